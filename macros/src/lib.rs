@@ -1,0 +1,1 @@
+//! The attribute macros of `celeriac`; use them through that crate.
