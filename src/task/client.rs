@@ -1,0 +1,278 @@
+//! What a caller holds: the way to a running runtime, receipts, and the results to come.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Arguments, Durability, Headers, State, Task, TaskId, TaskOptions, TaskResult};
+use crate::core::Timestamp;
+
+/// A call as the caller asked for it, before the runtime fills in the rest.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct NewTask {
+    /// The task's name.
+    pub task: String,
+    /// Encoded arguments.
+    pub arguments: Arguments,
+    /// The task's options, with the call's own on top.
+    pub options: TaskOptions,
+    /// The caller's id.
+    pub id: Option<TaskId>,
+    /// Not before this long from now.
+    pub countdown: Option<Duration>,
+    /// Not before this time; wins over `countdown`.
+    pub eta: Option<Timestamp>,
+    /// Not after this time; wins over `options.expires`.
+    pub expires_at: Option<Timestamp>,
+    /// The application's headers.
+    pub headers: Headers,
+}
+
+impl NewTask {
+    /// A call of the named task, without arguments yet.
+    pub fn new(task: impl Into<String>, options: TaskOptions) -> Self {
+        Self {
+            task: task.into(),
+            arguments: Arguments::default(),
+            options,
+            id: None,
+            countdown: None,
+            eta: None,
+            expires_at: None,
+            headers: Headers::default(),
+        }
+    }
+}
+
+/// Proof that a task was accepted, and what that means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Receipt {
+    /// The task's id.
+    pub id: TaskId,
+    /// The queue that holds it (the physical one).
+    pub queue: String,
+    /// `Disk`: it is synced to disk by now. `Memory`: it lives as long as the process.
+    pub durability: Durability,
+}
+
+impl Receipt {
+    /// A receipt; for those who write a [`Client`].
+    pub fn new(id: TaskId, queue: String, durability: Durability) -> Self {
+        Self { id, queue, durability }
+    }
+}
+
+/// Why a task was not accepted. Nothing was enqueued, unless the text says that it is unknown.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnqueueError {
+    /// No runtime.
+    #[error("no Celeriac runs in this program: call `Celeriac::builder()...start().await` first, or use `.send(&handle)`")]
+    NotRunning,
+    /// It is shutting down.
+    #[error("the runtime is shutting down and takes no new tasks")]
+    ShuttingDown,
+    /// An argument has no form in JSON.
+    #[error("the arguments of `{task}` have no form in JSON: {error}")]
+    Arguments {
+        /// The task.
+        task: String,
+        /// What serde said.
+        error: String,
+    },
+    /// Too large.
+    #[error(
+        "the arguments of `{task}` take {size} bytes, the limit is {limit}: store the object, pass its id, and let the task fetch it"
+    )]
+    TooLarge {
+        /// The task.
+        task: String,
+        /// How large they are, in bytes.
+        size: usize,
+        /// `max_message_size`, in bytes.
+        limit: usize,
+    },
+    /// No such queue.
+    #[error("`{task}` goes to queue `{queue}`, which is not in the catalogue{hint}")]
+    UnknownQueue {
+        /// The task.
+        task: String,
+        /// The queue asked for.
+        queue: String,
+        /// "; did you mean ..." or nothing.
+        hint: String,
+    },
+    /// An id that is not usable.
+    #[error("the task id has {len} bytes; an id has 1 to 255")]
+    BadId {
+        /// Its length.
+        len: usize,
+    },
+    /// The id is taken.
+    #[error("a task of id `{id}` waits, runs or has its result kept; take another id, or forget that result first")]
+    DuplicateId {
+        /// The id.
+        id: TaskId,
+    },
+    /// The disk is full.
+    #[error("the store takes no new tasks: {reason}; nothing was enqueued. It goes on by itself when there is room")]
+    StorageFull {
+        /// How much is left, where.
+        reason: String,
+    },
+    /// The broker failed.
+    #[error("the broker could not take the task: {0}")]
+    Broker(String),
+}
+
+/// Why there is no value.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum GetError {
+    /// Still not over.
+    #[error("task {id} was not over after {waited:?}")]
+    Timeout {
+        /// Whose.
+        id: TaskId,
+        /// How long was waited.
+        waited: Duration,
+    },
+    /// Nobody knows the id: it was never accepted here, or its result was not kept, forgotten or has expired.
+    #[error(
+        "no task of id `{0}` waits, runs or left a result: it was never accepted here, or its result was not kept, was forgotten, or has expired"
+    )]
+    Unknown(TaskId),
+    /// It ended without a value; the record says how.
+    #[error("task {} ended as {}: {}", .0.id, .0.state, .0.errors.join(": "))]
+    Ended(Box<TaskResult>),
+    /// The value is not of the task's return type.
+    #[error("the result of task {id} does not decode: {error}")]
+    Decode {
+        /// Whose.
+        id: TaskId,
+        /// What serde said.
+        error: String,
+    },
+    /// The store failed.
+    #[error("the store could not be read: {0}")]
+    Store(String),
+}
+
+/// What a runtime does for callers. [`Celeriac`](crate::Celeriac) implements it; the testing kit and other
+/// runtimes may as well.
+#[async_trait]
+pub trait Client: Send + Sync + 'static {
+    /// Accepts a task.
+    async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError>;
+    /// The state of a task.
+    async fn state(&self, id: &TaskId) -> Result<State, GetError>;
+    /// The record of a task that is over, if it is and was kept.
+    async fn result(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError>;
+    /// Waits until a task is over, without polling. An id that nobody knows is an error at once.
+    async fn wait(&self, id: &TaskId) -> Result<TaskResult, GetError>;
+    /// Takes a task out of its queue; with `terminate`, ends it if it runs.
+    async fn revoke(&self, id: &TaskId, terminate: bool) -> Result<bool, GetError>;
+    /// Deletes the record of a task that is over; says whether there was one.
+    async fn forget(&self, id: &TaskId) -> Result<bool, GetError>;
+}
+
+static CURRENT: RwLock<Option<Arc<dyn Client>>> = RwLock::new(None);
+
+/// The runtime that `delay` uses: the one that was started last and still runs.
+pub fn current() -> Option<Arc<dyn Client>> {
+    CURRENT.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+}
+
+/// Makes `client` the one that `delay` uses, or none.
+pub fn set_current(client: Option<Arc<dyn Client>>) {
+    *CURRENT.write().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
+}
+
+/// A task that was enqueued: its receipt and, in time, its result. Celery's `AsyncResult`.
+pub struct AsyncResult<T: Task> {
+    receipt: Receipt,
+    client: Arc<dyn Client>,
+    task: PhantomData<fn() -> T>,
+}
+
+impl<T: Task> AsyncResult<T> {
+    pub(crate) fn new(receipt: Receipt, client: Arc<dyn Client>) -> Self {
+        Self { receipt, client, task: PhantomData }
+    }
+
+    /// The task's id.
+    pub fn id(&self) -> &TaskId {
+        &self.receipt.id
+    }
+
+    /// What the enqueue was promised.
+    pub fn receipt(&self) -> &Receipt {
+        &self.receipt
+    }
+
+    /// The state now.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn state(&self) -> Result<State, GetError> {
+        self.client.state(self.id()).await
+    }
+
+    /// The record of the task, if it is over and was kept.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn result(&self) -> Result<Option<TaskResult>, GetError> {
+        self.client.result(self.id()).await
+    }
+
+    /// The value, waiting up to `timeout` for it.
+    ///
+    /// # Errors
+    /// Not over in time, ended without a value, unknown; see [`GetError`].
+    pub async fn get(&self, timeout: Duration) -> Result<T::Output, GetError> {
+        let id = self.id();
+        let result = tokio::time::timeout(timeout, self.client.wait(id))
+            .await
+            .map_err(|_| GetError::Timeout { id: id.clone(), waited: timeout })??;
+        if result.state != State::Success {
+            return Err(GetError::Ended(Box::new(result)));
+        }
+        serde_json::from_str(result.result.as_deref().unwrap_or("null"))
+            .map_err(|e| GetError::Decode { id: id.clone(), error: e.to_string() })
+    }
+
+    /// Takes the task out of its queue; if it runs already it is told so with `terminate`, else it may end, but is
+    /// not tried again. Says whether there was anything to revoke.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn revoke(&self, terminate: bool) -> Result<bool, GetError> {
+        self.client.revoke(self.id(), terminate).await
+    }
+
+    /// Deletes the record; says whether there was one.
+    ///
+    /// # Errors
+    /// The store could not be written.
+    pub async fn forget(&self) -> Result<bool, GetError> {
+        self.client.forget(self.id()).await
+    }
+}
+
+impl<T: Task> Clone for AsyncResult<T> {
+    fn clone(&self) -> Self {
+        Self::new(self.receipt.clone(), Arc::clone(&self.client))
+    }
+}
+
+impl<T: Task> fmt::Debug for AsyncResult<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AsyncResult").field("task", &T::NAME).field("receipt", &self.receipt).finish()
+    }
+}

@@ -1,0 +1,173 @@
+//! What a body can ask of its run.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::{Arguments, Durability, Headers, Interrupt, Message, TaskId};
+use crate::core::{RetryPolicy, Timestamp};
+
+/// The run of a task, seen from inside: who it is, which attempt, and whether it is to end. Celery's `self.request`.
+///
+/// A task takes it as its first parameter, by value or by reference. It is cheap to clone, and may go to other
+/// threads.
+///
+/// ```
+/// use celeriac::{Context, task};
+/// use celeriac::task::TaskError;
+///
+/// #[task(soft_time_limit = "30s")]
+/// fn rebuild(ctx: &Context, rows: u64) -> Result<u64, TaskError> {
+///     for row in 0..rows {
+///         ctx.check()?; // ends the run when it should end
+///         let _ = row;
+///     }
+///     Ok(rows)
+/// }
+/// # fn main() { assert_eq!(rebuild(&Context::detached(), 3).unwrap(), 3); }
+/// ```
+#[derive(Clone)]
+pub struct Context {
+    run: Arc<Run>,
+}
+
+struct Run {
+    message: Arc<Message>,
+    worker: String,
+    interrupt: AtomicU8,
+    token: CancellationToken,
+}
+
+const NONE: u8 = 0;
+const SOFT: u8 = 1;
+const REVOKED: u8 = 2;
+const SHUTDOWN: u8 = 3;
+
+impl Context {
+    pub(crate) fn new(message: Arc<Message>, worker: String) -> Self {
+        let run =
+            Run { message, worker, interrupt: AtomicU8::new(NONE), token: CancellationToken::new() };
+        Self { run: Arc::new(run) }
+    }
+
+    /// A context of no queue, for calling a body directly.
+    pub fn detached() -> Self {
+        let message = Message {
+            id: TaskId::new(),
+            task: String::new(),
+            arguments: Arguments::default(),
+            queue: String::new(),
+            priority: 0,
+            eta: None,
+            expires: None,
+            enqueued_at: Timestamp::ZERO,
+            first_started_at: None,
+            retries: 0,
+            crashes: 0,
+            continuations: 0,
+            retry: RetryPolicy::default(),
+            soft_time_limit: None,
+            time_limit: None,
+            acks_late: true,
+            ignore_result: true,
+            result_expires: std::time::Duration::ZERO,
+            durability: Durability::Memory,
+            headers: Headers::default(),
+            last_errors: Vec::new(),
+        };
+        Self::new(Arc::new(message), String::new())
+    }
+
+    /// The task's id.
+    pub fn id(&self) -> &TaskId {
+        &self.run.message.id
+    }
+
+    /// The task's name.
+    pub fn task(&self) -> &str {
+        &self.run.message.task
+    }
+
+    /// The queue it came through.
+    pub fn queue(&self) -> &str {
+        &self.run.message.queue
+    }
+
+    /// The worker that runs it, `queue#slot`.
+    pub fn worker(&self) -> &str {
+        &self.run.worker
+    }
+
+    /// Which attempt this is, from 1. Retries and crashes burn attempts; postponing, continuing and shutdown do not.
+    pub fn attempt(&self) -> u32 {
+        1 + self.run.message.retries + self.run.message.crashes
+    }
+
+    /// How often it was tried again so far; Celery's `request.retries`.
+    pub fn retries(&self) -> u32 {
+        self.run.message.retries
+    }
+
+    /// Whether an earlier run ended with its worker or its process: this one may find half of the work done.
+    pub fn is_redelivered(&self) -> bool {
+        self.run.message.crashes > 0
+    }
+
+    /// A header of the call.
+    pub fn header(&self, name: &str) -> Option<&Value> {
+        self.run.message.headers.0.get(name)
+    }
+
+    /// The whole message.
+    pub fn message(&self) -> &Message {
+        &self.run.message
+    }
+
+    /// Whether, and why, the run should end now.
+    pub fn interrupt(&self) -> Option<Interrupt> {
+        match self.run.interrupt.load(Ordering::Acquire) {
+            SOFT => Some(Interrupt::SoftTimeLimit),
+            REVOKED => Some(Interrupt::Revoked),
+            SHUTDOWN => Some(Interrupt::Shutdown),
+            _ => None,
+        }
+    }
+
+    /// For loops: `ctx.check()?` ends the run when it should end (soft time limit, revoked, shutdown).
+    ///
+    /// # Errors
+    /// The reason to end.
+    pub fn check(&self) -> Result<(), Interrupt> {
+        self.interrupt().map_or(Ok(()), Err)
+    }
+
+    /// Completes when the run should end, with the reason; for `select!`.
+    pub async fn interrupted(&self) -> Interrupt {
+        self.run.token.cancelled().await;
+        self.interrupt().unwrap_or(Interrupt::Shutdown)
+    }
+
+    /// Tells the body to end. The first reason stays, but a revocation wins over a passed soft limit.
+    pub(crate) fn interrupt_with(&self, interrupt: Interrupt) {
+        let code = match interrupt {
+            Interrupt::SoftTimeLimit => SOFT,
+            Interrupt::Revoked => REVOKED,
+            Interrupt::Shutdown => SHUTDOWN,
+        };
+        let raise = |now| (now == NONE || (now == SOFT && code != SOFT)).then_some(code);
+        let _ = self.run.interrupt.fetch_update(Ordering::AcqRel, Ordering::Acquire, raise);
+        self.run.token.cancel();
+    }
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context")
+            .field("task", &self.task())
+            .field("id", self.id())
+            .field("attempt", &self.attempt())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,210 @@
+//! How a run can end other than by returning a value.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::{Arguments, Signature, Task};
+use crate::core::Timestamp;
+
+/// What a task's body returns when it does not return its value.
+///
+/// Any error that implements [`std::error::Error`] becomes a failure by `?`, with its causes as further messages,
+/// and is retried under the task's policy. The constructors say the rest of what a run can ask for.
+///
+/// ```
+/// use celeriac::task::TaskError;
+/// # fn fetch() -> Result<String, std::io::Error> { Ok(String::new()) }
+/// fn body() -> Result<(), TaskError> {
+///     let text = fetch()?; // a transient error: retried
+///     if text.contains("gone") {
+///         return Err(TaskError::permanent("the form was deleted")); // FAILURE at once
+///     }
+///     Ok(())
+/// }
+/// # body().unwrap();
+/// ```
+#[derive(Debug)]
+pub struct TaskError(Box<Ending>);
+
+/// Inside a [`TaskError`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub(crate) enum Ending {
+    /// An error. `transient`: yes or no if it was said, else the task's predicate and policy decide.
+    Failure { messages: Vec<String>, error_type: String, transient: Option<bool> },
+    /// Try again, after the policy's delay or the one given; burns an attempt.
+    Retry { after: Option<Duration>, messages: Vec<String> },
+    /// Not now: at this time, and no attempt is burnt.
+    Postpone { until: Until },
+    /// The same task goes on with other arguments ("process 1000, then requeue").
+    Continue { task: &'static str, arguments: Result<Arguments, String> },
+    /// FAILURE now, whatever else would follow. Soil's option 1.
+    Fail { errors: Vec<String> },
+    /// IGNORED: no result, no retry. Celery's `Ignore`.
+    Ignore,
+    /// Into the dead letters. Celery's `Reject(requeue=False)`.
+    Reject { reason: String },
+    /// The body ended because it was told to.
+    Interrupted(Interrupt),
+}
+
+/// When a postponed task is due.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Until {
+    At(Timestamp),
+    In(Duration),
+}
+
+/// Why a body was told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Interrupt {
+    /// The soft time limit passed. Celery's `SoftTimeLimitExceeded`; the error's type is that name too.
+    #[error("SoftTimeLimitExceeded: the soft time limit of the task passed")]
+    SoftTimeLimit,
+    /// The task was revoked while it ran.
+    #[error("the task was revoked while it ran")]
+    Revoked,
+    /// The runtime shuts down; the task goes back to its queue and no attempt is burnt.
+    #[error("the runtime shuts down")]
+    Shutdown,
+}
+
+impl TaskError {
+    fn new(ending: Ending) -> Self {
+        Self(Box::new(ending))
+    }
+
+    pub(crate) fn into_ending(self) -> Ending {
+        *self.0
+    }
+
+    /// A failure with one or more messages; the task's predicate and policy say whether it is tried again.
+    pub fn failure<I>(messages: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        Self::new(Ending::Failure {
+            messages: messages.into_iter().map(Into::into).collect(),
+            error_type: "TaskError".to_owned(),
+            transient: None,
+        })
+    }
+
+    /// A failure from anything that can be shown, for error types that are no [`std::error::Error`] (such as
+    /// `anyhow::Error` or `String`): `.map_err(TaskError::from_display)?`.
+    pub fn from_display<E: fmt::Display>(error: E) -> Self {
+        Self::new(Ending::Failure {
+            messages: vec![format!("{error:#}")],
+            error_type: std::any::type_name::<E>().to_owned(),
+            transient: None,
+        })
+    }
+
+    /// A failure that another attempt would not mend: FAILURE at once.
+    pub fn permanent(message: impl fmt::Display) -> Self {
+        Self::from_display(message).with_transient(false)
+    }
+
+    /// A failure that another attempt may mend: retried under the policy even where the predicate would say no.
+    pub fn transient(message: impl fmt::Display) -> Self {
+        Self::from_display(message).with_transient(true)
+    }
+
+    /// Try again under the task's policy. Celery's `self.retry()`.
+    pub fn retry(reason: impl fmt::Display) -> Self {
+        Self::new(Ending::Retry { after: None, messages: vec![reason.to_string()] })
+    }
+
+    /// Try again after `delay` instead of the policy's; burns an attempt. Celery's `self.retry(countdown=…)`.
+    pub fn retry_in(delay: Duration, reason: impl fmt::Display) -> Self {
+        Self::new(Ending::Retry { after: Some(delay), messages: vec![reason.to_string()] })
+    }
+
+    /// Not now, but in `delay`; burns no attempt.
+    pub fn postpone(delay: Duration) -> Self {
+        Self::new(Ending::Postpone { until: Until::In(delay) })
+    }
+
+    /// Not now, but at `time`; burns no attempt.
+    pub fn postpone_until(time: impl Into<Timestamp>) -> Self {
+        Self::new(Ending::Postpone { until: Until::At(time.into()) })
+    }
+
+    /// This run did its part; the same task goes on with the arguments of `next` at the end of its queue, under
+    /// the same id: "process 1000, then requeue". Attempts start over. `next` must be of the same task.
+    pub fn continue_with<T: Task>(next: Signature<T>) -> Self {
+        Self::new(Ending::Continue { task: T::NAME, arguments: next.into_arguments() })
+    }
+
+    /// FAILURE with these messages, now and for good, and later states are ignored. Soil's option 1, in Celery
+    /// `update_state(FAILURE); raise Ignore()`.
+    pub fn fail<I>(errors: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        Self::new(Ending::Fail { errors: errors.into_iter().map(Into::into).collect() })
+    }
+
+    /// IGNORED: the outcome is of no interest. Celery's `Ignore`.
+    pub fn ignore() -> Self {
+        Self::new(Ending::Ignore)
+    }
+
+    /// Into the dead letters, for somebody to look at. Celery's `Reject(requeue=False)`.
+    pub fn reject(reason: impl fmt::Display) -> Self {
+        Self::new(Ending::Reject { reason: reason.to_string() })
+    }
+
+    /// Says whether another attempt may mend a failure; no effect on other endings.
+    #[must_use]
+    pub fn with_transient(mut self, transient: bool) -> Self {
+        if let Ending::Failure { transient: slot, .. } = &mut *self.0 {
+            *slot = Some(transient);
+        }
+        self
+    }
+
+    /// Fills in what the task's predicate thinks, unless the error said it itself.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn or_transient(mut self, is_transient: bool) -> Self {
+        if let Ending::Failure { transient: slot @ None, .. } = &mut *self.0 {
+            *slot = Some(is_transient);
+        }
+        self
+    }
+}
+
+impl<E: std::error::Error + 'static> From<E> for TaskError {
+    fn from(error: E) -> Self {
+        if let Some(interrupt) = (&error as &dyn std::any::Any).downcast_ref::<Interrupt>() {
+            return Self::new(Ending::Interrupted(*interrupt));
+        }
+        let mut messages = vec![error.to_string()];
+        let mut source = error.source();
+        while let Some(cause) = source {
+            messages.push(cause.to_string());
+            source = cause.source();
+        }
+        let error_type = std::any::type_name::<E>().to_owned();
+        Self::new(Ending::Failure { messages, error_type, transient: None })
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &*self.0 {
+            Ending::Failure { messages, .. } => f.write_str(&messages.join(": ")),
+            Ending::Retry { messages, .. } => write!(f, "retry: {}", messages.join(": ")),
+            Ending::Postpone { .. } => f.write_str("postponed"),
+            Ending::Continue { task, .. } => write!(f, "{task} goes on with a new cursor"),
+            Ending::Fail { errors } => f.write_str(&errors.join("; ")),
+            Ending::Ignore => f.write_str("ignored"),
+            Ending::Reject { reason } => write!(f, "rejected: {reason}"),
+            Ending::Interrupted(interrupt) => write!(f, "{interrupt}"),
+        }
+    }
+}

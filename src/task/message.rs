@@ -1,0 +1,98 @@
+//! A task as it waits in a broker.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use super::{Arguments, Durability, TaskId};
+use crate::core::{RetryPolicy, Timestamp};
+
+/// Headers of the application: small JSON values that travel with the task.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Headers(pub BTreeMap<String, Value>);
+
+// Storage formats that do not describe themselves cannot hold a `Value`, so there it is JSON text.
+impl Serialize for Headers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            self.0.serialize(serializer)
+        } else if self.0.is_empty() {
+            serializer.serialize_str("")
+        } else {
+            let text = serde_json::to_string(&self.0).map_err(serde::ser::Error::custom)?;
+            serializer.serialize_str(&text)
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Headers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            return BTreeMap::deserialize(deserializer).map(Self);
+        }
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        serde_json::from_str(&text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// One task on its way: who it is, its arguments, and what its attempts so far came to.
+///
+/// Everything that decides how it runs is in the message, so that what was promised at the enqueue holds even if
+/// the program that runs it has other defaults by then.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Message {
+    /// Its id, the same through retries and continuations.
+    pub id: TaskId,
+    /// The task's name, for example `commcare.email.send_email`.
+    pub task: String,
+    /// Encoded arguments.
+    pub arguments: Arguments,
+    /// The queue it waits in.
+    pub queue: String,
+    /// 0 to 255, higher first.
+    pub priority: u8,
+    /// Not before this time.
+    pub eta: Option<Timestamp>,
+    /// Not after this time.
+    pub expires: Option<Timestamp>,
+    /// When it was accepted first.
+    pub enqueued_at: Timestamp,
+    /// When a body of it started first; time-to-start is counted once.
+    pub first_started_at: Option<Timestamp>,
+    /// Attempts that failed and were tried again. Celery's `retries`.
+    pub retries: u32,
+    /// Runs that ended with their worker or their process, not by an outcome.
+    pub crashes: u32,
+    /// How often it was continued with a new cursor.
+    pub continuations: u32,
+    /// Retry policy in force.
+    pub retry: RetryPolicy,
+    /// Soft limit on one run.
+    pub soft_time_limit: Option<Duration>,
+    /// Hard limit on one run.
+    pub time_limit: Option<Duration>,
+    /// Settle after (`true`) or before (`false`) the run.
+    pub acks_late: bool,
+    /// Keep no result.
+    pub ignore_result: bool,
+    /// How long the result is kept.
+    pub result_expires: Duration,
+    /// Where it waits.
+    pub durability: Durability,
+    /// The application's headers.
+    pub headers: Headers,
+    /// What the last failed attempt said.
+    pub last_errors: Vec<String>,
+}
+
+impl Message {
+    /// The time from which time-to-start counts: the ETA where there is one, else the enqueue.
+    pub fn due(&self) -> Timestamp {
+        self.eta.map_or(self.enqueued_at, |eta| eta.max(self.enqueued_at))
+    }
+}

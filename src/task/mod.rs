@@ -1,0 +1,65 @@
+//! What a task is: its trait, options, arguments, context, outcome, signature, and the registry that finds it.
+
+mod arguments;
+mod client;
+mod context;
+mod definition;
+mod error;
+mod id;
+mod message;
+mod options;
+mod result;
+mod signature;
+
+pub mod registry;
+
+pub use arguments::{Arguments, ArgumentsError};
+pub use client::{AsyncResult, Client, EnqueueError, GetError, NewTask, Receipt, current, set_current};
+pub use context::Context;
+#[doc(hidden)]
+pub use definition::{decode_args, encode_output};
+pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
+pub(crate) use error::{Ending, Until};
+pub use error::{Interrupt, TaskError};
+pub use id::TaskId;
+pub use message::{Headers, Message};
+pub use options::{Durability, TaskKind, TaskOptions};
+pub use result::{State, TaskResult};
+pub use signature::{Enqueue, Signature};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A task as the compiler knows it; `#[task]` writes the implementation.
+pub trait Task: 'static {
+    /// The parameters as a tuple, without the context.
+    type Args: Serialize + DeserializeOwned + 'static;
+    /// What the body returns when all goes well.
+    type Output: Serialize + DeserializeOwned + 'static;
+    /// Its name, by default the module path and the function: `commcare::email::send_email`.
+    const NAME: &'static str;
+    /// The parameters' names, in order, without the context.
+    const PARAMS: &'static [&'static str];
+    /// Its options.
+    fn options() -> TaskOptions;
+}
+
+/// The two parts of a `Result`, for the macro, which sees only its name.
+#[doc(hidden)]
+pub trait Fallible {
+    /// The value.
+    type Ok;
+    /// The error.
+    type Err;
+    /// As a plain result.
+    fn into_result(self) -> Result<Self::Ok, Self::Err>;
+}
+
+impl<T, E> Fallible for Result<T, E> {
+    type Ok = T;
+    type Err = E;
+
+    fn into_result(self) -> Self {
+        self
+    }
+}

@@ -1,0 +1,124 @@
+//! All tasks of this program, found at link time.
+
+use std::collections::HashMap;
+
+use super::TaskDefinition;
+
+/// The tasks by name.
+#[derive(Clone)]
+pub struct Registry {
+    tasks: HashMap<&'static str, &'static TaskDefinition>,
+}
+
+/// Two tasks share a name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "two tasks are named `{name}`: one at {first}, one at {second}; give one of them another name with #[task(name = \"...\")]"
+)]
+pub struct DuplicateTask {
+    /// The name.
+    pub name: String,
+    /// Where the one is.
+    pub first: String,
+    /// Where the other is.
+    pub second: String,
+}
+
+impl Registry {
+    /// Every task that a `#[task]` in this program, or in a crate linked into it, defined.
+    ///
+    /// # Errors
+    /// Two tasks of one name; the error names both places.
+    pub fn discover() -> Result<Self, DuplicateTask> {
+        Self::from_definitions(inventory::iter::<TaskDefinition>.into_iter())
+    }
+
+    /// From the given tasks.
+    ///
+    /// # Errors
+    /// Two tasks of one name.
+    pub fn from_definitions(
+        definitions: impl Iterator<Item = &'static TaskDefinition>,
+    ) -> Result<Self, DuplicateTask> {
+        let mut tasks: HashMap<&'static str, &'static TaskDefinition> = HashMap::new();
+        for task in definitions {
+            if let Some(other) = tasks.insert(task.name, task) {
+                let (first, second) = if other.location <= task.location {
+                    (other.location, task.location)
+                } else {
+                    (task.location, other.location)
+                };
+                return Err(DuplicateTask {
+                    name: task.name.to_owned(),
+                    first: first.to_owned(),
+                    second: second.to_owned(),
+                });
+            }
+        }
+        Ok(Self { tasks })
+    }
+
+    /// The task of this name.
+    pub fn get(&self, name: &str) -> Option<&'static TaskDefinition> {
+        self.tasks.get(name).copied()
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.tasks.keys().copied().collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// The known name that resembles `name` most, for "did you mean".
+    pub fn nearest(&self, name: &str) -> Option<&'static str> {
+        self.tasks
+            .keys()
+            .map(|known| (strsim::jaro_winkler(known, name), *known))
+            .filter(|(score, _)| *score > 0.8)
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, known)| known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Body, Hooks, TaskError, TaskKind, TaskOptions};
+
+    const fn task(name: &'static str, location: &'static str) -> TaskDefinition {
+        TaskDefinition {
+            name,
+            params: &[],
+            location,
+            kind: TaskKind::Cpu,
+            options: TaskOptions::default,
+            body: Body::Cpu(|_, _| Err(TaskError::ignore())),
+            hooks: Hooks::default,
+        }
+    }
+
+    static A: TaskDefinition = task("app::send_email", "src/a.rs:1");
+    static B: TaskDefinition = task("app::send_email", "src/b.rs:9");
+    static C: TaskDefinition = task("app::send_sms", "src/c.rs:2");
+
+    #[test]
+    fn duplicates_name_both_places() {
+        let error = Registry::from_definitions([&B, &C, &A].into_iter()).err().map(|e| e.to_string());
+        assert_eq!(
+            error.as_deref(),
+            Some(
+                "two tasks are named `app::send_email`: one at src/a.rs:1, one at src/b.rs:9; give one of them another name with #[task(name = \"...\")]"
+            )
+        );
+    }
+
+    #[test]
+    fn nearest_suggests_only_what_resembles() {
+        let registry = Registry::from_definitions([&A, &C].into_iter()).unwrap();
+        assert_eq!(registry.nearest("app::send_emial"), Some("app::send_email"));
+        assert_eq!(registry.nearest("zzz"), None);
+        assert_eq!(registry.names(), ["app::send_email", "app::send_sms"]);
+        assert!(registry.get("app::send_sms").is_some());
+    }
+}
