@@ -2,6 +2,7 @@
 
 mod arguments;
 mod client;
+pub(crate) mod clock;
 mod context;
 mod definition;
 mod error;

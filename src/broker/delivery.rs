@@ -1,0 +1,121 @@
+//! A message in the hands of a consumer, and the ways to be rid of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::BrokerError;
+use crate::core::Timestamp;
+use crate::task::{Message, TaskResult};
+
+/// How a delivery ends.
+#[derive(Debug)]
+pub enum Settle {
+    /// Done with; `result` is written along by brokers that can.
+    Ack {
+        /// The task's record.
+        result: Option<TaskResult>,
+    },
+    /// This message takes its place, in one step: retry, postpone, continue.
+    Requeue {
+        /// What waits from now on; same id, same queue.
+        message: Box<Message>,
+        /// Not before this time.
+        due: Option<Timestamp>,
+    },
+    /// Back to where it was. `crashed`: a run of it ended with its worker.
+    Return {
+        /// Count it.
+        crashed: bool,
+    },
+    /// To the dead letters.
+    DeadLetter {
+        /// Why.
+        reason: String,
+        /// The task's record.
+        result: Option<TaskResult>,
+    },
+}
+
+/// The broker's side of a delivery.
+pub trait Settler: Send + Sync {
+    /// A body of these deliveries is about to start. Should the process die now, the next run knows.
+    fn started(&self, tags: &[u64]);
+
+    /// Ends a delivery. Refused, without effect, when it was ended before. `done` hears when the end is as safe as
+    /// the broker makes it.
+    fn settle(&self, tag: u64, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>);
+}
+
+/// A message that one consumer has and must settle. Dropped unsettled, it goes back by itself.
+pub struct Delivery {
+    tag: u64,
+    message: Arc<Message>,
+    settler: Option<Arc<dyn Settler>>,
+    started: bool,
+}
+
+impl Delivery {
+    /// For brokers: hands out `message` under a tag that is never used twice.
+    pub fn new(tag: u64, message: Arc<Message>, settler: Arc<dyn Settler>) -> Self {
+        Self { tag, message, settler: Some(settler), started: false }
+    }
+
+    /// Its tag, unique in this process's life.
+    pub fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    /// The message.
+    pub fn message(&self) -> &Arc<Message> {
+        &self.message
+    }
+
+    /// Notes that a body is about to start, so that a crash from here on is counted.
+    pub fn started(&mut self) {
+        self.started = true;
+        if let Some(settler) = &self.settler {
+            settler.started(&[self.tag]);
+        }
+    }
+
+    /// Ends it.
+    pub fn settle(self, settle: Settle) {
+        self.end(settle, None);
+    }
+
+    /// Ends it, and waits until that is safe.
+    ///
+    /// # Errors
+    /// It is not known to be safe.
+    pub async fn settle_and_wait(self, settle: Settle) -> Result<(), BrokerError> {
+        let (done, safe) = oneshot::channel();
+        self.end(settle, Some(done));
+        safe.await.unwrap_or(Err(BrokerError::Closed))
+    }
+
+    fn end(mut self, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>) {
+        if let Some(settler) = self.settler.take() {
+            settler.settle(self.tag, settle, done);
+        }
+    }
+}
+
+impl Drop for Delivery {
+    fn drop(&mut self) {
+        if let Some(settler) = self.settler.take() {
+            settler.settle(self.tag, Settle::Return { crashed: self.started }, None);
+        }
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("tag", &self.tag)
+            .field("id", &self.message.id)
+            .field("task", &self.message.task)
+            .finish_non_exhaustive()
+    }
+}

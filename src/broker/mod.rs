@@ -1,0 +1,158 @@
+//! The seam where messages wait: one trait, several brokers, one conformance suite for all.
+//!
+//! A broker keeps messages until they are settled, hands them to at most one consumer at a time, never hands out
+//! more than the consumer's prefetch, and tells by its receipt what it has promised. Everything else (which task
+//! starts next, retries, limits) is decided above.
+//!
+//! The life of a message: `publish` → waiting (or scheduled until its ETA) → delivered → [`Delivery::started`] →
+//! settled by one [`Settle`]. A [`Delivery`] that is dropped without being settled goes back by itself: as it was
+//! if it had not started, with a crash counted if it had. So a panic anywhere above loses nothing.
+
+mod delivery;
+pub mod embedded;
+mod error;
+pub mod memory;
+
+#[cfg(feature = "testing")]
+pub mod conformance;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use delivery::{Delivery, Settle, Settler};
+pub use embedded::EmbeddedBroker;
+pub use error::BrokerError;
+pub use memory::MemoryBroker;
+
+use crate::core::Timestamp;
+use crate::task::{Message, Receipt, TaskId, TaskResult};
+
+/// Where a consumer's deliveries go. It is called from the broker's own threads and must not block.
+pub type Sink = Arc<dyn Fn(Vec<Delivery>) + Send + Sync>;
+
+/// How many messages a queue has, and in which condition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Waiting, due, not delivered.
+    pub ready: u64,
+    /// Waiting for their ETA.
+    pub scheduled: u64,
+    /// Delivered and not settled.
+    pub unsettled: u64,
+    /// In the dead letters.
+    pub dead: u64,
+}
+
+/// Where a task is, if a broker has it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Place {
+    /// In its queue, due or not.
+    Waiting(Box<Message>),
+    /// Delivered to the consumer of this queue.
+    Delivered {
+        /// The queue.
+        queue: String,
+    },
+}
+
+/// What a revocation came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It waited, and is gone; the result that was passed is its record now.
+    Removed,
+    /// The consumer of this queue has it and must be asked.
+    Delivered {
+        /// The queue.
+        queue: String,
+    },
+    /// No such task.
+    Unknown,
+}
+
+/// A message that will not be run unless somebody says so.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct DeadLetter {
+    /// The message as it was last.
+    pub message: Message,
+    /// Why it is here.
+    pub reason: String,
+    /// Since when.
+    pub died_at: Timestamp,
+}
+
+/// A place where messages wait.
+#[async_trait]
+pub trait Broker: Send + Sync + 'static {
+    /// Its name in logs and errors.
+    fn name(&self) -> &'static str;
+
+    /// Whether [`Settle::Ack`] and [`Settle::DeadLetter`] write the result that they carry in the same commit. If
+    /// not, the runtime stores the result first.
+    fn settles_results(&self) -> bool;
+
+    /// Makes sure that the queue exists.
+    ///
+    /// # Errors
+    /// The broker is not to be reached, or refuses the name.
+    async fn declare(&self, queue: &str) -> Result<(), BrokerError>;
+
+    /// Takes a message; `Ok` is the promise that the receipt names. `unique` refuses an id that is taken.
+    ///
+    /// # Errors
+    /// Nothing was taken (for [`BrokerError::Io`] that is not known), and why.
+    async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError>;
+
+    /// Delivers the queue's messages to `sink`: best priority first, then in order of arrival, each not before its
+    /// ETA, never more than `prefetch` unsettled at a time. A queue has one consumer in a process; a new one
+    /// replaces the old, whose unsettled deliveries are refused from then on.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError>;
+
+    /// Counts of one queue.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn counts(&self, queue: &str) -> Result<Counts, BrokerError>;
+
+    /// Where a task is.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError>;
+
+    /// Takes a waiting task out for good; `record` makes the result to leave behind from its message.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError>;
+
+    /// The dead letters of all queues, oldest first, up to `limit`.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError>;
+
+    /// Puts the dead letter of this id back into its queue, its attempts counted anew. `false`: there is none.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn revive(&self, id: &TaskId) -> Result<bool, BrokerError>;
+
+    /// Waits until everything settled so far is as safe as it gets, then lets go of files and connections.
+    ///
+    /// # Errors
+    /// What was settled last is not safe.
+    async fn close(&self) -> Result<(), BrokerError>;
+}
+
+/// Makes the record that a removed task leaves.
+pub type RecordFn = Box<dyn FnOnce(&Message) -> Option<TaskResult> + Send>;
+
+/// The consuming end of one queue; dropping it ends the deliveries, and what is unsettled goes back.
+pub trait Consumer: Send + Sync {
+    /// Changes how many deliveries may be unsettled at a time. Fewer takes effect as they are settled.
+    fn set_prefetch(&self, prefetch: usize);
+}

@@ -1,0 +1,73 @@
+//! Records in this process's memory.
+
+use async_trait::async_trait;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use super::{Store, StoreError, Waiters};
+use crate::core::Timestamp;
+use crate::task::{TaskId, TaskResult};
+
+/// Keeps records as long as the process lives.
+#[derive(Default)]
+pub struct MemoryStore {
+    results: DashMap<TaskId, TaskResult>,
+    waiters: Waiters,
+}
+
+impl MemoryStore {
+    /// Keeps a record; `false`: there was one already, which stays.
+    pub(crate) fn insert(&self, result: TaskResult) -> bool {
+        match self.results.entry(result.id.clone()) {
+            Entry::Occupied(mut old) if old.get().expires_at <= result.finished_at => {
+                old.insert(result.clone());
+            }
+            Entry::Occupied(_) => return false,
+            Entry::Vacant(free) => {
+                free.insert(result.clone());
+            }
+        }
+        self.waiters.wake(&result);
+        true
+    }
+
+    /// Whether there is a record of this id.
+    pub(crate) fn contains(&self, id: &TaskId) -> bool {
+        self.results.contains_key(id)
+    }
+
+    /// Deletes a record.
+    pub(crate) fn remove(&self, id: &TaskId) -> bool {
+        self.results.remove(id).is_some()
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn put(&self, result: TaskResult) -> Result<bool, StoreError> {
+        Ok(self.insert(result))
+    }
+
+    async fn get(&self, id: &TaskId, now: Timestamp) -> Result<Option<TaskResult>, StoreError> {
+        Ok(self.results.get(id).filter(|r| r.expires_at > now).map(|r| r.clone()))
+    }
+
+    async fn wait(&self, id: &TaskId) -> Result<TaskResult, StoreError> {
+        let waiting = self.waiters.subscribe(id);
+        if let Some(result) = self.results.get(id).map(|r| r.clone()) {
+            return Ok(result);
+        }
+        waiting.await.map(|r| (*r).clone()).map_err(|_| StoreError::Closed)
+    }
+
+    async fn forget(&self, id: &TaskId) -> Result<bool, StoreError> {
+        Ok(self.remove(id))
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
+        let before = self.results.len();
+        self.results.retain(|_, result| result.expires_at > now);
+        self.waiters.sweep();
+        Ok(before.saturating_sub(self.results.len()))
+    }
+}
