@@ -8,8 +8,11 @@
 //! The rule of the floors: this is floor 0. It uses the standard library and crates that only compute, and no
 //! other room of Celeriac; every other room may use it.
 
+mod backoff;
 pub mod queue;
+pub mod retry;
 pub mod time;
 
 pub use queue::Queue;
+pub use retry::{RetryPolicy, RetryVerdict};
 pub use time::Timestamp;
