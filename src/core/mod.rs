@@ -9,10 +9,12 @@
 //! other room of Celeriac; every other room may use it.
 
 mod backoff;
+pub mod intensity;
 pub mod queue;
 pub mod retry;
 pub mod time;
 
+pub use intensity::{Intensity, RestartVerdict, Restarts};
 pub use queue::Queue;
 pub use retry::{RetryPolicy, RetryVerdict};
 pub use time::Timestamp;
