@@ -13,8 +13,10 @@ pub mod intensity;
 pub mod queue;
 pub mod retry;
 pub mod time;
+pub mod time_to_start;
 
 pub use intensity::{Intensity, RestartVerdict, Restarts};
 pub use queue::Queue;
 pub use retry::{RetryPolicy, RetryVerdict};
 pub use time::Timestamp;
+pub use time_to_start::{TimeToStart, TimeToStartSnapshot, blockage};

@@ -205,7 +205,8 @@ impl<T> Queue<T> {
         self.agenda.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// Since when the oldest ready one, of whatever priority, is ready. Measures how long a queue is blocked.
+    /// Since when the oldest ready one, of whatever priority, is ready. Measures how long a queue is blocked, see
+    /// [`blockage`](super::blockage).
     pub fn oldest_ready_since(&self) -> Option<Timestamp> {
         self.ready_since.first_key_value().map(|(_, since)| *since)
     }
