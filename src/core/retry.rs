@@ -1,22 +1,215 @@
-//! Retry policy.
+//! When a failed task runs again, and when it has failed for good.
+
 use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
-/// When a failed attempt is tried again.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+
+use super::backoff;
+
+/// How often and after which delay a failed task is retried. The options are Celery's; the task attribute of the
+/// same meaning is named at each.
+///
+/// The random part is *equal jitter*: the upper half of the delay is drawn, the lower half always waited. Celery
+/// draws the whole delay (*full jitter*), which spreads retries a little better but may come out as 0: a retry at
+/// once, which meets the same outage and burns an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct RetryPolicy {
-    /// How often.
+    /// How many retries follow the first run (`max_retries`). 0 never retries; `u32::MAX` is as good as for ever,
+    /// which Celery writes as `None`.
     pub max_retries: u32,
-    /// First delay.
+    /// The delay before the first retry, and before each when there is no backoff (`default_retry_delay`).
     pub delay: Duration,
-    /// Double the delay each time.
+    /// Whether the delay doubles with each retry (`retry_backoff`).
     pub backoff: bool,
-    /// Cap.
+    /// What the doubling stops at (`retry_backoff_max`). As in Celery it has no bearing on a delay without backoff,
+    /// which stays what was asked for.
     pub max_delay: Duration,
-    /// Spread.
+    /// Whether the delay is drawn from its upper half, so that tasks that failed together do not come back
+    /// together (`retry_jitter`).
     pub jitter: bool,
 }
+
 impl Default for RetryPolicy {
+    /// Three retries, after about 10, 20 and 40 seconds.
     fn default() -> Self {
-        Self { max_retries: 3, delay: Duration::from_secs(10), backoff: true, max_delay: Duration::from_secs(600), jitter: true }
+        Self {
+            max_retries: 3,
+            delay: Duration::from_secs(10),
+            backoff: true,
+            max_delay: Duration::from_secs(600),
+            jitter: true,
+        }
+    }
+}
+
+/// What becomes of a task that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryVerdict {
+    /// It runs again.
+    Retry {
+        /// How long to wait, counted from the failure.
+        after: Duration,
+    },
+    /// Its retries are used up.
+    GiveUp,
+}
+
+impl RetryPolicy {
+    /// What becomes of a task that has failed after `retries_so_far` retries (0 when its first run failed).
+    ///
+    /// `entropy` is any number for the jitter: the same one gives the same delay. Numbers that differ a little, as
+    /// from a counter, are as good as random ones.
+    pub fn next(&self, retries_so_far: u32, entropy: u64) -> RetryVerdict {
+        if retries_so_far >= self.max_retries {
+            return RetryVerdict::GiveUp;
+        }
+        let full = if self.backoff {
+            backoff::doubled(self.delay, retries_so_far, self.max_delay)
+        } else {
+            self.delay
+        };
+        RetryVerdict::Retry { after: if self.jitter { equal_jitter(full, entropy) } else { full } }
+    }
+}
+
+/// Uniformly within `[full / 2, full]`.
+fn equal_jitter(full: Duration, entropy: u64) -> Duration {
+    let drawn = full.as_nanos() / 2;
+    let kept = full.as_nanos() - drawn;
+    // Not above `full`, hence a Duration: `share` is at most `drawn`.
+    Duration::from_nanos_u128(kept + share(drawn, mix(entropy)))
+}
+
+/// The whole part of `(span + 1) * part / 2^64`: maps `part` evenly onto `0..=span`. In two halves, because the
+/// nanoseconds of a Duration take up to 94 bits and the product would not fit.
+fn share(span: u128, part: u64) -> u128 {
+    let slots = span + 1;
+    let (high, low) = (slots >> 64, slots & u128::from(u64::MAX));
+    high * u128::from(part) + ((low * u128::from(part)) >> 64)
+}
+
+/// The finaliser of SplitMix64: one to one, so even input stays even, and spreads neighbours over the whole range.
+fn mix(entropy: u64) -> u64 {
+    let mut z = entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn after(policy: &RetryPolicy, retries: u32, entropy: u64) -> Option<Duration> {
+        match policy.next(retries, entropy) {
+            RetryVerdict::Retry { after } => Some(after),
+            RetryVerdict::GiveUp => None,
+        }
+    }
+
+    #[test]
+    fn three_retries_that_double_are_the_default() {
+        let policy = RetryPolicy { jitter: false, ..RetryPolicy::default() };
+        let seconds: Vec<_> = (0..5).map(|n| after(&policy, n, 0).map(|wait| wait.as_secs())).collect();
+        assert_eq!(seconds, [Some(10), Some(20), Some(40), None, None]);
+        let policy = RetryPolicy { max_retries: 100, ..policy };
+        assert_eq!(after(&policy, 6, 0), Some(Duration::from_secs(600)));
+        assert_eq!(RetryPolicy { max_retries: 0, ..policy }.next(0, 0), RetryVerdict::GiveUp);
+    }
+
+    #[test]
+    fn without_backoff_the_delay_is_the_one_asked_for() {
+        let hour = Duration::from_secs(3_600);
+        let policy = RetryPolicy { delay: hour, backoff: false, jitter: false, ..RetryPolicy::default() };
+        assert_eq!([after(&policy, 0, 0), after(&policy, 2, 0)], [Some(hour), Some(hour)]);
+    }
+
+    #[test]
+    fn a_policy_reads_back_and_what_it_leaves_out_is_the_default() {
+        let policy = RetryPolicy { max_retries: 7, ..RetryPolicy::default() };
+        let json = serde_json::to_string(&policy).unwrap();
+        assert_eq!(serde_json::from_str::<RetryPolicy>(&json).unwrap(), policy);
+        assert_eq!(serde_json::from_str::<RetryPolicy>(r#"{"max_retries":7}"#).unwrap(), policy);
+    }
+
+    /// Four sources of entropy: a counter from 0, one that ends at the largest number, one in the top bits only,
+    /// and one that strides. Each must fill ten equal slices of [d/2, d] evenly.
+    #[test]
+    fn jitter_is_uniform_whatever_the_entropy() {
+        const DRAWS: u64 = 20_000;
+        let policy = RetryPolicy { delay: Duration::from_secs(100), ..RetryPolicy::default() };
+        let sources: [fn(u64) -> u64; 4] =
+            [|n| n, |n| u64::MAX - n, |n| n << 48, |n| n.wrapping_mul(0x1234_5678_9abc_def1)];
+        for source in sources {
+            let mut slices = [0u64; 10];
+            for n in 0..DRAWS {
+                let wait = after(&policy, 0, source(n)).unwrap().as_micros();
+                slices[(((wait - 50_000_000) / 5_000_000) as usize).min(9)] += 1;
+            }
+            for count in slices {
+                // 10 % is more than four standard deviations of a fair draw.
+                assert!(count.abs_diff(DRAWS / 10) < DRAWS / 100, "{slices:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn jitter_reaches_both_ends_and_no_further() {
+        for span in [0, 1, 7, u128::from(u64::MAX), Duration::MAX.as_nanos()] {
+            assert_eq!(share(span, 0), 0);
+            assert!(share(span, u64::MAX) <= span);
+            assert!(share(span, u64::MAX) >= span - (span >> 63), "{span}");
+        }
+        assert_eq!([0, 1 << 62, 1 << 63, 3 << 62].map(|part| share(3, part)), [0, 1, 2, 3]);
+    }
+
+    fn any_duration() -> impl Strategy<Value = Duration> {
+        prop_oneof![
+            4 => (0u64..100_000).prop_map(Duration::from_millis),
+            1 => (0u64..10).prop_map(Duration::from_nanos),
+            1 => (any::<u64>(), 0u32..1_000_000_000).prop_map(|(secs, nanos)| Duration::new(secs, nanos)),
+            1 => Just(Duration::MAX),
+        ]
+    }
+
+    fn any_policy() -> impl Strategy<Value = RetryPolicy> {
+        (prop_oneof![0u32..300, Just(u32::MAX)], any_duration(), any::<bool>(), any_duration(), any::<bool>())
+            .prop_map(|(max_retries, delay, backoff, max_delay, jitter)| RetryPolicy {
+                max_retries,
+                delay,
+                backoff,
+                max_delay,
+                jitter,
+            })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
+        #[test]
+        fn a_delay_is_between_half_and_full_and_full_is_capped(
+            policy in any_policy(),
+            retries in prop_oneof![0u32..300, any::<u32>()],
+            entropy in prop_oneof![any::<u64>(), 0u64..4, (u64::MAX - 4)..=u64::MAX],
+        ) {
+            let exact = RetryPolicy { jitter: false, ..policy.clone() };
+            let (drawn, full) = (after(&policy, retries, entropy), after(&exact, retries, entropy));
+            prop_assert_eq!(full.is_none(), retries >= policy.max_retries);
+            prop_assert_eq!(drawn.is_none(), full.is_none());
+            if let (Some(drawn), Some(full)) = (drawn, full) {
+                let cap = if policy.backoff { policy.max_delay } else { policy.delay };
+                prop_assert!(full <= cap);
+                prop_assert!(drawn <= full);
+                prop_assert!(drawn.as_nanos() * 2 >= full.as_nanos());
+                prop_assert!(policy.jitter || drawn == full);
+                if let Some(next) = after(&exact, retries.saturating_add(1), entropy) {
+                    prop_assert!(next >= full);
+                    prop_assert!(!policy.backoff || next == full.saturating_mul(2).min(policy.max_delay));
+                }
+            }
+        }
     }
 }

@@ -1,0 +1,37 @@
+//! Exponential backoff: the one curve that retries of tasks and restarts of workers share.
+
+use std::time::Duration;
+
+/// `first` doubled `doublings` times, but never more than `cap`. Exact to the nanosecond, and no input overflows:
+/// whatever would is `cap`.
+pub(super) fn doubled(first: Duration, doublings: u32, cap: Duration) -> Duration {
+    let factor = 1u128.checked_shl(doublings).unwrap_or(u128::MAX);
+    let nanos = first.as_nanos().saturating_mul(factor);
+    // Back to a Duration only below the cap, which is one already: the conversion is always in range.
+    if nanos < cap.as_nanos() { Duration::from_nanos_u128(nanos) } else { cap }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn doubles_until_the_cap() {
+        let waits: Vec<u64> = (0..8).map(|n| doubled(Duration::from_secs(1), n, MINUTE).as_secs()).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(doubled(2 * MINUTE, 0, MINUTE), MINUTE);
+    }
+
+    #[test]
+    fn no_input_overflows() {
+        for doublings in [0, 1, 31, 32, 63, 64, 127, 128, u32::MAX] {
+            assert_eq!(doubled(Duration::ZERO, doublings, MINUTE), Duration::ZERO);
+            assert_eq!(doubled(Duration::MAX, doublings, Duration::MAX), Duration::MAX);
+            assert!(doubled(Duration::from_nanos(1), doublings, Duration::MAX) >= Duration::from_nanos(1));
+        }
+        assert!((6..200).all(|doublings| doubled(Duration::from_secs(1), doublings, MINUTE) == MINUTE));
+        assert_eq!(doubled(Duration::from_nanos(1), 40, Duration::MAX).as_nanos(), 1 << 40);
+    }
+}

@@ -1,0 +1,210 @@
+//! Time-to-start: how long the tasks of a queue wait before they run, and how well a promise about it is kept.
+//!
+//! A wait is counted from the enqueue, or from the ETA where there is one, to the first start. Once a task: the
+//! waits of its retries are of its own making and say nothing about the queue, so the caller leaves them out.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::Timestamp;
+
+/// Longer waits count as seven days in the percentiles. They are exact in the longest and the mean.
+const LONGEST_MICROS: u64 = 7 * 24 * 60 * 60 * 1_000_000;
+
+/// Three significant digits: a percentile is off by a thousandth at most.
+const DIGITS: u8 = 3;
+
+/// The waits of one queue since its accounting began. Some 250 KB, however many waits there are.
+#[derive(Clone, Debug)]
+pub struct TimeToStart {
+    target: Option<Duration>,
+    within_target: u64,
+    count: u64,
+    /// In whole microseconds. Smaller counters would save memory, but once one is full the percentiles read 0.
+    waits: Histogram<u64>,
+    longest: Duration,
+    sum_micros: u128,
+    last_start: Option<Timestamp>,
+}
+
+/// The accounts of a queue at one moment. With no waits all durations are zero.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TimeToStartSnapshot {
+    /// How many tasks have started.
+    pub count: u64,
+    /// The wait that half of them did not exceed.
+    pub p50: Duration,
+    /// The wait that 95 % did not exceed.
+    pub p95: Duration,
+    /// The wait that 99 % did not exceed.
+    pub p99: Duration,
+    /// The longest wait.
+    pub max: Duration,
+    /// The average wait.
+    pub mean: Duration,
+    /// The promised longest wait, if there is a promise.
+    pub target: Option<Duration>,
+    /// How many waited no longer than the target; 0 without one.
+    pub within_target: u64,
+}
+
+impl TimeToStart {
+    /// Empty accounts. `target` is the promised longest wait, if one is promised.
+    pub fn new(target: Option<Duration>) -> Self {
+        Self {
+            target,
+            within_target: 0,
+            count: 0,
+            // The bounds are constants that hdrhistogram takes (1 <= low, 2 * low <= high, at most 5 digits).
+            waits: Histogram::new_with_bounds(1, LONGEST_MICROS, DIGITS).expect("constant bounds are valid"),
+            longest: Duration::ZERO,
+            sum_micros: 0,
+            last_start: None,
+        }
+    }
+
+    /// A task started for the first time at `now`, after `wait`.
+    pub fn record(&mut self, wait: Duration, now: Timestamp) {
+        let micros = wait.as_micros();
+        let in_range = u64::try_from(micros).unwrap_or(LONGEST_MICROS).min(LONGEST_MICROS);
+        self.waits.saturating_record(in_range);
+        self.count = self.count.saturating_add(1);
+        self.sum_micros = self.sum_micros.saturating_add(micros);
+        self.longest = self.longest.max(wait);
+        self.within_target += u64::from(self.target.is_some_and(|target| wait <= target));
+        self.last_start = self.last_start.max(Some(now));
+    }
+
+    /// When the latest first start was. Retries that start do not show here; a queue that wants to know whether
+    /// *anything* starts, for [`blockage`], has to remember those as well.
+    pub fn last_start(&self) -> Option<Timestamp> {
+        self.last_start
+    }
+
+    /// The accounts as they stand.
+    pub fn snapshot(&self) -> TimeToStartSnapshot {
+        // A bucket is reported by its upper end, which can lie above the longest wait there was.
+        let percentile = |share| Duration::from_micros(self.waits.value_at_quantile(share)).min(self.longest);
+        let mean = self.sum_micros.checked_div(u128::from(self.count)).unwrap_or(0);
+        TimeToStartSnapshot {
+            count: self.count,
+            p50: percentile(0.50),
+            p95: percentile(0.95),
+            p99: percentile(0.99),
+            max: self.longest,
+            mean: Duration::from_micros(u64::try_from(mean).unwrap_or(u64::MAX)),
+            target: self.target,
+            within_target: self.within_target,
+        }
+    }
+}
+
+/// How long a queue has been blocked: how long its oldest ready task has waited while nothing started.
+///
+/// Counts from whichever is later, that task's becoming ready or the last start of any. Zero if none is ready. A
+/// queue knows this by itself; a heartbeat task, which would have to be started to report, would be blocked too.
+pub fn blockage(
+    oldest_ready_since: Option<Timestamp>,
+    last_start: Option<Timestamp>,
+    now: Timestamp,
+) -> Duration {
+    oldest_ready_since
+        .map_or(Duration::ZERO, |ready| now.since(last_start.map_or(ready, |start| start.max(ready))))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    #[test]
+    fn a_promise_of_five_seconds_kept_for_nine_of_ten() {
+        let mut accounts = TimeToStart::new(Some(Duration::from_secs(5)));
+        for second in [0, 0, 1, 1, 2, 2, 3, 4, 5, 6] {
+            accounts.record(Duration::from_secs(second), at(60_000 + second * 1_000));
+        }
+        let snapshot = accounts.snapshot();
+        assert_eq!((snapshot.count, snapshot.within_target), (10, 9));
+        assert_eq!((snapshot.max, snapshot.target), (Duration::from_secs(6), Some(Duration::from_secs(5))));
+        assert_eq!(snapshot.mean, Duration::from_millis(2_400));
+        assert_eq!(accounts.last_start(), Some(at(66_000)));
+    }
+
+    #[test]
+    fn no_waits_are_all_zero_and_no_promise_is_never_kept() {
+        let mut accounts = TimeToStart::new(None);
+        let zero = Duration::ZERO;
+        let nothing = TimeToStartSnapshot {
+            count: 0,
+            p50: zero,
+            p95: zero,
+            p99: zero,
+            max: zero,
+            mean: zero,
+            target: None,
+            within_target: 0,
+        };
+        assert_eq!(accounts.snapshot(), nothing);
+        accounts.record(zero, at(1));
+        assert_eq!(accounts.snapshot(), TimeToStartSnapshot { count: 1, ..nothing });
+    }
+
+    #[test]
+    fn absurd_waits_saturate_the_percentiles_and_nothing_else() {
+        let mut accounts = TimeToStart::new(None);
+        accounts.record(Duration::MAX, at(0));
+        accounts.record(Duration::MAX, at(0));
+        let snapshot = accounts.snapshot();
+        let week = Duration::from_micros(LONGEST_MICROS);
+        assert!(snapshot.p99 >= week && snapshot.p99 <= week + week / 1_000);
+        assert_eq!(snapshot.max, Duration::MAX);
+    }
+
+    #[test]
+    fn a_queue_is_blocked_from_the_later_of_ready_and_last_start() {
+        let seconds = Duration::from_secs;
+        assert_eq!(blockage(None, Some(at(1_000)), at(9_000)), seconds(0), "nothing is ready");
+        assert_eq!(blockage(Some(at(2_000)), None, at(9_000)), seconds(7), "nothing ever started");
+        assert_eq!(blockage(Some(at(2_000)), Some(at(1_000)), at(9_000)), seconds(7));
+        assert_eq!(blockage(Some(at(2_000)), Some(at(8_000)), at(9_000)), seconds(1), "it moves");
+        assert_eq!(blockage(Some(at(9_500)), None, at(9_000)), seconds(0), "a clock that stepped back");
+    }
+
+    proptest! {
+        /// Against the sorted list of all waits. Percentiles may be off by a thousandth, upwards only.
+        #[test]
+        fn any_accounts_are_those_of_the_sorted_list(
+            target in prop::option::of(0u64..3_000_000),
+            waits in prop::collection::vec(
+                prop_oneof![0u64..50, 0u64..3_000_000, 0u64..LONGEST_MICROS], 1..300),
+        ) {
+            let mut accounts = TimeToStart::new(target.map(Duration::from_micros));
+            for (n, wait) in waits.iter().enumerate() {
+                accounts.record(Duration::from_micros(*wait), at(n as u64));
+            }
+            let mut sorted = waits.clone();
+            sorted.sort_unstable();
+            let snapshot = accounts.snapshot();
+            let n = sorted.len();
+            for (percent, got) in [(50, snapshot.p50), (95, snapshot.p95), (99, snapshot.p99)] {
+                let exact = sorted[(n * percent).div_ceil(100) - 1];
+                prop_assert!(got <= snapshot.max);
+                let got = got.as_micros() as u64;
+                prop_assert!(got >= exact && got - exact <= exact / 1_000, "p{percent}: {got}, not {exact}");
+            }
+            prop_assert_eq!(snapshot.count, n as u64);
+            prop_assert_eq!(snapshot.max.as_micros() as u64, sorted[n - 1]);
+            prop_assert_eq!(snapshot.mean.as_micros() as u64, sorted.iter().sum::<u64>() / n as u64);
+            let within = sorted.iter().filter(|wait| target.is_some_and(|target| **wait <= target)).count();
+            prop_assert_eq!(snapshot.within_target, within as u64);
+            prop_assert_eq!(accounts.last_start(), Some(at(n as u64 - 1)));
+        }
+    }
+}
