@@ -1,0 +1,42 @@
+//! What the engine's thread is asked to do.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use crate::broker::{BrokerError, Counts, DeadLetter, Place, RecordFn, Removal, Settle, Sink};
+use crate::core::Timestamp;
+use crate::task::{Message, TaskId, TaskResult};
+
+/// Where an answer goes.
+pub(super) type Reply<T> = oneshot::Sender<Result<T, BrokerError>>;
+
+/// One request. Publishes and settlements are gathered into one commit; everything else sees all that came before it.
+pub(super) enum Command {
+    Publish { message: Arc<Message>, row: Vec<u8>, unique: bool, reply: Reply<()> },
+    Settle(Settlement),
+    Consume { queue: String, epoch: u64, prefetch: usize, sink: Sink },
+    SetPrefetch { queue: String, epoch: u64, prefetch: usize },
+    Cancel { queue: String, epoch: u64 },
+    Declare { queue: String, reply: Reply<()> },
+    Counts { queue: String, reply: Reply<Counts> },
+    Find { id: TaskId, reply: Reply<Option<Place>> },
+    Remove { id: TaskId, record: RecordFn, reply: Reply<Removal> },
+    DeadLetters { limit: usize, reply: Reply<Vec<DeadLetter>> },
+    Revive { id: TaskId, reply: Reply<bool> },
+    Put { result: Box<TaskResult>, reply: Reply<bool> },
+    Forget { id: TaskId, reply: Reply<bool> },
+    Sweep { now: Timestamp, reply: Reply<usize> },
+    Close { reply: Reply<()> },
+}
+
+/// The end of a delivery.
+pub(super) struct Settlement {
+    pub(super) queue: u16,
+    pub(super) epoch: u64,
+    pub(super) tag: u64,
+    pub(super) settle: Settle,
+    /// The result's row, encoded by the thread that settles.
+    pub(super) row: Option<Vec<u8>>,
+    pub(super) done: Option<Reply<()>>,
+}
