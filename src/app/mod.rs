@@ -1,1 +1,3 @@
 //! The application: configuration, start, handle, shutdown.
+
+pub mod catalogue;

@@ -1,0 +1,139 @@
+//! From the text of `celeriac.toml` to a [`Catalogue`].
+//!
+//! The text is read once from top to bottom; each mistake is noted and stepped over. What only shows when all names
+//! are known (a route that leads nowhere) is left to [`check`](super::check).
+
+use std::collections::BTreeMap;
+
+use toml_edit::{Document, Item, TableLike};
+
+use super::check::{self, Place, Places};
+use super::columns::{COLUMNS, Columns};
+use super::error::{CatalogueErrors, Problem, quote};
+use super::queue_row::QueueRow;
+use super::section::{Section, Source};
+use super::{Catalogue, Environment};
+
+/// Reads the text; `file` is what errors call it.
+pub(super) fn parse(text: &str, file: &str) -> Result<Catalogue, CatalogueErrors> {
+    let mut source = Source::new(text);
+    let document = Document::parse(text).map_err(|error| {
+        let position = error.span().map(|span| source.position(span.start));
+        let reason = error.message().lines().collect::<Vec<_>>().join("; ");
+        CatalogueErrors::one(file, position, Problem::Syntax { reason })
+    })?;
+    let mut places = Places::default();
+    let catalogue = read(document.as_table(), file, &mut places, &mut source);
+    let mut errors = source.errors;
+    errors.extend(check::check(&catalogue, &places));
+    if errors.is_empty() { Ok(catalogue) } else { Err(CatalogueErrors::new(file, errors)) }
+}
+
+fn read(root: &dyn TableLike, file: &str, places: &mut Places, source: &mut Source<'_>) -> Catalogue {
+    let mut catalogue = Catalogue { file: file.to_owned(), ..Catalogue::new() };
+    let root = Section::new(root, 0, "at the top level");
+    root.refuse_unknown_keys(&["default_queue", "queue", "aliases", "routes", "environment"], source);
+    if let Some((queue, at)) = root.string("default_queue", source) {
+        catalogue.default_queue = queue;
+        places.insert(Place::DefaultQueue, source.position(at));
+    }
+    read_queues(&root, &mut catalogue, places, source);
+    if let Some(section) = root.table("aliases", "in [aliases]".to_owned(), source) {
+        catalogue.aliases = read_names(&section, source, |name, position| {
+            places.insert(Place::Alias(None, name), position);
+        });
+    }
+    if let Some(section) = root.table("routes", "in [routes]".to_owned(), source) {
+        catalogue.routes = read_names(&section, source, |name, position| {
+            places.insert(Place::Route(name), position);
+        });
+    }
+    if let Some(section) = root.table("environment", "in [environment]".to_owned(), source) {
+        for (name, section) in section.tables(|name| format!("in environment {}", quote(name)), source) {
+            let environment = read_environment(name, &section, places, source);
+            catalogue.environments.insert(name.to_owned(), environment);
+        }
+    }
+    catalogue
+}
+
+fn read_queues(root: &Section<'_>, catalogue: &mut Catalogue, places: &mut Places, source: &mut Source<'_>) {
+    let Some(item) = root.get("queue") else { return };
+    let expected = "an array of tables: begin each queue with [[queue]] and name = \"...\"";
+    let tables: Vec<(&dyn TableLike, usize)> = match item {
+        Item::ArrayOfTables(tables) => tables
+            .iter()
+            .map(|table| (table as &dyn TableLike, table.span().map_or(root.at, |span| span.start)))
+            .collect(),
+        _ => match item.as_array() {
+            Some(array) if array.iter().all(|value| value.is_inline_table()) => array
+                .iter()
+                .filter_map(|value| value.as_inline_table())
+                .map(|table| (table as &dyn TableLike, table.span().map_or(root.at, |span| span.start)))
+                .collect(),
+            _ => return root.report_wrong_type("queue", item, expected, source),
+        },
+    };
+    let keys: Vec<&str> = std::iter::once("name").chain(COLUMNS).collect();
+    for (index, (table, at)) in tables.into_iter().enumerate() {
+        let number = format!("queue number {}", index + 1);
+        let known_as = match table.get("name").and_then(Item::as_str) {
+            Some(name) if !name.is_empty() => format!("in queue {}", quote(name)),
+            _ => format!("in {number}"),
+        };
+        let section = Section::new(table, at, known_as);
+        section.refuse_unknown_keys(&keys, source);
+        if section.get("name").is_none() {
+            source.report(at, Problem::MissingName { place: number });
+        }
+        let name = section.string("name", source);
+        let columns = Columns::read(&section, source);
+        if let Some((name, at)) = name {
+            let position = source.position(at);
+            places.insert(Place::Queue(catalogue.queues.len()), position);
+            catalogue.positions.entry(name.clone()).or_insert(position);
+            catalogue.queues.push(columns.apply(QueueRow::new(name)));
+        }
+    }
+}
+
+fn read_environment(
+    name: &str,
+    section: &Section<'_>,
+    places: &mut Places,
+    source: &mut Source<'_>,
+) -> Environment {
+    let mut environment = Environment::default();
+    section.refuse_unknown_keys(&["queue", "aliases"], source);
+    if let Some(queues) = section.table("queue", format!("{} under queue", section.place), source) {
+        let place = |queue: &str| format!("{}, queue {}", section.place, quote(queue));
+        for (queue, section) in queues.tables(place, source) {
+            section.refuse_unknown_keys(&COLUMNS, source);
+            let place = Place::EnvironmentQueue(name.to_owned(), queue.to_owned());
+            places.insert(place, source.position(section.at));
+            environment.rows.insert(queue.to_owned(), Columns::read(&section, source));
+        }
+    }
+    if let Some(aliases) = section.table("aliases", format!("{} under aliases", section.place), source) {
+        environment.aliases = read_names(&aliases, source, |alias, position| {
+            places.insert(Place::Alias(Some(name.to_owned()), alias), position);
+        });
+    }
+    environment
+}
+
+/// A table from names to names.
+fn read_names(
+    section: &Section<'_>,
+    source: &mut Source<'_>,
+    mut place: impl FnMut(String, super::Position),
+) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    for (key, _) in section.iter() {
+        if let Some(target) = section.text(key, source) {
+            place(key.to_owned(), source.position(section.key_at(key)));
+            names.insert(key.to_owned(), target);
+        }
+    }
+    names
+}

@@ -1,0 +1,230 @@
+//! A table of the TOML document, read key by key: what does not fit is reported and skipped, so that one pass finds
+//! every mistake.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use toml_edit::{Item, TableLike, Value};
+
+use super::error::{CatalogueError, Position, Problem, quote, shorten};
+use super::span_of_time::parse_span;
+use super::spelling;
+
+/// No queue has more workers, deliveries or restarts than this. It is there to catch a slipped key.
+const LARGEST_NUMBER: i64 = 1_000_000;
+
+/// The text of the document, and the mistakes found in it so far.
+pub(super) struct Source<'t> {
+    text: &'t str,
+    line_starts: Vec<usize>,
+    pub(super) errors: Vec<CatalogueError>,
+}
+
+impl<'t> Source<'t> {
+    pub(super) fn new(text: &'t str) -> Self {
+        let line_starts = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { text, line_starts, errors: Vec::new() }
+    }
+
+    /// Line and column of a byte of the text.
+    pub(super) fn position(&self, at: usize) -> Position {
+        let line = self.line_starts.partition_point(|start| *start <= at).max(1);
+        let start = self.line_starts.get(line - 1).copied().unwrap_or_default();
+        let column =
+            self.text.get(start..at.min(self.text.len())).map_or(1, |before| before.chars().count() + 1);
+        Position { line, column }
+    }
+
+    /// Notes a mistake at a byte of the text.
+    pub(super) fn report(&mut self, at: usize, problem: Problem) {
+        let position = Some(self.position(at));
+        self.errors.push(CatalogueError { position, problem });
+    }
+
+    /// The value as it was written, cut to one line.
+    fn written(&self, span: Option<Range<usize>>) -> String {
+        let text = span.and_then(|span| self.text.get(span)).unwrap_or_default();
+        shorten(text.lines().next().unwrap_or_default())
+    }
+
+    /// What an item is, for the eye: `the string "ten"`, `a table`.
+    fn describe(&self, item: &Item) -> String {
+        match item {
+            Item::Value(Value::Array(_)) => "an array".to_owned(),
+            Item::ArrayOfTables(_) => "an array of tables".to_owned(),
+            Item::Value(Value::InlineTable(_)) | Item::Table(_) | Item::None => "a table".to_owned(),
+            Item::Value(value) => format!("the {} {}", value.type_name(), self.written(value.span())),
+        }
+    }
+}
+
+/// One table of the document.
+pub(super) struct Section<'t> {
+    table: &'t dyn TableLike,
+    /// Where the table starts: the place of mistakes that have no better one.
+    pub(super) at: usize,
+    /// How errors say where they are, as in `in queue "email_queue"`.
+    pub(super) place: String,
+}
+
+impl<'t> Section<'t> {
+    pub(super) fn new(table: &'t dyn TableLike, at: usize, place: impl Into<String>) -> Self {
+        Self { table, at, place: place.into() }
+    }
+
+    /// The keys of the table with their values, in the order of the text.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'t str, &'t Item)> + use<'t> {
+        self.table.iter()
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&'t Item> {
+        self.table.get(key)
+    }
+
+    /// Where a key stands.
+    pub(super) fn key_at(&self, key: &str) -> usize {
+        self.table.key(key).and_then(|key| key.span()).map_or(self.at, |span| span.start)
+    }
+
+    /// Where the value of a key stands. A table is best found by its key.
+    fn value_at(&self, key: &str) -> usize {
+        let value = self.get(key).and_then(Item::as_value).and_then(Value::span);
+        value.map_or_else(|| self.key_at(key), |span| span.start)
+    }
+
+    /// Reports every key that is not in `known`.
+    pub(super) fn refuse_unknown_keys(&self, known: &[&str], source: &mut Source<'_>) {
+        for (key, _) in self.iter() {
+            if !known.contains(&key) {
+                let advice = spelling::advice(key, known.iter().copied(), || {
+                    format!("the keys {} are {}", self.place, known.join(", "))
+                });
+                let problem = Problem::UnknownKey { key: key.to_owned(), place: self.place.clone(), advice };
+                source.report(self.key_at(key), problem);
+            }
+        }
+    }
+
+    pub(super) fn report_wrong_type(&self, key: &str, item: &Item, expected: &str, source: &mut Source<'_>) {
+        let problem = Problem::WrongType {
+            key: key.to_owned(),
+            place: self.place.clone(),
+            expected: expected.to_owned(),
+            found: source.describe(item),
+        };
+        source.report(self.value_at(key), problem);
+    }
+
+    fn report_bad_value(&self, key: &str, item: &Item, advice: String, source: &mut Source<'_>) {
+        let problem = Problem::BadValue {
+            key: key.to_owned(),
+            place: self.place.clone(),
+            value: source.written(item.span()),
+            advice,
+        };
+        source.report(self.value_at(key), problem);
+    }
+
+    /// A string, with the byte at which it stands.
+    pub(super) fn string(&self, key: &str, source: &mut Source<'_>) -> Option<(String, usize)> {
+        let item = self.get(key)?;
+        match item.as_str() {
+            Some(text) => Some((text.to_owned(), self.value_at(key))),
+            None => {
+                self.report_wrong_type(key, item, "a string in quotes", source);
+                None
+            }
+        }
+    }
+
+    pub(super) fn text(&self, key: &str, source: &mut Source<'_>) -> Option<String> {
+        self.string(key, source).map(|(text, _)| text)
+    }
+
+    pub(super) fn boolean(&self, key: &str, source: &mut Source<'_>) -> Option<bool> {
+        let item = self.get(key)?;
+        let value = item.as_bool();
+        if value.is_none() {
+            self.report_wrong_type(key, item, "true or false", source);
+        }
+        value
+    }
+
+    /// A whole number that is not below `least`.
+    pub(super) fn number(&self, key: &str, least: u32, source: &mut Source<'_>) -> Option<u32> {
+        let item = self.get(key)?;
+        let Some(number) = item.as_integer() else {
+            self.report_wrong_type(key, item, "a whole number such as 4", source);
+            return None;
+        };
+        let advice = if number < i64::from(least) {
+            format!("write at least {least}")
+        } else if number > LARGEST_NUMBER {
+            format!("write at most {LARGEST_NUMBER}")
+        } else {
+            return u32::try_from(number).ok();
+        };
+        self.report_bad_value(key, item, advice, source);
+        None
+    }
+
+    /// A span of time above zero.
+    pub(super) fn span_of_time(&self, key: &str, source: &mut Source<'_>) -> Option<Duration> {
+        let item = self.get(key)?;
+        let Some(text) = item.as_str() else {
+            self.report_wrong_type(key, item, "a duration in quotes such as \"30s\"", source);
+            return None;
+        };
+        let advice = match parse_span(text) {
+            Some(Duration::ZERO) => "write a duration above zero",
+            Some(span) => return Some(span),
+            None => "write a duration such as \"500ms\", \"30s\", \"15m\", \"6h\" or \"1h30m\"",
+        };
+        self.report_bad_value(key, item, advice.to_owned(), source);
+        None
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(
+        &self,
+        key: &str,
+        choices: &[(&str, T)],
+        source: &mut Source<'_>,
+    ) -> Option<T> {
+        let words = || choices.iter().map(|(word, _)| quote(word)).collect::<Vec<_>>().join(" or ");
+        let item = self.get(key)?;
+        let Some(text) = item.as_str() else {
+            self.report_wrong_type(key, item, &words(), source);
+            return None;
+        };
+        if let Some((_, choice)) = choices.iter().find(|(word, _)| *word == text) {
+            return Some(*choice);
+        }
+        let advice =
+            spelling::advice(text, choices.iter().map(|(word, _)| *word), || format!("write {}", words()));
+        self.report_bad_value(key, item, advice, source);
+        None
+    }
+
+    /// The tables under the keys of this one; what is no table is reported.
+    pub(super) fn tables(
+        &self,
+        place: impl Fn(&str) -> String,
+        source: &mut Source<'_>,
+    ) -> Vec<(&'t str, Section<'t>)> {
+        let keys: Vec<_> = self.iter().collect();
+        keys.into_iter().filter_map(|(key, _)| Some((key, self.table(key, place(key), source)?))).collect()
+    }
+
+    /// The table under `key`.
+    pub(super) fn table(&self, key: &str, place: String, source: &mut Source<'_>) -> Option<Section<'t>> {
+        let item = self.get(key)?;
+        match item.as_table_like() {
+            Some(table) => Some(Section::new(table, self.key_at(key), place)),
+            None => {
+                self.report_wrong_type(key, item, "a table", source);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The `celeriac` command, run as its users run it.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn celeriac(arguments: &[&str], directory: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_celeriac"))
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .unwrap_or_else(|error| panic!("cannot run celeriac: {error}"))
+}
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    text(celeriac(arguments, Path::new(ROOT)))
+}
+
+fn text(output: Output) -> (Option<i32>, String, String) {
+    let utf8 = |bytes| String::from_utf8(bytes).unwrap_or_else(|error| panic!("{error}"));
+    (output.status.code(), utf8(output.stdout), utf8(output.stderr))
+}
+
+#[test]
+fn check_explains_a_good_file() {
+    let (code, out, err) = run(&["check", "celeriac.toml"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let beginning = "celeriac.toml is valid.\n24 queues, 275 workers in all:\n  pool io: 7 queues with 240 workers\n  \
+                     pool cpu: 17 queues with 35 workers\n  tasks without a queue go to celery\n  5 aliases, 0 \
+                     routes, environments: production\n\n";
+    assert!(out.starts_with(beginning), "{out}");
+    assert_eq!(out.matches("warning: ").count(), 4);
+    let email = "\nemail_queue: a task starts at most 30s after it is due; 50 run at a time on the event loop (I/O \
+                 bound), up to 100 held; a typical one takes: seconds\n";
+    assert!(out.contains(email), "{out}");
+    assert!(
+        out.contains("\nlogistics_reminder_queue: no promise on when a task starts; 1 runs at a time on ")
+    );
+    assert!(
+        out.contains("\nicds_dashboard_reports_queue: a task should start within seconds, but no number is ")
+    );
+}
+
+#[test]
+fn check_tells_every_mistake_and_fails() {
+    let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+    let file = "[[queue]]\nname = \"celery\"\nwokers = 3\ntarget = \"soon\"\n";
+    std::fs::write(dir.path().join("celeriac.toml"), file).unwrap_or_else(|error| panic!("{error}"));
+    let (code, out, err) = text(celeriac(&["check"], dir.path()));
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert_eq!(
+        err,
+        "celeriac.toml:3:1: unknown key \"wokers\" in queue \"celery\"; did you mean \"workers\"?\n\
+         celeriac.toml:4:10: \"target\" in queue \"celery\" is \"soon\"; write a duration such as \"500ms\", \"30s\", \
+         \"15m\", \"6h\" or \"1h30m\"\n"
+    );
+}
+
+#[test]
+fn environments_change_what_is_shown() {
+    let (code, out, _) = run(&["check", "celeriac.toml", "--environment", "production"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        out.starts_with("celeriac.toml is valid for production.\n24 queues, 1891 workers in all:"),
+        "{out}"
+    );
+    let (code, out, _) = run(&["queues", "celeriac.toml", "--environment", "production"]);
+    assert_eq!(code, Some(0));
+    let email = out.lines().find(|line| line.starts_with("email_queue")).unwrap_or_default();
+    assert_eq!(
+        email.split_whitespace().collect::<Vec<_>>(),
+        ["email_queue", "yes", "seconds", "30s", "536", "io", "seconds", "Send", "emails."]
+    );
+    let (code, out, err) = run(&["queues", "celeriac.toml", "--environment", "prodution"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert_eq!(err, "celeriac.toml: unknown environment \"prodution\"; did you mean \"production\"?\n");
+}
+
+#[test]
+fn queues_are_printed_as_a_table() {
+    let (code, out, err) = run(&["queues", "celeriac.toml"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let mut lines = out.lines();
+    let heading: Vec<_> = lines.next().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(heading, ["QUEUE", "I/O", "CLASS", "TARGET", "WORKERS", "POOL", "TYPICAL", "DESCRIPTION"]);
+    let queues = lines.skip(1).filter(|line| !line.starts_with(' ')).count();
+    assert_eq!(queues, 24);
+    assert!(out.lines().all(|line| line.chars().count() <= 160 && line.trim_end() == line), "{out}");
+    let background = "background_queue                                10m        2  cpu   varies wildly\n";
+    assert!(out.contains(background), "{out}");
+    assert!(!out.contains('\u{1b}'), "no colours");
+}
+
+#[test]
+fn a_missing_file_and_a_wrong_command_line_are_told_apart() {
+    let (code, out, err) = run(&["check", "nowhere.toml"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.starts_with("nowhere.toml: cannot read the file: "), "{err}");
+    assert!(err.ends_with("; check the path and who may read it\n"), "{err}");
+    assert_eq!(run(&["chek"]).0, Some(2));
+    assert_eq!(run(&["check", "--enviroment", "x"]).0, Some(2));
+    assert_eq!(run(&[]).0, Some(2));
+}
+
+#[test]
+fn help_names_the_commands() {
+    let (code, out, _) = run(&["--help"]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("check") && out.contains("queues") && out.contains("Exit codes"), "{out}");
+    let (code, out, _) = run(&["check", "--help"]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("--environment <NAME>"), "{out}");
+}
+
+#[test]
+fn texts_of_the_file_cannot_steer_the_terminal() {
+    let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+    let file =
+        "[[queue]]\nname = \"celery\"\ndescription = \"a\\u001b[31m\\nb\"\ntypical_duration = \"\\u0007x\"\n";
+    std::fs::write(dir.path().join("celeriac.toml"), file).unwrap_or_else(|error| panic!("{error}"));
+    for command in ["check", "queues"] {
+        let (code, out, _) = text(celeriac(&[command], dir.path()));
+        assert_eq!(code, Some(0));
+        assert!(!out.chars().any(|c| c.is_control() && c != '\n'), "{out:?}");
+    }
+}
