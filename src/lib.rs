@@ -3,8 +3,11 @@
 // `#[task]` writes `::celeriac::…`; this lets it do so inside this crate too.
 extern crate self as celeriac;
 
+pub mod actors;
 pub mod app;
+pub mod broker;
 pub mod core;
+pub mod store;
 pub mod task;
 
 #[cfg(feature = "cli")]

@@ -113,9 +113,9 @@ impl Shared {
     /// Takes what the consumer of a queue may have.
     fn release(self: &Arc<Self>, state: &mut State, name: &str) -> Outbox {
         let Some(queue) = state.queues.get_mut(name) else { return Outbox::new() };
-        let Some((consumer, sink)) = &queue.consumer else { return Outbox::new() };
+        let Some((_, sink)) = &queue.consumer else { return Outbox::new() };
         let settler: Arc<dyn Settler> =
-            Arc::new(MemorySettler { shared: Arc::downgrade(self), queue: name.to_owned(), consumer: *consumer });
+            Arc::new(MemorySettler { shared: Arc::downgrade(self), queue: name.to_owned() });
         let now = now();
         let mut deliveries = Vec::new();
         while let Some((tag, message)) = queue.backlog.release(now) {
@@ -174,7 +174,6 @@ impl State {
 struct MemorySettler {
     shared: Weak<Shared>,
     queue: String,
-    consumer: u64,
 }
 
 impl Settler for MemorySettler {
@@ -195,9 +194,6 @@ impl MemorySettler {
     fn settle_in(&self, shared: &Arc<Shared>, tag: u64, settle: Settle) -> Result<(), BrokerError> {
         let mut state = shared.lock()?;
         let queue = state.queue(&self.queue);
-        if queue.consumer.as_ref().is_none_or(|(epoch, _)| *epoch != self.consumer) {
-            return Err(BrokerError::Stale);
-        }
         let message = queue.unsettled.remove(&tag).ok_or(BrokerError::Stale)?;
         queue.backlog.finish(tag);
         state.ids.remove(&message.id);
@@ -255,30 +251,7 @@ impl Drop for MemoryConsumer {
         let queue = state.queue(&self.queue);
         if queue.consumer.as_ref().is_some_and(|(epoch, _)| *epoch == self.consumer) {
             queue.consumer = None;
-            take_back(&mut state, &self.queue);
         }
-    }
-}
-
-/// What a consumer that is gone had not settled waits again, in its old order.
-fn take_back(state: &mut State, name: &str) {
-    let queue = state.queue(name);
-    queue.backlog.resize(0);
-    let mut lost: Vec<(u64, Arc<Message>)> = queue.unsettled.drain().collect();
-    lost.sort_unstable_by_key(|(tag, _)| *tag);
-    // Those came first, so they go before what waits: rebuild the line.
-    let waiting = queue.backlog.clear();
-    for (tag, _) in &lost {
-        queue.backlog.finish(*tag);
-    }
-    let now = now();
-    for (_, message) in lost.into_iter().chain(waiting) {
-        state.next_tag += 1;
-        let tag = state.next_tag;
-        state.ids.insert(message.id.clone(), (name.to_owned(), tag));
-        let due = message.eta;
-        let priority = message.priority;
-        state.queue(name).backlog.arrive(tag, message, priority, due, now);
     }
 }
 
@@ -303,7 +276,6 @@ impl Broker for MemoryBroker {
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
         let mut state = self.shared.lock()?;
-        take_back(&mut state, queue);
         state.next_consumer += 1;
         let consumer = state.next_consumer;
         let entry = state.queue(queue);

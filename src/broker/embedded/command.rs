@@ -33,7 +33,6 @@ pub(super) enum Command {
 /// The end of a delivery.
 pub(super) struct Settlement {
     pub(super) queue: u16,
-    pub(super) epoch: u64,
     pub(super) tag: u64,
     pub(super) settle: Settle,
     /// The result's row, encoded by the thread that settles.

@@ -245,10 +245,9 @@ impl Engine {
     }
 
     fn settle(&mut self, settlement: Settlement) {
-        let Settlement { queue, epoch, tag, settle, row, done } = settlement;
+        let Settlement { queue, tag, settle, row, done } = settlement;
         let index = usize::from(queue);
-        let window = self.windows.get_mut(index).filter(|w| w.consumer.as_ref().is_some_and(|c| c.epoch == epoch));
-        let Some(held) = window.and_then(|w| w.release(tag)) else {
+        let Some(held) = self.windows.get_mut(index).and_then(|w| w.release(tag)) else {
             if let Some(done) = done {
                 let _ = done.send(Err(BrokerError::Stale));
             }
@@ -298,7 +297,7 @@ impl Engine {
         window.ready = window.ready.saturating_sub(1);
     }
 
-    fn leave_record(&mut self, writes: &mut Writes, id: &[u8], record: Option<&TaskResult>, row: Option<Vec<u8>>) {
+    pub(super) fn leave_record(&mut self, writes: &mut Writes, id: &[u8], record: Option<&TaskResult>, row: Option<Vec<u8>>) {
         let row = match (row, record) {
             (Some(row), _) => Some(row),
             (None, Some(record)) => TaskRow::over(record).ok(),
@@ -443,9 +442,8 @@ impl Engine {
         self.next_tag += 1;
         let tag = self.next_tag;
         let window = &mut self.windows[queue];
-        let epoch = window.consumer.as_ref()?.epoch;
         window.hold(tag, key, Arc::clone(&message));
-        let settler = RowSettler { sender, claims: Arc::clone(&self.shared), queue: window.number, epoch, key };
+        let settler = RowSettler { sender, claims: Arc::clone(&self.shared), queue: window.number, key };
         Some(Delivery::new(tag, message, Arc::new(settler)))
     }
 
@@ -460,14 +458,14 @@ impl Engine {
     pub(super) fn consume(&mut self, queue: &str, consumer: Consuming) {
         let index = self.queue(queue);
         let window = &mut self.windows[index];
-        window.start_over();
         window.consumer = Some(consumer);
+        window.rescan();
         if let Err(error) = self.find_next_due(index) {
             self.scan_failed(&error);
         }
     }
 
-    fn fail(&mut self, error: &fjall::Error) {
+    pub(super) fn fail(&mut self, error: &fjall::Error) {
         let error = commit_error(&self.dir, error);
         tracing::error!(%error, "the store is closed until it can be written again");
         *self.shared.tables.write().unwrap_or_else(std::sync::PoisonError::into_inner) = None;
@@ -532,7 +530,7 @@ impl Engine {
     }
 
     /// The rows that go with every commit: counts, the last sequence, what expires when.
-    fn stage_meta(&mut self, writes: &mut Writes) {
+    pub(super) fn stage_meta(&mut self, writes: &mut Writes) {
         for index in self.commit.queues.drain() {
             let window = &self.windows[index];
             let row = QueueRow {
@@ -563,11 +561,17 @@ impl Engine {
             let name = String::from_utf8_lossy(&key[6..]).into_owned();
             rows.push((name, super::tables::decode::<QueueRow>(&value)?));
         }
+        for window in &mut self.windows {
+            (window.ready, window.scheduled, window.dead) = (0, 0, 0); // written again with the next commit
+        }
         rows.sort_by_key(|(_, row)| row.number);
         for (name, row) in rows {
+            // A number that was given out but never written stays unused: a queue's number is its index.
+            while !self.by_name.contains_key(&name) && self.windows.len() < usize::from(row.number) {
+                self.windows.push(Window::new(String::new(), self.windows.len() as u16));
+            }
             let index = self.queue(&name);
             let window = &mut self.windows[index];
-            window.number = row.number;
             (window.ready, window.scheduled, window.dead) = (row.ready, row.scheduled, row.dead);
         }
         self.commit.queues.clear();
@@ -599,7 +603,6 @@ struct RowSettler {
     sender: flume::Sender<Command>,
     claims: Arc<Shared>,
     queue: u16,
-    epoch: u64,
     key: ReadyKey,
 }
 
@@ -613,7 +616,7 @@ impl Settler for RowSettler {
             Settle::Ack { result: Some(result) } => TaskRow::over(result).ok(),
             _ => None,
         };
-        let settlement = Settlement { queue: self.queue, epoch: self.epoch, tag, settle, row, done };
+        let settlement = Settlement { queue: self.queue, tag, settle, row, done };
         if let Err(flume::SendError(Command::Settle(settlement))) = self.sender.send(Command::Settle(settlement)) {
             if let Some(done) = settlement.done {
                 let _ = done.send(Err(BrokerError::Closed));

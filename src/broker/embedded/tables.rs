@@ -179,7 +179,6 @@ impl Tables {
         let db = Database::builder(path)
             .cache_size(32 << 20)
             .max_journaling_size(256 << 20)
-            .max_write_buffer_size(Some(128 << 20))
             .worker_threads(1)
             .open()?;
         let table = |name: &str| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(24 << 20));

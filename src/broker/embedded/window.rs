@@ -117,13 +117,6 @@ impl Window {
         ReadyKey::try_from(key).is_ok_and(|key| self.held_keys.contains(&key))
     }
 
-    /// Everything waits again; the scan starts over.
-    pub(super) fn start_over(&mut self) {
-        self.held.clear();
-        self.held_keys.clear();
-        self.rescan();
-    }
-
     /// Looks at all rows again; held ones stay held.
     pub(super) fn rescan(&mut self) {
         self.from = ready_bounds(self.number).0.to_vec();

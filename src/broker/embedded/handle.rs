@@ -1,0 +1,236 @@
+//! Requests that are answered one at a time, each seeing all that came before it.
+
+use std::sync::Arc;
+
+use super::command::Command;
+use super::commit::{Table, Writes, commit_error, write};
+use super::engine::{Engine, crash_result};
+use super::expiry;
+use super::scan::unreadable;
+use super::tables::{ReadyKey, Tables, TaskRow, decode, encode, is_ready, queue_of};
+use super::window::{Consuming, Window};
+use super::{crash_reason, revived};
+use crate::broker::{BrokerError, Counts, DeadLetter, Place, RecordFn, Removal};
+use crate::core::Timestamp;
+use crate::task::clock::now;
+use crate::task::{Message, TaskId, TaskResult};
+
+impl Engine {
+    pub(super) fn handle(&mut self, command: Command) {
+        match command {
+            Command::Consume { queue, epoch, prefetch, sink } => {
+                self.consume(&queue, Consuming { epoch, prefetch, sink });
+            }
+            Command::SetPrefetch { queue, epoch, prefetch } => {
+                if let Some(consumer) = self.consumer(&queue, epoch).and_then(|w| w.consumer.as_mut()) {
+                    consumer.prefetch = prefetch;
+                }
+            }
+            Command::Cancel { queue, epoch } => {
+                if let Some(window) = self.consumer(&queue, epoch) {
+                    window.consumer = None; // what it has stays with it until it is settled or dropped
+                }
+            }
+            Command::Declare { queue, reply } => drop(reply.send(self.declare(&queue))),
+            Command::Counts { queue, reply } => {
+                let window = self.by_name.get(&queue).map(|index| &self.windows[*index]);
+                let _ = reply.send(Ok(window.map_or_else(Counts::default, Window::counts)));
+            }
+            Command::Find { id, reply } => drop(reply.send(self.find(&id))),
+            Command::Remove { id, record, reply } => drop(reply.send(self.remove(&id, record))),
+            Command::DeadLetters { limit, reply } => drop(reply.send(self.dead_letters(limit))),
+            Command::Revive { id, reply } => drop(reply.send(self.revive(&id))),
+            Command::Put { result, reply } => drop(reply.send(self.put(*result))),
+            Command::Forget { id, reply } => drop(reply.send(self.forget(&id))),
+            Command::Sweep { now, reply } => drop(reply.send(self.sweep(now))),
+            // These three are gathered by the loop.
+            Command::Publish { .. } | Command::Settle(_) | Command::Close { .. } => {}
+        }
+    }
+
+    fn open_tables(&self) -> Result<Tables, BrokerError> {
+        self.tables.clone().ok_or_else(|| self.error())
+    }
+
+    /// The window of a queue, if that consumer is still its consumer.
+    fn consumer(&mut self, queue: &str, epoch: u64) -> Option<&mut Window> {
+        let index = *self.by_name.get(queue)?;
+        Some(&mut self.windows[index]).filter(|w| w.consumer.as_ref().is_some_and(|c| c.epoch == epoch))
+    }
+
+    /// Writes and syncs these rows now, with the counts of these queues.
+    pub(super) fn commit_now(&mut self, queues: &[usize], writes: &Writes) -> Result<(), BrokerError> {
+        let tables = self.open_tables()?;
+        let mut meta = Writes::default();
+        self.commit.queues.extend(queues);
+        self.stage_meta(&mut meta);
+        self.commit.expiring.clear();
+        write(&tables, &[writes, &meta]).map_err(|error| {
+            drop(tables);
+            self.fail(&error);
+            commit_error(&self.dir, &error)
+        })
+    }
+
+    fn declare(&mut self, queue: &str) -> Result<(), BrokerError> {
+        if self.by_name.contains_key(queue) {
+            return Ok(());
+        }
+        if self.windows.len() > usize::from(u16::MAX) {
+            return Err(BrokerError::Io(format!("queue `{queue}` is one too many: a store holds 65,536 queues")));
+        }
+        let index = self.queue(queue);
+        self.commit_now(&[index], &Writes::default())
+    }
+
+    fn row(&self, id: &TaskId) -> Result<Option<TaskRow>, BrokerError> {
+        let row = self.open_tables()?.tasks.get(id.as_str()).map_err(|e| unreadable(&e))?;
+        row.as_deref().map(TaskRow::decode).transpose()
+    }
+
+    /// The queue that holds this row as a delivery.
+    fn holder(&self, key: &[u8]) -> Option<&Window> {
+        self.windows.get(usize::from(queue_of(key)?)).filter(|w| w.holds(key))
+    }
+
+    fn message(&self, key: &[u8]) -> Result<Option<Message>, BrokerError> {
+        let row = self.open_tables()?.messages.get(key).map_err(|e| unreadable(&e))?;
+        row.as_deref().map(decode).transpose()
+    }
+
+    fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {
+        let Some(TaskRow::At(key)) = self.row(id)? else { return Ok(None) };
+        if let Some(window) = self.holder(&key) {
+            return Ok(Some(Place::Delivered { queue: window.name.clone() }));
+        }
+        Ok(self.message(&key)?.map(|message| Place::Waiting(Box::new(message))))
+    }
+
+    fn remove(&mut self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
+        let Some(TaskRow::At(key)) = self.row(id)? else { return Ok(Removal::Unknown) };
+        if let Some(window) = self.holder(&key) {
+            return Ok(Removal::Delivered { queue: window.name.clone() });
+        }
+        let Some(message) = self.message(&key)? else { return Ok(Removal::Unknown) };
+        let queue = self.queue(&message.queue);
+        let record = record(&message);
+        let mut writes = Writes::default();
+        writes.delete(Table::Messages, &key);
+        self.leave_record(&mut writes, id.as_str().as_bytes(), record.as_ref(), None);
+        let window = &mut self.windows[queue];
+        let count = if is_ready(&key) { &mut window.ready } else { &mut window.scheduled };
+        *count = count.saturating_sub(1);
+        self.commit_now(&[queue], &writes)?;
+        if let Some(record) = &record {
+            self.shared.waiters.wake(record);
+        }
+        Ok(Removal::Removed)
+    }
+
+    fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        let mut letters = Vec::new();
+        for row in self.open_tables()?.dead.iter() {
+            if letters.len() == limit {
+                break;
+            }
+            let (key, value) = row.into_inner().map_err(|e| unreadable(&e))?;
+            if key.len() == 8 {
+                letters.push(decode(&value)?);
+            }
+        }
+        Ok(letters)
+    }
+
+    fn revive(&mut self, id: &TaskId) -> Result<bool, BrokerError> {
+        let tables = self.open_tables()?;
+        for row in tables.dead.iter() {
+            let (key, value) = row.into_inner().map_err(|e| unreadable(&e))?;
+            if key.len() != 8 {
+                continue;
+            }
+            let letter: DeadLetter = decode(&value)?;
+            if letter.message.id != *id {
+                continue;
+            }
+            let message = revived(letter.message, now());
+            let row = encode(&message)?;
+            let queue = self.queue(&message.queue);
+            let mut writes = Writes::default();
+            writes.delete(Table::Dead, &key);
+            self.windows[queue].dead = self.windows[queue].dead.saturating_sub(1);
+            let arrival = self.place(&mut writes, queue, Arc::new(message), &row, None);
+            self.commit_now(&[queue], &writes)?;
+            if let super::commit::Place::Ready(key) = arrival.place {
+                self.windows[queue].rewind(&key);
+            }
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn put(&mut self, result: TaskResult) -> Result<bool, BrokerError> {
+        match self.row(&result.id)? {
+            Some(TaskRow::Over(old)) if old.expires_at > result.finished_at => return Ok(false),
+            Some(TaskRow::At(_)) => return Ok(false),
+            _ => {}
+        }
+        let mut writes = Writes::default();
+        self.leave_record(&mut writes, result.id.as_str().as_bytes(), Some(&result), None);
+        self.commit_now(&[], &writes)?;
+        self.shared.waiters.wake(&result);
+        Ok(true)
+    }
+
+    fn forget(&mut self, id: &TaskId) -> Result<bool, BrokerError> {
+        let Some(TaskRow::Over(_)) = self.row(id)? else { return Ok(false) };
+        let mut writes = Writes::default();
+        writes.delete(Table::Tasks, id.as_str().as_bytes());
+        self.commit_now(&[], &writes)?;
+        Ok(true)
+    }
+
+    fn sweep(&mut self, now: Timestamp) -> Result<usize, BrokerError> {
+        let mut swept = 0;
+        loop {
+            let tables = self.open_tables()?;
+            let mut writes = Writes::default();
+            let (results, more) = expiry::due(&tables, now, &mut writes)?;
+            if !writes.is_empty() {
+                self.commit_now(&[], &writes)?;
+            }
+            swept += results;
+            if !more {
+                return Ok(swept);
+            }
+        }
+    }
+
+    /// Counts the runs that ended with the process that had the store before: their tasks wait again, or, once too
+    /// often, lie in the dead letters.
+    pub(super) fn recover_crashed(&mut self, started: &std::collections::HashSet<ReadyKey>) -> Result<(), BrokerError> {
+        let mut writes = Writes::default();
+        let mut queues = Vec::new();
+        for key in started {
+            let Some(mut message) = self.message(key)? else { continue }; // it was settled
+            let Some(queue) = queue_of(key).map(usize::from).filter(|q| *q < self.windows.len()) else { continue };
+            message.crashes += 1;
+            queues.push(queue);
+            if message.crashes >= self.options.delivery_limit {
+                writes.delete(Table::Messages, key);
+                self.windows[queue].ready = self.windows[queue].ready.saturating_sub(1);
+                let result = crash_result(&message);
+                self.bury(&mut writes, queue, message, crash_reason(self.options.delivery_limit), Some(result));
+            } else {
+                tracing::info!(id = %message.id, task = %message.task, crashes = message.crashes, "its run ended with the process; it runs again");
+                writes.put(Table::Messages, key, &encode(&message)?);
+            }
+        }
+        if !writes.is_empty() {
+            self.commit_now(&queues, &writes)?;
+        }
+        self.shared.claims.reset().map_err(|e| {
+            BrokerError::Io(format!("the file {} cannot be written: {e}", self.dir.join("claims").display()))
+        })
+    }
+}
+

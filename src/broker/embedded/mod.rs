@@ -1,0 +1,306 @@
+//! The durable broker inside the program: no server, one directory, one process.
+//!
+//! What it promises, and how:
+//! - An `Ok` from a publish means that the message is on disk and synced ([`Durability::Disk`]), or that it is in
+//!   memory ([`Durability::Memory`], for tasks that ask for it). The receipt says which.
+//! - A settlement and the result that goes with it are one commit: a task is never done without its record, nor
+//!   recorded and run again.
+//! - A start is noted outside of the commits (see `claims`), so a task that takes the process down is counted and
+//!   ends in the dead letters after [`EmbeddedOptions::delivery_limit`] times.
+//! - Memory holds what is delivered, never the backlog.
+
+mod claims;
+mod command;
+mod commit;
+mod engine;
+mod expiry;
+mod handle;
+mod scan;
+mod tables;
+mod window;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::{
+    Broker, BrokerError, Consumer, Counts, DeadLetter, MemoryBroker, Place, RecordFn, Removal, Sink,
+};
+use crate::core::Timestamp;
+use crate::store::{MemoryStore, Waiters};
+use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
+use command::{Command, Reply};
+use engine::{Engine, Shared};
+use tables::{DirLock, Tables, TaskRow};
+
+/// Runs of one message that may end with their worker or process; RabbitMQ's default for quorum queues.
+pub const DEFAULT_DELIVERY_LIMIT: u32 = 20;
+
+/// How the embedded store behaves.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct EmbeddedOptions {
+    /// New tasks are refused when less than this is free on the disk, in bytes, so that those under way can still
+    /// be settled. Default 128 MiB.
+    pub min_free_space: u64,
+    /// After so many runs that ended with their worker or process, a task is a dead letter. Default 20.
+    pub delivery_limit: u32,
+}
+
+impl Default for EmbeddedOptions {
+    fn default() -> Self {
+        Self { min_free_space: 128 << 20, delivery_limit: DEFAULT_DELIVERY_LIMIT }
+    }
+}
+
+/// The embedded store: broker and results in one directory. Cheap to clone; all clones are the same store.
+#[derive(Clone)]
+pub struct EmbeddedBroker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    dir: PathBuf,
+    requests: flume::Sender<Command>,
+    shared: Arc<Shared>,
+    epochs: AtomicU64,
+    volatile: MemoryBroker,
+    volatile_results: Arc<MemoryStore>,
+    thread: Mutex<Option<(JoinHandle<()>, DirLock)>>,
+}
+
+impl EmbeddedBroker {
+    /// Opens the store in `dir`, which is made if it is not there. Recovers by itself from a crash, torn tail
+    /// included.
+    ///
+    /// # Errors
+    /// Another process has it, a file of it is damaged, the disk is full or not writable.
+    pub fn open(dir: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, BrokerError> {
+        let dir = dir.as_ref().to_owned();
+        let lock = DirLock::take(&dir)?;
+        let (claims, started) = claims::Claims::open(&dir).map_err(|e| {
+            BrokerError::Io(format!("the file {} cannot be read: {e}", dir.join("claims").display()))
+        })?;
+        let tables = Tables::open(&dir)?;
+        let shared = Arc::new(Shared { tables: RwLock::new(None), claims, waiters: Waiters::default() });
+        let (requests, inbox) = flume::unbounded();
+        let mut engine =
+            Engine::new(dir.clone(), options, Arc::clone(&shared), tables, requests.downgrade())?;
+        engine.recover_crashed(&started)?;
+        let thread = std::thread::Builder::new()
+            .name("celeriac-store".to_owned())
+            .spawn(move || engine.run(&inbox))
+            .map_err(|e| BrokerError::Io(format!("no thread for the store: {e}")))?;
+        let volatile_results = Arc::new(MemoryStore::default());
+        let inner = Inner {
+            dir,
+            requests,
+            shared,
+            epochs: AtomicU64::new(0),
+            volatile: MemoryBroker::new(Arc::clone(&volatile_results)),
+            volatile_results,
+            thread: Mutex::new(Some((thread, lock))),
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.inner.dir
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, BrokerError> {
+        let (reply, answer) = oneshot::channel();
+        self.inner.requests.send(command(reply)).map_err(|_| BrokerError::Closed)?;
+        answer.await.unwrap_or(Err(BrokerError::Closed))
+    }
+
+    pub(crate) async fn put_result(&self, result: TaskResult) -> Result<bool, BrokerError> {
+        self.ask(|reply| Command::Put { result: Box::new(result), reply }).await
+    }
+
+    pub(crate) async fn forget_result(&self, id: TaskId) -> Result<bool, BrokerError> {
+        self.ask(|reply| Command::Forget { id, reply }).await
+    }
+
+    pub(crate) async fn sweep_results(&self, now: Timestamp) -> Result<usize, BrokerError> {
+        self.inner.shared.waiters.sweep();
+        self.ask(|reply| Command::Sweep { now, reply }).await
+    }
+
+    /// The record of a task that is over, straight from the tables.
+    pub(crate) fn read_result(&self, id: &TaskId) -> Result<Option<TaskResult>, BrokerError> {
+        let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(tables) = &*tables else { return Err(BrokerError::Closed) };
+        let row = tables.tasks.get(id.as_str()).map_err(|e| scan::unreadable(&e))?;
+        Ok(match row.as_deref().map(TaskRow::decode).transpose()? {
+            Some(TaskRow::Over(result)) => Some(result),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn waiters(&self) -> &Waiters {
+        &self.inner.shared.waiters
+    }
+
+    pub(crate) fn volatile_results(&self) -> &MemoryStore {
+        &self.inner.volatile_results
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let (reply, _) = oneshot::channel();
+        let _ = self.requests.send(Command::Close { reply });
+        if let Some((thread, lock)) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = thread.join();
+            *self.shared.tables.write().unwrap_or_else(PoisonError::into_inner) = None;
+            drop(lock);
+        }
+    }
+}
+
+/// Why a message lies in the dead letters when its runs kept ending with their worker.
+pub(crate) fn crash_reason(times: u32) -> String {
+    format!("WorkerLost: its worker or process ended {times} times while it ran")
+}
+
+/// A dead letter on its way back: its attempts are counted anew.
+pub(crate) fn revived(mut message: Message, now: Timestamp) -> Message {
+    message.retries = 0;
+    message.crashes = 0;
+    message.eta = None;
+    message.expires = None;
+    message.enqueued_at = now;
+    message.first_started_at = None;
+    message
+}
+
+struct EmbeddedConsumer {
+    requests: flume::Sender<Command>,
+    queue: String,
+    epoch: u64,
+    volatile: Box<dyn Consumer>,
+}
+
+impl Consumer for EmbeddedConsumer {
+    fn set_prefetch(&self, prefetch: usize) {
+        self.volatile.set_prefetch(prefetch);
+        let queue = self.queue.clone();
+        let _ = self.requests.send(Command::SetPrefetch { queue, epoch: self.epoch, prefetch });
+    }
+}
+
+impl Drop for EmbeddedConsumer {
+    fn drop(&mut self) {
+        let queue = std::mem::take(&mut self.queue);
+        let _ = self.requests.send(Command::Cancel { queue, epoch: self.epoch });
+    }
+}
+
+#[async_trait]
+impl Broker for EmbeddedBroker {
+    fn name(&self) -> &'static str {
+        "embedded"
+    }
+
+    fn settles_results(&self) -> bool {
+        true
+    }
+
+    async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
+        let queue = queue.to_owned();
+        self.ask(|reply| Command::Declare { queue, reply }).await
+    }
+
+    async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
+        if message.durability == Durability::Memory {
+            let taken = unique && self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(
+                |tables| tables.tasks.contains_key(message.id.as_str()).unwrap_or(false),
+            );
+            if taken {
+                return Err(BrokerError::DuplicateId(message.id));
+            }
+            return self.inner.volatile.publish_now(message, unique);
+        }
+        if unique && self.inner.volatile.find(&message.id).await?.is_some() {
+            return Err(BrokerError::DuplicateId(message.id));
+        }
+        let row = tables::encode(&message)?;
+        let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Disk);
+        let message = Arc::new(message);
+        self.ask(|reply| Command::Publish { message, row, unique, reply }).await?;
+        Ok(receipt)
+    }
+
+    fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
+        let epoch = self.inner.epochs.fetch_add(1, Ordering::Relaxed) + 1;
+        let volatile = self.inner.volatile.consume(queue, prefetch, Arc::clone(&sink))?;
+        let name = queue.to_owned();
+        self.inner
+            .requests
+            .send(Command::Consume { queue: name.clone(), epoch, prefetch, sink })
+            .map_err(|_| BrokerError::Closed)?;
+        Ok(Box::new(EmbeddedConsumer { requests: self.inner.requests.clone(), queue: name, epoch, volatile }))
+    }
+
+    async fn counts(&self, queue: &str) -> Result<Counts, BrokerError> {
+        let name = queue.to_owned();
+        let disk = self.ask(|reply| Command::Counts { queue: name, reply }).await?;
+        let memory = self.inner.volatile.counts(queue).await?;
+        Ok(Counts {
+            ready: disk.ready + memory.ready,
+            scheduled: disk.scheduled + memory.scheduled,
+            unsettled: disk.unsettled + memory.unsettled,
+            dead: disk.dead + memory.dead,
+        })
+    }
+
+    async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {
+        if let Some(place) = self.inner.volatile.find(id).await? {
+            return Ok(Some(place));
+        }
+        let id = id.clone();
+        self.ask(|reply| Command::Find { id, reply }).await
+    }
+
+    async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
+        if self.inner.volatile.find(id).await?.is_some() {
+            return self.inner.volatile.remove(id, record).await;
+        }
+        let id = id.clone();
+        self.ask(|reply| Command::Remove { id, record, reply }).await
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        let mut letters = self.inner.volatile.dead_letters(limit).await?;
+        letters.extend(self.ask(|reply| Command::DeadLetters { limit, reply }).await?);
+        letters.sort_by_key(|letter| letter.died_at);
+        letters.truncate(limit);
+        Ok(letters)
+    }
+
+    async fn revive(&self, id: &TaskId) -> Result<bool, BrokerError> {
+        if self.inner.volatile.revive(id).await? {
+            return Ok(true);
+        }
+        let id = id.clone();
+        self.ask(|reply| Command::Revive { id, reply }).await
+    }
+
+    async fn close(&self) -> Result<(), BrokerError> {
+        self.inner.volatile.close().await?;
+        let closed = self.ask(|reply| Command::Close { reply }).await;
+        let held = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((thread, lock)) = held {
+            let _ = thread.join(); // it ended when it answered
+            *self.inner.shared.tables.write().unwrap_or_else(PoisonError::into_inner) = None;
+            drop(lock);
+        }
+        closed
+    }
+}

@@ -1,0 +1,64 @@
+//! Records in the embedded broker's own tables: a task's settlement and its record are one commit there.
+
+use async_trait::async_trait;
+
+use super::{Store, StoreError};
+use crate::broker::{BrokerError, EmbeddedBroker};
+use crate::core::Timestamp;
+use crate::task::{TaskId, TaskResult};
+
+/// The results side of an [`EmbeddedBroker`]. Records of tasks that waited in memory only are in memory as well.
+#[derive(Clone)]
+pub struct EmbeddedStore {
+    broker: EmbeddedBroker,
+}
+
+impl EmbeddedStore {
+    /// The store that belongs to this broker.
+    pub fn new(broker: EmbeddedBroker) -> Self {
+        Self { broker }
+    }
+}
+
+impl From<BrokerError> for StoreError {
+    fn from(error: BrokerError) -> Self {
+        match error {
+            BrokerError::Closed => Self::Closed,
+            other => Self::Io(other.to_string()),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for EmbeddedStore {
+    async fn put(&self, result: TaskResult) -> Result<bool, StoreError> {
+        Ok(self.broker.put_result(result).await?)
+    }
+
+    async fn get(&self, id: &TaskId, now: Timestamp) -> Result<Option<TaskResult>, StoreError> {
+        if let Some(result) = self.broker.volatile_results().get(id, now).await? {
+            return Ok(Some(result));
+        }
+        Ok(self.broker.read_result(id)?.filter(|r| r.expires_at > now))
+    }
+
+    async fn wait(&self, id: &TaskId) -> Result<TaskResult, StoreError> {
+        let on_disk = self.broker.waiters().subscribe(id);
+        if let Some(result) = self.broker.read_result(id)? {
+            return Ok(result);
+        }
+        tokio::select! {
+            record = on_disk => record.map(|r| (*r).clone()).map_err(|_| StoreError::Closed),
+            record = self.broker.volatile_results().wait(id) => record,
+        }
+    }
+
+    async fn forget(&self, id: &TaskId) -> Result<bool, StoreError> {
+        Ok(self.broker.volatile_results().remove(id) || self.broker.forget_result(id.clone()).await?)
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
+        let in_memory = self.broker.volatile_results().sweep(now).await?;
+        Ok(in_memory + self.broker.sweep_results(now).await?)
+    }
+}
