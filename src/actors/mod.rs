@@ -1,12 +1,18 @@
-//! The supervision tree.
+//! The supervision tree: thin actix shells around [`core`](crate::core).
+//!
+//! ```text
+//! Root ── Queue (one a queue: supervisor) ── Worker … Worker      one worker = one task at a time
+//! ```
+//! This room, and no room below it, names actix.
 
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    if let Some(text) = panic.downcast_ref::<&str>() {
-        (*text).to_owned()
-    } else if let Some(text) = panic.downcast_ref::<String>() {
-        text.clone()
-    } else {
-        "a panic without a message".to_owned()
-    }
-}
+mod body;
+pub(crate) mod queue;
+pub(crate) mod root;
+mod run;
+pub(crate) mod runtime;
+mod status;
+mod supervisor;
+mod worker;
+
+pub use runtime::{FailureHook, WorkerHook};
+pub use status::QueueStatus;

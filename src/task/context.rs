@@ -1,7 +1,7 @@
 //! What a body can ask of its run.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,7 @@ struct Run {
     message: Arc<Message>,
     worker: String,
     interrupt: AtomicU8,
+    revoked: AtomicBool,
     token: CancellationToken,
 }
 
@@ -48,7 +49,13 @@ const SHUTDOWN: u8 = 3;
 impl Context {
     pub(crate) fn new(message: Arc<Message>, worker: String) -> Self {
         let run =
-            Run { message, worker, interrupt: AtomicU8::new(NONE), token: CancellationToken::new() };
+            Run {
+                message,
+                worker,
+                interrupt: AtomicU8::new(NONE),
+                revoked: AtomicBool::new(false),
+                token: CancellationToken::new(),
+            };
         Self { run: Arc::new(run) }
     }
 
@@ -68,6 +75,7 @@ impl Context {
             crashes: 0,
             continuations: 0,
             retry: RetryPolicy::default(),
+            autoretry: false,
             soft_time_limit: None,
             time_limit: None,
             acks_late: true,
@@ -120,6 +128,10 @@ impl Context {
         self.run.message.headers.0.get(name)
     }
 
+    pub(crate) fn message_arc(&self) -> &Arc<Message> {
+        &self.run.message
+    }
+
     /// The whole message.
     pub fn message(&self) -> &Message {
         &self.run.message
@@ -147,6 +159,19 @@ impl Context {
     pub async fn interrupted(&self) -> Interrupt {
         self.run.token.cancelled().await;
         self.interrupt().unwrap_or(Interrupt::Shutdown)
+    }
+
+    /// The task was revoked: it is not tried again, and with `terminate` the body is told to end.
+    pub(crate) fn revoke(&self, terminate: bool) {
+        self.run.revoked.store(true, Ordering::Release);
+        if terminate {
+            self.interrupt_with(Interrupt::Revoked);
+        }
+    }
+
+    /// Whether the task was revoked while it runs.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.run.revoked.load(Ordering::Acquire)
     }
 
     /// Tells the body to end. The first reason stays, but a revocation wins over a passed soft limit.

@@ -72,6 +72,8 @@ pub struct Message {
     pub continuations: u32,
     /// Retry policy in force.
     pub retry: RetryPolicy,
+    /// Whether an error is retried without being asked.
+    pub autoretry: bool,
     /// Soft limit on one run.
     pub soft_time_limit: Option<Duration>,
     /// Hard limit on one run.

@@ -9,8 +9,10 @@ mod error;
 mod id;
 mod message;
 mod options;
+mod panic;
 mod result;
 mod signature;
+mod verdict;
 
 pub mod registry;
 
@@ -21,9 +23,11 @@ pub use context::Context;
 pub use definition::{decode_args, encode_output};
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
 pub(crate) use error::{Ending, Until};
+pub(crate) use verdict::{Judge, Next, Verdict};
 pub use error::{Interrupt, TaskError};
 pub use id::TaskId;
 pub use message::{Headers, Message};
+pub(crate) use panic::panic_message;
 pub use options::{Durability, TaskKind, TaskOptions};
 pub use result::{State, TaskResult};
 pub use signature::{Enqueue, Signature};

@@ -169,7 +169,7 @@ impl Tables {
             Ok(Ok(tables)) => Ok(tables),
             Ok(Err(error)) => Err(open_error(&path, &error)),
             Err(panic) => {
-                let error = crate::actors::panic_message(&*panic);
+                let error = crate::task::panic_message(panic);
                 Err(BrokerError::Damaged { path, error })
             }
         }

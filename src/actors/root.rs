@@ -1,0 +1,225 @@
+//! The root of the tree: it builds the queues on the arbiters, and builds them again when they die.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use actix_rt::{Arbiter, System};
+use dashmap::DashMap;
+
+use super::queue::Queue;
+use super::runtime::Runtime;
+use super::supervisor::{self, Exit};
+use crate::app::catalogue::QueueRow;
+use crate::core::{Intensity, RestartVerdict, Restarts};
+use crate::task::clock::now;
+
+/// How often arbiters are asked whether they are alive, and when a silent one is reported.
+const PING: Duration = Duration::from_secs(1);
+const SILENT: Duration = Duration::from_secs(5);
+/// A queue actor that died too often is built again after this long.
+const COOL_DOWN: Duration = Duration::from_secs(30);
+
+/// The queues' addresses, always the living ones.
+pub(crate) type Queues = Arc<DashMap<String, Addr<Queue>>>;
+
+/// The actor.
+pub(crate) struct Root {
+    runtime: Arc<Runtime>,
+    rows: Vec<QueueRow>,
+    queues: Queues,
+    arbiters: Vec<Watched>,
+    restarts: HashMap<String, Restarts>,
+    closing: bool,
+}
+
+/// An arbiter and when it was last heard of.
+struct Watched {
+    arbiter: Arbiter,
+    /// Milliseconds since `since`.
+    heard: Arc<AtomicU64>,
+    since: Instant,
+    reported: bool,
+}
+
+/// A runtime's own thread with its actix system.
+pub(crate) struct Tree {
+    pub(crate) root: Addr<Root>,
+    pub(crate) queues: Queues,
+    system: System,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Tree {
+    /// Grows the tree on threads of its own, so that it works in any program, with or without an actix system.
+    pub(crate) fn grow(
+        runtime: Arc<Runtime>,
+        rows: Vec<QueueRow>,
+        arbiters: usize,
+    ) -> std::io::Result<(Self, tokio::sync::oneshot::Receiver<()>)> {
+        let (told, ready) = std::sync::mpsc::channel();
+        let (grown, up) = tokio::sync::oneshot::channel();
+        let queues: Queues = Arc::default();
+        let shared = Arc::clone(&queues);
+        let thread = std::thread::Builder::new().name("celeriac-root".to_owned()).spawn(move || {
+            let runner = System::new();
+            runner.block_on(async {
+                let root = Root::new(runtime, rows, shared, arbiters);
+                let root = supervisor::spawn(
+                    |_| root,
+                    |exit| {
+                        if let Exit::Panicked(text) = exit {
+                            tracing::error!(text, "the root of the tree died; the program should be started again");
+                            System::current().stop_with_code(70);
+                        }
+                    },
+                );
+                root.do_send(Grow(Some(grown)));
+                let _ = told.send((root, System::current()));
+            });
+            if let Err(error) = runner.run() {
+                tracing::error!(%error, "the actor system ended");
+            }
+        })?;
+        let (root, system) = ready.recv().map_err(std::io::Error::other)?;
+        Ok((Self { root, queues, system, thread }, up))
+    }
+
+    /// Ends all its threads.
+    pub(crate) fn fell(self) {
+        self.queues.clear();
+        drop(self.root);
+        self.system.stop();
+        let _ = self.thread.join();
+    }
+}
+
+impl Root {
+    fn new(runtime: Arc<Runtime>, rows: Vec<QueueRow>, queues: Queues, arbiters: usize) -> Self {
+        let arbiters = (0..arbiters.max(1))
+            .map(|_| Watched {
+                arbiter: Arbiter::new(),
+                heard: Arc::default(),
+                since: Instant::now(),
+                reported: false,
+            })
+            .collect();
+        Self { runtime, rows, queues, arbiters, restarts: HashMap::new(), closing: false }
+    }
+
+    /// Builds a queue on its arbiter; its address is there when `built` is told.
+    fn plant(&self, index: usize, root: Addr<Self>, built: Option<Countdown>) {
+        let (row, runtime, queues) = (self.rows[index].clone(), Arc::clone(&self.runtime), Arc::clone(&self.queues));
+        let arbiter = &self.arbiters[index % self.arbiters.len()].arbiter;
+        arbiter.spawn_fn(move || {
+            let name = row.name.clone();
+            let address = supervisor::spawn(
+                |_| Queue::new(row, runtime),
+                move |exit| root.do_send(QueueDown { index, exit }),
+            );
+            queues.insert(name, address);
+            drop(built);
+        });
+    }
+
+    /// Reports arbiters that do not answer: somebody blocks an event loop.
+    fn watch(&mut self) {
+        let rows = &self.rows;
+        let count = self.arbiters.len();
+        for (at, watched) in self.arbiters.iter_mut().enumerate() {
+            let (heard, since) = (Arc::clone(&watched.heard), watched.since);
+            watched.arbiter.spawn_fn(move || heard.store(millis(since), Ordering::Relaxed));
+            let silent = Duration::from_millis(millis(since).saturating_sub(watched.heard.load(Ordering::Relaxed)));
+            if silent > SILENT && !watched.reported {
+                let queues: Vec<_> = rows.iter().skip(at).step_by(count).map(|row| row.name.as_str()).collect();
+                tracing::error!(?silent, ?queues, "an event loop does not answer: a task of one of these queues blocks it; make it a plain `fn`, which runs on a thread of its own");
+            }
+            watched.reported = silent > SILENT;
+        }
+    }
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Tells its receiver when the last clone is gone.
+type Countdown = Arc<DropTells>;
+
+struct DropTells(Option<tokio::sync::oneshot::Sender<()>>);
+
+impl Drop for DropTells {
+    fn drop(&mut self) {
+        if let Some(told) = self.0.take() {
+            let _ = told.send(());
+        }
+    }
+}
+
+impl Actor for Root {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(PING, |root, _| root.watch());
+    }
+}
+
+/// Build all queues.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Grow(Option<tokio::sync::oneshot::Sender<()>>);
+
+impl Handler<Grow> for Root {
+    type Result = ();
+
+    fn handle(&mut self, Grow(up): Grow, ctx: &mut Self::Context) {
+        let all = Arc::new(DropTells(up));
+        for index in 0..self.rows.len() {
+            self.plant(index, ctx.address(), Some(Arc::clone(&all)));
+        }
+    }
+}
+
+/// A queue actor has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct QueueDown {
+    index: usize,
+    exit: Exit,
+}
+
+impl Handler<QueueDown> for Root {
+    type Result = ();
+
+    fn handle(&mut self, QueueDown { index, exit }: QueueDown, ctx: &mut Self::Context) {
+        if self.closing {
+            return;
+        }
+        let queue = self.rows[index].name.clone();
+        let restarts = self.restarts.entry(queue.clone()).or_insert_with(|| Restarts::new(Intensity::default()));
+        let after = match restarts.failed(now()) {
+            RestartVerdict::Restart { after } => after,
+            RestartVerdict::GiveUp { restarts, window } => {
+                tracing::error!(queue, restarts, ?window, "the queue's actor dies again and again; it gets a longer pause");
+                COOL_DOWN
+            }
+        };
+        tracing::error!(queue, ?exit, ?after, "a queue's actor died; what it had goes back to the broker, and it is built anew");
+        ctx.run_later(after, move |root, ctx| root.plant(index, ctx.address(), None));
+    }
+}
+
+/// A shutdown has begun: queues that end are not built again.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Closing;
+
+impl Handler<Closing> for Root {
+    type Result = ();
+
+    fn handle(&mut self, _: Closing, _: &mut Self::Context) {
+        self.closing = true;
+    }
+}

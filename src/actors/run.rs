@@ -1,0 +1,275 @@
+//! One run of one task, from the delivery in hand to its settlement.
+//!
+//! A run happens beside its worker, not inside an actor's own poll, so nothing a body does can hurt an actor. It ends
+//! in exactly one settlement: the delivery is moved in, and settled or (should the run itself be dropped) handed back.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context as Poller, Poll};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::body::{BodyOutcome, CpuBody, IoBody, Stuck, guard, is_panic, start_io};
+use super::runtime::Runtime;
+use crate::app::catalogue::Pool;
+use crate::broker::{Delivery, Settle};
+use crate::core::Timestamp;
+use crate::task::clock::now;
+use crate::task::{
+    Body, Context, Ending, HookEvent, Hooks, Interrupt, Judge, Message, Next, State, TaskDefinition, Verdict,
+};
+
+/// What a run needs.
+pub(super) struct Run {
+    pub(super) delivery: Delivery,
+    pub(super) definition: &'static TaskDefinition,
+    pub(super) context: Context,
+    pub(super) pool: Pool,
+    /// Shutdown has lost its patience: end now and hand back.
+    pub(super) force: CancellationToken,
+    pub(super) stuck: Arc<Stuck>,
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) started_at: Timestamp,
+}
+
+/// How a run ended, for the queue's counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    Over(State),
+    Again(Next),
+    HandedBack,
+}
+
+/// What the queue is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Report {
+    pub(super) ended: Ended,
+    pub(super) panicked: bool,
+    pub(super) timed_out: bool,
+}
+
+/// Which way a body stopped being waited for.
+enum Stop {
+    Outcome(BodyOutcome),
+    HardLimit(Duration),
+    Revoked,
+    Forced,
+}
+
+/// A body of either kind.
+enum Running {
+    Io(IoBody),
+    Cpu(CpuBody),
+}
+
+impl Future for Running {
+    type Output = BodyOutcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<BodyOutcome> {
+        match &mut *self {
+            Self::Io(body) => Pin::new(body).poll(cx),
+            Self::Cpu(body) => Pin::new(body).poll(cx),
+        }
+    }
+}
+
+impl Run {
+    /// Runs the task and settles it.
+    pub(super) async fn execute(self) -> Report {
+        let message = Arc::clone(self.delivery.message());
+        let hooks = guard(self.definition.hooks).unwrap_or_default();
+        let mut delivery = Some(self.delivery);
+        if !message.acks_late {
+            // At most once: gone from the broker before the body starts, or the body does not start.
+            if let Some(delivery) = delivery.take()
+                && let Err(error) = delivery.settle_and_wait(Settle::Ack { result: None }).await
+            {
+                tracing::warn!(id = %message.id, %error, "not started, because it could not be acknowledged first");
+                return Report { ended: Ended::HandedBack, panicked: false, timed_out: false };
+            }
+        }
+        let stop = wait(&message, self.definition, &self.context, &hooks, self.pool, &self.force, self.stuck).await;
+        let judge = Judge {
+            message: &message,
+            now: now(),
+            started_at: Some(self.started_at),
+            worker: Some(self.context.worker()),
+            entropy: rand::random(),
+            revoked: self.context.is_revoked(),
+        };
+        let panicked = matches!(&stop, Stop::Outcome(outcome) if is_panic(outcome));
+        let timed_out = matches!(&stop, Stop::HardLimit(_));
+        let verdict = match stop {
+            Stop::Outcome(outcome) => judge.judge(outcome),
+            Stop::HardLimit(limit) => judge.time_limit(limit),
+            Stop::Revoked => judge.revoked("the task was revoked while it ran"),
+            Stop::Forced => judge.judge(Err(Ending::Interrupted(Interrupt::Shutdown))),
+        };
+        log(&message, &verdict);
+        let event = event_of(&verdict, &hooks, &self.runtime);
+        let ended = settle(verdict, delivery, &message, &self.runtime, event.is_some()).await;
+        if let Some(event) = event {
+            tell(&hooks, &self.runtime, &self.context, &event);
+        }
+        Report { ended, panicked, timed_out }
+    }
+}
+
+/// Runs the body until it ends or is not waited for any longer.
+async fn wait(
+    message: &Arc<Message>,
+    definition: &'static TaskDefinition,
+    context: &Context,
+    hooks: &Hooks,
+    pool: Pool,
+    force: &CancellationToken,
+    stuck: Arc<Stuck>,
+) -> Stop {
+    if let Some(hook) = hooks.before_start
+        && let Err(panic) = guard(|| hook(context, &HookEvent::BeforeStart))
+    {
+        return Stop::Outcome(Err(panic));
+    }
+    let mut body = match (definition.body, pool) {
+        (Body::Io(run), Pool::Io) => match start_io(run, context.clone()) {
+            Ok(body) => Running::Io(body),
+            Err(ending) => return Stop::Outcome(Err(ending)),
+        },
+        _ => Running::Cpu(CpuBody::start(definition, context.clone(), stuck)),
+    };
+    let io = matches!(body, Running::Io(_));
+    let limits = limits(message.soft_time_limit, message.time_limit, context);
+    let mut limits = pin!(limits);
+    let limited = message.soft_time_limit.is_some() || message.time_limit.is_some();
+    tokio::select! {
+        biased;
+        outcome = &mut body => Stop::Outcome(outcome),
+        limit = &mut limits, if limited => Stop::HardLimit(limit),
+        // A blocking body cannot be stopped from outside: it is told, and its return is waited for.
+        () = revoked(context), if io => Stop::Revoked,
+        () = force.cancelled() => Stop::Forced,
+    }
+}
+
+/// Tells the body about the soft limit; ends at the hard one, if there is one.
+async fn limits(soft: Option<Duration>, hard: Option<Duration>, context: &Context) -> Duration {
+    let start = tokio::time::Instant::now();
+    if let Some(soft) = soft.filter(|soft| hard.is_none_or(|hard| *soft < hard)) {
+        tokio::time::sleep_until(start + soft).await;
+        context.interrupt_with(Interrupt::SoftTimeLimit);
+    }
+    match hard {
+        Some(hard) => {
+            tokio::time::sleep_until(start + hard).await;
+            hard
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Completes when the run is revoked with `terminate`.
+async fn revoked(context: &Context) {
+    if context.interrupted().await != Interrupt::Revoked {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn log(message: &Message, verdict: &Verdict) {
+    let (id, task) = (&message.id, &message.task);
+    match verdict {
+        Verdict::Over(r) if r.state == State::Failure => {
+            tracing::error!(%id, task, errors = ?r.errors, error_type = ?r.error_type, attempts = r.attempts, "FAILURE");
+        }
+        Verdict::Over(r) => tracing::debug!(%id, task, state = %r.state, "over"),
+        Verdict::Again { message: m, due, next: Next::Retry } => {
+            tracing::warn!(%id, task, errors = ?m.last_errors, retries = m.retries, due = ?due.map(|d| d.to_string()), "RETRY");
+        }
+        Verdict::Again { next, .. } => tracing::debug!(%id, task, ?next, "waits again"),
+        Verdict::HandBack => tracing::info!(%id, task, "handed back to its queue"),
+        Verdict::Dead { reason, .. } => tracing::error!(%id, task, reason, "REJECTED"),
+    }
+}
+
+/// What the hooks are to be told, if there are any for it.
+fn event_of(verdict: &Verdict, hooks: &Hooks, runtime: &Runtime) -> Option<HookEvent> {
+    let on_failure = hooks.on_failure.is_some() || runtime.on_failure.is_some();
+    match verdict {
+        Verdict::Over(r) if r.state == State::Success && hooks.on_success.is_some() => {
+            Some(HookEvent::Success(r.result.clone().unwrap_or_default()))
+        }
+        Verdict::Over(r) if r.state == State::Failure && on_failure => Some(HookEvent::Failure(r.errors.clone())),
+        Verdict::Dead { reason, .. } if on_failure => Some(HookEvent::Failure(vec![reason.clone()])),
+        Verdict::Again { message, next: Next::Retry, .. } if hooks.on_retry.is_some() => {
+            Some(HookEvent::Retry(message.last_errors.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// Tells the task's hook and the program's; their panics change nothing any more.
+fn tell(hooks: &Hooks, runtime: &Runtime, context: &Context, event: &HookEvent) {
+    let own = match event {
+        HookEvent::Success(_) => hooks.on_success,
+        HookEvent::Retry(_) => hooks.on_retry,
+        HookEvent::Failure(_) => hooks.on_failure,
+        HookEvent::BeforeStart => None,
+    };
+    let failed = matches!(event, HookEvent::Failure(_));
+    let everybodys = if failed { runtime.on_failure.as_deref() } else { None };
+    let told = guard(|| {
+        if let Some(hook) = own {
+            hook(context, event);
+        }
+    })
+    .and_then(|()| guard(|| everybodys.map_or((), |hook| hook(context, event))));
+    if let Err(Ending::Failure { messages, .. }) = told {
+        tracing::error!(id = %context.id(), task = context.task(), panic = %messages.join(": "), "a hook panicked; the outcome stands");
+    }
+}
+
+/// Carries a verdict out. `wait`: come back only when it is safe, because somebody is told next.
+pub(super) async fn settle(
+    verdict: Verdict,
+    delivery: Option<Delivery>,
+    message: &Message,
+    runtime: &Arc<Runtime>,
+    wait: bool,
+) -> Ended {
+    let (ended, settle) = match verdict {
+        Verdict::Over(record) => {
+            let ended = Ended::Over(record.state);
+            let kept = (!message.ignore_result && record.state != State::Ignored).then_some(*record);
+            (ended, Settle::Ack { result: kept })
+        }
+        Verdict::Again { message, due, next } => (Ended::Again(next), Settle::Requeue { message, due }),
+        Verdict::HandBack => (Ended::HandedBack, Settle::Return { crashed: false }),
+        Verdict::Dead { reason, record } => {
+            (Ended::Over(record.state), Settle::DeadLetter { reason, result: Some(*record) })
+        }
+    };
+    let Some(delivery) = delivery else {
+        runtime.settle_early_acked(settle, message).await;
+        return ended;
+    };
+    let settle = match settle {
+        Settle::Ack { result: Some(record) } if !runtime.broker.settles_results() => {
+            runtime.put_result(record).await;
+            Settle::Ack { result: None }
+        }
+        Settle::DeadLetter { reason, result: Some(record) } if !runtime.broker.settles_results() => {
+            runtime.put_result(record).await;
+            Settle::DeadLetter { reason, result: None }
+        }
+        other => other,
+    };
+    if wait {
+        if let Err(error) = delivery.settle_and_wait(settle).await {
+            tracing::error!(id = %message.id, %error, "the end of a run may not be kept; the task may run again");
+        }
+    } else {
+        delivery.settle(settle);
+    }
+    ended
+}

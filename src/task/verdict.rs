@@ -1,0 +1,286 @@
+//! What follows from how a run ended. Pure: message and ending in, verdict out.
+
+use std::time::Duration;
+
+use super::{Ending, Interrupt, Message, State, TaskResult, Until};
+use crate::core::{RetryVerdict, Timestamp};
+
+/// Everything that is known when a run has ended.
+pub(crate) struct Judge<'a> {
+    pub(crate) message: &'a Message,
+    pub(crate) now: Timestamp,
+    /// When this run started; `None` if it never did.
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) worker: Option<&'a str>,
+    /// For the jitter of a retry.
+    pub(crate) entropy: u64,
+    /// The task was revoked while it ran.
+    pub(crate) revoked: bool,
+}
+
+/// What is to be done, and what is to be told to hooks and counters.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Verdict {
+    /// The task is over, with this record.
+    Over(Box<TaskResult>),
+    /// The message waits again, changed.
+    Again { message: Box<Message>, due: Option<Timestamp>, next: Next },
+    /// The message goes back as it was.
+    HandBack,
+    /// The message goes to the dead letters, with this record.
+    Dead { reason: String, record: Box<TaskResult> },
+}
+
+/// Why a message waits again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Retry,
+    Postpone,
+    Continue,
+}
+
+impl Judge<'_> {
+    /// A run ended with a value or otherwise.
+    pub(crate) fn judge(&self, outcome: Result<String, Ending>) -> Verdict {
+        let ending = match outcome {
+            Ok(value) => return self.over(State::Success, Some(value), Vec::new(), None),
+            Err(ending) => ending,
+        };
+        if self.revoked && !matches!(ending, Ending::Reject { .. } | Ending::Fail { .. }) {
+            return self.revoked("the task was revoked while it ran");
+        }
+        match ending {
+            Ending::Failure { messages, error_type, transient } => {
+                if transient.unwrap_or(self.message.autoretry) {
+                    self.retry(None, messages, error_type)
+                } else {
+                    self.over(State::Failure, None, messages, Some(error_type))
+                }
+            }
+            Ending::Retry { after, messages } => self.retry(after, messages, "Retry".to_owned()),
+            Ending::Postpone { until } => {
+                let due = match until {
+                    Until::At(time) => time,
+                    Until::In(delay) => self.now + delay,
+                };
+                let mut message = self.next_message();
+                message.eta = Some(due);
+                Verdict::Again { message: Box::new(message), due: Some(due), next: Next::Postpone }
+            }
+            Ending::Continue { task, arguments } => self.go_on(task, arguments),
+            Ending::Fail { errors } => self.over(State::Failure, None, errors, Some("Fail".to_owned())),
+            Ending::Ignore => self.over(State::Ignored, None, Vec::new(), None),
+            Ending::Reject { reason } => self.dead(&reason),
+            Ending::Interrupted(Interrupt::Revoked) => self.revoked("the task was revoked while it ran"),
+            Ending::Interrupted(Interrupt::Shutdown) => Verdict::HandBack,
+            Ending::Interrupted(interrupt @ Interrupt::SoftTimeLimit) => {
+                let error = vec![interrupt.to_string()];
+                let kind = "SoftTimeLimitExceeded".to_owned();
+                if self.message.autoretry {
+                    self.retry(None, error, kind)
+                } else {
+                    self.over(State::Failure, None, error, Some(kind))
+                }
+            }
+        }
+    }
+
+    /// The hard time limit passed: FAILURE, and no other attempt, as in Celery.
+    pub(crate) fn time_limit(&self, limit: Duration) -> Verdict {
+        let text = format!("TimeLimitExceeded: the run took longer than its time limit of {limit:?}");
+        if self.revoked {
+            return self.revoked(&text);
+        }
+        self.over(State::Failure, None, vec![text], Some("TimeLimitExceeded".to_owned()))
+    }
+
+    /// Not started in time.
+    pub(crate) fn expired(&self, at: Timestamp) -> Verdict {
+        self.revoked(&format!("expired: it was to start before {at}"))
+    }
+
+    /// Ended before it began or while it ran.
+    pub(crate) fn revoked(&self, text: &str) -> Verdict {
+        self.over(State::Revoked, None, vec![text.to_owned()], Some("TaskRevoked".to_owned()))
+    }
+
+    /// It cannot be run, or says that it should not be.
+    pub(crate) fn dead(&self, reason: &str) -> Verdict {
+        let record = self.record(State::Rejected, None, vec![reason.to_owned()], Some("Reject".to_owned()));
+        Verdict::Dead { reason: reason.to_owned(), record: Box::new(record) }
+    }
+
+    fn retry(&self, after: Option<Duration>, messages: Vec<String>, error_type: String) -> Verdict {
+        let policy = &self.message.retry;
+        let after = match policy.next(self.message.retries, self.entropy) {
+            RetryVerdict::GiveUp => return self.over(State::Failure, None, messages, Some(error_type)),
+            RetryVerdict::Retry { after: by_policy } => after.unwrap_or(by_policy),
+        };
+        let due = self.now + after;
+        let mut message = self.next_message();
+        message.retries += 1;
+        message.eta = Some(due);
+        message.last_errors = messages;
+        Verdict::Again { message: Box::new(message), due: Some(due), next: Next::Retry }
+    }
+
+    fn go_on(&self, task: &str, arguments: Result<super::Arguments, String>) -> Verdict {
+        let wrong = |text: String| self.over(State::Failure, None, vec![text], Some("Continue".to_owned()));
+        if task != self.message.task {
+            let own = &self.message.task;
+            return wrong(format!(
+                "`{own}` wanted to continue as `{task}`: a task continues as itself; enqueue another task with `delay`"
+            ));
+        }
+        match arguments {
+            Err(error) => wrong(format!("the next arguments have no form in JSON: {error}")),
+            Ok(arguments) => {
+                let mut message = self.next_message();
+                message.arguments = arguments;
+                message.retries = 0;
+                message.crashes = 0;
+                message.continuations += 1;
+                message.eta = None;
+                message.last_errors.clear();
+                Verdict::Again { message: Box::new(message), due: None, next: Next::Continue }
+            }
+        }
+    }
+
+    fn next_message(&self) -> Message {
+        let mut message = self.message.clone();
+        message.first_started_at = message.first_started_at.or(self.started_at);
+        message
+    }
+
+    fn over(&self, state: State, result: Option<String>, errors: Vec<String>, error_type: Option<String>) -> Verdict {
+        Verdict::Over(Box::new(self.record(state, result, errors, error_type)))
+    }
+
+    fn record(
+        &self,
+        state: State,
+        result: Option<String>,
+        errors: Vec<String>,
+        error_type: Option<String>,
+    ) -> TaskResult {
+        let message = self.message;
+        TaskResult {
+            id: message.id.clone(),
+            task: message.task.clone(),
+            queue: message.queue.clone(),
+            state,
+            result,
+            errors,
+            error_type,
+            attempts: message.retries + message.crashes + u32::from(self.started_at.is_some()),
+            enqueued_at: message.enqueued_at,
+            started_at: self.started_at,
+            finished_at: self.now,
+            worker: self.worker.map(str::to_owned),
+            expires_at: self.now + message.result_expires,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Arguments, Context};
+    use super::*;
+
+    fn message(retries: u32) -> Message {
+        let mut message = Context::detached().message().clone();
+        message.task = "app::t".into();
+        message.retries = retries;
+        message.autoretry = true;
+        message.retry.jitter = false;
+        message
+    }
+
+    fn judge(message: &Message, ending: Ending) -> Verdict {
+        judge_revoked(message, ending, false)
+    }
+
+    fn judge_revoked(message: &Message, ending: Ending, revoked: bool) -> Verdict {
+        let now = Timestamp::from_millis(5_000);
+        let judge =
+            Judge { message, now, started_at: Some(now), worker: Some("q#1"), entropy: 0, revoked };
+        judge.judge(Err(ending))
+    }
+
+    fn failure(transient: Option<bool>) -> Ending {
+        Ending::Failure { messages: vec!["boom".into()], error_type: "E".into(), transient }
+    }
+
+    fn state(verdict: Verdict) -> Option<(State, u32, Vec<String>)> {
+        match verdict {
+            Verdict::Over(r) => Some((r.state, r.attempts, r.errors)),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn an_error_is_retried_until_the_policy_gives_up() {
+        let Verdict::Again { message: again, due, next } = judge(&message(0), failure(None)) else { panic!() };
+        assert_eq!((again.retries, next), (1, Next::Retry));
+        assert_eq!(due, Some(Timestamp::from_millis(15_000)));
+        assert_eq!(again.last_errors, ["boom"]);
+        assert_eq!(again.first_started_at, Some(Timestamp::from_millis(5_000)));
+        let over = state(judge(&message(3), failure(None)));
+        assert_eq!(over, Some((State::Failure, 4, vec!["boom".into()])));
+    }
+
+    #[test]
+    fn permanent_errors_and_tasks_without_autoretry_fail_at_once() {
+        assert_eq!(state(judge(&message(0), failure(Some(false)))).unwrap().0, State::Failure);
+        let mut quiet = message(0);
+        quiet.autoretry = false;
+        assert_eq!(state(judge(&quiet, failure(None))).unwrap().0, State::Failure);
+        assert!(matches!(judge(&quiet, failure(Some(true))), Verdict::Again { .. }));
+    }
+
+    #[test]
+    fn postpone_and_continue_burn_no_attempt() {
+        let Verdict::Again { message: m, due, .. } =
+            judge(&message(2), Ending::Postpone { until: Until::In(Duration::from_secs(1)) })
+        else {
+            panic!()
+        };
+        assert_eq!((m.retries, due), (2, Some(Timestamp::from_millis(6_000))));
+        let next = Arguments { args: "[7]".into(), kwargs: String::new() };
+        let ending = Ending::Continue { task: "app::t", arguments: Ok(next.clone()) };
+        let Verdict::Again { message: m, due: None, next: Next::Continue } = judge(&message(2), ending) else {
+            panic!()
+        };
+        assert_eq!((m.retries, m.continuations, m.arguments), (0, 1, next));
+        let other = Ending::Continue { task: "app::u", arguments: Ok(Arguments::default()) };
+        assert!(state(judge(&message(0), other)).unwrap().2[0].contains("wanted to continue as `app::u`"));
+    }
+
+    #[test]
+    fn a_revoked_run_is_not_tried_again_but_what_it_decided_itself_stays() {
+        let m = message(0);
+        assert_eq!(state(judge_revoked(&m, failure(None), true)).unwrap().0, State::Revoked);
+        let fail = Ending::Fail { errors: vec!["no".into()] };
+        assert_eq!(state(judge_revoked(&m, fail, true)).unwrap().0, State::Failure);
+        let ok = Judge {
+            message: &m,
+            now: Timestamp::ZERO,
+            started_at: None,
+            worker: None,
+            entropy: 0,
+            revoked: true,
+        };
+        assert_eq!(state(ok.judge(Ok("1".into()))).unwrap().0, State::Success);
+    }
+
+    #[test]
+    fn interrupts() {
+        let m = message(0);
+        assert_eq!(judge(&m, Ending::Interrupted(Interrupt::Shutdown)), Verdict::HandBack);
+        assert_eq!(state(judge(&m, Ending::Interrupted(Interrupt::Revoked))).unwrap().0, State::Revoked);
+        assert!(matches!(judge(&m, Ending::Interrupted(Interrupt::SoftTimeLimit)), Verdict::Again { .. }));
+        assert!(matches!(judge(&m, Ending::Reject { reason: "r".into() }), Verdict::Dead { .. }));
+        assert_eq!(state(judge(&m, Ending::Ignore)).unwrap().0, State::Ignored);
+    }
+}
