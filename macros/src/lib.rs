@@ -1,9 +1,155 @@
 //! The attribute macros of `celeriac`; use them through that crate.
 
+#![warn(missing_docs)]
+#![forbid(unsafe_code)]
+
+mod duration;
+mod errors;
+mod expand;
+mod options;
+mod signature;
+
 use proc_macro::TokenStream;
 
-/// Placeholder.
+/// Makes a function a background task.
+///
+/// ```
+/// use celeriac::task::{HookEvent, TaskError};
+/// use celeriac::{Context, task};
+///
+/// #[derive(Debug)]
+/// pub enum SmtpError {
+///     Busy,
+///     NoSuchUser,
+/// }
+///
+/// impl std::fmt::Display for SmtpError {
+///     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+///         write!(f, "{self:?}")
+///     }
+/// }
+///
+/// impl std::error::Error for SmtpError {}
+///
+/// /// Writes to a user. Runs on the event loop, because it is `async`.
+/// #[task(queue = "email", max_retries = 5, default_retry_delay = "30s", time_limit = "2m", retry_if = is_busy)]
+/// pub async fn send_email(user: u64, subject: String) -> Result<(), SmtpError> {
+///     if subject.is_empty() { Err(SmtpError::NoSuchUser) } else { Ok(()) }
+/// }
+///
+/// fn is_busy(error: &SmtpError) -> bool {
+///     matches!(error, SmtpError::Busy)
+/// }
+///
+/// /// Computes. Runs on a blocking thread, because it is a plain function.
+/// #[task(soft_time_limit = "50m", time_limit = "1h", ignore_result, on_failure = tell_the_admins)]
+/// pub fn rebuild_table(ctx: &Context, rows: u64) -> Result<u64, TaskError> {
+///     for row in 0..rows {
+///         ctx.check()?; // ends the run when it should end
+///         let _ = row;
+///     }
+///     Ok(rows)
+/// }
+///
+/// fn tell_the_admins(ctx: &Context, event: &HookEvent) {
+///     eprintln!("{}: {event:?}", ctx.id());
+/// }
+///
+/// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+/// send_email(42, "hello".into()).await?;                        // here and now, as ever
+/// let enqueued = send_email::delay(42, "hello".into()).await?;  // in the background
+/// println!("{}", enqueued.id());
+/// send_email::s(42, "hello".into())                             // a call with options of its own
+///     .countdown(std::time::Duration::from_secs(60))
+///     .delay()
+///     .await?;
+/// # Ok(()) }
+/// # fn main() {}
+/// ```
+///
+/// # What it writes
+///
+/// The function stays as it is. Beside it comes a module of the same name and visibility; Rust keeps functions and
+/// modules apart, so both can be used by that name, and one `use` brings in both:
+///
+/// - `send_email::delay(args..)` enqueues a call. Await it, or block on it with `.wait()` where nothing is async.
+/// - `send_email::s(args..)` is a `Signature`: a call that is not made yet, to be given a queue, an ETA, an id...
+/// - `send_email::Task` is the task as a type, for `AsyncResult<send_email::Task>`.
+///
+/// The task registers itself when the program is linked; there is no list to keep. Two tasks of one name are an
+/// error at start which names both places.
+///
+/// Put tasks at module level. In a function's body the module would not see the types that the function sees. The
+/// types of a task's arguments and value are at least as visible as the task. The generated code says `::celeriac`, so
+/// the crate must be known by that name.
+///
+/// # The function
+///
+/// - `async fn` runs on the event loop of its queue, with hundreds of others: it must not block. A plain `fn` runs on a
+///   blocking thread, where it may compute for hours without starving anybody.
+/// - **Parameters** travel as JSON, by position or by name, also from Python. So each is a plain name with an owned type
+///   that implements `Serialize` and `DeserializeOwned`: `String`, not `&str`. There are at most 16. Pass ids rather
+///   than objects: by the time the task runs, the object may have changed.
+/// - A first parameter of type `Context` or `&Context` is no argument: it is the run as seen from inside (id, attempt,
+///   interruption), Celery's `self.request`. Callers of `delay` and `s` leave it out; who calls the function itself
+///   passes `Context::detached()`.
+/// - **It returns** nothing, a value that implements `Serialize` and `DeserializeOwned`, or a `Result` (also an alias
+///   such as `io::Result<T>`; the macro looks for the name). An error is anything that implements `std::error::Error`,
+///   or `TaskError`, whose constructors say more than "failed": retry, postpone, continue, reject, ignore.
+/// - It cannot be generic, a method, `unsafe`, `const` or `extern`.
+///
+/// # The options
+///
+/// They have Celery's names. A duration is a number of seconds (`30`, `0.5`), as in Celery, or text with units
+/// (`"500ms"`, `"30s"`, `"15m"`, `"6h"`, `"2d"`, `"1h30m"`). A bare name means `true`. What the code says is the
+/// default of the task; a call can override most of it.
+///
+/// ## What it is called and where it goes
+///
+/// - `name = "..."`: by default the module's path and the function, `commcare::email::send_email`. Give a name where
+///   another program, such as a Python worker, knows the task by one, or to keep the old one when the function moves:
+///   tasks that wait bear the name they were enqueued with.
+/// - `queue = "..."`: by default the catalogue's default queue.
+/// - `priority = 0`: 0 to 255, higher goes first within its queue, as in RabbitMQ. The default is 0, so that urgency is
+///   asked for.
+///
+/// ## When it fails
+///
+/// - `autoretry = true`: whether an error is retried at all. Celery wants the exceptions listed (`autoretry_for`); the
+///   default here retries every error, because most failures of background work pass by themselves (a busy server,
+///   a deadlock), and the task is durable anyway. With `false`, only `TaskError::retry` retries.
+/// - `retry_if = path`: a `fn(&E) -> bool` that looks at the error and says whether another attempt may mend it. `false`
+///   is a failure at once. Without it every error may be mended. It needs a task that returns a `Result`.
+/// - `max_retries = 3`: how many retries follow the first run, as in Celery. 0 never retries.
+/// - `default_retry_delay = 10`: before the first retry. Celery waits three minutes; most faults that pass, pass sooner,
+///   and the backoff takes care of the rest.
+/// - `retry_backoff = true`: double the delay with each retry, so that what is down is not kept down.
+/// - `retry_backoff_max = "10m"`: where the doubling stops, as in Celery.
+/// - `retry_jitter = true`: draw the delay from its upper half, so that tasks that failed together do not come back
+///   together.
+/// - `acks_late = true`: the message is settled when the run is over, so that a crash means another run. So a task can
+///   run twice, and should be written for it. With `false` it is settled before the run: at most once. Celery's default
+///   is `false`, which loses what runs when the worker dies.
+///
+/// ## How long it may take
+///
+/// - `soft_time_limit = ..`: after this long the body is told to end: `ctx.check()?` returns the reason. None by default.
+/// - `time_limit = ..`: after this long the run is failed and its worker is free again. None by default, because no
+///   number suits all, and a task that lives is not given up however long it takes. It must exceed the soft limit.
+/// - `expires = ..`: not started this long after the enqueue, it is revoked instead. None by default.
+///
+/// ## What is kept
+///
+/// - `ignore_result = false`: `true` keeps no result. Failures still reach the log and the counters.
+/// - `result_expires = "1d"`: how long the result is kept, as in Celery.
+/// - `durability = "disk"`: `"disk"` is synced before `delay` returns and survives a power cut; `"memory"` is gone with
+///   the process and much faster. The default is the one that loses nothing.
+///
+/// ## What is called around it
+///
+/// - `before_start`, `on_success`, `on_retry`, `on_failure` `= path`: each a `fn(&Context, &HookEvent)`. They run on the
+///   event loop and must be short; to do more, enqueue a task.
 #[proc_macro_attribute]
-pub fn task(_options: TokenStream, item: TokenStream) -> TokenStream {
-    item
+pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
+    expand::task(options.into(), item.into()).into()
 }

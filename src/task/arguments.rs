@@ -132,7 +132,10 @@ mod tests {
         let p = ["user", "note"];
         assert_eq!(decode::<(u64, Option<String>)>("[1,\"x\"]", "", &p), Ok((1, Some("x".into()))));
         assert_eq!(decode::<(u64, Option<String>)>("[1]", "", &p), Ok((1, None)));
-        assert_eq!(decode::<(u64, Option<String>)>("[]", r#"{"note":"n","user":2}"#, &p), Ok((2, Some("n".into()))));
+        assert_eq!(
+            decode::<(u64, Option<String>)>("[]", r#"{"note":"n","user":2}"#, &p),
+            Ok((2, Some("n".into())))
+        );
         assert_eq!(decode::<()>("[]", "", &[]), Ok(()));
         let one = Arguments::encode(&(7_u8,)).unwrap();
         assert_eq!(one.decode::<(u8,)>(&["n"]), Ok((7,)));

@@ -72,7 +72,9 @@ impl Receipt {
 #[non_exhaustive]
 pub enum EnqueueError {
     /// No runtime.
-    #[error("no Celeriac runs in this program: call `Celeriac::builder()...start().await` first, or use `.send(&handle)`")]
+    #[error(
+        "no Celeriac runs in this program: call `Celeriac::builder()...start().await` first, or use `.send(&handle)`"
+    )]
     NotRunning,
     /// It is shutting down.
     #[error("the runtime is shutting down and takes no new tasks")]
@@ -114,13 +116,17 @@ pub enum EnqueueError {
         len: usize,
     },
     /// The id is taken.
-    #[error("a task of id `{id}` waits, runs or has its result kept; take another id, or forget that result first")]
+    #[error(
+        "a task of id `{id}` waits, runs or has its result kept; take another id, or forget that result first"
+    )]
     DuplicateId {
         /// The id.
         id: TaskId,
     },
     /// The disk is full.
-    #[error("the store takes no new tasks: {reason}; nothing was enqueued. It goes on by itself when there is room")]
+    #[error(
+        "the store takes no new tasks: {reason}; nothing was enqueued. It goes on by itself when there is room"
+    )]
     StorageFull {
         /// How much is left, where.
         reason: String,

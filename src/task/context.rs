@@ -196,3 +196,58 @@ impl std::fmt::Debug for Context {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Interrupt::{Revoked, Shutdown, SoftTimeLimit};
+
+    #[test]
+    fn the_first_interrupt_stays_but_a_soft_limit_yields() {
+        for (told, seen) in [
+            (vec![], None),
+            (vec![SoftTimeLimit], Some(SoftTimeLimit)),
+            (vec![SoftTimeLimit, Revoked], Some(Revoked)),
+            (vec![SoftTimeLimit, Shutdown], Some(Shutdown)),
+            (vec![Revoked, SoftTimeLimit], Some(Revoked)),
+            (vec![Revoked, Shutdown], Some(Revoked)),
+            (vec![Shutdown, SoftTimeLimit], Some(Shutdown)),
+            (vec![Shutdown, Revoked], Some(Shutdown)),
+        ] {
+            let ctx = Context::detached();
+            for interrupt in &told {
+                ctx.interrupt_with(*interrupt);
+            }
+            assert_eq!(ctx.interrupt(), seen, "{told:?}");
+            assert_eq!(ctx.check().err(), seen, "{told:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_waits_for_the_end_learns_the_reason() {
+        let ctx = Context::detached();
+        let waiting = std::thread::spawn({
+            let ctx = ctx.clone();
+            move || futures_executor::block_on(ctx.interrupted())
+        });
+        ctx.interrupt_with(Revoked);
+        assert_eq!(waiting.join().unwrap(), Revoked);
+        assert_eq!(futures_executor::block_on(ctx.interrupted()), Revoked); // and after the fact
+    }
+
+    #[test]
+    fn retries_and_crashes_are_attempts() {
+        let mut message = Context::detached().message().clone();
+        message.task = "mail".into();
+        message.queue = "email".into();
+        message.retries = 2;
+        message.crashes = 1;
+        message.continuations = 5;
+        message.headers.0.insert("tenant".into(), "a".into());
+        let ctx = Context::new(Arc::new(message), "email#3".into());
+        assert_eq!((ctx.attempt(), ctx.retries(), ctx.is_redelivered()), (4, 2, true));
+        assert_eq!((ctx.task(), ctx.queue(), ctx.worker()), ("mail", "email", "email#3"));
+        assert_eq!((ctx.header("tenant"), ctx.header("x")), (Some(&Value::from("a")), None));
+        assert_eq!((Context::detached().attempt(), Context::detached().is_redelivered()), (1, false));
+    }
+}

@@ -3,9 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use serde::Serialize;
-
-use super::{Arguments, Context, TaskError, TaskKind, TaskOptions};
+use super::{Arguments, Context, Task, TaskError, TaskKind, TaskOptions};
 
 /// What one run came to: the returned value as JSON, or how else it ended.
 pub type Outcome = Result<String, TaskError>;
@@ -76,29 +74,49 @@ inventory::collect!(TaskDefinition);
 
 /// Encodes what a body returned.
 #[doc(hidden)]
-pub fn encode_output<T: Serialize>(value: &T) -> Outcome {
+pub fn encode_output<T: Task>(value: &T::Output) -> Outcome {
     serde_json::to_string(value).map_err(|e| {
         TaskError::permanent(format!(
             "the task's return value of type {} has no form in JSON: {e}",
-            std::any::type_name::<T>()
+            std::any::type_name::<T::Output>()
         ))
     })
 }
 
-/// Turns a failed decode into the rejection that it is: another attempt would not mend it.
+/// Decodes a task's arguments, and turns a failure into the rejection that it is: another attempt would not mend it.
 #[doc(hidden)]
-pub fn decode_args<A: serde::de::DeserializeOwned>(args: &Arguments, params: &[&str]) -> Result<A, TaskError> {
-    args.decode(params).map_err(|e| TaskError::reject(e))
+pub fn decode_args<T: Task>(arguments: &Arguments) -> Result<T::Args, TaskError> {
+    arguments.decode(T::PARAMS).map_err(TaskError::reject)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    struct Pairs;
+
+    impl Task for Pairs {
+        type Args = (u8,);
+        type Output = std::collections::HashMap<(u8, u8), u8>;
+        const NAME: &'static str = "pairs";
+        const PARAMS: &'static [&'static str] = &["n"];
+
+        fn options() -> TaskOptions {
+            TaskOptions::default()
+        }
+    }
+
     #[test]
     fn a_value_without_json_form_is_a_permanent_failure() {
-        let map = std::collections::HashMap::from([((1, 2), 3)]);
-        let error = encode_output(&map).unwrap_err();
+        let error = encode_output::<Pairs>(&[((1, 2), 3)].into()).unwrap_err();
         assert!(error.to_string().contains("has no form in JSON"), "{error}");
+        assert!(format!("{error:?}").contains("transient: Some(false)"));
+    }
+
+    #[test]
+    fn arguments_that_do_not_decode_are_a_rejection() {
+        let error = decode_args::<Pairs>(&Arguments::encode(&("x",)).unwrap()).unwrap_err();
+        assert!(error.to_string().starts_with("rejected: the arguments (n=\"x\")"), "{error}");
+        assert_eq!(decode_args::<Pairs>(&Arguments::encode(&(3,)).unwrap()).unwrap(), (3,));
     }
 }

@@ -180,14 +180,15 @@ impl TaskError {
 
 impl<E: std::error::Error + 'static> From<E> for TaskError {
     fn from(error: E) -> Self {
-        if let Some(interrupt) = (&error as &dyn std::any::Any).downcast_ref::<Interrupt>() {
-            return Self::new(Ending::Interrupted(*interrupt));
-        }
-        let mut messages = vec![error.to_string()];
-        let mut source = error.source();
-        while let Some(cause) = source {
-            messages.push(cause.to_string());
-            source = cause.source();
+        let mut messages = Vec::new();
+        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        while let Some(error) = cause {
+            // Also where `ctx.check()?` went through an error type of the application's.
+            if let Some(interrupt) = error.downcast_ref::<Interrupt>() {
+                return Self::new(Ending::Interrupted(*interrupt));
+            }
+            messages.push(error.to_string());
+            cause = error.source();
         }
         let error_type = std::any::type_name::<E>().to_owned();
         Self::new(Ending::Failure { messages, error_type, transient: None })
@@ -206,5 +207,95 @@ impl fmt::Display for TaskError {
             Ending::Reject { reason } => write!(f, "rejected: {reason}"),
             Ending::Interrupted(interrupt) => write!(f, "{interrupt}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    enum Outer {
+        #[error("could not read the form")]
+        Parse(#[from] std::num::ParseIntError),
+        #[error("ended")]
+        Ended(#[from] Interrupt),
+        #[error("deep")]
+        Deep(#[source] Box<Outer>),
+    }
+
+    fn parse_error() -> std::num::ParseIntError {
+        "x".parse::<u8>().unwrap_err()
+    }
+
+    fn failure(error: TaskError) -> (Vec<String>, String, Option<bool>) {
+        match error.into_ending() {
+            Ending::Failure { messages, error_type, transient } => (messages, error_type, transient),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_error_brings_its_causes_and_its_type() {
+        let error = Outer::Deep(Box::new(Outer::Parse(parse_error())));
+        let (messages, error_type, transient) = failure(error.into());
+        assert_eq!(messages, ["deep", "could not read the form", "invalid digit found in string"]);
+        assert!(error_type.ends_with("tests::Outer"), "{error_type}");
+        assert_eq!(transient, None);
+    }
+
+    #[test]
+    fn an_interrupt_is_no_failure_however_deep_it_sits() {
+        for error in [
+            TaskError::from(Interrupt::Shutdown),
+            Outer::from(Interrupt::Shutdown).into(),
+            Outer::Deep(Box::new(Outer::Ended(Interrupt::Shutdown))).into(),
+        ] {
+            assert_eq!(error.to_string(), "the runtime shuts down");
+            assert!(matches!(error.into_ending(), Ending::Interrupted(Interrupt::Shutdown)));
+        }
+    }
+
+    #[test]
+    fn what_the_error_says_of_itself_beats_the_predicate() {
+        let transient = |error: TaskError| failure(error).2;
+        assert_eq!(transient(TaskError::from(parse_error()).or_transient(false)), Some(false));
+        assert_eq!(transient(TaskError::failure(["a"]).or_transient(true)), Some(true));
+        assert_eq!(transient(TaskError::permanent("a").or_transient(true)), Some(false));
+        assert_eq!(transient(TaskError::transient("a").or_transient(false)), Some(true));
+        assert_eq!(transient(TaskError::transient("a").with_transient(false)), Some(false));
+        let retry = TaskError::retry("later").with_transient(false).or_transient(false);
+        assert!(matches!(retry.into_ending(), Ending::Retry { .. }));
+    }
+
+    #[test]
+    fn each_ending_reads_well() {
+        let second = Duration::from_secs(1);
+        for (error, text) in [
+            (TaskError::failure(["a", "b"]), "a: b"),
+            (TaskError::from_display("text"), "text"),
+            (TaskError::retry("busy"), "retry: busy"),
+            (TaskError::retry_in(second, "busy"), "retry: busy"),
+            (TaskError::postpone(second), "postponed"),
+            (TaskError::postpone_until(Timestamp::ZERO), "postponed"),
+            (TaskError::fail(["a", "b"]), "a; b"),
+            (TaskError::ignore(), "ignored"),
+            (TaskError::reject("foreign"), "rejected: foreign"),
+            (TaskError::from(Interrupt::Revoked), "the task was revoked while it ran"),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn endings_keep_what_they_were_given() {
+        let second = Duration::from_secs(1);
+        let ending = TaskError::retry_in(second, "busy").into_ending();
+        assert!(matches!(ending, Ending::Retry { after: Some(d), .. } if d == second));
+        assert!(matches!(TaskError::retry("busy").into_ending(), Ending::Retry { after: None, .. }));
+        let ending = TaskError::postpone(second).into_ending();
+        assert!(matches!(ending, Ending::Postpone { until: Until::In(d) } if d == second));
+        let ending = TaskError::postpone_until(Timestamp::ZERO).into_ending();
+        assert!(matches!(ending, Ending::Postpone { until: Until::At(t) } if t == Timestamp::ZERO));
     }
 }

@@ -19,9 +19,9 @@ pub mod registry;
 pub use arguments::{Arguments, ArgumentsError};
 pub use client::{AsyncResult, Client, EnqueueError, GetError, NewTask, Receipt, current, set_current};
 pub use context::Context;
+pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
-pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
 pub(crate) use error::{Ending, Until};
 pub(crate) use verdict::{Judge, Next, Verdict};
 pub use error::{Interrupt, TaskError};
@@ -51,6 +51,10 @@ pub trait Task: 'static {
 
 /// The two parts of a `Result`, for the macro, which sees only its name.
 #[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is named `Result`, but is none",
+    note = "a task returns nothing, a value, or a `Result` (also by an alias such as `io::Result<T>`)"
+)]
 pub trait Fallible {
     /// The value.
     type Ok;
@@ -66,5 +70,25 @@ impl<T, E> Fallible for Result<T, E> {
 
     fn into_result(self) -> Self {
         self
+    }
+}
+
+/// What a task may fail with: all that is `Into<TaskError>`. It exists for what the compiler says otherwise.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "a task cannot fail with `{Self}`",
+    label = "this error has no way into a `TaskError`",
+    note = "implement `std::error::Error` for it, or `From<{Self}> for TaskError`",
+    note = "or return `celeriac::TaskError` and write `.map_err(TaskError::from_display)?` in the body; that suits `anyhow::Error` and `String`"
+)]
+pub trait IntoTaskError {
+    /// The conversion.
+    fn into_task_error(self) -> TaskError;
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: Into<TaskError>> IntoTaskError for E {
+    fn into_task_error(self) -> TaskError {
+        self.into()
     }
 }

@@ -187,3 +187,172 @@ impl<T: Task> IntoFuture for Enqueue<T> {
         Box::pin(self.run())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::task;
+    use crate::task::{GetError, Receipt, State, TaskOptions, TaskResult};
+
+    #[task(queue = "email", priority = 3, max_retries = 1, expires = "1h")]
+    fn send_email(user: u64, note: Option<String>) {
+        let _ = (user, note);
+    }
+
+    /// Writes down what it is given.
+    #[derive(Default)]
+    struct Recorder(Mutex<Vec<NewTask>>);
+
+    #[async_trait::async_trait]
+    impl Client for Recorder {
+        async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError> {
+            let id = call.id.clone().unwrap_or_else(|| "given".into());
+            let receipt =
+                Receipt::new(id, call.options.queue.clone().unwrap_or_default(), call.options.durability);
+            self.0.lock().unwrap().push(call);
+            Ok(receipt)
+        }
+
+        async fn state(&self, _: &TaskId) -> Result<State, GetError> {
+            Ok(State::Pending)
+        }
+
+        async fn result(&self, _: &TaskId) -> Result<Option<TaskResult>, GetError> {
+            Ok(None)
+        }
+
+        async fn wait(&self, id: &TaskId) -> Result<TaskResult, GetError> {
+            Err(GetError::Unknown(id.clone()))
+        }
+
+        async fn revoke(&self, _: &TaskId, terminate: bool) -> Result<bool, GetError> {
+            Ok(terminate)
+        }
+
+        async fn forget(&self, _: &TaskId) -> Result<bool, GetError> {
+            Ok(false)
+        }
+    }
+
+    fn sent<T: Task>(signature: Signature<T>) -> (NewTask, AsyncResult<T>) {
+        let recorder = Arc::new(Recorder::default());
+        let result = signature.send(Arc::clone(&recorder) as Arc<dyn Client>).wait().unwrap();
+        let call = recorder.0.lock().unwrap().pop().unwrap();
+        (call, result)
+    }
+
+    #[test]
+    fn a_plain_call_bears_the_tasks_options() {
+        let (call, result) = sent(send_email::s(42, None));
+        assert_eq!(call.task, "celeriac::task::signature::tests::send_email");
+        assert_eq!(call.arguments.args, "[42,null]");
+        assert_eq!(call.options, send_email::Task::options());
+        assert_eq!((call.id, call.countdown, call.eta, call.expires_at), (None, None, None, None));
+        assert!(call.headers.0.is_empty());
+        assert_eq!(result.receipt(), &Receipt::new("given".into(), "email".into(), Durability::Disk));
+        assert_eq!(futures_executor::block_on(result.state()), Ok(State::Pending));
+        assert_eq!(futures_executor::block_on(result.revoke(true)), Ok(true));
+        assert!(format!("{result:?}").contains("send_email"));
+    }
+
+    #[test]
+    fn every_option_of_a_call_arrives() {
+        let second = Duration::from_secs;
+        let time = Timestamp::ZERO + second(9);
+        let signature = send_email::s(1, Some("n".into()))
+            .queue("slow")
+            .countdown(second(1))
+            .eta(time)
+            .expires(second(2))
+            .expires_at(time)
+            .id("import-42")
+            .priority(9)
+            .time_limit(second(4))
+            .soft_time_limit(second(3))
+            .max_retries(7)
+            .header("tenant", "a")
+            .header("n", 1)
+            .ignore_result(true)
+            .durability(Durability::Memory);
+        let (call, result) = sent(signature.clone());
+        let mut expected = TaskOptions {
+            queue: Some("slow".into()),
+            priority: 9,
+            soft_time_limit: Some(second(3)),
+            time_limit: Some(second(4)),
+            expires: Some(second(2)),
+            ignore_result: true,
+            durability: Durability::Memory,
+            ..TaskOptions::default()
+        };
+        expected.retry.max_retries = 7;
+        assert_eq!(call.options, expected);
+        assert_eq!((call.countdown, call.eta, call.expires_at), (Some(second(1)), Some(time), Some(time)));
+        assert_eq!(call.id, Some("import-42".into()));
+        assert_eq!(call.headers.0["tenant"], Value::from("a"));
+        assert_eq!(call.headers.0["n"], Value::from(1));
+        assert_eq!(result.id().as_str(), "import-42");
+
+        // What is said last holds.
+        let (call, _) = sent(signature.expires(second(5)));
+        assert_eq!((call.options.expires, call.expires_at), (Some(second(5)), None));
+    }
+
+    #[task]
+    fn unencodable(pairs: std::collections::BTreeMap<(u8, u8), u8>) {
+        let _ = pairs;
+    }
+
+    #[test]
+    fn arguments_without_json_form_are_refused_before_the_client() {
+        let recorder = Arc::new(Recorder::default());
+        let client: Arc<dyn Client> = Arc::clone(&recorder) as _;
+        let error = unencodable::s([((1, 2), 3)].into()).send(client).wait().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the arguments of `celeriac::task::signature::tests::unencodable` have no form in JSON: key must be a string"
+        );
+        assert!(recorder.0.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn awaited_or_waited_for() {
+        let client: Arc<dyn Client> = Arc::new(Recorder::default());
+        let threads: Vec<_> = (0..4)
+            .map(|user| {
+                let client = Arc::clone(&client);
+                std::thread::spawn(move || send_email::s(user, None).send(client).wait().map(|_| ()))
+            })
+            .collect();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), Ok(()));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let result = runtime.block_on(async { send_email::s(1, None).send(Arc::clone(&client)).await });
+        assert_eq!(result.unwrap().id().as_str(), "given");
+    }
+
+    #[test]
+    #[should_panic(expected = "use `.await` there")]
+    fn wait_refuses_to_block_an_asynchronous_thread() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let client: Arc<dyn Client> = Arc::new(Recorder::default());
+        runtime.block_on(async {
+            let _ = send_email::s(1, None).send(client).wait();
+        });
+    }
+
+    #[test]
+    fn a_signature_continues_a_task() {
+        let error = crate::TaskError::continue_with(send_email::s(1001, None));
+        match error.into_ending() {
+            crate::task::Ending::Continue { task, arguments } => {
+                assert_eq!(task, send_email::Task::NAME);
+                assert_eq!(arguments.unwrap().args, "[1001,null]");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! What the attribute writes: the function as it was, a module of its name, and the registration.
+//!
+//! The module holds what callers name: `Task`, `s`, `delay`. The rest is in a `const _` beside the function, where
+//! the function's own types mean what they mean to it, and where a type may be as private as the function.
+
+use std::time::Duration;
+
+use proc_macro2::{Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::ext::IdentExt;
+use syn::spanned::Spanned;
+use syn::visit_mut::{self, VisitMut};
+use syn::{Attribute, Ident, ItemFn, Path, Type, Visibility};
+
+use crate::errors::Errors;
+use crate::options::{Durability, Options};
+use crate::signature::{Output, TaskFn};
+
+/// The whole of the attribute.
+pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
+    let function: ItemFn = match syn::parse2(item.clone()) {
+        Ok(function) => function,
+        Err(_) => {
+            let error = syn::Error::new(
+                Span::call_site(),
+                "#[task] goes on a function: `#[task] async fn name(..) {..}`",
+            );
+            let error = error.into_compile_error();
+            return quote!(#item #error);
+        }
+    };
+    let mut errors = Errors::default();
+    let task = TaskFn::of(&function, &mut errors);
+    // A function that can be a task becomes one even if an option is wrong: fewer errors that are no errors.
+    let is_task = errors.is_empty();
+    let mut options = Options::parse(options, &mut errors);
+    if let (Some(predicate), Output::Unit | Output::Value(_)) = (&options.retry_if, &task.output) {
+        errors.at(predicate, "`retry_if` asks about the error of a `Result`, and this task returns none");
+        options.retry_if = None;
+    }
+    let expansion = is_task.then(|| {
+        let module = module(&function, &task);
+        let registration = registration(&function, &task, &options);
+        quote!(#module #registration)
+    });
+    let errors = errors.into_tokens();
+    quote!(#function #expansion #errors)
+}
+
+/// What callers use.
+fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
+    let name = &function.sig.ident;
+    let plain = name.unraw();
+    let cfgs = attributes(function, &["cfg", "deprecated"]);
+    let outer = &function.vis;
+    let vis = one_deeper(&function.vis);
+    let names: Vec<&Ident> = task.params.iter().map(|(name, _)| name).collect();
+    let types = task.params.iter().map(|(_, ty)| {
+        let mut ty = ty.clone();
+        Deeper.visit_type_mut(&mut ty);
+        ty
+    });
+    let params: Vec<TokenStream> = names.iter().zip(types).map(|(name, ty)| quote!(#name: #ty)).collect();
+    let module_doc =
+        format!("The task [`{plain}`](fn@{plain}): enqueue it with `delay`, or prepare a call with `s`.");
+    let task_doc = format!("The task `{plain}` as a type.");
+    let s_doc =
+        format!("A call of `{plain}` with these arguments, not made yet: a signature, to be given options.");
+    let delay_doc = format!("Enqueues a call of `{plain}` with these arguments; await it.");
+    quote! {
+        #(#cfgs)*
+        #[doc = #module_doc]
+        #[allow(unused_imports, dead_code, clippy::too_many_arguments)]
+        #outer mod #name {
+            use super::*;
+
+            #[doc = #task_doc]
+            #vis struct Task;
+
+            #[doc = #s_doc]
+            #vis fn s(#(#params),*) -> ::celeriac::task::Signature<Task> {
+                ::celeriac::task::Signature::<Task>::new(&(#(#names,)*))
+            }
+
+            #[doc = #delay_doc]
+            #vis fn delay(#(#params),*) -> ::celeriac::task::Enqueue<Task> {
+                self::s(#(#names),*).delay()
+            }
+        }
+    }
+}
+
+/// What the runtime uses.
+fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStream {
+    let function_name = &function.sig.ident;
+    let plain = function_name.unraw().to_string();
+    let cfgs = attributes(function, &["cfg"]);
+    let types: Vec<&Type> = task.params.iter().map(|(_, ty)| ty).collect();
+    let args = quote_spanned!(function.sig.paren_token.span.join()=> (#(#types,)*));
+    let params = task.params.iter().map(|(name, _)| name.unraw().to_string());
+    let output = match &task.output {
+        Output::Unit => quote!(()),
+        Output::Value(ty) => quote!(#ty),
+        Output::Result(ty) => quote_spanned!(ty.span()=> <#ty as ::celeriac::task::Fallible>::Ok),
+    };
+    let task_name = match &options.name {
+        Some(name) => quote!(#name),
+        None => quote!(::core::concat!(::core::module_path!(), "::", #plain)),
+    };
+    let set_options = set_options(options);
+    let set_hooks = set_hooks(options);
+    let (run, kind) = run(function, task, options);
+    quote! {
+        #(#cfgs)*
+        #[doc(hidden)]
+        #[allow(deprecated, non_local_definitions, clippy::field_reassign_with_default)]
+        const _: () = {
+            impl ::celeriac::task::Task for #function_name::Task {
+                type Args = #args;
+                type Output = #output;
+                const NAME: &'static str = #task_name;
+                const PARAMS: &'static [&'static str] = &[#(#params),*];
+
+                fn options() -> ::celeriac::task::TaskOptions {
+                    #set_options
+                }
+            }
+
+            #run
+
+            fn __celeriac_hooks() -> ::celeriac::task::Hooks {
+                #set_hooks
+            }
+
+            ::celeriac::__inventory::submit! {
+                ::celeriac::task::TaskDefinition {
+                    name: <#function_name::Task as ::celeriac::task::Task>::NAME,
+                    params: <#function_name::Task as ::celeriac::task::Task>::PARAMS,
+                    location: ::core::concat!(::core::file!(), ":", ::core::line!()),
+                    kind: ::celeriac::task::TaskKind::#kind,
+                    options: <#function_name::Task as ::celeriac::task::Task>::options,
+                    body: ::celeriac::task::Body::#kind(__celeriac_run),
+                    hooks: __celeriac_hooks,
+                }
+            }
+        };
+    }
+}
+
+/// The body, from encoded arguments to an encoded outcome; and the kind it is of.
+fn run(function: &ItemFn, task: &TaskFn, options: &Options) -> (TokenStream, Ident) {
+    let name = &function.sig.ident;
+    // Names of ours beside names of theirs: hygiene keeps them apart.
+    let local = |name: &str| Ident::new(name, Span::mixed_site());
+    let (context, arguments, returned) = (local("context"), local("arguments"), local("returned"));
+    let values: Vec<Ident> = (0..task.params.len()).map(|i| local(&format!("a{i}"))).collect();
+    // The same variable, but an error about its type points at their parameter.
+    let context_there =
+        task.context.as_ref().map(|ty| Ident::new("context", Span::mixed_site().located_at(ty.span())));
+    let pass_context = task.context.as_ref().map(|ty| match ty {
+        Type::Reference(_) => quote_spanned!(ty.span()=> &#context_there,),
+        _ => quote!(#context_there,),
+    });
+    let this = quote!(#name::Task);
+    let decode = quote!(let (#(#values,)*) = ::celeriac::task::decode_args::<#this>(#arguments)?;);
+    let wait = function.sig.asyncness.is_some().then(|| quote!(.await));
+    let call = quote!(#name(#pass_context #(#values),*) #wait);
+    let outcome = match &task.output {
+        Output::Unit => quote! {
+            #call;
+            ::celeriac::task::encode_output::<#this>(&())
+        },
+        Output::Value(_) => quote!(::celeriac::task::encode_output::<#this>(&#call)),
+        Output::Result(ty) => {
+            let failed = failed(ty, options);
+            quote! {
+                let #returned = #call;
+                match ::celeriac::task::Fallible::into_result(#returned) {
+                    ::core::result::Result::Ok(value) => ::celeriac::task::encode_output::<#this>(&value),
+                    ::core::result::Result::Err(error) => ::core::result::Result::Err(#failed),
+                }
+            }
+        }
+    };
+    let context_parameter = if task.context.is_some() { quote!(#context) } else { quote!(_) };
+    if function.sig.asyncness.is_some() {
+        let run = quote! {
+            fn __celeriac_run(
+                #context_parameter: ::celeriac::Context,
+                #arguments: &::celeriac::task::Arguments,
+            ) -> ::core::result::Result<::celeriac::task::BodyFuture, ::celeriac::TaskError> {
+                #decode
+                ::core::result::Result::Ok(::std::boxed::Box::pin(async move { #outcome }))
+            }
+        };
+        (run, format_ident!("Io"))
+    } else {
+        let run = quote! {
+            fn __celeriac_run(
+                #context_parameter: ::celeriac::Context,
+                #arguments: &::celeriac::task::Arguments,
+            ) -> ::celeriac::task::Outcome {
+                #decode
+                #outcome
+            }
+        };
+        (run, format_ident!("Cpu"))
+    }
+}
+
+/// `error` as a `TaskError`.
+fn failed(ty: &Type, options: &Options) -> TokenStream {
+    let converted = quote_spanned!(ty.span()=> ::celeriac::task::IntoTaskError::into_task_error(error));
+    let Some(predicate) = &options.retry_if else {
+        return converted;
+    };
+    let checked = quote_spanned! {predicate.span()=>
+        let is_transient: fn(&<#ty as ::celeriac::task::Fallible>::Err) -> bool = #predicate;
+    };
+    quote! {{
+        #checked
+        let is_transient = is_transient(&error);
+        #converted.or_transient(is_transient)
+    }}
+}
+
+fn set_options(options: &Options) -> TokenStream {
+    let mut set = TokenStream::new();
+    let mut assign = |field: TokenStream, value: Option<TokenStream>| {
+        if let Some(value) = value {
+            set.extend(quote!(options.#field = #value;));
+        }
+    };
+    fn plain<T: ToTokens>(value: Option<T>) -> Option<TokenStream> {
+        value.map(ToTokens::into_token_stream)
+    }
+    assign(quote!(queue), options.queue.as_ref().map(|q| some(quote!(::std::string::String::from(#q)))));
+    assign(quote!(priority), plain(options.priority));
+    assign(quote!(retry.max_retries), plain(options.max_retries));
+    assign(quote!(retry.delay), options.default_retry_delay.map(duration));
+    assign(quote!(retry.backoff), plain(options.retry_backoff));
+    assign(quote!(retry.max_delay), options.retry_backoff_max.map(duration));
+    assign(quote!(retry.jitter), plain(options.retry_jitter));
+    assign(quote!(autoretry), plain(options.autoretry));
+    assign(quote!(acks_late), plain(options.acks_late));
+    assign(quote!(soft_time_limit), options.soft_time_limit.map(duration).map(some));
+    assign(quote!(time_limit), options.time_limit.map(duration).map(some));
+    assign(quote!(expires), options.expires.map(duration).map(some));
+    assign(quote!(ignore_result), plain(options.ignore_result));
+    assign(quote!(result_expires), options.result_expires.map(duration));
+    assign(
+        quote!(durability),
+        options.durability.map(|durability| match durability {
+            Durability::Disk => quote!(::celeriac::task::Durability::Disk),
+            Durability::Memory => quote!(::celeriac::task::Durability::Memory),
+        }),
+    );
+    let default = quote!(<::celeriac::task::TaskOptions as ::core::default::Default>::default());
+    if set.is_empty() { default } else { quote!(let mut options = #default; #set options) }
+}
+
+fn set_hooks(options: &Options) -> TokenStream {
+    let mut set = TokenStream::new();
+    for (field, hook) in [
+        ("before_start", &options.before_start),
+        ("on_success", &options.on_success),
+        ("on_retry", &options.on_retry),
+        ("on_failure", &options.on_failure),
+    ] {
+        if let Some(hook) = hook {
+            set.extend(set_hook(&format_ident!("{field}"), hook));
+        }
+    }
+    let default = quote!(<::celeriac::task::Hooks as ::core::default::Default>::default());
+    if set.is_empty() { default } else { quote!(let mut hooks = #default; #set hooks) }
+}
+
+fn set_hook(field: &Ident, hook: &Path) -> TokenStream {
+    let checked = quote_spanned!(hook.span()=> let hook: ::celeriac::task::Hook = #hook;);
+    quote! {
+        #checked
+        hooks.#field = ::core::option::Option::Some(hook);
+    }
+}
+
+fn some(value: TokenStream) -> TokenStream {
+    quote!(::core::option::Option::Some(#value))
+}
+
+fn duration(duration: Duration) -> TokenStream {
+    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
+    quote!(::core::time::Duration::new(#seconds, #nanos))
+}
+
+fn attributes<'a>(function: &'a ItemFn, names: &[&str]) -> Vec<&'a Attribute> {
+    function.attrs.iter().filter(|a| names.iter().any(|name| a.path().is_ident(name))).collect()
+}
+
+/// The same visibility, written one module deeper.
+fn one_deeper(vis: &Visibility) -> TokenStream {
+    match vis {
+        Visibility::Public(_) => quote!(pub),
+        Visibility::Inherited => quote!(pub(super)),
+        Visibility::Restricted(restricted) => {
+            let mut path = (*restricted.path).clone();
+            Deeper.visit_path_mut(&mut path);
+            quote!(pub(in #path))
+        }
+    }
+}
+
+/// Rewrites paths so that they mean in the module what they meant outside.
+struct Deeper;
+
+impl VisitMut for Deeper {
+    fn visit_path_mut(&mut self, path: &mut Path) {
+        visit_mut::visit_path_mut(self, path);
+        if path.leading_colon.is_some() {
+            return;
+        }
+        let Some(first) = path.segments.first_mut() else { return };
+        let outer = Ident::new("super", first.ident.span());
+        if first.ident == "self" {
+            first.ident = outer;
+        } else if first.ident == "super" || first.ident == "Task" {
+            // Their `Task`, which ours hides.
+            path.segments.insert(0, outer.into());
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! The options of an attribute, `#[task(name = value, ...)]`: read, checked, all errors reported at once.
+//!
+//! Another option is a field here, an arm in [`Options::set`], a name in [`NAMES`], a line in `expand.rs`, and an
+//! entry in the manual of the macro.
+
+use std::time::Duration;
+
+use proc_macro2::TokenStream;
+use syn::parse::Parser;
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
+use syn::{Error, Expr, ExprLit, Lit, LitStr, Meta, Path, Token};
+
+use crate::duration;
+use crate::errors::Errors;
+
+/// Every option, in the order of the manual.
+const NAMES: &[&str] = &[
+    "name",
+    "queue",
+    "priority",
+    "max_retries",
+    "default_retry_delay",
+    "retry_backoff",
+    "retry_backoff_max",
+    "retry_jitter",
+    "autoretry",
+    "retry_if",
+    "acks_late",
+    "soft_time_limit",
+    "time_limit",
+    "expires",
+    "ignore_result",
+    "result_expires",
+    "durability",
+    "before_start",
+    "on_success",
+    "on_retry",
+    "on_failure",
+];
+
+/// What Celery users look for under another name.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("bind", "take a `Context` as the first parameter, it is Celery's `self.request`"),
+    ("autoretry_for", "every error is retried by default; `retry_if = path::to::predicate` says which are"),
+    ("dont_autoretry_for", "`retry_if = path::to::predicate` says which errors are retried"),
+    ("throws", "`retry_if = path::to::predicate` says which errors are retried"),
+    ("retry_kwargs", "`max_retries` and `default_retry_delay` are options of their own"),
+    ("serializer", "arguments and results are JSON"),
+    ("countdown", "it belongs to one call: `task::s(..).countdown(..)`"),
+    ("eta", "it belongs to one call: `task::s(..).eta(..)`"),
+];
+
+/// The options as given; `None` is the default, which `TaskOptions` knows.
+#[derive(Default)]
+pub struct Options {
+    pub name: Option<LitStr>,
+    pub queue: Option<LitStr>,
+    pub priority: Option<u8>,
+    pub max_retries: Option<u32>,
+    pub default_retry_delay: Option<Duration>,
+    pub retry_backoff: Option<bool>,
+    pub retry_backoff_max: Option<Duration>,
+    pub retry_jitter: Option<bool>,
+    pub autoretry: Option<bool>,
+    pub retry_if: Option<Path>,
+    pub acks_late: Option<bool>,
+    pub soft_time_limit: Option<Duration>,
+    pub time_limit: Option<Duration>,
+    pub expires: Option<Duration>,
+    pub ignore_result: Option<bool>,
+    pub result_expires: Option<Duration>,
+    pub durability: Option<Durability>,
+    pub before_start: Option<Path>,
+    pub on_success: Option<Path>,
+    pub on_retry: Option<Path>,
+    pub on_failure: Option<Path>,
+}
+
+/// Where a call waits.
+#[derive(Clone, Copy)]
+pub enum Durability {
+    Disk,
+    Memory,
+}
+
+impl Options {
+    /// Reads the options. What is wrong goes to `errors`, and the option counts as not given, so that the rest of
+    /// the program is checked as well.
+    pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Self {
+        let mut options = Self::default();
+        let metas = match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens) {
+            Ok(metas) => metas,
+            Err(error) => {
+                errors.push(Error::new(
+                    error.span(),
+                    format!("{error}; options are written `name = value`, with commas between them"),
+                ));
+                return options;
+            }
+        };
+        let mut seen: Vec<String> = Vec::new();
+        let mut soft_limit = None;
+        for meta in &metas {
+            let name = meta.path().get_ident().map_or_else(String::new, ToString::to_string);
+            if seen.contains(&name) {
+                errors.push(Error::new_spanned(meta.path(), format!("`{name}` is given twice")));
+                continue;
+            }
+            if let Err(error) = options.set(&name, meta) {
+                errors.push(error);
+            }
+            if name == "soft_time_limit" {
+                soft_limit = Some(meta);
+            }
+            seen.push(name);
+        }
+        if let (Some(soft), Some(hard), Some(meta)) =
+            (options.soft_time_limit, options.time_limit, soft_limit)
+            && soft >= hard
+        {
+            errors.push(Error::new_spanned(
+                meta,
+                format!(
+                    "soft_time_limit ({soft:?}) is not below time_limit ({hard:?}): the soft limit tells the body to end, and it needs time to do so before the hard one ends it"
+                ),
+            ));
+        }
+        options
+    }
+
+    fn set(&mut self, name: &str, meta: &Meta) -> syn::Result<()> {
+        match name {
+            "name" => self.name = Some(word(name, meta)?),
+            "queue" => self.queue = Some(word(name, meta)?),
+            "priority" => self.priority = Some(integer(name, meta, "255 goes first, 0 is the default")?),
+            "max_retries" => {
+                let hint = "0 is never; for Celery's `None`, for ever, write 4294967295";
+                self.max_retries = Some(integer(name, meta, hint)?);
+            }
+            "default_retry_delay" => self.default_retry_delay = Some(delay(name, meta)?),
+            "retry_backoff" => self.retry_backoff = Some(boolean(name, meta)?),
+            "retry_backoff_max" => self.retry_backoff_max = Some(delay(name, meta)?),
+            "retry_jitter" => self.retry_jitter = Some(boolean(name, meta)?),
+            "autoretry" => self.autoretry = Some(boolean(name, meta)?),
+            "retry_if" => self.retry_if = Some(function(name, meta)?),
+            "acks_late" => self.acks_late = Some(boolean(name, meta)?),
+            "soft_time_limit" => {
+                self.soft_time_limit = Some(span_of_time(name, meta, "it would end every run at its start")?);
+            }
+            "time_limit" => {
+                self.time_limit = Some(span_of_time(name, meta, "it would end every run at its start")?);
+            }
+            "expires" => {
+                self.expires = Some(span_of_time(name, meta, "every call would be too late")?);
+            }
+            "ignore_result" => self.ignore_result = Some(boolean(name, meta)?),
+            "result_expires" => {
+                self.result_expires =
+                    Some(span_of_time(name, meta, "to keep no results, write `ignore_result`")?);
+            }
+            "durability" => self.durability = Some(durability(name, meta)?),
+            "before_start" => self.before_start = Some(function(name, meta)?),
+            "on_success" => self.on_success = Some(function(name, meta)?),
+            "on_retry" => self.on_retry = Some(function(name, meta)?),
+            "on_failure" => self.on_failure = Some(function(name, meta)?),
+            _ => return Err(unknown(name, meta)),
+        }
+        Ok(())
+    }
+}
+
+fn unknown(name: &str, meta: &Meta) -> Error {
+    if let Some((_, instead)) = ELSEWHERE.iter().find(|(known, _)| *known == name) {
+        return Error::new_spanned(meta.path(), format!("there is no option `{name}`: {instead}"));
+    }
+    let nearest = NAMES
+        .iter()
+        .map(|known| (strsim::jaro_winkler(known, name), known))
+        .filter(|(score, _)| *score > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map_or_else(String::new, |(_, known)| format!("; did you mean `{known}`?"));
+    let what = if name.is_empty() {
+        "an option is one word".to_owned()
+    } else {
+        format!("unknown option `{name}`{nearest}")
+    };
+    Error::new_spanned(meta.path(), format!("{what}\nthe options are: {}", NAMES.join(", ")))
+}
+
+/// The expression after `=`.
+fn value<'a>(name: &str, meta: &'a Meta, example: &str) -> syn::Result<&'a Expr> {
+    match meta {
+        Meta::NameValue(pair) => Ok(&pair.value),
+        _ => Err(Error::new_spanned(meta, format!("`{name}` needs a value: write `{name} = {example}`"))),
+    }
+}
+
+fn boolean(name: &str, meta: &Meta) -> syn::Result<bool> {
+    if let Meta::Path(_) = meta {
+        return Ok(true);
+    }
+    match value(name, meta, "true")? {
+        Expr::Lit(ExprLit { lit: Lit::Bool(b), .. }) => Ok(b.value),
+        other => Err(Error::new_spanned(other, format!("`{name}` is true or false: write `{name} = true`"))),
+    }
+}
+
+fn integer<N>(name: &str, meta: &Meta, hint: &str) -> syn::Result<N>
+where
+    N: std::str::FromStr<Err: std::fmt::Display> + Bounds,
+{
+    let expr = value(name, meta, "3")?;
+    if let Expr::Lit(ExprLit { lit: Lit::Int(n), .. }) = expr
+        && n.suffix().is_empty()
+        && let Ok(n) = n.base10_parse()
+    {
+        return Ok(n);
+    }
+    let text = format!("`{name}` is a whole number from 0 to {}; {hint}", N::MAX);
+    Err(Error::new_spanned(expr, text))
+}
+
+trait Bounds {
+    const MAX: u32;
+}
+
+impl Bounds for u8 {
+    const MAX: u32 = Self::MAX as u32;
+}
+
+impl Bounds for u32 {
+    const MAX: u32 = Self::MAX;
+}
+
+/// Text of 1 to 255 bytes, which is what AMQP allows names.
+fn word(name: &str, meta: &Meta) -> syn::Result<LitStr> {
+    let expr = value(name, meta, "\"...\"")?;
+    let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = expr else {
+        return Err(Error::new_spanned(expr, format!("`{name}` is text: write `{name} = \"...\"`")));
+    };
+    match text.value().len() {
+        1..=255 => Ok(text.clone()),
+        n => Err(Error::new_spanned(expr, format!("`{name}` has {n} bytes; it has 1 to 255"))),
+    }
+}
+
+fn delay(name: &str, meta: &Meta) -> syn::Result<Duration> {
+    duration::from_expr(value(name, meta, "\"30s\"")?)
+}
+
+fn span_of_time(name: &str, meta: &Meta, zero: &str) -> syn::Result<Duration> {
+    let duration = delay(name, meta)?;
+    if duration.is_zero() {
+        let expr = value(name, meta, "\"30s\"")?;
+        return Err(Error::new_spanned(expr, format!("`{name}` is more than 0: {zero}")));
+    }
+    Ok(duration)
+}
+
+fn function(name: &str, meta: &Meta) -> syn::Result<Path> {
+    match value(name, meta, "path::to::function")? {
+        Expr::Path(path) if path.qself.is_none() => Ok(path.path.clone()),
+        other => Err(Error::new_spanned(
+            other,
+            format!("`{name}` is a function: write its path without quotes, `{name} = path::to::function`"),
+        )),
+    }
+}
+
+fn durability(name: &str, meta: &Meta) -> syn::Result<Durability> {
+    let expr = value(name, meta, "\"memory\"")?;
+    if let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = expr {
+        match text.value().as_str() {
+            "disk" => return Ok(Durability::Disk),
+            "memory" => return Ok(Durability::Memory),
+            _ => {}
+        }
+    }
+    let text =
+        "`durability` is \"disk\" (survives a power cut) or \"memory\" (gone with the process, and faster)";
+    Err(Error::new(expr.span(), text))
+}

@@ -1,0 +1,209 @@
+//! The function under the attribute: what a task needs of it, and which functions cannot be tasks.
+
+use quote::ToTokens;
+use syn::visit::{self, Visit};
+use syn::{FnArg, Ident, ItemFn, Lifetime, Pat, PatType, PathArguments, ReturnType, Type, TypeReference};
+
+use crate::errors::Errors;
+
+/// serde goes that far with tuples.
+const MOST_PARAMETERS: usize = 16;
+
+/// What the expansion needs to know of the function.
+pub struct TaskFn {
+    /// The type as written, `Context` or `&Context`, if the function takes it.
+    pub context: Option<Type>,
+    /// The parameters that travel.
+    pub params: Vec<(Ident, Type)>,
+    pub output: Output,
+}
+
+/// What the function returns.
+pub enum Output {
+    Unit,
+    Value(Type),
+    Result(Type),
+}
+
+impl TaskFn {
+    /// Looks the function over. What keeps it from being a task goes to `errors`.
+    pub fn of(function: &ItemFn, errors: &mut Errors) -> Self {
+        let sig = &function.sig;
+        if let Some(unsafety) = &sig.unsafety {
+            errors.at(
+                unsafety,
+                "a task cannot be an `unsafe fn`: the worker that calls it cannot vouch for anything",
+            );
+        }
+        if let Some(constness) = &sig.constness {
+            errors.at(constness, "a task cannot be a `const fn`: it runs later, in a worker");
+        }
+        if let Some(abi) = &sig.abi {
+            errors.at(abi, "a task cannot be an `extern fn`: write a plain function that calls it");
+        }
+        if !sig.generics.params.is_empty() || sig.generics.where_clause.is_some() {
+            let text = "a task cannot be generic: its name stands for one function, whoever enqueues it. Write one task for each type, each calling the generic function";
+            if sig.generics.params.is_empty() {
+                errors.at(&sig.generics.where_clause, text);
+            } else {
+                errors.at(&sig.generics, text);
+            }
+        }
+        let mut task = Self { context: None, params: Vec::new(), output: Output::of(&sig.output, errors) };
+        for (at, input) in sig.inputs.iter().enumerate() {
+            match input {
+                FnArg::Receiver(receiver) => errors.at(
+                    receiver,
+                    "a task cannot be a method: nobody keeps the object until it runs. Write a free function that takes what it needs",
+                ),
+                FnArg::Typed(param) => task.add(at, param, errors),
+            }
+        }
+        if let Some((name, _)) = task.params.get(MOST_PARAMETERS) {
+            errors.at(
+                name,
+                format!(
+                    "a task takes at most {MOST_PARAMETERS} arguments, this one {}; put them into a struct",
+                    task.params.len()
+                ),
+            );
+        }
+        task
+    }
+
+    fn add(&mut self, at: usize, param: &PatType, errors: &mut Errors) {
+        if is_context(&param.ty) {
+            match (&self.context, at) {
+                (Some(_), _) => errors
+                    .at(param, "there is one `Context` for each run; take it once, as the first parameter"),
+                (None, 0) => {}
+                (None, _) => errors.at(
+                    param,
+                    "the `Context` is the first parameter or none: it is no argument, callers do not pass it",
+                ),
+            }
+            self.context = Some((*param.ty).clone());
+            return;
+        }
+        Owned::check(&param.ty, "a task owns its arguments, because they travel as JSON", "take", errors);
+        match &*param.pat {
+            Pat::Ident(name) if name.by_ref.is_none() && name.subpat.is_none() => {
+                self.params.push((name.ident.clone(), (*param.ty).clone()));
+            }
+            pattern => errors.at(
+                pattern,
+                "a task's parameter is a plain name, because callers may pass it by keyword; take the pattern apart in the body",
+            ),
+        }
+    }
+}
+
+impl Output {
+    fn of(output: &ReturnType, errors: &mut Errors) -> Self {
+        match output {
+            ReturnType::Default => Self::Unit,
+            ReturnType::Type(_, ty) => {
+                let ty = ungrouped(ty);
+                Owned::check(
+                    ty,
+                    "a task returns an owned value, because it travels as JSON",
+                    "return",
+                    errors,
+                );
+                match ty {
+                    Type::Tuple(tuple) if tuple.elems.is_empty() => Self::Unit,
+                    Type::Path(path) if path.path.segments.last().is_some_and(|s| s.ident == "Result") => {
+                        Self::Result(ty.clone())
+                    }
+                    _ => Self::Value(ty.clone()),
+                }
+            }
+        }
+    }
+}
+
+/// `Context` or `&Context`, by whatever path.
+fn is_context(ty: &Type) -> bool {
+    match ungrouped(ty) {
+        Type::Reference(reference) if reference.mutability.is_none() => is_context_by_value(&reference.elem),
+        ty => is_context_by_value(ty),
+    }
+}
+
+fn is_context_by_value(ty: &Type) -> bool {
+    // One with generic arguments is another `Context`, for example std::task's.
+    matches!(ungrouped(ty), Type::Path(path) if path.path.segments.last()
+        .is_some_and(|s| s.ident == "Context" && matches!(s.arguments, PathArguments::None)))
+}
+
+/// Without the invisible parentheses that `macro_rules` leaves around a `$t:ty`.
+fn ungrouped(ty: &Type) -> &Type {
+    match ty {
+        Type::Group(group) => ungrouped(&group.elem),
+        ty => ty,
+    }
+}
+
+/// Finds what does not own its data, at any depth.
+struct Owned<'a> {
+    why: &'a str,
+    verb: &'a str,
+    errors: &'a mut Errors,
+}
+
+impl<'a> Owned<'a> {
+    fn check(ty: &Type, why: &'a str, verb: &'a str, errors: &'a mut Errors) {
+        Self { why, verb, errors }.visit_type(ty);
+    }
+
+    fn reject(&mut self, at: impl ToTokens, take: &str) {
+        self.errors.at(at, format!("{}; {take}", self.why));
+    }
+}
+
+impl<'ast> Visit<'ast> for Owned<'_> {
+    fn visit_type_reference(&mut self, reference: &'ast TypeReference) {
+        let elem = ungrouped(&reference.elem);
+        let owned = match elem {
+            Type::Slice(slice) => format!("Vec<{}>", spell(&slice.elem)),
+            Type::Path(path) => match path.path.segments.last().map(|s| s.ident.to_string()).as_deref() {
+                Some("str") => "String".to_owned(),
+                Some("Path") => "PathBuf".to_owned(),
+                Some("Context") if reference.mutability.is_some() => {
+                    self.reject(reference, "take `Context` or `&Context`, the first parameter");
+                    return;
+                }
+                _ => spell(elem),
+            },
+            _ => spell(elem),
+        };
+        self.reject(reference, &format!("{} `{owned}` instead of `{}`", self.verb, spell(reference)));
+    }
+
+    fn visit_lifetime(&mut self, lifetime: &'ast Lifetime) {
+        if lifetime.ident != "static" {
+            self.reject(lifetime, &format!("{} a type that borrows nothing", self.verb));
+        }
+    }
+
+    fn visit_type_impl_trait(&mut self, ty: &'ast syn::TypeImplTrait) {
+        self.reject(ty, "`impl Trait` names no type to decode into: write the type");
+    }
+
+    fn visit_type(&mut self, ty: &'ast Type) {
+        if let Type::Ptr(_) | Type::Slice(_) | Type::TraitObject(_) | Type::Infer(_) = ty {
+            self.reject(ty, "write an owned type");
+            return;
+        }
+        visit::visit_type(self, ty);
+    }
+}
+
+/// A type about as its author wrote it.
+fn spell(tokens: impl ToTokens) -> String {
+    let mut text = tokens.to_token_stream().to_string();
+    for (spaced, tight) in [("& ", "&"), (" <", "<"), ("< ", "<"), (" >", ">"), (" :: ", "::"), (" ,", ",")] {
+        text = text.replace(spaced, tight);
+    }
+    text
+}

@@ -1,0 +1,444 @@
+//! `#[task]`, without any runtime: what it registers, and bodies run from encoded arguments.
+
+#![forbid(unsafe_code)]
+#![deny(missing_docs, warnings)]
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use celeriac::task::registry::Registry;
+use celeriac::task::{
+    Arguments, Body, Durability, HookEvent, Outcome, Task as TaskTrait, TaskDefinition, TaskKind, TaskOptions,
+};
+use celeriac::{Context, TaskError, task};
+use serde::{Deserialize, Serialize};
+
+/// An error with a cause.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}")]
+pub struct MailError {
+    what: &'static str,
+    #[source]
+    cause: Option<std::num::ParseIntError>,
+}
+
+fn mail_error(what: &'static str) -> MailError {
+    MailError { what, cause: "x".parse::<u8>().err() }
+}
+
+fn is_busy(error: &MailError) -> bool {
+    error.what == "busy"
+}
+
+/// All options.
+#[task(
+    name = "mail.send",
+    queue = "email",
+    priority = 255,
+    max_retries = 7,
+    default_retry_delay = 1.5,
+    retry_backoff = false,
+    retry_backoff_max = "1h30m",
+    retry_jitter = false,
+    autoretry = false,
+    retry_if = is_busy,
+    acks_late = false,
+    soft_time_limit = "30s",
+    time_limit = 60,
+    expires = "2d",
+    ignore_result,
+    result_expires = "6h",
+    durability = "memory",
+    before_start = record,
+    on_success = record,
+    on_retry = hooks::record,
+    on_failure = crate::record
+)]
+pub async fn send_email(user: u64, fail: Option<String>) -> Result<String, MailError> {
+    tokio::task::yield_now().await;
+    match fail.as_deref() {
+        None => Ok(format!("sent to {user}")),
+        Some("busy") => Err(mail_error("busy")),
+        Some(_) => Err(mail_error("no such user")),
+    }
+}
+
+static RECORDED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn record(ctx: &Context, event: &HookEvent) {
+    RECORDED.lock().unwrap().push(format!("{} {event:?}", ctx.id().as_str().len()));
+}
+
+mod hooks {
+    pub(super) use super::record;
+}
+
+#[task]
+async fn nothing() {}
+
+#[task]
+#[allow(clippy::unused_unit)]
+fn nothing_cpu() -> () {}
+
+#[task]
+fn double(n: u32) -> u32 {
+    n * 2
+}
+
+#[task]
+fn fails(n: u32) -> Result<u32, MailError> {
+    if n == 0 { Err(mail_error("zero")) } else { Ok(n) }
+}
+
+#[task]
+async fn with_context(ctx: Context, n: u32) -> String {
+    format!("{n} {}", ctx.attempt())
+}
+
+#[task]
+async fn with_context_ref(ctx: &Context, mut text: String) -> String {
+    tokio::task::yield_now().await;
+    text.push_str(&ctx.retries().to_string());
+    text
+}
+
+#[task]
+fn context_only(ctx: &celeriac::task::Context) -> Result<u32, TaskError> {
+    ctx.check()?;
+    Ok(ctx.attempt())
+}
+
+#[task]
+async fn not_send(n: u32) -> u32 {
+    let rc = std::rc::Rc::new(n);
+    tokio::task::yield_now().await;
+    *rc
+}
+
+#[task]
+fn by_alias(missing: bool) -> std::io::Result<()> {
+    if missing { Err(std::io::ErrorKind::NotFound.into()) } else { Ok(()) }
+}
+
+#[task]
+fn says_itself() -> Result<(), TaskError> {
+    Err(TaskError::reject("not mine"))
+}
+
+#[task]
+fn a_map() -> HashMap<String, f64> {
+    HashMap::from([("a".to_owned(), 1.5)])
+}
+
+/// Names that the generated code uses itself must not clash.
+#[task]
+#[allow(clippy::too_many_arguments)]
+fn shadows(
+    context: u8,
+    arguments: u8,
+    returned: u8,
+    a0: u8,
+    error: u8,
+    options: u8,
+    s: u8,
+    delay: u8,
+) -> u32 {
+    [context, arguments, returned, a0, error, options, s, delay].iter().map(|n| u32::from(*n)).sum()
+}
+
+#[task]
+fn delay() -> u8 {
+    1
+}
+
+#[task]
+fn r#type(r#match: u8) -> u8 {
+    r#match
+}
+
+#[task]
+#[rustfmt::skip]
+#[allow(clippy::too_many_arguments, clippy::many_single_char_names)]
+fn sixteen(
+    a: u8, b: u8, c: u8, d: u8, e: u8, f: u8, g: u8, h: u8, i: u8, j: u8, k: u8, l: u8, m: u8, n: u8, o: u8, p: u8,
+) -> u8 {
+    a + b + c + d + e + f + g + h + i + j + k + l + m + n + o + p
+}
+
+#[task]
+#[cfg(any())]
+fn compiled_out(n: TypeThatDoesNotExist) {}
+
+#[task]
+#[deprecated = "use double"]
+fn old(n: u32) -> u32 {
+    n
+}
+
+/// Their own `Task`, which the module's `Task` must not hide.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Task {
+    n: u8,
+}
+
+#[task]
+fn own_type(task: Task, more: Vec<Task>, same: self::Task) -> Task {
+    Task { n: task.n + same.n + more.iter().map(|t| t.n).sum::<u8>() }
+}
+
+mod deep {
+    pub(crate) mod inner {
+        use celeriac::task;
+        use std::collections::BTreeMap as Tree;
+
+        #[task]
+        pub(crate) fn relative(form: super::super::Task, tree: Tree<String, u8>) -> super::super::Task {
+            super::super::Task { n: form.n + tree["a"] }
+        }
+
+        #[task]
+        pub(in super::super) fn restricted() -> u8 {
+            1
+        }
+
+        #[task]
+        pub(super) fn near() -> u8 {
+            2
+        }
+
+        #[task]
+        #[allow(clippy::needless_pub_self)]
+        pub(self) fn own() -> u8 {
+            3
+        }
+
+        pub(super) fn own_name() -> &'static str {
+            <own::Task as celeriac::task::Task>::NAME
+        }
+    }
+
+    pub(crate) fn names() -> [&'static str; 2] {
+        [<inner::near::Task as celeriac::task::Task>::NAME, inner::own_name()]
+    }
+
+    // One `use` brings in the function and the module.
+    pub(crate) use inner::relative;
+}
+
+macro_rules! adder {
+    ($name:ident, $t:ty) => {
+        #[task]
+        fn $name(a: $t, b: $t) -> $t {
+            a + b
+        }
+    };
+}
+adder!(add_u8, u8);
+adder!(add_i64, i64);
+
+fn definition(name: &str) -> &'static TaskDefinition {
+    let registry = Registry::discover().unwrap();
+    registry.get(name).unwrap_or_else(|| panic!("no {name} among {:?}", registry.names()))
+}
+
+fn run_encoded(name: &str, arguments: &Arguments) -> Outcome {
+    match definition(name).body {
+        Body::Io(body) => futures_executor::block_on(body(Context::detached(), arguments)?),
+        Body::Cpu(body) => body(Context::detached(), arguments),
+    }
+}
+
+/// Runs a task of this file on positional arguments.
+fn run(name: &str, args: &str) -> Result<String, String> {
+    let arguments = Arguments { args: args.to_owned(), kwargs: String::new() };
+    let name = if name.contains('.') { name.to_owned() } else { format!("task_macro::{name}") };
+    run_encoded(&name, &arguments).map_err(|e| e.to_string())
+}
+
+fn ok(json: &str) -> Result<String, String> {
+    Ok(json.to_owned())
+}
+
+#[test]
+fn every_option_arrives() {
+    let options = (definition("mail.send").options)();
+    assert_eq!(options.queue.as_deref(), Some("email"));
+    assert_eq!(options.priority, 255);
+    assert_eq!(options.retry.max_retries, 7);
+    assert_eq!(options.retry.delay, Duration::from_millis(1500));
+    assert!(!options.retry.backoff);
+    assert_eq!(options.retry.max_delay, Duration::from_secs(5400));
+    assert!(!options.retry.jitter);
+    assert!(!options.autoretry);
+    assert!(!options.acks_late);
+    assert_eq!(options.soft_time_limit, Some(Duration::from_secs(30)));
+    assert_eq!(options.time_limit, Some(Duration::from_secs(60)));
+    assert_eq!(options.expires, Some(Duration::from_secs(2 * 86400)));
+    assert!(options.ignore_result);
+    assert_eq!(options.result_expires, Duration::from_secs(6 * 3600));
+    assert_eq!(options.durability, Durability::Memory);
+    assert_eq!(send_email::Task::options(), options);
+}
+
+#[test]
+fn no_option_means_the_defaults() {
+    let task = definition("task_macro::nothing");
+    assert_eq!((task.options)(), TaskOptions::default());
+    let hooks = (task.hooks)();
+    assert!(hooks.before_start.is_none() && hooks.on_success.is_none());
+    assert!(hooks.on_retry.is_none() && hooks.on_failure.is_none());
+}
+
+#[test]
+fn hooks_are_called_through_the_definition() {
+    let hooks = (definition("mail.send").hooks)();
+    let ctx = Context::detached();
+    for (hook, event) in [
+        (hooks.before_start, HookEvent::BeforeStart),
+        (hooks.on_success, HookEvent::Success("1".into())),
+        (hooks.on_retry, HookEvent::Retry(vec!["a".into()])),
+        (hooks.on_failure, HookEvent::Failure(vec!["b".into()])),
+    ] {
+        hook.unwrap()(&ctx, &event);
+    }
+    let expected = ["36 BeforeStart", "36 Success(\"1\")", "36 Retry([\"a\"])", "36 Failure([\"b\"])"];
+    assert_eq!(*RECORDED.lock().unwrap(), expected);
+}
+
+#[test]
+fn names_params_kinds_and_places() {
+    assert_eq!(send_email::Task::NAME, "mail.send");
+    assert_eq!(send_email::Task::PARAMS, ["user", "fail"]);
+    assert_eq!(double::Task::NAME, "task_macro::double");
+    assert_eq!(deep::relative::Task::NAME, "task_macro::deep::inner::relative");
+    assert_eq!(deep::inner::restricted::Task::NAME, "task_macro::deep::inner::restricted");
+    assert_eq!(deep::names(), ["task_macro::deep::inner::near", "task_macro::deep::inner::own"]);
+    assert_eq!(r#type::Task::NAME, "task_macro::type");
+    assert_eq!(r#type::Task::PARAMS, ["match"]);
+    assert!(context_only::Task::PARAMS.is_empty());
+    assert_eq!(with_context::Task::PARAMS, ["n"]);
+    assert_eq!(sixteen::Task::PARAMS.len(), 16);
+
+    let task = definition("mail.send");
+    assert_eq!((task.params, task.kind), (send_email::Task::PARAMS, TaskKind::Io));
+    assert!(matches!(task.body, Body::Io(_)));
+    let task = definition("task_macro::double");
+    assert_eq!(task.kind, TaskKind::Cpu);
+    assert!(matches!(task.body, Body::Cpu(_)));
+    let (file, line) = task.location.rsplit_once(':').unwrap();
+    assert!(file.ends_with("task_macro.rs"), "{file}");
+    let source = include_str!("task_macro.rs").lines().skip(line.parse::<usize>().unwrap() - 1);
+    assert_eq!(source.take(2).collect::<Vec<_>>(), ["#[task]", "fn double(n: u32) -> u32 {"]);
+    assert!(Registry::discover().unwrap().get("task_macro::compiled_out").is_none());
+}
+
+#[test]
+fn bodies_run_from_encoded_arguments() {
+    assert_eq!(run("mail.send", "[42, null]"), ok("\"sent to 42\""));
+    assert_eq!(run("mail.send", "[42]"), ok("\"sent to 42\""));
+    assert_eq!(run("nothing", "[]"), ok("null"));
+    assert_eq!(run("nothing_cpu", ""), ok("null"));
+    assert_eq!(run("double", "[21]"), ok("42"));
+    assert_eq!(run("fails", "[1]"), ok("1"));
+    assert_eq!(run("with_context", "[7]"), ok("\"7 1\""));
+    assert_eq!(run("with_context_ref", "[\"n\"]"), ok("\"n0\""));
+    assert_eq!(run("context_only", "[]"), ok("1"));
+    assert_eq!(run("not_send", "[5]"), ok("5"));
+    assert_eq!(run("by_alias", "[false]"), ok("null"));
+    assert_eq!(run("a_map", "[]"), ok("{\"a\":1.5}"));
+    assert_eq!(run("shadows", "[1,2,3,4,5,6,7,8]"), ok("36"));
+    assert_eq!(run("delay", "[]"), ok("1"));
+    assert_eq!(run("type", "[9]"), ok("9"));
+    assert_eq!(run("sixteen", "[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]"), ok("16"));
+    assert_eq!(run("old", "[3]"), ok("3"));
+    assert_eq!(run("own_type", r#"[{"n":1},[{"n":2},{"n":3}],{"n":4}]"#), ok(r#"{"n":10}"#));
+    assert_eq!(run("deep::inner::relative", r#"[{"n":1},{"a":2}]"#), ok(r#"{"n":3}"#));
+    assert_eq!(run("add_u8", "[1,2]"), ok("3"));
+    assert_eq!(run("add_i64", "[-1,-2]"), ok("-3"));
+}
+
+#[test]
+fn keyword_arguments_find_their_parameters() {
+    let by_name = Arguments { args: "[1]".into(), kwargs: r#"{"fail":"busy"}"#.into() };
+    assert!(run_encoded("mail.send", &by_name).unwrap_err().to_string().starts_with("busy"));
+    let by_name = Arguments { args: "[]".into(), kwargs: r#"{"user":1}"#.into() };
+    assert_eq!(run_encoded("mail.send", &by_name).unwrap(), "\"sent to 1\"");
+    let by_name = Arguments { args: "[]".into(), kwargs: r#"{"match":4}"#.into() };
+    assert_eq!(run_encoded("task_macro::type", &by_name).unwrap(), "4");
+}
+
+#[test]
+fn errors_come_with_their_causes() {
+    let cause = "invalid digit found in string";
+    assert_eq!(run("fails", "[0]"), Err(format!("zero: {cause}")));
+    assert_eq!(run("mail.send", "[1,\"busy\"]"), Err(format!("busy: {cause}")));
+    assert_eq!(run("by_alias", "[true]"), Err("entity not found".into()));
+    assert_eq!(run("says_itself", "[]"), Err("rejected: not mine".into()));
+}
+
+#[test]
+fn the_predicate_says_what_is_transient() {
+    let ended =
+        |name: &str, arguments: &Arguments| format!("{:?}", run_encoded(name, arguments).unwrap_err());
+    let mail = |fail: &str| ended("mail.send", &Arguments::encode(&(1, fail)).unwrap());
+    assert!(mail("busy").contains("transient: Some(true)"));
+    assert!(mail("gone").contains("transient: Some(false)"));
+    assert!(ended("task_macro::fails", &Arguments::encode(&(0,)).unwrap()).contains("transient: None"));
+}
+
+#[test]
+fn what_does_not_decode_is_rejected_before_the_body() {
+    for (name, args, what) in [
+        ("double", "[\"x\"]", "rejected: the arguments (n=\"x\") do not decode as (u32,)"),
+        ("double", "[]", "rejected: the arguments (n=null) do not decode"),
+        ("double", "[1,2]", "rejected: 2 positional arguments were given, but the task takes (n)"),
+        ("nothing", "[1]", "rejected: 1 positional arguments were given, but the task takes ()"),
+        ("nothing_cpu", "{}", "rejected: the positional arguments are not a JSON array"),
+        ("with_context", "[-1]", "rejected: the arguments (n=-1) do not decode as (u32,)"),
+    ] {
+        let error = run(name, args).unwrap_err();
+        assert!(error.starts_with(what), "{error}");
+    }
+    // For an async body it is the call that fails, not the future.
+    let Body::Io(body) = definition("mail.send").body else { panic!("not async") };
+    assert!(body(Context::detached(), &Arguments::default()).is_err());
+}
+
+#[test]
+fn the_function_is_still_a_function() {
+    assert_eq!(double(4), 8);
+    assert_eq!(futures_executor::block_on(send_email(1, None)).unwrap(), "sent to 1");
+    let ctx = Context::detached();
+    assert_eq!(futures_executor::block_on(with_context_ref(&ctx, "a".into())), "a0");
+    assert_eq!(context_only(&ctx).unwrap(), 1);
+    assert_eq!(deep::relative(Task { n: 1 }, [("a".to_owned(), 1)].into()), Task { n: 2 });
+}
+
+/// `s` and `delay` take the arguments without the context, and their types are those of the function's module.
+#[test]
+fn signatures_are_typed() {
+    let _: celeriac::task::Signature<with_context::Task> = with_context::s(1);
+    let _: celeriac::task::Signature<deep::relative::Task> = deep::relative::s(Task { n: 1 }, [].into());
+    let _: celeriac::task::Enqueue<send_email::Task> = send_email::delay(1, Some("busy".into()));
+    let _: celeriac::task::Enqueue<shadows::Task> = shadows::delay(1, 2, 3, 4, 5, 6, 7, 8);
+    let _: celeriac::task::Enqueue<nothing::Task> = nothing::delay();
+    let _: celeriac::task::Enqueue<delay::Task> = delay::delay();
+    let _: celeriac::task::Enqueue<own_type::Task> = own_type::delay(Task { n: 1 }, vec![], Task { n: 1 });
+}
+
+#[test]
+fn without_a_runtime_delay_says_so() {
+    let error = double::delay(1).wait().unwrap_err();
+    assert_eq!(error, celeriac::EnqueueError::NotRunning);
+}
+
+#[test]
+fn a_task_of_plain_types_works_inside_a_function_too() {
+    #[task]
+    fn local(n: Vec<u8>) -> usize {
+        n.len()
+    }
+    assert_eq!(run("local", "[[1,2]]"), ok("2"));
+    let _ = local::s(vec![]);
+}
