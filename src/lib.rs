@@ -13,6 +13,7 @@ pub mod task;
 #[cfg(feature = "cli")]
 pub mod cli;
 
+pub use app::{Builder, Celeriac};
 pub use celeriac_macros::task;
 pub use task::{AsyncResult, Context, EnqueueError, GetError, Receipt, State, TaskError, TaskId};
 

@@ -275,6 +275,13 @@ impl Queue {
     }
 }
 
+impl Drop for Queue {
+    /// A queue that dies takes its runs with it, so that its successor has all slots for itself.
+    fn drop(&mut self) {
+        self.force.cancel();
+    }
+}
+
 impl Actor for Queue {
     type Context = Context<Self>;
 

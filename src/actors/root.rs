@@ -16,6 +16,8 @@ use crate::app::catalogue::QueueRow;
 use crate::core::{Intensity, RestartVerdict, Restarts};
 use crate::task::clock::now;
 
+/// How often expired results are deleted.
+const SWEEP: Duration = Duration::from_secs(60);
 /// How often arbiters are asked whether they are alive, and when a silent one is reported.
 const PING: Duration = Duration::from_secs(1);
 const SILENT: Duration = Duration::from_secs(5);
@@ -163,6 +165,14 @@ impl Actor for Root {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(PING, |root, _| root.watch());
+        ctx.run_interval(SWEEP, |root, _| {
+            let store = Arc::clone(&root.runtime.store);
+            actix_rt::spawn(async move {
+                if let Err(error) = store.sweep(now()).await {
+                    tracing::warn!(%error, "expired results could not be deleted; trying again in a minute");
+                }
+            });
+        });
     }
 }
 

@@ -1,3 +1,11 @@
 //! The application: configuration, start, handle, shutdown.
 
+mod builder;
 pub mod catalogue;
+mod handle;
+mod routing;
+mod shutdown;
+
+pub use builder::{Builder, StartError};
+pub use handle::{Celeriac, ControlError};
+pub use shutdown::ShutdownReport;

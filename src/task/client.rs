@@ -153,6 +153,9 @@ pub enum GetError {
         "no task of id `{0}` waits, runs or left a result: it was never accepted here, or its result was not kept, was forgotten, or has expired"
     )]
     Unknown(TaskId),
+    /// The task keeps no result (`ignore_result`), so there is nothing to wait for.
+    #[error("task {0} keeps no result: it, or its call, says `ignore_result`")]
+    NotKept(TaskId),
     /// It ended without a value; the record says how.
     #[error("task {} ended as {}: {}", .0.id, .0.state, .0.errors.join(": "))]
     Ended(Box<TaskResult>),

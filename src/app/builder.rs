@@ -1,0 +1,215 @@
+//! How a runtime is put together.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::catalogue::{Catalogue, CatalogueErrors, QueueRow};
+use super::handle::{Celeriac, Inner};
+use super::routing::Routing;
+use crate::actors::root::Tree;
+use crate::actors::runtime::Runtime;
+use crate::actors::{FailureHook, WorkerHook};
+use crate::broker::embedded::EmbeddedOptions;
+use crate::broker::{Broker, BrokerError, EmbeddedBroker, MemoryBroker};
+use crate::store::{EmbeddedStore, MemoryStore, Store};
+use crate::task::registry::{DuplicateTask, Registry};
+use crate::task::{Context, HookEvent};
+
+/// Why a runtime did not start; the text says what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The catalogue has mistakes.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueErrors),
+    /// Two tasks of one name.
+    #[error(transparent)]
+    DuplicateTask(#[from] DuplicateTask),
+    /// The broker or store did not open.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// No threads to be had.
+    #[error("the actor system did not start: {0}")]
+    System(std::io::Error),
+}
+
+/// Where messages and results are kept.
+enum Keeping {
+    Embedded(PathBuf),
+    Memory,
+    Given(Arc<dyn Broker>, Arc<dyn Store>),
+}
+
+/// Puts a runtime together; [`Celeriac::builder`] makes one.
+///
+/// ```no_run
+/// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+/// use celeriac::Celeriac;
+/// let celeriac = Celeriac::builder().catalogue_file("celeriac.toml").directory("data").start().await?;
+/// # celeriac.shutdown().await?;
+/// # Ok(()) }
+/// ```
+#[must_use = "nothing runs until `.start().await`"]
+pub struct Builder {
+    catalogue: Catalogue,
+    file: Option<PathBuf>,
+    environment: Option<String>,
+    keeping: Keeping,
+    embedded: EmbeddedOptions,
+    max_message_size: usize,
+    arbiters: usize,
+    grace: Duration,
+    on_failure: Option<Box<FailureHook>>,
+    on_worker_start: Option<Box<WorkerHook>>,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        Self {
+            catalogue: Catalogue::new(),
+            file: None,
+            environment: None,
+            keeping: Keeping::Embedded(PathBuf::from("celeriac-data")),
+            embedded: EmbeddedOptions::default(),
+            max_message_size: 64 << 10,
+            arbiters: std::thread::available_parallelism().map_or(1, usize::from),
+            grace: Duration::from_secs(30),
+            on_failure: None,
+            on_worker_start: None,
+        }
+    }
+
+    /// The queues, from a catalogue built in code. Replaces what was set before.
+    pub fn catalogue(mut self, catalogue: Catalogue) -> Self {
+        self.catalogue = catalogue;
+        self.file = None;
+        self
+    }
+
+    /// The queues, from a file; read at start.
+    pub fn catalogue_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.file = Some(path.into());
+        self
+    }
+
+    /// Which `[environment.…]` of the catalogue applies.
+    pub fn environment(mut self, name: impl Into<String>) -> Self {
+        self.environment = Some(name.into());
+        self
+    }
+
+    /// One more queue.
+    pub fn queue(mut self, row: QueueRow) -> Self {
+        self.catalogue = self.catalogue.with_queue(row);
+        self
+    }
+
+    /// The directory of the embedded store. Default `celeriac-data` in the working directory.
+    pub fn directory(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.keeping = Keeping::Embedded(dir.into());
+        self
+    }
+
+    /// Keeps everything in memory: gone with the process.
+    pub fn in_memory(mut self) -> Self {
+        self.keeping = Keeping::Memory;
+        self
+    }
+
+    /// Another broker and store.
+    pub fn broker(mut self, broker: Arc<dyn Broker>, store: Arc<dyn Store>) -> Self {
+        self.keeping = Keeping::Given(broker, store);
+        self
+    }
+
+    /// How the embedded store behaves.
+    pub fn embedded_options(mut self, options: EmbeddedOptions) -> Self {
+        self.embedded = options;
+        self
+    }
+
+    /// The most that a task's arguments may take, in bytes. Default 64 KiB: a message carries ids, not objects.
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.max_message_size = bytes;
+        self
+    }
+
+    /// Event loops to spread the queues over, each a thread. Default: one a core.
+    pub fn arbiters(mut self, arbiters: usize) -> Self {
+        self.arbiters = arbiters;
+        self
+    }
+
+    /// How long a shutdown waits for running tasks. Default 30 s.
+    pub fn shutdown_grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Called for every task that fails for good.
+    pub fn on_failure(mut self, hook: impl Fn(&Context, &HookEvent) + Send + Sync + 'static) -> Self {
+        self.on_failure = Some(Box::new(hook));
+        self
+    }
+
+    /// Called in each worker when it starts, with its queue and slot; it must not block. If it panics, the worker has
+    /// died, and the queue's restart intensity decides what follows.
+    pub fn on_worker_start(mut self, hook: impl Fn(&str, usize) + Send + Sync + 'static) -> Self {
+        self.on_worker_start = Some(Box::new(hook));
+        self
+    }
+
+    /// Starts the runtime on threads of its own, and makes it the one that `delay` uses.
+    ///
+    /// # Errors
+    /// A wrong catalogue (all its mistakes at once), two tasks of one name, a store that does not open.
+    pub async fn start(self) -> Result<Celeriac, StartError> {
+        let registry = Registry::discover()?;
+        let catalogue = self.read_catalogue()?;
+        let routing = Routing::new(catalogue, &registry);
+        let (broker, store): (Arc<dyn Broker>, Arc<dyn Store>) = match self.keeping {
+            Keeping::Given(broker, store) => (broker, store),
+            Keeping::Memory => {
+                let store = Arc::new(MemoryStore::default());
+                (Arc::new(MemoryBroker::new(Arc::clone(&store))), store)
+            }
+            Keeping::Embedded(dir) => {
+                let options = self.embedded;
+                let broker = blocking::unblock(move || EmbeddedBroker::open(dir, options)).await?;
+                (Arc::new(broker.clone()), Arc::new(EmbeddedStore::new(broker)))
+            }
+        };
+        for row in &routing.catalogue().queues {
+            broker.declare(&row.name).await?;
+        }
+        let runtime = Arc::new(Runtime {
+            broker,
+            store,
+            registry,
+            on_failure: self.on_failure,
+            on_worker_start: self.on_worker_start,
+        });
+        let rows = routing.catalogue().queues.clone();
+        let (tree, up) = Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
+        up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
+        let inner = Inner::new(runtime, routing, tree, self.max_message_size, self.grace);
+        Ok(Celeriac::started(inner))
+    }
+
+    fn read_catalogue(&self) -> Result<Catalogue, CatalogueErrors> {
+        let mut catalogue = self.catalogue.clone();
+        if let Some(file) = &self.file {
+            let mut read = Catalogue::load(file)?;
+            for row in catalogue.queues.drain(..) {
+                read = read.with_queue(row);
+            }
+            catalogue = read;
+        }
+        if let Some(environment) = &self.environment {
+            catalogue = catalogue.for_environment(environment)?;
+        }
+        catalogue.validate()?;
+        Ok(catalogue)
+    }
+}

@@ -1,0 +1,400 @@
+//! The handle on a running runtime.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::Addr;
+use async_trait::async_trait;
+
+use super::builder::Builder;
+use super::catalogue::Catalogue;
+use super::routing::Routing;
+use super::shutdown::{self, ShutdownReport};
+use crate::actors::QueueStatus;
+use crate::actors::queue::{GetStatus, Look, Queue, Revoke, Steer};
+use crate::actors::root::{Queues, Tree};
+use crate::actors::runtime::Runtime;
+use crate::broker::{BrokerError, DeadLetter, Place, Removal};
+use crate::store::StoreError;
+use crate::task::clock::now;
+use crate::task::{
+    self, Client, EnqueueError, GetError, Judge, Message, NewTask, Receipt, State, TaskId, TaskResult, Verdict,
+};
+
+/// A running task runtime: enqueues, results, and the operator's levers. A handle; clones are the same runtime, and it
+/// may be used from any thread.
+///
+/// ```no_run
+/// # use celeriac::{Celeriac, task};
+/// #[task]
+/// async fn greet(name: String) -> String {
+///     format!("hello {name}")
+/// }
+///
+/// #[tokio::main]
+/// async fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let celeriac = Celeriac::builder().start().await?;
+///     let greeting = greet::delay("world".into()).await?;
+///     println!("{}", greeting.get(std::time::Duration::from_secs(5)).await?);
+///     celeriac.shutdown().await?;
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone)]
+pub struct Celeriac {
+    inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) runtime: Arc<Runtime>,
+    routing: Routing,
+    pub(super) queues: Queues,
+    pub(super) tree: Mutex<Option<Tree>>,
+    max_message_size: usize,
+    pub(super) grace: Duration,
+    pub(super) closing: AtomicBool,
+}
+
+/// Why a lever did not move.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// No such queue.
+    #[error("no queue `{queue}`; there are: {known}")]
+    UnknownQueue {
+        /// The name.
+        queue: String,
+        /// The names that exist.
+        known: String,
+    },
+    /// The queue's actor does not answer: it is being built anew, or the runtime has shut down.
+    #[error("queue `{0}` does not answer: its actor is being restarted, or the runtime has shut down; try again")]
+    NotAnswering(String),
+    /// A queue needs at least one worker; `pause` stops it.
+    #[error("a queue needs at least one worker; use `pause` to stop it")]
+    NoWorkers,
+    /// The broker failed.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Celeriac {
+    /// Puts a runtime together.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(super) fn started(inner: Inner) -> Self {
+        let inner = Arc::new(inner);
+        task::set_current(Some(Arc::clone(&inner) as Arc<dyn Client>));
+        Self { inner }
+    }
+
+    /// The catalogue in force.
+    pub fn catalogue(&self) -> &Catalogue {
+        self.inner.routing.catalogue()
+    }
+
+    /// This runtime as the destination of [`Signature::send`](crate::task::Signature::send), or for calls by name.
+    pub fn client(&self) -> Arc<dyn Client> {
+        Arc::clone(&self.inner) as Arc<dyn Client>
+    }
+
+    /// All queues as they are now, in the catalogue's order.
+    ///
+    /// # Errors
+    /// A queue or the broker does not answer.
+    pub async fn queues(&self) -> Result<Vec<QueueStatus>, ControlError> {
+        let mut all = Vec::new();
+        for row in &self.catalogue().queues {
+            all.push(self.queue(&row.name).await?);
+        }
+        Ok(all)
+    }
+
+    /// One queue as it is now.
+    ///
+    /// # Errors
+    /// There is no such queue, or it does not answer.
+    pub async fn queue(&self, name: &str) -> Result<QueueStatus, ControlError> {
+        let (name, queue) = self.find(name)?;
+        let counts = self.inner.runtime.broker.counts(&name).await?;
+        queue.send(GetStatus(counts)).await.map(|status| *status).map_err(|_| ControlError::NotAnswering(name))
+    }
+
+    /// Starts nothing more in a queue; what runs goes on. Lasts until [`resume`](Self::resume) or a restart.
+    ///
+    /// # Errors
+    /// There is no such queue, or it does not answer.
+    pub async fn pause(&self, queue: &str) -> Result<(), ControlError> {
+        self.steer(queue, Steer::Pause).await
+    }
+
+    /// Lets a paused queue go on.
+    ///
+    /// # Errors
+    /// There is no such queue, or it does not answer.
+    pub async fn resume(&self, queue: &str) -> Result<(), ControlError> {
+        self.steer(queue, Steer::Resume).await
+    }
+
+    /// Gives a queue so many workers, now. With fewer, running tasks go on, and nothing starts until they fit.
+    ///
+    /// # Errors
+    /// There is no such queue, it does not answer, or `workers` is 0.
+    pub async fn resize(&self, queue: &str, workers: usize) -> Result<(), ControlError> {
+        if workers == 0 {
+            return Err(ControlError::NoWorkers);
+        }
+        self.steer(queue, Steer::Resize(workers)).await
+    }
+
+    async fn steer(&self, queue: &str, steer: Steer) -> Result<(), ControlError> {
+        let (name, queue) = self.find(queue)?;
+        queue.send(steer).await.map_err(|_| ControlError::NotAnswering(name))
+    }
+
+    fn find(&self, queue: &str) -> Result<(String, Addr<Queue>), ControlError> {
+        let Some(row) = self.catalogue().queue(queue) else {
+            let known: Vec<_> = self.catalogue().queues.iter().map(|row| row.name.as_str()).collect();
+            return Err(ControlError::UnknownQueue { queue: queue.to_owned(), known: known.join(", ") });
+        };
+        let name = row.name.clone();
+        let address = self.inner.queues.get(&name).map(|address| address.clone());
+        address.map(|address| (name.clone(), address)).ok_or(ControlError::NotAnswering(name))
+    }
+
+    /// The dead letters, oldest first, up to `limit`.
+    ///
+    /// # Errors
+    /// The broker does not answer.
+    pub async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, ControlError> {
+        Ok(self.inner.runtime.broker.dead_letters(limit).await?)
+    }
+
+    /// Puts a dead letter back into its queue; `false`: there is none of that id.
+    ///
+    /// # Errors
+    /// The broker does not answer.
+    pub async fn revive(&self, id: &TaskId) -> Result<bool, ControlError> {
+        Ok(self.inner.runtime.broker.revive(id).await?)
+    }
+
+    /// Deletes expired results now; a minute-by-minute sweep does it anyway. Says how many went.
+    ///
+    /// # Errors
+    /// The store does not answer.
+    pub async fn sweep_results(&self) -> Result<usize, ControlError> {
+        Ok(self.inner.runtime.store.sweep(now()).await?)
+    }
+
+    /// Ends the runtime within its grace (see [`Builder::shutdown_grace`]): takes nothing new, starts nothing more, waits
+    /// for what runs, tells it towards the end, and hands back what is left; no attempt is burnt. The second call waits
+    /// for nothing.
+    ///
+    /// # Errors
+    /// What was settled last may not be safe on disk; those tasks run again.
+    pub async fn shutdown(&self) -> Result<ShutdownReport, BrokerError> {
+        let grace = self.inner.grace;
+        self.shutdown_within(grace).await
+    }
+
+    /// As [`shutdown`](Self::shutdown), with another grace.
+    ///
+    /// # Errors
+    /// What was settled last may not be safe on disk; those tasks run again.
+    pub async fn shutdown_within(&self, grace: Duration) -> Result<ShutdownReport, BrokerError> {
+        let client = Arc::clone(&self.inner) as Arc<dyn Client>;
+        if task::current().is_some_and(|current| Arc::ptr_eq(&current, &client)) {
+            task::set_current(None);
+        }
+        shutdown::run(&self.inner, grace).await
+    }
+
+    /// Waits for SIGTERM, SIGINT or Ctrl-C, then shuts down.
+    ///
+    /// # Errors
+    /// Signals cannot be waited for, or as in [`shutdown`](Self::shutdown).
+    pub async fn run_until_signal(&self) -> Result<ShutdownReport, BrokerError> {
+        shutdown::signal().await.map_err(|e| BrokerError::Io(format!("signals cannot be waited for: {e}")))?;
+        self.shutdown().await
+    }
+}
+
+impl Inner {
+    pub(super) fn new(
+        runtime: Arc<Runtime>,
+        routing: Routing,
+        tree: Tree,
+        max_message_size: usize,
+        grace: Duration,
+    ) -> Self {
+        Self {
+            runtime,
+            routing,
+            queues: Arc::clone(&tree.queues),
+            tree: Mutex::new(Some(tree)),
+            max_message_size,
+            grace,
+            closing: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn take_tree(&self) -> Option<Tree> {
+        self.tree.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    pub(super) fn addresses(&self) -> Vec<Addr<Queue>> {
+        self.queues.iter().map(|entry| entry.value().clone()).collect()
+    }
+
+    fn message(&self, call: NewTask) -> Result<Message, EnqueueError> {
+        let NewTask { task, arguments, options, id, countdown, eta, expires_at, headers, .. } = call;
+        let size = arguments.len();
+        if size > self.max_message_size {
+            return Err(EnqueueError::TooLarge { task, size, limit: self.max_message_size });
+        }
+        let id = id.unwrap_or_else(TaskId::new);
+        let len = id.as_str().len();
+        if !(1..=255).contains(&len) {
+            return Err(EnqueueError::BadId { len });
+        }
+        let queue = self.routing.queue(&task, options.queue.as_deref())?.to_owned();
+        let now = now();
+        Ok(Message {
+            id,
+            task,
+            arguments,
+            queue,
+            priority: options.priority,
+            eta: eta.or_else(|| countdown.map(|delay| now + delay)),
+            expires: expires_at.or_else(|| options.expires.map(|after| now + after)),
+            enqueued_at: now,
+            first_started_at: None,
+            retries: 0,
+            crashes: 0,
+            continuations: 0,
+            retry: options.retry,
+            autoretry: options.autoretry,
+            soft_time_limit: options.soft_time_limit,
+            time_limit: options.time_limit,
+            acks_late: options.acks_late,
+            ignore_result: options.ignore_result,
+            result_expires: options.result_expires,
+            durability: options.durability,
+            headers,
+            last_errors: Vec::new(),
+        })
+    }
+
+    /// Asks the queues which of them has this task; only tasks acknowledged early are nowhere else.
+    async fn look(&self, id: &TaskId, queue: Option<&str>) -> Option<(State, bool)> {
+        let queues = match queue {
+            Some(name) => self.queues.get(name).map(|q| q.value().clone()).into_iter().collect(),
+            None => self.addresses(),
+        };
+        for queue in queues {
+            if let Ok(Some(found)) = queue.send(Look(id.clone())).await {
+                return Some(found);
+            }
+        }
+        None
+    }
+
+    /// The state of a task that is not over, and whether its result will be kept; `None`: nobody has it.
+    async fn unfinished(&self, id: &TaskId) -> Result<Option<(State, bool)>, GetError> {
+        match self.runtime.broker.find(id).await.map_err(store_error)? {
+            Some(Place::Waiting(message)) => {
+                let state = if message.retries > 0 { State::Retry } else { State::Pending };
+                Ok(Some((state, !message.ignore_result)))
+            }
+            Some(Place::Delivered { queue }) => {
+                Ok(Some(self.look(id, Some(&queue)).await.unwrap_or((State::Received, true))))
+            }
+            None => Ok(self.look(id, None).await),
+        }
+    }
+
+    async fn stored(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError> {
+        self.runtime.store.get(id, now()).await.map_err(|e| GetError::Store(e.to_string()))
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)]
+fn store_error(error: BrokerError) -> GetError {
+    GetError::Store(error.to_string())
+}
+
+#[async_trait]
+impl Client for Inner {
+    async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(EnqueueError::ShuttingDown);
+        }
+        let unique = call.id.is_some();
+        let message = self.message(call)?;
+        Ok(self.runtime.broker.publish(message, unique).await?)
+    }
+
+    async fn state(&self, id: &TaskId) -> Result<State, GetError> {
+        if let Some(result) = self.stored(id).await? {
+            return Ok(result.state);
+        }
+        if let Some((state, _)) = self.unfinished(id).await? {
+            return Ok(state);
+        }
+        // It may have ended between the two looks.
+        Ok(self.stored(id).await?.map_or(State::Unknown, |result| result.state))
+    }
+
+    async fn result(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError> {
+        self.stored(id).await
+    }
+
+    async fn wait(&self, id: &TaskId) -> Result<TaskResult, GetError> {
+        if let Some(result) = self.stored(id).await? {
+            return Ok(result);
+        }
+        match self.unfinished(id).await? {
+            Some((_, true)) => {
+                self.runtime.store.wait(id).await.map_err(|e| GetError::Store(e.to_string()))
+            }
+            Some((_, false)) => Err(GetError::NotKept(id.clone())),
+            None => self.stored(id).await?.ok_or_else(|| GetError::Unknown(id.clone())),
+        }
+    }
+
+    async fn revoke(&self, id: &TaskId, terminate: bool) -> Result<bool, GetError> {
+        let record = |message: &Message| {
+            let judge =
+                Judge { message, now: now(), started_at: None, worker: None, entropy: 0, revoked: true };
+            match judge.revoked("the task was revoked before it started") {
+                Verdict::Over(record) if !message.ignore_result => Some(*record),
+                _ => None,
+            }
+        };
+        match self.runtime.broker.remove(id, Box::new(record)).await.map_err(store_error)? {
+            Removal::Removed => Ok(true),
+            Removal::Delivered { queue } => {
+                let Some(queue) = self.queues.get(&queue).map(|q| q.value().clone()) else { return Ok(false) };
+                Ok(queue.send(Revoke { id: id.clone(), terminate }).await.unwrap_or(false))
+            }
+            Removal::Unknown => {
+                for queue in self.addresses() {
+                    if queue.send(Revoke { id: id.clone(), terminate }).await == Ok(true) {
+                        return Ok(true);
+                    }
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    async fn forget(&self, id: &TaskId) -> Result<bool, GetError> {
+        self.runtime.store.forget(id).await.map_err(|e| GetError::Store(e.to_string()))
+    }
+}

@@ -1,0 +1,79 @@
+//! Which queue a task goes to.
+
+use std::collections::HashMap;
+
+use super::catalogue::{Catalogue, QueueRow};
+use crate::task::EnqueueError;
+use crate::task::registry::Registry;
+
+/// The catalogue and, for each known task, its queue.
+///
+/// A call's own `queue` wins, then the catalogue's `[routes]`, then the task's `queue` option, then the default queue.
+pub(super) struct Routing {
+    catalogue: Catalogue,
+    tasks: HashMap<&'static str, Route>,
+}
+
+struct Route {
+    /// What the task's attribute says.
+    stated: Option<String>,
+    /// Where it goes if the call says nothing else.
+    queue: String,
+}
+
+impl Routing {
+    /// A queue that a task names and the catalogue does not know is served all the same, with defaults and a warning:
+    /// a new queue must not have to wait for the operators.
+    pub(super) fn new(mut catalogue: Catalogue, registry: &Registry) -> Self {
+        let mut tasks = HashMap::new();
+        for name in registry.names() {
+            let Some(definition) = registry.get(name) else { continue };
+            let stated = (definition.options)().queue;
+            let wanted = catalogue.route(name).map(str::to_owned).or_else(|| stated.clone());
+            let wanted = wanted.unwrap_or_else(|| catalogue.default_queue.clone());
+            if catalogue.queue(&wanted).is_none() {
+                tracing::warn!(queue = wanted, task = name, "the queue is not in the catalogue; it is served with defaults");
+                catalogue = catalogue.with_queue(QueueRow::new(wanted.clone()));
+            }
+            let queue = catalogue.queue(&wanted).map_or(wanted, |row| row.name.clone());
+            tasks.insert(name, Route { stated, queue });
+        }
+        if catalogue.queue(&catalogue.default_queue).is_none() {
+            let row = QueueRow::new(catalogue.default_queue.clone());
+            catalogue = catalogue.with_queue(row);
+        }
+        Self { catalogue, tasks }
+    }
+
+    pub(super) fn catalogue(&self) -> &Catalogue {
+        &self.catalogue
+    }
+
+    /// The physical queue of a call.
+    pub(super) fn queue(&self, task: &str, wanted: Option<&str>) -> Result<&str, EnqueueError> {
+        if let Some(route) = self.tasks.get(task)
+            && (wanted.is_none() || wanted == route.stated.as_deref())
+        {
+            return Ok(&route.queue);
+        }
+        let wanted = wanted.unwrap_or(&self.catalogue.default_queue);
+        match self.catalogue.queue(wanted) {
+            Some(row) => Ok(&row.name),
+            None => Err(EnqueueError::UnknownQueue {
+                task: task.to_owned(),
+                queue: wanted.to_owned(),
+                hint: self.nearest(wanted).map_or(String::new(), |name| format!("; did you mean `{name}`?")),
+            }),
+        }
+    }
+
+    fn nearest(&self, wanted: &str) -> Option<&str> {
+        self.catalogue
+            .queues
+            .iter()
+            .map(|row| (strsim::jaro_winkler(&row.name, wanted), row.name.as_str()))
+            .filter(|(score, _)| *score > 0.8)
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map(|(_, name)| name)
+    }
+}
