@@ -14,7 +14,7 @@ pub mod embedded;
 mod error;
 pub mod memory;
 
-#[cfg(any())]
+#[cfg(feature = "testing")]
 pub mod conformance;
 
 use std::sync::Arc;
