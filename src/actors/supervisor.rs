@@ -123,7 +123,7 @@ mod tests {
                 move |exit| {
                     assert_eq!(exit, Exit::Panicked("dead on arrival".into()));
                     *deaths.borrow_mut() += 1;
-                    drop(told.send(()));
+                    let _ = told.send(());
                 },
             );
             ended.await.unwrap();

@@ -165,6 +165,7 @@ pub fn message<S: Subject>(queue: &str, n: usize) -> Message {
         crashes: 0,
         continuations: 0,
         retry: RetryPolicy::default(),
+        autoretry: true,
         soft_time_limit: None,
         time_limit: None,
         acks_late: true,
