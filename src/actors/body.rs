@@ -80,7 +80,11 @@ pub(super) fn start_io(
 }
 
 /// Runs a body to its end on this thread, whatever its kind.
-fn run_blocking(definition: &TaskDefinition, context: Context, runtime: &tokio::runtime::Handle) -> BodyOutcome {
+fn run_blocking(
+    definition: &TaskDefinition,
+    context: Context,
+    runtime: &tokio::runtime::Handle,
+) -> BodyOutcome {
     match definition.body {
         Body::Io(run) => runtime.block_on(start_io(run, context)?),
         Body::Cpu(run) => {

@@ -121,7 +121,8 @@ impl Queue {
     fn start(&mut self, slot: usize, tag: u64, mut delivery: Delivery) -> bool {
         let now = now();
         let message = Arc::clone(delivery.message());
-        let judge = Judge { message: &message, now, started_at: None, worker: None, entropy: 0, revoked: false };
+        let judge =
+            Judge { message: &message, now, started_at: None, worker: None, entropy: 0, revoked: false };
         if let Some(at) = message.expires.filter(|at| *at <= now) {
             self.end_unstarted(tag, delivery, judge.expired(at));
             return false;
@@ -257,7 +258,11 @@ impl Queue {
             scheduled: counts.scheduled + self.backlog.scheduled() as u64,
             dead: counts.dead,
             time_to_start: self.time_to_start.snapshot(),
-            blockage: core::blockage(self.backlog.oldest_ready_since(), self.time_to_start.last_start(), now()),
+            blockage: core::blockage(
+                self.backlog.oldest_ready_since(),
+                self.time_to_start.last_start(),
+                now(),
+            ),
             done: c.done,
             failed: c.failed,
             retried: c.retried,
@@ -384,7 +389,10 @@ impl Handler<WorkerDown> for Queue {
             RestartVerdict::Restart { after } => {
                 tracing::warn!(queue = %self.row.name, slot, cause, ?after, "a worker died and is built anew");
                 ctx.run_later(after, move |queue, ctx| {
-                    if slot < queue.row.workers && !queue.workers.contains_key(&slot) && queue.halted.is_none() {
+                    if slot < queue.row.workers
+                        && !queue.workers.contains_key(&slot)
+                        && queue.halted.is_none()
+                    {
                         queue.hire(slot, ctx);
                         queue.pump();
                     }
@@ -392,7 +400,10 @@ impl Handler<WorkerDown> for Queue {
             }
             RestartVerdict::GiveUp { restarts, window } => {
                 if self.halted.is_none() {
-                    self.halt(format!("its workers died {restarts} times within {window:?}, last of: {cause}"), ctx);
+                    self.halt(
+                        format!("its workers died {restarts} times within {window:?}, last of: {cause}"),
+                        ctx,
+                    );
                 }
             }
         }

@@ -90,7 +90,8 @@ impl Run {
                 return Report { ended: Ended::HandedBack, panicked: false, timed_out: false };
             }
         }
-        let stop = wait(&message, self.definition, &self.context, &hooks, self.pool, &self.force, self.stuck).await;
+        let stop =
+            wait(&message, self.definition, &self.context, &hooks, self.pool, &self.force, self.stuck).await;
         let judge = Judge {
             message: &message,
             now: now(),
@@ -199,7 +200,9 @@ fn event_of(verdict: &Verdict, hooks: &Hooks, runtime: &Runtime) -> Option<HookE
         Verdict::Over(r) if r.state == State::Success && hooks.on_success.is_some() => {
             Some(HookEvent::Success(r.result.clone().unwrap_or_default()))
         }
-        Verdict::Over(r) if r.state == State::Failure && on_failure => Some(HookEvent::Failure(r.errors.clone())),
+        Verdict::Over(r) if r.state == State::Failure && on_failure => {
+            Some(HookEvent::Failure(r.errors.clone()))
+        }
         Verdict::Dead { reason, .. } if on_failure => Some(HookEvent::Failure(vec![reason.clone()])),
         Verdict::Again { message, next: Next::Retry, .. } if hooks.on_retry.is_some() => {
             Some(HookEvent::Retry(message.last_errors.clone()))

@@ -19,7 +19,8 @@ use crate::broker::{BrokerError, DeadLetter, Place, Removal};
 use crate::store::StoreError;
 use crate::task::clock::now;
 use crate::task::{
-    self, Client, EnqueueError, GetError, Judge, Message, NewTask, Receipt, State, TaskId, TaskResult, Verdict,
+    self, Client, EnqueueError, GetError, Judge, Message, NewTask, Receipt, State, TaskId, TaskResult,
+    Verdict,
 };
 
 /// A running task runtime: enqueues, results, and the operator's levers. A handle; clones are the same runtime, and it
@@ -69,7 +70,9 @@ pub enum ControlError {
         known: String,
     },
     /// The queue's actor does not answer: it is being built anew, or the runtime has shut down.
-    #[error("queue `{0}` does not answer: its actor is being restarted, or the runtime has shut down; try again")]
+    #[error(
+        "queue `{0}` does not answer: its actor is being restarted, or the runtime has shut down; try again"
+    )]
     NotAnswering(String),
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
@@ -123,7 +126,11 @@ impl Celeriac {
     pub async fn queue(&self, name: &str) -> Result<QueueStatus, ControlError> {
         let (name, queue) = self.find(name)?;
         let counts = self.inner.runtime.broker.counts(&name).await?;
-        queue.send(GetStatus(counts)).await.map(|status| *status).map_err(|_| ControlError::NotAnswering(name))
+        queue
+            .send(GetStatus(counts))
+            .await
+            .map(|status| *status)
+            .map_err(|_| ControlError::NotAnswering(name))
     }
 
     /// Starts nothing more in a queue; what runs goes on. Lasts until [`resume`](Self::resume) or a restart.
@@ -220,7 +227,9 @@ impl Celeriac {
     /// # Errors
     /// Signals cannot be waited for, or as in [`shutdown`](Self::shutdown).
     pub async fn run_until_signal(&self) -> Result<ShutdownReport, BrokerError> {
-        shutdown::signal().await.map_err(|e| BrokerError::Io(format!("signals cannot be waited for: {e}")))?;
+        shutdown::signal()
+            .await
+            .map_err(|e| BrokerError::Io(format!("signals cannot be waited for: {e}")))?;
         self.shutdown().await
     }
 }
@@ -360,9 +369,7 @@ impl Client for Inner {
             return Ok(result);
         }
         match self.unfinished(id).await? {
-            Some((_, true)) => {
-                self.runtime.store.wait(id).await.map_err(|e| GetError::Store(e.to_string()))
-            }
+            Some((_, true)) => self.runtime.store.wait(id).await.map_err(|e| GetError::Store(e.to_string())),
             Some((_, false)) => Err(GetError::NotKept(id.clone())),
             None => self.stored(id).await?.ok_or_else(|| GetError::Unknown(id.clone())),
         }
@@ -380,7 +387,9 @@ impl Client for Inner {
         match self.runtime.broker.remove(id, Box::new(record)).await.map_err(store_error)? {
             Removal::Removed => Ok(true),
             Removal::Delivered { queue } => {
-                let Some(queue) = self.queues.get(&queue).map(|q| q.value().clone()) else { return Ok(false) };
+                let Some(queue) = self.queues.get(&queue).map(|q| q.value().clone()) else {
+                    return Ok(false);
+                };
                 Ok(queue.send(Revoke { id: id.clone(), terminate }).await.unwrap_or(false))
             }
             Removal::Unknown => {

@@ -50,7 +50,9 @@ pub(super) async fn run(inner: &Inner, grace: Duration) -> Result<ShutdownReport
     if !drained {
         queues.iter().for_each(|queue| queue.do_send(Hurry::Force));
         if timeout_at(Instant::now() + FORCED, &mut all).await.is_err() {
-            tracing::error!("an event loop does not answer; its tasks run again after the restart, as after a crash");
+            tracing::error!(
+                "an event loop does not answer; its tasks run again after the restart, as after a crash"
+            );
         }
     }
     queues.iter().for_each(|queue| queue.do_send(Stop));

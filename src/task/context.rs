@@ -48,14 +48,13 @@ const SHUTDOWN: u8 = 3;
 
 impl Context {
     pub(crate) fn new(message: Arc<Message>, worker: String) -> Self {
-        let run =
-            Run {
-                message,
-                worker,
-                interrupt: AtomicU8::new(NONE),
-                revoked: AtomicBool::new(false),
-                token: CancellationToken::new(),
-            };
+        let run = Run {
+            message,
+            worker,
+            interrupt: AtomicU8::new(NONE),
+            revoked: AtomicBool::new(false),
+            token: CancellationToken::new(),
+        };
         Self { run: Arc::new(run) }
     }
 

@@ -153,7 +153,13 @@ impl Judge<'_> {
         message
     }
 
-    fn over(&self, state: State, result: Option<String>, errors: Vec<String>, error_type: Option<String>) -> Verdict {
+    fn over(
+        &self,
+        state: State,
+        result: Option<String>,
+        errors: Vec<String>,
+        error_type: Option<String>,
+    ) -> Verdict {
         Verdict::Over(Box::new(self.record(state, result, errors, error_type)))
     }
 
@@ -203,8 +209,7 @@ mod tests {
 
     fn judge_revoked(message: &Message, ending: Ending, revoked: bool) -> Verdict {
         let now = Timestamp::from_millis(5_000);
-        let judge =
-            Judge { message, now, started_at: Some(now), worker: Some("q#1"), entropy: 0, revoked };
+        let judge = Judge { message, now, started_at: Some(now), worker: Some("q#1"), entropy: 0, revoked };
         judge.judge(Err(ending))
     }
 
@@ -221,7 +226,9 @@ mod tests {
 
     #[test]
     fn an_error_is_retried_until_the_policy_gives_up() {
-        let Verdict::Again { message: again, due, next } = judge(&message(0), failure(None)) else { panic!() };
+        let Verdict::Again { message: again, due, next } = judge(&message(0), failure(None)) else {
+            panic!()
+        };
         assert_eq!((again.retries, next), (1, Next::Retry));
         assert_eq!(due, Some(Timestamp::from_millis(15_000)));
         assert_eq!(again.last_errors, ["boom"]);
@@ -249,7 +256,8 @@ mod tests {
         assert_eq!((m.retries, due), (2, Some(Timestamp::from_millis(6_000))));
         let next = Arguments { args: "[7]".into(), kwargs: String::new() };
         let ending = Ending::Continue { task: "app::t", arguments: Ok(next.clone()) };
-        let Verdict::Again { message: m, due: None, next: Next::Continue } = judge(&message(2), ending) else {
+        let Verdict::Again { message: m, due: None, next: Next::Continue } = judge(&message(2), ending)
+        else {
             panic!()
         };
         assert_eq!((m.retries, m.continuations, m.arguments), (0, 1, next));
