@@ -192,7 +192,7 @@ pub trait Client: Send + Sync + 'static {
 
 static CURRENT: RwLock<Option<Arc<dyn Client>>> = RwLock::new(None);
 
-/// The runtime that `delay` uses: the one that was started last, or none once that one has been shut down.
+/// The runtime that `delay` uses: the one that was started last and still runs.
 pub fn current() -> Option<Arc<dyn Client>> {
     CURRENT.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
 }

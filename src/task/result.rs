@@ -32,7 +32,7 @@ pub enum State {
     /// It could not be run at all (unknown task, arguments that do not decode, rejected by its body) and lies in
     /// the dead letters.
     Rejected,
-    /// It said itself that its outcome is to be ignored. No record is kept of it.
+    /// It said itself that its outcome is to be ignored.
     Ignored,
 }
 
