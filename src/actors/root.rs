@@ -9,6 +9,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use actix_rt::{Arbiter, System};
 use dashmap::DashMap;
 
+use super::lasting::Lasting;
 use super::queue::Queue;
 use super::runtime::Runtime;
 use super::supervisor::{self, Exit};
@@ -30,7 +31,7 @@ pub(crate) type Queues = Arc<DashMap<String, Addr<Queue>>>;
 /// The actor.
 pub(crate) struct Root {
     runtime: Arc<Runtime>,
-    rows: Vec<QueueRow>,
+    rows: Vec<(QueueRow, Arc<Lasting>)>,
     queues: Queues,
     arbiters: Vec<Watched>,
     restarts: HashMap<String, Restarts>,
@@ -111,18 +112,19 @@ impl Root {
                 reported: false,
             })
             .collect();
+        let rows = rows.into_iter().map(|row| (row.clone(), Arc::new(Lasting::new(row.workers)))).collect();
         Self { runtime, rows, queues, arbiters, restarts: HashMap::new(), closing: false }
     }
 
     /// Builds a queue on its arbiter; its address is there when `built` is told.
     fn plant(&self, index: usize, root: Addr<Self>, built: Option<Countdown>) {
-        let (row, runtime, queues) =
-            (self.rows[index].clone(), Arc::clone(&self.runtime), Arc::clone(&self.queues));
+        let (row, lasting) = self.rows[index].clone();
+        let (runtime, queues) = (Arc::clone(&self.runtime), Arc::clone(&self.queues));
         let arbiter = &self.arbiters[index % self.arbiters.len()].arbiter;
         arbiter.spawn_fn(move || {
             let name = row.name.clone();
             let address = supervisor::spawn(
-                |_| Queue::new(row, runtime),
+                |_| Queue::new(row, runtime, lasting),
                 move |exit| root.do_send(QueueDown { index, exit }),
             );
             queues.insert(name, address);
@@ -141,7 +143,7 @@ impl Root {
                 Duration::from_millis(millis(since).saturating_sub(watched.heard.load(Ordering::Relaxed)));
             if silent > SILENT && !watched.reported {
                 let queues: Vec<_> =
-                    rows.iter().skip(at).step_by(count).map(|row| row.name.as_str()).collect();
+                    rows.iter().skip(at).step_by(count).map(|(row, _)| row.name.as_str()).collect();
                 tracing::error!(
                     ?silent,
                     ?queues,
@@ -217,7 +219,7 @@ impl Handler<QueueDown> for Root {
         if self.closing {
             return;
         }
-        let queue = self.rows[index].name.clone();
+        let queue = self.rows[index].0.name.clone();
         let restarts =
             self.restarts.entry(queue.clone()).or_insert_with(|| Restarts::new(Intensity::default()));
         let after = match restarts.failed(now()) {

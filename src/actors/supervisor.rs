@@ -6,10 +6,8 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::task::Poll;
 
-use actix::dev::ContextFut;
 use actix::{Actor, Addr, AsyncContext, Context};
 
 use crate::task::panic_message;
@@ -55,9 +53,7 @@ where
 }
 
 /// Drops an actor outside of any unwinding; says what its drop said if it panicked.
-fn discard<A: Actor<Context = Context<A>>>(
-    actor: Option<Pin<Box<ContextFut<A, Context<A>>>>>,
-) -> Option<String> {
+fn discard(actor: impl Sized) -> Option<String> {
     catch_unwind(AssertUnwindSafe(|| drop(actor))).err().map(panic_message)
 }
 

@@ -57,6 +57,7 @@ pub(super) async fn run(inner: &Inner, grace: Duration) -> Result<ShutdownReport
     }
     queues.iter().for_each(|queue| queue.do_send(Stop));
     let closed = inner.runtime.broker.close().await;
+    inner.closed.cancel();
     blocking::unblock(move || tree.fell()).await;
     let report = ShutdownReport { drained, took: start.elapsed() };
     tracing::info!(?report, "shut down");

@@ -17,7 +17,9 @@ mod verdict;
 pub mod registry;
 
 pub use arguments::{Arguments, ArgumentsError};
-pub use client::{AsyncResult, Client, EnqueueError, GetError, NewTask, Receipt, current, set_current};
+pub use client::{
+    AsyncResult, Client, EnqueueError, GetError, NewTask, Receipt, current, install, uninstall,
+};
 pub use context::Context;
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
 #[doc(hidden)]

@@ -39,7 +39,12 @@ pub(crate) enum Next {
     Continue,
 }
 
-impl Judge<'_> {
+impl<'a> Judge<'a> {
+    /// Of a task that ends before it begins.
+    pub(crate) fn unstarted(message: &'a Message, now: Timestamp) -> Self {
+        Self { message, now, started_at: None, worker: None, entropy: 0, revoked: false }
+    }
+
     /// A run ended with a value or otherwise.
     pub(crate) fn judge(&self, outcome: Result<String, Ending>) -> Verdict {
         let ending = match outcome {
@@ -97,6 +102,11 @@ impl Judge<'_> {
     /// Not started in time.
     pub(crate) fn expired(&self, at: Timestamp) -> Verdict {
         self.revoked(&format!("expired: it was to start before {at}"))
+    }
+
+    /// Revoked before it began.
+    pub(crate) fn revoked_waiting(&self) -> Verdict {
+        self.revoked("the task was revoked before it started")
     }
 
     /// Ended before it began or while it ran.
