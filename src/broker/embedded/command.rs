@@ -23,6 +23,7 @@ pub(super) enum Command {
     SetPrefetch { queue: String, epoch: u64, prefetch: usize },
     Cancel { queue: String, epoch: u64 },
     Declare { queue: String, reply: Reply<()> },
+    Queues { reply: Reply<Vec<String>> },
     Counts { queue: String, reply: Reply<Counts> },
     Find { id: TaskId, reply: Reply<Option<Place>> },
     Remove { id: TaskId, record: RecordFn, reply: Reply<Removal> },

@@ -226,6 +226,14 @@ impl Broker for EmbeddedBroker {
         self.ask(|reply| Command::Declare { queue, reply }).await
     }
 
+    async fn queues(&self) -> Result<Vec<String>, BrokerError> {
+        let mut names = self.ask(|reply| Command::Queues { reply }).await?;
+        names.extend(self.inner.volatile.queues().await?);
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         check(&message)?;
         if message.durability == Durability::Memory {
