@@ -54,7 +54,7 @@ pub const DEFAULT_DELIVERY_LIMIT: u32 = 20;
 #[non_exhaustive]
 pub struct EmbeddedOptions {
     /// New tasks are refused when less than this is free on the disk, in bytes, so that those under way can still
-    /// be settled. Default 128 MiB.
+    /// be settled and the database can tidy up, for which it takes some dozens of MiB. Default 128 MiB.
     pub min_free_space: u64,
     /// After so many runs that ended with their worker or process, a task is a dead letter. Default 20.
     pub delivery_limit: u32,
