@@ -8,6 +8,9 @@
 //! - A start is noted outside of the commits (see `claims`), so a task that takes the process down is counted and
 //!   ends in the dead letters after [`EmbeddedOptions::delivery_limit`] times.
 //! - Memory holds what is delivered, never the backlog.
+//!
+//! Tasks that wait in memory have a line of their own beside the one on disk: a queue's consumer gets up to its
+//! prefetch from each, and the order is kept within each.
 
 mod claims;
 mod command;
