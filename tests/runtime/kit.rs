@@ -16,13 +16,14 @@ use tokio::sync::watch;
 /// Longer than anything takes, even on a slow machine: who waits this long has found a bug.
 pub const LONG: Duration = Duration::from_secs(120);
 
-/// `io`: four workers on the event loop. `cpu`: two on threads. `one`: one worker on the event loop.
+/// `io`: four workers on the event loop. `cpu` and `threads`: two on threads. `one`: one on the event loop.
 pub fn builder() -> Builder {
     quiet();
     Celeriac::builder()
         .queue(io_queue("io", 4))
         .queue(QueueRow::new("cpu").with_pool(Pool::Cpu).with_workers(2))
         .queue(io_queue("one", 1))
+        .queue(QueueRow::new("threads").with_pool(Pool::Cpu).with_workers(2))
         .arbiters(2)
 }
 
@@ -182,6 +183,10 @@ impl Gate {
         futures_executor::block_on(self.pass());
     }
 
+    pub fn is_open(&self) -> bool {
+        *self.open.borrow()
+    }
+
     pub fn open(&self) {
         self.open.send_replace(true);
     }
@@ -250,4 +255,22 @@ pub fn quiet() {
             }
         }));
     });
+}
+
+/// Kilobytes of memory that this process has.
+pub fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Runs an ignored test in a process of its own.
+pub fn alone(test: &str) {
+    let run = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
+    println!("{said}");
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
 }

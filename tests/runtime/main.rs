@@ -6,14 +6,14 @@
 mod kit;
 
 mod bad_input;
-// mod concurrency;
-// mod embedding;
+mod concurrency;
+mod embedding;
 mod endings;
-// mod healing;
+mod healing;
 mod hooks;
 mod order;
-// mod panics;
+mod panics;
 mod results;
 mod revocation;
-// mod shutdown;
+mod shutdown;
 mod time_limits;
