@@ -82,6 +82,8 @@ fn every_page_is_in_the_index_and_short_enough_to_read() {
         let name = page.file_name().and_then(|name| name.to_str()).expect("a name");
         assert!(name == "README.md" || index.contains(&format!("]({name})")), "docs/README.md has no {name}");
         let lines = read(page).lines().count();
-        assert!(lines <= 200, "docs/{name} has {lines} lines: it answers more than one question");
+        // Figures may take their room.
+        let long = lines > 150 && name != "benchmarks.md";
+        assert!(!long, "docs/{name} has {lines} lines: it answers more than one question");
     }
 }

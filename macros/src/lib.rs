@@ -31,7 +31,7 @@ use proc_macro::TokenStream;
 ///
 /// impl std::error::Error for SmtpError {}
 ///
-/// /// Writes to a user. Runs on the event loop, because it is `async`.
+/// /// Writes to a user. It mostly waits, so it is `async`.
 /// #[task(queue = "email", max_retries = 5, default_retry_delay = "30s", time_limit = "2m", retry_if = is_busy)]
 /// pub async fn send_email(user: u64, subject: String) -> Result<(), SmtpError> {
 ///     if subject.is_empty() { Err(SmtpError::NoSuchUser) } else { Ok(()) }
@@ -85,8 +85,10 @@ use proc_macro::TokenStream;
 ///
 /// # The function
 ///
-/// - `async fn` runs on the event loop of its queue, with hundreds of others: it must not block. A plain `fn` runs on a
-///   blocking thread, where it may compute for hours without starving anybody.
+/// - `async fn` is for work that mostly waits. In a queue of the pool `io` it runs on the event loop, with hundreds of
+///   others: it must not block. In a queue of the pool `cpu`, which is what a queue is that the catalogue does not
+///   describe, it runs on a blocking thread.
+/// - A plain `fn` runs on a blocking thread in either, where it may compute for hours without starving anybody.
 /// - **Parameters** travel as JSON, by position or by name, also from Python. So each is a plain name with an owned type
 ///   that implements `Serialize` and `DeserializeOwned`: `String`, not `&str`. There are at most 16. Pass ids rather
 ///   than objects: by the time the task runs, the object may have changed.

@@ -57,8 +57,7 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub(super) fn new(mut row: QueueRow, runtime: Arc<Runtime>, lasting: Arc<Lasting>) -> Self {
-        let intensity =
-            Intensity { max_restarts: row.max_restarts, window: row.restart_window, ..Intensity::default() };
+        let intensity = Intensity::within(row.max_restarts, row.restart_window);
         row.workers = lasting.workers();
         let mut backlog = core::Queue::new(row.workers);
         if lasting.is_paused() {

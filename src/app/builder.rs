@@ -167,7 +167,7 @@ impl Builder {
     pub async fn start(self) -> Result<Celeriac, StartError> {
         let registry = Registry::discover()?;
         let catalogue = self.read_catalogue()?;
-        let routing = Routing::new(catalogue, &registry);
+        let mut routing = Routing::new(catalogue, &registry);
         let (broker, store): (Arc<dyn Broker>, Arc<dyn Store>) = match self.keeping {
             Keeping::Given(broker, store) => (broker, store),
             Keeping::Memory => {
@@ -180,6 +180,12 @@ impl Builder {
                 (Arc::new(broker.clone()), Arc::new(EmbeddedStore::new(broker)))
             }
         };
+        for queue in broker.queues().await? {
+            let counts = broker.counts(&queue).await?;
+            if counts.ready + counts.scheduled > 0 {
+                routing.serve_unlisted(&queue);
+            }
+        }
         for row in &routing.catalogue().queues {
             broker.declare(&row.name).await?;
         }

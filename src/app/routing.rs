@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::catalogue::{Catalogue, QueueRow};
-use crate::task::EnqueueError;
+use super::catalogue::{Catalogue, Pool, QueueRow};
 use crate::task::registry::Registry;
+use crate::task::{EnqueueError, TaskKind};
 
 /// The catalogue and, for each known task, its queue.
 ///
@@ -37,16 +37,30 @@ impl Routing {
                     task = name,
                     "the queue is not in the catalogue; it is served with defaults"
                 );
-                catalogue = catalogue.with_queue(QueueRow::new(wanted.clone()));
+                let pool = match definition.kind {
+                    TaskKind::Io => Pool::Io,
+                    TaskKind::Cpu => Pool::Cpu,
+                };
+                catalogue = catalogue.with_queue(QueueRow::new(wanted.clone()).with_pool(pool));
             }
             let queue = catalogue.queue(&wanted).map_or(wanted, |row| row.name.clone());
             tasks.insert(name, Route { stated, queue });
         }
         if catalogue.queue(&catalogue.default_queue).is_none() {
-            let row = QueueRow::new(catalogue.default_queue.clone());
+            // The event loop suits both kinds: a plain `fn` gets a thread of its own there as well.
+            let row = QueueRow::new(catalogue.default_queue.clone()).with_pool(Pool::Io);
             catalogue = catalogue.with_queue(row);
         }
         Self { catalogue, tasks }
+    }
+
+    /// Serves a queue that has tasks but no row: taken out of the catalogue, perhaps, before it was empty.
+    pub(super) fn serve_unlisted(&mut self, queue: &str) {
+        if self.catalogue.queue(queue).is_none_or(|row| row.name != queue) {
+            tracing::warn!(queue, "tasks wait in a queue that is not in the catalogue; it is served with defaults");
+            let row = QueueRow::new(queue).with_pool(Pool::Io);
+            self.catalogue = std::mem::take(&mut self.catalogue).with_queue(row);
+        }
     }
 
     pub(super) fn catalogue(&self) -> &Catalogue {

@@ -370,6 +370,10 @@ impl Broker for MemoryBroker {
         Ok(())
     }
 
+    async fn queues(&self) -> Result<Vec<String>, BrokerError> {
+        Ok(self.shared.lock()?.queues.keys().cloned().collect())
+    }
+
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         self.publish_now(message, unique)
     }

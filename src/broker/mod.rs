@@ -100,6 +100,12 @@ pub trait Broker: Send + Sync + 'static {
     /// The broker is not to be reached, or refuses the name.
     async fn declare(&self, queue: &str) -> Result<(), BrokerError>;
 
+    /// The queues that the broker holds, whoever made them.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn queues(&self) -> Result<Vec<String>, BrokerError>;
+
     /// Takes a message; `Ok` is the promise that the receipt names. `unique` refuses an id that is taken.
     ///
     /// # Errors

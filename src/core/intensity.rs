@@ -25,6 +25,16 @@ pub struct Intensity {
     pub max_backoff: Duration,
 }
 
+impl Intensity {
+    /// At most `max_restarts` within `window`, with pauses short enough that something which fails at once each time
+    /// is given up within the window: the pauses alone never keep it under the limit.
+    pub fn within(max_restarts: u32, window: Duration) -> Self {
+        let max_backoff = window / max_restarts.saturating_add(1).saturating_mul(2);
+        let backoff = Self::default().backoff.min(max_backoff);
+        Self { max_restarts, window, backoff, max_backoff }
+    }
+}
+
 impl Default for Intensity {
     /// Five restarts in ten seconds, paused for 100 ms at first and 30 s at most.
     fn default() -> Self {
@@ -135,6 +145,31 @@ mod tests {
 
     fn restart(millis: u64) -> RestartVerdict {
         RestartVerdict::Restart { after: Duration::from_millis(millis) }
+    }
+
+    #[test]
+    fn what_fails_at_once_each_time_is_given_up_within_the_window() {
+        for (max_restarts, seconds) in [(0, 60), (1, 1), (10, 60), (100, 10), (u32::MAX, 60)] {
+            let window = Duration::from_secs(seconds);
+            let mut restarts = Restarts::new(Intensity::within(max_restarts, window));
+            let mut now = Timestamp::from_millis(1_000);
+            let mut failures = 0_u32;
+            let gave_up = loop {
+                failures += 1;
+                match restarts.failed(now) {
+                    RestartVerdict::Restart { after } => now = now + after,
+                    RestartVerdict::GiveUp { .. } => break true,
+                }
+                if failures > 10_000 {
+                    break false; // u32::MAX restarts are never used up
+                }
+            };
+            assert_eq!(gave_up, max_restarts < 10_000);
+            if gave_up {
+                assert_eq!(failures, max_restarts + 1);
+                assert!(now.since(Timestamp::from_millis(1_000)) <= window);
+            }
+        }
     }
 
     #[test]

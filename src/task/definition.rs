@@ -38,7 +38,7 @@ pub enum HookEvent {
 /// `before_start`, `on_success`, `on_retry`, `on_failure`.
 pub type Hook = fn(&Context, &HookEvent);
 
-/// The hooks of a task. A panic in any but `before_start` is logged and counted, and changes no outcome.
+/// The hooks of a task. A panic in any but `before_start` is logged, and changes no outcome.
 #[derive(Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct Hooks {

@@ -22,7 +22,8 @@ pub enum Durability {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskKind {
-    /// An `async fn`: on the event loop of its queue's arbiter. It must not block.
+    /// An `async fn`: on the event loop of its queue's arbiter, where it must not block; on a blocking thread if the
+    /// queue's pool is `cpu`.
     Io,
     /// A plain `fn`: on a blocking thread, where it may compute for hours without starving anybody's timer.
     Cpu,

@@ -40,7 +40,7 @@ fn copy(from: &Path, to: &Path) {
 #[async_trait]
 impl Subject for Embedded {
     const DURABILITY: Durability = Durability::Disk;
-    const DELIVERY_LIMIT: u32 = 20;
+    const DELIVERY_LIMIT: u32 = 3;
 
     async fn open() -> Self {
         Self::open_in(tempfile::tempdir().unwrap())

@@ -124,14 +124,22 @@ impl Inbox {
         self.consumer.set_prefetch(prefetch);
     }
 
+    /// What else was delivered by now.
+    ///
+    /// # Panics
+    /// The broker does not answer.
+    pub async fn rest(&mut self, broker: &Arc<dyn Broker>, queue: &str) -> Vec<Delivery> {
+        counts(broker, queue).await;
+        std::iter::from_fn(|| self.deliveries.try_recv().ok()).collect()
+    }
+
     /// Makes sure that nothing more was delivered.
     ///
     /// # Panics
     /// Something was.
     pub async fn is_quiet(&mut self, broker: &Arc<dyn Broker>, queue: &str) {
-        counts(broker, queue).await;
-        let more = self.deliveries.try_recv();
-        assert!(more.is_err(), "nothing should have been delivered, but {more:?} was");
+        let more = self.rest(broker, queue).await;
+        assert!(more.is_empty(), "nothing should have been delivered, but {more:?} was");
     }
 }
 
@@ -149,8 +157,15 @@ fn count(ready: u64, scheduled: u64, unsettled: u64, dead: u64) -> Counts {
     Counts { ready, scheduled, unsettled, dead }
 }
 
+fn message<S: Subject>(queue: &str, n: usize) -> Message {
+    sample(queue, n, S::DURABILITY)
+}
+
 /// The `n`th message for `queue`; its id is `queue-n`.
-pub fn message<S: Subject>(queue: &str, n: usize) -> Message {
+///
+/// # Panics
+/// Never: a number has a form in JSON.
+pub fn sample(queue: &str, n: usize, durability: Durability) -> Message {
     Message {
         id: TaskId::from(format!("{queue}-{n}")),
         task: "conformance.task".to_owned(),
@@ -171,7 +186,7 @@ pub fn message<S: Subject>(queue: &str, n: usize) -> Message {
         acks_late: true,
         ignore_result: false,
         result_expires: Duration::from_secs(3600),
-        durability: S::DURABILITY,
+        durability,
         headers: crate::task::Headers::default(),
         last_errors: Vec::new(),
     }

@@ -12,13 +12,18 @@ use crate::task::{Message, TaskId, TaskResult};
 pub(super) type Reply<T> = oneshot::Sender<Result<T, BrokerError>>;
 
 /// One request. Publishes and settlements are gathered into one commit; everything else sees all that came before it.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one is the one that every task sends; boxing it would cost each of them"
+)]
 pub(super) enum Command {
     Publish { message: Arc<Message>, row: Vec<u8>, unique: bool, reply: Reply<()> },
-    Settle(Settlement),
+    Settle(Box<Settlement>),
     Consume { queue: String, epoch: u64, prefetch: usize, sink: Sink },
     SetPrefetch { queue: String, epoch: u64, prefetch: usize },
     Cancel { queue: String, epoch: u64 },
     Declare { queue: String, reply: Reply<()> },
+    Queues { reply: Reply<Vec<String>> },
     Counts { queue: String, reply: Reply<Counts> },
     Find { id: TaskId, reply: Reply<Option<Place>> },
     Remove { id: TaskId, record: RecordFn, reply: Reply<Removal> },

@@ -24,9 +24,7 @@ pub(super) struct Commit {
     pub(super) queues: HashSet<usize>,
     /// Ids whose results expire, with the time.
     pub(super) expiring: Vec<(Timestamp, TaskId)>,
-    /// Publishes of failed commits: they were refused, so they must not be on disk.
-    pub(super) refused: Vec<Arrival>,
-    /// What was free on the disk when the first publish came, less what was taken since.
+    /// What was free on the disk when the first publish came, less what was taken since and what is to be flushed.
     pub(super) free: Option<u64>,
 }
 

@@ -19,7 +19,7 @@ use super::command::{Command, Reply, Settlement};
 use super::commit::{Arrival, Commit, End, Place, Published};
 use super::lock::DirLock;
 use super::recovery::{Failure, REOPEN_AFTER};
-use super::rows::{QueueRow, ReadyKey, TaskRow, encode, ready_key, scheduled_key};
+use super::rows::{QueueRow, ReadyKey, SEQ, TaskRow, encode, ready_key, scheduled_key};
 use super::tables::{Table, Tables, Writes};
 use super::window::{Consuming, Window};
 use crate::broker::{BrokerError, Delivery, Settle, Settler, call_sink};
@@ -77,6 +77,9 @@ impl Drop for Engine {
         if let Some(tables) = self.tables.take() {
             tables.close();
         }
+        if let Err(error) = self.take_off_failed() {
+            tracing::error!(%error, "tasks that were refused when the disk failed may run nevertheless");
+        }
     }
 }
 
@@ -130,7 +133,7 @@ impl Engine {
                     Command::Publish { message, row, unique, reply } => {
                         self.publish(message, &row, unique, reply)
                     }
-                    Command::Settle(settlement) => self.settle(settlement),
+                    Command::Settle(settlement) => self.settle(*settlement),
                     Command::Close { reply } => return Some((reply, self.last_flush())),
                     other => {
                         self.flush(); // it sees everything that came before it
@@ -226,7 +229,9 @@ impl Engine {
     fn refuse(&mut self, id: &TaskId, unique: bool, size: usize) -> Result<(), BrokerError> {
         let tables = self.tables.as_ref().ok_or_else(|| self.error())?;
         let dir = &self.dir;
-        let free = *self.commit.free.get_or_insert_with(|| fs4::available_space(dir).unwrap_or(u64::MAX));
+        let free = *self.commit.free.get_or_insert_with(|| {
+            fs4::available_space(dir).map_or(u64::MAX, |free| free.saturating_sub(tables.to_be_flushed()))
+        });
         let left = free.saturating_sub(size as u64);
         if left < self.options.min_free_space {
             return Err(BrokerError::Full(format!(
@@ -374,7 +379,7 @@ impl Engine {
         }
         self.seq += 1;
         super::expiry::stage(&self.commit.expiring, self.seq, writes);
-        writes.put(Table::Meta, b"seq", &self.seq.to_be_bytes());
+        writes.put(Table::Meta, SEQ, &self.seq.to_be_bytes());
     }
 
     /// Writes and syncs these rows now, with the counts of these queues.
@@ -411,6 +416,6 @@ impl Settler for RowSettler {
         };
         let settlement = Settlement { queue: self.queue, tag, settle, row, done };
         // When the store is closed, `done` is dropped, which says so.
-        let _ = self.sender.send(Command::Settle(settlement));
+        let _ = self.sender.send(Command::Settle(Box::new(settlement)));
     }
 }

@@ -33,6 +33,7 @@ impl Engine {
                 }
             }
             Command::Declare { queue, reply } => drop(reply.send(self.declare(&queue))),
+            Command::Queues { reply } => drop(reply.send(Ok(self.by_name.keys().cloned().collect()))),
             Command::Counts { queue, reply } => {
                 let window = self.by_name.get(&queue).map(|index| &self.windows[*index]);
                 let _ = reply.send(Ok(window.map_or_else(Counts::default, Window::counts)));

@@ -22,63 +22,111 @@ const CLEAR: usize = 1 + 8;
 const TRAILER: &[u8] = b"FJL\x03";
 const END: usize = 1 + 8 + TRAILER.len();
 
-/// Checks the journals of a database that is not open, and cuts off a torn tail.
-pub(super) fn check(db: &Path) -> Result<(), BrokerError> {
-    let mut journals: Vec<(u64, PathBuf)> = Vec::new();
-    let entries = match std::fs::read_dir(db) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(io_error(db, &error)),
-    };
-    for entry in entries {
-        let path = entry.map_err(|e| io_error(db, &e))?.path();
-        let number = path.file_name().and_then(|n| n.to_str()?.strip_suffix(".jnl")?.parse().ok());
-        journals.extend(number.map(|n| (n, path)));
+/// Checks the journals of a database that is not open, and cuts off torn tails. `is_made`: there must be one.
+pub(super) fn check(db: &Path, is_made: bool) -> Result<(), BrokerError> {
+    let journals = journals(db)?;
+    if is_made && journals.is_empty() {
+        return Err(BrokerError::Damaged {
+            path: db.to_owned(),
+            error: "its journal is not there".to_owned(),
+        });
     }
-    journals.sort();
-    let last = journals.last().map(|(number, _)| *number);
-    for (number, path) in journals {
+    for path in journals {
         let bytes = std::fs::read(&path).map_err(|e| io_error(&path, &e))?;
-        let (good, damaged) = look_over(&bytes);
-        let torn = bytes[good..].iter().any(|b| *b != 0);
-        if damaged || (torn && last != Some(number)) {
-            return Err(BrokerError::Damaged {
-                path,
-                error: format!("the journal is damaged at byte {good}"),
-            });
-        }
-        if torn {
-            tracing::warn!(path = %path.display(), at = good, "the last write was torn by a crash and never acknowledged; it is cut off");
-            let cut = OpenOptions::new().write(true).open(&path).and_then(|file| {
-                file.set_len(good as u64)?;
-                file.sync_all()
-            });
-            cut.map_err(|e| io_error(&path, &e))?;
+        let look = look_over(&bytes);
+        match look.rest {
+            Rest::Nothing => {}
+            Rest::Torn => {
+                tracing::warn!(path = %path.display(), at = look.end, "the last write was cut short and never acknowledged; it is taken off");
+                truncate(&path, look.end)?;
+            }
+            Rest::Damaged => {
+                let error = format!("the journal is damaged at byte {}", look.end);
+                return Err(BrokerError::Damaged { path, error });
+            }
         }
     }
     Ok(())
 }
 
-/// Up to where the journal is good, and whether there is a good batch behind that.
-fn look_over(bytes: &[u8]) -> (usize, bool) {
-    let mut good = 0;
-    while let Some(size) = batch(&bytes[good..]) {
-        good += size;
+/// Takes a batch off the journals of a database that is not open: its commit failed, but it may have got there
+/// nevertheless. `mark`: bytes that it has and no other one.
+pub(super) fn take_off(db: &Path, mark: &[u8]) -> Result<(), BrokerError> {
+    for path in journals(db)? {
+        let bytes = std::fs::read(&path).map_err(|e| io_error(&path, &e))?;
+        let look = look_over(&bytes);
+        if bytes[look.last..look.end].windows(mark.len()).any(|w| w == mark) {
+            truncate(&path, look.last)?;
+        }
     }
-    let rest = &bytes[good..];
-    let rest = &rest[..rest.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1)];
-    let starts = rest.iter().enumerate().skip(1).filter(|(_, byte)| **byte == 1);
-    let damaged = starts.map(|(at, _)| at).any(|at| batch(&rest[at..]).is_some());
-    (good, damaged)
+    Ok(())
 }
 
-/// The size of the batch that `bytes` begin with, if it is whole.
-fn batch(bytes: &[u8]) -> Option<usize> {
-    let number = |at: usize, size: usize| -> Option<usize> {
+fn journals(db: &Path) -> Result<Vec<PathBuf>, BrokerError> {
+    let entries = match std::fs::read_dir(db) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_error(db, &error)),
+    };
+    let paths = entries.map(|entry| Ok(entry.map_err(|e| io_error(db, &e))?.path()));
+    paths.filter(|path| path.as_ref().map_or(true, |p| p.extension().is_some_and(|e| e == "jnl"))).collect()
+}
+
+fn truncate(path: &Path, size: usize) -> Result<(), BrokerError> {
+    let cut = OpenOptions::new().write(true).open(path).and_then(|file| {
+        file.set_len(size as u64)?;
+        file.sync_all()
+    });
+    cut.map_err(|e| io_error(path, &e))
+}
+
+/// What a journal holds.
+struct Look {
+    /// Where the last good batch begins,
+    last: usize,
+    /// and where it ends.
+    end: usize,
+    rest: Rest,
+}
+
+/// What lies behind the last good batch of a journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    Nothing,
+    /// A write that a crash cut short.
+    Torn,
+    /// Something that was good once.
+    Damaged,
+}
+
+fn look_over(bytes: &[u8]) -> Look {
+    let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
+    let mut look = Look { last: 0, end: 0, rest: Rest::Nothing };
+    let mut before = None;
+    while let Some((size, seq)) = batch(&bytes[look.end..]) {
+        if before >= Some(seq) {
+            look.rest = Rest::Damaged; // the sequence is not in the checksum, but it only grows
+            return look;
+        }
+        before = Some(seq);
+        (look.last, look.end) = (look.end, look.end + size);
+    }
+    let rest = bytes.get(look.end..used).unwrap_or_default();
+    if !rest.is_empty() {
+        let has_batch = (1..rest.len()).any(|at| rest[at] == 1 && batch(&rest[at..]).is_some());
+        look.rest = if has_batch { Rest::Damaged } else { Rest::Torn };
+    }
+    look
+}
+
+/// The size and the sequence of the batch that `bytes` begin with, if it is whole.
+fn batch(bytes: &[u8]) -> Option<(usize, u64)> {
+    let number = |at: usize, size: usize| -> Option<u64> {
         let mut number = [0; 8];
         number[..size].copy_from_slice(bytes.get(at..at + size)?);
-        usize::try_from(u64::from_le_bytes(number)).ok()
+        Some(u64::from_le_bytes(number))
     };
+    let length = |at, size| usize::try_from(number(at, size)?).ok();
     if *bytes.first()? != 1 {
         return None;
     }
@@ -91,7 +139,7 @@ fn batch(bytes: &[u8]) -> Option<usize> {
                     return None; // neither put nor delete, or compressed, which we do not ask for
                 }
                 let lengths = at + ITEM - 10; // of the key, of the value, of the value on disk
-                at.checked_add(ITEM + number(lengths, 2)?)?.checked_add(number(lengths + 6, 4)?)?
+                at.checked_add(ITEM + length(lengths, 2)?)?.checked_add(length(lengths + 6, 4)?)?
             }
             4 => at + CLEAR,
             _ => return None,
@@ -101,5 +149,5 @@ fn batch(bytes: &[u8]) -> Option<usize> {
     let end = bytes.get(at..at + END)?;
     let is_whole =
         end[0] == 3 && end.ends_with(TRAILER) && end[1..9] == xxhash_rust::xxh3::xxh3_64(items).to_le_bytes();
-    is_whole.then_some(at + END)
+    Some((at + END, number(5, 8)?)).filter(|_| is_whole)
 }

@@ -8,6 +8,9 @@
 //! - A start is noted outside of the commits (see `claims`), so a task that takes the process down is counted and
 //!   ends in the dead letters after [`EmbeddedOptions::delivery_limit`] times.
 //! - Memory holds what is delivered, never the backlog.
+//!
+//! Tasks that wait in memory have a line of their own beside the one on disk: a queue's consumer gets up to its
+//! prefetch from each, and the order is kept within each.
 
 mod claims;
 mod command;
@@ -54,7 +57,7 @@ pub const DEFAULT_DELIVERY_LIMIT: u32 = 20;
 #[non_exhaustive]
 pub struct EmbeddedOptions {
     /// New tasks are refused when less than this is free on the disk, in bytes, so that those under way can still
-    /// be settled. Default 128 MiB.
+    /// be settled and the database can tidy up, for which it takes some dozens of MiB. Default 128 MiB.
     pub min_free_space: u64,
     /// After so many runs that ended with their worker or process, a task is a dead letter. Default 20.
     pub delivery_limit: u32,
@@ -224,6 +227,14 @@ impl Broker for EmbeddedBroker {
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
         let queue = queue.to_owned();
         self.ask(|reply| Command::Declare { queue, reply }).await
+    }
+
+    async fn queues(&self) -> Result<Vec<String>, BrokerError> {
+        let mut names = self.ask(|reply| Command::Queues { reply }).await?;
+        names.extend(self.inner.volatile.queues().await?);
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
     }
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {

@@ -1,15 +1,16 @@
 //! How the store comes back: after a restart, and after the disk refused a commit.
 //!
-//! While it is sick, publishes are refused with the reason and settlements are kept. It is opened again after
-//! growing pauses; then the settlements are written, and what was refused is made sure not to be there: the failed
-//! commit may have reached the disk after all.
+//! While it is sick, publishes are refused with the reason and settlements are kept. A failed commit may be in the
+//! journal nevertheless, so it is taken off there: who was refused must not find the task run. The store is opened
+//! again after growing pauses, and then the settlements are written.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use super::commit::{Arrival, End, Place};
+use super::commit::{End, Place};
 use super::engine::Engine;
-use super::rows::{QueueRow, ReadyKey, TaskRow, decode, queue_of};
+use super::journal;
+use super::rows::{QueueRow, ReadyKey, SEQ, decode, queue_of};
 use super::tables::{Table, Tables, Writes, io_error, is_full};
 use super::window::Window;
 use crate::broker::BrokerError;
@@ -22,6 +23,8 @@ const REOPEN_AT_MOST: Duration = Duration::from_secs(2);
 pub(super) struct Failure {
     pub(super) error: BrokerError,
     pub(super) retry_at: Instant,
+    /// The sequence of the commit that failed.
+    seq: u64,
 }
 
 impl Engine {
@@ -35,7 +38,7 @@ impl Engine {
 
     fn load_meta(&mut self, tables: &Tables) -> Result<(), BrokerError> {
         let damaged = |error: String| BrokerError::Damaged { path: self.dir.join("db"), error };
-        if let Some(seq) = tables.get(Table::Meta, b"seq")? {
+        if let Some(seq) = tables.get(Table::Meta, SEQ)? {
             let seq = <[u8; 8]>::try_from(&*seq).map_err(|e| damaged(format!("the sequence: {e}")))?;
             self.seq = self.seq.max(u64::from_be_bytes(seq));
         }
@@ -108,9 +111,8 @@ impl Engine {
             let count = self.windows[published.arrival.queue].count(&published.arrival.place);
             *count = count.saturating_sub(1);
             let _ = published.reply.send(Err(error.clone()));
-            self.commit.refused.push(published.arrival);
         }
-        self.failure = Some(Failure { error, retry_at: Instant::now() + self.pause });
+        self.failure = Some(Failure { error, retry_at: Instant::now() + self.pause, seq: self.seq });
         self.pause = (self.pause * 2).min(REOPEN_AT_MOST);
     }
 
@@ -126,15 +128,12 @@ impl Engine {
             return;
         }
         self.pause = (pause * 2).min(REOPEN_AT_MOST);
-        let opened = Tables::open(&self.dir).and_then(|tables| self.adopt(tables));
-        if let Err(error) = opened.and_then(|()| self.reconcile()) {
+        let opened = self.take_off_failed().and_then(|()| Tables::open(&self.dir));
+        if let Err(error) = opened.and_then(|tables| self.adopt(tables)) {
             tracing::warn!(%error, "the store cannot be opened yet");
-            self.shared.set_tables(Err(self.error()));
-            if let Some(tables) = self.tables.take() {
-                tables.close();
-            }
             return;
         }
+        self.count_kept();
         self.failure = None;
         self.flush();
         if self.failure.is_none() {
@@ -145,37 +144,25 @@ impl Engine {
         }
     }
 
-    /// What was read back are the counts of the last commit that reached the disk: the settlements kept since come
-    /// on top, and publishes that were refused but got there are taken out.
-    fn reconcile(&mut self) -> Result<(), BrokerError> {
-        let tables = self.open_tables()?;
+    /// Makes sure that the commit which failed is not on disk. The tables must be closed.
+    pub(super) fn take_off_failed(&self) -> Result<(), BrokerError> {
+        let Some(failure) = &self.failure else { return Ok(()) };
+        journal::take_off(&self.dir.join("db"), &[SEQ, &failure.seq.to_be_bytes()].concat())
+    }
+
+    /// What was read back are the counts of the last good commit: the settlements kept since come on top.
+    fn count_kept(&mut self) {
         for settled in &self.commit.settled {
             self.commit.queues.insert(settled.queue);
-            if matches!(settled.end, End::Back) || !tables.contains(Table::Messages, &settled.held.key)? {
-                continue; // nothing to count, or it got there
-            }
             let window = &mut self.windows[settled.queue];
-            window.ready = window.ready.saturating_sub(1);
             match &settled.end {
+                End::Back => continue,
+                End::Gone => {}
                 End::Dead => window.dead += 1,
                 End::Replaced(arrival) => *window.count(&arrival.place) += 1,
-                End::Gone | End::Back => {}
             }
+            window.ready = window.ready.saturating_sub(1);
         }
-        for Arrival { queue, place, message } in &self.commit.refused {
-            if tables.contains(Table::Messages, place.key())? {
-                self.commit.settlements.delete(Table::Messages, place.key());
-                let id = message.id.as_str().as_bytes();
-                let row = tables.get(Table::Tasks, id)?;
-                if row.is_some_and(|row| *row == *TaskRow::at(place.key())) {
-                    self.commit.settlements.delete(Table::Tasks, id);
-                }
-                let count = self.windows[*queue].count(place);
-                *count = count.saturating_sub(1);
-                self.commit.queues.insert(*queue);
-            }
-        }
-        Ok(())
     }
 
     /// The last commit before the end: whether everything settled is safe.

@@ -23,6 +23,9 @@ const READY: u8 = 0;
 const SCHEDULED: u8 = 1;
 const END: u8 = 2;
 
+/// The key of the last sequence, the last row of each commit.
+pub(super) const SEQ: &[u8] = b"seq";
+
 /// The version of the rows' layout.
 const VERSION: u8 = 1;
 

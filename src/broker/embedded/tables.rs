@@ -17,7 +17,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use fjall::{
-    CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Slice,
+    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode,
+    Slice,
 };
 
 use super::journal;
@@ -81,7 +82,7 @@ impl Tables {
     pub(super) fn open(dir: &Path) -> Result<Self, BrokerError> {
         let path = dir.join("db");
         let is_made = check_layout(dir, &path)?;
-        journal::check(&path)?;
+        journal::check(&path, is_made)?;
         let (db, keyspaces) = caught(&path, || open_tables(&path))?;
         if !is_made {
             mark_layout(dir).map_err(|e| io_error(&dir.join(LAYOUT_FILE), &e))?;
@@ -91,10 +92,6 @@ impl Tables {
 
     pub(super) fn get(&self, table: Table, key: &[u8]) -> Result<Option<Slice>, BrokerError> {
         caught(&self.dir, || self.keyspaces[table as usize].get(key))
-    }
-
-    pub(super) fn contains(&self, table: Table, key: &[u8]) -> Result<bool, BrokerError> {
-        caught(&self.dir, || self.keyspaces[table as usize].contains_key(key))
     }
 
     /// The rows from `start` to before `end`, in order.
@@ -108,6 +105,7 @@ impl Tables {
     pub(super) fn write(&self, parts: &[&Writes]) -> Result<(), BrokerError> {
         let size = parts.iter().map(|p| p.0.len()).sum();
         let written = caught(&self.dir, || {
+            self.wait_for_background()?;
             let mut batch = OwnedWriteBatch::with_capacity(self.db.clone(), size);
             for write in parts.iter().flat_map(|part| &part.0) {
                 let keyspace = &self.keyspaces[write.table as usize];
@@ -126,6 +124,22 @@ impl Tables {
             BrokerError::Damaged { .. } => full_error(&self.dir),
             other => other,
         })
+    }
+
+    /// The database holds up a writer while its background work is behind, for ever when that work has failed in the
+    /// meantime. So that is waited for here, a bit earlier, where a failure is noticed.
+    fn wait_for_background(&self) -> fjall::Result<()> {
+        let is_behind = |k: &Keyspace| k.tree.sealed_memtable_count() >= 3 || k.tree.l0_run_count() >= 28;
+        while self.keyspaces.iter().any(is_behind) {
+            self.db.persist(PersistMode::Buffer)?; // fails if the background work has failed
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Bytes that are in the journal only and will be written to table files by and by.
+    pub(super) fn to_be_flushed(&self) -> u64 {
+        self.db.write_buffer_size()
     }
 
     /// Lets go of the files.
@@ -179,6 +193,7 @@ pub(super) fn io_error(path: &Path, error: &std::io::Error) -> BrokerError {
         )),
         ErrorKind::UnexpectedEof
         | ErrorKind::InvalidData
+        | ErrorKind::InvalidInput
         | ErrorKind::NotFound
         | ErrorKind::AlreadyExists => {
             BrokerError::Damaged { path: path.to_owned(), error: error.to_string() }
@@ -198,6 +213,9 @@ fn caught<T>(path: &Path, call: impl FnOnce() -> fjall::Result<T>) -> Result<T, 
         Ok(Err(fjall::Error::Locked)) => {
             Err(BrokerError::InUse { path: path.to_owned(), owner: "(not known)".to_owned() })
         }
+        Ok(Err(fjall::Error::Poisoned)) => Err(damaged(
+            "an earlier write or the database's background work failed; its log says why".to_owned(),
+        )),
         Ok(Err(error)) => Err(damaged(error.to_string())),
         Err(panic) => Err(damaged(crate::task::panic_message(panic))),
     }

@@ -1,0 +1,75 @@
+//! What a crash in the middle of a write leaves: the store opens by itself, and all that was acknowledged is there.
+
+use std::path::Path;
+
+use celeriac::broker::Broker;
+use celeriac::broker::conformance::counts;
+use proptest::prelude::*;
+
+use crate::{copy, drain, ids, large, open, publish, shared, shrink, used};
+
+/// How the end of the last batch may look.
+#[derive(Clone, Copy, Debug)]
+enum Tear {
+    /// The file ends there.
+    Cut,
+    /// The file was made longer, but what belongs there was not written.
+    Zeros,
+    /// Something else is there.
+    Garbage,
+    /// Only this page was not written.
+    Hole,
+}
+
+fn tear(journal: &Path, at: usize, how: Tear) {
+    let mut bytes = std::fs::read(journal).unwrap();
+    match how {
+        Tear::Cut => bytes.truncate(at),
+        Tear::Zeros => {
+            bytes[at..].fill(0);
+            bytes.resize(bytes.len() + 4096, 0);
+        }
+        Tear::Garbage => bytes[at..].iter_mut().enumerate().for_each(|(n, b)| *b ^= (n as u8) | 1),
+        Tear::Hole => {
+            let end = bytes.len().min(at + 512);
+            bytes[at..end].iter_mut().for_each(|b| *b ^= 0xff);
+        }
+    }
+    std::fs::write(journal, bytes).unwrap();
+}
+
+#[test]
+fn a_torn_tail_is_cut_off() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let base = tempfile::tempdir().unwrap();
+    let (before, after) = runtime.block_on(async {
+        let broker = open(base.path()).unwrap();
+        publish(&broker, 0..20).await;
+        let journal = base.path().join("db/0.jnl");
+        let before = used(&journal);
+        broker.publish(large(20, 3000), false).await.unwrap();
+        let after = used(&journal);
+        broker.close().await.unwrap();
+        shrink(&journal);
+        (before, after)
+    });
+    assert!(after > before + 3000);
+    let tears = prop_oneof![Just(Tear::Cut), Just(Tear::Zeros), Just(Tear::Garbage), Just(Tear::Hole)];
+    let config = ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(at in before..after, how in tears)| {
+        let dir = tempfile::tempdir().unwrap();
+        copy(base.path(), dir.path());
+        tear(&dir.path().join("db/0.jnl"), at, how);
+        runtime.block_on(async {
+            let broker = open(dir.path()).unwrap();
+            prop_assert_eq!(counts(&shared(&broker), "q").await.ready, 20);
+            publish(&broker, 30..32).await;
+            drop(broker);
+            let broker = open(dir.path()).unwrap(); // what was written after the cut is there as well
+            let drained = drain(&broker, "q").await;
+            let expected: Vec<String> = (0..20).chain(30..32).map(|n| format!("q-{n}")).collect();
+            prop_assert_eq!(ids(&drained), expected);
+            Ok(())
+        })?;
+    });
+}
