@@ -13,6 +13,8 @@ mod run;
 pub(crate) mod runtime;
 mod status;
 mod supervisor;
+#[cfg(test)]
+mod tests;
 mod worker;
 
 pub use runtime::{FailureHook, WorkerHook};

@@ -29,7 +29,7 @@ mod lookup;
 mod staff;
 
 pub(crate) use control::{Close, GetStatus, Hurry, Steer, Stop};
-pub(crate) use lookup::{Look, Revoke};
+pub(crate) use lookup::{Look, Revoke, Revoked};
 pub(super) use staff::Up;
 
 /// The actor.

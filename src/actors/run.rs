@@ -114,7 +114,7 @@ impl Run {
             started_at: Some(self.started_at),
             worker: Some(self.context.worker()),
             entropy: rand::random(),
-            revoked: self.context.is_revoked(),
+            revoked: self.context.decide(),
         };
         let panicked = matches!(&stop, Stop::Outcome(outcome) if is_panic(outcome));
         let timed_out = matches!(&stop, Stop::HardLimit(_));

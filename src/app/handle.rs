@@ -13,7 +13,7 @@ use super::catalogue::Catalogue;
 use super::routing::Routing;
 use super::shutdown::{self, ShutdownReport};
 use crate::actors::QueueStatus;
-use crate::actors::queue::{GetStatus, Look, Queue, Revoke, Steer};
+use crate::actors::queue::{GetStatus, Look, Queue, Revoke, Revoked, Steer};
 use crate::actors::root::{Queues, Tree};
 use crate::actors::runtime::Runtime;
 use crate::broker::{BrokerError, DeadLetter, Place, Removal};
@@ -60,8 +60,8 @@ pub(super) struct Inner {
     pub(super) closed: CancellationToken,
 }
 
-/// A revocation that meets its task on the way from one place to another looks again so many times.
-const REVOKE_TRIES: usize = 100;
+/// A revocation that meets its task on the way from one place to another looks again after this long.
+const MOVING: Duration = Duration::from_millis(1);
 
 /// Why a lever did not move.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -338,36 +338,29 @@ impl Inner {
     }
 
     /// Revokes a task if it is where the broker says it is.
-    async fn try_revoke(&self, id: &TaskId, terminate: bool) -> Result<Revocation, GetError> {
+    async fn try_revoke(&self, id: &TaskId, terminate: bool) -> Result<Revoked, GetError> {
         let record = |message: &Message| match Judge::unstarted(message, now()).revoked_waiting() {
             Verdict::Over(record) if !message.ignore_result => Some(*record),
             _ => None,
         };
         let removal = self.runtime.broker.remove(id, Box::new(record)).await.map_err(unreadable(id))?;
-        let (queues, missed) = match removal {
-            Removal::Removed => return Ok(Revocation::Done),
+        let (queues, elsewhere) = match removal {
+            Removal::Removed => return Ok(Revoked::Done),
             Removal::Delivered { queue } => {
                 let queue = self.queues.get(&queue).map(|queue| queue.value().clone());
-                (queue.into_iter().collect(), Revocation::Moved)
+                (queue.into_iter().collect(), Revoked::Moving)
             }
             // Acknowledged early, it is nowhere but in the queue that runs it.
-            Removal::Unknown => (self.addresses(), Revocation::Unknown),
+            Removal::Unknown => (self.addresses(), Revoked::Unknown),
         };
         for queue in queues {
-            if queue.send(Revoke { id: id.clone(), terminate }).await == Ok(true) {
-                return Ok(Revocation::Done);
+            match queue.send(Revoke { id: id.clone(), terminate }).await {
+                Ok(Revoked::Unknown) | Err(_) => {}
+                Ok(answer) => return Ok(answer),
             }
         }
-        Ok(missed)
+        Ok(elsewhere)
     }
-}
-
-/// What one try at a revocation came to.
-enum Revocation {
-    Done,
-    /// It was on its way between broker and queue.
-    Moved,
-    Unknown,
 }
 
 fn unreadable<E: Into<StoreError>>(id: &TaskId) -> impl FnOnce(E) -> GetError {
@@ -419,14 +412,13 @@ impl Client for Inner {
     }
 
     async fn revoke(&self, id: &TaskId, terminate: bool) -> Result<bool, GetError> {
-        for _ in 0..REVOKE_TRIES {
+        loop {
             match self.try_revoke(id, terminate).await? {
-                Revocation::Done => return Ok(true),
-                Revocation::Unknown => return Ok(false),
-                Revocation::Moved => tokio::task::yield_now().await,
+                Revoked::Done => return Ok(true),
+                Revoked::Unknown => return Ok(false),
+                Revoked::Moving => tokio::time::sleep(MOVING).await,
             }
         }
-        Ok(false)
     }
 
     async fn forget(&self, id: &TaskId) -> Result<bool, GetError> {

@@ -1,7 +1,7 @@
 //! What a body can ask of its run.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -37,7 +37,7 @@ struct Run {
     message: Arc<Message>,
     worker: String,
     interrupt: AtomicU8,
-    revoked: AtomicBool,
+    revocation: AtomicU8,
     told: Notify,
 }
 
@@ -47,13 +47,19 @@ const SOFT: u8 = 1;
 const SHUTDOWN: u8 = 2;
 const REVOKED: u8 = 3;
 
+// Whether the task was revoked while it ran. One place for both, so that a revocation either counts or is told that it
+// came too late.
+const OPEN: u8 = 0;
+const WAS_REVOKED: u8 = 1;
+const DECIDED: u8 = 2;
+
 impl Context {
     pub(crate) fn new(message: Arc<Message>, worker: String) -> Self {
         let run = Run {
             message,
             worker,
             interrupt: AtomicU8::new(NONE),
-            revoked: AtomicBool::new(false),
+            revocation: AtomicU8::new(OPEN),
             told: Notify::new(),
         };
         Self { run: Arc::new(run) }
@@ -176,17 +182,23 @@ impl Context {
         }
     }
 
-    /// The task was revoked: it is not tried again, and with `terminate` the body is told to end.
-    pub(crate) fn revoke(&self, terminate: bool) {
-        self.run.revoked.store(true, Ordering::Release);
+    /// The task was revoked: it is not tried again, and with `terminate` the body is told to end. `false`: too late,
+    /// what becomes of the task is decided.
+    pub(crate) fn revoke(&self, terminate: bool) -> bool {
+        let before =
+            self.run.revocation.compare_exchange(OPEN, WAS_REVOKED, Ordering::AcqRel, Ordering::Acquire);
+        if before == Err(DECIDED) {
+            return false;
+        }
         if terminate {
             self.interrupt_with(Interrupt::Revoked);
         }
+        true
     }
 
-    /// Whether the task was revoked while it runs.
-    pub(crate) fn is_revoked(&self) -> bool {
-        self.run.revoked.load(Ordering::Acquire)
+    /// The run has ended and is judged: whether the task was revoked before that. From here on it cannot be.
+    pub(crate) fn decide(&self) -> bool {
+        self.run.revocation.swap(DECIDED, Ordering::AcqRel) == WAS_REVOKED
     }
 
     /// Tells the body to end. The strongest reason stays: revoked, then shutdown, then the soft limit.
@@ -247,6 +259,15 @@ mod tests {
         ctx.interrupt_with(Revoked);
         assert_eq!(waiting.join().unwrap(), Revoked);
         assert_eq!(futures_executor::block_on(ctx.interrupted()), Revoked); // and after the fact
+    }
+
+    #[test]
+    fn a_revocation_counts_or_is_told_that_it_came_too_late() {
+        let (early, late) = (Context::detached(), Context::detached());
+        assert!(early.revoke(false) && early.revoke(true));
+        assert!(early.decide());
+        assert!(!late.decide());
+        assert!(!late.revoke(true) && late.interrupt().is_none());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use actix::dev::MessageResponse;
 use actix::{Handler, Message};
 
 use super::Queue;
@@ -25,26 +26,40 @@ impl Handler<Look> for Queue {
     }
 }
 
-/// Revokes a task that this queue has; says whether it had it.
+/// Revokes a task that this queue has.
 #[derive(Message)]
-#[rtype(result = "bool")]
+#[rtype(result = "Revoked")]
 pub(crate) struct Revoke {
     pub(crate) id: TaskId,
     pub(crate) terminate: bool,
 }
 
-impl Handler<Revoke> for Queue {
-    type Result = bool;
+/// What a revocation came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, MessageResponse)]
+pub(crate) enum Revoked {
+    /// The task is revoked.
+    Done,
+    /// It is on its way from one place to another: ask again.
+    Moving,
+    /// It is not here.
+    Unknown,
+}
 
-    fn handle(&mut self, Revoke { id, terminate }: Revoke, _: &mut Self::Context) -> bool {
+impl Handler<Revoke> for Queue {
+    type Result = Revoked;
+
+    fn handle(&mut self, Revoke { id, terminate }: Revoke, _: &mut Self::Context) -> Revoked {
         if let Some(tag) = self.backlog.find(|delivery| delivery.message().id == id)
             && let Some(delivery) = self.backlog.remove(tag)
         {
             let message = Arc::clone(delivery.message());
             self.end_unstarted(tag, delivery, Judge::unstarted(&message, now()).revoked_waiting());
-            return true;
+            return Revoked::Done;
         }
-        let run = self.runs.values().find(|run| *run.id() == id);
-        run.inspect(|run| run.revoke(terminate)).is_some()
+        match self.runs.values().find(|run| *run.id() == id) {
+            Some(run) if run.revoke(terminate) => Revoked::Done,
+            Some(_) => Revoked::Moving, // it has ended and is being settled
+            None => Revoked::Unknown,
+        }
     }
 }

@@ -1,0 +1,205 @@
+//! The death of a queue's actor: what it had goes back, what was set stays, and another takes its place.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use actix::Addr;
+use tokio::sync::watch;
+
+use super::queue::{Die, GetStatus, Queue, Steer};
+use super::root::Tree;
+use super::runtime::Runtime;
+use super::status::QueueStatus;
+use crate::State;
+use crate::app::catalogue::{Pool, QueueRow};
+use crate::broker::{Broker, Counts, EmbeddedBroker, MemoryBroker};
+use crate::store::{EmbeddedStore, MemoryStore, Store};
+use crate::task::registry::Registry;
+use crate::task::{Arguments, Context, Durability, Message, Task, TaskId};
+
+const LONG: Duration = Duration::from_secs(120);
+
+/// A tree of one queue, `q`.
+struct Grown {
+    tree: Tree,
+    runtime: Arc<Runtime>,
+}
+
+impl Grown {
+    async fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>, row: QueueRow) -> Self {
+        let registry = Registry::discover().unwrap();
+        let runtime = Arc::new(Runtime { broker, store, registry, on_failure: None, on_worker_start: None });
+        let (tree, up) = Tree::grow(Arc::clone(&runtime), vec![row], 1).unwrap();
+        up.await.unwrap();
+        Self { tree, runtime }
+    }
+
+    fn queue(&self) -> Addr<Queue> {
+        self.tree.queues.get("q").unwrap().clone()
+    }
+
+    async fn status(&self, wanted: impl Fn(&QueueStatus) -> bool) -> QueueStatus {
+        let start = Instant::now();
+        loop {
+            // An actor that has died does not answer, its successor does.
+            if let Ok(status) = self.queue().send(GetStatus(Counts::default())).await
+                && wanted(&status)
+            {
+                return *status;
+            }
+            assert!(start.elapsed() < LONG, "the queue never came to what it should be");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn die(&self) {
+        let before = self.queue();
+        before.do_send(Die);
+        let start = Instant::now();
+        while self.queue() == before {
+            assert!(start.elapsed() < LONG, "no successor");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn publish<T: Task>(&self, args: &T::Args) -> TaskId {
+        let message = Message {
+            id: TaskId::new(),
+            task: T::NAME.to_owned(),
+            arguments: Arguments::encode(args).unwrap(),
+            queue: "q".to_owned(),
+            ignore_result: false,
+            durability: Durability::Disk,
+            result_expires: LONG,
+            ..Context::detached().message().clone()
+        };
+        self.runtime.broker.publish(message, false).await.unwrap().id
+    }
+
+    async fn end(self) {
+        self.runtime.broker.close().await.unwrap();
+        tokio::task::spawn_blocking(|| self.tree.fell()).await.unwrap();
+    }
+}
+
+/// What the bodies of one test share.
+struct Held {
+    now: AtomicUsize,
+    most: AtomicUsize,
+    starts: watch::Sender<usize>,
+    open: watch::Sender<bool>,
+}
+
+struct Inside(&'static Held);
+
+impl Held {
+    fn new() -> Self {
+        let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { now, most, starts: watch::Sender::new(0), open: watch::Sender::new(false) }
+    }
+
+    fn enter(&'static self) -> Inside {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        self.starts.send_modify(|n| *n += 1);
+        Inside(self)
+    }
+
+    async fn pass(&'static self) {
+        let _inside = self.enter();
+        self.open.subscribe().wait_for(|open| *open).await.unwrap();
+    }
+
+    async fn started(&self, wanted: usize) {
+        let mut starts = self.starts.subscribe();
+        tokio::time::timeout(LONG, starts.wait_for(|n| *n >= wanted)).await.expect("so many start").unwrap();
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+static BODIES: std::sync::LazyLock<[Held; 3]> = std::sync::LazyLock::new(|| [(); 3].map(|()| Held::new()));
+
+#[crate::task]
+async fn holds(ctx: Context, which: usize) -> u32 {
+    BODIES[which].pass().await;
+    ctx.attempt()
+}
+
+#[crate::task]
+fn holds_a_thread(which: usize) {
+    futures_executor::block_on(BODIES[which].pass());
+}
+
+async fn dies_with_work_in_hand(broker: Arc<dyn Broker>, store: Arc<dyn Store>, which: usize) {
+    let held = &BODIES[which];
+    let row = QueueRow::new("q").with_pool(Pool::Io).with_workers(2);
+    let grown = Grown::new(broker, Arc::clone(&store), row).await;
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(grown.publish::<holds::Task>(&(which,)).await);
+    }
+    held.started(2).await;
+    grown.die().await;
+    held.started(4).await; // the same two, or two others
+    grown.die().await;
+    held.started(6).await;
+    assert_eq!(held.now.load(Ordering::SeqCst), 2, "the bodies of the dead are gone");
+    held.open.send_replace(true);
+    for id in ids {
+        let record = tokio::time::timeout(LONG, store.wait(&id)).await.unwrap().unwrap();
+        assert_eq!(
+            (record.state, record.result.as_deref()),
+            (State::Success, Some("1")),
+            "no attempt is burnt"
+        );
+    }
+    assert_eq!(held.most.load(Ordering::SeqCst), 2, "never more than there are workers");
+    assert_eq!(*held.starts.borrow(), 6 + 2 * 2);
+    grown.end().await;
+}
+
+#[tokio::test]
+async fn what_a_dead_queue_had_runs_under_its_successor_in_memory() {
+    let store = Arc::new(MemoryStore::default());
+    let broker = Arc::new(MemoryBroker::new(Arc::clone(&store)));
+    dies_with_work_in_hand(broker, store, 0).await;
+}
+
+#[tokio::test]
+async fn what_a_dead_queue_had_runs_under_its_successor_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let broker =
+        EmbeddedBroker::open(dir.path(), crate::broker::embedded::EmbeddedOptions::default()).unwrap();
+    broker.declare("q").await.unwrap();
+    dies_with_work_in_hand(Arc::new(broker.clone()), Arc::new(EmbeddedStore::new(broker)), 1).await;
+}
+
+#[tokio::test]
+async fn what_the_operator_set_and_what_is_stuck_outlive_the_actor() {
+    let held = &BODIES[2];
+    let store = Arc::new(MemoryStore::default());
+    let broker = Arc::new(MemoryBroker::new(Arc::clone(&store)));
+    let row = QueueRow::new("q").with_pool(Pool::Cpu).with_workers(1);
+    let grown = Grown::new(broker, store, row).await;
+    grown.publish::<holds_a_thread::Task>(&(2,)).await;
+    held.started(1).await;
+    grown.queue().send(Steer::Resize(3)).await.unwrap();
+    grown.queue().send(Steer::Pause).await.unwrap();
+    grown.die().await;
+    let status = grown.status(|s| s.ready == 1).await;
+    assert_eq!((status.workers, status.paused, status.running), (3, true, 0));
+    assert_eq!((status.stuck, status.refused), (1, 0), "its thread goes on");
+    held.open.send_replace(true);
+    grown.status(|s| (s.stuck, s.refused) == (0, 1)).await;
+    grown.queue().send(Steer::Resume).await.unwrap();
+    let status = grown.status(|s| s.done == 1).await;
+    assert_eq!((status.panics, status.replaced), (0, 0));
+    assert_eq!(held.starts.borrow().to_owned(), 2);
+    grown.end().await;
+}

@@ -1,0 +1,170 @@
+//! Hooks around a run, a task's own and the program's; what their panics change and what not.
+
+use std::sync::{Arc, Mutex};
+
+use celeriac::task::HookEvent;
+use celeriac::{Context, State, TaskError, task};
+
+use crate::kit::{LONG, add, builder, note, notes, on_both, record, until};
+
+fn noted(ctx: &Context, event: &HookEvent) {
+    note(ctx.id(), format!("{event:?}"));
+}
+
+#[task(
+    queue = "io",
+    max_retries = 1,
+    default_retry_delay = 0.01,
+    before_start = noted,
+    on_success = noted,
+    on_retry = noted,
+    on_failure = noted
+)]
+async fn hooked(ctx: &Context, fail: u32) -> Result<u32, TaskError> {
+    note(ctx.id(), "body");
+    if ctx.attempt() <= fail { Err(TaskError::failure(["no", "really"])) } else { Ok(ctx.attempt()) }
+}
+
+#[tokio::test]
+async fn hooks_are_told_what_happens_in_order() {
+    on_both(|celeriac| async move {
+        for (fail, expected) in [
+            (0, vec!["BeforeStart", "body", "Success(\"1\")"]),
+            (
+                1,
+                vec![
+                    "BeforeStart",
+                    "body",
+                    "Retry([\"no\", \"really\"])",
+                    "BeforeStart",
+                    "body",
+                    "Success(\"2\")",
+                ],
+            ),
+            (
+                2,
+                vec![
+                    "BeforeStart",
+                    "body",
+                    "Retry([\"no\", \"really\"])",
+                    "BeforeStart",
+                    "body",
+                    "Failure([\"no\", \"really\"])",
+                ],
+            ),
+        ] {
+            let result = hooked::s(fail).send(celeriac.client()).await.unwrap();
+            record(&result).await;
+            until("all hooks were called", async || notes(result.id()).len() >= expected.len()).await;
+            assert_eq!(notes(result.id()), expected, "fails {fail} times");
+        }
+    })
+    .await;
+}
+
+/// The outcome is recorded when the hook hears of it.
+#[task(queue = "io", on_success = looks_at_the_record)]
+async fn looked_at() {}
+
+fn looks_at_the_record(ctx: &Context, _: &HookEvent) {
+    let client = LOOKED.lock().unwrap().clone().unwrap();
+    let state = futures_executor::block_on(client.state(ctx.id())).unwrap();
+    note(ctx.id(), state.as_str());
+}
+
+static LOOKED: Mutex<Option<Arc<dyn celeriac::task::Client>>> = Mutex::new(None);
+
+#[tokio::test]
+async fn a_hook_comes_after_the_record() {
+    on_both(|celeriac| async move {
+        *LOOKED.lock().unwrap() = Some(celeriac.client());
+        let result = looked_at::s().send(celeriac.client()).await.unwrap();
+        until("the hook was called", async || !notes(result.id()).is_empty()).await;
+        assert_eq!(notes(result.id()), ["SUCCESS"]);
+        *LOOKED.lock().unwrap() = None;
+    })
+    .await;
+}
+
+fn panics(ctx: &Context, event: &HookEvent) {
+    note(ctx.id(), format!("{event:?}"));
+    panic!("the hook is broken");
+}
+
+#[task(
+    queue = "one",
+    max_retries = 1,
+    default_retry_delay = 0.01,
+    on_success = panics,
+    on_retry = panics,
+    on_failure = panics
+)]
+async fn badly_hooked(ctx: &Context, fail: u32) -> Result<u32, TaskError> {
+    if ctx.attempt() <= fail { Err(TaskError::failure(["no"])) } else { Ok(ctx.attempt()) }
+}
+
+#[tokio::test]
+async fn a_hook_that_panics_changes_no_outcome() {
+    on_both(|celeriac| async move {
+        for (fail, state, calls) in [(0, State::Success, 1), (1, State::Success, 2), (2, State::Failure, 2)] {
+            let result = badly_hooked::s(fail).send(celeriac.client()).await.unwrap();
+            let record = record(&result).await;
+            assert_eq!((record.state, record.attempts), (state, fail.max(1).min(2) + u32::from(fail == 1)));
+            until("the hooks were called", async || notes(result.id()).len() == calls).await;
+        }
+        // The only worker is well.
+        let next = add::s(1, 1).queue("one").send(celeriac.client()).await.unwrap();
+        assert_eq!(next.get(LONG).await, Ok(2));
+        assert_eq!(celeriac.queue("one").await.unwrap().panics, 0, "no body panicked");
+    })
+    .await;
+}
+
+#[task(queue = "io", max_retries = 1, default_retry_delay = 0.01, before_start = panics)]
+async fn cannot_start(ctx: &Context) {
+    note(ctx.id(), "body");
+}
+
+#[tokio::test]
+async fn a_panic_before_the_start_fails_the_attempt() {
+    on_both(|celeriac| async move {
+        let result = cannot_start::s().send(celeriac.client()).await.unwrap();
+        let record = record(&result).await;
+        assert_eq!((record.state, record.attempts), (State::Failure, 2));
+        assert_eq!(record.errors, ["the hook is broken"]);
+        assert_eq!(record.error_type.as_deref(), Some("Panic"));
+        assert_eq!(notes(result.id()), ["BeforeStart", "BeforeStart"], "the body never ran");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_programs_hook_hears_of_every_final_failure_and_of_nothing_else() {
+    let heard: Arc<Mutex<Vec<String>>> = Arc::default();
+    let told = Arc::clone(&heard);
+    let celeriac = builder()
+        .in_memory()
+        .on_failure(move |ctx, event| told.lock().unwrap().push(format!("{} {event:?}", ctx.task())))
+        .start()
+        .await
+        .unwrap();
+    let client = celeriac.client();
+    hooked::s(1).send(client.clone()).await.unwrap().get(LONG).await.unwrap();
+    record(&hooked::s(2).send(client.clone()).await.unwrap()).await;
+    // The task's own hook panics, the program's is called all the same.
+    record(&badly_hooked::s(2).send(client.clone()).await.unwrap()).await;
+    let options = celeriac::task::TaskOptions::default();
+    client.enqueue(celeriac::task::NewTask::new("nope", options)).await.unwrap();
+    until("three were heard of", async || heard.lock().unwrap().len() == 3).await;
+    celeriac.shutdown().await.unwrap();
+    let mut heard = heard.lock().unwrap().clone();
+    heard.sort();
+    assert_eq!(
+        heard,
+        [
+            "nope Failure([\"no task named `nope` in this program\"])",
+            "runtime::hooks::badly_hooked Failure([\"no\"])",
+            "runtime::hooks::hooked Failure([\"no\", \"really\"])",
+        ]
+    );
+}

@@ -1,0 +1,19 @@
+//! What a running Celeriac promises, shown on the memory and on the embedded form of it.
+//!
+//! Several runtimes live in this process at a time, so tasks are sent with `.send(client)`; where a test needs to
+//! know how far a body has come it holds it at a [`kit::Gate`].
+
+mod kit;
+
+mod bad_input;
+mod concurrency;
+mod embedding;
+mod endings;
+mod healing;
+mod hooks;
+mod order;
+mod panics;
+mod results;
+mod revocation;
+mod shutdown;
+mod time_limits;
