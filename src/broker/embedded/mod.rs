@@ -6,7 +6,8 @@
 //! - A settlement and the result that goes with it are one commit: a task is never done without its record, nor
 //!   recorded and run again.
 //! - A start is noted outside of the commits (see `claims`), so a task that takes the process down is counted and
-//!   ends in the dead letters after [`EmbeddedOptions::delivery_limit`] times.
+//!   ends in the dead letters after [`EmbeddedOptions::delivery_limit`] times, and does not take its neighbours along
+//!   (see `last_chance`).
 //! - Memory holds what is delivered, never the backlog.
 
 mod claims;
@@ -16,6 +17,7 @@ mod engine;
 mod expiry;
 mod handle;
 mod journal;
+mod last_chance;
 mod lock;
 mod recovery;
 mod rows;
