@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use celeriac::broker::conformance::{Inbox, Subject, counts, sample, success};
 use celeriac::broker::{Broker, Counts, Delivery, Place, Removal, Settle};
 use celeriac::core::Timestamp;
-use celeriac::store::Store;
 use celeriac::task::{Durability, Message, TaskId};
 use proptest::prelude::*;
 

@@ -123,10 +123,10 @@ pub async fn settling_in_the_sink<S: Subject>() {
             delivery.settle(Settle::Ack { result: None });
         }
     });
-    let messages = (0..3000).map(|n| broker.publish(message::<S>("q", n), false));
+    let messages = (0..500).map(|n| broker.publish(message::<S>("q", n), false));
     futures_util::future::try_join_all(messages).await.expect("publishes");
     let _consumer = broker.consume("q", 1, sink).expect("a consumer");
-    for n in 0..3000 {
+    for n in 0..500 {
         let id = tokio::time::timeout(PATIENCE, seen.recv()).await.expect("a delivery in time");
         assert_eq!(id, Some(format!("q-{n}")));
     }

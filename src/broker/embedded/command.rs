@@ -18,7 +18,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, BrokerError>>;
 )]
 pub(super) enum Command {
     Publish { message: Arc<Message>, row: Vec<u8>, unique: bool, reply: Reply<()> },
-    Settle(Settlement),
+    Settle(Box<Settlement>),
     Consume { queue: String, epoch: u64, prefetch: usize, sink: Sink },
     SetPrefetch { queue: String, epoch: u64, prefetch: usize },
     Cancel { queue: String, epoch: u64 },

@@ -136,7 +136,7 @@ impl Engine {
                     Command::Publish { message, row, unique, reply } => {
                         self.publish(message, &row, unique, reply)
                     }
-                    Command::Settle(settlement) => self.settle(settlement),
+                    Command::Settle(settlement) => self.settle(*settlement),
                     Command::Close { reply } => return Some((reply, self.last_flush())),
                     other => {
                         self.flush(); // it sees everything that came before it
@@ -419,6 +419,6 @@ impl Settler for RowSettler {
         };
         let settlement = Settlement { queue: self.queue, tag, settle, row, done };
         // When the store is closed, `done` is dropped, which says so.
-        let _ = self.sender.send(Command::Settle(settlement));
+        let _ = self.sender.send(Command::Settle(Box::new(settlement)));
     }
 }

@@ -9,6 +9,9 @@
 //!   ends in the dead letters after [`EmbeddedOptions::delivery_limit`] times, and does not take its neighbours along
 //!   (see `last_chance`).
 //! - Memory holds what is delivered, never the backlog.
+//!
+//! Tasks that wait in memory have a line of their own beside the one on disk: a queue's consumer gets up to its
+//! prefetch from each, and the order is kept within each.
 
 mod claims;
 mod command;

@@ -17,7 +17,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use fjall::{
-    CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Slice,
+    AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode,
+    Slice,
 };
 
 use super::journal;
@@ -104,6 +105,7 @@ impl Tables {
     pub(super) fn write(&self, parts: &[&Writes]) -> Result<(), BrokerError> {
         let size = parts.iter().map(|p| p.0.len()).sum();
         let written = caught(&self.dir, || {
+            self.wait_for_background()?;
             let mut batch = OwnedWriteBatch::with_capacity(self.db.clone(), size);
             for write in parts.iter().flat_map(|part| &part.0) {
                 let keyspace = &self.keyspaces[write.table as usize];
@@ -122,6 +124,17 @@ impl Tables {
             BrokerError::Damaged { .. } => full_error(&self.dir),
             other => other,
         })
+    }
+
+    /// The database holds up a writer while its background work is behind, for ever when that work has failed in the
+    /// meantime. So that is waited for here, a bit earlier, where a failure is noticed.
+    fn wait_for_background(&self) -> fjall::Result<()> {
+        let is_behind = |k: &Keyspace| k.tree.sealed_memtable_count() >= 3 || k.tree.l0_run_count() >= 28;
+        while self.keyspaces.iter().any(is_behind) {
+            self.db.persist(PersistMode::Buffer)?; // fails if the background work has failed
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Bytes that are in the journal only and will be written to table files by and by.
