@@ -96,7 +96,7 @@ impl EmbeddedBroker {
     pub fn open(dir: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, BrokerError> {
         let dir = dir.as_ref().to_owned();
         let lock = DirLock::take(&dir)?;
-        let (claims, started) =
+        let (claims, found) =
             claims::Claims::open(&dir).map_err(|e| tables::io_error(&dir.join("claims"), &e))?;
         let tables = Tables::open(&dir)?;
         let not_yet = RwLock::new(Err(BrokerError::Closed));
@@ -104,7 +104,7 @@ impl EmbeddedBroker {
         let (requests, inbox) = mpsc::channel();
         let mut engine =
             Engine::new(dir.clone(), lock, options, Arc::clone(&shared), tables, requests.clone())?;
-        engine.recover_crashed(&started)?;
+        engine.recover_crashed(&found)?;
         let thread = std::thread::Builder::new()
             .name("celeriac-store".to_owned())
             .spawn(move || {
