@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use super::last_chance::LastChance;
 use super::EmbeddedOptions;
 use super::claims::Claims;
 use super::command::{Command, Reply, Settlement};
@@ -62,6 +63,7 @@ pub(super) struct Engine {
     pub(super) seq: u64,
     next_tag: u64,
     pub(super) commit: Commit,
+    pub(super) last_chance: LastChance,
     sender: Sender<Command>,
     pub(super) failure: Option<Failure>,
     /// How long to wait after the next failure before the store is opened again.
@@ -102,6 +104,7 @@ impl Engine {
             seq: 0,
             next_tag: 0,
             commit: Commit::default(),
+            last_chance: LastChance::default(),
             sender,
             failure: None,
             pause: REOPEN_AFTER,
@@ -326,7 +329,7 @@ impl Engine {
             let mut out = Vec::new();
             while let Some((key, _, message)) = ready.next_if(|(_, q, _)| *q == queue) {
                 if self.windows[queue].is_next() {
-                    out.push(self.hand_out(queue, key, message));
+                    out.extend(self.hand_out_in_turn(queue, key, message));
                 } else {
                     self.windows[queue].waits(&key);
                 }

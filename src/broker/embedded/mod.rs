@@ -6,7 +6,8 @@
 //! - A settlement and the result that goes with it are one commit: a task is never done without its record, nor
 //!   recorded and run again.
 //! - A start is noted outside of the commits (see `claims`), so a task that takes the process down is counted and
-//!   ends in the dead letters after [`EmbeddedOptions::delivery_limit`] times.
+//!   ends in the dead letters after [`EmbeddedOptions::delivery_limit`] times, and does not take its neighbours along
+//!   (see `last_chance`).
 //! - Memory holds what is delivered, never the backlog.
 //!
 //! Tasks that wait in memory have a line of their own beside the one on disk: a queue's consumer gets up to its
@@ -19,6 +20,7 @@ mod engine;
 mod expiry;
 mod handle;
 mod journal;
+mod last_chance;
 mod lock;
 mod recovery;
 mod rows;
@@ -94,7 +96,7 @@ impl EmbeddedBroker {
     pub fn open(dir: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, BrokerError> {
         let dir = dir.as_ref().to_owned();
         let lock = DirLock::take(&dir)?;
-        let (claims, started) =
+        let (claims, found) =
             claims::Claims::open(&dir).map_err(|e| tables::io_error(&dir.join("claims"), &e))?;
         let tables = Tables::open(&dir)?;
         let not_yet = RwLock::new(Err(BrokerError::Closed));
@@ -102,7 +104,7 @@ impl EmbeddedBroker {
         let (requests, inbox) = mpsc::channel();
         let mut engine =
             Engine::new(dir.clone(), lock, options, Arc::clone(&shared), tables, requests.clone())?;
-        engine.recover_crashed(&started)?;
+        engine.recover_crashed(&found)?;
         let thread = std::thread::Builder::new()
             .name("celeriac-store".to_owned())
             .spawn(move || {

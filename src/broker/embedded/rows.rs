@@ -25,6 +25,8 @@ const END: u8 = 2;
 
 /// The key of the last sequence, the last row of each commit.
 pub(super) const SEQ: &[u8] = b"seq";
+/// The key of the generation of claims that were not counted yet, in the `meta` table.
+pub(super) const CLAIMS: &[u8] = b"claims";
 
 /// The version of the rows' layout.
 const VERSION: u8 = 1;

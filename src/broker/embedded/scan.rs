@@ -58,7 +58,7 @@ impl Engine {
             let row =
                 ReadyKey::try_from(&*key).map_err(|_| BrokerError::Io("a key of a wrong length".to_owned()));
             match row.and_then(|key| Ok((key, decode::<Message>(&value)?))) {
-                Ok((key, message)) => deliveries.push(self.hand_out(queue, key, Arc::new(message))),
+                Ok((key, message)) => deliveries.extend(self.hand_out_in_turn(queue, key, Arc::new(message))),
                 Err(error) => {
                     let window = &mut self.windows[queue];
                     window.ready = window.ready.saturating_sub(1);

@@ -23,6 +23,7 @@ impl Engine {
             }
             return;
         };
+        self.last_chance_over(tag);
         let mut writes = std::mem::take(&mut self.commit.settlements);
         let id = held.message.id.as_str().as_bytes();
         let mut record = None;
