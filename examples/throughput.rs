@@ -44,7 +44,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     ALL.notified().await;
     let took = start.elapsed();
     let rate = |t: Duration| total as f64 / t.as_secs_f64();
-    println!("{total} tasks by {producers} producers: accepted {:.0}/s, done {:.0}/s", rate(accepted), rate(took));
+    println!(
+        "{total} tasks by {producers} producers: accepted {:.0}/s, done {:.0}/s",
+        rate(accepted),
+        rate(took)
+    );
     println!("{:#?}", celeriac.queue("fast").await?.time_to_start);
     celeriac.shutdown().await?;
     Ok(())

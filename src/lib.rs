@@ -1,4 +1,67 @@
-//! Celeriac: background tasks as a tree of supervised actix actors.
+//! Celeriac runs background tasks inside a Rust program: durable by default, supervised by a tree of actix actors, in
+//! Celery's words, and with no server to install.
+//!
+//! ```no_run
+//! use celeriac::{Celeriac, task};
+//! use std::time::Duration;
+//!
+//! /// A task is a function. This one mostly waits, so it is `async`.
+//! #[task(max_retries = 5)]
+//! async fn send_email(user_id: u64) -> Result<String, std::io::Error> {
+//!     Ok(format!("sent to user {user_id}"))
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let celeriac = Celeriac::builder().directory("data").start().await?;
+//!
+//!     let text = send_email(42).await?;              // here and now: it is still the function
+//!     let email = send_email::delay(42).await?;      // in the background; on disk by now
+//!     let later = send_email::s(42)                  // with options for this one call
+//!         .countdown(Duration::from_secs(60))
+//!         .priority(5)
+//!         .delay()
+//!         .await?;
+//!
+//!     assert_eq!(email.get(Duration::from_secs(5)).await?, text);
+//!     later.revoke(false).await?;
+//!     celeriac.shutdown().await?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # The parts
+//!
+//! - **Tasks.** [`#[task]`](macro@task) makes one of a function; its documentation explains every option. A body that
+//!   wants to know about its run takes a [`Context`]; one that wants to end otherwise than by a value or an error returns
+//!   a [`TaskError`]: retry, postpone, continue, reject, ignore.
+//! - **Calls.** `delay` and [`Signature`](task::Signature) enqueue, and answer with an [`AsyncResult`]: its [`Receipt`]
+//!   says where the task is and how safe; its value, [`State`] and record can be waited for. What can go wrong is an
+//!   [`EnqueueError`] or a [`GetError`].
+//! - **The runtime.** [`Celeriac::builder`] starts it, on threads of its own, in any program. The handle, [`Celeriac`],
+//!   has the operator's levers: [`queues`](Celeriac::queues), [`pause`](Celeriac::pause), [`resize`](Celeriac::resize),
+//!   [`dead_letters`](Celeriac::dead_letters), [`shutdown`](Celeriac::shutdown).
+//! - **Queues.** The [`catalogue`](app::catalogue) has a row for each: what is promised, what it runs on, how many at a
+//!   time. Without one, the queues that tasks name are served with defaults.
+//! - **Where work waits.** The [`broker`] and the [`store`] are seams. The default is the
+//!   [embedded](broker::embedded) store in a directory: an enqueue that returned `Ok` is synced to disk.
+//! - **Supervision.** The tree of [`actors`]: a panic costs one attempt of one task.
+//! - **Decisions.** [`core`] has all of them as pure state machines.
+//!
+//! # What to know before the first task
+//!
+//! - A task may run twice: it is settled after its run, so one whose process dies runs again. Write it for that.
+//! - An `async fn` must not block; what computes is a plain `fn`, and runs on a thread of its own.
+//! - A queue without a row in the catalogue runs two tasks at a time on blocking threads. One that says
+//!   `io_bound = true` runs fifty on the event loop.
+//! - Call [`Celeriac::shutdown`] at the end: without it, what runs counts as crashed.
+//!
+//! # Features
+//!
+//! - `cli` (default): the `celeriac` command. A library user may leave it out.
+//! - `testing`: conformance suites for those who write a broker or a store of their own.
+//!
+//! The manual, one question a page, is in the folder `docs` of the repository.
 
 // `#[task]` writes `::celeriac::…`; this lets it do so inside this crate too.
 extern crate self as celeriac;
@@ -19,3 +82,24 @@ pub use task::{AsyncResult, Context, EnqueueError, GetError, Receipt, State, Tas
 
 #[doc(hidden)]
 pub use inventory as __inventory;
+
+/// The manual's examples are compiled, and those without `no_run` run, with the doc tests.
+#[cfg(doctest)]
+mod manual {
+    #[doc = include_str!("../docs/defaults.md")]
+    struct Defaults;
+    #[doc = include_str!("../docs/embedded-store.md")]
+    struct EmbeddedStore;
+    #[doc = include_str!("../docs/embedding.md")]
+    struct Embedding;
+    #[doc = include_str!("../docs/outcomes-and-retries.md")]
+    struct OutcomesAndRetries;
+    #[doc = include_str!("../docs/queues-and-workers.md")]
+    struct QueuesAndWorkers;
+    #[doc = include_str!("../docs/results.md")]
+    struct Results;
+    #[doc = include_str!("../docs/tasks.md")]
+    struct Tasks;
+    #[doc = include_str!("../docs/testing.md")]
+    struct Testing;
+}

@@ -9,8 +9,10 @@ use std::task::{Context as Poller, Poll};
 
 use tokio::sync::oneshot;
 
-use crate::task::panic_message;
-use crate::task::{Arguments, Body, BodyFuture, Context, Ending, TaskDefinition};
+use crate::task::{
+    Arguments, Body, BodyFuture, Context, Ending, Interrupt, Outcome, TaskDefinition, TaskError,
+    panic_message,
+};
 
 /// What a body came to, without what the runtime adds.
 pub(super) type BodyOutcome = Result<String, Ending>;
@@ -49,7 +51,7 @@ impl Future for IoBody {
         let Some(future) = self.future.as_mut() else { return Poll::Pending };
         let outcome = match guard(|| future.as_mut().poll(cx)) {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(outcome)) => outcome.map_err(crate::task::TaskError::into_ending),
+            Ok(Poll::Ready(outcome)) => outcome.map_err(TaskError::into_ending),
             Err(panic) => Err(panic),
         };
         // A panic in the drop of what the body held is a panic of the body, unless it said something worse already.
@@ -69,25 +71,13 @@ impl Drop for IoBody {
     }
 }
 
-/// Starts an async body on this thread.
-pub(super) fn start_io(
-    run: fn(Context, &Arguments) -> Result<BodyFuture, crate::task::TaskError>,
-    context: Context,
-) -> Result<IoBody, Ending> {
-    let message = Arc::clone(context.message_arc());
-    let future = guard(|| run(context, &message.arguments))?.map_err(crate::task::TaskError::into_ending)?;
-    Ok(IoBody { future: Some(future) })
-}
+type StartIo = fn(Context, &Arguments) -> Result<BodyFuture, TaskError>;
 
-/// Runs a body to its end on this thread, whatever its kind.
-fn run_blocking(definition: &TaskDefinition, context: Context, runtime: &tokio::runtime::Handle) -> BodyOutcome {
-    match definition.body {
-        Body::Io(run) => runtime.block_on(start_io(run, context)?),
-        Body::Cpu(run) => {
-            let message = Arc::clone(context.message_arc());
-            guard(|| run(context, &message.arguments))?.map_err(crate::task::TaskError::into_ending)
-        }
-    }
+/// Starts an async body on this thread.
+pub(super) fn start_io(run: StartIo, context: Context) -> Result<IoBody, Ending> {
+    let message = Arc::clone(context.message_arc());
+    let future = guard(|| run(context, &message.arguments))?.map_err(TaskError::into_ending)?;
+    Ok(IoBody { future: Some(future) })
 }
 
 /// Bodies that go on although their run was given up: nobody takes what they return.
@@ -102,51 +92,55 @@ pub(crate) struct Stuck {
 /// A body on a blocking thread. Dropped before the body has ended, it counts as stuck until it does.
 pub(super) struct CpuBody {
     outcome: oneshot::Receiver<BodyOutcome>,
-    given_up: Arc<GivenUp>,
+    stuck: Arc<Stuck>,
     over: bool,
 }
 
-struct GivenUp {
-    flag: std::sync::Mutex<Phase>,
-    stuck: Arc<Stuck>,
-}
-
-#[derive(PartialEq)]
-enum Phase {
-    Running,
-    Abandoned,
-    Ended,
-}
-
 impl CpuBody {
-    /// Starts a body on a blocking thread of its own.
+    /// Starts a body on a blocking thread.
     pub(super) fn start(definition: &'static TaskDefinition, context: Context, stuck: Arc<Stuck>) -> Self {
-        let (done, outcome) = oneshot::channel();
-        let given_up = Arc::new(GivenUp { flag: std::sync::Mutex::new(Phase::Running), stuck });
-        let shared = Arc::clone(&given_up);
+        let (mut done, outcome) = oneshot::channel();
+        let body = Self { outcome, stuck: Arc::clone(&stuck), over: false };
         let runtime = tokio::runtime::Handle::current();
         blocking::unblock(move || {
-            let outcome = guard(|| run_blocking(definition, context, &runtime)).unwrap_or_else(Err);
-            shared.ended();
-            let _ = done.send(outcome);
+            let ended = guard(|| match definition.body {
+                Body::Cpu(run) => Some(run_cpu(run, context)),
+                Body::Io(run) => runtime.block_on(run_io(run, context, &mut done)),
+            });
+            let returned = ended.unwrap_or_else(|panic| Some(Err(panic)));
+            let late = returned.is_some();
+            if returned.is_none_or(|outcome| done.send(outcome).is_err()) {
+                stuck.now.fetch_sub(1, Ordering::Relaxed);
+                stuck.refused.fetch_add(usize::from(late), Ordering::Relaxed);
+            }
         })
         .detach();
-        Self { outcome, given_up, over: false }
+        body
     }
 }
 
-impl GivenUp {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Phase> {
-        self.flag.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
+fn run_cpu(run: fn(Context, &Arguments) -> Outcome, context: Context) -> BodyOutcome {
+    let message = Arc::clone(context.message_arc());
+    guard(|| run(context, &message.arguments))?.map_err(TaskError::into_ending)
+}
 
-    fn ended(&self) {
-        let mut phase = self.lock();
-        if *phase == Phase::Abandoned {
-            self.stuck.now.fetch_sub(1, Ordering::Relaxed);
-            self.stuck.refused.fetch_add(1, Ordering::Relaxed);
-        }
-        *phase = Phase::Ended;
+/// An async body in a pool of threads has one to itself, and may spawn local tasks as on an event loop. It can be
+/// dropped where it waits: `None`, if its run was given up.
+async fn run_io(
+    run: StartIo,
+    context: Context,
+    done: &mut oneshot::Sender<BodyOutcome>,
+) -> Option<BodyOutcome> {
+    let body = match start_io(run, context.clone()) {
+        Ok(body) => body,
+        Err(ending) => return Some(Err(ending)),
+    };
+    let local = tokio::task::LocalSet::new();
+    tokio::select! {
+        biased;
+        outcome = local.run_until(body) => Some(outcome),
+        () = context.terminated() => Some(Err(Ending::Interrupted(Interrupt::Revoked))),
+        () = done.closed() => None,
     }
 }
 
@@ -172,10 +166,11 @@ impl Drop for CpuBody {
         if self.over {
             return;
         }
-        let mut phase = self.given_up.lock();
-        if *phase == Phase::Running {
-            *phase = Phase::Abandoned;
-            self.given_up.stuck.now.fetch_add(1, Ordering::Relaxed);
+        // Counted before the channel closes: the body takes itself off when it finds it closed.
+        self.stuck.now.fetch_add(1, Ordering::Relaxed);
+        self.outcome.close();
+        if self.outcome.try_recv().is_ok() {
+            self.stuck.now.fetch_sub(1, Ordering::Relaxed); // it ended just before
         }
     }
 }

@@ -6,6 +6,7 @@
 //! This room, and no room below it, names actix.
 
 mod body;
+mod lasting;
 pub(crate) mod queue;
 pub(crate) mod root;
 mod run;

@@ -9,6 +9,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use actix_rt::{Arbiter, System};
 use dashmap::DashMap;
 
+use super::lasting::Lasting;
 use super::queue::Queue;
 use super::runtime::Runtime;
 use super::supervisor::{self, Exit};
@@ -30,7 +31,7 @@ pub(crate) type Queues = Arc<DashMap<String, Addr<Queue>>>;
 /// The actor.
 pub(crate) struct Root {
     runtime: Arc<Runtime>,
-    rows: Vec<QueueRow>,
+    rows: Vec<(QueueRow, Arc<Lasting>)>,
     queues: Queues,
     arbiters: Vec<Watched>,
     restarts: HashMap<String, Restarts>,
@@ -73,7 +74,10 @@ impl Tree {
                     |_| root,
                     |exit| {
                         if let Exit::Panicked(text) = exit {
-                            tracing::error!(text, "the root of the tree died; the program should be started again");
+                            tracing::error!(
+                                text,
+                                "the root of the tree died; the program should be started again"
+                            );
                             System::current().stop_with_code(70);
                         }
                     },
@@ -108,17 +112,19 @@ impl Root {
                 reported: false,
             })
             .collect();
+        let rows = rows.into_iter().map(|row| (row.clone(), Arc::new(Lasting::new(row.workers)))).collect();
         Self { runtime, rows, queues, arbiters, restarts: HashMap::new(), closing: false }
     }
 
     /// Builds a queue on its arbiter; its address is there when `built` is told.
     fn plant(&self, index: usize, root: Addr<Self>, built: Option<Countdown>) {
-        let (row, runtime, queues) = (self.rows[index].clone(), Arc::clone(&self.runtime), Arc::clone(&self.queues));
+        let (row, lasting) = self.rows[index].clone();
+        let (runtime, queues) = (Arc::clone(&self.runtime), Arc::clone(&self.queues));
         let arbiter = &self.arbiters[index % self.arbiters.len()].arbiter;
         arbiter.spawn_fn(move || {
             let name = row.name.clone();
             let address = supervisor::spawn(
-                |_| Queue::new(row, runtime),
+                |_| Queue::new(row, runtime, lasting),
                 move |exit| root.do_send(QueueDown { index, exit }),
             );
             queues.insert(name, address);
@@ -133,10 +139,16 @@ impl Root {
         for (at, watched) in self.arbiters.iter_mut().enumerate() {
             let (heard, since) = (Arc::clone(&watched.heard), watched.since);
             watched.arbiter.spawn_fn(move || heard.store(millis(since), Ordering::Relaxed));
-            let silent = Duration::from_millis(millis(since).saturating_sub(watched.heard.load(Ordering::Relaxed)));
+            let silent =
+                Duration::from_millis(millis(since).saturating_sub(watched.heard.load(Ordering::Relaxed)));
             if silent > SILENT && !watched.reported {
-                let queues: Vec<_> = rows.iter().skip(at).step_by(count).map(|row| row.name.as_str()).collect();
-                tracing::error!(?silent, ?queues, "an event loop does not answer: a task of one of these queues blocks it; make it a plain `fn`, which runs on a thread of its own");
+                let queues: Vec<_> =
+                    rows.iter().skip(at).step_by(count).map(|(row, _)| row.name.as_str()).collect();
+                tracing::error!(
+                    ?silent,
+                    ?queues,
+                    "an event loop does not answer: a task of one of these queues blocks it; make it a plain `fn`, which runs on a thread of its own"
+                );
             }
             watched.reported = silent > SILENT;
         }
@@ -207,16 +219,27 @@ impl Handler<QueueDown> for Root {
         if self.closing {
             return;
         }
-        let queue = self.rows[index].name.clone();
-        let restarts = self.restarts.entry(queue.clone()).or_insert_with(|| Restarts::new(Intensity::default()));
+        let queue = self.rows[index].0.name.clone();
+        let restarts =
+            self.restarts.entry(queue.clone()).or_insert_with(|| Restarts::new(Intensity::default()));
         let after = match restarts.failed(now()) {
             RestartVerdict::Restart { after } => after,
             RestartVerdict::GiveUp { restarts, window } => {
-                tracing::error!(queue, restarts, ?window, "the queue's actor dies again and again; it gets a longer pause");
+                tracing::error!(
+                    queue,
+                    restarts,
+                    ?window,
+                    "the queue's actor dies again and again; it gets a longer pause"
+                );
                 COOL_DOWN
             }
         };
-        tracing::error!(queue, ?exit, ?after, "a queue's actor died; what it had goes back to the broker, and it is built anew");
+        tracing::error!(
+            queue,
+            ?exit,
+            ?after,
+            "a queue's actor died; what it had goes back to the broker, and it is built anew"
+        );
         ctx.run_later(after, move |root, ctx| root.plant(index, ctx.address(), None));
     }
 }

@@ -23,7 +23,6 @@ use crate::task::{
 
 /// What a run needs.
 pub(super) struct Run {
-    pub(super) delivery: Delivery,
     pub(super) definition: &'static TaskDefinition,
     pub(super) context: Context,
     pub(super) pool: Pool,
@@ -42,12 +41,27 @@ pub(super) enum Ended {
     HandedBack,
 }
 
+impl Ended {
+    pub(super) fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Over(record) | Verdict::Dead { record, .. } => Self::Over(record.state),
+            Verdict::Again { next, .. } => Self::Again(*next),
+            Verdict::HandBack => Self::HandedBack,
+        }
+    }
+}
+
 /// What the queue is told.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Report {
     pub(super) ended: Ended,
     pub(super) panicked: bool,
     pub(super) timed_out: bool,
+}
+
+impl Report {
+    /// Of a run that never began, or was lost on its way.
+    pub(super) const HANDED_BACK: Self = Self { ended: Ended::HandedBack, panicked: false, timed_out: false };
 }
 
 /// Which way a body stopped being waited for.
@@ -77,22 +91,25 @@ impl Future for Running {
 
 impl Run {
     /// Runs the task and settles it.
-    pub(super) async fn execute(self) -> Report {
-        let message = Arc::clone(self.delivery.message());
+    pub(super) async fn execute(self, delivery: Delivery) -> Report {
+        let message = self.context.message();
         let hooks = guard(self.definition.hooks).unwrap_or_default();
-        let mut delivery = Some(self.delivery);
+        let mut delivery = Some(delivery);
         if !message.acks_late {
             // At most once: gone from the broker before the body starts, or the body does not start.
             if let Some(delivery) = delivery.take()
                 && let Err(error) = delivery.settle_and_wait(Settle::Ack { result: None }).await
             {
                 tracing::warn!(id = %message.id, %error, "not started, because it could not be acknowledged first");
-                return Report { ended: Ended::HandedBack, panicked: false, timed_out: false };
+                return Report::HANDED_BACK;
             }
         }
-        let stop = wait(&message, self.definition, &self.context, &hooks, self.pool, &self.force, self.stuck).await;
+        if let Some(delivery) = &mut delivery {
+            delivery.started();
+        }
+        let stop = wait(&self, &hooks).await;
         let judge = Judge {
-            message: &message,
+            message,
             now: now(),
             started_at: Some(self.started_at),
             worker: Some(self.context.worker()),
@@ -107,37 +124,43 @@ impl Run {
             Stop::Revoked => judge.revoked("the task was revoked while it ran"),
             Stop::Forced => judge.judge(Err(Ending::Interrupted(Interrupt::Shutdown))),
         };
-        log(&message, &verdict);
-        let event = event_of(&verdict, &hooks, &self.runtime);
-        let ended = settle(verdict, delivery, &message, &self.runtime, event.is_some()).await;
-        if let Some(event) = event {
-            tell(&hooks, &self.runtime, &self.context, &event);
-        }
+        let ended = conclude(verdict, delivery, &self.context, &hooks, &self.runtime).await;
         Report { ended, panicked, timed_out }
     }
 }
 
-/// Runs the body until it ends or is not waited for any longer.
-async fn wait(
-    message: &Arc<Message>,
-    definition: &'static TaskDefinition,
+/// Carries a verdict out, and tells the log and the hooks.
+pub(super) async fn conclude(
+    verdict: Verdict,
+    delivery: Option<Delivery>,
     context: &Context,
     hooks: &Hooks,
-    pool: Pool,
-    force: &CancellationToken,
-    stuck: Arc<Stuck>,
-) -> Stop {
+    runtime: &Runtime,
+) -> Ended {
+    let ended = Ended::of(&verdict);
+    log(context.message(), &verdict);
+    let event = event_of(&verdict, hooks, runtime);
+    settle(verdict, delivery, context.message(), runtime, event.is_some()).await;
+    if let Some(event) = event {
+        tell(hooks, runtime, context, &event);
+    }
+    ended
+}
+
+/// Runs the body until it ends or is not waited for any longer.
+async fn wait(run: &Run, hooks: &Hooks) -> Stop {
+    let (message, context) = (run.context.message(), &run.context);
     if let Some(hook) = hooks.before_start
         && let Err(panic) = guard(|| hook(context, &HookEvent::BeforeStart))
     {
         return Stop::Outcome(Err(panic));
     }
-    let mut body = match (definition.body, pool) {
-        (Body::Io(run), Pool::Io) => match start_io(run, context.clone()) {
+    let mut body = match (run.definition.body, run.pool) {
+        (Body::Io(start), Pool::Io) => match start_io(start, context.clone()) {
             Ok(body) => Running::Io(body),
             Err(ending) => return Stop::Outcome(Err(ending)),
         },
-        _ => Running::Cpu(CpuBody::start(definition, context.clone(), stuck)),
+        _ => Running::Cpu(CpuBody::start(run.definition, context.clone(), Arc::clone(&run.stuck))),
     };
     let io = matches!(body, Running::Io(_));
     let limits = limits(message.soft_time_limit, message.time_limit, context);
@@ -148,8 +171,8 @@ async fn wait(
         outcome = &mut body => Stop::Outcome(outcome),
         limit = &mut limits, if limited => Stop::HardLimit(limit),
         // A blocking body cannot be stopped from outside: it is told, and its return is waited for.
-        () = revoked(context), if io => Stop::Revoked,
-        () = force.cancelled() => Stop::Forced,
+        () = context.terminated(), if io => Stop::Revoked,
+        () = run.force.cancelled() => Stop::Forced,
     }
 }
 
@@ -166,13 +189,6 @@ async fn limits(soft: Option<Duration>, hard: Option<Duration>, context: &Contex
             hard
         }
         None => std::future::pending().await,
-    }
-}
-
-/// Completes when the run is revoked with `terminate`.
-async fn revoked(context: &Context) {
-    if context.interrupted().await != Interrupt::Revoked {
-        std::future::pending::<()>().await;
     }
 }
 
@@ -199,7 +215,9 @@ fn event_of(verdict: &Verdict, hooks: &Hooks, runtime: &Runtime) -> Option<HookE
         Verdict::Over(r) if r.state == State::Success && hooks.on_success.is_some() => {
             Some(HookEvent::Success(r.result.clone().unwrap_or_default()))
         }
-        Verdict::Over(r) if r.state == State::Failure && on_failure => Some(HookEvent::Failure(r.errors.clone())),
+        Verdict::Over(r) if r.state == State::Failure && on_failure => {
+            Some(HookEvent::Failure(r.errors.clone()))
+        }
         Verdict::Dead { reason, .. } if on_failure => Some(HookEvent::Failure(vec![reason.clone()])),
         Verdict::Again { message, next: Next::Retry, .. } if hooks.on_retry.is_some() => {
             Some(HookEvent::Retry(message.last_errors.clone()))
@@ -218,40 +236,32 @@ fn tell(hooks: &Hooks, runtime: &Runtime, context: &Context, event: &HookEvent) 
     };
     let failed = matches!(event, HookEvent::Failure(_));
     let everybodys = if failed { runtime.on_failure.as_deref() } else { None };
-    let told = guard(|| {
-        if let Some(hook) = own {
-            hook(context, event);
+    let own = guard(|| own.map_or((), |hook| hook(context, event)));
+    let everybodys = guard(|| everybodys.map_or((), |hook| hook(context, event)));
+    for told in [own, everybodys] {
+        if let Err(Ending::Failure { messages, .. }) = told {
+            let panic = messages.join(": ");
+            tracing::error!(id = %context.id(), task = context.task(), panic, "a hook panicked; the outcome stands");
         }
-    })
-    .and_then(|()| guard(|| everybodys.map_or((), |hook| hook(context, event))));
-    if let Err(Ending::Failure { messages, .. }) = told {
-        tracing::error!(id = %context.id(), task = context.task(), panic = %messages.join(": "), "a hook panicked; the outcome stands");
     }
 }
 
-/// Carries a verdict out. `wait`: come back only when it is safe, because somebody is told next.
-pub(super) async fn settle(
+/// Settles. `wait`: come back only when that is safe, because somebody is told next.
+async fn settle(
     verdict: Verdict,
     delivery: Option<Delivery>,
     message: &Message,
-    runtime: &Arc<Runtime>,
+    runtime: &Runtime,
     wait: bool,
-) -> Ended {
-    let (ended, settle) = match verdict {
-        Verdict::Over(record) => {
-            let ended = Ended::Over(record.state);
-            let kept = (!message.ignore_result && record.state != State::Ignored).then_some(*record);
-            (ended, Settle::Ack { result: kept })
-        }
-        Verdict::Again { message, due, next } => (Ended::Again(next), Settle::Requeue { message, due }),
-        Verdict::HandBack => (Ended::HandedBack, Settle::Return { crashed: false }),
-        Verdict::Dead { reason, record } => {
-            (Ended::Over(record.state), Settle::DeadLetter { reason, result: Some(*record) })
-        }
+) {
+    let settle = match verdict {
+        Verdict::Over(record) => Settle::Ack { result: (!message.ignore_result).then_some(*record) },
+        Verdict::Again { message, due, .. } => Settle::Requeue { message, due },
+        Verdict::HandBack => Settle::Return { crashed: false },
+        Verdict::Dead { reason, record } => Settle::DeadLetter { reason, result: Some(*record) },
     };
     let Some(delivery) = delivery else {
-        runtime.settle_early_acked(settle, message).await;
-        return ended;
+        return runtime.settle_early_acked(settle, message).await;
     };
     let settle = match settle {
         Settle::Ack { result: Some(record) } if !runtime.broker.settles_results() => {
@@ -271,5 +281,4 @@ pub(super) async fn settle(
     } else {
         delivery.settle(settle);
     }
-    ended
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::run::Ended;
 use crate::core::TimeToStartSnapshot;
+use crate::task::{Next, State};
 
 /// A queue as it is now: its promise, how the promise is kept, and what goes on.
 #[derive(Clone, Debug, Serialize)]
@@ -54,4 +56,33 @@ pub struct QueueStatus {
     pub paused: bool,
     /// Why the queue has stopped itself: its workers died too often.
     pub halted: Option<String>,
+}
+
+/// What a queue's actor has counted since it started.
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) done: u64,
+    pub(super) failed: u64,
+    pub(super) retried: u64,
+    pub(super) rejected: u64,
+    pub(super) revoked: u64,
+    pub(super) requeued: u64,
+    pub(super) panics: u64,
+    pub(super) timed_out: u64,
+    pub(super) replaced: u64,
+}
+
+impl Counters {
+    /// A task has left its place in the queue.
+    pub(super) fn count(&mut self, ended: Ended) {
+        let counter = match ended {
+            Ended::Over(State::Success | State::Ignored) => &mut self.done,
+            Ended::Over(State::Revoked) => &mut self.revoked,
+            Ended::Over(State::Rejected) => &mut self.rejected,
+            Ended::Over(_) => &mut self.failed,
+            Ended::Again(Next::Retry) => &mut self.retried,
+            Ended::Again(_) | Ended::HandedBack => &mut self.requeued,
+        };
+        *counter += 1;
+    }
 }

@@ -6,10 +6,8 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::task::Poll;
 
-use actix::dev::ContextFut;
 use actix::{Actor, Addr, AsyncContext, Context};
 
 use crate::task::panic_message;
@@ -39,7 +37,9 @@ where
             let Some(future) = running.as_mut() else { return Poll::Ready(Exit::Stopped) };
             match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
                 Ok(Poll::Pending) => Poll::Pending,
-                Ok(Poll::Ready(())) => Poll::Ready(discard(running.take()).map_or(Exit::Stopped, Exit::Panicked)),
+                Ok(Poll::Ready(())) => {
+                    Poll::Ready(discard(running.take()).map_or(Exit::Stopped, Exit::Panicked))
+                }
                 Err(panic) => {
                     discard(running.take());
                     Poll::Ready(Exit::Panicked(panic_message(panic)))
@@ -53,7 +53,7 @@ where
 }
 
 /// Drops an actor outside of any unwinding; says what its drop said if it panicked.
-fn discard<A: Actor<Context = Context<A>>>(actor: Option<Pin<Box<ContextFut<A, Context<A>>>>>) -> Option<String> {
+fn discard(actor: impl Sized) -> Option<String> {
     catch_unwind(AssertUnwindSafe(|| drop(actor))).err().map(panic_message)
 }
 
@@ -119,7 +119,7 @@ mod tests {
                 move |exit| {
                     assert_eq!(exit, Exit::Panicked("dead on arrival".into()));
                     *deaths.borrow_mut() += 1;
-                    drop(told.send(()));
+                    let _ = told.send(());
                 },
             );
             ended.await.unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix::Addr;
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 
 use super::builder::Builder;
 use super::catalogue::Catalogue;
@@ -19,7 +20,8 @@ use crate::broker::{BrokerError, DeadLetter, Place, Removal};
 use crate::store::StoreError;
 use crate::task::clock::now;
 use crate::task::{
-    self, Client, EnqueueError, GetError, Judge, Message, NewTask, Receipt, State, TaskId, TaskResult, Verdict,
+    self, Client, EnqueueError, GetError, Judge, Message, NewTask, Receipt, State, TaskId, TaskResult,
+    Verdict,
 };
 
 /// A running task runtime: enqueues, results, and the operator's levers. A handle; clones are the same runtime, and it
@@ -54,7 +56,12 @@ pub(super) struct Inner {
     max_message_size: usize,
     pub(super) grace: Duration,
     pub(super) closing: AtomicBool,
+    /// The end of the shutdown, for those who still wait for results.
+    pub(super) closed: CancellationToken,
 }
+
+/// A revocation that meets its task on the way from one place to another looks again so many times.
+const REVOKE_TRIES: usize = 100;
 
 /// Why a lever did not move.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,7 +76,9 @@ pub enum ControlError {
         known: String,
     },
     /// The queue's actor does not answer: it is being built anew, or the runtime has shut down.
-    #[error("queue `{0}` does not answer: its actor is being restarted, or the runtime has shut down; try again")]
+    #[error(
+        "queue `{0}` does not answer: its actor is being restarted, or the runtime has shut down; try again"
+    )]
     NotAnswering(String),
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
@@ -90,8 +99,9 @@ impl Celeriac {
 
     pub(super) fn started(inner: Inner) -> Self {
         let inner = Arc::new(inner);
-        task::set_current(Some(Arc::clone(&inner) as Arc<dyn Client>));
-        Self { inner }
+        let celeriac = Self { inner };
+        task::install(celeriac.client());
+        celeriac
     }
 
     /// The catalogue in force.
@@ -123,7 +133,11 @@ impl Celeriac {
     pub async fn queue(&self, name: &str) -> Result<QueueStatus, ControlError> {
         let (name, queue) = self.find(name)?;
         let counts = self.inner.runtime.broker.counts(&name).await?;
-        queue.send(GetStatus(counts)).await.map(|status| *status).map_err(|_| ControlError::NotAnswering(name))
+        queue
+            .send(GetStatus(counts))
+            .await
+            .map(|status| *status)
+            .map_err(|_| ControlError::NotAnswering(name))
     }
 
     /// Starts nothing more in a queue; what runs goes on. Lasts until [`resume`](Self::resume) or a restart.
@@ -208,10 +222,7 @@ impl Celeriac {
     /// # Errors
     /// What was settled last may not be safe on disk; those tasks run again.
     pub async fn shutdown_within(&self, grace: Duration) -> Result<ShutdownReport, BrokerError> {
-        let client = Arc::clone(&self.inner) as Arc<dyn Client>;
-        if task::current().is_some_and(|current| Arc::ptr_eq(&current, &client)) {
-            task::set_current(None);
-        }
+        task::uninstall(&self.client());
         shutdown::run(&self.inner, grace).await
     }
 
@@ -220,7 +231,9 @@ impl Celeriac {
     /// # Errors
     /// Signals cannot be waited for, or as in [`shutdown`](Self::shutdown).
     pub async fn run_until_signal(&self) -> Result<ShutdownReport, BrokerError> {
-        shutdown::signal().await.map_err(|e| BrokerError::Io(format!("signals cannot be waited for: {e}")))?;
+        shutdown::signal()
+            .await
+            .map_err(|e| BrokerError::Io(format!("signals cannot be waited for: {e}")))?;
         self.shutdown().await
     }
 }
@@ -241,6 +254,7 @@ impl Inner {
             max_message_size,
             grace,
             closing: AtomicBool::new(false),
+            closed: CancellationToken::new(),
         }
     }
 
@@ -307,7 +321,7 @@ impl Inner {
 
     /// The state of a task that is not over, and whether its result will be kept; `None`: nobody has it.
     async fn unfinished(&self, id: &TaskId) -> Result<Option<(State, bool)>, GetError> {
-        match self.runtime.broker.find(id).await.map_err(store_error)? {
+        match self.runtime.broker.find(id).await.map_err(unreadable(id))? {
             Some(Place::Waiting(message)) => {
                 let state = if message.retries > 0 { State::Retry } else { State::Pending };
                 Ok(Some((state, !message.ignore_result)))
@@ -320,13 +334,48 @@ impl Inner {
     }
 
     async fn stored(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError> {
-        self.runtime.store.get(id, now()).await.map_err(|e| GetError::Store(e.to_string()))
+        self.runtime.store.get(id, now()).await.map_err(unreadable(id))
+    }
+
+    /// Revokes a task if it is where the broker says it is.
+    async fn try_revoke(&self, id: &TaskId, terminate: bool) -> Result<Revocation, GetError> {
+        let record = |message: &Message| match Judge::unstarted(message, now()).revoked_waiting() {
+            Verdict::Over(record) if !message.ignore_result => Some(*record),
+            _ => None,
+        };
+        let removal = self.runtime.broker.remove(id, Box::new(record)).await.map_err(unreadable(id))?;
+        let (queues, missed) = match removal {
+            Removal::Removed => return Ok(Revocation::Done),
+            Removal::Delivered { queue } => {
+                let queue = self.queues.get(&queue).map(|queue| queue.value().clone());
+                (queue.into_iter().collect(), Revocation::Moved)
+            }
+            // Acknowledged early, it is nowhere but in the queue that runs it.
+            Removal::Unknown => (self.addresses(), Revocation::Unknown),
+        };
+        for queue in queues {
+            if queue.send(Revoke { id: id.clone(), terminate }).await == Ok(true) {
+                return Ok(Revocation::Done);
+            }
+        }
+        Ok(missed)
     }
 }
 
-#[allow(clippy::needless_pass_by_value)]
-fn store_error(error: BrokerError) -> GetError {
-    GetError::Store(error.to_string())
+/// What one try at a revocation came to.
+enum Revocation {
+    Done,
+    /// It was on its way between broker and queue.
+    Moved,
+    Unknown,
+}
+
+fn unreadable<E: Into<StoreError>>(id: &TaskId) -> impl FnOnce(E) -> GetError {
+    let id = id.clone();
+    move |error| match error.into() {
+        StoreError::Closed => GetError::ShutDown(id),
+        other => GetError::Store(other.to_string()),
+    }
 }
 
 #[async_trait]
@@ -360,41 +409,27 @@ impl Client for Inner {
             return Ok(result);
         }
         match self.unfinished(id).await? {
-            Some((_, true)) => {
-                self.runtime.store.wait(id).await.map_err(|e| GetError::Store(e.to_string()))
-            }
+            Some((_, true)) => tokio::select! {
+                result = self.runtime.store.wait(id) => result.map_err(unreadable(id)),
+                () = self.closed.cancelled() => Err(GetError::ShutDown(id.clone())),
+            },
             Some((_, false)) => Err(GetError::NotKept(id.clone())),
             None => self.stored(id).await?.ok_or_else(|| GetError::Unknown(id.clone())),
         }
     }
 
     async fn revoke(&self, id: &TaskId, terminate: bool) -> Result<bool, GetError> {
-        let record = |message: &Message| {
-            let judge =
-                Judge { message, now: now(), started_at: None, worker: None, entropy: 0, revoked: true };
-            match judge.revoked("the task was revoked before it started") {
-                Verdict::Over(record) if !message.ignore_result => Some(*record),
-                _ => None,
-            }
-        };
-        match self.runtime.broker.remove(id, Box::new(record)).await.map_err(store_error)? {
-            Removal::Removed => Ok(true),
-            Removal::Delivered { queue } => {
-                let Some(queue) = self.queues.get(&queue).map(|q| q.value().clone()) else { return Ok(false) };
-                Ok(queue.send(Revoke { id: id.clone(), terminate }).await.unwrap_or(false))
-            }
-            Removal::Unknown => {
-                for queue in self.addresses() {
-                    if queue.send(Revoke { id: id.clone(), terminate }).await == Ok(true) {
-                        return Ok(true);
-                    }
-                }
-                Ok(false)
+        for _ in 0..REVOKE_TRIES {
+            match self.try_revoke(id, terminate).await? {
+                Revocation::Done => return Ok(true),
+                Revocation::Unknown => return Ok(false),
+                Revocation::Moved => tokio::task::yield_now().await,
             }
         }
+        Ok(false)
     }
 
     async fn forget(&self, id: &TaskId) -> Result<bool, GetError> {
-        self.runtime.store.forget(id).await.map_err(|e| GetError::Store(e.to_string()))
+        self.runtime.store.forget(id).await.map_err(unreadable(id))
     }
 }

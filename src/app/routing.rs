@@ -32,7 +32,11 @@ impl Routing {
             let wanted = catalogue.route(name).map(str::to_owned).or_else(|| stated.clone());
             let wanted = wanted.unwrap_or_else(|| catalogue.default_queue.clone());
             if catalogue.queue(&wanted).is_none() {
-                tracing::warn!(queue = wanted, task = name, "the queue is not in the catalogue; it is served with defaults");
+                tracing::warn!(
+                    queue = wanted,
+                    task = name,
+                    "the queue is not in the catalogue; it is served with defaults"
+                );
                 catalogue = catalogue.with_queue(QueueRow::new(wanted.clone()));
             }
             let queue = catalogue.queue(&wanted).map_or(wanted, |row| row.name.clone());

@@ -50,11 +50,14 @@ pub(super) async fn run(inner: &Inner, grace: Duration) -> Result<ShutdownReport
     if !drained {
         queues.iter().for_each(|queue| queue.do_send(Hurry::Force));
         if timeout_at(Instant::now() + FORCED, &mut all).await.is_err() {
-            tracing::error!("an event loop does not answer; its tasks run again after the restart, as after a crash");
+            tracing::error!(
+                "an event loop does not answer; its tasks run again after the restart, as after a crash"
+            );
         }
     }
     queues.iter().for_each(|queue| queue.do_send(Stop));
     let closed = inner.runtime.broker.close().await;
+    inner.closed.cancel();
     blocking::unblock(move || tree.fell()).await;
     let report = ShutdownReport { drained, took: start.elapsed() };
     tracing::info!(?report, "shut down");

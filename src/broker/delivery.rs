@@ -72,6 +72,12 @@ impl Delivery {
         &self.message
     }
 
+    /// For the conformance suite, which tries to settle twice.
+    #[cfg(feature = "testing")]
+    pub(super) fn settler(&self) -> Option<Arc<dyn Settler>> {
+        self.settler.clone()
+    }
+
     /// Notes that a body is about to start, so that a crash from here on is counted.
     pub fn started(&mut self) {
         self.started = true;

@@ -15,7 +15,9 @@ pub enum BrokerError {
     #[error("a task of id `{0}` waits, runs or has its result kept")]
     DuplicateId(TaskId),
     /// The delivery was settled before, or its consumer was replaced.
-    #[error("the delivery is not this consumer's any more: it was settled before, or the consumer was replaced")]
+    #[error(
+        "the delivery is not this consumer's any more: it was settled before, or the consumer was replaced"
+    )]
     Stale,
     /// No room.
     #[error("{0}")]

@@ -1,18 +1,23 @@
 //! Messages in this process's memory: fast, and gone with the process.
 //!
-//! The order of things is decided by the same [`core::Queue`](crate::core::Queue) that the Queue actor uses, with
-//! the consumer's prefetch for a limit.
+//! A queue is a line of ready messages and an agenda of scheduled ones, each a sorted map; whoever changes it takes
+//! out what the consumer may have, and hands it over when the lock is free. One at a time does so for a queue, so that
+//! the consumer sees the order of the line.
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
 
+use super::dead_letter::{crash_reason, crash_result, revived};
 use super::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, Place, RecordFn, Removal, Settle, Settler, Sink,
+    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, Place, RecordFn, Removal, Settle, Settler,
+    Sink, call_sink,
 };
-use crate::core::{Queue, Timestamp};
+use crate::core::Timestamp;
 use crate::store::MemoryStore;
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId};
@@ -36,28 +41,48 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    queues: HashMap<String, MemoryQueue>,
-    ids: HashMap<TaskId, (String, u64)>,
+    queues: HashMap<String, Line>,
+    ids: HashMap<TaskId, (Arc<Message>, Spot)>,
     dead: VecDeque<DeadLetter>,
+    next_seq: u64,
     next_tag: u64,
     next_consumer: u64,
     timer_runs: bool,
     closed: bool,
 }
 
-struct MemoryQueue {
-    backlog: Queue<Arc<Message>>,
-    unsettled: HashMap<u64, Arc<Message>>,
-    consumer: Option<(u64, Sink)>,
+/// The place of a ready message: by priority, high first, then by arrival.
+type Rank = (Reverse<u8>, u64);
+/// The place of a scheduled message: by due time, then by arrival.
+type Appointment = (Timestamp, u64);
+
+/// Where a message is.
+#[derive(Clone, Copy)]
+enum Spot {
+    Ready(Rank),
+    Scheduled(Appointment),
+    Delivered,
 }
 
-/// Deliveries to make once the lock is free.
-type Outbox = Vec<(Sink, Vec<Delivery>)>;
+/// One queue.
+#[derive(Default)]
+struct Line {
+    ready: BTreeMap<Rank, Arc<Message>>,
+    scheduled: BTreeMap<Appointment, Arc<Message>>,
+    /// Delivered, by tag, with the rank to go back to.
+    unsettled: HashMap<u64, (Rank, Arc<Message>)>,
+    prefetch: usize,
+    consumer: Option<(u64, Sink)>,
+    /// Taken out for the consumer, not handed over yet.
+    outbox: Vec<Delivery>,
+    /// Somebody is handing over.
+    handing_over: bool,
+}
 
 impl MemoryBroker {
     /// A broker whose settled tasks leave their records in `store`.
     pub fn new(store: Arc<MemoryStore>) -> Self {
-        let state = State { next_tag: 1 << 63, ..State::default() };
+        let state = State { next_tag: 1 << 63, ..State::default() }; // apart from those of an embedded broker
         Self {
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
@@ -71,21 +96,36 @@ impl MemoryBroker {
     /// Publishes without waiting for anything.
     pub(crate) fn publish_now(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         let mut state = self.shared.lock()?;
-        if unique && (state.ids.contains_key(&message.id) || self.shared.store.contains(&message.id)) {
+        if unique && self.shared.is_taken(&state, &message.id) {
             return Err(BrokerError::DuplicateId(message.id));
         }
         let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Memory);
         let due = message.eta;
-        let outbox = self.shared.arrive(&mut state, Arc::new(message), due);
+        self.shared.arrive(&mut state, Arc::new(message), due);
         drop(state);
-        deliver(outbox);
+        self.shared.hand_over(&receipt.queue);
         Ok(receipt)
+    }
+
+    /// Whether a task of this id waits, runs or has its result kept.
+    pub(crate) fn knows(&self, id: &TaskId) -> Result<bool, BrokerError> {
+        let state = self.shared.lock()?;
+        Ok(self.shared.is_taken(&state, id))
+    }
+
+    fn shut(&self, state: &mut State) -> HashMap<String, Line> {
+        state.closed = true;
+        self.shared.timer.notify_all();
+        std::mem::take(&mut state.queues)
     }
 }
 
-fn deliver(outbox: Outbox) {
-    for (sink, deliveries) in outbox {
-        sink(deliveries);
+impl Drop for MemoryBroker {
+    fn drop(&mut self) {
+        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let queues = self.shut(&mut state);
+        drop(state);
+        drop(queues); // outside of the lock: sinks may own deliveries
     }
 }
 
@@ -95,34 +135,50 @@ impl Shared {
         if state.closed { Err(BrokerError::Closed) } else { Ok(state) }
     }
 
-    /// A message comes in; says what may go out.
-    fn arrive(self: &Arc<Self>, state: &mut State, message: Arc<Message>, due: Option<Timestamp>) -> Outbox {
-        let now = now();
-        state.next_tag += 1;
-        let tag = state.next_tag;
-        let name = message.queue.clone();
-        state.ids.insert(message.id.clone(), (name.clone(), tag));
-        let queue = state.queue(&name);
-        queue.backlog.arrive(tag, Arc::clone(&message), message.priority, due, now);
-        if due.is_some_and(|due| due > now) {
-            self.wake_timer(state);
-        }
-        self.release(state, &name)
+    fn is_taken(&self, state: &State, id: &TaskId) -> bool {
+        state.ids.contains_key(id) || self.store.keeps(id, now())
     }
 
-    /// Takes what the consumer of a queue may have.
-    fn release(self: &Arc<Self>, state: &mut State, name: &str) -> Outbox {
-        let Some(queue) = state.queues.get_mut(name) else { return Outbox::new() };
-        let Some((_, sink)) = &queue.consumer else { return Outbox::new() };
-        let settler: Arc<dyn Settler> =
-            Arc::new(MemorySettler { shared: Arc::downgrade(self), queue: name.to_owned() });
-        let now = now();
-        let mut deliveries = Vec::new();
-        while let Some((tag, message)) = queue.backlog.release(now) {
-            queue.unsettled.insert(tag, Arc::clone(&message));
-            deliveries.push(Delivery::new(tag, message, Arc::clone(&settler)));
+    /// A message comes in.
+    fn arrive(self: &Arc<Self>, state: &mut State, message: Arc<Message>, due: Option<Timestamp>) {
+        state.next_seq += 1;
+        let seq = state.next_seq;
+        let due = due.filter(|due| *due > now());
+        let spot = match due {
+            Some(due) => Spot::Scheduled((due, seq)),
+            None => Spot::Ready((Reverse(message.priority), seq)),
+        };
+        state.put(message, spot);
+        if due.is_some() {
+            self.wake_timer(state);
         }
-        if deliveries.is_empty() { Outbox::new() } else { vec![(Arc::clone(sink), deliveries)] }
+    }
+
+    /// Gives the consumer of a queue what it may have. Call it after each change, without the lock.
+    fn hand_over(self: &Arc<Self>, name: &str) {
+        loop {
+            let Ok(mut state) = self.lock() else { return };
+            state.release(self, name);
+            let Some(line) = state.queues.get_mut(name) else { return };
+            if line.handing_over || line.outbox.is_empty() {
+                return; // whoever does it looks again
+            }
+            let deliveries = std::mem::take(&mut line.outbox);
+            let Some((consumer, sink)) = line.consumer.clone() else {
+                drop(state);
+                drop(deliveries); // the consumer is gone: they go back
+                continue;
+            };
+            line.handing_over = true;
+            drop(state);
+            let taken = call_sink(&sink, deliveries);
+            let Ok(mut state) = self.lock() else { return };
+            let Some(line) = state.queues.get_mut(name) else { return };
+            line.handing_over = false;
+            if !taken {
+                line.consumer.take_if(|(epoch, _)| *epoch == consumer);
+            }
+        }
     }
 
     /// One thread for all ETAs, started with the first.
@@ -139,31 +195,76 @@ impl Shared {
 /// Sleeps until the earliest ETA of all queues, again and again; ends with the broker.
 fn run_timer(shared: &Weak<Shared>) {
     while let Some(shared) = shared.upgrade() {
-        let Ok(mut state) = shared.lock() else { return };
-        let names: Vec<String> = state.queues.keys().cloned().collect();
-        let outbox: Outbox = names.iter().flat_map(|name| shared.release(&mut state, name)).collect();
-        let due = state.queues.values().filter(|q| q.consumer.is_some()).filter_map(|q| q.backlog.next_due()).min();
-        if outbox.is_empty() {
-            // An hour, so that a broker that nobody holds any more is noticed some day.
-            let wait = due.map_or(std::time::Duration::from_secs(3600), |due| due.since(now()));
-            drop(shared.timer.wait_timeout(state, wait));
-        } else {
-            drop(state);
-            deliver(outbox);
+        let Ok(state) = shared.lock() else { return };
+        let now = now();
+        let agenda = state.queues.iter().filter(|(_, line)| line.consumer.is_some());
+        let agenda = agenda.filter_map(|(name, line)| Some((line.scheduled.first_key_value()?.0.0, name)));
+        match agenda.min() {
+            Some((due, name)) if due <= now => {
+                let name = name.clone();
+                drop(state);
+                shared.hand_over(&name);
+            }
+            Some((due, _)) => drop(shared.timer.wait_timeout(state, due.since(now))),
+            None => drop(shared.timer.wait_timeout(state, Duration::from_secs(3600))),
         }
     }
 }
 
 impl State {
-    fn queue(&mut self, name: &str) -> &mut MemoryQueue {
-        self.queues.entry(name.to_owned()).or_insert_with(|| MemoryQueue {
-            backlog: Queue::new(0),
-            unsettled: HashMap::new(),
-            consumer: None,
-        })
+    fn line(&mut self, name: &str) -> &mut Line {
+        if !self.queues.contains_key(name) {
+            self.queues.insert(name.to_owned(), Line::default());
+        }
+        self.queues.entry(name.to_owned()).or_default()
+    }
+
+    /// Puts a message to where it waits.
+    fn put(&mut self, message: Arc<Message>, spot: Spot) {
+        self.ids.insert(message.id.clone(), (Arc::clone(&message), spot));
+        let line = self.line(&message.queue);
+        match spot {
+            Spot::Ready(rank) => drop(line.ready.insert(rank, message)),
+            Spot::Scheduled(appointment) => drop(line.scheduled.insert(appointment, message)),
+            Spot::Delivered => {}
+        }
+    }
+
+    /// Moves what has come due into the line, then takes out what the consumer may have.
+    fn release(&mut self, shared: &Arc<Shared>, name: &str) {
+        let now = now();
+        let Some(line) = self.queues.get_mut(name) else { return };
+        if line.consumer.is_none() {
+            return;
+        }
+        while let Some(first) = line.scheduled.first_entry().filter(|e| e.key().0 <= now) {
+            let message = first.remove();
+            self.next_seq += 1;
+            let rank = (Reverse(message.priority), self.next_seq);
+            if let Some((_, spot)) = self.ids.get_mut(&message.id) {
+                *spot = Spot::Ready(rank);
+            }
+            line.ready.insert(rank, message);
+        }
+        if line.ready.is_empty() || line.unsettled.len() >= line.prefetch {
+            return;
+        }
+        let settler: Arc<dyn Settler> =
+            Arc::new(MemorySettler { shared: Arc::downgrade(shared), queue: name.to_owned() });
+        while line.unsettled.len() < line.prefetch
+            && let Some((rank, message)) = line.ready.pop_first()
+        {
+            self.next_tag += 1;
+            if let Some((_, spot)) = self.ids.get_mut(&message.id) {
+                *spot = Spot::Delivered;
+            }
+            line.unsettled.insert(self.next_tag, (rank, Arc::clone(&message)));
+            line.outbox.push(Delivery::new(self.next_tag, message, Arc::clone(&settler)));
+        }
     }
 
     fn bury(&mut self, message: &Message, reason: String) {
+        tracing::warn!(id = %message.id, task = %message.task, queue = %message.queue, %reason, "dead letter");
         if self.dead.len() >= DEAD_LETTERS {
             self.dead.pop_front();
         }
@@ -193,36 +294,33 @@ impl Settler for MemorySettler {
 impl MemorySettler {
     fn settle_in(&self, shared: &Arc<Shared>, tag: u64, settle: Settle) -> Result<(), BrokerError> {
         let mut state = shared.lock()?;
-        let queue = state.queue(&self.queue);
-        let message = queue.unsettled.remove(&tag).ok_or(BrokerError::Stale)?;
-        queue.backlog.finish(tag);
+        let (rank, message) = state.line(&self.queue).unsettled.remove(&tag).ok_or(BrokerError::Stale)?;
         state.ids.remove(&message.id);
-        let mut outbox = Outbox::new();
         let mut record = None;
         match settle {
             Settle::Ack { result } => record = result,
-            Settle::Requeue { message, due } => outbox = shared.arrive(&mut state, Arc::new(*message), due),
-            Settle::Return { crashed: false } => outbox = shared.arrive(&mut state, message, None),
+            Settle::Requeue { message, due } => shared.arrive(&mut state, Arc::new(*message), due),
+            Settle::Return { crashed: false } => state.put(message, Spot::Ready(rank)),
             Settle::Return { crashed: true } => {
                 let mut message = Message::clone(&message);
                 message.crashes += 1;
                 if message.crashes >= shared.delivery_limit {
-                    state.bury(&message, super::embedded::crash_reason(message.crashes));
+                    record = Some(crash_result(&message));
+                    state.bury(&message, crash_reason(message.crashes));
                 } else {
-                    outbox = shared.arrive(&mut state, Arc::new(message), None);
+                    state.put(Arc::new(message), Spot::Ready(rank));
                 }
             }
             Settle::DeadLetter { reason, result } => {
-                state.bury(&message, reason);
                 record = result;
+                state.bury(&message, reason);
             }
         }
-        outbox.extend(shared.release(&mut state, &self.queue));
-        drop(state);
         if let Some(record) = record {
-            shared.store.insert(record);
+            shared.store.insert(record); // under the lock, so that the task is never unknown
         }
-        deliver(outbox);
+        drop(state);
+        shared.hand_over(&self.queue);
         Ok(())
     }
 }
@@ -237,10 +335,13 @@ impl Consumer for MemoryConsumer {
     fn set_prefetch(&self, prefetch: usize) {
         let Some(shared) = self.shared.upgrade() else { return };
         let Ok(mut state) = shared.lock() else { return };
-        state.queue(&self.queue).backlog.resize(prefetch);
-        let outbox = shared.release(&mut state, &self.queue);
+        let line = state.line(&self.queue);
+        if line.consumer.as_ref().is_none_or(|(epoch, _)| *epoch != self.consumer) {
+            return; // it was replaced
+        }
+        line.prefetch = prefetch;
         drop(state);
-        deliver(outbox);
+        shared.hand_over(&self.queue);
     }
 }
 
@@ -248,10 +349,9 @@ impl Drop for MemoryConsumer {
     fn drop(&mut self) {
         let Some(shared) = self.shared.upgrade() else { return };
         let Ok(mut state) = shared.lock() else { return };
-        let queue = state.queue(&self.queue);
-        if queue.consumer.as_ref().is_some_and(|(epoch, _)| *epoch == self.consumer) {
-            queue.consumer = None;
-        }
+        let old = state.line(&self.queue).consumer.take_if(|(epoch, _)| *epoch == self.consumer);
+        drop(state);
+        drop(old); // outside of the lock: the sink may own deliveries
     }
 }
 
@@ -266,7 +366,7 @@ impl Broker for MemoryBroker {
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
-        self.shared.lock()?.queue(queue);
+        self.shared.lock()?.line(queue);
         Ok(())
     }
 
@@ -278,50 +378,49 @@ impl Broker for MemoryBroker {
         let mut state = self.shared.lock()?;
         state.next_consumer += 1;
         let consumer = state.next_consumer;
-        let entry = state.queue(queue);
-        entry.consumer = Some((consumer, sink));
-        entry.backlog.resize(prefetch);
-        if entry.backlog.next_due().is_some() {
+        let line = state.line(queue);
+        let old = line.consumer.replace((consumer, sink));
+        line.prefetch = prefetch;
+        if !line.scheduled.is_empty() {
             self.shared.wake_timer(&mut state);
         }
-        let outbox = self.shared.release(&mut state, queue);
         drop(state);
-        deliver(outbox);
+        drop(old);
+        self.shared.hand_over(queue);
         let shared = Arc::downgrade(&self.shared);
         Ok(Box::new(MemoryConsumer { shared, queue: queue.to_owned(), consumer }))
     }
 
     async fn counts(&self, queue: &str) -> Result<Counts, BrokerError> {
-        let mut state = self.shared.lock()?;
+        let state = self.shared.lock()?;
         let dead = state.dead.iter().filter(|d| d.message.queue == queue).count() as u64;
-        let queue = state.queue(queue);
+        let Some(line) = state.queues.get(queue) else { return Ok(Counts { dead, ..Counts::default() }) };
         Ok(Counts {
-            ready: queue.backlog.ready() as u64,
-            scheduled: queue.backlog.scheduled() as u64,
-            unsettled: queue.unsettled.len() as u64,
+            ready: line.ready.len() as u64,
+            scheduled: line.scheduled.len() as u64,
+            unsettled: line.unsettled.len() as u64,
             dead,
         })
     }
 
     async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {
         let state = self.shared.lock()?;
-        let Some((name, tag)) = state.ids.get(id) else { return Ok(None) };
-        let queue = &state.queues[name];
-        if queue.unsettled.contains_key(tag) {
-            return Ok(Some(Place::Delivered { queue: name.clone() }));
-        }
-        let waiting = queue.backlog.waiting().find(|(t, _)| t == tag);
-        Ok(waiting.map(|(_, message)| Place::Waiting(Box::new(Message::clone(message)))))
+        Ok(state.ids.get(id).map(|(message, spot)| match spot {
+            Spot::Delivered => Place::Delivered { queue: message.queue.clone() },
+            Spot::Ready(_) | Spot::Scheduled(_) => Place::Waiting(Box::new(Message::clone(message))),
+        }))
     }
 
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
         let mut state = self.shared.lock()?;
-        let Some((name, tag)) = state.ids.get(id).cloned() else { return Ok(Removal::Unknown) };
-        let Some(message) = state.queue(&name).backlog.remove(tag) else {
-            return Ok(Removal::Delivered { queue: name });
-        };
+        let Some((message, spot)) = state.ids.get(id).cloned() else { return Ok(Removal::Unknown) };
+        let line = state.line(&message.queue);
+        match spot {
+            Spot::Delivered => return Ok(Removal::Delivered { queue: message.queue.clone() }),
+            Spot::Ready(rank) => drop(line.ready.remove(&rank)),
+            Spot::Scheduled(appointment) => drop(line.scheduled.remove(&appointment)),
+        }
         state.ids.remove(id);
-        drop(state);
         if let Some(record) = record(&message) {
             self.shared.store.insert(record);
         }
@@ -336,27 +435,21 @@ impl Broker for MemoryBroker {
         let mut state = self.shared.lock()?;
         let Some(at) = state.dead.iter().position(|d| d.message.id == *id) else { return Ok(false) };
         let Some(letter) = state.dead.remove(at) else { return Ok(false) };
-        let message = super::embedded::revived(letter.message, now());
+        let message = revived(letter.message, now());
+        let queue = message.queue.clone();
         self.shared.store.remove(id);
-        let outbox = self.shared.arrive(&mut state, Arc::new(message), None);
+        self.shared.arrive(&mut state, Arc::new(message), None);
         drop(state);
-        deliver(outbox);
+        self.shared.hand_over(&queue);
         Ok(true)
     }
 
     async fn close(&self) -> Result<(), BrokerError> {
-        let mut state = self.shared.lock()?;
-        state.closed = true;
-        let queues = std::mem::take(&mut state.queues);
-        drop(state);
+        let queues = {
+            let mut state = self.shared.lock()?;
+            self.shut(&mut state)
+        };
         drop(queues); // outside of the lock: sinks may own deliveries
-        self.shared.timer.notify_all();
         Ok(())
-    }
-}
-
-impl Drop for MemoryBroker {
-    fn drop(&mut self) {
-        self.shared.timer.notify_all();
     }
 }

@@ -8,28 +8,42 @@
 //! settled by one [`Settle`]. A [`Delivery`] that is dropped without being settled goes back by itself: as it was
 //! if it had not started, with a crash counted if it had. So a panic anywhere above loses nothing.
 
+mod dead_letter;
 mod delivery;
 pub mod embedded;
 mod error;
 pub mod memory;
 
-#[cfg(any())]
+#[cfg(feature = "testing")]
 pub mod conformance;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
+pub use dead_letter::DeadLetter;
 pub use delivery::{Delivery, Settle, Settler};
 pub use embedded::EmbeddedBroker;
 pub use error::BrokerError;
 pub use memory::MemoryBroker;
 
-use crate::core::Timestamp;
 use crate::task::{Message, Receipt, TaskId, TaskResult};
 
-/// Where a consumer's deliveries go. It is called from the broker's own threads and must not block.
+/// Where a consumer's deliveries go. It is called from the broker's own threads and must not block. One that panics
+/// is not called again: its deliveries go back, and wait for the next consumer.
 pub type Sink = Arc<dyn Fn(Vec<Delivery>) + Send + Sync>;
+
+/// Hands deliveries to a sink; says whether it took them without a panic.
+fn call_sink(sink: &Sink, deliveries: Vec<Delivery>) -> bool {
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sink(deliveries))) {
+        Ok(()) => true,
+        Err(panic) => {
+            let panic = crate::task::panic_message(panic);
+            tracing::error!(%panic, "a consumer panicked; its queue has no consumer now");
+            false
+        }
+    }
+}
 
 /// How many messages a queue has, and in which condition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,17 +82,6 @@ pub enum Removal {
     },
     /// No such task.
     Unknown,
-}
-
-/// A message that will not be run unless somebody says so.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct DeadLetter {
-    /// The message as it was last.
-    pub message: Message,
-    /// Why it is here.
-    pub reason: String,
-    /// Since when.
-    pub died_at: Timestamp,
 }
 
 /// A place where messages wait.

@@ -32,6 +32,9 @@ impl From<BrokerError> for StoreError {
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn put(&self, result: TaskResult) -> Result<bool, StoreError> {
+        if self.broker.volatile_results().keeps(&result.id, result.finished_at) {
+            return Ok(false);
+        }
         Ok(self.broker.put_result(result).await?)
     }
 
@@ -48,7 +51,7 @@ impl Store for EmbeddedStore {
             return Ok(result);
         }
         tokio::select! {
-            record = on_disk => record.map(|r| (*r).clone()).map_err(|_| StoreError::Closed),
+            record = on_disk.record() => record,
             record = self.broker.volatile_results().wait(id) => record,
         }
     }

@@ -31,9 +31,9 @@ impl MemoryStore {
         true
     }
 
-    /// Whether there is a record of this id.
-    pub(crate) fn contains(&self, id: &TaskId) -> bool {
-        self.results.contains_key(id)
+    /// Whether there is a record of this id that has not expired.
+    pub(crate) fn keeps(&self, id: &TaskId, now: Timestamp) -> bool {
+        self.results.get(id).is_some_and(|r| r.expires_at > now)
     }
 
     /// Deletes a record.
@@ -57,7 +57,7 @@ impl Store for MemoryStore {
         if let Some(result) = self.results.get(id).map(|r| r.clone()) {
             return Ok(result);
         }
-        waiting.await.map(|r| (*r).clone()).map_err(|_| StoreError::Closed)
+        waiting.record().await
     }
 
     async fn forget(&self, id: &TaskId) -> Result<bool, StoreError> {
@@ -65,9 +65,12 @@ impl Store for MemoryStore {
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
-        let before = self.results.len();
-        self.results.retain(|_, result| result.expires_at > now);
-        self.waiters.sweep();
-        Ok(before.saturating_sub(self.results.len()))
+        let mut swept = 0;
+        self.results.retain(|_, result| {
+            let stays = result.expires_at > now;
+            swept += usize::from(!stays);
+            stays
+        });
+        Ok(swept)
     }
 }

@@ -4,7 +4,7 @@ pub mod embedded;
 pub mod memory;
 mod waiters;
 
-#[cfg(any())]
+#[cfg(feature = "testing")]
 pub mod conformance;
 
 use async_trait::async_trait;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 use tokio::sync::oneshot;
 
+use super::StoreError;
 use crate::task::{TaskId, TaskResult};
 
 /// Waiters by task id. A record that arrives wakes all of its id; one that nobody waits for costs one load.
@@ -15,27 +16,25 @@ pub(crate) struct Waiters {
     count: AtomicUsize,
 }
 
+/// One that waits; dropped, it leaves nothing behind.
+pub(crate) struct Waiting<'a> {
+    waiters: &'a Waiters,
+    id: &'a TaskId,
+    record: oneshot::Receiver<Arc<TaskResult>>,
+}
+
 impl Waiters {
     /// Waits for the record of `id`. Subscribe first, then look whether it is there already.
-    pub(crate) fn subscribe(&self, id: &TaskId) -> oneshot::Receiver<Arc<TaskResult>> {
-        let (sender, receiver) = oneshot::channel();
+    pub(crate) fn subscribe<'a>(&'a self, id: &'a TaskId) -> Waiting<'a> {
+        let (sender, record) = oneshot::channel();
         self.count.fetch_add(1, Ordering::SeqCst);
-        let mut waiting = self.by_id.entry(id.clone()).or_default();
-        let before = waiting.len();
-        waiting.retain(|w| !w.is_closed()); // those whose caller gave up
-        self.count.fetch_sub(before - waiting.len(), Ordering::SeqCst);
-        waiting.push(sender);
-        receiver
-    }
-
-    /// Whether anybody waits for anything.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.count.load(Ordering::SeqCst) == 0
+        self.by_id.entry(id.clone()).or_default().push(sender);
+        Waiting { waiters: self, id, record }
     }
 
     /// Wakes those who wait for this record.
     pub(crate) fn wake(&self, result: &TaskResult) {
-        if self.is_empty() {
+        if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }
         if let Some((_, waiting)) = self.by_id.remove(&result.id) {
@@ -47,13 +46,50 @@ impl Waiters {
         }
     }
 
-    /// Forgets waiters that gave up.
-    pub(crate) fn sweep(&self) {
+    /// No record comes any more: those who wait hear that.
+    pub(crate) fn close(&self) {
         self.by_id.retain(|_, waiting| {
+            self.count.fetch_sub(waiting.len(), Ordering::SeqCst);
+            false
+        });
+    }
+}
+
+impl Waiting<'_> {
+    /// The record.
+    pub(crate) async fn record(mut self) -> Result<TaskResult, StoreError> {
+        (&mut self.record).await.map(|r| TaskResult::clone(&r)).map_err(|_| StoreError::Closed)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.record.close();
+        self.waiters.by_id.remove_if_mut(self.id, |_, waiting| {
             let before = waiting.len();
             waiting.retain(|w| !w.is_closed());
-            self.count.fetch_sub(before - waiting.len(), Ordering::SeqCst);
-            !waiting.is_empty()
+            self.waiters.count.fetch_sub(before - waiting.len(), Ordering::SeqCst);
+            waiting.is_empty()
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dropped_waiters_leave_nothing_behind() {
+        let waiters = Waiters::default();
+        let (a, b) = (TaskId::from("a"), TaskId::from("b"));
+        let waiting = [waiters.subscribe(&a), waiters.subscribe(&a), waiters.subscribe(&b)];
+        assert_eq!((waiters.count.load(Ordering::SeqCst), waiters.by_id.len()), (3, 2));
+        let [first, second, third] = waiting;
+        drop(first);
+        drop(third);
+        assert_eq!((waiters.count.load(Ordering::SeqCst), waiters.by_id.len()), (1, 1));
+        waiters.close();
+        drop(second);
+        assert_eq!((waiters.count.load(Ordering::SeqCst), waiters.by_id.len()), (0, 0));
     }
 }

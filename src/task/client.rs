@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -167,6 +167,11 @@ pub enum GetError {
         /// What serde said.
         error: String,
     },
+    /// The runtime has shut down before the task was over.
+    #[error(
+        "the runtime has shut down before task {0} was over; a durable task goes on when it is started again"
+    )]
+    ShutDown(TaskId),
     /// The store failed.
     #[error("the store could not be read: {0}")]
     Store(String),
@@ -190,28 +195,36 @@ pub trait Client: Send + Sync + 'static {
     async fn forget(&self, id: &TaskId) -> Result<bool, GetError>;
 }
 
-static CURRENT: RwLock<Option<Arc<dyn Client>>> = RwLock::new(None);
+/// Those that were installed and not uninstalled, in that order.
+static INSTALLED: RwLock<Vec<Arc<dyn Client>>> = RwLock::new(Vec::new());
 
 /// The runtime that `delay` uses: the one that was started last and still runs.
 pub fn current() -> Option<Arc<dyn Client>> {
-    CURRENT.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    INSTALLED.read().unwrap_or_else(PoisonError::into_inner).last().cloned()
 }
 
-/// Makes `client` the one that `delay` uses, or none.
-pub fn set_current(client: Option<Arc<dyn Client>>) {
-    *CURRENT.write().unwrap_or_else(std::sync::PoisonError::into_inner) = client;
+/// Makes `client` the one that `delay` uses, until it is [uninstalled](uninstall) or another is installed.
+pub fn install(client: Arc<dyn Client>) {
+    INSTALLED.write().unwrap_or_else(PoisonError::into_inner).push(client);
+}
+
+/// Takes `client` out of those that `delay` may use; the one before it is used again.
+pub fn uninstall(client: &Arc<dyn Client>) {
+    INSTALLED.write().unwrap_or_else(PoisonError::into_inner).retain(|other| !Arc::ptr_eq(other, client));
 }
 
 /// A task that was enqueued: its receipt and, in time, its result. Celery's `AsyncResult`.
 pub struct AsyncResult<T: Task> {
     receipt: Receipt,
+    /// The call said `ignore_result`: there is nothing to wait for.
+    ignored: bool,
     client: Arc<dyn Client>,
     task: PhantomData<fn() -> T>,
 }
 
 impl<T: Task> AsyncResult<T> {
-    pub(crate) fn new(receipt: Receipt, client: Arc<dyn Client>) -> Self {
-        Self { receipt, client, task: PhantomData }
+    pub(crate) fn new(receipt: Receipt, ignored: bool, client: Arc<dyn Client>) -> Self {
+        Self { receipt, ignored, client, task: PhantomData }
     }
 
     /// The task's id.
@@ -246,6 +259,9 @@ impl<T: Task> AsyncResult<T> {
     /// Not over in time, ended without a value, unknown; see [`GetError`].
     pub async fn get(&self, timeout: Duration) -> Result<T::Output, GetError> {
         let id = self.id();
+        if self.ignored {
+            return Err(GetError::NotKept(id.clone()));
+        }
         let result = tokio::time::timeout(timeout, self.client.wait(id))
             .await
             .map_err(|_| GetError::Timeout { id: id.clone(), waited: timeout })??;
@@ -276,7 +292,7 @@ impl<T: Task> AsyncResult<T> {
 
 impl<T: Task> Clone for AsyncResult<T> {
     fn clone(&self) -> Self {
-        Self::new(self.receipt.clone(), Arc::clone(&self.client))
+        Self::new(self.receipt.clone(), self.ignored, Arc::clone(&self.client))
     }
 }
 

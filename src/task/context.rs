@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 
 use super::{Arguments, Durability, Headers, Interrupt, Message, TaskId};
 use crate::core::{RetryPolicy, Timestamp};
@@ -38,24 +38,24 @@ struct Run {
     worker: String,
     interrupt: AtomicU8,
     revoked: AtomicBool,
-    token: CancellationToken,
+    told: Notify,
 }
 
+// Reasons to end, the stronger one higher: a shutdown may still be followed by a revocation, never the reverse.
 const NONE: u8 = 0;
 const SOFT: u8 = 1;
-const REVOKED: u8 = 2;
-const SHUTDOWN: u8 = 3;
+const SHUTDOWN: u8 = 2;
+const REVOKED: u8 = 3;
 
 impl Context {
     pub(crate) fn new(message: Arc<Message>, worker: String) -> Self {
-        let run =
-            Run {
-                message,
-                worker,
-                interrupt: AtomicU8::new(NONE),
-                revoked: AtomicBool::new(false),
-                token: CancellationToken::new(),
-            };
+        let run = Run {
+            message,
+            worker,
+            interrupt: AtomicU8::new(NONE),
+            revoked: AtomicBool::new(false),
+            told: Notify::new(),
+        };
         Self { run: Arc::new(run) }
     }
 
@@ -157,8 +157,23 @@ impl Context {
 
     /// Completes when the run should end, with the reason; for `select!`.
     pub async fn interrupted(&self) -> Interrupt {
-        self.run.token.cancelled().await;
-        self.interrupt().unwrap_or(Interrupt::Shutdown)
+        self.told(|_| true).await
+    }
+
+    /// Completes when the task was revoked with `terminate`, also when the body was told to end before that.
+    pub(crate) async fn terminated(&self) {
+        self.told(|interrupt| interrupt == Interrupt::Revoked).await;
+    }
+
+    async fn told(&self, wanted: fn(Interrupt) -> bool) -> Interrupt {
+        loop {
+            // Asked for before the look, so that no telling falls between the two.
+            let told = self.run.told.notified();
+            if let Some(interrupt) = self.interrupt().filter(|interrupt| wanted(*interrupt)) {
+                return interrupt;
+            }
+            told.await;
+        }
     }
 
     /// The task was revoked: it is not tried again, and with `terminate` the body is told to end.
@@ -174,16 +189,15 @@ impl Context {
         self.run.revoked.load(Ordering::Acquire)
     }
 
-    /// Tells the body to end. The first reason stays, but a revocation wins over a passed soft limit.
+    /// Tells the body to end. The strongest reason stays: revoked, then shutdown, then the soft limit.
     pub(crate) fn interrupt_with(&self, interrupt: Interrupt) {
         let code = match interrupt {
             Interrupt::SoftTimeLimit => SOFT,
             Interrupt::Revoked => REVOKED,
             Interrupt::Shutdown => SHUTDOWN,
         };
-        let raise = |now| (now == NONE || (now == SOFT && code != SOFT)).then_some(code);
-        let _ = self.run.interrupt.fetch_update(Ordering::AcqRel, Ordering::Acquire, raise);
-        self.run.token.cancel();
+        self.run.interrupt.fetch_max(code, Ordering::AcqRel);
+        self.run.told.notify_waiters();
     }
 }
 
@@ -203,7 +217,7 @@ mod tests {
     use Interrupt::{Revoked, Shutdown, SoftTimeLimit};
 
     #[test]
-    fn the_first_interrupt_stays_but_a_soft_limit_yields() {
+    fn the_strongest_interrupt_stays() {
         for (told, seen) in [
             (vec![], None),
             (vec![SoftTimeLimit], Some(SoftTimeLimit)),
@@ -212,7 +226,7 @@ mod tests {
             (vec![Revoked, SoftTimeLimit], Some(Revoked)),
             (vec![Revoked, Shutdown], Some(Revoked)),
             (vec![Shutdown, SoftTimeLimit], Some(Shutdown)),
-            (vec![Shutdown, Revoked], Some(Shutdown)),
+            (vec![Shutdown, Revoked], Some(Revoked)),
         ] {
             let ctx = Context::detached();
             for interrupt in &told {
@@ -233,6 +247,19 @@ mod tests {
         ctx.interrupt_with(Revoked);
         assert_eq!(waiting.join().unwrap(), Revoked);
         assert_eq!(futures_executor::block_on(ctx.interrupted()), Revoked); // and after the fact
+    }
+
+    #[test]
+    fn a_revocation_is_heard_behind_a_soft_limit() {
+        let ctx = Context::detached();
+        ctx.interrupt_with(SoftTimeLimit);
+        let waiting = std::thread::spawn({
+            let ctx = ctx.clone();
+            move || futures_executor::block_on(ctx.terminated())
+        });
+        ctx.interrupt_with(Revoked);
+        waiting.join().unwrap();
+        assert_eq!(ctx.interrupt(), Some(Revoked));
     }
 
     #[test]

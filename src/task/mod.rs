@@ -17,20 +17,22 @@ mod verdict;
 pub mod registry;
 
 pub use arguments::{Arguments, ArgumentsError};
-pub use client::{AsyncResult, Client, EnqueueError, GetError, NewTask, Receipt, current, set_current};
+pub use client::{
+    AsyncResult, Client, EnqueueError, GetError, NewTask, Receipt, current, install, uninstall,
+};
 pub use context::Context;
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
 pub(crate) use error::{Ending, Until};
-pub(crate) use verdict::{Judge, Next, Verdict};
 pub use error::{Interrupt, TaskError};
 pub use id::TaskId;
 pub use message::{Headers, Message};
-pub(crate) use panic::panic_message;
 pub use options::{Durability, TaskKind, TaskOptions};
+pub(crate) use panic::panic_message;
 pub use result::{State, TaskResult};
 pub use signature::{Enqueue, Signature};
+pub(crate) use verdict::{Judge, Next, Verdict};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -159,23 +159,26 @@ impl<T: Task> Enqueue<T> {
             .signature
             .arguments
             .map_err(|error| EnqueueError::Arguments { task: T::NAME.to_owned(), error })?;
+        let ignored = call.options.ignore_result;
         let receipt = client.enqueue(call).await?;
-        Ok(AsyncResult::new(receipt, client))
+        Ok(AsyncResult::new(receipt, ignored, client))
     }
 
-    /// Enqueues from a thread that is not asynchronous, and blocks until the receipt is there.
+    /// Enqueues where nothing is asynchronous, and blocks until the receipt is there: in a thread of one's own, in a
+    /// task that is a plain function, in `tokio::task::spawn_blocking` or `actix_web::web::block`.
     ///
     /// # Errors
     /// See [`EnqueueError`].
     ///
     /// # Panics
-    /// When called on a thread that drives asynchronous tasks: there, `.await` it.
+    /// On a thread that drives asynchronous tasks, where blocking would hold up all of them ("Cannot start a runtime
+    /// from within a runtime"): there, `.await` it.
     pub fn wait(self) -> Result<AsyncResult<T>, EnqueueError> {
-        assert!(
-            tokio::runtime::Handle::try_current().is_err(),
-            "Enqueue::wait would block an asynchronous thread; use `.await` there"
-        );
-        futures_executor::block_on(self.run())
+        match tokio::runtime::Handle::try_current() {
+            // tokio's own `block_on`, because it alone knows a blocking thread of tokio's from an asynchronous one.
+            Ok(runtime) => runtime.block_on(self.run()),
+            Err(_) => futures_executor::block_on(self.run()),
+        }
     }
 }
 
@@ -335,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "use `.await` there")]
+    #[should_panic(expected = "Cannot start a runtime from within a runtime")]
     fn wait_refuses_to_block_an_asynchronous_thread() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let client: Arc<dyn Client> = Arc::new(Recorder::default());

@@ -39,7 +39,12 @@ pub(crate) enum Next {
     Continue,
 }
 
-impl Judge<'_> {
+impl<'a> Judge<'a> {
+    /// Of a task that ends before it begins.
+    pub(crate) fn unstarted(message: &'a Message, now: Timestamp) -> Self {
+        Self { message, now, started_at: None, worker: None, entropy: 0, revoked: false }
+    }
+
     /// A run ended with a value or otherwise.
     pub(crate) fn judge(&self, outcome: Result<String, Ending>) -> Verdict {
         let ending = match outcome {
@@ -99,6 +104,11 @@ impl Judge<'_> {
         self.revoked(&format!("expired: it was to start before {at}"))
     }
 
+    /// Revoked before it began.
+    pub(crate) fn revoked_waiting(&self) -> Verdict {
+        self.revoked("the task was revoked before it started")
+    }
+
     /// Ended before it began or while it ran.
     pub(crate) fn revoked(&self, text: &str) -> Verdict {
         self.over(State::Revoked, None, vec![text.to_owned()], Some("TaskRevoked".to_owned()))
@@ -153,7 +163,13 @@ impl Judge<'_> {
         message
     }
 
-    fn over(&self, state: State, result: Option<String>, errors: Vec<String>, error_type: Option<String>) -> Verdict {
+    fn over(
+        &self,
+        state: State,
+        result: Option<String>,
+        errors: Vec<String>,
+        error_type: Option<String>,
+    ) -> Verdict {
         Verdict::Over(Box::new(self.record(state, result, errors, error_type)))
     }
 
@@ -203,8 +219,7 @@ mod tests {
 
     fn judge_revoked(message: &Message, ending: Ending, revoked: bool) -> Verdict {
         let now = Timestamp::from_millis(5_000);
-        let judge =
-            Judge { message, now, started_at: Some(now), worker: Some("q#1"), entropy: 0, revoked };
+        let judge = Judge { message, now, started_at: Some(now), worker: Some("q#1"), entropy: 0, revoked };
         judge.judge(Err(ending))
     }
 
@@ -221,7 +236,9 @@ mod tests {
 
     #[test]
     fn an_error_is_retried_until_the_policy_gives_up() {
-        let Verdict::Again { message: again, due, next } = judge(&message(0), failure(None)) else { panic!() };
+        let Verdict::Again { message: again, due, next } = judge(&message(0), failure(None)) else {
+            panic!()
+        };
         assert_eq!((again.retries, next), (1, Next::Retry));
         assert_eq!(due, Some(Timestamp::from_millis(15_000)));
         assert_eq!(again.last_errors, ["boom"]);
@@ -249,7 +266,8 @@ mod tests {
         assert_eq!((m.retries, due), (2, Some(Timestamp::from_millis(6_000))));
         let next = Arguments { args: "[7]".into(), kwargs: String::new() };
         let ending = Ending::Continue { task: "app::t", arguments: Ok(next.clone()) };
-        let Verdict::Again { message: m, due: None, next: Next::Continue } = judge(&message(2), ending) else {
+        let Verdict::Again { message: m, due: None, next: Next::Continue } = judge(&message(2), ending)
+        else {
             panic!()
         };
         assert_eq!((m.retries, m.continuations, m.arguments), (0, 1, next));

@@ -12,7 +12,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::tables::{READY_KEY, ReadyKey};
+use super::rows::{READY_KEY, ReadyKey};
 
 const RECORD: usize = 1 + READY_KEY;
 /// The file is written anew when it has grown to this.
@@ -72,9 +72,12 @@ impl Claims {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).write(1, keys);
     }
 
-    /// The rows wait again, as if never started.
-    pub(super) fn take_back(&self, keys: &[ReadyKey]) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).write(0, keys);
+    /// The row waits again, as if never started.
+    pub(super) fn take_back(&self, key: ReadyKey) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if inner.live.contains(&key) {
+            inner.write(0, &[key]);
+        }
     }
 
     /// The rows are gone.
@@ -98,9 +101,7 @@ impl Inner {
                 self.live.remove(key);
             }
         }
-        let written = self.file.write_all(&bytes);
-        self.size += bytes.len() as u64;
-        let kept = written.and_then(|()| if self.size > REWRITE_AT { self.rewrite() } else { Ok(()) });
+        let kept = self.append(&bytes);
         if let Err(error) = kept {
             // A full disk must not stop running tasks: only the count of crashes is at stake.
             if !std::mem::replace(&mut self.failed, true) {
@@ -109,6 +110,15 @@ impl Inner {
         } else {
             self.failed = false;
         }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Err(error) = self.file.write_all(bytes) {
+            self.file.set_len(self.size)?; // half a record would make the next ones unreadable
+            return Err(error);
+        }
+        self.size += bytes.len() as u64;
+        if self.size > REWRITE_AT { self.rewrite() } else { Ok(()) }
     }
 
     fn rewrite(&mut self) -> io::Result<()> {
@@ -141,7 +151,8 @@ mod tests {
         let (claims, old) = Claims::open(dir.path()).unwrap();
         assert!(old.is_empty());
         claims.start(&[key(1), key(2), key(3)]);
-        claims.take_back(&[key(2)]);
+        claims.take_back(key(2));
+        claims.take_back(key(4)); // never started: nothing to note
         drop(claims);
         let mut file = OpenOptions::new().append(true).open(dir.path().join("claims")).unwrap();
         file.write_all(&[1, 9, 9]).unwrap();

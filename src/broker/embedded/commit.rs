@@ -1,82 +1,14 @@
 //! One group commit: what is to be written together, and what is to be said once it is safe.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::Arc;
 
-use fjall::{Database, Keyspace, OwnedWriteBatch, PersistMode, Slice};
-
 use super::command::Reply;
-use super::tables::{ReadyKey, Tables};
+use super::rows::{ReadyKey, ScheduledKey};
+use super::tables::Writes;
 use super::window::Held;
-use crate::broker::BrokerError;
 use crate::core::Timestamp;
 use crate::task::{Message, TaskId, TaskResult};
-
-#[derive(Clone, Copy)]
-pub(super) enum Table {
-    Messages,
-    Tasks,
-    Dead,
-    Expiries,
-    Meta,
-}
-
-impl Table {
-    fn of(self, tables: &Tables) -> &Keyspace {
-        match self {
-            Self::Messages => &tables.messages,
-            Self::Tasks => &tables.tasks,
-            Self::Dead => &tables.dead,
-            Self::Expiries => &tables.expiries,
-            Self::Meta => &tables.meta,
-        }
-    }
-}
-
-/// One row written, or (no value) deleted.
-pub(super) struct Write {
-    table: Table,
-    key: Slice,
-    value: Option<Slice>,
-}
-
-/// Rows to write.
-#[derive(Default)]
-pub(super) struct Writes(Vec<Write>);
-
-impl Writes {
-    pub(super) fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
-        self.0.push(Write { table, key: key.into(), value: Some(value.into()) });
-    }
-
-    pub(super) fn delete(&mut self, table: Table, key: &[u8]) {
-        self.0.push(Write { table, key: key.into(), value: None });
-    }
-
-    pub(super) fn append(&mut self, mut other: Self) {
-        self.0.append(&mut other.0);
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-/// Writes all of `parts` at once and syncs them.
-pub(super) fn write(tables: &Tables, parts: &[&Writes]) -> fjall::Result<()> {
-    let size = parts.iter().map(|p| p.0.len()).sum();
-    let db: Database = tables.db.clone();
-    let mut batch = OwnedWriteBatch::with_capacity(db, size).durability(Some(PersistMode::SyncData));
-    for write in parts.iter().flat_map(|part| &part.0) {
-        let keyspace = write.table.of(tables);
-        match &write.value {
-            Some(value) => batch.insert(keyspace, write.key.clone(), value.clone()),
-            None => batch.remove(keyspace, write.key.clone()),
-        }
-    }
-    batch.commit()
-}
 
 /// A commit under construction. Publishes and settlements are kept apart: when the disk will not take it, the former
 /// are refused, and the latter are kept until it does.
@@ -92,11 +24,20 @@ pub(super) struct Commit {
     pub(super) queues: HashSet<usize>,
     /// Ids whose results expire, with the time.
     pub(super) expiring: Vec<(Timestamp, TaskId)>,
+    /// Publishes of failed commits: they were refused, so they must not be on disk.
+    pub(super) refused: Vec<Arrival>,
+    /// What was free on the disk when the first publish came, less what was taken since.
+    pub(super) free: Option<u64>,
 }
 
 impl Commit {
     pub(super) fn is_empty(&self) -> bool {
-        self.published.is_empty() && self.settled.is_empty()
+        self.published.is_empty() && self.settled.is_empty() && !self.writes()
+    }
+
+    /// Whether there is anything to write: what only goes back to where it was needs none.
+    pub(super) fn writes(&self) -> bool {
+        !self.publishes.is_empty() || !self.settlements.is_empty()
     }
 }
 
@@ -117,7 +58,16 @@ pub(super) struct Arrival {
 #[derive(Clone, Copy)]
 pub(super) enum Place {
     Ready(ReadyKey),
-    Scheduled(Timestamp),
+    Scheduled(Timestamp, ScheduledKey),
+}
+
+impl Place {
+    pub(super) fn key(&self) -> &[u8] {
+        match self {
+            Self::Ready(key) => key,
+            Self::Scheduled(_, key) => key,
+        }
+    }
 }
 
 /// A settlement that waits for its commit.
@@ -139,20 +89,4 @@ pub(super) enum End {
     Back,
     /// Another row took its place.
     Replaced(Arrival),
-}
-
-/// Says why a commit failed; a full disk is told apart.
-pub(super) fn commit_error(dir: &Path, error: &fjall::Error) -> BrokerError {
-    use std::io::ErrorKind;
-    let full = |e: &std::io::Error| matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
-    let is_full = match error {
-        fjall::Error::Io(e) => full(e),
-        fjall::Error::Storage(fjall::LsmError::Io(e)) => full(e),
-        _ => false,
-    };
-    if is_full {
-        BrokerError::Full(format!("the disk of {} is full", dir.display()))
-    } else {
-        BrokerError::Io(format!("the store {} could not be written: {error}", dir.display()))
-    }
 }

@@ -3,18 +3,21 @@
 //! So keeping a result costs no row of its own in the index, and the sweep reads only what is due.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
-use super::commit::{Table, Writes};
-use super::tables::{Tables, TaskRow, decode, encode};
+use super::rows::{TaskRow, decode, encode};
+use super::tables::{Table, Tables, Writes};
 use crate::broker::BrokerError;
 use crate::core::Timestamp;
 use crate::task::TaskId;
 
 const MINUTE: u64 = 60_000;
-/// How many index rows one sweep step takes.
+/// How many index rows, or about how many results, one sweep step takes.
 const ROWS: usize = 256;
+const RESULTS: usize = 8192;
 
-/// Rows for the results that a commit keeps. A result goes in the first sweep after the minute of its expiry is over.
+/// Rows for the results that a commit keeps; `seq` is the commit's alone. A result goes in the first sweep after the
+/// minute of its expiry is over.
 pub(super) fn stage(expiring: &[(Timestamp, TaskId)], seq: u64, writes: &mut Writes) {
     let mut by_minute: BTreeMap<u64, Vec<&TaskId>> = BTreeMap::new();
     for (at, id) in expiring {
@@ -22,34 +25,28 @@ pub(super) fn stage(expiring: &[(Timestamp, TaskId)], seq: u64, writes: &mut Wri
     }
     for (minute, ids) in by_minute {
         if let Ok(row) = encode(&ids) {
-            writes.put(Table::Expiries, &key(minute, seq), &row);
+            writes.put(Table::Expiries, &[minute.to_be_bytes(), seq.to_be_bytes()].concat(), &row);
         }
     }
 }
 
-fn key(minute: u64, seq: u64) -> [u8; 16] {
-    let mut key = [0; 16];
-    key[..8].copy_from_slice(&minute.to_be_bytes());
-    key[8..].copy_from_slice(&seq.to_be_bytes());
-    key
-}
-
 /// Rows to delete because their time is over by `now`; how many results those are, and whether there is more.
-pub(super) fn due(tables: &Tables, now: Timestamp, writes: &mut Writes) -> Result<(usize, bool), BrokerError> {
-    let unreadable = |e: fjall::Error| BrokerError::Io(format!("the index of expiries cannot be read: {e}"));
+pub(super) fn due(
+    tables: &Tables,
+    now: Timestamp,
+    writes: &mut Writes,
+) -> Result<(usize, bool), BrokerError> {
     let end = (now.as_millis() / MINUTE + 1).to_be_bytes();
     let mut results = 0;
-    let mut rows = 0;
-    for row in tables.expiries.range::<&[u8], _>(..&end[..]) {
-        if rows == ROWS {
+    for (rows, row) in tables.range(Table::Expiries, &[], Bound::Excluded(&end))?.enumerate() {
+        if rows == ROWS || results >= RESULTS {
             return Ok((results, true));
         }
-        rows += 1;
-        let (key, value) = row.into_inner().map_err(unreadable)?;
+        let (key, value) = row?;
         writes.delete(Table::Expiries, &key);
         for id in decode::<Vec<TaskId>>(&value)? {
             // The id may have been used again since: only an expired record goes.
-            let row = tables.tasks.get(id.as_str()).map_err(unreadable)?;
+            let row = tables.get(Table::Tasks, id.as_str().as_bytes())?;
             let over = row.as_deref().map(TaskRow::decode).transpose()?;
             if matches!(over, Some(TaskRow::Over(result)) if result.expires_at <= now) {
                 writes.delete(Table::Tasks, id.as_str().as_bytes());

@@ -1,15 +1,16 @@
 //! Requests that are answered one at a time, each seeing all that came before it.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::command::Command;
-use super::commit::{Table, Writes, commit_error, write};
-use super::engine::{Engine, crash_result};
+use super::commit::Place as RowPlace;
+use super::engine::Engine;
 use super::expiry;
-use super::scan::unreadable;
-use super::tables::{ReadyKey, Tables, TaskRow, decode, encode, is_ready, queue_of};
+use super::rows::{TaskRow, decode, encode, is_ready, queue_of};
+use super::tables::{Table, Tables, Writes};
 use super::window::{Consuming, Window};
-use super::{crash_reason, revived};
+use crate::broker::dead_letter::revived;
 use crate::broker::{BrokerError, Counts, DeadLetter, Place, RecordFn, Removal};
 use crate::core::Timestamp;
 use crate::task::clock::now;
@@ -48,43 +49,22 @@ impl Engine {
         }
     }
 
-    fn open_tables(&self) -> Result<Tables, BrokerError> {
-        self.tables.clone().ok_or_else(|| self.error())
-    }
-
     /// The window of a queue, if that consumer is still its consumer.
     fn consumer(&mut self, queue: &str, epoch: u64) -> Option<&mut Window> {
         let index = *self.by_name.get(queue)?;
         Some(&mut self.windows[index]).filter(|w| w.consumer.as_ref().is_some_and(|c| c.epoch == epoch))
     }
 
-    /// Writes and syncs these rows now, with the counts of these queues.
-    pub(super) fn commit_now(&mut self, queues: &[usize], writes: &Writes) -> Result<(), BrokerError> {
-        let tables = self.open_tables()?;
-        let mut meta = Writes::default();
-        self.commit.queues.extend(queues);
-        self.stage_meta(&mut meta);
-        self.commit.expiring.clear();
-        write(&tables, &[writes, &meta]).map_err(|error| {
-            drop(tables);
-            self.fail(&error);
-            commit_error(&self.dir, &error)
-        })
-    }
-
     fn declare(&mut self, queue: &str) -> Result<(), BrokerError> {
         if self.by_name.contains_key(queue) {
             return Ok(());
         }
-        if self.windows.len() > usize::from(u16::MAX) {
-            return Err(BrokerError::Io(format!("queue `{queue}` is one too many: a store holds 65,536 queues")));
-        }
-        let index = self.queue(queue);
+        let index = self.queue(queue)?;
         self.commit_now(&[index], &Writes::default())
     }
 
     fn row(&self, id: &TaskId) -> Result<Option<TaskRow>, BrokerError> {
-        let row = self.open_tables()?.tasks.get(id.as_str()).map_err(|e| unreadable(&e))?;
+        let row = self.open_tables()?.get(Table::Tasks, id.as_str().as_bytes())?;
         row.as_deref().map(TaskRow::decode).transpose()
     }
 
@@ -93,8 +73,8 @@ impl Engine {
         self.windows.get(usize::from(queue_of(key)?)).filter(|w| w.holds(key))
     }
 
-    fn message(&self, key: &[u8]) -> Result<Option<Message>, BrokerError> {
-        let row = self.open_tables()?.messages.get(key).map_err(|e| unreadable(&e))?;
+    pub(super) fn message(&self, key: &[u8]) -> Result<Option<Message>, BrokerError> {
+        let row = self.open_tables()?.get(Table::Messages, key)?;
         row.as_deref().map(decode).transpose()
     }
 
@@ -112,7 +92,7 @@ impl Engine {
             return Ok(Removal::Delivered { queue: window.name.clone() });
         }
         let Some(message) = self.message(&key)? else { return Ok(Removal::Unknown) };
-        let queue = self.queue(&message.queue);
+        let queue = self.queue(&message.queue)?;
         let record = record(&message);
         let mut writes = Writes::default();
         writes.delete(Table::Messages, &key);
@@ -127,45 +107,45 @@ impl Engine {
         Ok(Removal::Removed)
     }
 
+    /// The rows of dead letters, oldest first. Rows that were set aside and letters that do not decode are left out.
+    fn letters(
+        tables: &Tables,
+    ) -> Result<impl Iterator<Item = Result<([u8; 8], DeadLetter), BrokerError>>, BrokerError> {
+        let rows = tables.range(Table::Dead, &[], Bound::Unbounded)?;
+        Ok(rows.filter_map(|row| match row {
+            Err(error) => Some(Err(error)),
+            Ok((key, value)) => match (<[u8; 8]>::try_from(&*key), decode(&value)) {
+                (Ok(key), Ok(letter)) => Some(Ok((key, letter))),
+                (Ok(key), Err(error)) => {
+                    tracing::error!(?key, %error, "a dead letter does not decode");
+                    None
+                }
+                (Err(_), _) => None,
+            },
+        }))
+    }
+
     fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
-        let mut letters = Vec::new();
-        for row in self.open_tables()?.dead.iter() {
-            if letters.len() == limit {
-                break;
-            }
-            let (key, value) = row.into_inner().map_err(|e| unreadable(&e))?;
-            if key.len() == 8 {
-                letters.push(decode(&value)?);
-            }
-        }
-        Ok(letters)
+        Self::letters(&self.open_tables()?)?.take(limit).map(|row| Ok(row?.1)).collect()
     }
 
     fn revive(&mut self, id: &TaskId) -> Result<bool, BrokerError> {
         let tables = self.open_tables()?;
-        for row in tables.dead.iter() {
-            let (key, value) = row.into_inner().map_err(|e| unreadable(&e))?;
-            if key.len() != 8 {
-                continue;
-            }
-            let letter: DeadLetter = decode(&value)?;
-            if letter.message.id != *id {
-                continue;
-            }
-            let message = revived(letter.message, now());
-            let row = encode(&message)?;
-            let queue = self.queue(&message.queue);
-            let mut writes = Writes::default();
-            writes.delete(Table::Dead, &key);
-            self.windows[queue].dead = self.windows[queue].dead.saturating_sub(1);
-            let arrival = self.place(&mut writes, queue, Arc::new(message), &row, None);
-            self.commit_now(&[queue], &writes)?;
-            if let super::commit::Place::Ready(key) = arrival.place {
-                self.windows[queue].rewind(&key);
-            }
-            return Ok(true);
+        let found =
+            Self::letters(&tables)?.find(|row| row.as_ref().map_or(true, |(_, l)| l.message.id == *id));
+        let Some((key, letter)) = found.transpose()? else { return Ok(false) };
+        let message = revived(letter.message, now());
+        let row = encode(&message)?;
+        let queue = self.queue(&message.queue)?;
+        let mut writes = Writes::default();
+        writes.delete(Table::Dead, &key);
+        self.windows[queue].dead = self.windows[queue].dead.saturating_sub(1);
+        let arrival = self.place(&mut writes, queue, Arc::new(message), &row, None);
+        self.commit_now(&[queue], &writes)?;
+        if let RowPlace::Ready(key) = arrival.place {
+            self.windows[queue].waits(&key);
         }
-        Ok(false)
+        Ok(true)
     }
 
     fn put(&mut self, result: TaskResult) -> Result<bool, BrokerError> {
@@ -204,33 +184,4 @@ impl Engine {
             }
         }
     }
-
-    /// Counts the runs that ended with the process that had the store before: their tasks wait again, or, once too
-    /// often, lie in the dead letters.
-    pub(super) fn recover_crashed(&mut self, started: &std::collections::HashSet<ReadyKey>) -> Result<(), BrokerError> {
-        let mut writes = Writes::default();
-        let mut queues = Vec::new();
-        for key in started {
-            let Some(mut message) = self.message(key)? else { continue }; // it was settled
-            let Some(queue) = queue_of(key).map(usize::from).filter(|q| *q < self.windows.len()) else { continue };
-            message.crashes += 1;
-            queues.push(queue);
-            if message.crashes >= self.options.delivery_limit {
-                writes.delete(Table::Messages, key);
-                self.windows[queue].ready = self.windows[queue].ready.saturating_sub(1);
-                let result = crash_result(&message);
-                self.bury(&mut writes, queue, message, crash_reason(self.options.delivery_limit), Some(result));
-            } else {
-                tracing::info!(id = %message.id, task = %message.task, crashes = message.crashes, "its run ended with the process; it runs again");
-                writes.put(Table::Messages, key, &encode(&message)?);
-            }
-        }
-        if !writes.is_empty() {
-            self.commit_now(&queues, &writes)?;
-        }
-        self.shared.claims.reset().map_err(|e| {
-            BrokerError::Io(format!("the file {} cannot be written: {e}", self.dir.join("claims").display()))
-        })
-    }
 }
-

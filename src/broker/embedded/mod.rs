@@ -15,13 +15,19 @@ mod commit;
 mod engine;
 mod expiry;
 mod handle;
+mod journal;
+mod lock;
+mod recovery;
+mod rows;
 mod scan;
+mod settlement;
 mod tables;
 mod window;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
@@ -32,10 +38,13 @@ use super::{
 };
 use crate::core::Timestamp;
 use crate::store::{MemoryStore, Waiters};
+use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
 use command::{Command, Reply};
 use engine::{Engine, Shared};
-use tables::{DirLock, Tables, TaskRow};
+use lock::DirLock;
+use rows::TaskRow;
+use tables::{Table, Tables};
 
 /// Runs of one message that may end with their worker or process; RabbitMQ's default for quorum queues.
 pub const DEFAULT_DELIVERY_LIMIT: u32 = 20;
@@ -65,12 +74,12 @@ pub struct EmbeddedBroker {
 
 struct Inner {
     dir: PathBuf,
-    requests: flume::Sender<Command>,
+    requests: Sender<Command>,
     shared: Arc<Shared>,
     epochs: AtomicU64,
     volatile: MemoryBroker,
     volatile_results: Arc<MemoryStore>,
-    thread: Mutex<Option<(JoinHandle<()>, DirLock)>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl EmbeddedBroker {
@@ -82,18 +91,25 @@ impl EmbeddedBroker {
     pub fn open(dir: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, BrokerError> {
         let dir = dir.as_ref().to_owned();
         let lock = DirLock::take(&dir)?;
-        let (claims, started) = claims::Claims::open(&dir).map_err(|e| {
-            BrokerError::Io(format!("the file {} cannot be read: {e}", dir.join("claims").display()))
-        })?;
+        let (claims, started) =
+            claims::Claims::open(&dir).map_err(|e| tables::io_error(&dir.join("claims"), &e))?;
         let tables = Tables::open(&dir)?;
-        let shared = Arc::new(Shared { tables: RwLock::new(None), claims, waiters: Waiters::default() });
-        let (requests, inbox) = flume::unbounded();
+        let not_yet = RwLock::new(Err(BrokerError::Closed));
+        let shared = Arc::new(Shared { tables: not_yet, claims, waiters: Waiters::default() });
+        let (requests, inbox) = mpsc::channel();
         let mut engine =
-            Engine::new(dir.clone(), options, Arc::clone(&shared), tables, requests.downgrade())?;
+            Engine::new(dir.clone(), lock, options, Arc::clone(&shared), tables, requests.clone())?;
         engine.recover_crashed(&started)?;
         let thread = std::thread::Builder::new()
             .name("celeriac-store".to_owned())
-            .spawn(move || engine.run(&inbox))
+            .spawn(move || {
+                let closed = engine.run(&inbox);
+                drop(engine); // closes the files and lets go of the lock
+                drop(inbox); // whoever still waits for an answer hears that it is closed
+                if let Some((reply, verdict)) = closed {
+                    let _ = reply.send(verdict);
+                }
+            })
             .map_err(|e| BrokerError::Io(format!("no thread for the store: {e}")))?;
         let volatile_results = Arc::new(MemoryStore::default());
         let inner = Inner {
@@ -103,7 +119,7 @@ impl EmbeddedBroker {
             epochs: AtomicU64::new(0),
             volatile: MemoryBroker::new(Arc::clone(&volatile_results)),
             volatile_results,
-            thread: Mutex::new(Some((thread, lock))),
+            thread: Some(thread),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -128,18 +144,27 @@ impl EmbeddedBroker {
     }
 
     pub(crate) async fn sweep_results(&self, now: Timestamp) -> Result<usize, BrokerError> {
-        self.inner.shared.waiters.sweep();
         self.ask(|reply| Command::Sweep { now, reply }).await
     }
 
     /// The record of a task that is over, straight from the tables.
     pub(crate) fn read_result(&self, id: &TaskId) -> Result<Option<TaskResult>, BrokerError> {
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let Some(tables) = &*tables else { return Err(BrokerError::Closed) };
-        let row = tables.tasks.get(id.as_str()).map_err(|e| scan::unreadable(&e))?;
+        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, id.as_str().as_bytes())?;
         Ok(match row.as_deref().map(TaskRow::decode).transpose()? {
             Some(TaskRow::Over(result)) => Some(result),
             _ => None,
+        })
+    }
+
+    /// Whether the tables know this id: it waits, runs or has its result kept.
+    fn is_on_disk(&self, id: &TaskId) -> Result<bool, BrokerError> {
+        let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, id.as_str().as_bytes())?;
+        Ok(match row.as_deref().map(TaskRow::decode).transpose()? {
+            Some(TaskRow::Over(result)) => result.expires_at > now(),
+            Some(TaskRow::At(_)) => true,
+            None => false,
         })
     }
 
@@ -156,32 +181,16 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let (reply, _) = oneshot::channel();
         let _ = self.requests.send(Command::Close { reply });
-        if let Some((thread, lock)) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // The last handle may have been owned by a consumer's sink, and so go on the store's own thread.
+        let thread = self.thread.take().filter(|t| t.thread().id() != std::thread::current().id());
+        if let Some(thread) = thread {
             let _ = thread.join();
-            *self.shared.tables.write().unwrap_or_else(PoisonError::into_inner) = None;
-            drop(lock);
         }
     }
 }
 
-/// Why a message lies in the dead letters when its runs kept ending with their worker.
-pub(crate) fn crash_reason(times: u32) -> String {
-    format!("WorkerLost: its worker or process ended {times} times while it ran")
-}
-
-/// A dead letter on its way back: its attempts are counted anew.
-pub(crate) fn revived(mut message: Message, now: Timestamp) -> Message {
-    message.retries = 0;
-    message.crashes = 0;
-    message.eta = None;
-    message.expires = None;
-    message.enqueued_at = now;
-    message.first_started_at = None;
-    message
-}
-
 struct EmbeddedConsumer {
-    requests: flume::Sender<Command>,
+    requests: Sender<Command>,
     queue: String,
     epoch: u64,
     volatile: Box<dyn Consumer>,
@@ -218,19 +227,17 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
+        check(&message)?;
         if message.durability == Durability::Memory {
-            let taken = unique && self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(
-                |tables| tables.tasks.contains_key(message.id.as_str()).unwrap_or(false),
-            );
-            if taken {
+            if unique && self.is_on_disk(&message.id)? {
                 return Err(BrokerError::DuplicateId(message.id));
             }
             return self.inner.volatile.publish_now(message, unique);
         }
-        if unique && self.inner.volatile.find(&message.id).await?.is_some() {
+        if unique && self.inner.volatile.knows(&message.id)? {
             return Err(BrokerError::DuplicateId(message.id));
         }
-        let row = tables::encode(&message)?;
+        let row = rows::encode(&message)?;
         let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Disk);
         let message = Arc::new(message);
         self.ask(|reply| Command::Publish { message, row, unique, reply }).await?;
@@ -294,13 +301,20 @@ impl Broker for EmbeddedBroker {
 
     async fn close(&self) -> Result<(), BrokerError> {
         self.inner.volatile.close().await?;
-        let closed = self.ask(|reply| Command::Close { reply }).await;
-        let held = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((thread, lock)) = held {
-            let _ = thread.join(); // it ended when it answered
-            *self.inner.shared.tables.write().unwrap_or_else(PoisonError::into_inner) = None;
-            drop(lock);
-        }
-        closed
+        self.ask(|reply| Command::Close { reply }).await
     }
+}
+
+/// What the tables' keys can hold.
+fn check(message: &Message) -> Result<(), BrokerError> {
+    for (what, text) in [("id", message.id.as_str()), ("queue", message.queue.as_str())] {
+        if text.is_empty() || text.len() > 255 {
+            return Err(BrokerError::Io(format!(
+                "the {what} of task `{}` has {} bytes; give it 1 to 255",
+                message.task,
+                text.len()
+            )));
+        }
+    }
+    Ok(())
 }

@@ -6,8 +6,9 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::tables::{ReadyKey, ready_bounds};
+use super::rows::{ReadyKey, ready_bounds};
 use crate::broker::{Counts, Sink};
 use crate::core::Timestamp;
 use crate::task::Message;
@@ -39,9 +40,14 @@ pub(super) struct Window {
     /// Where the next scan starts.
     from: Vec<u8>,
     drained: bool,
-    /// The earliest scheduled row, if that is known.
+    /// When the scheduled rows are to be looked at: the time of the earliest, or an earlier one.
     pub(super) next_due: Option<Timestamp>,
+    /// Its rows could not be read; not again before this time.
+    retry_at: Option<Instant>,
 }
+
+/// The pause after rows could not be read.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl Window {
     pub(super) fn new(name: String, number: u16) -> Self {
@@ -57,7 +63,36 @@ impl Window {
             from: ready_bounds(number).0.to_vec(),
             drained: false,
             next_due: None,
+            retry_at: None,
         }
+    }
+
+    /// Whether its rows may be read: they could be last time, or that is a while ago.
+    pub(super) fn may_read(&mut self) -> bool {
+        if self.retry_at.is_some_and(|at| at <= Instant::now()) {
+            self.retry_at = None;
+        }
+        self.retry_at.is_none()
+    }
+
+    /// Its rows could not be read: nothing is known of them, and they are left alone for a while.
+    pub(super) fn read_failed(&mut self) {
+        self.look_again();
+        self.retry_at = Some(Instant::now() + RETRY_AFTER);
+    }
+
+    /// Whether scheduled rows may be due that somebody would run.
+    pub(super) fn is_due(&self, now: Timestamp) -> bool {
+        self.consumer.is_some() && self.next_due.is_some_and(|due| due <= now)
+    }
+
+    /// When there is something to do without being asked.
+    pub(super) fn wake_at(&self, now: Timestamp) -> Option<Instant> {
+        self.consumer.as_ref()?;
+        if let Some(at) = self.retry_at {
+            return Some(at);
+        }
+        Some(Instant::now() + self.next_due?.since(now).min(Duration::from_secs(3600)))
     }
 
     /// How many more deliveries the consumer may have.
@@ -84,17 +119,18 @@ impl Window {
         self.drained = end;
     }
 
-    /// A ready row was written. `true`: it is the next to go out and may be delivered without a scan.
-    pub(super) fn arrived(&mut self, key: &ReadyKey) -> bool {
-        if self.drained && self.room() > 0 {
-            return true;
-        }
-        self.rewind(key);
-        false
+    /// Whether a row that arrives now is the next to go out and may be delivered without a scan.
+    pub(super) fn is_next(&self) -> bool {
+        self.drained && self.room() > 0
+    }
+
+    /// A row was scheduled.
+    pub(super) fn scheduled_for(&mut self, due: Timestamp) {
+        self.next_due = Some(self.next_due.map_or(due, |d| d.min(due)));
     }
 
     /// A ready row that is not held lies at `key`.
-    pub(super) fn rewind(&mut self, key: &ReadyKey) {
+    pub(super) fn waits(&mut self, key: &ReadyKey) {
         if self.drained || key.as_slice() < self.from.as_slice() {
             self.from.clear();
             self.from.extend_from_slice(key);
@@ -117,10 +153,11 @@ impl Window {
         ReadyKey::try_from(key).is_ok_and(|key| self.held_keys.contains(&key))
     }
 
-    /// Looks at all rows again; held ones stay held.
-    pub(super) fn rescan(&mut self) {
+    /// Looks at all rows again, the scheduled ones too; held ones stay held.
+    pub(super) fn look_again(&mut self) {
         self.from = ready_bounds(self.number).0.to_vec();
         self.drained = false;
+        self.next_due = Some(Timestamp::ZERO);
     }
 
     pub(super) fn counts(&self) -> Counts {

@@ -1,0 +1,259 @@
+//! The promises of a [`Broker`], one test each: for those who write one.
+//!
+//! Say how yours is opened, and every promise becomes a test of its own name:
+//!
+//! ```ignore
+//! use celeriac::broker::conformance::Subject;
+//!
+//! struct Mine { broker: Arc<MyBroker>, store: Arc<MyStore> }
+//!
+//! #[async_trait::async_trait]
+//! impl Subject for Mine {
+//!     const DURABILITY: Durability = Durability::Disk;
+//!     async fn open() -> Self { /* new and empty */ }
+//!     fn broker(&self) -> Arc<dyn Broker> { self.broker.clone() }
+//!     fn store(&self) -> Arc<dyn Store> { self.store.clone() }
+//!     async fn reopen(self) -> Option<Self> { /* close it, open it again */ }
+//!     async fn crash(self) -> Option<Self> { /* as after `kill -9`, open it again */ }
+//! }
+//!
+//! celeriac::broker_conformance!(Mine, durable); // without `durable`: what needs no disk
+//! ```
+//!
+//! The tests await deliveries and never sleep; they take 20 seconds of silence for a failure. They need `tokio` with
+//! its macros and its multi-threaded runtime among the development dependencies.
+
+mod consuming;
+mod finding;
+mod order;
+mod settling;
+mod survival;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use super::{Broker, Consumer, Counts, Delivery, Settle};
+use crate::core::{RetryPolicy, Timestamp};
+use crate::store::Store;
+use crate::task::clock::now;
+use crate::task::{Arguments, Durability, Message, State, TaskId, TaskResult};
+
+pub use consuming::*;
+pub use finding::*;
+pub use order::*;
+pub use settling::*;
+pub use survival::*;
+
+/// A broker under test.
+#[async_trait]
+pub trait Subject: Sized + Send + Sync + 'static {
+    /// What the receipt of a task says.
+    const DURABILITY: Durability;
+    /// So many runs that ended with their worker make a dead letter.
+    const DELIVERY_LIMIT: u32 = super::embedded::DEFAULT_DELIVERY_LIMIT;
+
+    /// A new one with nothing in it.
+    async fn open() -> Self;
+    /// The broker.
+    fn broker(&self) -> Arc<dyn Broker>;
+    /// Where the results go that it settles along.
+    fn store(&self) -> Arc<dyn Store>;
+
+    /// Closed and opened again; `None` when nothing survives that.
+    async fn reopen(self) -> Option<Self> {
+        None
+    }
+
+    /// Opened again as `kill -9` would leave it; `None` when nothing survives that.
+    async fn crash(self) -> Option<Self> {
+        None
+    }
+}
+
+/// How long silence is taken for a broken promise.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A consumer whose deliveries are awaited one by one.
+pub struct Inbox {
+    consumer: Box<dyn Consumer>,
+    deliveries: mpsc::UnboundedReceiver<Delivery>,
+}
+
+impl Inbox {
+    /// Consumes `queue`.
+    ///
+    /// # Panics
+    /// The broker refuses the consumer.
+    pub fn open(broker: &Arc<dyn Broker>, queue: &str, prefetch: usize) -> Self {
+        let (sender, deliveries) = mpsc::unbounded_channel();
+        let sink = Arc::new(move |batch: Vec<Delivery>| {
+            for delivery in batch {
+                let _ = sender.send(delivery); // dropped with the inbox, it goes back
+            }
+        });
+        let consumer = broker.consume(queue, prefetch, sink).expect("a consumer");
+        Self { consumer, deliveries }
+    }
+
+    /// The next delivery.
+    ///
+    /// # Panics
+    /// None comes.
+    pub async fn next(&mut self) -> Delivery {
+        let next = tokio::time::timeout(PATIENCE, self.deliveries.recv()).await;
+        next.expect("a delivery within 20 seconds").expect("the consumer was dropped by its broker")
+    }
+
+    /// The next `n` deliveries.
+    ///
+    /// # Panics
+    /// Fewer come.
+    pub async fn take(&mut self, n: usize) -> Vec<Delivery> {
+        let mut taken = Vec::with_capacity(n);
+        while taken.len() < n {
+            taken.push(self.next().await);
+        }
+        taken
+    }
+
+    /// Changes the prefetch.
+    pub fn set_prefetch(&self, prefetch: usize) {
+        self.consumer.set_prefetch(prefetch);
+    }
+
+    /// Makes sure that nothing more was delivered.
+    ///
+    /// # Panics
+    /// Something was.
+    pub async fn is_quiet(&mut self, broker: &Arc<dyn Broker>, queue: &str) {
+        counts(broker, queue).await;
+        let more = self.deliveries.try_recv();
+        assert!(more.is_err(), "nothing should have been delivered, but {more:?} was");
+    }
+}
+
+/// The counts of a queue once all that was asked before is done.
+///
+/// # Panics
+/// The broker does not answer.
+pub async fn counts(broker: &Arc<dyn Broker>, queue: &str) -> Counts {
+    // What the first question finds is delivered when the second one is answered.
+    let _ = broker.counts(queue).await.expect("counts");
+    broker.counts(queue).await.expect("counts")
+}
+
+fn count(ready: u64, scheduled: u64, unsettled: u64, dead: u64) -> Counts {
+    Counts { ready, scheduled, unsettled, dead }
+}
+
+/// The `n`th message for `queue`; its id is `queue-n`.
+pub fn message<S: Subject>(queue: &str, n: usize) -> Message {
+    Message {
+        id: TaskId::from(format!("{queue}-{n}")),
+        task: "conformance.task".to_owned(),
+        arguments: Arguments::encode(&(n,)).expect("a number has a form in JSON"),
+        queue: queue.to_owned(),
+        priority: 0,
+        eta: None,
+        expires: None,
+        enqueued_at: now(),
+        first_started_at: None,
+        retries: 0,
+        crashes: 0,
+        continuations: 0,
+        retry: RetryPolicy::default(),
+        autoretry: true,
+        soft_time_limit: None,
+        time_limit: None,
+        acks_late: true,
+        ignore_result: false,
+        result_expires: Duration::from_secs(3600),
+        durability: S::DURABILITY,
+        headers: crate::task::Headers::default(),
+        last_errors: Vec::new(),
+    }
+}
+
+/// A successful result of this message.
+pub fn success(message: &Message) -> TaskResult {
+    TaskResult {
+        id: message.id.clone(),
+        task: message.task.clone(),
+        queue: message.queue.clone(),
+        state: State::Success,
+        result: Some(message.arguments.args.clone()),
+        errors: Vec::new(),
+        error_type: None,
+        attempts: 1,
+        enqueued_at: message.enqueued_at,
+        started_at: Some(now()),
+        finished_at: now(),
+        worker: Some(format!("{}#0", message.queue)),
+        expires_at: now() + message.result_expires,
+    }
+}
+
+/// Publishes the messages of these numbers.
+async fn publish<S: Subject>(broker: &Arc<dyn Broker>, queue: &str, numbers: std::ops::Range<usize>) {
+    for n in numbers {
+        put(broker, message::<S>(queue, n)).await;
+    }
+}
+
+async fn put(broker: &Arc<dyn Broker>, message: Message) {
+    broker.publish(message, false).await.expect("a publish");
+}
+
+fn ids(deliveries: &[Delivery]) -> Vec<String> {
+    deliveries.iter().map(|d| d.message().id.to_string()).collect()
+}
+
+fn names(queue: &str, numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
+    numbers.into_iter().map(|n| format!("{queue}-{n}")).collect()
+}
+
+async fn ack(delivery: Delivery) {
+    delivery.settle_and_wait(Settle::Ack { result: None }).await.expect("an acknowledgement");
+}
+
+fn far() -> Timestamp {
+    now() + Duration::from_secs(3600)
+}
+
+/// Makes each promise a test, for a [`Subject`]: `broker_conformance!(Mine)`, or `broker_conformance!(Mine, durable)`
+/// with those of a broker that survives its process.
+#[macro_export]
+macro_rules! broker_conformance {
+    ($subject:ty) => {
+        $crate::broker_conformance! { @tests $subject:
+            receipt_tells_the_durability first_in_first_out high_priority_first urgent_overtakes_a_full_prefetch
+            eta_is_kept etas_due_together requeue_waits_for_its_time
+            prefetch_bounds_the_unsettled prefetch_can_change a_replaced_consumer_keeps_what_it_has
+            a_dropped_consumer_gets_nothing_more queues_are_independent settling_in_the_sink
+            a_sink_that_panics_loses_nothing every_message_exactly_once
+            ack_removes ack_leaves_the_result unstarted_goes_back_unburnt started_goes_back_with_a_crash
+            what_goes_back_keeps_its_place the_delivery_limit_makes_a_dead_letter requeue_replaces
+            dead_letters_and_revival settled_once
+            unique_ids_are_refused find_tells_the_place remove_takes_out_what_waits counts_at_each_step
+            closed_is_closed
+        }
+    };
+    ($subject:ty, durable) => {
+        $crate::broker_conformance! { $subject }
+        $crate::broker_conformance! { @tests $subject:
+            what_waits_survives what_is_settled_stays_settled crashes_are_counted dead_letters_survive
+            order_goes_on_after_a_restart crash_limit_across_processes
+        }
+    };
+    (@tests $subject:ty: $($promise:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() {
+                $crate::broker::conformance::$promise::<$subject>().await;
+            }
+        )*
+    };
+}

@@ -1,0 +1,129 @@
+//! In which order, and when, messages come.
+
+use std::time::Duration;
+
+use super::*;
+
+/// The receipt says what was promised.
+pub async fn receipt_tells_the_durability<S: Subject>() {
+    let subject = S::open().await;
+    let receipt = subject.broker().publish(message::<S>("q", 7), false).await.expect("a publish");
+    assert_eq!(receipt.id.as_str(), "q-7");
+    assert_eq!(receipt.queue, "q");
+    assert_eq!(receipt.durability, S::DURABILITY);
+}
+
+/// First in, first out, for what waited before the consumer came and for what comes after.
+pub async fn first_in_first_out<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..50).await;
+    let mut inbox = Inbox::open(&broker, "q", 3);
+    publish::<S>(&broker, "q", 50..100).await;
+    for n in 0..100 {
+        let delivery = inbox.next().await;
+        assert_eq!(delivery.message().id.as_str(), format!("q-{n}"));
+        assert_eq!(
+            **delivery.message(),
+            Message { enqueued_at: delivery.message().enqueued_at, ..message::<S>("q", n) }
+        );
+        delivery.settle(Settle::Ack { result: None });
+    }
+    inbox.is_quiet(&broker, "q").await;
+}
+
+/// A higher priority goes first, the same goes by arrival.
+pub async fn high_priority_first<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    for (n, priority) in [0, 9, 255, 9, 0, 128].into_iter().enumerate() {
+        put(&broker, Message { priority, ..message::<S>("q", n) }).await;
+    }
+    let mut inbox = Inbox::open(&broker, "q", 1);
+    let mut order = Vec::new();
+    for _ in 0..6 {
+        let delivery = inbox.next().await;
+        order.push(delivery.message().id.to_string());
+        ack(delivery).await;
+    }
+    assert_eq!(order, names("q", [2, 5, 1, 3, 0, 4]));
+}
+
+/// An urgent message behind a full prefetch goes out as soon as one place is free.
+pub async fn urgent_overtakes_a_full_prefetch<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..20).await;
+    let mut inbox = Inbox::open(&broker, "q", 5);
+    let mut held = inbox.take(5).await;
+    put(&broker, Message { priority: 9, ..message::<S>("q", 99) }).await;
+    inbox.is_quiet(&broker, "q").await;
+    ack(held.remove(2)).await;
+    assert_eq!(inbox.next().await.message().id.as_str(), "q-99");
+    // The urgent one went back by the drop: it comes again, before the rest.
+    assert_eq!(ids(&inbox.take(1).await), names("q", [99]));
+}
+
+/// Nothing comes before its ETA, and it comes promptly then. A past ETA is none.
+pub async fn eta_is_kept<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    let mut inbox = Inbox::open(&broker, "q", 10);
+    let eta = now() + Duration::from_millis(300);
+    put(&broker, Message { eta: Some(far()), ..message::<S>("q", 0) }).await;
+    put(&broker, Message { eta: Some(eta + Duration::from_millis(100)), ..message::<S>("q", 1) }).await;
+    put(&broker, Message { eta: Some(eta), ..message::<S>("q", 2) }).await;
+    put(&broker, Message { eta: Some(now() - Duration::from_secs(1)), ..message::<S>("q", 3) }).await;
+    for (n, due) in [(3, Timestamp::ZERO), (2, eta), (1, eta + Duration::from_millis(100))] {
+        let delivery = inbox.next().await;
+        let at = now();
+        assert_eq!(delivery.message().id.as_str(), format!("q-{n}"));
+        assert!(at >= due, "{:?} too early", due.since(at));
+        assert!(n == 3 || at.since(due) < Duration::from_secs(2), "{:?} too late", at.since(due));
+        delivery.settle(Settle::Ack { result: None });
+    }
+    inbox.is_quiet(&broker, "q").await;
+    assert_eq!(counts(&broker, "q").await, count(0, 1, 0, 0));
+}
+
+/// Many of one ETA come together, by priority and then by arrival, also when nobody consumed as they came due.
+pub async fn etas_due_together<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    let eta = now() + Duration::from_millis(400);
+    let mut publishes = tokio::task::JoinSet::new();
+    for queue in ["early", "late"] {
+        let broker = Arc::clone(&broker);
+        publishes.spawn(async move {
+            let messages =
+                (0..500).map(|n| broker.publish(Message { eta: Some(eta), ..message::<S>(queue, n) }, false));
+            futures_util::future::try_join_all(messages).await.expect("publishes");
+        });
+    }
+    publishes.join_all().await;
+    let mut early = Inbox::open(&broker, "early", 1000);
+    let taken = early.take(500).await;
+    assert!(now() >= eta);
+    assert_eq!(ids(&taken), names("early", 0..500));
+    let mut late = Inbox::open(&broker, "late", 1000);
+    assert_eq!(ids(&late.take(500).await), names("late", 0..500));
+    assert_eq!(counts(&broker, "late").await, count(0, 0, 500, 0));
+}
+
+/// A requeued message waits for its time, and does not keep its place from the rest.
+pub async fn requeue_waits_for_its_time<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..2).await;
+    let mut inbox = Inbox::open(&broker, "q", 1);
+    let first = inbox.next().await;
+    let due = now() + Duration::from_millis(200);
+    let again = Message { retries: 1, ..Message::clone(first.message()) };
+    first.settle(Settle::Requeue { message: Box::new(again), due: Some(due) });
+    let second = inbox.next().await;
+    assert_eq!(second.message().id.as_str(), "q-1");
+    ack(second).await;
+    let again = inbox.next().await;
+    assert!(now() >= due);
+    assert_eq!((again.message().id.as_str(), again.message().retries), ("q-0", 1));
+}

@@ -1,0 +1,214 @@
+//! How deliveries end.
+
+use super::*;
+use crate::broker::Place;
+
+/// An acknowledged message is gone.
+pub async fn ack_removes<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..1).await;
+    let mut inbox = Inbox::open(&broker, "q", 1);
+    let delivery = inbox.next().await;
+    let id = delivery.message().id.clone();
+    ack(delivery).await;
+    inbox.is_quiet(&broker, "q").await;
+    assert_eq!(counts(&broker, "q").await, count(0, 0, 0, 0));
+    assert_eq!(broker.find(&id).await, Ok(None));
+}
+
+/// A result that goes with an acknowledgement is in the store when that is safe, and wakes who waits.
+pub async fn ack_leaves_the_result<S: Subject>() {
+    let subject = S::open().await;
+    let (broker, store) = (subject.broker(), subject.store());
+    if !broker.settles_results() {
+        return;
+    }
+    publish::<S>(&broker, "q", 0..1).await;
+    let mut inbox = Inbox::open(&broker, "q", 1);
+    let delivery = inbox.next().await;
+    let id = delivery.message().id.clone();
+    assert_eq!(store.get(&id, now()).await, Ok(None));
+    let waiting = tokio::spawn({
+        let (store, id) = (Arc::clone(&store), id.clone());
+        async move { store.wait(&id).await }
+    });
+    let result = success(delivery.message());
+    delivery.settle_and_wait(Settle::Ack { result: Some(result.clone()) }).await.expect("an acknowledgement");
+    assert_eq!(store.get(&id, now()).await, Ok(Some(result.clone())));
+    let woken = tokio::time::timeout(PATIENCE, waiting).await.expect("woken in time");
+    assert_eq!(woken.expect("no panic"), Ok(result));
+}
+
+/// A delivery that is dropped before it started goes back as it was.
+pub async fn unstarted_goes_back_unburnt<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..1).await;
+    let mut inbox = Inbox::open(&broker, "q", 1);
+    let before = Message::clone(inbox.next().await.message());
+    let again = inbox.next().await;
+    assert_eq!(**again.message(), before);
+    again.settle_and_wait(Settle::Return { crashed: false }).await.expect("a return");
+    assert_eq!(**inbox.next().await.message(), before);
+}
+
+/// A delivery that is dropped after its start goes back with a crash counted.
+pub async fn started_goes_back_with_a_crash<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..1).await;
+    let mut inbox = Inbox::open(&broker, "q", 1);
+    let mut delivery = inbox.next().await;
+    delivery.started();
+    drop(delivery);
+    let mut delivery = inbox.next().await;
+    assert_eq!(delivery.message().crashes, 1);
+    delivery.started();
+    delivery.settle(Settle::Return { crashed: false }); // a shutdown: nothing to count
+    assert_eq!(inbox.next().await.message().crashes, 1);
+}
+
+/// What goes back is where it was: before those that came after it.
+pub async fn what_goes_back_keeps_its_place<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..8).await;
+    let mut inbox = Inbox::open(&broker, "q", 5);
+    let held = inbox.take(5).await;
+    inbox.set_prefetch(0);
+    for mut delivery in held.into_iter().rev() {
+        if delivery.tag() % 2 == 0 {
+            delivery.started();
+        }
+        drop(delivery);
+    }
+    assert_eq!(counts(&broker, "q").await, count(8, 0, 0, 0));
+    inbox.set_prefetch(8);
+    let again = inbox.take(8).await;
+    assert_eq!(ids(&again), names("q", 0..8));
+    assert_eq!(again.iter().filter(|d| d.message().crashes == 1).count() / 2, 1, "two or three of five");
+}
+
+/// So many runs that ended with their worker, and the message is a dead letter that says so.
+pub async fn the_delivery_limit_makes_a_dead_letter<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..2).await;
+    let mut inbox = Inbox::open(&broker, "q", 1);
+    for run in 0..S::DELIVERY_LIMIT {
+        let mut delivery = inbox.next().await;
+        assert_eq!((delivery.message().id.as_str(), delivery.message().crashes), ("q-0", run));
+        delivery.started();
+    }
+    assert_eq!(inbox.next().await.message().id.as_str(), "q-1");
+    let letters = broker.dead_letters(10).await.expect("dead letters");
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].message.id.as_str(), "q-0");
+    assert!(letters[0].reason.starts_with("WorkerLost"), "{}", letters[0].reason);
+    if broker.settles_results() {
+        let record =
+            subject.store().get(&letters[0].message.id, now()).await.expect("a store").expect("a record");
+        assert_eq!((record.state, record.error_type.as_deref()), (State::Failure, Some("WorkerLost")));
+        assert_eq!(record.attempts, S::DELIVERY_LIMIT);
+    }
+}
+
+/// A requeue puts another message in the place of the delivered one: same id, never both, never none.
+pub async fn requeue_replaces<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..3).await;
+    let mut inbox = Inbox::open(&broker, "q", 1);
+    let delivery = inbox.next().await;
+    let next = Message { continuations: 1, ..Message::clone(delivery.message()) };
+    let requeue = Settle::Requeue { message: Box::new(next.clone()), due: None };
+    delivery.settle_and_wait(requeue).await.expect("a requeue");
+    assert_eq!(counts(&broker, "q").await, count(2, 0, 1, 0));
+    assert_eq!(broker.find(&next.id).await, Ok(Some(Place::Waiting(Box::new(next.clone())))));
+    for n in [1, 2] {
+        let delivery = inbox.next().await;
+        assert_eq!(delivery.message().id.as_str(), format!("q-{n}"));
+        ack(delivery).await;
+    }
+    let delivery = inbox.next().await;
+    assert_eq!(**delivery.message(), next);
+    let later = Settle::Requeue { message: Box::new(next.clone()), due: Some(far()) };
+    delivery.settle_and_wait(later).await.expect("a requeue");
+    assert_eq!(counts(&broker, "q").await, count(0, 1, 0, 0));
+    assert!(matches!(broker.find(&next.id).await, Ok(Some(Place::Waiting(_)))));
+}
+
+/// Dead letters are kept, oldest first, with reason and record, and come back when they are revived.
+pub async fn dead_letters_and_revival<S: Subject>() {
+    let subject = S::open().await;
+    let (broker, store) = (subject.broker(), subject.store());
+    for n in 0..3 {
+        put(&broker, Message { retries: 2, crashes: 1, ..message::<S>("q", n) }).await;
+    }
+    let mut inbox = Inbox::open(&broker, "q", 3);
+    for (n, delivery) in inbox.take(3).await.into_iter().enumerate() {
+        let result =
+            Some(TaskResult { state: State::Rejected, ..success(delivery.message()) }).filter(|_| n == 1);
+        let end = Settle::DeadLetter { reason: format!("reason {n}"), result };
+        delivery.settle_and_wait(end).await.expect("a dead letter");
+    }
+    assert_eq!(counts(&broker, "q").await, count(0, 0, 0, 3));
+    let letters = broker.dead_letters(10).await.expect("dead letters");
+    let reasons: Vec<_> = letters.iter().map(|l| (l.message.id.as_str(), l.reason.as_str())).collect();
+    assert_eq!(reasons, [("q-0", "reason 0"), ("q-1", "reason 1"), ("q-2", "reason 2")]);
+    assert_eq!(broker.dead_letters(2).await.expect("dead letters"), letters[..2]);
+    let id = &letters[1].message.id;
+    if broker.settles_results() {
+        assert_eq!(store.get(id, now()).await.expect("a store").map(|r| r.state), Some(State::Rejected));
+    }
+    assert_eq!(broker.find(id).await, Ok(None));
+
+    assert_eq!(broker.revive(id).await, Ok(true));
+    assert_eq!(broker.revive(id).await, Ok(false), "it is no dead letter any more");
+    let revived = inbox.next().await;
+    assert_eq!(revived.message().id, *id);
+    assert_eq!((revived.message().retries, revived.message().crashes), (0, 0));
+    assert_eq!(store.get(id, now()).await, Ok(None), "it is not over any more");
+    assert_eq!(counts(&broker, "q").await, count(0, 0, 1, 2));
+    let result = success(revived.message());
+    revived.settle_and_wait(Settle::Ack { result: Some(result.clone()) }).await.expect("an acknowledgement");
+    if broker.settles_results() {
+        assert_eq!(store.get(id, now()).await, Ok(Some(result)));
+    }
+}
+
+/// A delivery is settled once: whoever comes later is refused, without effect.
+pub async fn settled_once<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..1).await;
+    let mut inbox = Inbox::open(&broker, "q", 1);
+    let first = inbox.next().await;
+    let (stale_tag, settler) = (first.tag(), first.settler().expect("unsettled"));
+    let settle = |tag, end| {
+        let (done, verdict) = tokio::sync::oneshot::channel();
+        settler.settle(tag, end, Some(done));
+        verdict
+    };
+    // Somebody gave it up for dead and returned it; it runs again elsewhere.
+    let returned = settle(stale_tag, Settle::Return { crashed: true });
+    returned.await.expect("a verdict").expect("a return");
+    let second = inbox.next().await;
+    assert_ne!(second.tag(), stale_tag);
+    for end in [
+        Settle::Ack { result: Some(success(second.message())) },
+        Settle::Return { crashed: true },
+        Settle::DeadLetter { reason: "stale".to_owned(), result: None },
+        Settle::Requeue { message: Box::new(message::<S>("q", 0)), due: None },
+    ] {
+        let verdict = settle(stale_tag, end).await.expect("a verdict");
+        assert_eq!(verdict, Err(crate::broker::BrokerError::Stale));
+    }
+    drop(first); // stale as well
+    inbox.is_quiet(&broker, "q").await;
+    assert_eq!(counts(&broker, "q").await, count(0, 0, 1, 0));
+    assert_eq!(subject.store().get(&second.message().id, now()).await, Ok(None));
+    ack(second).await;
+    assert_eq!(counts(&broker, "q").await, count(0, 0, 0, 0));
+}

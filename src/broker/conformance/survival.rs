@@ -1,0 +1,189 @@
+//! What survives a restart and a crash; for durable brokers.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::broker::BrokerError;
+
+async fn reopen<S: Subject>(subject: S) -> S {
+    subject.reopen().await.expect("a durable broker can be opened again")
+}
+
+async fn crash<S: Subject>(subject: S) -> S {
+    subject.crash().await.expect("a durable broker survives a crash")
+}
+
+/// What waited is there again, in order, the scheduled ones too, and the counts are the same.
+pub async fn what_waits_survives<S: Subject>() {
+    let mut subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..20).await;
+    put(&broker, Message { priority: 9, ..message::<S>("q", 20) }).await;
+    let eta = now() + std::time::Duration::from_millis(800);
+    put(&broker, Message { eta: Some(eta), ..message::<S>("q", 21) }).await;
+    put(&broker, Message { eta: Some(far()), ..message::<S>("q", 22) }).await;
+    publish::<S>(&broker, "other", 0..1).await;
+    drop(broker);
+    for round in 0..4 {
+        subject = if round % 2 == 0 { reopen(subject).await } else { crash(subject).await };
+        assert_eq!(counts(&subject.broker(), "q").await, count(21, 2, 0, 0));
+        assert_eq!(counts(&subject.broker(), "other").await, count(1, 0, 0, 0));
+    }
+    let broker = subject.broker();
+    let mut inbox = Inbox::open(&broker, "q", 30);
+    let mut order = names("q", [20]);
+    order.extend(names("q", 0..20));
+    assert_eq!(ids(&inbox.take(21).await), order);
+    // They went back by the drop; those and the one that comes due are 22.
+    let came = loop {
+        let delivery = inbox.next().await;
+        if delivery.message().id.as_str() == "q-21" {
+            break now();
+        }
+        delivery.settle(Settle::Ack { result: None });
+    };
+    assert!(came >= eta);
+}
+
+/// What was settled does not come back, and its result is kept.
+pub async fn what_is_settled_stays_settled<S: Subject>() {
+    let mut subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..10).await;
+    let mut inbox = Inbox::open(&broker, "q", 10);
+    let mut held = inbox.take(10).await;
+    let last = held.split_off(8);
+    let mut results = Vec::new();
+    for delivery in held {
+        results.push(success(delivery.message()));
+        let result = results.last().cloned();
+        delivery.settle_and_wait(Settle::Ack { result }).await.expect("an acknowledgement");
+    }
+    for delivery in last {
+        let message = Box::new(Message { retries: 1, ..Message::clone(delivery.message()) });
+        delivery.settle_and_wait(Settle::Requeue { message, due: None }).await.expect("a requeue");
+    }
+    drop((broker, inbox));
+    for round in 0..2 {
+        subject = if round == 0 { crash(subject).await } else { reopen(subject).await };
+        let broker = subject.broker();
+        assert_eq!(counts(&broker, "q").await, count(2, 0, 0, 0));
+        if broker.settles_results() {
+            for result in &results {
+                assert_eq!(subject.store().get(&result.id, now()).await, Ok(Some(result.clone())));
+            }
+            let again = broker.publish(message::<S>("q", 0), true).await;
+            assert_eq!(again, Err(BrokerError::DuplicateId(TaskId::from("q-0"))));
+        }
+    }
+    let broker = subject.broker();
+    let mut inbox = Inbox::open(&broker, "q", 10);
+    let came = inbox.take(2).await;
+    assert_eq!(ids(&came), names("q", [8, 9]));
+    assert!(came.iter().all(|d| d.message().retries == 1));
+}
+
+/// After a crash, what had started comes back with a crash counted, what had not comes back as it was, both to
+/// their places.
+pub async fn crashes_are_counted<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..6).await;
+    let mut inbox = Inbox::open(&broker, "q", 5);
+    let mut held = inbox.take(5).await;
+    for n in [0, 1, 3, 4] {
+        held[n].started();
+    }
+    held.remove(4).settle_and_wait(Settle::Return { crashed: false }).await.expect("a return");
+    ack(held.remove(0)).await;
+    held.extend(inbox.take(2).await); // the one that was returned, and the last
+    assert_eq!(counts(&broker, "q").await, count(0, 0, 5, 0));
+    let subject = crash(subject).await;
+    drop((held, inbox, broker));
+    let broker = subject.broker();
+    assert_eq!(counts(&broker, "q").await, count(5, 0, 0, 0));
+    let mut inbox = Inbox::open(&broker, "q", 10);
+    let came = inbox.take(5).await;
+    let crashes: Vec<_> = came.iter().map(|d| (d.message().id.to_string(), d.message().crashes)).collect();
+    let expected = [("q-1", 1), ("q-2", 0), ("q-3", 1), ("q-4", 0), ("q-5", 0)];
+    assert_eq!(crashes, expected.map(|(id, crashes)| (id.to_owned(), crashes)));
+    drop((came, inbox, broker));
+
+    // Counted once: nothing had started since.
+    let subject = crash(subject).await;
+    let mut inbox = Inbox::open(&subject.broker(), "q", 10);
+    let crashes: Vec<_> = inbox.take(5).await.iter().map(|d| d.message().crashes).collect();
+    assert_eq!(crashes, [1, 0, 1, 0, 0]);
+}
+
+/// Dead letters survive, and can be revived then.
+pub async fn dead_letters_survive<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..2).await;
+    let mut inbox = Inbox::open(&broker, "q", 2);
+    for delivery in inbox.take(2).await {
+        let end = Settle::DeadLetter { reason: "for a test".to_owned(), result: None };
+        delivery.settle_and_wait(end).await.expect("a dead letter");
+    }
+    drop((inbox, broker));
+    let subject = reopen(crash(subject).await).await;
+    let broker = subject.broker();
+    assert_eq!(counts(&broker, "q").await, count(0, 0, 0, 2));
+    let letters = broker.dead_letters(5).await.expect("dead letters");
+    assert_eq!(letters.iter().map(|l| l.message.id.to_string()).collect::<Vec<_>>(), names("q", [0, 1]));
+    assert_eq!(broker.revive(&TaskId::from("q-1")).await, Ok(true));
+    drop(broker);
+    let subject = crash(subject).await;
+    assert_eq!(counts(&subject.broker(), "q").await, count(1, 0, 0, 1));
+}
+
+/// New messages go behind the old ones, however often the broker was opened in between.
+pub async fn order_goes_on_after_a_restart<S: Subject>() {
+    let mut subject = S::open().await;
+    for round in 0..4 {
+        let broker = subject.broker();
+        publish::<S>(&broker, "q", round * 5..round * 5 + 5).await;
+        // The place of a settled message must not be used again.
+        let mut inbox = Inbox::open(&broker, "side", 5);
+        publish::<S>(&broker, "side", round * 5..round * 5 + 5).await;
+        let mut held = inbox.take(5).await;
+        held[4].started();
+        for delivery in held {
+            ack(delivery).await;
+        }
+        drop((inbox, broker));
+        subject = if round % 2 == 0 { crash(subject).await } else { reopen(subject).await };
+    }
+    let broker = subject.broker();
+    assert_eq!(counts(&broker, "side").await, count(0, 0, 0, 0));
+    let mut inbox = Inbox::open(&broker, "q", 20);
+    let came = inbox.take(20).await;
+    assert_eq!(ids(&came), names("q", 0..20));
+    assert!(came.iter().all(|d| d.message().crashes == 0));
+    let tags: BTreeSet<u64> = came.iter().map(Delivery::tag).collect();
+    assert_eq!(tags.len(), 20);
+}
+
+/// A task that takes its process down each time ends in the dead letters.
+pub async fn crash_limit_across_processes<S: Subject>() {
+    let mut subject = S::open().await;
+    publish::<S>(&subject.broker(), "q", 0..1).await;
+    for run in 0..S::DELIVERY_LIMIT {
+        let mut inbox = Inbox::open(&subject.broker(), "q", 1);
+        let mut delivery = inbox.next().await;
+        assert_eq!(delivery.message().crashes, run);
+        delivery.started();
+        subject = crash(subject).await;
+        drop((delivery, inbox));
+    }
+    let broker = subject.broker();
+    assert_eq!(counts(&broker, "q").await, count(0, 0, 0, 1));
+    let letters = broker.dead_letters(5).await.expect("dead letters");
+    assert!(letters[0].reason.starts_with("WorkerLost"), "{}", letters[0].reason);
+    let record = subject.store().get(&letters[0].message.id, now()).await.expect("a store");
+    assert_eq!(
+        record.and_then(|r| r.error_type),
+        Some("WorkerLost".to_owned()).filter(|_| broker.settles_results())
+    );
+}

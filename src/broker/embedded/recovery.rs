@@ -1,0 +1,201 @@
+//! How the store comes back: after a restart, and after the disk refused a commit.
+//!
+//! While it is sick, publishes are refused with the reason and settlements are kept. It is opened again after
+//! growing pauses; then the settlements are written, and what was refused is made sure not to be there: the failed
+//! commit may have reached the disk after all.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::commit::{Arrival, End, Place};
+use super::engine::Engine;
+use super::rows::{QueueRow, ReadyKey, TaskRow, decode, queue_of};
+use super::tables::{Table, Tables, Writes, io_error, is_full};
+use super::window::Window;
+use crate::broker::BrokerError;
+
+/// The pause before the store is opened again after a failure, and its longest.
+pub(super) const REOPEN_AFTER: Duration = Duration::from_millis(100);
+const REOPEN_AT_MOST: Duration = Duration::from_secs(2);
+
+/// The store could not be written.
+pub(super) struct Failure {
+    pub(super) error: BrokerError,
+    pub(super) retry_at: Instant,
+}
+
+impl Engine {
+    /// Takes newly opened tables into use.
+    pub(super) fn adopt(&mut self, tables: Tables) -> Result<(), BrokerError> {
+        self.load_meta(&tables)?;
+        self.shared.set_tables(Ok(tables.clone()));
+        self.tables = Some(tables);
+        Ok(())
+    }
+
+    fn load_meta(&mut self, tables: &Tables) -> Result<(), BrokerError> {
+        let damaged = |error: String| BrokerError::Damaged { path: self.dir.join("db"), error };
+        if let Some(seq) = tables.get(Table::Meta, b"seq")? {
+            let seq = <[u8; 8]>::try_from(&*seq).map_err(|e| damaged(format!("the sequence: {e}")))?;
+            self.seq = self.seq.max(u64::from_be_bytes(seq));
+        }
+        let mut rows = Vec::new();
+        for row in tables.range(Table::Meta, b"queue/", std::ops::Bound::Excluded(b"queue0"))? {
+            let (key, value) = row?;
+            let name = String::from_utf8_lossy(&key[b"queue/".len()..]).into_owned();
+            let row = decode::<QueueRow>(&value).map_err(|e| damaged(format!("queue `{name}`: {e}")))?;
+            rows.push((name, row));
+        }
+        rows.sort_by_key(|(_, row)| row.number);
+        for window in &mut self.windows {
+            (window.ready, window.scheduled, window.dead) = (0, 0, 0); // written again with the next commit
+        }
+        for (name, row) in rows {
+            let number = usize::from(row.number);
+            // A number that was given out but never written stays unused: a queue's number is its index.
+            while !self.by_name.contains_key(&name) && self.windows.len() < number {
+                self.windows.push(Window::new(String::new(), self.windows.len() as u16));
+            }
+            let index = self.queue(&name)?;
+            if index != number {
+                let error = format!("queue `{name}` has the number {number} of another one");
+                return Err(BrokerError::Damaged { path: self.dir.join("db"), error });
+            }
+            let window = &mut self.windows[index];
+            (window.ready, window.scheduled, window.dead) = (row.ready, row.scheduled, row.dead);
+        }
+        self.commit.queues.clear();
+        Ok(())
+    }
+
+    /// Counts the runs that ended with the process that had the store before: their tasks wait again, or, once too
+    /// often, lie in the dead letters.
+    pub(super) fn recover_crashed(&mut self, started: &HashSet<ReadyKey>) -> Result<(), BrokerError> {
+        let mut writes = Writes::default();
+        let mut queues = Vec::new();
+        for key in started {
+            let Some(queue) = queue_of(key).map(usize::from).filter(|q| *q < self.windows.len()) else {
+                continue;
+            };
+            let message = match self.message(key) {
+                Ok(Some(message)) => message,
+                Ok(None) => continue, // it was settled
+                Err(error) => {
+                    tracing::error!(?key, %error, "the crash of a task that cannot be read is not counted");
+                    continue;
+                }
+            };
+            tracing::info!(id = %message.id, task = %message.task, crashes = message.crashes + 1, "its run ended with the process");
+            self.count_crash(&mut writes, queue, key, message, &mut None);
+            queues.push(queue);
+        }
+        if !writes.is_empty() {
+            self.commit_now(&queues, &writes)?;
+        }
+        self.shared.claims.reset().map_err(|e| io_error(&self.dir.join("claims"), &e))
+    }
+
+    /// Closes the tables after a write failed, and refuses the publishes that were to be written.
+    pub(super) fn fail(&mut self, error: BrokerError) {
+        tracing::error!(%error, "the store is closed until it can be written again");
+        self.shared.set_tables(Err(error.clone()));
+        if let Some(tables) = self.tables.take() {
+            tables.close();
+        }
+        self.commit.publishes = Writes::default();
+        self.commit.ids.clear();
+        for published in self.commit.published.drain(..) {
+            let count = self.windows[published.arrival.queue].count(&published.arrival.place);
+            *count = count.saturating_sub(1);
+            let _ = published.reply.send(Err(error.clone()));
+            self.commit.refused.push(published.arrival);
+        }
+        self.failure = Some(Failure { error, retry_at: Instant::now() + self.pause });
+        self.pause = (self.pause * 2).min(REOPEN_AT_MOST);
+    }
+
+    /// Opens the store again after a failure, when it is time, and writes what was kept.
+    pub(super) fn try_reopen(&mut self) {
+        let pause = self.pause;
+        let Some(failure) = &mut self.failure else { return };
+        if Instant::now() < failure.retry_at {
+            return;
+        }
+        failure.retry_at = Instant::now() + pause;
+        if matches!(failure.error, BrokerError::Full(_)) && is_full(&self.dir) {
+            return;
+        }
+        self.pause = (pause * 2).min(REOPEN_AT_MOST);
+        let opened = Tables::open(&self.dir).and_then(|tables| self.adopt(tables));
+        if let Err(error) = opened.and_then(|()| self.reconcile()) {
+            tracing::warn!(%error, "the store cannot be opened yet");
+            self.shared.set_tables(Err(self.error()));
+            if let Some(tables) = self.tables.take() {
+                tables.close();
+            }
+            return;
+        }
+        self.failure = None;
+        self.flush();
+        if self.failure.is_none() {
+            tracing::info!("the store can be written again");
+        }
+        for window in &mut self.windows {
+            window.look_again();
+        }
+    }
+
+    /// What was read back are the counts of the last commit that reached the disk: the settlements kept since come
+    /// on top, and publishes that were refused but got there are taken out.
+    fn reconcile(&mut self) -> Result<(), BrokerError> {
+        let tables = self.open_tables()?;
+        for settled in &self.commit.settled {
+            self.commit.queues.insert(settled.queue);
+            if matches!(settled.end, End::Back) || !tables.contains(Table::Messages, &settled.held.key)? {
+                continue; // nothing to count, or it got there
+            }
+            let window = &mut self.windows[settled.queue];
+            window.ready = window.ready.saturating_sub(1);
+            match &settled.end {
+                End::Dead => window.dead += 1,
+                End::Replaced(arrival) => *window.count(&arrival.place) += 1,
+                End::Gone | End::Back => {}
+            }
+        }
+        for Arrival { queue, place, message } in &self.commit.refused {
+            if tables.contains(Table::Messages, place.key())? {
+                self.commit.settlements.delete(Table::Messages, place.key());
+                let id = message.id.as_str().as_bytes();
+                let row = tables.get(Table::Tasks, id)?;
+                if row.is_some_and(|row| *row == *TaskRow::at(place.key())) {
+                    self.commit.settlements.delete(Table::Tasks, id);
+                }
+                let count = self.windows[*queue].count(place);
+                *count = count.saturating_sub(1);
+                self.commit.queues.insert(*queue);
+            }
+        }
+        Ok(())
+    }
+
+    /// The last commit before the end: whether everything settled is safe.
+    pub(super) fn last_flush(&mut self) -> Result<(), BrokerError> {
+        self.flush();
+        if let Some(failure) = &mut self.failure {
+            failure.retry_at = Instant::now();
+            self.try_reopen();
+        }
+        let kept = self.commit.writes();
+        self.failure.as_ref().filter(|_| kept).map_or(Ok(()), |f| Err(f.error.clone()))
+    }
+}
+
+impl Window {
+    /// The count that a row at this place belongs to.
+    pub(super) fn count(&mut self, place: &Place) -> &mut u64 {
+        match place {
+            Place::Ready(_) => &mut self.ready,
+            Place::Scheduled(..) => &mut self.scheduled,
+        }
+    }
+}

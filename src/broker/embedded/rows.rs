@@ -1,0 +1,164 @@
+//! The rows of the tables: their keys, which sort as tasks run, and their bytes.
+//!
+//! A queue's rows lie in the order in which they run, so the next tasks are a short scan. Rows are written with
+//! `postcard` behind a version byte.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::broker::BrokerError;
+use crate::core::Timestamp;
+use crate::task::TaskResult;
+
+/// Bytes in the key of a ready row.
+pub(super) const READY_KEY: usize = 2 + 1 + 1 + 8;
+/// The key of a ready row; sorts by queue, priority (high first), arrival.
+pub(super) type ReadyKey = [u8; READY_KEY];
+/// Bytes in the key of a scheduled row.
+const SCHEDULED_KEY: usize = 2 + 1 + 8 + 8;
+/// The key of a scheduled row; sorts by queue, due time, arrival.
+pub(super) type ScheduledKey = [u8; SCHEDULED_KEY];
+
+const READY: u8 = 0;
+const SCHEDULED: u8 = 1;
+const END: u8 = 2;
+
+/// The version of the rows' layout.
+const VERSION: u8 = 1;
+
+pub(super) fn ready_key(queue: u16, priority: u8, seq: u64) -> ReadyKey {
+    let mut key = [0; READY_KEY];
+    key[..2].copy_from_slice(&queue.to_be_bytes());
+    key[2] = READY;
+    key[3] = !priority;
+    key[4..].copy_from_slice(&seq.to_be_bytes());
+    key
+}
+
+pub(super) fn scheduled_key(queue: u16, due: Timestamp, seq: u64) -> ScheduledKey {
+    let mut key = [0; SCHEDULED_KEY];
+    key[..2].copy_from_slice(&queue.to_be_bytes());
+    key[2] = SCHEDULED;
+    key[3..11].copy_from_slice(&due.as_micros().to_be_bytes());
+    key[11..].copy_from_slice(&seq.to_be_bytes());
+    key
+}
+
+/// The due time in a scheduled row's key.
+pub(super) fn due_of(key: &[u8]) -> Option<Timestamp> {
+    Some(Timestamp::from_micros(u64::from_be_bytes(key.get(3..11)?.try_into().ok()?)))
+}
+
+/// Where a queue's rows of a class begin and end.
+pub(super) fn ready_bounds(queue: u16) -> ([u8; 3], [u8; 3]) {
+    let [a, b] = queue.to_be_bytes();
+    ([a, b, READY], [a, b, SCHEDULED])
+}
+
+pub(super) fn scheduled_bounds(queue: u16) -> ([u8; 3], [u8; 3]) {
+    let [a, b] = queue.to_be_bytes();
+    ([a, b, SCHEDULED], [a, b, END])
+}
+
+/// The queue of a `messages` key.
+pub(super) fn queue_of(key: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(key.get(..2)?.try_into().ok()?))
+}
+
+/// Whether a `messages` key is of a ready row.
+pub(super) fn is_ready(key: &[u8]) -> bool {
+    key.get(2) == Some(&READY)
+}
+
+/// Encodes a row.
+pub(super) fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, BrokerError> {
+    let mut bytes = Vec::with_capacity(384);
+    bytes.push(VERSION);
+    postcard::to_extend(row, bytes).map_err(|e| {
+        BrokerError::Io(format!("a row of type {} cannot be encoded: {e}", std::any::type_name::<T>()))
+    })
+}
+
+/// Decodes a row.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BrokerError> {
+    match bytes.split_first() {
+        Some((&VERSION, row)) => postcard::from_bytes(row).map_err(|e| {
+            BrokerError::Io(format!("a row of type {} does not decode: {e}", std::any::type_name::<T>()))
+        }),
+        Some((other, _)) => Err(BrokerError::Io(format!(
+            "a row was written by another version (layout {other}, this program reads {VERSION})"
+        ))),
+        None => Err(BrokerError::Io("an empty row".to_owned())),
+    }
+}
+
+/// What the `tasks` table says of an id.
+pub(super) enum TaskRow {
+    /// The key of its message.
+    At(Vec<u8>),
+    /// It is over.
+    Over(TaskResult),
+}
+
+const AT: u8 = 0;
+const OVER: u8 = 1;
+
+impl TaskRow {
+    pub(super) fn at(key: &[u8]) -> Vec<u8> {
+        let mut row = Vec::with_capacity(1 + key.len());
+        row.push(AT);
+        row.extend_from_slice(key);
+        row
+    }
+
+    pub(super) fn over(result: &TaskResult) -> Result<Vec<u8>, BrokerError> {
+        let mut row = Vec::with_capacity(256);
+        row.extend_from_slice(&[OVER, VERSION]);
+        postcard::to_extend(result, row)
+            .map_err(|e| BrokerError::Io(format!("a result cannot be encoded: {e}")))
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, BrokerError> {
+        match bytes.split_first() {
+            Some((&AT, key)) => Ok(Self::At(key.to_vec())),
+            Some((&OVER, row)) => decode(row).map(Self::Over),
+            _ => Err(BrokerError::Io("a row of the tasks table is neither a place nor a result".to_owned())),
+        }
+    }
+}
+
+/// What is kept of a queue.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct QueueRow {
+    pub(super) number: u16,
+    pub(super) ready: u64,
+    pub(super) scheduled: u64,
+    pub(super) dead: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_sort_as_tasks_run() {
+        assert!(ready_key(1, 9, 5) < ready_key(1, 0, 1), "a higher priority goes first");
+        assert!(ready_key(1, 0, 1) < ready_key(1, 0, 256), "then arrival");
+        assert!(ready_key(1, 0, u64::MAX) < ready_key(2, 255, 0), "queues lie apart");
+        let (lo, hi) = ready_bounds(1);
+        assert!(lo.as_slice() <= ready_key(1, 255, 0).as_slice());
+        assert!(ready_key(1, 0, u64::MAX).as_slice() < hi.as_slice());
+        let key = scheduled_key(1, Timestamp::from_millis(7), 3);
+        assert_eq!(due_of(&key), Some(Timestamp::from_millis(7)));
+        assert!(is_ready(&ready_key(1, 0, 0)) && !is_ready(&key));
+        assert_eq!(queue_of(&key), Some(1));
+    }
+
+    #[test]
+    fn another_layout_is_named() {
+        let error = decode::<QueueRow>(&[9, 1]).unwrap_err().to_string();
+        assert!(error.contains("layout 9"), "{error}");
+        assert!(decode::<QueueRow>(&[]).is_err());
+        assert!(decode::<QueueRow>(&[VERSION]).is_err());
+    }
+}

@@ -1,0 +1,144 @@
+//! How deliveries end: what each settlement writes.
+
+use std::sync::Arc;
+
+use super::command::Settlement;
+use super::commit::{End, Settled};
+use super::engine::Engine;
+use super::rows::{ReadyKey, TaskRow, encode};
+use super::tables::{Table, Writes};
+use crate::broker::dead_letter::{crash_reason, crash_result};
+use crate::broker::{BrokerError, DeadLetter, Settle};
+use crate::core::Timestamp;
+use crate::task::clock::now;
+use crate::task::{Message, TaskResult};
+
+impl Engine {
+    pub(super) fn settle(&mut self, settlement: Settlement) {
+        let Settlement { queue, tag, settle, row, done } = settlement;
+        let index = usize::from(queue);
+        let Some(held) = self.windows.get_mut(index).and_then(|w| w.release(tag)) else {
+            if let Some(done) = done {
+                let _ = done.send(Err(BrokerError::Stale));
+            }
+            return;
+        };
+        let mut writes = std::mem::take(&mut self.commit.settlements);
+        let id = held.message.id.as_str().as_bytes();
+        let mut record = None;
+        let end = match settle {
+            Settle::Ack { result } => {
+                self.remove_row(&mut writes, index, &held.key);
+                self.leave_record(&mut writes, id, result.as_ref(), row);
+                record = result;
+                End::Gone
+            }
+            Settle::Requeue { message, due } => self.replace(&mut writes, index, &held.key, *message, due),
+            Settle::Return { crashed: false } => End::Back,
+            Settle::Return { crashed: true } => {
+                self.count_crash(&mut writes, index, &held.key, Message::clone(&held.message), &mut record)
+            }
+            Settle::DeadLetter { reason, result } => {
+                self.remove_row(&mut writes, index, &held.key);
+                self.bury(&mut writes, index, Message::clone(&held.message), reason, result.as_ref());
+                record = result;
+                End::Dead
+            }
+        };
+        self.commit.settlements = writes;
+        self.commit.queues.insert(index);
+        self.commit.settled.push(Settled { queue: index, held, record, done, end });
+    }
+
+    fn remove_row(&mut self, writes: &mut Writes, queue: usize, key: &ReadyKey) {
+        writes.delete(Table::Messages, key);
+        let window = &mut self.windows[queue];
+        window.ready = window.ready.saturating_sub(1);
+    }
+
+    /// The record of a task that is over, or none; `row` is the record's row if somebody encoded it already.
+    pub(super) fn leave_record(
+        &mut self,
+        writes: &mut Writes,
+        id: &[u8],
+        record: Option<&TaskResult>,
+        row: Option<Vec<u8>>,
+    ) {
+        let row = record.and_then(|record| Some((record, row.or_else(|| TaskRow::over(record).ok())?)));
+        if let Some((record, row)) = row {
+            writes.put(Table::Tasks, id, &row);
+            self.commit.expiring.push((record.expires_at, record.id.clone()));
+        } else {
+            writes.delete(Table::Tasks, id);
+        }
+    }
+
+    fn replace(
+        &mut self,
+        writes: &mut Writes,
+        queue: usize,
+        key: &ReadyKey,
+        message: Message,
+        due: Option<Timestamp>,
+    ) -> End {
+        match encode(&message) {
+            Ok(row) => {
+                self.remove_row(writes, queue, key);
+                End::Replaced(self.place(writes, queue, Arc::new(message), &row, due))
+            }
+            Err(error) => {
+                // It was decoded from such a row, so this is a bug of ours; the row stays as it is.
+                tracing::error!(id = %message.id, %error, "a message cannot be written back");
+                End::Back
+            }
+        }
+    }
+
+    /// A run of this row ended with its worker or process: the row is where it was, or, once too often, in the dead
+    /// letters.
+    pub(super) fn count_crash(
+        &mut self,
+        writes: &mut Writes,
+        queue: usize,
+        key: &ReadyKey,
+        mut message: Message,
+        record: &mut Option<TaskResult>,
+    ) -> End {
+        message.crashes += 1;
+        if message.crashes >= self.options.delivery_limit {
+            self.remove_row(writes, queue, key);
+            *record = Some(crash_result(&message));
+            let reason = crash_reason(message.crashes);
+            self.bury(writes, queue, message, reason, record.as_ref());
+            return End::Dead;
+        }
+        match encode(&message) {
+            Ok(row) => writes.put(Table::Messages, key, &row),
+            Err(error) => tracing::error!(id = %message.id, %error, "a crash cannot be counted"),
+        }
+        End::Back
+    }
+
+    /// A message goes to the dead letters.
+    fn bury(
+        &mut self,
+        writes: &mut Writes,
+        queue: usize,
+        message: Message,
+        reason: String,
+        result: Option<&TaskResult>,
+    ) {
+        tracing::warn!(id = %message.id, task = %message.task, queue = %message.queue, %reason, "dead letter");
+        let id = message.id.clone();
+        let letter = DeadLetter { message, reason, died_at: now() };
+        let seq = self.next_seq();
+        match encode(&letter) {
+            Ok(row) => {
+                writes.put(Table::Dead, &seq.to_be_bytes(), &row);
+                self.windows[queue].dead += 1;
+            }
+            Err(error) => tracing::error!(%id, %error, "a dead letter cannot be kept"),
+        }
+        self.leave_record(writes, id.as_str().as_bytes(), result, None);
+    }
+}

@@ -1,0 +1,248 @@
+//! The promises of a [`Store`], one test each: for those who write one.
+//!
+//! As for brokers (see [`broker::conformance`](crate::broker::conformance)): implement [`Subject`], then
+//! `celeriac::store_conformance!(Mine)`, or `celeriac::store_conformance!(Mine, durable)`.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{Store, StoreError};
+use crate::core::Timestamp;
+use crate::task::{State, TaskId, TaskResult};
+
+/// A store under test.
+#[async_trait]
+pub trait Subject: Sized + Send + Sync + 'static {
+    /// A new one with nothing in it.
+    async fn open() -> Self;
+    /// The store.
+    fn store(&self) -> Arc<dyn Store>;
+    /// Closed and opened again; `None` when nothing survives that.
+    async fn reopen(self) -> Option<Self> {
+        None
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A record that was made at a fixed time and goes an hour later.
+pub fn record(id: &str, result: &str) -> TaskResult {
+    TaskResult {
+        id: TaskId::from(id),
+        task: "conformance.task".to_owned(),
+        queue: "q".to_owned(),
+        state: State::Success,
+        result: Some(result.to_owned()),
+        errors: vec!["outermost".to_owned(), "cause".to_owned()],
+        error_type: Some("Type".to_owned()),
+        attempts: 3,
+        enqueued_at: NOW - HOUR,
+        started_at: Some(NOW - Duration::from_secs(1)),
+        finished_at: NOW,
+        worker: Some("q#1".to_owned()),
+        expires_at: NOW + HOUR,
+    }
+}
+
+/// What was put is there, as it was.
+pub async fn put_and_get<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let plain = TaskResult {
+        result: None,
+        errors: Vec::new(),
+        error_type: None,
+        started_at: None,
+        worker: None,
+        state: State::Revoked,
+        ..record("plain", "")
+    };
+    assert_eq!(store.get(&plain.id, NOW).await, Ok(None));
+    for record in [record("a", "[\"ä\",{\"b\":1}]"), plain] {
+        assert_eq!(store.put(record.clone()).await, Ok(true));
+        assert_eq!(store.get(&record.id, NOW).await, Ok(Some(record)));
+    }
+}
+
+/// Finished is final: the first record of an id stays.
+pub async fn the_first_record_stays<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let first = record("a", "1");
+    assert_eq!(store.put(first.clone()).await, Ok(true));
+    assert_eq!(store.put(record("a", "2")).await, Ok(false));
+    assert_eq!(store.get(&first.id, NOW).await, Ok(Some(first.clone())));
+    // Several at once: one of them is kept, and told so.
+    let puts = (0..8).map(|n| store.put(record("b", &n.to_string())));
+    let kept = futures_util::future::try_join_all(puts).await.expect("puts");
+    assert_eq!(kept.iter().filter(|k| **k).count(), 1);
+    let winner = kept.iter().position(|k| *k).expect("one");
+    let b = store.get(&TaskId::from("b"), NOW).await.expect("a store").expect("a record");
+    assert_eq!(b.result, Some(winner.to_string()));
+    // When the first has expired, its id is free.
+    let second = TaskResult { finished_at: NOW + HOUR, expires_at: NOW + 2 * HOUR, ..record("a", "2") };
+    assert_eq!(store.put(second.clone()).await, Ok(true));
+    assert_eq!(store.get(&first.id, NOW + HOUR).await, Ok(Some(second)));
+}
+
+/// A record is there up to its expiry.
+pub async fn expiry_is_kept<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let a = record("a", "1");
+    assert_eq!(store.put(a.clone()).await, Ok(true));
+    assert_eq!(store.get(&a.id, NOW + HOUR - Duration::from_micros(1)).await, Ok(Some(a.clone())));
+    assert_eq!(store.get(&a.id, NOW + HOUR).await, Ok(None));
+}
+
+/// A record that was there before is had at once.
+pub async fn wait_after_put<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let a = record("a", "1");
+    assert_eq!(store.put(a.clone()).await, Ok(true));
+    assert_eq!(wait(&store, "a").await, Ok(a));
+}
+
+async fn wait(store: &Arc<dyn Store>, id: &str) -> Result<TaskResult, StoreError> {
+    let id = TaskId::from(id);
+    tokio::time::timeout(PATIENCE, store.wait(&id)).await.expect("a record within 20 seconds")
+}
+
+/// All who wait for a record are woken by it, and by nothing else.
+pub async fn wait_before_put<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let id = TaskId::from("a");
+    // This one is polled by hand: it must be pending, and must have left word where to wake it.
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut by_hand = pin!(store.wait(&id));
+    assert!(by_hand.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        let store = Arc::clone(&store);
+        waiting.spawn(async move { wait(&store, "a").await });
+    }
+    assert_eq!(store.put(record("b", "2")).await, Ok(true));
+    assert!(!woken.0.load(std::sync::atomic::Ordering::SeqCst), "woken by the record of another task");
+    assert!(by_hand.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let a = record("a", "1");
+    assert_eq!(store.put(a.clone()).await, Ok(true));
+    assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst), "not woken");
+    let polled = by_hand.as_mut().poll(&mut Context::from_waker(&waker));
+    assert_eq!(polled, Poll::Ready(Ok(a.clone())));
+    for waited in waiting.join_all().await {
+        assert_eq!(waited, Ok(a.clone()));
+    }
+}
+
+#[derive(Default)]
+struct Woken(std::sync::atomic::AtomicBool);
+
+impl std::task::Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+/// Those who stop waiting are no harm to those who go on, or to the record.
+pub async fn waiters_may_give_up<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let id = TaskId::from("a");
+    for round in 0..1000 {
+        let mut waiting = pin!(store.wait(&id));
+        let pending = waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        assert!(pending, "in round {round}");
+    }
+    let mut stays = pin!(store.wait(&id));
+    assert!(stays.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(store.put(record("a", "1")).await, Ok(true));
+    assert_eq!(tokio::time::timeout(PATIENCE, stays).await.expect("woken"), Ok(record("a", "1")));
+}
+
+/// A forgotten record is gone, and its id is free.
+pub async fn forget_deletes<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let a = record("a", "1");
+    assert_eq!(store.forget(&a.id).await, Ok(false));
+    assert_eq!(store.put(a.clone()).await, Ok(true));
+    assert_eq!(store.forget(&a.id).await, Ok(true));
+    assert_eq!(store.forget(&a.id).await, Ok(false));
+    assert_eq!(store.get(&a.id, NOW).await, Ok(None));
+    assert_eq!(store.put(record("a", "2")).await, Ok(true));
+}
+
+/// A sweep deletes what has expired (a store may take a minute longer) and nothing else, and counts it.
+pub async fn sweep_deletes_what_expired<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    for n in 0..300_u64 {
+        let expires_at = NOW + Duration::from_secs(n % 3 * 3600);
+        // One by one: each in a commit of its own.
+        let record = TaskResult { expires_at, ..record(&format!("r-{n}"), "1") };
+        assert_eq!(store.put(record).await, Ok(true));
+    }
+    let mut again = record("r-0", "2");
+    again.expires_at = NOW + 5 * HOUR;
+    assert_eq!(store.put(again.clone()).await, Ok(true), "the first one has expired");
+    let later = NOW + Duration::from_secs(120);
+    assert_eq!(store.sweep(NOW - HOUR).await, Ok(0));
+    assert_eq!(store.sweep(later).await, Ok(99));
+    assert_eq!(store.sweep(later).await, Ok(0));
+    assert_eq!(store.get(&again.id, later).await, Ok(Some(again)), "used again since");
+    assert_eq!(store.sweep(later + HOUR).await, Ok(100));
+    assert_eq!(store.forget(&TaskId::from("r-1")).await, Ok(false), "swept");
+    assert_eq!(store.forget(&TaskId::from("r-2")).await, Ok(true), "not yet");
+    assert_eq!(store.sweep(later + 10 * HOUR).await, Ok(100));
+}
+
+/// Records survive a restart, and go on expiring. For durable stores.
+pub async fn records_survive<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    for n in 0..20 {
+        assert_eq!(store.put(record(&format!("r-{n}"), "1")).await, Ok(true));
+    }
+    assert_eq!(store.forget(&TaskId::from("r-7")).await, Ok(true));
+    drop(store);
+    let subject = subject.reopen().await.expect("a durable store can be opened again");
+    let store = subject.store();
+    assert_eq!(store.get(&TaskId::from("r-3"), NOW).await, Ok(Some(record("r-3", "1"))));
+    assert_eq!(wait(&store, "r-4").await, Ok(record("r-4", "1")));
+    assert_eq!(store.get(&TaskId::from("r-7"), NOW).await, Ok(None));
+    assert_eq!(store.put(record("r-3", "2")).await, Ok(false));
+    assert_eq!(store.sweep(NOW + 2 * HOUR).await, Ok(19));
+}
+
+/// Makes each promise a test, for a [`Subject`](crate::store::conformance::Subject).
+#[macro_export]
+macro_rules! store_conformance {
+    ($subject:ty) => {
+        $crate::store_conformance! { @tests $subject:
+            put_and_get the_first_record_stays expiry_is_kept wait_after_put wait_before_put waiters_may_give_up
+            forget_deletes sweep_deletes_what_expired
+        }
+    };
+    ($subject:ty, durable) => {
+        $crate::store_conformance! { $subject }
+        $crate::store_conformance! { @tests $subject: records_survive }
+    };
+    (@tests $subject:ty: $($promise:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $promise() {
+                $crate::store::conformance::$promise::<$subject>().await;
+            }
+        )*
+    };
+}

@@ -1,0 +1,6 @@
+//! Each broker keeps each promise.
+
+mod embedded;
+mod memory;
+mod model;
+mod volatile;

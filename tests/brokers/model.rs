@@ -1,0 +1,1 @@
+//! A broker against a model of it.
