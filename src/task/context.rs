@@ -35,7 +35,7 @@ pub struct Context {
 
 struct Run {
     message: Arc<Message>,
-    worker: String,
+    worker: Arc<str>,
     interrupt: AtomicU8,
     revoked: AtomicBool,
     told: Notify,
@@ -48,7 +48,7 @@ const SHUTDOWN: u8 = 2;
 const REVOKED: u8 = 3;
 
 impl Context {
-    pub(crate) fn new(message: Arc<Message>, worker: String) -> Self {
+    pub(crate) fn new(message: Arc<Message>, worker: Arc<str>) -> Self {
         let run = Run {
             message,
             worker,
@@ -85,7 +85,7 @@ impl Context {
             headers: Headers::default(),
             last_errors: Vec::new(),
         };
-        Self::new(Arc::new(message), String::new())
+        Self::new(Arc::new(message), "".into())
     }
 
     /// The task's id.

@@ -28,6 +28,8 @@ struct Inner {
     file: File,
     size: u64,
     live: HashSet<ReadyKey>,
+    /// Records to be written, in order.
+    pending: Vec<u8>,
     failed: bool,
 }
 
@@ -57,7 +59,10 @@ impl Claims {
         let file = OpenOptions::new().create(true).append(true).open(&path)?;
         let size = bytes.len() as u64;
         let live = started.clone();
-        Ok((Self { inner: Mutex::new(Inner { path, file, size, live, failed: false }) }, started))
+        Ok((
+            Self { inner: Mutex::new(Inner { path, file, size, live, pending: Vec::new(), failed: false }) },
+            started,
+        ))
     }
 
     /// Starts the file over.
@@ -70,6 +75,16 @@ impl Claims {
     /// Bodies on these rows are about to start.
     pub(super) fn start(&self, keys: &[ReadyKey]) {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).write(1, keys);
+    }
+
+    /// A body on this row starts together with others; [`write_out`](Self::write_out) follows before any does.
+    pub(super) fn starting(&self, key: &ReadyKey) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).note(1, key);
+    }
+
+    /// Writes what was only noted so far.
+    pub(super) fn write_out(&self) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).write_out();
     }
 
     /// The row waits again, as if never started.
@@ -91,17 +106,28 @@ impl Claims {
 
 impl Inner {
     fn write(&mut self, op: u8, keys: &[ReadyKey]) {
-        let mut bytes = Vec::with_capacity(keys.len() * RECORD);
-        for key in keys {
-            bytes.push(op);
-            bytes.extend_from_slice(key);
-            if op == 1 {
-                self.live.insert(*key);
-            } else {
-                self.live.remove(key);
-            }
+        keys.iter().for_each(|key| self.note(op, key));
+        self.write_out();
+    }
+
+    fn note(&mut self, op: u8, key: &ReadyKey) {
+        self.pending.push(op);
+        self.pending.extend_from_slice(key);
+        if op == 1 {
+            self.live.insert(*key);
+        } else {
+            self.live.remove(key);
         }
+    }
+
+    fn write_out(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.pending);
         let kept = self.append(&bytes);
+        bytes.clear();
+        self.pending = bytes;
         if let Err(error) = kept {
             // A full disk must not stop running tasks: only the count of crashes is at stake.
             if !std::mem::replace(&mut self.failed, true) {
@@ -152,12 +178,17 @@ mod tests {
         assert!(old.is_empty());
         claims.start(&[key(1), key(2), key(3)]);
         claims.take_back(key(2));
+        for n in [5, 6] {
+            claims.starting(&key(n)); // these two together
+        }
+        claims.take_back(key(5)); // and one of them goes back before they were written
+        claims.write_out();
         claims.take_back(key(4)); // never started: nothing to note
         drop(claims);
         let mut file = OpenOptions::new().append(true).open(dir.path().join("claims")).unwrap();
         file.write_all(&[1, 9, 9]).unwrap();
         let (claims, old) = Claims::open(dir.path()).unwrap();
-        assert_eq!(old, HashSet::from([key(1), key(3)]));
+        assert_eq!(old, HashSet::from([key(1), key(3), key(6)]));
         claims.reset().unwrap();
         drop(claims);
         assert!(Claims::open(dir.path()).unwrap().1.is_empty());

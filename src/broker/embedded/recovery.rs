@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::commit::{Arrival, End, Place};
 use super::engine::Engine;
-use super::rows::{QueueRow, ReadyKey, TaskRow, decode, queue_of};
+use super::rows::{QueueRow, ReadyKey, TaskRow, decode, queue_of, task_key};
 use super::tables::{Table, Tables, Writes, io_error, is_full};
 use super::window::Window;
 use crate::broker::BrokerError;
@@ -165,7 +165,7 @@ impl Engine {
         for Arrival { queue, place, message } in &self.commit.refused {
             if tables.contains(Table::Messages, place.key())? {
                 self.commit.settlements.delete(Table::Messages, place.key());
-                let id = message.id.as_str().as_bytes();
+                let id = &task_key(&message.id);
                 let row = tables.get(Table::Tasks, id)?;
                 if row.is_some_and(|row| *row == *TaskRow::at(place.key())) {
                     self.commit.settlements.delete(Table::Tasks, id);
