@@ -49,6 +49,8 @@ struct Inner {
     len: u64,
     generation: u64,
     live: HashSet<ReadyKey>,
+    /// Records to be written, in order.
+    pending: Vec<u8>,
     failed: bool,
 }
 
@@ -75,7 +77,7 @@ impl Claims {
         }
         let len = bytes.len() as u64;
         let (generation, live) = (found.generation, HashSet::new());
-        let inner = Inner { path, file, end: len, len, generation, live, failed: false };
+        let inner = Inner { path, file, end: len, len, generation, live, pending: Vec::new(), failed: false };
         Ok((Self { inner: Mutex::new(inner) }, found))
     }
 
@@ -89,14 +91,24 @@ impl Claims {
 
     /// Bodies on these rows are about to start.
     pub(super) fn start(&self, keys: &[ReadyKey]) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).note(START, keys);
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).write(START, keys);
+    }
+
+    /// A body on this row starts together with others; [`write_out`](Self::write_out) follows before any does.
+    pub(super) fn starting(&self, key: &ReadyKey) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).note(START, key);
+    }
+
+    /// Writes what was only noted so far.
+    pub(super) fn write_out(&self) {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).write_out();
     }
 
     /// The row waits again, as if never started.
     pub(super) fn take_back(&self, key: ReadyKey) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.live.contains(&key) {
-            inner.note(TAKEN_BACK, &[key]);
+            inner.write(TAKEN_BACK, &[key]);
         }
     }
 
@@ -121,17 +133,29 @@ fn record(what: u8, key: &[u8]) -> [u8; RECORD] {
 }
 
 impl Inner {
-    fn note(&mut self, what: u8, keys: &[ReadyKey]) {
-        let mut bytes = Vec::with_capacity(keys.len() * RECORD);
-        for key in keys {
-            bytes.extend_from_slice(&record(what, key));
-            if what == START {
-                self.live.insert(*key);
-            } else {
-                self.live.remove(key);
-            }
+    fn write(&mut self, what: u8, keys: &[ReadyKey]) {
+        keys.iter().for_each(|key| self.note(what, key));
+        self.write_out();
+    }
+
+    fn note(&mut self, what: u8, key: &ReadyKey) {
+        self.pending.extend_from_slice(&record(what, key));
+        if what == START {
+            self.live.insert(*key);
+        } else {
+            self.live.remove(key);
         }
-        if let Err(error) = self.append(&bytes) {
+    }
+
+    fn write_out(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let mut bytes = std::mem::take(&mut self.pending);
+        let kept = self.append(&bytes);
+        bytes.clear();
+        self.pending = bytes;
+        if let Err(error) = kept {
             // A full disk must not stop running tasks: only the count of crashes is at stake.
             if !std::mem::replace(&mut self.failed, true) {
                 tracing::warn!(path = %self.path.display(), %error, "starts cannot be noted; a crash now would not be counted");
@@ -227,6 +251,11 @@ mod tests {
         claims.reset(7).unwrap();
         claims.start(&[key(1), key(2), key(3)]);
         claims.take_back(key(2));
+        for n in [5, 6] {
+            claims.starting(&key(n)); // these two together
+        }
+        claims.take_back(key(5)); // and one of them goes back before they were written
+        claims.write_out();
         claims.take_back(key(4)); // never started: nothing to note
         let end = claims.inner.lock().unwrap().end;
         drop(claims);
@@ -234,8 +263,11 @@ mod tests {
         file.seek(SeekFrom::Start(end)).unwrap();
         file.write_all(&[1, 9, 9]).unwrap();
         let (claims, found) = opened(&dir);
-        assert_eq!((found.generation, found.started.contains(&key(2))), (7, false));
-        assert!(found.started.is_superset(&HashSet::from([key(1), key(3)])));
+        assert_eq!(
+            (found.generation, found.started.contains(&key(2)) || found.started.contains(&key(5))),
+            (7, false)
+        );
+        assert!(found.started.is_superset(&HashSet::from([key(1), key(3), key(6)])));
         claims.reset(8).unwrap();
         drop(claims);
         let (_, found) = opened(&dir);

@@ -48,7 +48,7 @@ use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
 use command::{Command, Reply};
 use engine::{Engine, Shared};
 use lock::DirLock;
-use rows::TaskRow;
+use rows::{TaskRow, task_key};
 use tables::{Table, Tables};
 
 /// Runs of one message that may end with their worker or process; RabbitMQ's default for quorum queues.
@@ -155,7 +155,7 @@ impl EmbeddedBroker {
     /// The record of a task that is over, straight from the tables.
     pub(crate) fn read_result(&self, id: &TaskId) -> Result<Option<TaskResult>, BrokerError> {
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, id.as_str().as_bytes())?;
+        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, &task_key(id))?;
         Ok(match row.as_deref().map(TaskRow::decode).transpose()? {
             Some(TaskRow::Over(result)) => Some(result),
             _ => None,
@@ -165,7 +165,7 @@ impl EmbeddedBroker {
     /// Whether the tables know this id: it waits, runs or has its result kept.
     fn is_on_disk(&self, id: &TaskId) -> Result<bool, BrokerError> {
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, id.as_str().as_bytes())?;
+        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, &task_key(id))?;
         Ok(match row.as_deref().map(TaskRow::decode).transpose()? {
             Some(TaskRow::Over(result)) => result.expires_at > now(),
             Some(TaskRow::At(_)) => true,
@@ -220,6 +220,10 @@ impl Drop for EmbeddedConsumer {
 impl Broker for EmbeddedBroker {
     fn name(&self) -> &'static str {
         "embedded"
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 
     fn settles_results(&self) -> bool {

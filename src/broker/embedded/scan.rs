@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::engine::Engine;
-use super::rows::{ReadyKey, TaskRow, decode, due_of, ready_bounds, ready_key, scheduled_bounds};
+use super::rows::{ReadyKey, TaskRow, decode, due_of, ready_bounds, ready_key, scheduled_bounds, task_key};
 use super::tables::{Table, Writes};
 use crate::broker::{BrokerError, Delivery};
 use crate::task::Message;
@@ -117,7 +117,7 @@ impl Engine {
                     let ready = ready_key(number, message.priority, self.next_seq());
                     writes.delete(Table::Messages, &key);
                     writes.put(Table::Messages, &ready, &value);
-                    writes.put(Table::Tasks, message.id.as_str().as_bytes(), &TaskRow::at(&ready));
+                    writes.put(Table::Tasks, &task_key(&message.id), &TaskRow::at(&ready));
                     promoted.push(ready);
                 }
                 Err(error) => damaged.push((key, value, error)),
