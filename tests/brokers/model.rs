@@ -115,12 +115,20 @@ impl Model {
     fn release(&mut self) -> Vec<usize> {
         let mut out = Vec::new();
         while self.delivered.len() < self.prefetch
-            && let Some((rank, n)) = self.ready.pop_first()
+            && let Some((rank, n)) = self.next()
         {
+            self.ready.remove(&rank);
             self.delivered.push((n, rank, false));
             out.push(n);
         }
         out
+    }
+
+    /// The first that may go out: of those that one more crash would end, one is out at a time.
+    fn next(&self) -> Option<(Rank, usize)> {
+        let is_last = |n: usize| self.known[n].crashes > 0 && self.known[n].crashes + 1 >= LIMIT;
+        let one_is_out = self.delivered.iter().any(|(n, ..)| is_last(*n));
+        self.ready.iter().find(|(_, n)| !(one_is_out && is_last(**n))).map(|(rank, n)| (*rank, *n))
     }
 
     fn go_back(&mut self, n: usize, rank: Rank, crashed: bool) {
