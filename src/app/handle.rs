@@ -222,8 +222,10 @@ impl Celeriac {
     /// # Errors
     /// What was settled last may not be safe on disk; those tasks run again.
     pub async fn shutdown_within(&self, grace: Duration) -> Result<ShutdownReport, BrokerError> {
+        let report = shutdown::run(&self.inner, grace).await;
+        // Not before: a task that still runs and enqueues another one is to hear that the runtime shuts down.
         task::uninstall(&self.client());
-        shutdown::run(&self.inner, grace).await
+        report
     }
 
     /// Waits for SIGTERM, SIGINT or Ctrl-C, then shuts down.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Arguments, Signature, Task};
+use super::{Arguments, EnqueueError, Signature, Task};
 use crate::core::Timestamp;
 
 /// What a task's body returns when it does not return its value.
@@ -69,6 +69,9 @@ pub enum Interrupt {
     #[error("the runtime shuts down")]
     Shutdown,
 }
+
+/// A task that met a closing runtime waits this long. By then it is most likely the next start of the program.
+const CLOSING: Duration = Duration::from_secs(1);
 
 impl TaskError {
     fn new(ending: Ending) -> Self {
@@ -187,6 +190,11 @@ impl<E: std::error::Error + 'static> From<E> for TaskError {
             if let Some(interrupt) = error.downcast_ref::<Interrupt>() {
                 return Self::new(Ending::Interrupted(*interrupt));
             }
+            // A body that cannot enqueue what follows from it, because the runtime shuts down, is not at fault either.
+            // It is put off rather than handed back: should it talk to another runtime than its own, it must not spin.
+            if let Some(EnqueueError::ShuttingDown) = error.downcast_ref::<EnqueueError>() {
+                return Self::postpone(CLOSING);
+            }
             messages.push(error.to_string());
             cause = error.source();
         }
@@ -254,6 +262,13 @@ mod tests {
             assert_eq!(error.to_string(), "the runtime shuts down");
             assert!(matches!(error.into_ending(), Ending::Interrupted(Interrupt::Shutdown)));
         }
+    }
+
+    #[test]
+    fn a_body_that_cannot_enqueue_in_a_closing_runtime_is_put_off() {
+        let ending = TaskError::from(EnqueueError::ShuttingDown).into_ending();
+        assert!(matches!(ending, Ending::Postpone { until: Until::In(CLOSING) }));
+        assert!(matches!(TaskError::from(EnqueueError::NotRunning).into_ending(), Ending::Failure { .. }));
     }
 
     #[test]
