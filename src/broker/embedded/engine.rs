@@ -13,12 +13,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::last_chance::LastChance;
 use super::EmbeddedOptions;
 use super::claims::Claims;
 use super::command::{Command, Reply, Settlement};
 use super::commit::{Arrival, Commit, End, Place, Published};
+use super::last_chance::LastChance;
 use super::lock::DirLock;
+use super::reclaim::Reclaim;
 use super::recovery::{Failure, REOPEN_AFTER};
 use super::rows::{QueueRow, ReadyKey, SEQ, TaskRow, encode, ready_key, scheduled_key};
 use super::tables::{Table, Tables, Writes};
@@ -64,6 +65,7 @@ pub(super) struct Engine {
     next_tag: u64,
     pub(super) commit: Commit,
     pub(super) last_chance: LastChance,
+    pub(super) reclaim: Reclaim,
     sender: Sender<Command>,
     pub(super) failure: Option<Failure>,
     /// How long to wait after the next failure before the store is opened again.
@@ -76,6 +78,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.shared.set_tables(Err(BrokerError::Closed));
         self.shared.waiters.close();
+        self.reclaim.end();
         if let Some(tables) = self.tables.take() {
             tables.close();
         }
@@ -105,6 +108,7 @@ impl Engine {
             next_tag: 0,
             commit: Commit::default(),
             last_chance: LastChance::default(),
+            reclaim: Reclaim::default(),
             sender,
             failure: None,
             pause: REOPEN_AFTER,
@@ -237,6 +241,8 @@ impl Engine {
         });
         let left = free.saturating_sub(size as u64);
         if left < self.options.min_free_space {
+            let waiting = self.windows.iter().map(|window| window.ready + window.scheduled).sum();
+            self.reclaim.begin(tables, self.seq, waiting);
             return Err(BrokerError::Full(format!(
                 "{} MiB are free on the disk of {}, and the last {} MiB are kept for tasks that are under way",
                 free >> 20,
