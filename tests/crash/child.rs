@@ -26,6 +26,8 @@ pub struct Orders {
     /// Ids that are taken.
     pub taken: Vec<String>,
     pub seed: u64,
+    /// Bytes that the store is to leave free, if not the default.
+    pub min_free: Option<u64>,
 }
 
 impl Orders {

@@ -58,7 +58,8 @@ pub fn at_random_moments() {
         let asked = book.to_ask(40);
         let taken = asked.iter().filter(|(n, id)| *id == custom_id(*n)).map(|(_, id)| id.clone());
         let taken: Vec<_> = taken.collect::<Vec<_>>().choose_multiple(&mut rng, 3).cloned().collect();
-        let orders = Orders { ask: asked, taken, seed: rng.random_range(0..u64::from(u32::MAX)) };
+        let orders =
+            Orders { ask: asked, taken, seed: rng.random_range(0..u64::from(u32::MAX)), ..Orders::default() };
         let life = home.spawn("mixed", &orders.line());
         book.spawned_at.push(life.spawned_at);
         let moment = Moment::draw(&mut rng, start_takes);

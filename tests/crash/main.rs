@@ -20,9 +20,10 @@ mod workload;
 use std::process::ExitCode;
 use std::time::Instant;
 
-const CASES: [(&str, fn()); 11] = [
+const CASES: [(&str, fn()); 12] = [
     ("kills::at_random_moments", kills::at_random_moments),
     ("kills::while_the_store_is_made", kills::while_the_store_is_made),
+    ("full_disk::with_a_long_journal", full_disk::with_a_long_journal),
     ("poison::ends_in_the_dead_letters", poison::ends_in_the_dead_letters),
     ("poison::takes_no_neighbour_along", poison::takes_no_neighbour_along),
     ("terminate::in_the_middle_of_work", terminate::in_the_middle_of_work),

@@ -169,6 +169,14 @@ impl Life {
             .unwrap_or_else(|| panic!("the child ended before it said `{word}`: {}", self.stderr()))
     }
 
+    /// Waits until the child has said all of these, in any order.
+    pub fn expect_all(&self, words: [&str; 2]) {
+        let first = self.expect("");
+        let second = words.iter().find(|word| **word != first).expect("two words");
+        assert!(words.contains(&first.as_str()), "the child said `{first}`");
+        self.expect(second);
+    }
+
     /// Tells the child a line.
     pub fn tell(&mut self, line: &str) {
         self.stdin.write_all(format!("{line}\n").as_bytes()).expect("the child listens");

@@ -1,11 +1,13 @@
 //! The tasks that children run, and what must become of each.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use celeriac::task::HookEvent;
 use celeriac::{Context, TaskError, task};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
 
 use crate::ledger::{How, Line, note, now};
 
@@ -96,6 +98,10 @@ impl Kind {
     }
 }
 
+static PANICS: AtomicU64 = AtomicU64::new(0);
+/// Tells that fifty runs of this process have panicked.
+pub static MANY_PANICS: Notify = Notify::const_new();
+
 /// What task `n` returns when it returns.
 pub fn value(n: u64) -> u64 {
     n.wrapping_mul(3) + 1
@@ -150,7 +156,12 @@ fn outcome(
         Kind::Flaky if u64::from(ctx.retries()) <= n % 3 => (How::Error, Err(TaskError::transient("flaky"))),
         Kind::Hopeless => (How::Error, Err(TaskError::transient("hopeless"))),
         Kind::Permanent => (How::Error, Err(TaskError::permanent("permanent"))),
-        Kind::Panic => panic!("a task of kind Panic does what it is there for"),
+        Kind::Panic => {
+            if PANICS.fetch_add(1, Ordering::SeqCst) + 1 == 50 {
+                MANY_PANICS.notify_one();
+            }
+            panic!("a task of kind Panic does what it is there for")
+        }
         Kind::Chain if cursor < 3 => (How::Continued, Err(next())),
         // A postponed message has an ETA, which it did not have before.
         Kind::Postponed if ctx.message().eta.is_none() => {

@@ -9,10 +9,10 @@ use rustix::process::Signal;
 use tokio::sync::Notify;
 
 use crate::book::Book;
-use crate::child::{Child, Failure, Orders, emptied, until_signal};
+use crate::child::{Child, Failure, Orders, emptied, say, until_signal};
 use crate::ledger::{How, Line, Reader};
 use crate::process::Home;
-use crate::tasks::{Kind, Run};
+use crate::tasks::{Kind, MANY_PANICS, Run};
 use crate::workload::{Call, Numbers, enqueue, watch};
 
 /// The children's grace is 2 s. What a slow machine may take on top; the held tasks would take much longer.
@@ -148,25 +148,33 @@ pub fn twice() {
 }
 
 const PANICS: u64 = 500;
+/// Where they run.
+const QUEUES: [&str; 2] = ["io2", "cpu"];
 
 /// Enqueues tasks that panic, on the loop and on threads, and says so when they have begun to.
 pub async fn panicking_child(child: Child) -> Result<(), Failure> {
     let celeriac = child.builder().start().await?;
     let numbers = Numbers::of_life(child.life);
+    for queue in QUEUES {
+        celeriac.pause(queue).await?;
+    }
     for _ in 0..PANICS {
         let _ = enqueue(numbers.next(), Kind::Panic, Call::default(), 0).await;
     }
-    let mut look = tokio::time::interval(Duration::from_millis(1));
-    while celeriac.queues().await?.iter().map(|queue| queue.panics).sum::<u64>() < PANICS / 10 {
-        look.tick().await;
+    tokio::spawn(async {
+        MANY_PANICS.notified().await;
+        say("panicking");
+    });
+    for queue in QUEUES {
+        celeriac.resume(queue).await?;
     }
-    until_signal(&celeriac, "panicking").await
+    until_signal(&celeriac, "listening").await
 }
 
 pub fn among_panics() {
     let mut home = Home::new();
     let first = home.spawn("panics", "");
-    first.expect("panicking");
+    first.expect_all(["listening", "panicking"]);
     let begin = Instant::now();
     first.signal(Signal::TERM);
     first.death().assert_clean();

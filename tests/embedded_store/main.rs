@@ -1,5 +1,6 @@
 //! The embedded store against what happens to disks, files and processes.
 
+mod crash_count;
 mod damage;
 mod full_disk;
 mod ownership;

@@ -19,6 +19,7 @@ use super::command::{Command, Reply, Settlement};
 use super::commit::{Arrival, Commit, End, Place, Published};
 use super::last_chance::LastChance;
 use super::lock::DirLock;
+use super::reclaim::Reclaim;
 use super::recovery::{Failure, REOPEN_AFTER};
 use super::rows::{QueueRow, ReadyKey, SEQ, TaskRow, encode, ready_key, scheduled_key, task_key};
 use super::tables::{Table, Tables, Writes};
@@ -66,6 +67,7 @@ pub(super) struct Engine {
     pub(super) last_chance: LastChance,
     /// The commit before, empty: its room is used again.
     spare: Commit,
+    pub(super) reclaim: Reclaim,
     sender: Sender<Command>,
     pub(super) failure: Option<Failure>,
     /// How long to wait after the next failure before the store is opened again.
@@ -78,6 +80,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.shared.set_tables(Err(BrokerError::Closed));
         self.shared.waiters.close();
+        self.reclaim.end();
         if let Some(tables) = self.tables.take() {
             tables.close();
         }
@@ -108,6 +111,7 @@ impl Engine {
             commit: Commit::default(),
             last_chance: LastChance::default(),
             spare: Commit::default(),
+            reclaim: Reclaim::default(),
             sender,
             failure: None,
             pause: REOPEN_AFTER,
@@ -240,6 +244,8 @@ impl Engine {
         });
         let left = free.saturating_sub(size as u64);
         if left < self.options.min_free_space {
+            let waiting = self.windows.iter().map(|window| window.ready + window.scheduled).sum();
+            self.reclaim.begin(tables, self.seq, waiting);
             return Err(BrokerError::Full(format!(
                 "{} MiB are free on the disk of {}, and the last {} MiB are kept for tasks that are under way",
                 free >> 20,

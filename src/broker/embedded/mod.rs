@@ -22,6 +22,7 @@ mod handle;
 mod journal;
 mod last_chance;
 mod lock;
+mod reclaim;
 mod recovery;
 mod rows;
 mod scan;

@@ -118,6 +118,7 @@ impl Engine {
     pub(super) fn fail(&mut self, error: BrokerError) {
         tracing::error!(%error, "the store is closed until it can be written again");
         self.shared.set_tables(Err(error.clone()));
+        self.reclaim.end();
         if let Some(tables) = self.tables.take() {
             tables.close();
         }

@@ -43,6 +43,9 @@ const LAYOUT: &str = "celeriac store, layout 1\n";
 /// Less than this on the disk counts as full: the database needs some room to open at all.
 const FULL: u64 = 1 << 20;
 
+/// A key of the table of messages that no row has: queues are known by two bytes.
+const NO_ROW: [u8; 1] = [0xff];
+
 /// One row written, or (no value) deleted.
 struct Write {
     table: Table,
@@ -144,6 +147,40 @@ impl Tables {
     /// Bytes that are in the journal only and will be written to table files by and by.
     pub(super) fn to_be_flushed(&self) -> u64 {
         self.db.write_buffer_size()
+    }
+
+    /// Has what is in the journal written to table files, so that old journals can go, and then drops what was
+    /// deleted from the table of messages, of which `waiting` rows are alive.
+    pub(super) fn reclaim(&self, waiting: u64) -> Result<(), BrokerError> {
+        let messages = &self.keyspaces[Table::Messages as usize];
+        caught(&self.dir, || self.flush(&self.keyspaces))?;
+        // What is alive is written once more, which must not take the room of tasks that are under way.
+        let rows = messages.approximate_len().max(1) as u128;
+        let alive = u128::from(messages.disk_space()) * u128::from(waiting).min(rows) / rows;
+        if alive > u128::from(fs4::available_space(&self.dir).unwrap_or(0) / 2) {
+            return Ok(());
+        }
+        caught(&self.dir, || messages.major_compact())?;
+        // The old files go when the table is flushed after the readers of its old state are known to be gone. So
+        // there must be something to flush: a row that never was is deleted.
+        let mut nothing = Writes::default();
+        nothing.delete(Table::Messages, &NO_ROW);
+        for _ in 0..2 {
+            self.write(&[&nothing])?;
+            caught(&self.dir, || self.flush(std::slice::from_ref(messages)))?;
+        }
+        Ok(())
+    }
+
+    fn flush(&self, keyspaces: &[Keyspace]) -> fjall::Result<()> {
+        for keyspace in keyspaces {
+            keyspace.rotate_memtable()?;
+        }
+        while keyspaces.iter().any(|k| k.tree.sealed_memtable_count() > 0) {
+            self.db.persist(PersistMode::Buffer)?; // fails if the background work has failed
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        Ok(())
     }
 
     /// Lets go of the files.

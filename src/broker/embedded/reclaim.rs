@@ -1,0 +1,64 @@
+//! Giving back the room that the database holds for nothing.
+//!
+//! Settled rows stay in journals and table files until the database's background work gets at them, and it is writes
+//! that drive that work. A store that refuses new tasks for want of room writes next to nothing, so it would refuse
+//! for ever although its backlog is gone. A refusal therefore has the work done, on a thread of its own, as long as
+//! something was written since it was done last.
+
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::tables::Tables;
+
+/// The shortest pause between two times. After a long one it is ten times as long as that took.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The work under way, and when it may be done again.
+#[derive(Default)]
+pub(super) struct Reclaim {
+    under_way: Option<JoinHandle<Duration>>,
+    /// The sequence of the last commit when it was begun.
+    seq: u64,
+    not_before: Option<Instant>,
+}
+
+impl Reclaim {
+    /// Begins, unless there is nothing new to be had. `waiting`: how many rows are not for nothing.
+    pub(super) fn begin(&mut self, tables: &Tables, seq: u64, waiting: u64) {
+        if self.under_way.as_ref().is_some_and(JoinHandle::is_finished) {
+            self.end();
+        }
+        let too_soon = self.not_before.is_some_and(|at| Instant::now() < at);
+        if self.under_way.is_some() || self.seq == seq || too_soon {
+            return;
+        }
+        let tables = tables.clone();
+        let work = move || {
+            let start = Instant::now();
+            if let Err(error) = tables.reclaim(waiting) {
+                tracing::warn!(%error, "room on the disk could not be given back; it is tried again");
+            }
+            tables.close();
+            start.elapsed()
+        };
+        // Without a thread there is none to be had now; a later refusal tries again.
+        self.under_way = std::thread::Builder::new().name("celeriac-reclaim".to_owned()).spawn(work).ok();
+        if self.under_way.is_some() {
+            self.seq = seq;
+        }
+    }
+
+    /// Waits until nothing is under way; the database cannot be closed before.
+    pub(super) fn end(&mut self) {
+        if let Some(thread) = self.under_way.take() {
+            let took = thread.join().unwrap_or_default();
+            self.not_before = Some(Instant::now() + PAUSE.max(took * 10));
+        }
+    }
+}
+
+impl Drop for Reclaim {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
