@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
@@ -14,16 +15,19 @@ use tokio::sync::oneshot;
 /// At most so many records go into one sync; the product has the same bound.
 const GROUP: usize = 4096;
 
+/// A record, and where to say that it is on disk.
+type Request = (Vec<u8>, oneshot::Sender<()>);
+
 /// The log; its thread ends with its last handle.
 #[derive(Clone)]
 struct BareLog {
-    requests: flume::Sender<(Vec<u8>, oneshot::Sender<()>)>,
+    requests: mpsc::Sender<Request>,
 }
 
 impl BareLog {
     fn open(dir: &Path) -> Self {
         let mut file = File::create(dir.join("bare.log")).expect("the benchmark's directory is writable");
-        let (requests, inbox) = flume::unbounded::<(Vec<u8>, oneshot::Sender<()>)>();
+        let (requests, inbox) = mpsc::channel::<Request>();
         std::thread::spawn(move || {
             let (mut bytes, mut replies) = (Vec::new(), Vec::new());
             while let Ok(first) = inbox.recv() {
@@ -49,38 +53,37 @@ impl BareLog {
     }
 }
 
-/// Tasks a second when `producers` append a record for each and wait, one after the other for a while, and as many
-/// consumers append `steps` more for it, each waited for: none is the enqueue alone, one the settlement, two a lease
+/// Tasks a second when `producers` append a record for each and wait, one after the other for a while, and a consumer
+/// for each of them appends `steps` more for it, each waited for: none is the enqueue alone, one the settlement, two a lease
 /// and the settlement. Ends when the last record is on disk.
 pub async fn run(dir: &Path, producers: usize, record: usize, steps: usize, span: Duration) -> f64 {
     let log = BareLog::open(dir);
-    let (waiting, line) = flume::unbounded::<()>();
     let start = Instant::now();
     let mut producing = Vec::new();
     let mut consuming = Vec::new();
     for _ in 0..producers {
-        let (own, waiting) = (log.clone(), waiting.clone());
+        let (waiting, mut line) = tokio::sync::mpsc::unbounded_channel::<()>();
+        let own = log.clone();
         producing.push(tokio::spawn(async move {
             let mut accepted = 0_u64;
             while start.elapsed() < span {
                 own.append(vec![7; record]).await;
                 accepted += 1;
                 if steps > 0 {
-                    waiting.send(()).expect("the consumers are there");
+                    waiting.send(()).expect("the consumer is there");
                 }
             }
             accepted
         }));
-        let (own, line) = (log.clone(), line.clone());
+        let own = log.clone();
         consuming.push(tokio::spawn(async move {
-            while line.recv_async().await.is_ok() {
+            while line.recv().await.is_some() {
                 for _ in 0..steps {
                     own.append(vec![7; record]).await;
                 }
             }
         }));
     }
-    drop(waiting); // the consumers end with the producers
     let mut total = 0;
     for producer in producing {
         total += producer.await.expect("a producer ends");
