@@ -13,6 +13,7 @@
 //! Tasks that wait in memory have a line of their own beside the one on disk: a queue's consumer gets up to its
 //! prefetch from each, and the order is kept within each.
 
+mod ahead;
 mod claims;
 mod command;
 mod commit;

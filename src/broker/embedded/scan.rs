@@ -4,9 +4,13 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::engine::Engine;
-use super::rows::{ReadyKey, TaskRow, decode, due_of, ready_bounds, ready_key, scheduled_bounds, task_key};
-use super::tables::{Table, Writes};
+use super::rows::{
+    ReadyKey, TaskRow, decode, due_of, ready_bounds, ready_key, scheduled_bounds, scheduled_key, task_key,
+};
+use super::tables::{Slice, Table, Tables, Writes};
+use super::window::Window;
 use crate::broker::{BrokerError, Delivery};
+use crate::core::Timestamp;
 use crate::task::Message;
 use crate::task::clock::now;
 
@@ -35,24 +39,29 @@ impl Engine {
 
     fn scan(&mut self, queue: usize) -> Result<Vec<Delivery>, BrokerError> {
         let tables = self.open_tables()?;
-        let window = &self.windows[queue];
+        let window = &mut self.windows[queue];
         let room = window.room().min(STEP);
-        let (_, end) = ready_bounds(window.number);
         let mut rows = Vec::with_capacity(room);
-        let mut last = None;
-        let mut ended = true;
-        for row in tables.range(Table::Messages, window.scan_from(), Bound::Excluded(&end))? {
-            if rows.len() == room {
-                ended = false;
-                break;
-            }
-            let (key, value) = row?;
-            last = Some(key.clone());
+        while rows.len() < room
+            && let Some(key) = window.ahead.next()
+        {
             if !window.holds(&key) {
-                rows.push((key, value));
+                let row = tables.get(Table::Messages, &key)?; // none: it was revoked
+                rows.extend(row.map(|value| (Slice::from(&key[..]), value)));
             }
         }
-        self.windows[queue].scanned(last.as_deref(), ended);
+        if rows.len() < room
+            && let Some((first, last)) = window.ahead.rest()
+        {
+            let (read, ended) = read(&tables, window, &first, Bound::Included(&last), room, &mut rows)?;
+            window.ahead.was_read(read.as_deref(), ended);
+        }
+        if rows.len() < room && window.ahead.is_empty() {
+            let (_, end) = ready_bounds(window.number);
+            let from = window.scan_from();
+            let (read, ended) = read(&tables, window, from, Bound::Excluded(&end), room, &mut rows)?;
+            window.scanned(read.as_deref(), ended);
+        }
         let mut deliveries = Vec::with_capacity(rows.len());
         for (key, value) in rows {
             let row =
@@ -99,7 +108,10 @@ impl Engine {
     fn promote(&mut self, queue: usize) -> Result<(), BrokerError> {
         let tables = self.open_tables()?;
         let number = self.windows[queue].number;
-        let (start, end) = scheduled_bounds(number);
+        let (_, end) = scheduled_bounds(number);
+        // Not from the very start: there lie the deleted rows of all that were due before.
+        let earliest = self.windows[queue].next_due.unwrap_or(Timestamp::ZERO);
+        let start = scheduled_key(number, earliest, 0);
         let now = now();
         let mut writes = Writes::default();
         let mut promoted = Vec::new();
@@ -139,4 +151,28 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Adds rows that the window does not hold until there are `room`; the last that was looked at, and whether it was the
+/// last there is.
+fn read(
+    tables: &Tables,
+    window: &Window,
+    start: &[u8],
+    end: Bound<&[u8]>,
+    room: usize,
+    rows: &mut Vec<(Slice, Slice)>,
+) -> Result<(Option<Slice>, bool), BrokerError> {
+    let mut last = None;
+    for row in tables.range(Table::Messages, start, end)? {
+        if rows.len() == room {
+            return Ok((last, false));
+        }
+        let (key, value) = row?;
+        last = Some(key.clone());
+        if !window.holds(&key) {
+            rows.push((key, value));
+        }
+    }
+    Ok((last, true))
 }

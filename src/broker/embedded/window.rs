@@ -1,13 +1,14 @@
 //! What one queue of the embedded broker has out, and where its next rows are.
 //!
 //! Memory is bounded by the consumer's prefetch, not by the backlog: only delivered rows are known here, the rest is
-//! on disk, found by a scan from `from`. The invariant: every ready row below `from` is held, and when `drained` is
-//! true there is no ready row that is not held.
+//! on disk, found by a scan from `from`. The invariant: every ready row below `from` is held or lies in `ahead`, and when
+//! `drained` is true there is no ready row that is not held.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ahead::Ahead;
 use super::rows::{ReadyKey, ready_bounds};
 use crate::broker::{Counts, Sink};
 use crate::core::Timestamp;
@@ -37,6 +38,8 @@ pub(super) struct Window {
     /// Delivered and not settled, by delivery tag.
     pub(super) held: HashMap<u64, Held>,
     held_keys: BTreeSet<ReadyKey>,
+    /// Rows that the scan has passed and that are not held: they come first.
+    pub(super) ahead: Ahead,
     /// Where the next scan starts.
     from: Vec<u8>,
     drained: bool,
@@ -60,6 +63,7 @@ impl Window {
             consumer: None,
             held: HashMap::new(),
             held_keys: BTreeSet::new(),
+            ahead: Ahead::default(),
             from: ready_bounds(number).0.to_vec(),
             drained: false,
             next_due: None,
@@ -131,8 +135,10 @@ impl Window {
 
     /// A ready row that is not held lies at `key`.
     pub(super) fn waits(&mut self, key: &ReadyKey) {
-        if self.drained || key.as_slice() < self.from.as_slice() {
-            self.from.clear();
+        if key.as_slice() < self.from.as_slice() {
+            self.ahead.insert(*key);
+        } else if self.drained {
+            self.from.clear(); // nothing is left up to there
             self.from.extend_from_slice(key);
         }
         self.drained = false;
@@ -155,6 +161,7 @@ impl Window {
 
     /// Looks at all rows again, the scheduled ones too; held ones stay held.
     pub(super) fn look_again(&mut self) {
+        self.ahead.clear();
         self.from = ready_bounds(self.number).0.to_vec();
         self.drained = false;
         self.next_due = Some(Timestamp::ZERO);
