@@ -141,7 +141,7 @@ async fn waits() {
             waits.record(&seen);
             running.shutdown().await;
         }
-        log.push(bare_log::run(directory().path(), 1, 300, 0, span() / 2).await.recip());
+        log.push(bare_log::run(directory().path(), 1, 300, 0, span() / 2).await.rate.recip());
     }
     let mut table = Table::new(&["", "from", "p50", "p95", "p99", "max", "goal"]);
     for ((name, durable, _), waits) in cases.iter().zip(&all) {

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use actix::{Actor, Context, Handler, Message};
 use celeriac::app::catalogue::Catalogue;
 use celeriac::task;
-use support::figures::{Series, Table, goal, percent, rate, time};
+use support::done::{Done, Rounds, Watch};
+use support::figures::{Series, Table, goal, micros, percent, rate, time};
 use support::store::{Running, directory, one_queue};
 use support::{bare_log, headline, rounds, sized, span};
 
@@ -71,35 +72,57 @@ async fn produce(producers: usize, span: Duration, kind: Kind, queue: &str) -> u
     total
 }
 
-/// Accepted, run and settled, per second.
-async fn end_to_end(running: &Running, producers: usize, span: Duration, kind: Kind) -> f64 {
+/// Accepted, run and settled.
+async fn end_to_end(running: &Running, producers: usize, span: Duration, kind: Kind) -> Done {
     RUN.store(0, Ordering::Relaxed);
-    let start = Instant::now();
+    let watch = Watch::start();
     let accepted = produce(producers, span, kind, QUEUE).await;
     running.settled(QUEUE).await;
-    let took = start.elapsed();
     assert_eq!(RUN.load(Ordering::Relaxed), accepted, "every accepted task ran once");
-    accepted as f64 / took.as_secs_f64()
+    watch.stop(accepted)
 }
 
-async fn durable_end_to_end(producers: usize, kind: Kind) -> f64 {
+async fn durable_end_to_end(producers: usize, kind: Kind) -> Done {
     let dir = directory();
     let running = Running::embedded(dir.path(), one_queue(QUEUE, WORKERS)).await;
-    let rate = end_to_end(&running, producers, span(), kind).await;
+    let done = end_to_end(&running, producers, span(), kind).await;
     running.shutdown().await;
-    rate
+    done
 }
 
-/// Accepted per second while the queue starts nothing.
-async fn durable_enqueue(producers: usize) -> f64 {
+/// Accepted while the queue starts nothing.
+async fn durable_enqueue(producers: usize) -> Done {
     let dir = directory();
     let running = Running::embedded(dir.path(), one_queue(QUEUE, WORKERS)).await;
     running.celeriac.pause(QUEUE).await.expect("it pauses");
-    let start = Instant::now();
+    let watch = Watch::start();
     let accepted = produce(producers, span(), Kind::Ignored, QUEUE).await;
-    let rate = accepted as f64 / start.elapsed().as_secs_f64();
+    let done = watch.stop(accepted);
     running.shutdown().await;
-    rate
+    done
+}
+
+/// All cases of one number of producers, interleaved.
+#[derive(Default)]
+struct Durable {
+    log: Rounds,
+    accepted: Rounds,
+    two_steps: Rounds,
+    three_steps: Rounds,
+    done: Rounds,
+    kept: Rounds,
+}
+
+impl Durable {
+    async fn round(&mut self, producers: usize) {
+        let log = async |steps| bare_log::run(directory().path(), producers, RECORD, steps, span()).await;
+        self.log.push(log(0).await);
+        self.accepted.push(durable_enqueue(producers).await);
+        self.two_steps.push(log(1).await);
+        self.done.push(durable_end_to_end(producers, Kind::Ignored).await);
+        self.three_steps.push(log(2).await);
+        self.kept.push(durable_end_to_end(producers, Kind::Kept).await);
+    }
 }
 
 async fn durable() {
@@ -114,42 +137,41 @@ async fn durable() {
         "of 3 steps",
         "goal",
     ]);
+    let mut cpu = Table::new(&[
+        "producers",
+        "bare log, enqueue",
+        "celeriac, enqueue",
+        "bare log, 2 steps",
+        "celeriac, end to end",
+        "with results",
+    ]);
     for producers in [1, 64, 512] {
-        let mut cases: [Series; 6] = Default::default();
+        let mut d = Durable::default();
         for _ in 0..rounds() {
-            for (steps, at) in [(0, 0), (1, 2), (2, 3)] {
-                cases[at].push(bare_log::run(directory().path(), producers, RECORD, steps, span()).await);
-                match at {
-                    0 => cases[1].push(durable_enqueue(producers).await),
-                    2 => cases[4].push(durable_end_to_end(producers, Kind::Ignored).await),
-                    _ => cases[5].push(durable_end_to_end(producers, Kind::Kept).await),
-                }
-            }
+            d.round(producers).await;
         }
-        let [log, accepted, two, three, done, results] = cases;
-        let ratio = accepted.over(&log);
+        let name = producers.to_string();
+        let ratio = d.accepted.rate.over(&d.log.rate);
         let verdict = goal(ratio.median() >= 0.7, "70% of the bare log");
-        enqueue.row([
-            producers.to_string(),
-            log.show(rate),
-            accepted.show(rate),
-            ratio.show(percent),
-            verdict,
-        ]);
-        let ratio = done.over(&two);
+        let figures = [&d.log, &d.accepted].map(|case| case.rate.show(rate));
+        enqueue.row([vec![name.clone()], figures.to_vec(), vec![ratio.show(percent), verdict]].concat());
+
+        let ratio = d.done.rate.over(&d.two_steps.rate);
         let verdict = match producers {
             1 => "-".to_owned(),
             _ => goal(ratio.median() >= 0.5, "50% of 2 steps"),
         };
-        let of_three = done.over(&three).show(percent);
-        let figures = [&two, &three, &done, &results].map(|series| series.show(rate));
-        whole.row(
-            [vec![producers.to_string()], figures.to_vec(), vec![ratio.show(percent), of_three, verdict]]
-                .concat(),
-        );
+        let of_three = d.done.rate.over(&d.three_steps.rate).show(percent);
+        let figures = [&d.two_steps, &d.three_steps, &d.done, &d.kept].map(|case| case.rate.show(rate));
+        let ratios = vec![ratio.show(percent), of_three, verdict];
+        whole.row([vec![name.clone()], figures.to_vec(), ratios].concat());
+
+        let figures = [&d.log, &d.accepted, &d.two_steps, &d.done, &d.kept].map(|case| case.cpu.show(micros));
+        cpu.row([vec![name], figures.to_vec()].concat());
     }
     enqueue.print("Durable, enqueue alone: the receipt is on disk");
     whole.print("Durable, end to end: receipt on disk, run, settled on disk");
+    cpu.print("Durable, CPU of one task (all threads, user and kernel)");
 }
 
 struct Counter {
@@ -210,7 +232,7 @@ async fn memory() {
         }
         for (at, producers) in [(2, 1), (3, 64)] {
             let running = Running::memory(one_queue(QUEUE, WORKERS)).await;
-            cases[at].push(end_to_end(&running, producers, span() / 2, Kind::Ignored).await);
+            cases[at].push(end_to_end(&running, producers, span() / 2, Kind::Ignored).await.rate);
             running.shutdown().await;
         }
     }

@@ -157,7 +157,7 @@ async fn main() {
     let urgents = sized(200, 20);
     let dir = directory();
     let empty = reopen(dir.path());
-    let limit = bare_log::run(directory().path(), PRODUCERS, 300, 0, span()).await;
+    let limit = bare_log::run(directory().path(), PRODUCERS, 300, 0, span()).await.rate;
 
     let running = Running::embedded(dir.path(), catalogue(WORKERS)).await;
     let mut starts = Table::new(&["an urgent task, from enqueue to start", "p50", "p95", "p99", "max"]);

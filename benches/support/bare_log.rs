@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::done::{Done, Watch};
+
 /// At most so many records go into one sync; the product has the same bound.
 const GROUP: usize = 4096;
 
@@ -53,11 +55,12 @@ impl BareLog {
     }
 }
 
-/// Tasks a second when `producers` append a record for each and wait, one after the other for a while, and a consumer
+/// What is done when `producers` append a record for each and wait, one after the other for a while, and a consumer
 /// for each of them appends `steps` more for it, each waited for: none is the enqueue alone, one the settlement, two a lease
 /// and the settlement. Ends when the last record is on disk.
-pub async fn run(dir: &Path, producers: usize, record: usize, steps: usize, span: Duration) -> f64 {
+pub async fn run(dir: &Path, producers: usize, record: usize, steps: usize, span: Duration) -> Done {
     let log = BareLog::open(dir);
+    let watch = Watch::start();
     let start = Instant::now();
     let mut producing = Vec::new();
     let mut consuming = Vec::new();
@@ -91,5 +94,5 @@ pub async fn run(dir: &Path, producers: usize, record: usize, steps: usize, span
     for consumer in consuming {
         consumer.await.expect("a consumer ends");
     }
-    total as f64 / start.elapsed().as_secs_f64()
+    watch.stop(total)
 }

@@ -52,6 +52,11 @@ pub fn rate(per_second: f64) -> String {
     }
 }
 
+/// Microseconds.
+pub fn micros(micros: f64) -> String {
+    format!("{micros:.1} us")
+}
+
 /// A share as per cent.
 pub fn percent(share: f64) -> String {
     format!("{:.0}%", share * 100.0)

@@ -8,6 +8,7 @@
 #![allow(dead_code)]
 
 pub mod bare_log;
+pub mod done;
 pub mod figures;
 pub mod process;
 pub mod store;
