@@ -57,7 +57,10 @@ impl Routing {
     /// Serves a queue that has tasks but no row: taken out of the catalogue, perhaps, before it was empty.
     pub(super) fn serve_unlisted(&mut self, queue: &str) {
         if self.catalogue.queue(queue).is_none_or(|row| row.name != queue) {
-            tracing::warn!(queue, "tasks wait in a queue that is not in the catalogue; it is served with defaults");
+            tracing::warn!(
+                queue,
+                "tasks wait in a queue that is not in the catalogue; it is served with defaults"
+            );
             let row = QueueRow::new(queue).with_pool(Pool::Io);
             self.catalogue = std::mem::take(&mut self.catalogue).with_queue(row);
         }

@@ -118,7 +118,7 @@ async fn one_bad(celeriac: &Celeriac, n: usize) {
 async fn one_good(celeriac: &Celeriac, n: usize) {
     let (a, b) = (i64::try_from(n).unwrap(), 1);
     let client = celeriac.client();
-    let sum = if n % 4 == 0 {
+    let sum = if n.is_multiple_of(4) {
         add_cpu::s(a, b).send(client).await.unwrap().get(LONG).await
     } else {
         add::s(a, b).send(client).await.unwrap().get(LONG).await
