@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use actix::{Actor, ActorContext, AsyncContext, Context, Handler, Message};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -16,7 +16,7 @@ use super::lasting::Lasting;
 use super::run::{Ended, Report, Run, conclude};
 use super::runtime::Runtime;
 use super::status::Counters;
-use super::worker::{Permit, Start};
+use super::worker::{Permit, Start, Worker};
 use crate::app::catalogue::QueueRow;
 use crate::broker::{Consumer, Delivery};
 use crate::core::{self, Intensity, Restarts, TimeToStart};
@@ -31,6 +31,9 @@ mod staff;
 pub(crate) use control::{Close, GetStatus, Hurry, Steer, Stop};
 pub(crate) use lookup::{Look, Revoke, Revoked};
 pub(super) use staff::Up;
+
+/// The least deliveries that a queue holds if it states none and nobody else could start them.
+const PREFETCH: usize = 256;
 
 /// The actor.
 pub(crate) struct Queue {
@@ -53,6 +56,10 @@ pub(crate) struct Queue {
     /// Shutting down; who waits for the last run.
     closing: Option<Vec<oneshot::Sender<()>>>,
     generations: u64,
+    /// What starts at the end of this pump.
+    starting: Vec<(Addr<Worker>, Start)>,
+    /// A pump is on its way; the runs that end until it comes share it.
+    pump_due: bool,
 }
 
 impl Queue {
@@ -79,6 +86,15 @@ impl Queue {
             halted: None,
             closing: None,
             generations: 0,
+            starting: Vec::new(),
+            pump_due: false,
+        }
+    }
+
+    /// Starts what may start, when all that is in the mailbox by now has been seen.
+    fn pump_soon(&mut self, ctx: &mut Context<Self>) {
+        if !std::mem::replace(&mut self.pump_due, true) {
+            ctx.notify(Pump);
         }
     }
 
@@ -87,6 +103,15 @@ impl Queue {
         if self.halted.is_some() || self.closing.is_some() {
             return;
         }
+        self.line_up();
+        let late = |(_, start): &'_ &mut (_, Start)| start.run.context.message().acks_late;
+        Delivery::note_starts(self.starting.iter_mut().filter(late).map(|(_, start)| &mut start.delivery));
+        for (worker, start) in self.starting.drain(..) {
+            worker.do_send(start);
+        }
+    }
+
+    fn line_up(&mut self) {
         while let Some(slot) = self.idle.last().copied()
             && let Some((tag, delivery)) = self.backlog.release(now())
         {
@@ -115,7 +140,8 @@ impl Queue {
         if message.first_started_at.is_none() && message.crashes == 0 {
             self.time_to_start.record(now.since(message.due()), now);
         }
-        let context = task::Context::new(Arc::clone(&message), format!("{}#{slot}", self.row.name));
+        let worker = self.workers.get(&slot).map_or_else(|| "".into(), Slot::name);
+        let context = task::Context::new(Arc::clone(&message), worker);
         self.runs.insert(tag, context.clone());
         let run = Run {
             definition,
@@ -136,13 +162,17 @@ impl Queue {
         self.counters.count(Ended::of(&verdict));
         let runtime = Arc::clone(&self.runtime);
         actix_rt::spawn(async move {
-            let context = task::Context::new(Arc::clone(delivery.message()), String::new());
+            let context = task::Context::new(Arc::clone(delivery.message()), "".into());
             conclude(verdict, Some(delivery), &context, &Hooks::default(), &runtime).await;
         });
     }
 
     fn prefetch(&self) -> usize {
-        self.row.max_deliveries().max(self.row.workers)
+        let unstated = self.row.prefetch.is_none() && !self.runtime.broker.is_shared();
+        // A delivery counts until its settlement is safe. With few of them, workers idle while the disk is at it.
+        let least =
+            if unstated { self.row.workers.saturating_mul(4).max(PREFETCH) } else { self.row.workers };
+        self.row.max_deliveries().max(least)
     }
 
     fn tell_bodies(&self, interrupt: Interrupt) {
@@ -238,6 +268,20 @@ impl Handler<Finished> for Queue {
             }
         }
         self.check_closed();
+        self.pump_soon(ctx);
+    }
+}
+
+/// Start what may start.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Pump;
+
+impl Handler<Pump> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, _: Pump, _: &mut Self::Context) {
+        self.pump_due = false;
         self.pump();
     }
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context as Poller, Poll};
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::body::{BodyOutcome, CpuBody, IoBody, Stuck, guard, is_panic, start_io};
@@ -163,13 +164,14 @@ async fn wait(run: &Run, hooks: &Hooks) -> Stop {
         _ => Running::Cpu(CpuBody::start(run.definition, context.clone(), Arc::clone(&run.stuck))),
     };
     let io = matches!(body, Running::Io(_));
-    let limits = limits(message.soft_time_limit, message.time_limit, context);
-    let mut limits = pin!(limits);
+    // Timers are large and most runs have none. What is rare in a run is boxed, so that a run is small.
     let limited = message.soft_time_limit.is_some() || message.time_limit.is_some();
+    let limits = limited.then(|| Box::pin(limits(message.soft_time_limit, message.time_limit, context)));
+    let mut limits = pin!(OptionFuture::from(limits));
     tokio::select! {
         biased;
         outcome = &mut body => Stop::Outcome(outcome),
-        limit = &mut limits, if limited => Stop::HardLimit(limit),
+        Some(limit) = &mut limits, if limited => Stop::HardLimit(limit),
         // A blocking body cannot be stopped from outside: it is told, and its return is waited for.
         () = context.terminated(), if io => Stop::Revoked,
         () = run.force.cancelled() => Stop::Forced,
@@ -261,15 +263,15 @@ async fn settle(
         Verdict::Dead { reason, record } => Settle::DeadLetter { reason, result: Some(*record) },
     };
     let Some(delivery) = delivery else {
-        return runtime.settle_early_acked(settle, message).await;
+        return Box::pin(runtime.settle_early_acked(settle, message)).await;
     };
     let settle = match settle {
         Settle::Ack { result: Some(record) } if !runtime.broker.settles_results() => {
-            runtime.put_result(record).await;
+            Box::pin(runtime.put_result(record)).await;
             Settle::Ack { result: None }
         }
         Settle::DeadLetter { reason, result: Some(record) } if !runtime.broker.settles_results() => {
-            runtime.put_result(record).await;
+            Box::pin(runtime.put_result(record)).await;
             Settle::DeadLetter { reason, result: None }
         }
         other => other,

@@ -43,6 +43,12 @@ pub trait Settler: Send + Sync {
     /// A body of these deliveries is about to start. Should the process die now, the next run knows.
     fn started(&self, tags: &[u64]);
 
+    /// As [`started`](Self::started), for one of several bodies that start together. A `started` without tags follows
+    /// before any of them does; until then it need not be more than remembered, so that one write notes them all.
+    fn starting(&self, tag: u64) {
+        self.started(&[tag]);
+    }
+
     /// Ends a delivery. Refused, without effect, when it was ended before. `done` hears when the end is as safe as
     /// the broker makes it.
     fn settle(&self, tag: u64, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>);
@@ -53,13 +59,14 @@ pub struct Delivery {
     tag: u64,
     message: Arc<Message>,
     settler: Option<Arc<dyn Settler>>,
+    noted: bool,
     started: bool,
 }
 
 impl Delivery {
     /// For brokers: hands out `message` under a tag that is never used twice.
     pub fn new(tag: u64, message: Arc<Message>, settler: Arc<dyn Settler>) -> Self {
-        Self { tag, message, settler: Some(settler), started: false }
+        Self { tag, message, settler: Some(settler), noted: false, started: false }
     }
 
     /// Its tag, unique in this process's life.
@@ -81,9 +88,24 @@ impl Delivery {
     /// Notes that a body is about to start, so that a crash from here on is counted.
     pub fn started(&mut self) {
         self.started = true;
-        if let Some(settler) = &self.settler {
+        if let Some(settler) = self.settler.as_ref().filter(|_| !self.noted) {
             settler.started(&[self.tag]);
         }
+    }
+
+    /// Notes for all of these at once that their bodies are about to start: where a note takes a write, one write. Each
+    /// of them still says [`started`](Self::started) in its turn; one that is dropped before that goes back as it was.
+    pub fn note_starts<'a>(deliveries: impl Iterator<Item = &'a mut Self>) {
+        let mut settlers: Vec<Arc<dyn Settler>> = Vec::new();
+        for delivery in deliveries {
+            if let Some(settler) = &delivery.settler {
+                settler.starting(delivery.tag);
+                delivery.noted = true;
+                settlers.push(Arc::clone(settler));
+            }
+        }
+        // They may be of different brokers, and one with nothing left to note is done at once.
+        settlers.iter().for_each(|settler| settler.started(&[]));
     }
 
     /// Ends it.

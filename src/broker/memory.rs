@@ -361,6 +361,10 @@ impl Broker for MemoryBroker {
         "memory"
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn settles_results(&self) -> bool {
         true
     }

@@ -94,6 +94,12 @@ pub trait Broker: Send + Sync + 'static {
     /// not, the runtime stores the result first.
     fn settles_results(&self) -> bool;
 
+    /// Whether other processes may consume the same queues. If not, a delivery that waits in this one keeps nobody from
+    /// starting it, and queues hold more of them.
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     /// Makes sure that the queue exists.
     ///
     /// # Errors

@@ -35,7 +35,7 @@ pub struct Context {
 
 struct Run {
     message: Arc<Message>,
-    worker: String,
+    worker: Arc<str>,
     interrupt: AtomicU8,
     revocation: AtomicU8,
     told: Notify,
@@ -54,7 +54,7 @@ const WAS_REVOKED: u8 = 1;
 const DECIDED: u8 = 2;
 
 impl Context {
-    pub(crate) fn new(message: Arc<Message>, worker: String) -> Self {
+    pub(crate) fn new(message: Arc<Message>, worker: Arc<str>) -> Self {
         let run = Run {
             message,
             worker,
@@ -91,7 +91,7 @@ impl Context {
             headers: Headers::default(),
             last_errors: Vec::new(),
         };
-        Self::new(Arc::new(message), String::new())
+        Self::new(Arc::new(message), "".into())
     }
 
     /// The task's id.

@@ -24,8 +24,12 @@ impl TaskId {
     /// A new id that nobody else has; later ids sort after earlier ones (to the millisecond).
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
+        // `Uuid::now_v7` asks the system for randomness each time, a good part of what an enqueue costs. The thread's
+        // own generator is seeded from there.
+        let millis = crate::task::clock::now().as_millis();
+        let id = uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid();
         let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
-        Self(Arc::from(&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut buffer)))
+        Self(Arc::from(&*id.hyphenated().encode_lower(&mut buffer)))
     }
 
     /// The id as text.

@@ -20,6 +20,14 @@ pub(super) struct Slot {
     queue: Addr<Queue>,
     worker: Addr<Worker>,
     generation: u64,
+    /// `queue#slot`, as runs and results name it.
+    name: Arc<str>,
+}
+
+impl Slot {
+    pub(super) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
 }
 
 impl Queue {
@@ -47,7 +55,8 @@ impl Queue {
         };
         let worker =
             supervisor::spawn(|_| worker, move |exit| down.do_send(WorkerDown { slot, generation, exit }));
-        self.workers.insert(slot, Slot { queue, worker, generation });
+        let name = format!("{}#{slot}", self.row.name).into();
+        self.workers.insert(slot, Slot { queue, worker, generation, name });
     }
 
     /// Lets a worker go; what it runs goes on to its end.
@@ -58,11 +67,12 @@ impl Queue {
         self.idle.retain(|idle| *idle != slot);
     }
 
-    /// Gives a worker a task to run.
-    pub(super) fn give(&self, slot: usize, run: Run, delivery: Delivery) {
-        if let Some(Slot { queue, worker, generation }) = self.workers.get(&slot) {
+    /// Lines up a task for a worker; the pump lets it start.
+    pub(super) fn give(&mut self, slot: usize, run: Run, delivery: Delivery) {
+        if let Some(Slot { queue, worker, generation, .. }) = self.workers.get(&slot) {
             let permit = Permit::new(queue.clone(), delivery.tag(), slot, *generation);
-            worker.do_send(Start { run: Box::new(run), delivery, permit });
+            let start = Start { run: Box::new(run), delivery, permit };
+            self.starting.push((worker.clone(), start));
         }
     }
 

@@ -147,7 +147,9 @@ impl QueueRow {
     /// The most deliveries that this queue holds at a time, running ones included.
     ///
     /// Unless stated: twice its workers in the io pool, so that the next task is there when one ends; exactly its
-    /// workers in the cpu pool, so that no long task blocks one that another machine could start.
+    /// workers in the cpu pool, so that no long task blocks one that another machine could start. Where no other
+    /// machine could (the memory broker, the embedded store) a queue that states nothing holds more, at least 256 and
+    /// four times its workers, so that short tasks do not wait for the disk between one and the next.
     pub fn max_deliveries(&self) -> usize {
         self.prefetch.unwrap_or(match self.pool {
             Pool::Io => self.workers.saturating_mul(2),

@@ -1,6 +1,6 @@
 //! One group commit: what is to be written together, and what is to be said once it is safe.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::command::Reply;
@@ -21,7 +21,7 @@ pub(super) struct Commit {
     /// Accepted in this commit, for the check of unique ids.
     pub(super) ids: HashSet<TaskId>,
     /// Queues (by index) whose counts changed.
-    pub(super) queues: HashSet<usize>,
+    pub(super) queues: BTreeSet<usize>,
     /// Ids whose results expire, with the time.
     pub(super) expiring: Vec<(Timestamp, TaskId)>,
     /// What was free on the disk when the first publish came, less what was taken since and what is to be flushed.
@@ -31,6 +31,19 @@ pub(super) struct Commit {
 impl Commit {
     pub(super) fn is_empty(&self) -> bool {
         self.published.is_empty() && self.settled.is_empty() && !self.writes()
+    }
+
+    /// Forgets all of it, and keeps the room: large pieces of memory that come and go with every commit cost more than
+    /// what is done with them.
+    pub(super) fn clear(&mut self) {
+        self.publishes.clear();
+        self.published.clear();
+        self.settlements.clear();
+        self.settled.clear();
+        self.ids.clear();
+        self.queues.clear();
+        self.expiring.clear();
+        self.free = None;
     }
 
     /// Whether there is anything to write: what only goes back to where it was needs none.
@@ -72,7 +85,7 @@ impl Place {
 pub(super) struct Settled {
     pub(super) queue: usize,
     pub(super) held: Held,
-    pub(super) record: Option<TaskResult>,
+    pub(super) record: Option<Box<TaskResult>>,
     pub(super) done: Option<Reply<()>>,
     pub(super) end: End,
 }

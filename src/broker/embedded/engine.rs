@@ -17,9 +17,10 @@ use super::EmbeddedOptions;
 use super::claims::Claims;
 use super::command::{Command, Reply, Settlement};
 use super::commit::{Arrival, Commit, End, Place, Published};
+use super::last_chance::LastChance;
 use super::lock::DirLock;
 use super::recovery::{Failure, REOPEN_AFTER};
-use super::rows::{QueueRow, ReadyKey, SEQ, TaskRow, encode, ready_key, scheduled_key};
+use super::rows::{QueueRow, ReadyKey, SEQ, TaskRow, encode, ready_key, scheduled_key, task_key};
 use super::tables::{Table, Tables, Writes};
 use super::window::{Consuming, Window};
 use crate::broker::{BrokerError, Delivery, Settle, Settler, call_sink};
@@ -62,6 +63,9 @@ pub(super) struct Engine {
     pub(super) seq: u64,
     next_tag: u64,
     pub(super) commit: Commit,
+    pub(super) last_chance: LastChance,
+    /// The commit before, empty: its room is used again.
+    spare: Commit,
     sender: Sender<Command>,
     pub(super) failure: Option<Failure>,
     /// How long to wait after the next failure before the store is opened again.
@@ -102,6 +106,8 @@ impl Engine {
             seq: 0,
             next_tag: 0,
             commit: Commit::default(),
+            last_chance: LastChance::default(),
+            spare: Commit::default(),
             sender,
             failure: None,
             pause: REOPEN_AFTER,
@@ -203,7 +209,7 @@ impl Engine {
         };
         *window.count(&place) += 1;
         writes.put(Table::Messages, place.key(), row);
-        writes.put(Table::Tasks, message.id.as_str().as_bytes(), &TaskRow::at(place.key()));
+        writes.put(Table::Tasks, &task_key(&message.id), &TaskRow::at(place.key()));
         self.commit.queues.insert(queue);
         Arrival { queue, place, message }
     }
@@ -243,7 +249,7 @@ impl Engine {
         }
         if unique {
             let is_taken = self.commit.ids.contains(id)
-                || match tables.get(Table::Tasks, id.as_str().as_bytes())?.as_deref().map(TaskRow::decode) {
+                || match tables.get(Table::Tasks, &task_key(id))?.as_deref().map(TaskRow::decode) {
                     None => false,
                     Some(Ok(TaskRow::Over(result))) => result.expires_at > now(),
                     Some(Ok(TaskRow::At(_)) | Err(_)) => true,
@@ -273,17 +279,20 @@ impl Engine {
             }
             self.pause = REOPEN_AFTER;
         }
-        let queues = std::mem::take(&mut self.commit.queues);
-        let commit = std::mem::replace(&mut self.commit, Commit { queues, ..Commit::default() });
-        self.announce(commit);
+        let mut next = std::mem::take(&mut self.spare);
+        std::mem::swap(&mut next.queues, &mut self.commit.queues);
+        let mut commit = std::mem::replace(&mut self.commit, next);
+        self.announce(&mut commit);
+        commit.clear();
+        self.spare = commit;
     }
 
     /// The commit is safe: answer, deliver, wake.
-    fn announce(&mut self, commit: Commit) {
+    fn announce(&mut self, commit: &mut Commit) {
         let gone = commit.settled.iter().filter(|s| !matches!(s.end, End::Back)).map(|s| s.held.key);
         self.shared.claims.forget(gone);
         let mut arrivals = Vec::with_capacity(commit.published.len());
-        for settled in commit.settled {
+        for settled in commit.settled.drain(..) {
             if let Some(record) = &settled.record {
                 self.shared.waiters.wake(record);
             }
@@ -300,7 +309,7 @@ impl Engine {
             }
         }
         let mut replies = Vec::with_capacity(commit.published.len());
-        for published in commit.published {
+        for published in commit.published.drain(..) {
             arrivals.push(published.arrival);
             replies.push(published.reply);
         }
@@ -326,7 +335,7 @@ impl Engine {
             let mut out = Vec::new();
             while let Some((key, _, message)) = ready.next_if(|(_, q, _)| *q == queue) {
                 if self.windows[queue].is_next() {
-                    out.push(self.hand_out(queue, key, message));
+                    out.extend(self.hand_out_in_turn(queue, key, message));
                 } else {
                     self.windows[queue].waits(&key);
                 }
@@ -365,7 +374,7 @@ impl Engine {
 
     /// The rows that go with every commit: counts, the last sequence, what expires when.
     pub(super) fn stage_meta(&mut self, writes: &mut Writes) {
-        for index in self.commit.queues.drain() {
+        for index in std::mem::take(&mut self.commit.queues) {
             let window = &self.windows[index];
             let row = QueueRow {
                 number: window.number,
@@ -405,8 +414,15 @@ struct RowSettler {
 }
 
 impl Settler for RowSettler {
-    fn started(&self, _tags: &[u64]) {
-        self.shared.claims.start(&[self.key]);
+    fn started(&self, tags: &[u64]) {
+        match tags {
+            [] => self.shared.claims.write_out(),
+            _ => self.shared.claims.start(&[self.key]),
+        }
+    }
+
+    fn starting(&self, _tag: u64) {
+        self.shared.claims.starting(&self.key);
     }
 
     fn settle(&self, tag: u64, settle: Settle, done: Option<Reply<()>>) {

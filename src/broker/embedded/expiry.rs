@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::rows::{TaskRow, decode, encode};
+use super::rows::{TaskRow, decode, encode, task_key};
 use super::tables::{Table, Tables, Writes};
 use crate::broker::BrokerError;
 use crate::core::Timestamp;
@@ -46,10 +46,10 @@ pub(super) fn due(
         writes.delete(Table::Expiries, &key);
         for id in decode::<Vec<TaskId>>(&value)? {
             // The id may have been used again since: only an expired record goes.
-            let row = tables.get(Table::Tasks, id.as_str().as_bytes())?;
+            let row = tables.get(Table::Tasks, &task_key(&id))?;
             let over = row.as_deref().map(TaskRow::decode).transpose()?;
             if matches!(over, Some(TaskRow::Over(result)) if result.expires_at <= now) {
-                writes.delete(Table::Tasks, id.as_str().as_bytes());
+                writes.delete(Table::Tasks, &task_key(&id));
                 results += 1;
             }
         }

@@ -7,7 +7,7 @@ use super::command::Command;
 use super::commit::Place as RowPlace;
 use super::engine::Engine;
 use super::expiry;
-use super::rows::{TaskRow, decode, encode, is_ready, queue_of};
+use super::rows::{TaskRow, decode, encode, is_ready, queue_of, task_key};
 use super::tables::{Table, Tables, Writes};
 use super::window::{Consuming, Window};
 use crate::broker::dead_letter::revived;
@@ -65,7 +65,7 @@ impl Engine {
     }
 
     fn row(&self, id: &TaskId) -> Result<Option<TaskRow>, BrokerError> {
-        let row = self.open_tables()?.get(Table::Tasks, id.as_str().as_bytes())?;
+        let row = self.open_tables()?.get(Table::Tasks, &task_key(id))?;
         row.as_deref().map(TaskRow::decode).transpose()
     }
 
@@ -97,7 +97,7 @@ impl Engine {
         let record = record(&message);
         let mut writes = Writes::default();
         writes.delete(Table::Messages, &key);
-        self.leave_record(&mut writes, id.as_str().as_bytes(), record.as_ref(), None);
+        self.leave_record(&mut writes, &task_key(id), record.as_ref(), None);
         let window = &mut self.windows[queue];
         let count = if is_ready(&key) { &mut window.ready } else { &mut window.scheduled };
         *count = count.saturating_sub(1);
@@ -156,7 +156,7 @@ impl Engine {
             _ => {}
         }
         let mut writes = Writes::default();
-        self.leave_record(&mut writes, result.id.as_str().as_bytes(), Some(&result), None);
+        self.leave_record(&mut writes, &task_key(&result.id), Some(&result), None);
         self.commit_now(&[], &writes)?;
         self.shared.waiters.wake(&result);
         Ok(true)
@@ -165,7 +165,7 @@ impl Engine {
     fn forget(&mut self, id: &TaskId) -> Result<bool, BrokerError> {
         let Some(TaskRow::Over(_)) = self.row(id)? else { return Ok(false) };
         let mut writes = Writes::default();
-        writes.delete(Table::Tasks, id.as_str().as_bytes());
+        writes.delete(Table::Tasks, &task_key(id));
         self.commit_now(&[], &writes)?;
         Ok(true)
     }

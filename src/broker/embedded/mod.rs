@@ -6,7 +6,8 @@
 //! - A settlement and the result that goes with it are one commit: a task is never done without its record, nor
 //!   recorded and run again.
 //! - A start is noted outside of the commits (see `claims`), so a task that takes the process down is counted and
-//!   ends in the dead letters after [`EmbeddedOptions::delivery_limit`] times.
+//!   ends in the dead letters after [`EmbeddedOptions::delivery_limit`] times, and does not take its neighbours along
+//!   (see `last_chance`).
 //! - Memory holds what is delivered, never the backlog.
 //!
 //! Tasks that wait in memory have a line of their own beside the one on disk: a queue's consumer gets up to its
@@ -19,6 +20,7 @@ mod engine;
 mod expiry;
 mod handle;
 mod journal;
+mod last_chance;
 mod lock;
 mod recovery;
 mod rows;
@@ -46,7 +48,7 @@ use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
 use command::{Command, Reply};
 use engine::{Engine, Shared};
 use lock::DirLock;
-use rows::TaskRow;
+use rows::{TaskRow, task_key};
 use tables::{Table, Tables};
 
 /// Runs of one message that may end with their worker or process; RabbitMQ's default for quorum queues.
@@ -94,7 +96,7 @@ impl EmbeddedBroker {
     pub fn open(dir: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, BrokerError> {
         let dir = dir.as_ref().to_owned();
         let lock = DirLock::take(&dir)?;
-        let (claims, started) =
+        let (claims, found) =
             claims::Claims::open(&dir).map_err(|e| tables::io_error(&dir.join("claims"), &e))?;
         let tables = Tables::open(&dir)?;
         let not_yet = RwLock::new(Err(BrokerError::Closed));
@@ -102,7 +104,7 @@ impl EmbeddedBroker {
         let (requests, inbox) = mpsc::channel();
         let mut engine =
             Engine::new(dir.clone(), lock, options, Arc::clone(&shared), tables, requests.clone())?;
-        engine.recover_crashed(&started)?;
+        engine.recover_crashed(&found)?;
         let thread = std::thread::Builder::new()
             .name("celeriac-store".to_owned())
             .spawn(move || {
@@ -153,7 +155,7 @@ impl EmbeddedBroker {
     /// The record of a task that is over, straight from the tables.
     pub(crate) fn read_result(&self, id: &TaskId) -> Result<Option<TaskResult>, BrokerError> {
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, id.as_str().as_bytes())?;
+        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, &task_key(id))?;
         Ok(match row.as_deref().map(TaskRow::decode).transpose()? {
             Some(TaskRow::Over(result)) => Some(result),
             _ => None,
@@ -163,7 +165,7 @@ impl EmbeddedBroker {
     /// Whether the tables know this id: it waits, runs or has its result kept.
     fn is_on_disk(&self, id: &TaskId) -> Result<bool, BrokerError> {
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, id.as_str().as_bytes())?;
+        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, &task_key(id))?;
         Ok(match row.as_deref().map(TaskRow::decode).transpose()? {
             Some(TaskRow::Over(result)) => result.expires_at > now(),
             Some(TaskRow::At(_)) => true,
@@ -218,6 +220,10 @@ impl Drop for EmbeddedConsumer {
 impl Broker for EmbeddedBroker {
     fn name(&self) -> &'static str {
         "embedded"
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 
     fn settles_results(&self) -> bool {

@@ -7,10 +7,11 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use super::claims::Found;
 use super::commit::{End, Place};
 use super::engine::Engine;
 use super::journal;
-use super::rows::{QueueRow, ReadyKey, SEQ, decode, queue_of};
+use super::rows::{CLAIMS, QueueRow, ReadyKey, SEQ, decode, queue_of};
 use super::tables::{Table, Tables, Writes, io_error, is_full};
 use super::window::Window;
 use crate::broker::BrokerError;
@@ -72,8 +73,22 @@ impl Engine {
     }
 
     /// Counts the runs that ended with the process that had the store before: their tasks wait again, or, once too
-    /// often, lie in the dead letters.
-    pub(super) fn recover_crashed(&mut self, started: &HashSet<ReadyKey>) -> Result<(), BrokerError> {
+    /// often, lie in the dead letters. Claims of an earlier generation were counted, and their process was killed
+    /// before it could say so in their file.
+    pub(super) fn recover_crashed(&mut self, found: &Found) -> Result<(), BrokerError> {
+        let mut generation = found.generation;
+        let uncounted = self.open_tables()?.get(Table::Meta, CLAIMS)?;
+        let uncounted =
+            uncounted.and_then(|row| Some(u64::from_be_bytes((*row).try_into().ok()?))).unwrap_or(0);
+        if generation >= uncounted {
+            generation += u64::from(self.count_crashes(&found.started, generation + 1)?);
+        }
+        let reset = self.shared.claims.reset(generation.max(uncounted));
+        reset.map_err(|e| io_error(&self.dir.join("claims"), &e))
+    }
+
+    /// Says whether there were any, in which case `next` is the generation now.
+    fn count_crashes(&mut self, started: &HashSet<ReadyKey>, next: u64) -> Result<bool, BrokerError> {
         let mut writes = Writes::default();
         let mut queues = Vec::new();
         for key in started {
@@ -92,10 +107,11 @@ impl Engine {
             self.count_crash(&mut writes, queue, key, message, &mut None);
             queues.push(queue);
         }
-        if !writes.is_empty() {
-            self.commit_now(&queues, &writes)?;
+        if writes.is_empty() {
+            return Ok(false);
         }
-        self.shared.claims.reset().map_err(|e| io_error(&self.dir.join("claims"), &e))
+        writes.put(Table::Meta, CLAIMS, &next.to_be_bytes());
+        self.commit_now(&queues, &writes).map(|()| true)
     }
 
     /// Closes the tables after a write failed, and refuses the publishes that were to be written.

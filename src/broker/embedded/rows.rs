@@ -5,10 +5,12 @@
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+use uuid::fmt::Hyphenated;
 
 use crate::broker::BrokerError;
 use crate::core::Timestamp;
-use crate::task::TaskResult;
+use crate::task::{TaskId, TaskResult};
 
 /// Bytes in the key of a ready row.
 pub(super) const READY_KEY: usize = 2 + 1 + 1 + 8;
@@ -16,6 +18,8 @@ pub(super) const READY_KEY: usize = 2 + 1 + 1 + 8;
 pub(super) type ReadyKey = [u8; READY_KEY];
 /// Bytes in the key of a scheduled row.
 const SCHEDULED_KEY: usize = 2 + 1 + 8 + 8;
+/// The key of a task.
+pub(super) type TaskKey = Vec<u8>;
 /// The key of a scheduled row; sorts by queue, due time, arrival.
 pub(super) type ScheduledKey = [u8; SCHEDULED_KEY];
 
@@ -25,6 +29,8 @@ const END: u8 = 2;
 
 /// The key of the last sequence, the last row of each commit.
 pub(super) const SEQ: &[u8] = b"seq";
+/// The key of the generation of claims that were not counted yet, in the `meta` table.
+pub(super) const CLAIMS: &[u8] = b"claims";
 
 /// The version of the rows' layout.
 const VERSION: u8 = 1;
@@ -44,6 +50,28 @@ pub(super) fn scheduled_key(queue: u16, due: Timestamp, seq: u64) -> ScheduledKe
     key[2] = SCHEDULED;
     key[3..11].copy_from_slice(&due.as_micros().to_be_bytes());
     key[11..].copy_from_slice(&seq.to_be_bytes());
+    key
+}
+
+/// The key of a task in the `tasks` table. An id that is a UUID, as ours are, takes 17 bytes instead of 37, which is
+/// short enough for the database to keep in place: an index of them is faster and half as large.
+pub(super) fn task_key(id: &TaskId) -> TaskKey {
+    const UUID: u8 = 0;
+    const TEXT: u8 = 1;
+    let text = id.as_str();
+    let mut buffer = [0; Hyphenated::LENGTH];
+    let mut key = TaskKey::new();
+    match Uuid::try_parse(text) {
+        // Other spellings of a UUID are other ids.
+        Ok(uuid) if uuid.hyphenated().encode_lower(&mut buffer) == text => {
+            key.push(UUID);
+            key.extend_from_slice(uuid.as_bytes());
+        }
+        _ => {
+            key.push(TEXT);
+            key.extend_from_slice(text.as_bytes());
+        }
+    }
     key
 }
 
@@ -155,6 +183,21 @@ mod tests {
         assert_eq!(due_of(&key), Some(Timestamp::from_millis(7)));
         assert!(is_ready(&ready_key(1, 0, 0)) && !is_ready(&key));
         assert_eq!(queue_of(&key), Some(1));
+    }
+
+    #[test]
+    fn ids_have_keys_of_their_own() {
+        let uuid = "0199a0b0-1234-7abc-8def-0123456789ab";
+        let packed = task_key(&uuid.into());
+        assert_eq!(packed.len(), 17);
+        let bytes = String::from_utf8_lossy(&packed[1..]).into_owned();
+        for other in
+            [uuid.to_uppercase(), uuid.replace('-', ""), format!("{{{uuid}}}"), bytes, "import-42".into()]
+        {
+            let key = task_key(&other.as_str().into());
+            assert_eq!(&key[1..], other.as_bytes(), "only the usual spelling is packed");
+            assert_ne!(key, packed);
+        }
     }
 
     #[test]

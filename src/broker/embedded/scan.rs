@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::engine::Engine;
-use super::rows::{ReadyKey, TaskRow, decode, due_of, ready_bounds, ready_key, scheduled_bounds};
+use super::rows::{ReadyKey, TaskRow, decode, due_of, ready_bounds, ready_key, scheduled_bounds, task_key};
 use super::tables::{Table, Writes};
 use crate::broker::{BrokerError, Delivery};
 use crate::task::Message;
@@ -58,7 +58,7 @@ impl Engine {
             let row =
                 ReadyKey::try_from(&*key).map_err(|_| BrokerError::Io("a key of a wrong length".to_owned()));
             match row.and_then(|key| Ok((key, decode::<Message>(&value)?))) {
-                Ok((key, message)) => deliveries.push(self.hand_out(queue, key, Arc::new(message))),
+                Ok((key, message)) => deliveries.extend(self.hand_out_in_turn(queue, key, Arc::new(message))),
                 Err(error) => {
                     let window = &mut self.windows[queue];
                     window.ready = window.ready.saturating_sub(1);
@@ -117,7 +117,7 @@ impl Engine {
                     let ready = ready_key(number, message.priority, self.next_seq());
                     writes.delete(Table::Messages, &key);
                     writes.put(Table::Messages, &ready, &value);
-                    writes.put(Table::Tasks, message.id.as_str().as_bytes(), &TaskRow::at(&ready));
+                    writes.put(Table::Tasks, &task_key(&message.id), &TaskRow::at(&ready));
                     promoted.push(ready);
                 }
                 Err(error) => damaged.push((key, value, error)),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::command::Settlement;
 use super::commit::{End, Settled};
 use super::engine::Engine;
-use super::rows::{ReadyKey, TaskRow, encode};
+use super::rows::{ReadyKey, TaskRow, encode, task_key};
 use super::tables::{Table, Writes};
 use crate::broker::dead_letter::{crash_reason, crash_result};
 use crate::broker::{BrokerError, DeadLetter, Settle};
@@ -23,8 +23,9 @@ impl Engine {
             }
             return;
         };
+        self.last_chance_over(tag);
         let mut writes = std::mem::take(&mut self.commit.settlements);
-        let id = held.message.id.as_str().as_bytes();
+        let id = &task_key(&held.message.id);
         let mut record = None;
         let end = match settle {
             Settle::Ack { result } => {
@@ -47,7 +48,7 @@ impl Engine {
         };
         self.commit.settlements = writes;
         self.commit.queues.insert(index);
-        self.commit.settled.push(Settled { queue: index, held, record, done, end });
+        self.commit.settled.push(Settled { queue: index, held, record: record.map(Box::new), done, end });
     }
 
     fn remove_row(&mut self, writes: &mut Writes, queue: usize, key: &ReadyKey) {
@@ -139,6 +140,6 @@ impl Engine {
             }
             Err(error) => tracing::error!(%id, %error, "a dead letter cannot be kept"),
         }
-        self.leave_record(writes, id.as_str().as_bytes(), result, None);
+        self.leave_record(writes, &task_key(&id), result, None);
     }
 }

@@ -3,7 +3,7 @@
 //! | table | key | row |
 //! |---|---|---|
 //! | `messages` | queue, class, then (ready) inverted priority and sequence or (scheduled) due time and sequence | [`Message`](crate::task::Message) |
-//! | `tasks` | task id | where its message is, or its [`TaskResult`](crate::task::TaskResult) |
+//! | `tasks` | task id, packed if it is a UUID | where its message is, or its [`TaskResult`](crate::task::TaskResult) |
 //! | `dead` | sequence | [`DeadLetter`](crate::broker::DeadLetter) |
 //! | `expiries` | time, sequence | the ids whose results go at that time |
 //! | `meta` | name | counts per queue, the last sequence |
@@ -65,6 +65,10 @@ impl Writes {
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.0.clear();
     }
 }
 

@@ -1,0 +1,71 @@
+//! `kill -9`, aborts, SIGTERM, a second process and a full disk, on real processes with an outside ledger.
+//!
+//! This program is parent and child: the parent starts itself again with `CRASH_ROLE` in the environment, kills the
+//! child, and afterwards compares what the child had told the [`ledger`] with what the store made of it ([`book`]).
+//! `CRASH_KILLS=2000` kills more often than the usual 200, `CRASH_SEED=7` repeats the moments of a run as well as
+//! real time allows, `CRASH_LOG=info` writes the children's log to their stderr files. Arguments filter the cases.
+
+mod book;
+mod child;
+mod full_disk;
+mod kills;
+mod ledger;
+mod ownership;
+mod poison;
+mod process;
+mod tasks;
+mod terminate;
+mod workload;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+const CASES: [(&str, fn()); 11] = [
+    ("kills::at_random_moments", kills::at_random_moments),
+    ("kills::while_the_store_is_made", kills::while_the_store_is_made),
+    ("poison::ends_in_the_dead_letters", poison::ends_in_the_dead_letters),
+    ("poison::takes_no_neighbour_along", poison::takes_no_neighbour_along),
+    ("terminate::in_the_middle_of_work", terminate::in_the_middle_of_work),
+    ("terminate::twice", terminate::twice),
+    ("terminate::among_panics", terminate::among_panics),
+    ("ownership::a_second_process_is_refused_by_pid", ownership::a_second_process_is_refused_by_pid),
+    ("full_disk::refuses_and_goes_on", full_disk::refuses_and_goes_on),
+    ("full_disk::to_the_last_byte", full_disk::to_the_last_byte),
+    ("full_disk::killed_while_full", full_disk::killed_while_full),
+];
+
+fn main() -> ExitCode {
+    if let Ok(role) = std::env::var("CRASH_ROLE") {
+        return child::run(&role);
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        CASES.iter().for_each(|(name, _)| println!("{name}: test"));
+        return ExitCode::SUCCESS;
+    }
+    let wanted: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
+    let exact = arguments.iter().any(|argument| argument == "--exact");
+    let chosen = CASES.iter().filter(|(name, _)| {
+        wanted.is_empty() || wanted.iter().any(|w| if exact { name == w } else { name.contains(w.as_str()) })
+    });
+    let (mut passed, mut failed) = (0, 0);
+    let begin = Instant::now();
+    for (name, case) in chosen {
+        println!("case {name} ...");
+        let start = Instant::now();
+        let ok = std::panic::catch_unwind(case).is_ok();
+        println!(
+            "test {name} ... {} ({:.1} s)",
+            if ok { "ok" } else { "FAILED" },
+            start.elapsed().as_secs_f64()
+        );
+        *if ok { &mut passed } else { &mut failed } += 1;
+    }
+    let result = if failed == 0 { "ok" } else { "FAILED" };
+    let left_out = CASES.len() - passed - failed;
+    println!(
+        "\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {left_out} filtered out; finished in {:.2}s",
+        begin.elapsed().as_secs_f64()
+    );
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
