@@ -261,7 +261,7 @@ async fn catalogue() {
     let start = Instant::now();
     let time_to_feed = span() * 2;
     let mut feeding = Vec::new();
-    for name in names.iter().filter(|name| *name != QUEUE).cloned() {
+    for name in names.clone().into_iter().filter(|name| name != QUEUE) {
         feeding.push(tokio::spawn(async move { produce(16, time_to_feed, Kind::Ignored, &name).await }));
     }
     let mut accepted = 0;

@@ -1,242 +1,375 @@
-//! The example program as a user runs it: the fixed load, the server, bad input, signals, and a kill in the middle.
+//! The commcare example as a user runs it: the program itself, over HTTP, by signals, and killed in the middle.
+//!
+//! `cargo test` builds examples along with the tests; with `--test commcare` alone, build the example first.
+
+#![cfg(unix)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use serde_json::Value;
 
-/// The example's binary, which `cargo test` builds beside this one.
-fn binary() -> PathBuf {
-    let this = std::env::current_exe().expect("the test has a path");
-    let target = this.ancestors().nth(2).expect("target/PROFILE/deps/test");
-    let binary = target.join("examples").join("commcare");
+/// Longer than anything here takes on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn program() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows where it is");
+    let target = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
+    let program = target.join("examples/commcare");
     assert!(
-        binary.exists(),
-        "{} is missing: run `cargo test`, or `cargo build --example commcare` first",
-        binary.display()
+        program.is_file(),
+        "{} is not built: run `cargo test`, or `cargo build --example commcare` before this test alone",
+        program.display()
     );
-    binary
+    program
 }
 
-/// A running server.
-struct Server {
+fn data() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// A running program. Its lines arrive as they are written; dropped, it is killed.
+struct Program {
     child: Child,
-    address: String,
+    out: Receiver<String>,
+    err: Receiver<String>,
 }
 
-impl Server {
-    fn start(data: &Path) -> Self {
-        let mut child = Command::new(binary())
-            .args(["--port", "0", "--grace", "5", "--data"])
-            .arg(data)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("the example starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let line = lines.next().expect("it says where it listens").expect("text");
-        let address = line.split("http://").nth(1).unwrap_or_else(|| panic!("no URL in {line:?}")).to_owned();
-        Self { child, address }
-    }
-
-    /// One request over a connection of its own: status, and body.
-    fn ask(&self, method: &str, target: &str, body: &str) -> (u16, Vec<u8>) {
-        let mut stream = TcpStream::connect(&self.address).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
-        let length = body.len();
-        write!(stream, "{method} {target} HTTP/1.1\r\nHost: commcare\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}")
-            .expect("it reads");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).expect("it answers");
-        let split = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("a header ends");
-        let head = String::from_utf8_lossy(&answer[..split]).into_owned();
-        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
-        let body = answer.split_off(split + 4);
-        let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
-        (status, if chunked { join_chunks(&body) } else { body })
-    }
-
-    fn json(&self, method: &str, target: &str, body: &str) -> (u16, Value) {
-        let (status, body) = self.ask(method, target, body);
-        let value = serde_json::from_slice(&body)
-            .unwrap_or_else(|e| panic!("{target}: {e}: {}", String::from_utf8_lossy(&body)));
-        (status, value)
-    }
-
-    /// Follows a task to its end and returns its record.
-    fn follow(&self, id: &str) -> Value {
-        let deadline = Instant::now() + Duration::from_secs(120);
-        loop {
-            let (status, task) = self.json("GET", &format!("/tasks/{id}"), "");
-            assert_eq!(status, 200, "{task}");
-            if !task["result"].is_null() {
-                return task["result"].clone();
-            }
-            assert!(Instant::now() < deadline, "{task}");
-            std::thread::yield_now();
+fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (line, lines) = channel();
+    std::thread::spawn(move || {
+        for text in BufReader::new(from).lines().map_while(Result::ok) {
+            let _ = line.send(text); // read on, or the program would stop at a full pipe
         }
+    });
+    lines
+}
+
+impl Program {
+    fn start(data: &Path, options: &[&str]) -> Self {
+        let mut child = Command::new(program())
+            .arg("--data")
+            .arg(data)
+            .args(options)
+            .env("RUST_LOG", "commcare=info")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (out, err) = (lines(child.stdout.take().unwrap()), lines(child.stderr.take().unwrap()));
+        Self { child, out, err }
     }
 
-    fn signal(&self, signal: &str) {
-        let sent =
-            Command::new("kill").args([signal, &self.child.id().to_string()]).status().expect("kill runs");
-        assert!(sent.success());
+    /// The rest of its output, and how it ended.
+    fn end(mut self) -> (String, ExitStatus) {
+        let mut text = String::new();
+        while let Ok(line) = self.out.recv_timeout(PATIENCE) {
+            text += &format!("{line}\n");
+        }
+        text.extend(self.err.try_iter().map(|line| format!("{line}\n")));
+        (text, self.child.wait().unwrap())
+    }
+
+    /// Waits until it has logged this.
+    fn logged(&self, wanted: &str) {
+        while !self.err.recv_timeout(PATIENCE).expect(wanted).contains(wanted) {}
+    }
+
+    fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    fn terminate(self) -> (String, ExitStatus) {
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(told.success());
+        self.end()
     }
 }
 
-impl Drop for Server {
+impl Drop for Program {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-fn join_chunks(mut rest: &[u8]) -> Vec<u8> {
-    let mut whole = Vec::new();
-    while let Some(end) = rest.windows(2).position(|w| w == b"\r\n") {
-        let size = usize::from_str_radix(&String::from_utf8_lossy(&rest[..end]), 16).expect("a chunk's size");
-        whole.extend_from_slice(&rest[end + 2..end + 2 + size]);
-        rest = &rest[end + 2 + size + 2..];
+/// A program that serves, and where.
+struct Server {
+    program: Program,
+    address: String,
+}
+
+struct Answer {
+    status: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
     }
-    whole
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
 }
 
-fn cases(count: usize) -> String {
-    let rows = (0..count).map(|n| format!("case-{n},demo,Name {n},2026-01-02,open\n"));
-    "case_id,domain,name,opened_on,status\n".to_owned() + &rows.collect::<String>()
+impl Server {
+    fn start(data: &Path) -> Self {
+        let program = Program::start(data, &["--port", "0"]);
+        let line = program.out.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+            panic!("it prints no URL: {}", program.err.try_iter().collect::<Vec<_>>().join("\n"))
+        });
+        let address =
+            line.split("http://").nth(1).expect("the line has the URL").trim_end_matches('/').to_owned();
+        Self { program, address }
+    }
+
+    /// A request as it is written here: nobody tidies the path up.
+    fn ask(&self, method: &str, path: &str, kind: &str, body: &str) -> Answer {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let (host, length) = (&self.address, body.len());
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n");
+        let head = format!("{head}Content-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body.as_bytes()).unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let end = answer.windows(4).position(|w| w == b"\r\n\r\n").expect("an HTTP answer");
+        let head = String::from_utf8_lossy(&answer[..end]).into_owned();
+        let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+        Answer { status, head, body: answer[end + 4..].to_vec() }
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, "text/plain", "")
+    }
+
+    fn post(&self, path: &str, json: &str) -> Answer {
+        self.ask("POST", path, "application/json", json)
+    }
+
+    /// Uploads a CSV and says which task imports it.
+    fn upload(&self, csv: &str) -> String {
+        let answer = self.ask("POST", "/cases?domain=test", "text/csv", csv);
+        assert_eq!(answer.status, 202, "{}", answer.text());
+        answer.json()["task"].as_str().unwrap().to_owned()
+    }
+
+    /// The record of a task, when it is over.
+    fn result(&self, task: &str) -> Value {
+        let answer = self.get(&format!("/tasks/{task}?wait=60"));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert_eq!(answer.json()["finished"], true, "{}", answer.text());
+        answer.json()
+    }
 }
 
-fn once(data: &Path) -> String {
-    let run = Command::new(binary()).args(["--once", "--data"]).arg(data).output().expect("the example runs");
-    let said = String::from_utf8_lossy(&run.stdout).into_owned();
-    assert!(run.status.success(), "{said}{}", String::from_utf8_lossy(&run.stderr));
-    assert!(said.contains("lost 0, left 0, other findings 0"), "{said}");
-    said
+fn many_cases(count: usize) -> String {
+    let mut csv = "case_id,name,visits\n".to_owned();
+    csv.extend((0..count).map(|i| format!("c{i},\"Name, the {i}th\",{}\n", i % 9)));
+    csv
+}
+
+/// It was stopped in the middle: some rows are there, and some are not.
+fn assert_half_done(data: &Path, count: usize) {
+    let db = rusqlite::Connection::open(data.join("hq.sqlite3")).unwrap();
+    let rows: usize =
+        db.query_row("SELECT count(*) FROM cases WHERE domain = 'test'", [], |r| r.get(0)).unwrap();
+    assert!((3000..count).contains(&rows), "{rows} rows");
+}
+
+/// The rows in the database are those of `many_cases`.
+fn assert_imported(data: &Path, count: usize) {
+    let db = rusqlite::Connection::open(data.join("hq.sqlite3")).unwrap();
+    let mut rows = db.prepare("SELECT case_id, name, visits FROM cases WHERE domain = 'test'").unwrap();
+    let rows = rows.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?))).unwrap();
+    let mut rows: Vec<(String, String, usize)> = rows.map(Result::unwrap).collect();
+    rows.sort();
+    let mut wanted: Vec<_> =
+        (0..count).map(|i| (format!("c{i}"), format!("Name, the {i}th"), i % 9)).collect();
+    wanted.sort();
+    assert!(rows == wanted, "{} rows, {} wanted", rows.len(), wanted.len());
 }
 
 #[test]
-fn once_ends_with_nothing_lost_also_on_old_data_and_after_a_kill() {
-    let dir = tempfile::tempdir().unwrap();
-    let said = once(dir.path());
-    assert_eq!(said.lines().filter(|line| line.contains("ms ")).count(), 24, "24 queues had work:\n{said}");
-    once(dir.path());
-    let mut child = Command::new(binary())
-        .args(["--once", "--data"])
-        .arg(dir.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    // It listens, so its load is under way or about to be.
-    child.kill().unwrap();
-    child.wait().unwrap();
-    once(dir.path());
+fn once_loses_nothing_also_after_a_kill_and_on_the_same_data() {
+    let data = data();
+    let killed = Program::start(data.path(), &["--once"]);
+    killed.logged("rows=2000");
+    killed.kill();
+    for run in ["after the kill", "again"] {
+        let (text, status) = Program::start(data.path(), &["--once"]).end();
+        assert!(status.success(), "{run}: {text}");
+        let last = text.lines().find(|line| line.starts_with("lost ")).expect("a closing line").to_owned();
+        assert!(last.starts_with("lost 0, left 0, wrong 0: "), "{run}: {last}");
+        assert_eq!(last.contains(" 0 left over"), run == "again", "{run}: {last}");
+        let queues = text.lines().skip(1).take_while(|line| !line.is_empty()).count();
+        assert_eq!(queues, 24, "{text}");
+    }
 }
 
 #[test]
-fn the_page_and_the_figures_of_24_queues() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path());
-    let (status, page) = server.ask("GET", "/", "");
-    let page = String::from_utf8(page).unwrap();
-    assert_eq!(status, 200);
-    assert!(page.contains("CommCare queues") && page.contains("/queues.json"));
-    let (status, queues) = server.json("GET", "/queues.json", "");
-    assert_eq!((status, queues.as_array().map(Vec::len)), (200, Some(24)));
-    let email = queues.as_array().unwrap().iter().find(|q| q["status"]["name"] == "email_queue").unwrap();
-    assert_eq!((&email["io_bound"], &email["target_class"]), (&Value::Bool(true), &Value::from("seconds")));
-    assert_eq!(email["status"]["time_to_start"]["target"]["secs"], 30);
-    assert_eq!(email["status"]["workers"], 50);
-}
+fn the_page_the_queues_an_import_and_an_export() {
+    let data = data();
+    let server = Server::start(data.path());
 
-#[test]
-fn an_import_an_export_and_the_levers() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path());
-    let (status, import) = server.json("POST", "/cases", &cases(2500));
-    assert_eq!(status, 200, "{import}");
-    let record = server.follow(import["task"].as_str().unwrap());
-    assert_eq!((&record["state"], &record["result"]), (&Value::from("SUCCESS"), &Value::from("2500")));
+    let page = server.get("/");
+    assert_eq!(page.status, 200);
+    assert!(page.text().starts_with("<!doctype html>"), "{}", page.text());
+    assert!(page.head.contains("content-security-policy: default-src 'none'"), "{}", page.head);
 
-    let (status, export) = server.json("POST", "/exports?domain=demo", "");
-    assert_eq!(status, 200, "{export}");
-    let record = server.follow(export["task"].as_str().unwrap());
-    assert_eq!(record["state"], "SUCCESS", "{record}");
-    let (status, file) = server.ask("GET", export["file"].as_str().unwrap(), "");
-    assert_eq!(status, 200);
-    assert!(file.starts_with(b"PK") && file.len() > 10_000, "a spreadsheet is a zip file");
+    let queues = server.get("/queues.json").json();
+    let queues = queues["queues"].as_array().unwrap();
+    assert_eq!(queues.len(), 24);
+    let columns = "name io_bound target_class target workers ready scheduled running done failed retried dead paused halted";
+    for queue in queues {
+        for column in columns.split(' ') {
+            assert!(queue.get(column).is_some(), "{column}: {queue}");
+        }
+        for column in ["p50_ms", "p95_ms", "max_ms", "within_target_percent"] {
+            assert!(queue["time_to_start"].get(column).is_some(), "{column}: {queue}");
+        }
+    }
+    assert_eq!(server.get("/health").json()["health"], "ok");
 
-    assert_eq!(server.ask("POST", "/queues/email_queue/pause", "").0, 200);
-    assert_eq!(server.ask("POST", "/queues/email_queue/resize?workers=7", "").0, 200);
-    let (_, queues) = server.json("GET", "/queues.json", "");
-    let email = queues.as_array().unwrap().iter().find(|q| q["status"]["name"] == "email_queue").unwrap();
+    let csv = "case_id,name,visits\na,<script>alert(1)</script>,1\nb,B,many\nc,C\n a ,A again,2\n";
+    let import = server.result(&server.upload(csv));
+    assert_eq!(import["state"], "SUCCESS", "{import}");
+    let errors =
+        ["line 3: `visits` is `many`, which is no whole number", "line 4: 2 fields where the header has 3"];
     assert_eq!(
-        (&email["status"]["paused"], &email["status"]["workers"]),
-        (&Value::Bool(true), &Value::from(7))
+        import["result"],
+        serde_json::json!({ "created": 1, "updated": 1, "refused": 2, "errors": errors })
     );
-    assert_eq!(server.ask("POST", "/queues/email_queue/resume", "").0, 200);
+
+    let export = server.post("/exports", "{\"domain\": \"test\"}").json();
+    assert_eq!(server.result(export["task"].as_str().unwrap())["result"], 1);
+    let file = server.get(export["download_url"].as_str().unwrap());
+    assert_eq!((file.status, file.body.starts_with(b"PK")), (200, true), "{}", file.head);
+
+    let mail =
+        server.post("/mails", r#"{"to": "A <a@b.example>", "subject": "Hi\r\nBcc: x@y.example"}"#).json();
+    assert_eq!(server.result(mail["task"].as_str().unwrap())["state"], "SUCCESS");
+    let mails: Vec<_> =
+        std::fs::read_dir(data.path().join("mail")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(mails.len(), 1);
+    let mail = std::fs::read_to_string(&mails[0]).unwrap();
+    assert!(mail.contains("To: A <a@b.example>\r\n") && !mail.contains("\nBcc:"), "{mail}");
+
+    assert_eq!(server.post("/queues/sms_queue/resize", "{\"workers\": 7}").status, 200);
+    assert_eq!(server.post("/queues/sms_queue/pause", "{}").status, 200);
+    let queues = server.get("/queues.json").json();
+    let sms = queues["queues"].as_array().unwrap().iter().find(|q| q["name"] == "sms_queue").unwrap();
+    assert_eq!((&sms["workers"], &sms["paused"]), (&7.into(), &true.into()));
+
+    let (text, status) = server.program.terminate();
+    assert_eq!(status.code(), Some(0), "{text}");
+    assert!(text.contains("all running tasks ended"), "{text}");
 }
 
 #[test]
 fn bad_input_is_told_what_is_wrong() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path());
-    let told = |method: &str, target: &str, body: &str| {
-        let (status, answer) = server.json(method, target, body);
-        (status, answer["error"].as_str().unwrap_or_default().to_owned())
-    };
-    assert_eq!(told("POST", "/cases", "").0, 400);
-    assert_eq!(told("GET", "/tasks/nobody", ""), (404, "no task nobody".into()));
-    assert_eq!(told("GET", "/exports/..%2Fcommcare.sqlite", "").0, 404);
-    assert_eq!(told("GET", "/exports/none.xlsx", "").0, 404);
-    let (status, text) = told("POST", "/queues/emial_queue/pause", "");
-    assert!(status == 404 && text.contains("email_queue"), "{status} {text}");
-    let (status, text) = told("POST", "/queues/email_queue/resize?workers=many", "");
-    assert_eq!((status, text.as_str()), (400, "workers=\"many\" is not a number from 1 to 10000"));
-    assert_eq!(told("POST", "/queues/email_queue/resize?workers=0", "").0, 400);
-
-    let (_, import) = server.json(
+    let data = data();
+    let server = Server::start(data.path());
+    let csv = |body| ("POST", "/cases", "text/csv", body);
+    let get = |path| ("GET", path, "text/plain", "");
+    let post = |path, body| ("POST", path, "application/json", body);
+    let cases = [
+        (csv(""), 400, "there is no column `case_id`"),
+        (csv("name,visits\nA,1\n"), 400, "there is no column `case_id`"),
+        (csv("case_id,name,colour\na,b,c\n"), 400, "unknown column `colour`; the columns are"),
+        (csv("case_id,name,name\na,b,c\n"), 400, "column `name` is there twice"),
+        (csv("case_id,name\n"), 400, "a header and no rows"),
+        (("POST", "/cases?domain=../x", "text/csv", "case_id,name\na,b\n"), 400, "`../x` is no domain"),
+        (
+            ("POST", "/cases", "multipart/form-data; boundary=x", "--x--"),
+            400,
+            "send the file itself, as `text/csv`",
+        ),
+        (get("/tasks/nobody"), 404, "no task of id `nobody` waits, runs or left a result"),
+        (get("/exports/../hq.sqlite3"), 404, "there is no GET /exports/../hq.sqlite3"),
+        (get("/exports/..%2fhq.sqlite3"), 400, "is no name of an export"),
+        (get("/exports/%2e%2e%2fhq.xlsx"), 400, "is no name of an export"),
+        (get("/exports/none.xlsx"), 404, "there is no export `none.xlsx`"),
+        (post("/exports", "{\"domain\": \"nowhere\"}"), 404, "there is no domain `nowhere`"),
+        (post("/exports", "{"), 400, "EOF"),
+        (post("/mails", "{\"to\": \"nobody\", \"subject\": \"x\"}"), 400, "`nobody` is no mail address"),
+        (post("/queues/nothing/pause", ""), 404, "no queue `nothing`; there are: send_report_throttled"),
+        (
+            post("/queues/sms_queue/resize", "{\"workers\": \"many\"}"),
+            400,
+            "{\\\"workers\\\": a whole number}",
+        ),
+        (post("/queues/sms_queue/resize", "{\"workers\": -1}"), 400, "a whole number"),
+        (post("/queues/sms_queue/resize", "{\"workers\": 0}"), 400, "needs at least one worker"),
+        (post("/queues/sms_queue/resize", "{\"workers\": 1000000}"), 400, "more than this page gives"),
+        (post("/sink/fax", "{}"), 404, "this sink takes no `fax`"),
+        (get("/nothing"), 404, "there is no GET /nothing"),
+    ];
+    for ((method, path, kind, body), status, text) in cases {
+        let answer = server.ask(method, path, kind, body);
+        let told = answer.text();
+        assert_eq!(answer.status, status, "{method} {path} {body}: {told}");
+        assert!(told.contains(text) && answer.json()["error"].is_string(), "{method} {path} {body}: {told}");
+    }
+    // A button is not pressed by a page from elsewhere.
+    let foreign = server.ask(
         "POST",
-        "/cases",
-        "case_id,domain,name,opened_on,status\n,demo,x,2026-01-01,open\nshort\n",
+        "/queues/sms_queue/pause",
+        "application/json\r\nOrigin: http://evil.example",
+        "{}",
     );
-    let record = server.follow(import["task"].as_str().unwrap());
-    assert_eq!(record["state"], "FAILURE");
-    let errors: Vec<_> = record["errors"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-    assert_eq!(errors[0], "line 2: the case_id is empty");
-    assert!(errors[1].contains("line: 3"), "each faulty line is told: {errors:?}");
+    assert_eq!((foreign.status, foreign.text().contains("may not do this")), (403, true));
+    // Nothing is left of what was refused, and the program is well.
+    assert_eq!(std::fs::read_dir(data.path().join("uploads")).unwrap().count(), 0);
+    assert_eq!(server.get("/health").status, 200);
 }
 
 #[test]
-fn sigterm_ends_it_in_good_order() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut server = Server::start(dir.path());
-    server.json("POST", "/cases", &cases(3000));
-    server.signal("-TERM");
-    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+fn an_import_survives_a_kill() {
+    const ROWS: usize = 20_000;
+    let data = data();
+    let server = Server::start(data.path());
+    let task = server.upload(&many_cases(ROWS));
+    server.program.logged("rows=3000");
+    server.program.kill();
+    assert_half_done(data.path(), ROWS);
+    let server = Server::start(data.path());
+    let import = server.result(&task);
+    assert_eq!(import["state"], "SUCCESS", "{import}");
+    assert_eq!((&import["result"]["created"], &import["result"]["updated"]), (&ROWS.into(), &0.into()));
+    assert_imported(data.path(), ROWS);
 }
 
 #[test]
-fn an_import_survives_a_kill_in_its_middle() {
-    const CASES: usize = 40_000;
-    let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(dir.path());
-    let (_, import) = server.json("POST", "/cases", &cases(CASES));
-    let id = import["task"].as_str().unwrap().to_owned();
-    server.signal("-KILL"); // accepted, so it is on disk; the import has hardly begun
-    drop(server);
-    let server = Server::start(dir.path());
-    let record = server.follow(&id);
-    assert_eq!(
-        (&record["state"], &record["result"]),
-        (&Value::from("SUCCESS"), &Value::from(CASES.to_string()))
-    );
-    let database = rusqlite::Connection::open(dir.path().join("commcare.sqlite")).unwrap();
-    let rows: usize = database.query_row("SELECT count(*) FROM cases", [], |row| row.get(0)).unwrap();
-    assert_eq!(rows, CASES);
+fn an_import_goes_on_after_a_shutdown_that_burns_no_attempt() {
+    const ROWS: usize = 20_000;
+    let data = data();
+    let server = Server::start(data.path());
+    let task = server.upload(&many_cases(ROWS));
+    server.program.logged("rows=3000");
+    let (text, status) = server.program.terminate();
+    assert_eq!(status.code(), Some(0), "{text}");
+    assert_half_done(data.path(), ROWS);
+    let server = Server::start(data.path());
+    let import = server.result(&task);
+    assert_eq!((&import["state"], &import["attempts"]), (&"SUCCESS".into(), &1.into()), "{import}");
+    assert_imported(data.path(), ROWS);
+}
+
+#[test]
+fn a_second_program_on_the_same_data_is_told_off() {
+    let data = data();
+    let _first = Server::start(data.path());
+    let (text, status) = Program::start(data.path(), &["--port", "0"]).end();
+    assert_eq!(status.code(), Some(1), "{text}");
+    assert!(text.contains("is in use by process"), "{text}");
 }

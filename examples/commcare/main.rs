@@ -1,44 +1,103 @@
-//! A program in the likeness of CommCare HQ: an actix-web server with HQ's 24 queues and real work on them.
+//! CommCare HQ in miniature: its 24 queues, with real work on each of them, in one actix-web program.
 //!
-//! `cargo run --release --example commcare` serves a live page of the queues at the URL that it prints.
-//! `... -- --once` sends a fixed load through all queues, prints their table and fails if anything was lost or left.
-//!
-//! As in HQ, each module holds the tasks of one application; messages carry ids, and tasks fetch what they need. Tasks
-//! may run twice (a process can die at any time), so each of them can be repeated without harm.
+//! `cargo run --release --example commcare` prints the URL of a page that shows the queues live.
+//! `cargo run --release --example commcare -- --once` feeds a mixed load through all of them, looks at what came of it,
+//! prints the table, and exits non-zero if anything was lost or left.
 
-mod accounting;
-mod database;
-mod email;
-mod exports;
-mod imports;
-mod logistics;
+mod db;
+mod hq;
+mod load;
 mod once;
-mod reminders;
-mod reports;
-mod settings;
-mod sink;
-mod submissions;
 mod table;
-mod ucr;
+mod tasks;
 mod web;
 
+use std::error::Error;
+use std::io::IsTerminal;
+use std::net::TcpListener;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpServer, middleware};
 use celeriac::Celeriac;
+use celeriac::app::catalogue::Catalogue;
 use clap::Parser;
-use settings::{Arguments, Settings};
-use tracing_subscriber::EnvFilter;
 
-type AnyError = Box<dyn std::error::Error>;
+use hq::Hq;
+use load::ledger::Ledger;
+use web::sink::Sink;
+
+/// The catalogue that comes with the program; `--catalogue` takes another.
+const CATALOGUE: &str = include_str!("../../celeriac.toml");
+
+/// CommCare HQ in miniature: its 24 queues with real work on them.
+#[derive(Parser)]
+#[command(name = "commcare")]
+struct Options {
+    /// Where everything is kept: the queues, the database, uploads, exports, mails.
+    #[arg(long, value_name = "DIR", default_value = "data/commcare")]
+    data: PathBuf,
+    /// The port of the page; 0 takes any that is free.
+    #[arg(long, default_value_t = 8024)]
+    port: u16,
+    /// The address to listen at. The page has no login: think before it is anything but loopback.
+    #[arg(long, default_value = "127.0.0.1")]
+    host: String,
+    /// Another catalogue of queues.
+    #[arg(long, value_name = "FILE")]
+    catalogue: Option<PathBuf>,
+    /// Which [environment.…] of the catalogue applies.
+    #[arg(long, value_name = "NAME")]
+    environment: Option<String>,
+    /// Send mails to this SMTP server (`host:port`, no TLS) instead of writing them to files.
+    #[arg(long, value_name = "HOST:PORT", value_parser = smtp_server)]
+    smtp: Option<(String, u16)>,
+    /// Post analytics, SMS, logs and repeat records to this http:// address instead of the program's own sink.
+    #[arg(long, value_name = "URL", conflicts_with = "once", value_parser = plain_http)]
+    endpoint: Option<String>,
+    /// How many seconds running tasks get when the program is told to end.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    grace: u64,
+    /// Feed a mixed load through all queues, print how it went, and exit.
+    #[arg(long)]
+    once: bool,
+}
+
+fn smtp_server(text: &str) -> Result<(String, u16), String> {
+    let text = text.strip_prefix("smtp://").unwrap_or(text);
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, "25"));
+    let port = port.parse().map_err(|_| format!("`{port}` is no port; write host:port"))?;
+    if host.is_empty() {
+        Err("the host is missing; write host:port".to_owned())
+    } else {
+        Ok((host.to_owned(), port))
+    }
+}
+
+fn plain_http(text: &str) -> Result<String, String> {
+    match text.strip_prefix("http://") {
+        Some(host) if !host.is_empty() => Ok(text.trim_end_matches('/').to_owned()),
+        _ => Err("write an http:// address; this example is built without TLS".to_owned()),
+    }
+}
 
 #[actix_web::main]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let quiet = if arguments.once { "off" } else { "warn" };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(quiet));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match run(arguments).await {
-        Ok(code) => code,
+    let options = Options::parse();
+    // In `--once` some tasks are meant to fail; that they do is checked, not logged.
+    let quiet = if options.once {
+        "warn,celeriac::actors::run=off,celeriac::broker=error"
+    } else {
+        "warn,commcare=info"
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| quiet.into());
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    match run(options).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("commcare: {error}");
             ExitCode::FAILURE
@@ -46,31 +105,97 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<ExitCode, AnyError> {
-    let once = arguments.once;
-    let server = web::bind(&arguments)?;
-    Settings::install(&arguments, server.url())?;
-    database::create()?;
+async fn run(options: Options) -> Result<bool, Box<dyn Error>> {
+    let port = if options.once { 0 } else { options.port };
+    let listener = TcpListener::bind((options.host.as_str(), port))
+        .map_err(|e| format!("cannot listen at {}:{port}: {e}; try another --port", options.host))?;
+    let url = format!("http://{}", listener.local_addr()?);
+    std::fs::create_dir_all(&options.data)
+        .map_err(|e| format!("cannot make {}: {e}", options.data.display()))?;
+
+    // The surroundings first: tasks left over from the last run start with the runtime. The store is opened before
+    // anything is written, so that a second program on the same data is told off by the runtime.
+    let endpoint = options.endpoint.clone().unwrap_or_else(|| format!("{url}/sink"));
+    Hq::open(&options.data, endpoint, options.smtp.clone())?.install();
+    load::keep_ledger(Ledger::open(&options.data)?);
+    let sink = actix_web::web::Data::new(Sink::open(&options.data)?);
+    let celeriac = start(&options).await?;
+
+    let server = serve(listener, celeriac.clone(), sink.clone())?;
+    let outcome = if options.once {
+        once::run(&celeriac, &sink, options.catalogue.is_none()).await
+    } else {
+        let told = signal()?; // listened for before anybody knows where we are
+        println!("CommCare's queues are at {url}/");
+        told.await;
+        Ok(true)
+    };
+    // The runtime first: what runs may still post to the sink. What is enqueued from now on gets a 503.
+    let report = celeriac.shutdown().await?;
+    server.stop(true).await;
+    if !options.once {
+        let how = if report.drained {
+            "all running tasks ended"
+        } else {
+            "unfinished tasks go on at the next start"
+        };
+        println!("ended in {:.1?}: {how}", report.took);
+    }
+    outcome
+}
+
+async fn start(options: &Options) -> Result<Celeriac, Box<dyn Error>> {
     let mut builder = Celeriac::builder()
-        .catalogue_file(&arguments.catalogue)
-        .directory(arguments.data.join("queues"))
-        .shutdown_grace(std::time::Duration::from_secs(arguments.grace));
-    if let Some(environment) = &arguments.environment {
+        .directory(options.data.join("queues"))
+        .shutdown_grace(Duration::from_secs(options.grace));
+    builder = match &options.catalogue {
+        Some(file) => builder.catalogue_file(file),
+        None => builder.catalogue(Catalogue::parse(CATALOGUE, "celeriac.toml")?),
+    };
+    if let Some(environment) = &options.environment {
         builder = builder.environment(environment);
     }
-    let celeriac = builder.start().await?;
-    let url = server.url().to_owned();
-    let (handle, serving) = server.start(celeriac.clone())?;
-    println!("commcare listens on {url}");
-    let code = if once {
-        once::run(&celeriac).await?
-    } else {
-        // Signals end the server first: it takes no requests while the tasks come to their end.
-        serving.await??;
-        ExitCode::SUCCESS
-    };
-    handle.stop(false).await;
-    let report = celeriac.shutdown().await?;
-    eprintln!("commcare ended: {report:?}");
-    Ok(code)
+    Ok(builder.start().await?)
+}
+
+fn serve(
+    listener: TcpListener,
+    celeriac: Celeriac,
+    sink: actix_web::web::Data<Sink>,
+) -> Result<ServerHandle, Box<dyn Error>> {
+    let celeriac = actix_web::web::Data::new(celeriac);
+    let server = HttpServer::new(move || {
+        App::new()
+            .wrap(middleware::from_fn(web::own_origin_only))
+            .app_data(celeriac.clone())
+            .app_data(sink.clone())
+            .configure(web::routes)
+    })
+    .workers(2)
+    .disable_signals()
+    .shutdown_timeout(2)
+    .listen(listener)?
+    .run();
+    let handle = server.handle();
+    actix_web::rt::spawn(server);
+    Ok(handle)
+}
+
+/// Completes at SIGTERM or SIGINT, heard from now on.
+#[cfg(unix)]
+fn signal() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+/// Completes at Ctrl-C.
+#[cfg(not(unix))]
+fn signal() -> std::io::Result<impl Future<Output = ()>> {
+    Ok(async { drop(tokio::signal::ctrl_c().await) })
 }

@@ -1,54 +1,79 @@
-//! The table of the queues, for terminals.
+//! The queues as a table of text.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use celeriac::actors::QueueStatus;
-use celeriac::app::catalogue::{Catalogue, format_span};
+use celeriac::app::catalogue::{QueueRow, format_span};
 
-/// One line a queue.
-pub fn render(catalogue: &Catalogue, queues: &[QueueStatus]) -> String {
-    let mut table = format!(
-        "{:<30} {:>4} {:>8} {:>7} {:>7} {:>7} {:>9} {:>9} {:>9} {:>6} {:>6} {:>7} {:>4}\n",
-        "queue",
-        "i/o",
-        "class",
-        "target",
-        "waiting",
-        "running",
-        "start p50",
-        "p95",
-        "max",
-        "done",
-        "failed",
-        "retried",
-        "dead"
-    );
-    for queue in queues {
-        let row = catalogue.queue(&queue.name);
-        let io = row.and_then(|r| r.io_bound).map_or("", |io| if io { "yes" } else { "no" });
-        let class = row.and_then(|r| r.target_class).map_or("", |class| class.as_str());
-        let target = queue.time_to_start.target.map_or(String::new(), format_span);
-        let start = &queue.time_to_start;
-        let waiting = queue.ready + queue.scheduled;
-        // Writing into a String cannot fail.
-        let _ = writeln!(
-            table,
-            "{:<30} {io:>4} {class:>8} {target:>7} {waiting:>7} {:>7} {:>9} {:>9} {:>9} {:>6} {:>6} {:>7} {:>4}",
-            queue.name,
-            queue.running,
-            millis(start.p50),
-            millis(start.p95),
-            millis(start.max),
-            queue.done,
-            queue.failed + queue.rejected,
-            queue.retried,
-            queue.dead,
-        );
+const HEAD: [&str; 14] = [
+    "QUEUE",
+    "I/O",
+    "CLASS",
+    "TARGET",
+    "WORKERS",
+    "DONE",
+    "FAILED",
+    "RETRIED",
+    "REQUEUED",
+    "DEAD",
+    "START p50",
+    "p95",
+    "max",
+    "WITHIN",
+];
+/// These keep to the left; numbers keep to the right.
+const WORDS: usize = 3;
+
+/// One line a queue, columns as wide as they need to be.
+pub fn render(rows: &[QueueRow], queues: &[QueueStatus]) -> String {
+    let mut lines = vec![HEAD.map(str::to_owned)];
+    lines.extend(rows.iter().zip(queues).map(|(row, queue)| line(row, queue)));
+    let widths: [usize; HEAD.len()] = std::array::from_fn(|column| {
+        lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)
+    });
+    let mut text = String::new();
+    for line in lines {
+        for (column, (cell, width)) in line.iter().zip(widths).enumerate() {
+            text.push_str(if column == 0 { "" } else { "  " });
+            text.push_str(&if column < WORDS { format!("{cell:width$}") } else { format!("{cell:>width$}") });
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
     }
-    table
+    text
 }
 
-fn millis(time: Duration) -> String {
-    format!("{:.1}ms", time.as_secs_f64() * 1e3)
+fn line(row: &QueueRow, queue: &QueueStatus) -> [String; HEAD.len()] {
+    let wait = &queue.time_to_start;
+    let waited = |d: Duration| if wait.count == 0 { "-".to_owned() } else { human(d) };
+    [
+        queue.name.clone(),
+        row.io_bound.map_or("?", |io| if io { "yes" } else { "no" }).to_owned(),
+        row.target_class.map_or("-", |class| class.as_str()).to_owned(),
+        row.target.map_or("-".to_owned(), format_span),
+        queue.workers.to_string(),
+        queue.done.to_string(),
+        queue.failed.to_string(),
+        queue.retried.to_string(),
+        queue.requeued.to_string(),
+        queue.dead.to_string(),
+        waited(wait.p50),
+        waited(wait.p95),
+        waited(wait.max),
+        match (wait.target, wait.count) {
+            (Some(_), 1..) => format!("{}%", wait.within_target * 100 / wait.count),
+            _ => "-".to_owned(),
+        },
+    ]
+}
+
+/// A wait, to two digits or so.
+fn human(wait: Duration) -> String {
+    let seconds = wait.as_secs_f64();
+    match seconds {
+        s if s < 0.01 => format!("{:.1}ms", s * 1e3),
+        s if s < 1.0 => format!("{:.0}ms", s * 1e3),
+        s if s < 100.0 => format!("{s:.1}s"),
+        s => format!("{s:.0}s"),
+    }
 }

@@ -58,7 +58,13 @@ pub(super) async fn run(inner: &Inner, grace: Duration) -> Result<ShutdownReport
     queues.iter().for_each(|queue| queue.do_send(Stop));
     let closed = inner.runtime.broker.close().await;
     inner.closed.cancel();
-    blocking::unblock(move || tree.fell()).await;
+    // On a thread of its own: those for bodies may all be stuck.
+    let (felled, done) = oneshot::channel();
+    std::thread::spawn(move || {
+        tree.fell();
+        let _ = felled.send(());
+    });
+    let _ = done.await;
     let report = ShutdownReport { drained, took: start.elapsed() };
     tracing::info!(?report, "shut down");
     closed.map(|()| report)

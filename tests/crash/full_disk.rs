@@ -289,7 +289,7 @@ pub fn with_a_long_journal() {
     println!(
         "    up {} ms after the spawn, with {} MiB waiting",
         took.as_millis(),
-        MORE_THAN_FITS * LOAD >> 20
+        (MORE_THAN_FITS * LOAD) >> 20
     );
     assert!(took < Duration::from_secs(10), "{took:?}");
     again.kill_9().assert_no_panic();

@@ -72,7 +72,7 @@ pub fn custom_id(n: u64) -> String {
 pub async fn enqueue(n: u64, kind: Kind, call: Call, padding: usize) -> Result<TaskId, EnqueueError> {
     note(&Line::Try { n, kind });
     let padding = "x".repeat(padding);
-    let threaded = n % 2 == 0;
+    let threaded = n.is_multiple_of(2);
     let sent = match kind {
         Kind::Early => send(tasks::early::s(n, kind, 0, padding), n, kind, call).await,
         Kind::Cpu | Kind::SlowCpu => send(tasks::compute::s(n, kind, 0, padding), n, kind, call).await,

@@ -79,7 +79,7 @@ async fn what_cannot_run_is_a_dead_letter_with_its_reason() {
 async fn what_is_refused_at_the_enqueue_says_what_to_do() {
     on_both(|celeriac| async move {
         let refused = async |signature: celeriac::task::Signature<send_mail::Task>| -> EnqueueError {
-            signature.send(celeriac.client()).await.err().expect("it is refused")
+            signature.send(celeriac.client()).await.expect_err("it is refused")
         };
         let error = refused(send_mail::s(1, Some("x".repeat(70_000)))).await;
         assert_eq!(

@@ -16,13 +16,14 @@ use tokio::sync::watch;
 /// Longer than anything takes, even on a slow machine: who waits this long has found a bug.
 pub const LONG: Duration = Duration::from_secs(120);
 
-/// `io`: four workers on the event loop. `cpu` and `threads`: two on threads. `one`: one on the event loop.
+/// `io`: four workers on the event loop. `cpu` and `threads`: two on threads. `one`: one on
+/// the event loop, and one more delivery in hand.
 pub fn builder() -> Builder {
     quiet();
     Celeriac::builder()
         .queue(io_queue("io", 4))
         .queue(QueueRow::new("cpu").with_pool(Pool::Cpu).with_workers(2))
-        .queue(io_queue("one", 1))
+        .queue(io_queue("one", 1).with_prefetch(2))
         .queue(QueueRow::new("threads").with_pool(Pool::Cpu).with_workers(2))
         .arbiters(2)
 }

@@ -12,10 +12,6 @@ use crate::task::{Message, TaskId, TaskResult};
 pub(super) type Reply<T> = oneshot::Sender<Result<T, BrokerError>>;
 
 /// One request. Publishes and settlements are gathered into one commit; everything else sees all that came before it.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one is the one that every task sends; boxing it would cost each of them"
-)]
 pub(super) enum Command {
     Publish { message: Arc<Message>, row: Vec<u8>, unique: bool, reply: Reply<()> },
     Settle(Box<Settlement>),

@@ -1,0 +1,77 @@
+//! Exports: the cases of a domain as a spreadsheet.
+
+use std::time::Instant;
+
+use celeriac::task::Signature;
+use celeriac::{Context, TaskError, task};
+use rusqlite::OptionalExtension;
+use rust_xlsxwriter::{Format, Workbook};
+
+use super::case_importer::COLUMNS;
+use crate::hq::{hq, now_ms, write_whole};
+
+/// What a sheet holds, its heading included.
+const MOST_ROWS: u32 = 1_048_576;
+
+/// Builds the file of an export, anew if it exists. The row says "ready" only when the file is whole and in its place.
+///
+/// One task, two queues: [`for_a_user`] waits for it, [`on_schedule`] nobody does.
+#[task(queue = "export_download_queue")]
+pub fn rebuild_export(ctx: &Context, export: String) -> Result<u64, TaskError> {
+    let start = Instant::now();
+    let db = hq().db.read()?;
+    let sql = "SELECT domain, file FROM export WHERE id = ?";
+    let found: Option<(String, String)> =
+        db.query_row(sql, [&export], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
+    let (domain, file) =
+        found.ok_or_else(|| TaskError::permanent(format!("there is no export `{export}`")))?;
+
+    let mut workbook = Workbook::new();
+    let sheet = workbook.add_worksheet().set_name("Cases")?;
+    let bold = Format::new().set_bold();
+    for (column, name) in (0..).zip(COLUMNS.into_iter().chain(["closed"])) {
+        sheet.write_with_format(0, column, name, &bold)?;
+    }
+    let mut cases = db.prepare(
+        "SELECT case_id, name, owner, village, visits, closed FROM cases WHERE domain = ? ORDER BY case_id",
+    )?;
+    let mut cases = cases.query([&domain])?;
+    let mut row = 0;
+    while let Some(case) = cases.next()? {
+        ctx.check()?;
+        row += 1;
+        if row >= MOST_ROWS {
+            return Err(TaskError::permanent(format!(
+                "`{domain}` has more cases than a sheet takes ({MOST_ROWS})"
+            )));
+        }
+        for column in 0..4_u16 {
+            sheet.write(row, column, case.get::<_, String>(usize::from(column))?)?;
+        }
+        sheet.write(row, 4, case.get::<_, i64>(4)?)?;
+        sheet.write(row, 5, case.get::<_, bool>(5)?)?;
+    }
+    write_whole(&hq().exports.join(file), |out| Ok(workbook.save_to_writer(out)?))?;
+    let took = i64::try_from(start.elapsed().as_millis()).unwrap_or(i64::MAX);
+    hq().db.write(|tx| {
+        let sql = "UPDATE export SET rows = ?, ready_at = ?, last_build_duration = ? WHERE id = ?";
+        tx.execute(sql, (row, now_ms(), took, &export))?;
+        Ok(u64::from(row))
+    })
+}
+
+/// Somebody clicked.
+pub fn for_a_user(export: &str) -> Signature<rebuild_export::Task> {
+    rebuild_export::s(export.to_owned())
+}
+
+/// A saved export, rebuilt at midnight.
+pub fn on_schedule(export: &str) -> Signature<rebuild_export::Task> {
+    rebuild_export::s(export.to_owned()).queue("saved_exports_queue")
+}
+
+/// Notes an export that is to be built.
+pub fn register(tx: &rusqlite::Connection, id: &str, domain: &str, file: &str) -> rusqlite::Result<()> {
+    let sql = "INSERT INTO export (id, domain, file) VALUES (?, ?, ?) ON CONFLICT DO NOTHING";
+    tx.execute(sql, [id, domain, file]).map(|_| ())
+}

@@ -1,0 +1,91 @@
+//! The program as a browser sees it. The page is static and asks for JSON, so no value ever becomes HTML on this side.
+
+mod actions;
+mod cases;
+mod exports;
+mod problem;
+mod queues;
+pub mod sink;
+mod tasks;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header;
+use actix_web::middleware::Next;
+use actix_web::{HttpResponse, web};
+use serde_json::json;
+
+pub use problem::Problem;
+
+const PAGE: &str = include_str!("page.html");
+
+/// All routes.
+pub fn routes(config: &mut web::ServiceConfig) {
+    config
+        .app_data(web::JsonConfig::default().error_handler(|error, _| Problem::bad(error).into()))
+        .app_data(web::PathConfig::default().error_handler(|error, _| Problem::bad(error).into()))
+        .app_data(web::QueryConfig::default().error_handler(|error, _| Problem::bad(error).into()))
+        .route("/", web::get().to(page))
+        .route("/health", web::get().to(queues::health))
+        .route("/queues.json", web::get().to(queues::list))
+        .route("/queues/{queue}/pause", web::post().to(queues::pause))
+        .route("/queues/{queue}/resume", web::post().to(queues::resume))
+        .route("/queues/{queue}/resize", web::post().to(queues::resize))
+        .route("/cases", web::post().to(cases::upload))
+        .route("/exports", web::post().to(exports::start))
+        .route("/exports", web::get().to(exports::list))
+        .route("/exports/{file}", web::get().to(exports::download))
+        .route("/mails", web::post().to(actions::mail))
+        .route("/load", web::post().to(actions::load))
+        .route("/tasks/{id}", web::get().to(tasks::show))
+        .route("/sink/{kind}", web::post().to(sink::receive))
+        .default_service(web::to(nothing_here));
+}
+
+async fn page() -> HttpResponse {
+    // Nothing is loaded from anywhere, and nobody may frame a page that has buttons.
+    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+                          img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    HttpResponse::Ok()
+        .content_type("text/html; charset=utf-8")
+        .insert_header((header::CONTENT_SECURITY_POLICY, POLICY))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
+        .insert_header((header::CACHE_CONTROL, "no-cache"))
+        .body(PAGE)
+}
+
+async fn nothing_here(request: actix_web::HttpRequest) -> Problem {
+    Problem::not_found(format!("there is no {} {}", request.method(), request.path()))
+}
+
+/// The page may press the buttons, a page from elsewhere may not: browsers say where a POST comes from.
+pub async fn own_origin_only(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let text = |name| request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    if request.method() == actix_web::http::Method::POST
+        && let Some(origin) = text(header::ORIGIN)
+        && origin.split_once("://").map(|(_, host)| host) != text(header::HOST).as_deref()
+    {
+        return Err(Problem::forbidden(format!("a page of {origin} may not do this")).into());
+    }
+    next.call(request).await
+}
+
+/// 202: accepted, and where to ask about it.
+fn accepted(id: &celeriac::TaskId, mut more: serde_json::Value) -> HttpResponse {
+    more["task"] = json!(id.as_str());
+    more["state_url"] = json!(format!("/tasks/{id}"));
+    HttpResponse::Accepted().json(more)
+}
+
+/// A domain's name, or what is wrong with it.
+fn domain(name: Option<&str>) -> Result<String, Problem> {
+    let name = name.unwrap_or("demo");
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    if (1..=40).contains(&name.len()) && name.bytes().all(good) {
+        return Ok(name.to_owned());
+    }
+    Err(Problem::bad(format!("`{name}` is no domain: it has 1 to 40 characters of a-z, 0-9 and `-`")))
+}
