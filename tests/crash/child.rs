@@ -72,6 +72,9 @@ pub fn run(role: &str) -> ExitCode {
     std::io::stdin().lock().read_line(&mut line).expect("stdin is open");
     let orders =
         if line.trim().is_empty() { Orders::default() } else { serde_json::from_str(&line).expect("orders") };
+    if !LISTENERS.contains(&role) {
+        std::thread::spawn(end_with_the_parent);
+    }
     let child = Child { life, store: variable("CRASH_STORE").into(), orders };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let ended = runtime.expect("threads").block_on(async {
@@ -94,6 +97,15 @@ pub fn run(role: &str) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Roles that read their stdin themselves, and end when it does.
+const LISTENERS: [&str; 2] = ["full-disk", "ownership"];
+
+/// A parent that was killed itself closes its end of the pipe; its child must not go on for ever.
+fn end_with_the_parent() {
+    let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+    std::process::exit(3);
 }
 
 /// Tells the parent.

@@ -199,7 +199,6 @@ impl Life {
 
     /// Waits for its end.
     pub fn death(mut self) -> Death {
-        drop(self.stdin);
         loop {
             match self.lines.recv_timeout(PATIENCE) {
                 Ok(_) => {}
