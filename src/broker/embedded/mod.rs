@@ -19,6 +19,7 @@ mod command;
 mod commit;
 mod engine;
 mod expiry;
+mod files;
 mod handle;
 mod journal;
 mod last_chance;

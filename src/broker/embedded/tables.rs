@@ -21,7 +21,7 @@ use fjall::{
     AbstractTree, CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode,
 };
 
-use super::journal;
+use super::{files, journal};
 use crate::broker::BrokerError;
 
 /// One of the tables.
@@ -89,6 +89,7 @@ impl Tables {
     pub(super) fn open(dir: &Path) -> Result<Self, BrokerError> {
         let path = dir.join("db");
         let is_made = check_layout(dir, &path)?;
+        files::check(&path, is_made)?;
         journal::check(&path, is_made)?;
         let (db, keyspaces) = caught(&path, || open_tables(&path))?;
         if !is_made {
