@@ -33,7 +33,7 @@ pub(crate) use lookup::{Look, Revoke, Revoked};
 pub(super) use staff::Up;
 
 /// The least deliveries that a queue holds if it states none and nobody else could start them.
-const PREFETCH: usize = 256;
+const PREFETCH: usize = 1024;
 
 /// The actor.
 pub(crate) struct Queue {

@@ -148,7 +148,7 @@ impl QueueRow {
     ///
     /// Unless stated: twice its workers in the io pool, so that the next task is there when one ends; exactly its
     /// workers in the cpu pool, so that no long task blocks one that another machine could start. Where no other
-    /// machine could (the memory broker, the embedded store) a queue that states nothing holds more, at least 256 and
+    /// machine could (the memory broker, the embedded store) a queue that states nothing holds more, at least 1024 and
     /// four times its workers, so that short tasks do not wait for the disk between one and the next.
     pub fn max_deliveries(&self) -> usize {
         self.prefetch.unwrap_or(match self.pool {
