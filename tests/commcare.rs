@@ -70,7 +70,9 @@ impl Program {
         while let Ok(line) = self.out.recv_timeout(PATIENCE) {
             text += &format!("{line}\n");
         }
-        text.extend(self.err.try_iter().map(|line| format!("{line}\n")));
+        while let Ok(line) = self.err.recv_timeout(PATIENCE) {
+            text += &format!("{line}\n");
+        }
         (text, self.child.wait().unwrap())
     }
 
