@@ -176,6 +176,33 @@ fn each_file_may_be_damaged_or_missing() {
 }
 
 #[test]
+fn a_flip_in_a_list_or_in_the_contents_of_a_table_is_an_error() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let base = base(&runtime, true);
+    let mut flips = 0;
+    for file in files(&base.path().join("db/keyspaces")) {
+        let bytes = std::fs::read(&file).unwrap();
+        let is_table = file.parent().unwrap().ends_with("tables");
+        // The contents of a table are its end; the last but one word says where they begin, and nobody reads the last.
+        let word = bytes.len() - 16;
+        let place = u64::from_le_bytes(bytes[word..word + 8].try_into().unwrap());
+        let range = if is_table { place as usize..word + 8 } else { 0..bytes.len() };
+        for at in range.step_by(7) {
+            let dir = tempfile::tempdir().unwrap();
+            copy(base.path(), dir.path());
+            let path = dir.path().join(file.strip_prefix(base.path()).unwrap());
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x40;
+            std::fs::write(&path, damaged).unwrap();
+            let out = runtime.block_on(try_out(dir.path()));
+            assert!(matches!(out, Err(BrokerError::Damaged { .. })), "{} at {at}: {out:?}", path.display());
+            flips += 1;
+        }
+    }
+    assert!(flips > 200, "{flips}");
+}
+
+#[test]
 fn any_byte_may_flip() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let base = base(&runtime, true);
