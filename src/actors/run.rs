@@ -99,7 +99,7 @@ impl Run {
         if !message.acks_late {
             // At most once: gone from the broker before the body starts, or the body does not start.
             if let Some(delivery) = delivery.take()
-                && let Err(error) = delivery.settle_and_wait(Settle::Ack { result: None }).await
+                && let Err(error) = delivery.settle_and_wait(Settle::Ack { result: None, sequel: None }).await
             {
                 tracing::warn!(id = %message.id, %error, "not started, because it could not be acknowledged first");
                 return Report::HANDED_BACK;
@@ -257,22 +257,26 @@ async fn settle(
     wait: bool,
 ) {
     let settle = match verdict {
-        Verdict::Over(record) => Settle::Ack { result: (!message.ignore_result).then_some(*record) },
+        Verdict::Over(record) => {
+            Settle::Ack { result: (!message.ignore_result).then_some(*record), sequel: None }
+        }
         Verdict::Again { message, due, .. } => Settle::Requeue { message, due },
         Verdict::HandBack => Settle::Return { crashed: false },
-        Verdict::Dead { reason, record } => Settle::DeadLetter { reason, result: Some(*record) },
+        Verdict::Dead { reason, record } => {
+            Settle::DeadLetter { reason, result: Some(*record), sequel: None }
+        }
     };
     let Some(delivery) = delivery else {
         return Box::pin(runtime.settle_early_acked(settle, message)).await;
     };
     let settle = match settle {
-        Settle::Ack { result: Some(record) } if !runtime.broker.settles_results() => {
+        Settle::Ack { result: Some(record), .. } if !runtime.broker.settles_results() => {
             Box::pin(runtime.put_result(record)).await;
-            Settle::Ack { result: None }
+            Settle::Ack { result: None, sequel: None }
         }
-        Settle::DeadLetter { reason, result: Some(record) } if !runtime.broker.settles_results() => {
+        Settle::DeadLetter { reason, result: Some(record), .. } if !runtime.broker.settles_results() => {
             Box::pin(runtime.put_result(record)).await;
-            Settle::DeadLetter { reason, result: None }
+            Settle::DeadLetter { reason, result: None, sequel: None }
         }
         other => other,
     };

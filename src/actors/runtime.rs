@@ -39,7 +39,7 @@ impl Runtime {
     /// The end of a task that was acknowledged before it ran: there is no delivery to settle any more.
     pub(crate) async fn settle_early_acked(&self, settle: Settle, message: &Message) {
         match settle {
-            Settle::Ack { result } | Settle::DeadLetter { result, .. } => {
+            Settle::Ack { result, .. } | Settle::DeadLetter { result, .. } => {
                 if let Some(record) = result {
                     self.put_result(record).await;
                 }

@@ -304,6 +304,7 @@ impl Inner {
             durability: options.durability,
             headers,
             last_errors: Vec::new(),
+            workflow: None,
         })
     }
 

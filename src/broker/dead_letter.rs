@@ -31,12 +31,15 @@ pub(super) fn crash_result(message: &Message) -> TaskResult {
         result: None,
         errors: vec![crash_reason(message.crashes)],
         error_type: Some("WorkerLost".to_owned()),
+        error_module: None,
+        traceback: None,
         attempts: message.retries + message.crashes,
         enqueued_at: message.enqueued_at,
         started_at: message.first_started_at,
         finished_at: now,
         worker: None,
         expires_at: now + message.result_expires,
+        lineage: None,
     }
 }
 

@@ -7,7 +7,38 @@ use tokio::sync::oneshot;
 
 use super::BrokerError;
 use crate::core::Timestamp;
+use crate::store::ChordPart;
 use crate::task::{Message, TaskResult};
+
+/// What follows from the end of a task: brokers that [settle results](super::Broker::settles_results) write it in the same
+/// step, all or nothing. For the others the runtime stores the records and counts the chord first, and they publish the
+/// messages, confirmed, before they acknowledge.
+#[derive(Debug, Default)]
+pub struct Sequel {
+    /// What is sent: the next step of a chain, callbacks, errbacks. A message whose id is taken was sent before, by a run
+    /// that died after it, and is left out.
+    pub messages: Vec<Message>,
+    /// Records of tasks that will never run, because this one failed.
+    pub records: Vec<TaskResult>,
+    /// The task's part in a chord.
+    pub chord: Option<ChordEnd>,
+}
+
+/// The end of a member of a chord's header.
+pub struct ChordEnd {
+    /// Its part.
+    pub part: ChordPart,
+    /// How many parts there will be, if this process knows; else it was said when the chord was opened.
+    pub size: Option<u64>,
+    /// What follows when the chord is complete, from all parts in the order of their indices.
+    pub then: Box<dyn FnOnce(Vec<ChordPart>) -> Sequel + Send>,
+}
+
+impl fmt::Debug for ChordEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChordEnd").field("part", &self.part).field("size", &self.size).finish_non_exhaustive()
+    }
+}
 
 /// How a delivery ends.
 #[derive(Debug)]
@@ -16,6 +47,8 @@ pub enum Settle {
     Ack {
         /// The task's record.
         result: Option<TaskResult>,
+        /// What follows from it.
+        sequel: Option<Box<Sequel>>,
     },
     /// This message takes its place, in one step: retry, postpone, continue.
     Requeue {
@@ -35,6 +68,8 @@ pub enum Settle {
         reason: String,
         /// The task's record.
         result: Option<TaskResult>,
+        /// What follows from it.
+        sequel: Option<Box<Sequel>>,
     },
 }
 

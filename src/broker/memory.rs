@@ -298,7 +298,7 @@ impl MemorySettler {
         state.ids.remove(&message.id);
         let mut record = None;
         match settle {
-            Settle::Ack { result } => record = result,
+            Settle::Ack { result, .. } => record = result,
             Settle::Requeue { message, due } => shared.arrive(&mut state, Arc::new(*message), due),
             Settle::Return { crashed: false } => state.put(message, Spot::Ready(rank)),
             Settle::Return { crashed: true } => {
@@ -311,7 +311,7 @@ impl MemorySettler {
                     state.put(Arc::new(message), Spot::Ready(rank));
                 }
             }
-            Settle::DeadLetter { reason, result } => {
+            Settle::DeadLetter { reason, result, .. } => {
                 record = result;
                 state.bury(&message, reason);
             }

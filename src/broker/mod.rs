@@ -22,7 +22,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use dead_letter::DeadLetter;
-pub use delivery::{Delivery, Settle, Settler};
+pub use delivery::{ChordEnd, Delivery, Sequel, Settle, Settler};
 pub use embedded::EmbeddedBroker;
 pub use error::BrokerError;
 pub use memory::MemoryBroker;

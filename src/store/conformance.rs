@@ -42,12 +42,15 @@ pub fn record(id: &str, result: &str) -> TaskResult {
         result: Some(result.to_owned()),
         errors: vec!["outermost".to_owned(), "cause".to_owned()],
         error_type: Some("Type".to_owned()),
+        error_module: None,
+        traceback: None,
         attempts: 3,
         enqueued_at: NOW - HOUR,
         started_at: Some(NOW - Duration::from_secs(1)),
         finished_at: NOW,
         worker: Some("q#1".to_owned()),
         expires_at: NOW + HOUR,
+        lineage: None,
     }
 }
 

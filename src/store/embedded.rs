@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, TrackedState};
 use crate::broker::{BrokerError, EmbeddedBroker};
 use crate::core::Timestamp;
 use crate::task::{TaskId, TaskResult};
@@ -63,5 +63,23 @@ impl Store for EmbeddedStore {
     async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
         let in_memory = self.broker.volatile_results().sweep(now).await?;
         Ok(in_memory + self.broker.sweep_results(now).await?)
+    }
+
+    // What is not over is tracked as long as the process lives: after a crash the task runs again and says it anew.
+    async fn track(&self, state: TrackedState) -> Result<(), StoreError> {
+        self.broker.volatile_results().track(state).await
+    }
+
+    async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError> {
+        self.broker.volatile_results().tracked(id).await
+    }
+
+    // The broker takes a revoked task out for good, on disk; nobody else has to be told.
+    async fn revoke(&self, id: &TaskId, until: Timestamp) -> Result<(), StoreError> {
+        self.broker.volatile_results().revoke(id, until).await
+    }
+
+    async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError> {
+        self.broker.volatile_results().revoked(ids, now).await
     }
 }

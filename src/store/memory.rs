@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use super::{Store, StoreError, Waiters};
+use super::{Store, StoreError, TrackedState, Waiters};
 use crate::core::Timestamp;
 use crate::task::{TaskId, TaskResult};
 
@@ -12,6 +12,8 @@ use crate::task::{TaskId, TaskResult};
 #[derive(Default)]
 pub struct MemoryStore {
     results: DashMap<TaskId, TaskResult>,
+    tracked: DashMap<TaskId, TrackedState>,
+    revoked: DashMap<TaskId, Timestamp>,
     waiters: Waiters,
 }
 
@@ -27,6 +29,7 @@ impl MemoryStore {
                 free.insert(result.clone());
             }
         }
+        self.tracked.remove(&result.id);
         self.waiters.wake(&result);
         true
     }
@@ -71,6 +74,28 @@ impl Store for MemoryStore {
             swept += usize::from(!stays);
             stays
         });
+        self.revoked.retain(|_, until| *until > now);
         Ok(swept)
+    }
+
+    async fn track(&self, state: TrackedState) -> Result<(), StoreError> {
+        if !self.results.contains_key(&state.id) {
+            self.tracked.insert(state.id.clone(), state);
+        }
+        Ok(())
+    }
+
+    async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError> {
+        Ok(self.tracked.get(id).map(|state| state.clone()))
+    }
+
+    async fn revoke(&self, id: &TaskId, until: Timestamp) -> Result<(), StoreError> {
+        self.revoked.insert(id.clone(), until);
+        Ok(())
+    }
+
+    async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError> {
+        let revoked = |id: &&TaskId| self.revoked.get(*id).is_some_and(|until| *until > now);
+        Ok(ids.iter().filter(revoked).cloned().collect())
     }
 }

@@ -1,7 +1,9 @@
 //! The seam for state beside messages: what became of tasks.
 
+mod chord;
 pub mod embedded;
 pub mod memory;
+mod tracked;
 mod waiters;
 
 #[cfg(feature = "testing")]
@@ -9,8 +11,10 @@ pub mod conformance;
 
 use async_trait::async_trait;
 
+pub use chord::{ChordJoin, ChordPart};
 pub use embedded::EmbeddedStore;
 pub use memory::MemoryStore;
+pub use tracked::TrackedState;
 pub(crate) use waiters::Waiters;
 
 use crate::core::Timestamp;
@@ -26,6 +30,9 @@ pub enum StoreError {
     /// Reading or writing failed.
     #[error("{0}")]
     Io(String),
+    /// This store cannot do it.
+    #[error("{0}")]
+    Unsupported(String),
 }
 
 /// Keeps the records of tasks that are over. Finished is final: the first record of an id stays until it expires
@@ -62,4 +69,62 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// Not all could be deleted.
     async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError>;
+
+    /// Keeps the state of a task that is not over: STARTED, RETRY, or one of the application's such as PROGRESS. A record
+    /// replaces it, and is never replaced by it.
+    ///
+    /// # Errors
+    /// It is not kept.
+    async fn track(&self, state: TrackedState) -> Result<(), StoreError>;
+
+    /// The last state that was tracked of a task that is not over.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError>;
+
+    /// Remembers until `until` that a task is revoked, for whoever is about to start it, in whatever process, also after a
+    /// restart.
+    ///
+    /// # Errors
+    /// It is not kept.
+    async fn revoke(&self, id: &TaskId, until: Timestamp) -> Result<(), StoreError>;
+
+    /// Which of these tasks are revoked.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError>;
+
+    /// Says how many members a chord's header has, before the first of them is sent.
+    ///
+    /// # Errors
+    /// It is not kept, or the store cannot count chords.
+    async fn open_chord(&self, _group: &str, _size: u64) -> Result<(), StoreError> {
+        Err(no_chords())
+    }
+
+    /// Counts the end of a member, each member once, however often it says so.
+    ///
+    /// # Errors
+    /// It is not counted, or the store cannot count chords.
+    async fn join_chord(&self, _part: ChordPart) -> Result<ChordJoin, StoreError> {
+        Err(no_chords())
+    }
+
+    /// The body was sent: forgets the parts, and answers whoever still joins with `Waiting`.
+    ///
+    /// # Errors
+    /// It is not kept.
+    async fn close_chord(&self, _group: &str, _token: &str) -> Result<(), StoreError> {
+        Err(no_chords())
+    }
+}
+
+/// As Celery's rpc backend says it.
+fn no_chords() -> StoreError {
+    StoreError::Unsupported(
+        "this store cannot count the members of a chord: use the embedded store or Redis, as Celery's rpc backend cannot either"
+            .to_owned(),
+    )
 }

@@ -90,6 +90,7 @@ impl Context {
             durability: Durability::Memory,
             headers: Headers::default(),
             last_errors: Vec::new(),
+            workflow: None,
         };
         Self::new(Arc::new(message), "".into())
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Arguments, Durability, TaskId};
+use super::{Arguments, Durability, TaskId, Workflow};
 use crate::core::{RetryPolicy, Timestamp};
 
 /// Headers of the application: small JSON values that travel with the task.
@@ -90,6 +90,8 @@ pub struct Message {
     pub headers: Headers,
     /// What the last failed attempt said.
     pub last_errors: Vec<String>,
+    /// The workflow that it is part of, if any.
+    pub workflow: Option<Box<Workflow>>,
 }
 
 impl Message {

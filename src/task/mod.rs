@@ -13,6 +13,7 @@ mod panic;
 mod result;
 mod signature;
 mod verdict;
+mod workflow;
 
 pub mod registry;
 
@@ -33,6 +34,7 @@ pub(crate) use panic::panic_message;
 pub use result::{State, TaskResult};
 pub use signature::{Enqueue, Signature};
 pub(crate) use verdict::{Judge, Next, Verdict};
+pub use workflow::{Child, Lineage, RawSignature, Workflow};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

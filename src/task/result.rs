@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::TaskId;
+use super::{Lineage, TaskId};
 use crate::core::Timestamp;
 
 /// Celery's task states. Ours differ in one thing: an id that nobody knows is [`Unknown`](Self::Unknown), where
@@ -82,6 +82,10 @@ pub struct TaskResult {
     pub errors: Vec<String>,
     /// The Rust type of the error, or one of ours such as `Panic`, `TimeLimitExceeded`, `WorkerLost`.
     pub error_type: Option<String>,
+    /// The module that Python is to look for the error's type in, such as `builtins`; `None`: nowhere.
+    pub error_module: Option<String>,
+    /// Where the error came from, as Python prints it.
+    pub traceback: Option<String>,
     /// How many runs were started.
     pub attempts: u32,
     /// When it was accepted.
@@ -94,4 +98,6 @@ pub struct TaskResult {
     pub worker: Option<String>,
     /// When the record goes.
     pub expires_at: Timestamp,
+    /// Where it stood among others; `None` for a task that was sent on its own and sent nothing.
+    pub lineage: Option<Box<Lineage>>,
 }

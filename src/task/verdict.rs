@@ -189,12 +189,15 @@ impl<'a> Judge<'a> {
             result,
             errors,
             error_type,
+            error_module: None,
+            traceback: None,
             attempts: message.retries + message.crashes + u32::from(self.started_at.is_some()),
             enqueued_at: message.enqueued_at,
             started_at: self.started_at,
             finished_at: self.now,
             worker: self.worker.map(str::to_owned),
             expires_at: self.now + message.result_expires,
+            lineage: None,
         }
     }
 }

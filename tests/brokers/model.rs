@@ -274,7 +274,7 @@ impl Run {
         let again = Message { retries: delivery.message().retries + 1, ..Message::clone(delivery.message()) };
         let result = Some(success(delivery.message()));
         let end = match how {
-            How::Ack => Settle::Ack { result: result.clone() },
+            How::Ack => Settle::Ack { result: result.clone(), sequel: None },
             How::Requeue { priority } => {
                 model.known[n].priority = priority;
                 model.known[n].retries += 1;
@@ -300,7 +300,7 @@ impl Run {
             }
             How::Bury => {
                 model.dead.push(n);
-                Settle::DeadLetter { reason: "for a test".to_owned(), result: None }
+                Settle::DeadLetter { reason: "for a test".to_owned(), result: None, sequel: None }
             }
         };
         delivery.settle_and_wait(end).await.unwrap();

@@ -24,8 +24,8 @@ fn base(runtime: &tokio::runtime::Runtime, flushed: bool) -> TempDir {
         for (n, delivery) in inbox.take(10).await.into_iter().enumerate() {
             let result = Some(success(delivery.message()));
             let end = match n % 2 {
-                0 => Settle::Ack { result },
-                _ => Settle::DeadLetter { reason: "for a test".to_owned(), result },
+                0 => Settle::Ack { result, sequel: None },
+                _ => Settle::DeadLetter { reason: "for a test".to_owned(), result, sequel: None },
             };
             delivery.settle_and_wait(end).await.unwrap();
         }

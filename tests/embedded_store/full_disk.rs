@@ -113,13 +113,13 @@ async fn the_reserve_is_kept_for_what_runs() {
     let last = running.pop().unwrap();
     for delivery in running {
         let result = success(delivery.message());
-        delivery.settle_and_wait(Settle::Ack { result: Some(result.clone()) }).await.unwrap();
+        delivery.settle_and_wait(Settle::Ack { result: Some(result.clone()), sequel: None }).await.unwrap();
         assert_eq!(store.get(&result.id, result.finished_at).await, Ok(Some(result)));
     }
 
     std::fs::remove_file(ballast).unwrap();
     broker.publish(large(refused, 512 * 1024), false).await.unwrap();
-    last.settle_and_wait(Settle::Ack { result: None }).await.unwrap();
+    last.settle_and_wait(Settle::Ack { result: None, sequel: None }).await.unwrap();
     drop((inbox, store));
     broker.close().await.unwrap();
     let broker = open(&disk.store(), 0);
@@ -155,9 +155,9 @@ async fn a_disk_full_to_the_last_byte() {
     });
     let again = celeriac::task::Message::clone(running[1].message());
     let ends = [
-        Settle::Ack { result: Some(result.clone()) },
+        Settle::Ack { result: Some(result.clone()), sequel: None },
         Settle::Requeue { message: Box::new(again), due: None },
-        Settle::DeadLetter { reason: "for a test".to_owned(), result: None },
+        Settle::DeadLetter { reason: "for a test".to_owned(), result: None, sequel: None },
         Settle::Return { crashed: true },
         Settle::Return { crashed: false },
     ];
@@ -203,7 +203,7 @@ async fn a_disk_full_of_large_messages() {
     let (refused, error) = soon(fill(&broker, 1, 512 * 1024)).await;
     assert!(refused > 20, "{refused}");
     assert!(matches!(error, BrokerError::Full(_)), "{error:?}");
-    let settled = tokio::spawn(running.settle_and_wait(Settle::Ack { result: None }));
+    let settled = tokio::spawn(running.settle_and_wait(Settle::Ack { result: None, sequel: None }));
     std::fs::remove_file(ballast).unwrap();
     soon(settled).await.unwrap().unwrap();
     broker.publish(message(refused), false).await.unwrap();
@@ -225,7 +225,7 @@ async fn closed_while_full() {
     inbox.set_prefetch(0);
     let ballast = disk.ballast(None);
     let (refused, _) = fill(&broker, 2, 5000).await;
-    running.settle(Settle::Ack { result: None });
+    running.settle(Settle::Ack { result: None, sequel: None });
     drop(inbox);
     assert!(matches!(broker.close().await, Err(BrokerError::Full(_))));
     let full = EmbeddedBroker::open(disk.0.path().join("another"), EmbeddedOptions::default());

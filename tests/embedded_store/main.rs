@@ -53,7 +53,7 @@ async fn drain(broker: &EmbeddedBroker, queue: &str) -> Vec<Message> {
         }
         for delivery in deliveries {
             drained.push(Message::clone(delivery.message()));
-            delivery.settle(Settle::Ack { result: None });
+            delivery.settle(Settle::Ack { result: None, sequel: None });
         }
     }
 }

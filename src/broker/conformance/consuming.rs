@@ -44,7 +44,7 @@ pub async fn prefetch_can_change<S: Subject>() {
     inbox.is_quiet(&broker, "q").await;
     assert_eq!(counts(&broker, "q").await, count(14, 0, 3, 0));
     inbox.set_prefetch(0);
-    held.into_iter().for_each(|d| d.settle(Settle::Ack { result: None }));
+    held.into_iter().for_each(|d| d.settle(Settle::Ack { result: None, sequel: None }));
     inbox.is_quiet(&broker, "q").await;
     inbox.set_prefetch(100);
     assert_eq!(ids(&inbox.take(14).await), names("q", 6..20));
@@ -120,7 +120,7 @@ pub async fn settling_in_the_sink<S: Subject>() {
     let sink = Arc::new(move |batch: Vec<Delivery>| {
         for delivery in batch {
             let _ = sender.send(delivery.message().id.to_string());
-            delivery.settle(Settle::Ack { result: None });
+            delivery.settle(Settle::Ack { result: None, sequel: None });
         }
     });
     let messages = (0..500).map(|n| broker.publish(message::<S>("q", n), false));

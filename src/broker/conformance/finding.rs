@@ -30,7 +30,10 @@ pub async fn unique_ids_are_refused<S: Subject>() {
     let id = delivery.message().id.clone();
     if broker.settles_results() {
         let result = success(delivery.message());
-        delivery.settle_and_wait(Settle::Ack { result: Some(result) }).await.expect("an acknowledgement");
+        delivery
+            .settle_and_wait(Settle::Ack { result: Some(result), sequel: None })
+            .await
+            .expect("an acknowledgement");
         let kept = broker.publish(message::<S>("two", 1), true).await;
         assert_eq!(kept, Err(BrokerError::DuplicateId(id.clone())), "its result is kept");
         assert_eq!(store.forget(&id).await, Ok(true));
@@ -41,7 +44,10 @@ pub async fn unique_ids_are_refused<S: Subject>() {
     let delivery = inbox.next().await;
     if broker.settles_results() {
         let expired = TaskResult { expires_at: now(), ..success(delivery.message()) };
-        delivery.settle_and_wait(Settle::Ack { result: Some(expired) }).await.expect("an acknowledgement");
+        delivery
+            .settle_and_wait(Settle::Ack { result: Some(expired), sequel: None })
+            .await
+            .expect("an acknowledgement");
         broker.publish(message::<S>("two", 1), true).await.expect("free when its result has expired");
     }
 }
@@ -123,7 +129,7 @@ pub async fn counts_at_each_step<S: Subject>() {
     held[0].started();
     is(2, 1, 2, 0).await;
     inbox.set_prefetch(1);
-    held.remove(0).settle(Settle::DeadLetter { reason: "why not".to_owned(), result: None });
+    held.remove(0).settle(Settle::DeadLetter { reason: "why not".to_owned(), result: None, sequel: None });
     is(2, 1, 1, 1).await;
     inbox.set_prefetch(0);
     let delivery = held.remove(0);
@@ -162,7 +168,7 @@ pub async fn closed_is_closed<S: Subject>() {
     assert_eq!(broker.counts("q").await, Err(BrokerError::Closed));
     assert_eq!(broker.find(&TaskId::from("q-0")).await, Err(BrokerError::Closed));
     assert!(broker.consume("q", 1, Arc::new(|_| {})).is_err());
-    let late = held.remove(0).settle_and_wait(Settle::Ack { result: None }).await;
+    let late = held.remove(0).settle_and_wait(Settle::Ack { result: None, sequel: None }).await;
     assert_eq!(late, Err(BrokerError::Closed));
     drop(held);
     inbox.set_prefetch(5);

@@ -189,6 +189,7 @@ pub fn sample(queue: &str, n: usize, durability: Durability) -> Message {
         durability,
         headers: crate::task::Headers::default(),
         last_errors: Vec::new(),
+        workflow: None,
     }
 }
 
@@ -202,12 +203,15 @@ pub fn success(message: &Message) -> TaskResult {
         result: Some(message.arguments.args.clone()),
         errors: Vec::new(),
         error_type: None,
+        error_module: None,
+        traceback: None,
         attempts: 1,
         enqueued_at: message.enqueued_at,
         started_at: Some(now()),
         finished_at: now(),
         worker: Some(format!("{}#0", message.queue)),
         expires_at: now() + message.result_expires,
+        lineage: None,
     }
 }
 
@@ -231,7 +235,7 @@ fn names(queue: &str, numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
 }
 
 async fn ack(delivery: Delivery) {
-    delivery.settle_and_wait(Settle::Ack { result: None }).await.expect("an acknowledgement");
+    delivery.settle_and_wait(Settle::Ack { result: None, sequel: None }).await.expect("an acknowledgement");
 }
 
 fn far() -> Timestamp {

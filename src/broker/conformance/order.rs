@@ -27,7 +27,7 @@ pub async fn first_in_first_out<S: Subject>() {
             **delivery.message(),
             Message { enqueued_at: delivery.message().enqueued_at, ..message::<S>("q", n) }
         );
-        delivery.settle(Settle::Ack { result: None });
+        delivery.settle(Settle::Ack { result: None, sequel: None });
     }
     inbox.is_quiet(&broker, "q").await;
 }
@@ -80,7 +80,7 @@ pub async fn eta_is_kept<S: Subject>() {
         assert_eq!(delivery.message().id.as_str(), format!("q-{n}"));
         assert!(at >= due, "{:?} too early", due.since(at));
         assert!(n == 3 || at.since(due) < Duration::from_secs(2), "{:?} too late", at.since(due));
-        delivery.settle(Settle::Ack { result: None });
+        delivery.settle(Settle::Ack { result: None, sequel: None });
     }
     inbox.is_quiet(&broker, "q").await;
     assert_eq!(counts(&broker, "q").await, count(0, 1, 0, 0));

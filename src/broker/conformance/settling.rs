@@ -34,7 +34,10 @@ pub async fn ack_leaves_the_result<S: Subject>() {
         async move { store.wait(&id).await }
     });
     let result = success(delivery.message());
-    delivery.settle_and_wait(Settle::Ack { result: Some(result.clone()) }).await.expect("an acknowledgement");
+    delivery
+        .settle_and_wait(Settle::Ack { result: Some(result.clone()), sequel: None })
+        .await
+        .expect("an acknowledgement");
     assert_eq!(store.get(&id, now()).await, Ok(Some(result.clone())));
     let woken = tokio::time::timeout(PATIENCE, waiting).await.expect("woken in time");
     assert_eq!(woken.expect("no panic"), Ok(result));
@@ -150,7 +153,7 @@ pub async fn dead_letters_and_revival<S: Subject>() {
     for (n, delivery) in inbox.take(3).await.into_iter().enumerate() {
         let result =
             Some(TaskResult { state: State::Rejected, ..success(delivery.message()) }).filter(|_| n == 1);
-        let end = Settle::DeadLetter { reason: format!("reason {n}"), result };
+        let end = Settle::DeadLetter { reason: format!("reason {n}"), result, sequel: None };
         delivery.settle_and_wait(end).await.expect("a dead letter");
     }
     assert_eq!(counts(&broker, "q").await, count(0, 0, 0, 3));
@@ -172,7 +175,10 @@ pub async fn dead_letters_and_revival<S: Subject>() {
     assert_eq!(store.get(id, now()).await, Ok(None), "it is not over any more");
     assert_eq!(counts(&broker, "q").await, count(0, 0, 1, 2));
     let result = success(revived.message());
-    revived.settle_and_wait(Settle::Ack { result: Some(result.clone()) }).await.expect("an acknowledgement");
+    revived
+        .settle_and_wait(Settle::Ack { result: Some(result.clone()), sequel: None })
+        .await
+        .expect("an acknowledgement");
     if broker.settles_results() {
         assert_eq!(store.get(id, now()).await, Ok(Some(result)));
     }
@@ -197,9 +203,9 @@ pub async fn settled_once<S: Subject>() {
     let second = inbox.next().await;
     assert_ne!(second.tag(), stale_tag);
     for end in [
-        Settle::Ack { result: Some(success(second.message())) },
+        Settle::Ack { result: Some(success(second.message())), sequel: None },
         Settle::Return { crashed: true },
-        Settle::DeadLetter { reason: "stale".to_owned(), result: None },
+        Settle::DeadLetter { reason: "stale".to_owned(), result: None, sequel: None },
         Settle::Requeue { message: Box::new(message::<S>("q", 0)), due: None },
     ] {
         let verdict = settle(stale_tag, end).await.expect("a verdict");

@@ -40,7 +40,7 @@ pub async fn what_waits_survives<S: Subject>() {
         if delivery.message().id.as_str() == "q-21" {
             break now();
         }
-        delivery.settle(Settle::Ack { result: None });
+        delivery.settle(Settle::Ack { result: None, sequel: None });
     };
     assert!(came >= eta);
 }
@@ -57,7 +57,7 @@ pub async fn what_is_settled_stays_settled<S: Subject>() {
     for delivery in held {
         results.push(success(delivery.message()));
         let result = results.last().cloned();
-        delivery.settle_and_wait(Settle::Ack { result }).await.expect("an acknowledgement");
+        delivery.settle_and_wait(Settle::Ack { result, sequel: None }).await.expect("an acknowledgement");
     }
     for delivery in last {
         let message = Box::new(Message { retries: 1, ..Message::clone(delivery.message()) });
@@ -123,7 +123,7 @@ pub async fn dead_letters_survive<S: Subject>() {
     publish::<S>(&broker, "q", 0..2).await;
     let mut inbox = Inbox::open(&broker, "q", 2);
     for delivery in inbox.take(2).await {
-        let end = Settle::DeadLetter { reason: "for a test".to_owned(), result: None };
+        let end = Settle::DeadLetter { reason: "for a test".to_owned(), result: None, sequel: None };
         delivery.settle_and_wait(end).await.expect("a dead letter");
     }
     drop((inbox, broker));

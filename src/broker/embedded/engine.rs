@@ -433,7 +433,7 @@ impl Settler for RowSettler {
 
     fn settle(&self, tag: u64, settle: Settle, done: Option<Reply<()>>) {
         let row = match &settle {
-            Settle::Ack { result: Some(result) } => TaskRow::over(result).ok(),
+            Settle::Ack { result: Some(result), .. } => TaskRow::over(result).ok(),
             _ => None,
         };
         let settlement = Settlement { queue: self.queue, tag, settle, row, done };

@@ -28,7 +28,7 @@ impl Engine {
         let id = &task_key(&held.message.id);
         let mut record = None;
         let end = match settle {
-            Settle::Ack { result } => {
+            Settle::Ack { result, .. } => {
                 self.remove_row(&mut writes, index, &held.key);
                 self.leave_record(&mut writes, id, result.as_ref(), row);
                 record = result;
@@ -39,7 +39,7 @@ impl Engine {
             Settle::Return { crashed: true } => {
                 self.count_crash(&mut writes, index, &held.key, Message::clone(&held.message), &mut record)
             }
-            Settle::DeadLetter { reason, result } => {
+            Settle::DeadLetter { reason, result, .. } => {
                 self.remove_row(&mut writes, index, &held.key);
                 self.bury(&mut writes, index, Message::clone(&held.message), reason, result.as_ref());
                 record = result;
