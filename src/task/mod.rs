@@ -12,6 +12,7 @@ mod options;
 mod panic;
 mod result;
 mod signature;
+mod tracked;
 mod verdict;
 mod workflow;
 
@@ -33,6 +34,7 @@ pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use result::{State, TaskResult};
 pub use signature::{Enqueue, Signature};
+pub use tracked::TrackedState;
 pub(crate) use verdict::{Judge, Next, Verdict};
 pub use workflow::{Child, Lineage, RawSignature, Workflow};
 
