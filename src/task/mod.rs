@@ -28,7 +28,7 @@ pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefi
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
 pub use envelope::Typed;
-pub(crate) use error::{Ending, Until};
+pub(crate) use error::{Ending, ErrorName, Until};
 pub use error::{Interrupt, TaskError};
 pub use id::TaskId;
 pub use message::{Headers, Message};
