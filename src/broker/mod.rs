@@ -8,6 +8,8 @@
 //! settled by one [`Settle`]. A [`Delivery`] that is dropped without being settled goes back by itself: as it was
 //! if it had not started, with a crash counted if it had. So a panic anywhere above loses nothing.
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
 mod dead_letter;
 mod delivery;
 pub mod embedded;
@@ -21,6 +23,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+#[cfg(feature = "amqp")]
+pub use amqp::AmqpBroker;
 pub use dead_letter::DeadLetter;
 pub use delivery::{ChordEnd, Delivery, Sequel, Settle, Settler};
 pub use embedded::EmbeddedBroker;
