@@ -16,6 +16,7 @@ mod tracked;
 mod verdict;
 mod workflow;
 
+pub mod envelope;
 pub mod registry;
 
 pub use arguments::{Arguments, ArgumentsError};
@@ -26,6 +27,7 @@ pub use context::Context;
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
+pub use envelope::Typed;
 pub(crate) use error::{Ending, Until};
 pub use error::{Interrupt, TaskError};
 pub use id::TaskId;
