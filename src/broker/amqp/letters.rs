@@ -15,7 +15,7 @@ use super::{Shared, table};
 use crate::broker::dead_letter::revived;
 use crate::broker::{BrokerError, DeadLetter};
 use crate::core::{RetryPolicy, Timestamp};
-use crate::protocol::{self, Arrival, WireMessage};
+use crate::protocol::WireMessage;
 use crate::task::clock::now;
 use crate::task::{Arguments, Durability, Headers, Message, TaskId};
 
@@ -76,9 +76,7 @@ fn open(shared: &Shared, mut wire: WireMessage) -> (DeadLetter, Option<Message>)
     let died_at =
         wire.headers.get(DIED_AT).and_then(Value::as_u64).map_or(Timestamp::ZERO, Timestamp::from_millis);
     wire = unlabelled(wire);
-    let options = &shared.options;
-    let arrival = Arrival::new(&queue, died_at, &*options.options_of).max_size(options.max_size);
-    match protocol::decode(&wire, &arrival) {
+    match shared.decode(&wire, &queue, died_at) {
         Ok(message) => (DeadLetter { message: message.clone(), reason, died_at }, Some(message)),
         Err(error) => {
             let task = error.recognised.task.clone().unwrap_or_default();

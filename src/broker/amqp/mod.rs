@@ -27,7 +27,7 @@ mod topology;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,17 +35,18 @@ use lapin::types::ShortString;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{Broker, BrokerError, Consumer, Counts, DeadLetter, Place, RecordFn, Removal, Sink};
+use super::{Attendant, Broker, BrokerError, Consumer, Counts, DeadLetter, Place, RecordFn, Removal, Sink};
+use crate::core::Timestamp;
+use crate::protocol::{self, Arrival, DecodeError, WireMessage};
 use crate::task::clock::now;
-use crate::task::{Durability, Message, Receipt, TaskId};
+use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
 use address::Address;
 use line::{Command, Commands, Line};
 use link::Link;
 use publisher::Publisher;
 use topology::{DEAD, Topology, short};
 
-pub use options::GivenUpHook;
-pub use options::{AmqpOptions, OptionsOf, QueueSetup, QueueType, RefusalHook};
+pub use options::{AmqpOptions, QueueSetup, QueueType};
 
 /// How long a close waits for what is still being published.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
@@ -70,6 +71,7 @@ struct Shared {
     node: String,
     tags: AtomicU64,
     refused: AtomicU64,
+    attendant: OnceLock<Arc<dyn Attendant>>,
 }
 
 impl Shared {
@@ -79,6 +81,19 @@ impl Shared {
 
     fn node(&self) -> &str {
         &self.node
+    }
+
+    /// Reads a message that came through this queue.
+    fn decode(&self, wire: &WireMessage, queue: &str, now: Timestamp) -> Result<Message, DecodeError> {
+        let options = |task: &str| self.attendant.get()?.options(task);
+        protocol::decode(wire, &Arrival::new(queue, now, &options).max_size(self.options.max_size))
+    }
+
+    /// A task is over without having been delivered.
+    fn over(&self, record: TaskResult) {
+        if let Some(attendant) = self.attendant.get() {
+            attendant.over(record);
+        }
     }
 
     /// How many messages are ready in a queue, if there is one.
@@ -194,6 +209,7 @@ impl Shared {
             node,
             tags: AtomicU64::new(1),
             refused: AtomicU64::new(0),
+            attendant: OnceLock::new(),
         }))
     }
 }
@@ -217,6 +233,20 @@ impl Broker for AmqpBroker {
         false
     }
 
+    fn is_away(&self) -> bool {
+        self.shared.publisher.is_away()
+    }
+
+    fn knows_all(&self) -> bool {
+        false
+    }
+
+    fn attend(&self, attendant: Arc<dyn Attendant>) {
+        if self.shared.attendant.set(attendant).is_err() {
+            tracing::error!("a broker has one runtime that attends it; the second one hears nothing");
+        }
+    }
+
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
         let (topology, queue) = (Arc::clone(&self.shared.topology), queue.to_owned());
         self.there(async move { topology.declare(&queue).await }).await
@@ -233,7 +263,7 @@ impl Broker for AmqpBroker {
         let shared = Arc::clone(&self.shared);
         self.there(async move { shared.publisher.publish(&post, shared.options.publish_timeout).await })
             .await?;
-        Ok(Receipt { id: message.id, queue: message.queue, durability: Durability::Disk })
+        Ok(Receipt::new(message.id, message.queue, Durability::Disk))
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {

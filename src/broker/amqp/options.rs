@@ -1,15 +1,12 @@
 //! How the RabbitMQ broker behaves.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use crate::broker::embedded::DEFAULT_DELIVERY_LIMIT;
-use crate::protocol::{Arrival, DecodeError};
-use crate::task::{TaskOptions, TaskResult};
+use crate::protocol::Arrival;
 
 /// Which kind of queue RabbitMQ is to make. One that is there already is used as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,15 +39,8 @@ pub struct QueueSetup {
     pub arguments: Map<String, Value>,
 }
 
-/// Told of a message that was refused, with the queue it came from.
-pub type RefusalHook = Arc<dyn Fn(&str, &DecodeError) + Send + Sync>;
-/// Told the record of a task that was given up because its runs kept ending with their worker.
-pub type GivenUpHook = Arc<dyn Fn(TaskResult) + Send + Sync>;
-/// Looks up the options of a task of this program.
-pub type OptionsOf = Arc<dyn Fn(&str) -> Option<TaskOptions> + Send + Sync>;
-
 /// How the RabbitMQ broker behaves. The defaults suit a Celery estate.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AmqpOptions {
     /// How queues are declared that have no setup of their own.
@@ -68,13 +58,6 @@ pub struct AmqpOptions {
     pub node: Option<String>,
     /// How many bytes a message's body may take, also when it is unpacked.
     pub max_size: usize,
-    /// Where the options of a task come from that a foreign message does not state. The runtime sets it.
-    pub options_of: OptionsOf,
-    /// Told of each message that was refused, and now is a dead letter. The runtime sets it.
-    pub on_refused: Option<RefusalHook>,
-    /// Told the record of each task that now is a dead letter because its runs kept ending with their worker. The runtime
-    /// sets it.
-    pub on_given_up: Option<GivenUpHook>,
 }
 
 impl Default for AmqpOptions {
@@ -87,9 +70,6 @@ impl Default for AmqpOptions {
             publish_timeout: Duration::from_secs(30),
             node: None,
             max_size: Arrival::MAX_SIZE,
-            options_of: Arc::new(|_| None),
-            on_refused: None,
-            on_given_up: None,
         }
     }
 }
@@ -161,20 +141,6 @@ impl AmqpOptions {
             arguments.insert("x-max-priority".into(), max.into());
         }
         arguments
-    }
-}
-
-impl fmt::Debug for AmqpOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AmqpOptions")
-            .field("every_queue", &self.every_queue)
-            .field("queues", &self.queues)
-            .field("delivery_limit", &self.delivery_limit)
-            .field("guard_after", &self.guard_after)
-            .field("publish_timeout", &self.publish_timeout)
-            .field("node", &self.node)
-            .field("max_size", &self.max_size)
-            .finish_non_exhaustive()
     }
 }
 

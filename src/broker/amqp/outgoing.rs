@@ -26,12 +26,12 @@ pub(super) const KEPT: &str = "celeriac-kept";
 
 /// A task on its way to its queue, at once or, if its ETA is ahead, later.
 pub(super) fn task(message: &Message, now: Timestamp) -> Result<Post, BrokerError> {
-    wire(encode(message)?, &message.queue, message.eta, now)
+    wire(encode(message, now)?, &message.queue, message.eta, now)
 }
 
 /// Encodes.
-pub(super) fn encode(message: &Message) -> Result<WireMessage, BrokerError> {
-    protocol::encode(message).map_err(|error| BrokerError::Io(error.to_string()))
+pub(super) fn encode(message: &Message, now: Timestamp) -> Result<WireMessage, BrokerError> {
+    protocol::encode(message, now).map_err(|error| BrokerError::Io(error.to_string()))
 }
 
 /// A message on its way to a queue.

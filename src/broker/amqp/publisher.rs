@@ -137,6 +137,14 @@ impl Publisher {
         }
     }
 
+    /// Whether a publish would only wait.
+    pub(super) fn is_away(&self) -> bool {
+        match &*self.link.watch().borrow() {
+            State::Up(up) => up.blocked.is_some(),
+            State::Down(_) => true,
+        }
+    }
+
     fn blocked(&self) -> Option<Arc<str>> {
         match &*self.link.watch().borrow() {
             State::Up(up) => up.blocked.clone(),

@@ -1,6 +1,7 @@
 //! What comes from RabbitMQ: read, and handed over, or sent where it belongs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
 use serde_json::Value;
@@ -12,9 +13,12 @@ use super::holding::{Holding, Place};
 use super::{BATCH, InOrder, Line};
 use crate::broker::dead_letter::crash_reason;
 use crate::core::Timestamp;
-use crate::protocol::{self, Arrival, WireMessage};
+use crate::protocol::{DecodeError, WireMessage};
 use crate::task::clock::now;
-use crate::task::{Message, TaskId};
+use crate::task::{Lineage, Message, State, TaskId, TaskResult};
+
+/// How long it is remembered that a message was refused: Celery's `result_expires`.
+const RECORD_EXPIRES: Duration = Duration::from_secs(24 * 3600);
 
 impl Line {
     /// Takes in what has come, and all that is there by now.
@@ -62,14 +66,14 @@ impl Line {
         let mut wire = table::to_wire(&delivery.properties, delivery.data);
         // Only what was in the keeping of a process that is gone still says so.
         let suspect = wire.headers.remove(KEPT).is_some() || delivery.redelivered;
-        let message = match self.decode(&wire, now) {
+        let message = match self.shared.decode(&wire, &self.queue, now) {
             Ok(message) => message,
             Err(error) => {
                 tracing::warn!(queue = self.queue, %error, "a message was refused; it is in the dead letters");
                 let letter = error.recognised.id.clone().unwrap_or_else(TaskId::new);
                 let post = outgoing::dead(wire, &self.queue, &error.to_string(), letter.as_str(), now);
-                if let Some(hook) = &self.shared.options.on_refused {
-                    hook(&self.queue, &error);
+                if let Some(record) = refused_result(&error, &self.queue, now) {
+                    self.shared.over(record);
                 }
                 self.shared.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let tag = self.hold(Holding::new(placeholder(&self.queue, letter, now), place, suspect));
@@ -99,12 +103,6 @@ impl Line {
             None => return Some(tag),
         }
         None
-    }
-
-    fn decode(&self, wire: &WireMessage, now: Timestamp) -> Result<Message, protocol::DecodeError> {
-        let options = &self.shared.options;
-        let arrival = Arrival::new(&self.queue, now, &*options.options_of).max_size(options.max_size);
-        protocol::decode(wire, &arrival)
     }
 
     /// What has come early waits in RabbitMQ, where it keeps no place from others.
@@ -144,6 +142,30 @@ impl Line {
             _ => self.acknowledge(new),
         }
     }
+}
+
+/// The record of a message that was refused, if it can be told whose it is.
+fn refused_result(error: &DecodeError, queue: &str, now: Timestamp) -> Option<TaskResult> {
+    let recognised = &error.recognised;
+    let lineage = Lineage { reply_to: recognised.reply_to.clone(), ..Lineage::default() };
+    Some(TaskResult {
+        id: recognised.id.clone()?,
+        task: recognised.task.clone().unwrap_or_default(),
+        queue: queue.to_owned(),
+        state: State::Failure,
+        result: None,
+        errors: vec![error.to_string()],
+        error_type: Some("InvalidMessage".to_owned()),
+        error_module: None,
+        traceback: None,
+        attempts: 0,
+        enqueued_at: now,
+        started_at: None,
+        finished_at: now,
+        worker: None,
+        expires_at: now + RECORD_EXPIRES,
+        lineage: Some(Box::new(lineage)),
+    })
 }
 
 /// What stands for a message that could not be read while it is on its way to the dead letters.

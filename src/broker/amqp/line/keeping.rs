@@ -27,6 +27,7 @@ use super::channel::{KEEPER, Streams, follow};
 use super::holding::Place;
 use super::{Command, Line};
 use crate::broker::BrokerError;
+use crate::task::clock::now;
 use crate::task::{Message, TaskId};
 
 /// How long a copy may wait for its process.
@@ -134,7 +135,7 @@ impl Line {
         if !self.holdings.contains_key(&tag) {
             return Ok(());
         }
-        let mut wire = outgoing::encode(message)?;
+        let mut wire = outgoing::encode(message, now())?;
         wire.headers.insert(KEPT.into(), tag.into());
         wire.properties.expiration = None;
         if self.flow.as_ref().is_some_and(|flow| flow.keeping.is_none()) {

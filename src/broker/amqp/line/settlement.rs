@@ -56,9 +56,7 @@ impl Line {
     /// To the dead letters, by our own decision.
     pub(super) fn bury(&mut self, tag: u64, reason: &str, done: Option<Done>) {
         let Some(holding) = self.holdings.get(&tag) else { return };
-        if let Some(hook) = &self.shared.options.on_given_up {
-            hook(crash_result(&holding.message));
-        }
+        self.shared.over(crash_result(&holding.message));
         let letter = letter(&holding.message, reason);
         self.post_all(tag, vec![letter], done);
     }
@@ -184,8 +182,9 @@ impl Line {
 }
 
 fn letter(message: &Message, reason: &str) -> Result<Post, BrokerError> {
-    let wire = outgoing::encode(message)?;
-    Ok(outgoing::dead(wire, &message.queue, reason, message.id.as_str(), now()))
+    let now = now();
+    let wire = outgoing::encode(message, now)?;
+    Ok(outgoing::dead(wire, &message.queue, reason, message.id.as_str(), now))
 }
 
 fn answer(done: Option<Done>, verdict: Result<(), BrokerError>) {
