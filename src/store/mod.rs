@@ -92,6 +92,14 @@ pub trait Store: Send + Sync + 'static {
     /// The store cannot be read.
     async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError>;
 
+    /// The task is over, and what was tracked of it is of no use any more. For stores that keep it in memory.
+    ///
+    /// # Errors
+    /// It is still there.
+    async fn untrack(&self, _id: &TaskId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Remembers until `until` that a task is revoked, for whoever is about to start it, in whatever process, also after a
     /// restart.
     ///

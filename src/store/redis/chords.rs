@@ -12,8 +12,6 @@ use super::records::whole_seconds;
 use crate::store::{ChordJoin, ChordPart, GroupResult, StoreError};
 use crate::task::State;
 
-/// How long whoever is to send the body has for it. After that the next one who joins does.
-const LEASE: Duration = Duration::from_secs(10);
 /// How long late duplicates find that the body was sent.
 const DONE: Duration = Duration::from_secs(300);
 /// A claim's end is looked for this much later than Redis says.
@@ -58,7 +56,7 @@ impl Core {
                         .arg(member)
                         .arg(score)
                         .arg(whole_seconds(self.options.result_expires))
-                        .arg(whole_seconds(LEASE))
+                        .arg(whole_seconds(self.options.chord_lease))
                         .arg(token);
                     call.invoke_async(&mut connection).await
                 })

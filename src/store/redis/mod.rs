@@ -41,6 +41,9 @@ pub struct RedisOptions {
     /// How long a call tries again while Redis cannot be reached, restarts, or loads its data. Default 10 s. Waits for
     /// results go on however long that takes.
     pub patience: Duration,
+    /// How long whoever is to send the body of a chord has for it; when it is over, the next one who joins does. Default
+    /// 10 s.
+    pub chord_lease: Duration,
     /// The most that one result document may take, in bytes. Default 512 MiB, which is the most that Redis takes.
     pub max_document_size: usize,
 }
@@ -51,6 +54,7 @@ impl Default for RedisOptions {
             global_keyprefix: None,
             result_expires: Duration::from_secs(24 * 60 * 60),
             patience: Duration::from_secs(10),
+            chord_lease: Duration::from_secs(10),
             max_document_size: 512 << 20,
         }
     }

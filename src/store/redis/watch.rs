@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use redis::RedisResult;
@@ -17,6 +18,10 @@ use super::link::Backoff;
 use crate::store::StoreError;
 use crate::task::TaskId;
 
+/// A silent connection is asked whether it is there so often, as long as anybody waits.
+const ASK: Duration = Duration::from_secs(5);
+/// And is taken for lost if it has not said so by then.
+const ANSWER: Duration = Duration::from_secs(5);
 /// Channels that one command names, keys that are looked at together.
 const BATCH: usize = 256;
 
@@ -139,6 +144,7 @@ impl Listening<'_> {
         *backoff = Backoff::new();
         let mut batch = Vec::new();
         loop {
+            let silence = tokio::time::sleep(ASK);
             tokio::select! {
                 changes = interests.recv_many(&mut batch, BATCH) => {
                     if changes == 0 {
@@ -158,13 +164,15 @@ impl Listening<'_> {
                     None if watched.0.is_empty() => return Ok(ControlFlow::Continue(())),
                     None => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()),
                 },
+                () = silence, if !watched.0.is_empty() => answered(self.sink.ping()).await?,
             }
         }
     }
 
     async fn subscribe(&mut self, ids: Vec<TaskId>) -> RedisResult<()> {
         for ids in ids.chunks(BATCH) {
-            self.sink.subscribe(self.channels(ids)).await?;
+            let channels = self.channels(ids);
+            answered(self.sink.subscribe(channels)).await?;
             // Beside this loop, which has to go on reading what is announced.
             tokio::spawn(look(Arc::clone(self.core), ids.to_vec()));
         }
@@ -173,7 +181,8 @@ impl Listening<'_> {
 
     async fn unsubscribe(&mut self, ids: Vec<TaskId>) -> RedisResult<()> {
         for ids in ids.chunks(BATCH) {
-            self.sink.unsubscribe(self.channels(ids)).await?;
+            let channels = self.channels(ids);
+            answered(self.sink.unsubscribe(channels)).await?;
         }
         Ok(())
     }
@@ -181,6 +190,12 @@ impl Listening<'_> {
     fn channels(&self, ids: &[TaskId]) -> Vec<String> {
         ids.iter().map(|id| self.core.keys.task(id.as_str())).collect()
     }
+}
+
+/// A half-open connection never answers.
+async fn answered<T>(asked: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    let lost = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+    tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(lost)
 }
 
 /// Reads the records that may have been there before the subscription.
