@@ -168,6 +168,7 @@ impl Core {
 fn part(group: &str, member: &[u8], score: f64) -> Option<ChordPart> {
     let (_, id, state, value): (Value, String, State, Value) = serde_json::from_slice(member).ok()?;
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Checked to be an index.
-    let index = (score >= 0.0 && score <= f64::from(u32::MAX) && score.fract() == 0.0).then(|| score as u32);
+    let index =
+        (score >= 0.0 && score <= f64::from(u32::MAX) && score.fract() == 0.0).then_some(score as u32);
     Some(ChordPart { group: group.to_owned(), id: id.into(), index, state, value })
 }

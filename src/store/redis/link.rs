@@ -209,13 +209,13 @@ mod tests {
         assert!(tls.contains("rediss://***@h/0") && tls.contains("TLS"), "{tls}");
         let wrong = error("redis://:secret@h/x");
         assert!(wrong.starts_with("`redis://***@h/x` is no address"), "{wrong}");
-        let link = Link::new("redis://:secret@h:7000/3", Duration::ZERO).ok().expect("an address");
+        let link = Link::new("redis://:secret@h:7000/3", Duration::ZERO).expect("an address");
         assert_eq!(link.address, "h:7000, database 3");
     }
 
     #[test]
     fn errors_say_what_to_do() {
-        let link = Link::new("redis://h/0", Duration::ZERO).ok().expect("an address");
+        let link = Link::new("redis://h/0", Duration::ZERO).expect("an address");
         let server = |code: &str| redis::make_extension_error(code.to_owned(), Some("text".to_owned()));
         for (code, part) in [
             ("OOM", "raise `maxmemory`"),
