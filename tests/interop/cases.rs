@@ -27,7 +27,7 @@ pub const ON_ONE_SIDE: [&str; 19] = [
 pub const ON_ONE_SIDE_OF_REDIS: [&str; 2] = ["endings.progress", "times.revoke_waiting"];
 
 /// Workflows with members on two sides: `{"here": …, "there": …}`.
-pub const ON_TWO_SIDES: [&str; 9] = [
+pub const ON_TWO_SIDES: [&str; 8] = [
     "canvas.chained",
     "canvas.immutable",
     "canvas.failing_chain",
@@ -35,13 +35,13 @@ pub const ON_TWO_SIDES: [&str; 9] = [
     "canvas.grouped",
     "canvas.linked",
     "canvas.link_errors",
-    "canvas.replaced",
     "canvas.options_of_a_step",
 ];
 
 /// As above, with chords, which Celery does not count over rpc, and results of what others have sent.
-pub const ON_TWO_SIDES_OF_REDIS: [&str; 7] = [
+pub const ON_TWO_SIDES_OF_REDIS: [&str; 8] = [
     "canvas.children",
+    "canvas.replaced",
     "canvas.chorded",
     "canvas.failing_chord",
     "canvas.chord_in_a_chain",
