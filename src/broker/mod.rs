@@ -13,6 +13,7 @@ mod delivery;
 pub mod embedded;
 mod error;
 pub mod memory;
+mod outbox;
 
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -26,6 +27,7 @@ pub use delivery::{ChordEnd, Delivery, Sequel, Settle, Settler};
 pub use embedded::EmbeddedBroker;
 pub use error::BrokerError;
 pub use memory::MemoryBroker;
+pub use outbox::OutboxBroker;
 
 use crate::task::{Message, Receipt, TaskId, TaskResult};
 
@@ -98,6 +100,11 @@ pub trait Broker: Send + Sync + 'static {
     /// starting it, and queues hold more of them.
     fn is_shared(&self) -> bool {
         true
+    }
+
+    /// Whether it cannot take anything now, so that a publish would only wait: the connection is gone or blocked.
+    fn is_away(&self) -> bool {
+        false
     }
 
     /// Makes sure that the queue exists.

@@ -58,12 +58,32 @@ pub struct Receipt {
     pub queue: String,
     /// `Disk`: it is synced to disk by now. `Memory`: it lives as long as the process.
     pub durability: Durability,
+    /// Who has it by now.
+    pub keeper: Keeper,
+}
+
+/// Who has taken a task.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Keeper {
+    /// The broker: workers can see it.
+    #[default]
+    Broker,
+    /// The outbox of this process, because the broker is away: it is forwarded when the broker is back.
+    Outbox,
 }
 
 impl Receipt {
     /// A receipt; for those who write a [`Client`].
     pub fn new(id: TaskId, queue: String, durability: Durability) -> Self {
-        Self { id, queue, durability }
+        Self { id, queue, durability, keeper: Keeper::Broker }
+    }
+
+    /// The same, taken by `keeper`.
+    #[must_use]
+    pub fn kept_by(mut self, keeper: Keeper) -> Self {
+        self.keeper = keeper;
+        self
     }
 }
 

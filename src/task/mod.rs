@@ -19,7 +19,7 @@ pub mod registry;
 
 pub use arguments::{Arguments, ArgumentsError};
 pub use client::{
-    AsyncResult, Client, EnqueueError, GetError, NewTask, Receipt, current, install, uninstall,
+    AsyncResult, Client, EnqueueError, GetError, Keeper, NewTask, Receipt, current, install, uninstall,
 };
 pub use context::Context;
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
