@@ -3,7 +3,7 @@
 mod chord;
 pub mod embedded;
 pub mod memory;
-mod tracked;
+
 mod waiters;
 
 #[cfg(feature = "testing")]
@@ -11,10 +11,10 @@ pub mod conformance;
 
 use async_trait::async_trait;
 
+pub use crate::task::TrackedState;
 pub use chord::{ChordJoin, ChordPart};
 pub use embedded::EmbeddedStore;
 pub use memory::MemoryStore;
-pub use tracked::TrackedState;
 pub(crate) use waiters::Waiters;
 
 use crate::core::Timestamp;

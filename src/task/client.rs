@@ -288,7 +288,7 @@ impl<T: Task> AsyncResult<T> {
         if result.state != State::Success {
             return Err(GetError::Ended(Box::new(result)));
         }
-        serde_json::from_str(result.result.as_deref().unwrap_or("null"))
+        super::envelope::from_str(result.result.as_deref().unwrap_or("null"))
             .map_err(|e| GetError::Decode { id: id.clone(), error: e.to_string() })
     }
 

@@ -12,9 +12,11 @@ mod options;
 mod panic;
 mod result;
 mod signature;
+mod tracked;
 mod verdict;
 mod workflow;
 
+pub mod envelope;
 pub mod registry;
 
 pub use arguments::{Arguments, ArgumentsError};
@@ -25,7 +27,8 @@ pub use context::Context;
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
-pub(crate) use error::{Ending, Until};
+pub use envelope::Typed;
+pub(crate) use error::{Ending, ErrorName, Until};
 pub use error::{Interrupt, TaskError};
 pub use id::TaskId;
 pub use message::{Headers, Message};
@@ -33,6 +36,7 @@ pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use result::{State, TaskResult};
 pub use signature::{Enqueue, Signature};
+pub use tracked::TrackedState;
 pub(crate) use verdict::{Judge, Next, Verdict};
 pub use workflow::{Child, Lineage, RawSignature, Workflow};
 
