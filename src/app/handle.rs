@@ -8,6 +8,7 @@ use actix::Addr;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use super::attendant::REVOKED_FOR;
 use super::builder::Builder;
 use super::catalogue::Catalogue;
 use super::routing::Routing;
@@ -200,7 +201,12 @@ impl Celeriac {
     /// # Errors
     /// The broker does not answer.
     pub async fn revive(&self, id: &TaskId) -> Result<bool, ControlError> {
-        Ok(self.inner.runtime.broker.revive(id).await?)
+        let runtime = &self.inner.runtime;
+        let revived = runtime.broker.revive(id).await?;
+        if revived && !runtime.broker.settles_results() {
+            runtime.store.forget(id).await?; // it is not over any more
+        }
+        Ok(revived)
     }
 
     /// Deletes expired results now; a minute-by-minute sweep does it anyway. Says how many went.
@@ -341,7 +347,11 @@ impl Inner {
             Some(Place::Delivered { queue }) => {
                 Ok(Some(self.look(id, Some(&queue)).await.unwrap_or((State::Received, true))))
             }
-            None => Ok(self.look(id, None).await),
+            None => match self.look(id, None).await {
+                // As Celery says of every id: it waits somewhere, for all that can be known.
+                None if !self.runtime.broker.knows_all() => Ok(Some((State::Pending, true))),
+                found => Ok(found),
+            },
         }
     }
 
@@ -367,6 +377,13 @@ impl Inner {
             Verdict::Over(record) if !message.ignore_result => Some(*record),
             _ => None,
         };
+        let knows_all = self.runtime.broker.knows_all();
+        if !knows_all {
+            // The store first: who does not hear of it now sees it there before the task starts.
+            self.runtime.store.revoke(id, now() + REVOKED_FOR).await.map_err(unreadable(id))?;
+            let ids = std::slice::from_ref(id);
+            self.runtime.broker.tell_revoked(ids, terminate).await.map_err(unreadable(id))?;
+        }
         // A store apart from the broker is written by us, when the task is gone.
         let apart = (!self.runtime.settles_results).then(|| Arc::new(Mutex::new(None)));
         let kept = apart.clone();
@@ -396,7 +413,8 @@ impl Inner {
                 Ok(answer) => return Ok(answer),
             }
         }
-        Ok(elsewhere)
+        // Whoever gets it will not start it; that is all that can be done.
+        Ok(if knows_all { elsewhere } else { Revoked::Done })
     }
 }
 
