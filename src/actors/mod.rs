@@ -12,6 +12,7 @@ pub(crate) mod root;
 mod run;
 pub(crate) mod runtime;
 mod sequel;
+mod states;
 mod status;
 mod supervisor;
 #[cfg(test)]

@@ -49,8 +49,7 @@ impl Grown {
             max_message_size: 1 << 16,
             reply_to: None,
         });
-        let runtime =
-            Arc::new(Runtime { broker, store, dispatcher, on_failure: None, on_worker_start: None });
+        let runtime = Arc::new(Runtime::new(broker, store, dispatcher));
         let (tree, up) = Tree::grow(Arc::clone(&runtime), vec![row], 1).unwrap();
         up.await.unwrap();
         Self { tree, runtime }

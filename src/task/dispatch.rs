@@ -83,7 +83,9 @@ impl Dispatcher {
             return Err(EnqueueError::BadId { len });
         }
         let queue = self.route.queue(&call.task, call.options.queue.as_deref())?;
-        Ok(fill_in(call, queue, None))
+        let reply_to = self.reply_to.clone();
+        let workflow = reply_to.map(|queue| Workflow { reply_to: Some(queue), ..Workflow::default() });
+        Ok(fill_in(call, queue, workflow.map(Box::new)))
     }
 
     /// What is to be sent of a canvas now.

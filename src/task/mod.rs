@@ -14,21 +14,26 @@ mod options;
 mod panic;
 mod result;
 mod signature;
+mod tracked;
+mod untyped;
 mod verdict;
 mod workflow;
 
+pub mod envelope;
 pub mod registry;
 
 pub use arguments::{Arguments, ArgumentsError};
 pub use client::{
-    AsyncResult, Client, EnqueueError, GetError, NewTask, Receipt, current, install, uninstall,
+    AsyncResult, Client, EnqueueError, GetError, Keeper, NewTask, Receipt, current, install, uninstall,
 };
-pub use context::Context;
+pub(crate) use context::StateSink;
+pub use context::{Context, UpdateStateError};
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
 pub(crate) use dispatch::{Departure, Dispatcher, Origin, Route};
-pub(crate) use error::{Ending, Until};
+pub use envelope::Typed;
+pub(crate) use error::{Ending, ErrorName, Until};
 pub use error::{Interrupt, TaskError};
 pub use id::TaskId;
 pub use message::{Headers, Message};
@@ -36,6 +41,8 @@ pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use result::{State, TaskResult};
 pub use signature::{Enqueue, Signature};
+pub use tracked::TrackedState;
+pub use untyped::UntypedResult;
 pub(crate) use verdict::{Judge, Next, Verdict};
 pub use workflow::{Child, Lineage, RawSignature, Workflow};
 

@@ -3,4 +3,5 @@
 mod embedded;
 mod memory;
 mod model;
+mod outbox;
 mod volatile;

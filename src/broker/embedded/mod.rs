@@ -174,7 +174,7 @@ impl EmbeddedBroker {
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
         let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, &task_key(id))?;
         Ok(match row.as_deref().map(TaskRow::decode).transpose()? {
-            Some(TaskRow::Over(result)) => Some(result),
+            Some(TaskRow::Over(result)) => Some(*result),
             _ => None,
         })
     }
