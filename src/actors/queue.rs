@@ -141,7 +141,8 @@ impl Queue {
             self.time_to_start.record(now.since(message.due()), now);
         }
         let worker = self.workers.get(&slot).map_or_else(|| "".into(), Slot::name);
-        let context = task::Context::new(Arc::clone(&message), worker);
+        let states = Arc::clone(&self.runtime.states) as Arc<dyn task::StateSink>;
+        let context = task::Context::new(Arc::clone(&message), worker, Some(states));
         self.runs.insert(tag, context.clone());
         let run = Run {
             definition,
@@ -162,7 +163,7 @@ impl Queue {
         self.counters.count(Ended::of(&verdict));
         let runtime = Arc::clone(&self.runtime);
         actix_rt::spawn(async move {
-            let context = task::Context::new(Arc::clone(delivery.message()), "".into());
+            let context = task::Context::new(Arc::clone(delivery.message()), "".into(), None);
             conclude(verdict, Some(delivery), &context, &Hooks::default(), &runtime).await;
         });
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Ending, ErrorName, Interrupt, Message, State, TaskResult, Until};
+use super::{Ending, ErrorName, Interrupt, Lineage, Message, State, TaskResult, Until};
 use crate::core::{RetryVerdict, Timestamp};
 
 /// Everything that is known when a run has ended.
@@ -23,8 +23,8 @@ pub(crate) struct Judge<'a> {
 pub(crate) enum Verdict {
     /// The task is over, with this record.
     Over(Box<TaskResult>),
-    /// The message waits again, changed.
-    Again { message: Box<Message>, due: Option<Timestamp>, next: Next },
+    /// The message waits again, changed. `failed`: of a retry, what its record would say if this had been the last attempt.
+    Again { message: Box<Message>, due: Option<Timestamp>, next: Next, failed: Option<Box<TaskResult>> },
     /// The message goes back as it was.
     HandBack,
     /// The message goes to the dead letters, with this record.
@@ -70,7 +70,12 @@ impl<'a> Judge<'a> {
                 };
                 let mut message = self.next_message();
                 message.eta = Some(due);
-                Verdict::Again { message: Box::new(message), due: Some(due), next: Next::Postpone }
+                Verdict::Again {
+                    message: Box::new(message),
+                    due: Some(due),
+                    next: Next::Postpone,
+                    failed: None,
+                }
             }
             Ending::Continue { task, arguments } => self.go_on(task, arguments),
             Ending::Fail { errors, name } => self.over(State::Failure, None, errors, Some(name)),
@@ -136,11 +141,12 @@ impl<'a> Judge<'a> {
             RetryVerdict::Retry { after: by_policy } => after.unwrap_or(by_policy),
         };
         let due = self.now + after;
+        let failed = Box::new(self.record(State::Retry, None, messages.clone(), Some(name)));
         let mut message = self.next_message();
         message.retries += 1;
         message.eta = Some(due);
         message.last_errors = messages;
-        Verdict::Again { message: Box::new(message), due: Some(due), next: Next::Retry }
+        Verdict::Again { message: Box::new(message), due: Some(due), next: Next::Retry, failed: Some(failed) }
     }
 
     fn go_on(&self, task: &str, arguments: Result<super::Arguments, String>) -> Verdict {
@@ -161,7 +167,7 @@ impl<'a> Judge<'a> {
                 message.continuations += 1;
                 message.eta = None;
                 message.last_errors.clear();
-                Verdict::Again { message: Box::new(message), due: None, next: Next::Continue }
+                Verdict::Again { message: Box::new(message), due: None, next: Next::Continue, failed: None }
             }
         }
     }
@@ -207,7 +213,7 @@ impl<'a> Judge<'a> {
             finished_at: self.now,
             worker: self.worker.map(str::to_owned),
             expires_at: self.now + message.result_expires,
-            lineage: None,
+            lineage: Lineage::of(message),
         }
     }
 }
@@ -249,7 +255,7 @@ mod tests {
 
     #[test]
     fn an_error_is_retried_until_the_policy_gives_up() {
-        let Verdict::Again { message: again, due, next } = judge(&message(0), failure(None)) else {
+        let Verdict::Again { message: again, due, next, .. } = judge(&message(0), failure(None)) else {
             panic!()
         };
         assert_eq!((again.retries, next), (1, Next::Retry));
@@ -297,7 +303,7 @@ mod tests {
         assert_eq!((m.retries, due), (2, Some(Timestamp::from_millis(6_000))));
         let next = Arguments { args: "[7]".into(), kwargs: String::new() };
         let ending = Ending::Continue { task: "app::t", arguments: Ok(next.clone()) };
-        let Verdict::Again { message: m, due: None, next: Next::Continue } = judge(&message(2), ending)
+        let Verdict::Again { message: m, due: None, next: Next::Continue, .. } = judge(&message(2), ending)
         else {
             panic!()
         };
