@@ -198,9 +198,19 @@ impl Line {
                 alive &= Flow::acknowledge(&keeping.channel, keeping.window.flush());
             }
         }
-        let verdict = if alive { Ok(()) } else { Err(BrokerError::Stale) };
+        if let Some(flow) = self.flow.as_ref().filter(|_| !self.flushed.is_empty()) {
+            // An acknowledgement is not answered; whatever is answered after it has come after it.
+            let (channel, waiting) = (flow.channel.clone(), std::mem::take(&mut self.flushed));
+            self.shared.runtime.spawn(async move {
+                let arrived = channel.basic_qos(0, BasicQosOptions { global: false });
+                let arrived = matches!(timeout(PATIENCE, arrived).await, Ok(Ok(())));
+                for done in waiting {
+                    let _ = done.send(if arrived { Ok(()) } else { Err(BrokerError::Stale) });
+                }
+            });
+        }
         for done in self.flushed.drain(..) {
-            let _ = done.send(verdict.clone());
+            let _ = done.send(Err(BrokerError::Stale));
         }
         if !alive {
             self.lose("an acknowledgement could not be sent");
