@@ -7,7 +7,7 @@ use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-    QueueDeclareOptions,
+    ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use tokio::time::{Instant, timeout};
@@ -199,10 +199,11 @@ impl Line {
             }
         }
         if let Some(flow) = self.flow.as_ref().filter(|_| !self.flushed.is_empty()) {
-            // An acknowledgement is not answered; whatever is answered after it has come after it.
+            // An acknowledgement is not answered; whatever is answered after it has come after it. Nothing is published on this
+            // channel, so the question means nothing else.
             let (channel, waiting) = (flow.channel.clone(), std::mem::take(&mut self.flushed));
             self.shared.runtime.spawn(async move {
-                let arrived = channel.basic_qos(0, BasicQosOptions { global: false });
+                let arrived = channel.confirm_select(ConfirmSelectOptions::default());
                 let arrived = matches!(timeout(PATIENCE, arrived).await, Ok(Ok(())));
                 for done in waiting {
                     let _ = done.send(if arrived { Ok(()) } else { Err(BrokerError::Stale) });
