@@ -247,6 +247,7 @@ fn set_options(options: &Options) -> TokenStream {
     assign(quote!(time_limit), options.time_limit.map(duration).map(some));
     assign(quote!(expires), options.expires.map(duration).map(some));
     assign(quote!(ignore_result), plain(options.ignore_result));
+    assign(quote!(track_started), plain(options.track_started));
     assign(quote!(result_expires), options.result_expires.map(duration));
     assign(
         quote!(durability),

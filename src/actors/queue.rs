@@ -134,14 +134,15 @@ impl Queue {
             let hint = self.runtime.registry.nearest(&message.task);
             let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
             let reason = format!("no task named `{}` in this program{hint}", message.task);
-            self.end_unstarted(tag, delivery, judge.dead(&reason));
+            self.end_unstarted(tag, delivery, judge.not_registered(&reason));
             return false;
         };
         if message.first_started_at.is_none() && message.crashes == 0 {
             self.time_to_start.record(now.since(message.due()), now);
         }
         let worker = self.workers.get(&slot).map_or_else(|| "".into(), Slot::name);
-        let context = task::Context::new(Arc::clone(&message), worker);
+        let states = Arc::clone(&self.runtime.states) as Arc<dyn task::StateSink>;
+        let context = task::Context::new(Arc::clone(&message), worker, Some(states));
         self.runs.insert(tag, context.clone());
         let run = Run {
             definition,
@@ -162,7 +163,7 @@ impl Queue {
         self.counters.count(Ended::of(&verdict));
         let runtime = Arc::clone(&self.runtime);
         actix_rt::spawn(async move {
-            let context = task::Context::new(Arc::clone(delivery.message()), "".into());
+            let context = task::Context::new(Arc::clone(delivery.message()), "".into(), None);
             conclude(verdict, Some(delivery), &context, &Hooks::default(), &runtime).await;
         });
     }

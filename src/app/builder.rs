@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attendant::RuntimeAttendant;
+use super::backend::Backend;
 use super::catalogue::{Catalogue, CatalogueErrors, QueueRow};
 use super::handle::{Celeriac, Inner};
 use super::routing::Routing;
@@ -15,7 +16,7 @@ use crate::actors::{FailureHook, WorkerHook};
 use crate::broker::amqp::{AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Attendant, Broker, BrokerError, EmbeddedBroker, MemoryBroker};
-use crate::store::{EmbeddedStore, MemoryStore, Store};
+use crate::store::{EmbeddedStore, MemoryStore, Store, StoreError};
 use crate::task::registry::{DuplicateTask, Registry};
 use crate::task::{Context, HookEvent};
 
@@ -32,6 +33,9 @@ pub enum StartError {
     /// The broker or store did not open.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// The result store did not open.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// No threads to be had.
     #[error("the actor system did not start: {0}")]
     System(std::io::Error),
@@ -61,6 +65,8 @@ pub struct Builder {
     file: Option<PathBuf>,
     environment: Option<String>,
     keeping: Keeping,
+    backend: Option<Backend>,
+    track_started: bool,
     embedded: EmbeddedOptions,
     #[cfg(feature = "amqp")]
     amqp: AmqpOptions,
@@ -78,6 +84,8 @@ impl Builder {
             file: None,
             environment: None,
             keeping: Keeping::Embedded(PathBuf::from("celeriac-data")),
+            backend: None,
+            track_started: false,
             embedded: EmbeddedOptions::default(),
             #[cfg(feature = "amqp")]
             amqp: AmqpOptions::default(),
@@ -144,6 +152,31 @@ impl Builder {
     /// Another broker and store.
     pub fn broker(mut self, broker: Arc<dyn Broker>, store: Arc<dyn Store>) -> Self {
         self.keeping = Keeping::Given(broker, store);
+        self
+    }
+
+    /// Where results are kept, if not beside the messages. Celery's `result_backend`:
+    /// - `redis://[user:password@]host[:port][/database]`: in Redis, readable by Python.
+    /// - `rpc://[user:password@]host[:port][/vhost]`: sent back over RabbitMQ to whoever sent the task, and kept by nobody.
+    /// - `memory://`: in this process.
+    ///
+    /// Read at start.
+    pub fn result_backend(mut self, url: impl Into<String>) -> Self {
+        self.backend = Some(Backend::at(url.into()));
+        self
+    }
+
+    /// Results in Redis, with other than its default options.
+    #[cfg(feature = "redis")]
+    pub fn redis(mut self, url: impl Into<String>, options: crate::store::RedisOptions) -> Self {
+        self.backend = Some(Backend::Redis(url.into(), options));
+        self
+    }
+
+    /// Tells the result store of each start of a task (STARTED). Celery's `task_track_started`. Default: only of those tasks
+    /// that say so themselves.
+    pub fn track_started(mut self, track: bool) -> Self {
+        self.track_started = track;
         self
     }
 
@@ -218,13 +251,17 @@ impl Builder {
         for row in &routing.catalogue().queues {
             broker.declare(&row.name).await?;
         }
-        let runtime = Arc::new(Runtime {
-            broker,
-            store,
-            registry,
-            on_failure: self.on_failure,
-            on_worker_start: self.on_worker_start,
-        });
+        let apart = self.backend.is_some();
+        let store = match self.backend {
+            Some(backend) => backend.open().await?,
+            None => store,
+        };
+        let mut runtime = Runtime::new(broker, store, registry);
+        runtime.settles_results &= !apart;
+        runtime.track_started = self.track_started;
+        runtime.on_failure = self.on_failure;
+        runtime.on_worker_start = self.on_worker_start;
+        let runtime = Arc::new(runtime);
         let attendant = Arc::new(RuntimeAttendant::new(Arc::clone(&runtime)));
         runtime.broker.attend(Arc::clone(&attendant) as Arc<dyn Attendant>);
         let rows = routing.catalogue().queues.clone();

@@ -22,7 +22,7 @@ use crate::store::StoreError;
 use crate::task::clock::now;
 use crate::task::{
     self, Client, EnqueueError, GetError, Judge, Message, NewTask, Receipt, State, TaskId, TaskResult,
-    Verdict,
+    TrackedState, UntypedResult, Verdict, Workflow,
 };
 
 /// A running task runtime: enqueues, results, and the operator's levers. A handle; clones are the same runtime, and it
@@ -113,6 +113,11 @@ impl Celeriac {
     /// This runtime as the destination of [`Signature::send`](crate::task::Signature::send), or for calls by name.
     pub fn client(&self) -> Arc<dyn Client> {
         Arc::clone(&self.inner) as Arc<dyn Client>
+    }
+
+    /// The result of a task by its id alone, whoever sent it and whoever runs it. Celery's `AsyncResult(id)`.
+    pub fn async_result(&self, id: impl Into<TaskId>) -> UntypedResult {
+        UntypedResult::new(id, self.client())
     }
 
     /// All queues as they are now, in the catalogue's order.
@@ -310,7 +315,11 @@ impl Inner {
             durability: options.durability,
             headers,
             last_errors: Vec::new(),
-            workflow: None,
+            workflow: self
+                .runtime
+                .store
+                .reply_to()
+                .map(|queue| Box::new(Workflow { reply_to: Some(queue), ..Workflow::default() })),
         })
     }
 
@@ -346,6 +355,18 @@ impl Inner {
         }
     }
 
+    /// What the store was told of a task that is not over.
+    async fn told(&self, id: &TaskId) -> Result<Option<State>, GetError> {
+        let tracked = self.runtime.store.tracked(id).await.map_err(unreadable(id))?;
+        Ok(tracked.map(|tracked| match tracked.state.as_str() {
+            "PENDING" => State::Pending,
+            "RECEIVED" => State::Received,
+            "RETRY" => State::Retry,
+            // STARTED, or a body said what it is at.
+            _ => State::Started,
+        }))
+    }
+
     async fn stored(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError> {
         self.runtime.store.get(id, now()).await.map_err(unreadable(id))
     }
@@ -363,7 +384,20 @@ impl Inner {
             let ids = std::slice::from_ref(id);
             self.runtime.broker.tell_revoked(ids, terminate).await.map_err(unreadable(id))?;
         }
+        // A store apart from the broker is written by us, when the task is gone.
+        let apart = (!self.runtime.settles_results).then(|| Arc::new(Mutex::new(None)));
+        let kept = apart.clone();
+        let record = move |message: &Message| {
+            let record = record(message);
+            let Some(kept) = kept else { return record };
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = record;
+            None
+        };
         let removal = self.runtime.broker.remove(id, Box::new(record)).await.map_err(unreadable(id))?;
+        let record = apart.and_then(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(record) = record {
+            self.runtime.store.put(record).await.map_err(unreadable(id))?;
+        }
         let (queues, elsewhere) = match removal {
             Removal::Removed => return Ok(Revoked::Done),
             Removal::Delivered { queue } => {
@@ -410,12 +444,20 @@ impl Client for Inner {
         if let Some((state, _)) = self.unfinished(id).await? {
             return Ok(state);
         }
+        // It may be in the hands of another program.
+        if let Some(state) = self.told(id).await? {
+            return Ok(state);
+        }
         // It may have ended between the two looks.
         Ok(self.stored(id).await?.map_or(State::Unknown, |result| result.state))
     }
 
     async fn result(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError> {
         self.stored(id).await
+    }
+
+    async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, GetError> {
+        self.runtime.store.tracked(id).await.map_err(unreadable(id))
     }
 
     async fn wait(&self, id: &TaskId) -> Result<TaskResult, GetError> {
@@ -428,6 +470,11 @@ impl Client for Inner {
                 () = self.closed.cancelled() => Err(GetError::ShutDown(id.clone())),
             },
             Some((_, false)) => Err(GetError::NotKept(id.clone())),
+            // Another program has it.
+            None if self.told(id).await?.is_some() => tokio::select! {
+                result = self.runtime.store.wait(id) => result.map_err(unreadable(id)),
+                () = self.closed.cancelled() => Err(GetError::ShutDown(id.clone())),
+            },
             None => self.stored(id).await?.ok_or_else(|| GetError::Unknown(id.clone())),
         }
     }

@@ -1,18 +1,24 @@
 //! Records in this process's memory.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use super::{Store, StoreError, TrackedState, Waiters};
 use crate::core::Timestamp;
+use crate::task::clock::now;
 use crate::task::{TaskId, TaskResult};
+
+/// States of tasks that leave no record, or none here, go after a day.
+const TRACKED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Keeps records as long as the process lives.
 #[derive(Default)]
 pub struct MemoryStore {
     results: DashMap<TaskId, TaskResult>,
-    tracked: DashMap<TaskId, TrackedState>,
+    tracked: DashMap<TaskId, (TrackedState, Timestamp)>,
     revoked: DashMap<TaskId, Timestamp>,
     waiters: Waiters,
 }
@@ -75,18 +81,24 @@ impl Store for MemoryStore {
             stays
         });
         self.revoked.retain(|_, until| *until > now);
+        self.tracked.retain(|_, (_, at)| *at + TRACKED_FOR > now);
         Ok(swept)
     }
 
     async fn track(&self, state: TrackedState) -> Result<(), StoreError> {
         if !self.results.contains_key(&state.id) {
-            self.tracked.insert(state.id.clone(), state);
+            self.tracked.insert(state.id.clone(), (state, now()));
         }
         Ok(())
     }
 
     async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError> {
-        Ok(self.tracked.get(id).map(|state| state.clone()))
+        Ok(self.tracked.get(id).map(|tracked| tracked.0.clone()))
+    }
+
+    async fn untrack(&self, id: &TaskId) -> Result<(), StoreError> {
+        self.tracked.remove(id);
+        Ok(())
     }
 
     async fn revoke(&self, id: &TaskId, until: Timestamp) -> Result<(), StoreError> {

@@ -13,6 +13,7 @@ mod panic;
 mod result;
 mod signature;
 mod tracked;
+mod untyped;
 mod verdict;
 mod workflow;
 
@@ -23,12 +24,13 @@ pub use arguments::{Arguments, ArgumentsError};
 pub use client::{
     AsyncResult, Client, EnqueueError, GetError, Keeper, NewTask, Receipt, current, install, uninstall,
 };
-pub use context::Context;
+pub(crate) use context::StateSink;
+pub use context::{Context, UpdateStateError};
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
 pub use envelope::Typed;
-pub(crate) use error::{Ending, Until};
+pub(crate) use error::{Ending, ErrorName, Until};
 pub use error::{Interrupt, TaskError};
 pub use id::TaskId;
 pub use message::{Headers, Message};
@@ -37,6 +39,7 @@ pub(crate) use panic::panic_message;
 pub use result::{State, TaskResult};
 pub use signature::{Enqueue, Signature};
 pub use tracked::TrackedState;
+pub use untyped::UntypedResult;
 pub(crate) use verdict::{Judge, Next, Verdict};
 pub use workflow::{Child, Lineage, RawSignature, Workflow};
 
