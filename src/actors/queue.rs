@@ -134,7 +134,7 @@ impl Queue {
             let hint = self.runtime.registry.nearest(&message.task);
             let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
             let reason = format!("no task named `{}` in this program{hint}", message.task);
-            self.end_unstarted(tag, delivery, judge.dead(&reason));
+            self.end_unstarted(tag, delivery, judge.not_registered(&reason));
             return false;
         };
         if message.first_started_at.is_none() && message.crashes == 0 {

@@ -17,6 +17,7 @@ mod untyped;
 mod verdict;
 mod workflow;
 
+pub mod envelope;
 pub mod registry;
 
 pub use arguments::{Arguments, ArgumentsError};
@@ -28,7 +29,8 @@ pub use context::{Context, UpdateStateError};
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
-pub(crate) use error::{Ending, Until};
+pub use envelope::Typed;
+pub(crate) use error::{Ending, ErrorName, Until};
 pub use error::{Interrupt, TaskError};
 pub use id::TaskId;
 pub use message::{Headers, Message};

@@ -108,6 +108,6 @@ impl fmt::Debug for UntypedResult {
 }
 
 fn value_of<O: DeserializeOwned>(record: &TaskResult) -> Result<O, GetError> {
-    serde_json::from_str(record.result.as_deref().unwrap_or("null"))
+    super::envelope::from_str(record.result.as_deref().unwrap_or("null"))
         .map_err(|e| GetError::Decode { id: record.id.clone(), error: e.to_string() })
 }
