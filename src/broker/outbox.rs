@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::embedded::EmbeddedOptions;
 use super::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, EmbeddedBroker, Place, RecordFn, Removal,
-    Settle, Sink,
+    Attendant, Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, EmbeddedBroker, Place, RecordFn,
+    Removal, Settle, Sink,
 };
 use crate::store::Store;
 use crate::task::{Arguments, Durability, Keeper, Message, Receipt, TaskId};
@@ -230,6 +230,18 @@ impl Broker for OutboxBroker {
 
     fn is_away(&self) -> bool {
         false // it accepts
+    }
+
+    fn knows_all(&self) -> bool {
+        self.inner.knows_all()
+    }
+
+    fn attend(&self, attendant: Arc<dyn Attendant>) {
+        self.inner.attend(attendant);
+    }
+
+    async fn tell_revoked(&self, ids: &[TaskId], terminate: bool) -> Result<(), BrokerError> {
+        self.inner.tell_revoked(ids, terminate).await
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
