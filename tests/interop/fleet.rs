@@ -1,7 +1,10 @@
-//! The fleet: one RabbitMQ, one Redis, Celery workers, and a Python client that runs cases.
+//! The fleet: one RabbitMQ, one Redis, Celery workers, a Celeriac, and a Python client that runs cases.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
+use celeriac::app::catalogue::{Pool, QueueRow};
+use celeriac::broker::amqp::{AmqpOptions, QueueSetup};
+use celeriac::{Builder, Celeriac};
 use serde_json::{Value, json};
 
 use crate::services::{CeleryWorker, Dialogue, Python, RabbitMq, Redis, Script};
@@ -15,8 +18,10 @@ pub enum Backend {
 
 /// A vhost with its workers.
 pub struct Fleet {
-    pub broker: String,
-    pub backend: String,
+    broker: String,
+    backend: String,
+    /// Where results are kept, unless they go over rpc.
+    pub redis: Redis,
     client: Mutex<Dialogue>,
     workers: Vec<CeleryWorker>,
 }
@@ -30,8 +35,9 @@ impl Fleet {
     /// Celery workers for these sides in a vhost of this name, and a client.
     pub fn start(vhost: &str, backend: Backend, sides: &[&str]) -> Self {
         let broker = RabbitMq::shared().vhost(vhost);
+        let redis = Redis::shared();
         let backend = match backend {
-            Backend::Redis => Redis::shared().url(),
+            Backend::Redis => redis.url(),
             Backend::Rpc => "rpc://".to_owned(),
         };
         let python = Python::with_celery();
@@ -66,7 +72,7 @@ impl Fleet {
             starting.into_iter().map(|worker| worker.join().expect("a worker")).collect()
         });
         let client = Mutex::new(python.converse(&script("client.py")));
-        Self { broker, backend, client, workers }
+        Self { broker, backend, redis, client, workers }
     }
 
     /// Has the Python client run a case; panics with its traceback when it fails.
@@ -94,4 +100,61 @@ impl Fleet {
             })
             .collect()
     }
+}
+
+/// The Rust side of a fleet.
+pub struct Mixed {
+    pub fleet: Fleet,
+    pub celeriac: Celeriac,
+}
+
+impl std::ops::Deref for Mixed {
+    type Target = Fleet;
+
+    fn deref(&self) -> &Fleet {
+        &self.fleet
+    }
+}
+
+/// Python on its side, Rust on the other, over Redis.
+pub fn mixed() -> &'static Mixed {
+    static FLEET: LazyLock<Mixed> = LazyLock::new(|| Mixed::start("mixed", Backend::Redis));
+    &FLEET
+}
+
+/// As above, with results over rpc.
+pub fn mixed_rpc() -> &'static Mixed {
+    static FLEET: LazyLock<Mixed> = LazyLock::new(|| Mixed::start("mixed-rpc", Backend::Rpc));
+    &FLEET
+}
+
+/// Runs the Rust side of a test. All do so on one runtime, which outlives them as the fleet does.
+pub fn on_rust<T>(test: impl Future<Output = T>) -> T {
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> =
+        LazyLock::new(|| tokio::runtime::Runtime::new().expect("threads"));
+    RUNTIME.block_on(test)
+}
+
+impl Mixed {
+    fn start(vhost: &str, backend: Backend) -> Self {
+        let fleet = Fleet::start(vhost, backend, &["python"]);
+        let started = on_rust(builder(&fleet).start());
+        let celeriac = started.unwrap_or_else(|error| panic!("the Rust side does not start: {error}"));
+        Self { fleet, celeriac }
+    }
+}
+
+fn builder(fleet: &Fleet) -> Builder {
+    let priorities = QueueSetup { max_priority: Some(10), ..QueueSetup::default() };
+    let row = |name: &str, workers| QueueRow::new(name).with_pool(Pool::Io).with_workers(workers);
+    Celeriac::builder()
+        .amqp(&fleet.broker)
+        .amqp_options(AmqpOptions::default().queue("rust-priority", priorities).with_node("rust@localhost"))
+        .result_backend(&fleet.backend)
+        .queue(row("rust", 8))
+        // One at a time, and one more in hand.
+        .queue(row("rust-one", 1).with_prefetch(2))
+        // One at a time, and the next is chosen by RabbitMQ.
+        .queue(row("rust-priority", 1).with_prefetch(1))
+        .arbiters(1)
 }

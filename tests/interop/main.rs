@@ -10,3 +10,6 @@ mod services;
 mod cases;
 mod celery_alone;
 mod fleet;
+mod from_python;
+mod gates;
+mod tasks;
