@@ -290,7 +290,7 @@ impl Inner {
         if !(1..=255).contains(&len) {
             return Err(EnqueueError::BadId { len });
         }
-        let queue = self.routing.queue(&task, options.queue.as_deref())?.to_owned();
+        let queue = self.routing.queue(&task, options.queue.as_deref(), &arguments)?.to_owned();
         let now = now();
         Ok(Message {
             id,
