@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::attendant::RuntimeAttendant;
 use super::backend::Backend;
 use super::catalogue::{Catalogue, CatalogueErrors, QueueRow};
 use super::handle::{Celeriac, Inner};
@@ -11,11 +12,13 @@ use super::routing::Routing;
 use crate::actors::root::Tree;
 use crate::actors::runtime::Runtime;
 use crate::actors::{FailureHook, WorkerHook};
+#[cfg(feature = "amqp")]
+use crate::broker::amqp::{AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedOptions;
-use crate::broker::{Broker, BrokerError, EmbeddedBroker, MemoryBroker};
+use crate::broker::{Attendant, Broker, BrokerError, EmbeddedBroker, MemoryBroker};
 use crate::store::{EmbeddedStore, MemoryStore, Store, StoreError};
 use crate::task::registry::{DuplicateTask, Registry};
-use crate::task::{Context, HookEvent};
+use crate::task::{Context, Dispatcher, HookEvent};
 
 /// Why a runtime did not start; the text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,8 @@ pub enum StartError {
 enum Keeping {
     Embedded(PathBuf),
     Memory,
+    #[cfg(feature = "amqp")]
+    Amqp(String),
     Given(Arc<dyn Broker>, Arc<dyn Store>),
 }
 
@@ -63,6 +68,8 @@ pub struct Builder {
     backend: Option<Backend>,
     track_started: bool,
     embedded: EmbeddedOptions,
+    #[cfg(feature = "amqp")]
+    amqp: AmqpOptions,
     max_message_size: usize,
     arbiters: usize,
     grace: Duration,
@@ -80,6 +87,8 @@ impl Builder {
             backend: None,
             track_started: false,
             embedded: EmbeddedOptions::default(),
+            #[cfg(feature = "amqp")]
+            amqp: AmqpOptions::default(),
             max_message_size: 64 << 10,
             arbiters: std::thread::available_parallelism().map_or(1, usize::from),
             grace: Duration::from_secs(30),
@@ -122,6 +131,21 @@ impl Builder {
     /// Keeps everything in memory: gone with the process.
     pub fn in_memory(mut self) -> Self {
         self.keeping = Keeping::Memory;
+        self
+    }
+
+    /// RabbitMQ as the broker, in Celery's protocol: `amqp://user:password@host:5672/vhost`. Celery's `broker_url`. Results
+    /// are kept in this process's memory unless another store is named.
+    #[cfg(feature = "amqp")]
+    pub fn amqp(mut self, url: impl Into<String>) -> Self {
+        self.keeping = Keeping::Amqp(url.into());
+        self
+    }
+
+    /// How the RabbitMQ broker behaves. What the catalogue says of a queue wins over this.
+    #[cfg(feature = "amqp")]
+    pub fn amqp_options(mut self, options: AmqpOptions) -> Self {
+        self.amqp = options;
         self
     }
 
@@ -207,6 +231,11 @@ impl Builder {
                 let store = Arc::new(MemoryStore::default());
                 (Arc::new(MemoryBroker::new(Arc::clone(&store))), store)
             }
+            #[cfg(feature = "amqp")]
+            Keeping::Amqp(url) => {
+                let broker = AmqpBroker::connect(&url, self.amqp).await?;
+                (Arc::new(broker), Arc::new(MemoryStore::default()))
+            }
             Keeping::Embedded(dir) => {
                 let options = self.embedded;
                 let broker = blocking::unblock(move || EmbeddedBroker::open(dir, options)).await?;
@@ -227,16 +256,26 @@ impl Builder {
             Some(backend) => backend.open().await?,
             None => store,
         };
-        let mut runtime = Runtime::new(broker, store, registry);
+        let routing = Arc::new(routing);
+        let dispatcher = Arc::new(Dispatcher {
+            registry,
+            route: Box::new(Arc::clone(&routing)),
+            max_message_size: self.max_message_size,
+            reply_to: store.reply_to(),
+        });
+        let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.settles_results &= !apart;
         runtime.track_started = self.track_started;
         runtime.on_failure = self.on_failure;
         runtime.on_worker_start = self.on_worker_start;
         let runtime = Arc::new(runtime);
+        let attendant = Arc::new(RuntimeAttendant::new(Arc::clone(&runtime)));
+        runtime.broker.attend(Arc::clone(&attendant) as Arc<dyn Attendant>);
         let rows = routing.catalogue().queues.clone();
         let (tree, up) = Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
+        attendant.grown(Arc::clone(&tree.queues));
         up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
-        let inner = Inner::new(runtime, routing, tree, self.max_message_size, self.grace);
+        let inner = Inner::new(runtime, routing, tree, self.grace);
         Ok(Celeriac::started(inner))
     }
 

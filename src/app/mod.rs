@@ -1,5 +1,6 @@
 //! The application: configuration, start, handle, shutdown.
 
+mod attendant;
 mod backend;
 mod builder;
 pub mod catalogue;

@@ -8,11 +8,15 @@
 //! settled by one [`Settle`]. A [`Delivery`] that is dropped without being settled goes back by itself: as it was
 //! if it had not started, with a crash counted if it had. So a panic anywhere above loses nothing.
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
+mod attendant;
 mod dead_letter;
 mod delivery;
 pub mod embedded;
 mod error;
 pub mod memory;
+mod outbox;
 
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -21,11 +25,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+#[cfg(feature = "amqp")]
+pub use amqp::AmqpBroker;
+pub use attendant::Attendant;
 pub use dead_letter::DeadLetter;
 pub use delivery::{ChordEnd, Delivery, Sequel, Settle, Settler};
 pub use embedded::EmbeddedBroker;
 pub use error::BrokerError;
 pub use memory::MemoryBroker;
+pub use outbox::OutboxBroker;
 
 use crate::task::{Message, Receipt, TaskId, TaskResult};
 
@@ -100,6 +108,29 @@ pub trait Broker: Send + Sync + 'static {
         true
     }
 
+    /// Whether it cannot take anything now, so that a publish would only wait: the connection is gone or blocked.
+    fn is_away(&self) -> bool {
+        false
+    }
+
+    /// Whether it knows every task that waits in it. If not, a task that it does not know may wait all the same: it can be
+    /// neither found nor taken out, and is revoked by [`tell_revoked`](Self::tell_revoked) and by the store.
+    fn knows_all(&self) -> bool {
+        true
+    }
+
+    /// Whom to tell what is not a delivery. Called once, before anything is consumed; brokers that nobody else uses have
+    /// nothing to tell.
+    fn attend(&self, _attendant: Arc<dyn Attendant>) {}
+
+    /// Tells every process that consumes here that these tasks are revoked.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn tell_revoked(&self, _ids: &[TaskId], _terminate: bool) -> Result<(), BrokerError> {
+        Ok(())
+    }
+
     /// Makes sure that the queue exists.
     ///
     /// # Errors
@@ -117,6 +148,23 @@ pub trait Broker: Send + Sync + 'static {
     /// # Errors
     /// Nothing was taken (for [`BrokerError::Io`] that is not known), and why.
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError>;
+
+    /// Takes several messages, and the sizes of the chords whose members are among them; brokers that settle results do so in
+    /// one step, all or nothing. The others count no chords: `sizes` is empty.
+    ///
+    /// # Errors
+    /// The first that was not taken, and why. Those before it were, unless it is all or nothing.
+    async fn publish_all(
+        &self,
+        messages: Vec<Message>,
+        _sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        for message in messages {
+            self.publish(message, unique).await?;
+        }
+        Ok(())
+    }
 
     /// Delivers the queue's messages to `sink`: best priority first, then in order of arrival, each not before its
     /// ETA, never more than `prefetch` unsettled at a time. A queue has one consumer in a process; a new one

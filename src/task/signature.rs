@@ -113,6 +113,17 @@ impl<T: Task> Signature<T> {
         self
     }
 
+    /// What tools and logs of a Celery fleet show instead of the positional arguments, for example `<redacted>`. It travels
+    /// with the task, to those that follow by retry as well. Celery's `apply_async(argsrepr=…)`.
+    pub fn argsrepr(self, shown: impl Into<String>) -> Self {
+        self.header("argsrepr", shown.into())
+    }
+
+    /// What is shown instead of the arguments by keyword. Celery's `apply_async(kwargsrepr=…)`.
+    pub fn kwargsrepr(self, shown: impl Into<String>) -> Self {
+        self.header("kwargsrepr", shown.into())
+    }
+
     /// Keep no result of this call.
     pub fn ignore_result(mut self, ignore: bool) -> Self {
         self.call.options.ignore_result = ignore;
@@ -134,6 +145,10 @@ impl<T: Task> Signature<T> {
     /// Enqueues with this handle, for programs that run more than one.
     pub fn send(self, client: impl Into<Arc<dyn Client>>) -> Enqueue<T> {
         Enqueue { signature: self, client: Some(client.into()) }
+    }
+
+    pub(crate) fn into_parts(self) -> (NewTask, Result<Arguments, String>) {
+        (self.call, self.arguments)
     }
 
     pub(crate) fn into_arguments(self) -> Result<Arguments, String> {

@@ -1,6 +1,11 @@
 //! Each broker keeps each promise.
 
+#[path = "../services/mod.rs"]
+mod services;
+
+mod amqp;
 mod embedded;
 mod memory;
 mod model;
+mod outbox;
 mod volatile;

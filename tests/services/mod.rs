@@ -16,6 +16,7 @@
 
 #![allow(dead_code, unused_imports)] // each test binary uses its own part of it
 
+mod dialogue;
 mod home;
 mod ports;
 mod process;
@@ -26,6 +27,7 @@ mod redis;
 
 use std::time::{Duration, Instant};
 
+pub use dialogue::Dialogue;
 pub use process::Output;
 pub use proxy::Proxy;
 pub use python::{CeleryWorker, Python, Script};

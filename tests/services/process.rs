@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{LazyLock, Mutex};
 
@@ -43,6 +43,25 @@ impl Process {
         set(&mut command);
         let child = spawn(command).unwrap_or_else(|error| panic!("{what} does not start: {error}"));
         Self { what: what.to_owned(), child, log }
+    }
+
+    /// Starts a program whose stderr goes to `log`, and whose stdin and stdout are [pipes](Self::take_pipes).
+    pub fn start_with_pipes(
+        what: &str,
+        program: &Path,
+        log: PathBuf,
+        set: impl FnOnce(&mut Command),
+    ) -> Self {
+        Self::start(what, program, log, |command| {
+            command.stdin(Stdio::piped()).stdout(Stdio::piped());
+            set(command);
+        })
+    }
+
+    /// Once, of a program that was started with pipes.
+    pub fn take_pipes(&mut self) -> (ChildStdin, ChildStdout) {
+        let pipes = self.child.stdin.take().zip(self.child.stdout.take());
+        pipes.expect("it was started with pipes, and they were not taken")
     }
 
     pub fn pid(&self) -> u32 {

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::dialogue::Dialogue;
 use super::home::Home;
 use super::process::{Output, Process, program, run};
 
@@ -63,6 +64,14 @@ impl Python {
     /// Runs a script to its end.
     pub fn run(&self, script: &Script) -> Output {
         run(&script.file.display().to_string(), &self.interpreter, |command| {
+            command.arg(&script.file).args(&script.arguments).envs(script.environment.iter().cloned());
+            unbuffered(command);
+        })
+    }
+
+    /// Starts a script that is spoken to.
+    pub fn converse(&self, script: &Script) -> Dialogue {
+        Dialogue::start(&script.file.display().to_string(), &self.interpreter, |command| {
             command.arg(&script.file).args(&script.arguments).envs(script.environment.iter().cloned());
             unbuffered(command);
         })

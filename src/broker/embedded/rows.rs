@@ -33,7 +33,7 @@ pub(super) const SEQ: &[u8] = b"seq";
 pub(super) const CLAIMS: &[u8] = b"claims";
 
 /// The version of the rows' layout.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 pub(super) fn ready_key(queue: u16, priority: u8, seq: u64) -> ReadyKey {
     let mut key = [0; READY_KEY];
@@ -128,7 +128,7 @@ pub(super) enum TaskRow {
     /// The key of its message.
     At(Vec<u8>),
     /// It is over.
-    Over(TaskResult),
+    Over(Box<TaskResult>),
 }
 
 const AT: u8 = 0;
@@ -152,7 +152,7 @@ impl TaskRow {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, BrokerError> {
         match bytes.split_first() {
             Some((&AT, key)) => Ok(Self::At(key.to_vec())),
-            Some((&OVER, row)) => decode(row).map(Self::Over),
+            Some((&OVER, row)) => decode(row).map(|result| Self::Over(Box::new(result))),
             _ => Err(BrokerError::Io("a row of the tasks table is neither a place nor a result".to_owned())),
         }
     }
