@@ -264,7 +264,7 @@ impl Builder {
         let runtime = Arc::new(runtime);
         let attendant = Arc::new(RuntimeAttendant::new(Arc::clone(&runtime)));
         runtime.broker.attend(Arc::clone(&attendant) as Arc<dyn Attendant>);
-        let rows = routing.catalogue().queues.clone();
+        let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
         let (tree, up) = Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
         attendant.grown(Arc::clone(&tree.queues));
         up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;

@@ -5,6 +5,9 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use celeriac::app::catalogue::{Pool, QueueRow};
 use celeriac::broker::amqp::{AmqpOptions, QueueSetup};
 use celeriac::{Builder, Celeriac};
+use lapin::ConnectionProperties;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
 use crate::services::{CeleryWorker, Dialogue, Python, RabbitMq, Redis, Script};
@@ -106,6 +109,10 @@ impl Fleet {
 pub struct Mixed {
     pub fleet: Fleet,
     pub celeriac: Celeriac,
+    /// For looking at queues.
+    connection: lapin::Connection,
+    /// Who uses the queue `python-one`, whose worker does one task at a time.
+    only_worker: tokio::sync::Mutex<()>,
 }
 
 impl std::ops::Deref for Mixed {
@@ -128,8 +135,8 @@ pub fn mixed_rpc() -> &'static Mixed {
     &FLEET
 }
 
-/// Runs the Rust side of a test. All do so on one runtime, which outlives them as the fleet does.
-pub fn on_rust<T>(test: impl Future<Output = T>) -> T {
+/// Blocks on the Rust side of a test. All do so on one runtime, which outlives them as the fleet does.
+pub fn on_runtime<T>(test: impl Future<Output = T>) -> T {
     static RUNTIME: LazyLock<tokio::runtime::Runtime> =
         LazyLock::new(|| tokio::runtime::Runtime::new().expect("threads"));
     RUNTIME.block_on(test)
@@ -138,9 +145,25 @@ pub fn on_rust<T>(test: impl Future<Output = T>) -> T {
 impl Mixed {
     fn start(vhost: &str, backend: Backend) -> Self {
         let fleet = Fleet::start(vhost, backend, &["python"]);
-        let started = on_rust(builder(&fleet).start());
+        let started = on_runtime(builder(&fleet).start());
         let celeriac = started.unwrap_or_else(|error| panic!("the Rust side does not start: {error}"));
-        Self { fleet, celeriac }
+        let connection =
+            on_runtime(lapin::Connection::connect(&fleet.broker, ConnectionProperties::default()));
+        let connection = connection.expect("a connection to RabbitMQ");
+        Self { fleet, celeriac, connection, only_worker: tokio::sync::Mutex::default() }
+    }
+
+    /// Holds off other tests from the queue `python-one`.
+    pub async fn only_worker(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.only_worker.lock().await
+    }
+
+    /// How many messages wait in a queue and are with no worker.
+    pub async fn ready(&self, queue: &str) -> u32 {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let found = channel.queue_declare(queue.into(), look, FieldTable::default()).await;
+        found.expect("the queue is there").message_count()
     }
 }
 
@@ -156,5 +179,7 @@ fn builder(fleet: &Fleet) -> Builder {
         .queue(row("rust-one", 1).with_prefetch(2))
         // One at a time, and the next is chosen by RabbitMQ.
         .queue(row("rust-priority", 1).with_prefetch(1))
+        .queue(QueueRow::new("python").with_served(false))
+        .queue(QueueRow::new("python-one").with_served(false))
         .arbiters(1)
 }

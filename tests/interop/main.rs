@@ -13,3 +13,4 @@ mod fleet;
 mod from_python;
 mod gates;
 mod tasks;
+mod to_python;
