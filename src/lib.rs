@@ -45,6 +45,7 @@
 //!   time. Without one, the queues that tasks name are served with defaults.
 //! - **Where work waits.** The [`broker`] and the [`store`] are seams. The default is the
 //!   [embedded](broker::embedded) store in a directory: an enqueue that returned `Ok` is synced to disk.
+//! - **Celery's tongue.** [`protocol`] turns tasks, results and control messages into what Celery 5.7 writes, and back.
 //! - **Supervision.** The tree of [`actors`]: a panic costs one attempt of one task.
 //! - **Decisions.** [`core`] has all of them as pure state machines.
 //!
@@ -87,6 +88,8 @@ pub use inventory as __inventory;
 /// The manual's examples are compiled, and those without `no_run` run, with the doc tests.
 #[cfg(doctest)]
 mod manual {
+    #[doc = include_str!("../docs/celery-protocol.md")]
+    struct CeleryProtocol;
     #[doc = include_str!("../docs/defaults.md")]
     struct Defaults;
     #[doc = include_str!("../docs/embedded-store.md")]

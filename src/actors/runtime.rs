@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::states::StateWriter;
-use crate::broker::{Broker, Settle};
+use crate::broker::{Broker, BrokerError, Settle};
 use crate::protocol::result::Exception;
 use crate::store::{Store, StoreError};
-use crate::task::registry::Registry;
-use crate::task::{Context, HookEvent, Message, State, TaskDefinition, TaskId, TaskResult, TrackedState};
+use crate::task::{
+    Context, Dispatcher, HookEvent, Message, State, TaskDefinition, TaskId, TaskResult, TrackedState,
+};
 
 /// What a record says its error is if the store refused the record itself; Celery's name for it.
 const REFUSED: &str = "BackendStoreError";
@@ -31,21 +32,21 @@ pub(crate) struct Runtime {
     pub(crate) track_started: bool,
     /// Takes the states that bodies report to the store.
     pub(crate) states: Arc<StateWriter>,
-    pub(crate) registry: Registry,
+    pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) on_failure: Option<Box<FailureHook>>,
     pub(crate) on_worker_start: Option<Box<WorkerHook>>,
 }
 
 impl Runtime {
     /// Without hooks of the program's.
-    pub(crate) fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>, registry: Registry) -> Self {
+    pub(crate) fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>, dispatcher: Arc<Dispatcher>) -> Self {
         Self {
             settles_results: broker.settles_results(),
             track_started: false,
             states: Arc::new(StateWriter::new(Arc::clone(&store))),
             broker,
             store,
-            registry,
+            dispatcher,
             on_failure: None,
             on_worker_start: None,
         }
@@ -101,12 +102,47 @@ impl Runtime {
         }
     }
 
+    /// A task has no message for a while, and will have a record in the end: who asks for it is to wait.
+    pub(super) async fn expect_later(&self, id: &TaskId) {
+        if !self.broker.knows_all() {
+            return; // whoever asks waits for every id
+        }
+        let state = TrackedState {
+            id: id.clone(),
+            state: State::Pending.as_str().to_owned(),
+            meta: serde_json::Value::Null,
+            traceback: None,
+            lineage: None,
+        };
+        if let Err(error) = self.store.track(state).await {
+            tracing::warn!(%id, %error, "that a task was replaced could not be noted");
+        }
+    }
+
+    /// Publishes what follows from a task that has no delivery any more.
+    async fn send_on(&self, message: Message) {
+        let id = message.id.clone();
+        match self.broker.publish(message, true).await {
+            Ok(_) | Err(BrokerError::DuplicateId(_)) => {}
+            Err(error) => {
+                tracing::error!(%id, %error, "the next step after an early-acknowledged task is lost, as `acks_late = false` allows");
+            }
+        }
+    }
+
     /// The end of a task that was acknowledged before it ran: there is no delivery to settle any more.
     pub(crate) async fn settle_early_acked(&self, settle: Settle, message: &Message) {
         match settle {
-            Settle::Ack { result, .. } | Settle::DeadLetter { result, .. } => {
+            Settle::Ack { result, sequel } | Settle::DeadLetter { result, sequel, .. } => {
                 if let Some(record) = result {
                     self.put_result(record).await;
+                }
+                if let Some(sequel) = sequel {
+                    let (messages, completed) = self.bring_to_store(*sequel).await;
+                    for message in messages {
+                        self.send_on(message).await;
+                    }
+                    self.close_chords(completed).await;
                 }
             }
             Settle::Requeue { message, due } => {

@@ -41,7 +41,7 @@ impl RuntimeAttendant {
 
 impl Attendant for RuntimeAttendant {
     fn options(&self, task: &str) -> Option<TaskOptions> {
-        self.runtime.registry.get(task).map(|definition| (definition.options)())
+        self.runtime.dispatcher.registry.get(task).map(|definition| (definition.options)())
     }
 
     fn over(&self, record: TaskResult) {

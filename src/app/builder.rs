@@ -18,7 +18,7 @@ use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Attendant, Broker, BrokerError, EmbeddedBroker, MemoryBroker};
 use crate::store::{EmbeddedStore, MemoryStore, Store, StoreError};
 use crate::task::registry::{DuplicateTask, Registry};
-use crate::task::{Context, HookEvent};
+use crate::task::{Context, Dispatcher, HookEvent};
 
 /// Why a runtime did not start; the text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -256,7 +256,14 @@ impl Builder {
             Some(backend) => backend.open().await?,
             None => store,
         };
-        let mut runtime = Runtime::new(broker, store, registry);
+        let routing = Arc::new(routing);
+        let dispatcher = Arc::new(Dispatcher {
+            registry,
+            route: Box::new(Arc::clone(&routing)),
+            max_message_size: self.max_message_size,
+            reply_to: store.reply_to(),
+        });
+        let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.settles_results &= !apart;
         runtime.track_started = self.track_started;
         runtime.on_failure = self.on_failure;
@@ -268,7 +275,7 @@ impl Builder {
         let (tree, up) = Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
         attendant.grown(Arc::clone(&tree.queues));
         up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
-        let inner = Inner::new(runtime, routing, tree, self.max_message_size, self.grace);
+        let inner = Inner::new(runtime, routing, tree, self.grace);
         Ok(Celeriac::started(inner))
     }
 

@@ -266,6 +266,22 @@ impl Broker for OutboxBroker {
         }
     }
 
+    async fn publish_all(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        if !sizes.is_empty() {
+            // A broker that settles results is never away.
+            return self.inner.publish_all(messages, sizes, unique).await;
+        }
+        for message in messages {
+            self.publish(message, unique).await?;
+        }
+        Ok(())
+    }
+
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
         self.inner.consume(queue, prefetch, sink)
     }

@@ -248,10 +248,10 @@ mod tests {
             let (pattern, matcher) = (Some(pattern.into()), Some(matcher.into()));
             Request { pattern, matcher, ..all.clone() }.is_for("w1@host.a")
         };
-        for pattern in ["w*@host.a", "*", "w?@host.a", "w[0-9]@*", "w[!a-z]@*"] {
+        for pattern in ["w*@host.a", "*", "w?@host.a", "w[0-9]@*", "w[!a-z]@*", "w*"] {
             assert!(by(pattern, "glob"), "{pattern}");
         }
-        for pattern in ["w*", "w1@hostXa", "w[!1]@*", "", "w[1@host.a", "[]]*"] {
+        for pattern in ["w", "w1@hostXa", "w[!1]@*", "", "w[1@host.a", "[]]*"] {
             assert!(!by(pattern, "glob"), "{pattern}");
         }
         assert!(by("w\\d@", "pcre") && by("x|w1", "pcre") && !by("host", "pcre") && !by("(", "pcre"));

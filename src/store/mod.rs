@@ -15,7 +15,7 @@ pub mod conformance;
 use async_trait::async_trait;
 
 pub use crate::task::TrackedState;
-pub use chord::{ChordJoin, ChordPart};
+pub use chord::{ChordJoin, ChordPart, ChordSize};
 pub use embedded::EmbeddedStore;
 pub use group::{GroupMember, GroupResult};
 pub use memory::MemoryStore;

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Ending, ErrorName, Interrupt, Lineage, Message, State, TaskResult, Until};
+use super::canvas::{Launch, replacement};
+use super::{Ending, ErrorName, Interrupt, Lineage, Message, RawSignature, State, TaskResult, Until};
 use crate::core::{RetryVerdict, Timestamp};
 
 /// Everything that is known when a run has ended.
@@ -25,6 +26,8 @@ pub(crate) enum Verdict {
     Over(Box<TaskResult>),
     /// The message waits again, changed. `failed`: of a retry, what its record would say if this had been the last attempt.
     Again { message: Box<Message>, due: Option<Timestamp>, next: Next, failed: Option<Box<TaskResult>> },
+    /// Others take its place.
+    Replaced(Box<Launch>),
     /// The message goes back as it was.
     HandBack,
     /// The message goes to the dead letters, with this record.
@@ -37,6 +40,7 @@ pub(crate) enum Next {
     Retry,
     Postpone,
     Continue,
+    Replace,
 }
 
 impl<'a> Judge<'a> {
@@ -78,6 +82,7 @@ impl<'a> Judge<'a> {
                 }
             }
             Ending::Continue { task, arguments } => self.go_on(task, arguments),
+            Ending::Replace { signature } => self.replace(signature),
             Ending::Fail { errors, name } => self.over(State::Failure, None, errors, Some(name)),
             Ending::Ignore => self.over(State::Ignored, None, Vec::new(), None),
             Ending::Reject { reason, name } => self.dead_as(name, &reason),
@@ -165,6 +170,15 @@ impl<'a> Judge<'a> {
                 message.last_errors.clear();
                 Verdict::Again { message: Box::new(message), due: None, next: Next::Continue, failed: None }
             }
+        }
+    }
+
+    fn replace(&self, signature: Result<Box<RawSignature>, String>) -> Verdict {
+        let launch = signature
+            .and_then(|signature| replacement(self.message, *signature).map_err(|error| error.to_string()));
+        match launch {
+            Ok(launch) => Verdict::Replaced(Box::new(launch)),
+            Err(error) => self.over(State::Failure, None, vec![error], Some("ImproperlyConfigured".into())),
         }
     }
 

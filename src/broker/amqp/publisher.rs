@@ -50,12 +50,13 @@ pub(super) enum Aim {
 pub(super) struct Publisher {
     link: Arc<Link>,
     topology: Arc<Topology>,
-    channel: Mutex<Option<Channel>>,
+    /// Who has it sends; in the order of asking, whatever has to be declared before.
+    gate: Mutex<Option<Channel>>,
 }
 
 impl Publisher {
     pub(super) fn new(link: Arc<Link>, topology: Arc<Topology>) -> Self {
-        Self { link, topology, channel: Mutex::new(None) }
+        Self { link, topology, gate: Mutex::new(None) }
     }
 
     /// Publishes, and waits until it is confirmed, however long that takes: the delivery that it replaces is not
@@ -153,19 +154,20 @@ impl Publisher {
     }
 
     async fn send(&self, post: &Post, sent: &mut bool) -> Result<Confirmation, BrokerError> {
+        let mut gate = self.gate.lock().await;
         self.declare(&post.aim).await?;
-        let channel = self.channel().await?;
+        let channel = self.channel(&mut gate).await?;
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         let (exchange, key) = (post.exchange.clone(), post.key.clone());
         *sent = true;
         let confirm =
             channel.basic_publish(exchange, key, options, &post.body, post.properties.clone()).await;
+        drop(gate);
         confirm.map_err(|e| broken(&e))?.await.map_err(|e| broken(&e))
     }
 
     /// The channel that all publishes share; a new one when the old one is gone.
-    async fn channel(&self) -> Result<Channel, BrokerError> {
-        let mut slot = self.channel.lock().await;
+    async fn channel(&self, slot: &mut Option<Channel>) -> Result<Channel, BrokerError> {
         if let Some(channel) = slot.as_ref().filter(|channel| channel.status().connected()) {
             return Ok(channel.clone());
         }

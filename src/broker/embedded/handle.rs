@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::chords;
 use super::command::Command;
 use super::commit::Place as RowPlace;
 use super::engine::Engine;
@@ -45,8 +46,12 @@ impl Engine {
             Command::Put { result, reply } => drop(reply.send(self.put(*result))),
             Command::Forget { id, reply } => drop(reply.send(self.forget(&id))),
             Command::Sweep { now, reply } => drop(reply.send(self.sweep(now))),
-            // These three are gathered by the loop.
-            Command::Publish { .. } | Command::Settle(_) | Command::Close { .. } => {}
+            Command::Chord(join) => self.chord_step(join),
+            // These are gathered by the loop.
+            Command::Publish { .. }
+            | Command::PublishAll { .. }
+            | Command::Settle(_)
+            | Command::Close { .. } => {}
         }
     }
 
@@ -176,6 +181,9 @@ impl Engine {
             let tables = self.open_tables()?;
             let mut writes = Writes::default();
             let (results, more) = expiry::due(&tables, now, &mut writes)?;
+            if !more {
+                chords::forget_old(&tables, now, &mut writes)?;
+            }
             if !writes.is_empty() {
                 self.commit_now(&[], &writes)?;
             }

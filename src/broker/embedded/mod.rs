@@ -14,6 +14,7 @@
 //! prefetch from each, and the order is kept within each.
 
 mod ahead;
+mod chords;
 mod claims;
 mod command;
 mod commit;
@@ -28,6 +29,7 @@ mod reclaim;
 mod recovery;
 mod rows;
 mod scan;
+mod sequel;
 mod settlement;
 mod tables;
 mod window;
@@ -45,10 +47,10 @@ use super::{
     Broker, BrokerError, Consumer, Counts, DeadLetter, MemoryBroker, Place, RecordFn, Removal, Sink,
 };
 use crate::core::Timestamp;
-use crate::store::{MemoryStore, Waiters};
+use crate::store::{ChordJoin, ChordPart, MemoryStore, Waiters};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
-use command::{Command, Reply};
+use command::{Command, Join, Reply};
 use engine::{Engine, Shared};
 use lock::DirLock;
 use rows::{TaskRow, task_key};
@@ -155,6 +157,18 @@ impl EmbeddedBroker {
         self.ask(|reply| Command::Sweep { now, reply }).await
     }
 
+    pub(crate) async fn open_chord(&self, group: String, size: u64) -> Result<(), BrokerError> {
+        self.ask(|reply| Command::Chord(Join::Open { group, size, reply })).await
+    }
+
+    pub(crate) async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, BrokerError> {
+        self.ask(|reply| Command::Chord(Join::Part { part, reply })).await
+    }
+
+    pub(crate) async fn close_chord(&self, group: String) -> Result<(), BrokerError> {
+        self.ask(|reply| Command::Chord(Join::Close { group, reply })).await
+    }
+
     /// The record of a task that is over, straight from the tables.
     pub(crate) fn read_result(&self, id: &TaskId) -> Result<Option<TaskResult>, BrokerError> {
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
@@ -248,7 +262,9 @@ impl Broker for EmbeddedBroker {
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         check(&message)?;
-        if message.durability == Durability::Memory {
+        // What is part of a workflow is on disk, so that all of it lies in one place: the end of one task and what follows
+        // from it are one commit.
+        if message.durability == Durability::Memory && message.workflow.is_none() {
             if unique && self.is_on_disk(&message.id)? {
                 return Err(BrokerError::DuplicateId(message.id));
             }
@@ -262,6 +278,24 @@ impl Broker for EmbeddedBroker {
         let message = Arc::new(message);
         self.ask(|reply| Command::Publish { message, row, unique, reply }).await?;
         Ok(receipt)
+    }
+
+    async fn publish_all(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        let mut rows = Vec::with_capacity(messages.len());
+        for message in messages {
+            check(&message)?;
+            if unique && self.inner.volatile.knows(&message.id)? {
+                return Err(BrokerError::DuplicateId(message.id));
+            }
+            let row = rows::encode(&message)?;
+            rows.push((Arc::new(message), row));
+        }
+        self.ask(|reply| Command::PublishAll { messages: rows, sizes, unique, reply }).await
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {

@@ -7,7 +7,7 @@ use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-    QueueDeclareOptions,
+    ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use tokio::time::{Instant, timeout};
@@ -198,9 +198,20 @@ impl Line {
                 alive &= Flow::acknowledge(&keeping.channel, keeping.window.flush());
             }
         }
-        let verdict = if alive { Ok(()) } else { Err(BrokerError::Stale) };
+        if let Some(flow) = self.flow.as_ref().filter(|_| !self.flushed.is_empty()) {
+            // An acknowledgement is not answered; whatever is answered after it has come after it. Nothing is published on this
+            // channel, so the question means nothing else.
+            let (channel, waiting) = (flow.channel.clone(), std::mem::take(&mut self.flushed));
+            self.shared.runtime.spawn(async move {
+                let arrived = channel.confirm_select(ConfirmSelectOptions::default());
+                let arrived = matches!(timeout(PATIENCE, arrived).await, Ok(Ok(())));
+                for done in waiting {
+                    let _ = done.send(if arrived { Ok(()) } else { Err(BrokerError::Stale) });
+                }
+            });
+        }
         for done in self.flushed.drain(..) {
-            let _ = done.send(verdict.clone());
+            let _ = done.send(Err(BrokerError::Stale));
         }
         if !alive {
             self.lose("an acknowledgement could not be sent");

@@ -31,6 +31,8 @@ use holding::{Holding, Place};
 
 /// How many deliveries a sink is given at a time, at most.
 const BATCH: usize = 1024;
+/// So long counts wait for what is being published.
+const MOVING: Duration = Duration::from_secs(1);
 /// A delivery of a lost channel that has not come again after this long is somebody else's.
 const LOST_FOR: Duration = Duration::from_secs(300);
 
@@ -81,6 +83,8 @@ pub(super) struct Line {
     early: BTreeSet<(Timestamp, u64)>,
     consumer: Option<(u64, Sink)>,
     ration: Ration,
+    /// Who asks for counts, since when.
+    asking: Vec<(Instant, oneshot::Sender<Counts>)>,
     /// Who hears of the next flush.
     flushed: Vec<Done>,
     pause: Pause,
@@ -140,6 +144,7 @@ impl Line {
             early: BTreeSet::new(),
             consumer: None,
             ration: Ration::default(),
+            asking: Vec::new(),
             flushed: Vec::new(),
             pause: Pause::default(),
             retry_at: None,
@@ -167,7 +172,10 @@ impl Line {
                 }
                 Some(arrived) = self.streams.next() => self.take_in(arrived),
                 changed = self.link.changed() => if changed.is_err() { break },
-                () = tokio::time::sleep_until(wake) => self.tick(),
+                () = tokio::time::sleep_until(wake) => {
+                    self.tick();
+                    self.answer_counts().await;
+                }
             }
             self.flush();
         }
@@ -179,20 +187,27 @@ impl Line {
             Command::Attach { consumer, prefetch, sink } => {
                 self.consumer = Some((consumer, sink));
                 self.ration.set(prefetch);
+                // Before anything is acknowledged that would make room for the consumers as they were.
+                self.look_after_channel().await;
             }
             Command::Detach { consumer } => {
                 if self.consumer.as_ref().is_some_and(|(current, _)| *current == consumer) {
                     self.detach();
+                    self.look_after_channel().await;
                 }
             }
             Command::Prefetch { consumer, prefetch } => {
                 if self.consumer.as_ref().is_some_and(|(current, _)| *current == consumer) {
                     self.ration.set(prefetch);
+                    self.look_after_channel().await;
                 }
             }
             Command::Started(tags) => tags.into_iter().for_each(|tag| self.keep_suspect(tag)),
             Command::Settle { tag, settle, done } => self.settle(tag, settle, done),
-            Command::Posted { tag, result, done } => self.posted(tag, result, done),
+            Command::Posted { tag, result, done } => {
+                self.posted(tag, result, done);
+                self.answer_counts().await;
+            }
             Command::Keep { tag, message } => self.publish_copy(tag, &message).await,
             Command::NotKept(tag) => {
                 if let Some(holding) = self.holdings.get_mut(&tag) {
@@ -200,8 +215,8 @@ impl Line {
                 }
             }
             Command::Counts(asked) => {
-                let counts = self.count().await;
-                let _ = asked.send(counts);
+                self.asking.push((Instant::now(), asked));
+                self.answer_counts().await;
             }
             Command::Find(id, asked) => {
                 let here = self.holdings.values().any(|h| h.message.id == id && h.place != Place::Lost);
@@ -266,7 +281,20 @@ impl Line {
         let soon = self.early.first().map(|(due, _)| Instant::now() + due.since(now()));
         let watch = Some(Instant::now() + self.patrol()).filter(|_| !self.holdings.is_empty());
         let far = Instant::now() + Duration::from_secs(3600);
-        [soon, watch, self.retry_at].into_iter().flatten().min().unwrap_or(far)
+        let asked = self.asking.first().map(|(since, _)| *since + MOVING);
+        [soon, watch, asked, self.retry_at].into_iter().flatten().min().unwrap_or(far)
+    }
+
+    /// Answers who asks for counts, when nothing is on its way from one place to another, or has been for too long.
+    async fn answer_counts(&mut self) {
+        let moving = self.holdings.values().any(|h| h.posting || h.handing_over);
+        if self.asking.is_empty() || moving && self.asking.iter().all(|(since, _)| since.elapsed() < MOVING) {
+            return;
+        }
+        let counts = self.count().await;
+        for (_, asked) in self.asking.drain(..) {
+            let _ = asked.send(counts);
+        }
     }
 
     /// All deliveries that RabbitMQ has ready, and those that are out.
