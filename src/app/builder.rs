@@ -242,6 +242,7 @@ impl Builder {
                 (Arc::new(broker.clone()), Arc::new(EmbeddedStore::new(broker)))
             }
         };
+        routing.set_shared(broker.is_shared());
         for queue in broker.queues().await? {
             let counts = broker.counts(&queue).await?;
             if counts.ready + counts.scheduled > 0 {

@@ -13,6 +13,8 @@ use crate::task::{EnqueueError, Route as Router, TaskKind};
 pub(super) struct Routing {
     catalogue: Catalogue,
     tasks: HashMap<&'static str, Route>,
+    /// Others have queues on this broker, which the catalogue need not know.
+    shared: bool,
 }
 
 struct Route {
@@ -52,7 +54,12 @@ impl Routing {
             let row = QueueRow::new(catalogue.default_queue.clone()).with_pool(Pool::Io);
             catalogue = catalogue.with_queue(row);
         }
-        Self { catalogue, tasks }
+        Self { catalogue, tasks, shared: false }
+    }
+
+    /// Whether others have queues on the broker too.
+    pub(super) fn set_shared(&mut self, shared: bool) {
+        self.shared = shared;
     }
 
     /// Serves a queue that has tasks but no row: taken out of the catalogue, perhaps, before it was empty.
@@ -78,7 +85,8 @@ impl Routing {
         {
             return Ok(&route.queue);
         }
-        let wanted = wanted.unwrap_or(&self.catalogue.default_queue);
+        // A task that this program does not have may have a route all the same: to those who have it.
+        let wanted = wanted.or_else(|| self.catalogue.route(task)).unwrap_or(&self.catalogue.default_queue);
         match self.catalogue.queue(wanted) {
             Some(row) => Ok(&row.name),
             None => Err(EnqueueError::UnknownQueue {
@@ -113,6 +121,10 @@ impl Router for Arc<Routing> {
     }
 
     fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String {
+        // What a Python client wrote into a step of its chain, say: it knows where the task's workers are.
+        if let Some(wanted) = wanted.filter(|_| self.shared) {
+            return wanted.to_owned();
+        }
         let own = Routing::queue(self, task, None).ok();
         own.unwrap_or_else(|| self.or_default(wanted.unwrap_or_default())).to_owned()
     }

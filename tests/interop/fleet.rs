@@ -2,7 +2,7 @@
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use celeriac::app::catalogue::{Pool, QueueRow};
+use celeriac::app::catalogue::{Catalogue, Pool, QueueRow};
 use celeriac::broker::amqp::{AmqpOptions, QueueSetup};
 use celeriac::{Builder, Celeriac};
 use lapin::ConnectionProperties;
@@ -65,7 +65,8 @@ impl Fleet {
                         "rust" => "rust-one,rust-priority".to_owned(),
                         side => format!("{side}-one"),
                     };
-                    [("many", (*side).to_owned(), "4"), ("one", one, "1")].map(|rest| (*side, rest))
+                    [("many", format!("{side},{side}-extra"), "4"), ("one", one, "1")]
+                        .map(|rest| (*side, rest))
                 })
                 .map(|(side, (name, queues, concurrency))| {
                     let worker = &worker;
@@ -167,19 +168,26 @@ impl Mixed {
     }
 }
 
+/// What this program does not have, it must be told where to send: as `task_routes` in the Python app.
+const OF_PYTHON: [&str; 8] = ["add", "mul", "total", "echo", "fail", "note", "on_error", "about"];
+
 fn builder(fleet: &Fleet) -> Builder {
     let priorities = QueueSetup { max_priority: Some(10), ..QueueSetup::default() };
     let row = |name: &str, workers| QueueRow::new(name).with_pool(Pool::Io).with_workers(workers);
+    let catalogue = Catalogue::new()
+        .with_queue(row("rust", 8))
+        .with_queue(row("rust-extra", 8))
+        // One at a time, and one more in hand.
+        .with_queue(row("rust-one", 1).with_prefetch(2))
+        // One at a time, and the next is chosen by RabbitMQ.
+        .with_queue(row("rust-priority", 1).with_prefetch(1))
+        .with_queue(QueueRow::new("python").with_served(false))
+        .with_queue(QueueRow::new("python-one").with_served(false));
+    let route = |catalogue: Catalogue, task| catalogue.with_route(format!("python.{task}"), "python");
     Celeriac::builder()
+        .catalogue(OF_PYTHON.into_iter().fold(catalogue, route))
         .amqp(&fleet.broker)
         .amqp_options(AmqpOptions::default().queue("rust-priority", priorities).with_node("rust@localhost"))
         .result_backend(&fleet.backend)
-        .queue(row("rust", 8))
-        // One at a time, and one more in hand.
-        .queue(row("rust-one", 1).with_prefetch(2))
-        // One at a time, and the next is chosen by RabbitMQ.
-        .queue(row("rust-priority", 1).with_prefetch(1))
-        .queue(QueueRow::new("python").with_served(false))
-        .queue(QueueRow::new("python-one").with_served(false))
         .arbiters(1)
 }

@@ -14,3 +14,4 @@ mod from_python;
 mod gates;
 mod tasks;
 mod to_python;
+mod workflows_from_python;
