@@ -169,7 +169,7 @@ impl Mixed {
 }
 
 /// What this program does not have, it must be told where to send: as `task_routes` in the Python app.
-const OF_PYTHON: [&str; 8] = ["add", "mul", "total", "echo", "fail", "note", "on_error", "about"];
+const OF_PYTHON: [&str; 9] = ["clock", "add", "mul", "total", "echo", "fail", "note", "on_error", "about"];
 
 fn builder(fleet: &Fleet) -> Builder {
     let priorities = QueueSetup { max_priority: Some(10), ..QueueSetup::default() };
