@@ -39,7 +39,9 @@ impl Backend {
                 Ok(Arc::new(crate::store::RedisStore::connect(&url, options).await?))
             }
             #[cfg(feature = "amqp")]
-            Self::Rpc(url) => Err(StoreError::Unsupported(url)),
+            Self::Rpc(url) => Ok(Arc::new(
+                crate::store::RpcStore::connect(&url, crate::store::RpcOptions::default()).await?,
+            )),
             Self::Unknown(url) => Err(StoreError::Unsupported(unknown(&url))),
         }
     }
