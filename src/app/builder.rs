@@ -249,6 +249,7 @@ impl Builder {
                 (Arc::new(broker.clone()), Arc::new(EmbeddedStore::new(broker)))
             }
         };
+        routing.set_shared(broker.is_shared());
         for queue in broker.queues().await? {
             let counts = broker.counts(&queue).await?;
             if counts.ready + counts.scheduled > 0 {
@@ -278,7 +279,7 @@ impl Builder {
         let runtime = Arc::new(runtime);
         let attendant = Arc::new(RuntimeAttendant::new(Arc::clone(&runtime)));
         runtime.broker.attend(Arc::clone(&attendant) as Arc<dyn Attendant>);
-        let rows = routing.catalogue().queues.clone();
+        let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
         let (tree, up) = Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
         attendant.grown(Arc::clone(&tree.queues));
         up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;

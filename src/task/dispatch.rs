@@ -115,11 +115,14 @@ impl Dispatcher {
     pub(crate) fn next(&self, call: Call, origin: &Origin) -> Message {
         let named = inner_task(&call).to_owned();
         let (call, workflow) = self.read(call, origin);
-        let queue = match self.route.queue(&named, call.options.queue.as_deref(), &call.arguments) {
+        let wanted = call.options.queue.as_deref();
+        let queue = match self.route.queue(&named, wanted, &call.arguments) {
             Ok(queue) => queue,
             Err(error) => {
-                let queue = self.route.queue_of_last_resort(&named, call.options.queue.as_deref());
-                tracing::error!(%error, queue, "the next step of a workflow goes to another queue");
+                let queue = self.route.queue_of_last_resort(&named, wanted);
+                if wanted != Some(&queue) {
+                    tracing::error!(%error, queue, "the next step of a workflow goes to another queue");
+                }
                 queue
             }
         };

@@ -13,3 +13,5 @@ mod fleet;
 mod from_python;
 mod gates;
 mod tasks;
+mod to_python;
+mod workflows_from_python;
