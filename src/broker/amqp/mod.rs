@@ -20,6 +20,7 @@ mod line;
 mod link;
 mod options;
 mod outgoing;
+mod pidbox;
 mod publisher;
 mod ration;
 mod table;
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Attendant, Broker, BrokerError, Consumer, Counts, DeadLetter, Place, RecordFn, Removal, Sink};
 use crate::core::Timestamp;
+use crate::protocol::control::Request;
 use crate::protocol::{self, Arrival, DecodeError, WireMessage};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
@@ -54,7 +56,6 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 /// The broker on RabbitMQ.
 pub struct AmqpBroker {
     shared: Arc<Shared>,
-    lines: Mutex<HashMap<String, Commands>>,
     consumers: AtomicU64,
     closed: AtomicBool,
     closing: CancellationToken,
@@ -72,6 +73,7 @@ struct Shared {
     tags: AtomicU64,
     refused: AtomicU64,
     attendant: OnceLock<Arc<dyn Attendant>>,
+    lines: Mutex<HashMap<String, Commands>>,
 }
 
 impl Shared {
@@ -94,6 +96,29 @@ impl Shared {
         if let Some(attendant) = self.attendant.get() {
             attendant.over(record);
         }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, HashMap<String, Commands>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the line of a queue, if there is one.
+    async fn ask<T>(&self, queue: &str, question: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let line = self.lines().get(queue).cloned()?;
+        let (answer, asked) = oneshot::channel();
+        line.send(question(answer)).ok()?;
+        asked.await.ok()
+    }
+
+    /// The queue whose consumer here has this task.
+    async fn who_has(&self, id: &TaskId) -> Option<String> {
+        let queues: Vec<String> = self.lines().keys().cloned().collect();
+        for queue in queues {
+            if self.ask(&queue, |answer| Command::Find(id.clone(), answer)).await == Some(true) {
+                return Some(queue);
+            }
+        }
+        None
     }
 
     /// How many messages are ready in a queue, if there is one.
@@ -119,7 +144,6 @@ impl AmqpBroker {
         let shared = opened.await.unwrap_or(Err(BrokerError::Closed))?;
         Ok(Self {
             shared,
-            lines: Mutex::default(),
             consumers: AtomicU64::new(1),
             closed: AtomicBool::new(false),
             closing,
@@ -137,10 +161,6 @@ impl AmqpBroker {
         self.shared.node()
     }
 
-    fn lines(&self) -> MutexGuard<'_, HashMap<String, Commands>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn open(&self) -> Result<(), BrokerError> {
         if self.closed.load(Ordering::Acquire) { Err(BrokerError::Closed) } else { Ok(()) }
     }
@@ -152,14 +172,6 @@ impl AmqpBroker {
     ) -> Result<T, BrokerError> {
         self.open()?;
         self.shared.runtime.spawn(work).await.unwrap_or(Err(BrokerError::Closed))
-    }
-
-    /// Asks the line of a queue, if there is one.
-    async fn ask<T>(&self, queue: &str, question: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
-        let line = self.lines().get(queue).cloned()?;
-        let (answer, asked) = oneshot::channel();
-        line.send(question(answer)).ok()?;
-        asked.await.ok()
     }
 }
 
@@ -210,6 +222,7 @@ impl Shared {
             tags: AtomicU64::new(1),
             refused: AtomicU64::new(0),
             attendant: OnceLock::new(),
+            lines: Mutex::default(),
         }))
     }
 }
@@ -242,9 +255,16 @@ impl Broker for AmqpBroker {
     }
 
     fn attend(&self, attendant: Arc<dyn Attendant>) {
-        if self.shared.attendant.set(attendant).is_err() {
+        if self.shared.attendant.set(Arc::clone(&attendant)).is_ok() {
+            self.shared.runtime.spawn(pidbox::listen(Arc::clone(&self.shared), attendant));
+        } else {
             tracing::error!("a broker has one runtime that attends it; the second one hears nothing");
         }
+    }
+
+    async fn tell_revoked(&self, ids: &[TaskId], terminate: bool) -> Result<(), BrokerError> {
+        let (shared, request) = (Arc::clone(&self.shared), Request::revoke(ids, terminate));
+        self.there(async move { pidbox::broadcast(&shared, &request).await }).await
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
@@ -270,6 +290,7 @@ impl Broker for AmqpBroker {
         self.open()?;
         let consumer = self.consumers.fetch_add(1, Ordering::Relaxed);
         let line = self
+            .shared
             .lines()
             .entry(queue.to_owned())
             .or_insert_with(|| Line::spawn(Arc::clone(&self.shared), queue.to_owned()))
@@ -281,7 +302,7 @@ impl Broker for AmqpBroker {
     async fn counts(&self, queue: &str) -> Result<Counts, BrokerError> {
         self.open()?;
         short(queue)?;
-        let here = self.ask(queue, Command::Counts).await;
+        let here = self.shared.ask(queue, Command::Counts).await;
         let (shared, queue) = (Arc::clone(&self.shared), queue.to_owned());
         self.there(async move {
             let counts = match here {
@@ -297,13 +318,7 @@ impl Broker for AmqpBroker {
 
     async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {
         self.open()?;
-        let queues: Vec<String> = self.lines().keys().cloned().collect();
-        for queue in queues {
-            if self.ask(&queue, |answer| Command::Find(id.clone(), answer)).await == Some(true) {
-                return Ok(Some(Place::Delivered { queue }));
-            }
-        }
-        Ok(None)
+        Ok(self.shared.who_has(id).await.map(|queue| Place::Delivered { queue }))
     }
 
     async fn remove(&self, id: &TaskId, _record: RecordFn) -> Result<Removal, BrokerError> {
@@ -327,7 +342,7 @@ impl Broker for AmqpBroker {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let lines: Vec<Commands> = self.lines().drain().map(|(_, line)| line).collect();
+        let lines: Vec<Commands> = self.shared.lines().drain().map(|(_, line)| line).collect();
         let mut ends = Vec::new();
         for line in lines {
             let (done, ended) = oneshot::channel();
