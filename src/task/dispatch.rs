@@ -20,7 +20,7 @@ use crate::task::clock::now;
 /// Knows the queue of a call: of its task, if the call asks for none.
 pub(crate) trait Route: Send + Sync {
     /// The physical queue.
-    fn queue(&self, task: &str, wanted: Option<&str>) -> Result<String, EnqueueError>;
+    fn queue(&self, task: &str, wanted: Option<&str>, arguments: &Arguments) -> Result<String, EnqueueError>;
 
     /// The queue of a call that must not fail, because what it follows from has happened: the next best one.
     fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String;
@@ -82,7 +82,7 @@ impl Dispatcher {
         if !(1..=255).contains(&len) {
             return Err(EnqueueError::BadId { len });
         }
-        let queue = self.route.queue(&call.task, call.options.queue.as_deref())?;
+        let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
         let reply_to = self.reply_to.clone();
         let workflow = reply_to.map(|queue| Workflow { reply_to: Some(queue), ..Workflow::default() });
         Ok(fill_in(call, queue, workflow.map(Box::new)))
@@ -94,7 +94,7 @@ impl Dispatcher {
     /// As for [`message`](Self::message), for any task in it, or it is not sound.
     pub(crate) fn depart(&self, canvas: RawSignature) -> Result<Departure, EnqueueError> {
         let node = Node::from_raw(canvas).map_err(|error| EnqueueError::Canvas(error.to_string()))?;
-        node.check(&|task, queue| self.route.queue(task, queue).map(drop))?;
+        node.check(&|task, queue| self.route.queue(task, queue, &Arguments::default()).map(drop))?;
         let unique = node.has_ids();
         let mut freezer = Freezer { ids: Ids::Fresh, reply_to: self.reply_to.clone() };
         let mut launch = Launch::default();
@@ -115,7 +115,7 @@ impl Dispatcher {
     pub(crate) fn next(&self, call: Call, origin: &Origin) -> Message {
         let named = inner_task(&call).to_owned();
         let (call, workflow) = self.read(call, origin);
-        let queue = match self.route.queue(&named, call.options.queue.as_deref()) {
+        let queue = match self.route.queue(&named, call.options.queue.as_deref(), &call.arguments) {
             Ok(queue) => queue,
             Err(error) => {
                 let queue = self.route.queue_of_last_resort(&named, call.options.queue.as_deref());

@@ -57,13 +57,7 @@ async fn start(server: &Redis) -> Celeriac {
     options.max_document_size = 50_000;
     let mut row = QueueRow::new("celery");
     row.workers = 4;
-    Celeriac::builder()
-        .in_memory()
-        .redis(server.url_of(2), options)
-        .queue(row)
-        .start()
-        .await
-        .unwrap()
+    Celeriac::builder().in_memory().redis(server.url_of(2), options).queue(row).start().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
