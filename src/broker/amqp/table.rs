@@ -40,7 +40,7 @@ fn to_field(value: &Value) -> AMQPValue {
 
 /// A JSON object of a field table.
 pub(super) fn to_map(table: &FieldTable) -> Map<String, Value> {
-    table.inner().iter().map(|(key, value)| (key.to_string(), to_json(value))).collect()
+    table.inner().iter().map(|(key, value)| (key.as_str().to_owned(), to_json(value))).collect()
 }
 
 fn to_json(value: &AMQPValue) -> Value {
@@ -58,7 +58,7 @@ fn to_json(value: &AMQPValue) -> Value {
         AMQPValue::Float(f) => float(f64::from(*f)),
         AMQPValue::Double(f) => float(*f),
         AMQPValue::DecimalValue(d) => float(f64::from(d.value) / 10_f64.powi(i32::from(d.scale))),
-        AMQPValue::ShortString(s) => s.to_string().into(),
+        AMQPValue::ShortString(s) => s.as_str().into(),
         AMQPValue::LongString(s) => text(s.as_bytes()),
         AMQPValue::FieldArray(items) => items.as_slice().iter().map(to_json).collect(),
         AMQPValue::Timestamp(t) => (*t).into(),
@@ -70,7 +70,7 @@ fn to_json(value: &AMQPValue) -> Value {
 
 /// What came off the wire.
 pub(super) fn to_wire(properties: &BasicProperties, body: Vec<u8>) -> WireMessage {
-    let text = |s: &Option<ShortString>| s.as_ref().map(ToString::to_string);
+    let text = |s: &Option<ShortString>| s.as_ref().map(|s| s.as_str().to_owned());
     WireMessage {
         properties: Properties {
             content_type: text(properties.content_type()),

@@ -60,6 +60,11 @@ impl Topology {
         self.known().queues.iter().cloned().collect()
     }
 
+    /// Whether a task queue was declared.
+    pub(super) fn knows(&self, queue: &str) -> bool {
+        self.known().queues.contains(queue)
+    }
+
     /// Something is not there that was: all is to be declared again when it is needed.
     pub(super) fn forget(&self) {
         let mut known = self.known();

@@ -1,7 +1,7 @@
 //! The consuming end of one queue: a channel, the deliveries that are out, and what becomes of them.
 //!
-//! It is one task that owns all of it; the outside sends it [`Command`]s. What was settled is acknowledged whenever no
-//! command waits any more, so that acknowledgements come in runs and never before the work. When the channel is lost, so is
+//! It is one task that owns all of it; the outside sends it [`Command`]s. What was settled is acknowledged when there is
+//! enough for a run, or after a moment, and never before the work. When the channel is lost, so is
 //! the right to settle what came through it: RabbitMQ delivers that again. What this process then still runs is recognised
 //! when it comes again, and goes on under its new delivery tag instead of running twice.
 
@@ -10,8 +10,9 @@ mod channel;
 mod holding;
 mod keeping;
 mod settlement;
+mod tray;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,15 +23,18 @@ use tokio::time::Instant;
 use super::Shared;
 use super::link::{Pause, State};
 use super::ration::Ration;
-use crate::broker::{BrokerError, Counts, Delivery, Settle, Settler, Sink};
+use crate::broker::{BrokerError, Counts, Delivery, Settler, Sink};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{Message, TaskId};
 use channel::{Flow, Streams};
 use holding::{Holding, Place};
+use tray::{Plain, Suspect, Tray};
 
 /// How many deliveries a sink is given at a time, at most.
 const BATCH: usize = 1024;
+/// So long what was settled waits for more, while deliveries enough are still out.
+const MOMENT: Duration = Duration::from_millis(1);
 /// So long counts wait for what is being published.
 const MOVING: Duration = Duration::from_secs(1);
 /// A delivery of a lost channel that has not come again after this long is somebody else's.
@@ -46,8 +50,10 @@ pub(super) enum Command {
     Prefetch { consumer: u64, prefetch: usize },
     /// A body is about to start, of a delivery that may have taken a process down before.
     Started(Vec<u64>),
-    /// A delivery ends.
-    Settle { tag: u64, settle: Settle, done: Option<Done> },
+    /// There are settlements to take.
+    Settle,
+    /// There are some, but they can wait a moment for others.
+    SettleSoon,
     /// What follows from a delivery is published.
     Posted { tag: u64, result: Result<(), BrokerError>, done: Option<Done> },
     /// Put a copy of this delivery into keeping.
@@ -90,6 +96,9 @@ pub(super) struct Line {
     pause: Pause,
     retry_at: Option<Instant>,
     settlers: Settlers,
+    tray: Arc<Tray>,
+    /// When the tray is emptied at the latest.
+    take_at: Option<Instant>,
     closing: Option<oneshot::Sender<()>>,
 }
 
@@ -99,36 +108,13 @@ struct Settlers {
     suspect: Arc<dyn Settler>,
 }
 
-struct Plain(Commands);
-struct Suspect(Commands);
-
-impl Settler for Plain {
-    fn started(&self, _: &[u64]) {}
-
-    fn settle(&self, tag: u64, settle: Settle, done: Option<Done>) {
-        // A line that is gone has dropped its channel: RabbitMQ delivers again, and `done` hears `Closed` as it is dropped.
-        let _ = self.0.send(Command::Settle { tag, settle, done });
-    }
-}
-
-impl Settler for Suspect {
-    fn started(&self, tags: &[u64]) {
-        if !tags.is_empty() {
-            let _ = self.0.send(Command::Started(tags.to_vec()));
-        }
-    }
-
-    fn settle(&self, tag: u64, settle: Settle, done: Option<Done>) {
-        let _ = self.0.send(Command::Settle { tag, settle, done });
-    }
-}
-
 impl Line {
     /// Starts the line of a queue.
     pub(super) fn spawn(shared: Arc<Shared>, queue: String) -> Commands {
         let (own, commands) = mpsc::unbounded_channel();
-        let settlers =
-            Settlers { plain: Arc::new(Plain(own.clone())), suspect: Arc::new(Suspect(own.clone())) };
+        let tray = Tray::new(own.clone());
+        let (plain, suspect) = (Plain(Arc::clone(&tray)), Suspect(Arc::clone(&tray)));
+        let settlers = Settlers { plain: Arc::new(plain), suspect: Arc::new(suspect) };
         let link = shared.link.watch();
         let runtime = shared.runtime.clone();
         let line = Self {
@@ -149,6 +135,8 @@ impl Line {
             pause: Pause::default(),
             retry_at: None,
             settlers,
+            tray,
+            take_at: None,
             closing: None,
         };
         runtime.spawn(line.run());
@@ -158,6 +146,9 @@ impl Line {
     async fn run(mut self) {
         loop {
             self.look_after_channel().await;
+            if self.closing.is_some() {
+                self.settle_all();
+            }
             if self.is_over() {
                 break;
             }
@@ -173,6 +164,9 @@ impl Line {
                 Some(arrived) = self.streams.next() => self.take_in(arrived),
                 changed = self.link.changed() => if changed.is_err() { break },
                 () = tokio::time::sleep_until(wake) => {
+                    if self.take_at.is_some_and(|at| at <= Instant::now()) {
+                        self.settle_all();
+                    }
                     self.tick();
                     self.answer_counts().await;
                 }
@@ -184,9 +178,17 @@ impl Line {
 
     async fn obey(&mut self, command: Command) {
         match command {
+            Command::SettleSoon if !self.tray.is_full() => {
+                self.take_at.get_or_insert_with(|| Instant::now() + MOMENT);
+                return;
+            }
+            // Whatever is asked or told, it comes after what was settled before.
+            _ => self.settle_all(),
+        }
+        match command {
             Command::Attach { consumer, prefetch, sink } => {
                 self.consumer = Some((consumer, sink));
-                self.ration.set(prefetch);
+                self.set_prefetch(prefetch);
                 // Before anything is acknowledged that would make room for the consumers as they were.
                 self.look_after_channel().await;
             }
@@ -198,12 +200,12 @@ impl Line {
             }
             Command::Prefetch { consumer, prefetch } => {
                 if self.consumer.as_ref().is_some_and(|(current, _)| *current == consumer) {
-                    self.ration.set(prefetch);
+                    self.set_prefetch(prefetch);
                     self.look_after_channel().await;
                 }
             }
             Command::Started(tags) => tags.into_iter().for_each(|tag| self.keep_suspect(tag)),
-            Command::Settle { tag, settle, done } => self.settle(tag, settle, done),
+            Command::Settle | Command::SettleSoon => {}
             Command::Posted { tag, result, done } => {
                 self.posted(tag, result, done);
                 self.answer_counts().await;
@@ -231,7 +233,20 @@ impl Line {
 
     fn detach(&mut self) {
         self.consumer = None;
-        self.ration.set(0);
+        self.set_prefetch(0);
+    }
+
+    fn set_prefetch(&mut self, prefetch: usize) {
+        self.ration.set(prefetch);
+        self.tray.set_prefetch(prefetch);
+    }
+
+    /// Empties the tray.
+    fn settle_all(&mut self) {
+        self.take_at = None;
+        for (tag, settle, done) in self.tray.take() {
+            self.settle(tag, settle, done);
+        }
     }
 
     /// Hands deliveries to the consumer; without one they go back as they are dropped.
@@ -282,7 +297,7 @@ impl Line {
         let watch = Some(Instant::now() + self.patrol()).filter(|_| !self.holdings.is_empty());
         let far = Instant::now() + Duration::from_secs(3600);
         let asked = self.asking.first().map(|(since, _)| *since + MOVING);
-        [soon, watch, asked, self.retry_at].into_iter().flatten().min().unwrap_or(far)
+        [soon, watch, asked, self.retry_at, self.take_at].into_iter().flatten().min().unwrap_or(far)
     }
 
     /// Answers who asks for counts, when nothing is on its way from one place to another, or has been for too long.
@@ -332,6 +347,3 @@ impl Line {
         }
     }
 }
-
-/// Orders what has come from several consumers of a channel as the channel had it.
-type InOrder = BTreeMap<u64, (u64, lapin::message::Delivery)>;

@@ -17,7 +17,9 @@ impl Line {
             answer(done, Err(BrokerError::Stale));
             return;
         };
-        self.early.retain(|(_, early)| *early != tag);
+        if !self.early.is_empty() {
+            self.early.retain(|(_, early)| *early != tag);
+        }
         if holding.place == Place::Lost {
             match settle {
                 // RabbitMQ has it back already.
@@ -31,6 +33,8 @@ impl Line {
         }
         let holding_message = std::sync::Arc::clone(&holding.message);
         match settle {
+            // By far the most.
+            Settle::Ack { sequel: None, .. } => self.posted(tag, Ok(()), done),
             Settle::Ack { sequel, .. } => {
                 let messages = sequel.map(|sequel| sequel.messages).unwrap_or_default();
                 self.publish_then_acknowledge(tag, &messages, done);
