@@ -37,6 +37,7 @@ const MOVING: Duration = Duration::from_secs(1);
 const LOST_FOR: Duration = Duration::from_secs(300);
 
 /// What a line is told.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are settlements, the large ones")]
 pub(super) enum Command {
     /// A new consumer; it replaces the old one.
     Attach { consumer: u64, prefetch: usize, sink: Sink },
