@@ -95,7 +95,10 @@ impl Line {
             (Some(_), State::Down(why)) => self.lose(why),
             (None, _) => {}
         }
-        let State::Up(up) = state else { return };
+        let State::Up(up) = state else {
+            self.retry_at = None; // a connection that is up again is heard of
+            return;
+        };
         if self.retry_at.is_some_and(|at| at > Instant::now())
             || self.consumer.is_none() && self.flow.is_none()
         {
@@ -182,7 +185,10 @@ impl Line {
             // Still open if only a consumer has ended: what is out on it must not stay there.
             self.shared.runtime.spawn(flow.close());
         }
-        self.early.clear();
+        // What nobody has been given yet simply comes again.
+        for (_, tag) in std::mem::take(&mut self.early) {
+            self.holdings.remove(&tag);
+        }
         let tags: Vec<u64> = self.holdings.keys().copied().collect();
         for tag in tags {
             self.lost(tag);

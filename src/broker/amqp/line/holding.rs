@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Done;
 use crate::broker::Settle;
 use crate::task::Message;
 
@@ -23,7 +22,7 @@ pub(super) struct Holding {
     /// A copy for the keeping is on its way.
     pub(super) handing_over: bool,
     /// How it ended while it was lost.
-    pub(super) ended: Option<(Settle, Option<Done>)>,
+    pub(super) ended: Option<Settle>,
 }
 
 /// Where RabbitMQ has what a delivery stands for.
