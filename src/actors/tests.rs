@@ -25,11 +25,11 @@ const LONG: Duration = Duration::from_secs(120);
 struct OneQueue;
 
 impl Route for OneQueue {
-    fn queue(&self, _: &str, _: Option<&str>) -> Result<String, EnqueueError> {
+    fn queue(&self, _: &str, _: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
         Ok("q".to_owned())
     }
 
-    fn queue_of_last_resort(&self, _: &str, _: Option<&str>) -> String {
+    fn queue_of_last_resort(&self, _: &str, _: Option<&str>, _: &Arguments) -> String {
         "q".to_owned()
     }
 }

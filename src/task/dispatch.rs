@@ -20,10 +20,10 @@ use crate::task::clock::now;
 /// Knows the queue of a call: of its task, if the call asks for none.
 pub(crate) trait Route: Send + Sync {
     /// The physical queue.
-    fn queue(&self, task: &str, wanted: Option<&str>) -> Result<String, EnqueueError>;
+    fn queue(&self, task: &str, wanted: Option<&str>, arguments: &Arguments) -> Result<String, EnqueueError>;
 
     /// The queue of a call that must not fail, because what it follows from has happened: the next best one.
-    fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String;
+    fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>, arguments: &Arguments) -> String;
 }
 
 /// Makes messages of calls.
@@ -82,7 +82,7 @@ impl Dispatcher {
         if !(1..=255).contains(&len) {
             return Err(EnqueueError::BadId { len });
         }
-        let queue = self.route.queue(&call.task, call.options.queue.as_deref())?;
+        let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
         let reply_to = self.reply_to.clone();
         let workflow = reply_to.map(|queue| Workflow { reply_to: Some(queue), ..Workflow::default() });
         Ok(fill_in(call, queue, workflow.map(Box::new)))
@@ -94,7 +94,7 @@ impl Dispatcher {
     /// As for [`message`](Self::message), for any task in it, or it is not sound.
     pub(crate) fn depart(&self, canvas: RawSignature) -> Result<Departure, EnqueueError> {
         let node = Node::from_raw(canvas).map_err(|error| EnqueueError::Canvas(error.to_string()))?;
-        node.check(&|task, queue| self.route.queue(task, queue).map(drop))?;
+        node.check(&|task, queue| self.route.queue(task, queue, &Arguments::default()).map(drop))?;
         let unique = node.has_ids();
         let mut freezer = Freezer { ids: Ids::Fresh, reply_to: self.reply_to.clone() };
         let mut launch = Launch::default();
@@ -116,10 +116,13 @@ impl Dispatcher {
         let named = inner_task(&call).to_owned();
         let (call, workflow) = self.read(call, origin);
         let wanted = call.options.queue.as_deref();
-        let queue = match self.route.queue(&named, wanted) {
+        // Those of `celery.map` and the like are not the ones that a route is about.
+        let none = Arguments::default();
+        let arguments = if named == call.task { &call.arguments } else { &none };
+        let queue = match self.route.queue(&named, wanted, arguments) {
             Ok(queue) => queue,
             Err(error) => {
-                let queue = self.route.queue_of_last_resort(&named, wanted);
+                let queue = self.route.queue_of_last_resort(&named, wanted, arguments);
                 if wanted != Some(&queue) {
                     tracing::error!(%error, queue, "the next step of a workflow goes to another queue");
                 }

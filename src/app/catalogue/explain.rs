@@ -71,7 +71,7 @@ impl Catalogue {
             1 => "1 alias".to_owned(),
             several => format!("{several} aliases"),
         };
-        let _ = write!(text, "\n  {aliases}, {}", count(self.routes.len(), "route"));
+        let _ = write!(text, "\n  {aliases}, {}", count(self.routes.len() + self.route_rows.len(), "route"));
         let environments: Vec<_> = self.environments().map(one_line).collect();
         if !environments.is_empty() {
             let _ = write!(text, ", environments: {}", environments.join(", "));
