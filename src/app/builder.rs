@@ -157,7 +157,8 @@ impl Builder {
 
     /// Where results are kept, if not beside the messages. Celery's `result_backend`:
     /// - `redis://[user:password@]host[:port][/database]`: in Redis, readable by Python.
-    /// - `rpc://[user:password@]host[:port][/vhost]`: sent back over RabbitMQ to whoever sent the task, and kept by nobody.
+    /// - `rpc://`: sent back over the broker's RabbitMQ to whoever sent the task, and kept by nobody. Another RabbitMQ is
+    ///   `rpc://[user:password@]host[:port][/vhost]`.
     /// - `memory://`: in this process.
     ///
     /// Read at start.
@@ -225,6 +226,12 @@ impl Builder {
         let registry = Registry::discover()?;
         let catalogue = self.read_catalogue()?;
         let mut routing = Routing::new(catalogue, &registry);
+        #[cfg_attr(not(feature = "amqp"), allow(unused_mut))]
+        let mut rabbitmq: Option<String> = None;
+        #[cfg(feature = "amqp")]
+        if let Keeping::Amqp(url) = &self.keeping {
+            rabbitmq = Some(url.clone());
+        }
         let (broker, store): (Arc<dyn Broker>, Arc<dyn Store>) = match self.keeping {
             Keeping::Given(broker, store) => (broker, store),
             Keeping::Memory => {
@@ -254,7 +261,7 @@ impl Builder {
         }
         let apart = self.backend.is_some();
         let store = match self.backend {
-            Some(backend) => backend.open().await?,
+            Some(backend) => backend.open(rabbitmq.as_deref()).await?,
             None => store,
         };
         let routing = Arc::new(routing);

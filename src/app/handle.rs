@@ -345,7 +345,7 @@ impl Inner {
         let removal = self.runtime.broker.remove(id, Box::new(record)).await.map_err(unreadable(id))?;
         let record = apart.and_then(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(record) = record {
-            self.runtime.store.put(record).await.map_err(unreadable(id))?;
+            self.runtime.put_result(record).await;
         }
         let (queues, elsewhere) = match removal {
             Removal::Removed => return Ok(Revoked::Done),
@@ -408,11 +408,13 @@ impl Client for Inner {
         if let Some(result) = self.stored(id).await? {
             return Ok(result.state);
         }
-        if let Some((state, _)) = self.unfinished(id).await? {
+        let found = self.unfinished(id).await?.map(|(state, _)| state);
+        let known_here = found.filter(|state| self.runtime.broker.knows_all() || *state != State::Pending);
+        if let Some(state) = known_here {
             return Ok(state);
         }
         // It may be in the hands of another program.
-        if let Some(state) = self.told(id).await? {
+        if let Some(state) = self.told(id).await?.or(found) {
             return Ok(state);
         }
         // It may have ended between the two looks.

@@ -152,12 +152,12 @@ impl Router for Arc<Routing> {
         Routing::queue(self, task, wanted, arguments).map(str::to_owned)
     }
 
-    fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>, arguments: &Arguments) -> String {
+    fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String {
         // What a Python client wrote into a step of its chain, say: it knows where the task's workers are.
         if let Some(wanted) = wanted.filter(|_| self.shared) {
             return wanted.to_owned();
         }
-        let own = Routing::queue(self, task, None, arguments).ok();
+        let own = Routing::queue(self, task, None, &Arguments::default()).ok();
         own.unwrap_or_else(|| self.or_default(wanted.unwrap_or_default())).to_owned()
     }
 }

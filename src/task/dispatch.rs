@@ -23,7 +23,7 @@ pub(crate) trait Route: Send + Sync {
     fn queue(&self, task: &str, wanted: Option<&str>, arguments: &Arguments) -> Result<String, EnqueueError>;
 
     /// The queue of a call that must not fail, because what it follows from has happened: the next best one.
-    fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>, arguments: &Arguments) -> String;
+    fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String;
 }
 
 /// Makes messages of calls.
@@ -116,13 +116,10 @@ impl Dispatcher {
         let named = inner_task(&call).to_owned();
         let (call, workflow) = self.read(call, origin);
         let wanted = call.options.queue.as_deref();
-        // Those of `celery.map` and the like are not the ones that a route is about.
-        let none = Arguments::default();
-        let arguments = if named == call.task { &call.arguments } else { &none };
-        let queue = match self.route.queue(&named, wanted, arguments) {
+        let queue = match self.route.queue(&named, wanted, &call.arguments) {
             Ok(queue) => queue,
             Err(error) => {
-                let queue = self.route.queue_of_last_resort(&named, wanted, arguments);
+                let queue = self.route.queue_of_last_resort(&named, wanted);
                 if wanted != Some(&queue) {
                     tracing::error!(%error, queue, "the next step of a workflow goes to another queue");
                 }
@@ -136,9 +133,10 @@ impl Dispatcher {
     fn read(&self, call: Call, origin: &Origin) -> (NewTask, Option<Box<Workflow>>) {
         let task_options = |name: &str| self.registry.get(name).map(|task| (task.options)());
         let mut new = NewTask::new(call.task.clone(), task_options(&call.task).unwrap_or_default());
-        if new.options.queue.is_none() {
+        let inner = inner_task(&call);
+        if inner != call.task {
             // `celery.map` and the like wait where the task does that they call.
-            new.options.queue = task_options(inner_task(&call)).and_then(|options| options.queue);
+            new.options.queue = self.route.queue(inner, None, &Arguments::default()).ok();
         }
         let kwargs =
             if call.kwargs.is_empty() { String::new() } else { Value::Object(call.kwargs).to_string() };

@@ -127,19 +127,19 @@ argument = "x"
 matches = []
 queue = "email_queue"
 "#;
-    let expected = r#"celeriac.toml:3:1: route number 1 leads to "emial_queue", but there is no such queue; did you mean "email_queue"?
+    let expected = r#"celeriac.toml:3:1: route "a" leads to "emial_queue", but there is no such queue; did you mean "email_queue"?
 celeriac.toml:6:1: route number 2 has no task; add task = "..."
 celeriac.toml:10:1: "task_pattern" in route number 3 is beside `task`; keep one of `task` and `task_pattern`
 celeriac.toml:12:1: route number 4 has no matches; add matches = ["..."]
 celeriac.toml:16:1: route number 5 has no argument; add argument = "..."
 celeriac.toml:16:1: route number 5 has no queue; add queue = "..."
-celeriac.toml:19:1: "task_pattern" in route number 6 is "("; write a regular expression: unclosed group
-celeriac.toml:23:12: "argument" in route number 7 must be a name, or a position from 0, not the integer -1
-celeriac.toml:24:11: "matches" in route number 7 must be an array of patterns such as ["big-"], not the string "x"
-celeriac.toml:26:1: "matches" in route number 8 is "a)(b"; write a regular expression: unopened group
-celeriac.toml:30:1: unknown key "quue" in route number 8; did you mean "queue"?
-celeriac.toml:32:1: the name "" of a task is empty; write at least one character
-celeriac.toml:32:1: "matches" in route number 9 is empty; write at least one pattern"#;
+celeriac.toml:19:1: "task_pattern" in route /(/ is "("; write a regular expression: unclosed group
+celeriac.toml:24:12: "argument" in route number 7 must be a name, or a position from 0, not the integer -1
+celeriac.toml:25:11: "matches" in route number 7 must be an array of patterns such as ["big-"], not the string "x"
+celeriac.toml:27:1: "matches" in route "a" is "a)(b"; write a regular expression: unopened group
+celeriac.toml:31:1: unknown key "quue" in route number 8; did you mean "queue"?
+celeriac.toml:33:1: the name "" of a task is empty; write at least one character
+celeriac.toml:33:1: "matches" in route "" is empty; write at least one pattern"#;
     let found = errors_of(text);
     for (found, expected) in found.lines().zip(expected.lines()) {
         assert_eq!(found, expected);

@@ -162,7 +162,8 @@ impl Check<'_> {
         }
         for (index, row) in catalogue.route_rows.iter().enumerate() {
             let place = Place::RouteRow(index);
-            let known_as = format!("route number {}", index + 1);
+            // Not by its number: rows with other mistakes are missing here.
+            let known_as = format!("route {}", row.task);
             if let TaskPattern::Glob(name) = &row.task {
                 self.name(&place, "a task", name);
             }

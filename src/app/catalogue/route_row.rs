@@ -73,16 +73,22 @@ impl RouteRow {
 
 impl fmt::Display for RouteRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.task {
-            TaskPattern::Glob(name) => write!(f, "{}", quote(name))?,
-            TaskPattern::Regex(pattern) => write!(f, "/{}/", super::one_line(pattern))?,
-        }
+        write!(f, "{}", self.task)?;
         if let Some(ArgumentPattern { argument, matches }) = &self.argument {
             let matches: Vec<_> =
                 matches.iter().map(|pattern| format!("/{}/", super::one_line(pattern))).collect();
             write!(f, " with {argument} like {}", matches.join(" or "))?;
         }
         write!(f, " goes to {}", super::one_line(&self.queue))
+    }
+}
+
+impl fmt::Display for TaskPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Glob(name) => write!(f, "{}", quote(name)),
+            Self::Regex(pattern) => write!(f, "/{}/", super::one_line(pattern)),
+        }
     }
 }
 
