@@ -29,7 +29,7 @@ impl Route for OneQueue {
         Ok("q".to_owned())
     }
 
-    fn queue_of_last_resort(&self, _: &str, _: Option<&str>) -> String {
+    fn queue_of_last_resort(&self, _: &str, _: Option<&str>, _: &Arguments) -> String {
         "q".to_owned()
     }
 }

@@ -133,9 +133,10 @@ impl Dispatcher {
     fn read(&self, call: Call, origin: &Origin) -> (NewTask, Option<Box<Workflow>>) {
         let task_options = |name: &str| self.registry.get(name).map(|task| (task.options)());
         let mut new = NewTask::new(call.task.clone(), task_options(&call.task).unwrap_or_default());
-        if new.options.queue.is_none() {
+        let inner = inner_task(&call);
+        if inner != call.task {
             // `celery.map` and the like wait where the task does that they call.
-            new.options.queue = task_options(inner_task(&call)).and_then(|options| options.queue);
+            new.options.queue = self.route.queue(inner, None, &Arguments::default()).ok();
         }
         let kwargs =
             if call.kwargs.is_empty() { String::new() } else { Value::Object(call.kwargs).to_string() };

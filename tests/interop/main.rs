@@ -12,6 +12,8 @@ mod celery_alone;
 mod fleet;
 mod from_python;
 mod gates;
+mod over_rpc;
 mod tasks;
 mod to_python;
 mod workflows_from_python;
+mod workflows_from_rust;
