@@ -100,6 +100,9 @@ mod manual {
     struct OutcomesAndRetries;
     #[doc = include_str!("../docs/queues-and-workers.md")]
     struct QueuesAndWorkers;
+    #[cfg(feature = "amqp")]
+    #[doc = include_str!("../docs/rabbitmq.md")]
+    struct RabbitMq;
     #[doc = include_str!("../docs/results.md")]
     struct Results;
     #[doc = include_str!("../docs/tasks.md")]
