@@ -159,7 +159,8 @@ impl Queue {
         }
         let worker = self.workers.get(&slot).map_or_else(|| "".into(), Slot::name);
         let states = Arc::clone(&self.runtime.states) as Arc<dyn task::StateSink>;
-        let context = task::Context::new(Arc::clone(&message), worker, Some(states));
+        let context =
+            task::Context::new(Arc::clone(&message), worker, Some(states)).again(delivery.is_again());
         self.runs.insert(tag, context.clone());
         let run = Run {
             definition,

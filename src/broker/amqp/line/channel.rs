@@ -99,6 +99,9 @@ impl Line {
             self.retry_at = None; // a connection that is up again is heard of
             return;
         };
+        if std::mem::take(&mut self.cancelled) {
+            self.look_for_queue().await;
+        }
         if self.retry_at.is_some_and(|at| at > Instant::now())
             || self.consumer.is_none() && self.flow.is_none()
         {
@@ -109,6 +112,20 @@ impl Line {
             Ok(Ok(())) => self.pause = Pause::default(),
             Ok(Err(error)) => self.lose(&error.to_string()),
             Err(_) => self.lose("RabbitMQ does not answer"),
+        }
+    }
+
+    /// RabbitMQ has cancelled a consumer. If that was because the queue is gone, before anybody makes it anew, what this
+    /// process had of it will not come again.
+    async fn look_for_queue(&mut self) {
+        let Ok(name) = short(&self.queue) else { return };
+        if !matches!(timeout(PATIENCE, self.shared.topology.waiting(&name)).await, Ok(Ok(None))) {
+            return;
+        }
+        let tags: Vec<u64> = self.lost.drain().map(|(_, tag)| tag).collect();
+        tracing::warn!(queue = self.queue, out = tags.len(), "the queue was deleted, and what waited in it; what was delivered goes on");
+        for tag in tags {
+            self.gone(tag);
         }
     }
 
@@ -162,7 +179,7 @@ impl Line {
             self.lose(&why);
         } else if self.ration.is_live(consumer) {
             // RabbitMQ has cancelled it: the queue was deleted, or has moved to another node.
-            self.shared.topology.forget();
+            self.cancelled = true;
             self.lose("RabbitMQ has cancelled the consumer; was the queue deleted?");
         }
     }
@@ -234,7 +251,7 @@ impl Line {
                 self.ration.settle(consumer);
                 sent(flow.channel.basic_nack(delivery_tag, nack));
             }
-            Place::Keeping { .. } | Place::Lost => {}
+            Place::Keeping { .. } | Place::Lost | Place::Gone => {}
         }
     }
 
@@ -251,7 +268,7 @@ impl Line {
                     keeping.window.settle(delivery_tag);
                 }
             }
-            Place::Lost => {}
+            Place::Lost | Place::Gone => {}
         }
     }
 }

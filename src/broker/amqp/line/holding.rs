@@ -15,6 +15,8 @@ pub(super) struct Holding {
     pub(super) since: Instant,
     /// It was delivered before: maybe it has taken a process down.
     pub(super) suspect: bool,
+    /// It was sent before, by a publisher that does not know whether it arrived.
+    pub(super) copy: bool,
     /// A suspect whose body has started.
     pub(super) started: bool,
     /// What follows from it is being published; it is acknowledged after that.
@@ -34,6 +36,8 @@ pub(super) enum Place {
     Keeping { delivery_tag: u64 },
     /// Wherever it went when its channel was lost.
     Lost,
+    /// Nowhere: its queue was deleted while this process had it, and nobody else will ever see it.
+    Gone,
 }
 
 impl Holding {
@@ -43,6 +47,7 @@ impl Holding {
             place,
             since: Instant::now(),
             suspect,
+            copy: false,
             started: false,
             posting: false,
             handing_over: false,

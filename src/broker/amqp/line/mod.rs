@@ -90,6 +90,8 @@ pub(super) struct Line {
     flushed: Vec<Done>,
     pause: Pause,
     retry_at: Option<Instant>,
+    /// RabbitMQ has cancelled a consumer, and nobody has looked why.
+    cancelled: bool,
     /// When old deliveries are looked for next.
     patrol_at: Instant,
     settlers: Settlers,
@@ -151,6 +153,7 @@ impl Line {
             flushed: Vec::new(),
             pause: Pause::default(),
             retry_at: None,
+            cancelled: false,
             patrol_at: Instant::now(),
             settlers,
             closing: None,
@@ -255,7 +258,7 @@ impl Line {
     fn delivery(&self, tag: u64) -> Option<Delivery> {
         let holding = self.holdings.get(&tag)?;
         let settler = if holding.suspect { &self.settlers.suspect } else { &self.settlers.plain };
-        Some(Delivery::new(tag, Arc::clone(&holding.message), Arc::clone(settler)))
+        Some(Delivery::new(tag, Arc::clone(&holding.message), Arc::clone(settler)).again(holding.suspect || holding.copy))
     }
 
     /// What is to be done at some time.

@@ -75,8 +75,8 @@ impl Line {
     fn hand_back(&mut self, tag: u64, done: Option<Done>) {
         let Some(holding) = self.holdings.get(&tag) else { return };
         match holding.place {
-            // The copy says that it is running, which it is not; and it would wait for its time to live.
-            Place::Keeping { .. } => {
+            // The copy says that it is running, which it is not; and it would wait for its time to live. Or there is none.
+            Place::Keeping { .. } | Place::Gone => {
                 let message = Message::clone(&holding.message);
                 self.publish_then_acknowledge(tag, &[message], done);
             }
@@ -147,11 +147,20 @@ impl Line {
     /// The channel of a delivery is gone.
     pub(super) fn lost(&mut self, tag: u64) {
         let Some(holding) = self.holdings.get_mut(&tag) else { return };
-        if holding.place != Place::Lost {
+        if !matches!(holding.place, Place::Lost | Place::Gone) {
             holding.place = Place::Lost;
             holding.handing_over = false;
             holding.since = tokio::time::Instant::now();
             self.lost.insert(holding.message.id.clone(), tag);
+        }
+    }
+
+    /// A lost one will not come again, for its queue was deleted: what follows from it is this process's to publish.
+    pub(super) fn gone(&mut self, tag: u64) {
+        let Some(holding) = self.holdings.get_mut(&tag) else { return };
+        holding.place = Place::Gone;
+        if let Some(settle) = holding.ended.take() {
+            self.settle(tag, settle, None);
         }
     }
 
