@@ -77,7 +77,7 @@ pub mod task;
 pub mod cli;
 
 pub use app::{Builder, Celeriac};
-pub use celeriac_macros::task;
+pub use celeriac_macros::{serial_task, task};
 pub use task::{AsyncResult, Context, EnqueueError, GetError, Receipt, State, TaskError, TaskId};
 
 #[doc(hidden)]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Root ── Queue (one a queue: supervisor) ── Worker … Worker      one worker = one task at a time
+//!      └─ Serial (one a lane that has a run here)
 //! ```
 //! This room, and no room below it, names actix.
 
@@ -11,6 +12,7 @@ pub(crate) mod queue;
 pub(crate) mod root;
 mod run;
 pub(crate) mod runtime;
+pub(crate) mod serial;
 mod status;
 mod supervisor;
 #[cfg(test)]
@@ -18,4 +20,5 @@ mod tests;
 mod worker;
 
 pub use runtime::{FailureHook, WorkerHook};
+pub use serial::{LaneHolder, LaneRun, LaneStatus};
 pub use status::QueueStatus;

@@ -19,7 +19,8 @@ use crate::broker::{Delivery, Settle};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{
-    Body, Context, Ending, HookEvent, Hooks, Interrupt, Judge, Message, Next, State, TaskDefinition, Verdict,
+    AfterFailure, Body, Context, Ending, HookEvent, Hooks, Interrupt, Judge, Message, Next, State,
+    TaskDefinition, TaskResult, Verdict,
 };
 
 /// What a run needs.
@@ -96,7 +97,7 @@ impl Run {
         let message = self.context.message();
         let hooks = guard(self.definition.hooks).unwrap_or_default();
         let mut delivery = Some(delivery);
-        if !message.acks_late {
+        if !message.settles_late() {
             // At most once: gone from the broker before the body starts, or the body does not start.
             if let Some(delivery) = delivery.take()
                 && let Err(error) = delivery.settle_and_wait(Settle::Ack { result: None, sequel: None }).await
@@ -248,6 +249,21 @@ fn tell(hooks: &Hooks, runtime: &Runtime, context: &Context, event: &HookEvent) 
     }
 }
 
+/// How a task that is over leaves the broker. What a failure does to its lane is the broker's to do, so it gets the record
+/// of a serial task that blocks its lane even if none is kept.
+fn end_of(record: TaskResult, message: &Message) -> Settle {
+    let serial = message.serial.as_deref().filter(|serial| serial.refusal.is_none());
+    let after_failure = serial.filter(|_| record.state == State::Failure).map(|serial| serial.after_failure);
+    let kept = !message.ignore_result || after_failure == Some(AfterFailure::Block);
+    match after_failure {
+        Some(AfterFailure::Park) => {
+            let reason = format!("parked: {}", record.errors.join(": "));
+            Settle::DeadLetter { reason, result: kept.then_some(record), sequel: None }
+        }
+        _ => Settle::Ack { result: kept.then_some(record), sequel: None },
+    }
+}
+
 /// Settles. `wait`: come back only when that is safe, because somebody is told next.
 async fn settle(
     verdict: Verdict,
@@ -257,9 +273,7 @@ async fn settle(
     wait: bool,
 ) {
     let settle = match verdict {
-        Verdict::Over(record) => {
-            Settle::Ack { result: (!message.ignore_result).then_some(*record), sequel: None }
-        }
+        Verdict::Over(record) => end_of(*record, message),
         Verdict::Again { message, due, .. } => Settle::Requeue { message, due },
         Verdict::HandBack => Settle::Return { crashed: false },
         Verdict::Dead { reason, record } => {

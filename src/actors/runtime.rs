@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::serial::Serials;
 use crate::broker::{Broker, Settle};
 use crate::store::Store;
 use crate::task::registry::Registry;
@@ -21,6 +22,7 @@ pub(crate) struct Runtime {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Registry,
+    pub(crate) serials: Serials,
     pub(crate) on_failure: Option<Box<FailureHook>>,
     pub(crate) on_worker_start: Option<Box<WorkerHook>>,
 }

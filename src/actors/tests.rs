@@ -29,7 +29,14 @@ struct Grown {
 impl Grown {
     async fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>, row: QueueRow) -> Self {
         let registry = Registry::discover().unwrap();
-        let runtime = Arc::new(Runtime { broker, store, registry, on_failure: None, on_worker_start: None });
+        let runtime = Arc::new(Runtime {
+            broker,
+            store,
+            registry,
+            serials: Serials::default(),
+            on_failure: None,
+            on_worker_start: None,
+        });
         let (tree, up) = Tree::grow(Arc::clone(&runtime), vec![row], 1).unwrap();
         up.await.unwrap();
         Self { tree, runtime }

@@ -9,6 +9,7 @@ use super::handle::{Celeriac, Inner};
 use super::routing::Routing;
 use crate::actors::root::Tree;
 use crate::actors::runtime::Runtime;
+use crate::actors::serial::Serials;
 use crate::actors::{FailureHook, WorkerHook};
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Broker, BrokerError, EmbeddedBroker, MemoryBroker};
@@ -182,7 +183,7 @@ impl Builder {
         };
         for queue in broker.queues().await? {
             let counts = broker.counts(&queue).await?;
-            if counts.ready + counts.scheduled > 0 {
+            if counts.ready + counts.scheduled + counts.in_line > 0 {
                 routing.serve_unlisted(&queue);
             }
         }
@@ -193,6 +194,7 @@ impl Builder {
             broker,
             store,
             registry,
+            serials: Serials::default(),
             on_failure: self.on_failure,
             on_worker_start: self.on_worker_start,
         });

@@ -20,8 +20,8 @@ use crate::broker::{BrokerError, DeadLetter, Place, Removal};
 use crate::store::StoreError;
 use crate::task::clock::now;
 use crate::task::{
-    self, Client, EnqueueError, GetError, Judge, Message, NewTask, Receipt, State, TaskId, TaskResult,
-    Verdict,
+    self, Arguments, Client, EnqueueError, GetError, Judge, Message, NewTask, Receipt, Serial, State, TaskId,
+    TaskResult, Verdict,
 };
 
 /// A running task runtime: enqueues, results, and the operator's levers. A handle; clones are the same runtime, and it
@@ -102,6 +102,10 @@ impl Celeriac {
         let celeriac = Self { inner };
         task::install(celeriac.client());
         celeriac
+    }
+
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.inner.runtime
     }
 
     /// The catalogue in force.
@@ -269,7 +273,7 @@ impl Inner {
     }
 
     fn message(&self, call: NewTask) -> Result<Message, EnqueueError> {
-        let NewTask { task, arguments, options, id, countdown, eta, expires_at, headers, .. } = call;
+        let NewTask { task, arguments, options, id, countdown, eta, expires_at, headers, serial, .. } = call;
         let size = arguments.len();
         if size > self.max_message_size {
             return Err(EnqueueError::TooLarge { task, size, limit: self.max_message_size });
@@ -280,6 +284,7 @@ impl Inner {
             return Err(EnqueueError::BadId { len });
         }
         let queue = self.routing.queue(&task, options.queue.as_deref())?.to_owned();
+        let serial = self.serial(&task, &arguments, serial)?;
         let now = now();
         Ok(Message {
             id,
@@ -305,7 +310,31 @@ impl Inner {
             headers,
             last_errors: Vec::new(),
             workflow: None,
+            serial,
         })
+    }
+
+    /// The lane of a call: as it says, or else as its task says.
+    fn serial(
+        &self,
+        task: &str,
+        arguments: &Arguments,
+        serial: Option<Box<Serial>>,
+    ) -> Result<Option<Box<Serial>>, EnqueueError> {
+        let serial =
+            match (serial, self.runtime.registry.get(task).and_then(|known| known.serial)) {
+                (Some(serial), _) => serial,
+                (None, None) => return Ok(None),
+                (None, Some(serial)) => Box::new(serial(arguments).map_err(|error| EnqueueError::NoKey {
+                    task: task.to_owned(),
+                    error: error.to_string(),
+                })?),
+            };
+        let broker = &self.runtime.broker;
+        if !broker.keeps_lanes() {
+            return Err(EnqueueError::NoLanes { task: task.to_owned(), broker: broker.name() });
+        }
+        Ok(Some(serial))
     }
 
     /// Asks the queues which of them has this task; only tasks acknowledged early are nowhere else.

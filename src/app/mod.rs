@@ -3,6 +3,7 @@
 mod builder;
 pub mod catalogue;
 mod handle;
+mod lanes;
 mod routing;
 mod shutdown;
 

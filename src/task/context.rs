@@ -36,6 +36,7 @@ pub struct Context {
 struct Run {
     message: Arc<Message>,
     worker: Arc<str>,
+    fence: Option<u64>,
     interrupt: AtomicU8,
     revocation: AtomicU8,
     told: Notify,
@@ -55,9 +56,15 @@ const DECIDED: u8 = 2;
 
 impl Context {
     pub(crate) fn new(message: Arc<Message>, worker: Arc<str>) -> Self {
+        Self::fenced(message, worker, None)
+    }
+
+    /// Of a start that bears a token.
+    pub(crate) fn fenced(message: Arc<Message>, worker: Arc<str>, fence: Option<u64>) -> Self {
         let run = Run {
             message,
             worker,
+            fence,
             interrupt: AtomicU8::new(NONE),
             revocation: AtomicU8::new(OPEN),
             told: Notify::new(),
@@ -91,6 +98,7 @@ impl Context {
             headers: Headers::default(),
             last_errors: Vec::new(),
             workflow: None,
+            serial: None,
         };
         Self::new(Arc::new(message), "".into())
     }
@@ -128,6 +136,13 @@ impl Context {
     /// Whether an earlier run ended with its worker or its process: this one may find half of the work done.
     pub fn is_redelivered(&self) -> bool {
         self.run.message.crashes > 0
+    }
+
+    /// Of a serial task: a number that grows with each start in its lane. Hand it on to what the run writes to, and
+    /// have it refuse a number lower than the highest that it has seen, and even a run that was given up for dead and
+    /// still goes on (a thread that nobody could stop) cannot write behind its successor.
+    pub fn fencing_token(&self) -> Option<u64> {
+        self.run.fence
     }
 
     /// A header of the call.

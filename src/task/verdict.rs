@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Ending, Interrupt, Message, State, TaskResult, Until};
+use super::{Ending, Interrupt, Message, Refusal, State, TaskResult, Until};
 use crate::core::{RetryVerdict, Timestamp};
 
 /// Everything that is known when a run has ended.
@@ -102,6 +102,32 @@ impl<'a> Judge<'a> {
     /// Not started in time.
     pub(crate) fn expired(&self, at: Timestamp) -> Verdict {
         self.revoked(&format!("expired: it was to start before {at}"))
+    }
+
+    /// Its lane does not take it.
+    pub(crate) fn refused(&self, refusal: &Refusal) -> Verdict {
+        let serial = self.message.serial.as_deref();
+        match refusal {
+            Refusal::CouldNotAcquireLock => {
+                let lane = serial.map_or_else(String::new, |serial| serial.lane.to_string());
+                let patience = serial.and_then(|serial| serial.patience()).unwrap_or_default();
+                let task = &self.message.task;
+                let text = format!(
+                    "CouldNotAcquireLock: Could not acquire lock '{lane}' for task '{task}' within {patience:?}"
+                );
+                self.over(State::Failure, None, vec![text], Some("CouldNotAcquireLock".to_owned()))
+            }
+            Refusal::Replaced { by } => {
+                self.revoked(&format!("task {by} came later and took its place in the lane"))
+            }
+        }
+    }
+
+    /// It stands in no lane yet, and its task is serial.
+    pub(crate) fn lined_up(&self, serial: super::Serial) -> Verdict {
+        let mut message = self.message.clone();
+        message.serial = Some(Box::new(serial));
+        Verdict::Again { message: Box::new(message), due: None, next: Next::Postpone }
     }
 
     /// Revoked before it began.

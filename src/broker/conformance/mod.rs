@@ -154,7 +154,7 @@ pub async fn counts(broker: &Arc<dyn Broker>, queue: &str) -> Counts {
 }
 
 fn count(ready: u64, scheduled: u64, unsettled: u64, dead: u64) -> Counts {
-    Counts { ready, scheduled, unsettled, dead }
+    Counts { ready, scheduled, unsettled, dead, in_line: 0 }
 }
 
 fn message<S: Subject>(queue: &str, n: usize) -> Message {
@@ -190,6 +190,7 @@ pub fn sample(queue: &str, n: usize, durability: Durability) -> Message {
         headers: crate::task::Headers::default(),
         last_errors: Vec::new(),
         workflow: None,
+        serial: None,
     }
 }
 

@@ -284,6 +284,7 @@ impl Broker for EmbeddedBroker {
             scheduled: disk.scheduled + memory.scheduled,
             unsettled: disk.unsettled + memory.unsettled,
             dead: disk.dead + memory.dead,
+            in_line: disk.in_line + memory.in_line,
         })
     }
 

@@ -198,7 +198,9 @@ fn run(steps: Vec<Step>) {
                         driven.lane.leave();
                     }
                 }
-                reference.members.retain(|(_, until, inside)| *inside || until.is_none_or(|until| until > now));
+                reference
+                    .members
+                    .retain(|(_, until, inside)| *inside || until.is_none_or(|until| until > now));
             }
         }
         driven.let_in(now);
