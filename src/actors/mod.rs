@@ -12,6 +12,7 @@ pub(crate) mod queue;
 pub(crate) mod root;
 mod run;
 pub(crate) mod runtime;
+mod sequel;
 pub(crate) mod serial;
 mod status;
 mod supervisor;

@@ -131,8 +131,8 @@ impl Queue {
             self.end_unstarted(tag, delivery, judge.expired(at));
             return false;
         }
-        let Some(definition) = self.runtime.registry.get(&message.task) else {
-            let hint = self.runtime.registry.nearest(&message.task);
+        let Some(definition) = self.runtime.dispatcher.registry.get(&message.task) else {
+            let hint = self.runtime.dispatcher.registry.nearest(&message.task);
             let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
             let reason = format!("no task named `{}` in this program{hint}", message.task);
             self.end_unstarted(tag, delivery, judge.dead(&reason));

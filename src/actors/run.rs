@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{BodyOutcome, CpuBody, IoBody, Stuck, guard, is_panic, start_io};
 use super::runtime::Runtime;
+use super::sequel::{instead, sequel};
 use crate::app::catalogue::Pool;
-use crate::broker::{Delivery, Settle};
+use crate::broker::{Delivery, Sequel, Settle};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{
@@ -48,6 +49,7 @@ impl Ended {
         match verdict {
             Verdict::Over(record) | Verdict::Dead { record, .. } => Self::Over(record.state),
             Verdict::Again { next, .. } => Self::Again(*next),
+            Verdict::Replaced(_) => Self::Again(Next::Replace),
             Verdict::HandBack => Self::HandedBack,
         }
     }
@@ -206,6 +208,10 @@ fn log(message: &Message, verdict: &Verdict) {
             tracing::warn!(%id, task, errors = ?m.last_errors, retries = m.retries, due = ?due.map(|d| d.to_string()), "RETRY");
         }
         Verdict::Again { next, .. } => tracing::debug!(%id, task, ?next, "waits again"),
+        Verdict::Replaced(launch) => {
+            let by: Vec<_> = launch.calls.iter().map(|call| call.task.as_str()).collect();
+            tracing::debug!(%id, task, ?by, "replaced");
+        }
         Verdict::HandBack => tracing::info!(%id, task, "handed back to its queue"),
         Verdict::Dead { reason, .. } => tracing::error!(%id, task, reason, "REJECTED"),
     }
@@ -251,16 +257,16 @@ fn tell(hooks: &Hooks, runtime: &Runtime, context: &Context, event: &HookEvent) 
 
 /// How a task that is over leaves the broker. What a failure does to its lane is the broker's to do, so it gets the record
 /// of a serial task that blocks its lane even if none is kept.
-fn end_of(record: TaskResult, message: &Message) -> Settle {
+fn end_of(record: TaskResult, sequel: Option<Box<Sequel>>, message: &Message) -> Settle {
     let serial = message.serial.as_deref().filter(|serial| serial.refusal.is_none());
     let after_failure = serial.filter(|_| record.state == State::Failure).map(|serial| serial.after_failure);
     let kept = !message.ignore_result || after_failure == Some(AfterFailure::Block);
     match after_failure {
         Some(AfterFailure::Park) => {
             let reason = format!("parked: {}", record.errors.join(": "));
-            Settle::DeadLetter { reason, result: kept.then_some(record), sequel: None }
+            Settle::DeadLetter { reason, result: kept.then_some(record), sequel }
         }
-        _ => Settle::Ack { result: kept.then_some(record), sequel: None },
+        _ => Settle::Ack { result: kept.then_some(record), sequel },
     }
 }
 
@@ -273,32 +279,63 @@ async fn settle(
     wait: bool,
 ) {
     let settle = match verdict {
-        Verdict::Over(record) => end_of(*record, message),
+        Verdict::Over(mut record) => {
+            let sequel = sequel(&runtime.dispatcher, message, &mut record);
+            end_of(*record, sequel, message)
+        }
         Verdict::Again { message, due, .. } => Settle::Requeue { message, due },
+        Verdict::Replaced(launch) => {
+            runtime.expect_later(&message.id).await;
+            Settle::Ack { result: None, sequel: Some(instead(&runtime.dispatcher, message, *launch)) }
+        }
         Verdict::HandBack => Settle::Return { crashed: false },
-        Verdict::Dead { reason, record } => {
-            Settle::DeadLetter { reason, result: Some(*record), sequel: None }
+        Verdict::Dead { reason, mut record } => {
+            let sequel = sequel(&runtime.dispatcher, message, &mut record);
+            Settle::DeadLetter { reason, result: Some(*record), sequel }
         }
     };
     let Some(delivery) = delivery else {
         return Box::pin(runtime.settle_early_acked(settle, message)).await;
     };
-    let settle = match settle {
-        Settle::Ack { result: Some(record), .. } if !runtime.broker.settles_results() => {
-            Box::pin(runtime.put_result(record)).await;
-            Settle::Ack { result: None, sequel: None }
-        }
-        Settle::DeadLetter { reason, result: Some(record), .. } if !runtime.broker.settles_results() => {
-            Box::pin(runtime.put_result(record)).await;
-            Settle::DeadLetter { reason, result: None, sequel: None }
-        }
-        other => other,
-    };
-    if wait {
-        if let Err(error) = delivery.settle_and_wait(settle).await {
-            tracing::error!(id = %message.id, %error, "the end of a run may not be kept; the task may run again");
-        }
-    } else {
+    if !runtime.broker.settles_results() {
+        return Box::pin(settle_elsewhere(settle, delivery, message, runtime, wait)).await;
+    }
+    end(delivery, settle, message, wait).await;
+}
+
+async fn end(delivery: Delivery, settle: Settle, message: &Message, wait: bool) -> bool {
+    if !wait {
         delivery.settle(settle);
+        return true;
+    }
+    let settled = delivery.settle_and_wait(settle).await;
+    if let Err(error) = &settled {
+        tracing::error!(id = %message.id, %error, "the end of a run may not be kept; the task may run again");
+    }
+    settled.is_ok()
+}
+
+/// Settles with a broker that keeps no results: they, and the chords, are the store's.
+async fn settle_elsewhere(
+    mut settle: Settle,
+    delivery: Delivery,
+    message: &Message,
+    runtime: &Runtime,
+    wait: bool,
+) {
+    let mut completed = Vec::new();
+    if let Settle::Ack { result, sequel } | Settle::DeadLetter { result, sequel, .. } = &mut settle {
+        if let Some(record) = result.take() {
+            runtime.put_result(record).await;
+        }
+        if let Some(sequel) = sequel {
+            let messages;
+            (messages, completed) = runtime.bring_to_store(std::mem::take(&mut **sequel)).await;
+            sequel.messages = messages;
+        }
+    }
+    let wait = wait || !completed.is_empty();
+    if end(delivery, settle, message, wait).await {
+        runtime.close_chords(completed).await;
     }
 }

@@ -15,7 +15,7 @@ use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Broker, BrokerError, EmbeddedBroker, MemoryBroker};
 use crate::store::{EmbeddedStore, MemoryStore, Store};
 use crate::task::registry::{DuplicateTask, Registry};
-use crate::task::{Context, HookEvent};
+use crate::task::{Context, Dispatcher, HookEvent};
 
 /// Why a runtime did not start; the text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -190,10 +190,18 @@ impl Builder {
         for row in &routing.catalogue().queues {
             broker.declare(&row.name).await?;
         }
+        let routing = Arc::new(routing);
+        let dispatcher = Arc::new(Dispatcher {
+            registry,
+            route: Box::new(Arc::clone(&routing)),
+            max_message_size: self.max_message_size,
+            reply_to: None,
+            without_lanes: (!broker.keeps_lanes()).then(|| broker.name()),
+        });
         let runtime = Arc::new(Runtime {
             broker,
             store,
-            registry,
+            dispatcher,
             serials: Serials::default(),
             on_failure: self.on_failure,
             on_worker_start: self.on_worker_start,
@@ -201,7 +209,7 @@ impl Builder {
         let rows = routing.catalogue().queues.clone();
         let (tree, up) = Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
         up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
-        let inner = Inner::new(runtime, routing, tree, self.max_message_size, self.grace);
+        let inner = Inner::new(runtime, routing, tree, self.grace);
         Ok(Celeriac::started(inner))
     }
 

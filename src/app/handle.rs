@@ -18,10 +18,11 @@ use crate::actors::root::{Queues, Tree};
 use crate::actors::runtime::Runtime;
 use crate::broker::{BrokerError, DeadLetter, Place, Removal};
 use crate::store::StoreError;
+use crate::task::canvas::Promise;
 use crate::task::clock::now;
 use crate::task::{
-    self, Arguments, Client, EnqueueError, GetError, Judge, Message, NewTask, Receipt, Serial, State, TaskId,
-    TaskResult, Verdict,
+    self, Client, Departure, EnqueueError, GetError, Judge, Message, NewTask, RawSignature, Receipt, State,
+    TaskId, TaskResult, Verdict,
 };
 
 /// A running task runtime: enqueues, results, and the operator's levers. A handle; clones are the same runtime, and it
@@ -50,10 +51,9 @@ pub struct Celeriac {
 
 pub(super) struct Inner {
     pub(super) runtime: Arc<Runtime>,
-    routing: Routing,
+    routing: Arc<Routing>,
     pub(super) queues: Queues,
     pub(super) tree: Mutex<Option<Tree>>,
-    max_message_size: usize,
     pub(super) grace: Duration,
     pub(super) closing: AtomicBool,
     /// The end of the shutdown, for those who still wait for results.
@@ -245,19 +245,12 @@ impl Celeriac {
 }
 
 impl Inner {
-    pub(super) fn new(
-        runtime: Arc<Runtime>,
-        routing: Routing,
-        tree: Tree,
-        max_message_size: usize,
-        grace: Duration,
-    ) -> Self {
+    pub(super) fn new(runtime: Arc<Runtime>, routing: Arc<Routing>, tree: Tree, grace: Duration) -> Self {
         Self {
             runtime,
             routing,
             queues: Arc::clone(&tree.queues),
             tree: Mutex::new(Some(tree)),
-            max_message_size,
             grace,
             closing: AtomicBool::new(false),
             closed: CancellationToken::new(),
@@ -270,71 +263,6 @@ impl Inner {
 
     pub(super) fn addresses(&self) -> Vec<Addr<Queue>> {
         self.queues.iter().map(|entry| entry.value().clone()).collect()
-    }
-
-    fn message(&self, call: NewTask) -> Result<Message, EnqueueError> {
-        let NewTask { task, arguments, options, id, countdown, eta, expires_at, headers, serial, .. } = call;
-        let size = arguments.len();
-        if size > self.max_message_size {
-            return Err(EnqueueError::TooLarge { task, size, limit: self.max_message_size });
-        }
-        let id = id.unwrap_or_else(TaskId::new);
-        let len = id.as_str().len();
-        if !(1..=255).contains(&len) {
-            return Err(EnqueueError::BadId { len });
-        }
-        let queue = self.routing.queue(&task, options.queue.as_deref())?.to_owned();
-        let serial = self.serial(&task, &arguments, serial)?;
-        let now = now();
-        Ok(Message {
-            id,
-            task,
-            arguments,
-            queue,
-            priority: options.priority,
-            eta: eta.or_else(|| countdown.map(|delay| now + delay)),
-            expires: expires_at.or_else(|| options.expires.map(|after| now + after)),
-            enqueued_at: now,
-            first_started_at: None,
-            retries: 0,
-            crashes: 0,
-            continuations: 0,
-            retry: options.retry,
-            autoretry: options.autoretry,
-            soft_time_limit: options.soft_time_limit,
-            time_limit: options.time_limit,
-            acks_late: options.acks_late,
-            ignore_result: options.ignore_result,
-            result_expires: options.result_expires,
-            durability: options.durability,
-            headers,
-            last_errors: Vec::new(),
-            workflow: None,
-            serial,
-        })
-    }
-
-    /// The lane of a call: as it says, or else as its task says.
-    fn serial(
-        &self,
-        task: &str,
-        arguments: &Arguments,
-        serial: Option<Box<Serial>>,
-    ) -> Result<Option<Box<Serial>>, EnqueueError> {
-        let serial =
-            match (serial, self.runtime.registry.get(task).and_then(|known| known.serial)) {
-                (Some(serial), _) => serial,
-                (None, None) => return Ok(None),
-                (None, Some(serial)) => Box::new(serial(arguments).map_err(|error| EnqueueError::NoKey {
-                    task: task.to_owned(),
-                    error: error.to_string(),
-                })?),
-            };
-        let broker = &self.runtime.broker;
-        if !broker.keeps_lanes() {
-            return Err(EnqueueError::NoLanes { task: task.to_owned(), broker: broker.name() });
-        }
-        Ok(Some(serial))
     }
 
     /// Asks the queues which of them has this task; only tasks acknowledged early are nowhere else.
@@ -361,7 +289,14 @@ impl Inner {
             Some(Place::Delivered { queue }) => {
                 Ok(Some(self.look(id, Some(&queue)).await.unwrap_or((State::Received, true))))
             }
-            None => Ok(self.look(id, None).await),
+            None => {
+                if let Some(found) = self.look(id, None).await {
+                    return Ok(Some(found));
+                }
+                // Replaced, for one, it has no message until what took its place comes to its end.
+                let tracked = self.runtime.store.tracked(id).await.map_err(unreadable(id))?;
+                Ok(tracked.map(|_| (State::Pending, true)))
+            }
         }
     }
 
@@ -410,8 +345,26 @@ impl Client for Inner {
             return Err(EnqueueError::ShuttingDown);
         }
         let unique = call.id.is_some();
-        let message = self.message(call)?;
+        let message = self.runtime.dispatcher.message(call)?;
         Ok(self.runtime.broker.publish(message, unique).await?)
+    }
+
+    async fn launch(&self, canvas: RawSignature) -> Result<Promise, EnqueueError> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(EnqueueError::ShuttingDown);
+        }
+        let Departure { messages, sizes, promise, unique } = self.runtime.dispatcher.depart(canvas)?;
+        if self.runtime.broker.settles_results() {
+            self.runtime.broker.publish_all(messages, sizes, unique).await?;
+            return Ok(promise);
+        }
+        for (group, size) in sizes {
+            let opened = self.runtime.store.open_chord(&group, size).await;
+            opened
+                .map_err(|error| EnqueueError::Canvas(format!("its chord could not be opened: {error}")))?;
+        }
+        self.runtime.broker.publish_all(messages, Vec::new(), unique).await?;
+        Ok(promise)
     }
 
     async fn state(&self, id: &TaskId) -> Result<State, GetError> {
@@ -440,6 +393,13 @@ impl Client for Inner {
             },
             Some((_, false)) => Err(GetError::NotKept(id.clone())),
             None => self.stored(id).await?.ok_or_else(|| GetError::Unknown(id.clone())),
+        }
+    }
+
+    async fn expect(&self, id: &TaskId) -> Result<TaskResult, GetError> {
+        tokio::select! {
+            result = self.runtime.store.wait(id) => result.map_err(unreadable(id)),
+            () = self.closed.cancelled() => Err(GetError::ShutDown(id.clone())),
         }
     }
 

@@ -1,10 +1,11 @@
 //! Which queue a task goes to.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::catalogue::{Catalogue, Pool, QueueRow};
 use crate::task::registry::Registry;
-use crate::task::{EnqueueError, TaskKind};
+use crate::task::{EnqueueError, Route as Router, TaskKind};
 
 /// The catalogue and, for each known task, its queue.
 ///
@@ -88,6 +89,13 @@ impl Routing {
         }
     }
 
+    /// The catalogue's default queue, if there is no such queue.
+    fn or_default(&self, wanted: &str) -> &str {
+        let wanted =
+            self.catalogue.queue(wanted).or_else(|| self.catalogue.queue(&self.catalogue.default_queue));
+        wanted.map_or(&self.catalogue.default_queue, |row| &row.name)
+    }
+
     fn nearest(&self, wanted: &str) -> Option<&str> {
         self.catalogue
             .queues
@@ -96,5 +104,16 @@ impl Routing {
             .filter(|(score, _)| *score > 0.8)
             .max_by(|a, b| a.0.total_cmp(&b.0))
             .map(|(_, name)| name)
+    }
+}
+
+impl Router for Arc<Routing> {
+    fn queue(&self, task: &str, wanted: Option<&str>) -> Result<String, EnqueueError> {
+        Routing::queue(self, task, wanted).map(str::to_owned)
+    }
+
+    fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String {
+        let own = Routing::queue(self, task, None).ok();
+        own.unwrap_or_else(|| self.or_default(wanted.unwrap_or_default())).to_owned()
     }
 }

@@ -13,9 +13,10 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::dead_letter::{crash_reason, crash_result, revived};
+use super::delivery::call_then;
 use super::{
     Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, LaneFacts, LaneLever, Place, RecordFn,
-    Removal, Settle, Settler, Sink, call_sink, lane,
+    Removal, Sequel, Settle, Settler, Sink, call_sink, lane,
 };
 use crate::core::Timestamp;
 use crate::store::MemoryStore;
@@ -111,7 +112,8 @@ impl MemoryBroker {
         }
         let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Memory);
         let due = message.eta;
-        let joined = self.shared.arrive(&mut state, Arc::new(message), due, true);
+        let is_new = message.workflow.is_none();
+        let joined = self.shared.arrive(&mut state, Arc::new(message), due, is_new);
         drop(state);
         self.shared.hand_over(&receipt.queue);
         Ok(match joined {
@@ -182,6 +184,37 @@ impl Shared {
             drop(state);
             self.hand_over_in(&name);
         }
+    }
+
+    /// What follows from an end, and from the ends that follow from it; the queues that got messages.
+    fn follow(self: &Arc<Self>, state: &mut State, sequel: Option<Sequel>) -> Vec<String> {
+        let mut queues = Vec::new();
+        let mut sequels = VecDeque::from_iter(sequel);
+        while let Some(Sequel { messages, records, sizes, chords }) = sequels.pop_front() {
+            sizes.iter().for_each(|chord| self.store.open(&chord.group, chord.size));
+            for record in records {
+                if !state.ids.contains_key(&record.id) {
+                    self.store.insert(record);
+                }
+            }
+            for message in messages {
+                if !self.is_taken(state, &message.id) {
+                    queues.push(message.queue.clone());
+                    let due = message.eta;
+                    self.arrive(state, Arc::new(message), due, false);
+                }
+            }
+            for chord in chords {
+                let group = chord.part.group.clone();
+                if let Some(parts) = self.store.count(chord.part) {
+                    self.store.close(&group);
+                    sequels.extend(call_then(chord.then, parts));
+                }
+            }
+        }
+        queues.sort_unstable();
+        queues.dedup();
+        queues
     }
 
     fn hand_over_in(self: &Arc<Self>, name: &str) {
@@ -344,11 +377,11 @@ impl MemorySettler {
         let mut state = shared.lock()?;
         let (rank, message) = state.line(&self.queue).unsettled.remove(&tag).ok_or(BrokerError::Stale)?;
         state.ids.remove(&message.id);
-        let mut record = None;
+        let (mut record, mut follows) = (None, None);
         let block = lane::block_of(&message, &settle);
         match settle {
-            Settle::Ack { result, .. } => {
-                record = lane::kept(&message, result);
+            Settle::Ack { result, sequel } => {
+                (record, follows) = (lane::kept(&message, result), sequel);
                 state.leave_lane(&message, block);
             }
             Settle::Requeue { message: next, due } => {
@@ -369,8 +402,8 @@ impl MemorySettler {
                     state.put(Arc::new(message), Spot::Ready(rank));
                 }
             }
-            Settle::DeadLetter { reason, result, .. } => {
-                record = result;
+            Settle::DeadLetter { reason, result, sequel } => {
+                (record, follows) = (result, sequel);
                 state.leave_lane(&message, block);
                 state.bury(&message, reason);
             }
@@ -378,8 +411,10 @@ impl MemorySettler {
         if let Some(record) = record {
             shared.store.insert(record); // under the lock, so that the task is never unknown
         }
+        let queues = shared.follow(&mut state, follows.map(|sequel| *sequel));
         drop(state);
         shared.hand_over(&self.queue);
+        queues.iter().for_each(|queue| shared.hand_over(queue));
         Ok(())
     }
 }
@@ -457,6 +492,29 @@ impl Broker for MemoryBroker {
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         self.publish_now(message, unique)
+    }
+
+    async fn publish_all(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        let mut state = self.shared.lock()?;
+        if unique && let Some(taken) = messages.iter().find(|m| self.shared.is_taken(&state, &m.id)) {
+            return Err(BrokerError::DuplicateId(taken.id.clone()));
+        }
+        sizes.iter().for_each(|(group, size)| self.shared.store.open(group, *size));
+        let mut queues: Vec<String> = messages.iter().map(|message| message.queue.clone()).collect();
+        for message in messages {
+            let due = message.eta;
+            self.shared.arrive(&mut state, Arc::new(message), due, false);
+        }
+        drop(state);
+        queues.sort_unstable();
+        queues.dedup();
+        queues.iter().for_each(|queue| self.shared.hand_over(queue));
+        Ok(())
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {

@@ -134,6 +134,23 @@ pub trait Broker: Send + Sync + 'static {
     /// Nothing was taken (for [`BrokerError::Io`] that is not known), and why.
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError>;
 
+    /// Takes several messages, and the sizes of the chords whose members are among them; brokers that settle results do so in
+    /// one step, all or nothing. The others count no chords: `sizes` is empty.
+    ///
+    /// # Errors
+    /// The first that was not taken, and why. Those before it were, unless it is all or nothing.
+    async fn publish_all(
+        &self,
+        messages: Vec<Message>,
+        _sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        for message in messages {
+            self.publish(message, unique).await?;
+        }
+        Ok(())
+    }
+
     /// Delivers the queue's messages to `sink`: best priority first, then in order of arrival, each not before its
     /// ETA, never more than `prefetch` unsettled at a time. A queue has one consumer in a process; a new one
     /// replaces the old. What the old one has stays with it until it is settled or dropped, and counts.

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Store, StoreError, TrackedState};
+use super::{ChordJoin, ChordPart, Store, StoreError, TrackedState};
 use crate::broker::{BrokerError, EmbeddedBroker};
 use crate::core::Timestamp;
 use crate::task::{TaskId, TaskResult};
@@ -81,5 +81,18 @@ impl Store for EmbeddedStore {
 
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError> {
         self.broker.volatile_results().revoked(ids, now).await
+    }
+
+    // Chords are counted along with settlements. These are for tasks that were settled before they ran.
+    async fn open_chord(&self, group: &str, size: u64) -> Result<(), StoreError> {
+        Ok(self.broker.open_chord(group.to_owned(), size).await?)
+    }
+
+    async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, StoreError> {
+        Ok(self.broker.join_chord(part).await?)
+    }
+
+    async fn close_chord(&self, group: &str, _token: &str) -> Result<(), StoreError> {
+        Ok(self.broker.close_chord(group.to_owned()).await?)
     }
 }

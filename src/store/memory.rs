@@ -1,12 +1,21 @@
 //! Records in this process's memory.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use async_trait::async_trait;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use super::{Store, StoreError, TrackedState, Waiters};
+use super::{ChordJoin, ChordPart, Store, StoreError, TrackedState, Waiters};
 use crate::core::Timestamp;
+use crate::task::clock::now;
 use crate::task::{TaskId, TaskResult};
+
+/// A chord that nothing was heard of for so long is forgotten: nobody can wait for its body any more.
+const CHORDS_GO: Duration = Duration::from_secs(24 * 60 * 60);
+/// Who is to send a body and does not say so for so long is taken for dead.
+const CLAIM: Duration = Duration::from_secs(10);
 
 /// Keeps records as long as the process lives.
 #[derive(Default)]
@@ -14,7 +23,20 @@ pub struct MemoryStore {
     results: DashMap<TaskId, TaskResult>,
     tracked: DashMap<TaskId, TrackedState>,
     revoked: DashMap<TaskId, Timestamp>,
+    chords: DashMap<String, Chord>,
     waiters: Waiters,
+}
+
+/// One chord.
+#[derive(Default)]
+struct Chord {
+    size: Option<u64>,
+    /// By place and id, so that each member counts once and all come in order; those without a place last.
+    parts: BTreeMap<(u32, TaskId), ChordPart>,
+    /// Who sends the body has until then.
+    claimed: Option<(String, Timestamp)>,
+    closed: bool,
+    touched: Timestamp,
 }
 
 impl MemoryStore {
@@ -37,6 +59,30 @@ impl MemoryStore {
     /// Whether there is a record of this id that has not expired.
     pub(crate) fn keeps(&self, id: &TaskId, now: Timestamp) -> bool {
         self.results.get(id).is_some_and(|r| r.expires_at > now)
+    }
+
+    /// Says how many parts a chord has.
+    pub(crate) fn open(&self, group: &str, size: u64) {
+        let mut chord = self.chords.entry(group.to_owned()).or_default();
+        (chord.size, chord.touched) = (Some(size), now());
+    }
+
+    /// Counts a part. All of them, if they are complete and the chord is not closed.
+    pub(crate) fn count(&self, part: ChordPart) -> Option<Vec<ChordPart>> {
+        let mut chord = self.chords.entry(part.group.clone()).or_default();
+        if chord.closed {
+            return None;
+        }
+        chord.touched = now();
+        chord.parts.entry((part.index.unwrap_or(u32::MAX), part.id.clone())).or_insert(part);
+        let complete = chord.size.is_some_and(|size| chord.parts.len() as u64 >= size);
+        complete.then(|| chord.parts.values().cloned().collect())
+    }
+
+    /// The body is sent: whoever still joins is told nothing.
+    pub(crate) fn close(&self, group: &str) {
+        let closed = Chord { closed: true, touched: now(), ..Chord::default() };
+        self.chords.insert(group.to_owned(), closed);
     }
 
     /// Deletes a record.
@@ -75,6 +121,7 @@ impl Store for MemoryStore {
             stays
         });
         self.revoked.retain(|_, until| *until > now);
+        self.chords.retain(|_, chord| chord.touched + CHORDS_GO > now);
         Ok(swept)
     }
 
@@ -97,5 +144,31 @@ impl Store for MemoryStore {
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError> {
         let revoked = |id: &&TaskId| self.revoked.get(*id).is_some_and(|until| *until > now);
         Ok(ids.iter().filter(revoked).cloned().collect())
+    }
+
+    async fn open_chord(&self, group: &str, size: u64) -> Result<(), StoreError> {
+        self.open(group, size);
+        Ok(())
+    }
+
+    async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, StoreError> {
+        let group = part.group.clone();
+        let Some(parts) = self.count(part) else { return Ok(ChordJoin::Waiting) };
+        let Some(mut chord) = self.chords.get_mut(&group) else { return Ok(ChordJoin::Waiting) };
+        let now = now();
+        if chord.closed || chord.claimed.as_ref().is_some_and(|(_, until)| *until > now) {
+            return Ok(ChordJoin::Waiting);
+        }
+        let token = TaskId::new().to_string();
+        chord.claimed = Some((token.clone(), now + CLAIM));
+        Ok(ChordJoin::Complete { token, parts })
+    }
+
+    async fn close_chord(&self, group: &str, token: &str) -> Result<(), StoreError> {
+        let owns = |chord: &Chord| chord.claimed.as_ref().is_some_and(|(owner, _)| owner == token);
+        if self.chords.get(group).is_some_and(|chord| owns(&chord)) {
+            self.close(group);
+        }
+        Ok(())
     }
 }

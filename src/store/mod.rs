@@ -11,7 +11,7 @@ pub mod conformance;
 
 use async_trait::async_trait;
 
-pub use chord::{ChordJoin, ChordPart};
+pub use chord::{ChordJoin, ChordPart, ChordSize};
 pub use embedded::EmbeddedStore;
 pub use memory::MemoryStore;
 pub use tracked::TrackedState;

@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Arguments, Durability, Headers, Serial, State, Task, TaskId, TaskOptions, TaskResult};
+use super::canvas::Promise;
+use super::{
+    Arguments, Durability, Headers, RawSignature, Serial, State, Task, TaskId, TaskOptions, TaskResult,
+};
 use crate::core::Timestamp;
 
 /// A call as the caller asked for it, before the runtime fills in the rest.
@@ -182,6 +185,9 @@ pub enum EnqueueError {
         /// The broker.
         broker: &'static str,
     },
+    /// A canvas that cannot be sent.
+    #[error("the canvas cannot be sent: {0}")]
+    Canvas(String),
     /// The broker failed.
     #[error("the broker could not take the task: {0}")]
     Broker(String),
@@ -234,12 +240,20 @@ pub enum GetError {
 pub trait Client: Send + Sync + 'static {
     /// Accepts a task.
     async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError>;
+    /// Sends a canvas: gives ids to its tasks, sends what runs first, and says where the result will be.
+    async fn launch(&self, _canvas: RawSignature) -> Result<Promise, EnqueueError> {
+        Err(EnqueueError::Canvas("this client knows single tasks only".to_owned()))
+    }
     /// The state of a task.
     async fn state(&self, id: &TaskId) -> Result<State, GetError>;
     /// The record of a task that is over, if it is and was kept.
     async fn result(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError>;
     /// Waits until a task is over, without polling. An id that nobody knows is an error at once.
     async fn wait(&self, id: &TaskId) -> Result<TaskResult, GetError>;
+    /// Waits until a task is over that may not have been sent yet, because it follows from another one.
+    async fn expect(&self, id: &TaskId) -> Result<TaskResult, GetError> {
+        self.wait(id).await
+    }
     /// Takes a task out of its queue; with `terminate`, ends it if it runs.
     async fn revoke(&self, id: &TaskId, terminate: bool) -> Result<bool, GetError>;
     /// Deletes the record of a task that is over; says whether there was one.

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Arguments, EnqueueError, Signature, Task};
+use super::canvas::IntoCanvas;
+use super::{Arguments, EnqueueError, RawSignature, Signature, Task};
 use crate::core::Timestamp;
 
 /// What a task's body returns when it does not return its value.
@@ -38,6 +39,8 @@ pub(crate) enum Ending {
     Postpone { until: Until },
     /// The same task goes on with other arguments ("process 1000, then requeue").
     Continue { task: &'static str, arguments: Result<Arguments, String> },
+    /// Another signature takes the task's place, under its id.
+    Replace { signature: Result<Box<RawSignature>, String> },
     /// FAILURE now, whatever else would follow. Soil's option 1.
     Fail { errors: Vec<String> },
     /// IGNORED: no result, no retry. Celery's `Ignore`.
@@ -141,6 +144,17 @@ impl TaskError {
         Self::new(Ending::Continue { task: T::NAME, arguments: next.into_arguments() })
     }
 
+    /// Another task, or a whole canvas, takes the place of this one, under its id: who waits for this task gets the result of
+    /// that, and what was to follow from this one follows from that. Celery's `self.replace(…)`.
+    pub fn replace(with: impl IntoCanvas) -> Self {
+        let signature = with.into_canvas().into_raw().map(Box::new).map_err(|error| error.to_string());
+        Self::new(Ending::Replace { signature })
+    }
+
+    pub(crate) fn replace_with(signature: RawSignature) -> Self {
+        Self::new(Ending::Replace { signature: Ok(Box::new(signature)) })
+    }
+
     /// FAILURE with these messages, now and for good, and later states are ignored. Soil's option 1, in Celery
     /// `update_state(FAILURE); raise Ignore()`.
     pub fn fail<I>(errors: I) -> Self
@@ -210,6 +224,7 @@ impl fmt::Display for TaskError {
             Ending::Retry { messages, .. } => write!(f, "retry: {}", messages.join(": ")),
             Ending::Postpone { .. } => f.write_str("postponed"),
             Ending::Continue { task, .. } => write!(f, "{task} goes on with a new cursor"),
+            Ending::Replace { .. } => f.write_str("replaced"),
             Ending::Fail { errors } => f.write_str(&errors.join("; ")),
             Ending::Ignore => f.write_str("ignored"),
             Ending::Reject { reason } => write!(f, "rejected: {reason}"),

@@ -1,10 +1,12 @@
 //! What a task is: its trait, options, arguments, context, outcome, signature, and the registry that finds it.
 
 mod arguments;
+pub mod canvas;
 mod client;
 pub(crate) mod clock;
 mod context;
 mod definition;
+mod dispatch;
 mod error;
 mod id;
 mod message;
@@ -26,6 +28,7 @@ pub use context::Context;
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
+pub(crate) use dispatch::{Departure, Dispatcher, Origin, Route};
 pub(crate) use error::{Ending, Until};
 pub use error::{Interrupt, TaskError};
 pub use id::TaskId;

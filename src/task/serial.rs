@@ -25,13 +25,7 @@ pub struct LaneName {
 impl LaneName {
     /// The lane of this key among those of this scope: a task's name, or what the tasks that share it state.
     pub fn new(scope: impl Into<String>, key: impl Into<String>) -> Self {
-        let (scope, mut key) = (scope.into(), key.into());
-        if key.len() > LONGEST_KEY {
-            let sum = xxhash_rust::xxh3::xxh3_128(key.as_bytes());
-            key.truncate(key.floor_char_boundary(LONGEST_KEY - 33));
-            key = format!("{key}#{sum:032x}");
-        }
-        Self { scope, key }
+        Self { scope: cut(scope.into()), key: cut(key.into()) }
     }
 
     /// Whose keys these are.
@@ -43,6 +37,15 @@ impl LaneName {
     pub fn key(&self) -> &str {
         &self.key
     }
+}
+
+fn cut(mut text: String) -> String {
+    if text.len() > LONGEST_KEY {
+        let sum = xxhash_rust::xxh3::xxh3_128(text.as_bytes());
+        text.truncate(text.floor_char_boundary(LONGEST_KEY - 33));
+        text = format!("{text}#{sum:032x}");
+    }
+    text
 }
 
 /// As HQ spells its lock keys.

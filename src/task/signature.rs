@@ -138,6 +138,10 @@ impl<T: Task> Signature<T> {
         Enqueue { signature: self, client: Some(client.into()) }
     }
 
+    pub(crate) fn into_parts(self) -> (NewTask, Result<Arguments, String>) {
+        (self.call, self.arguments)
+    }
+
     pub(crate) fn into_arguments(self) -> Result<Arguments, String> {
         self.arguments
     }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Ending, Interrupt, Message, Refusal, State, TaskResult, Until};
+use super::canvas::{Launch, replacement};
+use super::{Ending, Interrupt, Message, RawSignature, Refusal, State, TaskResult, Until};
 use crate::core::{RetryVerdict, Timestamp};
 
 /// Everything that is known when a run has ended.
@@ -25,6 +26,8 @@ pub(crate) enum Verdict {
     Over(Box<TaskResult>),
     /// The message waits again, changed.
     Again { message: Box<Message>, due: Option<Timestamp>, next: Next },
+    /// Others take its place.
+    Replaced(Box<Launch>),
     /// The message goes back as it was.
     HandBack,
     /// The message goes to the dead letters, with this record.
@@ -37,6 +40,7 @@ pub(crate) enum Next {
     Retry,
     Postpone,
     Continue,
+    Replace,
 }
 
 impl<'a> Judge<'a> {
@@ -73,6 +77,7 @@ impl<'a> Judge<'a> {
                 Verdict::Again { message: Box::new(message), due: Some(due), next: Next::Postpone }
             }
             Ending::Continue { task, arguments } => self.go_on(task, arguments),
+            Ending::Replace { signature } => self.replace(signature),
             Ending::Fail { errors } => self.over(State::Failure, None, errors, Some("Fail".to_owned())),
             Ending::Ignore => self.over(State::Ignored, None, Vec::new(), None),
             Ending::Reject { reason } => self.dead(&reason),
@@ -179,6 +184,17 @@ impl<'a> Judge<'a> {
                 message.eta = None;
                 message.last_errors.clear();
                 Verdict::Again { message: Box::new(message), due: None, next: Next::Continue }
+            }
+        }
+    }
+
+    fn replace(&self, signature: Result<Box<RawSignature>, String>) -> Verdict {
+        let launch = signature
+            .and_then(|signature| replacement(self.message, *signature).map_err(|error| error.to_string()));
+        match launch {
+            Ok(launch) => Verdict::Replaced(Box::new(launch)),
+            Err(error) => {
+                self.over(State::Failure, None, vec![error], Some("ImproperlyConfigured".to_owned()))
             }
         }
     }

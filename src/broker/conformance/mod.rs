@@ -25,6 +25,7 @@
 
 mod consuming;
 mod finding;
+mod lanes;
 mod order;
 mod settling;
 mod survival;
@@ -43,6 +44,7 @@ use crate::task::{Arguments, Durability, Message, State, TaskId, TaskResult};
 
 pub use consuming::*;
 pub use finding::*;
+pub use lanes::*;
 pub use order::*;
 pub use settling::*;
 pub use survival::*;
@@ -244,7 +246,8 @@ fn far() -> Timestamp {
 }
 
 /// Makes each promise a test, for a [`Subject`]: `broker_conformance!(Mine)`, or `broker_conformance!(Mine, durable)`
-/// with those of a broker that survives its process.
+/// with those of a broker that survives its process. Those of one that keeps serial tasks in lanes come on top with
+/// `broker_conformance!(Mine, lanes)`, or `durable lanes`.
 #[macro_export]
 macro_rules! broker_conformance {
     ($subject:ty) => {
@@ -261,12 +264,26 @@ macro_rules! broker_conformance {
             closed_is_closed
         }
     };
+    (@lanes $subject:ty) => {
+        $crate::broker_conformance! { @tests $subject:
+            a_lane_lets_one_in_at_a_time a_run_keeps_its_lane_to_its_end dead_letters_leave_their_lane
+            revoked_ones_leave_their_lane an_eta_comes_before_the_lane a_lanes_concurrency_can_change
+            newcomers_get_what_they_state a_failure_may_block_its_lane lanes_keep_their_order_under_load
+        }
+    };
     ($subject:ty, durable) => {
         $crate::broker_conformance! { $subject }
         $crate::broker_conformance! { @tests $subject:
             what_waits_survives what_is_settled_stays_settled crashes_are_counted dead_letters_survive
             order_goes_on_after_a_restart crash_limit_across_processes
         }
+    };
+    ($subject:ty, lanes) => {
+        $crate::broker_conformance! { @lanes $subject }
+    };
+    ($subject:ty, durable lanes) => {
+        $crate::broker_conformance! { @lanes $subject }
+        $crate::broker_conformance! { @tests $subject: lanes_survive }
     };
     (@tests $subject:ty: $($promise:ident)*) => {
         $(

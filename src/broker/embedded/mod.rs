@@ -14,6 +14,7 @@
 //! prefetch from each, and the order is kept within each.
 
 mod ahead;
+mod chords;
 mod claims;
 mod command;
 mod commit;
@@ -22,12 +23,14 @@ mod expiry;
 mod files;
 mod handle;
 mod journal;
+mod lanes;
 mod last_chance;
 mod lock;
 mod reclaim;
 mod recovery;
 mod rows;
 mod scan;
+mod sequel;
 mod settlement;
 mod tables;
 mod window;
@@ -42,13 +45,14 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, MemoryBroker, Place, RecordFn, Removal, Sink,
+    Broker, BrokerError, Consumer, Counts, DeadLetter, LaneFacts, LaneLever, MemoryBroker, Place, RecordFn,
+    Removal, Sink,
 };
 use crate::core::Timestamp;
-use crate::store::{MemoryStore, Waiters};
+use crate::store::{ChordJoin, ChordPart, MemoryStore, Waiters};
 use crate::task::clock::now;
-use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
-use command::{Command, Reply};
+use crate::task::{Durability, LaneName, Message, Receipt, TaskId, TaskResult};
+use command::{Command, Join, Reply};
 use engine::{Engine, Shared};
 use lock::DirLock;
 use rows::{TaskRow, task_key};
@@ -155,6 +159,18 @@ impl EmbeddedBroker {
         self.ask(|reply| Command::Sweep { now, reply }).await
     }
 
+    pub(crate) async fn open_chord(&self, group: String, size: u64) -> Result<(), BrokerError> {
+        self.ask(|reply| Command::Chord(Join::Open { group, size, reply })).await
+    }
+
+    pub(crate) async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, BrokerError> {
+        self.ask(|reply| Command::Chord(Join::Part { part, reply })).await
+    }
+
+    pub(crate) async fn close_chord(&self, group: String) -> Result<(), BrokerError> {
+        self.ask(|reply| Command::Chord(Join::Close { group, reply })).await
+    }
+
     /// The record of a task that is over, straight from the tables.
     pub(crate) fn read_result(&self, id: &TaskId) -> Result<Option<TaskResult>, BrokerError> {
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
@@ -171,7 +187,7 @@ impl EmbeddedBroker {
         let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, &task_key(id))?;
         Ok(match row.as_deref().map(TaskRow::decode).transpose()? {
             Some(TaskRow::Over(result)) => result.expires_at > now(),
-            Some(TaskRow::At(_)) => true,
+            Some(TaskRow::At(_) | TaskRow::InLine(_)) => true,
             None => false,
         })
     }
@@ -233,6 +249,24 @@ impl Broker for EmbeddedBroker {
         true
     }
 
+    fn keeps_lanes(&self) -> bool {
+        true
+    }
+
+    async fn lane(&self, lane: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {
+        let lane = lane.clone();
+        self.ask(|reply| Command::Lane { lane, reply }).await
+    }
+
+    async fn lanes(&self, limit: usize) -> Result<Vec<LaneFacts>, BrokerError> {
+        self.ask(|reply| Command::Lanes { limit, reply }).await
+    }
+
+    async fn steer_lane(&self, lane: &LaneName, lever: LaneLever) -> Result<bool, BrokerError> {
+        let lane = lane.clone();
+        self.ask(|reply| Command::SteerLane { lane, lever, reply }).await
+    }
+
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
         let queue = queue.to_owned();
         self.ask(|reply| Command::Declare { queue, reply }).await
@@ -248,7 +282,11 @@ impl Broker for EmbeddedBroker {
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         check(&message)?;
-        if message.durability == Durability::Memory {
+        // What is part of a workflow is on disk, so that all of it lies in one place: the end of one task and what follows
+        // from it are one commit.
+        // The same goes for a serial one: a lane has one place.
+        let is_apart = message.workflow.is_none() && message.serial.is_none();
+        if message.durability == Durability::Memory && is_apart {
             if unique && self.is_on_disk(&message.id)? {
                 return Err(BrokerError::DuplicateId(message.id));
             }
@@ -260,8 +298,29 @@ impl Broker for EmbeddedBroker {
         let row = rows::encode(&message)?;
         let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Disk);
         let message = Arc::new(message);
-        self.ask(|reply| Command::Publish { message, row, unique, reply }).await?;
-        Ok(receipt)
+        let joined = self.ask(|reply| Command::Publish { message, row, unique, reply }).await?;
+        Ok(match joined {
+            Some(id) => receipt.joining(id),
+            None => receipt,
+        })
+    }
+
+    async fn publish_all(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        let mut rows = Vec::with_capacity(messages.len());
+        for message in messages {
+            check(&message)?;
+            if unique && self.inner.volatile.knows(&message.id)? {
+                return Err(BrokerError::DuplicateId(message.id));
+            }
+            let row = rows::encode(&message)?;
+            rows.push((Arc::new(message), row));
+        }
+        self.ask(|reply| Command::PublishAll { messages: rows, sizes, unique, reply }).await.map(drop)
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {

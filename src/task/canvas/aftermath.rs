@@ -1,0 +1,266 @@
+//! What follows from the end of a task for those who come after it. Pure: a message and its end in, calls and losses out.
+//!
+//! A success calls what is linked, the next step of the chain, and, with the other members of a chord, its body. A failure
+//! calls the errbacks, and fails all that was to come: each later step gets a record of the same error, so that nobody
+//! waits for it in vain, and a chord hears of it. Retries, postponed, continued and ignored tasks have no aftermath.
+
+use serde_json::{Value, json};
+
+use super::SignatureError;
+use super::freeze::{Freezer, Ids};
+use super::launch::{Launch, result_id};
+use super::node::{Kind, Node, Options};
+use crate::task::{Message, RawSignature, State, TaskId, TaskResult};
+
+/// What follows.
+#[derive(Debug, Default)]
+pub(crate) struct Aftermath {
+    /// What is sent.
+    pub(crate) launch: Launch,
+    /// Tasks that will never run: id and name.
+    pub(crate) lost: Vec<(TaskId, String)>,
+    /// Parts of chords that are over now.
+    pub(crate) parts: Vec<Part>,
+}
+
+/// A part of a chord that is over.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Part {
+    pub(crate) group: String,
+    pub(crate) id: TaskId,
+    pub(crate) index: Option<u32>,
+    pub(crate) state: State,
+    pub(crate) value: Value,
+    /// What is called when all are.
+    pub(crate) body: RawSignature,
+}
+
+/// Why a task failed, as others are told.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Cause {
+    pub(crate) state: State,
+    pub(crate) errors: Vec<String>,
+    pub(crate) error_type: Option<String>,
+    pub(crate) error_module: Option<String>,
+    pub(crate) traceback: Option<String>,
+}
+
+impl Cause {
+    pub(crate) fn of(record: &TaskResult) -> Self {
+        Self {
+            // What never ran was not rejected: it failed with what was.
+            state: if record.state == State::Revoked { State::Revoked } else { State::Failure },
+            errors: record.errors.clone(),
+            error_type: record.error_type.clone(),
+            error_module: record.error_module.clone(),
+            traceback: record.traceback.clone(),
+        }
+    }
+
+    /// Of no failure.
+    pub(crate) fn none() -> Self {
+        Self {
+            state: State::Success,
+            errors: Vec::new(),
+            error_type: None,
+            error_module: None,
+            traceback: None,
+        }
+    }
+
+    fn chord(text: String) -> Self {
+        Self {
+            state: State::Failure,
+            errors: vec![text],
+            error_type: Some("ChordError".to_owned()),
+            error_module: Some("celery.exceptions".to_owned()),
+            traceback: None,
+        }
+    }
+
+    /// Celery's document of an error.
+    fn document(&self) -> Value {
+        json!({
+            "exc_type": self.error_type.as_deref().unwrap_or("Exception"),
+            "exc_message": [self.errors.join(": ")],
+            "exc_module": self.error_module,
+        })
+    }
+}
+
+/// What follows from the end of a task, if anything.
+///
+/// # Errors
+/// The message carries something that is no signature.
+pub(crate) fn after(message: &Message, record: &TaskResult) -> Result<Aftermath, SignatureError> {
+    let mut aftermath = Aftermath::default();
+    let Some(workflow) = message.workflow.as_deref() else { return Ok(aftermath) };
+    let mut freezer = Freezer { ids: Ids::of(message, "ended"), reply_to: workflow.reply_to.clone() };
+    let nodes = |raw: &[RawSignature]| raw.iter().cloned().map(Node::from_raw).collect::<Result<Vec<_>, _>>();
+    let mut chain = nodes(&workflow.chain)?;
+    let cause = Cause::of(record);
+    let value = match record.state {
+        State::Success => {
+            let value: Value =
+                serde_json::from_str(record.result.as_deref().unwrap_or("null")).map_err(|error| {
+                    SignatureError(format!("the value of {} is no JSON: {error}", message.id))
+                })?;
+            aftermath.call_all(nodes(&workflow.callbacks)?, &value, &mut freezer);
+            if let Some(next) = chain.pop() {
+                aftermath.launch.add(next, vec![value.clone()], Some(chain), &mut freezer);
+            }
+            value
+        }
+        State::Failure | State::Revoked | State::Rejected => {
+            if record.state == State::Failure {
+                let id = Value::from(message.id.as_str());
+                aftermath.call_all(nodes(&workflow.errbacks)?, &id, &mut freezer);
+            }
+            for step in chain.into_iter().rev() {
+                aftermath.lose(step, &cause);
+            }
+            cause.document()
+        }
+        _ => return Ok(aftermath),
+    };
+    if let (Some(body), Some(group)) = (&workflow.chord, &workflow.group) {
+        let state = if record.state == State::Success { State::Success } else { cause.state };
+        aftermath.parts.push(Part {
+            group: group.clone(),
+            id: message.id.clone(),
+            index: workflow.group_index,
+            state,
+            value,
+            body: body.clone(),
+        });
+    }
+    Ok(aftermath)
+}
+
+/// What follows when all members of a chord's header are over: the body with their results, in order, or its failure.
+/// `parts` are id, state and value of each.
+pub(crate) fn after_chord(
+    group: &str,
+    body: RawSignature,
+    reply_to: Option<&str>,
+    parts: Vec<(TaskId, State, Value)>,
+) -> (Aftermath, Option<Cause>) {
+    let mut aftermath = Aftermath::default();
+    let mut freezer = Freezer { ids: Ids::After(group.to_owned(), 0), reply_to: reply_to.map(str::to_owned) };
+    let failed = parts.iter().find(|(_, state, _)| *state != State::Success);
+    let failed = failed.map(|(id, _, error)| format!("Dependency {id} raised {}", told(error)));
+    let (body, failed) = match Node::from_raw(body.clone()) {
+        Ok(node) => (node, failed),
+        // Only its own task can be told, if it has one.
+        Err(error) => {
+            let mut node = Node::task(body.task);
+            node.options = Options { plain: body.options, ..Options::default() };
+            (node, Some(format!("the body of the chord cannot be sent: {error}")))
+        }
+    };
+    match failed {
+        None => {
+            let results = parts.into_iter().map(|(.., value)| value).collect();
+            aftermath.launch.add(body, vec![Value::Array(results)], None, &mut freezer);
+            (aftermath, None)
+        }
+        Some(text) => {
+            let cause = Cause::chord(text);
+            let id = Value::from(result_id(&body));
+            aftermath.call_all(errbacks(&body), &id, &mut freezer);
+            aftermath.lose(body, &cause);
+            (aftermath, Some(cause))
+        }
+    }
+}
+
+/// An error's document as Python's `repr` shows the exception.
+fn told(error: &Value) -> String {
+    let arguments = match error.get("exc_message") {
+        Some(Value::Array(arguments)) => {
+            arguments.iter().map(Value::to_string).collect::<Vec<_>>().join(", ")
+        }
+        Some(other) => other.to_string(),
+        None => String::new(),
+    };
+    format!("{}({arguments})", error.get("exc_type").and_then(Value::as_str).unwrap_or("Exception"))
+}
+
+/// What is called when a body cannot start: what is linked to it, or to the first of its parts.
+fn errbacks(body: &Node) -> Vec<Node> {
+    let mut all = body.options.link_error.clone();
+    let inner = match &body.kind {
+        Kind::Task { .. } => Vec::new(),
+        Kind::Chain(steps) => steps.first().map(errbacks).unwrap_or_default(),
+        Kind::Group(members) => members.iter().flat_map(errbacks).collect(),
+        Kind::Chord(chord) => errbacks(&chord.body),
+    };
+    for errback in inner {
+        if !all.contains(&errback) {
+            all.push(errback);
+        }
+    }
+    all
+}
+
+impl Aftermath {
+    /// Calls all of these, with this argument in front of their own.
+    fn call_all(&mut self, mut nodes: Vec<Node>, argument: &Value, freezer: &mut Freezer) {
+        if nodes.len() > 1 && nodes.iter().all(|node| matches!(node.kind, Kind::Task { .. })) {
+            nodes = vec![Node::new(Kind::Group(nodes))];
+        }
+        for node in nodes {
+            self.launch.add(node, vec![argument.clone()], None, freezer);
+        }
+    }
+
+    /// None of this will run.
+    fn lose(&mut self, node: Node, cause: &Cause) {
+        let name = node.name().to_owned();
+        let Node { kind, options, .. } = node;
+        match kind {
+            Kind::Task { .. } => {
+                let Some(id) = options.text("task_id").map(TaskId::from) else { return };
+                if let (Some(body), Some(group)) = (options.chord.clone(), options.text("group_id")) {
+                    let index = options.plain.get("group_index").and_then(Value::as_u64);
+                    self.parts.push(Part {
+                        group: group.to_owned(),
+                        id: id.clone(),
+                        index: index.and_then(|index| u32::try_from(index).ok()),
+                        state: cause.state,
+                        value: cause.document(),
+                        body: body.into_raw(),
+                    });
+                }
+                if options.plain.get("ignore_result") != Some(&Value::Bool(true)) {
+                    self.lost.push((id, name));
+                }
+            }
+            Kind::Chain(nodes) | Kind::Group(nodes) => {
+                nodes.into_iter().for_each(|node| self.lose(node, cause));
+            }
+            Kind::Chord(chord) => {
+                // Its own header fails with its body: there is nobody to count it.
+                self.lose(without_chord(chord.header), cause);
+                self.lose(chord.body, cause);
+            }
+        }
+        options.chain.into_iter().flatten().rev().for_each(|node| self.lose(node, cause));
+    }
+}
+
+/// A header that counts for nothing.
+fn without_chord(mut node: Node) -> Node {
+    node.options.chord = None;
+    match &mut node.kind {
+        Kind::Task { .. } => {}
+        Kind::Chain(nodes) | Kind::Group(nodes) => {
+            *nodes = std::mem::take(nodes).into_iter().map(without_chord).collect();
+        }
+        Kind::Chord(chord) => {
+            let body = std::mem::replace(&mut chord.body, Node::task(""));
+            chord.body = without_chord(body);
+        }
+    }
+    node
+}
