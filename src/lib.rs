@@ -70,6 +70,7 @@ pub mod actors;
 pub mod app;
 pub mod broker;
 pub mod core;
+pub mod protocol;
 pub mod store;
 pub mod task;
 

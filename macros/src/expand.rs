@@ -18,7 +18,7 @@ use crate::signature::{Output, TaskFn};
 
 /// The whole of the attribute.
 pub fn task(options: TokenStream, item: TokenStream, is_serial: bool) -> TokenStream {
-    let function: ItemFn = match syn::parse2(item.clone()) {
+    let mut function: ItemFn = match syn::parse2(item.clone()) {
         Ok(function) => function,
         Err(_) => {
             let attribute = if is_serial { "serial_task" } else { "task" };
@@ -36,6 +36,10 @@ pub fn task(options: TokenStream, item: TokenStream, is_serial: bool) -> TokenSt
     let mut options = Options::parse(options, is_serial, &mut errors);
     if is_task && let Some(serial) = &mut options.serial {
         serial.check(&task, &mut errors);
+        // Some are there for the key alone, which is no reason for a warning.
+        for param in serial.key_params() {
+            function.block.stmts.insert(0, syn::parse_quote!(let _ = &#param;));
+        }
     }
     if let (Some(predicate), Output::Unit | Output::Value(_)) = (&options.retry_if, &task.output) {
         errors.at(predicate, "`retry_if` asks about the error of a `Result`, and this task returns none");
@@ -282,6 +286,7 @@ fn set_options(options: &Options) -> TokenStream {
     assign(quote!(time_limit), options.time_limit.map(duration).map(some));
     assign(quote!(expires), options.expires.map(duration).map(some));
     assign(quote!(ignore_result), plain(options.ignore_result));
+    assign(quote!(track_started), plain(options.track_started));
     assign(quote!(result_expires), options.result_expires.map(duration));
     assign(
         quote!(durability),

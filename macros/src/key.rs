@@ -15,12 +15,14 @@ pub struct Template {
     text: String,
     /// The expressions, each a parameter with its fields.
     parts: Vec<TokenStream>,
+    /// The parameters that it names.
+    params: Vec<Ident>,
 }
 
 impl Template {
     /// Reads a template; what is wrong with it goes to `errors`, with the parameters that there are.
     pub fn of(literal: &LitStr, params: &[&Ident], errors: &mut Errors) -> Self {
-        let mut template = Self { text: String::new(), parts: Vec::new() };
+        let mut template = Self { text: String::new(), parts: Vec::new(), params: Vec::new() };
         match pieces(&literal.value()) {
             Err(text) => errors.at(literal, format!("{text}; {}", known(params))),
             Ok(pieces) => {
@@ -30,8 +32,9 @@ impl Template {
                             template.text.push_str(&text.replace('{', "{{").replace('}', "}}"))
                         }
                         Piece::Path(path) => match part(literal, &path, params) {
-                            Ok(part) => {
+                            Ok((param, part)) => {
                                 template.text.push_str("{}");
+                                template.params.push(param);
                                 template.parts.push(part);
                             }
                             Err(text) => errors.at(literal, text),
@@ -41,6 +44,11 @@ impl Template {
             }
         }
         template
+    }
+
+    /// The parameters that it names: the function need not use them otherwise.
+    pub fn params(&self) -> &[Ident] {
+        &self.params
     }
 
     /// An expression of the key's text; the parameters are in scope by their names, as references.
@@ -86,7 +94,7 @@ fn pieces(template: &str) -> Result<Vec<Piece>, String> {
 }
 
 /// The expression of `form.domain`.
-fn part(literal: &LitStr, path: &str, params: &[&Ident]) -> Result<TokenStream, String> {
+fn part(literal: &LitStr, path: &str, params: &[&Ident]) -> Result<(Ident, TokenStream), String> {
     let mut names = path.split('.');
     let first = names.next().unwrap_or_default().trim();
     let Some(param) = params.iter().find(|param| param.unraw() == first) else {
@@ -126,7 +134,8 @@ fn part(literal: &LitStr, path: &str, params: &[&Ident]) -> Result<TokenStream, 
         };
         expression = quote_spanned!(literal.span()=> #expression.#member);
     }
-    Ok(quote_spanned!(literal.span()=> ::celeriac::task::KeyPart::key_part(&#expression)))
+    let part = quote_spanned!(literal.span()=> ::celeriac::task::KeyPart::key_part(&#expression));
+    Ok(((*param).clone(), part))
 }
 
 fn known(params: &[&Ident]) -> String {

@@ -82,6 +82,11 @@ impl Serial {
         }
     }
 
+    /// The parameters that the key's template names.
+    pub fn key_params(&self) -> &[Ident] {
+        self.template.as_ref().map_or(&[], Template::params)
+    }
+
     /// `Task::serial`.
     pub fn method(&self, task: &TaskFn) -> TokenStream {
         let names: Vec<&Ident> = task.params.iter().map(|(name, _)| name).collect();

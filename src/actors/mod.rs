@@ -14,6 +14,7 @@ mod run;
 pub(crate) mod runtime;
 mod sequel;
 pub(crate) mod serial;
+mod states;
 mod status;
 mod supervisor;
 #[cfg(test)]

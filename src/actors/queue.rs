@@ -135,7 +135,7 @@ impl Queue {
             let hint = self.runtime.dispatcher.registry.nearest(&message.task);
             let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
             let reason = format!("no task named `{}` in this program{hint}", message.task);
-            self.end_unstarted(tag, delivery, judge.dead(&reason));
+            self.end_unstarted(tag, delivery, judge.not_registered(&reason));
             return false;
         };
         if let Some(verdict) = serial::before_start(&judge, definition, &*self.runtime.broker) {
@@ -146,7 +146,9 @@ impl Queue {
             self.time_to_start.record(now.since(message.due()), now);
         }
         let worker = self.workers.get(&slot).map_or_else(|| "".into(), Slot::name);
-        let context = task::Context::fenced(Arc::clone(&message), worker, delivery.fence());
+        let states = Arc::clone(&self.runtime.states) as Arc<dyn task::StateSink>;
+        let fence = delivery.fence();
+        let context = task::Context::fenced(Arc::clone(&message), worker, Some(states), fence);
         self.runtime.serials.began(&self.runtime, &context, tag, now);
         self.runs.insert(tag, context.clone());
         let run = Run {
@@ -168,7 +170,7 @@ impl Queue {
         self.counters.count(Ended::of(&verdict));
         let runtime = Arc::clone(&self.runtime);
         actix_rt::spawn(async move {
-            let context = task::Context::new(Arc::clone(delivery.message()), "".into());
+            let context = task::Context::new(Arc::clone(delivery.message()), "".into(), None);
             conclude(verdict, Some(delivery), &context, &Hooks::default(), &runtime).await;
         });
     }

@@ -111,6 +111,7 @@ impl Run {
         if let Some(delivery) = &mut delivery {
             delivery.started();
         }
+        self.runtime.report_start(&self.context, self.definition);
         let stop = wait(&self, &hooks).await;
         let judge = Judge {
             message,
@@ -144,7 +145,19 @@ pub(super) async fn conclude(
     let ended = Ended::of(&verdict);
     log(context.message(), &verdict);
     let event = event_of(&verdict, hooks, runtime);
+    if context.has_reported() {
+        Box::pin(runtime.states.flush(context.id())).await;
+    }
+    if let Verdict::Again { failed: Some(failed), .. } = &verdict
+        && runtime.store.is_shared()
+        && !context.message().ignore_result
+    {
+        Box::pin(runtime.track_retry(TaskResult::clone(failed))).await;
+    }
     settle(verdict, delivery, context.message(), runtime, event.is_some()).await;
+    if context.has_reported() && matches!(ended, Ended::Over(_)) {
+        Box::pin(runtime.untrack(context.id())).await;
+    }
     if let Some(event) = event {
         tell(hooks, runtime, context, &event);
     }
@@ -204,7 +217,7 @@ fn log(message: &Message, verdict: &Verdict) {
             tracing::error!(%id, task, errors = ?r.errors, error_type = ?r.error_type, attempts = r.attempts, "FAILURE");
         }
         Verdict::Over(r) => tracing::debug!(%id, task, state = %r.state, "over"),
-        Verdict::Again { message: m, due, next: Next::Retry } => {
+        Verdict::Again { message: m, due, next: Next::Retry, .. } => {
             tracing::warn!(%id, task, errors = ?m.last_errors, retries = m.retries, due = ?due.map(|d| d.to_string()), "RETRY");
         }
         Verdict::Again { next, .. } => tracing::debug!(%id, task, ?next, "waits again"),
@@ -297,7 +310,7 @@ async fn settle(
     let Some(delivery) = delivery else {
         return Box::pin(runtime.settle_early_acked(settle, message)).await;
     };
-    if !runtime.broker.settles_results() {
+    if !runtime.settles_results {
         return Box::pin(settle_elsewhere(settle, delivery, message, runtime, wait)).await;
     }
     end(delivery, settle, message, wait).await;

@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use super::runtime::Runtime;
 use crate::broker::{ChordEnd, Sequel};
+use crate::protocol::result::Exception;
 use crate::store::{ChordJoin, ChordPart, ChordSize, StoreError};
 use crate::task::canvas::{Aftermath, Cause, Launch, Part, after, after_chord};
 use crate::task::clock::now;
-use crate::task::{Dispatcher, Lineage, Message, Origin, State, TaskId, TaskResult};
+use crate::task::{Dispatcher, Message, Origin, State, TaskId, TaskResult};
 
 /// The chords that were completed: their groups, and the tokens that close them.
 pub(super) type Completed = Vec<(String, String)>;
@@ -25,16 +26,13 @@ pub(super) fn sequel(
     message: &Message,
     record: &mut TaskResult,
 ) -> Option<Box<Sequel>> {
-    let workflow = message.workflow.as_deref()?;
-    let mut lineage = Lineage {
-        parent_id: workflow.parent_id.clone(),
-        group_id: workflow.group.clone(),
-        children: Vec::new(),
-        reply_to: workflow.reply_to.clone(),
-    };
+    message.workflow.as_deref()?;
     let sequel = match after(message, record) {
         Ok(aftermath) => {
-            lineage.children.clone_from(&aftermath.launch.children);
+            if !aftermath.launch.children.is_empty() {
+                let lineage = record.lineage.get_or_insert_default();
+                lineage.children.clone_from(&aftermath.launch.children);
+            }
             let follower = Follower::of(dispatcher, message);
             follower.sequel(aftermath, &Cause::of(record))
         }
@@ -48,9 +46,6 @@ pub(super) fn sequel(
             None
         }
     };
-    if lineage != Lineage::default() {
-        record.lineage = Some(Box::new(lineage));
-    }
     sequel.map(Box::new)
 }
 
@@ -90,13 +85,17 @@ impl Follower {
             messages: calls.into_iter().map(|call| self.dispatcher.next(call, &self.origin)).collect(),
             records: lost.into_iter().map(|(id, task)| self.lost(id, task, cause)).collect(),
             sizes: chords.into_iter().map(|(group, size)| ChordSize { group, size }).collect(),
-            chords: parts.into_iter().map(|part| self.chord_end(part)).collect(),
+            chords: parts.into_iter().map(|part| self.chord_end(part, cause)).collect(),
         })
     }
 
-    fn chord_end(&self, part: Part) -> ChordEnd {
-        let Part { group, id, index, state, value, body } = part;
+    fn chord_end(&self, part: Part, cause: &Cause) -> ChordEnd {
+        let Part { group, id, task, index, state, value, body } = part;
         let follower = self.clone();
+        // Python reads the error of a member in the form of its records.
+        let error =
+            || serde_json::to_value(Exception::of(&self.lost(id.clone(), task, cause))).unwrap_or_default();
+        let value = value.unwrap_or_else(error);
         let part = ChordPart { group: group.clone(), id, index, state, value };
         let then = move |parts: Vec<ChordPart>| {
             let parts = parts.into_iter().map(|part| (part.id, part.state, part.value)).collect();

@@ -50,14 +50,7 @@ impl Grown {
             reply_to: None,
             without_lanes: None,
         });
-        let runtime = Arc::new(Runtime {
-            broker,
-            store,
-            dispatcher,
-            serials: Serials::default(),
-            on_failure: None,
-            on_worker_start: None,
-        });
+        let runtime = Arc::new(Runtime::new(broker, store, dispatcher));
         let (tree, up) = Tree::grow(Arc::clone(&runtime), vec![row], 1).unwrap();
         up.await.unwrap();
         Self { tree, runtime }

@@ -4,16 +4,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::attendant::RuntimeAttendant;
+use super::backend::Backend;
 use super::catalogue::{Catalogue, CatalogueErrors, QueueRow};
 use super::handle::{Celeriac, Inner};
 use super::routing::Routing;
 use crate::actors::root::Tree;
 use crate::actors::runtime::Runtime;
-use crate::actors::serial::Serials;
 use crate::actors::{FailureHook, WorkerHook};
+#[cfg(feature = "amqp")]
+use crate::broker::amqp::{AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedOptions;
-use crate::broker::{Broker, BrokerError, EmbeddedBroker, MemoryBroker};
-use crate::store::{EmbeddedStore, MemoryStore, Store};
+use crate::broker::{Attendant, Broker, BrokerError, EmbeddedBroker, MemoryBroker};
+use crate::store::{EmbeddedStore, MemoryStore, Store, StoreError};
 use crate::task::registry::{DuplicateTask, Registry};
 use crate::task::{Context, Dispatcher, HookEvent};
 
@@ -30,6 +33,9 @@ pub enum StartError {
     /// The broker or store did not open.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// The result store did not open.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// No threads to be had.
     #[error("the actor system did not start: {0}")]
     System(std::io::Error),
@@ -39,6 +45,8 @@ pub enum StartError {
 enum Keeping {
     Embedded(PathBuf),
     Memory,
+    #[cfg(feature = "amqp")]
+    Amqp(String),
     Given(Arc<dyn Broker>, Arc<dyn Store>),
 }
 
@@ -57,7 +65,11 @@ pub struct Builder {
     file: Option<PathBuf>,
     environment: Option<String>,
     keeping: Keeping,
+    backend: Option<Backend>,
+    track_started: bool,
     embedded: EmbeddedOptions,
+    #[cfg(feature = "amqp")]
+    amqp: AmqpOptions,
     max_message_size: usize,
     arbiters: usize,
     grace: Duration,
@@ -72,7 +84,11 @@ impl Builder {
             file: None,
             environment: None,
             keeping: Keeping::Embedded(PathBuf::from("celeriac-data")),
+            backend: None,
+            track_started: false,
             embedded: EmbeddedOptions::default(),
+            #[cfg(feature = "amqp")]
+            amqp: AmqpOptions::default(),
             max_message_size: 64 << 10,
             arbiters: std::thread::available_parallelism().map_or(1, usize::from),
             grace: Duration::from_secs(30),
@@ -118,9 +134,49 @@ impl Builder {
         self
     }
 
+    /// RabbitMQ as the broker, in Celery's protocol: `amqp://user:password@host:5672/vhost`. Celery's `broker_url`. Results
+    /// are kept in this process's memory unless another store is named.
+    #[cfg(feature = "amqp")]
+    pub fn amqp(mut self, url: impl Into<String>) -> Self {
+        self.keeping = Keeping::Amqp(url.into());
+        self
+    }
+
+    /// How the RabbitMQ broker behaves. What the catalogue says of a queue wins over this.
+    #[cfg(feature = "amqp")]
+    pub fn amqp_options(mut self, options: AmqpOptions) -> Self {
+        self.amqp = options;
+        self
+    }
+
     /// Another broker and store.
     pub fn broker(mut self, broker: Arc<dyn Broker>, store: Arc<dyn Store>) -> Self {
         self.keeping = Keeping::Given(broker, store);
+        self
+    }
+
+    /// Where results are kept, if not beside the messages. Celery's `result_backend`:
+    /// - `redis://[user:password@]host[:port][/database]`: in Redis, readable by Python.
+    /// - `rpc://[user:password@]host[:port][/vhost]`: sent back over RabbitMQ to whoever sent the task, and kept by nobody.
+    /// - `memory://`: in this process.
+    ///
+    /// Read at start.
+    pub fn result_backend(mut self, url: impl Into<String>) -> Self {
+        self.backend = Some(Backend::at(url.into()));
+        self
+    }
+
+    /// Results in Redis, with other than its default options.
+    #[cfg(feature = "redis")]
+    pub fn redis(mut self, url: impl Into<String>, options: crate::store::RedisOptions) -> Self {
+        self.backend = Some(Backend::Redis(url.into(), options));
+        self
+    }
+
+    /// Tells the result store of each start of a task (STARTED). Celery's `task_track_started`. Default: only of those tasks
+    /// that say so themselves.
+    pub fn track_started(mut self, track: bool) -> Self {
+        self.track_started = track;
         self
     }
 
@@ -175,6 +231,11 @@ impl Builder {
                 let store = Arc::new(MemoryStore::default());
                 (Arc::new(MemoryBroker::new(Arc::clone(&store))), store)
             }
+            #[cfg(feature = "amqp")]
+            Keeping::Amqp(url) => {
+                let broker = AmqpBroker::connect(&url, self.amqp).await?;
+                (Arc::new(broker), Arc::new(MemoryStore::default()))
+            }
             Keeping::Embedded(dir) => {
                 let options = self.embedded;
                 let broker = blocking::unblock(move || EmbeddedBroker::open(dir, options)).await?;
@@ -190,24 +251,30 @@ impl Builder {
         for row in &routing.catalogue().queues {
             broker.declare(&row.name).await?;
         }
+        let apart = self.backend.is_some();
+        let store = match self.backend {
+            Some(backend) => backend.open().await?,
+            None => store,
+        };
         let routing = Arc::new(routing);
         let dispatcher = Arc::new(Dispatcher {
             registry,
             route: Box::new(Arc::clone(&routing)),
             max_message_size: self.max_message_size,
-            reply_to: None,
+            reply_to: store.reply_to(),
             without_lanes: (!broker.keeps_lanes()).then(|| broker.name()),
         });
-        let runtime = Arc::new(Runtime {
-            broker,
-            store,
-            dispatcher,
-            serials: Serials::default(),
-            on_failure: self.on_failure,
-            on_worker_start: self.on_worker_start,
-        });
+        let mut runtime = Runtime::new(broker, store, dispatcher);
+        runtime.settles_results &= !apart;
+        runtime.track_started = self.track_started;
+        runtime.on_failure = self.on_failure;
+        runtime.on_worker_start = self.on_worker_start;
+        let runtime = Arc::new(runtime);
+        let attendant = Arc::new(RuntimeAttendant::new(Arc::clone(&runtime)));
+        runtime.broker.attend(Arc::clone(&attendant) as Arc<dyn Attendant>);
         let rows = routing.catalogue().queues.clone();
         let (tree, up) = Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
+        attendant.grown(Arc::clone(&tree.queues));
         up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
         let inner = Inner::new(runtime, routing, tree, self.grace);
         Ok(Celeriac::started(inner))

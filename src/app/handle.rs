@@ -8,6 +8,7 @@ use actix::Addr;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use super::attendant::REVOKED_FOR;
 use super::builder::Builder;
 use super::catalogue::Catalogue;
 use super::routing::Routing;
@@ -22,7 +23,7 @@ use crate::task::canvas::Promise;
 use crate::task::clock::now;
 use crate::task::{
     self, Client, Departure, EnqueueError, GetError, Judge, Message, NewTask, RawSignature, Receipt, State,
-    TaskId, TaskResult, Verdict,
+    TaskId, TaskResult, TrackedState, UntypedResult, Verdict,
 };
 
 /// A running task runtime: enqueues, results, and the operator's levers. A handle; clones are the same runtime, and it
@@ -118,6 +119,11 @@ impl Celeriac {
         Arc::clone(&self.inner) as Arc<dyn Client>
     }
 
+    /// The result of a task by its id alone, whoever sent it and whoever runs it. Celery's `AsyncResult(id)`.
+    pub fn async_result(&self, id: impl Into<TaskId>) -> UntypedResult {
+        UntypedResult::new(id, self.client())
+    }
+
     /// All queues as they are now, in the catalogue's order.
     ///
     /// # Errors
@@ -199,7 +205,12 @@ impl Celeriac {
     /// # Errors
     /// The broker does not answer.
     pub async fn revive(&self, id: &TaskId) -> Result<bool, ControlError> {
-        Ok(self.inner.runtime.broker.revive(id).await?)
+        let runtime = &self.inner.runtime;
+        let revived = runtime.broker.revive(id).await?;
+        if revived && !runtime.broker.settles_results() {
+            runtime.store.forget(id).await?; // it is not over any more
+        }
+        Ok(revived)
     }
 
     /// Deletes expired results now; a minute-by-minute sweep does it anyway. Says how many went.
@@ -289,15 +300,24 @@ impl Inner {
             Some(Place::Delivered { queue }) => {
                 Ok(Some(self.look(id, Some(&queue)).await.unwrap_or((State::Received, true))))
             }
-            None => {
-                if let Some(found) = self.look(id, None).await {
-                    return Ok(Some(found));
-                }
-                // Replaced, for one, it has no message until what took its place comes to its end.
-                let tracked = self.runtime.store.tracked(id).await.map_err(unreadable(id))?;
-                Ok(tracked.map(|_| (State::Pending, true)))
-            }
+            None => match self.look(id, None).await {
+                // As Celery says of every id: it waits somewhere, for all that can be known.
+                None if !self.runtime.broker.knows_all() => Ok(Some((State::Pending, true))),
+                found => Ok(found),
+            },
         }
+    }
+
+    /// What the store was told of a task that is not over.
+    async fn told(&self, id: &TaskId) -> Result<Option<State>, GetError> {
+        let tracked = self.runtime.store.tracked(id).await.map_err(unreadable(id))?;
+        Ok(tracked.map(|tracked| match tracked.state.as_str() {
+            "PENDING" => State::Pending,
+            "RECEIVED" => State::Received,
+            "RETRY" => State::Retry,
+            // STARTED, or a body said what it is at.
+            _ => State::Started,
+        }))
     }
 
     async fn stored(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError> {
@@ -310,7 +330,27 @@ impl Inner {
             Verdict::Over(record) if !message.ignore_result => Some(*record),
             _ => None,
         };
+        let knows_all = self.runtime.broker.knows_all();
+        if !knows_all {
+            // The store first: who does not hear of it now sees it there before the task starts.
+            self.runtime.store.revoke(id, now() + REVOKED_FOR).await.map_err(unreadable(id))?;
+            let ids = std::slice::from_ref(id);
+            self.runtime.broker.tell_revoked(ids, terminate).await.map_err(unreadable(id))?;
+        }
+        // A store apart from the broker is written by us, when the task is gone.
+        let apart = (!self.runtime.settles_results).then(|| Arc::new(Mutex::new(None)));
+        let kept = apart.clone();
+        let record = move |message: &Message| {
+            let record = record(message);
+            let Some(kept) = kept else { return record };
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = record;
+            None
+        };
         let removal = self.runtime.broker.remove(id, Box::new(record)).await.map_err(unreadable(id))?;
+        let record = apart.and_then(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(record) = record {
+            self.runtime.store.put(record).await.map_err(unreadable(id))?;
+        }
         let (queues, elsewhere) = match removal {
             Removal::Removed => return Ok(Revoked::Done),
             Removal::Delivered { queue } => {
@@ -326,7 +366,8 @@ impl Inner {
                 Ok(answer) => return Ok(answer),
             }
         }
-        Ok(elsewhere)
+        // Whoever gets it will not start it; that is all that can be done.
+        Ok(if knows_all { elsewhere } else { Revoked::Done })
     }
 }
 
@@ -354,7 +395,7 @@ impl Client for Inner {
             return Err(EnqueueError::ShuttingDown);
         }
         let Departure { messages, sizes, promise, unique } = self.runtime.dispatcher.depart(canvas)?;
-        if self.runtime.broker.settles_results() {
+        if self.runtime.settles_results {
             self.runtime.broker.publish_all(messages, sizes, unique).await?;
             return Ok(promise);
         }
@@ -374,12 +415,20 @@ impl Client for Inner {
         if let Some((state, _)) = self.unfinished(id).await? {
             return Ok(state);
         }
+        // It may be in the hands of another program.
+        if let Some(state) = self.told(id).await? {
+            return Ok(state);
+        }
         // It may have ended between the two looks.
         Ok(self.stored(id).await?.map_or(State::Unknown, |result| result.state))
     }
 
     async fn result(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError> {
         self.stored(id).await
+    }
+
+    async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, GetError> {
+        self.runtime.store.tracked(id).await.map_err(unreadable(id))
     }
 
     async fn wait(&self, id: &TaskId) -> Result<TaskResult, GetError> {
@@ -392,6 +441,11 @@ impl Client for Inner {
                 () = self.closed.cancelled() => Err(GetError::ShutDown(id.clone())),
             },
             Some((_, false)) => Err(GetError::NotKept(id.clone())),
+            // Another program has it.
+            None if self.told(id).await?.is_some() => tokio::select! {
+                result = self.runtime.store.wait(id) => result.map_err(unreadable(id)),
+                () = self.closed.cancelled() => Err(GetError::ShutDown(id.clone())),
+            },
             None => self.stored(id).await?.ok_or_else(|| GetError::Unknown(id.clone())),
         }
     }

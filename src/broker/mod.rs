@@ -8,6 +8,9 @@
 //! settled by one [`Settle`]. A [`Delivery`] that is dropped without being settled goes back by itself: as it was
 //! if it had not started, with a crash counted if it had. So a panic anywhere above loses nothing.
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
+mod attendant;
 mod dead_letter;
 mod delivery;
 pub mod embedded;
@@ -23,6 +26,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+#[cfg(feature = "amqp")]
+pub use amqp::AmqpBroker;
+pub use attendant::Attendant;
 pub use dead_letter::DeadLetter;
 pub use delivery::{ChordEnd, Delivery, Sequel, Settle, Settler};
 pub use embedded::EmbeddedBroker;
@@ -114,6 +120,24 @@ pub trait Broker: Send + Sync + 'static {
     /// Whether it keeps serial tasks in their lanes. If not, it must not be given any.
     fn keeps_lanes(&self) -> bool {
         false
+    }
+
+    /// Whether it knows every task that waits in it. If not, a task that it does not know may wait all the same: it can be
+    /// neither found nor taken out, and is revoked by [`tell_revoked`](Self::tell_revoked) and by the store.
+    fn knows_all(&self) -> bool {
+        true
+    }
+
+    /// Whom to tell what is not a delivery. Called once, before anything is consumed; brokers that nobody else uses have
+    /// nothing to tell.
+    fn attend(&self, _attendant: Arc<dyn Attendant>) {}
+
+    /// Tells every process that consumes here that these tasks are revoked.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn tell_revoked(&self, _ids: &[TaskId], _terminate: bool) -> Result<(), BrokerError> {
+        Ok(())
     }
 
     /// Makes sure that the queue exists.

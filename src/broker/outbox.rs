@@ -24,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::embedded::EmbeddedOptions;
 use super::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, EmbeddedBroker, LaneFacts, LaneLever, Place,
-    RecordFn, Removal, Settle, Sink,
+    Attendant, Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, EmbeddedBroker, LaneFacts,
+    LaneLever, Place, RecordFn, Removal, Settle, Sink,
 };
 use crate::store::Store;
 use crate::task::{Arguments, Durability, Keeper, LaneName, Message, Receipt, TaskId};
@@ -249,6 +249,18 @@ impl Broker for OutboxBroker {
         self.inner.steer_lane(lane, lever).await
     }
 
+    fn knows_all(&self) -> bool {
+        self.inner.knows_all()
+    }
+
+    fn attend(&self, attendant: Arc<dyn Attendant>) {
+        self.inner.attend(attendant);
+    }
+
+    async fn tell_revoked(&self, ids: &[TaskId], terminate: bool) -> Result<(), BrokerError> {
+        self.inner.tell_revoked(ids, terminate).await
+    }
+
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
         self.inner.declare(queue).await
     }
@@ -269,6 +281,22 @@ impl Broker for OutboxBroker {
             }
             other => other,
         }
+    }
+
+    async fn publish_all(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        if !sizes.is_empty() {
+            // A broker that settles results is never away.
+            return self.inner.publish_all(messages, sizes, unique).await;
+        }
+        for message in messages {
+            self.publish(message, unique).await?;
+        }
+        Ok(())
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {

@@ -67,11 +67,24 @@ impl Store for EmbeddedStore {
 
     // What is not over is tracked as long as the process lives: after a crash the task runs again and says it anew.
     async fn track(&self, state: TrackedState) -> Result<(), StoreError> {
+        if self.broker.read_result(&state.id)?.is_some() {
+            return Ok(());
+        }
         self.broker.volatile_results().track(state).await
     }
 
     async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError> {
-        self.broker.volatile_results().tracked(id).await
+        let tracked = self.broker.volatile_results().tracked(id).await?;
+        // Most records are written by a settlement, which does not come through here.
+        if tracked.is_some() && self.broker.read_result(id)?.is_some() {
+            self.untrack(id).await?;
+            return Ok(None);
+        }
+        Ok(tracked)
+    }
+
+    async fn untrack(&self, id: &TaskId) -> Result<(), StoreError> {
+        self.broker.volatile_results().untrack(id).await
     }
 
     // The broker takes a revoked task out for good, on disk; nobody else has to be told.

@@ -16,12 +16,14 @@ use crate::task::{TaskId, TaskResult};
 const CHORDS_GO: Duration = Duration::from_secs(24 * 60 * 60);
 /// Who is to send a body and does not say so for so long is taken for dead.
 const CLAIM: Duration = Duration::from_secs(10);
+/// States of tasks that leave no record, or none here, go after a day.
+const TRACKED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Keeps records as long as the process lives.
 #[derive(Default)]
 pub struct MemoryStore {
     results: DashMap<TaskId, TaskResult>,
-    tracked: DashMap<TaskId, TrackedState>,
+    tracked: DashMap<TaskId, (TrackedState, Timestamp)>,
     revoked: DashMap<TaskId, Timestamp>,
     chords: DashMap<String, Chord>,
     waiters: Waiters,
@@ -122,18 +124,24 @@ impl Store for MemoryStore {
         });
         self.revoked.retain(|_, until| *until > now);
         self.chords.retain(|_, chord| chord.touched + CHORDS_GO > now);
+        self.tracked.retain(|_, (_, at)| *at + TRACKED_FOR > now);
         Ok(swept)
     }
 
     async fn track(&self, state: TrackedState) -> Result<(), StoreError> {
         if !self.results.contains_key(&state.id) {
-            self.tracked.insert(state.id.clone(), state);
+            self.tracked.insert(state.id.clone(), (state, now()));
         }
         Ok(())
     }
 
     async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError> {
-        Ok(self.tracked.get(id).map(|state| state.clone()))
+        Ok(self.tracked.get(id).map(|tracked| tracked.0.clone()))
+    }
+
+    async fn untrack(&self, id: &TaskId) -> Result<(), StoreError> {
+        self.tracked.remove(id);
+        Ok(())
     }
 
     async fn revoke(&self, id: &TaskId, until: Timestamp) -> Result<(), StoreError> {

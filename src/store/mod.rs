@@ -2,8 +2,11 @@
 
 mod chord;
 pub mod embedded;
+mod group;
 pub mod memory;
-mod tracked;
+#[cfg(feature = "redis")]
+pub mod redis;
+
 mod waiters;
 
 #[cfg(feature = "testing")]
@@ -11,10 +14,13 @@ pub mod conformance;
 
 use async_trait::async_trait;
 
+pub use crate::task::TrackedState;
 pub use chord::{ChordJoin, ChordPart, ChordSize};
 pub use embedded::EmbeddedStore;
+pub use group::{GroupMember, GroupResult};
 pub use memory::MemoryStore;
-pub use tracked::TrackedState;
+#[cfg(feature = "redis")]
+pub use redis::{RedisOptions, RedisStore};
 pub(crate) use waiters::Waiters;
 
 use crate::core::Timestamp;
@@ -33,6 +39,9 @@ pub enum StoreError {
     /// This store cannot do it.
     #[error("{0}")]
     Unsupported(String),
+    /// It was refused, and would be again: a record that is too large, or something else under its name.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Keeps the records of tasks that are over. Finished is final: the first record of an id stays until it expires
@@ -83,6 +92,14 @@ pub trait Store: Send + Sync + 'static {
     /// The store cannot be read.
     async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError>;
 
+    /// The task is over, and what was tracked of it is of no use any more. For stores that keep it in memory.
+    ///
+    /// # Errors
+    /// It is still there.
+    async fn untrack(&self, _id: &TaskId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Remembers until `until` that a task is revoked, for whoever is about to start it, in whatever process, also after a
     /// restart.
     ///
@@ -112,6 +129,40 @@ pub trait Store: Send + Sync + 'static {
         Err(no_chords())
     }
 
+    /// Keeps who the members of a group are, for as long as the store keeps results. Celery's `GroupResult.save`.
+    ///
+    /// # Errors
+    /// It is not kept, or the store cannot keep groups.
+    async fn save_group(&self, _group: &GroupResult) -> Result<(), StoreError> {
+        Err(no_groups())
+    }
+
+    /// A group that was saved. Celery's `GroupResult.restore`.
+    ///
+    /// # Errors
+    /// The store cannot be read, or cannot keep groups.
+    async fn group(&self, _id: &str) -> Result<Option<GroupResult>, StoreError> {
+        Err(no_groups())
+    }
+
+    /// Forgets who the members of a group are; says whether it was there. Their records stay.
+    ///
+    /// # Errors
+    /// It is not forgotten, or the store cannot keep groups.
+    async fn forget_group(&self, _id: &str) -> Result<bool, StoreError> {
+        Err(no_groups())
+    }
+
+    /// Where whoever runs a task is to send its results, if this store gets them that way. Celery's `reply_to`.
+    fn reply_to(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether other programs read this store, and so are told of STARTED and RETRY too.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// The body was sent: forgets the parts, and answers whoever still joins with `Waiting`.
     ///
     /// # Errors
@@ -119,6 +170,10 @@ pub trait Store: Send + Sync + 'static {
     async fn close_chord(&self, _group: &str, _token: &str) -> Result<(), StoreError> {
         Err(no_chords())
     }
+}
+
+fn no_groups() -> StoreError {
+    StoreError::Unsupported("this store does not keep groups: use Redis".to_owned())
 }
 
 /// As Celery's rpc backend says it.

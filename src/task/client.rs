@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use super::canvas::Promise;
 use super::{
     Arguments, Durability, Headers, RawSignature, Serial, State, Task, TaskId, TaskOptions, TaskResult,
+    TrackedState, UntypedResult,
 };
 use crate::core::Timestamp;
 
@@ -248,6 +249,10 @@ pub trait Client: Send + Sync + 'static {
     async fn state(&self, id: &TaskId) -> Result<State, GetError>;
     /// The record of a task that is over, if it is and was kept.
     async fn result(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError>;
+    /// The last state that a task which is not over was said to be in, with what goes with it.
+    async fn tracked(&self, _id: &TaskId) -> Result<Option<TrackedState>, GetError> {
+        Ok(None)
+    }
     /// Waits until a task is over, without polling. An id that nobody knows is an error at once.
     async fn wait(&self, id: &TaskId) -> Result<TaskResult, GetError>;
     /// Waits until a task is over that may not have been sent yet, because it follows from another one.
@@ -318,6 +323,29 @@ impl<T: Task> AsyncResult<T> {
         self.client.result(self.id()).await
     }
 
+    /// The last state that the task, not being over, said it is in (STARTED, RETRY, or one of the application's
+    /// such as PROGRESS), with what goes with it. This program itself may know of a later state: see [`state`](Self::state).
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn tracked(&self) -> Result<Option<TrackedState>, GetError> {
+        self.client.tracked(self.id()).await
+    }
+
+    /// What goes with the state: of a task that is not over what it said last, of one that succeeded its value, of one
+    /// that failed its errors. Celery's `info`.
+    ///
+    /// # Errors
+    /// The store could not be read, or the value does not decode.
+    pub async fn info(&self) -> Result<Option<serde_json::Value>, GetError> {
+        self.untyped().info().await
+    }
+
+    /// The same result without the task's type.
+    pub fn untyped(&self) -> UntypedResult {
+        UntypedResult::new(self.id().clone(), Arc::clone(&self.client))
+    }
+
     /// The value, waiting up to `timeout` for it.
     ///
     /// # Errors
@@ -327,14 +355,7 @@ impl<T: Task> AsyncResult<T> {
         if self.ignored {
             return Err(GetError::NotKept(id.clone()));
         }
-        let result = tokio::time::timeout(timeout, self.client.wait(id))
-            .await
-            .map_err(|_| GetError::Timeout { id: id.clone(), waited: timeout })??;
-        if result.state != State::Success {
-            return Err(GetError::Ended(Box::new(result)));
-        }
-        serde_json::from_str(result.result.as_deref().unwrap_or("null"))
-            .map_err(|e| GetError::Decode { id: id.clone(), error: e.to_string() })
+        self.untyped().get(timeout).await
     }
 
     /// Takes the task out of its queue; if it runs already it is told so with `terminate`, else it may end, but is

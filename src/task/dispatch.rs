@@ -86,7 +86,9 @@ impl Dispatcher {
         }
         let queue = self.route.queue(&call.task, call.options.queue.as_deref())?;
         let serial = self.serial(&call)?;
-        Ok(fill_in(NewTask { serial, ..call }, queue, None))
+        let reply_to = self.reply_to.clone();
+        let workflow = reply_to.map(|queue| Workflow { reply_to: Some(queue), ..Workflow::default() });
+        Ok(fill_in(NewTask { serial, ..call }, queue, workflow.map(Box::new)))
     }
 
     /// What is to be sent of a canvas now.

@@ -15,21 +15,26 @@ mod panic;
 mod result;
 mod serial;
 mod signature;
+mod tracked;
+mod untyped;
 mod verdict;
 mod workflow;
 
+pub mod envelope;
 pub mod registry;
 
 pub use arguments::{Arguments, ArgumentsError};
 pub use client::{
     AsyncResult, Client, EnqueueError, GetError, Keeper, NewTask, Receipt, current, install, uninstall,
 };
-pub use context::Context;
+pub(crate) use context::StateSink;
+pub use context::{Context, UpdateStateError};
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
 pub(crate) use dispatch::{Departure, Dispatcher, Origin, Route};
-pub(crate) use error::{Ending, Until};
+pub use envelope::Typed;
+pub(crate) use error::{Ending, ErrorName, Until};
 pub use error::{Interrupt, TaskError};
 pub use id::TaskId;
 pub use message::{Headers, Message};
@@ -40,6 +45,8 @@ pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, Serial};
 #[doc(hidden)]
 pub use serial::{KeyPart, serial_of};
 pub use signature::{Enqueue, Signature};
+pub use tracked::TrackedState;
+pub use untyped::UntypedResult;
 pub(crate) use verdict::{Judge, Next, Verdict};
 pub use workflow::{Child, Lineage, RawSignature, Workflow};
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::canvas::{Launch, replacement};
-use super::{Ending, Interrupt, Message, RawSignature, Refusal, State, TaskResult, Until};
+use super::{
+    Ending, ErrorName, Interrupt, Lineage, Message, RawSignature, Refusal, State, TaskResult, Until,
+};
 use crate::core::{RetryVerdict, Timestamp};
 
 /// Everything that is known when a run has ended.
@@ -24,8 +26,8 @@ pub(crate) struct Judge<'a> {
 pub(crate) enum Verdict {
     /// The task is over, with this record.
     Over(Box<TaskResult>),
-    /// The message waits again, changed.
-    Again { message: Box<Message>, due: Option<Timestamp>, next: Next },
+    /// The message waits again, changed. `failed`: of a retry, what its record would say if this had been the last attempt.
+    Again { message: Box<Message>, due: Option<Timestamp>, next: Next, failed: Option<Box<TaskResult>> },
     /// Others take its place.
     Replaced(Box<Launch>),
     /// The message goes back as it was.
@@ -59,14 +61,14 @@ impl<'a> Judge<'a> {
             return self.revoked("the task was revoked while it ran");
         }
         match ending {
-            Ending::Failure { messages, error_type, transient } => {
+            Ending::Failure { messages, name, transient } => {
                 if transient.unwrap_or(self.message.autoretry) {
-                    self.retry(None, messages, error_type)
+                    self.retry(None, messages, name)
                 } else {
-                    self.over(State::Failure, None, messages, Some(error_type))
+                    self.over(State::Failure, None, messages, Some(name))
                 }
             }
-            Ending::Retry { after, messages } => self.retry(after, messages, "Retry".to_owned()),
+            Ending::Retry { after, messages } => self.retry(after, messages, "Retry".into()),
             Ending::Postpone { until } => {
                 let due = match until {
                     Until::At(time) => time,
@@ -74,22 +76,27 @@ impl<'a> Judge<'a> {
                 };
                 let mut message = self.next_message();
                 message.eta = Some(due);
-                Verdict::Again { message: Box::new(message), due: Some(due), next: Next::Postpone }
+                Verdict::Again {
+                    message: Box::new(message),
+                    due: Some(due),
+                    next: Next::Postpone,
+                    failed: None,
+                }
             }
             Ending::Continue { task, arguments } => self.go_on(task, arguments),
             Ending::Replace { signature } => self.replace(signature),
-            Ending::Fail { errors } => self.over(State::Failure, None, errors, Some("Fail".to_owned())),
+            Ending::Fail { errors, name } => self.over(State::Failure, None, errors, Some(name)),
             Ending::Ignore => self.over(State::Ignored, None, Vec::new(), None),
             Ending::Reject { reason } => self.dead(&reason),
             Ending::Interrupted(Interrupt::Revoked) => self.revoked("the task was revoked while it ran"),
             Ending::Interrupted(Interrupt::Shutdown) => Verdict::HandBack,
             Ending::Interrupted(interrupt @ Interrupt::SoftTimeLimit) => {
                 let error = vec![interrupt.to_string()];
-                let kind = "SoftTimeLimitExceeded".to_owned();
+                let name = "SoftTimeLimitExceeded".into();
                 if self.message.autoretry {
-                    self.retry(None, error, kind)
+                    self.retry(None, error, name)
                 } else {
-                    self.over(State::Failure, None, error, Some(kind))
+                    self.over(State::Failure, None, error, Some(name))
                 }
             }
         }
@@ -101,7 +108,7 @@ impl<'a> Judge<'a> {
         if self.revoked {
             return self.revoked(&text);
         }
-        self.over(State::Failure, None, vec![text], Some("TimeLimitExceeded".to_owned()))
+        self.over(State::Failure, None, vec![text], Some("TimeLimitExceeded".into()))
     }
 
     /// Not started in time.
@@ -120,7 +127,7 @@ impl<'a> Judge<'a> {
                 let text = format!(
                     "CouldNotAcquireLock: Could not acquire lock '{lane}' for task '{task}' within {patience:?}"
                 );
-                self.over(State::Failure, None, vec![text], Some("CouldNotAcquireLock".to_owned()))
+                self.over(State::Failure, None, vec![text], Some("CouldNotAcquireLock".into()))
             }
             Refusal::Replaced { by } => {
                 self.revoked(&format!("task {by} came later and took its place in the lane"))
@@ -132,7 +139,7 @@ impl<'a> Judge<'a> {
     pub(crate) fn lined_up(&self, serial: super::Serial) -> Verdict {
         let mut message = self.message.clone();
         message.serial = Some(Box::new(serial));
-        Verdict::Again { message: Box::new(message), due: None, next: Next::Postpone }
+        Verdict::Again { message: Box::new(message), due: None, next: Next::Postpone, failed: None }
     }
 
     /// Revoked before it began.
@@ -142,31 +149,41 @@ impl<'a> Judge<'a> {
 
     /// Ended before it began or while it ran.
     pub(crate) fn revoked(&self, text: &str) -> Verdict {
-        self.over(State::Revoked, None, vec![text.to_owned()], Some("TaskRevoked".to_owned()))
+        self.over(State::Revoked, None, vec![text.to_owned()], Some("TaskRevoked".into()))
     }
 
     /// It cannot be run, or says that it should not be.
     pub(crate) fn dead(&self, reason: &str) -> Verdict {
-        let record = self.record(State::Rejected, None, vec![reason.to_owned()], Some("Reject".to_owned()));
+        self.dead_as("Reject", reason)
+    }
+
+    /// Nobody here knows the task. Celery's `NotRegistered`.
+    pub(crate) fn not_registered(&self, reason: &str) -> Verdict {
+        self.dead_as("NotRegistered", reason)
+    }
+
+    fn dead_as(&self, name: &str, reason: &str) -> Verdict {
+        let record = self.record(State::Rejected, None, vec![reason.to_owned()], Some(name.into()));
         Verdict::Dead { reason: reason.to_owned(), record: Box::new(record) }
     }
 
-    fn retry(&self, after: Option<Duration>, messages: Vec<String>, error_type: String) -> Verdict {
+    fn retry(&self, after: Option<Duration>, messages: Vec<String>, name: ErrorName) -> Verdict {
         let policy = &self.message.retry;
         let after = match policy.next(self.message.retries, self.entropy) {
-            RetryVerdict::GiveUp => return self.over(State::Failure, None, messages, Some(error_type)),
+            RetryVerdict::GiveUp => return self.over(State::Failure, None, messages, Some(name)),
             RetryVerdict::Retry { after: by_policy } => after.unwrap_or(by_policy),
         };
         let due = self.now + after;
+        let failed = Box::new(self.record(State::Retry, None, messages.clone(), Some(name)));
         let mut message = self.next_message();
         message.retries += 1;
         message.eta = Some(due);
         message.last_errors = messages;
-        Verdict::Again { message: Box::new(message), due: Some(due), next: Next::Retry }
+        Verdict::Again { message: Box::new(message), due: Some(due), next: Next::Retry, failed: Some(failed) }
     }
 
     fn go_on(&self, task: &str, arguments: Result<super::Arguments, String>) -> Verdict {
-        let wrong = |text: String| self.over(State::Failure, None, vec![text], Some("Continue".to_owned()));
+        let wrong = |text: String| self.over(State::Failure, None, vec![text], Some("Continue".into()));
         if task != self.message.task {
             let own = &self.message.task;
             return wrong(format!(
@@ -183,7 +200,7 @@ impl<'a> Judge<'a> {
                 message.continuations += 1;
                 message.eta = None;
                 message.last_errors.clear();
-                Verdict::Again { message: Box::new(message), due: None, next: Next::Continue }
+                Verdict::Again { message: Box::new(message), due: None, next: Next::Continue, failed: None }
             }
         }
     }
@@ -193,9 +210,7 @@ impl<'a> Judge<'a> {
             .and_then(|signature| replacement(self.message, *signature).map_err(|error| error.to_string()));
         match launch {
             Ok(launch) => Verdict::Replaced(Box::new(launch)),
-            Err(error) => {
-                self.over(State::Failure, None, vec![error], Some("ImproperlyConfigured".to_owned()))
-            }
+            Err(error) => self.over(State::Failure, None, vec![error], Some("ImproperlyConfigured".into())),
         }
     }
 
@@ -210,9 +225,9 @@ impl<'a> Judge<'a> {
         state: State,
         result: Option<String>,
         errors: Vec<String>,
-        error_type: Option<String>,
+        name: Option<ErrorName>,
     ) -> Verdict {
-        Verdict::Over(Box::new(self.record(state, result, errors, error_type)))
+        Verdict::Over(Box::new(self.record(state, result, errors, name)))
     }
 
     fn record(
@@ -220,9 +235,10 @@ impl<'a> Judge<'a> {
         state: State,
         result: Option<String>,
         errors: Vec<String>,
-        error_type: Option<String>,
+        name: Option<ErrorName>,
     ) -> TaskResult {
         let message = self.message;
+        let (error_type, error_module) = name.map_or((None, None), |name| (Some(name.name), name.module));
         TaskResult {
             id: message.id.clone(),
             task: message.task.clone(),
@@ -231,7 +247,7 @@ impl<'a> Judge<'a> {
             result,
             errors,
             error_type,
-            error_module: None,
+            error_module,
             traceback: None,
             attempts: message.retries + message.crashes + u32::from(self.started_at.is_some()),
             enqueued_at: message.enqueued_at,
@@ -239,14 +255,14 @@ impl<'a> Judge<'a> {
             finished_at: self.now,
             worker: self.worker.map(str::to_owned),
             expires_at: self.now + message.result_expires,
-            lineage: None,
+            lineage: Lineage::of(message),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Arguments, Context};
+    use super::super::{Arguments, Context, TaskError};
     use super::*;
 
     fn message(retries: u32) -> Message {
@@ -269,7 +285,7 @@ mod tests {
     }
 
     fn failure(transient: Option<bool>) -> Ending {
-        Ending::Failure { messages: vec!["boom".into()], error_type: "E".into(), transient }
+        Ending::Failure { messages: vec!["boom".into()], name: "E".into(), transient }
     }
 
     fn state(verdict: Verdict) -> Option<(State, u32, Vec<String>)> {
@@ -281,7 +297,7 @@ mod tests {
 
     #[test]
     fn an_error_is_retried_until_the_policy_gives_up() {
-        let Verdict::Again { message: again, due, next } = judge(&message(0), failure(None)) else {
+        let Verdict::Again { message: again, due, next, .. } = judge(&message(0), failure(None)) else {
             panic!()
         };
         assert_eq!((again.retries, next), (1, Next::Retry));
@@ -290,6 +306,24 @@ mod tests {
         assert_eq!(again.first_started_at, Some(Timestamp::from_millis(5_000)));
         let over = state(judge(&message(3), failure(None)));
         assert_eq!(over, Some((State::Failure, 4, vec!["boom".into()])));
+    }
+
+    #[test]
+    fn what_an_error_is_called_in_python_is_in_the_record_also_after_retries() {
+        let error = || TaskError::failure(["bad"]).with_python_type("builtins", "ValueError").into_ending();
+        for retries in [0, 3] {
+            match judge(&message(retries), error()) {
+                Verdict::Over(record) if retries == 3 => {
+                    assert_eq!(record.error_type.as_deref(), Some("ValueError"));
+                    assert_eq!(record.error_module.as_deref(), Some("builtins"));
+                }
+                verdict => assert!(matches!(verdict, Verdict::Again { .. }) && retries == 0),
+            }
+        }
+        let Verdict::Over(record) = judge(&message(3), failure(None)) else { panic!() };
+        assert_eq!((record.error_type.as_deref(), record.error_module), (Some("E"), None));
+        let other = TaskError::ignore().with_python_type("builtins", "ValueError").into_ending();
+        assert!(matches!(other, Ending::Ignore));
     }
 
     #[test]
@@ -311,7 +345,7 @@ mod tests {
         assert_eq!((m.retries, due), (2, Some(Timestamp::from_millis(6_000))));
         let next = Arguments { args: "[7]".into(), kwargs: String::new() };
         let ending = Ending::Continue { task: "app::t", arguments: Ok(next.clone()) };
-        let Verdict::Again { message: m, due: None, next: Next::Continue } = judge(&message(2), ending)
+        let Verdict::Again { message: m, due: None, next: Next::Continue, .. } = judge(&message(2), ending)
         else {
             panic!()
         };
@@ -324,7 +358,7 @@ mod tests {
     fn a_revoked_run_is_not_tried_again_but_what_it_decided_itself_stays() {
         let m = message(0);
         assert_eq!(state(judge_revoked(&m, failure(None), true)).unwrap().0, State::Revoked);
-        let fail = Ending::Fail { errors: vec!["no".into()] };
+        let fail = Ending::Fail { errors: vec!["no".into()], name: "Fail".into() };
         assert_eq!(state(judge_revoked(&m, fail, true)).unwrap().0, State::Failure);
         let ok = Judge {
             message: &m,

@@ -4,7 +4,7 @@
 //! calls the errbacks, and fails all that was to come: each later step gets a record of the same error, so that nobody
 //! waits for it in vain, and a chord hears of it. Retries, postponed, continued and ignored tasks have no aftermath.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::SignatureError;
 use super::freeze::{Freezer, Ids};
@@ -28,9 +28,11 @@ pub(crate) struct Aftermath {
 pub(crate) struct Part {
     pub(crate) group: String,
     pub(crate) id: TaskId,
+    pub(crate) task: String,
     pub(crate) index: Option<u32>,
     pub(crate) state: State,
-    pub(crate) value: Value,
+    /// `None`: it failed, with the cause that the aftermath has.
+    pub(crate) value: Option<Value>,
     /// What is called when all are.
     pub(crate) body: RawSignature,
 }
@@ -77,15 +79,6 @@ impl Cause {
             traceback: None,
         }
     }
-
-    /// Celery's document of an error.
-    fn document(&self) -> Value {
-        json!({
-            "exc_type": self.error_type.as_deref().unwrap_or("Exception"),
-            "exc_message": [self.errors.join(": ")],
-            "exc_module": self.error_module,
-        })
-    }
 }
 
 /// What follows from the end of a task, if anything.
@@ -109,7 +102,7 @@ pub(crate) fn after(message: &Message, record: &TaskResult) -> Result<Aftermath,
             if let Some(next) = chain.pop() {
                 aftermath.launch.add(next, vec![value.clone()], Some(chain), &mut freezer);
             }
-            value
+            Some(value)
         }
         State::Failure | State::Revoked | State::Rejected => {
             if record.state == State::Failure {
@@ -119,7 +112,7 @@ pub(crate) fn after(message: &Message, record: &TaskResult) -> Result<Aftermath,
             for step in chain.into_iter().rev() {
                 aftermath.lose(step, &cause);
             }
-            cause.document()
+            None
         }
         _ => return Ok(aftermath),
     };
@@ -128,6 +121,7 @@ pub(crate) fn after(message: &Message, record: &TaskResult) -> Result<Aftermath,
         aftermath.parts.push(Part {
             group: group.clone(),
             id: message.id.clone(),
+            task: message.task.clone(),
             index: workflow.group_index,
             state,
             value,
@@ -226,9 +220,10 @@ impl Aftermath {
                     self.parts.push(Part {
                         group: group.to_owned(),
                         id: id.clone(),
+                        task: name.clone(),
                         index: index.and_then(|index| u32::try_from(index).ok()),
                         state: cause.state,
-                        value: cause.document(),
+                        value: None,
                         body: body.into_raw(),
                     });
                 }

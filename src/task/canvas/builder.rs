@@ -264,7 +264,10 @@ impl<O> Canvas<O> {
     pub fn arg(mut self, value: impl Serialize) -> Self {
         match serde_json::to_value(value) {
             Ok(value) => self.node.args.push(value),
-            Err(error) => self.fail(&self.node.name().to_owned(), &error),
+            Err(error) => {
+                let name = self.node.name().to_owned();
+                self.fail(&name, &error);
+            }
         }
         self
     }
@@ -279,7 +282,10 @@ impl<O> Canvas<O> {
         match (serde_json::to_value(value), &mut self.node.kind) {
             (Ok(value), Kind::Task { kwargs, .. }) => drop(kwargs.insert(name.into(), value)),
             (Ok(_), _) => {}
-            (Err(error), _) => self.fail(&self.node.name().to_owned(), &error),
+            (Err(error), _) => {
+                let name = self.node.name().to_owned();
+                self.fail(&name, &error);
+            }
         }
         self
     }

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Promise;
+use crate::task::envelope;
 use crate::task::{Child, Client, GetError, State, TaskId, TaskResult};
 
 /// A canvas that was sent, and in time its result: Celery's `AsyncResult`, and, where it ends in a group, its
@@ -79,7 +80,7 @@ impl<O> CanvasResult<O> {
             return Ok(states.first().copied().unwrap_or(State::Pending));
         }
         let bad = states.iter().find(|state| state.is_finished() && **state != State::Success);
-        let some = states.iter().any(|state| *state == State::Success);
+        let some = states.contains(&State::Success);
         Ok(match bad {
             Some(state) => *state,
             None if states.iter().all(|state| *state == State::Success) => State::Success,
@@ -177,11 +178,12 @@ impl<O: DeserializeOwned> CanvasResult<O> {
         let id = self.id();
         let value = tokio::time::timeout(timeout, value(&self.promise, &*self.client)).await;
         let value = value.map_err(|_| GetError::Timeout { id: id.clone(), waited: timeout })??;
-        serde_json::from_value(value).map_err(|e| GetError::Decode { id: id.clone(), error: e.to_string() })
+        envelope::from_str(&value).map_err(|e| GetError::Decode { id: id.clone(), error: e.to_string() })
     }
 }
 
-type ValueFuture<'a> = Pin<Box<dyn Future<Output = Result<Value, GetError>> + Send + 'a>>;
+/// The value as JSON.
+type ValueFuture<'a> = Pin<Box<dyn Future<Output = Result<String, GetError>> + Send + 'a>>;
 
 fn value<'a>(promise: &'a Promise, client: &'a dyn Client) -> ValueFuture<'a> {
     Box::pin(async move {
@@ -190,14 +192,13 @@ fn value<'a>(promise: &'a Promise, client: &'a dyn Client) -> ValueFuture<'a> {
             for member in members {
                 values.push(value(member, client).await?);
             }
-            return Ok(Value::Array(values));
+            return Ok(format!("[{}]", values.join(",")));
         }
         let record = client.expect(&promise.id).await?;
         if record.state != State::Success {
             return Err(GetError::Ended(Box::new(record)));
         }
-        let text = record.result.as_deref().unwrap_or("null");
-        serde_json::from_str(text).map_err(|e| GetError::Decode { id: record.id, error: e.to_string() })
+        Ok(record.result.unwrap_or_else(|| "null".to_owned()))
     })
 }
 

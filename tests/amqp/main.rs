@@ -1,0 +1,6 @@
+//! RabbitMQ as the broker, on nodes of the tests' own.
+
+#[path = "../services/mod.rs"]
+mod services;
+
+mod quickstart;
