@@ -99,6 +99,8 @@ mod manual {
     struct QueuesAndWorkers;
     #[doc = include_str!("../docs/results.md")]
     struct Results;
+    #[doc = include_str!("../docs/serial-tasks.md")]
+    struct SerialTasks;
     #[doc = include_str!("../docs/tasks.md")]
     struct Tasks;
     #[doc = include_str!("../docs/testing.md")]

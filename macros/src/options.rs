@@ -43,6 +43,11 @@ const NAMES: &[&str] = &[
 
 /// What Celery users look for under another name.
 const ELSEWHERE: &[(&str, &str)] = &[
+    ("unique_key", "of a `#[serial_task]` it is `key = \"{domain}\"`"),
+    (
+        "timeout",
+        "a lane is held as long as its run lives, so there is no time to state; `time_limit` limits a run",
+    ),
     ("bind", "take a `Context` as the first parameter, it is Celery's `self.request`"),
     ("autoretry_for", "every error is retried by default; `retry_if = path::to::predicate` says which are"),
     ("dont_autoretry_for", "`retry_if = path::to::predicate` says which errors are retried"),

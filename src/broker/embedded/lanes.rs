@@ -205,6 +205,8 @@ impl Open {
 impl Engine {
     /// Works out what the steps of this commit come to.
     pub(super) fn take_steps(&mut self, batch: &mut LaneBatch, tables: &Tables) -> Result<(), BrokerError> {
+        // Should it fail, it is told from the commit before, which is not to be taken off, by its sequence.
+        self.seq += 1;
         let steps = std::mem::take(&mut self.commit.steps);
         let taken = steps.iter().try_for_each(|step| match step {
             Step::Release { lane, id, block } => self.release_lane(batch, tables, lane, id, block.clone()),
