@@ -38,6 +38,7 @@
 //! - **Calls.** `delay` and [`Signature`](task::Signature) enqueue, and answer with an [`AsyncResult`]: its [`Receipt`]
 //!   says where the task is and how safe; its value, [`State`] and record can be waited for. What can go wrong is an
 //!   [`EnqueueError`] or a [`GetError`].
+//! - **Canvas.** Tasks follow from each other in chains, groups and chords: [`task::canvas`].
 //! - **The runtime.** [`Celeriac::builder`] starts it, on threads of its own, in any program. The handle, [`Celeriac`],
 //!   has the operator's levers: [`queues`](Celeriac::queues), [`pause`](Celeriac::pause), [`resize`](Celeriac::resize),
 //!   [`dead_letters`](Celeriac::dead_letters), [`shutdown`](Celeriac::shutdown).
@@ -87,6 +88,8 @@ pub use inventory as __inventory;
 /// The manual's examples are compiled, and those without `no_run` run, with the doc tests.
 #[cfg(doctest)]
 mod manual {
+    #[doc = include_str!("../docs/canvas.md")]
+    struct Canvas;
     #[doc = include_str!("../docs/defaults.md")]
     struct Defaults;
     #[doc = include_str!("../docs/embedded-store.md")]

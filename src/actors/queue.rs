@@ -131,6 +131,10 @@ impl Queue {
             self.end_unstarted(tag, delivery, judge.expired(at));
             return false;
         }
+        if self.runtime.broker.delivery_limit().is_some_and(|limit| message.crashes >= limit) {
+            self.end_unstarted(tag, delivery, judge.worker_lost());
+            return false;
+        }
         let Some(definition) = self.runtime.dispatcher.registry.get(&message.task) else {
             let hint = self.runtime.dispatcher.registry.nearest(&message.task);
             let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));

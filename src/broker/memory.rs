@@ -16,7 +16,7 @@ use super::dead_letter::{crash_reason, crash_result, revived};
 use super::delivery::call_then;
 use super::{
     Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, LaneFacts, LaneLever, Place, RecordFn,
-    Removal, Sequel, Settle, Settler, Sink, call_sink, lane,
+    Remains, Removal, Sequel, Settle, Settler, Sink, call_sink, lane,
 };
 use crate::core::Timestamp;
 use crate::store::MemoryStore;
@@ -394,7 +394,7 @@ impl MemorySettler {
             Settle::Return { crashed: true } => {
                 let mut message = Message::clone(&message);
                 message.crashes += 1;
-                if message.crashes >= shared.delivery_limit {
+                if message.crashes >= shared.delivery_limit && message.workflow.is_none() {
                     record = Some(crash_result(&message));
                     state.leave_lane(&message, lane::blocks(&message, record.as_ref()));
                     state.bury(&message, crash_reason(message.crashes));
@@ -479,6 +479,10 @@ impl Broker for MemoryBroker {
         let moved = self.shared.lock()?.steer_lane(name, lever);
         self.shared.hand_over("");
         Ok(moved)
+    }
+
+    fn delivery_limit(&self) -> Option<u32> {
+        Some(self.shared.delivery_limit)
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
@@ -569,11 +573,14 @@ impl Broker for MemoryBroker {
         }
         state.ids.remove(id);
         state.leave_lane(&message, None);
-        if let Some(record) = record(&message) {
+        let Remains { record, sequel } = record(&message);
+        if let Some(record) = record {
             self.shared.store.insert(record);
         }
+        let queues = self.shared.follow(&mut state, sequel.map(|sequel| *sequel));
         drop(state);
         self.shared.hand_over(&message.queue);
+        queues.iter().for_each(|queue| self.shared.hand_over(queue));
         Ok(Removal::Removed)
     }
 

@@ -229,6 +229,10 @@ impl Broker for OutboxBroker {
         self.inner.is_shared()
     }
 
+    fn delivery_limit(&self) -> Option<u32> {
+        self.inner.delivery_limit()
+    }
+
     fn is_away(&self) -> bool {
         false // it accepts
     }
@@ -320,11 +324,12 @@ impl Broker for OutboxBroker {
 
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
         if let Some(Place::Waiting(wrapped)) = self.outbox.find(id).await?
-            && let Removal::Removed = self.outbox.remove(id, Box::new(|_| None)).await?
+            && let Removal::Removed = self.outbox.remove(id, Box::new(|_| None.into())).await?
         {
             self.pending.fetch_sub(1, Ordering::AcqRel);
             let message = unwrap(&wrapped).map_err(BrokerError::Io)?;
-            if let Some(record) = record(&message) {
+            // An outbox is in front of brokers whose results, and what follows from them, are the store's.
+            if let Some(record) = record(&message).record {
                 self.store.put(record).await.map_err(|e| BrokerError::Io(e.to_string()))?;
             }
             return Ok(Removal::Removed);

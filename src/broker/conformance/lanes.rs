@@ -164,7 +164,7 @@ pub async fn revoked_ones_leave_their_lane<S: Subject>() {
     }
     assert_eq!(counts(&broker, "q").await, Counts { in_line: 3, ready: 1, ..Counts::default() });
     let revoke = async |n: usize| {
-        let record = |m: &Message| Some(TaskResult { state: State::Revoked, ..success(m) });
+        let record = |m: &Message| Some(TaskResult { state: State::Revoked, ..success(m) }).into();
         let id = TaskId::from(format!("q-{n}"));
         assert_eq!(broker.remove(&id, Box::new(record)).await, Ok(Removal::Removed));
         assert_eq!(broker.find(&id).await, Ok(None));

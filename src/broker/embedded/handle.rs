@@ -12,7 +12,7 @@ use super::rows::{TaskRow, decode, encode, is_ready, queue_of, task_key};
 use super::tables::{Table, Tables, Writes};
 use super::window::{Consuming, Window};
 use crate::broker::dead_letter::revived;
-use crate::broker::{BrokerError, Counts, DeadLetter, Place, RecordFn, Removal, lane};
+use crate::broker::{BrokerError, Counts, DeadLetter, Place, RecordFn, Remains, Removal};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{Message, TaskId, TaskResult};
@@ -114,20 +114,16 @@ impl Engine {
         }
         let Some(message) = self.message(&key)? else { return Ok(Removal::Unknown) };
         let queue = self.queue(&message.queue)?;
-        let record = record(&message);
+        let Remains { record, sequel } = record(&message);
         let mut writes = Writes::default();
         writes.delete(Table::Messages, &key);
         self.leave_record(&mut writes, &task_key(id), record.as_ref(), None);
         let window = &mut self.windows[queue];
         let count = if is_ready(&key) { &mut window.ready } else { &mut window.scheduled };
         *count = count.saturating_sub(1);
-        self.commit.queues.insert(queue);
-        let mut lanes = LaneBatch::default();
-        if let Some(lane) = lane::lane_of(&message) {
-            let tables = self.open_tables()?;
-            self.release_lane(&mut lanes, &tables, lane, id, None)?;
-        }
-        self.commit_lanes(lanes, writes)?;
+        self.leaves_lane(&message, None);
+        self.follow(&mut writes, id, sequel);
+        self.commit_sequel(LaneBatch::default(), &[queue], writes)?;
         if let Some(record) = &record {
             self.shared.waiters.wake(record);
         }

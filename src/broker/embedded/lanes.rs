@@ -18,7 +18,7 @@ use super::engine::Engine;
 use super::rows::{TaskRow, decode, encode, ready_key, task_key};
 use super::tables::{Table, Tables, Writes};
 use crate::broker::lane::{self, LaneFacts, LaneLever, SHOWN, Waiting};
-use crate::broker::{BrokerError, RecordFn, Removal};
+use crate::broker::{BrokerError, RecordFn, Remains, Removal};
 use crate::core::Timestamp;
 use crate::core::lane::{Entry, Lane, Newcomer};
 use crate::task::clock::now;
@@ -384,7 +384,7 @@ impl Engine {
         let tables = self.open_tables()?;
         let Some(row) = tables.get(Table::Lanes, key)? else { return Ok(Removal::Unknown) };
         let message: Message = decode(&row)?;
-        let record = record(&message);
+        let Remains { record, sequel } = record(&message);
         let (mut batch, mut writes) = (LaneBatch::default(), Writes::default());
         if let Some(name) = lane::lane_of(&message) {
             let open = batch.open(&tables, name, self.seq)?;
@@ -393,7 +393,8 @@ impl Engine {
         }
         self.out_of_line(&message)?;
         self.leave_record(&mut writes, &task_key(id), record.as_ref(), None);
-        self.commit_lanes(batch, writes)?;
+        self.follow(&mut writes, id, sequel);
+        self.commit_sequel(batch, &[], writes)?;
         if let Some(record) = &record {
             self.shared.waiters.wake(record);
         }

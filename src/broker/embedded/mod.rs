@@ -92,6 +92,7 @@ struct Inner {
     volatile: MemoryBroker,
     volatile_results: Arc<MemoryStore>,
     thread: Option<JoinHandle<()>>,
+    delivery_limit: u32,
 }
 
 impl EmbeddedBroker {
@@ -109,6 +110,7 @@ impl EmbeddedBroker {
         let not_yet = RwLock::new(Err(BrokerError::Closed));
         let shared = Arc::new(Shared { tables: not_yet, claims, waiters: Waiters::default() });
         let (requests, inbox) = mpsc::channel();
+        let delivery_limit = options.delivery_limit;
         let mut engine =
             Engine::new(dir.clone(), lock, options, Arc::clone(&shared), tables, requests.clone())?;
         engine.recover_crashed(&found)?;
@@ -132,6 +134,7 @@ impl EmbeddedBroker {
             volatile: MemoryBroker::new(Arc::clone(&volatile_results)),
             volatile_results,
             thread: Some(thread),
+            delivery_limit,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -265,6 +268,10 @@ impl Broker for EmbeddedBroker {
     async fn steer_lane(&self, lane: &LaneName, lever: LaneLever) -> Result<bool, BrokerError> {
         let lane = lane.clone();
         self.ask(|reply| Command::SteerLane { lane, lever, reply }).await
+    }
+
+    fn delivery_limit(&self) -> Option<u32> {
+        Some(self.inner.delivery_limit)
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {

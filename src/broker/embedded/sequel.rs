@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::command::{Join, Settlement};
 use super::engine::Engine;
-use super::lanes::{self, Newcoming, Step};
+use super::lanes::{self, LaneBatch, Newcoming, Step};
 use super::rows::{TaskRow, encode, task_key};
 use super::tables::{Table, Writes};
 use crate::broker::delivery::call_then;
@@ -105,6 +105,35 @@ impl Engine {
             self.commit.chords.close(&tables, &group)?;
         }
         Ok(complete)
+    }
+
+    /// Commits these rows, what follows from them included, and says so.
+    pub(super) fn commit_sequel(
+        &mut self,
+        mut lanes: LaneBatch,
+        queues: &[usize],
+        mut writes: Writes,
+    ) -> Result<(), BrokerError> {
+        let steps = self.open_tables().and_then(|tables| self.take_steps(&mut lanes, &tables));
+        let committed = steps.and_then(|()| {
+            writes.append(&mut lanes.writes);
+            self.commit_now(queues, &writes)
+        });
+        self.commit.steps.clear();
+        let mut arrivals = std::mem::take(&mut self.commit.arrivals);
+        arrivals.append(&mut lanes.arrivals);
+        let records = std::mem::take(&mut self.commit.records);
+        self.commit.ids.clear();
+        if committed.is_ok() {
+            self.arrived(arrivals);
+            records.iter().for_each(|record| self.shared.waiters.wake(record));
+        } else {
+            for arrival in arrivals {
+                let count = self.windows[arrival.queue].count(&arrival.place);
+                *count = count.saturating_sub(1);
+            }
+        }
+        committed
     }
 
     /// Whether a task of this id waits, runs or has its result kept, also by this commit.

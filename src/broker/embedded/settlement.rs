@@ -73,7 +73,7 @@ impl Engine {
     }
 
     /// Its run is over, and its lane hears of it with the commit.
-    fn leaves_lane(&mut self, message: &Message, block: Option<String>) {
+    pub(super) fn leaves_lane(&mut self, message: &Message, block: Option<String>) {
         if let Some(lane) = lane::lane_of(message) {
             self.commit.steps.push(Step::Release { lane: lane.clone(), id: message.id.clone(), block });
         }
@@ -155,7 +155,7 @@ impl Engine {
         record: &mut Option<TaskResult>,
     ) -> End {
         message.crashes += 1;
-        if message.crashes >= self.options.delivery_limit {
+        if message.crashes >= self.options.delivery_limit && message.workflow.is_none() {
             self.remove_row(writes, queue, key);
             *record = Some(crash_result(&message));
             let reason = crash_reason(message.crashes);
