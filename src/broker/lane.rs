@@ -104,6 +104,14 @@ pub(super) fn refused(mut message: Message, refusal: Refusal) -> Message {
     message
 }
 
+/// The message, which had to wait and is let in now.
+pub(super) fn let_in(mut message: Message, now: Timestamp) -> Message {
+    if let Some(serial) = &mut message.serial {
+        serial.let_in_at = Some(now);
+    }
+    message
+}
+
 /// Why this end of a run blocks its lane, if it does.
 pub(super) fn block_of(message: &Message, settle: &Settle) -> Option<String> {
     match settle {

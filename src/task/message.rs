@@ -98,9 +98,12 @@ pub struct Message {
 }
 
 impl Message {
-    /// The time from which time-to-start counts: the ETA where there is one, else the enqueue.
+    /// The time from which time-to-start counts: the ETA where there is one, else the enqueue; of a serial task that had
+    /// to wait for its lane, the end of that, for no queue could have started it before.
     pub fn due(&self) -> Timestamp {
-        self.eta.map_or(self.enqueued_at, |eta| eta.max(self.enqueued_at))
+        let due = self.eta.map_or(self.enqueued_at, |eta| eta.max(self.enqueued_at));
+        let let_in_at = self.serial.as_ref().and_then(|serial| serial.let_in_at);
+        let_in_at.map_or(due, |let_in_at| let_in_at.max(due))
     }
 
     /// Whether it is settled when its run is over. A serial one always is: its lane is held until then.

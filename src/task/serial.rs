@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Arguments, ArgumentsError, Task, TaskId};
+use crate::core::Timestamp;
 pub use crate::core::lane::{AfterFailure, Newcomer};
 
 /// A longer key is cut and made unlike others by a checksum, so that data of any length can be a key.
@@ -71,6 +72,8 @@ pub struct Serial {
     pub refusal: Option<Refusal>,
     /// How often it was handed back from where it lies; tells its starts apart.
     pub handed_back: u32,
+    /// When it was let in, if it had to wait for that.
+    pub let_in_at: Option<Timestamp>,
 }
 
 /// Why a lane does not take a run.
@@ -96,6 +99,7 @@ impl Serial {
             after_failure: AfterFailure::default(),
             refusal: None,
             handed_back: 0,
+            let_in_at: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Each broker keeps each promise.
 
 mod embedded;
+mod lanes;
 mod memory;
 mod model;
 mod outbox;

@@ -81,9 +81,11 @@ pub async fn a_lane_lets_one_in_at_a_time<S: Subject>() {
     let names_of_lanes: HashSet<LaneName> =
         broker.lanes(10).await.expect("lanes").into_iter().map(|facts| facts.name).collect();
     assert_eq!(names_of_lanes, HashSet::from([lane("a"), lane("b")]));
+    let freed = now();
     ack(first.remove(0)).await;
     let second = inbox.next().await;
     assert_eq!(second.message().id.as_str(), "q-1");
+    assert!(second.message().due() >= freed, "the time in line is not its queue's");
     inbox.is_quiet(&broker, "q").await;
     ack(second).await;
     ack(inbox.next().await).await;

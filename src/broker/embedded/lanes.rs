@@ -185,13 +185,13 @@ impl Open {
     }
 
     /// Takes one out of the line; `None`: its row does not decode.
-    fn take(&mut self, ticket: u64, row: Option<Vec<u8>>) -> Option<(Arc<Message>, Vec<u8>)> {
+    fn take(&mut self, ticket: u64, row: Option<Vec<u8>>) -> Option<Arc<Message>> {
         match row {
-            None => self.came.remove(&ticket).map(|came| (came.message, came.row)),
+            None => self.came.remove(&ticket).map(|came| came.message),
             Some(row) => {
                 self.left.insert(ticket);
                 match decode::<Message>(&row) {
-                    Ok(message) => Some((Arc::new(message), row)),
+                    Ok(message) => Some(Arc::new(message)),
                     Err(error) => {
                         tracing::error!(ticket, %error, "a row in a lane's line does not decode; it is left out");
                         None
@@ -276,7 +276,7 @@ impl Engine {
                 open.came.insert(self.seq, came);
                 self.windows[queue].in_line += 1;
                 self.commit.queues.insert(queue);
-                if let Some((old, _)) = replaced {
+                if let Some(old) = replaced {
                     let queue = self.out_of_line(&old)?;
                     self.refuse_entry(batch, queue, &old, Refusal::Replaced { by: message.id.clone() })?;
                 }
@@ -311,10 +311,13 @@ impl Engine {
                 return Ok(());
             };
             match open.take(ticket, row) {
-                Some((message, row)) => {
-                    open.lane.let_in(&message.id, ticket, now());
+                Some(message) => {
+                    let now = now();
+                    open.lane.let_in(&message.id, ticket, now);
                     let queue = self.out_of_line(&message)?;
-                    self.line_up(batch, queue, message, &row);
+                    let message = lane::let_in(Arc::unwrap_or_clone(message), now);
+                    let row = encode(&message)?;
+                    self.line_up(batch, queue, Arc::new(message), &row);
                 }
                 None => open.lane.leave(),
             }

@@ -139,7 +139,9 @@ impl State {
         while let Some(kept) = self.lanes.lanes.get_mut(name).filter(|kept| kept.lane.has_room()) {
             match kept.line.pop_first() {
                 Some((ticket, message)) => {
-                    kept.lane.let_in(&message.id, ticket, now());
+                    let now = now();
+                    kept.lane.let_in(&message.id, ticket, now);
+                    let message = Arc::new(lane::let_in(Message::clone(&message), now));
                     self.no_longer_in_line(&message);
                     self.stirred.push(message.queue.clone());
                     self.line_up(message);
