@@ -80,7 +80,7 @@ pub mod task;
 pub mod cli;
 
 pub use app::{Builder, Celeriac};
-pub use celeriac_macros::task;
+pub use celeriac_macros::{serial_task, task};
 pub use task::{AsyncResult, Context, EnqueueError, GetError, Receipt, State, TaskError, TaskId};
 
 #[doc(hidden)]
@@ -108,6 +108,8 @@ mod manual {
     struct RabbitMq;
     #[doc = include_str!("../docs/results.md")]
     struct Results;
+    #[doc = include_str!("../docs/serial-tasks.md")]
+    struct SerialTasks;
     #[doc = include_str!("../docs/tasks.md")]
     struct Tasks;
     #[doc = include_str!("../docs/testing.md")]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::sequel::sequel;
+use super::serial::Serials;
 use super::states::StateWriter;
 use crate::broker::{Broker, BrokerError, Sequel, Settle};
 use crate::protocol::result::Exception;
@@ -34,6 +35,7 @@ pub(crate) struct Runtime {
     /// Takes the states that bodies report to the store.
     pub(crate) states: Arc<StateWriter>,
     pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) serials: Serials,
     pub(crate) on_failure: Option<Box<FailureHook>>,
     pub(crate) on_worker_start: Option<Box<WorkerHook>>,
 }
@@ -48,6 +50,7 @@ impl Runtime {
             broker,
             store,
             dispatcher,
+            serials: Serials::default(),
             on_failure: None,
             on_worker_start: None,
         }

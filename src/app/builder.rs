@@ -297,7 +297,7 @@ impl Builder {
         };
         for queue in broker.queues().await? {
             let counts = broker.counts(&queue).await?;
-            if counts.ready + counts.scheduled > 0 {
+            if counts.ready + counts.scheduled + counts.in_line > 0 {
                 routing.serve_unlisted(&queue);
             }
         }
@@ -310,6 +310,7 @@ impl Builder {
             route: Box::new(Arc::clone(&routing)),
             max_message_size: self.max_message_size,
             reply_to: store.reply_to(),
+            without_lanes: (!broker.keeps_lanes()).then(|| broker.name()),
         });
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.settles_results &= !apart;

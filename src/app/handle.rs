@@ -105,6 +105,10 @@ impl Celeriac {
         celeriac
     }
 
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.inner.runtime
+    }
+
     /// The catalogue in force.
     pub fn catalogue(&self) -> &Catalogue {
         self.inner.routing.catalogue()

@@ -25,11 +25,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::embedded::EmbeddedOptions;
 use super::{
-    Attendant, Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, EmbeddedBroker, Place, RecordFn,
-    Removal, Settle, Sink,
+    Attendant, Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, EmbeddedBroker, LaneFacts,
+    LaneLever, Place, RecordFn, Removal, Settle, Sink,
 };
 use crate::store::Store;
-use crate::task::{Arguments, Durability, Keeper, Message, Receipt, TaskId};
+use crate::task::{Arguments, Durability, Keeper, LaneName, Message, Receipt, TaskId};
 
 /// The one queue of the outbox's own store.
 const QUEUE: &str = "outbox";
@@ -128,6 +128,7 @@ fn wrap(message: Message) -> Result<Message, BrokerError> {
         expires: None,
         durability: Durability::Disk,
         workflow: None,
+        serial: None, // the order of acceptance is kept here, and the lane is the broker's
         headers: crate::task::Headers::default(),
         last_errors: Vec::new(),
         ..message
@@ -241,6 +242,22 @@ impl Broker for OutboxBroker {
 
     fn is_away(&self) -> bool {
         false // it accepts
+    }
+
+    fn keeps_lanes(&self) -> bool {
+        self.inner.keeps_lanes()
+    }
+
+    async fn lane(&self, lane: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {
+        self.inner.lane(lane).await
+    }
+
+    async fn lanes(&self, limit: usize) -> Result<Vec<LaneFacts>, BrokerError> {
+        self.inner.lanes(limit).await
+    }
+
+    async fn steer_lane(&self, lane: &LaneName, lever: LaneLever) -> Result<bool, BrokerError> {
+        self.inner.steer_lane(lane, lever).await
     }
 
     fn knows_all(&self) -> bool {

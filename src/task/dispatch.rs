@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use super::canvas::{Call, Freezer, Ids, Launch, Node, Promise};
 use super::registry::Registry;
 use super::{
-    Arguments, Durability, EnqueueError, Headers, Message, NewTask, RawSignature, TaskId, TaskOptions,
-    Workflow,
+    Arguments, Durability, EnqueueError, Headers, Message, NewTask, RawSignature, Serial, TaskId,
+    TaskOptions, Workflow,
 };
 use crate::core::Timestamp;
 use crate::task::clock::now;
@@ -34,6 +34,8 @@ pub(crate) struct Dispatcher {
     pub(crate) max_message_size: usize,
     /// Where results by rpc go, for brokers that have it.
     pub(crate) reply_to: Option<String>,
+    /// The broker, if it keeps no lanes.
+    pub(crate) without_lanes: Option<&'static str>,
 }
 
 /// A canvas that is ready to be sent.
@@ -83,9 +85,10 @@ impl Dispatcher {
             return Err(EnqueueError::BadId { len });
         }
         let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
+        let serial = self.serial(&call)?;
         let reply_to = self.reply_to.clone();
         let workflow = reply_to.map(|queue| Workflow { reply_to: Some(queue), ..Workflow::default() });
-        Ok(fill_in(call, queue, workflow.map(Box::new)))
+        Ok(fill_in(NewTask { serial, ..call }, queue, workflow.map(Box::new)))
     }
 
     /// What is to be sent of a canvas now.
@@ -126,7 +129,25 @@ impl Dispatcher {
                 queue
             }
         };
-        fill_in(call, queue, workflow)
+        // Where that fails, the worker says so: the message goes to the dead letters.
+        let serial = self.serial(&call).unwrap_or_default();
+        fill_in(NewTask { serial, ..call }, queue, workflow)
+    }
+
+    /// The lane of a call: as it says, or else as its task says.
+    fn serial(&self, call: &NewTask) -> Result<Option<Box<Serial>>, EnqueueError> {
+        let of_task = self.registry.get(&call.task).and_then(|known| known.serial);
+        let serial = match (&call.serial, of_task) {
+            (Some(serial), _) => serial.clone(),
+            (None, None) => return Ok(None),
+            (None, Some(serial)) => Box::new(serial(&call.arguments).map_err(|error| {
+                EnqueueError::NoKey { task: call.task.clone(), error: error.to_string() }
+            })?),
+        };
+        match self.without_lanes {
+            Some(broker) => Err(EnqueueError::NoLanes { task: call.task.clone(), broker }),
+            None => Ok(Some(serial)),
+        }
     }
 
     /// Reads a call's options.
@@ -169,7 +190,7 @@ fn inner_task(call: &Call) -> &str {
 
 /// Fills in the rest.
 fn fill_in(call: NewTask, queue: String, workflow: Option<Box<Workflow>>) -> Message {
-    let NewTask { task, arguments, options, id, countdown, eta, expires_at, headers, .. } = call;
+    let NewTask { task, arguments, options, id, countdown, eta, expires_at, headers, serial, .. } = call;
     let now = now();
     Message {
         id: id.unwrap_or_else(TaskId::new),
@@ -195,6 +216,7 @@ fn fill_in(call: NewTask, queue: String, workflow: Option<Box<Workflow>>) -> Mes
         headers,
         last_errors: Vec::new(),
         workflow,
+        serial,
     }
 }
 
@@ -328,7 +350,7 @@ mod tests {
     struct Anywhere;
 
     impl Route for Anywhere {
-        fn queue(&self, task: &str, wanted: Option<&str>) -> Result<String, EnqueueError> {
+        fn queue(&self, task: &str, wanted: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
             match wanted {
                 Some("nowhere") => {
                     let (task, queue) = (task.to_owned(), "nowhere".to_owned());
@@ -345,7 +367,13 @@ mod tests {
 
     fn dispatcher() -> Dispatcher {
         let registry = Registry::from_definitions(std::iter::empty()).unwrap();
-        Dispatcher { registry, route: Box::new(Anywhere), max_message_size: 1 << 10, reply_to: None }
+        Dispatcher {
+            registry,
+            route: Box::new(Anywhere),
+            max_message_size: 1 << 10,
+            reply_to: None,
+            without_lanes: None,
+        }
     }
 
     fn call(options: Value) -> Call {

@@ -160,6 +160,7 @@ impl Model {
             scheduled: self.scheduled.len() as u64,
             unsettled: self.delivered.len() as u64,
             dead: self.dead.len() as u64,
+            in_line: 0,
         }
     }
 }

@@ -25,6 +25,7 @@
 
 mod consuming;
 mod finding;
+mod lanes;
 mod order;
 mod sequels;
 mod settling;
@@ -44,6 +45,7 @@ use crate::task::{Arguments, Durability, Message, State, TaskId, TaskResult};
 
 pub use consuming::*;
 pub use finding::*;
+pub use lanes::*;
 pub use order::*;
 pub use sequels::*;
 pub use settling::*;
@@ -212,7 +214,7 @@ fn same(mut found: Vec<String>, mut expected: Vec<String>, ordered: bool) {
 }
 
 fn count(ready: u64, scheduled: u64, unsettled: u64, dead: u64) -> Counts {
-    Counts { ready, scheduled, unsettled, dead }
+    Counts { ready, scheduled, unsettled, dead, in_line: 0 }
 }
 
 fn message<S: Subject>(queue: &str, n: usize) -> Message {
@@ -248,6 +250,7 @@ pub fn sample(queue: &str, n: usize, durability: Durability) -> Message {
         headers: crate::task::Headers::default(),
         last_errors: Vec::new(),
         workflow: None,
+        serial: None,
     }
 }
 
@@ -301,7 +304,8 @@ fn far() -> Timestamp {
 }
 
 /// Makes each promise a test, for a [`Subject`]: `broker_conformance!(Mine)`, or `broker_conformance!(Mine, durable)`
-/// with those of a broker that survives its process.
+/// with those of a broker that survives its process. Those of one that keeps serial tasks in lanes come on top with
+/// `broker_conformance!(Mine, lanes)`, or `durable lanes`.
 #[macro_export]
 macro_rules! broker_conformance {
     ($subject:ty) => {
@@ -320,12 +324,26 @@ macro_rules! broker_conformance {
             closed_is_closed
         }
     };
+    (@lanes $subject:ty) => {
+        $crate::broker_conformance! { @tests $subject:
+            a_lane_lets_one_in_at_a_time a_run_keeps_its_lane_to_its_end dead_letters_leave_their_lane
+            revoked_ones_leave_their_lane an_eta_comes_before_the_lane a_lanes_concurrency_can_change
+            newcomers_get_what_they_state a_failure_may_block_its_lane lanes_keep_their_order_under_load
+        }
+    };
     ($subject:ty, durable) => {
         $crate::broker_conformance! { $subject }
         $crate::broker_conformance! { @tests $subject:
             what_waits_survives what_is_settled_stays_settled crashes_are_counted dead_letters_survive
             order_goes_on_after_a_restart crash_limit_across_processes parts_survive
         }
+    };
+    ($subject:ty, lanes) => {
+        $crate::broker_conformance! { @lanes $subject }
+    };
+    ($subject:ty, durable lanes) => {
+        $crate::broker_conformance! { @lanes $subject }
+        $crate::broker_conformance! { @tests $subject: lanes_survive }
     };
     (@tests $subject:ty: $($promise:ident)*) => {
         $(

@@ -258,7 +258,10 @@ impl Line {
     fn delivery(&self, tag: u64) -> Option<Delivery> {
         let holding = self.holdings.get(&tag)?;
         let settler = if holding.suspect { &self.settlers.suspect } else { &self.settlers.plain };
-        Some(Delivery::new(tag, Arc::clone(&holding.message), Arc::clone(settler)).again(holding.suspect || holding.copy))
+        Some(
+            Delivery::new(tag, Arc::clone(&holding.message), Arc::clone(settler))
+                .again(holding.suspect || holding.copy),
+        )
     }
 
     /// What is to be done at some time.
@@ -321,7 +324,7 @@ impl Line {
         };
         let scheduled = self.early.len() as u64;
         let out = self.holdings.values().filter(|h| h.place != Place::Lost).count() as u64;
-        Counts { ready, scheduled, unsettled: out - scheduled, dead: 0 }
+        Counts { ready, scheduled, unsettled: out - scheduled, dead: 0, in_line: 0 }
     }
 
     /// Whether a close has nothing left to wait for.
