@@ -206,11 +206,17 @@ impl Celeriac {
     /// The broker does not answer.
     pub async fn revive(&self, id: &TaskId) -> Result<bool, ControlError> {
         let runtime = &self.inner.runtime;
-        let revived = runtime.broker.revive(id).await?;
-        if revived && !runtime.broker.settles_results() {
-            runtime.store.forget(id).await?; // it is not over any more
+        if runtime.settles_results {
+            return Ok(runtime.broker.revive(id).await?);
         }
-        Ok(revived)
+        // Its record goes first: the next run may end before anything else is done here, and the first record stays.
+        let record = runtime.store.get(id, now()).await?;
+        runtime.store.forget(id).await?;
+        let revived = runtime.broker.revive(id).await;
+        if let (Some(record), Ok(false) | Err(_)) = (record, &revived) {
+            runtime.store.put(record).await?;
+        }
+        Ok(revived?)
     }
 
     /// Deletes expired results now; a minute-by-minute sweep does it anyway. Says how many went.
