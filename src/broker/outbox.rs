@@ -303,8 +303,8 @@ impl Broker for OutboxBroker {
         sizes: Vec<(String, u64)>,
         unique: bool,
     ) -> Result<(), BrokerError> {
-        if !sizes.is_empty() {
-            // A broker that settles results is never away.
+        if self.inner.settles_results() {
+            // Such a broker is never away, and takes all or none.
             return self.inner.publish_all(messages, sizes, unique).await;
         }
         for message in messages {
