@@ -143,6 +143,10 @@ impl Queue {
             self.end_unstarted(tag, delivery, judge.expired(at));
             return false;
         }
+        if self.runtime.broker.delivery_limit().is_some_and(|limit| message.crashes >= limit) {
+            self.end_unstarted(tag, delivery, judge.worker_lost());
+            return false;
+        }
         let Some(definition) = self.runtime.dispatcher.registry.get(&message.task) else {
             let hint = self.runtime.dispatcher.registry.nearest(&message.task);
             let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
@@ -155,7 +159,8 @@ impl Queue {
         }
         let worker = self.workers.get(&slot).map_or_else(|| "".into(), Slot::name);
         let states = Arc::clone(&self.runtime.states) as Arc<dyn task::StateSink>;
-        let context = task::Context::new(Arc::clone(&message), worker, Some(states));
+        let context =
+            task::Context::new(Arc::clone(&message), worker, Some(states)).again(delivery.is_again());
         self.runs.insert(tag, context.clone());
         let run = Run {
             definition,

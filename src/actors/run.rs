@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{BodyOutcome, CpuBody, IoBody, Stuck, guard, is_panic, start_io};
 use super::runtime::Runtime;
-use super::sequel::{instead, sequel};
+use super::sequel::instead;
 use crate::app::catalogue::Pool;
 use crate::broker::{Delivery, Settle};
 use crate::core::Timestamp;
@@ -278,7 +278,7 @@ async fn settle(
 ) {
     let settle = match verdict {
         Verdict::Over(mut record) => {
-            let sequel = sequel(&runtime.dispatcher, message, &mut record);
+            let sequel = runtime.sequel(message, &mut record);
             Settle::Ack { result: (!message.ignore_result).then_some(*record), sequel }
         }
         Verdict::Again { message, due, .. } => Settle::Requeue { message, due },
@@ -288,7 +288,7 @@ async fn settle(
         }
         Verdict::HandBack => Settle::Return { crashed: false },
         Verdict::Dead { reason, mut record } => {
-            let sequel = sequel(&runtime.dispatcher, message, &mut record);
+            let sequel = runtime.sequel(message, &mut record);
             Settle::DeadLetter { reason, result: Some(*record), sequel }
         }
     };

@@ -17,7 +17,7 @@ use crate::actors::QueueStatus;
 use crate::actors::queue::{GetStatus, Look, Queue, Revoke, Revoked, Steer};
 use crate::actors::root::{Queues, Tree};
 use crate::actors::runtime::Runtime;
-use crate::broker::{BrokerError, DeadLetter, Place, Removal};
+use crate::broker::{BrokerError, DeadLetter, Place, Remains, Removal};
 use crate::store::StoreError;
 use crate::task::canvas::Promise;
 use crate::task::clock::now;
@@ -322,9 +322,13 @@ impl Inner {
 
     /// Revokes a task if it is where the broker says it is.
     async fn try_revoke(&self, id: &TaskId, terminate: bool) -> Result<Revoked, GetError> {
-        let record = |message: &Message| match Judge::unstarted(message, now()).revoked_waiting() {
-            Verdict::Over(record) if !message.ignore_result => Some(*record),
-            _ => None,
+        let runtime = Arc::clone(&self.runtime);
+        let remains = move |message: &Message| match Judge::unstarted(message, now()).revoked_waiting() {
+            Verdict::Over(mut record) => {
+                let sequel = runtime.sequel(message, &mut record);
+                Remains { record: (!message.ignore_result).then_some(*record), sequel }
+            }
+            _ => Remains::default(),
         };
         let knows_all = self.runtime.broker.knows_all();
         if !knows_all {
@@ -336,16 +340,19 @@ impl Inner {
         // A store apart from the broker is written by us, when the task is gone.
         let apart = (!self.runtime.settles_results).then(|| Arc::new(Mutex::new(None)));
         let kept = apart.clone();
-        let record = move |message: &Message| {
-            let record = record(message);
-            let Some(kept) = kept else { return record };
-            *kept.lock().unwrap_or_else(PoisonError::into_inner) = record;
-            None
+        let remains = move |message: &Message| {
+            let remains = remains(message);
+            let Some(kept) = kept else { return remains };
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(remains);
+            Remains::default()
         };
-        let removal = self.runtime.broker.remove(id, Box::new(record)).await.map_err(unreadable(id))?;
-        let record = apart.and_then(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if let Some(record) = record {
-            self.runtime.put_result(record).await;
+        let removal = self.runtime.broker.remove(id, Box::new(remains)).await.map_err(unreadable(id))?;
+        let remains = apart.and_then(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(Remains { record, sequel }) = remains {
+            if let Some(record) = record {
+                self.runtime.put_result(record).await;
+            }
+            self.runtime.carry_out(sequel).await;
         }
         let (queues, elsewhere) = match removal {
             Removal::Removed => return Ok(Revoked::Done),

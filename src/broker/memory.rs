@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use super::dead_letter::{crash_reason, crash_result, revived};
 use super::delivery::call_then;
 use super::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, Place, RecordFn, Removal, Sequel, Settle,
-    Settler, Sink, call_sink,
+    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, Place, RecordFn, Remains, Removal, Sequel,
+    Settle, Settler, Sink, call_sink,
 };
 use crate::core::Timestamp;
 use crate::store::MemoryStore;
@@ -336,7 +336,7 @@ impl MemorySettler {
             Settle::Return { crashed: true } => {
                 let mut message = Message::clone(&message);
                 message.crashes += 1;
-                if message.crashes >= shared.delivery_limit {
+                if message.crashes >= shared.delivery_limit && message.workflow.is_none() {
                     record = Some(crash_result(&message));
                     state.bury(&message, crash_reason(message.crashes));
                 } else {
@@ -401,6 +401,10 @@ impl Broker for MemoryBroker {
 
     fn settles_results(&self) -> bool {
         true
+    }
+
+    fn delivery_limit(&self) -> Option<u32> {
+        Some(self.shared.delivery_limit)
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
@@ -486,9 +490,13 @@ impl Broker for MemoryBroker {
             Spot::Scheduled(appointment) => drop(line.scheduled.remove(&appointment)),
         }
         state.ids.remove(id);
-        if let Some(record) = record(&message) {
+        let Remains { record, sequel } = record(&message);
+        if let Some(record) = record {
             self.shared.store.insert(record);
         }
+        let queues = self.shared.follow(&mut state, sequel.map(|sequel| *sequel));
+        drop(state);
+        queues.iter().for_each(|queue| self.shared.hand_over(queue));
         Ok(Removal::Removed)
     }
 

@@ -108,6 +108,12 @@ pub trait Broker: Send + Sync + 'static {
         true
     }
 
+    /// So many runs that ended with their worker make a dead letter. What is part of a workflow it delivers once more then, so
+    /// that the runtime puts it there, with what follows; the rest it puts there itself. `None`: it does so with all.
+    fn delivery_limit(&self) -> Option<u32> {
+        None
+    }
+
     /// Whether it cannot take anything now, so that a publish would only wait: the connection is gone or blocked.
     fn is_away(&self) -> bool {
         false
@@ -212,7 +218,22 @@ pub trait Broker: Send + Sync + 'static {
 }
 
 /// Makes the record that a removed task leaves.
-pub type RecordFn = Box<dyn FnOnce(&Message) -> Option<TaskResult> + Send>;
+pub type RecordFn = Box<dyn FnOnce(&Message) -> Remains + Send>;
+
+/// What a removed task leaves behind.
+#[derive(Debug, Default)]
+pub struct Remains {
+    /// Its record.
+    pub record: Option<TaskResult>,
+    /// What follows from its end; brokers that settle results write it along.
+    pub sequel: Option<Box<Sequel>>,
+}
+
+impl From<Option<TaskResult>> for Remains {
+    fn from(record: Option<TaskResult>) -> Self {
+        Self { record, sequel: None }
+    }
+}
 
 /// The consuming end of one queue; dropping it ends the deliveries.
 pub trait Consumer: Send + Sync {

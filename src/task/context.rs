@@ -64,6 +64,8 @@ struct Run {
     /// A state was reported.
     reported: AtomicBool,
     message: Arc<Message>,
+    /// The broker has delivered it before.
+    again: bool,
     worker: Arc<str>,
     interrupt: AtomicU8,
     revocation: AtomicU8,
@@ -88,12 +90,21 @@ impl Context {
             states,
             reported: AtomicBool::new(false),
             message,
+            again: false,
             worker,
             interrupt: AtomicU8::new(NONE),
             revocation: AtomicU8::new(OPEN),
             told: Notify::new(),
         };
         Self { run: Arc::new(run) }
+    }
+
+    /// Says that the broker has delivered the message before, if it has. Right after it was made.
+    pub(crate) fn again(mut self, again: bool) -> Self {
+        if let Some(run) = Arc::get_mut(&mut self.run) {
+            run.again = again;
+        }
+        self
     }
 
     /// A context of no queue, for calling a body directly.
@@ -156,9 +167,11 @@ impl Context {
         self.run.message.retries
     }
 
-    /// Whether an earlier run ended with its worker or its process: this one may find half of the work done.
+    /// Whether an earlier run may have ended with its worker or its process: this one may find half of the work done. RabbitMQ
+    /// does not know what had started; so there each task that was delivered before says so. Celery's
+    /// `delivery_info['redelivered']`.
     pub fn is_redelivered(&self) -> bool {
-        self.run.message.crashes > 0
+        self.run.again || self.run.message.crashes > 0
     }
 
     /// A header of the call.
@@ -414,6 +427,7 @@ mod tests {
         message.headers.0.insert("tenant".into(), "a".into());
         let ctx = Context::new(Arc::new(message), "email#3".into(), None);
         assert_eq!((ctx.attempt(), ctx.retries(), ctx.is_redelivered()), (4, 2, true));
+        assert!(Context::detached().again(true).is_redelivered());
         assert_eq!((ctx.task(), ctx.queue(), ctx.worker()), ("mail", "email", "email#3"));
         assert_eq!((ctx.header("tenant"), ctx.header("x")), (Some(&Value::from("a")), None));
         assert_eq!((Context::detached().attempt(), Context::detached().is_redelivered()), (1, false));

@@ -305,3 +305,126 @@ pub(crate) fn write_options(call: &NewTask, of_task: &TaskOptions) -> Map<String
     set("headers", headers);
     options
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Context, Signature, Task};
+
+    struct Mail;
+
+    impl Task for Mail {
+        type Args = (u8,);
+        type Output = ();
+        const NAME: &'static str = "mail";
+        const PARAMS: &'static [&'static str] = &["user"];
+
+        fn options() -> TaskOptions {
+            TaskOptions { queue: Some("email".into()), priority: 3, ..TaskOptions::default() }
+        }
+    }
+
+    /// Each task in the queue that it wants, or in `own`.
+    struct Anywhere;
+
+    impl Route for Anywhere {
+        fn queue(&self, task: &str, wanted: Option<&str>) -> Result<String, EnqueueError> {
+            match wanted {
+                Some("nowhere") => {
+                    let (task, queue) = (task.to_owned(), "nowhere".to_owned());
+                    Err(EnqueueError::UnknownQueue { task, queue, hint: String::new() })
+                }
+                wanted => Ok(wanted.unwrap_or("own").to_owned()),
+            }
+        }
+
+        fn queue_of_last_resort(&self, _: &str, _: Option<&str>) -> String {
+            "last".to_owned()
+        }
+    }
+
+    fn dispatcher() -> Dispatcher {
+        let registry = Registry::from_definitions(std::iter::empty()).unwrap();
+        Dispatcher { registry, route: Box::new(Anywhere), max_message_size: 1 << 10, reply_to: None }
+    }
+
+    fn call(options: Value) -> Call {
+        Call {
+            task: "mail".into(),
+            args: vec![1.into()],
+            kwargs: Map::new(),
+            options: options.as_object().unwrap().clone(),
+            callbacks: Vec::new(),
+            errbacks: Vec::new(),
+            chain: Vec::new(),
+            chord: None,
+        }
+    }
+
+    #[test]
+    fn what_differs_from_the_task_is_written_and_read() {
+        let eta = Timestamp::from_millis(1_800_000_000_500);
+        let second = Duration::from_secs;
+        let signature = Signature::<Mail>::new(&(1,))
+            .queue("slow")
+            .priority(9)
+            .eta(eta)
+            .expires(second(60))
+            .time_limit(second(20))
+            .soft_time_limit(Duration::from_millis(1500))
+            .max_retries(7)
+            .header("tenant", "a")
+            .ignore_result(true)
+            .durability(Durability::Memory)
+            .id("mine");
+        let plain = write_options(&Signature::<Mail>::new(&(1,)).into_parts().0, &Mail::options());
+        assert!(plain.is_empty(), "{plain:?}");
+        let options = write_options(&signature.into_parts().0, &Mail::options());
+        assert_eq!(options["eta"], "2027-01-15T08:00:00.500+00:00");
+        let message = dispatcher().next(call(Value::Object(options)), &Origin::default());
+        assert_eq!((message.id.as_str(), message.queue.as_str(), message.priority), ("mine", "slow", 9));
+        assert_eq!((message.eta, message.time_limit), (Some(eta), Some(second(20))));
+        assert_eq!(message.soft_time_limit, Some(Duration::from_millis(1500)));
+        assert_eq!((message.retry.max_retries, message.ignore_result), (7, true));
+        assert_eq!(message.durability, Durability::Memory);
+        assert_eq!(message.expires, Some(message.enqueued_at + second(60)));
+        assert_eq!(message.headers.0["tenant"], "a");
+        assert_eq!(message.workflow, None);
+    }
+
+    #[test]
+    fn what_python_writes_is_read_and_what_is_odd_is_left_out() {
+        let options = serde_json::json!({
+            "task_id": "t", "countdown": 5, "expires": "2027-01-15T08:00:00", "time_limit": null, "priority": "high",
+            "soft_time_limit": [], "headers": 3, "serializer": "json", "group_id": "g", "group_index": 2,
+            "stamped_headers": ["tenant"], "tenant": "acme", "queue": null,
+        });
+        let message = dispatcher().next(call(options), &Origin::default());
+        assert_eq!(message.eta, Some(message.enqueued_at + Duration::from_secs(5)));
+        assert_eq!(message.expires, Some(Timestamp::from_millis(1_800_000_000_000)));
+        assert_eq!((message.priority, message.soft_time_limit, message.queue.as_str()), (0, None, "own"));
+        let workflow = message.workflow.unwrap();
+        assert_eq!((workflow.group.as_deref(), workflow.group_index), (Some("g"), Some(2)));
+        assert_eq!(
+            (workflow.stamped_headers, &workflow.stamps.0["tenant"]),
+            (vec!["tenant".into()], &"acme".into())
+        );
+    }
+
+    #[test]
+    fn what_follows_inherits_and_cannot_be_refused() {
+        let mut parent = Context::detached().message().clone();
+        parent.id = "parent".into();
+        let workflow = Workflow {
+            stamped_headers: vec!["tenant".into()],
+            stamps: Headers([("tenant".into(), "acme".into())].into()),
+            ..Workflow::default()
+        };
+        parent.workflow = Some(Box::new(workflow));
+        let message = dispatcher().next(call(serde_json::json!({"queue": "nowhere"})), &Origin::of(&parent));
+        assert_eq!(message.queue, "last");
+        let workflow = message.workflow.unwrap();
+        assert_eq!((workflow.root_id, workflow.parent_id), (Some("parent".into()), Some("parent".into())));
+        assert_eq!(workflow.stamps.0["tenant"], "acme");
+    }
+}

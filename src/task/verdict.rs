@@ -129,6 +129,14 @@ impl<'a> Judge<'a> {
         self.dead_as("NotRegistered", reason)
     }
 
+    /// Its runs kept ending with their worker.
+    pub(crate) fn worker_lost(&self) -> Verdict {
+        let times = self.message.crashes;
+        let reason = format!("WorkerLost: its worker or process ended {times} times while it ran");
+        let record = self.record(State::Failure, None, vec![reason.clone()], Some("WorkerLost".into()));
+        Verdict::Dead { reason, record: Box::new(record) }
+    }
+
     /// It cannot be run, or says that it should not be.
     fn dead_as(&self, name: impl Into<ErrorName>, reason: &str) -> Verdict {
         let record = self.record(State::Rejected, None, vec![reason.to_owned()], Some(name.into()));

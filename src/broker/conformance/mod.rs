@@ -26,6 +26,7 @@
 mod consuming;
 mod finding;
 mod order;
+mod sequels;
 mod settling;
 mod survival;
 
@@ -44,6 +45,7 @@ use crate::task::{Arguments, Durability, Message, State, TaskId, TaskResult};
 pub use consuming::*;
 pub use finding::*;
 pub use order::*;
+pub use sequels::*;
 pub use settling::*;
 pub use survival::*;
 
@@ -313,6 +315,8 @@ macro_rules! broker_conformance {
             what_goes_back_keeps_its_place the_delivery_limit_makes_a_dead_letter requeue_replaces
             dead_letters_and_revival settled_once
             unique_ids_are_refused find_tells_the_place remove_takes_out_what_waits counts_at_each_step
+            what_follows_is_written_along what_was_sent_before_is_left_out a_task_is_replaced
+            a_chord_sends_its_body_once a_chord_follows_from_an_end a_group_is_taken_as_a_whole
             closed_is_closed
         }
     };
@@ -320,7 +324,7 @@ macro_rules! broker_conformance {
         $crate::broker_conformance! { $subject }
         $crate::broker_conformance! { @tests $subject:
             what_waits_survives what_is_settled_stays_settled crashes_are_counted dead_letters_survive
-            order_goes_on_after_a_restart crash_limit_across_processes
+            order_goes_on_after_a_restart crash_limit_across_processes parts_survive
         }
     };
     (@tests $subject:ty: $($promise:ident)*) => {

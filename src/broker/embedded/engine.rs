@@ -374,7 +374,7 @@ impl Engine {
     }
 
     /// These rows are on disk: out with those that there is room for, the rest is found by a later scan.
-    fn arrived(&mut self, arrivals: Vec<Arrival>) {
+    pub(super) fn arrived(&mut self, arrivals: Vec<Arrival>) {
         let mut ready = Vec::with_capacity(arrivals.len());
         for Arrival { queue, place, message } in arrivals {
             match place {

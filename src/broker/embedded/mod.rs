@@ -90,6 +90,7 @@ struct Inner {
     volatile: MemoryBroker,
     volatile_results: Arc<MemoryStore>,
     thread: Option<JoinHandle<()>>,
+    delivery_limit: u32,
 }
 
 impl EmbeddedBroker {
@@ -107,6 +108,7 @@ impl EmbeddedBroker {
         let not_yet = RwLock::new(Err(BrokerError::Closed));
         let shared = Arc::new(Shared { tables: not_yet, claims, waiters: Waiters::default() });
         let (requests, inbox) = mpsc::channel();
+        let delivery_limit = options.delivery_limit;
         let mut engine =
             Engine::new(dir.clone(), lock, options, Arc::clone(&shared), tables, requests.clone())?;
         engine.recover_crashed(&found)?;
@@ -130,6 +132,7 @@ impl EmbeddedBroker {
             volatile: MemoryBroker::new(Arc::clone(&volatile_results)),
             volatile_results,
             thread: Some(thread),
+            delivery_limit,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -245,6 +248,10 @@ impl Broker for EmbeddedBroker {
 
     fn settles_results(&self) -> bool {
         true
+    }
+
+    fn delivery_limit(&self) -> Option<u32> {
+        Some(self.inner.delivery_limit)
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {

@@ -100,6 +100,24 @@ impl Engine {
         Ok(complete)
     }
 
+    /// Commits these rows, what follows from them included, and says so.
+    pub(super) fn commit_sequel(&mut self, queues: &[usize], writes: &Writes) -> Result<(), BrokerError> {
+        let committed = self.commit_now(queues, writes);
+        let arrivals = std::mem::take(&mut self.commit.arrivals);
+        let records = std::mem::take(&mut self.commit.records);
+        self.commit.ids.clear();
+        if committed.is_ok() {
+            self.arrived(arrivals);
+            records.iter().for_each(|record| self.shared.waiters.wake(record));
+        } else {
+            for arrival in arrivals {
+                let count = self.windows[arrival.queue].count(&arrival.place);
+                *count = count.saturating_sub(1);
+            }
+        }
+        committed
+    }
+
     /// Whether a task of this id waits, runs or has its result kept, also by this commit.
     pub(super) fn is_taken(&self, id: &TaskId) -> bool {
         if self.commit.ids.contains(id) {

@@ -111,7 +111,7 @@ impl Engine {
         record: &mut Option<TaskResult>,
     ) -> End {
         message.crashes += 1;
-        if message.crashes >= self.options.delivery_limit {
+        if message.crashes >= self.options.delivery_limit && message.workflow.is_none() {
             self.remove_row(writes, queue, key);
             *record = Some(crash_result(&message));
             let reason = crash_reason(message.crashes);

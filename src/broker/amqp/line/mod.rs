@@ -37,6 +37,7 @@ const MOVING: Duration = Duration::from_secs(1);
 const LOST_FOR: Duration = Duration::from_secs(300);
 
 /// What a line is told.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are settlements, the large ones")]
 pub(super) enum Command {
     /// A new consumer; it replaces the old one.
     Attach { consumer: u64, prefetch: usize, sink: Sink },
@@ -89,6 +90,10 @@ pub(super) struct Line {
     flushed: Vec<Done>,
     pause: Pause,
     retry_at: Option<Instant>,
+    /// RabbitMQ has cancelled a consumer, and nobody has looked why.
+    cancelled: bool,
+    /// When old deliveries are looked for next.
+    patrol_at: Instant,
     settlers: Settlers,
     closing: Option<oneshot::Sender<()>>,
 }
@@ -148,6 +153,8 @@ impl Line {
             flushed: Vec::new(),
             pause: Pause::default(),
             retry_at: None,
+            cancelled: false,
+            patrol_at: Instant::now(),
             settlers,
             closing: None,
         };
@@ -172,10 +179,12 @@ impl Line {
                 }
                 Some(arrived) = self.streams.next() => self.take_in(arrived),
                 changed = self.link.changed() => if changed.is_err() { break },
-                () = tokio::time::sleep_until(wake) => {
-                    self.tick();
-                    self.answer_counts().await;
-                }
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            // Not only when nothing else comes: a busy line has old deliveries too.
+            if Instant::now() >= wake {
+                self.tick();
+                self.answer_counts().await;
             }
             self.flush();
         }
@@ -249,7 +258,7 @@ impl Line {
     fn delivery(&self, tag: u64) -> Option<Delivery> {
         let holding = self.holdings.get(&tag)?;
         let settler = if holding.suspect { &self.settlers.suspect } else { &self.settlers.plain };
-        Some(Delivery::new(tag, Arc::clone(&holding.message), Arc::clone(settler)))
+        Some(Delivery::new(tag, Arc::clone(&holding.message), Arc::clone(settler)).again(holding.suspect || holding.copy))
     }
 
     /// What is to be done at some time.
@@ -261,28 +270,26 @@ impl Line {
             due.extend(self.delivery(tag));
         }
         self.hand_over(due);
-        self.keep_the_old();
-        self.forget_the_lost();
+        if Instant::now() >= self.patrol_at {
+            self.patrol_at = Instant::now() + self.patrol();
+            self.keep_the_old();
+            self.forget_the_lost();
+        }
     }
 
     fn forget_the_lost(&mut self) {
-        if self.lost.is_empty() {
-            return;
-        }
-        let gone = |h: &Holding| h.place == Place::Lost && h.since.elapsed() > LOST_FOR;
-        let tags: Vec<u64> =
-            self.lost.values().copied().filter(|t| self.holdings.get(t).is_none_or(gone)).collect();
+        let gone = |h: &Holding| h.place == Place::Lost && !h.posting && h.since.elapsed() > LOST_FOR;
+        let tags: Vec<u64> = self.holdings.iter().filter(|(_, h)| gone(h)).map(|(tag, _)| *tag).collect();
         for tag in tags {
             self.let_go(tag);
         }
     }
 
+    /// When something is to be done next, whatever else comes.
     fn next_wake(&self) -> Instant {
         let soon = self.early.first().map(|(due, _)| Instant::now() + due.since(now()));
-        let watch = Some(Instant::now() + self.patrol()).filter(|_| !self.holdings.is_empty());
-        let far = Instant::now() + Duration::from_secs(3600);
         let asked = self.asking.first().map(|(since, _)| *since + MOVING);
-        [soon, watch, asked, self.retry_at].into_iter().flatten().min().unwrap_or(far)
+        [soon, asked, self.retry_at].into_iter().flatten().fold(self.patrol_at, Instant::min)
     }
 
     /// Answers who asks for counts, when nothing is on its way from one place to another, or has been for too long.
