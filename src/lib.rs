@@ -99,6 +99,9 @@ mod manual {
     struct EmbeddedStore;
     #[doc = include_str!("../docs/embedding.md")]
     struct Embedding;
+    #[cfg(all(feature = "amqp", feature = "redis"))]
+    #[doc = include_str!("../docs/moving-from-celery.md")]
+    struct MovingFromCelery;
     #[doc = include_str!("../docs/outcomes-and-retries.md")]
     struct OutcomesAndRetries;
     #[doc = include_str!("../docs/queues-and-workers.md")]

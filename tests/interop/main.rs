@@ -9,6 +9,7 @@ mod services;
 
 mod cases;
 mod celery_alone;
+mod example;
 mod fleet;
 mod from_python;
 mod gates;
