@@ -3,7 +3,8 @@
 //!
 //! - An `Ok` means that the broker has the message, or that it is synced to disk in the outbox; the receipt says which
 //!   ([`Keeper`]).
-//! - The order of acceptance is kept: while anything waits in the outbox, all that comes goes through it.
+//! - The order of acceptance is kept: while anything waits in the outbox, all that comes goes through it. Should the broker
+//!   go away while it is forwarded, what was on its way then ([`IN_FLIGHT`] at most) may arrive in another order.
 //! - A message is forwarded once, and deleted when the broker has confirmed it. If this process dies between the two, or
 //!   the broker took a message and could not say so, it is sent again under the same id; no queue without a shared
 //!   transaction can do better, so tasks are written to run twice.
@@ -24,16 +25,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::embedded::EmbeddedOptions;
 use super::{
-    Attendant, Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, EmbeddedBroker, Place, RecordFn,
-    Removal, Settle, Sink,
+    Attendant, Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, EmbeddedBroker, LaneFacts,
+    LaneLever, Place, RecordFn, Removal, Settle, Sink,
 };
 use crate::store::Store;
-use crate::task::{Arguments, Durability, Keeper, Message, Receipt, TaskId};
+use crate::task::{Arguments, Durability, Keeper, LaneName, Message, Receipt, TaskId};
 
 /// The one queue of the outbox's own store.
 const QUEUE: &str = "outbox";
 /// So many are on their way to the broker at a time. They leave in order.
 const IN_FLIGHT: usize = 256;
+/// How often it is looked whether a broker that says that it is away is back.
+const LOOK: Duration = Duration::from_millis(250);
 /// The first pause after the broker refused; it doubles up to the longest.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -125,6 +128,7 @@ fn wrap(message: Message) -> Result<Message, BrokerError> {
         expires: None,
         durability: Durability::Disk,
         workflow: None,
+        serial: None, // the order of acceptance is kept here, and the lane is the broker's
         headers: crate::task::Headers::default(),
         last_errors: Vec::new(),
         ..message
@@ -165,6 +169,10 @@ impl Forwarder {
         let mut batch = Vec::with_capacity(IN_FLIGHT);
         while line.recv_many(&mut batch, IN_FLIGHT).await > 0 {
             let mut pause = PAUSE;
+            // To one that is away they would not go in order: whoever waits for it is woken in no order.
+            while self.inner.is_away() {
+                tokio::time::sleep(LOOK).await;
+            }
             // What was refused goes again, in order, before anything that came after it.
             while let Some(error) = self.send(&mut batch).await {
                 if error == BrokerError::Closed {
@@ -228,8 +236,28 @@ impl Broker for OutboxBroker {
         self.inner.is_shared()
     }
 
+    fn delivery_limit(&self) -> Option<u32> {
+        self.inner.delivery_limit()
+    }
+
     fn is_away(&self) -> bool {
         false // it accepts
+    }
+
+    fn keeps_lanes(&self) -> bool {
+        self.inner.keeps_lanes()
+    }
+
+    async fn lane(&self, lane: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {
+        self.inner.lane(lane).await
+    }
+
+    async fn lanes(&self, limit: usize) -> Result<Vec<LaneFacts>, BrokerError> {
+        self.inner.lanes(limit).await
+    }
+
+    async fn steer_lane(&self, lane: &LaneName, lever: LaneLever) -> Result<bool, BrokerError> {
+        self.inner.steer_lane(lane, lever).await
     }
 
     fn knows_all(&self) -> bool {
@@ -245,6 +273,9 @@ impl Broker for OutboxBroker {
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
+        if self.inner.is_away() {
+            return Ok(()); // whoever consumes it, or forwards to it, declares it
+        }
         self.inner.declare(queue).await
     }
 
@@ -272,8 +303,8 @@ impl Broker for OutboxBroker {
         sizes: Vec<(String, u64)>,
         unique: bool,
     ) -> Result<(), BrokerError> {
-        if !sizes.is_empty() {
-            // A broker that settles results is never away.
+        if self.inner.settles_results() {
+            // Such a broker is never away, and takes all or none.
             return self.inner.publish_all(messages, sizes, unique).await;
         }
         for message in messages {
@@ -303,11 +334,12 @@ impl Broker for OutboxBroker {
 
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
         if let Some(Place::Waiting(wrapped)) = self.outbox.find(id).await?
-            && let Removal::Removed = self.outbox.remove(id, Box::new(|_| None)).await?
+            && let Removal::Removed = self.outbox.remove(id, Box::new(|_| None.into())).await?
         {
             self.pending.fetch_sub(1, Ordering::AcqRel);
             let message = unwrap(&wrapped).map_err(BrokerError::Io)?;
-            if let Some(record) = record(&message) {
+            // An outbox is in front of brokers whose results, and what follows from them, are the store's.
+            if let Some(record) = record(&message).record {
                 self.store.put(record).await.map_err(|e| BrokerError::Io(e.to_string()))?;
             }
             return Ok(Removal::Removed);

@@ -64,7 +64,10 @@ struct Run {
     /// A state was reported.
     reported: AtomicBool,
     message: Arc<Message>,
+    /// The broker has delivered it before.
+    again: bool,
     worker: Arc<str>,
+    fence: Option<u64>,
     interrupt: AtomicU8,
     revocation: AtomicU8,
     told: Notify,
@@ -84,16 +87,36 @@ const DECIDED: u8 = 2;
 
 impl Context {
     pub(crate) fn new(message: Arc<Message>, worker: Arc<str>, states: Option<Arc<dyn StateSink>>) -> Self {
+        Self::fenced(message, worker, states, None)
+    }
+
+    /// Of a start that bears a token.
+    pub(crate) fn fenced(
+        message: Arc<Message>,
+        worker: Arc<str>,
+        states: Option<Arc<dyn StateSink>>,
+        fence: Option<u64>,
+    ) -> Self {
         let run = Run {
             states,
             reported: AtomicBool::new(false),
             message,
+            again: false,
             worker,
+            fence,
             interrupt: AtomicU8::new(NONE),
             revocation: AtomicU8::new(OPEN),
             told: Notify::new(),
         };
         Self { run: Arc::new(run) }
+    }
+
+    /// Says that the broker has delivered the message before, if it has. Right after it was made.
+    pub(crate) fn again(mut self, again: bool) -> Self {
+        if let Some(run) = Arc::get_mut(&mut self.run) {
+            run.again = again;
+        }
+        self
     }
 
     /// A context of no queue, for calling a body directly.
@@ -122,6 +145,7 @@ impl Context {
             headers: Headers::default(),
             last_errors: Vec::new(),
             workflow: None,
+            serial: None,
         };
         Self::new(Arc::new(message), "".into(), None)
     }
@@ -156,9 +180,18 @@ impl Context {
         self.run.message.retries
     }
 
-    /// Whether an earlier run ended with its worker or its process: this one may find half of the work done.
+    /// Whether an earlier run may have ended with its worker or its process: this one may find half of the work done. RabbitMQ
+    /// does not know what had started; so there each task that was delivered before says so. Celery's
+    /// `delivery_info['redelivered']`.
     pub fn is_redelivered(&self) -> bool {
-        self.run.message.crashes > 0
+        self.run.again || self.run.message.crashes > 0
+    }
+
+    /// Of a serial task: a number that grows with each start in its lane. Hand it on to what the run writes to, and
+    /// have it refuse a number lower than the highest that it has seen, and even a run that was given up for dead and
+    /// still goes on (a thread that nobody could stop) cannot write behind its successor.
+    pub fn fencing_token(&self) -> Option<u64> {
+        self.run.fence
     }
 
     /// A header of the call.
@@ -414,6 +447,7 @@ mod tests {
         message.headers.0.insert("tenant".into(), "a".into());
         let ctx = Context::new(Arc::new(message), "email#3".into(), None);
         assert_eq!((ctx.attempt(), ctx.retries(), ctx.is_redelivered()), (4, 2, true));
+        assert!(Context::detached().again(true).is_redelivered());
         assert_eq!((ctx.task(), ctx.queue(), ctx.worker()), ("mail", "email", "email#3"));
         assert_eq!((ctx.header("tenant"), ctx.header("x")), (Some(&Value::from("a")), None));
         assert_eq!((Context::detached().attempt(), Context::detached().is_redelivered()), (1, false));

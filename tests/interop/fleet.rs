@@ -2,7 +2,7 @@
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use celeriac::app::catalogue::{Catalogue, Pool, QueueRow};
+use celeriac::app::catalogue::{Catalogue, Pool, QueueRow, RouteRow};
 use celeriac::broker::amqp::{AmqpOptions, QueueSetup};
 use celeriac::{Builder, Celeriac};
 use lapin::ConnectionProperties;
@@ -168,9 +168,6 @@ impl Mixed {
     }
 }
 
-/// What this program does not have, it must be told where to send: as `task_routes` in the Python app.
-const OF_PYTHON: [&str; 9] = ["clock", "add", "mul", "total", "echo", "fail", "note", "on_error", "about"];
-
 fn builder(fleet: &Fleet) -> Builder {
     let priorities = QueueSetup { max_priority: Some(10), ..QueueSetup::default() };
     let row = |name: &str, workers| QueueRow::new(name).with_pool(Pool::Io).with_workers(workers);
@@ -182,10 +179,11 @@ fn builder(fleet: &Fleet) -> Builder {
         // One at a time, and the next is chosen by RabbitMQ.
         .with_queue(row("rust-priority", 1).with_prefetch(1))
         .with_queue(QueueRow::new("python").with_served(false))
-        .with_queue(QueueRow::new("python-one").with_served(false));
-    let route = |catalogue: Catalogue, task| catalogue.with_route(format!("python.{task}"), "python");
+        .with_queue(QueueRow::new("python-one").with_served(false))
+        // As `task_routes` in the Python app.
+        .with_route_row(RouteRow::new("python.*", "python"));
     Celeriac::builder()
-        .catalogue(OF_PYTHON.into_iter().fold(catalogue, route))
+        .catalogue(catalogue)
         .amqp(&fleet.broker)
         .amqp_options(AmqpOptions::default().queue("rust-priority", priorities).with_node("rust@localhost"))
         .result_backend(&fleet.backend)

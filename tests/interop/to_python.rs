@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use crate::fleet::{Mixed, mixed, on_runtime};
 use crate::gates;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A call of a task that this program knows only by name.
-fn python(task: &str, args: Value) -> NewTask {
+pub fn python(task: &str, args: Value) -> NewTask {
     let mut call = NewTask::new(format!("python.{task}"), TaskOptions::default());
     call.arguments = Arguments::encode(&args).unwrap();
     on("python", call)
@@ -25,7 +25,7 @@ fn on(queue: &str, mut call: NewTask) -> NewTask {
     call
 }
 
-async fn send(fleet: &Mixed, call: NewTask) -> UntypedResult {
+pub async fn send(fleet: &Mixed, call: NewTask) -> UntypedResult {
     let client: Arc<dyn Client> = fleet.celeriac.client();
     let receipt = client.enqueue(call).await.unwrap();
     UntypedResult::new(receipt.id, client)
@@ -36,7 +36,7 @@ async fn value(fleet: &Mixed, call: NewTask) -> Value {
 }
 
 /// The record of what ended without a value.
-async fn ended(result: &UntypedResult) -> TaskResult {
+pub async fn ended(result: &UntypedResult) -> TaskResult {
     match result.get::<Value>(PATIENCE).await {
         Err(GetError::Ended(record)) => *record,
         other => panic!("{other:?}"),
@@ -44,12 +44,12 @@ async fn ended(result: &UntypedResult) -> TaskResult {
 }
 
 /// Runs a test with the fleet, whose start is not part of it.
-fn on_rust(test: impl AsyncFnOnce(&'static Mixed)) {
+pub fn on_rust(test: impl AsyncFnOnce(&'static Mixed)) {
     let fleet = mixed();
     on_runtime(test(fleet));
 }
 
-fn now() -> f64 {
+pub fn now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
 }
 

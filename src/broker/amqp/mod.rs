@@ -43,7 +43,7 @@ use crate::protocol::control::Request;
 use crate::protocol::{self, Arrival, DecodeError, WireMessage};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
-use address::Address;
+use address::Addresses;
 use line::{Command, Commands, Line};
 use link::Link;
 use publisher::{Attempt, Publisher};
@@ -95,9 +95,9 @@ impl Shared {
     }
 
     /// A task is over without having been delivered.
-    fn over(&self, record: TaskResult) {
+    fn over(&self, record: TaskResult, message: Option<&Message>) {
         if let Some(attendant) = self.attendant.get() {
-            attendant.over(record);
+            attendant.over(record, message);
         }
     }
 
@@ -131,18 +131,32 @@ impl Shared {
 }
 
 impl AmqpBroker {
-    /// Connects to RabbitMQ: `amqp://user:password@host:5672/vhost`, as for Celery.
+    /// Connects to RabbitMQ: `amqp://user:password@host:5672/vhost`, as for Celery. The nodes of a cluster are separated by
+    /// `;`: whenever one is not to be reached, the next one is tried.
     ///
     /// # Errors
     /// The address cannot be read, or RabbitMQ is not to be reached.
     pub async fn connect(url: &str, options: AmqpOptions) -> Result<Self, BrokerError> {
-        let address = Address::parse(url)?;
+        Self::open(url, options, false).await
+    }
+
+    /// As [`connect`](Self::connect), but RabbitMQ need not be there: it is connected to as soon as it is. Until then nothing is
+    /// delivered, and publishes and declarations wait. For a broker with an [outbox](crate::broker::OutboxBroker) before it.
+    ///
+    /// # Errors
+    /// The address cannot be read.
+    pub async fn connect_later(url: &str, options: AmqpOptions) -> Result<Self, BrokerError> {
+        Self::open(url, options, true).await
+    }
+
+    async fn open(url: &str, options: AmqpOptions, patient: bool) -> Result<Self, BrokerError> {
+        let addresses = Addresses::parse(url)?;
         let closing = CancellationToken::new();
         let (told, opened) = oneshot::channel();
         let until = closing.clone();
         let thread = std::thread::Builder::new()
             .name("celeriac-amqp".to_owned())
-            .spawn(move || live(address, options, until, told))
+            .spawn(move || live(addresses, options, patient, until, told))
             .map_err(|error| BrokerError::Io(format!("no thread for RabbitMQ: {error}")))?;
         let shared = opened.await.unwrap_or(Err(BrokerError::Closed))?;
         Ok(Self {
@@ -164,7 +178,7 @@ impl AmqpBroker {
         self.shared.node()
     }
 
-    fn open(&self) -> Result<(), BrokerError> {
+    fn still_open(&self) -> Result<(), BrokerError> {
         if self.closed.load(Ordering::Acquire) { Err(BrokerError::Closed) } else { Ok(()) }
     }
 
@@ -173,15 +187,16 @@ impl AmqpBroker {
         &self,
         work: impl Future<Output = Result<T, BrokerError>> + Send + 'static,
     ) -> Result<T, BrokerError> {
-        self.open()?;
+        self.still_open()?;
         self.shared.runtime.spawn(work).await.unwrap_or(Err(BrokerError::Closed))
     }
 }
 
 /// The thread of a broker.
 fn live(
-    address: Address,
+    addresses: Addresses,
     options: AmqpOptions,
+    patient: bool,
     closing: CancellationToken,
     told: oneshot::Sender<Result<Arc<Shared>, BrokerError>>,
 ) {
@@ -192,7 +207,7 @@ fn live(
         }
     };
     runtime.block_on(async {
-        let opened = Shared::open(address, options, closing.clone()).await;
+        let opened = Shared::open(addresses, options, patient, closing.clone()).await;
         let failed = opened.is_err();
         if told.send(opened).is_err() || failed {
             closing.cancel();
@@ -205,13 +220,14 @@ fn live(
 
 impl Shared {
     async fn open(
-        address: Address,
+        addresses: Addresses,
         options: AmqpOptions,
+        patient: bool,
         closing: CancellationToken,
     ) -> Result<Arc<Self>, BrokerError> {
         let options = Arc::new(options);
-        let link = Link::open("consumer", address.clone(), closing.clone()).await?;
-        let publishing = Link::open("publisher", address, closing).await?;
+        let link = Link::open("consumer", addresses.clone(), patient, closing.clone()).await?;
+        let publishing = Link::open("publisher", addresses, patient, closing).await?;
         let topology = Arc::new(Topology::new(Arc::clone(&link), Arc::clone(&options)));
         let publisher = Publisher::new(publishing, Arc::clone(&topology));
         let node = options.node.clone().unwrap_or_else(|| format!("celeriac@{}", host()));
@@ -276,18 +292,18 @@ impl Broker for AmqpBroker {
     }
 
     async fn queues(&self) -> Result<Vec<String>, BrokerError> {
-        self.open()?;
+        self.still_open()?;
         Ok(self.shared.topology.queues())
     }
 
     async fn publish(&self, message: Message, _unique: bool) -> Result<Receipt, BrokerError> {
-        self.open()?;
+        self.still_open()?;
         let post = outgoing::task(&message, now())?;
         let mut attempt = Attempt::new(self.shared.options.publish_timeout);
         if !self.shared.publisher.publish_at_once(post, &mut attempt).await? {
             let post = outgoing::task(&message, now())?;
             let publisher = Arc::clone(&self.shared.publisher);
-            self.there(async move { publisher.go_on(&post, attempt).await }).await?;
+            self.there(async move { publisher.go_on(&post, &mut attempt).await }).await?;
         }
         Ok(Receipt::new(message.id, message.queue, Durability::Disk))
     }
@@ -304,7 +320,7 @@ impl Broker for AmqpBroker {
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
-        self.open()?;
+        self.still_open()?;
         let consumer = self.consumers.fetch_add(1, Ordering::Relaxed);
         let line = self
             .shared
@@ -317,7 +333,7 @@ impl Broker for AmqpBroker {
     }
 
     async fn counts(&self, queue: &str) -> Result<Counts, BrokerError> {
-        self.open()?;
+        self.still_open()?;
         short(queue)?;
         let here = self.shared.ask(queue, Command::Counts).await;
         let (shared, queue) = (Arc::clone(&self.shared), queue.to_owned());
@@ -334,7 +350,7 @@ impl Broker for AmqpBroker {
     }
 
     async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {
-        self.open()?;
+        self.still_open()?;
         Ok(self.shared.who_has(id).await.map(|queue| Place::Delivered { queue }))
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A publish ends in one of three ways. Confirmed: RabbitMQ has it where it belongs. Refused: nothing was taken. Not known:
 //! the connection was lost, or nobody answered, until the deadline; a message may then be there, even twice, for one that
-//! was not confirmed is sent again as soon as there is a connection.
+//! was not confirmed is sent again as soon as there is a connection. It then says so: whoever runs it may be the second.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::ShortString;
+use lapin::types::{AMQPValue, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::link::{Link, Pause, State};
+use super::outgoing::COPY;
 use super::topology::{Topology, broken};
 use crate::broker::BrokerError;
 
@@ -39,6 +40,15 @@ pub(super) struct Post {
     pub(super) body: Vec<u8>,
     /// Where it has to come out in the end.
     pub(super) aim: Aim,
+}
+
+impl Post {
+    /// The same, sent again.
+    fn copy(&self) -> Self {
+        let mut headers = self.properties.headers().clone().unwrap_or_default();
+        headers.insert(COPY.into(), AMQPValue::Boolean(true));
+        Self { properties: self.properties.clone().with_headers(headers), ..self.clone() }
+    }
 }
 
 /// What has to be declared for a message to arrive.
@@ -115,8 +125,12 @@ impl Publisher {
     pub(super) async fn insist(&self, post: &Post) -> Result<(), BrokerError> {
         let mut pause = Pause::default();
         let mut said = false;
+        let mut sent = false;
         loop {
-            match self.publish(post, AT_A_TIME).await {
+            let mut attempt = Attempt { sent, ..Attempt::new(AT_A_TIME) };
+            let published = self.go_on(post, &mut attempt).await;
+            sent = attempt.sent;
+            match published {
                 Ok(()) => return Ok(()),
                 Err(BrokerError::Closed) => return Err(BrokerError::Closed),
                 Err(error) if !std::mem::replace(&mut said, true) => {
@@ -130,7 +144,7 @@ impl Publisher {
 
     /// Publishes, and waits until it is confirmed, but not longer than `patience`.
     pub(super) async fn publish(&self, post: &Post, patience: Duration) -> Result<(), BrokerError> {
-        self.go_on(post, Attempt::new(patience)).await
+        self.go_on(post, &mut Attempt::new(patience)).await
     }
 
     /// Publishes without a detour by the broker's thread, on whatever task and runtime the caller has: `true` if it is
@@ -175,14 +189,18 @@ impl Publisher {
     }
 
     /// Publishes, and waits until it is confirmed, but not longer than the attempt may take. On the broker's own thread.
-    pub(super) async fn go_on(&self, post: &Post, mut attempt: Attempt) -> Result<(), BrokerError> {
+    pub(super) async fn go_on(&self, post: &Post, attempt: &mut Attempt) -> Result<(), BrokerError> {
         let deadline = attempt.deadline;
         let mut pause = Pause::default();
+        let mut copy = None;
         loop {
-            self.unblocked(&attempt).await?;
-            match timeout_at(deadline, self.send(post, &mut attempt.sent)).await {
+            self.unblocked(attempt).await?;
+            if attempt.sent && copy.is_none() && matches!(post.aim, Aim::Queue(_) | Aim::Delayed(_)) {
+                copy = Some(post.copy());
+            }
+            match timeout_at(deadline, self.send(copy.as_ref().unwrap_or(post), &mut attempt.sent)).await {
                 Ok(Ok(confirmation)) => {
-                    if self.judge(&confirmation, &post.aim, &mut attempt)? {
+                    if self.judge(&confirmation, &post.aim, attempt)? {
                         return Ok(());
                     }
                 }
@@ -211,6 +229,7 @@ impl Publisher {
                 // The queue was deleted since it was declared.
                 _ if !attempt.returned => {
                     attempt.returned = true;
+                    attempt.sent = false;
                     self.topology.forget();
                     Ok(false)
                 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::Value;
 
-use super::super::outgoing::{self, KEPT, SOON};
+use super::super::outgoing::{self, COPY, KEPT, SOON};
 use super::super::table;
 use super::channel::{Arrived, KEEPER};
 use super::holding::{Holding, Place};
@@ -68,6 +68,7 @@ impl Line {
         let mut wire = table::to_wire(&delivery.properties, delivery.data);
         // Only what was in the keeping of a process that is gone still says so.
         let suspect = wire.headers.remove(KEPT).is_some() || delivery.redelivered;
+        let copy = wire.headers.remove(COPY).is_some();
         let message = match self.shared.decode(&wire, &self.queue, now) {
             Ok(message) => message,
             Err(error) => {
@@ -75,7 +76,7 @@ impl Line {
                 let letter = error.recognised.id.clone().unwrap_or_else(TaskId::new);
                 let post = outgoing::dead(wire, &self.queue, &error.to_string(), letter.as_str(), now);
                 if let Some(record) = refused_result(&error, &self.queue, now) {
-                    self.shared.over(record);
+                    self.shared.over(record, None);
                 }
                 self.shared.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let tag = self.hold(Holding::new(placeholder(&self.queue, letter, now), place, suspect));
@@ -98,7 +99,7 @@ impl Line {
             return None;
         }
         let eta = message.eta.filter(|eta| *eta > now);
-        let tag = self.hold(Holding::new(message, place, suspect));
+        let tag = self.hold(Holding { copy, ..Holding::new(message, place, suspect) });
         match eta {
             Some(eta) if eta.since(now) >= SOON => self.park(tag, wire, eta, now),
             Some(eta) => drop(self.early.insert((eta, tag))),

@@ -106,7 +106,13 @@ impl Line {
             (Some(_), State::Down(why)) => self.lose(why),
             (None, _) => {}
         }
-        let State::Up(up) = state else { return };
+        let State::Up(up) = state else {
+            self.retry_at = None; // a connection that is up again is heard of
+            return;
+        };
+        if std::mem::take(&mut self.cancelled) {
+            self.look_for_queue().await;
+        }
         if self.retry_at.is_some_and(|at| at > Instant::now())
             || self.consumer.is_none() && self.flow.is_none()
         {
@@ -117,6 +123,24 @@ impl Line {
             Ok(Ok(())) => self.pause = Pause::default(),
             Ok(Err(error)) => self.lose(&error.to_string()),
             Err(_) => self.lose("RabbitMQ does not answer"),
+        }
+    }
+
+    /// RabbitMQ has cancelled a consumer. If that was because the queue is gone, before anybody makes it anew, what this
+    /// process had of it will not come again.
+    async fn look_for_queue(&mut self) {
+        let Ok(name) = short(&self.queue) else { return };
+        if !matches!(timeout(PATIENCE, self.shared.topology.waiting(&name)).await, Ok(Ok(None))) {
+            return;
+        }
+        let tags: Vec<u64> = self.lost.drain().map(|(_, tag)| tag).collect();
+        tracing::warn!(
+            queue = self.queue,
+            out = tags.len(),
+            "the queue was deleted, and what waited in it; what was delivered goes on"
+        );
+        for tag in tags {
+            self.gone(tag);
         }
     }
 
@@ -170,7 +194,7 @@ impl Line {
             self.lose(&why);
         } else if self.ration.is_live(consumer) {
             // RabbitMQ has cancelled it: the queue was deleted, or has moved to another node.
-            self.shared.topology.forget();
+            self.cancelled = true;
             self.lose("RabbitMQ has cancelled the consumer; was the queue deleted?");
         }
     }
@@ -193,7 +217,10 @@ impl Line {
             // Still open if only a consumer has ended: what is out on it must not stay there.
             self.shared.runtime.spawn(flow.close());
         }
-        self.early.clear();
+        // What nobody has been given yet simply comes again.
+        for (_, tag) in std::mem::take(&mut self.early) {
+            self.holdings.remove(&tag);
+        }
         let tags: Vec<u64> = self.holdings.keys().copied().collect();
         for tag in tags {
             self.lost(tag);
@@ -239,7 +266,7 @@ impl Line {
                 self.ration.settle(consumer);
                 sent(flow.channel.basic_nack(delivery_tag, nack));
             }
-            Place::Keeping { .. } | Place::Lost => {}
+            Place::Keeping { .. } | Place::Lost | Place::Gone => {}
         }
     }
 
@@ -256,7 +283,7 @@ impl Line {
                     keeping.window.settle(delivery_tag);
                 }
             }
-            Place::Lost => {}
+            Place::Lost | Place::Gone => {}
         }
     }
 }

@@ -1,9 +1,9 @@
 //! The consuming end of one queue: a channel, the deliveries that are out, and what becomes of them.
 //!
 //! It is one task that owns all of it; the outside sends it [`Command`]s. What was settled is acknowledged when there is
-//! enough for a run, or after a moment, and never before the work. When the channel is lost, so is
-//! the right to settle what came through it: RabbitMQ delivers that again. What this process then still runs is recognised
-//! when it comes again, and goes on under its new delivery tag instead of running twice.
+//! enough for a run, or after a moment, and never before the work. When the channel is lost, so is the right to settle what
+//! came through it: RabbitMQ delivers that again. What this process then still runs is recognised when it comes again, and
+//! goes on under its new delivery tag instead of running twice.
 
 mod arrival;
 mod channel;
@@ -95,6 +95,10 @@ pub(super) struct Line {
     flushed: Vec<Done>,
     pause: Pause,
     retry_at: Option<Instant>,
+    /// RabbitMQ has cancelled a consumer, and nobody has looked why.
+    cancelled: bool,
+    /// When old deliveries are looked for next.
+    patrol_at: Instant,
     settlers: Settlers,
     tray: Arc<Tray>,
     /// When the tray is emptied at the latest.
@@ -134,6 +138,8 @@ impl Line {
             flushed: Vec::new(),
             pause: Pause::default(),
             retry_at: None,
+            cancelled: false,
+            patrol_at: Instant::now(),
             settlers,
             tray,
             take_at: None,
@@ -163,13 +169,15 @@ impl Line {
                 }
                 Some(arrived) = self.streams.next() => self.take_in(arrived),
                 changed = self.link.changed() => if changed.is_err() { break },
-                () = tokio::time::sleep_until(wake) => {
-                    if self.take_at.is_some_and(|at| at <= Instant::now()) {
-                        self.settle_all();
-                    }
-                    self.tick();
-                    self.answer_counts().await;
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            // Not only when nothing else comes: a busy line has old deliveries too.
+            if Instant::now() >= wake {
+                if self.take_at.is_some_and(|at| at <= Instant::now()) {
+                    self.settle_all();
                 }
+                self.tick();
+                self.answer_counts().await;
             }
             self.flush();
         }
@@ -264,7 +272,10 @@ impl Line {
     fn delivery(&self, tag: u64) -> Option<Delivery> {
         let holding = self.holdings.get(&tag)?;
         let settler = if holding.suspect { &self.settlers.suspect } else { &self.settlers.plain };
-        Some(Delivery::new(tag, Arc::clone(&holding.message), Arc::clone(settler)))
+        Some(
+            Delivery::new(tag, Arc::clone(&holding.message), Arc::clone(settler))
+                .again(holding.suspect || holding.copy),
+        )
     }
 
     /// What is to be done at some time.
@@ -276,34 +287,35 @@ impl Line {
             due.extend(self.delivery(tag));
         }
         self.hand_over(due);
-        self.keep_the_old();
-        self.forget_the_lost();
+        if Instant::now() >= self.patrol_at {
+            self.patrol_at = Instant::now() + self.patrol();
+            self.keep_the_old();
+            self.forget_the_lost();
+        }
     }
 
     fn forget_the_lost(&mut self) {
-        if self.lost.is_empty() {
-            return;
-        }
-        let gone = |h: &Holding| h.place == Place::Lost && h.since.elapsed() > LOST_FOR;
-        let tags: Vec<u64> =
-            self.lost.values().copied().filter(|t| self.holdings.get(t).is_none_or(gone)).collect();
+        let gone = |h: &Holding| h.place == Place::Lost && !h.posting && h.since.elapsed() > LOST_FOR;
+        let tags: Vec<u64> = self.holdings.iter().filter(|(_, h)| gone(h)).map(|(tag, _)| *tag).collect();
         for tag in tags {
             self.let_go(tag);
         }
     }
 
+    /// When something is to be done next, whatever else comes.
     fn next_wake(&self) -> Instant {
         let soon = self.early.first().map(|(due, _)| Instant::now() + due.since(now()));
-        let watch = Some(Instant::now() + self.patrol()).filter(|_| !self.holdings.is_empty());
-        let far = Instant::now() + Duration::from_secs(3600);
         let asked = self.asking.first().map(|(since, _)| *since + MOVING);
-        [soon, watch, asked, self.retry_at, self.take_at].into_iter().flatten().min().unwrap_or(far)
+        [soon, asked, self.retry_at, self.take_at].into_iter().flatten().fold(self.patrol_at, Instant::min)
     }
 
     /// Answers who asks for counts, when nothing is on its way from one place to another, or has been for too long.
     async fn answer_counts(&mut self) {
+        if self.asking.is_empty() {
+            return;
+        }
         let moving = self.holdings.values().any(|h| h.posting || h.handing_over);
-        if self.asking.is_empty() || moving && self.asking.iter().all(|(since, _)| since.elapsed() < MOVING) {
+        if moving && self.asking.iter().all(|(since, _)| since.elapsed() < MOVING) {
             return;
         }
         let counts = self.count().await;
@@ -329,7 +341,7 @@ impl Line {
         };
         let scheduled = self.early.len() as u64;
         let out = self.holdings.values().filter(|h| h.place != Place::Lost).count() as u64;
-        Counts { ready, scheduled, unsettled: out - scheduled, dead: 0 }
+        Counts { ready, scheduled, unsettled: out - scheduled, dead: 0, in_line: 0 }
     }
 
     /// Whether a close has nothing left to wait for.
