@@ -123,7 +123,11 @@ impl Line {
             return;
         }
         let tags: Vec<u64> = self.lost.drain().map(|(_, tag)| tag).collect();
-        tracing::warn!(queue = self.queue, out = tags.len(), "the queue was deleted, and what waited in it; what was delivered goes on");
+        tracing::warn!(
+            queue = self.queue,
+            out = tags.len(),
+            "the queue was deleted, and what waited in it; what was delivered goes on"
+        );
         for tag in tags {
             self.gone(tag);
         }

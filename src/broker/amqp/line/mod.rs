@@ -257,7 +257,10 @@ impl Line {
     fn delivery(&self, tag: u64) -> Option<Delivery> {
         let holding = self.holdings.get(&tag)?;
         let settler = if holding.suspect { &self.settlers.suspect } else { &self.settlers.plain };
-        Some(Delivery::new(tag, Arc::clone(&holding.message), Arc::clone(settler)).again(holding.suspect || holding.copy))
+        Some(
+            Delivery::new(tag, Arc::clone(&holding.message), Arc::clone(settler))
+                .again(holding.suspect || holding.copy),
+        )
     }
 
     /// What is to be done at some time.
