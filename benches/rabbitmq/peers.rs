@@ -152,7 +152,7 @@ fn runs_in(dir: &Path) -> u64 {
 /// Builds rusty-celery, and what runs it.
 fn build() -> PathBuf {
     let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers");
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("peers");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in target/").join("peers");
     println!("\nbuilding rusty-celery, which takes minutes the first time");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)

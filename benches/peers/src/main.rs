@@ -62,23 +62,26 @@ async fn main() {
         app.close().await.expect("it closes");
         return;
     }
-    let consumer = {
-        let (app, queue) = (app.clone(), queue.clone());
-        tokio::spawn(async move { app.consume_from(&[&queue]).await })
-    };
     if ahead == 0 {
         let _ = START.set(Instant::now());
     }
-    if mode == "both" {
-        send(&app, count, bytes).await;
-    }
-    if tokio::time::timeout(Duration::from_secs(120), ALL.notified()).await.is_err() {
-        panic!("only {} of {count} tasks ran", RUN.load(Ordering::Relaxed));
-    }
+    let queues = [queue.as_str()];
+    let consuming = app.consume_from(&queues);
+    let work = async {
+        if mode == "both" {
+            send(&app, count, bytes).await;
+        }
+        tokio::time::timeout(Duration::from_secs(120), ALL.notified()).await
+    };
+    // Its consumer can be sent to no other thread; the tasks run on all of them.
+    let worked = tokio::select! {
+        ended = consuming => panic!("it consumes no longer: {ended:?}"),
+        worked = work => worked,
+    };
+    assert!(worked.is_ok(), "only {} of {count} tasks ran", RUN.load(Ordering::Relaxed));
     let start = START.get().expect("enough have run");
     println!("rate {}", (count - ahead) as f64 / start.elapsed().as_secs_f64());
     // What was acknowledged last is on its way; its connections end in order.
-    consumer.abort();
     app.close().await.ok();
 }
 
