@@ -1,4 +1,4 @@
-//! RabbitMQ, each case beside its limit: `cargo bench --bench rabbitmq [-- --quick] [-- --peers]`.
+//! RabbitMQ, each case beside its limit: `cargo bench --bench rabbitmq [-- [--quick] [--peers] [publish] [drain] [both]]`.
 //!
 //! - publishing with confirms, draining a filled queue, and both at once, on classic and on quorum queues: beside lapin
 //!   alone, which publishes and consumes the very same messages, with the same persistence, confirms and prefetch, and
@@ -40,6 +40,13 @@ const AHEAD: u64 = 1000;
 /// How many a drain is given.
 fn filling() -> u64 {
     sized(30_000, 4_000)
+}
+
+/// Whether this case was asked for, or none by its name.
+fn wanted(case: &str) -> bool {
+    let named = |argument: &String| ["publish", "drain", "both"].contains(&argument.as_str());
+    let mut named = std::env::args().filter(named).peekable();
+    named.peek().is_none() || named.any(|argument| argument == case)
 }
 
 /// Where everything is.
@@ -139,9 +146,15 @@ async fn main() {
         let place = Place::new(&rabbit, &redis, queue_type);
         let own = Ours::letter(&place).await;
         let bare = Letter::bare(BODY);
-        publishing(&place, &bare, &own, &mut publish).await;
-        draining(&place, &bare, &own, &mut drain).await;
-        both(&place, &bare, &own, &mut whole).await;
+        if wanted("publish") {
+            publishing(&place, &bare, &own, &mut publish).await;
+        }
+        if wanted("drain") {
+            draining(&place, &bare, &own, &mut drain).await;
+        }
+        if wanted("both") {
+            both(&place, &bare, &own, &mut whole).await;
+        }
     }
     publish.print("Publishing, each mandatory, persistent and confirmed");
     drain.print(&format!(

@@ -191,7 +191,7 @@ impl Topology {
         }
         let channel = self.channel().await?;
         let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        match channel.queue_declare(name.clone(), durable, table::to_table(arguments)).await {
+        match channel.queue_declare(name.clone(), durable, table::to_table(arguments.clone())).await {
             Ok(_) => Ok(true),
             // Somebody else has made it meanwhile, in another way: good enough.
             Err(error) if code(&error) == Some(PRECONDITION_FAILED) => match self.waiting(name).await? {

@@ -23,13 +23,15 @@ use tokio::time::Instant;
 use super::Shared;
 use super::link::{Pause, State};
 use super::ration::Ration;
-use crate::broker::{BrokerError, Counts, Delivery, Settler, Sink};
+use crate::broker::{BrokerError, Counts, Delivery, Settle, Settler, Sink};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{Message, TaskId};
 use channel::{Flow, Streams};
 use holding::{Holding, Place};
-use tray::{Plain, Suspect, Tray};
+use tray::{Plain, Suspect};
+
+pub(super) use tray::Tray;
 
 /// How many deliveries a sink is given at a time, at most.
 const BATCH: usize = 1024;
@@ -50,10 +52,12 @@ pub(super) enum Command {
     Prefetch { consumer: u64, prefetch: usize },
     /// A body is about to start, of a delivery that may have taken a process down before.
     Started(Vec<u64>),
-    /// There are settlements to take.
-    Settle,
-    /// There are some, but they can wait a moment for others.
-    SettleSoon,
+    /// A delivery ends.
+    Settle { tag: u64, settle: Box<Settle>, done: Option<Done> },
+    /// These are done with.
+    Acknowledge(Vec<u64>),
+    /// There are some of that kind on the tray, but they can wait a moment for others.
+    AcknowledgeSoon,
     /// What follows from a delivery is published.
     Posted { tag: u64, result: Result<(), BrokerError>, done: Option<Done> },
     /// Put a copy of this delivery into keeping.
@@ -71,14 +75,17 @@ pub(super) enum Command {
 /// Who hears of the end of a delivery.
 pub(super) type Done = oneshot::Sender<Result<(), BrokerError>>;
 /// Where a line is told things.
-pub(super) type Commands = mpsc::UnboundedSender<Command>;
+pub(super) type Commands = Arc<Tray>;
 
 /// The consuming end of one queue.
 pub(super) struct Line {
     shared: Arc<Shared>,
     queue: String,
     commands: mpsc::UnboundedReceiver<Command>,
+    /// The way to itself.
     own: Commands,
+    /// When the tray is emptied at the latest.
+    empty_at: Option<Instant>,
     link: watch::Receiver<State>,
     flow: Option<Flow>,
     streams: Streams,
@@ -100,9 +107,6 @@ pub(super) struct Line {
     /// When old deliveries are looked for next.
     patrol_at: Instant,
     settlers: Settlers,
-    tray: Arc<Tray>,
-    /// When the tray is emptied at the latest.
-    take_at: Option<Instant>,
     closing: Option<oneshot::Sender<()>>,
 }
 
@@ -115,9 +119,8 @@ struct Settlers {
 impl Line {
     /// Starts the line of a queue.
     pub(super) fn spawn(shared: Arc<Shared>, queue: String) -> Commands {
-        let (own, commands) = mpsc::unbounded_channel();
-        let tray = Tray::new(own.clone());
-        let (plain, suspect) = (Plain(Arc::clone(&tray)), Suspect(Arc::clone(&tray)));
+        let (own, commands) = Tray::new();
+        let (plain, suspect) = (Plain(own.clone()), Suspect(own.clone()));
         let settlers = Settlers { plain: Arc::new(plain), suspect: Arc::new(suspect) };
         let link = shared.link.watch();
         let runtime = shared.runtime.clone();
@@ -126,6 +129,7 @@ impl Line {
             queue,
             commands,
             own: own.clone(),
+            empty_at: None,
             link,
             flow: None,
             streams: Streams::default(),
@@ -141,8 +145,6 @@ impl Line {
             cancelled: false,
             patrol_at: Instant::now(),
             settlers,
-            tray,
-            take_at: None,
             closing: None,
         };
         runtime.spawn(line.run());
@@ -152,9 +154,6 @@ impl Line {
     async fn run(mut self) {
         loop {
             self.look_after_channel().await;
-            if self.closing.is_some() {
-                self.settle_all();
-            }
             if self.is_over() {
                 break;
             }
@@ -173,8 +172,8 @@ impl Line {
             }
             // Not only when nothing else comes: a busy line has old deliveries too.
             if Instant::now() >= wake {
-                if self.take_at.is_some_and(|at| at <= Instant::now()) {
-                    self.settle_all();
+                if self.empty_at.take_if(|at| *at <= Instant::now()).is_some() {
+                    self.own.empty();
                 }
                 self.tick();
                 self.answer_counts().await;
@@ -185,14 +184,6 @@ impl Line {
     }
 
     async fn obey(&mut self, command: Command) {
-        match command {
-            Command::SettleSoon if !self.tray.is_full() => {
-                self.take_at.get_or_insert_with(|| Instant::now() + MOMENT);
-                return;
-            }
-            // Whatever is asked or told, it comes after what was settled before.
-            _ => self.settle_all(),
-        }
         match command {
             Command::Attach { consumer, prefetch, sink } => {
                 self.consumer = Some((consumer, sink));
@@ -213,7 +204,16 @@ impl Line {
                 }
             }
             Command::Started(tags) => tags.into_iter().for_each(|tag| self.keep_suspect(tag)),
-            Command::Settle | Command::SettleSoon => {}
+            Command::Settle { tag, settle, done } => self.settle(tag, *settle, done),
+            Command::Acknowledge(tags) => {
+                self.empty_at = None;
+                for tag in tags {
+                    self.settle(tag, Settle::Ack { result: None, sequel: None }, None);
+                }
+            }
+            Command::AcknowledgeSoon => {
+                self.empty_at.get_or_insert_with(|| Instant::now() + MOMENT);
+            }
             Command::Posted { tag, result, done } => {
                 self.posted(tag, result, done);
                 self.answer_counts().await;
@@ -246,15 +246,7 @@ impl Line {
 
     fn set_prefetch(&mut self, prefetch: usize) {
         self.ration.set(prefetch);
-        self.tray.set_prefetch(prefetch);
-    }
-
-    /// Empties the tray.
-    fn settle_all(&mut self) {
-        self.take_at = None;
-        for (tag, settle, done) in self.tray.take() {
-            self.settle(tag, settle, done);
-        }
+        self.own.set_prefetch(prefetch);
     }
 
     /// Hands deliveries to the consumer; without one they go back as they are dropped.
@@ -306,7 +298,7 @@ impl Line {
     fn next_wake(&self) -> Instant {
         let soon = self.early.first().map(|(due, _)| Instant::now() + due.since(now()));
         let asked = self.asking.first().map(|(since, _)| *since + MOVING);
-        [soon, asked, self.retry_at, self.take_at].into_iter().flatten().fold(self.patrol_at, Instant::min)
+        [soon, asked, self.retry_at, self.empty_at].into_iter().flatten().fold(self.patrol_at, Instant::min)
     }
 
     /// Answers who asks for counts, when nothing is on its way from one place to another, or has been for too long.
