@@ -107,6 +107,9 @@ mod manual {
     #[doc = include_str!("../docs/queues-and-workers.md")]
     struct QueuesAndWorkers;
     #[cfg(feature = "amqp")]
+    #[doc = include_str!("../docs/outbox.md")]
+    struct Outbox;
+    #[cfg(feature = "amqp")]
     #[doc = include_str!("../docs/rabbitmq.md")]
     struct RabbitMq;
     #[doc = include_str!("../docs/results.md")]

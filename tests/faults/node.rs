@@ -4,7 +4,7 @@ use celeriac::broker::amqp::AmqpOptions;
 
 use crate::child::QUEUE;
 use crate::scene::{Scene, TASKS};
-use crate::services::{RabbitMq, RabbitMqOptions, await_condition};
+use crate::services::{RabbitMq, RabbitMqOptions};
 
 /// Stopped in order, and killed: what it has confirmed is there when it is back.
 pub fn stopped_and_killed() {
