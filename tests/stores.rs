@@ -25,6 +25,7 @@ mod memory {
     }
 
     celeriac::store_conformance!(Memory);
+    celeriac::store_conformance!(Memory, notes);
 }
 
 mod embedded {
@@ -59,6 +60,7 @@ mod embedded {
     }
 
     celeriac::store_conformance!(Embedded, durable);
+    celeriac::store_conformance!(Embedded, durable notes);
 
     #[tokio::test]
     async fn who_waits_hears_of_the_close() {

@@ -14,11 +14,11 @@ use tokio::sync::oneshot;
 
 use super::dead_letter::{crash_reason, crash_result, revived};
 use super::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, Place, RecordFn, Removal, Settle, Settler,
-    Sink, call_sink,
+    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, Noted, Place, RecordFn, Removal, Settle,
+    Settler, Sink, call_sink,
 };
 use crate::core::Timestamp;
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, NoteChange};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId};
 
@@ -105,6 +105,22 @@ impl MemoryBroker {
         drop(state);
         self.shared.hand_over(&receipt.queue);
         Ok(receipt)
+    }
+
+    /// Publishes and changes a note, both or neither.
+    fn publish_with_note(&self, message: Message, change: &NoteChange) -> Result<Noted, BrokerError> {
+        let store = Arc::clone(&self.shared.store);
+        let mut notes = store.lock_notes();
+        if notes.get(&change.key) != change.expected.as_ref() {
+            return Ok(Noted::Outdated);
+        }
+        let noted = match self.publish_now(message, true) {
+            Ok(receipt) => Noted::Taken(receipt),
+            Err(BrokerError::DuplicateId(_)) => Noted::Changed,
+            Err(error) => return Err(error),
+        };
+        change.apply(&mut notes);
+        Ok(noted)
     }
 
     /// Whether a task of this id waits, runs or has its result kept.
@@ -380,6 +396,14 @@ impl Broker for MemoryBroker {
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         self.publish_now(message, unique)
+    }
+
+    fn keeps_notes(&self) -> bool {
+        true
+    }
+
+    async fn publish_noted(&self, message: Message, change: NoteChange) -> Result<Noted, BrokerError> {
+        self.publish_with_note(message, &change)
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {

@@ -29,6 +29,7 @@ pub use error::BrokerError;
 pub use memory::MemoryBroker;
 pub use outbox::OutboxBroker;
 
+use crate::store::NoteChange;
 use crate::task::{Message, Receipt, TaskId, TaskResult};
 
 /// Where a consumer's deliveries go. It is called from the broker's own threads and must not block. One that panics
@@ -86,6 +87,17 @@ pub enum Removal {
     Unknown,
 }
 
+/// What became of a message that was published with a note.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// The message was taken, and the note changed.
+    Taken(Receipt),
+    /// The note changed. A message of this id was taken before, so it was not taken again.
+    Changed,
+    /// The note says something else by now: nothing was taken.
+    Outdated,
+}
+
 /// A place where messages wait.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
@@ -124,6 +136,20 @@ pub trait Broker: Send + Sync + 'static {
     /// # Errors
     /// Nothing was taken (for [`BrokerError::Io`] that is not known), and why.
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError>;
+
+    /// Whether it and its store keep messages and [notes](crate::store::Notes) in one place, so that
+    /// [`publish_noted`](Self::publish_noted) takes a message and changes a note in one step.
+    fn keeps_notes(&self) -> bool {
+        false
+    }
+
+    /// Takes a message whose id is its own, and changes a note, both or neither.
+    ///
+    /// # Errors
+    /// Neither happened (for [`BrokerError::Io`] that is not known), or the broker does not [do it](Self::keeps_notes).
+    async fn publish_noted(&self, _message: Message, _change: NoteChange) -> Result<Noted, BrokerError> {
+        Err(BrokerError::Io(format!("the broker `{}` keeps no notes", self.name())))
+    }
 
     /// Delivers the queue's messages to `sink`: best priority first, then in order of arrival, each not before its
     /// ETA, never more than `prefetch` unsettled at a time. A queue has one consumer in a process; a new one

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Store, StoreError, TrackedState};
+use super::{NoteChange, Notes, Store, StoreError, TrackedState};
 use crate::broker::{BrokerError, EmbeddedBroker};
 use crate::core::Timestamp;
 use crate::task::{TaskId, TaskResult};
@@ -81,5 +81,24 @@ impl Store for EmbeddedStore {
 
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError> {
         self.broker.volatile_results().revoked(ids, now).await
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Notes for EmbeddedStore {
+    async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.broker.read_note(key)?)
+    }
+
+    async fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        Ok(self.broker.read_notes(prefix)?)
+    }
+
+    async fn change_note(&self, change: NoteChange) -> Result<bool, StoreError> {
+        Ok(self.broker.change_note(change).await?)
     }
 }

@@ -1,10 +1,13 @@
 //! Records in this process's memory.
 
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use async_trait::async_trait;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use super::{Store, StoreError, TrackedState, Waiters};
+use super::{NoteChange, Notes, Store, StoreError, TrackedState, Waiters};
 use crate::core::Timestamp;
 use crate::task::{TaskId, TaskResult};
 
@@ -15,6 +18,7 @@ pub struct MemoryStore {
     tracked: DashMap<TaskId, TrackedState>,
     revoked: DashMap<TaskId, Timestamp>,
     waiters: Waiters,
+    notes: Mutex<BTreeMap<String, String>>,
 }
 
 impl MemoryStore {
@@ -37,6 +41,10 @@ impl MemoryStore {
     /// Whether there is a record of this id that has not expired.
     pub(crate) fn keeps(&self, id: &TaskId, now: Timestamp) -> bool {
         self.results.get(id).is_some_and(|r| r.expires_at > now)
+    }
+
+    pub(crate) fn lock_notes(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Deletes a record.
@@ -97,5 +105,26 @@ impl Store for MemoryStore {
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError> {
         let revoked = |id: &&TaskId| self.revoked.get(*id).is_some_and(|until| *until > now);
         Ok(ids.iter().filter(revoked).cloned().collect())
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Notes for MemoryStore {
+    async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.lock_notes().get(key).cloned())
+    }
+
+    async fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let notes = self.lock_notes();
+        let from = notes.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+        Ok(from.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    async fn change_note(&self, change: NoteChange) -> Result<bool, StoreError> {
+        Ok(change.apply(&mut self.lock_notes()))
     }
 }

@@ -3,6 +3,7 @@
 mod chord;
 pub mod embedded;
 pub mod memory;
+mod notes;
 mod tracked;
 mod waiters;
 
@@ -14,6 +15,7 @@ use async_trait::async_trait;
 pub use chord::{ChordJoin, ChordPart};
 pub use embedded::EmbeddedStore;
 pub use memory::MemoryStore;
+pub use notes::{Leadership, NoteChange, Notes};
 pub use tracked::TrackedState;
 pub(crate) use waiters::Waiters;
 
@@ -95,6 +97,11 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// The store cannot be read.
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError>;
+
+    /// The notes of this store, if it keeps any.
+    fn notes(&self) -> Option<&dyn Notes> {
+        None
+    }
 
     /// Says how many members a chord's header has, before the first of them is sent.
     ///

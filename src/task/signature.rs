@@ -136,6 +136,10 @@ impl<T: Task> Signature<T> {
         Enqueue { signature: self, client: Some(client.into()) }
     }
 
+    pub(crate) fn stated_queue(&self) -> Option<&str> {
+        self.call.options.queue.as_deref()
+    }
+
     pub(crate) fn into_arguments(self) -> Result<Arguments, String> {
         self.arguments
     }

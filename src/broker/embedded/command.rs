@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::notes::Noting;
 use crate::broker::{BrokerError, Counts, DeadLetter, Place, RecordFn, Removal, Settle, Sink};
 use crate::core::Timestamp;
 use crate::task::{Message, TaskId, TaskResult};
@@ -28,6 +29,7 @@ pub(super) enum Command {
     Put { result: Box<TaskResult>, reply: Reply<bool> },
     Forget { id: TaskId, reply: Reply<bool> },
     Sweep { now: Timestamp, reply: Reply<usize> },
+    Note(Box<Noting>),
     Close { reply: Reply<()> },
 }
 

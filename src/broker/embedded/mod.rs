@@ -24,6 +24,7 @@ mod handle;
 mod journal;
 mod last_chance;
 mod lock;
+mod notes;
 mod reclaim;
 mod recovery;
 mod rows;
@@ -42,10 +43,10 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, MemoryBroker, Place, RecordFn, Removal, Sink,
+    Broker, BrokerError, Consumer, Counts, DeadLetter, MemoryBroker, Noted, Place, RecordFn, Removal, Sink,
 };
 use crate::core::Timestamp;
-use crate::store::{MemoryStore, Waiters};
+use crate::store::{MemoryStore, NoteChange, Waiters};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
 use command::{Command, Reply};
@@ -262,6 +263,15 @@ impl Broker for EmbeddedBroker {
         let message = Arc::new(message);
         self.ask(|reply| Command::Publish { message, row, unique, reply }).await?;
         Ok(receipt)
+    }
+
+    fn keeps_notes(&self) -> bool {
+        true
+    }
+
+    async fn publish_noted(&self, message: Message, change: NoteChange) -> Result<Noted, BrokerError> {
+        check(&message)?;
+        self.publish_with_note(message, change).await
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {

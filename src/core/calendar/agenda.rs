@@ -136,6 +136,16 @@ impl Agenda {
         }
     }
 
+    /// Decides what an entry has missed now, if it is not busy with something: what held it up is over.
+    pub fn hasten(&mut self, name: &str, now: Timestamp) {
+        if let Some(entry) = self.entries.get_mut(name).filter(|entry| !entry.busy && !entry.paused) {
+            if let Some(due) = entry.due.replace(now) {
+                self.line.remove(&(due, name.to_owned()));
+            }
+            self.line.insert((now, name.to_owned()));
+        }
+    }
+
     /// When to call [`due`](Self::due) again.
     pub fn next(&self) -> Option<Timestamp> {
         self.line.first().map(|(due, _)| *due)

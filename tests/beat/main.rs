@@ -1,0 +1,3 @@
+//! Beat: the crontab against Python Celery's, and periodic tasks that run.
+
+mod conformance;
