@@ -35,6 +35,8 @@
 //! - **Tasks.** [`#[task]`](macro@task) makes one of a function; its documentation explains every option. A body that
 //!   wants to know about its run takes a [`Context`]; one that wants to end otherwise than by a value or an error returns
 //!   a [`TaskError`]: retry, postpone, continue, reject, ignore.
+//! - **Periodic tasks.** [`#[periodic_task]`](macro@periodic_task) has beat call one again and again: by a crontab in any
+//!   time zone, every so often, or at midnight where each tenant is. [`Celeriac::beat`] changes the schedule at run time.
 //! - **Calls.** `delay` and [`Signature`](task::Signature) enqueue, and answer with an [`AsyncResult`]: its [`Receipt`]
 //!   says where the task is and how safe; its value, [`State`] and record can be waited for. What can go wrong is an
 //!   [`EnqueueError`] or a [`GetError`].
@@ -77,7 +79,7 @@ pub mod task;
 pub mod cli;
 
 pub use app::{Builder, Celeriac};
-pub use celeriac_macros::task;
+pub use celeriac_macros::{periodic_task, task};
 pub use task::{AsyncResult, Context, EnqueueError, GetError, Receipt, State, TaskError, TaskId};
 
 #[doc(hidden)]

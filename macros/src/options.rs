@@ -84,30 +84,34 @@ pub enum Durability {
     Memory,
 }
 
+/// The options of an attribute, one by one.
+pub fn metas(tokens: TokenStream, errors: &mut Errors) -> Vec<Meta> {
+    match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens) {
+        Ok(metas) => metas.into_iter().collect(),
+        Err(error) => {
+            errors.push(Error::new(
+                error.span(),
+                format!("{error}; options are written `name = value`, with commas between them"),
+            ));
+            Vec::new()
+        }
+    }
+}
+
 impl Options {
-    /// Reads the options. What is wrong goes to `errors`, and the option counts as not given, so that the rest of
+    /// Reads the options; `others` are names of options that the attribute has besides. What is wrong goes to `errors`, and the option counts as not given, so that the rest of
     /// the program is checked as well.
-    pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Self {
+    pub fn parse(metas: &[&Meta], others: &[&str], errors: &mut Errors) -> Self {
         let mut options = Self::default();
-        let metas = match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens) {
-            Ok(metas) => metas,
-            Err(error) => {
-                errors.push(Error::new(
-                    error.span(),
-                    format!("{error}; options are written `name = value`, with commas between them"),
-                ));
-                return options;
-            }
-        };
         let mut seen: Vec<String> = Vec::new();
         let mut soft_limit = None;
-        for meta in &metas {
+        for meta in metas {
             let name = meta.path().get_ident().map_or_else(String::new, ToString::to_string);
             if seen.contains(&name) {
                 errors.push(Error::new_spanned(meta.path(), format!("`{name}` is given twice")));
                 continue;
             }
-            if let Err(error) = options.set(&name, meta) {
+            if let Err(error) = options.set(&name, meta, others) {
                 errors.push(error);
             }
             if name == "soft_time_limit" {
@@ -129,7 +133,7 @@ impl Options {
         options
     }
 
-    fn set(&mut self, name: &str, meta: &Meta) -> syn::Result<()> {
+    fn set(&mut self, name: &str, meta: &Meta, others: &[&str]) -> syn::Result<()> {
         match name {
             "name" => self.name = Some(word(name, meta)?),
             "queue" => self.queue = Some(word(name, meta)?),
@@ -164,17 +168,18 @@ impl Options {
             "on_success" => self.on_success = Some(function(name, meta)?),
             "on_retry" => self.on_retry = Some(function(name, meta)?),
             "on_failure" => self.on_failure = Some(function(name, meta)?),
-            _ => return Err(unknown(name, meta)),
+            _ => return Err(unknown(name, meta, others)),
         }
         Ok(())
     }
 }
 
-fn unknown(name: &str, meta: &Meta) -> Error {
+fn unknown(name: &str, meta: &Meta, others: &[&str]) -> Error {
     if let Some((_, instead)) = ELSEWHERE.iter().find(|(known, _)| *known == name) {
         return Error::new_spanned(meta.path(), format!("there is no option `{name}`: {instead}"));
     }
-    let nearest = NAMES
+    let all: Vec<&str> = others.iter().chain(NAMES).copied().collect();
+    let nearest = all
         .iter()
         .map(|known| (strsim::jaro_winkler(known, name), known))
         .filter(|(score, _)| *score > 0.8)
@@ -185,11 +190,11 @@ fn unknown(name: &str, meta: &Meta) -> Error {
     } else {
         format!("unknown option `{name}`{nearest}")
     };
-    Error::new_spanned(meta.path(), format!("{what}\nthe options are: {}", NAMES.join(", ")))
+    Error::new_spanned(meta.path(), format!("{what}\nthe options are: {}", all.join(", ")))
 }
 
 /// The expression after `=`.
-fn value<'a>(name: &str, meta: &'a Meta, example: &str) -> syn::Result<&'a Expr> {
+pub fn value<'a>(name: &str, meta: &'a Meta, example: &str) -> syn::Result<&'a Expr> {
     match meta {
         Meta::NameValue(pair) => Ok(&pair.value),
         _ => Err(Error::new_spanned(meta, format!("`{name}` needs a value: write `{name} = {example}`"))),
@@ -234,7 +239,7 @@ impl Bounds for u32 {
 }
 
 /// Text of 1 to 255 bytes, which is what AMQP allows names.
-fn word(name: &str, meta: &Meta) -> syn::Result<LitStr> {
+pub fn word(name: &str, meta: &Meta) -> syn::Result<LitStr> {
     let expr = value(name, meta, "\"...\"")?;
     let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = expr else {
         return Err(Error::new_spanned(expr, format!("`{name}` is text: write `{name} = \"...\"`")));
@@ -249,7 +254,7 @@ fn delay(name: &str, meta: &Meta) -> syn::Result<Duration> {
     duration::from_expr(value(name, meta, "\"30s\"")?)
 }
 
-fn span_of_time(name: &str, meta: &Meta, zero: &str) -> syn::Result<Duration> {
+pub fn span_of_time(name: &str, meta: &Meta, zero: &str) -> syn::Result<Duration> {
     let duration = delay(name, meta)?;
     if duration.is_zero() {
         let expr = value(name, meta, "\"30s\"")?;
@@ -258,7 +263,7 @@ fn span_of_time(name: &str, meta: &Meta, zero: &str) -> syn::Result<Duration> {
     Ok(duration)
 }
 
-fn function(name: &str, meta: &Meta) -> syn::Result<Path> {
+pub fn function(name: &str, meta: &Meta) -> syn::Result<Path> {
     match value(name, meta, "path::to::function")? {
         Expr::Path(path) if path.qself.is_none() => Ok(path.path.clone()),
         other => Err(Error::new_spanned(

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! Root ── Queue (one a queue: supervisor) ── Worker … Worker      one worker = one task at a time
+//!      └─ Beat (one in the cluster at a time)
 //! ```
 //! This room, and no room below it, names actix.
 
+pub(crate) mod beat;
 mod body;
 mod lasting;
 pub(crate) mod queue;
@@ -17,5 +19,6 @@ mod supervisor;
 mod tests;
 mod worker;
 
+pub use beat::{BeatError, EntryStatus, Origin};
 pub use runtime::{FailureHook, WorkerHook};
 pub use status::QueueStatus;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::broker::{Broker, Settle};
-use crate::store::Store;
+use crate::store::{MemoryStore, Notes, Store};
 use crate::task::registry::Registry;
 use crate::task::{Context, HookEvent, Message, TaskResult};
 
@@ -20,12 +20,19 @@ pub type WorkerHook = dyn Fn(&str, usize) + Send + Sync;
 pub(crate) struct Runtime {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) store: Arc<dyn Store>,
+    /// For notes, if the store keeps none: they last as long as the process.
+    pub(crate) own_notes: MemoryStore,
     pub(crate) registry: Registry,
     pub(crate) on_failure: Option<Box<FailureHook>>,
     pub(crate) on_worker_start: Option<Box<WorkerHook>>,
 }
 
 impl Runtime {
+    /// The notes of the store, or, if it keeps none, of this process.
+    pub(crate) fn notes(&self) -> &dyn Notes {
+        self.store.notes().unwrap_or(&self.own_notes)
+    }
+
     /// Stores a record, however long that takes: the task is not settled before.
     pub(crate) async fn put_result(&self, record: TaskResult) {
         let mut pause = Duration::from_millis(50);

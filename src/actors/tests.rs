@@ -29,7 +29,9 @@ struct Grown {
 impl Grown {
     async fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>, row: QueueRow) -> Self {
         let registry = Registry::discover().unwrap();
-        let runtime = Arc::new(Runtime { broker, store, registry, on_failure: None, on_worker_start: None });
+        let own_notes = MemoryStore::default();
+        let runtime =
+            Arc::new(Runtime { broker, store, own_notes, registry, on_failure: None, on_worker_start: None });
         let (tree, up) = Tree::grow(Arc::clone(&runtime), vec![row], 1).unwrap();
         up.await.unwrap();
         Self { tree, runtime }

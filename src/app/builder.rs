@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::catalogue::{Catalogue, CatalogueErrors, QueueRow};
 use super::handle::{Celeriac, Inner};
 use super::routing::Routing;
+use super::schedule::{self, ScheduleErrors};
 use crate::actors::root::Tree;
 use crate::actors::runtime::Runtime;
 use crate::actors::{FailureHook, WorkerHook};
@@ -14,7 +15,7 @@ use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Broker, BrokerError, EmbeddedBroker, MemoryBroker};
 use crate::store::{EmbeddedStore, MemoryStore, Store};
 use crate::task::registry::{DuplicateTask, Registry};
-use crate::task::{Context, HookEvent};
+use crate::task::{Context, HookEvent, Periodic};
 
 /// Why a runtime did not start; the text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,9 @@ pub enum StartError {
     /// Two tasks of one name.
     #[error(transparent)]
     DuplicateTask(#[from] DuplicateTask),
+    /// Periodic entries that cannot be.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleErrors),
     /// The broker or store did not open.
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -62,6 +66,8 @@ pub struct Builder {
     grace: Duration,
     on_failure: Option<Box<FailureHook>>,
     on_worker_start: Option<Box<WorkerHook>>,
+    periodic: Vec<Periodic>,
+    beat: Option<bool>,
 }
 
 impl Builder {
@@ -77,6 +83,8 @@ impl Builder {
             grace: Duration::from_secs(30),
             on_failure: None,
             on_worker_start: None,
+            periodic: Vec::new(),
+            beat: None,
         }
     }
 
@@ -102,6 +110,18 @@ impl Builder {
     /// One more queue.
     pub fn queue(mut self, row: QueueRow) -> Self {
         self.catalogue = self.catalogue.with_queue(row);
+        self
+    }
+
+    /// One more periodic entry, beside those of `#[periodic_task]` and of the catalogue.
+    pub fn periodic(mut self, entry: Periodic) -> Self {
+        self.periodic.push(entry);
+        self
+    }
+
+    /// Whether periodic tasks fire in this program; wins over the catalogue. Default `true`.
+    pub fn beat(mut self, on: bool) -> Self {
+        self.beat = Some(on);
         self
     }
 
@@ -163,10 +183,15 @@ impl Builder {
     /// Starts the runtime on threads of its own, and makes it the one that `delay` uses.
     ///
     /// # Errors
-    /// A wrong catalogue (all its mistakes at once), two tasks of one name, a store that does not open.
+    /// A wrong catalogue or schedule (all mistakes at once), two tasks of one name, a store that does not open.
     pub async fn start(self) -> Result<Celeriac, StartError> {
         let registry = Registry::discover()?;
         let catalogue = self.read_catalogue()?;
+        let beat = self.beat.or(catalogue.beat).unwrap_or(true);
+        let environment = self.environment.as_deref();
+        // Where nobody else can run a task, one that is not in this program is a mistake.
+        let runs_all = !matches!(self.keeping, Keeping::Given(..));
+        let entries = schedule::collect(&catalogue.periodic, environment, &registry, runs_all)?;
         let mut routing = Routing::new(catalogue, &registry);
         let (broker, store): (Arc<dyn Broker>, Arc<dyn Store>) = match self.keeping {
             Keeping::Given(broker, store) => (broker, store),
@@ -192,6 +217,7 @@ impl Builder {
         let runtime = Arc::new(Runtime {
             broker,
             store,
+            own_notes: MemoryStore::default(),
             registry,
             on_failure: self.on_failure,
             on_worker_start: self.on_worker_start,
@@ -200,7 +226,7 @@ impl Builder {
         let (tree, up) = Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
         up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
         let inner = Inner::new(runtime, routing, tree, self.max_message_size, self.grace);
-        Ok(Celeriac::started(inner))
+        Ok(Celeriac::started(inner, beat.then_some(entries)))
     }
 
     fn read_catalogue(&self) -> Result<Catalogue, CatalogueErrors> {
@@ -210,9 +236,19 @@ impl Builder {
             for row in catalogue.queues.drain(..) {
                 read = read.with_queue(row);
             }
+            for entry in catalogue.periodic.drain(..) {
+                read = read.with_periodic(entry);
+            }
             catalogue = read;
         }
-        if let Some(environment) = &self.environment {
+        for entry in &self.periodic {
+            catalogue = catalogue.with_periodic(entry.clone());
+        }
+        // One that only the program's periodic tasks name is known as well, and changes nothing here.
+        let environment = self.environment.as_ref().filter(|name| {
+            catalogue.environments().any(|known| known == name.as_str()) || !schedule::names_environment(name)
+        });
+        if let Some(environment) = environment {
             catalogue = catalogue.for_environment(environment)?;
         }
         catalogue.validate()?;

@@ -1,11 +1,15 @@
 //! The application: configuration, start, handle, shutdown.
 
+mod beat;
 mod builder;
 pub mod catalogue;
 mod handle;
 mod routing;
+mod schedule;
 mod shutdown;
 
+pub use beat::Beat;
 pub use builder::{Builder, StartError};
 pub use handle::{Celeriac, ControlError};
+pub use schedule::{ScheduleError, ScheduleErrors};
 pub use shutdown::ShutdownReport;

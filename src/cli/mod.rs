@@ -5,6 +5,7 @@
 
 mod check;
 mod queues;
+mod schedule;
 mod table;
 
 use std::io::{self, Write};
@@ -34,6 +35,8 @@ enum Command {
     Check(CatalogueArgs),
     /// Print the table of the queues in a catalogue.
     Queues(CatalogueArgs),
+    /// Print the periodic entries of a catalogue, when each fires next, and what is doubtful about them.
+    Schedule(schedule::ScheduleArgs),
 }
 
 /// Which catalogue, as whom.
@@ -74,6 +77,7 @@ pub fn run() -> ExitCode {
     let done = match &line.command {
         Command::Check(args) => check::run(args, &mut out),
         Command::Queues(args) => queues::run(args, &mut out),
+        Command::Schedule(args) => schedule::run(args, &mut out),
     };
     match done.and_then(|()| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -316,6 +316,14 @@ impl<E: Into<TaskError>> IntoTenants for Result<Vec<Tenant>, E> {
     }
 }
 
+impl PartialEq for Periodic {
+    /// Sources of tenants are code, and count only as being there or not.
+    fn eq(&self, other: &Self) -> bool {
+        let spread = |entry: &Self| entry.tenants.map(|tenants| tenants.spread);
+        self.name == other.name && spread(self) == spread(other) && self.to_text() == other.to_text()
+    }
+}
+
 impl fmt::Display for Periodic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {} at {}", self.name, self.task, self.schedule)

@@ -12,7 +12,7 @@ use super::columns::{COLUMNS, Columns};
 use super::error::{CatalogueErrors, Problem, quote};
 use super::queue_row::QueueRow;
 use super::section::{Section, Source};
-use super::{Catalogue, Environment};
+use super::{Catalogue, Environment, periodic};
 
 /// Reads the text; `file` is what errors call it.
 pub(super) fn parse(text: &str, file: &str) -> Result<Catalogue, CatalogueErrors> {
@@ -32,12 +32,17 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Catalogue, CatalogueErrors
 fn read(root: &dyn TableLike, file: &str, places: &mut Places, source: &mut Source<'_>) -> Catalogue {
     let mut catalogue = Catalogue { file: file.to_owned(), ..Catalogue::new() };
     let root = Section::new(root, 0, "at the top level");
-    root.refuse_unknown_keys(&["default_queue", "queue", "aliases", "routes", "environment"], source);
+    root.refuse_unknown_keys(
+        &["default_queue", "beat", "queue", "periodic", "aliases", "routes", "environment"],
+        source,
+    );
     if let Some((queue, at)) = root.string("default_queue", source) {
         catalogue.default_queue = queue;
         places.insert(Place::DefaultQueue, source.position(at));
     }
     read_queues(&root, &mut catalogue, places, source);
+    catalogue.beat = root.boolean("beat", source);
+    catalogue.periodic = periodic::read(&root, places, source);
     if let Some(section) = root.table("aliases", "in [aliases]".to_owned(), source) {
         catalogue.aliases = read_names(&section, source, |name, position| {
             places.insert(Place::Alias(None, name), position);
@@ -58,22 +63,8 @@ fn read(root: &dyn TableLike, file: &str, places: &mut Places, source: &mut Sour
 }
 
 fn read_queues(root: &Section<'_>, catalogue: &mut Catalogue, places: &mut Places, source: &mut Source<'_>) {
-    let Some(item) = root.get("queue") else { return };
     let expected = "an array of tables: begin each queue with [[queue]] and name = \"...\"";
-    let tables: Vec<(&dyn TableLike, usize)> = match item {
-        Item::ArrayOfTables(tables) => tables
-            .iter()
-            .map(|table| (table as &dyn TableLike, table.span().map_or(root.at, |span| span.start)))
-            .collect(),
-        _ => match item.as_array() {
-            Some(array) if array.iter().all(|value| value.is_inline_table()) => array
-                .iter()
-                .filter_map(|value| value.as_inline_table())
-                .map(|table| (table as &dyn TableLike, table.span().map_or(root.at, |span| span.start)))
-                .collect(),
-            _ => return root.report_wrong_type("queue", item, expected, source),
-        },
-    };
+    let tables = root.array("queue", expected, source);
     let keys: Vec<&str> = std::iter::once("name").chain(COLUMNS).collect();
     for (index, (table, at)) in tables.into_iter().enumerate() {
         let number = format!("queue number {}", index + 1);
@@ -104,7 +95,8 @@ fn read_environment(
     source: &mut Source<'_>,
 ) -> Environment {
     let mut environment = Environment::default();
-    section.refuse_unknown_keys(&["queue", "aliases"], source);
+    section.refuse_unknown_keys(&["queue", "aliases", "beat"], source);
+    environment.beat = section.boolean("beat", source);
     if let Some(queues) = section.table("queue", format!("{} under queue", section.place), source) {
         let place = |queue: &str| format!("{}, queue {}", section.place, quote(queue));
         for (queue, section) in queues.tables(place, source) {

@@ -125,6 +125,13 @@ impl Agenda {
         }
     }
 
+    /// Of what it fired, this much is decided; the rest is still to be told.
+    pub fn advance(&mut self, name: &str, last: Timestamp) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.last = entry.last.max(last);
+        }
+    }
+
     /// They could not be published: what is missed by then is decided anew at `again`.
     pub fn failed(&mut self, name: &str, again: Timestamp) {
         if let Some(entry) = self.entries.get_mut(name) {

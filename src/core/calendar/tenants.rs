@@ -23,6 +23,13 @@ use crate::core::Timestamp;
 #[serde(transparent)]
 pub struct LocalDay(NaiveDate);
 
+impl LocalDay {
+    /// The day of an instant by UTC.
+    pub fn of(time: Timestamp) -> Self {
+        Self(Zone::UTC.clock(seconds(time)).date())
+    }
+}
+
 impl std::fmt::Display for LocalDay {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
@@ -222,6 +229,11 @@ impl Tenants {
         self.line.first().map(|(due, _)| *due)
     }
 
+    /// Whether this one is among them.
+    pub fn has(&self, tenant: &str) -> bool {
+        self.tenants.contains_key(tenant)
+    }
+
     /// How many tenants there are.
     pub fn len(&self) -> usize {
         self.tenants.len()
@@ -312,7 +324,7 @@ fn midnight(day: NaiveDate) -> NaiveDateTime {
 /// A tenant's place in the window: the same each day, and evenly spread whatever the names are.
 fn offset(entry: &str, tenant: &str, spread: Duration) -> Duration {
     let hash = xxh3_64(format!("{entry}\0{tenant}").as_bytes());
-    let spread = u64::try_from(spread.as_secs()).unwrap_or(0);
+    let spread = spread.as_secs();
     // The upper half of the product is the hash scaled down to the window, without the bias of a remainder.
     let place = (u128::from(hash) * u128::from(spread)) >> 64;
     Duration::from_secs(u64::try_from(place).unwrap_or(0))
