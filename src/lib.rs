@@ -96,6 +96,8 @@ mod manual {
     struct Embedding;
     #[doc = include_str!("../docs/outcomes-and-retries.md")]
     struct OutcomesAndRetries;
+    #[doc = include_str!("../docs/periodic-tasks.md")]
+    struct PeriodicTasks;
     #[doc = include_str!("../docs/queues-and-workers.md")]
     struct QueuesAndWorkers;
     #[doc = include_str!("../docs/results.md")]

@@ -16,6 +16,8 @@ use std::time::Duration;
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
 
 use super::runtime::Runtime;
+use tokio::sync::RwLock;
+
 use crate::core::Timestamp;
 use crate::core::calendar::{Agenda, Fire, Schedule, Tenants};
 use crate::store::Leadership;
@@ -40,6 +42,8 @@ const LOOK: Duration = Duration::from_secs(60);
 /// The first pause after a publish that failed, and the longest.
 const AGAIN: Duration = Duration::from_millis(200);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(10);
+/// What is under way at the end gets so long.
+const UNDER_WAY: Duration = Duration::from_secs(2);
 /// How long a leader leads without saying so again, and how often it says so.
 const LEASE: Duration = Duration::from_secs(10);
 const RENEW: Duration = Duration::from_secs(3);
@@ -55,11 +59,29 @@ pub(crate) struct BeatParts {
     pub(crate) candidate: String,
     /// It has ended for good.
     pub(crate) resigned: AtomicBool,
+    /// Held by each publish that is under way.
+    busy: Arc<RwLock<()>>,
     /// The living actor.
     pub(crate) address: Mutex<Option<Addr<Beat>>>,
 }
 
 impl BeatParts {
+    pub(crate) fn new(
+        runtime: Arc<Runtime>,
+        entries: Vec<(Periodic, Origin)>,
+        publisher: Weak<dyn Publisher>,
+    ) -> Self {
+        Self {
+            runtime,
+            entries,
+            publisher,
+            candidate: TaskId::new().to_string(),
+            resigned: AtomicBool::new(false),
+            busy: Arc::default(),
+            address: Mutex::new(None),
+        }
+    }
+
     fn publisher(&self) -> Option<Arc<dyn Publisher>> {
         self.publisher.upgrade()
     }
@@ -154,7 +176,7 @@ impl Beat {
             let notes = parts.runtime.notes();
             notes.lead("beat", &parts.candidate, LEASE, now()).await
         };
-        ctx.spawn(asked.into_actor(self).map(|answer, beat, ctx| {
+        let asked = asked.into_actor(self).map(|answer, beat, ctx: &mut Context<Self>| {
             let leads = match answer {
                 Ok(Leadership::Leader { .. }) => true,
                 Ok(Leadership::Follower { .. }) => false,
@@ -171,7 +193,14 @@ impl Beat {
                 tracing::warn!("beat does not lead any more");
                 beat.step_down(ctx);
             }
-        }));
+        });
+        // Whoever asks something of a new one waits until it knows.
+        if self.generation == 0 {
+            self.generation = 1;
+            ctx.wait(asked);
+        } else {
+            ctx.spawn(asked);
+        }
     }
 
     fn step_down(&mut self, ctx: &mut Context<Self>) {
@@ -263,8 +292,10 @@ impl Beat {
         let (parts, entry) = (Arc::clone(&self.parts), Arc::clone(&live.entry));
         let (note, fired) = (live.note.clone(), live.fired.clone());
         let (address, generation) = (ctx.address(), self.generation);
+        let Ok(busy) = Arc::clone(&parts.busy).try_read_owned() else { return }; // it ends
         actix_rt::spawn(async move {
             let outcome = publish_all(&parts, &entry, &fire, note, fired).await;
+            drop(busy);
             address.do_send(TicksTold { entry: fire.entry, generation, outcome });
         });
     }
@@ -334,7 +365,7 @@ impl Handler<TicksTold> for Beat {
             }
             Some(Stop::Outdated) => {
                 // Somebody else decides here too; what the notes say is what is.
-                tracing::warn!(entry = told.entry, "another process has decided a tick; reading its notes");
+                tracing::warn!(entry = told.entry, "somebody else has decided a tick; reading the notes");
                 self.load(ctx);
                 return;
             }
@@ -411,6 +442,8 @@ impl Handler<End> for Beat {
         actix::ActorContext::stop(ctx);
         let parts = Arc::clone(&self.parts);
         Box::pin(async move {
+            // What is under way is noted before somebody else reads the notes.
+            let _ = actix_rt::time::timeout(UNDER_WAY, parts.busy.write()).await;
             if led && let Err(error) = parts.runtime.notes().resign("beat", &parts.candidate).await {
                 tracing::warn!(%error, "the next leader of beat waits for the end of this one's lease");
             }

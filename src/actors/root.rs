@@ -135,12 +135,13 @@ impl Root {
     }
 
     /// Builds beat on the first arbiter.
-    fn plant_beat(&self, root: Addr<Self>) {
+    fn plant_beat(&self, root: Addr<Self>, built: Option<tokio::sync::oneshot::Sender<()>>) {
         let Some(parts) = self.beat.clone() else { return };
         self.arbiters[0].arbiter.spawn_fn(move || {
             let own = Arc::clone(&parts);
             let address = supervisor::spawn(|_| Beat::new(own), move |exit| root.do_send(BeatDown(exit)));
             *parts.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+            drop(built);
         });
     }
 
@@ -261,17 +262,21 @@ impl Handler<QueueDown> for Root {
     }
 }
 
-/// Build beat.
+/// Build beat; answered when it has an address.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct StartBeat(pub(crate) Arc<BeatParts>);
 
 impl Handler<StartBeat> for Root {
-    type Result = ();
+    type Result = actix::ResponseFuture<()>;
 
-    fn handle(&mut self, StartBeat(parts): StartBeat, ctx: &mut Self::Context) {
+    fn handle(&mut self, StartBeat(parts): StartBeat, ctx: &mut Self::Context) -> Self::Result {
         self.beat = Some(parts);
-        self.plant_beat(ctx.address());
+        let (built, is_built) = tokio::sync::oneshot::channel();
+        self.plant_beat(ctx.address(), Some(built));
+        Box::pin(async move {
+            let _ = is_built.await;
+        })
     }
 }
 
@@ -292,7 +297,7 @@ impl Handler<BeatDown> for Root {
         tracing::error!(?exit, ?after, "beat died; it is built anew and goes on with what is noted");
         ctx.run_later(after, |root, ctx| {
             if !root.closing {
-                root.plant_beat(ctx.address());
+                root.plant_beat(ctx.address(), None);
             }
         });
     }

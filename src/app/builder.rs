@@ -226,7 +226,7 @@ impl Builder {
         let (tree, up) = Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
         up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
         let inner = Inner::new(runtime, routing, tree, self.max_message_size, self.grace);
-        Ok(Celeriac::started(inner, beat.then_some(entries)))
+        Ok(Celeriac::started(inner, beat.then_some(entries)).await)
     }
 
     fn read_catalogue(&self) -> Result<Catalogue, CatalogueErrors> {

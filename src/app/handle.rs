@@ -102,12 +102,12 @@ impl Celeriac {
     }
 
     /// `entries`: those that fire, or `None` if none ever does here.
-    pub(super) fn started(inner: Inner, entries: Option<Vec<(Periodic, Origin)>>) -> Self {
+    pub(super) async fn started(inner: Inner, entries: Option<Vec<(Periodic, Origin)>>) -> Self {
         let inner = Arc::new(inner);
         let celeriac = Self { inner };
         task::install(celeriac.client());
         if let Some(entries) = entries {
-            celeriac.inner.start_beat(entries);
+            celeriac.inner.start_beat(entries).await;
         }
         celeriac
     }
@@ -274,19 +274,14 @@ impl Inner {
         }
     }
 
-    fn start_beat(self: &Arc<Self>, entries: Vec<(Periodic, Origin)>) {
+    async fn start_beat(self: &Arc<Self>, entries: Vec<(Periodic, Origin)>) {
         let publisher = Arc::downgrade(self);
-        let parts = Arc::new(BeatParts {
-            runtime: Arc::clone(&self.runtime),
-            entries,
-            publisher,
-            candidate: TaskId::new().to_string(),
-            resigned: AtomicBool::new(false),
-            address: Mutex::new(None),
-        });
-        let parts = self.beat.get_or_init(|| parts);
-        if let Some(tree) = self.tree.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            tree.root.do_send(StartBeat(Arc::clone(parts)));
+        let parts = BeatParts::new(Arc::clone(&self.runtime), entries, publisher);
+        let parts = Arc::clone(self.beat.get_or_init(|| Arc::new(parts)));
+        let root = self.tree.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|t| t.root.clone());
+        if let Some(root) = root {
+            // A root that is gone has ended the program, or is about to.
+            let _ = root.send(StartBeat(parts)).await;
         }
     }
 

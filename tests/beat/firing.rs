@@ -52,7 +52,7 @@ async fn restarts_neither_lose_nor_double_a_tick() {
     until("and has run", async || last.queue("io").await.unwrap().ready == 0).await;
     last.shutdown_within(LONG).await.unwrap();
     let ticks = assert_each_once("lives", INTERVAL, begin, end - INTERVAL);
-    assert!(ticks >= 100, "{ticks}");
+    assert!(ticks >= 50, "{ticks}");
 }
 
 /// One run stands for all that was missed, or none does.
@@ -107,9 +107,9 @@ async fn a_store_that_refuses_loses_no_tick() {
     .await;
     celeriac.shutdown().await.unwrap();
     assert!(ran("refused").is_empty());
+    let end = now();
     let celeriac = embedded(dir.path()).periodic(each("refused", INTERVAL)).start().await.unwrap();
-    until_ran("refused", 10).await;
-    let end = status(&celeriac, "refused").await.last;
+    until("all up to now is decided", async || status(&celeriac, "refused").await.last >= end).await;
     until("all ran", async || celeriac.queue("io").await.unwrap().ready == 0).await;
     celeriac.shutdown().await.unwrap();
     assert_each_once("refused", INTERVAL, begin, end);

@@ -90,8 +90,3 @@ pub async fn status(celeriac: &Celeriac, name: &str) -> celeriac::actors::EntryS
     let all = celeriac.beat().entries().await.unwrap();
     all.into_iter().find(|entry| entry.name == name).unwrap_or_else(|| panic!("no entry {name}"))
 }
-
-/// Waits until beat has begun; in memory it first asks whether it leads.
-pub async fn until_beats(celeriac: &Celeriac) {
-    until("beat answers", async || celeriac.beat().entries().await.is_ok()).await;
-}

@@ -7,7 +7,7 @@ use celeriac::core::calendar::Overlap;
 use celeriac::{Celeriac, Context, task};
 use tokio::sync::watch;
 
-use crate::kit::{HOUR, builder, entry, now, ran, status, tick, until, until_beats, write_down};
+use crate::kit::{HOUR, builder, entry, now, ran, status, tick, until, write_down};
 
 const INTERVAL: Duration = Duration::from_millis(20);
 
@@ -75,7 +75,6 @@ async fn one_is_buffered_behind_the_run() {
     let celeriac =
         builder().in_memory().periodic(entry::<buffered::Task>("buffered", INTERVAL)).start().await.unwrap();
     BUFFERED.until_inside(1).await;
-    until_beats(&celeriac).await;
     until("a tick is held", async || status(&celeriac, "buffered").await.held).await;
     assert_eq!(ran("buffered").len(), 1);
     BUFFERED.open.send_replace(true);
@@ -90,7 +89,6 @@ async fn one_is_buffered_behind_a_run_that_keeps_no_result() {
     let entry = entry::<resultless::Task>("resultless", INTERVAL);
     let celeriac = builder().in_memory().periodic(entry).start().await.unwrap();
     RESULTLESS.until_inside(1).await;
-    until_beats(&celeriac).await;
     until("a tick is held", async || status(&celeriac, "resultless").await.held).await;
     RESULTLESS.open.send_replace(true);
     until("the held one ran, and others", async || ran("resultless").len() >= 3).await;
@@ -103,7 +101,6 @@ async fn skipped_while_one_runs() {
     let entry = entry::<skipped::Task>("skipped", INTERVAL).overlap(Overlap::Skip);
     let celeriac = builder().in_memory().periodic(entry).start().await.unwrap();
     SKIPPED.until_inside(1).await;
-    until_beats(&celeriac).await;
     until_last_is_past(&celeriac, "skipped").await;
     let now = status(&celeriac, "skipped").await;
     assert!(now.coalesced >= 4 && now.published == 1 && !now.held, "{now:?}");
@@ -135,7 +132,8 @@ async fn none_piles_up_behind_a_block() {
         until("ten ticks came due", async || {
             let now = status(&celeriac, key).await;
             let queue = celeriac.queue("io").await.unwrap();
-            assert!(queue.ready <= 1, "{} tasks wait", queue.ready);
+            // One, and for a moment the expired one that it replaces.
+            assert!(queue.ready <= 2, "{} tasks wait", queue.ready);
             now.published + now.coalesced >= 10
         })
         .await;

@@ -61,9 +61,11 @@ impl Beat {
                     ticks.into_iter().map(|tick| (live.days.get(&tick.tenant).cloned(), tick)).collect();
                 let (parts, entry) = (Arc::clone(&self.parts), Arc::clone(&live.entry));
                 let (name, address) = (name.clone(), address.clone());
+                let Ok(busy) = Arc::clone(&parts.busy).try_read_owned() else { return }; // it ends
                 actix_rt::spawn(async move {
                     let published = ticks.into_iter().map(|(day, tick)| publish(&parts, &entry, day, tick));
                     let told = futures_util::future::join_all(published).await;
+                    drop(busy);
                     address.do_send(TenantsFired { entry: name, generation, told });
                 });
             }

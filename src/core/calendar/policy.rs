@@ -25,7 +25,7 @@ impl Misfire {
     /// A tick that is later than this was missed: a minute, as in Quartz.
     pub const GRACE: Duration = Duration::from_secs(60);
     /// At most so many ticks are made up for at a time; the next follow when these are published.
-    pub(super) const BATCH: usize = 1000;
+    pub(super) const BATCH: usize = 100;
 
     /// Which of the ticks in `(last, now]` fire, in order.
     pub(super) fn choose(self, schedule: &Schedule, last: Timestamp, now: Timestamp) -> Vec<Timestamp> {
