@@ -111,9 +111,9 @@ celeriac.toml:31:1: in periodic entry "words": misfire = "all" needs a bound; ad
 celeriac.toml:36:11: "overlap" in periodic entry "words" is "never"; write "buffer_one" or "skip" or "allow"
 celeriac.toml:37:1: unknown key "arg" in periodic entry "words"; did you mean "args"?
 celeriac.toml:38:8: "args" in periodic entry "words" must be a list such as [1, "a"], not a table
-celeriac.toml:39:1: periodic entry number 8 has no name; add name = "..."
-celeriac.toml:41:9: "every" in periodic entry number 8 is "0s"; write a duration above zero
-celeriac.toml:42:1: unknown key "crontab_" in periodic entry number 8; did you mean "crontab"?
+celeriac.toml:39:1: periodic entry number 9 has no name; add name = "..."
+celeriac.toml:41:9: "every" in periodic entry number 9 is "0s"; write a duration above zero
+celeriac.toml:42:1: unknown key "crontab_" in periodic entry number 9; did you mean "crontab"?
 celeriac.toml:44:8: periodic entry "lost queue" goes to "qq", but there is no such queue; add a [[queue]] with name = "qq" or name one that is there"#;
     assert_eq!(errors, expected);
 }

@@ -64,7 +64,7 @@ pub fn each_tick_once() {
     let mut reader = Reader::open(&home.ledger());
     let begin: Timestamp = std::time::SystemTime::now().into();
     for _ in 0..KILLS {
-        let life = home.spawn("beat", "{}");
+        let life = home.spawn("beat", "");
         life.expect("up");
         // The moment of the kill is what this is about, so this is a sleep that is meant.
         std::thread::sleep(Duration::from_micros(rng.random_range(0..60_000)));

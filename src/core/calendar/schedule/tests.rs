@@ -82,9 +82,9 @@ fn all(numbers: std::ops::Range<u32>) -> BTreeSet<u32> {
     numbers.collect()
 }
 
-/// Changes of a zone's clocks from 2010 to the end of 2030.
+/// Changes of a zone's clocks from 2020 to the end of 2030.
 fn changes(zone: Zone) -> Vec<i64> {
-    const FROM: i64 = 1_262_304_000;
+    const FROM: i64 = 1_577_836_800;
     const TO: i64 = 1_924_992_000;
     std::iter::successors(zone.change(FROM, TO), |at| zone.change(*at, TO)).collect()
 }
@@ -102,7 +102,7 @@ fn every_change_of_the_clocks_in_every_zone() {
             seen += 1;
         }
     }
-    assert!(seen > 5000, "{seen} changes");
+    assert!(seen > 2500, "{seen} changes");
 }
 
 fn subset(numbers: std::ops::Range<u32>, most: usize) -> impl Strategy<Value = BTreeSet<u32>> {
