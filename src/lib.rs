@@ -40,6 +40,7 @@
 //! - **Calls.** `delay` and [`Signature`](task::Signature) enqueue, and answer with an [`AsyncResult`]: its [`Receipt`]
 //!   says where the task is and how safe; its value, [`State`] and record can be waited for. What can go wrong is an
 //!   [`EnqueueError`] or a [`GetError`].
+//! - **Canvas.** Tasks follow from each other in chains, groups and chords: [`task::canvas`].
 //! - **The runtime.** [`Celeriac::builder`] starts it, on threads of its own, in any program. The handle, [`Celeriac`],
 //!   has the operator's levers: [`queues`](Celeriac::queues), [`pause`](Celeriac::pause), [`resize`](Celeriac::resize),
 //!   [`dead_letters`](Celeriac::dead_letters), [`shutdown`](Celeriac::shutdown).
@@ -47,6 +48,7 @@
 //!   time. Without one, the queues that tasks name are served with defaults.
 //! - **Where work waits.** The [`broker`] and the [`store`] are seams. The default is the
 //!   [embedded](broker::embedded) store in a directory: an enqueue that returned `Ok` is synced to disk.
+//! - **Celery's tongue.** [`protocol`] turns tasks, results and control messages into what Celery 5.7 writes, and back.
 //! - **Supervision.** The tree of [`actors`]: a panic costs one attempt of one task.
 //! - **Decisions.** [`core`] has all of them as pure state machines.
 //!
@@ -72,6 +74,7 @@ pub mod actors;
 pub mod app;
 pub mod broker;
 pub mod core;
+pub mod protocol;
 pub mod store;
 pub mod task;
 
@@ -88,6 +91,10 @@ pub use inventory as __inventory;
 /// The manual's examples are compiled, and those without `no_run` run, with the doc tests.
 #[cfg(doctest)]
 mod manual {
+    #[doc = include_str!("../docs/celery-protocol.md")]
+    struct CeleryProtocol;
+    #[doc = include_str!("../docs/canvas.md")]
+    struct Canvas;
     #[doc = include_str!("../docs/defaults.md")]
     struct Defaults;
     #[doc = include_str!("../docs/embedded-store.md")]
@@ -100,6 +107,9 @@ mod manual {
     struct PeriodicTasks;
     #[doc = include_str!("../docs/queues-and-workers.md")]
     struct QueuesAndWorkers;
+    #[cfg(feature = "amqp")]
+    #[doc = include_str!("../docs/rabbitmq.md")]
+    struct RabbitMq;
     #[doc = include_str!("../docs/results.md")]
     struct Results;
     #[doc = include_str!("../docs/tasks.md")]

@@ -1,5 +1,9 @@
 //! Each store keeps each promise.
 
+#[cfg(feature = "redis")]
+#[path = "services/mod.rs"]
+mod services;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -24,8 +28,7 @@ mod memory {
         }
     }
 
-    celeriac::store_conformance!(Memory);
-    celeriac::store_conformance!(Memory, notes);
+    celeriac::store_conformance!(Memory, chords, notes);
 }
 
 mod embedded {
@@ -59,8 +62,7 @@ mod embedded {
         }
     }
 
-    celeriac::store_conformance!(Embedded, durable);
-    celeriac::store_conformance!(Embedded, durable notes);
+    celeriac::store_conformance!(Embedded, durable, notes, durable_notes);
 
     #[tokio::test]
     async fn who_waits_hears_of_the_close() {
@@ -71,4 +73,50 @@ mod embedded {
         subject.broker.close().await.unwrap();
         assert_eq!(waiting.await.unwrap(), Err(celeriac::store::StoreError::Closed));
     }
+}
+
+#[cfg(feature = "redis")]
+mod redis {
+    use std::time::Duration;
+
+    use celeriac::store::{RedisOptions, RedisStore};
+
+    use super::*;
+    use crate::services;
+
+    struct Shared {
+        store: RedisStore,
+        prefix: String,
+    }
+
+    impl Shared {
+        /// One server for all tests; each has keys of its own.
+        async fn open_with(prefix: String) -> Self {
+            let server = services::blocking(services::Redis::shared).await;
+            let mut options = RedisOptions::default();
+            options.global_keyprefix = Some(prefix.clone());
+            options.chord_lease = Duration::from_secs(1);
+            let store = RedisStore::connect(&server.url_of(1), options).await.unwrap();
+            Self { store, prefix }
+        }
+    }
+
+    #[async_trait]
+    impl Subject for Shared {
+        const EXPIRES_BY_ITSELF: bool = true;
+
+        async fn open() -> Self {
+            Self::open_with(celeriac::task::TaskId::new().to_string()).await
+        }
+
+        fn store(&self) -> Arc<dyn Store> {
+            Arc::new(self.store.clone())
+        }
+
+        async fn reopen(self) -> Option<Self> {
+            Some(Self::open_with(self.prefix).await)
+        }
+    }
+
+    celeriac::store_conformance!(Shared, durable, shared, chords);
 }

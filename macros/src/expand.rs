@@ -89,6 +89,7 @@ fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
     let task_doc = format!("The task `{plain}` as a type.");
     let s_doc =
         format!("A call of `{plain}` with these arguments, not made yet: a signature, to be given options.");
+    let partial = partial(function, &vis, &names, &params);
     let delay_doc = format!("Enqueues a call of `{plain}` with these arguments; await it.");
     quote! {
         #(#cfgs)*
@@ -105,12 +106,35 @@ fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
                 ::celeriac::task::Signature::<Task>::new(&(#(#names,)*))
             }
 
+            #partial
+
             #[doc = #delay_doc]
             #vis fn delay(#(#params),*) -> ::celeriac::task::Enqueue<Task> {
                 self::s(#(#names),*).delay()
             }
         }
     }
+}
+
+/// The call that waits for its first argument, of tasks that have one.
+fn partial(
+    function: &ItemFn,
+    vis: &TokenStream,
+    names: &[&Ident],
+    params: &[TokenStream],
+) -> Option<TokenStream> {
+    let (_, rest_names) = names.split_first()?;
+    let (_, rest_params) = params.split_first()?;
+    let plain = function.sig.ident.unraw();
+    let doc = format!(
+        "A call of `{plain}` that takes its first argument from what comes before it in a canvas. Celery's partial."
+    );
+    Some(quote! {
+        #[doc = #doc]
+        #vis fn p(#(#rest_params),*) -> ::celeriac::task::canvas::Canvas<<Task as ::celeriac::task::Task>::Output> {
+            ::celeriac::task::canvas::partial::<Task, _>(Task, &(#(#rest_names,)*))
+        }
+    })
 }
 
 /// What the runtime uses.
@@ -270,6 +294,7 @@ fn set_options(options: &Options) -> TokenStream {
     assign(quote!(time_limit), options.time_limit.map(duration).map(some));
     assign(quote!(expires), options.expires.map(duration).map(some));
     assign(quote!(ignore_result), plain(options.ignore_result));
+    assign(quote!(track_started), plain(options.track_started));
     assign(quote!(result_expires), options.result_expires.map(duration));
     assign(
         quote!(durability),

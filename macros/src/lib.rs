@@ -145,6 +145,7 @@ use proc_macro::TokenStream;
 /// ## What is kept
 ///
 /// - `ignore_result = false`: `true` keeps no result. Failures still reach the log and the counters.
+/// - `track_started = false`: `true` tells a shared result store (Redis, rpc) when a body starts.
 /// - `result_expires = "1d"`: how long the result is kept, as in Celery.
 /// - `durability = "disk"`: `"disk"` is synced before `delay` returns and survives a power cut; `"memory"` is gone with
 ///   the process and much faster. The default is the one that loses nothing.

@@ -31,6 +31,7 @@ const NAMES: &[&str] = &[
     "time_limit",
     "expires",
     "ignore_result",
+    "track_started",
     "result_expires",
     "durability",
     "before_start",
@@ -69,6 +70,7 @@ pub struct Options {
     pub time_limit: Option<Duration>,
     pub expires: Option<Duration>,
     pub ignore_result: Option<bool>,
+    pub track_started: Option<bool>,
     pub result_expires: Option<Duration>,
     pub durability: Option<Durability>,
     pub before_start: Option<Path>,
@@ -159,6 +161,7 @@ impl Options {
                 self.expires = Some(span_of_time(name, meta, "every call would be too late")?);
             }
             "ignore_result" => self.ignore_result = Some(boolean(name, meta)?),
+            "track_started" => self.track_started = Some(boolean(name, meta)?),
             "result_expires" => {
                 self.result_expires =
                     Some(span_of_time(name, meta, "to keep no results, write `ignore_result`")?);

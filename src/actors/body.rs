@@ -19,7 +19,7 @@ pub(super) type BodyOutcome = Result<String, Ending>;
 
 /// The failure that a panic is.
 pub(super) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Ending {
-    Ending::Failure { messages: vec![panic_message(panic)], error_type: "Panic".to_owned(), transient: None }
+    Ending::Failure { messages: vec![panic_message(panic)], name: "Panic".into(), transient: None }
 }
 
 /// Runs `step`, turning a panic into an ending.
@@ -29,7 +29,7 @@ pub(super) fn guard<T>(step: impl FnOnce() -> T) -> Result<T, Ending> {
 
 /// Whether an ending is a panic.
 pub(super) fn is_panic(outcome: &BodyOutcome) -> bool {
-    matches!(outcome, Err(Ending::Failure { error_type, .. }) if error_type == "Panic")
+    matches!(outcome, Err(Ending::Failure { name, .. }) if name.name == "Panic")
 }
 
 /// An async body. Its drop is guarded as well, also when it is dropped before its end.
@@ -153,7 +153,7 @@ impl Future for CpuBody {
             outcome.unwrap_or_else(|_| {
                 Err(Ending::Failure {
                     messages: vec!["the blocking thread ended without an outcome".to_owned()],
-                    error_type: "WorkerLost".to_owned(),
+                    name: "WorkerLost".into(),
                     transient: None,
                 })
             })

@@ -13,6 +13,8 @@ pub(crate) mod queue;
 pub(crate) mod root;
 mod run;
 pub(crate) mod runtime;
+mod sequel;
+mod states;
 mod status;
 mod supervisor;
 #[cfg(test)]

@@ -22,10 +22,12 @@ use crate::broker::{Consumer, Delivery};
 use crate::core::{self, Intensity, Restarts, TimeToStart};
 use crate::task::clock::now;
 use crate::task::{self, Hooks, Interrupt, Judge, Verdict};
+use revocation::Unchecked;
 use staff::Slot;
 
 mod control;
 mod lookup;
+mod revocation;
 mod staff;
 
 pub(crate) use control::{Close, GetStatus, Hurry, Steer, Stop};
@@ -40,6 +42,7 @@ pub(crate) struct Queue {
     row: QueueRow,
     runtime: Arc<Runtime>,
     backlog: core::Queue<Delivery>,
+    unchecked: Unchecked,
     workers: HashMap<usize, Slot>,
     idle: Vec<usize>,
     /// The runs going on, by tag.
@@ -72,6 +75,7 @@ impl Queue {
         }
         Self {
             backlog,
+            unchecked: Unchecked::default(),
             time_to_start: TimeToStart::new(row.target),
             restarts: Restarts::new(intensity),
             row,
@@ -111,6 +115,15 @@ impl Queue {
         }
     }
 
+    /// Takes deliveries into the backlog.
+    fn line_up_all(&mut self, deliveries: Vec<Delivery>) {
+        let now = now();
+        for delivery in deliveries {
+            let priority = delivery.message().priority;
+            self.backlog.arrive(delivery.tag(), delivery, priority, None, now);
+        }
+    }
+
     fn line_up(&mut self) {
         while let Some(slot) = self.idle.last().copied()
             && let Some((tag, delivery)) = self.backlog.release(now())
@@ -130,18 +143,24 @@ impl Queue {
             self.end_unstarted(tag, delivery, judge.expired(at));
             return false;
         }
-        let Some(definition) = self.runtime.registry.get(&message.task) else {
-            let hint = self.runtime.registry.nearest(&message.task);
+        if self.runtime.broker.delivery_limit().is_some_and(|limit| message.crashes >= limit) {
+            self.end_unstarted(tag, delivery, judge.worker_lost());
+            return false;
+        }
+        let Some(definition) = self.runtime.dispatcher.registry.get(&message.task) else {
+            let hint = self.runtime.dispatcher.registry.nearest(&message.task);
             let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
             let reason = format!("no task named `{}` in this program{hint}", message.task);
-            self.end_unstarted(tag, delivery, judge.dead(&reason));
+            self.end_unstarted(tag, delivery, judge.not_registered(&reason));
             return false;
         };
         if message.first_started_at.is_none() && message.crashes == 0 {
             self.time_to_start.record(now.since(message.due()), now);
         }
         let worker = self.workers.get(&slot).map_or_else(|| "".into(), Slot::name);
-        let context = task::Context::new(Arc::clone(&message), worker);
+        let states = Arc::clone(&self.runtime.states) as Arc<dyn task::StateSink>;
+        let context =
+            task::Context::new(Arc::clone(&message), worker, Some(states)).again(delivery.is_again());
         self.runs.insert(tag, context.clone());
         let run = Run {
             definition,
@@ -162,7 +181,7 @@ impl Queue {
         self.counters.count(Ended::of(&verdict));
         let runtime = Arc::clone(&self.runtime);
         actix_rt::spawn(async move {
-            let context = task::Context::new(Arc::clone(delivery.message()), "".into());
+            let context = task::Context::new(Arc::clone(delivery.message()), "".into(), None);
             conclude(verdict, Some(delivery), &context, &Hooks::default(), &runtime).await;
         });
     }
@@ -224,16 +243,16 @@ struct Deliveries(Vec<Delivery>);
 impl Handler<Deliveries> for Queue {
     type Result = ();
 
-    fn handle(&mut self, Deliveries(deliveries): Deliveries, _: &mut Self::Context) {
+    fn handle(&mut self, Deliveries(deliveries): Deliveries, ctx: &mut Self::Context) {
         if self.closing.is_some() {
             return; // dropped, and so back in the broker
         }
-        let now = now();
-        for delivery in deliveries {
-            let priority = delivery.message().priority;
-            self.backlog.arrive(delivery.tag(), delivery, priority, None, now);
+        if self.runtime.broker.knows_all() {
+            self.line_up_all(deliveries);
+            self.pump();
+        } else {
+            self.check_revocations(deliveries, ctx);
         }
-        self.pump();
     }
 }
 

@@ -14,12 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{BodyOutcome, CpuBody, IoBody, Stuck, guard, is_panic, start_io};
 use super::runtime::Runtime;
+use super::sequel::instead;
 use crate::app::catalogue::Pool;
 use crate::broker::{Delivery, Settle};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{
-    Body, Context, Ending, HookEvent, Hooks, Interrupt, Judge, Message, Next, State, TaskDefinition, Verdict,
+    Body, Context, Ending, HookEvent, Hooks, Interrupt, Judge, Message, Next, State, TaskDefinition,
+    TaskResult, Verdict,
 };
 
 /// What a run needs.
@@ -47,6 +49,7 @@ impl Ended {
         match verdict {
             Verdict::Over(record) | Verdict::Dead { record, .. } => Self::Over(record.state),
             Verdict::Again { next, .. } => Self::Again(*next),
+            Verdict::Replaced(_) => Self::Again(Next::Replace),
             Verdict::HandBack => Self::HandedBack,
         }
     }
@@ -108,6 +111,7 @@ impl Run {
         if let Some(delivery) = &mut delivery {
             delivery.started();
         }
+        self.runtime.report_start(&self.context, self.definition);
         let stop = wait(&self, &hooks).await;
         let judge = Judge {
             message,
@@ -141,7 +145,19 @@ pub(super) async fn conclude(
     let ended = Ended::of(&verdict);
     log(context.message(), &verdict);
     let event = event_of(&verdict, hooks, runtime);
+    if context.has_reported() {
+        Box::pin(runtime.states.flush(context.id())).await;
+    }
+    if let Verdict::Again { failed: Some(failed), .. } = &verdict
+        && runtime.store.is_shared()
+        && !context.message().ignore_result
+    {
+        Box::pin(runtime.track_retry(TaskResult::clone(failed))).await;
+    }
     settle(verdict, delivery, context.message(), runtime, event.is_some()).await;
+    if context.has_reported() && matches!(ended, Ended::Over(_)) {
+        Box::pin(runtime.untrack(context.id())).await;
+    }
     if let Some(event) = event {
         tell(hooks, runtime, context, &event);
     }
@@ -201,10 +217,14 @@ fn log(message: &Message, verdict: &Verdict) {
             tracing::error!(%id, task, errors = ?r.errors, error_type = ?r.error_type, attempts = r.attempts, "FAILURE");
         }
         Verdict::Over(r) => tracing::debug!(%id, task, state = %r.state, "over"),
-        Verdict::Again { message: m, due, next: Next::Retry } => {
+        Verdict::Again { message: m, due, next: Next::Retry, .. } => {
             tracing::warn!(%id, task, errors = ?m.last_errors, retries = m.retries, due = ?due.map(|d| d.to_string()), "RETRY");
         }
         Verdict::Again { next, .. } => tracing::debug!(%id, task, ?next, "waits again"),
+        Verdict::Replaced(launch) => {
+            let by: Vec<_> = launch.calls.iter().map(|call| call.task.as_str()).collect();
+            tracing::debug!(%id, task, ?by, "replaced");
+        }
         Verdict::HandBack => tracing::info!(%id, task, "handed back to its queue"),
         Verdict::Dead { reason, .. } => tracing::error!(%id, task, reason, "REJECTED"),
     }
@@ -257,34 +277,63 @@ async fn settle(
     wait: bool,
 ) {
     let settle = match verdict {
-        Verdict::Over(record) => {
-            Settle::Ack { result: (!message.ignore_result).then_some(*record), sequel: None }
+        Verdict::Over(mut record) => {
+            let sequel = runtime.sequel(message, &mut record);
+            Settle::Ack { result: (!message.ignore_result).then_some(*record), sequel }
         }
         Verdict::Again { message, due, .. } => Settle::Requeue { message, due },
+        Verdict::Replaced(launch) => {
+            runtime.expect_later(&message.id).await;
+            Settle::Ack { result: None, sequel: Some(instead(&runtime.dispatcher, message, *launch)) }
+        }
         Verdict::HandBack => Settle::Return { crashed: false },
-        Verdict::Dead { reason, record } => {
-            Settle::DeadLetter { reason, result: Some(*record), sequel: None }
+        Verdict::Dead { reason, mut record } => {
+            let sequel = runtime.sequel(message, &mut record);
+            Settle::DeadLetter { reason, result: Some(*record), sequel }
         }
     };
     let Some(delivery) = delivery else {
         return Box::pin(runtime.settle_early_acked(settle, message)).await;
     };
-    let settle = match settle {
-        Settle::Ack { result: Some(record), .. } if !runtime.broker.settles_results() => {
-            Box::pin(runtime.put_result(record)).await;
-            Settle::Ack { result: None, sequel: None }
-        }
-        Settle::DeadLetter { reason, result: Some(record), .. } if !runtime.broker.settles_results() => {
-            Box::pin(runtime.put_result(record)).await;
-            Settle::DeadLetter { reason, result: None, sequel: None }
-        }
-        other => other,
-    };
-    if wait {
-        if let Err(error) = delivery.settle_and_wait(settle).await {
-            tracing::error!(id = %message.id, %error, "the end of a run may not be kept; the task may run again");
-        }
-    } else {
+    if !runtime.settles_results {
+        return Box::pin(settle_elsewhere(settle, delivery, message, runtime, wait)).await;
+    }
+    end(delivery, settle, message, wait).await;
+}
+
+async fn end(delivery: Delivery, settle: Settle, message: &Message, wait: bool) -> bool {
+    if !wait {
         delivery.settle(settle);
+        return true;
+    }
+    let settled = delivery.settle_and_wait(settle).await;
+    if let Err(error) = &settled {
+        tracing::error!(id = %message.id, %error, "the end of a run may not be kept; the task may run again");
+    }
+    settled.is_ok()
+}
+
+/// Settles with a broker that keeps no results: they, and the chords, are the store's.
+async fn settle_elsewhere(
+    mut settle: Settle,
+    delivery: Delivery,
+    message: &Message,
+    runtime: &Runtime,
+    wait: bool,
+) {
+    let mut completed = Vec::new();
+    if let Settle::Ack { result, sequel } | Settle::DeadLetter { result, sequel, .. } = &mut settle {
+        if let Some(record) = result.take() {
+            runtime.put_result(record).await;
+        }
+        if let Some(sequel) = sequel {
+            let messages;
+            (messages, completed) = runtime.bring_to_store(std::mem::take(&mut **sequel)).await;
+            sequel.messages = messages;
+        }
+    }
+    let wait = wait || !completed.is_empty();
+    if end(delivery, settle, message, wait).await {
+        runtime.close_chords(completed).await;
     }
 }

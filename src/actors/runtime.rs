@@ -3,10 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::broker::{Broker, Settle};
-use crate::store::{MemoryStore, Notes, Store};
-use crate::task::registry::Registry;
-use crate::task::{Context, HookEvent, Message, TaskResult};
+use super::sequel::sequel;
+use super::states::StateWriter;
+use crate::broker::{Broker, BrokerError, Sequel, Settle};
+use crate::protocol::result::Exception;
+use crate::store::{MemoryStore, Notes, Store, StoreError};
+use crate::task::{
+    Context, Dispatcher, HookEvent, Message, State, TaskDefinition, TaskId, TaskResult, TrackedState,
+};
+
+/// What a record says its error is if the store refused the record itself; Celery's name for it.
+const REFUSED: &str = "BackendStoreError";
 
 /// Called for every task that fails for good, whatever the task; HQ hangs its error tracker here
 /// (`CELERY_TASK_ANNOTATIONS['*']`).
@@ -22,34 +29,140 @@ pub(crate) struct Runtime {
     pub(crate) store: Arc<dyn Store>,
     /// For notes, if the store keeps none: they last as long as the process.
     pub(crate) own_notes: MemoryStore,
-    pub(crate) registry: Registry,
+    /// Whether the broker writes records into `store` along with a settlement. If not, they are stored first.
+    pub(crate) settles_results: bool,
+    /// Whether the store is told of STARTED for all tasks.
+    pub(crate) track_started: bool,
+    /// Takes the states that bodies report to the store.
+    pub(crate) states: Arc<StateWriter>,
+    pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) on_failure: Option<Box<FailureHook>>,
     pub(crate) on_worker_start: Option<Box<WorkerHook>>,
 }
 
 impl Runtime {
-    /// The notes of the store, or, if it keeps none, of this process.
+    /// The notes that go with messages in one step, if the broker keeps any; else those of the store; else of this process.
     pub(crate) fn notes(&self) -> &dyn Notes {
-        self.store.notes().unwrap_or(&self.own_notes)
+        self.broker.notes().or_else(|| self.store.notes()).unwrap_or(&self.own_notes)
+    }
+
+    /// Without hooks of the program's.
+    pub(crate) fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>, dispatcher: Arc<Dispatcher>) -> Self {
+        Self {
+            settles_results: broker.settles_results(),
+            own_notes: MemoryStore::default(),
+            track_started: false,
+            states: Arc::new(StateWriter::new(Arc::clone(&store))),
+            broker,
+            store,
+            dispatcher,
+            on_failure: None,
+            on_worker_start: None,
+        }
     }
 
     /// Stores a record, however long that takes: the task is not settled before.
     pub(crate) async fn put_result(&self, record: TaskResult) {
+        let mut record = record;
         let mut pause = Duration::from_millis(50);
         while let Err(error) = self.store.put(record.clone()).await {
-            tracing::warn!(id = %record.id, %error, "a result cannot be stored yet");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(5));
+            match error {
+                StoreError::Refused(reason) if record.error_type.as_deref() == Some(REFUSED) => {
+                    tracing::error!(id = %record.id, reason, "the end of a task cannot be recorded");
+                    return;
+                }
+                StoreError::Refused(reason) => record = refused(record, reason),
+                error => {
+                    tracing::warn!(id = %record.id, %error, "a result cannot be stored yet");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+            }
+        }
+    }
+
+    /// A body starts: tells the store, if somebody wants to know. It is not waited for.
+    pub(crate) fn report_start(&self, context: &Context, definition: &TaskDefinition) {
+        if self.store.is_shared() && !context.message().ignore_result {
+            let wanted = self.track_started || (definition.options)().track_started;
+            if wanted {
+                let meta = serde_json::json!({ "pid": std::process::id(), "hostname": context.worker() });
+                context.report(State::Started.as_str(), meta);
+            }
+        }
+    }
+
+    /// An attempt failed and another follows: tells a store that others read, before anybody can start that one.
+    pub(crate) async fn track_retry(&self, failed: TaskResult) {
+        let meta = serde_json::to_value(Exception::of(&failed)).unwrap_or_default();
+        let state = State::Retry.as_str().to_owned();
+        let TaskResult { id, traceback, lineage, .. } = failed;
+        if let Err(error) =
+            self.store.track(TrackedState { id: id.clone(), state, meta, traceback, lineage }).await
+        {
+            tracing::warn!(%id, %error, "the store was not told of a retry");
+        }
+    }
+
+    /// A task that reported states is over.
+    pub(crate) async fn untrack(&self, id: &TaskId) {
+        if let Err(error) = self.store.untrack(id).await {
+            tracing::debug!(%id, %error, "the last state of a task that is over stays for a while");
+        }
+    }
+
+    /// A task has no message for a while, and will have a record in the end: who asks for it is to wait.
+    pub(super) async fn expect_later(&self, id: &TaskId) {
+        if !self.broker.knows_all() {
+            return; // whoever asks waits for every id
+        }
+        let state = TrackedState {
+            id: id.clone(),
+            state: State::Pending.as_str().to_owned(),
+            meta: serde_json::Value::Null,
+            traceback: None,
+            lineage: None,
+        };
+        if let Err(error) = self.store.track(state).await {
+            tracing::warn!(%id, %error, "that a task was replaced could not be noted");
+        }
+    }
+
+    /// What follows from the end of a task, if anything.
+    pub(crate) fn sequel(&self, message: &Message, record: &mut TaskResult) -> Option<Box<Sequel>> {
+        sequel(&self.dispatcher, message, record)
+    }
+
+    /// Carries out what follows from a task that has no delivery to settle.
+    pub(crate) async fn carry_out(&self, sequel: Option<Box<Sequel>>) {
+        if let Some(sequel) = sequel {
+            let (messages, completed) = self.bring_to_store(*sequel).await;
+            for message in messages {
+                self.send_on(message).await;
+            }
+            self.close_chords(completed).await;
+        }
+    }
+
+    /// Publishes what follows from a task that has no delivery any more.
+    async fn send_on(&self, message: Message) {
+        let id = message.id.clone();
+        match self.broker.publish(message, true).await {
+            Ok(_) | Err(BrokerError::DuplicateId(_)) => {}
+            Err(error) => {
+                tracing::error!(%id, %error, "what follows from a task that was acknowledged before its end is lost");
+            }
         }
     }
 
     /// The end of a task that was acknowledged before it ran: there is no delivery to settle any more.
     pub(crate) async fn settle_early_acked(&self, settle: Settle, message: &Message) {
         match settle {
-            Settle::Ack { result, .. } | Settle::DeadLetter { result, .. } => {
+            Settle::Ack { result, sequel } | Settle::DeadLetter { result, sequel, .. } => {
                 if let Some(record) = result {
                     self.put_result(record).await;
                 }
+                self.carry_out(sequel).await;
             }
             Settle::Requeue { message, due } => {
                 let mut next = *message;
@@ -63,5 +176,19 @@ impl Runtime {
                 tracing::warn!(id = %message.id, "a run was cut short; the task was acknowledged before it ran and does not run again");
             }
         }
+    }
+}
+
+/// The record of a task whose own record the store would never take, for example because its value is too large.
+fn refused(record: TaskResult, reason: String) -> TaskResult {
+    tracing::error!(id = %record.id, task = record.task, reason, "the store refused a result; it is recorded as a failure");
+    TaskResult {
+        state: State::Failure,
+        result: None,
+        errors: vec![reason],
+        error_type: Some(REFUSED.to_owned()),
+        error_module: Some("celery.exceptions".to_owned()),
+        traceback: None,
+        ..record
     }
 }

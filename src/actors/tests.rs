@@ -17,8 +17,22 @@ use crate::broker::{Broker, Counts, EmbeddedBroker, MemoryBroker};
 use crate::store::{EmbeddedStore, MemoryStore, Store};
 use crate::task::registry::Registry;
 use crate::task::{Arguments, Context, Durability, Message, Task, TaskId};
+use crate::task::{Dispatcher, EnqueueError, Route};
 
 const LONG: Duration = Duration::from_secs(120);
+
+/// All tasks go to `q`.
+struct OneQueue;
+
+impl Route for OneQueue {
+    fn queue(&self, _: &str, _: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
+        Ok("q".to_owned())
+    }
+
+    fn queue_of_last_resort(&self, _: &str, _: Option<&str>, _: &Arguments) -> String {
+        "q".to_owned()
+    }
+}
 
 /// A tree of one queue, `q`.
 struct Grown {
@@ -29,9 +43,13 @@ struct Grown {
 impl Grown {
     async fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>, row: QueueRow) -> Self {
         let registry = Registry::discover().unwrap();
-        let own_notes = MemoryStore::default();
-        let runtime =
-            Arc::new(Runtime { broker, store, own_notes, registry, on_failure: None, on_worker_start: None });
+        let dispatcher = Arc::new(Dispatcher {
+            registry,
+            route: Box::new(OneQueue),
+            max_message_size: 1 << 16,
+            reply_to: None,
+        });
+        let runtime = Arc::new(Runtime::new(broker, store, dispatcher));
         let (tree, up) = Tree::grow(Arc::clone(&runtime), vec![row], 1).unwrap();
         up.await.unwrap();
         Self { tree, runtime }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::attendant::RuntimeAttendant;
+use super::backend::Backend;
 use super::catalogue::{Catalogue, CatalogueErrors, QueueRow};
 use super::handle::{Celeriac, Inner};
 use super::routing::Routing;
@@ -11,11 +13,15 @@ use super::schedule::{self, ScheduleErrors};
 use crate::actors::root::Tree;
 use crate::actors::runtime::Runtime;
 use crate::actors::{FailureHook, WorkerHook};
+#[cfg(feature = "amqp")]
+use crate::broker::OutboxBroker;
+#[cfg(feature = "amqp")]
+use crate::broker::amqp::{AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedOptions;
-use crate::broker::{Broker, BrokerError, EmbeddedBroker, MemoryBroker};
-use crate::store::{EmbeddedStore, MemoryStore, Store};
+use crate::broker::{Attendant, Broker, BrokerError, EmbeddedBroker, MemoryBroker};
+use crate::store::{EmbeddedStore, MemoryStore, Store, StoreError};
 use crate::task::registry::{DuplicateTask, Registry};
-use crate::task::{Context, HookEvent, Periodic};
+use crate::task::{Context, Dispatcher, HookEvent, Periodic};
 
 /// Why a runtime did not start; the text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -33,15 +39,24 @@ pub enum StartError {
     /// The broker or store did not open.
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    /// The result store did not open.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// No threads to be had.
     #[error("the actor system did not start: {0}")]
     System(std::io::Error),
 }
 
+/// How long a publish may wait for RabbitMQ when there is an outbox to go to instead.
+#[cfg(feature = "amqp")]
+const OUTBOX_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Where messages and results are kept.
 enum Keeping {
     Embedded(PathBuf),
     Memory,
+    #[cfg(feature = "amqp")]
+    Amqp(String),
     Given(Arc<dyn Broker>, Arc<dyn Store>),
 }
 
@@ -60,7 +75,13 @@ pub struct Builder {
     file: Option<PathBuf>,
     environment: Option<String>,
     keeping: Keeping,
+    backend: Option<Backend>,
+    track_started: bool,
     embedded: EmbeddedOptions,
+    #[cfg(feature = "amqp")]
+    amqp: AmqpOptions,
+    #[cfg(feature = "amqp")]
+    outbox: Option<PathBuf>,
     max_message_size: usize,
     arbiters: usize,
     grace: Duration,
@@ -77,7 +98,13 @@ impl Builder {
             file: None,
             environment: None,
             keeping: Keeping::Embedded(PathBuf::from("celeriac-data")),
+            backend: None,
+            track_started: false,
             embedded: EmbeddedOptions::default(),
+            #[cfg(feature = "amqp")]
+            amqp: AmqpOptions::default(),
+            #[cfg(feature = "amqp")]
+            outbox: None,
             max_message_size: 64 << 10,
             arbiters: std::thread::available_parallelism().map_or(1, usize::from),
             grace: Duration::from_secs(30),
@@ -137,9 +164,62 @@ impl Builder {
         self
     }
 
+    /// RabbitMQ as the broker, in Celery's protocol: `amqp://user:password@host:5672/vhost`. Celery's `broker_url`: the nodes
+    /// of a cluster are separated by `;`, and whenever one is not to be reached, the next one is tried. Results are kept in
+    /// this process's memory unless another store is named.
+    #[cfg(feature = "amqp")]
+    pub fn amqp(mut self, url: impl Into<String>) -> Self {
+        self.keeping = Keeping::Amqp(url.into());
+        self
+    }
+
+    /// How the RabbitMQ broker behaves. What the catalogue says of a queue wins over this.
+    #[cfg(feature = "amqp")]
+    pub fn amqp_options(mut self, options: AmqpOptions) -> Self {
+        self.amqp = options;
+        self
+    }
+
+    /// An outbox for RabbitMQ in this directory, which must be this process's alone: while RabbitMQ is away, what is enqueued
+    /// goes to disk there, and is forwarded when RabbitMQ is back, in the order of acceptance; the receipt says
+    /// [`Keeper::Outbox`](crate::task::Keeper). The runtime starts without RabbitMQ, too. A publish that is under way when
+    /// the connection is lost goes to the outbox after 5 s, or the options' `publish_timeout` if that is less. Has no
+    /// effect on other brokers.
+    #[cfg(feature = "amqp")]
+    pub fn outbox(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.outbox = Some(dir.into());
+        self
+    }
+
     /// Another broker and store.
     pub fn broker(mut self, broker: Arc<dyn Broker>, store: Arc<dyn Store>) -> Self {
         self.keeping = Keeping::Given(broker, store);
+        self
+    }
+
+    /// Where results are kept, if not beside the messages. Celery's `result_backend`:
+    /// - `redis://[user:password@]host[:port][/database]`: in Redis, readable by Python.
+    /// - `rpc://`: sent back over the broker's RabbitMQ to whoever sent the task, and kept by nobody. Another RabbitMQ is
+    ///   `rpc://[user:password@]host[:port][/vhost]`.
+    /// - `memory://`: in this process.
+    ///
+    /// Read at start.
+    pub fn result_backend(mut self, url: impl Into<String>) -> Self {
+        self.backend = Some(Backend::at(url.into()));
+        self
+    }
+
+    /// Results in Redis, with other than its default options.
+    #[cfg(feature = "redis")]
+    pub fn redis(mut self, url: impl Into<String>, options: crate::store::RedisOptions) -> Self {
+        self.backend = Some(Backend::Redis(url.into(), options));
+        self
+    }
+
+    /// Tells the result store of each start of a task (STARTED). Celery's `task_track_started`. Default: only of those tasks
+    /// that say so themselves.
+    pub fn track_started(mut self, track: bool) -> Self {
+        self.track_started = track;
         self
     }
 
@@ -190,20 +270,55 @@ impl Builder {
         let beat = self.beat.or(catalogue.beat).unwrap_or(true);
         let environment = self.environment.as_deref();
         // Where nobody else can run a task, one that is not in this program is a mistake.
-        let runs_all = !matches!(self.keeping, Keeping::Given(..));
+        let runs_all = matches!(self.keeping, Keeping::Embedded(..) | Keeping::Memory);
         let entries = schedule::collect(&catalogue.periodic, environment, &registry, runs_all)?;
         let mut routing = Routing::new(catalogue, &registry);
+        #[cfg_attr(not(feature = "amqp"), allow(unused_mut))]
+        let mut rabbitmq: Option<String> = None;
+        #[cfg(feature = "amqp")]
+        if let Keeping::Amqp(url) = &self.keeping {
+            // Replies need no failover: who waits for one comes back to the node that has it.
+            rabbitmq = url.split(';').next().map(|url| url.trim().to_owned());
+        }
+        #[cfg(feature = "amqp")]
+        let mut outbox = None;
         let (broker, store): (Arc<dyn Broker>, Arc<dyn Store>) = match self.keeping {
             Keeping::Given(broker, store) => (broker, store),
             Keeping::Memory => {
                 let store = Arc::new(MemoryStore::default());
                 (Arc::new(MemoryBroker::new(Arc::clone(&store))), store)
             }
+            #[cfg(feature = "amqp")]
+            Keeping::Amqp(url) => {
+                let mut options = self.amqp;
+                let broker = if self.outbox.is_some() {
+                    options.publish_timeout = options.publish_timeout.min(OUTBOX_PATIENCE);
+                    AmqpBroker::connect_later(&url, options).await?
+                } else {
+                    AmqpBroker::connect(&url, options).await?
+                };
+                outbox = self.outbox;
+                (Arc::new(broker), Arc::new(MemoryStore::default()))
+            }
             Keeping::Embedded(dir) => {
-                let options = self.embedded;
+                let options = self.embedded.clone();
                 let broker = blocking::unblock(move || EmbeddedBroker::open(dir, options)).await?;
                 (Arc::new(broker.clone()), Arc::new(EmbeddedStore::new(broker)))
             }
+        };
+        routing.set_shared(broker.is_shared());
+        let apart = self.backend.is_some();
+        let store = match self.backend {
+            Some(backend) => backend.open(rabbitmq.as_deref()).await?,
+            None => store,
+        };
+        #[cfg(feature = "amqp")]
+        let broker = match outbox {
+            Some(dir) => {
+                let front = OutboxBroker::open(broker, Arc::clone(&store), dir, self.embedded).await?;
+                Arc::new(front) as Arc<dyn Broker>
+            }
+            None => broker,
         };
         for queue in broker.queues().await? {
             let counts = broker.counts(&queue).await?;
@@ -214,18 +329,26 @@ impl Builder {
         for row in &routing.catalogue().queues {
             broker.declare(&row.name).await?;
         }
-        let runtime = Arc::new(Runtime {
-            broker,
-            store,
-            own_notes: MemoryStore::default(),
+        let routing = Arc::new(routing);
+        let dispatcher = Arc::new(Dispatcher {
             registry,
-            on_failure: self.on_failure,
-            on_worker_start: self.on_worker_start,
+            route: Box::new(Arc::clone(&routing)),
+            max_message_size: self.max_message_size,
+            reply_to: store.reply_to(),
         });
-        let rows = routing.catalogue().queues.clone();
+        let mut runtime = Runtime::new(broker, store, dispatcher);
+        runtime.settles_results &= !apart;
+        runtime.track_started = self.track_started;
+        runtime.on_failure = self.on_failure;
+        runtime.on_worker_start = self.on_worker_start;
+        let runtime = Arc::new(runtime);
+        let attendant = Arc::new(RuntimeAttendant::new(Arc::clone(&runtime)));
+        runtime.broker.attend(Arc::clone(&attendant) as Arc<dyn Attendant>);
+        let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
         let (tree, up) = Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
+        attendant.grown(Arc::clone(&tree.queues));
         up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
-        let inner = Inner::new(runtime, routing, tree, self.max_message_size, self.grace);
+        let inner = Inner::new(runtime, routing, tree, self.grace);
         Ok(Celeriac::started(inner, beat.then_some(entries)).await)
     }
 

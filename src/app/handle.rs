@@ -8,6 +8,7 @@ use actix::Addr;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
+use super::attendant::REVOKED_FOR;
 use super::beat::Beat;
 use super::builder::Builder;
 use super::catalogue::Catalogue;
@@ -18,12 +19,13 @@ use crate::actors::queue::{GetStatus, Look, Queue, Revoke, Revoked, Steer};
 use crate::actors::root::{Queues, StartBeat, Tree};
 use crate::actors::runtime::Runtime;
 use crate::actors::{Origin, QueueStatus};
-use crate::broker::{BrokerError, DeadLetter, Noted, Place, Removal};
+use crate::broker::{BrokerError, DeadLetter, Noted, Place, Remains, Removal};
 use crate::store::{NoteChange, StoreError};
+use crate::task::canvas::Promise;
 use crate::task::clock::now;
 use crate::task::{
-    self, Client, EnqueueError, GetError, Judge, Message, NewTask, Periodic, Receipt, State, TaskId,
-    TaskResult, Verdict,
+    self, Client, Departure, EnqueueError, GetError, Judge, Message, NewTask, Periodic, RawSignature,
+    Receipt, State, TaskId, TaskResult, TrackedState, UntypedResult, Verdict,
 };
 
 /// A running task runtime: enqueues, results, and the operator's levers. A handle; clones are the same runtime, and it
@@ -52,10 +54,9 @@ pub struct Celeriac {
 
 pub(super) struct Inner {
     pub(super) runtime: Arc<Runtime>,
-    routing: Routing,
+    routing: Arc<Routing>,
     pub(super) queues: Queues,
     pub(super) tree: Mutex<Option<Tree>>,
-    max_message_size: usize,
     pub(super) grace: Duration,
     pub(super) closing: AtomicBool,
     /// The end of the shutdown, for those who still wait for results.
@@ -125,6 +126,11 @@ impl Celeriac {
     /// This runtime as the destination of [`Signature::send`](crate::task::Signature::send), or for calls by name.
     pub fn client(&self) -> Arc<dyn Client> {
         Arc::clone(&self.inner) as Arc<dyn Client>
+    }
+
+    /// The result of a task by its id alone, whoever sent it and whoever runs it. Celery's `AsyncResult(id)`.
+    pub fn async_result(&self, id: impl Into<TaskId>) -> UntypedResult {
+        UntypedResult::new(id, self.client())
     }
 
     /// All queues as they are now, in the catalogue's order.
@@ -208,7 +214,12 @@ impl Celeriac {
     /// # Errors
     /// The broker does not answer.
     pub async fn revive(&self, id: &TaskId) -> Result<bool, ControlError> {
-        Ok(self.inner.runtime.broker.revive(id).await?)
+        let runtime = &self.inner.runtime;
+        let revived = runtime.broker.revive(id).await?;
+        if revived && !runtime.broker.settles_results() {
+            runtime.store.forget(id).await?; // it is not over any more
+        }
+        Ok(revived)
     }
 
     /// Deletes expired results now; a minute-by-minute sweep does it anyway. Says how many went.
@@ -254,19 +265,12 @@ impl Celeriac {
 }
 
 impl Inner {
-    pub(super) fn new(
-        runtime: Arc<Runtime>,
-        routing: Routing,
-        tree: Tree,
-        max_message_size: usize,
-        grace: Duration,
-    ) -> Self {
+    pub(super) fn new(runtime: Arc<Runtime>, routing: Arc<Routing>, tree: Tree, grace: Duration) -> Self {
         Self {
             runtime,
             routing,
             queues: Arc::clone(&tree.queues),
             tree: Mutex::new(Some(tree)),
-            max_message_size,
             grace,
             closing: AtomicBool::new(false),
             closed: CancellationToken::new(),
@@ -293,46 +297,6 @@ impl Inner {
         self.queues.iter().map(|entry| entry.value().clone()).collect()
     }
 
-    fn message(&self, call: NewTask) -> Result<Message, EnqueueError> {
-        let NewTask { task, arguments, options, id, countdown, eta, expires_at, headers, .. } = call;
-        let size = arguments.len();
-        if size > self.max_message_size {
-            return Err(EnqueueError::TooLarge { task, size, limit: self.max_message_size });
-        }
-        let id = id.unwrap_or_else(TaskId::new);
-        let len = id.as_str().len();
-        if !(1..=255).contains(&len) {
-            return Err(EnqueueError::BadId { len });
-        }
-        let queue = self.routing.queue(&task, options.queue.as_deref())?.to_owned();
-        let now = now();
-        Ok(Message {
-            id,
-            task,
-            arguments,
-            queue,
-            priority: options.priority,
-            eta: eta.or_else(|| countdown.map(|delay| now + delay)),
-            expires: expires_at.or_else(|| options.expires.map(|after| now + after)),
-            enqueued_at: now,
-            first_started_at: None,
-            retries: 0,
-            crashes: 0,
-            continuations: 0,
-            retry: options.retry,
-            autoretry: options.autoretry,
-            soft_time_limit: options.soft_time_limit,
-            time_limit: options.time_limit,
-            acks_late: options.acks_late,
-            ignore_result: options.ignore_result,
-            result_expires: options.result_expires,
-            durability: options.durability,
-            headers,
-            last_errors: Vec::new(),
-            workflow: None,
-        })
-    }
-
     /// Asks the queues which of them has this task; only tasks acknowledged early are nowhere else.
     async fn look(&self, id: &TaskId, queue: Option<&str>) -> Option<(State, bool)> {
         let queues = match queue {
@@ -357,8 +321,24 @@ impl Inner {
             Some(Place::Delivered { queue }) => {
                 Ok(Some(self.look(id, Some(&queue)).await.unwrap_or((State::Received, true))))
             }
-            None => Ok(self.look(id, None).await),
+            None => match self.look(id, None).await {
+                // As Celery says of every id: it waits somewhere, for all that can be known.
+                None if !self.runtime.broker.knows_all() => Ok(Some((State::Pending, true))),
+                found => Ok(found),
+            },
         }
+    }
+
+    /// What the store was told of a task that is not over.
+    async fn told(&self, id: &TaskId) -> Result<Option<State>, GetError> {
+        let tracked = self.runtime.store.tracked(id).await.map_err(unreadable(id))?;
+        Ok(tracked.map(|tracked| match tracked.state.as_str() {
+            "PENDING" => State::Pending,
+            "RECEIVED" => State::Received,
+            "RETRY" => State::Retry,
+            // STARTED, or a body said what it is at.
+            _ => State::Started,
+        }))
     }
 
     async fn stored(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError> {
@@ -367,11 +347,38 @@ impl Inner {
 
     /// Revokes a task if it is where the broker says it is.
     async fn try_revoke(&self, id: &TaskId, terminate: bool) -> Result<Revoked, GetError> {
-        let record = |message: &Message| match Judge::unstarted(message, now()).revoked_waiting() {
-            Verdict::Over(record) if !message.ignore_result => Some(*record),
-            _ => None,
+        let runtime = Arc::clone(&self.runtime);
+        let remains = move |message: &Message| match Judge::unstarted(message, now()).revoked_waiting() {
+            Verdict::Over(mut record) => {
+                let sequel = runtime.sequel(message, &mut record);
+                Remains { record: (!message.ignore_result).then_some(*record), sequel }
+            }
+            _ => Remains::default(),
         };
-        let removal = self.runtime.broker.remove(id, Box::new(record)).await.map_err(unreadable(id))?;
+        let knows_all = self.runtime.broker.knows_all();
+        if !knows_all {
+            // The store first: who does not hear of it now sees it there before the task starts.
+            self.runtime.store.revoke(id, now() + REVOKED_FOR).await.map_err(unreadable(id))?;
+            let ids = std::slice::from_ref(id);
+            self.runtime.broker.tell_revoked(ids, terminate).await.map_err(unreadable(id))?;
+        }
+        // A store apart from the broker is written by us, when the task is gone.
+        let apart = (!self.runtime.settles_results).then(|| Arc::new(Mutex::new(None)));
+        let kept = apart.clone();
+        let remains = move |message: &Message| {
+            let remains = remains(message);
+            let Some(kept) = kept else { return remains };
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(remains);
+            Remains::default()
+        };
+        let removal = self.runtime.broker.remove(id, Box::new(remains)).await.map_err(unreadable(id))?;
+        let remains = apart.and_then(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(Remains { record, sequel }) = remains {
+            if let Some(record) = record {
+                self.runtime.put_result(record).await;
+            }
+            self.runtime.carry_out(sequel).await;
+        }
         let (queues, elsewhere) = match removal {
             Removal::Removed => return Ok(Revoked::Done),
             Removal::Delivered { queue } => {
@@ -387,7 +394,8 @@ impl Inner {
                 Ok(answer) => return Ok(answer),
             }
         }
-        Ok(elsewhere)
+        // Whoever gets it will not start it; that is all that can be done.
+        Ok(if knows_all { elsewhere } else { Revoked::Done })
     }
 }
 
@@ -406,15 +414,39 @@ impl Client for Inner {
             return Err(EnqueueError::ShuttingDown);
         }
         let unique = call.id.is_some();
-        let message = self.message(call)?;
+        let message = self.runtime.dispatcher.message(call)?;
         Ok(self.runtime.broker.publish(message, unique).await?)
+    }
+
+    async fn launch(&self, canvas: RawSignature) -> Result<Promise, EnqueueError> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(EnqueueError::ShuttingDown);
+        }
+        let Departure { messages, sizes, promise, unique } = self.runtime.dispatcher.depart(canvas)?;
+        if self.runtime.settles_results {
+            self.runtime.broker.publish_all(messages, sizes, unique).await?;
+            return Ok(promise);
+        }
+        for (group, size) in sizes {
+            let opened = self.runtime.store.open_chord(&group, size).await;
+            opened
+                .map_err(|error| EnqueueError::Canvas(format!("its chord could not be opened: {error}")))?;
+        }
+        self.runtime.broker.publish_all(messages, Vec::new(), unique).await?;
+        Ok(promise)
     }
 
     async fn state(&self, id: &TaskId) -> Result<State, GetError> {
         if let Some(result) = self.stored(id).await? {
             return Ok(result.state);
         }
-        if let Some((state, _)) = self.unfinished(id).await? {
+        let found = self.unfinished(id).await?.map(|(state, _)| state);
+        let known_here = found.filter(|state| self.runtime.broker.knows_all() || *state != State::Pending);
+        if let Some(state) = known_here {
+            return Ok(state);
+        }
+        // It may be in the hands of another program.
+        if let Some(state) = self.told(id).await?.or(found) {
             return Ok(state);
         }
         // It may have ended between the two looks.
@@ -423,6 +455,10 @@ impl Client for Inner {
 
     async fn result(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError> {
         self.stored(id).await
+    }
+
+    async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, GetError> {
+        self.runtime.store.tracked(id).await.map_err(unreadable(id))
     }
 
     async fn wait(&self, id: &TaskId) -> Result<TaskResult, GetError> {
@@ -435,7 +471,19 @@ impl Client for Inner {
                 () = self.closed.cancelled() => Err(GetError::ShutDown(id.clone())),
             },
             Some((_, false)) => Err(GetError::NotKept(id.clone())),
+            // Another program has it.
+            None if self.told(id).await?.is_some() => tokio::select! {
+                result = self.runtime.store.wait(id) => result.map_err(unreadable(id)),
+                () = self.closed.cancelled() => Err(GetError::ShutDown(id.clone())),
+            },
             None => self.stored(id).await?.ok_or_else(|| GetError::Unknown(id.clone())),
+        }
+    }
+
+    async fn expect(&self, id: &TaskId) -> Result<TaskResult, GetError> {
+        tokio::select! {
+            result = self.runtime.store.wait(id) => result.map_err(unreadable(id)),
+            () = self.closed.cancelled() => Err(GetError::ShutDown(id.clone())),
         }
     }
 
@@ -460,9 +508,9 @@ impl Publisher for Inner {
         if self.closing.load(Ordering::Acquire) {
             return Err(EnqueueError::ShuttingDown);
         }
-        let message = self.message(call)?;
+        let message = self.runtime.dispatcher.message(call)?;
         let broker = &self.runtime.broker;
-        if broker.keeps_notes() {
+        if broker.notes().is_some() {
             return Ok(broker.publish_noted(message, change).await?);
         }
         // Published first: a crash in between publishes it again under the same id, and loses nothing.

@@ -1,5 +1,7 @@
 //! The application: configuration, start, handle, shutdown.
 
+mod attendant;
+mod backend;
 mod beat;
 mod builder;
 pub mod catalogue;

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::BrokerError;
 use crate::core::Timestamp;
-use crate::store::ChordPart;
+use crate::store::{ChordPart, ChordSize};
 use crate::task::{Message, TaskResult};
 
 /// What follows from the end of a task: brokers that [settle results](super::Broker::settles_results) write it in the same
@@ -20,24 +20,38 @@ pub struct Sequel {
     pub messages: Vec<Message>,
     /// Records of tasks that will never run, because this one failed.
     pub records: Vec<TaskResult>,
-    /// The task's part in a chord.
-    pub chord: Option<ChordEnd>,
+    /// The chords whose members are among the messages.
+    pub sizes: Vec<ChordSize>,
+    /// Parts of chords that are over with this end: the task's own, or those of later steps of its chain that will never
+    /// run.
+    pub chords: Vec<ChordEnd>,
 }
 
 /// The end of a member of a chord's header.
 pub struct ChordEnd {
     /// Its part.
     pub part: ChordPart,
-    /// How many parts there will be, if this process knows; else it was said when the chord was opened.
-    pub size: Option<u64>,
     /// What follows when the chord is complete, from all parts in the order of their indices.
     pub then: Box<dyn FnOnce(Vec<ChordPart>) -> Sequel + Send>,
 }
 
 impl fmt::Debug for ChordEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChordEnd").field("part", &self.part).field("size", &self.size).finish_non_exhaustive()
+        f.debug_struct("ChordEnd").field("part", &self.part).finish_non_exhaustive()
     }
+}
+
+/// What a complete chord makes of its parts; nothing, should that panic.
+pub(super) fn call_then(
+    then: Box<dyn FnOnce(Vec<ChordPart>) -> Sequel + Send>,
+    parts: Vec<ChordPart>,
+) -> Option<Sequel> {
+    let sequel = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| then(parts)));
+    let lost = |panic| {
+        let panic = crate::task::panic_message(panic);
+        tracing::error!(%panic, "the body of a chord is lost, because what makes it panicked");
+    };
+    sequel.map_err(lost).ok()
 }
 
 /// How a delivery ends.
@@ -96,12 +110,25 @@ pub struct Delivery {
     settler: Option<Arc<dyn Settler>>,
     noted: bool,
     started: bool,
+    again: bool,
 }
 
 impl Delivery {
     /// For brokers: hands out `message` under a tag that is never used twice.
     pub fn new(tag: u64, message: Arc<Message>, settler: Arc<dyn Settler>) -> Self {
-        Self { tag, message, settler: Some(settler), noted: false, started: false }
+        Self { tag, message, settler: Some(settler), noted: false, started: false, again: false }
+    }
+
+    /// For brokers that do not know whether a run of it had begun: it was delivered before.
+    #[must_use]
+    pub fn again(mut self, again: bool) -> Self {
+        self.again = again;
+        self
+    }
+
+    /// Whether it was delivered before, and may have been begun.
+    pub fn is_again(&self) -> bool {
+        self.again
     }
 
     /// Its tag, unique in this process's life.

@@ -13,12 +13,13 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::dead_letter::{crash_reason, crash_result, revived};
+use super::delivery::call_then;
 use super::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, Noted, Place, RecordFn, Removal, Settle,
-    Settler, Sink, call_sink,
+    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, Noted, Place, RecordFn, Remains, Removal,
+    Sequel, Settle, Settler, Sink, call_sink,
 };
 use crate::core::Timestamp;
-use crate::store::{MemoryStore, NoteChange};
+use crate::store::{MemoryStore, NoteChange, Notes};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId};
 
@@ -170,6 +171,37 @@ impl Shared {
         }
     }
 
+    /// What follows from an end, and from the ends that follow from it; the queues that got messages.
+    fn follow(self: &Arc<Self>, state: &mut State, sequel: Option<Sequel>) -> Vec<String> {
+        let mut queues = Vec::new();
+        let mut sequels = VecDeque::from_iter(sequel);
+        while let Some(Sequel { messages, records, sizes, chords }) = sequels.pop_front() {
+            sizes.iter().for_each(|chord| self.store.open(&chord.group, chord.size));
+            for record in records {
+                if !state.ids.contains_key(&record.id) {
+                    self.store.insert(record);
+                }
+            }
+            for message in messages {
+                if !self.is_taken(state, &message.id) {
+                    queues.push(message.queue.clone());
+                    let due = message.eta;
+                    self.arrive(state, Arc::new(message), due);
+                }
+            }
+            for chord in chords {
+                let group = chord.part.group.clone();
+                if let Some(parts) = self.store.count(chord.part) {
+                    self.store.close(&group);
+                    sequels.extend(call_then(chord.then, parts));
+                }
+            }
+        }
+        queues.sort_unstable();
+        queues.dedup();
+        queues
+    }
+
     /// Gives the consumer of a queue what it may have. Call it after each change, without the lock.
     fn hand_over(self: &Arc<Self>, name: &str) {
         loop {
@@ -312,31 +344,33 @@ impl MemorySettler {
         let mut state = shared.lock()?;
         let (rank, message) = state.line(&self.queue).unsettled.remove(&tag).ok_or(BrokerError::Stale)?;
         state.ids.remove(&message.id);
-        let mut record = None;
+        let (mut record, mut follows) = (None, None);
         match settle {
-            Settle::Ack { result, .. } => record = result,
+            Settle::Ack { result, sequel } => (record, follows) = (result, sequel),
             Settle::Requeue { message, due } => shared.arrive(&mut state, Arc::new(*message), due),
             Settle::Return { crashed: false } => state.put(message, Spot::Ready(rank)),
             Settle::Return { crashed: true } => {
                 let mut message = Message::clone(&message);
                 message.crashes += 1;
-                if message.crashes >= shared.delivery_limit {
+                if message.crashes >= shared.delivery_limit && message.workflow.is_none() {
                     record = Some(crash_result(&message));
                     state.bury(&message, crash_reason(message.crashes));
                 } else {
                     state.put(Arc::new(message), Spot::Ready(rank));
                 }
             }
-            Settle::DeadLetter { reason, result, .. } => {
-                record = result;
+            Settle::DeadLetter { reason, result, sequel } => {
+                (record, follows) = (result, sequel);
                 state.bury(&message, reason);
             }
         }
         if let Some(record) = record {
             shared.store.insert(record); // under the lock, so that the task is never unknown
         }
+        let queues = shared.follow(&mut state, follows.map(|sequel| *sequel));
         drop(state);
         shared.hand_over(&self.queue);
+        queues.iter().for_each(|queue| shared.hand_over(queue));
         Ok(())
     }
 }
@@ -385,6 +419,10 @@ impl Broker for MemoryBroker {
         true
     }
 
+    fn delivery_limit(&self) -> Option<u32> {
+        Some(self.shared.delivery_limit)
+    }
+
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
         self.shared.lock()?.line(queue);
         Ok(())
@@ -398,12 +436,35 @@ impl Broker for MemoryBroker {
         self.publish_now(message, unique)
     }
 
-    fn keeps_notes(&self) -> bool {
-        true
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(&*self.shared.store)
     }
 
     async fn publish_noted(&self, message: Message, change: NoteChange) -> Result<Noted, BrokerError> {
         self.publish_with_note(message, &change)
+    }
+
+    async fn publish_all(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        let mut state = self.shared.lock()?;
+        if unique && let Some(taken) = messages.iter().find(|m| self.shared.is_taken(&state, &m.id)) {
+            return Err(BrokerError::DuplicateId(taken.id.clone()));
+        }
+        sizes.iter().for_each(|(group, size)| self.shared.store.open(group, *size));
+        let mut queues: Vec<String> = messages.iter().map(|message| message.queue.clone()).collect();
+        for message in messages {
+            let due = message.eta;
+            self.shared.arrive(&mut state, Arc::new(message), due);
+        }
+        drop(state);
+        queues.sort_unstable();
+        queues.dedup();
+        queues.iter().for_each(|queue| self.shared.hand_over(queue));
+        Ok(())
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -453,9 +514,13 @@ impl Broker for MemoryBroker {
             Spot::Scheduled(appointment) => drop(line.scheduled.remove(&appointment)),
         }
         state.ids.remove(id);
-        if let Some(record) = record(&message) {
+        let Remains { record, sequel } = record(&message);
+        if let Some(record) = record {
             self.shared.store.insert(record);
         }
+        let queues = self.shared.follow(&mut state, sequel.map(|sequel| *sequel));
+        drop(state);
+        queues.iter().for_each(|queue| self.shared.hand_over(queue));
         Ok(Removal::Removed)
     }
 

@@ -8,6 +8,9 @@
 //! settled by one [`Settle`]. A [`Delivery`] that is dropped without being settled goes back by itself: as it was
 //! if it had not started, with a crash counted if it had. So a panic anywhere above loses nothing.
 
+#[cfg(feature = "amqp")]
+pub mod amqp;
+mod attendant;
 mod dead_letter;
 mod delivery;
 pub mod embedded;
@@ -22,6 +25,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+#[cfg(feature = "amqp")]
+pub use amqp::AmqpBroker;
+pub use attendant::Attendant;
 pub use dead_letter::DeadLetter;
 pub use delivery::{ChordEnd, Delivery, Sequel, Settle, Settler};
 pub use embedded::EmbeddedBroker;
@@ -29,7 +35,7 @@ pub use error::BrokerError;
 pub use memory::MemoryBroker;
 pub use outbox::OutboxBroker;
 
-use crate::store::NoteChange;
+use crate::store::{NoteChange, Notes};
 use crate::task::{Message, Receipt, TaskId, TaskResult};
 
 /// Where a consumer's deliveries go. It is called from the broker's own threads and must not block. One that panics
@@ -114,9 +120,33 @@ pub trait Broker: Send + Sync + 'static {
         true
     }
 
+    /// So many runs that ended with their worker make a dead letter. What is part of a workflow it delivers once more then, so
+    /// that the runtime puts it there, with what follows; the rest it puts there itself. `None`: it does so with all.
+    fn delivery_limit(&self) -> Option<u32> {
+        None
+    }
+
     /// Whether it cannot take anything now, so that a publish would only wait: the connection is gone or blocked.
     fn is_away(&self) -> bool {
         false
+    }
+
+    /// Whether it knows every task that waits in it. If not, a task that it does not know may wait all the same: it can be
+    /// neither found nor taken out, and is revoked by [`tell_revoked`](Self::tell_revoked) and by the store.
+    fn knows_all(&self) -> bool {
+        true
+    }
+
+    /// Whom to tell what is not a delivery. Called once, before anything is consumed; brokers that nobody else uses have
+    /// nothing to tell.
+    fn attend(&self, _attendant: Arc<dyn Attendant>) {}
+
+    /// Tells every process that consumes here that these tasks are revoked.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn tell_revoked(&self, _ids: &[TaskId], _terminate: bool) -> Result<(), BrokerError> {
+        Ok(())
     }
 
     /// Makes sure that the queue exists.
@@ -137,18 +167,35 @@ pub trait Broker: Send + Sync + 'static {
     /// Nothing was taken (for [`BrokerError::Io`] that is not known), and why.
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError>;
 
-    /// Whether it and its store keep messages and [notes](crate::store::Notes) in one place, so that
-    /// [`publish_noted`](Self::publish_noted) takes a message and changes a note in one step.
-    fn keeps_notes(&self) -> bool {
-        false
+    /// The notes that it keeps beside its messages, if any: [`publish_noted`](Self::publish_noted) takes a message and changes
+    /// one of them in one step.
+    fn notes(&self) -> Option<&dyn Notes> {
+        None
     }
 
     /// Takes a message whose id is its own, and changes a note, both or neither.
     ///
     /// # Errors
-    /// Neither happened (for [`BrokerError::Io`] that is not known), or the broker does not [do it](Self::keeps_notes).
+    /// Neither happened (for [`BrokerError::Io`] that is not known), or the broker keeps no [notes](Self::notes).
     async fn publish_noted(&self, _message: Message, _change: NoteChange) -> Result<Noted, BrokerError> {
         Err(BrokerError::Io(format!("the broker `{}` keeps no notes", self.name())))
+    }
+
+    /// Takes several messages, and the sizes of the chords whose members are among them; brokers that settle results do so in
+    /// one step, all or nothing. The others count no chords: `sizes` is empty.
+    ///
+    /// # Errors
+    /// The first that was not taken, and why. Those before it were, unless it is all or nothing.
+    async fn publish_all(
+        &self,
+        messages: Vec<Message>,
+        _sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        for message in messages {
+            self.publish(message, unique).await?;
+        }
+        Ok(())
     }
 
     /// Delivers the queue's messages to `sink`: best priority first, then in order of arrival, each not before its
@@ -197,7 +244,22 @@ pub trait Broker: Send + Sync + 'static {
 }
 
 /// Makes the record that a removed task leaves.
-pub type RecordFn = Box<dyn FnOnce(&Message) -> Option<TaskResult> + Send>;
+pub type RecordFn = Box<dyn FnOnce(&Message) -> Remains + Send>;
+
+/// What a removed task leaves behind.
+#[derive(Debug, Default)]
+pub struct Remains {
+    /// Its record.
+    pub record: Option<TaskResult>,
+    /// What follows from its end; brokers that settle results write it along.
+    pub sequel: Option<Box<Sequel>>,
+}
+
+impl From<Option<TaskResult>> for Remains {
+    fn from(record: Option<TaskResult>) -> Self {
+        Self { record, sequel: None }
+    }
+}
 
 /// The consuming end of one queue; dropping it ends the deliveries.
 pub trait Consumer: Send + Sync {

@@ -3,7 +3,8 @@
 //!
 //! - An `Ok` means that the broker has the message, or that it is synced to disk in the outbox; the receipt says which
 //!   ([`Keeper`]).
-//! - The order of acceptance is kept: while anything waits in the outbox, all that comes goes through it.
+//! - The order of acceptance is kept: while anything waits in the outbox, all that comes goes through it. Should the broker
+//!   go away while it is forwarded, what was on its way then ([`IN_FLIGHT`] at most) may arrive in another order.
 //! - A message is forwarded once, and deleted when the broker has confirmed it. If this process dies between the two, or
 //!   the broker took a message and could not say so, it is sent again under the same id; no queue without a shared
 //!   transaction can do better, so tasks are written to run twice.
@@ -24,8 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::embedded::EmbeddedOptions;
 use super::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, EmbeddedBroker, Place, RecordFn, Removal,
-    Settle, Sink,
+    Attendant, Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, EmbeddedBroker, Place, RecordFn,
+    Removal, Settle, Sink,
 };
 use crate::store::Store;
 use crate::task::{Arguments, Durability, Keeper, Message, Receipt, TaskId};
@@ -34,6 +35,8 @@ use crate::task::{Arguments, Durability, Keeper, Message, Receipt, TaskId};
 const QUEUE: &str = "outbox";
 /// So many are on their way to the broker at a time. They leave in order.
 const IN_FLIGHT: usize = 256;
+/// How often it is looked whether a broker that says that it is away is back.
+const LOOK: Duration = Duration::from_millis(250);
 /// The first pause after the broker refused; it doubles up to the longest.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -165,6 +168,10 @@ impl Forwarder {
         let mut batch = Vec::with_capacity(IN_FLIGHT);
         while line.recv_many(&mut batch, IN_FLIGHT).await > 0 {
             let mut pause = PAUSE;
+            // To one that is away they would not go in order: whoever waits for it is woken in no order.
+            while self.inner.is_away() {
+                tokio::time::sleep(LOOK).await;
+            }
             // What was refused goes again, in order, before anything that came after it.
             while let Some(error) = self.send(&mut batch).await {
                 if error == BrokerError::Closed {
@@ -228,11 +235,30 @@ impl Broker for OutboxBroker {
         self.inner.is_shared()
     }
 
+    fn delivery_limit(&self) -> Option<u32> {
+        self.inner.delivery_limit()
+    }
+
     fn is_away(&self) -> bool {
         false // it accepts
     }
 
+    fn knows_all(&self) -> bool {
+        self.inner.knows_all()
+    }
+
+    fn attend(&self, attendant: Arc<dyn Attendant>) {
+        self.inner.attend(attendant);
+    }
+
+    async fn tell_revoked(&self, ids: &[TaskId], terminate: bool) -> Result<(), BrokerError> {
+        self.inner.tell_revoked(ids, terminate).await
+    }
+
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
+        if self.inner.is_away() {
+            return Ok(()); // whoever consumes it, or forwards to it, declares it
+        }
         self.inner.declare(queue).await
     }
 
@@ -252,6 +278,22 @@ impl Broker for OutboxBroker {
             }
             other => other,
         }
+    }
+
+    async fn publish_all(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        if !sizes.is_empty() {
+            // A broker that settles results is never away.
+            return self.inner.publish_all(messages, sizes, unique).await;
+        }
+        for message in messages {
+            self.publish(message, unique).await?;
+        }
+        Ok(())
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -275,11 +317,12 @@ impl Broker for OutboxBroker {
 
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
         if let Some(Place::Waiting(wrapped)) = self.outbox.find(id).await?
-            && let Removal::Removed = self.outbox.remove(id, Box::new(|_| None)).await?
+            && let Removal::Removed = self.outbox.remove(id, Box::new(|_| None.into())).await?
         {
             self.pending.fetch_sub(1, Ordering::AcqRel);
             let message = unwrap(&wrapped).map_err(BrokerError::Io)?;
-            if let Some(record) = record(&message) {
+            // An outbox is in front of brokers whose results, and what follows from them, are the store's.
+            if let Some(record) = record(&message).record {
                 self.store.put(record).await.map_err(|e| BrokerError::Io(e.to_string()))?;
             }
             return Ok(Removal::Removed);

@@ -5,6 +5,7 @@
 
 mod check;
 mod queues;
+mod requeue;
 mod schedule;
 mod table;
 
@@ -15,6 +16,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::catalogue::{Catalogue, CatalogueErrors};
+use crate::broker::BrokerError;
+use crate::store::StoreError;
 
 /// Looks after background tasks.
 ///
@@ -35,6 +38,10 @@ enum Command {
     Check(CatalogueArgs),
     /// Print the table of the queues in a catalogue.
     Queues(CatalogueArgs),
+    /// Put dead letters back into their queues.
+    ///
+    /// Their attempts are counted anew. Prints which they were; with --dry-run, which they would be.
+    Requeue(requeue::RequeueArgs),
     /// Print the periodic entries of a catalogue, when each fires next, and what is doubtful about them.
     Schedule(schedule::ScheduleArgs),
 }
@@ -65,6 +72,10 @@ impl CatalogueArgs {
 enum Failure {
     #[error(transparent)]
     Catalogue(#[from] CatalogueErrors),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }
@@ -77,6 +88,7 @@ pub fn run() -> ExitCode {
     let done = match &line.command {
         Command::Check(args) => check::run(args, &mut out),
         Command::Queues(args) => queues::run(args, &mut out),
+        Command::Requeue(args) => requeue::run(args, &mut out),
         Command::Schedule(args) => schedule::run(args, &mut out),
     };
     match done.and_then(|()| Ok(out.flush()?)) {

@@ -4,6 +4,15 @@ use serde_json::Value;
 
 use crate::task::{State, TaskId};
 
+/// How many parts a chord has; said before its first member is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChordSize {
+    /// The chord's group id.
+    pub group: String,
+    /// How many parts there will be.
+    pub size: u64,
+}
+
 /// One member of a chord's header is over.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ChordPart {

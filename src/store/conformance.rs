@@ -1,8 +1,8 @@
 //! The promises of a [`Store`], one test each: for those who write one.
 //!
 //! As for brokers (see [`broker::conformance`](crate::broker::conformance)): implement [`Subject`], then
-//! `celeriac::store_conformance!(Mine)`, or `celeriac::store_conformance!(Mine, durable)`; for one that keeps notes also
-//! `celeriac::store_conformance!(Mine, notes)` or `celeriac::store_conformance!(Mine, durable notes)`.
+//! `celeriac::store_conformance!(Mine)`, with what else it promises:
+//! `celeriac::store_conformance!(Mine, durable, chords, notes, durable_notes)`.
 
 use std::future::Future;
 use std::pin::pin;
@@ -12,13 +12,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Leadership, NoteChange, Store, StoreError};
+use serde_json::json;
+
+use super::{ChordJoin, ChordPart, Leadership, NoteChange, Store, StoreError, TrackedState};
 use crate::core::Timestamp;
-use crate::task::{State, TaskId, TaskResult};
+use crate::task::{Lineage, State, TaskId, TaskResult};
 
 /// A store under test.
 #[async_trait]
 pub trait Subject: Sized + Send + Sync + 'static {
+    /// Whether records go by the store's own clock, so that a sweep finds nothing to do.
+    const EXPIRES_BY_ITSELF: bool = false;
+
     /// A new one with nothing in it.
     async fn open() -> Self;
     /// The store.
@@ -196,6 +201,10 @@ pub async fn sweep_deletes_what_expired<S: Subject>() {
         let record = TaskResult { expires_at, ..record(&format!("r-{n}"), "1") };
         assert_eq!(store.put(record).await, Ok(true));
     }
+    if S::EXPIRES_BY_ITSELF {
+        assert_eq!(store.sweep(NOW + 10 * HOUR).await, Ok(0));
+        return;
+    }
     let mut again = record("r-0", "2");
     again.expires_at = NOW + 5 * HOUR;
     assert_eq!(store.put(again.clone()).await, Ok(true), "the first one has expired");
@@ -291,28 +300,180 @@ pub async fn records_survive<S: Subject>() {
     assert_eq!(wait(&store, "r-4").await, Ok(record("r-4", "1")));
     assert_eq!(store.get(&TaskId::from("r-7"), NOW).await, Ok(None));
     assert_eq!(store.put(record("r-3", "2")).await, Ok(false));
-    assert_eq!(store.sweep(NOW + 2 * HOUR).await, Ok(19));
+    let swept = if S::EXPIRES_BY_ITSELF { 0 } else { 19 };
+    assert_eq!(store.sweep(NOW + 2 * HOUR).await, Ok(swept));
+}
+
+fn tracked(id: &str, state: &str, meta: serde_json::Value) -> TrackedState {
+    TrackedState { id: TaskId::from(id), state: state.to_owned(), meta, traceback: None, lineage: None }
+}
+
+/// The last state of a task that is not over is there until its record is.
+pub async fn states_are_tracked<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let id = TaskId::from("a");
+    assert_eq!(store.tracked(&id).await, Ok(None));
+    let lineage =
+        Lineage { parent_id: Some("parent".into()), group_id: Some("g".into()), ..Lineage::default() };
+    for state in [
+        tracked("a", "STARTED", json!({"pid": 7, "hostname": "h"})),
+        tracked("a", "PROGRESS", json!({"done": 5, "total": 10})),
+        TrackedState {
+            traceback: Some("Traceback…".to_owned()),
+            ..tracked(
+                "a",
+                "RETRY",
+                json!({"exc_type": "KeyError", "exc_message": ["k"], "exc_module": "builtins"}),
+            )
+        },
+        TrackedState { lineage: Some(Box::new(lineage)), ..tracked("a", "ANYTHING", json!(null)) },
+    ] {
+        assert_eq!(store.track(state.clone()).await, Ok(()));
+        assert_eq!(store.tracked(&id).await, Ok(Some(state)));
+        assert_eq!(store.get(&id, NOW).await, Ok(None), "it is not over");
+    }
+    let waiting = {
+        let (store, id) = (Arc::clone(&store), id.clone());
+        tokio::spawn(async move { store.wait(&id).await })
+    };
+    assert_eq!(store.track(tracked("a", "PROGRESS", json!({"done": 9, "total": 10}))).await, Ok(()));
+    assert_eq!(store.put(record("a", "1")).await, Ok(true), "a record takes the place of any state");
+    let waited = tokio::time::timeout(PATIENCE, waiting).await.expect("woken").expect("no panic");
+    assert_eq!(waited, Ok(record("a", "1")), "woken by the record, not by a state");
+    assert_eq!(store.tracked(&id).await, Ok(None));
+    assert_eq!(store.track(tracked("a", "PROGRESS", json!({"done": 10, "total": 10}))).await, Ok(()));
+    assert_eq!(store.tracked(&id).await, Ok(None), "finished is final");
+    assert_eq!(store.get(&id, NOW).await, Ok(Some(record("a", "1"))));
+}
+
+/// A revoked task is revoked until the time that was said.
+pub async fn revocations_are_kept<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let ids = ["a", "b", "c"].map(TaskId::from);
+    assert_eq!(store.revoked(&[], NOW).await, Ok(vec![]));
+    assert_eq!(store.revoked(&ids, NOW).await, Ok(vec![]));
+    assert_eq!(store.revoke(&ids[2], NOW + HOUR).await, Ok(()));
+    assert_eq!(store.revoke(&ids[0], NOW + 2 * HOUR).await, Ok(()));
+    assert_eq!(store.revoked(&ids, NOW).await, Ok(vec![ids[0].clone(), ids[2].clone()]));
+    assert_eq!(store.revoked(&ids, NOW + HOUR).await, Ok(vec![ids[0].clone()]));
+    assert_eq!(store.revoked(&ids[1..2], NOW).await, Ok(vec![]));
+}
+
+/// Revocations survive a restart. For durable stores that are shared.
+pub async fn revocations_survive<S: Subject>() {
+    let subject = S::open().await;
+    let id = TaskId::from("a");
+    assert_eq!(subject.store().revoke(&id, NOW + HOUR).await, Ok(()));
+    let subject = subject.reopen().await.expect("a durable store can be opened again");
+    assert_eq!(subject.store().revoked(std::slice::from_ref(&id), NOW).await, Ok(vec![id]));
+}
+
+fn part(group: &str, n: u32) -> ChordPart {
+    ChordPart {
+        group: group.to_owned(),
+        id: TaskId::from(format!("{group}-{n}")),
+        index: Some(n),
+        state: State::Success,
+        value: json!({"n": n}),
+    }
+}
+
+/// The last member of a chord gets all parts, in the order of the header; each member counts once.
+pub async fn chords_are_counted<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    assert_eq!(store.open_chord("g", 12).await, Ok(()));
+    assert_eq!(store.open_chord("other", 1).await, Ok(()));
+    let failed = ChordPart {
+        state: State::Failure,
+        value: json!({"exc_type": "KeyError", "exc_message": ["k"], "exc_module": "builtins"}),
+        ..part("g", 11)
+    };
+    for n in (1..11).rev() {
+        assert_eq!(store.join_chord(part("g", n)).await, Ok(ChordJoin::Waiting));
+        // It ran twice, and the second time it returned something else: the first counts.
+        let again = ChordPart { value: json!("again"), ..part("g", n) };
+        assert_eq!(store.join_chord(again).await, Ok(ChordJoin::Waiting));
+    }
+    assert_eq!(store.join_chord(failed.clone()).await, Ok(ChordJoin::Waiting));
+    let Ok(ChordJoin::Complete { token, parts }) = store.join_chord(part("g", 0)).await else {
+        panic!("all are there")
+    };
+    let mut wanted: Vec<_> = (0..11).map(|n| part("g", n)).collect();
+    wanted.push(failed);
+    assert_eq!(parts, wanted);
+    assert_eq!(store.close_chord("g", &token).await, Ok(()));
+    assert_eq!(store.join_chord(part("g", 0)).await, Ok(ChordJoin::Waiting), "the body was sent");
+    assert!(matches!(store.join_chord(part("other", 0)).await, Ok(ChordJoin::Complete { .. })));
+    // The same chord can be sent again, as Celery lets one.
+    assert_eq!(store.open_chord("g", 1).await, Ok(()));
+    assert!(matches!(store.join_chord(part("g", 0)).await, Ok(ChordJoin::Complete { .. })));
+}
+
+/// However many members end at once, one of them sends the body.
+pub async fn a_chord_completes_once<S: Subject>() {
+    let subject = S::open().await;
+    for round in 0..20 {
+        let group = format!("g{round}");
+        assert_eq!(subject.store().open_chord(&group, 20).await, Ok(()));
+        let mut joins = tokio::task::JoinSet::new();
+        for n in 0..20 {
+            let (store, part) = (subject.store(), part(&group, n));
+            joins.spawn(async move { store.join_chord(part).await.expect("counted") });
+        }
+        let came_to = joins.join_all().await;
+        let complete = came_to.iter().filter(|join| matches!(join, ChordJoin::Complete { .. })).count();
+        assert_eq!(complete, 1, "in round {round}");
+    }
+}
+
+/// The one who was to send the body died: its task runs again, and sends it.
+pub async fn a_claim_of_the_dead_is_taken_over<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    assert_eq!(store.open_chord("g", 2).await, Ok(()));
+    assert_eq!(store.join_chord(part("g", 1)).await, Ok(ChordJoin::Waiting));
+    let Ok(ChordJoin::Complete { token: of_the_dead, .. }) = store.join_chord(part("g", 0)).await else {
+        panic!("all are there")
+    };
+    let again =
+        tokio::time::timeout(PATIENCE, store.join_chord(part("g", 0))).await.expect("a claim that ends");
+    let Ok(ChordJoin::Complete { token, parts }) = again else { panic!("{again:?}") };
+    assert_eq!(parts, [part("g", 0), part("g", 1)]);
+    assert_ne!(token, of_the_dead);
+    assert_eq!(store.close_chord("g", &of_the_dead).await, Ok(()), "no error, and no effect");
+    assert_eq!(store.close_chord("g", &token).await, Ok(()));
+    assert_eq!(store.join_chord(part("g", 1)).await, Ok(ChordJoin::Waiting));
 }
 
 /// Makes each promise a test, for a [`Subject`](crate::store::conformance::Subject).
 #[macro_export]
 macro_rules! store_conformance {
-    ($subject:ty) => {
+    ($subject:ty $(, $more:ident)*) => {
         $crate::store_conformance! { @tests $subject:
             put_and_get the_first_record_stays expiry_is_kept wait_after_put wait_before_put waiters_may_give_up
-            forget_deletes sweep_deletes_what_expired
+            forget_deletes sweep_deletes_what_expired states_are_tracked revocations_are_kept
         }
+        $( $crate::store_conformance! { @more $more $subject } )*
     };
-    ($subject:ty, durable) => {
-        $crate::store_conformance! { $subject }
+    (@more durable $subject:ty) => {
         $crate::store_conformance! { @tests $subject: records_survive }
     };
-    ($subject:ty, notes) => {
+    (@more notes $subject:ty) => {
         $crate::store_conformance! { @tests $subject: notes_are_compared_and_set one_leads_at_a_time }
     };
-    ($subject:ty, durable notes) => {
-        $crate::store_conformance! { $subject, notes }
+    (@more durable_notes $subject:ty) => {
         $crate::store_conformance! { @tests $subject: notes_survive }
+    };
+    (@more shared $subject:ty) => {
+        $crate::store_conformance! { @tests $subject: revocations_survive }
+    };
+    (@more chords $subject:ty) => {
+        $crate::store_conformance! { @tests $subject:
+            chords_are_counted a_chord_completes_once a_claim_of_the_dead_is_taken_over
+        }
     };
     (@tests $subject:ty: $($promise:ident)*) => {
         $(

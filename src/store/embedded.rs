@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{NoteChange, Notes, Store, StoreError, TrackedState};
+use super::{ChordJoin, ChordPart, Notes, Store, StoreError, TrackedState};
 use crate::broker::{BrokerError, EmbeddedBroker};
 use crate::core::Timestamp;
 use crate::task::{TaskId, TaskResult};
@@ -67,11 +67,24 @@ impl Store for EmbeddedStore {
 
     // What is not over is tracked as long as the process lives: after a crash the task runs again and says it anew.
     async fn track(&self, state: TrackedState) -> Result<(), StoreError> {
+        if self.broker.read_result(&state.id)?.is_some() {
+            return Ok(());
+        }
         self.broker.volatile_results().track(state).await
     }
 
     async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError> {
-        self.broker.volatile_results().tracked(id).await
+        let tracked = self.broker.volatile_results().tracked(id).await?;
+        // Most records are written by a settlement, which does not come through here.
+        if tracked.is_some() && self.broker.read_result(id)?.is_some() {
+            self.untrack(id).await?;
+            return Ok(None);
+        }
+        Ok(tracked)
+    }
+
+    async fn untrack(&self, id: &TaskId) -> Result<(), StoreError> {
+        self.broker.volatile_results().untrack(id).await
     }
 
     // The broker takes a revoked task out for good, on disk; nobody else has to be told.
@@ -83,22 +96,20 @@ impl Store for EmbeddedStore {
         self.broker.volatile_results().revoked(ids, now).await
     }
 
+    // Chords are counted along with settlements. These are for tasks that were settled before they ran.
+    async fn open_chord(&self, group: &str, size: u64) -> Result<(), StoreError> {
+        Ok(self.broker.open_chord(group.to_owned(), size).await?)
+    }
+
+    async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, StoreError> {
+        Ok(self.broker.join_chord(part).await?)
+    }
+
+    async fn close_chord(&self, group: &str, _token: &str) -> Result<(), StoreError> {
+        Ok(self.broker.close_chord(group.to_owned()).await?)
+    }
+
     fn notes(&self) -> Option<&dyn Notes> {
-        Some(self)
-    }
-}
-
-#[async_trait]
-impl Notes for EmbeddedStore {
-    async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
-        Ok(self.broker.read_note(key)?)
-    }
-
-    async fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
-        Ok(self.broker.read_notes(prefix)?)
-    }
-
-    async fn change_note(&self, change: NoteChange) -> Result<bool, StoreError> {
-        Ok(self.broker.change_note(change).await?)
+        Some(&self.broker)
     }
 }

@@ -2,23 +2,47 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use super::{NoteChange, Notes, Store, StoreError, TrackedState, Waiters};
+use super::{ChordJoin, ChordPart, NoteChange, Notes, Store, StoreError, TrackedState, Waiters};
 use crate::core::Timestamp;
+use crate::task::clock::now;
 use crate::task::{TaskId, TaskResult};
+
+/// A chord that nothing was heard of for so long is forgotten: nobody can wait for its body any more.
+const CHORDS_GO: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// That a body was sent is remembered so long, for members that run twice.
+const CLOSED_GO: Duration = Duration::from_secs(5 * 60);
+/// Who is to send a body and does not say so for so long is taken for dead.
+const CLAIM: Duration = Duration::from_secs(5);
+/// States of tasks that leave no record, or none here, go after a day.
+const TRACKED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Keeps records as long as the process lives.
 #[derive(Default)]
 pub struct MemoryStore {
     results: DashMap<TaskId, TaskResult>,
-    tracked: DashMap<TaskId, TrackedState>,
+    tracked: DashMap<TaskId, (TrackedState, Timestamp)>,
     revoked: DashMap<TaskId, Timestamp>,
+    chords: DashMap<String, Chord>,
     waiters: Waiters,
     notes: Mutex<BTreeMap<String, String>>,
+}
+
+/// One chord.
+#[derive(Default)]
+struct Chord {
+    size: Option<u64>,
+    /// By place and id, so that each member counts once and all come in order; those without a place last.
+    parts: BTreeMap<(u32, TaskId), ChordPart>,
+    /// Who sends the body has until then.
+    claimed: Option<(String, Timestamp)>,
+    closed: bool,
+    touched: Timestamp,
 }
 
 impl MemoryStore {
@@ -45,6 +69,45 @@ impl MemoryStore {
 
     pub(crate) fn lock_notes(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says how many parts a chord has.
+    pub(crate) fn open(&self, group: &str, size: u64) {
+        let mut chord = self.chords.entry(group.to_owned()).or_default();
+        if chord.closed {
+            *chord = Chord::default();
+        }
+        (chord.size, chord.touched) = (Some(size), now());
+    }
+
+    /// Counts a part. All of them, if they are complete and the chord is not closed.
+    pub(crate) fn count(&self, part: ChordPart) -> Option<Vec<ChordPart>> {
+        let mut chord = self.chords.entry(part.group.clone()).or_default();
+        if chord.closed {
+            return None;
+        }
+        chord.touched = now();
+        chord.parts.entry((part.index.unwrap_or(u32::MAX), part.id.clone())).or_insert(part);
+        let complete = chord.size.is_some_and(|size| chord.parts.len() as u64 >= size);
+        complete.then(|| chord.parts.values().cloned().collect())
+    }
+
+    /// The token of who sends the body; else how long somebody else has for it.
+    fn claim(&self, group: &str) -> Result<String, Duration> {
+        let mut chord = self.chords.entry(group.to_owned()).or_default();
+        let now = now();
+        if let Some((_, until)) = chord.claimed.as_ref().filter(|(_, until)| *until > now) {
+            return Err(until.since(now));
+        }
+        let token = TaskId::new().to_string();
+        chord.claimed = Some((token.clone(), now + CLAIM));
+        Ok(token)
+    }
+
+    /// The body is sent: whoever still joins is told nothing.
+    pub(crate) fn close(&self, group: &str) {
+        let closed = Chord { closed: true, touched: now(), ..Chord::default() };
+        self.chords.insert(group.to_owned(), closed);
     }
 
     /// Deletes a record.
@@ -83,18 +146,26 @@ impl Store for MemoryStore {
             stays
         });
         self.revoked.retain(|_, until| *until > now);
+        let kept = |chord: &Chord| if chord.closed { CLOSED_GO } else { CHORDS_GO };
+        self.chords.retain(|_, chord| chord.touched + kept(chord) > now);
+        self.tracked.retain(|_, (_, at)| *at + TRACKED_FOR > now);
         Ok(swept)
     }
 
     async fn track(&self, state: TrackedState) -> Result<(), StoreError> {
         if !self.results.contains_key(&state.id) {
-            self.tracked.insert(state.id.clone(), state);
+            self.tracked.insert(state.id.clone(), (state, now()));
         }
         Ok(())
     }
 
     async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError> {
-        Ok(self.tracked.get(id).map(|state| state.clone()))
+        Ok(self.tracked.get(id).map(|tracked| tracked.0.clone()))
+    }
+
+    async fn untrack(&self, id: &TaskId) -> Result<(), StoreError> {
+        self.tracked.remove(id);
+        Ok(())
     }
 
     async fn revoke(&self, id: &TaskId, until: Timestamp) -> Result<(), StoreError> {
@@ -105,6 +176,31 @@ impl Store for MemoryStore {
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError> {
         let revoked = |id: &&TaskId| self.revoked.get(*id).is_some_and(|until| *until > now);
         Ok(ids.iter().filter(revoked).cloned().collect())
+    }
+
+    async fn open_chord(&self, group: &str, size: u64) -> Result<(), StoreError> {
+        self.open(group, size);
+        Ok(())
+    }
+
+    async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, StoreError> {
+        loop {
+            let Some(parts) = self.count(part.clone()) else { return Ok(ChordJoin::Waiting) };
+            let pause = match self.claim(&part.group) {
+                Ok(token) => return Ok(ChordJoin::Complete { token, parts }),
+                Err(pause) => pause,
+            };
+            // Somebody else is to send the body, and may be dead.
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn close_chord(&self, group: &str, token: &str) -> Result<(), StoreError> {
+        let owns = |chord: &Chord| chord.claimed.as_ref().is_some_and(|(owner, _)| owner == token);
+        if self.chords.get(group).is_some_and(|chord| owns(&chord)) {
+            self.close(group);
+        }
+        Ok(())
     }
 
     fn notes(&self) -> Option<&dyn Notes> {

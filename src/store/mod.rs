@@ -2,9 +2,14 @@
 
 mod chord;
 pub mod embedded;
+mod group;
 pub mod memory;
 mod notes;
-mod tracked;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "amqp")]
+pub mod rpc;
+
 mod waiters;
 
 #[cfg(feature = "testing")]
@@ -12,11 +17,16 @@ pub mod conformance;
 
 use async_trait::async_trait;
 
-pub use chord::{ChordJoin, ChordPart};
+pub use crate::task::TrackedState;
+pub use chord::{ChordJoin, ChordPart, ChordSize};
 pub use embedded::EmbeddedStore;
+pub use group::{GroupMember, GroupResult};
 pub use memory::MemoryStore;
 pub use notes::{Leadership, NoteChange, Notes};
-pub use tracked::TrackedState;
+#[cfg(feature = "redis")]
+pub use redis::{RedisOptions, RedisStore};
+#[cfg(feature = "amqp")]
+pub use rpc::{RpcOptions, RpcStore};
 pub(crate) use waiters::Waiters;
 
 use crate::core::Timestamp;
@@ -35,6 +45,9 @@ pub enum StoreError {
     /// This store cannot do it.
     #[error("{0}")]
     Unsupported(String),
+    /// It was refused, and would be again: a record that is too large, or something else under its name.
+    #[error("{0}")]
+    Refused(String),
 }
 
 /// Keeps the records of tasks that are over. Finished is final: the first record of an id stays until it expires
@@ -85,6 +98,14 @@ pub trait Store: Send + Sync + 'static {
     /// The store cannot be read.
     async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError>;
 
+    /// The task is over, and what was tracked of it is of no use any more. For stores that keep it in memory.
+    ///
+    /// # Errors
+    /// It is still there.
+    async fn untrack(&self, _id: &TaskId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Remembers until `until` that a task is revoked, for whoever is about to start it, in whatever process, also after a
     /// restart.
     ///
@@ -119,6 +140,40 @@ pub trait Store: Send + Sync + 'static {
         Err(no_chords())
     }
 
+    /// Keeps who the members of a group are, for as long as the store keeps results. Celery's `GroupResult.save`.
+    ///
+    /// # Errors
+    /// It is not kept, or the store cannot keep groups.
+    async fn save_group(&self, _group: &GroupResult) -> Result<(), StoreError> {
+        Err(no_groups())
+    }
+
+    /// A group that was saved. Celery's `GroupResult.restore`.
+    ///
+    /// # Errors
+    /// The store cannot be read, or cannot keep groups.
+    async fn group(&self, _id: &str) -> Result<Option<GroupResult>, StoreError> {
+        Err(no_groups())
+    }
+
+    /// Forgets who the members of a group are; says whether it was there. Their records stay.
+    ///
+    /// # Errors
+    /// It is not forgotten, or the store cannot keep groups.
+    async fn forget_group(&self, _id: &str) -> Result<bool, StoreError> {
+        Err(no_groups())
+    }
+
+    /// Where whoever runs a task is to send its results, if this store gets them that way. Celery's `reply_to`.
+    fn reply_to(&self) -> Option<String> {
+        None
+    }
+
+    /// Whether other programs read this store, and so are told of STARTED and RETRY too.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// The body was sent: forgets the parts, and answers whoever still joins with `Waiting`.
     ///
     /// # Errors
@@ -126,6 +181,10 @@ pub trait Store: Send + Sync + 'static {
     async fn close_chord(&self, _group: &str, _token: &str) -> Result<(), StoreError> {
         Err(no_chords())
     }
+}
+
+fn no_groups() -> StoreError {
+    StoreError::Unsupported("this store does not keep groups: use Redis".to_owned())
 }
 
 /// As Celery's rpc backend says it.

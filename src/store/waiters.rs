@@ -9,10 +9,13 @@ use tokio::sync::oneshot;
 use super::StoreError;
 use crate::task::{TaskId, TaskResult};
 
+/// What a waiter is told.
+type Told = Result<Arc<TaskResult>, StoreError>;
+
 /// Waiters by task id. A record that arrives wakes all of its id; one that nobody waits for costs one load.
 #[derive(Default)]
 pub(crate) struct Waiters {
-    by_id: DashMap<TaskId, Vec<oneshot::Sender<Arc<TaskResult>>>>,
+    by_id: DashMap<TaskId, Vec<oneshot::Sender<Told>>>,
     count: AtomicUsize,
 }
 
@@ -20,7 +23,7 @@ pub(crate) struct Waiters {
 pub(crate) struct Waiting<'a> {
     waiters: &'a Waiters,
     id: &'a TaskId,
-    record: oneshot::Receiver<Arc<TaskResult>>,
+    record: oneshot::Receiver<Told>,
 }
 
 impl Waiters {
@@ -34,16 +37,36 @@ impl Waiters {
 
     /// Wakes those who wait for this record.
     pub(crate) fn wake(&self, result: &TaskResult) {
-        if self.count.load(Ordering::SeqCst) == 0 {
-            return;
-        }
-        if let Some((_, waiting)) = self.by_id.remove(&result.id) {
-            self.count.fetch_sub(waiting.len(), Ordering::SeqCst);
+        let waiting = self.take(&result.id);
+        if !waiting.is_empty() {
             let result = Arc::new(result.clone());
             for waiter in waiting {
-                let _ = waiter.send(Arc::clone(&result));
+                let _ = waiter.send(Ok(Arc::clone(&result)));
             }
         }
+    }
+
+    /// The record cannot be had: those who wait for it hear why.
+    #[cfg(feature = "redis")]
+    pub(crate) fn fail(&self, id: &TaskId, error: &StoreError) {
+        for waiter in self.take(id) {
+            let _ = waiter.send(Err(error.clone()));
+        }
+    }
+
+    /// Whether anybody waits for this record.
+    #[cfg(feature = "redis")]
+    pub(crate) fn has(&self, id: &TaskId) -> bool {
+        self.by_id.contains_key(id)
+    }
+
+    fn take(&self, id: &TaskId) -> Vec<oneshot::Sender<Told>> {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return Vec::new();
+        }
+        let waiting = self.by_id.remove(id).map(|(_, waiting)| waiting).unwrap_or_default();
+        self.count.fetch_sub(waiting.len(), Ordering::SeqCst);
+        waiting
     }
 
     /// No record comes any more: those who wait hear that.
@@ -58,7 +81,7 @@ impl Waiters {
 impl Waiting<'_> {
     /// The record.
     pub(crate) async fn record(mut self) -> Result<TaskResult, StoreError> {
-        (&mut self.record).await.map(|r| TaskResult::clone(&r)).map_err(|_| StoreError::Closed)
+        (&mut self.record).await.unwrap_or(Err(StoreError::Closed)).map(|record| TaskResult::clone(&record))
     }
 }
 

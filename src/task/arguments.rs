@@ -4,6 +4,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::envelope;
+
 /// The arguments of one call, encoded. Celery's `args` and `kwargs`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arguments {
@@ -41,7 +43,7 @@ impl Arguments {
         self.kwargs.is_empty() && matches!(self.args.as_str(), "" | "[]")
     }
 
-    /// Decodes into the tuple `A` for the named parameters, in order. Arguments by keyword go to the
+    /// Decodes into the tuple `A` for the named parameters, in order, [envelopes](super::envelope) as what they hold. Arguments by keyword go to the
     /// parameter of their name, as Python does it; a missing one that may be null (an `Option`) is null.
     ///
     /// # Errors
@@ -54,10 +56,15 @@ impl Arguments {
                 return Ok(args);
             }
         }
-        let values = self.bind(params)?;
+        let mut values = self.bind(params)?;
         if params.is_empty() {
             return serde_json::from_value(Value::Null).map_err(|e| ArgumentsError(e.to_string()));
         }
+        if let Ok(args) = serde_json::from_value(Value::Array(values.clone())) {
+            return Ok(args);
+        }
+        // What Python sends as a type of its own is taken as what it holds.
+        values.iter_mut().for_each(envelope::unwrap);
         serde_json::from_value(Value::Array(values.clone())).map_err(|e| explain::<A>(params, &values, &e))
     }
 
@@ -140,6 +147,19 @@ mod tests {
         let one = Arguments::encode(&(7_u8,)).unwrap();
         assert_eq!(one.decode::<(u8,)>(&["n"]), Ok((7,)));
         assert!(Arguments::encode(&()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn envelopes_are_taken_as_what_they_hold() {
+        let day = r#"{"__type__":"date","__value__":"2026-11-22"}"#;
+        let expected = chrono::NaiveDate::from_ymd_opt(2026, 11, 22).unwrap();
+        assert_eq!(decode::<(chrono::NaiveDate,)>(&format!("[{day}]"), "", &["day"]), Ok((expected,)));
+        assert_eq!(
+            decode::<(chrono::NaiveDate,)>("[]", &format!(r#"{{"day":{day}}}"#), &["day"]),
+            Ok((expected,))
+        );
+        let error = decode::<(u8,)>(&format!("[{day}]"), "", &["day"]).unwrap_err();
+        assert!(error.contains("(day=\"2026-11-22\")"), "{error}");
     }
 
     #[test]

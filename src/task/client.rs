@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Arguments, Durability, Headers, State, Task, TaskId, TaskOptions, TaskResult};
+use super::canvas::Promise;
+use super::{
+    Arguments, Durability, Headers, RawSignature, State, Task, TaskId, TaskOptions, TaskResult, TrackedState,
+    UntypedResult,
+};
 use crate::core::Timestamp;
 
 /// A call as the caller asked for it, before the runtime fills in the rest.
@@ -151,6 +155,9 @@ pub enum EnqueueError {
         /// How much is left, where.
         reason: String,
     },
+    /// A canvas that cannot be sent.
+    #[error("the canvas cannot be sent: {0}")]
+    Canvas(String),
     /// The broker failed.
     #[error("the broker could not take the task: {0}")]
     Broker(String),
@@ -203,12 +210,24 @@ pub enum GetError {
 pub trait Client: Send + Sync + 'static {
     /// Accepts a task.
     async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError>;
+    /// Sends a canvas: gives ids to its tasks, sends what runs first, and says where the result will be.
+    async fn launch(&self, _canvas: RawSignature) -> Result<Promise, EnqueueError> {
+        Err(EnqueueError::Canvas("this client knows single tasks only".to_owned()))
+    }
     /// The state of a task.
     async fn state(&self, id: &TaskId) -> Result<State, GetError>;
     /// The record of a task that is over, if it is and was kept.
     async fn result(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError>;
+    /// The last state that a task which is not over was said to be in, with what goes with it.
+    async fn tracked(&self, _id: &TaskId) -> Result<Option<TrackedState>, GetError> {
+        Ok(None)
+    }
     /// Waits until a task is over, without polling. An id that nobody knows is an error at once.
     async fn wait(&self, id: &TaskId) -> Result<TaskResult, GetError>;
+    /// Waits until a task is over that may not have been sent yet, because it follows from another one.
+    async fn expect(&self, id: &TaskId) -> Result<TaskResult, GetError> {
+        self.wait(id).await
+    }
     /// Takes a task out of its queue; with `terminate`, ends it if it runs.
     async fn revoke(&self, id: &TaskId, terminate: bool) -> Result<bool, GetError>;
     /// Deletes the record of a task that is over; says whether there was one.
@@ -273,6 +292,29 @@ impl<T: Task> AsyncResult<T> {
         self.client.result(self.id()).await
     }
 
+    /// The last state that the task, not being over, said it is in (STARTED, RETRY, or one of the application's
+    /// such as PROGRESS), with what goes with it. This program itself may know of a later state: see [`state`](Self::state).
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn tracked(&self) -> Result<Option<TrackedState>, GetError> {
+        self.client.tracked(self.id()).await
+    }
+
+    /// What goes with the state: of a task that is not over what it said last, of one that succeeded its value, of one
+    /// that failed its errors. Celery's `info`.
+    ///
+    /// # Errors
+    /// The store could not be read, or the value does not decode.
+    pub async fn info(&self) -> Result<Option<serde_json::Value>, GetError> {
+        self.untyped().info().await
+    }
+
+    /// The same result without the task's type.
+    pub fn untyped(&self) -> UntypedResult {
+        UntypedResult::new(self.id().clone(), Arc::clone(&self.client))
+    }
+
     /// The value, waiting up to `timeout` for it.
     ///
     /// # Errors
@@ -282,14 +324,7 @@ impl<T: Task> AsyncResult<T> {
         if self.ignored {
             return Err(GetError::NotKept(id.clone()));
         }
-        let result = tokio::time::timeout(timeout, self.client.wait(id))
-            .await
-            .map_err(|_| GetError::Timeout { id: id.clone(), waited: timeout })??;
-        if result.state != State::Success {
-            return Err(GetError::Ended(Box::new(result)));
-        }
-        serde_json::from_str(result.result.as_deref().unwrap_or("null"))
-            .map_err(|e| GetError::Decode { id: id.clone(), error: e.to_string() })
+        self.untyped().get(timeout).await
     }
 
     /// Takes the task out of its queue; if it runs already it is told so with `terminate`, else it may end, but is

@@ -1,12 +1,13 @@
 //! What a body can ask of its run.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
+use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::{Arguments, Durability, Headers, Interrupt, Message, TaskId};
+use super::{Arguments, Durability, Headers, Interrupt, Lineage, Message, State, TaskId, TrackedState};
 use crate::core::{RetryPolicy, Timestamp};
 
 /// The run of a task, seen from inside: who it is, which attempt, and whether it is to end. Celery's `self.request`.
@@ -33,8 +34,38 @@ pub struct Context {
     run: Arc<Run>,
 }
 
+/// Why a state was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpdateStateError {
+    /// It would end the task.
+    #[error("`{0}` is how a task ends: return from the body instead, or use `TaskError::fail`")]
+    Final(String),
+    /// It is not usable as a name.
+    #[error("a state has a name of 1 to 100 bytes, such as PROGRESS; this one has {0}")]
+    Name(usize),
+    /// What goes with it has no form in JSON.
+    #[error("what goes with state `{state}` has no form in JSON: {error}")]
+    Meta {
+        /// The state.
+        state: String,
+        /// What serde said.
+        error: String,
+    },
+}
+
+/// Takes the states that bodies report to where others can see them. It must not block.
+pub(crate) trait StateSink: Send + Sync {
+    fn update(&self, state: TrackedState);
+}
+
 struct Run {
+    states: Option<Arc<dyn StateSink>>,
+    /// A state was reported.
+    reported: AtomicBool,
     message: Arc<Message>,
+    /// The broker has delivered it before.
+    again: bool,
     worker: Arc<str>,
     interrupt: AtomicU8,
     revocation: AtomicU8,
@@ -54,15 +85,26 @@ const WAS_REVOKED: u8 = 1;
 const DECIDED: u8 = 2;
 
 impl Context {
-    pub(crate) fn new(message: Arc<Message>, worker: Arc<str>) -> Self {
+    pub(crate) fn new(message: Arc<Message>, worker: Arc<str>, states: Option<Arc<dyn StateSink>>) -> Self {
         let run = Run {
+            states,
+            reported: AtomicBool::new(false),
             message,
+            again: false,
             worker,
             interrupt: AtomicU8::new(NONE),
             revocation: AtomicU8::new(OPEN),
             told: Notify::new(),
         };
         Self { run: Arc::new(run) }
+    }
+
+    /// Says that the broker has delivered the message before, if it has. Right after it was made.
+    pub(crate) fn again(mut self, again: bool) -> Self {
+        if let Some(run) = Arc::get_mut(&mut self.run) {
+            run.again = again;
+        }
+        self
     }
 
     /// A context of no queue, for calling a body directly.
@@ -92,7 +134,7 @@ impl Context {
             last_errors: Vec::new(),
             workflow: None,
         };
-        Self::new(Arc::new(message), "".into())
+        Self::new(Arc::new(message), "".into(), None)
     }
 
     /// The task's id.
@@ -125,9 +167,11 @@ impl Context {
         self.run.message.retries
     }
 
-    /// Whether an earlier run ended with its worker or its process: this one may find half of the work done.
+    /// Whether an earlier run may have ended with its worker or its process: this one may find half of the work done. RabbitMQ
+    /// does not know what had started; so there each task that was delivered before says so. Celery's
+    /// `delivery_info['redelivered']`.
     pub fn is_redelivered(&self) -> bool {
-        self.run.message.crashes > 0
+        self.run.again || self.run.message.crashes > 0
     }
 
     /// A header of the call.
@@ -142,6 +186,55 @@ impl Context {
     /// The whole message.
     pub fn message(&self) -> &Message {
         &self.run.message
+    }
+
+    /// Tells those who look at the task what it is at: a state of the application's such as `PROGRESS`, and what goes with
+    /// it. Celery's `self.update_state`; both sides of a mixed fleet read it as the task's state and `info`.
+    ///
+    /// It does not wait: states are written behind, in order, and of several that come faster than the store takes
+    /// them the last one is. The end of the run comes after all of them. Whatever the store does, the run goes on.
+    ///
+    /// ```
+    /// # use celeriac::Context;
+    /// # fn demo(ctx: &Context) -> Result<(), celeriac::TaskError> {
+    /// ctx.update_state("PROGRESS", serde_json::json!({"done": 5, "total": 10}))?;
+    /// # Ok(()) }
+    /// # demo(&Context::detached()).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// The state is one that ends a task, has no usable name, or its `meta` has no form in JSON.
+    pub fn update_state(&self, state: &str, meta: impl Serialize) -> Result<(), UpdateStateError> {
+        if !(1..=100).contains(&state.len()) {
+            return Err(UpdateStateError::Name(state.len()));
+        }
+        let ends = |end: &State| end.as_str() == state;
+        if [State::Success, State::Failure, State::Revoked, State::Rejected, State::Ignored].iter().any(ends)
+        {
+            return Err(UpdateStateError::Final(state.to_owned()));
+        }
+        let meta = serde_json::to_value(meta)
+            .map_err(|error| UpdateStateError::Meta { state: state.to_owned(), error: error.to_string() })?;
+        self.report(state, meta);
+        Ok(())
+    }
+
+    /// Tells a state.
+    pub(crate) fn report(&self, state: &str, meta: Value) {
+        let Some(states) = &self.run.states else { return };
+        self.run.reported.store(true, Ordering::Release);
+        states.update(TrackedState {
+            id: self.id().clone(),
+            state: state.to_owned(),
+            meta,
+            traceback: None,
+            lineage: Lineage::of(self.message()),
+        });
+    }
+
+    /// Whether any state was reported.
+    pub(crate) fn has_reported(&self) -> bool {
+        self.run.reported.load(Ordering::Acquire)
     }
 
     /// Whether, and why, the run should end now.
@@ -285,6 +378,45 @@ mod tests {
     }
 
     #[test]
+    fn a_state_is_told_or_refused_with_a_reason() {
+        #[derive(Default)]
+        struct Told(std::sync::Mutex<Vec<TrackedState>>);
+        impl StateSink for Told {
+            fn update(&self, state: TrackedState) {
+                self.0.lock().unwrap().push(state);
+            }
+        }
+        let told = Arc::new(Told::default());
+        let mut message = Context::detached().message().clone();
+        message.workflow =
+            Some(Box::new(crate::task::Workflow { group: Some("g".into()), ..Default::default() }));
+        let ctx = Context::new(Arc::new(message), "q#1".into(), Some(told.clone()));
+        assert!(!ctx.has_reported());
+        for (state, error) in [
+            ("SUCCESS", "`SUCCESS` is how a task ends"),
+            ("REJECTED", "`REJECTED` is how a task ends"),
+            ("", "this one has 0"),
+        ] {
+            let refused = ctx.update_state(state, ()).unwrap_err().to_string();
+            assert!(refused.contains(error), "{refused}");
+        }
+        let no_json = std::collections::HashMap::from([((1, 2), 3)]);
+        let refused = ctx.update_state("PROGRESS", no_json).unwrap_err().to_string();
+        assert!(refused.starts_with("what goes with state `PROGRESS` has no form in JSON"), "{refused}");
+        assert!(!ctx.has_reported());
+        ctx.update_state("PROGRESS", [1, 2]).unwrap();
+        assert!(ctx.has_reported());
+        let told = told.0.lock().unwrap();
+        let [state] = told.as_slice() else { panic!("{told:?}") };
+        assert_eq!(
+            (&state.id, state.state.as_str(), &state.meta),
+            (ctx.id(), "PROGRESS", &Value::from(vec![1, 2]))
+        );
+        assert_eq!(state.lineage.as_ref().unwrap().group_id.as_deref(), Some("g"));
+        assert_eq!(Context::detached().update_state("PROGRESS", 1), Ok(()));
+    }
+
+    #[test]
     fn retries_and_crashes_are_attempts() {
         let mut message = Context::detached().message().clone();
         message.task = "mail".into();
@@ -293,8 +425,9 @@ mod tests {
         message.crashes = 1;
         message.continuations = 5;
         message.headers.0.insert("tenant".into(), "a".into());
-        let ctx = Context::new(Arc::new(message), "email#3".into());
+        let ctx = Context::new(Arc::new(message), "email#3".into(), None);
         assert_eq!((ctx.attempt(), ctx.retries(), ctx.is_redelivered()), (4, 2, true));
+        assert!(Context::detached().again(true).is_redelivered());
         assert_eq!((ctx.task(), ctx.queue(), ctx.worker()), ("mail", "email", "email#3"));
         assert_eq!((ctx.header("tenant"), ctx.header("x")), (Some(&Value::from("a")), None));
         assert_eq!((Context::detached().attempt(), Context::detached().is_redelivered()), (1, false));

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::{Arguments, EnqueueError, Signature, Task};
+use super::canvas::IntoCanvas;
+use super::{Arguments, EnqueueError, RawSignature, Signature, Task};
 use crate::core::Timestamp;
 
 /// What a task's body returns when it does not return its value.
@@ -31,21 +32,38 @@ pub struct TaskError(Box<Ending>);
 #[non_exhaustive]
 pub(crate) enum Ending {
     /// An error. `transient`: yes or no if it was said, else the task's predicate and policy decide.
-    Failure { messages: Vec<String>, error_type: String, transient: Option<bool> },
+    Failure { messages: Vec<String>, name: ErrorName, transient: Option<bool> },
     /// Try again, after the policy's delay or the one given; burns an attempt.
     Retry { after: Option<Duration>, messages: Vec<String> },
     /// Not now: at this time, and no attempt is burnt.
     Postpone { until: Until },
     /// The same task goes on with other arguments ("process 1000, then requeue").
     Continue { task: &'static str, arguments: Result<Arguments, String> },
+    /// Another signature takes the task's place, under its id.
+    Replace { signature: Result<Box<RawSignature>, String> },
     /// FAILURE now, whatever else would follow. Soil's option 1.
-    Fail { errors: Vec<String> },
+    Fail { errors: Vec<String>, name: ErrorName },
     /// IGNORED: no result, no retry. Celery's `Ignore`.
     Ignore,
     /// Into the dead letters. Celery's `Reject(requeue=False)`.
-    Reject { reason: String },
+    Reject { reason: String, name: ErrorName },
     /// The body ended because it was told to.
     Interrupted(Interrupt),
+}
+
+/// What an error is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ErrorName {
+    /// The Rust type, a name of ours such as `Panic`, or a Python class.
+    pub(crate) name: String,
+    /// The Python module of that class.
+    pub(crate) module: Option<String>,
+}
+
+impl<T: Into<String>> From<T> for ErrorName {
+    fn from(name: T) -> Self {
+        Self { name: name.into(), module: None }
+    }
 }
 
 /// When a postponed task is due.
@@ -90,7 +108,7 @@ impl TaskError {
     {
         Self::new(Ending::Failure {
             messages: messages.into_iter().map(Into::into).collect(),
-            error_type: "TaskError".to_owned(),
+            name: "TaskError".into(),
             transient: None,
         })
     }
@@ -100,7 +118,7 @@ impl TaskError {
     pub fn from_display<E: fmt::Display>(error: E) -> Self {
         Self::new(Ending::Failure {
             messages: vec![format!("{error:#}")],
-            error_type: std::any::type_name::<E>().to_owned(),
+            name: std::any::type_name::<E>().into(),
             transient: None,
         })
     }
@@ -141,6 +159,17 @@ impl TaskError {
         Self::new(Ending::Continue { task: T::NAME, arguments: next.into_arguments() })
     }
 
+    /// Another task, or a whole canvas, takes the place of this one, under its id: who waits for this task gets the result of
+    /// that, and what was to follow from this one follows from that. Celery's `self.replace(…)`.
+    pub fn replace(with: impl IntoCanvas) -> Self {
+        let signature = with.into_canvas().into_raw().map(Box::new).map_err(|error| error.to_string());
+        Self::new(Ending::Replace { signature })
+    }
+
+    pub(crate) fn replace_with(signature: RawSignature) -> Self {
+        Self::new(Ending::Replace { signature: Ok(Box::new(signature)) })
+    }
+
     /// FAILURE with these messages, now and for good, and later states are ignored. Soil's option 1, in Celery
     /// `update_state(FAILURE); raise Ignore()`.
     pub fn fail<I>(errors: I) -> Self
@@ -148,7 +177,8 @@ impl TaskError {
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        Self::new(Ending::Fail { errors: errors.into_iter().map(Into::into).collect() })
+        let errors = errors.into_iter().map(Into::into).collect();
+        Self::new(Ending::Fail { errors, name: "Fail".into() })
     }
 
     /// IGNORED: the outcome is of no interest. Celery's `Ignore`.
@@ -158,7 +188,7 @@ impl TaskError {
 
     /// Into the dead letters, for somebody to look at. Celery's `Reject(requeue=False)`.
     pub fn reject(reason: impl fmt::Display) -> Self {
-        Self::new(Ending::Reject { reason: reason.to_string() })
+        Self::new(Ending::Reject { reason: reason.to_string(), name: "Reject".into() })
     }
 
     /// Says whether another attempt may mend a failure; no effect on other endings.
@@ -166,6 +196,30 @@ impl TaskError {
     pub fn with_transient(mut self, transient: bool) -> Self {
         if let Ending::Failure { transient: slot, .. } = &mut *self.0 {
             *slot = Some(transient);
+        }
+        self
+    }
+
+    /// Says what a failure is called in Python: whoever waits for the result there gets an exception of this class, with the
+    /// messages as its arguments. `with_python_type("builtins", "ValueError")` can be caught as `ValueError`; a class that is
+    /// not loaded there is made up under its name. Without this it is made up under the name of the Rust type. No effect on
+    /// endings that are no failures.
+    ///
+    /// ```
+    /// # use celeriac::TaskError;
+    /// # fn body(age: i32) -> Result<(), TaskError> {
+    /// if age < 0 {
+    ///     return Err(TaskError::permanent("age is negative").with_python_type("builtins", "ValueError"));
+    /// }
+    /// # Ok(()) }
+    /// # assert!(body(-1).is_err());
+    /// ```
+    #[must_use]
+    pub fn with_python_type(mut self, module: impl Into<String>, class: impl Into<String>) -> Self {
+        if let Ending::Failure { name, .. } | Ending::Fail { name, .. } | Ending::Reject { name, .. } =
+            &mut *self.0
+        {
+            *name = ErrorName { name: class.into(), module: Some(module.into()) };
         }
         self
     }
@@ -198,8 +252,8 @@ impl<E: std::error::Error + 'static> From<E> for TaskError {
             messages.push(error.to_string());
             cause = error.source();
         }
-        let error_type = std::any::type_name::<E>().to_owned();
-        Self::new(Ending::Failure { messages, error_type, transient: None })
+        let name = std::any::type_name::<E>().into();
+        Self::new(Ending::Failure { messages, name, transient: None })
     }
 }
 
@@ -210,9 +264,10 @@ impl fmt::Display for TaskError {
             Ending::Retry { messages, .. } => write!(f, "retry: {}", messages.join(": ")),
             Ending::Postpone { .. } => f.write_str("postponed"),
             Ending::Continue { task, .. } => write!(f, "{task} goes on with a new cursor"),
-            Ending::Fail { errors } => f.write_str(&errors.join("; ")),
+            Ending::Replace { .. } => f.write_str("replaced"),
+            Ending::Fail { errors, .. } => f.write_str(&errors.join("; ")),
             Ending::Ignore => f.write_str("ignored"),
-            Ending::Reject { reason } => write!(f, "rejected: {reason}"),
+            Ending::Reject { reason, .. } => write!(f, "rejected: {reason}"),
             Ending::Interrupted(interrupt) => write!(f, "{interrupt}"),
         }
     }
@@ -238,7 +293,7 @@ mod tests {
 
     fn failure(error: TaskError) -> (Vec<String>, String, Option<bool>) {
         match error.into_ending() {
-            Ending::Failure { messages, error_type, transient } => (messages, error_type, transient),
+            Ending::Failure { messages, name, transient } => (messages, name.name, transient),
             other => panic!("{other:?}"),
         }
     }

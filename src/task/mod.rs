@@ -1,10 +1,12 @@
 //! What a task is: its trait, options, arguments, context, outcome, signature, and the registry that finds it.
 
 mod arguments;
+pub mod canvas;
 mod client;
 pub(crate) mod clock;
 mod context;
 mod definition;
+mod dispatch;
 mod error;
 mod id;
 mod message;
@@ -13,20 +15,26 @@ mod panic;
 pub mod periodic;
 mod result;
 mod signature;
+mod tracked;
+mod untyped;
 mod verdict;
 mod workflow;
 
+pub mod envelope;
 pub mod registry;
 
 pub use arguments::{Arguments, ArgumentsError};
 pub use client::{
     AsyncResult, Client, EnqueueError, GetError, Keeper, NewTask, Receipt, current, install, uninstall,
 };
-pub use context::Context;
+pub(crate) use context::StateSink;
+pub use context::{Context, UpdateStateError};
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
-pub(crate) use error::{Ending, Until};
+pub(crate) use dispatch::{Departure, Dispatcher, Origin, Route};
+pub use envelope::Typed;
+pub(crate) use error::{Ending, ErrorName, Until};
 pub use error::{Interrupt, TaskError};
 pub use id::TaskId;
 pub use message::{Headers, Message};
@@ -35,6 +43,8 @@ pub(crate) use panic::panic_message;
 pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};
 pub use result::{State, TaskResult};
 pub use signature::{Enqueue, Signature};
+pub use tracked::TrackedState;
+pub use untyped::UntypedResult;
 pub(crate) use verdict::{Judge, Next, Verdict};
 pub use workflow::{Child, Lineage, RawSignature, Workflow};
 

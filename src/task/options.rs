@@ -52,6 +52,9 @@ pub struct TaskOptions {
     pub expires: Option<Duration>,
     /// Do not keep the result. Failures still go to the log and the counters.
     pub ignore_result: bool,
+    /// Tell the result store when a body starts (STARTED), so that other programs can see it. Costs a write for each run.
+    /// Default false, as Celery's `task_track_started`; this program itself always knows.
+    pub track_started: bool,
     /// How long a result is kept. Default one day, as Celery's `result_expires`.
     pub result_expires: Duration,
     /// Disk (default) or memory.
@@ -70,6 +73,7 @@ impl Default for TaskOptions {
             time_limit: None,
             expires: None,
             ignore_result: false,
+            track_started: false,
             result_expires: Duration::from_secs(24 * 60 * 60),
             durability: Durability::Disk,
         }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Ending, Interrupt, Message, State, TaskResult, Until};
+use super::canvas::{Launch, replacement};
+use super::{Ending, ErrorName, Interrupt, Lineage, Message, RawSignature, State, TaskResult, Until};
 use crate::core::{RetryVerdict, Timestamp};
 
 /// Everything that is known when a run has ended.
@@ -23,8 +24,10 @@ pub(crate) struct Judge<'a> {
 pub(crate) enum Verdict {
     /// The task is over, with this record.
     Over(Box<TaskResult>),
-    /// The message waits again, changed.
-    Again { message: Box<Message>, due: Option<Timestamp>, next: Next },
+    /// The message waits again, changed. `failed`: of a retry, what its record would say if this had been the last attempt.
+    Again { message: Box<Message>, due: Option<Timestamp>, next: Next, failed: Option<Box<TaskResult>> },
+    /// Others take its place.
+    Replaced(Box<Launch>),
     /// The message goes back as it was.
     HandBack,
     /// The message goes to the dead letters, with this record.
@@ -37,6 +40,7 @@ pub(crate) enum Next {
     Retry,
     Postpone,
     Continue,
+    Replace,
 }
 
 impl<'a> Judge<'a> {
@@ -55,14 +59,14 @@ impl<'a> Judge<'a> {
             return self.revoked("the task was revoked while it ran");
         }
         match ending {
-            Ending::Failure { messages, error_type, transient } => {
+            Ending::Failure { messages, name, transient } => {
                 if transient.unwrap_or(self.message.autoretry) {
-                    self.retry(None, messages, error_type)
+                    self.retry(None, messages, name)
                 } else {
-                    self.over(State::Failure, None, messages, Some(error_type))
+                    self.over(State::Failure, None, messages, Some(name))
                 }
             }
-            Ending::Retry { after, messages } => self.retry(after, messages, "Retry".to_owned()),
+            Ending::Retry { after, messages } => self.retry(after, messages, "Retry".into()),
             Ending::Postpone { until } => {
                 let due = match until {
                     Until::At(time) => time,
@@ -70,21 +74,27 @@ impl<'a> Judge<'a> {
                 };
                 let mut message = self.next_message();
                 message.eta = Some(due);
-                Verdict::Again { message: Box::new(message), due: Some(due), next: Next::Postpone }
+                Verdict::Again {
+                    message: Box::new(message),
+                    due: Some(due),
+                    next: Next::Postpone,
+                    failed: None,
+                }
             }
             Ending::Continue { task, arguments } => self.go_on(task, arguments),
-            Ending::Fail { errors } => self.over(State::Failure, None, errors, Some("Fail".to_owned())),
+            Ending::Replace { signature } => self.replace(signature),
+            Ending::Fail { errors, name } => self.over(State::Failure, None, errors, Some(name)),
             Ending::Ignore => self.over(State::Ignored, None, Vec::new(), None),
-            Ending::Reject { reason } => self.dead(&reason),
+            Ending::Reject { reason, name } => self.dead_as(name, &reason),
             Ending::Interrupted(Interrupt::Revoked) => self.revoked("the task was revoked while it ran"),
             Ending::Interrupted(Interrupt::Shutdown) => Verdict::HandBack,
             Ending::Interrupted(interrupt @ Interrupt::SoftTimeLimit) => {
                 let error = vec![interrupt.to_string()];
-                let kind = "SoftTimeLimitExceeded".to_owned();
+                let name = "SoftTimeLimitExceeded".into();
                 if self.message.autoretry {
-                    self.retry(None, error, kind)
+                    self.retry(None, error, name)
                 } else {
-                    self.over(State::Failure, None, error, Some(kind))
+                    self.over(State::Failure, None, error, Some(name))
                 }
             }
         }
@@ -96,7 +106,7 @@ impl<'a> Judge<'a> {
         if self.revoked {
             return self.revoked(&text);
         }
-        self.over(State::Failure, None, vec![text], Some("TimeLimitExceeded".to_owned()))
+        self.over(State::Failure, None, vec![text], Some("TimeLimitExceeded".into()))
     }
 
     /// Not started in time.
@@ -111,31 +121,45 @@ impl<'a> Judge<'a> {
 
     /// Ended before it began or while it ran.
     pub(crate) fn revoked(&self, text: &str) -> Verdict {
-        self.over(State::Revoked, None, vec![text.to_owned()], Some("TaskRevoked".to_owned()))
+        self.over(State::Revoked, None, vec![text.to_owned()], Some("TaskRevoked".into()))
+    }
+
+    /// Nobody here knows the task. Celery's `NotRegistered`.
+    pub(crate) fn not_registered(&self, reason: &str) -> Verdict {
+        self.dead_as("NotRegistered", reason)
+    }
+
+    /// Its runs kept ending with their worker.
+    pub(crate) fn worker_lost(&self) -> Verdict {
+        let times = self.message.crashes;
+        let reason = format!("WorkerLost: its worker or process ended {times} times while it ran");
+        let record = self.record(State::Failure, None, vec![reason.clone()], Some("WorkerLost".into()));
+        Verdict::Dead { reason, record: Box::new(record) }
     }
 
     /// It cannot be run, or says that it should not be.
-    pub(crate) fn dead(&self, reason: &str) -> Verdict {
-        let record = self.record(State::Rejected, None, vec![reason.to_owned()], Some("Reject".to_owned()));
+    fn dead_as(&self, name: impl Into<ErrorName>, reason: &str) -> Verdict {
+        let record = self.record(State::Rejected, None, vec![reason.to_owned()], Some(name.into()));
         Verdict::Dead { reason: reason.to_owned(), record: Box::new(record) }
     }
 
-    fn retry(&self, after: Option<Duration>, messages: Vec<String>, error_type: String) -> Verdict {
+    fn retry(&self, after: Option<Duration>, messages: Vec<String>, name: ErrorName) -> Verdict {
         let policy = &self.message.retry;
         let after = match policy.next(self.message.retries, self.entropy) {
-            RetryVerdict::GiveUp => return self.over(State::Failure, None, messages, Some(error_type)),
+            RetryVerdict::GiveUp => return self.over(State::Failure, None, messages, Some(name)),
             RetryVerdict::Retry { after: by_policy } => after.unwrap_or(by_policy),
         };
         let due = self.now + after;
+        let failed = Box::new(self.record(State::Retry, None, messages.clone(), Some(name)));
         let mut message = self.next_message();
         message.retries += 1;
         message.eta = Some(due);
         message.last_errors = messages;
-        Verdict::Again { message: Box::new(message), due: Some(due), next: Next::Retry }
+        Verdict::Again { message: Box::new(message), due: Some(due), next: Next::Retry, failed: Some(failed) }
     }
 
     fn go_on(&self, task: &str, arguments: Result<super::Arguments, String>) -> Verdict {
-        let wrong = |text: String| self.over(State::Failure, None, vec![text], Some("Continue".to_owned()));
+        let wrong = |text: String| self.over(State::Failure, None, vec![text], Some("Continue".into()));
         if task != self.message.task {
             let own = &self.message.task;
             return wrong(format!(
@@ -152,8 +176,17 @@ impl<'a> Judge<'a> {
                 message.continuations += 1;
                 message.eta = None;
                 message.last_errors.clear();
-                Verdict::Again { message: Box::new(message), due: None, next: Next::Continue }
+                Verdict::Again { message: Box::new(message), due: None, next: Next::Continue, failed: None }
             }
+        }
+    }
+
+    fn replace(&self, signature: Result<Box<RawSignature>, String>) -> Verdict {
+        let launch = signature
+            .and_then(|signature| replacement(self.message, *signature).map_err(|error| error.to_string()));
+        match launch {
+            Ok(launch) => Verdict::Replaced(Box::new(launch)),
+            Err(error) => self.over(State::Failure, None, vec![error], Some("ImproperlyConfigured".into())),
         }
     }
 
@@ -168,9 +201,9 @@ impl<'a> Judge<'a> {
         state: State,
         result: Option<String>,
         errors: Vec<String>,
-        error_type: Option<String>,
+        name: Option<ErrorName>,
     ) -> Verdict {
-        Verdict::Over(Box::new(self.record(state, result, errors, error_type)))
+        Verdict::Over(Box::new(self.record(state, result, errors, name)))
     }
 
     fn record(
@@ -178,9 +211,10 @@ impl<'a> Judge<'a> {
         state: State,
         result: Option<String>,
         errors: Vec<String>,
-        error_type: Option<String>,
+        name: Option<ErrorName>,
     ) -> TaskResult {
         let message = self.message;
+        let (error_type, error_module) = name.map_or((None, None), |name| (Some(name.name), name.module));
         TaskResult {
             id: message.id.clone(),
             task: message.task.clone(),
@@ -189,7 +223,7 @@ impl<'a> Judge<'a> {
             result,
             errors,
             error_type,
-            error_module: None,
+            error_module,
             traceback: None,
             attempts: message.retries + message.crashes + u32::from(self.started_at.is_some()),
             enqueued_at: message.enqueued_at,
@@ -197,14 +231,14 @@ impl<'a> Judge<'a> {
             finished_at: self.now,
             worker: self.worker.map(str::to_owned),
             expires_at: self.now + message.result_expires,
-            lineage: None,
+            lineage: Lineage::of(message),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Arguments, Context};
+    use super::super::{Arguments, Context, TaskError};
     use super::*;
 
     fn message(retries: u32) -> Message {
@@ -227,7 +261,7 @@ mod tests {
     }
 
     fn failure(transient: Option<bool>) -> Ending {
-        Ending::Failure { messages: vec!["boom".into()], error_type: "E".into(), transient }
+        Ending::Failure { messages: vec!["boom".into()], name: "E".into(), transient }
     }
 
     fn state(verdict: Verdict) -> Option<(State, u32, Vec<String>)> {
@@ -239,7 +273,7 @@ mod tests {
 
     #[test]
     fn an_error_is_retried_until_the_policy_gives_up() {
-        let Verdict::Again { message: again, due, next } = judge(&message(0), failure(None)) else {
+        let Verdict::Again { message: again, due, next, .. } = judge(&message(0), failure(None)) else {
             panic!()
         };
         assert_eq!((again.retries, next), (1, Next::Retry));
@@ -248,6 +282,24 @@ mod tests {
         assert_eq!(again.first_started_at, Some(Timestamp::from_millis(5_000)));
         let over = state(judge(&message(3), failure(None)));
         assert_eq!(over, Some((State::Failure, 4, vec!["boom".into()])));
+    }
+
+    #[test]
+    fn what_an_error_is_called_in_python_is_in_the_record_also_after_retries() {
+        let error = || TaskError::failure(["bad"]).with_python_type("builtins", "ValueError").into_ending();
+        for retries in [0, 3] {
+            match judge(&message(retries), error()) {
+                Verdict::Over(record) if retries == 3 => {
+                    assert_eq!(record.error_type.as_deref(), Some("ValueError"));
+                    assert_eq!(record.error_module.as_deref(), Some("builtins"));
+                }
+                verdict => assert!(matches!(verdict, Verdict::Again { .. }) && retries == 0),
+            }
+        }
+        let Verdict::Over(record) = judge(&message(3), failure(None)) else { panic!() };
+        assert_eq!((record.error_type.as_deref(), record.error_module), (Some("E"), None));
+        let other = TaskError::ignore().with_python_type("builtins", "ValueError").into_ending();
+        assert!(matches!(other, Ending::Ignore));
     }
 
     #[test]
@@ -269,7 +321,7 @@ mod tests {
         assert_eq!((m.retries, due), (2, Some(Timestamp::from_millis(6_000))));
         let next = Arguments { args: "[7]".into(), kwargs: String::new() };
         let ending = Ending::Continue { task: "app::t", arguments: Ok(next.clone()) };
-        let Verdict::Again { message: m, due: None, next: Next::Continue } = judge(&message(2), ending)
+        let Verdict::Again { message: m, due: None, next: Next::Continue, .. } = judge(&message(2), ending)
         else {
             panic!()
         };
@@ -282,7 +334,7 @@ mod tests {
     fn a_revoked_run_is_not_tried_again_but_what_it_decided_itself_stays() {
         let m = message(0);
         assert_eq!(state(judge_revoked(&m, failure(None), true)).unwrap().0, State::Revoked);
-        let fail = Ending::Fail { errors: vec!["no".into()] };
+        let fail = Ending::Fail { errors: vec!["no".into()], name: "Fail".into() };
         assert_eq!(state(judge_revoked(&m, fail, true)).unwrap().0, State::Failure);
         let ok = Judge {
             message: &m,
@@ -301,7 +353,10 @@ mod tests {
         assert_eq!(judge(&m, Ending::Interrupted(Interrupt::Shutdown)), Verdict::HandBack);
         assert_eq!(state(judge(&m, Ending::Interrupted(Interrupt::Revoked))).unwrap().0, State::Revoked);
         assert!(matches!(judge(&m, Ending::Interrupted(Interrupt::SoftTimeLimit)), Verdict::Again { .. }));
-        assert!(matches!(judge(&m, Ending::Reject { reason: "r".into() }), Verdict::Dead { .. }));
+        assert!(matches!(
+            judge(&m, Ending::Reject { reason: "r".into(), name: "Reject".into() }),
+            Verdict::Dead { .. }
+        ));
         assert_eq!(state(judge(&m, Ending::Ignore)).unwrap().0, State::Ignored);
     }
 }

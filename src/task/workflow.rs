@@ -6,7 +6,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::{Headers, TaskId};
+use super::{Headers, Message, TaskId};
 
 /// A call that has not been made yet, as Celery writes it: the JSON of its `Signature`.
 ///
@@ -136,6 +136,20 @@ pub struct Lineage {
     pub children: Vec<Child>,
     /// Where the caller's rpc result queue is.
     pub reply_to: Option<String>,
+}
+
+impl Lineage {
+    /// What a message says of where its task stands; nothing, if it stands alone.
+    pub(crate) fn of(message: &Message) -> Option<Box<Self>> {
+        let workflow = message.workflow.as_deref()?;
+        let lineage = Self {
+            parent_id: workflow.parent_id.clone(),
+            group_id: workflow.group.clone(),
+            children: Vec::new(),
+            reply_to: workflow.reply_to.clone(),
+        };
+        (lineage != Self::default()).then(|| Box::new(lineage))
+    }
 }
 
 /// Something that a task has sent.

@@ -10,7 +10,7 @@ use celeriac::broker::{
     Broker, BrokerError, Consumer, Counts, DeadLetter, MemoryBroker, Noted, Place, RecordFn, Removal, Sink,
 };
 use celeriac::core::Timestamp;
-use celeriac::store::{MemoryStore, NoteChange, Store};
+use celeriac::store::{MemoryStore, NoteChange, Notes, Store};
 use celeriac::task::{Message, Receipt, TaskId};
 
 use crate::kit::{LONG, assert_each_once, builder, each, now, ran, status, until, until_ran};
@@ -50,8 +50,8 @@ impl Broker for Shared {
         self.inner.publish(message, unique).await
     }
 
-    fn keeps_notes(&self) -> bool {
-        self.notes
+    fn notes(&self) -> Option<&dyn Notes> {
+        self.inner.notes().filter(|_| self.notes)
     }
 
     async fn publish_noted(&self, message: Message, change: NoteChange) -> Result<Noted, BrokerError> {

@@ -233,7 +233,7 @@ async fn a_task_in_the_outbox_can_be_found_and_revoked() {
     let record = |m: &Message| {
         let mut result = celeriac::broker::conformance::success(m);
         result.state = State::Revoked;
-        Some(result)
+        Some(result).into()
     };
     assert_eq!(front.outbox.remove(&id, Box::new(record)).await, Ok(Removal::Removed));
     assert_eq!(front.outbox.pending(), 699);

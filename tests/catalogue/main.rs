@@ -4,6 +4,7 @@ mod any_text;
 mod environments;
 mod mistakes;
 mod periodic;
+mod routes;
 mod shipped;
 
 use celeriac::app::catalogue::Catalogue;

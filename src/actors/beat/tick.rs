@@ -102,8 +102,12 @@ impl Tick<'_> {
 
 /// The options of an entry's calls: those of its task, if it is one of this program.
 pub(super) fn options(parts: &BeatParts, entry: &Periodic) -> TaskOptions {
-    let mut options =
-        parts.runtime.registry.get(&entry.task).map_or_else(TaskOptions::default, |task| (task.options)());
+    let mut options = parts
+        .runtime
+        .dispatcher
+        .registry
+        .get(&entry.task)
+        .map_or_else(TaskOptions::default, |task| (task.options)());
     if let Some(queue) = &entry.queue {
         options.queue = Some(queue.clone());
     }

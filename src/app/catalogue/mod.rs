@@ -23,6 +23,12 @@
 //! [routes]                             # task -> queue
 //! "shop.send_email" = "email_queue"
 //!
+//! [[route]]                            # by a pattern of names, and by what is called with; before [routes]
+//! task = "shop.reports.*"
+//! argument = "shop"
+//! matches = ["big-"]
+//! queue = "celery"
+//!
 //! [[periodic]]                         # see the manual's page on periodic tasks
 //! name = "monthly invoices"
 //! task = "shop.send_invoices"
@@ -47,6 +53,7 @@ mod explain;
 mod parse;
 mod periodic;
 mod queue_row;
+mod route_row;
 mod section;
 mod span_of_time;
 mod spelling;
@@ -57,10 +64,12 @@ use std::path::Path;
 
 pub use error::{CatalogueError, CatalogueErrors, Position, Problem};
 pub use queue_row::{Pool, QueueRow, TargetClass};
+pub use route_row::{Argument, ArgumentPattern, RouteRow, TaskPattern};
 pub use span_of_time::{format_span, parse_span};
 pub use warning::{MANY_CPU_WORKERS, Warning, WarningKind};
 
 pub(crate) use explain::one_line;
+pub(crate) use route_row::Route;
 
 use crate::task::Periodic;
 
@@ -84,6 +93,8 @@ pub struct Catalogue {
     pub aliases: BTreeMap<String, String>,
     /// Exact name of a task to the queue (or alias) that it goes to.
     pub routes: BTreeMap<String, String>,
+    /// Routes by patterns, in the order of the file: the first that fits counts, before [`routes`](Self::routes).
+    pub route_rows: Vec<RouteRow>,
     /// Which tasks are called when.
     pub periodic: Vec<Periodic>,
     /// Whether periodic tasks fire at all; `None`: they do.
@@ -118,6 +129,7 @@ impl Catalogue {
             queues: Vec::new(),
             aliases: BTreeMap::new(),
             routes: BTreeMap::new(),
+            route_rows: Vec::new(),
             periodic: Vec::new(),
             beat: None,
             environments: BTreeMap::new(),
@@ -216,7 +228,7 @@ impl Catalogue {
         self.queue(logical).map(|row| row.name.as_str())
     }
 
-    /// The physical queue for `task` by the routes, when there is a route for it.
+    /// The physical queue for `task` by the exact routes, when there is one for it.
     pub fn route(&self, task: &str) -> Option<&str> {
         self.resolve(self.routes.get(task)?)
     }
@@ -260,6 +272,13 @@ impl Catalogue {
     #[must_use]
     pub fn with_periodic(mut self, entry: Periodic) -> Self {
         self.periodic.push(entry);
+        self
+    }
+
+    /// Adds a route by patterns, behind those that are there.
+    #[must_use]
+    pub fn with_route_row(mut self, row: RouteRow) -> Self {
+        self.route_rows.push(row);
         self
     }
 

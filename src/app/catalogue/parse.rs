@@ -11,6 +11,7 @@ use super::check::{self, Place, Places};
 use super::columns::{COLUMNS, Columns};
 use super::error::{CatalogueErrors, Problem, quote};
 use super::queue_row::QueueRow;
+use super::route_row::{Argument, ArgumentPattern, RouteRow, TaskPattern};
 use super::section::{Section, Source};
 use super::{Catalogue, Environment, periodic};
 
@@ -33,7 +34,7 @@ fn read(root: &dyn TableLike, file: &str, places: &mut Places, source: &mut Sour
     let mut catalogue = Catalogue { file: file.to_owned(), ..Catalogue::new() };
     let root = Section::new(root, 0, "at the top level");
     root.refuse_unknown_keys(
-        &["default_queue", "beat", "queue", "periodic", "aliases", "routes", "environment"],
+        &["default_queue", "beat", "queue", "periodic", "aliases", "routes", "route", "environment"],
         source,
     );
     if let Some((queue, at)) = root.string("default_queue", source) {
@@ -53,6 +54,7 @@ fn read(root: &dyn TableLike, file: &str, places: &mut Places, source: &mut Sour
             places.insert(Place::Route(name), position);
         });
     }
+    read_route_rows(&root, &mut catalogue, places, source);
     if let Some(section) = root.table("environment", "in [environment]".to_owned(), source) {
         for (name, section) in section.tables(|name| format!("in environment {}", quote(name)), source) {
             let environment = read_environment(name, &section, places, source);
@@ -86,6 +88,81 @@ fn read_queues(root: &Section<'_>, catalogue: &mut Catalogue, places: &mut Place
             catalogue.queues.push(columns.apply(QueueRow::new(name)));
         }
     }
+}
+
+/// Routes by patterns.
+fn read_route_rows(
+    root: &Section<'_>,
+    catalogue: &mut Catalogue,
+    places: &mut Places,
+    source: &mut Source<'_>,
+) {
+    let expected = "an array of tables: begin each route with [[route]] and task = \"...\"";
+    for (index, (table, at)) in root.array("route", expected, source).into_iter().enumerate() {
+        let place = format!("route number {}", index + 1);
+        let section = Section::new(table, at, format!("in {place}"));
+        section.refuse_unknown_keys(&["task", "task_pattern", "argument", "matches", "queue"], source);
+        let task = match (section.text("task", source), section.text("task_pattern", source)) {
+            (Some(_), Some(_)) => {
+                let advice = "keep one of `task` and `task_pattern`".to_owned();
+                let (key, place) = ("task_pattern".to_owned(), section.place.clone());
+                let problem = Problem::BadValue { key, place, value: "beside `task`".to_owned(), advice };
+                source.report(section.key_at("task_pattern"), problem);
+                None
+            }
+            (Some(task), None) => Some(TaskPattern::Glob(task)),
+            (None, Some(pattern)) => Some(TaskPattern::Regex(pattern)),
+            (None, None) => {
+                if section.get("task").is_none() && section.get("task_pattern").is_none() {
+                    source.report(at, missing(&place, "task", "\"...\""));
+                }
+                None
+            }
+        };
+        let argument = read_argument(&section, source);
+        let matches = section.texts("matches", "an array of patterns such as [\"big-\"]", source);
+        let argument = match (section.get("argument"), section.get("matches")) {
+            (Some(_), None) => {
+                source.report(at, missing(&place, "matches", "[\"...\"]"));
+                None
+            }
+            (None, Some(_)) => {
+                source.report(at, missing(&place, "argument", "\"...\""));
+                None
+            }
+            _ => argument.zip(matches).map(|(argument, matches)| ArgumentPattern { argument, matches }),
+        };
+        if section.get("queue").is_none() {
+            source.report(at, missing(&place, "queue", "\"...\""));
+        }
+        let queue = section.text("queue", source);
+        if let (Some(task), Some(queue)) = (task, queue) {
+            places.insert(Place::RouteRow(catalogue.route_rows.len()), source.position(at));
+            catalogue.route_rows.push(RouteRow { task, argument, queue });
+        }
+    }
+}
+
+/// By name, or by position from 0.
+fn read_argument(section: &Section<'_>, source: &mut Source<'_>) -> Option<Argument> {
+    let item = section.get("argument")?;
+    if let Some(position) = item.as_integer() {
+        return usize::try_from(position).map(Argument::Position).ok().or_else(|| {
+            section.report_wrong_type("argument", item, "a name, or a position from 0", source);
+            None
+        });
+    }
+    match item.as_str() {
+        Some(name) => Some(Argument::Name(name.to_owned())),
+        None => {
+            section.report_wrong_type("argument", item, "a name, or a position from 0", source);
+            None
+        }
+    }
+}
+
+fn missing(place: &str, key: &'static str, example: &'static str) -> Problem {
+    Problem::MissingKey { place: place.to_owned(), key, example }
 }
 
 fn read_environment(

@@ -115,7 +115,9 @@ impl Settings {
             expires: section.span_of_time("expires", source),
             misfire,
             overlap: section.choice("overlap", &overlaps, source).unwrap_or_default(),
-            environments: section.texts("environments", source),
+            environments: section
+                .texts("environments", "a list of strings such as [\"production\"]", source)
+                .unwrap_or_default(),
         }
     }
 

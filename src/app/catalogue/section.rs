@@ -137,18 +137,6 @@ impl<'t> Section<'t> {
         }
     }
 
-    /// A list of strings; empty when there is none.
-    pub(super) fn texts(&self, key: &str, source: &mut Source<'_>) -> Vec<String> {
-        let Some(item) = self.get(key) else { return Vec::new() };
-        let texts = item.as_array().and_then(|array| {
-            array.iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
-        });
-        texts.unwrap_or_else(|| {
-            self.report_wrong_type(key, item, "a list of strings such as [\"production\"]", source);
-            Vec::new()
-        })
-    }
-
     /// The tables of an array under `key`, each with the byte at which it stands.
     pub(super) fn array(
         &self,
@@ -178,6 +166,18 @@ impl<'t> Section<'t> {
 
     pub(super) fn text(&self, key: &str, source: &mut Source<'_>) -> Option<String> {
         self.string(key, source).map(|(text, _)| text)
+    }
+
+    /// An array of strings; `expected` says what it is for.
+    pub(super) fn texts(&self, key: &str, expected: &str, source: &mut Source<'_>) -> Option<Vec<String>> {
+        let item = self.get(key)?;
+        let texts = item.as_array().and_then(|array| {
+            array.iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+        });
+        if texts.is_none() {
+            self.report_wrong_type(key, item, expected, source);
+        }
+        texts
     }
 
     pub(super) fn boolean(&self, key: &str, source: &mut Source<'_>) -> Option<bool> {

@@ -26,6 +26,7 @@
 mod consuming;
 mod finding;
 mod order;
+mod sequels;
 mod settling;
 mod survival;
 
@@ -44,6 +45,7 @@ use crate::task::{Arguments, Durability, Message, State, TaskId, TaskResult};
 pub use consuming::*;
 pub use finding::*;
 pub use order::*;
+pub use sequels::*;
 pub use settling::*;
 pub use survival::*;
 
@@ -54,6 +56,8 @@ pub trait Subject: Sized + Send + Sync + 'static {
     const DURABILITY: Durability;
     /// So many runs that ended with their worker make a dead letter.
     const DELIVERY_LIMIT: u32 = super::embedded::DEFAULT_DELIVERY_LIMIT;
+    /// What else it can do. What it cannot do is expected otherwise, not left out.
+    const ABILITIES: Abilities = Abilities::ALL;
 
     /// A new one with nothing in it.
     async fn open() -> Self;
@@ -71,6 +75,35 @@ pub trait Subject: Sized + Send + Sync + 'static {
     async fn crash(self) -> Option<Self> {
         None
     }
+}
+
+/// What not every broker can do. Beside these, [`Broker::knows_all`] and [`Broker::settles_results`] say what is expected.
+#[derive(Clone, Copy, Debug)]
+pub struct Abilities {
+    /// A higher priority goes first. Else priorities mean nothing: first in, first out.
+    pub priorities: bool,
+    /// What goes back before it started is where it was. Else it is somewhere in its queue.
+    pub unstarted_keep_their_place: bool,
+    /// What goes back with a crash counted is where it was. Else it is at the end.
+    pub crashed_keep_their_place: bool,
+    /// The first run that ends with its process is counted. Else only those after it are.
+    pub first_crash_is_counted: bool,
+    /// The counts are right when the question is asked. Else they are soon after.
+    pub counts_at_once: bool,
+    /// What waits for its ETA is counted. Else it is not, except if it waits in this process.
+    pub counts_scheduled: bool,
+}
+
+impl Abilities {
+    /// Everything.
+    pub const ALL: Self = Self {
+        priorities: true,
+        unstarted_keep_their_place: true,
+        crashed_keep_their_place: true,
+        first_crash_is_counted: true,
+        counts_at_once: true,
+        counts_scheduled: true,
+    };
 }
 
 /// How long silence is taken for a broken promise.
@@ -151,6 +184,31 @@ pub async fn counts(broker: &Arc<dyn Broker>, queue: &str) -> Counts {
     // What the first question finds is delivered when the second one is answered.
     let _ = broker.counts(queue).await.expect("counts");
     broker.counts(queue).await.expect("counts")
+}
+
+/// Expects these counts, as exactly and as soon as the broker can tell.
+async fn expect<S: Subject>(broker: &Arc<dyn Broker>, queue: &str, mut expected: Counts) {
+    let start = std::time::Instant::now();
+    if !S::ABILITIES.counts_scheduled {
+        expected.scheduled = 0;
+    }
+    loop {
+        let found = counts(broker, queue).await;
+        if found == expected || S::ABILITIES.counts_at_once || start.elapsed() > PATIENCE {
+            assert_eq!(found, expected, "counts of `{queue}`");
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// These names, in this order if `ordered`.
+fn same(mut found: Vec<String>, mut expected: Vec<String>, ordered: bool) {
+    if !ordered {
+        found.sort();
+        expected.sort();
+    }
+    assert_eq!(found, expected);
 }
 
 fn count(ready: u64, scheduled: u64, unsettled: u64, dead: u64) -> Counts {
@@ -257,6 +315,8 @@ macro_rules! broker_conformance {
             what_goes_back_keeps_its_place the_delivery_limit_makes_a_dead_letter requeue_replaces
             dead_letters_and_revival settled_once
             unique_ids_are_refused find_tells_the_place remove_takes_out_what_waits counts_at_each_step
+            what_follows_is_written_along what_was_sent_before_is_left_out a_task_is_replaced
+            a_chord_sends_its_body_once a_chord_follows_from_an_end a_group_is_taken_as_a_whole
             closed_is_closed
         }
     };
@@ -264,7 +324,7 @@ macro_rules! broker_conformance {
         $crate::broker_conformance! { $subject }
         $crate::broker_conformance! { @tests $subject:
             what_waits_survives what_is_settled_stays_settled crashes_are_counted dead_letters_survive
-            order_goes_on_after_a_restart crash_limit_across_processes
+            order_goes_on_after_a_restart crash_limit_across_processes parts_survive
         }
     };
     (@tests $subject:ty: $($promise:ident)*) => {

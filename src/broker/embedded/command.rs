@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use super::notes::Noting;
 use crate::broker::{BrokerError, Counts, DeadLetter, Place, RecordFn, Removal, Settle, Sink};
 use crate::core::Timestamp;
+use crate::store::{ChordJoin, ChordPart};
 use crate::task::{Message, TaskId, TaskResult};
 
 /// Where an answer goes.
@@ -14,23 +15,86 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, BrokerError>>;
 
 /// One request. Publishes and settlements are gathered into one commit; everything else sees all that came before it.
 pub(super) enum Command {
-    Publish { message: Arc<Message>, row: Vec<u8>, unique: bool, reply: Reply<()> },
+    Publish {
+        message: Arc<Message>,
+        row: Vec<u8>,
+        unique: bool,
+        reply: Reply<()>,
+    },
+    PublishAll {
+        messages: Vec<(Arc<Message>, Vec<u8>)>,
+        sizes: Vec<(String, u64)>,
+        unique: bool,
+        reply: Reply<()>,
+    },
     Settle(Box<Settlement>),
-    Consume { queue: String, epoch: u64, prefetch: usize, sink: Sink },
-    SetPrefetch { queue: String, epoch: u64, prefetch: usize },
-    Cancel { queue: String, epoch: u64 },
-    Declare { queue: String, reply: Reply<()> },
-    Queues { reply: Reply<Vec<String>> },
-    Counts { queue: String, reply: Reply<Counts> },
-    Find { id: TaskId, reply: Reply<Option<Place>> },
-    Remove { id: TaskId, record: RecordFn, reply: Reply<Removal> },
-    DeadLetters { limit: usize, reply: Reply<Vec<DeadLetter>> },
-    Revive { id: TaskId, reply: Reply<bool> },
-    Put { result: Box<TaskResult>, reply: Reply<bool> },
-    Forget { id: TaskId, reply: Reply<bool> },
-    Sweep { now: Timestamp, reply: Reply<usize> },
+    Consume {
+        queue: String,
+        epoch: u64,
+        prefetch: usize,
+        sink: Sink,
+    },
+    SetPrefetch {
+        queue: String,
+        epoch: u64,
+        prefetch: usize,
+    },
+    Cancel {
+        queue: String,
+        epoch: u64,
+    },
+    Declare {
+        queue: String,
+        reply: Reply<()>,
+    },
+    Queues {
+        reply: Reply<Vec<String>>,
+    },
+    Counts {
+        queue: String,
+        reply: Reply<Counts>,
+    },
+    Find {
+        id: TaskId,
+        reply: Reply<Option<Place>>,
+    },
+    Remove {
+        id: TaskId,
+        record: RecordFn,
+        reply: Reply<Removal>,
+    },
+    DeadLetters {
+        limit: usize,
+        reply: Reply<Vec<DeadLetter>>,
+    },
+    Revive {
+        id: TaskId,
+        reply: Reply<bool>,
+    },
+    Put {
+        result: Box<TaskResult>,
+        reply: Reply<bool>,
+    },
+    Forget {
+        id: TaskId,
+        reply: Reply<bool>,
+    },
+    Sweep {
+        now: Timestamp,
+        reply: Reply<usize>,
+    },
+    Chord(Join),
     Note(Box<Noting>),
-    Close { reply: Reply<()> },
+    Close {
+        reply: Reply<()>,
+    },
+}
+
+/// A step of a chord that goes with no settlement.
+pub(super) enum Join {
+    Open { group: String, size: u64, reply: Reply<()> },
+    Part { part: ChordPart, reply: Reply<ChordJoin> },
+    Close { group: String, reply: Reply<()> },
 }
 
 /// The end of a delivery.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
+use super::chords::Chords;
 use super::command::Reply;
 use super::rows::{ReadyKey, ScheduledKey};
 use super::tables::Writes;
@@ -24,6 +25,12 @@ pub(super) struct Commit {
     pub(super) queues: BTreeSet<usize>,
     /// Ids whose results expire, with the time.
     pub(super) expiring: Vec<(Timestamp, TaskId)>,
+    /// Rows of messages that follow from the end of others.
+    pub(super) arrivals: Vec<Arrival>,
+    /// Records of tasks that will never run.
+    pub(super) records: Vec<TaskResult>,
+    /// Chords that are opened, counted or closed.
+    pub(super) chords: Chords,
     /// What was free on the disk when the first publish came, less what was taken since and what is to be flushed.
     pub(super) free: Option<u64>,
 }
@@ -43,18 +50,22 @@ impl Commit {
         self.ids.clear();
         self.queues.clear();
         self.expiring.clear();
+        self.arrivals.clear();
+        self.records.clear();
+        self.chords.clear();
         self.free = None;
     }
 
     /// Whether there is anything to write: what only goes back to where it was needs none.
     pub(super) fn writes(&self) -> bool {
-        !self.publishes.is_empty() || !self.settlements.is_empty()
+        !self.publishes.is_empty() || !self.settlements.is_empty() || !self.chords.is_empty()
     }
 }
 
 /// A publish that waits for its commit.
 pub(super) struct Published {
-    pub(super) reply: Reply<()>,
+    /// Of several that were sent together, the last one answers for all.
+    pub(super) reply: Option<Reply<()>>,
     pub(super) arrival: Arrival,
 }
 

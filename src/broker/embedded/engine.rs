@@ -65,6 +65,8 @@ pub(super) struct Engine {
     next_tag: u64,
     pub(super) commit: Commit,
     pub(super) last_chance: LastChance,
+    /// Settlements that wait for the tables to be open again.
+    pub(super) deferred: Vec<Settlement>,
     /// The commit before, empty: its room is used again.
     spare: Commit,
     pub(super) reclaim: Reclaim,
@@ -110,6 +112,7 @@ impl Engine {
             next_tag: 0,
             commit: Commit::default(),
             last_chance: LastChance::default(),
+            deferred: Vec::new(),
             spare: Commit::default(),
             reclaim: Reclaim::default(),
             sender,
@@ -142,6 +145,9 @@ impl Engine {
                 match command {
                     Command::Publish { message, row, unique, reply } => {
                         self.publish(message, &row, unique, reply)
+                    }
+                    Command::PublishAll { messages, sizes, unique, reply } => {
+                        self.publish_all(messages, sizes, unique, reply);
                     }
                     Command::Settle(settlement) => self.settle(*settlement),
                     Command::Close { reply } => return Some((reply, self.last_flush())),
@@ -232,7 +238,47 @@ impl Engine {
         let mut writes = std::mem::take(&mut self.commit.publishes);
         let arrival = self.place(&mut writes, queue, message, row, due);
         self.commit.publishes = writes;
-        self.commit.published.push(Published { reply, arrival });
+        self.commit.published.push(Published { reply: Some(reply), arrival });
+    }
+
+    /// All of these, or none.
+    fn publish_all(
+        &mut self,
+        messages: Vec<(Arc<Message>, Vec<u8>)>,
+        sizes: Vec<(String, u64)>,
+        unique: bool,
+        reply: Reply<()>,
+    ) {
+        let mut queues = Vec::with_capacity(messages.len());
+        for (message, row) in &messages {
+            let queue = self.refuse(&message.id, unique, row.len()).and_then(|()| self.queue(&message.queue));
+            match queue {
+                Ok(queue) => queues.push(queue),
+                Err(refusal) => {
+                    let _ = reply.send(Err(refusal));
+                    return;
+                }
+            }
+        }
+        if let Err(error) = sizes.iter().try_for_each(|(group, size)| self.open_chord(group, *size)) {
+            let _ = reply.send(Err(error));
+            return;
+        }
+        let mut writes = std::mem::take(&mut self.commit.publishes);
+        let mut arrivals = Vec::with_capacity(messages.len());
+        for ((message, row), queue) in messages.into_iter().zip(queues) {
+            self.commit.ids.insert(message.id.clone());
+            let due = message.eta;
+            arrivals.push(self.place(&mut writes, queue, message, &row, due));
+        }
+        self.commit.publishes = writes;
+        let last = arrivals.pop();
+        let published = |arrival| Published { reply: None, arrival };
+        self.commit.published.extend(arrivals.into_iter().map(published));
+        match last {
+            Some(arrival) => self.commit.published.push(Published { reply: Some(reply), arrival }),
+            None => drop(reply.send(Ok(()))), // an empty group
+        }
     }
 
     /// Refuses a publish that cannot be taken.
@@ -314,10 +360,12 @@ impl Engine {
                 let _ = done.send(Ok(()));
             }
         }
+        arrivals.append(&mut commit.arrivals);
+        commit.records.drain(..).for_each(|record| self.shared.waiters.wake(&record));
         let mut replies = Vec::with_capacity(commit.published.len());
         for published in commit.published.drain(..) {
             arrivals.push(published.arrival);
-            replies.push(published.reply);
+            replies.extend(published.reply);
         }
         self.arrived(arrivals);
         for reply in replies {
@@ -326,7 +374,7 @@ impl Engine {
     }
 
     /// These rows are on disk: out with those that there is room for, the rest is found by a later scan.
-    fn arrived(&mut self, arrivals: Vec<Arrival>) {
+    pub(super) fn arrived(&mut self, arrivals: Vec<Arrival>) {
         let mut ready = Vec::with_capacity(arrivals.len());
         for Arrival { queue, place, message } in arrivals {
             match place {
@@ -392,6 +440,9 @@ impl Engine {
                 writes.put(Table::Meta, format!("queue/{}", window.name).as_bytes(), &row);
             }
         }
+        if let Err(error) = self.commit.chords.stage(writes) {
+            tracing::error!(%error, "a chord cannot be written");
+        }
         self.seq += 1;
         super::expiry::stage(&self.commit.expiring, self.seq, writes);
         writes.put(Table::Meta, SEQ, &self.seq.to_be_bytes());
@@ -404,6 +455,7 @@ impl Engine {
         self.commit.queues.extend(queues);
         self.stage_meta(&mut meta);
         self.commit.expiring.clear();
+        self.commit.chords.clear();
         tables.write(&[writes, &meta]).inspect_err(|error| {
             tables.close();
             self.fail(error.clone());

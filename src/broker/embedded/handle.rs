@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::chords;
 use super::command::Command;
 use super::commit::Place as RowPlace;
 use super::engine::Engine;
@@ -11,7 +12,7 @@ use super::rows::{TaskRow, decode, encode, is_ready, queue_of, task_key};
 use super::tables::{Table, Tables, Writes};
 use super::window::{Consuming, Window};
 use crate::broker::dead_letter::revived;
-use crate::broker::{BrokerError, Counts, DeadLetter, Place, RecordFn, Removal};
+use crate::broker::{BrokerError, Counts, DeadLetter, Place, RecordFn, Remains, Removal};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{Message, TaskId, TaskResult};
@@ -46,8 +47,12 @@ impl Engine {
             Command::Forget { id, reply } => drop(reply.send(self.forget(&id))),
             Command::Sweep { now, reply } => drop(reply.send(self.sweep(now))),
             Command::Note(noting) => self.note(*noting),
-            // These three are gathered by the loop.
-            Command::Publish { .. } | Command::Settle(_) | Command::Close { .. } => {}
+            Command::Chord(join) => self.chord_step(join),
+            // These are gathered by the loop.
+            Command::Publish { .. }
+            | Command::PublishAll { .. }
+            | Command::Settle(_)
+            | Command::Close { .. } => {}
         }
     }
 
@@ -95,14 +100,15 @@ impl Engine {
         }
         let Some(message) = self.message(&key)? else { return Ok(Removal::Unknown) };
         let queue = self.queue(&message.queue)?;
-        let record = record(&message);
+        let Remains { record, sequel } = record(&message);
         let mut writes = Writes::default();
         writes.delete(Table::Messages, &key);
         self.leave_record(&mut writes, &task_key(id), record.as_ref(), None);
         let window = &mut self.windows[queue];
         let count = if is_ready(&key) { &mut window.ready } else { &mut window.scheduled };
         *count = count.saturating_sub(1);
-        self.commit_now(&[queue], &writes)?;
+        self.follow(&mut writes, id, sequel);
+        self.commit_sequel(&[queue], &writes)?;
         if let Some(record) = &record {
             self.shared.waiters.wake(record);
         }
@@ -177,6 +183,9 @@ impl Engine {
             let tables = self.open_tables()?;
             let mut writes = Writes::default();
             let (results, more) = expiry::due(&tables, now, &mut writes)?;
+            if !more {
+                chords::forget_old(&tables, now, &mut writes)?;
+            }
             if !writes.is_empty() {
                 self.commit_now(&[], &writes)?;
             }

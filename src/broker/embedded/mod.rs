@@ -14,6 +14,7 @@
 //! prefetch from each, and the order is kept within each.
 
 mod ahead;
+mod chords;
 mod claims;
 mod command;
 mod commit;
@@ -29,6 +30,7 @@ mod reclaim;
 mod recovery;
 mod rows;
 mod scan;
+mod sequel;
 mod settlement;
 mod tables;
 mod window;
@@ -46,10 +48,10 @@ use super::{
     Broker, BrokerError, Consumer, Counts, DeadLetter, MemoryBroker, Noted, Place, RecordFn, Removal, Sink,
 };
 use crate::core::Timestamp;
-use crate::store::{MemoryStore, NoteChange, Waiters};
+use crate::store::{ChordJoin, ChordPart, MemoryStore, NoteChange, Notes, Waiters};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
-use command::{Command, Reply};
+use command::{Command, Join, Reply};
 use engine::{Engine, Shared};
 use lock::DirLock;
 use rows::{TaskRow, task_key};
@@ -89,6 +91,7 @@ struct Inner {
     volatile: MemoryBroker,
     volatile_results: Arc<MemoryStore>,
     thread: Option<JoinHandle<()>>,
+    delivery_limit: u32,
 }
 
 impl EmbeddedBroker {
@@ -106,6 +109,7 @@ impl EmbeddedBroker {
         let not_yet = RwLock::new(Err(BrokerError::Closed));
         let shared = Arc::new(Shared { tables: not_yet, claims, waiters: Waiters::default() });
         let (requests, inbox) = mpsc::channel();
+        let delivery_limit = options.delivery_limit;
         let mut engine =
             Engine::new(dir.clone(), lock, options, Arc::clone(&shared), tables, requests.clone())?;
         engine.recover_crashed(&found)?;
@@ -129,6 +133,7 @@ impl EmbeddedBroker {
             volatile: MemoryBroker::new(Arc::clone(&volatile_results)),
             volatile_results,
             thread: Some(thread),
+            delivery_limit,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -154,6 +159,18 @@ impl EmbeddedBroker {
 
     pub(crate) async fn sweep_results(&self, now: Timestamp) -> Result<usize, BrokerError> {
         self.ask(|reply| Command::Sweep { now, reply }).await
+    }
+
+    pub(crate) async fn open_chord(&self, group: String, size: u64) -> Result<(), BrokerError> {
+        self.ask(|reply| Command::Chord(Join::Open { group, size, reply })).await
+    }
+
+    pub(crate) async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, BrokerError> {
+        self.ask(|reply| Command::Chord(Join::Part { part, reply })).await
+    }
+
+    pub(crate) async fn close_chord(&self, group: String) -> Result<(), BrokerError> {
+        self.ask(|reply| Command::Chord(Join::Close { group, reply })).await
     }
 
     /// The record of a task that is over, straight from the tables.
@@ -234,6 +251,10 @@ impl Broker for EmbeddedBroker {
         true
     }
 
+    fn delivery_limit(&self) -> Option<u32> {
+        Some(self.inner.delivery_limit)
+    }
+
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
         let queue = queue.to_owned();
         self.ask(|reply| Command::Declare { queue, reply }).await
@@ -249,7 +270,9 @@ impl Broker for EmbeddedBroker {
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         check(&message)?;
-        if message.durability == Durability::Memory {
+        // What is part of a workflow is on disk, so that all of it lies in one place: the end of one task and what follows
+        // from it are one commit.
+        if message.durability == Durability::Memory && message.workflow.is_none() {
             if unique && self.is_on_disk(&message.id)? {
                 return Err(BrokerError::DuplicateId(message.id));
             }
@@ -265,13 +288,31 @@ impl Broker for EmbeddedBroker {
         Ok(receipt)
     }
 
-    fn keeps_notes(&self) -> bool {
-        true
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(self)
     }
 
     async fn publish_noted(&self, message: Message, change: NoteChange) -> Result<Noted, BrokerError> {
         check(&message)?;
         self.publish_with_note(message, change).await
+    }
+
+    async fn publish_all(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        let mut rows = Vec::with_capacity(messages.len());
+        for message in messages {
+            check(&message)?;
+            if unique && self.inner.volatile.knows(&message.id)? {
+                return Err(BrokerError::DuplicateId(message.id));
+            }
+            let row = rows::encode(&message)?;
+            rows.push((Arc::new(message), row));
+        }
+        self.ask(|reply| Command::PublishAll { messages: rows, sizes, unique, reply }).await
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {

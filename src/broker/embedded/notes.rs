@@ -3,6 +3,7 @@
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
 
+use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::EmbeddedBroker;
@@ -12,7 +13,7 @@ use super::engine::Engine;
 use super::rows::encode;
 use super::tables::{Table, Writes};
 use crate::broker::{BrokerError, Noted};
-use crate::store::NoteChange;
+use crate::store::{NoteChange, Notes, StoreError};
 use crate::task::{Durability, Message, Receipt};
 
 const PREFIX: &str = "note/";
@@ -40,15 +41,16 @@ fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value).into_owned()
 }
 
-impl EmbeddedBroker {
-    pub(crate) fn read_note(&self, key: &str) -> Result<Option<String>, BrokerError> {
+#[async_trait]
+impl Notes for EmbeddedBroker {
+    async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
         let key = row_key(key)?;
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
         let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Meta, &key)?;
         Ok(row.as_deref().map(text))
     }
 
-    pub(crate) fn read_notes(&self, prefix: &str) -> Result<Vec<(String, String)>, BrokerError> {
+    async fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
         let start = format!("{PREFIX}{prefix}").into_bytes();
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
         let rows = tables.as_ref().map_err(Clone::clone)?.range(Table::Meta, &start, Bound::Unbounded)?;
@@ -63,10 +65,12 @@ impl EmbeddedBroker {
         Ok(notes)
     }
 
-    pub(crate) async fn change_note(&self, change: NoteChange) -> Result<bool, BrokerError> {
+    async fn change_note(&self, change: NoteChange) -> Result<bool, StoreError> {
         Ok(self.note_with(change, None).await? != Noted::Outdated)
     }
+}
 
+impl EmbeddedBroker {
     /// Changes the note and takes the message in one commit.
     pub(super) async fn publish_with_note(
         &self,

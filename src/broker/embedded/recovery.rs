@@ -124,10 +124,13 @@ impl Engine {
         }
         self.commit.publishes = Writes::default();
         self.commit.ids.clear();
+        // What follows from settled tasks is kept as they are.
+        let kept = self.commit.arrivals.iter().map(|arrival| arrival.message.id.clone());
+        self.commit.ids.extend(kept.chain(self.commit.records.iter().map(|record| record.id.clone())));
         for published in self.commit.published.drain(..) {
             let count = self.windows[published.arrival.queue].count(&published.arrival.place);
             *count = count.saturating_sub(1);
-            let _ = published.reply.send(Err(error.clone()));
+            published.reply.map(|reply| reply.send(Err(error.clone())));
         }
         self.failure = Some(Failure { error, retry_at: Instant::now() + self.pause, seq: self.seq });
         self.pause = (self.pause * 2).min(REOPEN_AT_MOST);
@@ -152,6 +155,9 @@ impl Engine {
         }
         self.count_kept();
         self.failure = None;
+        for settlement in std::mem::take(&mut self.deferred) {
+            self.settle(settlement);
+        }
         self.flush();
         if self.failure.is_none() {
             tracing::info!("the store can be written again");
@@ -180,6 +186,10 @@ impl Engine {
             }
             window.ready = window.ready.saturating_sub(1);
         }
+        for arrival in &self.commit.arrivals {
+            self.commit.queues.insert(arrival.queue);
+            *self.windows[arrival.queue].count(&arrival.place) += 1;
+        }
     }
 
     /// The last commit before the end: whether everything settled is safe.
@@ -189,7 +199,7 @@ impl Engine {
             failure.retry_at = Instant::now();
             self.try_reopen();
         }
-        let kept = self.commit.writes();
+        let kept = self.commit.writes() || !self.deferred.is_empty();
         self.failure.as_ref().filter(|_| kept).map_or(Ok(()), |f| Err(f.error.clone()))
     }
 }

@@ -15,7 +15,7 @@ use crate::task::{Message, TaskResult};
 
 impl Engine {
     pub(super) fn settle(&mut self, settlement: Settlement) {
-        let Settlement { queue, tag, settle, row, done } = settlement;
+        let Some(Settlement { queue, tag, settle, row, done }) = self.defer(settlement) else { return };
         let index = usize::from(queue);
         let Some(held) = self.windows.get_mut(index).and_then(|w| w.release(tag)) else {
             if let Some(done) = done {
@@ -28,9 +28,13 @@ impl Engine {
         let id = &task_key(&held.message.id);
         let mut record = None;
         let end = match settle {
-            Settle::Ack { result, .. } => {
+            Settle::Ack { result, sequel } => {
                 self.remove_row(&mut writes, index, &held.key);
-                self.leave_record(&mut writes, id, result.as_ref(), row);
+                let replaced = sequel.iter().any(|s| s.messages.iter().any(|m| m.id == held.message.id));
+                if !replaced {
+                    self.leave_record(&mut writes, id, result.as_ref(), row);
+                }
+                self.follow(&mut writes, &held.message.id, sequel);
                 record = result;
                 End::Gone
             }
@@ -39,9 +43,10 @@ impl Engine {
             Settle::Return { crashed: true } => {
                 self.count_crash(&mut writes, index, &held.key, Message::clone(&held.message), &mut record)
             }
-            Settle::DeadLetter { reason, result, .. } => {
+            Settle::DeadLetter { reason, result, sequel } => {
                 self.remove_row(&mut writes, index, &held.key);
                 self.bury(&mut writes, index, Message::clone(&held.message), reason, result.as_ref());
+                self.follow(&mut writes, &held.message.id, sequel);
                 record = result;
                 End::Dead
             }
@@ -106,7 +111,7 @@ impl Engine {
         record: &mut Option<TaskResult>,
     ) -> End {
         message.crashes += 1;
-        if message.crashes >= self.options.delivery_limit {
+        if message.crashes >= self.options.delivery_limit && message.workflow.is_none() {
             self.remove_row(writes, queue, key);
             *record = Some(crash_result(&message));
             let reason = crash_reason(message.crashes);

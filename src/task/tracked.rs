@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::task::{Lineage, TaskId};
+use super::{Lineage, TaskId};
 
 /// The state of a task that is not over, as Celery's `update_state(state, meta)` sets it.
 #[derive(Clone, Debug, PartialEq)]

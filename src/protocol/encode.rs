@@ -1,0 +1,136 @@
+//! A task becomes a message of Celery's protocol 2.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::embed::Embed;
+use super::private::{self, Private};
+use super::{EncodeError, JSON, Properties, WireMessage, headers, instant, repr};
+use crate::core::Timestamp;
+use crate::task::{Durability, Message, Workflow};
+
+/// The header `lang`. Python does not look at it; whoever debugs a mixed fleet does.
+const LANG: &str = "rs";
+
+/// Who we are, in Celery's form: `gen<pid>@<host>`.
+static ORIGIN: LazyLock<String> = LazyLock::new(|| format!("gen{}@{}", std::process::id(), host()));
+
+/// Writes a task as Python would, with all headers; `now` is when it is sent, from which `expiration` counts.
+///
+/// An application's header bears its own name, beside Celery's; one with the name of a header of Celery's is left out, but
+/// `argsrepr` and `kwargsrepr`, which say what tools are to show instead of the arguments. What Celery has no word for goes
+/// into one more header, `celeriac`, so that [`decode`](super::decode()) gives the same message again.
+///
+/// # Errors
+/// Its arguments are no JSON array and object, or something else has no form in JSON.
+pub fn encode(message: &Message, now: Timestamp) -> Result<WireMessage, EncodeError> {
+    let args = if message.arguments.args.is_empty() { "[]" } else { &message.arguments.args };
+    let kwargs = if message.arguments.kwargs.is_empty() { "{}" } else { &message.arguments.kwargs };
+    let wrong = |part, expected, error: serde_json::Error| EncodeError::Arguments {
+        task: message.task.clone(),
+        part,
+        expected,
+        error: error.to_string(),
+    };
+    let argsrepr = repr::positional(args).map_err(|error| wrong("positional", "array", error))?;
+    let kwargsrepr = repr::keyword(kwargs).map_err(|error| wrong("keyword", "object", error))?;
+
+    let workflow = message.workflow.as_deref();
+    let json = |what, error: serde_json::Error| EncodeError::Json {
+        task: message.task.clone(),
+        what,
+        error: error.to_string(),
+    };
+    let embed = serde_json::to_string(&Embed::of(workflow)).map_err(|error| json("signatures", error))?;
+    let mut body = String::with_capacity(args.len() + kwargs.len() + embed.len() + 4);
+    for part in ["[", args, ",", kwargs, ",", &embed, "]"] {
+        body.push_str(part);
+    }
+
+    let mut private = Private::of(message);
+    let mut headers = celery_headers(message, workflow);
+    for (name, made, given) in
+        [("argsrepr", argsrepr, &mut private.argsrepr), ("kwargsrepr", kwargsrepr, &mut private.kwargsrepr)]
+    {
+        let instead = message.headers.0.get(name).and_then(Value::as_str);
+        *given = instead.is_some();
+        headers.insert(name.to_owned(), instead.map_or(Value::String(made), Value::from));
+    }
+    let private = serde_json::to_string(&private).map_err(|error| json("state", error))?;
+    headers.insert(private::HEADER.to_owned(), private.into());
+
+    Ok(WireMessage { properties: properties(message, workflow, now), headers, body: body.into_bytes() })
+}
+
+fn properties(message: &Message, workflow: Option<&Workflow>, now: Timestamp) -> Properties {
+    Properties {
+        content_type: Some(JSON.to_owned()),
+        content_encoding: Some("utf-8".to_owned()),
+        delivery_mode: Some(if message.durability == Durability::Memory { 1 } else { 2 }),
+        priority: Some(message.priority),
+        correlation_id: Some(message.id.to_string()),
+        reply_to: workflow.and_then(|workflow| workflow.reply_to.clone()),
+        expiration: message.expires.map(|at| at.since(now).as_millis().to_string()),
+    }
+}
+
+fn celery_headers(message: &Message, workflow: Option<&Workflow>) -> Map<String, Value> {
+    let none = Workflow::default();
+    let workflow = workflow.unwrap_or(&none);
+    let mut headers: Map<String, Value> = message
+        .headers
+        .0
+        .iter()
+        .filter(|(name, _)| headers::is_custom(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    let id = |id: &crate::task::TaskId| Value::from(id.as_str());
+    let text = |text: &Option<String>| text.as_deref().map_or(Value::Null, Value::from);
+    let time = |time: Option<Timestamp>| time.map_or(Value::Null, |time| instant::write(time).into());
+    let stamped = match workflow.stamped_headers.as_slice() {
+        [] => Value::Null,
+        names => names.into(),
+    };
+    let stamps = workflow.stamps.0.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    for (name, value) in [
+        ("lang", LANG.into()),
+        ("task", message.task.as_str().into()),
+        ("id", id(&message.id)),
+        ("shadow", text(&workflow.shadow)),
+        ("eta", time(message.eta)),
+        ("expires", time(message.expires)),
+        ("group", text(&workflow.group)),
+        ("group_index", workflow.group_index.into()),
+        ("retries", message.retries.into()),
+        ("timelimit", Value::Array(vec![seconds(message.time_limit), seconds(message.soft_time_limit)])),
+        ("root_id", id(workflow.root_id.as_ref().unwrap_or(&message.id))),
+        ("parent_id", workflow.parent_id.as_ref().map_or(Value::Null, id)),
+        ("origin", workflow.origin.as_deref().unwrap_or(&ORIGIN).into()),
+        ("ignore_result", message.ignore_result.into()),
+        ("replaced_task_nesting", workflow.replaced_task_nesting.into()),
+        ("stamped_headers", stamped),
+        ("stamps", Value::Object(stamps)),
+    ] {
+        headers.insert(name.to_owned(), value);
+    }
+    headers
+}
+
+/// Whole seconds as a whole number, as Python's users give them.
+fn seconds(limit: Option<Duration>) -> Value {
+    match limit {
+        None => Value::Null,
+        Some(limit) if limit.subsec_nanos() == 0 => limit.as_secs().into(),
+        Some(limit) => limit.as_secs_f64().into(),
+    }
+}
+
+/// The name of this machine, for display.
+fn host() -> String {
+    let told = std::env::var("HOSTNAME").ok();
+    let asked = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let name = told.or_else(asked).map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    name.unwrap_or_else(|| "localhost".to_owned())
+}

@@ -1,0 +1,356 @@
+//! The meta document itself.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::{Exception, children, read_children};
+use crate::core::Timestamp;
+use crate::protocol::{compression, instant};
+use crate::task::{Lineage, State, TaskId, TaskResult, TrackedState, envelope};
+
+/// How much a document says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Detail {
+    /// What Celery writes by default, and nothing else. A record that is read back from it has lost what Celery has no word
+    /// for.
+    Celery,
+    /// As Celery's `result_extended` (without the arguments), and the rest of our record under the key `celeriac`, which Python
+    /// ignores. It reads back without loss.
+    Full,
+}
+
+/// What a document says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Meta {
+    /// The task is over.
+    Over(Box<TaskResult>),
+    /// It is not.
+    Tracked(TrackedState),
+}
+
+/// A document that is none.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[error("the result document of task {id} cannot be read: {error}")]
+pub struct MetaError {
+    /// Whose.
+    pub id: TaskId,
+    /// What was wrong.
+    pub error: String,
+}
+
+/// Results that Celery 5.7 compresses (`result_compression`, off by default) may unpack to so many bytes.
+const MAX_UNPACKED: usize = 64 << 20;
+/// How those begin: this, the compression's name, a zero.
+const PACKED: &[u8] = b"\0celery-compressed\0";
+
+/// In Celery's order.
+#[derive(Serialize)]
+struct Document<'a, R: Serialize> {
+    status: &'a str,
+    result: R,
+    traceback: Option<&'a str>,
+    children: Value,
+    date_done: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parent_id: Option<&'a str>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    extended: Option<Extended<'a>>,
+    task_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct Extended<'a> {
+    name: &'a str,
+    worker: Option<&'a str>,
+    retries: u32,
+    queue: &'a str,
+    celeriac: Rest,
+}
+
+/// What Celery has no word for.
+#[derive(Serialize, Deserialize)]
+struct Rest {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
+    /// `errors`, where Celery's exception has other arguments.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error_module: Option<String>,
+    attempts: u32,
+    enqueued_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    started_at: Option<Timestamp>,
+    finished_at: Timestamp,
+    expires_at: Timestamp,
+    /// The record has a lineage, be there nothing in it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    lineage: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reply_to: Option<String>,
+}
+
+/// The document of a task that is over.
+pub fn encode(result: &TaskResult, detail: Detail) -> String {
+    let extended = (detail == Detail::Full).then(|| Extended {
+        name: &result.task,
+        worker: result.worker.as_deref(),
+        retries: result.attempts.saturating_sub(1),
+        queue: &result.queue,
+        celeriac: Rest::of(result),
+    });
+    let lineage = result.lineage.as_deref();
+    let outcome = outcome(result);
+    let document = Document {
+        status: status(result.state),
+        result: &*outcome,
+        traceback: result.traceback.as_deref(),
+        children: children(lineage.map_or(&[], |lineage| &lineage.children)),
+        date_done: Some(instant::write(result.finished_at)),
+        group_id: lineage.and_then(|lineage| lineage.group_id.as_deref()),
+        parent_id: lineage.and_then(|lineage| lineage.parent_id.as_ref()).map(TaskId::as_str),
+        extended,
+        task_id: result.id.as_str(),
+    };
+    write(&document)
+}
+
+/// The document of a task that is not over.
+pub fn encode_tracked(state: &TrackedState) -> String {
+    let lineage = state.lineage.as_deref();
+    let document = Document {
+        status: &state.state,
+        result: tracked_result(state),
+        traceback: state.traceback.as_deref(),
+        children: children(lineage.map_or(&[], |lineage| &lineage.children)),
+        date_done: None,
+        group_id: lineage.and_then(|lineage| lineage.group_id.as_deref()),
+        parent_id: lineage.and_then(|lineage| lineage.parent_id.as_ref()).map(TaskId::as_str),
+        extended: None,
+        task_id: state.id.as_str(),
+    };
+    write(&document)
+}
+
+/// Celery's word for a state that is over. It has no REJECTED in a store: what was rejected has failed.
+pub fn status(state: State) -> &'static str {
+    match state {
+        State::Rejected => State::Failure.as_str(),
+        state => state.as_str(),
+    }
+}
+
+/// What a document has as `result`, as JSON: the value, or the exception. A chord's parts have the same.
+pub fn outcome(result: &TaskResult) -> Box<RawValue> {
+    let text = match (result.state, &result.result) {
+        (State::Success, Some(json)) => json.clone(),
+        (State::Success | State::Ignored, _) => "null".to_owned(),
+        _ => write(&Exception::of(result)),
+    };
+    // A task's value is JSON when it is recorded; should one not be, its text still is a result.
+    RawValue::from_string(text).unwrap_or_else(|_| {
+        let text = Value::from(result.result.as_deref()).to_string();
+        RawValue::from_string(text).expect("a JSON value's text is JSON")
+    })
+}
+
+/// Reads a document. `expires_at` is for records that do not say themselves when they go.
+///
+/// # Errors
+/// It is none.
+pub fn decode(id: &TaskId, document: &[u8], expires_at: Timestamp) -> Result<Meta, MetaError> {
+    let error = |error: String| MetaError { id: id.clone(), error };
+    let unpacked = match document.strip_prefix(PACKED) {
+        None => None,
+        Some(packed) => {
+            let end =
+                packed.iter().position(|byte| *byte == 0).ok_or_else(|| error("it is cut off".to_owned()))?;
+            let compression = String::from_utf8_lossy(&packed[..end]);
+            let unpacked = compression::unpack(&packed[end + 1..], &compression, MAX_UNPACKED);
+            Some(unpacked.map_err(|reason| error(reason.to_string()))?)
+        }
+    };
+    let read: Read = serde_json::from_slice(unpacked.as_deref().unwrap_or(document))
+        .map_err(|reason| error(reason.to_string()))?;
+    read.into_meta(id, expires_at).map_err(error)
+}
+
+/// All that a document of any version may have.
+#[derive(Deserialize)]
+struct Read {
+    status: String,
+    #[serde(default)]
+    result: Option<Box<RawValue>>,
+    #[serde(default)]
+    traceback: Option<Value>,
+    #[serde(default)]
+    children: Value,
+    #[serde(default)]
+    date_done: Value,
+    #[serde(default)]
+    group_id: Option<String>,
+    #[serde(default)]
+    parent_id: Option<TaskId>,
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    worker: Option<String>,
+    #[serde(default)]
+    retries: Option<u32>,
+    #[serde(default)]
+    queue: Option<String>,
+    #[serde(default)]
+    celeriac: Option<Rest>,
+}
+
+impl Read {
+    fn into_meta(self, id: &TaskId, expires_at: Timestamp) -> Result<Meta, String> {
+        let state = match self.status.as_str() {
+            "SUCCESS" => State::Success,
+            "FAILURE" => State::Failure,
+            "REVOKED" => State::Revoked,
+            "REJECTED" => State::Rejected,
+            "IGNORED" => State::Ignored,
+            _ => return self.into_tracked(id).map(Meta::Tracked),
+        };
+        let json = self.result.as_deref().map_or("null", RawValue::get);
+        let exception = match state {
+            State::Success | State::Ignored => None,
+            _ => Some(Exception::read(&serde_json::from_str(json).map_err(|error| error.to_string())?)),
+        };
+        let lineage = self.lineage();
+        let done = self.date_done();
+        let rest = self.celeriac;
+        let known = rest.as_ref();
+        let mut result = TaskResult {
+            id: id.clone(),
+            task: self.name.unwrap_or_default(),
+            queue: self.queue.unwrap_or_default(),
+            state: known.and_then(|rest| rest.state).unwrap_or(state),
+            result: (state == State::Success).then(|| json.to_owned()),
+            errors: exception.as_ref().map_or_else(Vec::new, Exception::messages),
+            error_type: exception.as_ref().map(|exception| exception.exc_type.clone()),
+            error_module: exception.and_then(|exception| exception.exc_module),
+            traceback: text(self.traceback),
+            attempts: self.retries.map_or(1, |retries| retries.saturating_add(1)),
+            enqueued_at: done,
+            started_at: None,
+            finished_at: done,
+            worker: self.worker,
+            expires_at,
+            lineage: Some(lineage).filter(|lineage| *lineage != Lineage::default()).map(Box::new),
+        };
+        if let Some(rest) = rest {
+            rest.apply(&mut result);
+        }
+        Ok(Meta::Over(Box::new(result)))
+    }
+
+    fn into_tracked(self, id: &TaskId) -> Result<TrackedState, String> {
+        let lineage = self.lineage();
+        let json = self.result.as_deref().map_or("null", RawValue::get);
+        let mut meta: Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        if self.status == RETRY && meta.get("exc_type").is_some() {
+            meta = plain_retry(meta);
+        }
+        Ok(TrackedState {
+            id: id.clone(),
+            state: self.status,
+            meta,
+            traceback: text(self.traceback),
+            lineage: Some(lineage).filter(|lineage| *lineage != Lineage::default()).map(Box::new),
+        })
+    }
+
+    fn lineage(&self) -> Lineage {
+        Lineage {
+            parent_id: self.parent_id.clone(),
+            group_id: self.group_id.clone(),
+            children: read_children(&self.children),
+            reply_to: None,
+        }
+    }
+
+    /// Text; in documents of old versions kombu's envelope of it.
+    fn date_done(&self) -> Timestamp {
+        let mut date = self.date_done.clone();
+        envelope::unwrap(&mut date);
+        date.as_str().and_then(instant::read).map_or(Timestamp::ZERO, |instant| instant.time)
+    }
+}
+
+impl Rest {
+    fn of(result: &TaskResult) -> Self {
+        let exception = Exception::of(result);
+        let failed = !matches!(result.state, State::Success | State::Ignored);
+        Self {
+            state: Some(result.state).filter(|state| status(*state) != state.as_str()),
+            errors: Some(&result.errors)
+                .filter(|errors| !failed || **errors != exception.messages())
+                .cloned(),
+            error_type: result.error_type.clone(),
+            error_module: result.error_module.clone(),
+            attempts: result.attempts,
+            enqueued_at: result.enqueued_at,
+            started_at: result.started_at,
+            finished_at: result.finished_at,
+            expires_at: result.expires_at,
+            lineage: result.lineage.is_some(),
+            reply_to: result.lineage.as_ref().and_then(|lineage| lineage.reply_to.clone()),
+        }
+    }
+
+    fn apply(self, result: &mut TaskResult) {
+        if let Some(errors) = self.errors {
+            result.errors = errors;
+        }
+        result.error_type = self.error_type;
+        result.error_module = self.error_module;
+        result.attempts = self.attempts;
+        result.enqueued_at = self.enqueued_at;
+        result.started_at = self.started_at;
+        result.finished_at = self.finished_at;
+        result.expires_at = self.expires_at;
+        if self.lineage {
+            result.lineage.get_or_insert_default().reply_to = self.reply_to;
+        }
+    }
+}
+
+const RETRY: &str = "RETRY";
+
+/// Of a RETRY, Python wants an exception; what is none becomes Celery's `Retry`.
+fn tracked_result(state: &TrackedState) -> Value {
+    if state.state != RETRY || state.meta.get("exc_type").is_some() {
+        return state.meta.clone();
+    }
+    serde_json::json!({"exc_type": "Retry", "exc_message": [state.meta], "exc_module": "celery.exceptions"})
+}
+
+/// The reverse.
+fn plain_retry(meta: Value) -> Value {
+    let exception = Exception::read(&meta);
+    match (exception.exc_type.as_str(), exception.exc_module.as_deref(), exception.exc_message.as_slice()) {
+        ("Retry", Some("celery.exceptions"), [single]) => single.clone(),
+        _ => meta,
+    }
+}
+
+fn is_false(yes: &bool) -> bool {
+    !yes
+}
+
+fn text(value: Option<Value>) -> Option<String> {
+    value.and_then(|value| value.as_str().map(str::to_owned))
+}
+
+fn write(document: &impl Serialize) -> String {
+    serde_json::to_string(document).expect("text, numbers and JSON values have a form in JSON")
+}

@@ -1,0 +1,104 @@
+//! Who the members of a group are: Celery's `GroupResult`.
+
+use serde_json::Value;
+
+use crate::task::TaskId;
+
+/// The members of a group, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupResult {
+    /// The group's id.
+    pub id: String,
+    /// What the group follows, as Celery's result tuple; null for nothing.
+    pub parent: Value,
+    /// The members.
+    pub members: Vec<GroupMember>,
+}
+
+/// A member of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupMember {
+    /// A task.
+    Task(TaskId),
+    /// A group inside.
+    Group(GroupResult),
+}
+
+impl GroupResult {
+    /// A group of tasks that follows nothing.
+    pub fn new(id: impl Into<String>, members: impl IntoIterator<Item = GroupMember>) -> Self {
+        Self { id: id.into(), parent: Value::Null, members: members.into_iter().collect() }
+    }
+
+    /// All tasks, those of inner groups too, in order.
+    pub fn tasks(&self) -> Vec<TaskId> {
+        self.members
+            .iter()
+            .flat_map(|member| match member {
+                GroupMember::Task(id) => vec![id.clone()],
+                GroupMember::Group(group) => group.tasks(),
+            })
+            .collect()
+    }
+
+    /// Celery's result tuple: `[[id, parent], [member, …]]`, a task being `[[id, null], null]`.
+    pub fn to_tuple(&self) -> Value {
+        let members: Vec<Value> = self
+            .members
+            .iter()
+            .map(|member| match member {
+                GroupMember::Task(id) => serde_json::json!([[id, null], null]),
+                GroupMember::Group(group) => group.to_tuple(),
+            })
+            .collect();
+        serde_json::json!([[self.id, self.parent], members])
+    }
+
+    /// Reads a result tuple; `None` if it is none of a group. Members may be bare ids, as old clients wrote them.
+    pub fn from_tuple(tuple: &Value) -> Option<Self> {
+        let [head, members] = tuple.as_array()?.as_slice() else { return None };
+        let [id, parent] = head.as_array()?.as_slice() else { return None };
+        let members = members.as_array()?.iter().map(member).collect::<Option<_>>()?;
+        Some(Self { id: id.as_str()?.to_owned(), parent: parent.clone(), members })
+    }
+}
+
+fn member(tuple: &Value) -> Option<GroupMember> {
+    if let Some(id) = tuple.as_str() {
+        return Some(GroupMember::Task(id.into()));
+    }
+    let [head, inner] = tuple.as_array()?.as_slice() else { return None };
+    if inner.is_array() {
+        return GroupResult::from_tuple(tuple).map(GroupMember::Group);
+    }
+    let id = match head {
+        Value::String(id) => id,
+        Value::Array(head) => head.first()?.as_str()?,
+        _ => return None,
+    };
+    Some(GroupMember::Task(id.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nested_group_reads_back() {
+        let task = |id: &str| GroupMember::Task(id.into());
+        let inner = GroupResult::new("inner", [task("b"), task("c")]);
+        let group = GroupResult::new("outer", [task("a"), GroupMember::Group(inner), task("d")]);
+        let tuple = group.to_tuple();
+        let text = r#"[["outer",null],[[["a",null],null],[["inner",null],[[["b",null],null],[["c",null],null]]],[["d",null],null]]]"#;
+        assert_eq!(tuple.to_string(), text);
+        assert_eq!(GroupResult::from_tuple(&tuple), Some(group.clone()));
+        assert_eq!(group.tasks(), ["a", "b", "c", "d"].map(TaskId::from));
+    }
+
+    #[test]
+    fn what_is_no_group_is_none() {
+        for text in ["null", "[]", r#"[["a",null],null]"#, r#"[["a",null],[7]]"#, r#"[[1,null],[]]"#] {
+            assert_eq!(GroupResult::from_tuple(&serde_json::from_str(text).unwrap()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The connection for commands: one, shared, made anew when it is lost; and what is done about errors.
+//!
+//! The client's own reconnecting connection stays with a server that was demoted to a replica, and its backoff would
+//! come on top of ours, so the plain multiplexed one is kept here and replaced.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ErrorKind, IntoConnectionInfo, RedisError, RedisResult, ServerErrorKind,
+};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::store::StoreError;
+
+/// A command that has no answer by then is taken for lost with its connection.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// The way to one database of one server.
+pub(super) struct Link {
+    client: Client,
+    /// The address without the password.
+    pub(super) address: String,
+    patience: Duration,
+    live: Mutex<Option<Arc<MultiplexedConnection>>>,
+}
+
+/// Pauses between attempts: doubling up to a second.
+pub(super) struct Backoff(Duration);
+
+impl Backoff {
+    pub(super) fn new() -> Self {
+        Self(FIRST_PAUSE)
+    }
+
+    pub(super) async fn pause(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// What is done about an error.
+enum Cure {
+    /// Later, on the same connection.
+    Later,
+    /// Later, on a new one.
+    Reconnect,
+    /// Nothing helps.
+    None,
+}
+
+impl Link {
+    /// Reads the address; connects to nothing yet.
+    pub(super) fn new(url: &str, patience: Duration) -> Result<Self, StoreError> {
+        let wrong = |why: &str| {
+            StoreError::Io(format!("`{}` is no address of a Redis: {why}", without_password(url)))
+        };
+        if url.starts_with("rediss://") {
+            return Err(StoreError::Unsupported(format!(
+                "`{}` asks for TLS, which this build of Celeriac does not have: use redis:// to a local TLS tunnel such as stunnel",
+                without_password(url)
+            )));
+        }
+        let info = url
+            .into_connection_info()
+            .map_err(|error| wrong(&format!("{error}; it looks like redis://:password@host:6379/0")))?;
+        let address = info.addr().to_string();
+        let address = match info.redis_settings().db() {
+            0 => address,
+            db => format!("{address}, database {db}"),
+        };
+        let client = Client::open(info).map_err(|error| wrong(&error.to_string()))?;
+        Ok(Self { client, address, patience, live: Mutex::new(None) })
+    }
+
+    async fn connection(&self) -> RedisResult<Arc<MultiplexedConnection>> {
+        let mut live = self.live.lock().await;
+        if let Some(connection) = &*live {
+            return Ok(Arc::clone(connection));
+        }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(CONNECT_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT));
+        let connection = Arc::new(self.client.get_multiplexed_async_connection_with_config(&config).await?);
+        *live = Some(Arc::clone(&connection));
+        Ok(connection)
+    }
+
+    /// Whoever comes next makes a new connection, unless somebody did already.
+    async fn drop_connection(&self, lost: &Arc<MultiplexedConnection>) {
+        self.live.lock().await.take_if(|live| Arc::ptr_eq(live, lost));
+    }
+
+    /// A connection of its own for subscriptions.
+    pub(super) async fn subscriber(&self) -> RedisResult<redis::aio::PubSub> {
+        let timed_out = || RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
+        tokio::time::timeout(CONNECT_TIMEOUT, self.client.get_async_pubsub())
+            .await
+            .unwrap_or_else(|_| Err(timed_out()))
+    }
+
+    /// Does something that may be done twice, until it succeeds, cannot succeed, or takes longer than the patience.
+    /// `work` is told whether it was tried before, when what it wrote then may be there.
+    pub(super) async fn run<T, W, F>(&self, key: &str, work: W) -> Result<T, StoreError>
+    where
+        W: Fn(MultiplexedConnection, bool) -> F,
+        F: Future<Output = RedisResult<T>>,
+    {
+        let deadline = Instant::now() + self.patience;
+        let mut backoff = Backoff::new();
+        let mut again = false;
+        loop {
+            let error = match self.connection().await {
+                Err(error) => error,
+                Ok(connection) => match work(MultiplexedConnection::clone(&connection), again).await {
+                    Ok(value) => return Ok(value),
+                    Err(error) => {
+                        again = true;
+                        if matches!(cure(&error), Cure::Reconnect) {
+                            self.drop_connection(&connection).await;
+                        }
+                        error
+                    }
+                },
+            };
+            if matches!(cure(&error), Cure::None) || Instant::now() >= deadline {
+                return Err(self.explain(key, &error));
+            }
+            tracing::debug!(address = self.address, %error, "redis does not answer; tried again");
+            backoff.pause().await;
+        }
+    }
+
+    /// The error with what to do about it.
+    fn explain(&self, key: &str, error: &RedisError) -> StoreError {
+        let address = &self.address;
+        let code = error.code().unwrap_or_default();
+        if code == "WRONGTYPE" {
+            return StoreError::Refused(format!(
+                "redis at {address} holds something else than a result document under `{key}`: look at it (TYPE {key}), delete it, or give Celeriac a key prefix or a database of its own"
+            ));
+        }
+        let advice = match code {
+            "READONLY" => "it is a replica: give the address of the primary",
+            "LOADING" => "it is still loading its data: wait, or raise `RedisOptions::patience`",
+            "MASTERDOWN" => {
+                "it is a replica without a primary: repair the replication, or give the address of the primary"
+            }
+            "OOM" => {
+                "its memory is full: raise `maxmemory`, or keep results for a shorter time (`result_expires`)"
+            }
+            "MISCONF" => "it cannot save to its disk and refuses writes: free its disk, or see its log",
+            "NOPERM" => {
+                "its user may not do this: Celeriac needs GET, SETEX, DEL, EVAL, PUBLISH, SUBSCRIBE and the commands of sorted sets"
+            }
+            "NOAUTH" | "WRONGPASS" => "name and password go into the address: redis://user:password@host",
+            _ if error.is_connection_refusal() => {
+                "nothing listens there: is Redis running, is the port right?"
+            }
+            _ if error.kind() == ErrorKind::AuthenticationFailed => {
+                "name and password go into the address: redis://user:password@host"
+            }
+            _ => "see its log, and whether it can be reached from here",
+        };
+        StoreError::Io(format!("redis at {address}: {error}; {advice} (key `{key}`)"))
+    }
+}
+
+fn cure(error: &RedisError) -> Cure {
+    match error.kind() {
+        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => Cure::Reconnect,
+        ErrorKind::Server(
+            ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain | ServerErrorKind::ClusterDown,
+        ) => Cure::Later,
+        // A script wraps the error of the command that it called, on a replica or without memory.
+        _ if matches!(error.code(), Some("READONLY")) => Cure::Reconnect,
+        _ if matches!(error.code(), Some("OOM" | "MISCONF" | "BUSY" | "NOREPLICAS" | "UNBLOCKED")) => {
+            Cure::Later
+        }
+        ErrorKind::Io | ErrorKind::Parse => Cure::Reconnect,
+        ErrorKind::AuthenticationFailed => Cure::None,
+        _ if error.is_unrecoverable_error() => Cure::Reconnect,
+        _ => Cure::None,
+    }
+}
+
+/// For messages.
+pub(super) fn without_password(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 <= at => format!("{}***{}", &url[..scheme + 3], &url[at..]),
+        _ => url.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked_and_shown_without_the_password() {
+        let error = |url| Link::new(url, Duration::ZERO).err().expect("an error").to_string();
+        let tls = error("rediss://:secret@h/0");
+        assert!(tls.contains("rediss://***@h/0") && tls.contains("TLS"), "{tls}");
+        let wrong = error("redis://:secret@h/x");
+        assert!(wrong.starts_with("`redis://***@h/x` is no address"), "{wrong}");
+        let link = Link::new("redis://:secret@h:7000/3", Duration::ZERO).expect("an address");
+        assert_eq!(link.address, "h:7000, database 3");
+    }
+
+    #[test]
+    fn errors_say_what_to_do() {
+        let link = Link::new("redis://h/0", Duration::ZERO).expect("an address");
+        let server = |code: &str| redis::make_extension_error(code.to_owned(), Some("text".to_owned()));
+        for (code, part) in [
+            ("OOM", "raise `maxmemory`"),
+            ("MISCONF", "free its disk"),
+            ("NOAUTH", "redis://user:password@host"),
+        ] {
+            let text = link.explain("k", &server(code)).to_string();
+            assert!(text.starts_with("redis at h:6379") && text.contains(part), "{text}");
+        }
+        let wrong = link.explain("k", &server("WRONGTYPE"));
+        assert!(matches!(&wrong, StoreError::Refused(text) if text.contains("TYPE k")), "{wrong}");
+    }
+}

@@ -1,0 +1,187 @@
+//! Reading and writing result documents, finished ones and those of tasks that are not over.
+
+use std::time::Duration;
+
+use super::Core;
+use crate::core::Timestamp;
+use crate::protocol::result::{Detail, Meta, decode, encode, encode_tracked};
+use crate::store::{StoreError, TrackedState};
+use crate::task::clock::now;
+use crate::task::{TaskId, TaskResult};
+
+/// A document that does not say when it goes gives way to no other.
+const NEVER: Timestamp = Timestamp::from_micros(u64::MAX);
+
+/// What came of an attempt to replace a document.
+enum Replaced {
+    /// It is written and announced.
+    Yes,
+    /// This stays.
+    No,
+}
+
+impl Core {
+    /// The record of a task that is over.
+    pub(super) async fn read(&self, id: &TaskId) -> Result<Option<TaskResult>, StoreError> {
+        Ok(match self.meta(id).await? {
+            Some(Meta::Over(record)) => Some(*record),
+            _ => None,
+        })
+    }
+
+    /// What the document of a task says.
+    pub(super) async fn meta(&self, id: &TaskId) -> Result<Option<Meta>, StoreError> {
+        let key = &self.keys.task(id.as_str());
+        let held: Option<Vec<u8>> = self
+            .link
+            .run(key, |mut connection, _| async move {
+                redis::cmd("GET").arg(key).query_async(&mut connection).await
+            })
+            .await?;
+        held.map(|document| self.parse(id, &document, self.by_redis())).transpose()
+    }
+
+    /// When a document goes that does not say so, as Python's do not: Redis lets it expire, so while it is there it lasts.
+    fn by_redis(&self) -> Timestamp {
+        now() + self.options.result_expires.max(Duration::from_secs(1))
+    }
+
+    fn parse(&self, id: &TaskId, document: &[u8], expires_at: Timestamp) -> Result<Meta, StoreError> {
+        decode(id, document, expires_at).map_err(|error| {
+            let key = self.keys.task(id.as_str());
+            StoreError::Refused(format!(
+                "{error}; it is in redis at {} under `{key}`: look at it, and delete it if it is nobody's",
+                self.link.address
+            ))
+        })
+    }
+
+    /// Somebody has written this document.
+    pub(super) fn announced(&self, id: &TaskId, document: &[u8]) {
+        match self.parse(id, document, self.by_redis()) {
+            Ok(Meta::Over(record)) => self.waiters.wake(&record),
+            Ok(Meta::Tracked(_)) => {}
+            Err(error) => tracing::warn!(%id, %error, "an announcement of a result is not understood"),
+        }
+    }
+
+    /// Keeps a record, unless there is one. States of a task that was not over are replaced.
+    pub(super) async fn put(&self, record: TaskResult) -> Result<bool, StoreError> {
+        let lifetime = record.expires_at.since(record.finished_at);
+        let document = encode(&record, Detail::Full);
+        let gives_way = |held: &Meta| match held {
+            Meta::Over(held) => held.expires_at <= record.finished_at,
+            Meta::Tracked(_) => true,
+        };
+        let replaced = self.replace(&record.id, document, lifetime, gives_way).await?;
+        let kept = matches!(replaced, Replaced::Yes);
+        if kept {
+            self.waiters.wake(&record);
+        }
+        Ok(kept)
+    }
+
+    /// Keeps the state of a task that is not over, unless it is.
+    pub(super) async fn track(&self, state: TrackedState) -> Result<(), StoreError> {
+        let gives_way = |held: &Meta| match held {
+            Meta::Over(held) => held.expires_at <= now(),
+            Meta::Tracked(_) => true,
+        };
+        self.replace(&state.id, encode_tracked(&state), self.options.result_expires, gives_way).await?;
+        Ok(())
+    }
+
+    /// Writes a document in the place of one that gives way to it. Between look and write nobody else can write; should
+    /// it have been done in vain, it is decided anew.
+    async fn replace(
+        &self,
+        id: &TaskId,
+        document: String,
+        lifetime: Duration,
+        gives_way: impl Fn(&Meta) -> bool,
+    ) -> Result<Replaced, StoreError> {
+        let key = &self.keys.task(id.as_str());
+        if document.len() > self.options.max_document_size {
+            return Err(StoreError::Refused(format!(
+                "the result document of task {id} takes {} bytes, the limit is {}: store the object, and return its id",
+                document.len(),
+                self.options.max_document_size
+            )));
+        }
+        let (seconds, document) = (whole_seconds(lifetime), document.as_bytes());
+        // Most of the time there is nothing, so that is what is believed first, and one exchange is enough.
+        let mut believed: Option<Vec<u8>> = None;
+        loop {
+            let expected = &believed;
+            let (written, held): (bool, Option<Vec<u8>>) = self
+                .link
+                .run(key, |mut connection, again| async move {
+                    let mut call = self.scripts.replace.prepare_invoke();
+                    call.key(key).arg(document).arg(seconds);
+                    if let Some(expected) = expected {
+                        call.arg(expected);
+                    }
+                    let (written, held): (bool, Option<Vec<u8>>) = call.invoke_async(&mut connection).await?;
+                    // Written before the answer was lost.
+                    let by_us = again && held.as_deref() == Some(document);
+                    Ok((written || by_us, held))
+                })
+                .await?;
+            if written {
+                return Ok(Replaced::Yes);
+            }
+            if let Some(held) = &held
+                && !gives_way(&self.parse(id, held, NEVER)?)
+            {
+                return Ok(Replaced::No);
+            }
+            believed = held;
+        }
+    }
+
+    /// Deletes a document; says whether there was one.
+    pub(super) async fn delete(&self, key: String) -> Result<bool, StoreError> {
+        let key = &key;
+        self.link
+            .run(key, |mut connection, _| async move {
+                redis::cmd("DEL").arg(key).query_async(&mut connection).await
+            })
+            .await
+    }
+
+    pub(super) async fn revoke(&self, id: &TaskId, until: Timestamp) -> Result<(), StoreError> {
+        let key = &self.keys.revoked(id.as_str());
+        let seconds = whole_seconds(until.since(now()));
+        self.link
+            .run(key, |mut connection, _| async move {
+                redis::cmd("SETEX")
+                    .arg(key)
+                    .arg(seconds)
+                    .arg(until.as_micros())
+                    .query_async(&mut connection)
+                    .await
+            })
+            .await
+    }
+
+    pub(super) async fn revoked(&self, ids: Vec<TaskId>, at: Timestamp) -> Result<Vec<TaskId>, StoreError> {
+        let Some(first) = ids.first() else { return Ok(Vec::new()) };
+        let label = self.keys.revoked(first.as_str());
+        let keys: &Vec<String> = &ids.iter().map(|id| self.keys.revoked(id.as_str())).collect();
+        let until: Vec<Option<u64>> = self
+            .link
+            .run(&label, |mut connection, _| async move {
+                redis::cmd("MGET").arg(keys).query_async(&mut connection).await
+            })
+            .await?;
+        let revoked = |until: Option<u64>| until.is_some_and(|until| until > at.as_micros());
+        Ok(ids.into_iter().zip(until).filter_map(|(id, until)| revoked(until).then_some(id)).collect())
+    }
+}
+
+/// What Redis counts lifetimes in; at least one, since it refuses none.
+pub(super) fn whole_seconds(lifetime: Duration) -> u64 {
+    // Redis adds it to the time in milliseconds, and refuses what does not fit: a thousand years do.
+    const LONGEST: u64 = 1000 * 365 * 24 * 3600;
+    (lifetime.as_secs() + u64::from(lifetime.subsec_nanos() > 0)).clamp(1, LONGEST)
+}

@@ -1,0 +1,240 @@
+//! Waiting for records: one connection subscribed to the channels of all that anybody waits for.
+//!
+//! A task is subscribed to while somebody waits for it, however many do. Each new subscription, and each that was made
+//! anew after the connection was lost, is followed by a look at the key itself: what was announced before is there.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use redis::RedisResult;
+use redis::aio::{PubSubSink, PubSubStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+use super::Core;
+use super::link::Backoff;
+use crate::store::StoreError;
+use crate::task::TaskId;
+
+/// A silent connection is asked whether it is there so often, as long as anybody waits.
+const ASK: Duration = Duration::from_secs(5);
+/// And is taken for lost if it has not said so by then.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Channels that one command names, keys that are looked at together.
+const BATCH: usize = 256;
+
+/// Somebody waits for a record, or does not any longer.
+#[derive(Debug)]
+pub(super) enum Interest {
+    More(TaskId),
+    Less(TaskId),
+}
+
+/// As long as this lives, the task is subscribed to.
+pub(super) struct Watch {
+    interests: UnboundedSender<Interest>,
+    id: TaskId,
+}
+
+impl Watch {
+    pub(super) fn new(interests: &UnboundedSender<Interest>, id: &TaskId) -> Self {
+        // Nobody there to hear it: then the store is closed, and the waiters hear that.
+        let _ = interests.send(Interest::More(id.clone()));
+        Self { interests: interests.clone(), id: id.clone() }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.interests.send(Interest::Less(self.id.clone()));
+    }
+}
+
+/// How many wait for which task.
+#[derive(Default)]
+struct Watched(HashMap<TaskId, usize>);
+
+impl Watched {
+    /// Takes a batch of changes in; answers with who is new and who is gone by the end of it.
+    fn change(&mut self, interests: &mut Vec<Interest>) -> (Vec<TaskId>, Vec<TaskId>) {
+        let mut before: HashMap<TaskId, bool> = HashMap::new();
+        for interest in interests.drain(..) {
+            let (id, more) = match interest {
+                Interest::More(id) => (id, true),
+                Interest::Less(id) => (id, false),
+            };
+            let count = self.0.entry(id.clone()).or_default();
+            before.entry(id).or_insert(*count > 0);
+            *count = if more { *count + 1 } else { count.saturating_sub(1) };
+        }
+        let (mut new, mut gone) = (Vec::new(), Vec::new());
+        for (id, was) in before {
+            let is = self.0.get(&id).is_some_and(|count| *count > 0);
+            match (was, is) {
+                (false, true) => new.push(id),
+                (true, false) => gone.push(id.clone()),
+                _ => continue,
+            }
+        }
+        self.0.retain(|_, count| *count > 0);
+        (new, gone)
+    }
+}
+
+/// Serves the waits until the store is dropped.
+pub(super) async fn serve(core: Arc<Core>, mut interests: UnboundedReceiver<Interest>) {
+    let mut watched = Watched::default();
+    let mut backoff = Backoff::new();
+    loop {
+        // Without anybody who waits there is no connection either.
+        while watched.0.is_empty() {
+            if let ControlFlow::Break(()) = take(&mut interests, &mut watched).await {
+                return;
+            }
+        }
+        let ended = match core.link.subscriber().await {
+            Ok(connection) => {
+                let (sink, stream) = connection.split();
+                let listening = Listening { core: &core, sink, stream };
+                listening.until_lost(&mut interests, &mut watched, &mut backoff).await
+            }
+            Err(error) => Err(error),
+        };
+        match ended {
+            Ok(ControlFlow::Break(())) => return,
+            Ok(ControlFlow::Continue(())) => tracing::debug!("nobody waits for results in redis any more"),
+            Err(error) => {
+                let (address, waits) = (&core.link.address, watched.0.len());
+                tracing::warn!(address, %error, waits, "waits for results go on as soon as redis is back");
+                backoff.pause().await;
+            }
+        }
+    }
+}
+
+/// Waits for the next change while there is no connection to tell it to.
+async fn take(interests: &mut UnboundedReceiver<Interest>, watched: &mut Watched) -> ControlFlow<()> {
+    let mut batch = Vec::new();
+    if interests.recv_many(&mut batch, BATCH).await == 0 {
+        return ControlFlow::Break(());
+    }
+    watched.change(&mut batch);
+    ControlFlow::Continue(())
+}
+
+/// A connection that is subscribed.
+struct Listening<'a> {
+    core: &'a Arc<Core>,
+    sink: PubSubSink,
+    stream: PubSubStream,
+}
+
+impl Listening<'_> {
+    /// Serves the waits over this connection. `Break`: the store is dropped. `Continue`: nobody waits any more.
+    async fn until_lost(
+        mut self,
+        interests: &mut UnboundedReceiver<Interest>,
+        watched: &mut Watched,
+        backoff: &mut Backoff,
+    ) -> RedisResult<ControlFlow<()>> {
+        let all: Vec<TaskId> = watched.0.keys().cloned().collect();
+        self.subscribe(all).await?;
+        *backoff = Backoff::new();
+        let mut batch = Vec::new();
+        loop {
+            let silence = tokio::time::sleep(ASK);
+            tokio::select! {
+                changes = interests.recv_many(&mut batch, BATCH) => {
+                    if changes == 0 {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    let (new, gone) = watched.change(&mut batch);
+                    self.unsubscribe(gone).await?;
+                    self.subscribe(new).await?;
+                    // A connection that is subscribed to nothing is kept: the next wait most likely comes soon.
+                }
+                message = self.stream.next() => match message {
+                    Some(message) => {
+                        if let Some(id) = self.core.keys.id_of(message.get_channel_name()) {
+                            self.core.announced(&id.into(), message.get_payload_bytes());
+                        }
+                    }
+                    None if watched.0.is_empty() => return Ok(ControlFlow::Continue(())),
+                    None => return Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into()),
+                },
+                () = silence, if !watched.0.is_empty() => answered(self.sink.ping()).await?,
+            }
+        }
+    }
+
+    async fn subscribe(&mut self, ids: Vec<TaskId>) -> RedisResult<()> {
+        for ids in ids.chunks(BATCH) {
+            let channels = self.channels(ids);
+            answered(self.sink.subscribe(channels)).await?;
+            // Beside this loop, which has to go on reading what is announced.
+            tokio::spawn(look(Arc::clone(self.core), ids.to_vec()));
+        }
+        Ok(())
+    }
+
+    async fn unsubscribe(&mut self, ids: Vec<TaskId>) -> RedisResult<()> {
+        for ids in ids.chunks(BATCH) {
+            let channels = self.channels(ids);
+            answered(self.sink.unsubscribe(channels)).await?;
+        }
+        Ok(())
+    }
+
+    fn channels(&self, ids: &[TaskId]) -> Vec<String> {
+        ids.iter().map(|id| self.core.keys.task(id.as_str())).collect()
+    }
+}
+
+/// A half-open connection never answers.
+async fn answered<T>(asked: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+    let lost = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+    tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(lost)
+}
+
+/// Reads the records that may have been there before the subscription.
+async fn look(core: Arc<Core>, ids: Vec<TaskId>) {
+    let core = &core;
+    futures_util::stream::iter(ids)
+        .for_each_concurrent(32, |id| async move {
+            let mut backoff = Backoff::new();
+            while core.waiters.has(&id) {
+                match core.read(&id).await {
+                    Ok(Some(record)) => return core.waiters.wake(&record),
+                    Ok(None) => return,
+                    // It is not to be reached; the wait is not over because of that.
+                    Err(StoreError::Io(error)) => {
+                        tracing::warn!(%id, error, "a wait for a result goes on");
+                        backoff.pause().await;
+                    }
+                    Err(error) => return core.waiters.fail(&id, &error),
+                }
+            }
+        })
+        .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_task_is_subscribed_to_once_and_until_the_last_one_goes() {
+        let (a, b) = (TaskId::from("a"), TaskId::from("b"));
+        let more = |id: &TaskId| Interest::More(id.clone());
+        let less = |id: &TaskId| Interest::Less(id.clone());
+        let mut watched = Watched::default();
+        let mut change = |mut batch: Vec<Interest>| watched.change(&mut batch);
+        assert_eq!(change(vec![more(&a), more(&a)]), (vec![a.clone()], vec![]));
+        assert_eq!(change(vec![less(&a), more(&b), less(&b)]), (vec![], vec![]));
+        assert_eq!(change(vec![less(&a), more(&a)]), (vec![], vec![]));
+        assert_eq!(change(vec![less(&a)]), (vec![], vec![a.clone()]));
+        assert!(watched.0.is_empty());
+    }
+}

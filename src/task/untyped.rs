@@ -1,0 +1,113 @@
+//! The result of a task that is known by its id alone.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Client, GetError, State, TaskId, TaskResult, TrackedState};
+
+/// The result of any task, whoever sent it and whoever runs it, such as one that only a Python worker knows. Celery's
+/// `AsyncResult(id)`. [`Celeriac::async_result`](crate::Celeriac::async_result) makes one.
+#[derive(Clone)]
+pub struct UntypedResult {
+    id: TaskId,
+    client: Arc<dyn Client>,
+}
+
+impl UntypedResult {
+    /// Of the task of this id, as `client` sees it.
+    pub fn new(id: impl Into<TaskId>, client: Arc<dyn Client>) -> Self {
+        Self { id: id.into(), client }
+    }
+
+    /// The task's id.
+    pub fn id(&self) -> &TaskId {
+        &self.id
+    }
+
+    /// The state now.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn state(&self) -> Result<State, GetError> {
+        self.client.state(&self.id).await
+    }
+
+    /// The record of the task, if it is over and was kept.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn result(&self) -> Result<Option<TaskResult>, GetError> {
+        self.client.result(&self.id).await
+    }
+
+    /// The last state that the task, not being over, said it is in (STARTED, RETRY, or one of the application's such as
+    /// PROGRESS), with what goes with it. This program itself may know of a later one: see [`state`](Self::state).
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn tracked(&self) -> Result<Option<TrackedState>, GetError> {
+        self.client.tracked(&self.id).await
+    }
+
+    /// What goes with the state: of a task that is not over what it said last, of one that succeeded its value, of one
+    /// that failed its errors. Celery's `info`.
+    ///
+    /// # Errors
+    /// The store could not be read, or the value does not decode.
+    pub async fn info(&self) -> Result<Option<Value>, GetError> {
+        if let Some(tracked) = self.tracked().await? {
+            return Ok(Some(tracked.meta));
+        }
+        match self.result().await? {
+            None => Ok(None),
+            Some(record) if record.state == State::Success => value_of(&record).map(Some),
+            Some(record) => Ok(Some(record.errors.into())),
+        }
+    }
+
+    /// The value as `O`, for example as [`serde_json::Value`], waiting up to `timeout` for it.
+    ///
+    /// # Errors
+    /// Not over in time, ended without a value, unknown; see [`GetError`].
+    pub async fn get<O: DeserializeOwned>(&self, timeout: Duration) -> Result<O, GetError> {
+        let result = tokio::time::timeout(timeout, self.client.wait(&self.id))
+            .await
+            .map_err(|_| GetError::Timeout { id: self.id.clone(), waited: timeout })??;
+        if result.state != State::Success {
+            return Err(GetError::Ended(Box::new(result)));
+        }
+        value_of(&result)
+    }
+
+    /// Takes the task out of its queue; if it runs already it is told so with `terminate`. Says whether there was
+    /// anything to revoke.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn revoke(&self, terminate: bool) -> Result<bool, GetError> {
+        self.client.revoke(&self.id, terminate).await
+    }
+
+    /// Deletes the record; says whether there was one.
+    ///
+    /// # Errors
+    /// The store could not be written.
+    pub async fn forget(&self) -> Result<bool, GetError> {
+        self.client.forget(&self.id).await
+    }
+}
+
+impl fmt::Debug for UntypedResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UntypedResult").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+fn value_of<O: DeserializeOwned>(record: &TaskResult) -> Result<O, GetError> {
+    super::envelope::from_str(record.result.as_deref().unwrap_or("null"))
+        .map_err(|e| GetError::Decode { id: record.id.clone(), error: e.to_string() })
+}

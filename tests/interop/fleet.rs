@@ -1,0 +1,191 @@
+//! The fleet: one RabbitMQ, one Redis, Celery workers, a Celeriac, and a Python client that runs cases.
+
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+
+use celeriac::app::catalogue::{Catalogue, Pool, QueueRow, RouteRow};
+use celeriac::broker::amqp::{AmqpOptions, QueueSetup};
+use celeriac::{Builder, Celeriac};
+use lapin::ConnectionProperties;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
+use serde_json::{Value, json};
+
+use crate::services::{CeleryWorker, Dialogue, Python, RabbitMq, Redis, Script};
+
+/// Where Python keeps results.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backend {
+    Redis,
+    Rpc,
+}
+
+/// A vhost with its workers.
+pub struct Fleet {
+    broker: String,
+    backend: String,
+    /// Where results are kept, unless they go over rpc.
+    pub redis: Redis,
+    client: Mutex<Dialogue>,
+    workers: Vec<CeleryWorker>,
+}
+
+/// A database of Redis for what tests tell each other, apart from that of the results.
+pub fn gates_url() -> String {
+    Redis::shared().url_of(15)
+}
+
+impl Fleet {
+    /// Celery workers for these sides in a vhost of this name, and a client.
+    pub fn start(vhost: &str, backend: Backend, sides: &[&str]) -> Self {
+        let broker = RabbitMq::shared().vhost(vhost);
+        let redis = Redis::shared();
+        let backend = match backend {
+            Backend::Redis => redis.url(),
+            Backend::Rpc => "rpc://".to_owned(),
+        };
+        let python = Python::with_celery();
+        let script = |file: &str| {
+            Script::new(&format!("tests/interop/python/{file}"))
+                .env("INTEROP_BROKER", broker.replace("amqp://", "pyamqp://"))
+                .env("INTEROP_BACKEND", backend.clone())
+                .env("INTEROP_GATES", gates_url())
+        };
+        let worker = |side: &str, name: &str, queues: String, concurrency: &str| {
+            let script = script("app.py").env("INTEROP_SIDE", side);
+            let options = ["-Q", &queues, "--concurrency", concurrency, "--prefetch-multiplier", "1"];
+            let script = options.into_iter().fold(script, Script::arg);
+            python.worker(&script.arg("--without-gossip").arg("--without-mingle"), &format!("{side}-{name}"))
+        };
+        // Started side by side: most of a start is waiting.
+        let workers = std::thread::scope(|scope| {
+            let starting: Vec<_> = sides
+                .iter()
+                .flat_map(|side| {
+                    let one = match *side {
+                        "rust" => "rust-one,rust-priority".to_owned(),
+                        side => format!("{side}-one"),
+                    };
+                    [("many", format!("{side},{side}-extra"), "4"), ("one", one, "1")]
+                        .map(|rest| (*side, rest))
+                })
+                .map(|(side, (name, queues, concurrency))| {
+                    let worker = &worker;
+                    scope.spawn(move || worker(side, name, queues, concurrency))
+                })
+                .collect();
+            starting.into_iter().map(|worker| worker.join().expect("a worker")).collect()
+        });
+        let client = Mutex::new(python.converse(&script("client.py")));
+        Self { broker, backend, redis, client, workers }
+    }
+
+    /// Has the Python client run a case; panics with its traceback when it fails.
+    pub fn case(&self, case: &str, arguments: Value) -> Value {
+        let order = json!({ "case": case, "arguments": arguments });
+        let answer = self.client().ask(&order.to_string());
+        let mut answer: Value = serde_json::from_str(&answer).expect("an answer in JSON");
+        match answer.get("error").and_then(Value::as_str) {
+            None => answer["value"].take(),
+            Some(traceback) => panic!("{case} {arguments}: {traceback}\n{}", self.logs()),
+        }
+    }
+
+    fn client(&self) -> MutexGuard<'_, Dialogue> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn logs(&self) -> String {
+        self.workers
+            .iter()
+            .map(|worker| {
+                let log = worker.log();
+                let from = log.ceil_char_boundary(log.len().saturating_sub(3000));
+                format!("-- {}:\n{}\n", worker.node(), &log[from..])
+            })
+            .collect()
+    }
+}
+
+/// The Rust side of a fleet.
+pub struct Mixed {
+    pub fleet: Fleet,
+    pub celeriac: Celeriac,
+    /// For looking at queues.
+    connection: lapin::Connection,
+    /// Who uses the queue `python-one`, whose worker does one task at a time.
+    only_worker: tokio::sync::Mutex<()>,
+}
+
+impl std::ops::Deref for Mixed {
+    type Target = Fleet;
+
+    fn deref(&self) -> &Fleet {
+        &self.fleet
+    }
+}
+
+/// Python on its side, Rust on the other, over Redis.
+pub fn mixed() -> &'static Mixed {
+    static FLEET: LazyLock<Mixed> = LazyLock::new(|| Mixed::start("mixed", Backend::Redis));
+    &FLEET
+}
+
+/// As above, with results over rpc.
+pub fn mixed_rpc() -> &'static Mixed {
+    static FLEET: LazyLock<Mixed> = LazyLock::new(|| Mixed::start("mixed-rpc", Backend::Rpc));
+    &FLEET
+}
+
+/// Blocks on the Rust side of a test. All do so on one runtime, which outlives them as the fleet does.
+pub fn on_runtime<T>(test: impl Future<Output = T>) -> T {
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> =
+        LazyLock::new(|| tokio::runtime::Runtime::new().expect("threads"));
+    RUNTIME.block_on(test)
+}
+
+impl Mixed {
+    fn start(vhost: &str, backend: Backend) -> Self {
+        let fleet = Fleet::start(vhost, backend, &["python"]);
+        let started = on_runtime(builder(&fleet).start());
+        let celeriac = started.unwrap_or_else(|error| panic!("the Rust side does not start: {error}"));
+        let connection =
+            on_runtime(lapin::Connection::connect(&fleet.broker, ConnectionProperties::default()));
+        let connection = connection.expect("a connection to RabbitMQ");
+        Self { fleet, celeriac, connection, only_worker: tokio::sync::Mutex::default() }
+    }
+
+    /// Holds off other tests from the queue `python-one`.
+    pub async fn only_worker(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.only_worker.lock().await
+    }
+
+    /// How many messages wait in a queue and are with no worker.
+    pub async fn ready(&self, queue: &str) -> u32 {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let found = channel.queue_declare(queue.into(), look, FieldTable::default()).await;
+        found.expect("the queue is there").message_count()
+    }
+}
+
+fn builder(fleet: &Fleet) -> Builder {
+    let priorities = QueueSetup { max_priority: Some(10), ..QueueSetup::default() };
+    let row = |name: &str, workers| QueueRow::new(name).with_pool(Pool::Io).with_workers(workers);
+    let catalogue = Catalogue::new()
+        .with_queue(row("rust", 8))
+        .with_queue(row("rust-extra", 8))
+        // One at a time, and one more in hand.
+        .with_queue(row("rust-one", 1).with_prefetch(2))
+        // One at a time, and the next is chosen by RabbitMQ.
+        .with_queue(row("rust-priority", 1).with_prefetch(1))
+        .with_queue(QueueRow::new("python").with_served(false))
+        .with_queue(QueueRow::new("python-one").with_served(false))
+        // As `task_routes` in the Python app.
+        .with_route_row(RouteRow::new("python.*", "python"));
+    Celeriac::builder()
+        .catalogue(catalogue)
+        .amqp(&fleet.broker)
+        .amqp_options(AmqpOptions::default().queue("rust-priority", priorities).with_node("rust@localhost"))
+        .result_backend(&fleet.backend)
+        .arbiters(1)
+}

@@ -1,0 +1,19 @@
+//! Rust and Python in one fleet: real Celery workers and clients beside ours, over real RabbitMQ and Redis.
+//!
+//! The Python side is in `python/`: an app whose tasks exist on both sides, and *cases*, each of which is what a Python
+//! client asks for and what it is to see. That the cases are right is proven by [`celery_alone`], where Celery has the
+//! place of the Rust worker.
+
+#[path = "../services/mod.rs"]
+mod services;
+
+mod cases;
+mod celery_alone;
+mod fleet;
+mod from_python;
+mod gates;
+mod over_rpc;
+mod tasks;
+mod to_python;
+mod workflows_from_python;
+mod workflows_from_rust;

@@ -1,0 +1,171 @@
+"""The Celery app of the interop tests.
+
+The same tasks exist twice, as `python.…` and as `rust.…`. A worker has one side, INTEROP_SIDE: `python` in the tests. With
+`rust` it takes the place of the Rust worker, by which the cases themselves are proven to hold in Celery's own world.
+"""
+
+import os
+import time
+
+from celery import Celery
+from kombu import Exchange, Queue
+
+import errors
+import gates
+
+
+def queue(name, **arguments):
+    """As Celery makes a queue of which it has only the name."""
+    return Queue(name, Exchange(name), routing_key=name, **arguments)
+
+
+SIDE = os.environ.get("INTEROP_SIDE", "python")
+
+app = Celery("interop", broker=os.environ["INTEROP_BROKER"], backend=os.environ["INTEROP_BACKEND"])
+app.conf.update(
+    task_queues=[
+        queue("python"),
+        queue("python-extra"),
+        queue("python-one", max_priority=10),
+        queue("rust"),
+        queue("rust-extra"),
+        queue("rust-one"),
+        queue("rust-priority", max_priority=10),
+    ],
+    task_default_queue=SIDE,
+    task_routes={"python.*": {"queue": "python"}, "rust.*": {"queue": "rust"}},
+    broker_connection_retry_on_startup=True,
+    result_expires=3600,
+    result_extended=os.environ.get("INTEROP_EXTENDED") == "1",
+    worker_send_task_events=False,
+)
+
+
+def task(**options):
+    """Registers a function under the name of this worker's side."""
+
+    def register(function):
+        return app.task(name=f"{SIDE}.{function.__name__}", **options)(function)
+
+    return register
+
+
+@task()
+def add(x, y):
+    return x + y
+
+
+@task()
+def mul(x, y):
+    return x * y
+
+
+@task()
+def total(numbers):
+    return sum(numbers)
+
+
+@task()
+def greet(name, greeting="hello", mark=None):
+    return f"{greeting} {name}{mark or ''}"
+
+
+@task()
+def echo(value):
+    return value
+
+
+@task()
+def fail(*_):
+    raise ValueError("bad", 42)
+
+
+@task()
+def sell(article):
+    raise errors.OutOfStock(article, 3)
+
+
+@task(bind=True, max_retries=5)
+def flaky(self, failures):
+    """Fails so many times, then says how often it was tried again."""
+    if self.request.retries < failures:
+        raise self.retry(exc=ConnectionError(f"try {self.request.retries}"), countdown=0)
+    return self.request.retries
+
+
+@task(bind=True)
+def hopeless(self, retries):
+    raise self.retry(exc=ValueError("bad", 42), countdown=0, max_retries=retries)
+
+
+@task(bind=True)
+def progress(self, key, steps):
+    """After each step says how far it is, and waits until it may go on."""
+    for step in range(1, steps + 1):
+        self.update_state(state="PROGRESS", meta={"current": step, "total": steps})
+        gates.hold(key)
+    return steps
+
+
+@task()
+def hold(key):
+    gates.hold(key)
+    return "released"
+
+
+@task(acks_late=True)
+def hold_late(key):
+    """As hold, with its message unacknowledged all the while."""
+    gates.hold(key)
+    return "released"
+
+
+@task()
+def note(*args):
+    """The key is the last argument: a link puts the result before it."""
+    *values, key = args
+    gates.note(key, values)
+
+
+@task(acks_late=True)
+def note_late(value, key):
+    gates.note(key, value)
+
+
+@task(ignore_result=True)
+def note_only(value, key):
+    gates.note(key, value)
+    return value
+
+
+@task()
+def on_error(failed, key):
+    """An errback in the form that crosses the wire: the id of what failed."""
+    gates.note(key, failed)
+
+
+@task()
+def clock():
+    """When it ran, in seconds since 1970."""
+    return time.time()
+
+
+@task(bind=True)
+def about(self, *_):
+    """What it is told of itself."""
+    request = self.request
+    return {
+        "id": request.id,
+        "root_id": request.root_id,
+        "parent_id": request.parent_id,
+        "group": request.group,
+        "retries": request.retries,
+        "priority": (request.delivery_info or {}).get("priority"),
+        "tenant": (request.headers or {}).get("x-tenant"),
+    }
+
+
+@task(bind=True)
+def replaced_by(self, name, *args):
+    """Puts another task in its own place."""
+    raise self.replace(app.signature(name, args=args))

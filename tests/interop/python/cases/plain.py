@@ -1,0 +1,86 @@
+"""Calls and their values."""
+
+import uuid
+
+import gates
+
+from . import PATIENCE
+
+
+def positional(app, side):
+    result = app.send_task(f"{side}.add", (2, 3))
+    assert result.get(timeout=PATIENCE) == 5
+    assert result.state == "SUCCESS" and result.successful()
+
+
+def kwargs(app, side):
+    """By keyword, mixed, and with a default left out."""
+    greet = f"{side}.greet"
+    assert app.send_task(greet, kwargs={"name": "you", "greeting": "good day"}).get(timeout=PATIENCE) == "good day you"
+    assert app.send_task(greet, ("you",), {"greeting": "bye", "mark": "!"}).get(timeout=PATIENCE) == "bye you!"
+
+
+def values(app, side):
+    """Everything that JSON has."""
+    value = {
+        "text": "Grüße, 世界 \u0001 \"quoted\"",
+        "numbers": [0, -1, 2**53, 1.5, -2.5e-7],
+        "nothing": None,
+        "truth": [True, False],
+        "nested": {"a": [{"b": []}]},
+    }
+    assert app.send_task(f"{side}.echo", (value,)).get(timeout=PATIENCE) == value
+
+
+def many(app, side, count):
+    """All in flight at once."""
+    results = [app.send_task(f"{side}.add", (n, n)) for n in range(count)]
+    for n, result in enumerate(results):
+        assert result.get(timeout=PATIENCE) == 2 * n
+
+
+def compressed(app, side):
+    for codec in ("gzip", "bzip2"):
+        text = codec * 1000
+        result = app.send_task(f"{side}.echo", (text,), compression=codec)
+        assert result.get(timeout=PATIENCE) == text
+
+
+def own_id(app, side):
+    """The client gives the id; the task knows its own, its header, its root."""
+    task_id = f"order:{uuid.uuid4()}"
+    result = app.send_task(f"{side}.about", task_id=task_id, headers={"x-tenant": "acme"})
+    about = result.get(timeout=PATIENCE)
+    assert result.id == task_id
+    assert (about["id"], about["root_id"], about["parent_id"]) == (task_id, task_id, None)
+    assert (about["retries"], about["tenant"]) == (0, "acme")
+
+
+def ignore_result(app, side):
+    """It runs, and leaves nothing behind."""
+    key = str(uuid.uuid4())
+    result = app.send_task(f"{side}.note", ("ran", key), ignore_result=True)
+    assert gates.next_note(key) == ["ran"]
+    # One that is kept, of the same worker and behind it: by its end the first is over too.
+    assert app.send_task(f"{side}.add", (1, 1)).get(timeout=PATIENCE) == 2
+    return result.id
+
+
+def ignored_by_the_task(app, side):
+    """As above; the task says so itself."""
+    key = str(uuid.uuid4())
+    result = app.send_task(f"{side}.note_only", ("ran", key))
+    assert gates.next_note(key) == "ran"
+    assert app.send_task(f"{side}.add", (1, 1)).get(timeout=PATIENCE) == 2
+    return result.id
+
+
+def old_protocol(app, side):
+    """Protocol 1, as very old clients send it."""
+    newest = app.amqp.create_task_message
+    app.amqp.create_task_message = app.amqp.task_protocols[1]
+    try:
+        result = app.send_task(f"{side}.add", (2, 3))
+    finally:
+        app.amqp.create_task_message = newest
+    assert result.get(timeout=PATIENCE) == 5

@@ -1,0 +1,66 @@
+//! Real services for tests: RabbitMQ, Redis and Python's Celery, each started by the test on ports and directories of
+//! its own, and a proxy that breaks the way to them.
+//!
+//! A test binary takes it in with
+//!
+//! ```ignore
+//! #[path = "../services/mod.rs"]
+//! mod services;
+//! ```
+//!
+//! Nothing that the system itself runs is needed, touched or in the way. A service ends by its pid when its last
+//! handle is dropped, and by the kernel when the test process ends in any way, `kill -9` included. A service that
+//! cannot be started fails the test and says why; no test is skipped for want of one.
+//!
+//! Everything here blocks its thread. In async tests call it before the work begins, or through [`blocking`].
+
+#![allow(dead_code, unused_imports)] // each test binary uses its own part of it
+
+mod dialogue;
+mod home;
+mod ports;
+mod process;
+mod proxy;
+mod python;
+mod rabbitmq;
+mod redis;
+
+use std::time::{Duration, Instant};
+
+pub use dialogue::Dialogue;
+pub use process::Output;
+pub use proxy::Proxy;
+pub use python::{CeleryWorker, Python, Script};
+pub use rabbitmq::{RabbitMq, RabbitMqOptions};
+pub use redis::{Redis, RedisOptions};
+
+/// Longer than anything takes on a slow machine; who waits this long has hung.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Runs what blocks without holding up the runtime of an async test.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}
+
+/// Waits for a condition of another process, which gives no signal. `Err` is why it does not hold yet.
+pub fn await_condition<T>(what: &str, condition: impl FnMut() -> Result<T, String>) -> T {
+    await_condition_for(PATIENCE, what, condition)
+}
+
+/// As [`await_condition`], with another patience.
+pub fn await_condition_for<T>(
+    patience: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Result<T, String>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        match condition() {
+            Ok(value) => return value,
+            Err(why) => assert!(start.elapsed() < patience, "not within {patience:?}: {what}: {why}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

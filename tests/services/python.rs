@@ -1,0 +1,169 @@
+//! Python with the real Celery from PyPI, in an environment that is made once and kept in `target/`.
+//!
+//! `CELERIAC_TEST_PYTHON=/path/to/python` uses another Python, which has Celery already.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use super::dialogue::Dialogue;
+use super::home::Home;
+use super::process::{Output, Process, program, run};
+
+/// What pip is asked for.
+const CELERY: &str = "celery[redis]==5.7.*";
+
+/// The interpreter.
+#[derive(Clone, Debug)]
+pub struct Python {
+    interpreter: PathBuf,
+}
+
+/// A script to be run: its file, its arguments, its environment.
+#[derive(Clone, Debug, Default)]
+pub struct Script {
+    file: PathBuf,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+}
+
+/// A running `celery -A … worker`.
+pub struct CeleryWorker {
+    process: Process,
+    home: Home,
+    node: String,
+}
+
+impl Script {
+    /// A file, from the root of the repository.
+    pub fn new(file: &str) -> Self {
+        Self { file: Path::new(env!("CARGO_MANIFEST_DIR")).join(file), ..Self::default() }
+    }
+
+    pub fn arg(mut self, argument: impl Into<String>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.environment.push((name.to_owned(), value.into()));
+        self
+    }
+}
+
+impl Python {
+    /// Python with Celery 5.7. The first call of all makes the environment, which takes half a minute and asks PyPI.
+    pub fn with_celery() -> Self {
+        static MADE: OnceLock<Python> = OnceLock::new();
+        MADE.get_or_init(|| match std::env::var_os("CELERIAC_TEST_PYTHON") {
+            Some(interpreter) => Self { interpreter: interpreter.into() },
+            None => Self { interpreter: make_environment() },
+        })
+        .clone()
+    }
+
+    /// Runs a script to its end.
+    pub fn run(&self, script: &Script) -> Output {
+        run(&script.file.display().to_string(), &self.interpreter, |command| {
+            command.arg(&script.file).args(&script.arguments).envs(script.environment.iter().cloned());
+            unbuffered(command);
+        })
+    }
+
+    /// Starts a script that is spoken to.
+    pub fn converse(&self, script: &Script) -> Dialogue {
+        Dialogue::start(&script.file.display().to_string(), &self.interpreter, |command| {
+            command.arg(&script.file).args(&script.arguments).envs(script.environment.iter().cloned());
+            unbuffered(command);
+        })
+    }
+
+    /// Starts a worker of the app in this script (its arguments are more options of `celery worker`), and waits until it
+    /// says that it is ready. `node` is the part of its name before the `@localhost`.
+    pub fn worker(&self, script: &Script, node: &str) -> CeleryWorker {
+        let home = Home::new("celery");
+        let dir = script.file.parent().expect("a script is in a directory").to_owned();
+        let app = script.file.file_stem().expect("a script has a name").to_owned();
+        let what = format!("the Celery worker {node}");
+        let node = format!("{node}@localhost");
+        let mut process = Process::start(&what, &self.interpreter, home.join("log"), |command| {
+            command
+                .args(["-m", "celery", "-A"])
+                .arg(app)
+                .args(["worker", "--hostname", &node, "--loglevel", "INFO"])
+                .args(&script.arguments)
+                .envs(script.environment.iter().cloned())
+                .env("PYTHONPATH", &dir)
+                .current_dir(home.path());
+            unbuffered(command);
+        });
+        let log = home.join("log");
+        process.await_condition("it is ready", || {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            if text.contains(&format!("{node} ready")) { Ok(()) } else { Err("not yet".to_owned()) }
+        });
+        CeleryWorker { process, home, node }
+    }
+}
+
+impl CeleryWorker {
+    /// `name@localhost`.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// A warm shutdown: what runs is finished.
+    pub fn stop(mut self) -> String {
+        self.process.terminate();
+        self.process.log()
+    }
+
+    /// `kill -9`.
+    pub fn kill(mut self) {
+        self.process.kill();
+    }
+}
+
+impl Drop for CeleryWorker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the log of {} ends with:\n{}", self.node, self.process.last_of_log());
+        }
+    }
+}
+
+fn unbuffered(command: &mut std::process::Command) {
+    command.env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1").env("C_FORCE_ROOT", "1");
+}
+
+/// Test binaries may run at once: the first makes it, the others wait.
+fn make_environment() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in target/");
+    let dir = target.join("python-celery-5.7");
+    let interpreter = dir.join("bin/python");
+    let ready = dir.join("ready");
+    let lock = std::fs::File::create(target.join("python-celery-5.7.lock")).expect("a file in target/");
+    lock.lock().expect("a lock in target/");
+    if std::fs::read_to_string(&ready).is_ok_and(|made_of| made_of == CELERY) && interpreter.exists() {
+        return interpreter;
+    }
+    let _ = std::fs::remove_dir_all(&dir);
+    let python = program(&["/usr/bin/python3", "python3"], "python3-venv");
+    run("python3 -m venv", &python, |command| {
+        command.args(["-m", "venv"]).arg(&dir);
+    })
+    .expect_success("python3 -m venv (Debian has it in the package python3-venv)");
+    run("pip", &interpreter, |command| {
+        command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", CELERY]);
+    })
+    .expect_success(&format!("pip install {CELERY}"));
+    std::fs::write(&ready, CELERY).expect("a file in target/");
+    interpreter
+}
