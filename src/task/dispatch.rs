@@ -363,7 +363,13 @@ mod tests {
 
     fn dispatcher() -> Dispatcher {
         let registry = Registry::from_definitions(std::iter::empty()).unwrap();
-        Dispatcher { registry, route: Box::new(Anywhere), max_message_size: 1 << 10, reply_to: None }
+        Dispatcher {
+            registry,
+            route: Box::new(Anywhere),
+            max_message_size: 1 << 10,
+            reply_to: None,
+            without_lanes: None,
+        }
     }
 
     fn call(options: Value) -> Call {
