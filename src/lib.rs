@@ -46,6 +46,7 @@
 //!   time. Without one, the queues that tasks name are served with defaults.
 //! - **Where work waits.** The [`broker`] and the [`store`] are seams. The default is the
 //!   [embedded](broker::embedded) store in a directory: an enqueue that returned `Ok` is synced to disk.
+//! - **Celery's tongue.** [`protocol`] turns tasks, results and control messages into what Celery 5.7 writes, and back.
 //! - **Supervision.** The tree of [`actors`]: a panic costs one attempt of one task.
 //! - **Decisions.** [`core`] has all of them as pure state machines.
 //!
@@ -88,6 +89,8 @@ pub use inventory as __inventory;
 /// The manual's examples are compiled, and those without `no_run` run, with the doc tests.
 #[cfg(doctest)]
 mod manual {
+    #[doc = include_str!("../docs/celery-protocol.md")]
+    struct CeleryProtocol;
     #[doc = include_str!("../docs/canvas.md")]
     struct Canvas;
     #[doc = include_str!("../docs/defaults.md")]
@@ -96,10 +99,19 @@ mod manual {
     struct EmbeddedStore;
     #[doc = include_str!("../docs/embedding.md")]
     struct Embedding;
+    #[cfg(all(feature = "amqp", feature = "redis"))]
+    #[doc = include_str!("../docs/moving-from-celery.md")]
+    struct MovingFromCelery;
     #[doc = include_str!("../docs/outcomes-and-retries.md")]
     struct OutcomesAndRetries;
     #[doc = include_str!("../docs/queues-and-workers.md")]
     struct QueuesAndWorkers;
+    #[cfg(feature = "amqp")]
+    #[doc = include_str!("../docs/outbox.md")]
+    struct Outbox;
+    #[cfg(feature = "amqp")]
+    #[doc = include_str!("../docs/rabbitmq.md")]
+    struct RabbitMq;
     #[doc = include_str!("../docs/results.md")]
     struct Results;
     #[doc = include_str!("../docs/serial-tasks.md")]

@@ -27,13 +27,15 @@ fn check_explains_a_good_file() {
     let (code, out, err) = run(&["check", "celeriac.toml"]);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     let beginning = "celeriac.toml is valid.\n24 queues, 275 workers in all:\n  pool io: 7 queues with 240 workers\n  \
-                     pool cpu: 17 queues with 35 workers\n  tasks without a queue go to celery\n  5 aliases, 0 \
-                     routes, environments: production\n\n";
+                     pool cpu: 17 queues with 35 workers\n  tasks without a queue go to celery\n  5 aliases, 1 \
+                     route, environments: production\n\n";
     assert!(out.starts_with(beginning), "{out}");
     assert_eq!(out.matches("warning: ").count(), 4);
     let email = "\nemail_queue: a task starts at most 30s after it is due; 50 run at a time on the event loop (I/O \
                  bound), up to 100 held; a typical one takes: seconds\n";
     assert!(out.contains(email), "{out}");
+    let route = "\n\nroute: \"*send_report\" with \"domain\" like /ews-ghana$/ or /mvp-/ goes to send_report_throttled\n";
+    assert!(out.ends_with(route), "{out}");
     assert!(
         out.contains("\nlogistics_reminder_queue: no promise on when a task starts; 1 runs at a time on ")
     );

@@ -23,10 +23,12 @@ use crate::broker::{Consumer, Delivery};
 use crate::core::{self, Intensity, Restarts, TimeToStart};
 use crate::task::clock::now;
 use crate::task::{self, Hooks, Interrupt, Judge, Verdict};
+use revocation::Unchecked;
 use staff::Slot;
 
 mod control;
 mod lookup;
+mod revocation;
 mod staff;
 
 pub(crate) use control::{Close, GetStatus, Hurry, Steer, Stop};
@@ -41,6 +43,7 @@ pub(crate) struct Queue {
     row: QueueRow,
     runtime: Arc<Runtime>,
     backlog: core::Queue<Delivery>,
+    unchecked: Unchecked,
     workers: HashMap<usize, Slot>,
     idle: Vec<usize>,
     /// The runs going on, by tag.
@@ -73,6 +76,7 @@ impl Queue {
         }
         Self {
             backlog,
+            unchecked: Unchecked::default(),
             time_to_start: TimeToStart::new(row.target),
             restarts: Restarts::new(intensity),
             row,
@@ -109,6 +113,15 @@ impl Queue {
         Delivery::note_starts(self.starting.iter_mut().filter(late).map(|(_, start)| &mut start.delivery));
         for (worker, start) in self.starting.drain(..) {
             worker.do_send(start);
+        }
+    }
+
+    /// Takes deliveries into the backlog.
+    fn line_up_all(&mut self, deliveries: Vec<Delivery>) {
+        let now = now();
+        for delivery in deliveries {
+            let priority = delivery.message().priority;
+            self.backlog.arrive(delivery.tag(), delivery, priority, None, now);
         }
     }
 
@@ -152,7 +165,8 @@ impl Queue {
         let worker = self.workers.get(&slot).map_or_else(|| "".into(), Slot::name);
         let states = Arc::clone(&self.runtime.states) as Arc<dyn task::StateSink>;
         let fence = delivery.fence();
-        let context = task::Context::fenced(Arc::clone(&message), worker, Some(states), fence);
+        let context = task::Context::fenced(Arc::clone(&message), worker, Some(states), fence)
+            .again(delivery.is_again());
         self.runtime.serials.began(&self.runtime, &context, tag, now);
         self.runs.insert(tag, context.clone());
         let run = Run {
@@ -239,16 +253,16 @@ struct Deliveries(Vec<Delivery>);
 impl Handler<Deliveries> for Queue {
     type Result = ();
 
-    fn handle(&mut self, Deliveries(deliveries): Deliveries, _: &mut Self::Context) {
+    fn handle(&mut self, Deliveries(deliveries): Deliveries, ctx: &mut Self::Context) {
         if self.closing.is_some() {
             return; // dropped, and so back in the broker
         }
-        let now = now();
-        for delivery in deliveries {
-            let priority = delivery.message().priority;
-            self.backlog.arrive(delivery.tag(), delivery, priority, None, now);
+        if self.runtime.broker.knows_all() {
+            self.line_up_all(deliveries);
+            self.pump();
+        } else {
+            self.check_revocations(deliveries, ctx);
         }
-        self.pump();
     }
 }
 

@@ -27,7 +27,7 @@ const LONG: Duration = Duration::from_secs(120);
 struct OneQueue;
 
 impl Route for OneQueue {
-    fn queue(&self, _: &str, _: Option<&str>) -> Result<String, EnqueueError> {
+    fn queue(&self, _: &str, _: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
         Ok("q".to_owned())
     }
 

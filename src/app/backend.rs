@@ -31,7 +31,9 @@ impl Backend {
         }
     }
 
-    pub(super) async fn open(self) -> Result<Arc<dyn Store>, StoreError> {
+    /// Opens it. `rabbitmq` is the broker's address, if the broker is one.
+    #[cfg_attr(not(feature = "amqp"), allow(unused_variables))]
+    pub(super) async fn open(self, rabbitmq: Option<&str>) -> Result<Arc<dyn Store>, StoreError> {
         match self {
             Self::Memory => Ok(Arc::new(MemoryStore::default())),
             #[cfg(feature = "redis")]
@@ -39,7 +41,16 @@ impl Backend {
                 Ok(Arc::new(crate::store::RedisStore::connect(&url, options).await?))
             }
             #[cfg(feature = "amqp")]
-            Self::Rpc(url) => Err(StoreError::Unsupported(url)),
+            Self::Rpc(url) => {
+                let its_own = !matches!(url.as_str(), "rpc" | "rpc:" | "rpc://" | "rpc:///");
+                let url = match rabbitmq {
+                    _ if its_own => url,
+                    Some(rabbitmq) => rabbitmq.to_owned(),
+                    None => "rpc://".to_owned(),
+                };
+                let options = crate::store::RpcOptions::default();
+                Ok(Arc::new(crate::store::RpcStore::connect(&url, options).await?))
+            }
             Self::Unknown(url) => Err(StoreError::Unsupported(unknown(&url))),
         }
     }
@@ -66,9 +77,9 @@ mod tests {
             ("amqp://h", "are `rpc://…`"),
             ("", "`` is no result backend"),
         ] {
-            let error = Backend::at(url.to_owned()).open().await.err().expect("an error").to_string();
+            let error = Backend::at(url.to_owned()).open(None).await.err().expect("an error").to_string();
             assert!(error.contains(part), "{error}");
         }
-        assert!(Backend::at("memory://".to_owned()).open().await.is_ok());
+        assert!(Backend::at("memory://".to_owned()).open(None).await.is_ok());
     }
 }

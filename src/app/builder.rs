@@ -13,6 +13,8 @@ use crate::actors::root::Tree;
 use crate::actors::runtime::Runtime;
 use crate::actors::{FailureHook, WorkerHook};
 #[cfg(feature = "amqp")]
+use crate::broker::OutboxBroker;
+#[cfg(feature = "amqp")]
 use crate::broker::amqp::{AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Attendant, Broker, BrokerError, EmbeddedBroker, MemoryBroker};
@@ -40,6 +42,10 @@ pub enum StartError {
     #[error("the actor system did not start: {0}")]
     System(std::io::Error),
 }
+
+/// How long a publish may wait for RabbitMQ when there is an outbox to go to instead.
+#[cfg(feature = "amqp")]
+const OUTBOX_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where messages and results are kept.
 enum Keeping {
@@ -70,6 +76,8 @@ pub struct Builder {
     embedded: EmbeddedOptions,
     #[cfg(feature = "amqp")]
     amqp: AmqpOptions,
+    #[cfg(feature = "amqp")]
+    outbox: Option<PathBuf>,
     max_message_size: usize,
     arbiters: usize,
     grace: Duration,
@@ -89,6 +97,8 @@ impl Builder {
             embedded: EmbeddedOptions::default(),
             #[cfg(feature = "amqp")]
             amqp: AmqpOptions::default(),
+            #[cfg(feature = "amqp")]
+            outbox: None,
             max_message_size: 64 << 10,
             arbiters: std::thread::available_parallelism().map_or(1, usize::from),
             grace: Duration::from_secs(30),
@@ -134,8 +144,9 @@ impl Builder {
         self
     }
 
-    /// RabbitMQ as the broker, in Celery's protocol: `amqp://user:password@host:5672/vhost`. Celery's `broker_url`. Results
-    /// are kept in this process's memory unless another store is named.
+    /// RabbitMQ as the broker, in Celery's protocol: `amqp://user:password@host:5672/vhost`. Celery's `broker_url`: the nodes
+    /// of a cluster are separated by `;`, and whenever one is not to be reached, the next one is tried. Results are kept in
+    /// this process's memory unless another store is named.
     #[cfg(feature = "amqp")]
     pub fn amqp(mut self, url: impl Into<String>) -> Self {
         self.keeping = Keeping::Amqp(url.into());
@@ -149,6 +160,17 @@ impl Builder {
         self
     }
 
+    /// An outbox for RabbitMQ in this directory, which must be this process's alone: while RabbitMQ is away, what is enqueued
+    /// goes to disk there, and is forwarded when RabbitMQ is back, in the order of acceptance; the receipt says
+    /// [`Keeper::Outbox`](crate::task::Keeper). The runtime starts without RabbitMQ, too. A publish that is under way when
+    /// the connection is lost goes to the outbox after 5 s, or the options' `publish_timeout` if that is less. Has no
+    /// effect on other brokers.
+    #[cfg(feature = "amqp")]
+    pub fn outbox(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.outbox = Some(dir.into());
+        self
+    }
+
     /// Another broker and store.
     pub fn broker(mut self, broker: Arc<dyn Broker>, store: Arc<dyn Store>) -> Self {
         self.keeping = Keeping::Given(broker, store);
@@ -157,7 +179,8 @@ impl Builder {
 
     /// Where results are kept, if not beside the messages. Celery's `result_backend`:
     /// - `redis://[user:password@]host[:port][/database]`: in Redis, readable by Python.
-    /// - `rpc://[user:password@]host[:port][/vhost]`: sent back over RabbitMQ to whoever sent the task, and kept by nobody.
+    /// - `rpc://`: sent back over the broker's RabbitMQ to whoever sent the task, and kept by nobody. Another RabbitMQ is
+    ///   `rpc://[user:password@]host[:port][/vhost]`.
     /// - `memory://`: in this process.
     ///
     /// Read at start.
@@ -225,6 +248,15 @@ impl Builder {
         let registry = Registry::discover()?;
         let catalogue = self.read_catalogue()?;
         let mut routing = Routing::new(catalogue, &registry);
+        #[cfg_attr(not(feature = "amqp"), allow(unused_mut))]
+        let mut rabbitmq: Option<String> = None;
+        #[cfg(feature = "amqp")]
+        if let Keeping::Amqp(url) = &self.keeping {
+            // Replies need no failover: who waits for one comes back to the node that has it.
+            rabbitmq = url.split(';').next().map(|url| url.trim().to_owned());
+        }
+        #[cfg(feature = "amqp")]
+        let mut outbox = None;
         let (broker, store): (Arc<dyn Broker>, Arc<dyn Store>) = match self.keeping {
             Keeping::Given(broker, store) => (broker, store),
             Keeping::Memory => {
@@ -233,14 +265,35 @@ impl Builder {
             }
             #[cfg(feature = "amqp")]
             Keeping::Amqp(url) => {
-                let broker = AmqpBroker::connect(&url, self.amqp).await?;
+                let mut options = self.amqp;
+                let broker = if self.outbox.is_some() {
+                    options.publish_timeout = options.publish_timeout.min(OUTBOX_PATIENCE);
+                    AmqpBroker::connect_later(&url, options).await?
+                } else {
+                    AmqpBroker::connect(&url, options).await?
+                };
+                outbox = self.outbox;
                 (Arc::new(broker), Arc::new(MemoryStore::default()))
             }
             Keeping::Embedded(dir) => {
-                let options = self.embedded;
+                let options = self.embedded.clone();
                 let broker = blocking::unblock(move || EmbeddedBroker::open(dir, options)).await?;
                 (Arc::new(broker.clone()), Arc::new(EmbeddedStore::new(broker)))
             }
+        };
+        routing.set_shared(broker.is_shared());
+        let apart = self.backend.is_some();
+        let store = match self.backend {
+            Some(backend) => backend.open(rabbitmq.as_deref()).await?,
+            None => store,
+        };
+        #[cfg(feature = "amqp")]
+        let broker = match outbox {
+            Some(dir) => {
+                let front = OutboxBroker::open(broker, Arc::clone(&store), dir, self.embedded).await?;
+                Arc::new(front) as Arc<dyn Broker>
+            }
+            None => broker,
         };
         for queue in broker.queues().await? {
             let counts = broker.counts(&queue).await?;
@@ -251,11 +304,6 @@ impl Builder {
         for row in &routing.catalogue().queues {
             broker.declare(&row.name).await?;
         }
-        let apart = self.backend.is_some();
-        let store = match self.backend {
-            Some(backend) => backend.open().await?,
-            None => store,
-        };
         let routing = Arc::new(routing);
         let dispatcher = Arc::new(Dispatcher {
             registry,
@@ -272,7 +320,7 @@ impl Builder {
         let runtime = Arc::new(runtime);
         let attendant = Arc::new(RuntimeAttendant::new(Arc::clone(&runtime)));
         runtime.broker.attend(Arc::clone(&attendant) as Arc<dyn Attendant>);
-        let rows = routing.catalogue().queues.clone();
+        let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
         let (tree, up) = Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
         attendant.grown(Arc::clone(&tree.queues));
         up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;

@@ -206,11 +206,17 @@ impl Celeriac {
     /// The broker does not answer.
     pub async fn revive(&self, id: &TaskId) -> Result<bool, ControlError> {
         let runtime = &self.inner.runtime;
-        let revived = runtime.broker.revive(id).await?;
-        if revived && !runtime.broker.settles_results() {
-            runtime.store.forget(id).await?; // it is not over any more
+        if runtime.settles_results {
+            return Ok(runtime.broker.revive(id).await?);
         }
-        Ok(revived)
+        // Its record goes first: the next run may end before anything else is done here, and the first record stays.
+        let record = runtime.store.get(id, now()).await?;
+        runtime.store.forget(id).await?;
+        let revived = runtime.broker.revive(id).await;
+        if let (Some(record), Ok(false) | Err(_)) = (record, &revived) {
+            runtime.store.put(record).await?;
+        }
+        Ok(revived?)
     }
 
     /// Deletes expired results now; a minute-by-minute sweep does it anyway. Says how many went.
@@ -354,7 +360,7 @@ impl Inner {
         let remains = apart.and_then(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).take());
         if let Some(Remains { record, sequel }) = remains {
             if let Some(record) = record {
-                self.runtime.store.put(record).await.map_err(unreadable(id))?;
+                self.runtime.put_result(record).await;
             }
             self.runtime.carry_out(sequel).await;
         }
@@ -419,11 +425,13 @@ impl Client for Inner {
         if let Some(result) = self.stored(id).await? {
             return Ok(result.state);
         }
-        if let Some((state, _)) = self.unfinished(id).await? {
+        let found = self.unfinished(id).await?.map(|(state, _)| state);
+        let known_here = found.filter(|state| self.runtime.broker.knows_all() || *state != State::Pending);
+        if let Some(state) = known_here {
             return Ok(state);
         }
         // It may be in the hands of another program.
-        if let Some(state) = self.told(id).await? {
+        if let Some(state) = self.told(id).await?.or(found) {
             return Ok(state);
         }
         // It may have ended between the two looks.

@@ -3,23 +3,31 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::catalogue::{Catalogue, Pool, QueueRow};
+use super::catalogue::{self, Argument, ArgumentPattern, Catalogue, Pool, QueueRow};
 use crate::task::registry::Registry;
-use crate::task::{EnqueueError, Route as Router, TaskKind};
+use crate::task::{Arguments, EnqueueError, Route as Router, TaskKind};
 
 /// The catalogue and, for each known task, its queue.
 ///
-/// A call's own `queue` wins, then the catalogue's `[routes]`, then the task's `queue` option, then the default queue.
+/// A call's own `queue` wins, then the first `[[route]]` of the catalogue that fits, then its `[routes]`, then the task's
+/// `queue` option, then the default queue.
 pub(super) struct Routing {
     catalogue: Catalogue,
     tasks: HashMap<&'static str, Route>,
+    /// With the physical queue of each.
+    rows: Vec<(catalogue::Route, String)>,
+    /// Others have queues on this broker, which the catalogue need not know.
+    shared: bool,
 }
 
 struct Route {
     /// What the task's attribute says.
     stated: Option<String>,
-    /// Where it goes if the call says nothing else.
+    /// Where it goes if neither the call nor a row says anything else.
     queue: String,
+    params: &'static [&'static str],
+    /// The rows about it, in order.
+    rows: Vec<usize>,
 }
 
 impl Routing {
@@ -27,6 +35,15 @@ impl Routing {
     /// a new queue must not have to wait for the operators.
     pub(super) fn new(mut catalogue: Catalogue, registry: &Registry) -> Self {
         let mut tasks = HashMap::new();
+        // A row that cannot be read, or leads nowhere, does not come out of a file, nor past `Catalogue::validate`.
+        let rows: Vec<_> = catalogue
+            .route_rows
+            .iter()
+            .filter_map(|row| {
+                Some((catalogue::Route::new(row).ok()?, catalogue.resolve(&row.queue)?.to_owned()))
+            })
+            .collect();
+        warn_of_unknown_arguments(&catalogue, registry);
         for name in registry.names() {
             let Some(definition) = registry.get(name) else { continue };
             let stated = (definition.options)().queue;
@@ -45,14 +62,21 @@ impl Routing {
                 catalogue = catalogue.with_queue(QueueRow::new(wanted.clone()).with_pool(pool));
             }
             let queue = catalogue.queue(&wanted).map_or(wanted, |row| row.name.clone());
-            tasks.insert(name, Route { stated, queue });
+            let about = rows.iter().enumerate().filter(|(_, (row, _))| row.is_about(name));
+            let about = about.map(|(index, _)| index).collect();
+            tasks.insert(name, Route { stated, queue, params: definition.params, rows: about });
         }
         if catalogue.queue(&catalogue.default_queue).is_none() {
             // The event loop suits both kinds: a plain `fn` gets a thread of its own there as well.
             let row = QueueRow::new(catalogue.default_queue.clone()).with_pool(Pool::Io);
             catalogue = catalogue.with_queue(row);
         }
-        Self { catalogue, tasks }
+        Self { catalogue, tasks, rows, shared: false }
+    }
+
+    /// Whether others have queues on the broker too.
+    pub(super) fn set_shared(&mut self, shared: bool) {
+        self.shared = shared;
     }
 
     /// Serves a queue that has tasks but no row: taken out of the catalogue, perhaps, before it was empty.
@@ -72,11 +96,27 @@ impl Routing {
     }
 
     /// The physical queue of a call.
-    pub(super) fn queue(&self, task: &str, wanted: Option<&str>) -> Result<&str, EnqueueError> {
-        if let Some(route) = self.tasks.get(task)
-            && (wanted.is_none() || wanted == route.stated.as_deref())
-        {
-            return Ok(&route.queue);
+    pub(super) fn queue(
+        &self,
+        task: &str,
+        wanted: Option<&str>,
+        arguments: &Arguments,
+    ) -> Result<&str, EnqueueError> {
+        match self.tasks.get(task) {
+            Some(route) if wanted.is_none() || wanted == route.stated.as_deref() => {
+                let rows = route.rows.iter().filter_map(|index| self.rows.get(*index));
+                return Ok(first_that_fits(rows, route.params, arguments).unwrap_or(&route.queue));
+            }
+            // A task of another program.
+            None if wanted.is_none() => {
+                let rows = self.rows.iter().filter(|(row, _)| row.is_about(task));
+                if let Some(queue) =
+                    first_that_fits(rows, &[], arguments).or_else(|| self.catalogue.route(task))
+                {
+                    return Ok(queue);
+                }
+            }
+            _ => {}
         }
         let wanted = wanted.unwrap_or(&self.catalogue.default_queue);
         match self.catalogue.queue(wanted) {
@@ -108,12 +148,41 @@ impl Routing {
 }
 
 impl Router for Arc<Routing> {
-    fn queue(&self, task: &str, wanted: Option<&str>) -> Result<String, EnqueueError> {
-        Routing::queue(self, task, wanted).map(str::to_owned)
+    fn queue(&self, task: &str, wanted: Option<&str>, arguments: &Arguments) -> Result<String, EnqueueError> {
+        Routing::queue(self, task, wanted, arguments).map(str::to_owned)
     }
 
     fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String {
-        let own = Routing::queue(self, task, None).ok();
+        // What a Python client wrote into a step of its chain, say: it knows where the task's workers are.
+        if let Some(wanted) = wanted.filter(|_| self.shared) {
+            return wanted.to_owned();
+        }
+        let own = Routing::queue(self, task, None, &Arguments::default()).ok();
         own.unwrap_or_else(|| self.or_default(wanted.unwrap_or_default())).to_owned()
+    }
+}
+
+fn first_that_fits<'r>(
+    mut rows: impl Iterator<Item = &'r (catalogue::Route, String)>,
+    params: &[&str],
+    arguments: &Arguments,
+) -> Option<&'r str> {
+    rows.find(|(row, _)| row.fits(params, arguments)).map(|(_, queue)| queue.as_str())
+}
+
+/// A row about an argument that none of its tasks has never fits. That is no error: it may be about another program's.
+fn warn_of_unknown_arguments(catalogue: &Catalogue, registry: &Registry) {
+    for row in &catalogue.route_rows {
+        let Some(ArgumentPattern { argument: Argument::Name(argument), .. }) = &row.argument else {
+            continue;
+        };
+        let Ok(route) = catalogue::Route::new(row) else { continue };
+        let about = registry.names().into_iter().filter(|name| route.is_about(name));
+        let params: Vec<&[&str]> =
+            about.filter_map(|name| registry.get(name)).map(|definition| definition.params).collect();
+        if !params.is_empty() && !params.iter().any(|params| params.contains(&argument.as_str())) {
+            let known = params.concat().join(", ");
+            tracing::warn!(route = %row, argument, known, "no task that the route is about has this argument");
+        }
     }
 }

@@ -110,13 +110,26 @@ pub struct Delivery {
     settler: Option<Arc<dyn Settler>>,
     noted: bool,
     started: bool,
+    again: bool,
     fence: Option<u64>,
 }
 
 impl Delivery {
     /// For brokers: hands out `message` under a tag that is never used twice.
     pub fn new(tag: u64, message: Arc<Message>, settler: Arc<dyn Settler>) -> Self {
-        Self { tag, message, settler: Some(settler), noted: false, started: false, fence: None }
+        Self { tag, message, settler: Some(settler), noted: false, started: false, again: false, fence: None }
+    }
+
+    /// For brokers that do not know whether a run of it had begun: it was delivered before.
+    #[must_use]
+    pub fn again(mut self, again: bool) -> Self {
+        self.again = again;
+        self
+    }
+
+    /// Whether it was delivered before, and may have been begun.
+    pub fn is_again(&self) -> bool {
+        self.again
     }
 
     /// Of a serial task: with a token that grows with each start in its lane.

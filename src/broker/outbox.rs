@@ -3,7 +3,8 @@
 //!
 //! - An `Ok` means that the broker has the message, or that it is synced to disk in the outbox; the receipt says which
 //!   ([`Keeper`]).
-//! - The order of acceptance is kept: while anything waits in the outbox, all that comes goes through it.
+//! - The order of acceptance is kept: while anything waits in the outbox, all that comes goes through it. Should the broker
+//!   go away while it is forwarded, what was on its way then ([`IN_FLIGHT`] at most) may arrive in another order.
 //! - A message is forwarded once, and deleted when the broker has confirmed it. If this process dies between the two, or
 //!   the broker took a message and could not say so, it is sent again under the same id; no queue without a shared
 //!   transaction can do better, so tasks are written to run twice.
@@ -34,6 +35,8 @@ use crate::task::{Arguments, Durability, Keeper, LaneName, Message, Receipt, Tas
 const QUEUE: &str = "outbox";
 /// So many are on their way to the broker at a time. They leave in order.
 const IN_FLIGHT: usize = 256;
+/// How often it is looked whether a broker that says that it is away is back.
+const LOOK: Duration = Duration::from_millis(250);
 /// The first pause after the broker refused; it doubles up to the longest.
 const PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -166,6 +169,10 @@ impl Forwarder {
         let mut batch = Vec::with_capacity(IN_FLIGHT);
         while line.recv_many(&mut batch, IN_FLIGHT).await > 0 {
             let mut pause = PAUSE;
+            // To one that is away they would not go in order: whoever waits for it is woken in no order.
+            while self.inner.is_away() {
+                tokio::time::sleep(LOOK).await;
+            }
             // What was refused goes again, in order, before anything that came after it.
             while let Some(error) = self.send(&mut batch).await {
                 if error == BrokerError::Closed {
@@ -266,6 +273,9 @@ impl Broker for OutboxBroker {
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
+        if self.inner.is_away() {
+            return Ok(()); // whoever consumes it, or forwards to it, declares it
+        }
         self.inner.declare(queue).await
     }
 
@@ -293,8 +303,8 @@ impl Broker for OutboxBroker {
         sizes: Vec<(String, u64)>,
         unique: bool,
     ) -> Result<(), BrokerError> {
-        if !sizes.is_empty() {
-            // A broker that settles results is never away.
+        if self.inner.settles_results() {
+            // Such a broker is never away, and takes all or none.
             return self.inner.publish_all(messages, sizes, unique).await;
         }
         for message in messages {

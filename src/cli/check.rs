@@ -25,5 +25,11 @@ pub(super) fn run(args: &CatalogueArgs, out: &mut impl Write) -> Result<(), Fail
     for row in &catalogue.queues {
         writeln!(out, "{}", row.explain())?;
     }
+    if !catalogue.route_rows.is_empty() {
+        writeln!(out)?;
+    }
+    for row in &catalogue.route_rows {
+        writeln!(out, "route: {row}")?;
+    }
     Ok(())
 }

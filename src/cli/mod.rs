@@ -5,6 +5,7 @@
 
 mod check;
 mod queues;
+mod requeue;
 mod table;
 
 use std::io::{self, Write};
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::catalogue::{Catalogue, CatalogueErrors};
+use crate::broker::BrokerError;
 
 /// Looks after background tasks.
 ///
@@ -34,6 +36,10 @@ enum Command {
     Check(CatalogueArgs),
     /// Print the table of the queues in a catalogue.
     Queues(CatalogueArgs),
+    /// Put dead letters back into their queues.
+    ///
+    /// Their attempts are counted anew. Prints which they were; with --dry-run, which they would be.
+    Requeue(requeue::RequeueArgs),
 }
 
 /// Which catalogue, as whom.
@@ -62,6 +68,8 @@ impl CatalogueArgs {
 enum Failure {
     #[error(transparent)]
     Catalogue(#[from] CatalogueErrors),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }
@@ -74,6 +82,7 @@ pub fn run() -> ExitCode {
     let done = match &line.command {
         Command::Check(args) => check::run(args, &mut out),
         Command::Queues(args) => queues::run(args, &mut out),
+        Command::Requeue(args) => requeue::run(args, &mut out),
     };
     match done.and_then(|()| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,

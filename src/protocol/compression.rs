@@ -115,6 +115,16 @@ mod tests {
         );
     }
 
+    /// A frame that wants 128 MiB of memory before it has said anything.
+    #[test]
+    fn a_window_beyond_reason_is_refused() {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+        encoder.window_log(27).unwrap();
+        encoder.write_all(TEXT).unwrap();
+        let error = unpack(&encoder.finish().unwrap(), "zstd", 100).unwrap_err();
+        assert!(error.to_string().contains("requires too much memory"), "{error}");
+    }
+
     #[test]
     fn a_real_gzip_file_is_read_too() {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());

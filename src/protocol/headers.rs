@@ -125,10 +125,7 @@ impl<'a> Fields<'a> {
         };
         let limit = |limit: &Value| match limit {
             Value::Null => Some(None),
-            limit => {
-                let limit = Duration::try_from_secs_f64(limit.as_f64()?).ok()?;
-                Some(Some(limit).filter(|limit| !limit.is_zero()))
-            }
+            limit => Some(Some(seconds(limit)?).filter(|limit| !limit.is_zero())),
         };
         match (limit(hard), limit(soft)) {
             (Some(hard), Some(soft)) => Ok([hard, soft]),
@@ -151,6 +148,16 @@ impl<'a> Fields<'a> {
             Some(other) => Err(wrong(name, other, "a table")),
         }
     }
+}
+
+/// Whole seconds as they are, others to the microsecond: finer is what a float adds.
+fn seconds(value: &Value) -> Option<Duration> {
+    if let Some(whole) = value.as_u64() {
+        return Some(Duration::from_secs(whole));
+    }
+    let exact = Duration::try_from_secs_f64(value.as_f64()?).ok()?;
+    let micros = u64::from((exact.subsec_nanos() + 500) / 1_000);
+    Duration::from_secs(exact.as_secs()).checked_add(Duration::from_micros(micros))
 }
 
 /// The error about a header.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Datelike, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 
 use crate::core::Timestamp;
 
@@ -10,14 +10,8 @@ use crate::core::Timestamp;
 ///
 /// Python has no years beyond 9999; an instant beyond is its last one.
 pub(super) fn write(time: Timestamp) -> String {
-    let last = NaiveDate::from_ymd_opt(9999, 12, 31)
-        .and_then(|date| date.and_hms_micro_opt(23, 59, 59, 999_999))
-        .map_or(DateTime::<Utc>::MAX_UTC, |last| last.and_utc());
-    let time = i64::try_from(time.as_micros())
-        .ok()
-        .and_then(DateTime::from_timestamp_micros)
-        .filter(|time| time.year() <= 9999)
-        .unwrap_or(last);
+    let micros = i64::try_from(time.min(LAST).as_micros()).unwrap_or(i64::MAX);
+    let time = DateTime::from_timestamp_micros(micros).unwrap_or(DateTime::<Utc>::MAX_UTC);
     let form = if time.timestamp_subsec_micros() == 0 {
         "%Y-%m-%dT%H:%M:%S+00:00"
     } else {
@@ -26,10 +20,13 @@ pub(super) fn write(time: Timestamp) -> String {
     time.format(form).to_string()
 }
 
+/// 9999-12-31T23:59:59.999999Z.
+const LAST: Timestamp = Timestamp::from_micros(253_402_300_799_999_999);
+
 /// What a text says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Instant {
-    /// In UTC. Before 1970 it is 1970: it is past anyway.
+    /// In UTC. Before 1970 it is 1970: it is past anyway. An offset does not lead out of the year 9999.
     pub(super) time: Timestamp,
     /// It has no offset, and is read as UTC; Celery's `enable_utc`, the default.
     pub(super) naive: bool,
@@ -73,7 +70,7 @@ pub(super) fn read(text: &str) -> Option<Instant> {
     let local = date.and_hms_micro_opt(hour, minute, second, micros)?.and_utc().timestamp_micros();
     let utc = local.checked_sub(offset.unwrap_or(0).checked_mul(1_000_000)?)?;
     let time = Timestamp::ZERO + Duration::from_micros(u64::try_from(utc).unwrap_or(0));
-    Some(Instant { time, naive: offset.is_none() })
+    Some(Instant { time: time.min(LAST), naive: offset.is_none() })
 }
 
 struct Cursor<'a>(&'a [u8]);

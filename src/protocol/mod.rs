@@ -10,6 +10,7 @@ mod decode;
 mod embed;
 mod encode;
 mod error;
+pub(crate) mod glob;
 mod headers;
 mod instant;
 mod private;

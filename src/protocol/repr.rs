@@ -57,30 +57,32 @@ impl Writer {
         room
     }
 
+    /// Text in quotes. As in Celery, only quotes in it are escaped.
     fn quoted(&mut self, text: &str) {
-        if !self.room() {
-            return;
+        if self.room() {
+            let (shown, dots) = self.cut_to_fit(text);
+            let shown = format!("'{}{dots}'", shown.replace('\'', "\\'"));
+            self.token(&shown);
         }
-        let mut shown = text;
-        let mut dots = "";
-        // As many bytes are at least a quarter as many characters; short text is not counted.
-        if text.len() as i64 >= self.left && count(text) >= self.left {
-            let end = text
-                .char_indices()
-                .nth(usize::try_from(self.left).unwrap_or(0))
-                .map_or(text.len(), |(at, _)| at);
-            shown = text[..end].rsplit_once(' ').map_or(&text[..end], |(before, _)| before);
-            dots = "...";
+    }
+
+    fn plain(&mut self, text: &str) {
+        if self.room() {
+            let (shown, dots) = self.cut_to_fit(text);
+            let shown = format!("{shown}{dots}");
+            self.token(&shown);
         }
-        let before = self.out.len();
-        self.out.push('\'');
-        for (at, part) in shown.split('\'').enumerate() {
-            self.out.push_str(if at > 0 { "\\'" } else { "" });
-            self.out.push_str(part);
+    }
+
+    /// So much of a value as there is room for, cut at a blank if there is one.
+    fn cut_to_fit<'t>(&self, text: &'t str) -> (&'t str, &'static str) {
+        let room = usize::try_from(self.left).unwrap_or(0);
+        // No text has more characters than bytes.
+        if text.len() < room || text.chars().count() < room {
+            return (text, "");
         }
-        self.out.push_str(dots);
-        self.out.push('\'');
-        self.left -= count(&self.out[before..]);
+        let end = text.char_indices().nth(room).map_or(text.len(), |(at, _)| at);
+        (text[..end].rsplit_once(' ').map_or(&text[..end], |(before, _)| before), "...")
     }
 
     fn close(&mut self, text: &str) {
@@ -132,7 +134,7 @@ macro_rules! plain {
             if self.shape != Shape::Any {
                 return self.wrong($found);
             }
-            self.writer.token(&$text);
+            self.writer.plain(&$text);
             Ok(())
         }
     )*};
@@ -156,7 +158,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         if self.shape != Shape::Any {
             return self.wrong("null");
         }
-        self.writer.token("None");
+        self.writer.plain("None");
         Ok(())
     }
 

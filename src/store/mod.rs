@@ -6,6 +6,8 @@ mod group;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "amqp")]
+pub mod rpc;
 
 mod waiters;
 
@@ -21,6 +23,8 @@ pub use group::{GroupMember, GroupResult};
 pub use memory::MemoryStore;
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore};
+#[cfg(feature = "amqp")]
+pub use rpc::{RpcOptions, RpcStore};
 pub(crate) use waiters::Waiters;
 
 use crate::core::Timestamp;

@@ -64,6 +64,8 @@ struct Run {
     /// A state was reported.
     reported: AtomicBool,
     message: Arc<Message>,
+    /// The broker has delivered it before.
+    again: bool,
     worker: Arc<str>,
     fence: Option<u64>,
     interrupt: AtomicU8,
@@ -99,6 +101,7 @@ impl Context {
             states,
             reported: AtomicBool::new(false),
             message,
+            again: false,
             worker,
             fence,
             interrupt: AtomicU8::new(NONE),
@@ -106,6 +109,14 @@ impl Context {
             told: Notify::new(),
         };
         Self { run: Arc::new(run) }
+    }
+
+    /// Says that the broker has delivered the message before, if it has. Right after it was made.
+    pub(crate) fn again(mut self, again: bool) -> Self {
+        if let Some(run) = Arc::get_mut(&mut self.run) {
+            run.again = again;
+        }
+        self
     }
 
     /// A context of no queue, for calling a body directly.
@@ -169,9 +180,11 @@ impl Context {
         self.run.message.retries
     }
 
-    /// Whether an earlier run ended with its worker or its process: this one may find half of the work done.
+    /// Whether an earlier run may have ended with its worker or its process: this one may find half of the work done. RabbitMQ
+    /// does not know what had started; so there each task that was delivered before says so. Celery's
+    /// `delivery_info['redelivered']`.
     pub fn is_redelivered(&self) -> bool {
-        self.run.message.crashes > 0
+        self.run.again || self.run.message.crashes > 0
     }
 
     /// Of a serial task: a number that grows with each start in its lane. Hand it on to what the run writes to, and
@@ -434,6 +447,7 @@ mod tests {
         message.headers.0.insert("tenant".into(), "a".into());
         let ctx = Context::new(Arc::new(message), "email#3".into(), None);
         assert_eq!((ctx.attempt(), ctx.retries(), ctx.is_redelivered()), (4, 2, true));
+        assert!(Context::detached().again(true).is_redelivered());
         assert_eq!((ctx.task(), ctx.queue(), ctx.worker()), ("mail", "email", "email#3"));
         assert_eq!((ctx.header("tenant"), ctx.header("x")), (Some(&Value::from("a")), None));
         assert_eq!((Context::detached().attempt(), Context::detached().is_redelivered()), (1, false));

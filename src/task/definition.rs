@@ -88,7 +88,9 @@ pub fn encode_output<T: Task>(value: &T::Output) -> Outcome {
 /// Decodes a task's arguments, and turns a failure into the rejection that it is: another attempt would not mend it.
 #[doc(hidden)]
 pub fn decode_args<T: Task>(arguments: &Arguments) -> Result<T::Args, TaskError> {
-    arguments.decode(T::PARAMS).map_err(TaskError::reject)
+    // What Python raises when a function is called with what it does not take.
+    let wrong = |error| TaskError::reject(error).with_python_type("builtins", "TypeError");
+    arguments.decode(T::PARAMS).map_err(wrong)
 }
 
 #[cfg(test)]

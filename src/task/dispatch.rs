@@ -20,7 +20,7 @@ use crate::task::clock::now;
 /// Knows the queue of a call: of its task, if the call asks for none.
 pub(crate) trait Route: Send + Sync {
     /// The physical queue.
-    fn queue(&self, task: &str, wanted: Option<&str>) -> Result<String, EnqueueError>;
+    fn queue(&self, task: &str, wanted: Option<&str>, arguments: &Arguments) -> Result<String, EnqueueError>;
 
     /// The queue of a call that must not fail, because what it follows from has happened: the next best one.
     fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String;
@@ -84,7 +84,7 @@ impl Dispatcher {
         if !(1..=255).contains(&len) {
             return Err(EnqueueError::BadId { len });
         }
-        let queue = self.route.queue(&call.task, call.options.queue.as_deref())?;
+        let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
         let serial = self.serial(&call)?;
         let reply_to = self.reply_to.clone();
         let workflow = reply_to.map(|queue| Workflow { reply_to: Some(queue), ..Workflow::default() });
@@ -97,7 +97,7 @@ impl Dispatcher {
     /// As for [`message`](Self::message), for any task in it, or it is not sound.
     pub(crate) fn depart(&self, canvas: RawSignature) -> Result<Departure, EnqueueError> {
         let node = Node::from_raw(canvas).map_err(|error| EnqueueError::Canvas(error.to_string()))?;
-        node.check(&|task, queue| self.route.queue(task, queue).map(drop))?;
+        node.check(&|task, queue| self.route.queue(task, queue, &Arguments::default()).map(drop))?;
         let unique = node.has_ids();
         let mut freezer = Freezer { ids: Ids::Fresh, reply_to: self.reply_to.clone() };
         let mut launch = Launch::default();
@@ -118,11 +118,14 @@ impl Dispatcher {
     pub(crate) fn next(&self, call: Call, origin: &Origin) -> Message {
         let named = inner_task(&call).to_owned();
         let (call, workflow) = self.read(call, origin);
-        let queue = match self.route.queue(&named, call.options.queue.as_deref()) {
+        let wanted = call.options.queue.as_deref();
+        let queue = match self.route.queue(&named, wanted, &call.arguments) {
             Ok(queue) => queue,
             Err(error) => {
-                let queue = self.route.queue_of_last_resort(&named, call.options.queue.as_deref());
-                tracing::error!(%error, queue, "the next step of a workflow goes to another queue");
+                let queue = self.route.queue_of_last_resort(&named, wanted);
+                if wanted != Some(&queue) {
+                    tracing::error!(%error, queue, "the next step of a workflow goes to another queue");
+                }
                 queue
             }
         };
@@ -151,9 +154,10 @@ impl Dispatcher {
     fn read(&self, call: Call, origin: &Origin) -> (NewTask, Option<Box<Workflow>>) {
         let task_options = |name: &str| self.registry.get(name).map(|task| (task.options)());
         let mut new = NewTask::new(call.task.clone(), task_options(&call.task).unwrap_or_default());
-        if new.options.queue.is_none() {
+        let inner = inner_task(&call);
+        if inner != call.task {
             // `celery.map` and the like wait where the task does that they call.
-            new.options.queue = task_options(inner_task(&call)).and_then(|options| options.queue);
+            new.options.queue = self.route.queue(inner, None, &Arguments::default()).ok();
         }
         let kwargs =
             if call.kwargs.is_empty() { String::new() } else { Value::Object(call.kwargs).to_string() };
@@ -346,7 +350,7 @@ mod tests {
     struct Anywhere;
 
     impl Route for Anywhere {
-        fn queue(&self, task: &str, wanted: Option<&str>) -> Result<String, EnqueueError> {
+        fn queue(&self, task: &str, wanted: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
             match wanted {
                 Some("nowhere") => {
                     let (task, queue) = (task.to_owned(), "nowhere".to_owned());

@@ -46,7 +46,7 @@ pub(crate) enum Ending {
     /// IGNORED: no result, no retry. Celery's `Ignore`.
     Ignore,
     /// Into the dead letters. Celery's `Reject(requeue=False)`.
-    Reject { reason: String },
+    Reject { reason: String, name: ErrorName },
     /// The body ended because it was told to.
     Interrupted(Interrupt),
 }
@@ -188,7 +188,7 @@ impl TaskError {
 
     /// Into the dead letters, for somebody to look at. Celery's `Reject(requeue=False)`.
     pub fn reject(reason: impl fmt::Display) -> Self {
-        Self::new(Ending::Reject { reason: reason.to_string() })
+        Self::new(Ending::Reject { reason: reason.to_string(), name: "Reject".into() })
     }
 
     /// Says whether another attempt may mend a failure; no effect on other endings.
@@ -216,7 +216,9 @@ impl TaskError {
     /// ```
     #[must_use]
     pub fn with_python_type(mut self, module: impl Into<String>, class: impl Into<String>) -> Self {
-        if let Ending::Failure { name, .. } | Ending::Fail { name, .. } = &mut *self.0 {
+        if let Ending::Failure { name, .. } | Ending::Fail { name, .. } | Ending::Reject { name, .. } =
+            &mut *self.0
+        {
             *name = ErrorName { name: class.into(), module: Some(module.into()) };
         }
         self
@@ -265,7 +267,7 @@ impl fmt::Display for TaskError {
             Ending::Replace { .. } => f.write_str("replaced"),
             Ending::Fail { errors, .. } => f.write_str(&errors.join("; ")),
             Ending::Ignore => f.write_str("ignored"),
-            Ending::Reject { reason } => write!(f, "rejected: {reason}"),
+            Ending::Reject { reason, .. } => write!(f, "rejected: {reason}"),
             Ending::Interrupted(interrupt) => write!(f, "{interrupt}"),
         }
     }

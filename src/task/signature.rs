@@ -115,6 +115,17 @@ impl<T: Task> Signature<T> {
         self
     }
 
+    /// What tools and logs of a Celery fleet show instead of the positional arguments, for example `<redacted>`. It travels
+    /// with the task, to those that follow by retry as well. Celery's `apply_async(argsrepr=…)`.
+    pub fn argsrepr(self, shown: impl Into<String>) -> Self {
+        self.header("argsrepr", shown.into())
+    }
+
+    /// What is shown instead of the arguments by keyword. Celery's `apply_async(kwargsrepr=…)`.
+    pub fn kwargsrepr(self, shown: impl Into<String>) -> Self {
+        self.header("kwargsrepr", shown.into())
+    }
+
     /// Keep no result of this call.
     pub fn ignore_result(mut self, ignore: bool) -> Self {
         self.call.options.ignore_result = ignore;

@@ -87,7 +87,7 @@ impl<'a> Judge<'a> {
             Ending::Replace { signature } => self.replace(signature),
             Ending::Fail { errors, name } => self.over(State::Failure, None, errors, Some(name)),
             Ending::Ignore => self.over(State::Ignored, None, Vec::new(), None),
-            Ending::Reject { reason } => self.dead(&reason),
+            Ending::Reject { reason, name } => self.dead_as(name, &reason),
             Ending::Interrupted(Interrupt::Revoked) => self.revoked("the task was revoked while it ran"),
             Ending::Interrupted(Interrupt::Shutdown) => Verdict::HandBack,
             Ending::Interrupted(interrupt @ Interrupt::SoftTimeLimit) => {
@@ -152,14 +152,14 @@ impl<'a> Judge<'a> {
         self.over(State::Revoked, None, vec![text.to_owned()], Some("TaskRevoked".into()))
     }
 
-    /// It cannot be run, or says that it should not be.
-    pub(crate) fn dead(&self, reason: &str) -> Verdict {
-        self.dead_as("Reject", reason)
-    }
-
     /// Nobody here knows the task. Celery's `NotRegistered`.
     pub(crate) fn not_registered(&self, reason: &str) -> Verdict {
         self.dead_as("NotRegistered", reason)
+    }
+
+    /// It cannot be run here.
+    pub(crate) fn dead(&self, reason: &str) -> Verdict {
+        self.dead_as("Reject", reason)
     }
 
     /// Its runs kept ending with their worker.
@@ -170,7 +170,8 @@ impl<'a> Judge<'a> {
         Verdict::Dead { reason, record: Box::new(record) }
     }
 
-    fn dead_as(&self, name: &str, reason: &str) -> Verdict {
+    /// It cannot be run, or says that it should not be.
+    fn dead_as(&self, name: impl Into<ErrorName>, reason: &str) -> Verdict {
         let record = self.record(State::Rejected, None, vec![reason.to_owned()], Some(name.into()));
         Verdict::Dead { reason: reason.to_owned(), record: Box::new(record) }
     }
@@ -385,7 +386,10 @@ mod tests {
         assert_eq!(judge(&m, Ending::Interrupted(Interrupt::Shutdown)), Verdict::HandBack);
         assert_eq!(state(judge(&m, Ending::Interrupted(Interrupt::Revoked))).unwrap().0, State::Revoked);
         assert!(matches!(judge(&m, Ending::Interrupted(Interrupt::SoftTimeLimit)), Verdict::Again { .. }));
-        assert!(matches!(judge(&m, Ending::Reject { reason: "r".into() }), Verdict::Dead { .. }));
+        assert!(matches!(
+            judge(&m, Ending::Reject { reason: "r".into(), name: "Reject".into() }),
+            Verdict::Dead { .. }
+        ));
         assert_eq!(state(judge(&m, Ending::Ignore)).unwrap().0, State::Ignored);
     }
 }

@@ -1,5 +1,9 @@
 //! Each broker keeps each promise.
 
+#[path = "../services/mod.rs"]
+mod services;
+
+mod amqp;
 mod embedded;
 mod lanes;
 mod memory;

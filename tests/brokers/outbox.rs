@@ -56,6 +56,15 @@ impl Broker for Barred {
         self.broker.queues().await
     }
 
+    async fn publish_all(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        self.broker.publish_all(messages, sizes, unique).await
+    }
+
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         self.tried.notify_one();
         if self.away.load(Ordering::SeqCst) {

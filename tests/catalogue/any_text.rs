@@ -17,7 +17,12 @@ fn survives(text: &str) {
                     catalogue.for_environment(&name).unwrap_or_else(|errors| panic!("{errors}"));
                 assert_eq!(environment.validate(), Ok(()), "{name}");
             }
-            for queue in catalogue.aliases.keys().chain(catalogue.routes.values()) {
+            for queue in catalogue
+                .aliases
+                .keys()
+                .chain(catalogue.routes.values())
+                .chain(catalogue.route_rows.iter().map(|row| &row.queue))
+            {
                 assert!(catalogue.resolve(queue).is_some(), "{queue:?}");
             }
             catalogue.warnings().iter().for_each(|warning| assert!(!warning.to_string().contains('\n')));

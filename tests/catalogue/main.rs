@@ -3,6 +3,7 @@
 mod any_text;
 mod environments;
 mod mistakes;
+mod routes;
 mod shipped;
 
 use celeriac::app::catalogue::Catalogue;

@@ -169,6 +169,12 @@ impl Life {
             .unwrap_or_else(|| panic!("the child ended before it said `{word}`: {}", self.stderr()))
     }
 
+    /// Whether the child has said something that begins with `word` since it was last listened to.
+    #[allow(dead_code)] // `tests/faults` asks
+    pub fn has_said(&self, word: &str) -> bool {
+        self.lines.try_iter().any(|line| line.starts_with(word))
+    }
+
     /// Waits until the child has said all of these, in any order.
     pub fn expect_all(&self, words: [&str; 2]) {
         let first = self.expect("");

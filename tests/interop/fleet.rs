@@ -1,7 +1,13 @@
-//! The fleet: one RabbitMQ, one Redis, Celery workers, and a Python client that runs cases.
+//! The fleet: one RabbitMQ, one Redis, Celery workers, a Celeriac, and a Python client that runs cases.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
+use celeriac::app::catalogue::{Catalogue, Pool, QueueRow, RouteRow};
+use celeriac::broker::amqp::{AmqpOptions, QueueSetup};
+use celeriac::{Builder, Celeriac};
+use lapin::ConnectionProperties;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
 use crate::services::{CeleryWorker, Dialogue, Python, RabbitMq, Redis, Script};
@@ -15,8 +21,10 @@ pub enum Backend {
 
 /// A vhost with its workers.
 pub struct Fleet {
-    pub broker: String,
-    pub backend: String,
+    broker: String,
+    backend: String,
+    /// Where results are kept, unless they go over rpc.
+    pub redis: Redis,
     client: Mutex<Dialogue>,
     workers: Vec<CeleryWorker>,
 }
@@ -30,8 +38,9 @@ impl Fleet {
     /// Celery workers for these sides in a vhost of this name, and a client.
     pub fn start(vhost: &str, backend: Backend, sides: &[&str]) -> Self {
         let broker = RabbitMq::shared().vhost(vhost);
+        let redis = Redis::shared();
         let backend = match backend {
-            Backend::Redis => Redis::shared().url(),
+            Backend::Redis => redis.url(),
             Backend::Rpc => "rpc://".to_owned(),
         };
         let python = Python::with_celery();
@@ -56,7 +65,8 @@ impl Fleet {
                         "rust" => "rust-one,rust-priority".to_owned(),
                         side => format!("{side}-one"),
                     };
-                    [("many", (*side).to_owned(), "4"), ("one", one, "1")].map(|rest| (*side, rest))
+                    [("many", format!("{side},{side}-extra"), "4"), ("one", one, "1")]
+                        .map(|rest| (*side, rest))
                 })
                 .map(|(side, (name, queues, concurrency))| {
                     let worker = &worker;
@@ -66,7 +76,7 @@ impl Fleet {
             starting.into_iter().map(|worker| worker.join().expect("a worker")).collect()
         });
         let client = Mutex::new(python.converse(&script("client.py")));
-        Self { broker, backend, client, workers }
+        Self { broker, backend, redis, client, workers }
     }
 
     /// Has the Python client run a case; panics with its traceback when it fails.
@@ -94,4 +104,88 @@ impl Fleet {
             })
             .collect()
     }
+}
+
+/// The Rust side of a fleet.
+pub struct Mixed {
+    pub fleet: Fleet,
+    pub celeriac: Celeriac,
+    /// For looking at queues.
+    connection: lapin::Connection,
+    /// Who uses the queue `python-one`, whose worker does one task at a time.
+    only_worker: tokio::sync::Mutex<()>,
+}
+
+impl std::ops::Deref for Mixed {
+    type Target = Fleet;
+
+    fn deref(&self) -> &Fleet {
+        &self.fleet
+    }
+}
+
+/// Python on its side, Rust on the other, over Redis.
+pub fn mixed() -> &'static Mixed {
+    static FLEET: LazyLock<Mixed> = LazyLock::new(|| Mixed::start("mixed", Backend::Redis));
+    &FLEET
+}
+
+/// As above, with results over rpc.
+pub fn mixed_rpc() -> &'static Mixed {
+    static FLEET: LazyLock<Mixed> = LazyLock::new(|| Mixed::start("mixed-rpc", Backend::Rpc));
+    &FLEET
+}
+
+/// Blocks on the Rust side of a test. All do so on one runtime, which outlives them as the fleet does.
+pub fn on_runtime<T>(test: impl Future<Output = T>) -> T {
+    static RUNTIME: LazyLock<tokio::runtime::Runtime> =
+        LazyLock::new(|| tokio::runtime::Runtime::new().expect("threads"));
+    RUNTIME.block_on(test)
+}
+
+impl Mixed {
+    fn start(vhost: &str, backend: Backend) -> Self {
+        let fleet = Fleet::start(vhost, backend, &["python"]);
+        let started = on_runtime(builder(&fleet).start());
+        let celeriac = started.unwrap_or_else(|error| panic!("the Rust side does not start: {error}"));
+        let connection =
+            on_runtime(lapin::Connection::connect(&fleet.broker, ConnectionProperties::default()));
+        let connection = connection.expect("a connection to RabbitMQ");
+        Self { fleet, celeriac, connection, only_worker: tokio::sync::Mutex::default() }
+    }
+
+    /// Holds off other tests from the queue `python-one`.
+    pub async fn only_worker(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.only_worker.lock().await
+    }
+
+    /// How many messages wait in a queue and are with no worker.
+    pub async fn ready(&self, queue: &str) -> u32 {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let found = channel.queue_declare(queue.into(), look, FieldTable::default()).await;
+        found.expect("the queue is there").message_count()
+    }
+}
+
+fn builder(fleet: &Fleet) -> Builder {
+    let priorities = QueueSetup { max_priority: Some(10), ..QueueSetup::default() };
+    let row = |name: &str, workers| QueueRow::new(name).with_pool(Pool::Io).with_workers(workers);
+    let catalogue = Catalogue::new()
+        .with_queue(row("rust", 8))
+        .with_queue(row("rust-extra", 8))
+        // One at a time, and one more in hand.
+        .with_queue(row("rust-one", 1).with_prefetch(2))
+        // One at a time, and the next is chosen by RabbitMQ.
+        .with_queue(row("rust-priority", 1).with_prefetch(1))
+        .with_queue(QueueRow::new("python").with_served(false))
+        .with_queue(QueueRow::new("python-one").with_served(false))
+        // As `task_routes` in the Python app.
+        .with_route_row(RouteRow::new("python.*", "python"));
+    Celeriac::builder()
+        .catalogue(catalogue)
+        .amqp(&fleet.broker)
+        .amqp_options(AmqpOptions::default().queue("rust-priority", priorities).with_node("rust@localhost"))
+        .result_backend(&fleet.backend)
+        .arbiters(1)
 }

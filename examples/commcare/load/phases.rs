@@ -105,7 +105,7 @@ impl Load {
         }
         for i in 0..REPORTS + THROTTLED_REPORTS {
             let (id, its) = (self.id("report", i), if i < REPORTS { domain } else { &self.throttled });
-            calls.push(Call::new(format!("report:{id}"), reports::scheduled(&id, its)));
+            calls.push(Call::new(format!("report:{id}"), reports::send_report::s(id.clone(), its.clone())));
         }
         for i in 0..EXPORTS * 2 {
             let id = self.id("export", i);

@@ -33,7 +33,7 @@ impl Queue {
             pool: self.row.pool.as_str(),
             workers: self.row.workers,
             running: self.runs.len(),
-            ready: counts.ready + self.backlog.ready() as u64,
+            ready: counts.ready + (self.backlog.ready() + self.unchecked.len()) as u64,
             scheduled: counts.scheduled + self.backlog.scheduled() as u64,
             in_line: counts.in_line,
             dead: counts.dead,
@@ -112,6 +112,7 @@ impl Handler<Close> for Queue {
     fn handle(&mut self, Close(done): Close, _: &mut Self::Context) {
         self.consumer = None;
         drop(self.backlog.clear()); // each goes back as it drops
+        self.unchecked.clear();
         self.closing.get_or_insert_default().push(done);
         self.check_closed();
     }

@@ -21,7 +21,9 @@ impl Handler<Look> for Queue {
         if let Some(run) = self.runs.values().find(|run| *run.id() == id) {
             return Some((State::Started, !run.message().ignore_result));
         }
-        let (_, delivery) = self.backlog.waiting().find(|(_, delivery)| delivery.message().id == id)?;
+        let waiting = self.backlog.waiting().map(|(_, delivery)| delivery);
+        let delivery =
+            waiting.chain(self.unchecked.find(&id)).find(|delivery| delivery.message().id == id)?;
         Some((State::Received, !delivery.message().ignore_result))
     }
 }
@@ -54,6 +56,12 @@ impl Handler<Revoke> for Queue {
         {
             let message = Arc::clone(delivery.message());
             self.end_unstarted(tag, delivery, Judge::unstarted(&message, now()).revoked_waiting());
+            return Revoked::Done;
+        }
+        if let Some(delivery) = self.unchecked.remove(&id) {
+            let message = Arc::clone(delivery.message());
+            let verdict = Judge::unstarted(&message, now()).revoked_waiting();
+            self.end_unstarted(delivery.tag(), delivery, verdict);
             return Revoked::Done;
         }
         match self.runs.values().find(|run| *run.id() == id) {

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::error::{CatalogueError, Position, Problem, quote};
 use super::spelling;
-use super::{Catalogue, DEFAULT_QUEUE, QueueRow};
+use super::{Catalogue, DEFAULT_QUEUE, QueueRow, Route, TaskPattern};
+use crate::protocol::glob;
 
 /// AMQP carries names as short strings.
 const LONGEST_NAME: usize = 255;
@@ -21,6 +22,8 @@ pub(super) enum Place {
     /// An alias, of an environment or of the base.
     Alias(Option<String>, String),
     Route(String),
+    /// The route row of that index.
+    RouteRow(usize),
     EnvironmentQueue(String, String),
 }
 
@@ -155,6 +158,36 @@ impl Check<'_> {
             self.name(&place, "a task", task);
             if !self.is_known(queue) {
                 self.unknown_queue(place, format!("route {} leads to", quote(task)), queue);
+            }
+        }
+        for (index, row) in catalogue.route_rows.iter().enumerate() {
+            let place = Place::RouteRow(index);
+            // Not by its number: rows with other mistakes are missing here.
+            let known_as = format!("route {}", row.task);
+            if let TaskPattern::Glob(name) = &row.task {
+                self.name(&place, "a task", name);
+            }
+            let bad = |key: &str, value: String, advice: String| {
+                let place = format!("in {known_as}");
+                Problem::BadValue { key: key.to_owned(), place, value, advice }
+            };
+            if row.argument.as_ref().is_some_and(|argument| argument.matches.is_empty()) {
+                let problem = bad("matches", "empty".to_owned(), "write at least one pattern".to_owned());
+                self.report(&place, problem);
+            }
+            if let Err((pattern, reason)) = Route::new(row) {
+                let is_task = matches!(&row.task, TaskPattern::Regex(task) if *task == pattern);
+                let key = if is_task { "task_pattern" } else { "matches" };
+                let key = if matches!(&row.task, TaskPattern::Glob(glob) if glob::as_regex(glob) == pattern) {
+                    "task"
+                } else {
+                    key
+                };
+                let problem = bad(key, quote(&pattern), format!("write a regular expression: {reason}"));
+                self.report(&place, problem);
+            }
+            if !self.is_known(&row.queue) {
+                self.unknown_queue(place, format!("{known_as} leads to"), &row.queue);
             }
         }
         // A catalogue that does not speak of a default queue need not have a row for it.

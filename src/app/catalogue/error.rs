@@ -96,6 +96,16 @@ pub enum Problem {
         /// Which row, as in `queue number 3`.
         place: String,
     },
+    /// A row without a key that it needs.
+    #[error("{place} has no {key}; add {key} = {example}")]
+    MissingKey {
+        /// Which row, as in `route number 3`.
+        place: String,
+        /// The key.
+        key: &'static str,
+        /// What it could be.
+        example: &'static str,
+    },
     /// A name that the broker would not take.
     #[error("the name {} of {what} {fault}", quote(.name))]
     BadName {

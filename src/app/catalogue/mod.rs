@@ -23,6 +23,12 @@
 //! [routes]                             # task -> queue
 //! "shop.send_email" = "email_queue"
 //!
+//! [[route]]                            # by a pattern of names, and by what is called with; before [routes]
+//! task = "shop.reports.*"
+//! argument = "shop"
+//! matches = ["big-"]
+//! queue = "celery"
+//!
 //! [environment.production.queue.email_queue]
 //! workers = 500
 //! ```
@@ -37,6 +43,7 @@ mod error;
 mod explain;
 mod parse;
 mod queue_row;
+mod route_row;
 mod section;
 mod span_of_time;
 mod spelling;
@@ -47,10 +54,12 @@ use std::path::Path;
 
 pub use error::{CatalogueError, CatalogueErrors, Position, Problem};
 pub use queue_row::{Pool, QueueRow, TargetClass};
+pub use route_row::{Argument, ArgumentPattern, RouteRow, TaskPattern};
 pub use span_of_time::{format_span, parse_span};
 pub use warning::{MANY_CPU_WORKERS, Warning, WarningKind};
 
 pub(crate) use explain::one_line;
+pub(crate) use route_row::Route;
 
 use columns::Columns;
 
@@ -72,6 +81,8 @@ pub struct Catalogue {
     pub aliases: BTreeMap<String, String>,
     /// Exact name of a task to the queue (or alias) that it goes to.
     pub routes: BTreeMap<String, String>,
+    /// Routes by patterns, in the order of the file: the first that fits counts, before [`routes`](Self::routes).
+    pub route_rows: Vec<RouteRow>,
     /// What each environment changes.
     environments: BTreeMap<String, Environment>,
     /// What errors and warnings call the file.
@@ -101,6 +112,7 @@ impl Catalogue {
             queues: Vec::new(),
             aliases: BTreeMap::new(),
             routes: BTreeMap::new(),
+            route_rows: Vec::new(),
             environments: BTreeMap::new(),
             file: "catalogue".to_owned(),
             positions: BTreeMap::new(),
@@ -188,7 +200,7 @@ impl Catalogue {
         self.queue(logical).map(|row| row.name.as_str())
     }
 
-    /// The physical queue for `task` by the routes, when there is a route for it.
+    /// The physical queue for `task` by the exact routes, when there is one for it.
     pub fn route(&self, task: &str) -> Option<&str> {
         self.resolve(self.routes.get(task)?)
     }
@@ -225,6 +237,13 @@ impl Catalogue {
     #[must_use]
     pub fn with_route(mut self, task: impl Into<String>, queue: impl Into<String>) -> Self {
         self.routes.insert(task.into(), queue.into());
+        self
+    }
+
+    /// Adds a route by patterns, behind those that are there.
+    #[must_use]
+    pub fn with_route_row(mut self, row: RouteRow) -> Self {
+        self.route_rows.push(row);
         self
     }
 

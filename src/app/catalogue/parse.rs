@@ -11,6 +11,7 @@ use super::check::{self, Place, Places};
 use super::columns::{COLUMNS, Columns};
 use super::error::{CatalogueErrors, Problem, quote};
 use super::queue_row::QueueRow;
+use super::route_row::{Argument, ArgumentPattern, RouteRow, TaskPattern};
 use super::section::{Section, Source};
 use super::{Catalogue, Environment};
 
@@ -32,7 +33,10 @@ pub(super) fn parse(text: &str, file: &str) -> Result<Catalogue, CatalogueErrors
 fn read(root: &dyn TableLike, file: &str, places: &mut Places, source: &mut Source<'_>) -> Catalogue {
     let mut catalogue = Catalogue { file: file.to_owned(), ..Catalogue::new() };
     let root = Section::new(root, 0, "at the top level");
-    root.refuse_unknown_keys(&["default_queue", "queue", "aliases", "routes", "environment"], source);
+    root.refuse_unknown_keys(
+        &["default_queue", "queue", "aliases", "routes", "route", "environment"],
+        source,
+    );
     if let Some((queue, at)) = root.string("default_queue", source) {
         catalogue.default_queue = queue;
         places.insert(Place::DefaultQueue, source.position(at));
@@ -48,6 +52,7 @@ fn read(root: &dyn TableLike, file: &str, places: &mut Places, source: &mut Sour
             places.insert(Place::Route(name), position);
         });
     }
+    read_route_rows(&root, &mut catalogue, places, source);
     if let Some(section) = root.table("environment", "in [environment]".to_owned(), source) {
         for (name, section) in section.tables(|name| format!("in environment {}", quote(name)), source) {
             let environment = read_environment(name, &section, places, source);
@@ -58,22 +63,8 @@ fn read(root: &dyn TableLike, file: &str, places: &mut Places, source: &mut Sour
 }
 
 fn read_queues(root: &Section<'_>, catalogue: &mut Catalogue, places: &mut Places, source: &mut Source<'_>) {
-    let Some(item) = root.get("queue") else { return };
     let expected = "an array of tables: begin each queue with [[queue]] and name = \"...\"";
-    let tables: Vec<(&dyn TableLike, usize)> = match item {
-        Item::ArrayOfTables(tables) => tables
-            .iter()
-            .map(|table| (table as &dyn TableLike, table.span().map_or(root.at, |span| span.start)))
-            .collect(),
-        _ => match item.as_array() {
-            Some(array) if array.iter().all(|value| value.is_inline_table()) => array
-                .iter()
-                .filter_map(|value| value.as_inline_table())
-                .map(|table| (table as &dyn TableLike, table.span().map_or(root.at, |span| span.start)))
-                .collect(),
-            _ => return root.report_wrong_type("queue", item, expected, source),
-        },
-    };
+    let tables = array_of_tables(root, "queue", expected, source);
     let keys: Vec<&str> = std::iter::once("name").chain(COLUMNS).collect();
     for (index, (table, at)) in tables.into_iter().enumerate() {
         let number = format!("queue number {}", index + 1);
@@ -94,6 +85,108 @@ fn read_queues(root: &Section<'_>, catalogue: &mut Catalogue, places: &mut Place
             catalogue.positions.entry(name.clone()).or_insert(position);
             catalogue.queues.push(columns.apply(QueueRow::new(name)));
         }
+    }
+}
+
+/// Routes by patterns.
+fn read_route_rows(
+    root: &Section<'_>,
+    catalogue: &mut Catalogue,
+    places: &mut Places,
+    source: &mut Source<'_>,
+) {
+    let expected = "an array of tables: begin each route with [[route]] and task = \"...\"";
+    for (index, (table, at)) in array_of_tables(root, "route", expected, source).into_iter().enumerate() {
+        let place = format!("route number {}", index + 1);
+        let section = Section::new(table, at, format!("in {place}"));
+        section.refuse_unknown_keys(&["task", "task_pattern", "argument", "matches", "queue"], source);
+        let task = match (section.text("task", source), section.text("task_pattern", source)) {
+            (Some(_), Some(_)) => {
+                let advice = "keep one of `task` and `task_pattern`".to_owned();
+                let (key, place) = ("task_pattern".to_owned(), section.place.clone());
+                let problem = Problem::BadValue { key, place, value: "beside `task`".to_owned(), advice };
+                source.report(section.key_at("task_pattern"), problem);
+                None
+            }
+            (Some(task), None) => Some(TaskPattern::Glob(task)),
+            (None, Some(pattern)) => Some(TaskPattern::Regex(pattern)),
+            (None, None) => {
+                if section.get("task").is_none() && section.get("task_pattern").is_none() {
+                    source.report(at, missing(&place, "task", "\"...\""));
+                }
+                None
+            }
+        };
+        let argument = read_argument(&section, source);
+        let matches = section.texts("matches", "an array of patterns such as [\"big-\"]", source);
+        let argument = match (section.get("argument"), section.get("matches")) {
+            (Some(_), None) => {
+                source.report(at, missing(&place, "matches", "[\"...\"]"));
+                None
+            }
+            (None, Some(_)) => {
+                source.report(at, missing(&place, "argument", "\"...\""));
+                None
+            }
+            _ => argument.zip(matches).map(|(argument, matches)| ArgumentPattern { argument, matches }),
+        };
+        if section.get("queue").is_none() {
+            source.report(at, missing(&place, "queue", "\"...\""));
+        }
+        let queue = section.text("queue", source);
+        if let (Some(task), Some(queue)) = (task, queue) {
+            places.insert(Place::RouteRow(catalogue.route_rows.len()), source.position(at));
+            catalogue.route_rows.push(RouteRow { task, argument, queue });
+        }
+    }
+}
+
+/// By name, or by position from 0.
+fn read_argument(section: &Section<'_>, source: &mut Source<'_>) -> Option<Argument> {
+    let item = section.get("argument")?;
+    if let Some(position) = item.as_integer() {
+        return usize::try_from(position).map(Argument::Position).ok().or_else(|| {
+            section.report_wrong_type("argument", item, "a name, or a position from 0", source);
+            None
+        });
+    }
+    match item.as_str() {
+        Some(name) => Some(Argument::Name(name.to_owned())),
+        None => {
+            section.report_wrong_type("argument", item, "a name, or a position from 0", source);
+            None
+        }
+    }
+}
+
+fn missing(place: &str, key: &'static str, example: &'static str) -> Problem {
+    Problem::MissingKey { place: place.to_owned(), key, example }
+}
+
+/// The tables of `[[key]]`, or of `key = [{..}]`, each with its place in the text.
+fn array_of_tables<'t>(
+    root: &Section<'t>,
+    key: &str,
+    expected: &str,
+    source: &mut Source<'_>,
+) -> Vec<(&'t dyn TableLike, usize)> {
+    match root.get(key) {
+        None => Vec::new(),
+        Some(Item::ArrayOfTables(tables)) => tables
+            .iter()
+            .map(|table| (table as &dyn TableLike, table.span().map_or(root.at, |span| span.start)))
+            .collect(),
+        Some(item) => match item.as_array() {
+            Some(array) if array.iter().all(|value| value.is_inline_table()) => array
+                .iter()
+                .filter_map(|value| value.as_inline_table())
+                .map(|table| (table as &dyn TableLike, table.span().map_or(root.at, |span| span.start)))
+                .collect(),
+            _ => {
+                root.report_wrong_type(key, item, expected, source);
+                Vec::new()
+            }
+        },
     }
 }
 

@@ -141,6 +141,18 @@ impl<'t> Section<'t> {
         self.string(key, source).map(|(text, _)| text)
     }
 
+    /// An array of strings; `expected` says what it is for.
+    pub(super) fn texts(&self, key: &str, expected: &str, source: &mut Source<'_>) -> Option<Vec<String>> {
+        let item = self.get(key)?;
+        let texts = item.as_array().and_then(|array| {
+            array.iter().map(|value| value.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+        });
+        if texts.is_none() {
+            self.report_wrong_type(key, item, expected, source);
+        }
+        texts
+    }
+
     pub(super) fn boolean(&self, key: &str, source: &mut Source<'_>) -> Option<bool> {
         let item = self.get(key)?;
         let value = item.as_bool();

@@ -1,19 +1,20 @@
 //! One connection to RabbitMQ that is made again whenever it is lost, with growing pauses, for as long as the broker is open.
+//! Of several addresses it takes one after the other, and rests when it has tried them all.
 //!
 //! Whoever uses it asks for what is up now, or waits until something is. Each new connection has a new epoch, so that what
 //! belonged to an old one is never taken for something of the new one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::uri::AMQPUri;
 use lapin::{Connection, ConnectionProperties, Event};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::address::Address;
+use super::address::{Address, Addresses};
 use crate::broker::BrokerError;
 
 /// The longest pause between two attempts.
@@ -26,7 +27,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A connection that lasts.
 pub(super) struct Link {
     role: &'static str,
-    address: Address,
+    addresses: Addresses,
+    /// Whose turn it is.
+    turn: AtomicUsize,
     state: watch::Sender<State>,
     closing: CancellationToken,
 }
@@ -51,20 +54,29 @@ pub(super) struct Up {
 }
 
 impl Link {
-    /// Connects, and keeps connected until `closing`.
+    /// Connects, and keeps connected until `closing`. `patient`: should RabbitMQ be away, begins without it.
     pub(super) async fn open(
         role: &'static str,
-        address: Address,
+        addresses: Addresses,
+        patient: bool,
         closing: CancellationToken,
     ) -> Result<Arc<Self>, BrokerError> {
-        let connection = connect(role, &address.uri).await.map_err(|error| {
-            BrokerError::Io(format!(
-                "RabbitMQ at {address} is not to be reached: {error}; start it, or correct the address"
-            ))
-        })?;
-        let up = Up { connection: Arc::new(connection), epoch: 1, blocked: None };
-        let link =
-            Arc::new(Self { role, address, state: watch::Sender::new(State::Up(up.clone())), closing });
+        let state = watch::Sender::new(State::Down("not connected yet".into()));
+        let link = Arc::new(Self { role, addresses, turn: AtomicUsize::new(0), state, closing });
+        let up = match link.try_all().await {
+            Ok(connection) => Some(link.begin(connection, 1)),
+            Err(error) if patient => {
+                tracing::warn!(rabbitmq = %link.addresses, role, %error, "RabbitMQ is away; connecting as soon as it is there");
+                link.state.send_replace(State::Down(error.into()));
+                None
+            }
+            Err(error) => {
+                return Err(BrokerError::Io(format!(
+                    "RabbitMQ at {} is not to be reached: {error}; start it, or correct the address",
+                    link.addresses
+                )));
+            }
+        };
         tokio::spawn(Arc::clone(&link).keep(up));
         Ok(link)
     }
@@ -92,28 +104,38 @@ impl Link {
         match &*self.state.borrow() {
             _ if self.closing.is_cancelled() => BrokerError::Closed,
             State::Down(why) => {
-                BrokerError::Io(format!("RabbitMQ at {} is not to be reached: {why}", self.address))
+                BrokerError::Io(format!("RabbitMQ at {} is not to be reached: {why}", self.addresses))
             }
-            State::Up(_) => BrokerError::Io(format!("RabbitMQ at {} does not answer", self.address)),
+            State::Up(_) => BrokerError::Io(format!("RabbitMQ at {} does not answer", self.addresses)),
         }
     }
 
-    async fn keep(self: Arc<Self>, mut up: Up) {
+    async fn keep(self: Arc<Self>, mut up: Option<Up>) {
         loop {
-            let why = tokio::select! {
-                why = self.lost(&up) => why,
-                () = self.closing.cancelled() => break,
-            };
-            tracing::warn!(rabbitmq = %self.address, role = self.role, why, "the connection is lost; connecting again");
-            self.state.send_replace(State::Down(why.into()));
-            let epoch = up.epoch + 1;
+            let mut epoch = 1;
+            if let Some(up) = &up {
+                let why = tokio::select! {
+                    why = self.lost(up) => why,
+                    () = self.closing.cancelled() => break,
+                };
+                tracing::warn!(rabbitmq = %self.addresses, role = self.role, why, "the connection is lost; connecting again");
+                self.state.send_replace(State::Down(why.into()));
+                epoch = up.epoch + 1;
+            }
             let Some(connection) = self.reconnect().await else { break };
-            tracing::info!(rabbitmq = %self.address, role = self.role, "connected again");
-            up = Up { connection: Arc::new(connection), epoch, blocked: None };
-            self.state.send_replace(State::Up(up.clone()));
+            tracing::info!(rabbitmq = %self.addresses, role = self.role, "connected");
+            up = Some(self.begin(connection, epoch));
         }
-        let _ = tokio::time::timeout(PATIENCE, up.connection.close(200, "OK".into())).await;
+        if let Some(up) = up {
+            let _ = tokio::time::timeout(PATIENCE, up.connection.close(200, "OK".into())).await;
+        }
         self.state.send_replace(State::Down("the broker is closed".into()));
+    }
+
+    fn begin(&self, connection: Connection, epoch: u64) -> Up {
+        let up = Up { connection: Arc::new(connection), epoch, blocked: None };
+        self.state.send_replace(State::Up(up.clone()));
+        up
     }
 
     /// Waits until a connection is lost; says why.
@@ -138,8 +160,8 @@ impl Link {
 
     fn block(&self, up: &Up, why: Option<Arc<str>>) {
         match &why {
-            Some(why) => tracing::warn!(rabbitmq = %self.address, %why, "RabbitMQ has blocked publishers"),
-            None => tracing::info!(rabbitmq = %self.address, "RabbitMQ takes messages again"),
+            Some(why) => tracing::warn!(rabbitmq = %self.addresses, %why, "RabbitMQ has blocked publishers"),
+            None => tracing::info!(rabbitmq = %self.addresses, "RabbitMQ takes messages again"),
         }
         self.state.send_replace(State::Up(Up { blocked: why, ..up.clone() }));
     }
@@ -151,20 +173,41 @@ impl Link {
                 () = pause.rest() => {}
                 () = self.closing.cancelled() => return None,
             }
-            match connect(self.role, &self.address.uri).await {
+            let tried = tokio::select! {
+                tried = self.try_all() => tried,
+                () = self.closing.cancelled() => return None,
+            };
+            match tried {
                 Ok(connection) => return Some(connection),
                 Err(error) => {
-                    tracing::debug!(rabbitmq = %self.address, role = self.role, %error, "still not connected");
+                    tracing::debug!(rabbitmq = %self.addresses, role = self.role, %error, "still not connected");
                     self.state.send_replace(State::Down(error.into()));
                 }
             }
         }
     }
+
+    /// Tries each address once, beginning with the one that worked last.
+    async fn try_all(&self) -> Result<Connection, String> {
+        let mut errors = Vec::new();
+        for _ in 0..self.addresses.len() {
+            let address = self.addresses.turn(self.turn.load(Ordering::Relaxed));
+            match connect(self.role, address).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) if self.addresses.len() == 1 => return Err(error),
+                Err(error) => {
+                    self.turn.fetch_add(1, Ordering::Relaxed);
+                    errors.push(format!("{address}: {error}"));
+                }
+            }
+        }
+        Err(errors.join("; "))
+    }
 }
 
-async fn connect(role: &str, uri: &AMQPUri) -> Result<Connection, String> {
+async fn connect(role: &str, address: &Address) -> Result<Connection, String> {
     let properties = ConnectionProperties::default().with_connection_name(format!("celeriac {role}").into());
-    match tokio::time::timeout(PATIENCE, Connection::connect_uri(uri.clone(), properties)).await {
+    match tokio::time::timeout(PATIENCE, Connection::connect_uri(address.uri.clone(), properties)).await {
         Ok(Ok(connection)) => Ok(connection),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no answer within {PATIENCE:?}")),

@@ -20,6 +20,7 @@ mod line;
 mod link;
 mod options;
 mod outgoing;
+mod pidbox;
 mod publisher;
 mod ration;
 mod table;
@@ -37,10 +38,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Attendant, Broker, BrokerError, Consumer, Counts, DeadLetter, Place, RecordFn, Removal, Sink};
 use crate::core::Timestamp;
+use crate::protocol::control::Request;
 use crate::protocol::{self, Arrival, DecodeError, WireMessage};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
-use address::Address;
+use address::Addresses;
 use line::{Command, Commands, Line};
 use link::Link;
 use publisher::Publisher;
@@ -54,7 +56,6 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 /// The broker on RabbitMQ.
 pub struct AmqpBroker {
     shared: Arc<Shared>,
-    lines: Mutex<HashMap<String, Commands>>,
     consumers: AtomicU64,
     closed: AtomicBool,
     closing: CancellationToken,
@@ -72,6 +73,7 @@ struct Shared {
     tags: AtomicU64,
     refused: AtomicU64,
     attendant: OnceLock<Arc<dyn Attendant>>,
+    lines: Mutex<HashMap<String, Commands>>,
 }
 
 impl Shared {
@@ -96,6 +98,29 @@ impl Shared {
         }
     }
 
+    fn lines(&self) -> MutexGuard<'_, HashMap<String, Commands>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the line of a queue, if there is one.
+    async fn ask<T>(&self, queue: &str, question: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let line = self.lines().get(queue).cloned()?;
+        let (answer, asked) = oneshot::channel();
+        line.send(question(answer)).ok()?;
+        asked.await.ok()
+    }
+
+    /// The queue whose consumer here has this task.
+    async fn who_has(&self, id: &TaskId) -> Option<String> {
+        let queues: Vec<String> = self.lines().keys().cloned().collect();
+        for queue in queues {
+            if self.ask(&queue, |answer| Command::Find(id.clone(), answer)).await == Some(true) {
+                return Some(queue);
+            }
+        }
+        None
+    }
+
     /// How many messages are ready in a queue, if there is one.
     async fn waiting(&self, queue: &str) -> Option<u64> {
         self.topology.waiting(&ShortString::try_new(queue).ok()?).await.ok()?
@@ -103,23 +128,36 @@ impl Shared {
 }
 
 impl AmqpBroker {
-    /// Connects to RabbitMQ: `amqp://user:password@host:5672/vhost`, as for Celery.
+    /// Connects to RabbitMQ: `amqp://user:password@host:5672/vhost`, as for Celery. The nodes of a cluster are separated by
+    /// `;`: whenever one is not to be reached, the next one is tried.
     ///
     /// # Errors
     /// The address cannot be read, or RabbitMQ is not to be reached.
     pub async fn connect(url: &str, options: AmqpOptions) -> Result<Self, BrokerError> {
-        let address = Address::parse(url)?;
+        Self::open(url, options, false).await
+    }
+
+    /// As [`connect`](Self::connect), but RabbitMQ need not be there: it is connected to as soon as it is. Until then nothing is
+    /// delivered, and publishes and declarations wait. For a broker with an [outbox](crate::broker::OutboxBroker) before it.
+    ///
+    /// # Errors
+    /// The address cannot be read.
+    pub async fn connect_later(url: &str, options: AmqpOptions) -> Result<Self, BrokerError> {
+        Self::open(url, options, true).await
+    }
+
+    async fn open(url: &str, options: AmqpOptions, patient: bool) -> Result<Self, BrokerError> {
+        let addresses = Addresses::parse(url)?;
         let closing = CancellationToken::new();
         let (told, opened) = oneshot::channel();
         let until = closing.clone();
         let thread = std::thread::Builder::new()
             .name("celeriac-amqp".to_owned())
-            .spawn(move || live(address, options, until, told))
+            .spawn(move || live(addresses, options, patient, until, told))
             .map_err(|error| BrokerError::Io(format!("no thread for RabbitMQ: {error}")))?;
         let shared = opened.await.unwrap_or(Err(BrokerError::Closed))?;
         Ok(Self {
             shared,
-            lines: Mutex::default(),
             consumers: AtomicU64::new(1),
             closed: AtomicBool::new(false),
             closing,
@@ -137,11 +175,7 @@ impl AmqpBroker {
         self.shared.node()
     }
 
-    fn lines(&self) -> MutexGuard<'_, HashMap<String, Commands>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn open(&self) -> Result<(), BrokerError> {
+    fn still_open(&self) -> Result<(), BrokerError> {
         if self.closed.load(Ordering::Acquire) { Err(BrokerError::Closed) } else { Ok(()) }
     }
 
@@ -150,23 +184,16 @@ impl AmqpBroker {
         &self,
         work: impl Future<Output = Result<T, BrokerError>> + Send + 'static,
     ) -> Result<T, BrokerError> {
-        self.open()?;
+        self.still_open()?;
         self.shared.runtime.spawn(work).await.unwrap_or(Err(BrokerError::Closed))
-    }
-
-    /// Asks the line of a queue, if there is one.
-    async fn ask<T>(&self, queue: &str, question: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
-        let line = self.lines().get(queue).cloned()?;
-        let (answer, asked) = oneshot::channel();
-        line.send(question(answer)).ok()?;
-        asked.await.ok()
     }
 }
 
 /// The thread of a broker.
 fn live(
-    address: Address,
+    addresses: Addresses,
     options: AmqpOptions,
+    patient: bool,
     closing: CancellationToken,
     told: oneshot::Sender<Result<Arc<Shared>, BrokerError>>,
 ) {
@@ -177,7 +204,7 @@ fn live(
         }
     };
     runtime.block_on(async {
-        let opened = Shared::open(address, options, closing.clone()).await;
+        let opened = Shared::open(addresses, options, patient, closing.clone()).await;
         let failed = opened.is_err();
         if told.send(opened).is_err() || failed {
             closing.cancel();
@@ -190,13 +217,14 @@ fn live(
 
 impl Shared {
     async fn open(
-        address: Address,
+        addresses: Addresses,
         options: AmqpOptions,
+        patient: bool,
         closing: CancellationToken,
     ) -> Result<Arc<Self>, BrokerError> {
         let options = Arc::new(options);
-        let link = Link::open("consumer", address.clone(), closing.clone()).await?;
-        let publishing = Link::open("publisher", address, closing).await?;
+        let link = Link::open("consumer", addresses.clone(), patient, closing.clone()).await?;
+        let publishing = Link::open("publisher", addresses, patient, closing).await?;
         let topology = Arc::new(Topology::new(Arc::clone(&link), Arc::clone(&options)));
         let publisher = Arc::new(Publisher::new(publishing, Arc::clone(&topology)));
         let node = options.node.clone().unwrap_or_else(|| format!("celeriac@{}", host()));
@@ -210,6 +238,7 @@ impl Shared {
             tags: AtomicU64::new(1),
             refused: AtomicU64::new(0),
             attendant: OnceLock::new(),
+            lines: Mutex::default(),
         }))
     }
 }
@@ -242,9 +271,16 @@ impl Broker for AmqpBroker {
     }
 
     fn attend(&self, attendant: Arc<dyn Attendant>) {
-        if self.shared.attendant.set(attendant).is_err() {
+        if self.shared.attendant.set(Arc::clone(&attendant)).is_ok() {
+            self.shared.runtime.spawn(pidbox::listen(Arc::clone(&self.shared), attendant));
+        } else {
             tracing::error!("a broker has one runtime that attends it; the second one hears nothing");
         }
+    }
+
+    async fn tell_revoked(&self, ids: &[TaskId], terminate: bool) -> Result<(), BrokerError> {
+        let (shared, request) = (Arc::clone(&self.shared), Request::revoke(ids, terminate));
+        self.there(async move { pidbox::broadcast(&shared, &request).await }).await
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
@@ -253,12 +289,12 @@ impl Broker for AmqpBroker {
     }
 
     async fn queues(&self) -> Result<Vec<String>, BrokerError> {
-        self.open()?;
+        self.still_open()?;
         Ok(self.shared.topology.queues())
     }
 
     async fn publish(&self, message: Message, _unique: bool) -> Result<Receipt, BrokerError> {
-        self.open()?;
+        self.still_open()?;
         let post = outgoing::task(&message, now())?;
         let shared = Arc::clone(&self.shared);
         self.there(async move { shared.publisher.publish(&post, shared.options.publish_timeout).await })
@@ -267,9 +303,10 @@ impl Broker for AmqpBroker {
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
-        self.open()?;
+        self.still_open()?;
         let consumer = self.consumers.fetch_add(1, Ordering::Relaxed);
         let line = self
+            .shared
             .lines()
             .entry(queue.to_owned())
             .or_insert_with(|| Line::spawn(Arc::clone(&self.shared), queue.to_owned()))
@@ -279,9 +316,9 @@ impl Broker for AmqpBroker {
     }
 
     async fn counts(&self, queue: &str) -> Result<Counts, BrokerError> {
-        self.open()?;
+        self.still_open()?;
         short(queue)?;
-        let here = self.ask(queue, Command::Counts).await;
+        let here = self.shared.ask(queue, Command::Counts).await;
         let (shared, queue) = (Arc::clone(&self.shared), queue.to_owned());
         self.there(async move {
             let counts = match here {
@@ -296,14 +333,8 @@ impl Broker for AmqpBroker {
     }
 
     async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {
-        self.open()?;
-        let queues: Vec<String> = self.lines().keys().cloned().collect();
-        for queue in queues {
-            if self.ask(&queue, |answer| Command::Find(id.clone(), answer)).await == Some(true) {
-                return Ok(Some(Place::Delivered { queue }));
-            }
-        }
-        Ok(None)
+        self.still_open()?;
+        Ok(self.shared.who_has(id).await.map(|queue| Place::Delivered { queue }))
     }
 
     async fn remove(&self, id: &TaskId, _record: RecordFn) -> Result<Removal, BrokerError> {
@@ -327,7 +358,7 @@ impl Broker for AmqpBroker {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let lines: Vec<Commands> = self.lines().drain().map(|(_, line)| line).collect();
+        let lines: Vec<Commands> = self.shared.lines().drain().map(|(_, line)| line).collect();
         let mut ends = Vec::new();
         for line in lines {
             let (done, ended) = oneshot::channel();

@@ -52,6 +52,9 @@ pub struct AmqpOptions {
     /// A delivery that is older than this is put into the keeping of this process, so that RabbitMQ's consumer timeout (30
     /// minutes by default) does not end its channel. Less than that, with some to spare.
     pub guard_after: Duration,
+    /// How long a task may wait for its process to come back when that has died with the task in its keeping: how long it
+    /// takes until another one gets it. Only deliveries that were put into keeping just now wait at all.
+    pub lease: Duration,
     /// How long a publish may wait for RabbitMQ, connections that are lost meanwhile included.
     pub publish_timeout: Duration,
     /// The name under which this process hears of revocations, and shows up in Celery's tools. Default `celeriac@<host>`.
@@ -67,6 +70,7 @@ impl Default for AmqpOptions {
             queues: HashMap::new(),
             delivery_limit: DEFAULT_DELIVERY_LIMIT,
             guard_after: Duration::from_secs(600),
+            lease: Duration::from_secs(10),
             publish_timeout: Duration::from_secs(30),
             node: None,
             max_size: Arrival::MAX_SIZE,
@@ -107,6 +111,13 @@ impl AmqpOptions {
     #[must_use]
     pub fn with_guard_after(mut self, age: Duration) -> Self {
         self.guard_after = age;
+        self
+    }
+
+    /// See [`lease`](Self::lease).
+    #[must_use]
+    pub fn with_lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
         self
     }
 

@@ -21,6 +21,8 @@ pub(super) const REASON: &str = "celeriac-reason";
 pub(super) const QUEUE: &str = "celeriac-queue";
 pub(super) const DIED_AT: &str = "celeriac-died-at";
 pub(super) const LETTER: &str = "celeriac-letter";
+/// On a message that was sent before, and may have arrived.
+pub(super) const COPY: &str = "celeriac-copy";
 /// On a copy in the keeping of a process: which of its deliveries it stands for.
 pub(super) const KEPT: &str = "celeriac-kept";
 

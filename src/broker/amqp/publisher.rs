@@ -2,18 +2,19 @@
 //!
 //! A publish ends in one of three ways. Confirmed: RabbitMQ has it where it belongs. Refused: nothing was taken. Not known:
 //! the connection was lost, or nobody answered, until the deadline; a message may then be there, even twice, for one that
-//! was not confirmed is sent again as soon as there is a connection.
+//! was not confirmed is sent again as soon as there is a connection. It then says so: whoever runs it may be the second.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::ShortString;
+use lapin::types::{AMQPValue, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout_at};
 
 use super::link::{Link, Pause, State};
+use super::outgoing::COPY;
 use super::topology::{Topology, broken};
 use crate::broker::BrokerError;
 
@@ -29,6 +30,15 @@ pub(super) struct Post {
     pub(super) body: Vec<u8>,
     /// Where it has to come out in the end.
     pub(super) aim: Aim,
+}
+
+impl Post {
+    /// The same, sent again.
+    fn copy(&self) -> Self {
+        let mut headers = self.properties.headers().clone().unwrap_or_default();
+        headers.insert(COPY.into(), AMQPValue::Boolean(true));
+        Self { properties: self.properties.clone().with_headers(headers), ..self.clone() }
+    }
 }
 
 /// What has to be declared for a message to arrive.
@@ -50,12 +60,13 @@ pub(super) enum Aim {
 pub(super) struct Publisher {
     link: Arc<Link>,
     topology: Arc<Topology>,
-    channel: Mutex<Option<Channel>>,
+    /// Who has it sends; in the order of asking, whatever has to be declared before.
+    gate: Mutex<Option<Channel>>,
 }
 
 impl Publisher {
     pub(super) fn new(link: Arc<Link>, topology: Arc<Topology>) -> Self {
-        Self { link, topology, channel: Mutex::new(None) }
+        Self { link, topology, gate: Mutex::new(None) }
     }
 
     /// Publishes, and waits until it is confirmed, however long that takes: the delivery that it replaces is not
@@ -63,8 +74,9 @@ impl Publisher {
     pub(super) async fn insist(&self, post: &Post) -> Result<(), BrokerError> {
         let mut pause = Pause::default();
         let mut said = false;
+        let mut sent = false;
         loop {
-            match self.publish(post, AT_A_TIME).await {
+            match self.try_publish(post, AT_A_TIME, &mut sent).await {
                 Ok(()) => return Ok(()),
                 Err(BrokerError::Closed) => return Err(BrokerError::Closed),
                 Err(error) if !std::mem::replace(&mut said, true) => {
@@ -78,18 +90,27 @@ impl Publisher {
 
     /// Publishes, and waits until it is confirmed, but not longer than `patience`.
     pub(super) async fn publish(&self, post: &Post, patience: Duration) -> Result<(), BrokerError> {
+        self.try_publish(post, patience, &mut false).await
+    }
+
+    /// `sent`: it was sent before, and may have arrived.
+    async fn try_publish(&self, post: &Post, patience: Duration, sent: &mut bool) -> Result<(), BrokerError> {
         let deadline = Instant::now() + patience;
         let mut pause = Pause::default();
-        let (mut sent, mut returned) = (false, false);
+        let (mut returned, mut copy) = (false, None);
         loop {
-            self.unblocked(deadline, patience, sent).await?;
-            match timeout_at(deadline, self.send(post, &mut sent)).await {
+            self.unblocked(deadline, patience, *sent).await?;
+            if *sent && copy.is_none() && matches!(post.aim, Aim::Queue(_) | Aim::Delayed(_)) {
+                copy = Some(post.copy());
+            }
+            match timeout_at(deadline, self.send(copy.as_ref().unwrap_or(post), sent)).await {
                 Ok(Ok(Confirmation::Ack(None) | Confirmation::NotRequested)) => return Ok(()),
                 Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => match post.aim {
                     Aim::Anybody => return Ok(()),
                     // The queue was deleted since it was declared.
                     _ if !returned => {
                         returned = true;
+                        *sent = false;
                         self.topology.forget();
                     }
                     _ => return Err(unroutable(post)),
@@ -103,10 +124,10 @@ impl Publisher {
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "a publish was not confirmed and is sent again");
                     if timeout_at(deadline, pause.rest()).await.is_err() {
-                        return Err(self.unknown(&error, sent));
+                        return Err(self.unknown(&error, *sent));
                     }
                 }
-                Err(_) => return Err(self.unknown(&self.link.unreachable(), sent)),
+                Err(_) => return Err(self.unknown(&self.link.unreachable(), *sent)),
             }
         }
     }
@@ -153,19 +174,20 @@ impl Publisher {
     }
 
     async fn send(&self, post: &Post, sent: &mut bool) -> Result<Confirmation, BrokerError> {
+        let mut gate = self.gate.lock().await;
         self.declare(&post.aim).await?;
-        let channel = self.channel().await?;
+        let channel = self.channel(&mut gate).await?;
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         let (exchange, key) = (post.exchange.clone(), post.key.clone());
         *sent = true;
         let confirm =
             channel.basic_publish(exchange, key, options, &post.body, post.properties.clone()).await;
+        drop(gate);
         confirm.map_err(|e| broken(&e))?.await.map_err(|e| broken(&e))
     }
 
     /// The channel that all publishes share; a new one when the old one is gone.
-    async fn channel(&self) -> Result<Channel, BrokerError> {
-        let mut slot = self.channel.lock().await;
+    async fn channel(&self, slot: &mut Option<Channel>) -> Result<Channel, BrokerError> {
         if let Some(channel) = slot.as_ref().filter(|channel| channel.status().connected()) {
             return Ok(channel.clone());
         }

@@ -58,6 +58,8 @@ pub trait Subject: Sized + Send + Sync + 'static {
     const DURABILITY: Durability;
     /// So many runs that ended with their worker make a dead letter.
     const DELIVERY_LIMIT: u32 = super::embedded::DEFAULT_DELIVERY_LIMIT;
+    /// What else it can do. What it cannot do is expected otherwise, not left out.
+    const ABILITIES: Abilities = Abilities::ALL;
 
     /// A new one with nothing in it.
     async fn open() -> Self;
@@ -75,6 +77,35 @@ pub trait Subject: Sized + Send + Sync + 'static {
     async fn crash(self) -> Option<Self> {
         None
     }
+}
+
+/// What not every broker can do. Beside these, [`Broker::knows_all`] and [`Broker::settles_results`] say what is expected.
+#[derive(Clone, Copy, Debug)]
+pub struct Abilities {
+    /// A higher priority goes first. Else priorities mean nothing: first in, first out.
+    pub priorities: bool,
+    /// What goes back before it started is where it was. Else it is somewhere in its queue.
+    pub unstarted_keep_their_place: bool,
+    /// What goes back with a crash counted is where it was. Else it is at the end.
+    pub crashed_keep_their_place: bool,
+    /// The first run that ends with its process is counted. Else only those after it are.
+    pub first_crash_is_counted: bool,
+    /// The counts are right when the question is asked. Else they are soon after.
+    pub counts_at_once: bool,
+    /// What waits for its ETA is counted. Else it is not, except if it waits in this process.
+    pub counts_scheduled: bool,
+}
+
+impl Abilities {
+    /// Everything.
+    pub const ALL: Self = Self {
+        priorities: true,
+        unstarted_keep_their_place: true,
+        crashed_keep_their_place: true,
+        first_crash_is_counted: true,
+        counts_at_once: true,
+        counts_scheduled: true,
+    };
 }
 
 /// How long silence is taken for a broken promise.
@@ -155,6 +186,31 @@ pub async fn counts(broker: &Arc<dyn Broker>, queue: &str) -> Counts {
     // What the first question finds is delivered when the second one is answered.
     let _ = broker.counts(queue).await.expect("counts");
     broker.counts(queue).await.expect("counts")
+}
+
+/// Expects these counts, as exactly and as soon as the broker can tell.
+async fn expect<S: Subject>(broker: &Arc<dyn Broker>, queue: &str, mut expected: Counts) {
+    let start = std::time::Instant::now();
+    if !S::ABILITIES.counts_scheduled {
+        expected.scheduled = 0;
+    }
+    loop {
+        let found = counts(broker, queue).await;
+        if found == expected || S::ABILITIES.counts_at_once || start.elapsed() > PATIENCE {
+            assert_eq!(found, expected, "counts of `{queue}`");
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// These names, in this order if `ordered`.
+fn same(mut found: Vec<String>, mut expected: Vec<String>, ordered: bool) {
+    if !ordered {
+        found.sort();
+        expected.sort();
+    }
+    assert_eq!(found, expected);
 }
 
 fn count(ready: u64, scheduled: u64, unsettled: u64, dead: u64) -> Counts {

@@ -25,7 +25,12 @@ pub async fn first_in_first_out<S: Subject>() {
         assert_eq!(delivery.message().id.as_str(), format!("q-{n}"));
         assert_eq!(
             **delivery.message(),
-            Message { enqueued_at: delivery.message().enqueued_at, ..message::<S>("q", n) }
+            Message {
+                enqueued_at: delivery.message().enqueued_at,
+                // A broker that others use says who has sent it.
+                workflow: delivery.message().workflow.clone(),
+                ..message::<S>("q", n)
+            }
         );
         delivery.settle(Settle::Ack { result: None, sequel: None });
     }
@@ -46,7 +51,8 @@ pub async fn high_priority_first<S: Subject>() {
         order.push(delivery.message().id.to_string());
         ack(delivery).await;
     }
-    assert_eq!(order, names("q", [2, 5, 1, 3, 0, 4]));
+    let expected = if S::ABILITIES.priorities { [2, 5, 1, 3, 0, 4] } else { [0, 1, 2, 3, 4, 5] };
+    assert_eq!(order, names("q", expected));
 }
 
 /// An urgent message behind a full prefetch goes out as soon as one place is free.
@@ -59,6 +65,10 @@ pub async fn urgent_overtakes_a_full_prefetch<S: Subject>() {
     put(&broker, Message { priority: 9, ..message::<S>("q", 99) }).await;
     inbox.is_quiet(&broker, "q").await;
     ack(held.remove(2)).await;
+    if !S::ABILITIES.priorities {
+        assert_eq!(ids(&inbox.take(1).await), names("q", [5]), "no urgent ones are known");
+        return;
+    }
     assert_eq!(inbox.next().await.message().id.as_str(), "q-99");
     // The urgent one went back by the drop: it comes again, before the rest.
     assert_eq!(ids(&inbox.take(1).await), names("q", [99]));
@@ -69,8 +79,8 @@ pub async fn eta_is_kept<S: Subject>() {
     let subject = S::open().await;
     let broker = subject.broker();
     let mut inbox = Inbox::open(&broker, "q", 10);
-    let eta = now() + Duration::from_millis(300);
     put(&broker, Message { eta: Some(far()), ..message::<S>("q", 0) }).await;
+    let eta = now() + Duration::from_millis(300);
     put(&broker, Message { eta: Some(eta + Duration::from_millis(100)), ..message::<S>("q", 1) }).await;
     put(&broker, Message { eta: Some(eta), ..message::<S>("q", 2) }).await;
     put(&broker, Message { eta: Some(now() - Duration::from_secs(1)), ..message::<S>("q", 3) }).await;
@@ -83,7 +93,7 @@ pub async fn eta_is_kept<S: Subject>() {
         delivery.settle(Settle::Ack { result: None, sequel: None });
     }
     inbox.is_quiet(&broker, "q").await;
-    assert_eq!(counts(&broker, "q").await, count(0, 1, 0, 0));
+    expect::<S>(&broker, "q", count(0, 1, 0, 0)).await;
 }
 
 /// Many of one ETA come together, by priority and then by arrival, also when nobody consumed as they came due.
@@ -107,7 +117,7 @@ pub async fn etas_due_together<S: Subject>() {
     assert_eq!(ids(&taken), names("early", 0..500));
     let mut late = Inbox::open(&broker, "late", 1000);
     assert_eq!(ids(&late.take(500).await), names("late", 0..500));
-    assert_eq!(counts(&broker, "late").await, count(0, 0, 500, 0));
+    expect::<S>(&broker, "late", count(0, 0, 500, 0)).await;
 }
 
 /// A requeued message waits for its time, and does not keep its place from the rest.

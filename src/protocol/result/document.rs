@@ -90,9 +90,11 @@ struct Rest {
     started_at: Option<Timestamp>,
     finished_at: Timestamp,
     expires_at: Timestamp,
-    /// The record has a lineage, and this is where the caller's rpc queue is.
+    /// The record has a lineage, be there nothing in it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    lineage: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    lineage: Option<Option<String>>,
+    reply_to: Option<String>,
 }
 
 /// The document of a task that is over.
@@ -300,7 +302,8 @@ impl Rest {
             started_at: result.started_at,
             finished_at: result.finished_at,
             expires_at: result.expires_at,
-            lineage: result.lineage.as_ref().map(|lineage| lineage.reply_to.clone()),
+            lineage: result.lineage.is_some(),
+            reply_to: result.lineage.as_ref().and_then(|lineage| lineage.reply_to.clone()),
         }
     }
 
@@ -315,8 +318,8 @@ impl Rest {
         result.started_at = self.started_at;
         result.finished_at = self.finished_at;
         result.expires_at = self.expires_at;
-        if let Some(reply_to) = self.lineage {
-            result.lineage.get_or_insert_default().reply_to = reply_to;
+        if self.lineage {
+            result.lineage.get_or_insert_default().reply_to = self.reply_to;
         }
     }
 }
@@ -338,6 +341,10 @@ fn plain_retry(meta: Value) -> Value {
         ("Retry", Some("celery.exceptions"), [single]) => single.clone(),
         _ => meta,
     }
+}
+
+fn is_false(yes: &bool) -> bool {
+    !yes
 }
 
 fn text(value: Option<Value>) -> Option<String> {

@@ -9,6 +9,9 @@ use crate::store::{StoreError, TrackedState};
 use crate::task::clock::now;
 use crate::task::{TaskId, TaskResult};
 
+/// A document that does not say when it goes gives way to no other.
+const NEVER: Timestamp = Timestamp::from_micros(u64::MAX);
+
 /// What came of an attempt to replace a document.
 enum Replaced {
     /// It is written and announced.
@@ -35,12 +38,15 @@ impl Core {
                 redis::cmd("GET").arg(key).query_async(&mut connection).await
             })
             .await?;
-        held.map(|document| self.parse(id, &document)).transpose()
+        held.map(|document| self.parse(id, &document, self.by_redis())).transpose()
     }
 
-    fn parse(&self, id: &TaskId, document: &[u8]) -> Result<Meta, StoreError> {
-        // Only documents that do not say when they go, as Python's do: there it is Redis who lets them expire.
-        let expires_at = now() + self.options.result_expires.max(Duration::from_secs(1));
+    /// When a document goes that does not say so, as Python's do not: Redis lets it expire, so while it is there it lasts.
+    fn by_redis(&self) -> Timestamp {
+        now() + self.options.result_expires.max(Duration::from_secs(1))
+    }
+
+    fn parse(&self, id: &TaskId, document: &[u8], expires_at: Timestamp) -> Result<Meta, StoreError> {
         decode(id, document, expires_at).map_err(|error| {
             let key = self.keys.task(id.as_str());
             StoreError::Refused(format!(
@@ -52,7 +58,7 @@ impl Core {
 
     /// Somebody has written this document.
     pub(super) fn announced(&self, id: &TaskId, document: &[u8]) {
-        match self.parse(id, document) {
+        match self.parse(id, document, self.by_redis()) {
             Ok(Meta::Over(record)) => self.waiters.wake(&record),
             Ok(Meta::Tracked(_)) => {}
             Err(error) => tracing::warn!(%id, %error, "an announcement of a result is not understood"),
@@ -125,7 +131,7 @@ impl Core {
                 return Ok(Replaced::Yes);
             }
             if let Some(held) = &held
-                && !gives_way(&self.parse(id, held)?)
+                && !gives_way(&self.parse(id, held, NEVER)?)
             {
                 return Ok(Replaced::No);
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::Value;
 
-use super::super::outgoing::{self, KEPT, SOON};
+use super::super::outgoing::{self, COPY, KEPT, SOON};
 use super::super::table;
 use super::channel::{Arrived, KEEPER};
 use super::holding::{Holding, Place};
@@ -66,6 +66,7 @@ impl Line {
         let mut wire = table::to_wire(&delivery.properties, delivery.data);
         // Only what was in the keeping of a process that is gone still says so.
         let suspect = wire.headers.remove(KEPT).is_some() || delivery.redelivered;
+        let copy = wire.headers.remove(COPY).is_some();
         let message = match self.shared.decode(&wire, &self.queue, now) {
             Ok(message) => message,
             Err(error) => {
@@ -96,7 +97,7 @@ impl Line {
             return None;
         }
         let eta = message.eta.filter(|eta| *eta > now);
-        let tag = self.hold(Holding::new(message, place, suspect));
+        let tag = self.hold(Holding { copy, ..Holding::new(message, place, suspect) });
         match eta {
             Some(eta) if eta.since(now) >= SOON => self.park(tag, wire, eta, now),
             Some(eta) => drop(self.early.insert((eta, tag))),

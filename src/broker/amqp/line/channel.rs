@@ -7,7 +7,7 @@ use futures_util::{FutureExt, StreamExt};
 use lapin::Channel;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-    QueueDeclareOptions,
+    ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
 use tokio::time::{Instant, timeout};
@@ -95,7 +95,13 @@ impl Line {
             (Some(_), State::Down(why)) => self.lose(why),
             (None, _) => {}
         }
-        let State::Up(up) = state else { return };
+        let State::Up(up) = state else {
+            self.retry_at = None; // a connection that is up again is heard of
+            return;
+        };
+        if std::mem::take(&mut self.cancelled) {
+            self.look_for_queue().await;
+        }
         if self.retry_at.is_some_and(|at| at > Instant::now())
             || self.consumer.is_none() && self.flow.is_none()
         {
@@ -106,6 +112,24 @@ impl Line {
             Ok(Ok(())) => self.pause = Pause::default(),
             Ok(Err(error)) => self.lose(&error.to_string()),
             Err(_) => self.lose("RabbitMQ does not answer"),
+        }
+    }
+
+    /// RabbitMQ has cancelled a consumer. If that was because the queue is gone, before anybody makes it anew, what this
+    /// process had of it will not come again.
+    async fn look_for_queue(&mut self) {
+        let Ok(name) = short(&self.queue) else { return };
+        if !matches!(timeout(PATIENCE, self.shared.topology.waiting(&name)).await, Ok(Ok(None))) {
+            return;
+        }
+        let tags: Vec<u64> = self.lost.drain().map(|(_, tag)| tag).collect();
+        tracing::warn!(
+            queue = self.queue,
+            out = tags.len(),
+            "the queue was deleted, and what waited in it; what was delivered goes on"
+        );
+        for tag in tags {
+            self.gone(tag);
         }
     }
 
@@ -159,7 +183,7 @@ impl Line {
             self.lose(&why);
         } else if self.ration.is_live(consumer) {
             // RabbitMQ has cancelled it: the queue was deleted, or has moved to another node.
-            self.shared.topology.forget();
+            self.cancelled = true;
             self.lose("RabbitMQ has cancelled the consumer; was the queue deleted?");
         }
     }
@@ -182,7 +206,10 @@ impl Line {
             // Still open if only a consumer has ended: what is out on it must not stay there.
             self.shared.runtime.spawn(flow.close());
         }
-        self.early.clear();
+        // What nobody has been given yet simply comes again.
+        for (_, tag) in std::mem::take(&mut self.early) {
+            self.holdings.remove(&tag);
+        }
         let tags: Vec<u64> = self.holdings.keys().copied().collect();
         for tag in tags {
             self.lost(tag);
@@ -198,9 +225,20 @@ impl Line {
                 alive &= Flow::acknowledge(&keeping.channel, keeping.window.flush());
             }
         }
-        let verdict = if alive { Ok(()) } else { Err(BrokerError::Stale) };
+        if let Some(flow) = self.flow.as_ref().filter(|_| !self.flushed.is_empty()) {
+            // An acknowledgement is not answered; whatever is answered after it has come after it. Nothing is published on this
+            // channel, so the question means nothing else.
+            let (channel, waiting) = (flow.channel.clone(), std::mem::take(&mut self.flushed));
+            self.shared.runtime.spawn(async move {
+                let arrived = channel.confirm_select(ConfirmSelectOptions::default());
+                let arrived = matches!(timeout(PATIENCE, arrived).await, Ok(Ok(())));
+                for done in waiting {
+                    let _ = done.send(if arrived { Ok(()) } else { Err(BrokerError::Stale) });
+                }
+            });
+        }
         for done in self.flushed.drain(..) {
-            let _ = done.send(verdict.clone());
+            let _ = done.send(Err(BrokerError::Stale));
         }
         if !alive {
             self.lose("an acknowledgement could not be sent");
@@ -217,7 +255,7 @@ impl Line {
                 self.ration.settle(consumer);
                 sent(flow.channel.basic_nack(delivery_tag, nack));
             }
-            Place::Keeping { .. } | Place::Lost => {}
+            Place::Keeping { .. } | Place::Lost | Place::Gone => {}
         }
     }
 
@@ -234,7 +272,7 @@ impl Line {
                     keeping.window.settle(delivery_tag);
                 }
             }
-            Place::Lost => {}
+            Place::Lost | Place::Gone => {}
         }
     }
 }

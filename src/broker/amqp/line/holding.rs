@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Done;
 use crate::broker::Settle;
 use crate::task::Message;
 
@@ -16,6 +15,8 @@ pub(super) struct Holding {
     pub(super) since: Instant,
     /// It was delivered before: maybe it has taken a process down.
     pub(super) suspect: bool,
+    /// It was sent before, by a publisher that does not know whether it arrived.
+    pub(super) copy: bool,
     /// A suspect whose body has started.
     pub(super) started: bool,
     /// What follows from it is being published; it is acknowledged after that.
@@ -23,7 +24,7 @@ pub(super) struct Holding {
     /// A copy for the keeping is on its way.
     pub(super) handing_over: bool,
     /// How it ended while it was lost.
-    pub(super) ended: Option<(Settle, Option<Done>)>,
+    pub(super) ended: Option<Settle>,
 }
 
 /// Where RabbitMQ has what a delivery stands for.
@@ -35,6 +36,8 @@ pub(super) enum Place {
     Keeping { delivery_tag: u64 },
     /// Wherever it went when its channel was lost.
     Lost,
+    /// Nowhere: its queue was deleted while this process had it, and nobody else will ever see it.
+    Gone,
 }
 
 impl Holding {
@@ -44,6 +47,7 @@ impl Holding {
             place,
             since: Instant::now(),
             suspect,
+            copy: false,
             started: false,
             posting: false,
             handing_over: false,

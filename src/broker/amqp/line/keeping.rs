@@ -30,8 +30,6 @@ use crate::broker::BrokerError;
 use crate::task::clock::now;
 use crate::task::{Message, TaskId};
 
-/// How long a copy may wait for its process.
-const TIME_TO_LIVE: Duration = Duration::from_secs(10);
 /// How long the queue outlives its process: longer than its messages, and longer than a node may be down.
 const OUTLIVES: Duration = Duration::from_secs(24 * 3600);
 
@@ -44,7 +42,11 @@ pub(super) struct Keeping {
 
 impl Keeping {
     /// Declares it and consumes from it.
-    async fn open(queue_type: &str, channel: Channel) -> Result<(Self, Streams), BrokerError> {
+    async fn open(
+        queue_type: &str,
+        lease: Duration,
+        channel: Channel,
+    ) -> Result<(Self, Streams), BrokerError> {
         let name = short(&format!("celeriac.running.{}", TaskId::new()))?;
         let none = FieldTable::default;
         // Through an exchange of its own the message keeps the name of its queue as its routing key, by which it goes back.
@@ -53,7 +55,7 @@ impl Keeping {
         let declared = channel.exchange_declare(name.clone(), ExchangeKind::Fanout, exchange, none());
         declared.await.map_err(|e| broken(&e))?;
         let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        let arguments = table::to_table(&arguments(queue_type));
+        let arguments = table::to_table(&arguments(queue_type, lease));
         channel.queue_declare(name.clone(), durable, arguments).await.map_err(|e| broken(&e))?;
         let bound =
             channel.queue_bind(name.clone(), name.clone(), "".into(), QueueBindOptions::default(), none());
@@ -66,9 +68,9 @@ impl Keeping {
     }
 }
 
-fn arguments(queue_type: &str) -> Map<String, Value> {
+fn arguments(queue_type: &str, lease: Duration) -> Map<String, Value> {
     let arguments = json!({
-        "x-message-ttl": millis(TIME_TO_LIVE),
+        "x-message-ttl": millis(lease),
         "x-expires": millis(OUTLIVES),
         "x-dead-letter-exchange": "",
     });
@@ -140,8 +142,8 @@ impl Line {
         wire.properties.expiration = None;
         if self.flow.as_ref().is_some_and(|flow| flow.keeping.is_none()) {
             let channel = self.shared.topology.channel().await?;
-            let (keeping, streams) =
-                Keeping::open(self.shared.options.type_of(&self.queue).as_str(), channel).await?;
+            let (queue_type, lease) = (self.shared.options.type_of(&self.queue), self.shared.options.lease);
+            let (keeping, streams) = Keeping::open(queue_type.as_str(), lease, channel).await?;
             self.streams.extend(streams);
             if let Some(flow) = &mut self.flow {
                 flow.keeping = Some(keeping);

@@ -31,10 +31,13 @@ use holding::{Holding, Place};
 
 /// How many deliveries a sink is given at a time, at most.
 const BATCH: usize = 1024;
+/// So long counts wait for what is being published.
+const MOVING: Duration = Duration::from_secs(1);
 /// A delivery of a lost channel that has not come again after this long is somebody else's.
 const LOST_FOR: Duration = Duration::from_secs(300);
 
 /// What a line is told.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are settlements, the large ones")]
 pub(super) enum Command {
     /// A new consumer; it replaces the old one.
     Attach { consumer: u64, prefetch: usize, sink: Sink },
@@ -81,10 +84,16 @@ pub(super) struct Line {
     early: BTreeSet<(Timestamp, u64)>,
     consumer: Option<(u64, Sink)>,
     ration: Ration,
+    /// Who asks for counts, since when.
+    asking: Vec<(Instant, oneshot::Sender<Counts>)>,
     /// Who hears of the next flush.
     flushed: Vec<Done>,
     pause: Pause,
     retry_at: Option<Instant>,
+    /// RabbitMQ has cancelled a consumer, and nobody has looked why.
+    cancelled: bool,
+    /// When old deliveries are looked for next.
+    patrol_at: Instant,
     settlers: Settlers,
     closing: Option<oneshot::Sender<()>>,
 }
@@ -140,9 +149,12 @@ impl Line {
             early: BTreeSet::new(),
             consumer: None,
             ration: Ration::default(),
+            asking: Vec::new(),
             flushed: Vec::new(),
             pause: Pause::default(),
             retry_at: None,
+            cancelled: false,
+            patrol_at: Instant::now(),
             settlers,
             closing: None,
         };
@@ -167,7 +179,12 @@ impl Line {
                 }
                 Some(arrived) = self.streams.next() => self.take_in(arrived),
                 changed = self.link.changed() => if changed.is_err() { break },
-                () = tokio::time::sleep_until(wake) => self.tick(),
+                () = tokio::time::sleep_until(wake) => {}
+            }
+            // Not only when nothing else comes: a busy line has old deliveries too.
+            if Instant::now() >= wake {
+                self.tick();
+                self.answer_counts().await;
             }
             self.flush();
         }
@@ -179,20 +196,27 @@ impl Line {
             Command::Attach { consumer, prefetch, sink } => {
                 self.consumer = Some((consumer, sink));
                 self.ration.set(prefetch);
+                // Before anything is acknowledged that would make room for the consumers as they were.
+                self.look_after_channel().await;
             }
             Command::Detach { consumer } => {
                 if self.consumer.as_ref().is_some_and(|(current, _)| *current == consumer) {
                     self.detach();
+                    self.look_after_channel().await;
                 }
             }
             Command::Prefetch { consumer, prefetch } => {
                 if self.consumer.as_ref().is_some_and(|(current, _)| *current == consumer) {
                     self.ration.set(prefetch);
+                    self.look_after_channel().await;
                 }
             }
             Command::Started(tags) => tags.into_iter().for_each(|tag| self.keep_suspect(tag)),
             Command::Settle { tag, settle, done } => self.settle(tag, settle, done),
-            Command::Posted { tag, result, done } => self.posted(tag, result, done),
+            Command::Posted { tag, result, done } => {
+                self.posted(tag, result, done);
+                self.answer_counts().await;
+            }
             Command::Keep { tag, message } => self.publish_copy(tag, &message).await,
             Command::NotKept(tag) => {
                 if let Some(holding) = self.holdings.get_mut(&tag) {
@@ -200,8 +224,8 @@ impl Line {
                 }
             }
             Command::Counts(asked) => {
-                let counts = self.count().await;
-                let _ = asked.send(counts);
+                self.asking.push((Instant::now(), asked));
+                self.answer_counts().await;
             }
             Command::Find(id, asked) => {
                 let here = self.holdings.values().any(|h| h.message.id == id && h.place != Place::Lost);
@@ -234,7 +258,10 @@ impl Line {
     fn delivery(&self, tag: u64) -> Option<Delivery> {
         let holding = self.holdings.get(&tag)?;
         let settler = if holding.suspect { &self.settlers.suspect } else { &self.settlers.plain };
-        Some(Delivery::new(tag, Arc::clone(&holding.message), Arc::clone(settler)))
+        Some(
+            Delivery::new(tag, Arc::clone(&holding.message), Arc::clone(settler))
+                .again(holding.suspect || holding.copy),
+        )
     }
 
     /// What is to be done at some time.
@@ -246,27 +273,38 @@ impl Line {
             due.extend(self.delivery(tag));
         }
         self.hand_over(due);
-        self.keep_the_old();
-        self.forget_the_lost();
+        if Instant::now() >= self.patrol_at {
+            self.patrol_at = Instant::now() + self.patrol();
+            self.keep_the_old();
+            self.forget_the_lost();
+        }
     }
 
     fn forget_the_lost(&mut self) {
-        if self.lost.is_empty() {
-            return;
-        }
-        let gone = |h: &Holding| h.place == Place::Lost && h.since.elapsed() > LOST_FOR;
-        let tags: Vec<u64> =
-            self.lost.values().copied().filter(|t| self.holdings.get(t).is_none_or(gone)).collect();
+        let gone = |h: &Holding| h.place == Place::Lost && !h.posting && h.since.elapsed() > LOST_FOR;
+        let tags: Vec<u64> = self.holdings.iter().filter(|(_, h)| gone(h)).map(|(tag, _)| *tag).collect();
         for tag in tags {
             self.let_go(tag);
         }
     }
 
+    /// When something is to be done next, whatever else comes.
     fn next_wake(&self) -> Instant {
         let soon = self.early.first().map(|(due, _)| Instant::now() + due.since(now()));
-        let watch = Some(Instant::now() + self.patrol()).filter(|_| !self.holdings.is_empty());
-        let far = Instant::now() + Duration::from_secs(3600);
-        [soon, watch, self.retry_at].into_iter().flatten().min().unwrap_or(far)
+        let asked = self.asking.first().map(|(since, _)| *since + MOVING);
+        [soon, asked, self.retry_at].into_iter().flatten().fold(self.patrol_at, Instant::min)
+    }
+
+    /// Answers who asks for counts, when nothing is on its way from one place to another, or has been for too long.
+    async fn answer_counts(&mut self) {
+        let moving = self.holdings.values().any(|h| h.posting || h.handing_over);
+        if self.asking.is_empty() || moving && self.asking.iter().all(|(since, _)| since.elapsed() < MOVING) {
+            return;
+        }
+        let counts = self.count().await;
+        for (_, asked) in self.asking.drain(..) {
+            let _ = asked.send(counts);
+        }
     }
 
     /// All deliveries that RabbitMQ has ready, and those that are out.

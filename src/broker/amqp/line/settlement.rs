@@ -17,17 +17,15 @@ impl Line {
             answer(done, Err(BrokerError::Stale));
             return;
         };
-        self.early.retain(|(_, early)| *early != tag);
         if holding.place == Place::Lost {
-            match settle {
-                // RabbitMQ has it back already.
-                Settle::Return { .. } => {
-                    self.let_go(tag);
-                    answer(done, Err(BrokerError::Stale));
-                }
-                settle => holding.ended = Some((settle, done)),
+            // RabbitMQ has it back. What has run is over all the same, and ends when it comes again, if it comes here; what was
+            // to be acknowledged before its run has not run.
+            if holding.message.acks_late && !matches!(settle, Settle::Return { .. }) {
+                holding.ended = Some(settle);
+            } else {
+                self.let_go(tag);
             }
-            return;
+            return answer(done, Err(BrokerError::Stale));
         }
         let holding_message = std::sync::Arc::clone(&holding.message);
         match settle {
@@ -77,8 +75,8 @@ impl Line {
     fn hand_back(&mut self, tag: u64, done: Option<Done>) {
         let Some(holding) = self.holdings.get(&tag) else { return };
         match holding.place {
-            // The copy says that it is running, which it is not; and it would wait for its time to live.
-            Place::Keeping { .. } => {
+            // The copy says that it is running, which it is not; and it would wait for its time to live. Or there is none.
+            Place::Keeping { .. } | Place::Gone => {
                 let message = Message::clone(&holding.message);
                 self.publish_then_acknowledge(tag, &[message], done);
             }
@@ -130,7 +128,7 @@ impl Line {
             Ok(()) if holding.place == Place::Lost => {
                 // It comes again, although it is over: it is acknowledged when it does, if it comes here.
                 holding.posting = false;
-                holding.ended = Some((Settle::Ack { result: None, sequel: None }, None));
+                holding.ended = Some(Settle::Ack { result: None, sequel: None });
                 self.holdings.insert(tag, holding);
                 answer(done, Ok(()));
             }
@@ -149,11 +147,20 @@ impl Line {
     /// The channel of a delivery is gone.
     pub(super) fn lost(&mut self, tag: u64) {
         let Some(holding) = self.holdings.get_mut(&tag) else { return };
-        if holding.place != Place::Lost {
+        if !matches!(holding.place, Place::Lost | Place::Gone) {
             holding.place = Place::Lost;
             holding.handing_over = false;
             holding.since = tokio::time::Instant::now();
             self.lost.insert(holding.message.id.clone(), tag);
+        }
+    }
+
+    /// A lost one will not come again, for its queue was deleted: what follows from it is this process's to publish.
+    pub(super) fn gone(&mut self, tag: u64) {
+        let Some(holding) = self.holdings.get_mut(&tag) else { return };
+        holding.place = Place::Gone;
+        if let Some(settle) = holding.ended.take() {
+            self.settle(tag, settle, None);
         }
     }
 
@@ -165,8 +172,8 @@ impl Line {
         holding.since = tokio::time::Instant::now();
         holding.suspect = true;
         self.lost.remove(&holding.message.id);
-        if let Some((settle, done)) = holding.ended.take() {
-            self.settle(tag, settle, done);
+        if let Some(settle) = holding.ended.take() {
+            self.settle(tag, settle, None);
         }
     }
 
@@ -174,9 +181,6 @@ impl Line {
     pub(super) fn let_go(&mut self, tag: u64) {
         if let Some(holding) = self.holdings.remove(&tag) {
             self.lost.remove(&holding.message.id);
-            if let Some((_, done)) = holding.ended {
-                answer(done, Err(BrokerError::Stale));
-            }
         }
     }
 }

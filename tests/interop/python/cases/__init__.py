@@ -23,6 +23,11 @@ def raised(result):
     raise AssertionError(f"it returned {value!r}")
 
 
+def is_bad(exception):
+    """The `ValueError("bad", 42)` of the task `fail`. In Rust the parts of an error are texts."""
+    return type(exception) is ValueError and tuple(map(str, exception.args)) == ("bad", "42")
+
+
 def ready(app, queue):
     """How many messages wait in the queue and are with no worker."""
     with app.connection_for_read() as connection:

@@ -1,13 +1,15 @@
 """Workflows with members on two sides, `here` and `there`: their names are arguments, in either order."""
 
+import time
 import uuid
 
 from celery import chain, chord, group
+from celery.canvas import chunks, xmap, xstarmap
 from celery.exceptions import ChordError
 
 import gates
 
-from . import PATIENCE, raised, until
+from . import PATIENCE, is_bad, raised, until
 
 
 def signatures(app, side):
@@ -38,7 +40,7 @@ def failing_chain(app, here, there):
     key = str(uuid.uuid4())
     result = chain(here("add", 1, 1), there("fail"), here("note", key))()
     exception = raised(result)
-    assert type(exception) is ValueError and exception.args == ("bad", 42), repr(exception)
+    assert is_bad(exception), repr(exception)
     assert gates.noted(key) == []
 
 
@@ -77,7 +79,7 @@ def failing_chord(app, here, there):
     body = here_("total").on_error(here_("on_error", key))
     result = chord([here_("add", 1, 1), there_("fail"), there_("add", 2, 2)])(body)
     exception = raised(result)
-    assert type(exception) is ValueError and exception.args == ("bad", 42), repr(exception)
+    assert is_bad(exception), repr(exception)
     until("its body has failed", lambda: result.state == "FAILURE")
     assert type(result.result) is ChordError, repr(result.result)
     assert "ValueError" in str(result.result), str(result.result)
@@ -148,8 +150,6 @@ def mapped(app, there):
     there_ = signatures(app, there)
     call = {"queue": there}
     total, add = there_("total"), there_("add")
-    from celery.canvas import chunks, xmap, xstarmap
-
     assert xmap(total, [[1, 2], [3, 4]], app=app).apply_async(**call).get(timeout=PATIENCE) == [3, 7]
     assert xstarmap(add, [[1, 2], [3, 4]], app=app).apply_async(**call).get(timeout=PATIENCE) == [3, 7]
     pairs = [[n, n] for n in range(10)]
@@ -169,9 +169,12 @@ def replaced(app, here, there):
 
 def options_of_a_step(app, here, there):
     """A step's own options are minded by the worker that sends it."""
+    extra = f"{there}-extra"
     here, there = signatures(app, here), signatures(app, there)
-    import time
-
     sent = time.time()
     later = there("clock", immutable=True, options={"countdown": 1.2})
-    assert chain(here("add", 1, 1), later)().get(timeout=PATIENCE) >= sent + 1.2
+    elsewhere = there("about", immutable=True, options={"queue": extra, "priority": 3})
+    result = chain(here("add", 1, 1), later, here("echo"), elsewhere)()
+    about = result.get(timeout=PATIENCE)
+    assert about["priority"] == 3, about
+    assert result.parent.get(timeout=PATIENCE) >= sent + 1.2

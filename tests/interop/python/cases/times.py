@@ -79,7 +79,7 @@ def revoke_waiting(app, side):
     assert behind.get(timeout=PATIENCE) is None
     exception = raised(revoked)
     assert type(exception) is TaskRevokedError, repr(exception)
-    assert gates.noted(key) == [["behind"]]
+    assert gates.noted(key) == [["behind"]], gates.noted(key)
 
 
 def revoke_running(app, side):

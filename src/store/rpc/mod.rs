@@ -1,0 +1,204 @@
+//! Results as messages: whoever runs a task sends each change of its state to the queue of whoever sent it. Celery's
+//! `rpc://`.
+//!
+//! Nothing is stored anywhere. A result reaches the program that sent the task, if that still runs and is connected, and
+//! is kept there until it is forgotten, expires, or too many are kept. Chords cannot be counted this way.
+
+mod kept;
+mod wire;
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::runtime::Handle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::{MemoryStore, Store, StoreError, TrackedState, Waiters};
+use crate::core::Timestamp;
+use crate::protocol::result::{Detail, Meta, decode, encode, encode_tracked};
+use crate::task::clock::now;
+use crate::task::{Lineage, TaskId, TaskResult};
+use kept::Kept;
+use wire::Wire;
+
+/// How an [`RpcStore`] behaves.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct RpcOptions {
+    /// How long results are kept that do not say it themselves, and how long the reply queue outlives a program that never
+    /// consumed it. Celery's `result_expires`. Default one day.
+    pub result_expires: Duration,
+    /// Results on their way survive a restart of RabbitMQ. Celery's `result_persistent`. Default false.
+    pub persistent: bool,
+    /// How many results are kept in memory; of more, the oldest goes. Default 10,000.
+    pub max_results: usize,
+    /// How long a result that has to be sent waits for RabbitMQ. Default 10 s.
+    pub patience: Duration,
+}
+
+impl Default for RpcOptions {
+    fn default() -> Self {
+        Self {
+            result_expires: Duration::from_secs(24 * 60 * 60),
+            persistent: false,
+            max_results: 10_000,
+            patience: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Sends results to whoever sent the task, and receives those of the tasks that this program sends. A handle; clones are
+/// the same store.
+#[derive(Clone)]
+pub struct RpcStore {
+    core: Arc<Core>,
+    runtime: Handle,
+    /// The store's thread ends with the last handle.
+    _open: Arc<DropGuard>,
+}
+
+struct Core {
+    wire: Wire,
+    options: RpcOptions,
+    kept: Mutex<Kept>,
+    waiters: Waiters,
+    /// Nobody else can be told by a result, so revocations stay in this program.
+    revocations: MemoryStore,
+}
+
+impl RpcStore {
+    /// Connects to the RabbitMQ at `rpc://user:password@host:port/vhost` and declares the reply queue there.
+    ///
+    /// # Errors
+    /// The address is wrong, or RabbitMQ cannot be reached within [`RpcOptions::patience`].
+    pub async fn connect(url: &str, options: RpcOptions) -> Result<Self, StoreError> {
+        let core = Arc::new(Core {
+            wire: Wire::new(url)?,
+            kept: Mutex::new(Kept::new(options.max_results)),
+            options,
+            waiters: Waiters::default(),
+            revocations: MemoryStore::default(),
+        });
+        let no_thread =
+            |error: std::io::Error| StoreError::Io(format!("the store's thread did not start: {error}"));
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
+        let handle = runtime.handle().clone();
+        let closed = CancellationToken::new();
+        let (served, until) = (Arc::clone(&core), closed.clone());
+        std::thread::Builder::new()
+            .name("celeriac-rpc".to_owned())
+            .spawn(move || {
+                runtime.block_on(served.wire.serve(Arc::clone(&served), until));
+                served.waiters.close();
+            })
+            .map_err(no_thread)?;
+        let store = Self { core, runtime: handle, _open: Arc::new(closed.drop_guard()) };
+        store.run(|core| async move { core.wire.connected(core.options.patience).await.map(drop) }).await?;
+        Ok(store)
+    }
+
+    /// Does something on the store's thread.
+    async fn run<T, W, F>(&self, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: FnOnce(Arc<Core>) -> F,
+        F: Future<Output = Result<T, StoreError>> + Send + 'static,
+    {
+        self.runtime.spawn(work(Arc::clone(&self.core))).await.unwrap_or(Err(StoreError::Closed))
+    }
+
+    /// Sends a document to whoever sent the task, if he wants to know.
+    async fn send(&self, id: &TaskId, lineage: Option<&Lineage>, document: String) -> Result<(), StoreError> {
+        let Some(queue) = lineage.and_then(|lineage| lineage.reply_to.clone()) else { return Ok(()) };
+        let id = id.clone();
+        self.run(|core| async move {
+            core.wire.send(&queue, id.as_str(), document.as_bytes(), &core.options).await
+        })
+        .await
+    }
+}
+
+impl Core {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A message came into the reply queue.
+    fn arrived(&self, correlation_id: Option<&str>, document: &[u8]) {
+        let Some(id) = correlation_id.map(TaskId::from) else {
+            tracing::warn!("a message in the reply queue does not say whose result it is");
+            return;
+        };
+        match decode(&id, document, now() + self.options.result_expires) {
+            Ok(meta) => {
+                let record = match &meta {
+                    Meta::Over(record) => Some(record.clone()),
+                    Meta::Tracked(_) => None,
+                };
+                let is_news = self.kept().keep(id, meta);
+                if let Some(record) = record.filter(|_| is_news) {
+                    self.waiters.wake(&record);
+                }
+            }
+            Err(error) => tracing::warn!(%id, %error, "a message in the reply queue is no result"),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for RpcStore {
+    /// Sends the record to whoever sent the task. There is none that it could meet.
+    async fn put(&self, result: TaskResult) -> Result<bool, StoreError> {
+        let document = encode(&result, Detail::Full);
+        self.send(&result.id, result.lineage.as_deref(), document).await?;
+        Ok(true)
+    }
+
+    async fn get(&self, id: &TaskId, now: Timestamp) -> Result<Option<TaskResult>, StoreError> {
+        Ok(self.core.kept().over(id).filter(|record| record.expires_at > now).cloned())
+    }
+
+    async fn wait(&self, id: &TaskId) -> Result<TaskResult, StoreError> {
+        let waiting = self.core.waiters.subscribe(id);
+        if let Some(record) = self.core.kept().over(id).cloned() {
+            return Ok(record);
+        }
+        waiting.record().await
+    }
+
+    async fn forget(&self, id: &TaskId) -> Result<bool, StoreError> {
+        Ok(self.core.kept().forget(id))
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
+        self.core.revocations.sweep(now).await?;
+        Ok(self.core.kept().sweep(now))
+    }
+
+    async fn track(&self, state: TrackedState) -> Result<(), StoreError> {
+        self.send(&state.id, state.lineage.as_deref(), encode_tracked(&state)).await
+    }
+
+    async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError> {
+        Ok(self.core.kept().tracked(id).cloned())
+    }
+
+    async fn revoke(&self, id: &TaskId, until: Timestamp) -> Result<(), StoreError> {
+        self.core.revocations.revoke(id, until).await
+    }
+
+    async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError> {
+        self.core.revocations.revoked(ids, now).await
+    }
+
+    fn reply_to(&self) -> Option<String> {
+        Some(self.core.wire.queue.clone())
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+}

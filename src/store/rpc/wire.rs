@@ -1,0 +1,220 @@
+//! The connection to RabbitMQ: results come out of this program's reply queue, and go into those of others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::uri::AMQPUri;
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::{Core, RpcOptions};
+use crate::store::StoreError;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+
+/// Where RabbitMQ is, and the channel to publish on while there is one.
+pub(super) struct Wire {
+    uri: AMQPUri,
+    /// This program's reply queue.
+    pub(super) queue: String,
+    channel: watch::Sender<Result<Channel, String>>,
+    /// The channel to publish on was closed, and its connection was not.
+    broken: Notify,
+}
+
+impl Wire {
+    /// Reads an address: `rpc://…` is `amqp://…`, and as in kombu no virtual host is `/`.
+    pub(super) fn new(url: &str) -> Result<Self, StoreError> {
+        let plain = match url.strip_prefix("rpc://") {
+            Some("" | "/") => "amqp://localhost".to_owned(),
+            Some(rest) => format!("amqp://{rest}"),
+            None => url.strip_prefix("py").filter(|rest| rest.starts_with("amqp")).unwrap_or(url).to_owned(),
+        };
+        let mut uri: AMQPUri = plain.parse().map_err(|error| {
+            StoreError::Io(format!(
+                "the address of the rpc results cannot be read: {error}; it looks like rpc://user:password@host:5672/vhost"
+            ))
+        })?;
+        if uri.vhost.is_empty() {
+            uri.vhost = "/".to_owned();
+        }
+        let (channel, _) = watch::channel(Err("not connected yet".to_owned()));
+        Ok(Self { uri, queue: uuid::Uuid::now_v7().to_string(), channel, broken: Notify::new() })
+    }
+
+    /// The server, for messages; without the password.
+    fn address(&self) -> String {
+        format!("{}:{}", self.uri.authority.host, self.uri.authority.port)
+    }
+
+    fn set(&self, state: Result<Channel, String>) {
+        drop(self.channel.send_replace(state));
+    }
+
+    /// Waits until there is a connection.
+    pub(super) async fn connected(&self, patience: Duration) -> Result<Channel, StoreError> {
+        let mut channel = self.channel.subscribe();
+        let up = timeout(patience, channel.wait_for(Result::is_ok)).await;
+        match up {
+            Ok(Ok(channel)) => channel.clone().map_err(|error| self.away(&error)),
+            Ok(Err(_)) => Err(StoreError::Closed),
+            Err(_) => {
+                let why = self.channel.borrow().as_ref().err().cloned().unwrap_or_default();
+                Err(self.away(&why))
+            }
+        }
+    }
+
+    fn away(&self, why: &str) -> StoreError {
+        let address = self.address();
+        StoreError::Io(format!(
+            "rabbitmq at {address}, for results: {why}; is it running, are port, user, password and virtual host right?"
+        ))
+    }
+
+    /// Sends a result to a reply queue, and waits until RabbitMQ has it. A queue that is not there any more is no error:
+    /// nobody waits for the result.
+    pub(super) async fn send(
+        &self,
+        queue: &str,
+        id: &str,
+        document: &[u8],
+        options: &RpcOptions,
+    ) -> Result<(), StoreError> {
+        let deadline = Instant::now() + options.patience;
+        let mut pause = Duration::from_millis(20);
+        let properties = BasicProperties::default()
+            .with_content_type("application/json".into())
+            .with_content_encoding("utf-8".into())
+            .with_headers(FieldTable::default())
+            .with_priority(0)
+            .with_delivery_mode(if options.persistent { 2 } else { 1 })
+            .with_correlation_id(id.into());
+        loop {
+            let channel = self.connected(deadline.saturating_duration_since(Instant::now())).await?;
+            let published = async {
+                let options = BasicPublishOptions::default();
+                channel
+                    .basic_publish("".into(), queue.into(), options, document, properties.clone())
+                    .await?
+                    .await
+            };
+            let why = match timeout_at(deadline, published).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(error)) => {
+                    if !channel.status().connected() {
+                        self.broken.notify_waiters();
+                    }
+                    error.to_string()
+                }
+                Err(_) => "it did not confirm a result in time".to_owned(),
+            };
+            if Instant::now() + pause >= deadline {
+                return Err(self.away(&why));
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Keeps a connection, and takes in what comes, until the store is closed.
+    pub(super) async fn serve(&self, core: Arc<Core>, closed: CancellationToken) {
+        let mut pause = Duration::from_millis(50);
+        loop {
+            let why = tokio::select! {
+                () = closed.cancelled() => return,
+                opened = self.open(&core.options) => match opened {
+                    Ok((connection, channel, consumer)) => {
+                        self.set(Ok(channel));
+                        pause = Duration::from_millis(50);
+                        let why = tokio::select! {
+                            () = closed.cancelled() => None,
+                            why = take_in(consumer, &core) => Some(why),
+                            () = self.broken.notified() => Some("the channel for results was closed".to_owned()),
+                        };
+                        let why = why.unwrap_or_default();
+                        self.set(Err(why.clone()));
+                        let _ = timeout(Duration::from_secs(1), connection.close(200, "OK".into())).await;
+                        why
+                    }
+                    Err(error) => error.to_string(),
+                },
+            };
+            if closed.is_cancelled() {
+                return;
+            }
+            tracing::warn!(
+                address = self.address(),
+                why,
+                "results over rabbitmq are interrupted; connecting again"
+            );
+            self.set(Err(why));
+            tokio::select! {
+                () = closed.cancelled() => return,
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+            }
+        }
+    }
+
+    async fn open(&self, options: &RpcOptions) -> Result<(Connection, Channel, Consumer), lapin::Error> {
+        let properties = ConnectionProperties::default().with_connection_name("celeriac results".into());
+        let connect = Connection::connect_uri(self.uri.clone(), properties);
+        let timed_out = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
+        let connection = timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(timed_out)?;
+        let incoming = connection.create_channel().await?;
+        // As Celery's: it goes with its consumer, and should that never have come, by itself.
+        let declare =
+            QueueDeclareOptions { durable: true, auto_delete: true, ..QueueDeclareOptions::default() };
+        let mut arguments = FieldTable::default();
+        let expires = i64::try_from(options.result_expires.as_millis()).unwrap_or(i64::MAX);
+        // More than RabbitMQ's timers take is as good as for ever.
+        arguments.insert("x-expires".into(), AMQPValue::LongLongInt(expires.clamp(1, i64::from(u32::MAX))));
+        incoming.queue_declare(self.queue.as_str().into(), declare, arguments).await?;
+        let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let consumer = incoming
+            .basic_consume(self.queue.as_str().into(), "".into(), no_ack, FieldTable::default())
+            .await?;
+        let outgoing = connection.create_channel().await?;
+        outgoing.confirm_select(ConfirmSelectOptions::default()).await?;
+        Ok((connection, outgoing, consumer))
+    }
+}
+
+/// Takes in what comes until nothing can come any more; says why.
+async fn take_in(mut consumer: Consumer, core: &Core) -> String {
+    while let Some(delivery) = consumer.next().await {
+        match delivery {
+            Ok(delivery) => {
+                let id = delivery.properties.correlation_id().as_ref().map(|id| id.as_str());
+                core.arrived(id, &delivery.data);
+            }
+            Err(error) => return error.to_string(),
+        }
+    }
+    "the reply queue is consumed no longer".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_those_of_the_broker() {
+        for (url, address, vhost) in [
+            ("rpc://", "localhost:5672", "/"),
+            ("rpc://u:p@rabbit:5673/hq", "rabbit:5673", "hq"),
+            ("rpc://rabbit//", "rabbit:5672", "/"),
+            ("pyamqp://rabbit/", "rabbit:5672", "/"),
+        ] {
+            let wire = Wire::new(url).unwrap();
+            assert_eq!((wire.address().as_str(), wire.uri.vhost.as_str()), (address, vhost), "{url}");
+        }
+        assert!(Wire::new("redis://x").err().unwrap().to_string().contains("rpc://user:password@host"));
+    }
+}

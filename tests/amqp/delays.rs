@@ -1,0 +1,80 @@
+//! Delays: kept by RabbitMQ, whoever asks for them.
+
+use std::time::Duration;
+
+use celeriac::task::Task;
+use celeriac::{Context, State, TaskError, TaskId, task};
+
+use crate::kit::{Gate, LONG, add, hold};
+use crate::rabbit::{Peer, runtime, text, vhost, with};
+
+#[task(queue = "one", max_retries = 3)]
+async fn second_try(ctx: Context) -> Result<u32, TaskError> {
+    if ctx.attempt() == 1 {
+        return Err(TaskError::retry_in(Duration::from_millis(1200), "not yet"));
+    }
+    Ok(ctx.attempt())
+}
+
+/// What is not due keeps nobody from starting: the queue holds two at most, and ten wait for their time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_due_takes_no_place() {
+    let url = vhost().await;
+    let celeriac = runtime(&url).await;
+    let client = || celeriac.client();
+    let begun = std::time::Instant::now();
+    let mut later = Vec::new();
+    for n in 0..10 {
+        later.push(add::s(n, 1).queue("one").countdown(Duration::from_secs(3)).send(client()).await.unwrap());
+    }
+    let far = add::s(0, 0).queue("one").countdown(Duration::from_secs(3600)).send(client()).await.unwrap();
+    let retried = second_try::s().send(client()).await.unwrap();
+    assert_eq!(add::s(1, 1).queue("one").send(client()).await.unwrap().get(LONG).await, Ok(2));
+    assert_eq!(retried.get(LONG).await, Ok(2));
+    for (n, task) in later.iter().enumerate() {
+        assert_eq!(task.get(LONG).await, Ok(n as i64 + 1));
+    }
+    assert!(begun.elapsed() >= Duration::from_secs(3), "none came before its time");
+    assert_eq!(far.state().await, Ok(State::Pending));
+    celeriac.shutdown().await.unwrap();
+}
+
+/// What a Python client sends straight to the queue with an ETA goes back to RabbitMQ until then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_early_is_parked() {
+    let url = vhost().await;
+    let celeriac = runtime(&url).await;
+    let peer = Peer::connect(&url).await;
+    let body = br#"[[2,3],{},{"callbacks":null,"errbacks":null,"chain":null,"chord":null}]"#;
+    let eta = chrono::Utc::now() + chrono::Duration::milliseconds(2500);
+    for n in 0..5 {
+        let id = format!("early-{n}");
+        let headers = [("task", text(add::Task::NAME)), ("id", text(&id)), ("eta", text(&eta.to_rfc3339()))];
+        peer.send("one", with(&headers), body).await;
+    }
+    // Five of them are more than the queue may hold, and yet one that is due gets through.
+    assert_eq!(add::s(1, 1).queue("one").send(celeriac.client()).await.unwrap().get(LONG).await, Ok(2));
+    for n in 0..5 {
+        let id = TaskId::from(format!("early-{n}"));
+        let record = tokio::time::timeout(LONG, celeriac.client().wait(&id)).await.unwrap().unwrap();
+        assert_eq!(record.result.as_deref(), Some("5"));
+        assert!(record.started_at.unwrap().to_system_time() >= eta.into(), "not before its time");
+    }
+    celeriac.shutdown().await.unwrap();
+}
+
+/// Delays of two processes go through the same queues; another runtime finds them as they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn delays_outlive_who_asked_for_them() {
+    let url = vhost().await;
+    let first = runtime(&url).await;
+    let gate = Gate::new();
+    gate.open();
+    let held =
+        hold::s(gate.name.clone()).countdown(Duration::from_secs(2)).send(first.client()).await.unwrap();
+    first.shutdown().await.unwrap();
+    let second = runtime(&url).await;
+    let record = tokio::time::timeout(LONG, second.client().wait(held.id())).await.unwrap().unwrap();
+    assert_eq!(record.state, State::Success);
+    second.shutdown().await.unwrap();
+}

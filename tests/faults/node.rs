@@ -1,0 +1,81 @@
+//! A node that stops, dies, is short of memory or disk, and loses a queue to its operator.
+
+use celeriac::broker::amqp::AmqpOptions;
+
+use crate::child::QUEUE;
+use crate::scene::{Scene, TASKS};
+use crate::services::{RabbitMq, RabbitMqOptions};
+
+/// Stopped in order, and killed: what it has confirmed is there when it is back.
+pub fn stopped_and_killed() {
+    let node = RabbitMq::start();
+    let mut scene = Scene::at(node.url());
+    scene.join_all(3);
+    scene.progress(1);
+    scene.disturb();
+    for round in 0..3 {
+        scene.progress(*TASKS / 8);
+        if round == 1 {
+            node.kill()
+        } else {
+            node.stop()
+        }
+        node.start_again();
+        let took = scene.until_it_goes_on();
+        println!("    it goes on {} ms after the node is up", took.as_millis());
+    }
+    scene.end();
+}
+
+/// With either alarm raised RabbitMQ takes nothing, but what it has runs and is acknowledged.
+pub fn alarms() {
+    let node = RabbitMqOptions::new().config("disk_free_limit.absolute = 1MB").start();
+    let mut scene = Scene::at(node.url());
+    scene.join_all(3);
+    scene.progress(1);
+    scene.disturb();
+    for round in 0..4 {
+        scene.progress(*TASKS / 10);
+        let alarm: (&[&str], &[&str]) = if round % 2 == 0 {
+            (&["set_vm_memory_high_watermark", "0.000001"], &["set_vm_memory_high_watermark", "0.4"])
+        } else {
+            (&["set_disk_free_limit", "100TB"], &["set_disk_free_limit", "1MB"])
+        };
+        node.ctl(alarm.0);
+        // It goes on while there is no room.
+        scene.progress(WHILE_ALARMED);
+        node.ctl(alarm.1);
+    }
+    let (book, _) = scene.end();
+    assert_eq!(book.refused, 0, "an alarm that is over within {:?}", AmqpOptions::default().publish_timeout);
+}
+
+/// Less than what was delivered and waits when an alarm is raised.
+const WHILE_ALARMED: u64 = 100;
+
+/// What waits in a queue goes with it. What is being run does not, nor what follows from that, nor what comes later.
+pub fn queue_deleted() {
+    let node = RabbitMq::shared();
+    let mut scene = Scene::shared().tasks(0);
+    let vhost = scene.orders.amqp.rsplit_once('/').expect("a path").1.to_owned();
+    scene.orders.takes = 3000;
+    scene.join_all(3);
+    scene.disturb();
+    for _ in 0..4 {
+        // As many as there are workers: nothing waits.
+        scene.ordered(8);
+        let started = scene.book.starts;
+        scene.until("all have started", |book| book.starts >= started + 24);
+        assert_eq!(waiting(&node, &vhost), 0);
+        node.ctl(&["delete_queue", QUEUE, "-p", &vhost]);
+        scene.settle();
+    }
+    scene.end();
+}
+
+/// How many messages are ready in the queue.
+fn waiting(node: &RabbitMq, vhost: &str) -> u64 {
+    let table = node.ctl(&["list_queues", "-p", vhost, "name", "messages_ready", "--no-table-headers"]);
+    let row = table.lines().find_map(|line| line.strip_prefix(QUEUE));
+    row.expect("the queue").trim().parse().expect("a number")
+}

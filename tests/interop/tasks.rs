@@ -1,0 +1,142 @@
+//! The Rust side of the tasks: as those in `python/app.py`, under the names `rust.…`.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use celeriac::task::canvas::signature;
+use celeriac::{Context, TaskError, task};
+use serde_json::{Value, json};
+
+use crate::gates;
+
+/// Python's `ValueError("bad", 42)`.
+fn bad() -> TaskError {
+    TaskError::failure(["bad", "42"]).with_python_type("builtins", "ValueError").with_transient(false)
+}
+
+#[task(name = "rust.add", queue = "rust")]
+pub async fn add(x: i64, y: i64) -> i64 {
+    x + y
+}
+
+#[task(name = "rust.mul", queue = "rust")]
+pub async fn mul(x: i64, y: i64) -> i64 {
+    x * y
+}
+
+#[task(name = "rust.total", queue = "rust")]
+pub async fn total(numbers: Vec<i64>) -> i64 {
+    numbers.iter().sum()
+}
+
+#[task(name = "rust.greet", queue = "rust")]
+pub async fn greet(name: String, greeting: Option<String>, mark: Option<String>) -> String {
+    format!("{} {name}{}", greeting.as_deref().unwrap_or("hello"), mark.as_deref().unwrap_or(""))
+}
+
+#[task(name = "rust.echo", queue = "rust")]
+pub async fn echo(value: Value) -> Value {
+    value
+}
+
+/// Whatever came before it in a chain.
+#[task(name = "rust.fail", queue = "rust")]
+pub async fn fail(before: Option<Value>) -> Result<(), TaskError> {
+    let _ = before;
+    Err(bad())
+}
+
+#[task(name = "rust.sell", queue = "rust")]
+pub async fn sell(article: String) -> Result<(), TaskError> {
+    let error = TaskError::failure([article, "3".to_owned()]).with_python_type("errors", "OutOfStock");
+    Err(error.with_transient(false))
+}
+
+#[task(name = "rust.flaky", queue = "rust", max_retries = 5)]
+pub async fn flaky(ctx: &Context, failures: u32) -> Result<u32, TaskError> {
+    let tried = ctx.retries();
+    if tried < failures {
+        return Err(TaskError::retry_in(Duration::ZERO, format!("try {tried}")));
+    }
+    Ok(tried)
+}
+
+#[task(name = "rust.hopeless", queue = "rust", max_retries = 2, default_retry_delay = 0)]
+pub async fn hopeless(retries: u32) -> Result<(), TaskError> {
+    assert_eq!(retries, 2, "the limit belongs to the task here");
+    Err(bad().with_transient(true))
+}
+
+#[task(name = "rust.progress", queue = "rust")]
+pub async fn progress(ctx: Context, key: String, steps: u32) -> Result<u32, TaskError> {
+    for step in 1..=steps {
+        ctx.update_state("PROGRESS", json!({ "current": step, "total": steps }))?;
+        gates::hold(&key).await?;
+    }
+    Ok(steps)
+}
+
+#[task(name = "rust.hold", queue = "rust")]
+pub async fn hold(key: String) -> Result<String, TaskError> {
+    gates::hold(&key).await.map(|()| "released".to_owned())
+}
+
+#[task(name = "rust.hold_late", queue = "rust")]
+pub async fn hold_late(key: String) -> Result<String, TaskError> {
+    gates::hold(&key).await.map(|()| "released".to_owned())
+}
+
+/// The key is the last argument: a link puts the result before it.
+#[task(name = "rust.note", queue = "rust")]
+pub async fn note(value: Value, key: Option<String>) -> Result<(), TaskError> {
+    match (value, key) {
+        (Value::String(key), None) => gates::note(&key, &json!([])).await,
+        (value, Some(key)) => gates::note(&key, &json!([value])).await,
+        (value, None) => Err(TaskError::permanent(format!("{value} is no key"))),
+    }
+}
+
+#[task(name = "rust.note_late", queue = "rust")]
+pub async fn note_late(value: Value, key: String) -> Result<(), TaskError> {
+    gates::note(&key, &value).await
+}
+
+#[task(name = "rust.note_only", queue = "rust", ignore_result)]
+pub async fn note_only(value: Value, key: String) -> Result<Value, TaskError> {
+    gates::note(&key, &value).await?;
+    Ok(value)
+}
+
+/// An errback in the form that crosses the wire: the id of what failed.
+#[task(name = "rust.on_error", queue = "rust")]
+pub async fn on_error(failed: String, key: String) -> Result<(), TaskError> {
+    gates::note(&key, &json!(failed)).await
+}
+
+/// When it ran, in seconds since 1970.
+#[task(name = "rust.clock", queue = "rust")]
+pub async fn clock() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+/// What it is told of itself; whatever came before it in a chain.
+#[task(name = "rust.about", queue = "rust")]
+pub async fn about(ctx: Context, before: Option<Value>) -> Value {
+    let _ = before;
+    let message = ctx.message();
+    let workflow = message.workflow.as_deref();
+    json!({
+        "id": ctx.id(),
+        "root_id": workflow.and_then(|workflow| workflow.root_id.clone()),
+        "parent_id": workflow.and_then(|workflow| workflow.parent_id.clone()),
+        "group": workflow.and_then(|workflow| workflow.group.clone()),
+        "retries": ctx.retries(),
+        "priority": message.priority,
+        "tenant": ctx.header("x-tenant"),
+    })
+}
+
+/// Puts another task in its own place.
+#[task(name = "rust.replaced_by", queue = "rust")]
+pub async fn replaced_by(name: String, x: i64, y: i64) -> Result<i64, TaskError> {
+    Err(TaskError::replace(signature(name).arg(x).arg(y)))
+}

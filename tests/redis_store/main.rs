@@ -1,0 +1,46 @@
+//! The Redis store beside Python's: keys and documents, each other's results, faults, and a runtime that uses it.
+
+#[path = "../services/mod.rs"]
+mod services;
+
+mod documents;
+mod faults;
+mod python;
+mod runtime;
+
+use std::time::Duration;
+
+use celeriac::core::Timestamp;
+use celeriac::store::conformance::record;
+use celeriac::store::{RedisOptions, RedisStore};
+use celeriac::task::{TaskId, TaskResult};
+use services::{Redis, blocking};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+/// When records of the conformance suite were finished.
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+
+async fn connect(url: &str) -> RedisStore {
+    RedisStore::connect(url, RedisOptions::default()).await.unwrap()
+}
+
+/// The server that most tests share, with a store on its database 2.
+async fn shared() -> (Redis, RedisStore) {
+    let server = blocking(Redis::shared).await;
+    let store = connect(&server.url_of(2)).await;
+    (server, store)
+}
+
+/// Talks to the server without the store.
+async fn raw(server: &Redis) -> redis::aio::MultiplexedConnection {
+    let client = redis::Client::open(server.url_of(2)).unwrap();
+    client.get_multiplexed_async_connection().await.unwrap()
+}
+
+fn new_record(result: &str) -> TaskResult {
+    record(TaskId::new().as_str(), result)
+}
+
+async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
+}
