@@ -174,6 +174,10 @@ impl Publisher {
     }
 
     async fn send(&self, post: &Post, sent: &mut bool) -> Result<Confirmation, BrokerError> {
+        self.link.during(self.send_and_confirm(post, sent)).await
+    }
+
+    async fn send_and_confirm(&self, post: &Post, sent: &mut bool) -> Result<Confirmation, BrokerError> {
         let mut gate = self.gate.lock().await;
         self.declare(&post.aim).await?;
         let channel = self.channel(&mut gate).await?;

@@ -108,7 +108,8 @@ impl Line {
             return;
         }
         self.retry_at = None;
-        match timeout(PATIENCE, self.follow_ration(&up)).await {
+        let link = std::sync::Arc::clone(&self.shared.link);
+        match timeout(PATIENCE, link.during(self.follow_ration(&up))).await {
             Ok(Ok(())) => self.pause = Pause::default(),
             Ok(Err(error)) => self.lose(&error.to_string()),
             Err(_) => self.lose("RabbitMQ does not answer"),
