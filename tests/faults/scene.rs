@@ -93,6 +93,12 @@ impl Scene {
         self
     }
 
+    /// Enqueues no more.
+    pub fn enough(&mut self) {
+        self.tend();
+        (self.tasks, self.left) = (0, 0);
+    }
+
     /// One more process, up and working.
     pub fn join(&mut self) {
         let member = self.spawn();
@@ -178,7 +184,7 @@ impl Scene {
 
     /// Tends until so many more tasks are finished, or nearly all.
     pub fn progress(&mut self, by: u64) {
-        let nearly_all = *TASKS - *TASKS / 20;
+        let nearly_all = self.tasks - self.tasks / 20;
         let goal = (self.book.finished + by).min(nearly_all.max(self.book.finished));
         self.until(&format!("{by} more are finished"), |book| book.finished >= goal);
     }
