@@ -38,6 +38,7 @@
 //! - **Calls.** `delay` and [`Signature`](task::Signature) enqueue, and answer with an [`AsyncResult`]: its [`Receipt`]
 //!   says where the task is and how safe; its value, [`State`] and record can be waited for. What can go wrong is an
 //!   [`EnqueueError`] or a [`GetError`].
+//! - **Canvas.** Tasks follow from each other in chains, groups and chords: [`task::canvas`].
 //! - **The runtime.** [`Celeriac::builder`] starts it, on threads of its own, in any program. The handle, [`Celeriac`],
 //!   has the operator's levers: [`queues`](Celeriac::queues), [`pause`](Celeriac::pause), [`resize`](Celeriac::resize),
 //!   [`dead_letters`](Celeriac::dead_letters), [`shutdown`](Celeriac::shutdown).
@@ -79,7 +80,7 @@ pub mod task;
 pub mod cli;
 
 pub use app::{Builder, Celeriac};
-pub use celeriac_macros::task;
+pub use celeriac_macros::{serial_task, task};
 pub use task::{AsyncResult, Context, EnqueueError, GetError, Receipt, State, TaskError, TaskId};
 
 #[doc(hidden)]
@@ -90,12 +91,17 @@ pub use inventory as __inventory;
 mod manual {
     #[doc = include_str!("../docs/celery-protocol.md")]
     struct CeleryProtocol;
+    #[doc = include_str!("../docs/canvas.md")]
+    struct Canvas;
     #[doc = include_str!("../docs/defaults.md")]
     struct Defaults;
     #[doc = include_str!("../docs/embedded-store.md")]
     struct EmbeddedStore;
     #[doc = include_str!("../docs/embedding.md")]
     struct Embedding;
+    #[cfg(all(feature = "amqp", feature = "redis"))]
+    #[doc = include_str!("../docs/moving-from-celery.md")]
+    struct MovingFromCelery;
     #[doc = include_str!("../docs/outcomes-and-retries.md")]
     struct OutcomesAndRetries;
     #[doc = include_str!("../docs/queues-and-workers.md")]
@@ -108,6 +114,8 @@ mod manual {
     struct RabbitMq;
     #[doc = include_str!("../docs/results.md")]
     struct Results;
+    #[doc = include_str!("../docs/serial-tasks.md")]
+    struct SerialTasks;
     #[doc = include_str!("../docs/tasks.md")]
     struct Tasks;
     #[doc = include_str!("../docs/testing.md")]

@@ -28,7 +28,7 @@ mod memory {
         }
     }
 
-    celeriac::store_conformance!(Memory);
+    celeriac::store_conformance!(Memory, chords);
 }
 
 mod embedded {

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use celeriac::task::registry::Registry;
 use celeriac::task::{
-    Arguments, Body, Durability, HookEvent, Outcome, Task as TaskTrait, TaskDefinition, TaskKind, TaskOptions,
+    AfterFailure, Arguments, Body, Durability, HookEvent, LaneName, Newcomer, Outcome, Serial,
+    Task as TaskTrait, TaskDefinition, TaskKind, TaskOptions,
 };
-use celeriac::{Context, TaskError, task};
+use celeriac::{Context, TaskError, serial_task, task};
 use serde::{Deserialize, Serialize};
 
 /// An error with a cause.
@@ -441,4 +442,79 @@ fn a_task_of_plain_types_works_inside_a_function_too() {
     }
     assert_eq!(run("local", "[[1,2]]"), ok("2"));
     let _ = local::s(vec![]);
+}
+
+/// A user, as HQ's manual greets one.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct User {
+    username: String,
+    /// Whose.
+    pub team: (String, u8),
+}
+
+/// The example of HQ's manual.
+#[serial_task(key = "{user.username}-{project}", name = "greet")]
+pub fn greet(user: User, project: String, loudly: bool) -> String {
+    format!("hello {}{}", user.username, if loudly { "!" } else { "" })
+}
+
+/// All options, and names that the macro uses itself.
+#[serial_task(
+    key = "{{{lane}}}/{type}/{args.team.1}",
+    scope = "shared",
+    concurrency = 3,
+    fail_after = "1m30s",
+    after_failure = "block",
+    queue = "io"
+)]
+async fn all_of_it(_ctx: Context, lane: u8, r#type: char, args: User) {}
+
+/// A key that a function makes; nobody uses the parameters otherwise.
+#[serial_task(key = by_team, newcomer = "skip", after_failure = "park")]
+fn by_function(_user: User, _other: Option<u8>) {}
+
+fn by_team(user: &User, other: &Option<u8>) -> impl std::fmt::Display + use<> {
+    format!("{}+{}", user.team.0, other.unwrap_or(0))
+}
+
+/// One lane for all.
+#[serial_task(newcomer = "replace")]
+fn without_key() {}
+
+fn joe() -> User {
+    User { username: "joeshmoe".into(), team: ("dimagi".into(), 7) }
+}
+
+fn serial(name: &str, args: &str) -> Result<Serial, String> {
+    let arguments = Arguments { args: args.to_owned(), kwargs: String::new() };
+    definition(name).serial.expect("it is serial")(&arguments).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_lane_is_made_of_the_arguments() {
+    let json = serde_json::to_string(&(joe(), "Dimagi", true)).unwrap();
+    let typed = greet::Task::serial(&(joe(), "Dimagi".into(), true)).unwrap();
+    assert_eq!(typed.lane, LaneName::new("greet", "joeshmoe-Dimagi"));
+    assert_eq!(typed.lane.to_string(), "greet-joeshmoe-Dimagi", "as HQ spells it");
+    assert_eq!(
+        (typed.concurrency, typed.newcomer, typed.after_failure),
+        (1, Newcomer::Wait, AfterFailure::Next)
+    );
+    assert_eq!(serial("greet", &json), Ok(typed), "and of encoded ones");
+    assert_eq!(greet(joe(), String::new(), true), "hello joeshmoe!");
+    let wrong = serial("greet", "[1]").unwrap_err();
+    assert!(wrong.starts_with("the arguments (user=1,"), "{wrong}");
+
+    let all = all_of_it::Task::serial(&(5, 'x', joe())).unwrap();
+    assert_eq!(all.lane, LaneName::new("shared", "{5}/x/7"));
+    assert_eq!((all.concurrency, all.after_failure), (3, AfterFailure::Block));
+    assert_eq!(all.newcomer, Newcomer::FailAfter(Duration::from_secs(90)));
+    assert_eq!(definition("task_macro::all_of_it").kind, TaskKind::Io);
+
+    let by_function = by_function::Task::serial(&(joe(), Some(3))).unwrap();
+    assert_eq!(by_function.lane, LaneName::new("task_macro::by_function", "dimagi+3"));
+    assert_eq!((by_function.newcomer, by_function.after_failure), (Newcomer::Skip, AfterFailure::Park));
+    let lane = LaneName::new("task_macro::without_key", "");
+    assert_eq!(serial("task_macro::without_key", "[]").map(|serial| serial.lane), Ok(lane));
+    assert!(definition("mail.send").serial.is_none());
 }

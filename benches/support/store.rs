@@ -47,7 +47,7 @@ impl Running {
     pub async fn settled(&self, queue: &str) {
         loop {
             let counts = self.broker.counts(queue).await.expect("the broker counts");
-            if counts.ready == 0 && counts.unsettled == 0 && counts.scheduled == 0 {
+            if (counts.ready, counts.unsettled, counts.scheduled, counts.in_line) == (0, 0, 0, 0) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;

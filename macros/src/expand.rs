@@ -17,14 +17,14 @@ use crate::options::{Durability, Options};
 use crate::signature::{Output, TaskFn};
 
 /// The whole of the attribute.
-pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
-    let function: ItemFn = match syn::parse2(item.clone()) {
+pub fn task(options: TokenStream, item: TokenStream, is_serial: bool) -> TokenStream {
+    let mut function: ItemFn = match syn::parse2(item.clone()) {
         Ok(function) => function,
         Err(_) => {
-            let error = syn::Error::new(
-                Span::call_site(),
-                "#[task] goes on a function: `#[task] async fn name(..) {..}`",
-            );
+            let attribute = if is_serial { "serial_task" } else { "task" };
+            let text =
+                format!("#[{attribute}] goes on a function: `#[{attribute}] async fn name(..) {{..}}`");
+            let error = syn::Error::new(Span::call_site(), text);
             let error = error.into_compile_error();
             return quote!(#item #error);
         }
@@ -33,7 +33,14 @@ pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     let task = TaskFn::of(&function, &mut errors);
     // A function that can be a task becomes one even if an option is wrong: fewer errors that are no errors.
     let is_task = errors.is_empty();
-    let mut options = Options::parse(options, &mut errors);
+    let mut options = Options::parse(options, is_serial, &mut errors);
+    if is_task && let Some(serial) = &mut options.serial {
+        serial.check(&task, &mut errors);
+        // Some are there for the key alone, which is no reason for a warning.
+        for param in serial.key_params() {
+            function.block.stmts.insert(0, syn::parse_quote!(let _ = &#param;));
+        }
+    }
     if let (Some(predicate), Output::Unit | Output::Value(_)) = (&options.retry_if, &task.output) {
         errors.at(predicate, "`retry_if` asks about the error of a `Result`, and this task returns none");
         options.retry_if = None;
@@ -131,6 +138,11 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
         Some(name) => quote!(#name),
         None => quote!(::core::concat!(::core::module_path!(), "::", #plain)),
     };
+    let serial = options.serial.as_ref().map(|serial| serial.method(task));
+    let serial_of = match serial {
+        Some(_) => some(quote!(::celeriac::task::serial_of::<#function_name::Task>)),
+        None => quote!(::core::option::Option::None),
+    };
     let set_options = set_options(options);
     let set_hooks = set_hooks(options);
     let (run, kind) = run(function, task, options);
@@ -148,6 +160,8 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
                 fn options() -> ::celeriac::task::TaskOptions {
                     #set_options
                 }
+
+                #serial
             }
 
             #run
@@ -165,6 +179,7 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
                     options: <#function_name::Task as ::celeriac::task::Task>::options,
                     body: ::celeriac::task::Body::#kind(__celeriac_run),
                     hooks: __celeriac_hooks,
+                    serial: #serial_of,
                 }
             }
         };

@@ -6,7 +6,9 @@
 mod duration;
 mod errors;
 mod expand;
+mod key;
 mod options;
+mod serial;
 mod signature;
 
 use proc_macro::TokenStream;
@@ -154,5 +156,50 @@ use proc_macro::TokenStream;
 ///   event loop and must be short; to do more, enqueue a task.
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
-    expand::task(options.into(), item.into()).into()
+    expand::task(options.into(), item.into(), false).into()
+}
+
+/// Makes a function a background task of which no two with one key run at a time.
+///
+/// Everything of [`macro@task`] holds, and runs with one key stand in a *lane*: they start in the order in which they were
+/// accepted, each when the one before it is over, through crashes, retries and restarts. Those who wait lie in the broker
+/// and occupy no worker. HQ's `serial_task`, and with `concurrency` its `concurrent_task`.
+///
+/// ```
+/// use celeriac::serial_task;
+/// use serde::{Deserialize, Serialize};
+///
+/// /// One import at a time for each domain.
+/// #[serial_task(key = "{domain}", queue = "import", max_retries = 12)]
+/// async fn import_locations(domain: String, file: u64) {}
+///
+/// #[derive(Serialize, Deserialize)]
+/// struct Form { domain: String, kind: String }
+///
+/// /// Two at a time for each kind of form of a domain; one that waits will do for those that come after it.
+/// #[serial_task(key = "{form.domain}-{form.kind}", concurrency = 2, newcomer = "skip")]
+/// fn rebuild_export(form: Form) {}
+/// # fn main() {}
+/// ```
+///
+/// # The options
+///
+/// Those of [`macro@task`], except `acks_late = false` (a lane is held until its run is settled), and:
+///
+/// - `key = "{domain}-{user_id}"`: made of the parameters' values, as `format!` would. `{form.domain}` names a field at any
+///   depth. Checked when the program is compiled. Where that does not do, `key = path::to::function` calls a function that
+///   takes all the parameters by reference and returns what can be shown. Without a key, the task has one lane.
+/// - `scope = "..."`: whose key it is. By default the task's name, so that tasks share no lanes; those that state the same
+///   scope do.
+/// - `concurrency = 1`: how many of a lane run at a time. `Celeriac::set_concurrency` changes it for a lane by hand.
+/// - `newcomer = "wait"`: what becomes of a call that finds its lane taken. It waits, however long; with `"skip"` it is left
+///   out if one waits already, whose receipt it gets; with `"replace"` it takes the place of the one that waits, which is
+///   revoked.
+/// - `fail_after = "90s"`: it waits so long, and then fails with HQ's `CouldNotAcquireLock`. With 0 it does not wait.
+/// - `after_failure = "next"`: what becomes of the lane when a run failed for good. The next one goes on; with `"block"`
+///   none does until `Celeriac::unblock`; with `"park"` the failed one goes to the dead letters, from where it can be put
+///   back, and the next one goes on.
+#[proc_macro_attribute]
+pub fn serial_task(options: TokenStream, item: TokenStream) -> TokenStream {
+    expand::task(options.into(), item.into(), true).into()
 }

@@ -13,6 +13,7 @@ use syn::{Error, Expr, ExprLit, Lit, LitStr, Meta, Path, Token};
 
 use crate::duration;
 use crate::errors::Errors;
+use crate::serial::Serial;
 
 /// Every option, in the order of the manual.
 const NAMES: &[&str] = &[
@@ -42,6 +43,11 @@ const NAMES: &[&str] = &[
 
 /// What Celery users look for under another name.
 const ELSEWHERE: &[(&str, &str)] = &[
+    ("unique_key", "of a `#[serial_task]` it is `key = \"{domain}\"`"),
+    (
+        "timeout",
+        "a lane is held as long as its run lives, so there is no time to state; `time_limit` limits a run",
+    ),
     ("bind", "take a `Context` as the first parameter, it is Celery's `self.request`"),
     ("autoretry_for", "every error is retried by default; `retry_if = path::to::predicate` says which are"),
     ("dont_autoretry_for", "`retry_if = path::to::predicate` says which errors are retried"),
@@ -77,6 +83,8 @@ pub struct Options {
     pub on_success: Option<Path>,
     pub on_retry: Option<Path>,
     pub on_failure: Option<Path>,
+    /// Of a serial task, what it says of its lane.
+    pub serial: Option<Serial>,
 }
 
 /// Where a call waits.
@@ -89,8 +97,8 @@ pub enum Durability {
 impl Options {
     /// Reads the options. What is wrong goes to `errors`, and the option counts as not given, so that the rest of
     /// the program is checked as well.
-    pub fn parse(tokens: TokenStream, errors: &mut Errors) -> Self {
-        let mut options = Self::default();
+    pub fn parse(tokens: TokenStream, is_serial: bool, errors: &mut Errors) -> Self {
+        let mut options = Self { serial: is_serial.then(Serial::default), ..Self::default() };
         let metas = match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens) {
             Ok(metas) => metas,
             Err(error) => {
@@ -114,6 +122,13 @@ impl Options {
             }
             if name == "soft_time_limit" {
                 soft_limit = Some(meta);
+            }
+            if name == "acks_late" && is_serial && options.acks_late == Some(false) {
+                errors.at(
+                    meta,
+                    "a serial task is settled when its run is over, because its lane is held until then: leave `acks_late` out",
+                );
+                options.acks_late = None;
             }
             seen.push(name);
         }
@@ -167,17 +182,31 @@ impl Options {
             "on_success" => self.on_success = Some(function(name, meta)?),
             "on_retry" => self.on_retry = Some(function(name, meta)?),
             "on_failure" => self.on_failure = Some(function(name, meta)?),
-            _ => return Err(unknown(name, meta)),
+            _ => {
+                let is_known = match &mut self.serial {
+                    Some(serial) => serial.set(name, meta)?,
+                    None => false,
+                };
+                if !is_known {
+                    return Err(unknown(name, meta, self.serial.is_some()));
+                }
+            }
         }
         Ok(())
     }
 }
 
-fn unknown(name: &str, meta: &Meta) -> Error {
+fn unknown(name: &str, meta: &Meta, is_serial: bool) -> Error {
+    let serial = if is_serial { crate::serial::NAMES } else { &[] };
     if let Some((_, instead)) = ELSEWHERE.iter().find(|(known, _)| *known == name) {
         return Error::new_spanned(meta.path(), format!("there is no option `{name}`: {instead}"));
     }
-    let nearest = NAMES
+    if !is_serial && crate::serial::NAMES.contains(&name) {
+        let text = format!("`{name}` is an option of a serial task: write `#[serial_task(..)]`");
+        return Error::new_spanned(meta.path(), text);
+    }
+    let names: Vec<&str> = NAMES.iter().chain(serial).copied().collect();
+    let nearest = names
         .iter()
         .map(|known| (strsim::jaro_winkler(known, name), known))
         .filter(|(score, _)| *score > 0.8)
@@ -188,11 +217,11 @@ fn unknown(name: &str, meta: &Meta) -> Error {
     } else {
         format!("unknown option `{name}`{nearest}")
     };
-    Error::new_spanned(meta.path(), format!("{what}\nthe options are: {}", NAMES.join(", ")))
+    Error::new_spanned(meta.path(), format!("{what}\nthe options are: {}", names.join(", ")))
 }
 
 /// The expression after `=`.
-fn value<'a>(name: &str, meta: &'a Meta, example: &str) -> syn::Result<&'a Expr> {
+pub fn value<'a>(name: &str, meta: &'a Meta, example: &str) -> syn::Result<&'a Expr> {
     match meta {
         Meta::NameValue(pair) => Ok(&pair.value),
         _ => Err(Error::new_spanned(meta, format!("`{name}` needs a value: write `{name} = {example}`"))),
@@ -209,7 +238,7 @@ fn boolean(name: &str, meta: &Meta) -> syn::Result<bool> {
     }
 }
 
-fn integer<N>(name: &str, meta: &Meta, hint: &str) -> syn::Result<N>
+pub fn integer<N>(name: &str, meta: &Meta, hint: &str) -> syn::Result<N>
 where
     N: std::str::FromStr<Err: std::fmt::Display> + Bounds,
 {
@@ -224,7 +253,7 @@ where
     Err(Error::new_spanned(expr, text))
 }
 
-trait Bounds {
+pub trait Bounds {
     const MAX: u32;
 }
 
@@ -237,7 +266,7 @@ impl Bounds for u32 {
 }
 
 /// Text of 1 to 255 bytes, which is what AMQP allows names.
-fn word(name: &str, meta: &Meta) -> syn::Result<LitStr> {
+pub fn word(name: &str, meta: &Meta) -> syn::Result<LitStr> {
     let expr = value(name, meta, "\"...\"")?;
     let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = expr else {
         return Err(Error::new_spanned(expr, format!("`{name}` is text: write `{name} = \"...\"`")));
@@ -248,7 +277,7 @@ fn word(name: &str, meta: &Meta) -> syn::Result<LitStr> {
     }
 }
 
-fn delay(name: &str, meta: &Meta) -> syn::Result<Duration> {
+pub fn delay(name: &str, meta: &Meta) -> syn::Result<Duration> {
     duration::from_expr(value(name, meta, "\"30s\"")?)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Root ── Queue (one a queue: supervisor) ── Worker … Worker      one worker = one task at a time
+//!      └─ Serial (one a lane that has a run here)
 //! ```
 //! This room, and no room below it, names actix.
 
@@ -12,6 +13,7 @@ pub(crate) mod root;
 mod run;
 pub(crate) mod runtime;
 mod sequel;
+pub(crate) mod serial;
 mod states;
 mod status;
 mod supervisor;
@@ -20,4 +22,5 @@ mod tests;
 mod worker;
 
 pub use runtime::{FailureHook, WorkerHook};
+pub use serial::{LaneHolder, LaneRun, LaneStatus};
 pub use status::QueueStatus;

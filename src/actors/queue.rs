@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::lasting::Lasting;
 use super::run::{Ended, Report, Run, conclude};
 use super::runtime::Runtime;
+use super::serial;
 use super::status::Counters;
 use super::worker::{Permit, Start, Worker};
 use crate::app::catalogue::QueueRow;
@@ -108,7 +109,7 @@ impl Queue {
             return;
         }
         self.line_up();
-        let late = |(_, start): &'_ &mut (_, Start)| start.run.context.message().acks_late;
+        let late = |(_, start): &'_ &mut (_, Start)| start.run.context.message().settles_late();
         Delivery::note_starts(self.starting.iter_mut().filter(late).map(|(_, start)| &mut start.delivery));
         for (worker, start) in self.starting.drain(..) {
             worker.do_send(start);
@@ -147,6 +148,10 @@ impl Queue {
             self.end_unstarted(tag, delivery, judge.expired(at));
             return false;
         }
+        if self.runtime.broker.delivery_limit().is_some_and(|limit| message.crashes >= limit) {
+            self.end_unstarted(tag, delivery, judge.worker_lost());
+            return false;
+        }
         let Some(definition) = self.runtime.dispatcher.registry.get(&message.task) else {
             let hint = self.runtime.dispatcher.registry.nearest(&message.task);
             let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
@@ -154,13 +159,19 @@ impl Queue {
             self.end_unstarted(tag, delivery, judge.not_registered(&reason));
             return false;
         };
+        if let Some(verdict) = serial::before_start(&judge, definition, &*self.runtime.broker) {
+            self.end_unstarted(tag, delivery, verdict);
+            return false;
+        }
         if message.first_started_at.is_none() && message.crashes == 0 {
             self.time_to_start.record(now.since(message.due()), now);
         }
         let worker = self.workers.get(&slot).map_or_else(|| "".into(), Slot::name);
         let states = Arc::clone(&self.runtime.states) as Arc<dyn task::StateSink>;
-        let context =
-            task::Context::new(Arc::clone(&message), worker, Some(states)).again(delivery.is_again());
+        let fence = delivery.fence();
+        let context = task::Context::fenced(Arc::clone(&message), worker, Some(states), fence)
+            .again(delivery.is_again());
+        self.runtime.serials.began(&self.runtime, &context, tag, now);
         self.runs.insert(tag, context.clone());
         let run = Run {
             definition,
@@ -214,6 +225,9 @@ impl Drop for Queue {
     fn drop(&mut self) {
         self.tell_bodies(Interrupt::Shutdown);
         self.force.cancel();
+        for (tag, context) in &self.runs {
+            self.runtime.serials.ended(context.message(), *tag);
+        }
     }
 }
 
@@ -271,7 +285,9 @@ impl Handler<Finished> for Queue {
 
     fn handle(&mut self, finished: Finished, ctx: &mut Self::Context) {
         let Finished { tag, slot, generation, report } = finished;
-        self.runs.remove(&tag);
+        if let Some(context) = self.runs.remove(&tag) {
+            self.runtime.serials.ended(context.message(), tag);
+        }
         self.backlog.finish(tag);
         self.counters.count(report.ended);
         self.counters.panics += u64::from(report.panicked);

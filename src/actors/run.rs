@@ -14,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::body::{BodyOutcome, CpuBody, IoBody, Stuck, guard, is_panic, start_io};
 use super::runtime::Runtime;
-use super::sequel::{instead, sequel};
+use super::sequel::instead;
 use crate::app::catalogue::Pool;
-use crate::broker::{Delivery, Settle};
+use crate::broker::{Delivery, Sequel, Settle};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{
-    Body, Context, Ending, HookEvent, Hooks, Interrupt, Judge, Message, Next, State, TaskDefinition,
-    TaskResult, Verdict,
+    AfterFailure, Body, Context, Ending, HookEvent, Hooks, Interrupt, Judge, Message, Next, State,
+    TaskDefinition, TaskResult, Verdict,
 };
 
 /// What a run needs.
@@ -99,7 +99,7 @@ impl Run {
         let message = self.context.message();
         let hooks = guard(self.definition.hooks).unwrap_or_default();
         let mut delivery = Some(delivery);
-        if !message.acks_late {
+        if !message.settles_late() {
             // At most once: gone from the broker before the body starts, or the body does not start.
             if let Some(delivery) = delivery.take()
                 && let Err(error) = delivery.settle_and_wait(Settle::Ack { result: None, sequel: None }).await
@@ -268,6 +268,21 @@ fn tell(hooks: &Hooks, runtime: &Runtime, context: &Context, event: &HookEvent) 
     }
 }
 
+/// How a task that is over leaves the broker. What a failure does to its lane is the broker's to do, so it gets the record
+/// of a serial task that blocks its lane even if none is kept.
+fn end_of(record: TaskResult, sequel: Option<Box<Sequel>>, message: &Message) -> Settle {
+    let serial = message.serial.as_deref().filter(|serial| serial.refusal.is_none());
+    let after_failure = serial.filter(|_| record.state == State::Failure).map(|serial| serial.after_failure);
+    let kept = !message.ignore_result || after_failure == Some(AfterFailure::Block);
+    match after_failure {
+        Some(AfterFailure::Park) => {
+            let reason = format!("parked: {}", record.errors.join(": "));
+            Settle::DeadLetter { reason, result: kept.then_some(record), sequel }
+        }
+        _ => Settle::Ack { result: kept.then_some(record), sequel },
+    }
+}
+
 /// Settles. `wait`: come back only when that is safe, because somebody is told next.
 async fn settle(
     verdict: Verdict,
@@ -278,8 +293,8 @@ async fn settle(
 ) {
     let settle = match verdict {
         Verdict::Over(mut record) => {
-            let sequel = sequel(&runtime.dispatcher, message, &mut record);
-            Settle::Ack { result: (!message.ignore_result).then_some(*record), sequel }
+            let sequel = runtime.sequel(message, &mut record);
+            end_of(*record, sequel, message)
         }
         Verdict::Again { message, due, .. } => Settle::Requeue { message, due },
         Verdict::Replaced(launch) => {
@@ -288,7 +303,7 @@ async fn settle(
         }
         Verdict::HandBack => Settle::Return { crashed: false },
         Verdict::Dead { reason, mut record } => {
-            let sequel = sequel(&runtime.dispatcher, message, &mut record);
+            let sequel = runtime.sequel(message, &mut record);
             Settle::DeadLetter { reason, result: Some(*record), sequel }
         }
     };

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::sequel::sequel;
+use super::serial::Serials;
 use super::states::StateWriter;
-use crate::broker::{Broker, BrokerError, Settle};
+use crate::broker::{Broker, BrokerError, Sequel, Settle};
 use crate::protocol::result::Exception;
 use crate::store::{Store, StoreError};
 use crate::task::{
@@ -33,6 +35,7 @@ pub(crate) struct Runtime {
     /// Takes the states that bodies report to the store.
     pub(crate) states: Arc<StateWriter>,
     pub(crate) dispatcher: Arc<Dispatcher>,
+    pub(crate) serials: Serials,
     pub(crate) on_failure: Option<Box<FailureHook>>,
     pub(crate) on_worker_start: Option<Box<WorkerHook>>,
 }
@@ -47,6 +50,7 @@ impl Runtime {
             broker,
             store,
             dispatcher,
+            serials: Serials::default(),
             on_failure: None,
             on_worker_start: None,
         }
@@ -119,13 +123,29 @@ impl Runtime {
         }
     }
 
+    /// What follows from the end of a task, if anything.
+    pub(crate) fn sequel(&self, message: &Message, record: &mut TaskResult) -> Option<Box<Sequel>> {
+        sequel(&self.dispatcher, message, record)
+    }
+
+    /// Carries out what follows from a task that has no delivery to settle.
+    pub(crate) async fn carry_out(&self, sequel: Option<Box<Sequel>>) {
+        if let Some(sequel) = sequel {
+            let (messages, completed) = self.bring_to_store(*sequel).await;
+            for message in messages {
+                self.send_on(message).await;
+            }
+            self.close_chords(completed).await;
+        }
+    }
+
     /// Publishes what follows from a task that has no delivery any more.
     async fn send_on(&self, message: Message) {
         let id = message.id.clone();
         match self.broker.publish(message, true).await {
             Ok(_) | Err(BrokerError::DuplicateId(_)) => {}
             Err(error) => {
-                tracing::error!(%id, %error, "the next step after an early-acknowledged task is lost, as `acks_late = false` allows");
+                tracing::error!(%id, %error, "what follows from a task that was acknowledged before its end is lost");
             }
         }
     }
@@ -137,13 +157,7 @@ impl Runtime {
                 if let Some(record) = result {
                     self.put_result(record).await;
                 }
-                if let Some(sequel) = sequel {
-                    let (messages, completed) = self.bring_to_store(*sequel).await;
-                    for message in messages {
-                        self.send_on(message).await;
-                    }
-                    self.close_chords(completed).await;
-                }
+                self.carry_out(sequel).await;
             }
             Settle::Requeue { message, due } => {
                 let mut next = *message;

@@ -24,6 +24,8 @@ pub struct QueueStatus {
     pub ready: u64,
     /// Tasks that wait for their ETA.
     pub scheduled: u64,
+    /// Serial tasks that wait for their lane.
+    pub in_line: u64,
     /// Dead letters.
     pub dead: u64,
     /// Time-to-start since the program started, with the target.

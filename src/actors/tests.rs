@@ -1,4 +1,5 @@
-//! The death of a queue's actor: what it had goes back, what was set stays, and another takes its place.
+//! The death of a queue's actor: what it had goes back, what was set stays, and another takes its place. And that of a
+//! lane's: nothing is lost by it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,13 +11,14 @@ use tokio::sync::watch;
 use super::queue::{Die, GetStatus, Queue, Steer};
 use super::root::Tree;
 use super::runtime::Runtime;
+use super::serial::{self, GetLane, Pull};
 use super::status::QueueStatus;
 use crate::State;
 use crate::app::catalogue::{Pool, QueueRow};
-use crate::broker::{Broker, Counts, EmbeddedBroker, MemoryBroker};
+use crate::broker::{Broker, Counts, EmbeddedBroker, LaneLever, MemoryBroker};
 use crate::store::{EmbeddedStore, MemoryStore, Store};
 use crate::task::registry::Registry;
-use crate::task::{Arguments, Context, Durability, Message, Task, TaskId};
+use crate::task::{Arguments, Context, Durability, LaneName, Message, Task, TaskId};
 use crate::task::{Dispatcher, EnqueueError, Route};
 
 const LONG: Duration = Duration::from_secs(120);
@@ -48,6 +50,7 @@ impl Grown {
             route: Box::new(OneQueue),
             max_message_size: 1 << 16,
             reply_to: None,
+            without_lanes: None,
         });
         let runtime = Arc::new(Runtime::new(broker, store, dispatcher));
         let (tree, up) = Tree::grow(Arc::clone(&runtime), vec![row], 1).unwrap();
@@ -143,7 +146,7 @@ impl Drop for Inside {
     }
 }
 
-static BODIES: std::sync::LazyLock<[Held; 3]> = std::sync::LazyLock::new(|| [(); 3].map(|()| Held::new()));
+static BODIES: std::sync::LazyLock<[Held; 5]> = std::sync::LazyLock::new(|| [(); 5].map(|()| Held::new()));
 
 #[crate::task]
 async fn holds(ctx: Context, which: usize) -> u32 {
@@ -221,5 +224,91 @@ async fn what_the_operator_set_and_what_is_stuck_outlive_the_actor() {
     let status = grown.status(|s| s.done == 1).await;
     assert_eq!((status.panics, status.replaced), (0, 0));
     assert_eq!(held.starts.borrow().to_owned(), 2);
+    grown.end().await;
+}
+
+#[crate::serial_task(key = "{which}", scope = "turns")]
+async fn takes_turns(which: usize) {
+    BODIES[which].pass().await;
+}
+
+/// The messages come without a lane, as from a program that knows of none: the queue puts them into theirs.
+#[tokio::test]
+async fn the_death_of_a_lanes_actor_loses_nothing() {
+    let held = &BODIES[3];
+    let store = Arc::new(MemoryStore::default());
+    let broker = Arc::new(MemoryBroker::new(Arc::clone(&store)));
+    let row = QueueRow::new("q").with_pool(Pool::Io).with_workers(4);
+    let grown = Grown::new(broker, store.clone(), row).await;
+    let serials = &grown.runtime.serials;
+    let lane = LaneName::new("turns", "3");
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(grown.publish::<takes_turns::Task>(&(3,)).await);
+    }
+    held.started(1).await;
+    let start = Instant::now();
+    let mut deaths = 0;
+    // It is built anew a few times, with what is known of the run; after that the broker answers alone.
+    while deaths < 6 {
+        let actor = serials.address(&lane).expect("a run is going on");
+        if let Ok(status) = actor.send(GetLane).await {
+            let status = status.unwrap().expect("it is not idle");
+            let holder = &status.holders[0];
+            assert!(holder.run.as_ref().is_some_and(|run| run.worker.starts_with("q#") && run.attempt == 1));
+            assert_eq!((status.waiting, status.holders.len()), (2, 1));
+            actor.do_send(serial::Die);
+            deaths += 1;
+        }
+        assert!(start.elapsed() < LONG);
+        tokio::task::yield_now().await;
+    }
+    while serials.address(&lane).is_some_and(|actor| actor.connected()) {
+        assert!(start.elapsed() < LONG);
+        tokio::task::yield_now().await;
+    }
+    let facts = grown.runtime.broker.lane(&lane).await.unwrap().expect("it is not idle");
+    assert_eq!((facts.holders[0].id.clone(), facts.waiting), (ids[0].clone(), 2));
+    held.open.send_replace(true);
+    for id in &ids {
+        let record = tokio::time::timeout(LONG, store.wait(id)).await.unwrap().unwrap();
+        assert_eq!(record.state, State::Success);
+    }
+    assert_eq!(held.most.load(Ordering::SeqCst), 1);
+    let status = grown.status(|s| s.done == 3).await;
+    assert_eq!(status.panics, 0);
+    assert_eq!((serials.len(), grown.runtime.broker.lanes(1).await), (0, Ok(Vec::new())), "all is idle");
+    grown.end().await;
+}
+
+/// Its levers are the broker's, so they move what others see; and a queue that dies takes its lanes' runs along.
+#[tokio::test]
+async fn a_lane_outlives_the_queue_that_runs_it() {
+    let held = &BODIES[4];
+    let store = Arc::new(MemoryStore::default());
+    let broker = Arc::new(MemoryBroker::new(Arc::clone(&store)));
+    let row = QueueRow::new("q").with_pool(Pool::Io).with_workers(4);
+    let grown = Grown::new(broker, store.clone(), row).await;
+    let serials = &grown.runtime.serials;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(grown.publish::<takes_turns::Task>(&(4,)).await);
+    }
+    held.started(1).await;
+    grown.die().await;
+    held.started(2).await; // the same one
+    let lane = LaneName::new("turns", "4");
+    let actor = serials.address(&lane).expect("a run is going on");
+    assert_eq!(actor.send(Pull(LaneLever::Concurrency(Some(2)))).await.unwrap(), Ok(true));
+    held.started(3).await;
+    let facts = grown.runtime.broker.lane(&lane).await.unwrap().expect("it is not idle");
+    assert_eq!((facts.concurrency, facts.is_adjusted, facts.holders.len()), (2, true, 2));
+    held.open.send_replace(true);
+    for id in &ids {
+        tokio::time::timeout(LONG, store.wait(id)).await.unwrap().unwrap();
+    }
+    assert_eq!(held.most.load(Ordering::SeqCst), 2);
+    grown.status(|s| s.running == 0).await;
+    assert_eq!(serials.len(), 0);
     grown.end().await;
 }

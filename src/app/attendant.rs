@@ -8,7 +8,7 @@ use crate::actors::root::Queues;
 use crate::actors::runtime::Runtime;
 use crate::broker::Attendant;
 use crate::task::clock::now;
-use crate::task::{TaskId, TaskOptions, TaskResult};
+use crate::task::{Message, TaskId, TaskOptions, TaskResult};
 
 /// How long a revocation is remembered. Celery's workers forget theirs after three hours; a task that waits for its ETA
 /// may come much later.
@@ -44,9 +44,13 @@ impl Attendant for RuntimeAttendant {
         self.runtime.dispatcher.registry.get(task).map(|definition| (definition.options)())
     }
 
-    fn over(&self, record: TaskResult) {
+    fn over(&self, mut record: TaskResult, message: Option<&Message>) {
         let runtime = Arc::clone(&self.runtime);
-        tokio::spawn(async move { runtime.put_result(record).await });
+        let sequel = message.and_then(|message| runtime.sequel(message, &mut record));
+        tokio::spawn(async move {
+            runtime.put_result(record).await;
+            runtime.carry_out(sequel).await;
+        });
     }
 
     fn revoked(&self, ids: Vec<TaskId>, terminate: bool) {

@@ -281,6 +281,7 @@ impl Builder {
                 (Arc::new(broker.clone()), Arc::new(EmbeddedStore::new(broker)))
             }
         };
+        routing.set_shared(broker.is_shared());
         let apart = self.backend.is_some();
         let store = match self.backend {
             Some(backend) => backend.open(rabbitmq.as_deref()).await?,
@@ -296,7 +297,7 @@ impl Builder {
         };
         for queue in broker.queues().await? {
             let counts = broker.counts(&queue).await?;
-            if counts.ready + counts.scheduled > 0 {
+            if counts.ready + counts.scheduled + counts.in_line > 0 {
                 routing.serve_unlisted(&queue);
             }
         }
@@ -309,6 +310,7 @@ impl Builder {
             route: Box::new(Arc::clone(&routing)),
             max_message_size: self.max_message_size,
             reply_to: store.reply_to(),
+            without_lanes: (!broker.keeps_lanes()).then(|| broker.name()),
         });
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.settles_results &= !apart;
@@ -318,7 +320,7 @@ impl Builder {
         let runtime = Arc::new(runtime);
         let attendant = Arc::new(RuntimeAttendant::new(Arc::clone(&runtime)));
         runtime.broker.attend(Arc::clone(&attendant) as Arc<dyn Attendant>);
-        let rows = routing.catalogue().queues.clone();
+        let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
         let (tree, up) = Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
         attendant.grown(Arc::clone(&tree.queues));
         up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;

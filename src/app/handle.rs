@@ -17,7 +17,7 @@ use crate::actors::QueueStatus;
 use crate::actors::queue::{GetStatus, Look, Queue, Revoke, Revoked, Steer};
 use crate::actors::root::{Queues, Tree};
 use crate::actors::runtime::Runtime;
-use crate::broker::{BrokerError, DeadLetter, Place, Removal};
+use crate::broker::{BrokerError, DeadLetter, Place, Remains, Removal};
 use crate::store::StoreError;
 use crate::task::canvas::Promise;
 use crate::task::clock::now;
@@ -103,6 +103,10 @@ impl Celeriac {
         let celeriac = Self { inner };
         task::install(celeriac.client());
         celeriac
+    }
+
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.inner.runtime
     }
 
     /// The catalogue in force.
@@ -202,11 +206,17 @@ impl Celeriac {
     /// The broker does not answer.
     pub async fn revive(&self, id: &TaskId) -> Result<bool, ControlError> {
         let runtime = &self.inner.runtime;
-        let revived = runtime.broker.revive(id).await?;
-        if revived && !runtime.broker.settles_results() {
-            runtime.store.forget(id).await?; // it is not over any more
+        if runtime.settles_results {
+            return Ok(runtime.broker.revive(id).await?);
         }
-        Ok(revived)
+        // Its record goes first: the next run may end before anything else is done here, and the first record stays.
+        let record = runtime.store.get(id, now()).await?;
+        runtime.store.forget(id).await?;
+        let revived = runtime.broker.revive(id).await;
+        if let (Some(record), Ok(false) | Err(_)) = (record, &revived) {
+            runtime.store.put(record).await?;
+        }
+        Ok(revived?)
     }
 
     /// Deletes expired results now; a minute-by-minute sweep does it anyway. Says how many went.
@@ -322,9 +332,13 @@ impl Inner {
 
     /// Revokes a task if it is where the broker says it is.
     async fn try_revoke(&self, id: &TaskId, terminate: bool) -> Result<Revoked, GetError> {
-        let record = |message: &Message| match Judge::unstarted(message, now()).revoked_waiting() {
-            Verdict::Over(record) if !message.ignore_result => Some(*record),
-            _ => None,
+        let runtime = Arc::clone(&self.runtime);
+        let remains = move |message: &Message| match Judge::unstarted(message, now()).revoked_waiting() {
+            Verdict::Over(mut record) => {
+                let sequel = runtime.sequel(message, &mut record);
+                Remains { record: (!message.ignore_result).then_some(*record), sequel }
+            }
+            _ => Remains::default(),
         };
         let knows_all = self.runtime.broker.knows_all();
         if !knows_all {
@@ -336,16 +350,19 @@ impl Inner {
         // A store apart from the broker is written by us, when the task is gone.
         let apart = (!self.runtime.settles_results).then(|| Arc::new(Mutex::new(None)));
         let kept = apart.clone();
-        let record = move |message: &Message| {
-            let record = record(message);
-            let Some(kept) = kept else { return record };
-            *kept.lock().unwrap_or_else(PoisonError::into_inner) = record;
-            None
+        let remains = move |message: &Message| {
+            let remains = remains(message);
+            let Some(kept) = kept else { return remains };
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(remains);
+            Remains::default()
         };
-        let removal = self.runtime.broker.remove(id, Box::new(record)).await.map_err(unreadable(id))?;
-        let record = apart.and_then(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if let Some(record) = record {
-            self.runtime.put_result(record).await;
+        let removal = self.runtime.broker.remove(id, Box::new(remains)).await.map_err(unreadable(id))?;
+        let remains = apart.and_then(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(Remains { record, sequel }) = remains {
+            if let Some(record) = record {
+                self.runtime.put_result(record).await;
+            }
+            self.runtime.carry_out(sequel).await;
         }
         let (queues, elsewhere) = match removal {
             Removal::Removed => return Ok(Revoked::Done),

@@ -5,6 +5,7 @@ mod backend;
 mod builder;
 pub mod catalogue;
 mod handle;
+mod lanes;
 mod routing;
 mod shutdown;
 

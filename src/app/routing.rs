@@ -16,6 +16,8 @@ pub(super) struct Routing {
     tasks: HashMap<&'static str, Route>,
     /// With the physical queue of each.
     rows: Vec<(catalogue::Route, String)>,
+    /// Others have queues on this broker, which the catalogue need not know.
+    shared: bool,
 }
 
 struct Route {
@@ -69,7 +71,12 @@ impl Routing {
             let row = QueueRow::new(catalogue.default_queue.clone()).with_pool(Pool::Io);
             catalogue = catalogue.with_queue(row);
         }
-        Self { catalogue, tasks, rows }
+        Self { catalogue, tasks, rows, shared: false }
+    }
+
+    /// Whether others have queues on the broker too.
+    pub(super) fn set_shared(&mut self, shared: bool) {
+        self.shared = shared;
     }
 
     /// Serves a queue that has tasks but no row: taken out of the catalogue, perhaps, before it was empty.
@@ -146,6 +153,10 @@ impl Router for Arc<Routing> {
     }
 
     fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String {
+        // What a Python client wrote into a step of its chain, say: it knows where the task's workers are.
+        if let Some(wanted) = wanted.filter(|_| self.shared) {
+            return wanted.to_owned();
+        }
         let own = Routing::queue(self, task, None, &Arguments::default()).ok();
         own.unwrap_or_else(|| self.or_default(wanted.unwrap_or_default())).to_owned()
     }

@@ -1,6 +1,6 @@
 //! Who runs what a broker delivers, as a broker sees it that hears of more than deliveries.
 
-use crate::task::{TaskId, TaskOptions, TaskResult};
+use crate::task::{Message, TaskId, TaskOptions, TaskResult};
 
 /// The runtime, to a broker that others use too. It is called from the broker's threads and must not block.
 pub trait Attendant: Send + Sync {
@@ -8,8 +8,9 @@ pub trait Attendant: Send + Sync {
     fn options(&self, task: &str) -> Option<TaskOptions>;
 
     /// A task is over without ever having been delivered: its message was refused, or it was given up because its runs kept
-    /// ending with their worker. It is a dead letter; this is its record.
-    fn over(&self, record: TaskResult);
+    /// ending with their worker. It is a dead letter; this is its record, and its message, if it could be read: what was to
+    /// follow from it fails.
+    fn over(&self, record: TaskResult, message: Option<&Message>);
 
     /// Somebody, in whatever process, has revoked these tasks.
     fn revoked(&self, ids: Vec<TaskId>, terminate: bool);

@@ -51,5 +51,9 @@ pub(super) fn revived(mut message: Message, now: Timestamp) -> Message {
     message.expires = None;
     message.enqueued_at = now;
     message.first_started_at = None;
+    if let Some(serial) = &mut message.serial {
+        serial.refusal = None;
+        serial.let_in_at = None;
+    }
     message
 }

@@ -113,6 +113,7 @@ pub struct Delivery {
     started: bool,
     again: bool,
     lapsed: Option<Arc<AtomicBool>>,
+    fence: Option<u64>,
 }
 
 impl Delivery {
@@ -126,6 +127,7 @@ impl Delivery {
             started: false,
             again: false,
             lapsed: None,
+            fence: None,
         }
     }
 
@@ -151,6 +153,18 @@ impl Delivery {
     /// Whether it was delivered before, and may have been begun.
     pub fn is_again(&self) -> bool {
         self.again
+    }
+
+    /// Of a serial task: with a token that grows with each start in its lane.
+    #[must_use]
+    pub fn fenced(mut self, token: u64) -> Self {
+        self.fence = Some(token);
+        self
+    }
+
+    /// The token of [`fenced`](Self::fenced).
+    pub fn fence(&self) -> Option<u64> {
+        self.fence
     }
 
     /// Its tag, unique in this process's life.

@@ -15,13 +15,16 @@ use tokio::sync::oneshot;
 use super::dead_letter::{crash_reason, crash_result, revived};
 use super::delivery::call_then;
 use super::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, Place, RecordFn, Removal, Sequel, Settle,
-    Settler, Sink, call_sink,
+    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, LaneFacts, LaneLever, Place, RecordFn,
+    Remains, Removal, Sequel, Settle, Settler, Sink, call_sink, lane,
 };
 use crate::core::Timestamp;
 use crate::store::MemoryStore;
 use crate::task::clock::now;
-use crate::task::{Durability, Message, Receipt, TaskId};
+use crate::task::{Durability, LaneName, Message, Receipt, TaskId};
+use lanes::Lanes;
+
+mod lanes;
 
 /// How many dead letters are kept; the oldest go first.
 const DEAD_LETTERS: usize = 10_000;
@@ -45,6 +48,9 @@ struct State {
     queues: HashMap<String, Line>,
     ids: HashMap<TaskId, (Arc<Message>, Spot)>,
     dead: VecDeque<DeadLetter>,
+    lanes: Lanes,
+    /// Queues that got something to deliver by the way.
+    stirred: Vec<String>,
     next_seq: u64,
     next_tag: u64,
     next_consumer: u64,
@@ -62,6 +68,8 @@ type Appointment = (Timestamp, u64);
 enum Spot {
     Ready(Rank),
     Scheduled(Appointment),
+    /// In its lane's line, by ticket.
+    InLine(u64),
     Delivered,
 }
 
@@ -70,6 +78,8 @@ enum Spot {
 struct Line {
     ready: BTreeMap<Rank, Arc<Message>>,
     scheduled: BTreeMap<Appointment, Arc<Message>>,
+    /// How many wait for their lane.
+    in_line: u64,
     /// Delivered, by tag, with the rank to go back to.
     unsettled: HashMap<u64, (Rank, Arc<Message>)>,
     prefetch: usize,
@@ -102,10 +112,14 @@ impl MemoryBroker {
         }
         let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Memory);
         let due = message.eta;
-        self.shared.arrive(&mut state, Arc::new(message), due);
+        let is_new = message.workflow.is_none();
+        let joined = self.shared.arrive(&mut state, Arc::new(message), due, is_new);
         drop(state);
         self.shared.hand_over(&receipt.queue);
-        Ok(receipt)
+        Ok(match joined {
+            Some(id) => receipt.joining(id),
+            None => receipt,
+        })
     }
 
     /// Whether a task of this id waits, runs or has its result kept.
@@ -140,18 +154,35 @@ impl Shared {
         state.ids.contains_key(id) || self.store.keeps(id, now())
     }
 
-    /// A message comes in.
-    fn arrive(self: &Arc<Self>, state: &mut State, message: Arc<Message>, due: Option<Timestamp>) {
-        state.next_seq += 1;
-        let seq = state.next_seq;
-        let due = due.filter(|due| *due > now());
-        let spot = match due {
-            Some(due) => Spot::Scheduled((due, seq)),
-            None => Spot::Ready((Reverse(message.priority), seq)),
+    /// A message comes in; if it is `new`, its lane's policy applies to it. Says whom it joins, if it is left out.
+    fn arrive(
+        self: &Arc<Self>,
+        state: &mut State,
+        message: Arc<Message>,
+        due: Option<Timestamp>,
+        new: bool,
+    ) -> Option<TaskId> {
+        let Some(due) = due.filter(|due| *due > now()) else {
+            let joined = state.enter(message, new);
+            self.watch_deadlines(state);
+            return joined;
         };
+        state.next_seq += 1;
+        let spot = Spot::Scheduled((due, state.next_seq));
         state.put(message, spot);
-        if due.is_some() {
-            self.wake_timer(state);
+        self.wake_timer(state);
+        None
+    }
+
+    /// Gives the consumer of a queue what it may have, and those of the queues that were stirred. Call it after each
+    /// change, without the lock.
+    fn hand_over(self: &Arc<Self>, name: &str) {
+        self.hand_over_in(name);
+        while let Ok(mut state) = self.lock()
+            && let Some(name) = state.stirred.pop()
+        {
+            drop(state);
+            self.hand_over_in(&name);
         }
     }
 
@@ -170,7 +201,7 @@ impl Shared {
                 if !self.is_taken(state, &message.id) {
                     queues.push(message.queue.clone());
                     let due = message.eta;
-                    self.arrive(state, Arc::new(message), due);
+                    self.arrive(state, Arc::new(message), due, false);
                 }
             }
             for chord in chords {
@@ -186,11 +217,11 @@ impl Shared {
         queues
     }
 
-    /// Gives the consumer of a queue what it may have. Call it after each change, without the lock.
-    fn hand_over(self: &Arc<Self>, name: &str) {
+    fn hand_over_in(self: &Arc<Self>, name: &str) {
         loop {
             let Ok(mut state) = self.lock() else { return };
             state.release(self, name);
+            self.watch_deadlines(&mut state);
             let Some(line) = state.queues.get_mut(name) else { return };
             if line.handing_over || line.outbox.is_empty() {
                 return; // whoever does it looks again
@@ -213,6 +244,12 @@ impl Shared {
         }
     }
 
+    fn watch_deadlines(self: &Arc<Self>, state: &mut State) {
+        if std::mem::take(&mut state.lanes.has_new_deadline) {
+            self.wake_timer(state);
+        }
+    }
+
     /// One thread for all ETAs, started with the first.
     fn wake_timer(self: &Arc<Self>, state: &mut State) {
         if !state.timer_runs {
@@ -227,8 +264,15 @@ impl Shared {
 /// Sleeps until the earliest ETA of all queues, again and again; ends with the broker.
 fn run_timer(shared: &Weak<Shared>) {
     while let Some(shared) = shared.upgrade() {
-        let Ok(state) = shared.lock() else { return };
+        let Ok(mut state) = shared.lock() else { return };
         let now = now();
+        state.give_up_waiting(now);
+        if let Some(name) = state.stirred.pop() {
+            drop(state);
+            shared.hand_over(&name);
+            continue;
+        }
+        let deadline = state.lanes.next_deadline();
         let agenda = state.queues.iter().filter(|(_, line)| line.consumer.is_some());
         let agenda = agenda.filter_map(|(name, line)| Some((line.scheduled.first_key_value()?.0.0, name)));
         match agenda.min() {
@@ -237,8 +281,11 @@ fn run_timer(shared: &Weak<Shared>) {
                 drop(state);
                 shared.hand_over(&name);
             }
-            Some((due, _)) => drop(shared.timer.wait_timeout(state, due.since(now))),
-            None => drop(shared.timer.wait_timeout(state, Duration::from_secs(3600))),
+            next => {
+                let next = next.map(|(due, _)| due).into_iter().chain(deadline).min();
+                let wait = next.map_or(Duration::from_secs(3600), |due| due.since(now));
+                drop(shared.timer.wait_timeout(state, wait));
+            }
         }
     }
 }
@@ -258,6 +305,7 @@ impl State {
         match spot {
             Spot::Ready(rank) => drop(line.ready.insert(rank, message)),
             Spot::Scheduled(appointment) => drop(line.scheduled.insert(appointment, message)),
+            Spot::InLine(_) => line.in_line += 1,
             Spot::Delivered => {}
         }
     }
@@ -269,15 +317,14 @@ impl State {
         if line.consumer.is_none() {
             return;
         }
+        let mut due = Vec::new();
         while let Some(first) = line.scheduled.first_entry().filter(|e| e.key().0 <= now) {
-            let message = first.remove();
-            self.next_seq += 1;
-            let rank = (Reverse(message.priority), self.next_seq);
-            if let Some((_, spot)) = self.ids.get_mut(&message.id) {
-                *spot = Spot::Ready(rank);
-            }
-            line.ready.insert(rank, message);
+            due.push(first.remove());
         }
+        for message in due {
+            self.enter(message, false);
+        }
+        let Some(line) = self.queues.get_mut(name) else { return };
         if line.ready.is_empty() || line.unsettled.len() >= line.prefetch {
             return;
         }
@@ -291,7 +338,9 @@ impl State {
                 *spot = Spot::Delivered;
             }
             line.unsettled.insert(self.next_tag, (rank, Arc::clone(&message)));
-            line.outbox.push(Delivery::new(self.next_tag, message, Arc::clone(&settler)));
+            let is_serial = message.serial.is_some();
+            let delivery = Delivery::new(self.next_tag, message, Arc::clone(&settler));
+            line.outbox.push(if is_serial { delivery.fenced(self.next_tag) } else { delivery });
         }
     }
 
@@ -329,15 +378,25 @@ impl MemorySettler {
         let (rank, message) = state.line(&self.queue).unsettled.remove(&tag).ok_or(BrokerError::Stale)?;
         state.ids.remove(&message.id);
         let (mut record, mut follows) = (None, None);
+        let block = lane::block_of(&message, &settle);
         match settle {
-            Settle::Ack { result, sequel } => (record, follows) = (result, sequel),
-            Settle::Requeue { message, due } => shared.arrive(&mut state, Arc::new(*message), due),
+            Settle::Ack { result, sequel } => {
+                (record, follows) = (lane::kept(&message, result), sequel);
+                state.leave_lane(&message, block);
+            }
+            Settle::Requeue { message: next, due } => {
+                if lane::lane_of(&message) != lane::lane_of(&next) {
+                    state.leave_lane(&message, None);
+                }
+                shared.arrive(&mut state, Arc::new(*next), due, false);
+            }
             Settle::Return { crashed: false } => state.put(message, Spot::Ready(rank)),
             Settle::Return { crashed: true } => {
                 let mut message = Message::clone(&message);
                 message.crashes += 1;
-                if message.crashes >= shared.delivery_limit {
+                if message.crashes >= shared.delivery_limit && message.workflow.is_none() {
                     record = Some(crash_result(&message));
+                    state.leave_lane(&message, lane::blocks(&message, record.as_ref()));
                     state.bury(&message, crash_reason(message.crashes));
                 } else {
                     state.put(Arc::new(message), Spot::Ready(rank));
@@ -345,6 +404,7 @@ impl MemorySettler {
             }
             Settle::DeadLetter { reason, result, sequel } => {
                 (record, follows) = (result, sequel);
+                state.leave_lane(&message, block);
                 state.bury(&message, reason);
             }
         }
@@ -403,6 +463,28 @@ impl Broker for MemoryBroker {
         true
     }
 
+    fn keeps_lanes(&self) -> bool {
+        true
+    }
+
+    async fn lane(&self, name: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {
+        Ok(self.shared.lock()?.lanes.facts(name))
+    }
+
+    async fn lanes(&self, limit: usize) -> Result<Vec<LaneFacts>, BrokerError> {
+        Ok(self.shared.lock()?.lanes.all(limit))
+    }
+
+    async fn steer_lane(&self, name: &LaneName, lever: LaneLever) -> Result<bool, BrokerError> {
+        let moved = self.shared.lock()?.steer_lane(name, lever);
+        self.shared.hand_over("");
+        Ok(moved)
+    }
+
+    fn delivery_limit(&self) -> Option<u32> {
+        Some(self.shared.delivery_limit)
+    }
+
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
         self.shared.lock()?.line(queue);
         Ok(())
@@ -430,7 +512,7 @@ impl Broker for MemoryBroker {
         let mut queues: Vec<String> = messages.iter().map(|message| message.queue.clone()).collect();
         for message in messages {
             let due = message.eta;
-            self.shared.arrive(&mut state, Arc::new(message), due);
+            self.shared.arrive(&mut state, Arc::new(message), due, false);
         }
         drop(state);
         queues.sort_unstable();
@@ -465,6 +547,7 @@ impl Broker for MemoryBroker {
             scheduled: line.scheduled.len() as u64,
             unsettled: line.unsettled.len() as u64,
             dead,
+            in_line: line.in_line,
         })
     }
 
@@ -472,7 +555,9 @@ impl Broker for MemoryBroker {
         let state = self.shared.lock()?;
         Ok(state.ids.get(id).map(|(message, spot)| match spot {
             Spot::Delivered => Place::Delivered { queue: message.queue.clone() },
-            Spot::Ready(_) | Spot::Scheduled(_) => Place::Waiting(Box::new(Message::clone(message))),
+            Spot::Ready(_) | Spot::Scheduled(_) | Spot::InLine(_) => {
+                Place::Waiting(Box::new(Message::clone(message)))
+            }
         }))
     }
 
@@ -484,11 +569,18 @@ impl Broker for MemoryBroker {
             Spot::Delivered => return Ok(Removal::Delivered { queue: message.queue.clone() }),
             Spot::Ready(rank) => drop(line.ready.remove(&rank)),
             Spot::Scheduled(appointment) => drop(line.scheduled.remove(&appointment)),
+            Spot::InLine(ticket) => state.leave_line(&message, ticket),
         }
         state.ids.remove(id);
-        if let Some(record) = record(&message) {
+        state.leave_lane(&message, None);
+        let Remains { record, sequel } = record(&message);
+        if let Some(record) = record {
             self.shared.store.insert(record);
         }
+        let queues = self.shared.follow(&mut state, sequel.map(|sequel| *sequel));
+        drop(state);
+        self.shared.hand_over(&message.queue);
+        queues.iter().for_each(|queue| self.shared.hand_over(queue));
         Ok(Removal::Removed)
     }
 
@@ -503,7 +595,7 @@ impl Broker for MemoryBroker {
         let message = revived(letter.message, now());
         let queue = message.queue.clone();
         self.shared.store.remove(id);
-        self.shared.arrive(&mut state, Arc::new(message), None);
+        self.shared.arrive(&mut state, Arc::new(message), None, false);
         drop(state);
         self.shared.hand_over(&queue);
         Ok(true)

@@ -15,6 +15,7 @@ mod dead_letter;
 mod delivery;
 pub mod embedded;
 mod error;
+mod lane;
 pub mod memory;
 mod outbox;
 
@@ -32,10 +33,11 @@ pub use dead_letter::DeadLetter;
 pub use delivery::{ChordEnd, Delivery, Sequel, Settle, Settler};
 pub use embedded::EmbeddedBroker;
 pub use error::BrokerError;
+pub use lane::{LaneFacts, LaneLever, Waiting};
 pub use memory::MemoryBroker;
 pub use outbox::OutboxBroker;
 
-use crate::task::{Message, Receipt, TaskId, TaskResult};
+use crate::task::{LaneName, Message, Receipt, TaskId, TaskResult};
 
 /// Where a consumer's deliveries go. It is called from the broker's own threads and must not block. One that panics
 /// is not called again: its deliveries go back, and wait for the next consumer.
@@ -64,6 +66,8 @@ pub struct Counts {
     pub unsettled: u64,
     /// In the dead letters.
     pub dead: u64,
+    /// Serial ones that wait for their lane. They are not ready: no worker could start them.
+    pub in_line: u64,
 }
 
 /// Where a task is, if a broker has it.
@@ -108,8 +112,19 @@ pub trait Broker: Send + Sync + 'static {
         true
     }
 
+    /// So many runs that ended with their worker make a dead letter. What is part of a workflow it delivers once more then, so
+    /// that the runtime puts it there, with what follows; the rest it puts there itself. `None`: it does so with all.
+    fn delivery_limit(&self) -> Option<u32> {
+        None
+    }
+
     /// Whether it cannot take anything now, so that a publish would only wait: the connection is gone or blocked.
     fn is_away(&self) -> bool {
+        false
+    }
+
+    /// Whether it keeps serial tasks in their lanes. If not, it must not be given any.
+    fn keeps_lanes(&self) -> bool {
         false
     }
 
@@ -204,6 +219,30 @@ pub trait Broker: Send + Sync + 'static {
     /// The broker is closed or not to be reached.
     async fn revive(&self, id: &TaskId) -> Result<bool, BrokerError>;
 
+    /// The facts of a lane; `None`: nobody is in it, nobody waits for it, and nothing was set for it.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn lane(&self, _lane: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {
+        Ok(None)
+    }
+
+    /// The lanes that are not idle, by name, up to `limit`.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn lanes(&self, _limit: usize) -> Result<Vec<LaneFacts>, BrokerError> {
+        Ok(Vec::new())
+    }
+
+    /// Moves a lever of a lane; what may start by that does. `false`: there was nothing to be moved.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn steer_lane(&self, _lane: &LaneName, _lever: LaneLever) -> Result<bool, BrokerError> {
+        Ok(false)
+    }
+
     /// Waits until everything settled so far is as safe as it gets, then lets go of files and connections.
     ///
     /// # Errors
@@ -212,7 +251,22 @@ pub trait Broker: Send + Sync + 'static {
 }
 
 /// Makes the record that a removed task leaves.
-pub type RecordFn = Box<dyn FnOnce(&Message) -> Option<TaskResult> + Send>;
+pub type RecordFn = Box<dyn FnOnce(&Message) -> Remains + Send>;
+
+/// What a removed task leaves behind.
+#[derive(Debug, Default)]
+pub struct Remains {
+    /// Its record.
+    pub record: Option<TaskResult>,
+    /// What follows from its end; brokers that settle results write it along.
+    pub sequel: Option<Box<Sequel>>,
+}
+
+impl From<Option<TaskResult>> for Remains {
+    fn from(record: Option<TaskResult>) -> Self {
+        Self { record, sequel: None }
+    }
+}
 
 /// The consuming end of one queue; dropping it ends the deliveries.
 pub trait Consumer: Send + Sync {

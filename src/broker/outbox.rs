@@ -25,11 +25,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::embedded::EmbeddedOptions;
 use super::{
-    Attendant, Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, EmbeddedBroker, Place, RecordFn,
-    Removal, Settle, Sink,
+    Attendant, Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, EmbeddedBroker, LaneFacts,
+    LaneLever, Place, RecordFn, Removal, Settle, Sink,
 };
 use crate::store::Store;
-use crate::task::{Arguments, Durability, Keeper, Message, Receipt, TaskId};
+use crate::task::{Arguments, Durability, Keeper, LaneName, Message, Receipt, TaskId};
 
 /// The one queue of the outbox's own store.
 const QUEUE: &str = "outbox";
@@ -128,6 +128,7 @@ fn wrap(message: Message) -> Result<Message, BrokerError> {
         expires: None,
         durability: Durability::Disk,
         workflow: None,
+        serial: None, // the order of acceptance is kept here, and the lane is the broker's
         headers: crate::task::Headers::default(),
         last_errors: Vec::new(),
         ..message
@@ -235,8 +236,28 @@ impl Broker for OutboxBroker {
         self.inner.is_shared()
     }
 
+    fn delivery_limit(&self) -> Option<u32> {
+        self.inner.delivery_limit()
+    }
+
     fn is_away(&self) -> bool {
         false // it accepts
+    }
+
+    fn keeps_lanes(&self) -> bool {
+        self.inner.keeps_lanes()
+    }
+
+    async fn lane(&self, lane: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {
+        self.inner.lane(lane).await
+    }
+
+    async fn lanes(&self, limit: usize) -> Result<Vec<LaneFacts>, BrokerError> {
+        self.inner.lanes(limit).await
+    }
+
+    async fn steer_lane(&self, lane: &LaneName, lever: LaneLever) -> Result<bool, BrokerError> {
+        self.inner.steer_lane(lane, lever).await
     }
 
     fn knows_all(&self) -> bool {
@@ -282,8 +303,8 @@ impl Broker for OutboxBroker {
         sizes: Vec<(String, u64)>,
         unique: bool,
     ) -> Result<(), BrokerError> {
-        if !sizes.is_empty() {
-            // A broker that settles results is never away.
+        if self.inner.settles_results() {
+            // Such a broker is never away, and takes all or none.
             return self.inner.publish_all(messages, sizes, unique).await;
         }
         for message in messages {
@@ -313,11 +334,12 @@ impl Broker for OutboxBroker {
 
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
         if let Some(Place::Waiting(wrapped)) = self.outbox.find(id).await?
-            && let Removal::Removed = self.outbox.remove(id, Box::new(|_| None)).await?
+            && let Removal::Removed = self.outbox.remove(id, Box::new(|_| None.into())).await?
         {
             self.pending.fetch_sub(1, Ordering::AcqRel);
             let message = unwrap(&wrapped).map_err(BrokerError::Io)?;
-            if let Some(record) = record(&message) {
+            // An outbox is in front of brokers whose results, and what follows from them, are the store's.
+            if let Some(record) = record(&message).record {
                 self.store.put(record).await.map_err(|e| BrokerError::Io(e.to_string()))?;
             }
             return Ok(Removal::Removed);

@@ -16,7 +16,6 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::app::catalogue::{Catalogue, CatalogueErrors};
 use crate::broker::BrokerError;
-use crate::store::StoreError;
 
 /// Looks after background tasks.
 ///
@@ -71,8 +70,6 @@ enum Failure {
     Catalogue(#[from] CatalogueErrors),
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }

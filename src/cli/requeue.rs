@@ -13,7 +13,6 @@ use super::table::{Column, Table};
 use crate::app::catalogue::parse_span;
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Broker, BrokerError, DeadLetter, EmbeddedBroker};
-use crate::store::{EmbeddedStore, Store};
 use crate::task::clock::now;
 
 /// What a terminal of an operator holds.
@@ -77,17 +76,15 @@ fn glob(pattern: &str) -> Option<Regex> {
 pub(super) fn run(args: &RequeueArgs, out: &mut impl Write) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (broker, store) = open(args).await?;
-        let done = requeue(args, &*broker, store.as_deref(), out).await;
+        let broker = open(args).await?;
+        let done = requeue(args, &*broker, out).await;
         let closed = broker.close().await;
         done?;
         Ok(closed?)
     })
 }
 
-type Opened = (Arc<dyn Broker>, Option<Arc<dyn Store>>);
-
-async fn open(args: &RequeueArgs) -> Result<Opened, BrokerError> {
+async fn open(args: &RequeueArgs) -> Result<Arc<dyn Broker>, BrokerError> {
     if let Some(url) = &args.broker {
         return connect(url).await;
     }
@@ -95,29 +92,23 @@ async fn open(args: &RequeueArgs) -> Result<Opened, BrokerError> {
     if !dir.is_dir() {
         return Err(BrokerError::Io(format!("there is no store in `{}`", dir.display())));
     }
-    let broker = EmbeddedBroker::open(dir, EmbeddedOptions::default())?;
-    Ok((Arc::new(broker.clone()), Some(Arc::new(EmbeddedStore::new(broker)))))
+    Ok(Arc::new(EmbeddedBroker::open(dir, EmbeddedOptions::default())?))
 }
 
 #[cfg(feature = "amqp")]
-async fn connect(url: &str) -> Result<Opened, BrokerError> {
+async fn connect(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
     use crate::broker::amqp::{AmqpBroker, AmqpOptions};
-    Ok((Arc::new(AmqpBroker::connect(url, AmqpOptions::default()).await?), None))
+    Ok(Arc::new(AmqpBroker::connect(url, AmqpOptions::default()).await?))
 }
 
 #[cfg(not(feature = "amqp"))]
-async fn connect(_: &str) -> Result<Opened, BrokerError> {
+async fn connect(_: &str) -> Result<Arc<dyn Broker>, BrokerError> {
     Err(BrokerError::Io(
         "this build of Celeriac has no RabbitMQ: build it with the feature `amqp`".to_owned(),
     ))
 }
 
-async fn requeue(
-    args: &RequeueArgs,
-    broker: &dyn Broker,
-    store: Option<&dyn Store>,
-    out: &mut impl Write,
-) -> Result<(), Failure> {
+async fn requeue(args: &RequeueArgs, broker: &dyn Broker, out: &mut impl Write) -> Result<(), Failure> {
     let task = args.task.as_deref().and_then(glob);
     let all = broker.dead_letters(MOST).await?;
     let wanted: Vec<_> =
@@ -131,13 +122,8 @@ async fn requeue(
     ]);
     let mut revived = 0;
     for letter in &wanted {
-        if !args.dry_run {
-            if !broker.revive(&letter.message.id).await? {
-                continue; // somebody else was faster
-            }
-            if let Some(store) = store {
-                store.forget(&letter.message.id).await?;
-            }
+        if !args.dry_run && !broker.revive(&letter.message.id).await? {
+            continue; // somebody else was faster
         }
         revived += 1;
         let message = &letter.message;

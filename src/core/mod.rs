@@ -10,12 +10,14 @@
 
 mod backoff;
 pub mod intensity;
+pub mod lane;
 pub mod queue;
 pub mod retry;
 pub mod time;
 pub mod time_to_start;
 
 pub use intensity::{Intensity, RestartVerdict, Restarts};
+pub use lane::Lane;
 pub use queue::Queue;
 pub use retry::{RetryPolicy, RetryVerdict};
 pub use time::Timestamp;

@@ -198,6 +198,7 @@ fn message(
         headers,
         last_errors: Vec::new(),
         workflow: Some(Box::new(workflow)),
+        serial: None, // made of the arguments by whoever runs it
     };
     if let Some(own) = own {
         own.apply(&mut message);

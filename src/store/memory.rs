@@ -13,9 +13,11 @@ use crate::task::clock::now;
 use crate::task::{TaskId, TaskResult};
 
 /// A chord that nothing was heard of for so long is forgotten: nobody can wait for its body any more.
-const CHORDS_GO: Duration = Duration::from_secs(24 * 60 * 60);
+const CHORDS_GO: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+/// That a body was sent is remembered so long, for members that run twice.
+const CLOSED_GO: Duration = Duration::from_secs(5 * 60);
 /// Who is to send a body and does not say so for so long is taken for dead.
-const CLAIM: Duration = Duration::from_secs(10);
+const CLAIM: Duration = Duration::from_secs(5);
 /// States of tasks that leave no record, or none here, go after a day.
 const TRACKED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -66,6 +68,9 @@ impl MemoryStore {
     /// Says how many parts a chord has.
     pub(crate) fn open(&self, group: &str, size: u64) {
         let mut chord = self.chords.entry(group.to_owned()).or_default();
+        if chord.closed {
+            *chord = Chord::default();
+        }
         (chord.size, chord.touched) = (Some(size), now());
     }
 
@@ -79,6 +84,18 @@ impl MemoryStore {
         chord.parts.entry((part.index.unwrap_or(u32::MAX), part.id.clone())).or_insert(part);
         let complete = chord.size.is_some_and(|size| chord.parts.len() as u64 >= size);
         complete.then(|| chord.parts.values().cloned().collect())
+    }
+
+    /// The token of who sends the body; else how long somebody else has for it.
+    fn claim(&self, group: &str) -> Result<String, Duration> {
+        let mut chord = self.chords.entry(group.to_owned()).or_default();
+        let now = now();
+        if let Some((_, until)) = chord.claimed.as_ref().filter(|(_, until)| *until > now) {
+            return Err(until.since(now));
+        }
+        let token = TaskId::new().to_string();
+        chord.claimed = Some((token.clone(), now + CLAIM));
+        Ok(token)
     }
 
     /// The body is sent: whoever still joins is told nothing.
@@ -123,7 +140,8 @@ impl Store for MemoryStore {
             stays
         });
         self.revoked.retain(|_, until| *until > now);
-        self.chords.retain(|_, chord| chord.touched + CHORDS_GO > now);
+        let kept = |chord: &Chord| if chord.closed { CLOSED_GO } else { CHORDS_GO };
+        self.chords.retain(|_, chord| chord.touched + kept(chord) > now);
         self.tracked.retain(|_, (_, at)| *at + TRACKED_FOR > now);
         Ok(swept)
     }
@@ -160,16 +178,15 @@ impl Store for MemoryStore {
     }
 
     async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, StoreError> {
-        let group = part.group.clone();
-        let Some(parts) = self.count(part) else { return Ok(ChordJoin::Waiting) };
-        let Some(mut chord) = self.chords.get_mut(&group) else { return Ok(ChordJoin::Waiting) };
-        let now = now();
-        if chord.closed || chord.claimed.as_ref().is_some_and(|(_, until)| *until > now) {
-            return Ok(ChordJoin::Waiting);
+        loop {
+            let Some(parts) = self.count(part.clone()) else { return Ok(ChordJoin::Waiting) };
+            let pause = match self.claim(&part.group) {
+                Ok(token) => return Ok(ChordJoin::Complete { token, parts }),
+                Err(pause) => pause,
+            };
+            // Somebody else is to send the body, and may be dead.
+            tokio::time::sleep(pause).await;
         }
-        let token = TaskId::new().to_string();
-        chord.claimed = Some((token.clone(), now + CLAIM));
-        Ok(ChordJoin::Complete { token, parts })
     }
 
     async fn close_chord(&self, group: &str, token: &str) -> Result<(), StoreError> {

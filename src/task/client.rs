@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use super::canvas::Promise;
 use super::{
-    Arguments, Durability, Headers, RawSignature, State, Task, TaskId, TaskOptions, TaskResult, TrackedState,
-    UntypedResult,
+    Arguments, Durability, Headers, RawSignature, Serial, State, Task, TaskId, TaskOptions, TaskResult,
+    TrackedState, UntypedResult,
 };
 use crate::core::Timestamp;
 
@@ -34,6 +34,8 @@ pub struct NewTask {
     pub expires_at: Option<Timestamp>,
     /// The application's headers.
     pub headers: Headers,
+    /// The lane that it is to stand in. `None`: what its task says, if that is known here.
+    pub serial: Option<Box<Serial>>,
 }
 
 impl NewTask {
@@ -48,6 +50,7 @@ impl NewTask {
             eta: None,
             expires_at: None,
             headers: Headers::default(),
+            serial: None,
         }
     }
 }
@@ -64,6 +67,9 @@ pub struct Receipt {
     pub durability: Durability,
     /// Who has it by now.
     pub keeper: Keeper,
+    /// `true`: the call was left out, because the task of this id waits in its lane already and will do its work
+    /// (`newcomer = "skip"`).
+    pub joined: bool,
 }
 
 /// Who has taken a task.
@@ -80,13 +86,20 @@ pub enum Keeper {
 impl Receipt {
     /// A receipt; for those who write a [`Client`].
     pub fn new(id: TaskId, queue: String, durability: Durability) -> Self {
-        Self { id, queue, durability, keeper: Keeper::Broker }
+        Self { id, queue, durability, keeper: Keeper::Broker, joined: false }
     }
 
     /// The same, taken by `keeper`.
     #[must_use]
     pub fn kept_by(mut self, keeper: Keeper) -> Self {
         self.keeper = keeper;
+        self
+    }
+
+    /// The same for a call that was left out, because the task of this id will do its work.
+    #[must_use]
+    pub fn joining(mut self, id: TaskId) -> Self {
+        (self.id, self.joined) = (id, true);
         self
     }
 }
@@ -154,6 +167,24 @@ pub enum EnqueueError {
     StorageFull {
         /// How much is left, where.
         reason: String,
+    },
+    /// The key of a serial task could not be made.
+    #[error("`{task}` is serial, and its key cannot be made: {error}")]
+    NoKey {
+        /// The task.
+        task: String,
+        /// What is wrong with the arguments.
+        error: String,
+    },
+    /// The broker has no lanes.
+    #[error(
+        "`{task}` is serial, and the broker `{broker}` keeps no lanes: its runs could overlap. Keep it on the embedded broker or the one in memory"
+    )]
+    NoLanes {
+        /// The task.
+        task: String,
+        /// The broker.
+        broker: &'static str,
     },
     /// A canvas that cannot be sent.
     #[error("the canvas cannot be sent: {0}")]

@@ -67,6 +67,7 @@ struct Run {
     /// The broker has delivered it before.
     again: bool,
     worker: Arc<str>,
+    fence: Option<u64>,
     interrupt: AtomicU8,
     revocation: AtomicU8,
     told: Notify,
@@ -86,12 +87,23 @@ const DECIDED: u8 = 2;
 
 impl Context {
     pub(crate) fn new(message: Arc<Message>, worker: Arc<str>, states: Option<Arc<dyn StateSink>>) -> Self {
+        Self::fenced(message, worker, states, None)
+    }
+
+    /// Of a start that bears a token.
+    pub(crate) fn fenced(
+        message: Arc<Message>,
+        worker: Arc<str>,
+        states: Option<Arc<dyn StateSink>>,
+        fence: Option<u64>,
+    ) -> Self {
         let run = Run {
             states,
             reported: AtomicBool::new(false),
             message,
             again: false,
             worker,
+            fence,
             interrupt: AtomicU8::new(NONE),
             revocation: AtomicU8::new(OPEN),
             told: Notify::new(),
@@ -133,6 +145,7 @@ impl Context {
             headers: Headers::default(),
             last_errors: Vec::new(),
             workflow: None,
+            serial: None,
         };
         Self::new(Arc::new(message), "".into(), None)
     }
@@ -172,6 +185,13 @@ impl Context {
     /// `delivery_info['redelivered']`.
     pub fn is_redelivered(&self) -> bool {
         self.run.again || self.run.message.crashes > 0
+    }
+
+    /// Of a serial task: a number that grows with each start in its lane. Hand it on to what the run writes to, and
+    /// have it refuse a number lower than the highest that it has seen, and even a run that was given up for dead and
+    /// still goes on (a thread that nobody could stop) cannot write behind its successor.
+    pub fn fencing_token(&self) -> Option<u64> {
+        self.run.fence
     }
 
     /// A header of the call.

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use super::{Arguments, Context, Task, TaskError, TaskKind, TaskOptions};
+use super::{Arguments, ArgumentsError, Context, Serial, Task, TaskError, TaskKind, TaskOptions};
 
 /// What one run came to: the returned value as JSON, or how else it ended.
 pub type Outcome = Result<String, TaskError>;
@@ -68,6 +68,8 @@ pub struct TaskDefinition {
     pub body: Body,
     /// Its hooks.
     pub hooks: fn() -> Hooks,
+    /// The lane of a call, by its encoded arguments, if the task is serial.
+    pub serial: Option<fn(&Arguments) -> Result<Serial, ArgumentsError>>,
 }
 
 inventory::collect!(TaskDefinition);

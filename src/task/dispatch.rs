@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use super::canvas::{Call, Freezer, Ids, Launch, Node, Promise};
 use super::registry::Registry;
 use super::{
-    Arguments, Durability, EnqueueError, Headers, Message, NewTask, RawSignature, TaskId, TaskOptions,
-    Workflow,
+    Arguments, Durability, EnqueueError, Headers, Message, NewTask, RawSignature, Serial, TaskId,
+    TaskOptions, Workflow,
 };
 use crate::core::Timestamp;
 use crate::task::clock::now;
@@ -34,6 +34,8 @@ pub(crate) struct Dispatcher {
     pub(crate) max_message_size: usize,
     /// Where results by rpc go, for brokers that have it.
     pub(crate) reply_to: Option<String>,
+    /// The broker, if it keeps no lanes.
+    pub(crate) without_lanes: Option<&'static str>,
 }
 
 /// A canvas that is ready to be sent.
@@ -83,9 +85,10 @@ impl Dispatcher {
             return Err(EnqueueError::BadId { len });
         }
         let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
+        let serial = self.serial(&call)?;
         let reply_to = self.reply_to.clone();
         let workflow = reply_to.map(|queue| Workflow { reply_to: Some(queue), ..Workflow::default() });
-        Ok(fill_in(call, queue, workflow.map(Box::new)))
+        Ok(fill_in(NewTask { serial, ..call }, queue, workflow.map(Box::new)))
     }
 
     /// What is to be sent of a canvas now.
@@ -115,24 +118,46 @@ impl Dispatcher {
     pub(crate) fn next(&self, call: Call, origin: &Origin) -> Message {
         let named = inner_task(&call).to_owned();
         let (call, workflow) = self.read(call, origin);
-        let queue = match self.route.queue(&named, call.options.queue.as_deref(), &call.arguments) {
+        let wanted = call.options.queue.as_deref();
+        let queue = match self.route.queue(&named, wanted, &call.arguments) {
             Ok(queue) => queue,
             Err(error) => {
-                let queue = self.route.queue_of_last_resort(&named, call.options.queue.as_deref());
-                tracing::error!(%error, queue, "the next step of a workflow goes to another queue");
+                let queue = self.route.queue_of_last_resort(&named, wanted);
+                if wanted != Some(&queue) {
+                    tracing::error!(%error, queue, "the next step of a workflow goes to another queue");
+                }
                 queue
             }
         };
-        fill_in(call, queue, workflow)
+        // Where that fails, the worker says so: the message goes to the dead letters.
+        let serial = self.serial(&call).unwrap_or_default();
+        fill_in(NewTask { serial, ..call }, queue, workflow)
+    }
+
+    /// The lane of a call: as it says, or else as its task says.
+    fn serial(&self, call: &NewTask) -> Result<Option<Box<Serial>>, EnqueueError> {
+        let of_task = self.registry.get(&call.task).and_then(|known| known.serial);
+        let serial = match (&call.serial, of_task) {
+            (Some(serial), _) => serial.clone(),
+            (None, None) => return Ok(None),
+            (None, Some(serial)) => Box::new(serial(&call.arguments).map_err(|error| {
+                EnqueueError::NoKey { task: call.task.clone(), error: error.to_string() }
+            })?),
+        };
+        match self.without_lanes {
+            Some(broker) => Err(EnqueueError::NoLanes { task: call.task.clone(), broker }),
+            None => Ok(Some(serial)),
+        }
     }
 
     /// Reads a call's options.
     fn read(&self, call: Call, origin: &Origin) -> (NewTask, Option<Box<Workflow>>) {
         let task_options = |name: &str| self.registry.get(name).map(|task| (task.options)());
         let mut new = NewTask::new(call.task.clone(), task_options(&call.task).unwrap_or_default());
-        if new.options.queue.is_none() {
+        let inner = inner_task(&call);
+        if inner != call.task {
             // `celery.map` and the like wait where the task does that they call.
-            new.options.queue = task_options(inner_task(&call)).and_then(|options| options.queue);
+            new.options.queue = self.route.queue(inner, None, &Arguments::default()).ok();
         }
         let kwargs =
             if call.kwargs.is_empty() { String::new() } else { Value::Object(call.kwargs).to_string() };
@@ -165,7 +190,7 @@ fn inner_task(call: &Call) -> &str {
 
 /// Fills in the rest.
 fn fill_in(call: NewTask, queue: String, workflow: Option<Box<Workflow>>) -> Message {
-    let NewTask { task, arguments, options, id, countdown, eta, expires_at, headers, .. } = call;
+    let NewTask { task, arguments, options, id, countdown, eta, expires_at, headers, serial, .. } = call;
     let now = now();
     Message {
         id: id.unwrap_or_else(TaskId::new),
@@ -191,6 +216,7 @@ fn fill_in(call: NewTask, queue: String, workflow: Option<Box<Workflow>>) -> Mes
         headers,
         last_errors: Vec::new(),
         workflow,
+        serial,
     }
 }
 
@@ -300,4 +326,133 @@ pub(crate) fn write_options(call: &NewTask, of_task: &TaskOptions) -> Map<String
     let headers = (!headers.is_empty()).then(|| Value::Object(headers.clone().into_iter().collect()));
     set("headers", headers);
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Context, Signature, Task};
+
+    struct Mail;
+
+    impl Task for Mail {
+        type Args = (u8,);
+        type Output = ();
+        const NAME: &'static str = "mail";
+        const PARAMS: &'static [&'static str] = &["user"];
+
+        fn options() -> TaskOptions {
+            TaskOptions { queue: Some("email".into()), priority: 3, ..TaskOptions::default() }
+        }
+    }
+
+    /// Each task in the queue that it wants, or in `own`.
+    struct Anywhere;
+
+    impl Route for Anywhere {
+        fn queue(&self, task: &str, wanted: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
+            match wanted {
+                Some("nowhere") => {
+                    let (task, queue) = (task.to_owned(), "nowhere".to_owned());
+                    Err(EnqueueError::UnknownQueue { task, queue, hint: String::new() })
+                }
+                wanted => Ok(wanted.unwrap_or("own").to_owned()),
+            }
+        }
+
+        fn queue_of_last_resort(&self, _: &str, _: Option<&str>) -> String {
+            "last".to_owned()
+        }
+    }
+
+    fn dispatcher() -> Dispatcher {
+        let registry = Registry::from_definitions(std::iter::empty()).unwrap();
+        Dispatcher {
+            registry,
+            route: Box::new(Anywhere),
+            max_message_size: 1 << 10,
+            reply_to: None,
+            without_lanes: None,
+        }
+    }
+
+    fn call(options: Value) -> Call {
+        Call {
+            task: "mail".into(),
+            args: vec![1.into()],
+            kwargs: Map::new(),
+            options: options.as_object().unwrap().clone(),
+            callbacks: Vec::new(),
+            errbacks: Vec::new(),
+            chain: Vec::new(),
+            chord: None,
+        }
+    }
+
+    #[test]
+    fn what_differs_from_the_task_is_written_and_read() {
+        let eta = Timestamp::from_millis(1_800_000_000_500);
+        let second = Duration::from_secs;
+        let signature = Signature::<Mail>::new(&(1,))
+            .queue("slow")
+            .priority(9)
+            .eta(eta)
+            .expires(second(60))
+            .time_limit(second(20))
+            .soft_time_limit(Duration::from_millis(1500))
+            .max_retries(7)
+            .header("tenant", "a")
+            .ignore_result(true)
+            .durability(Durability::Memory)
+            .id("mine");
+        let plain = write_options(&Signature::<Mail>::new(&(1,)).into_parts().0, &Mail::options());
+        assert!(plain.is_empty(), "{plain:?}");
+        let options = write_options(&signature.into_parts().0, &Mail::options());
+        assert_eq!(options["eta"], "2027-01-15T08:00:00.500+00:00");
+        let message = dispatcher().next(call(Value::Object(options)), &Origin::default());
+        assert_eq!((message.id.as_str(), message.queue.as_str(), message.priority), ("mine", "slow", 9));
+        assert_eq!((message.eta, message.time_limit), (Some(eta), Some(second(20))));
+        assert_eq!(message.soft_time_limit, Some(Duration::from_millis(1500)));
+        assert_eq!((message.retry.max_retries, message.ignore_result), (7, true));
+        assert_eq!(message.durability, Durability::Memory);
+        assert_eq!(message.expires, Some(message.enqueued_at + second(60)));
+        assert_eq!(message.headers.0["tenant"], "a");
+        assert_eq!(message.workflow, None);
+    }
+
+    #[test]
+    fn what_python_writes_is_read_and_what_is_odd_is_left_out() {
+        let options = serde_json::json!({
+            "task_id": "t", "countdown": 5, "expires": "2027-01-15T08:00:00", "time_limit": null, "priority": "high",
+            "soft_time_limit": [], "headers": 3, "serializer": "json", "group_id": "g", "group_index": 2,
+            "stamped_headers": ["tenant"], "tenant": "acme", "queue": null,
+        });
+        let message = dispatcher().next(call(options), &Origin::default());
+        assert_eq!(message.eta, Some(message.enqueued_at + Duration::from_secs(5)));
+        assert_eq!(message.expires, Some(Timestamp::from_millis(1_800_000_000_000)));
+        assert_eq!((message.priority, message.soft_time_limit, message.queue.as_str()), (0, None, "own"));
+        let workflow = message.workflow.unwrap();
+        assert_eq!((workflow.group.as_deref(), workflow.group_index), (Some("g"), Some(2)));
+        assert_eq!(
+            (workflow.stamped_headers, &workflow.stamps.0["tenant"]),
+            (vec!["tenant".into()], &"acme".into())
+        );
+    }
+
+    #[test]
+    fn what_follows_inherits_and_cannot_be_refused() {
+        let mut parent = Context::detached().message().clone();
+        parent.id = "parent".into();
+        let workflow = Workflow {
+            stamped_headers: vec!["tenant".into()],
+            stamps: Headers([("tenant".into(), "acme".into())].into()),
+            ..Workflow::default()
+        };
+        parent.workflow = Some(Box::new(workflow));
+        let message = dispatcher().next(call(serde_json::json!({"queue": "nowhere"})), &Origin::of(&parent));
+        assert_eq!(message.queue, "last");
+        let workflow = message.workflow.unwrap();
+        assert_eq!((workflow.root_id, workflow.parent_id), (Some("parent".into()), Some("parent".into())));
+        assert_eq!(workflow.stamps.0["tenant"], "acme");
+    }
 }

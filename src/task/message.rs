@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Arguments, Durability, TaskId, Workflow};
+use super::{Arguments, Durability, Serial, TaskId, Workflow};
 use crate::core::{RetryPolicy, Timestamp};
 
 /// Headers of the application: small JSON values that travel with the task.
@@ -92,11 +92,22 @@ pub struct Message {
     pub last_errors: Vec<String>,
     /// The workflow that it is part of, if any.
     pub workflow: Option<Box<Workflow>>,
+    /// The lane that it stands in, if its task is serial.
+    #[serde(default)]
+    pub serial: Option<Box<Serial>>,
 }
 
 impl Message {
-    /// The time from which time-to-start counts: the ETA where there is one, else the enqueue.
+    /// The time from which time-to-start counts: the ETA where there is one, else the enqueue; of a serial task that had
+    /// to wait for its lane, the end of that, for no queue could have started it before.
     pub fn due(&self) -> Timestamp {
-        self.eta.map_or(self.enqueued_at, |eta| eta.max(self.enqueued_at))
+        let due = self.eta.map_or(self.enqueued_at, |eta| eta.max(self.enqueued_at));
+        let let_in_at = self.serial.as_ref().and_then(|serial| serial.let_in_at);
+        let_in_at.map_or(due, |let_in_at| let_in_at.max(due))
+    }
+
+    /// Whether it is settled when its run is over. A serial one always is: its lane is held until then.
+    pub fn settles_late(&self) -> bool {
+        self.acks_late || self.serial.is_some()
     }
 }

@@ -13,6 +13,7 @@ mod message;
 mod options;
 mod panic;
 mod result;
+mod serial;
 mod signature;
 mod tracked;
 mod untyped;
@@ -40,6 +41,9 @@ pub use message::{Headers, Message};
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use result::{State, TaskResult};
+pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, Serial};
+#[doc(hidden)]
+pub use serial::{KeyPart, serial_of};
 pub use signature::{Enqueue, Signature};
 pub use tracked::TrackedState;
 pub use untyped::UntypedResult;
@@ -61,6 +65,10 @@ pub trait Task: 'static {
     const PARAMS: &'static [&'static str];
     /// Its options.
     fn options() -> TaskOptions;
+    /// The lane of a call with these arguments, if the task is serial.
+    fn serial(_args: &Self::Args) -> Option<Serial> {
+        None
+    }
 }
 
 /// The two parts of a `Result`, for the macro, which sees only its name.

@@ -95,6 +95,7 @@ mod tests {
             options: TaskOptions::default,
             body: Body::Cpu(|_, _| Err(TaskError::ignore())),
             hooks: Hooks::default,
+            serial: None,
         }
     }
 

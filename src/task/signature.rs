@@ -42,7 +42,9 @@ impl<T: Task> Signature<T> {
     /// A call with these arguments; `task::s(..)` is the typed way to it.
     pub fn new(args: &T::Args) -> Self {
         let arguments = Arguments::encode(args).map_err(|e| e.to_string());
-        Self { call: NewTask::new(T::NAME, T::options()), arguments, task: PhantomData }
+        let mut call = NewTask::new(T::NAME, T::options());
+        call.serial = T::serial(args).map(Box::new);
+        Self { call, arguments, task: PhantomData }
     }
 
     /// Into this queue instead of the task's own.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::canvas::{Launch, replacement};
-use super::{Ending, ErrorName, Interrupt, Lineage, Message, RawSignature, State, TaskResult, Until};
+use super::{
+    Ending, ErrorName, Interrupt, Lineage, Message, RawSignature, Refusal, State, TaskResult, Until,
+};
 use crate::core::{RetryVerdict, Timestamp};
 
 /// Everything that is known when a run has ended.
@@ -114,6 +116,32 @@ impl<'a> Judge<'a> {
         self.revoked(&format!("expired: it was to start before {at}"))
     }
 
+    /// Its lane does not take it.
+    pub(crate) fn refused(&self, refusal: &Refusal) -> Verdict {
+        let serial = self.message.serial.as_deref();
+        match refusal {
+            Refusal::CouldNotAcquireLock => {
+                let lane = serial.map_or_else(String::new, |serial| serial.lane.to_string());
+                let patience = serial.and_then(|serial| serial.patience()).unwrap_or_default();
+                let task = &self.message.task;
+                let text = format!(
+                    "CouldNotAcquireLock: Could not acquire lock '{lane}' for task '{task}' within {patience:?}"
+                );
+                self.over(State::Failure, None, vec![text], Some("CouldNotAcquireLock".into()))
+            }
+            Refusal::Replaced { by } => {
+                self.revoked(&format!("task {by} came later and took its place in the lane"))
+            }
+        }
+    }
+
+    /// It stands in no lane yet, and its task is serial.
+    pub(crate) fn lined_up(&self, serial: super::Serial) -> Verdict {
+        let mut message = self.message.clone();
+        message.serial = Some(Box::new(serial));
+        Verdict::Again { message: Box::new(message), due: None, next: Next::Postpone, failed: None }
+    }
+
     /// Revoked before it began.
     pub(crate) fn revoked_waiting(&self) -> Verdict {
         self.revoked("the task was revoked before it started")
@@ -127,6 +155,19 @@ impl<'a> Judge<'a> {
     /// Nobody here knows the task. Celery's `NotRegistered`.
     pub(crate) fn not_registered(&self, reason: &str) -> Verdict {
         self.dead_as("NotRegistered", reason)
+    }
+
+    /// It cannot be run here.
+    pub(crate) fn dead(&self, reason: &str) -> Verdict {
+        self.dead_as("Reject", reason)
+    }
+
+    /// Its runs kept ending with their worker.
+    pub(crate) fn worker_lost(&self) -> Verdict {
+        let times = self.message.crashes;
+        let reason = format!("WorkerLost: its worker or process ended {times} times while it ran");
+        let record = self.record(State::Failure, None, vec![reason.clone()], Some("WorkerLost".into()));
+        Verdict::Dead { reason, record: Box::new(record) }
     }
 
     /// It cannot be run, or says that it should not be.

@@ -11,7 +11,7 @@ use crate::rabbit::{builder, impatient, runtime, vhost};
 use crate::services::{Proxy, RabbitMq, blocking};
 
 static STARTS: Mutex<Option<HashMap<u32, u32>>> = Mutex::new(None);
-static GAUGE: Gauge = Gauge::new();
+static GAUGE: std::sync::LazyLock<Gauge> = std::sync::LazyLock::new(Gauge::default);
 
 #[task(queue = "io")]
 async fn count_starts(n: u32) -> u32 {

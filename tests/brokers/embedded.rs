@@ -67,3 +67,4 @@ impl Subject for Embedded {
 }
 
 celeriac::broker_conformance!(Embedded, durable);
+celeriac::broker_conformance!(Embedded, durable lanes);

@@ -5,6 +5,7 @@ mod services;
 
 mod amqp;
 mod embedded;
+mod lanes;
 mod memory;
 mod model;
 mod outbox;

@@ -32,3 +32,4 @@ impl Subject for Memory {
 }
 
 celeriac::broker_conformance!(Memory);
+celeriac::broker_conformance!(Memory, lanes);

@@ -160,6 +160,7 @@ impl Model {
             scheduled: self.scheduled.len() as u64,
             unsettled: self.delivered.len() as u64,
             dead: self.dead.len() as u64,
+            in_line: 0,
         }
     }
 }
@@ -229,7 +230,7 @@ impl Run {
             }
             Step::Remove(which) if !self.model.known.is_empty() => {
                 let n = which % self.model.known.len();
-                let removal = self.broker.remove(&message(n).id, Box::new(|_| None)).await.unwrap();
+                let removal = self.broker.remove(&message(n).id, Box::new(|_| None.into())).await.unwrap();
                 let expected = if self.model.remove(n) {
                     Removal::Removed
                 } else if self.model.delivered.iter().any(|(d, ..)| *d == n) {

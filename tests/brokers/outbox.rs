@@ -56,6 +56,15 @@ impl Broker for Barred {
         self.broker.queues().await
     }
 
+    async fn publish_all(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        self.broker.publish_all(messages, sizes, unique).await
+    }
+
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         self.tried.notify_one();
         if self.away.load(Ordering::SeqCst) {
@@ -233,7 +242,7 @@ async fn a_task_in_the_outbox_can_be_found_and_revoked() {
     let record = |m: &Message| {
         let mut result = celeriac::broker::conformance::success(m);
         result.state = State::Revoked;
-        Some(result)
+        Some(result).into()
     };
     assert_eq!(front.outbox.remove(&id, Box::new(record)).await, Ok(Removal::Removed));
     assert_eq!(front.outbox.pending(), 699);

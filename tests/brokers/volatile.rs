@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use celeriac::broker::Broker;
-use celeriac::broker::conformance::Subject;
+use celeriac::broker::conformance::{Subject, sample};
 use celeriac::store::Store;
-use celeriac::task::Durability;
+use celeriac::task::{Durability, LaneName, Serial};
 
 use crate::embedded::Embedded;
 
@@ -30,3 +30,13 @@ impl Subject for Volatile {
 }
 
 celeriac::broker_conformance!(Volatile);
+
+// A lane has one place.
+#[tokio::test(flavor = "multi_thread")]
+async fn serial_tasks_are_on_disk_also_where_they_ask_for_memory() {
+    let subject = Volatile::open().await;
+    let mut message = sample("q", 0, Durability::Memory);
+    message.serial = Some(Box::new(Serial::new(LaneName::new("task", "key"))));
+    let receipt = subject.broker().publish(message, false).await.unwrap();
+    assert_eq!(receipt.durability, Durability::Disk);
+}

@@ -1,6 +1,11 @@
 //! Canvases that do not go well: who is told, and that nobody waits in vain.
 
+use std::sync::Arc;
+
+use celeriac::broker::conformance::{Inbox, sample};
+use celeriac::broker::{Broker, EmbeddedBroker};
 use celeriac::task::canvas::{chord, group, signature};
+use celeriac::task::{Durability, Workflow};
 use celeriac::{EnqueueError, GetError, State, TaskId};
 
 use super::kit::*;
@@ -14,7 +19,7 @@ fn ended(error: GetError) -> celeriac::task::TaskResult {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failure_fails_all_later_steps() {
-    on_both(async |celeriac| {
+    on_all(async |celeriac| {
         let name = TaskId::new().to_string();
         let chain = add::s(1, 1)
             .then(fail::s("broken".into()))
@@ -44,7 +49,7 @@ async fn a_failure_fails_all_later_steps() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failed_member_fails_the_body() {
-    on_both(async |celeriac| {
+    on_all(async |celeriac| {
         let name = TaskId::new().to_string();
         let members = [add::s(1, 1), add::s(2, 2)].map(|s| s.then(twice::p()));
         let header = members.into_iter().chain([fail::s("broken".into()).then(twice::p())]);
@@ -64,7 +69,7 @@ async fn a_failed_member_fails_the_body() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chord_in_a_chord_fails_with_it() {
-    on_both(async |celeriac| {
+    on_all(async |celeriac| {
         let inner = chord([fail::s("broken".into()), fail::s("too".into())], sum::p()).then(twice::p());
         let result =
             chord([inner, add::s(1, 1).then(twice::p())], sum::p()).send(celeriac.client()).await.unwrap();
@@ -76,7 +81,7 @@ async fn a_chord_in_a_chord_fails_with_it() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_knows_fails_its_canvas() {
-    on_both(async |celeriac| {
+    on_all(async |celeriac| {
         let chain = add::s(1, 1).then(signature("no.such.task")).then(add::p(1));
         let result = chain.send(celeriac.client()).await.unwrap();
         let record = ended(result.get(LONG).await.unwrap_err());
@@ -90,7 +95,7 @@ async fn what_nobody_knows_fails_its_canvas() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_sent_is_refused_as_a_whole() {
-    on_both(async |celeriac| {
+    on_all(async |celeriac| {
         let client = celeriac.client();
         let lost = add::s(1, 1).then(add::p(1).queue("defautl")).send(client.clone()).await.unwrap_err();
         assert!(
@@ -114,7 +119,7 @@ async fn what_cannot_be_sent_is_refused_as_a_whole() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_that_is_taken_is_refused() {
-    on_both(async |celeriac| {
+    on_all(async |celeriac| {
         let id = TaskId::new();
         let chain = || add::s(1, 1).then(add::p(1)).id(id.clone());
         let result = chain().send(celeriac.client()).await.unwrap();
@@ -122,4 +127,54 @@ async fn an_id_that_is_taken_is_refused() {
         assert_eq!(result.get(LONG).await, Ok(3));
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_task_takes_along_what_follows() {
+    on_all(async |celeriac| {
+        celeriac.pause("other").await.unwrap();
+        let waiting = || add::s(1, 1).queue("other");
+        let chain = waiting().then(add::p(1)).then(add::p(1)).send(celeriac.client()).await.unwrap();
+        let first = chain.parent().unwrap().parent().unwrap();
+        assert_eq!(first.revoke(false).await, Ok(true));
+        assert_eq!(ended(chain.get(LONG).await.unwrap_err()).state, State::Revoked);
+        let chord = chord([waiting(), add::s(2, 2)], sum::p()).send(celeriac.client()).await.unwrap();
+        let member = &chord.parent().unwrap().members()[0];
+        assert_eq!(member.revoke(false).await, Ok(true));
+        let record = ended(chord.get(LONG).await.unwrap_err());
+        assert_eq!(record.error_type.as_deref(), Some("ChordError"), "{record:?}");
+        // So does one that expires.
+        let late = waiting().expires(std::time::Duration::ZERO).then(add::p(1));
+        let late = late.send(celeriac.client()).await.unwrap();
+        celeriac.resume("other").await.unwrap();
+        assert_eq!(ended(late.get(LONG).await.unwrap_err()).state, State::Revoked);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_whose_process_keeps_dying_fails_its_chord() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = celeriac::broker::embedded::EmbeddedOptions::default();
+    options.delivery_limit = 2;
+    let open = || EmbeddedBroker::open(dir.path(), options.clone()).unwrap();
+    let mut message = sample("default", 0, Durability::Disk);
+    let body = signature("canvas::kit::sum").id("the-body").into_raw().unwrap();
+    let workflow = Workflow { group: Some("g".into()), chord: Some(body), ..Workflow::default() };
+    message.workflow = Some(Box::new(workflow));
+    open().publish_all(vec![message], vec![("g".into(), 1)], true).await.unwrap();
+    for _ in 0..2 {
+        let broker: Arc<dyn Broker> = Arc::new(open());
+        let mut delivery = Inbox::open(&broker, "default", 1).next().await;
+        delivery.started(); // and dropped: its worker died
+        drop(delivery);
+        broker.close().await.unwrap();
+    }
+    let celeriac = builder().directory(dir.path()).embedded_options(options.clone()).start().await.unwrap();
+    let body = celeriac.async_result("the-body");
+    until("the body has failed", async || body.state().await.unwrap() == State::Failure).await;
+    let record = body.result().await.unwrap().unwrap();
+    assert!(record.errors[0].contains("WorkerLost"), "{record:?}");
+    assert_eq!(celeriac.dead_letters(10).await.unwrap()[0].message.crashes, 2);
+    celeriac.shutdown().await.unwrap();
 }

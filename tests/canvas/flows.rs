@@ -8,7 +8,7 @@ use super::kit::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chain_passes_results_on() {
-    on_both(async |celeriac| {
+    on_all(async |celeriac| {
         let chain = add::s(2, 2).then(add::p(4)).then(add_cpu::p(8)).then(twice::Task);
         let result = chain.send(celeriac.client()).await.unwrap();
         assert_eq!(result.get(LONG).await, Ok(32));
@@ -24,7 +24,7 @@ async fn a_chain_passes_results_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_group_has_results_in_order() {
-    on_both(async |celeriac| {
+    on_all(async |celeriac| {
         let result = group((0..50).map(|n| add::s(n, n))).send(celeriac.client()).await.unwrap();
         assert_eq!(result.get(LONG).await, Ok((0..50).map(|n| 2 * n).collect()));
         assert_eq!((result.completed_count().await, result.ready().await), (Ok(50), Ok(true)));
@@ -38,7 +38,7 @@ async fn a_group_has_results_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_chord_calls_its_body_with_all_results() {
-    on_both(async |celeriac| {
+    on_all(async |celeriac| {
         let client = celeriac.client();
         let get =
             async |canvas: Canvas<i64>| canvas.send(client.clone()).await.unwrap().get(LONG).await.unwrap();
@@ -55,7 +55,7 @@ async fn a_chord_calls_its_body_with_all_results() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn composites_in_composites() {
-    on_both(async |celeriac| {
+    on_all(async |celeriac| {
         let client = celeriac.client();
         let get = async |canvas: Canvas| canvas.send(client.clone()).await.unwrap().get(LONG).await.unwrap();
         let pair = |a, b| group([add::p(a), add::p(b)]);
@@ -87,7 +87,7 @@ async fn composites_in_composites() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_items_in_few_messages() {
-    on_both(async |celeriac| {
+    on_all(async |celeriac| {
         let client = celeriac.client();
         let mapped = map(twice::Task, [1, 2, 3]).send(client.clone()).await.unwrap();
         assert_eq!(mapped.get(LONG).await, Ok(vec![2, 4, 6]));
@@ -106,7 +106,7 @@ async fn many_items_in_few_messages() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callbacks_and_immutable_steps() {
-    on_both(async |celeriac| {
+    on_all(async |celeriac| {
         let name = celeriac::TaskId::new().to_string();
         let linked = add::s(1, 1).link(note::p(name.clone())).link(add::p(5).then(note::p(name.clone())));
         assert_eq!(
@@ -123,7 +123,7 @@ async fn callbacks_and_immutable_steps() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn relations_and_options_of_later_steps() {
-    on_both(async |celeriac| {
+    on_all(async |celeriac| {
         let result = who::s().then(who::s().queue("other")).send(celeriac.client()).await.unwrap();
         let (queue, root, parent) = result.get(LONG).await.unwrap();
         let first = result.parent().unwrap().id().to_string();
@@ -148,7 +148,7 @@ async fn replaced(how: String) -> Result<i64, TaskError> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_replaces_a_task_has_its_id_and_its_sequel() {
-    on_both(async |celeriac| {
+    on_all(async |celeriac| {
         for (how, value) in [("task", 3), ("chain", 6), ("chord", 10), ("again", 6)] {
             let alone = replaced::s(how.into()).send(celeriac.client()).await.unwrap();
             assert_eq!(alone.get(LONG).await, Ok(value), "{how}");
@@ -166,7 +166,7 @@ async fn what_replaces_a_task_has_its_id_and_its_sequel() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_in_a_list() {
-    on_both(async |celeriac| {
+    on_all(async |celeriac| {
         let steps = (0..30).map(|n| if n == 0 { add::s(0, 1).then(add::p(0)) } else { add::p(1) });
         assert_eq!(chain(steps).send(celeriac.client()).await.unwrap().get(LONG).await, Ok(30));
         let by_name =

@@ -3,11 +3,17 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::path::Path;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use celeriac::app::catalogue::{Pool, QueueRow};
-use celeriac::{Builder, Celeriac, Context, TaskError, task};
+use celeriac::broker::{
+    Broker, BrokerError, Consumer, Counts, DeadLetter, MemoryBroker, Place, RecordFn, Removal, Sink,
+};
+use celeriac::store::MemoryStore;
+use celeriac::task::{Message, Receipt};
+use celeriac::{Builder, Celeriac, Context, TaskError, TaskId, task};
 
 /// Longer than anything takes, even on a slow machine.
 pub const LONG: Duration = Duration::from_secs(120);
@@ -25,12 +31,72 @@ pub async fn embedded(dir: &Path) -> Celeriac {
     builder().directory(dir).start().await.unwrap()
 }
 
-/// Runs a test on both forms.
-pub async fn on_both<F: Future<Output = ()>>(test: impl Fn(Celeriac) -> F) {
+/// A broker that keeps no results, with a store of its own for them, as RabbitMQ and Redis are.
+pub async fn apart() -> Celeriac {
+    let broker = Arc::new(Apart(MemoryBroker::new(Arc::default())));
+    builder().broker(broker, Arc::new(MemoryStore::default())).start().await.unwrap()
+}
+
+/// Runs a test on all forms.
+pub async fn on_all<F: Future<Output = ()>>(test: impl Fn(Celeriac) -> F) {
     let dir = tempfile::tempdir().unwrap();
-    for celeriac in [memory().await, embedded(dir.path()).await] {
+    for celeriac in [memory().await, embedded(dir.path()).await, apart().await] {
         test(celeriac.clone()).await;
         celeriac.shutdown().await.unwrap();
+    }
+}
+
+/// A memory broker that says that it settles no results, and is given none.
+struct Apart(MemoryBroker);
+
+#[async_trait]
+impl Broker for Apart {
+    fn name(&self) -> &'static str {
+        "apart"
+    }
+
+    fn settles_results(&self) -> bool {
+        false
+    }
+
+    async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
+        self.0.declare(queue).await
+    }
+
+    async fn queues(&self) -> Result<Vec<String>, BrokerError> {
+        self.0.queues().await
+    }
+
+    async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
+        self.0.publish(message, unique).await
+    }
+
+    fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
+        self.0.consume(queue, prefetch, sink)
+    }
+
+    async fn counts(&self, queue: &str) -> Result<Counts, BrokerError> {
+        self.0.counts(queue).await
+    }
+
+    async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {
+        self.0.find(id).await
+    }
+
+    async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
+        self.0.remove(id, record).await
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.0.dead_letters(limit).await
+    }
+
+    async fn revive(&self, id: &TaskId) -> Result<bool, BrokerError> {
+        self.0.revive(id).await
+    }
+
+    async fn close(&self) -> Result<(), BrokerError> {
+        self.0.close().await
     }
 }
 

@@ -1,5 +1,8 @@
-//! Chains, groups, chords and all that follows from the end of a task, on the memory and on the embedded form.
+//! Chains, groups, chords and all that follows from the end of a task, on the memory and on the embedded form,
+//! and on a broker whose results are kept elsewhere.
 
+mod example;
 mod failures;
 mod flows;
 mod kit;
+mod random;

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::{self, Line, note};
 use crate::workload::{Numbers, enqueue_taken, produce, watch};
-use crate::{full_disk, ownership, poison, terminate};
+use crate::{full_disk, lanes, ownership, poison, terminate};
 
 pub type Failure = Box<dyn std::error::Error>;
 
@@ -83,6 +83,8 @@ pub fn run(role: &str) -> ExitCode {
             "drain" => drain(child).await,
             "births" => births(child).await,
             "full-disk" => full_disk::child(child).await,
+            "lanes" => lanes::child(child).await,
+            "lanes-drain" => lanes::drain(child).await,
             "ownership" => ownership::child(child).await,
             "poison" => poison::child(child).await,
             "terminate" => terminate::child(child).await,
@@ -177,7 +179,7 @@ pub async fn emptied(celeriac: &Celeriac) -> Result<(), Failure> {
     loop {
         look.tick().await;
         let queues = celeriac.queues().await?;
-        if queues.iter().all(|q| (q.ready, q.scheduled, q.running) == (0, 0, 0)) {
+        if queues.iter().all(|q| (q.ready, q.scheduled, q.in_line, q.running) == (0, 0, 0, 0)) {
             return Ok(());
         }
         if tokio::time::Instant::now() > patience {

@@ -16,7 +16,7 @@ use crate::workload::custom_id;
 /// Bounds what a start may take on the slowest machine; what it takes on this one is printed.
 const GENEROUS: u64 = 10_000_000;
 
-fn number(name: &str, default: u64) -> u64 {
+pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name)
         .map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }

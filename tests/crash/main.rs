@@ -9,6 +9,7 @@ mod book;
 mod child;
 mod full_disk;
 mod kills;
+mod lanes;
 mod ledger;
 mod ownership;
 mod poison;
@@ -20,9 +21,10 @@ mod workload;
 use std::process::ExitCode;
 use std::time::Instant;
 
-const CASES: [(&str, fn()); 12] = [
+const CASES: [(&str, fn()); 13] = [
     ("kills::at_random_moments", kills::at_random_moments),
     ("kills::while_the_store_is_made", kills::while_the_store_is_made),
+    ("lanes::of_many_keys", lanes::of_many_keys),
     ("full_disk::with_a_long_journal", full_disk::with_a_long_journal),
     ("poison::ends_in_the_dead_letters", poison::ends_in_the_dead_letters),
     ("poison::takes_no_neighbour_along", poison::takes_no_neighbour_along),

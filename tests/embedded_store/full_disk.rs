@@ -12,6 +12,7 @@ use celeriac::broker::conformance::{Inbox, counts, success};
 use celeriac::broker::embedded::EmbeddedOptions;
 use celeriac::broker::{Broker, BrokerError, EmbeddedBroker, Settle};
 use celeriac::store::{EmbeddedStore, Store};
+use celeriac::task::{LaneName, Message, Serial};
 use tempfile::TempDir;
 
 use crate::{drain, large, message, publish, shared};
@@ -188,6 +189,52 @@ async fn a_disk_full_to_the_last_byte() {
     assert_eq!(crate::ids(&drained), expected);
     assert_eq!(drained[0].crashes, 1, "the one whose worker died");
     assert_eq!(drained[1].crashes, 0);
+}
+
+/// What a run's end does to its lane is kept with it, and who was refused is in no line.
+#[tokio::test]
+async fn lanes_on_a_full_disk() {
+    let disk = Disk::mount(96);
+    let broker = open(&disk.store(), 0);
+    let serial = |n: usize, key: &str| Message {
+        serial: Some(Box::new(Serial::new(LaneName::new("task", key)))),
+        ..message(n)
+    };
+    for (n, key) in [(0, "a"), (1, "a"), (2, "a"), (3, "b"), (4, "b")] {
+        broker.publish(serial(n, key), false).await.unwrap();
+    }
+    let mut inbox = Inbox::open(&shared(&broker), "q", 100);
+    let mut running = inbox.take(2).await;
+    assert_eq!(running.iter().map(|d| d.message().id.as_str()).collect::<Vec<_>>(), ["q-0", "q-3"]);
+    let ballast = disk.ballast(None);
+    inbox.set_prefetch(2);
+    let (_, error) = fill(&broker, 1000, 5000).await;
+    assert!(matches!(error, BrokerError::Full(_)));
+    assert!(matches!(broker.publish(serial(90, "a"), false).await, Err(BrokerError::Full(_))));
+
+    let again = Message { retries: 1, ..Message::clone(running[1].message()) };
+    let mut kept = tokio::task::JoinSet::new();
+    kept.spawn(running.remove(0).settle_and_wait(Settle::Ack { result: None, sequel: None }));
+    kept.spawn(running.remove(0).settle_and_wait(Settle::Requeue { message: Box::new(again), due: None }));
+    assert!(matches!(broker.publish(serial(91, "b"), false).await, Err(BrokerError::Full(_))));
+    std::fs::remove_file(ballast).unwrap();
+    for settled in soon(kept.join_all()).await {
+        assert_eq!(settled, Ok(()));
+    }
+    assert_eq!(counts(&shared(&broker), "q").await.in_line, 2);
+    broker.publish(serial(92, "a"), false).await.unwrap();
+    drop(inbox);
+    broker.close().await.unwrap();
+    let broker = open(&disk.store(), 0);
+    let drained = drain(&broker, "q").await;
+    let order = |key: &str| -> Vec<&str> {
+        let in_lane = |m: &&Message| m.serial.as_ref().is_some_and(|serial| serial.lane.key() == key);
+        drained.iter().filter(in_lane).map(|m| m.id.as_str()).collect()
+    };
+    assert_eq!(order("a"), ["q-1", "q-2", "q-92"]);
+    assert_eq!(order("b"), ["q-3", "q-4"]);
+    assert_eq!(counts(&shared(&broker), "q").await.in_line, 0);
+    assert_eq!(broker.lanes(10).await, Ok(Vec::new()));
 }
 
 /// The disk fills while the database moves its data about: its background work fails as well.

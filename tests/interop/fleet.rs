@@ -2,9 +2,12 @@
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use celeriac::app::catalogue::{Pool, QueueRow};
+use celeriac::app::catalogue::{Catalogue, Pool, QueueRow, RouteRow};
 use celeriac::broker::amqp::{AmqpOptions, QueueSetup};
 use celeriac::{Builder, Celeriac};
+use lapin::ConnectionProperties;
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
 use crate::services::{CeleryWorker, Dialogue, Python, RabbitMq, Redis, Script};
@@ -62,7 +65,8 @@ impl Fleet {
                         "rust" => "rust-one,rust-priority".to_owned(),
                         side => format!("{side}-one"),
                     };
-                    [("many", (*side).to_owned(), "4"), ("one", one, "1")].map(|rest| (*side, rest))
+                    [("many", format!("{side},{side}-extra"), "4"), ("one", one, "1")]
+                        .map(|rest| (*side, rest))
                 })
                 .map(|(side, (name, queues, concurrency))| {
                     let worker = &worker;
@@ -106,6 +110,10 @@ impl Fleet {
 pub struct Mixed {
     pub fleet: Fleet,
     pub celeriac: Celeriac,
+    /// For looking at queues.
+    connection: lapin::Connection,
+    /// Who uses the queue `python-one`, whose worker does one task at a time.
+    only_worker: tokio::sync::Mutex<()>,
 }
 
 impl std::ops::Deref for Mixed {
@@ -128,8 +136,8 @@ pub fn mixed_rpc() -> &'static Mixed {
     &FLEET
 }
 
-/// Runs the Rust side of a test. All do so on one runtime, which outlives them as the fleet does.
-pub fn on_rust<T>(test: impl Future<Output = T>) -> T {
+/// Blocks on the Rust side of a test. All do so on one runtime, which outlives them as the fleet does.
+pub fn on_runtime<T>(test: impl Future<Output = T>) -> T {
     static RUNTIME: LazyLock<tokio::runtime::Runtime> =
         LazyLock::new(|| tokio::runtime::Runtime::new().expect("threads"));
     RUNTIME.block_on(test)
@@ -138,23 +146,46 @@ pub fn on_rust<T>(test: impl Future<Output = T>) -> T {
 impl Mixed {
     fn start(vhost: &str, backend: Backend) -> Self {
         let fleet = Fleet::start(vhost, backend, &["python"]);
-        let started = on_rust(builder(&fleet).start());
+        let started = on_runtime(builder(&fleet).start());
         let celeriac = started.unwrap_or_else(|error| panic!("the Rust side does not start: {error}"));
-        Self { fleet, celeriac }
+        let connection =
+            on_runtime(lapin::Connection::connect(&fleet.broker, ConnectionProperties::default()));
+        let connection = connection.expect("a connection to RabbitMQ");
+        Self { fleet, celeriac, connection, only_worker: tokio::sync::Mutex::default() }
+    }
+
+    /// Holds off other tests from the queue `python-one`.
+    pub async fn only_worker(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.only_worker.lock().await
+    }
+
+    /// How many messages wait in a queue and are with no worker.
+    pub async fn ready(&self, queue: &str) -> u32 {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let found = channel.queue_declare(queue.into(), look, FieldTable::default()).await;
+        found.expect("the queue is there").message_count()
     }
 }
 
 fn builder(fleet: &Fleet) -> Builder {
     let priorities = QueueSetup { max_priority: Some(10), ..QueueSetup::default() };
     let row = |name: &str, workers| QueueRow::new(name).with_pool(Pool::Io).with_workers(workers);
+    let catalogue = Catalogue::new()
+        .with_queue(row("rust", 8))
+        .with_queue(row("rust-extra", 8))
+        // One at a time, and one more in hand.
+        .with_queue(row("rust-one", 1).with_prefetch(2))
+        // One at a time, and the next is chosen by RabbitMQ.
+        .with_queue(row("rust-priority", 1).with_prefetch(1))
+        .with_queue(QueueRow::new("python").with_served(false))
+        .with_queue(QueueRow::new("python-one").with_served(false))
+        // As `task_routes` in the Python app.
+        .with_route_row(RouteRow::new("python.*", "python"));
     Celeriac::builder()
+        .catalogue(catalogue)
         .amqp(&fleet.broker)
         .amqp_options(AmqpOptions::default().queue("rust-priority", priorities).with_node("rust@localhost"))
         .result_backend(&fleet.backend)
-        .queue(row("rust", 8))
-        // One at a time, and one more in hand.
-        .queue(row("rust-one", 1).with_prefetch(2))
-        // One at a time, and the next is chosen by RabbitMQ.
-        .queue(row("rust-priority", 1).with_prefetch(1))
         .arbiters(1)
 }

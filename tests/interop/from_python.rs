@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::fleet::{mixed, mixed_rpc};
+use crate::fleet::mixed;
 
 macro_rules! on_the_rust_side {
     ($($name:ident: $case:literal;)*) => {$(

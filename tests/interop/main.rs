@@ -9,7 +9,12 @@ mod services;
 
 mod cases;
 mod celery_alone;
+mod example;
 mod fleet;
 mod from_python;
 mod gates;
+mod over_rpc;
 mod tasks;
+mod to_python;
+mod workflows_from_python;
+mod workflows_from_rust;

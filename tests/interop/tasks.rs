@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use celeriac::task::canvas::signature;
 use celeriac::{Context, TaskError, task};
 use serde_json::{Value, json};
 
@@ -132,4 +133,10 @@ pub async fn about(ctx: Context, before: Option<Value>) -> Value {
         "priority": message.priority,
         "tenant": ctx.header("x-tenant"),
     })
+}
+
+/// Puts another task in its own place.
+#[task(name = "rust.replaced_by", queue = "rust")]
+pub async fn replaced_by(name: String, x: i64, y: i64) -> Result<i64, TaskError> {
+    Err(TaskError::replace(signature(name).arg(x).arg(y)))
 }

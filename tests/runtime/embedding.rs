@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{App, HttpResponse, web};
+use celeriac::app::catalogue::QueueRow;
 use celeriac::task::Client;
-use celeriac::{Celeriac, EnqueueError, TaskError, task};
+use celeriac::{Celeriac, EnqueueError, State, TaskError, task};
 
-use crate::kit::{LONG, add, embedded, hold, memory};
+use crate::kit::{LONG, add, builder, embedded, hold, memory};
 
 const _: () = {
     const fn handle<T: Clone + Send + Sync + 'static>() {}
@@ -42,6 +43,20 @@ async fn in_the_handlers_of_an_actix_web_server() {
         let request = actix_web::test::TestRequest::get().uri(uri).to_request();
         assert_eq!(actix_web::test::call_and_read_body(&app, request).await, expected, "{uri}");
     }
+    assert!(celeriac.shutdown().await.unwrap().drained);
+}
+
+#[tokio::test]
+async fn what_is_served_elsewhere_is_only_sent_there() {
+    let row = QueueRow::new("elsewhere").with_served(false);
+    let celeriac = builder().queue(row).in_memory().start().await.unwrap();
+    let sent = add::s(1, 1).queue("elsewhere").send(celeriac.client()).await.unwrap();
+    assert_eq!(sent.receipt().queue, "elsewhere");
+    // By the end of one that was sent later, the first would be over too.
+    let here = add::s(2, 2).send(celeriac.client()).await.unwrap();
+    assert_eq!(here.get(LONG).await, Ok(4));
+    assert_eq!(sent.state().await, Ok(State::Pending));
+    assert!(celeriac.queues().await.unwrap().iter().all(|queue| queue.name != "elsewhere"));
     assert!(celeriac.shutdown().await.unwrap().drained);
 }
 

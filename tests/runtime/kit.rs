@@ -110,10 +110,6 @@ pub struct Gauge {
 pub struct Inside<'a>(&'a Gauge);
 
 impl Gauge {
-    pub const fn new() -> Self {
-        Self { now: AtomicUsize::new(0), most: AtomicUsize::new(0), all: AtomicUsize::new(0) }
-    }
-
     pub fn enter(&self) -> Inside<'_> {
         let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);

@@ -15,5 +15,6 @@ mod order;
 mod panics;
 mod results;
 mod revocation;
+mod serial;
 mod shutdown;
 mod time_limits;

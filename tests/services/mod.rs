@@ -20,6 +20,7 @@ mod dialogue;
 mod home;
 mod ports;
 mod process;
+mod program;
 mod proxy;
 mod python;
 mod rabbitmq;
@@ -28,7 +29,8 @@ mod redis;
 use std::time::{Duration, Instant};
 
 pub use dialogue::Dialogue;
-pub use process::Output;
+pub use process::{Output, run};
+pub use program::Program;
 pub use proxy::Proxy;
 pub use python::{CeleryWorker, Python, Script};
 pub use rabbitmq::{RabbitMq, RabbitMqOptions};

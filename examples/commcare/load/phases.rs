@@ -28,7 +28,7 @@ impl Load {
         for domain in [&self.domain, &self.throttled] {
             calls.push(Call::new(
                 format!("import:{domain}"),
-                case_importer::import_cases::s(domain.clone(), 0),
+                case_importer::import_cases::s(domain.clone(), domain.clone(), 0),
             ));
         }
         for i in 0..EVENTS {
@@ -109,7 +109,8 @@ impl Load {
         }
         for i in 0..EXPORTS * 2 {
             let id = self.id("export", i);
-            let call = if i < EXPORTS { export::for_a_user(&id) } else { export::on_schedule(&id) };
+            let call =
+                if i < EXPORTS { export::for_a_user(domain, &id) } else { export::on_schedule(domain, &id) };
             calls.push(Call::new(format!("export:{id}"), call));
         }
         for i in 0..RESTORES {

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, Seek};
 
-use celeriac::{Context, TaskError, task};
+use celeriac::{Context, TaskError, serial_task};
 use csv::{ByteRecord, Position, Reader, ReaderBuilder};
 use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
@@ -88,8 +88,10 @@ fn cursor(db: &Connection, import: &str) -> Result<Cursor, TaskError> {
 ///
 /// `row` only says in the message how far it is. The truth is the cursor, which is written in one transaction with
 /// the rows: a run that died after its commit is repeated by its successor with the rows that come next.
-#[task(queue = "case_import_queue")]
-pub fn import_cases(ctx: &Context, import: String, row: u64) -> Result<Imported, TaskError> {
+///
+/// One at a time for each domain, from its first row to its last: two imports of a domain would write the same cases.
+#[serial_task(key = "{domain}", queue = "case_import_queue")]
+pub fn import_cases(ctx: &Context, domain: String, import: String, row: u64) -> Result<Imported, TaskError> {
     let cursor = cursor(&hq().db.read()?, &import)?;
     if cursor.done {
         return finished(ctx, &import, &cursor.domain);
@@ -110,7 +112,7 @@ pub fn import_cases(ctx: &Context, import: String, row: u64) -> Result<Imported,
     if done {
         return finished(ctx, &import, &cursor.domain);
     }
-    Err(TaskError::continue_with(import_cases::s(import, imported)))
+    Err(TaskError::continue_with(import_cases::s(domain, import, imported)))
 }
 
 /// A row of the file: the case, or the line and what is wrong with it.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use celeriac::task::Signature;
-use celeriac::{Context, TaskError, task};
+use celeriac::{Context, TaskError, serial_task};
 use rusqlite::OptionalExtension;
 use rust_xlsxwriter::{Format, Workbook};
 
@@ -15,16 +15,15 @@ const MOST_ROWS: u32 = 1_048_576;
 
 /// Builds the file of an export, anew if it exists. The row says "ready" only when the file is whole and in its place.
 ///
-/// One task, two queues: [`for_a_user`] waits for it, [`on_schedule`] nobody does.
-#[task(queue = "export_download_queue")]
-pub fn rebuild_export(ctx: &Context, export: String) -> Result<u64, TaskError> {
+/// One task, two queues: [`for_a_user`] waits for it, [`on_schedule`] nobody does. Of one domain two are built at a time, in
+/// whichever queues, so that a domain with many exports leaves workers to the others.
+#[serial_task(key = "{domain}", concurrency = 2, queue = "export_download_queue")]
+pub fn rebuild_export(ctx: &Context, domain: String, export: String) -> Result<u64, TaskError> {
     let start = Instant::now();
     let db = hq().db.read()?;
-    let sql = "SELECT domain, file FROM export WHERE id = ?";
-    let found: Option<(String, String)> =
-        db.query_row(sql, [&export], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
-    let (domain, file) =
-        found.ok_or_else(|| TaskError::permanent(format!("there is no export `{export}`")))?;
+    let sql = "SELECT file FROM export WHERE id = ? AND domain = ?";
+    let found: Option<String> = db.query_row(sql, [&export, &domain], |r| r.get(0)).optional()?;
+    let file = found.ok_or_else(|| TaskError::permanent(format!("`{domain}` has no export `{export}`")))?;
 
     let mut workbook = Workbook::new();
     let sheet = workbook.add_worksheet().set_name("Cases")?;
@@ -61,13 +60,13 @@ pub fn rebuild_export(ctx: &Context, export: String) -> Result<u64, TaskError> {
 }
 
 /// Somebody clicked.
-pub fn for_a_user(export: &str) -> Signature<rebuild_export::Task> {
-    rebuild_export::s(export.to_owned())
+pub fn for_a_user(domain: &str, export: &str) -> Signature<rebuild_export::Task> {
+    rebuild_export::s(domain.to_owned(), export.to_owned())
 }
 
 /// A saved export, rebuilt at midnight.
-pub fn on_schedule(export: &str) -> Signature<rebuild_export::Task> {
-    rebuild_export::s(export.to_owned()).queue("saved_exports_queue")
+pub fn on_schedule(domain: &str, export: &str) -> Signature<rebuild_export::Task> {
+    rebuild_export::s(domain.to_owned(), export.to_owned()).queue("saved_exports_queue")
 }
 
 /// Notes an export that is to be built.

@@ -57,7 +57,8 @@ pub async fn upload(
         Ok(())
     })
     .await??;
-    let task = case_importer::import_cases::s(id.clone(), 0).id(format!("import:{id}")).delay().await?;
+    let call = case_importer::import_cases::s(domain.clone(), id.clone(), 0);
+    let task = call.id(format!("import:{id}")).delay().await?;
     Ok(accepted(task.id(), json!({ "import": id, "domain": domain, "bytes": size })))
 }
 

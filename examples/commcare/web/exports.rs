@@ -36,7 +36,7 @@ pub async fn start(wanted: web::Json<Wanted>) -> Result<HttpResponse, Problem> {
         })
     })
     .await??;
-    let task = export::for_a_user(&id).id(format!("export:{id}")).delay().await?;
+    let task = export::for_a_user(&domain, &id).id(format!("export:{id}")).delay().await?;
     Ok(accepted(
         task.id(),
         json!({ "export": id, "domain": domain, "download_url": format!("/exports/{file}") }),

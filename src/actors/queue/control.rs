@@ -35,6 +35,7 @@ impl Queue {
             running: self.runs.len(),
             ready: counts.ready + (self.backlog.ready() + self.unchecked.len()) as u64,
             scheduled: counts.scheduled + self.backlog.scheduled() as u64,
+            in_line: counts.in_line,
             dead: counts.dead,
             time_to_start: self.time_to_start.snapshot(),
             blockage: core::blockage(

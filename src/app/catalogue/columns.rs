@@ -6,7 +6,7 @@ use super::queue_row::{Pool, QueueRow, TargetClass};
 use super::section::{Section, Source};
 
 /// The keys of a row besides its name.
-pub(super) const COLUMNS: [&str; 12] = [
+pub(super) const COLUMNS: [&str; 13] = [
     "io_bound",
     "target_class",
     "target",
@@ -19,6 +19,7 @@ pub(super) const COLUMNS: [&str; 12] = [
     "prefetch",
     "max_restarts",
     "restart_window",
+    "served",
 ];
 
 /// What a table says about a queue. What it does not say stays as it is.
@@ -36,6 +37,7 @@ pub(super) struct Columns {
     prefetch: Option<u32>,
     max_restarts: Option<u32>,
     restart_window: Option<Duration>,
+    served: Option<bool>,
 }
 
 impl Columns {
@@ -59,6 +61,7 @@ impl Columns {
             // None at all is a choice: the first crash stops the queue.
             max_restarts: section.number("max_restarts", 0, source),
             restart_window: section.span_of_time("restart_window", source),
+            served: section.boolean("served", source),
         }
     }
 
@@ -75,7 +78,8 @@ impl Columns {
         let row = lay(row, self.workers.map(as_count), QueueRow::with_workers);
         let row = lay(row, self.prefetch.map(as_count), QueueRow::with_prefetch);
         let row = lay(row, self.max_restarts, QueueRow::with_max_restarts);
-        lay(row, self.restart_window, QueueRow::with_restart_window)
+        let row = lay(row, self.restart_window, QueueRow::with_restart_window);
+        lay(row, self.served, QueueRow::with_served)
     }
 }
 

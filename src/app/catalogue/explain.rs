@@ -16,8 +16,12 @@ impl QueueRow {
     ///     "email: a task starts at most 30s after it is due; 50 run at a time on the event loop (I/O bound), \
     ///      up to 100 held"
     /// );
+    /// assert_eq!(QueueRow::new("python").with_served(false).explain(), "python: served elsewhere");
     /// ```
     pub fn explain(&self) -> String {
+        if !self.served {
+            return format!("{}: served elsewhere", one_line(&self.name));
+        }
         let mut text = format!("{}: ", one_line(&self.name));
         match (self.target, self.target_class) {
             (Some(target), _) => {
@@ -53,9 +57,13 @@ impl Catalogue {
         let mut text =
             format!("{}, {} in all:", count(self.queues.len(), "queue"), count(self.workers(None), "worker"));
         for pool in Pool::ALL {
-            let queues = self.queues.iter().filter(|row| row.pool == pool).count();
+            let queues = self.queues.iter().filter(|row| row.served && row.pool == pool).count();
             let workers = count(self.workers(Some(pool)), "worker");
             let _ = write!(text, "\n  pool {pool}: {} with {workers}", count(queues, "queue"));
+        }
+        let elsewhere = self.queues.iter().filter(|row| !row.served).count();
+        if elsewhere > 0 {
+            let _ = write!(text, "\n  served elsewhere: {}", count(elsewhere, "queue"));
         }
         let default = self.resolve(&self.default_queue).unwrap_or(&self.default_queue);
         let _ = write!(text, "\n  tasks without a queue go to {}", one_line(default));
@@ -73,7 +81,8 @@ impl Catalogue {
 
     /// The workers of all queues, or of those in one pool.
     fn workers(&self, pool: Option<Pool>) -> usize {
-        let rows = self.queues.iter().filter(|row| pool.is_none_or(|pool| row.pool == pool));
+        let here = self.queues.iter().filter(|row| row.served);
+        let rows = here.filter(|row| pool.is_none_or(|pool| row.pool == pool));
         rows.fold(0, |sum: usize, row| sum.saturating_add(row.workers))
     }
 }

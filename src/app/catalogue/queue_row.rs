@@ -116,6 +116,9 @@ pub struct QueueRow {
     pub max_restarts: u32,
     /// The window in which crashes are counted: 60 seconds unless stated.
     pub restart_window: Duration,
+    /// Whether this program runs its tasks. If not, it only sends them there, and others take them: the Python workers of a
+    /// mixed fleet, or other programs of one's own.
+    pub served: bool,
     /// The pool was stated and does not follow `io_bound`.
     pool_stated: bool,
     /// The number of workers was stated and does not follow the pool.
@@ -139,6 +142,7 @@ impl QueueRow {
             prefetch: None,
             max_restarts: 10,
             restart_window: Duration::from_secs(60),
+            served: true,
             pool_stated: false,
             workers_stated: false,
         }
@@ -240,6 +244,13 @@ impl QueueRow {
     #[must_use]
     pub fn with_restart_window(mut self, window: Duration) -> Self {
         self.restart_window = window;
+        self
+    }
+
+    /// States whether this program runs its tasks.
+    #[must_use]
+    pub fn with_served(mut self, served: bool) -> Self {
+        self.served = served;
         self
     }
 

@@ -77,7 +77,9 @@ pub(super) fn warnings(catalogue: &Catalogue) -> Vec<Warning> {
     };
     let default = (catalogue.resolve(&catalogue.default_queue).is_none())
         .then(|| warn(&catalogue.default_queue, WarningKind::DefaultWithoutRow));
-    let rows = catalogue.queues.iter().flat_map(|row| of_row(row).map(|kind| warn(&row.name, kind)));
+    // What is served elsewhere is promised there.
+    let here = catalogue.queues.iter().filter(|row| row.served);
+    let rows = here.flat_map(|row| of_row(row).map(|kind| warn(&row.name, kind)));
     default.into_iter().chain(rows).collect()
 }
 

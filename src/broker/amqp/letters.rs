@@ -120,5 +120,6 @@ pub(super) fn unread(queue: &str, id: TaskId, task: String, body: Arc<str>, now:
         headers: Headers::default(),
         last_errors: Vec::new(),
         workflow: None,
+        serial: None,
     }
 }

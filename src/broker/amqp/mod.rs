@@ -92,9 +92,9 @@ impl Shared {
     }
 
     /// A task is over without having been delivered.
-    fn over(&self, record: TaskResult) {
+    fn over(&self, record: TaskResult, message: Option<&Message>) {
         if let Some(attendant) = self.attendant.get() {
-            attendant.over(record);
+            attendant.over(record, message);
         }
     }
 

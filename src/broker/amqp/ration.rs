@@ -64,8 +64,9 @@ impl Ration {
         let limits: usize = self.live.values().sum();
         let orphaned: usize =
             self.held.iter().filter(|(c, _)| !self.live.contains_key(c)).map(|(_, n)| n).sum();
-        let idle = self.held.is_empty();
-        if limits > 0 && (limits + orphaned > self.prefetch || idle && self.live.len() > 1) {
+        // While nothing is out, one consumer with all of it is had for nothing.
+        let joined = self.held.is_empty() && limits != self.prefetch;
+        if limits > 0 && (limits + orphaned > self.prefetch || joined) {
             let (consumer, _) = self.live.pop_last()?;
             return Some(Change::End(consumer));
         }
@@ -109,7 +110,18 @@ mod tests {
         assert_eq!(all(&mut ration), [Change::Begin(4, 1)], "one is with the last orphan");
         ration.settle(2);
         ration.settle(3);
-        assert_eq!(all(&mut ration), [Change::End(4), Change::Begin(5, 2)], "idle ones are joined");
+        assert_eq!(all(&mut ration), [Change::End(4), Change::End(3), Change::Begin(5, 3)], "joined");
+    }
+
+    #[test]
+    fn what_nothing_is_out_of_is_made_anew() {
+        let mut ration = Ration::default();
+        ration.set(2);
+        all(&mut ration);
+        ration.set(5);
+        assert_eq!(all(&mut ration), [Change::End(1), Change::Begin(2, 5)]);
+        ration.set(3);
+        assert_eq!(all(&mut ration), [Change::End(2), Change::Begin(3, 3)]);
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub async fn a_replaced_consumer_keeps_what_it_has<S: Subject>() {
     let mut old = Inbox::open(&broker, "q", 3);
     let mut kept = old.take(3).await;
     if !S::ABILITIES.unstarted_keep_their_place {
-        return replaced_out_of_order::<S>(&broker, old, kept).await;
+        return replaced_out_of_order(&broker, old, kept).await;
     }
     let mut new = Inbox::open(&broker, "q", 5);
     assert_eq!(ids(&new.take(2).await), names("q", [3, 4]), "three of five are still out");
@@ -81,11 +81,7 @@ pub async fn a_replaced_consumer_keeps_what_it_has<S: Subject>() {
 }
 
 /// The same where what goes back may come at any time later.
-async fn replaced_out_of_order<S: Subject>(
-    broker: &Arc<dyn Broker>,
-    mut old: Inbox,
-    mut kept: Vec<Delivery>,
-) {
+async fn replaced_out_of_order(broker: &Arc<dyn Broker>, mut old: Inbox, mut kept: Vec<Delivery>) {
     let mut new = Inbox::open(broker, "q", 5);
     let mut taken = new.take(2).await;
     new.is_quiet(broker, "q").await; // three of five are still out

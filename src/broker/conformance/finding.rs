@@ -100,7 +100,7 @@ pub async fn remove_takes_out_what_waits<S: Subject>() {
     let mut inbox = Inbox::open(&broker, "q", 1);
     let delivery = inbox.next().await;
     let revoked = async |id: &TaskId| {
-        let record = |m: &Message| Some(TaskResult { state: State::Revoked, ..success(m) });
+        let record = |m: &Message| Some(TaskResult { state: State::Revoked, ..success(m) }).into();
         broker.remove(id, Box::new(record)).await
     };
     let delivered = Removal::Delivered { queue: "q".to_owned() };
@@ -133,7 +133,7 @@ pub async fn remove_takes_out_what_waits<S: Subject>() {
     assert_eq!(inbox.next().await.message().id.as_str(), "q-2");
     let silent = message::<S>("other", 0);
     put(&broker, silent.clone()).await;
-    assert_eq!(broker.remove(&silent.id, Box::new(|_| None)).await, Ok(Removal::Removed));
+    assert_eq!(broker.remove(&silent.id, Box::new(|_| None.into())).await, Ok(Removal::Removed));
     assert_eq!(store.get(&silent.id, now()).await, Ok(None));
 }
 

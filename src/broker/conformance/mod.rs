@@ -25,7 +25,9 @@
 
 mod consuming;
 mod finding;
+mod lanes;
 mod order;
+mod sequels;
 mod settling;
 mod survival;
 
@@ -43,7 +45,9 @@ use crate::task::{Arguments, Durability, Message, State, TaskId, TaskResult};
 
 pub use consuming::*;
 pub use finding::*;
+pub use lanes::*;
 pub use order::*;
+pub use sequels::*;
 pub use settling::*;
 pub use survival::*;
 
@@ -210,7 +214,7 @@ fn same(mut found: Vec<String>, mut expected: Vec<String>, ordered: bool) {
 }
 
 fn count(ready: u64, scheduled: u64, unsettled: u64, dead: u64) -> Counts {
-    Counts { ready, scheduled, unsettled, dead }
+    Counts { ready, scheduled, unsettled, dead, in_line: 0 }
 }
 
 fn message<S: Subject>(queue: &str, n: usize) -> Message {
@@ -246,6 +250,7 @@ pub fn sample(queue: &str, n: usize, durability: Durability) -> Message {
         headers: crate::task::Headers::default(),
         last_errors: Vec::new(),
         workflow: None,
+        serial: None,
     }
 }
 
@@ -299,7 +304,8 @@ fn far() -> Timestamp {
 }
 
 /// Makes each promise a test, for a [`Subject`]: `broker_conformance!(Mine)`, or `broker_conformance!(Mine, durable)`
-/// with those of a broker that survives its process.
+/// with those of a broker that survives its process. Those of one that keeps serial tasks in lanes come on top with
+/// `broker_conformance!(Mine, lanes)`, or `durable lanes`.
 #[macro_export]
 macro_rules! broker_conformance {
     ($subject:ty) => {
@@ -313,15 +319,31 @@ macro_rules! broker_conformance {
             what_goes_back_keeps_its_place the_delivery_limit_makes_a_dead_letter requeue_replaces
             dead_letters_and_revival settled_once
             unique_ids_are_refused find_tells_the_place remove_takes_out_what_waits counts_at_each_step
+            what_follows_is_written_along what_was_sent_before_is_left_out a_task_is_replaced
+            a_chord_sends_its_body_once a_chord_follows_from_an_end a_group_is_taken_as_a_whole
             closed_is_closed
+        }
+    };
+    (@lanes $subject:ty) => {
+        $crate::broker_conformance! { @tests $subject:
+            a_lane_lets_one_in_at_a_time a_run_keeps_its_lane_to_its_end dead_letters_leave_their_lane
+            revoked_ones_leave_their_lane an_eta_comes_before_the_lane a_lanes_concurrency_can_change
+            newcomers_get_what_they_state a_failure_may_block_its_lane lanes_keep_their_order_under_load
         }
     };
     ($subject:ty, durable) => {
         $crate::broker_conformance! { $subject }
         $crate::broker_conformance! { @tests $subject:
             what_waits_survives what_is_settled_stays_settled crashes_are_counted dead_letters_survive
-            order_goes_on_after_a_restart crash_limit_across_processes
+            order_goes_on_after_a_restart crash_limit_across_processes parts_survive
         }
+    };
+    ($subject:ty, lanes) => {
+        $crate::broker_conformance! { @lanes $subject }
+    };
+    ($subject:ty, durable lanes) => {
+        $crate::broker_conformance! { @lanes $subject }
+        $crate::broker_conformance! { @tests $subject: lanes_survive }
     };
     (@tests $subject:ty: $($promise:ident)*) => {
         $(

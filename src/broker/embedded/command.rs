@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use crate::broker::{BrokerError, Counts, DeadLetter, Place, RecordFn, Removal, Settle, Sink};
+use crate::broker::{
+    BrokerError, Counts, DeadLetter, LaneFacts, LaneLever, Place, RecordFn, Removal, Settle, Sink,
+};
 use crate::core::Timestamp;
 use crate::store::{ChordJoin, ChordPart};
-use crate::task::{Message, TaskId, TaskResult};
+use crate::task::{LaneName, Message, TaskId, TaskResult};
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, BrokerError>>;
@@ -18,13 +20,13 @@ pub(super) enum Command {
         message: Arc<Message>,
         row: Vec<u8>,
         unique: bool,
-        reply: Reply<()>,
+        reply: Reply<Option<TaskId>>,
     },
     PublishAll {
         messages: Vec<(Arc<Message>, Vec<u8>)>,
         sizes: Vec<(String, u64)>,
         unique: bool,
-        reply: Reply<()>,
+        reply: Reply<Option<TaskId>>,
     },
     Settle(Box<Settlement>),
     Consume {
@@ -41,6 +43,19 @@ pub(super) enum Command {
     Cancel {
         queue: String,
         epoch: u64,
+    },
+    Lane {
+        lane: LaneName,
+        reply: Reply<Option<LaneFacts>>,
+    },
+    Lanes {
+        limit: usize,
+        reply: Reply<Vec<LaneFacts>>,
+    },
+    SteerLane {
+        lane: LaneName,
+        lever: LaneLever,
+        reply: Reply<bool>,
     },
     Declare {
         queue: String,

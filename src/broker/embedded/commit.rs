@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::chords::Chords;
 use super::command::Reply;
+use super::lanes::Step;
 use super::rows::{ReadyKey, ScheduledKey};
 use super::tables::Writes;
 use super::window::Held;
@@ -27,6 +28,8 @@ pub(super) struct Commit {
     pub(super) expiring: Vec<(Timestamp, TaskId)>,
     /// Rows of messages that follow from the end of others.
     pub(super) arrivals: Vec<Arrival>,
+    /// What publishes and settlements do to their lanes.
+    pub(super) steps: Vec<Step>,
     /// Records of tasks that will never run.
     pub(super) records: Vec<TaskResult>,
     /// Chords that are opened, counted or closed.
@@ -51,6 +54,7 @@ impl Commit {
         self.queues.clear();
         self.expiring.clear();
         self.arrivals.clear();
+        self.steps.clear();
         self.records.clear();
         self.chords.clear();
         self.free = None;
@@ -58,14 +62,15 @@ impl Commit {
 
     /// Whether there is anything to write: what only goes back to where it was needs none.
     pub(super) fn writes(&self) -> bool {
-        !self.publishes.is_empty() || !self.settlements.is_empty() || !self.chords.is_empty()
+        let is_written = [&self.publishes, &self.settlements].iter().any(|writes| !writes.is_empty());
+        is_written || !self.chords.is_empty() || !self.steps.is_empty()
     }
 }
 
 /// A publish that waits for its commit.
 pub(super) struct Published {
     /// Of several that were sent together, the last one answers for all.
-    pub(super) reply: Option<Reply<()>>,
+    pub(super) reply: Option<Reply<Option<TaskId>>>,
     pub(super) arrival: Arrival,
 }
 

@@ -17,14 +17,15 @@ use super::EmbeddedOptions;
 use super::claims::Claims;
 use super::command::{Command, Reply, Settlement};
 use super::commit::{Arrival, Commit, End, Place, Published};
+use super::lanes::{self, LaneBatch, Newcoming, Step};
 use super::last_chance::LastChance;
 use super::lock::DirLock;
 use super::reclaim::Reclaim;
 use super::recovery::{Failure, REOPEN_AFTER};
-use super::rows::{QueueRow, ReadyKey, SEQ, TaskRow, encode, ready_key, scheduled_key, task_key};
+use super::rows::{QueueRow, ReadyKey, SEQ, TaskRow, encode, ready_key, scheduled_key, seq_of, task_key};
 use super::tables::{Table, Tables, Writes};
 use super::window::{Consuming, Window};
-use crate::broker::{BrokerError, Delivery, Settle, Settler, call_sink};
+use crate::broker::{BrokerError, Delivery, Settle, Settler, call_sink, lane};
 use crate::core::Timestamp;
 use crate::store::Waiters;
 use crate::task::clock::now;
@@ -67,6 +68,8 @@ pub(super) struct Engine {
     pub(super) last_chance: LastChance,
     /// Settlements that wait for the tables to be open again.
     pub(super) deferred: Vec<Settlement>,
+    /// When somebody may have waited long enough for a lane: the time of the earliest, or an earlier one.
+    pub(super) next_deadline: Option<Timestamp>,
     /// The commit before, empty: its room is used again.
     spare: Commit,
     pub(super) reclaim: Reclaim,
@@ -113,6 +116,7 @@ impl Engine {
             commit: Commit::default(),
             last_chance: LastChance::default(),
             deferred: Vec::new(),
+            next_deadline: None,
             spare: Commit::default(),
             reclaim: Reclaim::default(),
             sender,
@@ -144,7 +148,7 @@ impl Engine {
             for command in inbox.drain(..) {
                 match command {
                     Command::Publish { message, row, unique, reply } => {
-                        self.publish(message, &row, unique, reply)
+                        self.publish(message, row, unique, reply);
                     }
                     Command::PublishAll { messages, sizes, unique, reply } => {
                         self.publish_all(messages, sizes, unique, reply);
@@ -159,6 +163,7 @@ impl Engine {
             }
             self.flush();
             self.try_reopen();
+            self.give_up_waiting();
             self.promote_due();
             self.deliver();
         }
@@ -170,7 +175,9 @@ impl Engine {
             return Some(failure.retry_at);
         }
         let now = now();
-        self.windows.iter().filter_map(|w| w.wake_at(now)).min()
+        let deadline = self.next_deadline.map(|next| next.since(now).min(Duration::from_secs(3600)));
+        let deadline = deadline.map(|left| Instant::now() + left);
+        self.windows.iter().filter_map(|w| w.wake_at(now)).chain(deadline).min()
     }
 
     /// Why nothing can be read or written.
@@ -213,7 +220,8 @@ impl Engine {
     ) -> Arrival {
         let seq = self.next_seq();
         let window = &mut self.windows[queue];
-        let place = match due.filter(|due| *due > now()) {
+        // A serial one that is due has gone another way, through its lane; this one was not when it was looked at.
+        let place = match due.filter(|due| *due > now() || lane::lane_of(&message).is_some()) {
             Some(due) => Place::Scheduled(due, scheduled_key(window.number, due, seq)),
             None => Place::Ready(ready_key(window.number, message.priority, seq)),
         };
@@ -224,7 +232,7 @@ impl Engine {
         Arrival { queue, place, message }
     }
 
-    fn publish(&mut self, message: Arc<Message>, row: &[u8], unique: bool, reply: Reply<()>) {
+    fn publish(&mut self, message: Arc<Message>, row: Vec<u8>, unique: bool, reply: Reply<Option<TaskId>>) {
         let queue =
             match self.refuse(&message.id, unique, row.len()).and_then(|()| self.queue(&message.queue)) {
                 Ok(queue) => queue,
@@ -235,8 +243,14 @@ impl Engine {
             };
         self.commit.ids.insert(message.id.clone());
         let due = message.eta;
+        if lanes::has_to_pass(&message, due) {
+            let is_new = message.workflow.is_none();
+            let newcoming = Newcoming { queue, message, row, is_new, is_kept: false, reply: Some(reply) };
+            self.commit.steps.push(Step::Arrive(newcoming));
+            return;
+        }
         let mut writes = std::mem::take(&mut self.commit.publishes);
-        let arrival = self.place(&mut writes, queue, message, row, due);
+        let arrival = self.place(&mut writes, queue, message, &row, due);
         self.commit.publishes = writes;
         self.commit.published.push(Published { reply: Some(reply), arrival });
     }
@@ -247,7 +261,7 @@ impl Engine {
         messages: Vec<(Arc<Message>, Vec<u8>)>,
         sizes: Vec<(String, u64)>,
         unique: bool,
-        reply: Reply<()>,
+        reply: Reply<Option<TaskId>>,
     ) {
         let mut queues = Vec::with_capacity(messages.len());
         for (message, row) in &messages {
@@ -264,12 +278,18 @@ impl Engine {
             let _ = reply.send(Err(error));
             return;
         }
+        let is_empty = messages.is_empty();
         let mut writes = std::mem::take(&mut self.commit.publishes);
         let mut arrivals = Vec::with_capacity(messages.len());
         for ((message, row), queue) in messages.into_iter().zip(queues) {
             self.commit.ids.insert(message.id.clone());
             let due = message.eta;
-            arrivals.push(self.place(&mut writes, queue, message, &row, due));
+            if lanes::has_to_pass(&message, due) {
+                let newcoming = Newcoming { queue, message, row, is_new: false, is_kept: false, reply: None };
+                self.commit.steps.push(Step::Arrive(newcoming));
+            } else {
+                arrivals.push(self.place(&mut writes, queue, message, &row, due));
+            }
         }
         self.commit.publishes = writes;
         let last = arrivals.pop();
@@ -277,7 +297,10 @@ impl Engine {
         self.commit.published.extend(arrivals.into_iter().map(published));
         match last {
             Some(arrival) => self.commit.published.push(Published { reply: Some(reply), arrival }),
-            None => drop(reply.send(Ok(()))), // an empty group
+            None => match self.commit.steps.last_mut() {
+                Some(Step::Arrive(last)) if !is_empty => last.reply = Some(reply),
+                _ => drop(reply.send(Ok(None))), // an empty group
+            },
         }
     }
 
@@ -290,7 +313,7 @@ impl Engine {
         });
         let left = free.saturating_sub(size as u64);
         if left < self.options.min_free_space {
-            let waiting = self.windows.iter().map(|window| window.ready + window.scheduled).sum();
+            let waiting = self.windows.iter().map(|w| w.ready + w.scheduled).sum();
             self.reclaim.begin(tables, self.seq, waiting);
             return Err(BrokerError::Full(format!(
                 "{} MiB are free on the disk of {}, and the last {} MiB are kept for tasks that are under way",
@@ -304,7 +327,7 @@ impl Engine {
                 || match tables.get(Table::Tasks, &task_key(id))?.as_deref().map(TaskRow::decode) {
                     None => false,
                     Some(Ok(TaskRow::Over(result))) => result.expires_at > now(),
-                    Some(Ok(TaskRow::At(_)) | Err(_)) => true,
+                    Some(Ok(TaskRow::At(_) | TaskRow::InLine(_)) | Err(_)) => true,
                 };
             if is_taken {
                 return Err(BrokerError::DuplicateId(id.clone()));
@@ -320,11 +343,15 @@ impl Engine {
         if self.commit.is_empty() {
             return;
         }
+        let mut lanes = LaneBatch::default();
         if self.commit.writes() {
             let Some(tables) = self.tables.clone() else { return };
-            let mut meta = Writes::default();
-            self.stage_meta(&mut meta);
-            if let Err(error) = tables.write(&[&self.commit.publishes, &self.commit.settlements, &meta]) {
+            let written = self.take_steps(&mut lanes, &tables).and_then(|()| {
+                let mut meta = Writes::default();
+                self.stage_meta(&mut meta);
+                tables.write(&[&self.commit.publishes, &self.commit.settlements, &lanes.writes, &meta])
+            });
+            if let Err(error) = written {
                 tables.close();
                 self.fail(error);
                 return;
@@ -334,13 +361,13 @@ impl Engine {
         let mut next = std::mem::take(&mut self.spare);
         std::mem::swap(&mut next.queues, &mut self.commit.queues);
         let mut commit = std::mem::replace(&mut self.commit, next);
-        self.announce(&mut commit);
+        self.announce(&mut commit, lanes);
         commit.clear();
         self.spare = commit;
     }
 
     /// The commit is safe: answer, deliver, wake.
-    fn announce(&mut self, commit: &mut Commit) {
+    fn announce(&mut self, commit: &mut Commit, mut lanes: LaneBatch) {
         let gone = commit.settled.iter().filter(|s| !matches!(s.end, End::Back)).map(|s| s.held.key);
         self.shared.claims.forget(gone);
         let mut arrivals = Vec::with_capacity(commit.published.len());
@@ -361,20 +388,27 @@ impl Engine {
             }
         }
         arrivals.append(&mut commit.arrivals);
+        arrivals.append(&mut lanes.arrivals);
         commit.records.drain(..).for_each(|record| self.shared.waiters.wake(&record));
         let mut replies = Vec::with_capacity(commit.published.len());
         for published in commit.published.drain(..) {
             arrivals.push(published.arrival);
-            replies.extend(published.reply);
+            replies.extend(published.reply.map(|reply| (reply, None)));
         }
+        let newcomings = commit.steps.drain(..).filter_map(|step| match step {
+            Step::Arrive(newcoming) => Some(newcoming.reply),
+            Step::Release { .. } => None,
+        });
+        let answers = newcomings.zip(lanes.joined);
+        replies.extend(answers.filter_map(|(reply, joined)| reply.map(|reply| (reply, joined))));
         self.arrived(arrivals);
-        for reply in replies {
-            let _ = reply.send(Ok(()));
+        for (reply, joined) in replies {
+            let _ = reply.send(Ok(joined));
         }
     }
 
     /// These rows are on disk: out with those that there is room for, the rest is found by a later scan.
-    fn arrived(&mut self, arrivals: Vec<Arrival>) {
+    pub(super) fn arrived(&mut self, arrivals: Vec<Arrival>) {
         let mut ready = Vec::with_capacity(arrivals.len());
         for Arrival { queue, place, message } in arrivals {
             match place {
@@ -406,7 +440,12 @@ impl Engine {
         window.hold(tag, key, Arc::clone(&message));
         let sender = self.sender.clone();
         let settler = RowSettler { sender, shared: Arc::clone(&self.shared), queue: window.number, key };
-        Delivery::new(tag, message, Arc::new(settler))
+        let fence = message.serial.is_some().then(|| lanes::token(seq_of(&key), &message));
+        let delivery = Delivery::new(tag, message, Arc::new(settler));
+        match fence {
+            Some(token) => delivery.fenced(token),
+            None => delivery,
+        }
     }
 
     pub(super) fn send(&mut self, queue: usize, deliveries: Vec<Delivery>) {
@@ -435,6 +474,7 @@ impl Engine {
                 ready: window.ready,
                 scheduled: window.scheduled,
                 dead: window.dead,
+                in_line: window.in_line,
             };
             if let Ok(row) = encode(&row) {
                 writes.put(Table::Meta, format!("queue/{}", window.name).as_bytes(), &row);

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::chords;
 use super::command::Command;
-use super::commit::Place as RowPlace;
 use super::engine::Engine;
 use super::expiry;
+use super::lanes::LaneBatch;
 use super::rows::{TaskRow, decode, encode, is_ready, queue_of, task_key};
 use super::tables::{Table, Tables, Writes};
 use super::window::{Consuming, Window};
 use crate::broker::dead_letter::revived;
-use crate::broker::{BrokerError, Counts, DeadLetter, Place, RecordFn, Removal};
+use crate::broker::{BrokerError, Counts, DeadLetter, Place, RecordFn, Remains, Removal};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{Message, TaskId, TaskResult};
@@ -33,6 +33,9 @@ impl Engine {
                     window.consumer = None; // what it has stays with it until it is settled or dropped
                 }
             }
+            Command::Lane { lane, reply } => drop(reply.send(self.lane_facts(&lane))),
+            Command::Lanes { limit, reply } => drop(reply.send(self.all_lanes(limit))),
+            Command::SteerLane { lane, lever, reply } => drop(reply.send(self.steer_lane(&lane, lever))),
             Command::Declare { queue, reply } => drop(reply.send(self.declare(&queue))),
             Command::Queues { reply } => drop(reply.send(Ok(self.by_name.keys().cloned().collect()))),
             Command::Counts { queue, reply } => {
@@ -85,7 +88,15 @@ impl Engine {
     }
 
     fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {
-        let Some(TaskRow::At(key)) = self.row(id)? else { return Ok(None) };
+        let key = match self.row(id)? {
+            Some(TaskRow::At(key)) => key,
+            Some(TaskRow::InLine(key)) => {
+                let row = self.open_tables()?.get(Table::Lanes, &key)?;
+                let message = row.as_deref().map(decode).transpose()?;
+                return Ok(message.map(|message| Place::Waiting(Box::new(message))));
+            }
+            _ => return Ok(None),
+        };
         if let Some(window) = self.holder(&key) {
             return Ok(Some(Place::Delivered { queue: window.name.clone() }));
         }
@@ -93,20 +104,26 @@ impl Engine {
     }
 
     fn remove(&mut self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
-        let Some(TaskRow::At(key)) = self.row(id)? else { return Ok(Removal::Unknown) };
+        let key = match self.row(id)? {
+            Some(TaskRow::At(key)) => key,
+            Some(TaskRow::InLine(key)) => return self.remove_from_line(id, &key, record),
+            _ => return Ok(Removal::Unknown),
+        };
         if let Some(window) = self.holder(&key) {
             return Ok(Removal::Delivered { queue: window.name.clone() });
         }
         let Some(message) = self.message(&key)? else { return Ok(Removal::Unknown) };
         let queue = self.queue(&message.queue)?;
-        let record = record(&message);
+        let Remains { record, sequel } = record(&message);
         let mut writes = Writes::default();
         writes.delete(Table::Messages, &key);
         self.leave_record(&mut writes, &task_key(id), record.as_ref(), None);
         let window = &mut self.windows[queue];
         let count = if is_ready(&key) { &mut window.ready } else { &mut window.scheduled };
         *count = count.saturating_sub(1);
-        self.commit_now(&[queue], &writes)?;
+        self.leaves_lane(&message, None);
+        self.follow(&mut writes, id, sequel);
+        self.commit_sequel(LaneBatch::default(), &[queue], writes)?;
         if let Some(record) = &record {
             self.shared.waiters.wake(record);
         }
@@ -146,18 +163,18 @@ impl Engine {
         let mut writes = Writes::default();
         writes.delete(Table::Dead, &key);
         self.windows[queue].dead = self.windows[queue].dead.saturating_sub(1);
-        let arrival = self.place(&mut writes, queue, Arc::new(message), &row, None);
-        self.commit_now(&[queue], &writes)?;
-        if let RowPlace::Ready(key) = arrival.place {
-            self.windows[queue].waits(&key);
-        }
+        let mut lanes = LaneBatch::default();
+        // Without a lane it is ready at once.
+        self.pass_lane(&mut lanes, &tables, queue, &Arc::new(message), &row, false)?;
+        self.commit.queues.insert(queue);
+        self.commit_lanes(lanes, writes)?;
         Ok(true)
     }
 
     fn put(&mut self, result: TaskResult) -> Result<bool, BrokerError> {
         match self.row(&result.id)? {
             Some(TaskRow::Over(old)) if old.expires_at > result.finished_at => return Ok(false),
-            Some(TaskRow::At(_)) => return Ok(false),
+            Some(TaskRow::At(_) | TaskRow::InLine(_)) => return Ok(false),
             _ => {}
         }
         let mut writes = Writes::default();

@@ -23,6 +23,7 @@ mod expiry;
 mod files;
 mod handle;
 mod journal;
+mod lanes;
 mod last_chance;
 mod lock;
 mod reclaim;
@@ -44,12 +45,13 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, MemoryBroker, Place, RecordFn, Removal, Sink,
+    Broker, BrokerError, Consumer, Counts, DeadLetter, LaneFacts, LaneLever, MemoryBroker, Place, RecordFn,
+    Removal, Sink,
 };
 use crate::core::Timestamp;
 use crate::store::{ChordJoin, ChordPart, MemoryStore, Waiters};
 use crate::task::clock::now;
-use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
+use crate::task::{Durability, LaneName, Message, Receipt, TaskId, TaskResult};
 use command::{Command, Join, Reply};
 use engine::{Engine, Shared};
 use lock::DirLock;
@@ -90,6 +92,7 @@ struct Inner {
     volatile: MemoryBroker,
     volatile_results: Arc<MemoryStore>,
     thread: Option<JoinHandle<()>>,
+    delivery_limit: u32,
 }
 
 impl EmbeddedBroker {
@@ -107,6 +110,7 @@ impl EmbeddedBroker {
         let not_yet = RwLock::new(Err(BrokerError::Closed));
         let shared = Arc::new(Shared { tables: not_yet, claims, waiters: Waiters::default() });
         let (requests, inbox) = mpsc::channel();
+        let delivery_limit = options.delivery_limit;
         let mut engine =
             Engine::new(dir.clone(), lock, options, Arc::clone(&shared), tables, requests.clone())?;
         engine.recover_crashed(&found)?;
@@ -130,6 +134,7 @@ impl EmbeddedBroker {
             volatile: MemoryBroker::new(Arc::clone(&volatile_results)),
             volatile_results,
             thread: Some(thread),
+            delivery_limit,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -185,7 +190,7 @@ impl EmbeddedBroker {
         let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, &task_key(id))?;
         Ok(match row.as_deref().map(TaskRow::decode).transpose()? {
             Some(TaskRow::Over(result)) => result.expires_at > now(),
-            Some(TaskRow::At(_)) => true,
+            Some(TaskRow::At(_) | TaskRow::InLine(_)) => true,
             None => false,
         })
     }
@@ -247,6 +252,28 @@ impl Broker for EmbeddedBroker {
         true
     }
 
+    fn keeps_lanes(&self) -> bool {
+        true
+    }
+
+    async fn lane(&self, lane: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {
+        let lane = lane.clone();
+        self.ask(|reply| Command::Lane { lane, reply }).await
+    }
+
+    async fn lanes(&self, limit: usize) -> Result<Vec<LaneFacts>, BrokerError> {
+        self.ask(|reply| Command::Lanes { limit, reply }).await
+    }
+
+    async fn steer_lane(&self, lane: &LaneName, lever: LaneLever) -> Result<bool, BrokerError> {
+        let lane = lane.clone();
+        self.ask(|reply| Command::SteerLane { lane, lever, reply }).await
+    }
+
+    fn delivery_limit(&self) -> Option<u32> {
+        Some(self.inner.delivery_limit)
+    }
+
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
         let queue = queue.to_owned();
         self.ask(|reply| Command::Declare { queue, reply }).await
@@ -264,7 +291,9 @@ impl Broker for EmbeddedBroker {
         check(&message)?;
         // What is part of a workflow is on disk, so that all of it lies in one place: the end of one task and what follows
         // from it are one commit.
-        if message.durability == Durability::Memory && message.workflow.is_none() {
+        // The same goes for a serial one: a lane has one place.
+        let is_apart = message.workflow.is_none() && message.serial.is_none();
+        if message.durability == Durability::Memory && is_apart {
             if unique && self.is_on_disk(&message.id)? {
                 return Err(BrokerError::DuplicateId(message.id));
             }
@@ -276,8 +305,11 @@ impl Broker for EmbeddedBroker {
         let row = rows::encode(&message)?;
         let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Disk);
         let message = Arc::new(message);
-        self.ask(|reply| Command::Publish { message, row, unique, reply }).await?;
-        Ok(receipt)
+        let joined = self.ask(|reply| Command::Publish { message, row, unique, reply }).await?;
+        Ok(match joined {
+            Some(id) => receipt.joining(id),
+            None => receipt,
+        })
     }
 
     async fn publish_all(
@@ -295,7 +327,7 @@ impl Broker for EmbeddedBroker {
             let row = rows::encode(&message)?;
             rows.push((Arc::new(message), row));
         }
-        self.ask(|reply| Command::PublishAll { messages: rows, sizes, unique, reply }).await
+        self.ask(|reply| Command::PublishAll { messages: rows, sizes, unique, reply }).await.map(drop)
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -318,6 +350,7 @@ impl Broker for EmbeddedBroker {
             scheduled: disk.scheduled + memory.scheduled,
             unsettled: disk.unsettled + memory.unsettled,
             dead: disk.dead + memory.dead,
+            in_line: disk.in_line + memory.in_line,
         })
     }
 

@@ -11,10 +11,12 @@ use super::claims::Found;
 use super::commit::{End, Place};
 use super::engine::Engine;
 use super::journal;
+use super::lanes::{LaneBatch, Newcoming, Step};
 use super::rows::{CLAIMS, QueueRow, ReadyKey, SEQ, decode, queue_of};
 use super::tables::{Table, Tables, Writes, io_error, is_full};
 use super::window::Window;
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, lane};
+use crate::core::Timestamp;
 
 /// The pause before the store is opened again after a failure, and its longest.
 pub(super) const REOPEN_AFTER: Duration = Duration::from_millis(100);
@@ -52,7 +54,7 @@ impl Engine {
         }
         rows.sort_by_key(|(_, row)| row.number);
         for window in &mut self.windows {
-            (window.ready, window.scheduled, window.dead) = (0, 0, 0); // written again with the next commit
+            (window.ready, window.scheduled, window.dead, window.in_line) = (0, 0, 0, 0); // written again with the next commit
         }
         for (name, row) in rows {
             let number = usize::from(row.number);
@@ -67,8 +69,10 @@ impl Engine {
             }
             let window = &mut self.windows[index];
             (window.ready, window.scheduled, window.dead) = (row.ready, row.scheduled, row.dead);
+            window.in_line = row.in_line;
         }
         self.commit.queues.clear();
+        self.next_deadline = Some(Timestamp::ZERO);
         Ok(())
     }
 
@@ -89,8 +93,9 @@ impl Engine {
 
     /// Says whether there were any, in which case `next` is the generation now.
     fn count_crashes(&mut self, started: &HashSet<ReadyKey>, next: u64) -> Result<bool, BrokerError> {
-        let mut writes = Writes::default();
+        let (mut writes, mut lanes) = (Writes::default(), LaneBatch::default());
         let mut queues = Vec::new();
+        let tables = self.open_tables()?;
         for key in started {
             let Some(queue) = queue_of(key).map(usize::from).filter(|q| *q < self.windows.len()) else {
                 continue;
@@ -104,14 +109,20 @@ impl Engine {
                 }
             };
             tracing::info!(id = %message.id, task = %message.task, crashes = message.crashes + 1, "its run ended with the process");
-            self.count_crash(&mut writes, queue, key, message, &mut None);
+            let (serial, mut record) = (message.clone(), None);
+            let end = self.count_crash(&mut writes, queue, key, message, &mut record);
+            if let (End::Dead, Some(lane)) = (end, lane::lane_of(&serial)) {
+                let block = lane::blocks(&serial, record.as_ref());
+                self.release_lane(&mut lanes, &tables, lane, &serial.id, block)?;
+            }
             queues.push(queue);
         }
         if writes.is_empty() {
             return Ok(false);
         }
         writes.put(Table::Meta, CLAIMS, &next.to_be_bytes());
-        self.commit_now(&queues, &writes).map(|()| true)
+        self.commit.queues.extend(queues);
+        self.commit_lanes(lanes, writes).map(|()| true)
     }
 
     /// Closes the tables after a write failed, and refuses the publishes that were to be written.
@@ -127,6 +138,18 @@ impl Engine {
         // What follows from settled tasks is kept as they are.
         let kept = self.commit.arrivals.iter().map(|arrival| arrival.message.id.clone());
         self.commit.ids.extend(kept.chain(self.commit.records.iter().map(|record| record.id.clone())));
+        for step in std::mem::take(&mut self.commit.steps) {
+            match step {
+                Step::Arrive(Newcoming { is_kept: false, reply, .. }) => {
+                    reply.map(|reply| reply.send(Err(error.clone())));
+                }
+                Step::Arrive(kept) => {
+                    self.commit.ids.insert(kept.message.id.clone());
+                    self.commit.steps.push(Step::Arrive(kept));
+                }
+                release @ Step::Release { .. } => self.commit.steps.push(release),
+            }
+        }
         for published in self.commit.published.drain(..) {
             let count = self.windows[published.arrival.queue].count(&published.arrival.place);
             *count = count.saturating_sub(1);

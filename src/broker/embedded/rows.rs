@@ -33,7 +33,7 @@ pub(super) const SEQ: &[u8] = b"seq";
 pub(super) const CLAIMS: &[u8] = b"claims";
 
 /// The version of the rows' layout.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 
 pub(super) fn ready_key(queue: u16, priority: u8, seq: u64) -> ReadyKey {
     let mut key = [0; READY_KEY];
@@ -78,6 +78,11 @@ pub(super) fn task_key(id: &TaskId) -> TaskKey {
 /// The due time in a scheduled row's key.
 pub(super) fn due_of(key: &[u8]) -> Option<Timestamp> {
     Some(Timestamp::from_micros(u64::from_be_bytes(key.get(3..11)?.try_into().ok()?)))
+}
+
+/// The sequence of a ready row, from its key.
+pub(super) fn seq_of(key: &ReadyKey) -> u64 {
+    key.last_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 /// Where a queue's rows of a class begin and end.
@@ -127,19 +132,23 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BrokerError
 pub(super) enum TaskRow {
     /// The key of its message.
     At(Vec<u8>),
+    /// The key of its message in its lane's line.
+    InLine(Vec<u8>),
     /// It is over.
     Over(Box<TaskResult>),
 }
 
 const AT: u8 = 0;
 const OVER: u8 = 1;
+const IN_LINE: u8 = 2;
 
 impl TaskRow {
     pub(super) fn at(key: &[u8]) -> Vec<u8> {
-        let mut row = Vec::with_capacity(1 + key.len());
-        row.push(AT);
-        row.extend_from_slice(key);
-        row
+        [&[AT], key].concat()
+    }
+
+    pub(super) fn in_line(key: &[u8]) -> Vec<u8> {
+        [&[IN_LINE], key].concat()
     }
 
     pub(super) fn over(result: &TaskResult) -> Result<Vec<u8>, BrokerError> {
@@ -152,6 +161,7 @@ impl TaskRow {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, BrokerError> {
         match bytes.split_first() {
             Some((&AT, key)) => Ok(Self::At(key.to_vec())),
+            Some((&IN_LINE, key)) => Ok(Self::InLine(key.to_vec())),
             Some((&OVER, row)) => decode(row).map(|result| Self::Over(Box::new(result))),
             _ => Err(BrokerError::Io("a row of the tasks table is neither a place nor a result".to_owned())),
         }
@@ -165,6 +175,7 @@ pub(super) struct QueueRow {
     pub(super) ready: u64,
     pub(super) scheduled: u64,
     pub(super) dead: u64,
+    pub(super) in_line: u64,
 }
 
 #[cfg(test)]

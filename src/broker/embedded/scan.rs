@@ -4,12 +4,13 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::engine::Engine;
+use super::lanes::LaneBatch;
 use super::rows::{
     ReadyKey, TaskRow, decode, due_of, ready_bounds, ready_key, scheduled_bounds, scheduled_key, task_key,
 };
 use super::tables::{Slice, Table, Tables, Writes};
 use super::window::Window;
-use crate::broker::{BrokerError, Delivery};
+use crate::broker::{BrokerError, Delivery, lane};
 use crate::core::Timestamp;
 use crate::task::Message;
 use crate::task::clock::now;
@@ -113,18 +114,24 @@ impl Engine {
         let earliest = self.windows[queue].next_due.unwrap_or(Timestamp::ZERO);
         let start = scheduled_key(number, earliest, 0);
         let now = now();
-        let mut writes = Writes::default();
+        let (mut writes, mut lanes) = (Writes::default(), LaneBatch::default());
         let mut promoted = Vec::new();
+        let mut passing = 0;
         let mut damaged = Vec::new();
         let mut next = None;
         for row in tables.range(Table::Messages, &start, Bound::Excluded(&end))? {
             let (key, value) = row?;
             next = due_of(&key);
-            if next.is_some_and(|due| due > now) || promoted.len() + damaged.len() == STEP {
+            if next.is_some_and(|due| due > now) || promoted.len() + damaged.len() + passing == STEP {
                 break;
             }
             next = None;
             match decode::<Message>(&value) {
+                Ok(message) if lane::lane_of(&message).is_some() => {
+                    writes.delete(Table::Messages, &key);
+                    self.pass_lane(&mut lanes, &tables, queue, &Arc::new(message), &value, false)?;
+                    passing += 1;
+                }
                 Ok(message) => {
                     let ready = ready_key(number, message.priority, self.next_seq());
                     writes.delete(Table::Messages, &key);
@@ -136,11 +143,10 @@ impl Engine {
             }
         }
         let window = &mut self.windows[queue];
-        window.scheduled = window.scheduled.saturating_sub((promoted.len() + damaged.len()) as u64);
+        window.scheduled = window.scheduled.saturating_sub((promoted.len() + damaged.len() + passing) as u64);
         window.ready += promoted.len() as u64;
-        if !writes.is_empty() {
-            self.commit_now(&[queue], &writes)?;
-        }
+        self.commit.queues.insert(queue);
+        self.commit_lanes(lanes, writes)?;
         for (key, value, error) in damaged {
             self.set_aside(queue, &key, &value, &error)?;
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::command::{Join, Settlement};
 use super::engine::Engine;
+use super::lanes::{self, LaneBatch, Newcoming, Step};
 use super::rows::{TaskRow, encode, task_key};
 use super::tables::{Table, Writes};
 use crate::broker::delivery::call_then;
@@ -84,6 +85,12 @@ impl Engine {
         let queue = self.queue(&message.queue)?;
         self.commit.ids.insert(message.id.clone());
         let due = message.eta;
+        if lanes::has_to_pass(&message, due) {
+            let message = Arc::new(message);
+            let newcoming = Newcoming { queue, message, row, is_new: false, is_kept: true, reply: None };
+            self.commit.steps.push(Step::Arrive(newcoming));
+            return Ok(());
+        }
         let arrival = self.place(writes, queue, Arc::new(message), &row, due);
         self.commit.arrivals.push(arrival);
         Ok(())
@@ -100,6 +107,35 @@ impl Engine {
         Ok(complete)
     }
 
+    /// Commits these rows, what follows from them included, and says so.
+    pub(super) fn commit_sequel(
+        &mut self,
+        mut lanes: LaneBatch,
+        queues: &[usize],
+        mut writes: Writes,
+    ) -> Result<(), BrokerError> {
+        let steps = self.open_tables().and_then(|tables| self.take_steps(&mut lanes, &tables));
+        let committed = steps.and_then(|()| {
+            writes.append(&mut lanes.writes);
+            self.commit_now(queues, &writes)
+        });
+        self.commit.steps.clear();
+        let mut arrivals = std::mem::take(&mut self.commit.arrivals);
+        arrivals.append(&mut lanes.arrivals);
+        let records = std::mem::take(&mut self.commit.records);
+        self.commit.ids.clear();
+        if committed.is_ok() {
+            self.arrived(arrivals);
+            records.iter().for_each(|record| self.shared.waiters.wake(record));
+        } else {
+            for arrival in arrivals {
+                let count = self.windows[arrival.queue].count(&arrival.place);
+                *count = count.saturating_sub(1);
+            }
+        }
+        committed
+    }
+
     /// Whether a task of this id waits, runs or has its result kept, also by this commit.
     pub(super) fn is_taken(&self, id: &TaskId) -> bool {
         if self.commit.ids.contains(id) {
@@ -109,7 +145,7 @@ impl Engine {
         match row.as_ref().map(|row| row.as_deref().map(TaskRow::decode)) {
             Ok(None) => false,
             Ok(Some(Ok(TaskRow::Over(result)))) => result.expires_at > now(),
-            Ok(Some(Ok(TaskRow::At(_)) | Err(_))) => true,
+            Ok(Some(Ok(TaskRow::At(_) | TaskRow::InLine(_)) | Err(_))) => true,
             Err(error) => {
                 tracing::error!(%id, %error, "whether this task was sent before is not known");
                 false

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::command::Settlement;
 use super::commit::{End, Settled};
 use super::engine::Engine;
+use super::lanes::{self, Newcoming, Step};
 use super::rows::{ReadyKey, TaskRow, encode, task_key};
 use super::tables::{Table, Writes};
 use crate::broker::dead_letter::{crash_reason, crash_result};
-use crate::broker::{BrokerError, DeadLetter, Settle};
+use crate::broker::{BrokerError, DeadLetter, Settle, lane};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{Message, TaskResult};
@@ -27,9 +28,13 @@ impl Engine {
         let mut writes = std::mem::take(&mut self.commit.settlements);
         let id = &task_key(&held.message.id);
         let mut record = None;
+        let block = lane::block_of(&held.message, &settle);
         let end = match settle {
             Settle::Ack { result, sequel } => {
                 self.remove_row(&mut writes, index, &held.key);
+                self.leaves_lane(&held.message, block);
+                let is_kept = !held.message.ignore_result || held.message.serial.is_none();
+                let (result, row) = (lane::kept(&held.message, result), row.filter(|_| is_kept));
                 let replaced = sequel.iter().any(|s| s.messages.iter().any(|m| m.id == held.message.id));
                 if !replaced {
                     self.leave_record(&mut writes, id, result.as_ref(), row);
@@ -38,13 +43,24 @@ impl Engine {
                 record = result;
                 End::Gone
             }
-            Settle::Requeue { message, due } => self.replace(&mut writes, index, &held.key, *message, due),
-            Settle::Return { crashed: false } => End::Back,
+            Settle::Requeue { message, due } => {
+                if lane::lane_of(&held.message) != lane::lane_of(&message) {
+                    self.leaves_lane(&held.message, None);
+                }
+                self.replace(&mut writes, index, &held.key, *message, due)
+            }
+            Settle::Return { crashed: false } => self.count_return(&mut writes, &held.key, &held.message),
             Settle::Return { crashed: true } => {
-                self.count_crash(&mut writes, index, &held.key, Message::clone(&held.message), &mut record)
+                let message = Message::clone(&held.message);
+                let end = self.count_crash(&mut writes, index, &held.key, message, &mut record);
+                if let End::Dead = end {
+                    self.leaves_lane(&held.message, lane::blocks(&held.message, record.as_ref()));
+                }
+                end
             }
             Settle::DeadLetter { reason, result, sequel } => {
                 self.remove_row(&mut writes, index, &held.key);
+                self.leaves_lane(&held.message, block);
                 self.bury(&mut writes, index, Message::clone(&held.message), reason, result.as_ref());
                 self.follow(&mut writes, &held.message.id, sequel);
                 record = result;
@@ -54,6 +70,27 @@ impl Engine {
         self.commit.settlements = writes;
         self.commit.queues.insert(index);
         self.commit.settled.push(Settled { queue: index, held, record: record.map(Box::new), done, end });
+    }
+
+    /// Its run is over, and its lane hears of it with the commit.
+    pub(super) fn leaves_lane(&mut self, message: &Message, block: Option<String>) {
+        if let Some(lane) = lane::lane_of(message) {
+            self.commit.steps.push(Step::Release { lane: lane.clone(), id: message.id.clone(), block });
+        }
+    }
+
+    /// The row is where it was. Of a serial task the next start is to be told from this one, even if this one should still
+    /// go on somewhere.
+    fn count_return(&mut self, writes: &mut Writes, key: &ReadyKey, message: &Message) -> End {
+        let mut message = message.clone();
+        if let Some(serial) = &mut message.serial {
+            serial.handed_back = serial.handed_back.saturating_add(1);
+            match encode(&message) {
+                Ok(row) => writes.put(Table::Messages, key, &row),
+                Err(error) => tracing::error!(id = %message.id, %error, "a message cannot be written back"),
+            }
+        }
+        End::Back
     }
 
     fn remove_row(&mut self, writes: &mut Writes, queue: usize, key: &ReadyKey) {
@@ -90,6 +127,13 @@ impl Engine {
         match encode(&message) {
             Ok(row) => {
                 self.remove_row(writes, queue, key);
+                if lanes::has_to_pass(&message, due) {
+                    let message = Arc::new(message);
+                    let newcoming =
+                        Newcoming { queue, message, row, is_new: false, is_kept: true, reply: None };
+                    self.commit.steps.push(Step::Arrive(newcoming));
+                    return End::Gone;
+                }
                 End::Replaced(self.place(writes, queue, Arc::new(message), &row, due))
             }
             Err(error) => {
@@ -111,7 +155,7 @@ impl Engine {
         record: &mut Option<TaskResult>,
     ) -> End {
         message.crashes += 1;
-        if message.crashes >= self.options.delivery_limit {
+        if message.crashes >= self.options.delivery_limit && message.workflow.is_none() {
             self.remove_row(writes, queue, key);
             *record = Some(crash_result(&message));
             let reason = crash_reason(message.crashes);

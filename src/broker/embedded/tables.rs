@@ -6,6 +6,7 @@
 //! | `tasks` | task id, packed if it is a UUID | where its message is, or its [`TaskResult`](crate::task::TaskResult) |
 //! | `dead` | sequence | [`DeadLetter`](crate::broker::DeadLetter) |
 //! | `expiries` | time, sequence | the ids whose results go at that time |
+//! | `lanes` | see [`lanes`](super::lanes) | lanes of serial keys, and the messages that wait for them |
 //! | `meta` | name | counts per queue, the last sequence |
 //!
 //! Whatever the database does with a damaged file, also a panic, is an error that names the directory.
@@ -32,13 +33,14 @@ pub(super) enum Table {
     Dead,
     Expiries,
     Meta,
+    Lanes,
 }
 
-const NAMES: [&str; 5] = ["messages", "tasks", "dead", "expiries", "meta"];
+const NAMES: [&str; 6] = ["messages", "tasks", "dead", "expiries", "meta", "lanes"];
 
 /// The file that says that the tables were made, and in which layout.
 const LAYOUT_FILE: &str = "layout";
-const LAYOUT: &str = "celeriac store, layout 1\n";
+const LAYOUT: &str = "celeriac store, layout 2\n";
 
 /// Less than this on the disk counts as full: the database needs some room to open at all.
 const FULL: u64 = 1 << 20;
@@ -68,6 +70,10 @@ impl Writes {
 
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    pub(super) fn append(&mut self, other: &mut Self) {
+        self.0.append(&mut other.0);
     }
 
     pub(super) fn clear(&mut self) {
@@ -211,6 +217,17 @@ impl Iterator for Rows {
     }
 }
 
+impl DoubleEndedIterator for Rows {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        let rows = self.rows.as_mut()?;
+        let row = caught(&self.dir, || rows.next_back().map(fjall::Guard::into_inner).transpose());
+        if !matches!(row, Ok(Some(_))) {
+            self.rows = None;
+        }
+        row.transpose()
+    }
+}
+
 /// Whether so little room is left that this is what ails the store.
 pub(super) fn is_full(dir: &Path) -> bool {
     fs4::available_space(dir).is_ok_and(|free| free < FULL)
@@ -273,9 +290,9 @@ fn open_tables(path: &Path) -> fjall::Result<(Database, [Keyspace; NAMES.len()])
         .open()?;
     let table =
         |name: &str| db.keyspace(name, || KeyspaceCreateOptions::default().max_memtable_size(24 << 20));
-    let [messages, tasks, dead, expiries, meta] = NAMES;
-    let keyspaces = [table(messages)?, table(tasks)?, table(dead)?, table(expiries)?, table(meta)?];
-    Ok((db, keyspaces))
+    let [messages, tasks, dead, expiries, meta, lanes] = NAMES;
+    let (messages, tasks, dead) = (table(messages)?, table(tasks)?, table(dead)?);
+    Ok((db.clone(), [messages, tasks, dead, table(expiries)?, table(meta)?, table(lanes)?]))
 }
 
 /// Whether the tables were made before. The database makes a table anew when its files are gone, so that they are

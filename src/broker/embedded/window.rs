@@ -34,6 +34,8 @@ pub(super) struct Window {
     pub(super) ready: u64,
     pub(super) scheduled: u64,
     pub(super) dead: u64,
+    /// Rows in the lines of their lanes.
+    pub(super) in_line: u64,
     pub(super) consumer: Option<Consuming>,
     /// Delivered and not settled, by delivery tag.
     pub(super) held: HashMap<u64, Held>,
@@ -60,6 +62,7 @@ impl Window {
             ready: 0,
             scheduled: 0,
             dead: 0,
+            in_line: 0,
             consumer: None,
             held: HashMap::new(),
             held_keys: BTreeSet::new(),
@@ -174,6 +177,7 @@ impl Window {
             scheduled: self.scheduled,
             unsettled,
             dead: self.dead,
+            in_line: self.in_line,
         }
     }
 }

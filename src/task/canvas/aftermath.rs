@@ -259,3 +259,136 @@ fn without_chord(mut node: Node) -> Node {
     }
     node
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::canvas::freeze::Place;
+    use crate::task::{Context, Judge, TaskError, Verdict, Workflow};
+
+    fn raw(name: &str, id: &str) -> RawSignature {
+        let mut node = Node::task(name);
+        if !id.is_empty() {
+            node.options.set("task_id", id);
+        }
+        node.into_raw()
+    }
+
+    fn message(workflow: Workflow) -> Message {
+        let mut message = Context::detached().message().clone();
+        message.id = "me".into();
+        message.workflow = Some(Box::new(workflow));
+        message
+    }
+
+    fn ended(workflow: Workflow, outcome: Result<&str, TaskError>) -> Aftermath {
+        let message = message(workflow);
+        let judge = Judge::unstarted(&message, crate::core::Timestamp::ZERO);
+        let verdict = judge.judge(outcome.map(str::to_owned).map_err(TaskError::into_ending));
+        match verdict {
+            Verdict::Over(record) | Verdict::Dead { record, .. } => after(&message, &record).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn workflow() -> Workflow {
+        Workflow {
+            callbacks: vec![raw("callback", "")],
+            errbacks: vec![raw("errback", "")],
+            chain: vec![raw("last", "l"), raw("next", "n")],
+            ..Workflow::default()
+        }
+    }
+
+    fn calls(aftermath: &Aftermath) -> Vec<(&str, &[Value])> {
+        aftermath.launch.calls.iter().map(|call| (call.task.as_str(), &call.args[..])).collect()
+    }
+
+    #[test]
+    fn a_success_calls_what_is_linked_and_what_is_next() {
+        let aftermath = ended(workflow(), Ok("[7]"));
+        let value = [serde_json::json!([7])];
+        assert_eq!(calls(&aftermath), [("callback", &value[..]), ("next", &value[..])]);
+        let rest: Vec<_> = aftermath.launch.calls[1].chain.iter().map(|step| step.task.as_str()).collect();
+        assert_eq!(rest, ["last"]);
+        assert!(aftermath.lost.is_empty() && aftermath.parts.is_empty());
+        assert_eq!(aftermath.launch.children.len(), 2);
+    }
+
+    #[test]
+    fn a_failure_calls_the_errbacks_and_fails_the_rest() {
+        let aftermath = ended(workflow(), Err(TaskError::permanent("broken")));
+        assert_eq!(calls(&aftermath), [("errback", &[Value::from("me")][..])]);
+        let lost: Vec<_> = aftermath.lost.iter().map(|(id, task)| (id.as_str(), task.as_str())).collect();
+        assert_eq!(lost, [("n", "next"), ("l", "last")]);
+    }
+
+    #[test]
+    fn a_rejection_fails_the_rest_and_an_ignored_task_ends_in_silence() {
+        let rejected = ended(workflow(), Err(TaskError::reject("foreign")));
+        assert_eq!((calls(&rejected).len(), rejected.lost.len()), (0, 2));
+        let ignored = ended(workflow(), Err(TaskError::ignore()));
+        assert_eq!((calls(&ignored).len(), ignored.lost.len(), ignored.parts.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_member_is_a_part_however_it_ends() {
+        let member = || Workflow {
+            group: Some("g".into()),
+            group_index: Some(2),
+            chord: Some(raw("body", "b")),
+            ..Workflow::default()
+        };
+        let part = &ended(member(), Ok("5")).parts[0];
+        assert_eq!((part.state, &part.value, part.index), (State::Success, &Some(5.into()), Some(2)));
+        let part = &ended(member(), Err(TaskError::permanent("broken"))).parts[0];
+        assert_eq!((part.state, &part.value), (State::Failure, &None));
+        assert!(ended(member(), Err(TaskError::ignore())).parts.is_empty());
+    }
+
+    #[test]
+    fn the_last_step_of_a_lost_chain_is_a_part() {
+        let mut last = Node::task("last");
+        last.options.set("task_id", "l");
+        last.options.set("group_id", "g");
+        last.options.set("group_index", 1);
+        last.options.chord = Some(Box::new(Node::task("body")));
+        let chain = vec![last.into_raw()];
+        let aftermath = ended(Workflow { chain, ..Workflow::default() }, Err(TaskError::permanent("broken")));
+        let [part] = &aftermath.parts[..] else { panic!("{aftermath:?}") };
+        assert_eq!((part.id.as_str(), part.group.as_str(), part.index), ("l", "g", Some(1)));
+    }
+
+    #[test]
+    fn a_full_chord_calls_its_body_with_the_results_or_fails_it() {
+        let part = |id: &str, state, value: Value| (TaskId::from(id), state, value);
+        let body = || {
+            let mut body = Node::task("body").then(Node::task("more"));
+            body.link_error(&Node::task("errback"));
+            let mut freezer = Freezer { ids: Ids::Fresh, reply_to: None };
+            let promise = freezer.freeze(&mut body, Place::default());
+            (body.into_raw(), promise)
+        };
+        let good = vec![part("a", State::Success, 1.into()), part("b", State::Success, 2.into())];
+        let (aftermath, cause) = after_chord("g", body().0, None, good.clone());
+        assert_eq!((calls(&aftermath), cause), (vec![("body", &[serde_json::json!([1, 2])][..])], None));
+
+        let error =
+            serde_json::json!({"exc_type": "KeyError", "exc_message": ["k", 1], "exc_module": "builtins"});
+        let bad = vec![good[0].clone(), part("b", State::Failure, error)];
+        let (body, promise) = body();
+        let (aftermath, cause) = after_chord("g", body, None, bad);
+        let cause = cause.unwrap();
+        assert_eq!(cause.errors, ["Dependency b raised KeyError(\"k\", 1)"]);
+        assert_eq!(calls(&aftermath), [("errback", &[Value::from(promise.id.as_str())][..])]);
+        assert_eq!((aftermath.lost.len(), &aftermath.lost[1].0), (2, &promise.id));
+    }
+
+    #[test]
+    fn a_body_that_is_no_signature_fails() {
+        let broken = r#"{"task":"celery.chain","kwargs":{"tasks":[7]},"options":{"task_id":"b"}}"#;
+        let (aftermath, cause) = after_chord("g", serde_json::from_str(broken).unwrap(), None, Vec::new());
+        assert!(cause.unwrap().errors[0].contains("cannot be sent"));
+        assert_eq!(aftermath.lost[0].0.as_str(), "b");
+    }
+}

@@ -14,7 +14,16 @@ use crate::task::{
 
 const fn builtin(name: &'static str, body: Body) -> TaskDefinition {
     let location = concat!(file!(), ", one of Celery's own");
-    TaskDefinition { name, params: &[], location, kind: TaskKind::Io, options, body, hooks: Hooks::default }
+    TaskDefinition {
+        name,
+        params: &[],
+        location,
+        kind: TaskKind::Io,
+        options,
+        body,
+        hooks: Hooks::default,
+        serial: None,
+    }
 }
 
 /// An error in an item is that of the whole, and the items before it are not done again.

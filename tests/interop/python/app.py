@@ -25,8 +25,10 @@ app = Celery("interop", broker=os.environ["INTEROP_BROKER"], backend=os.environ[
 app.conf.update(
     task_queues=[
         queue("python"),
+        queue("python-extra"),
         queue("python-one", max_priority=10),
         queue("rust"),
+        queue("rust-extra"),
         queue("rust-one"),
         queue("rust-priority", max_priority=10),
     ],

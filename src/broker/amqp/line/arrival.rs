@@ -74,7 +74,7 @@ impl Line {
                 let letter = error.recognised.id.clone().unwrap_or_else(TaskId::new);
                 let post = outgoing::dead(wire, &self.queue, &error.to_string(), letter.as_str(), now);
                 if let Some(record) = refused_result(&error, &self.queue, now) {
-                    self.shared.over(record);
+                    self.shared.over(record, None);
                 }
                 self.shared.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let tag = self.hold(Holding::new(placeholder(&self.queue, letter, now), place, suspect));

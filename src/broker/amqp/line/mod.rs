@@ -37,6 +37,7 @@ const MOVING: Duration = Duration::from_secs(1);
 const LOST_FOR: Duration = Duration::from_secs(300);
 
 /// What a line is told.
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are settlements, the large ones")]
 pub(super) enum Command {
     /// A new consumer; it replaces the old one.
     Attach { consumer: u64, prefetch: usize, sink: Sink },
@@ -325,7 +326,7 @@ impl Line {
         };
         let scheduled = self.early.len() as u64;
         let out = self.holdings.values().filter(|h| h.place != Place::Lost).count() as u64;
-        Counts { ready, scheduled, unsettled: out - scheduled, dead: 0 }
+        Counts { ready, scheduled, unsettled: out - scheduled, dead: 0, in_line: 0 }
     }
 
     /// Whether a close has nothing left to wait for.

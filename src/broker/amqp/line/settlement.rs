@@ -54,7 +54,7 @@ impl Line {
     /// To the dead letters, by our own decision.
     pub(super) fn bury(&mut self, tag: u64, reason: &str, done: Option<Done>) {
         let Some(holding) = self.holdings.get(&tag) else { return };
-        self.shared.over(crash_result(&holding.message));
+        self.shared.over(crash_result(&holding.message), Some(&holding.message));
         let letter = letter(&holding.message, reason);
         self.post_all(tag, vec![letter], done);
     }

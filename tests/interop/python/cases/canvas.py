@@ -169,7 +169,12 @@ def replaced(app, here, there):
 
 def options_of_a_step(app, here, there):
     """A step's own options are minded by the worker that sends it."""
+    extra = f"{there}-extra"
     here, there = signatures(app, here), signatures(app, there)
     sent = time.time()
     later = there("clock", immutable=True, options={"countdown": 1.2})
-    assert chain(here("add", 1, 1), later)().get(timeout=PATIENCE) >= sent + 1.2
+    elsewhere = there("about", immutable=True, options={"queue": extra, "priority": 3})
+    result = chain(here("add", 1, 1), later, here("echo"), elsewhere)()
+    about = result.get(timeout=PATIENCE)
+    assert about["priority"] == 3, about
+    assert result.parent.get(timeout=PATIENCE) >= sent + 1.2

@@ -82,6 +82,8 @@ def progress_told(app, side):
     result = app.send_task(f"{side}.progress", (key, 3))
 
     def on_message(meta):
+        if meta["task_id"] != result.id:
+            return  # late news of what was sent before
         seen.append((meta["status"], meta["result"]))
         if meta["status"] == "PROGRESS":
             gates.release(key)

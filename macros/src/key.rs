@@ -1,0 +1,195 @@
+//! The template of a serial key: text with parameters in braces, checked against those that the function has.
+//!
+//! `{domain}` is a parameter, `{form.domain}` a field of one, at any depth; `{{` and `}}` are braces.
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::ext::IdentExt;
+use syn::{Ident, LitStr};
+
+use crate::errors::Errors;
+
+/// A template taken apart.
+pub struct Template {
+    /// For `format!`, with a `{}` for each part.
+    text: String,
+    /// The expressions, each a parameter with its fields.
+    parts: Vec<TokenStream>,
+    /// The parameters that it names.
+    params: Vec<Ident>,
+}
+
+impl Template {
+    /// Reads a template; what is wrong with it goes to `errors`, with the parameters that there are.
+    pub fn of(literal: &LitStr, params: &[&Ident], errors: &mut Errors) -> Self {
+        let mut template = Self { text: String::new(), parts: Vec::new(), params: Vec::new() };
+        match pieces(&literal.value()) {
+            Err(text) => errors.at(literal, format!("{text}; {}", known(params))),
+            Ok(pieces) => {
+                for piece in pieces {
+                    match piece {
+                        Piece::Text(text) => {
+                            template.text.push_str(&text.replace('{', "{{").replace('}', "}}"))
+                        }
+                        Piece::Path(path) => match part(literal, &path, params) {
+                            Ok((param, part)) => {
+                                template.text.push_str("{}");
+                                template.params.push(param);
+                                template.parts.push(part);
+                            }
+                            Err(text) => errors.at(literal, text),
+                        },
+                    }
+                }
+            }
+        }
+        template
+    }
+
+    /// The parameters that it names: the function need not use them otherwise.
+    pub fn params(&self) -> &[Ident] {
+        &self.params
+    }
+
+    /// An expression of the key's text; the parameters are in scope by their names, as references.
+    pub fn expression(&self) -> TokenStream {
+        let (text, parts) = (&self.text, &self.parts);
+        quote!(::std::format!(#text #(, #parts)*))
+    }
+}
+
+enum Piece {
+    Text(String),
+    Path(String),
+}
+
+/// Text and paths in turn.
+fn pieces(template: &str) -> Result<Vec<Piece>, String> {
+    let mut pieces = Vec::new();
+    let mut text = String::new();
+    let mut rest = template;
+    while let Some(at) = rest.find(['{', '}']) {
+        text.push_str(&rest[..at]);
+        let brace = &rest[at..=at];
+        let behind = &rest[at + 1..];
+        if behind.starts_with(brace) {
+            text.push_str(brace);
+            rest = &behind[1..];
+            continue;
+        }
+        let end = behind.find('}').filter(|_| brace == "{");
+        let Some(end) = end else {
+            let twice = brace.repeat(2);
+            return Err(format!(
+                "the key has a `{brace}` without its other half (for a brace as such, write `{twice}`)"
+            ));
+        };
+        pieces.push(Piece::Text(std::mem::take(&mut text)));
+        pieces.push(Piece::Path(behind[..end].to_owned()));
+        rest = &behind[end + 1..];
+    }
+    text.push_str(rest);
+    pieces.push(Piece::Text(text));
+    Ok(pieces)
+}
+
+/// The expression of `form.domain`.
+fn part(literal: &LitStr, path: &str, params: &[&Ident]) -> Result<(Ident, TokenStream), String> {
+    let mut names = path.split('.');
+    let first = names.next().unwrap_or_default().trim();
+    let Some(param) = params.iter().find(|param| param.unraw() == first) else {
+        let what = match first {
+            "" => "the key has `{}`, which names no parameter".to_owned(),
+            _ => format!("the key names `{first}`, which is no parameter"),
+        };
+        let nearest = params
+            .iter()
+            .map(|param| (strsim::jaro_winkler(&param.unraw().to_string(), first), param))
+            .filter(|(score, _)| *score > 0.8)
+            .max_by(|a, b| a.0.total_cmp(&b.0))
+            .map_or_else(String::new, |(_, param)| format!("; did you mean `{}`?", param.unraw()));
+        return Err(format!("{what}{nearest}\n{}", known(params)));
+    };
+    let is_field = path.contains('.');
+    let mut expression = match is_field {
+        true => quote_spanned!(literal.span()=> #param),
+        false => quote_spanned!(literal.span()=> *#param),
+    };
+    for name in names {
+        let name = name.trim();
+        let member = match syn::parse_str::<syn::Member>(name) {
+            Ok(syn::Member::Named(field)) => {
+                let field = Ident::new(&field.to_string(), literal.span());
+                quote_spanned!(literal.span()=> #field)
+            }
+            Ok(syn::Member::Unnamed(index)) => {
+                let index = syn::Index { index: index.index, span: literal.span() };
+                quote_spanned!(literal.span()=> #index)
+            }
+            Err(_) => {
+                return Err(format!(
+                    "`{name}` in `{{{path}}}` is no field's name; a key names a parameter and its fields, as in `{{form.domain}}`"
+                ));
+            }
+        };
+        expression = quote_spanned!(literal.span()=> #expression.#member);
+    }
+    let part = quote_spanned!(literal.span()=> ::celeriac::task::KeyPart::key_part(&#expression));
+    Ok(((*param).clone(), part))
+}
+
+fn known(params: &[&Ident]) -> String {
+    if params.is_empty() {
+        return "the task has no parameters, and so one lane: leave `key` out".to_owned();
+    }
+    let names: Vec<String> = params.iter().map(|param| param.unraw().to_string()).collect();
+    format!("the parameters are: {}", names.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use syn::parse_str;
+
+    fn read(key: &str) -> Result<(String, Vec<String>), String> {
+        let params: Vec<Ident> = ["domain", "form"].iter().map(|name| parse_str(name).unwrap()).collect();
+        let params: Vec<&Ident> = params.iter().collect();
+        let mut errors = Errors::default();
+        let template = Template::of(&LitStr::new(key, proc_macro2::Span::call_site()), &params, &mut errors);
+        if !errors.is_empty() {
+            return Err(errors.into_tokens().to_string());
+        }
+        Ok((template.text, template.parts.iter().map(|part| part.to_string().replace(' ', "")).collect()))
+    }
+
+    #[test]
+    fn templates_are_taken_apart() {
+        let part = |path: &str| format!("::celeriac::task::KeyPart::key_part(&{path})");
+        for (key, text, parts) in [
+            ("", "", vec![]),
+            ("all", "all", vec![]),
+            ("{domain}", "{}", vec![part("*domain")]),
+            ("a-{domain}-{ form.user.0 }", "a-{}-{}", vec![part("*domain"), part("form.user.0")]),
+            ("{{{domain}}}", "{{{}}}", vec![part("*domain")]),
+        ] {
+            assert_eq!(read(key), Ok((text.to_owned(), parts)), "{key}");
+        }
+    }
+
+    #[test]
+    fn errors_say_what_and_name_the_parameters() {
+        for (key, what) in [
+            ("{domian}", "no parameter; did you mean `domain`?"),
+            ("{zzz}", "the key names `zzz`, which is no parameter"),
+            ("{}", "names no parameter"),
+            ("{domain", "without its other half"),
+            ("domain}", "without its other half"),
+            ("{form.a b}", "`a b` in `{form.a b}` is no field's name"),
+            ("{form.len()}", "is no field's name"),
+        ] {
+            let error = read(key).unwrap_err();
+            assert!(error.contains(what), "{key}: {error}");
+        }
+        assert!(read("{x}").unwrap_err().contains("the parameters are: domain, form"));
+    }
+}

@@ -1,0 +1,144 @@
+//! What a serial task says of its lane, and the method that makes a call's place in it.
+
+use std::time::Duration;
+
+use proc_macro2::{Span, TokenStream};
+use quote::{format_ident, quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Error, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path};
+
+use crate::errors::Errors;
+use crate::key::Template;
+use crate::options::{delay, integer, value, word};
+use crate::signature::TaskFn;
+
+/// The options that a serial task has beside those of a task, in the order of the manual.
+pub const NAMES: &[&str] = &["key", "scope", "concurrency", "newcomer", "fail_after", "after_failure"];
+
+/// The options as given.
+#[derive(Default)]
+pub struct Serial {
+    key: Option<Key>,
+    template: Option<Template>,
+    scope: Option<LitStr>,
+    concurrency: Option<u32>,
+    newcomer: Option<(Ident, Span)>,
+    fail_after: Option<Duration>,
+    after_failure: Option<Ident>,
+}
+
+enum Key {
+    Template(LitStr),
+    Function(Path),
+}
+
+impl Serial {
+    /// Takes an option; false: there is none of this name.
+    pub fn set(&mut self, name: &str, meta: &Meta) -> syn::Result<bool> {
+        match name {
+            "key" => {
+                self.key = Some(match value(name, meta, "\"{domain}\"")? {
+                    Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Key::Template(text.clone()),
+                    Expr::Path(path) if path.qself.is_none() => Key::Function(path.path.clone()),
+                    other => {
+                        let text = "`key` is text with parameters in braces, `key = \"{domain}-{user_id}\"`, or the path of a function that takes them all by reference";
+                        return Err(Error::new_spanned(other, text));
+                    }
+                });
+            }
+            "scope" => self.scope = Some(word(name, meta)?),
+            "concurrency" => {
+                let concurrency = integer(name, meta, "1 is the default")?;
+                if concurrency == 0 {
+                    let text = "`concurrency` is at least 1: with 0 no run would ever start";
+                    return Err(Error::new_spanned(value(name, meta, "1")?, text));
+                }
+                self.concurrency = Some(concurrency);
+            }
+            "newcomer" => {
+                let newcomer = choice(name, meta, &["wait", "skip", "replace"])?;
+                self.newcomer = Some((newcomer, meta.span()));
+            }
+            "fail_after" => self.fail_after = Some(delay(name, meta)?),
+            "after_failure" => self.after_failure = Some(choice(name, meta, &["next", "block", "park"])?),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Checks what depends on the function and on several options.
+    pub fn check(&mut self, task: &TaskFn, errors: &mut Errors) {
+        if let Some(Key::Template(text)) = &self.key {
+            let params: Vec<&Ident> = task.params.iter().map(|(name, _)| name).collect();
+            self.template = Some(Template::of(text, &params, errors));
+        }
+        if let (Some((newcomer, span)), Some(_)) = (&self.newcomer, self.fail_after)
+            && newcomer != "Wait"
+        {
+            errors.push(Error::new(
+                *span,
+                "`fail_after` says how long a newcomer waits, and with \"skip\" or \"replace\" there is no line to wait in: leave one of the two out",
+            ));
+        }
+    }
+
+    /// The parameters that the key's template names.
+    pub fn key_params(&self) -> &[Ident] {
+        self.template.as_ref().map_or(&[], Template::params)
+    }
+
+    /// `Task::serial`.
+    pub fn method(&self, task: &TaskFn) -> TokenStream {
+        let names: Vec<&Ident> = task.params.iter().map(|(name, _)| name).collect();
+        let args = Ident::new("args", Span::mixed_site());
+        let key = match (&self.key, &self.template) {
+            (Some(Key::Function(function)), _) => {
+                let call = quote_spanned!(function.span()=> #function(#(#names),*));
+                quote!(::std::string::ToString::to_string(&#call))
+            }
+            (_, Some(template)) => template.expression(),
+            _ => quote!(::std::string::String::new()),
+        };
+        let scope = match &self.scope {
+            Some(scope) => quote!(#scope),
+            None => quote!(<Self as ::celeriac::task::Task>::NAME),
+        };
+        let concurrency = self.concurrency.unwrap_or(1);
+        let newcomer = match (&self.newcomer, self.fail_after) {
+            (_, Some(patience)) => {
+                let (seconds, nanos) = (patience.as_secs(), patience.subsec_nanos());
+                quote!(FailAfter(::core::time::Duration::new(#seconds, #nanos)))
+            }
+            (Some((newcomer, _)), None) => quote!(#newcomer),
+            (None, None) => quote!(Wait),
+        };
+        let after_failure = self.after_failure.clone().unwrap_or_else(|| format_ident!("Next"));
+        quote! {
+            #[allow(unused_variables, clippy::ptr_arg)]
+            fn serial(#args: &Self::Args) -> ::core::option::Option<::celeriac::task::Serial> {
+                let (#(#names,)*) = #args;
+                let lane = ::celeriac::task::LaneName::new(#scope, #key);
+                ::core::option::Option::Some(
+                    ::celeriac::task::Serial::new(lane)
+                        .with_concurrency(#concurrency)
+                        .with_newcomer(::celeriac::task::Newcomer::#newcomer)
+                        .with_after_failure(::celeriac::task::AfterFailure::#after_failure),
+                )
+            }
+        }
+    }
+}
+
+/// One of these words, as the variant of that name.
+fn choice(name: &str, meta: &Meta, words: &[&str]) -> syn::Result<Ident> {
+    let expr = value(name, meta, &format!("\"{}\"", words[0]))?;
+    if let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = expr {
+        let text = text.value();
+        if words.contains(&text.as_str()) {
+            let (first, rest) = text.split_at(1);
+            return Ok(format_ident!("{}{rest}", first.to_uppercase()));
+        }
+    }
+    let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    Err(Error::new_spanned(expr, format!("`{name}` is one of {}", words.join(", "))))
+}

@@ -1,0 +1,167 @@
+//! The lanes of the broker in memory: beside each lane that is not idle, its line.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Spot, State};
+use crate::broker::lane::{self, LaneFacts, LaneLever, SHOWN, Waiting};
+use crate::core::Timestamp;
+use crate::core::lane::{Entry, Lane, Newcomer};
+use crate::task::clock::now;
+use crate::task::{LaneName, Message, Refusal, TaskId};
+
+/// All lanes that are not idle.
+#[derive(Default)]
+pub(super) struct Lanes {
+    lanes: BTreeMap<LaneName, Kept>,
+    /// Who is not to wait longer than until when, by ticket. One that is in by then is not in the line.
+    deadlines: BTreeSet<(Timestamp, u64, LaneName)>,
+    /// One came since somebody looked, so that the timer may have to ring earlier.
+    pub(super) has_new_deadline: bool,
+}
+
+struct Kept {
+    lane: Lane<TaskId>,
+    line: BTreeMap<u64, Arc<Message>>,
+}
+
+impl Lanes {
+    fn open(&mut self, name: &LaneName) -> &mut Kept {
+        let idle = || Kept { lane: Lane::new(0), line: BTreeMap::new() };
+        self.lanes.entry(name.clone()).or_insert_with(idle)
+    }
+
+    fn forget_idle(&mut self, name: &LaneName) {
+        if self.lanes.get(name).is_some_and(|kept| kept.lane.is_idle()) {
+            self.lanes.remove(name);
+        }
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|(at, ..)| *at)
+    }
+
+    pub(super) fn facts(&self, name: &LaneName) -> Option<LaneFacts> {
+        let kept = self.lanes.get(name)?;
+        let next = kept.line.values().take(SHOWN).map(|message| Waiting::of(message)).collect();
+        Some(LaneFacts::of(name.clone(), &kept.lane, next))
+    }
+
+    pub(super) fn all(&self, limit: usize) -> Vec<LaneFacts> {
+        let all = self.lanes.iter().take(limit);
+        all.map(|(name, kept)| LaneFacts::of(name.clone(), &kept.lane, Vec::new())).collect()
+    }
+}
+
+impl State {
+    /// A message whose time has come: to the ready ones, or first through its lane. If it is `new`, the policy for
+    /// newcomers applies; else it was promised to wait. Says whom it joins, if it is left out.
+    pub(super) fn enter(&mut self, message: Arc<Message>, new: bool) -> Option<TaskId> {
+        let (Some(serial), Some(name)) = (&message.serial, lane::lane_of(&message)) else {
+            self.line_up(message);
+            return None;
+        };
+        let newcomer = match serial.newcomer {
+            Newcomer::Skip | Newcomer::Replace if !new => Newcomer::Wait,
+            stated => stated,
+        };
+        let kept = self.lanes.open(name);
+        let entry = kept.lane.arrive(&message.id, serial.concurrency, newcomer, now());
+        match entry {
+            Entry::Enter => self.line_up(message),
+            Entry::Refuse => self.refuse(&message, Refusal::CouldNotAcquireLock),
+            Entry::Skip => return kept.line.last_key_value().map(|(_, last)| last.id.clone()),
+            Entry::Wait { .. } | Entry::Replace => {
+                let replaced = if entry == Entry::Replace { kept.line.pop_last() } else { None };
+                self.next_seq += 1;
+                let ticket = self.next_seq;
+                kept.line.insert(ticket, Arc::clone(&message));
+                if let Entry::Wait { until: Some(until) } = entry {
+                    self.lanes.deadlines.insert((until, ticket, name.clone()));
+                    self.lanes.has_new_deadline = true;
+                }
+                if let Some((_, old)) = replaced {
+                    self.no_longer_in_line(&old);
+                    self.refuse(&old, Refusal::Replaced { by: message.id.clone() });
+                }
+                self.put(message, Spot::InLine(ticket));
+            }
+        }
+        None
+    }
+
+    fn line_up(&mut self, message: Arc<Message>) {
+        self.next_seq += 1;
+        let rank = (Reverse(message.priority), self.next_seq);
+        self.put(message, Spot::Ready(rank));
+    }
+
+    /// It is told so by whoever consumes its queue.
+    fn refuse(&mut self, message: &Message, refusal: Refusal) {
+        self.stirred.push(message.queue.clone());
+        self.line_up(Arc::new(lane::refused(message.clone(), refusal)));
+    }
+
+    fn no_longer_in_line(&mut self, message: &Message) {
+        let line = self.line(&message.queue);
+        line.in_line = line.in_line.saturating_sub(1);
+    }
+
+    /// Its run is over: if it held its lane, the next goes in.
+    pub(super) fn leave_lane(&mut self, message: &Message, block: Option<String>) {
+        let Some(name) = lane::lane_of(message) else { return };
+        if self.lanes.lanes.get_mut(name).is_some_and(|kept| kept.lane.release(&message.id, block, now())) {
+            self.let_in(name);
+        }
+    }
+
+    /// One that waits is taken out.
+    pub(super) fn leave_line(&mut self, message: &Message, ticket: u64) {
+        let Some(name) = lane::lane_of(message) else { return };
+        if let Some(kept) = self.lanes.lanes.get_mut(name)
+            && kept.line.remove(&ticket).is_some()
+        {
+            kept.lane.leave();
+            self.no_longer_in_line(message);
+            self.lanes.forget_idle(name);
+        }
+    }
+
+    pub(super) fn steer_lane(&mut self, name: &LaneName, lever: LaneLever) -> bool {
+        let moved = lever.pull(&mut self.lanes.open(name).lane);
+        self.let_in(name);
+        moved
+    }
+
+    /// Lets in who may go in, and forgets a lane that is idle.
+    fn let_in(&mut self, name: &LaneName) {
+        while let Some(kept) = self.lanes.lanes.get_mut(name).filter(|kept| kept.lane.has_room()) {
+            match kept.line.pop_first() {
+                Some((ticket, message)) => {
+                    let now = now();
+                    kept.lane.let_in(&message.id, ticket, now);
+                    let message = Arc::new(lane::let_in(Message::clone(&message), now));
+                    self.no_longer_in_line(&message);
+                    self.stirred.push(message.queue.clone());
+                    self.line_up(message);
+                }
+                None => kept.lane.nobody_waits(),
+            }
+        }
+        self.lanes.forget_idle(name);
+    }
+
+    /// Those who have waited long enough leave their lines.
+    pub(super) fn give_up_waiting(&mut self, now: Timestamp) {
+        while self.lanes.next_deadline().is_some_and(|at| at <= now)
+            && let Some((_, ticket, name)) = self.lanes.deadlines.pop_first()
+        {
+            let message = self.lanes.lanes.get(&name).and_then(|kept| kept.line.get(&ticket)).cloned();
+            if let Some(message) = message {
+                self.leave_line(&message, ticket);
+                self.refuse(&message, Refusal::CouldNotAcquireLock);
+            }
+        }
+    }
+}
