@@ -18,6 +18,11 @@ use super::outgoing::COPY;
 use super::topology::{Topology, broken};
 use crate::broker::BrokerError;
 
+/// So often a refusal is doubted: in a cluster, a channel that was opened while a quorum queue had lost its leader refuses
+/// everything for that queue from then on, and a new channel does not.
+const DOUBTS: u32 = 3;
+/// A channel that is younger than this is not replaced for a refusal.
+const YOUNG: Duration = Duration::from_millis(50);
 /// One that insists looks around after this long.
 const AT_A_TIME: Duration = Duration::from_secs(30);
 
@@ -61,7 +66,13 @@ pub(super) struct Publisher {
     link: Arc<Link>,
     topology: Arc<Topology>,
     /// Who has it sends; in the order of asking, whatever has to be declared before.
-    gate: Mutex<Option<Channel>>,
+    gate: Mutex<Option<Open>>,
+}
+
+/// The channel that all publishes share.
+struct Open {
+    channel: Channel,
+    since: Instant,
 }
 
 impl Publisher {
@@ -97,7 +108,7 @@ impl Publisher {
     async fn try_publish(&self, post: &Post, patience: Duration, sent: &mut bool) -> Result<(), BrokerError> {
         let deadline = Instant::now() + patience;
         let mut pause = Pause::default();
-        let (mut returned, mut copy) = (false, None);
+        let (mut returned, mut refused, mut copy) = (false, 0, None);
         loop {
             self.unblocked(deadline, patience, *sent).await?;
             if *sent && copy.is_none() && matches!(post.aim, Aim::Queue(_) | Aim::Delayed(_)) {
@@ -115,6 +126,14 @@ impl Publisher {
                     }
                     _ => return Err(unroutable(post)),
                 },
+                Ok(Ok(Confirmation::Nack(None))) if refused < DOUBTS => {
+                    refused += 1;
+                    *sent = false;
+                    self.gate.lock().await.take_if(|open| open.since.elapsed() > YOUNG);
+                    if timeout_at(deadline, pause.rest()).await.is_err() {
+                        refused = DOUBTS;
+                    }
+                }
                 Ok(Ok(Confirmation::Nack(None))) => {
                     return Err(BrokerError::Full(format!(
                         "RabbitMQ has refused the message for {}: the queue is at its `max-length`, or cannot keep it",
@@ -174,6 +193,10 @@ impl Publisher {
     }
 
     async fn send(&self, post: &Post, sent: &mut bool) -> Result<Confirmation, BrokerError> {
+        self.link.during(self.send_and_confirm(post, sent)).await
+    }
+
+    async fn send_and_confirm(&self, post: &Post, sent: &mut bool) -> Result<Confirmation, BrokerError> {
         let mut gate = self.gate.lock().await;
         self.declare(&post.aim).await?;
         let channel = self.channel(&mut gate).await?;
@@ -187,15 +210,15 @@ impl Publisher {
     }
 
     /// The channel that all publishes share; a new one when the old one is gone.
-    async fn channel(&self, slot: &mut Option<Channel>) -> Result<Channel, BrokerError> {
-        if let Some(channel) = slot.as_ref().filter(|channel| channel.status().connected()) {
-            return Ok(channel.clone());
+    async fn channel(&self, slot: &mut Option<Open>) -> Result<Channel, BrokerError> {
+        if let Some(open) = slot.as_ref().filter(|open| open.channel.status().connected()) {
+            return Ok(open.channel.clone());
         }
         *slot = None;
         let up = self.link.up(Instant::now() + Duration::from_secs(10)).await?;
         let channel = up.connection.create_channel().await.map_err(|e| broken(&e))?;
         channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(|e| broken(&e))?;
-        *slot = Some(channel.clone());
+        *slot = Some(Open { channel: channel.clone(), since: Instant::now() });
         Ok(channel)
     }
 
