@@ -35,6 +35,8 @@
 //! - **Tasks.** [`#[task]`](macro@task) makes one of a function; its documentation explains every option. A body that
 //!   wants to know about its run takes a [`Context`]; one that wants to end otherwise than by a value or an error returns
 //!   a [`TaskError`]: retry, postpone, continue, reject, ignore.
+//! - **Periodic tasks.** [`#[periodic_task]`](macro@periodic_task) has beat call one again and again: by a crontab in any
+//!   time zone, every so often, or at midnight where each tenant is. [`Celeriac::beat`] changes the schedule at run time.
 //! - **Calls.** `delay` and [`Signature`](task::Signature) enqueue, and answer with an [`AsyncResult`]: its [`Receipt`]
 //!   says where the task is and how safe; its value, [`State`] and record can be waited for. What can go wrong is an
 //!   [`EnqueueError`] or a [`GetError`].
@@ -80,7 +82,7 @@ pub mod task;
 pub mod cli;
 
 pub use app::{Builder, Celeriac};
-pub use celeriac_macros::{serial_task, task};
+pub use celeriac_macros::{periodic_task, serial_task, task};
 pub use task::{AsyncResult, Context, EnqueueError, GetError, Receipt, State, TaskError, TaskId};
 
 #[doc(hidden)]
@@ -104,6 +106,8 @@ mod manual {
     struct MovingFromCelery;
     #[doc = include_str!("../docs/outcomes-and-retries.md")]
     struct OutcomesAndRetries;
+    #[doc = include_str!("../docs/periodic-tasks.md")]
+    struct PeriodicTasks;
     #[doc = include_str!("../docs/queues-and-workers.md")]
     struct QueuesAndWorkers;
     #[cfg(feature = "amqp")]

@@ -127,3 +127,76 @@ fn texts_of_the_file_cannot_steer_the_terminal() {
         assert!(!out.chars().any(|c| c.is_control() && c != '\n'), "{out:?}");
     }
 }
+
+const SCHEDULE: &str = r#"
+beat = false
+
+[[queue]]
+name = "celery_periodic"
+
+[[periodic]]
+name = "monthly invoices"
+task = "accounting.generate"
+crontab = { minute = 0, hour = 5, day_of_month = 1 }
+zone = "America/New_York"
+queue = "celery_periodic"
+args = ["USD", 1]
+misfire = "all"
+misfire_within = "2h"
+overlap = "skip"
+environments = ["production"]
+
+[[periodic]]
+name = "noisy"
+task = "app.noise"
+crontab = "* 8 * * *"
+
+[[periodic]]
+name = "beats"
+task = "app.beat"
+every = "90s"
+
+[environment.staging]
+beat = true
+"#;
+
+#[test]
+fn schedule_shows_when_each_entry_fires_and_what_is_doubtful() {
+    let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+    std::fs::write(dir.path().join("celeriac.toml"), SCHEDULE).unwrap_or_else(|error| panic!("{error}"));
+    let show = |environment: &str| {
+        let from = "2026-02-28T23:59:00Z";
+        text(celeriac(&["schedule", "-n", "2", "--from", from, "--environment", environment], dir.path()))
+    };
+    let expected = r#"monthly invoices
+  0 5 1 * *  in America/New_York
+  calls accounting.generate in celery_periodic
+  misfire all within 2h, overlap skip
+  only on production: not here
+  2026-03-01 05:00:00 -05:00 (EST)  = 2026-03-01 10:00:00 +00:00 (UTC)
+  2026-04-01 05:00:00 -04:00 (EDT)  = 2026-04-01 09:00:00 +00:00 (UTC)
+
+noisy
+  * 8 * * *  in UTC
+  calls app.noise
+  misfire once, overlap buffer_one
+  warning: runs every minute of that hour, because minute is "*"; write minute = 0 if hour = "8" was to run once
+  2026-03-01 08:00:00 +00:00 (UTC)
+  2026-03-01 08:01:00 +00:00 (UTC)
+
+beats
+  every 1m30s
+  calls app.beat
+  misfire once, overlap buffer_one
+  2026-03-01 00:00:00 +00:00 (UTC)
+  2026-03-01 00:01:30 +00:00 (UTC)
+"#;
+    assert_eq!(show("staging"), (Some(0), expected.to_owned(), String::new()));
+    let (code, out, _) = show("production");
+    assert_eq!(code, Some(0));
+    assert!(out.starts_with("beat = false: none of these fires here\n\nmonthly invoices\n"), "{out}");
+    assert!(out.contains("  only on production\n"), "{out}");
+    let (code, _, err) = text(celeriac(&["schedule", "--from", "tomorrow"], dir.path()));
+    assert_eq!(code, Some(2));
+    assert!(err.contains("write a time such as 2026-03-08T00:00:00Z"), "{err}");
+}

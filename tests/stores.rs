@@ -28,7 +28,7 @@ mod memory {
         }
     }
 
-    celeriac::store_conformance!(Memory, chords);
+    celeriac::store_conformance!(Memory, chords, notes);
 }
 
 mod embedded {
@@ -62,7 +62,7 @@ mod embedded {
         }
     }
 
-    celeriac::store_conformance!(Embedded, durable);
+    celeriac::store_conformance!(Embedded, durable, notes, durable_notes);
 
     #[tokio::test]
     async fn who_waits_hears_of_the_close() {

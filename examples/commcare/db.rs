@@ -11,6 +11,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 const SCHEMA: &str = "
 CREATE TABLE IF NOT EXISTS domain (name TEXT PRIMARY KEY, cases INTEGER, open_cases INTEGER, calculated_at INTEGER);
+CREATE TABLE IF NOT EXISTS domain_zone (domain TEXT PRIMARY KEY, zone TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS cases (
     domain TEXT, case_id TEXT, name TEXT NOT NULL, owner TEXT NOT NULL, village TEXT NOT NULL, visits INTEGER NOT NULL,
     closed INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (domain, case_id)) WITHOUT ROWID;

@@ -147,6 +147,8 @@ async fn run(options: Options) -> Result<bool, Box<dyn Error>> {
 async fn start(options: &Options) -> Result<Celeriac, Box<dyn Error>> {
     let mut builder = Celeriac::builder()
         .directory(options.data.join("queues"))
+        // The fixed load is to find nothing else in the queues, whatever midnight it is somewhere.
+        .beat(!options.once)
         .shutdown_grace(Duration::from_secs(options.grace));
     builder = match &options.catalogue {
         Some(file) => builder.catalogue_file(file),

@@ -13,18 +13,33 @@ use syn::visit_mut::{self, VisitMut};
 use syn::{Attribute, Ident, ItemFn, Path, Type, Visibility};
 
 use crate::errors::Errors;
-use crate::options::{Durability, Options};
+use crate::options::{self, Durability, Options};
+use crate::periodic::{self, Periodic};
 use crate::signature::{Output, TaskFn};
 
-/// The whole of the attribute.
-pub fn task(options: TokenStream, item: TokenStream, is_serial: bool) -> TokenStream {
+/// The whole of `#[task]`.
+pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
+    expand("task", options, item)
+}
+
+/// The whole of `#[serial_task]`: a task whose calls stand in lanes.
+pub fn serial_task(options: TokenStream, item: TokenStream) -> TokenStream {
+    expand("serial_task", options, item)
+}
+
+/// The whole of `#[periodic_task]`: a task, and an entry that calls it.
+pub fn periodic_task(options: TokenStream, item: TokenStream) -> TokenStream {
+    expand("periodic_task", options, item)
+}
+
+fn expand(attribute: &str, tokens: TokenStream, item: TokenStream) -> TokenStream {
     let mut function: ItemFn = match syn::parse2(item.clone()) {
         Ok(function) => function,
         Err(_) => {
-            let attribute = if is_serial { "serial_task" } else { "task" };
-            let text =
-                format!("#[{attribute}] goes on a function: `#[{attribute}] async fn name(..) {{..}}`");
-            let error = syn::Error::new(Span::call_site(), text);
+            let error = syn::Error::new(
+                Span::call_site(),
+                format!("#[{attribute}] goes on a function: `#[{attribute}] async fn name(..) {{..}}`"),
+            );
             let error = error.into_compile_error();
             return quote!(#item #error);
         }
@@ -33,7 +48,18 @@ pub fn task(options: TokenStream, item: TokenStream, is_serial: bool) -> TokenSt
     let task = TaskFn::of(&function, &mut errors);
     // A function that can be a task becomes one even if an option is wrong: fewer errors that are no errors.
     let is_task = errors.is_empty();
-    let mut options = Options::parse(options, is_serial, &mut errors);
+    let others = if attribute == "periodic_task" { periodic::NAMES } else { &[] };
+    let metas = options::metas(tokens.clone(), &mut errors);
+    let (of_schedule, of_task): (Vec<_>, Vec<_>) =
+        metas.iter().partition(|meta| others.iter().any(|name| meta.path().is_ident(name)));
+    // Options that cannot even be taken apart say nothing about when.
+    let is_read = tokens.is_empty() || !metas.is_empty();
+    let periodic = (!others.is_empty() && is_read).then(|| {
+        let periodic = Periodic::parse(&of_schedule, &tokens, &mut errors);
+        periodic.check(&task, &mut errors);
+        periodic
+    });
+    let mut options = Options::parse(&of_task, others, attribute == "serial_task", &mut errors);
     if is_task && let Some(serial) = &mut options.serial {
         serial.check(&task, &mut errors);
         // Some are there for the key alone, which is no reason for a warning.
@@ -45,10 +71,12 @@ pub fn task(options: TokenStream, item: TokenStream, is_serial: bool) -> TokenSt
         errors.at(predicate, "`retry_if` asks about the error of a `Result`, and this task returns none");
         options.retry_if = None;
     }
+    let is_entry = errors.is_empty();
     let expansion = is_task.then(|| {
         let module = module(&function, &task);
         let registration = registration(&function, &task, &options);
-        quote!(#module #registration)
+        let entry = periodic.filter(|_| is_entry).map(|periodic| periodic.expand(&function));
+        quote!(#module #registration #entry)
     });
     let errors = errors.into_tokens();
     quote!(#function #expansion #errors)
@@ -327,12 +355,12 @@ fn some(value: TokenStream) -> TokenStream {
     quote!(::core::option::Option::Some(#value))
 }
 
-fn duration(duration: Duration) -> TokenStream {
+pub fn duration(duration: Duration) -> TokenStream {
     let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
     quote!(::core::time::Duration::new(#seconds, #nanos))
 }
 
-fn attributes<'a>(function: &'a ItemFn, names: &[&str]) -> Vec<&'a Attribute> {
+pub fn attributes<'a>(function: &'a ItemFn, names: &[&str]) -> Vec<&'a Attribute> {
     function.attrs.iter().filter(|a| names.iter().any(|name| a.path().is_ident(name))).collect()
 }
 

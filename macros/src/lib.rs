@@ -3,11 +3,13 @@
 #![warn(missing_docs)]
 #![forbid(unsafe_code)]
 
+mod crontab;
 mod duration;
 mod errors;
 mod expand;
 mod key;
 mod options;
+mod periodic;
 mod serial;
 mod signature;
 
@@ -156,7 +158,7 @@ use proc_macro::TokenStream;
 ///   event loop and must be short; to do more, enqueue a task.
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
-    expand::task(options.into(), item.into(), false).into()
+    expand::task(options.into(), item.into()).into()
 }
 
 /// Makes a function a background task of which no two with one key run at a time.
@@ -201,5 +203,69 @@ pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
 ///   back, and the next one goes on.
 #[proc_macro_attribute]
 pub fn serial_task(options: TokenStream, item: TokenStream) -> TokenStream {
-    expand::task(options.into(), item.into(), true).into()
+    expand::serial_task(options.into(), item.into()).into()
+}
+
+/// Makes a function a background task that beat calls again and again.
+///
+/// ```
+/// use celeriac::core::calendar::Tenant;
+/// use celeriac::{TaskError, periodic_task};
+///
+/// /// Each night at half past three in Nairobi.
+/// #[periodic_task(crontab(minute = 30, hour = 3), zone = "Africa/Nairobi", queue = "celery_periodic")]
+/// pub fn purge_logs() -> Result<u64, TaskError> {
+///     Ok(0)
+/// }
+///
+/// /// Every ten seconds, and in production only.
+/// #[periodic_task(every = "10s", environments = ["production"], overlap = "skip", ignore_result)]
+/// pub async fn probe() {}
+///
+/// /// At midnight where each domain is, spread over four hours.
+/// #[periodic_task(crontab("0 0 * * *"), tenants = domains, spread = "4h")]
+/// pub fn build_saved_exports(domain: String) {
+///     println!("exports of {domain}");
+/// }
+///
+/// async fn domains() -> Result<Vec<Tenant>, TaskError> {
+///     Ok(vec![Tenant::new("malawi-fp", "Africa/Blantyre".parse().map_err(TaskError::permanent)?)])
+/// }
+///
+/// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
+/// purge_logs::delay().await?; // it is a task, and may be called by hand as well
+/// # Ok(()) }
+/// # fn main() {}
+/// ```
+///
+/// Everything that [`#[task]`](macro@task) says holds here too, and all of its options may be given. The entry is found at
+/// link time and fires as soon as the program runs.
+///
+/// # When
+///
+/// - `crontab(..)`: five fields of Celery's grammar, all of which must match: `crontab("30 3 * * mon-fri")` (minute, hour,
+///   day of month, month of year, day of week; Sunday is 0), or by name, `crontab(minute = 30, hour = 3)`, where what is not
+///   named is `*`. Naming a coarse field without the finer ones does not compile: in Celery `crontab(day_of_week = 6)` runs
+///   every minute of every Saturday.
+/// - `every = "30s"`: at each multiple of this since 1970, UTC.
+/// - `zone = "UTC"`: by whose clocks. A time that a zone's clocks skip fires at the first instant after the gap, one that
+///   they show twice fires at the first; a crontab of every hour fires whenever the clock shows one of its minutes.
+/// - `tenants = path`: an `async fn` without parameters that returns a `Vec<Tenant>`, or a `Result` of one. The entry then
+///   fires once for each tenant and local day, at its one time of day in the tenant's own zone, and the task gets the
+///   tenant's name as its only argument. `spread = "4h"` spreads them over a window after that, each tenant at the same
+///   place in it each day; at most twenty hours.
+/// - `environments = ["production"]`: only where `Builder::environment` is one of these.
+///
+/// # What becomes of a tick
+///
+/// - `misfire = "once"`: what becomes of ticks that were missed while nobody looked. By default one run stands for all of
+///   them, as in Celery. `"skip"` drops those that are later than a minute; `"all"` with `misfire_within = "1h"` makes up
+///   for each that is not older than that.
+/// - `overlap = "buffer_one"`: what becomes of a tick while the run of the one before is not over. By default one waits
+///   until it is: runs do not overlap, and none piles up. `"skip"` drops the tick, `"allow"` publishes it all the same.
+/// - `expires`: as in `#[task]`; a tick that says nothing expires when the next one comes due.
+/// - `entry = "..."`: the entry's name, by default the task's.
+#[proc_macro_attribute]
+pub fn periodic_task(options: TokenStream, item: TokenStream) -> TokenStream {
+    expand::periodic_task(options.into(), item.into()).into()
 }

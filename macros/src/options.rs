@@ -94,30 +94,34 @@ pub enum Durability {
     Memory,
 }
 
+/// The options of an attribute, one by one.
+pub fn metas(tokens: TokenStream, errors: &mut Errors) -> Vec<Meta> {
+    match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens) {
+        Ok(metas) => metas.into_iter().collect(),
+        Err(error) => {
+            errors.push(Error::new(
+                error.span(),
+                format!("{error}; options are written `name = value`, with commas between them"),
+            ));
+            Vec::new()
+        }
+    }
+}
+
 impl Options {
-    /// Reads the options. What is wrong goes to `errors`, and the option counts as not given, so that the rest of
+    /// Reads the options; `others` are names of options that the attribute has besides. What is wrong goes to `errors`, and the option counts as not given, so that the rest of
     /// the program is checked as well.
-    pub fn parse(tokens: TokenStream, is_serial: bool, errors: &mut Errors) -> Self {
+    pub fn parse(metas: &[&Meta], others: &[&str], is_serial: bool, errors: &mut Errors) -> Self {
         let mut options = Self { serial: is_serial.then(Serial::default), ..Self::default() };
-        let metas = match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens) {
-            Ok(metas) => metas,
-            Err(error) => {
-                errors.push(Error::new(
-                    error.span(),
-                    format!("{error}; options are written `name = value`, with commas between them"),
-                ));
-                return options;
-            }
-        };
         let mut seen: Vec<String> = Vec::new();
         let mut soft_limit = None;
-        for meta in &metas {
+        for meta in metas {
             let name = meta.path().get_ident().map_or_else(String::new, ToString::to_string);
             if seen.contains(&name) {
                 errors.push(Error::new_spanned(meta.path(), format!("`{name}` is given twice")));
                 continue;
             }
-            if let Err(error) = options.set(&name, meta) {
+            if let Err(error) = options.set(&name, meta, others) {
                 errors.push(error);
             }
             if name == "soft_time_limit" {
@@ -146,7 +150,7 @@ impl Options {
         options
     }
 
-    fn set(&mut self, name: &str, meta: &Meta) -> syn::Result<()> {
+    fn set(&mut self, name: &str, meta: &Meta, others: &[&str]) -> syn::Result<()> {
         match name {
             "name" => self.name = Some(word(name, meta)?),
             "queue" => self.queue = Some(word(name, meta)?),
@@ -188,7 +192,7 @@ impl Options {
                     None => false,
                 };
                 if !is_known {
-                    return Err(unknown(name, meta, self.serial.is_some()));
+                    return Err(unknown(name, meta, others, self.serial.is_some()));
                 }
             }
         }
@@ -196,7 +200,7 @@ impl Options {
     }
 }
 
-fn unknown(name: &str, meta: &Meta, is_serial: bool) -> Error {
+fn unknown(name: &str, meta: &Meta, others: &[&str], is_serial: bool) -> Error {
     let serial = if is_serial { crate::serial::NAMES } else { &[] };
     if let Some((_, instead)) = ELSEWHERE.iter().find(|(known, _)| *known == name) {
         return Error::new_spanned(meta.path(), format!("there is no option `{name}`: {instead}"));
@@ -205,7 +209,7 @@ fn unknown(name: &str, meta: &Meta, is_serial: bool) -> Error {
         let text = format!("`{name}` is an option of a serial task: write `#[serial_task(..)]`");
         return Error::new_spanned(meta.path(), text);
     }
-    let names: Vec<&str> = NAMES.iter().chain(serial).copied().collect();
+    let names: Vec<&str> = others.iter().chain(NAMES).chain(serial).copied().collect();
     let nearest = names
         .iter()
         .map(|known| (strsim::jaro_winkler(known, name), known))
@@ -281,7 +285,7 @@ pub fn delay(name: &str, meta: &Meta) -> syn::Result<Duration> {
     duration::from_expr(value(name, meta, "\"30s\"")?)
 }
 
-fn span_of_time(name: &str, meta: &Meta, zero: &str) -> syn::Result<Duration> {
+pub fn span_of_time(name: &str, meta: &Meta, zero: &str) -> syn::Result<Duration> {
     let duration = delay(name, meta)?;
     if duration.is_zero() {
         let expr = value(name, meta, "\"30s\"")?;
@@ -290,7 +294,7 @@ fn span_of_time(name: &str, meta: &Meta, zero: &str) -> syn::Result<Duration> {
     Ok(duration)
 }
 
-fn function(name: &str, meta: &Meta) -> syn::Result<Path> {
+pub fn function(name: &str, meta: &Meta) -> syn::Result<Path> {
     match value(name, meta, "path::to::function")? {
         Expr::Path(path) if path.qself.is_none() => Ok(path.path.clone()),
         other => Err(Error::new_spanned(

@@ -2,10 +2,12 @@
 //!
 //! ```text
 //! Root ── Queue (one a queue: supervisor) ── Worker … Worker      one worker = one task at a time
-//!      └─ Serial (one a lane that has a run here)
+//!      ├─ Serial (one a lane that has a run here)
+//!      └─ Beat (one in the cluster at a time)
 //! ```
 //! This room, and no room below it, names actix.
 
+pub(crate) mod beat;
 mod body;
 mod lasting;
 pub(crate) mod queue;
@@ -21,6 +23,7 @@ mod supervisor;
 mod tests;
 mod worker;
 
+pub use beat::{BeatError, EntryStatus, Origin};
 pub use runtime::{FailureHook, WorkerHook};
 pub use serial::{LaneHolder, LaneRun, LaneStatus};
 pub use status::QueueStatus;

@@ -137,6 +137,10 @@ impl Queue {
 
     /// Starts a delivery on an idle slot; `false`: it was settled without a run, and the slot is still idle.
     fn start(&mut self, slot: usize, tag: u64, delivery: Delivery) -> bool {
+        if delivery.has_lapsed() {
+            self.backlog.finish(tag); // dropped, it goes back
+            return false;
+        }
         let now = now();
         let message = Arc::clone(delivery.message());
         let judge = Judge::unstarted(&message, now);

@@ -1,14 +1,15 @@
-//! The root of the tree: it builds the queues on the arbiters, and builds them again when they die.
+//! The root of the tree: it builds the queues and beat on the arbiters, and builds them again when they die.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use actix_rt::{Arbiter, System};
 use dashmap::DashMap;
 
+use super::beat::{Beat, BeatParts, End};
 use super::lasting::Lasting;
 use super::queue::Queue;
 use super::runtime::Runtime;
@@ -35,6 +36,7 @@ pub(crate) struct Root {
     queues: Queues,
     arbiters: Vec<Watched>,
     restarts: HashMap<String, Restarts>,
+    beat: Option<Arc<BeatParts>>,
     closing: bool,
 }
 
@@ -113,7 +115,7 @@ impl Root {
             })
             .collect();
         let rows = rows.into_iter().map(|row| (row.clone(), Arc::new(Lasting::new(row.workers)))).collect();
-        Self { runtime, rows, queues, arbiters, restarts: HashMap::new(), closing: false }
+        Self { runtime, rows, queues, arbiters, restarts: HashMap::new(), beat: None, closing: false }
     }
 
     /// Builds a queue on its arbiter; its address is there when `built` is told.
@@ -130,6 +132,35 @@ impl Root {
             queues.insert(name, address);
             drop(built);
         });
+    }
+
+    /// Builds beat on the first arbiter.
+    fn plant_beat(&self, root: Addr<Self>, built: Option<tokio::sync::oneshot::Sender<()>>) {
+        let Some(parts) = self.beat.clone() else { return };
+        self.arbiters[0].arbiter.spawn_fn(move || {
+            let own = Arc::clone(&parts);
+            let address = supervisor::spawn(|_| Beat::new(own), move |exit| root.do_send(BeatDown(exit)));
+            *parts.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+            drop(built);
+        });
+    }
+
+    /// How long to wait before `what` is built again.
+    fn pause(&mut self, what: &str) -> Duration {
+        let restarts =
+            self.restarts.entry(what.to_owned()).or_insert_with(|| Restarts::new(Intensity::default()));
+        match restarts.failed(now()) {
+            RestartVerdict::Restart { after } => after,
+            RestartVerdict::GiveUp { restarts, window } => {
+                tracing::error!(
+                    what,
+                    restarts,
+                    ?window,
+                    "an actor dies again and again; it gets a longer pause"
+                );
+                COOL_DOWN
+            }
+        }
     }
 
     /// Reports arbiters that do not answer: somebody blocks an event loop.
@@ -220,20 +251,7 @@ impl Handler<QueueDown> for Root {
             return;
         }
         let queue = self.rows[index].0.name.clone();
-        let restarts =
-            self.restarts.entry(queue.clone()).or_insert_with(|| Restarts::new(Intensity::default()));
-        let after = match restarts.failed(now()) {
-            RestartVerdict::Restart { after } => after,
-            RestartVerdict::GiveUp { restarts, window } => {
-                tracing::error!(
-                    queue,
-                    restarts,
-                    ?window,
-                    "the queue's actor dies again and again; it gets a longer pause"
-                );
-                COOL_DOWN
-            }
-        };
+        let after = self.pause(&format!("queue {queue}"));
         tracing::error!(
             queue,
             ?exit,
@@ -244,15 +262,63 @@ impl Handler<QueueDown> for Root {
     }
 }
 
-/// A shutdown has begun: queues that end are not built again.
+/// Build beat; answered when it has an address.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct StartBeat(pub(crate) Arc<BeatParts>);
+
+impl Handler<StartBeat> for Root {
+    type Result = actix::ResponseFuture<()>;
+
+    fn handle(&mut self, StartBeat(parts): StartBeat, ctx: &mut Self::Context) -> Self::Result {
+        self.beat = Some(parts);
+        let (built, is_built) = tokio::sync::oneshot::channel();
+        self.plant_beat(ctx.address(), Some(built));
+        Box::pin(async move {
+            let _ = is_built.await;
+        })
+    }
+}
+
+/// Beat has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct BeatDown(Exit);
+
+impl Handler<BeatDown> for Root {
+    type Result = ();
+
+    fn handle(&mut self, BeatDown(exit): BeatDown, ctx: &mut Self::Context) {
+        let resigned = |parts: &Arc<BeatParts>| parts.resigned.load(Ordering::Acquire);
+        if self.closing || self.beat.as_ref().is_some_and(resigned) {
+            return;
+        }
+        let after = self.pause("beat");
+        tracing::error!(?exit, ?after, "beat died; it is built anew and goes on with what is noted");
+        ctx.run_later(after, |root, ctx| {
+            if !root.closing {
+                root.plant_beat(ctx.address(), None);
+            }
+        });
+    }
+}
+
+/// A shutdown has begun: beat ends first, and queues that end are not built again.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Closing;
 
 impl Handler<Closing> for Root {
-    type Result = ();
+    type Result = actix::ResponseFuture<()>;
 
-    fn handle(&mut self, _: Closing, _: &mut Self::Context) {
+    fn handle(&mut self, _: Closing, _: &mut Self::Context) -> Self::Result {
         self.closing = true;
+        let beat = self.beat.as_ref().and_then(|parts| parts.living());
+        Box::pin(async move {
+            if let Some(beat) = beat {
+                // One that is being built anew does not answer, and does not fire.
+                let _ = beat.send(End).await;
+            }
+        })
     }
 }

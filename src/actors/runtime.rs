@@ -8,7 +8,7 @@ use super::serial::Serials;
 use super::states::StateWriter;
 use crate::broker::{Broker, BrokerError, Sequel, Settle};
 use crate::protocol::result::Exception;
-use crate::store::{Store, StoreError};
+use crate::store::{MemoryStore, Notes, Store, StoreError};
 use crate::task::{
     Context, Dispatcher, HookEvent, Message, State, TaskDefinition, TaskId, TaskResult, TrackedState,
 };
@@ -28,6 +28,8 @@ pub type WorkerHook = dyn Fn(&str, usize) + Send + Sync;
 pub(crate) struct Runtime {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) store: Arc<dyn Store>,
+    /// For notes, if the store keeps none: they last as long as the process.
+    pub(crate) own_notes: MemoryStore,
     /// Whether the broker writes records into `store` along with a settlement. If not, they are stored first.
     pub(crate) settles_results: bool,
     /// Whether the store is told of STARTED for all tasks.
@@ -41,10 +43,16 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
+    /// The notes that go with messages in one step, if the broker keeps any; else those of the store; else of this process.
+    pub(crate) fn notes(&self) -> &dyn Notes {
+        self.broker.notes().or_else(|| self.store.notes()).unwrap_or(&self.own_notes)
+    }
+
     /// Without hooks of the program's.
     pub(crate) fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>, dispatcher: Arc<Dispatcher>) -> Self {
         Self {
             settles_results: broker.settles_results(),
+            own_notes: MemoryStore::default(),
             track_started: false,
             states: Arc::new(StateWriter::new(Arc::clone(&store))),
             broker,

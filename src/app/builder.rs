@@ -9,6 +9,7 @@ use super::backend::Backend;
 use super::catalogue::{Catalogue, CatalogueErrors, QueueRow};
 use super::handle::{Celeriac, Inner};
 use super::routing::Routing;
+use super::schedule::{self, ScheduleErrors};
 use crate::actors::root::Tree;
 use crate::actors::runtime::Runtime;
 use crate::actors::{FailureHook, WorkerHook};
@@ -20,7 +21,7 @@ use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Attendant, Broker, BrokerError, EmbeddedBroker, MemoryBroker};
 use crate::store::{EmbeddedStore, MemoryStore, Store, StoreError};
 use crate::task::registry::{DuplicateTask, Registry};
-use crate::task::{Context, Dispatcher, HookEvent};
+use crate::task::{Context, Dispatcher, HookEvent, Periodic};
 
 /// Why a runtime did not start; the text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,9 @@ pub enum StartError {
     /// Two tasks of one name.
     #[error(transparent)]
     DuplicateTask(#[from] DuplicateTask),
+    /// Periodic entries that cannot be.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleErrors),
     /// The broker or store did not open.
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -83,6 +87,8 @@ pub struct Builder {
     grace: Duration,
     on_failure: Option<Box<FailureHook>>,
     on_worker_start: Option<Box<WorkerHook>>,
+    periodic: Vec<Periodic>,
+    beat: Option<bool>,
 }
 
 impl Builder {
@@ -104,6 +110,8 @@ impl Builder {
             grace: Duration::from_secs(30),
             on_failure: None,
             on_worker_start: None,
+            periodic: Vec::new(),
+            beat: None,
         }
     }
 
@@ -129,6 +137,18 @@ impl Builder {
     /// One more queue.
     pub fn queue(mut self, row: QueueRow) -> Self {
         self.catalogue = self.catalogue.with_queue(row);
+        self
+    }
+
+    /// One more periodic entry, beside those of `#[periodic_task]` and of the catalogue.
+    pub fn periodic(mut self, entry: Periodic) -> Self {
+        self.periodic.push(entry);
+        self
+    }
+
+    /// Whether periodic tasks fire in this program; wins over the catalogue. Default `true`.
+    pub fn beat(mut self, on: bool) -> Self {
+        self.beat = Some(on);
         self
     }
 
@@ -243,10 +263,15 @@ impl Builder {
     /// Starts the runtime on threads of its own, and makes it the one that `delay` uses.
     ///
     /// # Errors
-    /// A wrong catalogue (all its mistakes at once), two tasks of one name, a store that does not open.
+    /// A wrong catalogue or schedule (all mistakes at once), two tasks of one name, a store that does not open.
     pub async fn start(self) -> Result<Celeriac, StartError> {
         let registry = Registry::discover()?;
         let catalogue = self.read_catalogue()?;
+        let beat = self.beat.or(catalogue.beat).unwrap_or(true);
+        let environment = self.environment.as_deref();
+        // Where nobody else can run a task, one that is not in this program is a mistake.
+        let runs_all = matches!(self.keeping, Keeping::Embedded(..) | Keeping::Memory);
+        let entries = schedule::collect(&catalogue.periodic, environment, &registry, runs_all)?;
         let mut routing = Routing::new(catalogue, &registry);
         #[cfg_attr(not(feature = "amqp"), allow(unused_mut))]
         let mut rabbitmq: Option<String> = None;
@@ -325,7 +350,7 @@ impl Builder {
         attendant.grown(Arc::clone(&tree.queues));
         up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
         let inner = Inner::new(runtime, routing, tree, self.grace);
-        Ok(Celeriac::started(inner))
+        Ok(Celeriac::started(inner, beat.then_some(entries)).await)
     }
 
     fn read_catalogue(&self) -> Result<Catalogue, CatalogueErrors> {
@@ -335,9 +360,19 @@ impl Builder {
             for row in catalogue.queues.drain(..) {
                 read = read.with_queue(row);
             }
+            for entry in catalogue.periodic.drain(..) {
+                read = read.with_periodic(entry);
+            }
             catalogue = read;
         }
-        if let Some(environment) = &self.environment {
+        for entry in &self.periodic {
+            catalogue = catalogue.with_periodic(entry.clone());
+        }
+        // One that only the program's periodic tasks name is known as well, and changes nothing here.
+        let environment = self.environment.as_ref().filter(|name| {
+            catalogue.environments().any(|known| known == name.as_str()) || !schedule::names_environment(name)
+        });
+        if let Some(environment) = environment {
             catalogue = catalogue.for_environment(environment)?;
         }
         catalogue.validate()?;

@@ -1,7 +1,7 @@
 //! The handle on a running runtime.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use actix::Addr;
@@ -9,21 +9,23 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::attendant::REVOKED_FOR;
+use super::beat::Beat;
 use super::builder::Builder;
 use super::catalogue::Catalogue;
 use super::routing::Routing;
 use super::shutdown::{self, ShutdownReport};
-use crate::actors::QueueStatus;
+use crate::actors::beat::{BeatParts, Publisher};
 use crate::actors::queue::{GetStatus, Look, Queue, Revoke, Revoked, Steer};
-use crate::actors::root::{Queues, Tree};
+use crate::actors::root::{Queues, StartBeat, Tree};
 use crate::actors::runtime::Runtime;
-use crate::broker::{BrokerError, DeadLetter, Place, Remains, Removal};
-use crate::store::StoreError;
+use crate::actors::{Origin, QueueStatus};
+use crate::broker::{BrokerError, DeadLetter, Noted, Place, Remains, Removal};
+use crate::store::{NoteChange, StoreError};
 use crate::task::canvas::Promise;
 use crate::task::clock::now;
 use crate::task::{
-    self, Client, Departure, EnqueueError, GetError, Judge, Message, NewTask, RawSignature, Receipt, State,
-    TaskId, TaskResult, TrackedState, UntypedResult, Verdict,
+    self, Client, Departure, EnqueueError, GetError, Judge, Message, NewTask, Periodic, RawSignature,
+    Receipt, State, TaskId, TaskResult, TrackedState, UntypedResult, Verdict,
 };
 
 /// A running task runtime: enqueues, results, and the operator's levers. A handle; clones are the same runtime, and it
@@ -59,6 +61,8 @@ pub(super) struct Inner {
     pub(super) closing: AtomicBool,
     /// The end of the shutdown, for those who still wait for results.
     pub(super) closed: CancellationToken,
+    /// Unless it is switched off.
+    pub(super) beat: OnceLock<Arc<BeatParts>>,
 }
 
 /// A revocation that meets its task on the way from one place to another looks again after this long.
@@ -98,15 +102,24 @@ impl Celeriac {
         Builder::new()
     }
 
-    pub(super) fn started(inner: Inner) -> Self {
+    /// `entries`: those that fire, or `None` if none ever does here.
+    pub(super) async fn started(inner: Inner, entries: Option<Vec<(Periodic, Origin)>>) -> Self {
         let inner = Arc::new(inner);
         let celeriac = Self { inner };
         task::install(celeriac.client());
+        if let Some(entries) = entries {
+            celeriac.inner.start_beat(entries).await;
+        }
         celeriac
     }
 
     pub(super) fn runtime(&self) -> &Runtime {
         &self.inner.runtime
+    }
+
+    /// The periodic entries: what they are, and levers on them.
+    pub fn beat(&self) -> Beat {
+        Beat::new(self.inner.beat.get().cloned())
     }
 
     /// The catalogue in force.
@@ -271,6 +284,18 @@ impl Inner {
             grace,
             closing: AtomicBool::new(false),
             closed: CancellationToken::new(),
+            beat: OnceLock::new(),
+        }
+    }
+
+    async fn start_beat(self: &Arc<Self>, entries: Vec<(Periodic, Origin)>) {
+        let publisher = Arc::downgrade(self);
+        let parts = BeatParts::new(Arc::clone(&self.runtime), entries, publisher);
+        let parts = Arc::clone(self.beat.get_or_init(|| Arc::new(parts)));
+        let root = self.tree.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|t| t.root.clone());
+        if let Some(root) = root {
+            // A root that is gone has ended the program, or is about to.
+            let _ = root.send(StartBeat(parts)).await;
         }
     }
 
@@ -484,5 +509,30 @@ impl Client for Inner {
 
     async fn forget(&self, id: &TaskId) -> Result<bool, GetError> {
         self.runtime.store.forget(id).await.map_err(unreadable(id))
+    }
+}
+
+#[async_trait]
+impl Publisher for Inner {
+    async fn publish_noted(&self, call: NewTask, change: NoteChange) -> Result<Noted, EnqueueError> {
+        if self.closing.load(Ordering::Acquire) {
+            return Err(EnqueueError::ShuttingDown);
+        }
+        let message = self.runtime.dispatcher.message(call)?;
+        let broker = &self.runtime.broker;
+        if broker.notes().is_some() {
+            return Ok(broker.publish_noted(message, change).await?);
+        }
+        // Published first: a crash in between publishes it again under the same id, and loses nothing.
+        let published = match broker.publish(message, true).await {
+            Ok(receipt) => Noted::Taken(receipt),
+            Err(BrokerError::DuplicateId(_)) => Noted::Changed,
+            Err(error) => return Err(error.into()),
+        };
+        match self.runtime.notes().change_note(change).await {
+            Ok(true) => Ok(published),
+            Ok(false) => Ok(Noted::Outdated),
+            Err(error) => Err(EnqueueError::Broker(error.to_string())),
+        }
     }
 }

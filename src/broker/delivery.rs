@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::oneshot;
 
@@ -111,13 +112,23 @@ pub struct Delivery {
     noted: bool,
     started: bool,
     again: bool,
+    lapsed: Option<Arc<AtomicBool>>,
     fence: Option<u64>,
 }
 
 impl Delivery {
     /// For brokers: hands out `message` under a tag that is never used twice.
     pub fn new(tag: u64, message: Arc<Message>, settler: Arc<dyn Settler>) -> Self {
-        Self { tag, message, settler: Some(settler), noted: false, started: false, again: false, fence: None }
+        Self {
+            tag,
+            message,
+            settler: Some(settler),
+            noted: false,
+            started: false,
+            again: false,
+            lapsed: None,
+            fence: None,
+        }
     }
 
     /// For brokers that do not know whether a run of it had begun: it was delivered before.
@@ -125,6 +136,18 @@ impl Delivery {
     pub fn again(mut self, again: bool) -> Self {
         self.again = again;
         self
+    }
+
+    /// For brokers that may lose the right to what they have delivered: as soon as `lapsed` is true, others may have it.
+    #[must_use]
+    pub fn until(mut self, lapsed: Arc<AtomicBool>) -> Self {
+        self.lapsed = Some(lapsed);
+        self
+    }
+
+    /// Whether others may have it by now. If it has not started, it is to be dropped.
+    pub fn has_lapsed(&self) -> bool {
+        self.lapsed.as_ref().is_some_and(|lapsed| lapsed.load(Ordering::Acquire))
     }
 
     /// Whether it was delivered before, and may have been begun.

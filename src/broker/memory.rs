@@ -15,11 +15,11 @@ use tokio::sync::oneshot;
 use super::dead_letter::{crash_reason, crash_result, revived};
 use super::delivery::call_then;
 use super::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, LaneFacts, LaneLever, Place, RecordFn,
-    Remains, Removal, Sequel, Settle, Settler, Sink, call_sink, lane,
+    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, LaneFacts, LaneLever, Noted, Place,
+    RecordFn, Remains, Removal, Sequel, Settle, Settler, Sink, call_sink, lane,
 };
 use crate::core::Timestamp;
-use crate::store::MemoryStore;
+use crate::store::{MemoryStore, NoteChange, Notes};
 use crate::task::clock::now;
 use crate::task::{Durability, LaneName, Message, Receipt, TaskId};
 use lanes::Lanes;
@@ -120,6 +120,22 @@ impl MemoryBroker {
             Some(id) => receipt.joining(id),
             None => receipt,
         })
+    }
+
+    /// Publishes and changes a note, both or neither.
+    fn publish_with_note(&self, message: Message, change: &NoteChange) -> Result<Noted, BrokerError> {
+        let store = Arc::clone(&self.shared.store);
+        let mut notes = store.lock_notes();
+        if notes.get(&change.key) != change.expected.as_ref() {
+            return Ok(Noted::Outdated);
+        }
+        let noted = match self.publish_now(message, true) {
+            Ok(receipt) => Noted::Taken(receipt),
+            Err(BrokerError::DuplicateId(_)) => Noted::Changed,
+            Err(error) => return Err(error),
+        };
+        change.apply(&mut notes);
+        Ok(noted)
     }
 
     /// Whether a task of this id waits, runs or has its result kept.
@@ -496,6 +512,14 @@ impl Broker for MemoryBroker {
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         self.publish_now(message, unique)
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(&*self.shared.store)
+    }
+
+    async fn publish_noted(&self, message: Message, change: NoteChange) -> Result<Noted, BrokerError> {
+        self.publish_with_note(message, &change)
     }
 
     async fn publish_all(

@@ -37,6 +37,7 @@ pub use lane::{LaneFacts, LaneLever, Waiting};
 pub use memory::MemoryBroker;
 pub use outbox::OutboxBroker;
 
+use crate::store::{NoteChange, Notes};
 use crate::task::{LaneName, Message, Receipt, TaskId, TaskResult};
 
 /// Where a consumer's deliveries go. It is called from the broker's own threads and must not block. One that panics
@@ -94,6 +95,17 @@ pub enum Removal {
     },
     /// No such task.
     Unknown,
+}
+
+/// What became of a message that was published with a note.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// The message was taken, and the note changed.
+    Taken(Receipt),
+    /// The note changed. A message of this id was taken before, so it was not taken again.
+    Changed,
+    /// The note says something else by now: nothing was taken.
+    Outdated,
 }
 
 /// A place where messages wait.
@@ -163,6 +175,20 @@ pub trait Broker: Send + Sync + 'static {
     /// # Errors
     /// Nothing was taken (for [`BrokerError::Io`] that is not known), and why.
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError>;
+
+    /// The notes that it keeps beside its messages, if any: [`publish_noted`](Self::publish_noted) takes a message and changes
+    /// one of them in one step.
+    fn notes(&self) -> Option<&dyn Notes> {
+        None
+    }
+
+    /// Takes a message whose id is its own, and changes a note, both or neither.
+    ///
+    /// # Errors
+    /// Neither happened (for [`BrokerError::Io`] that is not known), or the broker keeps no [notes](Self::notes).
+    async fn publish_noted(&self, _message: Message, _change: NoteChange) -> Result<Noted, BrokerError> {
+        Err(BrokerError::Io(format!("the broker `{}` keeps no notes", self.name())))
+    }
 
     /// Takes several messages, and the sizes of the chords whose members are among them; brokers that settle results do so in
     /// one step, all or nothing. The others count no chords: `sizes` is empty.

@@ -6,6 +6,7 @@
 mod check;
 mod queues;
 mod requeue;
+mod schedule;
 mod table;
 
 use std::io::{self, Write};
@@ -40,6 +41,8 @@ enum Command {
     ///
     /// Their attempts are counted anew. Prints which they were; with --dry-run, which they would be.
     Requeue(requeue::RequeueArgs),
+    /// Print the periodic entries of a catalogue, when each fires next, and what is doubtful about them.
+    Schedule(schedule::ScheduleArgs),
 }
 
 /// Which catalogue, as whom.
@@ -83,6 +86,7 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(args, &mut out),
         Command::Queues(args) => queues::run(args, &mut out),
         Command::Requeue(args) => requeue::run(args, &mut out),
+        Command::Schedule(args) => schedule::run(args, &mut out),
     };
     match done.and_then(|()| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -9,6 +9,7 @@
 //! other room of Celeriac; every other room may use it.
 
 mod backoff;
+pub mod calendar;
 pub mod intensity;
 pub mod lane;
 pub mod queue;

@@ -1,7 +1,8 @@
 //! The promises of a [`Store`], one test each: for those who write one.
 //!
 //! As for brokers (see [`broker::conformance`](crate::broker::conformance)): implement [`Subject`], then
-//! `celeriac::store_conformance!(Mine)`, with what else it promises: `celeriac::store_conformance!(Mine, durable, chords)`.
+//! `celeriac::store_conformance!(Mine)`, with what else it promises:
+//! `celeriac::store_conformance!(Mine, durable, chords, notes, durable_notes)`.
 
 use std::future::Future;
 use std::pin::pin;
@@ -13,7 +14,7 @@ use async_trait::async_trait;
 
 use serde_json::json;
 
-use super::{ChordJoin, ChordPart, Store, StoreError, TrackedState};
+use super::{ChordJoin, ChordPart, Leadership, NoteChange, Store, StoreError, TrackedState};
 use crate::core::Timestamp;
 use crate::task::{Lineage, State, TaskId, TaskResult};
 
@@ -218,6 +219,72 @@ pub async fn sweep_deletes_what_expired<S: Subject>() {
     assert_eq!(store.sweep(later + 10 * HOUR).await, Ok(100));
 }
 
+fn change(key: &str, expected: Option<&str>, value: Option<&str>) -> NoteChange {
+    let text = |text: Option<&str>| text.map(str::to_owned);
+    NoteChange { key: key.to_owned(), expected: text(expected), value: text(value) }
+}
+
+/// A note changes only for those who know what it says, and of many who do so at once for one.
+pub async fn notes_are_compared_and_set<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let notes = store.notes().expect("this store keeps notes");
+    assert_eq!(notes.note("a/1").await, Ok(None));
+    assert_eq!(notes.change_note(change("a/1", Some("x"), Some("y"))).await, Ok(false));
+    assert_eq!(notes.change_note(change("a/1", None, Some("ä"))).await, Ok(true));
+    assert_eq!(notes.change_note(change("a/1", None, Some("y"))).await, Ok(false));
+    assert_eq!(notes.change_note(change("a/1", Some("ä"), Some(""))).await, Ok(true));
+    assert_eq!(notes.note("a/1").await, Ok(Some(String::new())), "an empty note is one");
+    for key in ["a/3", "a/2", "b/1"] {
+        assert_eq!(notes.change_note(change(key, None, Some(key))).await, Ok(true));
+    }
+    let all = [("a/1", ""), ("a/2", "a/2"), ("a/3", "a/3")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    assert_eq!(notes.notes("a/").await, Ok(all.to_vec()));
+    assert_eq!(notes.change_note(change("a/1", Some(""), None)).await, Ok(true));
+    assert_eq!(notes.note("a/1").await, Ok(None));
+    let values: Vec<String> = (0..16).map(|n| n.to_string()).collect();
+    let racing = values.iter().map(|value| notes.change_note(change("race", None, Some(value))));
+    let won = futures_util::future::try_join_all(racing).await.expect("changes");
+    assert_eq!(won.iter().filter(|won| **won).count(), 1);
+    let winner = won.iter().position(|won| *won).expect("one");
+    assert_eq!(notes.note("race").await, Ok(Some(values[winner].clone())));
+}
+
+/// One leads at a time; another one when the lease is over or given back, and in a higher term.
+pub async fn one_leads_at_a_time<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let notes = store.notes().expect("this store keeps notes");
+    let lead = async |who: &str, now| notes.lead("beat", who, HOUR, now).await.expect("an answer");
+    assert_eq!(lead("a", NOW).await, Leadership::Leader { term: 1 });
+    assert!(matches!(lead("b", NOW).await, Leadership::Follower { until } if until > NOW));
+    assert_eq!(lead("a", NOW + HOUR / 2).await, Leadership::Leader { term: 1 }, "renewed");
+    assert!(matches!(lead("b", NOW + HOUR).await, Leadership::Follower { .. }));
+    assert_eq!(lead("b", NOW + 2 * HOUR).await, Leadership::Leader { term: 2 }, "the lease is over");
+    assert!(matches!(lead("a", NOW + 2 * HOUR).await, Leadership::Follower { .. }));
+    assert_eq!(notes.resign("beat", "a").await, Ok(()), "what is not had is not given back");
+    assert!(matches!(lead("a", NOW + 2 * HOUR).await, Leadership::Follower { .. }));
+    assert_eq!(notes.resign("beat", "b").await, Ok(()));
+    assert_eq!(lead("a", NOW + 2 * HOUR).await, Leadership::Leader { term: 3 });
+    assert_eq!(notes.lead("other", "b", HOUR, NOW).await, Ok(Leadership::Leader { term: 1 }));
+}
+
+/// Notes survive a restart. For durable stores.
+pub async fn notes_survive<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let notes = store.notes().expect("this store keeps notes");
+    assert_eq!(notes.change_note(change("kept", None, Some("1"))).await, Ok(true));
+    assert_eq!(notes.change_note(change("gone", None, Some("1"))).await, Ok(true));
+    assert_eq!(notes.change_note(change("gone", Some("1"), None)).await, Ok(true));
+    drop(store);
+    let subject = subject.reopen().await.expect("a durable store can be opened again");
+    let store = subject.store();
+    let notes = store.notes().expect("this store keeps notes");
+    assert_eq!(notes.note("gone").await, Ok(None));
+    assert_eq!(notes.change_note(change("kept", Some("1"), Some("2"))).await, Ok(true));
+}
+
 /// Records survive a restart, and go on expiring. For durable stores.
 pub async fn records_survive<S: Subject>() {
     let subject = S::open().await;
@@ -393,6 +460,12 @@ macro_rules! store_conformance {
     };
     (@more durable $subject:ty) => {
         $crate::store_conformance! { @tests $subject: records_survive }
+    };
+    (@more notes $subject:ty) => {
+        $crate::store_conformance! { @tests $subject: notes_are_compared_and_set one_leads_at_a_time }
+    };
+    (@more durable_notes $subject:ty) => {
+        $crate::store_conformance! { @tests $subject: notes_survive }
     };
     (@more shared $subject:ty) => {
         $crate::store_conformance! { @tests $subject: revocations_survive }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{ChordJoin, ChordPart, Store, StoreError, TrackedState};
+use super::{ChordJoin, ChordPart, Notes, Store, StoreError, TrackedState};
 use crate::broker::{BrokerError, EmbeddedBroker};
 use crate::core::Timestamp;
 use crate::task::{TaskId, TaskResult};
@@ -107,5 +107,9 @@ impl Store for EmbeddedStore {
 
     async fn close_chord(&self, group: &str, _token: &str) -> Result<(), StoreError> {
         Ok(self.broker.close_chord(group.to_owned()).await?)
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(&self.broker)
     }
 }

@@ -1,13 +1,14 @@
 //! Records in this process's memory.
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use super::{ChordJoin, ChordPart, Store, StoreError, TrackedState, Waiters};
+use super::{ChordJoin, ChordPart, NoteChange, Notes, Store, StoreError, TrackedState, Waiters};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{TaskId, TaskResult};
@@ -29,6 +30,7 @@ pub struct MemoryStore {
     revoked: DashMap<TaskId, Timestamp>,
     chords: DashMap<String, Chord>,
     waiters: Waiters,
+    notes: Mutex<BTreeMap<String, String>>,
 }
 
 /// One chord.
@@ -63,6 +65,10 @@ impl MemoryStore {
     /// Whether there is a record of this id that has not expired.
     pub(crate) fn keeps(&self, id: &TaskId, now: Timestamp) -> bool {
         self.results.get(id).is_some_and(|r| r.expires_at > now)
+    }
+
+    pub(crate) fn lock_notes(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says how many parts a chord has.
@@ -195,5 +201,26 @@ impl Store for MemoryStore {
             self.close(group);
         }
         Ok(())
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(self)
+    }
+}
+
+#[async_trait]
+impl Notes for MemoryStore {
+    async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.lock_notes().get(key).cloned())
+    }
+
+    async fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let notes = self.lock_notes();
+        let from = notes.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+        Ok(from.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    async fn change_note(&self, change: NoteChange) -> Result<bool, StoreError> {
+        Ok(change.apply(&mut self.lock_notes()))
     }
 }

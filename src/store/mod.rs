@@ -4,6 +4,7 @@ mod chord;
 pub mod embedded;
 mod group;
 pub mod memory;
+mod notes;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "amqp")]
@@ -21,6 +22,7 @@ pub use chord::{ChordJoin, ChordPart, ChordSize};
 pub use embedded::EmbeddedStore;
 pub use group::{GroupMember, GroupResult};
 pub use memory::MemoryStore;
+pub use notes::{Leadership, NoteChange, Notes};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore};
 #[cfg(feature = "amqp")]
@@ -116,6 +118,11 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// The store cannot be read.
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError>;
+
+    /// The notes of this store, if it keeps any.
+    fn notes(&self) -> Option<&dyn Notes> {
+        None
+    }
 
     /// Says how many members a chord's header has, before the first of them is sent.
     ///

@@ -12,6 +12,7 @@ mod id;
 mod message;
 mod options;
 mod panic;
+pub mod periodic;
 mod result;
 mod serial;
 mod signature;
@@ -40,6 +41,7 @@ pub use id::TaskId;
 pub use message::{Headers, Message};
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
+pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};
 pub use result::{State, TaskResult};
 pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, Serial};
 #[doc(hidden)]

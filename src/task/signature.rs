@@ -149,6 +149,10 @@ impl<T: Task> Signature<T> {
         Enqueue { signature: self, client: Some(client.into()) }
     }
 
+    pub(crate) fn stated_queue(&self) -> Option<&str> {
+        self.call.options.queue.as_deref()
+    }
+
     pub(crate) fn into_parts(self) -> (NewTask, Result<Arguments, String>) {
         (self.call, self.arguments)
     }

@@ -3,6 +3,7 @@
 mod any_text;
 mod environments;
 mod mistakes;
+mod periodic;
 mod routes;
 mod shipped;
 

@@ -115,6 +115,7 @@ impl Book {
             }
             Line::Revoked { n } => self.account(n).revoked = true,
             Line::Dead { id } => *self.dead.entry(id).or_default() += 1,
+            Line::Tick { .. } => {} // of a case of its own
         }
     }
 

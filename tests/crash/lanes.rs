@@ -13,7 +13,7 @@ use celeriac::{Context, EnqueueError, TaskError, serial_task};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::child::{Child, Failure, Orders, emptied, until_signal};
+use crate::child::{Child, Failure, Orders, emptied, say, until_signal};
 use crate::kills::number;
 use crate::ledger::{How, Line, Reader, note};
 use crate::process::Home;
@@ -24,15 +24,18 @@ const PRODUCERS: u64 = 16;
 const AT_ONCE: u64 = 64;
 /// These get half of the calls, so that lines form.
 const HOT: u64 = 32;
+/// More than there are keys.
+const KEYS: u64 = 1_000_000;
 
-/// Of a key, `n` only grows; some fail once, some take a while.
+/// Of a key, `n` only grows; some fail once, some take a while. It ends in the key.
 #[serial_task(name = "step", key = "{key}", queue = "io2", ignore_result, default_retry_delay = "2ms")]
 async fn step(ctx: Context, key: u64, n: u64) -> Result<(), TaskError> {
-    let run = Run::start(&ctx, n, u32::try_from(key).expect("a small key"));
-    if n.is_multiple_of(7) {
-        tokio::time::sleep(Duration::from_millis(n % 5)).await;
+    let run = Run::start(&ctx, n, 0);
+    let turn = n / KEYS;
+    if turn.is_multiple_of(7) {
+        tokio::time::sleep(Duration::from_millis(turn % 5)).await;
     }
-    if n.is_multiple_of(11) && ctx.retries() == 0 {
+    if turn.is_multiple_of(11) && ctx.retries() == 0 {
         run.end(How::Error);
         return Err(TaskError::retry("once"));
     }
@@ -69,8 +72,8 @@ async fn produce(client: Arc<dyn Client>, producer: u64, numbers: Arc<AtomicU64>
         left = left.saturating_sub(keys.len() as u64);
         let calls = keys.drain().map(async |key| {
             let key = key * PRODUCERS + producer;
-            let n = numbers.fetch_add(1, Ordering::Relaxed);
-            match step::s(key, n).header("n", n).send(Arc::clone(&client)).await {
+            let n = numbers.fetch_add(1, Ordering::Relaxed) * KEYS + key;
+            match step::s(key, n).send(Arc::clone(&client)).await {
                 Ok(accepted) => note(&Line::Ack { n, id: accepted.id().to_string() }),
                 Err(EnqueueError::ShuttingDown) => {}
                 Err(error) => note(&Line::Refused { n, why: error.to_string() }),
@@ -83,6 +86,18 @@ async fn produce(client: Arc<dyn Client>, producer: u64, numbers: Arc<AtomicU64>
 /// Runs what is left.
 pub async fn drain(child: Child) -> Result<(), Failure> {
     let celeriac = child.builder().start().await?;
+    // A large line takes its time, and is waited for as long as it gets shorter.
+    let (mut left, mut look) = (u64::MAX, tokio::time::interval(Duration::from_secs(1)));
+    loop {
+        look.tick().await;
+        let status = celeriac.queue("io2").await?;
+        let now = status.ready + status.in_line;
+        say(&format!("{now} are left"));
+        if now < 1000 || now >= left {
+            break;
+        }
+        left = now;
+    }
     emptied(&celeriac).await?;
     let lanes = celeriac.lanes(10).await?;
     celeriac.shutdown().await?;
@@ -95,10 +110,10 @@ struct Watch {
     acked: HashSet<u64>,
     done: HashSet<u64>,
     /// Who runs, by key, in this life.
-    running: HashMap<u32, u64>,
+    running: HashMap<u64, u64>,
     /// Who started last, by key.
-    last: HashMap<u32, u64>,
-    keys: HashMap<u64, u32>,
+    last: HashMap<u64, u64>,
+    started: HashSet<u64>,
     starts: u64,
     reruns: u64,
     broken: Vec<String>,
@@ -115,16 +130,14 @@ impl Watch {
                 Line::Life { .. } => self.running.clear(),
                 Line::Ack { n, .. } => drop(self.acked.insert(n)),
                 Line::Refused { n, why } => self.broken.push(format!("{n} was refused: {why}")),
-                Line::Start { n, cursor: key, at, .. } => {
+                Line::Start { n, at, .. } => {
                     if std::mem::take(&mut is_first) {
                         self.first_starts.push(at - self.spawned_at);
                     }
-                    self.start(n, key);
+                    self.start(n);
                 }
                 Line::End { n, how } => {
-                    if let Some(key) = self.keys.get(&n) {
-                        self.running.remove(key);
-                    }
+                    self.running.remove(&(n % KEYS));
                     if how == How::Value {
                         self.done.insert(n);
                     }
@@ -134,9 +147,10 @@ impl Watch {
         }
     }
 
-    fn start(&mut self, n: u64, key: u32) {
+    fn start(&mut self, n: u64) {
+        let key = n % KEYS;
         self.starts += 1;
-        self.reruns += u64::from(self.keys.insert(n, key).is_some());
+        self.reruns += u64::from(!self.started.insert(n));
         if let Some(other) = self.running.insert(key, n) {
             self.broken.push(format!("of key {key}, {n} started while {other} ran"));
         }

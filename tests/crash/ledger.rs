@@ -50,6 +50,8 @@ pub enum Line {
     Seen { n: u64, state: String, value: Option<String>, error_type: Option<String>, attempts: u32 },
     /// A revocation returned true.
     Revoked { n: u64 },
+    /// The task of a tick began.
+    Tick { id: String, crashes: u32 },
     /// A message lies in the dead letters.
     Dead { id: String },
 }

@@ -5,6 +5,7 @@
 //! `CRASH_KILLS=2000` kills more often than the usual 200, `CRASH_SEED=7` repeats the moments of a run as well as
 //! real time allows, `CRASH_LOG=info` writes the children's log to their stderr files. Arguments filter the cases.
 
+mod beat;
 mod book;
 mod child;
 mod full_disk;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 const CASES: [(&str, fn()); 13] = [
+    ("beat::each_tick_once", beat::each_tick_once),
     ("kills::at_random_moments", kills::at_random_moments),
     ("kills::while_the_store_is_made", kills::while_the_store_is_made),
     ("lanes::of_many_keys", lanes::of_many_keys),

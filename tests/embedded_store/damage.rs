@@ -34,7 +34,7 @@ fn base(runtime: &tokio::runtime::Runtime, flushed: bool) -> TempDir {
     });
     if flushed {
         let db = fjall::Database::builder(dir.path().join("db")).open().unwrap();
-        for table in ["messages", "tasks", "dead", "expiries", "meta"] {
+        for table in ["messages", "tasks", "dead", "expiries", "meta", "lanes"] {
             let table = db.keyspace(table, fjall::KeyspaceCreateOptions::default).unwrap();
             table.rotate_memtable_and_wait().unwrap();
         }
@@ -175,12 +175,23 @@ fn each_file_may_be_damaged_or_missing() {
     assert!(refused > 20, "{refused}");
 }
 
+/// A list that another one has replaced: the database deletes it when it gets at it.
+fn is_former(file: &Path) -> bool {
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let Ok(number) = name.trim_start_matches('v').parse::<u64>() else { return false };
+    name.starts_with('v')
+        && std::fs::read(file.with_file_name("current")).unwrap()[..8] != number.to_le_bytes()
+}
+
 #[test]
 fn a_flip_in_a_list_or_in_the_contents_of_a_table_is_an_error() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let base = base(&runtime, true);
     let mut flips = 0;
     for file in files(&base.path().join("db/keyspaces")) {
+        if is_former(&file) {
+            continue;
+        }
         let bytes = std::fs::read(&file).unwrap();
         let is_table = file.parent().unwrap().ends_with("tables");
         // The contents of a table are its end; the last but one word says where they begin, and nobody reads the last.

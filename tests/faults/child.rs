@@ -3,8 +3,8 @@
 use std::io::BufRead;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use celeriac::app::catalogue::{Pool, QueueRow};
@@ -33,10 +33,13 @@ pub struct Orders {
     pub workers: usize,
     pub quorum: bool,
     pub outbox: Option<PathBuf>,
+    /// Tasks do not end while this file is there.
+    pub gate: PathBuf,
     /// How long a task takes, in milliseconds.
     pub takes: u64,
 }
 
+static GATE: OnceLock<PathBuf> = OnceLock::new();
 static LIFE: AtomicU64 = AtomicU64::new(0);
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 
@@ -78,6 +81,9 @@ async fn toil(ctx: Context, n: u64, takes: u64) -> Result<u64, TaskError> {
     let run = Run::start(&ctx, n);
     // Stands for work.
     tokio::time::sleep(Duration::from_millis(takes / 2 + n % (takes + 1))).await;
+    while GATE.get().is_some_and(|gate| gate.exists()) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     if is_flaky(n) && ctx.retries() == 0 {
         run.end(&Line::Failed { life: life(), n });
         return Err(TaskError::transient("the first time"));
@@ -120,6 +126,7 @@ async fn live(
     orders: Orders,
     mut commands: mpsc::UnboundedReceiver<String>,
 ) -> Result<(), Box<dyn std::error::Error>> {
+    GATE.set(orders.gate).expect("one fleet a process");
     let queue_type = if orders.quorum { QueueType::Quorum } else { QueueType::Classic };
     // Here each kill is one of ours.
     let options = AmqpOptions::default().queue_type(queue_type).with_delivery_limit(1000);

@@ -6,7 +6,9 @@ use crate::services::{RabbitMq, await_condition};
 pub fn each_node_killed() {
     let nodes = RabbitMq::cluster(3);
     let mut scene = Scene::at(String::new());
+    scene = scene.tasks(u64::MAX); // for as long as it takes
     scene.orders.quorum = true;
+    scene.orders.takes = 60;
     // Each process begins with another node.
     for first in 0..3 {
         let urls: Vec<_> = (0..3).map(|n| nodes[(first + n) % 3].url()).collect();
@@ -28,5 +30,6 @@ pub fn each_node_killed() {
             if critical.trim() == "0" { Ok(()) } else { Err(format!("{} do", critical.trim())) }
         });
     }
+    scene.enough();
     scene.end();
 }

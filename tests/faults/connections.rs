@@ -29,8 +29,8 @@ pub fn cut_and_closed() {
         }
     }
     let (book, _) = scene.end();
-    println!("    30 connections or more lost, {} made", proxy.accepted());
-    assert!(proxy.accepted() > 3 * 2 * 7, "nothing was cut");
+    println!("    {} connections made by 3 processes in 10 rounds", proxy.accepted());
+    assert!(proxy.accepted() >= 6 + 10, "nothing was cut");
     assert_eq!(book.refused, 0, "a cut is got over in the time that a publish has");
 }
 

@@ -4,12 +4,12 @@ use celeriac::broker::amqp::AmqpOptions;
 
 use crate::child::QUEUE;
 use crate::scene::{Scene, TASKS};
-use crate::services::{RabbitMq, RabbitMqOptions};
+use crate::services::RabbitMq;
 
 /// Stopped in order, and killed: what it has confirmed is there when it is back.
 pub fn stopped_and_killed() {
-    let node = RabbitMq::start();
-    let mut scene = Scene::at(node.url());
+    let node = RabbitMq::shared();
+    let mut scene = Scene::shared();
     scene.join_all(3);
     scene.progress(1);
     scene.disturb();
@@ -29,8 +29,8 @@ pub fn stopped_and_killed() {
 
 /// With either alarm raised RabbitMQ takes nothing, but what it has runs and is acknowledged.
 pub fn alarms() {
-    let node = RabbitMqOptions::new().config("disk_free_limit.absolute = 1MB").start();
-    let mut scene = Scene::at(node.url());
+    let node = RabbitMq::shared();
+    let mut scene = Scene::shared();
     scene.join_all(3);
     scene.progress(1);
     scene.disturb();
@@ -39,7 +39,7 @@ pub fn alarms() {
         let alarm: (&[&str], &[&str]) = if round % 2 == 0 {
             (&["set_vm_memory_high_watermark", "0.000001"], &["set_vm_memory_high_watermark", "0.4"])
         } else {
-            (&["set_disk_free_limit", "100TB"], &["set_disk_free_limit", "1MB"])
+            (&["set_disk_free_limit", "100000GB"], &["set_disk_free_limit", "50MB"])
         };
         node.ctl(alarm.0);
         // It goes on while there is no room.
@@ -58,16 +58,17 @@ pub fn queue_deleted() {
     let node = RabbitMq::shared();
     let mut scene = Scene::shared().tasks(0);
     let vhost = scene.orders.amqp.rsplit_once('/').expect("a path").1.to_owned();
-    scene.orders.takes = 3000;
     scene.join_all(3);
     scene.disturb();
-    for _ in 0..4 {
+    for _ in 0..3 {
+        scene.close_gate();
         // As many as there are workers: nothing waits.
         scene.ordered(8);
         let started = scene.book.starts;
         scene.until("all have started", |book| book.starts >= started + 24);
         assert_eq!(waiting(&node, &vhost), 0);
         node.ctl(&["delete_queue", QUEUE, "-p", &vhost]);
+        scene.open_gate();
         scene.settle();
     }
     scene.end();

@@ -7,9 +7,9 @@ const ACCEPTED: u64 = 500;
 
 /// A node that has stopped, and a process with an outbox and one worker.
 fn without_a_broker() -> (RabbitMq, Scene) {
-    let node = RabbitMq::start();
+    let node = RabbitMq::shared();
+    let mut scene = Scene::shared().tasks(0);
     node.stop();
-    let mut scene = Scene::at(node.url()).tasks(0);
     scene.orders.workers = 1;
     scene.orders.takes = 2;
     scene.orders.outbox = Some(scene.home.path().join("outbox"));

@@ -26,7 +26,7 @@ pub static TASKS: LazyLock<u64> = LazyLock::new(|| {
 pub struct Member {
     pub life: Life,
     /// It was told to enqueue, and has not said yet that it has.
-    enqueuing: u64,
+    enqueuing: bool,
 }
 
 pub struct Scene {
@@ -36,19 +36,30 @@ pub struct Scene {
     pub book: Book,
     pub witness: Witness,
     reader: Reader,
-    /// What may still be enqueued, and the number of processes that were killed.
+    /// How many tasks are to be enqueued in all, and what is left of them.
+    tasks: u64,
     left: u64,
+    /// Processes that were killed.
     pub kills: u64,
     /// Where consumption began to be disturbed.
     pub disturbed_from: u64,
 }
 
 impl Scene {
-    /// On the node that all cases share, in a virtual host of its own.
+    /// On the node that all cases share, in a virtual host of its own. Cases run one after the other, and leave the node as it was.
     pub fn shared() -> Self {
         static SCENES: AtomicU32 = AtomicU32::new(0);
         let url = RabbitMq::shared().vhost(&format!("scene-{}", SCENES.fetch_add(1, Ordering::Relaxed)));
         Self::at(url)
+    }
+
+    /// Tasks do not end until it is opened again.
+    pub fn close_gate(&self) {
+        std::fs::write(&self.orders.gate, "").expect("a file");
+    }
+
+    pub fn open_gate(&self) {
+        std::fs::remove_file(&self.orders.gate).expect("it was closed");
     }
 
     pub fn at(amqp: String) -> Self {
@@ -56,11 +67,20 @@ impl Scene {
         let home = Home::new();
         Self {
             witness: Witness::start(&redis),
-            orders: Orders { amqp, redis, workers: WORKERS, quorum: false, outbox: None, takes: 20 },
+            orders: Orders {
+                amqp,
+                redis,
+                workers: WORKERS,
+                quorum: false,
+                outbox: None,
+                gate: home.path().join("gate"),
+                takes: 20,
+            },
             reader: Reader::open(&home.ledger()),
             home,
             members: Vec::new(),
             book: Book::default(),
+            tasks: *TASKS,
             left: *TASKS,
             kills: 0,
             disturbed_from: 0,
@@ -69,8 +89,14 @@ impl Scene {
 
     /// How many tasks are enqueued in all.
     pub fn tasks(mut self, tasks: u64) -> Self {
-        self.left = tasks;
+        (self.tasks, self.left) = (tasks, tasks);
         self
+    }
+
+    /// Enqueues no more.
+    pub fn enough(&mut self) {
+        self.tend();
+        (self.tasks, self.left) = (0, 0);
     }
 
     /// One more process, up and working.
@@ -91,7 +117,7 @@ impl Scene {
 
     fn spawn(&mut self) -> Member {
         let orders = serde_json::to_string(&self.orders).expect("orders have a form in JSON");
-        Member { life: self.home.spawn("fleet", &orders), enqueuing: 0 }
+        Member { life: self.home.spawn("fleet", &orders), enqueuing: false }
     }
 
     /// `kill -9`, of these members at the same time.
@@ -113,13 +139,15 @@ impl Scene {
         self.book.enter(self.reader.lines());
         let wanted = (*TASKS / 2).max(500);
         for member in &mut self.members {
-            while member.enqueuing > 0 && member.life.has_said("enqueued") {
-                member.enqueuing -= 1;
-            }
+            member.enqueuing &= !member.life.has_said("enqueued");
         }
-        let in_flight = self.book.acked.saturating_sub(self.book.finished);
-        let busy = self.members.iter().any(|member| member.enqueuing > 0);
-        if self.left == 0 || busy || in_flight >= wanted {
+        if self.members.iter().any(|member| member.enqueuing) {
+            return;
+        }
+        // What a killed process had not enqueued is for the others.
+        self.book.enter(self.reader.lines());
+        self.left = self.tasks.saturating_sub(self.book.acked + self.book.refused);
+        if self.book.acked.saturating_sub(self.book.finished) >= wanted {
             return;
         }
         let share = self.left.min(wanted).div_ceil(self.members.len().max(1) as u64);
@@ -127,7 +155,7 @@ impl Scene {
             let share = share.min(self.left);
             if share > 0 {
                 member.life.tell(&format!("more {share}"));
-                member.enqueuing += 1;
+                member.enqueuing = true;
                 self.left -= share;
             }
         }
@@ -137,7 +165,7 @@ impl Scene {
     pub fn ordered(&mut self, count: u64) {
         for member in &mut self.members {
             member.life.tell(&format!("ordered {count}"));
-            member.enqueuing += 1;
+            member.enqueuing = true;
         }
     }
 
@@ -154,9 +182,10 @@ impl Scene {
         }
     }
 
-    /// Tends until so many more tasks are finished.
+    /// Tends until so many more tasks are finished, or nearly all.
     pub fn progress(&mut self, by: u64) {
-        let goal = self.book.finished + by;
+        let nearly_all = self.tasks - self.tasks / 20;
+        let goal = (self.book.finished + by).min(nearly_all.max(self.book.finished));
         self.until(&format!("{by} more are finished"), |book| book.finished >= goal);
     }
 
@@ -194,7 +223,7 @@ impl Scene {
         let start = Instant::now();
         loop {
             self.tend();
-            let enqueuing = self.members.iter().any(|member| member.enqueuing > 0);
+            let enqueuing = self.members.iter().any(|member| member.enqueuing);
             if self.left == 0 && !enqueuing && self.witness.with(|records| self.book.open(records)) == 0 {
                 return;
             }

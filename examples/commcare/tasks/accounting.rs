@@ -1,9 +1,9 @@
 //! Invoices, once a month.
 
-use celeriac::{Context, TaskError, task};
+use celeriac::{Context, TaskError, periodic_task, task};
 
 use super::email;
-use crate::hq::hq;
+use crate::hq::{follow, hq};
 
 /// What a case costs a month.
 const CENTS_PER_CASE: u64 = 2;
@@ -36,4 +36,16 @@ pub fn generate_invoices(ctx: &Context, month: String, only: Option<String>) -> 
         email::follow_up(&id)?;
     }
     Ok(domains.len())
+}
+
+/// On the first of each month, those of the month before. A beat's task is small: it says which month it is, and the
+/// work is a task of its own, known by that month, so that it is done once however often it is asked for.
+#[periodic_task(crontab(minute = 0, hour = 5, day_of_month = 1), queue = "periodic_queue", overlap = "skip")]
+pub fn invoice_last_month() -> Result<(), TaskError> {
+    let month = month_before(chrono::Utc::now().date_naive());
+    follow(generate_invoices::s(month.clone(), None), format!("invoices.{month}"))
+}
+
+fn month_before(day: chrono::NaiveDate) -> String {
+    (day - chrono::Months::new(1)).format("%Y-%m").to_string()
 }

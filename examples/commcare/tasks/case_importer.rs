@@ -246,6 +246,8 @@ fn finished(ctx: &Context, import: &str, domain: &str) -> Result<Imported, TaskE
 pub fn register(id: &str, domain: &str, file: &str) -> rusqlite::Result<()> {
     hq().db.write(|tx| {
         tx.execute("INSERT OR IGNORE INTO domain (name) VALUES (?)", [domain])?;
+        let zone = super::domain::first_guess(domain);
+        tx.execute("INSERT OR IGNORE INTO domain_zone VALUES (?, ?)", [domain, zone])?;
         tx.execute("INSERT OR IGNORE INTO import (id, domain, file) VALUES (?, ?, ?)", [id, domain, file])?;
         Ok(())
     })

@@ -1,5 +1,6 @@
 //! Domains: HQ's word for the project spaces of its users.
 
+use celeriac::core::calendar::{Tenant, Zone};
 use celeriac::{TaskError, task};
 
 use crate::hq::{hq, now_ms};
@@ -15,4 +16,33 @@ pub fn update_calculated_properties(domain: String) -> Result<u64, TaskError> {
         tx.execute(sql, (&domain, cases, open, now_ms()))?;
         Ok(cases)
     })
+}
+
+/// Where projects are.
+const ZONES: [&str; 8] = [
+    "Africa/Blantyre",
+    "Africa/Dakar",
+    "Africa/Nairobi",
+    "America/Guatemala",
+    "America/New_York",
+    "Asia/Kathmandu",
+    "Asia/Kolkata",
+    "UTC",
+];
+
+/// What a new domain's zone is until somebody sets it; HQ asks at the sign-up.
+pub fn first_guess(domain: &str) -> &'static str {
+    ZONES[domain.bytes().map(usize::from).sum::<usize>() % ZONES.len()]
+}
+
+/// All domains with their zones, for what happens at midnight where each is. One whose zone is no zone is at UTC.
+pub async fn all() -> Result<Vec<Tenant>, TaskError> {
+    let db = hq().db.read()?;
+    let sql = "SELECT name, coalesce(zone, 'UTC') FROM domain LEFT JOIN domain_zone ON domain = name";
+    let mut domains = db.prepare(sql)?;
+    let domains = domains.query_map([], |r| {
+        let zone = r.get::<_, String>(1)?.parse().unwrap_or(Zone::UTC);
+        Ok(Tenant::new(r.get::<_, String>(0)?, zone))
+    })?;
+    Ok(domains.collect::<Result<_, _>>()?)
 }

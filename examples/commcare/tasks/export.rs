@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use celeriac::task::Signature;
-use celeriac::{Context, TaskError, serial_task};
+use celeriac::{Context, TaskError, periodic_task, serial_task};
 use rusqlite::OptionalExtension;
 use rust_xlsxwriter::{Format, Workbook};
 
 use super::case_importer::COLUMNS;
-use crate::hq::{hq, now_ms, write_whole};
+use super::domain;
+use crate::hq::{follow, hq, now_ms, write_whole};
 
 /// What a sheet holds, its heading included.
 const MOST_ROWS: u32 = 1_048_576;
@@ -67,6 +68,26 @@ pub fn for_a_user(domain: &str, export: &str) -> Signature<rebuild_export::Task>
 /// A saved export, rebuilt at midnight.
 pub fn on_schedule(domain: &str, export: &str) -> Signature<rebuild_export::Task> {
     rebuild_export::s(domain.to_owned(), export.to_owned()).queue("saved_exports_queue")
+}
+
+/// Rebuilds the saved exports of a domain, at its own midnight: those of all at midnight UTC are a queue that lasts
+/// until noon. Domains of one zone are spread over four hours.
+#[periodic_task(
+    crontab(minute = 0, hour = 0),
+    tenants = domain::all,
+    spread = "4h",
+    queue = "saved_exports_queue"
+)]
+pub fn rebuild_saved_exports(ctx: &Context, domain: String) -> Result<usize, TaskError> {
+    let db = hq().db.read()?;
+    let mut exports = db.prepare("SELECT id FROM export WHERE domain = ? ORDER BY id")?;
+    let exports: Vec<String> = exports.query_map([&domain], |r| r.get(0))?.collect::<Result<_, _>>()?;
+    for export in &exports {
+        ctx.check()?;
+        // Known by this night's task, so that a second run of it builds nothing twice.
+        follow(on_schedule(&domain, export), format!("{}.{export}", ctx.id()))?;
+    }
+    Ok(exports.len())
 }
 
 /// Notes an export that is to be built.

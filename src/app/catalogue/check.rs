@@ -22,6 +22,8 @@ pub(super) enum Place {
     /// An alias, of an environment or of the base.
     Alias(Option<String>, String),
     Route(String),
+    /// The periodic entry of that index.
+    Periodic(usize),
     /// The route row of that index.
     RouteRow(usize),
     EnvironmentQueue(String, String),
@@ -48,6 +50,7 @@ pub(super) fn check(catalogue: &Catalogue, places: &Places) -> Vec<CatalogueErro
         }
     }
     check.routes();
+    check.periodic();
     check.errors
 }
 
@@ -194,6 +197,24 @@ impl Check<'_> {
         let default = &catalogue.default_queue;
         if default != DEFAULT_QUEUE && !self.is_known(default) {
             self.unknown_queue(Place::DefaultQueue, "default_queue is".to_owned(), default);
+        }
+    }
+
+    fn periodic(&mut self) {
+        let catalogue = self.catalogue;
+        let mut first = HashMap::new();
+        for (index, entry) in catalogue.periodic.iter().enumerate() {
+            let place = Place::Periodic(index);
+            self.name(&place, "a periodic entry", &entry.name);
+            if let Some(first) = first.get(entry.name.as_str()) {
+                let first = self.places.get(&Place::Periodic(*first)).copied();
+                self.report(&place, Problem::DuplicatePeriodic { name: entry.name.clone(), first });
+            } else {
+                first.insert(entry.name.as_str(), index);
+            }
+            if let Some(queue) = entry.queue.as_ref().filter(|queue| !self.is_known(queue)) {
+                self.unknown_queue(place, format!("periodic entry {} goes to", quote(&entry.name)), queue);
+            }
         }
     }
 

@@ -124,6 +124,22 @@ pub enum Problem {
         /// Where it was declared first.
         first: Option<Position>,
     },
+    /// Two periodic entries of one name.
+    #[error("periodic entry {} is already declared{}; rename one of the two", quote(.name), on_line(.first))]
+    DuplicatePeriodic {
+        /// The entry.
+        name: String,
+        /// Where it was declared first.
+        first: Option<Position>,
+    },
+    /// A periodic entry that cannot be one.
+    #[error("{place}: {fault}")]
+    Periodic {
+        /// Which one, as in `in periodic entry "invoices"`.
+        place: String,
+        /// What is wrong and what to do.
+        fault: String,
+    },
     /// An alias, a route, an environment or the default leads to a queue that is not there.
     #[error("{subject} {}, but there is no such queue; {advice}", quote(.queue))]
     UnknownQueue {

@@ -29,8 +29,17 @@
 //! matches = ["big-"]
 //! queue = "celery"
 //!
+//! [[periodic]]                         # see the manual's page on periodic tasks
+//! name = "monthly invoices"
+//! task = "shop.send_invoices"
+//! crontab = "0 5 1 * *"
+//! zone = "America/New_York"
+//!
 //! [environment.production.queue.email_queue]
 //! workers = 500
+//!
+//! [environment.staging]
+//! beat = false                         # no periodic task fires there
 //! ```
 //!
 //! Invariants of a catalogue that came out of [`Catalogue::parse`] or passed [`Catalogue::validate`]: names of queues
@@ -42,6 +51,7 @@ mod columns;
 mod error;
 mod explain;
 mod parse;
+mod periodic;
 mod queue_row;
 mod route_row;
 mod section;
@@ -60,6 +70,8 @@ pub use warning::{MANY_CPU_WORKERS, Warning, WarningKind};
 
 pub(crate) use explain::one_line;
 pub(crate) use route_row::Route;
+
+use crate::task::Periodic;
 
 use columns::Columns;
 
@@ -83,6 +95,10 @@ pub struct Catalogue {
     pub routes: BTreeMap<String, String>,
     /// Routes by patterns, in the order of the file: the first that fits counts, before [`routes`](Self::routes).
     pub route_rows: Vec<RouteRow>,
+    /// Which tasks are called when.
+    pub periodic: Vec<Periodic>,
+    /// Whether periodic tasks fire at all; `None`: they do.
+    pub beat: Option<bool>,
     /// What each environment changes.
     environments: BTreeMap<String, Environment>,
     /// What errors and warnings call the file.
@@ -91,11 +107,12 @@ pub struct Catalogue {
     positions: BTreeMap<String, Position>,
 }
 
-/// What one environment changes: columns of rows, and aliases.
+/// What one environment changes: columns of rows, aliases, and whether periodic tasks fire.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Environment {
     rows: BTreeMap<String, Columns>,
     aliases: BTreeMap<String, String>,
+    beat: Option<bool>,
 }
 
 impl Default for Catalogue {
@@ -113,6 +130,8 @@ impl Catalogue {
             aliases: BTreeMap::new(),
             routes: BTreeMap::new(),
             route_rows: Vec::new(),
+            periodic: Vec::new(),
+            beat: None,
             environments: BTreeMap::new(),
             file: "catalogue".to_owned(),
             positions: BTreeMap::new(),
@@ -156,6 +175,9 @@ impl Catalogue {
     /// # Errors
     /// The file has no such environment.
     pub fn for_environment(&self, name: &str) -> Result<Self, CatalogueErrors> {
+        if !self.environments.contains_key(name) && self.names_environment(name) {
+            return Ok(self.clone());
+        }
         let Some(environment) = self.environments.get(name) else {
             let advice = spelling::advice(name, self.environments(), || match self.environments.len() {
                 0 => "the file has no [environment...] at all".to_owned(),
@@ -174,7 +196,13 @@ impl Catalogue {
             }
         }
         catalogue.aliases.extend(environment.aliases.clone());
+        catalogue.beat = environment.beat.or(catalogue.beat);
         Ok(catalogue)
+    }
+
+    /// Whether a periodic entry names this environment, which then exists also without changes of its own.
+    fn names_environment(&self, name: &str) -> bool {
+        self.periodic.iter().any(|entry| entry.environments.iter().any(|environment| environment == name))
     }
 
     /// The names of the environments that the file knows, in alphabetical order.
@@ -237,6 +265,13 @@ impl Catalogue {
     #[must_use]
     pub fn with_route(mut self, task: impl Into<String>, queue: impl Into<String>) -> Self {
         self.routes.insert(task.into(), queue.into());
+        self
+    }
+
+    /// Adds a periodic entry.
+    #[must_use]
+    pub fn with_periodic(mut self, entry: Periodic) -> Self {
+        self.periodic.push(entry);
         self
     }
 

@@ -13,7 +13,7 @@ use super::error::{CatalogueErrors, Problem, quote};
 use super::queue_row::QueueRow;
 use super::route_row::{Argument, ArgumentPattern, RouteRow, TaskPattern};
 use super::section::{Section, Source};
-use super::{Catalogue, Environment};
+use super::{Catalogue, Environment, periodic};
 
 /// Reads the text; `file` is what errors call it.
 pub(super) fn parse(text: &str, file: &str) -> Result<Catalogue, CatalogueErrors> {
@@ -34,7 +34,7 @@ fn read(root: &dyn TableLike, file: &str, places: &mut Places, source: &mut Sour
     let mut catalogue = Catalogue { file: file.to_owned(), ..Catalogue::new() };
     let root = Section::new(root, 0, "at the top level");
     root.refuse_unknown_keys(
-        &["default_queue", "queue", "aliases", "routes", "route", "environment"],
+        &["default_queue", "beat", "queue", "periodic", "aliases", "routes", "route", "environment"],
         source,
     );
     if let Some((queue, at)) = root.string("default_queue", source) {
@@ -42,6 +42,8 @@ fn read(root: &dyn TableLike, file: &str, places: &mut Places, source: &mut Sour
         places.insert(Place::DefaultQueue, source.position(at));
     }
     read_queues(&root, &mut catalogue, places, source);
+    catalogue.beat = root.boolean("beat", source);
+    catalogue.periodic = periodic::read(&root, places, source);
     if let Some(section) = root.table("aliases", "in [aliases]".to_owned(), source) {
         catalogue.aliases = read_names(&section, source, |name, position| {
             places.insert(Place::Alias(None, name), position);
@@ -64,7 +66,7 @@ fn read(root: &dyn TableLike, file: &str, places: &mut Places, source: &mut Sour
 
 fn read_queues(root: &Section<'_>, catalogue: &mut Catalogue, places: &mut Places, source: &mut Source<'_>) {
     let expected = "an array of tables: begin each queue with [[queue]] and name = \"...\"";
-    let tables = array_of_tables(root, "queue", expected, source);
+    let tables = root.array("queue", expected, source);
     let keys: Vec<&str> = std::iter::once("name").chain(COLUMNS).collect();
     for (index, (table, at)) in tables.into_iter().enumerate() {
         let number = format!("queue number {}", index + 1);
@@ -96,7 +98,7 @@ fn read_route_rows(
     source: &mut Source<'_>,
 ) {
     let expected = "an array of tables: begin each route with [[route]] and task = \"...\"";
-    for (index, (table, at)) in array_of_tables(root, "route", expected, source).into_iter().enumerate() {
+    for (index, (table, at)) in root.array("route", expected, source).into_iter().enumerate() {
         let place = format!("route number {}", index + 1);
         let section = Section::new(table, at, format!("in {place}"));
         section.refuse_unknown_keys(&["task", "task_pattern", "argument", "matches", "queue"], source);
@@ -163,33 +165,6 @@ fn missing(place: &str, key: &'static str, example: &'static str) -> Problem {
     Problem::MissingKey { place: place.to_owned(), key, example }
 }
 
-/// The tables of `[[key]]`, or of `key = [{..}]`, each with its place in the text.
-fn array_of_tables<'t>(
-    root: &Section<'t>,
-    key: &str,
-    expected: &str,
-    source: &mut Source<'_>,
-) -> Vec<(&'t dyn TableLike, usize)> {
-    match root.get(key) {
-        None => Vec::new(),
-        Some(Item::ArrayOfTables(tables)) => tables
-            .iter()
-            .map(|table| (table as &dyn TableLike, table.span().map_or(root.at, |span| span.start)))
-            .collect(),
-        Some(item) => match item.as_array() {
-            Some(array) if array.iter().all(|value| value.is_inline_table()) => array
-                .iter()
-                .filter_map(|value| value.as_inline_table())
-                .map(|table| (table as &dyn TableLike, table.span().map_or(root.at, |span| span.start)))
-                .collect(),
-            _ => {
-                root.report_wrong_type(key, item, expected, source);
-                Vec::new()
-            }
-        },
-    }
-}
-
 fn read_environment(
     name: &str,
     section: &Section<'_>,
@@ -197,7 +172,8 @@ fn read_environment(
     source: &mut Source<'_>,
 ) -> Environment {
     let mut environment = Environment::default();
-    section.refuse_unknown_keys(&["queue", "aliases"], source);
+    section.refuse_unknown_keys(&["queue", "aliases", "beat"], source);
+    environment.beat = section.boolean("beat", source);
     if let Some(queues) = section.table("queue", format!("{} under queue", section.place), source) {
         let place = |queue: &str| format!("{}, queue {}", section.place, quote(queue));
         for (queue, section) in queues.tables(place, source) {

@@ -115,7 +115,7 @@ impl<'t> Section<'t> {
         source.report(self.value_at(key), problem);
     }
 
-    fn report_bad_value(&self, key: &str, item: &Item, advice: String, source: &mut Source<'_>) {
+    pub(super) fn report_bad_value(&self, key: &str, item: &Item, advice: String, source: &mut Source<'_>) {
         let problem = Problem::BadValue {
             key: key.to_owned(),
             place: self.place.clone(),
@@ -134,6 +134,33 @@ impl<'t> Section<'t> {
                 self.report_wrong_type(key, item, "a string in quotes", source);
                 None
             }
+        }
+    }
+
+    /// The tables of an array under `key`, each with the byte at which it stands.
+    pub(super) fn array(
+        &self,
+        key: &str,
+        expected: &str,
+        source: &mut Source<'_>,
+    ) -> Vec<(&'t dyn TableLike, usize)> {
+        let Some(item) = self.get(key) else { return Vec::new() };
+        let at = |span: Option<Range<usize>>| span.map_or(self.at, |span| span.start);
+        match item {
+            Item::ArrayOfTables(tables) => {
+                tables.iter().map(|table| (table as &dyn TableLike, at(table.span()))).collect()
+            }
+            _ => match item.as_array() {
+                Some(array) if array.iter().all(Value::is_inline_table) => array
+                    .iter()
+                    .filter_map(Value::as_inline_table)
+                    .map(|table| (table as &dyn TableLike, at(table.span())))
+                    .collect(),
+                _ => {
+                    self.report_wrong_type(key, item, expected, source);
+                    Vec::new()
+                }
+            },
         }
     }
 

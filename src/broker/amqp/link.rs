@@ -99,6 +99,30 @@ impl Link {
         Err(self.unreachable())
     }
 
+    /// Does something that asks RabbitMQ on this connection, and gives it up when the connection is lost: a question that was
+    /// asked just then may never be answered.
+    pub(super) async fn during<T>(
+        &self,
+        work: impl Future<Output = Result<T, BrokerError>>,
+    ) -> Result<T, BrokerError> {
+        let mut state = self.state.subscribe();
+        let lost = async {
+            let epoch = match state.wait_for(|state| matches!(state, State::Up(_))).await.as_deref() {
+                Ok(State::Up(up)) => up.epoch,
+                _ => return,
+            };
+            let _ = state.wait_for(|state| !matches!(state, State::Up(up) if up.epoch == epoch)).await;
+        };
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = lost => match self.unreachable() {
+                BrokerError::Closed => Err(BrokerError::Closed),
+                _ => Err(BrokerError::Io(format!("the connection to RabbitMQ at {} was lost", self.addresses))),
+            },
+        }
+    }
+
     /// What to tell somebody who has waited for a connection in vain.
     pub(super) fn unreachable(&self) -> BrokerError {
         match &*self.state.borrow() {

@@ -31,7 +31,7 @@ static CLOCK: AtomicU64 = AtomicU64::new(1);
 /// Tells all workers.
 pub(super) async fn broadcast(shared: &Shared, request: &Request) -> Result<(), BrokerError> {
     let channel = shared.topology.channel().await?;
-    declare_exchange(&channel, control::EXCHANGE, ExchangeKind::Fanout).await?;
+    shared.link.during(declare_exchange(&channel, control::EXCHANGE, ExchangeKind::Fanout)).await?;
     let wire = control::encode(request, CLOCK.fetch_add(1, Ordering::Relaxed), 0.0);
     let post = outgoing::post(control::EXCHANGE.into(), "".into(), wire, Aim::Anybody);
     shared.publisher.publish(&post, shared.options.publish_timeout).await
@@ -47,7 +47,8 @@ pub(super) async fn listen(shared: Arc<Shared>, attendant: Arc<dyn Attendant>) {
             Ok(State::Up(up)) => up.clone(),
             _ => return,
         };
-        match follow(&shared, &*attendant, &up, &node).await {
+        let followed = shared.link.during(async { Ok(follow(&shared, &*attendant, &up, &node).await) }).await;
+        match followed.unwrap_or_else(|error| Err(error.into())) {
             Ok(()) => pause = Pause::default(),
             Err(Failed { locked: true, .. }) if node == shared.node => {
                 let (name, host) = node.split_once('@').unwrap_or((&node, "localhost"));

@@ -24,6 +24,11 @@ use super::outgoing::COPY;
 use super::topology::{Topology, broken};
 use crate::broker::BrokerError;
 
+/// So often a refusal is doubted: in a cluster, a channel that was opened while a quorum queue had lost its leader refuses
+/// everything for that queue from then on, and a new channel does not.
+const DOUBTS: u32 = 3;
+/// A channel that is younger than this is not replaced for a refusal.
+const YOUNG: Duration = Duration::from_millis(50);
 /// One that insists looks around after this long.
 const AT_A_TIME: Duration = Duration::from_secs(30);
 /// RabbitMQ sends back what it cannot route.
@@ -76,7 +81,7 @@ pub(super) struct Publisher {
     /// How many are at the gate: nobody overtakes them.
     at_the_gate: AtomicUsize,
     /// The channel that all publishes share. Held while frames are put in line, never while anything is waited for.
-    channel: Mutex<Option<Channel>>,
+    channel: Mutex<Option<Open>>,
     /// Told every second, to those who have no timers where they wait.
     seconds: watch::Sender<()>,
 }
@@ -89,12 +94,20 @@ pub(super) struct Attempt {
     sent: bool,
     /// It came back once.
     returned: bool,
+    /// How often it was refused.
+    refused: u32,
+}
+
+/// The channel that all publishes share.
+struct Open {
+    channel: Channel,
+    since: Instant,
 }
 
 impl Attempt {
     /// The first one of a message.
     pub(super) fn new(patience: Duration) -> Self {
-        Self { patience, deadline: Instant::now() + patience, sent: false, returned: false }
+        Self { patience, deadline: Instant::now() + patience, sent: false, returned: false, refused: 0 }
     }
 }
 
@@ -157,9 +170,7 @@ impl Publisher {
         if self.is_away() || self.at_the_gate.load(Ordering::Acquire) > 0 || !self.is_declared(&post.aim) {
             return Ok(false);
         }
-        let Some(channel) = self.open_channel().clone().filter(|channel| channel.status().connected()) else {
-            return Ok(false);
-        };
+        let (Some(channel), epoch) = (self.usable_channel(), self.epoch()) else { return Ok(false) };
         let mut seconds = self.seconds.subscribe();
         let Post { exchange, key, properties, body, aim } = post;
         let transmitted = Box::pin(async move {
@@ -173,8 +184,15 @@ impl Publisher {
                 tokio::select! {
                     biased;
                     confirmed = &mut message => break confirmed,
-                    ticked = seconds.changed() => if ticked.is_err() || Instant::now() > attempt.deadline {
-                        return Err(self.unknown(&self.link.unreachable(), true));
+                    ticked = seconds.changed() => {
+                        if ticked.is_err() || Instant::now() > attempt.deadline {
+                            return Err(self.unknown(&self.link.unreachable(), true));
+                        }
+                        if self.epoch() != epoch {
+                            // What was asked just when the connection was lost may never be answered.
+                            message.transmitted = None;
+                            return Ok(false);
+                        }
                     }
                 }
             },
@@ -202,6 +220,9 @@ impl Publisher {
                 Ok(Ok(confirmation)) => {
                     if self.judge(&confirmation, &post.aim, attempt)? {
                         return Ok(());
+                    }
+                    if attempt.refused > 0 && timeout_at(deadline, pause.rest()).await.is_err() {
+                        attempt.refused = DOUBTS;
                     }
                 }
                 Ok(Err(error)) => {
@@ -235,6 +256,12 @@ impl Publisher {
                 }
                 _ => Err(unroutable(aim)),
             },
+            Confirmation::Nack(None) if attempt.refused < DOUBTS => {
+                attempt.refused += 1;
+                attempt.sent = false;
+                self.open_channel().take_if(|open| open.since.elapsed() > YOUNG);
+                Ok(false)
+            }
             Confirmation::Nack(None) => Err(BrokerError::Full(format!(
                 "RabbitMQ has refused the message for {}: the queue is at its `max-length`, or cannot keep it",
                 place(aim)
@@ -294,6 +321,10 @@ impl Publisher {
     }
 
     async fn send(&self, post: &Post, sent: &mut bool) -> Result<Confirmation, BrokerError> {
+        self.link.during(self.send_and_confirm(post, sent)).await
+    }
+
+    async fn send_and_confirm(&self, post: &Post, sent: &mut bool) -> Result<Confirmation, BrokerError> {
         let waiting = Waiting::at(&self.at_the_gate);
         let gate = self.gate.lock().await;
         self.declare(&post.aim).await?;
@@ -328,17 +359,29 @@ impl Publisher {
 
     /// The channel that all publishes share; a new one when the old one is gone.
     async fn channel(&self) -> Result<Channel, BrokerError> {
-        if let Some(channel) = self.open_channel().clone().filter(|channel| channel.status().connected()) {
+        if let Some(channel) = self.usable_channel() {
             return Ok(channel);
         }
         let up = self.link.up(Instant::now() + Duration::from_secs(10)).await?;
         let channel = up.connection.create_channel().await.map_err(|e| broken(&e))?;
         channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(|e| broken(&e))?;
-        *self.open_channel() = Some(channel.clone());
+        *self.open_channel() = Some(Open { channel: channel.clone(), since: Instant::now() });
         Ok(channel)
     }
 
-    fn open_channel(&self) -> MutexGuard<'_, Option<Channel>> {
+    fn usable_channel(&self) -> Option<Channel> {
+        self.open_channel().as_ref().map(|open| open.channel.clone()).filter(|c| c.status().connected())
+    }
+
+    /// Which connection there is.
+    fn epoch(&self) -> Option<u64> {
+        match &*self.link.watch().borrow() {
+            State::Up(up) => Some(up.epoch),
+            State::Down(_) => None,
+        }
+    }
+
+    fn open_channel(&self) -> MutexGuard<'_, Option<Open>> {
         self.channel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

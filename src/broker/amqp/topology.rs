@@ -77,7 +77,7 @@ impl Topology {
     /// A channel of its own, on the connection that is never blocked.
     pub(super) async fn channel(&self) -> Result<Channel, BrokerError> {
         let up = self.link.up(Instant::now() + PATIENCE).await?;
-        up.connection.create_channel().await.map_err(|e| broken(&e))
+        self.link.during(async { up.connection.create_channel().await.map_err(|e| broken(&e)) }).await
     }
 
     /// Makes sure that a task queue is there.
@@ -89,6 +89,10 @@ impl Topology {
         if name.as_str().is_empty() {
             return Err(BrokerError::Io("a queue needs a name".to_owned()));
         }
+        self.link.during(self.declare_anew(queue, name)).await
+    }
+
+    async fn declare_anew(&self, queue: &str, name: ShortString) -> Result<(), BrokerError> {
         let made = self.make_queue(&name, &self.options.arguments(queue)).await?;
         if made {
             // kombu sends to the default exchange, but declares this one and binds to it; so others may use it.
@@ -123,7 +127,7 @@ impl Topology {
         if self.known().dead {
             return Ok(());
         }
-        self.make_queue(&DEAD.into(), &self.options.arguments(DEAD)).await?;
+        self.link.during(self.make_queue(&DEAD.into(), &self.options.arguments(DEAD))).await?;
         self.known().dead = true;
         Ok(())
     }
@@ -135,7 +139,7 @@ impl Topology {
         }
         self.declare(queue).await?;
         if !self.known().ladder {
-            self.build_ladder().await?;
+            self.link.during(self.build_ladder()).await?;
             self.known().ladder = true;
         }
         let channel = self.channel().await?;
@@ -143,7 +147,7 @@ impl Topology {
         let bind = QueueBindOptions::default();
         let bound =
             channel.queue_bind(short(queue)?, delay::DELIVERY.into(), key, bind, FieldTable::default());
-        bound.await.map_err(|e| broken(&e))?;
+        self.link.during(async { bound.await.map_err(|e| broken(&e)) }).await?;
         self.known().delayed.insert(queue.to_owned());
         Ok(())
     }
@@ -206,11 +210,14 @@ impl Topology {
     pub(super) async fn waiting(&self, name: &ShortString) -> Result<Option<u64>, BrokerError> {
         let channel = self.channel().await?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        match channel.queue_declare(name.clone(), passive, FieldTable::default()).await {
-            Ok(queue) => Ok(Some(queue.message_count().into())),
-            Err(error) if code(&error) == Some(NOT_FOUND) => Ok(None),
-            Err(error) => Err(broken(&error)),
-        }
+        let declared = async {
+            match channel.queue_declare(name.clone(), passive, FieldTable::default()).await {
+                Ok(queue) => Ok(Some(queue.message_count().into())),
+                Err(error) if code(&error) == Some(NOT_FOUND) => Ok(None),
+                Err(error) => Err(broken(&error)),
+            }
+        };
+        self.link.during(declared).await
     }
 
     /// The options of a fetch that is to be acknowledged.

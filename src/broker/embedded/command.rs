@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::notes::Noting;
 use crate::broker::{
     BrokerError, Counts, DeadLetter, LaneFacts, LaneLever, Place, RecordFn, Removal, Settle, Sink,
 };
@@ -98,6 +99,7 @@ pub(super) enum Command {
         reply: Reply<usize>,
     },
     Chord(Join),
+    Note(Box<Noting>),
     Close {
         reply: Reply<()>,
     },

@@ -305,7 +305,7 @@ impl Engine {
     }
 
     /// Refuses a publish that cannot be taken.
-    fn refuse(&mut self, id: &TaskId, unique: bool, size: usize) -> Result<(), BrokerError> {
+    pub(super) fn refuse(&mut self, id: &TaskId, unique: bool, size: usize) -> Result<(), BrokerError> {
         let tables = self.tables.as_ref().ok_or_else(|| self.error())?;
         let dir = &self.dir;
         let free = *self.commit.free.get_or_insert_with(|| {

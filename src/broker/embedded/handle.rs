@@ -49,6 +49,7 @@ impl Engine {
             Command::Put { result, reply } => drop(reply.send(self.put(*result))),
             Command::Forget { id, reply } => drop(reply.send(self.forget(&id))),
             Command::Sweep { now, reply } => drop(reply.send(self.sweep(now))),
+            Command::Note(noting) => self.note(*noting),
             Command::Chord(join) => self.chord_step(join),
             // These are gathered by the loop.
             Command::Publish { .. }

@@ -26,6 +26,7 @@ mod journal;
 mod lanes;
 mod last_chance;
 mod lock;
+mod notes;
 mod reclaim;
 mod recovery;
 mod rows;
@@ -45,11 +46,11 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, LaneFacts, LaneLever, MemoryBroker, Place, RecordFn,
-    Removal, Sink,
+    Broker, BrokerError, Consumer, Counts, DeadLetter, LaneFacts, LaneLever, MemoryBroker, Noted, Place,
+    RecordFn, Removal, Sink,
 };
 use crate::core::Timestamp;
-use crate::store::{ChordJoin, ChordPart, MemoryStore, Waiters};
+use crate::store::{ChordJoin, ChordPart, MemoryStore, NoteChange, Notes, Waiters};
 use crate::task::clock::now;
 use crate::task::{Durability, LaneName, Message, Receipt, TaskId, TaskResult};
 use command::{Command, Join, Reply};
@@ -310,6 +311,15 @@ impl Broker for EmbeddedBroker {
             Some(id) => receipt.joining(id),
             None => receipt,
         })
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(self)
+    }
+
+    async fn publish_noted(&self, message: Message, change: NoteChange) -> Result<Noted, BrokerError> {
+        check(&message)?;
+        self.publish_with_note(message, change).await
     }
 
     async fn publish_all(

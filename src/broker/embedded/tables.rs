@@ -7,7 +7,7 @@
 //! | `dead` | sequence | [`DeadLetter`](crate::broker::DeadLetter) |
 //! | `expiries` | time, sequence | the ids whose results go at that time |
 //! | `lanes` | see [`lanes`](super::lanes) | lanes of serial keys, and the messages that wait for them |
-//! | `meta` | name | counts per queue, the last sequence |
+//! | `meta` | name | counts per queue, the last sequence, notes |
 //!
 //! Whatever the database does with a damaged file, also a panic, is an error that names the directory.
 

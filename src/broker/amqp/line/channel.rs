@@ -1,5 +1,7 @@
 //! The channel of a line: opened, followed, lost, opened again.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream, SelectAll};
@@ -32,6 +34,8 @@ pub(super) struct Flow {
     pub(super) window: AckWindow,
     /// The epoch of its connection.
     pub(super) connection: u64,
+    /// The channel is gone: what came through it and has not started is not to start.
+    pub(super) lapsed: Arc<AtomicBool>,
     /// Where old deliveries are kept, once there are some.
     pub(super) keeping: Option<Keeping>,
 }
@@ -119,7 +123,8 @@ impl Line {
             return;
         }
         self.retry_at = None;
-        match timeout(PATIENCE, self.follow_ration(&up)).await {
+        let link = Arc::clone(&self.shared.link);
+        match timeout(PATIENCE, link.during(self.follow_ration(&up))).await {
             Ok(Ok(())) => self.pause = Pause::default(),
             Ok(Err(error)) => self.lose(&error.to_string()),
             Err(_) => self.lose("RabbitMQ does not answer"),
@@ -149,7 +154,8 @@ impl Line {
             self.shared.topology.declare(&self.queue).await?;
             let channel = up.connection.create_channel().await.map_err(|e| broken(&e))?;
             let window = AckWindow::default();
-            self.flow = Some(Flow { channel, window, connection: up.epoch, keeping: None });
+            let lapsed = Arc::default();
+            self.flow = Some(Flow { channel, window, connection: up.epoch, lapsed, keeping: None });
             tracing::debug!(queue = self.queue, "consuming");
         }
         while let Some(change) = self.ration.next() {
@@ -214,6 +220,7 @@ impl Line {
         self.streams = super::Streams::default();
         self.ration.clear();
         if let Some(flow) = self.flow.take() {
+            flow.lapsed.store(true, Ordering::Release);
             // Still open if only a consumer has ended: what is out on it must not stay there.
             self.shared.runtime.spawn(flow.close());
         }

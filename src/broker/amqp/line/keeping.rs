@@ -125,7 +125,8 @@ impl Line {
 
     /// Publishes a copy into the keeping.
     pub(super) async fn publish_copy(&mut self, tag: u64, message: &Message) {
-        if let Err(error) = self.try_publish_copy(tag, message).await {
+        let link = std::sync::Arc::clone(&self.shared.link);
+        if let Err(error) = link.during(self.try_publish_copy(tag, message)).await {
             tracing::warn!(queue = self.queue, id = %message.id, %error, "a delivery cannot be put into keeping yet");
             if let Some(holding) = self.holdings.get_mut(&tag) {
                 holding.handing_over = false;

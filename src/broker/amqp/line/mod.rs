@@ -264,10 +264,12 @@ impl Line {
     fn delivery(&self, tag: u64) -> Option<Delivery> {
         let holding = self.holdings.get(&tag)?;
         let settler = if holding.suspect { &self.settlers.suspect } else { &self.settlers.plain };
-        Some(
-            Delivery::new(tag, Arc::clone(&holding.message), Arc::clone(settler))
-                .again(holding.suspect || holding.copy),
-        )
+        let delivery = Delivery::new(tag, Arc::clone(&holding.message), Arc::clone(settler));
+        let delivery = delivery.again(holding.suspect || holding.copy);
+        Some(match &self.flow {
+            Some(flow) => delivery.until(Arc::clone(&flow.lapsed)),
+            None => delivery,
+        })
     }
 
     /// What is to be done at some time.

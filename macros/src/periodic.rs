@@ -1,0 +1,349 @@
+//! The options of `#[periodic_task]` that `#[task]` does not have: when it is called, and what becomes of ticks that are
+//! missed or overlap.
+
+use std::time::Duration;
+
+use proc_macro2::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::ext::IdentExt;
+use syn::parse::Parser;
+use syn::punctuated::Punctuated;
+use syn::spanned::Spanned;
+use syn::{Error, Expr, ExprLit, ItemFn, Lit, LitStr, Meta, MetaList, Path, Token};
+
+use crate::crontab::{self, FIELDS};
+use crate::errors::Errors;
+use crate::expand::{attributes, duration};
+use crate::options::{function, span_of_time, value, word};
+use crate::signature::TaskFn;
+
+/// Every option, in the order of the manual.
+pub const NAMES: &[&str] = &[
+    "crontab",
+    "every",
+    "zone",
+    "entry",
+    "misfire",
+    "misfire_within",
+    "overlap",
+    "environments",
+    "tenants",
+    "spread",
+];
+
+/// The options as given.
+#[derive(Default)]
+pub struct Periodic {
+    crontab: Option<Crontab>,
+    every: Option<Duration>,
+    zone: Option<LitStr>,
+    entry: Option<LitStr>,
+    misfire: Option<LitStr>,
+    misfire_within: Option<Duration>,
+    overlap: Option<LitStr>,
+    environments: Vec<LitStr>,
+    tenants: Option<Path>,
+    spread: Option<Duration>,
+}
+
+/// A crontab as one text, or field by field.
+enum Crontab {
+    Text(LitStr),
+    /// By the index in [`FIELDS`].
+    Fields([Option<String>; 5]),
+}
+
+impl Periodic {
+    /// Reads the options that are of a schedule; what is wrong goes to `errors`.
+    pub fn parse(metas: &[&Meta], whole: &TokenStream, errors: &mut Errors) -> Self {
+        let mut periodic = Self::default();
+        let mut seen: Vec<String> = Vec::new();
+        for meta in metas {
+            let name = meta.path().get_ident().map_or_else(String::new, ToString::to_string);
+            if seen.contains(&name) {
+                errors.push(Error::new_spanned(meta.path(), format!("`{name}` is given twice")));
+            } else if let Err(error) = periodic.set(&name, meta) {
+                errors.push(error);
+            }
+            seen.push(name);
+        }
+        let has = |name: &str| seen.iter().any(|seen| seen == name);
+        let mut wrong = |name: &str, text: &str| {
+            let meta = metas.iter().find(|meta| meta.path().is_ident(name));
+            match meta {
+                Some(meta) => errors.push(Error::new_spanned(meta, text)),
+                None if whole.is_empty() => {
+                    errors.push(Error::new(proc_macro2::Span::call_site(), text));
+                }
+                None => errors.push(Error::new_spanned(whole, text)),
+            }
+        };
+        match (has("crontab"), has("every")) {
+            (false, false) => wrong(
+                "",
+                "a periodic task says when: `crontab(minute = 0, hour = 0)`, `crontab(\"0 0 * * *\")` or `every = \"30s\"`",
+            ),
+            (true, true) => wrong("every", "`crontab` and `every` are both given; keep one of the two"),
+            (false, true) if has("zone") => {
+                wrong("zone", "`every` knows no zone; take `zone` out or write a `crontab`");
+            }
+            _ => {}
+        }
+        let all = periodic.misfire.as_ref().is_some_and(|misfire| misfire.value() == "all");
+        if all && !has("misfire_within") {
+            wrong("misfire", "`misfire = \"all\"` needs a bound: write `misfire_within = \"1h\"`");
+        } else if !all && has("misfire_within") {
+            wrong("misfire_within", "`misfire_within` belongs to `misfire = \"all\"`");
+        }
+        if has("spread") && !has("tenants") {
+            wrong("spread", "`spread` belongs to `tenants = path::to::function`");
+        }
+        if has("tenants") && has("every") {
+            wrong(
+                "tenants",
+                "`tenants` fires once for each tenant and day: write a `crontab` with one minute and one hour",
+            );
+        }
+        periodic
+    }
+
+    fn set(&mut self, name: &str, meta: &Meta) -> syn::Result<()> {
+        match name {
+            "crontab" => self.crontab = Some(crontab(meta)?),
+            "every" => self.every = Some(span_of_time(name, meta, "it would never end")?),
+            "zone" => self.zone = Some(word(name, meta)?),
+            "entry" => self.entry = Some(word(name, meta)?),
+            "misfire" => {
+                self.misfire = Some(choice(
+                    name,
+                    meta,
+                    &["once", "skip", "all"],
+                    "\"once\" (one run stands for all that was missed), \"skip\" or \"all\"",
+                )?);
+            }
+            "misfire_within" => {
+                self.misfire_within = Some(span_of_time(name, meta, "that is `misfire = \"skip\"`")?);
+            }
+            "overlap" => {
+                self.overlap = Some(choice(
+                    name,
+                    meta,
+                    &["buffer_one", "skip", "allow"],
+                    "\"buffer_one\" (the next one waits for the end of this), \"skip\" or \"allow\"",
+                )?);
+            }
+            "environments" => self.environments = environments(meta)?,
+            "tenants" => self.tenants = Some(function(name, meta)?),
+            _ => self.spread = Some(crate::duration::from_expr(value(name, meta, "\"4h\"")?)?),
+        }
+        Ok(())
+    }
+
+    /// What keeps the function from being called by nobody.
+    pub fn check(&self, task: &TaskFn, errors: &mut Errors) {
+        match (&self.tenants, task.params.as_slice()) {
+            (None, []) | (Some(_), [_]) => {}
+            (None, [(name, _), ..]) => errors.at(
+                name,
+                "a periodic task takes no arguments, because nobody is there to pass them; for one that does, write #[task] and an entry with `args` in celeriac.toml, or `Periodic::calling` at the start",
+            ),
+            (Some(tenants), []) => {
+                errors.at(tenants, "with `tenants` the task takes one argument, the tenant's name: `tenant: String`");
+            }
+            (Some(_), [_, (name, _), ..]) => {
+                errors.at(name, "with `tenants` the task takes one argument, the tenant's name, and no other");
+            }
+        }
+    }
+
+    /// The registration of the entry.
+    pub fn expand(&self, function: &ItemFn) -> TokenStream {
+        let name = &function.sig.ident;
+        let plain = name.unraw().to_string();
+        let cfgs = attributes(function, &["cfg"]);
+        let task = quote!(<#name::Task as ::celeriac::task::Task>::NAME);
+        let entry = self.entry.as_ref().map_or_else(|| task.clone(), |entry| quote!(#entry));
+        let zone = option(self.zone.as_ref().map(|zone| quote!(#zone)));
+        let schedule = match (&self.crontab, self.every) {
+            (Some(Crontab::Text(text)), _) => {
+                quote!(::celeriac::task::periodic::crontab(::core::result::Result::Err(#text), #zone)?)
+            }
+            (Some(Crontab::Fields(fields)), _) => {
+                let set = FIELDS.iter().zip(fields).filter_map(|((field, ..), text)| {
+                    let field = syn::Ident::new(field, proc_macro2::Span::call_site());
+                    let text = text.as_ref()?;
+                    Some(quote!(fields.#field = ::core::option::Option::Some(::std::string::String::from(#text));))
+                });
+                quote!({
+                    #[allow(unused_mut)]
+                    let mut fields = ::celeriac::core::calendar::Fields::default();
+                    #(#set)*
+                    ::celeriac::task::periodic::crontab(::core::result::Result::Ok(fields), #zone)?
+                })
+            }
+            (None, every) => {
+                let every = duration(every.unwrap_or(Duration::MAX));
+                quote!(::celeriac::core::calendar::Schedule::Every(#every))
+            }
+        };
+        let policies = self.policies();
+        let tenants = self.tenants.as_ref().map(|source| {
+            let spread = duration(self.spread.unwrap_or_default());
+            let listed = quote_spanned!(source.span()=> #source().await);
+            quote! {
+                fn __celeriac_tenants() -> ::celeriac::task::TenantsFuture {
+                    ::std::boxed::Box::pin(async {
+                        ::celeriac::task::periodic::IntoTenants::into_tenants(#listed)
+                    })
+                }
+                let entry = entry.for_tenants(__celeriac_tenants, #spread);
+            }
+        });
+        let location = quote!(::core::concat!(::core::file!(), ":", ::core::line!()));
+        let doc = format!("The periodic entry of `{plain}`.");
+        quote! {
+            #(#cfgs)*
+            #[doc(hidden)]
+            #[allow(deprecated, non_local_definitions)]
+            const _: () = {
+                #[doc = #doc]
+                fn __celeriac_entry()
+                -> ::core::result::Result<::celeriac::task::Periodic, ::celeriac::task::PeriodicFault> {
+                    let schedule = #schedule;
+                    let entry = ::celeriac::task::Periodic::new(#entry, #task, schedule);
+                    #policies
+                    #tenants
+                    ::core::result::Result::Ok(entry)
+                }
+
+                ::celeriac::__inventory::submit! {
+                    ::celeriac::task::PeriodicDefinition {
+                        name: #entry,
+                        location: #location,
+                        entry: __celeriac_entry,
+                    }
+                }
+            };
+        }
+    }
+
+    fn policies(&self) -> TokenStream {
+        let mut set = TokenStream::new();
+        if let Some(misfire) = &self.misfire {
+            let misfire = match misfire.value().as_str() {
+                "all" => {
+                    let within = duration(self.misfire_within.unwrap_or_default());
+                    quote!(All { within: #within })
+                }
+                "skip" => quote!(Skip),
+                _ => quote!(Once),
+            };
+            set.extend(quote!(let entry = entry.misfire(::celeriac::core::calendar::Misfire::#misfire);));
+        }
+        if let Some(overlap) = &self.overlap {
+            let overlap = match overlap.value().as_str() {
+                "skip" => quote!(Skip),
+                "allow" => quote!(Allow),
+                _ => quote!(BufferOne),
+            };
+            set.extend(quote!(let entry = entry.overlap(::celeriac::core::calendar::Overlap::#overlap);));
+        }
+        for environment in &self.environments {
+            set.extend(quote!(let entry = entry.on(#environment);));
+        }
+        set
+    }
+}
+
+fn option(value: Option<TokenStream>) -> TokenStream {
+    value.map_or_else(
+        || quote!(::core::option::Option::None),
+        |value| quote!(::core::option::Option::Some(#value)),
+    )
+}
+
+/// `crontab("0 0 * * *")` or `crontab(minute = 0, hour = "8-17")`.
+fn crontab(meta: &Meta) -> syn::Result<Crontab> {
+    let shape = "`crontab` is written `crontab(minute = 0, hour = 0)` or `crontab(\"0 0 * * *\")`";
+    let Meta::List(MetaList { tokens, .. }) = meta else {
+        return Err(Error::new_spanned(meta, shape));
+    };
+    if let Ok(text) = syn::parse2::<LitStr>(tokens.clone()) {
+        crontab::check_text(&text.value()).map_err(|error| Error::new(text.span(), error))?;
+        return Ok(Crontab::Text(text));
+    }
+    let metas = Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens.clone());
+    let metas = metas.map_err(|error| Error::new(error.span(), format!("{error}; {shape}")))?;
+    let mut fields: [Option<String>; 5] = Default::default();
+    for meta in &metas {
+        let name = meta.path().get_ident().map_or_else(String::new, ToString::to_string);
+        let Some(index) = FIELDS.iter().position(|(field, ..)| *field == name) else {
+            let known = FIELDS.map(|(field, ..)| field);
+            let nearest = known
+                .iter()
+                .map(|known| (strsim::jaro_winkler(known, &name), known))
+                .filter(|(score, _)| *score > 0.8)
+                .max_by(|a, b| a.0.total_cmp(&b.0))
+                .map_or_else(String::new, |(_, known)| format!("; did you mean `{known}`?"));
+            let text =
+                format!("a crontab has no field `{name}`{nearest}\nthe fields are: {}", known.join(", "));
+            return Err(Error::new_spanned(meta.path(), text));
+        };
+        let expr = value(&name, meta, "\"*/15\"")?;
+        let text = match expr {
+            Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => text.value(),
+            Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) if number.suffix().is_empty() => {
+                number.base10_digits().to_owned()
+            }
+            other => {
+                let text = format!("`{name}` is a number or text: write `{name} = 0` or `{name} = \"*/15\"`");
+                return Err(Error::new_spanned(other, text));
+            }
+        };
+        crontab::check_field(FIELDS[index], &text).map_err(|error| Error::new_spanned(expr, error))?;
+        if fields[index].replace(text).is_some() {
+            return Err(Error::new_spanned(meta.path(), format!("`{name}` is given twice")));
+        }
+    }
+    // What the crate refuses at the start is refused here as well: HQ's `crontab(day_of_week=6)` ran each minute.
+    let coarse = (1..5).find(|index| fields[*index].is_some()).map(|index| FIELDS[index].0);
+    if let (Some(coarse), None) = (coarse, &fields[0]) {
+        let text = format!(
+            "`{coarse}` is named and `minute` is not, so it would run every minute of that {}; write `minute = 0`, or `minute = \"*\"` if that is meant",
+            if coarse == "hour" { "hour" } else { "day" }
+        );
+        return Err(Error::new_spanned(tokens, text));
+    }
+    if let (Some(coarse), None) = (coarse.filter(|coarse| *coarse != "hour"), &fields[1]) {
+        let text = format!(
+            "`{coarse}` is named and `hour` is not, so it would run every hour of that day; write `hour = 0`, or `hour = \"*\"` if that is meant"
+        );
+        return Err(Error::new_spanned(tokens, text));
+    }
+    Ok(Crontab::Fields(fields))
+}
+
+fn choice(name: &str, meta: &Meta, words: &[&str], text: &str) -> syn::Result<LitStr> {
+    let given = word(name, meta)?;
+    if words.contains(&given.value().as_str()) {
+        Ok(given)
+    } else {
+        Err(Error::new(given.span(), format!("`{name}` is {text}")))
+    }
+}
+
+/// `environments = ["production", "india"]`, or one of them alone.
+fn environments(meta: &Meta) -> syn::Result<Vec<LitStr>> {
+    let expr = value("environments", meta, "[\"production\"]")?;
+    let one = |expr: &Expr| match expr {
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.clone()),
+        _ => None,
+    };
+    let all = match expr {
+        Expr::Array(array) => array.elems.iter().map(one).collect(),
+        other => one(other).map(|one| vec![one]),
+    };
+    all.filter(|all: &Vec<_>| !all.is_empty()).ok_or_else(|| {
+        Error::new_spanned(expr, "`environments` is a list of names: write `environments = [\"production\"]`")
+    })
+}

@@ -1,0 +1,268 @@
+//! The entries that fire for each tenant: who they are is asked now and then, and each has its day once.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{AsyncContext, Context, Handler, Message};
+use futures_util::FutureExt;
+
+use super::memory::{Fired, day_key, fired_key, set};
+use super::tick::{Tick, Told};
+use super::{Beat, BeatParts, Live};
+use crate::core::Timestamp;
+use crate::core::calendar::{LocalDay, Tenant, TenantTick, tenant_tick_id};
+use crate::store::NoteChange;
+use crate::task::clock::now;
+use crate::task::{Arguments, Periodic, TaskId, TenantSource, panic_message};
+
+/// How often the tenants are listed, and how soon again when that failed.
+const LIST: Duration = Duration::from_secs(15 * 60);
+const LIST_AGAIN: Duration = Duration::from_secs(30);
+/// So many ticks are on their way to the broker at a time.
+const BATCH: usize = 64;
+/// A tick whose predecessor still runs a day later, or that could not be published, comes again after this long.
+const HELD: Duration = Duration::from_secs(60);
+/// The day of a tenant that is gone is forgotten so many days later.
+const FORGET: u64 = 30;
+
+impl Live {
+    /// When there is something to do for its tenants.
+    pub(super) fn tenants_due(&self) -> Option<Timestamp> {
+        let tenants = self.tenants.as_ref().filter(|_| !self.paused)?;
+        let list = (!self.listing).then_some(self.list_at);
+        tenants.next().into_iter().chain(list).min()
+    }
+}
+
+impl Beat {
+    /// Publishes what is due for tenants, and lists them when it is time.
+    pub(super) fn pump_tenants(&mut self, ctx: &mut Context<Self>) {
+        let (address, generation, now) = (ctx.address(), self.generation, now());
+        for (name, live) in &mut self.entries {
+            let (Some(plan), Some(tenants)) = (&live.entry.tenants, &mut live.tenants) else { continue };
+            if live.paused {
+                continue;
+            }
+            if !live.listing && live.list_at <= now {
+                live.listing = true;
+                let (source, entry, address) = (plan.source, name.clone(), address.clone());
+                actix_rt::spawn(async move {
+                    let list = list(source).await;
+                    address.do_send(Listed { entry, generation, list });
+                });
+            }
+            loop {
+                let ticks = tenants.due(now, BATCH);
+                if ticks.is_empty() {
+                    break;
+                }
+                let ticks: Vec<_> =
+                    ticks.into_iter().map(|tick| (live.days.get(&tick.tenant).cloned(), tick)).collect();
+                let (parts, entry) = (Arc::clone(&self.parts), Arc::clone(&live.entry));
+                let (name, address) = (name.clone(), address.clone());
+                let Ok(busy) = Arc::clone(&parts.busy).try_read_owned() else { return }; // it ends
+                actix_rt::spawn(async move {
+                    let published = ticks.into_iter().map(|(day, tick)| publish(&parts, &entry, day, tick));
+                    let told = futures_util::future::join_all(published).await;
+                    drop(busy);
+                    address.do_send(TenantsFired { entry: name, generation, told });
+                });
+            }
+        }
+    }
+}
+
+/// Asks a source. It may block, as many a database does, so it has a thread of its own; what its futures wait for is
+/// driven by this event loop.
+async fn list(source: TenantSource) -> Result<Vec<Tenant>, String> {
+    let here = tokio::runtime::Handle::current();
+    let asked = tokio::task::spawn_blocking(move || {
+        here.block_on(async { AssertUnwindSafe(async { source().await }).catch_unwind().await })
+    });
+    match asked.await {
+        Ok(Ok(Ok(list))) => Ok(list),
+        Ok(Ok(Err(error))) => Err(error.to_string()),
+        Ok(Err(panic)) => Err(format!("the source panicked: {}", panic_message(panic))),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Publishes one tenant's tick.
+async fn publish(
+    parts: &BeatParts,
+    entry: &Periodic,
+    noted: Option<String>,
+    tick: TenantTick,
+) -> (TenantTick, Result<Told, String>) {
+    let before = noted.as_deref().and_then(|day| day.parse::<LocalDay>().ok());
+    let before = before.map(|day| {
+        // It stopped being of use when this tick came due, if nothing else is said.
+        (
+            TaskId::from(tenant_tick_id(&entry.name, &tick.tenant, day)),
+            entry.expires.is_none().then_some(tick.due),
+        )
+    });
+    let day = tick.day.to_string();
+    let call = Tick {
+        entry,
+        id: TaskId::from(tenant_tick_id(&entry.name, &tick.tenant, tick.day)),
+        arguments: with_tenant(&entry.arguments, &tick.tenant),
+        next: tick.next,
+        before,
+        key: day_key(&entry.name, &tick.tenant),
+        note: noted,
+        published: day.clone(),
+        dropped: day,
+    };
+    let told = call.publish(parts).await;
+    (tick, told)
+}
+
+/// The tenant is the first argument.
+fn with_tenant(arguments: &Arguments, tenant: &str) -> Arguments {
+    let mut args: Vec<serde_json::Value> = serde_json::from_str(&arguments.args).unwrap_or_default();
+    args.insert(0, tenant.into());
+    Arguments { args: serde_json::Value::from(args).to_string(), kwargs: arguments.kwargs.clone() }
+}
+
+/// The tenants of an entry as they are now.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Listed {
+    entry: String,
+    generation: u64,
+    list: Result<Vec<Tenant>, String>,
+}
+
+impl Handler<Listed> for Beat {
+    type Result = ();
+
+    fn handle(&mut self, listed: Listed, ctx: &mut Self::Context) {
+        let generation = self.generation;
+        let Some(live) = self.entries.get_mut(&listed.entry).filter(|_| listed.generation == generation)
+        else {
+            return;
+        };
+        live.listing = false;
+        let Some(tenants) = &mut live.tenants else { return };
+        match listed.list {
+            Err(error) => {
+                tracing::error!(
+                    entry = listed.entry,
+                    error,
+                    "its tenants cannot be listed; those of before stay"
+                );
+                live.error = Some(error);
+                live.list_at = now() + LIST_AGAIN;
+            }
+            Ok(list) => {
+                live.error = None;
+                live.list_at = now() + LIST;
+                let days = &live.days;
+                tenants.refresh(list, |tenant| days.get(tenant)?.parse().ok(), now());
+                // Up to here all is decided, except for those who are due already.
+                let last = tenants.next().map_or_else(now, |next| next.min(now()));
+                let gone: Vec<_> = days.keys().filter(|tenant| !tenants.has(tenant)).cloned().collect();
+                self.watermark(&listed.entry, last);
+                self.forget(&listed.entry, gone);
+            }
+        }
+        self.pump(ctx);
+    }
+}
+
+impl Beat {
+    /// Notes up to when all is decided, where tenants that are new at the next start begin.
+    fn watermark(&mut self, entry: &str, last: Timestamp) {
+        let Some(live) = self.entries.get_mut(entry).filter(|live| live.fired.last < last) else { return };
+        live.fired = Fired { last, ..live.fired.clone() };
+        live.note = Some(live.fired.text());
+        let (parts, key, value) = (Arc::clone(&self.parts), fired_key(entry), live.note.clone());
+        actix_rt::spawn(async move {
+            // Nothing hangs on it: without it, newcomers begin a little earlier after a restart.
+            if let Err(error) = set(parts.runtime.notes(), key, value).await {
+                tracing::debug!(%error, "not noted");
+            }
+        });
+    }
+
+    /// Forgets the days of tenants that have been gone for long.
+    fn forget(&mut self, entry: &str, gone: Vec<String>) {
+        let long_ago = LocalDay::of(now() - Duration::from_secs(FORGET * 86400));
+        let Some(live) = self.entries.get_mut(entry) else { return };
+        for tenant in gone {
+            if live
+                .days
+                .get(&tenant)
+                .and_then(|day| day.parse().ok())
+                .is_some_and(|day: LocalDay| day >= long_ago)
+            {
+                continue;
+            }
+            let expected = live.days.remove(&tenant);
+            let (parts, key) = (Arc::clone(&self.parts), day_key(entry, &tenant));
+            actix_rt::spawn(async move {
+                let change = NoteChange { key, expected, value: None };
+                if let Err(error) = parts.runtime.notes().change_note(change).await {
+                    tracing::debug!(%error, "a tenant's day is forgotten later");
+                }
+            });
+        }
+    }
+}
+
+/// What became of some tenants' ticks.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct TenantsFired {
+    entry: String,
+    generation: u64,
+    told: Vec<(TenantTick, Result<Told, String>)>,
+}
+
+impl Handler<TenantsFired> for Beat {
+    type Result = ();
+
+    fn handle(&mut self, fired: TenantsFired, ctx: &mut Self::Context) {
+        if fired.generation != self.generation {
+            return;
+        }
+        let failed = fired.told.iter().any(|(_, told)| told.is_err());
+        let pause = if failed { self.pause_after_failure() } else { HELD };
+        let mut outdated = false;
+        let Some(live) = self.entries.get_mut(&fired.entry) else { return };
+        let Some(tenants) = &mut live.tenants else { return };
+        for (tick, told) in fired.told {
+            match told {
+                Ok(told @ (Told::Published | Told::Coalesced)) => {
+                    live.published += u64::from(told == Told::Published);
+                    live.coalesced += u64::from(told == Told::Coalesced);
+                    live.days.insert(tick.tenant.clone(), tick.day.to_string());
+                    tenants.done(&tick.tenant, tick.day);
+                }
+                Ok(Told::Held(_)) => tenants.failed(&tick.tenant, now() + HELD),
+                Ok(Told::Outdated) => outdated = true,
+                Err(error) => {
+                    tracing::warn!(
+                        entry = fired.entry,
+                        tenant = tick.tenant,
+                        error,
+                        ?pause,
+                        "not published yet"
+                    );
+                    tenants.failed(&tick.tenant, now() + pause);
+                    live.error = Some(error);
+                }
+            }
+        }
+        if outdated {
+            self.load(ctx);
+        } else {
+            if !failed {
+                self.failures = 0;
+            }
+            self.pump(ctx);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Notes beside the tasks: rows of the `meta` table, and the publish that changes one in its own commit.
+
+use std::ops::Bound;
+use std::sync::{Arc, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::oneshot;
+
+use super::EmbeddedBroker;
+use super::command::{Command, Reply};
+use super::commit::Place;
+use super::engine::Engine;
+use super::rows::encode;
+use super::tables::{Table, Writes};
+use crate::broker::{BrokerError, Noted};
+use crate::store::{NoteChange, Notes, StoreError};
+use crate::task::{Durability, Message, Receipt};
+
+const PREFIX: &str = "note/";
+/// The database's own limit is far above; this one keeps names sane.
+const LONGEST_KEY: usize = 1024;
+
+/// A change of a note, and the message that is published if it succeeds.
+pub(super) struct Noting {
+    change: NoteChange,
+    message: Option<(Arc<Message>, Vec<u8>)>,
+    reply: Reply<Noted>,
+}
+
+fn row_key(key: &str) -> Result<Vec<u8>, BrokerError> {
+    if key.is_empty() || key.len() > LONGEST_KEY {
+        return Err(BrokerError::Io(format!(
+            "the name of a note has {} bytes; give it 1 to {LONGEST_KEY}",
+            key.len()
+        )));
+    }
+    Ok(format!("{PREFIX}{key}").into_bytes())
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).into_owned()
+}
+
+#[async_trait]
+impl Notes for EmbeddedBroker {
+    async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
+        let key = row_key(key)?;
+        let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Meta, &key)?;
+        Ok(row.as_deref().map(text))
+    }
+
+    async fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let start = format!("{PREFIX}{prefix}").into_bytes();
+        let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let rows = tables.as_ref().map_err(Clone::clone)?.range(Table::Meta, &start, Bound::Unbounded)?;
+        let mut notes = Vec::new();
+        for row in rows {
+            let (key, value) = row?;
+            if !key.starts_with(&start) {
+                break;
+            }
+            notes.push((text(&key[PREFIX.len()..]), text(&value)));
+        }
+        Ok(notes)
+    }
+
+    async fn change_note(&self, change: NoteChange) -> Result<bool, StoreError> {
+        Ok(self.note_with(change, None).await? != Noted::Outdated)
+    }
+}
+
+impl EmbeddedBroker {
+    /// Changes the note and takes the message in one commit.
+    pub(super) async fn publish_with_note(
+        &self,
+        message: Message,
+        change: NoteChange,
+    ) -> Result<Noted, BrokerError> {
+        if message.durability == Durability::Memory {
+            // It may be lost with the process, but is not to run twice: noted first.
+            return match self.note_with(change, None).await? {
+                Noted::Outdated => Ok(Noted::Outdated),
+                Noted::Changed | Noted::Taken(_) => match self.inner.volatile.publish_now(message, true) {
+                    Ok(receipt) => Ok(Noted::Taken(receipt)),
+                    Err(BrokerError::DuplicateId(_)) => Ok(Noted::Changed),
+                    Err(error) => Err(error),
+                },
+            };
+        }
+        if self.inner.volatile.knows(&message.id)? {
+            return self.note_with(change, None).await;
+        }
+        let row = encode(&message)?;
+        self.note_with(change, Some((Arc::new(message), row))).await
+    }
+
+    async fn note_with(
+        &self,
+        change: NoteChange,
+        message: Option<(Arc<Message>, Vec<u8>)>,
+    ) -> Result<Noted, BrokerError> {
+        let (reply, answer) = oneshot::channel();
+        let noting = Box::new(Noting { change, message, reply });
+        self.inner.requests.send(Command::Note(noting)).map_err(|_| BrokerError::Closed)?;
+        answer.await.unwrap_or(Err(BrokerError::Closed))
+    }
+}
+
+impl Engine {
+    pub(super) fn note(&mut self, noting: Noting) {
+        let Noting { change, message, reply } = noting;
+        let _ = reply.send(self.try_note(change, message));
+    }
+
+    fn try_note(
+        &mut self,
+        change: NoteChange,
+        message: Option<(Arc<Message>, Vec<u8>)>,
+    ) -> Result<Noted, BrokerError> {
+        let key = row_key(&change.key)?;
+        let now = self.open_tables()?.get(Table::Meta, &key)?;
+        if now.as_deref() != change.expected.as_deref().map(str::as_bytes) {
+            return Ok(Noted::Outdated);
+        }
+        let mut writes = Writes::default();
+        match &change.value {
+            Some(value) => writes.put(Table::Meta, &key, value.as_bytes()),
+            None => writes.delete(Table::Meta, &key),
+        }
+        let arrival = match message {
+            Some((message, row)) => match self.refuse(&message.id, true, row.len()) {
+                Ok(()) => {
+                    let queue = self.queue(&message.queue)?;
+                    let due = message.eta;
+                    Some(self.place(&mut writes, queue, message, &row, due))
+                }
+                // It was taken before: all that is left is to say so.
+                Err(BrokerError::DuplicateId(_)) => None,
+                Err(refusal) => return Err(refusal),
+            },
+            None => None,
+        };
+        self.commit.free = None;
+        let queues: Vec<usize> = arrival.iter().map(|arrival| arrival.queue).collect();
+        self.commit_now(&queues, &writes)?;
+        let Some(arrival) = arrival else { return Ok(Noted::Changed) };
+        let message = &arrival.message;
+        let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Disk);
+        match arrival.place {
+            Place::Ready(key) => self.windows[arrival.queue].waits(&key),
+            Place::Scheduled(due, _) => self.windows[arrival.queue].scheduled_for(due),
+        }
+        Ok(Noted::Taken(receipt))
+    }
+}

@@ -1,0 +1,147 @@
+//! Several runtimes on one broker: one beat leads, and a tick is published once, whoever leads, and however many do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use celeriac::Celeriac;
+use celeriac::actors::BeatError;
+use celeriac::broker::{
+    Broker, BrokerError, Consumer, Counts, DeadLetter, MemoryBroker, Noted, Place, RecordFn, Removal, Sink,
+};
+use celeriac::core::Timestamp;
+use celeriac::store::{MemoryStore, NoteChange, Notes, Store};
+use celeriac::task::{Message, Receipt, TaskId};
+
+use crate::kit::{LONG, assert_each_once, builder, each, now, ran, status, until, until_ran};
+
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// A broker as it is where several processes consume: they hold an election. `notes`: whether a note goes with a publish
+/// in one step.
+struct Shared {
+    inner: MemoryBroker,
+    notes: bool,
+}
+
+#[async_trait]
+impl Broker for Shared {
+    fn name(&self) -> &'static str {
+        "shared"
+    }
+
+    fn settles_results(&self) -> bool {
+        self.inner.settles_results()
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
+        self.inner.declare(queue).await
+    }
+
+    async fn queues(&self) -> Result<Vec<String>, BrokerError> {
+        self.inner.queues().await
+    }
+
+    async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
+        self.inner.publish(message, unique).await
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        self.inner.notes().filter(|_| self.notes)
+    }
+
+    async fn publish_noted(&self, message: Message, change: NoteChange) -> Result<Noted, BrokerError> {
+        self.inner.publish_noted(message, change).await
+    }
+
+    fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
+        self.inner.consume(queue, prefetch, sink)
+    }
+
+    async fn counts(&self, queue: &str) -> Result<Counts, BrokerError> {
+        self.inner.counts(queue).await
+    }
+
+    async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {
+        self.inner.find(id).await
+    }
+
+    async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
+        self.inner.remove(id, record).await
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.inner.dead_letters(limit).await
+    }
+
+    async fn revive(&self, id: &TaskId) -> Result<bool, BrokerError> {
+        self.inner.revive(id).await
+    }
+
+    async fn close(&self) -> Result<(), BrokerError> {
+        self.inner.close().await
+    }
+}
+
+async fn start(key: &str, broker: &Arc<dyn Broker>, store: &Arc<MemoryStore>) -> Celeriac {
+    let store: Arc<dyn Store> = Arc::clone(store) as _;
+    builder().broker(Arc::clone(broker), store).periodic(each(key, INTERVAL)).start().await.unwrap()
+}
+
+async fn end(key: &str, begin: Timestamp, first: Celeriac, second: Celeriac) {
+    let last = status(&second, key).await.last;
+    until("all ran", async || {
+        let queue = second.queue("io").await.unwrap();
+        queue.ready == 0 && queue.running == 0
+    })
+    .await;
+    second.beat().resign().await.unwrap();
+    // The broker closes with the first that shuts down.
+    first.shutdown_within(LONG).await.unwrap();
+    let _ = second.shutdown_within(LONG).await;
+    assert_each_once(key, INTERVAL, begin, last);
+}
+
+async fn takes_over(key: &str, notes: bool) {
+    let store = Arc::new(MemoryStore::default());
+    let inner = MemoryBroker::new(Arc::clone(&store));
+    let broker: Arc<dyn Broker> = Arc::new(Shared { inner, notes });
+    let begin = now();
+    let first = start(key, &broker, &store).await;
+    let second = start(key, &broker, &store).await;
+    until_ran(key, 20).await;
+    assert!(first.beat().entries().await.is_ok());
+    assert_eq!(second.beat().entries().await, Err(BeatError::NotAnswering), "one leads");
+    let before = ran(key).len();
+    first.beat().resign().await.unwrap();
+    until("the second leads", async || second.beat().entries().await.is_ok()).await;
+    until_ran(key, before + 20).await;
+    end(key, begin, first, second).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_takes_over() {
+    takes_over("elected", true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_takes_over_where_broker_and_store_are_two() {
+    takes_over("elected apart", false).await;
+}
+
+/// As if an election had gone wrong: both believe to lead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_leaders_publish_each_tick_once() {
+    let store = Arc::new(MemoryStore::default());
+    let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new(Arc::clone(&store)));
+    let begin = now();
+    let first = start("two leaders", &broker, &store).await;
+    let second = start("two leaders", &broker, &store).await;
+    until_ran("two leaders", 100).await;
+    assert!(first.beat().entries().await.is_ok() && second.beat().entries().await.is_ok());
+    end("two leaders", begin, first, second).await;
+}

@@ -1,0 +1,10 @@
+//! Beat: the crontab against Python Celery's, and periodic tasks that run.
+
+mod conformance;
+mod control;
+mod declared;
+mod election;
+mod firing;
+mod kit;
+mod overlap;
+mod tenants;
