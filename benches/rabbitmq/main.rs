@@ -156,11 +156,17 @@ async fn main() {
             both(&place, &bare, &own, &mut whole).await;
         }
     }
-    publish.print("Publishing, each mandatory, persistent and confirmed");
-    drain.print(&format!(
-        "Draining a filled queue, prefetch {PREFETCH}; ours: each task run, then acknowledged"
-    ));
-    whole.print("Publishing and consuming at once");
+    if wanted("publish") {
+        publish.print("Publishing, each mandatory, persistent and confirmed");
+    }
+    if wanted("drain") {
+        drain.print(&format!(
+            "Draining a filled queue, prefetch {PREFETCH}; ours: each task run, then acknowledged"
+        ));
+    }
+    if wanted("both") {
+        whole.print("Publishing and consuming at once");
+    }
     if std::env::args().any(|argument| argument == "--peers") {
         let place = Place::new(&rabbit, &redis, QueueType::Classic);
         peers::compare(&place).await;

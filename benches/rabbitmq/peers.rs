@@ -20,6 +20,9 @@ use super::{AHEAD, ARGUMENT, PREFETCH, Place, filling};
 
 const APP: &str = "benches/peers/bench_app.py";
 
+/// How many of ours wait for a confirm at a time; rusty-celery waits for none.
+const PRODUCERS: usize = 512;
+
 /// How many tasks Celery is given.
 fn few() -> u64 {
     sized(5_000, 600)
@@ -57,7 +60,7 @@ pub async fn compare(place: &Place) {
         Raw::fill(place, &letter, filling()).await;
         drain.push(Ours::drain(place, filling()).await);
         let ours = Ours::consuming(place).await;
-        both.push(ours.both(64).await);
+        both.push(ours.both(PRODUCERS).await);
         ours.shutdown().await;
     }
     let mut table = Table::new(&[

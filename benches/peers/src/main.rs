@@ -5,6 +5,9 @@
 //!
 //! Says `rate R` on a line: tasks per second, from when the first AHEAD of them have run until the last one has.
 
+// What rusty-celery's macro makes.
+#![allow(non_local_definitions)]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
