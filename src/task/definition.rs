@@ -69,8 +69,11 @@ pub struct TaskDefinition {
     /// Its hooks.
     pub hooks: fn() -> Hooks,
     /// The lane of a call, by its encoded arguments, if the task is serial.
-    pub serial: Option<fn(&Arguments) -> Result<Serial, ArgumentsError>>,
+    pub serial: Option<LaneOf>,
 }
+
+/// Finds the lane of a call by its encoded arguments.
+pub type LaneOf = fn(&Arguments) -> Result<Serial, ArgumentsError>;
 
 inventory::collect!(TaskDefinition);
 
