@@ -144,7 +144,7 @@ impl Book {
                 broken
                     .push(format!("task {n} ({id}) has records {seen:?}, and in the end {:?}", kept.get(id)));
             }
-            if seen[0].state != "SUCCESS" || seen[0].value != serde_json::Value::from(value(*n)) {
+            if seen[0].state != "SUCCESS" || seen[0].value.as_u64() != Some(value(*n)) {
                 broken.push(format!("task {n} ended as {:?}", seen[0]));
             }
         }

@@ -1,5 +1,6 @@
 //! Three nodes and quorum queues: each node killed in turn under load.
 
+use crate::ledger::now;
 use crate::scene::{Scene, TASKS};
 use crate::services::{RabbitMq, await_condition};
 
@@ -19,6 +20,7 @@ pub fn each_node_killed() {
     scene.disturb();
     for (n, node) in nodes.iter().enumerate() {
         scene.progress(*TASKS / 10);
+        let killed_at = now();
         node.kill();
         let paused = scene.until_it_goes_on();
         println!("    node {} killed: it goes on after {} ms", n + 1, paused.as_millis());
@@ -29,6 +31,8 @@ pub fn each_node_killed() {
             let critical = nodes[(n + 1) % 3].eval("length(rabbit_quorum_queue:list_with_minimum_quorum()).");
             if critical.trim() == "0" { Ok(()) } else { Err(format!("{} do", critical.trim())) }
         });
+        scene.progress(*TASKS / 20);
+        println!("    longest pause until it is back: {} ms", scene.book.longest_pause(killed_at));
     }
     scene.enough();
     scene.end();

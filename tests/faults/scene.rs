@@ -234,6 +234,9 @@ impl Scene {
 
     /// Lets the fleet finish and end, closes the book, prints what it came to.
     pub fn end(mut self) -> (Book, Sums) {
+        self.tend();
+        // While there is enough to do; the last ones may wait for the lease of a process or a node that died.
+        let pause = self.book.longest_pause(self.disturbed_from);
         self.settle();
         for member in &mut self.members {
             member.life.tell("end");
@@ -258,7 +261,7 @@ impl Scene {
             book.most,
             self.orders.workers,
             self.kills,
-            book.longest_pause(self.disturbed_from)
+            pause
         );
         for (why, count) in &book.reasons {
             println!("    refused {count} times: {why}");
