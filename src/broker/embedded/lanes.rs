@@ -160,11 +160,11 @@ impl LaneBatch {
 }
 
 /// The ticket of one that waits, and its row if it is on disk.
-type Waiting = (u64, Option<Vec<u8>>);
+type InLine = (u64, Option<Vec<u8>>);
 
 impl Open {
     /// The first that waits, or the last.
-    fn find(&self, tables: &Tables, name: &LaneName, last: bool) -> Result<Option<Waiting>, BrokerError> {
+    fn find(&self, tables: &Tables, name: &LaneName, last: bool) -> Result<Option<InLine>, BrokerError> {
         let newest = if last { self.came.last_key_value() } else { None };
         if let Some((ticket, _)) = newest {
             return Ok(Some((*ticket, None)));
