@@ -54,9 +54,11 @@ impl<'a> Arrival<'a> {
 /// # Errors
 /// It is no task that can be run; see [`Reason`].
 pub fn decode(wire: &WireMessage, arrival: &Arrival<'_>) -> Result<Message, DecodeError> {
-    let mut recognised = recognise(&wire.headers, &wire.properties);
-    read(wire, arrival, &mut recognised)
-        .map_err(|reason| DecodeError { reason, recognised: Box::new(recognised) })
+    let mut merged = None;
+    read(wire, arrival, &mut merged).map_err(|reason| {
+        let recognised = recognise(merged.as_ref().unwrap_or(&wire.headers), &wire.properties);
+        DecodeError { reason, recognised: Box::new(recognised) }
+    })
 }
 
 /// For a message that is refused; therefore nothing here can fail.
@@ -81,15 +83,19 @@ struct Parts<'a> {
     embed: &'a RawValue,
 }
 
-fn read(wire: &WireMessage, arrival: &Arrival<'_>, recognised: &mut Recognised) -> Result<Message, Reason> {
+/// `known`: what a protocol 1 body has said, should it not be the headers that say who it is.
+fn read(
+    wire: &WireMessage,
+    arrival: &Arrival<'_>,
+    known: &mut Option<Map<String, Value>>,
+) -> Result<Message, Reason> {
     let body = unpacked(wire, arrival.max_size)?;
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
         let fields: BTreeMap<String, &RawValue> = parse(&body)?;
-        let merged = merge(&fields, &wire.headers)?;
-        *recognised = recognise(&merged, &wire.properties);
+        let merged = &*known.insert(merge(&fields, &wire.headers)?);
         let part = |name| fields.get(name).map_or("null", |part: &&RawValue| part.get());
         let parts = Parts { args: part("args"), kwargs: part("kwargs"), embed: parse(&body)? };
-        return message(wire, arrival, &Fields(&merged), &parts);
+        return message(wire, arrival, &Fields(merged), &parts);
     }
     let parts: Vec<&RawValue> = parse(&body)?;
     let fields = Fields(&wire.headers);

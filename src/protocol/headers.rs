@@ -7,31 +7,34 @@ use serde_json::{Map, Value};
 use super::{Reason, instant, private};
 use crate::core::Timestamp;
 
-/// Celery's own headers: an application's header of such a name would not reach the other side as one.
-pub(super) const OURS: [&str; 22] = [
-    "lang",
-    "task",
-    "id",
-    "shadow",
-    "eta",
-    "expires",
-    "group",
-    "group_index",
-    "retries",
-    "timelimit",
-    "root_id",
-    "parent_id",
-    "argsrepr",
-    "kwargsrepr",
-    "origin",
-    "ignore_result",
-    "replaced_task_nesting",
-    "stamped_headers",
-    "stamps",
-    "compression",
-    "meth",
-    private::HEADER,
-];
+/// Whether a header is Celery's own, or ours: an application's header of such a name would not reach the other side as one.
+fn is_ours(name: &str) -> bool {
+    matches!(
+        name,
+        "lang"
+            | "task"
+            | "id"
+            | "shadow"
+            | "eta"
+            | "expires"
+            | "group"
+            | "group_index"
+            | "retries"
+            | "timelimit"
+            | "root_id"
+            | "parent_id"
+            | "argsrepr"
+            | "kwargsrepr"
+            | "origin"
+            | "ignore_result"
+            | "replaced_task_nesting"
+            | "stamped_headers"
+            | "stamps"
+            | "compression"
+            | "meth"
+            | private::HEADER
+    )
+}
 
 /// What a broker, or we ourselves, wrote onto a message on its way; not to be sent on.
 const ON_THE_WAY: [&str; 6] =
@@ -39,7 +42,7 @@ const ON_THE_WAY: [&str; 6] =
 
 /// Whether a header is the application's.
 pub(super) fn is_custom(name: &str) -> bool {
-    !OURS.contains(&name) && !ON_THE_WAY.iter().any(|prefix| name.starts_with(prefix))
+    !is_ours(name) && !ON_THE_WAY.iter().any(|prefix| name.starts_with(prefix))
 }
 
 /// Headers, or the fields of a protocol 1 body.

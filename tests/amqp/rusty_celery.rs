@@ -145,7 +145,9 @@ async fn defect_7_workflows_from_python_are_read() {
     let ended =
         tokio::time::timeout(LONG, celeriac.client().wait(&TaskId::from("linked"))).await.unwrap().unwrap();
     assert_eq!((ended.state, ended.result.as_deref()), (State::Success, Some("5")));
-    assert!(celeriac.dead_letters(10).await.unwrap().is_empty());
+    // What follows has tasks that nobody here knows, and may be there by now.
+    let letters = celeriac.dead_letters(10).await.unwrap();
+    assert!(letters.iter().all(|letter| letter.message.id.as_str() != "linked"), "{letters:?}");
     celeriac.shutdown().await.unwrap();
 }
 

@@ -2,15 +2,34 @@
 //!
 //! Acknowledging one by one costs most of what RabbitMQ can deliver. So what has been settled is acknowledged in runs: up to
 //! the oldest delivery that is still out by one cumulative frame, what lies beyond it singly. A delivery that is still out
-//! is never covered.
+//! is never covered, nor is one that is still on its way to us: tags are given without a gap, so a gap is one of those.
 
-use std::collections::BTreeSet;
+use std::collections::VecDeque;
 
 /// The deliveries of one channel by their delivery tags.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct AckWindow {
-    out: BTreeSet<u64>,
-    settled: BTreeSet<u64>,
+    /// The tag of the first of `places`; all before it are done with.
+    first: u64,
+    places: VecDeque<Place>,
+    /// What was settled since the last flush.
+    settled: Vec<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Not here yet.
+    Awaited,
+    Out,
+    Settled,
+    /// Acknowledged, or not ours any more.
+    Done,
+}
+
+impl Default for AckWindow {
+    fn default() -> Self {
+        Self { first: 1, places: VecDeque::new(), settled: Vec::new() }
+    }
 }
 
 /// What is to be sent.
@@ -25,34 +44,65 @@ pub(super) struct Acks {
 impl AckWindow {
     /// A delivery has come.
     pub(super) fn deliver(&mut self, tag: u64) {
-        self.out.insert(tag);
+        let Some(at) = self.at(tag) else { return };
+        if at >= self.places.len() {
+            self.places.resize(at + 1, Place::Awaited);
+        }
+        self.places[at] = Place::Out;
     }
 
     /// It may be acknowledged.
     pub(super) fn settle(&mut self, tag: u64) {
-        if self.out.remove(&tag) {
-            self.settled.insert(tag);
+        if self.leave(tag, Place::Settled) {
+            self.settled.push(tag);
         }
     }
 
     /// It was returned, or is not ours any more.
     pub(super) fn forget(&mut self, tag: u64) {
-        self.out.remove(&tag);
+        self.leave(tag, Place::Done);
     }
 
     /// What is to be acknowledged now.
     pub(super) fn flush(&mut self) -> Acks {
-        let beyond = match self.out.first() {
-            Some(oldest) => self.settled.split_off(oldest),
-            None => BTreeSet::new(),
-        };
-        let run = std::mem::take(&mut self.settled);
-        Acks { cumulative: run.last().copied(), single: beyond.into_iter().collect() }
+        let mut acks = Acks::default();
+        while let Some(place @ (Place::Settled | Place::Done)) = self.places.front() {
+            if *place == Place::Settled {
+                acks.cumulative = Some(self.first);
+            }
+            self.places.pop_front();
+            self.first += 1;
+        }
+        for tag in std::mem::take(&mut self.settled) {
+            if let Some(at) = self.at(tag) {
+                self.places[at] = Place::Done;
+                acks.single.push(tag);
+            }
+        }
+        acks.single.sort_unstable();
+        acks
+    }
+
+    fn at(&self, tag: u64) -> Option<usize> {
+        usize::try_from(tag.checked_sub(self.first)?).ok()
+    }
+
+    fn leave(&mut self, tag: u64, new: Place) -> bool {
+        let place = self.at(tag).and_then(|at| self.places.get_mut(at));
+        match place {
+            Some(place) if *place == Place::Out => {
+                *place = new;
+                true
+            }
+            _ => false,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -67,6 +117,21 @@ mod tests {
         window.forget(4);
         [5, 7, 8, 10].into_iter().for_each(|tag| window.settle(tag));
         assert_eq!(window.flush(), Acks { cumulative: Some(10), single: vec![] });
+    }
+
+    #[test]
+    fn one_that_is_still_on_its_way_is_spared_too() {
+        let mut window = AckWindow::default();
+        [1, 3].into_iter().for_each(|tag| window.deliver(tag));
+        [1, 3].into_iter().for_each(|tag| window.settle(tag));
+        assert_eq!(window.flush(), Acks { cumulative: Some(1), single: vec![3] });
+        window.deliver(2);
+        assert_eq!(window.flush(), Acks::default());
+        window.settle(2);
+        assert_eq!(window.flush(), Acks { cumulative: Some(2), single: vec![] });
+        window.deliver(4);
+        window.forget(4);
+        assert_eq!(window.flush(), Acks::default());
     }
 
     proptest! {

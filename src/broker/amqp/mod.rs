@@ -32,6 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, future, stream};
 use lapin::types::ShortString;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
@@ -45,13 +46,15 @@ use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
 use address::Addresses;
 use line::{Command, Commands, Line};
 use link::Link;
-use publisher::Publisher;
+use publisher::{Attempt, Publisher};
 use topology::{DEAD, Topology, short};
 
 pub use options::{AmqpOptions, QueueSetup, QueueType};
 
 /// How long a close waits for what is still being published.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+/// So many of the messages of one call are on their way at a time.
+const IN_FLIGHT: usize = 1024;
 
 /// The broker on RabbitMQ.
 pub struct AmqpBroker {
@@ -226,7 +229,7 @@ impl Shared {
         let link = Link::open("consumer", addresses.clone(), patient, closing.clone()).await?;
         let publishing = Link::open("publisher", addresses, patient, closing).await?;
         let topology = Arc::new(Topology::new(Arc::clone(&link), Arc::clone(&options)));
-        let publisher = Arc::new(Publisher::new(publishing, Arc::clone(&topology)));
+        let publisher = Publisher::new(publishing, Arc::clone(&topology));
         let node = options.node.clone().unwrap_or_else(|| format!("celeriac@{}", host()));
         Ok(Arc::new(Self {
             options,
@@ -296,10 +299,24 @@ impl Broker for AmqpBroker {
     async fn publish(&self, message: Message, _unique: bool) -> Result<Receipt, BrokerError> {
         self.still_open()?;
         let post = outgoing::task(&message, now())?;
-        let shared = Arc::clone(&self.shared);
-        self.there(async move { shared.publisher.publish(&post, shared.options.publish_timeout).await })
-            .await?;
+        let mut attempt = Attempt::new(self.shared.options.publish_timeout);
+        if !self.shared.publisher.publish_at_once(post, &mut attempt).await? {
+            let post = outgoing::task(&message, now())?;
+            let publisher = Arc::clone(&self.shared.publisher);
+            self.there(async move { publisher.go_on(&post, &mut attempt).await }).await?;
+        }
         Ok(Receipt::new(message.id, message.queue, Durability::Disk))
+    }
+
+    /// Many are on their way at a time; in their queues they have the order that they have here.
+    async fn publish_all(
+        &self,
+        messages: Vec<Message>,
+        _sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        let all = stream::iter(messages).map(|message| self.publish(message, unique));
+        all.buffered(IN_FLIGHT).try_for_each(|_| future::ready(Ok(()))).await
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {

@@ -70,6 +70,6 @@ pub(super) fn post(exchange: ShortString, key: ShortString, mut wire: WireMessag
     if aim != Aim::Anybody {
         wire.properties.delivery_mode = Some(2);
     }
-    let properties = table::to_properties(&wire.properties, &wire.headers);
+    let properties = table::to_properties(wire.properties, wire.headers);
     Post { exchange, key, properties, body: wire.body, aim }
 }

@@ -97,7 +97,7 @@ async fn follow(shared: &Arc<Shared>, attendant: &dyn Attendant, up: &Up, node: 
     let Value::Object(arguments) = json!({"x-expires": 10_000, "x-message-ttl": 300_000}) else {
         return Ok(());
     };
-    let declared = channel.queue_declare(queue.clone(), options, table::to_table(&arguments)).await;
+    let declared = channel.queue_declare(queue.clone(), options, table::to_table(arguments)).await;
     declared.map_err(|e| Failed { error: broken(&e), locked: code(&e) == Some(RESOURCE_LOCKED) })?;
     let none = FieldTable::default;
     let bound = channel.queue_bind(

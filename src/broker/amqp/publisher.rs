@@ -4,13 +4,19 @@
 //! the connection was lost, or nobody answered, until the deadline; a message may then be there, even twice, for one that
 //! was not confirmed is sent again as soon as there is a connection. It then says so: whoever runs it may be the second.
 
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context as Poller, Poll};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::types::{AMQPValue, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation};
-use tokio::sync::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::link::{Link, Pause, State};
@@ -25,6 +31,10 @@ const DOUBTS: u32 = 3;
 const YOUNG: Duration = Duration::from_millis(50);
 /// One that insists looks around after this long.
 const AT_A_TIME: Duration = Duration::from_secs(30);
+/// RabbitMQ sends back what it cannot route.
+const MANDATORY: BasicPublishOptions = BasicPublishOptions { mandatory: true, immediate: false };
+/// How often those who wait on tasks of their own look at the clock.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A message, and where it goes.
 #[derive(Clone)]
@@ -65,8 +75,27 @@ pub(super) enum Aim {
 pub(super) struct Publisher {
     link: Arc<Link>,
     topology: Arc<Topology>,
-    /// Who has it sends; in the order of asking, whatever has to be declared before.
-    gate: Mutex<Option<Open>>,
+    runtime: Handle,
+    /// Who has something to declare or to open first does it here, in the order of asking.
+    gate: tokio::sync::Mutex<()>,
+    /// How many are at the gate: nobody overtakes them.
+    at_the_gate: AtomicUsize,
+    /// The channel that all publishes share. Held while frames are put in line, never while anything is waited for.
+    channel: Mutex<Option<Open>>,
+    /// Told every second, to those who have no timers where they wait.
+    seconds: watch::Sender<()>,
+}
+
+/// How far a publish has come.
+pub(super) struct Attempt {
+    patience: Duration,
+    deadline: Instant,
+    /// It was sent: from now on it is not known for sure that RabbitMQ has not got it.
+    sent: bool,
+    /// It came back once.
+    returned: bool,
+    /// How often it was refused.
+    refused: u32,
 }
 
 /// The channel that all publishes share.
@@ -75,9 +104,33 @@ struct Open {
     since: Instant,
 }
 
+impl Attempt {
+    /// The first one of a message.
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { patience, deadline: Instant::now() + patience, sent: false, returned: false, refused: 0 }
+    }
+}
+
 impl Publisher {
-    pub(super) fn new(link: Arc<Link>, topology: Arc<Topology>) -> Self {
-        Self { link, topology, gate: Mutex::new(None) }
+    pub(super) fn new(link: Arc<Link>, topology: Arc<Topology>) -> Arc<Self> {
+        let publisher = Arc::new(Self {
+            link,
+            topology,
+            runtime: Handle::current(),
+            gate: tokio::sync::Mutex::new(()),
+            at_the_gate: AtomicUsize::new(0),
+            channel: Mutex::new(None),
+            seconds: watch::Sender::new(()),
+        });
+        let ticking = Arc::downgrade(&publisher);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(LOOK).await;
+                let Some(publisher) = ticking.upgrade() else { return };
+                publisher.seconds.send_replace(());
+            }
+        });
+        publisher
     }
 
     /// Publishes, and waits until it is confirmed, however long that takes: the delivery that it replaces is not
@@ -87,7 +140,10 @@ impl Publisher {
         let mut said = false;
         let mut sent = false;
         loop {
-            match self.try_publish(post, AT_A_TIME, &mut sent).await {
+            let mut attempt = Attempt { sent, ..Attempt::new(AT_A_TIME) };
+            let published = self.go_on(post, &mut attempt).await;
+            sent = attempt.sent;
+            match published {
                 Ok(()) => return Ok(()),
                 Err(BrokerError::Closed) => return Err(BrokerError::Closed),
                 Err(error) if !std::mem::replace(&mut said, true) => {
@@ -101,53 +157,124 @@ impl Publisher {
 
     /// Publishes, and waits until it is confirmed, but not longer than `patience`.
     pub(super) async fn publish(&self, post: &Post, patience: Duration) -> Result<(), BrokerError> {
-        self.try_publish(post, patience, &mut false).await
+        self.go_on(post, &mut Attempt::new(patience)).await
     }
 
-    /// `sent`: it was sent before, and may have arrived.
-    async fn try_publish(&self, post: &Post, patience: Duration, sent: &mut bool) -> Result<(), BrokerError> {
-        let deadline = Instant::now() + patience;
-        let mut pause = Pause::default();
-        let (mut returned, mut refused, mut copy) = (false, 0, None);
-        loop {
-            self.unblocked(deadline, patience, *sent).await?;
-            if *sent && copy.is_none() && matches!(post.aim, Aim::Queue(_) | Aim::Delayed(_)) {
-                copy = Some(post.copy());
-            }
-            match timeout_at(deadline, self.send(copy.as_ref().unwrap_or(post), sent)).await {
-                Ok(Ok(Confirmation::Ack(None) | Confirmation::NotRequested)) => return Ok(()),
-                Ok(Ok(Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)))) => match post.aim {
-                    Aim::Anybody => return Ok(()),
-                    // The queue was deleted since it was declared.
-                    _ if !returned => {
-                        returned = true;
-                        *sent = false;
-                        self.topology.forget();
-                    }
-                    _ => return Err(unroutable(post)),
-                },
-                Ok(Ok(Confirmation::Nack(None))) if refused < DOUBTS => {
-                    refused += 1;
-                    *sent = false;
-                    self.gate.lock().await.take_if(|open| open.since.elapsed() > YOUNG);
-                    if timeout_at(deadline, pause.rest()).await.is_err() {
-                        refused = DOUBTS;
+    /// Publishes without a detour by the broker's thread, on whatever task and runtime the caller has: `true` if it is
+    /// confirmed. Otherwise there is something to be done first, or again, and [`go_on`](Self::go_on) does it.
+    pub(super) async fn publish_at_once(
+        &self,
+        post: Post,
+        attempt: &mut Attempt,
+    ) -> Result<bool, BrokerError> {
+        if self.is_away() || self.at_the_gate.load(Ordering::Acquire) > 0 || !self.is_declared(&post.aim) {
+            return Ok(false);
+        }
+        let (Some(channel), epoch) = (self.usable_channel(), self.epoch()) else { return Ok(false) };
+        let mut seconds = self.seconds.subscribe();
+        let Post { exchange, key, properties, body, aim } = post;
+        let transmitted = Box::pin(async move {
+            channel.basic_publish(exchange, key, MANDATORY, &body, properties).await?.await
+        });
+        let mut message = OnItsWay { transmitted: Some(transmitted), runtime: &self.runtime };
+        let first = self.put_in_line(Pin::new(&mut message), &mut attempt.sent).await;
+        let confirmed = match first {
+            Some(confirmed) => confirmed,
+            None => loop {
+                tokio::select! {
+                    biased;
+                    confirmed = &mut message => break confirmed,
+                    ticked = seconds.changed() => {
+                        if ticked.is_err() || Instant::now() > attempt.deadline {
+                            return Err(self.unknown(&self.link.unreachable(), true));
+                        }
+                        if self.epoch() != epoch {
+                            // What was asked just when the connection was lost may never be answered.
+                            message.transmitted = None;
+                            return Ok(false);
+                        }
                     }
                 }
-                Ok(Ok(Confirmation::Nack(None))) => {
-                    return Err(BrokerError::Full(format!(
-                        "RabbitMQ has refused the message for {}: the queue is at its `max-length`, or cannot keep it",
-                        place(&post.aim)
-                    )));
+            },
+        };
+        match confirmed {
+            Ok(confirmation) => self.judge(&confirmation, &aim, attempt),
+            Err(error) => {
+                tracing::debug!(%error, "a publish was not confirmed and is sent again");
+                Ok(false)
+            }
+        }
+    }
+
+    /// Publishes, and waits until it is confirmed, but not longer than the attempt may take. On the broker's own thread.
+    pub(super) async fn go_on(&self, post: &Post, attempt: &mut Attempt) -> Result<(), BrokerError> {
+        let deadline = attempt.deadline;
+        let mut pause = Pause::default();
+        let mut copy = None;
+        loop {
+            self.unblocked(attempt).await?;
+            if attempt.sent && copy.is_none() && matches!(post.aim, Aim::Queue(_) | Aim::Delayed(_)) {
+                copy = Some(post.copy());
+            }
+            match timeout_at(deadline, self.send(copy.as_ref().unwrap_or(post), &mut attempt.sent)).await {
+                Ok(Ok(confirmation)) => {
+                    if self.judge(&confirmation, &post.aim, attempt)? {
+                        return Ok(());
+                    }
+                    if attempt.refused > 0 && timeout_at(deadline, pause.rest()).await.is_err() {
+                        attempt.refused = DOUBTS;
+                    }
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "a publish was not confirmed and is sent again");
                     if timeout_at(deadline, pause.rest()).await.is_err() {
-                        return Err(self.unknown(&error, *sent));
+                        return Err(self.unknown(&error, attempt.sent));
                     }
                 }
-                Err(_) => return Err(self.unknown(&self.link.unreachable(), *sent)),
+                Err(_) => return Err(self.unknown(&self.link.unreachable(), attempt.sent)),
             }
+        }
+    }
+
+    /// What RabbitMQ has said of a message; `false`: it is to be sent again.
+    fn judge(
+        &self,
+        confirmation: &Confirmation,
+        aim: &Aim,
+        attempt: &mut Attempt,
+    ) -> Result<bool, BrokerError> {
+        match confirmation {
+            Confirmation::Ack(None) | Confirmation::NotRequested => Ok(true),
+            Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => match aim {
+                Aim::Anybody => Ok(true),
+                // The queue was deleted since it was declared.
+                _ if !attempt.returned => {
+                    attempt.returned = true;
+                    attempt.sent = false;
+                    self.topology.forget();
+                    Ok(false)
+                }
+                _ => Err(unroutable(aim)),
+            },
+            Confirmation::Nack(None) if attempt.refused < DOUBTS => {
+                attempt.refused += 1;
+                attempt.sent = false;
+                self.open_channel().take_if(|open| open.since.elapsed() > YOUNG);
+                Ok(false)
+            }
+            Confirmation::Nack(None) => Err(BrokerError::Full(format!(
+                "RabbitMQ has refused the message for {}: the queue is at its `max-length`, or cannot keep it",
+                place(aim)
+            ))),
+        }
+    }
+
+    /// Whether all is declared that a message needs.
+    fn is_declared(&self, aim: &Aim) -> bool {
+        match aim {
+            Aim::Queue(queue) => self.topology.knows(queue),
+            Aim::Delayed(_) | Aim::Dead => false,
+            Aim::Keeping | Aim::Anybody => true,
         }
     }
 
@@ -161,7 +288,8 @@ impl Publisher {
     }
 
     /// Waits while RabbitMQ takes nothing.
-    async fn unblocked(&self, deadline: Instant, patience: Duration, sent: bool) -> Result<(), BrokerError> {
+    async fn unblocked(&self, attempt: &Attempt) -> Result<(), BrokerError> {
+        let Attempt { deadline, patience, sent, .. } = *attempt;
         let mut state = self.link.watch();
         let open =
             timeout_at(deadline, state.wait_for(|s| matches!(s, State::Up(up) if up.blocked.is_none())))
@@ -197,29 +325,64 @@ impl Publisher {
     }
 
     async fn send_and_confirm(&self, post: &Post, sent: &mut bool) -> Result<Confirmation, BrokerError> {
-        let mut gate = self.gate.lock().await;
+        let waiting = Waiting::at(&self.at_the_gate);
+        let gate = self.gate.lock().await;
         self.declare(&post.aim).await?;
-        let channel = self.channel(&mut gate).await?;
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let (exchange, key) = (post.exchange.clone(), post.key.clone());
-        *sent = true;
-        let confirm =
-            channel.basic_publish(exchange, key, options, &post.body, post.properties.clone()).await;
-        drop(gate);
-        confirm.map_err(|e| broken(&e))?.await.map_err(|e| broken(&e))
+        let channel = self.channel().await?;
+        let mut confirmed = pin!(transmit(&channel, post));
+        let first = self.put_in_line(confirmed.as_mut(), sent).await;
+        drop((gate, waiting));
+        let confirmed = match first {
+            Some(confirmed) => confirmed,
+            None => confirmed.await,
+        };
+        confirmed.map_err(|e| broken(&e))
+    }
+
+    /// Puts the frames of a message in line, which lapin does when it is polled first. That they are written and confirmed is
+    /// waited for elsewhere, by each for itself, so that many are on their way at a time.
+    async fn put_in_line<T>(
+        &self,
+        mut message: Pin<&mut impl Future<Output = T>>,
+        sent: &mut bool,
+    ) -> Option<T> {
+        poll_fn(|cx| {
+            let _line = self.open_channel();
+            *sent = true;
+            Poll::Ready(match message.as_mut().poll(cx) {
+                Poll::Ready(output) => Some(output),
+                Poll::Pending => None,
+            })
+        })
+        .await
     }
 
     /// The channel that all publishes share; a new one when the old one is gone.
-    async fn channel(&self, slot: &mut Option<Open>) -> Result<Channel, BrokerError> {
-        if let Some(open) = slot.as_ref().filter(|open| open.channel.status().connected()) {
-            return Ok(open.channel.clone());
+    async fn channel(&self) -> Result<Channel, BrokerError> {
+        if let Some(channel) = self.usable_channel() {
+            return Ok(channel);
         }
-        *slot = None;
         let up = self.link.up(Instant::now() + Duration::from_secs(10)).await?;
         let channel = up.connection.create_channel().await.map_err(|e| broken(&e))?;
         channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(|e| broken(&e))?;
-        *slot = Some(Open { channel: channel.clone(), since: Instant::now() });
+        *self.open_channel() = Some(Open { channel: channel.clone(), since: Instant::now() });
         Ok(channel)
+    }
+
+    fn usable_channel(&self) -> Option<Channel> {
+        self.open_channel().as_ref().map(|open| open.channel.clone()).filter(|c| c.status().connected())
+    }
+
+    /// Which connection there is.
+    fn epoch(&self) -> Option<u64> {
+        match &*self.link.watch().borrow() {
+            State::Up(up) => Some(up.epoch),
+            State::Down(_) => None,
+        }
+    }
+
+    fn open_channel(&self) -> MutexGuard<'_, Option<Open>> {
+        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unknown(&self, error: &BrokerError, sent: bool) -> BrokerError {
@@ -236,12 +399,60 @@ impl Publisher {
     }
 }
 
-fn unroutable(post: &Post) -> BrokerError {
+/// One at the gate.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn at(gate: &'a AtomicUsize) -> Self {
+        gate.fetch_add(1, Ordering::AcqRel);
+        Self(gate)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// A message that was put in line. If nobody waits for its end any more, its end is awaited all the same: lapin would keep
+/// what it owes for as long as the channel is open.
+struct OnItsWay<'a> {
+    transmitted: Option<BoxFuture<'static, lapin::Result<Confirmation>>>,
+    runtime: &'a Handle,
+}
+
+impl Future for OnItsWay<'_> {
+    type Output = lapin::Result<Confirmation>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<Self::Output> {
+        let Some(transmitted) = &mut self.transmitted else { return Poll::Pending };
+        let confirmed = transmitted.as_mut().poll(cx);
+        if confirmed.is_ready() {
+            self.transmitted = None;
+        }
+        confirmed
+    }
+}
+
+impl Drop for OnItsWay<'_> {
+    fn drop(&mut self) {
+        if let Some(transmitted) = self.transmitted.take() {
+            self.runtime.spawn(transmitted);
+        }
+    }
+}
+
+/// Sends a message, and waits for what RabbitMQ says of it.
+async fn transmit(channel: &Channel, post: &Post) -> lapin::Result<Confirmation> {
+    let (exchange, key) = (post.exchange.clone(), post.key.clone());
+    channel.basic_publish(exchange, key, MANDATORY, &post.body, post.properties.clone()).await?.await
+}
+
+fn unroutable(aim: &Aim) -> BrokerError {
     BrokerError::Io(format!(
-        "RabbitMQ cannot route the message to {} (exchange `{}`, key `{}`), although that was just declared: does a policy or another program delete it?",
-        place(&post.aim),
-        post.exchange,
-        post.key
+        "RabbitMQ cannot route the message to {}, although that was just declared: does a policy or another program delete it?",
+        place(aim)
     ))
 }
 

@@ -6,32 +6,29 @@ use serde_json::{Map, Number, Value};
 
 use crate::protocol::{Properties, WireMessage};
 
-/// AMQP's short strings hold so many bytes.
-const SHORT: usize = 255;
-
 /// A field table of a JSON object. Keys that do not fit are left out: no broker could take them.
-pub(super) fn to_table(map: &Map<String, Value>) -> FieldTable {
+pub(super) fn to_table(map: Map<String, Value>) -> FieldTable {
     let mut table = FieldTable::default();
     for (key, value) in map {
-        if let Ok(key) = ShortString::try_new(key.as_str()) {
+        if let Ok(key) = ShortString::try_new(key) {
             table.insert(key, to_field(value));
         }
     }
     table
 }
 
-fn to_field(value: &Value) -> AMQPValue {
+fn to_field(value: Value) -> AMQPValue {
     match value {
         Value::Null => AMQPValue::Void,
-        Value::Bool(b) => AMQPValue::Boolean(*b),
+        Value::Bool(b) => AMQPValue::Boolean(b),
         Value::Number(n) => match n.as_i64() {
             Some(n) => i32::try_from(n).map_or(AMQPValue::LongLongInt(n), AMQPValue::LongInt),
             None => AMQPValue::Double(n.as_f64().unwrap_or(f64::MAX)),
         },
-        Value::String(s) => AMQPValue::LongString(s.as_str().into()),
+        Value::String(s) => AMQPValue::LongString(s.into()),
         Value::Array(items) => {
             let mut array = FieldArray::default();
-            items.iter().for_each(|item| array.push(to_field(item)));
+            items.into_iter().for_each(|item| array.push(to_field(item)));
             AMQPValue::FieldArray(array)
         }
         Value::Object(map) => AMQPValue::FieldTable(to_table(map)),
@@ -40,7 +37,7 @@ fn to_field(value: &Value) -> AMQPValue {
 
 /// A JSON object of a field table.
 pub(super) fn to_map(table: &FieldTable) -> Map<String, Value> {
-    table.inner().iter().map(|(key, value)| (key.to_string(), to_json(value))).collect()
+    table.inner().iter().map(|(key, value)| (key.as_str().to_owned(), to_json(value))).collect()
 }
 
 fn to_json(value: &AMQPValue) -> Value {
@@ -58,7 +55,7 @@ fn to_json(value: &AMQPValue) -> Value {
         AMQPValue::Float(f) => float(f64::from(*f)),
         AMQPValue::Double(f) => float(*f),
         AMQPValue::DecimalValue(d) => float(f64::from(d.value) / 10_f64.powi(i32::from(d.scale))),
-        AMQPValue::ShortString(s) => s.to_string().into(),
+        AMQPValue::ShortString(s) => s.as_str().into(),
         AMQPValue::LongString(s) => text(s.as_bytes()),
         AMQPValue::FieldArray(items) => items.as_slice().iter().map(to_json).collect(),
         AMQPValue::Timestamp(t) => (*t).into(),
@@ -70,7 +67,7 @@ fn to_json(value: &AMQPValue) -> Value {
 
 /// What came off the wire.
 pub(super) fn to_wire(properties: &BasicProperties, body: Vec<u8>) -> WireMessage {
-    let text = |s: &Option<ShortString>| s.as_ref().map(ToString::to_string);
+    let text = |s: &Option<ShortString>| s.as_ref().map(|s| s.as_str().to_owned());
     WireMessage {
         properties: Properties {
             content_type: text(properties.content_type()),
@@ -87,14 +84,13 @@ pub(super) fn to_wire(properties: &BasicProperties, body: Vec<u8>) -> WireMessag
 }
 
 /// What goes on the wire.
-pub(super) fn to_properties(properties: &Properties, headers: &Map<String, Value>) -> BasicProperties {
-    let short =
-        |s: &Option<String>| s.as_ref().filter(|s| s.len() <= SHORT).map(|s| ShortString::from(s.as_str()));
+pub(super) fn to_properties(properties: Properties, headers: Map<String, Value>) -> BasicProperties {
+    let short = |s: Option<String>| ShortString::try_new(s?).ok();
     let mut basic = BasicProperties::default();
-    if let Some(s) = short(&properties.content_type) {
+    if let Some(s) = short(properties.content_type) {
         basic = basic.with_content_type(s);
     }
-    if let Some(s) = short(&properties.content_encoding) {
+    if let Some(s) = short(properties.content_encoding) {
         basic = basic.with_content_encoding(s);
     }
     if let Some(n) = properties.delivery_mode {
@@ -103,13 +99,13 @@ pub(super) fn to_properties(properties: &Properties, headers: &Map<String, Value
     if let Some(n) = properties.priority {
         basic = basic.with_priority(n);
     }
-    if let Some(s) = short(&properties.correlation_id) {
+    if let Some(s) = short(properties.correlation_id) {
         basic = basic.with_correlation_id(s);
     }
-    if let Some(s) = short(&properties.reply_to) {
+    if let Some(s) = short(properties.reply_to) {
         basic = basic.with_reply_to(s);
     }
-    if let Some(s) = short(&properties.expiration) {
+    if let Some(s) = short(properties.expiration) {
         basic = basic.with_expiration(s);
     }
     basic.with_headers(to_table(headers))
@@ -139,7 +135,7 @@ mod tests {
             "timelimit": [null, 20], "stamps": {"a": ["b", 1]}, "text": "ä",
         });
         let Value::Object(map) = headers else { panic!("an object") };
-        assert_eq!(to_map(&to_table(&map)), map);
+        assert_eq!(to_map(&to_table(map.clone())), map);
     }
 
     #[test]
@@ -148,6 +144,6 @@ mod tests {
         assert_eq!(to_json(&AMQPValue::LongString(vec![0xff, b'a'].into())), json!("\u{fffd}a"));
         assert_eq!(to_json(&AMQPValue::ShortShortInt(-1)), json!(-1));
         let long = Map::from_iter([("k".repeat(300), Value::Null)]);
-        assert!(to_map(&to_table(&long)).is_empty());
+        assert!(to_map(&to_table(long)).is_empty());
     }
 }

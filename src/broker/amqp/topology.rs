@@ -60,6 +60,11 @@ impl Topology {
         self.known().queues.iter().cloned().collect()
     }
 
+    /// Whether a task queue was declared.
+    pub(super) fn knows(&self, queue: &str) -> bool {
+        self.known().queues.contains(queue)
+    }
+
     /// Something is not there that was: all is to be declared again when it is needed.
     pub(super) fn forget(&self) {
         let mut known = self.known();
@@ -190,7 +195,7 @@ impl Topology {
         }
         let channel = self.channel().await?;
         let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        match channel.queue_declare(name.clone(), durable, table::to_table(arguments)).await {
+        match channel.queue_declare(name.clone(), durable, table::to_table(arguments.clone())).await {
             Ok(_) => Ok(true),
             // Somebody else has made it meanwhile, in another way: good enough.
             Err(error) if code(&error) == Some(PRECONDITION_FAILED) => match self.waiting(name).await? {

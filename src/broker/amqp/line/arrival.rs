@@ -10,7 +10,7 @@ use super::super::outgoing::{self, COPY, KEPT, SOON};
 use super::super::table;
 use super::channel::{Arrived, KEEPER};
 use super::holding::{Holding, Place};
-use super::{BATCH, InOrder, Line};
+use super::{BATCH, Line};
 use crate::broker::dead_letter::crash_reason;
 use crate::core::Timestamp;
 use crate::protocol::{DecodeError, WireMessage};
@@ -23,25 +23,27 @@ const RECORD_EXPIRES: Duration = Duration::from_secs(24 * 3600);
 impl Line {
     /// Takes in what has come, and all that is there by now.
     pub(super) fn take_in(&mut self, first: Arrived) {
-        let mut came = InOrder::new();
+        let mut came = Vec::with_capacity(first.deliveries.len());
         let mut ends = Vec::new();
         let mut next = Some(first);
         while let Some(arrived) = next {
-            match arrived {
-                Arrived::Delivery(KEEPER, delivery) => self.kept(*delivery),
-                Arrived::Delivery(consumer, delivery) => {
-                    drop(came.insert(delivery.delivery_tag, (consumer, *delivery)))
-                }
-                Arrived::End(consumer, error) => ends.push((consumer, error)),
+            let Arrived { consumer, deliveries, end } = arrived;
+            if consumer == KEEPER {
+                deliveries.into_iter().for_each(|delivery| self.kept(delivery));
+            } else {
+                came.extend(deliveries.into_iter().map(|delivery| (consumer, delivery)));
             }
+            ends.extend(end.map(|error| (consumer, error)));
             if came.len() >= BATCH {
                 break;
             }
             next = self.streams.next().now_or_never().flatten();
         }
+        // What has come from several consumers of a channel, as the channel had it.
+        came.sort_by_key(|(_, delivery): &(u64, lapin::message::Delivery)| delivery.delivery_tag);
         let now = now();
         let mut deliveries = Vec::with_capacity(came.len());
-        for (consumer, delivery) in came.into_values() {
+        for (consumer, delivery) in came {
             if let Some(tag) = self.receive(consumer, delivery, now) {
                 deliveries.extend(self.delivery(tag));
             }

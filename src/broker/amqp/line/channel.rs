@@ -25,6 +25,9 @@ use crate::broker::BrokerError;
 /// How long RabbitMQ may take to answer on a channel.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// So many messages of a consumer are taken at once.
+const CHUNK: usize = 64;
+
 /// A channel and what is out on it.
 pub(super) struct Flow {
     pub(super) channel: Channel,
@@ -38,11 +41,12 @@ pub(super) struct Flow {
 }
 
 /// What comes from a consumer.
-pub(super) enum Arrived {
-    /// A message.
-    Delivery(u64, Box<lapin::message::Delivery>),
-    /// Nothing more: it was cancelled, by us or by RabbitMQ, or its channel is gone.
-    End(u64, Option<lapin::Error>),
+pub(super) struct Arrived {
+    pub(super) consumer: u64,
+    /// Messages, all that were there at once.
+    pub(super) deliveries: Vec<lapin::message::Delivery>,
+    /// Nothing more after them: it was cancelled, by us or by RabbitMQ, or its channel is gone.
+    pub(super) end: Option<Option<lapin::Error>>,
 }
 
 /// All consumers of a line.
@@ -53,11 +57,18 @@ pub(super) const KEEPER: u64 = u64::MAX;
 
 /// What a consumer gets, and its end.
 pub(super) fn follow(consumer: u64, stream: lapin::Consumer) -> BoxStream<'static, Arrived> {
-    let arrived = move |next: lapin::Result<_>| match next {
-        Ok(delivery) => Arrived::Delivery(consumer, Box::new(delivery)),
-        Err(error) => Arrived::End(consumer, Some(error)),
+    let arrived = move |chunk: Vec<lapin::Result<_>>| {
+        let mut arrived = Arrived { consumer, deliveries: Vec::with_capacity(chunk.len()), end: None };
+        for next in chunk {
+            match next {
+                Ok(delivery) => arrived.deliveries.push(delivery),
+                Err(error) => arrived.end = Some(Some(error)),
+            }
+        }
+        arrived
     };
-    stream.map(arrived).chain(stream::once(async move { Arrived::End(consumer, None) })).boxed()
+    let end = async move { Arrived { consumer, deliveries: Vec::new(), end: Some(None) } };
+    stream.ready_chunks(CHUNK).map(arrived).chain(stream::once(end)).boxed()
 }
 
 impl Flow {

@@ -55,7 +55,7 @@ impl Keeping {
         let declared = channel.exchange_declare(name.clone(), ExchangeKind::Fanout, exchange, none());
         declared.await.map_err(|e| broken(&e))?;
         let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        let arguments = table::to_table(&arguments(queue_type, lease));
+        let arguments = table::to_table(arguments(queue_type, lease));
         channel.queue_declare(name.clone(), durable, arguments).await.map_err(|e| broken(&e))?;
         let bound =
             channel.queue_bind(name.clone(), name.clone(), "".into(), QueueBindOptions::default(), none());

@@ -1,17 +1,18 @@
 //! The consuming end of one queue: a channel, the deliveries that are out, and what becomes of them.
 //!
-//! It is one task that owns all of it; the outside sends it [`Command`]s. What was settled is acknowledged whenever no
-//! command waits any more, so that acknowledgements come in runs and never before the work. When the channel is lost, so is
-//! the right to settle what came through it: RabbitMQ delivers that again. What this process then still runs is recognised
-//! when it comes again, and goes on under its new delivery tag instead of running twice.
+//! It is one task that owns all of it; the outside sends it [`Command`]s. What was settled is acknowledged when there is
+//! enough for a run, or after a moment, and never before the work. When the channel is lost, so is the right to settle what
+//! came through it: RabbitMQ delivers that again. What this process then still runs is recognised when it comes again, and
+//! goes on under its new delivery tag instead of running twice.
 
 mod arrival;
 mod channel;
 mod holding;
 mod keeping;
 mod settlement;
+mod tray;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,16 +29,20 @@ use crate::task::clock::now;
 use crate::task::{Message, TaskId};
 use channel::{Flow, Streams};
 use holding::{Holding, Place};
+use tray::{Plain, Suspect};
+
+pub(super) use tray::Tray;
 
 /// How many deliveries a sink is given at a time, at most.
 const BATCH: usize = 1024;
+/// So long what was settled waits for more, while deliveries enough are still out.
+const MOMENT: Duration = Duration::from_millis(1);
 /// So long counts wait for what is being published.
 const MOVING: Duration = Duration::from_secs(1);
 /// A delivery of a lost channel that has not come again after this long is somebody else's.
 const LOST_FOR: Duration = Duration::from_secs(300);
 
 /// What a line is told.
-#[expect(clippy::large_enum_variant, reason = "nearly all of them are settlements, the large ones")]
 pub(super) enum Command {
     /// A new consumer; it replaces the old one.
     Attach { consumer: u64, prefetch: usize, sink: Sink },
@@ -48,7 +53,11 @@ pub(super) enum Command {
     /// A body is about to start, of a delivery that may have taken a process down before.
     Started(Vec<u64>),
     /// A delivery ends.
-    Settle { tag: u64, settle: Settle, done: Option<Done> },
+    Settle { tag: u64, settle: Box<Settle>, done: Option<Done> },
+    /// These are done with.
+    Acknowledge(Vec<u64>),
+    /// There are some of that kind on the tray, but they can wait a moment for others.
+    AcknowledgeSoon,
     /// What follows from a delivery is published.
     Posted { tag: u64, result: Result<(), BrokerError>, done: Option<Done> },
     /// Put a copy of this delivery into keeping.
@@ -66,14 +75,17 @@ pub(super) enum Command {
 /// Who hears of the end of a delivery.
 pub(super) type Done = oneshot::Sender<Result<(), BrokerError>>;
 /// Where a line is told things.
-pub(super) type Commands = mpsc::UnboundedSender<Command>;
+pub(super) type Commands = Arc<Tray>;
 
 /// The consuming end of one queue.
 pub(super) struct Line {
     shared: Arc<Shared>,
     queue: String,
     commands: mpsc::UnboundedReceiver<Command>,
+    /// The way to itself.
     own: Commands,
+    /// When the tray is emptied at the latest.
+    empty_at: Option<Instant>,
     link: watch::Receiver<State>,
     flow: Option<Flow>,
     streams: Streams,
@@ -104,36 +116,12 @@ struct Settlers {
     suspect: Arc<dyn Settler>,
 }
 
-struct Plain(Commands);
-struct Suspect(Commands);
-
-impl Settler for Plain {
-    fn started(&self, _: &[u64]) {}
-
-    fn settle(&self, tag: u64, settle: Settle, done: Option<Done>) {
-        // A line that is gone has dropped its channel: RabbitMQ delivers again, and `done` hears `Closed` as it is dropped.
-        let _ = self.0.send(Command::Settle { tag, settle, done });
-    }
-}
-
-impl Settler for Suspect {
-    fn started(&self, tags: &[u64]) {
-        if !tags.is_empty() {
-            let _ = self.0.send(Command::Started(tags.to_vec()));
-        }
-    }
-
-    fn settle(&self, tag: u64, settle: Settle, done: Option<Done>) {
-        let _ = self.0.send(Command::Settle { tag, settle, done });
-    }
-}
-
 impl Line {
     /// Starts the line of a queue.
     pub(super) fn spawn(shared: Arc<Shared>, queue: String) -> Commands {
-        let (own, commands) = mpsc::unbounded_channel();
-        let settlers =
-            Settlers { plain: Arc::new(Plain(own.clone())), suspect: Arc::new(Suspect(own.clone())) };
+        let (own, commands) = Tray::new();
+        let (plain, suspect) = (Plain(own.clone()), Suspect(own.clone()));
+        let settlers = Settlers { plain: Arc::new(plain), suspect: Arc::new(suspect) };
         let link = shared.link.watch();
         let runtime = shared.runtime.clone();
         let line = Self {
@@ -141,6 +129,7 @@ impl Line {
             queue,
             commands,
             own: own.clone(),
+            empty_at: None,
             link,
             flow: None,
             streams: Streams::default(),
@@ -183,6 +172,9 @@ impl Line {
             }
             // Not only when nothing else comes: a busy line has old deliveries too.
             if Instant::now() >= wake {
+                if self.empty_at.take_if(|at| *at <= Instant::now()).is_some() {
+                    self.own.empty();
+                }
                 self.tick();
                 self.answer_counts().await;
             }
@@ -195,7 +187,7 @@ impl Line {
         match command {
             Command::Attach { consumer, prefetch, sink } => {
                 self.consumer = Some((consumer, sink));
-                self.ration.set(prefetch);
+                self.set_prefetch(prefetch);
                 // Before anything is acknowledged that would make room for the consumers as they were.
                 self.look_after_channel().await;
             }
@@ -207,12 +199,21 @@ impl Line {
             }
             Command::Prefetch { consumer, prefetch } => {
                 if self.consumer.as_ref().is_some_and(|(current, _)| *current == consumer) {
-                    self.ration.set(prefetch);
+                    self.set_prefetch(prefetch);
                     self.look_after_channel().await;
                 }
             }
             Command::Started(tags) => tags.into_iter().for_each(|tag| self.keep_suspect(tag)),
-            Command::Settle { tag, settle, done } => self.settle(tag, settle, done),
+            Command::Settle { tag, settle, done } => self.settle(tag, *settle, done),
+            Command::Acknowledge(tags) => {
+                self.empty_at = None;
+                for tag in tags {
+                    self.settle(tag, Settle::Ack { result: None, sequel: None }, None);
+                }
+            }
+            Command::AcknowledgeSoon => {
+                self.empty_at.get_or_insert_with(|| Instant::now() + MOMENT);
+            }
             Command::Posted { tag, result, done } => {
                 self.posted(tag, result, done);
                 self.answer_counts().await;
@@ -240,7 +241,12 @@ impl Line {
 
     fn detach(&mut self) {
         self.consumer = None;
-        self.ration.set(0);
+        self.set_prefetch(0);
+    }
+
+    fn set_prefetch(&mut self, prefetch: usize) {
+        self.ration.set(prefetch);
+        self.own.set_prefetch(prefetch);
     }
 
     /// Hands deliveries to the consumer; without one they go back as they are dropped.
@@ -294,13 +300,16 @@ impl Line {
     fn next_wake(&self) -> Instant {
         let soon = self.early.first().map(|(due, _)| Instant::now() + due.since(now()));
         let asked = self.asking.first().map(|(since, _)| *since + MOVING);
-        [soon, asked, self.retry_at].into_iter().flatten().fold(self.patrol_at, Instant::min)
+        [soon, asked, self.retry_at, self.empty_at].into_iter().flatten().fold(self.patrol_at, Instant::min)
     }
 
     /// Answers who asks for counts, when nothing is on its way from one place to another, or has been for too long.
     async fn answer_counts(&mut self) {
+        if self.asking.is_empty() {
+            return;
+        }
         let moving = self.holdings.values().any(|h| h.posting || h.handing_over);
-        if self.asking.is_empty() || moving && self.asking.iter().all(|(since, _)| since.elapsed() < MOVING) {
+        if moving && self.asking.iter().all(|(since, _)| since.elapsed() < MOVING) {
             return;
         }
         let counts = self.count().await;
@@ -344,6 +353,3 @@ impl Line {
         }
     }
 }
-
-/// Orders what has come from several consumers of a channel as the channel had it.
-type InOrder = BTreeMap<u64, (u64, lapin::message::Delivery)>;

@@ -29,6 +29,8 @@ impl Line {
         }
         let holding_message = std::sync::Arc::clone(&holding.message);
         match settle {
+            // By far the most.
+            Settle::Ack { sequel: None, .. } => self.posted(tag, Ok(()), done),
             Settle::Ack { sequel, .. } => {
                 let messages = sequel.map(|sequel| sequel.messages).unwrap_or_default();
                 self.publish_then_acknowledge(tag, &messages, done);

@@ -1,0 +1,170 @@
+//! RabbitMQ, each case beside its limit: `cargo bench --bench rabbitmq [-- [--quick] [--peers] [publish] [drain] [both]]`.
+//!
+//! - publishing with confirms, draining a filled queue, and both at once, on classic and on quorum queues: beside lapin
+//!   alone, which publishes and consumes the very same messages, with the same persistence, confirms and prefetch, and
+//!   acknowledges each hundred of them cumulatively;
+//! - with `--peers`: beside a Python Celery worker and rusty-celery on the same broker.
+//!
+//! It starts a RabbitMQ and a Redis of its own. Results would be kept in Redis, and whether a task is revoked is asked there; the
+//! tasks themselves have no results, acknowledge late and do nothing.
+
+mod ours;
+mod peers;
+mod raw;
+#[path = "../../tests/services/mod.rs"]
+mod services;
+#[path = "../support/mod.rs"]
+mod support;
+
+use celeriac::broker::amqp::QueueType;
+use support::done::Rounds;
+use support::figures::{Table, goal, micros, percent, rate};
+use support::{headline, rounds, sized};
+
+use ours::Ours;
+use raw::{Letter, Raw};
+use services::{RabbitMq, Redis};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Bytes of the body of a bare message; with its headers, one of ours has more.
+const BODY: usize = 300;
+/// Bytes of the argument of our tasks.
+const ARGUMENT: usize = 130;
+/// Unacknowledged at a time.
+const PREFETCH: usize = 1000;
+/// Of a drain, so many come before the clock starts, while connections and queues still get going.
+const AHEAD: u64 = 1000;
+
+/// How many a drain is given.
+fn filling() -> u64 {
+    sized(30_000, 4_000)
+}
+
+/// Whether this case was asked for, or none by its name.
+fn wanted(case: &str) -> bool {
+    let named = |argument: &String| ["publish", "drain", "both"].contains(&argument.as_str());
+    let mut named = std::env::args().filter(named).peekable();
+    named.peek().is_none() || named.any(|argument| argument == case)
+}
+
+/// Where everything is.
+struct Place {
+    rabbit: RabbitMq,
+    redis: Redis,
+    queue_type: QueueType,
+    queue: String,
+}
+
+impl Place {
+    fn new(rabbit: &RabbitMq, redis: &Redis, queue_type: QueueType) -> Self {
+        let queue = format!("bench-{}", queue_type.as_str());
+        Self { rabbit: rabbit.clone(), redis: redis.clone(), queue_type, queue }
+    }
+}
+
+/// The same, as lapin alone does it with bare messages, and with ours, and as we do it.
+#[derive(Default)]
+struct Cases {
+    bare: Rounds,
+    raw: Rounds,
+    ours: Rounds,
+}
+
+const HEAD: [&str; 7] =
+    ["", "raw, 300 B, no headers", "raw, our messages", "celeriac", "ratio", "goal", "CPU raw / celeriac"];
+
+impl Cases {
+    fn row(&self, table: &mut Table, name: &str, least: Option<f64>) {
+        let ratio = self.ours.rate.over(&self.raw.rate);
+        let verdict = least.map_or("-".to_owned(), |least| goal(ratio.median() >= least, &percent(least)));
+        let figures = [&self.bare, &self.raw, &self.ours].map(|case| case.rate.show(rate));
+        let cpu = format!("{} / {}", self.raw.cpu.show(micros), self.ours.cpu.show(micros));
+        table
+            .row([vec![name.to_owned()], figures.to_vec(), vec![ratio.show(percent), verdict, cpu]].concat());
+    }
+}
+
+async fn publishing(place: &Place, bare: &Letter, own: &Letter, table: &mut Table) {
+    for producers in [1, 64, 512] {
+        let mut cases = Cases::default();
+        for _ in 0..rounds() {
+            for (letter, case) in [(bare, &mut cases.bare), (own, &mut cases.raw)] {
+                let raw = Raw::open(place).await;
+                case.push(raw.publish(letter, producers).await);
+                raw.close().await;
+            }
+            let ours = Ours::sending(place).await;
+            cases.ours.push(ours.publish(producers).await);
+            ours.shutdown().await;
+            Raw::purge(place).await;
+        }
+        cases.row(table, &format!("{}, {producers} outstanding", place.queue_type.as_str()), None);
+    }
+}
+
+async fn draining(place: &Place, bare: &Letter, own: &Letter, table: &mut Table) {
+    let mut cases = Cases::default();
+    for _ in 0..rounds() {
+        for (letter, case) in [(bare, &mut cases.bare), (own, &mut cases.raw)] {
+            Raw::fill(place, letter, filling()).await;
+            let raw = Raw::open(place).await;
+            case.push(raw.drain(filling()).await);
+            raw.close().await;
+        }
+        Raw::fill(place, own, filling()).await;
+        cases.ours.push(Ours::drain(place, filling()).await);
+    }
+    cases.row(table, place.queue_type.as_str(), Some(0.9));
+}
+
+async fn both(place: &Place, bare: &Letter, own: &Letter, table: &mut Table) {
+    for producers in [64, 512] {
+        let mut cases = Cases::default();
+        for _ in 0..rounds() {
+            for (letter, case) in [(bare, &mut cases.bare), (own, &mut cases.raw)] {
+                let raw = Raw::open(place).await;
+                case.push(raw.both(letter, producers).await);
+                raw.close().await;
+            }
+            let ours = Ours::consuming(place).await;
+            cases.ours.push(ours.both(producers).await);
+            ours.shutdown().await;
+        }
+        let name = format!("{}, {producers} producers", place.queue_type.as_str());
+        cases.row(table, &name, Some(0.8));
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    headline("rabbitmq");
+    let (rabbit, redis) = services::blocking(|| (RabbitMq::start(), Redis::start())).await;
+    let [mut publish, mut drain, mut whole] = [(); 3].map(|()| Table::new(&HEAD));
+    for queue_type in [QueueType::Classic, QueueType::Quorum] {
+        let place = Place::new(&rabbit, &redis, queue_type);
+        let own = Ours::letter(&place).await;
+        let bare = Letter::bare(BODY);
+        if wanted("publish") {
+            publishing(&place, &bare, &own, &mut publish).await;
+        }
+        if wanted("drain") {
+            draining(&place, &bare, &own, &mut drain).await;
+        }
+        if wanted("both") {
+            both(&place, &bare, &own, &mut whole).await;
+        }
+    }
+    publish.print("Publishing, each mandatory, persistent and confirmed");
+    drain.print(&format!(
+        "Draining a filled queue, prefetch {PREFETCH}; ours: each task run, then acknowledged"
+    ));
+    whole.print("Publishing and consuming at once");
+    if std::env::args().any(|argument| argument == "--peers") {
+        let place = Place::new(&rabbit, &redis, QueueType::Classic);
+        peers::compare(&place).await;
+    } else {
+        println!("\nBeside Python's Celery and rusty-celery: `-- --peers`");
+    }
+}
