@@ -80,6 +80,9 @@ pub enum ControlError {
         /// The names that exist.
         known: String,
     },
+    /// Its row says that others take its tasks: nothing here runs them, counts them or could be steered.
+    #[error("queue `{0}` is served elsewhere, as its row says (served = false): ask there")]
+    ServedElsewhere(String),
     /// The queue's actor does not answer: it is being built anew, or the runtime has shut down.
     #[error(
         "queue `{0}` does not answer: its actor is being restarted, or the runtime has shut down; try again"
@@ -137,13 +140,13 @@ impl Celeriac {
         UntypedResult::new(id, self.client())
     }
 
-    /// All queues as they are now, in the catalogue's order.
+    /// All queues that are served here as they are now, in the catalogue's order.
     ///
     /// # Errors
     /// A queue or the broker does not answer.
     pub async fn queues(&self) -> Result<Vec<QueueStatus>, ControlError> {
         let mut all = Vec::new();
-        for row in &self.catalogue().queues {
+        for row in self.catalogue().queues.iter().filter(|row| row.served) {
             all.push(self.queue(&row.name).await?);
         }
         Ok(all)
@@ -201,6 +204,9 @@ impl Celeriac {
             return Err(ControlError::UnknownQueue { queue: queue.to_owned(), known: known.join(", ") });
         };
         let name = row.name.clone();
+        if !row.served {
+            return Err(ControlError::ServedElsewhere(name));
+        }
         let address = self.inner.queues.get(&name).map(|address| address.clone());
         address.map(|address| (name.clone(), address)).ok_or(ControlError::NotAnswering(name))
     }

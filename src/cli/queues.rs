@@ -28,7 +28,7 @@ pub(super) fn run(args: &CatalogueArgs, out: &mut impl Write) -> Result<(), Fail
     Ok(())
 }
 
-/// What is not stated stays empty, as in HQ's own table.
+/// What is not stated stays empty, as in HQ's own table. The workers of a queue that is served elsewhere are others'.
 fn cells(row: &QueueRow) -> [String; 8] {
     let io = match row.io_bound {
         Some(true) => "yes",
@@ -40,8 +40,8 @@ fn cells(row: &QueueRow) -> [String; 8] {
         io.to_owned(),
         row.target_class.map(|class| class.to_string()).unwrap_or_default(),
         row.target.map(format_span).unwrap_or_default(),
-        row.workers.to_string(),
-        row.pool.to_string(),
+        if row.served { row.workers.to_string() } else { "other".to_owned() },
+        if row.served { row.pool.to_string() } else { String::new() },
         row.typical_duration.clone().unwrap_or_default(),
         row.description.clone().unwrap_or_default(),
     ]

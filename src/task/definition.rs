@@ -52,6 +52,9 @@ pub struct Hooks {
     pub on_failure: Option<Hook>,
 }
 
+/// Makes the serial part of a call of its encoded arguments.
+pub type SerialFn = fn(&Arguments) -> Result<Serial, ArgumentsError>;
+
 /// One registered task.
 pub struct TaskDefinition {
     /// Its name on the wire.
@@ -69,7 +72,7 @@ pub struct TaskDefinition {
     /// Its hooks.
     pub hooks: fn() -> Hooks,
     /// The lane of a call, by its encoded arguments, if the task is serial.
-    pub serial: Option<fn(&Arguments) -> Result<Serial, ArgumentsError>>,
+    pub serial: Option<SerialFn>,
 }
 
 inventory::collect!(TaskDefinition);

@@ -30,7 +30,7 @@ pub use client::{
 };
 pub(crate) use context::StateSink;
 pub use context::{Context, UpdateStateError};
-pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, TaskDefinition};
+pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
 pub(crate) use dispatch::{Departure, Dispatcher, Origin, Route};

@@ -147,15 +147,17 @@ pub fn serial_of<T: Task>(arguments: &Arguments) -> Result<Serial, ArgumentsErro
     label = "this parameter does not implement `Display`",
     note = "name a field that does (`{{form.domain}}`), or write `key = path::to::function`, which makes the key of all parameters"
 )]
-pub trait KeyPart: Sized {
+pub trait KeyPart {
     /// Itself.
-    fn key_part(&self) -> &Self {
-        self
-    }
+    fn key_part(&self) -> &dyn fmt::Display;
 }
 
 #[diagnostic::do_not_recommend]
-impl<T: fmt::Display> KeyPart for T {}
+impl<T: fmt::Display> KeyPart for T {
+    fn key_part(&self) -> &dyn fmt::Display {
+        self
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -22,7 +22,7 @@ mod workload;
 use std::process::ExitCode;
 use std::time::Instant;
 
-const CASES: [(&str, fn()); 13] = [
+const CASES: [(&str, fn()); 14] = [
     ("beat::each_tick_once", beat::each_tick_once),
     ("kills::at_random_moments", kills::at_random_moments),
     ("kills::while_the_store_is_made", kills::while_the_store_is_made),

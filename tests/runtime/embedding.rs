@@ -57,6 +57,11 @@ async fn what_is_served_elsewhere_is_only_sent_there() {
     assert_eq!(here.get(LONG).await, Ok(4));
     assert_eq!(sent.state().await, Ok(State::Pending));
     assert!(celeriac.queues().await.unwrap().iter().all(|queue| queue.name != "elsewhere"));
+    let error = celeriac.pause("elsewhere").await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "queue `elsewhere` is served elsewhere, as its row says (served = false): ask there"
+    );
     assert!(celeriac.shutdown().await.unwrap().drained);
 }
 

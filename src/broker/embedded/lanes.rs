@@ -72,6 +72,9 @@ struct Open {
     left: BTreeSet<u64>,
 }
 
+/// A place in a line: its ticket, and its row if it is on disk.
+type Spot = (u64, Option<Vec<u8>>);
+
 struct Came {
     message: Arc<Message>,
     row: Vec<u8>,
@@ -161,12 +164,7 @@ impl LaneBatch {
 
 impl Open {
     /// The first that waits, or the last: its ticket, and its row if it is on disk.
-    fn find(
-        &self,
-        tables: &Tables,
-        name: &LaneName,
-        last: bool,
-    ) -> Result<Option<(u64, Option<Vec<u8>>)>, BrokerError> {
+    fn find(&self, tables: &Tables, name: &LaneName, last: bool) -> Result<Option<Spot>, BrokerError> {
         let newest = if last { self.came.last_key_value() } else { None };
         if let Some((ticket, _)) = newest {
             return Ok(Some((*ticket, None)));
