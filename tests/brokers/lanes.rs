@@ -171,7 +171,8 @@ impl Run {
                 let broker = Arc::clone(&self.broker);
                 let (published, settled) =
                     tokio::join!(broker.publish(message, true), delivery.settle_and_wait(settle));
-                (published.unwrap(), settled.unwrap());
+                published.unwrap();
+                settled.unwrap();
             }
             Step::Remove(which) => {
                 let lines: Vec<usize> = self.lanes.iter().flat_map(|lane| lane.line.clone()).collect();
