@@ -13,10 +13,9 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::dead_letter::{crash_reason, crash_result, revived};
-use super::delivery::call_then;
 use super::{
     Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, LaneFacts, LaneLever, Noted, Place,
-    RecordFn, Remains, Removal, Sequel, Settle, Settler, Sink, call_sink, lane,
+    RecordFn, Remains, Removal, Settle, Settler, Sink, call_sink, lane,
 };
 use crate::core::Timestamp;
 use crate::store::{MemoryStore, NoteChange, Notes};
@@ -25,6 +24,7 @@ use crate::task::{Durability, LaneName, Message, Receipt, TaskId};
 use lanes::Lanes;
 
 mod lanes;
+mod sequel;
 
 /// How many dead letters are kept; the oldest go first.
 const DEAD_LETTERS: usize = 10_000;
@@ -200,37 +200,6 @@ impl Shared {
             drop(state);
             self.hand_over_in(&name);
         }
-    }
-
-    /// What follows from an end, and from the ends that follow from it; the queues that got messages.
-    fn follow(self: &Arc<Self>, state: &mut State, sequel: Option<Sequel>) -> Vec<String> {
-        let mut queues = Vec::new();
-        let mut sequels = VecDeque::from_iter(sequel);
-        while let Some(Sequel { messages, records, sizes, chords }) = sequels.pop_front() {
-            sizes.iter().for_each(|chord| self.store.open(&chord.group, chord.size));
-            for record in records {
-                if !state.ids.contains_key(&record.id) {
-                    self.store.insert(record);
-                }
-            }
-            for message in messages {
-                if !self.is_taken(state, &message.id) {
-                    queues.push(message.queue.clone());
-                    let due = message.eta;
-                    self.arrive(state, Arc::new(message), due, false);
-                }
-            }
-            for chord in chords {
-                let group = chord.part.group.clone();
-                if let Some(parts) = self.store.count(chord.part) {
-                    self.store.close(&group);
-                    sequels.extend(call_then(chord.then, parts));
-                }
-            }
-        }
-        queues.sort_unstable();
-        queues.dedup();
-        queues
     }
 
     fn hand_over_in(self: &Arc<Self>, name: &str) {
