@@ -31,6 +31,8 @@ pub struct Orders {
     pub amqp: String,
     pub redis: String,
     pub workers: usize,
+    /// A process fetches no more than its workers can start.
+    pub none_in_reserve: bool,
     pub quorum: bool,
     pub outbox: Option<PathBuf>,
     /// Tasks do not end while this file is there.
@@ -130,11 +132,15 @@ async fn live(
     let queue_type = if orders.quorum { QueueType::Quorum } else { QueueType::Classic };
     // Here each kill is one of ours.
     let options = AmqpOptions::default().queue_type(queue_type).with_delivery_limit(1000);
+    let mut row = QueueRow::new(QUEUE).with_pool(Pool::Io).with_workers(orders.workers);
+    if orders.none_in_reserve {
+        row = row.with_prefetch(orders.workers);
+    }
     let mut builder = Celeriac::builder()
         .amqp(orders.amqp)
         .amqp_options(options)
         .redis(orders.redis, RedisOptions::default())
-        .queue(QueueRow::new(QUEUE).with_pool(Pool::Io).with_workers(orders.workers))
+        .queue(row)
         .arbiters(1)
         .shutdown_grace(Duration::from_secs(20));
     if let Some(dir) = orders.outbox {

@@ -58,6 +58,8 @@ pub fn queue_deleted() {
     let node = RabbitMq::shared();
     let mut scene = Scene::shared().tasks(0);
     let vhost = scene.orders.amqp.rsplit_once('/').expect("a path").1.to_owned();
+    // Else a process might hold one that another one's idle worker could start.
+    scene.orders.none_in_reserve = true;
     scene.join_all(3);
     scene.disturb();
     for _ in 0..3 {

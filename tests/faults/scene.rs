@@ -71,6 +71,7 @@ impl Scene {
                 amqp,
                 redis,
                 workers: WORKERS,
+                none_in_reserve: false,
                 quorum: false,
                 outbox: None,
                 gate: home.path().join("gate"),
