@@ -27,8 +27,10 @@ mod table;
 mod topology;
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -303,7 +305,19 @@ impl Broker for AmqpBroker {
         if !self.shared.publisher.publish_at_once(post, &mut attempt).await? {
             let post = outgoing::task(&message, now())?;
             let publisher = Arc::clone(&self.shared.publisher);
-            self.there(async move { publisher.go_on(&post, &mut attempt).await }).await?;
+            // From here on, and not from when the broker's thread comes to it: who is asked next must not overtake.
+            let announced = Arc::clone(&publisher).announce();
+            self.there(async move {
+                let mut going = pin!(publisher.go_on(&post, &mut attempt));
+                // Polled first, it stands at the gate itself.
+                let first = future::poll_fn(|cx| Poll::Ready(going.as_mut().poll(cx))).await;
+                drop(announced);
+                match first {
+                    Poll::Ready(published) => published,
+                    Poll::Pending => going.await,
+                }
+            })
+            .await?;
         }
         Ok(Receipt::new(message.id, message.queue, Durability::Disk))
     }

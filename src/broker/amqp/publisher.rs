@@ -86,6 +86,15 @@ pub(super) struct Publisher {
     seconds: watch::Sender<()>,
 }
 
+/// Somebody on the way to the gate.
+pub(super) struct Announced(Arc<Publisher>);
+
+impl Drop for Announced {
+    fn drop(&mut self) {
+        self.0.at_the_gate.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// How far a publish has come.
 pub(super) struct Attempt {
     patience: Duration,
@@ -158,6 +167,12 @@ impl Publisher {
     /// Publishes, and waits until it is confirmed, but not longer than `patience`.
     pub(super) async fn publish(&self, post: &Post, patience: Duration) -> Result<(), BrokerError> {
         self.go_on(post, &mut Attempt::new(patience)).await
+    }
+
+    /// Says that somebody is on the way to the gate, until it is dropped.
+    pub(super) fn announce(self: Arc<Self>) -> Announced {
+        self.at_the_gate.fetch_add(1, Ordering::AcqRel);
+        Announced(self)
     }
 
     /// Publishes without a detour by the broker's thread, on whatever task and runtime the caller has: `true` if it is
