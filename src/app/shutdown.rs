@@ -32,7 +32,8 @@ pub(super) async fn run(inner: &Inner, grace: Duration) -> Result<ShutdownReport
         return Ok(ShutdownReport::default());
     }
     let Some(tree) = inner.take_tree() else { return Ok(ShutdownReport::default()) };
-    let _ = tree.root.send(Closing).await;
+    // Beat may live on an event loop that somebody blocks; then it does not fire either.
+    let _ = timeout_at(start + grace.min(FORCED), tree.root.send(Closing)).await;
     let queues = inner.addresses();
     let mut ends = Vec::new();
     for queue in &queues {
