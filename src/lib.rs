@@ -106,6 +106,8 @@ mod manual {
     struct MovingFromCelery;
     #[doc = include_str!("../docs/outcomes-and-retries.md")]
     struct OutcomesAndRetries;
+    #[doc = include_str!("../docs/beat.md")]
+    struct Beat;
     #[doc = include_str!("../docs/periodic-tasks.md")]
     struct PeriodicTasks;
     #[doc = include_str!("../docs/queues-and-workers.md")]

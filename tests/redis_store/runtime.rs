@@ -81,7 +81,8 @@ async fn results_and_states_are_where_python_reads_them() {
     };
     let started = tracked("STARTED").await;
     assert_eq!(started.meta["pid"], json!(std::process::id()));
-    assert_eq!(started.meta["hostname"], json!("celery#0"));
+    // Whichever of the four workers was idle.
+    assert!(started.meta["hostname"].as_str().is_some_and(|worker| worker.starts_with("celery#")));
     assert_eq!(result.state().await, Ok(State::Started));
     GATE.add_permits(1);
     in_time("the last progress", async {
