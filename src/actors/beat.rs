@@ -312,6 +312,11 @@ impl Actor for Beat {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         if self.parts.runtime.broker.is_shared() {
+            if !self.parts.runtime.shares_notes() && !self.parts.entries.is_empty() {
+                tracing::error!(
+                    "neither the broker nor the store keeps notes, so beat remembers nothing through a restart and cannot tell whether another process has one: let one process only have it, with `.beat(false)` in the others"
+                );
+            }
             self.campaign(ctx);
             ctx.run_interval(RENEW, Self::campaign);
         } else {

@@ -43,6 +43,11 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
+    /// Whether other processes see the notes.
+    pub(crate) fn shares_notes(&self) -> bool {
+        self.broker.notes().is_some() || self.store.notes().is_some()
+    }
+
     /// The notes that go with messages in one step, if the broker keeps any; else those of the store; else of this process.
     pub(crate) fn notes(&self) -> &dyn Notes {
         self.broker.notes().or_else(|| self.store.notes()).unwrap_or(&self.own_notes)
