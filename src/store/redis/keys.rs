@@ -40,6 +40,11 @@ impl Keys {
     pub(super) fn revoked(&self, id: &str) -> String {
         format!("{}celeriac:revoked:{id}", self.prefix)
     }
+
+    /// Our own: there as long as any task is revoked.
+    pub(super) fn any_revoked(&self) -> String {
+        format!("{}celeriac:revoked", self.prefix)
+    }
 }
 
 #[cfg(test)]

@@ -10,11 +10,17 @@ pub(super) struct Scripts {
     pub(super) replace: Script,
     pub(super) join: Script,
     pub(super) close: Script,
+    pub(super) revoke: Script,
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        Self { replace: Script::new(REPLACE), join: Script::new(JOIN), close: Script::new(CLOSE) }
+        Self {
+            replace: Script::new(REPLACE),
+            join: Script::new(JOIN),
+            close: Script::new(CLOSE),
+            revoke: Script::new(REVOKE),
+        }
     }
 }
 
@@ -78,4 +84,13 @@ end
 redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
 redis.call('SET', claim, 'done', 'EX', seconds)
 return 1
+";
+
+/// Keeps a revocation, and that there is one at all for as long as the longest of them.
+const REVOKE: &str = r"
+local key, any, seconds, till = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[2]
+redis.call('SETEX', key, seconds, till)
+if redis.call('PTTL', any) < seconds * 1000 then
+    redis.call('SETEX', any, seconds, '1')
+end
 ";
