@@ -40,6 +40,21 @@ impl Keys {
     pub(super) fn revoked(&self, id: &str) -> String {
         format!("{}celeriac:revoked:{id}", self.prefix)
     }
+
+    /// Our own: which copy of a task has its id.
+    pub(super) fn once(&self, id: &str) -> String {
+        format!("{}celeriac:once:{id}", self.prefix)
+    }
+
+    /// Our own: the notes by name, and their names in order.
+    pub(super) fn notes(&self) -> [String; 2] {
+        ["notes", "note-names"].map(|key| format!("{}celeriac:{key}", self.prefix))
+    }
+
+    /// Our own: who leads.
+    pub(super) fn election(&self, name: &str) -> String {
+        format!("{}celeriac:election:{name}", self.prefix)
+    }
 }
 
 #[cfg(test)]
