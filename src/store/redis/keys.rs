@@ -55,6 +55,11 @@ impl Keys {
     pub(super) fn election(&self, name: &str) -> String {
         format!("{}celeriac:election:{name}", self.prefix)
     }
+
+    /// Our own: there as long as any task is revoked.
+    pub(super) fn any_revoked(&self) -> String {
+        format!("{}celeriac:revoked", self.prefix)
+    }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ pub(super) struct Scripts {
     pub(super) list_notes: Script,
     pub(super) lead: Script,
     pub(super) resign: Script,
+    pub(super) revoke: Script,
 }
 
 impl Scripts {
@@ -28,6 +29,7 @@ impl Scripts {
             list_notes: Script::new(LIST_NOTES),
             lead: Script::new(LEAD),
             resign: Script::new(RESIGN),
+            revoke: Script::new(REVOKE),
         }
     }
 }
@@ -184,4 +186,13 @@ if redis.call('HGET', KEYS[1], 'holder') == ARGV[1] then
     redis.call('HSET', KEYS[1], 'holder', '', 'until', '0')
 end
 return 0
+";
+
+/// Keeps a revocation, and that there is one at all for as long as the longest of them.
+const REVOKE: &str = r"
+local key, any, seconds, till = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[2]
+redis.call('SETEX', key, seconds, till)
+if redis.call('PTTL', any) < seconds * 1000 then
+    redis.call('SETEX', any, seconds, '1')
+end
 ";
