@@ -89,6 +89,7 @@ pub struct Builder {
     on_worker_start: Option<Box<WorkerHook>>,
     periodic: Vec<Periodic>,
     beat: Option<bool>,
+    beat_lease: Option<Duration>,
 }
 
 impl Builder {
@@ -112,6 +113,7 @@ impl Builder {
             on_worker_start: None,
             periodic: Vec::new(),
             beat: None,
+            beat_lease: None,
         }
     }
 
@@ -149,6 +151,13 @@ impl Builder {
     /// Whether periodic tasks fire in this program; wins over the catalogue. Default `true`.
     pub fn beat(mut self, on: bool) -> Self {
         self.beat = Some(on);
+        self
+    }
+
+    /// How long the one of several processes that beats does so without saying so again: if it dies, another one takes over
+    /// within this time. At least 10 ms. Default 10 s.
+    pub fn beat_lease(mut self, lease: Duration) -> Self {
+        self.beat_lease = Some(lease.max(Duration::from_millis(10)));
         self
     }
 
@@ -349,7 +358,8 @@ impl Builder {
         let (tree, up) = Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
         attendant.grown(Arc::clone(&tree.queues));
         up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
-        let inner = Inner::new(runtime, routing, tree, self.grace);
+        let mut inner = Inner::new(runtime, routing, tree, self.grace);
+        inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
         Ok(Celeriac::started(inner, beat.then_some(entries)).await)
     }
 

@@ -134,7 +134,7 @@ impl MemoryBroker {
             Err(BrokerError::DuplicateId(_)) => Noted::Changed,
             Err(error) => return Err(error),
         };
-        change.apply(&mut notes);
+        NoteChange::apply_all(std::slice::from_ref(change), None, &mut notes);
         Ok(noted)
     }
 

@@ -41,6 +41,21 @@ impl Keys {
         format!("{}celeriac:revoked:{id}", self.prefix)
     }
 
+    /// Our own: which copy of a task has its id.
+    pub(super) fn once(&self, id: &str) -> String {
+        format!("{}celeriac:once:{id}", self.prefix)
+    }
+
+    /// Our own: the notes by name, and their names in order.
+    pub(super) fn notes(&self) -> [String; 2] {
+        ["notes", "note-names"].map(|key| format!("{}celeriac:{key}", self.prefix))
+    }
+
+    /// Our own: who leads.
+    pub(super) fn election(&self, name: &str) -> String {
+        format!("{}celeriac:election:{name}", self.prefix)
+    }
+
     /// Our own: there as long as any task is revoked.
     pub(super) fn any_revoked(&self) -> String {
         format!("{}celeriac:revoked", self.prefix)

@@ -7,6 +7,7 @@
 mod chords;
 mod keys;
 mod link;
+mod notes;
 mod records;
 mod scripts;
 mod watch;
@@ -19,7 +20,7 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::{ChordJoin, ChordPart, GroupResult, Store, StoreError, TrackedState, Waiters};
+use super::{ChordJoin, ChordPart, Claim, GroupResult, Notes, Store, StoreError, TrackedState, Waiters};
 use crate::core::Timestamp;
 use crate::protocol::result::Meta;
 use crate::task::{TaskId, TaskResult};
@@ -222,6 +223,15 @@ impl Store for RedisStore {
     async fn forget_group(&self, id: &str) -> Result<bool, StoreError> {
         let key = self.core.keys.group(id);
         self.run(|core| async move { core.delete(key).await }).await
+    }
+
+    async fn claim(&self, claims: &[Claim]) -> Result<Vec<bool>, StoreError> {
+        let claims = claims.to_vec();
+        self.run(|core| async move { core.claim(&claims).await }).await
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(self)
     }
 
     fn is_shared(&self) -> bool {
