@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Arguments, Durability, Serial, TaskId, Workflow};
+use super::{Arguments, Durability, Serial, TaskId, Unique, Workflow};
 use crate::core::{RetryPolicy, Timestamp};
 
 /// Headers of the application: small JSON values that travel with the task.
@@ -95,6 +95,9 @@ pub struct Message {
     /// The lane that it stands in, if its task is serial.
     #[serde(default)]
     pub serial: Option<Box<Serial>>,
+    /// Its dedupe window, if it has one.
+    #[serde(default)]
+    pub unique: Option<Box<Unique>>,
 }
 
 impl Message {

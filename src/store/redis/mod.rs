@@ -10,6 +10,7 @@ mod link;
 mod records;
 mod scripts;
 mod watch;
+mod windows;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::{ChordJoin, ChordPart, GroupResult, Store, StoreError, TrackedState, Waiters};
+use super::{ChordJoin, ChordPart, GroupResult, Store, StoreError, TrackedState, Waiters, Windows};
 use crate::core::Timestamp;
 use crate::protocol::result::Meta;
 use crate::task::{TaskId, TaskResult};
@@ -226,5 +227,9 @@ impl Store for RedisStore {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn windows(&self) -> Option<&dyn Windows> {
+        Some(self)
     }
 }

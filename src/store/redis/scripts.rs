@@ -10,11 +10,19 @@ pub(super) struct Scripts {
     pub(super) replace: Script,
     pub(super) join: Script,
     pub(super) close: Script,
+    pub(super) hold: Script,
+    pub(super) let_go: Script,
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        Self { replace: Script::new(REPLACE), join: Script::new(JOIN), close: Script::new(CLOSE) }
+        Self {
+            replace: Script::new(REPLACE),
+            join: Script::new(JOIN),
+            close: Script::new(CLOSE),
+            hold: Script::new(HOLD),
+            let_go: Script::new(LET_GO),
+        }
     }
 }
 
@@ -78,4 +86,27 @@ end
 redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
 redis.call('SET', claim, 'done', 'EX', seconds)
 return 1
+";
+
+/// Begins a dedupe window, unless it is another task's; answers with that one, or nothing.
+const HOLD: &str = r"
+local window, of, id, millis = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local held = redis.call('GET', window)
+if held and held ~= id then
+    return held
+end
+redis.call('SET', window, id, 'PX', millis)
+redis.call('SET', of, window, 'PX', millis)
+return false
+";
+
+/// Ends the dedupe window of a task, if it still holds one. Without a second key it is the one that is noted of the task.
+const LET_GO: &str = r"
+local of, window, id = KEYS[1], KEYS[2], ARGV[1]
+window = window or redis.call('GET', of)
+redis.call('DEL', of)
+if not window or redis.call('GET', window) ~= id then
+    return 0
+end
+return redis.call('DEL', window)
 ";
