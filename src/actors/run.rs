@@ -100,12 +100,19 @@ impl Run {
         let hooks = guard(self.definition.hooks).unwrap_or_default();
         let mut delivery = Some(delivery);
         if !message.settles_late() {
+            Box::pin(self.runtime.window_at_end(message)).await;
             // At most once: gone from the broker before the body starts, or the body does not start.
             if let Some(delivery) = delivery.take()
                 && let Err(error) = delivery.settle_and_wait(Settle::Ack { result: None, sequel: None }).await
             {
                 tracing::warn!(id = %message.id, %error, "not started, because it could not be acknowledged first");
                 return Report::HANDED_BACK;
+            }
+        }
+        if message.unique.is_some() {
+            let ended = self.force.run_until_cancelled(self.runtime.window_at_start(message));
+            if Box::pin(ended).await.is_none() {
+                return Report::HANDED_BACK; // the delivery goes back
             }
         }
         if let Some(delivery) = &mut delivery {
@@ -307,6 +314,9 @@ async fn settle(
             Settle::DeadLetter { reason, result: Some(*record), sequel }
         }
     };
+    if delivery.is_some() && message.unique.is_some() && is_end(&settle) {
+        Box::pin(runtime.window_at_end(message)).await;
+    }
     let Some(delivery) = delivery else {
         return Box::pin(runtime.settle_early_acked(settle, message)).await;
     };
@@ -314,6 +324,11 @@ async fn settle(
         return Box::pin(settle_elsewhere(settle, delivery, message, runtime, wait)).await;
     }
     end(delivery, settle, message, wait).await;
+}
+
+/// Whether the task is over with it.
+fn is_end(settle: &Settle) -> bool {
+    matches!(settle, Settle::Ack { .. } | Settle::DeadLetter { .. })
 }
 
 async fn end(delivery: Delivery, settle: Settle, message: &Message, wait: bool) -> bool {

@@ -345,6 +345,7 @@ impl Builder {
             max_message_size: self.max_message_size,
             reply_to: store.reply_to(),
             without_lanes: (!broker.keeps_lanes()).then(|| broker.name()),
+            without_windows: (!broker.keeps_windows() && store.windows().is_none()).then(|| broker.name()),
         });
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.settles_results &= !apart;

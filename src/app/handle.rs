@@ -25,7 +25,7 @@ use crate::task::canvas::Promise;
 use crate::task::clock::now;
 use crate::task::{
     self, Client, Departure, EnqueueError, GetError, Judge, Message, NewTask, Periodic, RawSignature,
-    Receipt, State, TaskId, TaskResult, TrackedState, UntypedResult, Verdict,
+    Receipt, State, TaskId, TaskResult, TrackedState, UniqueKey, UntypedResult, Verdict,
 };
 
 /// A running task runtime: enqueues, results, and the operator's levers. A handle; clones are the same runtime, and it
@@ -239,6 +239,23 @@ impl Celeriac {
         Ok(revived?)
     }
 
+    /// Which task holds the dedupe window of this key, so that another call of it would join that one: whether one waits or
+    /// runs already. The scope is the task's name, and the key what its `unique_key` comes to.
+    ///
+    /// ```no_run
+    /// # async fn demo(celeriac: celeriac::Celeriac) -> Result<(), celeriac::ControlError> {
+    /// if let Some(id) = celeriac.unique("app::export", "malawi-fp-cases").await? {
+    ///     println!("{id} does it already");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The broker, or the store that keeps windows for it, does not answer, or there is none.
+    pub async fn unique(&self, scope: &str, key: &str) -> Result<Option<TaskId>, ControlError> {
+        Ok(self.inner.runtime.window_holder(&UniqueKey::new(scope, key)).await?)
+    }
+
     /// Deletes expired results now; a minute-by-minute sweep does it anyway. Says how many went.
     ///
     /// # Errors
@@ -379,6 +396,7 @@ impl Inner {
             self.runtime.store.revoke(id, now() + REVOKED_FOR).await.map_err(unreadable(id))?;
             let ids = std::slice::from_ref(id);
             self.runtime.broker.tell_revoked(ids, terminate).await.map_err(unreadable(id))?;
+            self.runtime.window_of_revoked(id).await;
         }
         // A store apart from the broker is written by us, when the task is gone.
         let apart = (!self.runtime.settles_results).then(|| Arc::new(Mutex::new(None)));
@@ -433,7 +451,7 @@ impl Client for Inner {
         }
         let unique = call.id.is_some();
         let message = self.runtime.dispatcher.message(call)?;
-        Ok(self.runtime.broker.publish(message, unique).await?)
+        self.runtime.publish(message, unique).await
     }
 
     async fn launch(&self, canvas: RawSignature) -> Result<Promise, EnqueueError> {

@@ -223,6 +223,7 @@ fn message(
         headers,
         last_errors: Vec::new(),
         workflow: Some(Box::new(workflow)),
+        unique: None,
         serial: None, // made of the arguments by whoever runs it
     };
     if let Some(own) = own {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::{RetryPolicy, Timestamp};
-use crate::task::Message;
+use crate::task::{Message, Unique};
 
 /// The header's name.
 pub(super) const HEADER: &str = "celeriac";
@@ -29,6 +29,9 @@ pub(super) struct Private {
     result_expires: Duration,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     last_errors: Vec<String>,
+    /// Whoever ends it is to end its dedupe window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unique: Option<Box<Unique>>,
     /// The text of `argsrepr` or `kwargsrepr` was given by the application, and not made from the arguments.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) argsrepr: bool,
@@ -57,6 +60,7 @@ impl Private {
             acks_late: message.acks_late,
             result_expires: message.result_expires,
             last_errors: message.last_errors.clone(),
+            unique: message.unique.clone(),
             argsrepr: false,
             kwargsrepr: false,
         }
@@ -73,5 +77,6 @@ impl Private {
         message.acks_late = self.acks_late;
         message.result_expires = self.result_expires;
         message.last_errors = self.last_errors;
+        message.unique = self.unique;
     }
 }

@@ -17,7 +17,7 @@ use serde_json::json;
 use super::{ChordJoin, ChordPart, Claim, Leadership, NoteChange, Store, StoreError, Term, TrackedState};
 use crate::core::Timestamp;
 use crate::task::clock::now;
-use crate::task::{Lineage, State, TaskId, TaskResult};
+use crate::task::{Lineage, State, TaskId, TaskResult, UniqueKey};
 
 /// A store under test.
 #[async_trait]
@@ -527,6 +527,41 @@ pub async fn a_claim_of_the_dead_is_taken_over<S: Subject>() {
     assert_eq!(store.join_chord(part("g", 1)).await, Ok(ChordJoin::Waiting));
 }
 
+/// Of several who ask for a dedupe window one has it, until it or whoever knows it says that it is over, or it passes.
+pub async fn windows_are_held_by_one<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let windows = store.windows().expect("it keeps windows");
+    let key = |text: &str| UniqueKey::new("conformance.task", text);
+    let (a, b) = (key("a"), key("b"));
+    let [first, second, third]: [TaskId; 3] = ["1".into(), "2".into(), "3".into()];
+    assert_eq!(windows.holder(&a).await, Ok(None));
+    assert_eq!(windows.hold(&a, &first, HOUR).await, Ok(None));
+    assert_eq!(windows.hold(&a, &first, HOUR).await, Ok(None), "its own begins anew");
+    assert_eq!(windows.hold(&a, &second, HOUR).await, Ok(Some(first.clone())));
+    assert_eq!(windows.hold(&b, &second, HOUR).await, Ok(None));
+    assert_eq!(windows.let_go(&a, &second).await, Ok(false));
+    assert_eq!(windows.holder(&a).await, Ok(Some(first.clone())));
+    assert_eq!(windows.let_go(&a, &first).await, Ok(true));
+    assert_eq!(windows.let_go(&a, &first).await, Ok(false));
+    assert_eq!(windows.let_go_of(&second).await, Ok(true), "whatever its key");
+    assert_eq!(windows.let_go_of(&second).await, Ok(false));
+    let ids: Vec<TaskId> = (0..8).map(|n| TaskId::from(n.to_string())).collect();
+    let held = ids.iter().map(|id| windows.hold(&b, id, HOUR));
+    let held = futures_util::future::try_join_all(held).await.expect("a store");
+    let winner = held.iter().position(Option::is_none).expect("one has it");
+    assert!(held.iter().enumerate().all(|(n, by)| n == winner || by.as_ref() == Some(&ids[winner])));
+    // One that has passed is free, and its task cannot end another one's.
+    assert_eq!(windows.hold(&a, &first, Duration::from_millis(1)).await, Ok(None));
+    let start = std::time::Instant::now();
+    while windows.hold(&a, &third, HOUR).await != Ok(None) {
+        assert!(start.elapsed() < PATIENCE, "it does not pass");
+    }
+    assert_eq!(windows.let_go(&a, &first).await, Ok(false));
+    assert_eq!(windows.let_go_of(&first).await, Ok(false));
+    assert_eq!(windows.holder(&a).await, Ok(Some(third)));
+}
+
 /// Makes each promise a test, for a [`Subject`](crate::store::conformance::Subject).
 #[macro_export]
 macro_rules! store_conformance {
@@ -550,6 +585,9 @@ macro_rules! store_conformance {
     };
     (@more shared $subject:ty) => {
         $crate::store_conformance! { @tests $subject: revocations_survive one_copy_starts }
+    };
+    (@more windows $subject:ty) => {
+        $crate::store_conformance! { @tests $subject: windows_are_held_by_one }
     };
     (@more chords $subject:ty) => {
         $crate::store_conformance! { @tests $subject:

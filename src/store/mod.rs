@@ -12,6 +12,7 @@ pub mod redis;
 pub mod rpc;
 
 mod waiters;
+mod windows;
 
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -30,6 +31,7 @@ pub use redis::{RedisOptions, RedisStore};
 #[cfg(feature = "amqp")]
 pub use rpc::{RpcOptions, RpcStore};
 pub(crate) use waiters::Waiters;
+pub use windows::Windows;
 
 use crate::core::Timestamp;
 use crate::task::{TaskId, TaskResult};
@@ -133,6 +135,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The notes of this store, if it keeps any.
     fn notes(&self) -> Option<&dyn Notes> {
+        None
+    }
+
+    /// The dedupe windows of this store, if it keeps any: only those that several processes share do, for brokers that keep
+    /// none themselves.
+    fn windows(&self) -> Option<&dyn Windows> {
         None
     }
 

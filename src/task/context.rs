@@ -146,6 +146,7 @@ impl Context {
             last_errors: Vec::new(),
             workflow: None,
             serial: None,
+            unique: None,
         };
         Self::new(Arc::new(message), "".into(), None)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Arguments, Durability, Serial, TaskId, Workflow};
+use super::{Arguments, Durability, Serial, TaskId, Unique, Workflow};
 use crate::core::{RetryPolicy, Timestamp};
 
 /// The header of a task that is to run once although it may be published more than once, because whoever publishes it decides so
@@ -101,6 +101,9 @@ pub struct Message {
     /// The lane that it stands in, if its task is serial.
     #[serde(default)]
     pub serial: Option<Box<Serial>>,
+    /// Its dedupe window, if it has one.
+    #[serde(default)]
+    pub unique: Option<Box<Unique>>,
 }
 
 impl Message {

@@ -17,6 +17,7 @@ mod result;
 mod serial;
 mod signature;
 mod tracked;
+mod unique;
 mod untyped;
 mod verdict;
 mod workflow;
@@ -30,7 +31,7 @@ pub use client::{
 };
 pub(crate) use context::StateSink;
 pub use context::{Context, UpdateStateError};
-pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition};
+pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition, UniqueFn};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
 pub(crate) use dispatch::{Departure, Dispatcher, Origin, Route};
@@ -48,6 +49,9 @@ pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, Serial};
 pub use serial::{KeyPart, serial_of};
 pub use signature::{Enqueue, Signature};
 pub use tracked::TrackedState;
+#[doc(hidden)]
+pub use unique::unique_of;
+pub use unique::{Unique, UniqueKey, UniqueUntil};
 pub use untyped::UntypedResult;
 pub(crate) use verdict::{Judge, Next, Verdict};
 pub use workflow::{Child, Lineage, RawSignature, Workflow};
@@ -69,6 +73,10 @@ pub trait Task: 'static {
     fn options() -> TaskOptions;
     /// The lane of a call with these arguments, if the task is serial.
     fn serial(_args: &Self::Args) -> Option<Serial> {
+        None
+    }
+    /// The dedupe window of a call with these arguments, if the task has one.
+    fn unique(_args: &Self::Args) -> Option<Unique> {
         None
     }
 }

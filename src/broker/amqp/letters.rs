@@ -121,5 +121,6 @@ pub(super) fn unread(queue: &str, id: TaskId, task: String, body: Arc<str>, now:
         last_errors: Vec::new(),
         workflow: None,
         serial: None,
+        unique: None,
     }
 }

@@ -11,6 +11,7 @@ mod notes;
 mod records;
 mod scripts;
 mod watch;
+mod windows;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,7 +21,9 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::{ChordJoin, ChordPart, Claim, GroupResult, Notes, Store, StoreError, TrackedState, Waiters};
+use super::{
+    ChordJoin, ChordPart, Claim, GroupResult, Notes, Store, StoreError, TrackedState, Waiters, Windows,
+};
 use crate::core::Timestamp;
 use crate::protocol::result::Meta;
 use crate::task::{TaskId, TaskResult};
@@ -236,5 +239,9 @@ impl Store for RedisStore {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn windows(&self) -> Option<&dyn Windows> {
+        Some(self)
     }
 }
