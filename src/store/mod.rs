@@ -6,6 +6,7 @@ mod group;
 pub mod memory;
 mod notes;
 mod once;
+pub(crate) mod payloads;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "amqp")]
@@ -26,6 +27,7 @@ pub use group::{GroupMember, GroupResult};
 pub use memory::MemoryStore;
 pub use notes::{Leadership, NoteChange, Notes, Term};
 pub use once::Claim;
+pub(crate) use payloads::{Decision, Payloads};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore};
 #[cfg(feature = "amqp")]
