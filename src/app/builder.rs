@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attendant::RuntimeAttendant;
-use super::backend::Backend;
+use super::backend::{Backend, Opened};
 use super::catalogue::{Catalogue, CatalogueErrors, QueueRow};
 use super::handle::{Celeriac, Inner};
 use super::routing::Routing;
@@ -13,6 +13,8 @@ use super::schedule::{self, ScheduleErrors};
 use crate::actors::root::Tree;
 use crate::actors::runtime::Runtime;
 use crate::actors::{FailureHook, ReadyHook, WorkerHook};
+#[cfg(all(feature = "amqp", feature = "redis"))]
+use crate::broker::LanedBroker;
 #[cfg(feature = "amqp")]
 use crate::broker::OutboxBroker;
 #[cfg(feature = "amqp")]
@@ -324,6 +326,8 @@ impl Builder {
         #[cfg(feature = "amqp")]
         let mut outbox = None;
         let payloads = self.payloads();
+        #[cfg(all(feature = "amqp", feature = "redis"))]
+        let mut lane_limit = None;
         let (broker, store): (Arc<dyn Broker>, Arc<dyn Store>) = match self.keeping {
             Keeping::Given(broker, store) => (broker, store),
             Keeping::Memory => {
@@ -333,6 +337,8 @@ impl Builder {
             #[cfg(feature = "amqp")]
             Keeping::Amqp(url) => {
                 let mut options = self.amqp;
+                #[cfg(feature = "redis")]
+                lane_limit.replace(options.delivery_limit);
                 let broker = if self.outbox.is_some() {
                     options.publish_timeout = options.publish_timeout.min(OUTBOX_PATIENCE);
                     AmqpBroker::connect_later(&url, options).await?
@@ -350,10 +356,19 @@ impl Builder {
         };
         routing.set_shared(broker.is_shared());
         let apart = self.backend.is_some();
-        let store = match self.backend {
+        let opened = match self.backend {
             Some(backend) => backend.open(rabbitmq.as_deref()).await?,
-            None => store,
+            None => Opened::plain(store),
         };
+        // What RabbitMQ cannot do with lanes, Redis does.
+        #[cfg(all(feature = "amqp", feature = "redis"))]
+        let broker = match (lane_limit, opened.redis) {
+            (Some(limit), Some(redis)) => {
+                Arc::new(LanedBroker::open(broker, redis, limit).await) as Arc<dyn Broker>
+            }
+            _ => broker,
+        };
+        let store = opened.store;
         #[cfg(feature = "amqp")]
         let broker = match outbox {
             Some(dir) => {

@@ -16,6 +16,8 @@ mod delivery;
 pub mod embedded;
 mod error;
 mod lane;
+#[cfg(feature = "redis")]
+mod laned;
 pub mod memory;
 mod outbox;
 
@@ -34,6 +36,8 @@ pub use delivery::{ChordEnd, Delivery, Sequel, Settle, Settler};
 pub use embedded::EmbeddedBroker;
 pub use error::BrokerError;
 pub use lane::{LaneFacts, LaneLever, Waiting};
+#[cfg(feature = "redis")]
+pub use laned::LanedBroker;
 pub use memory::MemoryBroker;
 pub use outbox::OutboxBroker;
 

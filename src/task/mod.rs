@@ -49,6 +49,7 @@ pub(crate) use panic::panic_message;
 pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};
 pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, read_meta as read_progress};
 pub use result::{State, TaskResult};
+pub(crate) use serial::Pass;
 pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, Serial};
 #[doc(hidden)]
 pub use serial::{KeyPart, serial_of};

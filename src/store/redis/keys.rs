@@ -48,6 +48,11 @@ impl Keys {
         format!("{}celeriac:unique-of:{id}", self.prefix)
     }
 
+    /// Our own: what the keys of the lanes begin with.
+    pub(super) fn lanes(&self) -> String {
+        format!("{}celeriac:lanes:", self.prefix)
+    }
+
     /// Our own: until when a task is revoked.
     pub(super) fn revoked(&self, id: &str) -> String {
         format!("{}celeriac:revoked:{id}", self.prefix)
