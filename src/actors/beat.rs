@@ -30,6 +30,8 @@ mod control;
 mod memory;
 mod round;
 mod status;
+#[cfg(feature = "testing")]
+pub(crate) mod stepped;
 mod tenants;
 mod tick;
 

@@ -14,6 +14,8 @@ mod options;
 mod panic;
 pub mod periodic;
 mod result;
+#[cfg(feature = "testing")]
+pub(crate) mod scope;
 mod serial;
 mod signature;
 mod tracked;
