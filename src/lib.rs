@@ -63,7 +63,8 @@
 //! # Features
 //!
 //! - `cli` (default): the `celeriac` command. A library user may leave it out.
-//! - `testing`: conformance suites for those who write a broker or a store of their own.
+//! - `testing`: for tests of tasks, eager mode, a clock that the test moves, and assertions on what was enqueued; and the
+//!   conformance suites for those who write a broker or a store of their own.
 //!
 //! The manual, one question a page, is in the folder `docs` of the repository.
 
@@ -78,6 +79,8 @@ pub mod protocol;
 pub mod soil;
 pub mod store;
 pub mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(feature = "cli")]
 pub mod cli;
