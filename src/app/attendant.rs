@@ -47,7 +47,11 @@ impl Attendant for RuntimeAttendant {
     fn over(&self, mut record: TaskResult, message: Option<&Message>) {
         let runtime = Arc::clone(&self.runtime);
         let sequel = message.and_then(|message| runtime.sequel(message, &mut record));
+        let message = message.filter(|message| message.unique.is_some()).cloned();
         tokio::spawn(async move {
+            if let Some(message) = message {
+                runtime.window_at_end(&message).await;
+            }
             runtime.put_result(record).await;
             runtime.carry_out(sequel).await;
         });

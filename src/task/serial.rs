@@ -40,7 +40,7 @@ impl LaneName {
     }
 }
 
-fn cut(mut text: String) -> String {
+pub(super) fn cut(mut text: String) -> String {
     if text.len() > LONGEST_KEY {
         let sum = xxhash_rust::xxh3::xxh3_128(text.as_bytes());
         text.truncate(text.floor_char_boundary(LONGEST_KEY - 33));
@@ -154,10 +154,10 @@ pub fn serial_of<T: Task>(arguments: &Arguments) -> Result<Serial, ArgumentsErro
     Ok(T::serial(&args).unwrap_or_else(|| Serial::new(LaneName::new(T::NAME, ""))))
 }
 
-/// What can be part of a serial key: all that can be shown. It exists for what the compiler says otherwise.
+/// What can be part of a key: all that can be shown. It exists for what the compiler says otherwise.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be part of a serial key, because it cannot be shown as text",
+    message = "`{Self}` cannot be part of a key, because it cannot be shown as text",
     label = "this parameter does not implement `Display`",
     note = "name a field that does (`{{form.domain}}`), or write `key = path::to::function`, which makes the key of all parameters"
 )]

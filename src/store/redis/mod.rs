@@ -8,9 +8,11 @@ mod chords;
 mod keys;
 pub(crate) mod lanes;
 mod link;
+mod notes;
 mod records;
 mod scripts;
 mod watch;
+mod windows;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,7 +22,9 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::{ChordJoin, ChordPart, GroupResult, Store, StoreError, TrackedState, Waiters};
+use super::{
+    ChordJoin, ChordPart, Claim, GroupResult, Notes, Store, StoreError, TrackedState, Waiters, Windows,
+};
 use crate::core::Timestamp;
 use crate::protocol::result::Meta;
 use crate::task::{TaskId, TaskResult};
@@ -234,7 +238,20 @@ impl Store for RedisStore {
         self.run(|core| async move { core.delete(key).await }).await
     }
 
+    async fn claim(&self, claims: &[Claim]) -> Result<Vec<bool>, StoreError> {
+        let claims = claims.to_vec();
+        self.run(|core| async move { core.claim(&claims).await }).await
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(self)
+    }
+
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn windows(&self) -> Option<&dyn Windows> {
+        Some(self)
     }
 }
