@@ -18,6 +18,9 @@ mod error;
 mod lane;
 pub mod memory;
 mod outbox;
+mod queue_setup;
+#[cfg(any(feature = "amqp", feature = "redis"))]
+pub(crate) mod tls;
 
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -36,6 +39,7 @@ pub use error::BrokerError;
 pub use lane::{LaneFacts, LaneLever, Waiting};
 pub use memory::MemoryBroker;
 pub use outbox::OutboxBroker;
+pub use queue_setup::{QueueSetup, QueueType};
 
 use crate::store::{NoteChange, Notes};
 use crate::task::{LaneName, Message, Receipt, TaskId, TaskResult};
@@ -244,6 +248,20 @@ pub trait Broker: Send + Sync + 'static {
     /// # Errors
     /// The broker is closed or not to be reached.
     async fn revive(&self, id: &TaskId) -> Result<bool, BrokerError>;
+
+    /// As [`revive`](Self::revive), for many; answers with those that there were.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached. Some may be back by then.
+    async fn revive_all(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
+        let mut revived = Vec::new();
+        for id in ids {
+            if self.revive(id).await? {
+                revived.push(id.clone());
+            }
+        }
+        Ok(revived)
+    }
 
     /// The facts of a lane; `None`: nobody is in it, nobody waits for it, and nothing was set for it.
     ///
