@@ -3,13 +3,15 @@
 //! ```text
 //! Root ── Queue (one a queue: supervisor) ── Worker … Worker      one worker = one task at a time
 //!      ├─ Serial (one a lane that has a run here)
-//!      └─ Beat (one in the cluster at a time)
+//!      ├─ Beat (one in the cluster at a time)
+//!      └─ ProducerLoop (one a producer; of each, one in the cluster works at a time)
 //! ```
 //! This room, and no room below it, names actix.
 
 pub(crate) mod beat;
 mod body;
 mod lasting;
+pub(crate) mod producer;
 pub(crate) mod queue;
 pub(crate) mod root;
 mod run;
@@ -25,6 +27,7 @@ mod window;
 mod worker;
 
 pub use beat::{BeatError, EntryStatus, Origin};
+pub use producer::ProducerStatus;
 pub use runtime::{FailureHook, WorkerHook};
 pub use serial::{LaneHolder, LaneRun, LaneStatus};
 pub use status::QueueStatus;

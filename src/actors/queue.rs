@@ -170,7 +170,8 @@ impl Queue {
         let states = Arc::clone(&self.runtime.states) as Arc<dyn task::StateSink>;
         let fence = delivery.fence();
         let context = task::Context::fenced(Arc::clone(&message), worker, Some(states), fence)
-            .again(delivery.is_again());
+            .again(delivery.is_again())
+            .permits_of(self.runtime.permits.clone());
         self.runtime.serials.began(&self.runtime, &context, tag, now);
         self.runs.insert(tag, context.clone());
         let run = Run {
@@ -192,7 +193,8 @@ impl Queue {
         self.counters.count(Ended::of(&verdict));
         let runtime = Arc::clone(&self.runtime);
         actix_rt::spawn(async move {
-            let context = task::Context::new(Arc::clone(delivery.message()), "".into(), None);
+            let context = task::Context::new(Arc::clone(delivery.message()), "".into(), None)
+                .permits_of(runtime.permits.clone());
             conclude(verdict, Some(delivery), &context, &Hooks::default(), &runtime).await;
         });
     }

@@ -21,8 +21,11 @@ use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{
     AfterFailure, Body, Context, Ending, HookEvent, Hooks, Interrupt, Judge, Message, Next, State,
-    TaskDefinition, TaskResult, Verdict,
+    TaskDefinition, TaskResult, Until, Verdict,
 };
+
+/// A run whose permit was handed over to it, and is another one's by now, tries again after this long.
+const PERMIT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a run needs.
 pub(super) struct Run {
@@ -109,6 +112,13 @@ impl Run {
                 return Report::HANDED_BACK;
             }
         }
+        if !Box::pin(self.context.adopt_permit()).await {
+            let judge = Judge::unstarted(message, now());
+            let again = Ending::Postpone { until: Until::In(PERMIT_PAUSE) };
+            let verdict = judge.judge(Err(again));
+            let ended = conclude(verdict, delivery, &self.context, &Hooks::default(), &self.runtime).await;
+            return Report { ended, panicked: false, timed_out: false };
+        }
         if message.unique.is_some() {
             let ended = self.force.run_until_cancelled(self.runtime.window_at_start(message));
             if Box::pin(ended).await.is_none() {
@@ -150,6 +160,7 @@ pub(super) async fn conclude(
     runtime: &Runtime,
 ) -> Ended {
     let ended = Ended::of(&verdict);
+    context.end_permits(matches!(verdict, Verdict::Again { .. } | Verdict::HandBack));
     log(context.message(), &verdict);
     let event = event_of(&verdict, hooks, runtime);
     if context.has_reported() {

@@ -10,7 +10,8 @@ use crate::broker::{Broker, BrokerError, Sequel, Settle};
 use crate::protocol::result::Exception;
 use crate::store::{MemoryStore, Notes, Store, StoreError};
 use crate::task::{
-    Context, Dispatcher, HookEvent, Message, State, TaskDefinition, TaskId, TaskResult, TrackedState,
+    Context, Dispatcher, HookEvent, Message, PermitKeeper, State, TaskDefinition, TaskId, TaskResult,
+    TrackedState,
 };
 
 /// What a record says its error is if the store refused the record itself; Celery's name for it.
@@ -38,6 +39,8 @@ pub(crate) struct Runtime {
     pub(crate) states: Arc<StateWriter>,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) serials: Serials,
+    /// Who keeps permits for all processes that share the broker; `None`: nobody.
+    pub(crate) permits: Option<Arc<dyn PermitKeeper>>,
     pub(crate) on_failure: Option<Box<FailureHook>>,
     pub(crate) on_worker_start: Option<Box<WorkerHook>>,
 }
@@ -55,6 +58,8 @@ impl Runtime {
 
     /// Without hooks of the program's.
     pub(crate) fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>, dispatcher: Arc<Dispatcher>) -> Self {
+        let is_apart = broker.is_shared() && !store.is_shared();
+        let permits = if is_apart { None } else { store.permits() };
         Self {
             settles_results: broker.settles_results(),
             own_notes: MemoryStore::default(),
@@ -64,6 +69,7 @@ impl Runtime {
             store,
             dispatcher,
             serials: Serials::default(),
+            permits,
             on_failure: None,
             on_worker_start: None,
         }

@@ -21,7 +21,7 @@ use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Attendant, Broker, BrokerError, EmbeddedBroker, MemoryBroker};
 use crate::store::{EmbeddedStore, MemoryStore, Store, StoreError};
 use crate::task::registry::{DuplicateTask, Registry};
-use crate::task::{Context, Dispatcher, HookEvent, Periodic};
+use crate::task::{Context, Dispatcher, HookEvent, Periodic, Producer};
 
 /// Why a runtime did not start; the text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,16 @@ pub enum StartError {
     /// Periodic entries that cannot be.
     #[error(transparent)]
     Schedule(#[from] ScheduleErrors),
+    /// Two producer loops of one name.
+    #[error(
+        "two producer loops are named `{0}`; each needs a name of its own, by which it is paused and told apart"
+    )]
+    DuplicateProducer(String),
+    /// A producer loop, and nobody who keeps dedupe windows.
+    #[error(
+        "producer loop `{0}` needs dedupe windows, and neither the broker nor the result store keeps any: with RabbitMQ, keep results in Redis (`.result_backend(\"redis://…\")`)"
+    )]
+    ProducerWithoutWindows(String),
     /// The broker or store did not open.
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -88,6 +98,7 @@ pub struct Builder {
     on_failure: Option<Box<FailureHook>>,
     on_worker_start: Option<Box<WorkerHook>>,
     periodic: Vec<Periodic>,
+    producers: Vec<Producer>,
     beat: Option<bool>,
 }
 
@@ -111,6 +122,7 @@ impl Builder {
             on_failure: None,
             on_worker_start: None,
             periodic: Vec::new(),
+            producers: Vec::new(),
             beat: None,
         }
     }
@@ -143,6 +155,13 @@ impl Builder {
     /// One more periodic entry, beside those of `#[periodic_task]` and of the catalogue.
     pub fn periodic(mut self, entry: Periodic) -> Self {
         self.periodic.push(entry);
+        self
+    }
+
+    /// A producer loop: it finds rows of a table that are due, and enqueues a task for each. Of those of one name, in however many
+    /// processes, one works at a time, where the broker or the store keeps notes.
+    pub fn producer(mut self, producer: Producer) -> Self {
+        self.producers.push(producer);
         self
     }
 
@@ -329,6 +348,14 @@ impl Builder {
         for row in &routing.catalogue().queues {
             broker.declare(&row.name).await?;
         }
+        let mut names = std::collections::HashSet::new();
+        if let Some(twice) = self.producers.iter().find(|producer| !names.insert(producer.name.clone())) {
+            return Err(StartError::DuplicateProducer(twice.name.clone()));
+        }
+        let keeps_windows = broker.keeps_windows() || store.windows().is_some();
+        if let Some(first) = self.producers.first().filter(|_| !keeps_windows) {
+            return Err(StartError::ProducerWithoutWindows(first.name.clone()));
+        }
         let routing = Arc::new(routing);
         let dispatcher = Arc::new(Dispatcher {
             registry,
@@ -336,7 +363,7 @@ impl Builder {
             max_message_size: self.max_message_size,
             reply_to: store.reply_to(),
             without_lanes: (!broker.keeps_lanes()).then(|| broker.name()),
-            without_windows: (!broker.keeps_windows() && store.windows().is_none()).then(|| broker.name()),
+            without_windows: (!keeps_windows).then(|| broker.name()),
         });
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.settles_results &= !apart;
@@ -351,7 +378,7 @@ impl Builder {
         attendant.grown(Arc::clone(&tree.queues));
         up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
         let inner = Inner::new(runtime, routing, tree, self.grace);
-        Ok(Celeriac::started(inner, beat.then_some(entries)).await)
+        Ok(Celeriac::started(inner, beat.then_some(entries), self.producers).await)
     }
 
     fn read_catalogue(&self) -> Result<Catalogue, CatalogueErrors> {

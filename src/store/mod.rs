@@ -5,6 +5,7 @@ pub mod embedded;
 mod group;
 pub mod memory;
 mod notes;
+mod permits;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "amqp")]
@@ -16,6 +17,8 @@ mod windows;
 #[cfg(feature = "testing")]
 pub mod conformance;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 pub use crate::task::TrackedState;
@@ -24,6 +27,7 @@ pub use embedded::EmbeddedStore;
 pub use group::{GroupMember, GroupResult};
 pub use memory::MemoryStore;
 pub use notes::{Leadership, NoteChange, Notes};
+pub(crate) use permits::{LocalPermits, Parking};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore};
 #[cfg(feature = "amqp")]
@@ -32,7 +36,7 @@ pub(crate) use waiters::Waiters;
 pub use windows::Windows;
 
 use crate::core::Timestamp;
-use crate::task::{TaskId, TaskResult};
+use crate::task::{PermitKeeper, TaskId, TaskResult};
 
 /// A store's error; the text says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -129,6 +133,11 @@ pub trait Store: Send + Sync + 'static {
     /// The dedupe windows of this store, if it keeps any: only those that several processes share do, for brokers that keep
     /// none themselves.
     fn windows(&self) -> Option<&dyn Windows> {
+        None
+    }
+
+    /// Who keeps named locks and limits, for all processes that use this store; `None`: nobody.
+    fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
         None
     }
 

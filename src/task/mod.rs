@@ -13,6 +13,8 @@ mod message;
 mod options;
 mod panic;
 pub mod periodic;
+mod permit;
+mod producer;
 mod result;
 mod serial;
 mod signature;
@@ -43,6 +45,8 @@ pub use message::{Headers, Message};
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};
+pub use permit::{Asked, Limits, Permit, PermitError, PermitHolder, PermitKeeper, Want};
+pub use producer::{Due, Producer, Source};
 pub use result::{State, TaskResult};
 pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, Serial};
 #[doc(hidden)]

@@ -15,3 +15,4 @@ mod rabbit;
 mod recovery;
 mod revocation;
 mod rusty_celery;
+mod unique;

@@ -7,6 +7,7 @@
 mod chords;
 mod keys;
 mod link;
+mod permits;
 mod records;
 mod scripts;
 mod watch;
@@ -23,9 +24,10 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use super::{ChordJoin, ChordPart, GroupResult, Store, StoreError, TrackedState, Waiters, Windows};
 use crate::core::Timestamp;
 use crate::protocol::result::Meta;
-use crate::task::{TaskId, TaskResult};
+use crate::task::{PermitKeeper, TaskId, TaskResult};
 use keys::Keys;
 use link::Link;
+use permits::HeldHere;
 use scripts::Scripts;
 use watch::{Interest, Watch};
 
@@ -85,6 +87,7 @@ struct Core {
     scripts: Scripts,
     options: RedisOptions,
     waiters: Waiters,
+    held_here: HeldHere,
 }
 
 impl RedisStore {
@@ -100,6 +103,7 @@ impl RedisStore {
             scripts: Scripts::new(),
             options,
             waiters: Waiters::default(),
+            held_here: HeldHere::default(),
         });
         let no_thread =
             |error: std::io::Error| StoreError::Io(format!("the store's thread did not start: {error}"));
@@ -227,6 +231,10 @@ impl Store for RedisStore {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        Some(Arc::new(self.clone()))
     }
 
     fn windows(&self) -> Option<&dyn Windows> {
