@@ -12,6 +12,7 @@ pub(crate) mod beat;
 mod body;
 mod lasting;
 pub(crate) mod producer;
+pub(crate) mod progress;
 pub(crate) mod queue;
 pub(crate) mod root;
 mod run;
@@ -28,6 +29,6 @@ mod worker;
 
 pub use beat::{BeatError, EntryStatus, Origin};
 pub use producer::ProducerStatus;
-pub use runtime::{FailureHook, WorkerHook};
+pub use runtime::{FailureHook, ReadyHook, WorkerHook};
 pub use serial::{LaneHolder, LaneRun, LaneStatus};
 pub use status::QueueStatus;

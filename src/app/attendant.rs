@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::actors::queue::{Queue, Revoke};
+use crate::actors::queue::{Lost, Queue, Revoke};
 use crate::actors::root::Queues;
 use crate::actors::runtime::Runtime;
 use crate::broker::Attendant;
@@ -55,6 +55,12 @@ impl Attendant for RuntimeAttendant {
             runtime.put_result(record).await;
             runtime.carry_out(sequel).await;
         });
+    }
+
+    fn lost(&self, tags: Vec<u64>) {
+        for queue in self.addresses() {
+            queue.do_send(Lost(tags.clone()));
+        }
     }
 
     fn revoked(&self, ids: Vec<TaskId>, terminate: bool) {

@@ -14,14 +14,14 @@ use super::builder::Builder;
 use super::catalogue::Catalogue;
 use super::routing::Routing;
 use super::shutdown::{self, ShutdownReport};
-use crate::actors::beat::{BeatParts, Publisher};
+use crate::actors::beat::{BeatParts, LEASE, Publisher};
 use crate::actors::producer::ProducerParts;
 use crate::actors::queue::{GetStatus, Look, Queue, Revoke, Revoked, Steer};
 use crate::actors::root::{Queues, StartBeat, StartProducers, Tree};
 use crate::actors::runtime::Runtime;
 use crate::actors::{Origin, QueueStatus};
-use crate::broker::{BrokerError, DeadLetter, Noted, Place, Remains, Removal};
-use crate::store::{NoteChange, StoreError};
+use crate::broker::{BrokerError, DeadLetter, Place, Remains, Removal};
+use crate::store::StoreError;
 use crate::task::canvas::Promise;
 use crate::task::clock::now;
 use crate::task::{
@@ -50,7 +50,7 @@ use crate::task::{
 /// ```
 #[derive(Clone)]
 pub struct Celeriac {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 pub(super) struct Inner {
@@ -65,6 +65,7 @@ pub(super) struct Inner {
     /// Unless it is switched off.
     pub(super) beat: OnceLock<Arc<BeatParts>>,
     pub(super) producers: OnceLock<Vec<Arc<ProducerParts>>>,
+    pub(super) beat_lease: Duration,
 }
 
 /// A revocation that meets its task on the way from one place to another looks again after this long.
@@ -279,12 +280,15 @@ impl Celeriac {
         Ok(self.inner.runtime.window_holder(&UniqueKey::new(scope, key)).await?)
     }
 
-    /// Deletes expired results now; a minute-by-minute sweep does it anyway. Says how many went.
+    /// Deletes expired results now, and the files of downloads that no record names; a minute-by-minute sweep does it anyway.
+    /// Says how many results went.
     ///
     /// # Errors
     /// The store does not answer.
     pub async fn sweep_results(&self) -> Result<usize, ControlError> {
-        Ok(self.inner.runtime.store.sweep(now()).await?)
+        let swept = self.inner.runtime.store.sweep(now()).await?;
+        self.inner.runtime.sweep_payloads().await?;
+        Ok(swept)
     }
 
     /// Ends the runtime within its grace (see [`Builder::shutdown_grace`]): takes nothing new, starts nothing more, waits
@@ -333,12 +337,13 @@ impl Inner {
             closed: CancellationToken::new(),
             beat: OnceLock::new(),
             producers: OnceLock::new(),
+            beat_lease: LEASE,
         }
     }
 
     async fn start_beat(self: &Arc<Self>, entries: Vec<(Periodic, Origin)>) {
         let publisher = Arc::downgrade(self);
-        let parts = BeatParts::new(Arc::clone(&self.runtime), entries, publisher);
+        let parts = BeatParts::new(Arc::clone(&self.runtime), entries, publisher, self.beat_lease);
         let parts = Arc::clone(self.beat.get_or_init(|| Arc::new(parts)));
         let root = self.tree.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|t| t.root.clone());
         if let Some(root) = root {
@@ -577,27 +582,8 @@ impl Client for Inner {
     }
 }
 
-#[async_trait]
 impl Publisher for Inner {
-    async fn publish_noted(&self, call: NewTask, change: NoteChange) -> Result<Noted, EnqueueError> {
-        if self.closing.load(Ordering::Acquire) {
-            return Err(EnqueueError::ShuttingDown);
-        }
-        let message = self.runtime.dispatcher.message(call)?;
-        let broker = &self.runtime.broker;
-        if broker.notes().is_some() {
-            return Ok(broker.publish_noted(message, change).await?);
-        }
-        // Published first: a crash in between publishes it again under the same id, and loses nothing.
-        let published = match self.runtime.publish(message, true).await {
-            Ok(receipt) => Noted::Taken(receipt),
-            Err(EnqueueError::DuplicateId { .. }) => Noted::Changed,
-            Err(error) => return Err(error),
-        };
-        match self.runtime.notes().change_note(change).await {
-            Ok(true) => Ok(published),
-            Ok(false) => Ok(Noted::Outdated),
-            Err(error) => Err(EnqueueError::Broker(error.to_string())),
-        }
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 }

@@ -11,6 +11,7 @@ mod producers;
 mod routing;
 mod schedule;
 mod shutdown;
+mod soil;
 
 pub use beat::Beat;
 pub use builder::{Builder, StartError};

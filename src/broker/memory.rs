@@ -145,7 +145,7 @@ impl MemoryBroker {
             Err(BrokerError::DuplicateId(_)) => Noted::Changed,
             Err(error) => return Err(error),
         };
-        change.apply(&mut notes);
+        NoteChange::apply_all(std::slice::from_ref(change), None, &mut notes);
         Ok(noted)
     }
 
@@ -501,6 +501,13 @@ impl Broker for MemoryBroker {
             dead,
             in_line: line.in_line,
         })
+    }
+
+    async fn ahead(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
+        let state = self.shared.lock()?;
+        let Some((message, Spot::Ready(rank))) = state.ids.get(id) else { return Ok(None) };
+        let Some(line) = state.queues.get(&message.queue) else { return Ok(None) };
+        Ok(Some((line.unsettled.len() + line.ready.range(..rank).take(limit).count()).min(limit)))
     }
 
     async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {

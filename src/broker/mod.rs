@@ -16,6 +16,8 @@ mod delivery;
 pub mod embedded;
 mod error;
 mod lane;
+#[cfg(feature = "redis")]
+mod laned;
 pub mod memory;
 mod outbox;
 
@@ -34,6 +36,8 @@ pub use delivery::{ChordEnd, Delivery, Sequel, Settle, Settler};
 pub use embedded::EmbeddedBroker;
 pub use error::BrokerError;
 pub use lane::{LaneFacts, LaneLever, Waiting};
+#[cfg(feature = "redis")]
+pub use laned::LanedBroker;
 pub use memory::MemoryBroker;
 pub use outbox::OutboxBroker;
 
@@ -232,6 +236,15 @@ pub trait Broker: Send + Sync + 'static {
     /// # Errors
     /// The broker is closed or not to be reached.
     async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError>;
+
+    /// How many tasks of its queue that could start are before this waiting one, and what is delivered and not settled, all up
+    /// to `limit`. `None`: that is not known, or the task waits for its time or its lane.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn ahead(&self, _id: &TaskId, _limit: usize) -> Result<Option<usize>, BrokerError> {
+        Ok(None)
+    }
 
     /// Takes a waiting task out for good; `record` makes the result to leave behind from its message.
     ///

@@ -14,6 +14,7 @@ pub mod intensity;
 pub mod lane;
 pub mod permits;
 pub mod producer;
+pub mod progress;
 pub mod queue;
 pub mod retry;
 pub mod time;
@@ -21,6 +22,7 @@ pub mod time_to_start;
 
 pub use intensity::{Intensity, RestartVerdict, Restarts};
 pub use lane::Lane;
+pub use progress::Progress;
 pub use queue::Queue;
 pub use retry::{RetryPolicy, RetryVerdict};
 pub use time::Timestamp;

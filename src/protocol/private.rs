@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::{RetryPolicy, Timestamp};
-use crate::task::{Message, Unique};
+use crate::task::{Message, Pass, Serial, Unique};
 
 /// The header's name.
 pub(super) const HEADER: &str = "celeriac";
@@ -32,6 +32,10 @@ pub(super) struct Private {
     /// Whoever ends it is to end its dedupe window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unique: Option<Box<Unique>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    serial: Option<Box<Serial>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pass: Option<Pass>,
     /// The text of `argsrepr` or `kwargsrepr` was given by the application, and not made from the arguments.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) argsrepr: bool,
@@ -61,6 +65,8 @@ impl Private {
             result_expires: message.result_expires,
             last_errors: message.last_errors.clone(),
             unique: message.unique.clone(),
+            serial: message.serial.clone(),
+            pass: message.serial.as_ref().and_then(|serial| serial.pass),
             argsrepr: false,
             kwargsrepr: false,
         }
@@ -78,5 +84,9 @@ impl Private {
         message.result_expires = self.result_expires;
         message.last_errors = self.last_errors;
         message.unique = self.unique;
+        message.serial = self.serial;
+        if let Some(serial) = &mut message.serial {
+            serial.pass = self.pass;
+        }
     }
 }

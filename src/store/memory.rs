@@ -9,7 +9,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use super::{
-    ChordJoin, ChordPart, LocalPermits, NoteChange, Notes, Store, StoreError, TrackedState, Waiters,
+    ChordJoin, ChordPart, LocalPermits, NoteChange, Notes, Store, StoreError, Term, TrackedState, Waiters,
 };
 use crate::core::Timestamp;
 use crate::task::clock::now;
@@ -111,6 +111,16 @@ impl MemoryStore {
     pub(crate) fn close(&self, group: &str) {
         let closed = Chord { closed: true, touched: now(), ..Chord::default() };
         self.chords.insert(group.to_owned(), closed);
+    }
+
+    /// Shows the state of a task that is not over, whatever the records say.
+    pub(crate) fn show(&self, state: TrackedState) {
+        self.tracked.insert(state.id.clone(), (state, now()));
+    }
+
+    /// All states of tasks that are not over.
+    pub(crate) fn shown(&self) -> Vec<TrackedState> {
+        self.tracked.iter().map(|state| state.0.clone()).collect()
     }
 
     /// Deletes a record.
@@ -227,7 +237,7 @@ impl Notes for MemoryStore {
         Ok(from.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    async fn change_note(&self, change: NoteChange) -> Result<bool, StoreError> {
-        Ok(change.apply(&mut self.lock_notes()))
+    async fn change_notes(&self, changes: Vec<NoteChange>, under: Option<Term>) -> Result<bool, StoreError> {
+        Ok(NoteChange::apply_all(&changes, under.as_ref(), &mut self.lock_notes()))
     }
 }

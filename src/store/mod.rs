@@ -5,6 +5,8 @@ pub mod embedded;
 mod group;
 pub mod memory;
 mod notes;
+mod once;
+pub(crate) mod payloads;
 mod permits;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -26,7 +28,9 @@ pub use chord::{ChordJoin, ChordPart, ChordSize};
 pub use embedded::EmbeddedStore;
 pub use group::{GroupMember, GroupResult};
 pub use memory::MemoryStore;
-pub use notes::{Leadership, NoteChange, Notes};
+pub use notes::{Leadership, NoteChange, Notes, Term};
+pub use once::Claim;
+pub(crate) use payloads::{Decision, Payloads};
 pub(crate) use permits::{LocalPermits, Parking};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore};
@@ -124,6 +128,16 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// The store cannot be read.
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError>;
+
+    /// Lets one copy of each task that may have been published more than once through, the first that asks, however often
+    /// that one asks; says of each claim whether it may start. Stores that nobody else uses let all of them through: their
+    /// brokers know which ids are taken.
+    ///
+    /// # Errors
+    /// It is not known who may start.
+    async fn claim(&self, claims: &[Claim]) -> Result<Vec<bool>, StoreError> {
+        Ok(vec![true; claims.len()])
+    }
 
     /// The notes of this store, if it keeps any.
     fn notes(&self) -> Option<&dyn Notes> {

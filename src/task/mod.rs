@@ -7,6 +7,7 @@ pub(crate) mod clock;
 mod context;
 mod definition;
 mod dispatch;
+mod download;
 mod error;
 mod id;
 mod message;
@@ -14,7 +15,8 @@ mod options;
 mod panic;
 pub mod periodic;
 mod permit;
-mod producer;
+pub mod producer;
+mod progress;
 mod result;
 mod serial;
 mod signature;
@@ -31,23 +33,27 @@ pub use arguments::{Arguments, ArgumentsError};
 pub use client::{
     AsyncResult, Client, EnqueueError, GetError, Keeper, NewTask, Receipt, current, install, uninstall,
 };
-pub(crate) use context::StateSink;
 pub use context::{Context, UpdateStateError};
+pub(crate) use context::{Sinks, StateSink};
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition, UniqueFn};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
 pub(crate) use dispatch::{Departure, Dispatcher, Origin, Route};
+pub(crate) use download::{About, ByteStream, DownloadSink, Keeping, Kept, Source};
+pub use download::{Download, DownloadError, DownloadFacts, DownloadRecord};
 pub use envelope::Typed;
 pub(crate) use error::{Ending, ErrorName, Until};
 pub use error::{Interrupt, TaskError};
 pub use id::TaskId;
-pub use message::{Headers, Message};
+pub use message::{Headers, Message, ONCE};
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};
 pub use permit::{Asked, Limits, Permit, PermitError, PermitHolder, PermitKeeper, Want};
-pub use producer::{Due, Producer, Source};
+pub use producer::{Due, Producer};
+pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, read_meta as read_progress};
 pub use result::{State, TaskResult};
+pub(crate) use serial::Pass;
 pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, Serial};
 #[doc(hidden)]
 pub use serial::{KeyPart, serial_of};

@@ -74,6 +74,19 @@ pub struct Serial {
     pub handed_back: u32,
     /// When it was let in, if it had to wait for that.
     pub let_in_at: Option<Timestamp>,
+    /// By which a lane that is kept apart from the messages knows what it has let in.
+    #[serde(skip)]
+    pub(crate) pass: Option<Pass>,
+}
+
+/// What a lane that is kept apart from the messages gives to a message that it lets in. Whoever starts it has to show it: a
+/// copy of an older one is not started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pass {
+    /// Of this letting in.
+    pub(crate) token: u64,
+    /// Since when its keeper has forgotten nothing: one that does not know a pass of another era may just have lost it.
+    pub(crate) era: u64,
 }
 
 /// Why a lane does not take a run.
@@ -100,6 +113,7 @@ impl Serial {
             refusal: None,
             handed_back: 0,
             let_in_at: None,
+            pass: None,
         }
     }
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use celeriac::actors::ProducerStatus;
 use celeriac::app::ControlError;
 use celeriac::core::producer::Why;
-use celeriac::task::{Due, Producer, Source};
+use celeriac::task::producer::{Due, Producer, Source};
 use celeriac::{Celeriac, TaskError, TaskId, task};
 
 use crate::kit::{Gate, builder, note, notes, until};

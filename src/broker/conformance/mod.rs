@@ -96,6 +96,8 @@ pub struct Abilities {
     pub counts_at_once: bool,
     /// What waits for its ETA is counted. Else it is not, except if it waits in this process.
     pub counts_scheduled: bool,
+    /// What is ready is what will start. Else a copy of what was taken out, or sent anew, counts until its turn comes.
+    pub counts_no_copies: bool,
 }
 
 impl Abilities {
@@ -107,6 +109,7 @@ impl Abilities {
         first_crash_is_counted: true,
         counts_at_once: true,
         counts_scheduled: true,
+        counts_no_copies: true,
     };
 }
 
@@ -276,6 +279,7 @@ pub fn success(message: &Message) -> TaskResult {
         worker: Some(format!("{}#0", message.queue)),
         expires_at: now() + message.result_expires,
         lineage: None,
+        download: None,
     }
 }
 

@@ -58,9 +58,34 @@ impl Keys {
         format!("{}celeriac:permit-tokens:{name}", self.prefix)
     }
 
+    /// Our own: what the keys of the lanes begin with.
+    pub(super) fn lanes(&self) -> String {
+        format!("{}celeriac:lanes:", self.prefix)
+    }
+
     /// Our own: until when a task is revoked.
     pub(super) fn revoked(&self, id: &str) -> String {
         format!("{}celeriac:revoked:{id}", self.prefix)
+    }
+
+    /// Our own: which copy of a task has its id.
+    pub(super) fn once(&self, id: &str) -> String {
+        format!("{}celeriac:once:{id}", self.prefix)
+    }
+
+    /// Our own: the notes by name, and their names in order.
+    pub(super) fn notes(&self) -> [String; 2] {
+        ["notes", "note-names"].map(|key| format!("{}celeriac:{key}", self.prefix))
+    }
+
+    /// Our own: who leads.
+    pub(super) fn election(&self, name: &str) -> String {
+        format!("{}celeriac:election:{name}", self.prefix)
+    }
+
+    /// Our own: there as long as any task is revoked.
+    pub(super) fn any_revoked(&self) -> String {
+        format!("{}celeriac:revoked", self.prefix)
     }
 }
 

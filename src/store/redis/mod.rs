@@ -6,7 +6,9 @@
 
 mod chords;
 mod keys;
+pub(crate) mod lanes;
 mod link;
+mod notes;
 mod permits;
 mod records;
 mod scripts;
@@ -21,7 +23,9 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::{ChordJoin, ChordPart, GroupResult, Store, StoreError, TrackedState, Waiters, Windows};
+use super::{
+    ChordJoin, ChordPart, Claim, GroupResult, Notes, Store, StoreError, TrackedState, Waiters, Windows,
+};
 use crate::core::Timestamp;
 use crate::protocol::result::Meta;
 use crate::task::{PermitKeeper, TaskId, TaskResult};
@@ -47,6 +51,9 @@ pub struct RedisOptions {
     /// How long whoever is to send the body of a chord has for it; when it is over, the next one who joins does. Default
     /// 10 s.
     pub chord_lease: Duration,
+    /// How long a process that runs serial tasks is taken for alive without a word from it: so long others wait with its
+    /// lanes when it has died on another machine. Default 10 s.
+    pub lane_lease: Duration,
     /// The most that one result document may take, in bytes. Default 512 MiB, which is the most that Redis takes.
     pub max_document_size: usize,
 }
@@ -58,6 +65,7 @@ impl Default for RedisOptions {
             result_expires: Duration::from_secs(24 * 60 * 60),
             patience: Duration::from_secs(10),
             chord_lease: Duration::from_secs(10),
+            lane_lease: Duration::from_secs(10),
             max_document_size: 512 << 20,
         }
     }
@@ -136,6 +144,11 @@ impl RedisStore {
     /// The server and database, for logs; without the password.
     pub fn address(&self) -> &str {
         &self.core.link.address
+    }
+
+    /// The store's thread, for those who have something to do there.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 
     /// Does something on the store's thread.
@@ -227,6 +240,15 @@ impl Store for RedisStore {
     async fn forget_group(&self, id: &str) -> Result<bool, StoreError> {
         let key = self.core.keys.group(id);
         self.run(|core| async move { core.delete(key).await }).await
+    }
+
+    async fn claim(&self, claims: &[Claim]) -> Result<Vec<bool>, StoreError> {
+        let claims = claims.to_vec();
+        self.run(|core| async move { core.claim(&claims).await }).await
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(self)
     }
 
     fn is_shared(&self) -> bool {
