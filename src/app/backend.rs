@@ -7,7 +7,7 @@ use crate::store::{MemoryStore, Store, StoreError};
 
 /// A result backend that is open.
 pub(crate) struct Opened {
-    pub(super) store: Arc<dyn Store>,
+    pub(crate) store: Arc<dyn Store>,
     /// The same, if it is Redis, which keeps lanes as well.
     #[cfg(feature = "redis")]
     pub(super) redis: Option<crate::store::RedisStore>,

@@ -9,6 +9,7 @@ mod keys;
 pub(crate) mod lanes;
 mod link;
 mod notes;
+mod permits;
 mod records;
 mod scripts;
 mod watch;
@@ -28,9 +29,10 @@ use super::{
 };
 use crate::core::Timestamp;
 use crate::protocol::result::Meta;
-use crate::task::{TaskId, TaskResult};
+use crate::task::{PermitKeeper, TaskId, TaskResult};
 use keys::Keys;
 use link::Link;
+use permits::HeldHere;
 use scripts::Scripts;
 use watch::{Interest, Watch};
 
@@ -98,6 +100,7 @@ struct Core {
     scripts: Scripts,
     options: RedisOptions,
     waiters: Waiters,
+    held_here: HeldHere,
 }
 
 impl RedisStore {
@@ -113,6 +116,7 @@ impl RedisStore {
             scripts: Scripts::new(),
             options,
             waiters: Waiters::default(),
+            held_here: HeldHere::default(),
         });
         let no_thread =
             |error: std::io::Error| StoreError::Io(format!("the store's thread did not start: {error}"));
@@ -254,6 +258,10 @@ impl Store for RedisStore {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        Some(Arc::new(self.clone()))
     }
 
     fn windows(&self) -> Option<&dyn Windows> {
