@@ -181,7 +181,7 @@ pub enum EnqueueError {
     },
     /// The broker has no lanes.
     #[error(
-        "`{task}` is serial, and the broker `{broker}` keeps no lanes: its runs could overlap. Keep it on the embedded broker or the one in memory"
+        "`{task}` is serial, and the broker `{broker}` keeps no lanes: its runs could overlap. Give the program a result backend in Redis, where they are kept for RabbitMQ, or keep the task on the embedded broker"
     )]
     NoLanes {
         /// The task.

@@ -55,6 +55,9 @@ pub struct RedisOptions {
     /// How long a process that runs serial tasks is taken for alive without a word from it: so long others wait with its
     /// lanes when it has died on another machine. Default 10 s.
     pub lane_lease: Duration,
+    /// Whether processes of one machine see that another one there is dead, and do not wait for its lease (on Linux). Default
+    /// yes.
+    pub lane_neighbours: bool,
     /// The most that one result document may take, in bytes. Default 512 MiB, which is the most that Redis takes.
     pub max_document_size: usize,
     /// Of `rediss://`: a PEM file with the certificate authorities that the server is checked against. Default: that of redis-py's
@@ -70,6 +73,7 @@ impl Default for RedisOptions {
             patience: Duration::from_secs(10),
             chord_lease: Duration::from_secs(10),
             lane_lease: Duration::from_secs(10),
+            lane_neighbours: true,
             max_document_size: 512 << 20,
             ca_certs: None,
         }
