@@ -71,7 +71,10 @@ async fn the_text_of_an_error_is_the_error() {
             let task = with_errors::s(errors).send(celeriac.client()).await.unwrap();
             record(&task).await;
             let seen = celeriac.soil().status(task.id()).await.unwrap();
-            assert_eq!((seen.state, seen.errors), (SoilState::Failed, shown.iter().map(|&e| e.to_owned()).collect()));
+            assert_eq!(
+                (seen.state, seen.errors),
+                (SoilState::Failed, shown.iter().map(|&e| e.to_owned()).collect())
+            );
         }
         let task = with_errors::s(vec!["a\tb".into()]).send(celeriac.client()).await.unwrap();
         record(&task).await;
@@ -84,11 +87,13 @@ async fn the_text_of_an_error_is_the_error() {
 #[tokio::test]
 async fn hqs_oldest_way_to_fail_is_to_return_errors() {
     on_both(|celeriac| async move {
-        let task = gives::s(json!({"errors": ["no rows"], "messages": "x"})).send(celeriac.client()).await.unwrap();
+        let task =
+            gives::s(json!({"errors": ["no rows"], "messages": "x"})).send(celeriac.client()).await.unwrap();
         record(&task).await;
         let seen = celeriac.soil().status(task.id()).await.unwrap();
         assert_eq!((seen.state, seen.errors), (SoilState::Failed, vec!["no rows".to_owned()]));
-        let task = gives::s(json!({"errors": [], "messages": ["1 row"]})).send(celeriac.client()).await.unwrap();
+        let task =
+            gives::s(json!({"errors": [], "messages": ["1 row"]})).send(celeriac.client()).await.unwrap();
         record(&task).await;
         let seen = celeriac.soil().status(task.id()).await.unwrap();
         assert_eq!((seen.state, seen.messages()), (SoilState::Success, vec!["1 row".to_owned()]));
