@@ -65,7 +65,8 @@
 //!
 //! - `cli` (default): the `celeriac` command. A library user may leave it out.
 //! - `s3`: files of downloads in S3 and what speaks its protocol.
-//! - `testing`: conformance suites for those who write a broker or a store of their own.
+//! - `testing`: for tests of tasks, eager mode, a clock that the test moves, and assertions on what was enqueued; and the
+//!   conformance suites for those who write a broker or a store of their own.
 //!
 //! The manual, one question a page, is in the folder `docs` of the repository.
 
@@ -80,6 +81,8 @@ pub mod protocol;
 pub mod soil;
 pub mod store;
 pub mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(feature = "cli")]
 pub mod cli;

@@ -100,6 +100,9 @@ pub struct Builder {
     periodic: Vec<Periodic>,
     beat: Option<bool>,
     beat_lease: Option<Duration>,
+    /// Without actors: a test does their work.
+    unmanned: bool,
+    ca_certs: Option<PathBuf>,
 }
 
 impl Builder {
@@ -126,7 +129,15 @@ impl Builder {
             periodic: Vec::new(),
             beat: None,
             beat_lease: None,
+            unmanned: false,
+            ca_certs: None,
         }
+    }
+
+    /// Without actors, on this broker and store.
+    #[cfg(feature = "testing")]
+    pub(crate) fn unmanned(self, broker: Arc<dyn Broker>, store: Arc<dyn Store>) -> Self {
+        Self { unmanned: true, ..self.broker(broker, store) }
     }
 
     /// The queues, from a catalogue built in code. Replaces what was set before.
@@ -194,7 +205,8 @@ impl Builder {
         self
     }
 
-    /// How the RabbitMQ broker behaves. What the catalogue says of a queue wins over this.
+    /// How the RabbitMQ broker behaves. What a row of the catalogue says of its queue (`queue_type`, `max_priority`,
+    /// `queue_arguments`) wins over this.
     #[cfg(feature = "amqp")]
     pub fn amqp_options(mut self, options: AmqpOptions) -> Self {
         self.amqp = options;
@@ -219,7 +231,7 @@ impl Builder {
     }
 
     /// Where results are kept, if not beside the messages. Celery's `result_backend`:
-    /// - `redis://[user:password@]host[:port][/database]`: in Redis, readable by Python.
+    /// - `redis://[user:password@]host[:port][/database]`: in Redis, readable by Python; `rediss://` over TLS.
     /// - `rpc://`: sent back over the broker's RabbitMQ to whoever sent the task, and kept by nobody. Another RabbitMQ is
     ///   `rpc://[user:password@]host[:port][/vhost]`.
     /// - `memory://`: in this process.
@@ -234,6 +246,13 @@ impl Builder {
     #[cfg(feature = "redis")]
     pub fn redis(mut self, url: impl Into<String>, options: crate::store::RedisOptions) -> Self {
         self.backend = Some(Backend::Redis(url.into(), options));
+        self
+    }
+
+    /// A PEM file with the certificate authorities that RabbitMQ (`amqps://`) and Redis (`rediss://`) are checked against, where
+    /// their options name none. Default: the system's.
+    pub fn ca_certs(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca_certs = Some(file.into());
         self
     }
 
@@ -320,8 +339,7 @@ impl Builder {
         let mut rabbitmq: Option<String> = None;
         #[cfg(feature = "amqp")]
         if let Keeping::Amqp(url) = &self.keeping {
-            // Replies need no failover: who waits for one comes back to the node that has it.
-            rabbitmq = url.split(';').next().map(|url| url.trim().to_owned());
+            rabbitmq = Some(url.clone());
         }
         #[cfg(feature = "amqp")]
         let mut outbox = None;
@@ -339,6 +357,11 @@ impl Builder {
                 let mut options = self.amqp;
                 #[cfg(feature = "redis")]
                 lane_limit.replace(options.delivery_limit);
+                options.ca_certs = options.ca_certs.or_else(|| self.ca_certs.clone());
+                for row in routing.catalogue().queues.iter().filter(|row| !row.setup.is_plain()) {
+                    let of_options = options.queues.remove(&row.name).unwrap_or_default();
+                    options.queues.insert(row.name.clone(), row.setup.clone().over(of_options));
+                }
                 let broker = if self.outbox.is_some() {
                     options.publish_timeout = options.publish_timeout.min(OUTBOX_PATIENCE);
                     AmqpBroker::connect_later(&url, options).await?
@@ -357,7 +380,7 @@ impl Builder {
         routing.set_shared(broker.is_shared());
         let apart = self.backend.is_some();
         let opened = match self.backend {
-            Some(backend) => backend.open(rabbitmq.as_deref()).await?,
+            Some(backend) => backend.open(rabbitmq.as_deref(), self.ca_certs).await?,
             None => Opened::plain(store),
         };
         // What RabbitMQ cannot do with lanes, Redis does.
@@ -405,10 +428,16 @@ impl Builder {
         let runtime = Arc::new(runtime);
         let attendant = Arc::new(RuntimeAttendant::new(Arc::clone(&runtime)));
         runtime.broker.attend(Arc::clone(&attendant) as Arc<dyn Attendant>);
-        let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
-        let (tree, up) = Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
-        attendant.grown(Arc::clone(&tree.queues));
-        up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
+        let tree = if self.unmanned {
+            None
+        } else {
+            let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
+            let (tree, up) =
+                Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
+            attendant.grown(Arc::clone(&tree.queues));
+            up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
+            Some(tree)
+        };
         let mut inner = Inner::new(runtime, routing, tree, self.grace);
         inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
         Ok(Celeriac::started(inner, beat.then_some(entries)).await)

@@ -12,6 +12,7 @@ use super::attendant::REVOKED_FOR;
 use super::beat::Beat;
 use super::builder::Builder;
 use super::catalogue::Catalogue;
+use super::revival::revive_with_records;
 use super::routing::Routing;
 use super::shutdown::{self, ShutdownReport};
 use crate::actors::beat::{BeatParts, LEASE, Publisher};
@@ -66,6 +67,9 @@ pub(super) struct Inner {
     /// Unless it is switched off.
     pub(super) beat: OnceLock<Arc<BeatParts>>,
     pub(super) beat_lease: Duration,
+    /// Who answers for this runtime, if it is that of a test.
+    #[cfg(feature = "testing")]
+    pub(super) front: OnceLock<std::sync::Weak<dyn Client>>,
 }
 
 /// A revocation that meets its task on the way from one place to another looks again after this long.
@@ -123,6 +127,22 @@ impl Celeriac {
         &self.inner.runtime
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn runtime_arc(&self) -> Arc<Runtime> {
+        Arc::clone(&self.inner.runtime)
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn beat_parts(&self) -> Option<Arc<BeatParts>> {
+        self.inner.beat.get().cloned()
+    }
+
+    /// From now on `front` is its client.
+    #[cfg(feature = "testing")]
+    pub(crate) fn answer_by(&self, front: &Arc<dyn Client>) {
+        let _ = self.inner.front.set(Arc::downgrade(front));
+    }
+
     /// The periodic entries: what they are, and levers on them.
     pub fn beat(&self) -> Beat {
         Beat::new(self.inner.beat.get().cloned())
@@ -135,6 +155,10 @@ impl Celeriac {
 
     /// This runtime as the destination of [`Signature::send`](crate::task::Signature::send), or for calls by name.
     pub fn client(&self) -> Arc<dyn Client> {
+        #[cfg(feature = "testing")]
+        if let Some(front) = self.inner.front.get().and_then(std::sync::Weak::upgrade) {
+            return front;
+        }
         Arc::clone(&self.inner) as Arc<dyn Client>
     }
 
@@ -227,18 +251,12 @@ impl Celeriac {
     /// # Errors
     /// The broker does not answer.
     pub async fn revive(&self, id: &TaskId) -> Result<bool, ControlError> {
-        let runtime = &self.inner.runtime;
-        if runtime.settles_results {
-            return Ok(runtime.broker.revive(id).await?);
+        let Runtime { broker, store, settles_results, .. } = &*self.inner.runtime;
+        if *settles_results {
+            return Ok(broker.revive(id).await?);
         }
-        // Its record goes first: the next run may end before anything else is done here, and the first record stays.
-        let record = runtime.store.get(id, now()).await?;
-        runtime.store.forget(id).await?;
-        let revived = runtime.broker.revive(id).await;
-        if let (Some(record), Ok(false) | Err(_)) = (record, &revived) {
-            runtime.store.put(record).await?;
-        }
-        Ok(revived?)
+        let ids = std::slice::from_ref(id);
+        Ok(!revive_with_records(&**broker, &**store, ids).await?.is_empty())
     }
 
     /// Which task holds the dedupe window of this key, so that another call of it would join that one: whether one waits or
@@ -304,18 +322,25 @@ impl Celeriac {
 }
 
 impl Inner {
-    pub(super) fn new(runtime: Arc<Runtime>, routing: Arc<Routing>, tree: Tree, grace: Duration) -> Self {
+    pub(super) fn new(
+        runtime: Arc<Runtime>,
+        routing: Arc<Routing>,
+        tree: Option<Tree>,
+        grace: Duration,
+    ) -> Self {
         Self {
             runtime,
             routing,
-            queues: Arc::clone(&tree.queues),
-            tree: Mutex::new(Some(tree)),
+            queues: tree.as_ref().map(|tree| Arc::clone(&tree.queues)).unwrap_or_default(),
+            tree: Mutex::new(tree),
             grace,
             closing: AtomicBool::new(false),
             closed: CancellationToken::new(),
             sights: Arc::default(),
             beat: OnceLock::new(),
             beat_lease: LEASE,
+            #[cfg(feature = "testing")]
+            front: OnceLock::new(),
         }
     }
 
