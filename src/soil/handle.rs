@@ -131,12 +131,14 @@ impl Soil {
             Some(shown) => Some(shown),
             None => runtime.store.tracked(id).await?,
         };
-        if place.is_none() && shown.is_none() {
-            // It may have ended between the two looks.
+        if shown.is_none() {
+            // It may have ended between the looks, and its bar gone with it.
             if let Some(record) = runtime.store.get(id, now()).await? {
                 return Ok(Status::over(record, &self.separator));
             }
-            return self.nowhere(id).await;
+            if place.is_none() {
+                return self.nowhere(id).await;
+            }
         }
         let status = self.underway(id, place, shown).await;
         self.sights.seen(&status);
