@@ -219,8 +219,9 @@ pub(crate) async fn conclude(
     {
         Box::pin(runtime.track_retry(context, TaskResult::clone(failed))).await;
     }
-    // What was exposed is held until it is known that the record names it.
-    let wait = event.is_some() || context.has_exposed();
+    // What was exposed is held until it is known that the record names it, and a bar is shown until its record is there.
+    let tells = matches!(ended, Ended::Over(_)) && context.has_reported();
+    let wait = event.is_some() || context.has_exposed() || tells;
     let is_settled = settle(verdict, delivery, context.message(), runtime, wait).await;
     context.release_download(ready.is_some());
     runtime.board.changed(context.id());

@@ -63,6 +63,8 @@ pub(super) struct Inner {
     pub(super) closing: AtomicBool,
     /// The end of the shutdown, for those who still wait for results.
     pub(super) closed: CancellationToken,
+    /// What Soil has just seen.
+    pub(super) sights: Arc<crate::soil::Sights>,
     /// Unless it is switched off.
     pub(super) beat: OnceLock<Arc<BeatParts>>,
     pub(super) producers: OnceLock<Vec<Arc<ProducerParts>>>,
@@ -358,6 +360,7 @@ impl Inner {
             grace,
             closing: AtomicBool::new(false),
             closed: CancellationToken::new(),
+            sights: Arc::default(),
             beat: OnceLock::new(),
             producers: OnceLock::new(),
             beat_lease: LEASE,
