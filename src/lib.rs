@@ -75,6 +75,7 @@ pub mod app;
 pub mod broker;
 pub mod core;
 pub mod protocol;
+pub mod soil;
 pub mod store;
 pub mod task;
 

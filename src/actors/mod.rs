@@ -10,6 +10,7 @@
 pub(crate) mod beat;
 mod body;
 mod lasting;
+pub(crate) mod progress;
 pub(crate) mod queue;
 pub(crate) mod root;
 mod run;
@@ -21,9 +22,10 @@ mod status;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod window;
 mod worker;
 
 pub use beat::{BeatError, EntryStatus, Origin};
-pub use runtime::{FailureHook, WorkerHook};
+pub use runtime::{FailureHook, ReadyHook, WorkerHook};
 pub use serial::{LaneHolder, LaneRun, LaneStatus};
 pub use status::QueueStatus;

@@ -72,7 +72,7 @@ impl Report {
 enum Stop {
     Outcome(BodyOutcome),
     HardLimit(Duration),
-    Revoked,
+    Terminated(Interrupt),
     Forced,
 }
 
@@ -100,6 +100,7 @@ impl Run {
         let hooks = guard(self.definition.hooks).unwrap_or_default();
         let mut delivery = Some(delivery);
         if !message.settles_late() {
+            Box::pin(self.runtime.window_at_end(message)).await;
             // At most once: gone from the broker before the body starts, or the body does not start.
             if let Some(delivery) = delivery.take()
                 && let Err(error) = delivery.settle_and_wait(Settle::Ack { result: None, sequel: None }).await
@@ -108,10 +109,16 @@ impl Run {
                 return Report::HANDED_BACK;
             }
         }
+        if message.unique.is_some() {
+            let ended = self.force.run_until_cancelled(self.runtime.window_at_start(message));
+            if Box::pin(ended).await.is_none() {
+                return Report::HANDED_BACK; // the delivery goes back
+            }
+        }
         if let Some(delivery) = &mut delivery {
             delivery.started();
         }
-        self.runtime.report_start(&self.context, self.definition);
+        self.runtime.begin(&self.context, self.definition).await;
         let stop = wait(&self, &hooks).await;
         let judge = Judge {
             message,
@@ -124,9 +131,11 @@ impl Run {
         let panicked = matches!(&stop, Stop::Outcome(outcome) if is_panic(outcome));
         let timed_out = matches!(&stop, Stop::HardLimit(_));
         let verdict = match stop {
+            // Whatever it did after it had said so.
+            _ if self.context.failure().is_some() => judge.failed(self.context.failure().unwrap_or_default()),
             Stop::Outcome(outcome) => judge.judge(outcome),
             Stop::HardLimit(limit) => judge.time_limit(limit),
-            Stop::Revoked => judge.revoked("the task was revoked while it ran"),
+            Stop::Terminated(interrupt) => judge.judge(Err(Ending::Interrupted(interrupt))),
             Stop::Forced => judge.judge(Err(Ending::Interrupted(Interrupt::Shutdown))),
         };
         let ended = conclude(verdict, delivery, &self.context, &hooks, &self.runtime).await;
@@ -136,30 +145,56 @@ impl Run {
 
 /// Carries a verdict out, and tells the log and the hooks.
 pub(super) async fn conclude(
-    verdict: Verdict,
+    mut verdict: Verdict,
     delivery: Option<Delivery>,
     context: &Context,
     hooks: &Hooks,
     runtime: &Runtime,
 ) -> Ended {
+    if let Some(delivery) = delivery.as_ref().filter(|delivery| delivery.fence().is_some())
+        && !delivery.is_still_ours().await
+    {
+        let id = &context.message().id;
+        tracing::warn!(%id, task = context.task(), "a run has lost its lane; how it ended does not count");
+        return Ended::HandedBack; // dropped, the delivery is done with
+    }
     let ended = Ended::of(&verdict);
     log(context.message(), &verdict);
+    if let Verdict::Over(record) = &mut verdict {
+        context.promote_download(record);
+    }
+    let ready = match &verdict {
+        Verdict::Over(record) => record.download.as_deref().map(|download| download.facts.clone()),
+        _ => None,
+    };
+    context.close_bar(!matches!(ended, Ended::Over(_)));
     let event = event_of(&verdict, hooks, runtime);
     if context.has_reported() {
         Box::pin(runtime.states.flush(context.id())).await;
     }
+    context.forget_bar();
     if let Verdict::Again { failed: Some(failed), .. } = &verdict
         && runtime.store.is_shared()
         && !context.message().ignore_result
     {
-        Box::pin(runtime.track_retry(TaskResult::clone(failed))).await;
+        Box::pin(runtime.track_retry(context, TaskResult::clone(failed))).await;
     }
-    settle(verdict, delivery, context.message(), runtime, event.is_some()).await;
+    // What was exposed is held until it is known that the record names it.
+    let wait = event.is_some() || context.has_exposed();
+    let is_settled = settle(verdict, delivery, context.message(), runtime, wait).await;
+    context.release_download(ready.is_some());
+    runtime.board.changed(context.id());
     if context.has_reported() && matches!(ended, Ended::Over(_)) {
         Box::pin(runtime.untrack(context.id())).await;
     }
     if let Some(event) = event {
         tell(hooks, runtime, context, &event);
+    }
+    if let (Some(facts), Some(hook), true) = (ready, runtime.on_ready.as_deref(), is_settled)
+        && let Err(Ending::Failure { messages, .. }) = guard(|| hook(context, &facts))
+    {
+        let panic = messages.join(": ");
+        tracing::error!(id = %context.id(), task = context.task(), panic, "a hook panicked; the download is ready");
     }
     ended
 }
@@ -189,7 +224,7 @@ async fn wait(run: &Run, hooks: &Hooks) -> Stop {
         outcome = &mut body => Stop::Outcome(outcome),
         Some(limit) = &mut limits, if limited => Stop::HardLimit(limit),
         // A blocking body cannot be stopped from outside: it is told, and its return is waited for.
-        () = context.terminated(), if io => Stop::Revoked,
+        interrupt = context.terminated(), if io => Stop::Terminated(interrupt),
         () = run.force.cancelled() => Stop::Forced,
     }
 }
@@ -273,7 +308,8 @@ fn tell(hooks: &Hooks, runtime: &Runtime, context: &Context, event: &HookEvent) 
 fn end_of(record: TaskResult, sequel: Option<Box<Sequel>>, message: &Message) -> Settle {
     let serial = message.serial.as_deref().filter(|serial| serial.refusal.is_none());
     let after_failure = serial.filter(|_| record.state == State::Failure).map(|serial| serial.after_failure);
-    let kept = !message.ignore_result || after_failure == Some(AfterFailure::Block);
+    let kept =
+        !message.ignore_result || after_failure == Some(AfterFailure::Block) || record.download.is_some();
     match after_failure {
         Some(AfterFailure::Park) => {
             let reason = format!("parked: {}", record.errors.join(": "));
@@ -283,14 +319,15 @@ fn end_of(record: TaskResult, sequel: Option<Box<Sequel>>, message: &Message) ->
     }
 }
 
-/// Settles. `wait`: come back only when that is safe, because somebody is told next.
+/// Settles. `wait`: come back only when that is safe, because somebody is told next; says whether it is, as far as that was
+/// waited for.
 async fn settle(
     verdict: Verdict,
     delivery: Option<Delivery>,
     message: &Message,
     runtime: &Runtime,
     wait: bool,
-) {
+) -> bool {
     let settle = match verdict {
         Verdict::Over(mut record) => {
             let sequel = runtime.sequel(message, &mut record);
@@ -307,13 +344,22 @@ async fn settle(
             Settle::DeadLetter { reason, result: Some(*record), sequel }
         }
     };
+    if delivery.is_some() && message.unique.is_some() && is_end(&settle) {
+        Box::pin(runtime.window_at_end(message)).await;
+    }
     let Some(delivery) = delivery else {
-        return Box::pin(runtime.settle_early_acked(settle, message)).await;
+        Box::pin(runtime.settle_early_acked(settle, message)).await;
+        return true;
     };
     if !runtime.settles_results {
         return Box::pin(settle_elsewhere(settle, delivery, message, runtime, wait)).await;
     }
-    end(delivery, settle, message, wait).await;
+    end(delivery, settle, message, wait).await
+}
+
+/// Whether the task is over with it.
+fn is_end(settle: &Settle) -> bool {
+    matches!(settle, Settle::Ack { .. } | Settle::DeadLetter { .. })
 }
 
 async fn end(delivery: Delivery, settle: Settle, message: &Message, wait: bool) -> bool {
@@ -328,27 +374,48 @@ async fn end(delivery: Delivery, settle: Settle, message: &Message, wait: bool) 
     settled.is_ok()
 }
 
-/// Settles with a broker that keeps no results: they, and the chords, are the store's.
+/// Settles with a broker that keeps no results: they, and the chords, are the store's. What is to pass a lane goes by the
+/// front door.
 async fn settle_elsewhere(
     mut settle: Settle,
     delivery: Delivery,
     message: &Message,
     runtime: &Runtime,
     wait: bool,
-) {
+) -> bool {
     let mut completed = Vec::new();
-    if let Settle::Ack { result, sequel } | Settle::DeadLetter { result, sequel, .. } = &mut settle {
-        if let Some(record) = result.take() {
-            runtime.put_result(record).await;
+    match &mut settle {
+        Settle::Ack { result, sequel } | Settle::DeadLetter { result, sequel, .. } => {
+            match result.take() {
+                None => {}
+                // Its lane is to know how it ended, and may have been the only one to be told.
+                Some(record) if message.serial.is_some() => {
+                    if !message.ignore_result {
+                        runtime.put_result(record.clone()).await;
+                    }
+                    *result = Some(record);
+                }
+                Some(record) => runtime.put_result(record).await,
+            }
+            if let Some(sequel) = sequel {
+                let messages;
+                (messages, completed) = runtime.bring_to_store(std::mem::take(&mut **sequel)).await;
+                let (serial, plain) = messages.into_iter().partition(|message| message.serial.is_some());
+                runtime.line_up(serial).await;
+                sequel.messages = plain;
+            }
         }
-        if let Some(sequel) = sequel {
-            let messages;
-            (messages, completed) = runtime.bring_to_store(std::mem::take(&mut **sequel)).await;
-            sequel.messages = messages;
+        // It came without a lane, and is to stand in one.
+        Settle::Requeue { message: next, .. } if message.serial.is_none() && next.serial.is_some() => {
+            runtime.line_up(vec![Message::clone(next)]).await;
+            settle = Settle::Ack { result: None, sequel: None };
         }
+        Settle::Requeue { .. } | Settle::Return { .. } => {}
     }
     let wait = wait || !completed.is_empty();
-    if end(delivery, settle, message, wait).await {
+    let is_settled = end(delivery, settle, message, wait).await;
+    if is_settled {
         runtime.close_chords(completed).await;
     }
+    is_settled
 }

@@ -5,6 +5,25 @@ use std::sync::Arc;
 
 use crate::store::{MemoryStore, Store, StoreError};
 
+/// A result backend that is open.
+pub(crate) struct Opened {
+    pub(crate) store: Arc<dyn Store>,
+    /// The same, if it is Redis, which keeps lanes as well.
+    #[cfg(feature = "redis")]
+    pub(crate) redis: Option<crate::store::RedisStore>,
+}
+
+impl Opened {
+    /// One that keeps no lanes.
+    pub(crate) fn plain(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            #[cfg(feature = "redis")]
+            redis: None,
+        }
+    }
+}
+
 /// A result backend, not opened yet.
 pub(crate) enum Backend {
     Memory,
@@ -38,13 +57,14 @@ impl Backend {
         self,
         rabbitmq: Option<&str>,
         ca_certs: Option<PathBuf>,
-    ) -> Result<Arc<dyn Store>, StoreError> {
+    ) -> Result<Opened, StoreError> {
         match self {
-            Self::Memory => Ok(Arc::new(MemoryStore::default())),
+            Self::Memory => Ok(Opened::plain(Arc::new(MemoryStore::default()))),
             #[cfg(feature = "redis")]
             Self::Redis(url, mut options) => {
                 options.ca_certs = options.ca_certs.or(ca_certs);
-                Ok(Arc::new(crate::store::RedisStore::connect(&url, options).await?))
+                let redis = crate::store::RedisStore::connect(&url, options).await?;
+                Ok(Opened { store: Arc::new(redis.clone()), redis: Some(redis) })
             }
             #[cfg(feature = "amqp")]
             Self::Rpc(url) => {
@@ -56,7 +76,7 @@ impl Backend {
                 };
                 let mut options = crate::store::RpcOptions::default();
                 options.ca_certs = ca_certs;
-                Ok(Arc::new(crate::store::RpcStore::connect(&url, options).await?))
+                Ok(Opened::plain(Arc::new(crate::store::RpcStore::connect(&url, options).await?)))
             }
             Self::Unknown(url) => Err(StoreError::Unsupported(unknown(&url))),
         }

@@ -5,23 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attendant::RuntimeAttendant;
-use super::backend::Backend;
+use super::backend::{Backend, Opened};
 use super::catalogue::{Catalogue, CatalogueErrors, QueueRow};
 use super::handle::{Celeriac, Inner};
 use super::routing::Routing;
 use super::schedule::{self, ScheduleErrors};
 use crate::actors::root::Tree;
 use crate::actors::runtime::Runtime;
-use crate::actors::{FailureHook, WorkerHook};
+use crate::actors::{FailureHook, ReadyHook, WorkerHook};
+#[cfg(all(feature = "amqp", feature = "redis"))]
+use crate::broker::LanedBroker;
 #[cfg(feature = "amqp")]
 use crate::broker::OutboxBroker;
 #[cfg(feature = "amqp")]
 use crate::broker::amqp::{AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Attendant, Broker, BrokerError, EmbeddedBroker, MemoryBroker};
-use crate::store::{EmbeddedStore, MemoryStore, Store, StoreError};
+use crate::store::{EmbeddedStore, MemoryStore, Payloads, Store, StoreError};
 use crate::task::registry::{DuplicateTask, Registry};
-use crate::task::{Context, Dispatcher, HookEvent, Periodic};
+use crate::task::{Context, Dispatcher, DownloadFacts, HookEvent, Periodic};
 
 /// Why a runtime did not start; the text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +62,12 @@ enum Keeping {
     Given(Arc<dyn Broker>, Arc<dyn Store>),
 }
 
+/// Where downloads are kept, if not where the messages are.
+enum Downloads {
+    Directory(PathBuf),
+    Store(Arc<dyn object_store::ObjectStore>),
+}
+
 /// Puts a runtime together; [`Celeriac::builder`] makes one.
 ///
 /// ```no_run
@@ -85,7 +93,9 @@ pub struct Builder {
     max_message_size: usize,
     arbiters: usize,
     grace: Duration,
+    downloads: Option<Downloads>,
     on_failure: Option<Box<FailureHook>>,
+    on_ready: Option<Box<ReadyHook>>,
     on_worker_start: Option<Box<WorkerHook>>,
     periodic: Vec<Periodic>,
     beat: Option<bool>,
@@ -110,7 +120,9 @@ impl Builder {
             max_message_size: 64 << 10,
             arbiters: std::thread::available_parallelism().map_or(1, usize::from),
             grace: Duration::from_secs(30),
+            downloads: None,
             on_failure: None,
+            on_ready: None,
             on_worker_start: None,
             periodic: Vec::new(),
             beat: None,
@@ -266,6 +278,28 @@ impl Builder {
         self
     }
 
+    /// The directory of the files that tasks make for their users. Default: `downloads` in the directory of the embedded store;
+    /// in memory, if everything is; over another broker there is none until it is named here, and all programs that run or
+    /// serve the exports need the same one.
+    pub fn downloads_in(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.downloads = Some(Downloads::Directory(dir.into()));
+        self
+    }
+
+    /// Another place for those files: anything that is an [`ObjectStore`](object_store::ObjectStore), such as S3 (feature
+    /// `s3`).
+    pub fn download_store(mut self, store: Arc<dyn object_store::ObjectStore>) -> Self {
+        self.downloads = Some(Downloads::Store(store));
+        self
+    }
+
+    /// Called for each download that is ready, on the queue's event loop, after its record is safe; it must not block. Should
+    /// the process die at that moment, it is not called: what must be told for sure is a task, linked to the export.
+    pub fn on_ready(mut self, hook: impl Fn(&Context, &DownloadFacts) + Send + Sync + 'static) -> Self {
+        self.on_ready = Some(Box::new(hook));
+        self
+    }
+
     /// Called for every task that fails for good.
     pub fn on_failure(mut self, hook: impl Fn(&Context, &HookEvent) + Send + Sync + 'static) -> Self {
         self.on_failure = Some(Box::new(hook));
@@ -300,6 +334,9 @@ impl Builder {
         }
         #[cfg(feature = "amqp")]
         let mut outbox = None;
+        let payloads = self.payloads();
+        #[cfg(all(feature = "amqp", feature = "redis"))]
+        let mut lane_limit = None;
         let (broker, store): (Arc<dyn Broker>, Arc<dyn Store>) = match self.keeping {
             Keeping::Given(broker, store) => (broker, store),
             Keeping::Memory => {
@@ -314,6 +351,8 @@ impl Builder {
                     let of_options = options.queues.remove(&row.name).unwrap_or_default();
                     options.queues.insert(row.name.clone(), row.setup.clone().over(of_options));
                 }
+                #[cfg(feature = "redis")]
+                lane_limit.replace(options.delivery_limit);
                 let broker = if self.outbox.is_some() {
                     options.publish_timeout = options.publish_timeout.min(OUTBOX_PATIENCE);
                     AmqpBroker::connect_later(&url, options).await?
@@ -331,10 +370,19 @@ impl Builder {
         };
         routing.set_shared(broker.is_shared());
         let apart = self.backend.is_some();
-        let store = match self.backend {
+        let opened = match self.backend {
             Some(backend) => backend.open(rabbitmq.as_deref(), self.ca_certs).await?,
-            None => store,
+            None => Opened::plain(store),
         };
+        // What RabbitMQ cannot do with lanes, Redis does.
+        #[cfg(all(feature = "amqp", feature = "redis"))]
+        let broker = match (lane_limit, opened.redis) {
+            (Some(limit), Some(redis)) => {
+                Arc::new(LanedBroker::open(broker, redis, limit).await) as Arc<dyn Broker>
+            }
+            _ => broker,
+        };
+        let store = opened.store;
         #[cfg(feature = "amqp")]
         let broker = match outbox {
             Some(dir) => {
@@ -359,11 +407,14 @@ impl Builder {
             max_message_size: self.max_message_size,
             reply_to: store.reply_to(),
             without_lanes: (!broker.keeps_lanes()).then(|| broker.name()),
+            without_windows: (!broker.keeps_windows() && store.windows().is_none()).then(|| broker.name()),
         });
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.settles_results &= !apart;
         runtime.track_started = self.track_started;
         runtime.on_failure = self.on_failure;
+        runtime.on_ready = self.on_ready;
+        runtime.payloads = Arc::new(payloads);
         runtime.on_worker_start = self.on_worker_start;
         let runtime = Arc::new(runtime);
         let attendant = Arc::new(RuntimeAttendant::new(Arc::clone(&runtime)));
@@ -375,6 +426,19 @@ impl Builder {
         let mut inner = Inner::new(runtime, routing, tree, self.grace);
         inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
         Ok(Celeriac::started(inner, beat.then_some(entries)).await)
+    }
+
+    fn payloads(&self) -> Payloads {
+        // Of a store of its own nobody else runs the tasks.
+        let alone = matches!(self.keeping, Keeping::Embedded(..) | Keeping::Memory);
+        let reserve = self.embedded.min_free_space / 2;
+        match (&self.downloads, &self.keeping) {
+            (Some(Downloads::Store(store)), _) => Payloads::given(Arc::clone(store), alone),
+            (Some(Downloads::Directory(dir)), _) => Payloads::in_directory(dir.clone(), 0, alone),
+            (None, Keeping::Embedded(dir)) => Payloads::in_directory(dir.join("downloads"), reserve, alone),
+            (None, Keeping::Memory) => Payloads::in_memory(),
+            (None, _) => Payloads::nowhere(),
+        }
     }
 
     fn read_catalogue(&self) -> Result<Catalogue, CatalogueErrors> {

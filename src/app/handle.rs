@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix::Addr;
 use async_trait::async_trait;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::attendant::REVOKED_FOR;
@@ -21,12 +22,12 @@ use crate::actors::root::{Queues, StartBeat, Tree};
 use crate::actors::runtime::Runtime;
 use crate::actors::{Origin, QueueStatus};
 use crate::broker::{BrokerError, DeadLetter, Place, Remains, Removal};
-use crate::store::StoreError;
-use crate::task::canvas::Promise;
+use crate::store::{GroupResult, StoreError};
+use crate::task::canvas::{CanvasResult, Promise};
 use crate::task::clock::now;
 use crate::task::{
     self, Client, Departure, EnqueueError, GetError, Judge, Message, NewTask, Periodic, RawSignature,
-    Receipt, State, TaskId, TaskResult, TrackedState, UntypedResult, Verdict,
+    Receipt, State, TaskId, TaskResult, TrackedState, UniqueKey, UntypedResult, Verdict,
 };
 
 /// A running task runtime: enqueues, results, and the operator's levers. A handle; clones are the same runtime, and it
@@ -50,7 +51,7 @@ use crate::task::{
 /// ```
 #[derive(Clone)]
 pub struct Celeriac {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 pub(super) struct Inner {
@@ -140,6 +141,15 @@ impl Celeriac {
     /// The result of a task by its id alone, whoever sent it and whoever runs it. Celery's `AsyncResult(id)`.
     pub fn async_result(&self, id: impl Into<TaskId>) -> UntypedResult {
         UntypedResult::new(id, self.client())
+    }
+
+    /// The results of a group that was [saved](CanvasResult::save), here or by Python. Celery's `GroupResult.restore`.
+    ///
+    /// # Errors
+    /// The result backend keeps no groups (Redis does), or it cannot be read.
+    pub async fn group_result(&self, id: &str) -> Result<Option<CanvasResult<Vec<Value>>>, StoreError> {
+        let group = self.inner.runtime.store.group(id).await?;
+        Ok(group.map(|group| CanvasResult::new(group.promise(), self.client())))
     }
 
     /// All queues that are served here as they are now, in the catalogue's order.
@@ -234,12 +244,32 @@ impl Celeriac {
         Ok(!revive_with_records(&**broker, &**store, ids).await?.is_empty())
     }
 
-    /// Deletes expired results now; a minute-by-minute sweep does it anyway. Says how many went.
+    /// Which task holds the dedupe window of this key, so that another call of it would join that one: whether one waits or
+    /// runs already. The scope is the task's name, and the key what its `unique_key` comes to.
+    ///
+    /// ```no_run
+    /// # async fn demo(celeriac: celeriac::Celeriac) -> Result<(), celeriac::ControlError> {
+    /// if let Some(id) = celeriac.unique("app::export", "malawi-fp-cases").await? {
+    ///     println!("{id} does it already");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The broker, or the store that keeps windows for it, does not answer, or there is none.
+    pub async fn unique(&self, scope: &str, key: &str) -> Result<Option<TaskId>, ControlError> {
+        Ok(self.inner.runtime.window_holder(&UniqueKey::new(scope, key)).await?)
+    }
+
+    /// Deletes expired results now, and the files of downloads that no record names; a minute-by-minute sweep does it anyway.
+    /// Says how many results went.
     ///
     /// # Errors
     /// The store does not answer.
     pub async fn sweep_results(&self) -> Result<usize, ControlError> {
-        Ok(self.inner.runtime.store.sweep(now()).await?)
+        let swept = self.inner.runtime.store.sweep(now()).await?;
+        self.inner.runtime.sweep_payloads().await?;
+        Ok(swept)
     }
 
     /// Ends the runtime within its grace (see [`Builder::shutdown_grace`]): takes nothing new, starts nothing more, waits
@@ -374,6 +404,7 @@ impl Inner {
             self.runtime.store.revoke(id, now() + REVOKED_FOR).await.map_err(unreadable(id))?;
             let ids = std::slice::from_ref(id);
             self.runtime.broker.tell_revoked(ids, terminate).await.map_err(unreadable(id))?;
+            self.runtime.window_of_revoked(id).await;
         }
         // A store apart from the broker is written by us, when the task is gone.
         let apart = (!self.runtime.settles_results).then(|| Arc::new(Mutex::new(None)));
@@ -428,7 +459,7 @@ impl Client for Inner {
         }
         let unique = call.id.is_some();
         let message = self.runtime.dispatcher.message(call)?;
-        Ok(self.runtime.broker.publish(message, unique).await?)
+        self.runtime.publish(message, unique).await
     }
 
     async fn launch(&self, canvas: RawSignature) -> Result<Promise, EnqueueError> {
@@ -512,6 +543,13 @@ impl Client for Inner {
 
     async fn forget(&self, id: &TaskId) -> Result<bool, GetError> {
         self.runtime.store.forget(id).await.map_err(unreadable(id))
+    }
+
+    async fn save_group(&self, group: &Promise) -> Result<(), GetError> {
+        let result = GroupResult::of(group).ok_or_else(|| {
+            GetError::Store(format!("{} is no group: there are no members to keep", group.id))
+        })?;
+        self.runtime.store.save_group(&result).await.map_err(unreadable(&group.id))
     }
 }
 

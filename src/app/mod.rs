@@ -11,6 +11,7 @@ mod revival;
 mod routing;
 mod schedule;
 mod shutdown;
+mod soil;
 
 #[cfg(feature = "cli")]
 pub(crate) use backend::Backend;

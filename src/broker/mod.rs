@@ -16,6 +16,8 @@ mod delivery;
 pub mod embedded;
 mod error;
 mod lane;
+#[cfg(feature = "redis")]
+mod laned;
 pub mod memory;
 mod outbox;
 mod queue_setup;
@@ -37,12 +39,14 @@ pub use delivery::{ChordEnd, Delivery, Sequel, Settle, Settler};
 pub use embedded::EmbeddedBroker;
 pub use error::BrokerError;
 pub use lane::{LaneFacts, LaneLever, Waiting};
+#[cfg(feature = "redis")]
+pub use laned::LanedBroker;
 pub use memory::MemoryBroker;
 pub use outbox::OutboxBroker;
 pub use queue_setup::{QueueSetup, QueueType};
 
 use crate::store::{NoteChange, Notes};
-use crate::task::{LaneName, Message, Receipt, TaskId, TaskResult};
+use crate::task::{LaneName, Message, Receipt, TaskId, TaskResult, UniqueKey};
 
 /// Where a consumer's deliveries go. It is called from the broker's own threads and must not block. One that panics
 /// is not called again: its deliveries go back, and wait for the next consumer.
@@ -144,6 +148,12 @@ pub trait Broker: Send + Sync + 'static {
         false
     }
 
+    /// Whether it keeps dedupe windows: a [`publish`](Self::publish) of a message whose window is held is left out, and its
+    /// receipt says whom it joins; the end of a task ends its window, in one step with it. If not, the runtime asks the store.
+    fn keeps_windows(&self) -> bool {
+        false
+    }
+
     /// Whether it knows every task that waits in it. If not, a task that it does not know may wait all the same: it can be
     /// neither found nor taken out, and is revoked by [`tell_revoked`](Self::tell_revoked) and by the store.
     fn knows_all(&self) -> bool {
@@ -231,6 +241,15 @@ pub trait Broker: Send + Sync + 'static {
     /// The broker is closed or not to be reached.
     async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError>;
 
+    /// How many tasks of its queue that could start are before this waiting one, and what is delivered and not settled, all up
+    /// to `limit`. `None`: that is not known, or the task waits for its time or its lane.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn ahead(&self, _id: &TaskId, _limit: usize) -> Result<Option<usize>, BrokerError> {
+        Ok(None)
+    }
+
     /// Takes a waiting task out for good; `record` makes the result to leave behind from its message.
     ///
     /// # Errors
@@ -286,6 +305,18 @@ pub trait Broker: Send + Sync + 'static {
     async fn steer_lane(&self, _lane: &LaneName, _lever: LaneLever) -> Result<bool, BrokerError> {
         Ok(false)
     }
+
+    /// Which task holds the dedupe window of this key.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn holder(&self, _key: &UniqueKey) -> Result<Option<TaskId>, BrokerError> {
+        Ok(None)
+    }
+
+    /// Ends the window of this message before its task is over, if the window is its own: a publish that begins after this
+    /// was called is a task of its own. Should the process die soon after, the message may still have its window.
+    fn let_go(&self, _message: &Message) {}
 
     /// Waits until everything settled so far is as safe as it gets, then lets go of files and connections.
     ///

@@ -90,7 +90,7 @@ pub(super) fn run(args: &RequeueArgs, out: &mut impl Write) -> Result<(), Failur
     runtime.block_on(async {
         let broker = open(args).await?;
         let store = match &args.result_backend {
-            Some(url) if !args.dry_run => Some(Backend::at(url.clone()).open(args.broker.as_deref(), None).await?),
+            Some(url) if !args.dry_run => Some(Backend::at(url.clone()).open(args.broker.as_deref(), None).await?.store),
             _ => None,
         };
         if args.broker.is_some() && store.is_none() && !args.dry_run {

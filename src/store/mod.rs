@@ -6,12 +6,14 @@ mod group;
 pub mod memory;
 mod notes;
 mod once;
+pub(crate) mod payloads;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "amqp")]
 pub mod rpc;
 
 mod waiters;
+mod windows;
 
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -25,11 +27,13 @@ pub use group::{GroupMember, GroupResult};
 pub use memory::MemoryStore;
 pub use notes::{Leadership, NoteChange, Notes, Term};
 pub use once::Claim;
+pub(crate) use payloads::{Decision, Payloads};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore};
 #[cfg(feature = "amqp")]
 pub use rpc::{RpcOptions, RpcStore};
 pub(crate) use waiters::Waiters;
+pub use windows::Windows;
 
 use crate::core::Timestamp;
 use crate::task::{TaskId, TaskResult};
@@ -133,6 +137,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The notes of this store, if it keeps any.
     fn notes(&self) -> Option<&dyn Notes> {
+        None
+    }
+
+    /// The dedupe windows of this store, if it keeps any: only those that several processes share do, for brokers that keep
+    /// none themselves.
+    fn windows(&self) -> Option<&dyn Windows> {
         None
     }
 

@@ -3,16 +3,18 @@
 //! Callers need it, and so do workers, for what follows from the end of a task. Options that are relative, such as a
 //! countdown, are counted from now: from the sending, not from the making of the signature.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime};
 use serde_json::{Map, Value};
 
-use super::canvas::{Call, Freezer, Ids, Launch, Node, Promise};
+use super::canvas::{Call, Freezer, Ids, Launch, Node, Place, Promise};
+use super::current::current_message;
 use super::registry::Registry;
 use super::{
     Arguments, Durability, EnqueueError, Headers, Message, NewTask, RawSignature, Serial, TaskId,
-    TaskOptions, Workflow,
+    TaskOptions, Unique, Workflow,
 };
 use crate::core::Timestamp;
 use crate::task::clock::now;
@@ -36,6 +38,8 @@ pub(crate) struct Dispatcher {
     pub(crate) reply_to: Option<String>,
     /// The broker, if it keeps no lanes.
     pub(crate) without_lanes: Option<&'static str>,
+    /// The broker, if neither it nor the store keeps dedupe windows.
+    pub(crate) without_windows: Option<&'static str>,
 }
 
 /// A canvas that is ready to be sent.
@@ -58,6 +62,14 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// Of what is sent from here: by the body of a task, if this thread is in one.
+    fn current() -> Self {
+        let sender = current_message();
+        let stamps =
+            |origin: Self| Self { stamped_headers: Vec::new(), stamps: Headers::default(), ..origin };
+        sender.map(|message| stamps(Self::of(&message))).unwrap_or_default()
+    }
+
     /// Of what follows from this message.
     pub(crate) fn of(message: &Message) -> Self {
         let workflow = message.workflow.as_deref();
@@ -76,6 +88,11 @@ impl Dispatcher {
     /// # Errors
     /// Its arguments are too large, its id is not usable, its queue is not known.
     pub(crate) fn message(&self, call: NewTask) -> Result<Message, EnqueueError> {
+        let unique = self.unique(&call)?;
+        Ok(Message { unique, ..self.message_of(call)? })
+    }
+
+    fn message_of(&self, call: NewTask) -> Result<Message, EnqueueError> {
         let size = call.arguments.len();
         if size > self.max_message_size {
             return Err(EnqueueError::TooLarge { task: call.task, size, limit: self.max_message_size });
@@ -86,8 +103,10 @@ impl Dispatcher {
         }
         let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
         let serial = self.serial(&call)?;
-        let reply_to = self.reply_to.clone();
-        let workflow = reply_to.map(|queue| Workflow { reply_to: Some(queue), ..Workflow::default() });
+        let Origin { root_id, parent_id, .. } = Origin::current();
+        let workflow =
+            Workflow { root_id, parent_id, reply_to: self.reply_to.clone(), ..Workflow::default() };
+        let workflow = Some(workflow).filter(|workflow| *workflow != Workflow::default());
         Ok(fill_in(NewTask { serial, ..call }, queue, workflow.map(Box::new)))
     }
 
@@ -101,17 +120,25 @@ impl Dispatcher {
         let unique = node.has_ids();
         let mut freezer = Freezer { ids: Ids::Fresh, reply_to: self.reply_to.clone() };
         let mut launch = Launch::default();
-        let promise = launch.add(node, Vec::new(), None, &mut freezer);
+        let mut node = node;
+        // What is frozen once stays as it is.
+        let _ = freezer.freeze(&mut node, Place::default());
+        let mut ignored = HashSet::new();
+        node.ignored(
+            &|task| self.registry.get(task).is_some_and(|task| (task.options)().ignore_result),
+            &mut ignored,
+        );
+        let mut promise = launch.add(node, Vec::new(), None, &mut freezer);
+        promise.ignore(&ignored);
         let messages = launch.calls.into_iter().map(|call| self.first(call)).collect::<Result<_, _>>()?;
         Ok(Departure { messages, sizes: launch.chords, promise, unique })
     }
 
     /// The message of a call in a canvas that a caller sends.
     fn first(&self, call: Call) -> Result<Message, EnqueueError> {
-        let (call, workflow) = self.read(call, &Origin::default());
-        let mut message = self.message(call)?;
-        message.workflow = workflow;
-        Ok(message)
+        let (call, workflow) = self.read(call, &Origin::current());
+        // It has no dedupe window: whoever waits for a part that was left out would wait in vain.
+        Ok(Message { workflow, ..self.message_of(call)? })
     }
 
     /// The message of a call that follows from the end of a task. It cannot be refused any more.
@@ -147,6 +174,23 @@ impl Dispatcher {
         match self.without_lanes {
             Some(broker) => Err(EnqueueError::NoLanes { task: call.task.clone(), broker }),
             None => Ok(Some(serial)),
+        }
+    }
+
+    /// The dedupe window of a call: as it says, or else as its task says.
+    fn unique(&self, call: &NewTask) -> Result<Option<Box<Unique>>, EnqueueError> {
+        let of_task = self.registry.get(&call.task).and_then(|known| known.unique);
+        let unique = match (&call.unique, of_task) {
+            (Some(unique), _) => unique.clone(),
+            (None, None) => return Ok(None),
+            (None, Some(unique)) => Box::new(unique(&call.arguments).map_err(|error| {
+                EnqueueError::NoKey { task: call.task.clone(), error: error.to_string() }
+            })?),
+        };
+        match self.without_windows {
+            _ if unique.window.is_zero() => Ok(None),
+            Some(broker) => Err(EnqueueError::NoWindows { task: call.task.clone(), broker }),
+            None => Ok(Some(unique)),
         }
     }
 
@@ -217,6 +261,7 @@ fn fill_in(call: NewTask, queue: String, workflow: Option<Box<Workflow>>) -> Mes
         last_errors: Vec::new(),
         workflow,
         serial,
+        unique: None,
     }
 }
 
@@ -373,6 +418,7 @@ mod tests {
             max_message_size: 1 << 10,
             reply_to: None,
             without_lanes: None,
+            without_windows: None,
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Arguments, Durability, Serial, TaskId, Workflow};
+use super::{Arguments, Durability, Serial, TaskId, Unique, Workflow};
 use crate::core::{RetryPolicy, Timestamp};
 
 /// The header of a task that is to run once although it may be published more than once, because whoever publishes it decides so
@@ -101,6 +101,9 @@ pub struct Message {
     /// The lane that it stands in, if its task is serial.
     #[serde(default)]
     pub serial: Option<Box<Serial>>,
+    /// Its dedupe window, if it has one.
+    #[serde(default)]
+    pub unique: Option<Box<Unique>>,
 }
 
 impl Message {
@@ -110,6 +113,12 @@ impl Message {
         let due = self.eta.map_or(self.enqueued_at, |eta| eta.max(self.enqueued_at));
         let let_in_at = self.serial.as_ref().and_then(|serial| serial.let_in_at);
         let_in_at.map_or(due, |let_in_at| let_in_at.max(due))
+    }
+
+    /// Whether it is part of a canvas, so that something may follow from its end. One that was merely sent by another task is
+    /// not.
+    pub(crate) fn is_in_canvas(&self) -> bool {
+        self.workflow.as_deref().is_some_and(Workflow::is_of_canvas)
     }
 
     /// Whether it is settled when its run is over. A serial one always is: its lane is held until then.

@@ -5,18 +5,22 @@ pub mod canvas;
 mod client;
 pub(crate) mod clock;
 mod context;
+mod current;
 mod definition;
 mod dispatch;
+mod download;
 mod error;
 mod id;
 mod message;
 mod options;
 mod panic;
 pub mod periodic;
+mod progress;
 mod result;
 mod serial;
 mod signature;
 mod tracked;
+mod unique;
 mod untyped;
 mod verdict;
 mod workflow;
@@ -28,12 +32,15 @@ pub use arguments::{Arguments, ArgumentsError};
 pub use client::{
     AsyncResult, Client, EnqueueError, GetError, Keeper, NewTask, Receipt, current, install, uninstall,
 };
-pub(crate) use context::StateSink;
 pub use context::{Context, UpdateStateError};
-pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition};
+pub(crate) use context::{Sinks, StateSink};
+pub(crate) use current::Entered;
+pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition, UniqueFn};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
 pub(crate) use dispatch::{Departure, Dispatcher, Origin, Route};
+pub(crate) use download::{About, ByteStream, DownloadSink, Keeping, Kept, Source};
+pub use download::{Download, DownloadError, DownloadFacts, DownloadRecord};
 pub use envelope::Typed;
 pub(crate) use error::{Ending, ErrorName, Until};
 pub use error::{Interrupt, TaskError};
@@ -42,12 +49,17 @@ pub use message::{Headers, Message, ONCE};
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};
+pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, read_meta as read_progress};
 pub use result::{State, TaskResult};
+pub(crate) use serial::Pass;
 pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, Serial};
 #[doc(hidden)]
 pub use serial::{KeyPart, serial_of};
 pub use signature::{Enqueue, Signature};
 pub use tracked::TrackedState;
+#[doc(hidden)]
+pub use unique::unique_of;
+pub use unique::{Unique, UniqueKey, UniqueUntil};
 pub use untyped::UntypedResult;
 pub(crate) use verdict::{Judge, Next, Verdict};
 pub use workflow::{Child, Lineage, RawSignature, Workflow};
@@ -69,6 +81,10 @@ pub trait Task: 'static {
     fn options() -> TaskOptions;
     /// The lane of a call with these arguments, if the task is serial.
     fn serial(_args: &Self::Args) -> Option<Serial> {
+        None
+    }
+    /// The dedupe window of a call with these arguments, if the task has one.
+    fn unique(_args: &Self::Args) -> Option<Unique> {
         None
     }
 }

@@ -89,7 +89,7 @@ impl<'a> Judge<'a> {
             Ending::Ignore => self.over(State::Ignored, None, Vec::new(), None),
             Ending::Reject { reason, name } => self.dead_as(name, &reason),
             Ending::Interrupted(Interrupt::Revoked) => self.revoked("the task was revoked while it ran"),
-            Ending::Interrupted(Interrupt::Shutdown) => Verdict::HandBack,
+            Ending::Interrupted(Interrupt::Shutdown | Interrupt::LaneLost) => Verdict::HandBack,
             Ending::Interrupted(interrupt @ Interrupt::SoftTimeLimit) => {
                 let error = vec![interrupt.to_string()];
                 let name = "SoftTimeLimitExceeded".into();
@@ -100,6 +100,11 @@ impl<'a> Judge<'a> {
                 }
             }
         }
+    }
+
+    /// The body has said so, and ended somehow after that.
+    pub(crate) fn failed(&self, errors: &[String]) -> Verdict {
+        self.judge(Err(Ending::Fail { errors: errors.to_vec(), name: "Fail".into() }))
     }
 
     /// The hard time limit passed: FAILURE, and no other attempt, as in Celery.
@@ -265,6 +270,7 @@ impl<'a> Judge<'a> {
             worker: self.worker.map(str::to_owned),
             expires_at: self.now + message.result_expires,
             lineage: Lineage::of(message),
+            download: None,
         }
     }
 }

@@ -9,7 +9,7 @@
 use std::sync::atomic::Ordering;
 
 use super::BeatParts;
-use crate::broker::{BrokerError, Noted};
+use crate::broker::Noted;
 use crate::store::{NoteChange, StoreError};
 use crate::task::{EnqueueError, Message, NewTask, ONCE};
 
@@ -75,12 +75,12 @@ pub(super) async fn finish(parts: &BeatParts) -> Result<(), EnqueueError> {
 /// Publishes what is decided, and strikes it out.
 async fn send(parts: &BeatParts, message: Message, key: String, text: String) -> Result<Noted, EnqueueError> {
     let runtime = &parts.runtime;
-    let published = match runtime.broker.publish(message, true).await {
+    let published = match runtime.publish(message, true).await {
         Ok(receipt) => Noted::Taken(receipt),
-        Err(BrokerError::DuplicateId(_)) => Noted::Changed,
+        Err(EnqueueError::DuplicateId { .. }) => Noted::Changed,
         Err(error) => {
             parts.unfinished.store(true, Ordering::Release);
-            return Err(error.into());
+            return Err(error);
         }
     };
     let struck_out = NoteChange { key, expected: Some(text), value: None };

@@ -11,7 +11,7 @@ use crate::broker::{
 };
 use crate::core::Timestamp;
 use crate::store::{ChordJoin, ChordPart};
-use crate::task::{LaneName, Message, TaskId, TaskResult};
+use crate::task::{LaneName, Message, TaskId, TaskResult, UniqueKey};
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, BrokerError>>;
@@ -58,6 +58,16 @@ pub(super) enum Command {
         lane: LaneName,
         lever: LaneLever,
         reply: Reply<bool>,
+    },
+    /// The holder of a dedupe window.
+    Holder {
+        key: UniqueKey,
+        reply: Reply<Option<TaskId>>,
+    },
+    /// Ends the window of a message before its task is over.
+    LetGo {
+        key: UniqueKey,
+        id: TaskId,
     },
     Declare {
         queue: String,

@@ -18,6 +18,7 @@ mod chords;
 mod claims;
 mod command;
 mod commit;
+mod dedupe;
 mod engine;
 mod expiry;
 mod files;
@@ -33,9 +34,11 @@ mod rows;
 mod scan;
 mod sequel;
 mod settlement;
+mod states;
 mod tables;
 mod window;
 
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -52,11 +55,12 @@ use super::{
 use crate::core::Timestamp;
 use crate::store::{ChordJoin, ChordPart, MemoryStore, NoteChange, Notes, Waiters};
 use crate::task::clock::now;
-use crate::task::{Durability, LaneName, Message, Receipt, TaskId, TaskResult};
+use crate::task::{Durability, LaneName, Message, Receipt, TaskId, TaskResult, TrackedState, UniqueKey};
 use command::{Command, Join, Reply};
 use engine::{Engine, Shared};
 use lock::DirLock;
 use rows::{TaskRow, task_key};
+use states::States;
 use tables::{Table, Tables};
 
 /// Runs of one message that may end with their worker or process; RabbitMQ's default for quorum queues.
@@ -92,6 +96,7 @@ struct Inner {
     epochs: AtomicU64,
     volatile: MemoryBroker,
     volatile_results: Arc<MemoryStore>,
+    states: States,
     thread: Option<JoinHandle<()>>,
     delivery_limit: u32,
 }
@@ -108,6 +113,7 @@ impl EmbeddedBroker {
         let (claims, found) =
             claims::Claims::open(&dir).map_err(|e| tables::io_error(&dir.join("claims"), &e))?;
         let tables = Tables::open(&dir)?;
+        let (states, told) = States::open(&dir).map_err(|e| tables::io_error(&dir.join("states"), &e))?;
         let not_yet = RwLock::new(Err(BrokerError::Closed));
         let shared = Arc::new(Shared { tables: not_yet, claims, waiters: Waiters::default() });
         let (requests, inbox) = mpsc::channel();
@@ -134,10 +140,33 @@ impl EmbeddedBroker {
             epochs: AtomicU64::new(0),
             volatile: MemoryBroker::new(Arc::clone(&volatile_results)),
             volatile_results,
+            states,
             thread: Some(thread),
             delivery_limit,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let broker = Self { inner: Arc::new(inner) };
+        broker.recall(told)?;
+        Ok(broker)
+    }
+
+    /// Takes up what was told of tasks that are not over.
+    fn recall(&self, mut told: Vec<TrackedState>) -> Result<(), BrokerError> {
+        let mut alive = Vec::new();
+        for state in told.drain(..) {
+            if self.waits_on_disk(&state.id)? {
+                self.inner.volatile_results.show(state.clone());
+                alive.push(state);
+            }
+        }
+        self.inner.states.start_over(&alive);
+        Ok(())
+    }
+
+    /// Keeps what a task that is not over tells of itself.
+    pub(crate) fn keep_state(&self, state: TrackedState) {
+        // Not shown before it is written: what was seen is to be seen after a restart.
+        self.inner.states.write(&state, || self.inner.volatile_results.shown());
+        self.inner.volatile_results.show(state);
     }
 
     /// The directory.
@@ -185,6 +214,33 @@ impl EmbeddedBroker {
         })
     }
 
+    /// Whether the tables have a message of this id.
+    fn waits_on_disk(&self, id: &TaskId) -> Result<bool, BrokerError> {
+        let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, &task_key(id))?;
+        let row = row.as_deref().map(TaskRow::decode).transpose()?;
+        Ok(matches!(row, Some(TaskRow::At(_) | TaskRow::InLine(_))))
+    }
+
+    /// How many rows of its queue start before that of this task, up to `limit`.
+    fn rows_before(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
+        let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = tables.as_ref().map_err(Clone::clone)?;
+        let row = tables.get(Table::Tasks, &task_key(id))?;
+        let Some(TaskRow::At(key)) = row.as_deref().map(TaskRow::decode).transpose()? else {
+            return Ok(None);
+        };
+        let Some(queue) = rows::queue_of(&key).filter(|_| rows::is_ready(&key)) else { return Ok(None) };
+        let (first, _) = rows::ready_bounds(queue);
+        let before = tables.range(Table::Messages, &first, Bound::Excluded(&key))?;
+        let mut count = 0;
+        for row in before.take(limit) {
+            row?;
+            count += 1;
+        }
+        Ok(Some(count))
+    }
+
     /// Whether the tables know this id: it waits, runs or has its result kept.
     fn is_on_disk(&self, id: &TaskId) -> Result<bool, BrokerError> {
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
@@ -215,6 +271,14 @@ impl Drop for Inner {
             let _ = thread.join();
         }
     }
+}
+
+/// Whether a message waits in memory. What is part of a workflow is on disk, so that all of it lies in one place: the end of
+/// one task and what follows from it are one commit. The same goes for a serial one, and for one with a dedupe window: a lane
+/// has one place.
+fn is_volatile(message: &Message) -> bool {
+    let is_apart = !message.is_in_canvas() && message.serial.is_none() && message.unique.is_none();
+    message.durability == Durability::Memory && is_apart
 }
 
 struct EmbeddedConsumer {
@@ -271,6 +335,23 @@ impl Broker for EmbeddedBroker {
         self.ask(|reply| Command::SteerLane { lane, lever, reply }).await
     }
 
+    fn keeps_windows(&self) -> bool {
+        true
+    }
+
+    async fn holder(&self, key: &UniqueKey) -> Result<Option<TaskId>, BrokerError> {
+        let key = key.clone();
+        self.ask(|reply| Command::Holder { key, reply }).await
+    }
+
+    fn let_go(&self, message: &Message) {
+        if let Some(unique) = &message.unique {
+            let command = Command::LetGo { key: unique.key.clone(), id: message.id.clone() };
+            // What is asked from now on stands behind it. A broker that is closed takes nothing anyway.
+            let _ = self.inner.requests.send(command);
+        }
+    }
+
     fn delivery_limit(&self) -> Option<u32> {
         Some(self.inner.delivery_limit)
     }
@@ -290,11 +371,7 @@ impl Broker for EmbeddedBroker {
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         check(&message)?;
-        // What is part of a workflow is on disk, so that all of it lies in one place: the end of one task and what follows
-        // from it are one commit.
-        // The same goes for a serial one: a lane has one place.
-        let is_apart = message.workflow.is_none() && message.serial.is_none();
-        if message.durability == Durability::Memory && is_apart {
+        if is_volatile(&message) {
             if unique && self.is_on_disk(&message.id)? {
                 return Err(BrokerError::DuplicateId(message.id));
             }
@@ -315,6 +392,13 @@ impl Broker for EmbeddedBroker {
 
     fn notes(&self) -> Option<&dyn Notes> {
         Some(self)
+    }
+
+    async fn ahead(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
+        match self.inner.volatile.ahead(id, limit).await? {
+            Some(ahead) => Ok(Some(ahead)),
+            None => self.rows_before(id, limit),
+        }
     }
 
     async fn publish_noted(&self, message: Message, change: NoteChange) -> Result<Noted, BrokerError> {

@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 
 use super::EmbeddedBroker;
 use super::command::{Command, Reply};
-use super::commit::Place;
 use super::engine::Engine;
+use super::lanes::LaneBatch;
 use super::rows::encode;
 use super::tables::{Table, Writes};
 use crate::broker::{BrokerError, Noted};
@@ -78,7 +78,7 @@ impl EmbeddedBroker {
         message: Message,
         change: NoteChange,
     ) -> Result<Noted, BrokerError> {
-        if message.durability == Durability::Memory {
+        if super::is_volatile(&message) {
             // It may be lost with the process, but is not to run twice: noted first.
             return match self.note_with(vec![change], None, None).await? {
                 Noted::Outdated => Ok(Noted::Outdated),
@@ -139,29 +139,27 @@ impl Engine {
                 None => writes.delete(Table::Meta, &key),
             }
         }
-        let arrival = match message {
-            Some((message, row)) => match self.refuse(&message.id, true, row.len()) {
+        let mut batch = LaneBatch::default();
+        let mut noted = Noted::Changed;
+        if let Some((message, row)) = message {
+            match self.refuse(&message.id, true, row.len()) {
                 Ok(()) => {
-                    let queue = self.queue(&message.queue)?;
-                    let due = message.eta;
-                    Some(self.place(&mut writes, queue, message, &row, due))
+                    let (tables, queue) = (self.open_tables()?, self.queue(&message.queue)?);
+                    let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Disk);
+                    // Should it fail, it is told from the commit before by its sequence.
+                    self.seq += 1;
+                    noted = Noted::Taken(match self.arrive(&mut batch, &tables, queue, &message, &row)? {
+                        Some(holder) => receipt.joining(holder),
+                        None => receipt,
+                    });
                 }
                 // It was taken before: all that is left is to say so.
-                Err(BrokerError::DuplicateId(_)) => None,
+                Err(BrokerError::DuplicateId(_)) => {}
                 Err(refusal) => return Err(refusal),
-            },
-            None => None,
-        };
-        self.commit.free = None;
-        let queues: Vec<usize> = arrival.iter().map(|arrival| arrival.queue).collect();
-        self.commit_now(&queues, &writes)?;
-        let Some(arrival) = arrival else { return Ok(Noted::Changed) };
-        let message = &arrival.message;
-        let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Disk);
-        match arrival.place {
-            Place::Ready(key) => self.windows[arrival.queue].waits(&key),
-            Place::Scheduled(due, _) => self.windows[arrival.queue].scheduled_for(due),
+            }
         }
-        Ok(Noted::Taken(receipt))
+        self.commit.free = None;
+        self.commit_lanes(batch, writes)?;
+        Ok(noted)
     }
 }

@@ -1,5 +1,7 @@
 //! The names of keys. Celery's are also the names of its channels.
 
+use crate::task::UniqueKey;
+
 /// Makes key names, all with the same prefix in front.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
@@ -34,6 +36,21 @@ impl Keys {
     /// One of the keys of a chord: its group's, with a suffix.
     pub(super) fn chord(&self, group: &str, suffix: &str) -> String {
         format!("{}celery-taskset-meta-{group}{suffix}", self.prefix)
+    }
+
+    /// Our own: who holds a dedupe window.
+    pub(super) fn window(&self, key: &UniqueKey) -> String {
+        format!("{}celeriac:unique:{key}", self.prefix)
+    }
+
+    /// Our own: which window a task holds.
+    pub(super) fn window_of(&self, id: &str) -> String {
+        format!("{}celeriac:unique-of:{id}", self.prefix)
+    }
+
+    /// Our own: what the keys of the lanes begin with.
+    pub(super) fn lanes(&self) -> String {
+        format!("{}celeriac:lanes:", self.prefix)
     }
 
     /// Our own: until when a task is revoked.

@@ -16,6 +16,8 @@ pub(super) struct Scripts {
     pub(super) lead: Script,
     pub(super) resign: Script,
     pub(super) revoke: Script,
+    pub(super) hold: Script,
+    pub(super) let_go: Script,
 }
 
 impl Scripts {
@@ -30,6 +32,8 @@ impl Scripts {
             lead: Script::new(LEAD),
             resign: Script::new(RESIGN),
             revoke: Script::new(REVOKE),
+            hold: Script::new(HOLD),
+            let_go: Script::new(LET_GO),
         }
     }
 }
@@ -195,4 +199,27 @@ redis.call('SETEX', key, seconds, till)
 if redis.call('PTTL', any) < seconds * 1000 then
     redis.call('SETEX', any, seconds, '1')
 end
+";
+
+/// Begins a dedupe window, unless it is another task's; answers with that one, or nothing.
+const HOLD: &str = r"
+local window, of, id, millis = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local held = redis.call('GET', window)
+if held and held ~= id then
+    return held
+end
+redis.call('SET', window, id, 'PX', millis)
+redis.call('SET', of, window, 'PX', millis)
+return false
+";
+
+/// Ends the dedupe window of a task, if it still holds one. Without a second key it is the one that is noted of the task.
+const LET_GO: &str = r"
+local of, window, id = KEYS[1], KEYS[2], ARGV[1]
+window = window or redis.call('GET', of)
+redis.call('DEL', of)
+if not window or redis.call('GET', window) ~= id then
+    return 0
+end
+return redis.call('DEL', window)
 ";
