@@ -46,6 +46,7 @@
 //!   [`dead_letters`](Celeriac::dead_letters), [`shutdown`](Celeriac::shutdown).
 //! - **Queues.** The [`catalogue`](app::catalogue) has a row for each: what is promised, what it runs on, how many at a
 //!   time. Without one, the queues that tasks name are served with defaults.
+//! - **Soil.** A task says how far it is and gives its user a file; [`Celeriac::soil`] shows both: [`soil`].
 //! - **Where work waits.** The [`broker`] and the [`store`] are seams. The default is the
 //!   [embedded](broker::embedded) store in a directory: an enqueue that returned `Ok` is synced to disk.
 //! - **Celery's tongue.** [`protocol`] turns tasks, results and control messages into what Celery 5.7 writes, and back.
@@ -63,7 +64,9 @@
 //! # Features
 //!
 //! - `cli` (default): the `celeriac` command. A library user may leave it out.
-//! - `testing`: conformance suites for those who write a broker or a store of their own.
+//! - `s3`: files of downloads in S3 and what speaks its protocol.
+//! - `testing`: for tests of tasks, eager mode, a clock that the test moves, and assertions on what was enqueued; and the
+//!   conformance suites for those who write a broker or a store of their own.
 //!
 //! The manual, one question a page, is in the folder `docs` of the repository.
 
@@ -78,6 +81,8 @@ pub mod protocol;
 pub mod soil;
 pub mod store;
 pub mod task;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -98,6 +103,8 @@ mod manual {
     struct Canvas;
     #[doc = include_str!("../docs/defaults.md")]
     struct Defaults;
+    #[doc = include_str!("../docs/downloads.md")]
+    struct Downloads;
     #[doc = include_str!("../docs/embedded-store.md")]
     struct EmbeddedStore;
     #[doc = include_str!("../docs/embedding.md")]
@@ -111,6 +118,8 @@ mod manual {
     struct Beat;
     #[doc = include_str!("../docs/periodic-tasks.md")]
     struct PeriodicTasks;
+    #[doc = include_str!("../docs/progress.md")]
+    struct Progress;
     #[doc = include_str!("../docs/queues-and-workers.md")]
     struct QueuesAndWorkers;
     #[cfg(feature = "amqp")]

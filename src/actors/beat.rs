@@ -31,6 +31,8 @@ mod memory;
 mod publication;
 mod round;
 mod status;
+#[cfg(feature = "testing")]
+pub(crate) mod stepped;
 mod tenants;
 mod tick;
 

@@ -15,7 +15,7 @@ use crate::task::{
 };
 
 /// What a body came to, without what the runtime adds.
-pub(super) type BodyOutcome = Result<String, Ending>;
+pub(crate) type BodyOutcome = Result<String, Ending>;
 
 /// The failure that a panic is.
 pub(super) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Ending {
@@ -109,7 +109,11 @@ impl CpuBody {
         let (mut done, outcome) = oneshot::channel();
         let body = Self { outcome, stuck: Arc::clone(&stuck), over: false };
         let runtime = tokio::runtime::Handle::current();
+        #[cfg(feature = "testing")]
+        let scope = crate::task::scope::here();
         blocking::unblock(move || {
+            #[cfg(feature = "testing")]
+            let _scope = scope.map(crate::task::scope::Scope::enter);
             let ended = guard(|| match definition.body {
                 Body::Cpu(run) => Some(run_cpu(run, context)),
                 Body::Io(run) => runtime.block_on(run_io(run, context, &mut done)),

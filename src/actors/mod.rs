@@ -7,13 +7,14 @@
 //! ```
 //! This room, and no room below it, names actix.
 
+pub(crate) mod admission;
 pub(crate) mod beat;
-mod body;
+pub(crate) mod body;
 mod lasting;
 pub(crate) mod progress;
 pub(crate) mod queue;
 pub(crate) mod root;
-mod run;
+pub(crate) mod run;
 pub(crate) mod runtime;
 mod sequel;
 pub(crate) mod serial;

@@ -12,10 +12,10 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use super::admission::admit;
 use super::lasting::Lasting;
 use super::run::{Ended, Report, Run, conclude};
 use super::runtime::Runtime;
-use super::serial;
 use super::status::Counters;
 use super::worker::{Permit, Start, Worker};
 use crate::app::catalogue::QueueRow;
@@ -144,25 +144,13 @@ impl Queue {
         let now = now();
         let message = Arc::clone(delivery.message());
         let judge = Judge::unstarted(&message, now);
-        if let Some(at) = message.expires.filter(|at| *at <= now) {
-            self.end_unstarted(tag, delivery, judge.expired(at));
-            return false;
-        }
-        if self.runtime.broker.delivery_limit().is_some_and(|limit| message.crashes >= limit) {
-            self.end_unstarted(tag, delivery, judge.worker_lost());
-            return false;
-        }
-        let Some(definition) = self.runtime.dispatcher.registry.get(&message.task) else {
-            let hint = self.runtime.dispatcher.registry.nearest(&message.task);
-            let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
-            let reason = format!("no task named `{}` in this program{hint}", message.task);
-            self.end_unstarted(tag, delivery, judge.not_registered(&reason));
-            return false;
+        let definition = match admit(&self.runtime, &judge) {
+            Ok(definition) => definition,
+            Err(verdict) => {
+                self.end_unstarted(tag, delivery, *verdict);
+                return false;
+            }
         };
-        if let Some(verdict) = serial::before_start(&judge, definition, &*self.runtime.broker) {
-            self.end_unstarted(tag, delivery, verdict);
-            return false;
-        }
         if message.first_started_at.is_none() && message.crashes == 0 {
             self.time_to_start.record(now.since(message.due()), now);
         }

@@ -25,20 +25,20 @@ use crate::task::{
 };
 
 /// What a run needs.
-pub(super) struct Run {
-    pub(super) definition: &'static TaskDefinition,
-    pub(super) context: Context,
-    pub(super) pool: Pool,
+pub(crate) struct Run {
+    pub(crate) definition: &'static TaskDefinition,
+    pub(crate) context: Context,
+    pub(crate) pool: Pool,
     /// Shutdown has lost its patience: end now and hand back.
-    pub(super) force: CancellationToken,
-    pub(super) stuck: Arc<Stuck>,
-    pub(super) runtime: Arc<Runtime>,
-    pub(super) started_at: Timestamp,
+    pub(crate) force: CancellationToken,
+    pub(crate) stuck: Arc<Stuck>,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) started_at: Timestamp,
 }
 
 /// How a run ended, for the queue's counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ended {
+pub(crate) enum Ended {
     Over(State),
     Again(Next),
     HandedBack,
@@ -69,11 +69,17 @@ impl Report {
 }
 
 /// Which way a body stopped being waited for.
-enum Stop {
+pub(crate) enum Stop {
     Outcome(BodyOutcome),
     HardLimit(Duration),
     Terminated(Interrupt),
     Forced,
+}
+
+impl Stop {
+    fn is_panic(&self) -> bool {
+        matches!(self, Self::Outcome(outcome) if is_panic(outcome))
+    }
 }
 
 /// A body of either kind.
@@ -96,8 +102,23 @@ impl Future for Running {
 impl Run {
     /// Runs the task and settles it.
     pub(super) async fn execute(self, delivery: Delivery) -> Report {
+        let hooks = self.hooks();
+        let Some(delivery) = self.begin(delivery).await else { return Report::HANDED_BACK };
+        let stop = self.body(&hooks).await;
+        let (panicked, timed_out) = (stop.is_panic(), matches!(&stop, Stop::HardLimit(_)));
+        let verdict = self.verdict(stop, rand::random());
+        let ended = conclude(verdict, delivery, &self.context, &hooks, &self.runtime).await;
+        Report { ended, panicked, timed_out }
+    }
+
+    /// The task's hooks.
+    pub(crate) fn hooks(&self) -> Hooks {
+        guard(self.definition.hooks).unwrap_or_default()
+    }
+
+    /// Notes that it starts. The delivery is gone if it was settled by that; `None`: it must not start.
+    pub(crate) async fn begin(&self, delivery: Delivery) -> Option<Option<Delivery>> {
         let message = self.context.message();
-        let hooks = guard(self.definition.hooks).unwrap_or_default();
         let mut delivery = Some(delivery);
         if !message.settles_late() {
             Box::pin(self.runtime.window_at_end(message)).await;
@@ -106,45 +127,50 @@ impl Run {
                 && let Err(error) = delivery.settle_and_wait(Settle::Ack { result: None, sequel: None }).await
             {
                 tracing::warn!(id = %message.id, %error, "not started, because it could not be acknowledged first");
-                return Report::HANDED_BACK;
+                return None;
             }
         }
         if message.unique.is_some() {
             let ended = self.force.run_until_cancelled(self.runtime.window_at_start(message));
             if Box::pin(ended).await.is_none() {
-                return Report::HANDED_BACK; // the delivery goes back
+                return None; // the delivery goes back
             }
         }
         if let Some(delivery) = &mut delivery {
             delivery.started();
         }
         self.runtime.begin(&self.context, self.definition).await;
-        let stop = wait(&self, &hooks).await;
+        Some(delivery)
+    }
+
+    /// Runs the body.
+    pub(crate) async fn body(&self, hooks: &Hooks) -> Stop {
+        wait(self, hooks).await
+    }
+
+    /// What follows from it.
+    pub(crate) fn verdict(&self, stop: Stop, entropy: u64) -> Verdict {
         let judge = Judge {
-            message,
+            message: self.context.message(),
             now: now(),
             started_at: Some(self.started_at),
             worker: Some(self.context.worker()),
-            entropy: rand::random(),
+            entropy,
             revoked: self.context.decide(),
         };
-        let panicked = matches!(&stop, Stop::Outcome(outcome) if is_panic(outcome));
-        let timed_out = matches!(&stop, Stop::HardLimit(_));
-        let verdict = match stop {
+        match stop {
             // Whatever it did after it had said so.
             _ if self.context.failure().is_some() => judge.failed(self.context.failure().unwrap_or_default()),
             Stop::Outcome(outcome) => judge.judge(outcome),
             Stop::HardLimit(limit) => judge.time_limit(limit),
             Stop::Terminated(interrupt) => judge.judge(Err(Ending::Interrupted(interrupt))),
             Stop::Forced => judge.judge(Err(Ending::Interrupted(Interrupt::Shutdown))),
-        };
-        let ended = conclude(verdict, delivery, &self.context, &hooks, &self.runtime).await;
-        Report { ended, panicked, timed_out }
+        }
     }
 }
 
 /// Carries a verdict out, and tells the log and the hooks.
-pub(super) async fn conclude(
+pub(crate) async fn conclude(
     mut verdict: Verdict,
     delivery: Option<Delivery>,
     context: &Context,

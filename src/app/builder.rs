@@ -100,6 +100,8 @@ pub struct Builder {
     periodic: Vec<Periodic>,
     beat: Option<bool>,
     beat_lease: Option<Duration>,
+    /// Without actors: a test does their work.
+    unmanned: bool,
     ca_certs: Option<PathBuf>,
 }
 
@@ -127,8 +129,15 @@ impl Builder {
             periodic: Vec::new(),
             beat: None,
             beat_lease: None,
+            unmanned: false,
             ca_certs: None,
         }
+    }
+
+    /// Without actors, on this broker and store.
+    #[cfg(feature = "testing")]
+    pub(crate) fn unmanned(self, broker: Arc<dyn Broker>, store: Arc<dyn Store>) -> Self {
+        Self { unmanned: true, ..self.broker(broker, store) }
     }
 
     /// The queues, from a catalogue built in code. Replaces what was set before.
@@ -419,10 +428,16 @@ impl Builder {
         let runtime = Arc::new(runtime);
         let attendant = Arc::new(RuntimeAttendant::new(Arc::clone(&runtime)));
         runtime.broker.attend(Arc::clone(&attendant) as Arc<dyn Attendant>);
-        let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
-        let (tree, up) = Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
-        attendant.grown(Arc::clone(&tree.queues));
-        up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
+        let tree = if self.unmanned {
+            None
+        } else {
+            let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
+            let (tree, up) =
+                Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
+            attendant.grown(Arc::clone(&tree.queues));
+            up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
+            Some(tree)
+        };
         let mut inner = Inner::new(runtime, routing, tree, self.grace);
         inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
         Ok(Celeriac::started(inner, beat.then_some(entries)).await)

@@ -66,6 +66,9 @@ pub(super) struct Inner {
     /// Unless it is switched off.
     pub(super) beat: OnceLock<Arc<BeatParts>>,
     pub(super) beat_lease: Duration,
+    /// Who answers for this runtime, if it is that of a test.
+    #[cfg(feature = "testing")]
+    pub(super) front: OnceLock<std::sync::Weak<dyn Client>>,
 }
 
 /// A revocation that meets its task on the way from one place to another looks again after this long.
@@ -123,6 +126,22 @@ impl Celeriac {
         &self.inner.runtime
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn runtime_arc(&self) -> Arc<Runtime> {
+        Arc::clone(&self.inner.runtime)
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn beat_parts(&self) -> Option<Arc<BeatParts>> {
+        self.inner.beat.get().cloned()
+    }
+
+    /// From now on `front` is its client.
+    #[cfg(feature = "testing")]
+    pub(crate) fn answer_by(&self, front: &Arc<dyn Client>) {
+        let _ = self.inner.front.set(Arc::downgrade(front));
+    }
+
     /// The periodic entries: what they are, and levers on them.
     pub fn beat(&self) -> Beat {
         Beat::new(self.inner.beat.get().cloned())
@@ -135,6 +154,10 @@ impl Celeriac {
 
     /// This runtime as the destination of [`Signature::send`](crate::task::Signature::send), or for calls by name.
     pub fn client(&self) -> Arc<dyn Client> {
+        #[cfg(feature = "testing")]
+        if let Some(front) = self.inner.front.get().and_then(std::sync::Weak::upgrade) {
+            return front;
+        }
         Arc::clone(&self.inner) as Arc<dyn Client>
     }
 
@@ -307,17 +330,24 @@ impl Celeriac {
 }
 
 impl Inner {
-    pub(super) fn new(runtime: Arc<Runtime>, routing: Arc<Routing>, tree: Tree, grace: Duration) -> Self {
+    pub(super) fn new(
+        runtime: Arc<Runtime>,
+        routing: Arc<Routing>,
+        tree: Option<Tree>,
+        grace: Duration,
+    ) -> Self {
         Self {
             runtime,
             routing,
-            queues: Arc::clone(&tree.queues),
-            tree: Mutex::new(Some(tree)),
+            queues: tree.as_ref().map(|tree| Arc::clone(&tree.queues)).unwrap_or_default(),
+            tree: Mutex::new(tree),
             grace,
             closing: AtomicBool::new(false),
             closed: CancellationToken::new(),
             beat: OnceLock::new(),
             beat_lease: LEASE,
+            #[cfg(feature = "testing")]
+            front: OnceLock::new(),
         }
     }
 

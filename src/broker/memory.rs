@@ -27,6 +27,8 @@ use windows::Windows;
 mod lanes;
 mod sequel;
 mod settler;
+#[cfg(feature = "testing")]
+mod stepping;
 mod windows;
 
 /// How many dead letters are kept; the oldest go first.
@@ -60,7 +62,12 @@ struct State {
     next_consumer: u64,
     timer_runs: bool,
     closed: bool,
+    /// Hears of each message that waits here.
+    heard: Option<Heard>,
 }
+
+/// Hears of messages; called under the lock.
+type Heard = Arc<dyn Fn(&Arc<Message>) + Send + Sync>;
 
 /// The place of a ready message: by priority, high first, then by arrival.
 type Rank = (Reverse<u8>, u64);
@@ -296,6 +303,9 @@ impl State {
 
     /// Puts a message to where it waits.
     fn put(&mut self, message: Arc<Message>, spot: Spot) {
+        if let Some(heard) = &self.heard {
+            heard(&message);
+        }
         self.ids.insert(message.id.clone(), (Arc::clone(&message), spot));
         let line = self.line(&message.queue);
         match spot {
@@ -326,18 +336,25 @@ impl State {
         }
         let settler: Arc<dyn Settler> =
             Arc::new(MemorySettler { shared: Arc::downgrade(shared), queue: name.to_owned() });
-        while line.unsettled.len() < line.prefetch
-            && let Some((rank, message)) = line.ready.pop_first()
+        while self.queues.get(name).is_some_and(|line| line.unsettled.len() < line.prefetch)
+            && let Some(delivery) = self.deliver_first(name, &settler)
         {
-            self.next_tag += 1;
-            if let Some((_, spot)) = self.ids.get_mut(&message.id) {
-                *spot = Spot::Delivered;
-            }
-            line.unsettled.insert(self.next_tag, (rank, Arc::clone(&message)));
-            let is_serial = message.serial.is_some();
-            let delivery = Delivery::new(self.next_tag, message, Arc::clone(&settler));
-            line.outbox.push(if is_serial { delivery.fenced(self.next_tag) } else { delivery });
+            self.line(name).outbox.push(delivery);
         }
+    }
+
+    /// Hands out the first of the ready messages of a queue.
+    fn deliver_first(&mut self, queue: &str, settler: &Arc<dyn Settler>) -> Option<Delivery> {
+        let line = self.queues.get_mut(queue)?;
+        let (rank, message) = line.ready.pop_first()?;
+        self.next_tag += 1;
+        if let Some((_, spot)) = self.ids.get_mut(&message.id) {
+            *spot = Spot::Delivered;
+        }
+        line.unsettled.insert(self.next_tag, (rank, Arc::clone(&message)));
+        let is_serial = message.serial.is_some();
+        let delivery = Delivery::new(self.next_tag, message, Arc::clone(settler));
+        Some(if is_serial { delivery.fenced(self.next_tag) } else { delivery })
     }
 
     fn bury(&mut self, message: &Message, reason: String) {

@@ -69,7 +69,7 @@ impl Arguments {
     }
 
     /// One value for each parameter.
-    fn bind(&self, params: &[&str]) -> Result<Vec<Value>, ArgumentsError> {
+    pub(crate) fn bind(&self, params: &[&str]) -> Result<Vec<Value>, ArgumentsError> {
         let expected = || format!("the task takes ({})", params.join(", "));
         let positional = if self.args.is_empty() { "[]" } else { &self.args };
         let mut values: Vec<Option<Value>> = serde_json::from_str::<Vec<Value>>(positional)

@@ -213,6 +213,18 @@ pub enum EnqueueError {
     /// The broker failed.
     #[error("the broker could not take the task: {0}")]
     Broker(String),
+    /// Only in eager mode (the feature `testing`): it was accepted and run at once, and came to no good end.
+    #[error("`{task}` was run at once and is {state}: {}", .errors.join("; "))]
+    Ran {
+        /// The task.
+        task: String,
+        /// Its id; its record says more.
+        id: TaskId,
+        /// How it ended.
+        state: State,
+        /// Why.
+        errors: Vec<String>,
+    },
 }
 
 /// Why there is no value.
@@ -254,6 +266,16 @@ pub enum GetError {
     /// The store failed.
     #[error("the store could not be read: {0}")]
     Store(String),
+    /// Only in a test with a clock of its own (the feature `testing`): nothing is left to run, and the task is not over.
+    #[error("task {id} is {state}, and nothing is due: {next}")]
+    Idle {
+        /// Whose.
+        id: TaskId,
+        /// Its state.
+        state: State,
+        /// What would happen next.
+        next: String,
+    },
 }
 
 /// What a runtime does for callers. [`Celeriac`](crate::Celeriac) implements it; the testing kit and other
@@ -293,8 +315,12 @@ pub trait Client: Send + Sync + 'static {
 /// Those that were installed and not uninstalled, in that order.
 static INSTALLED: RwLock<Vec<Arc<dyn Client>>> = RwLock::new(Vec::new());
 
-/// The runtime that `delay` uses: the one that was started last and still runs.
+/// The runtime that `delay` uses: the one that was started last and still runs; inside of a test, its own.
 pub fn current() -> Option<Arc<dyn Client>> {
+    #[cfg(feature = "testing")]
+    if let Some(client) = super::scope::here().and_then(|scope| scope.client.upgrade()) {
+        return Some(client);
+    }
     INSTALLED.read().unwrap_or_else(PoisonError::into_inner).last().cloned()
 }
 

@@ -17,6 +17,8 @@ mod panic;
 pub mod periodic;
 mod progress;
 mod result;
+#[cfg(feature = "testing")]
+pub(crate) mod scope;
 mod serial;
 mod signature;
 mod tracked;

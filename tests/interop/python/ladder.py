@@ -11,8 +11,9 @@ from kombu.transport.native_delayed_delivery import (
 url, name = sys.argv[1:]
 with Connection(url) as connection:
     declare_native_delayed_delivery_exchanges_and_queues(connection, "quorum")
-    # Native delays need a topic exchange; the queue is as a Celery estate with such delays has it.
-    queue = Queue(name, Exchange(name, type="topic"), routing_key=name, queue_arguments={"x-queue-type": "quorum"})
+    # Native delays need a topic exchange, so the queue cannot have the direct one of its name that we make.
+    exchange = Exchange(f"{name}-topic", type="topic")
+    queue = Queue(name, exchange, routing_key=name, queue_arguments={"x-queue-type": "quorum"})
     queue(connection.channel()).declare()
     bind_queue_to_native_delayed_delivery_exchange(connection, queue)
 print("declared")

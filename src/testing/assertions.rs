@@ -1,0 +1,120 @@
+//! Assertions about what was enqueued.
+
+use std::collections::BTreeMap;
+
+use super::{Expectation, TestApp};
+
+/// Fails unless a task was enqueued, by whomever, whether it has run by now or not; shows the near misses then.
+///
+/// The call is written as it was made. What follows is about its options: `queue`, `priority`, `countdown`, `eta`, `id`,
+/// `header = (name, value)`, and `times`, without which it is at least once; see [`Expectation`](crate::testing::Expectation).
+/// `send_email(..)` is any call of it.
+///
+/// ```
+/// # use celeriac::{assert_enqueued, task, testing};
+/// # #[task(queue = "email")] async fn send_email(user: u64) {}
+/// # #[tokio::main]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let app = testing::start().await?;
+/// send_email::s(42).priority(5).delay().await?;
+/// send_email::delay(43).await?;
+/// assert_enqueued!(app, send_email(42), queue = "email", priority = 5);
+/// assert_enqueued!(app, send_email(..), times = 2);
+/// # Ok(()) }
+/// ```
+#[macro_export]
+macro_rules! assert_enqueued {
+    ($app:expr, $($task:ident)::+ (..) $(, $option:ident = $value:expr)* $(,)?) => {
+        $crate::__assert_enqueued!($crate::testing::check_enqueued, $app,
+            $crate::testing::Expectation::of_type($($task)::+::Task) $(.$option($value))*)
+    };
+    ($app:expr, $($task:ident)::+ ($($argument:expr),* $(,)?) $(, $option:ident = $value:expr)* $(,)?) => {
+        $crate::__assert_enqueued!($crate::testing::check_enqueued, $app,
+            $crate::testing::Expectation::call($($task)::+::s($($argument),*)) $(.$option($value))*)
+    };
+}
+
+/// Fails if such a task was enqueued; see [`assert_enqueued!`](crate::assert_enqueued).
+#[macro_export]
+macro_rules! assert_not_enqueued {
+    ($app:expr, $($task:ident)::+ (..) $(, $option:ident = $value:expr)* $(,)?) => {
+        $crate::__assert_enqueued!($crate::testing::check_not_enqueued, $app,
+            $crate::testing::Expectation::of_type($($task)::+::Task) $(.$option($value))*)
+    };
+    ($app:expr, $($task:ident)::+ ($($argument:expr),* $(,)?) $(, $option:ident = $value:expr)* $(,)?) => {
+        $crate::__assert_enqueued!($crate::testing::check_not_enqueued, $app,
+            $crate::testing::Expectation::call($($task)::+::s($($argument),*)) $(.$option($value))*)
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __assert_enqueued {
+    ($check:path, $app:expr, $expectation:expr) => {
+        if let ::core::result::Result::Err(text) = $check(&$app, &$expectation) {
+            ::core::panic!("{text}");
+        }
+    };
+}
+
+/// What [`assert_enqueued!`](crate::assert_enqueued) does, for assertions of your own.
+///
+/// # Errors
+/// What was enqueued instead.
+pub fn check_enqueued(app: &TestApp, expected: &Expectation) -> Result<(), String> {
+    let found = count(app, expected);
+    let enough = expected.wanted_times().map_or(found > 0, |times| found == times);
+    if enough {
+        return Ok(());
+    }
+    let times = match expected.wanted_times() {
+        None => "was not enqueued".to_owned(),
+        Some(times) => format!("was to be enqueued {times} times, and was {found} times"),
+    };
+    Err(format!("{} {times}\n{}", expected.describe(), instead(app, expected)))
+}
+
+/// What [`assert_not_enqueued!`](crate::assert_not_enqueued) does, for assertions of your own.
+///
+/// # Errors
+/// It was enqueued.
+pub fn check_not_enqueued(app: &TestApp, expected: &Expectation) -> Result<(), String> {
+    match count(app, expected) {
+        0 => Ok(()),
+        found => {
+            let times = if found == 1 { "once".to_owned() } else { format!("{found} times") };
+            Err(format!("{} was enqueued {times}\n{}", expected.describe(), instead(app, expected)))
+        }
+    }
+}
+
+fn count(app: &TestApp, expected: &Expectation) -> usize {
+    let enqueued = app.enqueued();
+    enqueued.iter().filter(|m| expected.is_of(m) && expected.differences(m).is_empty()).count()
+}
+
+/// What was enqueued: the calls of this task, with what differs, and how many of others.
+fn instead(app: &TestApp, expected: &Expectation) -> String {
+    let enqueued = app.enqueued();
+    let mut lines = Vec::new();
+    let mut others: BTreeMap<&str, usize> = BTreeMap::new();
+    for message in &enqueued {
+        if !expected.is_of(message) {
+            *others.entry(&message.task).or_default() += 1;
+            continue;
+        }
+        let differences = expected.differences(message);
+        let differences =
+            if differences.is_empty() { "as expected".to_owned() } else { differences.join("; ") };
+        lines.push(format!(
+            "  {} in queue {}: {differences}",
+            expected.describe_found(message),
+            message.queue
+        ));
+    }
+    if lines.is_empty() {
+        lines.push(format!("  no call of {}", expected.task()));
+    }
+    lines.extend(others.iter().map(|(task, times)| format!("  {task}, {times} times")));
+    format!("this was enqueued:\n{}", lines.join("\n"))
+}

@@ -1,0 +1,154 @@
+//! The runtime of a test as callers see it: what they enqueue may run at once, and what they wait for is run.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use send_wrapper::SendWrapper;
+
+use super::recorder::Ran;
+use super::stage::{Endless, Stage};
+use crate::core::Timestamp;
+use crate::task::canvas::Promise;
+use crate::task::scope::Scope;
+use crate::task::{
+    Client, EnqueueError, GetError, NewTask, RawSignature, Receipt, State, TaskId, TaskResult, TrackedState,
+};
+
+/// What eager mode does.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Eager {
+    /// Whether an enqueue fails if what it enqueued does.
+    pub(super) propagates: bool,
+}
+
+/// The client.
+pub(super) struct TestClient {
+    pub(super) inner: Arc<dyn Client>,
+    pub(super) stage: Arc<Stage>,
+    pub(super) scope: Scope,
+    pub(super) eager: Option<Eager>,
+}
+
+impl TestClient {
+    /// Runs all that there is to its end, if that is the mode.
+    ///
+    /// Bodies need not be `Send`, a client's futures must be: so a run is bound to the thread on which it begins. A test's
+    /// own future never changes its thread.
+    async fn run_eagerly(&self) -> Result<(), EnqueueError> {
+        if self.eager.is_none() {
+            return Ok(());
+        }
+        let stage = Arc::clone(&self.stage);
+        let run = Box::pin(async move { stage.run_out().await });
+        SendWrapper::new(self.scope.around(run)).await.map_err(|Endless { last, runs }| EnqueueError::Ran {
+            task: last.task,
+            id: last.id,
+            state: last.state,
+            errors: vec![format!("it was not over after {runs} runs: does it go on for ever?")],
+        })
+    }
+
+    /// The error of a task that was run eagerly and failed, if such errors come back to the caller. That it failed by
+    /// `TaskError::fail`, Soil's option 1, is no error, but an outcome that it chose.
+    fn failure_of(&self, id: &TaskId) -> Result<(), EnqueueError> {
+        let last =
+            self.stage.recorder.last_run(id).filter(|_| self.eager.is_some_and(|eager| eager.propagates));
+        match last {
+            Some(Ran {
+                task,
+                id,
+                state: state @ (State::Failure | State::Rejected | State::Revoked),
+                errors,
+                chosen,
+                ..
+            }) if !chosen => Err(EnqueueError::Ran { task, id, state, errors }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs what is due until a task is over.
+    async fn run_for(&self, id: &TaskId) -> Result<TaskResult, GetError> {
+        loop {
+            if let Some(record) = self.result(id).await? {
+                return Ok(record);
+            }
+            let stage = Arc::clone(&self.stage);
+            let step = Box::pin(async move { stage.step().await.is_some() });
+            if !SendWrapper::new(self.scope.around(step)).await {
+                return Err(self.idle(id).await?);
+            }
+        }
+    }
+
+    async fn idle(&self, id: &TaskId) -> Result<GetError, GetError> {
+        let state = self.state(id).await?;
+        if state == State::Unknown {
+            return Ok(match self.stage.recorder.last_run(id) {
+                Some(ran) if ran.state.is_finished() => GetError::NotKept(id.clone()),
+                _ => GetError::Unknown(id.clone()),
+            });
+        }
+        let next = [self.stage.broker.next_due(), self.stage.broker.next_deadline()];
+        let next = next.into_iter().flatten().min().map_or_else(
+            || "nothing is scheduled either".to_owned(),
+            |next: Timestamp| {
+                format!("the next is at {next}, and it is {}: `advance` the clock", self.scope.clock.now())
+            },
+        );
+        Ok(GetError::Idle { id: id.clone(), state, next })
+    }
+}
+
+#[async_trait]
+impl Client for TestClient {
+    async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError> {
+        let receipt = self.scope.around(self.inner.enqueue(call)).await?;
+        self.run_eagerly().await?;
+        self.failure_of(&receipt.id)?;
+        Ok(receipt)
+    }
+
+    async fn launch(&self, canvas: RawSignature) -> Result<Promise, EnqueueError> {
+        let before = self.stage.recorder.enqueued().len();
+        let promise = self.scope.around(self.inner.launch(canvas)).await?;
+        self.run_eagerly().await?;
+        for message in self.stage.recorder.enqueued().iter().skip(before) {
+            self.failure_of(&message.id)?;
+        }
+        Ok(promise)
+    }
+
+    async fn state(&self, id: &TaskId) -> Result<State, GetError> {
+        if self.stage.run_of(id).is_some() {
+            return Ok(State::Started);
+        }
+        self.scope.around(self.inner.state(id)).await
+    }
+
+    async fn result(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError> {
+        self.scope.around(self.inner.result(id)).await
+    }
+
+    async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, GetError> {
+        self.inner.tracked(id).await
+    }
+
+    async fn wait(&self, id: &TaskId) -> Result<TaskResult, GetError> {
+        self.run_for(id).await
+    }
+
+    async fn expect(&self, id: &TaskId) -> Result<TaskResult, GetError> {
+        self.run_for(id).await
+    }
+
+    async fn revoke(&self, id: &TaskId, terminate: bool) -> Result<bool, GetError> {
+        if let Some(run) = self.stage.run_of(id) {
+            return Ok(run.revoke(terminate));
+        }
+        self.scope.around(self.inner.revoke(id, terminate)).await
+    }
+
+    async fn forget(&self, id: &TaskId) -> Result<bool, GetError> {
+        self.inner.forget(id).await
+    }
+}

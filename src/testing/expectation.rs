@@ -1,0 +1,196 @@
+//! What a test expects to be enqueued, and by how much something else differs from it.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::core::Timestamp;
+use crate::task::{Arguments, Message, Signature, Task, TaskId};
+
+/// A task that is expected, with what is expected of its call. [`assert_enqueued!`](crate::assert_enqueued) makes one.
+#[derive(Clone, Debug)]
+pub struct Expectation {
+    task: &'static str,
+    params: &'static [&'static str],
+    /// `None`: any.
+    arguments: Option<Result<Vec<Value>, String>>,
+    fields: Vec<Field>,
+    times: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+struct Field {
+    name: String,
+    wanted: String,
+    found: Found,
+}
+
+/// Where to find a field in a message.
+#[derive(Clone, Debug)]
+enum Found {
+    Queue,
+    Priority,
+    Countdown,
+    Eta,
+    Id,
+    Header(String),
+}
+
+impl Expectation {
+    /// A call with these arguments.
+    pub fn call<T: Task>(signature: Signature<T>) -> Self {
+        let arguments = signature.into_arguments();
+        let bound = arguments.and_then(|arguments| bind(&arguments, T::PARAMS));
+        Self { arguments: Some(bound), ..Self::any::<T>() }
+    }
+
+    /// A call with whatever arguments, of the task as a type: `send_email::Task`.
+    pub fn of_type<T: Task>(_task: T) -> Self {
+        Self::any::<T>()
+    }
+
+    fn any<T: Task>() -> Self {
+        Self { task: T::NAME, params: T::PARAMS, arguments: None, fields: Vec::new(), times: None }
+    }
+
+    /// In this queue.
+    #[must_use]
+    pub fn queue(self, queue: impl Display) -> Self {
+        self.field("queue", &queue, Found::Queue)
+    }
+
+    /// With this priority.
+    #[must_use]
+    pub fn priority(self, priority: u8) -> Self {
+        self.field("priority", &priority, Found::Priority)
+    }
+
+    /// Not before so long after the enqueue.
+    #[must_use]
+    pub fn countdown(self, countdown: Duration) -> Self {
+        self.field("countdown", &spell(Some(countdown)), Found::Countdown)
+    }
+
+    /// Not before this time.
+    #[must_use]
+    pub fn eta(self, eta: impl Into<Timestamp>) -> Self {
+        self.field("eta", &eta.into(), Found::Eta)
+    }
+
+    /// With this id.
+    #[must_use]
+    pub fn id(self, id: impl Into<TaskId>) -> Self {
+        self.field("id", &id.into(), Found::Id)
+    }
+
+    /// With this header.
+    #[must_use]
+    pub fn header(self, (name, value): (&str, impl Into<Value>)) -> Self {
+        self.field(&format!("header {name}"), &value.into(), Found::Header(name.to_owned()))
+    }
+
+    /// Exactly so many times; without it, at least once.
+    #[must_use]
+    pub fn times(mut self, times: usize) -> Self {
+        self.times = Some(times);
+        self
+    }
+
+    fn field(mut self, name: &str, wanted: &impl Display, found: Found) -> Self {
+        self.fields.push(Field { name: name.to_owned(), wanted: wanted.to_string(), found });
+        self
+    }
+
+    pub(super) fn is_of(&self, message: &Message) -> bool {
+        message.task == self.task
+    }
+
+    pub(super) fn task(&self) -> &'static str {
+        self.task
+    }
+
+    pub(super) fn wanted_times(&self) -> Option<usize> {
+        self.times
+    }
+
+    /// What of a call of the same task is not as expected; nothing, if all is.
+    pub(super) fn differences(&self, message: &Message) -> Vec<String> {
+        let mut differences = Vec::new();
+        match (&self.arguments, bind(&message.arguments, self.params)) {
+            (None, _) => {}
+            (Some(Ok(wanted)), Ok(found)) => {
+                let both = self.params.iter().zip(wanted.iter().zip(&found));
+                let different = both.filter(|(_, (wanted, found))| wanted != found);
+                differences.extend(
+                    different.map(|(name, (wanted, found))| format!("{name} is {found}, not {wanted}")),
+                );
+            }
+            (Some(_), Err(error)) => differences.push(error),
+            (Some(Err(error)), _) => {
+                differences.push(format!("the expected arguments have no form in JSON: {error}"))
+            }
+        }
+        for Field { name, wanted, found } in &self.fields {
+            let found = found.of(message);
+            if found != *wanted {
+                differences.push(format!("{name} is {found}, not {wanted}"));
+            }
+        }
+        differences
+    }
+
+    /// The expectation as a call.
+    pub(super) fn describe(&self) -> String {
+        let arguments = match &self.arguments {
+            None => "(..)".to_owned(),
+            Some(Ok(values)) => describe_arguments(self.params, values),
+            Some(Err(error)) => format!("(?: {error})"),
+        };
+        let mut text = format!("{}{arguments}", self.task);
+        for field in &self.fields {
+            text.push_str(&format!(", {} = {}", field.name, field.wanted));
+        }
+        text
+    }
+
+    /// A message as a call of the expected task.
+    pub(super) fn describe_found(&self, message: &Message) -> String {
+        match bind(&message.arguments, self.params) {
+            Ok(values) => format!("{}{}", message.task, describe_arguments(self.params, &values)),
+            Err(_) => format!(
+                "{} args {} kwargs {}",
+                message.task, message.arguments.args, message.arguments.kwargs
+            ),
+        }
+    }
+}
+
+impl Found {
+    fn of(&self, message: &Message) -> String {
+        match self {
+            Self::Queue => message.queue.clone(),
+            Self::Priority => message.priority.to_string(),
+            Self::Countdown => spell(message.eta.map(|eta| eta.since(message.enqueued_at))),
+            Self::Eta => message.eta.map_or_else(|| "none".to_owned(), |eta| eta.to_string()),
+            Self::Id => message.id.to_string(),
+            Self::Header(name) => {
+                message.headers.0.get(name).map_or_else(|| "none".to_owned(), ToString::to_string)
+            }
+        }
+    }
+}
+
+fn spell(duration: Option<Duration>) -> String {
+    duration.map_or_else(|| "none".to_owned(), |duration| format!("{duration:?}"))
+}
+
+fn bind(arguments: &Arguments, params: &[&str]) -> Result<Vec<Value>, String> {
+    arguments.bind(params).map_err(|error| error.to_string())
+}
+
+fn describe_arguments(params: &[&str], values: &[Value]) -> String {
+    let both = params.iter().zip(values);
+    let named: Vec<String> = both.map(|(name, value)| format!("{name}={value}")).collect();
+    format!("({})", named.join(", "))
+}

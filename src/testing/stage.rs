@@ -1,0 +1,228 @@
+//! Where the tasks of a test run: one after the other, by the code that runs them in production, without actors.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio_util::sync::CancellationToken;
+
+use super::recorder::{Ran, Recorder};
+use crate::actors::admission::admit;
+use crate::actors::beat::stepped::SteppedBeat;
+use crate::actors::run::{Run, conclude};
+use crate::actors::runtime::Runtime;
+use crate::app::catalogue::Pool;
+use crate::broker::{Delivery, MemoryBroker};
+use crate::core::Timestamp;
+use crate::task::clock::now;
+use crate::task::scope::VirtualClock;
+use crate::task::{
+    Context, Hooks, Judge, Message, Next, Sinks, State, StateSink, TaskId, TaskResult, Verdict,
+};
+
+/// More runs than this without a pause are taken for a task that goes on for ever.
+const RUNS: usize = 10_000;
+
+/// Where the worker of a run dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CrashPoint {
+    /// The run has begun; nothing of the body has run.
+    AtStart,
+    /// The body has run to its end, and nobody was told.
+    BeforeSettle,
+}
+
+/// The stage.
+pub(super) struct Stage {
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) broker: Arc<MemoryBroker>,
+    pub(super) clock: Arc<VirtualClock>,
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) beat: tokio::sync::Mutex<Option<SteppedBeat>>,
+    running: Mutex<HashMap<TaskId, Context>>,
+    crashes: Mutex<Vec<(&'static str, CrashPoint)>>,
+}
+
+/// There is no end to it.
+#[derive(Debug)]
+pub(super) struct Endless {
+    pub(super) last: Ran,
+    pub(super) runs: usize,
+}
+
+impl Stage {
+    pub(super) fn new(
+        runtime: Arc<Runtime>,
+        broker: Arc<MemoryBroker>,
+        clock: Arc<VirtualClock>,
+        recorder: Arc<Recorder>,
+    ) -> Self {
+        Self {
+            runtime,
+            broker,
+            clock,
+            recorder,
+            beat: tokio::sync::Mutex::new(None),
+            running: Mutex::default(),
+            crashes: Mutex::default(),
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<TaskId, Context>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The run of a task, if it runs.
+    pub(super) fn run_of(&self, id: &TaskId) -> Option<Context> {
+        self.running().get(id).cloned()
+    }
+
+    /// Has the next run of a task die.
+    pub(super) fn crash(&self, task: &'static str, point: CrashPoint) {
+        self.crashes.lock().unwrap_or_else(PoisonError::into_inner).push((task, point));
+    }
+
+    fn crash_point(&self, task: &str) -> Option<CrashPoint> {
+        let mut crashes = self.crashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = crashes.iter().position(|(name, _)| *name == task)?;
+        Some(crashes.remove(at).1)
+    }
+
+    /// Runs the task that has been ready for longest; `None`: none is.
+    pub(super) async fn step(&self) -> Option<Ran> {
+        let delivery = self.broker.take_next()?;
+        let ran = self.run(delivery).await;
+        self.recorder.ran(ran.clone());
+        Some(ran)
+    }
+
+    /// Runs what is due now and what follows from it; says how many runs that were.
+    pub(super) async fn run_until_idle(&self) -> Result<usize, Endless> {
+        let mut runs = 0;
+        loop {
+            if let Some(beat) = &mut *self.beat.lock().await {
+                beat.fire().await;
+            }
+            let Some(ran) = self.step().await else { return Ok(runs) };
+            runs += 1;
+            if runs >= RUNS {
+                return Err(Endless { last: ran, runs });
+            }
+        }
+    }
+
+    /// As [`run_until_idle`](Self::run_until_idle), with everything that is scheduled: the clock goes on to each in turn.
+    pub(super) async fn run_out(&self) -> Result<(), Endless> {
+        let mut runs = 0;
+        loop {
+            while let Some(ran) = self.step().await {
+                runs += 1;
+                if runs >= RUNS {
+                    return Err(Endless { last: ran, runs });
+                }
+            }
+            let Some(due) = self.broker.next_due() else { return Ok(()) };
+            self.clock.move_to(due);
+        }
+    }
+
+    /// Moves the clock to `end`, and runs what comes due on the way, each at its time.
+    pub(super) async fn advance(&self, end: Timestamp) -> Result<usize, Endless> {
+        let mut runs = self.run_until_idle().await?;
+        loop {
+            let tick = self.beat.lock().await.as_ref().and_then(SteppedBeat::next);
+            let next = [self.broker.next_due(), self.broker.next_deadline(), tick];
+            let Some(next) = next.into_iter().flatten().min().filter(|next| *next <= end) else { break };
+            self.clock.move_to(next);
+            runs += self.run_until_idle().await?;
+        }
+        self.clock.move_to(end);
+        Ok(runs)
+    }
+
+    async fn run(&self, delivery: Delivery) -> Ran {
+        let now = now();
+        let message = predictable(delivery.message());
+        let judge = Judge::unstarted(&message, now);
+        let worker: Arc<str> = format!("{}#1", message.queue).into();
+        let definition = match admit(&self.runtime, &judge) {
+            Ok(definition) => definition,
+            Err(verdict) => {
+                let ran = ran(&message, &verdict);
+                let context = Context::new(Arc::clone(&message), worker, Sinks::default());
+                conclude(*verdict, Some(delivery), &context, &Hooks::default(), &self.runtime).await;
+                return ran;
+            }
+        };
+        let states = Arc::clone(&self.recorder) as Arc<dyn StateSink>;
+        let sinks = Sinks { states: Some(states), ..self.runtime.sinks() };
+        let context =
+            Context::fenced(Arc::clone(&message), worker, sinks, delivery.fence()).again(delivery.is_again());
+        self.running().insert(message.id.clone(), context.clone());
+        let run = Run {
+            definition,
+            context,
+            pool: Pool::Io,
+            force: CancellationToken::new(),
+            stuck: Arc::default(),
+            runtime: Arc::clone(&self.runtime),
+            started_at: now,
+        };
+        let ran = self.perform(&run, delivery).await;
+        self.running().remove(&message.id);
+        ran
+    }
+
+    async fn perform(&self, run: &Run, delivery: Delivery) -> Ran {
+        let message = run.context.message();
+        let crash = self.crash_point(&message.task);
+        let died = || Ran { crashed: true, ..ran(message, &Verdict::HandBack) };
+        let hooks = run.hooks();
+        // A delivery that is dropped goes back, its crash counted, as when its worker dies.
+        let Some(delivery) = run.begin(delivery).await else { return ran(message, &Verdict::HandBack) };
+        if crash == Some(CrashPoint::AtStart) {
+            return died();
+        }
+        let stop = run.body(&hooks).await;
+        if crash == Some(CrashPoint::BeforeSettle) {
+            return died();
+        }
+        let verdict = run.verdict(stop, 0);
+        let ran = ran(message, &verdict);
+        conclude(verdict, delivery, &run.context, &hooks, &self.runtime).await;
+        ran
+    }
+}
+
+/// The same message, whose retries are due when they are due.
+fn predictable(message: &Arc<Message>) -> Arc<Message> {
+    if !message.retry.jitter {
+        return Arc::clone(message);
+    }
+    let mut message = Message::clone(message);
+    message.retry.jitter = false;
+    Arc::new(message)
+}
+
+fn ran(message: &Message, verdict: &Verdict) -> Ran {
+    let of_record = |record: &TaskResult| {
+        let chosen = record.error_type.as_deref() == Some("Fail");
+        (record.state, record.errors.clone(), chosen)
+    };
+    let (state, errors, chosen) = match verdict {
+        Verdict::Over(record) | Verdict::Dead { record, .. } => of_record(record),
+        Verdict::Again { message, next: Next::Retry, .. } => {
+            (State::Retry, message.last_errors.clone(), false)
+        }
+        _ => (State::Pending, Vec::new(), false),
+    };
+    Ran {
+        id: message.id.clone(),
+        task: message.task.clone(),
+        queue: message.queue.clone(),
+        attempt: 1 + message.retries + message.crashes,
+        state,
+        errors,
+        crashed: false,
+        chosen,
+    }
+}
