@@ -374,13 +374,13 @@ impl Builder {
             #[cfg(feature = "amqp")]
             Keeping::Amqp(url) => {
                 let mut options = self.amqp;
-                #[cfg(feature = "redis")]
-                lane_limit.replace(options.delivery_limit);
                 options.ca_certs = options.ca_certs.or_else(|| self.ca_certs.clone());
                 for row in routing.catalogue().queues.iter().filter(|row| !row.setup.is_plain()) {
                     let of_options = options.queues.remove(&row.name).unwrap_or_default();
                     options.queues.insert(row.name.clone(), row.setup.clone().over(of_options));
                 }
+                #[cfg(feature = "redis")]
+                lane_limit.replace(options.delivery_limit);
                 let broker = if self.outbox.is_some() {
                     options.publish_timeout = options.publish_timeout.min(OUTBOX_PATIENCE);
                     AmqpBroker::connect_later(&url, options).await?

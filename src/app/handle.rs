@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use actix::Addr;
 use async_trait::async_trait;
+use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::attendant::REVOKED_FOR;
@@ -22,8 +23,8 @@ use crate::actors::root::{Queues, StartBeat, StartProducers, Tree};
 use crate::actors::runtime::Runtime;
 use crate::actors::{Origin, QueueStatus};
 use crate::broker::{BrokerError, DeadLetter, Place, Remains, Removal};
-use crate::store::StoreError;
-use crate::task::canvas::Promise;
+use crate::store::{GroupResult, StoreError};
+use crate::task::canvas::{CanvasResult, Promise};
 use crate::task::clock::now;
 use crate::task::{
     self, Client, Departure, EnqueueError, GetError, Judge, Message, NewTask, Periodic, Producer,
@@ -189,6 +190,15 @@ impl Celeriac {
     /// The result of a task by its id alone, whoever sent it and whoever runs it. Celery's `AsyncResult(id)`.
     pub fn async_result(&self, id: impl Into<TaskId>) -> UntypedResult {
         UntypedResult::new(id, self.client())
+    }
+
+    /// The results of a group that was [saved](CanvasResult::save), here or by Python. Celery's `GroupResult.restore`.
+    ///
+    /// # Errors
+    /// The result backend keeps no groups (Redis does), or it cannot be read.
+    pub async fn group_result(&self, id: &str) -> Result<Option<CanvasResult<Vec<Value>>>, StoreError> {
+        let group = self.inner.runtime.store.group(id).await?;
+        Ok(group.map(|group| CanvasResult::new(group.promise(), self.client())))
     }
 
     /// All queues that are served here as they are now, in the catalogue's order.
@@ -607,6 +617,13 @@ impl Client for Inner {
 
     async fn forget(&self, id: &TaskId) -> Result<bool, GetError> {
         self.runtime.store.forget(id).await.map_err(unreadable(id))
+    }
+
+    async fn save_group(&self, group: &Promise) -> Result<(), GetError> {
+        let result = GroupResult::of(group).ok_or_else(|| {
+            GetError::Store(format!("{} is no group: there are no members to keep", group.id))
+        })?;
+        self.runtime.store.save_group(&result).await.map_err(unreadable(&group.id))
     }
 }
 

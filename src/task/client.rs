@@ -306,6 +306,10 @@ pub trait Client: Send + Sync + 'static {
     async fn revoke(&self, id: &TaskId, terminate: bool) -> Result<bool, GetError>;
     /// Deletes the record of a task that is over; says whether there was one.
     async fn forget(&self, id: &TaskId) -> Result<bool, GetError>;
+    /// Keeps who the members of a group are.
+    async fn save_group(&self, _group: &Promise) -> Result<(), GetError> {
+        Err(GetError::Store("this client keeps no groups".to_owned()))
+    }
 }
 
 /// Those that were installed and not uninstalled, in that order.

@@ -5,6 +5,7 @@ pub mod canvas;
 mod client;
 pub(crate) mod clock;
 mod context;
+mod current;
 mod definition;
 mod dispatch;
 mod download;
@@ -37,6 +38,7 @@ pub use client::{
 };
 pub use context::{Context, UpdateStateError};
 pub(crate) use context::{Sinks, StateSink};
+pub(crate) use current::Entered;
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition, UniqueFn};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
