@@ -1,6 +1,7 @@
 //! Permits of one process: kept in its memory, because whoever holds one ends with it. Those that were handed over to a task
 //! that has not started outlive it, where there are notes to keep them.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -35,8 +36,8 @@ struct State {
     permits: Permits,
     /// What was parked by an earlier life of the program is known.
     is_restored: bool,
-    /// So many have been parked, which is rare: while there are none, nothing has to be noted.
-    parked: usize,
+    /// What is noted as parked: holder and name. The rest needs no note.
+    parked: BTreeSet<(String, String)>,
 }
 
 impl LocalPermits {
@@ -49,8 +50,8 @@ impl LocalPermits {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(parking) = self.parking.as_ref().filter(|_| !state.is_restored) {
             for (name, holder) in parking.parked()? {
+                state.parked.insert((holder.holder.clone(), name.clone()));
                 state.permits.restore(&name, holder);
-                state.parked += 1;
             }
             state.is_restored = true;
         }
@@ -58,8 +59,11 @@ impl LocalPermits {
     }
 
     fn unpark(&self, state: &mut State, wants: &[Want], holder: &str) {
-        if let Some(parking) = self.parking.as_ref().filter(|_| state.parked > 0) {
-            wants.iter().for_each(|want| parking.unpark(&want.name, holder));
+        let Some(parking) = self.parking.as_ref().filter(|_| !state.parked.is_empty()) else { return };
+        for name in names(wants) {
+            if state.parked.remove(&(holder.to_owned(), name.to_owned())) {
+                parking.unpark(name, holder);
+            }
         }
     }
 }
@@ -98,7 +102,7 @@ impl PermitKeeper for LocalPermits {
         for name in names(wants) {
             if let Some(held) = state.permits.holders(name, now).iter().find(|h| h.holder == holder) {
                 parking.park(name, held);
-                state.parked += 1;
+                state.parked.insert((holder.to_owned(), name.to_owned()));
             }
         }
     }

@@ -65,8 +65,12 @@ impl Source for Rows {
 
 #[task(queue = "io", ignore_result)]
 async fn process(table: String, row: u64) {
-    note(&table.as_str().into(), row.to_string());
     let rows = Arc::clone(&TABLES.lock().unwrap()[&table]);
+    // The loop may have seen it just before an earlier task took it out.
+    if !rows.due.lock().unwrap().contains_key(&row) {
+        return;
+    }
+    note(&table.as_str().into(), row.to_string());
     let gate = rows.gate.lock().unwrap().clone();
     if !gate.is_empty() {
         Gate::named(&gate).pass().await;
@@ -123,7 +127,7 @@ async fn no_more_than_the_queue_takes_and_full_batches_at_once() {
     let (name, table) = table((0..100).map(|row| (row, "a")));
     *table.gate.lock().unwrap() = gate.name.clone();
     let hour = Duration::from_secs(3600);
-    let slow = producer(&name, &table).interval(hour).batch(10).max_backlog(Some(30)).queue("io");
+    let slow = producer(&name, &table).interval(hour).max_backlog(Some(30)).queue("io");
     let celeriac = builder().in_memory().producer(slow).start().await.unwrap();
     until("it waits for room", async || status(&celeriac).await.waits == Some(Why::Backlog)).await;
     let full = status(&celeriac).await;
