@@ -76,6 +76,7 @@ pub mod app;
 pub mod broker;
 pub mod core;
 pub mod protocol;
+pub mod soil;
 pub mod store;
 pub mod task;
 #[cfg(feature = "testing")]

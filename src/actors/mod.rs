@@ -11,6 +11,7 @@ pub(crate) mod admission;
 pub(crate) mod beat;
 pub(crate) mod body;
 mod lasting;
+pub(crate) mod progress;
 pub(crate) mod queue;
 pub(crate) mod root;
 pub(crate) mod run;
@@ -25,6 +26,6 @@ mod tests;
 mod worker;
 
 pub use beat::{BeatError, EntryStatus, Origin};
-pub use runtime::{FailureHook, WorkerHook};
+pub use runtime::{FailureHook, ReadyHook, WorkerHook};
 pub use serial::{LaneHolder, LaneRun, LaneStatus};
 pub use status::QueueStatus;

@@ -32,7 +32,7 @@ mod revocation;
 mod staff;
 
 pub(crate) use control::{Close, GetStatus, Hurry, Steer, Stop};
-pub(crate) use lookup::{Look, Revoke, Revoked};
+pub(crate) use lookup::{Locate, Look, Revoke, Revoked};
 pub(super) use staff::Up;
 
 /// The least deliveries that a queue holds if it states none and nobody else could start them.
@@ -155,9 +155,8 @@ impl Queue {
             self.time_to_start.record(now.since(message.due()), now);
         }
         let worker = self.workers.get(&slot).map_or_else(|| "".into(), Slot::name);
-        let states = Arc::clone(&self.runtime.states) as Arc<dyn task::StateSink>;
         let fence = delivery.fence();
-        let context = task::Context::fenced(Arc::clone(&message), worker, Some(states), fence)
+        let context = task::Context::fenced(Arc::clone(&message), worker, self.runtime.sinks(), fence)
             .again(delivery.is_again());
         self.runtime.serials.began(&self.runtime, &context, tag, now);
         self.runs.insert(tag, context.clone());
@@ -180,7 +179,8 @@ impl Queue {
         self.counters.count(Ended::of(&verdict));
         let runtime = Arc::clone(&self.runtime);
         actix_rt::spawn(async move {
-            let context = task::Context::new(Arc::clone(delivery.message()), "".into(), None);
+            let context =
+                task::Context::new(Arc::clone(delivery.message()), "".into(), task::Sinks::default());
             conclude(verdict, Some(delivery), &context, &Hooks::default(), &runtime).await;
         });
     }

@@ -11,6 +11,7 @@ use dashmap::DashMap;
 
 use super::beat::{Beat, BeatParts, End};
 use super::lasting::Lasting;
+use super::progress::Progress;
 use super::queue::Queue;
 use super::runtime::Runtime;
 use super::supervisor::{self, Exit};
@@ -145,6 +146,15 @@ impl Root {
         });
     }
 
+    /// Builds the progress actor beside the root, where no task's body can block it.
+    fn plant_progress(&self, root: Addr<Self>) {
+        let board = Arc::clone(&self.runtime.board);
+        supervisor::spawn(
+            |ctx| Progress::new(board, ctx.address()),
+            move |exit| root.do_send(ProgressDown(exit)),
+        );
+    }
+
     /// How long to wait before `what` is built again.
     fn pause(&mut self, what: &str) -> Duration {
         let restarts =
@@ -209,13 +219,17 @@ impl Actor for Root {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.run_interval(PING, |root, _| root.watch());
         ctx.run_interval(SWEEP, |root, _| {
-            let store = Arc::clone(&root.runtime.store);
+            let runtime = Arc::clone(&root.runtime);
             actix_rt::spawn(async move {
-                if let Err(error) = store.sweep(now()).await {
+                if let Err(error) = runtime.store.sweep(now()).await {
                     tracing::warn!(%error, "expired results could not be deleted; trying again in a minute");
+                }
+                if let Err(error) = runtime.sweep_payloads().await {
+                    tracing::warn!(%error, "old downloads could not be deleted; trying again in a minute");
                 }
             });
         });
+        self.plant_progress(ctx.address());
     }
 }
 
@@ -298,6 +312,28 @@ impl Handler<BeatDown> for Root {
         ctx.run_later(after, |root, ctx| {
             if !root.closing {
                 root.plant_beat(ctx.address(), None);
+            }
+        });
+    }
+}
+
+/// The progress actor has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct ProgressDown(Exit);
+
+impl Handler<ProgressDown> for Root {
+    type Result = ();
+
+    fn handle(&mut self, ProgressDown(exit): ProgressDown, ctx: &mut Self::Context) {
+        if self.closing {
+            return;
+        }
+        let after = self.pause("progress");
+        tracing::error!(?exit, ?after, "the progress actor died; it is built anew, and bars go on");
+        ctx.run_later(after, |root, ctx| {
+            if !root.closing {
+                root.plant_progress(ctx.address());
             }
         });
     }

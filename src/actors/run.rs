@@ -132,7 +132,7 @@ impl Run {
         if let Some(delivery) = &mut delivery {
             delivery.started();
         }
-        self.runtime.report_start(&self.context, self.definition);
+        self.runtime.begin(&self.context, self.definition).await;
         Some(delivery)
     }
 
@@ -152,6 +152,8 @@ impl Run {
             revoked: self.context.decide(),
         };
         match stop {
+            // Whatever it did after it had said so.
+            _ if self.context.failure().is_some() => judge.failed(self.context.failure().unwrap_or_default()),
             Stop::Outcome(outcome) => judge.judge(outcome),
             Stop::HardLimit(limit) => judge.time_limit(limit),
             Stop::Revoked => judge.revoked("the task was revoked while it ran"),
@@ -162,7 +164,7 @@ impl Run {
 
 /// Carries a verdict out, and tells the log and the hooks.
 pub(crate) async fn conclude(
-    verdict: Verdict,
+    mut verdict: Verdict,
     delivery: Option<Delivery>,
     context: &Context,
     hooks: &Hooks,
@@ -170,22 +172,41 @@ pub(crate) async fn conclude(
 ) -> Ended {
     let ended = Ended::of(&verdict);
     log(context.message(), &verdict);
+    if let Verdict::Over(record) = &mut verdict {
+        context.promote_download(record);
+    }
+    let ready = match &verdict {
+        Verdict::Over(record) => record.download.as_deref().map(|download| download.facts.clone()),
+        _ => None,
+    };
+    context.close_bar(!matches!(ended, Ended::Over(_)));
     let event = event_of(&verdict, hooks, runtime);
     if context.has_reported() {
         Box::pin(runtime.states.flush(context.id())).await;
     }
+    context.forget_bar();
     if let Verdict::Again { failed: Some(failed), .. } = &verdict
         && runtime.store.is_shared()
         && !context.message().ignore_result
     {
-        Box::pin(runtime.track_retry(TaskResult::clone(failed))).await;
+        Box::pin(runtime.track_retry(context, TaskResult::clone(failed))).await;
     }
-    settle(verdict, delivery, context.message(), runtime, event.is_some()).await;
+    // What was exposed is held until it is known that the record names it.
+    let wait = event.is_some() || context.has_exposed();
+    let is_settled = settle(verdict, delivery, context.message(), runtime, wait).await;
+    context.release_download(ready.is_some());
+    runtime.board.changed(context.id());
     if context.has_reported() && matches!(ended, Ended::Over(_)) {
         Box::pin(runtime.untrack(context.id())).await;
     }
     if let Some(event) = event {
         tell(hooks, runtime, context, &event);
+    }
+    if let (Some(facts), Some(hook), true) = (ready, runtime.on_ready.as_deref(), is_settled)
+        && let Err(Ending::Failure { messages, .. }) = guard(|| hook(context, &facts))
+    {
+        let panic = messages.join(": ");
+        tracing::error!(id = %context.id(), task = context.task(), panic, "a hook panicked; the download is ready");
     }
     ended
 }
@@ -299,7 +320,8 @@ fn tell(hooks: &Hooks, runtime: &Runtime, context: &Context, event: &HookEvent) 
 fn end_of(record: TaskResult, sequel: Option<Box<Sequel>>, message: &Message) -> Settle {
     let serial = message.serial.as_deref().filter(|serial| serial.refusal.is_none());
     let after_failure = serial.filter(|_| record.state == State::Failure).map(|serial| serial.after_failure);
-    let kept = !message.ignore_result || after_failure == Some(AfterFailure::Block);
+    let kept =
+        !message.ignore_result || after_failure == Some(AfterFailure::Block) || record.download.is_some();
     match after_failure {
         Some(AfterFailure::Park) => {
             let reason = format!("parked: {}", record.errors.join(": "));
@@ -309,14 +331,15 @@ fn end_of(record: TaskResult, sequel: Option<Box<Sequel>>, message: &Message) ->
     }
 }
 
-/// Settles. `wait`: come back only when that is safe, because somebody is told next.
+/// Settles. `wait`: come back only when that is safe, because somebody is told next; says whether it is, as far as that was
+/// waited for.
 async fn settle(
     verdict: Verdict,
     delivery: Option<Delivery>,
     message: &Message,
     runtime: &Runtime,
     wait: bool,
-) {
+) -> bool {
     let settle = match verdict {
         Verdict::Over(mut record) => {
             let sequel = runtime.sequel(message, &mut record);
@@ -334,12 +357,13 @@ async fn settle(
         }
     };
     let Some(delivery) = delivery else {
-        return Box::pin(runtime.settle_early_acked(settle, message)).await;
+        Box::pin(runtime.settle_early_acked(settle, message)).await;
+        return true;
     };
     if !runtime.settles_results {
         return Box::pin(settle_elsewhere(settle, delivery, message, runtime, wait)).await;
     }
-    end(delivery, settle, message, wait).await;
+    end(delivery, settle, message, wait).await
 }
 
 async fn end(delivery: Delivery, settle: Settle, message: &Message, wait: bool) -> bool {
@@ -361,7 +385,7 @@ async fn settle_elsewhere(
     message: &Message,
     runtime: &Runtime,
     wait: bool,
-) {
+) -> bool {
     let mut completed = Vec::new();
     if let Settle::Ack { result, sequel } | Settle::DeadLetter { result, sequel, .. } = &mut settle {
         if let Some(record) = result.take() {
@@ -374,7 +398,9 @@ async fn settle_elsewhere(
         }
     }
     let wait = wait || !completed.is_empty();
-    if end(delivery, settle, message, wait).await {
+    let is_settled = end(delivery, settle, message, wait).await;
+    if is_settled {
         runtime.close_chords(completed).await;
     }
+    is_settled
 }

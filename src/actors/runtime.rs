@@ -3,14 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::progress::Board;
 use super::sequel::sequel;
 use super::serial::Serials;
 use super::states::StateWriter;
 use crate::broker::{Broker, BrokerError, Sequel, Settle};
 use crate::protocol::result::Exception;
-use crate::store::{MemoryStore, Notes, Store, StoreError};
+use crate::store::{Decision, MemoryStore, Notes, Payloads, Store, StoreError};
+use crate::task::clock::now;
 use crate::task::{
-    Context, Dispatcher, HookEvent, Message, State, TaskDefinition, TaskId, TaskResult, TrackedState,
+    Context, Dispatcher, DownloadFacts, DownloadSink, HookEvent, Message, ProgressSink, Sinks, State,
+    StateSink, TaskDefinition, TaskId, TaskResult, TrackedState, progress_meta,
 };
 
 /// What a record says its error is if the store refused the record itself; Celery's name for it.
@@ -19,6 +22,11 @@ const REFUSED: &str = "BackendStoreError";
 /// Called for every task that fails for good, whatever the task; HQ hangs its error tracker here
 /// (`CELERY_TASK_ANNOTATIONS['*']`).
 pub type FailureHook = dyn Fn(&Context, &HookEvent) + Send + Sync;
+
+/// Called when the download of a task is ready, on the queue's event loop, after the record that says so is safe; it must not
+/// block. It is not called again should the process die before it was: what must be told for sure is a task that follows
+/// from this one (`link`). HQ's mail "Export Complete".
+pub type ReadyHook = dyn Fn(&Context, &DownloadFacts) + Send + Sync;
 
 /// Called on the queue's event loop when a worker starts: queue and slot. A panic means that the worker did not start.
 /// Celery's `worker_process_init`.
@@ -36,9 +44,14 @@ pub(crate) struct Runtime {
     pub(crate) track_started: bool,
     /// Takes the states that bodies report to the store.
     pub(crate) states: Arc<StateWriter>,
+    /// The bars of what runs, and who watches.
+    pub(crate) board: Arc<Board>,
+    /// Keeps the payloads of downloads.
+    pub(crate) payloads: Arc<Payloads>,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) serials: Serials,
     pub(crate) on_failure: Option<Box<FailureHook>>,
+    pub(crate) on_ready: Option<Box<ReadyHook>>,
     pub(crate) on_worker_start: Option<Box<WorkerHook>>,
 }
 
@@ -55,17 +68,30 @@ impl Runtime {
 
     /// Without hooks of the program's.
     pub(crate) fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>, dispatcher: Arc<Dispatcher>) -> Self {
+        let board = Arc::new(Board::new(Arc::clone(&store)));
         Self {
             settles_results: broker.settles_results(),
             own_notes: MemoryStore::default(),
             track_started: false,
-            states: Arc::new(StateWriter::new(Arc::clone(&store))),
+            states: Arc::new(StateWriter::new(Arc::clone(&store), Arc::clone(&board))),
+            board,
+            payloads: Arc::new(Payloads::nowhere()),
             broker,
             store,
             dispatcher,
             serials: Serials::default(),
             on_failure: None,
+            on_ready: None,
             on_worker_start: None,
+        }
+    }
+
+    /// Where bodies tell what they tell.
+    pub(crate) fn sinks(&self) -> Sinks {
+        Sinks {
+            states: Some(Arc::clone(&self.states) as Arc<dyn StateSink>),
+            progress: Some(Arc::clone(&self.board) as Arc<dyn ProgressSink>),
+            downloads: Some(Arc::clone(&self.payloads) as Arc<dyn DownloadSink>),
         }
     }
 
@@ -89,11 +115,17 @@ impl Runtime {
         }
     }
 
-    /// A body starts: tells the store, if somebody wants to know. It is not waited for.
-    pub(crate) fn report_start(&self, context: &Context, definition: &TaskDefinition) {
-        if self.store.is_shared() && !context.message().ignore_result {
+    /// A body starts. What others have shown of it is read; the store is told, if somebody wants to know, and that is not
+    /// waited for.
+    pub(crate) async fn begin(&self, context: &Context, definition: &TaskDefinition) {
+        let message = context.message();
+        let before = context.is_redelivered() || message.retries > 0 || message.continuations > 0;
+        let shown = before && self.store.is_shared() && Box::pin(self.board.recall(context.id())).await;
+        self.board.changed(context.id());
+        if self.store.is_shared() && !message.ignore_result {
             let wanted = self.track_started || (definition.options)().track_started;
-            if wanted {
+            // It would take the place of the bar that was shown.
+            if wanted && !shown {
                 let meta = serde_json::json!({ "pid": std::process::id(), "hostname": context.worker() });
                 context.report(State::Started.as_str(), meta);
             }
@@ -101,8 +133,12 @@ impl Runtime {
     }
 
     /// An attempt failed and another follows: tells a store that others read, before anybody can start that one.
-    pub(crate) async fn track_retry(&self, failed: TaskResult) {
-        let meta = serde_json::to_value(Exception::of(&failed)).unwrap_or_default();
+    pub(crate) async fn track_retry(&self, context: &Context, failed: TaskResult) {
+        let mut meta = serde_json::to_value(Exception::of(&failed)).unwrap_or_default();
+        if let Some(shown) = context.progress_shown() {
+            // It takes the place of PROGRESS, and the next attempt goes on from there. Celery reads past it.
+            meta["progress"] = progress_meta(Some(shown), None);
+        }
         let state = State::Retry.as_str().to_owned();
         let TaskResult { id, traceback, lineage, .. } = failed;
         if let Err(error) =
@@ -134,6 +170,31 @@ impl Runtime {
         if let Err(error) = self.store.track(state).await {
             tracing::warn!(%id, %error, "that a task was replaced could not be noted");
         }
+    }
+
+    /// What the records and the broker say of a payload.
+    async fn decide(&self, id: &TaskId, key: &str) -> Option<Decision> {
+        // First whether somebody has the task: should it end between the two looks, its record is there.
+        if self.broker.find(id).await.ok()?.is_some() {
+            return Some(Decision::Stays);
+        }
+        Some(match self.store.get(id, now()).await.ok()? {
+            Some(record) if record.download.as_ref().is_some_and(|download| download.key == key) => {
+                Decision::Stays
+            }
+            Some(_) => Decision::Orphan,
+            None => Decision::Unknown,
+        })
+    }
+
+    /// Deletes the payloads that no record names, and never will.
+    pub(crate) async fn sweep_payloads(&self) -> Result<(), StoreError> {
+        let swept = self.payloads.sweep(now(), async |id, key| self.decide(id, key).await).await;
+        let swept = swept.map_err(|error| StoreError::Io(error.to_string()))?;
+        if swept != Default::default() {
+            tracing::debug!(?swept, "payloads of downloads that nobody will see are deleted");
+        }
+        Ok(())
     }
 
     /// What follows from the end of a task, if anything.
@@ -197,6 +258,7 @@ fn refused(record: TaskResult, reason: String) -> TaskResult {
         error_type: Some(REFUSED.to_owned()),
         error_module: Some("celery.exceptions".to_owned()),
         traceback: None,
+        download: None,
         ..record
     }
 }

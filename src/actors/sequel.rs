@@ -127,6 +127,7 @@ impl Follower {
             worker: None,
             expires_at: now + self.result_expires,
             lineage: None,
+            download: None,
         }
     }
 }

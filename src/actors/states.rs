@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::progress::Board;
 use crate::store::Store;
 use crate::task::{StateSink, TaskId, TrackedState};
 
@@ -26,6 +27,8 @@ pub(crate) struct StateWriter {
 
 struct Shared {
     store: Arc<dyn Store>,
+    /// Who shows what is stored.
+    board: Arc<Board>,
     waiting: Mutex<Waiting>,
     /// Tasks that wait or are being written, so that an end without any costs one load.
     count: AtomicUsize,
@@ -44,9 +47,10 @@ struct Waiting {
 }
 
 impl StateWriter {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, board: Arc<Board>) -> Self {
         let shared = Shared {
             store,
+            board,
             waiting: Mutex::default(),
             count: AtomicUsize::new(0),
             arrived: Notify::new(),
@@ -137,10 +141,13 @@ impl Shared {
                 self.arrived.notified().await;
                 continue;
             }
-            let writes = batch.into_iter().map(|state| async {
+            let writes = batch.into_iter().map(|state| async move {
                 let id = state.id.clone();
-                if let Err(error) = self.store.track(state).await {
-                    tracing::warn!(%id, %error, "the state of a task is not stored; its run goes on");
+                match self.store.track(state.clone()).await {
+                    Ok(()) => self.board.stored(&state),
+                    Err(error) => {
+                        tracing::warn!(%id, %error, "the state of a task is not stored; its run goes on");
+                    }
                 }
             });
             futures_util::future::join_all(writes).await;
@@ -235,7 +242,8 @@ mod tests {
     #[tokio::test]
     async fn states_are_written_in_order_and_the_end_waits_for_the_last() {
         let store = Arc::new(Slow { permits: Semaphore::new(0), written: Mutex::default() });
-        let writer = Arc::new(StateWriter::new(store.clone()));
+        let board = Arc::new(Board::new(store.clone()));
+        let writer = Arc::new(StateWriter::new(store.clone(), board));
         writer.flush(&"a".into()).await; // nothing to wait for
         for n in 0..1000 {
             writer.update(state("a", n.to_string()));
@@ -264,7 +272,8 @@ mod tests {
     async fn a_store_that_fails_holds_nobody_up() {
         let store = Arc::new(Slow { permits: Semaphore::new(0), written: Mutex::default() });
         store.permits.close();
-        let writer = StateWriter::new(store);
+        let board = Arc::new(Board::new(store.clone()));
+        let writer = StateWriter::new(store, board);
         writer.update(state("a", "PROGRESS".into()));
         tokio::time::timeout(Duration::from_secs(20), writer.flush(&"a".into())).await.unwrap();
     }

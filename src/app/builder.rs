@@ -12,16 +12,16 @@ use super::routing::Routing;
 use super::schedule::{self, ScheduleErrors};
 use crate::actors::root::Tree;
 use crate::actors::runtime::Runtime;
-use crate::actors::{FailureHook, WorkerHook};
+use crate::actors::{FailureHook, ReadyHook, WorkerHook};
 #[cfg(feature = "amqp")]
 use crate::broker::OutboxBroker;
 #[cfg(feature = "amqp")]
 use crate::broker::amqp::{AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Attendant, Broker, BrokerError, EmbeddedBroker, MemoryBroker};
-use crate::store::{EmbeddedStore, MemoryStore, Store, StoreError};
+use crate::store::{EmbeddedStore, MemoryStore, Payloads, Store, StoreError};
 use crate::task::registry::{DuplicateTask, Registry};
-use crate::task::{Context, Dispatcher, HookEvent, Periodic};
+use crate::task::{Context, Dispatcher, DownloadFacts, HookEvent, Periodic};
 
 /// Why a runtime did not start; the text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +60,12 @@ enum Keeping {
     Given(Arc<dyn Broker>, Arc<dyn Store>),
 }
 
+/// Where downloads are kept, if not where the messages are.
+enum Downloads {
+    Directory(PathBuf),
+    Store(Arc<dyn object_store::ObjectStore>),
+}
+
 /// Puts a runtime together; [`Celeriac::builder`] makes one.
 ///
 /// ```no_run
@@ -85,7 +91,9 @@ pub struct Builder {
     max_message_size: usize,
     arbiters: usize,
     grace: Duration,
+    downloads: Option<Downloads>,
     on_failure: Option<Box<FailureHook>>,
+    on_ready: Option<Box<ReadyHook>>,
     on_worker_start: Option<Box<WorkerHook>>,
     periodic: Vec<Periodic>,
     beat: Option<bool>,
@@ -110,7 +118,9 @@ impl Builder {
             max_message_size: 64 << 10,
             arbiters: std::thread::available_parallelism().map_or(1, usize::from),
             grace: Duration::from_secs(30),
+            downloads: None,
             on_failure: None,
+            on_ready: None,
             on_worker_start: None,
             periodic: Vec::new(),
             beat: None,
@@ -121,7 +131,7 @@ impl Builder {
     /// Without actors, on this broker and store.
     #[cfg(feature = "testing")]
     pub(crate) fn unmanned(self, broker: Arc<dyn Broker>, store: Arc<dyn Store>) -> Self {
-        Self { unmanned: true, ..self.broker(broker, store) }
+        Self { unmanned: true, downloads: None, ..self.broker(broker, store) }
     }
 
     /// The queues, from a catalogue built in code. Replaces what was set before.
@@ -256,6 +266,28 @@ impl Builder {
         self
     }
 
+    /// The directory of the files that tasks make for their users. Default: `downloads` in the directory of the embedded store;
+    /// in memory, if everything is; over another broker there is none until it is named here, and all programs that run or
+    /// serve the exports need the same one.
+    pub fn downloads_in(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.downloads = Some(Downloads::Directory(dir.into()));
+        self
+    }
+
+    /// Another place for those files: anything that is an [`ObjectStore`](object_store::ObjectStore), such as S3 (feature
+    /// `s3`).
+    pub fn download_store(mut self, store: Arc<dyn object_store::ObjectStore>) -> Self {
+        self.downloads = Some(Downloads::Store(store));
+        self
+    }
+
+    /// Called for each download that is ready, on the queue's event loop, after its record is safe; it must not block. Should
+    /// the process die at that moment, it is not called: what must be told for sure is a task, linked to the export.
+    pub fn on_ready(mut self, hook: impl Fn(&Context, &DownloadFacts) + Send + Sync + 'static) -> Self {
+        self.on_ready = Some(Box::new(hook));
+        self
+    }
+
     /// Called for every task that fails for good.
     pub fn on_failure(mut self, hook: impl Fn(&Context, &HookEvent) + Send + Sync + 'static) -> Self {
         self.on_failure = Some(Box::new(hook));
@@ -291,6 +323,7 @@ impl Builder {
         }
         #[cfg(feature = "amqp")]
         let mut outbox = None;
+        let payloads = self.payloads();
         let (broker, store): (Arc<dyn Broker>, Arc<dyn Store>) = match self.keeping {
             Keeping::Given(broker, store) => (broker, store),
             Keeping::Memory => {
@@ -350,6 +383,8 @@ impl Builder {
         runtime.settles_results &= !apart;
         runtime.track_started = self.track_started;
         runtime.on_failure = self.on_failure;
+        runtime.on_ready = self.on_ready;
+        runtime.payloads = Arc::new(payloads);
         runtime.on_worker_start = self.on_worker_start;
         let runtime = Arc::new(runtime);
         let attendant = Arc::new(RuntimeAttendant::new(Arc::clone(&runtime)));
@@ -366,6 +401,20 @@ impl Builder {
         };
         let inner = Inner::new(runtime, routing, tree, self.grace);
         Ok(Celeriac::started(inner, beat.then_some(entries)).await)
+    }
+
+    fn payloads(&self) -> Payloads {
+        // Of a store of its own nobody else runs the tasks.
+        let alone = matches!(self.keeping, Keeping::Embedded(..) | Keeping::Memory);
+        let reserve = self.embedded.min_free_space / 2;
+        match (&self.downloads, &self.keeping) {
+            (Some(Downloads::Store(store)), _) => Payloads::given(Arc::clone(store), alone),
+            (Some(Downloads::Directory(dir)), _) => Payloads::in_directory(dir.clone(), 0, alone),
+            (None, Keeping::Embedded(dir)) => Payloads::in_directory(dir.join("downloads"), reserve, alone),
+            (None, Keeping::Memory) => Payloads::in_memory(),
+            (None, _) if self.unmanned => Payloads::in_memory(),
+            (None, _) => Payloads::nowhere(),
+        }
     }
 
     fn read_catalogue(&self) -> Result<Catalogue, CatalogueErrors> {

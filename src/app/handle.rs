@@ -49,7 +49,7 @@ use crate::task::{
 /// ```
 #[derive(Clone)]
 pub struct Celeriac {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 pub(super) struct Inner {
@@ -261,12 +261,15 @@ impl Celeriac {
         Ok(revived?)
     }
 
-    /// Deletes expired results now; a minute-by-minute sweep does it anyway. Says how many went.
+    /// Deletes expired results now, and the files of downloads that no record names; a minute-by-minute sweep does it anyway.
+    /// Says how many results went.
     ///
     /// # Errors
     /// The store does not answer.
     pub async fn sweep_results(&self) -> Result<usize, ControlError> {
-        Ok(self.inner.runtime.store.sweep(now()).await?)
+        let swept = self.inner.runtime.store.sweep(now()).await?;
+        self.inner.runtime.sweep_payloads().await?;
+        Ok(swept)
     }
 
     /// Ends the runtime within its grace (see [`Builder::shutdown_grace`]): takes nothing new, starts nothing more, waits

@@ -10,6 +10,7 @@ mod lanes;
 mod routing;
 mod schedule;
 mod shutdown;
+mod soil;
 
 pub use beat::Beat;
 pub use builder::{Builder, StartError};

@@ -59,6 +59,7 @@ pub(super) async fn run(inner: &Inner, grace: Duration) -> Result<ShutdownReport
     queues.iter().for_each(|queue| queue.do_send(Stop));
     let closed = inner.runtime.broker.close().await;
     inner.closed.cancel();
+    inner.runtime.board.close();
     // On a thread of its own: those for bodies may all be stuck.
     let (felled, done) = oneshot::channel();
     std::thread::spawn(move || {

@@ -40,6 +40,7 @@ pub(super) fn crash_result(message: &Message) -> TaskResult {
         worker: None,
         expires_at: now + message.result_expires,
         lineage: None,
+        download: None,
     }
 }
 

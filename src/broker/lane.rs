@@ -131,5 +131,5 @@ pub(super) fn blocks(message: &Message, result: Option<&TaskResult>) -> Option<S
 
 /// The record that is to be kept. The end of a run that may block its lane comes with one even if none is.
 pub(super) fn kept(message: &Message, result: Option<TaskResult>) -> Option<TaskResult> {
-    result.filter(|_| !(message.ignore_result && message.serial.is_some()))
+    result.filter(|result| !(message.ignore_result && message.serial.is_some()) || result.download.is_some())
 }

@@ -561,6 +561,13 @@ impl Broker for MemoryBroker {
         })
     }
 
+    async fn ahead(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
+        let state = self.shared.lock()?;
+        let Some((message, Spot::Ready(rank))) = state.ids.get(id) else { return Ok(None) };
+        let Some(line) = state.queues.get(&message.queue) else { return Ok(None) };
+        Ok(Some((line.unsettled.len() + line.ready.range(..rank).take(limit).count()).min(limit)))
+    }
+
     async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {
         let state = self.shared.lock()?;
         Ok(state.ids.get(id).map(|(message, spot)| match spot {

@@ -227,6 +227,15 @@ pub trait Broker: Send + Sync + 'static {
     /// The broker is closed or not to be reached.
     async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError>;
 
+    /// How many tasks of its queue that could start are before this waiting one, and what is delivered and not settled, all up
+    /// to `limit`. `None`: that is not known, or the task waits for its time or its lane.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn ahead(&self, _id: &TaskId, _limit: usize) -> Result<Option<usize>, BrokerError> {
+        Ok(None)
+    }
+
     /// Takes a waiting task out for good; `record` makes the result to leave behind from its message.
     ///
     /// # Errors

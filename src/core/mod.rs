@@ -12,6 +12,7 @@ mod backoff;
 pub mod calendar;
 pub mod intensity;
 pub mod lane;
+pub mod progress;
 pub mod queue;
 pub mod retry;
 pub mod time;
@@ -19,6 +20,7 @@ pub mod time_to_start;
 
 pub use intensity::{Intensity, RestartVerdict, Restarts};
 pub use lane::Lane;
+pub use progress::Progress;
 pub use queue::Queue;
 pub use retry::{RetryPolicy, RetryVerdict};
 pub use time::Timestamp;

@@ -57,6 +57,7 @@ pub fn record(id: &str, result: &str) -> TaskResult {
         worker: Some("q#1".to_owned()),
         expires_at: NOW + HOUR,
         lineage: None,
+        download: None,
     }
 }
 

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use super::{ChordJoin, ChordPart, Notes, Store, StoreError, TrackedState};
 use crate::broker::{BrokerError, EmbeddedBroker};
 use crate::core::Timestamp;
+use crate::task::clock::now;
 use crate::task::{TaskId, TaskResult};
 
 /// The results side of an [`EmbeddedBroker`]. Records of tasks that waited in memory only are in memory as well.
@@ -65,12 +66,14 @@ impl Store for EmbeddedStore {
         Ok(in_memory + self.broker.sweep_results(now).await?)
     }
 
-    // What is not over is tracked as long as the process lives: after a crash the task runs again and says it anew.
     async fn track(&self, state: TrackedState) -> Result<(), StoreError> {
-        if self.broker.read_result(&state.id)?.is_some() {
-            return Ok(());
+        let id = &state.id;
+        let is_over =
+            self.broker.read_result(id)?.is_some() || self.broker.volatile_results().keeps(id, now());
+        if !is_over {
+            self.broker.keep_state(state);
         }
-        self.broker.volatile_results().track(state).await
+        Ok(())
     }
 
     async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError> {

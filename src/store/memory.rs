@@ -110,6 +110,16 @@ impl MemoryStore {
         self.chords.insert(group.to_owned(), closed);
     }
 
+    /// Shows the state of a task that is not over, whatever the records say.
+    pub(crate) fn show(&self, state: TrackedState) {
+        self.tracked.insert(state.id.clone(), (state, now()));
+    }
+
+    /// All states of tasks that are not over.
+    pub(crate) fn shown(&self) -> Vec<TrackedState> {
+        self.tracked.iter().map(|state| state.0.clone()).collect()
+    }
+
     /// Deletes a record.
     pub(crate) fn remove(&self, id: &TaskId) -> bool {
         self.results.remove(id).is_some()

@@ -5,6 +5,7 @@ pub mod embedded;
 mod group;
 pub mod memory;
 mod notes;
+pub(crate) mod payloads;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "amqp")]
@@ -23,6 +24,7 @@ pub use embedded::EmbeddedStore;
 pub use group::{GroupMember, GroupResult};
 pub use memory::MemoryStore;
 pub use notes::{Leadership, NoteChange, Notes};
+pub(crate) use payloads::{Decision, Payloads};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore};
 #[cfg(feature = "amqp")]

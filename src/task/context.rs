@@ -1,13 +1,17 @@
 //! What a body can ask of its run.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::{Arguments, Durability, Headers, Interrupt, Lineage, Message, State, TaskId, TrackedState};
+use super::download::{DownloadSink, Exposed};
+use super::progress::{ProgressCell, ProgressSink};
+use super::{
+    Arguments, Durability, Headers, Interrupt, Lineage, Message, State, TaskError, TaskId, TrackedState,
+};
 use crate::core::{RetryPolicy, Timestamp};
 
 /// The run of a task, seen from inside: who it is, which attempt, and whether it is to end. Celery's `self.request`.
@@ -59,8 +63,21 @@ pub(crate) trait StateSink: Send + Sync {
     fn update(&self, state: TrackedState);
 }
 
-struct Run {
-    states: Option<Arc<dyn StateSink>>,
+/// Where what a body tells goes. A [detached](Context::detached) context tells nobody.
+#[derive(Clone, Default)]
+pub(crate) struct Sinks {
+    pub(crate) states: Option<Arc<dyn StateSink>>,
+    pub(crate) progress: Option<Arc<dyn ProgressSink>>,
+    pub(crate) downloads: Option<Arc<dyn DownloadSink>>,
+}
+
+pub(crate) struct Run {
+    sinks: Sinks,
+    /// Its bar, as soon as it tells how far it is.
+    progress: OnceLock<Option<Arc<ProgressCell>>>,
+    /// What the body has failed with, whatever it does next.
+    failure: OnceLock<Vec<String>>,
+    pub(super) exposed: Exposed,
     /// A state was reported.
     reported: AtomicBool,
     message: Arc<Message>,
@@ -86,19 +103,17 @@ const WAS_REVOKED: u8 = 1;
 const DECIDED: u8 = 2;
 
 impl Context {
-    pub(crate) fn new(message: Arc<Message>, worker: Arc<str>, states: Option<Arc<dyn StateSink>>) -> Self {
-        Self::fenced(message, worker, states, None)
+    pub(crate) fn new(message: Arc<Message>, worker: Arc<str>, sinks: Sinks) -> Self {
+        Self::fenced(message, worker, sinks, None)
     }
 
     /// Of a start that bears a token.
-    pub(crate) fn fenced(
-        message: Arc<Message>,
-        worker: Arc<str>,
-        states: Option<Arc<dyn StateSink>>,
-        fence: Option<u64>,
-    ) -> Self {
+    pub(crate) fn fenced(message: Arc<Message>, worker: Arc<str>, sinks: Sinks, fence: Option<u64>) -> Self {
         let run = Run {
-            states,
+            sinks,
+            progress: OnceLock::new(),
+            failure: OnceLock::new(),
+            exposed: Exposed::default(),
             reported: AtomicBool::new(false),
             message,
             again: false,
@@ -147,7 +162,15 @@ impl Context {
             workflow: None,
             serial: None,
         };
-        Self::new(Arc::new(message), "".into(), None)
+        Self::new(Arc::new(message), "".into(), Sinks::default())
+    }
+
+    pub(super) fn downgrade(&self) -> Weak<Run> {
+        Arc::downgrade(&self.run)
+    }
+
+    pub(super) fn upgrade(run: &Weak<Run>) -> Option<Self> {
+        run.upgrade().map(|run| Self { run })
     }
 
     /// The task's id.
@@ -239,17 +262,101 @@ impl Context {
         Ok(())
     }
 
+    /// FAILURE with these errors, whatever the body does next: what it returns, and what it tells after this, is ignored.
+    /// Soil's first way to fail, in Celery `update_state(FAILURE, {"errors": …})` and `raise Ignore()`; the second is to
+    /// return an error. Only the first call counts.
+    ///
+    /// It answers with an error to return, for those who want to end at once.
+    ///
+    /// ```
+    /// use celeriac::{Context, TaskError, task};
+    ///
+    /// #[task]
+    /// fn import(ctx: &Context, rows: Vec<i64>) -> Result<usize, TaskError> {
+    ///     let wrong: Vec<_> =
+    ///         rows.iter().filter(|row| **row < 0).map(|row| format!("{row} is negative")).collect();
+    ///     if !wrong.is_empty() {
+    ///         return Err(ctx.fail(wrong));
+    ///     }
+    ///     Ok(rows.len())
+    /// }
+    /// # fn main() { assert!(import(&Context::detached(), vec![-1]).is_err()); }
+    /// ```
+    pub fn fail<I>(&self, errors: I) -> TaskError
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        let errors: Vec<String> = errors.into_iter().map(Into::into).collect();
+        TaskError::fail(self.run.failure.get_or_init(|| errors).clone())
+    }
+
+    /// What the body has [failed](Self::fail) with.
+    pub(crate) fn failure(&self) -> Option<&[String]> {
+        self.run.failure.get().map(Vec::as_slice)
+    }
+
+    /// The bar of this run, opened by the first call.
+    #[inline]
+    pub(super) fn cell(&self) -> Option<&Arc<ProgressCell>> {
+        match self.run.progress.get() {
+            Some(cell) => cell.as_ref(),
+            None => self.open_bar(),
+        }
+    }
+
+    #[cold]
+    fn open_bar(&self) -> Option<&Arc<ProgressCell>> {
+        let open = || {
+            let sink = self.run.sinks.progress.as_ref()?;
+            let cell = Arc::new(ProgressCell::new(self, sink.shown_before(self.id()).as_ref()));
+            sink.opened(&cell);
+            Some(cell)
+        };
+        self.run.progress.get_or_init(open).as_ref()
+    }
+
+    /// The run has ended: its bar says nothing more. `tell`: the task is not over, so the last of it is told.
+    pub(crate) fn close_bar(&self, tell: bool) {
+        // One that was not opened by now stays closed, whatever a body that nobody could stop still says.
+        if let Some(cell) = self.run.progress.get_or_init(|| None) {
+            cell.close(tell);
+        }
+    }
+
+    /// What it told last is stored, and its bar is not shown from here any more.
+    pub(crate) fn forget_bar(&self) {
+        if let (Some(Some(_)), Some(sink)) = (self.run.progress.get(), &self.run.sinks.progress) {
+            sink.closed(self.id());
+        }
+    }
+
+    pub(super) fn download_sink(&self) -> Option<&Arc<dyn DownloadSink>> {
+        self.run.sinks.downloads.as_ref()
+    }
+
+    pub(super) fn exposed(&self) -> &Exposed {
+        &self.run.exposed
+    }
+
     /// Tells a state.
     pub(crate) fn report(&self, state: &str, meta: Value) {
-        let Some(states) = &self.run.states else { return };
-        self.run.reported.store(true, Ordering::Release);
-        states.update(TrackedState {
+        self.tell(TrackedState {
             id: self.id().clone(),
             state: state.to_owned(),
             meta,
             traceback: None,
             lineage: Lineage::of(self.message()),
         });
+    }
+
+    pub(super) fn tell(&self, state: TrackedState) {
+        let Some(states) = &self.run.sinks.states else { return };
+        if self.failure().is_some() {
+            return; // a later state, which is ignored
+        }
+        self.run.reported.store(true, Ordering::Release);
+        states.update(state);
     }
 
     /// Whether any state was reported.
@@ -410,7 +517,11 @@ mod tests {
         let mut message = Context::detached().message().clone();
         message.workflow =
             Some(Box::new(crate::task::Workflow { group: Some("g".into()), ..Default::default() }));
-        let ctx = Context::new(Arc::new(message), "q#1".into(), Some(told.clone()));
+        let ctx = Context::new(
+            Arc::new(message),
+            "q#1".into(),
+            Sinks { states: Some(told.clone()), ..Sinks::default() },
+        );
         assert!(!ctx.has_reported());
         for (state, error) in [
             ("SUCCESS", "`SUCCESS` is how a task ends"),
@@ -445,7 +556,7 @@ mod tests {
         message.crashes = 1;
         message.continuations = 5;
         message.headers.0.insert("tenant".into(), "a".into());
-        let ctx = Context::new(Arc::new(message), "email#3".into(), None);
+        let ctx = Context::new(Arc::new(message), "email#3".into(), Sinks::default());
         assert_eq!((ctx.attempt(), ctx.retries(), ctx.is_redelivered()), (4, 2, true));
         assert!(Context::detached().again(true).is_redelivered());
         assert_eq!((ctx.task(), ctx.queue(), ctx.worker()), ("mail", "email", "email#3"));

@@ -7,12 +7,14 @@ pub(crate) mod clock;
 mod context;
 mod definition;
 mod dispatch;
+mod download;
 mod error;
 mod id;
 mod message;
 mod options;
 mod panic;
 pub mod periodic;
+mod progress;
 mod result;
 #[cfg(feature = "testing")]
 pub(crate) mod scope;
@@ -30,12 +32,14 @@ pub use arguments::{Arguments, ArgumentsError};
 pub use client::{
     AsyncResult, Client, EnqueueError, GetError, Keeper, NewTask, Receipt, current, install, uninstall,
 };
-pub(crate) use context::StateSink;
 pub use context::{Context, UpdateStateError};
+pub(crate) use context::{Sinks, StateSink};
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
 pub(crate) use dispatch::{Departure, Dispatcher, Origin, Route};
+pub(crate) use download::{About, ByteStream, DownloadSink, Keeping, Kept, Source};
+pub use download::{Download, DownloadError, DownloadFacts, DownloadRecord};
 pub use envelope::Typed;
 pub(crate) use error::{Ending, ErrorName, Until};
 pub use error::{Interrupt, TaskError};
@@ -44,6 +48,7 @@ pub use message::{Headers, Message};
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};
+pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, read_meta as read_progress};
 pub use result::{State, TaskResult};
 pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, Serial};
 #[doc(hidden)]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Lineage, TaskId};
+use super::{DownloadRecord, Lineage, TaskId};
 use crate::core::Timestamp;
 
 /// Celery's task states. Ours differ in one thing: an id that nobody knows is [`Unknown`](Self::Unknown), where
@@ -100,4 +100,6 @@ pub struct TaskResult {
     pub expires_at: Timestamp,
     /// Where it stood among others; `None` for a task that was sent on its own and sent nothing.
     pub lineage: Option<Box<Lineage>>,
+    /// The file that it made for its user, if it succeeded and exposed one.
+    pub download: Option<Box<DownloadRecord>>,
 }

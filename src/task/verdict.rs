@@ -102,6 +102,11 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// The body has said so, and ended somehow after that.
+    pub(crate) fn failed(&self, errors: &[String]) -> Verdict {
+        self.judge(Err(Ending::Fail { errors: errors.to_vec(), name: "Fail".into() }))
+    }
+
     /// The hard time limit passed: FAILURE, and no other attempt, as in Celery.
     pub(crate) fn time_limit(&self, limit: Duration) -> Verdict {
         let text = format!("TimeLimitExceeded: the run took longer than its time limit of {limit:?}");
@@ -265,6 +270,7 @@ impl<'a> Judge<'a> {
             worker: self.worker.map(str::to_owned),
             expires_at: self.now + message.result_expires,
             lineage: Lineage::of(message),
+            download: None,
         }
     }
 }

@@ -15,7 +15,9 @@ use crate::broker::{Delivery, MemoryBroker};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::scope::VirtualClock;
-use crate::task::{Context, Hooks, Judge, Message, Next, State, StateSink, TaskId, TaskResult, Verdict};
+use crate::task::{
+    Context, Hooks, Judge, Message, Next, Sinks, State, StateSink, TaskId, TaskResult, Verdict,
+};
 
 /// More runs than this without a pause are taken for a task that goes on for ever.
 const RUNS: usize = 10_000;
@@ -146,14 +148,15 @@ impl Stage {
             Ok(definition) => definition,
             Err(verdict) => {
                 let ran = ran(&message, &verdict);
-                let context = Context::new(Arc::clone(&message), worker, None);
+                let context = Context::new(Arc::clone(&message), worker, Sinks::default());
                 conclude(*verdict, Some(delivery), &context, &Hooks::default(), &self.runtime).await;
                 return ran;
             }
         };
-        let states = Arc::clone(&self.recorder) as Arc<dyn StateSink>;
-        let context = Context::fenced(Arc::clone(&message), worker, Some(states), delivery.fence())
-            .again(delivery.is_again());
+        let states = Some(Arc::clone(&self.recorder) as Arc<dyn StateSink>);
+        let sinks = Sinks { states, ..self.runtime.sinks() };
+        let context =
+            Context::fenced(Arc::clone(&message), worker, sinks, delivery.fence()).again(delivery.is_again());
         self.running().insert(message.id.clone(), context.clone());
         let run = Run {
             definition,

@@ -115,6 +115,7 @@ fn record(state: State) -> TaskResult {
         worker: Some("q#1".into()),
         expires_at: Timestamp::from_micros(1_795_339_500_000_004),
         lineage: None,
+        download: None,
     }
 }
 

@@ -6,6 +6,7 @@ use actix::dev::MessageResponse;
 use actix::{Handler, Message};
 
 use super::Queue;
+use crate::soil::{Place, Whereabouts};
 use crate::task::clock::now;
 use crate::task::{Judge, State, TaskId};
 
@@ -25,6 +26,35 @@ impl Handler<Look> for Queue {
         let delivery =
             waiting.chain(self.unchecked.find(&id)).find(|delivery| delivery.message().id == id)?;
         Some((State::Received, !delivery.message().ignore_result))
+    }
+}
+
+/// Where a task of this queue is, for its user.
+#[derive(Message)]
+#[rtype(result = "Option<Whereabouts>")]
+pub(crate) struct Locate(pub(crate) TaskId);
+
+impl Handler<Locate> for Queue {
+    type Result = Option<Whereabouts>;
+
+    fn handle(&mut self, Locate(id): Locate, _: &mut Self::Context) -> Self::Result {
+        let told = |message: &crate::task::Message, is_running, place| Whereabouts {
+            task: message.task.clone(),
+            queue: self.row.name.clone(),
+            has_begun: is_running || message.first_started_at.is_some() || message.retries > 0,
+            is_running,
+            place,
+        };
+        if let Some(run) = self.runs.values().find(|run| *run.id() == id) {
+            return Some(told(run.message(), true, None));
+        }
+        let mut waiting = self.backlog.waiting().map(|(_, delivery)| delivery.message()).enumerate();
+        if let Some((ahead, message)) = waiting.find(|(_, message)| message.id == id) {
+            let place = (ahead < self.backlog.ready()).then(|| Place::new(ahead as u64, false));
+            return Some(told(message, false, place));
+        }
+        let unchecked = self.unchecked.find(&id)?;
+        Some(told(unchecked.message(), false, None))
     }
 }
 

@@ -273,6 +273,7 @@ pub fn success(message: &Message) -> TaskResult {
         worker: Some(format!("{}#0", message.queue)),
         expires_at: now() + message.result_expires,
         lineage: None,
+        download: None,
     }
 }
 

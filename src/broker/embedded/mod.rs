@@ -33,9 +33,11 @@ mod rows;
 mod scan;
 mod sequel;
 mod settlement;
+mod states;
 mod tables;
 mod window;
 
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -52,11 +54,12 @@ use super::{
 use crate::core::Timestamp;
 use crate::store::{ChordJoin, ChordPart, MemoryStore, NoteChange, Notes, Waiters};
 use crate::task::clock::now;
-use crate::task::{Durability, LaneName, Message, Receipt, TaskId, TaskResult};
+use crate::task::{Durability, LaneName, Message, Receipt, TaskId, TaskResult, TrackedState};
 use command::{Command, Join, Reply};
 use engine::{Engine, Shared};
 use lock::DirLock;
 use rows::{TaskRow, task_key};
+use states::States;
 use tables::{Table, Tables};
 
 /// Runs of one message that may end with their worker or process; RabbitMQ's default for quorum queues.
@@ -92,6 +95,7 @@ struct Inner {
     epochs: AtomicU64,
     volatile: MemoryBroker,
     volatile_results: Arc<MemoryStore>,
+    states: States,
     thread: Option<JoinHandle<()>>,
     delivery_limit: u32,
 }
@@ -108,6 +112,7 @@ impl EmbeddedBroker {
         let (claims, found) =
             claims::Claims::open(&dir).map_err(|e| tables::io_error(&dir.join("claims"), &e))?;
         let tables = Tables::open(&dir)?;
+        let (states, told) = States::open(&dir).map_err(|e| tables::io_error(&dir.join("states"), &e))?;
         let not_yet = RwLock::new(Err(BrokerError::Closed));
         let shared = Arc::new(Shared { tables: not_yet, claims, waiters: Waiters::default() });
         let (requests, inbox) = mpsc::channel();
@@ -134,10 +139,33 @@ impl EmbeddedBroker {
             epochs: AtomicU64::new(0),
             volatile: MemoryBroker::new(Arc::clone(&volatile_results)),
             volatile_results,
+            states,
             thread: Some(thread),
             delivery_limit,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let broker = Self { inner: Arc::new(inner) };
+        broker.recall(told)?;
+        Ok(broker)
+    }
+
+    /// Takes up what was told of tasks that are not over.
+    fn recall(&self, mut told: Vec<TrackedState>) -> Result<(), BrokerError> {
+        let mut alive = Vec::new();
+        for state in told.drain(..) {
+            if self.waits_on_disk(&state.id)? {
+                self.inner.volatile_results.show(state.clone());
+                alive.push(state);
+            }
+        }
+        self.inner.states.start_over(&alive);
+        Ok(())
+    }
+
+    /// Keeps what a task that is not over tells of itself.
+    pub(crate) fn keep_state(&self, state: TrackedState) {
+        // Not shown before it is written: what was seen is to be seen after a restart.
+        self.inner.states.write(&state, || self.inner.volatile_results.shown());
+        self.inner.volatile_results.show(state);
     }
 
     /// The directory.
@@ -183,6 +211,33 @@ impl EmbeddedBroker {
             Some(TaskRow::Over(result)) => Some(*result),
             _ => None,
         })
+    }
+
+    /// Whether the tables have a message of this id.
+    fn waits_on_disk(&self, id: &TaskId) -> Result<bool, BrokerError> {
+        let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, &task_key(id))?;
+        let row = row.as_deref().map(TaskRow::decode).transpose()?;
+        Ok(matches!(row, Some(TaskRow::At(_) | TaskRow::InLine(_))))
+    }
+
+    /// How many rows of its queue start before that of this task, up to `limit`.
+    fn rows_before(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
+        let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = tables.as_ref().map_err(Clone::clone)?;
+        let row = tables.get(Table::Tasks, &task_key(id))?;
+        let Some(TaskRow::At(key)) = row.as_deref().map(TaskRow::decode).transpose()? else {
+            return Ok(None);
+        };
+        let Some(queue) = rows::queue_of(&key).filter(|_| rows::is_ready(&key)) else { return Ok(None) };
+        let (first, _) = rows::ready_bounds(queue);
+        let before = tables.range(Table::Messages, &first, Bound::Excluded(&key))?;
+        let mut count = 0;
+        for row in before.take(limit) {
+            row?;
+            count += 1;
+        }
+        Ok(Some(count))
     }
 
     /// Whether the tables know this id: it waits, runs or has its result kept.
@@ -315,6 +370,13 @@ impl Broker for EmbeddedBroker {
 
     fn notes(&self) -> Option<&dyn Notes> {
         Some(self)
+    }
+
+    async fn ahead(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
+        match self.inner.volatile.ahead(id, limit).await? {
+            Some(ahead) => Ok(Some(ahead)),
+            None => self.rows_before(id, limit),
+        }
     }
 
     async fn publish_noted(&self, message: Message, change: NoteChange) -> Result<Noted, BrokerError> {

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::{Exception, children, read_children};
 use crate::core::Timestamp;
 use crate::protocol::{compression, instant};
-use crate::task::{Lineage, State, TaskId, TaskResult, TrackedState, envelope};
+use crate::task::{DownloadRecord, Lineage, State, TaskId, TaskResult, TrackedState, envelope};
 
 /// How much a document says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +95,8 @@ struct Rest {
     lineage: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     reply_to: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    download: Option<Box<DownloadRecord>>,
 }
 
 /// The document of a task that is over.
@@ -246,6 +248,7 @@ impl Read {
             worker: self.worker,
             expires_at,
             lineage: Some(lineage).filter(|lineage| *lineage != Lineage::default()).map(Box::new),
+            download: None,
         };
         if let Some(rest) = rest {
             rest.apply(&mut result);
@@ -304,6 +307,7 @@ impl Rest {
             expires_at: result.expires_at,
             lineage: result.lineage.is_some(),
             reply_to: result.lineage.as_ref().and_then(|lineage| lineage.reply_to.clone()),
+            download: result.download.clone(),
         }
     }
 
@@ -318,6 +322,7 @@ impl Rest {
         result.started_at = self.started_at;
         result.finished_at = self.finished_at;
         result.expires_at = self.expires_at;
+        result.download = self.download;
         if self.lineage {
             result.lineage.get_or_insert_default().reply_to = self.reply_to;
         }

@@ -168,6 +168,7 @@ fn refused_result(error: &DecodeError, queue: &str, now: Timestamp) -> Option<Ta
         worker: None,
         expires_at: now + RECORD_EXPIRES,
         lineage: Some(Box::new(lineage)),
+        download: None,
     })
 }
 

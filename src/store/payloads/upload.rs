@@ -1,0 +1,198 @@
+//! From a source into the store, chunk by chunk.
+
+use std::error::Error;
+use std::io;
+
+use bytes::BytesMut;
+use futures_util::StreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{Payloads, Place, files, name, source};
+use crate::task::{About, Download, DownloadError, Kept, TaskId};
+
+/// The least that S3 takes as a part.
+const PART: usize = 5 << 20;
+/// Parts under way at a time; with the one that is filled, all that is in memory.
+const PARTS: usize = 2;
+
+impl Payloads {
+    /// Keeps a payload, and holds it.
+    pub(super) async fn upload(&self, id: &TaskId, download: Download) -> Result<Kept, DownloadError> {
+        let Download { source, about } = download;
+        let (name, content_type) = check(&about)?;
+        let objects = std::sync::Arc::clone(self.objects()?);
+        let chunks = source::chunks(source);
+        let mut chunks = chunks.map_err(|error| DownloadError::Source { name: name.clone(), error })?;
+        let key = files::new_key(id);
+        self.held().insert(key.clone());
+        // Should the run be dropped in the middle of this, the sweep must see that nobody holds it.
+        let held = Held { payloads: self, key: Some(key) };
+        let path = Path::from(held.key());
+        let (mut size, mut hash) = (0, Xxh3::new());
+        // What is small goes in one step.
+        let mut first = BytesMut::new();
+        let mut upload: Option<Upload> = None;
+        while let Some(chunk) = chunks.next().await {
+            let chunk = match chunk {
+                Ok(chunk) => chunk,
+                Err(error) => {
+                    if let Some(upload) = upload {
+                        upload.abort().await;
+                    }
+                    return Err(DownloadError::Source { name, error });
+                }
+            };
+            size += chunk.len() as u64;
+            hash.update(&chunk);
+            if let Err(error) = self.check_room(&name, chunk.len()) {
+                if let Some(upload) = upload {
+                    upload.abort().await;
+                }
+                return Err(error);
+            }
+            match &mut upload {
+                None if first.len() + chunk.len() <= PART => first.extend_from_slice(&chunk),
+                None => {
+                    let mut opened = Upload::open(&*objects, &path, &name).await?;
+                    let buffered = std::mem::take(&mut first).freeze();
+                    let written = match opened.write(&name, buffered).await {
+                        Ok(()) => opened.write(&name, chunk).await,
+                        failed => failed,
+                    };
+                    if let Err(error) = written {
+                        opened.abort().await;
+                        return Err(error);
+                    }
+                    upload = Some(opened);
+                }
+                Some(opened) => {
+                    if let Err(error) = opened.write(&name, chunk).await {
+                        if let Some(upload) = upload {
+                            upload.abort().await;
+                        }
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        match upload {
+            Some(upload) => upload.finish(&name).await?,
+            None => {
+                let put = objects.put(&path, first.freeze().into()).await;
+                put.map_err(|error| fault(&name, &error))?;
+            }
+        }
+        let etag = format!("\"{:032x}\"", hash.digest128());
+        Ok(Kept { key: held.keep(), name, content_type, size, etag, about })
+    }
+
+    /// Refuses what would take the room that others need.
+    fn check_room(&self, name: &str, more: usize) -> Result<(), DownloadError> {
+        let Place::Directory { path, reserve } = &self.place else { return Ok(()) };
+        // If it cannot be asked, the write will say.
+        let Ok(free) = fs4::available_space(path) else { return Ok(()) };
+        if free.saturating_sub(more as u64) >= *reserve {
+            return Ok(());
+        }
+        let error = format!("{free} bytes are free in {}, and {reserve} are kept for tasks", path.display());
+        Err(DownloadError::Full { name: name.to_owned(), error })
+    }
+}
+
+/// Holds a key until it is handed on.
+struct Held<'a> {
+    payloads: &'a Payloads,
+    key: Option<String>,
+}
+
+impl Held<'_> {
+    fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or_default()
+    }
+
+    fn keep(mut self) -> String {
+        self.key.take().unwrap_or_default()
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(key) = &self.key {
+            self.payloads.held().remove(key);
+        }
+    }
+}
+
+/// An upload in parts.
+struct Upload(WriteMultipart);
+
+impl Upload {
+    async fn open(objects: &dyn ObjectStore, path: &Path, name: &str) -> Result<Self, DownloadError> {
+        let upload = objects.put_multipart(path).await.map_err(|error| fault(name, &error))?;
+        Ok(Self(WriteMultipart::new_with_chunk_size(upload, PART)))
+    }
+
+    async fn write(&mut self, name: &str, chunk: bytes::Bytes) -> Result<(), DownloadError> {
+        // A chunk may be larger than many parts; no more than some of it are under way.
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let next = rest.split_to(rest.len().min(PART));
+            self.0.wait_for_capacity(PARTS).await.map_err(|error| fault(name, &error))?;
+            self.0.put(next);
+        }
+        Ok(())
+    }
+
+    async fn finish(self, name: &str) -> Result<(), DownloadError> {
+        self.0.finish().await.map(drop).map_err(|error| fault(name, &error))
+    }
+
+    async fn abort(self) {
+        if let Err(error) = self.0.abort().await {
+            tracing::debug!(%error, "an upload that has failed leaves something behind until the sweep");
+        }
+    }
+}
+
+/// The name and type that it will have.
+fn check(about: &About) -> Result<(String, String), DownloadError> {
+    let name = about.name.clone().unwrap_or_else(|| "download".to_owned());
+    name::check_name(&name)?;
+    for (header, value) in &about.headers {
+        name::check_header(header, value)?;
+    }
+    let content_type = match &about.content_type {
+        Some(content_type) => content_type.clone(),
+        None => mime_guess::from_path(&name).first_or_octet_stream().to_string(),
+    };
+    name::check_content_type(&content_type)?;
+    Ok((name, content_type))
+}
+
+/// What an error of the store means for a download.
+pub(super) fn fault(name: &str, error: &object_store::Error) -> DownloadError {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(next) = cause {
+        if let Some(io) = next.downcast_ref::<io::Error>()
+            && is_full(io)
+        {
+            return DownloadError::Full { name: name.to_owned(), error: io.to_string() };
+        }
+        cause = next.source();
+    }
+    DownloadError::Store { name: name.to_owned(), error: error.to_string() }
+}
+
+pub(super) fn io_error(name: &str, error: &io::Error) -> DownloadError {
+    let (name, text) = (name.to_owned(), error.to_string());
+    if is_full(error) {
+        return DownloadError::Full { name, error: text };
+    }
+    DownloadError::Store { name, error: text }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
