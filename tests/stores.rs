@@ -118,5 +118,5 @@ mod redis {
         }
     }
 
-    celeriac::store_conformance!(Shared, durable, shared, chords);
+    celeriac::store_conformance!(Shared, durable, shared, chords, notes, durable_notes, windows);
 }

@@ -60,10 +60,14 @@ fn expand(attribute: &str, tokens: TokenStream, item: TokenStream) -> TokenStrea
         periodic
     });
     let mut options = Options::parse(&of_task, others, attribute == "serial_task", &mut errors);
-    if is_task && let Some(serial) = &mut options.serial {
-        serial.check(&task, &mut errors);
-        // Some are there for the key alone, which is no reason for a warning.
-        for param in serial.key_params() {
+    if is_task {
+        if let Some(serial) = &mut options.serial {
+            serial.check(&task, &mut errors);
+        }
+        options.unique.check(&task, options.acks_late, &mut errors);
+        // Some are there for a key alone, which is no reason for a warning.
+        let of_lane = options.serial.iter().flat_map(|serial| serial.key_params());
+        for param in of_lane.chain(options.unique.key_params()) {
             function.block.stmts.insert(0, syn::parse_quote!(let _ = &#param;));
         }
     }
@@ -171,6 +175,11 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
         Some(_) => some(quote!(::celeriac::task::serial_of::<#function_name::Task>)),
         None => quote!(::core::option::Option::None),
     };
+    let unique = options.unique.method(task);
+    let unique_of = match options.unique.is_given() {
+        true => some(quote!(::celeriac::task::unique_of::<#function_name::Task>)),
+        false => quote!(::core::option::Option::None),
+    };
     let set_options = set_options(options);
     let set_hooks = set_hooks(options);
     let (run, kind) = run(function, task, options);
@@ -190,6 +199,8 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
                 }
 
                 #serial
+
+                #unique
             }
 
             #run
@@ -208,6 +219,7 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
                     body: ::celeriac::task::Body::#kind(__celeriac_run),
                     hooks: __celeriac_hooks,
                     serial: #serial_of,
+                    unique: #unique_of,
                 }
             }
         };

@@ -1,13 +1,70 @@
-//! The template of a serial key: text with parameters in braces, checked against those that the function has.
+//! The key of a serial task, or of a dedupe window: a function of the parameters, or a template: text with parameters in
+//! braces, checked against those that the function has.
 //!
 //! `{domain}` is a parameter, `{form.domain}` a field of one, at any depth; `{{` and `}}` are braces.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::ext::IdentExt;
-use syn::{Ident, LitStr};
+use syn::spanned::Spanned;
+use syn::{Error, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path};
 
 use crate::errors::Errors;
+use crate::options::value;
+use crate::signature::TaskFn;
+
+/// A key as given.
+pub struct Key {
+    given: Given,
+    template: Option<Template>,
+}
+
+enum Given {
+    Template(LitStr),
+    Function(Path),
+}
+
+impl Key {
+    /// Reads the option of this name.
+    pub fn read(name: &str, meta: &Meta) -> syn::Result<Self> {
+        let given = match value(name, meta, "\"{domain}\"")? {
+            Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Given::Template(text.clone()),
+            Expr::Path(path) if path.qself.is_none() => Given::Function(path.path.clone()),
+            other => {
+                let text = format!(
+                    "`{name}` is text with parameters in braces, `{name} = \"{{domain}}-{{user_id}}\"`, or the path of a function that takes them all by reference"
+                );
+                return Err(Error::new_spanned(other, text));
+            }
+        };
+        Ok(Self { given, template: None })
+    }
+
+    /// Checks a template against the parameters.
+    pub fn check(&mut self, task: &TaskFn, errors: &mut Errors) {
+        if let Given::Template(text) = &self.given {
+            let params: Vec<&Ident> = task.params.iter().map(|(name, _)| name).collect();
+            self.template = Some(Template::of(text, &params, errors));
+        }
+    }
+
+    /// The parameters that the template names.
+    pub fn params(&self) -> &[Ident] {
+        self.template.as_ref().map_or(&[], Template::params)
+    }
+
+    /// An expression of the key's text; the parameters, which have these names, are in scope as references.
+    pub fn expression(&self, names: &[&Ident]) -> TokenStream {
+        match (&self.given, &self.template) {
+            (Given::Function(function), _) => {
+                let call = quote_spanned!(function.span()=> #function(#(#names),*));
+                quote!(::std::string::ToString::to_string(&#call))
+            }
+            (_, Some(template)) => template.expression(),
+            _ => quote!(::std::string::String::new()),
+        }
+    }
+}
 
 /// A template taken apart.
 pub struct Template {
@@ -140,7 +197,7 @@ fn part(literal: &LitStr, path: &str, params: &[&Ident]) -> Result<(Ident, Token
 
 fn known(params: &[&Ident]) -> String {
     if params.is_empty() {
-        return "the task has no parameters, and so one lane: leave `key` out".to_owned();
+        return "the task has no parameters, and so one key: leave it out".to_owned();
     }
     let names: Vec<String> = params.iter().map(|param| param.unraw().to_string()).collect();
     format!("the parameters are: {}", names.join(", "))

@@ -12,6 +12,7 @@ mod options;
 mod periodic;
 mod serial;
 mod signature;
+mod unique;
 
 use proc_macro::TokenStream;
 
@@ -151,6 +152,14 @@ use proc_macro::TokenStream;
 /// - `result_expires = "1d"`: how long the result is kept, as in Celery.
 /// - `durability = "disk"`: `"disk"` is synced before `delay` returns and survives a power cut; `"memory"` is gone with
 ///   the process and much faster. The default is the one that loses nothing.
+///
+/// ## What is no second task
+///
+/// - `unique_for = ..`: while a call of the same key waits or runs, and no longer than this from its enqueue, another one is
+///   not enqueued: its receipt is that of the first one, and says `joined`. None by default.
+/// - `unique_until = "done"`: with `"start"`, a call that comes while the first one runs is a task of its own.
+/// - `unique_key = "{domain}-{kind}"`: which calls are the same; made as the `key` of a [`macro@serial_task`] is, and as that
+///   checked when the program is compiled. By default all arguments are the key.
 ///
 /// ## What is called around it
 ///

@@ -6,14 +6,16 @@
 use std::time::Duration;
 
 use proc_macro2::TokenStream;
+use quote::format_ident;
 use syn::parse::Parser;
 use syn::punctuated::Punctuated;
 use syn::spanned::Spanned;
-use syn::{Error, Expr, ExprLit, Lit, LitStr, Meta, Path, Token};
+use syn::{Error, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path, Token};
 
 use crate::duration;
 use crate::errors::Errors;
 use crate::serial::Serial;
+use crate::unique::{self, Unique};
 
 /// Every option, in the order of the manual.
 const NAMES: &[&str] = &[
@@ -35,6 +37,9 @@ const NAMES: &[&str] = &[
     "track_started",
     "result_expires",
     "durability",
+    "unique_for",
+    "unique_until",
+    "unique_key",
     "before_start",
     "on_success",
     "on_retry",
@@ -43,7 +48,6 @@ const NAMES: &[&str] = &[
 
 /// What Celery users look for under another name.
 const ELSEWHERE: &[(&str, &str)] = &[
-    ("unique_key", "of a `#[serial_task]` it is `key = \"{domain}\"`"),
     (
         "timeout",
         "a lane is held as long as its run lives, so there is no time to state; `time_limit` limits a run",
@@ -83,6 +87,8 @@ pub struct Options {
     pub on_success: Option<Path>,
     pub on_retry: Option<Path>,
     pub on_failure: Option<Path>,
+    /// What it says of its dedupe window.
+    pub unique: Unique,
     /// Of a serial task, what it says of its lane.
     pub serial: Option<Serial>,
 }
@@ -182,6 +188,7 @@ impl Options {
                     Some(span_of_time(name, meta, "to keep no results, write `ignore_result`")?);
             }
             "durability" => self.durability = Some(durability(name, meta)?),
+            name if unique::NAMES.contains(&name) => drop(self.unique.set(name, meta)?),
             "before_start" => self.before_start = Some(function(name, meta)?),
             "on_success" => self.on_success = Some(function(name, meta)?),
             "on_retry" => self.on_retry = Some(function(name, meta)?),
@@ -302,6 +309,20 @@ pub fn function(name: &str, meta: &Meta) -> syn::Result<Path> {
             format!("`{name}` is a function: write its path without quotes, `{name} = path::to::function`"),
         )),
     }
+}
+
+/// One of these words, as the variant of that name.
+pub fn choice(name: &str, meta: &Meta, words: &[&str]) -> syn::Result<Ident> {
+    let expr = value(name, meta, &format!("\"{}\"", words[0]))?;
+    if let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = expr {
+        let text = text.value();
+        if words.contains(&text.as_str()) {
+            let (first, rest) = text.split_at(1);
+            return Ok(format_ident!("{}{rest}", first.to_uppercase()));
+        }
+    }
+    let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+    Err(Error::new_spanned(expr, format!("`{name}` is one of {}", words.join(", "))))
 }
 
 fn durability(name: &str, meta: &Meta) -> syn::Result<Durability> {

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use proc_macro2::{Span, TokenStream};
-use quote::{format_ident, quote, quote_spanned};
+use quote::{format_ident, quote};
 use syn::spanned::Spanned;
-use syn::{Error, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path};
+use syn::{Error, Ident, LitStr, Meta};
 
 use crate::errors::Errors;
-use crate::key::Template;
-use crate::options::{delay, integer, value, word};
+use crate::key::Key;
+use crate::options::{choice, delay, integer, value, word};
 use crate::signature::TaskFn;
 
 /// The options that a serial task has beside those of a task, in the order of the manual.
@@ -19,7 +19,6 @@ pub const NAMES: &[&str] = &["key", "scope", "concurrency", "newcomer", "fail_af
 #[derive(Default)]
 pub struct Serial {
     key: Option<Key>,
-    template: Option<Template>,
     scope: Option<LitStr>,
     concurrency: Option<u32>,
     newcomer: Option<(Ident, Span)>,
@@ -27,25 +26,11 @@ pub struct Serial {
     after_failure: Option<Ident>,
 }
 
-enum Key {
-    Template(LitStr),
-    Function(Path),
-}
-
 impl Serial {
     /// Takes an option; false: there is none of this name.
     pub fn set(&mut self, name: &str, meta: &Meta) -> syn::Result<bool> {
         match name {
-            "key" => {
-                self.key = Some(match value(name, meta, "\"{domain}\"")? {
-                    Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Key::Template(text.clone()),
-                    Expr::Path(path) if path.qself.is_none() => Key::Function(path.path.clone()),
-                    other => {
-                        let text = "`key` is text with parameters in braces, `key = \"{domain}-{user_id}\"`, or the path of a function that takes them all by reference";
-                        return Err(Error::new_spanned(other, text));
-                    }
-                });
-            }
+            "key" => self.key = Some(Key::read(name, meta)?),
             "scope" => self.scope = Some(word(name, meta)?),
             "concurrency" => {
                 let concurrency = integer(name, meta, "1 is the default")?;
@@ -68,9 +53,8 @@ impl Serial {
 
     /// Checks what depends on the function and on several options.
     pub fn check(&mut self, task: &TaskFn, errors: &mut Errors) {
-        if let Some(Key::Template(text)) = &self.key {
-            let params: Vec<&Ident> = task.params.iter().map(|(name, _)| name).collect();
-            self.template = Some(Template::of(text, &params, errors));
+        if let Some(key) = &mut self.key {
+            key.check(task, errors);
         }
         if let (Some((newcomer, span)), Some(_)) = (&self.newcomer, self.fail_after)
             && newcomer != "Wait"
@@ -84,20 +68,16 @@ impl Serial {
 
     /// The parameters that the key's template names.
     pub fn key_params(&self) -> &[Ident] {
-        self.template.as_ref().map_or(&[], Template::params)
+        self.key.as_ref().map_or(&[], Key::params)
     }
 
     /// `Task::serial`.
     pub fn method(&self, task: &TaskFn) -> TokenStream {
         let names: Vec<&Ident> = task.params.iter().map(|(name, _)| name).collect();
         let args = Ident::new("args", Span::mixed_site());
-        let key = match (&self.key, &self.template) {
-            (Some(Key::Function(function)), _) => {
-                let call = quote_spanned!(function.span()=> #function(#(#names),*));
-                quote!(::std::string::ToString::to_string(&#call))
-            }
-            (_, Some(template)) => template.expression(),
-            _ => quote!(::std::string::String::new()),
+        let key = match &self.key {
+            Some(key) => key.expression(&names),
+            None => quote!(::std::string::String::new()),
         };
         let scope = match &self.scope {
             Some(scope) => quote!(#scope),
@@ -127,18 +107,4 @@ impl Serial {
             }
         }
     }
-}
-
-/// One of these words, as the variant of that name.
-fn choice(name: &str, meta: &Meta, words: &[&str]) -> syn::Result<Ident> {
-    let expr = value(name, meta, &format!("\"{}\"", words[0]))?;
-    if let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = expr {
-        let text = text.value();
-        if words.contains(&text.as_str()) {
-            let (first, rest) = text.split_at(1);
-            return Ok(format_ident!("{}{rest}", first.to_uppercase()));
-        }
-    }
-    let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
-    Err(Error::new_spanned(expr, format!("`{name}` is one of {}", words.join(", "))))
 }

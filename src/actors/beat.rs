@@ -1,17 +1,17 @@
 //! Beat: publishes each tick of each periodic entry, as the entry's policies say.
 //!
 //! When what is due is for [`core::calendar`](crate::core::calendar); this actor reads the clock, sleeps until the next
-//! tick and carries out. That a tick is published is noted in the commit that publishes it, so a crash at any moment neither
-//! loses nor doubles one; a publish that fails is tried again until it succeeds or a later tick stands for it. Where several
-//! processes share a broker one of them leads, and a deposed leader's changes fail, because each names what it believes the
-//! note to say.
+//! tick and carries out. That a tick is published is noted in the commit that publishes it, or decided before it, so a crash
+//! at any moment neither loses nor doubles one (`publication.rs`); a publish that fails is tried again until it succeeds or a
+//! later tick stands for it. Where several processes share a broker one of them leads (`election.rs`), and a deposed leader's
+//! changes fail, because each names what it believes the note to say, and the term.
 //!
 //! Beat that dies is built anew by the root, and goes on with what the notes say.
 
 use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
 
@@ -20,14 +20,15 @@ use tokio::sync::RwLock;
 
 use crate::core::Timestamp;
 use crate::core::calendar::{Agenda, Fire, Schedule, Tenants};
-use crate::store::Leadership;
 use crate::task::clock::now;
 use crate::task::{Client, Periodic, TaskId};
 use memory::Fired;
 use round::{Outcome, Stop, publish_all};
 
 mod control;
+mod election;
 mod memory;
+mod publication;
 mod round;
 mod status;
 #[cfg(feature = "testing")]
@@ -46,9 +47,8 @@ const AGAIN: Duration = Duration::from_millis(200);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(10);
 /// What is under way at the end gets so long.
 const UNDER_WAY: Duration = Duration::from_secs(2);
-/// How long a leader leads without saying so again, and how often it says so.
-const LEASE: Duration = Duration::from_secs(10);
-const RENEW: Duration = Duration::from_secs(3);
+/// How long a leader leads without saying so again, unless the program says otherwise.
+pub(crate) const LEASE: Duration = Duration::from_secs(10);
 
 /// What beat is made of, for each time that it is built.
 pub(crate) struct BeatParts {
@@ -59,6 +59,12 @@ pub(crate) struct BeatParts {
     pub(crate) publisher: Weak<dyn Publisher>,
     /// Who this is in an election.
     pub(crate) candidate: String,
+    /// How long it leads without saying so again.
+    lease: Duration,
+    /// The last term that it has led in.
+    term: AtomicU64,
+    /// Something was decided, and is not known to be published.
+    unfinished: AtomicBool,
     /// It has ended for good.
     pub(crate) resigned: AtomicBool,
     /// Held by each publish that is under way.
@@ -72,8 +78,12 @@ impl BeatParts {
         runtime: Arc<Runtime>,
         entries: Vec<(Periodic, Origin)>,
         publisher: Weak<dyn Publisher>,
+        lease: Duration,
     ) -> Self {
         Self {
+            lease,
+            term: AtomicU64::new(0),
+            unfinished: AtomicBool::new(false),
             runtime,
             entries,
             publisher,
@@ -104,6 +114,11 @@ pub(crate) struct Beat {
     entries: HashMap<String, Live>,
     timer: Option<SpawnHandle>,
     leads: bool,
+    /// The end of its lease; `None`: nobody else can lead.
+    leads_until: Option<Instant>,
+    /// It asks whether it leads.
+    asking: bool,
+    campaign: Option<SpawnHandle>,
     /// Goes up with each load: what was begun before is not listened to any more.
     generation: u64,
     failures: u32,
@@ -166,58 +181,24 @@ impl Beat {
             entries: HashMap::new(),
             timer: None,
             leads: false,
+            leads_until: None,
+            asking: false,
+            campaign: None,
             generation: 0,
             failures: 0,
         }
-    }
-
-    /// Asks to lead, if there is anybody to ask.
-    fn campaign(&mut self, ctx: &mut Context<Self>) {
-        let parts = Arc::clone(&self.parts);
-        let asked = async move {
-            let notes = parts.runtime.notes();
-            notes.lead("beat", &parts.candidate, LEASE, now()).await
-        };
-        let asked = asked.into_actor(self).map(|answer, beat, ctx: &mut Context<Self>| {
-            let leads = match answer {
-                Ok(Leadership::Leader { .. }) => true,
-                Ok(Leadership::Follower { .. }) => false,
-                Err(error) => {
-                    tracing::warn!(%error, "beat cannot ask whether it leads");
-                    false
-                }
-            };
-            if leads && !beat.leads {
-                tracing::info!("beat leads");
-                beat.leads = true;
-                beat.load(ctx);
-            } else if beat.leads && !leads {
-                tracing::warn!("beat does not lead any more");
-                beat.step_down(ctx);
-            }
-        });
-        // Whoever asks something of a new one waits until it knows.
-        if self.generation == 0 {
-            self.generation = 1;
-            ctx.wait(asked);
-        } else {
-            ctx.spawn(asked);
-        }
-    }
-
-    fn step_down(&mut self, ctx: &mut Context<Self>) {
-        self.leads = false;
-        self.generation += 1;
-        self.entries.clear();
-        self.agenda = Agenda::default();
-        self.set_timer(ctx);
     }
 
     /// Reads what is remembered and goes on from there. Nothing else is done meanwhile.
     fn load(&mut self, ctx: &mut Context<Self>) {
         self.generation += 1;
         let parts = Arc::clone(&self.parts);
-        let recalled = async move { memory::recall(&parts).await };
+        let recalled = async move {
+            // What is on its way from here is not published once more.
+            let _quiet = actix_rt::time::timeout(UNDER_WAY, parts.busy.write()).await;
+            publication::finish(&parts).await.map_err(|error| error.to_string())?;
+            memory::recall(&parts).await.map_err(|error| error.to_string())
+        };
         ctx.wait(recalled.into_actor(self).map(|recalled, beat, ctx| match recalled {
             Ok(entries) => {
                 beat.agenda = Agenda::default();
@@ -231,9 +212,11 @@ impl Beat {
                 beat.pump(ctx);
             }
             Err(error) => {
-                tracing::error!(%error, "beat cannot read what it remembers; trying again");
-                ctx.run_later(AGAIN_AT_MOST, |beat, ctx| {
-                    if beat.leads {
+                let pause = beat.pause_after_failure();
+                tracing::error!(error, ?pause, "beat cannot go on from what it remembers; trying again");
+                let generation = beat.generation;
+                ctx.run_later(pause, move |beat, ctx| {
+                    if beat.leads && beat.generation == generation {
                         beat.load(ctx);
                     }
                 });
@@ -264,7 +247,7 @@ impl Beat {
 
     /// Publishes what is due, and sleeps until the next.
     fn pump(&mut self, ctx: &mut Context<Self>) {
-        if self.leads {
+        if self.leads && self.is_in_office() {
             for fire in self.agenda.due(now()) {
                 self.fire(fire, ctx);
             }
@@ -277,8 +260,8 @@ impl Beat {
         if let Some(timer) = self.timer.take() {
             ctx.cancel_future(timer);
         }
-        if !self.leads {
-            return;
+        if !self.leads || !self.is_in_office() {
+            return; // the next answer sets it again
         }
         let tenants = self.entries.values().filter_map(Live::tenants_due);
         let Some(next) = self.agenda.next().into_iter().chain(tenants).min() else { return };
@@ -320,7 +303,6 @@ impl Actor for Beat {
                 );
             }
             self.campaign(ctx);
-            ctx.run_interval(RENEW, Self::campaign);
         } else {
             self.leads = true;
             self.load(ctx);
@@ -372,8 +354,11 @@ impl Handler<TicksTold> for Beat {
             }
             Some(Stop::Outdated) => {
                 // Somebody else decides here too; what the notes say is what is.
-                tracing::warn!(entry = told.entry, "somebody else has decided a tick; reading the notes");
-                self.load(ctx);
+                tracing::warn!(
+                    entry = told.entry,
+                    "a tick was decided before, or in a later term; reading the notes"
+                );
+                self.doubt(ctx);
                 return;
             }
             Some(Stop::Failed(error)) => {
@@ -451,7 +436,7 @@ impl Handler<End> for Beat {
         Box::pin(async move {
             // What is under way is noted before somebody else reads the notes.
             let _ = actix_rt::time::timeout(UNDER_WAY, parts.busy.write()).await;
-            if led && let Err(error) = parts.runtime.notes().resign("beat", &parts.candidate).await {
+            if led && let Err(error) = parts.resign().await {
                 tracing::warn!(%error, "the next leader of beat waits for the end of this one's lease");
             }
         })

@@ -10,8 +10,7 @@ use std::task::{Context as Poller, Poll};
 use tokio::sync::oneshot;
 
 use crate::task::{
-    Arguments, Body, BodyFuture, Context, Ending, Interrupt, Outcome, TaskDefinition, TaskError,
-    panic_message,
+    Arguments, Body, BodyFuture, Context, Ending, Outcome, TaskDefinition, TaskError, panic_message,
 };
 
 /// What a body came to, without what the runtime adds.
@@ -143,7 +142,7 @@ async fn run_io(
     tokio::select! {
         biased;
         outcome = local.run_until(body) => Some(outcome),
-        () = context.terminated() => Some(Err(Ending::Interrupted(Interrupt::Revoked))),
+        interrupt = context.terminated() => Some(Err(Ending::Interrupted(interrupt))),
         () = done.closed() => None,
     }
 }

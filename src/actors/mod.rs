@@ -23,6 +23,7 @@ mod status;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod window;
 mod worker;
 
 pub use beat::{BeatError, EntryStatus, Origin};

@@ -32,7 +32,7 @@ mod revocation;
 mod staff;
 
 pub(crate) use control::{Close, GetStatus, Hurry, Steer, Stop};
-pub(crate) use lookup::{Locate, Look, Revoke, Revoked};
+pub(crate) use lookup::{Locate, Look, Lost, Revoke, Revoked};
 pub(super) use staff::Up;
 
 /// The least deliveries that a queue holds if it states none and nobody else could start them.

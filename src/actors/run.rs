@@ -72,7 +72,7 @@ impl Report {
 pub(crate) enum Stop {
     Outcome(BodyOutcome),
     HardLimit(Duration),
-    Revoked,
+    Terminated(Interrupt),
     Forced,
 }
 
@@ -121,12 +121,19 @@ impl Run {
         let message = self.context.message();
         let mut delivery = Some(delivery);
         if !message.settles_late() {
+            Box::pin(self.runtime.window_at_end(message)).await;
             // At most once: gone from the broker before the body starts, or the body does not start.
             if let Some(delivery) = delivery.take()
                 && let Err(error) = delivery.settle_and_wait(Settle::Ack { result: None, sequel: None }).await
             {
                 tracing::warn!(id = %message.id, %error, "not started, because it could not be acknowledged first");
                 return None;
+            }
+        }
+        if message.unique.is_some() {
+            let ended = self.force.run_until_cancelled(self.runtime.window_at_start(message));
+            if Box::pin(ended).await.is_none() {
+                return None; // the delivery goes back
             }
         }
         if let Some(delivery) = &mut delivery {
@@ -156,7 +163,7 @@ impl Run {
             _ if self.context.failure().is_some() => judge.failed(self.context.failure().unwrap_or_default()),
             Stop::Outcome(outcome) => judge.judge(outcome),
             Stop::HardLimit(limit) => judge.time_limit(limit),
-            Stop::Revoked => judge.revoked("the task was revoked while it ran"),
+            Stop::Terminated(interrupt) => judge.judge(Err(Ending::Interrupted(interrupt))),
             Stop::Forced => judge.judge(Err(Ending::Interrupted(Interrupt::Shutdown))),
         }
     }
@@ -170,6 +177,13 @@ pub(crate) async fn conclude(
     hooks: &Hooks,
     runtime: &Runtime,
 ) -> Ended {
+    if let Some(delivery) = delivery.as_ref().filter(|delivery| delivery.fence().is_some())
+        && !delivery.is_still_ours().await
+    {
+        let id = &context.message().id;
+        tracing::warn!(%id, task = context.task(), "a run has lost its lane; how it ended does not count");
+        return Ended::HandedBack; // dropped, the delivery is done with
+    }
     let ended = Ended::of(&verdict);
     log(context.message(), &verdict);
     if let Verdict::Over(record) = &mut verdict {
@@ -236,7 +250,7 @@ async fn wait(run: &Run, hooks: &Hooks) -> Stop {
         outcome = &mut body => Stop::Outcome(outcome),
         Some(limit) = &mut limits, if limited => Stop::HardLimit(limit),
         // A blocking body cannot be stopped from outside: it is told, and its return is waited for.
-        () = context.terminated(), if io => Stop::Revoked,
+        interrupt = context.terminated(), if io => Stop::Terminated(interrupt),
         () = run.force.cancelled() => Stop::Forced,
     }
 }
@@ -356,6 +370,9 @@ async fn settle(
             Settle::DeadLetter { reason, result: Some(*record), sequel }
         }
     };
+    if delivery.is_some() && message.unique.is_some() && is_end(&settle) {
+        Box::pin(runtime.window_at_end(message)).await;
+    }
     let Some(delivery) = delivery else {
         Box::pin(runtime.settle_early_acked(settle, message)).await;
         return true;
@@ -364,6 +381,11 @@ async fn settle(
         return Box::pin(settle_elsewhere(settle, delivery, message, runtime, wait)).await;
     }
     end(delivery, settle, message, wait).await
+}
+
+/// Whether the task is over with it.
+fn is_end(settle: &Settle) -> bool {
+    matches!(settle, Settle::Ack { .. } | Settle::DeadLetter { .. })
 }
 
 async fn end(delivery: Delivery, settle: Settle, message: &Message, wait: bool) -> bool {
@@ -378,7 +400,8 @@ async fn end(delivery: Delivery, settle: Settle, message: &Message, wait: bool) 
     settled.is_ok()
 }
 
-/// Settles with a broker that keeps no results: they, and the chords, are the store's.
+/// Settles with a broker that keeps no results: they, and the chords, are the store's. What is to pass a lane goes by the
+/// front door.
 async fn settle_elsewhere(
     mut settle: Settle,
     delivery: Delivery,
@@ -387,15 +410,33 @@ async fn settle_elsewhere(
     wait: bool,
 ) -> bool {
     let mut completed = Vec::new();
-    if let Settle::Ack { result, sequel } | Settle::DeadLetter { result, sequel, .. } = &mut settle {
-        if let Some(record) = result.take() {
-            runtime.put_result(record).await;
+    match &mut settle {
+        Settle::Ack { result, sequel } | Settle::DeadLetter { result, sequel, .. } => {
+            match result.take() {
+                None => {}
+                // Its lane is to know how it ended, and may have been the only one to be told.
+                Some(record) if message.serial.is_some() => {
+                    if !message.ignore_result {
+                        runtime.put_result(record.clone()).await;
+                    }
+                    *result = Some(record);
+                }
+                Some(record) => runtime.put_result(record).await,
+            }
+            if let Some(sequel) = sequel {
+                let messages;
+                (messages, completed) = runtime.bring_to_store(std::mem::take(&mut **sequel)).await;
+                let (serial, plain) = messages.into_iter().partition(|message| message.serial.is_some());
+                runtime.line_up(serial).await;
+                sequel.messages = plain;
+            }
         }
-        if let Some(sequel) = sequel {
-            let messages;
-            (messages, completed) = runtime.bring_to_store(std::mem::take(&mut **sequel)).await;
-            sequel.messages = messages;
+        // It came without a lane, and is to stand in one.
+        Settle::Requeue { message: next, .. } if message.serial.is_none() && next.serial.is_some() => {
+            runtime.line_up(vec![Message::clone(next)]).await;
+            settle = Settle::Ack { result: None, sequel: None };
         }
+        Settle::Requeue { .. } | Settle::Return { .. } => {}
     }
     let wait = wait || !completed.is_empty();
     let is_settled = end(delivery, settle, message, wait).await;

@@ -56,9 +56,10 @@ pub(crate) struct Runtime {
 }
 
 impl Runtime {
-    /// Whether other processes see the notes.
+    /// Whether all who share the broker see the notes.
     pub(crate) fn shares_notes(&self) -> bool {
-        self.broker.notes().is_some() || self.store.notes().is_some()
+        let store_does = self.store.is_shared() || !self.broker.is_shared();
+        self.broker.notes().is_some() || (store_does && self.store.notes().is_some())
     }
 
     /// The notes that go with messages in one step, if the broker keeps any; else those of the store; else of this process.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::runtime::Runtime;
-use crate::broker::{ChordEnd, Sequel};
+use crate::broker::{BrokerError, ChordEnd, Sequel};
 use crate::protocol::result::Exception;
 use crate::store::{ChordJoin, ChordPart, ChordSize, StoreError};
 use crate::task::canvas::{Aftermath, Cause, Launch, Part, after, after_chord};
@@ -156,6 +156,24 @@ impl Runtime {
             }
         }
         (all, completed)
+    }
+
+    /// Publishes these, which were promised to run, however long that takes.
+    pub(super) async fn line_up(&self, messages: Vec<Message>) {
+        if messages.is_empty() {
+            return;
+        }
+        let mut pause = Duration::from_millis(50);
+        // Again from the first one: who stands in a lane already is known there.
+        while let Err(error) = self.broker.publish_all(messages.clone(), Vec::new(), false).await {
+            if error == BrokerError::Closed {
+                tracing::error!(%error, "what follows from a task could not be published");
+                return;
+            }
+            tracing::warn!(%error, "what follows from a task cannot be published yet");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(5));
+        }
     }
 
     /// The bodies are published.

@@ -51,6 +51,7 @@ impl Grown {
             max_message_size: 1 << 16,
             reply_to: None,
             without_lanes: None,
+            without_windows: None,
         });
         let runtime = Arc::new(Runtime::new(broker, store, dispatcher));
         let (tree, up) = Tree::grow(Arc::clone(&runtime), vec![row], 1).unwrap();

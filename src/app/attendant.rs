@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::actors::queue::{Queue, Revoke};
+use crate::actors::queue::{Lost, Queue, Revoke};
 use crate::actors::root::Queues;
 use crate::actors::runtime::Runtime;
 use crate::broker::Attendant;
@@ -47,10 +47,20 @@ impl Attendant for RuntimeAttendant {
     fn over(&self, mut record: TaskResult, message: Option<&Message>) {
         let runtime = Arc::clone(&self.runtime);
         let sequel = message.and_then(|message| runtime.sequel(message, &mut record));
+        let message = message.filter(|message| message.unique.is_some()).cloned();
         tokio::spawn(async move {
+            if let Some(message) = message {
+                runtime.window_at_end(&message).await;
+            }
             runtime.put_result(record).await;
             runtime.carry_out(sequel).await;
         });
+    }
+
+    fn lost(&self, tags: Vec<u64>) {
+        for queue in self.addresses() {
+            queue.do_send(Lost(tags.clone()));
+        }
     }
 
     fn revoked(&self, ids: Vec<TaskId>, terminate: bool) {

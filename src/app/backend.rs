@@ -4,6 +4,25 @@ use std::sync::Arc;
 
 use crate::store::{MemoryStore, Store, StoreError};
 
+/// A result backend that is open.
+pub(super) struct Opened {
+    pub(super) store: Arc<dyn Store>,
+    /// The same, if it is Redis, which keeps lanes as well.
+    #[cfg(feature = "redis")]
+    pub(super) redis: Option<crate::store::RedisStore>,
+}
+
+impl Opened {
+    /// One that keeps no lanes.
+    pub(super) fn plain(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            #[cfg(feature = "redis")]
+            redis: None,
+        }
+    }
+}
+
 /// A result backend, not opened yet.
 pub(super) enum Backend {
     Memory,
@@ -33,12 +52,13 @@ impl Backend {
 
     /// Opens it. `rabbitmq` is the broker's address, if the broker is one.
     #[cfg_attr(not(feature = "amqp"), allow(unused_variables))]
-    pub(super) async fn open(self, rabbitmq: Option<&str>) -> Result<Arc<dyn Store>, StoreError> {
+    pub(super) async fn open(self, rabbitmq: Option<&str>) -> Result<Opened, StoreError> {
         match self {
-            Self::Memory => Ok(Arc::new(MemoryStore::default())),
+            Self::Memory => Ok(Opened::plain(Arc::new(MemoryStore::default()))),
             #[cfg(feature = "redis")]
             Self::Redis(url, options) => {
-                Ok(Arc::new(crate::store::RedisStore::connect(&url, options).await?))
+                let redis = crate::store::RedisStore::connect(&url, options).await?;
+                Ok(Opened { store: Arc::new(redis.clone()), redis: Some(redis) })
             }
             #[cfg(feature = "amqp")]
             Self::Rpc(url) => {
@@ -49,7 +69,7 @@ impl Backend {
                     None => "rpc://".to_owned(),
                 };
                 let options = crate::store::RpcOptions::default();
-                Ok(Arc::new(crate::store::RpcStore::connect(&url, options).await?))
+                Ok(Opened::plain(Arc::new(crate::store::RpcStore::connect(&url, options).await?)))
             }
             Self::Unknown(url) => Err(StoreError::Unsupported(unknown(&url))),
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::attendant::RuntimeAttendant;
-use super::backend::Backend;
+use super::backend::{Backend, Opened};
 use super::catalogue::{Catalogue, CatalogueErrors, QueueRow};
 use super::handle::{Celeriac, Inner};
 use super::routing::Routing;
@@ -13,6 +13,8 @@ use super::schedule::{self, ScheduleErrors};
 use crate::actors::root::Tree;
 use crate::actors::runtime::Runtime;
 use crate::actors::{FailureHook, ReadyHook, WorkerHook};
+#[cfg(all(feature = "amqp", feature = "redis"))]
+use crate::broker::LanedBroker;
 #[cfg(feature = "amqp")]
 use crate::broker::OutboxBroker;
 #[cfg(feature = "amqp")]
@@ -97,6 +99,7 @@ pub struct Builder {
     on_worker_start: Option<Box<WorkerHook>>,
     periodic: Vec<Periodic>,
     beat: Option<bool>,
+    beat_lease: Option<Duration>,
     /// Without actors: a test does their work.
     unmanned: bool,
 }
@@ -124,6 +127,7 @@ impl Builder {
             on_worker_start: None,
             periodic: Vec::new(),
             beat: None,
+            beat_lease: None,
             unmanned: false,
         }
     }
@@ -168,6 +172,13 @@ impl Builder {
     /// Whether periodic tasks fire in this program; wins over the catalogue. Default `true`.
     pub fn beat(mut self, on: bool) -> Self {
         self.beat = Some(on);
+        self
+    }
+
+    /// How long the one of several processes that beats does so without saying so again: if it dies, another one takes over
+    /// within this time. At least 10 ms. Default 10 s.
+    pub fn beat_lease(mut self, lease: Duration) -> Self {
+        self.beat_lease = Some(lease.max(Duration::from_millis(10)));
         self
     }
 
@@ -324,6 +335,8 @@ impl Builder {
         #[cfg(feature = "amqp")]
         let mut outbox = None;
         let payloads = self.payloads();
+        #[cfg(all(feature = "amqp", feature = "redis"))]
+        let mut lane_limit = None;
         let (broker, store): (Arc<dyn Broker>, Arc<dyn Store>) = match self.keeping {
             Keeping::Given(broker, store) => (broker, store),
             Keeping::Memory => {
@@ -333,6 +346,8 @@ impl Builder {
             #[cfg(feature = "amqp")]
             Keeping::Amqp(url) => {
                 let mut options = self.amqp;
+                #[cfg(feature = "redis")]
+                lane_limit.replace(options.delivery_limit);
                 let broker = if self.outbox.is_some() {
                     options.publish_timeout = options.publish_timeout.min(OUTBOX_PATIENCE);
                     AmqpBroker::connect_later(&url, options).await?
@@ -350,10 +365,19 @@ impl Builder {
         };
         routing.set_shared(broker.is_shared());
         let apart = self.backend.is_some();
-        let store = match self.backend {
+        let opened = match self.backend {
             Some(backend) => backend.open(rabbitmq.as_deref()).await?,
-            None => store,
+            None => Opened::plain(store),
         };
+        // What RabbitMQ cannot do with lanes, Redis does.
+        #[cfg(all(feature = "amqp", feature = "redis"))]
+        let broker = match (lane_limit, opened.redis) {
+            (Some(limit), Some(redis)) => {
+                Arc::new(LanedBroker::open(broker, redis, limit).await) as Arc<dyn Broker>
+            }
+            _ => broker,
+        };
+        let store = opened.store;
         #[cfg(feature = "amqp")]
         let broker = match outbox {
             Some(dir) => {
@@ -378,6 +402,7 @@ impl Builder {
             max_message_size: self.max_message_size,
             reply_to: store.reply_to(),
             without_lanes: (!broker.keeps_lanes()).then(|| broker.name()),
+            without_windows: (!broker.keeps_windows() && store.windows().is_none()).then(|| broker.name()),
         });
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.settles_results &= !apart;
@@ -399,7 +424,8 @@ impl Builder {
             up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
             Some(tree)
         };
-        let inner = Inner::new(runtime, routing, tree, self.grace);
+        let mut inner = Inner::new(runtime, routing, tree, self.grace);
+        inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
         Ok(Celeriac::started(inner, beat.then_some(entries)).await)
     }
 

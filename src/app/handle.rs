@@ -14,18 +14,18 @@ use super::builder::Builder;
 use super::catalogue::Catalogue;
 use super::routing::Routing;
 use super::shutdown::{self, ShutdownReport};
-use crate::actors::beat::{BeatParts, Publisher};
+use crate::actors::beat::{BeatParts, LEASE, Publisher};
 use crate::actors::queue::{GetStatus, Look, Queue, Revoke, Revoked, Steer};
 use crate::actors::root::{Queues, StartBeat, Tree};
 use crate::actors::runtime::Runtime;
 use crate::actors::{Origin, QueueStatus};
-use crate::broker::{BrokerError, DeadLetter, Noted, Place, Remains, Removal};
-use crate::store::{NoteChange, StoreError};
+use crate::broker::{BrokerError, DeadLetter, Place, Remains, Removal};
+use crate::store::StoreError;
 use crate::task::canvas::Promise;
 use crate::task::clock::now;
 use crate::task::{
     self, Client, Departure, EnqueueError, GetError, Judge, Message, NewTask, Periodic, RawSignature,
-    Receipt, State, TaskId, TaskResult, TrackedState, UntypedResult, Verdict,
+    Receipt, State, TaskId, TaskResult, TrackedState, UniqueKey, UntypedResult, Verdict,
 };
 
 /// A running task runtime: enqueues, results, and the operator's levers. A handle; clones are the same runtime, and it
@@ -63,6 +63,7 @@ pub(super) struct Inner {
     pub(super) closed: CancellationToken,
     /// Unless it is switched off.
     pub(super) beat: OnceLock<Arc<BeatParts>>,
+    pub(super) beat_lease: Duration,
     /// Who answers for this runtime, if it is that of a test.
     #[cfg(feature = "testing")]
     pub(super) front: OnceLock<std::sync::Weak<dyn Client>>,
@@ -261,6 +262,23 @@ impl Celeriac {
         Ok(revived?)
     }
 
+    /// Which task holds the dedupe window of this key, so that another call of it would join that one: whether one waits or
+    /// runs already. The scope is the task's name, and the key what its `unique_key` comes to.
+    ///
+    /// ```no_run
+    /// # async fn demo(celeriac: celeriac::Celeriac) -> Result<(), celeriac::ControlError> {
+    /// if let Some(id) = celeriac.unique("app::export", "malawi-fp-cases").await? {
+    ///     println!("{id} does it already");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// The broker, or the store that keeps windows for it, does not answer, or there is none.
+    pub async fn unique(&self, scope: &str, key: &str) -> Result<Option<TaskId>, ControlError> {
+        Ok(self.inner.runtime.window_holder(&UniqueKey::new(scope, key)).await?)
+    }
+
     /// Deletes expired results now, and the files of downloads that no record names; a minute-by-minute sweep does it anyway.
     /// Says how many results went.
     ///
@@ -322,6 +340,7 @@ impl Inner {
             closing: AtomicBool::new(false),
             closed: CancellationToken::new(),
             beat: OnceLock::new(),
+            beat_lease: LEASE,
             #[cfg(feature = "testing")]
             front: OnceLock::new(),
         }
@@ -329,7 +348,7 @@ impl Inner {
 
     async fn start_beat(self: &Arc<Self>, entries: Vec<(Periodic, Origin)>) {
         let publisher = Arc::downgrade(self);
-        let parts = BeatParts::new(Arc::clone(&self.runtime), entries, publisher);
+        let parts = BeatParts::new(Arc::clone(&self.runtime), entries, publisher, self.beat_lease);
         let parts = Arc::clone(self.beat.get_or_init(|| Arc::new(parts)));
         let root = self.tree.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|t| t.root.clone());
         if let Some(root) = root {
@@ -410,6 +429,7 @@ impl Inner {
             self.runtime.store.revoke(id, now() + REVOKED_FOR).await.map_err(unreadable(id))?;
             let ids = std::slice::from_ref(id);
             self.runtime.broker.tell_revoked(ids, terminate).await.map_err(unreadable(id))?;
+            self.runtime.window_of_revoked(id).await;
         }
         // A store apart from the broker is written by us, when the task is gone.
         let apart = (!self.runtime.settles_results).then(|| Arc::new(Mutex::new(None)));
@@ -464,7 +484,7 @@ impl Client for Inner {
         }
         let unique = call.id.is_some();
         let message = self.runtime.dispatcher.message(call)?;
-        Ok(self.runtime.broker.publish(message, unique).await?)
+        self.runtime.publish(message, unique).await
     }
 
     async fn launch(&self, canvas: RawSignature) -> Result<Promise, EnqueueError> {
@@ -551,27 +571,8 @@ impl Client for Inner {
     }
 }
 
-#[async_trait]
 impl Publisher for Inner {
-    async fn publish_noted(&self, call: NewTask, change: NoteChange) -> Result<Noted, EnqueueError> {
-        if self.closing.load(Ordering::Acquire) {
-            return Err(EnqueueError::ShuttingDown);
-        }
-        let message = self.runtime.dispatcher.message(call)?;
-        let broker = &self.runtime.broker;
-        if broker.notes().is_some() {
-            return Ok(broker.publish_noted(message, change).await?);
-        }
-        // Published first: a crash in between publishes it again under the same id, and loses nothing.
-        let published = match broker.publish(message, true).await {
-            Ok(receipt) => Noted::Taken(receipt),
-            Err(BrokerError::DuplicateId(_)) => Noted::Changed,
-            Err(error) => return Err(error.into()),
-        };
-        match self.runtime.notes().change_note(change).await {
-            Ok(true) => Ok(published),
-            Ok(false) => Ok(Noted::Outdated),
-            Err(error) => Err(EnqueueError::Broker(error.to_string())),
-        }
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 }

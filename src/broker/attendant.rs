@@ -12,6 +12,9 @@ pub trait Attendant: Send + Sync {
     /// follow from it fails.
     fn over(&self, record: TaskResult, message: Option<&Message>);
 
+    /// The lanes of the serial tasks of these deliveries are not sure to be this process's any more: their runs are to end.
+    fn lost(&self, _tags: Vec<u64>) {}
+
     /// Somebody, in whatever process, has revoked these tasks.
     fn revoked(&self, ids: Vec<TaskId>, terminate: bool);
 }

@@ -55,6 +55,7 @@ pub(super) fn revived(mut message: Message, now: Timestamp) -> Message {
     if let Some(serial) = &mut message.serial {
         serial.refusal = None;
         serial.let_in_at = None;
+        serial.pass = None;
     }
     message
 }

@@ -99,6 +99,11 @@ pub trait Settler: Send + Sync {
         self.started(&[tag]);
     }
 
+    /// Whether the end of this delivery still counts; `None`: it does, for sure. Asked before its record is stored.
+    fn affirm(&self, _tag: u64) -> Option<oneshot::Receiver<bool>> {
+        None
+    }
+
     /// Ends a delivery. Refused, without effect, when it was ended before. `done` hears when the end is as safe as
     /// the broker makes it.
     fn settle(&self, tag: u64, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>);
@@ -148,6 +153,27 @@ impl Delivery {
     /// Whether others may have it by now. If it has not started, it is to be dropped.
     pub fn has_lapsed(&self) -> bool {
         self.lapsed.as_ref().is_some_and(|lapsed| lapsed.load(Ordering::Acquire))
+    }
+
+    /// For those who stand between a broker and its consumer: see [`until`](Self::until).
+    #[cfg(feature = "redis")]
+    pub(super) fn lapsed(&self) -> Option<Arc<AtomicBool>> {
+        self.lapsed.clone()
+    }
+
+    /// For those: the consumer is to see another message.
+    #[cfg(feature = "redis")]
+    pub(super) fn showing(mut self, message: Message) -> Self {
+        self.message = Arc::new(message);
+        self
+    }
+
+    /// Whether its end still counts: brokers that give up processes may have given it to another.
+    pub async fn is_still_ours(&self) -> bool {
+        match self.settler.as_ref().and_then(|settler| settler.affirm(self.tag)) {
+            Some(answer) => answer.await.unwrap_or(false),
+            None => true,
+        }
     }
 
     /// Whether it was delivered before, and may have been begun.

@@ -10,23 +10,26 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
 
-use super::dead_letter::{crash_reason, crash_result, revived};
+use super::dead_letter::revived;
 use super::{
     Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, LaneFacts, LaneLever, Noted, Place,
-    RecordFn, Remains, Removal, Settle, Settler, Sink, call_sink, lane,
+    RecordFn, Remains, Removal, Settler, Sink, call_sink,
 };
 use crate::core::Timestamp;
 use crate::store::{MemoryStore, NoteChange, Notes};
 use crate::task::clock::now;
-use crate::task::{Durability, LaneName, Message, Receipt, TaskId};
+use crate::task::{Durability, LaneName, Message, Receipt, TaskId, UniqueKey};
 use lanes::Lanes;
+use settler::MemorySettler;
+use windows::Windows;
 
 mod lanes;
 mod sequel;
+mod settler;
 #[cfg(feature = "testing")]
 mod stepping;
+mod windows;
 
 /// How many dead letters are kept; the oldest go first.
 const DEAD_LETTERS: usize = 10_000;
@@ -51,6 +54,7 @@ struct State {
     ids: HashMap<TaskId, (Arc<Message>, Spot)>,
     dead: VecDeque<DeadLetter>,
     lanes: Lanes,
+    windows: Windows,
     /// Queues that got something to deliver by the way.
     stirred: Vec<String>,
     next_seq: u64,
@@ -118,9 +122,16 @@ impl MemoryBroker {
             return Err(BrokerError::DuplicateId(message.id));
         }
         let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Memory);
+        if let Some(holder) = state.windows.holder(&message) {
+            return Ok(receipt.joining(holder));
+        }
         let due = message.eta;
         let is_new = message.workflow.is_none();
-        let joined = self.shared.arrive(&mut state, Arc::new(message), due, is_new);
+        let message = Arc::new(message);
+        let joined = self.shared.arrive(&mut state, Arc::clone(&message), due, is_new);
+        if joined.is_none() {
+            state.windows.hold(&message);
+        }
         drop(state);
         self.shared.hand_over(&receipt.queue);
         Ok(match joined {
@@ -141,7 +152,7 @@ impl MemoryBroker {
             Err(BrokerError::DuplicateId(_)) => Noted::Changed,
             Err(error) => return Err(error),
         };
-        change.apply(&mut notes);
+        NoteChange::apply_all(std::slice::from_ref(change), None, &mut notes);
         Ok(noted)
     }
 
@@ -355,72 +366,6 @@ impl State {
     }
 }
 
-struct MemorySettler {
-    shared: Weak<Shared>,
-    queue: String,
-}
-
-impl Settler for MemorySettler {
-    fn started(&self, _tags: &[u64]) {} // nothing outlives the process that could count
-
-    fn settle(&self, tag: u64, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>) {
-        let verdict = match self.shared.upgrade() {
-            Some(shared) => self.settle_in(&shared, tag, settle),
-            None => Err(BrokerError::Closed),
-        };
-        if let Some(done) = done {
-            let _ = done.send(verdict);
-        }
-    }
-}
-
-impl MemorySettler {
-    fn settle_in(&self, shared: &Arc<Shared>, tag: u64, settle: Settle) -> Result<(), BrokerError> {
-        let mut state = shared.lock()?;
-        let (rank, message) = state.line(&self.queue).unsettled.remove(&tag).ok_or(BrokerError::Stale)?;
-        state.ids.remove(&message.id);
-        let (mut record, mut follows) = (None, None);
-        let block = lane::block_of(&message, &settle);
-        match settle {
-            Settle::Ack { result, sequel } => {
-                (record, follows) = (lane::kept(&message, result), sequel);
-                state.leave_lane(&message, block);
-            }
-            Settle::Requeue { message: next, due } => {
-                if lane::lane_of(&message) != lane::lane_of(&next) {
-                    state.leave_lane(&message, None);
-                }
-                shared.arrive(&mut state, Arc::new(*next), due, false);
-            }
-            Settle::Return { crashed: false } => state.put(message, Spot::Ready(rank)),
-            Settle::Return { crashed: true } => {
-                let mut message = Message::clone(&message);
-                message.crashes += 1;
-                if message.crashes >= shared.delivery_limit && message.workflow.is_none() {
-                    record = Some(crash_result(&message));
-                    state.leave_lane(&message, lane::blocks(&message, record.as_ref()));
-                    state.bury(&message, crash_reason(message.crashes));
-                } else {
-                    state.put(Arc::new(message), Spot::Ready(rank));
-                }
-            }
-            Settle::DeadLetter { reason, result, sequel } => {
-                (record, follows) = (result, sequel);
-                state.leave_lane(&message, block);
-                state.bury(&message, reason);
-            }
-        }
-        if let Some(record) = record {
-            shared.store.insert(record); // under the lock, so that the task is never unknown
-        }
-        let queues = shared.follow(&mut state, follows.map(|sequel| *sequel));
-        drop(state);
-        shared.hand_over(&self.queue);
-        queues.iter().for_each(|queue| shared.hand_over(queue));
-        Ok(())
-    }
-}
-
 struct MemoryConsumer {
     shared: Weak<Shared>,
     queue: String,
@@ -481,6 +426,20 @@ impl Broker for MemoryBroker {
         let moved = self.shared.lock()?.steer_lane(name, lever);
         self.shared.hand_over("");
         Ok(moved)
+    }
+
+    fn keeps_windows(&self) -> bool {
+        true
+    }
+
+    async fn holder(&self, key: &UniqueKey) -> Result<Option<TaskId>, BrokerError> {
+        Ok(self.shared.lock()?.windows.holder_of(key))
+    }
+
+    fn let_go(&self, message: &Message) {
+        if let Ok(mut state) = self.shared.lock() {
+            state.windows.let_go(message);
+        }
     }
 
     fn delivery_limit(&self) -> Option<u32> {
@@ -590,6 +549,7 @@ impl Broker for MemoryBroker {
         }
         state.ids.remove(id);
         state.leave_lane(&message, None);
+        state.windows.let_go(&message);
         let Remains { record, sequel } = record(&message);
         if let Some(record) = record {
             self.shared.store.insert(record);

@@ -16,6 +16,8 @@ mod delivery;
 pub mod embedded;
 mod error;
 mod lane;
+#[cfg(feature = "redis")]
+mod laned;
 pub mod memory;
 mod outbox;
 
@@ -34,11 +36,13 @@ pub use delivery::{ChordEnd, Delivery, Sequel, Settle, Settler};
 pub use embedded::EmbeddedBroker;
 pub use error::BrokerError;
 pub use lane::{LaneFacts, LaneLever, Waiting};
+#[cfg(feature = "redis")]
+pub use laned::LanedBroker;
 pub use memory::MemoryBroker;
 pub use outbox::OutboxBroker;
 
 use crate::store::{NoteChange, Notes};
-use crate::task::{LaneName, Message, Receipt, TaskId, TaskResult};
+use crate::task::{LaneName, Message, Receipt, TaskId, TaskResult, UniqueKey};
 
 /// Where a consumer's deliveries go. It is called from the broker's own threads and must not block. One that panics
 /// is not called again: its deliveries go back, and wait for the next consumer.
@@ -137,6 +141,12 @@ pub trait Broker: Send + Sync + 'static {
 
     /// Whether it keeps serial tasks in their lanes. If not, it must not be given any.
     fn keeps_lanes(&self) -> bool {
+        false
+    }
+
+    /// Whether it keeps dedupe windows: a [`publish`](Self::publish) of a message whose window is held is left out, and its
+    /// receipt says whom it joins; the end of a task ends its window, in one step with it. If not, the runtime asks the store.
+    fn keeps_windows(&self) -> bool {
         false
     }
 
@@ -277,6 +287,18 @@ pub trait Broker: Send + Sync + 'static {
     async fn steer_lane(&self, _lane: &LaneName, _lever: LaneLever) -> Result<bool, BrokerError> {
         Ok(false)
     }
+
+    /// Which task holds the dedupe window of this key.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached.
+    async fn holder(&self, _key: &UniqueKey) -> Result<Option<TaskId>, BrokerError> {
+        Ok(None)
+    }
+
+    /// Ends the window of this message before its task is over, if the window is its own: a publish that begins after this
+    /// was called is a task of its own. Should the process die soon after, the message may still have its window.
+    fn let_go(&self, _message: &Message) {}
 
     /// Waits until everything settled so far is as safe as it gets, then lets go of files and connections.
     ///

@@ -29,7 +29,7 @@ use super::{
     LaneLever, Place, RecordFn, Removal, Settle, Sink,
 };
 use crate::store::Store;
-use crate::task::{Arguments, Durability, Keeper, LaneName, Message, Receipt, TaskId};
+use crate::task::{Arguments, Durability, Keeper, LaneName, Message, Receipt, TaskId, UniqueKey};
 
 /// The one queue of the outbox's own store.
 const QUEUE: &str = "outbox";
@@ -129,6 +129,7 @@ fn wrap(message: Message) -> Result<Message, BrokerError> {
         durability: Durability::Disk,
         workflow: None,
         serial: None, // the order of acceptance is kept here, and the lane is the broker's
+        unique: None, // whether it is a duplicate was decided before it came here
         headers: crate::task::Headers::default(),
         last_errors: Vec::new(),
         ..message
@@ -246,6 +247,18 @@ impl Broker for OutboxBroker {
 
     fn keeps_lanes(&self) -> bool {
         self.inner.keeps_lanes()
+    }
+
+    fn keeps_windows(&self) -> bool {
+        self.inner.keeps_windows()
+    }
+
+    async fn holder(&self, key: &UniqueKey) -> Result<Option<TaskId>, BrokerError> {
+        self.inner.holder(key).await
+    }
+
+    fn let_go(&self, message: &Message) {
+        self.inner.let_go(message);
     }
 
     async fn lane(&self, lane: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {

@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 
 use super::headers::{Fields, is_custom, shortened, wrong};
 use super::private::{self, Private};
-use super::{DecodeError, JSON, Properties, Reason, Recognised, WireMessage, compression, embed, repr};
+use super::{
+    DecodeError, JSON, Properties, Reason, Recognised, Table, WireMessage, compression, embed, repr,
+};
 use crate::core::Timestamp;
 use crate::task::{Arguments, Durability, Headers, Message, TaskId, TaskOptions, Workflow};
 
@@ -54,22 +56,43 @@ impl<'a> Arrival<'a> {
 /// # Errors
 /// It is no task that can be run; see [`Reason`].
 pub fn decode(wire: &WireMessage, arrival: &Arrival<'_>) -> Result<Message, DecodeError> {
+    decode_parts(&wire.properties, &wire.headers, &wire.body, arrival)
+}
+
+/// [`decode`], with the headers where some client has them.
+///
+/// # Errors
+/// As there.
+pub fn decode_parts(
+    properties: &Properties,
+    headers: &dyn Table,
+    body: &[u8],
+    arrival: &Arrival<'_>,
+) -> Result<Message, DecodeError> {
     let mut merged = None;
-    read(wire, arrival, &mut merged).map_err(|reason| {
-        let recognised = recognise(merged.as_ref().unwrap_or(&wire.headers), &wire.properties);
-        DecodeError { reason, recognised: Box::new(recognised) }
+    let wire = Wire { properties, headers, body };
+    read(&wire, arrival, &mut merged).map_err(|reason| {
+        let headers = merged.as_ref().map_or(headers, |merged| merged as &dyn Table);
+        DecodeError { reason, recognised: Box::new(recognise(headers, properties)) }
     })
 }
 
+/// What has come.
+struct Wire<'a> {
+    properties: &'a Properties,
+    headers: &'a dyn Table,
+    body: &'a [u8],
+}
+
 /// For a message that is refused; therefore nothing here can fail.
-fn recognise(headers: &Map<String, Value>, properties: &Properties) -> Recognised {
+fn recognise(headers: &dyn Table, properties: &Properties) -> Recognised {
     let fields = Fields(headers);
-    let id = |name| fields.id(name).ok().flatten().map(TaskId::from);
+    let id = |name| fields.id(name).ok().flatten();
     // Celery sends the id as `correlation_id` too, and the result is awaited under it.
     let correlated = || properties.correlation_id.as_deref().filter(|id| (1..=255).contains(&id.len()));
     Recognised {
         id: id("id").or_else(|| correlated().map(TaskId::from)),
-        task: fields.shown("task").map(str::to_owned),
+        task: fields.shown("task").map(Cow::into_owned),
         reply_to: properties.reply_to.clone(),
         root_id: id("root_id"),
     }
@@ -85,20 +108,20 @@ struct Parts<'a> {
 
 /// `known`: what a protocol 1 body has said, should it not be the headers that say who it is.
 fn read(
-    wire: &WireMessage,
+    wire: &Wire<'_>,
     arrival: &Arrival<'_>,
     known: &mut Option<Map<String, Value>>,
 ) -> Result<Message, Reason> {
     let body = unpacked(wire, arrival.max_size)?;
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'{') {
         let fields: BTreeMap<String, &RawValue> = parse(&body)?;
-        let merged = &*known.insert(merge(&fields, &wire.headers)?);
+        let merged = &*known.insert(merge(&fields, wire.headers)?);
         let part = |name| fields.get(name).map_or("null", |part: &&RawValue| part.get());
         let parts = Parts { args: part("args"), kwargs: part("kwargs"), embed: parse(&body)? };
         return message(wire, arrival, &Fields(merged), &parts);
     }
     let parts: Vec<&RawValue> = parse(&body)?;
-    let fields = Fields(&wire.headers);
+    let fields = Fields(wire.headers);
     match parts.as_slice() {
         _ if fields.get("task").is_none() => Err(Reason::NoTask),
         [args, kwargs, embed] => {
@@ -112,10 +135,7 @@ fn read(
 }
 
 /// The fields of a protocol 1 body as if they were headers. Of a hybrid, the headers have the last word.
-fn merge(
-    body: &BTreeMap<String, &RawValue>,
-    headers: &Map<String, Value>,
-) -> Result<Map<String, Value>, Reason> {
+fn merge(body: &BTreeMap<String, &RawValue>, headers: &dyn Table) -> Result<Map<String, Value>, Reason> {
     let mut merged = Map::new();
     for (name, field) in [
         ("task", "task"),
@@ -138,26 +158,25 @@ fn merge(
             }
         }
     }
-    merged.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+    headers.each(&mut |name, field| drop(merged.insert(name.to_owned(), field.into_value())));
     Ok(merged)
 }
 
 fn message(
-    wire: &WireMessage,
+    wire: &Wire<'_>,
     arrival: &Arrival<'_>,
     fields: &Fields<'_>,
     parts: &Parts<'_>,
 ) -> Result<Message, Reason> {
     let task = fields.text("task")?.filter(|task| !task.is_empty()).ok_or(Reason::NoTask)?;
-    let id =
-        TaskId::from(fields.id("id")?.ok_or_else(|| wrong("id", &Value::Null, "text of 1 to 255 bytes"))?);
+    let id = fields.id("id")?.ok_or_else(|| wrong("id", &Value::Null, "text of 1 to 255 bytes"))?;
     let args = part(parts.args, '[', "[]", "its arguments are no array")?;
     let kwargs = part(parts.kwargs, '{', "{}", "its keyword arguments are no object")?;
 
     let own: Option<Private> = match fields.text(private::HEADER)? {
         None => None,
-        Some(text) => Some(serde_json::from_str(text).map_err(|error| {
-            let found = format!("{} ({error})", shortened(text));
+        Some(text) => Some(serde_json::from_str(&text).map_err(|error| {
+            let found = format!("{} ({error})", shortened(&text));
             Reason::Header {
                 name: private::HEADER.to_owned(),
                 found,
@@ -165,17 +184,17 @@ fn message(
             }
         })?),
     };
-    let mut options = (arrival.options)(task).unwrap_or_default();
+    let mut options = (arrival.options)(&task).unwrap_or_default();
     if own.is_some() {
         // Our own sender has said all: where it is silent, there is no limit.
         (options.time_limit, options.soft_time_limit) = (None, None);
     }
     let [hard, soft] = fields.limits()?;
-    let workflow = workflow(fields, parts.embed, &id, &wire.properties)?;
-    let headers = custom_headers(&wire.headers, own.as_ref(), fields, args, kwargs);
+    let workflow = workflow(fields, parts.embed, &id, wire.properties)?;
+    let headers = custom_headers(wire.headers, own.as_ref(), fields, args, kwargs);
     let mut message = Message {
         id,
-        task: task.to_owned(),
+        task: task.into_owned(),
         arguments: Arguments {
             args: args.to_owned(),
             kwargs: if kwargs == "{}" { String::new() } else { kwargs.to_owned() },
@@ -204,6 +223,7 @@ fn message(
         headers,
         last_errors: Vec::new(),
         workflow: Some(Box::new(workflow)),
+        unique: None,
         serial: None, // made of the arguments by whoever runs it
     };
     if let Some(own) = own {
@@ -219,20 +239,18 @@ fn workflow(
     properties: &Properties,
 ) -> Result<Workflow, Reason> {
     let mut workflow = Workflow {
-        root_id: Some(fields.id("root_id")?.map_or_else(|| id.clone(), TaskId::from)),
-        parent_id: fields.id("parent_id")?.map(TaskId::from),
-        group: fields.text("group")?.map(str::to_owned),
+        root_id: Some(fields.id("root_id")?.unwrap_or_else(|| id.clone())),
+        parent_id: fields.id("parent_id")?,
+        group: fields.text("group")?.map(Cow::into_owned),
         group_index: fields.count("group_index")?,
         replaced_task_nesting: fields.count("replaced_task_nesting")?.unwrap_or(0),
         reply_to: properties.reply_to.clone(),
-        shadow: fields.shown("shadow").map(str::to_owned),
+        shadow: fields.shown("shadow").map(Cow::into_owned),
         stamped_headers: fields.names("stamped_headers")?,
-        origin: fields.shown("origin").map(str::to_owned),
+        origin: fields.shown("origin").map(Cow::into_owned),
+        stamps: Headers(fields.table("stamps")?.into_iter().collect()),
         ..Workflow::default()
     };
-    if let Some(stamps) = fields.table("stamps")? {
-        workflow.stamps = Headers(stamps.iter().map(|(name, value)| (name.clone(), value.clone())).collect());
-    }
     embed::read(embedded, &mut workflow)?;
     Ok(workflow)
 }
@@ -240,26 +258,27 @@ fn workflow(
 /// The application's headers, and with them what it wants to be shown instead of the arguments: if a task is sent on, what
 /// was hidden stays hidden. Of a foreign message that is what differs from what we would show.
 fn custom_headers(
-    headers: &Map<String, Value>,
+    headers: &dyn Table,
     own: Option<&Private>,
     fields: &Fields<'_>,
     args: &str,
     kwargs: &str,
 ) -> Headers {
-    let mut custom: BTreeMap<String, Value> = headers
-        .iter()
-        .filter(|(name, _)| is_custom(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
+    let mut custom = BTreeMap::new();
+    headers.each(&mut |name, field| {
+        if is_custom(name) {
+            custom.insert(name.to_owned(), field.into_value());
+        }
+    });
     let differs =
         |shown: &str, made: Result<String, serde_json::Error>| made.map_or(true, |made| made != shown);
     if let Some(shown) = fields.shown("argsrepr")
-        && own.map_or_else(|| differs(shown, repr::positional(args)), |own| own.argsrepr)
+        && own.map_or_else(|| differs(&shown, repr::positional(args)), |own| own.argsrepr)
     {
         custom.insert("argsrepr".to_owned(), shown.into());
     }
     if let Some(shown) = fields.shown("kwargsrepr")
-        && own.map_or_else(|| differs(shown, repr::keyword(kwargs)), |own| own.kwargsrepr)
+        && own.map_or_else(|| differs(&shown, repr::keyword(kwargs)), |own| own.kwargsrepr)
     {
         custom.insert("kwargsrepr".to_owned(), shown.into());
     }
@@ -280,7 +299,7 @@ fn part<'a>(text: &'a str, open: char, empty: &'a str, wrong: &str) -> Result<&'
 }
 
 /// The body as JSON text, if it is that, and not too much.
-fn unpacked(wire: &WireMessage, limit: usize) -> Result<Cow<'_, [u8]>, Reason> {
+fn unpacked<'a>(wire: &Wire<'a>, limit: usize) -> Result<Cow<'a, [u8]>, Reason> {
     let content_type = wire.properties.content_type.as_deref().unwrap_or("");
     let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     if media_type.is_empty() {
@@ -299,9 +318,9 @@ fn unpacked(wire: &WireMessage, limit: usize) -> Result<Cow<'_, [u8]>, Reason> {
     if wire.body.len() > limit {
         return Err(Reason::TooLarge { limit, unpacked: false });
     }
-    match Fields(&wire.headers).text("compression")? {
-        None | Some("") => Ok(Cow::Borrowed(&wire.body)),
-        Some(packed) => compression::unpack(&wire.body, packed, limit).map(Cow::Owned),
+    match Fields(wire.headers).text("compression")?.as_deref() {
+        None | Some("") => Ok(Cow::Borrowed(wire.body)),
+        Some(packed) => compression::unpack(wire.body, packed, limit).map(Cow::Owned),
     }
 }
 

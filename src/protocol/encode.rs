@@ -72,7 +72,11 @@ fn properties(message: &Message, workflow: Option<&Workflow>, now: Timestamp) ->
         priority: Some(message.priority),
         correlation_id: Some(message.id.to_string()),
         reply_to: workflow.and_then(|workflow| workflow.reply_to.clone()),
-        expiration: message.expires.map(|at| at.since(now).as_millis().to_string()),
+        // A serial one holds its lane until it has been told that it is too late.
+        expiration: message
+            .expires
+            .filter(|_| message.serial.is_none())
+            .map(|at| at.since(now).as_millis().to_string()),
     }
 }
 

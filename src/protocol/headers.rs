@@ -1,11 +1,13 @@
 //! Headers read one by one, each with an error that names it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Reason, instant, private};
+use super::{Field, Reason, Table, instant, private};
 use crate::core::Timestamp;
+use crate::task::TaskId;
 
 /// Whether a header is Celery's own, or ours: an application's header of such a name would not reach the other side as one.
 fn is_ours(name: &str) -> bool {
@@ -46,40 +48,47 @@ pub(super) fn is_custom(name: &str) -> bool {
 }
 
 /// Headers, or the fields of a protocol 1 body.
-pub(super) struct Fields<'a>(pub(super) &'a Map<String, Value>);
+pub(super) struct Fields<'a>(pub(super) &'a dyn Table);
 
 impl<'a> Fields<'a> {
     /// Null is as good as nothing.
-    pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
-        self.0.get(name).filter(|value| !value.is_null())
+    pub(super) fn get(&self, name: &str) -> Option<Field<'a>> {
+        self.0.get(name).filter(|field| !field.is_null())
     }
 
-    pub(super) fn text(&self, name: &'static str) -> Result<Option<&'a str>, Reason> {
+    fn value(&self, name: &str) -> Option<Cow<'a, Value>> {
+        self.get(name).map(|field| match field {
+            Field::Text(text) => Cow::Owned(text.into_owned().into()),
+            Field::Json(value) => value,
+        })
+    }
+
+    pub(super) fn text(&self, name: &'static str) -> Result<Option<Cow<'a, str>>, Reason> {
         match self.get(name) {
             None => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text)),
-            Some(other) => Err(wrong(name, other, "text")),
+            Some(Field::Text(text)) => Ok(Some(text)),
+            Some(Field::Json(other)) => Err(wrong(name, &other, "text")),
         }
     }
 
     /// For those that are only shown: what is no text is not there.
-    pub(super) fn shown(&self, name: &str) -> Option<&'a str> {
-        self.get(name).and_then(Value::as_str)
+    pub(super) fn shown(&self, name: &str) -> Option<Cow<'a, str>> {
+        self.get(name)?.into_text()
     }
 
     /// A task's id: 1 to 255 bytes.
-    pub(super) fn id(&self, name: &'static str) -> Result<Option<&'a str>, Reason> {
+    pub(super) fn id(&self, name: &'static str) -> Result<Option<TaskId>, Reason> {
         match self.text(name)? {
             Some(id) if id.is_empty() || id.len() > 255 => {
                 Err(wrong(name, &Value::from(id), "text of 1 to 255 bytes"))
             }
-            id => Ok(id),
+            id => Ok(id.map(|id| TaskId::from(&*id))),
         }
     }
 
     /// A count; also one that came as a float, as some clients' number type is.
     pub(super) fn count(&self, name: &'static str) -> Result<Option<u32>, Reason> {
-        let Some(value) = self.get(name) else { return Ok(None) };
+        let Some(value) = self.value(name) else { return Ok(None) };
         let whole = value.as_u64().or_else(|| match value.as_f64() {
             // Exact below 2^32, and compared before it is cut.
             Some(float) if float.fract() == 0.0 && (0.0..4_294_967_296.0).contains(&float) => {
@@ -89,16 +98,16 @@ impl<'a> Fields<'a> {
         });
         match whole.and_then(|whole| u32::try_from(whole).ok()) {
             Some(count) => Ok(Some(count)),
-            None => Err(wrong(name, value, "a whole number from 0 to 4294967295")),
+            None => Err(wrong(name, &value, "a whole number from 0 to 4294967295")),
         }
     }
 
     pub(super) fn flag(&self, name: &'static str) -> Result<Option<bool>, Reason> {
-        match self.get(name) {
-            None => Ok(None),
-            Some(Value::Bool(yes)) => Ok(Some(*yes)),
-            Some(Value::Number(number)) => Ok(Some(number.as_f64() != Some(0.0))),
-            Some(other) => Err(wrong(name, other, "true or false")),
+        let Some(value) = self.value(name) else { return Ok(None) };
+        match &*value {
+            Value::Bool(yes) => Ok(Some(*yes)),
+            Value::Number(number) => Ok(Some(number.as_f64() != Some(0.0))),
+            other => Err(wrong(name, other, "true or false")),
         }
     }
 
@@ -106,12 +115,12 @@ impl<'a> Fields<'a> {
     /// anybody's guess. Text without an offset is UTC, unless a protocol 1 body says that it is some sender's local time.
     pub(super) fn instant(&self, name: &'static str) -> Result<Option<Timestamp>, Reason> {
         const EXPECTED: &str = "an ISO 8601 time such as \"2026-11-22T09:00:00+00:00\"";
-        let Some(value) = self.get(name) else { return Ok(None) };
-        let read = value.as_str().and_then(instant::read).ok_or_else(|| wrong(name, value, EXPECTED))?;
-        if read.naive && self.get("utc") == Some(&Value::Bool(false)) {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        let read = value.as_str().and_then(instant::read).ok_or_else(|| wrong(name, &value, EXPECTED))?;
+        if read.naive && self.value("utc").as_deref() == Some(&Value::Bool(false)) {
             return Err(wrong(
                 name,
-                value,
+                &value,
                 "a time with an offset: `utc` is false, and our local time need not be the sender's",
             ));
         }
@@ -122,9 +131,9 @@ impl<'a> Fields<'a> {
     pub(super) fn limits(&self) -> Result<[Option<Duration>; 2], Reason> {
         const NAME: &str = "timelimit";
         const EXPECTED: &str = "[hard, soft], each null or a number of seconds";
-        let Some(value) = self.get(NAME) else { return Ok([None, None]) };
+        let Some(value) = self.value(NAME) else { return Ok([None, None]) };
         let Some([hard, soft]) = value.as_array().map(Vec::as_slice) else {
-            return Err(wrong(NAME, value, EXPECTED));
+            return Err(wrong(NAME, &value, EXPECTED));
         };
         let limit = |limit: &Value| match limit {
             Value::Null => Some(None),
@@ -132,23 +141,23 @@ impl<'a> Fields<'a> {
         };
         match (limit(hard), limit(soft)) {
             (Some(hard), Some(soft)) => Ok([hard, soft]),
-            _ => Err(wrong(NAME, value, EXPECTED)),
+            _ => Err(wrong(NAME, &value, EXPECTED)),
         }
     }
 
     pub(super) fn names(&self, name: &'static str) -> Result<Vec<String>, Reason> {
-        let Some(value) = self.get(name) else { return Ok(Vec::new()) };
+        let Some(value) = self.value(name) else { return Ok(Vec::new()) };
         let names = value.as_array().and_then(|names| {
             names.iter().map(|name| name.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
         });
-        names.ok_or_else(|| wrong(name, value, "a list of names"))
+        names.ok_or_else(|| wrong(name, &value, "a list of names"))
     }
 
-    pub(super) fn table(&self, name: &'static str) -> Result<Option<&'a Map<String, Value>>, Reason> {
-        match self.get(name) {
-            None => Ok(None),
-            Some(Value::Object(table)) => Ok(Some(table)),
-            Some(other) => Err(wrong(name, other, "a table")),
+    pub(super) fn table(&self, name: &'static str) -> Result<Map<String, Value>, Reason> {
+        match self.value(name).map(Cow::into_owned) {
+            None => Ok(Map::new()),
+            Some(Value::Object(table)) => Ok(table),
+            Some(other) => Err(wrong(name, &other, "a table")),
         }
     }
 }

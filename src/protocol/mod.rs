@@ -15,14 +15,16 @@ mod headers;
 mod instant;
 mod private;
 mod repr;
+mod table;
 mod wire;
 
 pub mod control;
 pub mod result;
 
-pub use decode::{Arrival, decode};
+pub use decode::{Arrival, decode, decode_parts};
 pub use encode::encode;
 pub use error::{DecodeError, EncodeError, Reason, Recognised};
+pub use table::{Field, Table};
 pub use wire::{Properties, WireMessage};
 
 /// The media type of all that we write, and the only one that we read.

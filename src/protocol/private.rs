@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::{RetryPolicy, Timestamp};
-use crate::task::Message;
+use crate::task::{Message, Pass, Serial, Unique};
 
 /// The header's name.
 pub(super) const HEADER: &str = "celeriac";
@@ -29,6 +29,13 @@ pub(super) struct Private {
     result_expires: Duration,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     last_errors: Vec<String>,
+    /// Whoever ends it is to end its dedupe window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unique: Option<Box<Unique>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    serial: Option<Box<Serial>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pass: Option<Pass>,
     /// The text of `argsrepr` or `kwargsrepr` was given by the application, and not made from the arguments.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) argsrepr: bool,
@@ -57,6 +64,9 @@ impl Private {
             acks_late: message.acks_late,
             result_expires: message.result_expires,
             last_errors: message.last_errors.clone(),
+            unique: message.unique.clone(),
+            serial: message.serial.clone(),
+            pass: message.serial.as_ref().and_then(|serial| serial.pass),
             argsrepr: false,
             kwargsrepr: false,
         }
@@ -73,5 +83,10 @@ impl Private {
         message.acks_late = self.acks_late;
         message.result_expires = self.result_expires;
         message.last_errors = self.last_errors;
+        message.unique = self.unique;
+        message.serial = self.serial;
+        if let Some(serial) = &mut message.serial {
+            serial.pass = self.pass;
+        }
     }
 }

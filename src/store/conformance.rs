@@ -14,14 +14,15 @@ use async_trait::async_trait;
 
 use serde_json::json;
 
-use super::{ChordJoin, ChordPart, Leadership, NoteChange, Store, StoreError, TrackedState};
+use super::{ChordJoin, ChordPart, Claim, Leadership, NoteChange, Store, StoreError, Term, TrackedState};
 use crate::core::Timestamp;
-use crate::task::{Lineage, State, TaskId, TaskResult};
+use crate::task::clock::now;
+use crate::task::{Lineage, State, TaskId, TaskResult, UniqueKey};
 
 /// A store under test.
 #[async_trait]
 pub trait Subject: Sized + Send + Sync + 'static {
-    /// Whether records go by the store's own clock, so that a sweep finds nothing to do.
+    /// Whether records and leases go by the store's own clock, so that a sweep finds nothing to do.
     const EXPIRES_BY_ITSELF: bool = false;
 
     /// A new one with nothing in it.
@@ -251,6 +252,51 @@ pub async fn notes_are_compared_and_set<S: Subject>() {
     assert_eq!(notes.note("race").await, Ok(Some(values[winner].clone())));
 }
 
+/// Several notes change together or not at all, and only for whoever leads, if that is asked for.
+pub async fn notes_change_together<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let notes = store.notes().expect("this store keeps notes");
+    let both = |a, b| vec![change("a", a, Some("1")), change("b", b, None)];
+    assert_eq!(
+        notes.change_notes(both(None, Some("x")), None).await,
+        Ok(false),
+        "the second is not as expected"
+    );
+    assert_eq!(notes.note("a").await, Ok(None));
+    assert_eq!(notes.change_note(change("b", None, Some("x"))).await, Ok(true));
+    let term = |term| Some(Term { election: "e".to_owned(), candidate: "me".to_owned(), term });
+    assert_eq!(notes.change_notes(both(None, Some("x")), term(1)).await, Ok(false), "nobody leads");
+    assert_eq!(notes.lead("e", "me", HOUR, NOW).await, Ok(Leadership::Leader { term: 1 }));
+    assert_eq!(notes.change_notes(both(None, Some("x")), term(2)).await, Ok(false), "not in that term");
+    assert_eq!(notes.change_notes(both(None, Some("x")), term(1)).await, Ok(true));
+    assert_eq!((notes.note("a").await, notes.note("b").await), (Ok(Some("1".to_owned())), Ok(None)));
+    assert_eq!(notes.resign("e", "me").await, Ok(()));
+    assert_eq!(notes.change_notes(vec![change("a", Some("1"), None)], term(1)).await, Ok(false), "resigned");
+    assert_eq!(notes.lead("e", "you", HOUR, NOW).await, Ok(Leadership::Leader { term: 2 }));
+    assert_eq!(notes.change_notes(vec![change("a", Some("1"), None)], term(1)).await, Ok(false), "deposed");
+    assert_eq!(notes.change_notes(vec![change("a", Some("1"), None)], None).await, Ok(true));
+}
+
+/// However many there are, they are listed by name, and no others.
+pub async fn many_notes_are_listed<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let notes = store.notes().expect("this store keeps notes");
+    let name = |n: u32| format!("of/ä{n:05}");
+    let all: Vec<_> = (0..2500).map(|n| (name(n), n.to_string())).collect();
+    for some in all.chunks(500) {
+        let changes = some.iter().map(|(key, value)| change(key, None, Some(value))).collect();
+        assert_eq!(notes.change_notes(changes, None).await, Ok(true));
+    }
+    for other in ["of", "og/", "of.", "ofä"] {
+        assert_eq!(notes.change_note(change(other, None, Some(other))).await, Ok(true));
+    }
+    assert_eq!(notes.notes("of/").await, Ok(all.clone()));
+    assert_eq!(notes.notes("of/ä000").await, Ok(all[..100].to_vec()));
+    assert_eq!(notes.notes("of/\n").await, Ok(vec![]));
+}
+
 /// One leads at a time; another one when the lease is over or given back, and in a higher term.
 pub async fn one_leads_at_a_time<S: Subject>() {
     let subject = S::open().await;
@@ -258,16 +304,49 @@ pub async fn one_leads_at_a_time<S: Subject>() {
     let notes = store.notes().expect("this store keeps notes");
     let lead = async |who: &str, now| notes.lead("beat", who, HOUR, now).await.expect("an answer");
     assert_eq!(lead("a", NOW).await, Leadership::Leader { term: 1 });
-    assert!(matches!(lead("b", NOW).await, Leadership::Follower { until } if until > NOW));
+    let ends = match lead("b", NOW).await {
+        Leadership::Follower { until } => until,
+        leader => panic!("{leader:?}"),
+    };
+    assert!(ends > if S::EXPIRES_BY_ITSELF { now() } else { NOW });
     assert_eq!(lead("a", NOW + HOUR / 2).await, Leadership::Leader { term: 1 }, "renewed");
     assert!(matches!(lead("b", NOW + HOUR).await, Leadership::Follower { .. }));
-    assert_eq!(lead("b", NOW + 2 * HOUR).await, Leadership::Leader { term: 2 }, "the lease is over");
+    let moment = Duration::from_millis(1);
+    let shortened = notes.lead("beat", "a", moment, NOW + HOUR).await;
+    assert_eq!(shortened, Ok(Leadership::Leader { term: 1 }));
+    // A store with a clock of its own goes by that; for the others it is two hours later.
+    let taken_over = async {
+        loop {
+            let asked = lead("b", NOW + 2 * HOUR).await;
+            if matches!(asked, Leadership::Leader { .. }) {
+                return asked;
+            }
+            tokio::time::sleep(moment).await;
+        }
+    };
+    let taken_over = tokio::time::timeout(PATIENCE, taken_over).await.expect("a lease that ends");
+    assert_eq!(taken_over, Leadership::Leader { term: 2 }, "the lease is over");
     assert!(matches!(lead("a", NOW + 2 * HOUR).await, Leadership::Follower { .. }));
     assert_eq!(notes.resign("beat", "a").await, Ok(()), "what is not had is not given back");
     assert!(matches!(lead("a", NOW + 2 * HOUR).await, Leadership::Follower { .. }));
     assert_eq!(notes.resign("beat", "b").await, Ok(()));
     assert_eq!(lead("a", NOW + 2 * HOUR).await, Leadership::Leader { term: 3 });
     assert_eq!(notes.lead("other", "b", HOUR, NOW).await, Ok(Leadership::Leader { term: 1 }));
+}
+
+/// Of the copies of a task the first one that asks may start, however often it asks, and no other one.
+pub async fn one_copy_starts<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let claim = |id: &str, copy: &str| Claim { id: id.into(), copy: copy.to_owned(), until: now() + HOUR };
+    assert_eq!(store.claim(&[]).await, Ok(vec![]));
+    let first = [claim("a", "1"), claim("b", "1"), claim("a", "2"), claim("a", "1")];
+    assert_eq!(store.claim(&first).await, Ok(vec![true, true, false, true]));
+    assert_eq!(store.claim(&[claim("b", "2"), claim("b", "1")]).await, Ok(vec![false, true]));
+    let copies: Vec<_> = (0..16).map(|n| [claim("race", &n.to_string())]).collect();
+    let racing = copies.iter().map(|copy| store.claim(copy));
+    let granted = futures_util::future::try_join_all(racing).await.expect("answers");
+    assert_eq!(granted.iter().filter(|granted| granted[0]).count(), 1);
 }
 
 /// Notes survive a restart. For durable stores.
@@ -449,6 +528,41 @@ pub async fn a_claim_of_the_dead_is_taken_over<S: Subject>() {
     assert_eq!(store.join_chord(part("g", 1)).await, Ok(ChordJoin::Waiting));
 }
 
+/// Of several who ask for a dedupe window one has it, until it or whoever knows it says that it is over, or it passes.
+pub async fn windows_are_held_by_one<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let windows = store.windows().expect("it keeps windows");
+    let key = |text: &str| UniqueKey::new("conformance.task", text);
+    let (a, b) = (key("a"), key("b"));
+    let [first, second, third]: [TaskId; 3] = ["1".into(), "2".into(), "3".into()];
+    assert_eq!(windows.holder(&a).await, Ok(None));
+    assert_eq!(windows.hold(&a, &first, HOUR).await, Ok(None));
+    assert_eq!(windows.hold(&a, &first, HOUR).await, Ok(None), "its own begins anew");
+    assert_eq!(windows.hold(&a, &second, HOUR).await, Ok(Some(first.clone())));
+    assert_eq!(windows.hold(&b, &second, HOUR).await, Ok(None));
+    assert_eq!(windows.let_go(&a, &second).await, Ok(false));
+    assert_eq!(windows.holder(&a).await, Ok(Some(first.clone())));
+    assert_eq!(windows.let_go(&a, &first).await, Ok(true));
+    assert_eq!(windows.let_go(&a, &first).await, Ok(false));
+    assert_eq!(windows.let_go_of(&second).await, Ok(true), "whatever its key");
+    assert_eq!(windows.let_go_of(&second).await, Ok(false));
+    let ids: Vec<TaskId> = (0..8).map(|n| TaskId::from(n.to_string())).collect();
+    let held = ids.iter().map(|id| windows.hold(&b, id, HOUR));
+    let held = futures_util::future::try_join_all(held).await.expect("a store");
+    let winner = held.iter().position(Option::is_none).expect("one has it");
+    assert!(held.iter().enumerate().all(|(n, by)| n == winner || by.as_ref() == Some(&ids[winner])));
+    // One that has passed is free, and its task cannot end another one's.
+    assert_eq!(windows.hold(&a, &first, Duration::from_millis(1)).await, Ok(None));
+    let start = std::time::Instant::now();
+    while windows.hold(&a, &third, HOUR).await != Ok(None) {
+        assert!(start.elapsed() < PATIENCE, "it does not pass");
+    }
+    assert_eq!(windows.let_go(&a, &first).await, Ok(false));
+    assert_eq!(windows.let_go_of(&first).await, Ok(false));
+    assert_eq!(windows.holder(&a).await, Ok(Some(third)));
+}
+
 /// Makes each promise a test, for a [`Subject`](crate::store::conformance::Subject).
 #[macro_export]
 macro_rules! store_conformance {
@@ -463,13 +577,18 @@ macro_rules! store_conformance {
         $crate::store_conformance! { @tests $subject: records_survive }
     };
     (@more notes $subject:ty) => {
-        $crate::store_conformance! { @tests $subject: notes_are_compared_and_set one_leads_at_a_time }
+        $crate::store_conformance! { @tests $subject:
+            notes_are_compared_and_set notes_change_together many_notes_are_listed one_leads_at_a_time
+        }
     };
     (@more durable_notes $subject:ty) => {
         $crate::store_conformance! { @tests $subject: notes_survive }
     };
     (@more shared $subject:ty) => {
-        $crate::store_conformance! { @tests $subject: revocations_survive }
+        $crate::store_conformance! { @tests $subject: revocations_survive one_copy_starts }
+    };
+    (@more windows $subject:ty) => {
+        $crate::store_conformance! { @tests $subject: windows_are_held_by_one }
     };
     (@more chords $subject:ty) => {
         $crate::store_conformance! { @tests $subject:

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use super::{ChordJoin, ChordPart, NoteChange, Notes, Store, StoreError, TrackedState, Waiters};
+use super::{ChordJoin, ChordPart, NoteChange, Notes, Store, StoreError, Term, TrackedState, Waiters};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{TaskId, TaskResult};
@@ -230,7 +230,7 @@ impl Notes for MemoryStore {
         Ok(from.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    async fn change_note(&self, change: NoteChange) -> Result<bool, StoreError> {
-        Ok(change.apply(&mut self.lock_notes()))
+    async fn change_notes(&self, changes: Vec<NoteChange>, under: Option<Term>) -> Result<bool, StoreError> {
+        Ok(NoteChange::apply_all(&changes, under.as_ref(), &mut self.lock_notes()))
     }
 }

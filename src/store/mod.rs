@@ -5,6 +5,7 @@ pub mod embedded;
 mod group;
 pub mod memory;
 mod notes;
+mod once;
 pub(crate) mod payloads;
 #[cfg(feature = "redis")]
 pub mod redis;
@@ -12,6 +13,7 @@ pub mod redis;
 pub mod rpc;
 
 mod waiters;
+mod windows;
 
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -23,13 +25,15 @@ pub use chord::{ChordJoin, ChordPart, ChordSize};
 pub use embedded::EmbeddedStore;
 pub use group::{GroupMember, GroupResult};
 pub use memory::MemoryStore;
-pub use notes::{Leadership, NoteChange, Notes};
+pub use notes::{Leadership, NoteChange, Notes, Term};
+pub use once::Claim;
 pub(crate) use payloads::{Decision, Payloads};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore};
 #[cfg(feature = "amqp")]
 pub use rpc::{RpcOptions, RpcStore};
 pub(crate) use waiters::Waiters;
+pub use windows::Windows;
 
 use crate::core::Timestamp;
 use crate::task::{TaskId, TaskResult};
@@ -121,8 +125,24 @@ pub trait Store: Send + Sync + 'static {
     /// The store cannot be read.
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError>;
 
+    /// Lets one copy of each task that may have been published more than once through, the first that asks, however often
+    /// that one asks; says of each claim whether it may start. Stores that nobody else uses let all of them through: their
+    /// brokers know which ids are taken.
+    ///
+    /// # Errors
+    /// It is not known who may start.
+    async fn claim(&self, claims: &[Claim]) -> Result<Vec<bool>, StoreError> {
+        Ok(vec![true; claims.len()])
+    }
+
     /// The notes of this store, if it keeps any.
     fn notes(&self) -> Option<&dyn Notes> {
+        None
+    }
+
+    /// The dedupe windows of this store, if it keeps any: only those that several processes share do, for brokers that keep
+    /// none themselves.
+    fn windows(&self) -> Option<&dyn Windows> {
         None
     }
 

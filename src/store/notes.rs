@@ -25,16 +25,48 @@ pub struct NoteChange {
 }
 
 impl NoteChange {
-    /// Makes the change where notes are a map, if they say what is expected.
-    pub(crate) fn apply(&self, notes: &mut BTreeMap<String, String>) -> bool {
-        if notes.get(&self.key) != self.expected.as_ref() {
+    /// Makes the changes where notes are a map, if all of them say what is expected, and the term is not over.
+    pub(crate) fn apply_all(
+        changes: &[Self],
+        under: Option<&Term>,
+        notes: &mut BTreeMap<String, String>,
+    ) -> bool {
+        let in_office = under.is_none_or(|term| term.holds(notes.get(&term.key()).map(String::as_str)));
+        if !in_office || changes.iter().any(|change| notes.get(&change.key) != change.expected.as_ref()) {
             return false;
         }
-        match &self.value {
-            Some(value) => notes.insert(self.key.clone(), value.clone()),
-            None => notes.remove(&self.key),
-        };
+        for change in changes {
+            match &change.value {
+                Some(value) => notes.insert(change.key.clone(), value.clone()),
+                None => notes.remove(&change.key),
+            };
+        }
         true
+    }
+}
+
+/// The time for which somebody leads, under which notes are changed: whoever was deposed without having noticed, because its
+/// process was frozen, changes nothing any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Term {
+    /// The election that it was won in.
+    pub election: String,
+    /// By whom.
+    pub candidate: String,
+    /// Its number.
+    pub term: u64,
+}
+
+impl Term {
+    /// Where notes keep who leads as [`Notes::lead`] does by itself.
+    pub(crate) fn key(&self) -> String {
+        election_key(&self.election)
+    }
+
+    /// Whether nobody else has led since, by what that note says.
+    pub(crate) fn holds(&self, note: Option<&str>) -> bool {
+        let held = note.and_then(|text| serde_json::from_str::<Held>(text).ok());
+        held.is_some_and(|held| held.holder == self.candidate && held.term == self.term)
     }
 }
 
@@ -72,7 +104,16 @@ pub trait Notes: Send + Sync {
     ///
     /// # Errors
     /// It is not known to be changed.
-    async fn change_note(&self, change: NoteChange) -> Result<bool, StoreError>;
+    async fn change_note(&self, change: NoteChange) -> Result<bool, StoreError> {
+        self.change_notes(vec![change], None).await
+    }
+
+    /// Changes several notes, all or none, durably as far as the store is durable. `false`: one of them says something else,
+    /// or the term is over; all stay.
+    ///
+    /// # Errors
+    /// They are not known to be changed.
+    async fn change_notes(&self, changes: Vec<NoteChange>, under: Option<Term>) -> Result<bool, StoreError>;
 
     /// Asks to lead, or to go on leading, for so long from now. The clocks of those who ask must agree to a good part of
     /// the lease; a store with a clock of its own does better to use that one.

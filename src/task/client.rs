@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use super::canvas::Promise;
 use super::{
     Arguments, Durability, Headers, RawSignature, Serial, State, Task, TaskId, TaskOptions, TaskResult,
-    TrackedState, UntypedResult,
+    TrackedState, Unique, UntypedResult,
 };
 use crate::core::Timestamp;
 
@@ -36,6 +36,8 @@ pub struct NewTask {
     pub headers: Headers,
     /// The lane that it is to stand in. `None`: what its task says, if that is known here.
     pub serial: Option<Box<Serial>>,
+    /// Its dedupe window; one of length 0 is none. `None`: what its task says, if that is known here.
+    pub unique: Option<Box<Unique>>,
 }
 
 impl NewTask {
@@ -51,6 +53,7 @@ impl NewTask {
             expires_at: None,
             headers: Headers::default(),
             serial: None,
+            unique: None,
         }
     }
 }
@@ -67,8 +70,8 @@ pub struct Receipt {
     pub durability: Durability,
     /// Who has it by now.
     pub keeper: Keeper,
-    /// `true`: the call was left out, because the task of this id waits in its lane already and will do its work
-    /// (`newcomer = "skip"`).
+    /// `true`: the call was left out, because the task of this id does its work: it is the same by its dedupe window
+    /// (`unique_for`), or waits in its lane already (`newcomer = "skip"`).
     pub joined: bool,
 }
 
@@ -168,8 +171,8 @@ pub enum EnqueueError {
         /// How much is left, where.
         reason: String,
     },
-    /// The key of a serial task could not be made.
-    #[error("`{task}` is serial, and its key cannot be made: {error}")]
+    /// The key of a serial task, or of a dedupe window, could not be made.
+    #[error("`{task}` has a key, and it cannot be made: {error}")]
     NoKey {
         /// The task.
         task: String,
@@ -185,6 +188,24 @@ pub enum EnqueueError {
         task: String,
         /// The broker.
         broker: &'static str,
+    },
+    /// Nobody keeps dedupe windows.
+    #[error(
+        "`{task}` has a dedupe window (`unique_for`), and neither the broker `{broker}` nor the result store can say who came first: keep results in Redis, with `.result_backend(\"redis://…\")`, or take the embedded broker"
+    )]
+    NoWindows {
+        /// The task.
+        task: String,
+        /// The broker.
+        broker: &'static str,
+    },
+    /// Whether it is a duplicate is not known.
+    #[error("whether `{task}` is a duplicate is not known, and nothing was enqueued: {error}")]
+    Window {
+        /// The task.
+        task: String,
+        /// What the store said.
+        error: String,
     },
     /// A canvas that cannot be sent.
     #[error("the canvas cannot be sent: {0}")]

@@ -95,6 +95,7 @@ const NONE: u8 = 0;
 const SOFT: u8 = 1;
 const SHUTDOWN: u8 = 2;
 const REVOKED: u8 = 3;
+const LANE_LOST: u8 = 4;
 
 // Whether the task was revoked while it ran. One place for both, so that a revocation either counts or is told that it
 // came too late.
@@ -161,6 +162,7 @@ impl Context {
             last_errors: Vec::new(),
             workflow: None,
             serial: None,
+            unique: None,
         };
         Self::new(Arc::new(message), "".into(), Sinks::default())
     }
@@ -370,6 +372,7 @@ impl Context {
             SOFT => Some(Interrupt::SoftTimeLimit),
             REVOKED => Some(Interrupt::Revoked),
             SHUTDOWN => Some(Interrupt::Shutdown),
+            LANE_LOST => Some(Interrupt::LaneLost),
             _ => None,
         }
     }
@@ -387,9 +390,10 @@ impl Context {
         self.told(|_| true).await
     }
 
-    /// Completes when the task was revoked with `terminate`, also when the body was told to end before that.
-    pub(crate) async fn terminated(&self) {
-        self.told(|interrupt| interrupt == Interrupt::Revoked).await;
+    /// Completes when the body is not to go on, told to end before that or not: the task was revoked with `terminate`, or its
+    /// lane is lost.
+    pub(crate) async fn terminated(&self) -> Interrupt {
+        self.told(|interrupt| matches!(interrupt, Interrupt::Revoked | Interrupt::LaneLost)).await
     }
 
     async fn told(&self, wanted: fn(Interrupt) -> bool) -> Interrupt {
@@ -422,12 +426,13 @@ impl Context {
         self.run.revocation.swap(DECIDED, Ordering::AcqRel) == WAS_REVOKED
     }
 
-    /// Tells the body to end. The strongest reason stays: revoked, then shutdown, then the soft limit.
+    /// Tells the body to end. The strongest reason stays: its lane is lost, revoked, then shutdown, then the soft limit.
     pub(crate) fn interrupt_with(&self, interrupt: Interrupt) {
         let code = match interrupt {
             Interrupt::SoftTimeLimit => SOFT,
             Interrupt::Revoked => REVOKED,
             Interrupt::Shutdown => SHUTDOWN,
+            Interrupt::LaneLost => LANE_LOST,
         };
         self.run.interrupt.fetch_max(code, Ordering::AcqRel);
         self.run.told.notify_waiters();
@@ -447,7 +452,7 @@ impl std::fmt::Debug for Context {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Interrupt::{Revoked, Shutdown, SoftTimeLimit};
+    use Interrupt::{LaneLost, Revoked, Shutdown, SoftTimeLimit};
 
     #[test]
     fn the_strongest_interrupt_stays() {
@@ -460,6 +465,7 @@ mod tests {
             (vec![Revoked, Shutdown], Some(Revoked)),
             (vec![Shutdown, SoftTimeLimit], Some(Shutdown)),
             (vec![Shutdown, Revoked], Some(Revoked)),
+            (vec![LaneLost, Revoked], Some(LaneLost)),
         ] {
             let ctx = Context::detached();
             for interrupt in &told {

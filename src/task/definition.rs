@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use super::{Arguments, ArgumentsError, Context, Serial, Task, TaskError, TaskKind, TaskOptions};
+use super::{Arguments, ArgumentsError, Context, Serial, Task, TaskError, TaskKind, TaskOptions, Unique};
 
 /// What one run came to: the returned value as JSON, or how else it ended.
 pub type Outcome = Result<String, TaskError>;
@@ -55,6 +55,9 @@ pub struct Hooks {
 /// Makes the serial part of a call of its encoded arguments.
 pub type SerialFn = fn(&Arguments) -> Result<Serial, ArgumentsError>;
 
+/// Makes the dedupe window of a call of its encoded arguments.
+pub type UniqueFn = fn(&Arguments) -> Result<Unique, ArgumentsError>;
+
 /// One registered task.
 pub struct TaskDefinition {
     /// Its name on the wire.
@@ -73,6 +76,8 @@ pub struct TaskDefinition {
     pub hooks: fn() -> Hooks,
     /// The lane of a call, by its encoded arguments, if the task is serial.
     pub serial: Option<SerialFn>,
+    /// The dedupe window of a call, by its encoded arguments, if the task has one.
+    pub unique: Option<UniqueFn>,
 }
 
 inventory::collect!(TaskDefinition);

@@ -12,7 +12,7 @@ use super::canvas::{Call, Freezer, Ids, Launch, Node, Promise};
 use super::registry::Registry;
 use super::{
     Arguments, Durability, EnqueueError, Headers, Message, NewTask, RawSignature, Serial, TaskId,
-    TaskOptions, Workflow,
+    TaskOptions, Unique, Workflow,
 };
 use crate::core::Timestamp;
 use crate::task::clock::now;
@@ -36,6 +36,8 @@ pub(crate) struct Dispatcher {
     pub(crate) reply_to: Option<String>,
     /// The broker, if it keeps no lanes.
     pub(crate) without_lanes: Option<&'static str>,
+    /// The broker, if neither it nor the store keeps dedupe windows.
+    pub(crate) without_windows: Option<&'static str>,
 }
 
 /// A canvas that is ready to be sent.
@@ -76,6 +78,11 @@ impl Dispatcher {
     /// # Errors
     /// Its arguments are too large, its id is not usable, its queue is not known.
     pub(crate) fn message(&self, call: NewTask) -> Result<Message, EnqueueError> {
+        let unique = self.unique(&call)?;
+        Ok(Message { unique, ..self.message_of(call)? })
+    }
+
+    fn message_of(&self, call: NewTask) -> Result<Message, EnqueueError> {
         let size = call.arguments.len();
         if size > self.max_message_size {
             return Err(EnqueueError::TooLarge { task: call.task, size, limit: self.max_message_size });
@@ -109,9 +116,8 @@ impl Dispatcher {
     /// The message of a call in a canvas that a caller sends.
     fn first(&self, call: Call) -> Result<Message, EnqueueError> {
         let (call, workflow) = self.read(call, &Origin::default());
-        let mut message = self.message(call)?;
-        message.workflow = workflow;
-        Ok(message)
+        // It has no dedupe window: whoever waits for a part that was left out would wait in vain.
+        Ok(Message { workflow, ..self.message_of(call)? })
     }
 
     /// The message of a call that follows from the end of a task. It cannot be refused any more.
@@ -147,6 +153,23 @@ impl Dispatcher {
         match self.without_lanes {
             Some(broker) => Err(EnqueueError::NoLanes { task: call.task.clone(), broker }),
             None => Ok(Some(serial)),
+        }
+    }
+
+    /// The dedupe window of a call: as it says, or else as its task says.
+    fn unique(&self, call: &NewTask) -> Result<Option<Box<Unique>>, EnqueueError> {
+        let of_task = self.registry.get(&call.task).and_then(|known| known.unique);
+        let unique = match (&call.unique, of_task) {
+            (Some(unique), _) => unique.clone(),
+            (None, None) => return Ok(None),
+            (None, Some(unique)) => Box::new(unique(&call.arguments).map_err(|error| {
+                EnqueueError::NoKey { task: call.task.clone(), error: error.to_string() }
+            })?),
+        };
+        match self.without_windows {
+            _ if unique.window.is_zero() => Ok(None),
+            Some(broker) => Err(EnqueueError::NoWindows { task: call.task.clone(), broker }),
+            None => Ok(Some(unique)),
         }
     }
 
@@ -217,6 +240,7 @@ fn fill_in(call: NewTask, queue: String, workflow: Option<Box<Workflow>>) -> Mes
         last_errors: Vec::new(),
         workflow,
         serial,
+        unique: None,
     }
 }
 
@@ -373,6 +397,7 @@ mod tests {
             max_message_size: 1 << 10,
             reply_to: None,
             without_lanes: None,
+            without_windows: None,
         }
     }
 

@@ -86,6 +86,10 @@ pub enum Interrupt {
     /// The runtime shuts down; the task goes back to its queue and no attempt is burnt.
     #[error("the runtime shuts down")]
     Shutdown,
+    /// The lane of a serial task is not sure to be this run's any more: its process could not renew its lease in time, and
+    /// another may have started the task. How this run ends does not count, unless nobody has.
+    #[error("the lease on the lane of the task could not be renewed")]
+    LaneLost,
 }
 
 /// A task that met a closing runtime waits this long. By then it is most likely the next start of the program.

@@ -6,8 +6,14 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Arguments, Durability, Serial, TaskId, Workflow};
+use super::{Arguments, Durability, Serial, TaskId, Unique, Workflow};
 use crate::core::{RetryPolicy, Timestamp};
+
+/// The header of a task that is to run once although it may be published more than once, because whoever publishes it decides so
+/// in a place that has no transaction with the broker; ticks of periodic tasks have it. Set to `true`, it is replaced by a mark
+/// of each copy that goes to RabbitMQ, and [`Store::claim`](crate::store::Store::claim) lets the first copy through and drops
+/// the others. For that whoever runs it is a worker of Celeriac's, and has the same Redis as its result store as all others.
+pub const ONCE: &str = "celeriac_once";
 
 /// Headers of the application: small JSON values that travel with the task.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -95,6 +101,9 @@ pub struct Message {
     /// The lane that it stands in, if its task is serial.
     #[serde(default)]
     pub serial: Option<Box<Serial>>,
+    /// Its dedupe window, if it has one.
+    #[serde(default)]
+    pub unique: Option<Box<Unique>>,
 }
 
 impl Message {

@@ -21,6 +21,7 @@ pub(crate) mod scope;
 mod serial;
 mod signature;
 mod tracked;
+mod unique;
 mod untyped;
 mod verdict;
 mod workflow;
@@ -34,7 +35,7 @@ pub use client::{
 };
 pub use context::{Context, UpdateStateError};
 pub(crate) use context::{Sinks, StateSink};
-pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition};
+pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition, UniqueFn};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
 pub(crate) use dispatch::{Departure, Dispatcher, Origin, Route};
@@ -44,17 +45,21 @@ pub use envelope::Typed;
 pub(crate) use error::{Ending, ErrorName, Until};
 pub use error::{Interrupt, TaskError};
 pub use id::TaskId;
-pub use message::{Headers, Message};
+pub use message::{Headers, Message, ONCE};
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};
 pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, read_meta as read_progress};
 pub use result::{State, TaskResult};
+pub(crate) use serial::Pass;
 pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, Serial};
 #[doc(hidden)]
 pub use serial::{KeyPart, serial_of};
 pub use signature::{Enqueue, Signature};
 pub use tracked::TrackedState;
+#[doc(hidden)]
+pub use unique::unique_of;
+pub use unique::{Unique, UniqueKey, UniqueUntil};
 pub use untyped::UntypedResult;
 pub(crate) use verdict::{Judge, Next, Verdict};
 pub use workflow::{Child, Lineage, RawSignature, Workflow};
@@ -76,6 +81,10 @@ pub trait Task: 'static {
     fn options() -> TaskOptions;
     /// The lane of a call with these arguments, if the task is serial.
     fn serial(_args: &Self::Args) -> Option<Serial> {
+        None
+    }
+    /// The dedupe window of a call with these arguments, if the task has one.
+    fn unique(_args: &Self::Args) -> Option<Unique> {
         None
     }
 }

@@ -96,6 +96,7 @@ mod tests {
             body: Body::Cpu(|_, _| Err(TaskError::ignore())),
             hooks: Hooks::default,
             serial: None,
+            unique: None,
         }
     }
 

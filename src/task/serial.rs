@@ -40,7 +40,7 @@ impl LaneName {
     }
 }
 
-fn cut(mut text: String) -> String {
+pub(super) fn cut(mut text: String) -> String {
     if text.len() > LONGEST_KEY {
         let sum = xxhash_rust::xxh3::xxh3_128(text.as_bytes());
         text.truncate(text.floor_char_boundary(LONGEST_KEY - 33));
@@ -74,6 +74,19 @@ pub struct Serial {
     pub handed_back: u32,
     /// When it was let in, if it had to wait for that.
     pub let_in_at: Option<Timestamp>,
+    /// By which a lane that is kept apart from the messages knows what it has let in.
+    #[serde(skip)]
+    pub(crate) pass: Option<Pass>,
+}
+
+/// What a lane that is kept apart from the messages gives to a message that it lets in. Whoever starts it has to show it: a
+/// copy of an older one is not started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pass {
+    /// Of this letting in.
+    pub(crate) token: u64,
+    /// Since when its keeper has forgotten nothing: one that does not know a pass of another era may just have lost it.
+    pub(crate) era: u64,
 }
 
 /// Why a lane does not take a run.
@@ -100,6 +113,7 @@ impl Serial {
             refusal: None,
             handed_back: 0,
             let_in_at: None,
+            pass: None,
         }
     }
 
@@ -140,10 +154,10 @@ pub fn serial_of<T: Task>(arguments: &Arguments) -> Result<Serial, ArgumentsErro
     Ok(T::serial(&args).unwrap_or_else(|| Serial::new(LaneName::new(T::NAME, ""))))
 }
 
-/// What can be part of a serial key: all that can be shown. It exists for what the compiler says otherwise.
+/// What can be part of a key: all that can be shown. It exists for what the compiler says otherwise.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be part of a serial key, because it cannot be shown as text",
+    message = "`{Self}` cannot be part of a key, because it cannot be shown as text",
     label = "this parameter does not implement `Display`",
     note = "name a field that does (`{{form.domain}}`), or write `key = path::to::function`, which makes the key of all parameters"
 )]

@@ -9,7 +9,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::NewTask;
-use super::{Arguments, AsyncResult, Client, Durability, EnqueueError, Task, TaskId, current};
+use super::{
+    Arguments, AsyncResult, Client, Durability, EnqueueError, Task, TaskId, Unique, UniqueKey, UniqueUntil,
+    current,
+};
 use crate::core::Timestamp;
 
 /// A task with its arguments and the options of one call; Celery's signature.
@@ -44,6 +47,7 @@ impl<T: Task> Signature<T> {
         let arguments = Arguments::encode(args).map_err(|e| e.to_string());
         let mut call = NewTask::new(T::NAME, T::options());
         call.serial = T::serial(args).map(Box::new);
+        call.unique = T::unique(args).map(Box::new);
         Self { call, arguments, task: PhantomData }
     }
 
@@ -136,6 +140,35 @@ impl<T: Task> Signature<T> {
     pub fn durability(mut self, durability: Durability) -> Self {
         self.call.options.durability = durability;
         self
+    }
+
+    /// While a call of the same key waits or runs, and no longer than `window` from its enqueue, this one is not enqueued:
+    /// its receipt is that of the first one and says `joined`. Without a [key](Self::unique_key) the same arguments make
+    /// the same call. Zero: it is enqueued whatever its task says.
+    pub fn unique_for(mut self, window: Duration) -> Self {
+        self.unique().window = window;
+        self
+    }
+
+    /// What its dedupe window ends with; of a call that has one.
+    pub fn unique_until(mut self, until: UniqueUntil) -> Self {
+        self.unique().until = until;
+        self
+    }
+
+    /// Which calls of the task are the same; of a call that has a dedupe window.
+    pub fn unique_key(mut self, key: impl std::fmt::Display) -> Self {
+        self.unique().key = UniqueKey::new(T::NAME, key.to_string());
+        self
+    }
+
+    /// The dedupe window; without one so far, one of no length.
+    fn unique(&mut self) -> &mut Unique {
+        let arguments = &self.arguments;
+        self.call.unique.get_or_insert_with(|| {
+            let key = UniqueKey::of_arguments(T::NAME, arguments.as_ref().unwrap_or(&Arguments::default()));
+            Box::new(Unique::new(key, Duration::ZERO))
+        })
     }
 
     /// Enqueues with the program's running [`Celeriac`](crate::Celeriac). Await it, or block on it with

@@ -89,7 +89,7 @@ impl<'a> Judge<'a> {
             Ending::Ignore => self.over(State::Ignored, None, Vec::new(), None),
             Ending::Reject { reason, name } => self.dead_as(name, &reason),
             Ending::Interrupted(Interrupt::Revoked) => self.revoked("the task was revoked while it ran"),
-            Ending::Interrupted(Interrupt::Shutdown) => Verdict::HandBack,
+            Ending::Interrupted(Interrupt::Shutdown | Interrupt::LaneLost) => Verdict::HandBack,
             Ending::Interrupted(interrupt @ Interrupt::SoftTimeLimit) => {
                 let error = vec![interrupt.to_string()];
                 let name = "SoftTimeLimitExceeded".into();

@@ -153,8 +153,8 @@ impl Stage {
                 return ran;
             }
         };
-        let states = Some(Arc::clone(&self.recorder) as Arc<dyn StateSink>);
-        let sinks = Sinks { states, ..self.runtime.sinks() };
+        let states = Arc::clone(&self.recorder) as Arc<dyn StateSink>;
+        let sinks = Sinks { states: Some(states), ..self.runtime.sinks() };
         let context =
             Context::fenced(Arc::clone(&message), worker, sinks, delivery.fence()).again(delivery.is_again());
         self.running().insert(message.id.clone(), context.clone());

@@ -14,18 +14,19 @@ use celeriac::task::Durability;
 use crate::services::{Proxy, RabbitMq, blocking};
 
 /// Few, for each crash of a process costs a lease.
-const LIMIT: u32 = 3;
+pub const LIMIT: u32 = 3;
 
-const NONE: Abilities = Abilities {
+pub const NONE: Abilities = Abilities {
     priorities: false,
     unstarted_keep_their_place: false,
     crashed_keep_their_place: false,
     first_crash_is_counted: false,
     counts_at_once: false,
     counts_scheduled: false,
+    counts_no_copies: false,
 };
 
-fn options() -> AmqpOptions {
+pub fn options() -> AmqpOptions {
     AmqpOptions::default().with_delivery_limit(LIMIT).with_lease(Duration::from_millis(500))
 }
 

@@ -68,3 +68,4 @@ impl Subject for Embedded {
 
 celeriac::broker_conformance!(Embedded, durable);
 celeriac::broker_conformance!(Embedded, durable lanes);
+celeriac::broker_conformance!(Embedded, durable windows);

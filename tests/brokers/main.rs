@@ -5,6 +5,7 @@ mod services;
 
 mod amqp;
 mod embedded;
+mod laned;
 mod lanes;
 mod memory;
 mod model;

@@ -33,3 +33,4 @@ impl Subject for Memory {
 
 celeriac::broker_conformance!(Memory);
 celeriac::broker_conformance!(Memory, lanes);
+celeriac::broker_conformance!(Memory, windows);

@@ -88,7 +88,7 @@ impl Book {
                     account.done += 1;
                     self.finished += u64::from(account.done == 1);
                 }
-                Line::Failed { .. } | Line::Cut { .. } => {}
+                Line::Failed { .. } | Line::Cut { .. } | Line::Tick { .. } => {}
             }
         }
     }

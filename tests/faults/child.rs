@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::beat;
 use crate::book::{is_flaky, value};
 use crate::ledger::{self, Line, note, now};
 
@@ -101,12 +102,10 @@ pub fn run(role: &str) -> ExitCode {
         tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).with_max_level(level).init();
     }
     let variable = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is set by the parent"));
-    assert_eq!(role, "fleet");
     LIFE.store(variable("CRASH_LIFE").parse().expect("a number"), Ordering::Relaxed);
     ledger::begin(&PathBuf::from(variable("CRASH_LEDGER")));
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).expect("stdin is open");
-    let orders: Orders = serde_json::from_str(&line).expect("orders");
     let (told, commands) = mpsc::unbounded_channel();
     // Its end is the parent's.
     std::thread::spawn(move || {
@@ -115,7 +114,13 @@ pub fn run(role: &str) -> ExitCode {
         }
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    match runtime.expect("threads").block_on(live(orders, commands)) {
+    let runtime = runtime.expect("threads");
+    let lived = match role {
+        "fleet" => runtime.block_on(live(serde_json::from_str(&line).expect("orders"), commands)),
+        "beat" => runtime.block_on(beat::child(&line, commands)),
+        role => panic!("nobody plays {role}"),
+    };
+    match lived {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -141,6 +146,7 @@ async fn live(
         .amqp_options(options)
         .redis(orders.redis, RedisOptions::default())
         .queue(row)
+        .queue(QueueRow::new(beat::QUEUE).with_served(false))
         .arbiters(1)
         .shutdown_grace(Duration::from_secs(20));
     if let Some(dir) = orders.outbox {

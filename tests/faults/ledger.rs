@@ -25,6 +25,8 @@ pub enum Line {
     Failed { life: u64, n: u64 },
     /// A body was dropped before its end.
     Cut { life: u64, n: u64 },
+    /// A tick of a periodic task began.
+    Tick { id: String, at: u64 },
 }
 
 static LEDGER: OnceLock<File> = OnceLock::new();

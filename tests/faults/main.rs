@@ -12,6 +12,7 @@
 //! `FAULTS_TASKS=20000` takes more tasks a case than the usual 2500, `FAULTS_LOG=info` writes the children's log to their
 //! stderr files. Arguments filter the cases.
 
+mod beat;
 mod book;
 mod child;
 mod cluster;
@@ -31,7 +32,8 @@ mod workers;
 use std::process::ExitCode;
 use std::time::Instant;
 
-const CASES: [(&str, fn()); 9] = [
+const CASES: [(&str, fn()); 10] = [
+    ("beat::each_tick_once", beat::each_tick_once),
     ("connections::cut_and_closed", connections::cut_and_closed),
     ("connections::slow_and_half_open", connections::slow_and_half_open),
     ("workers::killed", workers::killed),

@@ -38,7 +38,7 @@ fn values(domain: String) {}
 #[serial_task(key = "{domain}", newcomer = "skip", fail_after = "3s", acks_late = false)]
 fn contradictions(domain: String) {}
 
-#[serial_task(unique_key = "{domain}", concurency = 2)]
+#[serial_task(timeout = "5m", concurency = 2)]
 fn options(domain: String) {}
 
 #[task(key = "{domain}")]

@@ -13,8 +13,13 @@ use crate::task::clock::now;
 use crate::task::{NewTask, Periodic, Receipt};
 
 impl Beat {
+    /// Whether what it says of the entries is so: another one may know better, or is about to.
+    fn answers(&self) -> bool {
+        self.leads && self.is_in_office()
+    }
+
     fn live(&self, name: &str) -> Result<&Live, BeatError> {
-        if !self.leads {
+        if !self.answers() {
             return Err(BeatError::NotAnswering);
         }
         self.entries.get(name).ok_or_else(|| {
@@ -39,7 +44,7 @@ impl Handler<GetEntries> for Beat {
     type Result = Result<Vec<EntryStatus>, BeatError>;
 
     fn handle(&mut self, _: GetEntries, _: &mut Self::Context) -> Self::Result {
-        if !self.leads {
+        if !self.answers() {
             return Err(BeatError::NotAnswering);
         }
         let mut all: Vec<_> = self
@@ -84,7 +89,7 @@ impl Handler<Put> for Beat {
         if entry.tenants.is_none() {
             entry.tenants = written.and_then(|live| live.entry.tenants);
         }
-        let refused = if !self.leads {
+        let refused = if !self.answers() {
             Some(BeatError::NotAnswering)
         } else {
             entry.fault().map(|fault| BeatError::Entry { name: name.clone(), fault })

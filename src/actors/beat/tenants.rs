@@ -7,7 +7,7 @@ use std::time::Duration;
 use actix::{AsyncContext, Context, Handler, Message};
 use futures_util::FutureExt;
 
-use super::memory::{Fired, day_key, fired_key, set};
+use super::memory::{Fired, day_key, fired_key};
 use super::tick::{Tick, Told};
 use super::{Beat, BeatParts, Live};
 use crate::core::Timestamp;
@@ -177,11 +177,14 @@ impl Beat {
     fn watermark(&mut self, entry: &str, last: Timestamp) {
         let Some(live) = self.entries.get_mut(entry).filter(|live| live.fired.last < last) else { return };
         live.fired = Fired { last, ..live.fired.clone() };
-        live.note = Some(live.fired.text());
-        let (parts, key, value) = (Arc::clone(&self.parts), fired_key(entry), live.note.clone());
+        let value = Some(live.fired.text());
+        let expected = std::mem::replace(&mut live.note, value.clone());
+        let (parts, key) = (Arc::clone(&self.parts), fired_key(entry));
+        let term = parts.term();
         actix_rt::spawn(async move {
             // Nothing hangs on it: without it, newcomers begin a little earlier after a restart.
-            if let Err(error) = set(parts.runtime.notes(), key, value).await {
+            let change = NoteChange { key, expected, value };
+            if let Err(error) = parts.runtime.notes().change_notes(vec![change], term).await {
                 tracing::debug!(%error, "not noted");
             }
         });
@@ -257,7 +260,7 @@ impl Handler<TenantsFired> for Beat {
             }
         }
         if outdated {
-            self.load(ctx);
+            self.doubt(ctx);
         } else {
             if !failed {
                 self.failures = 0;

@@ -1,20 +1,17 @@
 //! One tick on its way to the broker.
 
-use async_trait::async_trait;
-
-use super::BeatParts;
+use super::{BeatParts, publication};
 use crate::broker::Noted;
 use crate::core::Timestamp;
 use crate::core::calendar::Overlap;
 use crate::store::NoteChange;
 use crate::task::clock::now;
-use crate::task::{Arguments, Client, EnqueueError, NewTask, Periodic, State, TaskId, TaskOptions};
+use crate::task::{Arguments, Client, NewTask, Periodic, State, TaskId, TaskOptions};
 
-/// The way that all enqueues take, with a note in the same step.
-#[async_trait]
+/// The runtime that ticks are published for.
 pub(crate) trait Publisher: Client {
-    /// Accepts a task of an id of its own and changes a note, both or neither where the broker can do that.
-    async fn publish_noted(&self, call: NewTask, change: NoteChange) -> Result<Noted, EnqueueError>;
+    /// Whether it takes nothing more.
+    fn is_closing(&self) -> bool;
 }
 
 /// A tick that is to be published.
@@ -81,8 +78,7 @@ impl Tick<'_> {
         // As Celery's beat marks its messages.
         call.headers.0.insert("celery_beat_task".to_owned(), true.into());
         let change = NoteChange { key: self.key, expected: self.note, value: Some(self.published) };
-        let publisher = parts.publisher().ok_or("the runtime has ended")?;
-        match publisher.publish_noted(call, change).await.map_err(|e| e.to_string())? {
+        match publication::publish(parts, call, change).await.map_err(|e| e.to_string())? {
             Noted::Taken(receipt) => {
                 tracing::debug!(entry = self.entry.name, id = %receipt.id, queue = receipt.queue, "tick");
                 Ok(Told::Published)
@@ -94,7 +90,8 @@ impl Tick<'_> {
 
     async fn drop_it(self, parts: &BeatParts) -> Result<Told, String> {
         let change = NoteChange { key: self.key, expected: self.note, value: Some(self.dropped) };
-        let changed = parts.runtime.notes().change_note(change).await.map_err(|e| e.to_string())?;
+        let changed = parts.runtime.notes().change_notes(vec![change], parts.term()).await;
+        let changed = changed.map_err(|e| e.to_string())?;
         tracing::debug!(entry = self.entry.name, "a tick was dropped: the one before is not over");
         Ok(if changed { Told::Coalesced } else { Told::Outdated })
     }

@@ -8,7 +8,7 @@ use actix::{Handler, Message};
 use super::Queue;
 use crate::soil::{Place, Whereabouts};
 use crate::task::clock::now;
-use crate::task::{Judge, State, TaskId};
+use crate::task::{Interrupt, Judge, State, TaskId};
 
 /// Where a task of this queue is; whether its result will be kept.
 #[derive(Message)]
@@ -98,6 +98,21 @@ impl Handler<Revoke> for Queue {
             Some(run) if run.revoke(terminate) => Revoked::Done,
             Some(_) => Revoked::Moving, // it has ended and is being settled
             None => Revoked::Unknown,
+        }
+    }
+}
+
+/// The lanes of these runs, by tag, are not sure to be theirs any more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Lost(pub(crate) Vec<u64>);
+
+impl Handler<Lost> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, Lost(tags): Lost, _: &mut Self::Context) {
+        for context in tags.iter().filter_map(|tag| self.runs.get(tag)) {
+            context.interrupt_with(Interrupt::LaneLost);
         }
     }
 }

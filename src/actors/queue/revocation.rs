@@ -1,8 +1,9 @@
-//! Whether a delivery was revoked before it came.
+//! Whether a delivery was revoked before it came, or is a copy of another one that has its id.
 //!
 //! A broker that others use cannot take out what waits in it, and whoever revokes a task may be another process, or this one
 //! in an earlier life. So the store is asked about every delivery before it is lined up: one question at a time, about all
-//! that has come meanwhile. A revocation that is told while the question is out finds the delivery here.
+//! that has come meanwhile. A revocation that is told while the question is out finds the delivery here. Of tasks that may have
+//! been published more than once ([`ONCE`](crate::task::ONCE)) it is asked for each copy whether it is the one that may start.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use std::time::Duration;
 use actix::{AsyncContext, Context, Handler, Message};
 
 use super::Queue;
-use crate::broker::Delivery;
-use crate::store::Store;
+use crate::broker::{Delivery, Settle};
+use crate::store::{Claim, Store, StoreError};
 use crate::task::clock::now;
 use crate::task::{Judge, TaskId};
 
@@ -56,21 +57,37 @@ impl Queue {
         }
         self.unchecked.asked = self.unchecked.deliveries.iter().map(Delivery::tag).collect();
         let ids: Vec<TaskId> = self.unchecked.deliveries.iter().map(|d| d.message().id.clone()).collect();
+        let claim = |delivery: &Delivery| Some((delivery.tag(), Claim::of(delivery.message(), now())?));
+        let claims: Vec<_> = self.unchecked.deliveries.iter().filter_map(claim).collect();
         let (store, queue) = (Arc::clone(&self.runtime.store), ctx.address());
         actix_rt::spawn(async move {
-            let revoked = ask(&*store, &ids).await;
-            queue.do_send(Checked(revoked));
+            let revoked = answer(|| store.revoked(&ids, now())).await;
+            let revoked: HashSet<TaskId> = revoked.into_iter().collect();
+            let copies = copies(&*store, claims, &revoked).await;
+            queue.do_send(Checked { revoked, copies });
         });
     }
 }
 
-async fn ask(store: &dyn Store, ids: &[TaskId]) -> HashSet<TaskId> {
+/// Those of the claims that are refused, by the tags of their deliveries.
+async fn copies(store: &dyn Store, claims: Vec<(u64, Claim)>, revoked: &HashSet<TaskId>) -> HashSet<u64> {
+    let claims = claims.into_iter().filter(|(_, claim)| !revoked.contains(&claim.id));
+    let (tags, claims): (Vec<u64>, Vec<Claim>) = claims.unzip();
+    if claims.is_empty() {
+        return HashSet::new();
+    }
+    let granted = answer(|| store.claim(&claims)).await;
+    tags.into_iter().zip(granted).filter_map(|(tag, granted)| (!granted).then_some(tag)).collect()
+}
+
+/// Asks until there is an answer.
+async fn answer<T, F: Future<Output = Result<T, StoreError>>>(ask: impl Fn() -> F) -> T {
     let mut pause = Duration::from_millis(50);
     loop {
-        match store.revoked(ids, now()).await {
-            Ok(revoked) => return revoked.into_iter().collect(),
+        match ask().await {
+            Ok(answer) => return answer,
             Err(error) => {
-                tracing::warn!(%error, "the store does not say what is revoked; nothing starts until it does");
+                tracing::warn!(%error, "the store does not say what may start; nothing does until it says so");
             }
         }
         tokio::time::sleep(pause).await;
@@ -78,15 +95,18 @@ async fn ask(store: &dyn Store, ids: &[TaskId]) -> HashSet<TaskId> {
     }
 }
 
-/// Of those that were asked about, these are revoked.
+/// Of those that were asked about, these are revoked, and those are copies of something else that has their ids.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Checked(HashSet<TaskId>);
+struct Checked {
+    revoked: HashSet<TaskId>,
+    copies: HashSet<u64>,
+}
 
 impl Handler<Checked> for Queue {
     type Result = ();
 
-    fn handle(&mut self, Checked(revoked): Checked, ctx: &mut Self::Context) {
+    fn handle(&mut self, Checked { revoked, copies }: Checked, ctx: &mut Self::Context) {
         let asked = std::mem::take(&mut self.unchecked.asked);
         let all = std::mem::take(&mut self.unchecked.deliveries);
         let (checked, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|d| asked.contains(&d.tag()));
@@ -95,6 +115,12 @@ impl Handler<Checked> for Queue {
         for delivery in revoked {
             let message = Arc::clone(delivery.message());
             self.end_unstarted(delivery.tag(), delivery, Judge::unstarted(&message, now()).revoked_waiting());
+        }
+        let (copies, clear): (Vec<_>, Vec<_>) =
+            clear.into_iter().partition(|delivery| copies.contains(&delivery.tag()));
+        for copy in copies {
+            tracing::info!(id = %copy.message().id, task = copy.message().task, "dropped: another copy of it has started");
+            copy.settle(Settle::Ack { result: None, sequel: None });
         }
         self.line_up_all(clear);
         self.check_revocations(later, ctx);

@@ -76,7 +76,7 @@ fn open(shared: &Shared, mut wire: WireMessage) -> (DeadLetter, Option<Message>)
     let died_at =
         wire.headers.get(DIED_AT).and_then(Value::as_u64).map_or(Timestamp::ZERO, Timestamp::from_millis);
     wire = unlabelled(wire);
-    match shared.decode(&wire, &queue, died_at) {
+    match shared.decode(&wire.properties, &wire.headers, &wire.body, &queue, died_at) {
         Ok(message) => (DeadLetter { message: message.clone(), reason, died_at }, Some(message)),
         Err(error) => {
             let task = error.recognised.task.clone().unwrap_or_default();
@@ -121,5 +121,6 @@ pub(super) fn unread(queue: &str, id: TaskId, task: String, body: Arc<str>, now:
         last_errors: Vec::new(),
         workflow: None,
         serial: None,
+        unique: None,
     }
 }

@@ -42,7 +42,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Attendant, Broker, BrokerError, Consumer, Counts, DeadLetter, Place, RecordFn, Removal, Sink};
 use crate::core::Timestamp;
 use crate::protocol::control::Request;
-use crate::protocol::{self, Arrival, DecodeError, WireMessage};
+use crate::protocol::{self, Arrival, DecodeError, Properties, Table};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
 use address::Addresses;
@@ -91,9 +91,17 @@ impl Shared {
     }
 
     /// Reads a message that came through this queue.
-    fn decode(&self, wire: &WireMessage, queue: &str, now: Timestamp) -> Result<Message, DecodeError> {
+    fn decode(
+        &self,
+        properties: &Properties,
+        headers: &dyn Table,
+        body: &[u8],
+        queue: &str,
+        now: Timestamp,
+    ) -> Result<Message, DecodeError> {
         let options = |task: &str| self.attendant.get()?.options(task);
-        protocol::decode(wire, &Arrival::new(queue, now, &options).max_size(self.options.max_size))
+        let arrival = Arrival::new(queue, now, &options).max_size(self.options.max_size);
+        protocol::decode_parts(properties, headers, body, &arrival)
     }
 
     /// A task is over without having been delivered.

@@ -11,7 +11,7 @@ use super::{delay, table};
 use crate::broker::BrokerError;
 use crate::core::Timestamp;
 use crate::protocol::{self, WireMessage};
-use crate::task::Message;
+use crate::task::{Message, ONCE, TaskId};
 
 /// What is due sooner than this is not worth RabbitMQ's delays, and waits with the consumer.
 pub(super) const SOON: Duration = Duration::from_secs(1);
@@ -70,6 +70,16 @@ pub(super) fn post(exchange: ShortString, key: ShortString, mut wire: WireMessag
     if aim != Aim::Anybody {
         wire.properties.delivery_mode = Some(2);
     }
+    // Asked for, and not given yet: what is sent on keeps the mark that it came with.
+    let once = wire.headers.get(ONCE) == Some(&Value::Bool(true));
+    if once {
+        wire.headers.insert(ONCE.into(), mark().into());
+    }
     let properties = table::to_properties(wire.properties, wire.headers);
-    Post { exchange, key, properties, body: wire.body, aim }
+    Post { exchange, key, properties, body: wire.body, aim, once }
+}
+
+/// What no other copy of a message has.
+pub(super) fn mark() -> String {
+    TaskId::new().to_string()
 }

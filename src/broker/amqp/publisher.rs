@@ -20,9 +20,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::link::{Link, Pause, State};
-use super::outgoing::COPY;
+use super::outgoing::{COPY, mark};
 use super::topology::{Topology, broken};
 use crate::broker::BrokerError;
+use crate::task::ONCE;
 
 /// So often a refusal is doubted: in a cluster, a channel that was opened while a quorum queue had lost its leader refuses
 /// everything for that queue from then on, and a new channel does not.
@@ -45,6 +46,8 @@ pub(super) struct Post {
     pub(super) body: Vec<u8>,
     /// Where it has to come out in the end.
     pub(super) aim: Aim,
+    /// Each copy that is sent has a mark of its own.
+    pub(super) once: bool,
 }
 
 impl Post {
@@ -52,6 +55,9 @@ impl Post {
     fn copy(&self) -> Self {
         let mut headers = self.properties.headers().clone().unwrap_or_default();
         headers.insert(COPY.into(), AMQPValue::Boolean(true));
+        if self.once {
+            headers.insert(ONCE.into(), AMQPValue::LongString(mark().into()));
+        }
         Self { properties: self.properties.clone().with_headers(headers), ..self.clone() }
     }
 }
@@ -187,7 +193,7 @@ impl Publisher {
         }
         let (Some(channel), epoch) = (self.usable_channel(), self.epoch()) else { return Ok(false) };
         let mut seconds = self.seconds.subscribe();
-        let Post { exchange, key, properties, body, aim } = post;
+        let Post { exchange, key, properties, body, aim, .. } = post;
         let transmitted = Box::pin(async move {
             channel.basic_publish(exchange, key, MANDATORY, &body, properties).await?.await
         });
@@ -228,7 +234,10 @@ impl Publisher {
         let mut copy = None;
         loop {
             self.unblocked(attempt).await?;
-            if attempt.sent && copy.is_none() && matches!(post.aim, Aim::Queue(_) | Aim::Delayed(_)) {
+            if attempt.sent
+                && (copy.is_none() || post.once)
+                && matches!(post.aim, Aim::Queue(_) | Aim::Delayed(_))
+            {
                 copy = Some(post.copy());
             }
             match timeout_at(deadline, self.send(copy.as_ref().unwrap_or(post), &mut attempt.sent)).await {

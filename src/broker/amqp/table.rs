@@ -1,10 +1,41 @@
 //! Between AMQP's field tables and basic properties, and the plain JSON of [`WireMessage`].
 
+use std::borrow::Cow;
+
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use serde_json::{Map, Number, Value};
 
-use crate::protocol::{Properties, WireMessage};
+use crate::protocol::{Field, Properties, Table, WireMessage};
+
+/// Headers where they came.
+pub(super) struct Came<'a>(pub(super) Option<&'a FieldTable>);
+
+impl Came<'_> {
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.is_some_and(|table| table.inner().contains_key(name))
+    }
+}
+
+impl Table for Came<'_> {
+    fn get(&self, name: &str) -> Option<Field<'_>> {
+        self.0?.inner().get(name).map(to_header)
+    }
+
+    fn each(&self, show: &mut dyn FnMut(&str, Field<'_>)) {
+        let headers = self.0.into_iter().flat_map(|table| table.inner());
+        headers.for_each(|(name, value)| show(name.as_str(), to_header(value)));
+    }
+}
+
+fn to_header(value: &AMQPValue) -> Field<'_> {
+    match value {
+        AMQPValue::LongString(text) => Field::Text(String::from_utf8_lossy(text.as_bytes())),
+        AMQPValue::ShortString(text) => Field::Text(text.as_str().into()),
+        AMQPValue::ByteArray(bytes) => Field::Text(String::from_utf8_lossy(bytes.as_slice())),
+        other => Field::Json(Cow::Owned(to_json(other))),
+    }
+}
 
 /// A field table of a JSON object. Keys that do not fit are left out: no broker could take them.
 pub(super) fn to_table(map: Map<String, Value>) -> FieldTable {
@@ -65,19 +96,24 @@ fn to_json(value: &AMQPValue) -> Value {
     }
 }
 
+/// The properties that came off the wire.
+pub(super) fn properties(properties: &BasicProperties) -> Properties {
+    let text = |s: &Option<ShortString>| s.as_ref().map(|s| s.as_str().to_owned());
+    Properties {
+        content_type: text(properties.content_type()),
+        content_encoding: text(properties.content_encoding()),
+        delivery_mode: *properties.delivery_mode(),
+        priority: *properties.priority(),
+        correlation_id: text(properties.correlation_id()),
+        reply_to: text(properties.reply_to()),
+        expiration: text(properties.expiration()),
+    }
+}
+
 /// What came off the wire.
 pub(super) fn to_wire(properties: &BasicProperties, body: Vec<u8>) -> WireMessage {
-    let text = |s: &Option<ShortString>| s.as_ref().map(|s| s.as_str().to_owned());
     WireMessage {
-        properties: Properties {
-            content_type: text(properties.content_type()),
-            content_encoding: text(properties.content_encoding()),
-            delivery_mode: *properties.delivery_mode(),
-            priority: *properties.priority(),
-            correlation_id: text(properties.correlation_id()),
-            reply_to: text(properties.reply_to()),
-            expiration: text(properties.expiration()),
-        },
+        properties: self::properties(properties),
         headers: properties.headers().as_ref().map(to_map).unwrap_or_default(),
         body,
     }
@@ -136,6 +172,25 @@ mod tests {
         });
         let Value::Object(map) = headers else { panic!("an object") };
         assert_eq!(to_map(&to_table(map.clone())), map);
+    }
+
+    #[test]
+    fn headers_read_where_they_are_are_the_same_as_in_a_map() {
+        let mut table =
+            to_table(Map::from_iter([("n".to_owned(), json!(3)), ("text".to_owned(), json!("ä"))]));
+        table.insert("void".into(), AMQPValue::Void);
+        table.insert("bytes".into(), AMQPValue::ByteArray(vec![0xff, b'a'].into()));
+        table.insert("short".into(), AMQPValue::ShortString("s".into()));
+        let map = to_map(&table);
+        let came = Came(Some(&table));
+        let mut seen = Map::new();
+        came.each(&mut |name, field| drop(seen.insert(name.to_owned(), field.into_value())));
+        assert_eq!(seen, map);
+        for name in ["n", "text", "void", "bytes", "short", "none"] {
+            let (here, there) = (came.get(name), Table::get(&map, name));
+            assert_eq!(here.map(Field::into_value), there.map(Field::into_value), "{name}");
+        }
+        assert!(came.has("void") && !came.has("none") && !Came(None).has("n"));
     }
 
     #[test]

@@ -30,6 +30,7 @@ mod order;
 mod sequels;
 mod settling;
 mod survival;
+mod windows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,6 +51,7 @@ pub use order::*;
 pub use sequels::*;
 pub use settling::*;
 pub use survival::*;
+pub use windows::*;
 
 /// A broker under test.
 #[async_trait]
@@ -94,6 +96,8 @@ pub struct Abilities {
     pub counts_at_once: bool,
     /// What waits for its ETA is counted. Else it is not, except if it waits in this process.
     pub counts_scheduled: bool,
+    /// What is ready is what will start. Else a copy of what was taken out, or sent anew, counts until its turn comes.
+    pub counts_no_copies: bool,
 }
 
 impl Abilities {
@@ -105,6 +109,7 @@ impl Abilities {
         first_crash_is_counted: true,
         counts_at_once: true,
         counts_scheduled: true,
+        counts_no_copies: true,
     };
 }
 
@@ -251,6 +256,7 @@ pub fn sample(queue: &str, n: usize, durability: Durability) -> Message {
         last_errors: Vec::new(),
         workflow: None,
         serial: None,
+        unique: None,
     }
 }
 
@@ -306,7 +312,8 @@ fn far() -> Timestamp {
 
 /// Makes each promise a test, for a [`Subject`]: `broker_conformance!(Mine)`, or `broker_conformance!(Mine, durable)`
 /// with those of a broker that survives its process. Those of one that keeps serial tasks in lanes come on top with
-/// `broker_conformance!(Mine, lanes)`, or `durable lanes`.
+/// `broker_conformance!(Mine, lanes)`, or `durable lanes`; those of one that keeps dedupe windows with `windows`, or
+/// `durable windows`.
 #[macro_export]
 macro_rules! broker_conformance {
     ($subject:ty) => {
@@ -345,6 +352,16 @@ macro_rules! broker_conformance {
     ($subject:ty, durable lanes) => {
         $crate::broker_conformance! { @lanes $subject }
         $crate::broker_conformance! { @tests $subject: lanes_survive }
+    };
+    ($subject:ty, windows) => {
+        $crate::broker_conformance! { @tests $subject:
+            a_duplicate_joins a_window_ends_with_its_task a_window_passes a_window_ends_when_it_is_said
+            of_many_duplicates_one_is_taken
+        }
+    };
+    ($subject:ty, durable windows) => {
+        $crate::broker_conformance! { $subject, windows }
+        $crate::broker_conformance! { @tests $subject: windows_survive }
     };
     (@tests $subject:ty: $($promise:ident)*) => {
         $(

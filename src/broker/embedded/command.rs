@@ -10,7 +10,7 @@ use crate::broker::{
 };
 use crate::core::Timestamp;
 use crate::store::{ChordJoin, ChordPart};
-use crate::task::{LaneName, Message, TaskId, TaskResult};
+use crate::task::{LaneName, Message, TaskId, TaskResult, UniqueKey};
 
 /// Where an answer goes.
 pub(super) type Reply<T> = oneshot::Sender<Result<T, BrokerError>>;
@@ -57,6 +57,16 @@ pub(super) enum Command {
         lane: LaneName,
         lever: LaneLever,
         reply: Reply<bool>,
+    },
+    /// The holder of a dedupe window.
+    Holder {
+        key: UniqueKey,
+        reply: Reply<Option<TaskId>>,
+    },
+    /// Ends the window of a message before its task is over.
+    LetGo {
+        key: UniqueKey,
+        id: TaskId,
     },
     Declare {
         queue: String,

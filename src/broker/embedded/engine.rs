@@ -154,6 +154,7 @@ impl Engine {
                         self.publish_all(messages, sizes, unique, reply);
                     }
                     Command::Settle(settlement) => self.settle(*settlement),
+                    Command::LetGo { key, id } => self.commit.steps.push(Step::LetGo { key, id }),
                     Command::Close { reply } => return Some((reply, self.last_flush())),
                     other => {
                         self.flush(); // it sees everything that came before it
@@ -243,7 +244,7 @@ impl Engine {
             };
         self.commit.ids.insert(message.id.clone());
         let due = message.eta;
-        if lanes::has_to_pass(&message, due) {
+        if lanes::has_to_pass(&message, due) || message.unique.is_some() {
             let is_new = message.workflow.is_none();
             let newcoming = Newcoming { queue, message, row, is_new, is_kept: false, reply: Some(reply) };
             self.commit.steps.push(Step::Arrive(newcoming));
@@ -397,7 +398,7 @@ impl Engine {
         }
         let newcomings = commit.steps.drain(..).filter_map(|step| match step {
             Step::Arrive(newcoming) => Some(newcoming.reply),
-            Step::Release { .. } => None,
+            Step::Release { .. } | Step::LetGo { .. } => None,
         });
         let answers = newcomings.zip(lanes.joined);
         replies.extend(answers.filter_map(|(reply, joined)| reply.map(|reply| (reply, joined))));

@@ -36,6 +36,7 @@ impl Engine {
             Command::Lane { lane, reply } => drop(reply.send(self.lane_facts(&lane))),
             Command::Lanes { limit, reply } => drop(reply.send(self.all_lanes(limit))),
             Command::SteerLane { lane, lever, reply } => drop(reply.send(self.steer_lane(&lane, lever))),
+            Command::Holder { key, reply } => drop(reply.send(self.holder_of(&key))),
             Command::Declare { queue, reply } => drop(reply.send(self.declare(&queue))),
             Command::Queues { reply } => drop(reply.send(Ok(self.by_name.keys().cloned().collect()))),
             Command::Counts { queue, reply } => {
@@ -55,6 +56,7 @@ impl Engine {
             Command::Publish { .. }
             | Command::PublishAll { .. }
             | Command::Settle(_)
+            | Command::LetGo { .. }
             | Command::Close { .. } => {}
         }
     }
@@ -123,6 +125,7 @@ impl Engine {
         let count = if is_ready(&key) { &mut window.ready } else { &mut window.scheduled };
         *count = count.saturating_sub(1);
         self.leaves_lane(&message, None);
+        self.lets_go(&message);
         self.follow(&mut writes, id, sequel);
         self.commit_sequel(LaneBatch::default(), &[queue], writes)?;
         if let Some(record) = &record {

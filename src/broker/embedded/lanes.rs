@@ -6,7 +6,8 @@
 //! but the steps of the settlements, which are taken anew with the next one.
 //!
 //! Keys in the table `lanes`: `0`, scope's length, scope, key: the record. `1`, length of both, then the same, ticket: one that
-//! waits. `2`, time, ticket: who is not to wait any longer then. A key is written at most once in a commit.
+//! waits. `2`, time, ticket: who is not to wait any longer then. `3`: see [`dedupe`](super::dedupe), which are worked out
+//! with them. A key is written at most once in a commit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 use super::command::Reply;
 use super::commit::{Arrival, Place};
+use super::dedupe::DedupeWindows;
 use super::engine::Engine;
 use super::rows::{TaskRow, decode, encode, ready_key, task_key};
 use super::tables::{Table, Tables, Writes};
@@ -22,7 +24,7 @@ use crate::broker::{BrokerError, RecordFn, Remains, Removal};
 use crate::core::Timestamp;
 use crate::core::lane::{Entry, Lane, Newcomer};
 use crate::task::clock::now;
-use crate::task::{LaneName, Message, Refusal, TaskId};
+use crate::task::{LaneName, Message, Refusal, TaskId, UniqueKey};
 
 const RECORD: u8 = 0;
 const WAITING: u8 = 1;
@@ -32,13 +34,15 @@ const STEP: usize = 1024;
 
 /// What a publish or a settlement does to a lane.
 pub(super) enum Step {
-    /// A message comes that has to pass its lane.
+    /// A message comes that has to pass its lane, or may be a duplicate.
     Arrive(Newcoming),
     /// A run is over.
     Release { lane: LaneName, id: TaskId, block: Option<String> },
+    /// A dedupe window ends, if it is this task's.
+    LetGo { key: UniqueKey, id: TaskId },
 }
 
-/// A message that has to pass its lane.
+/// A message that has to pass its lane, or is enqueued unless it is a duplicate.
 pub(super) struct Newcoming {
     pub(super) queue: usize,
     pub(super) message: Arc<Message>,
@@ -54,6 +58,7 @@ pub(super) struct Newcoming {
 #[derive(Default)]
 pub(super) struct LaneBatch {
     open: HashMap<LaneName, Open>,
+    pub(super) dedupe: DedupeWindows,
     pub(super) writes: Writes,
     /// Rows that became ready.
     pub(super) arrivals: Vec<Arrival>,
@@ -139,6 +144,7 @@ impl LaneBatch {
 
     /// The records of the lanes and the rows of those who came to wait.
     fn finish(&mut self) -> Result<(), BrokerError> {
+        self.dedupe.finish(&mut self.writes)?;
         for (name, open) in self.open.drain() {
             if !open.lane.is_idle() {
                 self.writes.put(Table::Lanes, &record_key(&name), &encode(&open.lane)?);
@@ -208,9 +214,12 @@ impl Engine {
         let steps = std::mem::take(&mut self.commit.steps);
         let taken = steps.iter().try_for_each(|step| match step {
             Step::Release { lane, id, block } => self.release_lane(batch, tables, lane, id, block.clone()),
-            Step::Arrive(newcoming) => {
-                let Newcoming { queue, message, row, is_new, .. } = newcoming;
-                let joined = self.pass_lane(batch, tables, *queue, message, row, *is_new)?;
+            Step::LetGo { key, id } => batch.dedupe.let_go(tables, key, id),
+            Step::Arrive(Newcoming { queue, message, row, is_new, .. }) => {
+                let joined = match is_new {
+                    true => self.arrive(batch, tables, *queue, message, row)?,
+                    false => self.pass_lane(batch, tables, *queue, message, row, false)?,
+                };
                 batch.joined.push(joined);
                 Ok(())
             }
@@ -226,6 +235,34 @@ impl Engine {
             self.next_deadline = Some(self.next_deadline.map_or(deadline, |next| next.min(deadline)));
         }
         Ok(())
+    }
+
+    /// A new message comes. Says whom it joins, if it is left out.
+    pub(super) fn arrive(
+        &mut self,
+        batch: &mut LaneBatch,
+        tables: &Tables,
+        queue: usize,
+        message: &Arc<Message>,
+        row: &[u8],
+    ) -> Result<Option<TaskId>, BrokerError> {
+        if let Some(unique) = &message.unique
+            && let Some(holder) = batch.dedupe.holder(tables, &unique.key)?
+        {
+            return Ok(Some(holder));
+        }
+        let joined = match message.eta.filter(|due| *due > now()) {
+            Some(due) => {
+                let arrival = self.place(&mut batch.writes, queue, Arc::clone(message), row, Some(due));
+                batch.arrivals.push(arrival);
+                None
+            }
+            None => self.pass_lane(batch, tables, queue, message, row, true)?,
+        };
+        if let (None, Some(unique)) = (&joined, &message.unique) {
+            batch.dedupe.hold(tables, unique, &message.id)?;
+        }
+        Ok(joined)
     }
 
     /// A message comes to its lane. Says whom it joins, if it is left out.
@@ -368,8 +405,9 @@ impl Engine {
             self.commit_now(&[], &writes)?;
         }
         for Arrival { queue, place, .. } in batch.arrivals {
-            if let Place::Ready(key) = place {
-                self.windows[queue].waits(&key);
+            match place {
+                Place::Ready(key) => self.windows[queue].waits(&key),
+                Place::Scheduled(due, _) => self.windows[queue].scheduled_for(due),
             }
         }
         Ok(())
@@ -393,6 +431,7 @@ impl Engine {
             open.lane.leave();
         }
         self.out_of_line(&message)?;
+        self.lets_go(&message);
         self.leave_record(&mut writes, &task_key(id), record.as_ref(), None);
         self.follow(&mut writes, id, sequel);
         self.commit_sequel(batch, &[], writes)?;

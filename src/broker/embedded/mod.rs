@@ -18,6 +18,7 @@ mod chords;
 mod claims;
 mod command;
 mod commit;
+mod dedupe;
 mod engine;
 mod expiry;
 mod files;
@@ -54,7 +55,7 @@ use super::{
 use crate::core::Timestamp;
 use crate::store::{ChordJoin, ChordPart, MemoryStore, NoteChange, Notes, Waiters};
 use crate::task::clock::now;
-use crate::task::{Durability, LaneName, Message, Receipt, TaskId, TaskResult, TrackedState};
+use crate::task::{Durability, LaneName, Message, Receipt, TaskId, TaskResult, TrackedState, UniqueKey};
 use command::{Command, Join, Reply};
 use engine::{Engine, Shared};
 use lock::DirLock;
@@ -272,6 +273,14 @@ impl Drop for Inner {
     }
 }
 
+/// Whether a message waits in memory. What is part of a workflow is on disk, so that all of it lies in one place: the end of
+/// one task and what follows from it are one commit. The same goes for a serial one, and for one with a dedupe window: a lane
+/// has one place.
+fn is_volatile(message: &Message) -> bool {
+    let is_apart = message.workflow.is_none() && message.serial.is_none() && message.unique.is_none();
+    message.durability == Durability::Memory && is_apart
+}
+
 struct EmbeddedConsumer {
     requests: Sender<Command>,
     queue: String,
@@ -326,6 +335,23 @@ impl Broker for EmbeddedBroker {
         self.ask(|reply| Command::SteerLane { lane, lever, reply }).await
     }
 
+    fn keeps_windows(&self) -> bool {
+        true
+    }
+
+    async fn holder(&self, key: &UniqueKey) -> Result<Option<TaskId>, BrokerError> {
+        let key = key.clone();
+        self.ask(|reply| Command::Holder { key, reply }).await
+    }
+
+    fn let_go(&self, message: &Message) {
+        if let Some(unique) = &message.unique {
+            let command = Command::LetGo { key: unique.key.clone(), id: message.id.clone() };
+            // What is asked from now on stands behind it. A broker that is closed takes nothing anyway.
+            let _ = self.inner.requests.send(command);
+        }
+    }
+
     fn delivery_limit(&self) -> Option<u32> {
         Some(self.inner.delivery_limit)
     }
@@ -345,11 +371,7 @@ impl Broker for EmbeddedBroker {
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         check(&message)?;
-        // What is part of a workflow is on disk, so that all of it lies in one place: the end of one task and what follows
-        // from it are one commit.
-        // The same goes for a serial one: a lane has one place.
-        let is_apart = message.workflow.is_none() && message.serial.is_none();
-        if message.durability == Durability::Memory && is_apart {
+        if is_volatile(&message) {
             if unique && self.is_on_disk(&message.id)? {
                 return Err(BrokerError::DuplicateId(message.id));
             }

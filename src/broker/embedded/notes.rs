@@ -8,21 +8,22 @@ use tokio::sync::oneshot;
 
 use super::EmbeddedBroker;
 use super::command::{Command, Reply};
-use super::commit::Place;
 use super::engine::Engine;
+use super::lanes::LaneBatch;
 use super::rows::encode;
 use super::tables::{Table, Writes};
 use crate::broker::{BrokerError, Noted};
-use crate::store::{NoteChange, Notes, StoreError};
+use crate::store::{NoteChange, Notes, StoreError, Term};
 use crate::task::{Durability, Message, Receipt};
 
 const PREFIX: &str = "note/";
 /// The database's own limit is far above; this one keeps names sane.
 const LONGEST_KEY: usize = 1024;
 
-/// A change of a note, and the message that is published if it succeeds.
+/// A change of notes, and the message that is published if it succeeds.
 pub(super) struct Noting {
-    change: NoteChange,
+    changes: Vec<NoteChange>,
+    under: Option<Term>,
     message: Option<(Arc<Message>, Vec<u8>)>,
     reply: Reply<Noted>,
 }
@@ -65,8 +66,8 @@ impl Notes for EmbeddedBroker {
         Ok(notes)
     }
 
-    async fn change_note(&self, change: NoteChange) -> Result<bool, StoreError> {
-        Ok(self.note_with(change, None).await? != Noted::Outdated)
+    async fn change_notes(&self, changes: Vec<NoteChange>, under: Option<Term>) -> Result<bool, StoreError> {
+        Ok(self.note_with(changes, under, None).await? != Noted::Outdated)
     }
 }
 
@@ -77,9 +78,9 @@ impl EmbeddedBroker {
         message: Message,
         change: NoteChange,
     ) -> Result<Noted, BrokerError> {
-        if message.durability == Durability::Memory {
+        if super::is_volatile(&message) {
             // It may be lost with the process, but is not to run twice: noted first.
-            return match self.note_with(change, None).await? {
+            return match self.note_with(vec![change], None, None).await? {
                 Noted::Outdated => Ok(Noted::Outdated),
                 Noted::Changed | Noted::Taken(_) => match self.inner.volatile.publish_now(message, true) {
                     Ok(receipt) => Ok(Noted::Taken(receipt)),
@@ -89,19 +90,20 @@ impl EmbeddedBroker {
             };
         }
         if self.inner.volatile.knows(&message.id)? {
-            return self.note_with(change, None).await;
+            return self.note_with(vec![change], None, None).await;
         }
         let row = encode(&message)?;
-        self.note_with(change, Some((Arc::new(message), row))).await
+        self.note_with(vec![change], None, Some((Arc::new(message), row))).await
     }
 
     async fn note_with(
         &self,
-        change: NoteChange,
+        changes: Vec<NoteChange>,
+        under: Option<Term>,
         message: Option<(Arc<Message>, Vec<u8>)>,
     ) -> Result<Noted, BrokerError> {
         let (reply, answer) = oneshot::channel();
-        let noting = Box::new(Noting { change, message, reply });
+        let noting = Box::new(Noting { changes, under, message, reply });
         self.inner.requests.send(Command::Note(noting)).map_err(|_| BrokerError::Closed)?;
         answer.await.unwrap_or(Err(BrokerError::Closed))
     }
@@ -109,48 +111,55 @@ impl EmbeddedBroker {
 
 impl Engine {
     pub(super) fn note(&mut self, noting: Noting) {
-        let Noting { change, message, reply } = noting;
-        let _ = reply.send(self.try_note(change, message));
+        let Noting { changes, under, message, reply } = noting;
+        let _ = reply.send(self.try_note(&changes, under.as_ref(), message));
     }
 
     fn try_note(
         &mut self,
-        change: NoteChange,
+        changes: &[NoteChange],
+        under: Option<&Term>,
         message: Option<(Arc<Message>, Vec<u8>)>,
     ) -> Result<Noted, BrokerError> {
-        let key = row_key(&change.key)?;
-        let now = self.open_tables()?.get(Table::Meta, &key)?;
-        if now.as_deref() != change.expected.as_deref().map(str::as_bytes) {
-            return Ok(Noted::Outdated);
+        if let Some(term) = under {
+            let note = self.open_tables()?.get(Table::Meta, &row_key(&term.key())?)?;
+            if !term.holds(note.as_deref().map(text).as_deref()) {
+                return Ok(Noted::Outdated);
+            }
         }
         let mut writes = Writes::default();
-        match &change.value {
-            Some(value) => writes.put(Table::Meta, &key, value.as_bytes()),
-            None => writes.delete(Table::Meta, &key),
+        for change in changes {
+            let key = row_key(&change.key)?;
+            let now = self.open_tables()?.get(Table::Meta, &key)?;
+            if now.as_deref() != change.expected.as_deref().map(str::as_bytes) {
+                return Ok(Noted::Outdated);
+            }
+            match &change.value {
+                Some(value) => writes.put(Table::Meta, &key, value.as_bytes()),
+                None => writes.delete(Table::Meta, &key),
+            }
         }
-        let arrival = match message {
-            Some((message, row)) => match self.refuse(&message.id, true, row.len()) {
+        let mut batch = LaneBatch::default();
+        let mut noted = Noted::Changed;
+        if let Some((message, row)) = message {
+            match self.refuse(&message.id, true, row.len()) {
                 Ok(()) => {
-                    let queue = self.queue(&message.queue)?;
-                    let due = message.eta;
-                    Some(self.place(&mut writes, queue, message, &row, due))
+                    let (tables, queue) = (self.open_tables()?, self.queue(&message.queue)?);
+                    let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Disk);
+                    // Should it fail, it is told from the commit before by its sequence.
+                    self.seq += 1;
+                    noted = Noted::Taken(match self.arrive(&mut batch, &tables, queue, &message, &row)? {
+                        Some(holder) => receipt.joining(holder),
+                        None => receipt,
+                    });
                 }
                 // It was taken before: all that is left is to say so.
-                Err(BrokerError::DuplicateId(_)) => None,
+                Err(BrokerError::DuplicateId(_)) => {}
                 Err(refusal) => return Err(refusal),
-            },
-            None => None,
-        };
-        self.commit.free = None;
-        let queues: Vec<usize> = arrival.iter().map(|arrival| arrival.queue).collect();
-        self.commit_now(&queues, &writes)?;
-        let Some(arrival) = arrival else { return Ok(Noted::Changed) };
-        let message = &arrival.message;
-        let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Disk);
-        match arrival.place {
-            Place::Ready(key) => self.windows[arrival.queue].waits(&key),
-            Place::Scheduled(due, _) => self.windows[arrival.queue].scheduled_for(due),
+            }
         }
-        Ok(Noted::Taken(receipt))
+        self.commit.free = None;
+        self.commit_lanes(batch, writes)?;
+        Ok(noted)
     }
 }

@@ -109,11 +109,16 @@ impl Engine {
                 }
             };
             tracing::info!(id = %message.id, task = %message.task, crashes = message.crashes + 1, "its run ended with the process");
-            let (serial, mut record) = (message.clone(), None);
+            let (ended, mut record) = (message.clone(), None);
             let end = self.count_crash(&mut writes, queue, key, message, &mut record);
-            if let (End::Dead, Some(lane)) = (end, lane::lane_of(&serial)) {
-                let block = lane::blocks(&serial, record.as_ref());
-                self.release_lane(&mut lanes, &tables, lane, &serial.id, block)?;
+            if let End::Dead = end {
+                if let Some(lane) = lane::lane_of(&ended) {
+                    let block = lane::blocks(&ended, record.as_ref());
+                    self.release_lane(&mut lanes, &tables, lane, &ended.id, block)?;
+                }
+                if let Some(unique) = &ended.unique {
+                    lanes.dedupe.let_go(&tables, &unique.key, &ended.id)?;
+                }
             }
             queues.push(queue);
         }
@@ -147,7 +152,7 @@ impl Engine {
                     self.commit.ids.insert(kept.message.id.clone());
                     self.commit.steps.push(Step::Arrive(kept));
                 }
-                release @ Step::Release { .. } => self.commit.steps.push(release),
+                end @ (Step::Release { .. } | Step::LetGo { .. }) => self.commit.steps.push(end),
             }
         }
         for published in self.commit.published.drain(..) {

@@ -33,6 +33,7 @@ impl Engine {
             Settle::Ack { result, sequel } => {
                 self.remove_row(&mut writes, index, &held.key);
                 self.leaves_lane(&held.message, block);
+                self.lets_go(&held.message);
                 let is_kept = !held.message.ignore_result || held.message.serial.is_none();
                 let (result, row) = (lane::kept(&held.message, result), row.filter(|_| is_kept));
                 let replaced = sequel.iter().any(|s| s.messages.iter().any(|m| m.id == held.message.id));
@@ -55,12 +56,14 @@ impl Engine {
                 let end = self.count_crash(&mut writes, index, &held.key, message, &mut record);
                 if let End::Dead = end {
                     self.leaves_lane(&held.message, lane::blocks(&held.message, record.as_ref()));
+                    self.lets_go(&held.message);
                 }
                 end
             }
             Settle::DeadLetter { reason, result, sequel } => {
                 self.remove_row(&mut writes, index, &held.key);
                 self.leaves_lane(&held.message, block);
+                self.lets_go(&held.message);
                 self.bury(&mut writes, index, Message::clone(&held.message), reason, result.as_ref());
                 self.follow(&mut writes, &held.message.id, sequel);
                 record = result;
@@ -76,6 +79,13 @@ impl Engine {
     pub(super) fn leaves_lane(&mut self, message: &Message, block: Option<String>) {
         if let Some(lane) = lane::lane_of(message) {
             self.commit.steps.push(Step::Release { lane: lane.clone(), id: message.id.clone(), block });
+        }
+    }
+
+    /// It is over, and its dedupe window ends with the commit.
+    pub(super) fn lets_go(&mut self, message: &Message) {
+        if let Some(unique) = &message.unique {
+            self.commit.steps.push(Step::LetGo { key: unique.key.clone(), id: message.id.clone() });
         }
     }
 

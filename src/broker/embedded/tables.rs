@@ -6,7 +6,7 @@
 //! | `tasks` | task id, packed if it is a UUID | where its message is, or its [`TaskResult`](crate::task::TaskResult) |
 //! | `dead` | sequence | [`DeadLetter`](crate::broker::DeadLetter) |
 //! | `expiries` | time, sequence | the ids whose results go at that time |
-//! | `lanes` | see [`lanes`](super::lanes) | lanes of serial keys, and the messages that wait for them |
+//! | `lanes` | see [`lanes`](super::lanes) | lanes of serial keys, and the messages that wait for them; [dedupe windows](super::dedupe) |
 //! | `meta` | name | counts per queue, the last sequence, notes |
 //!
 //! Whatever the database does with a damaged file, also a panic, is an error that names the directory.

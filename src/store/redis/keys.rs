@@ -1,5 +1,7 @@
 //! The names of keys. Celery's are also the names of its channels.
 
+use crate::task::UniqueKey;
+
 /// Makes key names, all with the same prefix in front.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
@@ -36,9 +38,44 @@ impl Keys {
         format!("{}celery-taskset-meta-{group}{suffix}", self.prefix)
     }
 
+    /// Our own: who holds a dedupe window.
+    pub(super) fn window(&self, key: &UniqueKey) -> String {
+        format!("{}celeriac:unique:{key}", self.prefix)
+    }
+
+    /// Our own: which window a task holds.
+    pub(super) fn window_of(&self, id: &str) -> String {
+        format!("{}celeriac:unique-of:{id}", self.prefix)
+    }
+
+    /// Our own: what the keys of the lanes begin with.
+    pub(super) fn lanes(&self) -> String {
+        format!("{}celeriac:lanes:", self.prefix)
+    }
+
     /// Our own: until when a task is revoked.
     pub(super) fn revoked(&self, id: &str) -> String {
         format!("{}celeriac:revoked:{id}", self.prefix)
+    }
+
+    /// Our own: which copy of a task has its id.
+    pub(super) fn once(&self, id: &str) -> String {
+        format!("{}celeriac:once:{id}", self.prefix)
+    }
+
+    /// Our own: the notes by name, and their names in order.
+    pub(super) fn notes(&self) -> [String; 2] {
+        ["notes", "note-names"].map(|key| format!("{}celeriac:{key}", self.prefix))
+    }
+
+    /// Our own: who leads.
+    pub(super) fn election(&self, name: &str) -> String {
+        format!("{}celeriac:election:{name}", self.prefix)
+    }
+
+    /// Our own: there as long as any task is revoked.
+    pub(super) fn any_revoked(&self) -> String {
+        format!("{}celeriac:revoked", self.prefix)
     }
 }
 

@@ -6,10 +6,13 @@
 
 mod chords;
 mod keys;
+pub(crate) mod lanes;
 mod link;
+mod notes;
 mod records;
 mod scripts;
 mod watch;
+mod windows;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,7 +22,9 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
-use super::{ChordJoin, ChordPart, GroupResult, Store, StoreError, TrackedState, Waiters};
+use super::{
+    ChordJoin, ChordPart, Claim, GroupResult, Notes, Store, StoreError, TrackedState, Waiters, Windows,
+};
 use crate::core::Timestamp;
 use crate::protocol::result::Meta;
 use crate::task::{TaskId, TaskResult};
@@ -44,6 +49,9 @@ pub struct RedisOptions {
     /// How long whoever is to send the body of a chord has for it; when it is over, the next one who joins does. Default
     /// 10 s.
     pub chord_lease: Duration,
+    /// How long a process that runs serial tasks is taken for alive without a word from it: so long others wait with its
+    /// lanes when it has died on another machine. Default 10 s.
+    pub lane_lease: Duration,
     /// The most that one result document may take, in bytes. Default 512 MiB, which is the most that Redis takes.
     pub max_document_size: usize,
 }
@@ -55,6 +63,7 @@ impl Default for RedisOptions {
             result_expires: Duration::from_secs(24 * 60 * 60),
             patience: Duration::from_secs(10),
             chord_lease: Duration::from_secs(10),
+            lane_lease: Duration::from_secs(10),
             max_document_size: 512 << 20,
         }
     }
@@ -131,6 +140,11 @@ impl RedisStore {
     /// The server and database, for logs; without the password.
     pub fn address(&self) -> &str {
         &self.core.link.address
+    }
+
+    /// The store's thread, for those who have something to do there.
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.runtime
     }
 
     /// Does something on the store's thread.
@@ -224,7 +238,20 @@ impl Store for RedisStore {
         self.run(|core| async move { core.delete(key).await }).await
     }
 
+    async fn claim(&self, claims: &[Claim]) -> Result<Vec<bool>, StoreError> {
+        let claims = claims.to_vec();
+        self.run(|core| async move { core.claim(&claims).await }).await
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(self)
+    }
+
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn windows(&self) -> Option<&dyn Windows> {
+        Some(self)
     }
 }

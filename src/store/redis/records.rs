@@ -150,27 +150,35 @@ impl Core {
     }
 
     pub(super) async fn revoke(&self, id: &TaskId, until: Timestamp) -> Result<(), StoreError> {
-        let key = &self.keys.revoked(id.as_str());
+        let key = self.keys.revoked(id.as_str());
         let seconds = whole_seconds(until.since(now()));
+        let mut script = self.scripts.revoke.key(&key);
+        script.key(self.keys.any_revoked()).arg(seconds).arg(until.as_micros());
+        let script = &script;
         self.link
-            .run(key, |mut connection, _| async move {
-                redis::cmd("SETEX")
-                    .arg(key)
-                    .arg(seconds)
-                    .arg(until.as_micros())
-                    .query_async(&mut connection)
-                    .await
-            })
+            .run(&key, |mut connection, _| async move { script.invoke_async(&mut connection).await })
             .await
     }
 
+    /// Mostly nothing is revoked at all, which one small question tells about any number of tasks.
     pub(super) async fn revoked(&self, ids: Vec<TaskId>, at: Timestamp) -> Result<Vec<TaskId>, StoreError> {
-        let Some(first) = ids.first() else { return Ok(Vec::new()) };
-        let label = self.keys.revoked(first.as_str());
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let any = &self.keys.any_revoked();
+        let is_any: bool = self
+            .link
+            .run(any, |mut connection, _| async move {
+                redis::cmd("EXISTS").arg(any).query_async(&mut connection).await
+            })
+            .await?;
+        if !is_any {
+            return Ok(Vec::new());
+        }
         let keys: &Vec<String> = &ids.iter().map(|id| self.keys.revoked(id.as_str())).collect();
         let until: Vec<Option<u64>> = self
             .link
-            .run(&label, |mut connection, _| async move {
+            .run(any, |mut connection, _| async move {
                 redis::cmd("MGET").arg(keys).query_async(&mut connection).await
             })
             .await?;

@@ -10,11 +10,31 @@ pub(super) struct Scripts {
     pub(super) replace: Script,
     pub(super) join: Script,
     pub(super) close: Script,
+    pub(super) claim: Script,
+    pub(super) change_notes: Script,
+    pub(super) list_notes: Script,
+    pub(super) lead: Script,
+    pub(super) resign: Script,
+    pub(super) revoke: Script,
+    pub(super) hold: Script,
+    pub(super) let_go: Script,
 }
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        Self { replace: Script::new(REPLACE), join: Script::new(JOIN), close: Script::new(CLOSE) }
+        Self {
+            replace: Script::new(REPLACE),
+            join: Script::new(JOIN),
+            close: Script::new(CLOSE),
+            claim: Script::new(CLAIM),
+            change_notes: Script::new(CHANGE_NOTES),
+            list_notes: Script::new(LIST_NOTES),
+            lead: Script::new(LEAD),
+            resign: Script::new(RESIGN),
+            revoke: Script::new(REVOKE),
+            hold: Script::new(HOLD),
+            let_go: Script::new(LET_GO),
+        }
     }
 }
 
@@ -78,4 +98,128 @@ end
 redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
 redis.call('SET', claim, 'done', 'EX', seconds)
 return 1
+";
+
+/// Of each key, the copy that came first has it: `ARGV` has a copy and the seconds to keep it for each of `KEYS`. Answers with
+/// 1 for each that has it.
+const CLAIM: &str = r"
+local mine = {}
+for i, key in ipairs(KEYS) do
+    local copy, seconds = ARGV[2 * i - 1], ARGV[2 * i]
+    local held = redis.call('GET', key)
+    if held == false or held == copy then
+        redis.call('SET', key, copy, 'EX', seconds)
+        mine[i] = 1
+    else
+        mine[i] = 0
+    end
+end
+return mine
+";
+
+/// Changes notes, all or none. `KEYS`: the notes, their names, the election. `ARGV`: the candidate and its term (no term: none
+/// is asked for), whether the answer to this was lost before, then for each change its name, whether there is a note that says
+/// so and what it says, and the same of what it is to say.
+const CHANGE_NOTES: &str = r"
+local notes, names, election = KEYS[1], KEYS[2], KEYS[3]
+local candidate, term, again = ARGV[1], ARGV[2], ARGV[3]
+if term ~= '' then
+    local held = redis.call('HMGET', election, 'holder', 'term')
+    if held[1] ~= candidate or held[2] ~= term then
+        return 0
+    end
+end
+local as_expected, as_wanted = true, again == '1'
+for i = 4, #ARGV, 5 do
+    local says = redis.call('HGET', notes, ARGV[i])
+    local expected = ARGV[i + 1] == '1' and ARGV[i + 2]
+    local wanted = ARGV[i + 3] == '1' and ARGV[i + 4]
+    as_expected = as_expected and says == expected
+    as_wanted = as_wanted and says == wanted
+end
+if as_wanted then
+    return 1
+end
+if not as_expected then
+    return 0
+end
+for i = 4, #ARGV, 5 do
+    if ARGV[i + 3] == '1' then
+        redis.call('HSET', notes, ARGV[i], ARGV[i + 4])
+        redis.call('ZADD', names, 0, ARGV[i])
+    else
+        redis.call('HDEL', notes, ARGV[i])
+        redis.call('ZREM', names, ARGV[i])
+    end
+end
+return 1
+";
+
+/// Notes by their names, from `ARGV[1]` to `ARGV[2]` in the terms of ZRANGEBYLEX, `ARGV[3]` of them at most: names and texts by
+/// turns.
+const LIST_NOTES: &str = r"
+local listed = {}
+for _, name in ipairs(redis.call('ZRANGEBYLEX', KEYS[2], ARGV[1], ARGV[2], 'LIMIT', 0, ARGV[3])) do
+    listed[#listed + 1] = name
+    listed[#listed + 1] = redis.call('HGET', KEYS[1], name)
+end
+return listed
+";
+
+/// Asks to lead: `ARGV` has the candidate and its lease in milliseconds. The time is this server's. Answers with the term, or
+/// with 0 and the milliseconds that somebody else's lease still lasts.
+const LEAD: &str = r"
+local candidate, lease = ARGV[1], tonumber(ARGV[2])
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
+local held = redis.call('HMGET', KEYS[1], 'holder', 'term', 'until')
+local term, last = tonumber(held[2]) or 0, tonumber(held[3]) or 0
+if held[1] ~= candidate then
+    if held[1] and held[1] ~= '' and last > now then
+        return {0, last - now}
+    end
+    term = term + 1
+end
+redis.call('HSET', KEYS[1], 'holder', candidate, 'term', string.format('%.0f', term), 'until', string.format('%.0f', now + lease))
+return {term, 0}
+";
+
+/// Gives the lead back. The term stays, so that the next one is higher.
+const RESIGN: &str = r"
+if redis.call('HGET', KEYS[1], 'holder') == ARGV[1] then
+    redis.call('HSET', KEYS[1], 'holder', '', 'until', '0')
+end
+return 0
+";
+
+/// Keeps a revocation, and that there is one at all for as long as the longest of them.
+const REVOKE: &str = r"
+local key, any, seconds, till = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[2]
+redis.call('SETEX', key, seconds, till)
+if redis.call('PTTL', any) < seconds * 1000 then
+    redis.call('SETEX', any, seconds, '1')
+end
+";
+
+/// Begins a dedupe window, unless it is another task's; answers with that one, or nothing.
+const HOLD: &str = r"
+local window, of, id, millis = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local held = redis.call('GET', window)
+if held and held ~= id then
+    return held
+end
+redis.call('SET', window, id, 'PX', millis)
+redis.call('SET', of, window, 'PX', millis)
+return false
+";
+
+/// Ends the dedupe window of a task, if it still holds one. Without a second key it is the one that is noted of the task.
+const LET_GO: &str = r"
+local of, window, id = KEYS[1], KEYS[2], ARGV[1]
+window = window or redis.call('GET', of)
+redis.call('DEL', of)
+if not window or redis.call('GET', window) ~= id then
+    return 0
+end
+return redis.call('DEL', window)
 ";

@@ -23,6 +23,7 @@ const fn builtin(name: &'static str, body: Body) -> TaskDefinition {
         body,
         hooks: Hooks::default,
         serial: None,
+        unique: None,
     }
 }
 

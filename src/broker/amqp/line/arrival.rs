@@ -7,7 +7,7 @@ use futures_util::{FutureExt, StreamExt};
 use serde_json::Value;
 
 use super::super::outgoing::{self, COPY, KEPT, SOON};
-use super::super::table;
+use super::super::table::{self, Came};
 use super::channel::{Arrived, KEEPER};
 use super::holding::{Holding, Place};
 use super::{BATCH, Line};
@@ -65,16 +65,18 @@ impl Line {
             self.give_back(place);
             return None;
         }
-        let mut wire = table::to_wire(&delivery.properties, delivery.data);
+        let came = Came(delivery.properties.headers().as_ref());
         // Only what was in the keeping of a process that is gone still says so.
-        let suspect = wire.headers.remove(KEPT).is_some() || delivery.redelivered;
-        let copy = wire.headers.remove(COPY).is_some();
-        let message = match self.shared.decode(&wire, &self.queue, now) {
+        let suspect = came.has(KEPT) || delivery.redelivered;
+        let copy = came.has(COPY);
+        let properties = table::properties(&delivery.properties);
+        let message = match self.shared.decode(&properties, &came, &delivery.data, &self.queue, now) {
             Ok(message) => message,
             Err(error) => {
                 tracing::warn!(queue = self.queue, %error, "a message was refused; it is in the dead letters");
                 let letter = error.recognised.id.clone().unwrap_or_else(TaskId::new);
-                let post = outgoing::dead(wire, &self.queue, &error.to_string(), letter.as_str(), now);
+                let post =
+                    outgoing::dead(unmarked(delivery), &self.queue, &error.to_string(), letter.as_str(), now);
                 if let Some(record) = refused_result(&error, &self.queue, now) {
                     self.shared.over(record, None);
                 }
@@ -101,7 +103,7 @@ impl Line {
         let eta = message.eta.filter(|eta| *eta > now);
         let tag = self.hold(Holding { copy, ..Holding::new(message, place, suspect) });
         match eta {
-            Some(eta) if eta.since(now) >= SOON => self.park(tag, wire, eta, now),
+            Some(eta) if eta.since(now) >= SOON => self.park(tag, unmarked(delivery), eta, now),
             Some(eta) => drop(self.early.insert((eta, tag))),
             None => return Some(tag),
         }
@@ -145,6 +147,13 @@ impl Line {
             _ => self.acknowledge(new),
         }
     }
+}
+
+/// A message as it was sent, without what was noted on it here.
+fn unmarked(delivery: lapin::message::Delivery) -> WireMessage {
+    let mut wire = table::to_wire(&delivery.properties, delivery.data);
+    wire.headers.retain(|name, _| name != KEPT && name != COPY);
+    wire
 }
 
 /// The record of a message that was refused, if it can be told whose it is.

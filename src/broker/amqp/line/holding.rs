@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use crate::broker::Settle;
-use crate::task::Message;
+use crate::task::{Message, ONCE};
 
 /// A delivery that was taken in and not settled yet.
 pub(super) struct Holding {
@@ -60,5 +60,6 @@ impl Holding {
         self.message.id == message.id
             && self.message.retries == message.retries
             && self.message.continuations == message.continuations
+            && self.message.headers.0.get(ONCE) == message.headers.0.get(ONCE)
     }
 }

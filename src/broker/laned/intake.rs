@@ -1,0 +1,198 @@
+//! What comes from the broker: plain tasks pass, serial ones are asked about first, one question for each of a batch.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
+
+use super::claims::Claim;
+use super::settlement::LaneSettler;
+use super::{Shared, process};
+use crate::broker::{BrokerError, Consumer, Delivery, Settle, Sink, call_sink, lane};
+use crate::store::redis::lanes::{self, Started};
+use crate::task::{Message, Refusal};
+
+/// So many deliveries are asked about at a time.
+const BATCH: usize = 256;
+/// How long it is waited before Redis is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The broker's consumer, until either end of it is gone.
+type Inner = Arc<Mutex<Option<Box<dyn Consumer>>>>;
+
+struct LaneConsumer {
+    inner: Inner,
+    closed: Arc<AtomicBool>,
+}
+
+/// Consumes a queue of the broker behind.
+pub(super) fn consume(
+    shared: &Arc<Shared>,
+    queue: &str,
+    prefetch: usize,
+    sink: Sink,
+) -> Result<Box<dyn Consumer>, BrokerError> {
+    let (sender, serial) = mpsc::unbounded_channel(); // bounded by the prefetch
+    let outer = Arc::clone(&sink);
+    let front: Sink = Arc::new(move |deliveries: Vec<Delivery>| {
+        let is_serial = |delivery: &Delivery| lane::lane_of(delivery.message()).is_some();
+        let (serial, plain): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_serial);
+        for delivery in serial {
+            let _ = sender.send(delivery); // dropped with its reader, it goes back
+        }
+        if !plain.is_empty() {
+            outer(plain);
+        }
+    });
+    let inner = Arc::new(Mutex::new(Some(shared.inner.consume(queue, prefetch, front)?)));
+    let closed = Arc::new(AtomicBool::new(false));
+    let reader = Reader {
+        shared: Arc::clone(shared),
+        settler: Arc::new(LaneSettler::new(shared)),
+        sink,
+        consumer: Arc::downgrade(&inner),
+        closed: Arc::clone(&closed),
+    };
+    shared.runtime.spawn(reader.read(serial));
+    Ok(Box::new(LaneConsumer { inner, closed }))
+}
+
+impl Consumer for LaneConsumer {
+    fn set_prefetch(&self, prefetch: usize) {
+        if let Some(inner) = &*self.inner.lock().unwrap_or_else(PoisonError::into_inner) {
+            inner.set_prefetch(prefetch);
+        }
+    }
+}
+
+impl Drop for LaneConsumer {
+    fn drop(&mut self) {
+        self.closed.store(true, Ordering::Release);
+        drop(self.inner.lock().unwrap_or_else(PoisonError::into_inner).take());
+    }
+}
+
+/// Reads the serial deliveries of a consumer.
+struct Reader {
+    shared: Arc<Shared>,
+    settler: Arc<LaneSettler>,
+    sink: Sink,
+    consumer: Weak<Mutex<Option<Box<dyn Consumer>>>>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Reader {
+    async fn read(self, mut serial: mpsc::UnboundedReceiver<Delivery>) {
+        let closing = self.shared.closing.clone();
+        let mut batch = Vec::with_capacity(BATCH);
+        while closing.run_until_cancelled(serial.recv_many(&mut batch, BATCH)).await.is_some_and(|n| n > 0) {
+            let started = join_all(batch.drain(..).map(|delivery| self.start(delivery))).await;
+            let started: Vec<Delivery> = started.into_iter().flatten().collect();
+            if started.is_empty() || self.closed.load(Ordering::Acquire) {
+                continue; // dropped, they go back
+            }
+            if !call_sink(&self.sink, started)
+                && let Some(consumer) = self.consumer.upgrade()
+            {
+                drop(consumer.lock().unwrap_or_else(PoisonError::into_inner).take());
+            }
+        }
+    }
+
+    /// Asks whether a delivery may start. `None`: not here, or not now.
+    async fn start(&self, mut delivery: Delivery) -> Option<Delivery> {
+        let shared = &self.shared;
+        let (mut dead, mut again) = (String::new(), delivery.is_again());
+        loop {
+            if delivery.has_lapsed() || shared.closing.is_cancelled() {
+                return None; // others have it, or will
+            }
+            let message = Arc::clone(delivery.message());
+            let serial = message.serial.as_deref()?;
+            let (process, asked_at) = (shared.claims.process(), Instant::now());
+            let claim = lanes::Claim { process: &process, tag: delivery.tag(), dead: &dead };
+            let started = match shared.lanes.start(&message, serial, &claim).await {
+                Ok(started) => started,
+                Err(error) => {
+                    tracing::warn!(%error, "serial tasks do not start until Redis answers");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            match started {
+                Started::Run { token, before } => {
+                    again |= before.is_some();
+                    return self.begin(delivery, token, before.unwrap_or(0), again, &process, asked_at).await;
+                }
+                Started::Held(other) if process::is_dead(&other) => dead = other,
+                Started::Held(other) => match shared.lanes.park(&message.id, serial.pass, &other).await {
+                    Ok(true) => {
+                        tracing::info!(id = %message.id, "another process that is alive has this task; it is left to that one");
+                        break;
+                    }
+                    Ok(false) => {}
+                    Err(_) => tokio::time::sleep(PAUSE).await,
+                },
+                Started::Stale => {
+                    tracing::debug!(id = %message.id, "a copy of a serial task is dropped");
+                    break;
+                }
+                Started::Waits => {
+                    shared.earlier.notify_one(); // maybe it does not wait for ever
+                    break;
+                }
+                Started::Gone => {
+                    tracing::warn!(id = %message.id, "Redis has forgotten that this task was let into its lane; it comes there anew");
+                    again = true;
+                    let mut message = Message::clone(&message);
+                    if let Some(serial) = &mut message.serial {
+                        serial.pass = None;
+                    }
+                    delivery = delivery.showing(message);
+                }
+                Started::Refused => {
+                    let refused = lane::refused(Message::clone(&message), Refusal::CouldNotAcquireLock);
+                    return Some(delivery.showing(refused));
+                }
+                Started::Lapsed => shared.look_for_lost(Some(&process)),
+            }
+        }
+        delivery.settle(Settle::Ack { result: None, sequel: None });
+        None
+    }
+
+    async fn begin(
+        &self,
+        delivery: Delivery,
+        token: u64,
+        crashes: u32,
+        again: bool,
+        process: &str,
+        asked_at: Instant,
+    ) -> Option<Delivery> {
+        let (shared, tag) = (&self.shared, delivery.tag());
+        let mut message = Arc::clone(delivery.message());
+        if message.crashes < crashes {
+            message = Arc::new(Message { crashes, ..Message::clone(&message) });
+        }
+        let mut started = Delivery::new(tag, Arc::clone(&message), Arc::clone(&self.settler) as _);
+        started = started.fenced(token).again(again);
+        if let Some(lapsed) = delivery.lapsed() {
+            started = started.until(lapsed);
+        }
+        let is_over = message.crashes >= shared.delivery_limit;
+        let claim = Claim { token, delivery, message };
+        if let Err(claim) = shared.claims.add(process, asked_at, claim, again) {
+            shared.hand_back(claim).await;
+            return None;
+        }
+        shared.holding.notify_one();
+        if is_over {
+            drop(started); // goes back, with nothing begun
+            return None;
+        }
+        Some(started)
+    }
+}

@@ -1,0 +1,80 @@
+//! How deliveries of the broker in memory end: under the lock, with all that follows.
+
+use std::sync::{Arc, Weak};
+
+use tokio::sync::oneshot;
+
+use super::{Shared, Spot};
+use crate::broker::dead_letter::{crash_reason, crash_result};
+use crate::broker::{BrokerError, Settle, Settler, lane};
+use crate::task::Message;
+
+/// Settles deliveries of one queue.
+pub(super) struct MemorySettler {
+    pub(super) shared: Weak<Shared>,
+    pub(super) queue: String,
+}
+
+impl Settler for MemorySettler {
+    fn started(&self, _tags: &[u64]) {} // nothing outlives the process that could count
+
+    fn settle(&self, tag: u64, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>) {
+        let verdict = match self.shared.upgrade() {
+            Some(shared) => self.settle_in(&shared, tag, settle),
+            None => Err(BrokerError::Closed),
+        };
+        if let Some(done) = done {
+            let _ = done.send(verdict);
+        }
+    }
+}
+
+impl MemorySettler {
+    fn settle_in(&self, shared: &Arc<Shared>, tag: u64, settle: Settle) -> Result<(), BrokerError> {
+        let mut state = shared.lock()?;
+        let (rank, message) = state.line(&self.queue).unsettled.remove(&tag).ok_or(BrokerError::Stale)?;
+        state.ids.remove(&message.id);
+        let (mut record, mut follows) = (None, None);
+        let block = lane::block_of(&message, &settle);
+        match settle {
+            Settle::Ack { result, sequel } => {
+                (record, follows) = (lane::kept(&message, result), sequel);
+                state.leave_lane(&message, block);
+                state.windows.let_go(&message);
+            }
+            Settle::Requeue { message: next, due } => {
+                if lane::lane_of(&message) != lane::lane_of(&next) {
+                    state.leave_lane(&message, None);
+                }
+                shared.arrive(&mut state, Arc::new(*next), due, false);
+            }
+            Settle::Return { crashed: false } => state.put(message, Spot::Ready(rank)),
+            Settle::Return { crashed: true } => {
+                let mut message = Message::clone(&message);
+                message.crashes += 1;
+                if message.crashes >= shared.delivery_limit && message.workflow.is_none() {
+                    record = Some(crash_result(&message));
+                    state.leave_lane(&message, lane::blocks(&message, record.as_ref()));
+                    state.windows.let_go(&message);
+                    state.bury(&message, crash_reason(message.crashes));
+                } else {
+                    state.put(Arc::new(message), Spot::Ready(rank));
+                }
+            }
+            Settle::DeadLetter { reason, result, sequel } => {
+                (record, follows) = (result, sequel);
+                state.leave_lane(&message, block);
+                state.windows.let_go(&message);
+                state.bury(&message, reason);
+            }
+        }
+        if let Some(record) = record {
+            shared.store.insert(record); // under the lock, so that the task is never unknown
+        }
+        let queues = shared.follow(&mut state, follows.map(|sequel| *sequel));
+        drop(state);
+        shared.hand_over(&self.queue);
+        queues.iter().for_each(|queue| shared.hand_over(queue));
+        Ok(())
+    }
+}
