@@ -2,6 +2,7 @@
 
 mod actions;
 mod cases;
+pub mod demo;
 mod exports;
 mod problem;
 mod queues;
@@ -35,6 +36,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/exports", web::post().to(exports::start))
         .route("/exports", web::get().to(exports::list))
         .route("/exports/{file}", web::get().to(exports::download))
+        .route("/soil-demo", web::get().to(demo::page))
+        .route("/soil-demo/{kind}", web::post().to(demo::start))
         .route("/mails", web::post().to(actions::mail))
         .route("/load", web::post().to(actions::load))
         .route("/tasks/{id}", web::get().to(tasks::show))
