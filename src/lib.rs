@@ -46,6 +46,7 @@
 //!   [`dead_letters`](Celeriac::dead_letters), [`shutdown`](Celeriac::shutdown).
 //! - **Queues.** The [`catalogue`](app::catalogue) has a row for each: what is promised, what it runs on, how many at a
 //!   time. Without one, the queues that tasks name are served with defaults.
+//! - **Soil.** A task says how far it is and gives its user a file; [`Celeriac::soil`] shows both: [`soil`].
 //! - **Where work waits.** The [`broker`] and the [`store`] are seams. The default is the
 //!   [embedded](broker::embedded) store in a directory: an enqueue that returned `Ok` is synced to disk.
 //! - **Celery's tongue.** [`protocol`] turns tasks, results and control messages into what Celery 5.7 writes, and back.
@@ -64,6 +65,7 @@
 //!
 //! - `cli` (default): the `celeriac` command. A library user may leave it out.
 //! - `web`: Soil's pages for actix-web.
+//! - `s3`: files of downloads in S3 and what speaks its protocol.
 //! - `testing`: for tests of tasks, eager mode, a clock that the test moves, and assertions on what was enqueued; and the
 //!   conformance suites for those who write a broker or a store of their own.
 //!
@@ -104,6 +106,8 @@ mod manual {
     struct Canvas;
     #[doc = include_str!("../docs/defaults.md")]
     struct Defaults;
+    #[doc = include_str!("../docs/downloads.md")]
+    struct Downloads;
     #[doc = include_str!("../docs/embedded-store.md")]
     struct EmbeddedStore;
     #[doc = include_str!("../docs/embedding.md")]
@@ -117,6 +121,8 @@ mod manual {
     struct Beat;
     #[doc = include_str!("../docs/periodic-tasks.md")]
     struct PeriodicTasks;
+    #[doc = include_str!("../docs/progress.md")]
+    struct Progress;
     #[doc = include_str!("../docs/queues-and-workers.md")]
     struct QueuesAndWorkers;
     #[cfg(feature = "amqp")]

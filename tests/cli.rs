@@ -200,3 +200,68 @@ beats
     assert_eq!(code, Some(2));
     assert!(err.contains("write a time such as 2026-03-08T00:00:00Z"), "{err}");
 }
+
+mod dead_letters {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use celeriac::app::catalogue::QueueRow;
+    use celeriac::{Celeriac, State, TaskError, task};
+
+    use super::{celeriac as command, text};
+
+    static WILLING: AtomicBool = AtomicBool::new(false);
+
+    #[task(queue = "refused")]
+    async fn refuses_at_first(n: u32) -> Result<u32, TaskError> {
+        if WILLING.load(Ordering::SeqCst) { Ok(n) } else { Err(TaskError::reject(format!("not {n} today"))) }
+    }
+
+    /// Of an embedded store whose program does not run: their records go with them, and their next runs leave others.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn go_back_into_an_embedded_store() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let start = async || {
+            let builder =
+                Celeriac::builder().directory(dir.path()).queue(QueueRow::new("refused").with_workers(4));
+            builder.start().await.expect("a start")
+        };
+        let requeue = |more: &[&str]| {
+            let directory = dir.path().display().to_string();
+            text(command(&[&["requeue", "--directory", &directory], more].concat(), dir.path()))
+        };
+        let wait = Duration::from_secs(60);
+        let runtime = start().await;
+        let client = runtime.client();
+        let mut ids = Vec::new();
+        for n in 0..300 {
+            ids.push(refuses_at_first::s(n).send(runtime.client()).await.expect("an enqueue").id().clone());
+        }
+        for id in &ids {
+            let record =
+                tokio::time::timeout(wait, client.wait(id)).await.expect("in time").expect("a record");
+            assert_eq!(record.state, State::Rejected);
+        }
+        let (code, _, err) = requeue(&[]);
+        assert_eq!(code, Some(1), "the program still runs");
+        assert!(err.contains("in use by process"), "{err}");
+        runtime.shutdown().await.expect("an end");
+
+        let (code, out, err) = requeue(&["--dry-run", "--reason", "not 7 today"]);
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        assert!(out.ends_with("1 of 300 dead letters would go back to their queues.\n"), "{out}");
+        let (_, out, _) = requeue(&["--limit", "290"]);
+        assert!(out.ends_with("290 of 300 dead letters went back to their queues.\n"), "{out}");
+        WILLING.store(true, Ordering::SeqCst);
+        let runtime = start().await;
+        let client = runtime.client();
+        for (n, id) in ids.iter().enumerate() {
+            let record =
+                tokio::time::timeout(wait, client.wait(id)).await.expect("in time").expect("a record");
+            let wanted = if n < 290 { State::Success } else { State::Rejected };
+            assert_eq!(record.state, wanted, "{n}");
+        }
+        assert_eq!(runtime.queue("refused").await.expect("a queue").dead, 10);
+        runtime.shutdown().await.expect("an end");
+    }
+}

@@ -1,12 +1,13 @@
 //! Which store a result backend's address means.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::store::{MemoryStore, Store, StoreError};
 
 /// A result backend that is open.
-pub(super) struct Opened {
-    pub(super) store: Arc<dyn Store>,
+pub(crate) struct Opened {
+    pub(crate) store: Arc<dyn Store>,
     /// The same, if it is Redis, which keeps lanes as well.
     #[cfg(feature = "redis")]
     pub(super) redis: Option<crate::store::RedisStore>,
@@ -24,7 +25,7 @@ impl Opened {
 }
 
 /// A result backend, not opened yet.
-pub(super) enum Backend {
+pub(crate) enum Backend {
     Memory,
     #[cfg(feature = "redis")]
     Redis(String, crate::store::RedisOptions),
@@ -36,7 +37,7 @@ pub(super) enum Backend {
 
 impl Backend {
     /// What an address means. Mistakes in it are told when it is opened.
-    pub(super) fn at(url: String) -> Self {
+    pub(crate) fn at(url: String) -> Self {
         let scheme = url.split_once(':').map_or(url.as_str(), |(scheme, _)| scheme);
         match scheme {
             "memory" => Self::Memory,
@@ -45,18 +46,23 @@ impl Backend {
                 Self::Redis(url, crate::store::RedisOptions::default())
             }
             #[cfg(feature = "amqp")]
-            "rpc" => Self::Rpc(url),
+            "rpc" | "rpcs" => Self::Rpc(url),
             _ => Self::Unknown(url),
         }
     }
 
     /// Opens it. `rabbitmq` is the broker's address, if the broker is one.
-    #[cfg_attr(not(feature = "amqp"), allow(unused_variables))]
-    pub(super) async fn open(self, rabbitmq: Option<&str>) -> Result<Opened, StoreError> {
+    #[cfg_attr(not(all(feature = "amqp", feature = "redis")), allow(unused_variables))]
+    pub(crate) async fn open(
+        self,
+        rabbitmq: Option<&str>,
+        ca_certs: Option<PathBuf>,
+    ) -> Result<Opened, StoreError> {
         match self {
             Self::Memory => Ok(Opened::plain(Arc::new(MemoryStore::default()))),
             #[cfg(feature = "redis")]
-            Self::Redis(url, options) => {
+            Self::Redis(url, mut options) => {
+                options.ca_certs = options.ca_certs.or(ca_certs);
                 let redis = crate::store::RedisStore::connect(&url, options).await?;
                 Ok(Opened { store: Arc::new(redis.clone()), redis: Some(redis) })
             }
@@ -68,7 +74,8 @@ impl Backend {
                     Some(rabbitmq) => rabbitmq.to_owned(),
                     None => "rpc://".to_owned(),
                 };
-                let options = crate::store::RpcOptions::default();
+                let mut options = crate::store::RpcOptions::default();
+                options.ca_certs = ca_certs;
                 Ok(Opened::plain(Arc::new(crate::store::RpcStore::connect(&url, options).await?)))
             }
             Self::Unknown(url) => Err(StoreError::Unsupported(unknown(&url))),
@@ -80,7 +87,7 @@ fn unknown(url: &str) -> String {
     let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
     match scheme {
         "redis" | "rediss" => "this build of Celeriac has no Redis: build it with the feature `redis`".to_owned(),
-        "rpc" => "this build of Celeriac has no RabbitMQ: build it with the feature `amqp`".to_owned(),
+        "rpc" | "rpcs" => "this build of Celeriac has no RabbitMQ: build it with the feature `amqp`".to_owned(),
         "amqp" => "results over RabbitMQ are `rpc://…`; Celery's old `amqp://` result backend does not exist any more".to_owned(),
         _ => format!("`{scheme}` is no result backend of Celeriac; there are redis://, rpc:// and memory://"),
     }
@@ -97,9 +104,10 @@ mod tests {
             ("amqp://h", "are `rpc://…`"),
             ("", "`` is no result backend"),
         ] {
-            let error = Backend::at(url.to_owned()).open(None).await.err().expect("an error").to_string();
+            let error =
+                Backend::at(url.to_owned()).open(None, None).await.err().expect("an error").to_string();
             assert!(error.contains(part), "{error}");
         }
-        assert!(Backend::at("memory://".to_owned()).open(None).await.is_ok());
+        assert!(Backend::at("memory://".to_owned()).open(None, None).await.is_ok());
     }
 }

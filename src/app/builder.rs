@@ -102,6 +102,7 @@ pub struct Builder {
     beat_lease: Option<Duration>,
     /// Without actors: a test does their work.
     unmanned: bool,
+    ca_certs: Option<PathBuf>,
 }
 
 impl Builder {
@@ -129,6 +130,7 @@ impl Builder {
             beat: None,
             beat_lease: None,
             unmanned: false,
+            ca_certs: None,
         }
     }
 
@@ -203,7 +205,8 @@ impl Builder {
         self
     }
 
-    /// How the RabbitMQ broker behaves. What the catalogue says of a queue wins over this.
+    /// How the RabbitMQ broker behaves. What a row of the catalogue says of its queue (`queue_type`, `max_priority`,
+    /// `queue_arguments`) wins over this.
     #[cfg(feature = "amqp")]
     pub fn amqp_options(mut self, options: AmqpOptions) -> Self {
         self.amqp = options;
@@ -228,7 +231,7 @@ impl Builder {
     }
 
     /// Where results are kept, if not beside the messages. Celery's `result_backend`:
-    /// - `redis://[user:password@]host[:port][/database]`: in Redis, readable by Python.
+    /// - `redis://[user:password@]host[:port][/database]`: in Redis, readable by Python; `rediss://` over TLS.
     /// - `rpc://`: sent back over the broker's RabbitMQ to whoever sent the task, and kept by nobody. Another RabbitMQ is
     ///   `rpc://[user:password@]host[:port][/vhost]`.
     /// - `memory://`: in this process.
@@ -243,6 +246,13 @@ impl Builder {
     #[cfg(feature = "redis")]
     pub fn redis(mut self, url: impl Into<String>, options: crate::store::RedisOptions) -> Self {
         self.backend = Some(Backend::Redis(url.into(), options));
+        self
+    }
+
+    /// A PEM file with the certificate authorities that RabbitMQ (`amqps://`) and Redis (`rediss://`) are checked against, where
+    /// their options name none. Default: the system's.
+    pub fn ca_certs(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca_certs = Some(file.into());
         self
     }
 
@@ -329,8 +339,7 @@ impl Builder {
         let mut rabbitmq: Option<String> = None;
         #[cfg(feature = "amqp")]
         if let Keeping::Amqp(url) = &self.keeping {
-            // Replies need no failover: who waits for one comes back to the node that has it.
-            rabbitmq = url.split(';').next().map(|url| url.trim().to_owned());
+            rabbitmq = Some(url.clone());
         }
         #[cfg(feature = "amqp")]
         let mut outbox = None;
@@ -348,6 +357,11 @@ impl Builder {
                 let mut options = self.amqp;
                 #[cfg(feature = "redis")]
                 lane_limit.replace(options.delivery_limit);
+                options.ca_certs = options.ca_certs.or_else(|| self.ca_certs.clone());
+                for row in routing.catalogue().queues.iter().filter(|row| !row.setup.is_plain()) {
+                    let of_options = options.queues.remove(&row.name).unwrap_or_default();
+                    options.queues.insert(row.name.clone(), row.setup.clone().over(of_options));
+                }
                 let broker = if self.outbox.is_some() {
                     options.publish_timeout = options.publish_timeout.min(OUTBOX_PATIENCE);
                     AmqpBroker::connect_later(&url, options).await?
@@ -366,7 +380,7 @@ impl Builder {
         routing.set_shared(broker.is_shared());
         let apart = self.backend.is_some();
         let opened = match self.backend {
-            Some(backend) => backend.open(rabbitmq.as_deref()).await?,
+            Some(backend) => backend.open(rabbitmq.as_deref(), self.ca_certs).await?,
             None => Opened::plain(store),
         };
         // What RabbitMQ cannot do with lanes, Redis does.

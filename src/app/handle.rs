@@ -12,6 +12,7 @@ use super::attendant::REVOKED_FOR;
 use super::beat::Beat;
 use super::builder::Builder;
 use super::catalogue::Catalogue;
+use super::revival::revive_with_records;
 use super::routing::Routing;
 use super::shutdown::{self, ShutdownReport};
 use crate::actors::beat::{BeatParts, LEASE, Publisher};
@@ -248,18 +249,12 @@ impl Celeriac {
     /// # Errors
     /// The broker does not answer.
     pub async fn revive(&self, id: &TaskId) -> Result<bool, ControlError> {
-        let runtime = &self.inner.runtime;
-        if runtime.settles_results {
-            return Ok(runtime.broker.revive(id).await?);
+        let Runtime { broker, store, settles_results, .. } = &*self.inner.runtime;
+        if *settles_results {
+            return Ok(broker.revive(id).await?);
         }
-        // Its record goes first: the next run may end before anything else is done here, and the first record stays.
-        let record = runtime.store.get(id, now()).await?;
-        runtime.store.forget(id).await?;
-        let revived = runtime.broker.revive(id).await;
-        if let (Some(record), Ok(false) | Err(_)) = (record, &revived) {
-            runtime.store.put(record).await?;
-        }
-        Ok(revived?)
+        let ids = std::slice::from_ref(id);
+        Ok(!revive_with_records(&**broker, &**store, ids).await?.is_empty())
     }
 
     /// Which task holds the dedupe window of this key, so that another call of it would join that one: whether one waits or

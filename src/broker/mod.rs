@@ -20,6 +20,9 @@ mod lane;
 mod laned;
 pub mod memory;
 mod outbox;
+mod queue_setup;
+#[cfg(any(feature = "amqp", feature = "redis"))]
+pub(crate) mod tls;
 
 #[cfg(feature = "testing")]
 pub mod conformance;
@@ -40,6 +43,7 @@ pub use lane::{LaneFacts, LaneLever, Waiting};
 pub use laned::LanedBroker;
 pub use memory::MemoryBroker;
 pub use outbox::OutboxBroker;
+pub use queue_setup::{QueueSetup, QueueType};
 
 use crate::store::{NoteChange, Notes};
 use crate::task::{LaneName, Message, Receipt, TaskId, TaskResult, UniqueKey};
@@ -263,6 +267,20 @@ pub trait Broker: Send + Sync + 'static {
     /// # Errors
     /// The broker is closed or not to be reached.
     async fn revive(&self, id: &TaskId) -> Result<bool, BrokerError>;
+
+    /// As [`revive`](Self::revive), for many; answers with those that there were.
+    ///
+    /// # Errors
+    /// The broker is closed or not to be reached. Some may be back by then.
+    async fn revive_all(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
+        let mut revived = Vec::new();
+        for id in ids {
+            if self.revive(id).await? {
+                revived.push(id.clone());
+            }
+        }
+        Ok(revived)
+    }
 
     /// The facts of a lane; `None`: nobody is in it, nobody waits for it, and nothing was set for it.
     ///

@@ -368,6 +368,10 @@ impl Broker for OutboxBroker {
         self.inner.revive(id).await
     }
 
+    async fn revive_all(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
+        self.inner.revive_all(ids).await
+    }
+
     async fn close(&self) -> Result<(), BrokerError> {
         self.closing.cancel();
         let inner = self.inner.close().await;

@@ -15,8 +15,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::app::ControlError;
 use crate::app::catalogue::{Catalogue, CatalogueErrors};
 use crate::broker::BrokerError;
+use crate::store::StoreError;
 
 /// Looks after background tasks.
 ///
@@ -73,6 +75,10 @@ enum Failure {
     Catalogue(#[from] CatalogueErrors),
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }

@@ -1,5 +1,9 @@
 //! `celeriac requeue`: dead letters go back to their queues.
+//!
+//! A task that was given up has a record, and the first record of a task stays. So it goes before the letter does: with the
+//! embedded store in the same step, from a result backend just before, and back there if the letter is gone by then.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,14 +15,19 @@ use regex::Regex;
 use super::Failure;
 use super::table::{Column, Table};
 use crate::app::catalogue::parse_span;
+use crate::app::{Backend, revive_with_records};
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Broker, BrokerError, DeadLetter, EmbeddedBroker};
+use crate::store::Store;
+use crate::task::TaskId;
 use crate::task::clock::now;
 
 /// What a terminal of an operator holds.
 const WIDTH: usize = 160;
 /// So many dead letters are looked at.
 const MOST: usize = 100_000;
+/// So many go back in one pass over all.
+const BATCH: usize = 1000;
 
 /// Which dead letters, where.
 #[derive(Debug, Args)]
@@ -26,6 +35,9 @@ pub(super) struct RequeueArgs {
     /// RabbitMQ, as `amqp://user:password@host:5672/vhost`.
     #[arg(long, value_name = "URL", conflicts_with = "directory", required_unless_present = "directory")]
     broker: Option<String>,
+    /// Where the results are, as `redis://host:6379/0`: the record of each goes, so that its next run can leave one.
+    #[arg(long, value_name = "URL", conflicts_with = "directory")]
+    result_backend: Option<String>,
     /// The directory of an embedded store whose program does not run.
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
@@ -77,7 +89,16 @@ pub(super) fn run(args: &RequeueArgs, out: &mut impl Write) -> Result<(), Failur
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let broker = open(args).await?;
-        let done = requeue(args, &*broker, out).await;
+        let store = match &args.result_backend {
+            Some(url) if !args.dry_run => Some(Backend::at(url.clone()).open(args.broker.as_deref(), None).await?.store),
+            _ => None,
+        };
+        if args.broker.is_some() && store.is_none() && !args.dry_run {
+            eprintln!(
+                "Records stay, and keep those of the next runs out: name where they are with --result-backend."
+            );
+        }
+        let done = requeue(args, &*broker, store.as_deref(), out).await;
         let closed = broker.close().await;
         done?;
         Ok(closed?)
@@ -108,7 +129,12 @@ async fn connect(_: &str) -> Result<Arc<dyn Broker>, BrokerError> {
     ))
 }
 
-async fn requeue(args: &RequeueArgs, broker: &dyn Broker, out: &mut impl Write) -> Result<(), Failure> {
+async fn requeue(
+    args: &RequeueArgs,
+    broker: &dyn Broker,
+    store: Option<&dyn Store>,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
     let task = args.task.as_deref().and_then(glob);
     let all = broker.dead_letters(MOST).await?;
     let wanted: Vec<_> =
@@ -121,15 +147,22 @@ async fn requeue(args: &RequeueArgs, broker: &dyn Broker, out: &mut impl Write) 
         Column::left("REASON", WIDTH),
     ]);
     let mut revived = 0;
-    for letter in &wanted {
-        if !args.dry_run && !broker.revive(&letter.message.id).await? {
-            continue; // somebody else was faster
+    for batch in wanted.chunks(BATCH) {
+        let ids: Vec<TaskId> = batch.iter().map(|letter| letter.message.id.clone()).collect();
+        let back: HashSet<TaskId> = match (args.dry_run, store) {
+            (true, _) => ids.into_iter().collect(),
+            (false, None) => broker.revive_all(&ids).await?.into_iter().collect(),
+            (false, Some(store)) => revive_with_records(broker, store, &ids).await?.into_iter().collect(),
+        };
+        // Somebody else may have been faster.
+        for letter in batch.iter().filter(|letter| back.contains(&letter.message.id)) {
+            revived += 1;
+            let message = &letter.message;
+            let task = if message.task.is_empty() { "(no task)".to_owned() } else { message.task.clone() };
+            let reason = letter.reason.lines().next().unwrap_or_default().to_owned();
+            let since = letter.died_at.to_string();
+            table.add([message.id.to_string(), message.queue.clone(), task, since, reason]);
         }
-        revived += 1;
-        let message = &letter.message;
-        let task = if message.task.is_empty() { "(no task)".to_owned() } else { message.task.clone() };
-        let reason = letter.reason.lines().next().unwrap_or_default().to_owned();
-        table.add([message.id.to_string(), message.queue.clone(), task, letter.died_at.to_string(), reason]);
     }
     if revived > 0 {
         out.write_all(table.render(WIDTH).as_bytes())?;

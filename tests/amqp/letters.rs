@@ -133,3 +133,42 @@ async fn the_requeue_command_puts_back_what_it_is_asked_for() {
     assert_eq!(celeriac.queue("io").await.unwrap().dead, 1);
     celeriac.shutdown_within(Duration::from_secs(20)).await.unwrap();
 }
+
+/// With the result backend named, the record of the end goes, and the next run leaves its own.
+#[cfg(feature = "redis")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requeued_tasks_record_again() {
+    let url = vhost().await;
+    let backend = blocking(|| crate::services::Redis::shared().url_of(3)).await;
+    let celeriac = crate::rabbit::builder(&url).result_backend(backend.clone()).start().await.unwrap();
+    let mut sent = Vec::new();
+    for n in 100..140 {
+        sent.push(refuses_once::s(n).send(celeriac.client()).await.unwrap());
+    }
+    for task in &sent {
+        assert_eq!(record(task).await.state, State::Rejected);
+    }
+    letters(&celeriac, 40).await;
+    let arguments = ["requeue", "--broker", &url, "--result-backend", &backend, "--limit", "30"];
+    let arguments = arguments.map(str::to_owned);
+    let ran = blocking(move || Command::new(env!("CARGO_BIN_EXE_celeriac")).args(arguments).output())
+        .await
+        .unwrap();
+    let (out, err) = (String::from_utf8(ran.stdout).unwrap(), String::from_utf8(ran.stderr).unwrap());
+    assert!(
+        out.ends_with("30 of 40 dead letters went back to their queues.\n") && err.is_empty(),
+        "{out}{err}"
+    );
+    let mut again = 0;
+    for (n, task) in (100..).zip(&sent) {
+        let is_back = out.contains(task.id().as_str());
+        again += usize::from(is_back);
+        let wanted = if is_back { State::Success } else { State::Rejected };
+        until("its last run is recorded", async || task.state().await == Ok(wanted)).await;
+        if is_back {
+            assert_eq!(task.get(LONG).await, Ok(n));
+        }
+    }
+    assert_eq!(again, 30);
+    celeriac.shutdown_within(Duration::from_secs(20)).await.unwrap();
+}

@@ -7,6 +7,7 @@ mod kit;
 #[path = "../services/mod.rs"]
 mod services;
 
+mod declared;
 mod delays;
 mod keeping;
 mod letters;
@@ -15,3 +16,5 @@ mod rabbit;
 mod recovery;
 mod revocation;
 mod rusty_celery;
+#[cfg(all(feature = "redis", feature = "tls"))]
+mod tls;

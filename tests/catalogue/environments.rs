@@ -22,6 +22,25 @@ fn environments_lay_their_columns_and_aliases_over_the_base() {
     assert_eq!((base.route("t"), live.route("t"), live.route("u")), (Some("a"), Some("b"), None));
     assert_eq!((base.resolve("z"), base.queue("nobody")), (None, None));
 
+    let text = "[[queue]]\nname = \"a\"\nmax_priority = 5\nqueue_arguments = { x-max-length = 9, y = [1, { z = 1.5 }] }\n\
+                [environment.live.queue.a]\nmax_priority = 9\n\
+                [environment.cluster.queue.a]\nqueue_type = \"quorum\"\n";
+    let base_of_a = parse(text);
+    let live = base_of_a.for_environment("live").unwrap_or_else(|errors| panic!("{errors}"));
+    let arguments = serde_json::json!({"x-max-length": 9, "y": [1, {"z": 1.5}]});
+    let expected = QueueRow::new("a")
+        .with_max_priority(9)
+        .with_queue_arguments(arguments.as_object().cloned().expect("an object"));
+    assert_eq!(live.queue("a"), Some(&expected));
+    assert!(
+        expected
+            .explain()
+            .ends_with("; on RabbitMQ priorities up to 9, x-max-length = 9, y = [1,{\"z\":1.5}]")
+    );
+    let cluster = base_of_a.for_environment("cluster").and_then(|catalogue| catalogue.validate());
+    let refused = cluster.err().map(|errors| errors.to_string()).unwrap_or_default();
+    assert!(refused.contains("\"max_priority\" in queue \"a\" is 5; quorum queues take none"), "{refused}");
+
     let unknown = |name: &str| base.for_environment(name).err().map(|errors| errors.to_string());
     assert_eq!(
         unknown("liv").as_deref(),

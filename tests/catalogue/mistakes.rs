@@ -73,7 +73,7 @@ celeriac.toml:19:11: "workers" in queue "email_queue" is 5_000_000; write at mos
 celeriac.toml:20:1: queue number 4 has no name; add name = "..."
 celeriac.toml:23:8: the name "" of a queue is empty; write at least one character
 celeriac.toml:25:8: the name "tab\there" of a queue contains the control character '\t'; remove it
-celeriac.toml:26:1: unknown key "zzz" in queue "tab\there"; the keys in queue "tab\there" are name, io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, prefetch, max_restarts, restart_window, served
+celeriac.toml:26:1: unknown key "zzz" in queue "tab\there"; the keys in queue "tab\there" are name, io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, prefetch, max_restarts, restart_window, served, queue_type, max_priority, queue_arguments
 celeriac.toml:28:1: alias "mail" leads to "emial_queue", but there is no such queue; did you mean "email_queue"?
 celeriac.toml:29:1: alias "celery" has the name of a queue; rename the alias or remove it
 celeriac.toml:30:1: aliases run in a circle: "a" -> "b" -> "a"; let one of them lead to a queue
@@ -83,7 +83,7 @@ celeriac.toml:35:1: route "shop.buy" leads to "warehouse", but there is no such 
 celeriac.toml:37:1: unknown key "queues" in environment "production"; did you mean "queue"?
 celeriac.toml:38:31: environment "production" changes queue "emailqueue", but there is no such queue; did you mean "email_queue"?
 celeriac.toml:40:31: environment "production" changes queue "mail", but there is no such queue; add a [[queue]] with name = "mail" or name one that is there
-celeriac.toml:42:1: unknown key "name" in environment "production", queue "celery"; the keys in environment "production", queue "celery" are io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, prefetch, max_restarts, restart_window, served
+celeriac.toml:42:1: unknown key "name" in environment "production", queue "celery"; the keys in environment "production", queue "celery" are io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, prefetch, max_restarts, restart_window, served, queue_type, max_priority, queue_arguments
 celeriac.toml:43:1: unknown key "worker" in environment "production", queue "celery"; did you mean "workers"?
 celeriac.toml:44:16: "max_restarts" in environment "production", queue "celery" must be a whole number such as 4, not the float 1.5
 celeriac.toml:46:1: alias "y" leads to "nowhere", but there is no such queue; add a [[queue]] with name = "nowhere" or name one that is there
@@ -93,6 +93,32 @@ celeriac.toml:48:1: aliases run in a circle: "d" -> "e" -> "d"; let one of them 
         assert_eq!(found, expected);
     }
     assert_eq!(found.lines().count(), expected.lines().count(), "{found}");
+}
+
+#[test]
+fn what_rabbitmq_would_not_take_is_told() {
+    let text = r#"[[queue]]
+name = "a"
+queue_type = "quorm"
+max_priority = 256
+queue_arguments = [1]
+[[queue]]
+name = "b"
+queue_type = "quorum"
+max_priority = 10
+queue_arguments = { x-max-length = 1979-05-27, x-queue-type = "quorum", x-max-priority = 3 }
+[environment.e.queue.b]
+max_priority = 0
+"#;
+    let expected = r#"celeriac.toml:3:14: "queue_type" in queue "a" is "quorm"; did you mean "quorum"?
+celeriac.toml:4:16: "max_priority" in queue "a" is 256; write at most 255
+celeriac.toml:5:19: "queue_arguments" in queue "a" must be a table such as { x-max-length = 1000 }, not an array
+celeriac.toml:7:8: "max_priority" in queue "b" is 10; quorum queues take none: remove it, or write queue_type = "classic"
+celeriac.toml:7:8: "queue_arguments" in queue "b" is x-queue-type = "quorum"; it has a column of its own: write queue_type = "quorum"
+celeriac.toml:7:8: "queue_arguments" in queue "b" is x-max-priority = 3; it has a column of its own: write max_priority = 3
+celeriac.toml:10:36: "x-max-length" in queue_arguments in queue "b" must be text, a number, true, false, or an array or table of these, not the datetime 1979-05-27
+celeriac.toml:12:16: "max_priority" in environment "e", queue "b" is 0; write at least 1"#;
+    assert_eq!(errors_of(text), expected);
 }
 
 #[test]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::{self, Line, note};
 use crate::workload::{Numbers, enqueue_taken, produce, watch};
-use crate::{beat, full_disk, lanes, ownership, poison, terminate};
+use crate::{beat, exports, full_disk, lanes, ownership, poison, terminate};
 
 pub type Failure = Box<dyn std::error::Error>;
 
@@ -81,6 +81,7 @@ pub fn run(role: &str) -> ExitCode {
         match role {
             "mixed" => mixed(child).await,
             "beat" => beat::child(child).await,
+            "exports" => exports::child(child).await,
             "drain" => drain(child).await,
             "births" => births(child).await,
             "full-disk" => full_disk::child(child).await,

@@ -8,6 +8,7 @@
 mod beat;
 mod book;
 mod child;
+mod exports;
 mod full_disk;
 mod kills;
 mod lanes;
@@ -22,8 +23,10 @@ mod workload;
 use std::process::ExitCode;
 use std::time::Instant;
 
-const CASES: [(&str, fn()); 14] = [
+const CASES: [(&str, fn()); 16] = [
     ("beat::each_tick_once", beat::each_tick_once),
+    ("exports::killed_at_every_step", exports::killed_at_every_step),
+    ("exports::killed_at_random_moments", exports::killed_at_random_moments),
     ("kills::at_random_moments", kills::at_random_moments),
     ("kills::while_the_store_is_made", kills::while_the_store_is_made),
     ("lanes::of_many_keys", lanes::of_many_keys),

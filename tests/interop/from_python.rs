@@ -28,6 +28,7 @@ on_the_rust_side! {
     retries_that_end: "endings.retries_end";
     progress_looked_up: "endings.progress";
     progress_told: "endings.progress_told";
+    a_bar: "endings.bar";
     an_eta: "times.eta";
     an_expiry_in_time: "times.in_time";
     an_expiry_too_late: "times.expires";

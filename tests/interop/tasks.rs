@@ -75,6 +75,16 @@ pub async fn progress(ctx: Context, key: String, steps: u32) -> Result<u32, Task
     Ok(steps)
 }
 
+#[task(name = "rust.bar", queue = "rust")]
+pub async fn bar(ctx: Context, key: String, steps: u64) -> Result<u64, TaskError> {
+    for step in 1..=steps {
+        ctx.progress_note(format!("step {step}"));
+        ctx.progress(step, steps);
+        gates::hold(&key).await?;
+    }
+    Ok(steps)
+}
+
 #[task(name = "rust.hold", queue = "rust")]
 pub async fn hold(key: String) -> Result<String, TaskError> {
     gates::hold(&key).await.map(|()| "released".to_owned())

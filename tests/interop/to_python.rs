@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use celeriac::core::Timestamp;
+use celeriac::soil::{Progress, SoilState};
 use celeriac::task::{Arguments, Client, GetError, NewTask, TaskOptions, TaskResult, UntypedResult};
 use celeriac::{State, TaskId};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use crate::fleet::{Mixed, mixed, on_runtime};
@@ -195,6 +197,37 @@ fn progress() {
             gates::release(&key).await;
         }
         assert_eq!(running.get::<u32>(PATIENCE).await, Ok(3));
+    });
+}
+
+/// Soil shows the bar of a task that Python runs, and pushes it.
+#[test]
+fn a_bar() {
+    on_rust(async |fleet| {
+        let key = TaskId::new().to_string();
+        let running = send(fleet, python("bar", json!([key, 3]))).await;
+        let soil = fleet.celeriac.soil();
+        for step in 1..=3 {
+            gates::await_held(&key).await;
+            gates::until("the bar is seen", async || {
+                let seen = soil.status(running.id()).await.unwrap();
+                seen.note == Some(format!("step {step}"))
+            })
+            .await;
+            let seen = soil.status(running.id()).await.unwrap();
+            // Python says 3 of 3, and is not done.
+            let wanted = Progress::of(step, 3);
+            assert_eq!((seen.state, seen.progress), (SoilState::Started, Some(wanted)));
+            gates::release(&key).await;
+        }
+        let all: Vec<_> = soil.watch(running.id()).collect().await;
+        let last = all.last().unwrap().as_ref().unwrap();
+        assert_eq!((last.state, &last.result), (SoilState::Success, &Some(json!(3))));
+        // HQ's way to name several errors in one text.
+        let failed = send(fleet, python("joined_errors", json!([["no name", "no age"]]))).await;
+        ended(&failed).await;
+        let seen = soil.status(failed.id()).await.unwrap();
+        assert_eq!((seen.state, seen.errors), (SoilState::Failed, vec!["no name".into(), "no age".into()]));
     });
 }
 

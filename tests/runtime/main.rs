@@ -17,4 +17,5 @@ mod results;
 mod revocation;
 mod serial;
 mod shutdown;
+mod soil;
 mod time_limits;

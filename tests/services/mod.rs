@@ -16,6 +16,7 @@
 
 #![allow(dead_code, unused_imports)] // each test binary uses its own part of it
 
+mod authority;
 mod dialogue;
 mod home;
 mod ports;
@@ -28,7 +29,9 @@ mod redis;
 
 use std::time::{Duration, Instant};
 
+pub use authority::Authority;
 pub use dialogue::Dialogue;
+pub use ports::free as free_port;
 pub use process::{Output, run};
 pub use program::Program;
 pub use proxy::Proxy;

@@ -360,6 +360,25 @@ async fn cancelling_is_for_the_page_alone() {
 }
 
 #[actix_web::test]
+async fn a_waiting_one_says_its_place_and_what_its_own_queue_is_at() {
+    let celeriac = Celeriac::builder().in_memory().start().await.unwrap();
+    celeriac.pause("exports").await.unwrap();
+    let call = || export::s("a.csv".into(), None).send(celeriac.client());
+    let (first, _, third) = (call().await.unwrap(), call().await.unwrap(), call().await.unwrap());
+    let pages = pages();
+    let page = ask(&celeriac, &pages, get(&pages.start(third.id()).url())).await;
+    assert!(page.body.contains("2 others are before it in line"), "{}", page.body);
+    assert!(page.body.contains("Its queue, exports, is paused."), "{}", page.body);
+    let page = ask(&celeriac, &pages, get(&pages.start(first.id()).url())).await;
+    assert!(page.body.contains("It is the next to start."), "{}", page.body);
+    celeriac.resume("exports").await.unwrap();
+    third.get(Duration::from_secs(60)).await.unwrap();
+    let page = ask(&celeriac, &pages, get(&pages.start(third.id()).url())).await;
+    assert!(!page.body.contains("queue"), "{}", page.body);
+    celeriac.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
 async fn a_group_is_one_page_with_a_file_for_each_part() {
     let app = testing::start().await.unwrap();
     let (celeriac, pages) = (app.celeriac(), pages());

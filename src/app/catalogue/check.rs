@@ -89,16 +89,13 @@ impl Check<'_> {
             ("target", row.target == Some(Duration::ZERO), "0s", "set a duration above zero"),
             ("restart_window", row.restart_window.is_zero(), "0s", "set a duration above zero"),
         ];
-        for (key, bad, value, advice) in faults {
-            if bad {
-                let problem = Problem::BadValue {
-                    key: key.to_owned(),
-                    place: format!("in queue {}", quote(&row.name)),
-                    value: value.to_owned(),
-                    advice: advice.to_owned(),
-                };
-                self.report(place, problem);
-            }
+        let faults = faults.into_iter().filter(|(_, bad, ..)| *bad);
+        let faults = faults.map(|(key, _, value, advice)| (key, value.to_owned(), advice.to_owned()));
+        for (key, value, advice) in faults.chain(row.setup.faults()) {
+            let key = key.to_owned();
+            let problem =
+                Problem::BadValue { key, place: format!("in queue {}", quote(&row.name)), value, advice };
+            self.report(place, problem);
         }
     }
 

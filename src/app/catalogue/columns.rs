@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
 use super::queue_row::{Pool, QueueRow, TargetClass};
 use super::section::{Section, Source};
+use crate::broker::QueueType;
 
 /// The keys of a row besides its name.
-pub(super) const COLUMNS: [&str; 13] = [
+pub(super) const COLUMNS: [&str; 16] = [
     "io_bound",
     "target_class",
     "target",
@@ -20,6 +23,9 @@ pub(super) const COLUMNS: [&str; 13] = [
     "max_restarts",
     "restart_window",
     "served",
+    "queue_type",
+    "max_priority",
+    "queue_arguments",
 ];
 
 /// What a table says about a queue. What it does not say stays as it is.
@@ -38,6 +44,9 @@ pub(super) struct Columns {
     max_restarts: Option<u32>,
     restart_window: Option<Duration>,
     served: Option<bool>,
+    queue_type: Option<QueueType>,
+    max_priority: Option<u8>,
+    queue_arguments: Option<Map<String, Value>>,
 }
 
 impl Columns {
@@ -62,6 +71,13 @@ impl Columns {
             max_restarts: section.number("max_restarts", 0, source),
             restart_window: section.span_of_time("restart_window", source),
             served: section.boolean("served", source),
+            queue_type: section.choice(
+                "queue_type",
+                &QueueType::ALL.map(|kind| (kind.as_str(), kind)),
+                source,
+            ),
+            max_priority: section.small_number("max_priority", 1, source),
+            queue_arguments: section.json("queue_arguments", "{ x-max-length = 1000 }", source),
         }
     }
 
@@ -79,7 +95,10 @@ impl Columns {
         let row = lay(row, self.prefetch.map(as_count), QueueRow::with_prefetch);
         let row = lay(row, self.max_restarts, QueueRow::with_max_restarts);
         let row = lay(row, self.restart_window, QueueRow::with_restart_window);
-        lay(row, self.served, QueueRow::with_served)
+        let row = lay(row, self.served, QueueRow::with_served);
+        let row = lay(row, self.queue_type, QueueRow::with_queue_type);
+        let row = lay(row, self.max_priority, QueueRow::with_max_priority);
+        lay(row, self.queue_arguments.clone(), QueueRow::with_queue_arguments)
     }
 }
 

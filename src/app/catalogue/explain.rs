@@ -20,7 +20,7 @@ impl QueueRow {
     /// ```
     pub fn explain(&self) -> String {
         if !self.served {
-            return format!("{}: served elsewhere", one_line(&self.name));
+            return format!("{}: served elsewhere{}", one_line(&self.name), self.made());
         }
         let mut text = format!("{}: ", one_line(&self.name));
         match (self.target, self.target_class) {
@@ -47,7 +47,20 @@ impl QueueRow {
         if let Some(typical) = &self.typical_duration {
             let _ = write!(text, "; a typical one takes: {}", one_line(typical).trim_end_matches('.'));
         }
-        text
+        text + &self.made()
+    }
+
+    /// How RabbitMQ is to make it, if that is stated.
+    fn made(&self) -> String {
+        let mut parts = Vec::new();
+        if let Some(queue_type) = self.setup.queue_type {
+            parts.push(format!("a {} queue", queue_type.as_str()));
+        }
+        if let Some(max) = self.setup.max_priority {
+            parts.push(format!("priorities up to {max}"));
+        }
+        parts.extend(self.setup.arguments.iter().map(|(name, value)| one_line(&format!("{name} = {value}"))));
+        if parts.is_empty() { String::new() } else { format!("; on RabbitMQ {}", parts.join(", ")) }
     }
 }
 

@@ -6,6 +6,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde_json::{Map, Value};
+
+use crate::broker::{QueueSetup, QueueType};
+
 /// The order of magnitude in which tasks of a queue should start. The number beside it is [`QueueRow::target`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TargetClass {
@@ -119,6 +123,8 @@ pub struct QueueRow {
     /// Whether this program runs its tasks. If not, it only sends them there, and others take them: the Python workers of a
     /// mixed fleet, or other programs of one's own.
     pub served: bool,
+    /// How the queue is made on RabbitMQ, should it not be there. Wins over `AmqpOptions`; has no effect on other brokers.
+    pub setup: QueueSetup,
     /// The pool was stated and does not follow `io_bound`.
     pool_stated: bool,
     /// The number of workers was stated and does not follow the pool.
@@ -143,6 +149,7 @@ impl QueueRow {
             max_restarts: 10,
             restart_window: Duration::from_secs(60),
             served: true,
+            setup: QueueSetup::default(),
             pool_stated: false,
             workers_stated: false,
         }
@@ -251,6 +258,27 @@ impl QueueRow {
     #[must_use]
     pub fn with_served(mut self, served: bool) -> Self {
         self.served = served;
+        self
+    }
+
+    /// States the type that the queue has on RabbitMQ.
+    #[must_use]
+    pub fn with_queue_type(mut self, queue_type: QueueType) -> Self {
+        self.setup.queue_type = Some(queue_type);
+        self
+    }
+
+    /// States the highest priority that RabbitMQ is to heed in the queue: Celery's `x-max-priority`, 1 to 255.
+    #[must_use]
+    pub fn with_max_priority(mut self, max_priority: u8) -> Self {
+        self.setup.max_priority = Some(max_priority);
+        self
+    }
+
+    /// States more of RabbitMQ's arguments for the queue, as in kombu's `queue_arguments`.
+    #[must_use]
+    pub fn with_queue_arguments(mut self, arguments: Map<String, Value>) -> Self {
+        self.setup.arguments = arguments;
         self
     }
 

@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use serde_json::Map;
 use toml_edit::{Item, TableLike, Value};
 
 use super::error::{CatalogueError, Position, Problem, quote, shorten};
@@ -207,6 +208,42 @@ impl<'t> Section<'t> {
         None
     }
 
+    /// A whole number from `least` to 255.
+    pub(super) fn small_number(&self, key: &str, least: u32, source: &mut Source<'_>) -> Option<u8> {
+        let number = self.number(key, least, source)?;
+        let small = u8::try_from(number).ok();
+        if let (None, Some(item)) = (small, self.get(key)) {
+            self.report_bad_value(key, item, "write at most 255".to_owned(), source);
+        }
+        small
+    }
+
+    /// A table of values that have a form in JSON.
+    pub(super) fn json(
+        &self,
+        key: &str,
+        example: &str,
+        source: &mut Source<'_>,
+    ) -> Option<Map<String, serde_json::Value>> {
+        let item = self.get(key)?;
+        let Some(table) = item.as_table_like() else {
+            self.report_wrong_type(key, item, &format!("a table such as {example}"), source);
+            return None;
+        };
+        let mut map = Map::new();
+        for (name, value) in table.iter() {
+            match json_of(value) {
+                Some(json) => drop(map.insert(name.to_owned(), json)),
+                None => {
+                    let inner = Section::new(table, self.key_at(key), format!("in {key} {}", self.place));
+                    let expected = "text, a number, true, false, or an array or table of these";
+                    inner.report_wrong_type(name, value, expected, source);
+                }
+            }
+        }
+        Some(map)
+    }
+
     /// A span of time above zero.
     pub(super) fn span_of_time(&self, key: &str, source: &mut Source<'_>) -> Option<Duration> {
         let item = self.get(key)?;
@@ -266,4 +303,23 @@ impl<'t> Section<'t> {
             }
         }
     }
+}
+
+/// A value of the document in JSON, unless it is a date or a number that JSON has not.
+fn json_of(item: &Item) -> Option<serde_json::Value> {
+    if let Some(table) = item.as_table_like() {
+        let members = table.iter().map(|(name, value)| Some((name.to_owned(), json_of(value)?)));
+        return members.collect::<Option<Map<_, _>>>().map(Into::into);
+    }
+    Some(match item.as_value()? {
+        Value::String(text) => text.value().as_str().into(),
+        Value::Integer(number) => (*number.value()).into(),
+        Value::Float(number) => serde_json::Number::from_f64(*number.value())?.into(),
+        Value::Boolean(boolean) => (*boolean.value()).into(),
+        Value::Array(array) => {
+            let members = array.iter().map(|value| json_of(&Item::Value(value.clone())));
+            members.collect::<Option<Vec<_>>>()?.into()
+        }
+        Value::Datetime(_) | Value::InlineTable(_) => return None,
+    })
 }

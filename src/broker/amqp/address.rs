@@ -1,46 +1,67 @@
 //! Where RabbitMQ is: one URL or several, as Celery and kombu read them.
 
 use std::fmt;
+use std::path::Path;
 
-use lapin::uri::AMQPUri;
+use lapin::tcp::OwnedTLSConfig;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use lapin::{Connection, ConnectionProperties, DefaultConnectionBuilder};
 
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, tls};
 
 /// A URL, and what of it may be shown.
 #[derive(Clone, Debug)]
-pub(super) struct Address {
-    pub(super) uri: AMQPUri,
+pub(crate) struct Address {
+    uri: AMQPUri,
 }
 
 /// The nodes of one cluster; at least one. Any of them will do.
 #[derive(Clone, Debug)]
-pub(super) struct Addresses(Vec<Address>);
+pub(crate) struct Addresses {
+    nodes: Vec<Address>,
+    tls: OwnedTLSConfig,
+}
 
 impl Addresses {
     /// Reads URLs that are separated by `;`, as in Celery's `broker_url`.
-    pub(super) fn parse(urls: &str) -> Result<Self, BrokerError> {
+    pub(crate) fn parse(urls: &str) -> Result<Self, BrokerError> {
         let several = urls.contains(';');
         let urls = urls.split(';').map(str::trim).filter(|url| !several || !url.is_empty());
-        let addresses = urls.map(Address::parse).collect::<Result<Vec<_>, _>>()?;
-        if addresses.is_empty() {
+        let nodes = urls.map(Address::parse).collect::<Result<Vec<_>, _>>()?;
+        if nodes.is_empty() {
             return Err(BrokerError::Io("there is no address of RabbitMQ between the `;`".to_owned()));
         }
-        Ok(Self(addresses))
+        Ok(Self { nodes, tls: OwnedTLSConfig::default() })
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    /// Nodes that are reached by TLS are checked against the authorities in this file, instead of those of the system.
+    pub(crate) fn trusting(mut self, ca_certs: Option<&Path>) -> Result<Self, BrokerError> {
+        if let Some(file) = ca_certs {
+            self.tls.cert_chain = Some(tls::read_authorities(file).map_err(BrokerError::Io)?);
+        }
+        Ok(self)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
     }
 
     /// The one whose turn it is after so many others.
-    pub(super) fn turn(&self, n: usize) -> &Address {
-        &self.0[n % self.0.len()]
+    pub(crate) fn turn(&self, n: usize) -> &Address {
+        &self.nodes[n % self.nodes.len()]
+    }
+
+    /// Connects to the one whose turn it is.
+    pub(crate) async fn connect(&self, n: usize, name: String) -> lapin::Result<Connection> {
+        let properties = ConnectionProperties::default().with_connection_name(name.into());
+        let builder = DefaultConnectionBuilder::new()?.with_uri(self.turn(n).uri.clone());
+        builder.with_properties(properties).with_tls_config(self.tls.clone()).connect().await
     }
 }
 
 impl fmt::Display for Addresses {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, address) in self.0.iter().enumerate() {
+        for (n, address) in self.nodes.iter().enumerate() {
             write!(f, "{}{address}", if n == 0 { "" } else { " or " })?;
         }
         Ok(())
@@ -48,7 +69,7 @@ impl fmt::Display for Addresses {
 }
 
 impl Address {
-    /// Reads a URL. `pyamqp` is `amqp`, and no virtual host, or an empty one, is `/`, as for kombu.
+    /// Reads a URL. `pyamqp` is `amqp`, `amqps` is over TLS, and no virtual host, or an empty one, is `/`, as for kombu.
     fn parse(url: &str) -> Result<Self, BrokerError> {
         let plain = url.strip_prefix("py").filter(|rest| rest.starts_with("amqp")).unwrap_or(url);
         let mut uri: AMQPUri = plain.parse().map_err(|error| {
@@ -56,6 +77,12 @@ impl Address {
                 "the address of RabbitMQ cannot be read: {error}; it should be `amqp://user:password@host:5672/vhost`"
             ))
         })?;
+        if uri.scheme == AMQPScheme::AMQPS {
+            #[cfg(feature = "tls")]
+            tls::prepare();
+            #[cfg(not(feature = "tls"))]
+            return Err(BrokerError::Io(tls::MISSING.to_owned()));
+        }
         if uri.vhost.is_empty() {
             uri.vhost = "/".to_owned();
         }
@@ -66,8 +93,11 @@ impl Address {
 impl fmt::Display for Address {
     /// Without the user and the password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let AMQPUri { authority, vhost, .. } = &self.uri;
+        let AMQPUri { scheme, authority, vhost, .. } = &self.uri;
         write!(f, "{}:{}", authority.host, authority.port)?;
+        if *scheme == AMQPScheme::AMQPS {
+            f.write_str(" by TLS")?;
+        }
         if vhost == "/" { Ok(()) } else { write!(f, " (virtual host `{vhost}`)") }
     }
 }
@@ -83,6 +113,8 @@ mod tests {
             ("amqp://guest:geheim@rabbit/", "rabbit:5672"),
             ("pyamqp://rabbit", "rabbit:5672"),
             ("amqp://u:geheim@rabbit/hq", "rabbit:5672 (virtual host `hq`)"),
+            #[cfg(feature = "tls")]
+            ("amqps://u:geheim@rabbit/hq", "rabbit:5671 by TLS (virtual host `hq`)"),
         ] {
             assert_eq!(Address::parse(url).unwrap().to_string(), shown, "{url}");
         }

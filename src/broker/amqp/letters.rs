@@ -3,6 +3,7 @@
 //! RabbitMQ can only hand out what a queue holds from its head. So to look is to fetch, and to give all back unread by closing
 //! the channel: they are where they were then. Two that look at a time each see what the other one has not.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,17 +39,20 @@ pub(super) async fn list(shared: &Shared, limit: usize) -> Result<Vec<DeadLetter
     Ok(letters)
 }
 
-/// Puts the one of this id back into its queue.
-pub(super) async fn revive(shared: &Shared, id: &TaskId) -> Result<bool, BrokerError> {
+/// Puts those of these ids back into their queues, in one pass over all letters; answers with those that there were.
+pub(super) async fn revive(shared: &Shared, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
     shared.topology.declare_dead().await?;
     let channel = shared.topology.channel().await?;
-    let mut found = false;
-    while let Some(got) = channel.basic_get(DEAD.into(), Topology::FETCH).await.map_err(|e| broken(&e))? {
+    let mut wanted: HashSet<&TaskId> = ids.iter().collect();
+    let mut found = Vec::new();
+    while !wanted.is_empty() {
+        let got = channel.basic_get(DEAD.into(), Topology::FETCH).await.map_err(|e| broken(&e))?;
+        let Some(got) = got else { break };
         let (delivery_tag, properties, data) =
             (got.delivery.delivery_tag, got.delivery.properties, got.delivery.data);
         let wire = table::to_wire(&properties, data);
         let (letter, message) = open(shared, wire.clone());
-        if letter.message.id != *id {
+        if !wanted.remove(&letter.message.id) {
             continue;
         }
         let queue = letter.message.queue;
@@ -59,8 +63,7 @@ pub(super) async fn revive(shared: &Shared, id: &TaskId) -> Result<bool, BrokerE
         };
         shared.publisher.publish(&post, shared.options.publish_timeout).await?;
         channel.basic_ack(delivery_tag, BasicAckOptions::default()).await.map_err(|e| broken(&e))?;
-        found = true;
-        break;
+        found.push(letter.message.id);
     }
     channel.close(200, "OK".into()).await.map_err(|e| broken(&e))?;
     Ok(found)

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use lapin::{Connection, ConnectionProperties, Event};
+use lapin::{Connection, Event};
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::address::{Address, Addresses};
+use super::address::Addresses;
 use crate::broker::BrokerError;
 
 /// The longest pause between two attempts.
@@ -215,26 +215,26 @@ impl Link {
     async fn try_all(&self) -> Result<Connection, String> {
         let mut errors = Vec::new();
         for _ in 0..self.addresses.len() {
-            let address = self.addresses.turn(self.turn.load(Ordering::Relaxed));
-            match connect(self.role, address).await {
+            let turn = self.turn.load(Ordering::Relaxed);
+            match self.connect(turn).await {
                 Ok(connection) => return Ok(connection),
                 Err(error) if self.addresses.len() == 1 => return Err(error),
                 Err(error) => {
                     self.turn.fetch_add(1, Ordering::Relaxed);
-                    errors.push(format!("{address}: {error}"));
+                    errors.push(format!("{}: {error}", self.addresses.turn(turn)));
                 }
             }
         }
         Err(errors.join("; "))
     }
-}
 
-async fn connect(role: &str, address: &Address) -> Result<Connection, String> {
-    let properties = ConnectionProperties::default().with_connection_name(format!("celeriac {role}").into());
-    match tokio::time::timeout(PATIENCE, Connection::connect_uri(address.uri.clone(), properties)).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+    async fn connect(&self, turn: usize) -> Result<Connection, String> {
+        let connected = self.addresses.connect(turn, format!("celeriac {}", self.role));
+        match tokio::time::timeout(PATIENCE, connected).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+        }
     }
 }
 

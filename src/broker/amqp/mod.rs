@@ -45,13 +45,14 @@ use crate::protocol::control::Request;
 use crate::protocol::{self, Arrival, DecodeError, Properties, Table};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
-use address::Addresses;
+pub(crate) use address::Addresses;
 use line::{Command, Commands, Line};
 use link::Link;
 use publisher::{Attempt, Publisher};
 use topology::{DEAD, Topology, short};
 
-pub use options::{AmqpOptions, QueueSetup, QueueType};
+pub use super::{QueueSetup, QueueType};
+pub use options::AmqpOptions;
 
 /// How long a close waits for what is still being published.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
@@ -160,7 +161,7 @@ impl AmqpBroker {
     }
 
     async fn open(url: &str, options: AmqpOptions, patient: bool) -> Result<Self, BrokerError> {
-        let addresses = Addresses::parse(url)?;
+        let addresses = Addresses::parse(url)?.trusting(options.ca_certs.as_deref())?;
         let closing = CancellationToken::new();
         let (told, opened) = oneshot::channel();
         let until = closing.clone();
@@ -389,8 +390,12 @@ impl Broker for AmqpBroker {
     }
 
     async fn revive(&self, id: &TaskId) -> Result<bool, BrokerError> {
-        let (shared, id) = (Arc::clone(&self.shared), id.clone());
-        self.there(async move { letters::revive(&shared, &id).await }).await
+        Ok(!self.revive_all(std::slice::from_ref(id)).await?.is_empty())
+    }
+
+    async fn revive_all(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
+        let (shared, ids) = (Arc::clone(&self.shared), ids.to_vec());
+        self.there(async move { letters::revive(&shared, &ids).await }).await
     }
 
     async fn close(&self) -> Result<(), BrokerError> {

@@ -1,43 +1,14 @@
 //! How the RabbitMQ broker behaves.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use crate::broker::embedded::DEFAULT_DELIVERY_LIMIT;
+use crate::broker::{QueueSetup, QueueType};
 use crate::protocol::Arrival;
-
-/// Which kind of queue RabbitMQ is to make. One that is there already is used as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum QueueType {
-    /// On one node. Celery's and kombu's default.
-    #[default]
-    Classic,
-    /// On several nodes of a cluster: what was accepted survives the loss of a node. Has no priorities before RabbitMQ 4.
-    Quorum,
-}
-
-impl QueueType {
-    /// RabbitMQ's word.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Classic => "classic",
-            Self::Quorum => "quorum",
-        }
-    }
-}
-
-/// How one queue is declared, should it not be there. What is not stated is as for all queues.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct QueueSetup {
-    /// Its type.
-    pub queue_type: Option<QueueType>,
-    /// Celery's `x-max-priority`: 1 to 255. Without it, RabbitMQ takes no notice of priorities.
-    pub max_priority: Option<u8>,
-    /// More of RabbitMQ's arguments, as in kombu's `queue_arguments`.
-    pub arguments: Map<String, Value>,
-}
 
 /// How the RabbitMQ broker behaves. The defaults suit a Celery estate.
 #[derive(Clone, Debug)]
@@ -61,6 +32,8 @@ pub struct AmqpOptions {
     pub node: Option<String>,
     /// How many bytes a message's body may take, also when it is unpacked.
     pub max_size: usize,
+    /// Of `amqps://`: a PEM file with the certificate authorities that servers are checked against. Default: the system's.
+    pub ca_certs: Option<PathBuf>,
 }
 
 impl Default for AmqpOptions {
@@ -74,6 +47,7 @@ impl Default for AmqpOptions {
             publish_timeout: Duration::from_secs(30),
             node: None,
             max_size: Arrival::MAX_SIZE,
+            ca_certs: None,
         }
     }
 }
@@ -132,6 +106,13 @@ impl AmqpOptions {
     #[must_use]
     pub fn with_node(mut self, name: impl Into<String>) -> Self {
         self.node = Some(name.into());
+        self
+    }
+
+    /// See [`ca_certs`](Self::ca_certs).
+    #[must_use]
+    pub fn with_ca_certs(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca_certs = Some(file.into());
         self
     }
 

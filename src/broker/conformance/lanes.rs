@@ -195,7 +195,7 @@ pub async fn revoked_ones_leave_their_lane<S: Subject>() {
     for n in 0..4 {
         send(&broker, serial::<S>("q", n, "a")).await;
     }
-    expect::<S>(&broker, "q", Counts { in_line: 3, ready: 1, ..Counts::default() }).await;
+    expect_waiting::<S>(&broker, "q", Counts { in_line: 3, ready: 1, ..Counts::default() }).await;
     let revoke = async |n: usize| {
         let record = |m: &Message| Some(TaskResult { state: State::Revoked, ..success(m) }).into();
         let id = TaskId::from(format!("q-{n}"));
@@ -455,6 +455,7 @@ pub async fn lanes_survive<S: Subject>() {
         ack(delivery).await;
     }
     let before = (facts(&broker, "a").await, facts(&broker, "b").await, facts(&broker, "c").await);
+    drop(broker);
     for round in 0..3 {
         drop((inbox, broker_of(&subject)));
         subject = if round == 1 {

@@ -325,7 +325,7 @@ macro_rules! broker_conformance {
             a_sink_that_panics_loses_nothing every_message_exactly_once
             ack_removes ack_leaves_the_result unstarted_goes_back_unburnt started_goes_back_with_a_crash
             what_goes_back_keeps_its_place the_delivery_limit_makes_a_dead_letter requeue_replaces
-            dead_letters_and_revival settled_once
+            dead_letters_and_revival many_are_revived settled_once
             unique_ids_are_refused find_tells_the_place remove_takes_out_what_waits counts_at_each_step
             what_follows_is_written_along what_was_sent_before_is_left_out a_task_is_replaced
             a_chord_sends_its_body_once a_chord_follows_from_an_end a_group_is_taken_as_a_whole

@@ -153,6 +153,34 @@ pub async fn requeue_replaces<S: Subject>() {
     assert_eq!(matches!(broker.find(&next.id).await, Ok(Some(Place::Waiting(_)))), broker.knows_all());
 }
 
+/// Many dead letters come back at once, and the others stay.
+pub async fn many_are_revived<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    for n in 0..60 {
+        put(&broker, message::<S>("q", n)).await;
+    }
+    let mut inbox = Inbox::open(&broker, "q", 60);
+    for delivery in inbox.take(60).await {
+        let end = Settle::DeadLetter { reason: "why not".to_owned(), result: None, sequel: None };
+        delivery.settle_and_wait(end).await.expect("a dead letter");
+    }
+    let ids: Vec<TaskId> = (0..60).filter(|n| n % 3 > 0).map(|n| TaskId::from(format!("q-{n}"))).collect();
+    let mut revived = broker.revive_all(&ids).await.expect("a revival");
+    revived.sort_by_key(|id| ids.iter().position(|known| known == id));
+    assert_eq!(revived, ids);
+    let mut came: Vec<TaskId> = Vec::new();
+    for delivery in inbox.take(40).await {
+        came.push(delivery.message().id.clone());
+        ack(delivery).await;
+    }
+    came.sort_by_key(|id| ids.iter().position(|known| known == id));
+    assert_eq!(came, ids);
+    expect::<S>(&broker, "q", count(0, 0, 0, 20)).await;
+    let left = broker.dead_letters(100).await.expect("dead letters");
+    assert!(left.iter().all(|letter| !ids.contains(&letter.message.id)) && left.len() == 20);
+}
+
 /// Dead letters are kept, oldest first, with reason and record, and come back when they are revived.
 pub async fn dead_letters_and_revival<S: Subject>() {
     let subject = S::open().await;
@@ -180,6 +208,7 @@ pub async fn dead_letters_and_revival<S: Subject>() {
 
     assert_eq!(broker.revive(id).await, Ok(true));
     assert_eq!(broker.revive(id).await, Ok(false), "it is no dead letter any more");
+    assert_eq!(broker.revive_all(&[id.clone(), TaskId::from("nobody")]).await, Ok(vec![]));
     let revived = inbox.next().await;
     assert_eq!(revived.message().id, *id);
     assert_eq!((revived.message().retries, revived.message().crashes), (0, 0));

@@ -1,5 +1,6 @@
 //! What the engine's thread is asked to do.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
@@ -93,8 +94,8 @@ pub(super) enum Command {
         reply: Reply<Vec<DeadLetter>>,
     },
     Revive {
-        id: TaskId,
-        reply: Reply<bool>,
+        ids: HashSet<TaskId>,
+        reply: Reply<Vec<TaskId>>,
     },
     Put {
         result: Box<TaskResult>,

@@ -1,5 +1,6 @@
 //! Requests that are answered one at a time, each seeing all that came before it.
 
+use std::collections::HashSet;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -46,7 +47,7 @@ impl Engine {
             Command::Find { id, reply } => drop(reply.send(self.find(&id))),
             Command::Remove { id, record, reply } => drop(reply.send(self.remove(&id, record))),
             Command::DeadLetters { limit, reply } => drop(reply.send(self.dead_letters(limit))),
-            Command::Revive { id, reply } => drop(reply.send(self.revive(&id))),
+            Command::Revive { ids, reply } => drop(reply.send(self.revive_all(ids))),
             Command::Put { result, reply } => drop(reply.send(self.put(*result))),
             Command::Forget { id, reply } => drop(reply.send(self.forget(&id))),
             Command::Sweep { now, reply } => drop(reply.send(self.sweep(now))),
@@ -156,11 +157,28 @@ impl Engine {
         Self::letters(&self.open_tables()?)?.take(limit).map(|row| Ok(row?.1)).collect()
     }
 
-    fn revive(&mut self, id: &TaskId) -> Result<bool, BrokerError> {
+    /// In one pass over all letters.
+    fn revive_all(&mut self, ids: HashSet<TaskId>) -> Result<Vec<TaskId>, BrokerError> {
+        let mut wanted = ids;
+        let mut found = Vec::with_capacity(wanted.len());
         let tables = self.open_tables()?;
-        let found =
-            Self::letters(&tables)?.find(|row| row.as_ref().map_or(true, |(_, l)| l.message.id == *id));
-        let Some((key, letter)) = found.transpose()? else { return Ok(false) };
+        for row in Self::letters(&tables)? {
+            if wanted.is_empty() {
+                break;
+            }
+            let (key, letter) = row?;
+            if wanted.remove(&letter.message.id) {
+                found.push((key, letter));
+            }
+        }
+        drop(tables);
+        let ids = found.iter().map(|(_, letter)| letter.message.id.clone()).collect();
+        found.into_iter().try_for_each(|(key, letter)| self.revive(key, letter))?;
+        Ok(ids)
+    }
+
+    fn revive(&mut self, key: [u8; 8], letter: DeadLetter) -> Result<(), BrokerError> {
+        let tables = self.open_tables()?;
         let message = revived(letter.message, now());
         let row = encode(&message)?;
         let queue = self.queue(&message.queue)?;
@@ -172,7 +190,7 @@ impl Engine {
         self.pass_lane(&mut lanes, &tables, queue, &Arc::new(message), &row, false)?;
         self.commit.queues.insert(queue);
         self.commit_lanes(lanes, writes)?;
-        Ok(true)
+        Ok(())
     }
 
     fn put(&mut self, result: TaskResult) -> Result<bool, BrokerError> {

@@ -473,11 +473,14 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn revive(&self, id: &TaskId) -> Result<bool, BrokerError> {
-        if self.inner.volatile.revive(id).await? {
-            return Ok(true);
-        }
-        let id = id.clone();
-        self.ask(|reply| Command::Revive { id, reply }).await
+        Ok(!self.revive_all(std::slice::from_ref(id)).await?.is_empty())
+    }
+
+    async fn revive_all(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
+        let mut revived = self.inner.volatile.revive_all(ids).await?;
+        let ids = ids.iter().filter(|id| !revived.contains(id)).cloned().collect();
+        revived.extend(self.ask(|reply| Command::Revive { ids, reply }).await?);
+        Ok(revived)
     }
 
     async fn close(&self) -> Result<(), BrokerError> {

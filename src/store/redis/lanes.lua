@@ -391,7 +391,7 @@ function commands.lanes(limit)
 end
 
 function commands.in_line(queue)
-    return answer(call('HGET', IN_LINE, queue) or '0')
+    return answer('done', call('HGET', IN_LINE, queue) or '0')
 end
 
 -- What is due: those who have waited long enough, what is to be sent, and what processes had that are gone. Tells how many

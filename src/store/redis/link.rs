@@ -4,6 +4,7 @@
 //! come on top of ours, so the plain multiplexed one is kept here and replaced.
 
 use std::future::Future;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use redis::{
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::broker::tls;
 use crate::store::StoreError;
 
 /// A command that has no answer by then is taken for lost with its connection.
@@ -57,16 +59,11 @@ enum Cure {
 
 impl Link {
     /// Reads the address; connects to nothing yet.
-    pub(super) fn new(url: &str, patience: Duration) -> Result<Self, StoreError> {
+    pub(super) fn new(url: &str, patience: Duration, ca_certs: Option<&Path>) -> Result<Self, StoreError> {
         let wrong = |why: &str| {
             StoreError::Io(format!("`{}` is no address of a Redis: {why}", without_password(url)))
         };
-        if url.starts_with("rediss://") {
-            return Err(StoreError::Unsupported(format!(
-                "`{}` asks for TLS, which this build of Celeriac does not have: use redis:// to a local TLS tunnel such as stunnel",
-                without_password(url)
-            )));
-        }
+        let ca_certs = authorities(url, ca_certs).map_err(|why| wrong(&why))?;
         let info = url
             .into_connection_info()
             .map_err(|error| wrong(&format!("{error}; it looks like redis://:password@host:6379/0")))?;
@@ -75,7 +72,7 @@ impl Link {
             0 => address,
             db => format!("{address}, database {db}"),
         };
-        let client = Client::open(info).map_err(|error| wrong(&error.to_string()))?;
+        let client = open(info, ca_certs).map_err(|error| wrong(&error.to_string()))?;
         Ok(Self { client, address, patience, live: Mutex::new(None) })
     }
 
@@ -190,6 +187,53 @@ fn cure(error: &RedisError) -> Cure {
     }
 }
 
+/// The authorities that a server behind `rediss://` is checked against, if they are not the system's: those of the options, or of
+/// redis-py's parameter in the address.
+fn authorities(url: &str, ca_certs: Option<&Path>) -> Result<Option<String>, String> {
+    if !url.starts_with("rediss://") {
+        return Ok(None);
+    }
+    #[cfg(not(feature = "tls"))]
+    {
+        let _ = ca_certs;
+        Err(tls::MISSING.to_owned())
+    }
+    #[cfg(feature = "tls")]
+    {
+        tls::prepare();
+        let mut file = ca_certs.map(Path::to_owned);
+        let parsed = redis::parse_redis_url(url);
+        for (name, value) in parsed.iter().flat_map(|url| url.query_pairs()) {
+            match &*name {
+                "ssl_ca_certs" => file = file.or_else(|| Some(value.into_owned().into())),
+                "ssl_cert_reqs" if !matches!(&*value, "required" | "CERT_REQUIRED") => {
+                    return Err(format!(
+                        "ssl_cert_reqs={value} would not check who the server is; name its authority with ssl_ca_certs=/path/to/ca.pem instead"
+                    ));
+                }
+                _ => {}
+            }
+        }
+        file.map(|file| tls::read_authorities(&file)).transpose()
+    }
+}
+
+#[cfg(feature = "tls")]
+fn open(info: redis::ConnectionInfo, ca_certs: Option<String>) -> RedisResult<Client> {
+    match ca_certs {
+        None => Client::open(info),
+        Some(pem) => {
+            let root_cert = Some(pem.into_bytes());
+            Client::build_with_tls(info, redis::TlsCertificates { client_tls: None, root_cert })
+        }
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+fn open(info: redis::ConnectionInfo, _: Option<String>) -> RedisResult<Client> {
+    Client::open(info)
+}
+
 /// For messages.
 pub(super) fn without_password(url: &str) -> String {
     match (url.find("://"), url.rfind('@')) {
@@ -204,18 +248,19 @@ mod tests {
 
     #[test]
     fn addresses_are_checked_and_shown_without_the_password() {
-        let error = |url| Link::new(url, Duration::ZERO).err().expect("an error").to_string();
-        let tls = error("rediss://:secret@h/0");
-        assert!(tls.contains("rediss://***@h/0") && tls.contains("TLS"), "{tls}");
+        let error = |url| Link::new(url, Duration::ZERO, None).err().expect("an error").to_string();
+        let unchecked = error("rediss://:secret@h/0?ssl_cert_reqs=none");
+        let part = if cfg!(feature = "tls") { "ssl_ca_certs" } else { "feature `tls`" };
+        assert!(unchecked.contains("rediss://***@h/0") && unchecked.contains(part), "{unchecked}");
         let wrong = error("redis://:secret@h/x");
         assert!(wrong.starts_with("`redis://***@h/x` is no address"), "{wrong}");
-        let link = Link::new("redis://:secret@h:7000/3", Duration::ZERO).expect("an address");
+        let link = Link::new("redis://:secret@h:7000/3", Duration::ZERO, None).expect("an address");
         assert_eq!(link.address, "h:7000, database 3");
     }
 
     #[test]
     fn errors_say_what_to_do() {
-        let link = Link::new("redis://h/0", Duration::ZERO).expect("an address");
+        let link = Link::new("redis://h/0", Duration::ZERO, None).expect("an address");
         let server = |code: &str| redis::make_extension_error(code.to_owned(), Some("text".to_owned()));
         for (code, part) in [
             ("OOM", "raise `maxmemory`"),

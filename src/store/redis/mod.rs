@@ -15,6 +15,7 @@ mod watch;
 mod windows;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,9 @@ pub struct RedisOptions {
     pub lane_lease: Duration,
     /// The most that one result document may take, in bytes. Default 512 MiB, which is the most that Redis takes.
     pub max_document_size: usize,
+    /// Of `rediss://`: a PEM file with the certificate authorities that the server is checked against. Default: that of redis-py's
+    /// `ssl_ca_certs` in the address, or else the system's.
+    pub ca_certs: Option<PathBuf>,
 }
 
 impl Default for RedisOptions {
@@ -65,6 +69,7 @@ impl Default for RedisOptions {
             chord_lease: Duration::from_secs(10),
             lane_lease: Duration::from_secs(10),
             max_document_size: 512 << 20,
+            ca_certs: None,
         }
     }
 }
@@ -96,14 +101,14 @@ struct Core {
 }
 
 impl RedisStore {
-    /// Connects to the database that the address names: `redis://user:password@host:port/database`, or
+    /// Connects to the database that the address names: `redis://user:password@host:port/database`, `rediss://` over TLS, or
     /// `redis+unix:///path?db=database`.
     ///
     /// # Errors
     /// The address is wrong, or the server cannot be reached within [`RedisOptions::patience`].
     pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, StoreError> {
         let core = Arc::new(Core {
-            link: Link::new(url, options.patience)?,
+            link: Link::new(url, options.patience, options.ca_certs.as_deref())?,
             keys: Keys::new(options.global_keyprefix.as_deref()),
             scripts: Scripts::new(),
             options,

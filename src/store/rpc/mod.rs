@@ -8,6 +8,7 @@ mod kept;
 mod wire;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,6 +37,9 @@ pub struct RpcOptions {
     pub max_results: usize,
     /// How long a result that has to be sent waits for RabbitMQ. Default 10 s.
     pub patience: Duration,
+    /// Of `rpcs://` and `amqps://`: a PEM file with the certificate authorities that servers are checked against. Default: the
+    /// system's.
+    pub ca_certs: Option<PathBuf>,
 }
 
 impl Default for RpcOptions {
@@ -45,6 +49,7 @@ impl Default for RpcOptions {
             persistent: false,
             max_results: 10_000,
             patience: Duration::from_secs(10),
+            ca_certs: None,
         }
     }
 }
@@ -69,13 +74,14 @@ struct Core {
 }
 
 impl RpcStore {
-    /// Connects to the RabbitMQ at `rpc://user:password@host:port/vhost` and declares the reply queue there.
+    /// Connects to the RabbitMQ at `rpc://user:password@host:port/vhost` and declares the reply queue there. The nodes of a
+    /// cluster are separated by `;`: whenever one is not to be reached, the next one is tried.
     ///
     /// # Errors
     /// The address is wrong, or RabbitMQ cannot be reached within [`RpcOptions::patience`].
     pub async fn connect(url: &str, options: RpcOptions) -> Result<Self, StoreError> {
         let core = Arc::new(Core {
-            wire: Wire::new(url)?,
+            wire: Wire::new(url, options.ca_certs.as_deref())?,
             kept: Mutex::new(Kept::new(options.max_results)),
             options,
             waiters: Waiters::default(),

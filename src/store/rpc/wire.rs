@@ -1,18 +1,20 @@
-//! The connection to RabbitMQ: results come out of this program's reply queue, and go into those of others.
+//! The connection to RabbitMQ, to one node after the other where there are several: results come out of this program's reply queue, and go into those of others.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::uri::AMQPUri;
-use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
+use lapin::{BasicProperties, Channel, Connection, Consumer};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{Core, RpcOptions};
+use crate::broker::amqp::Addresses;
 use crate::store::StoreError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -20,7 +22,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 /// Where RabbitMQ is, and the channel to publish on while there is one.
 pub(super) struct Wire {
-    uri: AMQPUri,
+    addresses: Addresses,
+    /// Whose turn it is.
+    turn: AtomicUsize,
     /// This program's reply queue.
     pub(super) queue: String,
     channel: watch::Sender<Result<Channel, String>>,
@@ -29,28 +33,23 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// Reads an address: `rpc://…` is `amqp://…`, and as in kombu no virtual host is `/`.
-    pub(super) fn new(url: &str) -> Result<Self, StoreError> {
-        let plain = match url.strip_prefix("rpc://") {
-            Some("" | "/") => "amqp://localhost".to_owned(),
-            Some(rest) => format!("amqp://{rest}"),
-            None => url.strip_prefix("py").filter(|rest| rest.starts_with("amqp")).unwrap_or(url).to_owned(),
+    /// Reads an address, or several with `;` between them: `rpc://…` is `amqp://…`, `rpcs://…` is `amqps://…`, and as in kombu no
+    /// virtual host is `/`.
+    pub(super) fn new(urls: &str, ca_certs: Option<&Path>) -> Result<Self, StoreError> {
+        let of_amqp = |url: &str| match url.trim().split_once("://") {
+            Some(("rpc", "" | "/")) => "amqp://localhost".to_owned(),
+            Some(("rpc", rest)) => format!("amqp://{rest}"),
+            Some(("rpcs", rest)) => format!("amqps://{rest}"),
+            _ => url.to_owned(),
         };
-        let mut uri: AMQPUri = plain.parse().map_err(|error| {
-            StoreError::Io(format!(
-                "the address of the rpc results cannot be read: {error}; it looks like rpc://user:password@host:5672/vhost"
-            ))
+        let urls = urls.split(';').map(of_amqp).collect::<Vec<_>>().join(";");
+        let addresses = Addresses::parse(&urls).map_err(|error| {
+            StoreError::Io(format!("{error}, or for results `rpc://user:password@host:5672/vhost`"))
         })?;
-        if uri.vhost.is_empty() {
-            uri.vhost = "/".to_owned();
-        }
+        let addresses = addresses.trusting(ca_certs).map_err(|error| StoreError::Io(error.to_string()))?;
         let (channel, _) = watch::channel(Err("not connected yet".to_owned()));
-        Ok(Self { uri, queue: uuid::Uuid::now_v7().to_string(), channel, broken: Notify::new() })
-    }
-
-    /// The server, for messages; without the password.
-    fn address(&self) -> String {
-        format!("{}:{}", self.uri.authority.host, self.uri.authority.port)
+        let queue = uuid::Uuid::now_v7().to_string();
+        Ok(Self { addresses, turn: AtomicUsize::new(0), queue, channel, broken: Notify::new() })
     }
 
     fn set(&self, state: Result<Channel, String>) {
@@ -72,9 +71,9 @@ impl Wire {
     }
 
     fn away(&self, why: &str) -> StoreError {
-        let address = self.address();
+        let addresses = &self.addresses;
         StoreError::Io(format!(
-            "rabbitmq at {address}, for results: {why}; is it running, are port, user, password and virtual host right?"
+            "rabbitmq at {addresses}, for results: {why}; is it running, are port, user, password and virtual host right?"
         ))
     }
 
@@ -150,11 +149,12 @@ impl Wire {
                 return;
             }
             tracing::warn!(
-                address = self.address(),
+                address = %self.addresses,
                 why,
                 "results over rabbitmq are interrupted; connecting again"
             );
             self.set(Err(why));
+            self.turn.fetch_add(1, Ordering::Relaxed);
             tokio::select! {
                 () = closed.cancelled() => return,
                 () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
@@ -163,8 +163,8 @@ impl Wire {
     }
 
     async fn open(&self, options: &RpcOptions) -> Result<(Connection, Channel, Consumer), lapin::Error> {
-        let properties = ConnectionProperties::default().with_connection_name("celeriac results".into());
-        let connect = Connection::connect_uri(self.uri.clone(), properties);
+        let connect =
+            self.addresses.connect(self.turn.load(Ordering::Relaxed), "celeriac results".to_owned());
         let timed_out = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
         let connection = timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(timed_out)?;
         let incoming = connection.create_channel().await?;
@@ -206,15 +206,15 @@ mod tests {
 
     #[test]
     fn addresses_are_those_of_the_broker() {
-        for (url, address, vhost) in [
-            ("rpc://", "localhost:5672", "/"),
-            ("rpc://u:p@rabbit:5673/hq", "rabbit:5673", "hq"),
-            ("rpc://rabbit//", "rabbit:5672", "/"),
-            ("pyamqp://rabbit/", "rabbit:5672", "/"),
+        for (url, address) in [
+            ("rpc://", "localhost:5672"),
+            ("rpc://u:p@rabbit:5673/hq", "rabbit:5673 (virtual host `hq`)"),
+            ("rpc://rabbit//", "rabbit:5672"),
+            ("pyamqp://rabbit/", "rabbit:5672"),
+            ("rpc://u:p@one/hq; amqp://two", "one:5672 (virtual host `hq`) or two:5672"),
         ] {
-            let wire = Wire::new(url).unwrap();
-            assert_eq!((wire.address().as_str(), wire.uri.vhost.as_str()), (address, vhost), "{url}");
+            assert_eq!(Wire::new(url, None).unwrap().addresses.to_string(), address, "{url}");
         }
-        assert!(Wire::new("redis://x").err().unwrap().to_string().contains("rpc://user:password@host"));
+        assert!(Wire::new("redis://x", None).err().unwrap().to_string().contains("rpc://user:password@host"));
     }
 }

@@ -84,7 +84,8 @@ pub(super) fn partial(view: &View) -> Markup {
                     }
                 },
             }
-            @if !view.members.is_empty() { (members(&view.members)) }
+            // Of one that is ready, the files say it all.
+            @if view.state != Look::Ready && !view.members.is_empty() { (members(&view.members)) }
         }
     }
 }
@@ -150,7 +151,11 @@ fn under_way(view: &View) -> Markup {
             @if let Some(percent) = view.percent {
                 // HQ's words.
                 span data-role="percent" { "Processed " (percent) "%" }
-                @if view.total > 0 {
+                @if !view.members.is_empty() {
+                    " " span data-role="count" class="soil-faint" {
+                        "(" (view.current) " of " (view.total) " parts done)"
+                    }
+                } @else if view.total > 0 {
                     " " span data-role="count" class="soil-faint" { "(" (view.current) " of " (view.total) ")" }
                 } @else if view.current > 0 {
                     " " span data-role="count" class="soil-faint" { "(" (view.current) " so far)" }

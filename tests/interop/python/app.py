@@ -81,6 +81,12 @@ def fail(*_):
 
 
 @task()
+def joined_errors(errors_of_rows):
+    """Several errors in one text, as HQ's tasks fail: the separator before each."""
+    raise Exception("".join(f"\t{error}" for error in errors_of_rows))
+
+
+@task()
 def sell(article):
     raise errors.OutOfStock(article, 3)
 
@@ -103,6 +109,15 @@ def progress(self, key, steps):
     """After each step says how far it is, and waits until it may go on."""
     for step in range(1, steps + 1):
         self.update_state(state="PROGRESS", meta={"current": step, "total": steps})
+        gates.hold(key)
+    return steps
+
+
+@task(bind=True)
+def bar(self, key, steps):
+    """As HQ's tasks say how far they are, with a note; waits after each step."""
+    for step in range(1, steps + 1):
+        self.update_state(state="PROGRESS", meta={"current": step, "total": steps, "note": f"step {step}"})
         gates.hold(key)
     return steps
 
