@@ -6,9 +6,8 @@
 
 mod support;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use actix_web::{App, HttpServer};
 use celeriac::app::catalogue::{Pool, QueueRow};
@@ -16,7 +15,7 @@ use celeriac::web::{SoilPages, soil};
 use celeriac::{Celeriac, Context, TaskError, task};
 use hdrhistogram::Histogram;
 use support::process::{cpu, resident, size};
-use support::{headline, nanos, sized};
+use support::{headline, sized};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -24,12 +23,17 @@ use tokio::sync::mpsc;
 const DOWNLOADS: usize = 100;
 static STOP: AtomicBool = AtomicBool::new(false);
 
+/// What the clock of the machine says, for both processes.
+fn micros() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
+}
+
 /// Goes on until it is told to stop, a percent a second.
 #[task(queue = "watched")]
 async fn watched(ctx: Context) -> Result<(), TaskError> {
     for step in 0..99 {
         ctx.check()?;
-        ctx.progress_note(&nanos().to_string());
+        ctx.progress_note(&micros().to_string());
         ctx.progress(step + 1, 100);
         tokio::time::sleep(Duration::from_secs(1)).await;
         if STOP.load(Ordering::Relaxed) {
@@ -92,7 +96,7 @@ async fn listen(address: String, path: String, late: mpsc::UnboundedSender<u64>)
             && let Ok(view) = serde_json::from_str::<serde_json::Value>(data)
             && let Some(at) = view["note"].as_str().and_then(|note| note.parse::<u64>().ok())
         {
-            let _ = late.send(nanos().saturating_sub(at) / 1_000);
+            let _ = late.send(micros().saturating_sub(at));
         }
         line.clear();
     }
@@ -103,7 +107,7 @@ async fn listen(address: String, path: String, late: mpsc::UnboundedSender<u64>)
 async fn collect(mut told: mpsc::UnboundedReceiver<u64>, deadline: tokio::time::Instant) -> Histogram<u64> {
     let mut all = Histogram::new(3).expect("a histogram");
     while let Ok(Some(one)) = tokio::time::timeout_at(deadline, told.recv()).await {
-        all.saturating_record(one);
+        all.record(one).expect("it grows");
     }
     all
 }
@@ -120,18 +124,70 @@ fn show(what: &str, all: &Histogram<u64>, seconds: f64) {
     );
 }
 
-#[actix_web::main]
-async fn main() {
-    headline("soil_pages");
-    let (pollers, listeners) = (sized(10_000, 100), sized(1_000, 50));
-    let span = sized(Duration::from_secs(20), Duration::from_secs(2));
-    let wanted = 2 * (pollers + listeners) as u64 + 1_000;
+/// As many open files as there may be.
+fn raise_limit(wanted: u64) {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).expect("the limit of open files");
-    assert!(limit.maximum.is_none_or(|most| most >= wanted), "needs {wanted} open files: raise `ulimit -Hn`");
-    nanos();
+    let raised = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+    let enough = limit.maximum.is_none_or(|most| most >= wanted);
+    assert!(raised.is_ok() && enough, "needs {wanted} open files: raise `ulimit -Hn`");
+}
 
+/// The other side, in a process of its own: `address`, then the links.
+fn clients(words: &[String]) {
+    let (pollers, listeners, span) = size_of_it();
+    let (address, links) = words.split_first().expect("an address and links");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let path = |at: usize, more: &str| {
+            let (path, query) = links[at % links.len()].split_once('?').expect("a key");
+            format!("{path}{more}?{query}")
+        };
+        let (took, polls) = mpsc::unbounded_channel();
+        let (late, events) = mpsc::unbounded_channel();
+        let mut all = tokio::task::JoinSet::new();
+        let start = Instant::now();
+        for at in 0..pollers.max(listeners) {
+            if at < pollers {
+                all.spawn(poll(address.clone(), path(at, "/status"), took.clone()));
+            }
+            if at < listeners {
+                all.spawn(listen(address.clone(), path(at, "/events"), late.clone()));
+            }
+            if at % 100 == 99 {
+                tokio::time::sleep(Duration::from_millis(20)).await; // as people come
+            }
+        }
+        drop((took, late));
+        let deadline = tokio::time::Instant::now() + span;
+        let (polls, events) = tokio::join!(collect(polls, deadline), collect(events, deadline));
+        let seconds = start.elapsed().as_secs_f64();
+        let mut broken = 0;
+        while let Some(done) = all.try_join_next() {
+            broken += u32::from(!matches!(done, Ok(Ok(()))));
+        }
+        println!(
+            "{pollers} pollers, {listeners} listeners, {DOWNLOADS} downloads; {broken} connections broken"
+        );
+        show("polls", &polls, seconds);
+        show("events", &events, seconds);
+    });
+}
+
+fn size_of_it() -> (usize, usize, Duration) {
+    let span = sized(Duration::from_secs(20), Duration::from_secs(2));
+    (sized(10_000, 100), sized(1_000, 50), span)
+}
+
+#[actix_web::main]
+async fn main() {
+    let (pollers, listeners, _) = size_of_it();
+    raise_limit((pollers + listeners) as u64 + 500);
+    let words: Vec<String> = std::env::args().skip_while(|word| word != "--clients").skip(1).collect();
+    if !words.is_empty() {
+        return actix_web::web::block(move || clients(&words)).await.expect("a thread");
+    }
+    headline("soil_pages");
     let row = QueueRow::new("watched").with_pool(Pool::Io).with_workers(DOWNLOADS);
     let celeriac = Celeriac::builder().in_memory().queue(row).arbiters(1).start().await.expect("it starts");
     let pages = SoilPages::new([7; 32]).expect("a secret");
@@ -155,58 +211,16 @@ async fn main() {
     let handle = server.handle();
     actix_web::rt::spawn(server);
 
-    let before = resident();
-    let failed = Arc::new(AtomicU64::new(0));
-    let clients = std::thread::spawn({
-        let failed = Arc::clone(&failed);
-        move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async {
-                let path = |at: usize, more: &str| {
-                    let (path, query) = links[at % DOWNLOADS].split_once('?').expect("a key");
-                    format!("{path}{more}?{query}")
-                };
-                let (took, polls) = mpsc::unbounded_channel();
-                let (late, events) = mpsc::unbounded_channel();
-                let mut all = tokio::task::JoinSet::new();
-                for at in 0..pollers.max(listeners) {
-                    if at < pollers {
-                        all.spawn(poll(address.clone(), path(at, "/status"), took.clone()));
-                    }
-                    if at < listeners {
-                        all.spawn(listen(address.clone(), path(at, "/events"), late.clone()));
-                    }
-                    if at % 100 == 99 {
-                        tokio::time::sleep(Duration::from_millis(20)).await; // as people come
-                    }
-                }
-                drop((took, late));
-                let deadline = tokio::time::Instant::now() + span;
-                let (polls, events) = tokio::join!(collect(polls, deadline), collect(events, deadline));
-                while let Some(done) = all.try_join_next() {
-                    if !matches!(done, Ok(Ok(()))) {
-                        failed.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-                (polls, events)
-            })
-        }
-    });
-    let (start, used) = (Instant::now(), cpu());
-    let (polls, events) =
-        actix_web::web::block(move || clients.join().expect("clients")).await.expect("a thread");
-    let seconds = start.elapsed().as_secs_f64();
+    let (before, start, used) = (resident(), Instant::now(), cpu());
+    let mut others = std::process::Command::new(std::env::current_exe().expect("this program"));
+    others.args(std::env::args().filter(|word| word == "--quick")).arg("--clients").arg(address).args(links);
+    let ended =
+        actix_web::web::block(move || others.status()).await.expect("a thread").expect("the clients start");
+    assert!(ended.success());
     println!(
-        "{pollers} pollers, {listeners} listeners, {DOWNLOADS} downloads; {} broken",
-        failed.load(Ordering::Relaxed)
-    );
-    show("polls", &polls, seconds);
-    show("events", &events, seconds);
-    println!(
-        "memory, server and clients: {} more; {:.2} cores in use",
+        "the server: {} more memory; {:.2} cores in use",
         size(resident().saturating_sub(before)),
-        (cpu() - used).as_secs_f64() / seconds
+        (cpu() - used).as_secs_f64() / start.elapsed().as_secs_f64()
     );
     STOP.store(true, Ordering::Relaxed);
     handle.stop(false).await;

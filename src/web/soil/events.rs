@@ -14,6 +14,7 @@ use futures_util::stream::{BoxStream, select_all};
 use super::access::Action;
 use super::problem::Problem;
 use super::routes::{Site, Visit, admit, tell};
+use crate::soil::Status;
 
 /// Proxies and clients that are gone are noticed so soon.
 const ALIVE: Duration = Duration::from_secs(15);
@@ -22,14 +23,14 @@ const QUIET: Duration = Duration::from_millis(100);
 
 struct Stream {
     visit: Visit,
-    changes: BoxStream<'static, ()>,
+    changes: BoxStream<'static, Option<Status>>,
     last: Option<String>,
     over: bool,
 }
 
 pub(super) async fn stream(request: HttpRequest, site: web::Data<Site>) -> Result<HttpResponse, Problem> {
     let visit = admit(&request, &site, Action::Look).await.map_err(Problem::json)?;
-    let watches = visit.tasks().into_iter().map(|id| visit.site.soil.watch(&id).map(|_| ()).boxed());
+    let watches = visit.tasks().into_iter().map(|id| visit.site.soil.watch(&id).map(Result::ok).boxed());
     let changes = select_all(watches).boxed();
     let events = Stream { visit, changes, last: None, over: false };
     let body = futures_util::stream::unfold(events, |mut events| async move {
@@ -55,14 +56,20 @@ impl Stream {
             actix_web::rt::time::sleep(QUIET).await;
         }
         loop {
-            match actix_web::rt::time::timeout(ALIVE, self.changes.next()).await {
+            let changed = match actix_web::rt::time::timeout(ALIVE, self.changes.next()).await {
                 Err(_) => return Some(Bytes::from_static(b": alive\n\n")),
-                Ok(None) => self.over = true,
-                Ok(Some(())) => {}
-            }
-            // An error ends the stream; the browser connects again.
-            let view = self.visit.view().await.ok()?;
-            self.over |= view.is_over() || view.state == super::view::Look::Missing;
+                Ok(None) => {
+                    self.over = true;
+                    None
+                }
+                // An error ends the stream; the browser connects again.
+                Ok(Some(changed)) => Some(changed?),
+            };
+            let view = match changed {
+                Some(status) if !self.visit.is_group() => self.visit.view_of(status).await,
+                _ => self.visit.view().await.ok()?,
+            };
+            self.over |= view.is_over();
             let told = tell(&view);
             if self.last.as_ref() != Some(&told) {
                 let retry = if first { "retry: 1000\n" } else { "" };

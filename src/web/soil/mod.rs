@@ -61,6 +61,7 @@ mod key;
 mod link;
 mod pages;
 mod problem;
+mod recent;
 mod routes;
 mod view;
 

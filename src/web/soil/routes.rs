@@ -12,10 +12,11 @@ use super::SoilPages;
 use super::access::{Access, Action, Asked, nobodys};
 use super::key::{BadKey, Grant};
 use super::problem::Problem;
+use super::recent::Recent;
 use super::view::{Look, Urls, View};
 use super::{assets, events, file, html};
 use crate::Celeriac;
-use crate::soil::{Soil, SoilState};
+use crate::soil::{Soil, SoilState, Status};
 use crate::task::clock::now;
 use crate::task::{Client, State, TaskId};
 
@@ -25,6 +26,7 @@ pub(super) struct Site {
     pub(super) soil: Soil,
     pub(super) client: Arc<dyn Client>,
     pub(super) pages: SoilPages,
+    recent: Recent,
 }
 
 /// A request that may have what it wants.
@@ -37,7 +39,12 @@ pub(super) struct Visit {
 }
 
 pub(super) fn scope(celeriac: &Celeriac, pages: &SoilPages) -> impl HttpServiceFactory + use<> {
-    let site = Site { soil: celeriac.soil(), client: celeriac.client(), pages: pages.clone() };
+    let site = Site {
+        soil: celeriac.soil(),
+        client: celeriac.client(),
+        pages: pages.clone(),
+        recent: Recent::default(),
+    };
     let at = |path: &str| Resource::new(path.to_owned());
     web::scope(&pages.path)
         .app_data(web::Data::new(site))
@@ -121,6 +128,27 @@ impl Visit {
         state == SoilState::Failed && self.site.client.state(id).await == Ok(State::Revoked)
     }
 
+    /// What is to be shown of one task.
+    pub(super) async fn view_of(&self, status: Status) -> View {
+        let message = self.grant.as_ref().and_then(|grant| grant.message.clone());
+        let cancelled = self.is_cancelled(&self.id, status.state).await;
+        View::of(status, cancelled, self.urls()).with_message(message)
+    }
+
+    /// Whether it is about a group.
+    pub(super) fn is_group(&self) -> bool {
+        self.grant.as_ref().is_some_and(|grant| grant.members.is_some())
+    }
+
+    /// What is to be shown to one of many who ask again and again: it may be a moment old.
+    async fn glimpse(&self) -> Result<View, Problem> {
+        if self.is_group() {
+            return self.view().await;
+        }
+        let status = self.site.recent.status(&self.site.soil, &self.id).await;
+        Ok(self.view_of(status.map_err(|error| Problem::unavailable(&error))?).await)
+    }
+
     /// What is to be shown now.
     pub(super) async fn view(&self) -> Result<View, Problem> {
         let unavailable = |error| Problem::unavailable(&error);
@@ -128,8 +156,7 @@ impl Visit {
         let members = self.grant.as_ref().and_then(|grant| grant.members.clone());
         let Some((members, policy)) = members else {
             let status = self.site.soil.status(&self.id).await.map_err(unavailable)?;
-            let cancelled = self.is_cancelled(&self.id, status.state).await;
-            return Ok(View::of(status, cancelled, self.urls()).with_message(message));
+            return Ok(self.view_of(status).await);
         };
         let group = self.site.soil.group_status(members, policy.into()).await.map_err(unavailable)?;
         let mut cancelled = Vec::new();
@@ -182,7 +209,7 @@ async fn page(request: HttpRequest, site: web::Data<Site>) -> Result<HttpRespons
 /// HQ's `ajax_job_poll`. A failed one answers 500 with its errors, which is what has HQ's script stop.
 async fn partial(request: HttpRequest, site: web::Data<Site>) -> Result<HttpResponse, Problem> {
     let visit = admit(&request, &site, Action::Look).await?;
-    let view = visit.view().await?;
+    let view = visit.glimpse().await?;
     let failure = actix_web::http::StatusCode::INTERNAL_SERVER_ERROR;
     let mut response = HttpResponse::build(code(&view, failure));
     Ok(html::headers(&mut response).body(html::partial(&view).into_string()))
@@ -190,7 +217,7 @@ async fn partial(request: HttpRequest, site: web::Data<Site>) -> Result<HttpResp
 
 async fn status(request: HttpRequest, site: web::Data<Site>) -> Result<HttpResponse, Problem> {
     let visit = admit(&request, &site, Action::Look).await.map_err(Problem::json)?;
-    let view = visit.view().await.map_err(Problem::json)?;
+    let view = visit.glimpse().await.map_err(Problem::json)?;
     Ok(HttpResponse::build(code(&view, actix_web::http::StatusCode::OK))
         .content_type("application/json")
         .insert_header((header::CACHE_CONTROL, "no-store"))
