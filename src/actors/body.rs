@@ -10,7 +10,8 @@ use std::task::{Context as Poller, Poll};
 use tokio::sync::oneshot;
 
 use crate::task::{
-    Arguments, Body, BodyFuture, Context, Ending, Outcome, TaskDefinition, TaskError, panic_message,
+    Arguments, Body, BodyFuture, Context, Ending, Entered, Message, Outcome, TaskDefinition, TaskError,
+    panic_message,
 };
 
 /// What a body came to, without what the runtime adds.
@@ -34,6 +35,7 @@ pub(super) fn is_panic(outcome: &BodyOutcome) -> bool {
 /// An async body. Its drop is guarded as well, also when it is dropped before its end.
 pub(super) struct IoBody {
     future: Option<BodyFuture>,
+    message: Arc<Message>,
 }
 
 impl IoBody {
@@ -47,14 +49,18 @@ impl Future for IoBody {
     type Output = BodyOutcome;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<BodyOutcome> {
-        let Some(future) = self.future.as_mut() else { return Poll::Pending };
-        let outcome = match guard(|| future.as_mut().poll(cx)) {
+        let body = &mut *self;
+        let Some(future) = body.future.as_mut() else { return Poll::Pending };
+        let entered = Entered::of(&body.message);
+        let outcome = guard(|| future.as_mut().poll(cx));
+        drop(entered);
+        let outcome = match outcome {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(outcome)) => outcome.map_err(TaskError::into_ending),
             Err(panic) => Err(panic),
         };
         // A panic in the drop of what the body held is a panic of the body, unless it said something worse already.
-        let dropped = self.end();
+        let dropped = body.end();
         Poll::Ready(match (outcome, dropped) {
             (Ok(_), Err(panic)) => Err(panic),
             (outcome, _) => outcome,
@@ -75,8 +81,10 @@ type StartIo = fn(Context, &Arguments) -> Result<BodyFuture, TaskError>;
 /// Starts an async body on this thread.
 pub(super) fn start_io(run: StartIo, context: Context) -> Result<IoBody, Ending> {
     let message = Arc::clone(context.message_arc());
+    let entered = Entered::of(&message);
     let future = guard(|| run(context, &message.arguments))?.map_err(TaskError::into_ending)?;
-    Ok(IoBody { future: Some(future) })
+    drop(entered);
+    Ok(IoBody { future: Some(future), message })
 }
 
 /// Bodies that go on although their run was given up: nobody takes what they return.
@@ -124,6 +132,7 @@ impl CpuBody {
 
 fn run_cpu(run: fn(Context, &Arguments) -> Outcome, context: Context) -> BodyOutcome {
     let message = Arc::clone(context.message_arc());
+    let _entered = Entered::of(&message);
     guard(|| run(context, &message.arguments))?.map_err(TaskError::into_ending)
 }
 

@@ -10,12 +10,12 @@ pub(crate) struct Opened {
     pub(crate) store: Arc<dyn Store>,
     /// The same, if it is Redis, which keeps lanes as well.
     #[cfg(feature = "redis")]
-    pub(super) redis: Option<crate::store::RedisStore>,
+    pub(crate) redis: Option<crate::store::RedisStore>,
 }
 
 impl Opened {
     /// One that keeps no lanes.
-    pub(super) fn plain(store: Arc<dyn Store>) -> Self {
+    pub(crate) fn plain(store: Arc<dyn Store>) -> Self {
         Self {
             store,
             #[cfg(feature = "redis")]

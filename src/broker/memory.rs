@@ -126,7 +126,7 @@ impl MemoryBroker {
             return Ok(receipt.joining(holder));
         }
         let due = message.eta;
-        let is_new = message.workflow.is_none();
+        let is_new = !message.is_in_canvas();
         let message = Arc::new(message);
         let joined = self.shared.arrive(&mut state, Arc::clone(&message), due, is_new);
         if joined.is_none() {

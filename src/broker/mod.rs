@@ -73,7 +73,7 @@ pub struct Counts {
     pub scheduled: u64,
     /// Delivered and not settled.
     pub unsettled: u64,
-    /// In the dead letters.
+    /// In the dead letters. On RabbitMQ, which has one queue for them, those of all queues.
     pub dead: u64,
     /// Serial ones that wait for their lane. They are not ready: no worker could start them.
     pub in_line: u64,

@@ -4,6 +4,8 @@
 //! `celeriac::store_conformance!(Mine)`, with what else it promises:
 //! `celeriac::store_conformance!(Mine, durable, chords, notes, durable_notes)`.
 
+mod notes;
+
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,10 +16,12 @@ use async_trait::async_trait;
 
 use serde_json::json;
 
-use super::{ChordJoin, ChordPart, Claim, Leadership, NoteChange, Store, StoreError, Term, TrackedState};
+use super::{ChordJoin, ChordPart, Claim, Store, StoreError, TrackedState};
 use crate::core::Timestamp;
 use crate::task::clock::now;
-use crate::task::{Lineage, State, TaskId, TaskResult, UniqueKey};
+use crate::task::{Asked, Lineage, PermitKeeper, State, TaskId, TaskResult, UniqueKey, Want};
+
+pub use notes::*;
 
 /// A store under test.
 #[async_trait]
@@ -221,119 +225,6 @@ pub async fn sweep_deletes_what_expired<S: Subject>() {
     assert_eq!(store.sweep(later + 10 * HOUR).await, Ok(100));
 }
 
-fn change(key: &str, expected: Option<&str>, value: Option<&str>) -> NoteChange {
-    let text = |text: Option<&str>| text.map(str::to_owned);
-    NoteChange { key: key.to_owned(), expected: text(expected), value: text(value) }
-}
-
-/// A note changes only for those who know what it says, and of many who do so at once for one.
-pub async fn notes_are_compared_and_set<S: Subject>() {
-    let subject = S::open().await;
-    let store = subject.store();
-    let notes = store.notes().expect("this store keeps notes");
-    assert_eq!(notes.note("a/1").await, Ok(None));
-    assert_eq!(notes.change_note(change("a/1", Some("x"), Some("y"))).await, Ok(false));
-    assert_eq!(notes.change_note(change("a/1", None, Some("ä"))).await, Ok(true));
-    assert_eq!(notes.change_note(change("a/1", None, Some("y"))).await, Ok(false));
-    assert_eq!(notes.change_note(change("a/1", Some("ä"), Some(""))).await, Ok(true));
-    assert_eq!(notes.note("a/1").await, Ok(Some(String::new())), "an empty note is one");
-    for key in ["a/3", "a/2", "b/1"] {
-        assert_eq!(notes.change_note(change(key, None, Some(key))).await, Ok(true));
-    }
-    let all = [("a/1", ""), ("a/2", "a/2"), ("a/3", "a/3")].map(|(k, v)| (k.to_owned(), v.to_owned()));
-    assert_eq!(notes.notes("a/").await, Ok(all.to_vec()));
-    assert_eq!(notes.change_note(change("a/1", Some(""), None)).await, Ok(true));
-    assert_eq!(notes.note("a/1").await, Ok(None));
-    let values: Vec<String> = (0..16).map(|n| n.to_string()).collect();
-    let racing = values.iter().map(|value| notes.change_note(change("race", None, Some(value))));
-    let won = futures_util::future::try_join_all(racing).await.expect("changes");
-    assert_eq!(won.iter().filter(|won| **won).count(), 1);
-    let winner = won.iter().position(|won| *won).expect("one");
-    assert_eq!(notes.note("race").await, Ok(Some(values[winner].clone())));
-}
-
-/// Several notes change together or not at all, and only for whoever leads, if that is asked for.
-pub async fn notes_change_together<S: Subject>() {
-    let subject = S::open().await;
-    let store = subject.store();
-    let notes = store.notes().expect("this store keeps notes");
-    let both = |a, b| vec![change("a", a, Some("1")), change("b", b, None)];
-    assert_eq!(
-        notes.change_notes(both(None, Some("x")), None).await,
-        Ok(false),
-        "the second is not as expected"
-    );
-    assert_eq!(notes.note("a").await, Ok(None));
-    assert_eq!(notes.change_note(change("b", None, Some("x"))).await, Ok(true));
-    let term = |term| Some(Term { election: "e".to_owned(), candidate: "me".to_owned(), term });
-    assert_eq!(notes.change_notes(both(None, Some("x")), term(1)).await, Ok(false), "nobody leads");
-    assert_eq!(notes.lead("e", "me", HOUR, NOW).await, Ok(Leadership::Leader { term: 1 }));
-    assert_eq!(notes.change_notes(both(None, Some("x")), term(2)).await, Ok(false), "not in that term");
-    assert_eq!(notes.change_notes(both(None, Some("x")), term(1)).await, Ok(true));
-    assert_eq!((notes.note("a").await, notes.note("b").await), (Ok(Some("1".to_owned())), Ok(None)));
-    assert_eq!(notes.resign("e", "me").await, Ok(()));
-    assert_eq!(notes.change_notes(vec![change("a", Some("1"), None)], term(1)).await, Ok(false), "resigned");
-    assert_eq!(notes.lead("e", "you", HOUR, NOW).await, Ok(Leadership::Leader { term: 2 }));
-    assert_eq!(notes.change_notes(vec![change("a", Some("1"), None)], term(1)).await, Ok(false), "deposed");
-    assert_eq!(notes.change_notes(vec![change("a", Some("1"), None)], None).await, Ok(true));
-}
-
-/// However many there are, they are listed by name, and no others.
-pub async fn many_notes_are_listed<S: Subject>() {
-    let subject = S::open().await;
-    let store = subject.store();
-    let notes = store.notes().expect("this store keeps notes");
-    let name = |n: u32| format!("of/ä{n:05}");
-    let all: Vec<_> = (0..2500).map(|n| (name(n), n.to_string())).collect();
-    for some in all.chunks(500) {
-        let changes = some.iter().map(|(key, value)| change(key, None, Some(value))).collect();
-        assert_eq!(notes.change_notes(changes, None).await, Ok(true));
-    }
-    for other in ["of", "og/", "of.", "ofä"] {
-        assert_eq!(notes.change_note(change(other, None, Some(other))).await, Ok(true));
-    }
-    assert_eq!(notes.notes("of/").await, Ok(all.clone()));
-    assert_eq!(notes.notes("of/ä000").await, Ok(all[..100].to_vec()));
-    assert_eq!(notes.notes("of/\n").await, Ok(vec![]));
-}
-
-/// One leads at a time; another one when the lease is over or given back, and in a higher term.
-pub async fn one_leads_at_a_time<S: Subject>() {
-    let subject = S::open().await;
-    let store = subject.store();
-    let notes = store.notes().expect("this store keeps notes");
-    let lead = async |who: &str, now| notes.lead("beat", who, HOUR, now).await.expect("an answer");
-    assert_eq!(lead("a", NOW).await, Leadership::Leader { term: 1 });
-    let ends = match lead("b", NOW).await {
-        Leadership::Follower { until } => until,
-        leader => panic!("{leader:?}"),
-    };
-    assert!(ends > if S::EXPIRES_BY_ITSELF { now() } else { NOW });
-    assert_eq!(lead("a", NOW + HOUR / 2).await, Leadership::Leader { term: 1 }, "renewed");
-    assert!(matches!(lead("b", NOW + HOUR).await, Leadership::Follower { .. }));
-    let moment = Duration::from_millis(1);
-    let shortened = notes.lead("beat", "a", moment, NOW + HOUR).await;
-    assert_eq!(shortened, Ok(Leadership::Leader { term: 1 }));
-    // A store with a clock of its own goes by that; for the others it is two hours later.
-    let taken_over = async {
-        loop {
-            let asked = lead("b", NOW + 2 * HOUR).await;
-            if matches!(asked, Leadership::Leader { .. }) {
-                return asked;
-            }
-            tokio::time::sleep(moment).await;
-        }
-    };
-    let taken_over = tokio::time::timeout(PATIENCE, taken_over).await.expect("a lease that ends");
-    assert_eq!(taken_over, Leadership::Leader { term: 2 }, "the lease is over");
-    assert!(matches!(lead("a", NOW + 2 * HOUR).await, Leadership::Follower { .. }));
-    assert_eq!(notes.resign("beat", "a").await, Ok(()), "what is not had is not given back");
-    assert!(matches!(lead("a", NOW + 2 * HOUR).await, Leadership::Follower { .. }));
-    assert_eq!(notes.resign("beat", "b").await, Ok(()));
-    assert_eq!(lead("a", NOW + 2 * HOUR).await, Leadership::Leader { term: 3 });
-    assert_eq!(notes.lead("other", "b", HOUR, NOW).await, Ok(Leadership::Leader { term: 1 }));
-}
-
 /// Of the copies of a task the first one that asks may start, however often it asks, and no other one.
 pub async fn one_copy_starts<S: Subject>() {
     let subject = S::open().await;
@@ -347,22 +238,6 @@ pub async fn one_copy_starts<S: Subject>() {
     let racing = copies.iter().map(|copy| store.claim(copy));
     let granted = futures_util::future::try_join_all(racing).await.expect("answers");
     assert_eq!(granted.iter().filter(|granted| granted[0]).count(), 1);
-}
-
-/// Notes survive a restart. For durable stores.
-pub async fn notes_survive<S: Subject>() {
-    let subject = S::open().await;
-    let store = subject.store();
-    let notes = store.notes().expect("this store keeps notes");
-    assert_eq!(notes.change_note(change("kept", None, Some("1"))).await, Ok(true));
-    assert_eq!(notes.change_note(change("gone", None, Some("1"))).await, Ok(true));
-    assert_eq!(notes.change_note(change("gone", Some("1"), None)).await, Ok(true));
-    drop(store);
-    let subject = subject.reopen().await.expect("a durable store can be opened again");
-    let store = subject.store();
-    let notes = store.notes().expect("this store keeps notes");
-    assert_eq!(notes.note("gone").await, Ok(None));
-    assert_eq!(notes.change_note(change("kept", Some("1"), Some("2"))).await, Ok(true));
 }
 
 /// Records survive a restart, and go on expiring. For durable stores.
@@ -563,6 +438,103 @@ pub async fn windows_are_held_by_one<S: Subject>() {
     assert_eq!(windows.holder(&a).await, Ok(Some(third)));
 }
 
+fn wants(names: &[(&str, u32)]) -> Vec<Want> {
+    names.iter().map(|(name, limit)| Want { name: (*name).to_owned(), limit: *limit }).collect()
+}
+
+/// The tokens, or the place of the one that is busy.
+async fn ask(keeper: &Arc<dyn PermitKeeper>, names: &[(&str, u32)], holder: &str) -> Result<Vec<u64>, usize> {
+    match keeper.acquire(&wants(names), holder).await.expect("an answer") {
+        Asked::Granted { tokens, lost } => {
+            assert!(!lost.load(std::sync::atomic::Ordering::Acquire));
+            Ok(tokens)
+        }
+        Asked::Busy(place) => Err(place),
+    }
+}
+
+async fn holders(keeper: &Arc<dyn PermitKeeper>, name: &str) -> Vec<String> {
+    keeper.holders(name).await.expect("an answer").into_iter().map(|held| held.holder).collect()
+}
+
+/// Polls until it is so: what is given back is free soon.
+async fn soon(what: &str, holds: impl AsyncFn() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < PATIENCE, "it never came true: {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// No more hold a permit than its limit; tokens grow; one that is given back is free, once.
+pub async fn permits_have_limits<S: Subject>() {
+    let subject = S::open().await;
+    let keeper = subject.store().permits().expect("it keeps permits");
+    let gateway = [("gateway", 2)];
+    let first = ask(&keeper, &gateway, "a").await.expect("it is free")[0];
+    let second = ask(&keeper, &gateway, "b").await.expect("it is free")[0];
+    assert!(first < second, "tokens grow: {first}, {second}");
+    assert_eq!(ask(&keeper, &gateway, "c").await, Err(0));
+    assert_eq!(ask(&keeper, &gateway, "a").await, Ok(vec![first]), "its own");
+    assert!(ask(&keeper, &[("another", 1)], "c").await.is_ok());
+    assert_eq!(ask(&keeper, &[("gateway", 3)], "d").await.map(|tokens| tokens[0] > second), Ok(true));
+    assert_eq!(holders(&keeper, "gateway").await, ["a", "b", "d"]);
+    let freed = keeper.freed(PATIENCE);
+    keeper.release(&wants(&gateway), "nobody");
+    keeper.release(&wants(&gateway), "a");
+    keeper.release(&wants(&gateway), "a");
+    soon("it is given back", async || holders(&keeper, "gateway").await == ["b", "d"]).await;
+    drop(freed);
+    assert_eq!(ask(&keeper, &gateway, "c").await, Err(0));
+    keeper.release(&wants(&gateway), "d");
+    soon("one is free", async || ask(&keeper, &gateway, "c").await.is_ok()).await;
+    // Many at once, from many threads.
+    let asking = (0..20).map(|n| {
+        let keeper = Arc::clone(&keeper);
+        tokio::spawn(async move { ask(&keeper, &[("rush", 3)], &n.to_string()).await })
+    });
+    let had = futures_util::future::try_join_all(asking).await.expect("they run");
+    assert_eq!(had.iter().filter(|had| had.is_ok()).count(), 3);
+}
+
+/// Several permits are had together or not at all.
+pub async fn permits_are_had_together<S: Subject>() {
+    let subject = S::open().await;
+    let keeper = subject.store().permits().expect("it keeps permits");
+    let tokens = ask(&keeper, &[("a", 1), ("b", 1)], "x").await.expect("both are free");
+    assert_eq!(tokens.len(), 2);
+    assert_eq!(ask(&keeper, &[("a0", 1), ("b", 1)], "y").await, Err(1));
+    assert!(holders(&keeper, "a0").await.is_empty(), "not one of two");
+    keeper.release(&wants(&[("a", 1), ("b", 1)]), "x");
+    soon("both are given back", async || ask(&keeper, &[("a0", 1), ("b", 1)], "y").await.is_ok()).await;
+    assert!(ask(&keeper, &[("a", 1)], "z").await.is_ok());
+}
+
+/// What is handed over is kept, through the end of the process where anything is, until its time is over.
+pub async fn handed_over_permits_are_kept<S: Subject>() {
+    let mut subject = S::open().await;
+    let keeper = subject.store().permits().expect("it keeps permits");
+    let lock = [("lock", 1)];
+    let token = ask(&keeper, &lock, "a").await.expect("it is free");
+    keeper.park(&wants(&lock), "a", HOUR);
+    assert_eq!(ask(&keeper, &lock, "b").await, Err(0));
+    assert!(ask(&keeper, &[("short", 1)], "a").await.is_ok());
+    keeper.park(&wants(&[("short", 1)]), "a", Duration::from_millis(1));
+    soon("its time is over", async || ask(&keeper, &[("short", 1)], "b").await.is_ok()).await;
+    drop(keeper);
+    let store = subject.store();
+    subject = match subject.reopen().await {
+        Some(subject) => subject,
+        None => return assert!(store.permits().is_some()),
+    };
+    drop(store);
+    let keeper = subject.store().permits().expect("it keeps permits");
+    assert_eq!(ask(&keeper, &lock, "b").await, Err(0));
+    assert_eq!(ask(&keeper, &lock, "a").await, Ok(token), "it is still its own");
+    keeper.release(&wants(&lock), "a");
+    soon("it is given back", async || ask(&keeper, &lock, "b").await.is_ok()).await;
+}
+
 /// Makes each promise a test, for a [`Subject`](crate::store::conformance::Subject).
 #[macro_export]
 macro_rules! store_conformance {
@@ -586,6 +558,11 @@ macro_rules! store_conformance {
     };
     (@more shared $subject:ty) => {
         $crate::store_conformance! { @tests $subject: revocations_survive one_copy_starts }
+    };
+    (@more permits $subject:ty) => {
+        $crate::store_conformance! { @tests $subject:
+            permits_have_limits permits_are_had_together handed_over_permits_are_kept
+        }
     };
     (@more windows $subject:ty) => {
         $crate::store_conformance! { @tests $subject: windows_are_held_by_one }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use crate::task::TaskId;
+use crate::task::canvas::Promise;
 
 /// The members of a group, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,26 @@ impl GroupResult {
     /// A group of tasks that follows nothing.
     pub fn new(id: impl Into<String>, members: impl IntoIterator<Item = GroupMember>) -> Self {
         Self { id: id.into(), parent: Value::Null, members: members.into_iter().collect() }
+    }
+
+    /// Of a canvas that ends in a group; `None`: it does not.
+    pub fn of(promise: &Promise) -> Option<Self> {
+        let member = |member: &Promise| match Self::of(member) {
+            Some(group) => GroupMember::Group(group),
+            None => GroupMember::Task(member.id.clone()),
+        };
+        let members = promise.members.as_ref()?.iter().map(member).collect();
+        Some(Self { id: promise.id.to_string(), parent: Value::Null, members })
+    }
+
+    /// Where its results are.
+    pub fn promise(&self) -> Promise {
+        let members = self.members.iter().map(|member| match member {
+            GroupMember::Group(group) => group.promise(),
+            GroupMember::Task(id) => Promise { id: id.clone(), members: None, parent: None, ignored: false },
+        });
+        let members = Some(members.collect());
+        Promise { id: self.id.as_str().into(), members, parent: None, ignored: false }
     }
 
     /// All tasks, those of inner groups too, in order.

@@ -3,12 +3,14 @@
 //! Callers need it, and so do workers, for what follows from the end of a task. Options that are relative, such as a
 //! countdown, are counted from now: from the sending, not from the making of the signature.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime};
 use serde_json::{Map, Value};
 
-use super::canvas::{Call, Freezer, Ids, Launch, Node, Promise};
+use super::canvas::{Call, Freezer, Ids, Launch, Node, Place, Promise};
+use super::current::current_message;
 use super::registry::Registry;
 use super::{
     Arguments, Durability, EnqueueError, Headers, Message, NewTask, RawSignature, Serial, TaskId,
@@ -60,6 +62,14 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
+    /// Of what is sent from here: by the body of a task, if this thread is in one.
+    fn current() -> Self {
+        let sender = current_message();
+        let stamps =
+            |origin: Self| Self { stamped_headers: Vec::new(), stamps: Headers::default(), ..origin };
+        sender.map(|message| stamps(Self::of(&message))).unwrap_or_default()
+    }
+
     /// Of what follows from this message.
     pub(crate) fn of(message: &Message) -> Self {
         let workflow = message.workflow.as_deref();
@@ -93,8 +103,10 @@ impl Dispatcher {
         }
         let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
         let serial = self.serial(&call)?;
-        let reply_to = self.reply_to.clone();
-        let workflow = reply_to.map(|queue| Workflow { reply_to: Some(queue), ..Workflow::default() });
+        let Origin { root_id, parent_id, .. } = Origin::current();
+        let workflow =
+            Workflow { root_id, parent_id, reply_to: self.reply_to.clone(), ..Workflow::default() };
+        let workflow = Some(workflow).filter(|workflow| *workflow != Workflow::default());
         Ok(fill_in(NewTask { serial, ..call }, queue, workflow.map(Box::new)))
     }
 
@@ -108,14 +120,23 @@ impl Dispatcher {
         let unique = node.has_ids();
         let mut freezer = Freezer { ids: Ids::Fresh, reply_to: self.reply_to.clone() };
         let mut launch = Launch::default();
-        let promise = launch.add(node, Vec::new(), None, &mut freezer);
+        let mut node = node;
+        // What is frozen once stays as it is.
+        let _ = freezer.freeze(&mut node, Place::default());
+        let mut ignored = HashSet::new();
+        node.ignored(
+            &|task| self.registry.get(task).is_some_and(|task| (task.options)().ignore_result),
+            &mut ignored,
+        );
+        let mut promise = launch.add(node, Vec::new(), None, &mut freezer);
+        promise.ignore(&ignored);
         let messages = launch.calls.into_iter().map(|call| self.first(call)).collect::<Result<_, _>>()?;
         Ok(Departure { messages, sizes: launch.chords, promise, unique })
     }
 
     /// The message of a call in a canvas that a caller sends.
     fn first(&self, call: Call) -> Result<Message, EnqueueError> {
-        let (call, workflow) = self.read(call, &Origin::default());
+        let (call, workflow) = self.read(call, &Origin::current());
         // It has no dedupe window: whoever waits for a part that was left out would wait in vain.
         Ok(Message { workflow, ..self.message_of(call)? })
     }

@@ -195,6 +195,11 @@ impl TaskError {
         Self::new(Ending::Reject { reason: reason.to_string(), name: "Reject".into() })
     }
 
+    /// The task that it was to call is not in this program.
+    pub(crate) fn not_registered(reason: String) -> Self {
+        Self::new(Ending::Reject { reason, name: "NotRegistered".into() })
+    }
+
     /// Says whether another attempt may mend a failure; no effect on other endings.
     #[must_use]
     pub fn with_transient(mut self, transient: bool) -> Self {

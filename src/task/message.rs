@@ -115,6 +115,12 @@ impl Message {
         let_in_at.map_or(due, |let_in_at| let_in_at.max(due))
     }
 
+    /// Whether it is part of a canvas, so that something may follow from its end. One that was merely sent by another task is
+    /// not.
+    pub(crate) fn is_in_canvas(&self) -> bool {
+        self.workflow.as_deref().is_some_and(Workflow::is_of_canvas)
+    }
+
     /// Whether it is settled when its run is over. A serial one always is: its lane is held until then.
     pub fn settles_late(&self) -> bool {
         self.acks_late || self.serial.is_some()

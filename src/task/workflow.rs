@@ -125,6 +125,15 @@ pub struct Workflow {
     pub origin: Option<String>,
 }
 
+impl Workflow {
+    /// Whether something follows from the task's end, or is counted then.
+    pub(crate) fn is_of_canvas(&self) -> bool {
+        let Self { group, callbacks, errbacks, chain, chord, replaced_task_nesting, .. } = self;
+        let alone = callbacks.is_empty() && errbacks.is_empty() && chain.is_empty();
+        !alone || chord.is_some() || group.is_some() || *replaced_task_nesting > 0
+    }
+}
+
 /// Where a task that is over stood among others; part of its record.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lineage {

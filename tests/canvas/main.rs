@@ -6,3 +6,4 @@ mod failures;
 mod flows;
 mod kit;
 mod random;
+mod relations;

@@ -22,10 +22,10 @@ fn environments_lay_their_columns_and_aliases_over_the_base() {
     assert_eq!((base.route("t"), live.route("t"), live.route("u")), (Some("a"), Some("b"), None));
     assert_eq!((base.resolve("z"), base.queue("nobody")), (None, None));
 
-    let text = "[[queue]]\nname = \"a\"\nmax_priority = 5\nqueue_arguments = { x-max-length = 9, y = [1, { z = 1.5 }] }\n\
+    let with_setup = "[[queue]]\nname = \"a\"\nmax_priority = 5\nqueue_arguments = { x-max-length = 9, y = [1, { z = 1.5 }] }\n\
                 [environment.live.queue.a]\nmax_priority = 9\n\
                 [environment.cluster.queue.a]\nqueue_type = \"quorum\"\n";
-    let base_of_a = parse(text);
+    let base_of_a = parse(with_setup);
     let live = base_of_a.for_environment("live").unwrap_or_else(|errors| panic!("{errors}"));
     let arguments = serde_json::json!({"x-max-length": 9, "y": [1, {"z": 1.5}]});
     let expected = QueueRow::new("a")

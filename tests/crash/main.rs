@@ -7,6 +7,7 @@
 
 mod beat;
 mod book;
+mod cases;
 mod child;
 mod exports;
 mod full_disk;
@@ -21,7 +22,6 @@ mod terminate;
 mod workload;
 
 use std::process::ExitCode;
-use std::time::Instant;
 
 const CASES: [(&str, fn()); 16] = [
     ("beat::each_tick_once", beat::each_tick_once),
@@ -43,37 +43,5 @@ const CASES: [(&str, fn()); 16] = [
 ];
 
 fn main() -> ExitCode {
-    if let Ok(role) = std::env::var("CRASH_ROLE") {
-        return child::run(&role);
-    }
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == "--list") {
-        CASES.iter().for_each(|(name, _)| println!("{name}: test"));
-        return ExitCode::SUCCESS;
-    }
-    let wanted: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let exact = arguments.iter().any(|argument| argument == "--exact");
-    let chosen = CASES.iter().filter(|(name, _)| {
-        wanted.is_empty() || wanted.iter().any(|w| if exact { name == w } else { name.contains(w.as_str()) })
-    });
-    let (mut passed, mut failed) = (0, 0);
-    let begin = Instant::now();
-    for (name, case) in chosen {
-        println!("case {name} ...");
-        let start = Instant::now();
-        let ok = std::panic::catch_unwind(case).is_ok();
-        println!(
-            "test {name} ... {} ({:.1} s)",
-            if ok { "ok" } else { "FAILED" },
-            start.elapsed().as_secs_f64()
-        );
-        *if ok { &mut passed } else { &mut failed } += 1;
-    }
-    let result = if failed == 0 { "ok" } else { "FAILED" };
-    let left_out = CASES.len() - passed - failed;
-    println!(
-        "\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {left_out} filtered out; finished in {:.2}s",
-        begin.elapsed().as_secs_f64()
-    );
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    cases::run(&CASES, child::run)
 }

@@ -14,9 +14,12 @@
 
 mod beat;
 mod book;
+#[path = "../crash/cases.rs"]
+mod cases;
 mod child;
 mod cluster;
 mod connections;
+mod lanes;
 mod ledger;
 mod node;
 mod outbox;
@@ -30,9 +33,8 @@ mod witness;
 mod workers;
 
 use std::process::ExitCode;
-use std::time::Instant;
 
-const CASES: [(&str, fn()); 10] = [
+const CASES: [(&str, fn()); 11] = [
     ("beat::each_tick_once", beat::each_tick_once),
     ("connections::cut_and_closed", connections::cut_and_closed),
     ("connections::slow_and_half_open", connections::slow_and_half_open),
@@ -42,38 +44,10 @@ const CASES: [(&str, fn()); 10] = [
     ("node::stopped_and_killed", node::stopped_and_killed),
     ("outbox::started_without_a_broker", outbox::started_without_a_broker),
     ("outbox::killed_while_full", outbox::killed_while_full),
+    ("lanes::killed_frozen_and_cut", lanes::killed_frozen_and_cut),
     ("cluster::each_node_killed", cluster::each_node_killed),
 ];
 
 fn main() -> ExitCode {
-    if let Ok(role) = std::env::var("CRASH_ROLE") {
-        return child::run(&role);
-    }
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == "--list") {
-        CASES.iter().for_each(|(name, _)| println!("{name}: test"));
-        return ExitCode::SUCCESS;
-    }
-    let wanted: Vec<_> = arguments.iter().filter(|argument| !argument.starts_with('-')).collect();
-    let exact = arguments.iter().any(|argument| argument == "--exact");
-    let chosen = CASES.iter().filter(|(name, _)| {
-        wanted.is_empty() || wanted.iter().any(|w| if exact { name == w } else { name.contains(w.as_str()) })
-    });
-    let (mut passed, mut failed) = (0, 0);
-    let begin = Instant::now();
-    for (name, case) in chosen {
-        println!("case {name} ...");
-        let start = Instant::now();
-        let ok = std::panic::catch_unwind(case).is_ok();
-        let verdict = if ok { "ok" } else { "FAILED" };
-        println!("test {name} ... {verdict} ({:.1} s)", start.elapsed().as_secs_f64());
-        *if ok { &mut passed } else { &mut failed } += 1;
-    }
-    let result = if failed == 0 { "ok" } else { "FAILED" };
-    let left_out = CASES.len() - passed - failed;
-    println!(
-        "\ntest result: {result}. {passed} passed; {failed} failed; 0 ignored; 0 measured; {left_out} filtered out; finished in {:.2}s",
-        begin.elapsed().as_secs_f64()
-    );
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    cases::run(&CASES, child::run)
 }

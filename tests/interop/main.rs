@@ -13,6 +13,7 @@ mod example;
 mod fleet;
 mod from_python;
 mod gates;
+mod ladder;
 mod over_rpc;
 mod tasks;
 mod to_python;

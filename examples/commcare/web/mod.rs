@@ -3,6 +3,7 @@
 mod actions;
 mod cases;
 pub mod demo;
+mod downloads;
 mod exports;
 mod problem;
 mod queues;
@@ -38,6 +39,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/exports/{file}", web::get().to(exports::download))
         .route("/soil-demo", web::get().to(demo::page))
         .route("/soil-demo/{kind}", web::post().to(demo::start))
+        .route("/downloads", web::post().to(downloads::start))
+        .route("/downloads", web::get().to(downloads::status))
         .route("/mails", web::post().to(actions::mail))
         .route("/load", web::post().to(actions::load))
         .route("/tasks/{id}", web::get().to(tasks::show))

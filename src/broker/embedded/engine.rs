@@ -245,7 +245,7 @@ impl Engine {
         self.commit.ids.insert(message.id.clone());
         let due = message.eta;
         if lanes::has_to_pass(&message, due) || message.unique.is_some() {
-            let is_new = message.workflow.is_none();
+            let is_new = !message.is_in_canvas();
             let newcoming = Newcoming { queue, message, row, is_new, is_kept: false, reply: Some(reply) };
             self.commit.steps.push(Step::Arrive(newcoming));
             return;

@@ -277,7 +277,7 @@ impl Drop for Inner {
 /// one task and what follows from it are one commit. The same goes for a serial one, and for one with a dedupe window: a lane
 /// has one place.
 fn is_volatile(message: &Message) -> bool {
-    let is_apart = message.workflow.is_none() && message.serial.is_none() && message.unique.is_none();
+    let is_apart = !message.is_in_canvas() && message.serial.is_none() && message.unique.is_none();
     message.durability == Durability::Memory && is_apart
 }
 

@@ -165,7 +165,7 @@ impl Engine {
         record: &mut Option<TaskResult>,
     ) -> End {
         message.crashes += 1;
-        if message.crashes >= self.options.delivery_limit && message.workflow.is_none() {
+        if message.crashes >= self.options.delivery_limit && !message.is_in_canvas() {
             self.remove_row(writes, queue, key);
             *record = Some(crash_result(&message));
             let reason = crash_reason(message.crashes);

@@ -257,7 +257,7 @@ impl Broker for LanedBroker {
         if lane::lane_of(&message).is_none() || message.eta.is_some_and(|eta| eta > now()) {
             return self.shared.inner.publish(message, unique).await;
         }
-        let is_new = message.workflow.is_none();
+        let is_new = !message.is_in_canvas();
         self.shared.come(message, is_new, unique).await
     }
 
@@ -322,6 +322,10 @@ impl Broker for LanedBroker {
 
     async fn revive(&self, id: &TaskId) -> Result<bool, BrokerError> {
         self.shared.inner.revive(id).await
+    }
+
+    async fn revive_all(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
+        self.shared.inner.revive_all(ids).await
     }
 
     async fn lane(&self, lane: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {

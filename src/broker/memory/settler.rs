@@ -52,7 +52,7 @@ impl MemorySettler {
             Settle::Return { crashed: true } => {
                 let mut message = Message::clone(&message);
                 message.crashes += 1;
-                if message.crashes >= shared.delivery_limit && message.workflow.is_none() {
+                if message.crashes >= shared.delivery_limit && !message.is_in_canvas() {
                     record = Some(crash_result(&message));
                     state.leave_lane(&message, lane::blocks(&message, record.as_ref()));
                     state.windows.let_go(&message);

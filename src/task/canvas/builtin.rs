@@ -92,7 +92,7 @@ fn task_and_items(arguments: &Arguments) -> Result<(&'static TaskDefinition, Vec
         return Err(TaskError::reject("`it` is no list"));
     };
     let registry = REGISTRY.get_or_init(|| Registry::discover().ok());
-    let unknown = || TaskError::reject(format!("no task named `{}` in this program", task.task));
+    let unknown = || TaskError::not_registered(format!("no task named `{}` in this program", task.task));
     Ok((registry.as_ref().and_then(|all| all.get(&task.task)).ok_or_else(unknown)?, items))
 }
 

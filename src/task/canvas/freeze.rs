@@ -3,6 +3,8 @@
 //! Freezing twice changes nothing, so what was frozen by the client is sent by a worker under the same ids. Ids that a
 //! worker has to make up are made from the id of the task that it ran: a second run, after a crash, sends the same ones.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -45,6 +47,8 @@ pub struct Promise {
     pub members: Option<Vec<Promise>>,
     /// What has to be over before.
     pub parent: Option<Box<Promise>>,
+    /// The task keeps no result, so far as that is known where it was sent: nothing will ever be there.
+    pub ignored: bool,
 }
 
 impl Promise {
@@ -54,6 +58,13 @@ impl Promise {
             None => vec![&self.id],
             Some(members) => members.iter().flat_map(Self::tasks).collect(),
         }
+    }
+
+    /// These keep no results.
+    pub(crate) fn ignore(&mut self, tasks: &HashSet<TaskId>) {
+        self.ignored = self.members.is_none() && tasks.contains(&self.id);
+        self.members.iter_mut().flatten().for_each(|member| member.ignore(tasks));
+        self.parent.iter_mut().for_each(|parent| parent.ignore(tasks));
     }
 
     /// Puts `parent` before all that this one waits for.
@@ -92,7 +103,7 @@ impl Freezer {
                     node.options.set_default("reply_to", || Value::from(reply_to.as_str()));
                 }
                 let id = TaskId::from(node.id().unwrap_or_default());
-                Promise { id, members: None, parent: None }
+                Promise { id, members: None, parent: None, ignored: false }
             }
             Kind::Chain(_) => self.freeze_chain(node, place),
             Kind::Group(_) => self.freeze_group(node, place),
@@ -131,7 +142,7 @@ impl Freezer {
         let place_of = |index| Place { id: None, group_index: Some(index), ..place.clone() };
         let members = members.iter_mut().enumerate();
         let members = members.map(|(index, member)| self.freeze(member, place_of(index))).collect();
-        Promise { id, members: Some(members), parent: None }
+        Promise { id, members: Some(members), parent: None, ignored: false }
     }
 
     fn freeze_chord(&mut self, node: &mut Node, mut place: Place) -> Promise {
@@ -153,7 +164,7 @@ impl Freezer {
 }
 
 fn nothing() -> Promise {
-    Promise { id: "".into(), members: None, parent: None }
+    Promise { id: "".into(), members: None, parent: None, ignored: false }
 }
 
 fn take_place(node: &mut Node, place: &Place) {

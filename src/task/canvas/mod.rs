@@ -22,7 +22,7 @@ pub(crate) use aftermath::{Aftermath, Cause, Part, after, after_chord};
 pub use builder::partial;
 pub use builder::{Canvas, IntoCanvas, Launching, chain, chord, chunks, group, map, signature, starmap};
 pub use freeze::Promise;
-pub(crate) use freeze::{Freezer, Ids};
+pub(crate) use freeze::{Freezer, Ids, Place};
 pub(crate) use launch::{Call, Launch};
 pub(crate) use node::Node;
 pub(crate) use replace::replacement;

@@ -3,10 +3,12 @@
 //! On the wire a composite signature hides its parts in `kwargs`, and links, chords and the rest of a chain in
 //! `options`. Here each of them has its place; the conversion loses nothing that a task is called with.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::SignatureError;
-use crate::task::RawSignature;
+use crate::task::{RawSignature, TaskId};
 
 /// A call or a composition of calls.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,6 +93,25 @@ impl Node {
             Kind::Chain(_) => "celery.chain",
             Kind::Group(_) => "celery.group",
             Kind::Chord(_) => "celery.chord",
+        }
+    }
+
+    /// The tasks in it that keep no results: those that say so, and those of which that is known.
+    pub(crate) fn ignored(&self, is_known: &dyn Fn(&str) -> bool, tasks: &mut HashSet<TaskId>) {
+        match &self.kind {
+            Kind::Task { name, .. } => {
+                let said = self.options.plain.get("ignore_result").and_then(Value::as_bool);
+                if said.unwrap_or_else(|| is_known(name)) {
+                    tasks.extend(self.id().map(TaskId::from));
+                }
+            }
+            Kind::Chain(nodes) | Kind::Group(nodes) => {
+                nodes.iter().for_each(|node| node.ignored(is_known, tasks));
+            }
+            Kind::Chord(chord) => {
+                chord.header.ignored(is_known, tasks);
+                chord.body.ignored(is_known, tasks);
+            }
         }
     }
 

@@ -25,7 +25,7 @@ pub struct CanvasResult<O = Value> {
 }
 
 impl<O> CanvasResult<O> {
-    pub(super) fn new(promise: Promise, client: Arc<dyn Client>) -> Self {
+    pub(crate) fn new(promise: Promise, client: Arc<dyn Client>) -> Self {
         Self { promise, client, output: PhantomData }
     }
 
@@ -152,6 +152,15 @@ impl<O> CanvasResult<O> {
         Ok(revoked)
     }
 
+    /// Keeps who the members of this group are in the result backend, for whoever knows the group's id:
+    /// [`Celeriac::group_result`](crate::Celeriac::group_result), or Python's `GroupResult.restore`. Celery's `GroupResult.save`.
+    ///
+    /// # Errors
+    /// This is no group, the backend keeps no groups (Redis does), or it could not be written.
+    pub async fn save(&self) -> Result<(), GetError> {
+        self.client.save_group(&self.promise).await
+    }
+
     /// Deletes the records of the last task or group, and of all before it; says whether there were any.
     ///
     /// # Errors
@@ -193,6 +202,9 @@ fn value<'a>(promise: &'a Promise, client: &'a dyn Client) -> ValueFuture<'a> {
                 values.push(value(member, client).await?);
             }
             return Ok(format!("[{}]", values.join(",")));
+        }
+        if promise.ignored {
+            return Err(GetError::NotKept(promise.id.clone()));
         }
         let record = client.expect(&promise.id).await?;
         if record.state != State::Success {
