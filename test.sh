@@ -8,6 +8,7 @@
 #   gcc mount                 to build, and for the full-disk tests
 #   rabbitmq-server           brings Erlang; the tests start nodes of their own, on ports and directories of their own
 #   redis-server              likewise; brings redis-cli
+#   chromium, chromium-driver the tests of Soil's pages drive a real browser
 #   python3-venv              for an environment in target/python-celery-5.7, into which the tests install
 #                             celery[redis] 5.7 from PyPI at their first run (CELERIAC_TEST_PYTHON names another Python)
 # Services that the system runs itself are neither used nor touched. Without a service the tests fail; none is skipped.
@@ -46,6 +47,9 @@ need cc gcc
 need mount mount
 need /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server
 need redis-server redis-server
+need chromium chromium
+need chromedriver chromium-driver
+need setpriv util-linux
 need /usr/bin/python3 python3-venv
 /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || get ensurepip python3-venv
 

@@ -64,6 +64,7 @@
 //! # Features
 //!
 //! - `cli` (default): the `celeriac` command. A library user may leave it out.
+//! - `web`: Soil's pages for actix-web.
 //! - `s3`: files of downloads in S3 and what speaks its protocol.
 //! - `testing`: for tests of tasks, eager mode, a clock that the test moves, and assertions on what was enqueued; and the
 //!   conformance suites for those who write a broker or a store of their own.
@@ -83,6 +84,8 @@ pub mod store;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "web")]
+pub mod web;
 
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -132,6 +135,9 @@ mod manual {
     struct Results;
     #[doc = include_str!("../docs/serial-tasks.md")]
     struct SerialTasks;
+    #[cfg(feature = "web")]
+    #[doc = include_str!("../docs/soil-pages.md")]
+    struct SoilPages;
     #[doc = include_str!("../docs/tasks.md")]
     struct Tasks;
     #[doc = include_str!("../docs/testing.md")]

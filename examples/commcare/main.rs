@@ -122,7 +122,8 @@ async fn run(options: Options) -> Result<bool, Box<dyn Error>> {
     let sink = actix_web::web::Data::new(Sink::open(&options.data)?);
     let celeriac = start(&options).await?;
 
-    let server = serve(listener, celeriac.clone(), sink.clone())?;
+    let pages = web::demo::pages(&options.data)?;
+    let server = serve(listener, celeriac.clone(), sink.clone(), pages)?;
     let outcome = if options.once {
         once::run(&celeriac, &sink, options.catalogue.is_none()).await
     } else {
@@ -169,6 +170,7 @@ fn serve(
     listener: TcpListener,
     celeriac: Celeriac,
     sink: actix_web::web::Data<Sink>,
+    pages: celeriac::web::SoilPages,
 ) -> Result<ServerHandle, Box<dyn Error>> {
     let celeriac = actix_web::web::Data::new(celeriac);
     let server = HttpServer::new(move || {
@@ -176,6 +178,8 @@ fn serve(
             .wrap(middleware::from_fn(web::own_origin_only))
             .app_data(celeriac.clone())
             .app_data(sink.clone())
+            .app_data(actix_web::web::Data::new(pages.clone()))
+            .service(celeriac::web::soil(&celeriac, &pages))
             .configure(web::routes)
     })
     .workers(2)

@@ -149,7 +149,7 @@ impl Builder {
     /// Without actors, on this broker and store.
     #[cfg(feature = "testing")]
     pub(crate) fn unmanned(self, broker: Arc<dyn Broker>, store: Arc<dyn Store>) -> Self {
-        Self { unmanned: true, ..self.broker(broker, store) }
+        Self { unmanned: true, downloads: None, ..self.broker(broker, store) }
     }
 
     /// The queues, from a catalogue built in code. Replaces what was set before.
@@ -479,6 +479,7 @@ impl Builder {
             (Some(Downloads::Directory(dir)), _) => Payloads::in_directory(dir.clone(), 0, alone),
             (None, Keeping::Embedded(dir)) => Payloads::in_directory(dir.join("downloads"), reserve, alone),
             (None, Keeping::Memory) => Payloads::in_memory(),
+            (None, _) if self.unmanned => Payloads::in_memory(),
             (None, _) => Payloads::nowhere(),
         }
     }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{FutureExt, StreamExt};
+
 use super::client::{Eager, TestClient};
 use super::recorder::{Ran, Recorder, ReportedState};
 use super::stage::{CrashPoint, Endless, Stage};
@@ -12,7 +14,7 @@ use crate::app::StartError;
 use crate::broker::MemoryBroker;
 use crate::core::Timestamp;
 use crate::task::scope::{Entered, Scope, VirtualClock};
-use crate::task::{self, Client, Message, Task, TaskId};
+use crate::task::{self, Client, DownloadError, Message, Task, TaskId, TaskResult};
 
 /// A runtime without threads: the test takes its tasks one by one, and moves its clock. See [the module](super).
 ///
@@ -57,6 +59,7 @@ impl TestApp {
         eager: Option<Eager>,
     ) -> Result<Self, StartError> {
         let inner = celeriac.client();
+        recorder.show_on(&celeriac.runtime_arc().board);
         let stage = Stage::new(celeriac.runtime_arc(), broker, Arc::clone(&clock), recorder);
         let stage = Arc::new(stage);
         let client = Arc::new_cyclic(|own: &std::sync::Weak<TestClient>| {
@@ -144,6 +147,34 @@ impl TestApp {
     /// The states that the bodies of a task reported by [`update_state`](crate::Context::update_state), all of them, in order.
     pub fn reported(&self, id: &TaskId) -> Vec<ReportedState> {
         self.stage.recorder.states(id)
+    }
+
+    /// How far a task said it was ([`progress`](crate::Context::progress)), `(current, total)`, each time that was shown: at
+    /// each whole percent.
+    pub fn progress(&self, id: &TaskId) -> Vec<(u64, u64)> {
+        self.stage.recorder.progress(id)
+    }
+
+    /// The file that a task offered, whole.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub async fn downloaded(&self, id: &TaskId) -> Result<Vec<u8>, DownloadError> {
+        let mut open = self.celeriac.soil().open(id, None).await?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = open.body.next().await {
+            let chunk =
+                chunk.map_err(|error| DownloadError::Source { name: open.facts.name.clone(), error })?;
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+
+    /// The record of a task, if it is over and was kept.
+    pub(super) fn record(&self, id: &TaskId) -> Option<TaskResult> {
+        let store = &self.stage.runtime.store;
+        // The store in memory answers at once.
+        store.get(id, self.now()).now_or_never()?.ok().flatten()
     }
 
     /// Forgets what was enqueued, reported and run so far. What waits goes on waiting.

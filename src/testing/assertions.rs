@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Expectation, TestApp};
+use crate::task::{DownloadFacts, State, TaskId, TaskResult};
 
 /// Fails unless a task was enqueued, by whomever, whether it has run by now or not; shows the near misses then.
 ///
@@ -47,6 +48,36 @@ macro_rules! assert_not_enqueued {
     };
 }
 
+/// Fails unless a task was seen to be so far, in this order, and perhaps at other points between:
+/// `assert_progress!(app, export.id(), [(1, 4), (4, 4)])`. Shows all that was seen then.
+#[macro_export]
+macro_rules! assert_progress {
+    ($app:expr, $id:expr, [$(($current:expr, $total:expr)),+ $(,)?] $(,)?) => {
+        if let ::core::result::Result::Err(text) =
+            $crate::testing::check_progress(&$app, &$id, &[$(($current, $total)),+])
+        {
+            ::core::panic!("{text}");
+        }
+    };
+}
+
+/// Fails unless a task has succeeded with a file to download: `assert_download!(app, export.id(), name = "cases.csv")`. What
+/// may follow are [fields of the file](crate::soil::DownloadFacts): `name`, `content_type`, `size`, `owners`, `headers`. Shows
+/// what there is instead then. Its bytes are had by [`TestApp::downloaded`](crate::testing::TestApp::downloaded).
+#[macro_export]
+macro_rules! assert_download {
+    ($app:expr, $id:expr $(, $field:ident = $value:expr)* $(,)?) => {{
+        let facts = match $crate::testing::check_download(&$app, &$id) {
+            ::core::result::Result::Ok(facts) => facts,
+            ::core::result::Result::Err(text) => ::core::panic!("{text}"),
+        };
+        $(::core::assert_eq!(
+            facts.$field, $value,
+            "the {} of the download, which is {:?}", ::core::stringify!($field), facts
+        );)*
+    }};
+}
+
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __assert_enqueued {
@@ -85,6 +116,40 @@ pub fn check_not_enqueued(app: &TestApp, expected: &Expectation) -> Result<(), S
             let times = if found == 1 { "once".to_owned() } else { format!("{found} times") };
             Err(format!("{} was enqueued {times}\n{}", expected.describe(), instead(app, expected)))
         }
+    }
+}
+
+/// What [`assert_progress!`](crate::assert_progress) does, for assertions of your own.
+///
+/// # Errors
+/// What was seen instead.
+pub fn check_progress(app: &TestApp, id: &TaskId, expected: &[(u64, u64)]) -> Result<(), String> {
+    let seen = app.progress(id);
+    let mut left = seen.iter();
+    match expected.iter().find(|point| !left.any(|seen| seen == *point)) {
+        None => Ok(()),
+        Some((current, total)) => Err(format!(
+            "the task {id} was not seen at {current} of {total} in its turn; it was seen at {seen:?}"
+        )),
+    }
+}
+
+/// What [`assert_download!`](crate::assert_download) does, for assertions of your own.
+///
+/// # Errors
+/// There is none, and how the task is instead.
+pub fn check_download(app: &TestApp, id: &TaskId) -> Result<DownloadFacts, String> {
+    match app.record(id) {
+        Some(TaskResult { download: Some(download), .. }) => Ok(download.facts),
+        Some(TaskResult { state: State::Success, .. }) => {
+            Err(format!("the task {id} succeeded, and exposed no download"))
+        }
+        Some(record) => Err(format!(
+            "the task {id} has no download: it ended as {}: {}",
+            record.state,
+            record.errors.join("; ")
+        )),
+        None => Err(format!("the task {id} has no download: it is not over, or keeps no result")),
     }
 }
 

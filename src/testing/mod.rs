@@ -29,6 +29,9 @@
 //! - [`assert_enqueued!`](crate::assert_enqueued) and [`assert_not_enqueued!`](crate::assert_not_enqueued) look at what was
 //!   enqueued, and show the near misses when they fail.
 //!
+//! - [`assert_progress!`](crate::assert_progress) and [`assert_download!`](crate::assert_download) look at what a task showed
+//!   its user.
+//!
 //! What is not as in production:
 //!
 //! - One task runs at a time, so nothing overlaps unless a body itself waits for another task. The number of workers, pausing
@@ -53,7 +56,7 @@ mod stage;
 mod tests;
 
 pub use app::TestApp;
-pub use assertions::{check_enqueued, check_not_enqueued};
+pub use assertions::{check_download, check_enqueued, check_not_enqueued, check_progress};
 pub use builder::TestBuilder;
 pub use expectation::Expectation;
 pub use recorder::{Ran, ReportedState};

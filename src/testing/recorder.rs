@@ -1,12 +1,14 @@
 //! What happened in a test, in order.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use futures_util::FutureExt;
 use serde_json::Value;
 
+use crate::actors::progress::Board;
 use crate::store::{MemoryStore, Store};
-use crate::task::{Message, State, StateSink, TaskId, TrackedState};
+use crate::task::{Message, State, StateSink, TaskId, TrackedState, read_progress};
 
 /// One run of a task, or its end without one.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +46,7 @@ pub struct ReportedState {
 /// The notebook.
 pub(super) struct Recorder {
     store: Arc<MemoryStore>,
+    board: OnceLock<Arc<Board>>,
     notes: Mutex<Notes>,
 }
 
@@ -57,7 +60,12 @@ struct Notes {
 
 impl Recorder {
     pub(super) fn new(store: Arc<MemoryStore>) -> Self {
-        Self { store, notes: Mutex::default() }
+        Self { store, board: OnceLock::new(), notes: Mutex::default() }
+    }
+
+    /// Who shows what bodies tell.
+    pub(super) fn show_on(&self, board: &Arc<Board>) {
+        let _ = self.board.set(Arc::clone(board));
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {
@@ -95,6 +103,14 @@ impl Recorder {
         of_task.map(|state| ReportedState { state: state.state.clone(), meta: state.meta.clone() }).collect()
     }
 
+    /// How far a task said it was, as far as it was shown.
+    pub(super) fn progress(&self, id: &TaskId) -> Vec<(u64, u64)> {
+        let notes = self.notes();
+        let of_task = notes.states.iter().filter(|state| state.id == *id);
+        let shown = of_task.filter_map(|state| read_progress(&state.meta).0);
+        shown.map(|progress| (progress.current, progress.total)).collect()
+    }
+
     /// Forgets what was enqueued, and ran, so far. What waits still waits, and is not enqueued a second time by that.
     pub(super) fn clear(&self) {
         let mut notes = self.notes();
@@ -108,6 +124,9 @@ impl StateSink for Recorder {
     fn update(&self, state: TrackedState) {
         self.notes().states.push(state.clone());
         // The store in memory never waits.
-        let _ = futures_executor::block_on(self.store.track(state));
+        let _ = self.store.track(state.clone()).now_or_never();
+        if let Some(board) = self.board.get() {
+            board.stored(&state);
+        }
     }
 }

@@ -3,13 +3,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{Expectation, check_enqueued, check_not_enqueued};
+use super::{Expectation, check_download, check_enqueued, check_not_enqueued, check_progress};
 use crate::core::Timestamp;
+use crate::soil::Download;
 use crate::task::canvas::chord;
 use crate::task::clock;
 use crate::{
-    Context, EnqueueError, GetError, State, TaskError, assert_enqueued, assert_not_enqueued, periodic_task,
-    serial_task, task, testing,
+    Context, EnqueueError, GetError, State, TaskError, assert_download, assert_enqueued, assert_not_enqueued,
+    assert_progress, periodic_task, serial_task, task, testing,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -294,4 +295,31 @@ async fn revoking_takes_out_what_waits() {
     assert_eq!(app.step().await, None);
     assert_eq!(result.state().await.unwrap(), State::Revoked);
     assert!(matches!(app.celeriac().async_result("nobody").result().await, Ok(None)));
+}
+
+#[task(queue = "kit")]
+async fn export(ctx: Context, rows: u64) -> Result<(), TaskError> {
+    for row in 0..rows {
+        ctx.progress(row + 1, rows);
+    }
+    if rows == 0 {
+        return Err(ctx.fail(["nothing to export"]));
+    }
+    ctx.expose_download(Download::from_bytes("a,b\n").name("rows.csv").owner("amina")).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_task_shows_its_user_is_seen() {
+    let app = testing::eager().await.unwrap();
+    let good = export::delay(4).await.unwrap();
+    assert_progress!(app, good.id(), [(1, 4), (3, 4)]);
+    assert_download!(app, good.id(), name = "rows.csv", size = 4, owners = ["amina"]);
+    assert_eq!(app.downloaded(good.id()).await.unwrap(), b"a,b\n");
+    let text = check_progress(&app, good.id(), &[(3, 4), (1, 4)]).unwrap_err();
+    assert!(text.contains("not seen at 1 of 4 in its turn; it was seen at [(1, 4), (2, 4)"), "{text}");
+    let bad = export::delay(0).await.unwrap();
+    let text = check_download(&app, bad.id()).unwrap_err();
+    assert!(text.ends_with("it ended as FAILURE: nothing to export"), "{text}");
+    assert!(app.celeriac().soil().status(good.id()).await.unwrap().is_ready());
 }

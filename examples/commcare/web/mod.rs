@@ -2,6 +2,7 @@
 
 mod actions;
 mod cases;
+pub mod demo;
 mod downloads;
 mod exports;
 mod problem;
@@ -36,6 +37,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/exports", web::post().to(exports::start))
         .route("/exports", web::get().to(exports::list))
         .route("/exports/{file}", web::get().to(exports::download))
+        .route("/soil-demo", web::get().to(demo::page))
+        .route("/soil-demo/{kind}", web::post().to(demo::start))
         .route("/downloads", web::post().to(downloads::start))
         .route("/downloads", web::get().to(downloads::status))
         .route("/mails", web::post().to(actions::mail))

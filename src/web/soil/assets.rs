@@ -1,0 +1,29 @@
+//! The style sheet and the script, which are part of the program.
+
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse};
+use xxhash_rust::xxh3::xxh3_64;
+
+const STYLE: &str = include_str!("assets/soil.css");
+const SCRIPT: &str = include_str!("assets/soil.js");
+
+pub(super) async fn style(request: HttpRequest) -> HttpResponse {
+    asset(&request, STYLE, "text/css; charset=utf-8")
+}
+
+pub(super) async fn script(request: HttpRequest) -> HttpResponse {
+    asset(&request, SCRIPT, "text/javascript; charset=utf-8")
+}
+
+/// Kept by browsers as long as it is the same.
+fn asset(request: &HttpRequest, text: &'static str, content_type: &str) -> HttpResponse {
+    let etag = format!("\"{:016x}\"", xxh3_64(text.as_bytes()));
+    let known =
+        request.headers().get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());
+    let mut response = if known { HttpResponse::NotModified() } else { HttpResponse::Ok() };
+    response
+        .insert_header((header::ETAG, etag))
+        .insert_header((header::CACHE_CONTROL, "public, no-cache"))
+        .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"));
+    if known { response.finish() } else { response.content_type(content_type).body(text) }
+}

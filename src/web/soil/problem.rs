@@ -1,0 +1,112 @@
+//! What a request is told that gets nothing: 400, 401, 403, 404, 410 and 503 mean different things, and each says which.
+
+use std::fmt;
+
+use actix_web::http::{StatusCode, header};
+use actix_web::{HttpResponse, ResponseError};
+use serde_json::json;
+
+use super::html;
+
+/// The problem.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    pub(super) title: &'static str,
+    pub(super) text: String,
+    /// Answered as JSON instead of a page.
+    pub(super) as_json: bool,
+    log_in: Option<String>,
+}
+
+impl Problem {
+    fn new(status: StatusCode, title: &'static str, text: impl Into<String>) -> Self {
+        Self { status, title, text: text.into(), as_json: false, log_in: None }
+    }
+
+    pub(super) fn malformed(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "This link is broken", text)
+    }
+
+    pub(super) fn denied() -> Self {
+        Self::new(
+            StatusCode::FORBIDDEN,
+            "This is not yours to see",
+            "It belongs to somebody else, or the link is not complete.",
+        )
+    }
+
+    pub(super) fn log_in(location: String) -> Self {
+        let problem =
+            Self::new(StatusCode::UNAUTHORIZED, "Please log in", "Who you are is not known any more.");
+        Self { log_in: Some(location), ..problem }
+    }
+
+    pub(super) fn unknown() -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "There is nothing here",
+            "Nobody knows this download. Perhaps it was never started; please start it again.",
+        )
+    }
+
+    pub(super) fn no_file(text: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "There is no file", text)
+    }
+
+    pub(super) fn gone() -> Self {
+        Self::new(
+            StatusCode::GONE,
+            "This download has expired",
+            "Files are kept for a limited time. Please start it again.",
+        )
+    }
+
+    pub(super) fn link_expired() -> Self {
+        Self::new(StatusCode::GONE, "This link has expired", "Please ask for a new one where you got it.")
+    }
+
+    pub(super) fn unavailable(error: &dyn fmt::Display) -> Self {
+        tracing::warn!(%error, "Soil's pages cannot answer");
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "It cannot be said right now",
+            "What you started goes on. Please try again in a moment.",
+        )
+    }
+
+    pub(super) fn json(mut self) -> Self {
+        self.as_json = true;
+        self
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.title, self.text)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        match &self.log_in {
+            Some(_) if !self.as_json => StatusCode::SEE_OTHER,
+            _ => self.status,
+        }
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
+        response.insert_header((header::CACHE_CONTROL, "no-store"));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.insert_header((header::RETRY_AFTER, "2"));
+        }
+        if self.as_json {
+            return response.json(json!({ "error": self.title, "message": self.text }));
+        }
+        if let Some(location) = &self.log_in {
+            return response.insert_header((header::LOCATION, location.as_str())).finish();
+        }
+        html::headers(&mut response).body(html::problem(self.title, &self.text).into_string())
+    }
+}

@@ -1,0 +1,143 @@
+//! The demo of the commcare example in a real Chromium.
+
+use serde_json::Value;
+
+use super::chromium::Chromium;
+use super::program::Program;
+
+fn data() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// Presses a button of the demo page.
+fn start(chromium: &Chromium, program: &Program, form: &str) {
+    chromium.go(&format!("{}/soil-demo", program.url));
+    chromium.click(&format!("#{form} button"));
+    chromium.until("document.querySelector('.soil-display')");
+}
+
+const IS_READY: &str = "document.querySelector('[id^=ready_]')";
+const IS_MOVING: &str = "document.querySelector('.soil-display progress')?.value >= 5";
+
+/// A bar that has a value keeps one, and never goes back.
+fn assert_forward(seen: &[i64]) {
+    assert!(seen.is_sorted(), "the bar went back: {seen:?}");
+    let values = seen.iter().filter(|value| **value >= 0).count();
+    assert!(values >= 3, "the bar did not move: {seen:?}");
+    assert!(!seen.contains(&100), "it was done before it was: {seen:?}");
+}
+
+#[test]
+fn an_export_moves_and_ends_with_its_file_for_both_tabs() {
+    let data = data();
+    let program = Program::start(data.path(), "0");
+    let chromium = Chromium::start(true);
+    chromium.go(&format!("{}/soil-demo", program.url));
+    chromium.picture("demo-light");
+    start(&chromium, &program, "export");
+    chromium.until(IS_MOVING);
+    chromium.picture("running-light");
+    chromium.dark(true);
+    chromium.picture("running-dark");
+    chromium.size(420, 720);
+    chromium.picture("running-dark-narrow");
+    chromium.dark(false);
+    chromium.picture("running-light-narrow");
+    chromium.size(900, 700);
+    let first = chromium.url();
+    chromium.reload();
+
+    // Somebody else asks for the same.
+    let (here, there) = chromium.new_tab();
+    start(&chromium, &program, "export");
+    let second = chromium.url();
+    let id = |url: &str| url.split_once('?').unwrap().0.to_owned();
+    assert_eq!(id(&first), id(&second), "the second click joins the run of the first");
+    chromium.until(IS_READY);
+    chromium.switch(&here);
+    chromium.until(IS_READY);
+    chromium.picture("ready-light");
+    chromium.dark(true);
+    chromium.picture("ready-dark");
+    assert_forward(&chromium.seen());
+    assert!(chromium.text().contains("Your export is ready."), "{}", chromium.text());
+    chromium.click("[id^=ready_] a");
+    let file = chromium.downloaded("Fälle demo.csv");
+    assert_eq!(file.lines().count(), 101);
+    // One run made it.
+    assert!(file.lines().next().unwrap().ends_with("run 1"), "{file}");
+    chromium.switch(&there);
+}
+
+#[test]
+fn failures_are_shown_one_by_one_a_group_as_one_and_cancelling_works() {
+    let data = data();
+    let program = Program::start(data.path(), "0");
+    let chromium = Chromium::start(true);
+    start(&chromium, &program, "fail-listed");
+    chromium.until("document.querySelector('[id^=error_]')");
+    let errors = chromium.eval("[...document.querySelectorAll('.soil-errors li')].map(one => one.innerText)");
+    assert_eq!(
+        errors,
+        serde_json::json!(["row 3: no case of id \"<b>x7</b>\"", "row 9: 2026-02-30 is no date"])
+    );
+    chromium.picture("failed-light");
+    chromium.dark(true);
+    chromium.picture("failed-dark");
+    chromium.dark(false);
+    start(&chromium, &program, "fail-raised");
+    chromium.until("document.querySelector('[id^=error_]')");
+    assert!(chromium.text().contains("my uncool error"), "{}", chromium.text());
+
+    start(&chromium, &program, "group");
+    chromium.until("document.querySelectorAll('.soil-members progress').length > 0");
+    chromium.picture("group-light");
+    chromium.until(IS_READY);
+    chromium.picture("group-ready-light");
+    assert_eq!(chromium.eval("document.querySelectorAll('.soil-files a').length"), 3);
+    chromium.click(".soil-files li:nth-child(2) a");
+    assert!(chromium.downloaded("part 2.csv").starts_with("case,visits"));
+
+    start(&chromium, &program, "long");
+    chromium.until(IS_MOVING);
+    chromium.click(".soil-actions button");
+    chromium.until("document.querySelector('[data-state=cancelled]')");
+    chromium.picture("cancelled-light");
+    assert!(chromium.text().contains("Cancelled"), "{}", chromium.text());
+}
+
+#[test]
+fn a_killed_server_goes_on_where_the_bar_was() {
+    let data = data();
+    let program = Program::start(data.path(), "0");
+    let chromium = Chromium::start(true);
+    start(&chromium, &program, "export");
+    chromium.until("document.querySelector('.soil-display progress')?.value >= 20");
+    let port = program.kill();
+    let before = chromium.seen();
+    let program = Program::start(data.path(), &port);
+    chromium.until(IS_READY);
+    let seen = chromium.seen();
+    assert!(seen.len() > before.len(), "the page is up to date again by itself: {before:?} {seen:?}");
+    assert_forward(&seen);
+    chromium.click("[id^=ready_] a");
+    let file = chromium.downloaded("Fälle demo.csv");
+    assert_eq!(file.lines().count(), 101);
+    assert!(file.lines().next().unwrap().ends_with("run 2"), "{file}");
+    drop(program);
+}
+
+#[test]
+fn without_scripts_the_page_loads_itself_again_up_to_the_file() {
+    let data = data();
+    let program = Program::start(data.path(), "0");
+    let chromium = Chromium::start(false);
+    start(&chromium, &program, "export");
+    chromium.until(IS_MOVING);
+    chromium.picture("running-no-script");
+    assert!(chromium.text().contains("loads itself again"), "{}", chromium.text());
+    assert_eq!(chromium.eval("document.querySelector('meta[http-equiv=refresh]').content"), Value::from("2"));
+    chromium.until(IS_READY);
+    chromium.click("[id^=ready_] a");
+    assert_eq!(chromium.downloaded("Fälle demo.csv").lines().count(), 101);
+}

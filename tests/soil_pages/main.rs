@@ -1,0 +1,7 @@
+//! Soil's pages: as requests see them, and in a real browser.
+
+mod browser;
+mod chromium;
+mod program;
+mod routes;
+mod tasks;
