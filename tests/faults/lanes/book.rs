@@ -60,8 +60,11 @@ pub struct Book {
     pub reruns: u64,
     /// Lines with a lower token than one before, which the resource refuses.
     pub stale: u64,
-    /// How long keys waited whose holder was killed, and whose holder was frozen, in microseconds.
+    /// From then on those that start do not see that others are dead.
+    pub apart_from: u64,
+    /// How long keys waited whose holder was killed, before and after that, and whose holder was frozen, in microseconds.
     pub after_kill: Vec<u64>,
+    pub after_kill_apart: Vec<u64>,
     pub after_freeze: Vec<u64>,
     broken: Vec<String>,
 }
@@ -96,7 +99,10 @@ impl Book {
         if let Some(inside) = account.inside.replace(Inside { life, token }) {
             match (self.killed.get(&inside.life), self.frozen.get(&inside.life)) {
                 // Killed after it was frozen, it had been taken over before.
-                (Some(killed), None) => self.after_kill.push(at.saturating_sub(*killed)),
+                (Some(killed), None) if *killed < self.apart_from => {
+                    self.after_kill.push(at.saturating_sub(*killed));
+                }
+                (Some(killed), None) => self.after_kill_apart.push(at.saturating_sub(*killed)),
                 (_, Some(frozen)) => self.after_freeze.push(at.saturating_sub(*frozen)),
                 (None, None) => self.broken.push(format!(
                     "key {key}: task {n} started in process {life} under {token} while {} was inside under {}",
