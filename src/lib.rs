@@ -136,4 +136,10 @@ mod manual {
     struct Tasks;
     #[doc = include_str!("../docs/testing.md")]
     struct Testing;
+    #[doc = include_str!("../docs/unique-tasks.md")]
+    struct UniqueTasks;
+    #[doc = include_str!("../docs/locks-and-limits.md")]
+    struct LocksAndLimits;
+    #[doc = include_str!("../docs/producers.md")]
+    struct Producers;
 }

@@ -257,6 +257,25 @@ fn the_page_the_queues_an_import_and_an_export() {
     let file = server.get(export["download_url"].as_str().unwrap());
     assert_eq!((file.status, file.body.starts_with(b"PK")), (200, true), "{}", file.head);
 
+    let asked = server.post("/downloads", r#"{"domain": "test", "parts": 2, "owner": "amina"}"#).json();
+    let ids: Vec<_> = asked["downloads"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    let rows: u64 = ids.iter().map(|id| server.result(id)["result"].as_u64().unwrap()).sum();
+    assert_eq!((ids.len(), rows), (2, 1));
+    let group = server.get(&format!("/downloads?ids={}", ids.join(","))).json();
+    assert_eq!(
+        (&group["state"], &group["done"], &group["failed"]),
+        (&"success".into(), &2.into(), &0.into())
+    );
+    assert_eq!(group["members"][1]["download"]["name"], "test-2.csv", "{group}");
+    for option in ["1", "2"] {
+        let asked = server.post("/downloads", &format!(r#"{{"fail": {option}}}"#)).json();
+        let id = asked["downloads"][0].as_str().unwrap();
+        assert_eq!(server.result(id)["state"], "FAILURE");
+        let group = server.get(&format!("/downloads?ids={id}")).json();
+        let errors = serde_json::json!(["`demo` has no form to export", "row 7: the owner is not a user"]);
+        assert_eq!((&group["state"], &group["errors"][0]["errors"]), (&"failed".into(), &errors));
+    }
+
     let mail =
         server.post("/mails", r#"{"to": "A <a@b.example>", "subject": "Hi\r\nBcc: x@y.example"}"#).json();
     assert_eq!(server.result(mail["task"].as_str().unwrap())["state"], "SUCCESS");

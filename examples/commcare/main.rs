@@ -8,6 +8,7 @@ mod db;
 mod hq;
 mod load;
 mod once;
+mod producers;
 mod table;
 mod tasks;
 mod web;
@@ -150,6 +151,10 @@ async fn start(options: &Options) -> Result<Celeriac, Box<dyn Error>> {
         // The fixed load is to find nothing else in the queues, whatever midnight it is somewhere.
         .beat(!options.once)
         .shutdown_grace(Duration::from_secs(options.grace));
+    let interval = if options.once { Duration::from_millis(200) } else { Duration::from_secs(10) };
+    for producer in producers::all(interval) {
+        builder = builder.producer(producer);
+    }
     builder = match &options.catalogue {
         Some(file) => builder.catalogue_file(file),
         None => builder.catalogue(Catalogue::parse(CATALOGUE, "celeriac.toml")?),

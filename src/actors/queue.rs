@@ -157,7 +157,8 @@ impl Queue {
         let worker = self.workers.get(&slot).map_or_else(|| "".into(), Slot::name);
         let fence = delivery.fence();
         let context = task::Context::fenced(Arc::clone(&message), worker, self.runtime.sinks(), fence)
-            .again(delivery.is_again());
+            .again(delivery.is_again())
+            .permits_of(self.runtime.permits.clone());
         self.runtime.serials.began(&self.runtime, &context, tag, now);
         self.runs.insert(tag, context.clone());
         let run = Run {
@@ -180,7 +181,8 @@ impl Queue {
         let runtime = Arc::clone(&self.runtime);
         actix_rt::spawn(async move {
             let context =
-                task::Context::new(Arc::clone(delivery.message()), "".into(), task::Sinks::default());
+                task::Context::new(Arc::clone(delivery.message()), "".into(), task::Sinks::default())
+                    .permits_of(runtime.permits.clone());
             conclude(verdict, Some(delivery), &context, &Hooks::default(), &runtime).await;
         });
     }

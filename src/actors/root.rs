@@ -11,6 +11,7 @@ use dashmap::DashMap;
 
 use super::beat::{Beat, BeatParts, End};
 use super::lasting::Lasting;
+use super::producer::{EndLoop, ProducerLoop, ProducerParts};
 use super::progress::Progress;
 use super::queue::Queue;
 use super::runtime::Runtime;
@@ -38,6 +39,7 @@ pub(crate) struct Root {
     arbiters: Vec<Watched>,
     restarts: HashMap<String, Restarts>,
     beat: Option<Arc<BeatParts>>,
+    producers: Vec<Arc<ProducerParts>>,
     closing: bool,
 }
 
@@ -116,7 +118,16 @@ impl Root {
             })
             .collect();
         let rows = rows.into_iter().map(|row| (row.clone(), Arc::new(Lasting::new(row.workers)))).collect();
-        Self { runtime, rows, queues, arbiters, restarts: HashMap::new(), beat: None, closing: false }
+        Self {
+            runtime,
+            rows,
+            queues,
+            arbiters,
+            restarts: HashMap::new(),
+            beat: None,
+            producers: Vec::new(),
+            closing: false,
+        }
     }
 
     /// Builds a queue on its arbiter; its address is there when `built` is told.
@@ -141,6 +152,20 @@ impl Root {
         self.arbiters[0].arbiter.spawn_fn(move || {
             let own = Arc::clone(&parts);
             let address = supervisor::spawn(|_| Beat::new(own), move |exit| root.do_send(BeatDown(exit)));
+            *parts.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+            drop(built);
+        });
+    }
+
+    /// Builds a producer loop on one of the arbiters.
+    fn plant_producer(&self, index: usize, root: Addr<Self>, built: Option<Countdown>) {
+        let Some(parts) = self.producers.get(index).cloned() else { return };
+        self.arbiters[index % self.arbiters.len()].arbiter.spawn_fn(move || {
+            let own = Arc::clone(&parts);
+            let address = supervisor::spawn(
+                |_| ProducerLoop::new(own),
+                move |exit| root.do_send(ProducerDown { index, exit }),
+            );
             *parts.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
             drop(built);
         });
@@ -317,6 +342,53 @@ impl Handler<BeatDown> for Root {
     }
 }
 
+/// Build these producer loops; answered when all have an address.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct StartProducers(pub(crate) Vec<Arc<ProducerParts>>);
+
+impl Handler<StartProducers> for Root {
+    type Result = actix::ResponseFuture<()>;
+
+    fn handle(&mut self, StartProducers(parts): StartProducers, ctx: &mut Self::Context) -> Self::Result {
+        self.producers = parts;
+        let (built, are_built) = tokio::sync::oneshot::channel();
+        let all = Arc::new(DropTells(Some(built)));
+        for index in 0..self.producers.len() {
+            self.plant_producer(index, ctx.address(), Some(Arc::clone(&all)));
+        }
+        Box::pin(async move {
+            let _ = are_built.await;
+        })
+    }
+}
+
+/// A producer loop has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct ProducerDown {
+    index: usize,
+    exit: Exit,
+}
+
+impl Handler<ProducerDown> for Root {
+    type Result = ();
+
+    fn handle(&mut self, ProducerDown { index, exit }: ProducerDown, ctx: &mut Self::Context) {
+        if self.closing {
+            return;
+        }
+        let Some(name) = self.producers.get(index).map(|parts| parts.producer.name.clone()) else { return };
+        let after = self.pause(&format!("producer {name}"));
+        tracing::error!(name, ?exit, ?after, "a producer loop died; it is built anew");
+        ctx.run_later(after, move |root, ctx| {
+            if !root.closing {
+                root.plant_producer(index, ctx.address(), None);
+            }
+        });
+    }
+}
+
 /// The progress actor has ended.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -339,7 +411,7 @@ impl Handler<ProgressDown> for Root {
     }
 }
 
-/// A shutdown has begun: beat ends first, and queues that end are not built again.
+/// A shutdown has begun: beat and the producer loops end first, and queues that end are not built again.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Closing;
@@ -350,7 +422,9 @@ impl Handler<Closing> for Root {
     fn handle(&mut self, _: Closing, _: &mut Self::Context) -> Self::Result {
         self.closing = true;
         let beat = self.beat.as_ref().and_then(|parts| parts.living());
+        let loops: Vec<_> = self.producers.iter().filter_map(|parts| parts.living()).collect();
         Box::pin(async move {
+            futures_util::future::join_all(loops.iter().map(|one| one.send(EndLoop))).await;
             if let Some(beat) = beat {
                 // One that is being built anew does not answer, and does not fire.
                 let _ = beat.send(End).await;

@@ -21,8 +21,11 @@ use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{
     AfterFailure, Body, Context, Ending, HookEvent, Hooks, Interrupt, Judge, Message, Next, State,
-    TaskDefinition, TaskResult, Verdict,
+    TaskDefinition, TaskResult, Until, Verdict,
 };
+
+/// A run whose permit was handed over to it, and is another one's by now, tries again after this long.
+const PERMIT_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a run needs.
 pub(crate) struct Run {
@@ -57,7 +60,7 @@ impl Ended {
 
 /// What the queue is told.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Report {
+pub(crate) struct Report {
     pub(super) ended: Ended,
     pub(super) panicked: bool,
     pub(super) timed_out: bool,
@@ -103,7 +106,10 @@ impl Run {
     /// Runs the task and settles it.
     pub(super) async fn execute(self, delivery: Delivery) -> Report {
         let hooks = self.hooks();
-        let Some(delivery) = self.begin(delivery).await else { return Report::HANDED_BACK };
+        let delivery = match self.begin(delivery).await {
+            Ok(delivery) => delivery,
+            Err(report) => return report,
+        };
         let stop = self.body(&hooks).await;
         let (panicked, timed_out) = (stop.is_panic(), matches!(&stop, Stop::HardLimit(_)));
         let verdict = self.verdict(stop, rand::random());
@@ -116,8 +122,8 @@ impl Run {
         guard(self.definition.hooks).unwrap_or_default()
     }
 
-    /// Notes that it starts. The delivery is gone if it was settled by that; `None`: it must not start.
-    pub(crate) async fn begin(&self, delivery: Delivery) -> Option<Option<Delivery>> {
+    /// Notes that it starts. The delivery is gone if it was settled by that; an error is what came of it instead of a start.
+    pub(crate) async fn begin(&self, delivery: Delivery) -> Result<Option<Delivery>, Report> {
         let message = self.context.message();
         let mut delivery = Some(delivery);
         if !message.settles_late() {
@@ -127,20 +133,27 @@ impl Run {
                 && let Err(error) = delivery.settle_and_wait(Settle::Ack { result: None, sequel: None }).await
             {
                 tracing::warn!(id = %message.id, %error, "not started, because it could not be acknowledged first");
-                return None;
+                return Err(Report::HANDED_BACK);
             }
+        }
+        if !Box::pin(self.context.adopt_permit()).await {
+            let judge = Judge::unstarted(message, now());
+            let again = Ending::Postpone { until: Until::In(PERMIT_PAUSE) };
+            let verdict = judge.judge(Err(again));
+            let ended = conclude(verdict, delivery, &self.context, &Hooks::default(), &self.runtime).await;
+            return Err(Report { ended, panicked: false, timed_out: false });
         }
         if message.unique.is_some() {
             let ended = self.force.run_until_cancelled(self.runtime.window_at_start(message));
             if Box::pin(ended).await.is_none() {
-                return None; // the delivery goes back
+                return Err(Report::HANDED_BACK); // the delivery goes back
             }
         }
         if let Some(delivery) = &mut delivery {
             delivery.started();
         }
         self.runtime.begin(&self.context, self.definition).await;
-        Some(delivery)
+        Ok(delivery)
     }
 
     /// Runs the body.
@@ -185,6 +198,7 @@ pub(crate) async fn conclude(
         return Ended::HandedBack; // dropped, the delivery is done with
     }
     let ended = Ended::of(&verdict);
+    context.end_permits(matches!(verdict, Verdict::Again { .. } | Verdict::HandBack));
     log(context.message(), &verdict);
     if let Verdict::Over(record) = &mut verdict {
         context.promote_download(record);
@@ -205,8 +219,9 @@ pub(crate) async fn conclude(
     {
         Box::pin(runtime.track_retry(context, TaskResult::clone(failed))).await;
     }
-    // What was exposed is held until it is known that the record names it.
-    let wait = event.is_some() || context.has_exposed();
+    // What was exposed is held until it is known that the record names it, and a bar is shown until its record is there.
+    let tells = matches!(ended, Ended::Over(_)) && context.has_reported();
+    let wait = event.is_some() || context.has_exposed() || tells;
     let is_settled = settle(verdict, delivery, context.message(), runtime, wait).await;
     context.release_download(ready.is_some());
     runtime.board.changed(context.id());

@@ -12,8 +12,8 @@ use crate::protocol::result::Exception;
 use crate::store::{Decision, MemoryStore, Notes, Payloads, Store, StoreError};
 use crate::task::clock::now;
 use crate::task::{
-    Context, Dispatcher, DownloadFacts, DownloadSink, HookEvent, Message, ProgressSink, Sinks, State,
-    StateSink, TaskDefinition, TaskId, TaskResult, TrackedState, progress_meta,
+    Context, Dispatcher, DownloadFacts, DownloadSink, HookEvent, Message, PermitKeeper, ProgressSink, Sinks,
+    State, StateSink, TaskDefinition, TaskId, TaskResult, TrackedState, progress_meta,
 };
 
 /// What a record says its error is if the store refused the record itself; Celery's name for it.
@@ -50,6 +50,8 @@ pub(crate) struct Runtime {
     pub(crate) payloads: Arc<Payloads>,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) serials: Serials,
+    /// Who keeps permits for all processes that share the broker; `None`: nobody.
+    pub(crate) permits: Option<Arc<dyn PermitKeeper>>,
     pub(crate) on_failure: Option<Box<FailureHook>>,
     pub(crate) on_ready: Option<Box<ReadyHook>>,
     pub(crate) on_worker_start: Option<Box<WorkerHook>>,
@@ -69,6 +71,8 @@ impl Runtime {
 
     /// Without hooks of the program's.
     pub(crate) fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>, dispatcher: Arc<Dispatcher>) -> Self {
+        let is_apart = broker.is_shared() && !store.is_shared();
+        let permits = if is_apart { None } else { store.permits() };
         let board = Arc::new(Board::new(Arc::clone(&store)));
         Self {
             settles_results: broker.settles_results(),
@@ -81,6 +85,7 @@ impl Runtime {
             store,
             dispatcher,
             serials: Serials::default(),
+            permits,
             on_failure: None,
             on_ready: None,
             on_worker_start: None,

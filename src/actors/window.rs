@@ -37,7 +37,13 @@ impl Runtime {
                     self.end_window(windows.let_go(&window.key, &id).await, &id);
                     Err(error.into())
                 }
-                Ok(receipt) => Ok(receipt),
+                Ok(receipt) => {
+                    if receipt.joined {
+                        // Its lane has left it out.
+                        self.end_window(windows.let_go(&window.key, &id).await, &id);
+                    }
+                    Ok(receipt)
+                }
             },
         }
     }

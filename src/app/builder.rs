@@ -23,7 +23,7 @@ use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Attendant, Broker, BrokerError, EmbeddedBroker, MemoryBroker};
 use crate::store::{EmbeddedStore, MemoryStore, Payloads, Store, StoreError};
 use crate::task::registry::{DuplicateTask, Registry};
-use crate::task::{Context, Dispatcher, DownloadFacts, HookEvent, Periodic};
+use crate::task::{Context, Dispatcher, DownloadFacts, HookEvent, Periodic, Producer};
 
 /// Why a runtime did not start; the text says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,16 @@ pub enum StartError {
     /// Periodic entries that cannot be.
     #[error(transparent)]
     Schedule(#[from] ScheduleErrors),
+    /// Two producer loops of one name.
+    #[error(
+        "two producer loops are named `{0}`; each needs a name of its own, by which it is paused and told apart"
+    )]
+    DuplicateProducer(String),
+    /// A producer loop, and nobody who keeps dedupe windows.
+    #[error(
+        "producer loop `{0}` needs dedupe windows, and neither the broker nor the result store keeps any: with RabbitMQ, keep results in Redis (`.result_backend(\"redis://…\")`)"
+    )]
+    ProducerWithoutWindows(String),
     /// The broker or store did not open.
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -98,6 +108,7 @@ pub struct Builder {
     on_ready: Option<Box<ReadyHook>>,
     on_worker_start: Option<Box<WorkerHook>>,
     periodic: Vec<Periodic>,
+    producers: Vec<Producer>,
     beat: Option<bool>,
     beat_lease: Option<Duration>,
     /// Without actors: a test does their work.
@@ -127,6 +138,7 @@ impl Builder {
             on_ready: None,
             on_worker_start: None,
             periodic: Vec::new(),
+            producers: Vec::new(),
             beat: None,
             beat_lease: None,
             unmanned: false,
@@ -168,6 +180,13 @@ impl Builder {
     /// One more periodic entry, beside those of `#[periodic_task]` and of the catalogue.
     pub fn periodic(mut self, entry: Periodic) -> Self {
         self.periodic.push(entry);
+        self
+    }
+
+    /// A producer loop: it finds rows of a table that are due, and enqueues a task for each. Of those of one name, in however many
+    /// processes, one works at a time, where the broker or the store keeps notes.
+    pub fn producer(mut self, producer: Producer) -> Self {
+        self.producers.push(producer);
         self
     }
 
@@ -409,6 +428,14 @@ impl Builder {
         for row in &routing.catalogue().queues {
             broker.declare(&row.name).await?;
         }
+        let mut names = std::collections::HashSet::new();
+        if let Some(twice) = self.producers.iter().find(|producer| !names.insert(producer.name.clone())) {
+            return Err(StartError::DuplicateProducer(twice.name.clone()));
+        }
+        let keeps_windows = broker.keeps_windows() || store.windows().is_some();
+        if let Some(first) = self.producers.first().filter(|_| !keeps_windows) {
+            return Err(StartError::ProducerWithoutWindows(first.name.clone()));
+        }
         let routing = Arc::new(routing);
         let dispatcher = Arc::new(Dispatcher {
             registry,
@@ -416,7 +443,7 @@ impl Builder {
             max_message_size: self.max_message_size,
             reply_to: store.reply_to(),
             without_lanes: (!broker.keeps_lanes()).then(|| broker.name()),
-            without_windows: (!broker.keeps_windows() && store.windows().is_none()).then(|| broker.name()),
+            without_windows: (!keeps_windows).then(|| broker.name()),
         });
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.settles_results &= !apart;
@@ -440,7 +467,7 @@ impl Builder {
         };
         let mut inner = Inner::new(runtime, routing, tree, self.grace);
         inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
-        Ok(Celeriac::started(inner, beat.then_some(entries)).await)
+        Ok(Celeriac::started(inner, beat.then_some(entries), self.producers).await)
     }
 
     fn payloads(&self) -> Payloads {

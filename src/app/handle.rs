@@ -1,7 +1,7 @@
 //! The handle on a running runtime.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use actix::Addr;
@@ -17,8 +17,9 @@ use super::revival::revive_with_records;
 use super::routing::Routing;
 use super::shutdown::{self, ShutdownReport};
 use crate::actors::beat::{BeatParts, LEASE, Publisher};
+use crate::actors::producer::ProducerParts;
 use crate::actors::queue::{GetStatus, Look, Queue, Revoke, Revoked, Steer};
-use crate::actors::root::{Queues, StartBeat, Tree};
+use crate::actors::root::{Queues, StartBeat, StartProducers, Tree};
 use crate::actors::runtime::Runtime;
 use crate::actors::{Origin, QueueStatus};
 use crate::broker::{BrokerError, DeadLetter, Place, Remains, Removal};
@@ -26,8 +27,8 @@ use crate::store::{GroupResult, StoreError};
 use crate::task::canvas::{CanvasResult, Promise};
 use crate::task::clock::now;
 use crate::task::{
-    self, Client, Departure, EnqueueError, GetError, Judge, Message, NewTask, Periodic, RawSignature,
-    Receipt, State, TaskId, TaskResult, TrackedState, UniqueKey, UntypedResult, Verdict,
+    self, Client, Departure, EnqueueError, GetError, Judge, Message, NewTask, Periodic, Producer,
+    RawSignature, Receipt, State, TaskId, TaskResult, TrackedState, UniqueKey, UntypedResult, Verdict,
 };
 
 /// A running task runtime: enqueues, results, and the operator's levers. A handle; clones are the same runtime, and it
@@ -63,8 +64,11 @@ pub(super) struct Inner {
     pub(super) closing: AtomicBool,
     /// The end of the shutdown, for those who still wait for results.
     pub(super) closed: CancellationToken,
+    /// What Soil has just seen.
+    pub(super) sights: Arc<crate::soil::Sights>,
     /// Unless it is switched off.
     pub(super) beat: OnceLock<Arc<BeatParts>>,
+    pub(super) producers: OnceLock<Vec<Arc<ProducerParts>>>,
     pub(super) beat_lease: Duration,
     /// Who answers for this runtime, if it is that of a test.
     #[cfg(feature = "testing")]
@@ -94,6 +98,19 @@ pub enum ControlError {
         "queue `{0}` does not answer: its actor is being restarted, or the runtime has shut down; try again"
     )]
     NotAnswering(String),
+    /// No such producer loop.
+    #[error("no producer loop `{name}`; there are: {known}")]
+    UnknownProducer {
+        /// The name.
+        name: String,
+        /// The names that exist.
+        known: String,
+    },
+    /// A producer loop does not answer.
+    #[error(
+        "producer loop `{0}` does not answer: it is being restarted, or the runtime has shut down; try again"
+    )]
+    NoAnswer(String),
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
     NoWorkers,
@@ -112,13 +129,18 @@ impl Celeriac {
     }
 
     /// `entries`: those that fire, or `None` if none ever does here.
-    pub(super) async fn started(inner: Inner, entries: Option<Vec<(Periodic, Origin)>>) -> Self {
+    pub(super) async fn started(
+        inner: Inner,
+        entries: Option<Vec<(Periodic, Origin)>>,
+        producers: Vec<Producer>,
+    ) -> Self {
         let inner = Arc::new(inner);
         let celeriac = Self { inner };
         task::install(celeriac.client());
         if let Some(entries) = entries {
             celeriac.inner.start_beat(entries).await;
         }
+        celeriac.inner.start_producers(producers).await;
         celeriac
     }
 
@@ -140,6 +162,10 @@ impl Celeriac {
     #[cfg(feature = "testing")]
     pub(crate) fn answer_by(&self, front: &Arc<dyn Client>) {
         let _ = self.inner.front.set(Arc::downgrade(front));
+    }
+
+    pub(super) fn producer_parts(&self) -> &[Arc<ProducerParts>] {
+        self.inner.producers.get().map_or(&[], Vec::as_slice)
     }
 
     /// The periodic entries: what they are, and levers on them.
@@ -344,7 +370,9 @@ impl Inner {
             grace,
             closing: AtomicBool::new(false),
             closed: CancellationToken::new(),
+            sights: Arc::default(),
             beat: OnceLock::new(),
+            producers: OnceLock::new(),
             beat_lease: LEASE,
             #[cfg(feature = "testing")]
             front: OnceLock::new(),
@@ -359,6 +387,22 @@ impl Inner {
         if let Some(root) = root {
             // A root that is gone has ended the program, or is about to.
             let _ = root.send(StartBeat(parts)).await;
+        }
+    }
+
+    async fn start_producers(self: &Arc<Self>, producers: Vec<Producer>) {
+        if producers.is_empty() {
+            return;
+        }
+        let client = Arc::downgrade(self) as Weak<dyn Publisher>;
+        let parts = producers.into_iter().map(|producer| {
+            let queues = Arc::clone(&self.queues);
+            Arc::new(ProducerParts::new(Arc::clone(&self.runtime), producer, queues, client.clone()))
+        });
+        let parts = self.producers.get_or_init(|| parts.collect()).clone();
+        let root = self.tree.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|t| t.root.clone());
+        if let Some(root) = root {
+            let _ = root.send(StartProducers(parts)).await;
         }
     }
 

@@ -7,6 +7,7 @@ mod builder;
 pub mod catalogue;
 mod handle;
 mod lanes;
+mod producers;
 mod revival;
 mod routing;
 mod schedule;

@@ -18,7 +18,7 @@ const COUNTED: usize = 1_000;
 impl Celeriac {
     /// Progress and downloads, as users of tasks see them.
     pub fn soil(&self) -> Soil {
-        Soil::new(Arc::clone(&self.inner) as Arc<dyn Premises>)
+        Soil::new(Arc::clone(&self.inner) as Arc<dyn Premises>, Arc::clone(&self.inner.sights))
     }
 }
 

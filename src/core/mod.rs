@@ -12,6 +12,8 @@ mod backoff;
 pub mod calendar;
 pub mod intensity;
 pub mod lane;
+pub mod permits;
+pub mod producer;
 pub mod progress;
 pub mod queue;
 pub mod retry;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Body, Place, QueueFacts, SoilState, Status};
+use super::{Body, Place, QueueFacts, Sights, SoilState, Status};
 use crate::actors::QueueStatus;
 use crate::actors::runtime::Runtime;
 use crate::broker::BrokerError;
@@ -76,6 +76,7 @@ impl From<DownloadError> for SoilError {
 pub struct Soil {
     pub(super) premises: Arc<dyn Premises>,
     separator: Arc<str>,
+    sights: Arc<Sights>,
 }
 
 /// A download that is open for reading.
@@ -90,8 +91,8 @@ pub struct OpenDownload {
 }
 
 impl Soil {
-    pub(crate) fn new(premises: Arc<dyn Premises>) -> Self {
-        Self { premises, separator: "\t".into() }
+    pub(crate) fn new(premises: Arc<dyn Premises>, sights: Arc<Sights>) -> Self {
+        Self { premises, separator: "\t".into(), sights }
     }
 
     /// Tasks written for HQ join several errors with a separator, which is taken apart here. By default a TAB; empty: none.
@@ -105,7 +106,7 @@ impl Soil {
         self.premises.runtime()
     }
 
-    /// What is seen of a task now. An id that nobody knows is an answer too: [`SoilState::Missing`]. Over a broker that does not
+    /// What is seen of a task now; of one that is not over, what was seen within the last 100 ms. An id that nobody knows is an answer too: [`SoilState::Missing`]. Over a broker that does not
     /// know what waits in it (RabbitMQ), such an id is NotStarted, as Celery says PENDING.
     ///
     /// # Errors
@@ -115,19 +116,33 @@ impl Soil {
         if let Some(record) = runtime.store.get(id, now()).await? {
             return Ok(Status::over(record, &self.separator));
         }
+        // Of thousands who ask for the same at the same time, one asks the broker.
+        if let Some(status) = self.sights.recent(id) {
+            return Ok(status);
+        }
+        self.look(id).await
+    }
+
+    /// The status as it is at this moment.
+    pub(super) async fn look(&self, id: &TaskId) -> Result<Status, SoilError> {
+        let runtime = self.runtime();
         let place = self.premises.locate(id).await?;
         let shown = match runtime.board.progress(id).await {
             Some(shown) => Some(shown),
             None => runtime.store.tracked(id).await?,
         };
-        if place.is_none() && shown.is_none() {
-            // It may have ended between the two looks.
+        if shown.is_none() {
+            // It may have ended between the looks, and its bar gone with it.
             if let Some(record) = runtime.store.get(id, now()).await? {
                 return Ok(Status::over(record, &self.separator));
             }
-            return self.nowhere(id).await;
+            if place.is_none() {
+                return self.nowhere(id).await;
+            }
         }
-        Ok(self.underway(id, place, shown).await)
+        let status = self.underway(id, place, shown).await;
+        self.sights.seen(&status);
+        Ok(status)
     }
 
     async fn nowhere(&self, id: &TaskId) -> Result<Status, SoilError> {

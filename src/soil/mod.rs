@@ -21,6 +21,7 @@
 mod group;
 mod handle;
 mod line;
+mod sights;
 mod status;
 mod watch;
 
@@ -28,6 +29,7 @@ pub use group::{GroupStatus, MemberErrors, PartialFailure};
 pub use handle::{OpenDownload, Soil, SoilError};
 pub(crate) use handle::{Premises, Whereabouts};
 pub use line::{Place, QueueFacts};
+pub(crate) use sights::Sights;
 pub use status::{SoilState, Status};
 
 pub use crate::core::Progress;

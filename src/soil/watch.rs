@@ -13,6 +13,7 @@ use futures_util::stream::BoxStream;
 use super::{Soil, SoilError, SoilState, Status};
 use crate::actors::progress::Watcher;
 use crate::store::StoreError;
+use crate::task::clock::now;
 use crate::task::{TaskId, TaskResult};
 
 /// What nobody tells is looked at so often.
@@ -52,6 +53,14 @@ impl Soil {
     }
 }
 
+/// Something may have changed just now, so what was seen before does not count.
+async fn look(soil: &Soil, id: &TaskId) -> Result<Status, SoilError> {
+    match soil.runtime().store.get(id, now()).await? {
+        Some(_) => soil.status(id).await,
+        None => soil.look(id).await,
+    }
+}
+
 impl Watch {
     async fn next(&mut self) -> Option<Result<Status, SoilError>> {
         while !self.over {
@@ -59,7 +68,7 @@ impl Watch {
             let changed = self.watcher.changed();
             let mut changed = std::pin::pin!(changed);
             changed.as_mut().enable();
-            let status = match self.soil.status(&self.id).await {
+            let status = match look(&self.soil, &self.id).await {
                 Ok(status) => status,
                 Err(error) => {
                     self.over = true;

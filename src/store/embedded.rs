@@ -1,23 +1,50 @@
 //! Records in the embedded broker's own tables: a task's settlement and its record are one commit there.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
-use super::{ChordJoin, ChordPart, Notes, Store, StoreError, TrackedState};
+use super::{ChordJoin, ChordPart, LocalPermits, Notes, Parking, Store, StoreError, TrackedState};
 use crate::broker::{BrokerError, EmbeddedBroker};
 use crate::core::Timestamp;
 use crate::task::clock::now;
-use crate::task::{TaskId, TaskResult};
+use crate::task::{PermitHolder, PermitKeeper, TaskId, TaskResult};
 
 /// The results side of an [`EmbeddedBroker`]. Records of tasks that waited in memory only are in memory as well.
 #[derive(Clone)]
 pub struct EmbeddedStore {
     broker: EmbeddedBroker,
+    permits: Arc<LocalPermits>,
+}
+
+/// The start of the names of notes about permits that were handed over.
+const PARKED: &str = "permit/";
+
+fn parked_key(name: &str, holder: &str) -> String {
+    format!("{PARKED}{holder}/{name}")
+}
+
+impl Parking for EmbeddedBroker {
+    fn parked(&self) -> Result<Vec<(String, PermitHolder)>, String> {
+        let notes = self.read_notes(PARKED).map_err(|error| error.to_string())?;
+        Ok(notes.iter().filter_map(|(_, text)| serde_json::from_str(text).ok()).collect())
+    }
+
+    fn park(&self, name: &str, holder: &PermitHolder) {
+        let text = serde_json::to_string(&(name, holder)).ok();
+        self.set_note(parked_key(name, &holder.holder), text);
+    }
+
+    fn unpark(&self, name: &str, holder: &str) {
+        self.set_note(parked_key(name, holder), None);
+    }
 }
 
 impl EmbeddedStore {
     /// The store that belongs to this broker.
     pub fn new(broker: EmbeddedBroker) -> Self {
-        Self { broker }
+        let permits = Arc::new(LocalPermits::parking(broker.clone()));
+        Self { broker, permits }
     }
 }
 
@@ -110,6 +137,10 @@ impl Store for EmbeddedStore {
 
     async fn close_chord(&self, group: &str, _token: &str) -> Result<(), StoreError> {
         Ok(self.broker.close_chord(group.to_owned()).await?)
+    }
+
+    fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        Some(Arc::clone(&self.permits) as Arc<dyn PermitKeeper>)
     }
 
     fn notes(&self) -> Option<&dyn Notes> {

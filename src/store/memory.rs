@@ -1,17 +1,19 @@
 //! Records in this process's memory.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use super::{ChordJoin, ChordPart, NoteChange, Notes, Store, StoreError, Term, TrackedState, Waiters};
+use super::{
+    ChordJoin, ChordPart, LocalPermits, NoteChange, Notes, Store, StoreError, Term, TrackedState, Waiters,
+};
 use crate::core::Timestamp;
 use crate::task::clock::now;
-use crate::task::{TaskId, TaskResult};
+use crate::task::{PermitKeeper, TaskId, TaskResult};
 
 /// A chord that nothing was heard of for so long is forgotten: nobody can wait for its body any more.
 const CHORDS_GO: Duration = Duration::from_secs(90 * 24 * 60 * 60);
@@ -31,6 +33,7 @@ pub struct MemoryStore {
     chords: DashMap<String, Chord>,
     waiters: Waiters,
     notes: Mutex<BTreeMap<String, String>>,
+    permits: Arc<LocalPermits>,
 }
 
 /// One chord.
@@ -211,6 +214,10 @@ impl Store for MemoryStore {
             self.close(group);
         }
         Ok(())
+    }
+
+    fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        Some(Arc::clone(&self.permits) as Arc<dyn PermitKeeper>)
     }
 
     fn notes(&self) -> Option<&dyn Notes> {

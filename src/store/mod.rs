@@ -7,6 +7,7 @@ pub mod memory;
 mod notes;
 mod once;
 pub(crate) mod payloads;
+mod permits;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "amqp")]
@@ -18,6 +19,8 @@ mod windows;
 #[cfg(feature = "testing")]
 pub mod conformance;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 pub use crate::task::TrackedState;
@@ -28,6 +31,7 @@ pub use memory::MemoryStore;
 pub use notes::{Leadership, NoteChange, Notes, Term};
 pub use once::Claim;
 pub(crate) use payloads::{Decision, Payloads};
+pub(crate) use permits::{LocalPermits, Parking};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore};
 #[cfg(feature = "amqp")]
@@ -36,7 +40,7 @@ pub(crate) use waiters::Waiters;
 pub use windows::Windows;
 
 use crate::core::Timestamp;
-use crate::task::{TaskId, TaskResult};
+use crate::task::{PermitKeeper, TaskId, TaskResult};
 
 /// A store's error; the text says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -143,6 +147,11 @@ pub trait Store: Send + Sync + 'static {
     /// The dedupe windows of this store, if it keeps any: only those that several processes share do, for brokers that keep
     /// none themselves.
     fn windows(&self) -> Option<&dyn Windows> {
+        None
+    }
+
+    /// Who keeps named locks and limits, for all processes that use this store; `None`: nobody.
+    fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
         None
     }
 

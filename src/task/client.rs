@@ -181,7 +181,7 @@ pub enum EnqueueError {
     },
     /// The broker has no lanes.
     #[error(
-        "`{task}` is serial, and the broker `{broker}` keeps no lanes: its runs could overlap. Keep it on the embedded broker or the one in memory"
+        "`{task}` is serial, and the broker `{broker}` keeps no lanes: its runs could overlap. Give the program a result backend in Redis, where they are kept for RabbitMQ, or keep the task on the embedded broker"
     )]
     NoLanes {
         /// The task.
@@ -364,6 +364,14 @@ impl<T: Task> AsyncResult<T> {
     /// The store could not be read.
     pub async fn state(&self) -> Result<State, GetError> {
         self.client.state(self.id()).await
+    }
+
+    /// Whether it is over and has gone well. Celery's `successful`.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn successful(&self) -> Result<bool, GetError> {
+        Ok(self.state().await? == State::Success)
     }
 
     /// The record of the task, if it is over and was kept.

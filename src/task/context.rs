@@ -8,9 +8,11 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::download::{DownloadSink, Exposed};
+use super::permit::{HandedOver, Held, RunPermits};
 use super::progress::{ProgressCell, ProgressSink};
 use super::{
-    Arguments, Durability, Headers, Interrupt, Lineage, Message, State, TaskError, TaskId, TrackedState,
+    Arguments, Durability, Headers, Interrupt, Limits, Lineage, Message, Permit, PermitKeeper, State,
+    TaskError, TaskId, TrackedState, Want,
 };
 use crate::core::{RetryPolicy, Timestamp};
 
@@ -78,6 +80,9 @@ pub(crate) struct Run {
     /// What the body has failed with, whatever it does next.
     failure: OnceLock<Vec<String>>,
     pub(super) exposed: Exposed,
+    keeper: Option<Arc<dyn PermitKeeper>>,
+    /// Of the few runs that have any.
+    permits: OnceLock<Box<RunPermits>>,
     /// A state was reported.
     reported: AtomicBool,
     message: Arc<Message>,
@@ -115,6 +120,8 @@ impl Context {
             progress: OnceLock::new(),
             failure: OnceLock::new(),
             exposed: Exposed::default(),
+            keeper: None,
+            permits: OnceLock::new(),
             reported: AtomicBool::new(false),
             message,
             again: false,
@@ -133,6 +140,71 @@ impl Context {
             run.again = again;
         }
         self
+    }
+
+    /// With who keeps permits. Right after it was made.
+    pub(crate) fn permits_of(mut self, keeper: Option<Arc<dyn PermitKeeper>>) -> Self {
+        if let Some(run) = Arc::get_mut(&mut self.run) {
+            run.keeper = keeper;
+        }
+        self
+    }
+
+    /// A permit of this name, of which `limit` may be held at a time in the whole cluster: "8 connections to this gateway".
+    ///
+    /// ```
+    /// # use celeriac::{Context, TaskError};
+    /// # use std::time::Duration;
+    /// async fn send(ctx: Context, sms: u64) -> Result<(), TaskError> {
+    ///     let _permit = ctx.limit("sms-gateway", 8).or_postpone(Duration::from_secs(2)).await?;
+    ///     println!("sending {sms}");
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn limit(&self, name: impl Into<String>, limit: u32) -> Limits {
+        Limits::new(self.clone(), self.run.keeper.clone(), vec![Want { name: name.into(), limit }])
+    }
+
+    /// A lock: a [limit](Self::limit) of one.
+    pub fn lock(&self, name: impl Into<String>) -> Limits {
+        self.limit(name, 1)
+    }
+
+    /// Several locks, all or none: who holds one never waits for another, so nobody waits for ever.
+    pub fn locks<N: Into<String>>(&self, names: impl IntoIterator<Item = N>) -> Limits {
+        let wants = names.into_iter().map(|name| Want { name: name.into(), limit: 1 }).collect();
+        Limits::new(self.clone(), self.run.keeper.clone(), wants)
+    }
+
+    /// The permit that came with the task ([`Signature::hand_over`](crate::task::Signature::hand_over)). The run holds it
+    /// from its start to its end; who takes it may give it back earlier, or hand it on.
+    pub fn take_permit(&self) -> Option<Permit> {
+        self.run.permits.get()?.take()
+    }
+
+    /// A permit is to be given back at the end of the run, whatever becomes of it.
+    pub(super) fn holds(&self, held: &Arc<Held>) {
+        self.run.permits.get_or_init(Box::default).hold(held);
+    }
+
+    /// Takes the permit that came with the task; `false`: it is not to be had, so the run is not to begin.
+    pub(crate) async fn adopt_permit(&self) -> bool {
+        match HandedOver::of(self.message()) {
+            Some(handed) => {
+                let permits = self.run.permits.get_or_init(Box::default);
+                permits.adopt(self, self.run.keeper.clone(), handed).await
+            }
+            None => true,
+        }
+    }
+
+    /// The run has ended; `again`: its message waits for another one.
+    pub(crate) fn end_permits(&self, again: bool) {
+        let handed = HandedOver::of(self.message());
+        if handed.is_some() || self.run.permits.get().is_some() {
+            let permits = self.run.permits.get_or_init(Box::default);
+            permits.end(handed, again, self.run.keeper.as_ref());
+        }
     }
 
     /// A context of no queue, for calling a body directly.

@@ -15,6 +15,8 @@ mod message;
 mod options;
 mod panic;
 pub mod periodic;
+mod permit;
+pub mod producer;
 mod progress;
 mod result;
 #[cfg(feature = "testing")]
@@ -51,6 +53,8 @@ pub use message::{Headers, Message, ONCE};
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};
+pub use permit::{Asked, Limits, Permit, PermitError, PermitHolder, PermitKeeper, Want};
+pub use producer::{Due, Producer};
 pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, read_meta as read_progress};
 pub use result::{State, TaskResult};
 pub(crate) use serial::Pass;

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::client::NewTask;
 use super::{
-    Arguments, AsyncResult, Client, Durability, EnqueueError, Task, TaskId, Unique, UniqueKey, UniqueUntil,
-    current,
+    Arguments, AsyncResult, Client, Durability, EnqueueError, Permit, Task, TaskId, Unique, UniqueKey,
+    UniqueUntil, current,
 };
 use crate::core::Timestamp;
 
@@ -128,6 +128,19 @@ impl<T: Task> Signature<T> {
     /// What is shown instead of the arguments by keyword. Celery's `apply_async(kwargsrepr=…)`.
     pub fn kwargsrepr(self, shown: impl Into<String>) -> Self {
         self.header("kwargsrepr", shown.into())
+    }
+
+    /// With a permit of the run that makes the call: the task holds it from its start, and it is not free in between. If the
+    /// task has not started after ten minutes, it is free all the same, and the task asks for it anew when it starts.
+    pub fn hand_over(mut self, permit: Permit) -> Self {
+        permit.into_headers(&mut self.call.headers, None);
+        self
+    }
+
+    /// As [`hand_over`](Self::hand_over), for a task that may have to wait longer.
+    pub fn hand_over_within(mut self, permit: Permit, within: Duration) -> Self {
+        permit.into_headers(&mut self.call.headers, Some(within));
+        self
     }
 
     /// Keep no result of this call.

@@ -36,6 +36,14 @@ impl UntypedResult {
         self.client.state(&self.id).await
     }
 
+    /// Whether it is over and has gone well. Celery's `successful`.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn successful(&self) -> Result<bool, GetError> {
+        Ok(self.state().await? == State::Success)
+    }
+
     /// The record of the task, if it is over and was kept.
     ///
     /// # Errors

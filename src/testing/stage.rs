@@ -178,7 +178,7 @@ impl Stage {
         let died = || Ran { crashed: true, ..ran(message, &Verdict::HandBack) };
         let hooks = run.hooks();
         // A delivery that is dropped goes back, its crash counted, as when its worker dies.
-        let Some(delivery) = run.begin(delivery).await else { return ran(message, &Verdict::HandBack) };
+        let Ok(delivery) = run.begin(delivery).await else { return ran(message, &Verdict::HandBack) };
         if crash == Some(CrashPoint::AtStart) {
             return died();
         }

@@ -18,3 +18,4 @@ mod revocation;
 mod rusty_celery;
 #[cfg(all(feature = "redis", feature = "tls"))]
 mod tls;
+mod unique;

@@ -134,7 +134,7 @@ impl Stage {
     }
 
     fn read(&mut self) {
-        for line in self.reader.lines() {
+        for line in self.reader.lines::<Line>() {
             if let Line::Tick { id, at } = line {
                 self.ran.entry(id).or_default().push(at);
             }

@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::beat;
 use crate::book::{is_flaky, value};
+use crate::lanes::child as lanes;
 use crate::ledger::{self, Line, note, now};
 
 /// The queue of all tasks here.
@@ -118,6 +119,7 @@ pub fn run(role: &str) -> ExitCode {
     let lived = match role {
         "fleet" => runtime.block_on(live(serde_json::from_str(&line).expect("orders"), commands)),
         "beat" => runtime.block_on(beat::child(&line, commands)),
+        "lanes" => runtime.block_on(lanes::live(serde_json::from_str(&line).expect("orders"), commands)),
         role => panic!("nobody plays {role}"),
     };
     match lived {

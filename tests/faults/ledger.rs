@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// One thing that happened in the process `life`. `at`: microseconds since 1970.
@@ -38,7 +39,7 @@ pub fn begin(path: &Path) {
 }
 
 /// Writes a line.
-pub fn note(line: &Line) {
+pub fn note(line: &impl Serialize) {
     let mut text = serde_json::to_vec(line).expect("a line has a form in JSON");
     text.push(b'\n');
     let mut ledger = LEDGER.get().expect("the ledger was begun");
@@ -65,7 +66,7 @@ impl Reader {
         Self { file, rest: Vec::new() }
     }
 
-    pub fn lines(&mut self) -> Vec<Line> {
+    pub fn lines<L: DeserializeOwned>(&mut self) -> Vec<L> {
         self.file.read_to_end(&mut self.rest).expect("the ledger is read");
         let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
         let whole: Vec<u8> = self.rest.drain(..=end).collect();

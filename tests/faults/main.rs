@@ -19,6 +19,7 @@ mod cases;
 mod child;
 mod cluster;
 mod connections;
+mod lanes;
 mod ledger;
 mod node;
 mod outbox;
@@ -33,7 +34,7 @@ mod workers;
 
 use std::process::ExitCode;
 
-const CASES: [(&str, fn()); 10] = [
+const CASES: [(&str, fn()); 11] = [
     ("beat::each_tick_once", beat::each_tick_once),
     ("connections::cut_and_closed", connections::cut_and_closed),
     ("connections::slow_and_half_open", connections::slow_and_half_open),
@@ -43,6 +44,7 @@ const CASES: [(&str, fn()); 10] = [
     ("node::stopped_and_killed", node::stopped_and_killed),
     ("outbox::started_without_a_broker", outbox::started_without_a_broker),
     ("outbox::killed_while_full", outbox::killed_while_full),
+    ("lanes::killed_frozen_and_cut", lanes::killed_frozen_and_cut),
     ("cluster::each_node_killed", cluster::each_node_killed),
 ];
 

@@ -5,6 +5,7 @@
 pub mod cases;
 pub mod ledger;
 mod phases;
+mod queued;
 mod verify;
 
 use std::future::Future;
@@ -109,6 +110,8 @@ const THROTTLED_REPORTS: usize = 5;
 const EXPORTS: usize = 3;
 const RESTORES: usize = 8;
 const FACILITIES: usize = 12;
+/// Rows for each of the producer loops.
+const QUEUED: usize = 10;
 
 impl Load {
     /// Writes what users would have written before the tasks run: uploads, mails, messages, rules.
@@ -248,6 +251,7 @@ pub async fn run(load: Load, celeriac: &Celeriac, sink: &Sink) -> Result<Tally, 
         if number == 0 {
             // The upload, before anything else changes it.
             load.check_import(&mut tally).map_err(|e| e.to_string())?;
+            hq().db.write(|tx| load.queued(tx)).map_err(|e| e.to_string())?;
         }
     }
     for id in load.followers() {
@@ -258,6 +262,13 @@ pub async fn run(load: Load, celeriac: &Celeriac, sink: &Sink) -> Result<Tally, 
             &mut tally,
         )
         .await;
+    }
+    let left = load.wait_for_loops().await.map_err(|e| e.to_string())?;
+    if left > 0 {
+        tally.left += left;
+        tally
+            .faults
+            .push(format!("{left} rows are due that a producer loop should have brought to their end"));
     }
     load.verify(sink, &mut tally).map_err(|e| e.to_string())?;
     Ok(tally)

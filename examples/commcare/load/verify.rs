@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use super::{
-    BAD_EVENTS, BAD_ROWS, CASES, EVENTS, EXPORTS, FEW_CASES, LOGS, Load, MAILS, MESSAGES, RECORDS,
+    BAD_EVENTS, BAD_ROWS, CASES, EVENTS, EXPORTS, FEW_CASES, LOGS, Load, MAILS, MESSAGES, QUEUED, RECORDS,
     RECORDS_TO_NOWHERE, REPORTS, RESTORES, THROTTLED_REPORTS, Tally, cases,
 };
 use crate::hq::hq;
@@ -139,12 +139,14 @@ impl Load {
     /// The other side has each id that was sent, and no other. More posts than ids are possible only after a crash.
     fn check_sink(&self, sink: &Sink, tally: &mut Tally) -> Checked {
         let prefix = format!("{}.", self.domain);
-        let messages = MESSAGES + self.reminded().len() + Self::low_facilities().count();
+        // Queued messages, and overdue reminders.
+        let by_loops = 2 * QUEUED;
+        let messages = MESSAGES + self.reminded().len() + Self::low_facilities().count() + by_loops;
         let kinds = [
             ("analytics", EVENTS - BAD_EVENTS, BAD_EVENTS),
             ("sms", messages, 0),
             ("sumologic", LOGS, 0),
-            ("repeater", RECORDS - RECORDS_TO_NOWHERE, 0),
+            ("repeater", RECORDS - RECORDS_TO_NOWHERE + QUEUED, 0),
             ("down", 0, 0),
         ];
         for (kind, ids, bad) in kinds {

@@ -1,9 +1,11 @@
 //! Exports: the cases of a domain as a spreadsheet.
 
+use std::io::{Seek, SeekFrom};
 use std::time::Instant;
 
+use celeriac::soil::Download;
 use celeriac::task::Signature;
-use celeriac::{Context, TaskError, periodic_task, serial_task};
+use celeriac::{Context, TaskError, periodic_task, serial_task, task};
 use rusqlite::OptionalExtension;
 use rust_xlsxwriter::{Format, Workbook};
 
@@ -58,6 +60,71 @@ pub fn rebuild_export(ctx: &Context, domain: String, export: String) -> Result<u
         tx.execute(sql, (row, now_ms(), took, &export))?;
         Ok(u64::from(row))
     })
+}
+
+/// The cases of a domain as CSV, or one part of several, for whoever asked: Soil shows how far it is, and then the file. Who
+/// asks again while it is being made joins.
+#[task(
+    queue = "export_download_queue",
+    max_retries = 1,
+    unique_for = "1h",
+    unique_key = "{domain}.{part}.{parts}.{owner}"
+)]
+pub fn download_cases(
+    ctx: &Context,
+    domain: String,
+    part: u64,
+    parts: u64,
+    owner: String,
+) -> Result<u64, TaskError> {
+    let parts = parts.max(1);
+    let db = hq().db.read()?;
+    let of_part = "FROM (SELECT *, row_number() OVER (ORDER BY case_id) AS place FROM cases WHERE domain = ?)
+         WHERE place % ? = ?";
+    let count = format!("SELECT count(*) {of_part}");
+    let total: u64 = db.query_row(&count, (&domain, parts, part % parts), |r| r.get(0))?;
+    let mut cases =
+        db.prepare(&format!("SELECT case_id, name, owner, village, visits {of_part} ORDER BY case_id"))?;
+    let mut cases = cases.query((&domain, parts, part % parts))?;
+    // Beside the other exports until it is handed over; it goes with this handle.
+    let mut file = csv::Writer::from_writer(tempfile::tempfile_in(&hq().exports)?);
+    file.write_record(COLUMNS)?;
+    ctx.progress_note("reading cases");
+    let mut row = 0;
+    while let Some(case) = cases.next()? {
+        ctx.check()?;
+        let visits = case.get::<_, i64>(4)?.to_string();
+        let texts = (0..4).map(|column| case.get::<_, String>(column)).collect::<Result<Vec<_>, _>>()?;
+        file.write_record(texts.iter().chain([&visits]))?;
+        row += 1;
+        ctx.progress(row, total);
+    }
+    ctx.progress_note("storing the file");
+    let mut file = file.into_inner().map_err(|error| error.into_error())?;
+    file.seek(SeekFrom::Start(0))?;
+    let name = if parts == 1 { format!("{domain}.csv") } else { format!("{domain}-{}.csv", part + 1) };
+    ctx.expose_download_blocking(Download::from_reader(file).name(name).owner(owner))?;
+    Ok(row)
+}
+
+/// The same in several files, each a task of a group; [`Soil::group_status`](celeriac::soil::Soil::group_status) shows them as
+/// one.
+pub fn download_in_parts(domain: &str, parts: u64, owner: &str) -> Vec<Signature<download_cases::Task>> {
+    (0..parts).map(|part| download_cases::s(domain.to_owned(), part, parts, owner.to_owned())).collect()
+}
+
+/// Checks the cases of a domain and fails, in one of the two ways in which tasks of HQ's Soil do.
+#[task(queue = "export_download_queue", max_retries = 0)]
+pub fn failing_export(ctx: &Context, domain: String, option: u8) -> Result<u64, TaskError> {
+    ctx.progress(1, 3);
+    let errors = [format!("`{domain}` has no form to export"), "row 7: the owner is not a user".to_owned()];
+    match option {
+        1 => {
+            ctx.fail(errors);
+            Ok(0) // ignored, as all that follows
+        }
+        _ => Err(TaskError::failure(errors)),
+    }
 }
 
 /// Somebody clicked.

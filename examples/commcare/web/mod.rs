@@ -2,6 +2,7 @@
 
 mod actions;
 mod cases;
+mod downloads;
 mod exports;
 mod problem;
 mod queues;
@@ -35,6 +36,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/exports", web::post().to(exports::start))
         .route("/exports", web::get().to(exports::list))
         .route("/exports/{file}", web::get().to(exports::download))
+        .route("/downloads", web::post().to(downloads::start))
+        .route("/downloads", web::get().to(downloads::status))
         .route("/mails", web::post().to(actions::mail))
         .route("/load", web::post().to(actions::load))
         .route("/tasks/{id}", web::get().to(tasks::show))

@@ -111,6 +111,10 @@ pub(super) enum Command {
     },
     Chord(Join),
     Note(Box<Noting>),
+    SetNote {
+        key: String,
+        value: Option<String>,
+    },
     Close {
         reply: Reply<()>,
     },

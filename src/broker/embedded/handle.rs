@@ -52,6 +52,7 @@ impl Engine {
             Command::Forget { id, reply } => drop(reply.send(self.forget(&id))),
             Command::Sweep { now, reply } => drop(reply.send(self.sweep(now))),
             Command::Note(noting) => self.note(*noting),
+            Command::SetNote { key, value } => self.set_note(&key, value.as_deref()),
             Command::Chord(join) => self.chord_step(join),
             // These are gathered by the loop.
             Command::Publish { .. }

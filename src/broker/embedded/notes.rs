@@ -52,6 +52,17 @@ impl Notes for EmbeddedBroker {
     }
 
     async fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        Ok(self.read_notes(prefix)?)
+    }
+
+    async fn change_notes(&self, changes: Vec<NoteChange>, under: Option<Term>) -> Result<bool, StoreError> {
+        Ok(self.note_with(changes, under, None).await? != Noted::Outdated)
+    }
+}
+
+impl EmbeddedBroker {
+    /// All notes whose names begin like this, straight from the tables.
+    pub(crate) fn read_notes(&self, prefix: &str) -> Result<Vec<(String, String)>, BrokerError> {
         let start = format!("{PREFIX}{prefix}").into_bytes();
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
         let rows = tables.as_ref().map_err(Clone::clone)?.range(Table::Meta, &start, Bound::Unbounded)?;
@@ -66,12 +77,12 @@ impl Notes for EmbeddedBroker {
         Ok(notes)
     }
 
-    async fn change_notes(&self, changes: Vec<NoteChange>, under: Option<Term>) -> Result<bool, StoreError> {
-        Ok(self.note_with(changes, under, None).await? != Noted::Outdated)
+    /// Has a note say this, whatever it says now, before anything that is asked from now on; does not wait for it.
+    pub(crate) fn set_note(&self, key: String, value: Option<String>) {
+        // A store that is closed takes nothing, and nobody is there to hear of it.
+        let _ = self.inner.requests.send(Command::SetNote { key, value });
     }
-}
 
-impl EmbeddedBroker {
     /// Changes the note and takes the message in one commit.
     pub(super) async fn publish_with_note(
         &self,
@@ -113,6 +124,20 @@ impl Engine {
     pub(super) fn note(&mut self, noting: Noting) {
         let Noting { changes, under, message, reply } = noting;
         let _ = reply.send(self.try_note(&changes, under.as_ref(), message));
+    }
+
+    pub(super) fn set_note(&mut self, key: &str, value: Option<&str>) {
+        let written = row_key(key).and_then(|key| {
+            let mut writes = Writes::default();
+            match value {
+                Some(value) => writes.put(Table::Meta, &key, value.as_bytes()),
+                None => writes.delete(Table::Meta, &key),
+            }
+            self.commit_now(&[], &writes)
+        });
+        if let Err(error) = written {
+            tracing::warn!(key, %error, "a note is not kept");
+        }
     }
 
     fn try_note(

@@ -33,7 +33,7 @@ pub(super) const SEQ: &[u8] = b"seq";
 pub(super) const CLAIMS: &[u8] = b"claims";
 
 /// The version of the rows' layout.
-const VERSION: u8 = 4;
+const VERSION: u8 = 5;
 
 pub(super) fn ready_key(queue: u16, priority: u8, seq: u64) -> ReadyKey {
     let mut key = [0; READY_KEY];

@@ -126,7 +126,9 @@ impl Reader {
                     again |= before.is_some();
                     return self.begin(delivery, token, before.unwrap_or(0), again, &process, asked_at).await;
                 }
-                Started::Held(other) if process::is_dead(&other) => dead = other,
+                Started::Held(other) if shared.lanes.knows_neighbours() && process::is_dead(&other) => {
+                    dead = other
+                }
                 Started::Held(other) => match shared.lanes.park(&message.id, serial.pass, &other).await {
                     Ok(true) => {
                         tracing::info!(id = %message.id, "another process that is alive has this task; it is left to that one");

@@ -9,7 +9,7 @@ use uuid::Uuid;
 pub(super) fn name() -> String {
     let machine = machine().unwrap_or_else(|| "?".to_owned());
     let pid = std::process::id();
-    let since = started_at(pid).unwrap_or_default();
+    let since = state_of(pid).unwrap_or_default().1;
     format!("{machine}/{pid}/{since}/{}", Uuid::now_v7().simple())
 }
 
@@ -23,8 +23,23 @@ pub(super) fn is_dead(name: &str) -> bool {
     else {
         return false;
     };
-    // A zombie has let go of everything; another one of that number was started at another time.
-    started_at(pid).is_none_or(|started_at| started_at != since)
+    match state_of(pid) {
+        // A zombie has let go of everything; another one of that number was started at another time.
+        Some((state, started_at)) => matches!(state.as_str(), "Z" | "X") || started_at != since,
+        // There is none, or it is another user's, who may hide it.
+        None => !exists(pid),
+    }
+}
+
+#[cfg(unix)]
+fn exists(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    pid.is_none_or(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+}
+
+#[cfg(not(unix))]
+fn exists(_: u32) -> bool {
+    true
 }
 
 /// `None`: it cannot be told from others here.
@@ -35,14 +50,14 @@ fn machine() -> Option<String> {
     Some(format!("{}.{view}", boot.trim()))
 }
 
-/// When a living process was started, in the kernel's ticks since the boot.
-fn started_at(pid: u32) -> Option<String> {
+/// The state of a process, and when it was started, in the kernel's ticks since the boot.
+fn state_of(pid: u32) -> Option<(String, String)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // Its name may have blanks and brackets in it; all that follows has none.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?;
     let since = fields.nth(18)?;
-    (!matches!(state, "Z" | "X")).then(|| since.to_owned())
+    Some((state.to_owned(), since.to_owned()))
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -55,7 +70,7 @@ mod tests {
         assert!(!is_dead(&own) && own != name());
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
         let machine = machine().expect("Linux says");
-        let since = started_at(child.id()).expect("it lives");
+        let since = state_of(child.id()).expect("it lives").1;
         let its = format!("{machine}/{}/{since}/x", child.id());
         assert!(!is_dead(&its));
         assert!(is_dead(&format!("{machine}/{}/1/x", child.id())), "another one has its number by now");

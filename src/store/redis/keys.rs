@@ -48,6 +48,16 @@ impl Keys {
         format!("{}celeriac:unique-of:{id}", self.prefix)
     }
 
+    /// Our own: who holds a permit, and until when.
+    pub(super) fn permit(&self, name: &str) -> String {
+        format!("{}celeriac:permit:{name}", self.prefix)
+    }
+
+    /// Our own: the tokens of those who hold a permit.
+    pub(super) fn permit_tokens(&self, name: &str) -> String {
+        format!("{}celeriac:permit-tokens:{name}", self.prefix)
+    }
+
     /// Our own: what the keys of the lanes begin with.
     pub(super) fn lanes(&self) -> String {
         format!("{}celeriac:lanes:", self.prefix)

@@ -178,6 +178,11 @@ impl Lanes {
         self.lease
     }
 
+    /// Whether others on this machine are looked at.
+    pub(crate) fn knows_neighbours(&self) -> bool {
+        self.store.core.options.lane_neighbours
+    }
+
     /// The store.
     pub(crate) fn store(&self) -> &RedisStore {
         &self.store

@@ -9,6 +9,7 @@ mod keys;
 pub(crate) mod lanes;
 mod link;
 mod notes;
+mod permits;
 mod records;
 mod scripts;
 mod watch;
@@ -28,9 +29,10 @@ use super::{
 };
 use crate::core::Timestamp;
 use crate::protocol::result::Meta;
-use crate::task::{TaskId, TaskResult};
+use crate::task::{PermitKeeper, TaskId, TaskResult};
 use keys::Keys;
 use link::Link;
+use permits::HeldHere;
 use scripts::Scripts;
 use watch::{Interest, Watch};
 
@@ -53,6 +55,9 @@ pub struct RedisOptions {
     /// How long a process that runs serial tasks is taken for alive without a word from it: so long others wait with its
     /// lanes when it has died on another machine. Default 10 s.
     pub lane_lease: Duration,
+    /// Whether processes of one machine see that another one there is dead, and do not wait for its lease (on Linux). Default
+    /// yes.
+    pub lane_neighbours: bool,
     /// The most that one result document may take, in bytes. Default 512 MiB, which is the most that Redis takes.
     pub max_document_size: usize,
     /// Of `rediss://`: a PEM file with the certificate authorities that the server is checked against. Default: that of redis-py's
@@ -68,6 +73,7 @@ impl Default for RedisOptions {
             patience: Duration::from_secs(10),
             chord_lease: Duration::from_secs(10),
             lane_lease: Duration::from_secs(10),
+            lane_neighbours: true,
             max_document_size: 512 << 20,
             ca_certs: None,
         }
@@ -98,6 +104,7 @@ struct Core {
     scripts: Scripts,
     options: RedisOptions,
     waiters: Waiters,
+    held_here: HeldHere,
 }
 
 impl RedisStore {
@@ -113,6 +120,7 @@ impl RedisStore {
             scripts: Scripts::new(),
             options,
             waiters: Waiters::default(),
+            held_here: HeldHere::default(),
         });
         let no_thread =
             |error: std::io::Error| StoreError::Io(format!("the store's thread did not start: {error}"));
@@ -254,6 +262,10 @@ impl Store for RedisStore {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        Some(Arc::new(self.clone()))
     }
 
     fn windows(&self) -> Option<&dyn Windows> {

@@ -18,6 +18,9 @@ pub(super) struct Scripts {
     pub(super) revoke: Script,
     pub(super) hold: Script,
     pub(super) let_go: Script,
+    pub(super) acquire: Script,
+    pub(super) extend: Script,
+    pub(super) holders: Script,
 }
 
 impl Scripts {
@@ -34,6 +37,9 @@ impl Scripts {
             revoke: Script::new(REVOKE),
             hold: Script::new(HOLD),
             let_go: Script::new(LET_GO),
+            acquire: Script::new(ACQUIRE),
+            extend: Script::new(EXTEND),
+            holders: Script::new(HOLDERS),
         }
     }
 }
@@ -216,10 +222,91 @@ return false
 /// Ends the dedupe window of a task, if it still holds one. Without a second key it is the one that is noted of the task.
 const LET_GO: &str = r"
 local of, window, id = KEYS[1], KEYS[2], ARGV[1]
-window = window or redis.call('GET', of)
-redis.call('DEL', of)
+local noted = redis.call('GET', of)
+window = window or noted
+if noted == window then
+    redis.call('DEL', of)
+end
 if not window or redis.call('GET', window) ~= id then
     return 0
 end
 return redis.call('DEL', window)
+";
+
+/// A permit of each name, or none. The keys are a set and a hash for each; the arguments who asks, the lease in milliseconds,
+/// and the limits. Answers with 0 and the tokens, or with the place, from 1, of the first that is busy. A token is higher than
+/// all before it, and not below the time, so that it is also when Redis has forgotten those before it.
+const ACQUIRE: &str = r"
+local holder, lease = ARGV[1], tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local micros = time[1] * 1000000 + time[2]
+for i = 1, #KEYS / 2 do
+    local set, tokens = KEYS[2 * i - 1], KEYS[2 * i]
+    local over = redis.call('ZRANGEBYSCORE', set, '-inf', now)
+    for _, gone in ipairs(over) do
+        redis.call('HDEL', tokens, gone)
+    end
+    redis.call('ZREMRANGEBYSCORE', set, '-inf', now)
+    local mine = redis.call('ZSCORE', set, holder)
+    if not mine and redis.call('ZCARD', set) >= tonumber(ARGV[2 + i]) then
+        return {i}
+    end
+end
+local answer = {0}
+for i = 1, #KEYS / 2 do
+    local set, tokens = KEYS[2 * i - 1], KEYS[2 * i]
+    local token = redis.call('ZSCORE', set, holder) and redis.call('HGET', tokens, holder)
+    if not token then
+        local last = tonumber(redis.call('HGET', tokens, '') or 0)
+        token = string.format('%.0f', math.max(last + 1, micros))
+        redis.call('HSET', tokens, holder, token, '', token)
+    end
+    redis.call('ZADD', set, now + lease, holder)
+    local keep = math.max(lease * 2, 86400000)
+    for _, key in ipairs({set, tokens}) do
+        if redis.call('PTTL', key) < keep then
+            redis.call('PEXPIRE', key, keep)
+        end
+    end
+    answer[i + 1] = tonumber(token)
+end
+return answer
+";
+
+/// Prolongs what somebody holds of these; answers with whether that is all of them.
+const EXTEND: &str = r"
+local holder, lease = ARGV[1], tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local all = 1
+for i = 1, #KEYS / 2 do
+    local set, tokens = KEYS[2 * i - 1], KEYS[2 * i]
+    local mine = redis.call('ZSCORE', set, holder)
+    if mine and tonumber(mine) > now then
+        redis.call('ZADD', set, now + lease, holder)
+        local keep = math.max(lease * 2, 86400000)
+        for _, key in ipairs({set, tokens}) do
+            if redis.call('PTTL', key) < keep then
+                redis.call('PEXPIRE', key, keep)
+            end
+        end
+    else
+        all = 0
+    end
+end
+return all
+";
+
+/// Who holds a permit of a name, with token and end of lease.
+const HOLDERS: &str = r"
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local held = redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. string.format('%.0f', now), '+inf', 'WITHSCORES')
+local answer = {}
+for i = 1, #held, 2 do
+    local token = tonumber(redis.call('HGET', KEYS[2], held[i]) or 0)
+    answer[#answer + 1] = {held[i], token, tonumber(held[i + 1])}
+end
+return answer
 ";

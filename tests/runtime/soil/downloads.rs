@@ -23,7 +23,7 @@ async fn second_try(ctx: Context) -> Result<(), TaskError> {
 }
 
 /// Exposes under a name.
-#[task(queue = "io")]
+#[task(queue = "io", max_retries = 0)]
 async fn named(ctx: Context, name: String) -> Result<(), TaskError> {
     ctx.expose_download(Download::from_bytes("x").name(name)).await?;
     Ok(())

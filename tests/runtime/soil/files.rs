@@ -24,7 +24,7 @@ pub async fn export(ctx: Context, gate: String, text: String) -> Result<(), Task
 }
 
 /// Exposes so many bytes, from a source of this kind, on a thread.
-#[task(queue = "cpu")]
+#[task(queue = "cpu", max_retries = 0)]
 pub fn export_from(ctx: &Context, kind: String, path: PathBuf, len: usize) -> Result<(), TaskError> {
     let chunks = || pattern(len).chunks(77_777).map(<[u8]>::to_vec).collect::<Vec<_>>();
     let download = match kind.as_str() {

@@ -184,8 +184,11 @@ async fn who_waits_learns_the_place_in_line() {
         assert_eq!((queue.name.as_str(), queue.workers, queue.running), ("one", 1, 1));
         assert!(queue.is_alive());
         celeriac.pause("one").await.unwrap();
-        let seen = status(&celeriac, line[4].id()).await;
-        assert!(!seen.is_alive() && seen.line.unwrap().paused);
+        until("the pause is seen", async || {
+            let seen = status(&celeriac, line[4].id()).await;
+            !seen.is_alive() && seen.line.unwrap().paused
+        })
+        .await;
         celeriac.resume("one").await.unwrap();
         gate.open();
         for task in &line {

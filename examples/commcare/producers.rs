@@ -1,0 +1,126 @@
+//! The loops that HQ runs as commands beside its workers: each finds rows that are due, and has tasks made of them.
+//!
+//! The tables are the truth. A row stays due until its task has settled it, and is not enqueued again meanwhile. Where HQ counts
+//! attempts in the row (submissions, repeat records), so does this: a row that was tried is due again later and later, and
+//! at last not at all.
+
+use std::time::Duration;
+
+use actix_web::rt::task::spawn_blocking;
+use async_trait::async_trait;
+use celeriac::TaskError;
+use celeriac::task::producer::{Due, Producer, Source};
+use rusqlite::{OptionalExtension, Params, Transaction};
+
+use crate::hq::{hq, now_ms};
+use crate::tasks::{receiverwrapper, reminders, sms};
+
+/// An instance has a message of its own that waits for its time. One that is overdue for so long has lost it.
+const OVERDUE_MS: i64 = 60_000;
+/// So often a row is tried that counts its attempts.
+const ATTEMPTS: i64 = 7;
+/// When it is tried again after the first attempt; three times as long after each further one. HQ waits seven hours.
+const NEXT_TRY_MS: i64 = 60_000;
+
+/// The four loops; each looks at this interval.
+pub fn all(interval: Duration) -> [Producer; 4] {
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    [
+        Producer::new("run_sms_queue", Rows(due_messages)).queue("sms_queue").unique_for(hours(3)),
+        Producer::new("queue_schedule_instances", Rows(due_instances)).queue("reminder_queue"),
+        Producer::new("run_submission_reprocessing_queue", Rows(unfinished_submissions))
+            .queue("submission_reprocessing_queue"),
+        Producer::new("process_repeaters", Rows(due_records)).queue("repeat_record_queue").batch(500),
+    ]
+    .map(|producer| producer.interval(interval).max_backlog(Some(5000)))
+}
+
+/// What is due by one of the queries below.
+struct Rows(fn(&Transaction<'_>, usize) -> rusqlite::Result<Vec<Due>>);
+
+#[async_trait]
+impl Source for Rows {
+    async fn due(&self, limit: usize) -> Result<Vec<Due>, TaskError> {
+        let find = self.0;
+        Ok(spawn_blocking(move || hq().db.write(|tx| find(tx, limit))).await??)
+    }
+
+    /// A domain that moves to another database is left alone.
+    async fn skips(&self, domain: &str) -> bool {
+        let domain = domain.to_owned();
+        let asked = spawn_blocking(move || {
+            let sql = "SELECT 1 FROM migrating WHERE domain = ?";
+            hq().db.read()?.query_row(sql, [domain], |_| Ok(())).optional()
+        });
+        // What is not known is asked again at the next look.
+        !matches!(asked.await, Ok(Ok(None)))
+    }
+}
+
+/// Rows of an id, a domain, and the time from which they are due.
+fn rows(
+    tx: &Transaction<'_>,
+    sql: &str,
+    params: impl Params,
+) -> rusqlite::Result<Vec<(String, String, i64)>> {
+    tx.prepare(sql)?.query_map(params, |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?.collect()
+}
+
+/// Messages that wait for their time.
+fn due_messages(tx: &Transaction<'_>, limit: usize) -> rusqlite::Result<Vec<Due>> {
+    let sql =
+        "SELECT id, domain, due FROM queued_sms WHERE processed_at IS NULL AND due <= ? ORDER BY due LIMIT ?";
+    let found = rows(tx, sql, (now_ms(), limit))?;
+    let due = |(id, domain, at): (String, String, i64)| {
+        Due::new(format!("{id}-{at}"), sms::process_queued_sms::s(id)).tenant(domain)
+    };
+    Ok(found.into_iter().map(due).collect())
+}
+
+/// Reminders that nobody has handled.
+fn due_instances(tx: &Transaction<'_>, limit: usize) -> rusqlite::Result<Vec<Due>> {
+    let sql = "SELECT i.id, r.domain, i.due FROM instance i JOIN rule r ON r.id = i.rule
+               WHERE i.sent_at IS NULL AND i.due <= ? ORDER BY i.due LIMIT ?";
+    let found = rows(tx, sql, (now_ms() - OVERDUE_MS, limit))?;
+    let due = |(id, domain, at): (String, String, i64)| {
+        Due::new(format!("{id}-{at}"), reminders::handle_due_instance::s(id)).tenant(domain)
+    };
+    Ok(found.into_iter().map(due).collect())
+}
+
+/// Forms whose processing broke off.
+fn unfinished_submissions(tx: &Transaction<'_>, limit: usize) -> rusqlite::Result<Vec<Due>> {
+    let sql = "SELECT q.id, s.domain, q.next_try FROM queued_stub q JOIN stub s ON s.id = q.id
+               WHERE s.done_at IS NULL AND q.next_try <= ? AND q.attempts < ? ORDER BY q.next_try LIMIT ?";
+    let found = rows(tx, sql, (now_ms(), ATTEMPTS, limit))?;
+    let mut all = Vec::with_capacity(found.len());
+    for (id, domain, at) in found {
+        tried(tx, "queued_stub", &id)?;
+        let call = receiverwrapper::reprocess_submission::s(id.clone());
+        all.push(Due::new(format!("{id}-{at}"), call).tenant(domain));
+    }
+    Ok(all)
+}
+
+/// Records that are to be forwarded to other systems.
+fn due_records(tx: &Transaction<'_>, limit: usize) -> rusqlite::Result<Vec<Due>> {
+    let sql = "SELECT q.id, q.domain, q.next_try FROM queued_record q JOIN outgoing o ON o.id = q.id
+               WHERE o.delivered_at IS NULL AND q.next_try <= ? AND q.attempts < ? ORDER BY q.next_try LIMIT ?";
+    let found = rows(tx, sql, (now_ms(), ATTEMPTS, limit))?;
+    let mut all = Vec::with_capacity(found.len());
+    for (id, domain, at) in found {
+        tried(tx, "queued_record", &id)?;
+        let call = receiverwrapper::process_repeat_record::s(id.clone(), "repeater".to_owned());
+        all.push(Due::new(format!("{id}-{at}"), call).tenant(domain));
+    }
+    Ok(all)
+}
+
+/// Notes an attempt in the transaction that finds the row.
+fn tried(tx: &Transaction<'_>, table: &str, id: &str) -> rusqlite::Result<()> {
+    let sql = format!("SELECT attempts FROM {table} WHERE id = ?");
+    let attempts: i64 = tx.query_row(&sql, [id], |r| r.get(0))?;
+    let pause = NEXT_TRY_MS * 3_i64.pow(u32::try_from(attempts.clamp(0, ATTEMPTS)).unwrap_or(0));
+    let sql = format!("UPDATE {table} SET attempts = attempts + 1, next_try = ? WHERE id = ?");
+    tx.execute(&sql, (now_ms() + pause, id)).map(|_| ())
+}

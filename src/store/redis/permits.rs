@@ -1,0 +1,236 @@
+//! Named locks and limits in Redis, by Redis's clock, for all processes.
+//!
+//! Each name is a sorted set of holders by the end of their leases, and a hash of their tokens. This process renews what it
+//! holds every third of a lease, all in one go; what it finds gone was lost, and its holder is told.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+
+use super::{Core, RedisStore};
+use crate::core::Timestamp;
+use crate::store::StoreError;
+use crate::task::{Asked, PermitHolder, PermitKeeper, Want};
+
+/// How long a holder that does not renew is taken for alive.
+const LEASE: Duration = Duration::from_secs(10);
+
+/// What this process holds, by holder.
+#[derive(Default)]
+pub(super) struct HeldHere {
+    held: Mutex<HashMap<String, Mine>>,
+    /// The renewal runs.
+    renews: AtomicBool,
+}
+
+struct Mine {
+    names: Vec<String>,
+    lost: Arc<AtomicBool>,
+    renewed_at: Instant,
+}
+
+impl HeldHere {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Mine>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn names(wants: &[Want]) -> Vec<String> {
+    wants.iter().map(|want| want.name.clone()).collect()
+}
+
+#[async_trait]
+impl PermitKeeper for RedisStore {
+    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<Asked, String> {
+        let (wants, holder) = (wants.to_vec(), holder.to_owned());
+        let asked = self.run(move |core| async move { core.acquire(&wants, &holder).await }).await;
+        if let Ok(Asked::Granted { .. }) = asked {
+            self.renew_permits();
+        }
+        asked.map_err(|error| error.to_string())
+    }
+
+    fn release(&self, wants: &[Want], holder: &str) {
+        self.core.held_here.lock().remove(holder);
+        let (core, names, holder) = (Arc::clone(&self.core), names(wants), holder.to_owned());
+        self.runtime.spawn(async move {
+            if let Err(error) = core.put_back(&names, &holder, None).await {
+                tracing::warn!(holder, %error, "a permit is not given back; it is free when its lease is over");
+            }
+        });
+    }
+
+    fn park(&self, wants: &[Want], holder: &str, within: Duration) {
+        self.core.held_here.lock().remove(holder);
+        let (core, names, holder) = (Arc::clone(&self.core), names(wants), holder.to_owned());
+        self.runtime.spawn(async move {
+            if let Err(error) = core.put_back(&names, &holder, Some(within)).await {
+                tracing::warn!(holder, %error, "a permit that is handed over is free when its lease is over");
+            }
+        });
+    }
+
+    // Who frees it may be in another process, of which nothing is heard.
+    async fn freed(&self, at_most: Duration) {
+        tokio::time::sleep(at_most.mul_f64(rand::random_range(0.5..1.0))).await;
+    }
+
+    async fn holders(&self, name: &str) -> Result<Vec<PermitHolder>, String> {
+        let name = name.to_owned();
+        let holders = self.run(move |core| async move { core.permit_holders(&name).await }).await;
+        holders.map_err(|error| error.to_string())
+    }
+}
+
+impl RedisStore {
+    fn renew_permits(&self) {
+        if !self.core.held_here.renews.swap(true, Ordering::AcqRel) {
+            let core = Arc::downgrade(&self.core);
+            self.runtime.spawn(renew(core));
+        }
+    }
+}
+
+/// Renews until the store is gone.
+async fn renew(core: Weak<Core>) {
+    loop {
+        tokio::time::sleep(LEASE / 3).await;
+        let Some(core) = core.upgrade() else { return };
+        let held: Vec<(String, Vec<String>)> =
+            core.held_here.lock().iter().map(|(holder, mine)| (holder.clone(), mine.names.clone())).collect();
+        for (holder, names) in held {
+            let asked_at = Instant::now();
+            let renewed = core.renew(&names, &holder).await;
+            let mut held = core.held_here.lock();
+            let Some(mine) = held.get_mut(&holder) else { continue }; // given back meanwhile
+            match renewed {
+                Ok(true) => {
+                    mine.renewed_at = asked_at;
+                    continue;
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::warn!(holder, %error, "a permit is not renewed");
+                    if mine.renewed_at.elapsed() < LEASE {
+                        continue;
+                    }
+                }
+            }
+            tracing::warn!(
+                holder,
+                ?names,
+                "a permit was lost: this process or Redis was away for longer than its lease, or Redis forgot it"
+            );
+            mine.lost.store(true, Ordering::Release);
+            held.remove(&holder);
+        }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 50)
+}
+
+impl Core {
+    /// Two keys for each name: the set, and the tokens.
+    fn permit_keys(&self, names: &[String]) -> Vec<String> {
+        names.iter().flat_map(|name| [self.keys.permit(name), self.keys.permit_tokens(name)]).collect()
+    }
+
+    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<Asked, StoreError> {
+        let names = names(wants);
+        let keys = &self.permit_keys(&names);
+        let Some(first) = keys.first() else {
+            return Ok(Asked::Granted { tokens: Vec::new(), lost: Arc::default() });
+        };
+        let asked_at = Instant::now();
+        let answer: Vec<i64> = self
+            .link
+            .run(first, |mut connection, _| async move {
+                let mut call = self.scripts.acquire.prepare_invoke();
+                call.key(keys).arg(holder).arg(millis(LEASE));
+                for want in wants {
+                    call.arg(want.limit);
+                }
+                call.invoke_async(&mut connection).await
+            })
+            .await?;
+        let numbers = |numbers: &[i64]| numbers.iter().map(|n| u64::try_from(*n).unwrap_or(0)).collect();
+        match answer.split_first() {
+            Some((0, tokens)) => {
+                let lost = Arc::new(AtomicBool::new(false));
+                let mine = Mine { names, lost: Arc::clone(&lost), renewed_at: asked_at };
+                self.held_here.lock().insert(holder.to_owned(), mine);
+                Ok(Asked::Granted { tokens: numbers(tokens), lost })
+            }
+            Some((busy, _)) => Ok(Asked::Busy(usize::try_from(*busy - 1).unwrap_or(0))),
+            None => Err(StoreError::Io(format!("redis at {} gives no answer", self.link.address))),
+        }
+    }
+
+    /// Whether it held them all.
+    async fn renew(&self, names: &[String], holder: &str) -> Result<bool, StoreError> {
+        self.extend(names, holder, LEASE).await
+    }
+
+    async fn extend(&self, names: &[String], holder: &str, lease: Duration) -> Result<bool, StoreError> {
+        let keys = &self.permit_keys(names);
+        let Some(first) = keys.first() else { return Ok(true) };
+        self.link
+            .run(first, |mut connection, _| async move {
+                let mut call = self.scripts.extend.prepare_invoke();
+                call.key(keys).arg(holder).arg(millis(lease));
+                call.invoke_async(&mut connection).await
+            })
+            .await
+    }
+
+    /// Gives them back now, or when this time is over.
+    async fn put_back(
+        &self,
+        names: &[String],
+        holder: &str,
+        within: Option<Duration>,
+    ) -> Result<(), StoreError> {
+        if let Some(within) = within {
+            return self.extend(names, holder, within).await.map(drop);
+        }
+        let keys = &self.permit_keys(names);
+        let Some(first) = keys.first() else { return Ok(()) };
+        self.link
+            .run(first, |mut connection, _| async move {
+                let mut pipe = redis::pipe();
+                pipe.atomic();
+                for pair in keys.chunks(2) {
+                    pipe.cmd("ZREM").arg(&pair[0]).arg(holder).ignore();
+                    pipe.cmd("HDEL").arg(&pair[1]).arg(holder).ignore();
+                }
+                pipe.query_async(&mut connection).await
+            })
+            .await
+    }
+
+    async fn permit_holders(&self, name: &str) -> Result<Vec<PermitHolder>, StoreError> {
+        let keys = &self.permit_keys(&[name.to_owned()]);
+        let first = &keys[0];
+        let held: Vec<(String, u64, u64)> = self
+            .link
+            .run(first, |mut connection, _| async move {
+                self.scripts.holders.prepare_invoke().key(keys).invoke_async(&mut connection).await
+            })
+            .await?;
+        let mut holders: Vec<PermitHolder> = held
+            .into_iter()
+            .map(|(holder, token, until)| PermitHolder {
+                holder,
+                token,
+                until: Some(Timestamp::from_millis(until)),
+            })
+            .collect();
+        holders.sort_by_key(|holder| holder.token);
+        Ok(holders)
+    }
+}

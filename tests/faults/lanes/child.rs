@@ -1,0 +1,140 @@
+//! The child's side: one that enqueues serial tasks, in order for each key, or one that works.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use celeriac::app::catalogue::{Pool, QueueRow};
+use celeriac::broker::amqp::AmqpOptions;
+use celeriac::store::RedisOptions;
+use celeriac::{Celeriac, Context, TaskError, serial_task};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::book::{Line, is_flaky};
+use crate::ledger::{note, now};
+
+/// The queue of all tasks here.
+const QUEUE: &str = "lanes";
+/// Keys of one process that are enqueued for at a time.
+const AT_ONCE: usize = 32;
+
+/// What a child is told at its start. A worker lives until it is told to `end`; a producer tells `produced` before.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Orders {
+    pub amqp: String,
+    pub redis: String,
+    /// In milliseconds.
+    pub lease: u64,
+    /// Whether it sees that others on its machine are dead.
+    pub neighbours: bool,
+    /// None: it only enqueues.
+    pub workers: usize,
+    /// It enqueues for these keys.
+    pub keys: std::ops::Range<u64>,
+    /// So many for each, one after the other.
+    pub rounds: u64,
+    /// So many for the first of its keys, of which the first one takes longer than three leases.
+    pub hot: u64,
+}
+
+static LIFE: OnceLock<u64> = OnceLock::new();
+
+fn life() -> u64 {
+    *LIFE.get_or_init(|| std::env::var("CRASH_LIFE").expect("it is set").parse().expect("a number"))
+}
+
+/// Notes the begin of a run, and its end if nobody else does.
+struct Run {
+    key: u64,
+    n: u64,
+    token: u64,
+    ended: bool,
+}
+
+impl Run {
+    fn start(ctx: &Context, key: u64, n: u64) -> Self {
+        let token = ctx.fencing_token().expect("a serial run has one");
+        note(&Line::Start { life: life(), key, n, token, at: now() });
+        Self { key, n, token, ended: false }
+    }
+
+    fn end(mut self, done: bool) {
+        self.ended = true;
+        let (life, key, n, token) = (life(), self.key, self.n, self.token);
+        note(&if done { Line::Done { life, key, n, token } } else { Line::Ended { life, key, n, token } });
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if !self.ended {
+            note(&Line::Ended { life: life(), key: self.key, n: self.n, token: self.token });
+        }
+    }
+}
+
+#[serial_task(
+    key = "{key}",
+    queue = "lanes",
+    max_retries = 5,
+    default_retry_delay = "20ms",
+    retry_backoff = false
+)]
+async fn step(ctx: Context, key: u64, n: u64, takes: u64) -> Result<(), TaskError> {
+    let run = Run::start(&ctx, key, n);
+    tokio::time::sleep(Duration::from_millis(takes)).await; // stands for work
+    let failed = is_flaky(key, n) && ctx.retries() == 0;
+    run.end(!failed);
+    if failed { Err(TaskError::transient("the first time")) } else { Ok(()) }
+}
+
+/// Lives to its end.
+pub async fn live(
+    orders: Orders,
+    mut commands: mpsc::UnboundedReceiver<String>,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut redis = RedisOptions::default();
+    redis.lane_lease = Duration::from_millis(orders.lease);
+    redis.lane_neighbours = orders.neighbours;
+    let row = QueueRow::new(QUEUE).with_pool(Pool::Io).with_workers(orders.workers.max(1));
+    let celeriac = Celeriac::builder()
+        .amqp(orders.amqp.clone())
+        .amqp_options(AmqpOptions::default().with_delivery_limit(1000)) // here each kill is one of ours
+        .redis(orders.redis.clone(), redis)
+        .queue(row.with_served(orders.workers > 0))
+        .arbiters(1)
+        .shutdown_grace(Duration::from_secs(20))
+        .start()
+        .await?;
+    println!("up");
+    let mut under_way = JoinSet::new();
+    for key in orders.keys.clone() {
+        while under_way.len() >= AT_ONCE {
+            under_way.join_next().await;
+        }
+        let hot = key == orders.keys.start;
+        let (count, lease) = (if hot { orders.hot } else { orders.rounds }, orders.lease);
+        under_way.spawn(async move {
+            for n in 0..count {
+                let takes = if hot && n == 0 { 3 * lease } else { (key + n) % 40 };
+                enqueue(key, n, takes).await;
+            }
+        });
+    }
+    while under_way.join_next().await.is_some() {}
+    if !orders.keys.is_empty() {
+        println!("produced");
+    }
+    while commands.recv().await.is_some_and(|command| command != "end") {}
+    celeriac.shutdown().await?;
+    Ok(())
+}
+
+async fn enqueue(key: u64, n: u64, takes: u64) {
+    let line = match step::s(key, n, takes).delay().await {
+        Ok(task) => Line::Ack { life: life(), key, n, id: task.id().to_string() },
+        Err(error) => Line::Refused { life: life(), key, n, why: error.to_string() },
+    };
+    note(&line);
+}

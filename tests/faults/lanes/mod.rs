@@ -1,0 +1,198 @@
+//! Serial tasks on RabbitMQ and Redis, in three processes, of which one is killed each second and one is frozen for longer than
+//! the lease, while connections are cut: of a key no runs overlap, none passes another, and none is lost.
+
+mod book;
+pub mod child;
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::ledger::{Reader, now};
+use crate::process::{Home, Life};
+use crate::services::{Proxy, RabbitMq, Redis};
+use crate::witness::Witness;
+use book::Book;
+use child::Orders;
+
+const WORKERS: usize = 3;
+const LEASE: Duration = Duration::from_secs(3);
+/// How long they are disturbed.
+const DISTURBED: Duration = Duration::from_secs(30);
+/// Longer than all takes that is left then.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// What a takeover may take beyond the lease: somebody looks, publishes, starts, on a busy machine.
+const SLACK: Duration = Duration::from_secs(15);
+
+struct Fleet {
+    home: Home,
+    orders: Orders,
+    workers: Vec<(u64, Life)>,
+    producers: Vec<(u64, Life)>,
+    book: Book,
+    reader: Reader,
+}
+
+impl Fleet {
+    fn at(amqp: String, redis: String) -> Self {
+        let home = Home::new();
+        let orders = Orders {
+            amqp,
+            redis,
+            lease: u64::try_from(LEASE.as_millis()).expect("it is short"),
+            neighbours: true,
+            workers: 0,
+            keys: 0..0,
+            rounds: 3,
+            hot: 150,
+        };
+        let reader = Reader::open(&home.ledger());
+        Self { home, orders, workers: Vec::new(), producers: Vec::new(), book: Book::default(), reader }
+    }
+
+    fn spawn(&mut self, workers: usize, keys: Range<u64>) -> (u64, Life) {
+        let orders = Orders { workers, keys, ..self.orders.clone() };
+        let orders = serde_json::to_string(&orders).expect("orders have a form in JSON");
+        let life = self.home.spawn("lanes", &orders);
+        (self.home.lives(), life)
+    }
+
+    fn works(&mut self) {
+        let worker = self.spawn(8, 0..0);
+        self.workers.push(worker);
+    }
+
+    fn produces(&mut self, keys: Range<u64>) {
+        let producer = self.spawn(0, keys);
+        self.producers.push(producer);
+    }
+
+    /// `kill -9`; another one takes its place.
+    fn kill(&mut self, which: usize) {
+        let (life, process) = self.workers.remove(which);
+        self.book.killed.insert(life, now()); // before anybody can take over
+        assert!(process.kill_9().was_killed());
+        self.works();
+    }
+
+    fn freeze(&mut self, which: usize) {
+        let (life, process) = &self.workers[which];
+        self.book.frozen.insert(*life, now());
+        process.signal(Signal::STOP);
+    }
+
+    fn read(&mut self) {
+        self.book.enter(self.reader.lines());
+    }
+
+    /// Reads until all that was acknowledged is done.
+    fn settle(&mut self) {
+        let start = Instant::now();
+        loop {
+            self.read();
+            let open = self.book.open();
+            if open.is_empty() {
+                return;
+            }
+            if start.elapsed() > PATIENCE {
+                for (_, life) in &self.workers {
+                    println!("    process {}: {}", life.pid(), life.stderr());
+                }
+                panic!(
+                    "{} were acknowledged and are not done: {:?}",
+                    open.len(),
+                    &open[..open.len().min(20)]
+                );
+            }
+            std::thread::sleep(Duration::from_millis(50)); // between two looks at a file that others write
+        }
+    }
+
+    fn end(&mut self) {
+        for (_, mut life) in self.workers.drain(..).chain(self.producers.drain(..)) {
+            life.tell("end");
+            life.death().assert_clean();
+        }
+        self.read();
+    }
+}
+
+pub fn killed_frozen_and_cut() {
+    let node = RabbitMq::shared();
+    let proxy = Proxy::start(node.address());
+    let redis = Redis::shared().url();
+    let witness = Witness::start(&redis);
+    let mut fleet = Fleet::at(proxy.url(&node.vhost("lanes")), redis);
+    (0..WORKERS).for_each(|_| fleet.works());
+    fleet.produces(0..1000);
+    fleet.produces(1000..2000);
+    for (_, life) in fleet.workers.iter().chain(&fleet.producers) {
+        life.expect("up");
+    }
+    let start = Instant::now();
+    let mut frozen: Option<Instant> = None;
+    for tick in 1.. {
+        std::thread::sleep(Duration::from_millis(500)); // between two strikes
+        fleet.read();
+        if frozen.take_if(|since| since.elapsed() > LEASE * 2).is_some() {
+            fleet.workers[0].1.signal(Signal::CONT);
+        }
+        if start.elapsed() > DISTURBED && frozen.is_none() {
+            break;
+        }
+        // Those that come in the second half wait for the lease, as if the others were on machines of their own.
+        fleet.orders.neighbours = start.elapsed() < DISTURBED / 2;
+        if tick % 2 == 0 {
+            fleet.kill(1); // the older one of those that are not frozen
+        }
+        if tick % 7 == 0 {
+            proxy.cut();
+        }
+        if tick % 20 == 5 && frozen.is_none() {
+            fleet.freeze(0);
+            frozen = Some(Instant::now());
+        }
+    }
+    for (_, producer) in &fleet.producers {
+        producer.expect("produced");
+    }
+    let disturbed = start.elapsed();
+    fleet.settle();
+    fleet.end();
+    let kept = witness.kept();
+    let book = &mut fleet.book;
+    println!(
+        "    {} keys, acked {}, refused {}, done {}, reruns {}, stale lines {}, killed {}, frozen {}, in {:.0} + {:.0} s",
+        book.keys(),
+        book.acked,
+        book.refused.values().sum::<u64>(),
+        book.done,
+        book.reruns,
+        book.stale,
+        book.killed.len(),
+        book.frozen.len(),
+        disturbed.as_secs_f64(),
+        (start.elapsed() - disturbed).as_secs_f64(),
+    );
+    for (why, count) in &book.refused {
+        println!("    refused {count} times: {why}");
+    }
+    for (what, times) in [("killed", &mut book.after_kill), ("frozen", &mut book.after_freeze)] {
+        times.sort_unstable();
+        let at = |tenths: usize| times.get((times.len() * tenths / 10).min(times.len().saturating_sub(1)));
+        let [half, most, longest] = [5, 9, 10].map(|tenths| at(tenths).copied().unwrap_or_default() / 1000);
+        println!(
+            "    {} keys whose holder was {what} went on after: p50 {half} ms, p90 {most} ms, longest {longest} ms",
+            times.len()
+        );
+        assert!(!times.is_empty(), "nobody was inside when it was {what}");
+        assert!(Duration::from_millis(longest) < LEASE + SLACK, "a takeover takes no longer than the lease");
+    }
+    let broken = book.broken();
+    let shown = broken.iter().take(20).map(String::as_str).collect::<Vec<_>>().join("\n  ");
+    assert!(broken.is_empty(), "{} promises broken:\n  {shown}", broken.len());
+    let without =
+        book.ids().filter(|id| kept.get(*id).is_none_or(|record| record.state != "SUCCESS")).count();
+    assert_eq!(without, 0, "all that were acknowledged have succeeded, and their records say so");
+}
