@@ -59,7 +59,7 @@ async fn consumed(server: &RabbitMq, queue: &str) {
 /// Of several nodes, the first one that is there; a connection that is lost goes to the next.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_are_tried() {
-    let server = blocking(RabbitMq::shared).await;
+    let server = blocking(RabbitMq::start).await; // whose connections are closed
     let nobody = format!("rpc://guest:guest@127.0.0.1:{}", services::free_port());
     let there = server.url().replace("amqp://", "rpc://");
     for urls in [format!("{nobody};{there}"), format!("{there};{nobody}")] {
