@@ -74,8 +74,7 @@ impl Backend {
                     Some(rabbitmq) => rabbitmq.to_owned(),
                     None => "rpc://".to_owned(),
                 };
-                let mut options = crate::store::RpcOptions::default();
-                options.ca_certs = ca_certs;
+                let options = crate::store::RpcOptions { ca_certs, ..Default::default() };
                 Ok(Opened::plain(Arc::new(crate::store::RpcStore::connect(&url, options).await?)))
             }
             Self::Unknown(url) => Err(StoreError::Unsupported(unknown(&url))),
