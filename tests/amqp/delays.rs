@@ -58,7 +58,10 @@ async fn what_comes_early_is_parked() {
         let id = TaskId::from(format!("early-{n}"));
         let record = tokio::time::timeout(LONG, celeriac.client().wait(&id)).await.unwrap().unwrap();
         assert_eq!(record.result.as_deref(), Some("5"));
-        assert!(record.started_at.unwrap().to_system_time() >= std::time::SystemTime::from(eta), "not before its time");
+        assert!(
+            record.started_at.unwrap().to_system_time() >= std::time::SystemTime::from(eta),
+            "not before its time"
+        );
     }
     celeriac.shutdown().await.unwrap();
 }

@@ -56,6 +56,26 @@ async fn consumed(server: &RabbitMq, queue: &str) {
     .await;
 }
 
+/// Of several nodes, the first one that is there; a connection that is lost goes to the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn all_nodes_are_tried() {
+    let server = blocking(RabbitMq::start).await; // whose connections are closed
+    let nobody = format!("rpc://guest:guest@127.0.0.1:{}", services::free_port());
+    let there = server.url().replace("amqp://", "rpc://");
+    for urls in [format!("{nobody};{there}"), format!("{there};{nobody}")] {
+        let client = RpcStore::connect(&urls, RpcOptions::default()).await.unwrap();
+        let worker = connect(&server).await;
+        let queue = client.reply_to().unwrap();
+        let closing = server.clone();
+        blocking(move || closing.close_connections()).await;
+        consumed(&server, &queue).await;
+        let record = new_record(&queue, "1");
+        assert_eq!(worker.put(record.clone()).await, Ok(true));
+        let waited = in_time("a record", client.wait(&record.id)).await.unwrap();
+        assert_eq!(waited.result.as_deref(), Some("1"));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn states_and_records_reach_whoever_sent_the_task() {
     let server = blocking(RabbitMq::shared).await;
