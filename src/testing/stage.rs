@@ -155,8 +155,9 @@ impl Stage {
         };
         let states = Arc::clone(&self.recorder) as Arc<dyn StateSink>;
         let sinks = Sinks { states: Some(states), ..self.runtime.sinks() };
-        let context =
-            Context::fenced(Arc::clone(&message), worker, sinks, delivery.fence()).again(delivery.is_again());
+        let context = Context::fenced(Arc::clone(&message), worker, sinks, delivery.fence())
+            .again(delivery.is_again())
+            .permits_of(self.runtime.permits.clone());
         self.running().insert(message.id.clone(), context.clone());
         let run = Run {
             definition,
