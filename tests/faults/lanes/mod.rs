@@ -46,7 +46,8 @@ impl Fleet {
             hot: 150,
         };
         let reader = Reader::open(&home.ledger());
-        let book = Book { apart_from: u64::MAX, ..Book::default() };
+        let mut book = Book::default();
+        book.apart_from = u64::MAX;
         Self { home, orders, workers: Vec::new(), producers: Vec::new(), book, reader }
     }
 
