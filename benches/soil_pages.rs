@@ -33,7 +33,7 @@ fn micros() -> u64 {
 async fn watched(ctx: Context) -> Result<(), TaskError> {
     for step in 0..99 {
         ctx.check()?;
-        ctx.progress_note(&micros().to_string());
+        ctx.progress_note(micros().to_string());
         ctx.progress(step + 1, 100);
         tokio::time::sleep(Duration::from_secs(1)).await;
         if STOP.load(Ordering::Relaxed) {
