@@ -142,6 +142,8 @@ mod manual {
     struct Tasks;
     #[doc = include_str!("../docs/testing.md")]
     struct Testing;
+    #[doc = include_str!("../docs/testing-programs.md")]
+    struct TestingPrograms;
     #[doc = include_str!("../docs/unique-tasks.md")]
     struct UniqueTasks;
     #[doc = include_str!("../docs/locks-and-limits.md")]

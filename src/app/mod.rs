@@ -5,6 +5,7 @@ mod backend;
 mod beat;
 mod builder;
 pub mod catalogue;
+mod client;
 mod handle;
 mod lanes;
 mod producers;

@@ -93,11 +93,16 @@ async fn a_sink_may_own_the_broker() {
 /// A first start that was cut short leaves nothing that keeps the next one from starting.
 #[tokio::test]
 async fn a_first_start_may_be_cut_short() {
-    let dir = tempfile::tempdir().unwrap();
-    std::fs::create_dir_all(dir.path().join("db/keyspaces/0")).unwrap();
-    std::fs::write(dir.path().join("db/0.jnl"), [0; 64]).unwrap();
-    let broker = open(dir.path()).unwrap();
-    publish(&broker, 0..2).await;
-    drop(broker);
-    assert_eq!(drain(&open(dir.path()).unwrap(), "q").await.len(), 2);
+    for has_version in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("db/keyspaces/0")).unwrap();
+        std::fs::write(dir.path().join("db/0.jnl"), [0; 64]).unwrap();
+        if has_version {
+            std::fs::write(dir.path().join("db/version"), "").unwrap(); // made, and not written yet
+        }
+        let broker = open(dir.path()).unwrap();
+        publish(&broker, 0..2).await;
+        drop(broker);
+        assert_eq!(drain(&open(dir.path()).unwrap(), "q").await.len(), 2);
+    }
 }

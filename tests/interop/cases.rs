@@ -24,7 +24,7 @@ pub const ON_ONE_SIDE: [&str; 19] = [
 ];
 
 /// As above, where states can be looked up at any time: over rpc they come once, to who waits.
-pub const ON_ONE_SIDE_OF_REDIS: [&str; 3] = ["endings.progress", "endings.bar", "times.revoke_waiting"];
+pub const ON_ONE_SIDE_OF_REDIS: [&str; 2] = ["endings.progress", "times.revoke_waiting"];
 
 /// Workflows with members on two sides: `{"here": …, "there": …}`.
 pub const ON_TWO_SIDES: [&str; 8] = [

@@ -207,6 +207,6 @@ async fn all_keys_and_channels_have_the_prefix() {
     assert!(matches!(store.join_chord(part).await, Ok(ChordJoin::Complete { .. })));
     assert_eq!(store.save_group(&GroupResult::new("g", [])).await, Ok(()));
     let keys: Vec<String> = raw.keys("*").await.unwrap();
-    assert_eq!(keys.len(), 7, "{keys:?}");
+    assert_eq!(keys.len(), 8, "{keys:?}");
     assert!(keys.iter().all(|key| key.starts_with("hq_cele")), "{keys:?}");
 }

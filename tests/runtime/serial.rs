@@ -282,7 +282,7 @@ async fn a_call_by_name_stands_in_its_lane() {
         gate.left(3).await;
         let wrong = celeriac.client().enqueue(call("[1]".to_owned())).await.unwrap_err();
         assert!(matches!(&wrong, EnqueueError::NoKey { .. }), "{wrong}");
-        assert!(wrong.to_string().contains("its key cannot be made: the arguments (domain=1"), "{wrong}");
+        assert!(wrong.to_string().contains("it cannot be made: the arguments (domain=1"), "{wrong}");
     })
     .await;
 }

@@ -11,7 +11,7 @@ use crate::task::Workflow;
 
 /// A message that is part of a workflow, as all are from which something follows, and which do so.
 fn message<S: Subject>(queue: &str, n: usize) -> Message {
-    let workflow = Workflow { root_id: Some(TaskId::from("root")), ..Workflow::default() };
+    let workflow = Workflow { group: Some("group".to_owned()), ..Workflow::default() };
     Message { workflow: Some(Box::new(workflow)), ..super::message::<S>(queue, n) }
 }
 

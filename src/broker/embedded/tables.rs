@@ -307,7 +307,9 @@ fn check_layout(dir: &Path, db: &Path) -> Result<bool, BrokerError> {
             return Err(BrokerError::Damaged { path: file, error });
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            if db.exists() && !db.join("version").exists() {
+            // The database writes it last, and first makes it empty.
+            let is_complete = std::fs::metadata(db.join("version")).is_ok_and(|version| version.len() > 0);
+            if db.exists() && !is_complete {
                 std::fs::remove_dir_all(db).map_err(|e| io_error(db, &e))?;
             }
             return Ok(false);

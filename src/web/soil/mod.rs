@@ -30,7 +30,7 @@
 //! #[post("/exports")]
 //! async fn start(pages: web::Data<SoilPages>) -> impl Responder {
 //!     let task = export::delay(1_000).await.map_err(actix_web::error::ErrorServiceUnavailable)?;
-//!     actix_web::Result::Ok(pages.start(task.id()).message("Your export is ready."))
+//!     Ok::<_, actix_web::Error>(pages.start(task.id()).message("Your export is ready."))
 //! }
 //!
 //! #[actix_web::main]
