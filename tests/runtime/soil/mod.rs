@@ -3,5 +3,6 @@
 mod downloads;
 mod failures;
 mod files;
+mod full_disk;
 mod progress;
 mod sweep;
