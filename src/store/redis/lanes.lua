@@ -256,16 +256,21 @@ local function stale(again)
     return answer(again == '1' and 'done' or 'stale', era())
 end
 
+-- Somebody has left: the lane is blocked for the reason that is given, or the next ones go in.
+local function go_on(lane, id, block)
+    if block ~= '' then
+        call('HSETNX', state(lane), 'blocked', cjson.encode({id, text(now), block}))
+        call('ZADD', LANES, 0, lane)
+    end
+    let_in(lane)
+end
+
 -- A run is over: the next ones go in.
 function commands.release(id, start, block, again)
     local v = call('HMGET', task(id), 'f', 'w', 'lane')
     if v[1] ~= start then return stale(again) end
     leave(id, v[3], v[2])
-    if block ~= '' then
-        call('HSETNX', state(v[3]), 'blocked', cjson.encode({id, text(now), block}))
-        call('ZADD', LANES, 0, v[3])
-    end
-    let_in(v[3])
+    go_on(v[3], id, block)
     return answer('done', era())
 end
 
@@ -318,11 +323,7 @@ function commands.bury(id, pass, block)
     local v = call('HMGET', task(id), 'e', 'f', 'lane')
     if v[1] ~= pass or v[2] or not v[3] then return answer('stale') end
     leave(id, v[3])
-    if block ~= '' then
-        call('HSETNX', state(v[3]), 'blocked', cjson.encode({id, text(now), block}))
-        call('ZADD', LANES, 0, v[3])
-    end
-    let_in(v[3])
+    go_on(v[3], id, block)
     return answer('done', era())
 end
 
