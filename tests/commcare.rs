@@ -258,10 +258,10 @@ fn the_page_the_queues_an_import_and_an_export() {
     assert_eq!((file.status, file.body.starts_with(b"PK")), (200, true), "{}", file.head);
 
     let asked = server.post("/downloads", r#"{"domain": "test", "parts": 2, "owner": "amina"}"#).json();
-    let ids: Vec<_> = asked["downloads"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
+    let ids: Vec<_> = asked["tasks"].as_array().unwrap().iter().map(|id| id.as_str().unwrap()).collect();
     let rows: u64 = ids.iter().map(|id| server.result(id)["result"].as_u64().unwrap()).sum();
     assert_eq!((ids.len(), rows), (2, 1));
-    let group = server.get(&format!("/downloads?ids={}", ids.join(","))).json();
+    let group = server.get(asked["status_url"].as_str().unwrap()).json();
     assert_eq!(
         (&group["state"], &group["done"], &group["failed"]),
         (&"success".into(), &2.into(), &0.into())
@@ -269,9 +269,8 @@ fn the_page_the_queues_an_import_and_an_export() {
     assert_eq!(group["members"][1]["download"]["name"], "test-2.csv", "{group}");
     for option in ["1", "2"] {
         let asked = server.post("/downloads", &format!(r#"{{"fail": {option}}}"#)).json();
-        let id = asked["downloads"][0].as_str().unwrap();
-        assert_eq!(server.result(id)["state"], "FAILURE");
-        let group = server.get(&format!("/downloads?ids={id}")).json();
+        assert_eq!(server.result(asked["tasks"][0].as_str().unwrap())["state"], "FAILURE");
+        let group = server.get(asked["status_url"].as_str().unwrap()).json();
         let errors = serde_json::json!(["`demo` has no form to export", "row 7: the owner is not a user"]);
         assert_eq!((&group["state"], &group["errors"][0]["errors"]), (&"failed".into(), &errors));
     }
@@ -333,6 +332,7 @@ fn bad_input_is_told_what_is_wrong() {
         (post("/queues/sms_queue/resize", "{\"workers\": 0}"), 400, "needs at least one worker"),
         (post("/queues/sms_queue/resize", "{\"workers\": 1000000}"), 400, "more than this page gives"),
         (post("/sink/fax", "{}"), 404, "this sink takes no `fax`"),
+        (get("/downloads/none"), 404, "there is no download `none`"),
         (get("/nothing"), 404, "there is no GET /nothing"),
     ];
     for ((method, path, kind, body), status, text) in cases {

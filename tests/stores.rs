@@ -28,7 +28,7 @@ mod memory {
         }
     }
 
-    celeriac::store_conformance!(Memory, chords, notes, permits);
+    celeriac::store_conformance!(Memory, chords, groups, notes, permits);
 }
 
 mod embedded {
@@ -62,7 +62,7 @@ mod embedded {
         }
     }
 
-    celeriac::store_conformance!(Embedded, durable, notes, durable_notes, permits);
+    celeriac::store_conformance!(Embedded, durable, groups, durable_groups, notes, durable_notes, permits);
 
     #[tokio::test]
     async fn who_waits_hears_of_the_close() {
@@ -118,5 +118,16 @@ mod redis {
         }
     }
 
-    celeriac::store_conformance!(Shared, durable, shared, chords, notes, durable_notes, windows, permits);
+    celeriac::store_conformance!(
+        Shared,
+        durable,
+        shared,
+        chords,
+        groups,
+        durable_groups,
+        notes,
+        durable_notes,
+        windows,
+        permits
+    );
 }

@@ -228,11 +228,11 @@ impl Client for Inner {
         self.runtime.store.forget(id).await.map_err(unreadable(id))
     }
 
-    async fn save_group(&self, group: &Promise) -> Result<(), GetError> {
+    async fn save_group(&self, group: &Promise, lifetime: Option<Duration>) -> Result<(), GetError> {
         let result = GroupResult::of(group).ok_or_else(|| {
             GetError::Store(format!("{} is no group: there are no members to keep", group.id))
         })?;
-        self.runtime.store.save_group(&result).await.map_err(unreadable(&group.id))
+        self.runtime.store.save_group(&result, lifetime).await.map_err(unreadable(&group.id))
     }
 }
 

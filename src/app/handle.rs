@@ -187,9 +187,9 @@ impl Celeriac {
     /// The results of a group that was [saved](CanvasResult::save), here or by Python. Celery's `GroupResult.restore`.
     ///
     /// # Errors
-    /// The result backend keeps no groups (Redis does), or it cannot be read.
+    /// The result backend keeps no groups (rpc does not), or it cannot be read.
     pub async fn group_result(&self, id: &str) -> Result<Option<CanvasResult<Vec<Value>>>, StoreError> {
-        let group = self.inner.runtime.store.group(id).await?;
+        let group = self.inner.runtime.store.group(id, now()).await?;
         Ok(group.map(|group| CanvasResult::new(group.promise(), self.client())))
     }
 

@@ -1,9 +1,13 @@
 //! Several tasks as one: an export in parts.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use super::{Progress, Soil, SoilError, SoilState, Status};
+use crate::store::{GroupMember, GroupResult};
 use crate::task::TaskId;
+use crate::task::clock::now;
 
 /// What the failure of some members makes of the whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -101,15 +105,23 @@ fn progress_of(members: &[Status], state: SoilState) -> Progress {
 }
 
 impl Soil {
-    /// What is seen of several tasks as one: the ids of a group's members ([`CanvasResult::members`], or
-    /// [`GroupResult::tasks`] of one that was saved).
+    /// What is seen of a group as one, by the id under which it was saved: by [`CanvasResult::save`] or
+    /// [`make_group`](Self::make_group) here, or by Python's `GroupResult.save` over Redis. One that nobody saved, or that has
+    /// expired, is [`SoilState::Missing`] and has no members.
     ///
-    /// [`CanvasResult::members`]: crate::task::canvas::CanvasResult::members
-    /// [`GroupResult::tasks`]: crate::store::GroupResult::tasks
+    /// [`CanvasResult::save`]: crate::task::canvas::CanvasResult::save
+    ///
+    /// # Errors
+    /// The broker or the store could not be asked; the store keeps no groups (then see [`members_status`](Self::members_status)).
+    pub async fn group_status(&self, id: &TaskId, policy: PartialFailure) -> Result<GroupStatus, SoilError> {
+        self.members_status(self.members(id).await?.unwrap_or_default(), policy).await
+    }
+
+    /// What is seen of several tasks as one, by their own ids: for stores that keep no groups.
     ///
     /// # Errors
     /// The broker or the store could not be asked.
-    pub async fn group_status(
+    pub async fn members_status(
         &self,
         ids: impl IntoIterator<Item = impl Into<TaskId>>,
         policy: PartialFailure,
@@ -119,6 +131,31 @@ impl Soil {
             members.push(self.status(&id.into()).await?);
         }
         Ok(GroupStatus::of(members, policy))
+    }
+
+    /// Makes several tasks a group that has an id of its own, which nobody can guess, and is kept for so long. For tasks that were
+    /// enqueued one by one, such as those that may have joined others; a canvas has its id already.
+    ///
+    /// # Errors
+    /// It could not be kept, or the store keeps no groups.
+    pub async fn make_group(
+        &self,
+        members: impl IntoIterator<Item = impl Into<TaskId>>,
+        lifetime: Duration,
+    ) -> Result<TaskId, SoilError> {
+        let id = TaskId::from(format!("gr-{:032x}", rand::random::<u128>()));
+        let members = members.into_iter().map(|member| GroupMember::Task(member.into()));
+        self.runtime().store.save_group(&GroupResult::new(id.as_str(), members), Some(lifetime)).await?;
+        Ok(id)
+    }
+
+    /// The tasks of a group that was saved, those of groups inside it too, in order; `None`: nobody knows it.
+    ///
+    /// # Errors
+    /// The store could not be read, or keeps no groups.
+    pub async fn members(&self, id: &TaskId) -> Result<Option<Vec<TaskId>>, SoilError> {
+        let group = self.runtime().store.group(id.as_str(), now()).await?;
+        Ok(group.map(|group| group.tasks()))
     }
 }
 

@@ -2,9 +2,12 @@
 //!
 //! As for brokers (see [`broker::conformance`](crate::broker::conformance)): implement [`Subject`], then
 //! `celeriac::store_conformance!(Mine)`, with what else it promises:
-//! `celeriac::store_conformance!(Mine, durable, chords, notes, durable_notes)`.
+//! `celeriac::store_conformance!(Mine, durable, chords, groups, durable_groups, notes, durable_notes)`.
 
+mod chords;
+mod groups;
 mod notes;
+mod permits;
 
 use std::future::Future;
 use std::pin::pin;
@@ -16,12 +19,15 @@ use async_trait::async_trait;
 
 use serde_json::json;
 
-use super::{ChordJoin, ChordPart, Claim, Store, StoreError, TrackedState};
+use super::{Claim, Store, StoreError, TrackedState};
 use crate::core::Timestamp;
 use crate::task::clock::now;
-use crate::task::{Asked, Lineage, PermitKeeper, State, TaskId, TaskResult, UniqueKey, Want};
+use crate::task::{Lineage, State, TaskId, TaskResult, UniqueKey};
 
+pub use chords::*;
+pub use groups::*;
 pub use notes::*;
+pub use permits::*;
 
 /// A store under test.
 #[async_trait]
@@ -325,82 +331,13 @@ pub async fn revocations_survive<S: Subject>() {
     assert_eq!(subject.store().revoked(std::slice::from_ref(&id), NOW).await, Ok(vec![id]));
 }
 
-fn part(group: &str, n: u32) -> ChordPart {
-    ChordPart {
-        group: group.to_owned(),
-        id: TaskId::from(format!("{group}-{n}")),
-        index: Some(n),
-        state: State::Success,
-        value: json!({"n": n}),
+/// Polls until it is so: what is given back, or whose time is over, is free soon.
+async fn soon(what: &str, holds: impl AsyncFn() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds().await {
+        assert!(start.elapsed() < PATIENCE, "it never came true: {what}");
+        tokio::task::yield_now().await;
     }
-}
-
-/// The last member of a chord gets all parts, in the order of the header; each member counts once.
-pub async fn chords_are_counted<S: Subject>() {
-    let subject = S::open().await;
-    let store = subject.store();
-    assert_eq!(store.open_chord("g", 12).await, Ok(()));
-    assert_eq!(store.open_chord("other", 1).await, Ok(()));
-    let failed = ChordPart {
-        state: State::Failure,
-        value: json!({"exc_type": "KeyError", "exc_message": ["k"], "exc_module": "builtins"}),
-        ..part("g", 11)
-    };
-    for n in (1..11).rev() {
-        assert_eq!(store.join_chord(part("g", n)).await, Ok(ChordJoin::Waiting));
-        // It ran twice, and the second time it returned something else: the first counts.
-        let again = ChordPart { value: json!("again"), ..part("g", n) };
-        assert_eq!(store.join_chord(again).await, Ok(ChordJoin::Waiting));
-    }
-    assert_eq!(store.join_chord(failed.clone()).await, Ok(ChordJoin::Waiting));
-    let Ok(ChordJoin::Complete { token, parts }) = store.join_chord(part("g", 0)).await else {
-        panic!("all are there")
-    };
-    let mut wanted: Vec<_> = (0..11).map(|n| part("g", n)).collect();
-    wanted.push(failed);
-    assert_eq!(parts, wanted);
-    assert_eq!(store.close_chord("g", &token).await, Ok(()));
-    assert_eq!(store.join_chord(part("g", 0)).await, Ok(ChordJoin::Waiting), "the body was sent");
-    assert!(matches!(store.join_chord(part("other", 0)).await, Ok(ChordJoin::Complete { .. })));
-    // The same chord can be sent again, as Celery lets one.
-    assert_eq!(store.open_chord("g", 1).await, Ok(()));
-    assert!(matches!(store.join_chord(part("g", 0)).await, Ok(ChordJoin::Complete { .. })));
-}
-
-/// However many members end at once, one of them sends the body.
-pub async fn a_chord_completes_once<S: Subject>() {
-    let subject = S::open().await;
-    for round in 0..20 {
-        let group = format!("g{round}");
-        assert_eq!(subject.store().open_chord(&group, 20).await, Ok(()));
-        let mut joins = tokio::task::JoinSet::new();
-        for n in 0..20 {
-            let (store, part) = (subject.store(), part(&group, n));
-            joins.spawn(async move { store.join_chord(part).await.expect("counted") });
-        }
-        let came_to = joins.join_all().await;
-        let complete = came_to.iter().filter(|join| matches!(join, ChordJoin::Complete { .. })).count();
-        assert_eq!(complete, 1, "in round {round}");
-    }
-}
-
-/// The one who was to send the body died: its task runs again, and sends it.
-pub async fn a_claim_of_the_dead_is_taken_over<S: Subject>() {
-    let subject = S::open().await;
-    let store = subject.store();
-    assert_eq!(store.open_chord("g", 2).await, Ok(()));
-    assert_eq!(store.join_chord(part("g", 1)).await, Ok(ChordJoin::Waiting));
-    let Ok(ChordJoin::Complete { token: of_the_dead, .. }) = store.join_chord(part("g", 0)).await else {
-        panic!("all are there")
-    };
-    let again =
-        tokio::time::timeout(PATIENCE, store.join_chord(part("g", 0))).await.expect("a claim that ends");
-    let Ok(ChordJoin::Complete { token, parts }) = again else { panic!("{again:?}") };
-    assert_eq!(parts, [part("g", 0), part("g", 1)]);
-    assert_ne!(token, of_the_dead);
-    assert_eq!(store.close_chord("g", &of_the_dead).await, Ok(()), "no error, and no effect");
-    assert_eq!(store.close_chord("g", &token).await, Ok(()));
-    assert_eq!(store.join_chord(part("g", 1)).await, Ok(ChordJoin::Waiting));
 }
 
 /// Of several who ask for a dedupe window one has it, until it or whoever knows it says that it is over, or it passes.
@@ -438,103 +375,6 @@ pub async fn windows_are_held_by_one<S: Subject>() {
     assert_eq!(windows.holder(&a).await, Ok(Some(third)));
 }
 
-fn wants(names: &[(&str, u32)]) -> Vec<Want> {
-    names.iter().map(|(name, limit)| Want { name: (*name).to_owned(), limit: *limit }).collect()
-}
-
-/// The tokens, or the place of the one that is busy.
-async fn ask(keeper: &Arc<dyn PermitKeeper>, names: &[(&str, u32)], holder: &str) -> Result<Vec<u64>, usize> {
-    match keeper.acquire(&wants(names), holder).await.expect("an answer") {
-        Asked::Granted { tokens, lost } => {
-            assert!(!lost.load(std::sync::atomic::Ordering::Acquire));
-            Ok(tokens)
-        }
-        Asked::Busy(place) => Err(place),
-    }
-}
-
-async fn holders(keeper: &Arc<dyn PermitKeeper>, name: &str) -> Vec<String> {
-    keeper.holders(name).await.expect("an answer").into_iter().map(|held| held.holder).collect()
-}
-
-/// Polls until it is so: what is given back is free soon.
-async fn soon(what: &str, holds: impl AsyncFn() -> bool) {
-    let start = std::time::Instant::now();
-    while !holds().await {
-        assert!(start.elapsed() < PATIENCE, "it never came true: {what}");
-        tokio::task::yield_now().await;
-    }
-}
-
-/// No more hold a permit than its limit; tokens grow; one that is given back is free, once.
-pub async fn permits_have_limits<S: Subject>() {
-    let subject = S::open().await;
-    let keeper = subject.store().permits().expect("it keeps permits");
-    let gateway = [("gateway", 2)];
-    let first = ask(&keeper, &gateway, "a").await.expect("it is free")[0];
-    let second = ask(&keeper, &gateway, "b").await.expect("it is free")[0];
-    assert!(first < second, "tokens grow: {first}, {second}");
-    assert_eq!(ask(&keeper, &gateway, "c").await, Err(0));
-    assert_eq!(ask(&keeper, &gateway, "a").await, Ok(vec![first]), "its own");
-    assert!(ask(&keeper, &[("another", 1)], "c").await.is_ok());
-    assert_eq!(ask(&keeper, &[("gateway", 3)], "d").await.map(|tokens| tokens[0] > second), Ok(true));
-    assert_eq!(holders(&keeper, "gateway").await, ["a", "b", "d"]);
-    let freed = keeper.freed(PATIENCE);
-    keeper.release(&wants(&gateway), "nobody");
-    keeper.release(&wants(&gateway), "a");
-    keeper.release(&wants(&gateway), "a");
-    soon("it is given back", async || holders(&keeper, "gateway").await == ["b", "d"]).await;
-    drop(freed);
-    assert_eq!(ask(&keeper, &gateway, "c").await, Err(0));
-    keeper.release(&wants(&gateway), "d");
-    soon("one is free", async || ask(&keeper, &gateway, "c").await.is_ok()).await;
-    // Many at once, from many threads.
-    let asking = (0..20).map(|n| {
-        let keeper = Arc::clone(&keeper);
-        tokio::spawn(async move { ask(&keeper, &[("rush", 3)], &n.to_string()).await })
-    });
-    let had = futures_util::future::try_join_all(asking).await.expect("they run");
-    assert_eq!(had.iter().filter(|had| had.is_ok()).count(), 3);
-}
-
-/// Several permits are had together or not at all.
-pub async fn permits_are_had_together<S: Subject>() {
-    let subject = S::open().await;
-    let keeper = subject.store().permits().expect("it keeps permits");
-    let tokens = ask(&keeper, &[("a", 1), ("b", 1)], "x").await.expect("both are free");
-    assert_eq!(tokens.len(), 2);
-    assert_eq!(ask(&keeper, &[("a0", 1), ("b", 1)], "y").await, Err(1));
-    assert!(holders(&keeper, "a0").await.is_empty(), "not one of two");
-    keeper.release(&wants(&[("a", 1), ("b", 1)]), "x");
-    soon("both are given back", async || ask(&keeper, &[("a0", 1), ("b", 1)], "y").await.is_ok()).await;
-    assert!(ask(&keeper, &[("a", 1)], "z").await.is_ok());
-}
-
-/// What is handed over is kept, through the end of the process where anything is, until its time is over.
-pub async fn handed_over_permits_are_kept<S: Subject>() {
-    let mut subject = S::open().await;
-    let keeper = subject.store().permits().expect("it keeps permits");
-    let lock = [("lock", 1)];
-    let token = ask(&keeper, &lock, "a").await.expect("it is free");
-    keeper.park(&wants(&lock), "a", HOUR);
-    assert_eq!(ask(&keeper, &lock, "b").await, Err(0));
-    assert!(ask(&keeper, &[("short", 1)], "a").await.is_ok());
-    keeper.park(&wants(&[("short", 1)]), "a", Duration::from_millis(1));
-    soon("its time is over", async || ask(&keeper, &[("short", 1)], "b").await.is_ok()).await;
-    drop(keeper);
-    let store = subject.store();
-    subject = match subject.reopen().await {
-        Some(subject) => subject,
-        None => return assert!(store.permits().is_some()),
-    };
-    drop(store);
-    let keeper = subject.store().permits().expect("it keeps permits");
-    assert_eq!(ask(&keeper, &lock, "b").await, Err(0));
-    assert_eq!(ask(&keeper, &lock, "a").await, Ok(token), "it is still its own");
-    keeper.release(&wants(&lock), "a");
-    soon("it is given back", async || ask(&keeper, &lock, "b").await.is_ok()).await;
-}
-
 /// Makes each promise a test, for a [`Subject`](crate::store::conformance::Subject).
 #[macro_export]
 macro_rules! store_conformance {
@@ -552,6 +392,12 @@ macro_rules! store_conformance {
         $crate::store_conformance! { @tests $subject:
             notes_are_compared_and_set notes_change_together many_notes_are_listed one_leads_at_a_time
         }
+    };
+    (@more groups $subject:ty) => {
+        $crate::store_conformance! { @tests $subject: groups_are_kept groups_expire many_groups_are_swept }
+    };
+    (@more durable_groups $subject:ty) => {
+        $crate::store_conformance! { @tests $subject: groups_survive }
     };
     (@more durable_notes $subject:ty) => {
         $crate::store_conformance! { @tests $subject: notes_survive }

@@ -1,10 +1,14 @@
 //! Records in the embedded broker's own tables: a task's settlement and its record are one commit there.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{ChordJoin, ChordPart, LocalPermits, Notes, Parking, Store, StoreError, TrackedState};
+use super::group::GROUPS_GO;
+use super::{
+    ChordJoin, ChordPart, GroupResult, LocalPermits, Notes, Parking, Store, StoreError, TrackedState,
+};
 use crate::broker::{BrokerError, EmbeddedBroker};
 use crate::core::Timestamp;
 use crate::task::clock::now;
@@ -137,6 +141,18 @@ impl Store for EmbeddedStore {
 
     async fn close_chord(&self, group: &str, _token: &str) -> Result<(), StoreError> {
         Ok(self.broker.close_chord(group.to_owned()).await?)
+    }
+
+    async fn save_group(&self, group: &GroupResult, lifetime: Option<Duration>) -> Result<(), StoreError> {
+        Ok(self.broker.save_group(group, now() + lifetime.unwrap_or(GROUPS_GO)).await?)
+    }
+
+    async fn group(&self, id: &str, now: Timestamp) -> Result<Option<GroupResult>, StoreError> {
+        Ok(self.broker.read_group(id, now)?)
+    }
+
+    async fn forget_group(&self, id: &str) -> Result<bool, StoreError> {
+        Ok(self.broker.forget_group(id).await?)
     }
 
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {

@@ -1,9 +1,14 @@
 //! Who the members of a group are: Celery's `GroupResult`.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::task::TaskId;
 use crate::task::canvas::Promise;
+
+/// How long a group is kept if nobody says: as results are.
+pub(crate) const GROUPS_GO: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The members of a group, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,8 +8,10 @@ use async_trait::async_trait;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
+use super::group::GROUPS_GO;
 use super::{
-    ChordJoin, ChordPart, LocalPermits, NoteChange, Notes, Store, StoreError, Term, TrackedState, Waiters,
+    ChordJoin, ChordPart, GroupResult, LocalPermits, NoteChange, Notes, Store, StoreError, Term,
+    TrackedState, Waiters,
 };
 use crate::core::Timestamp;
 use crate::task::clock::now;
@@ -31,6 +33,7 @@ pub struct MemoryStore {
     tracked: DashMap<TaskId, (TrackedState, Timestamp)>,
     revoked: DashMap<TaskId, Timestamp>,
     chords: DashMap<String, Chord>,
+    groups: DashMap<String, (GroupResult, Timestamp)>,
     waiters: Waiters,
     notes: Mutex<BTreeMap<String, String>>,
     permits: Arc<LocalPermits>,
@@ -162,6 +165,7 @@ impl Store for MemoryStore {
         let kept = |chord: &Chord| if chord.closed { CLOSED_GO } else { CHORDS_GO };
         self.chords.retain(|_, chord| chord.touched + kept(chord) > now);
         self.tracked.retain(|_, (_, at)| *at + TRACKED_FOR > now);
+        self.groups.retain(|_, (_, until)| *until > now);
         Ok(swept)
     }
 
@@ -214,6 +218,21 @@ impl Store for MemoryStore {
             self.close(group);
         }
         Ok(())
+    }
+
+    async fn save_group(&self, group: &GroupResult, lifetime: Option<Duration>) -> Result<(), StoreError> {
+        let until = now() + lifetime.unwrap_or(GROUPS_GO);
+        self.groups.insert(group.id.clone(), (group.clone(), until));
+        Ok(())
+    }
+
+    async fn group(&self, id: &str, now: Timestamp) -> Result<Option<GroupResult>, StoreError> {
+        let group = self.groups.get(id).filter(|group| group.1 > now);
+        Ok(group.map(|group| group.0.clone()))
+    }
+
+    async fn forget_group(&self, id: &str) -> Result<bool, StoreError> {
+        Ok(self.groups.remove(id).is_some_and(|(_, (_, until))| until > now()))
     }
 
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {

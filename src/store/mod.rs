@@ -20,6 +20,7 @@ mod windows;
 pub mod conformance;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -171,19 +172,20 @@ pub trait Store: Send + Sync + 'static {
         Err(no_chords())
     }
 
-    /// Keeps who the members of a group are, for as long as the store keeps results. Celery's `GroupResult.save`.
+    /// Keeps who the members of a group are, for so long; `None`: as long as the store keeps results whose tasks do not say
+    /// how long, a day unless it was told otherwise. One that was saved before is replaced. Celery's `GroupResult.save`.
     ///
     /// # Errors
     /// It is not kept, or the store cannot keep groups.
-    async fn save_group(&self, _group: &GroupResult) -> Result<(), StoreError> {
+    async fn save_group(&self, _group: &GroupResult, _lifetime: Option<Duration>) -> Result<(), StoreError> {
         Err(no_groups())
     }
 
-    /// A group that was saved. Celery's `GroupResult.restore`.
+    /// A group that was saved, unless it has expired by `now`. Celery's `GroupResult.restore`.
     ///
     /// # Errors
     /// The store cannot be read, or cannot keep groups.
-    async fn group(&self, _id: &str) -> Result<Option<GroupResult>, StoreError> {
+    async fn group(&self, _id: &str, _now: Timestamp) -> Result<Option<GroupResult>, StoreError> {
         Err(no_groups())
     }
 
@@ -215,7 +217,7 @@ pub trait Store: Send + Sync + 'static {
 }
 
 fn no_groups() -> StoreError {
-    StoreError::Unsupported("this store does not keep groups: use Redis".to_owned())
+    StoreError::Unsupported("this store does not keep groups: use the embedded store or Redis".to_owned())
 }
 
 /// As Celery's rpc backend says it.

@@ -306,8 +306,8 @@ pub trait Client: Send + Sync + 'static {
     async fn revoke(&self, id: &TaskId, terminate: bool) -> Result<bool, GetError>;
     /// Deletes the record of a task that is over; says whether there was one.
     async fn forget(&self, id: &TaskId) -> Result<bool, GetError>;
-    /// Keeps who the members of a group are.
-    async fn save_group(&self, _group: &Promise) -> Result<(), GetError> {
+    /// Keeps who the members of a group are, for so long, or as long as results are kept.
+    async fn save_group(&self, _group: &Promise, _lifetime: Option<Duration>) -> Result<(), GetError> {
         Err(GetError::Store("this client keeps no groups".to_owned()))
     }
 }

@@ -1,6 +1,7 @@
 //! The runtime of a test as callers see it: what they enqueue may run at once, and what they wait for is run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use send_wrapper::SendWrapper;
@@ -150,5 +151,9 @@ impl Client for TestClient {
 
     async fn forget(&self, id: &TaskId) -> Result<bool, GetError> {
         self.inner.forget(id).await
+    }
+
+    async fn save_group(&self, group: &Promise, lifetime: Option<Duration>) -> Result<(), GetError> {
+        self.scope.around(self.inner.save_group(group, lifetime)).await
     }
 }

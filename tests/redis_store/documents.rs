@@ -154,21 +154,21 @@ async fn a_group_is_saved_as_celery_does() {
     let mut raw = raw(&server).await;
     let id = TaskId::new().to_string();
     let key = format!("celery-taskset-meta-{id}");
-    assert_eq!(store.group(&id).await, Ok(None));
+    assert_eq!(store.group(&id, NOW).await, Ok(None));
     let inner = GroupResult::new("inner", [GroupMember::Task("b".into())]);
     let group = GroupResult::new(id.clone(), [GroupMember::Task("a".into()), GroupMember::Group(inner)]);
-    assert_eq!(store.save_group(&group).await, Ok(()));
+    assert_eq!(store.save_group(&group, None).await, Ok(()));
     let document: Value = serde_json::from_str(&raw.get::<_, String>(&key).await.unwrap()).unwrap();
     assert_eq!(
         document,
         json!({"result": [[id, null], [[["a", null], null], [["inner", null], [[["b", null], null]]]]]})
     );
     assert!((86_300..=86_400).contains(&raw.ttl::<_, i64>(&key).await.unwrap()));
-    assert_eq!(store.group(&id).await, Ok(Some(group)));
+    assert_eq!(store.group(&id, NOW).await, Ok(Some(group)));
     assert_eq!(store.forget_group(&id).await, Ok(true));
     assert_eq!(store.forget_group(&id).await, Ok(false));
     let _: () = raw.set(&key, "[]").await.unwrap();
-    let error = store.group(&id).await.unwrap_err().to_string();
+    let error = store.group(&id, NOW).await.unwrap_err().to_string();
     assert!(error.contains("no saved group") && error.contains(&key), "{error}");
 }
 
@@ -205,7 +205,7 @@ async fn all_keys_and_channels_have_the_prefix() {
     let part =
         ChordPart { group: "g".into(), id: "a".into(), index: None, state: State::Success, value: json!(1) };
     assert!(matches!(store.join_chord(part).await, Ok(ChordJoin::Complete { .. })));
-    assert_eq!(store.save_group(&GroupResult::new("g", [])).await, Ok(()));
+    assert_eq!(store.save_group(&GroupResult::new("g", []), None).await, Ok(()));
     let keys: Vec<String> = raw.keys("*").await.unwrap();
     assert_eq!(keys.len(), 8, "{keys:?}");
     assert!(keys.iter().all(|key| key.starts_with("hq_cele")), "{keys:?}");

@@ -159,7 +159,7 @@ async fn we_read_pythons_documents() {
     let task = |id: &str| GroupMember::Task(id.into());
     let inner = GroupResult::new("py-inner", [task("b"), task("c")]);
     let saved = GroupResult::new("py-saved", [task("a"), GroupMember::Group(inner)]);
-    assert_eq!(store.group("py-saved").await, Ok(Some(saved)));
+    assert_eq!(store.group("py-saved", NOW).await, Ok(Some(saved)));
     assert_eq!(store.get(&ours.id, NOW).await, Ok(Some(ours)), "Python does not overwrite a success");
 }
 
@@ -169,7 +169,7 @@ async fn python_restores_our_groups() {
     let id = TaskId::new().to_string();
     let inner = GroupResult::new("inner", [GroupMember::Task("b".into())]);
     let group = GroupResult::new(id.clone(), [GroupMember::Task("a".into()), GroupMember::Group(inner)]);
-    assert_eq!(store.save_group(&group).await, Ok(()));
+    assert_eq!(store.save_group(&group, None).await, Ok(()));
     assert_eq!(python(&server, &["group", &id]).await, [group.to_tuple()]);
 }
 

@@ -386,20 +386,28 @@ async fn a_group_is_one_page_with_a_file_for_each_part() {
         export::delay("1.csv".into(), None).await.unwrap(),
         failing::delay(vec!["no".into()]).await.unwrap(),
     );
-    let group = pages.start_group([first.id().clone(), second.id().clone()]);
-    let url = group.url();
+    let ids = [first.id().clone(), second.id().clone()];
+    let id = celeriac.soil().make_group(ids, DAY).await.unwrap();
+    let url = pages.start_group(&id).url();
+    assert!(url.len() < 200, "the members are not in it: {url}");
     app.step().await.unwrap();
     let half = ask(celeriac, &pages, get(&beyond(&url, "/status"))).await.json();
     assert_eq!((&half["state"], &half["percent"]), (&Value::from("running"), &Value::from(50)));
     app.step().await.unwrap();
     let page = ask(celeriac, &pages, get(&url)).await;
     assert!(page.body.contains("Part 2: no"), "{}", page.body);
-    let tolerated = pages.start_group([first.id().clone(), second.id().clone()]);
-    let url = tolerated.policy(celeriac::soil::PartialFailure::Tolerated).url();
+    let url = pages.start_group(&id).policy(celeriac::soil::PartialFailure::Tolerated).url();
     assert!(ask(celeriac, &pages, get(&url)).await.body.contains("What is missing"));
     assert_eq!(ask(celeriac, &pages, get(&beyond(&url, "/file/0"))).await.body, "0123456789");
     assert_eq!(ask(celeriac, &pages, get(&beyond(&url, "/file/1"))).await.status, StatusCode::NOT_FOUND);
     assert_eq!(ask(celeriac, &pages, get(&beyond(&url, "/file/2"))).await.status, StatusCode::NOT_FOUND);
+    // Where ids are enough, that of a group is one.
+    let open = pages.clone().open_to_ids().access(by_header);
+    let told = get(&format!("/soil/{id}/status")).insert_header(("X-User", "amina"));
+    let told = ask(celeriac, &open, told).await.json();
+    assert_eq!((&told["state"], &told["members"][0]["state"]), (&"failed".into(), &"ready".into()));
+    app.advance(2 * DAY).await;
+    assert_eq!(ask(celeriac, &pages, get(&url)).await.status, StatusCode::GONE);
 }
 
 #[actix_web::test]

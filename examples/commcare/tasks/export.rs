@@ -107,8 +107,8 @@ pub fn download_cases(
     Ok(row)
 }
 
-/// The same in several files, each a task of a group; [`Soil::group_status`](celeriac::soil::Soil::group_status) shows them as
-/// one.
+/// The same in several files, each a task of its own, that may join one that is being made;
+/// [`Soil::make_group`](celeriac::soil::Soil::make_group) makes them one.
 pub fn download_in_parts(domain: &str, parts: u64, owner: &str) -> Vec<Signature<download_cases::Task>> {
     (0..parts).map(|part| download_cases::s(domain.to_owned(), part, parts, owner.to_owned())).collect()
 }

@@ -6,10 +6,10 @@ use actix_web::http::header;
 use actix_web::{HttpResponse, web};
 use celeriac::soil::Download;
 use celeriac::web::SoilPages;
-use celeriac::web::soil::StartResponse;
-use celeriac::{Context, TaskError, task};
+use celeriac::web::soil::{Access, StartResponse};
+use celeriac::{Celeriac, Context, TaskError, task};
 
-use super::Problem;
+use super::{Problem, downloads};
 
 const PAGE: &str = include_str!("demo.html");
 /// Rows of a file, and steps of its bar.
@@ -58,7 +58,11 @@ pub async fn page() -> HttpResponse {
 }
 
 /// `POST /soil-demo/{kind}`
-pub async fn start(kind: web::Path<String>, pages: web::Data<SoilPages>) -> Result<StartResponse, Problem> {
+pub async fn start(
+    kind: web::Path<String>,
+    pages: web::Data<SoilPages>,
+    celeriac: web::Data<Celeriac>,
+) -> Result<StartResponse, Problem> {
     let answer = match kind.as_str() {
         "export" => {
             let task = slow_export::delay("Fälle demo".to_owned(), 4).await?;
@@ -76,14 +80,16 @@ pub async fn start(kind: web::Path<String>, pages: web::Data<SoilPages>) -> Resu
                 let call = slow_export::s(format!("part {part}"), part).unique_key(uuid::Uuid::now_v7());
                 parts.push(call.delay().await?.id().clone());
             }
-            pages.start_group(parts).message("Your export is ready, in three parts.")
+            let group = downloads::make_group(&celeriac, &parts).await?;
+            pages.start_group(&group).message("Your export is ready, in three parts.")
         }
         other => return Err(Problem::not_found(format!("there is no demo `{other}`"))),
     };
     Ok(answer)
 }
 
-/// The pages, with a secret that outlives the program.
+/// The pages, with a secret that outlives the program. There is no login here, so whoever has a link may use it, whomever the
+/// file belongs to.
 pub fn pages(data: &std::path::Path) -> Result<SoilPages, Box<dyn std::error::Error>> {
     let file = data.join("soil-secret");
     if !file.exists() {
@@ -91,5 +97,6 @@ pub fn pages(data: &std::path::Path) -> Result<SoilPages, Box<dyn std::error::Er
         let written = crate::hq::write_whole(&file, |out| Ok(std::io::Write::write_all(out, &secret)?));
         written.map_err(|error| error.to_string())?;
     }
-    Ok(SoilPages::new(std::fs::read(file)?)?)
+    let pages = SoilPages::new(std::fs::read(file)?)?;
+    Ok(pages.access(|_, asked| async move { if asked.signed { Access::Allowed } else { Access::Denied } }))
 }

@@ -1,8 +1,11 @@
-//! Downloads: exports that Soil shows, in one part or several.
+//! Downloads: exports that Soil shows, in one part or several, by one id.
+
+use std::time::Duration;
 
 use actix_web::{HttpResponse, web};
-use celeriac::Celeriac;
-use celeriac::soil::PartialFailure;
+use celeriac::soil::{PartialFailure, SoilState};
+use celeriac::web::SoilPages;
+use celeriac::{Celeriac, TaskId};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -11,6 +14,8 @@ use crate::tasks::export;
 
 /// More parts than anybody wants.
 const MOST_PARTS: u64 = 100;
+/// So long the results of the parts are kept, and so who they are.
+const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Deserialize)]
 pub struct Wanted {
@@ -20,33 +25,42 @@ pub struct Wanted {
     fail: Option<u8>,
 }
 
-#[derive(Deserialize)]
-pub struct Asked {
-    ids: String,
-}
-
-/// `POST /downloads` with `{"domain": "demo", "parts": 3, "owner": "amina"}`; with `"fail": 1` or `2` one that fails, in that
-/// way. Who asks again while it is being made gets the same ids.
-pub async fn start(wanted: web::Json<Wanted>) -> Result<HttpResponse, Problem> {
+/// `POST /downloads` with `{"domain": "demo", "parts": 3, "owner": "amina"}`; with `"fail": 1`
+/// or `2` one that fails, in that way. Who asks again while it is being made waits for the same tasks. The answer is Soil's,
+/// with the ids of the tasks.
+pub async fn start(
+    wanted: web::Json<Wanted>,
+    pages: web::Data<SoilPages>,
+    celeriac: web::Data<Celeriac>,
+) -> Result<HttpResponse, Problem> {
     let domain = domain(wanted.domain.as_deref())?;
-    let mut ids = Vec::new();
+    let mut tasks = Vec::new();
     if let Some(option) = wanted.fail {
-        ids.push(export::failing_export::delay(domain, option).await?.id().clone());
+        tasks.push(export::failing_export::delay(domain.clone(), option).await?.id().clone());
     } else {
         let parts = wanted.parts.unwrap_or(1).clamp(1, MOST_PARTS);
         for call in export::download_in_parts(&domain, parts, wanted.owner.as_deref().unwrap_or("nobody")) {
-            ids.push(call.delay().await?.id().clone());
+            tasks.push(call.delay().await?.id().clone());
         }
     }
-    Ok(HttpResponse::Accepted().json(json!({ "downloads": ids })))
+    let group = make_group(&celeriac, &tasks).await?;
+    let answer = pages.start_group(&group).message("Your export is ready.");
+    let answer = json!({
+        "download_id": group, "download_url": answer.url(), "status_url": format!("/downloads/{group}"), "tasks": tasks,
+    });
+    Ok(HttpResponse::Accepted().json(answer))
 }
 
-/// `GET /downloads?ids=a,b`: all of them as one.
-pub async fn status(
-    celeriac: web::Data<Celeriac>,
-    asked: web::Query<Asked>,
-) -> Result<HttpResponse, Problem> {
-    let ids = asked.ids.split(',').filter(|id| !id.is_empty()).take(MOST_PARTS as usize);
-    let group = celeriac.soil().group_status(ids, PartialFailure::Fails).await.map_err(Problem::internal)?;
+pub(super) async fn make_group(celeriac: &Celeriac, tasks: &[TaskId]) -> Result<TaskId, Problem> {
+    celeriac.soil().make_group(tasks.iter().cloned(), A_DAY).await.map_err(Problem::internal)
+}
+
+/// `GET /downloads/{id}`: all parts as one.
+pub async fn status(celeriac: web::Data<Celeriac>, id: web::Path<String>) -> Result<HttpResponse, Problem> {
+    let id = TaskId::from(id.into_inner());
+    let group = celeriac.soil().group_status(&id, PartialFailure::Fails).await.map_err(Problem::internal)?;
+    if group.state == SoilState::Missing {
+        return Err(Problem::not_found(format!("there is no download `{id}`, or not any more")));
+    }
     Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(group))
 }

@@ -40,7 +40,7 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/soil-demo", web::get().to(demo::page))
         .route("/soil-demo/{kind}", web::post().to(demo::start))
         .route("/downloads", web::post().to(downloads::start))
-        .route("/downloads", web::get().to(downloads::status))
+        .route("/downloads/{id}", web::get().to(downloads::status))
         .route("/mails", web::post().to(actions::mail))
         .route("/load", web::post().to(actions::load))
         .route("/tasks/{id}", web::get().to(tasks::show))

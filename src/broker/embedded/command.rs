@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::groups::GroupStep;
 use super::notes::Noting;
 use crate::broker::{
     BrokerError, Counts, DeadLetter, LaneFacts, LaneLever, Place, RecordFn, Removal, Settle, Sink,
@@ -110,6 +111,7 @@ pub(super) enum Command {
         reply: Reply<usize>,
     },
     Chord(Join),
+    Group(GroupStep),
     Note(Box<Noting>),
     SetNote {
         key: String,

@@ -8,6 +8,7 @@ use super::chords;
 use super::command::Command;
 use super::engine::Engine;
 use super::expiry;
+use super::groups;
 use super::lanes::LaneBatch;
 use super::rows::{TaskRow, decode, encode, is_ready, queue_of, task_key};
 use super::tables::{Table, Tables, Writes};
@@ -54,6 +55,7 @@ impl Engine {
             Command::Note(noting) => self.note(*noting),
             Command::SetNote { key, value } => self.set_note(&key, value.as_deref()),
             Command::Chord(join) => self.chord_step(join),
+            Command::Group(step) => self.group_step(step),
             // These are gathered by the loop.
             Command::Publish { .. }
             | Command::PublishAll { .. }
@@ -220,7 +222,8 @@ impl Engine {
         loop {
             let tables = self.open_tables()?;
             let mut writes = Writes::default();
-            let (results, more) = expiry::due(&tables, now, &mut writes)?;
+            let (results, more_results) = expiry::due(&tables, now, &mut writes)?;
+            let more = groups::due(&tables, now, &mut writes)? || more_results;
             if !more {
                 chords::forget_old(&tables, now, &mut writes)?;
             }

@@ -22,6 +22,7 @@ mod dedupe;
 mod engine;
 mod expiry;
 mod files;
+mod groups;
 mod handle;
 mod journal;
 mod lanes;

@@ -123,10 +123,14 @@ impl Core {
         Ok(())
     }
 
-    pub(super) async fn save_group(&self, group: &GroupResult) -> Result<(), StoreError> {
+    pub(super) async fn save_group(
+        &self,
+        group: &GroupResult,
+        lifetime: Option<Duration>,
+    ) -> Result<(), StoreError> {
         let key = &self.keys.group(&group.id);
         let document = &serde_json::json!({ "result": group.to_tuple() }).to_string();
-        let seconds = whole_seconds(self.options.result_expires);
+        let seconds = whole_seconds(lifetime.unwrap_or(self.options.result_expires));
         self.link
             .run(key, |mut connection, _| async move {
                 redis::pipe()

@@ -236,12 +236,13 @@ impl Store for RedisStore {
         self.run(|core| async move { core.close_chord(&group, &token).await }).await
     }
 
-    async fn save_group(&self, group: &GroupResult) -> Result<(), StoreError> {
+    async fn save_group(&self, group: &GroupResult, lifetime: Option<Duration>) -> Result<(), StoreError> {
         let group = group.clone();
-        self.run(|core| async move { core.save_group(&group).await }).await
+        self.run(|core| async move { core.save_group(&group, lifetime).await }).await
     }
 
-    async fn group(&self, id: &str) -> Result<Option<GroupResult>, StoreError> {
+    // Redis lets it expire by itself.
+    async fn group(&self, id: &str, _now: Timestamp) -> Result<Option<GroupResult>, StoreError> {
         let id = id.to_owned();
         self.run(|core| async move { core.group(&id).await }).await
     }

@@ -153,12 +153,21 @@ impl<O> CanvasResult<O> {
     }
 
     /// Keeps who the members of this group are in the result backend, for whoever knows the group's id:
-    /// [`Celeriac::group_result`](crate::Celeriac::group_result), or Python's `GroupResult.restore`. Celery's `GroupResult.save`.
+    /// [`Celeriac::group_result`](crate::Celeriac::group_result), [`Soil::group_status`](crate::soil::Soil::group_status), or,
+    /// in Redis, Python's `GroupResult.restore`. Kept as long as results are by default: a day. Celery's `GroupResult.save`.
     ///
     /// # Errors
-    /// This is no group, the backend keeps no groups (Redis does), or it could not be written.
+    /// This is no group, the backend keeps no groups (rpc does not), or it could not be written.
     pub async fn save(&self) -> Result<(), GetError> {
-        self.client.save_group(&self.promise).await
+        self.client.save_group(&self.promise, None).await
+    }
+
+    /// [`save`](Self::save), for so long: as long as the results of its members are of use.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn save_for(&self, lifetime: Duration) -> Result<(), GetError> {
+        self.client.save_group(&self.promise, Some(lifetime)).await
     }
 
     /// Deletes the records of the last task or group, and of all before it; says whether there were any.

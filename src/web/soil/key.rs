@@ -14,15 +14,15 @@ use crate::core::Timestamp;
 use crate::soil::PartialFailure;
 
 /// What is signed along, so that a signature made for something else with the same secret is none here.
-const PURPOSE: &[u8] = b"celeriac soil link 1\n";
+const PURPOSE: &[u8] = b"celeriac soil link 2\n";
 
 /// What a link is for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Grant {
     /// The id in the path.
     pub(super) id: String,
-    /// Of a group, its members.
-    pub(super) members: Option<(Vec<String>, Policy)>,
+    /// It is the id of a group, and what the failure of some of its members makes of the whole.
+    pub(super) group: Option<Policy>,
     /// Who may use it; nobody named: everybody who has it.
     pub(super) owners: Vec<String>,
     /// What to say when it is ready.
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     fn grant() -> Grant {
-        Grant { id: "a".into(), members: None, owners: vec!["amina".into()], message: None, expires: 100 }
+        Grant { id: "a".into(), group: None, owners: vec!["amina".into()], message: None, expires: 100 }
     }
 
     #[test]

@@ -26,18 +26,16 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 pub struct StartResponse {
     pages: SoilPages,
     id: TaskId,
-    members: Option<Vec<TaskId>>,
-    policy: PartialFailure,
+    group: Option<PartialFailure>,
     owners: Vec<String>,
     message: Option<String>,
     lifetime: Duration,
 }
 
 impl StartResponse {
-    pub(super) fn new(pages: SoilPages, id: TaskId, members: Option<Vec<TaskId>>) -> Self {
+    pub(super) fn new(pages: SoilPages, id: TaskId, group: Option<PartialFailure>) -> Self {
         let lifetime = pages.lifetime;
-        let policy = PartialFailure::default();
-        Self { pages, id, members, policy, owners: Vec::new(), message: None, lifetime }
+        Self { pages, id, group, owners: Vec::new(), message: None, lifetime }
     }
 
     /// Somebody who may use the link, in the application's words; without any, whoever has it.
@@ -58,9 +56,9 @@ impl StartResponse {
         self
     }
 
-    /// What the failure of some members of a group makes of the whole.
+    /// What the failure of some members of a group makes of the whole; of a single task it says nothing.
     pub fn policy(mut self, policy: PartialFailure) -> Self {
-        self.policy = policy;
+        self.group = self.group.map(|_| policy);
         self
     }
 
@@ -71,13 +69,9 @@ impl StartResponse {
 
     /// The page.
     pub fn url(&self) -> String {
-        let members = self.members.as_ref().map(|members| {
-            let ids = members.iter().map(|id| id.as_str().to_owned()).collect();
-            (ids, Policy::from(self.policy))
-        });
         let grant = Grant {
             id: self.id.as_str().to_owned(),
-            members,
+            group: self.group.map(Policy::from),
             owners: self.owners.clone(),
             message: self.message.clone(),
             expires: (now() + self.lifetime).as_millis() / 1_000,

@@ -9,6 +9,7 @@ use actix_web::HttpRequest;
 use super::access::{Access, Asked, Hook};
 use super::key::Keyring;
 use super::link::StartResponse;
+use crate::soil::PartialFailure;
 use crate::task::TaskId;
 
 /// A secret has at least so many bytes.
@@ -125,15 +126,10 @@ impl SoilPages {
         StartResponse::new(self.clone(), id.clone(), None)
     }
 
-    /// The same for several tasks as one, such as an export in parts. The members are in the link: no more than a hundred
-    /// or so, or browsers and proxies refuse its length.
-    pub fn start_group<I>(&self, members: I) -> StartResponse
-    where
-        I: IntoIterator,
-        I::Item: Into<TaskId>,
-    {
-        let members = members.into_iter().map(Into::into).collect();
-        StartResponse::new(self.clone(), TaskId::new(), Some(members))
+    /// The same for several tasks as one, such as an export in parts: by the id of a group that was saved
+    /// ([`CanvasResult::save`](crate::task::canvas::CanvasResult::save), [`Soil::make_group`](crate::soil::Soil::make_group)).
+    pub fn start_group(&self, id: &TaskId) -> StartResponse {
+        StartResponse::new(self.clone(), id.clone(), Some(PartialFailure::default()))
     }
 }
 

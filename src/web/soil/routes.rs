@@ -16,7 +16,8 @@ use super::recent::Recent;
 use super::view::{Look, Urls, View};
 use super::{assets, events, file, html};
 use crate::Celeriac;
-use crate::soil::{Soil, SoilState, Status};
+use crate::soil::{PartialFailure, Soil, SoilError, SoilState, Status};
+use crate::store::StoreError;
 use crate::task::clock::now;
 use crate::task::{Client, State, TaskId};
 
@@ -36,6 +37,8 @@ pub(super) struct Visit {
     pub(super) id: TaskId,
     pub(super) grant: Option<Grant>,
     key: Option<String>,
+    /// If it is about a group, who its members are; nobody, if that is not known any more.
+    group: Option<(Vec<TaskId>, PartialFailure)>,
 }
 
 pub(super) fn scope(celeriac: &Celeriac, pages: &SoilPages) -> impl HttpServiceFactory + use<> {
@@ -86,9 +89,10 @@ pub(super) async fn admit(request: &HttpRequest, site: &Site, action: Action) ->
         None if site.pages.open => None,
         None => return Err(Problem::denied()),
     };
-    let visit = Visit { site: site.clone(), id, grant, key };
+    let mut visit = Visit { site: site.clone(), id, grant, key, group: None };
     let owners = visit.grant.as_ref().map(|grant| grant.owners.clone()).unwrap_or_default();
     visit.consent(request, action, owners).await?;
+    visit.group = visit.find_group().await.map_err(|error| Problem::unavailable(&error))?;
     Ok(visit)
 }
 
@@ -112,12 +116,27 @@ impl Visit {
         }
     }
 
+    /// A link says whether it is about a group. Without one, the id of a group is that of no task.
+    async fn find_group(&self) -> Result<Option<(Vec<TaskId>, PartialFailure)>, SoilError> {
+        let soil = &self.site.soil;
+        if let Some(grant) = &self.grant {
+            let Some(policy) = grant.group else { return Ok(None) };
+            return Ok(Some((soil.members(&self.id).await?.unwrap_or_default(), policy.into())));
+        }
+        let state = self.site.recent.status(soil, &self.id).await?.state;
+        if !matches!(state, SoilState::Missing | SoilState::NotStarted) {
+            return Ok(None);
+        }
+        match soil.members(&self.id).await {
+            Ok(members) => Ok(members.map(|members| (members, PartialFailure::default()))),
+            Err(SoilError::Store(StoreError::Unsupported(_))) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The tasks: itself, or a group's members.
     pub(super) fn tasks(&self) -> Vec<TaskId> {
-        match self.grant.as_ref().and_then(|grant| grant.members.as_ref()) {
-            Some((members, _)) => members.iter().map(|id| TaskId::from(id.as_str())).collect(),
-            None => vec![self.id.clone()],
-        }
+        self.group.as_ref().map_or_else(|| vec![self.id.clone()], |(members, _)| members.clone())
     }
 
     fn urls(&self) -> Urls {
@@ -137,7 +156,7 @@ impl Visit {
 
     /// Whether it is about a group.
     pub(super) fn is_group(&self) -> bool {
-        self.grant.as_ref().is_some_and(|grant| grant.members.is_some())
+        self.group.is_some()
     }
 
     /// What is to be shown to one of many who ask again and again: it may be a moment old.
@@ -153,12 +172,11 @@ impl Visit {
     pub(super) async fn view(&self) -> Result<View, Problem> {
         let unavailable = |error| Problem::unavailable(&error);
         let message = self.grant.as_ref().and_then(|grant| grant.message.clone());
-        let members = self.grant.as_ref().and_then(|grant| grant.members.clone());
-        let Some((members, policy)) = members else {
+        let Some((members, policy)) = self.group.clone() else {
             let status = self.site.soil.status(&self.id).await.map_err(unavailable)?;
             return Ok(self.view_of(status).await);
         };
-        let group = self.site.soil.group_status(members, policy.into()).await.map_err(unavailable)?;
+        let group = self.site.soil.members_status(members, policy).await.map_err(unavailable)?;
         let mut cancelled = Vec::new();
         for member in &group.members {
             cancelled.push(self.is_cancelled(&member.id, member.state).await);

@@ -187,6 +187,8 @@ impl View {
             note: member.note.clone(),
         });
         Self {
+            // The link was signed for it, so there was one.
+            gone: group.members.is_empty() || group.members.iter().any(|member| member.gone),
             percent: Some(group.progress.percent),
             current: group.progress.current,
             total: group.progress.total,

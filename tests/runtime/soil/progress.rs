@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use celeriac::soil::{PartialFailure, Progress, SoilState, Status};
 use celeriac::task::Signature;
+use celeriac::task::canvas::group;
 use celeriac::{Celeriac, Context, TaskError, TaskId, task};
 use futures_util::StreamExt;
 
@@ -237,14 +238,33 @@ async fn a_group_is_seen_as_one() {
         let walking = walk::s(gate.name.clone(), 1, 2).send(celeriac.client()).await.unwrap();
         shows(&celeriac, walking.id(), 1, 2).await;
         let ids = [over.id().clone(), walking.id().clone()];
-        let group = soil.group_status(ids.clone(), PartialFailure::Fails).await.unwrap();
+        let id = soil.make_group(ids.clone(), Duration::from_secs(3_600)).await.unwrap();
+        assert_eq!(soil.members(&id).await, Ok(Some(ids.to_vec())));
+        let group = soil.group_status(&id, PartialFailure::Fails).await.unwrap();
+        assert_eq!(soil.members_status(ids, PartialFailure::Fails).await.unwrap().done, 1);
         assert_eq!((group.state, group.done, group.total), (SoilState::Started, 1, 2));
         assert_eq!(group.progress.percent, 75);
         assert!(group.next_poll_ms.is_some());
         gate.open();
         record(&walking).await;
-        let group = soil.group_status(ids, PartialFailure::Fails).await.unwrap();
+        let group = soil.group_status(&id, PartialFailure::Fails).await.unwrap();
         assert_eq!((group.state, group.progress.percent), (SoilState::Success, 100));
+        let none = soil.group_status(&"nobody".into(), PartialFailure::Fails).await.unwrap();
+        assert_eq!((none.state, none.total, none.next_poll_ms), (SoilState::Missing, 0, None));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_canvas_that_was_saved_is_seen_by_its_id() {
+    on_both(|celeriac| async move {
+        let sent = group([add::s(1, 2), add::s(3, 4)]).send(celeriac.client()).await.unwrap();
+        sent.save().await.unwrap();
+        assert_eq!(sent.get(Duration::from_secs(60)).await.unwrap(), [3, 7]);
+        let seen = celeriac.soil().group_status(sent.id(), PartialFailure::Fails).await.unwrap();
+        assert_eq!((seen.state, seen.done, seen.total), (SoilState::Success, 2, 2));
+        let restored = celeriac.group_result(sent.id().as_str()).await.unwrap().expect("it was saved");
+        assert_eq!(restored.get(Duration::from_secs(60)).await.unwrap(), [3, 7]);
     })
     .await;
 }
