@@ -295,6 +295,45 @@ fn the_page_the_queues_an_import_and_an_export() {
     assert!(text.contains("all running tasks ended"), "{text}");
 }
 
+/// The text of a mail as its reader sees it: lines that are long or have a `=` come quoted.
+fn unquoted(mail: &str) -> String {
+    mail.replace("=\r\n", "").replace("=3D", "=")
+}
+
+#[test]
+fn a_mail_with_the_link_says_that_all_parts_are_ready() {
+    let data = data();
+    let server = Server::start(data.path());
+    server.result(&server.upload("case_id,name\na,A\nb,B\n"));
+    let wanted = r#"{"domain": "test", "parts": 2, "owner": "amina", "mail_to": "Amina <amina@hq.example>"}"#;
+    // The first may have parts that are over before the wish is noted; the second finds all of them over, or joins.
+    for _ in 0..2 {
+        let asked = server.post("/downloads", wanted).json();
+        let id = asked["download_id"].as_str().unwrap();
+        let mail = format!("/tasks/mail:ready:{id}?wait=60");
+        let start = std::time::Instant::now();
+        while server.get(&mail).json()["state"] != "SUCCESS" {
+            assert!(start.elapsed() < PATIENCE, "no mail: {}", server.get(&mail).text());
+        }
+        let mails = std::fs::read_dir(data.path().join("mail")).unwrap();
+        let mails = mails.map(|mail| std::fs::read_to_string(mail.unwrap().path()).unwrap());
+        let mails: Vec<_> = mails.map(|mail| unquoted(&mail)).filter(|mail| mail.contains(id)).collect();
+        let [mail] = &mails[..] else { panic!("{mails:?}") };
+        for line in ["To: Amina <amina@hq.example>", "Subject: Your export of test is ready"] {
+            assert!(mail.contains(&format!("{line}\r\n")), "{mail}");
+        }
+        let link = mail.lines().find(|line| line.starts_with("http")).expect("a link");
+        let path = link.strip_prefix(&format!("http://{}", server.address)).expect("our own address");
+        let page = server.get(path);
+        assert_eq!(page.status, 200, "{link}: {}", page.text());
+        assert!(page.text().contains(&format!("id=\"ready_{id}\"")), "{}", page.text());
+        let (path, key) = path.split_once('?').unwrap();
+        let files = [0, 1].map(|part| server.get(&format!("{path}/file/{part}?{key}")));
+        let rows: usize = files.iter().map(|file| file.text().lines().count() - 1).sum();
+        assert_eq!((files[0].status, files[1].status, rows), (200, 200, 2));
+    }
+}
+
 #[test]
 fn bad_input_is_told_what_is_wrong() {
     let data = data();
@@ -333,6 +372,7 @@ fn bad_input_is_told_what_is_wrong() {
         (post("/queues/sms_queue/resize", "{\"workers\": 1000000}"), 400, "more than this page gives"),
         (post("/sink/fax", "{}"), 404, "this sink takes no `fax`"),
         (get("/downloads/none"), 404, "there is no download `none`"),
+        (post("/downloads", r#"{"mail_to": "nobody"}"#), 400, "`nobody` is no mail address"),
         (get("/nothing"), 404, "there is no GET /nothing"),
     ];
     for ((method, path, kind, body), status, text) in cases {

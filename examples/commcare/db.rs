@@ -27,6 +27,10 @@ CREATE TABLE IF NOT EXISTS export (
     last_build_duration INTEGER);
 CREATE TABLE IF NOT EXISTS mail (
     id TEXT PRIMARY KEY, recipient TEXT NOT NULL, subject TEXT NOT NULL, body TEXT NOT NULL, sent_at INTEGER);
+CREATE TABLE IF NOT EXISTS wish (
+    download TEXT, part TEXT, recipient TEXT NOT NULL, domain TEXT NOT NULL, link TEXT NOT NULL,
+    ready INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (download, part)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS wishes_by_part ON wish (part);
 CREATE TABLE IF NOT EXISTS outgoing (
     id TEXT PRIMARY KEY, kind TEXT NOT NULL, payload TEXT NOT NULL, delivered_at INTEGER);
 CREATE TABLE IF NOT EXISTS stub (

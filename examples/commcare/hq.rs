@@ -28,6 +28,8 @@ pub struct Hq {
     pub mail: PathBuf,
     /// An SMTP server, `host:port`.
     pub smtp: Option<(String, u16)>,
+    /// Where this program is, for links in mails.
+    pub url: String,
     /// Where analytics, SMS, logs and repeat records are posted to.
     pub endpoint: String,
 }
@@ -36,6 +38,7 @@ impl Hq {
     /// Opens the database and makes the directories under `data`.
     pub fn open(
         data: &Path,
+        url: String,
         endpoint: String,
         smtp: Option<(String, u16)>,
     ) -> Result<Self, Box<dyn std::error::Error>> {
@@ -51,6 +54,7 @@ impl Hq {
             mail: directory("mail")?,
             db: Database::open(&data.join("hq.sqlite3"))?,
             smtp,
+            url,
             endpoint,
         })
     }

@@ -117,7 +117,7 @@ async fn run(options: Options) -> Result<bool, Box<dyn Error>> {
     // The surroundings first: tasks left over from the last run start with the runtime. The store is opened before
     // anything is written, so that a second program on the same data is told off by the runtime.
     let endpoint = options.endpoint.clone().unwrap_or_else(|| format!("{url}/sink"));
-    Hq::open(&options.data, endpoint, options.smtp.clone())?.install();
+    Hq::open(&options.data, url.clone(), endpoint, options.smtp.clone())?.install();
     load::keep_ledger(Ledger::open(&options.data)?);
     let sink = actix_web::web::Data::new(Sink::open(&options.data)?);
     let celeriac = start(&options).await?;
@@ -151,6 +151,7 @@ async fn start(options: &Options) -> Result<Celeriac, Box<dyn Error>> {
         .directory(options.data.join("queues"))
         // The fixed load is to find nothing else in the queues, whatever midnight it is somewhere.
         .beat(!options.once)
+        .on_ready(tasks::ready::file_is_ready)
         .shutdown_grace(Duration::from_secs(options.grace));
     let interval = if options.once { Duration::from_millis(200) } else { Duration::from_secs(10) };
     for producer in producers::all(interval) {

@@ -12,6 +12,7 @@ pub mod icds;
 pub mod locations;
 pub mod logistics;
 pub mod outgoing;
+pub mod ready;
 pub mod receiverwrapper;
 pub mod reminders;
 pub mod reports;
