@@ -10,6 +10,7 @@ use actix_web::rt::task::spawn_blocking;
 use async_trait::async_trait;
 use celeriac::TaskError;
 use celeriac::task::producer::{Due, Producer, Source};
+use celeriac::task::{Signature, Task};
 use rusqlite::{OptionalExtension, Params, Transaction};
 
 use crate::hq::{hq, now_ms};
@@ -57,63 +58,54 @@ impl Source for Rows {
     }
 }
 
-/// Rows of an id, a domain, and the time from which they are due.
-fn rows(
+/// The calls for what a query finds: rows of an id, a domain, and the time from which they are due.
+fn due<T: Task>(
     tx: &Transaction<'_>,
     sql: &str,
     params: impl Params,
-) -> rusqlite::Result<Vec<(String, String, i64)>> {
-    tx.prepare(sql)?.query_map(params, |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?.collect()
+    call: impl Fn(String) -> rusqlite::Result<Signature<T>>,
+) -> rusqlite::Result<Vec<Due>> {
+    let mut query = tx.prepare(sql)?;
+    let rows = query.query_map(params, |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+    let rows: Vec<(String, String, i64)> = rows.collect::<Result<_, _>>()?;
+    let due = |(id, domain, at): (String, String, i64)| {
+        Ok(Due::new(format!("{id}-{at}"), call(id)?).tenant(domain))
+    };
+    rows.into_iter().map(due).collect()
 }
 
 /// Messages that wait for their time.
 fn due_messages(tx: &Transaction<'_>, limit: usize) -> rusqlite::Result<Vec<Due>> {
     let sql =
         "SELECT id, domain, due FROM queued_sms WHERE processed_at IS NULL AND due <= ? ORDER BY due LIMIT ?";
-    let found = rows(tx, sql, (now_ms(), limit))?;
-    let due = |(id, domain, at): (String, String, i64)| {
-        Due::new(format!("{id}-{at}"), sms::process_queued_sms::s(id)).tenant(domain)
-    };
-    Ok(found.into_iter().map(due).collect())
+    due(tx, sql, (now_ms(), limit), |id| Ok(sms::process_queued_sms::s(id)))
 }
 
 /// Reminders that nobody has handled.
 fn due_instances(tx: &Transaction<'_>, limit: usize) -> rusqlite::Result<Vec<Due>> {
     let sql = "SELECT i.id, r.domain, i.due FROM instance i JOIN rule r ON r.id = i.rule
                WHERE i.sent_at IS NULL AND i.due <= ? ORDER BY i.due LIMIT ?";
-    let found = rows(tx, sql, (now_ms() - OVERDUE_MS, limit))?;
-    let due = |(id, domain, at): (String, String, i64)| {
-        Due::new(format!("{id}-{at}"), reminders::handle_due_instance::s(id)).tenant(domain)
-    };
-    Ok(found.into_iter().map(due).collect())
+    due(tx, sql, (now_ms() - OVERDUE_MS, limit), |id| Ok(reminders::handle_due_instance::s(id)))
 }
 
 /// Forms whose processing broke off.
 fn unfinished_submissions(tx: &Transaction<'_>, limit: usize) -> rusqlite::Result<Vec<Due>> {
     let sql = "SELECT q.id, s.domain, q.next_try FROM queued_stub q JOIN stub s ON s.id = q.id
                WHERE s.done_at IS NULL AND q.next_try <= ? AND q.attempts < ? ORDER BY q.next_try LIMIT ?";
-    let found = rows(tx, sql, (now_ms(), ATTEMPTS, limit))?;
-    let mut all = Vec::with_capacity(found.len());
-    for (id, domain, at) in found {
+    due(tx, sql, (now_ms(), ATTEMPTS, limit), |id| {
         tried(tx, "queued_stub", &id)?;
-        let call = receiverwrapper::reprocess_submission::s(id.clone());
-        all.push(Due::new(format!("{id}-{at}"), call).tenant(domain));
-    }
-    Ok(all)
+        Ok(receiverwrapper::reprocess_submission::s(id))
+    })
 }
 
 /// Records that are to be forwarded to other systems.
 fn due_records(tx: &Transaction<'_>, limit: usize) -> rusqlite::Result<Vec<Due>> {
     let sql = "SELECT q.id, q.domain, q.next_try FROM queued_record q JOIN outgoing o ON o.id = q.id
                WHERE o.delivered_at IS NULL AND q.next_try <= ? AND q.attempts < ? ORDER BY q.next_try LIMIT ?";
-    let found = rows(tx, sql, (now_ms(), ATTEMPTS, limit))?;
-    let mut all = Vec::with_capacity(found.len());
-    for (id, domain, at) in found {
+    due(tx, sql, (now_ms(), ATTEMPTS, limit), |id| {
         tried(tx, "queued_record", &id)?;
-        let call = receiverwrapper::process_repeat_record::s(id.clone(), "repeater".to_owned());
-        all.push(Due::new(format!("{id}-{at}"), call).tenant(domain));
-    }
-    Ok(all)
+        Ok(receiverwrapper::process_repeat_record::s(id, "repeater".to_owned()))
+    })
 }
 
 /// Notes an attempt in the transaction that finds the row.

@@ -19,7 +19,7 @@ use super::runtime::Runtime;
 use tokio::sync::RwLock;
 
 use crate::core::Timestamp;
-use crate::core::calendar::{Agenda, Fire, Schedule, Tenants};
+use crate::core::calendar::{Agenda, Fire, Tenants};
 use crate::task::clock::now;
 use crate::task::{Client, Periodic, TaskId};
 use memory::Fired;
@@ -227,19 +227,13 @@ impl Beat {
     /// Takes an entry into the agenda.
     fn adopt(&mut self, mut live: Live) {
         let entry = Arc::clone(&live.entry);
-        match (&entry.tenants, &entry.schedule) {
-            (Some(plan), Schedule::Crontab { crontab, .. }) => {
-                let (crontab, misfire) = ((**crontab).clone(), entry.misfire);
-                live.tenants =
-                    Some(Tenants::new(&entry.name, crontab, plan.spread, misfire, live.fired.last));
-                self.agenda.take(&entry.name);
-            }
-            _ => {
-                let last = Some(live.fired.last);
-                self.agenda.put(&entry.name, entry.schedule.clone(), entry.misfire, last, now());
-                if live.paused {
-                    self.agenda.pause(&entry.name);
-                }
+        if live.expect_tenants() {
+            self.agenda.take(&entry.name);
+        } else {
+            let last = Some(live.fired.last);
+            self.agenda.put(&entry.name, entry.schedule.clone(), entry.misfire, last, now());
+            if live.paused {
+                self.agenda.pause(&entry.name);
             }
         }
         self.entries.insert(entry.name.clone(), live);

@@ -10,7 +10,7 @@ use super::attendant::REVOKED_FOR;
 use super::handle::Inner;
 use crate::actors::beat::Publisher;
 use crate::actors::queue::{Look, Revoke, Revoked};
-use crate::broker::{Place, Remains, Removal};
+use crate::broker::{BrokerError, Place, Remains, Removal};
 use crate::store::{GroupResult, StoreError};
 use crate::task::canvas::Promise;
 use crate::task::clock::now;
@@ -161,6 +161,32 @@ impl Client for Inner {
         }
         self.runtime.broker.publish_all(messages, Vec::new(), unique).await?;
         Ok(promise)
+    }
+
+    async fn add_to_chord(
+        &self,
+        member: &Message,
+        canvas: RawSignature,
+        nth: u32,
+    ) -> Result<Promise, EnqueueError> {
+        // A run that is under way may be one that the shutdown waits for; it still does all that it has to.
+        let (group, departure) = self.runtime.dispatcher.depart_beside(member, canvas, nth)?;
+        let Departure { messages, sizes, promise, unique } = departure;
+        let sent = if self.runtime.settles_results {
+            self.runtime.broker.publish_beside(messages, sizes, &group).await
+        } else {
+            let not_counted = |error| EnqueueError::Canvas(format!("its chord could not be told: {error}"));
+            for (group, size) in sizes {
+                self.runtime.store.open_chord(&group, size).await.map_err(not_counted)?;
+            }
+            self.runtime.store.extend_chord(&group, &promise.id).await.map_err(not_counted)?;
+            self.runtime.broker.publish_all(messages, Vec::new(), unique).await
+        };
+        match sent {
+            // It was added by an earlier run.
+            Ok(()) | Err(BrokerError::DuplicateId(_)) => Ok(promise),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn state(&self, id: &TaskId) -> Result<State, GetError> {

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::store::chord::not_open;
 use crate::task::{EnqueueError, TaskId};
 
 /// A broker's error; the text says what to do.
@@ -42,6 +43,9 @@ pub enum BrokerError {
         /// What the engine said.
         error: String,
     },
+    /// A member is added to a chord that is over, or was never opened.
+    #[error("{}", not_open(.0))]
+    NoChord(String),
     /// Reading or writing failed.
     #[error("{0}")]
     Io(String),

@@ -6,8 +6,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
@@ -20,15 +19,18 @@ use crate::core::Timestamp;
 use crate::store::{MemoryStore, NoteChange, Notes};
 use crate::task::clock::now;
 use crate::task::{Durability, LaneName, Message, Receipt, TaskId, UniqueKey};
+use consumer::MemoryConsumer;
 use lanes::Lanes;
 use settler::MemorySettler;
 use windows::Windows;
 
+mod consumer;
 mod lanes;
 mod sequel;
 mod settler;
 #[cfg(feature = "testing")]
 mod stepping;
+mod timer;
 mod windows;
 
 /// How many dead letters are kept; the oldest go first.
@@ -113,6 +115,36 @@ impl MemoryBroker {
                 delivery_limit: super::embedded::DEFAULT_DELIVERY_LIMIT,
             }),
         }
+    }
+
+    /// All of these, or none; `beside`: a chord that gets one more member by it.
+    fn publish_together(
+        &self,
+        messages: Vec<Message>,
+        sizes: &[(String, u64)],
+        beside: Option<&str>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        let mut state = self.shared.lock()?;
+        if unique && let Some(taken) = messages.iter().find(|m| self.shared.is_taken(&state, &m.id)) {
+            return Err(BrokerError::DuplicateId(taken.id.clone()));
+        }
+        if let (Some(group), Some(first)) = (beside, messages.first())
+            && !self.shared.store.extend(group, &first.id)
+        {
+            return Err(BrokerError::NoChord(group.to_owned()));
+        }
+        sizes.iter().for_each(|(group, size)| self.shared.store.open(group, *size));
+        let mut queues: Vec<String> = messages.iter().map(|message| message.queue.clone()).collect();
+        for message in messages {
+            let due = message.eta;
+            self.shared.arrive(&mut state, Arc::new(message), due, false);
+        }
+        drop(state);
+        queues.sort_unstable();
+        queues.dedup();
+        queues.iter().for_each(|queue| self.shared.hand_over(queue));
+        Ok(())
     }
 
     /// Publishes without waiting for anything.
@@ -246,51 +278,6 @@ impl Shared {
             }
         }
     }
-
-    fn watch_deadlines(self: &Arc<Self>, state: &mut State) {
-        if std::mem::take(&mut state.lanes.has_new_deadline) {
-            self.wake_timer(state);
-        }
-    }
-
-    /// One thread for all ETAs, started with the first.
-    fn wake_timer(self: &Arc<Self>, state: &mut State) {
-        if !state.timer_runs {
-            let shared = Arc::downgrade(self);
-            let thread = std::thread::Builder::new().name("celeriac-eta".to_owned());
-            state.timer_runs = thread.spawn(move || run_timer(&shared)).is_ok();
-        }
-        self.timer.notify_one();
-    }
-}
-
-/// Sleeps until the earliest ETA of all queues, again and again; ends with the broker.
-fn run_timer(shared: &Weak<Shared>) {
-    while let Some(shared) = shared.upgrade() {
-        let Ok(mut state) = shared.lock() else { return };
-        let now = now();
-        state.give_up_waiting(now);
-        if let Some(name) = state.stirred.pop() {
-            drop(state);
-            shared.hand_over(&name);
-            continue;
-        }
-        let deadline = state.lanes.next_deadline();
-        let agenda = state.queues.iter().filter(|(_, line)| line.consumer.is_some());
-        let agenda = agenda.filter_map(|(name, line)| Some((line.scheduled.first_key_value()?.0.0, name)));
-        match agenda.min() {
-            Some((due, name)) if due <= now => {
-                let name = name.clone();
-                drop(state);
-                shared.hand_over(&name);
-            }
-            next => {
-                let next = next.map(|(due, _)| due).into_iter().chain(deadline).min();
-                let wait = next.map_or(Duration::from_secs(3600), |due| due.since(now));
-                drop(shared.timer.wait_timeout(state, wait));
-            }
-        }
-    }
 }
 
 impl State {
@@ -363,36 +350,6 @@ impl State {
             self.dead.pop_front();
         }
         self.dead.push_back(DeadLetter { message: message.clone(), reason, died_at: now() });
-    }
-}
-
-struct MemoryConsumer {
-    shared: Weak<Shared>,
-    queue: String,
-    consumer: u64,
-}
-
-impl Consumer for MemoryConsumer {
-    fn set_prefetch(&self, prefetch: usize) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        let Ok(mut state) = shared.lock() else { return };
-        let line = state.line(&self.queue);
-        if line.consumer.as_ref().is_none_or(|(epoch, _)| *epoch != self.consumer) {
-            return; // it was replaced
-        }
-        line.prefetch = prefetch;
-        drop(state);
-        shared.hand_over(&self.queue);
-    }
-}
-
-impl Drop for MemoryConsumer {
-    fn drop(&mut self) {
-        let Some(shared) = self.shared.upgrade() else { return };
-        let Ok(mut state) = shared.lock() else { return };
-        let old = state.line(&self.queue).consumer.take_if(|(epoch, _)| *epoch == self.consumer);
-        drop(state);
-        drop(old); // outside of the lock: the sink may own deliveries
     }
 }
 
@@ -473,21 +430,16 @@ impl Broker for MemoryBroker {
         sizes: Vec<(String, u64)>,
         unique: bool,
     ) -> Result<(), BrokerError> {
-        let mut state = self.shared.lock()?;
-        if unique && let Some(taken) = messages.iter().find(|m| self.shared.is_taken(&state, &m.id)) {
-            return Err(BrokerError::DuplicateId(taken.id.clone()));
-        }
-        sizes.iter().for_each(|(group, size)| self.shared.store.open(group, *size));
-        let mut queues: Vec<String> = messages.iter().map(|message| message.queue.clone()).collect();
-        for message in messages {
-            let due = message.eta;
-            self.shared.arrive(&mut state, Arc::new(message), due, false);
-        }
-        drop(state);
-        queues.sort_unstable();
-        queues.dedup();
-        queues.iter().for_each(|queue| self.shared.hand_over(queue));
-        Ok(())
+        self.publish_together(messages, &sizes, None, unique)
+    }
+
+    async fn publish_beside(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        group: &str,
+    ) -> Result<(), BrokerError> {
+        self.publish_together(messages, &sizes, Some(group), true)
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {

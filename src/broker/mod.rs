@@ -221,6 +221,20 @@ pub trait Broker: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Takes messages as [`publish_all`](Self::publish_all) with `unique` does, and counts one more member into an open chord, in
+    /// one step. For brokers that settle results; nobody asks the others.
+    ///
+    /// # Errors
+    /// Nothing was taken, and why: an id is taken, or there is no such chord.
+    async fn publish_beside(
+        &self,
+        _messages: Vec<Message>,
+        _sizes: Vec<(String, u64)>,
+        group: &str,
+    ) -> Result<(), BrokerError> {
+        Err(BrokerError::NoChord(group.to_owned()))
+    }
+
     /// Delivers the queue's messages to `sink`: best priority first, then in order of arrival, each not before its
     /// ETA, never more than `prefetch` unsettled at a time. A queue has one consumer in a process; a new one
     /// replaces the old. What the old one has stays with it until it is settled or dropped, and counts.

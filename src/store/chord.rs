@@ -44,3 +44,8 @@ pub enum ChordJoin {
         parts: Vec<ChordPart>,
     },
 }
+
+/// Why nothing is added to a chord.
+pub(crate) fn not_open(group: &str) -> String {
+    format!("chord {group} takes no more members: it was never opened, or its body was sent")
+}

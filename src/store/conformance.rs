@@ -415,7 +415,7 @@ macro_rules! store_conformance {
     };
     (@more chords $subject:ty) => {
         $crate::store_conformance! { @tests $subject:
-            chords_are_counted a_chord_completes_once a_claim_of_the_dead_is_taken_over
+            chords_are_counted a_chord_completes_once a_claim_of_the_dead_is_taken_over chords_are_extended
         }
     };
     (@tests $subject:ty: $($promise:ident)*) => {

@@ -1,6 +1,6 @@
 //! Records in this process's memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
+use super::chord::not_open;
 use super::group::GROUPS_GO;
 use super::{
     ChordJoin, ChordPart, GroupResult, LocalPermits, NoteChange, Notes, Store, StoreError, Term,
@@ -43,6 +44,8 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct Chord {
     size: Option<u64>,
+    /// Members that were added since, which `size` counts too.
+    added: HashSet<TaskId>,
     /// By place and id, so that each member counts once and all come in order; those without a place last.
     parts: BTreeMap<(u32, TaskId), ChordPart>,
     /// Who sends the body has until then.
@@ -84,6 +87,18 @@ impl MemoryStore {
             *chord = Chord::default();
         }
         (chord.size, chord.touched) = (Some(size), now());
+    }
+
+    /// One more part is to come, if this one is not known to already. `false`: the chord is not open.
+    pub(crate) fn extend(&self, group: &str, id: &TaskId) -> bool {
+        let Some(mut chord) = self.chords.get_mut(group).filter(|chord| chord.size.is_some()) else {
+            return false;
+        };
+        if chord.added.insert(id.clone()) {
+            chord.size = chord.size.map(|size| size + 1);
+        }
+        chord.touched = now();
+        true
     }
 
     /// Counts a part. All of them, if they are complete and the chord is not closed.
@@ -198,6 +213,10 @@ impl Store for MemoryStore {
     async fn open_chord(&self, group: &str, size: u64) -> Result<(), StoreError> {
         self.open(group, size);
         Ok(())
+    }
+
+    async fn extend_chord(&self, group: &str, id: &TaskId) -> Result<(), StoreError> {
+        if self.extend(group, id) { Ok(()) } else { Err(StoreError::Refused(not_open(group))) }
     }
 
     async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, StoreError> {

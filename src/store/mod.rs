@@ -1,6 +1,6 @@
 //! The seam for state beside messages: what became of tasks.
 
-mod chord;
+pub(crate) mod chord;
 pub mod embedded;
 mod group;
 pub mod memory;
@@ -169,6 +169,15 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// It is not counted, or the store cannot count chords.
     async fn join_chord(&self, _part: ChordPart) -> Result<ChordJoin, StoreError> {
+        Err(no_chords())
+    }
+
+    /// Says that a chord has one more member, which one of its members has added: counted once for each id, however often it is
+    /// said. Celery's `add_to_chord`. Brokers that settle results do this with the publish.
+    ///
+    /// # Errors
+    /// It is not kept, or the store cannot count chords.
+    async fn extend_chord(&self, _group: &str, _id: &TaskId) -> Result<(), StoreError> {
         Err(no_chords())
     }
 

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 
 use super::canvas::Promise;
 use super::{
-    Arguments, Durability, Headers, RawSignature, Serial, State, Task, TaskId, TaskOptions, TaskResult,
-    TrackedState, Unique, UntypedResult,
+    Arguments, Durability, Headers, Message, RawSignature, Serial, State, Task, TaskId, TaskOptions,
+    TaskResult, TrackedState, Unique, UntypedResult,
 };
 use crate::core::Timestamp;
 
@@ -287,6 +287,15 @@ pub trait Client: Send + Sync + 'static {
     /// Sends a canvas: gives ids to its tasks, sends what runs first, and says where the result will be.
     async fn launch(&self, _canvas: RawSignature) -> Result<Promise, EnqueueError> {
         Err(EnqueueError::Canvas("this client knows single tasks only".to_owned()))
+    }
+    /// Sends a canvas as one more member, the `nth` that this run adds, of the chord that `member` is in.
+    async fn add_to_chord(
+        &self,
+        _member: &Message,
+        _canvas: RawSignature,
+        _nth: u32,
+    ) -> Result<Promise, EnqueueError> {
+        Err(EnqueueError::Canvas("this client knows no chords".to_owned()))
     }
     /// The state of a task.
     async fn state(&self, id: &TaskId) -> Result<State, GetError>;

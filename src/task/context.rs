@@ -1,12 +1,13 @@
 //! What a body can ask of its run.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use super::canvas::{IntoCanvas, Launching};
 use super::download::{DownloadSink, Exposed};
 use super::permit::{HandedOver, Held, RunPermits};
 use super::progress::{ProgressCell, ProgressSink};
@@ -85,6 +86,8 @@ pub(crate) struct Run {
     permits: OnceLock<Box<RunPermits>>,
     /// A state was reported.
     reported: AtomicBool,
+    /// How many members it has added to its chord.
+    added: AtomicU32,
     message: Arc<Message>,
     /// The broker has delivered it before.
     again: bool,
@@ -123,6 +126,7 @@ impl Context {
             keeper: None,
             permits: OnceLock::new(),
             reported: AtomicBool::new(false),
+            added: AtomicU32::new(0),
             message,
             again: false,
             worker,
@@ -334,6 +338,34 @@ impl Context {
             .map_err(|error| UpdateStateError::Meta { state: state.to_owned(), error: error.to_string() })?;
         self.report(state, meta);
         Ok(())
+    }
+
+    /// Adds one more member to the chord that this task is a member of: the body waits for it too, and gets its result beside this
+    /// one's, in the order of the header; of those at one place, by id. Celery's `self.add_to_chord(sig)`. It runs at once,
+    /// beside this run. Await it, or [wait](super::canvas::Launching::wait) for it.
+    ///
+    /// If this task runs again (its worker died, or it is tried again) and adds the same in the same order, that counts once;
+    /// what it added before and does not add again stays a member.
+    ///
+    /// ```
+    /// # use celeriac::{Context, TaskError, task};
+    /// /// Reads a page, and the next one beside it.
+    /// #[task]
+    /// async fn page(ctx: Context, number: u64) -> Result<u64, TaskError> {
+    ///     if number < 10 {
+    ///         ctx.add_to_chord(page::s(number + 1)).await?;
+    ///     }
+    ///     Ok(number)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// As awaited: this task is no member of a chord, the result backend cannot count any (rpc), the chord is over, because
+    /// this run was given up for dead; or the new member was not accepted. Return such an error, so that the task is tried again:
+    /// where the backend is apart from the broker, the member may be counted before it is sent.
+    pub fn add_to_chord<N: IntoCanvas>(&self, member: N) -> Launching<N::Output> {
+        let nth = self.run.added.fetch_add(1, Ordering::Relaxed);
+        member.into_canvas().beside(Arc::clone(self.message_arc()), nth)
     }
 
     /// FAILURE with these errors, whatever the body does next: what it returns, and what it tells after this, is ignored.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, NaiveDateTime};
 use serde_json::{Map, Value};
 
-use super::canvas::{Call, Freezer, Ids, Launch, Node, Place, Promise};
+use super::canvas::{Addition, Call, Freezer, Ids, Launch, Node, Place, Promise, SignatureError, addition};
 use super::current::current_message;
 use super::registry::Registry;
 use super::{
@@ -130,13 +130,36 @@ impl Dispatcher {
         );
         let mut promise = launch.add(node, Vec::new(), None, &mut freezer);
         promise.ignore(&ignored);
-        let messages = launch.calls.into_iter().map(|call| self.first(call)).collect::<Result<_, _>>()?;
+        let messages = self.firsts(launch.calls, &Origin::current())?;
         Ok(Departure { messages, sizes: launch.chords, promise, unique })
     }
 
+    /// What is to be sent so that a canvas is the `nth` member that this run adds to its chord, and which chord that is.
+    ///
+    /// # Errors
+    /// As for [`depart`](Self::depart), or the task is no member of a chord.
+    pub(crate) fn depart_beside(
+        &self,
+        member: &Message,
+        canvas: RawSignature,
+        nth: u32,
+    ) -> Result<(String, Departure), EnqueueError> {
+        let refused = |error: SignatureError| EnqueueError::Canvas(error.to_string());
+        let node = Node::from_raw(canvas).map_err(refused)?;
+        node.check(&|task, queue| self.route.queue(task, queue, &Arguments::default()).map(drop))?;
+        let Addition { group, launch, promise } = addition(member, node, nth).map_err(refused)?;
+        let origin = Origin { stamped_headers: Vec::new(), stamps: Headers::default(), ..Origin::of(member) };
+        let messages = self.firsts(launch.calls, &origin)?;
+        Ok((group, Departure { messages, sizes: launch.chords, promise, unique: true }))
+    }
+
+    fn firsts(&self, calls: Vec<Call>, origin: &Origin) -> Result<Vec<Message>, EnqueueError> {
+        calls.into_iter().map(|call| self.first(call, origin)).collect()
+    }
+
     /// The message of a call in a canvas that a caller sends.
-    fn first(&self, call: Call) -> Result<Message, EnqueueError> {
-        let (call, workflow) = self.read(call, &Origin::current());
+    fn first(&self, call: Call, origin: &Origin) -> Result<Message, EnqueueError> {
+        let (call, workflow) = self.read(call, origin);
         // It has no dedupe window: whoever waits for a part that was left out would wait in vain.
         Ok(Message { workflow, ..self.message_of(call)? })
     }

@@ -12,7 +12,8 @@ use crate::core::Timestamp;
 use crate::task::canvas::Promise;
 use crate::task::scope::Scope;
 use crate::task::{
-    Client, EnqueueError, GetError, NewTask, RawSignature, Receipt, State, TaskId, TaskResult, TrackedState,
+    Client, EnqueueError, GetError, Message, NewTask, RawSignature, Receipt, State, TaskId, TaskResult,
+    TrackedState,
 };
 
 /// What eager mode does.
@@ -117,6 +118,15 @@ impl Client for TestClient {
             self.failure_of(&message.id)?;
         }
         Ok(promise)
+    }
+
+    async fn add_to_chord(
+        &self,
+        member: &Message,
+        canvas: RawSignature,
+        nth: u32,
+    ) -> Result<Promise, EnqueueError> {
+        self.scope.around(self.inner.add_to_chord(member, canvas, nth)).await
     }
 
     async fn state(&self, id: &TaskId) -> Result<State, GetError> {

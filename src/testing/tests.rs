@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{Expectation, check_download, check_enqueued, check_not_enqueued, check_progress};
 use crate::core::Timestamp;
+use crate::core::calendar::Tenant;
 use crate::soil::Download;
 use crate::task::canvas::chord;
 use crate::task::clock;
@@ -230,6 +231,54 @@ async fn periodic_tasks_fire_as_the_clock_goes() {
     app.advance(Duration::from_secs(2 * 24 * 3_600)).await;
     assert_enqueued!(app, nightly(), times = 3);
     assert_eq!(TICKS.load(Ordering::SeqCst), 3);
+}
+
+/// So many are listed.
+static TENANTS: AtomicUsize = AtomicUsize::new(1);
+
+fn tenants() -> task::TenantsFuture {
+    Box::pin(async {
+        let zones = ["UTC", "Africa/Nairobi", "Asia/Kolkata"];
+        let listed = zones.into_iter().take(TENANTS.load(Ordering::SeqCst));
+        Ok(listed.map(|zone| Tenant::new(zone, zone.parse().unwrap())).collect())
+    })
+}
+
+#[periodic_task(
+    crontab("0 3 * * *"),
+    tenants = tenants,
+    queue = "kit",
+    environments = ["kit-with-tenants"]
+)]
+async fn nightly_of(zone: String) -> String {
+    zone
+}
+
+#[tokio::test]
+async fn each_tenant_has_its_tick_as_the_clock_goes() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    let midnight = Timestamp::from_millis(1_772_323_200_000); // 2026-03-01T00:00Z
+    let program = crate::Celeriac::builder().environment("kit-with-tenants");
+    let app = testing::builder().program(program).at(midnight).beat(true).start().await.unwrap();
+    app.advance(3 * HOUR - Duration::from_secs(1)).await;
+    assert_not_enqueued!(app, nightly_of("UTC".into()));
+    app.advance(Duration::from_secs(1)).await;
+    assert_enqueued!(app, nightly_of("UTC".into()), times = 1);
+    // Who comes later is asked for within a quarter of an hour, and begins then: in Nairobi 3 o'clock is over.
+    TENANTS.store(3, Ordering::SeqCst);
+    app.advance(20 * HOUR).await;
+    assert_not_enqueued!(app, nightly_of("Africa/Nairobi".into()));
+    // 03:00 in Kolkata is 21:30 of the day before.
+    assert_enqueued!(app, nightly_of("Asia/Kolkata".into()), times = 1);
+    app.advance(HOUR).await;
+    assert_enqueued!(app, nightly_of("Africa/Nairobi".into()), times = 1);
+    TENANTS.store(2, Ordering::SeqCst);
+    app.advance(7 * 24 * HOUR).await;
+    assert_enqueued!(app, nightly_of("UTC".into()), times = 8);
+    assert_enqueued!(app, nightly_of("Africa/Nairobi".into()), times = 8);
+    assert_enqueued!(app, nightly_of("Asia/Kolkata".into()), times = 1);
+    let last = app.runs().pop().unwrap();
+    assert_eq!((last.state, app.now()), (State::Success, midnight + 8 * 24 * HOUR));
 }
 
 #[tokio::test]

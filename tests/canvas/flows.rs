@@ -1,8 +1,8 @@
 //! Canvases that go well.
 
-use celeriac::task::canvas::{Canvas, chain, chord, chunks, group, map, signature, starmap};
+use celeriac::task::canvas::{Canvas, IntoCanvas, chain, chord, chunks, group, map, signature, starmap};
 use celeriac::task::{Child, Signature};
-use celeriac::{State, TaskError, task};
+use celeriac::{Context, State, TaskError, task};
 
 use super::kit::*;
 
@@ -172,6 +172,57 @@ async fn steps_in_a_list() {
         let by_name =
             signature("canvas::kit::add").arg(1).arg(2).then(signature("canvas::kit::add").kwarg("b", 3));
         assert_eq!(by_name.send(celeriac.client()).await.unwrap().get(LONG).await, Ok(6.into()));
+    })
+    .await;
+}
+
+/// Adds the page after it to its chord, and stumbles once after that.
+#[task(max_retries = 1, default_retry_delay = "0s")]
+async fn page(ctx: Context, number: i64, last: i64) -> Result<i64, TaskError> {
+    if number < last {
+        ctx.add_to_chord(page::s(number + 1, last)).await?;
+    }
+    if ctx.attempt() == 1 {
+        return Err(TaskError::transient("stumbled"));
+    }
+    Ok(number)
+}
+
+/// Adds a chain, a group and the same task twice, where nothing is asynchronous.
+#[task]
+fn adds_canvases(ctx: &Context) -> Result<i64, TaskError> {
+    let chain = ctx.add_to_chord(add::s(1, 2).then(twice::p())).wait()?;
+    ctx.add_to_chord(group([add::s(10, 0), add::s(20, 0)])).wait()?;
+    ctx.add_to_chord(add::s(100, 0)).wait()?;
+    ctx.add_to_chord(add::s(100, 0)).wait()?;
+    let runtime = tokio::runtime::Handle::current();
+    assert_eq!(runtime.block_on(chain.get(LONG))?, 6, "it runs beside this one");
+    Ok(1)
+}
+
+/// How many results there are, and their sum.
+#[task]
+async fn tally(all: Vec<serde_json::Value>) -> (usize, i64) {
+    fn sum(value: &serde_json::Value) -> i64 {
+        value.as_array().map_or_else(|| value.as_i64().unwrap(), |list| list.iter().map(sum).sum())
+    }
+    (all.len(), all.iter().map(sum).sum())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_runs_adds_others_to_its_chord() {
+    on_all(async |celeriac| {
+        let client = celeriac.client();
+        let pages = chord([page::s(1, 5), page::s(10, 12), page::s(20, 20)], tally::p());
+        let pages = pages.send(client.clone()).await.unwrap();
+        assert_eq!(pages.get(LONG).await, Ok((9, 15 + 33 + 20)));
+        let canvases = chord([adds_canvases::s().into_canvas(), add::s(1000, 0).into_canvas()], tally::p());
+        let canvases = canvases.send(client.clone()).await.unwrap();
+        assert_eq!(canvases.get(LONG).await, Ok((6, 1 + 6 + 30 + 200 + 1000)));
+        // Outside of a chord nothing can be added.
+        let alone = page::s(1, 2).send(client.clone()).await.unwrap();
+        let error = alone.get(LONG).await.unwrap_err().to_string();
+        assert!(error.contains("is no member of a chord"), "{error}");
     })
     .await;
 }

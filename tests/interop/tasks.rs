@@ -150,3 +150,10 @@ pub async fn about(ctx: Context, before: Option<Value>) -> Value {
 pub async fn replaced_by(name: String, x: i64, y: i64) -> Result<i64, TaskError> {
     Err(TaskError::replace(signature(name).arg(x).arg(y)))
 }
+
+/// Adds another task to the chord that it is a member of.
+#[task(name = "rust.grow", queue = "rust")]
+pub async fn grow(ctx: Context, name: String, x: i64, y: i64) -> Result<i64, TaskError> {
+    ctx.add_to_chord(signature(name).arg(x).arg(y)).await?;
+    Ok(1)
+}

@@ -22,6 +22,7 @@ on_both_sides! {
     parents_and_roots: "canvas.relations";
     a_group: "canvas.grouped";
     a_chord: "canvas.chorded";
+    a_chord_that_grows: "canvas.grown";
     a_chord_that_fails: "canvas.failing_chord";
     a_chord_in_a_chain: "canvas.chord_in_a_chain";
     chains_in_a_chord: "canvas.chain_in_a_chord";

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::fleet::Mixed;
 use crate::gates;
-use crate::tasks::{about, add, clock, echo, fail, mul, note, on_error, replaced_by, total};
+use crate::tasks::{about, add, clock, echo, fail, grow, mul, note, on_error, replaced_by, total};
 use crate::to_python::{PATIENCE, now, on_rust};
 
 /// A task of Python's; the catalogue's route says where it waits.
@@ -118,6 +118,40 @@ fn chords() {
             let members: Vec<Canvas<i64>> = members.collect();
             assert_eq!(value(fleet, chord(members, body)).await, 90);
         }
+    });
+}
+
+/// A member adds one of the other side to its chord, and the body, on either side, sees that one's result.
+#[test]
+fn chords_that_grow() {
+    on_rust(async |fleet| {
+        let here = || grow::s("python.add".into(), 2, 3).into_canvas();
+        let there = || python::<i64>("grow").arg("rust.add").args([20, 30]);
+        for body in [total::p(), python("total")] {
+            let members = [here(), there(), add::s(100, 100).into_canvas()];
+            assert_eq!(value(fleet, chord(members, body)).await, 1 + 5 + 1 + 50 + 200);
+        }
+    });
+}
+
+/// A group that was saved here is restored by Python, with the values of its members, and the other way round.
+#[test]
+fn a_group_that_was_saved() {
+    on_rust(async |fleet| {
+        let members = [
+            add::s(1, 1).into_canvas(),
+            python::<i64>("add").args([2, 2]),
+            add::s(3, 3).then(python::<i64>("mul").arg(10)),
+        ];
+        let ours = send(fleet, group(members)).await;
+        ours.save().await.unwrap();
+        let restored = fleet.case("canvas.restored", json!({ "id": ours.id() }));
+        let ids: Vec<_> = ours.members().iter().map(|member| member.id().to_string()).collect();
+        assert_eq!(restored, json!({ "ids": ids, "values": [2, 4, 60] }));
+        let theirs = fleet.case("canvas.saved", json!({ "there": "rust" }));
+        let theirs =
+            fleet.celeriac.group_result(theirs.as_str().unwrap()).await.unwrap().expect("it was saved");
+        assert_eq!(theirs.get(PATIENCE).await, Ok(vec![json!(3), json!(7)]));
     });
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::round::{Outcome, Stop, publish_all};
+use super::tenants::{list_here, publish};
 use super::{AGAIN, BeatParts, LOOK, Live, memory};
 use crate::core::Timestamp;
 use crate::core::calendar::Agenda;
@@ -20,13 +21,13 @@ pub(crate) struct SteppedBeat {
 }
 
 impl SteppedBeat {
-    /// Begins now. Entries that fire for each tenant do not.
+    /// Begins now.
     pub(crate) async fn begin(parts: Arc<BeatParts>) -> Result<Self, StoreError> {
         let mut agenda = Agenda::default();
         let mut entries = BTreeMap::new();
-        for live in memory::recall(&parts).await? {
-            let entry = &live.entry;
-            if entry.tenants.is_none() {
+        for mut live in memory::recall(&parts).await? {
+            let entry = Arc::clone(&live.entry);
+            if !live.expect_tenants() {
                 let last = Some(live.fired.last);
                 agenda.put(&entry.name, entry.schedule.clone(), entry.misfire, last, now());
             }
@@ -35,14 +36,16 @@ impl SteppedBeat {
         Ok(Self { parts, agenda, entries })
     }
 
-    /// When the next tick is due.
+    /// When the next tick is due, or tenants are to be listed.
     pub(crate) fn next(&self) -> Option<Timestamp> {
-        self.agenda.next()
+        let tenants = self.entries.values().filter_map(Live::tenants_due);
+        self.agenda.next().into_iter().chain(tenants).min()
     }
 
     /// Publishes what is due.
     pub(crate) async fn fire(&mut self) {
         self.look_at_held().await;
+        self.fire_for_tenants().await;
         for fire in self.agenda.due(now()) {
             let Some(live) = self.entries.get_mut(&fire.entry) else { continue };
             let (entry, note, fired) = (Arc::clone(&live.entry), live.note.clone(), live.fired.clone());
@@ -63,6 +66,33 @@ impl SteppedBeat {
                     tracing::warn!(entry = fire.entry, error, "a tick could not be published; trying again");
                     self.agenda.advance(&fire.entry, last);
                     self.agenda.failed(&fire.entry, now() + AGAIN);
+                }
+            }
+        }
+    }
+
+    /// Lists tenants when it is time, on the test's own thread, and publishes what is due for them.
+    async fn fire_for_tenants(&mut self) {
+        for live in self.entries.values_mut() {
+            let Some(plan) = live.entry.tenants.filter(|_| live.tenants.is_some()) else { continue };
+            if live.list_at <= now() {
+                live.take_list(list_here(plan.source).await);
+            }
+            let entry = Arc::clone(&live.entry);
+            loop {
+                let ticks = live.tenant_ticks();
+                if ticks.is_empty() {
+                    break;
+                }
+                for (day, tick) in ticks {
+                    let (tick, told) = publish(&self.parts, &entry, day, tick).await;
+                    if !live.take_told(&tick, told, AGAIN) {
+                        tracing::error!(
+                            entry = entry.name,
+                            tick.tenant,
+                            "somebody else has changed the notes"
+                        );
+                    }
                 }
             }
         }

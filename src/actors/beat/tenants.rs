@@ -11,7 +11,7 @@ use super::memory::{Fired, day_key, fired_key};
 use super::tick::{Tick, Told};
 use super::{Beat, BeatParts, Live};
 use crate::core::Timestamp;
-use crate::core::calendar::{LocalDay, Tenant, TenantTick, tenant_tick_id};
+use crate::core::calendar::{LocalDay, Schedule, Tenant, TenantTick, Tenants, tenant_tick_id};
 use crate::store::NoteChange;
 use crate::task::clock::now;
 use crate::task::{Arguments, Periodic, TaskId, TenantSource, panic_message};
@@ -27,11 +27,81 @@ const HELD: Duration = Duration::from_secs(60);
 const FORGET: u64 = 30;
 
 impl Live {
+    /// Makes room for its tenants, whom nobody has listed yet; `false`: it does not fire for tenants.
+    pub(super) fn expect_tenants(&mut self) -> bool {
+        let entry = &self.entry;
+        let (Some(plan), Schedule::Crontab { crontab, .. }) = (&entry.tenants, &entry.schedule) else {
+            return false;
+        };
+        let crontab = (**crontab).clone();
+        let tenants = Tenants::new(&entry.name, crontab, plan.spread, entry.misfire, self.fired.last);
+        self.tenants = Some(tenants);
+        true
+    }
+
     /// When there is something to do for its tenants.
     pub(super) fn tenants_due(&self) -> Option<Timestamp> {
         let tenants = self.tenants.as_ref().filter(|_| !self.paused)?;
         let list = (!self.listing).then_some(self.list_at);
         tenants.next().into_iter().chain(list).min()
+    }
+
+    /// Takes over who its tenants are now; if that is known, up to when all is decided.
+    pub(super) fn take_list(&mut self, list: Result<Vec<Tenant>, String>) -> Option<Timestamp> {
+        self.listing = false;
+        let tenants = self.tenants.as_mut()?;
+        match list {
+            Err(error) => {
+                let entry = &self.entry.name;
+                tracing::error!(entry, error, "its tenants cannot be listed; those of before stay");
+                self.error = Some(error);
+                self.list_at = now() + LIST_AGAIN;
+                None
+            }
+            Ok(list) => {
+                self.error = None;
+                self.list_at = now() + LIST;
+                let days = &self.days;
+                tenants.refresh(list, |tenant| days.get(tenant)?.parse().ok(), now());
+                // Except for those who are due already.
+                Some(tenants.next().map_or_else(now, |next| next.min(now())))
+            }
+        }
+    }
+
+    /// Ticks of its tenants that are to be published now, some at a time, each with the day that is noted of its tenant.
+    pub(super) fn tenant_ticks(&mut self) -> Vec<(Option<String>, TenantTick)> {
+        let days = &self.days;
+        let ticks = self.tenants.as_mut().map(|tenants| tenants.due(now(), BATCH)).unwrap_or_default();
+        ticks.into_iter().map(|tick| (days.get(&tick.tenant).cloned(), tick)).collect()
+    }
+
+    /// What became of a tenant's tick; one that failed comes again after `pause`. `false`: the notes say something else than is
+    /// believed here.
+    pub(super) fn take_told(
+        &mut self,
+        tick: &TenantTick,
+        told: Result<Told, String>,
+        pause: Duration,
+    ) -> bool {
+        let Some(tenants) = &mut self.tenants else { return true };
+        match told {
+            Ok(told @ (Told::Published | Told::Coalesced)) => {
+                self.published += u64::from(told == Told::Published);
+                self.coalesced += u64::from(told == Told::Coalesced);
+                self.days.insert(tick.tenant.clone(), tick.day.to_string());
+                tenants.done(&tick.tenant, tick.day);
+            }
+            Ok(Told::Held(_)) => tenants.failed(&tick.tenant, now() + HELD),
+            Ok(Told::Outdated) => return false,
+            Err(error) => {
+                let (entry, tenant) = (&self.entry.name, &tick.tenant);
+                tracing::warn!(entry, tenant, error, ?pause, "not published yet");
+                tenants.failed(&tick.tenant, now() + pause);
+                self.error = Some(error);
+            }
+        }
+        true
     }
 }
 
@@ -40,10 +110,9 @@ impl Beat {
     pub(super) fn pump_tenants(&mut self, ctx: &mut Context<Self>) {
         let (address, generation, now) = (ctx.address(), self.generation, now());
         for (name, live) in &mut self.entries {
-            let (Some(plan), Some(tenants)) = (&live.entry.tenants, &mut live.tenants) else { continue };
-            if live.paused {
+            let Some(plan) = live.entry.tenants.filter(|_| live.tenants.is_some() && !live.paused) else {
                 continue;
-            }
+            };
             if !live.listing && live.list_at <= now {
                 live.listing = true;
                 let (source, entry, address) = (plan.source, name.clone(), address.clone());
@@ -53,12 +122,10 @@ impl Beat {
                 });
             }
             loop {
-                let ticks = tenants.due(now, BATCH);
+                let ticks = live.tenant_ticks();
                 if ticks.is_empty() {
                     break;
                 }
-                let ticks: Vec<_> =
-                    ticks.into_iter().map(|tick| (live.days.get(&tick.tenant).cloned(), tick)).collect();
                 let (parts, entry) = (Arc::clone(&self.parts), Arc::clone(&live.entry));
                 let (name, address) = (name.clone(), address.clone());
                 let Ok(busy) = Arc::clone(&parts.busy).try_read_owned() else { return }; // it ends
@@ -77,19 +144,21 @@ impl Beat {
 /// driven by this event loop.
 async fn list(source: TenantSource) -> Result<Vec<Tenant>, String> {
     let here = tokio::runtime::Handle::current();
-    let asked = tokio::task::spawn_blocking(move || {
-        here.block_on(async { AssertUnwindSafe(async { source().await }).catch_unwind().await })
-    });
-    match asked.await {
-        Ok(Ok(Ok(list))) => Ok(list),
-        Ok(Ok(Err(error))) => Err(error.to_string()),
-        Ok(Err(panic)) => Err(format!("the source panicked: {}", panic_message(panic))),
-        Err(error) => Err(error.to_string()),
+    let asked = tokio::task::spawn_blocking(move || here.block_on(list_here(source)));
+    asked.await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// Asks a source on this thread.
+pub(super) async fn list_here(source: TenantSource) -> Result<Vec<Tenant>, String> {
+    match AssertUnwindSafe(async { source().await }).catch_unwind().await {
+        Ok(Ok(list)) => Ok(list),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(panic) => Err(format!("the source panicked: {}", panic_message(panic))),
     }
 }
 
 /// Publishes one tenant's tick.
-async fn publish(
+pub(super) async fn publish(
     parts: &BeatParts,
     entry: &Periodic,
     noted: Option<String>,
@@ -144,29 +213,11 @@ impl Handler<Listed> for Beat {
         else {
             return;
         };
-        live.listing = false;
-        let Some(tenants) = &mut live.tenants else { return };
-        match listed.list {
-            Err(error) => {
-                tracing::error!(
-                    entry = listed.entry,
-                    error,
-                    "its tenants cannot be listed; those of before stay"
-                );
-                live.error = Some(error);
-                live.list_at = now() + LIST_AGAIN;
-            }
-            Ok(list) => {
-                live.error = None;
-                live.list_at = now() + LIST;
-                let days = &live.days;
-                tenants.refresh(list, |tenant| days.get(tenant)?.parse().ok(), now());
-                // Up to here all is decided, except for those who are due already.
-                let last = tenants.next().map_or_else(now, |next| next.min(now()));
-                let gone: Vec<_> = days.keys().filter(|tenant| !tenants.has(tenant)).cloned().collect();
-                self.watermark(&listed.entry, last);
-                self.forget(&listed.entry, gone);
-            }
+        if let Some(last) = live.take_list(listed.list) {
+            let is_gone = |tenant: &&String| live.tenants.as_ref().is_some_and(|all| !all.has(tenant));
+            let gone: Vec<_> = live.days.keys().filter(is_gone).cloned().collect();
+            self.watermark(&listed.entry, last);
+            self.forget(&listed.entry, gone);
         }
         self.pump(ctx);
     }
@@ -233,31 +284,10 @@ impl Handler<TenantsFired> for Beat {
         }
         let failed = fired.told.iter().any(|(_, told)| told.is_err());
         let pause = if failed { self.pause_after_failure() } else { HELD };
-        let mut outdated = false;
         let Some(live) = self.entries.get_mut(&fired.entry) else { return };
-        let Some(tenants) = &mut live.tenants else { return };
+        let mut outdated = false;
         for (tick, told) in fired.told {
-            match told {
-                Ok(told @ (Told::Published | Told::Coalesced)) => {
-                    live.published += u64::from(told == Told::Published);
-                    live.coalesced += u64::from(told == Told::Coalesced);
-                    live.days.insert(tick.tenant.clone(), tick.day.to_string());
-                    tenants.done(&tick.tenant, tick.day);
-                }
-                Ok(Told::Held(_)) => tenants.failed(&tick.tenant, now() + HELD),
-                Ok(Told::Outdated) => outdated = true,
-                Err(error) => {
-                    tracing::warn!(
-                        entry = fired.entry,
-                        tenant = tick.tenant,
-                        error,
-                        ?pause,
-                        "not published yet"
-                    );
-                    tenants.failed(&tick.tenant, now() + pause);
-                    live.error = Some(error);
-                }
-            }
+            outdated |= !live.take_told(&tick, told, pause);
         }
         if outdated {
             self.doubt(ctx);

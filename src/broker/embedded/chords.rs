@@ -76,6 +76,15 @@ impl Chords {
         Ok(())
     }
 
+    /// One more part is to come.
+    pub(super) fn extend(&mut self, tables: &Tables, group: &str) -> Result<(), BrokerError> {
+        match &mut self.changed(tables, group)?.row {
+            Some(row) => (row.size, row.touched) = (row.size + 1, now()),
+            None => return Err(BrokerError::NoChord(group.to_owned())),
+        }
+        Ok(())
+    }
+
     /// Counts a part; all of them, in order, if they are complete.
     pub(super) fn join(
         &mut self,

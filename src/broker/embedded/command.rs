@@ -28,6 +28,8 @@ pub(super) enum Command {
     PublishAll {
         messages: Vec<(Arc<Message>, Vec<u8>)>,
         sizes: Vec<(String, u64)>,
+        /// A chord that gets one more member by it.
+        beside: Option<String>,
         unique: bool,
         reply: Reply<Option<TaskId>>,
     },

@@ -150,8 +150,8 @@ impl Engine {
                     Command::Publish { message, row, unique, reply } => {
                         self.publish(message, row, unique, reply);
                     }
-                    Command::PublishAll { messages, sizes, unique, reply } => {
-                        self.publish_all(messages, sizes, unique, reply);
+                    Command::PublishAll { messages, sizes, beside, unique, reply } => {
+                        self.publish_all(messages, (sizes, beside), unique, reply);
                     }
                     Command::Settle(settlement) => self.settle(*settlement),
                     Command::LetGo { key, id } => self.commit.steps.push(Step::LetGo { key, id }),
@@ -256,11 +256,11 @@ impl Engine {
         self.commit.published.push(Published { reply: Some(reply), arrival });
     }
 
-    /// All of these, or none.
+    /// All of these, or none. The chords: those that are opened, with their sizes, and one that gets one more member.
     fn publish_all(
         &mut self,
         messages: Vec<(Arc<Message>, Vec<u8>)>,
-        sizes: Vec<(String, u64)>,
+        (sizes, beside): (Vec<(String, u64)>, Option<String>),
         unique: bool,
         reply: Reply<Option<TaskId>>,
     ) {
@@ -275,7 +275,11 @@ impl Engine {
                 }
             }
         }
-        if let Err(error) = sizes.iter().try_for_each(|(group, size)| self.open_chord(group, *size)) {
+        let extended = beside.as_deref().map_or(Ok(()), |group| self.extend_chord(group));
+        let mut sizes = sizes.iter();
+        let opened =
+            extended.and_then(|()| sizes.try_for_each(|(group, size)| self.open_chord(group, *size)));
+        if let Err(error) = opened {
             let _ = reply.send(Err(error));
             return;
         }

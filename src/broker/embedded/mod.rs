@@ -181,6 +181,26 @@ impl EmbeddedBroker {
         answer.await.unwrap_or(Err(BrokerError::Closed))
     }
 
+    /// All of these in one commit; `beside`: a chord that gets one more member by it.
+    async fn publish_together(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        beside: Option<String>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        let mut rows = Vec::with_capacity(messages.len());
+        for message in messages {
+            check(&message)?;
+            if unique && self.inner.volatile.knows(&message.id)? {
+                return Err(BrokerError::DuplicateId(message.id));
+            }
+            let row = rows::encode(&message)?;
+            rows.push((Arc::new(message), row));
+        }
+        self.ask(|reply| Command::PublishAll { messages: rows, sizes, beside, unique, reply }).await.map(drop)
+    }
+
     pub(crate) async fn put_result(&self, result: TaskResult) -> Result<bool, BrokerError> {
         self.ask(|reply| Command::Put { result: Box::new(result), reply }).await
     }
@@ -413,16 +433,16 @@ impl Broker for EmbeddedBroker {
         sizes: Vec<(String, u64)>,
         unique: bool,
     ) -> Result<(), BrokerError> {
-        let mut rows = Vec::with_capacity(messages.len());
-        for message in messages {
-            check(&message)?;
-            if unique && self.inner.volatile.knows(&message.id)? {
-                return Err(BrokerError::DuplicateId(message.id));
-            }
-            let row = rows::encode(&message)?;
-            rows.push((Arc::new(message), row));
-        }
-        self.ask(|reply| Command::PublishAll { messages: rows, sizes, unique, reply }).await.map(drop)
+        self.publish_together(messages, sizes, None, unique).await
+    }
+
+    async fn publish_beside(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        group: &str,
+    ) -> Result<(), BrokerError> {
+        self.publish_together(messages, sizes, Some(group.to_owned()), true).await
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {

@@ -61,6 +61,11 @@ impl Engine {
         self.commit.chords.open(&tables, group, size)
     }
 
+    pub(super) fn extend_chord(&mut self, group: &str) -> Result<(), BrokerError> {
+        let tables = self.open_tables()?;
+        self.commit.chords.extend(&tables, group)
+    }
+
     fn follow_by_record(&mut self, writes: &mut Writes, record: TaskResult) {
         if self.is_taken(&record.id) {
             return;

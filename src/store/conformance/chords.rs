@@ -83,3 +83,24 @@ pub async fn a_claim_of_the_dead_is_taken_over<S: Subject>() {
     assert_eq!(store.close_chord("g", &token).await, Ok(()));
     assert_eq!(store.join_chord(part("g", 1)).await, Ok(ChordJoin::Waiting));
 }
+
+/// A member that is added is waited for, once, however often it is said; nothing is added to a chord that is over.
+pub async fn chords_are_extended<S: Subject>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let added = |n: u32| ChordPart { index: Some(0), ..part("g", n) };
+    assert!(store.extend_chord("g", &part("g", 7).id).await.is_err(), "it is not open");
+    assert_eq!(store.open_chord("g", 2).await, Ok(()));
+    assert_eq!(store.join_chord(part("g", 1)).await, Ok(ChordJoin::Waiting));
+    for n in [7, 8, 7, 8] {
+        assert_eq!(store.extend_chord("g", &part("g", n).id).await, Ok(()));
+    }
+    assert_eq!(store.join_chord(added(8)).await, Ok(ChordJoin::Waiting));
+    assert_eq!(store.join_chord(part("g", 0)).await, Ok(ChordJoin::Waiting));
+    let Ok(ChordJoin::Complete { token, parts }) = store.join_chord(added(7)).await else {
+        panic!("all are there")
+    };
+    assert_eq!(parts, [part("g", 0), added(7), added(8), part("g", 1)], "by place, then by id");
+    assert_eq!(store.close_chord("g", &token).await, Ok(()));
+    assert!(store.extend_chord("g", &part("g", 9).id).await.is_err(), "its body was sent");
+}

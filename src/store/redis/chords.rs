@@ -1,7 +1,8 @@
 //! Counting the members of chords, together with Celery's workers.
 //!
 //! Keys beside the group's own, all of Celery 5.7: `.s` how many members the header has, `.t` how many were added since,
-//! `.j` the parts by index, `.d` who was counted, `.c` who sends the body, or that it was sent.
+//! `.j` the parts by index, `.d` who was counted, `.c` who sends the body, or that it was sent. Ours is `.a`: who was added, so
+//! that a member that runs twice adds nobody twice.
 
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use serde_json::Value;
 
 use super::Core;
 use super::records::whole_seconds;
+use crate::store::chord::not_open;
 use crate::store::{ChordJoin, ChordPart, GroupResult, StoreError};
-use crate::task::State;
+use crate::task::{State, TaskId};
 
 /// How long late duplicates find that the body was sent.
 const DONE: Duration = Duration::from_secs(300);
@@ -36,6 +38,20 @@ impl Core {
                     .await
             })
             .await
+    }
+
+    pub(super) async fn extend_chord(&self, group: &str, id: &TaskId) -> Result<(), StoreError> {
+        let keys: &Vec<String> =
+            &[".t", ".a", ".c", ".s"].map(|suffix| self.keys.chord(group, suffix)).into();
+        let open: bool = self
+            .link
+            .run(&keys[0], |mut connection, _| async move {
+                let mut call = self.scripts.extend_chord.prepare_invoke();
+                call.key(keys).arg(id.as_str()).arg(whole_seconds(self.options.result_expires));
+                call.invoke_async(&mut connection).await
+            })
+            .await?;
+        if open { Ok(()) } else { Err(StoreError::Refused(not_open(group))) }
     }
 
     pub(super) async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, StoreError> {
@@ -108,7 +124,7 @@ impl Core {
 
     pub(super) async fn close_chord(&self, group: &str, token: &str) -> Result<(), StoreError> {
         let keys: &Vec<String> =
-            &[".c", ".j", ".t", ".s", ".d"].map(|suffix| self.keys.chord(group, suffix)).into();
+            &[".c", ".j", ".t", ".s", ".d", ".a"].map(|suffix| self.keys.chord(group, suffix)).into();
         let closed: bool = self
             .link
             .run(&keys[0], |mut connection, _| async move {

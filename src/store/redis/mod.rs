@@ -227,6 +227,11 @@ impl Store for RedisStore {
         self.run(|core| async move { core.open_chord(&group, size).await }).await
     }
 
+    async fn extend_chord(&self, group: &str, id: &TaskId) -> Result<(), StoreError> {
+        let (group, id) = (group.to_owned(), id.clone());
+        self.run(|core| async move { core.extend_chord(&group, &id).await }).await
+    }
+
     async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, StoreError> {
         self.run(|core| async move { core.join_chord(part).await }).await
     }

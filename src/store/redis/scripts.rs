@@ -9,6 +9,7 @@ use redis::Script;
 pub(super) struct Scripts {
     pub(super) replace: Script,
     pub(super) join: Script,
+    pub(super) extend_chord: Script,
     pub(super) close: Script,
     pub(super) claim: Script,
     pub(super) change_notes: Script,
@@ -27,7 +28,8 @@ impl Scripts {
     pub(super) fn new() -> Self {
         Self {
             replace: Script::new(REPLACE),
-            join: Script::new(JOIN),
+            join: with_helpers(JOIN),
+            extend_chord: with_helpers(EXTEND_CHORD),
             close: Script::new(CLOSE),
             claim: Script::new(CLAIM),
             change_notes: Script::new(CHANGE_NOTES),
@@ -37,12 +39,34 @@ impl Scripts {
             revoke: Script::new(REVOKE),
             hold: Script::new(HOLD),
             let_go: Script::new(LET_GO),
-            acquire: Script::new(ACQUIRE),
-            extend: Script::new(EXTEND),
+            acquire: with_helpers(ACQUIRE),
+            extend: with_helpers(EXTEND),
             holders: Script::new(HOLDERS),
         }
     }
 }
+
+/// A script that calls [`HELPERS`].
+fn with_helpers(script: &str) -> Script {
+    Script::new(&[HELPERS, script].concat())
+}
+
+/// What several scripts do: let keys go at a time, and keep those of a lease for longer than that, a day at least.
+const HELPERS: &str = r"
+local function expire(seconds, ...)
+    for _, key in ipairs({...}) do
+        redis.call('EXPIRE', key, seconds)
+    end
+end
+local function keep_for(lease, ...)
+    local keep = math.max(lease * 2, 86400000)
+    for _, key in ipairs({...}) do
+        if redis.call('PTTL', key) < keep then
+            redis.call('PEXPIRE', key, keep)
+        end
+    end
+end
+";
 
 /// Writes and announces a document if the key holds what the caller believes: `ARGV[3]`, or nothing if there is no
 /// such argument. Answers with whether it did, and else with what the key does hold. Whether that may be replaced is
@@ -77,9 +101,7 @@ if redis.call('SISMEMBER', done, member) == 0 then
     redis.call('SADD', done, member)
 end
 local counted = redis.call('ZCARD', parts)
-for _, key in ipairs({parts, extra, size, done, group}) do
-    redis.call('EXPIRE', key, seconds)
-end
+expire(seconds, parts, extra, size, done, group)
 local added = tonumber(redis.call('GET', extra) or 0)
 local wanted = tonumber(redis.call('GET', size) or -1)
 if wanted < 0 or counted ~= wanted + added then
@@ -95,13 +117,28 @@ end
 return {'taken', redis.call('PTTL', claim)}
 ";
 
+/// One more part of a chord is to come, as Celery's `add_to_chord` counts it, once for each id. Answers with whether the chord is
+/// open.
+const EXTEND_CHORD: &str = r"
+local extra, added, claim, size = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local id, seconds = ARGV[1], ARGV[2]
+if redis.call('GET', claim) == 'done' or redis.call('EXISTS', size) == 0 then
+    return 0
+end
+if redis.call('SADD', added, id) == 1 then
+    redis.call('INCR', extra)
+end
+expire(seconds, extra, added)
+return 1
+";
+
 /// Ends a chord whose body was sent, if the caller is the one who was to send it.
 const CLOSE: &str = r"
 local claim, token, seconds = KEYS[1], ARGV[1], ARGV[2]
 if redis.call('GET', claim) ~= token then
     return 0
 end
-redis.call('DEL', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+redis.call('DEL', unpack(KEYS, 2))
 redis.call('SET', claim, 'done', 'EX', seconds)
 return 1
 ";
@@ -263,12 +300,7 @@ for i = 1, #KEYS / 2 do
         redis.call('HSET', tokens, holder, token, '', token)
     end
     redis.call('ZADD', set, now + lease, holder)
-    local keep = math.max(lease * 2, 86400000)
-    for _, key in ipairs({set, tokens}) do
-        if redis.call('PTTL', key) < keep then
-            redis.call('PEXPIRE', key, keep)
-        end
-    end
+    keep_for(lease, set, tokens)
     answer[i + 1] = tonumber(token)
 end
 return answer
@@ -285,12 +317,7 @@ for i = 1, #KEYS / 2 do
     local mine = redis.call('ZSCORE', set, holder)
     if mine and tonumber(mine) > now then
         redis.call('ZADD', set, now + lease, holder)
-        local keep = math.max(lease * 2, 86400000)
-        for _, key in ipairs({set, tokens}) do
-            if redis.call('PTTL', key) < keep then
-                redis.call('PEXPIRE', key, keep)
-            end
-        end
+        keep_for(lease, set, tokens)
     else
         all = 0
     end

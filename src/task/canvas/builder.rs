@@ -16,7 +16,7 @@ use super::node::{Kind, Node};
 use super::result::CanvasResult;
 use crate::core::Timestamp;
 use crate::task::dispatch;
-use crate::task::{Client, EnqueueError, NewTask, RawSignature, Signature, Task, TaskId, current};
+use crate::task::{Client, EnqueueError, Message, NewTask, RawSignature, Signature, Task, TaskId, current};
 
 /// Calls that follow from each other, not made yet; `O` is what comes out at the end. Celery's chain, group, chord or
 /// plain signature.
@@ -355,12 +355,17 @@ impl<O> Canvas<O> {
     /// Sends it with the program's running [`Celeriac`](crate::Celeriac). Await it, or block on it with
     /// [`Launching::wait`].
     pub fn delay(self) -> Launching<O> {
-        Launching { canvas: self, client: None }
+        Launching { canvas: self, client: None, beside: None }
     }
 
     /// Sends it with this handle, for programs that run more than one.
     pub fn send(self, client: impl Into<Arc<dyn Client>>) -> Launching<O> {
-        Launching { canvas: self, client: Some(client.into()) }
+        Launching { canvas: self, client: Some(client.into()), beside: None }
+    }
+
+    /// Adds it to the chord of a member that runs, as the `nth` that this run adds.
+    pub(crate) fn beside(self, member: Arc<Message>, nth: u32) -> Launching<O> {
+        Launching { canvas: self, client: None, beside: Some((member, nth)) }
     }
 }
 
@@ -410,6 +415,8 @@ impl Node {
 pub struct Launching<O> {
     canvas: Canvas<O>,
     client: Option<Arc<dyn Client>>,
+    /// It is added to the chord of this member.
+    beside: Option<(Arc<Message>, u32)>,
 }
 
 impl<O> Launching<O> {
@@ -418,7 +425,11 @@ impl<O> Launching<O> {
             Some(client) => client,
             None => current().ok_or(EnqueueError::NotRunning)?,
         };
-        let promise = client.launch(self.canvas.into_raw()?).await?;
+        let canvas = self.canvas.into_raw()?;
+        let promise = match &self.beside {
+            Some((member, nth)) => client.add_to_chord(member, canvas, *nth).await?,
+            None => client.launch(canvas).await?,
+        };
         Ok(CanvasResult::new(promise, client))
     }
 

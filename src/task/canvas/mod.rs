@@ -3,6 +3,7 @@
 //! A canvas is written with [`Canvas`], given ids and sent by a client, and carried on by the workers: each message has with
 //! it what comes after. What Celery publishes for a canvas is what is published here, so either side may go on with it.
 
+mod addition;
 mod aftermath;
 mod builder;
 mod builtin;
@@ -17,6 +18,7 @@ mod node;
 mod replace;
 mod result;
 
+pub(crate) use addition::{Addition, addition};
 pub(crate) use aftermath::{Aftermath, Cause, Part, after, after_chord};
 #[doc(hidden)]
 pub use builder::partial;

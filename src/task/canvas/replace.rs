@@ -47,7 +47,7 @@ pub(crate) fn replacement(message: &Message, with: RawSignature) -> Result<Launc
 }
 
 /// The results of a group as one, for one id cannot have several.
-fn gathered(node: Node) -> Node {
+pub(super) fn gathered(node: Node) -> Node {
     match node.kind {
         Kind::Group(ref members) if members.is_empty() => node_of_nothing(),
         Kind::Group(_) => Node::chord(node, accumulate()),

@@ -30,7 +30,39 @@ pub(super) fn headers(response: &mut HttpResponseBuilder) -> &mut HttpResponseBu
 
 /// The whole page.
 pub(super) fn page(view: &View) -> Markup {
-    let title = title(view);
+    let more = html! {
+        @if !view.is_over() {
+            noscript { meta http-equiv="refresh" content=(REFRESH); }
+        }
+        link rel="stylesheet" href=(format!("{}/soil.css", view.urls.assets));
+        script src=(format!("{}/soil.js", view.urls.assets)) defer {}
+    };
+    let content = html! {
+        div id=(format!("display_{}", view.id)) class="soil-display"
+            data-download-id=(view.id)
+            data-url=(view.urls.partial)
+            data-status-url=(view.urls.status)
+            data-events-url=(view.urls.events)
+        {
+            (partial(view))
+        }
+        p id="soil-live" class="soil-hidden" role="status" aria-live="polite" {}
+        noscript {
+            @if !view.is_over() {
+                p class="soil-faint" { "This page loads itself again every two seconds." }
+            }
+        }
+    };
+    document(&title(view), &more, &content)
+}
+
+/// A page about a request that gets nothing. It has no style: its address may be no page's.
+pub(super) fn problem(title: &str, text: &str) -> Markup {
+    document(title, &html! {}, &html! { h1 { (title) } p { (text) } })
+}
+
+/// What all pages have in common.
+fn document(title: &str, more: &Markup, content: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -39,31 +71,10 @@ pub(super) fn page(view: &View) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 meta name="robots" content="noindex";
-                @if !view.is_over() {
-                    noscript { meta http-equiv="refresh" content=(REFRESH); }
-                }
                 title { (title) }
-                link rel="stylesheet" href=(format!("{}/soil.css", view.urls.assets));
-                script src=(format!("{}/soil.js", view.urls.assets)) defer {}
+                (more)
             }
-            body {
-                main {
-                    div id=(format!("display_{}", view.id)) class="soil-display"
-                        data-download-id=(view.id)
-                        data-url=(view.urls.partial)
-                        data-status-url=(view.urls.status)
-                        data-events-url=(view.urls.events)
-                    {
-                        (partial(view))
-                    }
-                    p id="soil-live" class="soil-hidden" role="status" aria-live="polite" {}
-                    noscript {
-                        @if !view.is_over() {
-                            p class="soil-faint" { "This page loads itself again every two seconds." }
-                        }
-                    }
-                }
-            }
+            body { main { (content) } }
         }
     }
 }
@@ -86,22 +97,6 @@ pub(super) fn partial(view: &View) -> Markup {
             }
             // Of one that is ready, the files say it all.
             @if view.state != Look::Ready && !view.members.is_empty() { (members(&view.members)) }
-        }
-    }
-}
-
-/// A page about a request that gets nothing.
-pub(super) fn problem(title: &str, text: &str) -> Markup {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) }
-            }
-            body { main { h1 { (title) } p { (text) } } }
         }
     }
 }

@@ -181,6 +181,13 @@ def about(self, *_):
 
 
 @task(bind=True)
+def grow(self, name, *args):
+    """Adds another task to the chord that it is a member of."""
+    self.add_to_chord(app.signature(name, args=args))
+    return 1
+
+
+@task(bind=True)
 def replaced_by(self, name, *args):
     """Puts another task in its own place."""
     raise self.replace(app.signature(name, args=args))

@@ -6,6 +6,7 @@ import uuid
 from celery import chain, chord, group
 from celery.canvas import chunks, xmap, xstarmap
 from celery.exceptions import ChordError
+from celery.result import GroupResult
 
 import gates
 
@@ -67,6 +68,27 @@ def chorded(app, here, there):
     here_, there_ = signatures(app, here), signatures(app, there)
     header = [(here_, there_)[n % 2]("add", n, n) for n in range(10)]
     assert chord(header)(here_("total")).get(timeout=PATIENCE) == 90
+
+
+def grown(app, here, there):
+    """Members add tasks of the other side to their chord; the body sees their results."""
+    here_, there_ = signatures(app, here), signatures(app, there)
+    header = [here_("grow", f"{there}.add", 2, 3), there_("grow", f"{here}.add", 20, 30), here_("add", 100, 100)]
+    assert chord(header)(there_("total")).get(timeout=PATIENCE) == 1 + 5 + 1 + 50 + 200
+
+
+def saved(app, there):
+    """A group that is saved, for the other side to restore: its id."""
+    there = signatures(app, there)
+    result = group(there("add", 1, 2), there("add", 3, 4))()
+    result.save()
+    return result.id
+
+
+def restored(app, id):
+    """A group that the other side has saved: who is in it, and what they came to."""
+    result = GroupResult.restore(id, app=app)
+    return {"ids": [member.id for member in result], "values": result.get(timeout=PATIENCE)}
 
 
 def failing_chord(app, here, there):

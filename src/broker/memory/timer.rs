@@ -1,0 +1,54 @@
+//! What comes due by itself: ETAs, and the patience of those who wait for a lane. One thread for all queues.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::{Shared, State};
+use crate::task::clock::now;
+
+impl Shared {
+    pub(super) fn watch_deadlines(self: &Arc<Self>, state: &mut State) {
+        if std::mem::take(&mut state.lanes.has_new_deadline) {
+            self.wake_timer(state);
+        }
+    }
+
+    /// One thread for all ETAs, started with the first.
+    pub(super) fn wake_timer(self: &Arc<Self>, state: &mut State) {
+        if !state.timer_runs {
+            let shared = Arc::downgrade(self);
+            let thread = std::thread::Builder::new().name("celeriac-eta".to_owned());
+            state.timer_runs = thread.spawn(move || run_timer(&shared)).is_ok();
+        }
+        self.timer.notify_one();
+    }
+}
+
+/// Sleeps until the earliest ETA of all queues, again and again; ends with the broker.
+fn run_timer(shared: &Weak<Shared>) {
+    while let Some(shared) = shared.upgrade() {
+        let Ok(mut state) = shared.lock() else { return };
+        let now = now();
+        state.give_up_waiting(now);
+        if let Some(name) = state.stirred.pop() {
+            drop(state);
+            shared.hand_over(&name);
+            continue;
+        }
+        let deadline = state.lanes.next_deadline();
+        let agenda = state.queues.iter().filter(|(_, line)| line.consumer.is_some());
+        let agenda = agenda.filter_map(|(name, line)| Some((line.scheduled.first_key_value()?.0.0, name)));
+        match agenda.min() {
+            Some((due, name)) if due <= now => {
+                let name = name.clone();
+                drop(state);
+                shared.hand_over(&name);
+            }
+            next => {
+                let next = next.map(|(due, _)| due).into_iter().chain(deadline).min();
+                let wait = next.map_or(Duration::from_secs(3600), |due| due.since(now));
+                drop(shared.timer.wait_timeout(state, wait));
+            }
+        }
+    }
+}
