@@ -211,7 +211,7 @@ async fn tally(all: Vec<serde_json::Value>) -> (usize, i64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_that_runs_adds_others_to_its_chord() {
-    on_all(async |celeriac| {
+    on_settling(async |celeriac| {
         let client = celeriac.client();
         let pages = chord([page::s(1, 5), page::s(10, 12), page::s(20, 20)], tally::p());
         let pages = pages.send(client.clone()).await.unwrap();

@@ -46,6 +46,15 @@ pub async fn on_all<F: Future<Output = ()>>(test: impl Fn(Celeriac) -> F) {
     }
 }
 
+/// Runs a test on the brokers that settle results.
+pub async fn on_settling<F: Future<Output = ()>>(test: impl Fn(Celeriac) -> F) {
+    let dir = tempfile::tempdir().unwrap();
+    for celeriac in [memory().await, embedded(dir.path()).await] {
+        test(celeriac.clone()).await;
+        celeriac.shutdown().await.unwrap();
+    }
+}
+
 /// A memory broker that says that it settles no results, and is given none.
 struct Apart(MemoryBroker);
 

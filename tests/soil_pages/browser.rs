@@ -36,14 +36,7 @@ fn an_export_moves_and_ends_with_its_file_for_both_tabs() {
     chromium.picture("demo-light");
     start(&chromium, &program, "export");
     chromium.until(IS_MOVING);
-    chromium.picture("running-light");
-    chromium.dark(true);
-    chromium.picture("running-dark");
-    chromium.size(420, 720);
-    chromium.picture("running-dark-narrow");
-    chromium.dark(false);
-    chromium.picture("running-light-narrow");
-    chromium.size(900, 700);
+    chromium.pictures("running");
     let first = chromium.url();
     chromium.reload();
 
@@ -56,9 +49,7 @@ fn an_export_moves_and_ends_with_its_file_for_both_tabs() {
     chromium.until(IS_READY);
     chromium.switch(&here);
     chromium.until(IS_READY);
-    chromium.picture("ready-light");
-    chromium.dark(true);
-    chromium.picture("ready-dark");
+    chromium.pictures("ready");
     assert_forward(&chromium.seen());
     assert!(chromium.text().contains("Your export is ready."), "{}", chromium.text());
     chromium.click("[id^=ready_] a");
@@ -81,19 +72,17 @@ fn failures_are_shown_one_by_one_a_group_as_one_and_cancelling_works() {
         errors,
         serde_json::json!(["row 3: no case of id \"<b>x7</b>\"", "row 9: 2026-02-30 is no date"])
     );
-    chromium.picture("failed-light");
-    chromium.dark(true);
-    chromium.picture("failed-dark");
-    chromium.dark(false);
+    chromium.pictures("failed-listed");
     start(&chromium, &program, "fail-raised");
     chromium.until("document.querySelector('[id^=error_]')");
+    chromium.pictures("failed-raised");
     assert!(chromium.text().contains("my uncool error"), "{}", chromium.text());
 
     start(&chromium, &program, "group");
     chromium.until("document.querySelectorAll('.soil-members progress').length > 0");
-    chromium.picture("group-light");
+    chromium.pictures("group");
     chromium.until(IS_READY);
-    chromium.picture("group-ready-light");
+    chromium.pictures("group-ready");
     assert_eq!(chromium.eval("document.querySelectorAll('.soil-files a').length"), 3);
     chromium.click(".soil-files li:nth-child(2) a");
     assert!(chromium.downloaded("part 2.csv").starts_with("case,visits"));
@@ -102,8 +91,27 @@ fn failures_are_shown_one_by_one_a_group_as_one_and_cancelling_works() {
     chromium.until(IS_MOVING);
     chromium.click(".soil-actions button");
     chromium.until("document.querySelector('[data-state=cancelled]')");
-    chromium.picture("cancelled-light");
+    chromium.pictures("cancelled");
     assert!(chromium.text().contains("Cancelled"), "{}", chromium.text());
+
+    // What waits says so, and why.
+    let lever = |lever: &str| {
+        chromium.go(&program.url);
+        let path = format!("/queues/export_download_queue/{lever}");
+        chromium.eval(&format!(
+            "fetch('{path}', {{method: 'POST', body: '{{}}'}}).then(() => document.title = '{lever}d'), null"
+        ));
+        chromium.until(&format!("document.title === '{lever}d'"));
+    };
+    lever("pause");
+    start(&chromium, &program, "group");
+    chromium.until("document.querySelector('.soil-warning')");
+    chromium.pictures("group-waiting");
+    start(&chromium, &program, "export");
+    chromium.until("document.querySelector('[data-state=waiting]')");
+    chromium.pictures("waiting");
+    assert!(chromium.text().contains("is paused"), "{}", chromium.text());
+    lever("resume");
 }
 
 #[test]

@@ -184,6 +184,21 @@ impl Chromium {
         serde_json::from_str(seen.as_str().unwrap()).unwrap()
     }
 
+    /// Pictures of the page, light and dark, wide and narrow; it fits into each width.
+    pub fn pictures(&self, name: &str) {
+        for (size, width) in [("", 900), ("-narrow", 420)] {
+            self.size(width, 700);
+            for (mode, dark) in [("light", false), ("dark", true)] {
+                self.dark(dark);
+                self.picture(&format!("{name}-{mode}{size}"));
+                let too_wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
+                assert_eq!(self.eval(too_wide), false, "{name} is wider than {width}");
+            }
+        }
+        self.dark(false);
+        self.size(900, 700);
+    }
+
     /// A picture, for people to look at: in the directory that `CELERIAC_SCREENSHOTS` names.
     pub fn picture(&self, name: &str) {
         let Some(directory) = std::env::var_os("CELERIAC_SCREENSHOTS").map(PathBuf::from) else { return };

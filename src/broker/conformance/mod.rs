@@ -328,7 +328,8 @@ macro_rules! broker_conformance {
             dead_letters_and_revival many_are_revived settled_once
             unique_ids_are_refused find_tells_the_place remove_takes_out_what_waits counts_at_each_step
             what_follows_is_written_along what_was_sent_before_is_left_out a_task_is_replaced
-            a_chord_sends_its_body_once a_chord_follows_from_an_end a_group_is_taken_as_a_whole
+            a_chord_sends_its_body_once a_chord_follows_from_an_end a_chord_gets_one_more_member
+            a_group_is_taken_as_a_whole
             closed_is_closed
         }
     };

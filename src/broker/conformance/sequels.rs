@@ -186,6 +186,31 @@ pub async fn a_chord_follows_from_an_end<S: Subject>() {
     assert_eq!(counts(&broker, "body").await, count(1, 0, 0, 0));
 }
 
+/// A member that is added to an open chord is waited for; what is refused is not counted.
+pub async fn a_chord_gets_one_more_member<S: Subject>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    if !broker.settles_results() {
+        return;
+    }
+    let noted = Arc::default();
+    publish_chord::<S>(&broker, 1).await;
+    let mut inbox = Inbox::open(&broker, "q", 3);
+    let member = inbox.next().await;
+    let beside = async |n, group| broker.publish_beside(vec![message::<S>("q", n)], Vec::new(), group).await;
+    assert_eq!(beside(7, "g").await, Ok(()));
+    assert_eq!(beside(7, "g").await, Err(BrokerError::DuplicateId("q-7".into())));
+    assert_eq!(beside(8, "none").await, Err(BrokerError::NoChord("none".to_owned())));
+    let end = |n| Sequel { chords: vec![part::<S>(n, &noted)], ..Sequel::default() };
+    member.settle_and_wait(ack_with(end(0))).await.expect("an acknowledgement");
+    assert_eq!(noted.lock().expect("no panic").len(), 0, "another one was added");
+    inbox.next().await.settle_and_wait(ack_with(end(7))).await.expect("an acknowledgement");
+    assert_eq!(*noted.lock().expect("no panic"), [[0, 7]]);
+    assert_eq!(counts(&broker, "body").await, count(1, 0, 0, 0));
+    assert_eq!(beside(9, "g").await, Err(BrokerError::NoChord("g".to_owned())), "its body was sent");
+    assert_eq!(counts(&broker, "q").await, count(0, 0, 0, 0));
+}
+
 /// Messages that are published together are all taken, or none.
 pub async fn a_group_is_taken_as_a_whole<S: Subject>() {
     let subject = S::open().await;
