@@ -25,6 +25,7 @@ mod files;
 mod groups;
 mod handle;
 mod journal;
+mod known_lanes;
 mod lanes;
 mod last_chance;
 mod lock;
