@@ -46,10 +46,15 @@ pub async fn on_all<F: Future<Output = ()>>(test: impl Fn(Celeriac) -> F) {
     }
 }
 
-/// Runs a test on the brokers that settle results.
-pub async fn on_settling<F: Future<Output = ()>>(test: impl Fn(Celeriac) -> F) {
+/// Runs a test on all forms, one after the other: what a body sends goes to the runtime that was started last.
+pub async fn on_each<F: Future<Output = ()>>(test: impl Fn(Celeriac) -> F) {
     let dir = tempfile::tempdir().unwrap();
-    for celeriac in [memory().await, embedded(dir.path()).await] {
+    for form in 0..3 {
+        let celeriac = match form {
+            0 => memory().await,
+            1 => embedded(dir.path()).await,
+            _ => apart().await,
+        };
         test(celeriac.clone()).await;
         celeriac.shutdown().await.unwrap();
     }
