@@ -342,7 +342,8 @@ impl Context {
 
     /// Adds one more member to the chord that this task is a member of: the body waits for it too, and gets its result beside this
     /// one's, in the order of the header; of those at one place, by id. Celery's `self.add_to_chord(sig)`. It runs at once,
-    /// beside this run. Await it, or [wait](super::canvas::Launching::wait) for it.
+    /// beside this run, in the program's running [`Celeriac`](crate::Celeriac), as with `delay`: the last one that was started, should
+    /// there be several. Await it, or [wait](super::canvas::Launching::wait) for it.
     ///
     /// If this task runs again (its worker died, or it is tried again) and adds the same in the same order, that counts once;
     /// what it added before and does not add again stays a member.
