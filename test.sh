@@ -9,8 +9,8 @@
 #   rabbitmq-server           brings Erlang; the tests start nodes of their own, on ports and directories of their own
 #   redis-server              likewise; brings redis-cli
 #   chromium, chromium-driver the tests of Soil's pages drive a real browser
-#   python3-venv              for an environment in target/python-celery-5.7, into which the tests install
-#                             celery[redis] 5.7 from PyPI at their first run (CELERIAC_TEST_PYTHON names another Python)
+#   python3-venv              for environments in target/, into which the tests install from PyPI at their first run
+#                             celery[redis] 5.7 (CELERIAC_TEST_PYTHON names another Python) and moto 5, a server of S3
 # Services that the system runs itself are neither used nor touched. Without a service the tests fail; none is skipped.
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -72,8 +72,8 @@ pub struct LaneRun {
     pub fencing_token: Option<u64>,
 }
 
-/// The runs of one lane, by tag.
-type Runs = HashMap<u64, (TaskId, LaneRun)>;
+/// The runs of one lane, by tag. The register and the actor both know them.
+type Runs = HashMap<u64, Arc<(TaskId, LaneRun)>>;
 
 /// The living serial actors.
 #[derive(Default)]
@@ -96,11 +96,11 @@ impl Serials {
             attempt: context.attempt(),
             fencing_token: context.fencing_token(),
         };
-        let run = (context.id().clone(), run);
+        let run = Arc::new((context.id().clone(), run));
         match self.0.entry(serial.lane.clone()) {
             Entry::Occupied(mut live) => {
                 let live = live.get_mut();
-                live.runs.insert(tag, run.clone());
+                live.runs.insert(tag, Arc::clone(&run));
                 live.address.do_send(Began(tag, run));
             }
             Entry::Vacant(vacant) => {
@@ -117,9 +117,10 @@ impl Serials {
         let Some(serial) = &message.serial else { return };
         let Entry::Occupied(mut live) = self.0.entry(serial.lane.clone()) else { return };
         live.get_mut().runs.remove(&tag);
-        live.get().address.do_send(Over(tag));
         if live.get().runs.is_empty() {
             live.remove().address.do_send(Stop);
+        } else {
+            live.get().address.do_send(Over(tag));
         }
     }
 
@@ -198,7 +199,7 @@ impl Actor for Serial {
 /// Facts of a lane with the runs that are known here; `None`: it is idle.
 pub(crate) fn status(facts: Option<LaneFacts>, runs: &Runs) -> Option<LaneStatus> {
     let facts = facts?;
-    let run_of = |id: &TaskId| runs.values().find(|(of, _)| of == id).map(|(_, run)| run.clone());
+    let run_of = |id: &TaskId| runs.values().find(|run| run.0 == *id).map(|run| run.1.clone());
     let holders = facts.holders.into_iter();
     Some(LaneStatus {
         scope: facts.name.scope().to_owned(),
@@ -215,7 +216,7 @@ pub(crate) fn status(facts: Option<LaneFacts>, runs: &Runs) -> Option<LaneStatus
 /// A run has started.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Began(u64, (TaskId, LaneRun));
+struct Began(u64, Arc<(TaskId, LaneRun)>);
 
 impl Handler<Began> for Serial {
     type Result = ();

@@ -21,7 +21,7 @@ use crate::broker::OutboxBroker;
 use crate::broker::amqp::{AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Attendant, Broker, BrokerError, EmbeddedBroker, MemoryBroker};
-use crate::store::{EmbeddedStore, MemoryStore, Payloads, Store, StoreError};
+use crate::store::{Address, EmbeddedStore, MemoryStore, Payloads, Store, StoreError};
 use crate::task::registry::{DuplicateTask, Registry};
 use crate::task::{Context, Dispatcher, DownloadFacts, HookEvent, Periodic, Producer};
 
@@ -54,6 +54,9 @@ pub enum StartError {
     /// The result store did not open.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The place for downloads is none.
+    #[error("{0}")]
+    Downloads(String),
     /// No threads to be had.
     #[error("the actor system did not start: {0}")]
     System(std::io::Error),
@@ -74,6 +77,7 @@ enum Keeping {
 
 /// Where downloads are kept, if not where the messages are.
 enum Downloads {
+    Address(String),
     Directory(PathBuf),
     Store(Arc<dyn object_store::ObjectStore>),
 }
@@ -314,8 +318,15 @@ impl Builder {
         self
     }
 
-    /// Another place for those files: anything that is an [`ObjectStore`](object_store::ObjectStore), such as S3 (feature
-    /// `s3`).
+    /// The place of those files as a URL: `s3://bucket/prefix` (feature `s3`; S3 or what speaks its protocol, found by the
+    /// variables that AWS's tools read, such as `AWS_ENDPOINT_URL` and `AWS_ACCESS_KEY_ID`) or `file:///srv/exports`. One that is
+    /// neither is refused at the start.
+    pub fn downloads_at(mut self, url: impl Into<String>) -> Self {
+        self.downloads = Some(Downloads::Address(url.into()));
+        self
+    }
+
+    /// Another place for those files: anything that is an [`ObjectStore`](object_store::ObjectStore).
     pub fn download_store(mut self, store: Arc<dyn object_store::ObjectStore>) -> Self {
         self.downloads = Some(Downloads::Store(store));
         self
@@ -362,7 +373,7 @@ impl Builder {
         }
         #[cfg(feature = "amqp")]
         let mut outbox = None;
-        let payloads = self.payloads();
+        let payloads = self.payloads()?;
         #[cfg(all(feature = "amqp", feature = "redis"))]
         let mut lane_limit = None;
         let (broker, store): (Arc<dyn Broker>, Arc<dyn Store>) = match self.keeping {
@@ -470,18 +481,22 @@ impl Builder {
         Ok(Celeriac::started(inner, beat.then_some(entries), self.producers).await)
     }
 
-    fn payloads(&self) -> Payloads {
+    fn payloads(&self) -> Result<Payloads, StartError> {
         // Of a store of its own nobody else runs the tasks.
         let alone = matches!(self.keeping, Keeping::Embedded(..) | Keeping::Memory);
         let reserve = self.embedded.min_free_space / 2;
-        match (&self.downloads, &self.keeping) {
+        Ok(match (&self.downloads, &self.keeping) {
+            (Some(Downloads::Address(url)), _) => match Address::open(url).map_err(StartError::Downloads)? {
+                Address::Directory(dir) => Payloads::in_directory(dir, 0, alone),
+                Address::Objects(objects) => Payloads::given(objects, alone),
+            },
             (Some(Downloads::Store(store)), _) => Payloads::given(Arc::clone(store), alone),
             (Some(Downloads::Directory(dir)), _) => Payloads::in_directory(dir.clone(), 0, alone),
             (None, Keeping::Embedded(dir)) => Payloads::in_directory(dir.join("downloads"), reserve, alone),
             (None, Keeping::Memory) => Payloads::in_memory(),
             (None, _) if self.unmanned => Payloads::in_memory(),
             (None, _) => Payloads::nowhere(),
-        }
+        })
     }
 
     fn read_catalogue(&self) -> Result<Catalogue, CatalogueErrors> {

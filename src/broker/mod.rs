@@ -21,7 +21,7 @@ mod laned;
 pub mod memory;
 mod outbox;
 mod queue_setup;
-#[cfg(any(feature = "amqp", feature = "redis"))]
+#[cfg(any(feature = "amqp", feature = "redis", feature = "s3"))]
 pub(crate) mod tls;
 
 #[cfg(feature = "testing")]

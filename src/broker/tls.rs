@@ -1,4 +1,4 @@
-//! TLS to RabbitMQ and Redis: servers are always checked, against the system's authorities or against those of a file.
+//! TLS to RabbitMQ, Redis and S3: servers are always checked, against the system's authorities or against those of a file.
 
 use std::path::Path;
 
@@ -22,7 +22,7 @@ pub(crate) fn read_authorities(file: &Path) -> Result<String, String> {
 pub(crate) const MISSING: &str = "TLS is not in this build of Celeriac: build it with the feature `tls`";
 
 /// Makes sure that there is one implementation of cryptography for TLS, which a program with several must choose.
-#[cfg(feature = "tls")]
+#[cfg(any(feature = "tls", feature = "s3"))]
 pub(crate) fn prepare() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // Refused if somebody else was faster, whose choice is as good.

@@ -30,7 +30,7 @@ pub use group::{GroupMember, GroupResult};
 pub use memory::MemoryStore;
 pub use notes::{Leadership, NoteChange, Notes, Term};
 pub use once::Claim;
-pub(crate) use payloads::{Decision, Payloads};
+pub(crate) use payloads::{Address, Decision, Payloads};
 pub(crate) use permits::{LocalPermits, Parking};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore};

@@ -7,6 +7,7 @@
 //! - Bytes flow through in both directions; some MiB are in memory at a time, however large the file.
 //! - What is gone leaves a tombstone for a week, so that a download that has expired is told apart from one that never was.
 
+mod address;
 mod files;
 mod name;
 mod source;
@@ -25,6 +26,7 @@ use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 
+pub(crate) use address::Address;
 pub use name::content_disposition;
 pub(crate) use sweep::Decision;
 

@@ -26,6 +26,7 @@ mod proxy;
 mod python;
 mod rabbitmq;
 mod redis;
+mod s3;
 
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,7 @@ pub use proxy::Proxy;
 pub use python::{CeleryWorker, Python, Script};
 pub use rabbitmq::{RabbitMq, RabbitMqOptions};
 pub use redis::{Redis, RedisOptions};
+pub use s3::S3;
 
 /// Longer than anything takes on a slow machine; who waits this long has hung.
 pub const PATIENCE: Duration = Duration::from_secs(120);

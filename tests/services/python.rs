@@ -1,6 +1,7 @@
 //! Python with the real Celery from PyPI, in an environment that is made once and kept in `target/`.
 //!
-//! `CELERIAC_TEST_PYTHON=/path/to/python` uses another Python, which has Celery already.
+//! `CELERIAC_TEST_PYTHON=/path/to/python` uses another Python, which has Celery already. A second environment has a server
+//! that speaks S3.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -11,6 +12,7 @@ use super::process::{Output, Process, program, run};
 
 /// What pip is asked for.
 const CELERY: &str = "celery[redis]==5.7.*";
+const MOTO: &str = "moto[s3,server]==5.*";
 
 /// The interpreter.
 #[derive(Clone, Debug)]
@@ -56,9 +58,19 @@ impl Python {
         static MADE: OnceLock<Python> = OnceLock::new();
         MADE.get_or_init(|| match std::env::var_os("CELERIAC_TEST_PYTHON") {
             Some(interpreter) => Self { interpreter: interpreter.into() },
-            None => Self { interpreter: make_environment() },
+            None => Self { interpreter: make_environment("python-celery-5.7", CELERY) },
         })
         .clone()
+    }
+
+    /// Python with moto, whose server keeps buckets in its memory. The first call makes the environment.
+    pub(super) fn with_moto() -> Self {
+        static MADE: OnceLock<Python> = OnceLock::new();
+        MADE.get_or_init(|| Self { interpreter: make_environment("python-moto-5", MOTO) }).clone()
+    }
+
+    pub(super) fn interpreter(&self) -> &Path {
+        &self.interpreter
     }
 
     /// Runs a script to its end.
@@ -144,14 +156,14 @@ fn unbuffered(command: &mut std::process::Command) {
 }
 
 /// Test binaries may run at once: the first makes it, the others wait.
-fn make_environment() -> PathBuf {
+fn make_environment(name: &str, packages: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in target/");
-    let dir = target.join("python-celery-5.7");
+    let dir = target.join(name);
     let interpreter = dir.join("bin/python");
     let ready = dir.join("ready");
-    let lock = std::fs::File::create(target.join("python-celery-5.7.lock")).expect("a file in target/");
+    let lock = std::fs::File::create(target.join(format!("{name}.lock"))).expect("a file in target/");
     lock.lock().expect("a lock in target/");
-    if std::fs::read_to_string(&ready).is_ok_and(|made_of| made_of == CELERY) && interpreter.exists() {
+    if std::fs::read_to_string(&ready).is_ok_and(|made_of| made_of == packages) && interpreter.exists() {
         return interpreter;
     }
     let _ = std::fs::remove_dir_all(&dir);
@@ -161,9 +173,9 @@ fn make_environment() -> PathBuf {
     })
     .expect_success("python3 -m venv (Debian has it in the package python3-venv)");
     run("pip", &interpreter, |command| {
-        command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", CELERY]);
+        command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", packages]);
     })
-    .expect_success(&format!("pip install {CELERY}"));
-    std::fs::write(&ready, CELERY).expect("a file in target/");
+    .expect_success(&format!("pip install {packages}"));
+    std::fs::write(&ready, packages).expect("a file in target/");
     interpreter
 }

@@ -17,6 +17,7 @@ use super::EmbeddedOptions;
 use super::claims::Claims;
 use super::command::{Command, Reply, Settlement};
 use super::commit::{Arrival, Commit, End, Place, Published};
+use super::known_lanes::KnownLanes;
 use super::lanes::{self, LaneBatch, Newcoming, Step};
 use super::last_chance::LastChance;
 use super::lock::DirLock;
@@ -65,6 +66,7 @@ pub(super) struct Engine {
     pub(super) seq: u64,
     next_tag: u64,
     pub(super) commit: Commit,
+    pub(super) known_lanes: KnownLanes,
     pub(super) last_chance: LastChance,
     /// Settlements that wait for the tables to be open again.
     pub(super) deferred: Vec<Settlement>,
@@ -114,6 +116,7 @@ impl Engine {
             seq: 0,
             next_tag: 0,
             commit: Commit::default(),
+            known_lanes: KnownLanes::default(),
             last_chance: LastChance::default(),
             deferred: Vec::new(),
             next_deadline: None,
@@ -369,6 +372,7 @@ impl Engine {
 
     /// The commit is safe: answer, deliver, wake.
     fn announce(&mut self, commit: &mut Commit, mut lanes: LaneBatch) {
+        self.known_lanes.take(lanes.changed);
         let gone = commit.settled.iter().filter(|s| !matches!(s.end, End::Back)).map(|s| s.held.key);
         self.shared.claims.forget(gone);
         let mut arrivals = Vec::with_capacity(commit.published.len());

@@ -17,6 +17,7 @@ use super::command::Reply;
 use super::commit::{Arrival, Place};
 use super::dedupe::DedupeWindows;
 use super::engine::Engine;
+use super::known_lanes::{Changed, KnownLanes};
 use super::rows::{TaskRow, decode, encode, ready_key, task_key};
 use super::tables::{Table, Tables, Writes};
 use crate::broker::lane::{self, LaneFacts, LaneLever, SHOWN, Waiting};
@@ -26,7 +27,7 @@ use crate::core::lane::{Entry, Lane, Newcomer};
 use crate::task::clock::now;
 use crate::task::{LaneName, Message, Refusal, TaskId, UniqueKey};
 
-const RECORD: u8 = 0;
+pub(super) const RECORD: u8 = 0;
 const WAITING: u8 = 1;
 const DEADLINE: u8 = 2;
 /// How many of those who have waited long enough leave in one commit.
@@ -64,6 +65,8 @@ pub(super) struct LaneBatch {
     pub(super) arrivals: Vec<Arrival>,
     /// For each newcoming in turn, whom it joins if it is left out.
     pub(super) joined: Vec<Option<TaskId>>,
+    /// The lanes, as they are when the commit is safe.
+    pub(super) changed: Vec<Changed>,
     deadline: Option<Timestamp>,
 }
 
@@ -107,7 +110,7 @@ fn record_key(name: &LaneName) -> Vec<u8> {
     [&[RECORD][..], &name_bytes(name)].concat()
 }
 
-fn name_of(record_key: &[u8]) -> Option<LaneName> {
+pub(super) fn name_of(record_key: &[u8]) -> Option<LaneName> {
     let (scope, name) = record_key.get(1..)?.split_first_chunk::<2>()?;
     let (scope, key) = name.split_at_checked(usize::from(u16::from_be_bytes(*scope)))?;
     Some(LaneName::new(String::from_utf8_lossy(scope), String::from_utf8_lossy(key)))
@@ -128,12 +131,21 @@ fn ticket_of(key: &[u8]) -> u64 {
 }
 
 impl LaneBatch {
-    fn open(&mut self, tables: &Tables, name: &LaneName, seq: u64) -> Result<&mut Open, BrokerError> {
+    fn open(
+        &mut self,
+        known: &KnownLanes,
+        tables: &Tables,
+        name: &LaneName,
+        seq: u64,
+    ) -> Result<&mut Open, BrokerError> {
         if !self.open.contains_key(name) {
-            let record = tables.get(Table::Lanes, &record_key(name))?;
+            let lane = match known.get(name) {
+                Some(lane) => lane.cloned(),
+                None => tables.get(Table::Lanes, &record_key(name))?.as_deref().map(decode).transpose()?,
+            };
             let open = Open {
-                is_on_disk: record.is_some(),
-                lane: record.as_deref().map(decode).transpose()?.unwrap_or_else(|| Lane::new(seq)),
+                is_on_disk: lane.is_some(),
+                lane: lane.unwrap_or_else(|| Lane::new(seq)),
                 came: BTreeMap::new(),
                 left: BTreeSet::new(),
             };
@@ -146,7 +158,8 @@ impl LaneBatch {
     fn finish(&mut self) -> Result<(), BrokerError> {
         self.dedupe.finish(&mut self.writes)?;
         for (name, open) in self.open.drain() {
-            if !open.lane.is_idle() {
+            let is_idle = open.lane.is_idle();
+            if !is_idle {
                 self.writes.put(Table::Lanes, &record_key(&name), &encode(&open.lane)?);
             } else if open.is_on_disk {
                 self.writes.delete(Table::Lanes, &record_key(&name));
@@ -163,6 +176,7 @@ impl LaneBatch {
                     self.deadline = Some(self.deadline.map_or(until, |deadline| deadline.min(until)));
                 }
             }
+            self.changed.push((name, (!is_idle).then_some(open.lane)));
         }
         Ok(())
     }
@@ -283,7 +297,7 @@ impl Engine {
             Newcomer::Skip | Newcomer::Replace if !is_new => Newcomer::Wait,
             stated => stated,
         };
-        let open = batch.open(tables, name, self.seq)?;
+        let open = batch.open(&self.known_lanes, tables, name, self.seq)?;
         let entry = open.lane.arrive(&message.id, serial.concurrency, newcomer, now());
         match entry {
             Entry::Enter => self.line_up(batch, queue, Arc::clone(message), row),
@@ -329,7 +343,7 @@ impl Engine {
         id: &TaskId,
         block: Option<String>,
     ) -> Result<(), BrokerError> {
-        if batch.open(tables, name, self.seq)?.lane.release(id, block, now()) {
+        if batch.open(&self.known_lanes, tables, name, self.seq)?.lane.release(id, block, now()) {
             self.let_in(batch, tables, name)?;
         }
         Ok(())
@@ -337,7 +351,7 @@ impl Engine {
 
     fn let_in(&mut self, batch: &mut LaneBatch, tables: &Tables, name: &LaneName) -> Result<(), BrokerError> {
         loop {
-            let open = batch.open(tables, name, self.seq)?;
+            let open = batch.open(&self.known_lanes, tables, name, self.seq)?;
             if !open.lane.has_room() {
                 return Ok(());
             }
@@ -404,6 +418,7 @@ impl Engine {
         if !writes.is_empty() {
             self.commit_now(&[], &writes)?;
         }
+        self.known_lanes.take(batch.changed);
         for Arrival { queue, place, .. } in batch.arrivals {
             match place {
                 Place::Ready(key) => self.windows[queue].waits(&key),
@@ -426,7 +441,7 @@ impl Engine {
         let Remains { record, sequel } = record(&message);
         let (mut batch, mut writes) = (LaneBatch::default(), Writes::default());
         if let Some(name) = lane::lane_of(&message) {
-            let open = batch.open(&tables, name, self.seq)?;
+            let open = batch.open(&self.known_lanes, &tables, name, self.seq)?;
             open.left.insert(ticket_of(key));
             open.lane.leave();
         }
@@ -472,7 +487,7 @@ impl Engine {
             let Some(row) = tables.get(Table::Lanes, &waiting)? else { continue }; // it was let in, or left
             let message: Message = decode(&row)?;
             if let Some(name) = lane::lane_of(&message) {
-                let open = batch.open(&tables, name, self.seq)?;
+                let open = batch.open(&self.known_lanes, &tables, name, self.seq)?;
                 open.left.insert(ticket_of(&waiting));
                 open.lane.leave();
             }
@@ -514,7 +529,7 @@ impl Engine {
     pub(super) fn steer_lane(&mut self, name: &LaneName, lever: LaneLever) -> Result<bool, BrokerError> {
         let tables = self.open_tables()?;
         let mut batch = LaneBatch::default();
-        let moved = lever.pull(&mut batch.open(&tables, name, self.seq)?.lane);
+        let moved = lever.pull(&mut batch.open(&self.known_lanes, &tables, name, self.seq)?.lane);
         if moved {
             self.let_in(&mut batch, &tables, name)?;
             self.commit_lanes(batch, Writes::default())?;

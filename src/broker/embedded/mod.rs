@@ -24,6 +24,7 @@ mod expiry;
 mod files;
 mod handle;
 mod journal;
+mod known_lanes;
 mod lanes;
 mod last_chance;
 mod lock;

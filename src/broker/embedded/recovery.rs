@@ -11,6 +11,7 @@ use super::claims::Found;
 use super::commit::{End, Place};
 use super::engine::Engine;
 use super::journal;
+use super::known_lanes::KnownLanes;
 use super::lanes::{LaneBatch, Newcoming, Step};
 use super::rows::{CLAIMS, QueueRow, ReadyKey, SEQ, decode, queue_of};
 use super::tables::{Table, Tables, Writes, io_error, is_full};
@@ -34,6 +35,7 @@ impl Engine {
     /// Takes newly opened tables into use.
     pub(super) fn adopt(&mut self, tables: Tables) -> Result<(), BrokerError> {
         self.load_meta(&tables)?;
+        self.known_lanes = KnownLanes::read(&tables)?;
         self.shared.set_tables(Ok(tables.clone()));
         self.tables = Some(tables);
         Ok(())

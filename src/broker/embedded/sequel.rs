@@ -125,6 +125,7 @@ impl Engine {
         let records = std::mem::take(&mut self.commit.records);
         self.commit.ids.clear();
         if committed.is_ok() {
+            self.known_lanes.take(lanes.changed);
             self.arrived(arrivals);
             records.iter().for_each(|record| self.shared.waiters.wake(record));
         } else {

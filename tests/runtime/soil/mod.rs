@@ -5,4 +5,6 @@ mod failures;
 mod files;
 mod full_disk;
 mod progress;
+#[cfg(feature = "s3")]
+mod s3;
 mod sweep;
