@@ -158,7 +158,7 @@ impl Two {
     }
 
     /// The next one that comes is the one that the dead one had. Then all the others do, and no lane is left.
-    async fn is_next(mut self) {
+    async fn expect_the_dead_ones(mut self) {
         ack(self.busy_with.pop().unwrap()).await;
         let next = self.inbox.next().await;
         assert_eq!(next.message().id.as_str(), "q-0");
@@ -196,7 +196,7 @@ async fn what_a_dead_process_had_does_not_wait_in_the_queue_again() {
     two.proxy.refuse();
     two.one_dies();
     two.until_back().await;
-    two.is_next().await;
+    two.expect_the_dead_ones().await;
 }
 
 /// At the end of the lease it is sent anew, to the end of the queue. Then RabbitMQ finds out, too: the first copy counts.
@@ -208,7 +208,7 @@ async fn what_a_vanished_process_had_starts_when_rabbitmq_finds_out() {
     two.until_ready(|ready| ready > (BACKLOG - PREFETCH) as u64).await;
     two.proxy.cut();
     two.until_back().await;
-    two.is_next().await;
+    two.expect_the_dead_ones().await;
 }
 
 /// Redis starts again with nothing. Who was let in is in RabbitMQ, or with a process, and comes to its lane anew; who waited in
