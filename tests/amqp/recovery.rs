@@ -53,6 +53,25 @@ async fn killed_connections_lose_nothing_and_the_prefetch_stays() {
     celeriac.shutdown().await.unwrap();
 }
 
+/// RabbitMQ finds out within a lease that a machine is gone, unless the address says otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_heartbeat_is_short() {
+    let url = vhost().await;
+    let name = url.rsplit_once('/').unwrap().1.to_owned();
+    for (query, seconds) in [("", "3"), ("?heartbeat=20", "20")] {
+        let celeriac = runtime(&format!("{url}{query}")).await;
+        let name = name.clone();
+        let rows = blocking(move || {
+            RabbitMq::shared().ctl(&["list_connections", "vhost", "timeout", "--no-table-headers"])
+        });
+        let rows = rows.await;
+        let its: Vec<&str> =
+            rows.lines().filter_map(|row| row.strip_prefix(&format!("{name}\t"))).map(str::trim).collect();
+        assert_eq!(its, [seconds; 2], "of one to consume and one to publish");
+        celeriac.shutdown().await.unwrap();
+    }
+}
+
 /// Processor time of the broker's threads, in seconds.
 fn cpu_of_broker() -> f64 {
     let ticks = |task: std::fs::DirEntry| {

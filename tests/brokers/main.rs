@@ -6,6 +6,7 @@ mod services;
 mod amqp;
 mod embedded;
 mod laned;
+mod laned_model;
 mod lanes;
 mod memory;
 mod model;

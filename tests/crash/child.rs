@@ -26,6 +26,8 @@ pub struct Orders {
     /// Ids that are taken.
     pub taken: Vec<String>,
     pub seed: u64,
+    /// Where each producer of lanes is on its way through its keys.
+    pub walked: Vec<u64>,
     /// Bytes that the store is to leave free, if not the default.
     pub min_free: Option<u64>,
 }

@@ -1,12 +1,13 @@
 //! Serial tasks under `kill -9`: of one key no two runs overlap, they start in the order in which they were accepted, and
 //! none is lost.
 //!
-//! `LANES_KEYS`, `LANES_TASKS` (a life), `LANES_KILLS` and `LANES_MS` (the longest life) make a larger run of it.
+//! `LANES_KEYS`, `LANES_TASKS` (a life), `LANES_KILLS` and `LANES_MS` (the longest life) make a larger run of it, and with
+//! `LANES_ALL=1` it is killed on until each key has had a task.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use celeriac::task::Client;
 use celeriac::{Context, EnqueueError, TaskError, serial_task};
@@ -22,7 +23,7 @@ use crate::tasks::Run;
 const PRODUCERS: u64 = 16;
 /// Calls that one producer has under way, each of another key.
 const AT_ONCE: u64 = 64;
-/// These get half of the calls, so that lines form.
+/// Each round of calls has one for each of these, so that lines form.
 const HOT: u64 = 32;
 /// More than there are keys.
 const KEYS: u64 = 1_000_000;
@@ -49,13 +50,20 @@ pub async fn child(child: Child) -> Result<(), Failure> {
     let numbers = Arc::new(AtomicU64::new(child.life * 10_000_000));
     for producer in 0..PRODUCERS {
         let seed = child.orders.seed + producer;
-        tokio::spawn(produce(celeriac.client(), producer, Arc::clone(&numbers), seed));
+        let walked = child.orders.walked.get(producer as usize).copied().unwrap_or(0);
+        tokio::spawn(produce(celeriac.client(), producer, Arc::clone(&numbers), seed, walked));
     }
     until_signal(&celeriac, "up").await
 }
 
 /// A key has one producer, and one call under way: so the order of acceptance is known.
-async fn produce(client: Arc<dyn Client>, producer: u64, numbers: Arc<AtomicU64>, seed: u64) {
+async fn produce(
+    client: Arc<dyn Client>,
+    producer: u64,
+    numbers: Arc<AtomicU64>,
+    seed: u64,
+    mut walked: u64,
+) {
     let mut rng = StdRng::seed_from_u64(seed);
     let keys = number("LANES_KEYS", 400) / PRODUCERS;
     let mut left = number("LANES_TASKS", 4000) / PRODUCERS;
@@ -65,7 +73,8 @@ async fn produce(client: Arc<dyn Client>, producer: u64, numbers: Arc<AtomicU64>
                 if rng.random_bool(0.5) {
                     rng.random_range(0..HOT / PRODUCERS)
                 } else {
-                    rng.random_range(0..keys)
+                    walked += 1;
+                    walked % keys
                 }
             })
             .collect();
@@ -117,6 +126,11 @@ struct Watch {
     starts: u64,
     reruns: u64,
     broken: Vec<String>,
+    /// How far each producer has come with its keys.
+    walked: Vec<u64>,
+    /// The most that waited when a life ended, and the most memory that one had then, in MiB.
+    waited: usize,
+    memory: u64,
     /// Of this life: when it was spawned.
     spawned_at: u64,
     first_starts: Vec<u64>,
@@ -128,7 +142,12 @@ impl Watch {
         for line in reader.lines() {
             match line {
                 Line::Life { .. } => self.running.clear(),
-                Line::Ack { n, .. } => drop(self.acked.insert(n)),
+                Line::Ack { n, .. } => {
+                    self.acked.insert(n);
+                    let (walked, way) = (n % KEYS / PRODUCERS, (n % KEYS % PRODUCERS) as usize);
+                    self.walked.resize(PRODUCERS as usize, 0);
+                    self.walked[way] = self.walked[way].max(walked);
+                }
                 Line::Refused { n, why } => self.broken.push(format!("{n} was refused: {why}")),
                 Line::Start { n, at, .. } => {
                     if std::mem::take(&mut is_first) {
@@ -147,6 +166,16 @@ impl Watch {
         }
     }
 
+    /// Where the producers of the next life begin: what was on its way may not have arrived.
+    fn way(&self) -> Vec<u64> {
+        self.walked.iter().map(|walked| walked.saturating_sub(AT_ONCE)).collect()
+    }
+
+    fn has_been_everywhere(&self, keys: u64) -> bool {
+        let last = (keys / PRODUCERS).saturating_sub(1);
+        keys == 0 || !self.walked.is_empty() && self.walked.iter().all(|walked| *walked >= last)
+    }
+
     fn start(&mut self, n: u64) {
         let key = n % KEYS;
         self.starts += 1;
@@ -161,26 +190,40 @@ impl Watch {
     }
 }
 
+/// The memory of a process, in MiB.
+fn memory_of(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let row = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    row.and_then(|row| row.split_ascii_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
 /// Many keys, sixteen producers, a kill after each short life, and a last life that drains.
 pub fn of_many_keys() {
     let seed = number("CRASH_SEED", rand::rng().random_range(0..1_000_000));
-    let (kills, longest) = (number("LANES_KILLS", 12), number("LANES_MS", 500));
-    println!("    CRASH_SEED={seed} LANES_KILLS={kills}");
+    let (least, longest) = (number("LANES_KILLS", 12), number("LANES_MS", 500));
+    let keys = if number("LANES_ALL", 0) == 1 { number("LANES_KEYS", 400) } else { 0 };
+    println!("    CRASH_SEED={seed} LANES_KILLS={least}");
     let mut rng = StdRng::seed_from_u64(seed);
     let mut home = Home::new();
     let mut reader = Reader::open(&home.ledger());
     let mut watch = Watch::default();
-    for _ in 0..kills {
-        let orders = Orders { seed: rng.random_range(0..u64::from(u32::MAX)), ..Orders::default() };
+    let (started_at, mut kills) = (Instant::now(), 0);
+    while kills < least || !watch.has_been_everywhere(keys) {
+        kills += 1;
+        let seed = rng.random_range(0..u64::from(u32::MAX));
+        let orders = Orders { seed, walked: watch.way(), ..Orders::default() };
         let life = home.spawn("lanes", &orders.line());
         watch.spawned_at = life.spawned_at;
         life.expect("up");
         // The moments of the kills are what this is about, so this is a sleep that is meant.
         std::thread::sleep(Duration::from_micros(rng.random_range(1000..longest * 1000)));
+        watch.memory = watch.memory.max(memory_of(life.pid()));
         life.kill_9().assert_no_panic();
         watch.read(&mut reader);
+        watch.waited = watch.waited.max(watch.acked.len() - watch.acked.intersection(&watch.done).count());
         assert!(watch.broken.is_empty(), "{:#?}", watch.broken);
     }
+    let killed = started_at.elapsed().as_secs();
     let last = home.spawn("lanes-drain", &Orders::default().line());
     watch.spawned_at = last.spawned_at;
     last.death().assert_clean();
@@ -196,6 +239,12 @@ pub fn of_many_keys() {
         watch.broken.len(),
         lost.len(),
         slowest / 1000
+    );
+    println!(
+        "    {killed} s of kills, {} s to drain; at most {} waited and {} MiB were used when a life ended",
+        started_at.elapsed().as_secs() - killed,
+        watch.waited,
+        watch.memory
     );
     assert!(watch.broken.is_empty(), "{:#?}", watch.broken);
     assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");

@@ -20,6 +20,7 @@ use crate::beat;
 use crate::book::{is_flaky, value};
 use crate::lanes::child as lanes;
 use crate::ledger::{self, Line, note, now};
+use crate::producers;
 
 /// The queue of all tasks here.
 pub const QUEUE: &str = "fleet";
@@ -119,6 +120,7 @@ pub fn run(role: &str) -> ExitCode {
     let lived = match role {
         "fleet" => runtime.block_on(live(serde_json::from_str(&line).expect("orders"), commands)),
         "beat" => runtime.block_on(beat::child(&line, commands)),
+        "producers" => runtime.block_on(producers::child(&line, commands)),
         "lanes" => runtime.block_on(lanes::live(serde_json::from_str(&line).expect("orders"), commands)),
         role => panic!("nobody plays {role}"),
     };

@@ -26,6 +26,7 @@ mod outbox;
 #[path = "../crash/process.rs"]
 #[allow(dead_code)] // these cases use their own part of it
 mod process;
+mod producers;
 mod scene;
 #[path = "../services/mod.rs"]
 mod services;
@@ -34,7 +35,7 @@ mod workers;
 
 use std::process::ExitCode;
 
-const CASES: [(&str, fn()); 11] = [
+const CASES: [(&str, fn()); 12] = [
     ("beat::each_tick_once", beat::each_tick_once),
     ("connections::cut_and_closed", connections::cut_and_closed),
     ("connections::slow_and_half_open", connections::slow_and_half_open),
@@ -45,6 +46,7 @@ const CASES: [(&str, fn()); 11] = [
     ("outbox::started_without_a_broker", outbox::started_without_a_broker),
     ("outbox::killed_while_full", outbox::killed_while_full),
     ("lanes::killed_frozen_and_cut", lanes::killed_frozen_and_cut),
+    ("producers::each_row_once", producers::each_row_once),
     ("cluster::each_node_killed", cluster::each_node_killed),
 ];
 

@@ -15,6 +15,7 @@ mod from_python;
 mod gates;
 mod ladder;
 mod over_rpc;
+mod serial;
 mod tasks;
 mod to_python;
 mod workflows_from_python;

@@ -173,7 +173,8 @@ async fn carry(client: TcpStream, target: SocketAddr, states: watch::Receiver<St
         _ = async {
             let up = pump(&mut from_client, &mut to_server, states.clone());
             let down = pump(&mut from_server, &mut to_client, states.clone());
-            tokio::join!(up, down)
+            // An end is passed on, and the other way stays open. A way that breaks breaks both, as the dead say nothing more.
+            tokio::try_join!(up, down)
         } => {}
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
+use std::time::Duration;
 
 use lapin::tcp::OwnedTLSConfig;
 use lapin::uri::{AMQPScheme, AMQPUri};
@@ -40,6 +41,15 @@ impl Addresses {
             self.tls.cert_chain = Some(tls::read_authorities(file).map_err(BrokerError::Io)?);
         }
         Ok(self)
+    }
+
+    /// Those whose address does not say otherwise have this heartbeat.
+    pub(crate) fn beating(mut self, every: Duration) -> Self {
+        let seconds = u16::try_from(every.as_secs().max(1)).unwrap_or(u16::MAX);
+        for node in &mut self.nodes {
+            node.uri.query.heartbeat.get_or_insert(seconds);
+        }
+        self
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -119,6 +129,13 @@ mod tests {
             assert_eq!(Address::parse(url).unwrap().to_string(), shown, "{url}");
         }
         assert!(Address::parse("redis://x").unwrap_err().to_string().contains("amqp://user:password@host"));
+    }
+
+    #[test]
+    fn the_heartbeat_is_the_one_in_the_address() {
+        let addresses = Addresses::parse("amqp://one?heartbeat=20;amqp://two").unwrap();
+        let addresses = addresses.beating(Duration::from_millis(500));
+        assert_eq!([0, 1].map(|n| addresses.turn(n).uri.query.heartbeat), [Some(20), Some(1)]);
     }
 
     #[test]

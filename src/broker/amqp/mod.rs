@@ -161,7 +161,8 @@ impl AmqpBroker {
     }
 
     async fn open(url: &str, options: AmqpOptions, patient: bool) -> Result<Self, BrokerError> {
-        let addresses = Addresses::parse(url)?.trusting(options.ca_certs.as_deref())?;
+        let addresses =
+            Addresses::parse(url)?.trusting(options.ca_certs.as_deref())?.beating(options.heartbeat);
         let closing = CancellationToken::new();
         let (told, opened) = oneshot::channel();
         let until = closing.clone();

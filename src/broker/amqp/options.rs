@@ -28,6 +28,10 @@ pub struct AmqpOptions {
     pub lease: Duration,
     /// How long a publish may wait for RabbitMQ, connections that are lost meanwhile included.
     pub publish_timeout: Duration,
+    /// Who has said nothing for two to three times as long is gone: so soon RabbitMQ gives to others what a machine had that is
+    /// cut off, out of power or frozen. (Of a process that ends it hears at once.) In whole seconds, at least one; `?heartbeat=`
+    /// in the URL wins, and RabbitMQ's own setting, if that is shorter.
+    pub heartbeat: Duration,
     /// The name under which this process hears of revocations, and shows up in Celery's tools. Default `celeriac@<host>`.
     pub node: Option<String>,
     /// How many bytes a message's body may take, also when it is unpacked.
@@ -45,6 +49,8 @@ impl Default for AmqpOptions {
             guard_after: Duration::from_secs(600),
             lease: Duration::from_secs(10),
             publish_timeout: Duration::from_secs(30),
+            // So that it is over within a lease. Celery's is two minutes.
+            heartbeat: Duration::from_secs(3),
             node: None,
             max_size: Arrival::MAX_SIZE,
             ca_certs: None,
@@ -99,6 +105,13 @@ impl AmqpOptions {
     #[must_use]
     pub fn with_publish_timeout(mut self, timeout: Duration) -> Self {
         self.publish_timeout = timeout;
+        self
+    }
+
+    /// See [`heartbeat`](Self::heartbeat).
+    #[must_use]
+    pub fn with_heartbeat(mut self, heartbeat: Duration) -> Self {
+        self.heartbeat = heartbeat;
         self
     }
 

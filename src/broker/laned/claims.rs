@@ -142,11 +142,10 @@ impl Claims {
 
     /// A body begins. Of one that may take the process down: its id, token, and the crashes that there are then.
     pub(super) fn begin(&self, tag: u64) -> Option<(TaskId, u64, u32)> {
-        let mut state = self.state();
-        let held = state.held.get_mut(&tag)?;
-        if let Some(delivery) = &mut held.delivery {
-            delivery.started();
-        }
+        let state = self.state();
+        let held = state.held.get(&tag)?;
+        // The broker behind is not told. It would count the crash that this may be, which Redis does, and would keep the message
+        // where it comes back from late, and to the end of its queue.
         held.suspect.then(|| (held.id.clone(), held.token, held.message.crashes + 1))
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::claims::Claim;
 use super::settlement::LaneSettler;
@@ -16,6 +16,8 @@ use crate::task::{Message, Refusal};
 
 /// So many deliveries are asked about at a time.
 const BATCH: usize = 256;
+/// So many times in a lease it is looked whether a process is alive that has what was delivered here.
+const LOOKS: u32 = 40;
 /// How long it is waited before Redis is asked again.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -54,8 +56,10 @@ pub(super) fn consume(
         sink,
         consumer: Arc::downgrade(&inner),
         closed: Arc::clone(&closed),
+        // The others find room.
+        seats: Arc::new(Semaphore::new(prefetch.min(Semaphore::MAX_PERMITS).div_ceil(2))),
     };
-    shared.runtime.spawn(reader.read(serial));
+    shared.runtime.spawn(Arc::new(reader).read(serial));
     Ok(Box::new(LaneConsumer { inner, closed }))
 }
 
@@ -81,28 +85,88 @@ struct Reader {
     sink: Sink,
     consumer: Weak<Mutex<Option<Box<dyn Consumer>>>>,
     closed: Arc<AtomicBool>,
+    /// How many deliveries may wait for another process at a time.
+    seats: Arc<Semaphore>,
+}
+
+/// What came of asking, if the delivery is still here.
+enum Asked {
+    Starts(Delivery),
+    Held(Held),
+}
+
+/// A delivery of what another process has, which may be alive.
+struct Held {
+    delivery: Delivery,
+    process: String,
+    /// Until then it is sure to be, by Redis's clock.
+    until: u64,
 }
 
 impl Reader {
-    async fn read(self, mut serial: mpsc::UnboundedReceiver<Delivery>) {
+    async fn read(self: Arc<Self>, mut serial: mpsc::UnboundedReceiver<Delivery>) {
         let closing = self.shared.closing.clone();
         let mut batch = Vec::with_capacity(BATCH);
         while closing.run_until_cancelled(serial.recv_many(&mut batch, BATCH)).await.is_some_and(|n| n > 0) {
-            let started = join_all(batch.drain(..).map(|delivery| self.start(delivery))).await;
-            let started: Vec<Delivery> = started.into_iter().flatten().collect();
-            if started.is_empty() || self.closed.load(Ordering::Acquire) {
-                continue; // dropped, they go back
+            let asked = join_all(batch.drain(..).map(|delivery| self.ask(delivery))).await;
+            let mut started = Vec::with_capacity(asked.len());
+            for asked in asked.into_iter().flatten() {
+                match asked {
+                    Asked::Starts(delivery) => started.push(delivery),
+                    Asked::Held(held) => drop(self.shared.runtime.spawn(Arc::clone(&self).outlast(held))),
+                }
             }
-            if !call_sink(&self.sink, started)
-                && let Some(consumer) = self.consumer.upgrade()
+            self.hand_over(started);
+        }
+    }
+
+    fn hand_over(&self, started: Vec<Delivery>) {
+        if started.is_empty() || self.closed.load(Ordering::Acquire) {
+            return; // dropped, they go back
+        }
+        if !call_sink(&self.sink, started)
+            && let Some(consumer) = self.consumer.upgrade()
+        {
+            drop(consumer.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+    }
+
+    /// Waits until it is known whether the other process is alive. If it is, this is left to it: should it not end it after
+    /// all, it is sent anew, and stands at the end of its queue then. If it is not, it starts here, and now.
+    async fn outlast(self: Arc<Self>, mut held: Held) {
+        let shared = &self.shared;
+        let look = shared.lanes.lease() / LOOKS;
+        let seat = Arc::clone(&self.seats).try_acquire_owned();
+        let mut lives = seat.is_err();
+        loop {
+            if lives {
+                let Held { delivery, process, .. } = &held;
+                let pass = delivery.message().serial.as_deref().and_then(|serial| serial.pass);
+                let id = &delivery.message().id;
+                if shared.lanes.park(id, pass, process).await == Ok(true) {
+                    tracing::info!(%id, "another process that is alive has this task; it is left to that one");
+                    held.delivery.settle(Settle::Ack { result: None, sequel: None });
+                    return;
+                }
+            }
+            if shared.closing.run_until_cancelled(tokio::time::sleep(look)).await.is_none()
+                || self.closed.load(Ordering::Acquire)
             {
-                drop(consumer.lock().unwrap_or_else(PoisonError::into_inner).take());
+                return; // dropped, it goes back
+            }
+            match self.ask(held.delivery).await {
+                Some(Asked::Held(again)) => {
+                    lives |= again.process != held.process || again.until > held.until;
+                    held = again;
+                }
+                Some(Asked::Starts(delivery)) => return self.hand_over(vec![delivery]),
+                None => return,
             }
         }
     }
 
     /// Asks whether a delivery may start. `None`: not here, or not now.
-    async fn start(&self, mut delivery: Delivery) -> Option<Delivery> {
+    async fn ask(&self, mut delivery: Delivery) -> Option<Asked> {
         let shared = &self.shared;
         let (mut dead, mut again) = (String::new(), delivery.is_again());
         loop {
@@ -124,19 +188,18 @@ impl Reader {
             match started {
                 Started::Run { token, before } => {
                     again |= before.is_some();
-                    return self.begin(delivery, token, before.unwrap_or(0), again, &process, asked_at).await;
+                    let begun =
+                        self.begin(delivery, token, before.unwrap_or(0), again, &process, asked_at).await;
+                    return begun.map(Asked::Starts);
                 }
-                Started::Held(other) if shared.lanes.knows_neighbours() && process::is_dead(&other) => {
-                    dead = other
+                Started::Held { process, .. }
+                    if shared.lanes.knows_neighbours() && process::is_dead(&process) =>
+                {
+                    dead = process
                 }
-                Started::Held(other) => match shared.lanes.park(&message.id, serial.pass, &other).await {
-                    Ok(true) => {
-                        tracing::info!(id = %message.id, "another process that is alive has this task; it is left to that one");
-                        break;
-                    }
-                    Ok(false) => {}
-                    Err(_) => tokio::time::sleep(PAUSE).await,
-                },
+                Started::Held { process, until } => {
+                    return Some(Asked::Held(Held { delivery, process, until }));
+                }
                 Started::Stale => {
                     tracing::debug!(id = %message.id, "a copy of a serial task is dropped");
                     break;
@@ -156,7 +219,7 @@ impl Reader {
                 }
                 Started::Refused => {
                     let refused = lane::refused(Message::clone(&message), Refusal::CouldNotAcquireLock);
-                    return Some(delivery.showing(refused));
+                    return Some(Asked::Starts(delivery.showing(refused)));
                 }
                 Started::Lapsed => shared.look_for_lost(Some(&process)),
             }

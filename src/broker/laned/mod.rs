@@ -126,6 +126,20 @@ fn broken(error: StoreError) -> BrokerError {
 }
 
 impl Shared {
+    /// Publishes a message: a serial one comes to its lane. With an ETA it does so when that has come, as a delivery without a
+    /// pass.
+    async fn take_in(
+        self: &Arc<Self>,
+        message: Message,
+        is_new: bool,
+        unique: bool,
+    ) -> Result<Receipt, BrokerError> {
+        if lane::lane_of(&message).is_none() || message.eta.is_some_and(|eta| eta > now()) {
+            return self.inner.publish(message, unique).await;
+        }
+        self.come(message, is_new, unique).await
+    }
+
     /// A message comes to its lane. If it `is_new`, its policy for newcomers applies.
     async fn come(
         self: &Arc<Self>,
@@ -253,12 +267,8 @@ impl Broker for LanedBroker {
     }
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
-        // With an ETA it comes to its lane when that has come, as a delivery without a pass.
-        if lane::lane_of(&message).is_none() || message.eta.is_some_and(|eta| eta > now()) {
-            return self.shared.inner.publish(message, unique).await;
-        }
         let is_new = !message.is_in_canvas();
-        self.shared.come(message, is_new, unique).await
+        self.shared.take_in(message, is_new, unique).await
     }
 
     async fn publish_all(
@@ -270,12 +280,7 @@ impl Broker for LanedBroker {
         if messages.iter().all(|message| lane::lane_of(message).is_none()) {
             return self.shared.inner.publish_all(messages, sizes, unique).await;
         }
-        let publish = |message: Message| async {
-            if lane::lane_of(&message).is_none() || message.eta.is_some_and(|eta| eta > now()) {
-                return self.shared.inner.publish(message, unique).await;
-            }
-            self.shared.come(message, false, unique).await
-        };
+        let publish = |message: Message| self.shared.take_in(message, false, unique);
         let all = stream::iter(messages).map(publish);
         all.buffered(IN_FLIGHT).try_for_each(|_| future::ready(Ok(()))).await
     }

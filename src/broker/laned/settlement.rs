@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use super::Shared;
 use super::claims::{Claim, Right};
 use crate::broker::dead_letter::{crash_reason, crash_result};
-use crate::broker::{BrokerError, Settle, Settler, lane};
+use crate::broker::{BrokerError, Delivery, Settle, Settler, lane};
 use crate::store::redis::lanes::{End, Ended};
 use crate::task::Message;
 use crate::task::clock::now;
@@ -137,9 +137,22 @@ impl Shared {
                 // Whoever has it is who gets it next: the broker hands it out again.
                 delivery.settle_and_wait(Settle::Return { crashed: false }).await
             }
+            (Ended::Forgotten, End::Back) if !delivery.has_lapsed() => {
+                // It comes to its lane anew when it is handed out.
+                delivery.settle_and_wait(Settle::Return { crashed: false }).await
+            }
             (Ended::Done | Ended::Anew, _) => {
                 // If this gets lost, it comes again and is recognised.
                 let _ = delivery.settle_and_wait(Settle::Ack { result: None, sequel: None }).await;
+                Ok(())
+            }
+            (Ended::Forgotten, End::Release(_)) => {
+                delivery.settle(Settle::Ack { result: None, sequel: None });
+                Ok(())
+            }
+            (Ended::Forgotten, end) => {
+                let message = if let End::Requeue { message, .. } = end { message } else { &*message };
+                self.begin_anew(Message::clone(message), delivery).await;
                 Ok(())
             }
             (Ended::Stale, _) => {
@@ -148,6 +161,19 @@ impl Shared {
                 Err(BrokerError::Stale)
             }
         }
+    }
+
+    /// Redis has lost its memory, and RabbitMQ may have nothing that is to follow: it comes to its lane once more.
+    async fn begin_anew(self: &Arc<Self>, message: Message, delivery: Delivery) {
+        tracing::warn!(id = %message.id, task = message.task, "Redis has forgotten this run of a serial task; it comes to its lane anew");
+        let settle = match self.take_in(message, false, false).await {
+            Ok(_) => Settle::Ack { result: None, sequel: None },
+            Err(error) => {
+                tracing::warn!(%error, "it cannot come yet");
+                Settle::Return { crashed: false } // and does so when it is fetched
+            }
+        };
+        delivery.settle(settle);
     }
 
     /// To the dead letters first: should the process go in between, the task runs once more, but is not lost.
@@ -160,7 +186,7 @@ impl Shared {
         let Claim { token, delivery, message } = claim;
         let told = || self.lanes.affirm(&message.id, token);
         if !self.insist("whose a run is cannot be asked yet", told).await? {
-            delivery.settle(Settle::Ack { result: None, sequel: None });
+            self.leave(Claim { token, delivery, message }, &End::Back).await?;
             return Err(BrokerError::Stale);
         }
         let buried =

@@ -6,6 +6,7 @@
 --                  k          while it waits: its ticket
 --                  f w d      while a process has it: the token of this start, the process, the delivery
 --                  x          no message that RabbitMQ has is good for it: it is sent anew when its run ends otherwise
+--                  q          until when a process waits for it that has its message, should it become free
 --                  n c        it was somebody's before; crashes, should the run that has begun not end
 --                  r          the lane did not take it, and why; it is only to be told so
 --   in:<lane>    who is in, by when they went in; line:<lane> who waits, by ticket
@@ -119,7 +120,7 @@ end
 -- Nobody has it any more, and no message that is on its way is good for it.
 local function take_back(id, process)
     if process then call('SREM', of(process), id) end
-    call('HDEL', task(id), 'f', 'w', 'd', 'x')
+    call('HDEL', task(id), 'f', 'w', 'd', 'x', 'q')
     call('HSET', task(id), 'e', text(token()))
 end
 
@@ -183,7 +184,8 @@ function commands.undo(id, pass)
     return answer('done')
 end
 
--- A process has a delivery. `run`: it may start, with this token. `held`: somebody has it, who may be alive. `stale`: it is a
+-- A process has a delivery. `run`: it may start, with this token. `held`: somebody has it, who may be alive; if it asks again
+-- before an eighth of the lease is over, it is first to be told `run` should that one be gone. `stale`: it is a
 -- copy of what is over or has another pass. `gone`: nothing is known of it, for what was known is lost. `waits` and `refused`:
 -- it came without a pass, and its lane is taken. `lapsed`: the process itself was given up.
 function commands.start(id, delivery, process, pass, of_era, dead, ...)
@@ -203,7 +205,10 @@ function commands.start(id, delivery, process, pass, of_era, dead, ...)
     elseif v[4] or v[6] or (pass ~= v[1] and not (pass == '' and v[9] and v[2])) then
         return answer('stale')
     elseif v[2] then
-        if v[3] ~= dead and is_alive(v[3]) then return answer('held', v[3]) end
+        if v[3] ~= dead and is_alive(v[3]) then
+            call('HSET', task(id), 'q', text(now + lease / 8))
+            return answer('held', v[3], call('ZSCORE', PROCESSES, v[3]))
+        end
         call('SREM', of(v[3]), id)
         call('HSET', task(id), 'n', 1)
         again = '1'
@@ -221,6 +226,7 @@ function commands.park(id, pass, process)
     local v = call('HMGET', task(id), 'e', 'f', 'w', 'x')
     if not v[2] or v[3] ~= process or (pass ~= v[1] and not (pass == '' and v[4])) then return answer('stale') end
     call('HSET', task(id), 'x', 1, 'e', text(token()))
+    call('HDEL', task(id), 'q')
     return answer('done')
 end
 
@@ -252,8 +258,11 @@ function commands.note(id, start, crashes)
 end
 
 -- Of a start that is not the one that counts. If the same was said before and the answer got lost, it was heard.
-local function stale(again)
-    return answer(again == '1' and 'done' or 'stale', era())
+-- `forgotten`: it may have been the one until all was forgotten.
+local function stale(start, again)
+    if again == '1' then return answer('done', era()) end
+    local since = era(true)
+    return answer(tonumber(start) < tonumber(since) and 'forgotten' or 'stale', since)
 end
 
 -- Somebody has left: the lane is blocked for the reason that is given, or the next ones go in.
@@ -268,7 +277,7 @@ end
 -- A run is over: the next ones go in.
 function commands.release(id, start, block, again)
     local v = call('HMGET', task(id), 'f', 'w', 'lane')
-    if v[1] ~= start then return stale(again) end
+    if v[1] ~= start then return stale(start, again) end
     leave(id, v[3], v[2])
     go_on(v[3], id, block)
     return answer('done', era())
@@ -277,7 +286,7 @@ end
 -- A run is to be followed by another one of the same task.
 function commands.requeue(id, start, message, due, crashed, again)
     local v = call('HMGET', task(id), 'f', 'w')
-    if v[1] ~= start then return stale(again) end
+    if v[1] ~= start then return stale(start, again) end
     take_back(id, v[2])
     call('HDEL', task(id), 'n', 'c')
     call('HSET', task(id), 'm', message)
@@ -293,7 +302,7 @@ end
 -- It has not run, or is to run again; whoever gets the delivery next may. `sent`: it is sent anew instead.
 function commands.back(id, start, again)
     local v = call('HMGET', task(id), 'f', 'w', 'x')
-    if v[1] ~= start then return stale(again) end
+    if v[1] ~= start then return stale(start, again) end
     if v[3] then
         take_back(id, v[2])
         send(id)
@@ -411,12 +420,19 @@ function commands.sweep(limit)
     for _, process in ipairs(call('ZRANGEBYSCORE', PROCESSES, '-inf', text(now), 'LIMIT', 0, limit)) do
         call('ZADD', PROCESSES, 0, process)
         for _, id in ipairs(call('SRANDMEMBER', of(process), limit)) do
-            if call('HGET', task(id), 'w') == process then
-                take_back(id, process)
+            local v = call('HMGET', task(id), 'w', 'x', 'q')
+            if v[1] ~= process then
+                call('SREM', of(process), id)
+            elseif tonumber(v[3] or 0) < now then
+                if v[2] then
+                    take_back(id, process)
+                else
+                    -- RabbitMQ may give its message to somebody before the new one has passed the queue: the first one counts.
+                    call('SREM', of(process), id)
+                    call('HDEL', task(id), 'f', 'w', 'd', 'q')
+                end
                 call('HSET', task(id), 'n', 1)
                 send(id)
-            else
-                call('SREM', of(process), id)
             end
         end
         if call('SCARD', of(process)) == 0 then call('ZREM', PROCESSES, process) end

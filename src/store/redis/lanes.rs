@@ -47,8 +47,8 @@ pub(crate) enum Arrived {
 pub(crate) enum Started {
     /// It may start. `before`: it was somebody's before, and so many runs of it have ended with their process.
     Run { token: u64, before: Option<u32> },
-    /// This process has it, and may be alive.
-    Held(String),
+    /// This process has it, and may be alive: it is sure to be until then, unless it is sure to be for longer by the next time.
+    Held { process: String, until: u64 },
     /// A copy, of what is over or has another pass.
     Stale,
     /// Its lane has forgotten it.
@@ -89,6 +89,8 @@ pub(crate) enum Ended {
     Anew,
     /// It was not its own any more.
     Stale,
+    /// Redis has forgotten whose it is.
+    Forgotten,
 }
 
 /// Where a member of a lane is.
@@ -236,7 +238,7 @@ impl Lanes {
         let (word, a, b, _) = self.ask("start", arguments, None).await?;
         Ok(match word.as_str() {
             "run" => Started::Run { token: number(a), before: b.map(|crashes| crashes.parse().unwrap_or(0)) },
-            "held" => Started::Held(a.unwrap_or_default()),
+            "held" => Started::Held { process: a.unwrap_or_default(), until: number(b) },
             "gone" => Started::Gone,
             "waits" => Started::Waits,
             "refused" => Started::Refused,
@@ -302,6 +304,7 @@ impl Lanes {
         let ended = match word.as_str() {
             "done" => Ended::Done,
             "sent" => Ended::Anew,
+            "forgotten" => Ended::Forgotten,
             _ => Ended::Stale,
         };
         Ok((ended, with_era(due, era)))
