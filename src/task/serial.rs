@@ -5,9 +5,10 @@
 //! where all messages wait, in the broker; [`core::lane`](crate::core::lane) decides.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Arguments, ArgumentsError, Task, TaskId};
 use crate::core::Timestamp;
@@ -16,9 +17,13 @@ pub use crate::core::lane::{AfterFailure, Newcomer};
 /// A longer key is cut and made unlike others by a checksum, so that data of any length can be a key.
 const LONGEST_KEY: usize = 480;
 
-/// The name of a lane.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct LaneName {
+/// The name of a lane. Copies share one text.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneName(Arc<Name>);
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename = "LaneName")]
+struct Name {
     scope: String,
     key: String,
 }
@@ -26,17 +31,29 @@ pub struct LaneName {
 impl LaneName {
     /// The lane of this key among those of this scope: a task's name, or what the tasks that share it state.
     pub fn new(scope: impl Into<String>, key: impl Into<String>) -> Self {
-        Self { scope: cut(scope.into()), key: cut(key.into()) }
+        Self(Arc::new(Name { scope: cut(scope.into()), key: cut(key.into()) }))
     }
 
     /// Whose keys these are.
     pub fn scope(&self) -> &str {
-        &self.scope
+        &self.0.scope
     }
 
     /// The key.
     pub fn key(&self) -> &str {
-        &self.key
+        &self.0.key
+    }
+}
+
+impl Serialize for LaneName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for LaneName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Name::deserialize(deserializer).map(|name| Self(Arc::new(name)))
     }
 }
 
@@ -52,7 +69,7 @@ pub(super) fn cut(mut text: String) -> String {
 /// As HQ spells its lock keys.
 impl fmt::Display for LaneName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.scope, self.key)
+        write!(f, "{}-{}", self.scope(), self.key())
     }
 }
 

@@ -17,8 +17,8 @@ use super::command::Reply;
 use super::commit::{Arrival, Place};
 use super::dedupe::DedupeWindows;
 use super::engine::Engine;
-use super::known_lanes::{Changed, KnownLanes};
-use super::rows::{TaskRow, decode, encode, ready_key, task_key};
+use super::known_lanes::{Changes, KnownLanes};
+use super::rows::{LANES, TaskRow, decode, encode, ready_key, task_key};
 use super::tables::{Table, Tables, Writes};
 use crate::broker::lane::{self, LaneFacts, LaneLever, SHOWN, Waiting};
 use crate::broker::{BrokerError, RecordFn, Remains, Removal};
@@ -66,7 +66,7 @@ pub(super) struct LaneBatch {
     /// For each newcoming in turn, whom it joins if it is left out.
     pub(super) joined: Vec<Option<TaskId>>,
     /// The lanes, as they are when the commit is safe.
-    pub(super) changed: Vec<Changed>,
+    pub(super) changed: Changes,
     deadline: Option<Timestamp>,
 }
 
@@ -110,7 +110,7 @@ fn record_key(name: &LaneName) -> Vec<u8> {
     [&[RECORD][..], &name_bytes(name)].concat()
 }
 
-pub(super) fn name_of(record_key: &[u8]) -> Option<LaneName> {
+fn name_of(record_key: &[u8]) -> Option<LaneName> {
     let (scope, name) = record_key.get(1..)?.split_first_chunk::<2>()?;
     let (scope, key) = name.split_at_checked(usize::from(u16::from_be_bytes(*scope)))?;
     Some(LaneName::new(String::from_utf8_lossy(scope), String::from_utf8_lossy(key)))
@@ -176,7 +176,7 @@ impl LaneBatch {
                     self.deadline = Some(self.deadline.map_or(until, |deadline| deadline.min(until)));
                 }
             }
-            self.changed.push((name, (!is_idle).then_some(open.lane)));
+            self.changed.push(name, (!is_idle).then_some(open.lane), open.is_on_disk);
         }
         Ok(())
     }
@@ -245,6 +245,9 @@ impl Engine {
     /// The commit of the batch is to be written next.
     pub(super) fn finish_lanes(&mut self, batch: &mut LaneBatch) -> Result<(), BrokerError> {
         batch.finish()?;
+        if let Some(count) = self.known_lanes.count_after(&batch.changed) {
+            batch.writes.put(Table::Meta, LANES, &count.to_be_bytes());
+        }
         if let Some(deadline) = batch.deadline {
             self.next_deadline = Some(self.next_deadline.map_or(deadline, |next| next.min(deadline)));
         }

@@ -35,7 +35,7 @@ impl Engine {
     /// Takes newly opened tables into use.
     pub(super) fn adopt(&mut self, tables: Tables) -> Result<(), BrokerError> {
         self.load_meta(&tables)?;
-        self.known_lanes = KnownLanes::read(&tables)?;
+        self.known_lanes = KnownLanes::open(&tables)?;
         self.shared.set_tables(Ok(tables.clone()));
         self.tables = Some(tables);
         Ok(())

@@ -29,6 +29,8 @@ const END: u8 = 2;
 
 /// The key of the last sequence, the last row of each commit.
 pub(super) const SEQ: &[u8] = b"seq";
+/// In `meta`: how many lanes have a record.
+pub(super) const LANES: &[u8] = b"lanes";
 /// The key of the generation of claims that were not counted yet, in the `meta` table.
 pub(super) const CLAIMS: &[u8] = b"claims";
 
