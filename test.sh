@@ -15,6 +15,13 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 started=$SECONDS
+faults=
+
+leave() {
+    rm -f "${policy:-}"
+    [ -z "$faults" ] || kill -- "-$faults" 2>/dev/null || true
+}
+trap leave EXIT
 
 say() { printf '\n== %s (at %d s)\n' "$*" "$((SECONDS - started))"; }
 
@@ -30,9 +37,8 @@ get() { # get WHAT PACKAGE
     fi
     [ -n "${updated:-}" ] || { apt-get update -qq; updated=1; }
     # By this file the administrator of a Debian machine says that packages are not to start their services.
-    local policy=/usr/sbin/policy-rc.d
-    if [ ! -e "$policy" ]; then
-        trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+    if [ ! -e /usr/sbin/policy-rc.d ]; then
+        policy=/usr/sbin/policy-rc.d
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod +x "$policy"
     fi
@@ -67,7 +73,31 @@ cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
 say "docs"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features --quiet
 
+say "building the tests"
+cargo test --workspace --all-features --no-run --quiet
+
 say "tests"
-cargo test --workspace --all-features
+# The fleets of tests/faults mostly wait, for leases and for nodes that start: they run beside the rest.
+beside=target/faults.log
+set -m # in a process group of its own
+cargo test --workspace --all-features --test faults >"$beside" 2>&1 &
+faults=$!
+set +m
+others=()
+for file in tests/*.rs tests/*/main.rs macros/tests/*.rs; do
+    name=${file%/main.rs}
+    name=$(basename "$name" .rs)
+    [ "$name" = faults ] || others+=(--test "$name")
+done
+cargo test --workspace --all-features --lib --bins --examples "${others[@]}"
+cargo test --workspace --all-features --doc
+say "the rest of tests/faults"
+if ! wait "$faults"; then
+    cat "$beside"
+    echo "test.sh: tests/faults failed; its output is above" >&2
+    exit 1
+fi
+faults=
+tail -n 3 "$beside"
 
 say "all green"

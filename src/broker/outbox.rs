@@ -326,6 +326,15 @@ impl Broker for OutboxBroker {
         Ok(())
     }
 
+    async fn publish_beside(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        group: &str,
+    ) -> Result<(), BrokerError> {
+        self.inner.publish_beside(messages, sizes, group).await
+    }
+
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
         self.inner.consume(queue, prefetch, sink)
     }

@@ -65,6 +65,15 @@ impl Broker for Barred {
         self.broker.publish_all(messages, sizes, unique).await
     }
 
+    async fn publish_beside(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        group: &str,
+    ) -> Result<(), BrokerError> {
+        self.broker.publish_beside(messages, sizes, group).await
+    }
+
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         self.tried.notify_one();
         if self.away.load(Ordering::SeqCst) {

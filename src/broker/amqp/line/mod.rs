@@ -35,8 +35,9 @@ pub(super) use tray::Tray;
 
 /// How many deliveries a sink is given at a time, at most.
 const BATCH: usize = 1024;
-/// So long what was settled waits for more, while deliveries enough are still out.
-const MOMENT: Duration = Duration::from_millis(1);
+/// So long what was settled waits for more, while deliveries enough are still out. RabbitMQ is spared most of the frames; what
+/// ended within it may run again if the process is killed.
+const MOMENT: Duration = Duration::from_millis(5);
 /// So long counts wait for what is being published.
 const MOVING: Duration = Duration::from_secs(1);
 /// A delivery of a lost channel that has not come again after this long is somebody else's.
