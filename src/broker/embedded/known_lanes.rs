@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(known.get(&stranger), None, "there are too many");
         assert_eq!(known.get(&name(0)), None, "forgotten, not idle");
         assert_eq!(known.get(&name(MOST + 1)), Some(Some(&Lane::new(0))));
-        change(&mut known, (0..MOST).filter(|number| *number != 1), false);
+        change(&mut known, (0..=MOST).filter(|number| *number != 1), false);
         assert_eq!(known.get(&stranger), Some(None), "all are known again");
     }
 
