@@ -117,12 +117,12 @@ end
 return {'taken', redis.call('PTTL', claim)}
 ";
 
-/// One more part of a chord is to come, as Celery's `add_to_chord` counts it, once for each id. Answers with whether the chord is
-/// open.
+/// One more part of a chord is to come, as Celery's `add_to_chord` counts it, once for each id. Answers with whether its body can
+/// still wait for that. How many members it has may not be known yet: Celery says so when it sends the last of them.
 const EXTEND_CHORD: &str = r"
-local extra, added, claim, size = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local extra, added, claim = KEYS[1], KEYS[2], KEYS[3]
 local id, seconds = ARGV[1], ARGV[2]
-if redis.call('GET', claim) == 'done' or redis.call('EXISTS', size) == 0 then
+if redis.call('GET', claim) == 'done' then
     return 0
 end
 if redis.call('SADD', added, id) == 1 then
