@@ -1,6 +1,6 @@
 //! What all actors share: the seams, the tasks, the program's own hooks.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use super::progress::Board;
@@ -12,8 +12,8 @@ use crate::protocol::result::Exception;
 use crate::store::{Decision, MemoryStore, Notes, Payloads, Store, StoreError};
 use crate::task::clock::now;
 use crate::task::{
-    Context, Dispatcher, DownloadFacts, DownloadSink, HookEvent, Message, PermitKeeper, ProgressSink, Sinks,
-    State, StateSink, TaskDefinition, TaskId, TaskResult, TrackedState, progress_meta,
+    Client, Context, Dispatcher, DownloadFacts, DownloadSink, HookEvent, Message, PermitKeeper, ProgressSink,
+    Sinks, State, StateSink, TaskDefinition, TaskId, TaskResult, TrackedState, progress_meta,
 };
 
 /// What a record says its error is if the store refused the record itself; Celery's name for it.
@@ -50,6 +50,8 @@ pub(crate) struct Runtime {
     pub(crate) payloads: Arc<Payloads>,
     pub(crate) dispatcher: Arc<Dispatcher>,
     pub(crate) serials: Serials,
+    /// Who sends for bodies that run here, as soon as there is one.
+    pub(crate) client: OnceLock<Weak<dyn Client>>,
     /// Who keeps permits for all processes that share the broker; `None`: nobody.
     pub(crate) permits: Option<Arc<dyn PermitKeeper>>,
     pub(crate) on_failure: Option<Box<FailureHook>>,
@@ -77,6 +79,7 @@ impl Runtime {
         Self {
             settles_results: broker.settles_results(),
             own_notes: MemoryStore::default(),
+            client: OnceLock::new(),
             track_started: false,
             states: Arc::new(StateWriter::new(Arc::clone(&store), Arc::clone(&board))),
             board,
@@ -98,6 +101,7 @@ impl Runtime {
             states: Some(Arc::clone(&self.states) as Arc<dyn StateSink>),
             progress: Some(Arc::clone(&self.board) as Arc<dyn ProgressSink>),
             downloads: Some(Arc::clone(&self.payloads) as Arc<dyn DownloadSink>),
+            client: self.client.get().cloned(),
         }
     }
 

@@ -128,7 +128,9 @@ impl Celeriac {
     ) -> Self {
         let inner = Arc::new(inner);
         let celeriac = Self { inner };
-        task::install(celeriac.client());
+        let client = celeriac.client();
+        let _ = celeriac.inner.runtime.client.set(Arc::downgrade(&client));
+        task::install(client);
         if let Some(entries) = entries {
             celeriac.inner.start_beat(entries).await;
         }

@@ -12,7 +12,7 @@ use super::download::{DownloadSink, Exposed};
 use super::permit::{HandedOver, Held, RunPermits};
 use super::progress::{ProgressCell, ProgressSink};
 use super::{
-    Arguments, Durability, Headers, Interrupt, Limits, Lineage, Message, Permit, PermitKeeper, State,
+    Arguments, Client, Durability, Headers, Interrupt, Limits, Lineage, Message, Permit, PermitKeeper, State,
     TaskError, TaskId, TrackedState, Want,
 };
 use crate::core::{RetryPolicy, Timestamp};
@@ -66,12 +66,14 @@ pub(crate) trait StateSink: Send + Sync {
     fn update(&self, state: TrackedState);
 }
 
-/// Where what a body tells goes. A [detached](Context::detached) context tells nobody.
+/// Where what a body tells goes, and who sends for it. A [detached](Context::detached) context tells nobody.
 #[derive(Clone, Default)]
 pub(crate) struct Sinks {
     pub(crate) states: Option<Arc<dyn StateSink>>,
     pub(crate) progress: Option<Arc<dyn ProgressSink>>,
     pub(crate) downloads: Option<Arc<dyn DownloadSink>>,
+    /// Of the runtime that runs it; `None`: the one that `delay` uses.
+    pub(crate) client: Option<Weak<dyn Client>>,
 }
 
 pub(crate) struct Run {
@@ -342,8 +344,7 @@ impl Context {
 
     /// Adds one more member to the chord that this task is a member of: the body waits for it too, and gets its result beside this
     /// one's, in the order of the header; of those at one place, by id. Celery's `self.add_to_chord(sig)`. It runs at once,
-    /// beside this run, in the program's running [`Celeriac`](crate::Celeriac), as with `delay`: the last one that was started, should
-    /// there be several. Await it, or [wait](super::canvas::Launching::wait) for it.
+    /// beside this run. Await it, or [wait](super::canvas::Launching::wait) for it.
     ///
     /// If this task runs again (its worker died, or it is tried again) and adds the same in the same order, that counts once;
     /// what it added before and does not add again stays a member.
@@ -366,7 +367,8 @@ impl Context {
     /// where the backend is apart from the broker, the member may be counted before it is sent.
     pub fn add_to_chord<N: IntoCanvas>(&self, member: N) -> Launching<N::Output> {
         let nth = self.run.added.fetch_add(1, Ordering::Relaxed);
-        member.into_canvas().beside(Arc::clone(self.message_arc()), nth)
+        let client = self.run.sinks.client.as_ref().and_then(Weak::upgrade);
+        member.into_canvas().beside(Arc::clone(self.message_arc()), nth, client)
     }
 
     /// FAILURE with these errors, whatever the body does next: what it returns, and what it tells after this, is ignored.

@@ -154,7 +154,7 @@ impl Stage {
             }
         };
         let states = Arc::clone(&self.recorder) as Arc<dyn StateSink>;
-        let sinks = Sinks { states: Some(states), ..self.runtime.sinks() };
+        let sinks = Sinks { states: Some(states), client: None, ..self.runtime.sinks() };
         let context = Context::fenced(Arc::clone(&message), worker, sinks, delivery.fence())
             .again(delivery.is_again())
             .permits_of(self.runtime.permits.clone());

@@ -41,8 +41,7 @@ impl Core {
     }
 
     pub(super) async fn extend_chord(&self, group: &str, id: &TaskId) -> Result<(), StoreError> {
-        let keys: &Vec<String> =
-            &[".t", ".a", ".c"].map(|suffix| self.keys.chord(group, suffix)).into();
+        let keys: &Vec<String> = &[".t", ".a", ".c"].map(|suffix| self.keys.chord(group, suffix)).into();
         let open: bool = self
             .link
             .run(&keys[0], |mut connection, _| async move {

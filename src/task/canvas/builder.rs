@@ -364,8 +364,13 @@ impl<O> Canvas<O> {
     }
 
     /// Adds it to the chord of a member that runs, as the `nth` that this run adds.
-    pub(crate) fn beside(self, member: Arc<Message>, nth: u32) -> Launching<O> {
-        Launching { canvas: self, client: None, beside: Some((member, nth)) }
+    pub(crate) fn beside(
+        self,
+        member: Arc<Message>,
+        nth: u32,
+        client: Option<Arc<dyn Client>>,
+    ) -> Launching<O> {
+        Launching { canvas: self, client, beside: Some((member, nth)) }
     }
 }
 
