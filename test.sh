@@ -15,15 +15,31 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 started=$SECONDS
-faults=
+declare -A lanes=() # the process groups of what runs beside
 
 leave() {
     rm -f "${policy:-}"
-    [ -z "$faults" ] || kill -- "-$faults" 2>/dev/null || true
+    for group in "${lanes[@]}"; do
+        kill -- "-$group" 2>/dev/null || true
+    done
 }
 trap leave EXIT
 
-say() { printf '\n== %s (at %d s)\n' "$*" "$((SECONDS - started))"; }
+# say STEP begins a step; what each one took is told at the end.
+steps=()
+say() {
+    steps+=("$((SECONDS - started)) $*")
+    printf '\n== %s (at %d s)\n' "$*" "$((SECONDS - started))"
+}
+
+where_the_time_went() {
+    local index next
+    printf '\n%8s  %s\n' seconds step
+    for index in "${!steps[@]}"; do
+        next=${steps[index + 1]:-$((SECONDS - started))}
+        printf '%8d  %s\n' "$((${next%% *} - ${steps[index]%% *}))" "${steps[index]#* }"
+    done
+}
 
 need() { # need COMMAND PACKAGE
     command -v "$1" >/dev/null || get "$1" "$2"
@@ -67,37 +83,52 @@ fi
 say "format"
 cargo fmt --all --check
 
-say "lint"
-cargo clippy --workspace --all-targets --all-features --quiet -- -D warnings
-
 say "docs"
 RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features --quiet
 
-say "building the tests"
-cargo test --workspace --all-features --no-run --quiet
+# One pass builds the tests, examples and benches and lints them: cargo calls clippy in the place of the compiler, which
+# builds as the compiler does. These two variables are what `cargo clippy -- -D warnings` sets.
+export RUSTC_WORKSPACE_WRAPPER=clippy-driver CLIPPY_ARGS=-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__
+say "lint, and building the tests"
+cargo test --workspace --all-features --lib --bins --tests --benches --no-run --quiet
+# Tests start the examples as programs. Named as targets of `cargo test`, examples would be built as tests instead.
+cargo build --workspace --all-features --examples --quiet
 
 say "tests"
-# The fleets of tests/faults mostly wait, for leases and for nodes that start: they run beside the rest.
-beside=target/faults.log
-set -m # in a process group of its own
-cargo test --workspace --all-features --test faults >"$beside" 2>&1 &
-faults=$!
-set +m
-others=()
+# The fleets of tests/faults mostly wait, for leases and for nodes that start. So they run beside the targets that start no
+# service of their own; the targets that do come after both, because two RabbitMQs starve each other on two cores.
+services=(amqp brokers celery_suite flower interop redis_store rpc_store services_smoke stores)
+rest=()
 for file in tests/*.rs tests/*/main.rs macros/tests/*.rs; do
     name=${file%/main.rs}
     name=$(basename "$name" .rs)
-    [ "$name" = faults ] || others+=(--test "$name")
+    case " faults ${services[*]} " in
+    *" $name "*) ;;
+    *) rest+=("$name") ;;
+    esac
 done
-cargo test --workspace --all-features --lib --bins --examples "${others[@]}"
-cargo test --workspace --all-features --doc
+targets() { # targets TARGET...
+    cargo test --workspace --all-features --no-fail-fast "${@/#/--test=}"
+}
+
+failed=
+set -m # the fleets are in a process group of their own
+targets faults >target/lane-faults.log 2>&1 &
+set +m
+lanes[faults]=$!
+cargo test --workspace --all-features --no-fail-fast --lib --bins "${rest[@]/#/--test=}" || failed+=" rest"
+cargo test --workspace --all-features --doc || failed+=" doc"
 say "the rest of tests/faults"
-if ! wait "$faults"; then
-    cat "$beside"
-    echo "test.sh: tests/faults failed; its output is above" >&2
+wait "${lanes[faults]}" || failed+=" faults"
+unset "lanes[faults]"
+cat target/lane-faults.log
+say "tests with services"
+targets "${services[@]}" || failed+=" services"
+if [ -n "$failed" ]; then
+    where_the_time_went
+    echo "test.sh: these parts failed, and their output is above:$failed" >&2
     exit 1
 fi
-faults=
-tail -n 3 "$beside"
 
-say "all green"
+where_the_time_went
+printf '\n== all green after %d s\n' "$((SECONDS - started))"

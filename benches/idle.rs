@@ -6,7 +6,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use celeriac::app::catalogue::Catalogue;
+use celeriac::catalogue::Catalogue;
 use celeriac::task;
 use support::figures::{Series, Table, goal, time};
 use support::process::{cpu, resident, size, threads};

@@ -5,8 +5,8 @@ mod support;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use celeriac::app::catalogue::{Catalogue, Pool, QueueRow};
 use celeriac::broker::embedded::EmbeddedOptions;
+use celeriac::catalogue::{Catalogue, Pool, QueueRow};
 use celeriac::{Celeriac, task};
 use support::figures::{Latency, Series, Table, goal, rate, time};
 use support::store::{Running, directory, one_queue};

@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use celeriac::app::catalogue::{Pool, QueueRow};
 use celeriac::broker::MemoryBroker;
+use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::core::Timestamp;
-use celeriac::store::{MemoryStore, Store, StoreError};
-use celeriac::task::{TaskResult, TrackedState};
+use celeriac::store::{
+    ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, Store, StoreError, UniqueWindowStore,
+};
+use celeriac::task::{PermitKeeper, TaskResult, TrackedState};
 use celeriac::{Celeriac, Context, TaskId, task};
 use support::figures::{Series, Table, goal};
 use support::{headline, rounds, sized};
@@ -78,6 +80,38 @@ impl Store for Counting {
     }
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError> {
         self.store.revoked(ids, now).await
+    }
+
+    fn chords(&self) -> Option<&dyn ChordStore> {
+        None
+    }
+
+    fn groups(&self) -> Option<&dyn GroupStore> {
+        None
+    }
+
+    fn duplicates(&self) -> Option<&dyn DuplicateStore> {
+        None
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        None
+    }
+
+    fn unique_windows(&self) -> Option<&dyn UniqueWindowStore> {
+        None
+    }
+
+    fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        None
+    }
+
+    fn reply_to(&self) -> Option<String> {
+        None
+    }
+
+    fn is_shared(&self) -> bool {
+        false
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Context, Handler, Message};
-use celeriac::app::catalogue::Catalogue;
+use celeriac::catalogue::Catalogue;
 use celeriac::task;
 use support::done::{Done, Rounds, Watch};
 use support::figures::{Series, Table, goal, micros, percent, rate, time};

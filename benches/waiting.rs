@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use celeriac::app::catalogue::{Catalogue, Pool, QueueRow};
+use celeriac::catalogue::{Catalogue, Pool, QueueRow};
 use celeriac::task;
 use support::figures::{Latency, Table, percent, rate, time};
 use support::process::{disk, most_resident, resident, size};

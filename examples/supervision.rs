@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use celeriac::actors::QueueStatus;
-use celeriac::app::catalogue::{Pool, QueueRow};
+use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::{Celeriac, Context, GetError, State, TaskId, task};
 
 const PATIENCE: Duration = Duration::from_secs(60);

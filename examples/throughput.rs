@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use celeriac::app::catalogue::{Pool, QueueRow};
+use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::{Celeriac, task};
 use tokio::sync::Notify;
 

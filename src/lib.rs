@@ -44,7 +44,7 @@
 //! - **The runtime.** [`Celeriac::builder`] starts it, on threads of its own, in any program. The handle, [`Celeriac`],
 //!   has the operator's levers: [`queues`](Celeriac::queues), [`pause`](Celeriac::pause), [`resize`](Celeriac::resize),
 //!   [`dead_letters`](Celeriac::dead_letters), [`shutdown`](Celeriac::shutdown).
-//! - **Queues.** The [`catalogue`](app::catalogue) has a row for each: what is promised, what it runs on, how many at a
+//! - **Queues.** The [`catalogue`] has a row for each: what is promised, what it runs on, how many at a
 //!   time. Without one, the queues that tasks name are served with defaults.
 //! - **Soil.** A task says how far it is and gives its user a file; [`Celeriac::soil`] shows both: [`soil`].
 //! - **Where work waits.** The [`broker`] and the [`store`] are seams. The default is the
@@ -63,11 +63,17 @@
 //!
 //! # Features
 //!
-//! - `cli` (default): the `celeriac` command. A library user may leave it out.
-//! - `web`: Soil's pages for actix-web.
-//! - `s3`: files of downloads in S3 and what speaks its protocol.
-//! - `testing`: for tests of tasks, eager mode, a clock that the test moves, and assertions on what was enqueued; and the
-//!   conformance suites for those who write a broker or a store of their own.
+//! None is on by default: the embedded store, the queues, beat and Soil need none.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `amqp` | RabbitMQ as the broker, by Celery's protocol: `Builder::amqp`; results by `rpc://` |
+//! | `redis` | Redis as the result store, in Celery's documents, and the lanes of serial tasks beside RabbitMQ: `Builder::redis` |
+//! | `tls` | `amqps://` and `rediss://` |
+//! | `web` | Soil's pages for actix-web |
+//! | `s3` | files of downloads in S3 and what speaks its protocol |
+//! | `cli` | the `celeriac` command: `cargo install celeriac --features cli`, with `amqp` for what waits in RabbitMQ |
+//! | `testing` | for tests of tasks: eager mode, a clock that the test moves, assertions on what was enqueued; and the conformance suites for those who write a broker or a store of their own |
 //!
 //! The manual, one question a page, is in the folder `docs` of the repository.
 
@@ -77,13 +83,19 @@ extern crate self as celeriac;
 pub mod actors;
 pub mod app;
 pub mod broker;
+pub mod catalogue;
 pub mod core;
 pub mod protocol;
+#[cfg(feature = "amqp")]
+pub(crate) mod rabbitmq;
+pub mod runtime;
 pub mod soil;
 pub mod store;
 pub mod task;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(any(feature = "amqp", feature = "redis", feature = "s3"))]
+pub(crate) mod tls;
 #[cfg(feature = "web")]
 pub mod web;
 
@@ -101,53 +113,57 @@ pub use inventory as __inventory;
 #[cfg(doctest)]
 mod manual {
     #[doc = include_str!("../docs/celery-protocol.md")]
-    struct CeleryProtocol;
+    struct CeleryProtocolPage;
     #[doc = include_str!("../docs/canvas.md")]
-    struct Canvas;
+    struct CanvasPage;
     #[doc = include_str!("../docs/defaults.md")]
-    struct Defaults;
+    struct DefaultsPage;
     #[doc = include_str!("../docs/downloads.md")]
-    struct Downloads;
+    struct DownloadsPage;
     #[doc = include_str!("../docs/embedded-store.md")]
-    struct EmbeddedStore;
+    struct EmbeddedStorePage;
     #[doc = include_str!("../docs/embedding.md")]
-    struct Embedding;
+    struct EmbeddingPage;
+    #[doc = include_str!("../docs/events.md")]
+    struct EventsPage;
     #[cfg(all(feature = "amqp", feature = "redis"))]
     #[doc = include_str!("../docs/moving-from-celery.md")]
-    struct MovingFromCelery;
+    struct MovingFromCeleryPage;
     #[doc = include_str!("../docs/outcomes-and-retries.md")]
-    struct OutcomesAndRetries;
+    struct OutcomesAndRetriesPage;
     #[doc = include_str!("../docs/beat.md")]
-    struct Beat;
+    struct BeatPage;
     #[doc = include_str!("../docs/periodic-tasks.md")]
-    struct PeriodicTasks;
+    struct PeriodicTasksPage;
     #[doc = include_str!("../docs/progress.md")]
-    struct Progress;
+    struct ProgressPage;
     #[doc = include_str!("../docs/queues-and-workers.md")]
-    struct QueuesAndWorkers;
+    struct QueuesAndWorkersPage;
     #[cfg(feature = "amqp")]
     #[doc = include_str!("../docs/outbox.md")]
-    struct Outbox;
+    struct OutboxPage;
+    #[doc = include_str!("../docs/remote-control.md")]
+    struct RemoteControlPage;
     #[cfg(feature = "amqp")]
     #[doc = include_str!("../docs/rabbitmq.md")]
-    struct RabbitMq;
+    struct RabbitMqPage;
     #[doc = include_str!("../docs/results.md")]
-    struct Results;
+    struct ResultsPage;
     #[doc = include_str!("../docs/serial-tasks.md")]
-    struct SerialTasks;
+    struct SerialTasksPage;
     #[cfg(feature = "web")]
     #[doc = include_str!("../docs/soil-pages.md")]
-    struct SoilPages;
+    struct SoilPagesPage;
     #[doc = include_str!("../docs/tasks.md")]
-    struct Tasks;
+    struct TasksPage;
     #[doc = include_str!("../docs/testing.md")]
-    struct Testing;
+    struct TestingPage;
     #[doc = include_str!("../docs/testing-programs.md")]
-    struct TestingPrograms;
+    struct TestingProgramsPage;
     #[doc = include_str!("../docs/unique-tasks.md")]
-    struct UniqueTasks;
+    struct UniqueTasksPage;
     #[doc = include_str!("../docs/locks-and-limits.md")]
-    struct LocksAndLimits;
-    #[doc = include_str!("../docs/producers.md")]
-    struct Producers;
+    struct LocksAndLimitsPage;
+    #[doc = include_str!("../docs/source-pollers.md")]
+    struct ProducersPage;
 }

@@ -32,7 +32,7 @@ fn check_explains_a_good_file() {
     assert!(out.starts_with(beginning), "{out}");
     assert_eq!(out.matches("warning: ").count(), 4);
     let email = "\nemail_queue: a task starts at most 30s after it is due; 50 run at a time on the event loop (I/O \
-                 bound), up to 100 held; a typical one takes: seconds\n";
+                 bound), up to 100 held over RabbitMQ, up to 1024 of the embedded store; a typical one takes: seconds\n";
     assert!(out.contains(email), "{out}");
     let route = "\n\nroute: \"*send_report\" with \"domain\" like /ews-ghana$/ or /mvp-/ goes to send_report_throttled\n";
     assert!(out.ends_with(route), "{out}");
@@ -92,6 +92,19 @@ fn queues_are_printed_as_a_table() {
     let background = "background_queue                                10m        2  cpu   varies wildly\n";
     assert!(out.contains(background), "{out}");
     assert!(!out.contains('\u{1b}'), "no colours");
+}
+
+#[test]
+fn what_is_said_about_targets_and_queues_is_printed() {
+    let (code, out, err) = run(&["queues", "--notes", "celeriac.toml"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let heading: Vec<_> = out.lines().next().unwrap_or_default().split_whitespace().collect();
+    assert_eq!(heading, ["QUEUE", "TARGET", "ABOUT", "THE", "TARGET", "NOTES"]);
+    let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let background = out.lines().find(|line| line.starts_with("background_queue")).unwrap_or_default();
+    assert!(!words(background).is_empty(), "{out}");
+    assert!(out.contains("OK for this to get behind") && out.contains("Non-essential queue"), "{out}");
+    assert!(out.lines().all(|line| line.chars().count() <= 160 && line.trim_end() == line), "{out}");
 }
 
 #[test]
@@ -201,11 +214,73 @@ beats
     assert!(err.contains("write a time such as 2026-03-08T00:00:00Z"), "{err}");
 }
 
+/// A command about a store makes none, wherever it is pointed at, and says what to do.
+#[test]
+fn commands_make_no_store() {
+    let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+    std::fs::create_dir(dir.path().join("empty")).unwrap_or_else(|error| panic!("{error}"));
+    std::fs::create_dir_all(dir.path().join("shop/db")).unwrap_or_else(|error| panic!("{error}"));
+    std::fs::write(dir.path().join("shop/db/production.sqlite3"), "rows")
+        .unwrap_or_else(|error| panic!("{error}"));
+    let commands: [&[&str]; 4] = [
+        &["requeue"],
+        &["requeue", "--dry-run"],
+        &["store", "verify"],
+        &["store", "salvage", "--into", "new"],
+    ];
+    for command in commands {
+        for directory in ["empty", "shop", "nowhere", "."] {
+            let (code, out, err) =
+                text(celeriac(&[command, &["--directory", directory]].concat(), dir.path()));
+            assert_eq!((code, out.as_str()), (Some(1), ""), "{command:?} {directory}: {err}");
+            assert!(err.contains(directory) && !err.contains('{'), "{command:?} {directory}: {err}");
+            let says = if directory == "empty" || directory == "nowhere" {
+                "`Builder::directory`"
+            } else {
+                "is not a store of Celeriac's"
+            };
+            assert!(err.contains(says), "{command:?} {directory}: {err}");
+        }
+    }
+    let left = |path: &str| std::fs::read_dir(dir.path().join(path)).map_or(0, Iterator::count);
+    assert_eq!((left("empty"), left("shop"), left("shop/db"), left(".")), (0, 1, 1, 2));
+}
+
+/// An address has a password in it, so it may stand in the environment, and is not shown.
+#[test]
+fn a_broker_may_be_named_by_the_environment() {
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_celeriac"));
+        command.args(arguments).env("CELERIAC_BROKER", "amqp://user:geheim@127.0.0.1:1/vhost");
+        text(command.output().unwrap_or_else(|error| panic!("cannot run celeriac: {error}")))
+    };
+    let (code, out, _) = run(&["requeue", "--help"]);
+    assert_eq!(code, Some(0));
+    assert!(
+        out.contains("[env: CELERIAC_BROKER]") && out.contains("[env: CELERIAC_RESULT_BACKEND]"),
+        "{out}"
+    );
+    assert!(!out.contains("geheim"), "{out}");
+    let (code, _, err) = run(&["requeue", "--dry-run"]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("127.0.0.1:1") && !err.contains("geheim"), "{err}");
+    let (code, _, err) = run(&["requeue", "--directory", "nowhere"]);
+    assert_eq!(code, Some(1), "what stands on the command line wins: {err}");
+    assert!(err.contains("there is no directory `nowhere`"), "{err}");
+    let (code, _, err) = run(&["requeue", "--directory", "nowhere", "--broker", "amqp://other/"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("leave one of the two out"), "{err}");
+    let nothing = celeriac(&["requeue"], Path::new(ROOT));
+    let (code, _, err) = text(nothing);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("--directory DIR") && err.contains("CELERIAC_BROKER"), "{err}");
+}
+
 mod dead_letters {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::time::Duration;
 
-    use celeriac::app::catalogue::QueueRow;
+    use celeriac::catalogue::QueueRow;
     use celeriac::{Celeriac, State, TaskError, task};
 
     use super::{celeriac as command, text};
@@ -246,6 +321,24 @@ mod dead_letters {
         assert_eq!(code, Some(1), "the program still runs");
         assert!(err.contains("in use by process"), "{err}");
         runtime.shutdown().await.expect("an end");
+
+        let directory = dir.path().display().to_string();
+        let (code, out, err) = text(command(&["store", "verify", "--directory", &directory], dir.path()));
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        let said = "0 waiting tasks, 300 results and 300 dead letters can be read.\n";
+        assert!(out.starts_with(said) && out.ends_with("is sound.\n"), "{out}");
+        let salvaged = tempfile::tempdir().expect("a directory");
+        let into = salvaged.path().join("new").display().to_string();
+        let (code, out, err) =
+            text(command(&["store", "salvage", "--directory", &directory, "--into", &into], dir.path()));
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        assert!(out.starts_with("0 waiting tasks, 300 results and 300 dead letters are in "), "{out}");
+        let (code, out, err) = text(command(&["requeue", "--dry-run", "--directory", &into], dir.path()));
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        assert!(out.ends_with("300 of 300 dead letters would go back to their queues.\n"), "{out}");
+        let (_, out, _) = requeue(&["--queue", "refusd", "--task", "*refuses*"]);
+        let said = "0 of 300 dead letters went back to their queues.\nOf them 0 are of the queue `refusd`, 300 are of tasks like `*refuses*`.\n";
+        assert_eq!(out, said);
 
         let (code, out, err) = requeue(&["--dry-run", "--reason", "not 7 today"]);
         assert_eq!((code, err.as_str()), (Some(0), ""));

@@ -38,7 +38,7 @@ async fn is_put_off_and_goes_on_at_the_next_start() {
     let start = || Celeriac::builder().directory(dir.path()).shutdown_grace(minute).start();
 
     let (started, is_started) = channel();
-    let (let_go, is_let_go) = channel();
+    let (release, is_let_go) = channel();
     *STARTED.lock().unwrap() = Some(started);
     *LET_GO.lock().unwrap() = Some(is_let_go);
     let celeriac = start().await.unwrap();
@@ -51,7 +51,7 @@ async fn is_put_off_and_goes_on_at_the_next_start() {
     while follow_up::s().send(celeriac.client()).await.is_ok() {
         tokio::task::yield_now().await;
     }
-    let_go.send(()).unwrap();
+    release.send(()).unwrap();
     assert!(shutdown.await.unwrap().unwrap().drained);
     assert_eq!(RUNS.load(Ordering::SeqCst), 1);
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use celeriac::broker::{Broker, EmbeddedBroker, embedded::EmbeddedOptions};
-use celeriac::store::conformance::Subject;
+use celeriac::store::conformance::StoreUnderTest;
 use celeriac::store::{EmbeddedStore, MemoryStore, Store};
 use tempfile::TempDir;
 
@@ -18,7 +18,7 @@ mod memory {
     struct Memory(Arc<MemoryStore>);
 
     #[async_trait]
-    impl Subject for Memory {
+    impl StoreUnderTest for Memory {
         async fn open() -> Self {
             Self(Arc::default())
         }
@@ -47,7 +47,7 @@ mod embedded {
     }
 
     #[async_trait]
-    impl Subject for Embedded {
+    impl StoreUnderTest for Embedded {
         async fn open() -> Self {
             Self::open_in(tempfile::tempdir().unwrap())
         }
@@ -102,7 +102,7 @@ mod redis {
     }
 
     #[async_trait]
-    impl Subject for Shared {
+    impl StoreUnderTest for Shared {
         const EXPIRES_BY_ITSELF: bool = true;
 
         async fn open() -> Self {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use celeriac::app::catalogue::{Catalogue, Pool, QueueRow};
 use celeriac::broker::amqp::{AmqpBroker, AmqpOptions};
-use celeriac::broker::{Broker, Counts};
+use celeriac::broker::{Broker, QueueCounts};
+use celeriac::catalogue::{Catalogue, Pool, QueueRow};
 use celeriac::store::MemoryStore;
 use celeriac::{Celeriac, task};
 use tokio::sync::Notify;
@@ -93,7 +93,7 @@ impl Ours {
 
     /// Comes back when RabbitMQ has the acknowledgements of all that has run.
     async fn settled(&self) {
-        while self.broker.counts(&self.queue).await.expect("the broker counts") != Counts::default() {
+        while self.broker.counts(&self.queue).await.expect("the broker counts") != QueueCounts::default() {
             tokio::task::yield_now().await;
         }
     }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use celeriac::Celeriac;
-use celeriac::app::catalogue::{Catalogue, Pool, QueueRow};
 use celeriac::broker::embedded::EmbeddedOptions;
 use celeriac::broker::{Broker, EmbeddedBroker, MemoryBroker};
+use celeriac::catalogue::{Catalogue, Pool, QueueRow};
 use celeriac::store::{EmbeddedStore, MemoryStore, Store};
 
 /// A directory on the disk that is measured: the build's, or `CELERIAC_BENCH_DIR`.

@@ -4,15 +4,15 @@
 //! `orders`, is Python's still. Neither side's callers changed.
 //!
 //! ```text
-//! cargo run --example celery -- worker          # serves `prices` until Ctrl-C
-//! cargo run --example celery -- order shoes=2   # sends work to both sides, and prints what comes back
+//! cargo run --features amqp,redis --example celery -- worker          # serves `prices` until Ctrl-C
+//! cargo run --features amqp,redis --example celery -- order shoes=2   # sends work to both sides, and prints what comes back
 //! ```
 //!
 //! `BROKER_URL` and `RESULT_URL` say where RabbitMQ and Redis are; the Python side is in `python/`.
 
 use std::time::Duration;
 
-use celeriac::app::catalogue::{Catalogue, QueueRow, RouteRow};
+use celeriac::catalogue::{Catalogue, QueueRow, RouteRow};
 use celeriac::task::canvas::{chord, signature};
 use celeriac::{Celeriac, TaskError, task};
 

@@ -44,7 +44,7 @@ impl Hq {
     ) -> Result<Self, Box<dyn std::error::Error>> {
         let directory = |name: &str| {
             let path = data.join(name);
-            std::fs::create_dir_all(&path).map_err(|e| format!("cannot make {}: {e}", path.display()))?;
+            create_private_dir(&path)?;
             Ok::<_, String>(path)
         };
         Ok(Self {
@@ -63,6 +63,24 @@ impl Hq {
     pub fn install(self) -> &'static Self {
         HQ.get_or_init(|| self)
     }
+}
+
+/// Makes a directory that no other account of the machine can look into: there are people's data in it.
+pub fn create_private_dir(path: &Path) -> Result<(), String> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(|e| format!("cannot make {}: {e}", path.display()))
+}
+
+/// Creates a file that no other account of the machine can read.
+pub fn create_private(path: &Path) -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::File::options();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 /// The program's surroundings.
@@ -94,7 +112,7 @@ pub fn write_whole(
 ) -> Result<u64, TaskError> {
     use std::io::Write;
     let part = path.with_extension("part");
-    let mut file = std::io::BufWriter::new(std::fs::File::create(&part)?);
+    let mut file = std::io::BufWriter::new(create_private(&part)?);
     write(&mut file)?;
     file.flush()?;
     let file = file.into_inner().map_err(std::io::IntoInnerError::into_error)?;

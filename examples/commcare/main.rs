@@ -8,7 +8,7 @@ mod db;
 mod hq;
 mod load;
 mod once;
-mod producers;
+mod source_pollers;
 mod table;
 mod tasks;
 mod web;
@@ -23,7 +23,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, middleware};
 use celeriac::Celeriac;
-use celeriac::app::catalogue::Catalogue;
+use celeriac::catalogue::Catalogue;
 use clap::Parser;
 
 use hq::Hq;
@@ -111,8 +111,10 @@ async fn run(options: Options) -> Result<bool, Box<dyn Error>> {
     let listener = TcpListener::bind((options.host.as_str(), port))
         .map_err(|e| format!("cannot listen at {}:{port}: {e}; try another --port", options.host))?;
     let url = format!("http://{}", listener.local_addr()?);
-    std::fs::create_dir_all(&options.data)
-        .map_err(|e| format!("cannot make {}: {e}", options.data.display()))?;
+    // What others write for it, such as SQLite and the mailer, is closed to other accounts as well.
+    #[cfg(unix)]
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    hq::create_private_dir(&options.data)?;
 
     // The surroundings first: tasks left over from the last run start with the runtime. The store is opened before
     // anything is written, so that a second program on the same data is told off by the runtime.
@@ -154,8 +156,8 @@ async fn start(options: &Options) -> Result<Celeriac, Box<dyn Error>> {
         .on_ready(tasks::ready::file_is_ready)
         .shutdown_grace(Duration::from_secs(options.grace));
     let interval = if options.once { Duration::from_millis(200) } else { Duration::from_secs(10) };
-    for producer in producers::all(interval) {
-        builder = builder.producer(producer);
+    for poller in source_pollers::all(interval) {
+        builder = builder.poller(poller);
     }
     builder = match &options.catalogue {
         Some(file) => builder.catalogue_file(file),

@@ -79,7 +79,7 @@ async fn idle(celeriac: &Celeriac) -> Result<u64, Box<dyn std::error::Error>> {
     loop {
         let queues = celeriac.queues().await?;
         let left = queues.iter().map(|q| q.ready + q.scheduled + q.running as u64).sum();
-        if left == 0 || Instant::now() > deadline {
+        if (left == 0 && queues.missing.is_empty()) || Instant::now() > deadline {
             return Ok(left);
         }
         tokio::time::sleep(Duration::from_millis(20)).await;

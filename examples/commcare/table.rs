@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use celeriac::actors::QueueStatus;
-use celeriac::app::catalogue::{QueueRow, format_span};
+use celeriac::catalogue::{QueueRow, format_span};
 
 const HEAD: [&str; 14] = [
     "QUEUE",
@@ -27,7 +27,9 @@ const WORDS: usize = 3;
 /// One line a queue, columns as wide as they need to be.
 pub fn render(rows: &[QueueRow], queues: &[QueueStatus]) -> String {
     let mut lines = vec![HEAD.map(str::to_owned)];
-    lines.extend(rows.iter().zip(queues).map(|(row, queue)| line(row, queue)));
+    let of_queue =
+        |queue: &QueueStatus| rows.iter().find(|row| row.name == queue.name).map(|row| line(row, queue));
+    lines.extend(queues.iter().filter_map(of_queue));
     let widths: [usize; HEAD.len()] = std::array::from_fn(|column| {
         lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)
     });

@@ -1,16 +1,17 @@
-//! Durations in an attribute: a number of seconds, as in Celery, or text with units.
+//! Durations in an attribute: a number of seconds, as in Celery, or a text with units.
 
 use std::time::Duration;
 
 use syn::{Expr, ExprLit, Lit};
 
-/// Beyond this a value is a slip of the unit. A century also keeps every sum with "now" in range.
+/// The longest duration. A longer one has a wrong unit, most likely. A century also keeps every sum with "now" in
+/// range.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 const EXAMPLES: &str =
     "write seconds (`30`, `0.5`) or text with units (\"500ms\", \"30s\", \"15m\", \"6h\", \"2d\", \"1h30m\")";
 
-/// Reads the value of a duration option; the error names the value at fault and shows how to write it.
+/// Reads the value of a duration option. The error names the value at fault and shows how to write it.
 pub fn from_expr(expr: &Expr) -> syn::Result<Duration> {
     let bad = |what: String| Err(syn::Error::new_spanned(expr, format!("{what}; {EXAMPLES}")));
     let parsed = match expr {
@@ -32,11 +33,11 @@ pub fn from_expr(expr: &Expr) -> syn::Result<Duration> {
 }
 
 fn seconds(n: f64) -> Option<Duration> {
-    // Rounded to the microsecond, so that 0.1 is not 0.100000001.
+    // The number is rounded to the microsecond, so that 0.1 does not become 0.100000001.
     Duration::try_from_secs_f64((n * 1e6).round() / 1e6).ok()
 }
 
-/// Reads `1h30m` and its like: numbers, each with its unit, from the greatest unit to the least.
+/// Reads a text such as `1h30m`: numbers with units, the greatest unit first.
 fn from_text(text: &str) -> Result<Duration, String> {
     let mut rest = text.trim();
     if rest.is_empty() {

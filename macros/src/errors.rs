@@ -1,10 +1,10 @@
-//! Compile errors, collected so that the developer sees all of them in one go.
+//! Compile errors, collected so that the developer sees all of them at once.
 
 use proc_macro2::TokenStream;
 use quote::ToTokens;
 use syn::Error;
 
-/// The errors so far.
+/// The compile errors that were found so far, as one error.
 #[derive(Default)]
 pub struct Errors(Option<Error>);
 
@@ -16,7 +16,7 @@ impl Errors {
         }
     }
 
-    /// An error at these tokens.
+    /// Adds an error that the compiler shows at these tokens.
     pub fn at(&mut self, tokens: impl ToTokens, text: impl std::fmt::Display) {
         self.push(Error::new_spanned(tokens, text));
     }

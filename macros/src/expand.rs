@@ -1,7 +1,8 @@
-//! What the attribute writes: the function as it was, a module of its name, and the registration.
+//! What an attribute expands to: the unchanged function, a module of the same name, and the registration of the task.
 //!
-//! The module holds what callers name: `Task`, `s`, `delay`. The rest is in a `const _` beside the function, where
-//! the function's own types mean what they mean to it, and where a type may be as private as the function.
+//! The module holds the items that callers name: `Task`, `s`, `delay`. The rest is in a `const _` beside the
+//! function. There the types of the function's signature have the same meaning as in the function, and may be as
+//! private as the function.
 
 use std::time::Duration;
 
@@ -13,21 +14,21 @@ use syn::visit_mut::{self, VisitMut};
 use syn::{Attribute, Ident, ItemFn, Path, Type, Visibility};
 
 use crate::errors::Errors;
-use crate::options::{self, Durability, Options};
-use crate::periodic::{self, Periodic};
-use crate::signature::{Output, TaskFn};
+use crate::options::{self, DurabilityOption, Options};
+use crate::periodic::{self, PeriodicOptions};
+use crate::signature::{Input, Output, TaskFn};
 
-/// The whole of `#[task]`.
+/// Expands `#[task]`, which makes a function a task.
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     expand("task", options, item)
 }
 
-/// The whole of `#[serial_task]`: a task whose calls stand in lanes.
+/// Expands `#[serial_task]`, which makes a task whose calls stand in lanes.
 pub fn serial_task(options: TokenStream, item: TokenStream) -> TokenStream {
     expand("serial_task", options, item)
 }
 
-/// The whole of `#[periodic_task]`: a task, and an entry that calls it.
+/// Expands `#[periodic_task]`, which makes a task and an entry that calls it.
 pub fn periodic_task(options: TokenStream, item: TokenStream) -> TokenStream {
     expand("periodic_task", options, item)
 }
@@ -46,16 +47,17 @@ fn expand(attribute: &str, tokens: TokenStream, item: TokenStream) -> TokenStrea
     };
     let mut errors = Errors::default();
     let task = TaskFn::of(&function, &mut errors);
-    // A function that can be a task becomes one even if an option is wrong: fewer errors that are no errors.
+    // A function that can be a task becomes one even if an option is wrong. Otherwise the compiler reports errors
+    // that only follow from that.
     let is_task = errors.is_empty();
     let others = if attribute == "periodic_task" { periodic::NAMES } else { &[] };
     let metas = options::metas(tokens.clone(), &mut errors);
     let (of_schedule, of_task): (Vec<_>, Vec<_>) =
         metas.iter().partition(|meta| others.iter().any(|name| meta.path().is_ident(name)));
-    // Options that cannot even be taken apart say nothing about when.
+    // If the options cannot even be parsed, nobody knows whether a schedule is missing.
     let is_read = tokens.is_empty() || !metas.is_empty();
     let periodic = (!others.is_empty() && is_read).then(|| {
-        let periodic = Periodic::parse(&of_schedule, &tokens, &mut errors);
+        let periodic = PeriodicOptions::parse(&of_schedule, &tokens, &mut errors);
         periodic.check(&task, &mut errors);
         periodic
     });
@@ -65,7 +67,7 @@ fn expand(attribute: &str, tokens: TokenStream, item: TokenStream) -> TokenStrea
             serial.check(&task, &mut errors);
         }
         options.unique.check(&task, options.acks_late, &mut errors);
-        // Some are there for a key alone, which is no reason for a warning.
+        // A function may take a parameter for a key alone, which must not cause a warning about an unused variable.
         let of_lane = options.serial.iter().flat_map(|serial| serial.key_params());
         for param in of_lane.chain(options.unique.key_params()) {
             function.block.stmts.insert(0, syn::parse_quote!(let _ = &#param;));
@@ -86,7 +88,7 @@ fn expand(attribute: &str, tokens: TokenStream, item: TokenStream) -> TokenStrea
     quote!(#function #expansion #errors)
 }
 
-/// What callers use.
+/// The module with the items that callers of the task use.
 fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
     let name = &function.sig.ident;
     let plain = name.unraw();
@@ -132,7 +134,7 @@ fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
     }
 }
 
-/// The call that waits for its first argument, of tasks that have one.
+/// The function `p`, which makes a call whose first argument is open. A task without parameters has none.
 fn partial(
     function: &ItemFn,
     vis: &TokenStream,
@@ -153,7 +155,7 @@ fn partial(
     })
 }
 
-/// What the runtime uses.
+/// The registration of the task, with all that the runtime needs to run it.
 fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStream {
     let function_name = &function.sig.ident;
     let plain = function_name.unraw().to_string();
@@ -180,6 +182,7 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
         true => some(quote!(::celeriac::task::unique_of::<#function_name::Task>)),
         false => quote!(::core::option::Option::None),
     };
+    let data = task.data();
     let set_options = set_options(options);
     let set_hooks = set_hooks(options);
     let (run, kind) = run(function, task, options);
@@ -218,6 +221,7 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
                     options: <#function_name::Task as ::celeriac::task::Task>::options,
                     body: ::celeriac::task::Body::#kind(__celeriac_run),
                     hooks: __celeriac_hooks,
+                    data: &[#(<#data>::NEEDED),*],
                     serial: #serial_of,
                     unique: #unique_of,
                 }
@@ -226,24 +230,40 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
     }
 }
 
-/// The body, from encoded arguments to an encoded outcome; and the kind it is of.
+/// The function that runs the task, from encoded arguments to an encoded outcome; and the kind of the task.
 fn run(function: &ItemFn, task: &TaskFn, options: &Options) -> (TokenStream, Ident) {
     let name = &function.sig.ident;
-    // Names of ours beside names of theirs: hygiene keeps them apart.
+    // The generated names stand beside names of the user's function. Hygiene keeps them apart.
     let local = |name: &str| Ident::new(name, Span::mixed_site());
     let (context, arguments, returned) = (local("context"), local("arguments"), local("returned"));
     let values: Vec<Ident> = (0..task.params.len()).map(|i| local(&format!("a{i}"))).collect();
-    // The same variable, but an error about its type points at their parameter.
+    // This is the same variable, but an error about its type points at the parameter of the user's function.
     let context_there =
         task.context.as_ref().map(|ty| Ident::new("context", Span::mixed_site().located_at(ty.span())));
     let pass_context = task.context.as_ref().map(|ty| match ty {
         Type::Reference(_) => quote_spanned!(ty.span()=> &#context_there,),
         _ => quote!(#context_there,),
     });
+    // The function's parameters in its own order: those that travel, and the data of the runtime between them.
+    let mut travelling = values.iter();
+    let (mut take_data, mut passed) = (TokenStream::new(), Vec::new());
+    for (at, input) in task.inputs.iter().enumerate() {
+        match input {
+            Input::Argument => passed.extend(travelling.next().cloned()),
+            Input::Data(ty) => {
+                let value = local(&format!("d{at}"));
+                take_data.extend(quote_spanned!(ty.span()=> let #value = <#ty>::of(&#context)?;));
+                passed.push(value);
+            }
+        }
+    }
     let this = quote!(#name::Task);
-    let decode = quote!(let (#(#values,)*) = ::celeriac::task::decode_args::<#this>(#arguments)?;);
+    let decode = quote!(
+        let (#(#values,)*) = ::celeriac::task::decode_args::<#this>(&#context, #arguments)?;
+        #take_data
+    );
     let wait = function.sig.asyncness.is_some().then(|| quote!(.await));
-    let call = quote!(#name(#pass_context #(#values),*) #wait);
+    let call = quote!(#name(#pass_context #(#passed),*) #wait);
     let outcome = match &task.output {
         Output::Unit => quote! {
             #call;
@@ -261,11 +281,10 @@ fn run(function: &ItemFn, task: &TaskFn, options: &Options) -> (TokenStream, Ide
             }
         }
     };
-    let context_parameter = if task.context.is_some() { quote!(#context) } else { quote!(_) };
     if function.sig.asyncness.is_some() {
         let run = quote! {
             fn __celeriac_run(
-                #context_parameter: ::celeriac::Context,
+                #context: ::celeriac::Context,
                 #arguments: &::celeriac::task::Arguments,
             ) -> ::core::result::Result<::celeriac::task::BodyFuture, ::celeriac::TaskError> {
                 #decode
@@ -276,7 +295,7 @@ fn run(function: &ItemFn, task: &TaskFn, options: &Options) -> (TokenStream, Ide
     } else {
         let run = quote! {
             fn __celeriac_run(
-                #context_parameter: ::celeriac::Context,
+                #context: ::celeriac::Context,
                 #arguments: &::celeriac::task::Arguments,
             ) -> ::celeriac::task::Outcome {
                 #decode
@@ -287,7 +306,7 @@ fn run(function: &ItemFn, task: &TaskFn, options: &Options) -> (TokenStream, Ide
     }
 }
 
-/// `error` as a `TaskError`.
+/// An expression that makes a `TaskError` of the variable `error`.
 fn failed(ty: &Type, options: &Options) -> TokenStream {
     let converted = quote_spanned!(ty.span()=> ::celeriac::task::IntoTaskError::into_task_error(error));
     let Some(predicate) = &options.retry_if else {
@@ -331,10 +350,11 @@ fn set_options(options: &Options) -> TokenStream {
     assign(
         quote!(durability),
         options.durability.map(|durability| match durability {
-            Durability::Disk => quote!(::celeriac::task::Durability::Disk),
-            Durability::Memory => quote!(::celeriac::task::Durability::Memory),
+            DurabilityOption::Disk => quote!(::celeriac::task::Durability::Disk),
+            DurabilityOption::Memory => quote!(::celeriac::task::Durability::Memory),
         }),
     );
+    assign(quote!(send_events), plain(options.send_events));
     let default = quote!(<::celeriac::task::TaskOptions as ::core::default::Default>::default());
     if set.is_empty() { default } else { quote!(let mut options = #default; #set options) }
 }
@@ -376,7 +396,7 @@ pub fn attributes<'a>(function: &'a ItemFn, names: &[&str]) -> Vec<&'a Attribute
     function.attrs.iter().filter(|a| names.iter().any(|name| a.path().is_ident(name))).collect()
 }
 
-/// The same visibility, written one module deeper.
+/// The same visibility, as it has to be written inside a module.
 fn one_deeper(vis: &Visibility) -> TokenStream {
     match vis {
         Visibility::Public(_) => quote!(pub),
@@ -389,7 +409,7 @@ fn one_deeper(vis: &Visibility) -> TokenStream {
     }
 }
 
-/// Rewrites paths so that they mean in the module what they meant outside.
+/// Rewrites paths so that they mean the same inside the module as outside.
 struct Deeper;
 
 impl VisitMut for Deeper {
@@ -403,7 +423,7 @@ impl VisitMut for Deeper {
         if first.ident == "self" {
             first.ident = outer;
         } else if first.ident == "super" || first.ident == "Task" {
-            // Their `Task`, which ours hides.
+            // This is the user's `Task`, which the generated one hides.
             path.segments.insert(0, outer.into());
         }
     }

@@ -1,7 +1,9 @@
-//! The key of a serial task, or of a dedupe window: a function of the parameters, or a template: text with parameters in
-//! braces, checked against those that the function has.
+//! The key of a serial task, or of a unique window. It is a function of the parameters, or a template: a text with
+//! parameters in braces, which is checked against the parameters of the function.
 //!
-//! `{domain}` is a parameter, `{form.domain}` a field of one, at any depth; `{{` and `}}` are braces.
+//! `{domain}` is a parameter, and `{form.domain}` is a field of a parameter, at any depth; `{{` and `}}` stand for
+//! braces. The generated code joins the parts by `celeriac::task::joined`, so that different parts never make the
+//! same key.
 
 use proc_macro2::TokenStream;
 use quote::{quote, quote_spanned};
@@ -13,7 +15,7 @@ use crate::errors::Errors;
 use crate::options::value;
 use crate::signature::TaskFn;
 
-/// A key as given.
+/// A key as the attribute states it.
 pub struct Key {
     given: Given,
     template: Option<Template>,
@@ -25,7 +27,7 @@ enum Given {
 }
 
 impl Key {
-    /// Reads the option of this name.
+    /// Reads the option `name`, which states a key.
     pub fn read(name: &str, meta: &Meta) -> syn::Result<Self> {
         let given = match value(name, meta, "\"{domain}\"")? {
             Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Given::Template(text.clone()),
@@ -40,7 +42,7 @@ impl Key {
         Ok(Self { given, template: None })
     }
 
-    /// Checks a template against the parameters.
+    /// Checks a template against the parameters of the function.
     pub fn check(&mut self, task: &TaskFn, errors: &mut Errors) {
         if let Given::Template(text) = &self.given {
             let params: Vec<&Ident> = task.params.iter().map(|(name, _)| name).collect();
@@ -48,12 +50,12 @@ impl Key {
         }
     }
 
-    /// The parameters that the template names.
+    /// The parameters that the template names; none for a function.
     pub fn params(&self) -> &[Ident] {
         self.template.as_ref().map_or(&[], Template::params)
     }
 
-    /// An expression of the key's text; the parameters, which have these names, are in scope as references.
+    /// An expression for the text of the key. The parameters with these names must be in scope as references.
     pub fn expression(&self, names: &[&Ident]) -> TokenStream {
         match (&self.given, &self.template) {
             (Given::Function(function), _) => {
@@ -66,31 +68,33 @@ impl Key {
     }
 }
 
-/// A template taken apart.
+/// A template, split into its texts and its parameters.
 pub struct Template {
-    /// For `format!`, with a `{}` for each part.
-    text: String,
-    /// The expressions, each a parameter with its fields.
+    /// The texts around the parts; one more than there are parts.
+    texts: Vec<String>,
+    /// The expressions of the parts, each a parameter with its fields.
     parts: Vec<TokenStream>,
-    /// The parameters that it names.
+    /// The parameters that the template names.
     params: Vec<Ident>,
 }
 
 impl Template {
-    /// Reads a template; what is wrong with it goes to `errors`, with the parameters that there are.
+    /// Reads a template. Its mistakes go to `errors`, with a list of the parameters of the function.
     pub fn of(literal: &LitStr, params: &[&Ident], errors: &mut Errors) -> Self {
-        let mut template = Self { text: String::new(), parts: Vec::new(), params: Vec::new() };
+        let mut template = Self { texts: vec![String::new()], parts: Vec::new(), params: Vec::new() };
         match pieces(&literal.value()) {
             Err(text) => errors.at(literal, format!("{text}; {}", known(params))),
             Ok(pieces) => {
                 for piece in pieces {
                     match piece {
                         Piece::Text(text) => {
-                            template.text.push_str(&text.replace('{', "{{").replace('}', "}}"))
+                            if let Some(last) = template.texts.last_mut() {
+                                last.push_str(&text);
+                            }
                         }
                         Piece::Path(path) => match part(literal, &path, params) {
                             Ok((param, part)) => {
-                                template.text.push_str("{}");
+                                template.texts.push(String::new());
                                 template.params.push(param);
                                 template.parts.push(part);
                             }
@@ -103,15 +107,15 @@ impl Template {
         template
     }
 
-    /// The parameters that it names: the function need not use them otherwise.
+    /// The parameters that the template names. The function need not use them for anything else.
     pub fn params(&self) -> &[Ident] {
         &self.params
     }
 
-    /// An expression of the key's text; the parameters are in scope by their names, as references.
+    /// An expression for the text of the key. The parameters must be in scope by their names, as references.
     pub fn expression(&self) -> TokenStream {
-        let (text, parts) = (&self.text, &self.parts);
-        quote!(::std::format!(#text #(, #parts)*))
+        let (texts, parts) = (&self.texts, &self.parts);
+        quote!(::celeriac::task::joined(&[#(#texts),*], &[#(#parts),*]))
     }
 }
 
@@ -120,7 +124,7 @@ enum Piece {
     Path(String),
 }
 
-/// Text and paths in turn.
+/// Splits a template into texts and paths, which alternate.
 fn pieces(template: &str) -> Result<Vec<Piece>, String> {
     let mut pieces = Vec::new();
     let mut text = String::new();
@@ -150,7 +154,7 @@ fn pieces(template: &str) -> Result<Vec<Piece>, String> {
     Ok(pieces)
 }
 
-/// The expression of `form.domain`.
+/// The parameter that a path such as `form.domain` begins with, and an expression for the path.
 fn part(literal: &LitStr, path: &str, params: &[&Ident]) -> Result<(Ident, TokenStream), String> {
     let mut names = path.split('.');
     let first = names.next().unwrap_or_default().trim();
@@ -216,7 +220,8 @@ mod tests {
         if !errors.is_empty() {
             return Err(errors.into_tokens().to_string());
         }
-        Ok((template.text, template.parts.iter().map(|part| part.to_string().replace(' ', "")).collect()))
+        let text = template.texts.join("{}");
+        Ok((text, template.parts.iter().map(|part| part.to_string().replace(' ', "")).collect()))
     }
 
     #[test]
@@ -227,7 +232,7 @@ mod tests {
             ("all", "all", vec![]),
             ("{domain}", "{}", vec![part("*domain")]),
             ("a-{domain}-{ form.user.0 }", "a-{}-{}", vec![part("*domain"), part("form.user.0")]),
-            ("{{{domain}}}", "{{{}}}", vec![part("*domain")]),
+            ("{{{domain}}}", "{{}}", vec![part("*domain")]),
         ] {
             assert_eq!(read(key), Ok((text.to_owned(), parts)), "{key}");
         }

@@ -1,6 +1,6 @@
-//! The options of an attribute, `#[task(name = value, ...)]`: read, checked, all errors reported at once.
+//! The options of an attribute, `#[task(name = value, ...)]`: reads and checks them, and reports all errors at once.
 //!
-//! Another option is a field here, an arm in [`Options::set`], a name in [`NAMES`], a line in `expand.rs`, and an
+//! To add an option, add a field here, an arm in [`Options::set`], a name in [`NAMES`], a line in `expand.rs`, and an
 //! entry in the manual of the macro.
 
 use std::time::Duration;
@@ -14,10 +14,10 @@ use syn::{Error, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path, Token};
 
 use crate::duration;
 use crate::errors::Errors;
-use crate::serial::Serial;
-use crate::unique::{self, Unique};
+use crate::serial::SerialOptions;
+use crate::unique::{self, UniqueOptions};
 
-/// Every option, in the order of the manual.
+/// All options in the order of the manual.
 const NAMES: &[&str] = &[
     "name",
     "queue",
@@ -37,6 +37,7 @@ const NAMES: &[&str] = &[
     "track_started",
     "result_expires",
     "durability",
+    "send_events",
     "unique_for",
     "unique_until",
     "unique_key",
@@ -46,7 +47,7 @@ const NAMES: &[&str] = &[
     "on_failure",
 ];
 
-/// What Celery users look for under another name.
+/// Names that Celery users may write, and what Celeriac has instead.
 const ELSEWHERE: &[(&str, &str)] = &[
     (
         "timeout",
@@ -62,7 +63,7 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("eta", "it belongs to one call: `task::s(..).eta(..)`"),
 ];
 
-/// The options as given; `None` is the default, which `TaskOptions` knows.
+/// The options of a task as the attribute states them. `None` means the default, which `TaskOptions` knows.
 #[derive(Default)]
 pub struct Options {
     pub name: Option<LitStr>,
@@ -82,25 +83,26 @@ pub struct Options {
     pub ignore_result: Option<bool>,
     pub track_started: Option<bool>,
     pub result_expires: Option<Duration>,
-    pub durability: Option<Durability>,
+    pub durability: Option<DurabilityOption>,
+    pub send_events: Option<bool>,
     pub before_start: Option<Path>,
     pub on_success: Option<Path>,
     pub on_retry: Option<Path>,
     pub on_failure: Option<Path>,
-    /// What it says of its dedupe window.
-    pub unique: Unique,
-    /// Of a serial task, what it says of its lane.
-    pub serial: Option<Serial>,
+    /// The options of the unique window.
+    pub unique: UniqueOptions,
+    /// The options of the lane, if the task is serial.
+    pub serial: Option<SerialOptions>,
 }
 
-/// Where a call waits.
+/// Where a waiting call is kept.
 #[derive(Clone, Copy)]
-pub enum Durability {
+pub enum DurabilityOption {
     Disk,
     Memory,
 }
 
-/// The options of an attribute, one by one.
+/// Splits the tokens of an attribute into its options.
 pub fn metas(tokens: TokenStream, errors: &mut Errors) -> Vec<Meta> {
     match Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens) {
         Ok(metas) => metas.into_iter().collect(),
@@ -115,10 +117,10 @@ pub fn metas(tokens: TokenStream, errors: &mut Errors) -> Vec<Meta> {
 }
 
 impl Options {
-    /// Reads the options; `others` are names of options that the attribute has besides. What is wrong goes to `errors`, and the option counts as not given, so that the rest of
-    /// the program is checked as well.
+    /// Reads the options. `others` are names of options that the attribute has besides. A wrong option goes to
+    /// `errors` and counts as not given, so that the compiler checks the rest of the program as well.
     pub fn parse(metas: &[&Meta], others: &[&str], is_serial: bool, errors: &mut Errors) -> Self {
-        let mut options = Self { serial: is_serial.then(Serial::default), ..Self::default() };
+        let mut options = Self { serial: is_serial.then(SerialOptions::default), ..Self::default() };
         let mut seen: Vec<String> = Vec::new();
         let mut soft_limit = None;
         for meta in metas {
@@ -188,6 +190,7 @@ impl Options {
                     Some(span_of_time(name, meta, "to keep no results, write `ignore_result`")?);
             }
             "durability" => self.durability = Some(durability(name, meta)?),
+            "send_events" => self.send_events = Some(boolean(name, meta)?),
             name if unique::NAMES.contains(&name) => drop(self.unique.set(name, meta)?),
             "before_start" => self.before_start = Some(function(name, meta)?),
             "on_success" => self.on_success = Some(function(name, meta)?),
@@ -231,7 +234,7 @@ fn unknown(name: &str, meta: &Meta, others: &[&str], is_serial: bool) -> Error {
     Error::new_spanned(meta.path(), format!("{what}\nthe options are: {}", names.join(", ")))
 }
 
-/// The expression after `=`.
+/// The expression behind the `=` of an option. `example` is a value for the error.
 pub fn value<'a>(name: &str, meta: &'a Meta, example: &str) -> syn::Result<&'a Expr> {
     match meta {
         Meta::NameValue(pair) => Ok(&pair.value),
@@ -251,7 +254,7 @@ fn boolean(name: &str, meta: &Meta) -> syn::Result<bool> {
 
 pub fn integer<N>(name: &str, meta: &Meta, hint: &str) -> syn::Result<N>
 where
-    N: std::str::FromStr<Err: std::fmt::Display> + Bounds,
+    N: std::str::FromStr<Err: std::fmt::Display> + OptionBounds,
 {
     let expr = value(name, meta, "3")?;
     if let Expr::Lit(ExprLit { lit: Lit::Int(n), .. }) = expr
@@ -264,19 +267,19 @@ where
     Err(Error::new_spanned(expr, text))
 }
 
-pub trait Bounds {
+pub trait OptionBounds {
     const MAX: u32;
 }
 
-impl Bounds for u8 {
+impl OptionBounds for u8 {
     const MAX: u32 = Self::MAX as u32;
 }
 
-impl Bounds for u32 {
+impl OptionBounds for u32 {
     const MAX: u32 = Self::MAX;
 }
 
-/// Text of 1 to 255 bytes, which is what AMQP allows names.
+/// Reads a text of 1 to 255 bytes, which is what AMQP allows for names.
 pub fn word(name: &str, meta: &Meta) -> syn::Result<LitStr> {
     let expr = value(name, meta, "\"...\"")?;
     let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = expr else {
@@ -311,7 +314,7 @@ pub fn function(name: &str, meta: &Meta) -> syn::Result<Path> {
     }
 }
 
-/// One of these words, as the variant of that name.
+/// Reads one of these words, and makes the name of an enum variant of it.
 pub fn choice(name: &str, meta: &Meta, words: &[&str]) -> syn::Result<Ident> {
     let expr = value(name, meta, &format!("\"{}\"", words[0]))?;
     if let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = expr {
@@ -325,12 +328,12 @@ pub fn choice(name: &str, meta: &Meta, words: &[&str]) -> syn::Result<Ident> {
     Err(Error::new_spanned(expr, format!("`{name}` is one of {}", words.join(", "))))
 }
 
-fn durability(name: &str, meta: &Meta) -> syn::Result<Durability> {
+fn durability(name: &str, meta: &Meta) -> syn::Result<DurabilityOption> {
     let expr = value(name, meta, "\"memory\"")?;
     if let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = expr {
         match text.value().as_str() {
-            "disk" => return Ok(Durability::Disk),
-            "memory" => return Ok(Durability::Memory),
+            "disk" => return Ok(DurabilityOption::Disk),
+            "memory" => return Ok(DurabilityOption::Memory),
             _ => {}
         }
     }

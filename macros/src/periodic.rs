@@ -1,5 +1,5 @@
-//! The options of `#[periodic_task]` that `#[task]` does not have: when it is called, and what becomes of ticks that are
-//! missed or overlap.
+//! The options of `#[periodic_task]` that `#[task]` does not have: when beat calls the task, and what happens to
+//! ticks that are missed or overlap.
 
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use syn::{Error, Expr, ExprLit, ItemFn, Lit, LitStr, Meta, MetaList, Path, Token
 use crate::crontab::{self, FIELDS};
 use crate::errors::Errors;
 use crate::expand::{attributes, duration};
+use crate::grammar::Bounds;
 use crate::options::{function, span_of_time, value, word};
 use crate::signature::TaskFn;
 
-/// Every option, in the order of the manual.
+/// All options of the schedule, in the order of the manual.
 pub const NAMES: &[&str] = &[
     "crontab",
     "every",
@@ -31,10 +32,10 @@ pub const NAMES: &[&str] = &[
     "spread",
 ];
 
-/// The options as given.
+/// The options of the schedule as the attribute states them.
 #[derive(Default)]
-pub struct Periodic {
-    crontab: Option<Crontab>,
+pub struct PeriodicOptions {
+    crontab: Option<CrontabInput>,
     every: Option<Duration>,
     zone: Option<LitStr>,
     entry: Option<LitStr>,
@@ -46,15 +47,15 @@ pub struct Periodic {
     spread: Option<Duration>,
 }
 
-/// A crontab as one text, or field by field.
-enum Crontab {
+/// A crontab, given as one text or field by field.
+enum CrontabInput {
     Text(LitStr),
-    /// By the index in [`FIELDS`].
+    /// The fields, by their index in [`FIELDS`].
     Fields([Option<String>; 5]),
 }
 
-impl Periodic {
-    /// Reads the options that are of a schedule; what is wrong goes to `errors`.
+impl PeriodicOptions {
+    /// Reads the options of the schedule, and adds their mistakes to `errors`.
     pub fn parse(metas: &[&Meta], whole: &TokenStream, errors: &mut Errors) -> Self {
         let mut periodic = Self::default();
         let mut seen: Vec<String> = Vec::new();
@@ -139,7 +140,7 @@ impl Periodic {
         Ok(())
     }
 
-    /// What keeps the function from being called by nobody.
+    /// Checks that beat can call the function: it takes no arguments, or only a tenant.
     pub fn check(&self, task: &TaskFn, errors: &mut Errors) {
         match (&self.tenants, task.params.as_slice()) {
             (None, []) | (Some(_), [_]) => {}
@@ -156,7 +157,7 @@ impl Periodic {
         }
     }
 
-    /// The registration of the entry.
+    /// The code that registers the entry.
     pub fn expand(&self, function: &ItemFn) -> TokenStream {
         let name = &function.sig.ident;
         let plain = name.unraw().to_string();
@@ -165,11 +166,11 @@ impl Periodic {
         let entry = self.entry.as_ref().map_or_else(|| task.clone(), |entry| quote!(#entry));
         let zone = option(self.zone.as_ref().map(|zone| quote!(#zone)));
         let schedule = match (&self.crontab, self.every) {
-            (Some(Crontab::Text(text)), _) => {
+            (Some(CrontabInput::Text(text)), _) => {
                 quote!(::celeriac::task::periodic::crontab(::core::result::Result::Err(#text), #zone)?)
             }
-            (Some(Crontab::Fields(fields)), _) => {
-                let set = FIELDS.iter().zip(fields).filter_map(|((field, ..), text)| {
+            (Some(CrontabInput::Fields(fields)), _) => {
+                let set = FIELDS.iter().zip(fields).filter_map(|(Bounds { name: field, .. }, text)| {
                     let field = syn::Ident::new(field, proc_macro2::Span::call_site());
                     let text = text.as_ref()?;
                     Some(quote!(fields.#field = ::core::option::Option::Some(::std::string::String::from(#text));))
@@ -262,23 +263,29 @@ fn option(value: Option<TokenStream>) -> TokenStream {
     )
 }
 
-/// `crontab("0 0 * * *")` or `crontab(minute = 0, hour = "8-17")`.
-fn crontab(meta: &Meta) -> syn::Result<Crontab> {
+/// Whether a float such as `7.0` has only zeros behind the point.
+fn is_whole(digits: &str) -> bool {
+    let (whole, rest) = digits.split_once('.').unwrap_or((digits, ""));
+    whole.bytes().all(|byte| byte.is_ascii_digit()) && rest.bytes().all(|byte| byte == b'0')
+}
+
+/// Reads `crontab("0 0 * * *")` or `crontab(minute = 0, hour = "8-17")`.
+fn crontab(meta: &Meta) -> syn::Result<CrontabInput> {
     let shape = "`crontab` is written `crontab(minute = 0, hour = 0)` or `crontab(\"0 0 * * *\")`";
     let Meta::List(MetaList { tokens, .. }) = meta else {
         return Err(Error::new_spanned(meta, shape));
     };
     if let Ok(text) = syn::parse2::<LitStr>(tokens.clone()) {
         crontab::check_text(&text.value()).map_err(|error| Error::new(text.span(), error))?;
-        return Ok(Crontab::Text(text));
+        return Ok(CrontabInput::Text(text));
     }
     let metas = Punctuated::<Meta, Token![,]>::parse_terminated.parse2(tokens.clone());
     let metas = metas.map_err(|error| Error::new(error.span(), format!("{error}; {shape}")))?;
     let mut fields: [Option<String>; 5] = Default::default();
     for meta in &metas {
         let name = meta.path().get_ident().map_or_else(String::new, ToString::to_string);
-        let Some(index) = FIELDS.iter().position(|(field, ..)| *field == name) else {
-            let known = FIELDS.map(|(field, ..)| field);
+        let Some(index) = FIELDS.iter().position(|field| field.name == name) else {
+            let known = FIELDS.map(|field| field.name);
             let nearest = known
                 .iter()
                 .map(|known| (strsim::jaro_winkler(known, &name), known))
@@ -295,6 +302,13 @@ fn crontab(meta: &Meta) -> syn::Result<Crontab> {
             Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) if number.suffix().is_empty() => {
                 number.base10_digits().to_owned()
             }
+            // A float such as `7.0` counts as a whole number, as in Python.
+            Expr::Lit(ExprLit { lit: Lit::Float(number), .. })
+                if number.suffix().is_empty() && is_whole(number.base10_digits()) =>
+            {
+                let digits = number.base10_digits();
+                digits.split_once('.').map_or(digits, |(whole, _)| whole).to_owned()
+            }
             other => {
                 let text = format!("`{name}` is a number or text: write `{name} = 0` or `{name} = \"*/15\"`");
                 return Err(Error::new_spanned(other, text));
@@ -305,8 +319,8 @@ fn crontab(meta: &Meta) -> syn::Result<Crontab> {
             return Err(Error::new_spanned(meta.path(), format!("`{name}` is given twice")));
         }
     }
-    // What the crate refuses at the start is refused here as well: HQ's `crontab(day_of_week=6)` ran each minute.
-    let coarse = (1..5).find(|index| fields[*index].is_some()).map(|index| FIELDS[index].0);
+    // The crate refuses this at the start, so it is refused here too: HQ's `crontab(day_of_week=6)` ran each minute.
+    let coarse = (1..5).find(|index| fields[*index].is_some()).map(|index| FIELDS[index].name);
     if let (Some(coarse), None) = (coarse, &fields[0]) {
         let text = format!(
             "`{coarse}` is named and `minute` is not, so it would run every minute of that {}; write `minute = 0`, or `minute = \"*\"` if that is meant",
@@ -320,7 +334,7 @@ fn crontab(meta: &Meta) -> syn::Result<Crontab> {
         );
         return Err(Error::new_spanned(tokens, text));
     }
-    Ok(Crontab::Fields(fields))
+    Ok(CrontabInput::Fields(fields))
 }
 
 fn choice(name: &str, meta: &Meta, words: &[&str], text: &str) -> syn::Result<LitStr> {
@@ -332,7 +346,7 @@ fn choice(name: &str, meta: &Meta, words: &[&str], text: &str) -> syn::Result<Li
     }
 }
 
-/// `environments = ["production", "india"]`, or one of them alone.
+/// Reads `environments = ["production", "india"]`, or a single name.
 fn environments(meta: &Meta) -> syn::Result<Vec<LitStr>> {
     let expr = value("environments", meta, "[\"production\"]")?;
     let one = |expr: &Expr| match expr {

@@ -1,4 +1,4 @@
-//! What a serial task says of its lane, and the method that makes a call's place in it.
+//! The lane options of a serial task, and the method that makes the lane of a call from its arguments.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::key::Key;
 use crate::options::{choice, delay, integer, value, word};
 use crate::signature::TaskFn;
 
-/// The options that a serial task has beside those of a task, in the order of the manual.
+/// The options that a serial task has besides those of a task, in the order of the manual.
 pub const NAMES: &[&str] = &["key", "scope", "concurrency", "newcomer", "fail_after", "after_failure"];
 
-/// The options as given.
+/// The options of the lane as the attribute states them.
 #[derive(Default)]
-pub struct Serial {
+pub struct SerialOptions {
     key: Option<Key>,
     scope: Option<LitStr>,
     concurrency: Option<u32>,
@@ -26,8 +26,8 @@ pub struct Serial {
     after_failure: Option<Ident>,
 }
 
-impl Serial {
-    /// Takes an option; false: there is none of this name.
+impl SerialOptions {
+    /// Reads an option. Returns false if this attribute has none of this name.
     pub fn set(&mut self, name: &str, meta: &Meta) -> syn::Result<bool> {
         match name {
             "key" => self.key = Some(Key::read(name, meta)?),
@@ -51,7 +51,7 @@ impl Serial {
         Ok(true)
     }
 
-    /// Checks what depends on the function and on several options.
+    /// Checks the options that depend on the function or on each other.
     pub fn check(&mut self, task: &TaskFn, errors: &mut Errors) {
         if let Some(key) = &mut self.key {
             key.check(task, errors);
@@ -66,12 +66,12 @@ impl Serial {
         }
     }
 
-    /// The parameters that the key's template names.
+    /// The parameters that the template of the key names.
     pub fn key_params(&self) -> &[Ident] {
         self.key.as_ref().map_or(&[], Key::params)
     }
 
-    /// `Task::serial`.
+    /// The code of the method `Task::serial`.
     pub fn method(&self, task: &TaskFn) -> TokenStream {
         let names: Vec<&Ident> = task.params.iter().map(|(name, _)| name).collect();
         let args = Ident::new("args", Span::mixed_site());
@@ -95,11 +95,11 @@ impl Serial {
         let after_failure = self.after_failure.clone().unwrap_or_else(|| format_ident!("Next"));
         quote! {
             #[allow(unused_variables, clippy::ptr_arg)]
-            fn serial(#args: &Self::Args) -> ::core::option::Option<::celeriac::task::Serial> {
+            fn serial(#args: &Self::Args) -> ::core::option::Option<::celeriac::task::SerialHeader> {
                 let (#(#names,)*) = #args;
                 let lane = ::celeriac::task::LaneName::new(#scope, #key);
                 ::core::option::Option::Some(
-                    ::celeriac::task::Serial::new(lane)
+                    ::celeriac::task::SerialHeader::new(lane)
                         .with_concurrency(#concurrency)
                         .with_newcomer(::celeriac::task::Newcomer::#newcomer)
                         .with_after_failure(::celeriac::task::AfterFailure::#after_failure),

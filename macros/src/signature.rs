@@ -1,4 +1,4 @@
-//! The function under the attribute: what a task needs of it, and which functions cannot be tasks.
+//! The function under the attribute: the parts that a task needs, and which functions cannot be tasks.
 
 use quote::ToTokens;
 use syn::visit::{self, Visit};
@@ -6,19 +6,29 @@ use syn::{FnArg, Ident, ItemFn, Lifetime, Pat, PatType, PathArguments, ReturnTyp
 
 use crate::errors::Errors;
 
-/// serde goes that far with tuples.
+/// The most parameters of a task. serde implements its traits for tuples up to this size.
 const MOST_PARAMETERS: usize = 16;
 
-/// What the expansion needs to know of the function.
+/// The parts of the function that the expansion needs.
 pub struct TaskFn {
-    /// The type as written, `Context` or `&Context`, if the function takes it.
+    /// The type of the context as written, `Context` or `&Context`, if the function takes it.
     pub context: Option<Type>,
-    /// The parameters that travel.
+    /// The parameters that travel in the message.
     pub params: Vec<(Ident, Type)>,
+    /// All parameters but the context, in the order of the function.
+    pub inputs: Vec<Input>,
     pub output: Output,
 }
 
-/// What the function returns.
+/// Where the value of a parameter comes from.
+pub enum Input {
+    /// From the message: the next of the arguments.
+    Argument,
+    /// From the runtime: the type as written, `Data<..>`.
+    Data(Box<Type>),
+}
+
+/// The kind of value that the function returns.
 pub enum Output {
     Unit,
     Value(Type),
@@ -26,7 +36,7 @@ pub enum Output {
 }
 
 impl TaskFn {
-    /// Looks the function over. What keeps it from being a task goes to `errors`.
+    /// Reads the function. The reasons why it cannot be a task go to `errors`.
     pub fn of(function: &ItemFn, errors: &mut Errors) -> Self {
         let sig = &function.sig;
         if let Some(unsafety) = &sig.unsafety {
@@ -49,7 +59,12 @@ impl TaskFn {
                 errors.at(&sig.generics, text);
             }
         }
-        let mut task = Self { context: None, params: Vec::new(), output: Output::of(&sig.output, errors) };
+        let mut task = Self {
+            context: None,
+            params: Vec::new(),
+            inputs: Vec::new(),
+            output: Output::of(&sig.output, errors),
+        };
         for (at, input) in sig.inputs.iter().enumerate() {
             match input {
                 FnArg::Receiver(receiver) => errors.at(
@@ -71,6 +86,14 @@ impl TaskFn {
         task
     }
 
+    /// The types of the parameters that come from the runtime.
+    pub fn data(&self) -> impl Iterator<Item = &Type> {
+        self.inputs.iter().filter_map(|input| match input {
+            Input::Data(ty) => Some(&**ty),
+            Input::Argument => None,
+        })
+    }
+
     fn add(&mut self, at: usize, param: &PatType, errors: &mut Errors) {
         if is_context(&param.ty) {
             match (&self.context, at) {
@@ -85,6 +108,11 @@ impl TaskFn {
             self.context = Some((*param.ty).clone());
             return;
         }
+        if is_data(&param.ty) {
+            self.inputs.push(Input::Data(param.ty.clone()));
+            return;
+        }
+        self.inputs.push(Input::Argument);
         Owned::check(&param.ty, "a task owns its arguments, because they travel as JSON", "take", errors);
         match &*param.pat {
             Pat::Ident(name) if name.by_ref.is_none() && name.subpat.is_none() => {
@@ -122,7 +150,7 @@ impl Output {
     }
 }
 
-/// `Context` or `&Context`, by whatever path.
+/// Whether the type is `Context` or `&Context`, by any path.
 fn is_context(ty: &Type) -> bool {
     match ungrouped(ty) {
         Type::Reference(reference) if reference.mutability.is_none() => is_context_by_value(&reference.elem),
@@ -131,12 +159,18 @@ fn is_context(ty: &Type) -> bool {
 }
 
 fn is_context_by_value(ty: &Type) -> bool {
-    // One with generic arguments is another `Context`, for example std::task's.
+    // A `Context` with generic arguments is another one, for example that of std::task.
     matches!(ungrouped(ty), Type::Path(path) if path.path.segments.last()
         .is_some_and(|s| s.ident == "Context" && matches!(s.arguments, PathArguments::None)))
 }
 
-/// Without the invisible parentheses that `macro_rules` leaves around a `$t:ty`.
+/// Whether the type is `Data<T>`, by any path.
+fn is_data(ty: &Type) -> bool {
+    matches!(ungrouped(ty), Type::Path(path) if path.path.segments.last()
+        .is_some_and(|s| s.ident == "Data" && matches!(s.arguments, PathArguments::AngleBracketed(_))))
+}
+
+/// The type without the invisible parentheses that `macro_rules` leaves around a `$t:ty`.
 fn ungrouped(ty: &Type) -> &Type {
     match ty {
         Type::Group(group) => ungrouped(&group.elem),
@@ -144,7 +178,7 @@ fn ungrouped(ty: &Type) -> &Type {
     }
 }
 
-/// Finds what does not own its data, at any depth.
+/// Reports parts of a type that do not own their data, at any depth.
 struct Owned<'a> {
     why: &'a str,
     verb: &'a str,
@@ -169,6 +203,10 @@ impl<'ast> Visit<'ast> for Owned<'_> {
             Type::Path(path) => match path.path.segments.last().map(|s| s.ident.to_string()).as_deref() {
                 Some("str") => "String".to_owned(),
                 Some("Path") => "PathBuf".to_owned(),
+                Some("Data") => {
+                    self.reject(reference, "take `Data<T>` by value; its clones share one value");
+                    return;
+                }
                 Some("Context") if reference.mutability.is_some() => {
                     self.reject(reference, "take `Context` or `&Context`, the first parameter");
                     return;
@@ -199,7 +237,7 @@ impl<'ast> Visit<'ast> for Owned<'_> {
     }
 }
 
-/// A type about as its author wrote it.
+/// The text of a type, nearly as its author wrote it.
 fn spell(tokens: impl ToTokens) -> String {
     let mut text = tokens.to_token_stream().to_string();
     for (spaced, tight) in [("& ", "&"), (" <", "<"), ("< ", "<"), (" >", ">"), (" :: ", "::"), (" ,", ",")] {

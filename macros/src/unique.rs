@@ -1,4 +1,4 @@
-//! What a task says of its dedupe window, and the method that makes a call's part of it.
+//! The options of a task's unique window, and the method that makes the window of a call from its arguments.
 
 use std::time::Duration;
 
@@ -13,21 +13,21 @@ use crate::key::Key;
 use crate::options::{choice, span_of_time};
 use crate::signature::TaskFn;
 
-/// The options, in the order of the manual.
+/// The options of the window, in the order of the manual.
 pub const NAMES: &[&str] = &["unique_for", "unique_until", "unique_key"];
 
-/// The options as given.
+/// The options of the window as the attribute states them.
 #[derive(Default)]
-pub struct Unique {
+pub struct UniqueOptions {
     window: Option<Duration>,
     until: Option<Ident>,
     key: Option<Key>,
-    /// Where the last option that only goes with a window stands.
+    /// The last option that makes sense only with a window, and where it stands.
     besides: Option<(&'static str, Span)>,
 }
 
-impl Unique {
-    /// Takes an option; false: there is none of this name.
+impl UniqueOptions {
+    /// Reads an option. Returns false if this attribute has none of this name.
     pub fn set(&mut self, name: &str, meta: &Meta) -> syn::Result<bool> {
         match name {
             "unique_for" => {
@@ -46,7 +46,7 @@ impl Unique {
         Ok(true)
     }
 
-    /// Checks what depends on the function and on several options.
+    /// Checks the options that depend on the function or on each other.
     pub fn check(&mut self, task: &TaskFn, acks_late: Option<bool>, errors: &mut Errors) {
         if let Some(key) = &mut self.key {
             key.check(task, errors);
@@ -58,7 +58,7 @@ impl Unique {
                     _ => "",
                 };
                 let text = format!(
-                    "`{name}` says more about a dedupe window, and none is given: add `unique_for = \"5m\"`{serial}"
+                    "`{name}` says more about a unique window, and none is given: add `unique_for = \"5m\"`{serial}"
                 );
                 errors.push(syn::Error::new(*span, text));
             }
@@ -70,17 +70,17 @@ impl Unique {
         }
     }
 
-    /// Whether there is a window.
+    /// Whether the task has a unique window.
     pub fn is_given(&self) -> bool {
         self.window.is_some()
     }
 
-    /// The parameters that the key's template names.
+    /// The parameters that the template of the key names.
     pub fn key_params(&self) -> &[Ident] {
         self.key.as_ref().map_or(&[], Key::params)
     }
 
-    /// `Task::unique`, if there is a window.
+    /// The code of the method `Task::unique`, if there is a window.
     pub fn method(&self, task: &TaskFn) -> Option<TokenStream> {
         let window = expand::duration(self.window?);
         let names: Vec<&Ident> = task.params.iter().map(|(name, _)| name).collect();

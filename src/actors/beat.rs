@@ -1,12 +1,16 @@
-//! Beat: publishes each tick of each periodic entry, as the entry's policies say.
+//! Beat: the actor that publishes each tick of each periodic entry, as the entry's policies say. It is Celery's
+//! beat, with a leader among the processes that share a broker.
 //!
-//! When what is due is for [`core::calendar`](crate::core::calendar); this actor reads the clock, sleeps until the next
-//! tick and carries out. That a tick is published is noted in the commit that publishes it, or decided before it, so a crash
-//! at any moment neither loses nor doubles one (`publication.rs`); a publish that fails is tried again until it succeeds or a
-//! later tick stands for it. Where several processes share a broker one of them leads (`election.rs`), and a deposed leader's
-//! changes fail, because each names what it believes the note to say, and the term.
+//! [`core::calendar`](crate::core::calendar) decides when which tick is due; this actor reads the clock, sleeps
+//! until the next tick, and publishes it. The root builds it, operators reach it through [`BeatParts`]
+//! (`levers.rs`), and after a death its successor goes on from the notes.
 //!
-//! Beat that dies is built anew by the root, and goes on with what the notes say.
+//! Invariants:
+//! - A tick is neither lost nor doubled by a crash at any moment: that it is published is noted in the commit that
+//!   publishes it, or it is decided in the notes before (`publication.rs`).
+//! - A publish that fails is tried again until it succeeds or a later tick takes its place.
+//! - Of several processes one leads (`election.rs`). The changes of a deposed leader fail, because each change
+//!   names what its maker believes the note to say, and the term.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -15,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
 
-use super::runtime::Runtime;
+use crate::runtime::Runtime;
 use tokio::sync::RwLock;
 
 use crate::core::Timestamp;
@@ -23,10 +27,11 @@ use crate::core::calendar::{Agenda, Fire, Tenants};
 use crate::task::clock::now;
 use crate::task::{Client, Periodic, TaskId};
 use memory::Fired;
-use round::{Outcome, Stop, publish_all};
+use round::{RoundOutcome, RoundStop, publish_all};
 
 mod control;
 mod election;
+mod levers;
 mod memory;
 mod publication;
 mod round;
@@ -36,48 +41,52 @@ pub(crate) mod stepped;
 mod tenants;
 mod tick;
 
-pub(crate) use control::{GetEntries, Pause, Put, Remove, Trigger};
-pub use status::{BeatError, EntryStatus, Origin};
-pub(crate) use tick::Publisher;
+pub use status::{BeatError, EntryOrigin, EntryStatus};
+pub(crate) use tick::TickPublisher;
 
-/// The clock is looked at so often at least, because it may be set, and the machine may sleep.
+/// The longest sleep. Beat looks at the clock at least this often, because somebody may set the clock, and the
+/// machine may sleep.
 const LOOK: Duration = Duration::from_secs(60);
-/// The first pause after a publish that failed, and the longest.
+/// The first pause after a publish that failed, and the longest; each failure in a row doubles it.
 const AGAIN: Duration = Duration::from_millis(200);
 const AGAIN_AT_MOST: Duration = Duration::from_secs(10);
-/// What is under way at the end gets so long.
+/// How long beat waits for publishes that are under way, before it reads the notes or ends.
 const UNDER_WAY: Duration = Duration::from_secs(2);
-/// How long a leader leads without saying so again, unless the program says otherwise.
+/// How long a leader leads without renewing its lease, unless the builder's `beat_lease` says otherwise.
 pub(crate) const LEASE: Duration = Duration::from_secs(10);
 
-/// What beat is made of, for each time that it is built.
+/// What beat is made of. It outlives the actor, which the root builds from it each time.
 pub(crate) struct BeatParts {
     pub(crate) runtime: Arc<Runtime>,
-    /// The entries of the program and of its catalogue that fire here.
-    pub(crate) entries: Vec<(Periodic, Origin)>,
-    /// The runtime owns beat, so beat does not own the runtime.
-    pub(crate) publisher: Weak<dyn Publisher>,
-    /// Who this is in an election.
+    /// The entries of the program and of its catalogue that fire in this environment.
+    pub(crate) entries: Vec<(Periodic, EntryOrigin)>,
+    /// The runtime, which publishes. It owns beat, so beat must not own it.
+    pub(crate) publisher: Weak<dyn TickPublisher>,
+    /// This process's name in the election.
     pub(crate) candidate: String,
-    /// How long it leads without saying so again.
+    /// How long this process leads without renewing its lease.
     lease: Duration,
-    /// The last term that it has led in.
+    /// The last term that this process has led in; 0: none.
     term: AtomicU64,
-    /// Something was decided, and is not known to be published.
+    /// A tick was decided, and nobody knows whether it is published. The leader reads the notes again soon.
     unfinished: AtomicBool,
-    /// It has ended for good.
-    pub(crate) resigned: AtomicBool,
-    /// Held by each publish that is under way.
+    /// Beat has ended here for good: the root does not build it anew.
+    pub(super) resigned: AtomicBool,
+    /// Each publish under way holds it for reading. Whoever takes it for writing waits for their end, and keeps new
+    /// ones out.
     busy: Arc<RwLock<()>>,
-    /// The living actor.
-    pub(crate) address: Mutex<Option<Addr<Beat>>>,
+    /// The address of the living actor.
+    pub(super) address: Mutex<Option<Addr<Beat>>>,
+    /// Set in a test, which has no actor: the test itself steps from tick to tick.
+    #[cfg(feature = "testing")]
+    pub(crate) stepping: std::sync::OnceLock<stepped::Stepping>,
 }
 
 impl BeatParts {
     pub(crate) fn new(
         runtime: Arc<Runtime>,
-        entries: Vec<(Periodic, Origin)>,
-        publisher: Weak<dyn Publisher>,
+        entries: Vec<(Periodic, EntryOrigin)>,
+        publisher: Weak<dyn TickPublisher>,
         lease: Duration,
     ) -> Self {
         Self {
@@ -91,10 +100,12 @@ impl BeatParts {
             resigned: AtomicBool::new(false),
             busy: Arc::default(),
             address: Mutex::new(None),
+            #[cfg(feature = "testing")]
+            stepping: std::sync::OnceLock::new(),
         }
     }
 
-    fn publisher(&self) -> Option<Arc<dyn Publisher>> {
+    fn publisher(&self) -> Option<Arc<dyn TickPublisher>> {
         self.publisher.upgrade()
     }
 
@@ -102,51 +113,53 @@ impl BeatParts {
         self.publisher().map(|publisher| publisher as Arc<dyn Client>)
     }
 
-    pub(crate) fn living(&self) -> Option<Addr<Beat>> {
+    /// The address of the actor that was built last. It may have died since; then it does not answer.
+    pub(super) fn living(&self) -> Option<Addr<Beat>> {
         self.address.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// The actor.
+/// The actor of beat. What it knows of the entries comes from the notes when it begins to lead, and is gone when it
+/// steps down.
 pub(crate) struct Beat {
     parts: Arc<BeatParts>,
     agenda: Agenda,
-    entries: HashMap<String, Live>,
+    entries: HashMap<String, LiveEntry>,
     timer: Option<SpawnHandle>,
     leads: bool,
-    /// The end of its lease; `None`: nobody else can lead.
+    /// The end of the leader's lease; `None`: no other process can lead, so it leads without one.
     leads_until: Option<Instant>,
-    /// It asks whether it leads.
+    /// It has asked whether it leads, and has no answer yet.
     asking: bool,
     campaign: Option<SpawnHandle>,
-    /// Goes up with each load: what was begun before is not listened to any more.
+    /// Grows when the notes are read anew and when it steps down. An answer of an earlier generation is ignored.
     generation: u64,
     failures: u32,
 }
 
-/// An entry that fires.
-struct Live {
+/// A periodic entry that fires.
+struct LiveEntry {
     entry: Arc<Periodic>,
-    origin: Origin,
-    /// What its note says.
+    origin: EntryOrigin,
+    /// The text of the entry's note as it is believed to be; each change names it.
     note: Option<String>,
     fired: Fired,
     paused: bool,
     published: u64,
     coalesced: u64,
     error: Option<String>,
-    /// The run that its held tick waits for.
+    /// The run that a held tick waits for, by the entry's overlap policy.
     waits_for: Option<TaskId>,
-    /// Its tenants, and the last day of each as noted.
+    /// The tenants, if the entry fires for each, and the last day of each tenant as noted.
     tenants: Option<Tenants>,
     days: HashMap<String, String>,
-    /// When its tenants are listed again.
+    /// When the tenants are listed again.
     list_at: Timestamp,
     listing: bool,
 }
 
-impl Live {
-    fn new(entry: Periodic, origin: Origin, note: Option<String>) -> Self {
+impl LiveEntry {
+    fn new(entry: Periodic, origin: EntryOrigin, note: Option<String>) -> Self {
         let mut live = Self {
             entry: Arc::new(entry),
             origin,
@@ -166,7 +179,19 @@ impl Live {
         live
     }
 
-    /// Takes over what the note says. One that cannot be read is as good as none.
+    /// The entry's decided ticks and its note, if it is paused.
+    fn in_pause(&self) -> Option<(Fired, Option<String>)> {
+        self.paused.then(|| (self.fired.clone(), self.note.clone()))
+    }
+
+    /// Takes over what the note says since a change, if there was one.
+    fn take_note(&mut self, noted: Option<(String, Fired)>) {
+        if let Some((note, fired)) = noted {
+            (self.note, self.fired) = (Some(note), fired);
+        }
+    }
+
+    /// Takes over the text of the note. A text that cannot be read counts as no note.
     fn remember(&mut self, note: Option<String>) {
         self.fired = note.as_deref().and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         self.note = note;
@@ -189,12 +214,12 @@ impl Beat {
         }
     }
 
-    /// Reads what is remembered and goes on from there. Nothing else is done meanwhile.
+    /// Reads the notes and goes on from them. The actor handles nothing else until then.
     fn load(&mut self, ctx: &mut Context<Self>) {
         self.generation += 1;
         let parts = Arc::clone(&self.parts);
         let recalled = async move {
-            // What is on its way from here is not published once more.
+            // Publishes under way end first: `finish` would publish their messages once more.
             let _quiet = actix_rt::time::timeout(UNDER_WAY, parts.busy.write()).await;
             publication::finish(&parts).await.map_err(|error| error.to_string())?;
             memory::recall(&parts).await.map_err(|error| error.to_string())
@@ -202,6 +227,7 @@ impl Beat {
         ctx.wait(recalled.into_actor(self).map(|recalled, beat, ctx| match recalled {
             Ok(entries) => {
                 beat.agenda = Agenda::default();
+                // The counters are not in the notes; entries that stay keep theirs.
                 let before = std::mem::take(&mut beat.entries);
                 for mut live in entries {
                     if let Some(before) = before.get(&live.entry.name) {
@@ -224,8 +250,8 @@ impl Beat {
         }));
     }
 
-    /// Takes an entry into the agenda.
-    fn adopt(&mut self, mut live: Live) {
+    /// Takes an entry into the agenda, or makes room for its tenants.
+    fn adopt(&mut self, mut live: LiveEntry) {
         let entry = Arc::clone(&live.entry);
         if live.expect_tenants() {
             self.agenda.take(&entry.name);
@@ -239,7 +265,7 @@ impl Beat {
         self.entries.insert(entry.name.clone(), live);
     }
 
-    /// Publishes what is due, and sleeps until the next.
+    /// Publishes the ticks that are due, and sets the timer for the next.
     fn pump(&mut self, ctx: &mut Context<Self>) {
         if self.leads && self.is_in_office() {
             for fire in self.agenda.due(now()) {
@@ -255,9 +281,9 @@ impl Beat {
             ctx.cancel_future(timer);
         }
         if !self.leads || !self.is_in_office() {
-            return; // the next answer sets it again
+            return; // the answer to the next campaign pumps again
         }
-        let tenants = self.entries.values().filter_map(Live::tenants_due);
+        let tenants = self.entries.values().filter_map(LiveEntry::tenants_due);
         let Some(next) = self.agenda.next().into_iter().chain(tenants).min() else { return };
         let pause = next.since(now()).min(LOOK);
         self.timer = Some(ctx.run_later(pause, |beat, ctx| {
@@ -271,7 +297,7 @@ impl Beat {
         let (parts, entry) = (Arc::clone(&self.parts), Arc::clone(&live.entry));
         let (note, fired) = (live.note.clone(), live.fired.clone());
         let (address, generation) = (ctx.address(), self.generation);
-        let Ok(busy) = Arc::clone(&parts.busy).try_read_owned() else { return }; // it ends
+        let Ok(busy) = Arc::clone(&parts.busy).try_read_owned() else { return }; // beat ends or reloads
         actix_rt::spawn(async move {
             let outcome = publish_all(&parts, &entry, &fire, note, fired).await;
             drop(busy);
@@ -279,7 +305,7 @@ impl Beat {
         });
     }
 
-    /// How long to wait after so many failures in a row.
+    /// Counts a failure and returns the pause after it, which doubles with each failure in a row.
     fn pause_after_failure(&mut self) -> Duration {
         self.failures = (self.failures + 1).min(16);
         (AGAIN * 2_u32.pow(self.failures - 1)).min(AGAIN_AT_MOST)
@@ -290,7 +316,7 @@ impl Actor for Beat {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        if self.parts.runtime.broker.is_shared() {
+        if self.parts.runtime.broker.facts().is_shared {
             if !self.parts.runtime.shares_notes() && !self.parts.entries.is_empty() {
                 tracing::error!(
                     "neither the broker nor the store keeps notes, so beat remembers nothing through a restart and cannot tell whether another process has one: let one process only have it, with `.beat(false)` in the others"
@@ -304,13 +330,13 @@ impl Actor for Beat {
     }
 }
 
-/// The ticks of an entry got so far.
+/// How far the publishes of an entry's due ticks have got.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct TicksTold {
     entry: String,
     generation: u64,
-    outcome: Outcome,
+    outcome: RoundOutcome,
 }
 
 impl Handler<TicksTold> for Beat {
@@ -321,14 +347,14 @@ impl Handler<TicksTold> for Beat {
             return;
         }
         let pause = match &told.outcome.stop {
-            Some(Stop::Failed(_)) => self.pause_after_failure(),
+            Some(RoundStop::Failed(_)) => self.pause_after_failure(),
             _ => {
                 self.failures = 0;
                 AGAIN
             }
         };
         let Some(live) = self.entries.get_mut(&told.entry) else { return };
-        let Outcome { note, fired, published, coalesced, stop } = told.outcome;
+        let RoundOutcome { note, fired, published, coalesced, stop } = told.outcome;
         let last = fired.last;
         (live.note, live.fired) = (note, fired);
         live.published += published;
@@ -339,15 +365,16 @@ impl Handler<TicksTold> for Beat {
                 live.waits_for = None;
                 self.agenda.done(&told.entry, last);
             }
-            Some(Stop::Held(id)) => {
-                // A later tick takes the place of the held one; the end of that run lets it out before.
+            Some(RoundStop::Held(id)) => {
+                // The held tick is decided again when that run ends. If the run takes longer, the next tick takes
+                // its place.
                 let later = live.entry.schedule.next_after(now()).unwrap_or_else(|| now() + LOOK);
                 self.agenda.advance(&told.entry, last);
                 self.agenda.failed(&told.entry, later);
                 self.wait_for(told.entry, id, ctx);
             }
-            Some(Stop::Outdated) => {
-                // Somebody else decides here too; what the notes say is what is.
+            Some(RoundStop::Outdated) => {
+                // Another process has changed the note, so only the notes are to be believed now.
                 tracing::warn!(
                     entry = told.entry,
                     "a tick was decided before, or in a later term; reading the notes"
@@ -355,7 +382,7 @@ impl Handler<TicksTold> for Beat {
                 self.doubt(ctx);
                 return;
             }
-            Some(Stop::Failed(error)) => {
+            Some(RoundStop::Failed(error)) => {
                 tracing::warn!(
                     entry = told.entry,
                     error,
@@ -372,7 +399,7 @@ impl Handler<TicksTold> for Beat {
 }
 
 impl Beat {
-    /// Has the held tick of an entry decided again when a run is over.
+    /// Has the held tick of an entry decided again when this run is over.
     fn wait_for(&mut self, entry: String, id: TaskId, ctx: &mut Context<Self>) {
         let Some(live) = self.entries.get_mut(&entry) else { return };
         if live.waits_for.replace(id.clone()).is_some_and(|before| before == id) {
@@ -382,7 +409,7 @@ impl Beat {
         let (address, generation) = (ctx.address(), self.generation);
         actix_rt::spawn(async move {
             if client.wait(&id).await.is_err() {
-                // It keeps no result, so nobody tells of its end; it is looked at again soon.
+                // The task keeps no result, so nobody announces its end. Its state is looked at again after a second.
                 actix_rt::time::sleep(Duration::from_secs(1)).await;
             }
             address.do_send(RunOver { entry, id, generation });
@@ -390,7 +417,7 @@ impl Beat {
     }
 }
 
-/// The run that a held tick waits for is over, or is to be looked at again.
+/// The run that a held tick waits for is over, or its state is to be looked at again.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct RunOver {
@@ -414,24 +441,24 @@ impl Handler<RunOver> for Beat {
     }
 }
 
-/// The runtime shuts down: nothing more fires.
+/// The runtime shuts down: beat publishes nothing more, and gives the lead back.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct End;
+pub(super) struct EndBeat;
 
-impl Handler<End> for Beat {
+impl Handler<EndBeat> for Beat {
     type Result = actix::ResponseFuture<()>;
 
-    fn handle(&mut self, _: End, ctx: &mut Self::Context) -> Self::Result {
-        let led = self.leads && self.parts.runtime.broker.is_shared();
+    fn handle(&mut self, _: EndBeat, ctx: &mut Self::Context) -> Self::Result {
+        let led = self.leads && self.parts.runtime.broker.facts().is_shared;
         self.step_down(ctx);
         actix::ActorContext::stop(ctx);
         let parts = Arc::clone(&self.parts);
         Box::pin(async move {
-            // What is under way is noted before somebody else reads the notes.
+            // The publishes under way are noted before the next leader reads the notes.
             let _ = actix_rt::time::timeout(UNDER_WAY, parts.busy.write()).await;
             if led && let Err(error) = parts.resign().await {
-                tracing::warn!(%error, "the next leader of beat waits for the end of this one's lease");
+                tracing::warn!(%error, "beat could not give its lead back; it ends with the lease");
             }
         })
     }
@@ -439,10 +466,10 @@ impl Handler<End> for Beat {
 
 /// Makes the actor panic, for tests of its supervision.
 #[cfg(test)]
-impl Handler<super::queue::Die> for Beat {
+impl Handler<super::queue::Crash> for Beat {
     type Result = ();
 
-    fn handle(&mut self, _: super::queue::Die, _: &mut Self::Context) {
+    fn handle(&mut self, _: super::queue::Crash, _: &mut Self::Context) {
         panic!("asked to die");
     }
 }

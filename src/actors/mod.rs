@@ -1,35 +1,34 @@
-//! The supervision tree: thin actix shells around [`core`](crate::core).
+//! The supervision tree of a running program: thin actix actors around the pure rules of [`core`](crate::core).
 //!
 //! ```text
-//! Root ── Queue (one a queue: supervisor) ── Worker … Worker      one worker = one task at a time
-//!      ├─ Serial (one a lane that has a run here)
-//!      ├─ Beat (one in the cluster at a time)
-//!      └─ ProducerLoop (one a producer; of each, one in the cluster works at a time)
+//! Root ── Queue (one per queue; it supervises its workers) ── Worker … Worker   (one task at a time each)
+//!      ├─ Progress (one; it keeps the progress bars of the tasks that run here)
+//!      ├─ Beat (in each process; one in the cluster leads)
+//!      └─ PollerLoop (one per source poller; of each, one in the cluster leads)
+//! Serials (a register) ── Serial (one per lane that has a run here)
 //! ```
-//! This room, and no room below it, names actix.
+//! `Tree::start` grows the tree when the runtime starts, and a parent builds a child anew when it dies.
+//!
+//! Invariant: only this module and its submodules name actix; the runtime below it works without actors too.
 
-pub(crate) mod admission;
 pub(crate) mod beat;
-pub(crate) mod body;
-mod lasting;
-pub(crate) mod producer;
+pub(crate) mod held;
 pub(crate) mod progress;
 pub(crate) mod queue;
+pub(crate) mod queues;
+mod retained;
 pub(crate) mod root;
-pub(crate) mod run;
-pub(crate) mod runtime;
-mod sequel;
+mod running;
 pub(crate) mod serial;
-mod states;
+pub(crate) mod source_poller;
 mod status;
 mod supervisor;
 #[cfg(test)]
 mod tests;
-mod window;
 mod worker;
 
-pub use beat::{BeatError, EntryStatus, Origin};
-pub use producer::ProducerStatus;
-pub use runtime::{FailureHook, ReadyHook, WorkerHook};
+pub use beat::{BeatError, EntryOrigin, EntryStatus};
+pub use running::RunningTask;
 pub use serial::{LaneHolder, LaneRun, LaneStatus};
+pub use source_poller::PollerStatus;
 pub use status::QueueStatus;

@@ -1,194 +1,184 @@
-//! The progress actor: the bars of what runs here, collected, shown and watched.
+//! The progress actor: it keeps the progress bars of the tasks that run in this process (Soil's state), and answers
+//! questions about them.
 //!
-//! A body writes into its cell and waits for nobody. The actor looks at the cells of all runs that have a bar each 200 ms,
-//! as long as there are any, and tells what is new; a whole percent is told at once by the run itself. What is told goes
-//! to the store behind everybody's back, and is shown when it is there: a bar that was seen is also what is seen after a
-//! restart.
+//! A task body writes into its [`ProgressCell`] and waits for nobody. While any run has a bar, the actor looks at
+//! all cells every 200 ms and has each report what is new; a whole percent is reported at once by the run itself. A
+//! report goes to the store in the background, and is shown only when the store has it. So a bar that a user has
+//! seen is what they see after a restart too.
 //!
-//! The cells outlive the actor, as queues outlive theirs: should it die, it is built anew and misses nothing.
+//! One actor is enough: a run reports five times a second and at each percent, and the actor handles above a
+//! million messages a second. The root builds it on its own thread, where no body can block it. If it dies, the
+//! queues tell its successor which of their runs have bars, the watchers ask again, and the store has what was
+//! shown.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
-use dashmap::DashMap;
-use futures_util::FutureExt;
-use tokio::sync::Notify;
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult};
+use async_trait::async_trait;
+use tokio::sync::watch;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::core::progress::QUIET;
-use crate::store::Store;
-use crate::task::{ProgressCell, ProgressSink, TaskId, TrackedState, read_progress};
+use crate::runtime::progress::{Bars, ProgressHub};
+use crate::task::{ProgressCell, TaskId, TrackedState};
 
-/// What all runs of a program have told, and who watches them.
-pub(crate) struct Board {
-    store: Arc<dyn Store>,
-    cells: DashMap<TaskId, Arc<ProgressCell>>,
-    /// What the store has of tasks that run here.
-    shown: DashMap<TaskId, TrackedState>,
-    /// What earlier runs elsewhere have shown, read before the body starts.
-    before: DashMap<TaskId, TrackedState>,
+/// The progress actor as the rest of the runtime reaches it, across the actor's deaths. The hub sends the actor
+/// only what some bar or watcher needs, so a run without a bar that nobody watches costs no message.
+#[derive(Default)]
+pub(crate) struct ActorProgressHub {
     actor: Mutex<Option<Addr<Progress>>>,
-    watchers: Mutex<HashMap<TaskId, (Arc<Notify>, usize)>>,
-    /// How many tasks are watched, so that a change of one that is not costs one load.
-    watched: AtomicUsize,
+    bars: Interest,
+    watchers: Interest,
 }
 
-/// Hears of each change of one task, as long as it lives.
-pub(crate) struct Watcher {
-    board: Arc<Board>,
-    id: TaskId,
-    changed: Arc<Notify>,
-}
+/// A counting filter of task ids: whether an id may be one that somebody cares about. It may say yes of an id that
+/// is not, but never no of one that is.
+struct Interest([AtomicU32; 256]);
 
-impl Watcher {
-    /// Completes at the next change after it was asked for.
-    pub(crate) fn changed(&self) -> tokio::sync::futures::Notified<'_> {
-        self.changed.notified()
+impl Default for Interest {
+    fn default() -> Self {
+        Self([const { AtomicU32::new(0) }; 256])
     }
 }
 
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        let mut watchers = self.board.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, count)) = watchers.get_mut(&self.id) {
-            *count -= 1;
-            if *count == 0 {
-                watchers.remove(&self.id);
-            }
-        }
-        self.board.watched.store(watchers.len(), Ordering::SeqCst);
+impl Interest {
+    fn of(&self, id: &TaskId) -> &AtomicU32 {
+        let [last, ..] = xxh3_64(id.as_str().as_bytes()).to_le_bytes();
+        &self.0[usize::from(last)]
+    }
+
+    fn begin(&self, id: &TaskId) {
+        self.of(id).fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn end(&self, id: &TaskId) {
+        self.of(id).fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn may_have(&self, id: &TaskId) -> bool {
+        self.of(id).load(Ordering::SeqCst) > 0
     }
 }
 
-impl Board {
-    pub(crate) fn new(store: Arc<dyn Store>) -> Self {
-        Self {
-            store,
-            cells: DashMap::new(),
-            shown: DashMap::new(),
-            before: DashMap::new(),
-            actor: Mutex::new(None),
-            watchers: Mutex::default(),
-            watched: AtomicUsize::new(0),
-        }
-    }
-
-    fn address(&self) -> Option<Addr<Progress>> {
+impl ActorProgressHub {
+    fn actor(&self) -> Option<Addr<Progress>> {
         self.actor.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What was last shown of a task that runs here. Asks the actor.
-    pub(crate) async fn progress(&self, id: &TaskId) -> Option<TrackedState> {
-        // Most tasks have no bar here.
-        if !self.shown.contains_key(id) {
-            return None;
-        }
-        self.address()?.send(GetProgress(id.clone())).await.ok().flatten()
-    }
-
-    /// A run begins of a task that may have been shown elsewhere. Says whether it was.
-    pub(crate) async fn recall(&self, id: &TaskId) -> bool {
-        match self.store.tracked(id).await {
-            Ok(Some(state)) if read_progress(&state.meta).0.is_some() => {
-                self.before.insert(id.clone(), state);
-                true
-            }
-            Ok(_) => false,
-            Err(error) => {
-                tracing::warn!(%id, %error, "what was shown of a task is not known; its bar starts over");
-                false
-            }
+    fn tell<M>(&self, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        Progress: Handler<M>,
+    {
+        if let Some(actor) = self.actor() {
+            actor.do_send(message);
         }
     }
 
-    /// The store has this state now.
-    pub(crate) fn stored(&self, state: &TrackedState) {
-        if self.cells.contains_key(&state.id) {
-            self.shown.insert(state.id.clone(), state.clone());
-        }
-        self.changed(&state.id);
-    }
-
-    /// Something about a task has changed: wakes those who watch it.
-    pub(crate) fn changed(&self, id: &TaskId) {
-        if self.watched.load(Ordering::SeqCst) == 0 {
-            return;
-        }
-        let watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((changed, _)) = watchers.get(id) {
-            changed.notify_waiters();
+    /// Tells a new actor of runs whose bars the dead actor knew.
+    pub(super) fn reopened(&self, cells: Vec<Arc<ProgressCell>>) {
+        if !cells.is_empty() {
+            self.tell(BarOpened(cells));
         }
     }
 
-    /// Hears of each change of this task from now on.
-    pub(crate) fn watch(self: &Arc<Self>, id: &TaskId) -> Watcher {
-        let mut watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-        let (changed, count) = watchers.entry(id.clone()).or_default();
-        *count += 1;
-        let changed = Arc::clone(changed);
-        self.watched.store(watchers.len(), Ordering::SeqCst);
-        drop(watchers);
-        Watcher { board: Arc::clone(self), id: id.clone(), changed }
+    /// Makes the actor panic, for tests of its supervision.
+    #[cfg(test)]
+    pub(super) fn kill(&self) -> Option<Addr<Progress>> {
+        let actor = self.actor();
+        self.tell(CrashProgress);
+        actor
     }
 
-    /// The runtime ends: what watches sees how things are, for the last time.
-    pub(crate) fn close(&self) {
-        let watchers = self.watchers.lock().unwrap_or_else(PoisonError::into_inner);
-        watchers.values().for_each(|(changed, _)| changed.notify_waiters());
-        drop(watchers);
-        *self.actor.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    #[cfg(test)]
+    pub(super) fn is(&self, actor: &Option<Addr<Progress>>) -> bool {
+        self.actor() == *actor
     }
 }
 
-impl ProgressSink for Board {
-    fn shown_before(&self, id: &TaskId) -> Option<TrackedState> {
-        if let Some((_, before)) = self.before.remove(id) {
-            return Some(before);
-        }
-        // A store of this process answers at once; what others keep was read before the body started.
-        if self.store.is_shared() {
-            return None;
-        }
-        self.store.tracked(id).now_or_never()?.ok().flatten()
-    }
-
+#[async_trait]
+impl ProgressHub for ActorProgressHub {
     fn opened(&self, cell: &Arc<ProgressCell>) {
-        self.cells.insert(cell.id().clone(), Arc::clone(cell));
-        if let Some(actor) = self.address() {
-            actor.do_send(Opened);
-        }
+        self.bars.begin(cell.id());
+        self.tell(BarOpened(vec![Arc::clone(cell)]));
     }
 
     fn closed(&self, id: &TaskId) {
-        self.cells.remove(id);
-        self.shown.remove(id);
-        self.before.remove(id);
+        self.tell(Closed(id.clone()));
+        self.bars.end(id);
+    }
+
+    fn stored(&self, state: &TrackedState) {
+        if self.bars.may_have(&state.id) || self.watchers.may_have(&state.id) {
+            self.tell(Stored(state.clone()));
+        }
+    }
+
+    fn changed(&self, id: &TaskId) {
+        if self.watchers.may_have(id) {
+            self.tell(Changed(id.clone()));
+        }
+    }
+
+    async fn shown(&self, id: &TaskId) -> Option<TrackedState> {
+        // Most tasks have no bar here, and the question costs them no message.
+        if !self.bars.may_have(id) {
+            return None;
+        }
+        self.actor()?.send(GetProgress(id.clone())).await.ok().flatten()
+    }
+
+    async fn subscribe(&self, id: &TaskId) -> Option<watch::Receiver<()>> {
+        let actor = self.actor()?;
+        // The interest begins before the actor is asked, so that no change falls between the two.
+        self.watchers.begin(id);
+        let asking = Asking { progress_hub: self, id };
+        let changes = actor.send(Watch(id.clone())).await.ok()?;
+        std::mem::forget(asking); // the receiver's owner tells when it stops watching
+        Some(changes)
+    }
+
+    fn stop_watching(&self, id: &TaskId) {
+        self.tell(StopWatching(id.clone()));
+        self.watchers.end(id);
     }
 }
 
-/// The actor.
+/// A caller that is about to watch. If it gives up, or the actor dies, before it has its receiver, its interest
+/// ends with this.
+struct Asking<'a> {
+    progress_hub: &'a ActorProgressHub,
+    id: &'a TaskId,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.progress_hub.stop_watching(self.id);
+    }
+}
+
+/// The progress actor. It looks at the cells only while there are any.
 pub(crate) struct Progress {
-    board: Arc<Board>,
+    bars: Bars,
     ticking: bool,
 }
 
 impl Progress {
-    pub(crate) fn new(board: Arc<Board>, address: Addr<Self>) -> Self {
-        *board.actor.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
-        Self { board, ticking: false }
+    /// A new actor, which `progress_hub` sends its messages to from now on.
+    pub(super) fn new(progress_hub: &ActorProgressHub, address: Addr<Self>) -> Self {
+        *progress_hub.actor.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+        Self { bars: Bars::default(), ticking: false }
     }
 
     fn tick_later(&mut self, ctx: &mut Context<Self>) {
-        if self.ticking || self.board.cells.is_empty() {
+        if self.ticking || self.bars.cells().next().is_none() {
             return;
         }
         self.ticking = true;
         ctx.run_later(QUIET, |progress, ctx| {
             progress.ticking = false;
-            // Not while the map is held: a cell that tells something goes through the store's queue.
-            let cells: Vec<_> = progress.board.cells.iter().map(|cell| Arc::clone(&cell)).collect();
-            cells.iter().for_each(|cell| cell.tick());
+            progress.bars.cells().for_each(|cell| cell.tick());
             progress.tick_later(ctx);
         });
     }
@@ -196,26 +186,62 @@ impl Progress {
 
 impl Actor for Progress {
     type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        self.tick_later(ctx);
-    }
 }
 
-/// A run has a bar.
+/// These runs have bars from now on.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Opened;
+struct BarOpened(Vec<Arc<ProgressCell>>);
 
-impl Handler<Opened> for Progress {
+impl Handler<BarOpened> for Progress {
     type Result = ();
 
-    fn handle(&mut self, _: Opened, ctx: &mut Self::Context) {
+    fn handle(&mut self, BarOpened(cells): BarOpened, ctx: &mut Self::Context) {
+        cells.into_iter().for_each(|cell| self.bars.open(cell));
         self.tick_later(ctx);
     }
 }
 
-/// What is shown of a task that runs here.
+/// A run that has a bar has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Closed(TaskId);
+
+impl Handler<Closed> for Progress {
+    type Result = ();
+
+    fn handle(&mut self, Closed(id): Closed, _: &mut Self::Context) {
+        self.bars.close(&id);
+    }
+}
+
+/// The store has this state of a task now.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Stored(TrackedState);
+
+impl Handler<Stored> for Progress {
+    type Result = ();
+
+    fn handle(&mut self, Stored(state): Stored, _: &mut Self::Context) {
+        self.bars.stored(state);
+    }
+}
+
+/// The run of a task has begun or has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Changed(TaskId);
+
+impl Handler<Changed> for Progress {
+    type Result = ();
+
+    fn handle(&mut self, Changed(id): Changed, _: &mut Self::Context) {
+        self.bars.changed(&id);
+    }
+}
+
+/// Asks for the state that was last shown of a task that runs here.
 #[derive(Message)]
 #[rtype(result = "Option<TrackedState>")]
 struct GetProgress(TaskId);
@@ -224,6 +250,47 @@ impl Handler<GetProgress> for Progress {
     type Result = Option<TrackedState>;
 
     fn handle(&mut self, GetProgress(id): GetProgress, _: &mut Self::Context) -> Self::Result {
-        self.board.shown.get(&id).map(|state| state.clone())
+        self.bars.get(&id)
+    }
+}
+
+/// Asks for a receiver that is notified of each change of a task from now on.
+#[derive(Message)]
+#[rtype(result = "watch::Receiver<()>")]
+struct Watch(TaskId);
+
+impl Handler<Watch> for Progress {
+    type Result = MessageResult<Watch>;
+
+    fn handle(&mut self, Watch(id): Watch, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.bars.watch(id))
+    }
+}
+
+/// A watcher of a task is gone.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct StopWatching(TaskId);
+
+impl Handler<StopWatching> for Progress {
+    type Result = ();
+
+    fn handle(&mut self, StopWatching(id): StopWatching, _: &mut Self::Context) {
+        self.bars.stop_watching(&id);
+    }
+}
+
+/// Makes the actor panic, for tests of its supervision.
+#[cfg(test)]
+#[derive(Message)]
+#[rtype(result = "()")]
+struct CrashProgress;
+
+#[cfg(test)]
+impl Handler<CrashProgress> for Progress {
+    type Result = ();
+
+    fn handle(&mut self, _: CrashProgress, _: &mut Self::Context) {
+        panic!("asked to die");
     }
 }

@@ -1,133 +1,201 @@
-//! A queue: the supervisor of its workers, the owner of its backlog, the keeper of its promise.
+//! The actor of one queue: it supervises the queue's workers, holds the backlog of deliveries, and keeps the
+//! queue's promise (its target for time-to-start). The root builds it, and the broker pushes deliveries to it up to
+//! the prefetch.
 //!
-//! It alone decides what starts next (by [`core::Queue`](crate::core::Queue)). The broker pushes deliveries up to the
-//! prefetch; a start needs a worker slot, so no more bodies run at once than there are slots, whatever the broker
-//! does. A slot is free again when its run has told its end. Workers that die are built anew under a restart
-//! intensity; when it is exceeded the queue halts, says why, and tries again after a pause.
+//! Invariants:
+//! - Only this actor decides what starts next, by [`core::RunQueue`](crate::core::RunQueue).
+//! - A start needs a free worker slot, so no more bodies run at once than there are slots, whatever the broker
+//!   delivers. A slot is free again when its run has reported its end.
+//! - Workers that die are built anew under a restart intensity. When that is exceeded, the queue halts, says why,
+//!   and tries again after a pause.
+//! - A queue that dies takes its runs along: their tasks go back to the broker, and its successor has all slots.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::admission::admit;
-use super::lasting::Lasting;
-use super::run::{Ended, Report, Run, conclude};
-use super::runtime::Runtime;
+use super::retained::RetainedState;
+use super::serial::{Candidate, Serials};
 use super::status::Counters;
-use super::worker::{Permit, Start, Worker};
-use crate::app::catalogue::QueueRow;
-use crate::broker::{Consumer, Delivery};
-use crate::core::{self, Intensity, Restarts, TimeToStart};
+use super::worker::{SlotGuard, Start, Unstarted, Worker};
+use crate::broker::{Consumer, Delivery, DeliveryInfo};
+use crate::catalogue::QueueRow;
+use crate::core::{self, Intensity, Restarts, TimeToStart, Timestamp};
+use crate::runtime::Runtime;
+use crate::runtime::admission::admit;
+use crate::runtime::conclusion::conclude;
+use crate::runtime::run::{Report, Run};
 use crate::task::clock::now;
-use crate::task::{self, Hooks, Interrupt, Judge, Verdict};
+use crate::task::{self, Hooks, Interrupt, Judge, TaskId, Verdict};
+use rate::HeldBack;
 use revocation::Unchecked;
-use staff::Slot;
+use waiting::SeenBacklog;
+use worker_pool::Slot;
 
 mod control;
+mod held;
 mod lookup;
+mod rate;
 mod revocation;
-mod staff;
+mod stamps;
+mod waiting;
+mod worker_pool;
 
-pub(crate) use control::{Close, GetStatus, Hurry, Steer, Stop};
-pub(crate) use lookup::{Locate, Look, Lost, Revoke, Revoked};
-pub(super) use staff::Up;
+pub(crate) use control::{Close, GetStatus, Hurry, Steer, StopQueue};
+pub(super) use held::GetHeld;
+pub(super) use lookup::{GetRunning, TellBars};
+pub(crate) use lookup::{LanesLost, Locate, LocateTask, Revoke, Revoked};
+pub(super) use stamps::TerminateStamped;
+pub(crate) use waiting::BrokerBacklog;
+pub(super) use worker_pool::WorkerReady;
 
-/// The least deliveries that a queue holds if it states none and nobody else could start them.
-const PREFETCH: usize = 1024;
+/// How many serial tasks that did not start the queue remembers. Beyond that, the first start of a task may be
+/// counted twice.
+const MOST_COUNTED: usize = 1_000;
 
-/// The actor.
+/// The actor of one queue. What must survive it is in `retained`; all other state begins anew with its successor.
 pub(crate) struct Queue {
     row: QueueRow,
     runtime: Arc<Runtime>,
-    backlog: core::Queue<Delivery>,
+    backlog: core::RunQueue<Delivery>,
+    /// Deliveries of which the store has not said yet whether they are revoked.
     unchecked: Unchecked,
     workers: HashMap<usize, Slot>,
     idle: Vec<usize>,
-    /// The runs going on, by tag.
-    runs: HashMap<u64, task::Context>,
+    /// The runs that go on, by the tags of their deliveries.
+    runs: HashMap<u64, GivenRun>,
+    /// Serial tasks whose first start is in `time_to_start` already, although their lane then refused it: their
+    /// next start is not counted once more.
+    counted: HashSet<TaskId>,
     restarts: Restarts,
     time_to_start: TimeToStart,
+    /// When a run of any kind, first or further, started last. The blockage is counted from here.
+    last_start: Option<Timestamp>,
+    /// What the queue has seen of the tasks that wait in the broker.
+    seen: SeenBacklog,
     counters: Counters,
     consumer: Option<Box<dyn Consumer>>,
-    lasting: Arc<Lasting>,
-    /// Ends all runs at once and hands their tasks back.
+    /// What rate limits keep from starting.
+    held_back: HeldBack,
+    own_address: Option<Addr<Queue>>,
+    retained: Arc<RetainedState>,
+    serials: Arc<Serials>,
+    /// Cancelling it ends all runs at once and hands their tasks back.
     force: CancellationToken,
-    /// Why the queue has stopped itself.
+    /// Why the queue has stopped itself; `None`: it has not.
     halted: Option<String>,
-    /// Shutting down; who waits for the last run.
-    closing: Option<Vec<oneshot::Sender<()>>>,
+    /// Set during a shutdown: who waits for the end of the last run.
+    closing: Option<Vec<oneshot::Sender<usize>>>,
+    /// The number of runs that were handed back since the shutdown began.
+    handed_back: usize,
     generations: u64,
-    /// What starts at the end of this pump.
-    starting: Vec<(Addr<Worker>, Start)>,
-    /// A pump is on its way; the runs that end until it comes share it.
+    /// Runs that the current pump has lined up, and starts at its end.
+    starting: Vec<(Rc<Addr<Worker>>, Start)>,
+    /// A [`Pump`] is in the mailbox already. All runs that end before it comes share it.
     pump_due: bool,
 }
 
+/// A run that this queue has begun: its context, by which it can be told to end, and its worker, which may have
+/// been let go meanwhile.
+struct GivenRun {
+    context: task::Context,
+    worker: Rc<Addr<Worker>>,
+    message: Arc<task::Message>,
+    delivery_info: Option<Arc<DeliveryInfo>>,
+    started_at: Timestamp,
+}
+
 impl Queue {
-    pub(super) fn new(mut row: QueueRow, runtime: Arc<Runtime>, lasting: Arc<Lasting>) -> Self {
+    pub(super) fn new(
+        mut row: QueueRow,
+        runtime: Arc<Runtime>,
+        retained: Arc<RetainedState>,
+        serials: Arc<Serials>,
+    ) -> Self {
         let intensity = Intensity::within(row.max_restarts, row.restart_window);
-        row.workers = lasting.workers();
-        let mut backlog = core::Queue::new(row.workers);
-        if lasting.is_paused() {
+        row.workers = retained.workers();
+        let mut backlog = core::RunQueue::new(row.workers);
+        if retained.is_paused() {
             backlog.pause();
         }
         Self {
             backlog,
             unchecked: Unchecked::default(),
             time_to_start: TimeToStart::new(row.target),
+            last_start: None,
+            seen: SeenBacklog::default(),
             restarts: Restarts::new(intensity),
             row,
             runtime,
             workers: HashMap::new(),
             idle: Vec::new(),
             runs: HashMap::new(),
+            counted: HashSet::new(),
             counters: Counters::default(),
             consumer: None,
-            lasting,
+            held_back: HeldBack::default(),
+            own_address: None,
+            retained,
+            serials,
             force: CancellationToken::new(),
             halted: None,
             closing: None,
+            handed_back: 0,
             generations: 0,
             starting: Vec::new(),
             pump_due: false,
         }
     }
 
-    /// Starts what may start, when all that is in the mailbox by now has been seen.
+    /// Starts what may start, after all messages that are in the mailbox by now. So many ends of runs share one pump.
     fn pump_soon(&mut self, ctx: &mut Context<Self>) {
         if !std::mem::replace(&mut self.pump_due, true) {
             ctx.notify(Pump);
         }
     }
 
-    /// Starts what may start.
+    /// Starts what may start: it lines runs up for idle slots, notes their starts in one step, and sends them to
+    /// their workers.
     fn pump(&mut self) {
         if self.halted.is_some() || self.closing.is_some() {
             return;
         }
         self.line_up();
+        // The broker notes all these starts in one write, and before any of them happens: if the process dies now,
+        // each counts as a crash. Tasks that are acknowledged before they run leave the broker instead.
         let late = |(_, start): &'_ &mut (_, Start)| start.run.context.message().settles_late();
         Delivery::note_starts(self.starting.iter_mut().filter(late).map(|(_, start)| &mut start.delivery));
         for (worker, start) in self.starting.drain(..) {
-            worker.do_send(start);
+            // The actor of its lane has the last word on a serial task.
+            match start.run.context.message().serial.as_ref().map(|serial| serial.lane.clone()) {
+                Some(lane) => {
+                    let candidate = Candidate { worker: Addr::clone(&worker), start };
+                    self.serials.bring(lane, candidate, &self.runtime);
+                }
+                None => worker.do_send(start),
+            }
         }
     }
 
-    /// Takes deliveries into the backlog.
+    /// Takes deliveries from the broker into the backlog.
     fn line_up_all(&mut self, deliveries: Vec<Delivery>) {
         let now = now();
         for delivery in deliveries {
+            self.runtime.tell_received(&delivery);
             let priority = delivery.message().priority;
-            self.backlog.arrive(delivery.tag(), delivery, priority, None, now);
+            // Its time in the broker counts as well, so it waits since it was due, not since it came here.
+            let since = delivery.message().due();
+            self.backlog.arrive_ready(delivery.tag(), delivery, priority, since, now);
         }
     }
 
     fn line_up(&mut self) {
         while let Some(slot) = self.idle.last().copied()
-            && let Some((tag, delivery)) = self.backlog.release(now())
+            && let Some((tag, delivery)) = self.release()
         {
             if self.start(slot, tag, delivery) {
                 self.idle.pop();
@@ -135,13 +203,15 @@ impl Queue {
         }
     }
 
-    /// Starts a delivery on an idle slot; `false`: it was settled without a run, and the slot is still idle.
+    /// Starts a delivery on an idle slot. `false`: it was settled or dropped without a run, and the slot is still
+    /// idle.
     fn start(&mut self, slot: usize, tag: u64, delivery: Delivery) -> bool {
         if delivery.has_lapsed() {
-            self.backlog.finish(tag); // dropped, it goes back
+            self.backlog.finish(tag); // the delivery drops here, and so goes back to the broker
             return false;
         }
         let now = now();
+        // A delivery that has expired, has crashed too often, or is of an unknown task ends here without a worker.
         let message = Arc::clone(delivery.message());
         let judge = Judge::unstarted(&message, now);
         let definition = match admit(&self.runtime, &judge) {
@@ -151,33 +221,44 @@ impl Queue {
                 return false;
             }
         };
-        if message.first_started_at.is_none() && message.crashes == 0 {
-            self.time_to_start.record(now.since(message.due()), now);
+        // The promise is about the first start of a task only.
+        let is_first = message.first_started_at.is_none() && message.crashes == 0;
+        if is_first && !self.counted.remove(&message.id) {
+            self.time_to_start.record(now.since(message.due()));
         }
-        let worker = self.workers.get(&slot).map_or_else(|| "".into(), Slot::name);
+        self.last_start = Some(now);
+        self.runtime.levers.accept(&message);
+        // A run is ended by its worker's token, so a worker that dies takes it along.
+        let (worker, force) = match self.workers.get(&slot) {
+            Some(slot) => (slot.name(), slot.force()),
+            None => ("".into(), self.force.clone()),
+        };
         let fence = delivery.fence();
         let context = task::Context::fenced(Arc::clone(&message), worker, self.runtime.sinks(), fence)
             .again(delivery.is_again())
             .permits_of(self.runtime.permits.clone());
-        self.runtime.serials.began(&self.runtime, &context, tag, now);
-        self.runs.insert(tag, context.clone());
         let run = Run {
             definition,
             context,
             pool: self.row.pool,
-            force: self.force.clone(),
-            stuck: Arc::clone(&self.lasting.stuck),
+            force,
+            stuck: Arc::clone(&self.retained.stuck),
             runtime: Arc::clone(&self.runtime),
             started_at: now,
+            time_limits: self.runtime.levers.time_limits(&message, definition.options),
+            place: None,
         };
-        self.give(slot, run, delivery);
+        self.assign(slot, run, delivery);
         true
     }
 
-    /// Settles a delivery that is not to run.
-    fn end_unstarted(&mut self, tag: u64, delivery: Delivery, verdict: Verdict) {
+    /// Settles a delivery that is not to run, with the verdict that says why.
+    fn end_unstarted(&mut self, tag: u64, mut delivery: Delivery, verdict: Verdict) {
         self.backlog.finish(tag);
-        self.counters.count(Ended::of(&verdict));
+        if delivery.fence().is_none() {
+            delivery.at_risk(); // should its settlement panic, it counts as a crash: else it would come again for ever
+        }
+        self.counters.count(Report::of(&verdict));
         let runtime = Arc::clone(&self.runtime);
         actix_rt::spawn(async move {
             let context =
@@ -187,45 +268,8 @@ impl Queue {
         });
     }
 
-    fn prefetch(&self) -> usize {
-        let unstated = self.row.prefetch.is_none() && !self.runtime.broker.is_shared();
-        // A delivery counts until its settlement is safe. With few of them, workers idle while the disk is at it.
-        let least =
-            if unstated { self.row.workers.saturating_mul(4).max(PREFETCH) } else { self.row.workers };
-        self.row.max_deliveries().max(least)
-    }
-
-    fn tell_bodies(&self, interrupt: Interrupt) {
-        self.runs.values().for_each(|context| context.interrupt_with(interrupt));
-    }
-
-    fn check_closed(&mut self) {
-        if self.runs.is_empty()
-            && let Some(waiting) = &mut self.closing
-        {
-            for waiting in waiting.drain(..) {
-                let _ = waiting.send(());
-            }
-        }
-    }
-}
-
-impl Drop for Queue {
-    /// A queue that dies takes its runs with it, so that its successor has all slots for itself.
-    fn drop(&mut self) {
-        self.tell_bodies(Interrupt::Shutdown);
-        self.force.cancel();
-        for (tag, context) in &self.runs {
-            self.runtime.serials.ended(context.message(), *tag);
-        }
-    }
-}
-
-impl Actor for Queue {
-    type Context = Context<Self>;
-
-    fn started(&mut self, ctx: &mut Self::Context) {
-        self.fill(ctx);
+    /// Takes what the broker has for this queue from now on.
+    fn consume(&mut self, ctx: &mut Context<Self>) {
         let address = ctx.address();
         // Called from the broker's threads. A mailbox is not bounded by actix; the prefetch bounds what is sent.
         let sink = Arc::new(move |deliveries| address.do_send(Deliveries(deliveries)));
@@ -237,9 +281,52 @@ impl Actor for Queue {
             }
         }
     }
+
+    fn prefetch(&self) -> usize {
+        let most = match self.runtime.broker.facts().is_shared {
+            true => self.row.max_deliveries(),
+            false => self.row.max_deliveries_alone(),
+        };
+        most.max(self.row.workers)
+    }
+
+    fn tell_bodies(&self, interrupt: Interrupt) {
+        self.runs.values().for_each(|run| run.context.interrupt_with(interrupt));
+    }
+
+    fn check_closed(&mut self) {
+        if self.runs.is_empty()
+            && let Some(waiting) = &mut self.closing
+        {
+            for waiting in waiting.drain(..) {
+                let _ = waiting.send(self.handed_back);
+            }
+        }
+    }
 }
 
-/// Messages from the broker.
+impl Drop for Queue {
+    /// A queue that dies takes its runs along, so that its successor has all slots for itself.
+    fn drop(&mut self) {
+        self.tell_bodies(Interrupt::Shutdown);
+        self.force.cancel();
+    }
+}
+
+impl Actor for Queue {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.fill(ctx);
+        self.watch_backlog(ctx);
+        self.own_address = Some(ctx.address());
+        if !self.retained.is_cancelled() {
+            self.consume(ctx);
+        }
+    }
+}
+
+/// Deliveries that the broker has pushed.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Deliveries(Vec<Delivery>);
@@ -248,10 +335,11 @@ impl Handler<Deliveries> for Queue {
     type Result = ();
 
     fn handle(&mut self, Deliveries(deliveries): Deliveries, ctx: &mut Self::Context) {
-        if self.closing.is_some() {
-            return; // dropped, and so back in the broker
+        if self.closing.is_some() || self.retained.is_cancelled() {
+            return; // the deliveries drop here, and so go back to the broker
         }
-        if self.runtime.broker.knows_all() {
+        // A broker that knows all takes a revoked task out by itself; of another one the store must be asked first.
+        if self.runtime.broker.facts().knows_all {
             self.line_up_all(deliveries);
             self.pump();
         } else {
@@ -260,7 +348,7 @@ impl Handler<Deliveries> for Queue {
     }
 }
 
-/// A run has ended.
+/// A run has ended, or a task did not start, and its slot is free. [`SlotGuard`] sends this when it drops.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Finished {
@@ -268,23 +356,32 @@ pub(super) struct Finished {
     pub(super) slot: usize,
     pub(super) generation: u64,
     pub(super) report: Report,
+    pub(super) unstarted: Option<Unstarted>,
 }
 
 impl Handler<Finished> for Queue {
     type Result = ();
 
     fn handle(&mut self, finished: Finished, ctx: &mut Self::Context) {
-        let Finished { tag, slot, generation, report } = finished;
-        if let Some(context) = self.runs.remove(&tag) {
-            self.runtime.serials.ended(context.message(), tag);
+        let Finished { tag, slot, generation, report, unstarted } = finished;
+        let run = self.runs.remove(&tag);
+        // A serial task that did not start comes again, and its first start is in the statistics already.
+        if let Some(why) = unstarted {
+            self.counters.overlaps += u64::from(why == Unstarted::Overlaps);
+            if self.counted.len() < MOST_COUNTED {
+                self.counted.extend(run.map(|run| run.context.id().clone()));
+            }
         }
         self.backlog.finish(tag);
-        self.counters.count(report.ended);
+        self.counters.count(report);
+        self.handed_back += usize::from(self.closing.is_some() && report.is_handed_back());
         self.counters.panics += u64::from(report.panicked);
         self.counters.timed_out += u64::from(report.timed_out);
+        // The slot is free only if the worker that had the run is still on it.
         if self.is_staffed(slot, generation) {
             if report.panicked {
-                // The task's fault, not the worker's: replaced at once, and not counted by the intensity.
+                // A panic is the task's fault, not the worker's: the worker is replaced at once, and the restart
+                // intensity does not count it.
                 self.counters.replaced += 1;
                 self.retire(slot);
                 self.hire(slot, ctx);
@@ -297,7 +394,7 @@ impl Handler<Finished> for Queue {
     }
 }
 
-/// Start what may start.
+/// Starts what may start.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Pump;
@@ -315,13 +412,13 @@ impl Handler<Pump> for Queue {
 #[cfg(test)]
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Die;
+pub(crate) struct Crash;
 
 #[cfg(test)]
-impl Handler<Die> for Queue {
+impl Handler<Crash> for Queue {
     type Result = ();
 
-    fn handle(&mut self, _: Die, _: &mut Self::Context) {
+    fn handle(&mut self, _: Crash, _: &mut Self::Context) {
         panic!("asked to die");
     }
 }

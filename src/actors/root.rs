@@ -1,4 +1,12 @@
-//! The root of the tree: it builds the queues and beat on the arbiters, and builds them again when they die.
+//! The root of the supervision tree. `Tree::start` runs it on a thread of its own when the runtime starts; it
+//! builds the queues, beat, the source pollers and the progress actor on its arbiters, and builds each anew when it
+//! dies.
+//!
+//! Invariants:
+//! - A child that died is built anew after a pause by its own restart intensity. The root never gives a child up;
+//!   one that dies too often only gets the longer pause.
+//! - A child that ends after [`Closing`] is not built anew.
+//! - What must survive a queue's actor lies in its [`RetainedState`], which the root owns.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,70 +15,79 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use actix_rt::{Arbiter, System};
-use dashmap::DashMap;
 
-use super::beat::{Beat, BeatParts, End};
-use super::lasting::Lasting;
-use super::producer::{EndLoop, ProducerLoop, ProducerParts};
-use super::progress::Progress;
-use super::queue::Queue;
-use super::runtime::Runtime;
+use super::beat::{Beat, BeatParts, EndBeat};
+use super::progress::{ActorProgressHub, Progress};
+use super::queue::{Queue, TellBars};
+use super::queues::Queues;
+use super::retained::RetainedState;
+use super::serial::Serials;
+use super::source_poller::{EndLoop, PollerLoop, PollerParts};
 use super::supervisor::{self, Exit};
-use crate::app::catalogue::QueueRow;
+use crate::catalogue::QueueRow;
 use crate::core::{Intensity, RestartVerdict, Restarts};
+use crate::runtime::Runtime;
 use crate::task::clock::now;
 
-/// How often expired results are deleted.
+/// How often the root has expired results and old downloads deleted.
 const SWEEP: Duration = Duration::from_secs(60);
-/// How often arbiters are asked whether they are alive, and when a silent one is reported.
+/// How often each arbiter is asked for a sign of life, and the silence after which it is reported.
 const PING: Duration = Duration::from_secs(1);
 const SILENT: Duration = Duration::from_secs(5);
-/// A queue actor that died too often is built again after this long.
+/// The pause before an actor is built anew that has died more often than its restart intensity allows.
 const COOL_DOWN: Duration = Duration::from_secs(30);
 
-/// The queues' addresses, always the living ones.
-pub(crate) type Queues = Arc<DashMap<String, Addr<Queue>>>;
-
-/// The actor.
+/// The actor at the root. It has what it needs to build each of its children again.
 pub(crate) struct Root {
     runtime: Arc<Runtime>,
-    rows: Vec<(QueueRow, Arc<Lasting>)>,
+    rows: Vec<(QueueRow, Arc<RetainedState>)>,
     queues: Queues,
-    arbiters: Vec<Watched>,
+    serials: Arc<Serials>,
+    progress_hub: Arc<ActorProgressHub>,
+    arbiters: Vec<WatchedArbiter>,
     restarts: HashMap<String, Restarts>,
     beat: Option<Arc<BeatParts>>,
-    producers: Vec<Arc<ProducerParts>>,
+    pollers: Vec<Arc<PollerParts>>,
     closing: bool,
 }
 
-/// An arbiter and when it was last heard of.
-struct Watched {
+/// An arbiter (a thread with an event loop), and when it gave its last sign of life.
+struct WatchedArbiter {
     arbiter: Arbiter,
-    /// Milliseconds since `since`.
+    /// The time of that sign, in milliseconds after `since`.
     heard: Arc<AtomicU64>,
     since: Instant,
     reported: bool,
 }
 
-/// A runtime's own thread with its actix system.
+/// The tree of one runtime: a thread of its own with its actix system, and the addresses that others need.
 pub(crate) struct Tree {
-    pub(crate) root: Addr<Root>,
+    root: Addr<Root>,
     pub(crate) queues: Queues,
+    pub(crate) serials: Arc<Serials>,
     system: System,
     thread: std::thread::JoinHandle<()>,
 }
 
 impl Tree {
-    /// Grows the tree on threads of its own, so that it works in any program, with or without an actix system.
-    pub(crate) fn grow(
+    /// Starts the tree on threads of its own, so that it works in any program, with or without an actix system.
+    ///
+    /// `progress_hub` is the one that `runtime` shows its bars on; `rows` are the queues that are served here;
+    /// `arbiters` is the number of event loops for queues (at least one is made). The receiver is told when all
+    /// queues have addresses.
+    ///
+    /// # Errors
+    /// The thread could not be started, or it ended before the root was there.
+    pub(crate) fn start(
         runtime: Arc<Runtime>,
+        progress_hub: Arc<ActorProgressHub>,
         rows: Vec<QueueRow>,
         arbiters: usize,
     ) -> std::io::Result<(Self, tokio::sync::oneshot::Receiver<()>)> {
         let (told, ready) = std::sync::mpsc::channel();
         let (grown, up) = tokio::sync::oneshot::channel();
-        let queues: Queues = Arc::default();
-        let shared = Arc::clone(&queues);
+        let (queues, serials) = (Queues::default(), Arc::<Serials>::default());
+        let shared = (queues.clone(), Arc::clone(&serials), progress_hub);
         let thread = std::thread::Builder::new().name("celeriac-root".to_owned()).spawn(move || {
             let runner = System::new();
             runner.block_on(async {
@@ -87,7 +104,8 @@ impl Tree {
                         }
                     },
                 );
-                root.do_send(Grow(Some(grown)));
+                // The queues are built by a message, so that this thread serves its event loop meanwhile.
+                root.do_send(StartQueues(Some(grown)));
                 let _ = told.send((root, System::current()));
             });
             if let Err(error) = runner.run() {
@@ -95,11 +113,44 @@ impl Tree {
             }
         })?;
         let (root, system) = ready.recv().map_err(std::io::Error::other)?;
-        Ok((Self { root, queues, system, thread }, up))
+        Ok((Self { root, queues, serials, system, thread }, up))
     }
 
-    /// Ends all its threads.
-    pub(crate) fn fell(self) {
+    /// Builds beat, and completes when beat can be asked. It completes as well if the root is gone: then the
+    /// program has ended or is about to.
+    pub(crate) fn start_beat(&self, parts: Arc<BeatParts>) -> impl Future<Output = ()> + use<> {
+        self.tell(StartBeat(parts))
+    }
+
+    /// Serves one more queue.
+    pub(crate) fn add_queue(&self, row: QueueRow) {
+        self.root.do_send(AddQueue(row));
+    }
+
+    /// Builds these source pollers, and completes when all of them can be asked.
+    pub(crate) fn start_pollers(&self, parts: Vec<Arc<PollerParts>>) -> impl Future<Output = ()> + use<> {
+        self.tell(StartPollers(parts))
+    }
+
+    /// Tells the root that a shutdown has begun, and completes when beat and the source pollers have ended.
+    pub(crate) fn closing(&self) -> impl Future<Output = ()> + use<> {
+        self.tell(Closing)
+    }
+
+    fn tell<M>(&self, message: M) -> impl Future<Output = ()> + use<M>
+    where
+        M: Message<Result = ()> + Send + 'static,
+        Root: Handler<M>,
+    {
+        let told = self.root.send(message);
+        async move {
+            let _ = told.await;
+        }
+    }
+
+    /// Ends all threads of the tree, and blocks until the root's thread is over.
+    pub(crate) fn stop(self) {
+        // The addresses go first: nobody is to reach an actor whose thread is about to end.
         self.queues.clear();
         drop(self.root);
         self.system.stop();
@@ -108,37 +159,46 @@ impl Tree {
 }
 
 impl Root {
-    fn new(runtime: Arc<Runtime>, rows: Vec<QueueRow>, queues: Queues, arbiters: usize) -> Self {
+    fn new(
+        runtime: Arc<Runtime>,
+        rows: Vec<QueueRow>,
+        (queues, serials, progress_hub): (Queues, Arc<Serials>, Arc<ActorProgressHub>),
+        arbiters: usize,
+    ) -> Self {
         let arbiters = (0..arbiters.max(1))
-            .map(|_| Watched {
+            .map(|_| WatchedArbiter {
                 arbiter: Arbiter::new(),
                 heard: Arc::default(),
                 since: Instant::now(),
                 reported: false,
             })
             .collect();
-        let rows = rows.into_iter().map(|row| (row.clone(), Arc::new(Lasting::new(row.workers)))).collect();
+        let rows =
+            rows.into_iter().map(|row| (row.clone(), Arc::new(RetainedState::new(row.workers)))).collect();
         Self {
             runtime,
             rows,
             queues,
+            serials,
+            progress_hub,
             arbiters,
             restarts: HashMap::new(),
             beat: None,
-            producers: Vec::new(),
+            pollers: Vec::new(),
             closing: false,
         }
     }
 
-    /// Builds a queue on its arbiter; its address is there when `built` is told.
-    fn plant(&self, index: usize, root: Addr<Self>, built: Option<Countdown>) {
-        let (row, lasting) = self.rows[index].clone();
-        let (runtime, queues) = (Arc::clone(&self.runtime), Arc::clone(&self.queues));
+    /// Builds the actor of a queue on its arbiter. `built` is dropped when the queue's address is known.
+    fn start_queue(&self, index: usize, root: Addr<Self>, built: Option<Countdown>) {
+        let (row, retained) = self.rows[index].clone();
+        let (runtime, queues, serials) =
+            (Arc::clone(&self.runtime), self.queues.clone(), Arc::clone(&self.serials));
         let arbiter = &self.arbiters[index % self.arbiters.len()].arbiter;
         arbiter.spawn_fn(move || {
             let name = row.name.clone();
             let address = supervisor::spawn(
-                |_| Queue::new(row, runtime, lasting),
+                |_| Queue::new(row, runtime, retained, serials),
                 move |exit| root.do_send(QueueDown { index, exit }),
             );
             queues.insert(name, address);
@@ -146,8 +206,8 @@ impl Root {
         });
     }
 
-    /// Builds beat on the first arbiter.
-    fn plant_beat(&self, root: Addr<Self>, built: Option<tokio::sync::oneshot::Sender<()>>) {
+    /// Builds beat on the first arbiter. `built` is told when beat's address is known.
+    fn start_beat(&self, root: Addr<Self>, built: Option<tokio::sync::oneshot::Sender<()>>) {
         let Some(parts) = self.beat.clone() else { return };
         self.arbiters[0].arbiter.spawn_fn(move || {
             let own = Arc::clone(&parts);
@@ -157,30 +217,33 @@ impl Root {
         });
     }
 
-    /// Builds a producer loop on one of the arbiters.
-    fn plant_producer(&self, index: usize, root: Addr<Self>, built: Option<Countdown>) {
-        let Some(parts) = self.producers.get(index).cloned() else { return };
+    /// Builds a source poller on one of the arbiters. `built` is dropped when its address is known.
+    fn start_poller(&self, index: usize, root: Addr<Self>, built: Option<Countdown>) {
+        let Some(parts) = self.pollers.get(index).cloned() else { return };
         self.arbiters[index % self.arbiters.len()].arbiter.spawn_fn(move || {
             let own = Arc::clone(&parts);
             let address = supervisor::spawn(
-                |_| ProducerLoop::new(own),
-                move |exit| root.do_send(ProducerDown { index, exit }),
+                |_| PollerLoop::new(own),
+                move |exit| root.do_send(PollerDown { index, exit }),
             );
             *parts.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
             drop(built);
         });
     }
 
-    /// Builds the progress actor beside the root, where no task's body can block it.
-    fn plant_progress(&self, root: Addr<Self>) {
-        let board = Arc::clone(&self.runtime.board);
+    /// Builds the progress actor on the root's own thread, where no task body can block it, and has the queues tell
+    /// it the bars of what runs.
+    fn start_progress(&self, root: Addr<Self>) {
         supervisor::spawn(
-            |ctx| Progress::new(board, ctx.address()),
+            |ctx| Progress::new(&self.progress_hub, ctx.address()),
             move |exit| root.do_send(ProgressDown(exit)),
         );
+        for queue in self.queues.all() {
+            queue.do_send(TellBars(Arc::clone(&self.progress_hub)));
+        }
     }
 
-    /// How long to wait before `what` is built again.
+    /// Counts a death of `what` and returns the pause before it is built anew.
     fn pause(&mut self, what: &str) -> Duration {
         let restarts =
             self.restarts.entry(what.to_owned()).or_insert_with(|| Restarts::new(Intensity::default()));
@@ -198,7 +261,7 @@ impl Root {
         }
     }
 
-    /// Reports arbiters that do not answer: somebody blocks an event loop.
+    /// Reports arbiters that gave no sign of life for too long: a body that blocks holds their event loop.
     fn watch(&mut self) {
         let rows = &self.rows;
         let count = self.arbiters.len();
@@ -225,7 +288,7 @@ fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Tells its receiver when the last clone is gone.
+/// Its receiver is told when the last clone of this is dropped: each child that is built holds one.
 type Countdown = Arc<DropTells>;
 
 struct DropTells(Option<tokio::sync::oneshot::Sender<()>>);
@@ -254,27 +317,45 @@ impl Actor for Root {
                 }
             });
         });
-        self.plant_progress(ctx.address());
+        self.start_progress(ctx.address());
     }
 }
 
-/// Build all queues.
+/// Builds all queues. The sender is told when all of them have addresses.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct Grow(Option<tokio::sync::oneshot::Sender<()>>);
+struct StartQueues(Option<tokio::sync::oneshot::Sender<()>>);
 
-impl Handler<Grow> for Root {
+impl Handler<StartQueues> for Root {
     type Result = ();
 
-    fn handle(&mut self, Grow(up): Grow, ctx: &mut Self::Context) {
+    fn handle(&mut self, StartQueues(up): StartQueues, ctx: &mut Self::Context) {
         let all = Arc::new(DropTells(up));
         for index in 0..self.rows.len() {
-            self.plant(index, ctx.address(), Some(Arc::clone(&all)));
+            self.start_queue(index, ctx.address(), Some(Arc::clone(&all)));
         }
     }
 }
 
-/// A queue actor has ended.
+/// Build one more queue.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct AddQueue(QueueRow);
+
+impl Handler<AddQueue> for Root {
+    type Result = ();
+
+    fn handle(&mut self, AddQueue(row): AddQueue, ctx: &mut Self::Context) {
+        if self.closing || self.rows.iter().any(|(known, _)| known.name == row.name) {
+            return;
+        }
+        let retained = Arc::new(RetainedState::new(row.workers));
+        self.rows.push((row, retained));
+        self.start_queue(self.rows.len() - 1, ctx.address(), None);
+    }
+}
+
+/// The actor of a queue has ended.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct QueueDown {
@@ -297,14 +378,19 @@ impl Handler<QueueDown> for Root {
             ?after,
             "a queue's actor died; what it had goes back to the broker, and it is built anew"
         );
-        ctx.run_later(after, move |root, ctx| root.plant(index, ctx.address(), None));
+        ctx.run_later(after, move |root, ctx| {
+            // A queue that is built during a shutdown would consume, and nobody would wait for its runs.
+            if !root.closing {
+                root.start_queue(index, ctx.address(), None);
+            }
+        });
     }
 }
 
-/// Build beat; answered when it has an address.
+/// Builds beat; the answer comes when beat has an address.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct StartBeat(pub(crate) Arc<BeatParts>);
+struct StartBeat(Arc<BeatParts>);
 
 impl Handler<StartBeat> for Root {
     type Result = actix::ResponseFuture<()>;
@@ -312,7 +398,7 @@ impl Handler<StartBeat> for Root {
     fn handle(&mut self, StartBeat(parts): StartBeat, ctx: &mut Self::Context) -> Self::Result {
         self.beat = Some(parts);
         let (built, is_built) = tokio::sync::oneshot::channel();
-        self.plant_beat(ctx.address(), Some(built));
+        self.start_beat(ctx.address(), Some(built));
         Box::pin(async move {
             let _ = is_built.await;
         })
@@ -336,26 +422,26 @@ impl Handler<BeatDown> for Root {
         tracing::error!(?exit, ?after, "beat died; it is built anew and goes on with what is noted");
         ctx.run_later(after, |root, ctx| {
             if !root.closing {
-                root.plant_beat(ctx.address(), None);
+                root.start_beat(ctx.address(), None);
             }
         });
     }
 }
 
-/// Build these producer loops; answered when all have an address.
+/// Builds these source pollers; the answer comes when all of them have addresses.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct StartProducers(pub(crate) Vec<Arc<ProducerParts>>);
+struct StartPollers(Vec<Arc<PollerParts>>);
 
-impl Handler<StartProducers> for Root {
+impl Handler<StartPollers> for Root {
     type Result = actix::ResponseFuture<()>;
 
-    fn handle(&mut self, StartProducers(parts): StartProducers, ctx: &mut Self::Context) -> Self::Result {
-        self.producers = parts;
+    fn handle(&mut self, StartPollers(parts): StartPollers, ctx: &mut Self::Context) -> Self::Result {
+        self.pollers = parts;
         let (built, are_built) = tokio::sync::oneshot::channel();
         let all = Arc::new(DropTells(Some(built)));
-        for index in 0..self.producers.len() {
-            self.plant_producer(index, ctx.address(), Some(Arc::clone(&all)));
+        for index in 0..self.pollers.len() {
+            self.start_poller(index, ctx.address(), Some(Arc::clone(&all)));
         }
         Box::pin(async move {
             let _ = are_built.await;
@@ -363,27 +449,27 @@ impl Handler<StartProducers> for Root {
     }
 }
 
-/// A producer loop has ended.
+/// A source poller has ended.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct ProducerDown {
+struct PollerDown {
     index: usize,
     exit: Exit,
 }
 
-impl Handler<ProducerDown> for Root {
+impl Handler<PollerDown> for Root {
     type Result = ();
 
-    fn handle(&mut self, ProducerDown { index, exit }: ProducerDown, ctx: &mut Self::Context) {
+    fn handle(&mut self, PollerDown { index, exit }: PollerDown, ctx: &mut Self::Context) {
         if self.closing {
             return;
         }
-        let Some(name) = self.producers.get(index).map(|parts| parts.producer.name.clone()) else { return };
-        let after = self.pause(&format!("producer {name}"));
-        tracing::error!(name, ?exit, ?after, "a producer loop died; it is built anew");
+        let Some(name) = self.pollers.get(index).map(|parts| parts.poller.name.clone()) else { return };
+        let after = self.pause(&format!("source poller {name}"));
+        tracing::error!(name, ?exit, ?after, "a source poller died; it is built anew");
         ctx.run_later(after, move |root, ctx| {
             if !root.closing {
-                root.plant_producer(index, ctx.address(), None);
+                root.start_poller(index, ctx.address(), None);
             }
         });
     }
@@ -405,16 +491,17 @@ impl Handler<ProgressDown> for Root {
         tracing::error!(?exit, ?after, "the progress actor died; it is built anew, and bars go on");
         ctx.run_later(after, |root, ctx| {
             if !root.closing {
-                root.plant_progress(ctx.address());
+                root.start_progress(ctx.address());
             }
         });
     }
 }
 
-/// A shutdown has begun: beat and the producer loops end first, and queues that end are not built again.
+/// A shutdown has begun. Beat and the source pollers end first, so that they enqueue nothing more; from now on the
+/// root builds nothing anew.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Closing;
+struct Closing;
 
 impl Handler<Closing> for Root {
     type Result = actix::ResponseFuture<()>;
@@ -422,12 +509,12 @@ impl Handler<Closing> for Root {
     fn handle(&mut self, _: Closing, _: &mut Self::Context) -> Self::Result {
         self.closing = true;
         let beat = self.beat.as_ref().and_then(|parts| parts.living());
-        let loops: Vec<_> = self.producers.iter().filter_map(|parts| parts.living()).collect();
+        let loops: Vec<_> = self.pollers.iter().filter_map(|parts| parts.living()).collect();
         Box::pin(async move {
             futures_util::future::join_all(loops.iter().map(|one| one.send(EndLoop))).await;
             if let Some(beat) = beat {
-                // One that is being built anew does not answer, and does not fire.
-                let _ = beat.send(End).await;
+                // Beat that is being built anew does not answer, but it publishes nothing either.
+                let _ = beat.send(EndBeat).await;
             }
         })
     }

@@ -1,194 +1,87 @@
-//! A serial actor: one for each lane that has a run here, started with the first and gone with the last.
+//! The actor of one lane: it makes sure that no more runs of a serial key go on in this process than the lane
+//! allows. The register ([`Serials`]) builds it with the lane's first run here, and it ends with the last.
 //!
-//! It knows the runs (who, since when, which attempt, on which worker), answers questions about its lane, and is where the
-//! lane's levers arrive. It decides nothing: who runs next is settled in the broker together with the end of the run before,
-//! so its death loses nothing, and another one is built from what the register knows.
+//! Every run of the key that starts in this process is admitted by this actor, by the rules of
+//! [`core::lane`](crate::core::lane). A run that would overlap does not start, even if the broker has let it in.
+//! Who waits and who is next is the broker's decision, in one step with the end of the run before; therefore the
+//! death of this actor loses nothing. Runs then go on, and nothing of the lane starts until the register has built
+//! a successor from them.
+//!
+//! Invariants:
+//! - The actor admits a run before the worker hears of it, and the run leaves the actor before the broker hears of
+//!   its end. So the next run, which the broker lets in by that end, never finds the one before still here.
+//! - As many runs go on at a time as the lane's tasks state, or as somebody has set by hand, whichever is more.
+//!   When the limit was lowered, runs that the broker had let in before still have their turn.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
-use actix::{Actor, ActorContext, Addr, Context, Handler, Message, ResponseFuture};
-use dashmap::DashMap;
-use dashmap::mapref::entry::Entry;
-use serde::Serialize;
+use actix::{
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult,
+    ResponseActFuture, WrapFuture,
+};
+use tokio::time::timeout;
 
-use super::runtime::Runtime;
-use super::supervisor::{self, Exit};
-use crate::broker::{Broker, BrokerError, LaneFacts, LaneLever, Waiting};
-use crate::core::Timestamp;
-use crate::core::lane::Block;
-use crate::task::{self, Judge, LaneName, TaskDefinition, TaskId, Verdict};
+use super::queues::PATIENCE;
+use super::worker::{Start, Unstarted, Worker};
+use crate::broker::{BrokerError, LaneLever};
+use crate::core::lane::{Admission, Lane, Newcomer};
+use crate::runtime::Runtime;
+use crate::task::clock::now;
+use crate::task::{LaneName, TaskId};
+pub use lane_status::{LaneHolder, LaneRun, LaneStatus};
+pub(crate) use register::Serials;
+pub(crate) use runs::{Runs, status};
 
-/// An actor that has died so often is not built again; its lane goes on, and the broker answers for it.
-const DEATHS: u32 = 5;
+mod lane_status;
+mod register;
+mod runs;
 
-/// A lane as it is now.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct LaneStatus {
-    /// Whose key it is: a task's name, or what the tasks that share it state.
-    pub scope: String,
-    /// The key.
-    pub key: String,
-    /// How many may run at a time.
-    pub concurrency: u32,
-    /// Whether that was set by hand.
-    pub is_adjusted: bool,
-    /// Those who are let in.
-    pub holders: Vec<LaneHolder>,
-    /// How many wait.
-    pub waiting: u64,
-    /// The first of those who wait, at most a hundred; none in a list of lanes.
-    pub next: Vec<Waiting>,
-    /// Why nobody is let in, if so.
-    pub blocked: Option<Block<TaskId>>,
+/// The pause before a task that did not start goes back to the broker: a broker that let it in wrongly would do so
+/// again at once.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A run that is to start, with the worker that is to run it.
+pub(super) struct Candidate {
+    pub(super) worker: Addr<Worker>,
+    pub(super) start: Start,
 }
 
-/// One that is let in: it runs, waits for a worker, or waits for its next attempt.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct LaneHolder {
-    /// Its id.
-    pub id: TaskId,
-    /// When it was let in.
-    pub since: Timestamp,
-    /// Its run, if it runs in this process.
-    pub run: Option<LaneRun>,
-}
-
-/// A run in a lane.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct LaneRun {
-    /// The task.
-    pub task: String,
-    /// The worker, `queue#slot`.
-    pub worker: String,
-    /// When it started.
-    pub started_at: Timestamp,
-    /// Which attempt it is, from 1.
-    pub attempt: u32,
-    /// Its token, see [`Context::fencing_token`](crate::Context::fencing_token).
-    pub fencing_token: Option<u64>,
-}
-
-/// The runs of one lane, by tag. The register and the actor both know them.
-type Runs = HashMap<u64, Arc<(TaskId, LaneRun)>>;
-
-/// The living serial actors.
-#[derive(Default)]
-pub(crate) struct Serials(DashMap<LaneName, Live>);
-
-struct Live {
-    address: Addr<Serial>,
-    runs: Runs,
-    deaths: u32,
-}
-
-impl Serials {
-    /// A run starts; does nothing unless it is serial. Called on an arbiter.
-    pub(super) fn began(&self, runtime: &Arc<Runtime>, context: &task::Context, tag: u64, now: Timestamp) {
-        let Some(serial) = &context.message().serial else { return };
-        let run = LaneRun {
-            task: context.task().to_owned(),
-            worker: context.worker().to_owned(),
-            started_at: now,
-            attempt: context.attempt(),
-            fencing_token: context.fencing_token(),
-        };
-        let run = Arc::new((context.id().clone(), run));
-        match self.0.entry(serial.lane.clone()) {
-            Entry::Occupied(mut live) => {
-                let live = live.get_mut();
-                live.runs.insert(tag, Arc::clone(&run));
-                live.address.do_send(Began(tag, run));
-            }
-            Entry::Vacant(vacant) => {
-                let runs = Runs::from([(tag, run)]);
-                let address = build(vacant.key().clone(), runs.clone(), runtime);
-                vacant.insert(Live { address, runs, deaths: 0 });
-            }
-        }
+impl Candidate {
+    fn id(&self) -> &TaskId {
+        self.start.run.context.id()
     }
 
-    /// A run has ended. With the last one of its lane the actor goes; nobody can have its address but by this register, so
-    /// nothing is sent to it after that.
-    pub(super) fn ended(&self, message: &task::Message, tag: u64) {
-        let Some(serial) = &message.serial else { return };
-        let Entry::Occupied(mut live) = self.0.entry(serial.lane.clone()) else { return };
-        live.get_mut().runs.remove(&tag);
-        if live.get().runs.is_empty() {
-            live.remove().address.do_send(Stop);
-        } else {
-            live.get().address.do_send(Over(tag));
-        }
+    fn tag(&self) -> u64 {
+        self.start.delivery.tag()
     }
 
-    /// The actor of a lane, if it lives.
-    pub(crate) fn address(&self, lane: &LaneName) -> Option<Addr<Serial>> {
-        self.0.get(lane).map(|live| live.address.clone())
+    /// How many runs of its lane may go on at a time, as the task itself states it.
+    fn stated(&self) -> u32 {
+        self.start.run.context.message().serial.as_ref().map_or(1, |serial| serial.concurrency)
     }
 
-    /// How many live.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn died(&self, lane: LaneName, text: &str, runtime: &Arc<Runtime>) {
-        let Entry::Occupied(mut live) = self.0.entry(lane) else { return };
-        tracing::error!(lane = %live.key(), text, "the actor of a lane died; the lane goes on");
-        live.get_mut().deaths += 1;
-        if live.get().deaths <= DEATHS {
-            live.get_mut().address = build(live.key().clone(), live.get().runs.clone(), runtime);
-        }
+    /// Gives the task up without a start: its slot is free at once, and its delivery goes back to the broker after
+    /// [`PAUSE`].
+    fn hand_back(self, why: Unstarted) {
+        let Start { run, delivery, permit } = self.start;
+        permit.refuse(why);
+        drop(run);
+        actix_rt::spawn(async move {
+            tokio::time::sleep(PAUSE).await;
+            drop(delivery);
+        });
     }
 }
 
-fn build(lane: LaneName, runs: Runs, runtime: &Arc<Runtime>) -> Addr<Serial> {
-    let (parent, name) = (Arc::clone(runtime), lane.clone());
-    let serial = Serial { lane, runs, runtime: Arc::clone(runtime) };
-    supervisor::spawn(
-        |_| serial,
-        move |exit| {
-            if let Exit::Panicked(text) = exit {
-                parent.serials.died(name, &text, &parent);
-            }
-        },
-    )
-}
-
-/// What becomes of a delivery whose task is serial, or whose lane has decided, instead of a run; `None`: it may run.
-pub(super) fn before_start(
-    judge: &Judge<'_>,
-    definition: &TaskDefinition,
-    broker: &dyn Broker,
-) -> Option<Verdict> {
-    let message = judge.message;
-    let refusal = match (&message.serial, definition.serial) {
-        (None, None) => return None,
-        (Some(serial), _) if broker.keeps_lanes() => serial.refusal.as_ref(),
-        // It came from a program that knows of no lanes, or the task has become serial since.
-        (None, Some(serial)) if broker.keeps_lanes() => {
-            return Some(match serial(&message.arguments) {
-                Ok(serial) => judge.lined_up(serial),
-                Err(error) => judge.dead(&error.to_string()),
-            });
-        }
-        _ => {
-            let name = broker.name();
-            let text =
-                format!("the task is serial, and the broker `{name}` keeps no lanes: its runs could overlap");
-            return Some(judge.dead(&text));
-        }
-    };
-    refusal.map(|refusal| judge.refused(refusal))
-}
-
-/// The actor.
+/// The actor of one lane.
 pub(crate) struct Serial {
-    lane: LaneName,
+    name: LaneName,
+    /// The runs that were admitted, by the tags of their deliveries. With ids, a second delivery of one task could
+    /// run beside the first.
+    lane: Lane<u64>,
     runs: Runs,
+    register: Arc<Serials>,
     runtime: Arc<Runtime>,
 }
 
@@ -196,37 +89,101 @@ impl Actor for Serial {
     type Context = Context<Self>;
 }
 
-/// Facts of a lane with the runs that are known here; `None`: it is idle.
-pub(crate) fn status(facts: Option<LaneFacts>, runs: &Runs) -> Option<LaneStatus> {
-    let facts = facts?;
-    let run_of = |id: &TaskId| runs.values().find(|run| run.0 == *id).map(|run| run.1.clone());
-    let holders = facts.holders.into_iter();
-    Some(LaneStatus {
-        scope: facts.name.scope().to_owned(),
-        key: facts.name.key().to_owned(),
-        concurrency: facts.concurrency,
-        is_adjusted: facts.is_adjusted,
-        holders: holders.map(|h| LaneHolder { run: run_of(&h.id), id: h.id, since: h.since }).collect(),
-        waiting: facts.waiting,
-        next: facts.next,
-        blocked: facts.blocked,
-    })
-}
+impl Serial {
+    /// An actor whose lane has these runs already: none for a new lane, those that go on for the successor of a
+    /// dead actor.
+    fn new(name: LaneName, runs: Runs, register: Arc<Serials>, runtime: Arc<Runtime>) -> Self {
+        let mut lane = Lane::new(0);
+        for tag in runs.keys() {
+            lane.arrive(tag, u32::MAX, Newcomer::Wait, now());
+        }
+        Self { name, lane, runs, register, runtime }
+    }
 
-/// A run has started.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct Began(u64, Arc<(TaskId, LaneRun)>);
+    /// Starts a run if the lane has room; otherwise gives the candidate back.
+    fn admit(&mut self, candidate: Candidate) -> Result<(), Box<Candidate>> {
+        let newcomer = Newcomer::FailAfter(Duration::ZERO);
+        match self.lane.arrive(&candidate.tag(), candidate.stated(), newcomer, now()) {
+            Admission::Enter => {
+                self.begin(candidate);
+                Ok(())
+            }
+            _ => Err(Box::new(candidate)),
+        }
+    }
 
-impl Handler<Began> for Serial {
-    type Result = ();
+    fn begin(&mut self, candidate: Candidate) {
+        let Candidate { worker, mut start } = candidate;
+        let (tag, run) = (start.delivery.tag(), runs::run_of(&start.run));
+        self.runs.insert(tag, Arc::clone(&run));
+        start.run.place = Some(self.register.admitted(&self.name, tag, run));
+        worker.do_send(start);
+    }
 
-    fn handle(&mut self, Began(tag, run): Began, _: &mut Self::Context) {
-        self.runs.insert(tag, run);
+    /// Takes over the limit that somebody has set by hand. It cannot fall below what the lane's tasks state.
+    fn adjust(&mut self, limit: Option<u32>, stated: u32) {
+        self.lane.adjust(limit.filter(|limit| *limit > stated));
+    }
+
+    /// Asks the broker about a run for which the lane has no room here. Either somebody has raised the limit, or
+    /// the broker has let the run in wrongly; then it is refused.
+    fn doubt(&mut self, candidate: Candidate, ctx: &mut Context<Self>) {
+        let (runtime, name) = (Arc::clone(&self.runtime), self.name.clone());
+        let facts = async move { timeout(PATIENCE, runtime.lane(&name)).await };
+        ctx.spawn(facts.into_actor(self).map(|facts, serial, ctx| {
+            if let Ok(Ok(Some(facts))) = facts {
+                serial.adjust(facts.is_adjusted.then_some(facts.concurrency), candidate.stated());
+            }
+            if let Err(candidate) = serial.admit(candidate) {
+                serial.refuse(*candidate);
+            }
+            serial.register.decided(&serial.name);
+            serial.end_if_idle(ctx);
+        }));
+    }
+
+    fn refuse(&self, candidate: Candidate) {
+        let message = candidate.start.run.context.message();
+        let running: Vec<_> = self.runs.values().map(|run| run.0.as_str()).collect();
+        tracing::error!(
+            lane = %self.name,
+            id = %candidate.id(),
+            task = message.task,
+            ?running,
+            broker = self.runtime.broker.name(),
+            "the broker let a serial task in while as many of its key run as may; it does not start, and goes back to its queue"
+        );
+        candidate.hand_back(Unstarted::Overlaps);
+    }
+
+    /// Ends the actor after the last run, unless another one is on its way to it.
+    fn end_if_idle(&self, ctx: &mut Context<Self>) {
+        if self.runs.is_empty() && self.register.forget_idle(&self.name) {
+            ctx.stop();
+        }
     }
 }
 
-/// A run has ended.
+/// The worker of this candidate has a slot for it: it may start, if the lane has room.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Enter(Candidate);
+
+impl Handler<Enter> for Serial {
+    type Result = ();
+
+    fn handle(&mut self, Enter(candidate): Enter, ctx: &mut Self::Context) {
+        if candidate.start.delivery.has_lapsed() {
+            drop(candidate); // the delivery goes back with it; another process may have the message by now
+        } else if let Err(candidate) = self.admit(candidate) {
+            return self.doubt(*candidate, ctx);
+        }
+        self.register.decided(&self.name);
+        self.end_if_idle(ctx);
+    }
+}
+
+/// The body of the run with this tag is over.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Over(u64);
@@ -234,49 +191,60 @@ struct Over(u64);
 impl Handler<Over> for Serial {
     type Result = ();
 
-    fn handle(&mut self, Over(tag): Over, _: &mut Self::Context) {
+    fn handle(&mut self, Over(tag): Over, ctx: &mut Self::Context) {
+        self.lane.release(&tag, None, now());
         self.runs.remove(&tag);
+        self.end_if_idle(ctx);
     }
 }
 
-/// No run is left.
+/// Asks for the runs that go on in this lane here.
 #[derive(Message)]
-#[rtype(result = "()")]
-struct Stop;
+#[rtype(result = "Runs")]
+struct GetRuns;
 
-impl Handler<Stop> for Serial {
-    type Result = ();
+impl Handler<GetRuns> for Serial {
+    type Result = MessageResult<GetRuns>;
 
-    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
-        ctx.stop();
+    fn handle(&mut self, _: GetRuns, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.runs.clone())
     }
 }
 
-/// Asks for the facts.
+/// Asks for the lane's facts, with the runs here.
+#[cfg(test)]
 #[derive(Message)]
 #[rtype(result = "Result<Option<LaneStatus>, BrokerError>")]
-pub(crate) struct GetLane;
+pub(super) struct GetLane;
 
+#[cfg(test)]
 impl Handler<GetLane> for Serial {
-    type Result = ResponseFuture<Result<Option<LaneStatus>, BrokerError>>;
+    type Result = actix::ResponseFuture<Result<Option<LaneStatus>, BrokerError>>;
 
     fn handle(&mut self, _: GetLane, _: &mut Self::Context) -> Self::Result {
-        let (runtime, lane, runs) = (Arc::clone(&self.runtime), self.lane.clone(), self.runs.clone());
-        Box::pin(async move { Ok(status(runtime.broker.lane(&lane).await?, &runs)) })
+        let (runtime, name, runs) = (Arc::clone(&self.runtime), self.name.clone(), self.runs.clone());
+        Box::pin(async move { Ok(runtime.lane(&name).await?.map(|facts| status(facts, &runs))) })
     }
 }
 
-/// Moves a lever.
+/// Moves a lever of the lane. The answer is the broker's: whether there was anything to move.
 #[derive(Message)]
 #[rtype(result = "Result<bool, BrokerError>")]
-pub(crate) struct Pull(pub(crate) LaneLever);
+pub(super) struct Pull(pub(super) LaneLever);
 
 impl Handler<Pull> for Serial {
-    type Result = ResponseFuture<Result<bool, BrokerError>>;
+    type Result = ResponseActFuture<Self, Result<bool, BrokerError>>;
 
     fn handle(&mut self, Pull(lever): Pull, _: &mut Self::Context) -> Self::Result {
-        let (runtime, lane) = (Arc::clone(&self.runtime), self.lane.clone());
-        Box::pin(async move { runtime.broker.steer_lane(&lane, lever).await })
+        // A higher limit holds here before the broker hears of it: it lets runs in by it at once.
+        if let LaneLever::Concurrency(Some(limit)) = lever
+            && limit > self.lane.limit()
+        {
+            self.lane.adjust(Some(limit));
+        }
+        let (runtime, name) = (Arc::clone(&self.runtime), self.name.clone());
+        let moved = async move { runtime.steer_lane(&name, lever).await };
+        Box::pin(moved.into_actor(self))
     }
 }
 
@@ -284,13 +252,13 @@ impl Handler<Pull> for Serial {
 #[cfg(test)]
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Die;
+pub(super) struct CrashSerial;
 
 #[cfg(test)]
-impl Handler<Die> for Serial {
+impl Handler<CrashSerial> for Serial {
     type Result = ();
 
-    fn handle(&mut self, _: Die, _: &mut Self::Context) {
+    fn handle(&mut self, _: CrashSerial, _: &mut Self::Context) {
         panic!("asked to die");
     }
 }

@@ -1,66 +1,120 @@
-//! What a queue tells about itself.
+//! The status of a queue as operators and metrics see it, and the counters behind it. The queue's actor fills a
+//! [`QueueStatus`] in when somebody asks. The counters start at zero with each actor of the queue.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-use super::run::Ended;
+#[cfg(feature = "testing")]
+use super::queue::BrokerBacklog;
+#[cfg(feature = "testing")]
+use crate::catalogue::QueueRow;
 use crate::core::TimeToStartSnapshot;
+#[cfg(feature = "testing")]
+use crate::core::{TimeToStart, Timestamp, blockage};
+use crate::runtime::run::Report;
 use crate::task::{Next, State};
 
-/// A queue as it is now: its promise, how the promise is kept, and what goes on.
+/// A queue as it is now: its promise (the target for time-to-start), how the promise is kept, and what goes on.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct QueueStatus {
-    /// Its physical name.
+    /// The queue's physical name, as the broker knows it.
     pub name: String,
-    /// `io` or `cpu`.
+    /// What the bodies run on: `io` or `cpu`.
     pub pool: &'static str,
-    /// Worker slots.
+    /// The number of worker slots.
     pub workers: usize,
-    /// Runs going on.
+    /// The number of runs that go on now.
     pub running: usize,
-    /// Tasks that could start now, wherever they wait.
+    /// Tasks that could start now, whether they wait in the broker or in this process.
     pub ready: u64,
     /// Tasks that wait for their ETA.
     pub scheduled: u64,
     /// Serial tasks that wait for their lane.
     pub in_line: u64,
-    /// Dead letters.
+    /// Dead letters of this queue. RabbitMQ has one queue for the dead letters of all queues; there this counts
+    /// only those that this process has put there since it started and that may still be there.
     pub dead: u64,
-    /// Time-to-start since the program started, with the target.
+    /// Dead letters in the place where those of this queue lie: on RabbitMQ with those of all other queues, else
+    /// its own.
+    pub dead_in_all: u64,
+    /// The broker could not be reached or did not answer in time, so what waits in it is not counted here.
+    pub away: bool,
+    /// Time-to-start since the queue's actor started, with the target.
     pub time_to_start: TimeToStartSnapshot,
-    /// How long the oldest ready task has waited while nothing started.
+    /// Blockage: the age of the oldest ready task, here or in the broker, while nothing started in this process.
+    /// RabbitMQ does not say since when a message is ready, so there the value may be up to five seconds too low.
     pub blockage: Duration,
-    /// Succeeded.
+    /// Tasks that succeeded.
     pub done: u64,
-    /// Failed for good.
+    /// Tasks that failed for good.
     pub failed: u64,
-    /// Attempts that failed and were tried again.
+    /// Attempts that failed and are tried again.
     pub retried: u64,
-    /// Went to the dead letters.
+    /// Tasks that became dead letters.
     pub rejected: u64,
-    /// Revoked or expired.
+    /// Tasks that were revoked or had expired.
     pub revoked: u64,
-    /// Postponed, continued or handed back, without burning an attempt.
+    /// Tasks that were postponed, continued or handed back; none of these counts as an attempt.
     pub requeued: u64,
     /// Bodies that panicked.
     pub panics: u64,
-    /// Bodies that ran into their hard time limit.
+    /// Bodies that reached their hard time limit.
     pub timed_out: u64,
-    /// Blocking bodies that could not be stopped and still run.
+    /// Bodies on threads that could not be stopped and still run.
     pub stuck: usize,
-    /// Returns of such bodies that came too late and were refused.
+    /// Returns of such bodies that came after their run was given up, and were refused.
     pub refused: usize,
-    /// Workers replaced, after panics and deaths.
+    /// Serial tasks that the broker let in while as many of their key ran here as may. None of them started; each
+    /// went back to its queue, and the log names it. The number should be 0: anything else is a fault of the broker
+    /// or of the storage under it.
+    pub overlaps: u64,
+    /// Workers that were replaced, after a panic of a task or the death of the worker itself.
     pub replaced: u64,
-    /// Stopped by hand.
+    /// Whether an operator has paused the queue.
     pub paused: bool,
-    /// Why the queue has stopped itself: its workers died too often.
+    /// Why the queue has stopped itself: its workers died too often. `None`: it has not.
     pub halted: Option<String>,
 }
 
-/// What a queue's actor has counted since it started.
+#[cfg(feature = "testing")]
+impl QueueStatus {
+    /// The status of a queue in a test, which has no workers: it says what waits, and all counters are zero.
+    pub(crate) fn without_actors(row: &QueueRow, waiting: BrokerBacklog, now: Timestamp) -> Self {
+        let counts = waiting.counts;
+        Self {
+            name: row.name.clone(),
+            pool: row.pool.as_str(),
+            workers: 0,
+            running: usize::try_from(counts.unsettled).unwrap_or(usize::MAX),
+            ready: counts.ready,
+            scheduled: counts.scheduled,
+            in_line: counts.in_line,
+            dead: counts.dead,
+            dead_in_all: counts.dead,
+            away: false,
+            time_to_start: TimeToStart::new(row.target).snapshot(),
+            blockage: blockage(waiting.oldest, None, now),
+            done: 0,
+            failed: 0,
+            retried: 0,
+            rejected: 0,
+            revoked: 0,
+            requeued: 0,
+            panics: 0,
+            timed_out: 0,
+            stuck: 0,
+            refused: 0,
+            overlaps: 0,
+            replaced: 0,
+            paused: false,
+            halted: None,
+        }
+    }
+}
+
+/// What the queue's actor has counted since it started.
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) done: u64,
@@ -71,19 +125,20 @@ pub(super) struct Counters {
     pub(super) requeued: u64,
     pub(super) panics: u64,
     pub(super) timed_out: u64,
+    pub(super) overlaps: u64,
     pub(super) replaced: u64,
 }
 
 impl Counters {
-    /// A task has left its place in the queue.
-    pub(super) fn count(&mut self, ended: Ended) {
-        let counter = match ended {
-            Ended::Over(State::Success | State::Ignored) => &mut self.done,
-            Ended::Over(State::Revoked) => &mut self.revoked,
-            Ended::Over(State::Rejected) => &mut self.rejected,
-            Ended::Over(_) => &mut self.failed,
-            Ended::Again(Next::Retry) => &mut self.retried,
-            Ended::Again(_) | Ended::HandedBack => &mut self.requeued,
+    /// Counts a run, or a task that was settled without a run, by how it left the queue.
+    pub(super) fn count(&mut self, report: Report) {
+        let counter = match (report.over, report.again) {
+            (Some(State::Success | State::Ignored), _) => &mut self.done,
+            (Some(State::Revoked), _) => &mut self.revoked,
+            (Some(State::Rejected), _) => &mut self.rejected,
+            (Some(_), _) => &mut self.failed,
+            (None, Some(Next::Retry)) => &mut self.retried,
+            (None, _) => &mut self.requeued,
         };
         *counter += 1;
     }

@@ -1,8 +1,10 @@
-//! Supervision that actix does not have: an actor whose panic is caught, told, and hurts nobody else.
+//! Supervision that actix does not have: a panic in an actor is caught, its parent is told, and no other actor is
+//! hurt.
 //!
-//! actix's own `Supervisor` does not restart after a panic, and a plain actor that panics runs its `stopped` while it
-//! unwinds, where a second panic ends the process. So an actor of ours runs inside a future that catches: the parent
-//! is told how it ended and decides, with a restart intensity, whether to build another one.
+//! actix's own `Supervisor` does not restart an actor after a panic, and a plain actor that panics runs its `stopped`
+//! while it unwinds, where a second panic ends the process. Therefore [`spawn`] runs each actor inside a future that
+//! catches panics. The parent is told how the actor ended; it decides by a restart intensity whether and when to
+//! build another one.
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,13 +17,15 @@ use crate::task::panic_message;
 /// How an actor ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// It stopped.
+    /// The actor stopped by itself, or because all addresses of it were dropped.
     Stopped,
-    /// It panicked, saying this.
+    /// The actor panicked with this text.
     Panicked(String),
 }
 
-/// Runs an actor on this thread's arbiter and tells `on_exit` how it ended.
+/// Runs an actor on the arbiter of the calling thread.
+///
+/// `build` makes the actor from its context. `on_exit` is called once, on the same arbiter, after the actor is gone.
 pub(crate) fn spawn<A, B, E>(build: B, on_exit: E) -> Addr<A>
 where
     A: Actor<Context = Context<A>>,
@@ -52,7 +56,7 @@ where
     address
 }
 
-/// Drops an actor outside of any unwinding; says what its drop said if it panicked.
+/// Drops an actor while nothing unwinds, so that a panic in its `Drop` is caught. Returns the text of such a panic.
 fn discard(actor: impl Sized) -> Option<String> {
     catch_unwind(AssertUnwindSafe(|| drop(actor))).err().map(panic_message)
 }

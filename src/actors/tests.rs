@@ -1,32 +1,37 @@
-//! The death of a queue's actor: what it had goes back, what was set stays, and another takes its place. And that of a
-//! lane's: nothing is lost by it.
+//! Tests of what the death of an actor does. When a queue's actor dies, its deliveries go back, what the operator
+//! set stays, and a successor takes over. When the actor of a lane or the progress actor dies, nothing is lost.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::Addr;
-use tokio::sync::watch;
+use tokio::sync::watch as signal;
 
-use super::queue::{Die, GetStatus, Queue, Steer};
+use super::progress::ActorProgressHub;
+use super::queue::{BrokerBacklog, Crash, GetStatus, Queue, Steer};
 use super::root::Tree;
-use super::runtime::Runtime;
 use super::serial::{self, GetLane, Pull};
 use super::status::QueueStatus;
 use crate::State;
-use crate::app::catalogue::{Pool, QueueRow};
-use crate::broker::{Broker, Counts, EmbeddedBroker, LaneLever, MemoryBroker};
+use crate::broker::{Broker, EmbeddedBroker, LaneLever, MemoryBroker};
+use crate::catalogue::{Pool, QueueRow};
+use crate::runtime::Runtime;
+use crate::runtime::progress::{ProgressHub, watch};
 use crate::store::{EmbeddedStore, MemoryStore, Store};
+use crate::task::canvas::CanvasLimits;
 use crate::task::registry::Registry;
-use crate::task::{Arguments, Context, Durability, LaneName, Message, Task, TaskId};
-use crate::task::{Dispatcher, EnqueueError, Route};
+use crate::task::{
+    Arguments, Context, Durability, LaneName, Message, Task, TaskId, TrackedState, read_progress,
+};
+use crate::task::{Dispatcher, EnqueueError, Router};
 
 const LONG: Duration = Duration::from_secs(120);
 
-/// All tasks go to `q`.
+/// A router that sends all tasks to the queue `q`.
 struct OneQueue;
 
-impl Route for OneQueue {
+impl Router for OneQueue {
     fn queue(&self, _: &str, _: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
         Ok("q".to_owned())
     }
@@ -36,10 +41,11 @@ impl Route for OneQueue {
     }
 }
 
-/// A tree of one queue, `q`.
+/// A tree with one queue, `q`.
 struct Grown {
     tree: Tree,
     runtime: Arc<Runtime>,
+    progress_hub: Arc<ActorProgressHub>,
 }
 
 impl Grown {
@@ -49,25 +55,29 @@ impl Grown {
             registry,
             route: Box::new(OneQueue),
             max_message_size: 1 << 16,
+            limits: CanvasLimits::default(),
             reply_to: None,
             without_lanes: None,
             without_windows: None,
         });
-        let runtime = Arc::new(Runtime::new(broker, store, dispatcher));
-        let (tree, up) = Tree::grow(Arc::clone(&runtime), vec![row], 1).unwrap();
+        let progress_hub = Arc::new(ActorProgressHub::default());
+        let mut runtime = Runtime::new(broker, store, dispatcher);
+        runtime.show_on(Arc::clone(&progress_hub) as Arc<dyn ProgressHub>);
+        let runtime = Arc::new(runtime);
+        let (tree, up) = Tree::start(Arc::clone(&runtime), Arc::clone(&progress_hub), vec![row], 1).unwrap();
         up.await.unwrap();
-        Self { tree, runtime }
+        Self { tree, runtime, progress_hub }
     }
 
     fn queue(&self) -> Addr<Queue> {
-        self.tree.queues.get("q").unwrap().clone()
+        self.tree.queues.get("q").unwrap()
     }
 
     async fn status(&self, wanted: impl Fn(&QueueStatus) -> bool) -> QueueStatus {
         let start = Instant::now();
         loop {
-            // An actor that has died does not answer, its successor does.
-            if let Ok(status) = self.queue().send(GetStatus(Counts::default())).await
+            // An actor that has died does not answer; its successor does.
+            if let Ok(status) = self.queue().send(GetStatus(BrokerBacklog::default())).await
                 && wanted(&status)
             {
                 return *status;
@@ -79,7 +89,7 @@ impl Grown {
 
     async fn die(&self) {
         let before = self.queue();
-        before.do_send(Die);
+        before.do_send(Crash);
         let start = Instant::now();
         while self.queue() == before {
             assert!(start.elapsed() < LONG, "no successor");
@@ -103,31 +113,31 @@ impl Grown {
 
     async fn end(self) {
         self.runtime.broker.close().await.unwrap();
-        tokio::task::spawn_blocking(|| self.tree.fell()).await.unwrap();
+        tokio::task::spawn_blocking(|| self.tree.stop()).await.unwrap();
     }
 }
 
 /// What the bodies of one test share.
-struct Held {
+struct TestBodies {
     now: AtomicUsize,
     most: AtomicUsize,
-    starts: watch::Sender<usize>,
-    open: watch::Sender<bool>,
+    starts: signal::Sender<usize>,
+    open: signal::Sender<bool>,
 }
 
-struct Inside(&'static Held);
+struct InBody(&'static TestBodies);
 
-impl Held {
+impl TestBodies {
     fn new() -> Self {
         let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self { now, most, starts: watch::Sender::new(0), open: watch::Sender::new(false) }
+        Self { now, most, starts: signal::Sender::new(0), open: signal::Sender::new(false) }
     }
 
-    fn enter(&'static self) -> Inside {
+    fn enter(&'static self) -> InBody {
         let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.most.fetch_max(now, Ordering::SeqCst);
         self.starts.send_modify(|n| *n += 1);
-        Inside(self)
+        InBody(self)
     }
 
     async fn pass(&'static self) {
@@ -141,13 +151,14 @@ impl Held {
     }
 }
 
-impl Drop for Inside {
+impl Drop for InBody {
     fn drop(&mut self) {
         self.0.now.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-static BODIES: std::sync::LazyLock<[Held; 5]> = std::sync::LazyLock::new(|| [(); 5].map(|()| Held::new()));
+static BODIES: std::sync::LazyLock<[TestBodies; 7]> =
+    std::sync::LazyLock::new(|| [(); 7].map(|()| TestBodies::new()));
 
 #[crate::task]
 async fn holds(ctx: Context, which: usize) -> u32 {
@@ -170,7 +181,7 @@ async fn dies_with_work_in_hand(broker: Arc<dyn Broker>, store: Arc<dyn Store>, 
     }
     held.started(2).await;
     grown.die().await;
-    held.started(4).await; // the same two, or two others
+    held.started(4).await; // the same two runs, or two others
     grown.die().await;
     held.started(6).await;
     assert_eq!(held.now.load(Ordering::SeqCst), 2, "the bodies of the dead are gone");
@@ -233,7 +244,7 @@ async fn takes_turns(which: usize) {
     BODIES[which].pass().await;
 }
 
-/// The messages come without a lane, as from a program that knows of none: the queue puts them into theirs.
+/// The messages come without a lane, as from a program that knows of no lanes; the queue puts them into theirs.
 #[tokio::test]
 async fn the_death_of_a_lanes_actor_loses_nothing() {
     let held = &BODIES[3];
@@ -241,7 +252,7 @@ async fn the_death_of_a_lanes_actor_loses_nothing() {
     let broker = Arc::new(MemoryBroker::new(Arc::clone(&store)));
     let row = QueueRow::new("q").with_pool(Pool::Io).with_workers(4);
     let grown = Grown::new(broker, store.clone(), row).await;
-    let serials = &grown.runtime.serials;
+    let serials = &grown.tree.serials;
     let lane = LaneName::new("turns", "3");
     let mut ids = Vec::new();
     for _ in 0..3 {
@@ -250,7 +261,8 @@ async fn the_death_of_a_lanes_actor_loses_nothing() {
     held.started(1).await;
     let start = Instant::now();
     let mut deaths = 0;
-    // It is built anew a few times, with what is known of the run; after that the broker answers alone.
+    // The register builds the actor anew a few times, from the runs that it knows. After that only the broker
+    // answers.
     while deaths < 6 {
         let actor = serials.address(&lane).expect("a run is going on");
         if let Ok(status) = actor.send(GetLane).await {
@@ -258,7 +270,7 @@ async fn the_death_of_a_lanes_actor_loses_nothing() {
             let holder = &status.holders[0];
             assert!(holder.run.as_ref().is_some_and(|run| run.worker.starts_with("q#") && run.attempt == 1));
             assert_eq!((status.waiting, status.holders.len()), (2, 1));
-            actor.do_send(serial::Die);
+            actor.do_send(serial::CrashSerial);
             deaths += 1;
         }
         assert!(start.elapsed() < LONG);
@@ -268,7 +280,7 @@ async fn the_death_of_a_lanes_actor_loses_nothing() {
         assert!(start.elapsed() < LONG);
         tokio::task::yield_now().await;
     }
-    let facts = grown.runtime.broker.lane(&lane).await.unwrap().expect("it is not idle");
+    let facts = grown.runtime.lane(&lane).await.unwrap().expect("it is not idle");
     assert_eq!((facts.holders[0].id.clone(), facts.waiting), (ids[0].clone(), 2));
     held.open.send_replace(true);
     for id in &ids {
@@ -278,11 +290,12 @@ async fn the_death_of_a_lanes_actor_loses_nothing() {
     assert_eq!(held.most.load(Ordering::SeqCst), 1);
     let status = grown.status(|s| s.done == 3).await;
     assert_eq!(status.panics, 0);
-    assert_eq!((serials.len(), grown.runtime.broker.lanes(1).await), (0, Ok(Vec::new())), "all is idle");
+    assert_eq!((serials.len(), grown.runtime.busy_lanes(1).await), (0, Ok(Vec::new())), "all is idle");
     grown.end().await;
 }
 
-/// Its levers are the broker's, so they move what others see; and a queue that dies takes its lanes' runs along.
+/// The levers of a lane are the broker's, so other processes see what they set. A queue that dies takes the runs of
+/// its lanes along.
 #[tokio::test]
 async fn a_lane_outlives_the_queue_that_runs_it() {
     let held = &BODIES[4];
@@ -290,19 +303,19 @@ async fn a_lane_outlives_the_queue_that_runs_it() {
     let broker = Arc::new(MemoryBroker::new(Arc::clone(&store)));
     let row = QueueRow::new("q").with_pool(Pool::Io).with_workers(4);
     let grown = Grown::new(broker, store.clone(), row).await;
-    let serials = &grown.runtime.serials;
+    let serials = &grown.tree.serials;
     let mut ids = Vec::new();
     for _ in 0..3 {
         ids.push(grown.publish::<takes_turns::Task>(&(4,)).await);
     }
     held.started(1).await;
     grown.die().await;
-    held.started(2).await; // the same one
+    held.started(2).await; // the same run
     let lane = LaneName::new("turns", "4");
     let actor = serials.address(&lane).expect("a run is going on");
     assert_eq!(actor.send(Pull(LaneLever::Concurrency(Some(2)))).await.unwrap(), Ok(true));
     held.started(3).await;
-    let facts = grown.runtime.broker.lane(&lane).await.unwrap().expect("it is not idle");
+    let facts = grown.runtime.lane(&lane).await.unwrap().expect("it is not idle");
     assert_eq!((facts.concurrency, facts.is_adjusted, facts.holders.len()), (2, true, 2));
     held.open.send_replace(true);
     for id in &ids {
@@ -311,5 +324,53 @@ async fn a_lane_outlives_the_queue_that_runs_it() {
     assert_eq!(held.most.load(Ordering::SeqCst), 2);
     grown.status(|s| s.running == 0).await;
     assert_eq!(serials.len(), 0);
+    grown.end().await;
+}
+
+#[crate::task]
+async fn tells(ctx: Context, which: usize) {
+    ctx.progress(20, 1_000);
+    BODIES[which].pass().await;
+    // The steps stay within one percent, so only the actor reports them.
+    ctx.progress(25, 1_000);
+    BODIES[which + 1].pass().await;
+}
+
+/// The bars of what runs are the progress actor's own. Its successor gets them from the queues, and the watchers
+/// ask again.
+#[tokio::test]
+async fn the_death_of_the_progress_actor_loses_no_bar() {
+    let (held, after) = (&BODIES[5], &BODIES[6]);
+    let store = Arc::new(MemoryStore::default());
+    let broker = Arc::new(MemoryBroker::new(Arc::clone(&store)));
+    let row = QueueRow::new("q").with_pool(Pool::Io).with_workers(2);
+    let grown = Grown::new(broker, store.clone(), row).await;
+    let progress_hub = Arc::clone(&grown.progress_hub) as Arc<dyn ProgressHub>;
+    let id = grown.publish::<tells::Task>(&(5,)).await;
+    held.started(1).await;
+    let shown = async |current: u64| {
+        let start = Instant::now();
+        let wanted = |state: TrackedState| read_progress(&state.meta).0.is_some_and(|p| p.current == current);
+        while !progress_hub.shown(&id).await.is_some_and(wanted) {
+            assert!(start.elapsed() < LONG, "{current} is never shown");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    shown(20).await;
+    let mut watcher = watch(&progress_hub, &id).await.expect("the actor lives");
+    let dead = grown.progress_hub.kill();
+    assert!(!watcher.changed().await, "who watches hears that the bars are kept no more");
+    let start = Instant::now();
+    while grown.progress_hub.is(&dead) {
+        assert!(start.elapsed() < LONG, "no successor");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut watcher = watch(&progress_hub, &id).await.expect("its successor lives");
+    held.open.send_replace(true);
+    after.started(1).await;
+    shown(25).await;
+    assert!(watcher.changed().await, "who watches is told of it");
+    after.open.send_replace(true);
+    tokio::time::timeout(LONG, store.wait(&id)).await.unwrap().unwrap();
     grown.end().await;
 }

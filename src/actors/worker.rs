@@ -1,64 +1,144 @@
-//! A worker: one slot of a queue, one task at a time.
+//! A worker: it has one slot of its queue, runs one task at a time, and answers what it runs.
+//!
+//! The queue builds a worker for each slot and sends it [`Start`]. The run is a future of its own beside the actor,
+//! so the worker's mailbox stays free, and no task body is ever polled inside an actor's poll.
+//!
+//! Invariants:
+//! - What the worker runs lies on its [`Desk`], which worker and run share. The run clears it when it ends; both live
+//!   on one event loop, so this takes no message.
+//! - A worker that is dropped ends its run and hands the task back: no run goes on that no worker knows of.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
-use actix::{Actor, ActorContext, Addr, Context, Handler, Message};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, MessageResult};
+use tokio_util::sync::CancellationToken;
 
-use super::queue::{Finished, Queue, Up};
-use super::run::{Report, Run};
-use super::runtime::Runtime;
+use super::queue::{Finished, Queue, WorkerReady};
+use super::running::{OwnRun, RunningTask};
 use crate::broker::Delivery;
+use crate::runtime::Runtime;
+use crate::runtime::run::{Report, Run};
 
-/// Runs what its queue gives it. After a task that panicked it is replaced by a new one.
+/// The actor. When a task has panicked, the queue replaces the worker that ran it with a new one.
 pub(super) struct Worker {
     pub(super) queue: Addr<Queue>,
     pub(super) name: String,
     pub(super) slot: usize,
-    /// Which worker of the queue it is, counted from 1.
+    /// How many workers the queue had hired up to this one. It tells a worker from the later ones on its slot.
     pub(super) generation: u64,
     pub(super) runtime: Arc<Runtime>,
+    /// Cancelling it ends the worker's run at once and hands the task back to the broker.
+    pub(super) force: CancellationToken,
+    pub(super) desk: Rc<Desk>,
 }
 
-/// A slot on loan to a run. It goes back when this is dropped, whatever became of the run.
-pub(super) struct Permit {
+/// What a worker and its run share: the run's facts, and whether the worker is to stop after it.
+#[derive(Default)]
+pub(super) struct Desk(RefCell<State>);
+
+#[derive(Default)]
+struct State {
+    /// The run, with the tag of its delivery.
+    run: Option<(u64, OwnRun)>,
+    /// Set when the queue has let the worker go while it had a run: the worker is told to stop when the run ends.
+    retires: Option<Addr<Worker>>,
+}
+
+impl Desk {
+    fn lay(&self, tag: u64, run: OwnRun) {
+        self.0.borrow_mut().run = Some((tag, run));
+    }
+
+    /// The run of the delivery with this tag is over.
+    fn clear(&self, tag: u64) {
+        let mut state = self.0.borrow_mut();
+        state.run.take_if(|(at, _)| *at == tag);
+        if let Some(worker) = state.retires.take() {
+            worker.do_send(Retire);
+        }
+    }
+
+    /// Whether there is a run. If so, `worker` is sent [`Retire`] once more when the run is over.
+    fn wait_for_end(&self, worker: Addr<Worker>) -> bool {
+        let mut state = self.0.borrow_mut();
+        let is_busy = state.run.is_some();
+        state.retires = is_busy.then_some(worker);
+        is_busy
+    }
+}
+
+/// Clears the desk when it is dropped, whether the run ended, panicked or was dropped itself.
+struct AtDesk(Rc<Desk>, u64);
+
+impl Drop for AtDesk {
+    fn drop(&mut self) {
+        self.0.clear(self.1);
+    }
+}
+
+/// Why a serial task did not start although a worker was given to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unstarted {
+    /// It would have run beside as many runs of its key as may run at a time.
+    Overlaps,
+    /// The actor of its lane has died and is not built anew yet.
+    LaneIsDown,
+}
+
+/// A worker slot that is lent to a run. When this is dropped, the queue is told ([`Finished`]) that the slot is free
+/// again, so a slot cannot be lost, whatever became of the run.
+pub(super) struct SlotGuard {
     queue: Addr<Queue>,
     tag: u64,
     slot: usize,
     generation: u64,
     report: Report,
+    unstarted: Option<Unstarted>,
 }
 
-impl Permit {
+impl SlotGuard {
     pub(super) fn new(queue: Addr<Queue>, tag: u64, slot: usize, generation: u64) -> Self {
-        Self { queue, tag, slot, generation, report: Report::HANDED_BACK }
+        Self { queue, tag, slot, generation, report: Report::HANDED_BACK, unstarted: None }
     }
 
-    /// The run has ended, like this.
+    /// Gives the slot back with the report of the run that used it.
     fn give_back(mut self, report: Report) {
         self.report = report;
     }
-}
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        let Self { tag, slot, generation, report, .. } = *self;
-        self.queue.do_send(Finished { tag, slot, generation, report });
+    /// Gives the slot back when the task did not start, with the reason.
+    pub(super) fn refuse(mut self, why: Unstarted) {
+        self.unstarted = Some(why);
     }
 }
 
-/// A task to run.
+impl Drop for SlotGuard {
+    fn drop(&mut self) {
+        let Self { tag, slot, generation, report, unstarted, .. } = *self;
+        self.queue.do_send(Finished { tag, slot, generation, report, unstarted });
+    }
+}
+
+/// Gives the worker a task to run.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Start {
     pub(super) run: Box<Run>,
     pub(super) delivery: Delivery,
-    pub(super) permit: Permit,
+    pub(super) permit: SlotGuard,
 }
 
-/// The worker is not needed any more.
+/// The queue does not need the worker any more. A run that it has goes on to its end.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(super) struct Retire;
+
+/// Asks what the worker runs just now.
+#[derive(Message)]
+#[rtype(result = "Option<RunningTask>")]
+pub(super) struct GetRun;
 
 impl Actor for Worker {
     type Context = Context<Self>;
@@ -67,7 +147,13 @@ impl Actor for Worker {
         if let Some(hook) = &self.runtime.on_worker_start {
             hook(&self.name, self.slot);
         }
-        self.queue.do_send(Up { slot: self.slot, generation: self.generation });
+        self.queue.do_send(WorkerReady { slot: self.slot, generation: self.generation });
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.force.cancel();
     }
 }
 
@@ -75,8 +161,21 @@ impl Handler<Start> for Worker {
     type Result = ();
 
     fn handle(&mut self, Start { run, delivery, permit }: Start, _: &mut Self::Context) {
-        // Beside the actor: its mailbox stays free, and no body is ever polled inside an actor's own poll.
-        actix_rt::spawn(async move { permit.give_back(run.execute(delivery).await) });
+        let at_desk = AtDesk(Rc::clone(&self.desk), delivery.tag());
+        self.desk.lay(delivery.tag(), OwnRun::of(&run));
+        actix_rt::spawn(async move {
+            let report = run.execute(delivery).await;
+            drop(at_desk); // before the slot is given back: the queue may start the next task on it at once
+            permit.give_back(report);
+        });
+    }
+}
+
+impl Handler<GetRun> for Worker {
+    type Result = MessageResult<GetRun>;
+
+    fn handle(&mut self, _: GetRun, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.desk.0.borrow().run.as_ref().map(|(_, run)| run.now()))
     }
 }
 
@@ -84,6 +183,8 @@ impl Handler<Retire> for Worker {
     type Result = ();
 
     fn handle(&mut self, _: Retire, ctx: &mut Self::Context) {
-        ctx.stop();
+        if !self.desk.wait_for_end(ctx.address()) {
+            ctx.stop();
+        }
     }
 }

@@ -1,20 +1,22 @@
-//! Which store a result backend's address means.
+//! Which store an address of a result backend means, as Celery's `result_backend` does. The builder and the command
+//! line open stores by it. A mistake in an address is an error when it is opened, with a text that says what to do.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::core::address::shown;
 use crate::store::{MemoryStore, Store, StoreError};
 
 /// A result backend that is open.
-pub(crate) struct Opened {
+pub(crate) struct OpenBackend {
     pub(crate) store: Arc<dyn Store>,
-    /// The same, if it is Redis, which keeps lanes as well.
+    /// The same store, if it is Redis: it can keep lanes for RabbitMQ as well.
     #[cfg(feature = "redis")]
     pub(crate) redis: Option<crate::store::RedisStore>,
 }
 
-impl Opened {
-    /// One that keeps no lanes.
+impl OpenBackend {
+    /// A backend whose store keeps no lanes.
     pub(crate) fn plain(store: Arc<dyn Store>) -> Self {
         Self {
             store,
@@ -24,22 +26,22 @@ impl Opened {
     }
 }
 
-/// A result backend, not opened yet.
+/// A result backend that is not opened yet.
 pub(crate) enum Backend {
     Memory,
     #[cfg(feature = "redis")]
     Redis(String, crate::store::RedisOptions),
     #[cfg(feature = "amqp")]
     Rpc(String),
-    /// An address that means nothing here, or not in this build.
+    /// An address whose scheme means nothing to Celeriac, or to this build of it.
     Unknown(String),
 }
 
 impl Backend {
-    /// What an address means. Mistakes in it are told when it is opened.
+    /// The backend that an address means. It does not fail: mistakes in the address are errors of
+    /// [`open`](Self::open).
     pub(crate) fn at(url: String) -> Self {
-        let scheme = url.split_once(':').map_or(url.as_str(), |(scheme, _)| scheme);
-        match scheme {
+        match scheme(&url).as_str() {
             "memory" => Self::Memory,
             #[cfg(feature = "redis")]
             "redis" | "rediss" | "redis+unix" | "unix" => {
@@ -51,20 +53,38 @@ impl Backend {
         }
     }
 
-    /// Opens it. `rabbitmq` is the broker's address, if the broker is one.
+    /// Its address, with whatever secrets it has.
+    pub(crate) fn address(&self) -> String {
+        match self {
+            Self::Memory => "memory://".to_owned(),
+            #[cfg(feature = "redis")]
+            Self::Redis(url, _) => url.clone(),
+            #[cfg(feature = "amqp")]
+            Self::Rpc(url) => url.clone(),
+            Self::Unknown(url) => url.clone(),
+        }
+    }
+
+    /// Opens the backend. `rabbitmq` is the broker's address if the broker is RabbitMQ; `rpc://` without an address
+    /// of its own uses it. `max_chord_size` is the most bytes that the results of a chord may take together.
+    ///
+    /// # Errors
+    /// The address is wrong, this build has no such backend, or the server cannot be reached.
     #[cfg_attr(not(all(feature = "amqp", feature = "redis")), allow(unused_variables))]
     pub(crate) async fn open(
         self,
         rabbitmq: Option<&str>,
         ca_certs: Option<PathBuf>,
-    ) -> Result<Opened, StoreError> {
+        max_chord_size: usize,
+    ) -> Result<OpenBackend, StoreError> {
         match self {
-            Self::Memory => Ok(Opened::plain(Arc::new(MemoryStore::default()))),
+            Self::Memory => Ok(OpenBackend::plain(Arc::new(MemoryStore::default()))),
             #[cfg(feature = "redis")]
             Self::Redis(url, mut options) => {
                 options.ca_certs = options.ca_certs.or(ca_certs);
+                options.max_chord_size = max_chord_size;
                 let redis = crate::store::RedisStore::connect(&url, options).await?;
-                Ok(Opened { store: Arc::new(redis.clone()), redis: Some(redis) })
+                Ok(OpenBackend { store: Arc::new(redis.clone()), redis: Some(redis) })
             }
             #[cfg(feature = "amqp")]
             Self::Rpc(url) => {
@@ -75,20 +95,24 @@ impl Backend {
                     None => "rpc://".to_owned(),
                 };
                 let options = crate::store::RpcOptions { ca_certs, ..Default::default() };
-                Ok(Opened::plain(Arc::new(crate::store::RpcStore::connect(&url, options).await?)))
+                Ok(OpenBackend::plain(Arc::new(crate::store::RpcStore::connect(&url, options).await?)))
             }
             Self::Unknown(url) => Err(StoreError::Unsupported(unknown(&url))),
         }
     }
 }
 
+/// The text before the first colon, in lower case: an address may write its scheme in either case.
+fn scheme(url: &str) -> String {
+    url.split_once(':').map_or(url, |(scheme, _)| scheme).to_ascii_lowercase()
+}
+
 fn unknown(url: &str) -> String {
-    let scheme = url.split_once(':').map_or(url, |(scheme, _)| scheme);
-    match scheme {
+    match scheme(url).as_str() {
         "redis" | "rediss" => "this build of Celeriac has no Redis: build it with the feature `redis`".to_owned(),
         "rpc" | "rpcs" => "this build of Celeriac has no RabbitMQ: build it with the feature `amqp`".to_owned(),
         "amqp" => "results over RabbitMQ are `rpc://…`; Celery's old `amqp://` result backend does not exist any more".to_owned(),
-        _ => format!("`{scheme}` is no result backend of Celeriac; there are redis://, rpc:// and memory://"),
+        _ => format!("`{}` is no result backend of Celeriac; there are redis://, rpc:// and memory://", shown(url)),
     }
 }
 
@@ -99,14 +123,16 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_means_nothing_is_told_so() {
         for (url, part) in [
-            ("mongodb://h", "`mongodb` is no result backend"),
+            ("mongodb://h", "`mongodb://h` is no result backend"),
+            ("redis//:geheim@h", "`redis//***@h` is no result backend"),
+            ("geheim@h", "`***@h` is no result backend"),
             ("amqp://h", "are `rpc://…`"),
             ("", "`` is no result backend"),
         ] {
             let error =
-                Backend::at(url.to_owned()).open(None, None).await.err().expect("an error").to_string();
+                Backend::at(url.to_owned()).open(None, None, 0).await.err().expect("an error").to_string();
             assert!(error.contains(part), "{error}");
         }
-        assert!(Backend::at("memory://".to_owned()).open(None, None).await.is_ok());
+        assert!(Backend::at("Memory://".to_owned()).open(None, None, 0).await.is_ok());
     }
 }

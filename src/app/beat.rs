@@ -1,16 +1,18 @@
-//! The handle on the periodic entries.
+//! The handle by which a program looks at its periodic entries and changes them while it runs. In a test the calls
+//! go to the test's own beat, otherwise to the actor.
 
 use std::sync::Arc;
 
-use actix::Addr;
-
-use crate::actors::beat::{self, BeatParts, End, GetEntries, Pause, Put, Remove, Trigger};
+use crate::actors::beat::BeatParts;
+#[cfg(feature = "testing")]
+use crate::actors::beat::stepped::Stepping;
 use crate::actors::{BeatError, EntryStatus};
 use crate::task::{Periodic, Receipt};
 
-/// The schedule of a running program: look at it, change it, pause it, trigger it.
+/// The schedule of a running program, to be looked at, changed, paused and triggered.
+/// [`Celeriac::beat`](crate::Celeriac::beat) returns it.
 ///
-/// What is changed here is kept in the store, and holds after a restart too.
+/// Changes are kept in the notes, so they hold after a restart too.
 ///
 /// ```no_run
 /// # async fn demo(celeriac: celeriac::Celeriac) -> Result<(), Box<dyn std::error::Error>> {
@@ -21,88 +23,113 @@ use crate::task::{Periodic, Receipt};
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct Beat {
+pub struct BeatHandle {
     parts: Option<Arc<BeatParts>>,
 }
 
-impl Beat {
+impl BeatHandle {
     pub(super) fn new(parts: Option<Arc<BeatParts>>) -> Self {
         Self { parts }
     }
 
-    fn address(&self) -> Result<Addr<beat::Beat>, BeatError> {
-        let parts = self.parts.as_ref().ok_or(BeatError::Off)?;
-        parts.living().ok_or(BeatError::NotAnswering)
+    /// The beat of the test that this program is in; `None`: it is in no test.
+    #[cfg(feature = "testing")]
+    fn stepping(&self) -> Option<&Stepping> {
+        self.parts.as_ref()?.stepping.get()
     }
 
-    async fn ask<M, T>(&self, message: M) -> Result<T, BeatError>
-    where
-        M: actix::Message<Result = Result<T, BeatError>> + Send + 'static,
-        T: Send + 'static,
-        beat::Beat: actix::Handler<M>,
-    {
-        self.address()?.send(message).await.unwrap_or(Err(BeatError::NotAnswering))
+    fn parts(&self) -> Result<&BeatParts, BeatError> {
+        self.parts.as_deref().ok_or(BeatError::Off)
     }
 
-    /// All entries, by name.
+    /// All entries, ordered by name.
     ///
     /// # Errors
     /// Beat is off or does not answer.
     pub async fn entries(&self) -> Result<Vec<EntryStatus>, BeatError> {
-        self.ask(GetEntries).await
+        #[cfg(feature = "testing")]
+        if let Some(stepping) = self.stepping() {
+            return stepping.step(async |beat| Ok(beat.all())).await;
+        }
+        self.parts()?.list().await
     }
 
-    /// Adds an entry, or puts this one in the place of the one of its name, whatever it came from. With another schedule
-    /// than before it begins now; what was missed by the old one is not made up for.
+    /// Adds an entry, or replaces the entry of its name, wherever that came from. An entry whose schedule is new
+    /// begins now; ticks that the old schedule missed are not made up for.
     ///
     /// # Errors
-    /// The entry makes no sense, beat is off or does not answer, or the store failed.
+    /// The entry is not valid, beat is off or does not answer, or the store failed.
     pub async fn put(&self, entry: Periodic) -> Result<(), BeatError> {
-        self.ask(Put(Box::new(entry))).await
+        #[cfg(feature = "testing")]
+        if let Some(stepping) = self.stepping() {
+            return stepping.step(async |beat| beat.put(entry).await).await;
+        }
+        self.parts()?.put(entry).await
     }
 
-    /// Takes out what [`put`](Self::put) did: an entry that was added is gone, one that was changed is again what the
-    /// program says.
+    /// Undoes what [`put`](Self::put) did: an entry that was added is gone, and one that was changed is as the
+    /// program says again.
     ///
     /// # Errors
     /// There is no such entry, or it is part of the program; beat is off or does not answer; or the store failed.
     pub async fn remove(&self, name: &str) -> Result<(), BeatError> {
-        self.ask(Remove(name.to_owned())).await
+        #[cfg(feature = "testing")]
+        if let Some(stepping) = self.stepping() {
+            return stepping.step(async |beat| beat.remove(name).await).await;
+        }
+        self.parts()?.remove(name).await
     }
 
-    /// Lets an entry fire no more until [`resume`](Self::resume), through restarts too.
+    /// Pauses an entry: it fires no more until [`resume`](Self::resume), after a restart neither.
     ///
     /// # Errors
     /// There is no such entry, beat is off or does not answer, or the store failed.
     pub async fn pause(&self, name: &str) -> Result<(), BeatError> {
-        self.ask(Pause { entry: name.to_owned(), paused: true }).await
+        self.set_paused(name, true).await
     }
 
-    /// Lets a paused entry fire again. The ticks of the pause are not made up for.
+    /// Ends the pause of an entry. The ticks of the pause are not made up for.
     ///
     /// # Errors
     /// There is no such entry, beat is off or does not answer, or the store failed.
     pub async fn resume(&self, name: &str) -> Result<(), BeatError> {
-        self.ask(Pause { entry: name.to_owned(), paused: false }).await
+        self.set_paused(name, false).await
     }
 
-    /// Ends beat in this program for good and gives the lead back, so that another one's takes over at once. A shutdown does
-    /// so by itself; before one it makes the change earlier.
+    async fn set_paused(&self, name: &str, paused: bool) -> Result<(), BeatError> {
+        #[cfg(feature = "testing")]
+        if let Some(stepping) = self.stepping() {
+            return stepping.step(async |beat| beat.pause(name, paused).await).await;
+        }
+        self.parts()?.set_paused(name, paused).await
+    }
+
+    /// Ends beat in this program for good and gives the lead back, so that another process takes over at once. A
+    /// shutdown does this by itself; call it to hand the lead over before.
     ///
     /// # Errors
     /// Beat is off or does not answer.
     pub async fn resign(&self) -> Result<(), BeatError> {
-        let parts = self.parts.as_ref().ok_or(BeatError::Off)?;
-        parts.resigned.store(true, std::sync::atomic::Ordering::Release);
-        self.address()?.send(End).await.map_err(|_| BeatError::NotAnswering)
+        let parts = self.parts()?;
+        parts.stay_down();
+        #[cfg(feature = "testing")]
+        if let Some(stepping) = self.stepping() {
+            return stepping.end().await;
+        }
+        parts.end().await
     }
 
-    /// Calls an entry's task now, besides its schedule.
+    /// Calls an entry's task now, besides its schedule, and returns the receipt of the call.
     ///
     /// # Errors
     /// There is no such entry, it fires for tenants, beat is off or does not answer, or the task was not accepted.
     pub async fn trigger(&self, name: &str) -> Result<Receipt, BeatError> {
-        self.ask(Trigger(name.to_owned())).await
+        #[cfg(feature = "testing")]
+        if let Some(stepping) = self.stepping() {
+            let call = stepping.step(async |beat| beat.call(name)).await?;
+            return stepping.enqueue(call).await;
+        }
+        self.parts()?.trigger(name).await
     }
 }
 
@@ -112,7 +139,6 @@ mod tests {
     use std::sync::Mutex;
     use std::time::Duration;
 
-    use crate::actors::queue::Die;
     use crate::core::calendar::{Misfire, Overlap, Schedule, tick_id};
     use crate::task::{Periodic, Task};
     use crate::{Celeriac, Context, task};
@@ -143,7 +169,7 @@ mod tests {
         let celeriac = Celeriac::builder().directory(dir.path()).periodic(entry).start().await.unwrap();
         for death in 1..=3 {
             until_ran(death * 10).await;
-            celeriac.beat().address().unwrap().do_send(Die);
+            celeriac.beat().parts().unwrap().kill();
         }
         until_ran(40).await;
         celeriac.shutdown().await.unwrap();

@@ -1,73 +1,41 @@
-//! How a runtime is put together.
+//! Puts a runtime together from its catalogue, broker, store and options, and starts it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::attendant::RuntimeAttendant;
-use super::backend::{Backend, Opened};
-use super::catalogue::{Catalogue, CatalogueErrors, QueueRow};
-use super::handle::{Celeriac, Inner};
+use super::backend::{Backend, OpenBackend};
+use super::control::Settings;
+use super::handle::{Celeriac, CeleriacInner};
+use super::listener::RuntimeListener;
 use super::routing::Routing;
-use super::schedule::{self, ScheduleErrors};
+use super::schedule;
+use super::start_error::StartError;
+use crate::actors::progress::ActorProgressHub;
 use crate::actors::root::Tree;
-use crate::actors::runtime::Runtime;
-use crate::actors::{FailureHook, ReadyHook, WorkerHook};
-#[cfg(all(feature = "amqp", feature = "redis"))]
-use crate::broker::LanedBroker;
 #[cfg(feature = "amqp")]
 use crate::broker::OutboxBroker;
+#[cfg(all(feature = "amqp", feature = "redis"))]
+use crate::broker::RedisLanesBroker;
 #[cfg(feature = "amqp")]
 use crate::broker::amqp::{AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedOptions;
-use crate::broker::{Attendant, Broker, BrokerError, EmbeddedBroker, MemoryBroker};
-use crate::store::{Address, EmbeddedStore, MemoryStore, Payloads, Store, StoreError};
-use crate::task::registry::{DuplicateTask, Registry};
-use crate::task::{Context, Dispatcher, DownloadFacts, HookEvent, Periodic, Producer};
+use crate::broker::{Broker, BrokerListener, EmbeddedBroker, MemoryBroker, SplitBroker};
+use crate::catalogue::{Catalogue, CatalogueErrors, QueueRow};
+use crate::runtime::progress::ProgressHub;
+use crate::runtime::{FailureHook, ReadyHook, WorkerHook};
+use crate::runtime::{MAX_RESULT_SIZE, Runtime};
+use crate::store::{Address, EmbeddedStore, GuardedStore, MemoryStore, Payloads, Store};
+use crate::task::canvas::CanvasLimits;
+use crate::task::registry::Registry;
+use crate::task::{Context, Data, DataMap, Dispatcher, DownloadFacts, HookEvent, Periodic, SourcePoller};
 
-/// Why a runtime did not start; the text says what to do.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The catalogue has mistakes.
-    #[error(transparent)]
-    Catalogue(#[from] CatalogueErrors),
-    /// Two tasks of one name.
-    #[error(transparent)]
-    DuplicateTask(#[from] DuplicateTask),
-    /// Periodic entries that cannot be.
-    #[error(transparent)]
-    Schedule(#[from] ScheduleErrors),
-    /// Two producer loops of one name.
-    #[error(
-        "two producer loops are named `{0}`; each needs a name of its own, by which it is paused and told apart"
-    )]
-    DuplicateProducer(String),
-    /// A producer loop, and nobody who keeps dedupe windows.
-    #[error(
-        "producer loop `{0}` needs dedupe windows, and neither the broker nor the result store keeps any: with RabbitMQ, keep results in Redis (`.result_backend(\"redis://…\")`)"
-    )]
-    ProducerWithoutWindows(String),
-    /// The broker or store did not open.
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-    /// The result store did not open.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The place for downloads is none.
-    #[error("{0}")]
-    Downloads(String),
-    /// No threads to be had.
-    #[error("the actor system did not start: {0}")]
-    System(std::io::Error),
-}
-
-/// How long a publish may wait for RabbitMQ when there is an outbox to go to instead.
+/// How long a publish may wait for RabbitMQ if the message can go to an outbox instead.
 #[cfg(feature = "amqp")]
 const OUTBOX_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Where messages and results are kept.
-enum Keeping {
+/// Where messages are kept, and results unless a backend is named.
+enum Transport {
     Embedded(PathBuf),
     Memory,
     #[cfg(feature = "amqp")]
@@ -75,14 +43,14 @@ enum Keeping {
     Given(Arc<dyn Broker>, Arc<dyn Store>),
 }
 
-/// Where downloads are kept, if not where the messages are.
-enum Downloads {
+/// Where downloads are kept, if not in the default place.
+enum DownloadLocation {
     Address(String),
     Directory(PathBuf),
     Store(Arc<dyn object_store::ObjectStore>),
 }
 
-/// Puts a runtime together; [`Celeriac::builder`] makes one.
+/// Puts a runtime together. [`Celeriac::builder`] returns one with the defaults.
 ///
 /// ```no_run
 /// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
@@ -96,27 +64,32 @@ pub struct Builder {
     catalogue: Catalogue,
     file: Option<PathBuf>,
     environment: Option<String>,
-    keeping: Keeping,
+    keeping: Transport,
     backend: Option<Backend>,
     track_started: bool,
     embedded: EmbeddedOptions,
     #[cfg(feature = "amqp")]
     amqp: AmqpOptions,
     #[cfg(feature = "amqp")]
+    task_events: Option<bool>,
+    #[cfg(feature = "amqp")]
     outbox: Option<PathBuf>,
     max_message_size: usize,
+    max_result_size: usize,
+    limits: CanvasLimits,
     arbiters: usize,
     grace: Duration,
-    downloads: Option<Downloads>,
+    downloads: Option<DownloadLocation>,
     on_failure: Option<Box<FailureHook>>,
     on_ready: Option<Box<ReadyHook>>,
     on_worker_start: Option<Box<WorkerHook>>,
     periodic: Vec<Periodic>,
-    producers: Vec<Producer>,
+    pollers: Vec<SourcePoller>,
     beat: Option<bool>,
     beat_lease: Option<Duration>,
-    /// Without actors: a test does their work.
-    unmanned: bool,
+    pub(super) data: DataMap,
+    /// A test has no actors: it does their work itself.
+    without_actors: bool,
     ca_certs: Option<PathBuf>,
 }
 
@@ -126,15 +99,19 @@ impl Builder {
             catalogue: Catalogue::new(),
             file: None,
             environment: None,
-            keeping: Keeping::Embedded(PathBuf::from("celeriac-data")),
+            keeping: Transport::Embedded(PathBuf::from("celeriac-data")),
             backend: None,
             track_started: false,
             embedded: EmbeddedOptions::default(),
             #[cfg(feature = "amqp")]
             amqp: AmqpOptions::default(),
             #[cfg(feature = "amqp")]
+            task_events: None,
+            #[cfg(feature = "amqp")]
             outbox: None,
             max_message_size: 64 << 10,
+            max_result_size: MAX_RESULT_SIZE,
+            limits: CanvasLimits::default(),
             arbiters: std::thread::available_parallelism().map_or(1, usize::from),
             grace: Duration::from_secs(30),
             downloads: None,
@@ -142,200 +119,248 @@ impl Builder {
             on_ready: None,
             on_worker_start: None,
             periodic: Vec::new(),
-            producers: Vec::new(),
+            pollers: Vec::new(),
             beat: None,
             beat_lease: None,
-            unmanned: false,
+            data: DataMap::default(),
+            without_actors: false,
             ca_certs: None,
         }
     }
 
-    /// Without actors, on this broker and store.
+    /// A runtime without actors, on this broker and store, for a test.
     #[cfg(feature = "testing")]
-    pub(crate) fn unmanned(self, broker: Arc<dyn Broker>, store: Arc<dyn Store>) -> Self {
-        Self { unmanned: true, downloads: None, ..self.broker(broker, store) }
+    pub(crate) fn without_actors(self, broker: Arc<dyn Broker>, store: Arc<dyn Store>) -> Self {
+        Self { without_actors: true, downloads: None, ..self.broker(broker, store) }
     }
 
-    /// The queues, from a catalogue built in code. Replaces what was set before.
+    /// Takes the queues from a catalogue built in code. This replaces any catalogue that was set before.
     pub fn catalogue(mut self, catalogue: Catalogue) -> Self {
         self.catalogue = catalogue;
         self.file = None;
         self
     }
 
-    /// The queues, from a file; read at start.
+    /// Takes the queues from a file, which [`start`](Self::start) reads.
     pub fn catalogue_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.file = Some(path.into());
         self
     }
 
-    /// Which `[environment.…]` of the catalogue applies.
+    /// Chooses the `[environment.…]` of the catalogue that applies.
     pub fn environment(mut self, name: impl Into<String>) -> Self {
         self.environment = Some(name.into());
         self
     }
 
-    /// One more queue.
+    /// Adds a queue.
     pub fn queue(mut self, row: QueueRow) -> Self {
         self.catalogue = self.catalogue.with_queue(row);
         self
     }
 
-    /// One more periodic entry, beside those of `#[periodic_task]` and of the catalogue.
+    /// Adds a periodic entry to those of `#[periodic_task]` and of the catalogue.
     pub fn periodic(mut self, entry: Periodic) -> Self {
         self.periodic.push(entry);
         self
     }
 
-    /// A producer loop: it finds rows of a table that are due, and enqueues a task for each. Of those of one name, in however many
-    /// processes, one works at a time, where the broker or the store keeps notes.
-    pub fn producer(mut self, producer: Producer) -> Self {
-        self.producers.push(producer);
+    /// Adds a source poller: it finds rows of a table that are due, and enqueues a task for each. Where the broker
+    /// or the store keeps notes, one poller of a name works at a time, in however many processes it is.
+    pub fn poller(mut self, poller: SourcePoller) -> Self {
+        self.pollers.push(poller);
         self
     }
 
-    /// Whether periodic tasks fire in this program; wins over the catalogue. Default `true`.
+    /// Whether beat runs in this program. It wins over the catalogue. Default `true`.
     pub fn beat(mut self, on: bool) -> Self {
         self.beat = Some(on);
         self
     }
 
-    /// How long the one of several processes that beats does so without saying so again: if it dies, another one takes over
+    /// How long the process that leads beat leads without renewing its lease: if it dies, another one takes over
     /// within this time. At least 10 ms. Default 10 s.
     pub fn beat_lease(mut self, lease: Duration) -> Self {
         self.beat_lease = Some(lease.max(Duration::from_millis(10)));
         self
     }
 
-    /// The directory of the embedded store. Default `celeriac-data` in the working directory.
+    /// Keeps messages and results in the embedded store in this directory. Default `celeriac-data` in the working
+    /// directory.
     pub fn directory(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.keeping = Keeping::Embedded(dir.into());
+        self.keeping = Transport::Embedded(dir.into());
         self
     }
 
-    /// Keeps everything in memory: gone with the process.
+    /// Keeps messages and results in memory: they are gone with the process.
     pub fn in_memory(mut self) -> Self {
-        self.keeping = Keeping::Memory;
+        self.keeping = Transport::Memory;
         self
     }
 
-    /// RabbitMQ as the broker, in Celery's protocol: `amqp://user:password@host:5672/vhost`. Celery's `broker_url`: the nodes
-    /// of a cluster are separated by `;`, and whenever one is not to be reached, the next one is tried. Results are kept in
-    /// this process's memory unless another store is named.
+    /// Takes RabbitMQ as the broker, in Celery's protocol: `amqp://user:password@host:5672/vhost`. As in Celery's
+    /// `broker_url`, the nodes of a cluster are separated by `;`; when one cannot be reached, the next one is
+    /// tried. Results are kept in this process's memory unless a result backend is named.
     #[cfg(feature = "amqp")]
     pub fn amqp(mut self, url: impl Into<String>) -> Self {
-        self.keeping = Keeping::Amqp(url.into());
+        self.keeping = Transport::Amqp(url.into());
         self
     }
 
-    /// How the RabbitMQ broker behaves. What a row of the catalogue says of its queue (`queue_type`, `max_priority`,
-    /// `queue_arguments`) wins over this.
+    /// Sets how the RabbitMQ broker behaves. A catalogue row's own settings for its queue (`queue_type`,
+    /// `max_priority`, `queue_arguments`) win over these.
     #[cfg(feature = "amqp")]
     pub fn amqp_options(mut self, options: AmqpOptions) -> Self {
         self.amqp = options;
         self
     }
 
-    /// An outbox for RabbitMQ in this directory, which must be this process's alone: while RabbitMQ is away, what is enqueued
-    /// goes to disk there, and is forwarded when RabbitMQ is back, in the order of acceptance; the receipt says
-    /// [`Keeper::Outbox`](crate::task::Keeper). The runtime starts without RabbitMQ, too. A publish that is under way when
-    /// the connection is lost goes to the outbox after 5 s, or the options' `publish_timeout` if that is less. Has no
-    /// effect on other brokers.
+    /// Whether RabbitMQ is sent events of what happens to tasks here: Celery's `-E`. Wins over the options. See
+    /// [`AmqpOptions::task_events`].
+    #[cfg(feature = "amqp")]
+    pub fn task_events(mut self, on: bool) -> Self {
+        self.task_events = Some(on);
+        self
+    }
+
+    /// Keeps an outbox for RabbitMQ in this directory, which no other process may use. While RabbitMQ is away,
+    /// messages go to disk there, and are forwarded in the order of acceptance when it is back; the receipt says
+    /// [`AcceptedBy::Outbox`](crate::task::AcceptedBy). The runtime starts without RabbitMQ, too. A publish that is
+    /// under way when the connection is lost goes to the outbox after 5 s, or after the options' `publish_timeout`
+    /// if that is less. Other brokers ignore this.
     #[cfg(feature = "amqp")]
     pub fn outbox(mut self, dir: impl Into<PathBuf>) -> Self {
         self.outbox = Some(dir.into());
         self
     }
 
-    /// Another broker and store.
+    /// Takes another broker and store.
     pub fn broker(mut self, broker: Arc<dyn Broker>, store: Arc<dyn Store>) -> Self {
-        self.keeping = Keeping::Given(broker, store);
+        self.keeping = Transport::Given(broker, store);
         self
     }
 
-    /// Where results are kept, if not beside the messages. Celery's `result_backend`:
-    /// - `redis://[user:password@]host[:port][/database]`: in Redis, readable by Python; `rediss://` over TLS.
-    /// - `rpc://`: sent back over the broker's RabbitMQ to whoever sent the task, and kept by nobody. Another RabbitMQ is
-    ///   `rpc://[user:password@]host[:port][/vhost]`.
+    /// Says where results are kept, if not beside the messages. Celery's `result_backend`:
+    /// - `redis://[user:password@]host[:port][/database]`: in Redis, where Python programs read them; `rediss://`
+    ///   over TLS.
+    /// - `rpc://`: nobody keeps them; they are sent over the broker's RabbitMQ to the sender of the task. Another
+    ///   RabbitMQ is `rpc://[user:password@]host[:port][/vhost]`.
     /// - `memory://`: in this process.
     ///
-    /// Read at start.
+    /// [`start`](Self::start) opens it.
     pub fn result_backend(mut self, url: impl Into<String>) -> Self {
         self.backend = Some(Backend::at(url.into()));
         self
     }
 
-    /// Results in Redis, with other than its default options.
+    /// Keeps results in Redis, with options of its own.
     #[cfg(feature = "redis")]
     pub fn redis(mut self, url: impl Into<String>, options: crate::store::RedisOptions) -> Self {
         self.backend = Some(Backend::Redis(url.into(), options));
         self
     }
 
-    /// A PEM file with the certificate authorities that RabbitMQ (`amqps://`) and Redis (`rediss://`) are checked against, where
-    /// their options name none. Default: the system's.
+    /// A PEM file with the certificate authorities by which RabbitMQ (`amqps://`) and Redis (`rediss://`) are
+    /// checked, unless their options name one. Default: the system's.
     pub fn ca_certs(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca_certs = Some(file.into());
         self
     }
 
-    /// Tells the result store of each start of a task (STARTED). Celery's `task_track_started`. Default: only of those tasks
-    /// that say so themselves.
+    /// Whether the result store is told of the start of every task (STARTED). Celery's `task_track_started`.
+    /// Default: only of tasks that state it themselves.
     pub fn track_started(mut self, track: bool) -> Self {
         self.track_started = track;
         self
     }
 
-    /// How the embedded store behaves.
+    /// Sets how the embedded store behaves.
     pub fn embedded_options(mut self, options: EmbeddedOptions) -> Self {
         self.embedded = options;
         self
     }
 
-    /// The most that a task's arguments may take, in bytes. Default 64 KiB: a message carries ids, not objects.
+    /// The most bytes that a task's arguments may take, and its headers. Default 64 KiB: a message carries ids, not
+    /// objects.
     pub fn max_message_size(mut self, bytes: usize) -> Self {
         self.max_message_size = bytes;
         self
     }
 
-    /// Event loops to spread the queues over, each a thread. Default: one a core.
+    /// The most bytes of JSON that the value of a task may take. Default 16 MiB. A larger value fails its task,
+    /// with an error that says what to do.
+    pub fn max_result_size(mut self, bytes: usize) -> Self {
+        self.max_result_size = bytes;
+        self
+    }
+
+    /// The most tasks that one canvas may have, and that may follow from the end of one task. Default 10,000.
+    pub fn max_canvas_tasks(mut self, tasks: usize) -> Self {
+        self.limits.tasks = tasks;
+        self
+    }
+
+    /// The most bytes that the messages may take which a canvas sends at once, or which follow from the end of one
+    /// task. Default 64 MiB. Each member of a group has a copy of the value that it gets, each member of a chord's
+    /// header has a copy of the body, and a body has the results of all members. A canvas above the limit is
+    /// refused at the call; a task whose end would send more fails, with an error that says what to do.
+    pub fn max_canvas_size(mut self, bytes: usize) -> Self {
+        self.limits.bytes = bytes;
+        self
+    }
+
+    /// The number of event loops for the queues, each on a thread. Default: one for each core.
     pub fn arbiters(mut self, arbiters: usize) -> Self {
         self.arbiters = arbiters;
         self
     }
 
-    /// How long a shutdown waits for running tasks. Default 30 s.
+    /// The grace of a shutdown: how long it waits for running tasks. Default 30 s.
     pub fn shutdown_grace(mut self, grace: Duration) -> Self {
         self.grace = grace;
         self
     }
 
-    /// The directory of the files that tasks make for their users. Default: `downloads` in the directory of the embedded store;
-    /// in memory, if everything is; over another broker there is none until it is named here, and all programs that run or
-    /// serve the exports need the same one.
+    /// Keeps the files that tasks make for their users in this directory. Default: `downloads` in the directory of
+    /// the embedded store, or memory if everything is there. Over another broker there is no default, and all
+    /// programs that run or serve the exports need the same place.
     pub fn downloads_in(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.downloads = Some(Downloads::Directory(dir.into()));
+        self.downloads = Some(DownloadLocation::Directory(dir.into()));
         self
     }
 
-    /// The place of those files as a URL: `s3://bucket/prefix` (feature `s3`; S3 or what speaks its protocol, found by the
-    /// variables that AWS's tools read, such as `AWS_ENDPOINT_URL` and `AWS_ACCESS_KEY_ID`) or `file:///srv/exports`. One that is
-    /// neither is refused at the start.
+    /// Keeps those files at a URL: `s3://bucket/prefix` (feature `s3`: S3, or a server with its protocol, found by
+    /// the variables that AWS's tools read, such as `AWS_ENDPOINT_URL` and `AWS_ACCESS_KEY_ID`) or
+    /// `file:///srv/exports`. [`start`](Self::start) refuses any other.
     pub fn downloads_at(mut self, url: impl Into<String>) -> Self {
-        self.downloads = Some(Downloads::Address(url.into()));
+        self.downloads = Some(DownloadLocation::Address(url.into()));
         self
     }
 
-    /// Another place for those files: anything that is an [`ObjectStore`](object_store::ObjectStore).
+    /// Keeps those files in any [`ObjectStore`](object_store::ObjectStore).
     pub fn download_store(mut self, store: Arc<dyn object_store::ObjectStore>) -> Self {
-        self.downloads = Some(Downloads::Store(store));
+        self.downloads = Some(DownloadLocation::Store(store));
         self
     }
 
-    /// Called for each download that is ready, on the queue's event loop, after its record is safe; it must not block. Should
-    /// the process die at that moment, it is not called: what must be told for sure is a task, linked to the export.
+    /// Sets a hook for each download that is ready. It is called on the queue's event loop, after the record is
+    /// safe, and must not block. If the process dies at that moment, the hook is not called: what must happen for
+    /// sure is a task that is linked to the export.
     pub fn on_ready(mut self, hook: impl Fn(&Context, &DownloadFacts) + Send + Sync + 'static) -> Self {
         self.on_ready = Some(Box::new(hook));
+        self
+    }
+
+    /// Gives the runtime a value that its tasks take as a parameter: see [`Data`](crate::task::Data). A second value of the
+    /// same type replaces the first.
+    pub fn data<T: Send + Sync + 'static>(mut self, value: T) -> Self {
+        self.data.insert(Data::new(value));
+        self
+    }
+
+    /// As [`data`](Self::data), for a value that the program shares with its tasks.
+    pub fn shared_data<T: Send + Sync + 'static>(mut self, value: impl Into<Data<T>>) -> Self {
+        self.data.insert(value.into());
         self
     }
 
@@ -345,8 +370,8 @@ impl Builder {
         self
     }
 
-    /// Called in each worker when it starts, with its queue and slot; it must not block. If it panics, the worker has
-    /// died, and the queue's restart intensity decides what follows.
+    /// Sets a hook for each worker that starts, with its queue and slot. It must not block. If it panics, the
+    /// worker has died, and the queue's restart intensity decides what is done.
     pub fn on_worker_start(mut self, hook: impl Fn(&str, usize) + Send + Sync + 'static) -> Self {
         self.on_worker_start = Some(Box::new(hook));
         self
@@ -355,37 +380,46 @@ impl Builder {
     /// Starts the runtime on threads of its own, and makes it the one that `delay` uses.
     ///
     /// # Errors
-    /// A wrong catalogue or schedule (all mistakes at once), two tasks of one name, a store that does not open.
+    /// The catalogue or the schedule has mistakes (all are told at once), two tasks or source pollers have one
+    /// name, or the broker or a store does not open.
     pub async fn start(self) -> Result<Celeriac, StartError> {
         let registry = Registry::discover()?;
         let catalogue = self.read_catalogue()?;
         let beat = self.beat.or(catalogue.beat).unwrap_or(true);
         let environment = self.environment.as_deref();
-        // Where nobody else can run a task, one that is not in this program is a mistake.
-        let runs_all = matches!(self.keeping, Keeping::Embedded(..) | Keeping::Memory);
+        // Where no other program can run a task, a periodic entry of a task that is not here is a mistake.
+        let runs_all = matches!(self.keeping, Transport::Embedded(..) | Transport::Memory);
         let entries = schedule::collect(&catalogue.periodic, environment, &registry, runs_all)?;
         let mut routing = Routing::new(catalogue, &registry);
+        // A test runs some of the tasks of its program: a task that it does not run may go without its data.
+        let runs_here = !self.without_actors && routing.catalogue().queues.iter().any(|row| row.served);
+        if let Some((task, data)) = registry.lacks(&self.data).filter(|_| runs_here) {
+            let (name, location) = (task.name, task.location);
+            return Err(StartError::DataNotGiven { task: name, location, data: data.type_name() });
+        }
         #[cfg_attr(not(feature = "amqp"), allow(unused_mut))]
         let mut rabbitmq: Option<String> = None;
         #[cfg(feature = "amqp")]
-        if let Keeping::Amqp(url) = &self.keeping {
+        if let Transport::Amqp(url) = &self.keeping {
             rabbitmq = Some(url.clone());
         }
         #[cfg(feature = "amqp")]
         let mut outbox = None;
         let payloads = self.payloads()?;
+        let settings = self.settings(beat);
         #[cfg(all(feature = "amqp", feature = "redis"))]
         let mut lane_limit = None;
         let (broker, store): (Arc<dyn Broker>, Arc<dyn Store>) = match self.keeping {
-            Keeping::Given(broker, store) => (broker, store),
-            Keeping::Memory => {
+            Transport::Given(broker, store) => (broker, GuardedStore::over(store)),
+            Transport::Memory => {
                 let store = Arc::new(MemoryStore::default());
                 (Arc::new(MemoryBroker::new(Arc::clone(&store))), store)
             }
             #[cfg(feature = "amqp")]
-            Keeping::Amqp(url) => {
+            Transport::Amqp(url) => {
                 let mut options = self.amqp;
                 options.ca_certs = options.ca_certs.or_else(|| self.ca_certs.clone());
+                options.task_events = self.task_events.unwrap_or(options.task_events);
                 for row in routing.catalogue().queues.iter().filter(|row| !row.setup.is_plain()) {
                     let of_options = options.queues.remove(&row.name).unwrap_or_default();
                     options.queues.insert(row.name.clone(), row.setup.clone().over(of_options));
@@ -401,23 +435,23 @@ impl Builder {
                 outbox = self.outbox;
                 (Arc::new(broker), Arc::new(MemoryStore::default()))
             }
-            Keeping::Embedded(dir) => {
-                let options = self.embedded.clone();
+            Transport::Embedded(dir) => {
+                let options = EmbeddedOptions { max_chord_size: self.limits.bytes, ..self.embedded.clone() };
                 let broker = blocking::unblock(move || EmbeddedBroker::open(dir, options)).await?;
                 (Arc::new(broker.clone()), Arc::new(EmbeddedStore::new(broker)))
             }
         };
-        routing.set_shared(broker.is_shared());
+        routing.set_shared(broker.facts().is_shared);
         let apart = self.backend.is_some();
         let opened = match self.backend {
-            Some(backend) => backend.open(rabbitmq.as_deref(), self.ca_certs).await?,
-            None => Opened::plain(store),
+            Some(backend) => backend.open(rabbitmq.as_deref(), self.ca_certs, self.limits.bytes).await?,
+            None => OpenBackend::plain(store),
         };
-        // What RabbitMQ cannot do with lanes, Redis does.
+        // RabbitMQ has no lanes; if results are in Redis, Redis keeps them.
         #[cfg(all(feature = "amqp", feature = "redis"))]
         let broker = match (lane_limit, opened.redis) {
             (Some(limit), Some(redis)) => {
-                Arc::new(LanedBroker::open(broker, redis, limit).await) as Arc<dyn Broker>
+                Arc::new(RedisLanesBroker::open(broker, redis, limit).await) as Arc<dyn Broker>
             }
             _ => broker,
         };
@@ -430,6 +464,12 @@ impl Builder {
             }
             None => broker,
         };
+        // The outermost layer: it settles through the store whatever the layers below deliver.
+        let broker = match broker.results() {
+            Some(_) if !apart => broker,
+            _ => Arc::new(SplitBroker::open(broker, Arc::clone(&store))?) as Arc<dyn Broker>,
+        };
+        // Before the actors are built, so that a queue which still has tasks gets one, whatever the catalogue says.
         for queue in broker.queues().await? {
             let counts = broker.counts(&queue).await?;
             if counts.ready + counts.scheduled + counts.in_line > 0 {
@@ -440,61 +480,94 @@ impl Builder {
             broker.declare(&row.name).await?;
         }
         let mut names = std::collections::HashSet::new();
-        if let Some(twice) = self.producers.iter().find(|producer| !names.insert(producer.name.clone())) {
-            return Err(StartError::DuplicateProducer(twice.name.clone()));
+        if let Some(twice) = self.pollers.iter().find(|poller| !names.insert(poller.name.clone())) {
+            return Err(StartError::DuplicatePoller(twice.name.clone()));
         }
-        let keeps_windows = broker.keeps_windows() || store.windows().is_some();
-        if let Some(first) = self.producers.first().filter(|_| !keeps_windows) {
-            return Err(StartError::ProducerWithoutWindows(first.name.clone()));
+        let keeps_unique_windows = broker.unique_windows().is_some();
+        if let Some(first) = self.pollers.first().filter(|_| !keeps_unique_windows) {
+            return Err(StartError::PollerWithoutWindows(first.name.clone()));
         }
         let routing = Arc::new(routing);
         let dispatcher = Arc::new(Dispatcher {
             registry,
             route: Box::new(Arc::clone(&routing)),
             max_message_size: self.max_message_size,
+            limits: self.limits,
             reply_to: store.reply_to(),
-            without_lanes: (!broker.keeps_lanes()).then(|| broker.name()),
-            without_windows: (!keeps_windows).then(|| broker.name()),
+            without_lanes: broker.lanes().is_none().then(|| broker.name()),
+            without_windows: (!keeps_unique_windows).then(|| broker.name()),
         });
         let mut runtime = Runtime::new(broker, store, dispatcher);
-        runtime.settles_results &= !apart;
         runtime.track_started = self.track_started;
+        runtime.max_result_size = self.max_result_size;
         runtime.on_failure = self.on_failure;
         runtime.on_ready = self.on_ready;
         runtime.payloads = Arc::new(payloads);
         runtime.on_worker_start = self.on_worker_start;
+        runtime.data = Arc::new(self.data);
+        let progress_hub = Arc::new(ActorProgressHub::default());
+        if !self.without_actors {
+            runtime.show_on(Arc::clone(&progress_hub) as Arc<dyn ProgressHub>);
+        }
         let runtime = Arc::new(runtime);
-        let attendant = Arc::new(RuntimeAttendant::new(Arc::clone(&runtime)));
-        runtime.broker.attend(Arc::clone(&attendant) as Arc<dyn Attendant>);
-        let tree = if self.unmanned {
+        // The broker hears of its listener before the first delivery, and of the queues when they are there.
+        let listener = Arc::new(RuntimeListener::new(Arc::clone(&runtime)));
+        if let Some(events) = runtime.broker.events() {
+            events.set_listener(Arc::clone(&listener) as Arc<dyn BrokerListener>);
+        }
+        let tree = if self.without_actors {
             None
         } else {
             let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
-            let (tree, up) =
-                Tree::grow(Arc::clone(&runtime), rows, self.arbiters).map_err(StartError::System)?;
-            attendant.grown(Arc::clone(&tree.queues));
+            let (tree, up) = Tree::start(Arc::clone(&runtime), progress_hub, rows, self.arbiters)
+                .map_err(StartError::System)?;
+            listener.grown(tree.queues.clone());
+            // The caller gets a runtime whose queues can be asked.
             up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
             Some(tree)
         };
-        let mut inner = Inner::new(runtime, routing, tree, self.grace);
+        let mut inner = CeleriacInner::new(runtime, routing, tree, self.grace);
         inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
-        Ok(Celeriac::started(inner, beat.then_some(entries), self.producers).await)
+        inner.control.settings = settings;
+        let celeriac = Celeriac::started(inner, beat.then_some(entries), self.pollers).await;
+        listener.attend(Arc::downgrade(&celeriac.inner));
+        Ok(celeriac)
+    }
+
+    /// What operators may want to know of this program.
+    fn settings(&self, beat: bool) -> Settings {
+        #[cfg(feature = "amqp")]
+        let outbox = self.outbox.is_some();
+        #[cfg(not(feature = "amqp"))]
+        let outbox = false;
+        Settings {
+            result_backend: self.backend.as_ref().map(Backend::address),
+            task_track_started: self.track_started,
+            beat,
+            environment: self.environment.clone(),
+            shutdown_grace: self.grace,
+            max_message_size: self.max_message_size,
+            max_result_size: self.max_result_size,
+            outbox,
+        }
     }
 
     fn payloads(&self) -> Result<Payloads, StartError> {
-        // Of a store of its own nobody else runs the tasks.
-        let alone = matches!(self.keeping, Keeping::Embedded(..) | Keeping::Memory);
+        // In a store of its own, no other program makes downloads.
+        let alone = matches!(self.keeping, Transport::Embedded(..) | Transport::Memory);
         let reserve = self.embedded.min_free_space / 2;
         Ok(match (&self.downloads, &self.keeping) {
-            (Some(Downloads::Address(url)), _) => match Address::open(url).map_err(StartError::Downloads)? {
-                Address::Directory(dir) => Payloads::in_directory(dir, 0, alone),
-                Address::Objects(objects) => Payloads::given(objects, alone),
-            },
-            (Some(Downloads::Store(store)), _) => Payloads::given(Arc::clone(store), alone),
-            (Some(Downloads::Directory(dir)), _) => Payloads::in_directory(dir.clone(), 0, alone),
-            (None, Keeping::Embedded(dir)) => Payloads::in_directory(dir.join("downloads"), reserve, alone),
-            (None, Keeping::Memory) => Payloads::in_memory(),
-            (None, _) if self.unmanned => Payloads::in_memory(),
+            (Some(DownloadLocation::Address(url)), _) => {
+                match Address::open(url).map_err(StartError::Downloads)? {
+                    Address::Directory(dir) => Payloads::in_directory(dir, 0, alone),
+                    Address::Objects(objects) => Payloads::given(objects, alone),
+                }
+            }
+            (Some(DownloadLocation::Store(store)), _) => Payloads::given(Arc::clone(store), alone),
+            (Some(DownloadLocation::Directory(dir)), _) => Payloads::in_directory(dir.clone(), 0, alone),
+            (None, Transport::Embedded(dir)) => Payloads::in_directory(dir.join("downloads"), reserve, alone),
+            (None, Transport::Memory) => Payloads::in_memory(),
+            (None, _) if self.without_actors => Payloads::in_memory(),
             (None, _) => Payloads::nowhere(),
         })
     }
@@ -514,7 +587,7 @@ impl Builder {
         for entry in &self.periodic {
             catalogue = catalogue.with_periodic(entry.clone());
         }
-        // One that only the program's periodic tasks name is known as well, and changes nothing here.
+        // An environment that only a `#[periodic_task]` names is known, too. The catalogue says nothing about it.
         let environment = self.environment.as_ref().filter(|name| {
             catalogue.environments().any(|known| known == name.as_str()) || !schedule::names_environment(name)
         });

@@ -1,4 +1,8 @@
-//! What a running runtime does for its clients: it enqueues, looks for tasks and their results, and revokes.
+//! The [`Client`] that a started runtime is: it enqueues calls and canvases, answers for the states and results
+//! of tasks, and revokes. `delay`, signatures, results and beat call it.
+//!
+//! A task may be in the broker, in a queue of this process, in the hands of another program, or over. Each question
+//! asks these places in an order in which a task that moves between two of them is not missed.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,123 +10,126 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::attendant::REVOKED_FOR;
-use super::handle::Inner;
-use crate::actors::beat::Publisher;
-use crate::actors::queue::{Look, Revoke, Revoked};
-use crate::broker::{BrokerError, Place, Remains, Removal};
-use crate::store::{GroupResult, StoreError};
+use super::handle::CeleriacInner;
+use super::listener::REVOKED_FOR;
+use crate::actors::beat::TickPublisher;
+use crate::actors::queue::Revoked;
+use crate::broker::{BrokerError, MessageLocation, Remains, Removal};
+use crate::runtime::enqueue::Unsent;
+use crate::store::{self, GroupResult, StoreError};
 use crate::task::canvas::Promise;
 use crate::task::clock::now;
 use crate::task::{
-    Client, Departure, EnqueueError, GetError, Judge, Message, NewTask, RawSignature, Receipt, State, TaskId,
-    TaskResult, TrackedState, Verdict,
+    BadId, CanvasPlan, Client, EnqueueError, GetError, HandedOver, Judge, Message, NewTask, RawSignature,
+    Receipt, State, TaskId, TaskResult, TrackedState, Verdict, check_id,
 };
 
-/// A revocation that meets its task on the way from one place to another looks again after this long.
+/// How often a task is looked for that neither the broker nor a queue has. A task that is acknowledged before its
+/// run moves from the broker to a queue, and back for its next attempt, and may do so between two looks.
+const LOOKS: u32 = 3;
+/// The pause after which a revocation looks again that has met its task on the way from one place to another.
 const MOVING: Duration = Duration::from_millis(1);
 
-impl Inner {
-    /// Asks the queues which of them has this task; only tasks acknowledged early are nowhere else.
-    async fn look(&self, id: &TaskId, queue: Option<&str>) -> Option<(State, bool)> {
-        let queues = match queue {
-            Some(name) => self.queues.get(name).map(|q| q.value().clone()).into_iter().collect(),
-            None => self.addresses(),
-        };
-        for queue in queues {
-            if let Ok(Some(found)) = queue.send(Look(id.clone())).await {
-                return Some(found);
-            }
-        }
-        None
-    }
-
-    /// The state of a task that is not over, and whether its result will be kept; `None`: nobody has it.
+impl CeleriacInner {
+    /// The state of a task that is not over, and whether its result will be kept. `None`: nobody has the task.
     async fn unfinished(&self, id: &TaskId) -> Result<Option<(State, bool)>, GetError> {
-        match self.runtime.broker.find(id).await.map_err(unreadable(id))? {
-            Some(Place::Waiting(message)) => {
-                let state = if message.retries > 0 { State::Retry } else { State::Pending };
-                Ok(Some((state, !message.ignore_result)))
-            }
-            Some(Place::Delivered { queue }) => {
-                Ok(Some(self.look(id, Some(&queue)).await.unwrap_or((State::Received, true))))
-            }
-            None => match self.look(id, None).await {
-                // As Celery says of every id: it waits somewhere, for all that can be known.
-                None if !self.runtime.broker.knows_all() => Ok(Some((State::Pending, true))),
-                found => Ok(found),
-            },
+        if !id.is_usable() {
+            return Ok(None);
         }
+        for _ in 0..LOOKS {
+            match self.runtime.find(id).await.map_err(unreadable(id))? {
+                Some(MessageLocation::Waiting(message)) => {
+                    let state = if message.retries > 0 { State::Retry } else { State::Pending };
+                    return Ok(Some((state, !message.ignore_result)));
+                }
+                Some(MessageLocation::Delivered { queue }) => {
+                    return Ok(Some(
+                        self.queues.look(id, Some(&queue)).await.unwrap_or((State::Received, true)),
+                    ));
+                }
+                // Only a task that is acknowledged before its run can be in a queue without the broker knowing it.
+                None => match self.queues.look(id, None).await {
+                    // Another program may have the task. Celery says PENDING of every id that it does not know.
+                    None if !self.runtime.broker.facts().knows_all => {
+                        return Ok(Some((State::Pending, true)));
+                    }
+                    None => {}
+                    found => return Ok(found),
+                },
+            }
+        }
+        Ok(None)
     }
 
-    /// What the store was told of a task that is not over.
+    /// The state that the store was told of a task that is not over.
     async fn told(&self, id: &TaskId) -> Result<Option<State>, GetError> {
-        let tracked = self.runtime.store.tracked(id).await.map_err(unreadable(id))?;
+        let tracked = self.tracked(id).await?;
         Ok(tracked.map(|tracked| match tracked.state.as_str() {
             "PENDING" => State::Pending,
             "RECEIVED" => State::Received,
             "RETRY" => State::Retry,
-            // STARTED, or a body said what it is at.
+            // The store has STARTED, or a state of the body's own; the body runs in either case.
             _ => State::Started,
         }))
     }
 
+    /// The record of a task. No store is asked for an id that no task can have.
     async fn stored(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError> {
+        if !id.is_usable() {
+            return Ok(None);
+        }
         self.runtime.store.get(id, now()).await.map_err(unreadable(id))
     }
 
-    /// Revokes a task if it is where the broker says it is.
+    /// Revokes a task, if it is where the broker says that it is.
     async fn try_revoke(&self, id: &TaskId, terminate: bool) -> Result<Revoked, GetError> {
         let runtime = Arc::clone(&self.runtime);
         let remains = move |message: &Message| match Judge::unstarted(message, now()).revoked_waiting() {
             Verdict::Over(mut record) => {
-                let sequel = runtime.sequel(message, &mut record);
-                Remains { record: (!message.ignore_result).then_some(*record), sequel }
+                let follow_ups = runtime.follow_ups(message, &mut record);
+                Remains { record: (!message.ignore_result).then_some(*record), follow_ups }
             }
             _ => Remains::default(),
         };
-        let knows_all = self.runtime.broker.knows_all();
+        let knows_all = self.runtime.broker.facts().knows_all;
         if !knows_all {
-            // The store first: who does not hear of it now sees it there before the task starts.
+            // The store is told first: a queue that does not hear of the revocation now sees it in the store before
+            // the task starts.
             self.runtime.store.revoke(id, now() + REVOKED_FOR).await.map_err(unreadable(id))?;
             let ids = std::slice::from_ref(id);
-            self.runtime.broker.tell_revoked(ids, terminate).await.map_err(unreadable(id))?;
-            self.runtime.window_of_revoked(id).await;
+            if let Some(events) = self.runtime.broker.events() {
+                events.broadcast_revoke(ids, terminate).await.map_err(unreadable(id))?;
+            }
         }
-        // A store apart from the broker is written by us, when the task is gone.
-        let apart = (!self.runtime.settles_results).then(|| Arc::new(Mutex::new(None)));
-        let kept = apart.clone();
+        // A permit that was handed over to the task is given back, because no run will come for it.
+        let permit = Arc::new(Mutex::new(None));
+        let (handed, teller) = (Arc::clone(&permit), Arc::clone(&self.runtime));
         let remains = move |message: &Message| {
-            let remains = remains(message);
-            let Some(kept) = kept else { return remains };
-            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(remains);
-            Remains::default()
+            *handed.lock().unwrap_or_else(PoisonError::into_inner) = HandedOver::of(message);
+            teller.tell_taken_out(message);
+            remains(message)
         };
-        let removal = self.runtime.broker.remove(id, Box::new(remains)).await.map_err(unreadable(id))?;
-        let remains = apart.and_then(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).take());
-        if let Some(Remains { record, sequel }) = remains {
-            if let Some(record) = record {
-                self.runtime.put_result(record).await;
-            }
-            self.runtime.carry_out(sequel).await;
+        let removal = match self.runtime.broker.inspect() {
+            Some(inspect) => inspect.remove(id, Box::new(remains)).await.map_err(unreadable(id))?,
+            None => Removal::Unknown,
+        };
+        let handed = permit.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(handed), Some(keeper)) = (handed, &self.runtime.permits) {
+            handed.release(&**keeper);
         }
-        let (queues, elsewhere) = match removal {
+        let (queue, elsewhere) = match removal {
             Removal::Removed => return Ok(Revoked::Done),
-            Removal::Delivered { queue } => {
-                let queue = self.queues.get(&queue).map(|queue| queue.value().clone());
-                (queue.into_iter().collect(), Revoked::Moving)
-            }
-            // Acknowledged early, it is nowhere but in the queue that runs it.
-            Removal::Unknown => (self.addresses(), Revoked::Unknown),
+            Removal::Delivered { queue } => (Some(queue), Revoked::Moving),
+            // A task that is acknowledged before its run is nowhere but in its queue.
+            Removal::Unknown => (None, Revoked::Unknown),
         };
-        for queue in queues {
-            match queue.send(Revoke { id: id.clone(), terminate }).await {
-                Ok(Revoked::Unknown) | Err(_) => {}
-                Ok(answer) => return Ok(answer),
-            }
+        match self.queues.revoke(id, terminate, queue.as_deref()).await {
+            Ok(Some(revoked)) => Ok(revoked),
+            // Whoever gets it will not start it; that is all that can be done.
+            _ if !knows_all => Ok(Revoked::Done),
+            Ok(None) => Ok(elsewhere),
+            Err(missing) => Err(GetError::NotAnswering { id: id.clone(), queues: missing.join("`, `") }),
         }
-        // Whoever gets it will not start it; that is all that can be done.
-        Ok(if knows_all { elsewhere } else { Revoked::Done })
     }
 }
 
@@ -135,13 +142,15 @@ fn unreadable<E: Into<StoreError>>(id: &TaskId) -> impl FnOnce(E) -> GetError {
 }
 
 #[async_trait]
-impl Client for Inner {
+impl Client for CeleriacInner {
     async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError> {
         if self.closing.load(Ordering::Acquire) {
             return Err(EnqueueError::ShuttingDown);
         }
         let unique = call.id.is_some();
+        let unsent = self.runtime.unsent(&call.headers);
         let message = self.runtime.dispatcher.message(call)?;
+        unsent.sent(); // from here on `publish` gives the permit back if it fails
         self.runtime.publish(message, unique).await
     }
 
@@ -149,17 +158,12 @@ impl Client for Inner {
         if self.closing.load(Ordering::Acquire) {
             return Err(EnqueueError::ShuttingDown);
         }
-        let Departure { messages, sizes, promise, unique } = self.runtime.dispatcher.depart(canvas)?;
-        if self.runtime.settles_results {
-            self.runtime.broker.publish_all(messages, sizes, unique).await?;
-            return Ok(promise);
-        }
-        for (group, size) in sizes {
-            let opened = self.runtime.store.open_chord(&group, size).await;
-            opened
-                .map_err(|error| EnqueueError::Canvas(format!("its chord could not be opened: {error}")))?;
-        }
-        self.runtime.broker.publish_all(messages, Vec::new(), unique).await?;
+        let CanvasPlan { messages, sizes, promise, unique } = self.runtime.dispatcher.plan_canvas(canvas)?;
+        let unsent: Vec<_> = messages.iter().map(|message| self.runtime.unsent(&message.headers)).collect();
+        let sent = self.runtime.to_tell(&messages);
+        self.runtime.results()?.publish_canvas(messages, sizes, unique).await?;
+        self.runtime.tell_sent(sent);
+        unsent.into_iter().for_each(Unsent::sent);
         Ok(promise)
     }
 
@@ -169,22 +173,19 @@ impl Client for Inner {
         canvas: RawSignature,
         nth: u32,
     ) -> Result<Promise, EnqueueError> {
-        // A run that is under way may be one that the shutdown waits for; it still does all that it has to.
-        let (group, departure) = self.runtime.dispatcher.depart_beside(member, canvas, nth)?;
-        let Departure { messages, sizes, promise, unique } = departure;
-        let sent = if self.runtime.settles_results {
-            self.runtime.broker.publish_beside(messages, sizes, &group).await
-        } else {
-            let not_counted = |error| EnqueueError::Canvas(format!("its chord could not be told: {error}"));
-            for (group, size) in sizes {
-                self.runtime.store.open_chord(&group, size).await.map_err(not_counted)?;
-            }
-            self.runtime.store.extend_chord(&group, &promise.id).await.map_err(not_counted)?;
-            self.runtime.broker.publish_all(messages, Vec::new(), unique).await
-        };
+        // This does not check for a shutdown: the member's run may be one that the shutdown waits for, and it must
+        // be able to finish.
+        let (group, departure) = self.runtime.dispatcher.plan_chord_member(member, canvas, nth)?;
+        let CanvasPlan { messages, sizes, promise, .. } = departure;
+        let told = self.runtime.to_tell(&messages);
+        let sent = self.runtime.results()?.publish_chord_member(messages, sizes, &group, &promise.id).await;
         match sent {
-            // It was added by an earlier run.
-            Ok(()) | Err(BrokerError::DuplicateId(_)) => Ok(promise),
+            Ok(()) => {
+                self.runtime.tell_sent(told);
+                Ok(promise)
+            }
+            // An earlier run of the member has added it.
+            Err(BrokerError::DuplicateId(_)) => Ok(promise),
             Err(error) => Err(error.into()),
         }
     }
@@ -194,15 +195,16 @@ impl Client for Inner {
             return Ok(result.state);
         }
         let found = self.unfinished(id).await?.map(|(state, _)| state);
-        let known_here = found.filter(|state| self.runtime.broker.knows_all() || *state != State::Pending);
+        let known_here =
+            found.filter(|state| self.runtime.broker.facts().knows_all || *state != State::Pending);
         if let Some(state) = known_here {
             return Ok(state);
         }
-        // It may be in the hands of another program.
+        // Another program may have the task, and have told the store.
         if let Some(state) = self.told(id).await?.or(found) {
             return Ok(state);
         }
-        // It may have ended between the two looks.
+        // The task may have ended between the first look and now.
         Ok(self.stored(id).await?.map_or(State::Unknown, |result| result.state))
     }
 
@@ -211,6 +213,9 @@ impl Client for Inner {
     }
 
     async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, GetError> {
+        if !id.is_usable() {
+            return Ok(None);
+        }
         self.runtime.store.tracked(id).await.map_err(unreadable(id))
     }
 
@@ -224,7 +229,7 @@ impl Client for Inner {
                 () = self.closed.cancelled() => Err(GetError::ShutDown(id.clone())),
             },
             Some((_, false)) => Err(GetError::NotKept(id.clone())),
-            // Another program has it.
+            // Another program has the task.
             None if self.told(id).await?.is_some() => tokio::select! {
                 result = self.runtime.store.wait(id) => result.map_err(unreadable(id)),
                 () = self.closed.cancelled() => Err(GetError::ShutDown(id.clone())),
@@ -234,6 +239,9 @@ impl Client for Inner {
     }
 
     async fn expect(&self, id: &TaskId) -> Result<TaskResult, GetError> {
+        if !id.is_usable() {
+            return Err(GetError::Unknown(id.clone()));
+        }
         tokio::select! {
             result = self.runtime.store.wait(id) => result.map_err(unreadable(id)),
             () = self.closed.cancelled() => Err(GetError::ShutDown(id.clone())),
@@ -241,9 +249,12 @@ impl Client for Inner {
     }
 
     async fn revoke(&self, id: &TaskId, terminate: bool) -> Result<bool, GetError> {
+        if !id.is_usable() {
+            return Ok(false);
+        }
         loop {
             match self.try_revoke(id, terminate).await? {
-                Revoked::Done => return Ok(true),
+                Revoked::Ended | Revoked::Done => return Ok(true),
                 Revoked::Unknown => return Ok(false),
                 Revoked::Moving => tokio::time::sleep(MOVING).await,
             }
@@ -251,18 +262,24 @@ impl Client for Inner {
     }
 
     async fn forget(&self, id: &TaskId) -> Result<bool, GetError> {
+        if !id.is_usable() {
+            return Ok(false);
+        }
         self.runtime.store.forget(id).await.map_err(unreadable(id))
     }
 
     async fn save_group(&self, group: &Promise, lifetime: Option<Duration>) -> Result<(), GetError> {
+        let bad = |error: BadId| GetError::Store(error.to_string());
+        check_id("the id of the group", group.id.as_str()).map_err(bad)?;
         let result = GroupResult::of(group).ok_or_else(|| {
             GetError::Store(format!("{} is no group: there are no members to keep", group.id))
         })?;
-        self.runtime.store.save_group(&result, lifetime).await.map_err(unreadable(&group.id))
+        let groups = store::groups(&*self.runtime.store).map_err(unreadable(&group.id))?;
+        groups.save_group(&result, lifetime).await.map_err(unreadable(&group.id))
     }
 }
 
-impl Publisher for Inner {
+impl TickPublisher for CeleriacInner {
     fn is_closing(&self) -> bool {
         self.closing.load(Ordering::Acquire)
     }

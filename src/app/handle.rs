@@ -1,33 +1,36 @@
-//! The handle on a running runtime.
+//! The handle on a started runtime, with the operator's levers on queues, dead letters and permits. The levers
+//! on lanes, beat and source pollers are in `lanes.rs`, `beat.rs` and `source_pollers.rs`.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
-use actix::Addr;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::beat::Beat;
+use super::beat::BeatHandle;
 use super::builder::Builder;
-use super::catalogue::Catalogue;
-use super::revival::revive_with_records;
+use super::control::ControlState;
+use super::replies::Replies;
 use super::routing::Routing;
 use super::shutdown::{self, ShutdownReport};
-use crate::actors::beat::{BeatParts, LEASE, Publisher};
-use crate::actors::producer::ProducerParts;
-use crate::actors::queue::{GetStatus, Queue, Steer};
-use crate::actors::root::{Queues, StartBeat, StartProducers, Tree};
-use crate::actors::runtime::Runtime;
-use crate::actors::{Origin, QueueStatus};
+use crate::actors::beat::{BeatParts, LEASE, TickPublisher};
+use crate::actors::queue::{BrokerBacklog, Steer};
+use crate::actors::queues::Queues;
+use crate::actors::root::Tree;
+use crate::actors::serial::Serials;
+use crate::actors::source_poller::PollerParts;
+use crate::actors::{EntryOrigin, QueueStatus, RunningTask};
 use crate::broker::{BrokerError, DeadLetter};
-use crate::store::StoreError;
+use crate::catalogue::Catalogue;
+use crate::runtime::Runtime;
+use crate::store::{StoreError, groups};
 use crate::task::canvas::CanvasResult;
 use crate::task::clock::now;
-use crate::task::{self, Client, Periodic, Producer, TaskId, UniqueKey, UntypedResult};
+use crate::task::{self, Client, Periodic, PermitHolder, SourcePoller, TaskId, UniqueKey, UntypedResult};
 
-/// A running task runtime: enqueues, results, and the operator's levers. A handle; clones are the same runtime, and it
-/// may be used from any thread.
+/// A started task runtime: it enqueues tasks, answers for results, and has the operator's levers. It is a handle
+/// that may be used from any thread; clones are the same runtime.
 ///
 /// ```no_run
 /// # use celeriac::{Celeriac, task};
@@ -47,62 +50,79 @@ use crate::task::{self, Client, Periodic, Producer, TaskId, UniqueKey, UntypedRe
 /// ```
 #[derive(Clone)]
 pub struct Celeriac {
-    pub(super) inner: Arc<Inner>,
+    pub(super) inner: Arc<CeleriacInner>,
 }
 
-pub(super) struct Inner {
+/// What all clones of a handle share.
+pub(super) struct CeleriacInner {
     pub(super) runtime: Arc<Runtime>,
     routing: Arc<Routing>,
     pub(super) queues: Queues,
+    pub(super) serials: Arc<Serials>,
     pub(super) tree: Mutex<Option<Tree>>,
     pub(super) grace: Duration,
     pub(super) closing: AtomicBool,
-    /// The end of the shutdown, for those who still wait for results.
+    /// Cancelled at the end of the shutdown, for those who still wait for results.
     pub(super) closed: CancellationToken,
-    /// What Soil has just seen.
-    pub(super) sights: Arc<crate::soil::Sights>,
-    /// Unless it is switched off.
+    /// The statuses that Soil has just computed.
+    pub(super) status_cache: Arc<crate::soil::StatusCache>,
+    /// Beat; empty if it is switched off here.
     pub(super) beat: OnceLock<Arc<BeatParts>>,
-    pub(super) producers: OnceLock<Vec<Arc<ProducerParts>>>,
+    pub(super) pollers: OnceLock<Vec<Arc<PollerParts>>>,
     pub(super) beat_lease: Duration,
-    /// Who answers for this runtime, if it is that of a test.
+    pub(super) control: ControlState,
+    /// The client that answers in this one's place, if this is the runtime of a test.
     #[cfg(feature = "testing")]
     pub(super) front: OnceLock<std::sync::Weak<dyn Client>>,
 }
 
-/// Why a lever did not move.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a lever of an operator did not move, or a question was not answered.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// No such queue.
+    /// There is no queue of this name.
     #[error("no queue `{queue}`; there are: {known}")]
     UnknownQueue {
-        /// The name.
+        /// The name that was asked for.
         queue: String,
-        /// The names that exist.
+        /// The names of the queues that the catalogue has.
         known: String,
     },
-    /// Its row says that others take its tasks: nothing here runs them, counts them or could be steered.
+    /// The catalogue says that other programs serve this queue, so nothing here runs its tasks, counts them or can
+    /// be steered.
     #[error("queue `{0}` is served elsewhere, as its row says (served = false): ask there")]
     ServedElsewhere(String),
     /// The queue's actor does not answer: it is being built anew, or the runtime has shut down.
     #[error(
-        "queue `{0}` does not answer: its actor is being restarted, or the runtime has shut down; try again"
+        "queue `{0}` does not answer within a second: a task blocks its event loop (a lever is moved when the loop is free), its actor is being restarted, or the runtime has shut down"
     )]
     NotAnswering(String),
-    /// No such producer loop.
-    #[error("no producer loop `{name}`; there are: {known}")]
-    UnknownProducer {
-        /// The name.
+    /// This is a queue of a test.
+    #[error(
+        "queue `{0}` has no workers here: the test itself runs its tasks, one at a time, so nothing can be paused or resized"
+    )]
+    InTest(String),
+    /// There is no source poller of this name.
+    #[error("no source poller `{name}`; there are: {known}")]
+    UnknownPoller {
+        /// The name that was asked for.
         name: String,
         /// The names that exist.
         known: String,
     },
-    /// A producer loop does not answer.
+    /// The source poller's actor does not answer: it is being built anew, or the runtime has shut down.
     #[error(
-        "producer loop `{0}` does not answer: it is being restarted, or the runtime has shut down; try again"
+        "source poller `{0}` does not answer: it is being restarted, or the runtime has shut down; try again"
     )]
     NoAnswer(String),
+    /// The broker is this program's alone, so there are no other programs to speak to.
+    #[error(
+        "the broker `{0}` has no remote control: only programs on RabbitMQ are a fleet; this program itself is asked by `queues`, `running`, `pause` and the like"
+    )]
+    NoFleet(&'static str),
+    /// The arguments of a command of remote control are no object.
+    #[error("a command of remote control takes an object with its arguments by name, or null, not `{0}`")]
+    Arguments(String),
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
     NoWorkers,
@@ -114,27 +134,33 @@ pub enum ControlError {
     Store(#[from] StoreError),
 }
 
+crate::core::debug_as_display!(ControlError);
+
 impl Celeriac {
-    /// Puts a runtime together.
+    /// A builder with the defaults; its `start` starts the runtime.
     pub fn builder() -> Builder {
         Builder::new()
     }
 
-    /// `entries`: those that fire, or `None` if none ever does here.
+    /// Makes the handle when all parts are there: it registers the client, then starts beat and the source pollers.
+    /// `entries` are the periodic entries that fire here; `None`: beat is off.
     pub(super) async fn started(
-        inner: Inner,
-        entries: Option<Vec<(Periodic, Origin)>>,
-        producers: Vec<Producer>,
+        inner: CeleriacInner,
+        entries: Option<Vec<(Periodic, EntryOrigin)>>,
+        pollers: Vec<SourcePoller>,
     ) -> Self {
         let inner = Arc::new(inner);
         let celeriac = Self { inner };
         let client = celeriac.client();
         let _ = celeriac.inner.runtime.client.set(Arc::downgrade(&client));
-        task::install(client);
+        // A test's runtime is used by its own thread only, so `delay` must not find it in the whole process.
+        if celeriac.has_tree() {
+            task::install(client);
+        }
         if let Some(entries) = entries {
             celeriac.inner.start_beat(entries).await;
         }
-        celeriac.inner.start_producers(producers).await;
+        celeriac.inner.start_pollers(pollers).await;
         celeriac
     }
 
@@ -152,27 +178,34 @@ impl Celeriac {
         self.inner.beat.get().cloned()
     }
 
-    /// From now on `front` is its client.
+    /// Has `front` be the client of this runtime from now on.
     #[cfg(feature = "testing")]
     pub(crate) fn answer_by(&self, front: &Arc<dyn Client>) {
         let _ = self.inner.front.set(Arc::downgrade(front));
     }
 
-    pub(super) fn producer_parts(&self) -> &[Arc<ProducerParts>] {
-        self.inner.producers.get().map_or(&[], Vec::as_slice)
+    /// The source pollers, in the order in which the builder got them; none before they are started.
+    pub(super) fn poller_parts(&self) -> &[Arc<PollerParts>] {
+        self.inner.pollers.get().map_or(&[], Vec::as_slice)
     }
 
-    /// The periodic entries: what they are, and levers on them.
-    pub fn beat(&self) -> Beat {
-        Beat::new(self.inner.beat.get().cloned())
+    /// The handle on the periodic entries.
+    pub fn beat(&self) -> BeatHandle {
+        BeatHandle::new(self.inner.beat.get().cloned())
     }
 
-    /// The catalogue in force.
+    /// The name by which the fleet knows this program: Celery's node name, such as `celeriac@web1`. `None`: its broker has no
+    /// others.
+    pub fn node(&self) -> Option<String> {
+        self.inner.runtime.broker.events()?.node()
+    }
+
+    /// The catalogue in force: the file's, with the builder's changes and the chosen environment.
     pub fn catalogue(&self) -> &Catalogue {
-        self.inner.routing.catalogue()
+        self.inner.catalogue()
     }
 
-    /// This runtime as the destination of [`Signature::send`](crate::task::Signature::send), or for calls by name.
+    /// This runtime as the destination of [`Signature::send`](crate::task::Signature::send) and of calls by name.
     pub fn client(&self) -> Arc<dyn Client> {
         #[cfg(feature = "testing")]
         if let Some(front) = self.inner.front.get().and_then(std::sync::Weak::upgrade) {
@@ -181,47 +214,87 @@ impl Celeriac {
         Arc::clone(&self.inner) as Arc<dyn Client>
     }
 
-    /// The result of a task by its id alone, whoever sent it and whoever runs it. Celery's `AsyncResult(id)`.
+    /// The result of a task by its id alone, whoever has sent it and whoever runs it. Celery's `AsyncResult(id)`.
     pub fn async_result(&self, id: impl Into<TaskId>) -> UntypedResult {
         UntypedResult::new(id, self.client())
     }
 
-    /// The results of a group that was [saved](CanvasResult::save), here or by Python. Celery's `GroupResult.restore`.
+    /// The results of a group that was [saved](CanvasResult::save), here or by a Python program. `None`: no group
+    /// of this id is kept. Celery's `GroupResult.restore`.
     ///
     /// # Errors
     /// The result backend keeps no groups (rpc does not), or it cannot be read.
     pub async fn group_result(&self, id: &str) -> Result<Option<CanvasResult<Vec<Value>>>, StoreError> {
-        let group = self.inner.runtime.store.group(id, now()).await?;
+        let group = groups(&*self.inner.runtime.store)?.group(id, now()).await?;
         Ok(group.map(|group| CanvasResult::new(group.promise(), self.client())))
     }
 
-    /// All queues that are served here as they are now, in the catalogue's order.
+    /// The statuses of all queues that are served here, in the catalogue's order. While the broker is away, a
+    /// status says so ([`QueueStatus::away`]) and has only what this process knows.
+    ///
+    /// All queues are asked at once, and each has a second to answer. A queue that does not answer, because a task
+    /// blocks its event loop or its actor is being built anew, is left out and named in [`Replies::missing`].
     ///
     /// # Errors
-    /// A queue or the broker does not answer.
-    pub async fn queues(&self) -> Result<Vec<QueueStatus>, ControlError> {
-        let mut all = Vec::new();
-        for row in self.catalogue().queues.iter().filter(|row| row.served) {
-            all.push(self.queue(&row.name).await?);
-        }
-        Ok(all)
+    /// The broker is closed.
+    pub async fn queues(&self) -> Result<Replies<QueueStatus>, ControlError> {
+        let rows = self.catalogue().queues.iter().filter(|row| row.served);
+        let asked = rows.map(async |row| match self.queue(&row.name).await {
+            Ok(status) => Ok((row.name.clone(), Some(status))),
+            Err(ControlError::NotAnswering(name)) => Ok((name, None)),
+            Err(error) => Err(error),
+        });
+        Ok(Replies::of(futures_util::future::try_join_all(asked).await?))
     }
 
-    /// One queue as it is now.
+    /// The status of one queue.
     ///
     /// # Errors
-    /// There is no such queue, or it does not answer.
+    /// There is no such queue, or it does not answer within a second.
     pub async fn queue(&self, name: &str) -> Result<QueueStatus, ControlError> {
-        let (name, queue) = self.find(name)?;
-        let counts = self.inner.runtime.broker.counts(&name).await?;
-        queue
-            .send(GetStatus(counts))
-            .await
-            .map(|status| *status)
-            .map_err(|_| ControlError::NotAnswering(name))
+        #[cfg(feature = "testing")]
+        if let Some(row) = self.row_in_test(name) {
+            let waiting = BrokerBacklog::in_broker(&*self.inner.runtime.broker, &row.name).await?;
+            return Ok(QueueStatus::without_actors(row, waiting, now()));
+        }
+        let name = self.find(name)?;
+        if !self.inner.queues.has(name) {
+            return Err(ControlError::NotAnswering(name.to_owned()));
+        }
+        let waiting = BrokerBacklog::in_broker(&*self.inner.runtime.broker, name).await?;
+        let status = self.inner.queues.status(name, waiting).await;
+        status.ok_or_else(|| ControlError::NotAnswering(name.to_owned()))
     }
 
-    /// Starts nothing more in a queue; what runs goes on. Lasts until [`resume`](Self::resume) or a restart.
+    /// What runs in this program, by queue in the catalogue's order and then by start: the task, since when, which
+    /// attempt, within which limits, whether it was told to end, and bodies that nobody could stop. Celery's
+    /// `inspect active`.
+    ///
+    /// The workers of all queues are asked at once. A queue that does not answer within a second is left out and
+    /// named in [`Replies::missing`]. The runtime of a test has no workers and answers with an empty list.
+    ///
+    /// ```no_run
+    /// # async fn demo(celeriac: celeriac::Celeriac) -> Result<(), celeriac::app::ControlError> {
+    /// for run in celeriac.running().await? {
+    ///     println!("{} {} on {} since {:?}, attempt {}", run.id, run.task, run.worker, run.started_at, run.attempt);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// It returns no error at present.
+    pub async fn running(&self) -> Result<Replies<RunningTask>, ControlError> {
+        #[cfg(feature = "testing")]
+        if self.is_in_test() {
+            return Ok(Replies::of([]));
+        }
+        let rows = self.catalogue().queues.iter().filter(|row| row.served);
+        let asked = rows.map(async |row| (row.name.clone(), self.inner.queues.running(&row.name).await));
+        Ok(Replies::of_lists(futures_util::future::join_all(asked).await))
+    }
+
+    /// Pauses a queue: nothing more starts in it, and runs go on. The pause lasts until [`resume`](Self::resume) or
+    /// a restart of the program.
     ///
     /// # Errors
     /// There is no such queue, or it does not answer.
@@ -229,7 +302,7 @@ impl Celeriac {
         self.steer(queue, Steer::Pause).await
     }
 
-    /// Lets a paused queue go on.
+    /// Ends the pause of a queue.
     ///
     /// # Errors
     /// There is no such queue, or it does not answer.
@@ -237,7 +310,8 @@ impl Celeriac {
         self.steer(queue, Steer::Resume).await
     }
 
-    /// Gives a queue so many workers, now. With fewer, running tasks go on, and nothing starts until they fit.
+    /// Sets the number of workers of a queue. With fewer than before, the runs go on, and nothing starts until they
+    /// fit.
     ///
     /// # Errors
     /// There is no such queue, it does not answer, or `workers` is 0.
@@ -249,24 +323,45 @@ impl Celeriac {
     }
 
     async fn steer(&self, queue: &str, steer: Steer) -> Result<(), ControlError> {
-        let (name, queue) = self.find(queue)?;
-        queue.send(steer).await.map_err(|_| ControlError::NotAnswering(name))
+        #[cfg(feature = "testing")]
+        if let Some(row) = self.row_in_test(queue) {
+            return Err(ControlError::InTest(row.name.clone()));
+        }
+        let name = self.find(queue)?;
+        match self.inner.queues.steer(name, steer).await {
+            true => Ok(()),
+            false => Err(ControlError::NotAnswering(name.to_owned())),
+        }
     }
 
-    fn find(&self, queue: &str) -> Result<(String, Addr<Queue>), ControlError> {
+    fn has_tree(&self) -> bool {
+        self.inner.tree.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Whether this is the runtime of a test, which has no actors.
+    #[cfg(feature = "testing")]
+    pub(super) fn is_in_test(&self) -> bool {
+        self.inner.front.get().is_some()
+    }
+
+    #[cfg(feature = "testing")]
+    fn row_in_test(&self, queue: &str) -> Option<&crate::catalogue::QueueRow> {
+        self.is_in_test().then(|| self.catalogue().queue(queue)).flatten().filter(|row| row.served)
+    }
+
+    /// The physical name of a queue that is served here.
+    fn find(&self, queue: &str) -> Result<&str, ControlError> {
         let Some(row) = self.catalogue().queue(queue) else {
             let known: Vec<_> = self.catalogue().queues.iter().map(|row| row.name.as_str()).collect();
             return Err(ControlError::UnknownQueue { queue: queue.to_owned(), known: known.join(", ") });
         };
-        let name = row.name.clone();
         if !row.served {
-            return Err(ControlError::ServedElsewhere(name));
+            return Err(ControlError::ServedElsewhere(row.name.clone()));
         }
-        let address = self.inner.queues.get(&name).map(|address| address.clone());
-        address.map(|address| (name.clone(), address)).ok_or(ControlError::NotAnswering(name))
+        Ok(&row.name)
     }
 
-    /// The dead letters, oldest first, up to `limit`.
+    /// The dead letters, oldest first, at most `limit`.
     ///
     /// # Errors
     /// The broker does not answer.
@@ -274,38 +369,47 @@ impl Celeriac {
         Ok(self.inner.runtime.broker.dead_letters(limit).await?)
     }
 
-    /// Puts a dead letter back into its queue; `false`: there is none of that id.
+    /// Puts a dead letter back into its queue. `false`: there is none of that id.
     ///
     /// # Errors
     /// The broker does not answer.
-    pub async fn revive(&self, id: &TaskId) -> Result<bool, ControlError> {
-        let Runtime { broker, store, settles_results, .. } = &*self.inner.runtime;
-        if *settles_results {
-            return Ok(broker.revive(id).await?);
-        }
-        let ids = std::slice::from_ref(id);
-        Ok(!revive_with_records(&**broker, &**store, ids).await?.is_empty())
+    pub async fn requeue_dead_letter(&self, id: &TaskId) -> Result<bool, ControlError> {
+        Ok(self.inner.runtime.broker.requeue_dead_letter(id).await?)
     }
 
-    /// Which task holds the dedupe window of this key, so that another call of it would join that one: whether one waits or
-    /// runs already. The scope is the task's name, and the key what its `unique_key` comes to.
+    /// The task that holds the unique window of this key, so that another call with the key would join that task.
+    /// `None`: the window is free. The scope is the task's name, and the key is what its `unique_key` comes to;
+    /// [`key_of`](crate::task::key_of) makes it of several parts with `-` between them.
     ///
     /// ```no_run
     /// # async fn demo(celeriac: celeriac::Celeriac) -> Result<(), celeriac::app::ControlError> {
-    /// if let Some(id) = celeriac.unique("app::export", "malawi-fp-cases").await? {
+    /// if let Some(id) = celeriac.unique("app::export", &celeriac::task::key_of(["malawi-fp", "cases"])).await? {
     ///     println!("{id} does it already");
     /// }
     /// # Ok(()) }
     /// ```
     ///
     /// # Errors
-    /// The broker, or the store that keeps windows for it, does not answer, or there is none.
+    /// The broker, or the store that keeps windows for it, does not answer, or neither keeps any.
     pub async fn unique(&self, scope: &str, key: &str) -> Result<Option<TaskId>, ControlError> {
         Ok(self.inner.runtime.window_holder(&UniqueKey::new(scope, key)).await?)
     }
 
-    /// Deletes expired results now, and the files of downloads that no record names; a minute-by-minute sweep does it anyway.
-    /// Says how many results went.
+    /// The holders of the permits of this name ([`Context::limit`](crate::Context::limit)), in all processes that
+    /// share their keeper.
+    ///
+    /// # Errors
+    /// Nobody keeps permits here, or the keeper cannot be asked.
+    pub async fn permit_holders(&self, name: &str) -> Result<Vec<PermitHolder>, ControlError> {
+        let keeper = self.inner.runtime.permits.as_ref().ok_or_else(|| {
+            let why = "nobody keeps permits here: keep results in Redis, or take the embedded broker";
+            StoreError::Unsupported(why.to_owned())
+        })?;
+        Ok(keeper.holders(name).await.map_err(StoreError::Io)?)
+    }
+
+    /// Deletes expired results, and the files of downloads that no record names, now; the runtime does so each
+    /// minute anyway. Returns the number of results that were deleted.
     ///
     /// # Errors
     /// The store does not answer.
@@ -315,41 +419,58 @@ impl Celeriac {
         Ok(swept)
     }
 
-    /// Ends the runtime within its grace (see [`Builder::shutdown_grace`]): takes nothing new, starts nothing more, waits
-    /// for what runs, tells it towards the end, and hands back what is left; no attempt is burnt. The second call waits
-    /// for nothing.
+    /// Shuts the runtime down within its grace (see [`Builder::shutdown_grace`]): it takes nothing new, starts
+    /// nothing more, waits for what runs, tells it to end when the grace is nearly over, and hands back what is
+    /// left. No attempt is counted for that. A second call waits for nothing and reports nothing.
     ///
     /// # Errors
-    /// What was settled last may not be safe on disk; those tasks run again.
+    /// It is not known whether what was settled last is safe; if it is not, those tasks run again.
     pub async fn shutdown(&self) -> Result<ShutdownReport, BrokerError> {
         let grace = self.inner.grace;
         self.shutdown_within(grace).await
     }
 
-    /// As [`shutdown`](Self::shutdown), with another grace.
+    /// Shuts the runtime down as [`shutdown`](Self::shutdown) does, but within another grace.
     ///
     /// # Errors
-    /// What was settled last may not be safe on disk; those tasks run again.
+    /// It is not known whether what was settled last is safe; if it is not, those tasks run again.
     pub async fn shutdown_within(&self, grace: Duration) -> Result<ShutdownReport, BrokerError> {
-        let report = shutdown::run(&self.inner, grace).await;
-        // Not before: a task that still runs and enqueues another one is to hear that the runtime shuts down.
+        let report = match shutdown::run(&self.inner, grace).await {
+            // Another call shuts down, and is perhaps not done yet.
+            Ok(None) => return Ok(ShutdownReport::default()),
+            Ok(Some(report)) => Ok(report),
+            Err(error) => Err(error),
+        };
+        // The client goes last: a task that still runs and enqueues another one must hear that the runtime shuts
+        // down.
         task::uninstall(&self.client());
         report
     }
 
-    /// Waits for SIGTERM, SIGINT or Ctrl-C, then shuts down.
+    /// Waits for SIGTERM, SIGINT or Ctrl-C, or until somebody asks for the end by remote control (`celery control
+    /// shutdown`), then shuts down.
     ///
     /// # Errors
-    /// Signals cannot be waited for, or as in [`shutdown`](Self::shutdown).
+    /// Signals cannot be waited for, or the shutdown fails as in [`shutdown`](Self::shutdown).
     pub async fn run_until_signal(&self) -> Result<ShutdownReport, BrokerError> {
-        shutdown::signal()
-            .await
-            .map_err(|e| BrokerError::Io(format!("signals cannot be waited for: {e}")))?;
+        tokio::select! {
+            signal = shutdown::signal() => {
+                signal.map_err(|e| BrokerError::Io(format!("signals cannot be waited for: {e}")))?;
+            }
+            () = self.shutdown_requested() => {}
+        }
         self.shutdown().await
+    }
+
+    /// Completes when somebody asks for the end of the program by remote control: Celery's `shutdown`. A program that
+    /// does not call [`run_until_signal`](Self::run_until_signal) waits for it here, and then ends itself and
+    /// [shuts down](Self::shutdown). While nobody waits, whoever asks is told so.
+    pub async fn shutdown_requested(&self) {
+        self.inner.control.shutdown.asked().await;
     }
 }
 
-impl Inner {
+impl CeleriacInner {
     pub(super) fn new(
         runtime: Arc<Runtime>,
         routing: Arc<Routing>,
@@ -359,52 +480,58 @@ impl Inner {
         Self {
             runtime,
             routing,
-            queues: tree.as_ref().map(|tree| Arc::clone(&tree.queues)).unwrap_or_default(),
+            queues: tree.as_ref().map(|tree| tree.queues.clone()).unwrap_or_default(),
+            serials: tree.as_ref().map(|tree| Arc::clone(&tree.serials)).unwrap_or_default(),
             tree: Mutex::new(tree),
             grace,
             closing: AtomicBool::new(false),
             closed: CancellationToken::new(),
-            sights: Arc::default(),
+            status_cache: Arc::default(),
             beat: OnceLock::new(),
-            producers: OnceLock::new(),
+            pollers: OnceLock::new(),
             beat_lease: LEASE,
+            control: ControlState::default(),
             #[cfg(feature = "testing")]
             front: OnceLock::new(),
         }
     }
 
-    async fn start_beat(self: &Arc<Self>, entries: Vec<(Periodic, Origin)>) {
+    async fn start_beat(self: &Arc<Self>, entries: Vec<(Periodic, EntryOrigin)>) {
         let publisher = Arc::downgrade(self);
         let parts = BeatParts::new(Arc::clone(&self.runtime), entries, publisher, self.beat_lease);
         let parts = Arc::clone(self.beat.get_or_init(|| Arc::new(parts)));
-        let root = self.tree.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|t| t.root.clone());
-        if let Some(root) = root {
-            // A root that is gone has ended the program, or is about to.
-            let _ = root.send(StartBeat(parts)).await;
+        let started = self.with_tree(|tree| tree.start_beat(parts));
+        if let Some(started) = started {
+            started.await;
         }
     }
 
-    async fn start_producers(self: &Arc<Self>, producers: Vec<Producer>) {
-        if producers.is_empty() {
+    async fn start_pollers(self: &Arc<Self>, pollers: Vec<SourcePoller>) {
+        if pollers.is_empty() {
             return;
         }
-        let client = Arc::downgrade(self) as Weak<dyn Publisher>;
-        let parts = producers.into_iter().map(|producer| {
-            let queues = Arc::clone(&self.queues);
-            Arc::new(ProducerParts::new(Arc::clone(&self.runtime), producer, queues, client.clone()))
+        let client = Arc::downgrade(self) as Weak<dyn TickPublisher>;
+        let parts = pollers.into_iter().map(|poller| {
+            let queues = self.queues.clone();
+            Arc::new(PollerParts::new(Arc::clone(&self.runtime), poller, queues, client.clone()))
         });
-        let parts = self.producers.get_or_init(|| parts.collect()).clone();
-        let root = self.tree.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|t| t.root.clone());
-        if let Some(root) = root {
-            let _ = root.send(StartProducers(parts)).await;
+        let parts = self.pollers.get_or_init(|| parts.collect()).clone();
+        let started = self.with_tree(|tree| tree.start_pollers(parts));
+        if let Some(started) = started {
+            started.await;
         }
     }
 
+    /// Takes the tree out, for the one shutdown that ends it.
     pub(super) fn take_tree(&self) -> Option<Tree> {
         self.tree.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    pub(super) fn addresses(&self) -> Vec<Addr<Queue>> {
-        self.queues.iter().map(|entry| entry.value().clone()).collect()
+    pub(super) fn catalogue(&self) -> &Catalogue {
+        self.routing.catalogue()
+    }
+
+    pub(super) fn with_tree<T>(&self, with: impl FnOnce(&Tree) -> T) -> Option<T> {
+        self.tree.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(with)
     }
 }

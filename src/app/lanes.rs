@@ -1,37 +1,40 @@
-//! The levers of lanes: what holds a serial key up, and how it goes on.
+//! The operator's levers on lanes: what holds a serial key up, and how it goes on. The broker has the facts of a
+//! lane; if the lane has runs here, its actor adds them.
 
 use super::handle::{Celeriac, ControlError};
-use crate::actors::serial::{GetLane, LaneStatus, Pull, status};
+use super::replies::Replies;
+use crate::actors::serial::{LaneStatus, status};
 use crate::broker::LaneLever;
 use crate::task::LaneName;
 
 impl Celeriac {
-    /// The lanes that are not idle, by name, up to `limit`: who is in, how many wait, which are blocked.
+    /// The lanes that are not idle, ordered by name, at most `limit`: which tasks are in, how many wait, which
+    /// lanes are blocked. The actors of lanes that have a run here are asked for it, all at once. A lane whose
+    /// actor does not answer within a second is left out and named `scope/key` in [`Replies::missing`];
+    /// [`lane`](Self::lane) says what the broker knows of it.
     ///
     /// # Errors
     /// The broker does not answer.
-    pub async fn lanes(&self, limit: usize) -> Result<Vec<LaneStatus>, ControlError> {
-        let mut all = Vec::new();
-        for facts in self.runtime().broker.lanes(limit).await? {
-            let status = match self.ask(&facts.name).await {
-                Some(asked) => asked?.map(|asked| LaneStatus { next: Vec::new(), ..asked }),
-                None => status(Some(facts), &Default::default()),
-            };
-            all.extend(status); // none: it has become idle since
-        }
-        Ok(all)
+    pub async fn lanes(&self, limit: usize) -> Result<Replies<LaneStatus>, ControlError> {
+        let lanes = self.runtime().busy_lanes(limit).await?;
+        let asked = lanes.into_iter().map(async |facts| {
+            let runs = self.inner.serials.runs(&facts.name).await;
+            let name = format!("{}/{}", facts.name.scope(), facts.name.key());
+            (name, runs.ok().map(|runs| status(facts, &runs)))
+        });
+        Ok(Replies::of(futures_util::future::join_all(asked).await))
     }
 
-    /// The lane of this key; the scope is the task's name unless the task states another. `None`: it is idle.
+    /// The lane of a serial key. The scope is the task's name, unless the task states another one. `None`: the lane
+    /// is idle. If its actor does not answer within a second, the status has no runs.
     ///
     /// # Errors
     /// The broker does not answer.
     pub async fn lane(&self, scope: &str, key: &str) -> Result<Option<LaneStatus>, ControlError> {
         let lane = LaneName::new(scope, key);
-        match self.ask(&lane).await {
-            Some(asked) => asked,
-            None => Ok(status(self.runtime().broker.lane(&lane).await?, &Default::default())),
-        }
+        let Some(facts) = self.runtime().lane(&lane).await? else { return Ok(None) };
+        let runs = self.inner.serials.runs(&lane).await.unwrap_or_default();
+        Ok(Some(status(facts, &runs)))
     }
 
     /// Lets a lane go on that a failure has blocked. `false`: it was not blocked.
@@ -42,8 +45,8 @@ impl Celeriac {
         self.pull(scope, key, LaneLever::Unblock).await
     }
 
-    /// Lets so many of a lane run at a time from now on, whatever its task states; it is remembered until it is set to
-    /// `None`. With 0 nobody starts. What runs already goes on.
+    /// Sets how many runs of a lane may go on at a time, whatever its tasks state. The limit is remembered until it
+    /// is set to `None`. With 0 nothing starts. Runs go on.
     ///
     /// # Errors
     /// The broker does not answer.
@@ -56,19 +59,11 @@ impl Celeriac {
         self.pull(scope, key, LaneLever::Concurrency(concurrency)).await.map(|_| ())
     }
 
-    /// Asks the lane's actor. `None`: it has none, for nothing of it runs here.
-    async fn ask(&self, lane: &LaneName) -> Option<Result<Option<LaneStatus>, ControlError>> {
-        let address = self.runtime().serials.address(lane)?;
-        Some(address.send(GetLane).await.ok()?.map_err(ControlError::from))
-    }
-
     async fn pull(&self, scope: &str, key: &str, lever: LaneLever) -> Result<bool, ControlError> {
         let lane = LaneName::new(scope, key);
-        if let Some(address) = self.runtime().serials.address(&lane)
-            && let Ok(moved) = address.send(Pull(lever)).await
-        {
+        if let Some(moved) = self.inner.serials.pull(&lane, lever).await {
             return Ok(moved?);
         }
-        Ok(self.runtime().broker.steer_lane(&lane, lever).await?)
+        Ok(self.runtime().steer_lane(&lane, lever).await?)
     }
 }

@@ -1,26 +1,32 @@
-//! The application: configuration, start, handle, shutdown.
+//! The application layer: a [`Builder`] configures and starts a runtime, and a [`Celeriac`] handle leads to it from
+//! any thread until it is shut down. The files here join the catalogue, the broker, the store, the runtime and the
+//! actors; none of them decides how a task runs.
 
-mod attendant;
 mod backend;
 mod beat;
 mod builder;
-pub mod catalogue;
 mod client;
+mod control;
+mod events;
+mod fleet;
 mod handle;
 mod lanes;
-mod producers;
-mod revival;
+mod listener;
+mod replies;
 mod routing;
 mod schedule;
 mod shutdown;
 mod soil;
+mod source_pollers;
+mod start_error;
 
 #[cfg(feature = "cli")]
 pub(crate) use backend::Backend;
-pub use beat::Beat;
-pub use builder::{Builder, StartError};
+pub use beat::BeatHandle;
+pub use builder::Builder;
+pub use fleet::{Fleet, NodeReplies};
 pub use handle::{Celeriac, ControlError};
-#[cfg(feature = "cli")]
-pub(crate) use revival::revive_with_records;
+pub use replies::Replies;
 pub use schedule::{ScheduleError, ScheduleErrors};
 pub use shutdown::ShutdownReport;
+pub use start_error::StartError;

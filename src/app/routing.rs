@@ -1,46 +1,48 @@
-//! Which queue a task goes to.
+//! Which queue a task goes to. The dispatcher asks [`Routing`] for each call; the builder makes it from the
+//! catalogue and the program's tasks, and the queues of its catalogue are those that are served.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::catalogue::{self, Argument, ArgumentPattern, Catalogue, Pool, QueueRow};
+use crate::catalogue::{self, Argument, ArgumentPattern, Catalogue, Pool, QueueRow};
 use crate::task::registry::Registry;
-use crate::task::{Arguments, EnqueueError, Route as Router, TaskKind};
+use crate::task::{Arguments, EnqueueError, Router, TaskKind};
 
-/// The catalogue and, for each known task, its queue.
+/// The catalogue, and for each known task its queue.
 ///
-/// A call's own `queue` wins, then the first `[[route]]` of the catalogue that fits, then its `[routes]`, then the task's
-/// `queue` option, then the default queue.
+/// The first of these decides: the call's own `queue`, the first `[[route]]` of the catalogue that fits, its
+/// `[routes]`, the task's `queue` option, the default queue.
 pub(super) struct Routing {
     catalogue: Catalogue,
     tasks: HashMap<&'static str, Route>,
-    /// With the physical queue of each.
-    rows: Vec<(catalogue::Route, String)>,
-    /// Others have queues on this broker, which the catalogue need not know.
+    /// The `[[route]]` rows, each with its physical queue.
+    rows: Vec<(catalogue::RouteRule, String)>,
+    /// Other programs have queues on this broker too, which the catalogue need not know.
     shared: bool,
 }
 
 struct Route {
-    /// What the task's attribute says.
+    /// The queue that the task's own options state.
     stated: Option<String>,
-    /// Where it goes if neither the call nor a row says anything else.
+    /// The physical queue for calls that name no queue and that no row fits.
     queue: String,
     params: &'static [&'static str],
-    /// The rows about it, in order.
+    /// The indices of the rows that are about this task, in their order.
     rows: Vec<usize>,
 }
 
 impl Routing {
-    /// A queue that a task names and the catalogue does not know is served all the same, with defaults and a warning:
-    /// a new queue must not have to wait for the operators.
+    /// Makes the routing. A queue that a task names and the catalogue does not know is served all the same, with
+    /// defaults and a warning, because a new queue must not have to wait for the operators.
     pub(super) fn new(mut catalogue: Catalogue, registry: &Registry) -> Self {
         let mut tasks = HashMap::new();
-        // A row that cannot be read, or leads nowhere, does not come out of a file, nor past `Catalogue::validate`.
+        // Rows that cannot be read or lead nowhere are dropped. `Catalogue::validate` refuses them, so none comes
+        // out of a file.
         let rows: Vec<_> = catalogue
             .route_rows
             .iter()
             .filter_map(|row| {
-                Some((catalogue::Route::new(row).ok()?, catalogue.resolve(&row.queue)?.to_owned()))
+                Some((catalogue::RouteRule::new(row).ok()?, catalogue.resolve(&row.queue)?.to_owned()))
             })
             .collect();
         warn_of_unknown_arguments(&catalogue, registry);
@@ -67,19 +69,20 @@ impl Routing {
             tasks.insert(name, Route { stated, queue, params: definition.params, rows: about });
         }
         if catalogue.queue(&catalogue.default_queue).is_none() {
-            // The event loop suits both kinds: a plain `fn` gets a thread of its own there as well.
+            // The event loop suits both kinds of tasks: a plain `fn` gets a thread of its own there as well.
             let row = QueueRow::new(catalogue.default_queue.clone()).with_pool(Pool::Io);
             catalogue = catalogue.with_queue(row);
         }
         Self { catalogue, tasks, rows, shared: false }
     }
 
-    /// Whether others have queues on the broker too.
+    /// Says whether other programs have queues on the broker too.
     pub(super) fn set_shared(&mut self, shared: bool) {
         self.shared = shared;
     }
 
-    /// Serves a queue that has tasks but no row: taken out of the catalogue, perhaps, before it was empty.
+    /// Serves a queue that has waiting tasks but no row. Perhaps it was taken out of the catalogue before it was
+    /// empty.
     pub(super) fn serve_unlisted(&mut self, queue: &str) {
         if self.catalogue.queue(queue).is_none_or(|row| row.name != queue) {
             tracing::warn!(
@@ -91,11 +94,15 @@ impl Routing {
         }
     }
 
+    /// The catalogue in force, with the queues that were added because tasks need them.
     pub(super) fn catalogue(&self) -> &Catalogue {
         &self.catalogue
     }
 
-    /// The physical queue of a call.
+    /// The physical queue of a call. `wanted` is the queue that the call names.
+    ///
+    /// # Errors
+    /// The call names a queue that the catalogue does not know.
     pub(super) fn queue(
         &self,
         task: &str,
@@ -107,7 +114,7 @@ impl Routing {
                 let rows = route.rows.iter().filter_map(|index| self.rows.get(*index));
                 return Ok(first_that_fits(rows, route.params, arguments).unwrap_or(&route.queue));
             }
-            // A task of another program.
+            // This is a task of another program, so only the catalogue can know its queue.
             None if wanted.is_none() => {
                 let rows = self.rows.iter().filter(|(row, _)| row.is_about(task));
                 if let Some(queue) =
@@ -129,7 +136,7 @@ impl Routing {
         }
     }
 
-    /// The catalogue's default queue, if there is no such queue.
+    /// The physical name of this queue; of the catalogue's default queue if there is no such queue.
     fn or_default(&self, wanted: &str) -> &str {
         let wanted =
             self.catalogue.queue(wanted).or_else(|| self.catalogue.queue(&self.catalogue.default_queue));
@@ -153,7 +160,8 @@ impl Router for Arc<Routing> {
     }
 
     fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String {
-        // What a Python client wrote into a step of its chain, say: it knows where the task's workers are.
+        // The name may come from a Python client that wrote it into a step of its chain, and knows where the task's
+        // workers are.
         if let Some(wanted) = wanted.filter(|_| self.shared) {
             return wanted.to_owned();
         }
@@ -163,20 +171,21 @@ impl Router for Arc<Routing> {
 }
 
 fn first_that_fits<'r>(
-    mut rows: impl Iterator<Item = &'r (catalogue::Route, String)>,
+    mut rows: impl Iterator<Item = &'r (catalogue::RouteRule, String)>,
     params: &[&str],
     arguments: &Arguments,
 ) -> Option<&'r str> {
     rows.find(|(row, _)| row.fits(params, arguments)).map(|(_, queue)| queue.as_str())
 }
 
-/// A row about an argument that none of its tasks has never fits. That is no error: it may be about another program's.
+/// Warns of each row about an argument that none of its tasks has: it never fits. This is no error, because the row
+/// may be about another program's task.
 fn warn_of_unknown_arguments(catalogue: &Catalogue, registry: &Registry) {
     for row in &catalogue.route_rows {
         let Some(ArgumentPattern { argument: Argument::Name(argument), .. }) = &row.argument else {
             continue;
         };
-        let Ok(route) = catalogue::Route::new(row) else { continue };
+        let Ok(route) = catalogue::RouteRule::new(row) else { continue };
         let about = registry.names().into_iter().filter(|name| route.is_about(name));
         let params: Vec<&[&str]> =
             about.filter_map(|name| registry.get(name)).map(|definition| definition.params).collect();

@@ -1,48 +1,51 @@
-//! All periodic entries of a program, from its code and its catalogue, checked together at the start.
+//! Collects the periodic entries of a program from its code and its catalogue, and checks them all when the program
+//! starts, so that one start shows all mistakes.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::actors::Origin;
+use crate::actors::EntryOrigin;
 use crate::core::calendar::Schedule;
 use crate::task::registry::Registry;
 use crate::task::{Periodic, PeriodicDefinition};
 
-/// All mistakes that were found in the schedule. Never empty; it prints as one line a mistake.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// All mistakes that were found in the schedule; there is at least one. It prints one line for each.
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ScheduleErrors {
-    /// The mistakes.
+    /// The mistakes, ordered by their text.
     pub errors: Vec<ScheduleError>,
 }
 
-/// One mistake.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// A mistake in the schedule.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ScheduleError {
-    /// A `#[periodic_task]` or an entry that makes no sense.
+    /// A `#[periodic_task]` or an entry that is not valid.
     #[error("{location}: the periodic entry `{name}`: {fault}")]
     Fault {
-        /// The entry.
+        /// The name of the entry.
         name: String,
-        /// Where it is.
+        /// Where the entry is written.
         location: String,
         /// What is wrong and what to do.
         fault: String,
     },
-    /// Two of one name.
+    /// Two entries have the same name.
     #[error(
         "two periodic entries are named `{name}`: one at {first}, one at {second}; give one of them another name (`entry = \"...\"` in the attribute)"
     )]
     Duplicate {
-        /// The name.
+        /// Their name.
         name: String,
-        /// Where the one is.
+        /// Where one of them is written.
         first: String,
-        /// Where the other is.
+        /// Where the other one is written.
         second: String,
     },
 }
+
+crate::core::debug_as_display!(ScheduleErrors, ScheduleError);
 
 impl fmt::Display for ScheduleErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,13 +61,14 @@ impl fmt::Display for ScheduleErrors {
 
 impl std::error::Error for ScheduleErrors {}
 
-/// The entries that fire on this environment. All are checked, whatever the environment.
+/// The entries that fire in this environment. All entries are checked, whatever their environments. With `runs_all`
+/// no other program can run a task, so an entry of a task that is not in this program is a mistake.
 pub(super) fn collect(
     catalogue: &[Periodic],
     environment: Option<&str>,
     registry: &Registry,
     runs_all: bool,
-) -> Result<Vec<(Periodic, Origin)>, ScheduleErrors> {
+) -> Result<Vec<(Periodic, EntryOrigin)>, ScheduleErrors> {
     let unknown = |entry: &Periodic| {
         let is_unknown = registry.get(&entry.task).is_none();
         is_unknown.then(|| {
@@ -84,7 +88,7 @@ pub(super) fn collect(
             }
         }
         if let Some(fault) = unknown(entry) {
-            tracing::info!(entry = entry.name, fault, "another program is to run it");
+            tracing::info!(entry = entry.name, fault, "another program must run its task");
         }
     }
     Ok(entries)
@@ -104,15 +108,15 @@ fn collect_from<'a>(
     catalogue: &[Periodic],
     environment: Option<&str>,
     unknown: impl Fn(&Periodic) -> Option<String>,
-) -> Result<Vec<(Periodic, Origin)>, ScheduleErrors> {
+) -> Result<Vec<(Periodic, EntryOrigin)>, ScheduleErrors> {
     let mut errors = Vec::new();
-    let mut found: BTreeMap<String, (Periodic, Origin, String)> = BTreeMap::new();
+    let mut found: BTreeMap<String, (Periodic, EntryOrigin, String)> = BTreeMap::new();
     let in_program = definitions.map(|definition| {
         let entry = (definition.entry)().map_err(|fault| (definition.name.to_owned(), fault.to_string()));
-        (entry, Origin::Program, definition.location.to_owned())
+        (entry, EntryOrigin::Program, definition.location.to_owned())
     });
     let in_catalogue =
-        catalogue.iter().map(|entry| (Ok(entry.clone()), Origin::Catalogue, "the catalogue".to_owned()));
+        catalogue.iter().map(|entry| (Ok(entry.clone()), EntryOrigin::Catalogue, "the catalogue".to_owned()));
     for (entry, origin, location) in in_program.chain(in_catalogue) {
         let entry = entry.and_then(|entry| match entry.fault().or_else(|| unknown(&entry)) {
             Some(fault) => Err((entry.name.clone(), fault)),

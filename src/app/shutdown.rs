@@ -1,78 +1,123 @@
-//! The end of a runtime, within its grace.
+//! The shutdown of a runtime within its grace.
+//!
+//! The order: beat and the source pollers end, the queues start nothing more, the runs may end by themselves, their
+//! bodies are told to end when the grace is nearly over, and at its end what is left is handed back. The broker
+//! closes when the queues are done, and the threads of the tree end last.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
-use super::handle::Inner;
-use crate::actors::queue::{Close, Hurry, Stop};
-use crate::actors::root::Closing;
+use super::handle::CeleriacInner;
+use crate::actors::queue::Hurry;
 use crate::broker::BrokerError;
+use crate::core::time::deadline;
 
-/// Bodies are told this long before the grace ends, or after three quarters of a short one.
+/// Bodies are told to end this long before the end of the grace, or in the last quarter of a shorter one.
 const TOLD_BEFORE: Duration = Duration::from_secs(5);
-/// What a forced end may take.
+/// How long a forced step may take.
 const FORCED: Duration = Duration::from_secs(1);
 
 /// How a shutdown went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Whether all running tasks ended by themselves; if not, the rest was handed back.
+    /// Whether all runs ended by themselves, so that none was handed back.
     pub drained: bool,
-    /// How long it took.
+    /// The number of runs that were handed back to run again later: their bodies ended because they were told to,
+    /// or the grace was over. Runs on an event loop that does not answer are not among them; their queue runs those
+    /// tasks again, as after a crash.
+    pub handed_back: usize,
+    /// How long the shutdown took.
     pub took: Duration,
 }
 
-pub(super) async fn run(inner: &Inner, grace: Duration) -> Result<ShutdownReport, BrokerError> {
+/// Shuts the runtime down within `grace`. `None`: another call does it, or has done it.
+///
+/// # Errors
+/// The broker could not make its last settlements safe.
+pub(super) async fn run(
+    inner: &CeleriacInner,
+    grace: Duration,
+) -> Result<Option<ShutdownReport>, BrokerError> {
     let start = Instant::now();
     if inner.closing.swap(true, Ordering::AcqRel) {
-        return Ok(ShutdownReport::default());
+        return Ok(None);
     }
-    let Some(tree) = inner.take_tree() else { return Ok(ShutdownReport::default()) };
-    // Beat may live on an event loop that somebody blocks; then it does not fire either.
-    let _ = timeout_at(start + grace.min(FORCED), tree.root.send(Closing)).await;
-    let queues = inner.addresses();
-    let mut ends = Vec::new();
-    for queue in &queues {
-        let (done, end) = oneshot::channel();
-        queue.do_send(Close(done));
-        ends.push(end);
+    let Some(tree) = inner.take_tree() else { return Ok(Some(ShutdownReport::default())) };
+    // They go first, so that nothing new is enqueued. Beat may live on an event loop that a task blocks; then it
+    // does not publish either, and the shutdown goes on without its answer.
+    let _ = timeout_at(start + grace.min(FORCED), tree.closing()).await;
+    let ends_at = deadline(start, grace);
+    let queues = inner.queues.ending();
+    let mut all = std::pin::pin!(futures_util::future::join_all(queues.close()));
+    let mut ended = timeout_at(ends_at - TOLD_BEFORE.min(grace / 4), &mut all).await;
+    if ended.is_err() {
+        queues.hurry(Hurry::Ask);
+        ended = timeout_at(ends_at, &mut all).await;
     }
-    let mut all = std::pin::pin!(futures_util::future::join_all(ends));
-    let told_at = start + grace.saturating_sub(TOLD_BEFORE.min(grace / 4));
-    let mut drained = timeout_at(told_at, &mut all).await.is_ok();
-    if !drained {
-        queues.iter().for_each(|queue| queue.do_send(Hurry::Ask));
-        drained = timeout_at(start + grace, &mut all).await.is_ok();
+    if ended.is_err() {
+        queues.hurry(Hurry::Force);
+        ended = timeout_at(Instant::now() + FORCED, &mut all).await;
     }
-    if !drained {
-        queues.iter().for_each(|queue| queue.do_send(Hurry::Force));
-        if timeout_at(Instant::now() + FORCED, &mut all).await.is_err() {
-            tracing::error!(
-                "an event loop does not answer; its tasks run again after the restart, as after a crash"
-            );
-        }
+    if ended.is_err() {
+        tracing::error!(
+            "an event loop does not answer; its tasks run again after the restart, as after a crash"
+        );
     }
-    queues.iter().for_each(|queue| queue.do_send(Stop));
+    // A queue whose actor died meanwhile has handed back all its runs, but it does not answer.
+    let all_answered = ended.as_ref().is_ok_and(|ends| ends.iter().all(Result::is_ok));
+    let handed_back: usize = ended.unwrap_or_default().into_iter().flatten().sum();
+    queues.stop();
     let closed = inner.runtime.broker.close().await;
+    inner.runtime.events.close();
     inner.closed.cancel();
-    inner.runtime.board.close();
-    // On a thread of its own: those for bodies may all be stuck.
+    // The tree is stopped on a thread of its own, because the threads for blocking work may all be held by stuck
+    // bodies.
     let (felled, done) = oneshot::channel();
     std::thread::spawn(move || {
-        tree.fell();
+        tree.stop();
         let _ = felled.send(());
     });
     let _ = done.await;
-    let report = ShutdownReport { drained, took: start.elapsed() };
+    let report =
+        ShutdownReport { drained: all_answered && handed_back == 0, handed_back, took: start.elapsed() };
     tracing::info!(?report, "shut down");
-    closed.map(|()| report)
+    closed.map(|()| Some(report))
 }
 
-/// Completes at SIGTERM, SIGINT or Ctrl-C.
+/// Whether somebody has asked by remote control for the end of the program, and whether anybody waits for that.
+#[derive(Default)]
+pub(super) struct ShutdownSignal {
+    asked: CancellationToken,
+    waiting: AtomicUsize,
+}
+
+impl ShutdownSignal {
+    /// Asks for the end. Says whether anybody waits for that.
+    pub(super) fn ask(&self) -> bool {
+        self.asked.cancel();
+        self.waiting.load(Ordering::Acquire) > 0
+    }
+
+    /// Completes when the end was asked for.
+    pub(super) async fn asked(&self) {
+        struct Waits<'a>(&'a AtomicUsize);
+        impl Drop for Waits<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let _waits = Waits(&self.waiting);
+        self.asked.cancelled().await;
+    }
+}
+
+/// Completes at SIGTERM or SIGINT; where there are no such signals, at Ctrl-C.
 pub(super) async fn signal() -> std::io::Result<()> {
     #[cfg(unix)]
     {

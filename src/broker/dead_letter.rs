@@ -1,27 +1,73 @@
-//! Messages that will not be run unless somebody says so.
+//! Messages that run only if somebody puts them back.
 
+use async_trait::async_trait;
+
+use super::BrokerError;
 use crate::core::Timestamp;
+#[cfg(feature = "amqp")]
+use crate::core::text::{ERROR, shortened};
 use crate::task::clock::now;
-use crate::task::{Message, State, TaskResult};
+use crate::task::{Lineage, Message, RUN_ONCE_HEADER, State, TaskResult};
 
-/// A message that will not be run unless somebody says so.
+/// A message that runs only if somebody puts it back.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct DeadLetter {
     /// The message as it was last.
     pub message: Message,
-    /// Why it is here.
+    /// Why the message is a dead letter.
     pub reason: String,
-    /// Since when.
+    /// When the message became a dead letter.
     pub died_at: Timestamp,
 }
 
-/// Why a message lies in the dead letters when its runs kept ending with their worker.
-pub(super) fn crash_reason(times: u32) -> String {
+/// An ability of brokers: they keep the dead letters of all queues in one queue, which
+/// [counts](super::QueueCounts::dead) them together and takes messages that the broker refuses elsewhere.
+#[async_trait]
+pub trait DeadLetterQueue: Send + Sync {
+    /// Makes a dead letter of a message that the broker refuses for good, although it was promised that it would run.
+    ///
+    /// # Errors
+    /// The message is not kept there, with the reason.
+    async fn bury(&self, message: Message, reason: &str) -> Result<(), BrokerError>;
+
+    /// How many dead letters of this queue this process has put there since it started and has not put back.
+    fn dead_from_here(&self, queue: &str) -> u64;
+}
+
+/// The reason of a dead letter whose runs kept ending with their worker, `times` of them. Brokers call this at their
+/// [delivery limit](super::BrokerFacts::delivery_limit).
+pub fn crash_reason(times: u32) -> String {
     format!("WorkerLost: its worker or process ended {times} times while it ran")
 }
 
-/// The record of such a task.
-pub(super) fn crash_result(message: &Message) -> TaskResult {
+/// The record of a task whose runs kept ending with their worker, as many of them as the message counts
+/// [crashes](Message::crashes). A broker that keeps no results passes it to [`BrokerListener::end`](super::BrokerListener::end).
+pub fn crash_result(message: &Message) -> TaskResult {
+    let attempts = message.tries();
+    failure(message, crash_reason(message.crashes), "WorkerLost", attempts)
+}
+
+/// The reason of a dead letter that its broker refuses.
+pub(crate) fn refusal_reason(error: &BrokerError) -> String {
+    format!("it was not published, and never can be: {error}")
+}
+
+/// The record of a task that was promised to run and that its broker refuses.
+pub(crate) fn refused_result(message: &Message, reason: String) -> TaskResult {
+    let attempts = message.tries();
+    TaskResult { lineage: Lineage::of(message), ..failure(message, reason, REFUSED, attempts) }
+}
+
+/// The name of the error of such a task.
+const REFUSED: &str = "Refused";
+
+/// The record of a task that cannot be sent, and never will be.
+#[cfg(feature = "amqp")]
+pub(super) fn unsendable_result(message: &Message, reason: &str) -> TaskResult {
+    failure(message, shortened(reason, ERROR).into_owned(), "EncodeError", message.tries())
+}
+
+fn failure(message: &Message, reason: String, name: &str, attempts: u32) -> TaskResult {
     let now = now();
     TaskResult {
         id: message.id.clone(),
@@ -29,11 +75,11 @@ pub(super) fn crash_result(message: &Message) -> TaskResult {
         queue: message.queue.clone(),
         state: State::Failure,
         result: None,
-        errors: vec![crash_reason(message.crashes)],
-        error_type: Some("WorkerLost".to_owned()),
+        errors: vec![reason],
+        error_type: Some(name.to_owned()),
         error_module: None,
         traceback: None,
-        attempts: message.retries + message.crashes,
+        attempts,
         enqueued_at: message.enqueued_at,
         started_at: message.first_started_at,
         finished_at: now,
@@ -44,14 +90,25 @@ pub(super) fn crash_result(message: &Message) -> TaskResult {
     }
 }
 
-/// A dead letter on its way back: its attempts are counted anew.
-pub(super) fn revived(mut message: Message, now: Timestamp) -> Message {
+/// The record of a task that was promised to run and that cannot be written.
+pub(super) fn unwritable_result(message: &Message, error: &BrokerError) -> TaskResult {
+    TaskResult {
+        errors: vec![format!("it cannot be enqueued: {error}")],
+        error_type: Some("ValueError".to_owned()),
+        ..crash_result(message)
+    }
+}
+
+/// The message of a dead letter on its way back into its queue, with its attempts counted anew: what brokers publish in
+/// [`Broker::requeue_dead_letters`](super::Broker::requeue_dead_letters). `now` is the time at which it is enqueued again.
+pub fn requeued(mut message: Message, now: Timestamp) -> Message {
     message.retries = 0;
     message.crashes = 0;
     message.eta = None;
     message.expires = None;
     message.enqueued_at = now;
     message.first_started_at = None;
+    message.headers.0.remove(RUN_ONCE_HEADER); // the task's id was given to this copy, which lost it to no other copy
     if let Some(serial) = &mut message.serial {
         serial.refusal = None;
         serial.let_in_at = None;

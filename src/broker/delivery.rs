@@ -1,9 +1,10 @@
-//! A message in the hands of a consumer, and the ways to be rid of it.
+//! A message in the hands of a consumer, and the ways to settle it.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::Serialize;
 use tokio::sync::oneshot;
 
 use super::BrokerError;
@@ -11,29 +12,29 @@ use crate::core::Timestamp;
 use crate::store::{ChordPart, ChordSize};
 use crate::task::{Message, TaskResult};
 
-/// What follows from the end of a task: brokers that [settle results](super::Broker::settles_results) write it in the same
-/// step, all or nothing. For the others the runtime stores the records and counts the chord first, and they publish the
-/// messages, confirmed, before they acknowledge.
+/// What follows from the end of a task: brokers that keep [results](super::Broker::results) write it in the same step,
+/// all or nothing. A transport that keeps none is given the messages alone, and publishes them, confirmed, before it
+/// acknowledges: the rest [is done before](super::SplitBroker).
 #[derive(Debug, Default)]
-pub struct Sequel {
-    /// What is sent: the next step of a chain, callbacks, errbacks. A message whose id is taken was sent before, by a run
-    /// that died after it, and is left out.
+pub struct FollowUps {
+    /// The messages that are sent: the next step of a chain, callbacks, errbacks. A message whose id is taken was
+    /// sent before, by a run that died after that, and is left out.
     pub messages: Vec<Message>,
-    /// Records of tasks that will never run, because this one failed.
+    /// The records of tasks that will never run because this task failed.
     pub records: Vec<TaskResult>,
-    /// The chords whose members are among the messages.
+    /// The sizes of the chords whose members are among the messages.
     pub sizes: Vec<ChordSize>,
-    /// Parts of chords that are over with this end: the task's own, or those of later steps of its chain that will never
-    /// run.
+    /// The parts of chords that are over with this end: the task's own, or those of later steps of its chain that
+    /// will never run.
     pub chords: Vec<ChordEnd>,
 }
 
 /// The end of a member of a chord's header.
 pub struct ChordEnd {
-    /// Its part.
+    /// What this member contributes to the chord.
     pub part: ChordPart,
-    /// What follows when the chord is complete, from all parts in the order of their indices.
-    pub then: Box<dyn FnOnce(Vec<ChordPart>) -> Sequel + Send>,
+    /// Makes what follows when the chord is complete, from all parts in the order of their indices.
+    pub then: Box<dyn FnOnce(Vec<ChordPart>) -> FollowUps + Send>,
 }
 
 impl fmt::Debug for ChordEnd {
@@ -42,74 +43,84 @@ impl fmt::Debug for ChordEnd {
     }
 }
 
-/// What a complete chord makes of its parts; nothing, should that panic.
+/// Calls what makes a complete chord's follow-ups from its parts. `None`: it panicked.
 pub(super) fn call_then(
-    then: Box<dyn FnOnce(Vec<ChordPart>) -> Sequel + Send>,
+    then: Box<dyn FnOnce(Vec<ChordPart>) -> FollowUps + Send>,
     parts: Vec<ChordPart>,
-) -> Option<Sequel> {
-    let sequel = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| then(parts)));
+) -> Option<FollowUps> {
+    let follow_ups = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| then(parts)));
     let lost = |panic| {
         let panic = crate::task::panic_message(panic);
         tracing::error!(%panic, "the body of a chord is lost, because what makes it panicked");
     };
-    sequel.map_err(lost).ok()
+    follow_ups.map_err(lost).ok()
 }
 
-/// How a delivery ends.
+/// The way in which a delivery ends.
 #[derive(Debug)]
 pub enum Settle {
-    /// Done with; `result` is written along by brokers that can.
+    /// Done with; `result` is kept.
     Ack {
         /// The task's record.
         result: Option<TaskResult>,
-        /// What follows from it.
-        sequel: Option<Box<Sequel>>,
+        /// What follows from the end of the task.
+        follow_ups: Option<Box<FollowUps>>,
     },
-    /// This message takes its place, in one step: retry, postpone, continue.
+    /// Another message takes the place of this one, in one step: a retry, a postponement, a continuation.
     Requeue {
-        /// What waits from now on; same id, same queue.
+        /// The message that waits from now on, under the same id and in the same queue.
         message: Box<Message>,
-        /// Not before this time.
+        /// The time before which the message must not start.
         due: Option<Timestamp>,
     },
-    /// Back to where it was. `crashed`: a run of it ended with its worker.
+    /// The message goes back to where it was.
     Return {
-        /// Count it.
+        /// Whether a run of it ended with its worker, which is counted.
         crashed: bool,
     },
-    /// To the dead letters.
+    /// The message becomes a dead letter.
     DeadLetter {
-        /// Why.
+        /// Why it is a dead letter.
         reason: String,
         /// The task's record.
         result: Option<TaskResult>,
-        /// What follows from it.
-        sequel: Option<Box<Sequel>>,
+        /// What follows from the end of the task.
+        follow_ups: Option<Box<FollowUps>>,
     },
 }
 
 /// The broker's side of a delivery.
 pub trait Settler: Send + Sync {
-    /// A body of these deliveries is about to start. Should the process die now, the next run knows.
+    /// Notes that bodies of these deliveries are about to start, so that the next run knows it if the process dies
+    /// now. Without tags it writes out what [`starting`](Self::starting) has only remembered.
     fn started(&self, tags: &[u64]);
 
     /// As [`started`](Self::started), for one of several bodies that start together. A `started` without tags follows
     /// before any of them does; until then it need not be more than remembered, so that one write notes them all.
-    fn starting(&self, tag: u64) {
-        self.started(&[tag]);
-    }
+    fn starting(&self, tag: u64);
 
     /// Whether the end of this delivery still counts; `None`: it does, for sure. Asked before its record is stored.
-    fn affirm(&self, _tag: u64) -> Option<oneshot::Receiver<bool>> {
-        None
-    }
+    fn check_fence(&self, tag: u64) -> Option<oneshot::Receiver<bool>>;
 
-    /// Ends a delivery. Refused, without effect, when it was ended before. `done` hears when the end is as safe as
-    /// the broker makes it.
+    /// Ends a delivery. It is refused, without effect, if the delivery was ended before. `done` is told when the
+    /// end is as safe as the broker makes it.
     fn settle(&self, tag: u64, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>);
 }
 
-/// A message that one consumer has and must settle. Dropped unsettled, it goes back by itself.
+/// How a message came to its consumer: the `delivery_info` of Celery's requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DeliveryInfo {
+    /// The exchange that the message came through; the empty text is the default exchange.
+    pub exchange: String,
+    /// The routing key that the message came with.
+    pub routing_key: String,
+    /// The priority that its sender gave the message, if any.
+    pub priority: Option<u8>,
+    /// Whether the message was delivered before.
+    pub redelivered: bool,
+}
+
+/// A message that one consumer has and must settle. If it is dropped unsettled, it goes back by itself.
 pub struct Delivery {
     tag: u64,
     message: Arc<Message>,
@@ -117,12 +128,14 @@ pub struct Delivery {
     noted: bool,
     started: bool,
     again: bool,
+    announced: bool,
     lapsed: Option<Arc<AtomicBool>>,
     fence: Option<u64>,
+    info: Option<Arc<DeliveryInfo>>,
 }
 
 impl Delivery {
-    /// For brokers: hands out `message` under a tag that is never used twice.
+    /// Makes a delivery of `message`. Brokers call this, with a tag that is never used twice.
     pub fn new(tag: u64, message: Arc<Message>, settler: Arc<dyn Settler>) -> Self {
         Self {
             tag,
@@ -131,79 +144,114 @@ impl Delivery {
             noted: false,
             started: false,
             again: false,
+            announced: false,
             lapsed: None,
             fence: None,
+            info: None,
         }
     }
 
-    /// For brokers that do not know whether a run of it had begun: it was delivered before.
+    /// Says that the message was delivered before. Brokers call this that do not know whether a run of it had
+    /// begun.
     #[must_use]
     pub fn again(mut self, again: bool) -> Self {
         self.again = again;
         self
     }
 
-    /// For brokers that may lose the right to what they have delivered: as soon as `lapsed` is true, others may have it.
+    /// Says whether listeners to events were told before that the message was received. Brokers call this that send a
+    /// message away until its ETA.
+    #[must_use]
+    pub fn announced(mut self, announced: bool) -> Self {
+        self.announced = announced;
+        self
+    }
+
+    /// Whether listeners to events were told before that the message was received.
+    pub fn is_announced(&self) -> bool {
+        self.announced
+    }
+
+    /// Says that other processes may have the message as soon as `lapsed` is true. Brokers call this that may lose
+    /// the right to what they have delivered.
     #[must_use]
     pub fn until(mut self, lapsed: Arc<AtomicBool>) -> Self {
         self.lapsed = Some(lapsed);
         self
     }
 
-    /// Whether others may have it by now. If it has not started, it is to be dropped.
+    /// Whether other processes may have the message by now. A delivery that has not started is dropped then.
     pub fn has_lapsed(&self) -> bool {
         self.lapsed.as_ref().is_some_and(|lapsed| lapsed.load(Ordering::Acquire))
     }
 
-    /// For those who stand between a broker and its consumer: see [`until`](Self::until).
+    /// The flag of [`until`](Self::until), for brokers that stand between a broker and its consumer.
     #[cfg(feature = "redis")]
     pub(super) fn lapsed(&self) -> Option<Arc<AtomicBool>> {
         self.lapsed.clone()
     }
 
-    /// For those: the consumer is to see another message.
+    /// Shows the consumer another message. It is for brokers that stand between a broker and its consumer.
     #[cfg(feature = "redis")]
     pub(super) fn showing(mut self, message: Message) -> Self {
         self.message = Arc::new(message);
         self
     }
 
+    /// For those: it is settled by another one, made of its own.
+    pub(super) fn settled_by(mut self, settler: impl FnOnce(Arc<dyn Settler>) -> Arc<dyn Settler>) -> Self {
+        self.settler = self.settler.take().map(settler);
+        self
+    }
+
     /// Whether its end still counts: brokers that give up processes may have given it to another.
     pub async fn is_still_ours(&self) -> bool {
-        match self.settler.as_ref().and_then(|settler| settler.affirm(self.tag)) {
+        match self.settler.as_ref().and_then(|settler| settler.check_fence(self.tag)) {
             Some(answer) => answer.await.unwrap_or(false),
             None => true,
         }
     }
 
-    /// Whether it was delivered before, and may have been begun.
+    /// Whether the message was delivered before, so that a run of it may have begun.
     pub fn is_again(&self) -> bool {
         self.again
     }
 
-    /// Of a serial task: with a token that grows with each start in its lane.
+    /// Gives the delivery of a serial task a fencing token, which grows with each start in its lane.
     #[must_use]
     pub fn fenced(mut self, token: u64) -> Self {
         self.fence = Some(token);
         self
     }
 
-    /// The token of [`fenced`](Self::fenced).
+    /// The fencing token, if the delivery has one: see [`fenced`](Self::fenced).
     pub fn fence(&self) -> Option<u64> {
         self.fence
     }
 
-    /// Its tag, unique in this process's life.
+    /// Says how the message came. Brokers call this whose messages have an exchange and a routing key.
+    #[must_use]
+    pub fn with_info(mut self, info: Option<Arc<DeliveryInfo>>) -> Self {
+        self.info = info;
+        self
+    }
+
+    /// How the message came, if its broker knows.
+    pub fn info(&self) -> Option<&Arc<DeliveryInfo>> {
+        self.info.as_ref()
+    }
+
+    /// The delivery's tag, unique in this process's life.
     pub fn tag(&self) -> u64 {
         self.tag
     }
 
-    /// The message.
+    /// The delivered message.
     pub fn message(&self) -> &Arc<Message> {
         &self.message
     }
 
-    /// For the conformance suite, which tries to settle twice.
+    /// The settler, for the conformance suite, which tries to settle twice.
     #[cfg(feature = "testing")]
     pub(super) fn settler(&self) -> Option<Arc<dyn Settler>> {
         self.settler.clone()
@@ -217,8 +265,15 @@ impl Delivery {
         }
     }
 
-    /// Notes for all of these at once that their bodies are about to start: where a note takes a write, one write. Each
-    /// of them still says [`started`](Self::started) in its turn; one that is dropped before that goes back as it was.
+    /// Makes a drop without a settlement count as a crash from now on: what is done with the delivery may panic,
+    /// although no body of it starts. The broker is not told.
+    pub(crate) fn at_risk(&mut self) {
+        self.started = true;
+    }
+
+    /// Notes for all of these at once that their bodies are about to start: where a note takes a write, they take
+    /// one. Each of them still calls [`started`](Self::started) in its turn; one that is dropped before that goes
+    /// back as it was.
     pub fn note_starts<'a>(deliveries: impl Iterator<Item = &'a mut Self>) {
         let mut settlers: Vec<Arc<dyn Settler>> = Vec::new();
         for delivery in deliveries {
@@ -228,23 +283,28 @@ impl Delivery {
                 settlers.push(Arc::clone(settler));
             }
         }
-        // They may be of different brokers, and one with nothing left to note is done at once.
+        // The deliveries may be of different brokers; a broker that has nothing left to note is done at once.
         settlers.iter().for_each(|settler| settler.started(&[]));
     }
 
-    /// Ends it.
+    /// Ends the delivery without waiting for that.
     pub fn settle(self, settle: Settle) {
         self.end(settle, None);
     }
 
-    /// Ends it, and waits until that is safe.
+    /// Ends the delivery, and waits until the end is safe.
     ///
     /// # Errors
-    /// It is not known to be safe.
+    /// It is not known whether the end is safe.
     pub async fn settle_and_wait(self, settle: Settle) -> Result<(), BrokerError> {
         let (done, safe) = oneshot::channel();
         self.end(settle, Some(done));
         safe.await.unwrap_or(Err(BrokerError::Closed))
+    }
+
+    /// Ends it for somebody who may wait for that.
+    pub(super) fn settle_for(self, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>) {
+        self.end(settle, done);
     }
 
     fn end(mut self, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>) {

@@ -1,18 +1,19 @@
-//! What can go wrong with a broker.
+//! The errors of brokers.
 
 use std::path::PathBuf;
 
+use crate::store::StoreError;
 use crate::store::chord::not_open;
 use crate::task::{EnqueueError, TaskId};
 
-/// A broker's error; the text says what to do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The error of a broker; its text says what to do.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BrokerError {
-    /// Closed.
+    /// The broker is closed.
     #[error("the broker is closed")]
     Closed,
-    /// The id is taken.
+    /// The id is taken: a task of it waits, runs or has its result kept.
     #[error("a task of id `{0}` waits, runs or has its result kept")]
     DuplicateId(TaskId),
     /// The delivery was settled before, or its consumer was replaced.
@@ -20,7 +21,7 @@ pub enum BrokerError {
         "the delivery is not this consumer's any more: it was settled before, or the consumer was replaced"
     )]
     Stale,
-    /// No room.
+    /// There is no room for the message.
     #[error("{0}")]
     Full(String),
     /// Another process has the store.
@@ -28,27 +29,104 @@ pub enum BrokerError {
         "the store {} is in use by process {owner}: one process owns a store; stop that one, or give this one a directory of its own", .path.display()
     )]
     InUse {
-        /// The directory.
+        /// The directory of the store.
         path: PathBuf,
         /// The process id in the lock file.
         owner: String,
     },
+    /// The directory in which a store was to be made belongs to something else.
+    #[error(
+        "{} is not a store of Celeriac's, and it is not empty: it holds {found}. Nothing there was touched. Give the store a directory of its own, a new or an empty one", .path.display()
+    )]
+    NotAStore {
+        /// The directory that is no store.
+        path: PathBuf,
+        /// Some of the names that the directory holds.
+        found: String,
+    },
+    /// There is no store where one was expected.
+    #[error("{0}")]
+    NoStore(String),
+    /// An id, a name or a key is too long, and always will be.
+    #[error("{0}")]
+    Invalid(String),
     /// A file of the store is damaged.
     #[error(
-        "the store {} cannot be read: {error}. A file there is damaged or of another version: put back a copy of the directory, or move it away to start empty (what waited there is then not run)", .path.display()
+        "the store {} cannot be read: {error}. A file there is damaged, lost or of another version: put back a copy of the directory, or move it away to start empty (what waited there is then not run). `celeriac store verify` says what is damaged, and `celeriac store salvage` copies to a new store all that can be read", .path.display()
     )]
     Damaged {
         /// The directory, or the file in it.
         path: PathBuf,
-        /// What the engine said.
+        /// The error of the database.
         error: String,
     },
-    /// A member is added to a chord that is over, or was never opened.
+    /// A member was to be added to a chord that is over, or that was never opened.
     #[error("{}", not_open(.0))]
     NoChord(String),
-    /// Reading or writing failed.
+    /// What is to count the members of a chord cannot.
+    #[error("its chord could not be {done}: {source}")]
+    Chord {
+        /// What could not be done with the chord: "opened", "told".
+        done: &'static str,
+        /// Why not.
+        source: StoreError,
+    },
+    /// It is not known whether a call is a duplicate.
+    #[error("the unique window of `{task}` cannot be asked for: {error}")]
+    Window {
+        /// The task.
+        task: String,
+        /// Why not.
+        error: String,
+    },
+    /// The store that keeps the results of its tasks did not do its part.
+    #[error(transparent)]
+    Store(StoreError),
+    /// The broker refuses it for good: it will never take this message as it is, or never lets this user do that. The text
+    /// says what it has against it.
+    #[error("{0}")]
+    Refused(String),
+    /// Reading or writing failed. Whether a message was taken is then not known.
     #[error("{0}")]
     Io(String),
+}
+
+crate::core::debug_as_display!(BrokerError);
+
+impl BrokerError {
+    /// Whether the same call would fail in the same way however often it is made. Any other error passes by
+    /// itself, or when somebody has repaired the broker, so a caller who must not lose a message tries again.
+    /// After a permanent error the caller gives the message up and keeps the reason where it can be seen.
+    /// [`Closed`](Self::Closed) is not permanent: it says nothing about the message, and the next process may try.
+    pub fn is_permanent(&self) -> bool {
+        match self {
+            Self::Refused(_) | Self::DuplicateId(_) | Self::Stale | Self::NoChord(_) => true,
+            Self::Chord { source, .. } | Self::Store(source) => source.is_permanent(),
+            _ => false,
+        }
+    }
+}
+
+impl From<StoreError> for BrokerError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Closed => Self::Closed,
+            StoreError::NoChord(group) => Self::NoChord(group),
+            error => Self::Store(error),
+        }
+    }
+}
+
+impl From<BrokerError> for StoreError {
+    fn from(error: BrokerError) -> Self {
+        match error {
+            BrokerError::Closed => Self::Closed,
+            BrokerError::Refused(reason) => Self::Refused(reason),
+            BrokerError::NoChord(group) => Self::NoChord(group),
+            BrokerError::Store(error) => error,
+            other => Self::Io(other.to_string()),
+        }
+    }
 }
 
 impl From<BrokerError> for EnqueueError {
@@ -57,7 +135,41 @@ impl From<BrokerError> for EnqueueError {
             BrokerError::DuplicateId(id) => Self::DuplicateId { id },
             BrokerError::Full(reason) => Self::StorageFull { reason },
             BrokerError::Closed => Self::ShuttingDown,
+            BrokerError::Refused(reason) => Self::Refused { reason },
+            BrokerError::Window { task, error } => Self::Window { task, error },
+            error @ BrokerError::Chord { .. } => Self::Canvas(error.to_string()),
             other => Self::Broker(other.to_string()),
         }
+    }
+}
+
+/// The beginning of a text that another program has written, for errors and logs: a name of 80 KB says no more
+/// than its first 200 characters.
+#[cfg(feature = "amqp")]
+pub(super) fn shown(text: &str) -> String {
+    const MOST: usize = 200;
+    match text.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_help_is_told_from_what_passes() {
+        let text = String::new;
+        for permanent in
+            [BrokerError::Refused(text()), BrokerError::DuplicateId("a".into()), BrokerError::Stale]
+        {
+            assert!(permanent.is_permanent(), "{permanent:?}");
+        }
+        for passing in [BrokerError::Io(text()), BrokerError::Full(text()), BrokerError::Closed] {
+            assert!(!passing.is_permanent(), "{passing:?}");
+        }
+        let refused = EnqueueError::from(BrokerError::Refused("too large".into()));
+        assert_eq!(refused, EnqueueError::Refused { reason: "too large".into() });
     }
 }

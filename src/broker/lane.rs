@@ -1,55 +1,81 @@
-//! Lanes as brokers show them, and what every broker that keeps them has to know.
+//! Lanes as brokers show them, and the rules that all brokers with lanes share.
+
+use async_trait::async_trait;
 
 use crate::core::Timestamp;
 use crate::core::lane::{AfterFailure, Block, Holder, Lane};
 use crate::task::{LaneName, Message, Refusal, State, TaskId, TaskResult};
 
-use super::Settle;
+use super::{BrokerError, Settle};
 
-/// So many of those who wait are shown, from the front.
+/// The most waiting runs of a lane that are shown, from the front.
 pub(super) const SHOWN: usize = 100;
+
+/// An ability of brokers: they keep serial tasks in their lanes.
+#[async_trait]
+pub trait Lanes: Send + Sync {
+    /// The facts of a lane; `None`: no run is in it or waits for it, and nothing was set for it.
+    ///
+    /// # Errors
+    /// The broker is closed or cannot be reached.
+    async fn lane(&self, lane: &LaneName) -> Result<Option<LaneFacts>, BrokerError>;
+
+    /// The lanes that are not idle, by name, up to `limit`.
+    ///
+    /// # Errors
+    /// The broker is closed or cannot be reached.
+    async fn busy_lanes(&self, limit: usize) -> Result<Vec<LaneFacts>, BrokerError>;
+
+    /// Moves a lever of a lane, and starts the runs that may start because of that. `false`: there was nothing to
+    /// be moved.
+    ///
+    /// # Errors
+    /// The broker is closed or cannot be reached.
+    async fn steer_lane(&self, lane: &LaneName, lever: LaneLever) -> Result<bool, BrokerError>;
+}
 
 /// A lane that is not idle, as its broker knows it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct LaneFacts {
-    /// Which.
+    /// The name of the lane.
     pub name: LaneName,
-    /// How many may run at a time.
+    /// How many runs of the lane may be in at a time.
     pub concurrency: u32,
-    /// Whether that was set by hand.
+    /// Whether that number was set by hand.
     pub is_adjusted: bool,
-    /// Those who are let in, in that order: they run, wait for a worker, or wait for their next attempt.
+    /// The runs that are let in, in that order: they run, wait for a worker, or wait for their next attempt.
     pub holders: Vec<Holder<TaskId>>,
-    /// How many wait.
+    /// The number of runs that wait.
     pub waiting: u64,
-    /// The first of those who wait, at most a hundred; none in a list of lanes.
+    /// The first runs that wait, at most a hundred; empty in a list of lanes.
     pub next: Vec<Waiting>,
-    /// Why nobody is let in, if so.
+    /// Why no run is let in, if the lane is blocked.
     pub blocked: Option<Block<TaskId>>,
 }
 
-/// One that waits for its lane.
+/// A run that waits for its lane.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Waiting {
-    /// Its id.
+    /// The id of its task.
     pub id: TaskId,
-    /// Its task.
+    /// The name of its task.
     pub task: String,
-    /// Its queue.
+    /// The name of its queue.
     pub queue: String,
     /// When it was accepted.
     pub enqueued_at: Timestamp,
 }
 
-/// What can be changed about a lane by hand.
+/// A change to a lane that can be made by hand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LaneLever {
     /// Lets a blocked lane go on.
     Unblock,
-    /// So many at a time from now on, whatever its runs state; with 0 nobody goes in. `None`: as they state.
+    /// Sets how many runs are let in at a time, whatever the runs state; with 0 none is. `None`: the number that
+    /// they state applies again.
     Concurrency(Option<u32>),
 }
 
@@ -79,7 +105,7 @@ impl Waiting {
 }
 
 impl LaneLever {
-    /// Whether it moved anything.
+    /// Applies the lever to a lane. Says whether it changed anything.
     pub(super) fn pull(self, lane: &mut Lane<TaskId>) -> bool {
         match self {
             Self::Unblock => lane.unblock(),
@@ -91,12 +117,12 @@ impl LaneLever {
     }
 }
 
-/// The lane that a message has to pass; a refused one passes none.
+/// The lane that a message has to pass; a message that its lane has refused passes none.
 pub(super) fn lane_of(message: &Message) -> Option<&LaneName> {
     message.serial.as_deref().filter(|serial| serial.refusal.is_none()).map(|serial| &serial.lane)
 }
 
-/// The message on its way to be told that its lane does not take it.
+/// Marks a message as refused by its lane, so that it goes on to be told so.
 pub(super) fn refused(mut message: Message, refusal: Refusal) -> Message {
     if let Some(serial) = &mut message.serial {
         serial.refusal = Some(refusal);
@@ -104,7 +130,7 @@ pub(super) fn refused(mut message: Message, refusal: Refusal) -> Message {
     message
 }
 
-/// The message, which had to wait and is let in now.
+/// Marks a message that had to wait as let in now.
 pub(super) fn let_in(mut message: Message, now: Timestamp) -> Message {
     if let Some(serial) = &mut message.serial {
         serial.let_in_at = Some(now);
@@ -112,7 +138,7 @@ pub(super) fn let_in(mut message: Message, now: Timestamp) -> Message {
     message
 }
 
-/// Why this end of a run blocks its lane, if it does.
+/// The reason for which the lane is blocked by this end of a run; `None`: it is not.
 pub(super) fn block_of(message: &Message, settle: &Settle) -> Option<String> {
     match settle {
         Settle::Ack { result: Some(result), .. } => blocks(message, Some(result)),
@@ -121,7 +147,7 @@ pub(super) fn block_of(message: &Message, settle: &Settle) -> Option<String> {
     }
 }
 
-/// As [`block_of`], of a run that ends with this record; without one it went to the dead letters.
+/// As [`block_of`], for a run that ends with this record; without a record it became a dead letter.
 pub(super) fn blocks(message: &Message, result: Option<&TaskResult>) -> Option<String> {
     let serial = message.serial.as_deref()?;
     let failed = result.is_none_or(|r| matches!(r.state, State::Failure | State::Rejected));
@@ -129,7 +155,8 @@ pub(super) fn blocks(message: &Message, result: Option<&TaskResult>) -> Option<S
     blocks.then(|| result.map_or_else(|| "it is a dead letter".to_owned(), |r| r.errors.join(": ")))
 }
 
-/// The record that is to be kept. The end of a run that may block its lane comes with one even if none is.
+/// The record to keep. The end of a run that may block its lane has a record even if the task's record is not
+/// kept.
 pub(super) fn kept(message: &Message, result: Option<TaskResult>) -> Option<TaskResult> {
     result.filter(|result| !(message.ignore_result && message.serial.is_some()) || result.download.is_some())
 }

@@ -1,8 +1,8 @@
-//! Messages in this process's memory: fast, and gone with the process.
+//! Keeps messages in this process's memory: fast, and gone with the process.
 //!
-//! A queue is a line of ready messages and an agenda of scheduled ones, each a sorted map; whoever changes it takes
-//! out what the consumer may have, and hands it over when the lock is free. One at a time does so for a queue, so that
-//! the consumer sees the order of the line.
+//! A queue has a line of ready messages and an agenda of scheduled ones, each a sorted map. Whoever changes the
+//! queue takes out what the consumer may have, and hands it over when the lock is free. Only one thread at a time
+//! does so for a queue, so that the consumer gets the messages in the order of the line.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -10,105 +10,108 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use super::dead_letter::revived;
+use super::dead_letter::requeued;
 use super::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, Delivery, LaneFacts, LaneLever, Noted, Place,
-    RecordFn, Remains, Removal, Settler, Sink, call_sink,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, CasOutcome, Condition, Consumer, DeadLetter,
+    DeadLetterQueue, Delivery, Events, Inspect, QueueCounts, Results, Settler, Sink, UniqueWindows,
+    call_sink,
 };
 use crate::core::Timestamp;
-use crate::store::{MemoryStore, NoteChange, Notes};
+use crate::store::{CompareAndSet, MemoryStore};
 use crate::task::clock::now;
-use crate::task::{Durability, LaneName, Message, Receipt, TaskId, UniqueKey};
+use crate::task::{Durability, Message, Receipt, TaskId};
 use consumer::MemoryConsumer;
-use lanes::Lanes;
+use lanes::MemoryLanes;
 use settler::MemorySettler;
-use windows::Windows;
+use unique_windows::MemoryUniqueWindows;
 
+mod abilities;
+mod backlog;
 mod consumer;
+mod follow_ups;
 mod lanes;
-mod sequel;
 mod settler;
 #[cfg(feature = "testing")]
 mod stepping;
 mod timer;
-mod windows;
+mod unique_windows;
 
-/// How many dead letters are kept; the oldest go first.
+/// The most dead letters that are kept; the oldest are dropped first.
 const DEAD_LETTERS: usize = 10_000;
 
 /// The broker whose messages live as long as the process.
 pub struct MemoryBroker {
-    shared: Arc<Shared>,
+    shared: Arc<MemoryInner>,
 }
 
-struct Shared {
-    state: Mutex<State>,
+struct MemoryInner {
+    state: Mutex<MemoryState>,
     /// Wakes the timer thread when an earlier ETA arrives.
     timer: Condvar,
     store: Arc<MemoryStore>,
-    /// Runs of one message that may end with their worker before it is a dead letter.
+    /// The number of runs of one message that may end with their worker; at that number it is a dead letter.
     delivery_limit: u32,
 }
 
 #[derive(Default)]
-struct State {
-    queues: HashMap<String, Line>,
-    ids: HashMap<TaskId, (Arc<Message>, Spot)>,
+struct MemoryState {
+    queues: HashMap<String, MemoryQueue>,
+    ids: HashMap<TaskId, (Arc<Message>, MemorySpot)>,
     dead: VecDeque<DeadLetter>,
-    lanes: Lanes,
-    windows: Windows,
-    /// Queues that got something to deliver by the way.
+    lanes: MemoryLanes,
+    windows: MemoryUniqueWindows,
+    /// The queues that got something to deliver while another queue was changed.
     stirred: Vec<String>,
     next_seq: u64,
     next_tag: u64,
     next_consumer: u64,
     timer_runs: bool,
     closed: bool,
-    /// Hears of each message that waits here.
+    /// Is told of each message that waits here; tests set it.
     heard: Option<Heard>,
 }
 
-/// Hears of messages; called under the lock.
+/// A function that is told of messages. It is called while the lock is held.
 type Heard = Arc<dyn Fn(&Arc<Message>) + Send + Sync>;
 
-/// The place of a ready message: by priority, high first, then by arrival.
+/// The place of a ready message: by priority, high first, and then by arrival.
 type Rank = (Reverse<u8>, u64);
-/// The place of a scheduled message: by due time, then by arrival.
+/// The place of a scheduled message: by due time, and then by arrival.
 type Appointment = (Timestamp, u64);
 
-/// Where a message is.
+/// The place of a message.
 #[derive(Clone, Copy)]
-enum Spot {
+enum MemorySpot {
     Ready(Rank),
     Scheduled(Appointment),
-    /// In its lane's line, by ticket.
+    /// The message is in its lane's line, under this ticket.
     InLine(u64),
     Delivered,
 }
 
-/// One queue.
+/// The messages of one queue.
 #[derive(Default)]
-struct Line {
+struct MemoryQueue {
     ready: BTreeMap<Rank, Arc<Message>>,
     scheduled: BTreeMap<Appointment, Arc<Message>>,
-    /// How many wait for their lane.
+    /// The number of messages that wait for their lane.
     in_line: u64,
-    /// Delivered, by tag, with the rank to go back to.
+    /// The delivered messages by tag, each with the rank to which it goes back.
     unsettled: HashMap<u64, (Rank, Arc<Message>)>,
     prefetch: usize,
     consumer: Option<(u64, Sink)>,
-    /// Taken out for the consumer, not handed over yet.
+    /// The deliveries that were taken out for the consumer and are not handed over yet.
     outbox: Vec<Delivery>,
-    /// Somebody is handing over.
+    /// Whether a thread is handing deliveries over.
     handing_over: bool,
 }
 
 impl MemoryBroker {
-    /// A broker whose settled tasks leave their records in `store`.
+    /// Makes a broker whose settled tasks leave their records in `store`.
     pub fn new(store: Arc<MemoryStore>) -> Self {
-        let state = State { next_tag: 1 << 63, ..State::default() }; // apart from those of an embedded broker
+        let state = MemoryState { next_tag: 1 << 63, ..MemoryState::default() }; // apart from the tags of an embedded broker
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(MemoryInner {
                 state: Mutex::new(state),
                 timer: Condvar::new(),
                 store,
@@ -117,7 +120,7 @@ impl MemoryBroker {
         }
     }
 
-    /// All of these, or none; `beside`: a chord that gets one more member by it.
+    /// Takes all of these messages or none. `beside`: the group of a chord that gets one more member.
     fn publish_together(
         &self,
         messages: Vec<Message>,
@@ -147,7 +150,21 @@ impl MemoryBroker {
         Ok(())
     }
 
-    /// Publishes without waiting for anything.
+    /// Puts one dead letter back.
+    fn revive_one(&self, id: &TaskId) -> Result<bool, BrokerError> {
+        let mut state = self.shared.lock()?;
+        let Some(at) = state.dead.iter().position(|d| d.message.id == *id) else { return Ok(false) };
+        let Some(letter) = state.dead.remove(at) else { return Ok(false) };
+        let message = requeued(letter.message, now());
+        let queue = message.queue.clone();
+        self.shared.store.remove(id);
+        self.shared.arrive(&mut state, Arc::new(message), None, false);
+        drop(state);
+        self.shared.hand_over(&queue);
+        Ok(true)
+    }
+
+    /// Publishes a message, without anything to wait for.
     pub(crate) fn publish_now(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         let mut state = self.shared.lock()?;
         if unique && self.shared.is_taken(&state, &message.id) {
@@ -162,7 +179,7 @@ impl MemoryBroker {
         let message = Arc::new(message);
         let joined = self.shared.arrive(&mut state, Arc::clone(&message), due, is_new);
         if joined.is_none() {
-            state.windows.hold(&message);
+            state.windows.acquire(&message);
         }
         drop(state);
         self.shared.hand_over(&receipt.queue);
@@ -172,19 +189,19 @@ impl MemoryBroker {
         })
     }
 
-    /// Publishes and changes a note, both or neither.
-    fn publish_with_note(&self, message: Message, change: &NoteChange) -> Result<Noted, BrokerError> {
+    /// Publishes a message and changes a note, both or neither.
+    fn publish_with_note(&self, message: Message, change: &CompareAndSet) -> Result<CasOutcome, BrokerError> {
         let store = Arc::clone(&self.shared.store);
         let mut notes = store.lock_notes();
         if notes.get(&change.key) != change.expected.as_ref() {
-            return Ok(Noted::Outdated);
+            return Ok(CasOutcome::Outdated);
         }
         let noted = match self.publish_now(message, true) {
-            Ok(receipt) => Noted::Taken(receipt),
-            Err(BrokerError::DuplicateId(_)) => Noted::Changed,
+            Ok(receipt) => CasOutcome::Taken(receipt),
+            Err(BrokerError::DuplicateId(_)) => CasOutcome::Changed,
             Err(error) => return Err(error),
         };
-        NoteChange::apply_all(std::slice::from_ref(change), None, &mut notes);
+        CompareAndSet::apply_all(std::slice::from_ref(change), None, &mut notes);
         Ok(noted)
     }
 
@@ -194,7 +211,7 @@ impl MemoryBroker {
         Ok(self.shared.is_taken(&state, id))
     }
 
-    fn shut(&self, state: &mut State) -> HashMap<String, Line> {
+    fn shut(&self, state: &mut MemoryState) -> HashMap<String, MemoryQueue> {
         state.closed = true;
         self.shared.timer.notify_all();
         std::mem::take(&mut state.queues)
@@ -210,20 +227,21 @@ impl Drop for MemoryBroker {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> Result<MutexGuard<'_, State>, BrokerError> {
+impl MemoryInner {
+    fn lock(&self) -> Result<MutexGuard<'_, MemoryState>, BrokerError> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.closed { Err(BrokerError::Closed) } else { Ok(state) }
     }
 
-    fn is_taken(&self, state: &State, id: &TaskId) -> bool {
+    fn is_taken(&self, state: &MemoryState, id: &TaskId) -> bool {
         state.ids.contains_key(id) || self.store.keeps(id, now())
     }
 
-    /// A message comes in; if it is `new`, its lane's policy applies to it. Says whom it joins, if it is left out.
+    /// Takes a message in. If it is `new`, its task's policy for a busy lane applies. Answers with the task that
+    /// it joins, if it is left out.
     fn arrive(
         self: &Arc<Self>,
-        state: &mut State,
+        state: &mut MemoryState,
         message: Arc<Message>,
         due: Option<Timestamp>,
         new: bool,
@@ -234,14 +252,14 @@ impl Shared {
             return joined;
         };
         state.next_seq += 1;
-        let spot = Spot::Scheduled((due, state.next_seq));
+        let spot = MemorySpot::Scheduled((due, state.next_seq));
         state.put(message, spot);
         self.wake_timer(state);
         None
     }
 
-    /// Gives the consumer of a queue what it may have, and those of the queues that were stirred. Call it after each
-    /// change, without the lock.
+    /// Gives the consumer of a queue what it may have, and the consumers of the queues that were stirred. It is
+    /// called after each change, without the lock.
     fn hand_over(self: &Arc<Self>, name: &str) {
         self.hand_over_in(name);
         while let Ok(mut state) = self.lock()
@@ -259,12 +277,12 @@ impl Shared {
             self.watch_deadlines(&mut state);
             let Some(line) = state.queues.get_mut(name) else { return };
             if line.handing_over || line.outbox.is_empty() {
-                return; // whoever does it looks again
+                return; // the thread that hands over looks again
             }
             let deliveries = std::mem::take(&mut line.outbox);
             let Some((consumer, sink)) = line.consumer.clone() else {
                 drop(state);
-                drop(deliveries); // the consumer is gone: they go back
+                drop(deliveries); // the consumer is gone, so they go back
                 continue;
             };
             line.handing_over = true;
@@ -280,31 +298,31 @@ impl Shared {
     }
 }
 
-impl State {
-    fn line(&mut self, name: &str) -> &mut Line {
+impl MemoryState {
+    fn line(&mut self, name: &str) -> &mut MemoryQueue {
         if !self.queues.contains_key(name) {
-            self.queues.insert(name.to_owned(), Line::default());
+            self.queues.insert(name.to_owned(), MemoryQueue::default());
         }
         self.queues.entry(name.to_owned()).or_default()
     }
 
-    /// Puts a message to where it waits.
-    fn put(&mut self, message: Arc<Message>, spot: Spot) {
+    /// Puts a message into its place.
+    fn put(&mut self, message: Arc<Message>, spot: MemorySpot) {
         if let Some(heard) = &self.heard {
             heard(&message);
         }
         self.ids.insert(message.id.clone(), (Arc::clone(&message), spot));
         let line = self.line(&message.queue);
         match spot {
-            Spot::Ready(rank) => drop(line.ready.insert(rank, message)),
-            Spot::Scheduled(appointment) => drop(line.scheduled.insert(appointment, message)),
-            Spot::InLine(_) => line.in_line += 1,
-            Spot::Delivered => {}
+            MemorySpot::Ready(rank) => drop(line.ready.insert(rank, message)),
+            MemorySpot::Scheduled(appointment) => drop(line.scheduled.insert(appointment, message)),
+            MemorySpot::InLine(_) => line.in_line += 1,
+            MemorySpot::Delivered => {}
         }
     }
 
-    /// Moves what has come due into the line, then takes out what the consumer may have.
-    fn release(&mut self, shared: &Arc<Shared>, name: &str) {
+    /// Moves the messages that have come due into the line, and then takes out what the consumer may have.
+    fn release(&mut self, shared: &Arc<MemoryInner>, name: &str) {
         let now = now();
         let Some(line) = self.queues.get_mut(name) else { return };
         if line.consumer.is_none() {
@@ -330,13 +348,13 @@ impl State {
         }
     }
 
-    /// Hands out the first of the ready messages of a queue.
+    /// Delivers the first ready message of a queue.
     fn deliver_first(&mut self, queue: &str, settler: &Arc<dyn Settler>) -> Option<Delivery> {
         let line = self.queues.get_mut(queue)?;
         let (rank, message) = line.ready.pop_first()?;
         self.next_tag += 1;
         if let Some((_, spot)) = self.ids.get_mut(&message.id) {
-            *spot = Spot::Delivered;
+            *spot = MemorySpot::Delivered;
         }
         line.unsettled.insert(self.next_tag, (rank, Arc::clone(&message)));
         let is_serial = message.serial.is_some();
@@ -359,48 +377,13 @@ impl Broker for MemoryBroker {
         "memory"
     }
 
-    fn is_shared(&self) -> bool {
-        false
+    fn facts(&self) -> BrokerFacts {
+        let delivery_limit = Some(self.shared.delivery_limit);
+        BrokerFacts { is_shared: false, knows_all: true, delivery_limit }
     }
 
-    fn settles_results(&self) -> bool {
-        true
-    }
-
-    fn keeps_lanes(&self) -> bool {
-        true
-    }
-
-    async fn lane(&self, name: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {
-        Ok(self.shared.lock()?.lanes.facts(name))
-    }
-
-    async fn lanes(&self, limit: usize) -> Result<Vec<LaneFacts>, BrokerError> {
-        Ok(self.shared.lock()?.lanes.all(limit))
-    }
-
-    async fn steer_lane(&self, name: &LaneName, lever: LaneLever) -> Result<bool, BrokerError> {
-        let moved = self.shared.lock()?.steer_lane(name, lever);
-        self.shared.hand_over("");
-        Ok(moved)
-    }
-
-    fn keeps_windows(&self) -> bool {
-        true
-    }
-
-    async fn holder(&self, key: &UniqueKey) -> Result<Option<TaskId>, BrokerError> {
-        Ok(self.shared.lock()?.windows.holder_of(key))
-    }
-
-    fn let_go(&self, message: &Message) {
-        if let Ok(mut state) = self.shared.lock() {
-            state.windows.let_go(message);
-        }
-    }
-
-    fn delivery_limit(&self) -> Option<u32> {
-        Some(self.shared.delivery_limit)
+    fn condition(&self) -> Condition {
+        Condition::default()
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
@@ -416,30 +399,8 @@ impl Broker for MemoryBroker {
         self.publish_now(message, unique)
     }
 
-    fn notes(&self) -> Option<&dyn Notes> {
-        Some(&*self.shared.store)
-    }
-
-    async fn publish_noted(&self, message: Message, change: NoteChange) -> Result<Noted, BrokerError> {
-        self.publish_with_note(message, &change)
-    }
-
-    async fn publish_all(
-        &self,
-        messages: Vec<Message>,
-        sizes: Vec<(String, u64)>,
-        unique: bool,
-    ) -> Result<(), BrokerError> {
-        self.publish_together(messages, &sizes, None, unique)
-    }
-
-    async fn publish_beside(
-        &self,
-        messages: Vec<Message>,
-        sizes: Vec<(String, u64)>,
-        group: &str,
-    ) -> Result<(), BrokerError> {
-        self.publish_together(messages, &sizes, Some(group), true)
+    async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {
+        self.publish_together(messages, &[], None, unique)
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -459,11 +420,13 @@ impl Broker for MemoryBroker {
         Ok(Box::new(MemoryConsumer { shared, queue: queue.to_owned(), consumer }))
     }
 
-    async fn counts(&self, queue: &str) -> Result<Counts, BrokerError> {
+    async fn counts(&self, queue: &str) -> Result<QueueCounts, BrokerError> {
         let state = self.shared.lock()?;
         let dead = state.dead.iter().filter(|d| d.message.queue == queue).count() as u64;
-        let Some(line) = state.queues.get(queue) else { return Ok(Counts { dead, ..Counts::default() }) };
-        Ok(Counts {
+        let Some(line) = state.queues.get(queue) else {
+            return Ok(QueueCounts { dead, ..QueueCounts::default() });
+        };
+        Ok(QueueCounts {
             ready: line.ready.len() as u64,
             scheduled: line.scheduled.len() as u64,
             unsettled: line.unsettled.len() as u64,
@@ -472,62 +435,18 @@ impl Broker for MemoryBroker {
         })
     }
 
-    async fn ahead(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
-        let state = self.shared.lock()?;
-        let Some((message, Spot::Ready(rank))) = state.ids.get(id) else { return Ok(None) };
-        let Some(line) = state.queues.get(&message.queue) else { return Ok(None) };
-        Ok(Some((line.unsettled.len() + line.ready.range(..rank).take(limit).count()).min(limit)))
-    }
-
-    async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {
-        let state = self.shared.lock()?;
-        Ok(state.ids.get(id).map(|(message, spot)| match spot {
-            Spot::Delivered => Place::Delivered { queue: message.queue.clone() },
-            Spot::Ready(_) | Spot::Scheduled(_) | Spot::InLine(_) => {
-                Place::Waiting(Box::new(Message::clone(message)))
-            }
-        }))
-    }
-
-    async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
-        let mut state = self.shared.lock()?;
-        let Some((message, spot)) = state.ids.get(id).cloned() else { return Ok(Removal::Unknown) };
-        let line = state.line(&message.queue);
-        match spot {
-            Spot::Delivered => return Ok(Removal::Delivered { queue: message.queue.clone() }),
-            Spot::Ready(rank) => drop(line.ready.remove(&rank)),
-            Spot::Scheduled(appointment) => drop(line.scheduled.remove(&appointment)),
-            Spot::InLine(ticket) => state.leave_line(&message, ticket),
-        }
-        state.ids.remove(id);
-        state.leave_lane(&message, None);
-        state.windows.let_go(&message);
-        let Remains { record, sequel } = record(&message);
-        if let Some(record) = record {
-            self.shared.store.insert(record);
-        }
-        let queues = self.shared.follow(&mut state, sequel.map(|sequel| *sequel));
-        drop(state);
-        self.shared.hand_over(&message.queue);
-        queues.iter().for_each(|queue| self.shared.hand_over(queue));
-        Ok(Removal::Removed)
-    }
-
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
         Ok(self.shared.lock()?.dead.iter().take(limit).cloned().collect())
     }
 
-    async fn revive(&self, id: &TaskId) -> Result<bool, BrokerError> {
-        let mut state = self.shared.lock()?;
-        let Some(at) = state.dead.iter().position(|d| d.message.id == *id) else { return Ok(false) };
-        let Some(letter) = state.dead.remove(at) else { return Ok(false) };
-        let message = revived(letter.message, now());
-        let queue = message.queue.clone();
-        self.shared.store.remove(id);
-        self.shared.arrive(&mut state, Arc::new(message), None, false);
-        drop(state);
-        self.shared.hand_over(&queue);
-        Ok(true)
+    async fn requeue_dead_letters(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
+        let mut requeued = Vec::new();
+        for id in ids {
+            if self.revive_one(id)? {
+                requeued.push(id.clone());
+            }
+        }
+        Ok(requeued)
     }
 
     async fn close(&self) -> Result<(), BrokerError> {
@@ -537,5 +456,37 @@ impl Broker for MemoryBroker {
         };
         drop(queues); // outside of the lock: sinks may own deliveries
         Ok(())
+    }
+
+    fn results(&self) -> Option<&dyn Results> {
+        Some(self)
+    }
+
+    fn lanes(&self) -> Option<&dyn super::Lanes> {
+        Some(self)
+    }
+
+    fn unique_windows(&self) -> Option<&dyn UniqueWindows> {
+        Some(self)
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        Some(self)
+    }
+
+    fn notes(&self) -> Option<&dyn BrokerNotes> {
+        Some(self)
+    }
+
+    fn backlog(&self) -> Option<&dyn Backlog> {
+        Some(self)
+    }
+
+    fn events(&self) -> Option<&dyn Events> {
+        None // no other program uses this broker, and it refuses nothing for good
+    }
+
+    fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
+        None
     }
 }

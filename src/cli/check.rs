@@ -1,4 +1,4 @@
-//! `celeriac check`: is a catalogue right, and what does it promise?
+//! `celeriac check`: checks a catalogue and says what each queue promises.
 
 use std::io::Write;
 

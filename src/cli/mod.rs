@@ -1,12 +1,17 @@
 //! The commands of the `celeriac` binary.
 //!
-//! A command reads its arguments, writes to the outputs it is given and says how it ended. Exit codes: 0 when all is
-//! well, 1 when something is wrong with what was asked about, 2 when the command line itself is wrong.
+//! A command reads its arguments, writes to the outputs that its caller passes, and returns how it ended. The exit
+//! code is 0 when all is well, 1 when the thing that was examined has a fault, 2 when the command line is wrong, and
+//! 69 when nobody replies.
 
 mod check;
+mod place;
 mod queues;
+mod remote;
+mod remote_arguments;
 mod requeue;
 mod schedule;
+mod store;
 mod table;
 
 use std::io::{self, Write};
@@ -16,13 +21,16 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::app::ControlError;
-use crate::app::catalogue::{Catalogue, CatalogueErrors};
 use crate::broker::BrokerError;
+use crate::catalogue::{Catalogue, CatalogueErrors};
 use crate::store::StoreError;
+
+/// The exit code when nobody replies: `EX_UNAVAILABLE`, as with Celery.
+const UNAVAILABLE: u8 = 69;
 
 /// Looks after background tasks.
 ///
-/// Exit codes: 0 all is well, 1 what was looked at is not, 2 the command line is wrong.
+/// Exit codes: 0 all is well, 1 the thing that was examined has a fault, 2 the command line is wrong, 69 nobody replies.
 #[derive(Debug, Parser)]
 #[command(name = "celeriac", version, arg_required_else_help = true)]
 struct CommandLine {
@@ -35,25 +43,36 @@ enum Command {
     /// Check a queue catalogue and explain what each queue promises.
     ///
     /// Prints every mistake at once to standard error, each with its line and what to do about it, and ends with 1.
-    /// Without mistakes it prints a summary, what is doubtful, and a line for each queue.
+    /// Without mistakes it prints a summary, the warnings, and a line for each queue.
     Check(CatalogueArgs),
     /// Print the table of the queues in a catalogue.
-    Queues(CatalogueArgs),
+    Queues(queues::QueuesArgs),
     /// Put dead letters back into their queues.
     ///
-    /// Their attempts are counted anew. Prints which they were; with --dry-run, which they would be.
+    /// Their attempts are counted anew. Prints the letters that went back; with --dry-run, those that would go back.
     Requeue(requeue::RequeueArgs),
-    /// Print the periodic entries of a catalogue, when each fires next, and what is doubtful about them.
+    /// Check an embedded store, or copy the readable part of a damaged one.
+    ///
+    /// The program of the store must not run. The command changes nothing in its directory.
+    #[command(subcommand)]
+    Store(store::StoreCommand),
+    /// Print the periodic entries of a catalogue, the times at which each fires next, and warnings about them.
     Schedule(schedule::ScheduleArgs),
+    /// List the workers on RabbitMQ that reply, Celery's and Celeriac's.
+    Status(remote::StatusArgs),
+    /// Ask the workers on RabbitMQ what they do, as `celery inspect` does.
+    Inspect(remote::RemoteArgs),
+    /// Have the workers on RabbitMQ change something, as `celery control` does.
+    Control(remote::RemoteArgs),
 }
 
-/// Which catalogue, as whom.
+/// The catalogue of a command, and the environment for which it is read.
 #[derive(Debug, Args)]
 struct CatalogueArgs {
-    /// The catalogue to read.
+    /// The file of the catalogue to read.
     #[arg(value_name = "FILE", default_value = "celeriac.toml")]
     file: PathBuf,
-    /// Lay the overrides of this environment over it.
+    /// Apply the changes of this environment to the catalogue.
     #[arg(short, long, value_name = "NAME")]
     environment: Option<String>,
 }
@@ -69,7 +88,7 @@ impl CatalogueArgs {
 }
 
 /// Why a command did not end well.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 enum Failure {
     #[error(transparent)]
     Catalogue(#[from] CatalogueErrors),
@@ -79,29 +98,48 @@ enum Failure {
     Store(#[from] StoreError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// Something is wrong with a store, and the command has printed the details.
+    #[error("{0}")]
+    Found(String),
+    /// The command line is wrong. The exit code is 2.
+    #[error("error: {0}")]
+    CommandLine(String),
+    /// No node has replied. The exit code is that of Celery: 69.
+    #[error("Error: No nodes replied within time constraint")]
+    NoReply,
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }
 
-/// Runs the command that the arguments of this process name.
+crate::core::debug_as_display!(Failure);
+
+/// Runs the command that the arguments of this process name, and returns the exit code.
 pub fn run() -> ExitCode {
-    // Clap answers --help (0) and a wrong command line (2) itself.
+    // Clap itself answers --help (exit code 0) and a wrong command line (exit code 2).
     let line = CommandLine::parse();
     let mut out = io::stdout().lock();
     let done = match &line.command {
         Command::Check(args) => check::run(args, &mut out),
         Command::Queues(args) => queues::run(args, &mut out),
         Command::Requeue(args) => requeue::run(args, &mut out),
+        Command::Store(command) => store::run(command, &mut out),
         Command::Schedule(args) => schedule::run(args, &mut out),
+        Command::Status(args) => remote::status(args, &mut out),
+        Command::Inspect(args) => remote::inspect(args, &mut out),
+        Command::Control(args) => remote::control(args, &mut out),
     };
     match done.and_then(|()| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever read the output has seen enough, as `head` does.
+        // The reader of the output has seen enough, as `head` does.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(failure) => {
-            // There is nobody left to tell when standard error is closed too.
+            // If standard error is closed too, nobody can be told.
             let _ = writeln!(io::stderr(), "{failure}");
-            ExitCode::FAILURE
+            match failure {
+                Failure::CommandLine(_) => ExitCode::from(2),
+                Failure::NoReply => ExitCode::from(UNAVAILABLE),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }

@@ -1,17 +1,44 @@
-//! `celeriac queues`: the catalogue as a table.
+//! `celeriac queues`: prints the catalogue as a table.
 
 use std::io::Write;
 
-use super::table::{Column, Table};
-use super::{CatalogueArgs, Failure};
-use crate::app::catalogue::{QueueRow, format_span};
+use clap::Args;
 
-/// What a terminal of an operator holds. A pipe gets the same, so that what is pasted looks like what was seen.
+use super::table::{Column, TextTable};
+use super::{CatalogueArgs, Failure};
+use crate::catalogue::{QueueRow, format_span};
+
+/// The width of an operator's terminal. A pipe gets the same width, so that pasted text looks like the screen.
 const WIDTH: usize = 160;
 
-pub(super) fn run(args: &CatalogueArgs, out: &mut impl Write) -> Result<(), Failure> {
-    let catalogue = args.load()?;
-    let mut table = Table::new([
+/// The arguments of the command.
+#[derive(Debug, Args)]
+pub(super) struct QueuesArgs {
+    #[command(flatten)]
+    catalogue: CatalogueArgs,
+    /// Print the notes and the comments on the targets instead of the settings of the runtime.
+    #[arg(long)]
+    notes: bool,
+}
+
+pub(super) fn run(args: &QueuesArgs, out: &mut impl Write) -> Result<(), Failure> {
+    let catalogue = args.catalogue.load()?;
+    if args.notes {
+        let mut table = TextTable::new([
+            Column::left("QUEUE", 40),
+            Column::right("TARGET", 12),
+            Column::left("ABOUT THE TARGET", 50),
+            Column::left("NOTES", WIDTH),
+        ]);
+        for row in &catalogue.queues {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let target = row.target.map(format_span).unwrap_or_default();
+            table.add([row.name.clone(), target, text(&row.target_comment), text(&row.notes)]);
+        }
+        out.write_all(table.render(WIDTH).as_bytes())?;
+        return Ok(());
+    }
+    let mut table = TextTable::new([
         Column::left("QUEUE", 40),
         Column::left("I/O", 3),
         Column::left("CLASS", 7),
@@ -28,7 +55,8 @@ pub(super) fn run(args: &CatalogueArgs, out: &mut impl Write) -> Result<(), Fail
     Ok(())
 }
 
-/// What is not stated stays empty, as in HQ's own table. The workers of a queue that is served elsewhere are others'.
+/// The cells of a queue's row. As in HQ's own table, a cell is empty if the catalogue states nothing. The workers of
+/// a queue that is served elsewhere are unknown.
 fn cells(row: &QueueRow) -> [String; 8] {
     let io = match row.io_bound {
         Some(true) => "yes",

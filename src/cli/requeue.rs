@@ -1,11 +1,11 @@
-//! `celeriac requeue`: dead letters go back to their queues.
+//! `celeriac requeue`: puts dead letters back into their queues.
 //!
-//! A task that was given up has a record, and the first record of a task stays. So it goes before the letter does: with the
-//! embedded store in the same step, from a result backend just before, and back there if the letter is gone by then.
+//! A task that was given up has a record, and a store keeps only the first record of a task. So the record is removed
+//! before the letter goes back: with the embedded store in the same step, from a result backend just before. It is
+//! restored there if the letter is gone by then.
 
 use std::collections::HashSet;
 use std::io::Write;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,53 +13,46 @@ use clap::Args;
 use regex::Regex;
 
 use super::Failure;
-use super::table::{Column, Table};
-use crate::app::catalogue::parse_span;
-use crate::app::{Backend, revive_with_records};
-use crate::broker::embedded::EmbeddedOptions;
-use crate::broker::{Broker, BrokerError, DeadLetter, EmbeddedBroker};
-use crate::store::Store;
+use super::place::TaskSource;
+use super::table::{Column, TextTable};
+use crate::app::Backend;
+use crate::broker::{Broker, DeadLetter, SplitBroker, opened};
+use crate::catalogue::{format_span, parse_span};
+use crate::store::chord::LARGEST_CHORD;
 use crate::task::TaskId;
 use crate::task::clock::now;
 
-/// What a terminal of an operator holds.
+/// The width of an operator's terminal.
 const WIDTH: usize = 160;
-/// So many dead letters are looked at.
+/// The most dead letters that the command reads.
 const MOST: usize = 100_000;
-/// So many go back in one pass over all.
+/// How many letters go back in one pass over all dead letters.
 const BATCH: usize = 1000;
 
-/// Which dead letters, where.
+/// The arguments of the command.
 #[derive(Debug, Args)]
 pub(super) struct RequeueArgs {
-    /// RabbitMQ, as `amqp://user:password@host:5672/vhost`.
-    #[arg(long, value_name = "URL", conflicts_with = "directory", required_unless_present = "directory")]
-    broker: Option<String>,
-    /// Where the results are, as `redis://host:6379/0`: the record of each goes, so that its next run can leave one.
-    #[arg(long, value_name = "URL", conflicts_with = "directory")]
-    result_backend: Option<String>,
-    /// The directory of an embedded store whose program does not run.
-    #[arg(long, value_name = "DIR")]
-    directory: Option<PathBuf>,
-    /// Only those of this queue.
+    #[command(flatten)]
+    place: TaskSource,
+    /// Only letters of this queue.
     #[arg(short, long, value_name = "NAME")]
     queue: Option<String>,
-    /// Only those of tasks whose name matches; `*` and `?` stand for others.
+    /// Only letters of tasks whose name matches; `*` stands for any text and `?` for one character.
     #[arg(short, long, value_name = "GLOB")]
     task: Option<String>,
-    /// Only those whose reason contains this text.
+    /// Only letters whose reason contains this text.
     #[arg(short, long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Only those that have been there for at least so long, such as `15m` or `1h30m`.
+    /// Only letters that have been dead for at least this long, such as `15m` or `1h30m`.
     #[arg(long, value_name = "SPAN", value_parser = span)]
     older_than: Option<Duration>,
-    /// Only those that have been there for less than so long.
+    /// Only letters that have been dead for less than this.
     #[arg(long, value_name = "SPAN", value_parser = span)]
     younger_than: Option<Duration>,
-    /// At most so many, oldest first.
+    /// At most this many letters, the oldest first.
     #[arg(short, long, value_name = "N", default_value_t = MOST)]
     limit: usize,
-    /// Only say which they are.
+    /// Print the letters, and put none of them back.
     #[arg(short = 'n', long)]
     dry_run: bool,
 }
@@ -73,13 +66,43 @@ impl RequeueArgs {
             && self.older_than.is_none_or(|least| age >= least)
             && self.younger_than.is_none_or(|most| age < most)
     }
+
+    /// Says why no letter goes back: how many letters satisfy each condition.
+    fn left_out(&self, all: &[DeadLetter], task: Option<&Regex>) -> String {
+        let left = |wanted: &dyn Fn(&DeadLetter) -> bool| all.iter().filter(|letter| wanted(letter)).count();
+        let age = |letter: &DeadLetter| now().since(letter.died_at);
+        let mut parts = Vec::new();
+        if let Some(queue) = &self.queue {
+            parts.push(format!("{} are of the queue `{queue}`", left(&|l| l.message.queue == *queue)));
+        }
+        if let (Some(glob), Some(task)) = (&self.task, task) {
+            parts.push(format!("{} are of tasks like `{glob}`", left(&|l| task.is_match(&l.message.task))));
+        }
+        if let Some(text) = &self.reason {
+            parts.push(format!(
+                "{} have a reason with `{text}` in it",
+                left(&|l| l.reason.contains(text.as_str()))
+            ));
+        }
+        if let Some(least) = self.older_than {
+            parts.push(format!("{} are at least {} old", left(&|l| age(l) >= least), format_span(least)));
+        }
+        if let Some(most) = self.younger_than {
+            parts.push(format!("{} are younger than {}", left(&|l| age(l) < most), format_span(most)));
+        }
+        if parts.is_empty() {
+            "None was asked for.".to_owned()
+        } else {
+            format!("Of them {}.", parts.join(", "))
+        }
+    }
 }
 
 fn span(text: &str) -> Result<Duration, String> {
     parse_span(text).ok_or_else(|| "a span of time is written like `30s`, `15m` or `1h30m`".to_owned())
 }
 
-/// `*` is any text, `?` one character, all else itself.
+/// The regular expression of a pattern: `*` matches any text, `?` one character, and all else matches itself.
 fn glob(pattern: &str) -> Option<Regex> {
     let escaped = regex::escape(pattern).replace(r"\*", ".*").replace(r"\?", ".");
     Regex::new(&format!("(?s)^{escaped}$")).ok()
@@ -88,75 +111,51 @@ fn glob(pattern: &str) -> Option<Regex> {
 pub(super) fn run(args: &RequeueArgs, out: &mut impl Write) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let broker = open(args).await?;
-        let store = match &args.result_backend {
-            Some(url) if !args.dry_run => Some(Backend::at(url.clone()).open(args.broker.as_deref(), None).await?.store),
+        let place = args.place.chosen()?;
+        let broker = place.open().await?;
+        let store = match place.result_backend {
+            Some(url) if !args.dry_run => Some(Backend::at(url.to_owned()).open(place.broker, None, LARGEST_CHORD).await?.store),
             _ => None,
         };
-        if args.broker.is_some() && store.is_none() && !args.dry_run {
+        if place.broker.is_some() && store.is_none() && !args.dry_run {
             eprintln!(
-                "Records stay, and keep those of the next runs out: name where they are with --result-backend."
+                "Records stay, and keep those of the next runs out: name where they are with --result-backend or CELERIAC_RESULT_BACKEND."
             );
         }
-        let done = requeue(args, &*broker, store.as_deref(), out).await;
+        let broker = match store {
+            Some(store) => Arc::new(SplitBroker::open(broker, store)?) as Arc<dyn Broker>,
+            None => broker,
+        };
+        let done = requeue(args, &*broker, out).await;
         let closed = broker.close().await;
         done?;
         Ok(closed?)
     })
 }
 
-async fn open(args: &RequeueArgs) -> Result<Arc<dyn Broker>, BrokerError> {
-    if let Some(url) = &args.broker {
-        return connect(url).await;
-    }
-    let dir = args.directory.clone().unwrap_or_default();
-    if !dir.is_dir() {
-        return Err(BrokerError::Io(format!("there is no store in `{}`", dir.display())));
-    }
-    Ok(Arc::new(EmbeddedBroker::open(dir, EmbeddedOptions::default())?))
-}
-
-#[cfg(feature = "amqp")]
-async fn connect(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
-    use crate::broker::amqp::{AmqpBroker, AmqpOptions};
-    Ok(Arc::new(AmqpBroker::connect(url, AmqpOptions::default()).await?))
-}
-
-#[cfg(not(feature = "amqp"))]
-async fn connect(_: &str) -> Result<Arc<dyn Broker>, BrokerError> {
-    Err(BrokerError::Io(
-        "this build of Celeriac has no RabbitMQ: build it with the feature `amqp`".to_owned(),
-    ))
-}
-
-async fn requeue(
-    args: &RequeueArgs,
-    broker: &dyn Broker,
-    store: Option<&dyn Store>,
-    out: &mut impl Write,
-) -> Result<(), Failure> {
+async fn requeue(args: &RequeueArgs, broker: &dyn Broker, out: &mut impl Write) -> Result<(), Failure> {
     let task = args.task.as_deref().and_then(glob);
-    let all = broker.dead_letters(MOST).await?;
+    // Letters of an outbox get the task's message out of their envelope.
+    let all: Vec<_> = broker.dead_letters(MOST).await?.into_iter().map(opened).collect();
     let wanted: Vec<_> =
         all.iter().filter(|letter| args.wants(letter, task.as_ref())).take(args.limit).collect();
-    let mut table = Table::new([
+    let mut table = TextTable::new([
         Column::left("ID", 36),
         Column::left("QUEUE", 30),
         Column::left("TASK", 40),
         Column::left("SINCE", 24),
         Column::left("REASON", WIDTH),
     ]);
-    let mut revived = 0;
+    let mut requeued = 0;
     for batch in wanted.chunks(BATCH) {
         let ids: Vec<TaskId> = batch.iter().map(|letter| letter.message.id.clone()).collect();
-        let back: HashSet<TaskId> = match (args.dry_run, store) {
-            (true, _) => ids.into_iter().collect(),
-            (false, None) => broker.revive_all(&ids).await?.into_iter().collect(),
-            (false, Some(store)) => revive_with_records(broker, store, &ids).await?.into_iter().collect(),
+        let back: HashSet<TaskId> = match args.dry_run {
+            true => ids.into_iter().collect(),
+            false => broker.requeue_dead_letters(&ids).await?.into_iter().collect(),
         };
-        // Somebody else may have been faster.
+        // Somebody else may have put the letter back already.
         for letter in batch.iter().filter(|letter| back.contains(&letter.message.id)) {
-            revived += 1;
+            requeued += 1;
             let message = &letter.message;
             let task = if message.task.is_empty() { "(no task)".to_owned() } else { message.task.clone() };
             let reason = letter.reason.lines().next().unwrap_or_default().to_owned();
@@ -164,11 +163,14 @@ async fn requeue(
             table.add([message.id.to_string(), message.queue.clone(), task, since, reason]);
         }
     }
-    if revived > 0 {
+    if requeued > 0 {
         out.write_all(table.render(WIDTH).as_bytes())?;
     }
     let verb = if args.dry_run { "would go back" } else { "went back" };
-    writeln!(out, "{revived} of {} dead letters {verb} to their queues.", all.len())?;
+    writeln!(out, "{requeued} of {} dead letters {verb} to their queues.", all.len())?;
+    if requeued == 0 && !all.is_empty() {
+        writeln!(out, "{}", args.left_out(&all, task.as_ref()))?;
+    }
     Ok(())
 }
 

@@ -1,11 +1,11 @@
-//! `celeriac schedule`: the periodic entries of a catalogue, when they fire next, and what is doubtful about them.
+//! `celeriac schedule`: prints the periodic entries of a catalogue, when they fire next, and warnings about them.
 
 use std::io::Write;
 
 use chrono::DateTime;
 
 use super::{CatalogueArgs, Failure};
-use crate::app::catalogue::format_span;
+use crate::catalogue::format_span;
 use crate::core::Timestamp;
 use crate::core::calendar::{Misfire, Overlap, Schedule, Zone};
 use crate::task::Periodic;
@@ -19,7 +19,7 @@ pub(super) struct ScheduleArgs {
     /// How many fires of each entry to show
     #[arg(short = 'n', long, default_value_t = 5)]
     next: usize,
-    /// From when on, such as 2026-03-08T00:00:00Z; from now on when left out
+    /// Print the fires after this time, such as 2026-03-08T00:00:00Z; now when left out
     #[arg(long, value_parser = time)]
     from: Option<Timestamp>,
 }

@@ -1,16 +1,16 @@
 //! A table of text for a terminal: columns as wide as they need to be, long texts wrapped at words.
 //!
-//! No line is wider than asked for, as long as the last column keeps at least [`NARROWEST`] characters.
+//! No line is wider than the caller wants, unless the last column would get fewer than [`NARROWEST`] characters.
 
-use crate::app::catalogue::one_line;
+use crate::catalogue::one_line;
 
-/// The last column gets no narrower than this.
+/// The least width of the last column, in characters.
 const NARROWEST: usize = 20;
 
-/// What stands between two columns.
+/// The text between two columns.
 const GAP: &str = "  ";
 
-/// A column: its heading, the side its cells keep to, and the most characters it takes.
+/// A column: its heading, the side to which its cells are aligned, and its greatest width in characters.
 pub(super) struct Column {
     heading: &'static str,
     right: bool,
@@ -27,13 +27,13 @@ impl Column {
     }
 }
 
-/// Columns and rows.
-pub(super) struct Table<const N: usize> {
+/// A table with `N` columns, and its rows.
+pub(super) struct TextTable<const N: usize> {
     columns: [Column; N],
     rows: Vec<[String; N]>,
 }
 
-impl<const N: usize> Table<N> {
+impl<const N: usize> TextTable<N> {
     pub(super) fn new(columns: [Column; N]) -> Self {
         Self { columns, rows: Vec::new() }
     }
@@ -42,7 +42,7 @@ impl<const N: usize> Table<N> {
         self.rows.push(cells.map(|cell| one_line(&cell)));
     }
 
-    /// The table as lines of at most `width` characters. The last column takes what the others leave.
+    /// The table as lines of at most `width` characters. The last column gets the room that the others leave.
     pub(super) fn render(&self, width: usize) -> String {
         let mut widths = self.widths();
         if let Some((last, others)) = widths.split_last_mut() {
@@ -71,7 +71,7 @@ impl<const N: usize> Table<N> {
         })
     }
 
-    /// One row of the table; as many lines as its longest cell needs.
+    /// Writes one row of the table, in as many lines as its longest cell needs.
     fn push_row(&self, text: &mut String, widths: &[usize; N], cells: [&str; N]) {
         let wrapped: [Vec<String>; N] = std::array::from_fn(|index| wrap(cells[index], widths[index]));
         let height = wrapped.iter().map(Vec::len).max().unwrap_or_default();
@@ -95,7 +95,8 @@ impl<const N: usize> Table<N> {
     }
 }
 
-/// Lines of at most `width` characters, broken between words, and within a word that is longer than that.
+/// Splits a text into lines of at most `width` characters, between words, and within a word that is longer than a
+/// line.
 fn wrap(text: &str, width: usize) -> Vec<String> {
     let width = width.max(1);
     let mut lines = vec![String::new()];
@@ -127,7 +128,7 @@ mod tests {
     #[test]
     fn long_cells_wrap_and_no_line_is_too_wide() {
         let mut table =
-            Table::new([Column::left("NAME", 6), Column::right("N", 3), Column::left("WHAT", 99)]);
+            TextTable::new([Column::left("NAME", 6), Column::right("N", 3), Column::left("WHAT", 99)]);
         table.add(["abcdefgh".into(), "7".into(), "one two\nthree\tfour five six seven".into()]);
         let expected = "NAME    N  WHAT\n------  -  --------------------\nabcdef  7  one two three four\n\
                         gh         five six seven\n";

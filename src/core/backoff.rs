@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-/// `first` doubled `doublings` times, but never more than `cap`. Exact to the nanosecond, and no input overflows:
-/// whatever would is `cap`.
+/// `first` doubled `doublings` times, but never more than `cap`. The result is exact to the nanosecond. A product
+/// that would overflow is `cap`.
 pub(super) fn doubled(first: Duration, doublings: u32, cap: Duration) -> Duration {
     let factor = 1u128.checked_shl(doublings).unwrap_or(u128::MAX);
     let nanos = first.as_nanos().saturating_mul(factor);
-    // Back to a Duration only below the cap, which is one already: the conversion is always in range.
+    // The number fits a Duration, because it is below `cap`, which is a Duration.
     if nanos < cap.as_nanos() { Duration::from_nanos_u128(nanos) } else { cap }
 }
 

@@ -1,8 +1,8 @@
 //! Restart intensity: how often something may fail before a supervisor stops restarting it.
 //!
-//! The limit is OTP's (a supervisor gives up when there are more than so many restarts within so many seconds). The
-//! growing pause before each restart, which OTP lacks, is as in elfo: it starts over once the restarted one has
-//! lived long enough to count as healthy. Here that is one window.
+//! The limit is OTP's: a supervisor gives up when there are more than n restarts within t seconds. The growing pause
+//! before each restart, which OTP lacks, is elfo's: the pause is short again once the restarted actor has lived long
+//! enough to count as healthy. Here that is one window.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -11,23 +11,24 @@ use serde::{Deserialize, Serialize};
 
 use super::{Timestamp, backoff};
 
-/// How many restarts are borne, and how far apart they are.
+/// How many restarts a supervisor allows within a window, and how long it pauses before each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Intensity {
-    /// How many restarts within the window are borne; one more is given up. 0 never restarts. OTP's `intensity`.
+    /// The most restarts within the window; the supervisor gives up at the next failure. 0 never restarts. OTP calls
+    /// it `intensity`.
     pub max_restarts: u32,
-    /// How far back failures count, both ends included. OTP's `period`.
+    /// The time for which a failure counts, both ends included. OTP calls it `period`.
     pub window: Duration,
-    /// The pause before the first restart; it doubles with each further failure.
+    /// The pause before the first restart. It doubles with each further failure.
     pub backoff: Duration,
-    /// What the doubling stops at.
+    /// The longest pause, at which the doubling stops.
     pub max_backoff: Duration,
 }
 
 impl Intensity {
-    /// At most `max_restarts` within `window`, with pauses short enough that something which fails at once each time
-    /// is given up within the window: the pauses alone never keep it under the limit.
+    /// At most `max_restarts` within `window`. The pauses are so short that an actor which fails at once after each
+    /// restart is given up within the window; the pauses alone never keep it under the limit.
     pub fn within(max_restarts: u32, window: Duration) -> Self {
         let max_backoff = window / max_restarts.saturating_add(1).saturating_mul(2);
         let backoff = Self::default().backoff.min(max_backoff);
@@ -50,45 +51,45 @@ impl Default for Intensity {
 /// What a supervisor does about a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartVerdict {
-    /// Start it again.
+    /// The supervisor starts the actor again.
     Restart {
-        /// How long to wait, counted from the failure.
+        /// How long the supervisor waits, counted from the failure.
         after: Duration,
     },
-    /// Too many in too short a time: stop and report.
+    /// There were too many failures within the window: the supervisor stops and reports.
     GiveUp {
-        /// The failures within the window, this one included: one more than is borne.
+        /// How many failures there were within the window, this one included: one more than the limit.
         restarts: u32,
-        /// The window they fell in.
+        /// The window in which the failures happened.
         window: Duration,
     },
 }
 
-/// The failures of one supervised thing. Remembers at most `max_restarts + 1` of them.
+/// The failures of one supervised actor. It remembers at most `max_restarts + 1` of them.
 #[derive(Clone, Debug)]
 pub struct Restarts {
     intensity: Intensity,
-    /// When the latest failures happened, in the order in which they did.
+    /// The times of the latest failures, in the order in which they happened.
     recent: VecDeque<Timestamp>,
-    /// Failures in a row without a healthy window between them.
+    /// How many failures there were in a row without a healthy window between them.
     streak: u32,
-    /// When the last restart was due.
+    /// The time for which the last restart was planned, or at which the supervisor gave up.
     restarted: Option<Timestamp>,
     total: u64,
 }
 
 impl Restarts {
-    /// Something that has not failed yet.
+    /// The record of an actor that has not failed yet.
     pub fn new(intensity: Intensity) -> Self {
         Self { intensity, recent: VecDeque::new(), streak: 0, restarted: None, total: 0 }
     }
 
-    /// It failed at `now`: what to do. Giving up is not final: whoever starts it again all the same goes on
-    /// asking, and gets restarts again when the failures have left the window.
+    /// Records a failure at `now` and decides what the supervisor does. Giving up is not final: a caller that starts
+    /// the actor again may go on asking, and gets restarts again when the failures have left the window.
     pub fn failed(&mut self, now: Timestamp) -> RestartVerdict {
         self.total = self.total.saturating_add(1);
-        // Health is counted from the restart, not from the failure: a pause longer than the window would
-        // otherwise pass for health, and the backoff never get beyond the window.
+        // Health counts from the restart, not from the failure. Otherwise a pause longer than the window would pass
+        // for health, and the backoff would never grow beyond the window.
         if self.restarted.is_some_and(|at| now.since(at) > self.intensity.window) {
             self.streak = 0;
         }
@@ -114,19 +115,19 @@ impl Restarts {
         verdict
     }
 
-    /// How many failures the window that ends at `now` holds; never more than `max_restarts + 1`.
+    /// How many failures the window that ends at `now` holds; at most `max_restarts + 1`.
     pub fn count_in_window(&mut self, now: Timestamp) -> u32 {
         self.forget(now);
         u32::try_from(self.recent.len()).unwrap_or(u32::MAX)
     }
 
-    /// How many failures there ever were.
+    /// How many failures there were in all.
     pub fn total(&self) -> u64 {
         self.total
     }
 
-    /// Drops what is outside the window, on either side: after a clock has jumped ahead and back again, failures
-    /// from its excursion must not count until their date comes.
+    /// Forgets the failures outside the window, on either side. After a clock has jumped ahead and back again, the
+    /// failures of that time lie in the future, and must not count.
     fn forget(&mut self, now: Timestamp) {
         let window = self.intensity.window;
         self.recent.retain(|at| now.since(*at) <= window && at.since(now) <= window);
@@ -181,7 +182,7 @@ mod tests {
         let window = Duration::from_secs(10);
         assert_eq!(restarts.failed(at(10_000)), RestartVerdict::GiveUp { restarts: 6, window });
         assert_eq!((restarts.count_in_window(at(10_000)), restarts.total()), (6, 6));
-        // At 12 s the failures of 0 s and 1 s are out of the window, and five are borne.
+        // At 12 s the failures of 0 s and 1 s are out of the window, and the limit is five.
         assert!(matches!(restarts.failed(at(12_000)), RestartVerdict::Restart { .. }));
     }
 
@@ -198,7 +199,8 @@ mod tests {
         let mut restarts = Restarts::new(Intensity::default());
         let mut now = at(0);
         let mut pauses = Vec::new();
-        // Fails 3 s after each restart, for ever: too slow for the limit, so the pause must grow to its cap.
+        // The actor fails 3 s after each restart, for ever: too slow for the limit, so the pause must grow to its
+        // cap.
         for _ in 0..12 {
             let RestartVerdict::Restart { after } = restarts.failed(now) else { panic!("gave up at {now}") };
             pauses.push(after.as_millis());
@@ -222,7 +224,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against the whole history, walked from its start for each question.
+        /// The reference is the whole history of failures, walked from its start for each question.
         #[test]
         fn any_history_is_that_of_the_list_of_all_failures(
             max_restarts in 0u32..5,

@@ -1,7 +1,9 @@
-//! Who holds which named permits: several are had together or not at all, so that nobody waits for one while he holds another.
+//! Who holds which named permits. A holder gets several permits together or none of them, so that no holder waits for
+//! one permit while it keeps another.
 //!
-//! A holder has its permits until it gives them back, or until its time is over if it has one. Each grant has a token that is
-//! higher than all before it, also than those of an earlier life of the program, as long as its clock does not go back.
+//! A holder has its permits until it gives them back or, if they have a time limit, until that time. Each grant has a
+//! token that is higher than all tokens before it, also those of an earlier life of the program, as long as the clock
+//! does not go back.
 
 use std::collections::BTreeMap;
 
@@ -9,27 +11,27 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 
-/// A permit that is wanted: one of so many of this name.
+/// A permit that a task asks for, with its limit.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Want {
-    /// What it is a permit for.
+    /// The name of the permit, such as `sms-gateway`.
     pub name: String,
-    /// How many may be held at a time; whoever asks says it.
+    /// How many holders may have the permit at a time. The asker states the limit.
     pub limit: u32,
 }
 
-/// One who holds a permit.
+/// A holder of a permit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PermitHolder {
-    /// Who, as it calls itself.
+    /// The name of the holder, as it calls itself.
     pub holder: String,
-    /// Its token.
+    /// The fencing token of the grant.
     pub token: u64,
-    /// How long at most, unless it is renewed; `None`: until it gives it back.
+    /// When the permit ends unless it is renewed; `None`: when the holder gives it back.
     pub until: Option<Timestamp>,
 }
 
-/// All permits that are held.
+/// All permits that are held, by name.
 #[derive(Debug, Default)]
 pub struct Permits {
     names: BTreeMap<String, Vec<PermitHolder>>,
@@ -37,15 +39,17 @@ pub struct Permits {
 }
 
 impl Permits {
-    /// All of these for `holder`, with their tokens, or none, because that one is held by too many. What it holds already stays
-    /// its own, without a limit of time.
+    /// Gives `holder` all of these permits and returns their tokens, or gives none of them. Permits that `holder` has
+    /// already stay with it under the same token, and lose their time limit.
     ///
     /// # Errors
-    /// The place in `wants` of the first that cannot be had.
+    /// The index in `wants` of the first permit that has too many holders.
     pub fn acquire(&mut self, wants: &[Want], holder: &str, now: Timestamp) -> Result<Vec<u64>, usize> {
+        // Permits whose time is over must not count against the limits.
         for want in wants {
             self.forget_over(&want.name, now);
         }
+        // All permits are checked before any is given, so that a refusal leaves nothing behind.
         let is_free = |want: &Want| match self.names.get(&want.name) {
             Some(held) => {
                 (held.len() as u64) < u64::from(want.limit) || held.iter().any(|h| h.holder == holder)
@@ -64,6 +68,8 @@ impl Permits {
                     tokens.push(own.token);
                 }
                 None => {
+                    // An earlier life of the program may have given tokens that nobody stored. The clock keeps new tokens
+                    // above them.
                     self.last_token = self.last_token.saturating_add(1).max(now.as_micros());
                     let token = self.last_token;
                     held.push(PermitHolder { holder: holder.to_owned(), token, until: None });
@@ -74,7 +80,7 @@ impl Permits {
         Ok(tokens)
     }
 
-    /// Gives back what `holder` has of these; says whether it was anything.
+    /// Takes these permits from `holder`. Returns whether it had any of them.
     pub fn release<'a>(&mut self, names: impl IntoIterator<Item = &'a str>, holder: &str) -> bool {
         let mut any = false;
         for name in names {
@@ -90,7 +96,7 @@ impl Permits {
         any
     }
 
-    /// From now on `holder` has these until then only.
+    /// Limits the time of these permits of `holder`: they end at `until`.
     pub fn limit<'a>(&mut self, names: impl IntoIterator<Item = &'a str>, holder: &str, until: Timestamp) {
         for name in names {
             let held = self.names.get_mut(name).into_iter().flatten();
@@ -98,13 +104,13 @@ impl Permits {
         }
     }
 
-    /// What was held in an earlier life of the program.
+    /// Adds a holder that an earlier life of the program has stored.
     pub fn restore(&mut self, name: &str, holder: PermitHolder) {
         self.last_token = self.last_token.max(holder.token);
         self.names.entry(name.to_owned()).or_default().push(holder);
     }
 
-    /// Who holds permits of this name, in the order in which they got them.
+    /// The holders of this permit, in the order in which they got it.
     pub fn holders(&mut self, name: &str, now: Timestamp) -> Vec<PermitHolder> {
         self.forget_over(name, now);
         self.names.get(name).cloned().unwrap_or_default()
@@ -129,26 +135,27 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum PermitStep {
         Acquire(u8, Vec<u8>),
         Release(u8),
         Limit(u8, u64),
         Wait(u64),
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = PermitStep> {
         prop_oneof![
-            4 => (0..6_u8, prop::collection::vec(0..3_u8, 1..3)).prop_map(|(h, n)| Step::Acquire(h, n)),
-            3 => (0..6_u8).prop_map(Step::Release),
-            1 => (0..6_u8, 1..20_u64).prop_map(|(h, t)| Step::Limit(h, t)),
-            2 => (1..20_u64).prop_map(Step::Wait),
+            4 => (0..6_u8, prop::collection::vec(0..3_u8, 1..3)).prop_map(|(h, n)| PermitStep::Acquire(h, n)),
+            3 => (0..6_u8).prop_map(PermitStep::Release),
+            1 => (0..6_u8, 1..20_u64).prop_map(|(h, t)| PermitStep::Limit(h, t)),
+            2 => (1..20_u64).prop_map(PermitStep::Wait),
         ]
     }
 
     const NAMES: [&str; 3] = ["a", "b", "c"];
 
     proptest! {
-        /// Never more holders than the limit, tokens only grow, all or nothing, and what is free is had.
+        /// There are never more holders than the limit, tokens only grow, a grant is all or nothing, and a free
+        /// permit is granted.
         #[test]
         fn permits_are_within_their_limits(steps in prop::collection::vec(step(), 1..80)) {
             let mut permits = Permits::default();
@@ -157,7 +164,7 @@ mod tests {
             let limit = |n: u8| u32::from(n) + 1;
             for step in steps {
                 match step {
-                    Step::Acquire(holder, wanted) => {
+                    PermitStep::Acquire(holder, wanted) => {
                         let wanted: Vec<u8> = wanted.into_iter().collect::<HashSet<_>>().into_iter().collect();
                         let holder = holder.to_string();
                         let wants: Vec<Want> = wanted
@@ -184,15 +191,15 @@ mod tests {
                             },
                         }
                     }
-                    Step::Release(holder) => {
+                    PermitStep::Release(holder) => {
                         permits.release(NAMES, &holder.to_string());
                         let left = NAMES.iter().any(|n| permits.holders(n, now).iter().any(|h| h.holder == holder.to_string()));
                         prop_assert!(!left);
                     }
-                    Step::Limit(holder, millis) => {
+                    PermitStep::Limit(holder, millis) => {
                         permits.limit(NAMES, &holder.to_string(), now + std::time::Duration::from_millis(millis));
                     }
-                    Step::Wait(millis) => now = now + std::time::Duration::from_millis(millis),
+                    PermitStep::Wait(millis) => now = now + std::time::Duration::from_millis(millis),
                 }
                 for (n, name) in NAMES.iter().enumerate() {
                     prop_assert!(permits.holders(name, now).len() as u32 <= limit(n as u8));

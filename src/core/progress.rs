@@ -1,12 +1,14 @@
 //! How far a task is, and when that is worth telling.
 //!
 //! Invariants:
-//! - What is shown never goes back, through retries, crashes and continuations: of all that was ever told of a task, the
-//!   furthest is shown. An attempt that starts over is shown again once it has come as far as the one before it.
-//! - It never reaches the end: a task is done when its outcome says so. `10 of 10` is shown as 9 of 10 until then.
-//! - `0 of 0` is not done. Of an unknown total, `7 of 0` is shown as 7 steps and 0 %.
-//! - It is told at each whole percent, else at most each [`QUIET`], and the last value at the end of a run. So a loop of ten
-//!   million steps tells it some hundred times.
+//! - The bar never goes back, through retries, crashes and continuations: it shows the furthest progress that the
+//!   task ever reported. An attempt that starts over moves the bar again once it has come further than the attempt
+//!   before it.
+//! - The bar never reaches the end by itself: a task is done when its outcome says so. `10 of 10` is shown as 9 of 10
+//!   until then.
+//! - `0 of 0` is not done. With an unknown total, `7 of 0` is shown as 7 steps and 0 %.
+//! - The bar is told at each whole percent, else at most once in each [`QUIET`], and the last value at the end of a
+//!   run. So a loop of ten million steps tells it about a hundred times.
 
 use std::cmp::Ordering;
 use std::time::Duration;
@@ -15,23 +17,23 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 
-/// Between two tellings within one percent lies at least so much time.
+/// The least time between two tellings within one percent.
 pub const QUIET: Duration = Duration::from_millis(200);
 
-/// How far a task is.
+/// How far a task is, in steps and percent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Steps that are done; fewer than `total` until the task is over.
+    /// How many steps are done; fewer than `total` until the task is over.
     pub current: u64,
-    /// Steps in all; 0: unknown.
+    /// How many steps there are in all; 0: unknown.
     pub total: u64,
-    /// Whole percent, 0 to 99; 100 only of a task that succeeded.
+    /// The progress in whole percent, 0 to 99; 100 only for a task that succeeded.
     pub percent: u8,
 }
 
 impl Progress {
-    /// Of a task that is not over.
+    /// The progress of a task that is not over. `current` is cut to one step before `total`.
     pub fn of(current: u64, total: u64) -> Self {
         if total == 0 {
             return Self { current, total, percent: 0 };
@@ -41,19 +43,19 @@ impl Progress {
         Self { current, total, percent: u8::try_from(percent).unwrap_or(99).min(99) }
     }
 
-    /// Of a task that succeeded.
+    /// The progress of a task that succeeded.
     pub fn done(total: u64) -> Self {
         Self { current: total, total, percent: 100 }
     }
 
-    /// How far, as a share from 0 to 1.
+    /// The share of the steps that are done, from 0 to 1; 0 if the total is unknown.
     pub fn share(&self) -> f64 {
         if self.total == 0 { 0.0 } else { self.current as f64 / self.total as f64 }
     }
 
-    /// Compares how far two are: by their shares, then by their steps.
+    /// Compares two by their shares of steps done, then by their steps.
     fn compare(&self, other: &Self) -> Ordering {
-        // Of an unknown total the share is nought.
+        // With an unknown total, the share is zero.
         let share = |one: &Self, other: &Self| match one.total {
             0 => 0,
             _ => u128::from(one.current) * u128::from(other.total.max(1)),
@@ -61,14 +63,14 @@ impl Progress {
         share(self, other).cmp(&share(other, self)).then(self.current.cmp(&other.current))
     }
 
-    /// The further one of two; of equals, `self`.
+    /// The progress that is further; `self` if both are equal.
     #[must_use]
     pub fn max(self, other: Self) -> Self {
         if other.compare(&self) == Ordering::Greater { other } else { self }
     }
 }
 
-/// The bar of one task.
+/// The progress bar of one task, and what was told of it.
 #[derive(Clone, Debug, Default)]
 pub struct Bar {
     shown: Option<Progress>,
@@ -78,22 +80,22 @@ pub struct Bar {
 }
 
 impl Bar {
-    /// A bar that was shown before, by an earlier run of the task.
+    /// The bar of a task that an earlier run has shown already.
     pub fn resumed(shown: Option<Progress>, note: Option<String>) -> Self {
         Self { shown, note, note_is_new: false, told_at: None }
     }
 
-    /// What is shown.
+    /// The progress that the bar shows.
     pub fn shown(&self) -> Option<Progress> {
         self.shown
     }
 
-    /// The note beside it.
+    /// The text that stands beside the bar.
     pub fn note(&self) -> Option<&str> {
         self.note.as_deref()
     }
 
-    /// The task says how far it is. `true`: this is to be told now.
+    /// The task reports its progress. Returns whether this has to be told now.
     pub fn report(&mut self, current: u64, total: u64, now: Timestamp) -> bool {
         let before = self.shown;
         if !self.move_to(current, total) {
@@ -107,7 +109,7 @@ impl Bar {
         is_due
     }
 
-    /// The task says what it is at. `true`: this is to be told now.
+    /// The task reports the text beside the bar. Returns whether this has to be told now.
     pub fn set_note(&mut self, note: &str, now: Timestamp) -> bool {
         if self.note.as_deref() != Some(note) {
             self.note = Some(note.to_owned());
@@ -119,9 +121,10 @@ impl Bar {
         }
     }
 
-    /// Some time has passed, and this is the last that the task has said. `true`: it is to be told now.
+    /// Some time has passed since the task last reported this progress. Returns whether there is news that has to be
+    /// told now.
     pub fn tick(&mut self, current: u64, total: u64, now: Timestamp) -> bool {
-        // Nothing may be told too early; what is not due stays new.
+        // Nothing may be told too early. News that is not due stays new.
         if !self.is_due(now) {
             return false;
         }
@@ -132,14 +135,14 @@ impl Bar {
         is_new
     }
 
-    /// The run has ended, and this is the last that it said. `true`: it was not told yet.
+    /// The run has ended, and this was its last progress. Returns whether there is news that was not told yet.
     pub fn close(&mut self, current: u64, total: u64) -> bool {
         let is_new = self.move_to(current, total) | self.note_is_new;
         self.note_is_new = false;
         is_new
     }
 
-    /// The first step that makes another whole percent of `total`; until then nobody has to look.
+    /// The first step that makes another whole percent of `total`. No earlier step needs a look at the bar.
     pub fn next_step(&self, total: u64) -> u64 {
         let next = self.shown.map_or(0, |shown| u128::from(shown.percent) + 1);
         if total == 0 || next > 99 {
@@ -158,11 +161,11 @@ impl Bar {
         self.note_is_new = false;
     }
 
-    /// Says whether that is further.
+    /// Moves the bar if that is further. Returns whether the bar moved.
     fn move_to(&mut self, current: u64, total: u64) -> bool {
         let next = Progress::of(current, total);
         let further = self.shown.is_none_or(|shown| next.compare(&shown) == Ordering::Greater);
-        // Nought of nothing says nothing.
+        // A report of zero steps of zero says nothing.
         if !further || (self.shown.is_none() && (current, total) == (0, 0)) {
             return false;
         }
@@ -238,7 +241,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever tasks say, in however many attempts, and however clocks go.
+        /// Tasks may report any progress in any number of attempts, with a clock that goes any way.
         #[test]
         fn the_bar_never_goes_back_and_never_ends(
             steps in prop::collection::vec((0u64..5_000, 0u64..2_000, 0u64..2_000, 0u8..8), 1..200)
@@ -271,7 +274,7 @@ mod tests {
             }
         }
 
-        /// The step at which somebody looks is the first that makes a percent more.
+        /// The next step at which somebody looks is the first step that makes another percent.
         #[test]
         fn no_percent_is_missed(total in 1u64..3_000, start in 0u64..3_000) {
             let mut bar = Bar::default();

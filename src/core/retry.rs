@@ -6,27 +6,27 @@ use serde::{Deserialize, Serialize};
 
 use super::backoff;
 
-/// How often and after which delay a failed task is retried. The options are Celery's; the task attribute of the
-/// same meaning is named at each.
+/// How often and after which delay a failed task is retried. The options are Celery's. Each field names the attribute
+/// of a task that sets it.
 ///
-/// The random part is *equal jitter*: the upper half of the delay is drawn, the lower half always waited. Celery
-/// draws the whole delay (*full jitter*), which spreads retries a little better but may come out as 0: a retry at
-/// once, which meets the same outage and burns an attempt.
+/// The random part is *equal jitter*: the lower half of the delay is always waited, and the upper half is random.
+/// Celery's delay is random from end to end (*full jitter*), which spreads retries a little better but may come out
+/// as 0: a retry at once, which meets the same outage and uses up an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RetryPolicy {
-    /// How many retries follow the first run (`max_retries`). 0 never retries; `u32::MAX` is as good as for ever,
+    /// How many retries follow the first run (`max_retries`). 0 never retries. `u32::MAX` is as good as for ever,
     /// which Celery writes as `None`.
     pub max_retries: u32,
-    /// The delay before the first retry, and before each when there is no backoff (`default_retry_delay`).
+    /// The delay before the first retry, and before every retry if there is no backoff (`default_retry_delay`).
     pub delay: Duration,
     /// Whether the delay doubles with each retry (`retry_backoff`).
     pub backoff: bool,
-    /// What the doubling stops at (`retry_backoff_max`). As in Celery it has no bearing on a delay without backoff,
-    /// which stays what was asked for.
+    /// The longest delay, at which the doubling stops (`retry_backoff_max`). As in Celery it does not limit a delay
+    /// without backoff, which is always `delay`.
     pub max_delay: Duration,
-    /// Whether the delay is drawn from its upper half, so that tasks that failed together do not come back
-    /// together (`retry_jitter`).
+    /// Whether the upper half of the delay is random, so that tasks that failed together do not come back together
+    /// (`retry_jitter`).
     pub jitter: bool,
 }
 
@@ -43,23 +43,23 @@ impl Default for RetryPolicy {
     }
 }
 
-/// What becomes of a task that failed.
+/// What the runtime does with a task that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryVerdict {
-    /// It runs again.
+    /// The task runs again after a delay.
     Retry {
-        /// How long to wait, counted from the failure.
+        /// How long the task waits, counted from the failure.
         after: Duration,
     },
-    /// Its retries are used up.
+    /// The retries of the task are used up.
     GiveUp,
 }
 
 impl RetryPolicy {
-    /// What becomes of a task that has failed after `retries_so_far` retries (0 when its first run failed).
+    /// Decides about a task that has failed after `retries_so_far` retries (0 when its first run failed).
     ///
-    /// `entropy` is any number for the jitter: the same one gives the same delay. Numbers that differ a little, as
-    /// from a counter, are as good as random ones.
+    /// `entropy` is any number for the jitter. The same number gives the same delay. Numbers that differ a little, as
+    /// those of a counter, are as good as random ones.
     pub fn next(&self, retries_so_far: u32, entropy: u64) -> RetryVerdict {
         if retries_so_far >= self.max_retries {
             return RetryVerdict::GiveUp;
@@ -73,23 +73,24 @@ impl RetryPolicy {
     }
 }
 
-/// Uniformly within `[full / 2, full]`.
+/// A delay that is uniform within `[full / 2, full]`.
 fn equal_jitter(full: Duration, entropy: u64) -> Duration {
     let drawn = full.as_nanos() / 2;
     let kept = full.as_nanos() - drawn;
-    // Not above `full`, hence a Duration: `share` is at most `drawn`.
+    // The sum fits a Duration, because it is at most `full`: `share` is at most `drawn`.
     Duration::from_nanos_u128(kept + share(drawn, mix(entropy)))
 }
 
-/// The whole part of `(span + 1) * part / 2^64`: maps `part` evenly onto `0..=span`. In two halves, because the
-/// nanoseconds of a Duration take up to 94 bits and the product would not fit.
+/// The whole part of `(span + 1) * part / 2^64`, which maps `part` evenly onto `0..=span`. The product is computed in
+/// two halves, because the nanoseconds of a Duration take up to 94 bits and the product would not fit.
 fn share(span: u128, part: u64) -> u128 {
     let slots = span + 1;
     let (high, low) = (slots >> 64, slots & u128::from(u64::MAX));
     high * u128::from(part) + ((low * u128::from(part)) >> 64)
 }
 
-/// The finaliser of SplitMix64: one to one, so even input stays even, and spreads neighbours over the whole range.
+/// The finaliser of SplitMix64. It is one to one, so evenly spread numbers stay so, and it spreads neighbours over
+/// the whole range.
 fn mix(entropy: u64) -> u64 {
     let mut z = entropy.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -135,8 +136,8 @@ mod tests {
         assert_eq!(serde_json::from_str::<RetryPolicy>(r#"{"max_retries":7}"#).unwrap(), policy);
     }
 
-    /// Four sources of entropy: a counter from 0, one that ends at the largest number, one in the top bits only,
-    /// and one that strides. Each must fill ten equal slices of [d/2, d] evenly.
+    /// There are four sources of entropy: a counter from 0, one that ends at the largest number, one in the top bits
+    /// only, and one that strides. Each must fill ten equal slices of [d/2, d] evenly.
     #[test]
     fn jitter_is_uniform_whatever_the_entropy() {
         const DRAWS: u64 = 20_000;

@@ -1,7 +1,9 @@
-//! Time-to-start: how long the tasks of a queue wait before they run, and how well a promise about it is kept.
+//! Time-to-start: how long the tasks of a queue wait before they run, and how well the queue keeps its promise about
+//! that.
 //!
-//! A wait is counted from the enqueue, or from the ETA where there is one, to the first start. Once a task: the
-//! waits of its retries are of its own making and say nothing about the queue, so the caller leaves them out.
+//! A wait counts from the enqueue, or from the ETA if there is one, to the first start. It counts once for each task:
+//! the waits of its retries come from its own failures and say nothing about the queue, so the caller leaves them
+//! out.
 
 use std::time::Duration;
 
@@ -10,43 +12,43 @@ use serde::Serialize;
 
 use super::Timestamp;
 
-/// Longer waits count as seven days in the percentiles. They are exact in the longest and the mean.
+/// The longest wait that the percentiles tell. They count a longer wait as this; the longest and the mean stay exact.
 const LONGEST_MICROS: u64 = 7 * 24 * 60 * 60 * 1_000_000;
 
-/// Three significant digits: a percentile is off by a thousandth at most.
+/// The significant digits of a wait in the histogram. With three, a percentile is off by a thousandth at most.
 const DIGITS: u8 = 3;
 
-/// The waits of one queue since its accounting began. Some 250 KB, however many waits there are.
+/// The waits of one queue since its accounting began. It takes about 250 KB, however many waits there are.
 #[derive(Clone, Debug)]
 pub struct TimeToStart {
     target: Option<Duration>,
     within_target: u64,
     count: u64,
-    /// In whole microseconds. Smaller counters would save memory, but once one is full the percentiles read 0.
+    /// The waits in whole microseconds. Smaller counters would save memory, but once one is full the percentiles read
+    /// 0.
     waits: Histogram<u64>,
     longest: Duration,
     sum_micros: u128,
-    last_start: Option<Timestamp>,
 }
 
-/// The accounts of a queue at one moment. With no waits all durations are zero.
+/// The accounts of a queue at one moment. Without any waits all durations are zero.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TimeToStartSnapshot {
     /// How many tasks have started.
     pub count: u64,
-    /// The wait that half of them did not exceed.
+    /// The wait that half of the tasks did not exceed.
     pub p50: Duration,
-    /// The wait that 95 % did not exceed.
+    /// The wait that 95 % of the tasks did not exceed.
     pub p95: Duration,
-    /// The wait that 99 % did not exceed.
+    /// The wait that 99 % of the tasks did not exceed.
     pub p99: Duration,
-    /// The longest wait.
+    /// The longest wait of all tasks.
     pub max: Duration,
-    /// The average wait.
+    /// The average wait of all tasks.
     pub mean: Duration,
     /// The promised longest wait, if there is a promise.
     pub target: Option<Duration>,
-    /// How many waited no longer than the target; 0 without one.
+    /// How many tasks waited no longer than the target; 0 without a target.
     pub within_target: u64,
 }
 
@@ -61,12 +63,11 @@ impl TimeToStart {
             waits: Histogram::new_with_bounds(1, LONGEST_MICROS, DIGITS).expect("constant bounds are valid"),
             longest: Duration::ZERO,
             sum_micros: 0,
-            last_start: None,
         }
     }
 
-    /// A task started for the first time at `now`, after `wait`.
-    pub fn record(&mut self, wait: Duration, now: Timestamp) {
+    /// Records that a task started for the first time, after `wait`.
+    pub fn record(&mut self, wait: Duration) {
         let micros = wait.as_micros();
         let in_range = u64::try_from(micros).unwrap_or(LONGEST_MICROS).min(LONGEST_MICROS);
         self.waits.saturating_record(in_range);
@@ -74,18 +75,11 @@ impl TimeToStart {
         self.sum_micros = self.sum_micros.saturating_add(micros);
         self.longest = self.longest.max(wait);
         self.within_target += u64::from(self.target.is_some_and(|target| wait <= target));
-        self.last_start = self.last_start.max(Some(now));
     }
 
-    /// When the latest first start was. Retries that start do not show here; a queue that wants to know whether
-    /// *anything* starts, for [`blockage`], has to remember those as well.
-    pub fn last_start(&self) -> Option<Timestamp> {
-        self.last_start
-    }
-
-    /// The accounts as they stand.
+    /// The accounts as they are now.
     pub fn snapshot(&self) -> TimeToStartSnapshot {
-        // A bucket is reported by its upper end, which can lie above the longest wait there was.
+        // The histogram reports the upper end of a bucket, which can lie above the longest wait there was.
         let percentile = |share| Duration::from_micros(self.waits.value_at_quantile(share)).min(self.longest);
         let mean = self.sum_micros.checked_div(u128::from(self.count)).unwrap_or(0);
         TimeToStartSnapshot {
@@ -103,8 +97,9 @@ impl TimeToStart {
 
 /// How long a queue has been blocked: how long its oldest ready task has waited while nothing started.
 ///
-/// Counts from whichever is later, that task's becoming ready or the last start of any. Zero if none is ready. A
-/// queue knows this by itself; a heartbeat task, which would have to be started to report, would be blocked too.
+/// The time counts from the later of two: when that task became ready, and the last start of any task, be it a first
+/// start or a retry. It is zero if no task is ready. The oldest task may also wait in the broker. A queue knows this
+/// by itself; a heartbeat task, which has to be started to report, would be blocked too.
 pub fn blockage(
     oldest_ready_since: Option<Timestamp>,
     last_start: Option<Timestamp>,
@@ -112,6 +107,24 @@ pub fn blockage(
 ) -> Duration {
     oldest_ready_since
         .map_or(Duration::ZERO, |ready| now.since(last_start.map_or(ready, |start| start.max(ready))))
+}
+
+/// Since when a broker has had ready tasks, if the broker only says how many it has. That is the first look that
+/// found any, if every look after it did so too. The truth is earlier by no more than the time between two looks, and
+/// never later.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ReadySeen(Option<Timestamp>);
+
+impl ReadySeen {
+    /// Records that somebody looked at `now` and found `ready` tasks.
+    pub fn look(&mut self, ready: u64, now: Timestamp) {
+        self.0 = (ready > 0).then(|| self.0.map_or(now, |since| since.min(now)));
+    }
+
+    /// Since when there have been ready tasks, as far as the looks tell; `None` if the last look found none.
+    pub fn since(&self) -> Option<Timestamp> {
+        self.0
+    }
 }
 
 #[cfg(test)]
@@ -128,13 +141,12 @@ mod tests {
     fn a_promise_of_five_seconds_kept_for_nine_of_ten() {
         let mut accounts = TimeToStart::new(Some(Duration::from_secs(5)));
         for second in [0, 0, 1, 1, 2, 2, 3, 4, 5, 6] {
-            accounts.record(Duration::from_secs(second), at(60_000 + second * 1_000));
+            accounts.record(Duration::from_secs(second));
         }
         let snapshot = accounts.snapshot();
         assert_eq!((snapshot.count, snapshot.within_target), (10, 9));
         assert_eq!((snapshot.max, snapshot.target), (Duration::from_secs(6), Some(Duration::from_secs(5))));
         assert_eq!(snapshot.mean, Duration::from_millis(2_400));
-        assert_eq!(accounts.last_start(), Some(at(66_000)));
     }
 
     #[test]
@@ -152,15 +164,15 @@ mod tests {
             within_target: 0,
         };
         assert_eq!(accounts.snapshot(), nothing);
-        accounts.record(zero, at(1));
+        accounts.record(zero);
         assert_eq!(accounts.snapshot(), TimeToStartSnapshot { count: 1, ..nothing });
     }
 
     #[test]
     fn absurd_waits_saturate_the_percentiles_and_nothing_else() {
         let mut accounts = TimeToStart::new(None);
-        accounts.record(Duration::MAX, at(0));
-        accounts.record(Duration::MAX, at(0));
+        accounts.record(Duration::MAX);
+        accounts.record(Duration::MAX);
         let snapshot = accounts.snapshot();
         let week = Duration::from_micros(LONGEST_MICROS);
         assert!(snapshot.p99 >= week && snapshot.p99 <= week + week / 1_000);
@@ -177,8 +189,35 @@ mod tests {
         assert_eq!(blockage(Some(at(9_500)), None, at(9_000)), seconds(0), "a clock that stepped back");
     }
 
+    /// A queue whose broker only counts, in virtual time. The runtime looks every five seconds, and its answer is
+    /// late by no more than that, and never early.
+    #[test]
+    fn what_is_seen_is_late_by_one_look_at_most() {
+        let mut seen = ReadySeen::default();
+        let looks: Vec<u64> = (0..60).map(|n| n * 5_000).collect();
+        // Tasks are ready from 12 s to 100 s, and again from 151 s on.
+        let ready_since = |now: u64| match now {
+            12_000..100_000 => Some(12_000),
+            151_000.. => Some(151_000),
+            _ => None,
+        };
+        for now in looks {
+            seen.look(u64::from(ready_since(now).is_some()) * 7, at(now));
+            match ready_since(now) {
+                None => assert_eq!(blockage(seen.since(), None, at(now)), Duration::ZERO),
+                Some(since) => {
+                    let (truth, said) = (now - since, blockage(seen.since(), None, at(now)));
+                    assert!(said <= Duration::from_millis(truth), "{now}: {said:?}");
+                    assert!(said + Duration::from_secs(5) >= Duration::from_millis(truth), "{now}: {said:?}");
+                }
+            }
+        }
+        seen.look(3, at(1_000));
+        assert_eq!(seen.since(), Some(at(1_000)), "a clock that stepped back");
+    }
+
     proptest! {
-        /// Against the sorted list of all waits. Percentiles may be off by a thousandth, upwards only.
+        /// The reference is the sorted list of all waits. Percentiles may be off by a thousandth, upwards only.
         #[test]
         fn any_accounts_are_those_of_the_sorted_list(
             target in prop::option::of(0u64..3_000_000),
@@ -186,8 +225,8 @@ mod tests {
                 prop_oneof![0u64..50, 0u64..3_000_000, 0u64..LONGEST_MICROS], 1..300),
         ) {
             let mut accounts = TimeToStart::new(target.map(Duration::from_micros));
-            for (n, wait) in waits.iter().enumerate() {
-                accounts.record(Duration::from_micros(*wait), at(n as u64));
+            for wait in &waits {
+                accounts.record(Duration::from_micros(*wait));
             }
             let mut sorted = waits.clone();
             sorted.sort_unstable();
@@ -204,7 +243,6 @@ mod tests {
             prop_assert_eq!(snapshot.mean.as_micros() as u64, sorted.iter().sum::<u64>() / n as u64);
             let within = sorted.iter().filter(|wait| target.is_some_and(|target| **wait <= target)).count();
             prop_assert_eq!(snapshot.within_target, within as u64);
-            prop_assert_eq!(accounts.last_start(), Some(at(n as u64 - 1)));
         }
     }
 }

@@ -1,30 +1,61 @@
-//! Compressed bodies as kombu really writes them, unpacked within bounds.
+//! Unpacks compressed bodies in the formats that kombu really writes, within bounds.
 //!
-//! What is called gzip there is a zlib stream. A few bytes can unpack to terabytes, so unpacking stops at the limit, and the
-//! formats whose packer decides how much memory the unpacker needs are held to what kombu's own packers ask for.
+//! What kombu calls gzip is a zlib stream. A few bytes can unpack to terabytes, so unpacking stops at the limit. In
+//! some formats the packer decides how much memory the unpacker needs; these may ask for no more than kombu's own
+//! packers do.
+//!
+//! The work is bounded too, because a body can ask for much of it without any output: hundreds of thousands of empty
+//! members in a body of bzip2 keep a processor busy for most of a minute.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
+use std::time::{Duration, Instant};
 
 use super::Reason;
+use super::headers::shortened;
 
-/// The memory that xz may ask for: its highest preset takes 65 MiB.
+/// The most memory that xz may ask for. Its highest preset takes 65 MiB.
 const XZ_MEMORY: u64 = 72 << 20;
-/// The largest window of zstd, as a power of two: 32 MiB. Levels up to 19 take 8 MiB.
+/// The largest window of zstd, as a power of two: 32 MiB. The levels up to 19 take 8 MiB.
 const ZSTD_WINDOW: u32 = 25;
+/// The most streams that may follow one another in a body. A packer writes one; `cat` and parallel packers write a
+/// few.
+const MEMBERS: usize = 256;
+/// The longest time that unpacking may take. Honest bodies take some tenths of a second at the default limit.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How many packed bytes are read between two looks at the clock.
+const PACE: usize = 4 << 10;
 
-/// Unpacks a body that a header `compression` says to be packed.
+/// Unpacks a body that is packed as its header `compression` says. `limit` is the most bytes of the result.
 pub(super) fn unpack(body: &[u8], compression: &str, limit: usize) -> Result<Vec<u8>, Reason> {
+    unpack_within(body, compression, limit, PATIENCE)
+}
+
+fn unpack_within(
+    body: &[u8],
+    compression: &str,
+    limit: usize,
+    patience: Duration,
+) -> Result<Vec<u8>, Reason> {
+    let packed = Packed { rest: body, until: Instant::now() + patience, patience };
     let unpacked = match compression {
         "application/x-gzip" | "application/gzip" | "gzip" | "zlib" => match body {
-            // A real gzip file: kombu would refuse it, other senders may well mean it.
-            [0x1f, 0x8b, ..] => read(flate2::bufread::MultiGzDecoder::new(body), limit),
-            _ => read(flate2::bufread::ZlibDecoder::new(body), limit),
+            // A real gzip file is unpacked too: kombu would refuse it, but other senders may write one.
+            [0x1f, 0x8b, ..] => members(packed, limit, |packed, out, room| {
+                flate2::bufread::GzDecoder::new(packed).take(room).read_to_end(out)
+            }),
+            _ => one(flate2::bufread::ZlibDecoder::new(packed), limit),
         },
-        "application/x-bz2" | "bzip2" | "bzip" => read(bzip2::bufread::MultiBzDecoder::new(body), limit),
-        "application/x-lzma" | "lzma" | "xz" => xz(body).and_then(|decoder| read(decoder, limit)),
-        "application/x-brotli" | "brotli" => read(brotli::Decompressor::new(body, 4096), limit),
-        "application/zstd" | "zstd" | "zstandard" => zstd(body).and_then(|decoder| read(decoder, limit)),
-        other => return Err(Reason::Compression(other.to_owned())),
+        "application/x-bz2" | "bzip2" | "bzip" => members(packed, limit, |packed, out, room| {
+            bzip2::bufread::BzDecoder::new(packed).take(room).read_to_end(out)
+        }),
+        "application/x-lzma" | "lzma" | "xz" => xz(packed).and_then(|decoder| one(decoder, limit)),
+        "application/x-brotli" | "brotli" => one(brotli::Decompressor::new(packed, 4096), limit),
+        "application/zstd" | "zstd" | "zstandard" => members(packed, limit, |packed, out, room| {
+            let mut decoder = zstd::Decoder::with_buffer(packed)?.single_frame();
+            decoder.window_log_max(ZSTD_WINDOW)?;
+            decoder.take(room).read_to_end(out)
+        }),
+        other => return Err(Reason::Compression(shortened(other))),
     };
     match unpacked {
         Ok(Some(unpacked)) => Ok(unpacked),
@@ -33,22 +64,69 @@ pub(super) fn unpack(body: &[u8], compression: &str, limit: usize) -> Result<Vec
     }
 }
 
-fn xz(body: &[u8]) -> io::Result<impl Read> {
+fn xz(packed: Packed<'_>) -> io::Result<impl Read> {
     let stream = liblzma::stream::Stream::new_auto_decoder(XZ_MEMORY, 0)?;
-    Ok(liblzma::bufread::XzDecoder::new_stream(body, stream))
+    Ok(liblzma::bufread::XzDecoder::new_stream(packed, stream))
 }
 
-fn zstd(body: &[u8]) -> io::Result<impl Read> {
-    let mut decoder = zstd::Decoder::with_buffer(body)?;
-    decoder.window_log_max(ZSTD_WINDOW)?;
-    Ok(decoder)
+/// The room for one byte more than the limit, so that a result above the limit shows.
+fn room(limit: usize, taken: usize) -> u64 {
+    (limit as u64).saturating_add(1).saturating_sub(taken as u64)
 }
 
-/// `None`: more than the limit.
-fn read(decoder: impl Read, limit: usize) -> io::Result<Option<Vec<u8>>> {
+/// Unpacks one stream; `None` if the result exceeds the limit.
+fn one(decoder: impl Read, limit: usize) -> io::Result<Option<Vec<u8>>> {
     let mut unpacked = Vec::new();
-    decoder.take((limit as u64).saturating_add(1)).read_to_end(&mut unpacked)?;
+    decoder.take(room(limit, 0)).read_to_end(&mut unpacked)?;
     Ok((unpacked.len() <= limit).then_some(unpacked))
+}
+
+/// Unpacks streams that follow one another; `None` if the result exceeds the limit.
+fn members<'a>(
+    mut packed: Packed<'a>,
+    limit: usize,
+    unpack: impl Fn(&mut Packed<'a>, &mut Vec<u8>, u64) -> io::Result<usize>,
+) -> io::Result<Option<Vec<u8>>> {
+    let mut unpacked = Vec::new();
+    for _ in 0..MEMBERS {
+        let room = room(limit, unpacked.len());
+        unpack(&mut packed, &mut unpacked, room)?;
+        if unpacked.len() > limit {
+            return Ok(None);
+        }
+        if packed.rest.is_empty() {
+            return Ok(Some(unpacked));
+        }
+    }
+    Err(io::Error::other(format!("it has more than {MEMBERS} streams, one after the other")))
+}
+
+/// A packed body that is read in pieces and fails to read once its time is over.
+struct Packed<'a> {
+    rest: &'a [u8],
+    until: Instant,
+    patience: Duration,
+}
+
+impl BufRead for Packed<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if Instant::now() >= self.until {
+            return Err(io::Error::other(format!("it takes more than {:?}", self.patience)));
+        }
+        Ok(&self.rest[..self.rest.len().min(PACE)])
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.rest = &self.rest[count..];
+    }
+}
+
+impl Read for Packed<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
 }
 
 #[cfg(test)]
@@ -115,7 +193,34 @@ mod tests {
         );
     }
 
-    /// A frame that wants 128 MiB of memory before it has said anything.
+    /// Bodies that ask for much work and have no output.
+    #[test]
+    fn work_has_a_bound_of_its_own() {
+        for compression in ["bzip2", "zstd"] {
+            let empty = packed(compression, b"");
+            assert_eq!(unpack(&empty.repeat(MEMBERS), compression, 100).unwrap(), b"");
+            let start = Instant::now();
+            let error = unpack(&empty.repeat(4_000_000 / empty.len()), compression, 4 << 20).unwrap_err();
+            assert!(error.to_string().contains("more than 256 streams"), "{compression}: {error}");
+            assert!(start.elapsed() < Duration::from_secs(5), "{compression}: {:?}", start.elapsed());
+        }
+        for compression in ["gzip", "bzip2", "lzma", "brotli", "zstd"] {
+            let error = unpack_within(&packed(compression, TEXT), compression, 100, Duration::ZERO);
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("it takes more than 0ns"), "{compression}: {error}");
+        }
+    }
+
+    #[test]
+    fn streams_one_after_the_other_are_one_body() {
+        for compression in ["bzip2", "zstd"] {
+            let two = [packed(compression, &TEXT[..5]), packed(compression, &TEXT[5..])].concat();
+            assert_eq!(unpack(&two, compression, TEXT.len()).unwrap(), TEXT);
+            assert!(matches!(unpack(&two, compression, 10), Err(Reason::TooLarge { .. })), "{compression}");
+        }
+    }
+
+    /// A frame that asks for 128 MiB of memory before it has any output.
     #[test]
     fn a_window_beyond_reason_is_refused() {
         let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();

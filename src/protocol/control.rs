@@ -1,79 +1,108 @@
-//! Remote control: what workers are told, and what they answer. Celery's pidbox.
+//! Remote control: commands to workers and their answers, as in Celery's pidbox.
 //!
-//! A request goes to the fanout exchange [`EXCHANGE`] with an empty routing key. Each worker has a [queue](queue_of) bound
-//! there, and one without is invisible. Answers, where they are asked for, go to the exchange and routing key that the request
-//! names, one for each node.
+//! A request goes to the fanout exchange [`EXCHANGE`] with an empty routing key. Each worker has a [queue](queue_of)
+//! bound to it; a worker without one gets no requests. If the request asks for answers, each node sends one to the
+//! exchange and routing key that the request names.
 
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{JSON, Properties, WireMessage, glob};
+use super::{JSON, Properties, WireMessage};
+use crate::core::glob;
 use crate::task::TaskId;
 
-/// The exchange of requests: fanout.
+/// The fanout exchange that carries requests.
 pub const EXCHANGE: &str = "celery.pidbox";
-/// The exchange of replies: direct, not durable. It is there only if somebody has declared it.
+/// The direct exchange that carries replies. It is not durable, and exists only if somebody has declared it.
 pub const REPLY_EXCHANGE: &str = "reply.celery.pidbox";
 
-/// A command to one worker, several or all.
+/// The commands of Celery 5.7 that change something. A sender of such a command reads the answer, or its `error`. All
+/// other commands are questions. Flower and the exporters take any answer of any worker for an answer to their
+/// question, so a worker must not answer a question that it does not know. The same holds for names that no Celery
+/// knows, because other workers may have commands of their own.
+pub const CHANGES: [&str; 11] = [
+    "rate_limit",
+    "time_limit",
+    "pool_grow",
+    "pool_shrink",
+    "pool_restart",
+    "autoscale",
+    "add_consumer",
+    "cancel_consumer",
+    "enable_events",
+    "disable_events",
+    "revoke_by_stamped_headers",
+];
+
+/// A command to one worker, to several or to all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Request {
-    /// `revoke`, `ping`, …
+    /// The name of the command, such as `revoke` or `ping`.
     pub method: String,
-    /// Its arguments by name.
+    /// The arguments of the command by name.
     #[serde(default, deserialize_with = "null_is_empty")]
     pub arguments: Map<String, Value>,
-    /// The nodes that are meant; `None`: all.
+    /// The nodes that the command is for. `None` or an empty list: all nodes.
     #[serde(default)]
     pub destination: Option<Vec<String>>,
-    /// The nodes that are meant, by a pattern.
+    /// A pattern for the nodes that the command is for.
     #[serde(default)]
     pub pattern: Option<String>,
-    /// What the pattern is: `glob` or `pcre`.
+    /// The kind of the pattern: `glob` or `pcre`.
     #[serde(default)]
     pub matcher: Option<String>,
-    /// The id of the request, if it wants to be answered.
+    /// The id of the request, which its answers repeat; `None` if it asks for no answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<String>,
-    /// Where to.
+    /// Where the answers go; `None` if it asks for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<ReplyTo>,
 }
 
-/// Where an answer goes.
+/// Where the answers to a request go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyTo {
-    /// The exchange.
+    /// The name of the exchange.
     pub exchange: String,
-    /// The routing key.
+    /// The routing key of the answers.
     pub routing_key: String,
 }
 
-/// An answer: one node's.
+/// The answer of one node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reply {
-    /// Which request it answers.
+    /// The id of the request that this answers.
     pub ticket: Option<String>,
-    /// Who answers.
+    /// The name of the node that answers.
     pub node: String,
-    /// What.
+    /// The content of the answer.
     pub answer: Value,
 }
 
-/// A control message that is none.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The error of a control message that cannot be read.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[error("the control message cannot be read: {0}")]
-pub struct ControlError(String);
+pub struct ControlMessageError(String);
 
-/// The queue of a node, to be bound to [`EXCHANGE`].
+crate::core::debug_as_display!(ControlMessageError);
+
+#[cfg(feature = "amqp")]
+impl ControlMessageError {
+    /// The error of a message of `size` bytes where at most `limit` are allowed.
+    pub(crate) fn too_large(size: usize, limit: usize) -> Self {
+        Self(format!("it takes {size} bytes, the limit is {limit}"))
+    }
+}
+
+/// The name of a node's queue for requests, which the node binds to [`EXCHANGE`].
 pub fn queue_of(node: &str) -> String {
     format!("{node}.{EXCHANGE}")
 }
 
-/// Writes a request. `clock` is the sender's Lamport clock; `expires`, in seconds since 1970, is when the request is of no use
-/// any more, or 0.
+/// Writes a request. `clock` is the sender's Lamport clock. `expires` says when the request is out of date, in
+/// seconds since 1970; 0 means never.
 pub fn encode(request: &Request, clock: u64, expires: f64) -> WireMessage {
     let mut headers = Map::new();
     headers.insert("clock".to_owned(), clock.into());
@@ -81,16 +110,16 @@ pub fn encode(request: &Request, clock: u64, expires: f64) -> WireMessage {
     wire(2, headers, request)
 }
 
-/// Reads a request.
+/// Reads a request that somebody else has written.
 ///
 /// # Errors
-/// It is none.
-pub fn decode(wire: &WireMessage) -> Result<Request, ControlError> {
+/// The content type is not JSON, or the body is no request.
+pub fn decode(wire: &WireMessage) -> Result<Request, ControlMessageError> {
     check(wire)?;
-    serde_json::from_slice(&wire.body).map_err(|error| ControlError(error.to_string()))
+    serde_json::from_slice(&wire.body).map_err(|error| ControlMessageError(error.to_string()))
 }
 
-/// Writes a node's answer to a request that has a ticket.
+/// Writes the answer of `node` to a request with the id `ticket`. `clock` is the node's Lamport clock.
 pub fn encode_reply(node: &str, ticket: &str, clock: u64, answer: &Value) -> WireMessage {
     let mut headers = Map::new();
     headers.insert("ticket".to_owned(), ticket.into());
@@ -98,27 +127,27 @@ pub fn encode_reply(node: &str, ticket: &str, clock: u64, answer: &Value) -> Wir
     wire(1, headers, &json!({ node: answer }))
 }
 
-/// Reads an answer.
+/// Reads the answer of a node.
 ///
 /// # Errors
-/// It is none.
-pub fn decode_reply(wire: &WireMessage) -> Result<Reply, ControlError> {
+/// The content type is not JSON, or the body is no answer of a node.
+pub fn decode_reply(wire: &WireMessage) -> Result<Reply, ControlMessageError> {
     check(wire)?;
     let body: Map<String, Value> =
-        serde_json::from_slice(&wire.body).map_err(|error| ControlError(error.to_string()))?;
+        serde_json::from_slice(&wire.body).map_err(|error| ControlMessageError(error.to_string()))?;
     let (node, answer) =
-        body.into_iter().next().ok_or_else(|| ControlError("the answer is of no node".to_owned()))?;
+        body.into_iter().next().ok_or_else(|| ControlMessageError("the answer is of no node".to_owned()))?;
     let ticket = wire.headers.get("ticket").and_then(Value::as_str).map(str::to_owned);
     Ok(Reply { ticket, node, answer })
 }
 
 impl Request {
-    /// A command to all.
+    /// A command to all nodes that asks for no answer.
     pub fn new(method: impl Into<String>, arguments: Map<String, Value>) -> Self {
         Self { method: method.into(), arguments, ..Self::default() }
     }
 
-    /// `revoke` of these tasks; with `terminate` they are ended where they run.
+    /// A `revoke` of these tasks. With `terminate`, the workers also end those that run.
     pub fn revoke(ids: &[TaskId], terminate: bool) -> Self {
         let task_id = match ids {
             [id] => Value::from(id.as_str()),
@@ -131,28 +160,36 @@ impl Request {
         Self::new("revoke", arguments)
     }
 
-    /// The tasks that a `revoke` or `terminate` names, and whether they are to be ended where they run.
+    /// The tasks that a `revoke` or `terminate` names, and whether workers also end those that run. Ids that no task
+    /// can have are left out. `None`: the request is no such command, or names no tasks.
     pub fn revoked(&self) -> Option<(Vec<TaskId>, bool)> {
         let terminate = match self.method.as_str() {
-            "revoke" => self.arguments.get("terminate").and_then(Value::as_bool).unwrap_or(false),
+            // Python treats any number but zero as true.
+            "revoke" => match self.arguments.get("terminate") {
+                Some(Value::Bool(terminate)) => *terminate,
+                Some(Value::Number(number)) => number.as_f64() != Some(0.0),
+                _ => false,
+            },
             "terminate" => true,
             _ => return None,
         };
-        let ids = match self.arguments.get("task_id")? {
-            Value::String(id) => vec![TaskId::from(id.as_str())],
-            Value::Array(ids) => ids.iter().filter_map(Value::as_str).map(TaskId::from).collect(),
+        let ids: Vec<&str> = match self.arguments.get("task_id")? {
+            Value::String(id) => vec![id],
+            Value::Array(ids) => ids.iter().filter_map(Value::as_str).collect(),
             _ => return None,
         };
-        Some((ids, terminate))
+        let ids = ids.into_iter().filter(|id| (1..=MAX_ID).contains(&id.len()));
+        Some((ids.map(TaskId::from).collect(), terminate))
     }
 
-    /// Whether this node is meant: it is named, or else it matches, or else nobody in particular is meant. A pattern that
-    /// cannot be read means nobody.
+    /// Whether the request is for this node: it names the node, or its pattern matches, or it names nobody. As in
+    /// kombu, an empty list of nodes, pattern or matcher counts as none. An invalid pattern matches no node.
     pub fn is_for(&self, node: &str) -> bool {
-        if let Some(destination) = &self.destination {
+        if let Some(destination) = self.destination.as_ref().filter(|named| !named.is_empty()) {
             return destination.iter().any(|meant| meant == node);
         }
-        match (self.pattern.as_deref(), self.matcher.as_deref()) {
+        let said = |text: &'_ Option<String>| text.clone().filter(|text| !text.is_empty());
+        match (said(&self.pattern).as_deref(), said(&self.matcher).as_deref()) {
             (Some(pattern), Some("glob")) => matches(&glob::as_regex(pattern), node),
             (Some(pattern), Some("pcre")) => matches(&format!("^(?:{pattern})"), node),
             (Some(_), Some(_)) => false,
@@ -161,7 +198,11 @@ impl Request {
     }
 }
 
-/// A size at which no pattern that a person writes is refused, and none can fill the memory.
+/// The most bytes of a task's id.
+const MAX_ID: usize = 255;
+
+/// The most memory of a compiled pattern: enough for any pattern that a person writes, and too little to exhaust the
+/// memory.
 const MAX_PATTERN: usize = 1 << 20;
 
 fn matches(pattern: &str, node: &str) -> bool {
@@ -185,12 +226,13 @@ fn wire(delivery_mode: u8, headers: Map<String, Value>, body: &impl Serialize) -
     }
 }
 
-fn check(wire: &WireMessage) -> Result<(), ControlError> {
+fn check(wire: &WireMessage) -> Result<(), ControlMessageError> {
     match wire.properties.content_type.as_deref() {
         Some(JSON) => Ok(()),
-        other => {
-            Err(ControlError(format!("its content type is {}, not {JSON}", other.unwrap_or("not given"))))
-        }
+        other => Err(ControlMessageError(format!(
+            "its content type is {}, not {JSON}",
+            other.unwrap_or("not given")
+        ))),
     }
 }
 
@@ -209,7 +251,7 @@ mod tests {
         let none = Request { destination: Some(vec![]), ..all.clone() };
         assert_eq!(
             [all.is_for("w1@a"), named.is_for("w1@a"), named.is_for("w2@a"), none.is_for("w1@a")],
-            [true, true, false, false]
+            [true, true, false, true]
         );
         let by = |pattern: &str, matcher: &str| {
             let (pattern, matcher) = (Some(pattern.into()), Some(matcher.into()));
@@ -218,11 +260,14 @@ mod tests {
         for pattern in ["w*@host.a", "*", "w?@host.a", "w[0-9]@*", "w[!a-z]@*", "w*"] {
             assert!(by(pattern, "glob"), "{pattern}");
         }
-        for pattern in ["w", "w1@hostXa", "w[!1]@*", "", "w[1@host.a", "[]]*"] {
+        for pattern in ["w", "w1@hostXa", "w[!1]@*", "w[1@host.a", "[]]*"] {
             assert!(!by(pattern, "glob"), "{pattern}");
         }
         assert!(by("w\\d@", "pcre") && by("x|w1", "pcre") && !by("host", "pcre") && !by("(", "pcre"));
         assert!(!by("*", "sql"));
+        assert!(by("", "glob") && by("nobody", ""), "as for kombu, half a pattern is none");
+        // A node that is named is addressed, whatever the pattern says.
+        assert!(Request { pattern: Some("x".into()), matcher: Some("glob".into()), ..named }.is_for("w1@a"));
     }
 
     #[test]
@@ -242,10 +287,33 @@ mod tests {
         assert_eq!(terminate.revoked(), Some((vec!["a".into()], true)));
         assert_eq!(Request::new("ping", Map::new()).revoked(), None);
         assert_eq!(Request::new("revoke", Map::new()).revoked(), None);
+        let odd = json!({"task_id": ["a", 5, null, "", "x".repeat(256), {}], "terminate": 1});
+        let Value::Object(odd) = odd else { panic!("an object") };
+        assert_eq!(Request::new("revoke", odd).revoked(), Some((vec!["a".into()], true)));
+        for task_id in [json!(5), json!(null), json!({"a": 1})] {
+            let arguments = Map::from_iter([("task_id".to_owned(), task_id)]);
+            assert_eq!(Request::new("revoke", arguments).revoked(), None);
+        }
     }
 
     #[test]
     fn what_is_no_control_message_is_refused() {
+        let typed = |field: &str| format!("{{\"method\":\"ping\",{field}}}");
+        for field in [
+            "\"destination\":\"w1@a\"",
+            "\"destination\":[5]",
+            "\"pattern\":5",
+            "\"matcher\":[]",
+            "\"ticket\":7",
+            "\"reply_to\":\"x\"",
+            "\"reply_to\":{\"exchange\":1,\"routing_key\":\"\"}",
+            "\"arguments\":[]",
+        ] {
+            let wire = WireMessage { body: typed(field).into_bytes(), ..encode(&Request::default(), 1, 0.0) };
+            assert!(decode(&wire).is_err(), "{field}");
+        }
+        let deep = WireMessage { body: vec![b'['; 100_000], ..encode(&Request::default(), 1, 0.0) };
+        assert!(decode(&deep).is_err());
         for body in ["", "[]", "{}", "{\"method\":5}", "null"] {
             let mut wire = encode(&Request::new("ping", Map::new()), 1, 0.0);
             wire.body = body.into();

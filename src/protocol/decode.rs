@@ -1,4 +1,4 @@
-//! A message off the wire becomes a task, or is refused with a reason.
+//! Makes a task of a message off the wire, or refuses the message with a reason.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,39 +7,40 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
-use super::headers::{Fields, is_custom, shortened, wrong};
+use super::headers::{HeaderFields, is_custom, shortened, wrong};
 use super::private::{self, Private};
 use super::{
     DecodeError, JSON, Properties, Reason, Recognised, Table, WireMessage, compression, embed, repr,
 };
 use crate::core::Timestamp;
+use crate::task::token::not_finite;
 use crate::task::{Arguments, Durability, Headers, Message, TaskId, TaskOptions, Workflow};
 
-/// What is known of a message that has arrived, beside what it says itself.
+/// The facts about a message that the message itself does not state.
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct Arrival<'a> {
-    /// The queue that it came through.
+    /// The queue that the message came through.
     pub queue: &'a str,
-    /// When.
+    /// When the message arrived, in UTC.
     pub now: Timestamp,
-    /// The options of a registered task: what a message does not say is taken from there.
+    /// Returns the options of a registered task. Options that the message does not state come from there.
     pub options: &'a dyn Fn(&str) -> Option<TaskOptions>,
-    /// How many bytes a body may have, also when it is unpacked. Default 4 MiB.
+    /// The most bytes of a body, packed and unpacked. The default is 4 MiB.
     pub max_size: usize,
 }
 
 impl<'a> Arrival<'a> {
-    /// The default of [`max_size`](Self::max_size): far above what a task should carry, and what a process can bear in each
-    /// of its slots.
+    /// The default of [`max_size`](Self::max_size): far above what a task should carry, and small enough for a
+    /// process to hold one in each of its slots.
     pub const MAX_SIZE: usize = 4 << 20;
 
-    /// With the default limit.
+    /// The facts about a message, with the default limit of its size.
     pub fn new(queue: &'a str, now: Timestamp, options: &'a dyn Fn(&str) -> Option<TaskOptions>) -> Self {
         Self { queue, now, options, max_size: Self::MAX_SIZE }
     }
 
-    /// With another limit, in bytes.
+    /// Sets the most bytes that a body may have, packed and unpacked.
     #[must_use]
     pub fn max_size(mut self, bytes: usize) -> Self {
         self.max_size = bytes;
@@ -47,22 +48,23 @@ impl<'a> Arrival<'a> {
     }
 }
 
-/// Reads a task: protocol 2, protocol 1, and hybrids of both.
+/// Reads a task of protocol 2, of protocol 1, or of a hybrid of both.
 ///
-/// What a message does not say is taken from the options of the registered task, or from the defaults if there is none of that
-/// name: whether it can be run here is not decided here. Arguments stay the JSON text that they are, with kombu's envelopes
-/// ([`envelope`](crate::task::envelope)) where there are any, so that what is sent on is what was sent.
+/// Options that the message does not state come from the registered task, or from the defaults if no task of that
+/// name is registered: this function does not decide whether the task can run here. Arguments stay the JSON text that
+/// they are, with kombu's envelopes ([`envelope`](crate::task::envelope)) if there are any, so that a task that is
+/// sent on is the same as before.
 ///
 /// # Errors
-/// It is no task that can be run; see [`Reason`].
+/// The message is no valid task; see [`Reason`].
 pub fn decode(wire: &WireMessage, arrival: &Arrival<'_>) -> Result<Message, DecodeError> {
     decode_parts(&wire.properties, &wire.headers, &wire.body, arrival)
 }
 
-/// [`decode`], with the headers where some client has them.
+/// The same as [`decode`], with the headers in the table of some client library.
 ///
 /// # Errors
-/// As there.
+/// The message is no valid task; see [`Reason`].
 pub fn decode_parts(
     properties: &Properties,
     headers: &dyn Table,
@@ -70,25 +72,30 @@ pub fn decode_parts(
     arrival: &Arrival<'_>,
 ) -> Result<Message, DecodeError> {
     let mut merged = None;
-    let wire = Wire { properties, headers, body };
+    let wire = IncomingBody { properties, headers, body };
     read(&wire, arrival, &mut merged).map_err(|reason| {
         let headers = merged.as_ref().map_or(headers, |merged| merged as &dyn Table);
-        DecodeError { reason, recognised: Box::new(recognise(headers, properties)) }
+        refused(reason, properties, headers)
     })
 }
 
-/// What has come.
-struct Wire<'a> {
+/// The refusal of a message, with the parts that can be recognised all the same.
+pub(crate) fn refused(reason: Reason, properties: &Properties, headers: &dyn Table) -> DecodeError {
+    DecodeError { reason, recognised: Box::new(recognise(headers, properties)) }
+}
+
+/// The parts of a message that has arrived.
+struct IncomingBody<'a> {
     properties: &'a Properties,
     headers: &'a dyn Table,
     body: &'a [u8],
 }
 
-/// For a message that is refused; therefore nothing here can fail.
+/// The parts that can be recognised of a refused message. Nothing here can fail.
 fn recognise(headers: &dyn Table, properties: &Properties) -> Recognised {
-    let fields = Fields(headers);
+    let fields = HeaderFields(headers);
     let id = |name| fields.id(name).ok().flatten();
-    // Celery sends the id as `correlation_id` too, and the result is awaited under it.
+    // Celery sends the id also as `correlation_id`, and the caller waits for the result under that id.
     let correlated = || properties.correlation_id.as_deref().filter(|id| (1..=255).contains(&id.len()));
     Recognised {
         id: id("id").or_else(|| correlated().map(TaskId::from)),
@@ -98,17 +105,17 @@ fn recognise(headers: &dyn Table, properties: &Properties) -> Recognised {
     }
 }
 
-/// The parts of a body, as JSON.
-struct Parts<'a> {
+/// The parts of a body as JSON text.
+struct BodyParts<'a> {
     args: &'a str,
     kwargs: &'a str,
-    /// Of protocol 1, the whole body: it has the same fields.
+    /// The embed of protocol 2. Of protocol 1 it is the whole body, which has the same fields.
     embed: &'a RawValue,
 }
 
-/// `known`: what a protocol 1 body has said, should it not be the headers that say who it is.
+/// Reads a task. `known` gets the fields of a protocol 1 body, so that a refusal can recognise the task by them.
 fn read(
-    wire: &Wire<'_>,
+    wire: &IncomingBody<'_>,
     arrival: &Arrival<'_>,
     known: &mut Option<Map<String, Value>>,
 ) -> Result<Message, Reason> {
@@ -117,15 +124,15 @@ fn read(
         let fields: BTreeMap<String, &RawValue> = parse(&body)?;
         let merged = &*known.insert(merge(&fields, wire.headers)?);
         let part = |name| fields.get(name).map_or("null", |part: &&RawValue| part.get());
-        let parts = Parts { args: part("args"), kwargs: part("kwargs"), embed: parse(&body)? };
-        return message(wire, arrival, &Fields(merged), &parts);
+        let parts = BodyParts { args: part("args"), kwargs: part("kwargs"), embed: parse(&body)? };
+        return message(wire, arrival, &HeaderFields(merged), &parts);
     }
     let parts: Vec<&RawValue> = parse(&body)?;
-    let fields = Fields(wire.headers);
+    let fields = HeaderFields(wire.headers);
     match parts.as_slice() {
         _ if fields.get("task").is_none() => Err(Reason::NoTask),
         [args, kwargs, embed] => {
-            message(wire, arrival, &fields, &Parts { args: args.get(), kwargs: kwargs.get(), embed })
+            message(wire, arrival, &fields, &BodyParts { args: args.get(), kwargs: kwargs.get(), embed })
         }
         other => Err(Reason::Body(format!(
             "it has {} elements, but should have three: [args, kwargs, embed]",
@@ -134,7 +141,7 @@ fn read(
     }
 }
 
-/// The fields of a protocol 1 body as if they were headers. Of a hybrid, the headers have the last word.
+/// The fields of a protocol 1 body as headers. If a message has both (a hybrid), its headers win.
 fn merge(body: &BTreeMap<String, &RawValue>, headers: &dyn Table) -> Result<Map<String, Value>, Reason> {
     let mut merged = Map::new();
     for (name, field) in [
@@ -163,16 +170,17 @@ fn merge(body: &BTreeMap<String, &RawValue>, headers: &dyn Table) -> Result<Map<
 }
 
 fn message(
-    wire: &Wire<'_>,
+    wire: &IncomingBody<'_>,
     arrival: &Arrival<'_>,
-    fields: &Fields<'_>,
-    parts: &Parts<'_>,
+    fields: &HeaderFields<'_>,
+    parts: &BodyParts<'_>,
 ) -> Result<Message, Reason> {
     let task = fields.text("task")?.filter(|task| !task.is_empty()).ok_or(Reason::NoTask)?;
     let id = fields.id("id")?.ok_or_else(|| wrong("id", &Value::Null, "text of 1 to 255 bytes"))?;
-    let args = part(parts.args, '[', "[]", "its arguments are no array")?;
+    let args = &*positional(parts.args)?;
     let kwargs = part(parts.kwargs, '{', "{}", "its keyword arguments are no object")?;
 
+    // The private header tells whether the sender was Celeriac, which decides what a missing field means.
     let own: Option<Private> = match fields.text(private::HEADER)? {
         None => None,
         Some(text) => Some(serde_json::from_str(&text).map_err(|error| {
@@ -186,46 +194,41 @@ fn message(
     };
     let mut options = (arrival.options)(&task).unwrap_or_default();
     if own.is_some() {
-        // Our own sender has said all: where it is silent, there is no limit.
+        // Celeriac's own sender has stated everything: a limit that it did not state does not exist.
         (options.time_limit, options.soft_time_limit) = (None, None);
     }
     let [hard, soft] = fields.limits()?;
     let workflow = workflow(fields, parts.embed, &id, wire.properties)?;
-    let headers = custom_headers(wire.headers, own.as_ref(), fields, args, kwargs);
+    let mut headers = custom_headers(wire.headers, own.as_ref(), fields, args, kwargs);
+    for (name, property) in [
+        ("message_id", &wire.properties.message_id),
+        ("app_id", &wire.properties.app_id),
+        ("type", &wire.properties.kind),
+    ] {
+        if let Some(property) = property {
+            headers.set_property(name, property.as_str().into());
+        }
+    }
+    let arguments = Arguments {
+        args: args.to_owned(),
+        kwargs: if kwargs == "{}" { String::new() } else { kwargs.to_owned() },
+    };
+    options.priority = wire.properties.priority.unwrap_or(0);
+    options.soft_time_limit = soft.or(options.soft_time_limit);
+    options.time_limit = hard.or(options.time_limit);
+    options.ignore_result = fields.flag("ignore_result")?.unwrap_or(options.ignore_result);
+    options.durability =
+        if wire.properties.delivery_mode == Some(1) { Durability::Memory } else { Durability::Disk };
+    // A serial task's lane stays empty here: the runtime makes it of the arguments when it runs the task.
     let mut message = Message {
-        id,
-        task: task.into_owned(),
-        arguments: Arguments {
-            args: args.to_owned(),
-            kwargs: if kwargs == "{}" { String::new() } else { kwargs.to_owned() },
-        },
-        queue: arrival.queue.to_owned(),
-        priority: wire.properties.priority.unwrap_or(0),
         eta: fields.instant("eta")?,
         expires: fields.instant("expires")?,
-        enqueued_at: arrival.now,
-        first_started_at: None,
-        retries: fields.count("retries")?.unwrap_or(0),
-        crashes: 0,
-        continuations: 0,
-        retry: options.retry.clone(),
-        autoretry: options.autoretry,
-        soft_time_limit: soft.or(options.soft_time_limit),
-        time_limit: hard.or(options.time_limit),
-        acks_late: options.acks_late,
-        ignore_result: fields.flag("ignore_result")?.unwrap_or(options.ignore_result),
-        result_expires: options.result_expires,
-        durability: if wire.properties.delivery_mode == Some(1) {
-            Durability::Memory
-        } else {
-            Durability::Disk
-        },
+        retries: fields.tally("retries")?.unwrap_or(0),
         headers,
-        last_errors: Vec::new(),
         workflow: Some(Box::new(workflow)),
-        unique: None,
-        serial: None, // made of the arguments by whoever runs it
+        ..Message::new(id, task, arguments, arrival.queue, options, arrival.now)
     };
+    // The private header replaces the defaults above by what the sender stated.
     if let Some(own) = own {
         own.apply(&mut message);
     }
@@ -233,17 +236,17 @@ fn message(
 }
 
 fn workflow(
-    fields: &Fields<'_>,
+    fields: &HeaderFields<'_>,
     embedded: &RawValue,
     id: &TaskId,
     properties: &Properties,
 ) -> Result<Workflow, Reason> {
     let mut workflow = Workflow {
-        root_id: Some(fields.id("root_id")?.unwrap_or_else(|| id.clone())),
-        parent_id: fields.id("parent_id")?,
-        group: fields.text("group")?.map(Cow::into_owned),
+        root_id: Some(fields.relative("root_id")?.unwrap_or_else(|| id.clone())),
+        parent_id: fields.relative("parent_id")?,
+        group: fields.name("group")?.map(Cow::into_owned),
         group_index: fields.count("group_index")?,
-        replaced_task_nesting: fields.count("replaced_task_nesting")?.unwrap_or(0),
+        replaced_task_nesting: fields.tally("replaced_task_nesting")?.unwrap_or(0),
         reply_to: properties.reply_to.clone(),
         shadow: fields.shown("shadow").map(Cow::into_owned),
         stamped_headers: fields.names("stamped_headers")?,
@@ -255,12 +258,13 @@ fn workflow(
     Ok(workflow)
 }
 
-/// The application's headers, and with them what it wants to be shown instead of the arguments: if a task is sent on, what
-/// was hidden stays hidden. Of a foreign message that is what differs from what we would show.
+/// The application's headers, and the texts that it wants shown instead of the arguments, so that a task that is sent
+/// on still hides what was hidden. In a foreign message those are texts that differ from the ones that Celeriac would
+/// make.
 fn custom_headers(
     headers: &dyn Table,
     own: Option<&Private>,
-    fields: &Fields<'_>,
+    fields: &HeaderFields<'_>,
     args: &str,
     kwargs: &str,
 ) -> Headers {
@@ -285,21 +289,39 @@ fn custom_headers(
     Headers(custom)
 }
 
-/// Arguments of the right kind; null is as good as none (Python loses such a task without a word).
+/// The positional arguments, as Python's `fun(*args)` takes them: a text counts as a list of its characters, and null
+/// as an empty list. Of an object Python would take the keys alone, so an object with members is refused.
+fn positional(text: &str) -> Result<Cow<'_, str>, Reason> {
+    const WRONG: &str = "its arguments are no array";
+    if text.starts_with('"') {
+        let wrong = |_| Reason::Body(format!("{WRONG}, but {}", kind_of(text)));
+        let characters: Vec<char> = serde_json::from_str::<String>(text).map_err(wrong)?.chars().collect();
+        // A list of characters can always be written as JSON.
+        return Ok(serde_json::to_string(&characters).unwrap_or_default().into());
+    }
+    if text.strip_prefix('{').is_some_and(|rest| rest.trim_start() == "}") {
+        return Ok("[]".into());
+    }
+    part(text, '[', "[]", WRONG).map(Cow::Borrowed)
+}
+
+/// The arguments if they are of the right kind. Null counts as empty (Python loses such a task without a word).
 fn part<'a>(text: &'a str, open: char, empty: &'a str, wrong: &str) -> Result<&'a str, Reason> {
     if text == "null" {
         return Ok(empty);
     }
     match text.strip_prefix(open) {
-        None => Err(Reason::Body(format!("{wrong}: {}", shortened(text)))),
-        // However many blanks there are in between: nothing is nothing.
+        // The reason names the kind of value and does not quote it: not everybody who reads a reason may see the
+        // arguments.
+        None => Err(Reason::Body(format!("{wrong}, but {}", kind_of(text)))),
+        // An array or object is empty, however many blanks are between its brackets.
         Some(rest) if rest.len() > 1 && rest[..rest.len() - 1].trim().is_empty() => Ok(empty),
         Some(_) => Ok(text),
     }
 }
 
-/// The body as JSON text, if it is that, and not too much.
-fn unpacked<'a>(wire: &Wire<'a>, limit: usize) -> Result<Cow<'a, [u8]>, Reason> {
+/// The unpacked body as JSON text, if its content type, encoding and size are allowed.
+fn unpacked<'a>(wire: &IncomingBody<'a>, limit: usize) -> Result<Cow<'a, [u8]>, Reason> {
     let content_type = wire.properties.content_type.as_deref().unwrap_or("");
     let media_type = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     if media_type.is_empty() {
@@ -312,19 +334,23 @@ fn unpacked<'a>(wire: &Wire<'a>, limit: usize) -> Result<Cow<'a, [u8]>, Reason> 
         });
     }
     let encoding = wire.properties.content_encoding.as_deref().unwrap_or("").to_ascii_lowercase();
-    if !matches!(encoding.as_str(), "" | "utf-8" | "utf8" | "us-ascii" | "ascii" | "binary") {
-        return Err(Reason::ContentEncoding(shortened(&encoding)));
-    }
+    let is_utf8 =
+        matches!(encoding.as_str(), "" | "utf-8" | "utf8" | "utf-8-sig" | "us-ascii" | "ascii" | "binary");
     if wire.body.len() > limit {
         return Err(Reason::TooLarge { limit, unpacked: false });
     }
-    match Fields(wire.headers).text("compression")?.as_deref() {
-        None | Some("") => Ok(Cow::Borrowed(wire.body)),
-        Some(packed) => compression::unpack(wire.body, packed, limit).map(Cow::Owned),
+    let body = match HeaderFields(wire.headers).text("compression")?.as_deref() {
+        None | Some("") => Cow::Borrowed(wire.body),
+        Some(packed) => compression::unpack(wire.body, packed, limit).map(Cow::Owned)?,
+    };
+    // Of ASCII every encoding that makes JSON of it makes the same.
+    if !is_utf8 && !body.is_ascii() {
+        return Err(Reason::ContentEncoding(shortened(&encoding)));
     }
+    Ok(body)
 }
 
-/// A media type in words.
+/// A name for a media type that an error can show.
 fn what_is(media_type: &str) -> &'static str {
     match media_type {
         "application/x-python-serialize" => "a Python pickle, which may run any code where it is read",
@@ -340,23 +366,40 @@ fn parse<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Reason> {
     serde_json::from_slice(body).map_err(|error| Reason::Body(explain(body, &error)))
 }
 
-/// What is wrong with a body, in words for whoever sent it.
+/// The kind of a JSON value, in words.
+pub(super) fn kind_of(json: &str) -> &'static str {
+    match json.trim_start().as_bytes().first() {
+        Some(b'[') => "an array",
+        Some(b'{') => "an object",
+        Some(b'"') => "text",
+        Some(b't' | b'f') => "a boolean",
+        Some(b'n') => "null",
+        _ => "a number",
+    }
+}
+
+/// The error of serde without the text that it quotes.
+pub(super) fn discreet(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match (text.find(" \""), text.rfind("\", expected")) {
+        (Some(start), Some(end)) if start < end => format!("{}{}", &text[..start], &text[end + 1..]),
+        _ => text,
+    }
+}
+
+/// The mistake in a body, in words for its sender.
 fn explain(body: &[u8], error: &serde_json::Error) -> String {
     if body.iter().all(u8::is_ascii_whitespace) {
         return "it is empty".to_owned();
     }
-    // Python writes these without being asked, and they are no JSON.
-    let line = body.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
-    let around = line.get(error.column().saturating_sub(2)..).unwrap_or_default();
-    for at in 0..around.len().min(3) {
-        if around[at..].starts_with(b"NaN") || around[at..].starts_with(b"Infinity") {
-            return format!(
-                "it has NaN or Infinity, which JSON does not know; the sender is to send null or text ({error})"
-            );
-        }
-    }
+    let text = String::from_utf8_lossy(body);
     match error.classify() {
-        serde_json::error::Category::Data => error.to_string(),
+        // The error of serde would quote the value.
+        serde_json::error::Category::Data => format!("it is {}", kind_of(&text)),
+        // Python writes NaN and Infinity without being asked, and neither is JSON.
+        _ if not_finite(&text).is_some() => format!(
+            "it has NaN or Infinity, which JSON does not know; the sender is to send null or text ({error})"
+        ),
         _ => format!("it is not JSON: {error}"),
     }
 }

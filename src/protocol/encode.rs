@@ -1,4 +1,4 @@
-//! A task becomes a message of Celery's protocol 2.
+//! Makes a message of Celery's protocol 2 out of a task.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -7,24 +7,25 @@ use serde_json::{Map, Value};
 
 use super::embed::Embed;
 use super::private::{self, Private};
-use super::{EncodeError, JSON, Properties, WireMessage, headers, instant, repr};
-use crate::core::Timestamp;
+use super::{EncodeError, JSON, Properties, WireMessage, headers, repr};
+use crate::core::{Timestamp, instant};
 use crate::task::{Durability, Message, Workflow};
 
-/// The header `lang`. Python does not look at it; whoever debugs a mixed fleet does.
+/// The value of the header `lang`. Python ignores it, but it helps people who debug a mixed fleet.
 const LANG: &str = "rs";
 
-/// Who we are, in Celery's form: `gen<pid>@<host>`.
+/// The value of the header `origin`, in Celery's form: `gen<pid>@<host>`.
 static ORIGIN: LazyLock<String> = LazyLock::new(|| format!("gen{}@{}", std::process::id(), host()));
 
-/// Writes a task as Python would, with all headers; `now` is when it is sent, from which `expiration` counts.
+/// Writes a task as Python would, with all headers. `now` is the time of sending, from which `expiration` counts.
 ///
-/// An application's header bears its own name, beside Celery's; one with the name of a header of Celery's is left out, but
-/// `argsrepr` and `kwargsrepr`, which say what tools are to show instead of the arguments. What Celery has no word for goes
-/// into one more header, `celeriac`, so that [`decode`](super::decode()) gives the same message again.
+/// An application's header keeps its name beside Celery's headers. One that has the name of a header of Celery's is
+/// left out, except `argsrepr` and `kwargsrepr`, which hold the text that tools show instead of the arguments. Facts
+/// that Celery has no word for go into one more header, `celeriac`, so that [`decode`](super::decode()) returns the
+/// same message.
 ///
 /// # Errors
-/// Its arguments are no JSON array and object, or something else has no form in JSON.
+/// The arguments are no JSON array and object, or another part cannot be written as JSON.
 pub fn encode(message: &Message, now: Timestamp) -> Result<WireMessage, EncodeError> {
     let args = if message.arguments.args.is_empty() { "[]" } else { &message.arguments.args };
     let kwargs = if message.arguments.kwargs.is_empty() { "{}" } else { &message.arguments.kwargs };
@@ -34,6 +35,7 @@ pub fn encode(message: &Message, now: Timestamp) -> Result<WireMessage, EncodeEr
         expected,
         error: error.to_string(),
     };
+    // Making the texts for tools also checks that the arguments are JSON of the right kind.
     let argsrepr = repr::positional(args).map_err(|error| wrong("positional", "array", error))?;
     let kwargsrepr = repr::keyword(kwargs).map_err(|error| wrong("keyword", "object", error))?;
 
@@ -44,6 +46,7 @@ pub fn encode(message: &Message, now: Timestamp) -> Result<WireMessage, EncodeEr
         error: error.to_string(),
     };
     let embed = serde_json::to_string(&Embed::of(workflow)).map_err(|error| json("signatures", error))?;
+    // The arguments are JSON text already. The body takes that text as it is, so that no number changes.
     let mut body = String::with_capacity(args.len() + kwargs.len() + embed.len() + 4);
     for part in ["[", args, ",", kwargs, ",", &embed, "]"] {
         body.push_str(part);
@@ -54,6 +57,7 @@ pub fn encode(message: &Message, now: Timestamp) -> Result<WireMessage, EncodeEr
     for (name, made, given) in
         [("argsrepr", argsrepr, &mut private.argsrepr), ("kwargsrepr", kwargsrepr, &mut private.kwargsrepr)]
     {
+        // The application's own text wins. The private header records that, so that a retry keeps the text.
         let instead = message.headers.0.get(name).and_then(Value::as_str);
         *given = instead.is_some();
         headers.insert(name.to_owned(), instead.map_or(Value::String(made), Value::from));
@@ -72,11 +76,14 @@ fn properties(message: &Message, workflow: Option<&Workflow>, now: Timestamp) ->
         priority: Some(message.priority),
         correlation_id: Some(message.id.to_string()),
         reply_to: workflow.and_then(|workflow| workflow.reply_to.clone()),
-        // A serial one holds its lane until it has been told that it is too late.
+        // RabbitMQ drops an expired message and tells nobody, so only a message that may vanish gets an expiration.
         expiration: message
             .expires
-            .filter(|_| message.serial.is_none())
+            .filter(|_| message.may_vanish())
             .map(|at| at.since(now).as_millis().to_string()),
+        message_id: message.headers.property("message_id").map(str::to_owned),
+        app_id: message.headers.property("app_id").map(str::to_owned),
+        kind: message.headers.property("type").map(str::to_owned),
     }
 }
 
@@ -122,7 +129,7 @@ fn celery_headers(message: &Message, workflow: Option<&Workflow>) -> Map<String,
     headers
 }
 
-/// Whole seconds as a whole number, as Python's users give them.
+/// A number of seconds: whole seconds as an integer, as Python's users write them.
 fn seconds(limit: Option<Duration>) -> Value {
     match limit {
         None => Value::Null,
@@ -131,7 +138,7 @@ fn seconds(limit: Option<Duration>) -> Value {
     }
 }
 
-/// The name of this machine, for display.
+/// The name of this machine, for display only.
 fn host() -> String {
     let told = std::env::var("HOSTNAME").ok();
     let asked = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();

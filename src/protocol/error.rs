@@ -1,116 +1,126 @@
-//! Why a message was refused, and what could be recognised of it all the same.
+//! Why a message was refused, and which parts of it could be recognised all the same.
 
 use crate::task::TaskId;
 
-/// A message that is no task that can be run. It is to be kept as it is, for somebody to look at; what was
-/// [recognised](Self::recognised) suffices to record the failure, so that whoever waits for the result learns of it.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The error of a message that is no valid task. The caller keeps the message as it is, for somebody to look at. The
+/// [recognised](Self::recognised) parts suffice to record the failure, so that a caller who waits for the result
+/// learns of it.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[error("{reason}")]
 pub struct DecodeError {
-    /// What was wrong.
+    /// Why the message was refused.
     pub reason: Reason,
-    /// What could be read before, and despite of that.
+    /// The parts that could be read in spite of that.
     pub recognised: Box<Recognised>,
 }
 
-/// What could be recognised of a message that was refused.
+crate::core::debug_as_display!(DecodeError);
+
+/// The parts of a refused message that could be recognised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recognised {
-    /// Its id.
+    /// The id of the task.
     pub id: Option<TaskId>,
-    /// The task's name.
+    /// The name of the task.
     pub task: Option<String>,
-    /// Where the caller waits for the result.
+    /// The queue in which the caller waits for the result.
     pub reply_to: Option<String>,
-    /// The first task of its workflow.
+    /// The id of the first task of the workflow.
     pub root_id: Option<TaskId>,
 }
 
-/// What was wrong with a message.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a message was refused.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Reason {
-    /// No content type.
+    /// The message has no content type.
     #[error(
         "the message has no content type, so its body cannot be told from noise; the sender is to say `application/json`"
     )]
     NoContentType,
-    /// A content type that is not JSON.
+    /// The message has properties that cannot be read, or could not be sent on as they are.
+    #[error("the message cannot be read: {0}; it is kept with its properties as they came")]
+    Unreadable(String),
+    /// The content type is not JSON.
     #[error(
         "the body is {what} (`{content_type}`): only JSON is accepted; set `task_serializer = 'json'` at the sender"
     )]
     ContentType {
-        /// What the message says.
+        /// The content type as the message states it.
         content_type: String,
-        /// What that is, in words.
+        /// The kind of content, in words.
         what: &'static str,
     },
-    /// A character encoding that is not UTF-8.
+    /// The character encoding is not UTF-8, and the body is not ASCII.
     #[error("the body is encoded as `{0}`: only utf-8 is accepted")]
     ContentEncoding(String),
-    /// A compression that nobody here knows.
+    /// The compression is one that Celeriac does not know.
     #[error("the body is compressed by `{0}`, which is none of gzip, bzip2, lzma, brotli and zstd")]
     Compression(String),
-    /// A compressed body that does not unpack.
+    /// The compressed body cannot be unpacked.
     #[error("the body does not unpack as `{compression}`: {error}")]
     Unpack {
-        /// What the header says.
+        /// The compression as the header states it.
         compression: String,
-        /// What the library said.
+        /// The error of the library that unpacks it.
         error: String,
     },
-    /// Too large, packed or unpacked.
+    /// The body is too large, packed or unpacked.
     #[error("the body takes more than {limit} bytes{}: store the object, and send its id", if *.unpacked { " when unpacked" } else { "" })]
     TooLarge {
-        /// The limit in bytes.
+        /// The most bytes that a body may have.
         limit: usize,
-        /// Whether it was packed.
+        /// Whether the body exceeds the limit only when it is unpacked.
         unpacked: bool,
     },
-    /// A body that is not JSON, or no task's.
+    /// The body is not JSON, or not the body of a task.
     #[error("the body is no task's: {0}")]
     Body(String),
-    /// Neither headers nor body name a task.
+    /// Neither the headers nor the body name a task.
     #[error("neither the headers nor the body name a task: this is not a Celery message")]
     NoTask,
-    /// A header (or a field of a protocol 1 body) that is not what it should be.
+    /// A header, or a field of a protocol 1 body, has a wrong value.
     #[error("`{name}` is {found}, but should be {expected}")]
     Header {
-        /// Its name.
+        /// The name of the header or field.
         name: String,
-        /// What was there; long values are cut.
+        /// The value that was there; long values are cut.
         found: String,
-        /// What it should be.
+        /// A description of the values that are allowed.
         expected: &'static str,
     },
 }
 
+crate::core::debug_as_display!(Reason);
+
 /// Why a task could not be put on the wire. Nothing was sent.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// Arguments that are not what [`Arguments`](crate::task::Arguments) promises.
+    /// The arguments are not what [`Arguments`](crate::task::Arguments) promises.
     #[error("the {part} arguments of `{task}` are no JSON {expected}: {error}")]
     Arguments {
-        /// The task.
+        /// The name of the task.
         task: String,
-        /// `positional` or `keyword`.
+        /// The kind of arguments, `positional` or `keyword`.
         part: &'static str,
-        /// `array` or `object`.
+        /// The JSON type that they should have, `array` or `object`.
         expected: &'static str,
-        /// What serde said.
+        /// The error of serde about the arguments.
         error: String,
     },
-    /// Something else without a form in JSON.
+    /// Another part of the message cannot be written as JSON.
     #[error("the {what} of `{task}` have no form in JSON: {error}")]
     Json {
-        /// The task.
+        /// The name of the task.
         task: String,
-        /// Which part of the message.
+        /// The part of the message.
         what: &'static str,
-        /// What serde said.
+        /// The error of serde about that part.
         error: String,
     },
 }
+
+crate::core::debug_as_display!(EncodeError);

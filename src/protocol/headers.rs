@@ -1,15 +1,16 @@
-//! Headers read one by one, each with an error that names it.
+//! Reads headers one by one, each with an error that names it.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
-use super::{Field, Reason, Table, instant, private};
-use crate::core::Timestamp;
+use super::{Field, Reason, Table, private};
+use crate::core::{Timestamp, instant, time};
 use crate::task::TaskId;
 
-/// Whether a header is Celery's own, or ours: an application's header of such a name would not reach the other side as one.
+/// Whether a header is Celery's own, or Celeriac's. An application's header of such a name would not reach the other
+/// side.
 fn is_ours(name: &str) -> bool {
     matches!(
         name,
@@ -38,20 +39,23 @@ fn is_ours(name: &str) -> bool {
     )
 }
 
-/// What a broker, or we ourselves, wrote onto a message on its way; not to be sent on.
+/// The prefixes of headers that a broker or Celeriac itself added on the way, and that must not be sent on.
 const ON_THE_WAY: [&str; 6] =
     ["x-death", "x-first-death-", "x-last-death-", "x-delivery-count", "x-acquired-count", "celeriac-"];
 
-/// Whether a header is the application's.
+/// Whether a header is the application's. `CC` and `BCC` are RabbitMQ's: it has sent copies to the queues that they
+/// name, and would send them again with each retry.
 pub(super) fn is_custom(name: &str) -> bool {
-    !is_ours(name) && !ON_THE_WAY.iter().any(|prefix| name.starts_with(prefix))
+    !is_ours(name)
+        && !matches!(name, "CC" | "BCC")
+        && !ON_THE_WAY.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Headers, or the fields of a protocol 1 body.
-pub(super) struct Fields<'a>(pub(super) &'a dyn Table);
+/// The headers of a message, or the fields of a protocol 1 body.
+pub(super) struct HeaderFields<'a>(pub(super) &'a dyn Table);
 
-impl<'a> Fields<'a> {
-    /// Null is as good as nothing.
+impl<'a> HeaderFields<'a> {
+    /// The value of a header; `None` also if it is null.
     pub(super) fn get(&self, name: &str) -> Option<Field<'a>> {
         self.0.get(name).filter(|field| !field.is_null())
     }
@@ -71,14 +75,29 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// For those that are only shown: what is no text is not there.
+    /// The text of a header that is only shown to people; `None` if it is not a text.
     pub(super) fn shown(&self, name: &str) -> Option<Cow<'a, str>> {
         self.get(name)?.into_text()
     }
 
-    /// A task's id: 1 to 255 bytes.
+    /// A text, or a whole number as text, because some clients number their ids.
+    pub(super) fn name(&self, name: &'static str) -> Result<Option<Cow<'a, str>>, Reason> {
+        match self.get(name) {
+            Some(Field::Json(number)) if number.is_i64() || number.is_u64() => {
+                Ok(Some(number.to_string().into()))
+            }
+            _ => self.text(name),
+        }
+    }
+
+    /// The value of a header; `None` also if it is false in Python: zero, false, an empty text, list or table.
+    fn said(&self, name: &str) -> Option<Cow<'a, Value>> {
+        self.value(name).filter(|value| !is_nothing(value))
+    }
+
+    /// The id of a task, which has 1 to 255 bytes.
     pub(super) fn id(&self, name: &'static str) -> Result<Option<TaskId>, Reason> {
-        match self.text(name)? {
+        match self.name(name)? {
             Some(id) if id.is_empty() || id.len() > 255 => {
                 Err(wrong(name, &Value::from(id), "text of 1 to 255 bytes"))
             }
@@ -86,36 +105,53 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A count; also one that came as a float, as some clients' number type is.
+    /// The id of another task. An empty text stands for none.
+    pub(super) fn relative(&self, name: &'static str) -> Result<Option<TaskId>, Reason> {
+        if self.name(name).is_ok_and(|id| id.is_some_and(|id| id.is_empty())) {
+            return Ok(None);
+        }
+        self.id(name)
+    }
+
+    /// A count. It may also be a float, which is the only number type of some clients, or a text.
     pub(super) fn count(&self, name: &'static str) -> Result<Option<u32>, Reason> {
         let Some(value) = self.value(name) else { return Ok(None) };
-        let whole = value.as_u64().or_else(|| match value.as_f64() {
-            // Exact below 2^32, and compared before it is cut.
-            Some(float) if float.fract() == 0.0 && (0.0..4_294_967_296.0).contains(&float) => {
-                Some(float as u64)
-            }
-            _ => None,
-        });
+        let whole = match &*value {
+            Value::Bool(yes) => Some(u64::from(*yes)),
+            Value::String(text) => text.trim().parse().ok(),
+            value => value.as_u64().or_else(|| match value.as_f64() {
+                // Floats below 2^32 are exact, and the float is compared before it is cast.
+                Some(float) if float.fract() == 0.0 && (0.0..4_294_967_296.0).contains(&float) => {
+                    Some(float as u64)
+                }
+                _ => None,
+            }),
+        };
         match whole.and_then(|whole| u32::try_from(whole).ok()) {
             Some(count) => Ok(Some(count)),
             None => Err(wrong(name, &value, "a whole number from 0 to 4294967295")),
         }
     }
 
-    pub(super) fn flag(&self, name: &'static str) -> Result<Option<bool>, Reason> {
-        let Some(value) = self.value(name) else { return Ok(None) };
-        match &*value {
-            Value::Bool(yes) => Ok(Some(*yes)),
-            Value::Number(number) => Ok(Some(number.as_f64() != Some(0.0))),
-            other => Err(wrong(name, other, "true or false")),
+    /// The same as [`count`](Self::count) for a number that only grows. A larger number than `u32` can hold counts as
+    /// the largest, a negative one as zero, and a fraction is cut.
+    pub(super) fn tally(&self, name: &'static str) -> Result<Option<u32>, Reason> {
+        match self.value(name).and_then(|value| value.as_f64()) {
+            Some(number) => Ok(Some(number as u32)), // the cast does all of that
+            None => self.count(name),
         }
     }
 
-    /// Text in ISO 8601. A number is refused, as by Celery: whether it counts seconds, milliseconds, from now or from 1970 is
-    /// anybody's guess. Text without an offset is UTC, unless a protocol 1 body says that it is some sender's local time.
+    pub(super) fn flag(&self, name: &'static str) -> Result<Option<bool>, Reason> {
+        // Python asks whether the value is true.
+        Ok(self.value(name).map(|value| !is_nothing(&value)))
+    }
+
+    /// A time in ISO 8601. A number is refused, as Celery does: it could be seconds or milliseconds, from now or from
+    /// 1970. A text without an offset is UTC, unless a protocol 1 body says that it is the sender's local time.
     pub(super) fn instant(&self, name: &'static str) -> Result<Option<Timestamp>, Reason> {
         const EXPECTED: &str = "an ISO 8601 time such as \"2026-11-22T09:00:00+00:00\"";
-        let Some(value) = self.value(name) else { return Ok(None) };
+        let Some(value) = self.said(name) else { return Ok(None) };
         let read = value.as_str().and_then(instant::read).ok_or_else(|| wrong(name, &value, EXPECTED))?;
         if read.naive && self.value("utc").as_deref() == Some(&Value::Bool(false)) {
             return Err(wrong(
@@ -127,11 +163,11 @@ impl<'a> Fields<'a> {
         Ok(Some(read.time))
     }
 
-    /// Hard limit first. Nothing and zero: none is given.
+    /// The hard time limit, then the soft one. A missing limit and a zero both mean that there is none.
     pub(super) fn limits(&self) -> Result<[Option<Duration>; 2], Reason> {
         const NAME: &str = "timelimit";
         const EXPECTED: &str = "[hard, soft], each null or a number of seconds";
-        let Some(value) = self.value(NAME) else { return Ok([None, None]) };
+        let Some(value) = self.said(NAME) else { return Ok([None, None]) };
         let Some([hard, soft]) = value.as_array().map(Vec::as_slice) else {
             return Err(wrong(NAME, &value, EXPECTED));
         };
@@ -146,7 +182,10 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn names(&self, name: &'static str) -> Result<Vec<String>, Reason> {
-        let Some(value) = self.value(name) else { return Ok(Vec::new()) };
+        let Some(value) = self.said(name) else { return Ok(Vec::new()) };
+        if let Value::String(one) = &*value {
+            return Ok(vec![one.clone()]);
+        }
         let names = value.as_array().and_then(|names| {
             names.iter().map(|name| name.as_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
         });
@@ -154,7 +193,7 @@ impl<'a> Fields<'a> {
     }
 
     pub(super) fn table(&self, name: &'static str) -> Result<Map<String, Value>, Reason> {
-        match self.value(name).map(Cow::into_owned) {
+        match self.said(name).map(Cow::into_owned) {
             None => Ok(Map::new()),
             Some(Value::Object(table)) => Ok(table),
             Some(other) => Err(wrong(name, &other, "a table")),
@@ -162,22 +201,37 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Whole seconds as they are, others to the microsecond: finer is what a float adds.
+/// Whether a value is false in Python.
+pub(super) fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(yes) => !yes,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+    }
+}
+
+/// A number of seconds: whole numbers exactly, others to the microsecond. A negative number is refused. Rounded to
+/// zero, it would mean that there is no limit.
 fn seconds(value: &Value) -> Option<Duration> {
     if let Some(whole) = value.as_u64() {
         return Some(Duration::from_secs(whole));
     }
-    let exact = Duration::try_from_secs_f64(value.as_f64()?).ok()?;
-    let micros = u64::from((exact.subsec_nanos() + 500) / 1_000);
-    Duration::from_secs(exact.as_secs()).checked_add(Duration::from_micros(micros))
+    if let Value::String(text) = value {
+        // A number as text, as some clients' templates make it.
+        return seconds(&Value::Number(text.trim().parse().ok()?));
+    }
+    time::seconds(value.as_f64().filter(|seconds| *seconds >= 0.0)?)
 }
 
-/// The error about a header.
+/// The error of a header with a wrong value.
 pub(super) fn wrong(name: &str, found: &Value, expected: &'static str) -> Reason {
     Reason::Header { name: name.to_owned(), found: shortened(&found.to_string()), expected }
 }
 
-/// So much of a text as fits into an error.
+/// The first 60 characters of a text, for an error.
 pub(super) fn shortened(text: &str) -> String {
     match text.char_indices().nth(60) {
         None => text.to_owned(),

@@ -1,31 +1,35 @@
-//! Celery's message protocol: what crosses the wire, and what it means here. Bytes in, types out.
+//! Celery's message protocol: the bytes that cross the wire, and the types that they stand for.
 //!
-//! Nothing here talks to anybody. A task becomes a [`WireMessage`] by [`encode`] and a task again by [`decode`]; what became
-//! of it is a document of [`result`]; what workers are told is a request of [`control`]. Target is Celery 5.7; what 4.x and
-//! 5.x clients leave out, and protocol 1, are read as well. What is refused is refused with a reason, and with what could be
-//! recognised, so that it can be kept and recorded: no input panics, and none takes more memory than the [`Arrival`] allows.
+//! Nothing here does any I/O. [`encode`] makes a [`WireMessage`] of a task, and [`decode`] makes a task of it again.
+//! The outcome of a task is a document of [`result`], a command to workers is a request of [`control`], and [`events`]
+//! tell what happens to workers and tasks. The target is Celery 5.7. Messages of 4.x and other 5.x clients, which leave
+//! parts out, and messages of protocol 1 are read as well. A refusal has a reason and the parts that could be
+//! recognised, so that the message can be kept and the failure recorded. No input panics, and none takes more memory
+//! than the [`Arrival`] allows.
 
 mod compression;
 mod decode;
 mod embed;
 mod encode;
 mod error;
-pub(crate) mod glob;
 mod headers;
-mod instant;
 mod private;
-mod repr;
+pub(crate) mod repr;
 mod table;
 mod wire;
 
 pub mod control;
+pub mod events;
 pub mod result;
 
+#[cfg(feature = "amqp")]
+pub(crate) use decode::refused;
 pub use decode::{Arrival, decode, decode_parts};
 pub use encode::encode;
 pub use error::{DecodeError, EncodeError, Reason, Recognised};
+pub(crate) use repr::{keyword as keyword_repr, positional as positional_repr};
 pub use table::{Field, Table};
 pub use wire::{Properties, WireMessage};
 
-/// The media type of all that we write, and the only one that we read.
+/// The media type of all bodies that Celeriac writes, and the only one that it reads.
 pub const JSON: &str = "application/json";

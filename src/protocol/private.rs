@@ -1,19 +1,20 @@
-//! What we know of a task and Celery has no word for: the header `celeriac`.
+//! The facts about a task that Celery has no word for, in the header `celeriac`.
 //!
-//! It is JSON text rather than a table, so that it passes through every broker and every Python worker's retry unharmed. A
-//! message that has it is our own, or a copy of one of our own.
+//! The header is JSON text rather than a table, so that it passes unharmed through every broker and every retry of a
+//! Python worker. A message with this header is Celeriac's own, or a copy of one.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::text::first_errors;
 use crate::core::{RetryPolicy, Timestamp};
-use crate::task::{Message, Pass, Serial, Unique};
+use crate::task::{Message, Pass, SerialHeader, Unique};
 
-/// The header's name.
+/// The name of the header.
 pub(super) const HEADER: &str = "celeriac";
 
-/// The header. What it leaves out is zero, or unknown; what a later version adds is no matter.
+/// The content of the header. A missing field is zero or unknown, and fields that a later version adds are ignored.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Private {
     enqueued_at: Timestamp,
@@ -29,16 +30,17 @@ pub(super) struct Private {
     result_expires: Duration,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     last_errors: Vec<String>,
-    /// Whoever ends it is to end its dedupe window.
+    /// The unique window of the task. The runtime that ends the task ends the window too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unique: Option<Box<Unique>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    serial: Option<Box<Serial>>,
+    serial: Option<Box<SerialHeader>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pass: Option<Pass>,
-    /// The text of `argsrepr` or `kwargsrepr` was given by the application, and not made from the arguments.
+    /// Whether the application gave the text of `argsrepr`, which was not made from the arguments then.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) argsrepr: bool,
+    /// Whether the application gave the text of `kwargsrepr`.
     #[serde(default, skip_serializing_if = "is_false")]
     pub(super) kwargsrepr: bool,
 }
@@ -52,7 +54,7 @@ fn is_false(yes: &bool) -> bool {
 }
 
 impl Private {
-    /// Of a message that goes out.
+    /// The header of a message that is to be sent.
     pub(super) fn of(message: &Message) -> Self {
         Self {
             enqueued_at: message.enqueued_at,
@@ -63,7 +65,7 @@ impl Private {
             autoretry: message.autoretry,
             acks_late: message.acks_late,
             result_expires: message.result_expires,
-            last_errors: message.last_errors.clone(),
+            last_errors: first_errors(&message.last_errors),
             unique: message.unique.clone(),
             serial: message.serial.clone(),
             pass: message.serial.as_ref().and_then(|serial| serial.pass),
@@ -72,7 +74,7 @@ impl Private {
         }
     }
 
-    /// Puts it all into a message that came in.
+    /// Copies all fields into a message that was received.
     pub(super) fn apply(self, message: &mut Message) {
         message.enqueued_at = self.enqueued_at;
         message.first_started_at = self.first_started_at;

@@ -1,53 +1,161 @@
 //! Arguments as Python shows them: the text of the headers `argsrepr` and `kwargsrepr`, for Flower and for logs.
 //!
-//! The rules are those of Celery's `saferepr` as its results show them: about 1024 characters, three levels, and what is
-//! left out is three dots. It is written while the JSON is read, in one pass, and so also finds out whether that is JSON.
+//! The rules are those of Celery's `saferepr`, as its results show them: about 1024 characters and three levels, with
+//! three dots for what is left out. Before that the text is checked to be JSON.
 
-use std::fmt;
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::Error as _;
+use serde_json::value::RawValue;
 
-/// Celery's `resultrepr_maxsize`.
+use crate::task::token::{Token, Tokens};
+
+/// The most characters of the text, as Celery's `resultrepr_maxsize`.
 const MAX_CHARS: i64 = 1024;
 const MAX_LEVELS: usize = 3;
 
-/// A JSON array as a Python tuple: `(2, 'x')`.
-pub(super) fn positional(args: &str) -> Result<String, serde_json::Error> {
+/// Shows a JSON array as a Python tuple: `(2, 'x')`.
+pub(crate) fn positional(args: &str) -> Result<String, serde_json::Error> {
     run(args, Shape::Tuple)
 }
 
-/// A JSON object as a Python dict: `{'x': 1, 'y': None}`.
-pub(super) fn keyword(kwargs: &str) -> Result<String, serde_json::Error> {
+/// Shows a JSON object as a Python dict: `{'x': 1, 'y': None}`.
+pub(crate) fn keyword(kwargs: &str) -> Result<String, serde_json::Error> {
     run(kwargs, Shape::Dict)
 }
 
-/// What the outermost value has to be.
+/// Shows any JSON text as Python's `repr` shows the value: `5`, `'abc'`, `[1, 2]`, `None`. Text that is no JSON is
+/// shown as far as it can be read.
+pub(crate) fn value(json: &str) -> String {
+    shown(json.trim(), "[")
+}
+
+/// Shows a text as Python's `repr` does, with all escapes that it has below U+00A0.
+pub(crate) fn text(text: &str) -> String {
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push(quote);
+    for letter in text.chars() {
+        match letter {
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\\' => out.push_str("\\\\"),
+            letter if letter == quote => out.extend(['\\', quote]),
+            // Writing into a string never fails.
+            letter if letter.is_control() => drop(write!(out, "\\x{:02x}", u32::from(letter))),
+            letter => out.push(letter),
+        }
+    }
+    out.push(quote);
+    out
+}
+
+/// The type that the outermost value must have.
 #[derive(Clone, Copy, PartialEq)]
 enum Shape {
     Tuple,
     Dict,
-    Any,
 }
 
 fn run(text: &str, shape: Shape) -> Result<String, serde_json::Error> {
+    // This checks the JSON at any depth. Numbers stay text, so that a number with forty digits is shown with forty.
+    let json: &RawValue = serde_json::from_str(text)?;
+    let found = match json.get().as_bytes().first() {
+        Some(b'[') if shape == Shape::Tuple => None,
+        Some(b'{') if shape == Shape::Dict => None,
+        Some(b'[') => Some("an array"),
+        Some(b'{') => Some("an object"),
+        Some(b'"') => Some("a string"),
+        Some(b'n') => Some("null"),
+        Some(b't' | b'f') => Some("a boolean"),
+        _ => Some("a number"),
+    };
+    match found {
+        None => Ok(shown(json.get(), "(")),
+        Some(found) => Err(serde_json::Error::custom(format!("it is {found}"))),
+    }
+}
+
+/// A bracket that was opened and is not closed yet.
+struct OpenContainer {
+    close: &'static str,
+    /// Whether there was room to write the opening bracket.
+    shown: bool,
+    /// How many commas the container has so far.
+    commas: usize,
+    is_empty: bool,
+}
+
+/// The text of a value, whose array has this bracket if it is one.
+fn shown(json: &str, array: &'static str) -> String {
     let mut writer = Writer { out: String::new(), left: MAX_CHARS, cut: false };
-    let mut json = serde_json::Deserializer::from_str(text);
-    Node { writer: &mut writer, shape, level: 0 }.deserialize(&mut json)?;
-    json.end()?;
-    Ok(writer.out)
+    let mut open: Vec<OpenContainer> = Vec::new();
+    let mut tokens = Tokens::of(json);
+    while let Some(token) = tokens.next() {
+        if let (Some(outer), Token::Open(_) | Token::Text(_) | Token::Plain(_)) = (open.last_mut(), token) {
+            outer.is_empty = false;
+        }
+        match token {
+            Token::Open(bracket) if open.len() >= MAX_LEVELS => {
+                tokens.skip_opened();
+                writer.token(if bracket == b'{' { "{...}" } else { "[...]" });
+            }
+            Token::Open(bracket) => {
+                let (bracket, close) = match (bracket, open.len()) {
+                    (b'{', _) => ("{", "}"),
+                    (_, 0) if array == "(" => ("(", ")"),
+                    _ => ("[", "]"),
+                };
+                let shown = writer.token(bracket);
+                open.push(OpenContainer { close, shown, commas: 0, is_empty: true });
+            }
+            Token::Close => {
+                if let Some(OpenContainer { close, shown: true, commas, is_empty }) = open.pop() {
+                    writer.close(if close == ")" && commas == 0 && !is_empty { ",)" } else { close });
+                }
+            }
+            Token::Comma => {
+                if let Some(outer) = open.last_mut() {
+                    outer.commas += 1;
+                }
+                writer.token(", ");
+            }
+            Token::Colon => drop(writer.token(": ")),
+            // Half of a surrogate pair is no valid text in Rust, so it is shown as it was written.
+            Token::Text(text) => match serde_json::from_str::<Cow<'_, str>>(text) {
+                Ok(text) => writer.quoted(&text),
+                Err(_) => writer.quoted(text.trim_matches('"')),
+            },
+            Token::Plain("true") => writer.plain("True"),
+            Token::Plain("false") => writer.plain("False"),
+            Token::Plain("null") => writer.plain("None"),
+            Token::Plain(number) => writer.plain(&shown_number(number)),
+        }
+    }
+    writer.out
+}
+
+/// A number as Python shows it; integers of any size keep all of their digits.
+fn shown_number(number: &str) -> Cow<'_, str> {
+    match number {
+        "-0" => "0".into(),
+        integer if !integer.contains(['.', 'e', 'E']) => integer.into(),
+        float => float.parse().map_or(number.into(), |value: f64| self::float(value).into()),
+    }
 }
 
 struct Writer {
     out: String,
-    /// Characters that may still follow.
+    /// How many more characters there is room for.
     left: i64,
-    /// No room was left when something was to follow: only what is open is closed.
+    /// Whether there was no room for something. From then on, only closing brackets are written.
     cut: bool,
 }
 
 impl Writer {
-    /// Says whether there was room.
+    /// Writes a token if there is room. Returns whether there was.
     fn token(&mut self, text: &str) -> bool {
         let room = self.room();
         if room {
@@ -57,7 +165,7 @@ impl Writer {
         room
     }
 
-    /// Text in quotes. As in Celery, only quotes in it are escaped.
+    /// Writes a text in quotes. As in Celery, only quotes in the text are escaped.
     fn quoted(&mut self, text: &str) {
         if self.room() {
             let (shown, dots) = self.cut_to_fit(text);
@@ -74,10 +182,10 @@ impl Writer {
         }
     }
 
-    /// So much of a value as there is room for, cut at a blank if there is one.
+    /// The part of a value that there is room for, cut at a blank if there is one, and dots if something was cut.
     fn cut_to_fit<'t>(&self, text: &'t str) -> (&'t str, &'static str) {
         let room = usize::try_from(self.left).unwrap_or(0);
-        // No text has more characters than bytes.
+        // A text has at least as many bytes as characters, so the first test is the cheap one.
         if text.len() < room || text.chars().count() < room {
             return (text, "");
         }
@@ -103,153 +211,11 @@ fn count(text: &str) -> i64 {
     i64::try_from(text.chars().count()).unwrap_or(i64::MAX)
 }
 
-struct Node<'a> {
-    writer: &'a mut Writer,
-    shape: Shape,
-    level: usize,
-}
-
-impl Node<'_> {
-    fn wrong<E: Error>(&self, found: &str) -> Result<(), E> {
-        Err(E::custom(format!("it is {found}")))
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Node<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        // Beyond the end nothing is looked at, and so no depth of nesting can hurt.
-        if self.writer.cut {
-            return deserializer.deserialize_ignored_any(IgnoredAny).map(drop);
-        }
-        deserializer.deserialize_any(self)
-    }
-}
-
-/// Numbers and constants, which are only wrong as the outermost value.
-macro_rules! plain {
-    ($($method:ident($value:ident: $type:ty) => $text:expr, $found:literal;)*) => {$(
-        fn $method<E: Error>(self, $value: $type) -> Result<(), E> {
-            if self.shape != Shape::Any {
-                return self.wrong($found);
-            }
-            self.writer.plain(&$text);
-            Ok(())
-        }
-    )*};
-}
-
-impl<'de> Visitor<'de> for Node<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    plain! {
-        visit_bool(v: bool) => if v { "True" } else { "False" }, "a boolean";
-        visit_i64(v: i64) => v.to_string(), "a number";
-        visit_u64(v: u64) => v.to_string(), "a number";
-        visit_f64(v: f64) => float(v), "a number";
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        if self.shape != Shape::Any {
-            return self.wrong("null");
-        }
-        self.writer.plain("None");
-        Ok(())
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        if self.shape != Shape::Any {
-            return self.wrong("a string");
-        }
-        self.writer.quoted(text);
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        let tuple = match self.shape {
-            Shape::Dict => return self.wrong("an array"),
-            shape => shape == Shape::Tuple,
-        };
-        if self.level >= MAX_LEVELS {
-            while items.next_element::<IgnoredAny>()?.is_some() {}
-            self.writer.token("[...]");
-            return Ok(());
-        }
-        let open = self.writer.token(if tuple { "(" } else { "[" });
-        let mut length = 0_usize;
-        loop {
-            // Whether another one follows is only known with it, so the comma is written by the one that follows.
-            let node = Node { writer: &mut *self.writer, shape: Shape::Any, level: self.level + 1 };
-            if items.next_element_seed(Follower { node, first: length == 0 })?.is_none() {
-                break;
-            }
-            length += 1;
-        }
-        if open {
-            self.writer.close(match (tuple, length) {
-                (false, _) => "]",
-                (true, 1) => ",)",
-                (true, _) => ")",
-            });
-        }
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        if self.shape == Shape::Tuple {
-            return self.wrong("an object");
-        }
-        if self.level >= MAX_LEVELS {
-            while entries.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
-            self.writer.token("{...}");
-            return Ok(());
-        }
-        let open = self.writer.token("{");
-        let mut first = true;
-        loop {
-            let node = Node { writer: &mut *self.writer, shape: Shape::Any, level: MAX_LEVELS };
-            if entries.next_key_seed(Follower { node, first })?.is_none() {
-                break;
-            }
-            self.writer.token(": ");
-            entries.next_value_seed(Node {
-                writer: &mut *self.writer,
-                shape: Shape::Any,
-                level: self.level + 1,
-            })?;
-            first = false;
-        }
-        if open {
-            self.writer.close("}");
-        }
-        Ok(())
-    }
-}
-
-/// An element with the comma before it.
-struct Follower<'a> {
-    node: Node<'a>,
-    first: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for Follower<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        if !self.first {
-            self.node.writer.token(", ");
-        }
-        self.node.deserialize(deserializer)
-    }
-}
-
-/// Python's `repr` of a float: the shortest digits that read back, with an exponent below 1e-4 and from 1e16.
+/// A float as Python's `repr` shows it: the fewest digits that read back, with an exponent below 1e-4 and from 1e16.
 fn float(value: f64) -> String {
+    if value.is_infinite() {
+        return if value < 0.0 { "-inf" } else { "inf" }.to_owned();
+    }
     let scientific = format!("{value:e}");
     let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     match exponent.parse::<i32>().unwrap_or(0) {
@@ -257,7 +223,7 @@ fn float(value: f64) -> String {
         exponent => {
             let mut text = digits.to_owned();
             let sign = if exponent < 0 { '-' } else { '+' };
-            // Writing into a string does not fail.
+            // Writing into a string never fails.
             let _ = write!(text, "e{sign}{:02}", exponent.unsigned_abs());
             text
         }
@@ -283,6 +249,11 @@ mod tests {
             ),
             ("[[],{},[]]", "([], {}, [])"),
             ("[[[],[[]],[[[]]]]]", "([[], [[...]], [[...]]],)"),
+            (
+                "[1000000000000000000000000000000,-0,1E+2,1e400,-1e400,18446744073709551615,117.63331139400017]",
+                "(1000000000000000000000000000000, 0, 100.0, inf, -inf, 18446744073709551615, 117.63331139400017)",
+            ),
+            (r#"["cut \ud83d","\u00e9"]"#, r"('cut \ud83d', 'é')"),
         ] {
             assert_eq!(positional(json).unwrap(), python);
         }
@@ -291,7 +262,7 @@ mod tests {
         assert_eq!(dict, r"{'x': 1, 'a': None, 'k\'': {'b': True}}");
     }
 
-    /// Lengths and ends are those that Celery 5.7 gives for the same values.
+    /// The expected lengths and ends are those that Celery 5.7 gives for the same values.
     #[test]
     fn long_arguments_are_cut_and_closed() {
         let long = positional(&format!("[\"{}\",2]", "x".repeat(1100))).unwrap();
@@ -304,6 +275,32 @@ mod tests {
         assert!(long.len() == 1036 && long.ends_with("yyyyyy...'}, ...)"), "{long}");
         let long = positional(&format!("[[\"{}\"]]", "x".repeat(1030))).unwrap();
         assert!(long.len() == 1032 && long.ends_with("xxxxxx...'],)"), "{long}");
+    }
+
+    #[test]
+    fn results_and_texts_are_shown_as_python_shows_them() {
+        for (json, python) in [
+            ("5", "5"),
+            ("\"abc\"", "'abc'"),
+            ("null", "None"),
+            ("[1,[2]]", "[1, [2]]"),
+            ("{\"a\":[true]}", "{'a': [True]}"),
+            ("[]", "[]"),
+            ("1e2", "100.0"),
+            ("", ""),
+        ] {
+            assert_eq!(value(json), python);
+        }
+        assert!(value(&format!("\"{}\"", "x".repeat(5000))).len() < 1100);
+        for (plain, python) in [
+            ("bad", "'bad'"),
+            ("it's", "\"it's\""),
+            ("it's \"so\"", r#"'it\'s "so"'"#),
+            ("a\n\t\\\u{7}", r"'a\n\t\\\x07'"),
+            ("é", "'é'"),
+        ] {
+            assert_eq!(text(plain), python);
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! What became of a task, as Celery's backends keep it and as it goes back over `rpc://`: the meta document.
+//! The outcome of a task as Celery's backends keep it and as `rpc://` sends it back: the meta document.
 //!
-//! One document for all states: `status`, `result` (a value, or an exception), `traceback`, `children`, `date_done` and
-//! whose it is. A task that is over is a [`TaskResult`](crate::task::TaskResult) here, everything before that a
-//! [`TrackedState`](crate::task::TrackedState).
+//! All states share one document: `status`, `result` (a value, or an exception), `traceback`, `children`, `date_done`
+//! and the id of the task. A task that is over is a [`TaskResult`](crate::task::TaskResult) here, and a task in any
+//! other state is a [`TrackedState`](crate::task::TrackedState).
 
 mod children;
 mod document;

@@ -1,32 +1,32 @@
-//! Headers as they lie in some client's own table.
+//! Headers in the table of some client library.
 //!
-//! A message has some twenty of them, most are null, and each task that comes is read: so they are looked up where they
-//! are, and only what is kept becomes a value.
+//! A message has about twenty headers, most of them null, and every message is read. So Celeriac looks them up in the
+//! client's table and makes values only of those that it keeps.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-/// A table of headers.
+/// A table of headers, which a client library may have in a type of its own.
 pub trait Table {
-    /// The header of this name.
+    /// The header of this name, if there is one.
     fn get(&self, name: &str) -> Option<Field<'_>>;
 
-    /// Shows every header.
+    /// Calls `show` with each header.
     fn each(&self, show: &mut dyn FnMut(&str, Field<'_>));
 }
 
-/// What a header says.
+/// The value of a header.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Field<'a> {
-    /// Text.
+    /// The header is a text.
     Text(Cow<'a, str>),
-    /// Anything else.
+    /// The header is any other value.
     Json(Cow<'a, Value>),
 }
 
 impl<'a> Field<'a> {
-    /// As a value of its own.
+    /// Makes a JSON value of the header.
     pub fn into_value(self) -> Value {
         match self {
             Self::Text(text) => text.into_owned().into(),
@@ -34,7 +34,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Its text, if it is that.
+    /// The text of the header, if it is a text.
     pub fn into_text(self) -> Option<Cow<'a, str>> {
         match self {
             Self::Text(text) => Some(text),
@@ -42,7 +42,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Whether it says nothing.
+    /// Whether the value is null.
     pub fn is_null(&self) -> bool {
         matches!(self, Self::Json(value) if value.is_null())
     }

@@ -1,36 +1,42 @@
-//! A message as it crosses the wire, free of any client library.
+//! A message as it crosses the wire, without types of any client library.
 
 use serde_json::{Map, Value};
 
 /// A message as it crosses the wire: AMQP's basic properties, headers and body.
 ///
-/// Headers are JSON values: whoever talks AMQP turns a field table into them and back. Integers of any width are numbers,
-/// `Void` is null, bytes are text.
+/// The headers are JSON values. Code that talks AMQP converts them from and to a field table: integers of any width
+/// are numbers, `Void` is null, bytes are text.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WireMessage {
-    /// The basic properties.
+    /// The basic properties of the message.
     pub properties: Properties,
-    /// The headers.
+    /// The headers of the message.
     pub headers: Map<String, Value>,
-    /// The body, as it is: maybe compressed.
+    /// The body as it was sent, which may be compressed.
     pub body: Vec<u8>,
 }
 
-/// Those of AMQP's basic properties that Celery uses.
+/// The basic properties of AMQP that Celery uses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Properties {
-    /// `application/json`.
+    /// The media type of the body; Celery and Celeriac write `application/json`.
     pub content_type: Option<String>,
-    /// `utf-8`.
+    /// The character encoding of the body; Celery and Celeriac write `utf-8`.
     pub content_encoding: Option<String>,
-    /// 2: kept on the broker's disk. 1: not.
+    /// Whether the broker keeps the message on its disk: 2 says yes, 1 says no.
     pub delivery_mode: Option<u8>,
-    /// 0 to 255, higher first.
+    /// The priority, 0 to 255; the higher number goes first.
     pub priority: Option<u8>,
-    /// The task's id; of a result, whose it is.
+    /// The id of the task; in a result, the id of the task whose result it is.
     pub correlation_id: Option<String>,
     /// The queue for results, if the caller reads them by `rpc://`.
     pub reply_to: Option<String>,
-    /// After how many milliseconds the broker may drop it, as decimal text.
+    /// After how many milliseconds the broker may drop the message, as decimal text.
     pub expiration: Option<String>,
+    /// The id that the application gave the message; Celery sets none.
+    pub message_id: Option<String>,
+    /// The application that sent the message; Celery sets none.
+    pub app_id: Option<String>,
+    /// The kind of the message in the application's terms, AMQP's `type`; Celery sets none.
+    pub kind: Option<String>,
 }

@@ -1,5 +1,6 @@
-//! The handle: ask for a status, open a file, put one there.
+//! The handle of Soil. It reads a status, opens a download and stores a file.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,10 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Body, Place, QueueFacts, Sights, SoilState, Status};
+use super::{DownloadBody, QueueSummary, SoilState, Status, StatusCache};
 use crate::actors::QueueStatus;
-use crate::actors::runtime::Runtime;
 use crate::broker::BrokerError;
+use crate::runtime::Runtime;
+use crate::runtime::task_location::TaskLocation;
 use crate::store::StoreError;
 use crate::task::clock::now;
 use crate::task::{
@@ -18,40 +20,41 @@ use crate::task::{
     TrackedState, read_progress,
 };
 
-/// How soon to ask again for what runs, for what waits, and for what waits far behind.
+/// The poll intervals of a task that runs, of one that waits and of one that waits far behind, in milliseconds; then
+/// the number of tasks ahead from which a task counts as far behind.
 const RUNNING: u64 = 1_000;
 const WAITING: u64 = 2_000;
 const FAR: u64 = 5_000;
 const FAR_BEHIND: u64 = 100;
 
-/// The name under which files are recorded that no task made.
+/// The task name in the records of files that no task made.
 const CACHED: &str = "celeriac.soil.cached_download";
 
-/// What Soil needs of the program that it is in.
+/// The places in line are counted for this many tasks of one round, because counting costs more the longer the line is.
+pub(super) const PLACES: usize = 100;
+
+/// The state that several looks of one round share, so that the round finds out once what is expensive to find out.
+#[derive(Default)]
+pub(super) struct PollRound {
+    pub(super) counted: usize,
+    pub(super) queues: HashMap<String, Option<QueueSummary>>,
+}
+
+/// The functions that Soil needs from the program that it runs in.
 #[async_trait]
-pub(crate) trait Premises: Client {
+pub(crate) trait SoilHost: Client {
     fn runtime(&self) -> &Arc<Runtime>;
 
-    /// Where a task is that is not over; `None`: nobody here has it.
-    async fn locate(&self, id: &TaskId) -> Result<Option<Whereabouts>, BrokerError>;
+    /// Finds a task that is not over. It answers `None` if nobody here has the task. With `count` it also counts the
+    /// task's place in line, which costs more the longer the line is.
+    async fn locate(&self, id: &TaskId, count: bool) -> Result<Option<TaskLocation>, BrokerError>;
 
-    /// A queue that is served here.
+    /// The status of a queue that this program serves.
     async fn queue_status(&self, name: &str) -> Option<QueueStatus>;
 }
 
-/// Where a task is that is not over.
-#[derive(Clone, Debug)]
-pub(crate) struct Whereabouts {
-    pub(crate) task: String,
-    pub(crate) queue: String,
-    /// A run of it has begun, now or before.
-    pub(crate) has_begun: bool,
-    pub(crate) is_running: bool,
-    pub(crate) place: Option<Place>,
-}
-
-/// Why there is no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The error of a question to Soil that got no answer.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SoilError {
     /// The broker could not be asked.
@@ -60,10 +63,12 @@ pub enum SoilError {
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The store of downloads could not be asked.
+    /// The store of downloads could not be asked, and this text says why.
     #[error("{0}")]
     Downloads(String),
 }
+
+crate::core::debug_as_display!(SoilError);
 
 impl From<DownloadError> for SoilError {
     fn from(error: DownloadError) -> Self {
@@ -71,31 +76,33 @@ impl From<DownloadError> for SoilError {
     }
 }
 
-/// Progress and downloads of one runtime; [`Celeriac::soil`](crate::Celeriac::soil) makes one. Cheap to clone.
+/// A handle to the progress and the downloads of one runtime. [`Celeriac::soil`](crate::Celeriac::soil) makes it, and a
+/// clone is cheap.
 #[derive(Clone)]
 pub struct Soil {
-    pub(super) premises: Arc<dyn Premises>,
+    pub(super) host: Arc<dyn SoilHost>,
     separator: Arc<str>,
-    sights: Arc<Sights>,
+    pub(super) status_cache: Arc<StatusCache>,
 }
 
 /// A download that is open for reading.
 #[non_exhaustive]
 pub struct OpenDownload {
-    /// What is known of the file.
+    /// The name, type, size and owners of the file.
     pub facts: DownloadFacts,
-    /// Which of its bytes come, the end excluded.
+    /// The range of bytes that `body` yields; the end is excluded.
     pub range: Range<u64>,
-    /// They.
-    pub body: Body,
+    /// The bytes of `range`, as a stream.
+    pub body: DownloadBody,
 }
 
 impl Soil {
-    pub(crate) fn new(premises: Arc<dyn Premises>, sights: Arc<Sights>) -> Self {
-        Self { premises, separator: "\t".into(), sights }
+    pub(crate) fn new(host: Arc<dyn SoilHost>, status_cache: Arc<StatusCache>) -> Self {
+        Self { host, separator: "\t".into(), status_cache }
     }
 
-    /// Tasks written for HQ join several errors with a separator, which is taken apart here. By default a TAB; empty: none.
+    /// Sets the separator at which one error text is split into several errors. Tasks written for HQ join their errors
+    /// with a TAB, which is the default. An empty separator splits nothing.
     #[must_use]
     pub fn with_error_separator(mut self, separator: &str) -> Self {
         self.separator = separator.into();
@@ -103,36 +110,50 @@ impl Soil {
     }
 
     pub(super) fn runtime(&self) -> &Arc<Runtime> {
-        self.premises.runtime()
+        self.host.runtime()
     }
 
-    /// What is seen of a task now; of one that is not over, what was seen within the last 100 ms. An id that nobody knows is an answer too: [`SoilState::Missing`]. Over a broker that does not
-    /// know what waits in it (RabbitMQ), such an id is NotStarted, as Celery says PENDING.
+    /// The status of a task now. For a task that is not over, the answer may be up to 100 ms old. An id that nobody
+    /// knows gets an answer too: [`SoilState::Missing`]. A broker such as RabbitMQ does not know which tasks wait in
+    /// it; over such a broker an unknown id is [`SoilState::NotStarted`], as Celery answers PENDING.
     ///
     /// # Errors
     /// The broker or the store could not be asked.
     pub async fn status(&self, id: &TaskId) -> Result<Status, SoilError> {
+        self.status_in(id, &mut PollRound::default()).await
+    }
+
+    /// Does the same as [`status`](Self::status), as one look of a round of several.
+    pub(super) async fn status_in(&self, id: &TaskId, round: &mut PollRound) -> Result<Status, SoilError> {
         let runtime = self.runtime();
         if let Some(record) = runtime.store.get(id, now()).await? {
             return Ok(Status::over(record, &self.separator));
         }
-        // Of thousands who ask for the same at the same time, one asks the broker.
-        if let Some(status) = self.sights.recent(id) {
+        // Thousands of pages may ask for the same task at the same time; only one of them has to ask the broker.
+        if let Some(status) = self.status_cache.recent(id) {
             return Ok(status);
         }
-        self.look(id).await
+        self.look_in(id, round).await
     }
 
-    /// The status as it is at this moment.
+    /// Looks up the status without using what another caller saw a moment ago.
     pub(super) async fn look(&self, id: &TaskId) -> Result<Status, SoilError> {
+        self.look_in(id, &mut PollRound::default()).await
+    }
+
+    async fn look_in(&self, id: &TaskId, round: &mut PollRound) -> Result<Status, SoilError> {
         let runtime = self.runtime();
-        let place = self.premises.locate(id).await?;
-        let shown = match runtime.board.progress(id).await {
+        let counts = round.counted < PLACES;
+        // Counting a place costs the more the longer the line is, so a round does it for some tasks only.
+        let place = self.host.locate(id, counts).await?;
+        round.counted += usize::from(place.as_ref().is_some_and(|place| place.place.is_some()));
+        // A run in this process has a newer bar than the store, so the board is asked first.
+        let shown = match runtime.progress_hub.shown(id).await {
             Some(shown) => Some(shown),
             None => runtime.store.tracked(id).await?,
         };
         if shown.is_none() {
-            // It may have ended between the looks, and its bar gone with it.
+            // The task may have ended between the two looks, and its bar has gone with it.
             if let Some(record) = runtime.store.get(id, now()).await? {
                 return Ok(Status::over(record, &self.separator));
             }
@@ -140,14 +161,16 @@ impl Soil {
                 return self.nowhere(id).await;
             }
         }
-        let status = self.underway(id, place, shown).await;
-        self.sights.seen(&status);
+        let status = self.underway(id, place, shown, round).await;
+        if counts {
+            self.status_cache.seen(&status);
+        }
         Ok(status)
     }
 
     async fn nowhere(&self, id: &TaskId) -> Result<Status, SoilError> {
         let gone = self.runtime().payloads.is_gone(id).await?;
-        if !gone && !self.runtime().broker.knows_all() {
+        if !gone && !self.runtime().broker.facts().knows_all {
             let mut status = Status::new(id.clone(), SoilState::NotStarted);
             status.next_poll_ms = Some(WAITING);
             return Ok(status);
@@ -157,7 +180,13 @@ impl Soil {
         Ok(status)
     }
 
-    async fn underway(&self, id: &TaskId, place: Option<Whereabouts>, shown: Option<TrackedState>) -> Status {
+    async fn underway(
+        &self,
+        id: &TaskId,
+        place: Option<TaskLocation>,
+        shown: Option<TrackedState>,
+        round: &mut PollRound,
+    ) -> Status {
         let is_pending = |shown: &TrackedState| matches!(shown.state.as_str(), "PENDING" | "RECEIVED");
         let has_begun = place.as_ref().is_some_and(|place| place.has_begun)
             || shown.as_ref().is_some_and(|shown| !is_pending(shown));
@@ -167,8 +196,15 @@ impl Soil {
             (status.progress, status.note) = read_progress(&shown.meta);
         }
         if let Some(place) = place {
-            let queue = self.premises.queue_status(&place.queue).await;
-            status.line = queue.as_ref().map(QueueFacts::of);
+            status.line = match round.queues.get(&place.queue) {
+                Some(known) => known.clone(),
+                None => {
+                    let queue = self.host.queue_status(&place.queue).await;
+                    let facts = queue.as_ref().map(QueueSummary::of);
+                    round.queues.insert(place.queue.clone(), facts.clone());
+                    facts
+                }
+            };
             status.place = place.place.filter(|_| !place.is_running);
             (status.task, status.queue) = (Some(place.task), Some(place.queue));
         }
@@ -181,10 +217,10 @@ impl Soil {
         status
     }
 
-    /// What is known of a file that is ready.
+    /// The name, type, size and owners of a file that is ready.
     ///
     /// # Errors
-    /// There is none, or none any more.
+    /// There is no such file, or it has expired.
     pub async fn download(&self, id: &TaskId) -> Result<DownloadFacts, DownloadError> {
         Ok(self.record(id).await?.facts)
     }
@@ -197,11 +233,12 @@ impl Soil {
         download.map(|download| *download).ok_or_else(|| DownloadError::Missing(id.clone()))
     }
 
-    /// Opens a file that is ready, or `range` of its bytes; a range that ends behind the file ends with it. The bytes flow through;
-    /// they are not held in memory. Whether somebody may have it is for the caller to find out: [`DownloadFacts::owners`].
+    /// Opens a file that is ready, or the `range` of its bytes. A range that ends beyond the end of the file stops
+    /// there. The bytes are streamed and not held in memory. The caller decides who may read the file;
+    /// [`DownloadFacts::owners`] says who it was made for.
     ///
     /// # Errors
-    /// There is none, or none any more; the range begins behind its end; its bytes cannot be read.
+    /// There is no such file or it has expired, the range begins at or beyond its end, or its bytes cannot be read.
     pub async fn open(&self, id: &TaskId, range: Option<Range<u64>>) -> Result<OpenDownload, DownloadError> {
         let record = self.record(id).await?;
         let size = record.facts.size;
@@ -215,11 +252,12 @@ impl Soil {
         Ok(OpenDownload { facts: record.facts, range: range.unwrap_or(0..size), body })
     }
 
-    /// Puts a file there that no task made, for so long; answers with its id, which nobody can guess. HQ's
-    /// `expose_cached_download(payload, expiry, file_extension)`. The file is called `download` with that extension.
+    /// Stores a file that no task made, for the time `expiry`, and answers with its id, which nobody can guess. The
+    /// file is called `download` with the given extension. It is HQ's `expose_cached_download(payload, expiry,
+    /// file_extension)`.
     ///
     /// # Errors
-    /// It could not be kept.
+    /// The file could not be stored.
     pub async fn expose_cached_download(
         &self,
         payload: impl Into<Bytes>,
@@ -231,11 +269,11 @@ impl Soil {
         self.expose(Download::from_bytes(payload).name(name).expires_in(expiry)).await
     }
 
-    /// Puts a file there that no task made; answers with its id, which nobody can guess. It is kept for a day, unless it says
-    /// otherwise.
+    /// Stores a file that no task made, and answers with its id, which nobody can guess. The file is kept for a day,
+    /// unless `download` states another time.
     ///
     /// # Errors
-    /// It could not be kept.
+    /// The file could not be stored.
     pub async fn expose(&self, download: Download) -> Result<TaskId, DownloadError> {
         const DAY: Duration = Duration::from_secs(24 * 3600);
         let runtime = self.runtime();
@@ -268,19 +306,20 @@ impl Soil {
         Ok(id)
     }
 
-    /// Revokes the task of a download: takes it out of its queue, or has its run end. `false`: it is over, or nobody has it.
+    /// Revokes the task of a download: takes the task out of its queue, or tells its run to end. The answer is `false`
+    /// if the task is over or nobody has it.
     ///
     /// # Errors
     /// The broker or the store could not be asked.
     pub async fn cancel(&self, id: &TaskId) -> Result<bool, SoilError> {
-        let revoked = self.premises.revoke(id, true).await;
+        let revoked = self.host.revoke(id, true).await;
         revoked.map_err(|error| SoilError::Store(StoreError::Io(error.to_string())))
     }
 
-    /// Forgets a download, and deletes its file.
+    /// Forgets the record of a download and deletes its file. The answer is `false` if there was no record.
     ///
     /// # Errors
-    /// The store could not be written.
+    /// The store could not be written, or the file could not be deleted.
     pub async fn forget(&self, id: &TaskId) -> Result<bool, SoilError> {
         let forgotten = self.runtime().store.forget(id).await?;
         if forgotten {

@@ -1,8 +1,10 @@
-//! Soil: what a task's user sees of it, from the start to the file.
+//! Soil shows a task's progress and its file to the user for whom the task runs. CommCare HQ's utility of that name
+//! does the same.
 //!
-//! A task tells how far it is ([`Context::progress`](crate::Context::progress)) and makes a file
-//! ([`Context::expose_download`](crate::Context::expose_download)); whoever knows its id asks here. A download's id is its
-//! task's id. The manual has [progress](https://docs.rs/celeriac) and downloads a page each.
+//! A task reports its progress with [`Context::progress`](crate::Context::progress) and offers a file with
+//! [`Context::expose_download`](crate::Context::expose_download). Anyone who knows the task's id reads both from a
+//! [`Soil`] handle. The id of a download is the id of its task. The pages `docs/progress.md` and `docs/downloads.md`
+//! are the manual.
 //!
 //! ```no_run
 //! # use celeriac::Celeriac;
@@ -20,19 +22,25 @@
 
 mod group;
 mod handle;
-mod line;
-mod sights;
+mod links;
+#[cfg(feature = "web")]
+mod overview;
+mod queue_position;
 mod status;
+mod status_cache;
 mod watch;
 
 pub use group::{GroupStatus, MemberErrors, PartialFailure};
+pub(crate) use handle::SoilHost;
 pub use handle::{OpenDownload, Soil, SoilError};
-pub(crate) use handle::{Premises, Whereabouts};
-pub use line::{Place, QueueFacts};
-pub(crate) use sights::Sights;
+#[cfg(feature = "web")]
+pub(crate) use overview::Overview;
+pub use queue_position::QueueSummary;
 pub use status::{SoilState, Status};
+pub(crate) use status_cache::StatusCache;
 
 pub use crate::core::Progress;
-pub use crate::store::payloads::{Body, content_disposition};
+pub use crate::runtime::task_location::QueuePosition;
+pub use crate::store::payloads::{DownloadBody, content_disposition};
 pub use crate::task::{Download, DownloadError, DownloadFacts};
 pub use object_store;

@@ -1,7 +1,8 @@
-//! A status as it changes, pushed.
+//! A stream of the statuses of one task, each pushed when it changes.
 //!
-//! What runs in this program wakes its watchers itself: the start, each telling of progress, the end. What waits is looked at
-//! again now and then, because its place in line is told by nobody; so is what runs elsewhere.
+//! A task that runs in this program wakes its watchers itself: at its start, with each report of progress and at its
+//! end. A task that waits is looked at again now and then, because nobody reports its place in line. A task that runs
+//! in another program is looked at in the same way.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,14 +12,14 @@ use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 
 use super::{Soil, SoilError, SoilState, Status};
-use crate::actors::progress::Watcher;
+use crate::runtime::progress::{Watcher, watch};
 use crate::store::StoreError;
 use crate::task::clock::now;
 use crate::task::{TaskId, TaskResult};
 
-/// What nobody tells is looked at so often.
+/// The interval of the looks at a task that nobody reports on.
 const LOOK: Duration = Duration::from_secs(2);
-/// And what is told, in case that somebody died while telling.
+/// The interval of the looks at a task that reports itself, in case its reporter died.
 const CHECK: Duration = Duration::from_secs(15);
 
 type Record = Pin<Box<dyn Future<Output = Result<TaskResult, StoreError>> + Send>>;
@@ -26,21 +27,22 @@ type Record = Pin<Box<dyn Future<Output = Result<TaskResult, StoreError>> + Send
 struct Watch {
     soil: Soil,
     id: TaskId,
-    watcher: Watcher,
+    /// None yet, or none any more.
+    watcher: Option<Watcher>,
     record: Record,
     last: Option<Status>,
     over: bool,
 }
 
 impl Soil {
-    /// The status of a task now, and each time that it has changed, up to the last one: of a task that is over or that nobody
-    /// knows. An error is the end as well. Drop it to stop watching.
+    /// Streams the status of a task now and each time that it has changed. The last item is the status of a task that
+    /// is over or that nobody knows, or an error. Drop the stream to stop watching.
     pub fn watch(&self, id: &TaskId) -> BoxStream<'static, Result<Status, SoilError>> {
         let (store, own) = (Arc::clone(&self.runtime().store), id.clone());
         let watch = Watch {
             soil: self.clone(),
             id: id.clone(),
-            watcher: self.runtime().board.watch(id),
+            watcher: None,
             record: Box::pin(async move { store.wait(&own).await }),
             last: None,
             over: false,
@@ -53,7 +55,7 @@ impl Soil {
     }
 }
 
-/// Something may have changed just now, so what was seen before does not count.
+/// Looks up the status without the cache, because something may have changed just now.
 async fn look(soil: &Soil, id: &TaskId) -> Result<Status, SoilError> {
     match soil.runtime().store.get(id, now()).await? {
         Some(_) => soil.status(id).await,
@@ -64,10 +66,11 @@ async fn look(soil: &Soil, id: &TaskId) -> Result<Status, SoilError> {
 impl Watch {
     async fn next(&mut self) -> Option<Result<Status, SoilError>> {
         while !self.over {
-            // Asked for before the look, so that no change falls between the two.
-            let changed = self.watcher.changed();
-            let mut changed = std::pin::pin!(changed);
-            changed.as_mut().enable();
+            // The watcher is armed before the look, so that no change is lost between the two.
+            match &mut self.watcher {
+                Some(watcher) => watcher.mark(),
+                None => self.watcher = watch(&self.soil.runtime().progress_hub, &self.id).await,
+            }
             let status = match look(&self.soil, &self.id).await {
                 Ok(status) => status,
                 Err(error) => {
@@ -81,15 +84,26 @@ impl Watch {
                 return Some(Ok(status));
             }
             let runs_here = status.state == SoilState::Started && status.line.is_some();
-            let pause = if runs_here { CHECK } else { LOOK };
+            let pause = if runs_here && self.watcher.is_some() { CHECK } else { LOOK };
+            let watcher = &mut self.watcher;
+            let changed = async {
+                match watcher {
+                    Some(watcher) => watcher.changed().await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                () = changed => {}
+                is_kept = changed => {
+                    if !is_kept {
+                        self.watcher = None;
+                    }
+                }
                 record = &mut self.record => {
                     if let Err(error) = record {
                         self.over = true;
                         return Some(Err(error.into()));
                     }
-                    // It is polled once; the next look finds the record.
+                    // This future is polled to its end once; the next look finds the record.
                     self.record = Box::pin(std::future::pending());
                 }
                 () = tokio::time::sleep(pause) => {}

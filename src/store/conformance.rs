@@ -1,7 +1,7 @@
-//! The promises of a [`Store`], one test each: for those who write one.
+//! The promises of a [`Store`], one test each, for those who write one.
 //!
-//! As for brokers (see [`broker::conformance`](crate::broker::conformance)): implement [`Subject`], then
-//! `celeriac::store_conformance!(Mine)`, with what else it promises:
+//! It works as for brokers (see [`broker::conformance`](crate::broker::conformance)): implement [`StoreUnderTest`], and
+//! then call `celeriac::store_conformance!(Mine)`, with the words for what else the store promises:
 //! `celeriac::store_conformance!(Mine, durable, chords, groups, durable_groups, notes, durable_notes)`.
 
 mod chords;
@@ -19,7 +19,7 @@ use async_trait::async_trait;
 
 use serde_json::json;
 
-use super::{Claim, Store, StoreError, TrackedState};
+use super::{DuplicateClaim, Store, StoreError, TrackedState, WindowHold};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{Lineage, State, TaskId, TaskResult, UniqueKey};
@@ -31,15 +31,15 @@ pub use permits::*;
 
 /// A store under test.
 #[async_trait]
-pub trait Subject: Sized + Send + Sync + 'static {
+pub trait StoreUnderTest: Sized + Send + Sync + 'static {
     /// Whether records and leases go by the store's own clock, so that a sweep finds nothing to do.
     const EXPIRES_BY_ITSELF: bool = false;
 
-    /// A new one with nothing in it.
+    /// Opens a new store with nothing in it.
     async fn open() -> Self;
-    /// The store.
+    /// The store under test.
     fn store(&self) -> Arc<dyn Store>;
-    /// Closed and opened again; `None` when nothing survives that.
+    /// Closes the store and opens it again; `None` if nothing survives that.
     async fn reopen(self) -> Option<Self> {
         None
     }
@@ -49,7 +49,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A record that was made at a fixed time and goes an hour later.
+/// A record of a task that ended at a fixed time and that expires an hour later.
 pub fn record(id: &str, result: &str) -> TaskResult {
     TaskResult {
         id: TaskId::from(id),
@@ -72,8 +72,8 @@ pub fn record(id: &str, result: &str) -> TaskResult {
     }
 }
 
-/// What was put is there, as it was.
-pub async fn put_and_get<S: Subject>() {
+/// A record that was put is there, as it was.
+pub async fn put_and_get<S: StoreUnderTest>() {
     let subject = S::open().await;
     let store = subject.store();
     let plain = TaskResult {
@@ -92,29 +92,29 @@ pub async fn put_and_get<S: Subject>() {
     }
 }
 
-/// Finished is final: the first record of an id stays.
-pub async fn the_first_record_stays<S: Subject>() {
+/// A finished task stays finished: the first record of an id stays.
+pub async fn the_first_record_stays<S: StoreUnderTest>() {
     let subject = S::open().await;
     let store = subject.store();
     let first = record("a", "1");
     assert_eq!(store.put(first.clone()).await, Ok(true));
     assert_eq!(store.put(record("a", "2")).await, Ok(false));
     assert_eq!(store.get(&first.id, NOW).await, Ok(Some(first.clone())));
-    // Several at once: one of them is kept, and told so.
+    // Of several records that are put at once, one is kept, and its caller is told so.
     let puts = (0..8).map(|n| store.put(record("b", &n.to_string())));
     let kept = futures_util::future::try_join_all(puts).await.expect("puts");
     assert_eq!(kept.iter().filter(|k| **k).count(), 1);
     let winner = kept.iter().position(|k| *k).expect("one");
     let b = store.get(&TaskId::from("b"), NOW).await.expect("a store").expect("a record");
     assert_eq!(b.result, Some(winner.to_string()));
-    // When the first has expired, its id is free.
+    // The id is free when the first record has expired.
     let second = TaskResult { finished_at: NOW + HOUR, expires_at: NOW + 2 * HOUR, ..record("a", "2") };
     assert_eq!(store.put(second.clone()).await, Ok(true));
     assert_eq!(store.get(&first.id, NOW + HOUR).await, Ok(Some(second)));
 }
 
-/// A record is there up to its expiry.
-pub async fn expiry_is_kept<S: Subject>() {
+/// A record is there until it expires.
+pub async fn expiry_is_kept<S: StoreUnderTest>() {
     let subject = S::open().await;
     let store = subject.store();
     let a = record("a", "1");
@@ -123,8 +123,8 @@ pub async fn expiry_is_kept<S: Subject>() {
     assert_eq!(store.get(&a.id, NOW + HOUR).await, Ok(None));
 }
 
-/// A record that was there before is had at once.
-pub async fn wait_after_put<S: Subject>() {
+/// A wait for a record that is there already ends at once.
+pub async fn wait_after_put<S: StoreUnderTest>() {
     let subject = S::open().await;
     let store = subject.store();
     let a = record("a", "1");
@@ -138,11 +138,11 @@ async fn wait(store: &Arc<dyn Store>, id: &str) -> Result<TaskResult, StoreError
 }
 
 /// All who wait for a record are woken by it, and by nothing else.
-pub async fn wait_before_put<S: Subject>() {
+pub async fn wait_before_put<S: StoreUnderTest>() {
     let subject = S::open().await;
     let store = subject.store();
     let id = TaskId::from("a");
-    // This one is polled by hand: it must be pending, and must have left word where to wake it.
+    // This wait is polled by hand: it must be pending, and must have registered its waker.
     let woken = Arc::new(Woken::default());
     let waker = Waker::from(Arc::clone(&woken));
     let mut by_hand = pin!(store.wait(&id));
@@ -174,8 +174,8 @@ impl std::task::Wake for Woken {
     }
 }
 
-/// Those who stop waiting are no harm to those who go on, or to the record.
-pub async fn waiters_may_give_up<S: Subject>() {
+/// Waits that are given up do no harm to those that go on, or to the record.
+pub async fn waiters_may_give_up<S: StoreUnderTest>() {
     let subject = S::open().await;
     let store = subject.store();
     let id = TaskId::from("a");
@@ -191,7 +191,7 @@ pub async fn waiters_may_give_up<S: Subject>() {
 }
 
 /// A forgotten record is gone, and its id is free.
-pub async fn forget_deletes<S: Subject>() {
+pub async fn forget_deletes<S: StoreUnderTest>() {
     let subject = S::open().await;
     let store = subject.store();
     let a = record("a", "1");
@@ -203,13 +203,13 @@ pub async fn forget_deletes<S: Subject>() {
     assert_eq!(store.put(record("a", "2")).await, Ok(true));
 }
 
-/// A sweep deletes what has expired (a store may take a minute longer) and nothing else, and counts it.
-pub async fn sweep_deletes_what_expired<S: Subject>() {
+/// A sweep deletes and counts the records that have expired (a store may take a minute longer), and nothing else.
+pub async fn sweep_deletes_what_expired<S: StoreUnderTest>() {
     let subject = S::open().await;
     let store = subject.store();
     for n in 0..300_u64 {
         let expires_at = NOW + Duration::from_secs(n % 3 * 3600);
-        // One by one: each in a commit of its own.
+        // The records are put one by one, so that each is in a commit of its own.
         let record = TaskResult { expires_at, ..record(&format!("r-{n}"), "1") };
         assert_eq!(store.put(record).await, Ok(true));
     }
@@ -232,22 +232,24 @@ pub async fn sweep_deletes_what_expired<S: Subject>() {
 }
 
 /// Of the copies of a task the first one that asks may start, however often it asks, and no other one.
-pub async fn one_copy_starts<S: Subject>() {
+pub async fn one_copy_starts<S: StoreUnderTest>() {
     let subject = S::open().await;
     let store = subject.store();
-    let claim = |id: &str, copy: &str| Claim { id: id.into(), copy: copy.to_owned(), until: now() + HOUR };
-    assert_eq!(store.claim(&[]).await, Ok(vec![]));
+    let claim =
+        |id: &str, copy: &str| DuplicateClaim { id: id.into(), copy: copy.to_owned(), until: now() + HOUR };
+    let claims = store.duplicates().expect("it lets one copy start");
+    assert_eq!(claims.claim(&[]).await, Ok(vec![]));
     let first = [claim("a", "1"), claim("b", "1"), claim("a", "2"), claim("a", "1")];
-    assert_eq!(store.claim(&first).await, Ok(vec![true, true, false, true]));
-    assert_eq!(store.claim(&[claim("b", "2"), claim("b", "1")]).await, Ok(vec![false, true]));
+    assert_eq!(claims.claim(&first).await, Ok(vec![true, true, false, true]));
+    assert_eq!(claims.claim(&[claim("b", "2"), claim("b", "1")]).await, Ok(vec![false, true]));
     let copies: Vec<_> = (0..16).map(|n| [claim("race", &n.to_string())]).collect();
-    let racing = copies.iter().map(|copy| store.claim(copy));
+    let racing = copies.iter().map(|copy| claims.claim(copy));
     let granted = futures_util::future::try_join_all(racing).await.expect("answers");
     assert_eq!(granted.iter().filter(|granted| granted[0]).count(), 1);
 }
 
 /// Records survive a restart, and go on expiring. For durable stores.
-pub async fn records_survive<S: Subject>() {
+pub async fn records_survive<S: StoreUnderTest>() {
     let subject = S::open().await;
     let store = subject.store();
     for n in 0..20 {
@@ -266,11 +268,17 @@ pub async fn records_survive<S: Subject>() {
 }
 
 fn tracked(id: &str, state: &str, meta: serde_json::Value) -> TrackedState {
-    TrackedState { id: TaskId::from(id), state: state.to_owned(), meta, traceback: None, lineage: None }
+    TrackedState {
+        id: TaskId::from(id),
+        state: state.to_owned(),
+        meta: meta.into(),
+        traceback: None,
+        lineage: None,
+    }
 }
 
 /// The last state of a task that is not over is there until its record is.
-pub async fn states_are_tracked<S: Subject>() {
+pub async fn states_are_tracked<S: StoreUnderTest>() {
     let subject = S::open().await;
     let store = subject.store();
     let id = TaskId::from("a");
@@ -308,8 +316,8 @@ pub async fn states_are_tracked<S: Subject>() {
     assert_eq!(store.get(&id, NOW).await, Ok(Some(record("a", "1"))));
 }
 
-/// A revoked task is revoked until the time that was said.
-pub async fn revocations_are_kept<S: Subject>() {
+/// A revoked task is revoked until the stated time.
+pub async fn revocations_are_kept<S: StoreUnderTest>() {
     let subject = S::open().await;
     let store = subject.store();
     let ids = ["a", "b", "c"].map(TaskId::from);
@@ -323,7 +331,7 @@ pub async fn revocations_are_kept<S: Subject>() {
 }
 
 /// Revocations survive a restart. For durable stores that are shared.
-pub async fn revocations_survive<S: Subject>() {
+pub async fn revocations_survive<S: StoreUnderTest>() {
     let subject = S::open().await;
     let id = TaskId::from("a");
     assert_eq!(subject.store().revoke(&id, NOW + HOUR).await, Ok(()));
@@ -331,7 +339,7 @@ pub async fn revocations_survive<S: Subject>() {
     assert_eq!(subject.store().revoked(std::slice::from_ref(&id), NOW).await, Ok(vec![id]));
 }
 
-/// Polls until it is so: what is given back, or whose time is over, is free soon.
+/// Polls until `holds` is true: a permit that is given back, or whose time is over, is free soon.
 async fn soon(what: &str, holds: impl AsyncFn() -> bool) {
     let start = std::time::Instant::now();
     while !holds().await {
@@ -340,42 +348,65 @@ async fn soon(what: &str, holds: impl AsyncFn() -> bool) {
     }
 }
 
-/// Of several who ask for a dedupe window one has it, until it or whoever knows it says that it is over, or it passes.
-pub async fn windows_are_held_by_one<S: Subject>() {
+/// Of several tasks that ask for a unique window one holds it, until it ends it, or it is ended for it, or it
+/// passes.
+pub async fn windows_are_held_by_one<S: StoreUnderTest>() {
     let subject = S::open().await;
     let store = subject.store();
-    let windows = store.windows().expect("it keeps windows");
+    let windows = store.unique_windows().expect("it keeps windows");
     let key = |text: &str| UniqueKey::new("conformance.task", text);
     let (a, b) = (key("a"), key("b"));
     let [first, second, third]: [TaskId; 3] = ["1".into(), "2".into(), "3".into()];
     assert_eq!(windows.holder(&a).await, Ok(None));
-    assert_eq!(windows.hold(&a, &first, HOUR).await, Ok(None));
-    assert_eq!(windows.hold(&a, &first, HOUR).await, Ok(None), "its own begins anew");
-    assert_eq!(windows.hold(&a, &second, HOUR).await, Ok(Some(first.clone())));
-    assert_eq!(windows.hold(&b, &second, HOUR).await, Ok(None));
-    assert_eq!(windows.let_go(&a, &second).await, Ok(false));
+    assert_eq!(windows.acquire(&a, &first, HOUR).await, Ok(WindowHold::Begun));
+    assert_eq!(windows.acquire(&a, &first, HOUR).await, Ok(WindowHold::Begun), "its own is renewed");
+    // Until the first task is published, nobody knows whether there will be a task to join.
+    assert_eq!(windows.acquire(&a, &second, HOUR).await, Ok(WindowHold::Publishing(first.clone())));
+    assert_eq!(windows.holder(&a).await, Ok(None));
+    assert_eq!(windows.renew(&a, &second, HOUR).await, Ok(false));
+    assert_eq!(windows.renew(&a, &first, HOUR).await, Ok(true));
+    assert_eq!(windows.holder(&a).await, Ok(None), "nor by being renewed");
+    assert_eq!(windows.confirm(&a, &second, HOUR).await, Ok(false));
+    assert_eq!(windows.confirm(&a, &first, HOUR).await, Ok(true));
+    assert_eq!(windows.acquire(&a, &second, HOUR).await, Ok(WindowHold::Taken(first.clone())));
+    let short = Duration::from_millis(1);
+    assert_eq!(windows.acquire(&a, &first, short).await, Ok(WindowHold::Confirmed), "and is not shortened");
+    assert_eq!(windows.renew(&a, &first, short).await, Ok(true), "nor so");
+    assert_eq!(windows.acquire(&b, &second, HOUR).await, Ok(WindowHold::Begun));
+    assert_eq!(windows.confirm(&b, &second, HOUR).await, Ok(true));
+    assert_eq!(windows.release(&a, &second).await, Ok(false));
     assert_eq!(windows.holder(&a).await, Ok(Some(first.clone())));
-    assert_eq!(windows.let_go(&a, &first).await, Ok(true));
-    assert_eq!(windows.let_go(&a, &first).await, Ok(false));
-    assert_eq!(windows.let_go_of(&second).await, Ok(true), "whatever its key");
-    assert_eq!(windows.let_go_of(&second).await, Ok(false));
+    assert_eq!(windows.release(&a, &first).await, Ok(true));
+    assert_eq!(windows.release(&a, &first).await, Ok(false));
+    assert_eq!(windows.release_of(&second).await, Ok(true), "whatever its key");
+    assert_eq!(windows.release_of(&second).await, Ok(false));
     let ids: Vec<TaskId> = (0..8).map(|n| TaskId::from(n.to_string())).collect();
-    let held = ids.iter().map(|id| windows.hold(&b, id, HOUR));
+    let held = ids.iter().map(|id| windows.acquire(&b, id, HOUR));
     let held = futures_util::future::try_join_all(held).await.expect("a store");
-    let winner = held.iter().position(Option::is_none).expect("one has it");
-    assert!(held.iter().enumerate().all(|(n, by)| n == winner || by.as_ref() == Some(&ids[winner])));
-    // One that has passed is free, and its task cannot end another one's.
-    assert_eq!(windows.hold(&a, &first, Duration::from_millis(1)).await, Ok(None));
-    let start = std::time::Instant::now();
-    while windows.hold(&a, &third, HOUR).await != Ok(None) {
-        assert!(start.elapsed() < PATIENCE, "it does not pass");
-    }
-    assert_eq!(windows.let_go(&a, &first).await, Ok(false));
-    assert_eq!(windows.let_go_of(&first).await, Ok(false));
+    let winner = held.iter().position(|held| *held == WindowHold::Begun).expect("one has it");
+    let joins = WindowHold::Publishing(ids[winner].clone());
+    assert!(held.iter().enumerate().all(|(n, held)| n == winner || *held == joins));
+    // A task whose process dies before it has published holds nothing when its lease is over, and can confirm it
+    // no more.
+    let free = async || windows.acquire(&a, &second, short).await == Ok(WindowHold::Begun);
+    assert_eq!(windows.acquire(&a, &first, short).await, Ok(WindowHold::Begun));
+    soon("the lease of a window is over", free).await;
+    assert_eq!(windows.renew(&a, &first, HOUR).await, Ok(false));
+    assert_eq!(windows.confirm(&a, &first, HOUR).await, Ok(false));
+    // A window that has passed is free, and its task cannot end another task's window.
+    soon("the lease of the next one, too", async || {
+        windows.acquire(&a, &first, HOUR).await == Ok(WindowHold::Begun)
+    })
+    .await;
+    assert_eq!(windows.confirm(&a, &first, short).await, Ok(true));
+    soon("a window passes", async || windows.acquire(&a, &third, HOUR).await == Ok(WindowHold::Begun)).await;
+    assert_eq!(windows.confirm(&a, &third, HOUR).await, Ok(true));
+    assert_eq!(windows.release(&a, &first).await, Ok(false));
+    assert_eq!(windows.release_of(&first).await, Ok(false));
     assert_eq!(windows.holder(&a).await, Ok(Some(third)));
 }
 
-/// Makes each promise a test, for a [`Subject`](crate::store::conformance::Subject).
+/// Makes each promise a test, for a [`StoreUnderTest`](crate::store::conformance::StoreUnderTest).
 #[macro_export]
 macro_rules! store_conformance {
     ($subject:ty $(, $more:ident)*) => {
@@ -415,7 +446,7 @@ macro_rules! store_conformance {
     };
     (@more chords $subject:ty) => {
         $crate::store_conformance! { @tests $subject:
-            chords_are_counted a_chord_completes_once a_claim_of_the_dead_is_taken_over chords_are_extended
+            chords_are_counted a_chord_completes_once a_claim_of_the_dead_is_taken_over chords_are_extended failed_chords_are_closed
         }
     };
     (@tests $subject:ty: $($promise:ident)*) => {

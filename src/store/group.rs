@@ -1,32 +1,59 @@
-//! Who the members of a group are: Celery's `GroupResult`.
+//! The members of a group: Celery's `GroupResult`.
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use serde_json::Value;
 
+use super::StoreError;
+use crate::core::Timestamp;
 use crate::task::TaskId;
 use crate::task::canvas::Promise;
 
-/// How long a group is kept if nobody says: as results are.
+/// How long a group is kept if the caller does not say: as long as results.
 pub(crate) const GROUPS_GO: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// An ability of stores: they keep the members of groups.
+#[async_trait]
+pub trait GroupStore: Send + Sync {
+    /// Keeps the members of a group for this lifetime. `None`: as long as the store keeps results whose tasks
+    /// state no time, which is a day unless it was told otherwise. A group of the same id that was saved before is
+    /// replaced. It is Celery's `GroupResult.save`.
+    ///
+    /// # Errors
+    /// The group is not kept.
+    async fn save_group(&self, group: &GroupResult, lifetime: Option<Duration>) -> Result<(), StoreError>;
+
+    /// A group that was saved, unless it has expired by `now`. It is Celery's `GroupResult.restore`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    async fn group(&self, id: &str, now: Timestamp) -> Result<Option<GroupResult>, StoreError>;
+
+    /// Forgets the members of a group. Says whether they were known. The records of the members stay.
+    ///
+    /// # Errors
+    /// The group is not forgotten.
+    async fn forget_group(&self, id: &str) -> Result<bool, StoreError>;
+}
 
 /// The members of a group, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupResult {
-    /// The group's id.
+    /// The id of the group.
     pub id: String,
-    /// What the group follows, as Celery's result tuple; null for nothing.
+    /// What the group follows, as Celery's result tuple; null if it follows nothing.
     pub parent: Value,
-    /// The members.
+    /// The members of the group, in order.
     pub members: Vec<GroupMember>,
 }
 
 /// A member of a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GroupMember {
-    /// A task.
+    /// The member is a task of this id.
     Task(TaskId),
-    /// A group inside.
+    /// The member is a group inside of this one.
     Group(GroupResult),
 }
 
@@ -36,7 +63,7 @@ impl GroupResult {
         Self { id: id.into(), parent: Value::Null, members: members.into_iter().collect() }
     }
 
-    /// Of a canvas that ends in a group; `None`: it does not.
+    /// The group in which a canvas ends; `None`: it does not end in a group.
     pub fn of(promise: &Promise) -> Option<Self> {
         let member = |member: &Promise| match Self::of(member) {
             Some(group) => GroupMember::Group(group),
@@ -46,7 +73,7 @@ impl GroupResult {
         Some(Self { id: promise.id.to_string(), parent: Value::Null, members })
     }
 
-    /// Where its results are.
+    /// The promise by which the group's results are found.
     pub fn promise(&self) -> Promise {
         let members = self.members.iter().map(|member| match member {
             GroupMember::Group(group) => group.promise(),
@@ -54,6 +81,12 @@ impl GroupResult {
         });
         let members = Some(members.collect());
         Promise { id: self.id.as_str().into(), members, parent: None, ignored: false }
+    }
+
+    /// Whether there are groups among the members.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_nested(&self) -> bool {
+        self.members.iter().any(|member| matches!(member, GroupMember::Group(_)))
     }
 
     /// All tasks, those of inner groups too, in order.
@@ -67,7 +100,7 @@ impl GroupResult {
             .collect()
     }
 
-    /// Celery's result tuple: `[[id, parent], [member, …]]`, a task being `[[id, null], null]`.
+    /// Celery's result tuple: `[[id, parent], [member, …]]`, in which a task is `[[id, null], null]`.
     pub fn to_tuple(&self) -> Value {
         let members: Vec<Value> = self
             .members
@@ -80,7 +113,8 @@ impl GroupResult {
         serde_json::json!([[self.id, self.parent], members])
     }
 
-    /// Reads a result tuple; `None` if it is none of a group. Members may be bare ids, as old clients wrote them.
+    /// Reads a result tuple; `None` if it is not that of a group. Members may be bare ids, as old clients wrote
+    /// them.
     pub fn from_tuple(tuple: &Value) -> Option<Self> {
         let [head, members] = tuple.as_array()?.as_slice() else { return None };
         let [id, parent] = head.as_array()?.as_slice() else { return None };

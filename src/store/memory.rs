@@ -1,4 +1,4 @@
-//! Records in this process's memory.
+//! Keeps records in this process's memory.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,23 +8,22 @@ use async_trait::async_trait;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use super::chord::not_open;
 use super::group::GROUPS_GO;
 use super::{
-    ChordJoin, ChordPart, GroupResult, LocalPermits, NoteChange, Notes, Store, StoreError, Term,
-    TrackedState, Waiters,
+    ChordJoin, ChordPart, ChordStore, CompareAndSet, DuplicateStore, GroupResult, GroupStore, LocalPermits,
+    Notes, Store, StoreError, Term, TrackedState, UniqueWindowStore, Waiters,
 };
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{PermitKeeper, TaskId, TaskResult};
 
-/// A chord that nothing was heard of for so long is forgotten: nobody can wait for its body any more.
+/// How long a chord may stay unchanged before it is forgotten, since nobody can wait for its body any more.
 const CHORDS_GO: Duration = Duration::from_secs(90 * 24 * 60 * 60);
-/// That a body was sent is remembered so long, for members that run twice.
+/// How long it is remembered that a body was sent, for members that run twice.
 const CLOSED_GO: Duration = Duration::from_secs(5 * 60);
-/// Who is to send a body and does not say so for so long is taken for dead.
+/// How long a caller that is to send a body may take before it is taken for dead.
 const CLAIM: Duration = Duration::from_secs(5);
-/// States of tasks that leave no record, or none here, go after a day.
+/// How long the state of a task is kept that leaves no record, or no record here.
 const TRACKED_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Keeps records as long as the process lives.
@@ -33,22 +32,23 @@ pub struct MemoryStore {
     results: DashMap<TaskId, TaskResult>,
     tracked: DashMap<TaskId, (TrackedState, Timestamp)>,
     revoked: DashMap<TaskId, Timestamp>,
-    chords: DashMap<String, Chord>,
+    chords: DashMap<String, OpenChord>,
     groups: DashMap<String, (GroupResult, Timestamp)>,
     waiters: Waiters,
     notes: Mutex<BTreeMap<String, String>>,
     permits: Arc<LocalPermits>,
 }
 
-/// One chord.
+/// A chord and the parts that were counted.
 #[derive(Default)]
-struct Chord {
+struct OpenChord {
     size: Option<u64>,
-    /// Members that were added since, which `size` counts too.
+    /// The members that were added since, which `size` counts too.
     added: HashSet<TaskId>,
-    /// By place and id, so that each member counts once and all come in order; those without a place last.
+    /// The parts by place and id, so that each member counts once and all come in order; parts without a place
+    /// come last.
     parts: BTreeMap<(u32, TaskId), ChordPart>,
-    /// Who sends the body has until then.
+    /// The token of the caller that is to send the body, and until when it has that claim.
     claimed: Option<(String, Timestamp)>,
     closed: bool,
     touched: Timestamp,
@@ -80,16 +80,16 @@ impl MemoryStore {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says how many parts a chord has.
+    /// States how many parts a chord has.
     pub(crate) fn open(&self, group: &str, size: u64) {
         let mut chord = self.chords.entry(group.to_owned()).or_default();
         if chord.closed {
-            *chord = Chord::default();
+            *chord = OpenChord::default();
         }
         (chord.size, chord.touched) = (Some(size), now());
     }
 
-    /// One more part is to come, if this one is not known to already. `false`: the chord is not open.
+    /// Notes that one more part is to come, unless this member was added before. `false`: the chord is not open.
     pub(crate) fn extend(&self, group: &str, id: &TaskId) -> bool {
         let Some(mut chord) = self.chords.get_mut(group).filter(|chord| chord.size.is_some()) else {
             return false;
@@ -101,7 +101,7 @@ impl MemoryStore {
         true
     }
 
-    /// Counts a part. All of them, if they are complete and the chord is not closed.
+    /// Counts a part. Answers with all parts, if they are complete and the chord is not closed.
     pub(crate) fn count(&self, part: ChordPart) -> Option<Vec<ChordPart>> {
         let mut chord = self.chords.entry(part.group.clone()).or_default();
         if chord.closed {
@@ -113,7 +113,7 @@ impl MemoryStore {
         complete.then(|| chord.parts.values().cloned().collect())
     }
 
-    /// The token of who sends the body; else how long somebody else has for it.
+    /// Claims the body: the token of the claim, or how long another caller still has it.
     fn claim(&self, group: &str) -> Result<String, Duration> {
         let mut chord = self.chords.entry(group.to_owned()).or_default();
         let now = now();
@@ -125,9 +125,9 @@ impl MemoryStore {
         Ok(token)
     }
 
-    /// The body is sent: whoever still joins is told nothing.
+    /// Closes a chord whose body is sent: members that join it from now on get nothing.
     pub(crate) fn close(&self, group: &str) {
-        let closed = Chord { closed: true, touched: now(), ..Chord::default() };
+        let closed = OpenChord { closed: true, touched: now(), ..OpenChord::default() };
         self.chords.insert(group.to_owned(), closed);
     }
 
@@ -136,12 +136,12 @@ impl MemoryStore {
         self.tracked.insert(state.id.clone(), (state, now()));
     }
 
-    /// All states of tasks that are not over.
+    /// The states of all tasks that are not over.
     pub(crate) fn shown(&self) -> Vec<TrackedState> {
         self.tracked.iter().map(|state| state.0.clone()).collect()
     }
 
-    /// Deletes a record.
+    /// Deletes a record. Says whether there was one.
     pub(crate) fn remove(&self, id: &TaskId) -> bool {
         self.results.remove(id).is_some()
     }
@@ -177,7 +177,7 @@ impl Store for MemoryStore {
             stays
         });
         self.revoked.retain(|_, until| *until > now);
-        let kept = |chord: &Chord| if chord.closed { CLOSED_GO } else { CHORDS_GO };
+        let kept = |chord: &OpenChord| if chord.closed { CLOSED_GO } else { CHORDS_GO };
         self.chords.retain(|_, chord| chord.touched + kept(chord) > now);
         self.tracked.retain(|_, (_, at)| *at + TRACKED_FOR > now);
         self.groups.retain(|_, (_, until)| *until > now);
@@ -210,13 +210,44 @@ impl Store for MemoryStore {
         Ok(ids.iter().filter(revoked).cloned().collect())
     }
 
+    fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        Some(Arc::clone(&self.permits) as Arc<dyn PermitKeeper>)
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        Some(self)
+    }
+
+    fn chords(&self) -> Option<&dyn ChordStore> {
+        Some(self)
+    }
+
+    fn groups(&self) -> Option<&dyn GroupStore> {
+        Some(self)
+    }
+
+    fn duplicates(&self) -> Option<&dyn DuplicateStore> {
+        None
+    }
+
+    fn unique_windows(&self) -> Option<&dyn UniqueWindowStore> {
+        None
+    }
+
+    fn reply_to(&self) -> Option<String> {
+        None
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+}
+
+#[async_trait]
+impl ChordStore for MemoryStore {
     async fn open_chord(&self, group: &str, size: u64) -> Result<(), StoreError> {
         self.open(group, size);
         Ok(())
-    }
-
-    async fn extend_chord(&self, group: &str, id: &TaskId) -> Result<(), StoreError> {
-        if self.extend(group, id) { Ok(()) } else { Err(StoreError::Refused(not_open(group))) }
     }
 
     async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, StoreError> {
@@ -226,19 +257,30 @@ impl Store for MemoryStore {
                 Ok(token) => return Ok(ChordJoin::Complete { token, parts }),
                 Err(pause) => pause,
             };
-            // Somebody else is to send the body, and may be dead.
+            // Another caller is to send the body, and may be dead.
             tokio::time::sleep(pause).await;
         }
     }
 
+    async fn extend_chord(&self, group: &str, id: &TaskId) -> Result<(), StoreError> {
+        if self.extend(group, id) { Ok(()) } else { Err(StoreError::NoChord(group.to_owned())) }
+    }
+
     async fn close_chord(&self, group: &str, token: &str) -> Result<(), StoreError> {
-        let owns = |chord: &Chord| chord.claimed.as_ref().is_some_and(|(owner, _)| owner == token);
+        let owns = |chord: &OpenChord| chord.claimed.as_ref().is_some_and(|(owner, _)| owner == token);
         if self.chords.get(group).is_some_and(|chord| owns(&chord)) {
             self.close(group);
         }
         Ok(())
     }
 
+    async fn close_failed_chord(&self, group: &str, token: &str) -> Result<(), StoreError> {
+        self.close_chord(group, token).await
+    }
+}
+
+#[async_trait]
+impl GroupStore for MemoryStore {
     async fn save_group(&self, group: &GroupResult, lifetime: Option<Duration>) -> Result<(), StoreError> {
         let until = now() + lifetime.unwrap_or(GROUPS_GO);
         self.groups.insert(group.id.clone(), (group.clone(), until));
@@ -252,14 +294,6 @@ impl Store for MemoryStore {
 
     async fn forget_group(&self, id: &str) -> Result<bool, StoreError> {
         Ok(self.groups.remove(id).is_some_and(|(_, (_, until))| until > now()))
-    }
-
-    fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
-        Some(Arc::clone(&self.permits) as Arc<dyn PermitKeeper>)
-    }
-
-    fn notes(&self) -> Option<&dyn Notes> {
-        Some(self)
     }
 }
 
@@ -275,7 +309,11 @@ impl Notes for MemoryStore {
         Ok(from.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
-    async fn change_notes(&self, changes: Vec<NoteChange>, under: Option<Term>) -> Result<bool, StoreError> {
-        Ok(NoteChange::apply_all(&changes, under.as_ref(), &mut self.lock_notes()))
+    async fn compare_and_set_all(
+        &self,
+        changes: Vec<CompareAndSet>,
+        under: Option<Term>,
+    ) -> Result<bool, StoreError> {
+        Ok(CompareAndSet::apply_all(&changes, under.as_ref(), &mut self.lock_notes()))
     }
 }

@@ -1,11 +1,12 @@
-//! The seam for state beside messages: what became of tasks.
+//! The seam for state beside messages: the records of tasks, and what else outlives a run.
 
 pub(crate) mod chord;
+mod duplicates;
 pub mod embedded;
 mod group;
+mod guarded;
 pub mod memory;
 mod notes;
-mod once;
 pub(crate) mod payloads;
 mod permits;
 #[cfg(feature = "redis")]
@@ -13,41 +14,41 @@ pub mod redis;
 #[cfg(feature = "amqp")]
 pub mod rpc;
 
+mod unique_windows;
 mod waiters;
-mod windows;
 
 #[cfg(feature = "testing")]
 pub mod conformance;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use crate::task::TrackedState;
-pub use chord::{ChordJoin, ChordPart, ChordSize};
+pub use chord::{ChordJoin, ChordPart, ChordSize, ChordStore};
+pub use duplicates::{DuplicateClaim, DuplicateStore};
 pub use embedded::EmbeddedStore;
-pub use group::{GroupMember, GroupResult};
+pub use group::{GroupMember, GroupResult, GroupStore};
+pub(crate) use guarded::GuardedStore;
 pub use memory::MemoryStore;
-pub use notes::{Leadership, NoteChange, Notes, Term};
-pub use once::Claim;
+pub use notes::{CompareAndSet, Leadership, Notes, Term};
 pub(crate) use payloads::{Address, Decision, Payloads};
 pub(crate) use permits::{LocalPermits, Parking};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore};
 #[cfg(feature = "amqp")]
 pub use rpc::{RpcOptions, RpcStore};
+pub use unique_windows::{UniqueWindowStore, WindowHold};
 pub(crate) use waiters::Waiters;
-pub use windows::Windows;
 
 use crate::core::Timestamp;
 use crate::task::{PermitKeeper, TaskId, TaskResult};
 
-/// A store's error; the text says what to do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The error of a store; its text says what to do.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Closed.
+    /// The store is closed.
     #[error("the store is closed")]
     Closed,
     /// Reading or writing failed.
@@ -56,19 +57,37 @@ pub enum StoreError {
     /// This store cannot do it.
     #[error("{0}")]
     Unsupported(String),
-    /// It was refused, and would be again: a record that is too large, or something else under its name.
+    /// The store refuses, and would do so again: the record is too large, or its name holds something else.
     #[error("{0}")]
     Refused(String),
+    /// A member is added to a chord that is over, or was never opened.
+    #[error("{}", chord::not_open(.0))]
+    NoChord(String),
+    /// The store panicked: there is a fault in it.
+    #[error("{0}")]
+    Panicked(String),
 }
 
-/// Keeps the records of tasks that are over. Finished is final: the first record of an id stays until it expires
-/// or is forgotten.
+crate::core::debug_as_display!(StoreError);
+
+impl StoreError {
+    /// Whether the same call would fail in the same way however often it is made.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Unsupported(_) | Self::NoChord(_))
+    }
+}
+
+/// Keeps the records of tasks that are over. A finished task stays finished: the first record of an id stays until
+/// it expires or is forgotten.
+///
+/// What only some stores can do is a trait of its own, and a store that can do it hands itself out as one. None of these
+/// functions has a default, so a store in front of another one states for each ability whether it passes it on.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Keeps a record. `false`: there was one already, which stays.
     ///
     /// # Errors
-    /// It is not kept.
+    /// The record is not kept.
     async fn put(&self, result: TaskResult) -> Result<bool, StoreError>;
 
     /// The record of an id, unless it has expired by `now`.
@@ -77,51 +96,49 @@ pub trait Store: Send + Sync + 'static {
     /// The store cannot be read.
     async fn get(&self, id: &TaskId, now: Timestamp) -> Result<Option<TaskResult>, StoreError>;
 
-    /// Completes with the record of an id as soon as there is one, without polling. Whether an id can have one at
-    /// all is for the caller to find out.
+    /// Completes with the record of an id as soon as there is one, without polling. The caller must know whether
+    /// the id can have a record at all.
     ///
     /// # Errors
     /// The store cannot be read.
     async fn wait(&self, id: &TaskId) -> Result<TaskResult, StoreError>;
 
-    /// Deletes the record of an id; says whether there was one.
+    /// Deletes the record of an id. Says whether there was one.
     ///
     /// # Errors
-    /// It is not deleted.
+    /// The record is not deleted.
     async fn forget(&self, id: &TaskId) -> Result<bool, StoreError>;
 
-    /// Deletes what has expired by `now`; says how many records went.
+    /// Deletes what has expired by `now`. Answers with the number of records that it deleted.
     ///
     /// # Errors
-    /// Not all could be deleted.
+    /// Not all of them could be deleted.
     async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError>;
 
-    /// Keeps the state of a task that is not over: STARTED, RETRY, or one of the application's such as PROGRESS. A record
-    /// replaces it, and is never replaced by it.
+    /// Keeps the state of a task that is not over: STARTED, RETRY, or a state of the application's such as
+    /// PROGRESS. A record replaces the state, and is never replaced by one.
     ///
     /// # Errors
-    /// It is not kept.
+    /// The state is not kept.
     async fn track(&self, state: TrackedState) -> Result<(), StoreError>;
 
-    /// The last state that was tracked of a task that is not over.
+    /// The last state that was kept of a task that is not over.
     ///
     /// # Errors
     /// The store cannot be read.
     async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError>;
 
-    /// The task is over, and what was tracked of it is of no use any more. For stores that keep it in memory.
+    /// Forgets the state of a task, which is over. It is for stores that keep states in memory.
     ///
     /// # Errors
-    /// It is still there.
-    async fn untrack(&self, _id: &TaskId) -> Result<(), StoreError> {
-        Ok(())
-    }
+    /// The state is still there.
+    async fn untrack(&self, id: &TaskId) -> Result<(), StoreError>;
 
-    /// Remembers until `until` that a task is revoked, for whoever is about to start it, in whatever process, also after a
-    /// restart.
+    /// Remembers until `until` that a task is revoked. Every process that is about to start the task sees that,
+    /// also after a restart.
     ///
     /// # Errors
-    /// It is not kept.
+    /// The revocation is not kept.
     async fn revoke(&self, id: &TaskId, until: Timestamp) -> Result<(), StoreError>;
 
     /// Which of these tasks are revoked.
@@ -130,109 +147,51 @@ pub trait Store: Send + Sync + 'static {
     /// The store cannot be read.
     async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError>;
 
-    /// Lets one copy of each task that may have been published more than once through, the first that asks, however often
-    /// that one asks; says of each claim whether it may start. Stores that nobody else uses let all of them through: their
-    /// brokers know which ids are taken.
-    ///
-    /// # Errors
-    /// It is not known who may start.
-    async fn claim(&self, claims: &[Claim]) -> Result<Vec<bool>, StoreError> {
-        Ok(vec![true; claims.len()])
-    }
+    /// The queue to which the process that runs a task sends its results, if this store gets them that way:
+    /// Celery's `reply_to`.
+    fn reply_to(&self) -> Option<String>;
 
-    /// The notes of this store, if it keeps any.
-    fn notes(&self) -> Option<&dyn Notes> {
-        None
-    }
+    /// Whether other programs read this store, so that it is told of STARTED and RETRY too.
+    fn is_shared(&self) -> bool;
 
-    /// The dedupe windows of this store, if it keeps any: only those that several processes share do, for brokers that keep
-    /// none themselves.
-    fn windows(&self) -> Option<&dyn Windows> {
-        None
-    }
+    /// The ability to count the members of chords.
+    fn chords(&self) -> Option<&dyn ChordStore>;
 
-    /// Who keeps named locks and limits, for all processes that use this store; `None`: nobody.
-    fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
-        None
-    }
+    /// The ability to keep the members of groups.
+    fn groups(&self) -> Option<&dyn GroupStore>;
 
-    /// Says how many members a chord's header has, before the first of them is sent.
-    ///
-    /// # Errors
-    /// It is not kept, or the store cannot count chords.
-    async fn open_chord(&self, _group: &str, _size: u64) -> Result<(), StoreError> {
-        Err(no_chords())
-    }
+    /// The ability to let one copy of a task start that may have been published more than once. A store that no other
+    /// process uses does not need it, because its broker knows which ids are taken.
+    fn duplicates(&self) -> Option<&dyn DuplicateStore>;
 
-    /// Counts the end of a member, each member once, however often it says so.
-    ///
-    /// # Errors
-    /// It is not counted, or the store cannot count chords.
-    async fn join_chord(&self, _part: ChordPart) -> Result<ChordJoin, StoreError> {
-        Err(no_chords())
-    }
+    /// The ability to keep notes.
+    fn notes(&self) -> Option<&dyn Notes>;
 
-    /// Says that a chord has one more member, which one of its members has added: counted once for each id, however often it is
-    /// said. Celery's `add_to_chord`. Brokers that settle results do this with the publish.
-    ///
-    /// # Errors
-    /// It is not kept, or the store cannot count chords.
-    async fn extend_chord(&self, _group: &str, _id: &TaskId) -> Result<(), StoreError> {
-        Err(no_chords())
-    }
+    /// The ability to keep unique windows, for brokers that keep none. Only stores that several processes share have it.
+    fn unique_windows(&self) -> Option<&dyn UniqueWindowStore>;
 
-    /// Keeps who the members of a group are, for so long; `None`: as long as the store keeps results whose tasks do not say
-    /// how long, a day unless it was told otherwise. One that was saved before is replaced. Celery's `GroupResult.save`.
-    ///
-    /// # Errors
-    /// It is not kept, or the store cannot keep groups.
-    async fn save_group(&self, _group: &GroupResult, _lifetime: Option<Duration>) -> Result<(), StoreError> {
-        Err(no_groups())
-    }
-
-    /// A group that was saved, unless it has expired by `now`. Celery's `GroupResult.restore`.
-    ///
-    /// # Errors
-    /// The store cannot be read, or cannot keep groups.
-    async fn group(&self, _id: &str, _now: Timestamp) -> Result<Option<GroupResult>, StoreError> {
-        Err(no_groups())
-    }
-
-    /// Forgets who the members of a group are; says whether it was there. Their records stay.
-    ///
-    /// # Errors
-    /// It is not forgotten, or the store cannot keep groups.
-    async fn forget_group(&self, _id: &str) -> Result<bool, StoreError> {
-        Err(no_groups())
-    }
-
-    /// Where whoever runs a task is to send its results, if this store gets them that way. Celery's `reply_to`.
-    fn reply_to(&self) -> Option<String> {
-        None
-    }
-
-    /// Whether other programs read this store, and so are told of STARTED and RETRY too.
-    fn is_shared(&self) -> bool {
-        false
-    }
-
-    /// The body was sent: forgets the parts, and answers whoever still joins with `Waiting`.
-    ///
-    /// # Errors
-    /// It is not kept.
-    async fn close_chord(&self, _group: &str, _token: &str) -> Result<(), StoreError> {
-        Err(no_chords())
-    }
+    /// The keeper of named locks and limits for all processes that use this store.
+    fn permits(&self) -> Option<Arc<dyn PermitKeeper>>;
 }
 
-fn no_groups() -> StoreError {
-    StoreError::Unsupported("this store does not keep groups: use the embedded store or Redis".to_owned())
+/// The store's ability to count chords.
+///
+/// # Errors
+/// The store lacks it. The text says what Celery's rpc backend says.
+pub(crate) fn chords(store: &dyn Store) -> Result<&dyn ChordStore, StoreError> {
+    store.chords().ok_or_else(|| {
+        let text = "this store cannot count the members of a chord: use the embedded store or Redis, as Celery's rpc backend cannot either";
+        StoreError::Unsupported(text.to_owned())
+    })
 }
 
-/// As Celery's rpc backend says it.
-fn no_chords() -> StoreError {
-    StoreError::Unsupported(
-        "this store cannot count the members of a chord: use the embedded store or Redis, as Celery's rpc backend cannot either"
-            .to_owned(),
-    )
+/// The store's ability to keep groups.
+///
+/// # Errors
+/// The store lacks it.
+pub(crate) fn groups(store: &dyn Store) -> Result<&dyn GroupStore, StoreError> {
+    store.groups().ok_or_else(|| {
+        let text = "this store does not keep groups: use the embedded store or Redis";
+        StoreError::Unsupported(text.to_owned())
+    })
 }

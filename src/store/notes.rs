@@ -1,8 +1,8 @@
-//! Notes: small texts under a name, changed only by whoever knows what they say now.
+//! Notes: small texts under a name, which only a caller that knows what they say now can change.
 //!
-//! What beat remembers is in notes: up to when an entry's ticks are decided, which day a tenant had last, which entries
-//! were added or paused at run time. A change names what it believes the note to say, so that of several who decide the
-//! same tick one succeeds, whoever believes to be the leader.
+//! Beat keeps what it remembers in notes: up to when an entry's ticks are decided, which day a tenant had last,
+//! which entries were added or paused at run time. A change names what the caller believes the note to say. So of
+//! several processes that decide the same tick one succeeds, whichever of them believe that they lead.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use crate::core::Timestamp;
 
 /// A change of one note, made only if the note is still as expected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoteChange {
-    /// The note's name; up to 1024 bytes.
+pub struct CompareAndSet {
+    /// The name of the note; up to 1024 bytes.
     pub key: String,
-    /// What it says; `None`: there is none.
+    /// What the note is expected to say; `None`: there is no such note.
     pub expected: Option<String>,
-    /// What it is to say; `None`: it goes.
+    /// What the note is to say; `None`: it is deleted.
     pub value: Option<String>,
 }
 
-impl NoteChange {
-    /// Makes the changes where notes are a map, if all of them say what is expected, and the term is not over.
+impl CompareAndSet {
+    /// Makes the changes in a map of notes, if all notes say what is expected and the term is not over.
     pub(crate) fn apply_all(
         changes: &[Self],
         under: Option<&Term>,
@@ -45,81 +45,86 @@ impl NoteChange {
     }
 }
 
-/// The time for which somebody leads, under which notes are changed: whoever was deposed without having noticed, because its
-/// process was frozen, changes nothing any more.
+/// The time for which a candidate leads, and under which it changes notes. A leader that was deposed without
+/// noticing, because its process was frozen, changes nothing any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Term {
-    /// The election that it was won in.
+    /// The election in which the term was won.
     pub election: String,
-    /// By whom.
+    /// The candidate who won it.
     pub candidate: String,
-    /// Its number.
+    /// The number of the term.
     pub term: u64,
 }
 
 impl Term {
-    /// Where notes keep who leads as [`Notes::lead`] does by itself.
+    /// The note in which the default [`Notes::lead`] keeps who leads.
     pub(crate) fn key(&self) -> String {
         election_key(&self.election)
     }
 
-    /// Whether nobody else has led since, by what that note says.
+    /// Whether, by what that note says, nobody else has led since.
     pub(crate) fn holds(&self, note: Option<&str>) -> bool {
-        let held = note.and_then(|text| serde_json::from_str::<Held>(text).ok());
+        let held = note.and_then(|text| serde_json::from_str::<ElectionNote>(text).ok());
         held.is_some_and(|held| held.holder == self.candidate && held.term == self.term)
     }
 }
 
-/// Who leads.
+/// The answer to a candidate who asks to lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leadership {
-    /// The one who asked, for the time of its lease. The term goes up with each new leader and never comes again.
+    /// The candidate leads for the time of its lease. The term goes up with each new leader and never comes again.
     Leader {
-        /// Its term.
+        /// The number of its term.
         term: u64,
     },
-    /// Somebody else, at least until then unless it resigns.
+    /// Another candidate leads. Its lease ends at `until`, unless it renews or resigns.
     Follower {
-        /// The end of the other's lease.
+        /// The end of the other candidate's lease.
         until: Timestamp,
     },
 }
 
-/// Keeps notes.
+/// Keeps notes, and elects leaders.
 #[async_trait]
 pub trait Notes: Send + Sync {
-    /// What a note says.
+    /// What a note says; `None`: there is no such note.
     ///
     /// # Errors
     /// The store cannot be read.
     async fn note(&self, key: &str) -> Result<Option<String>, StoreError>;
 
-    /// All notes whose names begin like this, by name.
+    /// All notes whose names begin with `prefix`, by name.
     ///
     /// # Errors
     /// The store cannot be read.
     async fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError>;
 
-    /// Changes a note, durably as far as the store is durable. `false`: it says something else, and stays.
+    /// Changes a note, as durably as the store is. `false`: the note says something else, and stays.
     ///
     /// # Errors
-    /// It is not known to be changed.
-    async fn change_note(&self, change: NoteChange) -> Result<bool, StoreError> {
-        self.change_notes(vec![change], None).await
+    /// It is not known whether the note is changed.
+    async fn compare_and_set(&self, change: CompareAndSet) -> Result<bool, StoreError> {
+        self.compare_and_set_all(vec![change], None).await
     }
 
-    /// Changes several notes, all or none, durably as far as the store is durable. `false`: one of them says something else,
-    /// or the term is over; all stay.
+    /// Changes several notes, all or none, as durably as the store is. `false`: one of them says something else,
+    /// or the term is over; all notes stay.
     ///
     /// # Errors
-    /// They are not known to be changed.
-    async fn change_notes(&self, changes: Vec<NoteChange>, under: Option<Term>) -> Result<bool, StoreError>;
+    /// It is not known whether the notes are changed.
+    async fn compare_and_set_all(
+        &self,
+        changes: Vec<CompareAndSet>,
+        under: Option<Term>,
+    ) -> Result<bool, StoreError>;
 
-    /// Asks to lead, or to go on leading, for so long from now. The clocks of those who ask must agree to a good part of
-    /// the lease; a store with a clock of its own does better to use that one.
+    /// Asks to lead, or to go on leading, for a lease from `now`. The clocks of the candidates must agree to a
+    /// good part of the lease; a store with a clock of its own does better to use that one.
     ///
     /// # Errors
-    /// The store cannot be read or written; who led before must count on having lost it at the end of its lease.
+    /// The store cannot be read or written. A candidate that led must count on having lost the lead at the end of
+    /// its lease.
     async fn lead(
         &self,
         election: &str,
@@ -130,16 +135,16 @@ pub trait Notes: Send + Sync {
         let key = election_key(election);
         loop {
             let expected = self.note(&key).await?;
-            let held = expected.as_deref().and_then(|text| serde_json::from_str::<Held>(text).ok());
+            let held = expected.as_deref().and_then(|text| serde_json::from_str::<ElectionNote>(text).ok());
             let term = match &held {
                 Some(held) if held.holder == candidate => held.term,
                 Some(held) if held.until > now => return Ok(Leadership::Follower { until: held.until }),
                 Some(held) => held.term + 1,
                 None => 1,
             };
-            let mine = Held { holder: candidate.to_owned(), term, until: now + lease };
+            let mine = ElectionNote { holder: candidate.to_owned(), term, until: now + lease };
             let value = serde_json::to_string(&mine).map_err(|e| StoreError::Io(e.to_string()))?;
-            if self.change_note(NoteChange { key: key.clone(), expected, value: Some(value) }).await? {
+            if self.compare_and_set(CompareAndSet { key: key.clone(), expected, value: Some(value) }).await? {
                 return Ok(Leadership::Leader { term });
             }
         }
@@ -152,12 +157,14 @@ pub trait Notes: Send + Sync {
     async fn resign(&self, election: &str, candidate: &str) -> Result<(), StoreError> {
         let key = election_key(election);
         let Some(text) = self.note(&key).await? else { return Ok(()) };
-        match serde_json::from_str::<Held>(&text) {
+        match serde_json::from_str::<ElectionNote>(&text) {
             Ok(held) if held.holder == candidate => {
                 // The term stays, so that the next one is higher.
-                let free = Held { until: Timestamp::ZERO, holder: String::new(), ..held };
+                let free = ElectionNote { until: Timestamp::ZERO, holder: String::new(), ..held };
                 let value = serde_json::to_string(&free).map_err(|e| StoreError::Io(e.to_string()))?;
-                self.change_note(NoteChange { key, expected: Some(text), value: Some(value) }).await.map(drop)
+                self.compare_and_set(CompareAndSet { key, expected: Some(text), value: Some(value) })
+                    .await
+                    .map(drop)
             }
             _ => Ok(()),
         }
@@ -166,7 +173,7 @@ pub trait Notes: Send + Sync {
 
 /// What the note of an election says.
 #[derive(Serialize, Deserialize)]
-struct Held {
+struct ElectionNote {
     holder: String,
     term: u64,
     until: Timestamp,

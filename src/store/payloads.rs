@@ -1,15 +1,22 @@
-//! The payloads of downloads: bytes under a key, in a directory, in memory, or wherever an [`ObjectStore`] keeps them.
+//! The payloads of downloads: bytes under a key, in a directory, in memory, or wherever an [`ObjectStore`] keeps
+//! them.
 //!
-//! - A payload lies under its task and a key of its own for each time that one is exposed, so runs never meet.
-//! - It is seen by nobody until a record names it. What no record names is swept: at once if this program alone runs the
-//!   tasks and none of its runs holds it, else when it is a day old.
-//! - It appears whole or not at all: what is written lies aside until its last byte is there.
-//! - Bytes flow through in both directions; some MiB are in memory at a time, however large the file.
-//! - What is gone leaves a tombstone for a week, so that a download that has expired is told apart from one that never was.
+//! - All payloads lie in a directory of their own with a marker. A directory without the marker is somebody
+//!   else's, and is never touched.
+//! - A payload lies under its task's name, with a key of its own for each time that a task exposes one, so runs
+//!   never meet.
+//! - Nobody sees a payload until a record names it. Payloads that no record names are swept: at once if this
+//!   program alone runs the tasks and none of its runs holds it, and otherwise when it is a day old.
+//! - A payload appears whole or not at all: it is written aside until its last byte is there.
+//! - Bytes flow through in both directions. Some MiB are in memory at a time, however large the file.
+//! - A deleted payload leaves a tombstone for a week, so that a download that has expired can be told from one
+//!   that never was.
 
 mod address;
 mod files;
 mod name;
+mod place;
+mod private;
 mod source;
 mod sweep;
 mod upload;
@@ -17,6 +24,7 @@ mod upload;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -27,81 +35,95 @@ use object_store::memory::InMemory;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt};
 
 pub(crate) use address::Address;
+#[cfg(feature = "web")]
+pub(crate) use name::check_header;
 pub use name::content_disposition;
 pub(crate) use sweep::Decision;
 
-use crate::task::{Download, DownloadError, DownloadRecord, DownloadSink, Keeping, Kept, TaskId};
+use crate::task::{Download, DownloadError, DownloadRecord, DownloadSink, KeepPayload, KeptPayload, TaskId};
 
-/// Where payloads are kept.
-enum Place {
+/// The place where payloads are kept.
+enum PayloadBackend {
     Nowhere,
     Memory,
     Directory { path: PathBuf, reserve: u64 },
     Given(Arc<dyn ObjectStore>),
 }
 
-/// Keeps payloads.
+/// Keeps the payloads of downloads.
 pub(crate) struct Payloads {
-    place: Place,
-    /// Whether only this program runs the tasks that expose here.
+    place: PayloadBackend,
+    /// Whether only this program runs the tasks that expose payloads here.
     alone: bool,
     objects: OnceLock<Arc<dyn ObjectStore>>,
-    /// Keys that runs hold.
+    /// Whether the marker was seen.
+    marked: AtomicBool,
+    /// Whether nothing of the first layout is there.
+    nothing_old: AtomicBool,
+    /// The keys that runs hold.
     held: Mutex<HashSet<String>>,
-    /// For threads that have no event loop.
+    /// The event loop for threads that have none.
     handle: OnceLock<Option<tokio::runtime::Handle>>,
 }
 
-/// The bytes of a download, or a part of them.
-pub type Body = BoxStream<'static, std::io::Result<Bytes>>;
+/// The bytes of a download, or of a part of it.
+pub type DownloadBody = BoxStream<'static, std::io::Result<Bytes>>;
 
 impl Payloads {
-    fn at(place: Place, alone: bool) -> Self {
-        Self { place, alone, objects: OnceLock::new(), held: Mutex::default(), handle: OnceLock::new() }
+    fn at(place: PayloadBackend, alone: bool) -> Self {
+        Self {
+            place,
+            alone,
+            objects: OnceLock::new(),
+            marked: AtomicBool::new(false),
+            nothing_old: AtomicBool::new(false),
+            held: Mutex::default(),
+            handle: OnceLock::new(),
+        }
     }
 
-    /// Keeps none.
+    /// Keeps no payloads.
     pub(crate) fn nowhere() -> Self {
-        Self::at(Place::Nowhere, true)
+        Self::at(PayloadBackend::Nowhere, true)
     }
 
-    /// In this process's memory.
+    /// Keeps payloads in this process's memory.
     pub(crate) fn in_memory() -> Self {
-        Self::at(Place::Memory, true)
+        Self::at(PayloadBackend::Memory, true)
     }
 
-    /// In a directory, which is made when there is something to keep. Nothing is taken that would leave less than `reserve`
-    /// bytes on its disk.
+    /// Keeps payloads in a directory, which is made when there is one to keep. A payload is refused that would
+    /// leave less than `reserve` bytes free on the disk.
     pub(crate) fn in_directory(path: PathBuf, reserve: u64, alone: bool) -> Self {
-        Self::at(Place::Directory { path, reserve }, alone)
+        Self::at(PayloadBackend::Directory { path, reserve }, alone)
     }
 
-    /// Where somebody else keeps objects.
+    /// Keeps payloads in an object store that the program gives.
     pub(crate) fn given(objects: Arc<dyn ObjectStore>, alone: bool) -> Self {
-        Self::at(Place::Given(objects), alone)
+        Self::at(PayloadBackend::Given(objects), alone)
     }
 
     fn directory(&self) -> Option<&Path> {
         match &self.place {
-            Place::Directory { path, .. } => Some(path),
+            PayloadBackend::Directory { path, .. } => Some(path),
             _ => None,
         }
     }
 
-    /// The store, made at its first use.
+    /// The object store, made at its first use.
     fn objects(&self) -> Result<&Arc<dyn ObjectStore>, DownloadError> {
         if let Some(objects) = self.objects.get() {
             return Ok(objects);
         }
         let made: Arc<dyn ObjectStore> = match &self.place {
-            Place::Nowhere => return Err(DownloadError::NoPlace),
-            Place::Memory => Arc::new(InMemory::new()),
-            Place::Given(objects) => Arc::clone(objects),
-            Place::Directory { path, .. } => {
+            PayloadBackend::Nowhere => return Err(DownloadError::NoPlace),
+            PayloadBackend::Memory => Arc::new(InMemory::new()),
+            PayloadBackend::Given(objects) => Arc::clone(objects),
+            PayloadBackend::Directory { path, .. } => {
                 let shown = path.display().to_string();
-                std::fs::create_dir_all(path).map_err(|error| upload::io_error(&shown, &error))?;
+                private::create_dir(path).map_err(|error| upload::io_error(&shown, &error))?;
                 let local = LocalFileSystem::new_with_prefix(path).map_err(|e| upload::fault(&shown, &e))?;
-                // Ready means ready, also after a power cut.
+                // A download that was called ready opens also after a power cut.
                 Arc::new(local.with_fsync(true).with_automatic_cleanup(true))
             }
         };
@@ -112,12 +134,17 @@ impl Payloads {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The bytes of a download, or those of `range`, which lies inside of it.
+    /// Reads the bytes of a download, or those of `range`, which lies inside of it.
     pub(crate) async fn read(
         &self,
         record: &DownloadRecord,
         range: Option<Range<u64>>,
-    ) -> Result<Body, DownloadError> {
+    ) -> Result<DownloadBody, DownloadError> {
+        // A record may come from another program, and must not open other files of this place.
+        if files::task_of(&record.key).or_else(|| files::task_of_old(&record.key)).is_none() {
+            let error = "its record names no file that Celeriac could have written".to_owned();
+            return Err(DownloadError::Store { name: record.facts.name.clone(), error });
+        }
         let objects = self.objects()?;
         if range.as_ref().is_some_and(Range::is_empty) {
             return Ok(futures_util::stream::empty().boxed());
@@ -136,7 +163,7 @@ impl Payloads {
         }
     }
 
-    /// An event loop for threads that have none. Ends with the program's last use of it.
+    /// The event loop for threads that have none. It ends with the program's last use of it.
     fn handle(&self) -> Result<&tokio::runtime::Handle, DownloadError> {
         let start = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
@@ -154,11 +181,11 @@ impl Payloads {
 }
 
 impl DownloadSink for Payloads {
-    fn keep<'a>(&'a self, id: &'a TaskId, download: Download) -> Keeping<'a> {
+    fn keep<'a>(&'a self, id: &'a TaskId, download: Download) -> KeepPayload<'a> {
         Box::pin(self.upload(id, download))
     }
 
-    fn keep_blocking(&self, id: &TaskId, download: Download) -> Result<Kept, DownloadError> {
+    fn keep_blocking(&self, id: &TaskId, download: Download) -> Result<KeptPayload, DownloadError> {
         let _entered = self.handle()?.enter();
         futures_executor::block_on(self.upload(id, download))
     }
@@ -170,7 +197,7 @@ impl DownloadSink for Payloads {
     fn discard(&self, key: String) {
         let (Ok(objects), Ok(handle)) = (self.objects(), self.handle()) else { return };
         let (objects, path) = (Arc::clone(objects), object_store::path::Path::from(key));
-        // Should it fail, the sweep does it.
+        // If this fails, the sweep deletes the payload.
         handle.spawn(async move {
             if let Err(error) = objects.delete(&path).await {
                 tracing::debug!(%path, %error, "a payload that nobody will see stays until the sweep");

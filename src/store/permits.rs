@@ -1,5 +1,5 @@
-//! Permits of one process: kept in its memory, because whoever holds one ends with it. Those that were handed over to a task
-//! that has not started outlive it, where there are notes to keep them.
+//! The permits of one process, kept in its memory, because the holder of a permit ends with the process. A permit
+//! that was handed over to a task which has not started outlives the process, if there are notes to keep it.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
@@ -11,45 +11,51 @@ use tokio::sync::Notify;
 
 use crate::core::permits::{PermitHolder, Permits, Want};
 use crate::task::clock::now;
-use crate::task::{Asked, PermitKeeper};
+use crate::task::{PermitAnswer, PermitKeeper};
 
-/// Keeps what is handed over through the end of the process. It must not block.
+/// Keeps permits that are handed over through the end of the process. It must not block.
 pub(crate) trait Parking: Send + Sync + 'static {
-    /// What was parked when the process ended, by name.
+    /// The permits that were parked when the process ended, with their names.
     fn parked(&self) -> Result<Vec<(String, PermitHolder)>, String>;
-    /// This one is parked.
+    /// Notes that a permit is parked.
     fn park(&self, name: &str, holder: &PermitHolder);
-    /// This one is not parked any more.
+    /// Notes that a permit is not parked any more.
     fn unpark(&self, name: &str, holder: &str);
 }
 
 /// Keeps permits for one process.
 #[derive(Default)]
 pub(crate) struct LocalPermits {
-    state: Mutex<State>,
+    state: Mutex<PermitTable>,
     freed: Notify,
     parking: Option<Box<dyn Parking>>,
 }
 
 #[derive(Default)]
-struct State {
+struct PermitTable {
     permits: Permits,
-    /// What was parked by an earlier life of the program is known.
+    /// Whether the permits are known that an earlier run of the program parked.
     is_restored: bool,
-    /// What is noted as parked: holder and name. The rest needs no note.
+    /// The permits that are noted as parked, as holder and name. The others need no note.
     parked: BTreeSet<(String, String)>,
 }
 
 impl LocalPermits {
-    /// With a place for what is handed over.
+    /// Keeps permits for one process, with a place for those that are handed over.
     pub(crate) fn parking(parking: impl Parking) -> Self {
         Self { parking: Some(Box::new(parking)), ..Self::default() }
     }
 
-    fn state(&self) -> Result<MutexGuard<'_, State>, String> {
+    fn state(&self) -> Result<MutexGuard<'_, PermitTable>, String> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(parking) = self.parking.as_ref().filter(|_| !state.is_restored) {
+            let now = now();
             for (name, holder) in parking.parked()? {
+                if holder.until.is_some_and(|until| until <= now) {
+                    // The task of the permit never came for it.
+                    parking.unpark(&name, &holder.holder);
+                    continue;
+                }
                 state.parked.insert((holder.holder.clone(), name.clone()));
                 state.permits.restore(&name, holder);
             }
@@ -58,7 +64,7 @@ impl LocalPermits {
         Ok(state)
     }
 
-    fn unpark(&self, state: &mut State, wants: &[Want], holder: &str) {
+    fn unpark(&self, state: &mut PermitTable, wants: &[Want], holder: &str) {
         let Some(parking) = self.parking.as_ref().filter(|_| !state.parked.is_empty()) else { return };
         for name in names(wants) {
             if state.parked.remove(&(holder.to_owned(), name.to_owned())) {
@@ -74,14 +80,14 @@ fn names(wants: &[Want]) -> impl Iterator<Item = &str> {
 
 #[async_trait]
 impl PermitKeeper for LocalPermits {
-    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<Asked, String> {
+    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<PermitAnswer, String> {
         let mut state = self.state()?;
         Ok(match state.permits.acquire(wants, holder, now()) {
             Ok(tokens) => {
                 self.unpark(&mut state, wants, holder);
-                Asked::Granted { tokens, lost: Arc::new(AtomicBool::new(false)) }
+                PermitAnswer::Granted { tokens, lost: Arc::new(AtomicBool::new(false)) }
             }
-            Err(busy) => Asked::Busy(busy),
+            Err(busy) => PermitAnswer::Busy(busy),
         })
     }
 

@@ -1,4 +1,4 @@
-//! Who waits for which record.
+//! The callers that wait for records.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,30 +9,31 @@ use tokio::sync::oneshot;
 use super::StoreError;
 use crate::task::{TaskId, TaskResult};
 
-/// What a waiter is told.
-type Told = Result<Arc<TaskResult>, StoreError>;
+/// The answer to a waiter.
+type Notice = Result<Arc<TaskResult>, StoreError>;
 
-/// Waiters by task id. A record that arrives wakes all of its id; one that nobody waits for costs one load.
+/// The waiters by task id. A record that arrives wakes all waiters of its id. If nobody waits, it costs one load.
 #[derive(Default)]
 pub(crate) struct Waiters {
-    by_id: DashMap<TaskId, Vec<oneshot::Sender<Told>>>,
+    by_id: DashMap<TaskId, Vec<oneshot::Sender<Notice>>>,
     count: AtomicUsize,
 }
 
-/// One that waits; dropped, it leaves nothing behind.
-pub(crate) struct Waiting<'a> {
+/// A wait for a record. If it is dropped, it leaves nothing behind.
+pub(crate) struct Waiter<'a> {
     waiters: &'a Waiters,
     id: &'a TaskId,
-    record: oneshot::Receiver<Told>,
+    record: oneshot::Receiver<Notice>,
 }
 
 impl Waiters {
-    /// Waits for the record of `id`. Subscribe first, then look whether it is there already.
-    pub(crate) fn subscribe<'a>(&'a self, id: &'a TaskId) -> Waiting<'a> {
+    /// Begins to wait for the record of `id`. The caller subscribes first, and then looks whether the record is
+    /// there already.
+    pub(crate) fn subscribe<'a>(&'a self, id: &'a TaskId) -> Waiter<'a> {
         let (sender, record) = oneshot::channel();
         self.count.fetch_add(1, Ordering::SeqCst);
         self.by_id.entry(id.clone()).or_default().push(sender);
-        Waiting { waiters: self, id, record }
+        Waiter { waiters: self, id, record }
     }
 
     /// Wakes those who wait for this record.
@@ -46,7 +47,7 @@ impl Waiters {
         }
     }
 
-    /// The record cannot be had: those who wait for it hear why.
+    /// Tells those who wait for this record why it cannot be had.
     #[cfg(feature = "redis")]
     pub(crate) fn fail(&self, id: &TaskId, error: &StoreError) {
         for waiter in self.take(id) {
@@ -60,7 +61,7 @@ impl Waiters {
         self.by_id.contains_key(id)
     }
 
-    fn take(&self, id: &TaskId) -> Vec<oneshot::Sender<Told>> {
+    fn take(&self, id: &TaskId) -> Vec<oneshot::Sender<Notice>> {
         if self.count.load(Ordering::SeqCst) == 0 {
             return Vec::new();
         }
@@ -69,7 +70,7 @@ impl Waiters {
         waiting
     }
 
-    /// No record comes any more: those who wait hear that.
+    /// Tells all waiters that no record comes any more.
     pub(crate) fn close(&self) {
         self.by_id.retain(|_, waiting| {
             self.count.fetch_sub(waiting.len(), Ordering::SeqCst);
@@ -78,14 +79,14 @@ impl Waiters {
     }
 }
 
-impl Waiting<'_> {
-    /// The record.
+impl Waiter<'_> {
+    /// Waits for the record.
     pub(crate) async fn record(mut self) -> Result<TaskResult, StoreError> {
         (&mut self.record).await.unwrap_or(Err(StoreError::Closed)).map(|record| TaskResult::clone(&record))
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for Waiter<'_> {
     fn drop(&mut self) {
         self.record.close();
         self.waiters.by_id.remove_if_mut(self.id, |_, waiting| {

@@ -1,39 +1,64 @@
-//! A task's arguments on their way: JSON, positional and by keyword, as in Celery.
+//! The encoded arguments of a call: JSON, positional and by keyword, as in Celery.
+
+use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::envelope;
+use super::{Headers, envelope, finite};
 
-/// The arguments of one call, encoded. Celery's `args` and `kwargs`.
+/// The encoded arguments of one call: Celery's `args` and `kwargs`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arguments {
-    /// A JSON array: the positional arguments.
+    /// The positional arguments, as a JSON array.
     pub args: String,
-    /// A JSON object: the arguments by name. Empty text where there are none.
+    /// The arguments by name, as a JSON object. The text is empty if there are none.
     pub kwargs: String,
 }
 
-/// Why arguments could not be decoded; the text names the parameter and what was there instead.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ArgumentsError(String);
+/// The error of arguments that could not be decoded. Its text names the parameter and the value that was there instead.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct ArgumentsError {
+    text: String,
+    /// The text of the error without any value in it.
+    discreet: String,
+}
+
+impl ArgumentsError {
+    /// An error whose text quotes no value.
+    fn new(text: String) -> Self {
+        Self { discreet: text.clone(), text }
+    }
+
+    /// The text without any argument in it, for a call that [hides](super::Message::hides_arguments) its arguments.
+    pub fn without_values(&self) -> &str {
+        &self.discreet
+    }
+
+    /// The text that a log or a record may show for a call with these headers.
+    pub(crate) fn told(&self, headers: &Headers) -> String {
+        if headers.hide_arguments() { self.discreet.clone() } else { self.text.clone() }
+    }
+}
+
+crate::core::debug_as_display!(ArgumentsError);
 
 impl Arguments {
-    /// Encodes a tuple of arguments as positional ones.
+    /// Encodes a tuple of arguments as positional arguments.
     ///
     /// # Errors
-    /// When a value has no form in JSON, for example a map whose keys are not text.
+    /// A value has no form in JSON: it is a map whose keys are not text, or a number that is NaN or infinite.
     pub fn encode<A: Serialize>(args: &A) -> Result<Self, serde_json::Error> {
-        let mut text = serde_json::to_string(args)?;
+        let mut text = finite::to_string(args)?;
         if text == "null" {
             text = "[]".to_owned(); // the unit type: no arguments
         }
         Ok(Self { args: text, kwargs: String::new() })
     }
 
-    /// How many bytes the arguments take in a message.
+    /// The number of bytes that the arguments take in a message.
     pub fn len(&self) -> usize {
         self.args.len() + self.kwargs.len()
     }
@@ -43,42 +68,44 @@ impl Arguments {
         self.kwargs.is_empty() && matches!(self.args.as_str(), "" | "[]")
     }
 
-    /// Decodes into the tuple `A` for the named parameters, in order, [envelopes](super::envelope) as what they hold. Arguments by keyword go to the
-    /// parameter of their name, as Python does it; a missing one that may be null (an `Option`) is null.
+    /// Decodes the arguments into the tuple `A`, for the named parameters in order. Each [envelope](super::envelope) is
+    /// decoded as the value that it holds. A keyword argument goes to the parameter of its name, as in Python. A
+    /// missing argument is decoded as null, which is right for an `Option`.
     ///
     /// # Errors
-    /// Too many arguments, a missing one, one given twice, an unknown keyword, or a value of the wrong type:
-    /// the text says which.
+    /// There are too many arguments, one is missing or was given twice, a keyword is unknown, or a value has the wrong
+    /// type. The text of the error says which argument it is.
     pub fn decode<A: DeserializeOwned>(&self, params: &[&str]) -> Result<A, ArgumentsError> {
-        if self.kwargs.is_empty() && !params.is_empty() {
-            // The usual case, without a detour over `Value`.
+        if self.kwargs.is_empty() && !params.is_empty() && !envelope::has_envelopes(&self.args) {
+            // Most calls have positional arguments only, and those need no detour over the single parts.
             if let Ok(args) = serde_json::from_str(&self.args) {
                 return Ok(args);
             }
         }
-        let mut values = self.bind(params)?;
+        let values = self.bind(params)?;
         if params.is_empty() {
-            return serde_json::from_value(Value::Null).map_err(|e| ArgumentsError(e.to_string()));
+            return serde_json::from_str("null").map_err(|e| ArgumentsError::new(e.to_string()));
         }
-        if let Ok(args) = serde_json::from_value(Value::Array(values.clone())) {
-            return Ok(args);
-        }
-        // What Python sends as a type of its own is taken as what it holds.
-        values.iter_mut().for_each(envelope::unwrap);
-        serde_json::from_value(Value::Array(values.clone())).map_err(|e| explain::<A>(params, &values, &e))
+        // The values are joined as text, so that each number has the digits that it was sent with.
+        let text = format!("[{}]", values.join(","));
+        envelope::from_str(&text).map_err(|e| explain::<A>(params, &values, &e))
     }
 
-    /// One value for each parameter.
-    pub(crate) fn bind(&self, params: &[&str]) -> Result<Vec<Value>, ArgumentsError> {
+    /// Finds the JSON text of each parameter, in the order of `params`.
+    pub(crate) fn bind(&self, params: &[&str]) -> Result<Vec<&str>, ArgumentsError> {
         let expected = || format!("the task takes ({})", params.join(", "));
+        let wrong = |what: &str, error: serde_json::Error| {
+            let discreet = format!("the {what}");
+            ArgumentsError { text: format!("{discreet}: {error}"), discreet }
+        };
         let positional = if self.args.is_empty() { "[]" } else { &self.args };
-        let mut values: Vec<Option<Value>> = serde_json::from_str::<Vec<Value>>(positional)
-            .map_err(|e| ArgumentsError(format!("the positional arguments are not a JSON array: {e}")))?
+        let mut values: Vec<Option<&RawValue>> = serde_json::from_str::<Vec<&RawValue>>(positional)
+            .map_err(|e| wrong("positional arguments are not a JSON array", e))?
             .into_iter()
             .map(Some)
             .collect();
         if values.len() > params.len() {
-            return Err(ArgumentsError(format!(
+            return Err(ArgumentsError::new(format!(
                 "{} positional arguments were given, but {}",
                 values.len(),
                 expected()
@@ -86,44 +113,49 @@ impl Arguments {
         }
         values.resize(params.len(), None);
         if !self.kwargs.is_empty() {
-            let keywords: serde_json::Map<String, Value> = serde_json::from_str(&self.kwargs)
-                .map_err(|e| ArgumentsError(format!("the keyword arguments are not a JSON object: {e}")))?;
+            let keywords: BTreeMap<String, &RawValue> = serde_json::from_str(&self.kwargs)
+                .map_err(|e| wrong("keyword arguments are not a JSON object", e))?;
             for (name, value) in keywords {
                 match params.iter().position(|p| *p == name) {
                     None => {
-                        return Err(ArgumentsError(format!("unknown keyword `{name}`: {}", expected())));
+                        return Err(ArgumentsError::new(format!("unknown keyword `{name}`: {}", expected())));
                     }
                     Some(at) if values[at].is_some() => {
-                        return Err(ArgumentsError(format!("argument `{name}` was given twice")));
+                        return Err(ArgumentsError::new(format!("argument `{name}` was given twice")));
                     }
                     Some(at) => values[at] = Some(value),
                 }
             }
         }
-        // A missing argument is tried as null, which is right for an `Option` and refused by the rest.
-        Ok(values.into_iter().map(|v| v.unwrap_or(Value::Null)).collect())
+        // A missing argument is tried as null; an `Option` takes that, and every other type refuses it.
+        Ok(values.into_iter().map(|value| value.map_or("null", RawValue::get)).collect())
     }
 }
 
-/// Says which argument it was; serde alone only counts columns.
-fn explain<A>(params: &[&str], values: &[Value], error: &serde_json::Error) -> ArgumentsError {
+/// Names the argument that does not decode. The error of serde alone only counts columns.
+fn explain<A>(params: &[&str], values: &[&str], error: &serde_json::Error) -> ArgumentsError {
     let given: Vec<String> = params
         .iter()
         .zip(values)
         .map(|(p, v)| {
-            let mut text = v.to_string();
-            if text.len() > 60 {
-                text.truncate((0..=57).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0));
-                text.push_str("...");
+            let text = envelope::unwrapped(v);
+            match text.char_indices().nth(60) {
+                None => format!("{p}={text}"),
+                Some(_) => {
+                    let end = (0..=57).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+                    format!("{p}={}...", &text[..end])
+                }
             }
-            format!("{p}={text}")
         })
         .collect();
-    ArgumentsError(format!(
-        "the arguments ({}) do not decode as {}: {error}",
-        given.join(", "),
-        std::any::type_name::<A>()
-    ))
+    let wanted = std::any::type_name::<A>();
+    ArgumentsError {
+        text: format!("the arguments ({}) do not decode as {wanted}: {error}", given.join(", ")),
+        discreet: format!(
+            "the arguments ({}) do not decode as {wanted}; what is wrong with them is not shown, because the call hides them",
+            params.join(", ")
+        ),
+    }
 }
 
 #[cfg(test)]
@@ -160,6 +192,69 @@ mod tests {
         );
         let error = decode::<(u8,)>(&format!("[{day}]"), "", &["day"]).unwrap_err();
         assert!(error.contains("(day=\"2026-11-22\")"), "{error}");
+    }
+
+    #[test]
+    fn a_value_gets_what_is_inside_of_an_envelope() {
+        use crate::task::Json;
+
+        let json =
+            r#"{"big":1000000000000000000000000000000,"at":{"__type__":"date","__value__":"2026-11-22"}}"#;
+        let plain = r#"{"big":1000000000000000000000000000000,"at":"2026-11-22"}"#;
+        for (args, kwargs) in
+            [(format!("[{json}]"), String::new()), ("[]".to_owned(), format!(r#"{{"v":{json}}}"#))]
+        {
+            let value = decode::<(serde_json::Value,)>(&args, &kwargs, &["v"]).unwrap().0;
+            assert_eq!(value["at"], "2026-11-22");
+            // Everything else stays as it was sent.
+            assert_eq!(decode::<(Json,)>(&args, &kwargs, &["v"]).unwrap().0.text(), plain);
+        }
+        // A program may use these two names for fields of its own.
+        #[derive(serde::Deserialize, PartialEq, Debug)]
+        struct Own {
+            __type__: String,
+            __value__: String,
+        }
+        let own = decode::<(Own,)>(r#"[{"__type__":"date","__value__":"x"}]"#, "", &["v"]).unwrap().0;
+        assert_eq!(own, Own { __type__: "date".into(), __value__: "x".into() });
+    }
+
+    #[test]
+    fn numbers_keep_their_digits_by_position_and_by_keyword() {
+        let big = 10_i128.pow(30);
+        assert_eq!(decode::<(i128,)>(&format!("[{big}]"), "", &["n"]), Ok((big,)));
+        assert_eq!(decode::<(i128,)>("[]", &format!(r#"{{"n":{big}}}"#), &["n"]), Ok((big,)));
+        let float = 117.633_311_394_000_17_f64;
+        for (args, kwargs) in [("[117.63331139400017]", ""), ("[]", r#"{"n":117.63331139400017}"#)] {
+            assert_eq!(decode::<(f64,)>(args, kwargs, &["n"]).unwrap().0.to_bits(), float.to_bits());
+        }
+        assert!(decode::<(f64,)>("[1e400]", "", &["n"]).unwrap_err().contains("number out of range"));
+        // If a name occurs twice, the last value counts, as in Python.
+        assert_eq!(decode::<(u8,)>("[]", r#"{"n":1,"n":2}"#, &["n"]), Ok((2,)));
+    }
+
+    #[test]
+    fn what_is_hidden_is_not_quoted() {
+        for (args, kwargs) in [
+            (r#"["hunter2"]"#, ""),
+            ("[]", r#"{"user":"hunter2"}"#),
+            (r#""hunter2""#, ""),
+            ("[]", r#""hunter2""#),
+            (r#"["hunter2","hunter2"]"#, ""),
+            (r#"["hunter2"]"#, r#"{"user":"hunter2"}"#),
+        ] {
+            let arguments = Arguments { args: args.into(), kwargs: kwargs.into() };
+            let error = arguments.decode::<(u64,)>(&["user"]).unwrap_err();
+            assert!(!error.without_values().contains("hunter2"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn nan_and_infinity_are_no_arguments() {
+        for float in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let error = Arguments::encode(&(1, Some(vec![float]))).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("a number in it is {float}, which JSON")), "{error}");
+        }
     }
 
     #[test]

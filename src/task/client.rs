@@ -1,4 +1,4 @@
-//! What a caller holds: the way to a running runtime, receipts, and the results to come.
+//! The callers' side of a runtime: the client, receipts, and the results to come.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::canvas::Promise;
 use super::{
-    Arguments, Durability, Headers, Message, RawSignature, Serial, State, Task, TaskId, TaskOptions,
+    Arguments, Durability, Headers, Message, RawSignature, SerialHeader, State, Task, TaskId, TaskOptions,
     TaskResult, TrackedState, Unique, UntypedResult,
 };
 use crate::core::Timestamp;
@@ -20,28 +20,31 @@ use crate::core::Timestamp;
 pub struct NewTask {
     /// The task's name.
     pub task: String,
-    /// Encoded arguments.
+    /// The encoded arguments.
     pub arguments: Arguments,
-    /// The task's options, with the call's own on top.
+    /// The options of the task, with those of the call in their place where the call states any.
     pub options: TaskOptions,
-    /// The caller's id.
+    /// The id that the caller has chosen, if any.
     pub id: Option<TaskId>,
-    /// Not before this long from now.
+    /// The time from now before which the task must not start.
     pub countdown: Option<Duration>,
-    /// Not before this time; wins over `countdown`.
+    /// The time before which the task must not start. It takes precedence over `countdown`.
     pub eta: Option<Timestamp>,
-    /// Not after this time; wins over `options.expires`.
+    /// The time after which the task must not start any more. It takes precedence over `options.expires`.
     pub expires_at: Option<Timestamp>,
+    /// The number of attempts that count as failed already: Celery's `apply_async(retries=…)`.
+    pub retries: u32,
     /// The application's headers.
     pub headers: Headers,
-    /// The lane that it is to stand in. `None`: what its task says, if that is known here.
-    pub serial: Option<Box<Serial>>,
-    /// Its dedupe window; one of length 0 is none. `None`: what its task says, if that is known here.
+    /// The lane that the task is to stand in. With `None` the task's own rule decides, if this program knows the task.
+    pub serial: Option<Box<SerialHeader>>,
+    /// The unique window of the call; a window of length 0 is none. With `None` the task's own rule decides, if this
+    /// program knows the task.
     pub unique: Option<Box<Unique>>,
 }
 
 impl NewTask {
-    /// A call of the named task, without arguments yet.
+    /// A call of the named task, without arguments so far.
     pub fn new(task: impl Into<String>, options: TaskOptions) -> Self {
         Self {
             task: task.into(),
@@ -51,6 +54,7 @@ impl NewTask {
             countdown: None,
             eta: None,
             expires_at: None,
+            retries: 0,
             headers: Headers::default(),
             serial: None,
             unique: None,
@@ -58,48 +62,50 @@ impl NewTask {
     }
 }
 
-/// Proof that a task was accepted, and what that means.
+/// The proof that a task was accepted, and what was promised for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Receipt {
     /// The task's id.
     pub id: TaskId,
-    /// The queue that holds it (the physical one).
+    /// The physical name of the queue that holds the task.
     pub queue: String,
-    /// `Disk`: it is synced to disk by now. `Memory`: it lives as long as the process.
+    /// The durability of the task by now. `Disk`: it is synced to disk. `Memory`: it lives as long as the process.
     pub durability: Durability,
-    /// Who has it by now.
-    pub keeper: Keeper,
-    /// `true`: the call was left out, because the task of this id does its work: it is the same by its dedupe window
-    /// (`unique_for`), or waits in its lane already (`newcomer = "skip"`).
+    /// The place that has taken the task.
+    pub keeper: AcceptedBy,
+    /// Whether the call joined an earlier one in place of making a new task. Then `id` is that of the earlier task,
+    /// which does the same work: the two are the same by their unique window (`unique_for`), or the earlier one waits
+    /// in the lane (`newcomer = "skip"`).
     pub joined: bool,
 }
 
-/// Who has taken a task.
+/// The place that has taken a task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Keeper {
-    /// The broker: workers can see it.
+pub enum AcceptedBy {
+    /// The broker has the task, and workers can see it.
     #[default]
     Broker,
-    /// The outbox of this process, because the broker is away: it is forwarded when the broker is back.
+    /// The outbox of this process has the task, because the broker is away. The outbox forwards the task when the
+    /// broker is back.
     Outbox,
 }
 
 impl Receipt {
-    /// A receipt; for those who write a [`Client`].
+    /// Makes a receipt. It is meant for implementations of [`Client`].
     pub fn new(id: TaskId, queue: String, durability: Durability) -> Self {
-        Self { id, queue, durability, keeper: Keeper::Broker, joined: false }
+        Self { id, queue, durability, keeper: AcceptedBy::Broker, joined: false }
     }
 
-    /// The same, taken by `keeper`.
+    /// The same receipt, of a task that `keeper` has taken.
     #[must_use]
-    pub fn kept_by(mut self, keeper: Keeper) -> Self {
+    pub fn kept_by(mut self, keeper: AcceptedBy) -> Self {
         self.keeper = keeper;
         self
     }
 
-    /// The same for a call that was left out, because the task of this id will do its work.
+    /// The same receipt, of a call that joined the task `id` in place of making a new one.
     #[must_use]
     pub fn joining(mut self, id: TaskId) -> Self {
         (self.id, self.joined) = (id, true);
@@ -107,139 +113,176 @@ impl Receipt {
     }
 }
 
-/// Why a task was not accepted. Nothing was enqueued, unless the text says that it is unknown.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The reason why a task was not accepted. Nothing was enqueued, unless the text says that this is not known.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EnqueueError {
-    /// No runtime.
+    /// No runtime runs in this program.
     #[error(
         "no Celeriac runs in this program: call `Celeriac::builder()...start().await` first, or use `.send(&handle)`"
     )]
     NotRunning,
-    /// It is shutting down.
+    /// The runtime is shutting down.
     #[error("the runtime is shutting down and takes no new tasks")]
     ShuttingDown,
     /// An argument has no form in JSON.
     #[error("the arguments of `{task}` have no form in JSON: {error}")]
     Arguments {
-        /// The task.
+        /// The task's name.
         task: String,
-        /// What serde said.
+        /// The error of serde.
         error: String,
     },
-    /// Too large.
+    /// The arguments are too large.
     #[error(
         "the arguments of `{task}` take {size} bytes, the limit is {limit}: store the object, pass its id, and let the task fetch it"
     )]
     TooLarge {
-        /// The task.
+        /// The task's name.
         task: String,
-        /// How large they are, in bytes.
+        /// The size of the arguments in bytes.
         size: usize,
-        /// `max_message_size`, in bytes.
+        /// The largest size allowed (`max_message_size`), in bytes.
         limit: usize,
     },
-    /// No such queue.
+    /// The headers, or other parts of the call beside its arguments, are too large.
+    #[error(
+        "the headers of `{task}` take {size} bytes, the limit is {limit}: a header is for a name or an id, so store what is large, and let the task fetch it"
+    )]
+    HeadersTooLarge {
+        /// The task's name.
+        task: String,
+        /// The size of the headers in bytes.
+        size: usize,
+        /// The largest size allowed (`max_message_size`), in bytes.
+        limit: usize,
+    },
+    /// The catalogue has no such queue.
     #[error("`{task}` goes to queue `{queue}`, which is not in the catalogue{hint}")]
     UnknownQueue {
-        /// The task.
+        /// The task's name.
         task: String,
-        /// The queue asked for.
+        /// The queue that was asked for.
         queue: String,
-        /// "; did you mean ..." or nothing.
+        /// The text "; did you mean ...", or an empty text.
         hint: String,
     },
-    /// An id that is not usable.
+    /// The id is not usable.
     #[error("the task id has {len} bytes; an id has 1 to 255")]
     BadId {
-        /// Its length.
+        /// The length of the id in bytes.
         len: usize,
     },
-    /// The id is taken.
+    /// Another task has this id.
     #[error(
         "a task of id `{id}` waits, runs or has its result kept; take another id, or forget that result first"
     )]
     DuplicateId {
-        /// The id.
+        /// The id that was asked for.
         id: TaskId,
     },
-    /// The disk is full.
+    /// The disk of the store is full.
     #[error(
         "the store takes no new tasks: {reason}; nothing was enqueued. It goes on by itself when there is room"
     )]
     StorageFull {
-        /// How much is left, where.
+        /// The disk and how much room is left on it.
         reason: String,
     },
-    /// The key of a serial task, or of a dedupe window, could not be made.
+    /// The broker refuses the message for good, as it is.
+    #[error("the broker refuses the task for good: {reason}; nothing was enqueued")]
+    Refused {
+        /// The reason that the broker gives.
+        reason: String,
+    },
+    /// The key of a serial task, or of a unique window, could not be made from the arguments.
     #[error("`{task}` has a key, and it cannot be made: {error}")]
     NoKey {
-        /// The task.
+        /// The task's name.
         task: String,
         /// What is wrong with the arguments.
         error: String,
     },
-    /// The broker has no lanes.
+    /// The task is serial, and the broker keeps no lanes.
     #[error(
         "`{task}` is serial, and the broker `{broker}` keeps no lanes: its runs could overlap. Give the program a result backend in Redis, where they are kept for RabbitMQ, or keep the task on the embedded broker"
     )]
     NoLanes {
-        /// The task.
+        /// The task's name.
         task: String,
-        /// The broker.
+        /// The broker's name.
         broker: &'static str,
     },
-    /// Nobody keeps dedupe windows.
+    /// The call has a unique window, and neither the broker nor the store keeps such windows.
     #[error(
-        "`{task}` has a dedupe window (`unique_for`), and neither the broker `{broker}` nor the result store can say who came first: keep results in Redis, with `.result_backend(\"redis://…\")`, or take the embedded broker"
+        "`{task}` has a unique window (`unique_for`), and neither the broker `{broker}` nor the result store can say who came first: keep results in Redis, with `.result_backend(\"redis://…\")`, or take the embedded broker"
     )]
     NoWindows {
-        /// The task.
+        /// The task's name.
         task: String,
-        /// The broker.
+        /// The broker's name.
         broker: &'static str,
     },
-    /// Whether it is a duplicate is not known.
+    /// The store could not say whether the call is a duplicate.
     #[error("whether `{task}` is a duplicate is not known, and nothing was enqueued: {error}")]
     Window {
-        /// The task.
+        /// The task's name.
         task: String,
-        /// What the store said.
+        /// The error of the store.
         error: String,
     },
-    /// A canvas that cannot be sent.
+    /// The canvas cannot be sent, for the reason in the text.
     #[error("the canvas cannot be sent: {0}")]
     Canvas(String),
-    /// The broker failed.
+    /// The broker failed, for the reason in the text.
     #[error("the broker could not take the task: {0}")]
     Broker(String),
-    /// Only in eager mode (the feature `testing`): it was accepted and run at once, and came to no good end.
+    /// The task was accepted and run at once, and did not succeed. This happens in eager mode only (the feature
+    /// `testing`).
     #[error("`{task}` was run at once and is {state}: {}", .errors.join("; "))]
     Ran {
-        /// The task.
+        /// The task's name.
         task: String,
-        /// Its id; its record says more.
+        /// The task's id; its record says more.
         id: TaskId,
-        /// How it ended.
+        /// The state in which the task ended.
         state: State,
-        /// Why.
+        /// The reasons why it did not succeed.
         errors: Vec<String>,
     },
 }
 
-/// Why there is no value.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+crate::core::debug_as_display!(EnqueueError);
+
+impl EnqueueError {
+    /// Whether the runtime would refuse the same call each time, because of what the call says or because nobody could
+    /// take it. Then trying again helps only if the call or the program has changed.
+    pub fn is_permanent(&self) -> bool {
+        !matches!(
+            self,
+            Self::NotRunning
+                | Self::ShuttingDown
+                | Self::StorageFull { .. }
+                | Self::Window { .. }
+                | Self::Canvas(_)
+                | Self::Broker(_)
+        )
+    }
+}
+
+/// The reason why a result has no value.
+#[derive(Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum GetError {
-    /// Still not over.
+    /// The task was not over within the time that the caller waited.
     #[error("task {id} was not over after {waited:?}")]
     Timeout {
-        /// Whose.
+        /// The task's id.
         id: TaskId,
-        /// How long was waited.
+        /// The time that the caller waited.
         waited: Duration,
     },
-    /// Nobody knows the id: it was never accepted here, or its result was not kept, forgotten or has expired.
+    /// Nobody knows the id: the task was never accepted here, or its result was not kept, was forgotten or has expired.
     #[error(
         "no task of id `{0}` waits, runs or left a result: it was never accepted here, or its result was not kept, was forgotten, or has expired"
     )]
@@ -247,48 +290,63 @@ pub enum GetError {
     /// The task keeps no result (`ignore_result`), so there is nothing to wait for.
     #[error("task {0} keeps no result: it, or its call, says `ignore_result`")]
     NotKept(TaskId),
-    /// It ended without a value; the record says how.
+    /// The task ended without a value; its record says how.
     #[error("task {} ended as {}: {}", .0.id, .0.state, .0.errors.join(": "))]
     Ended(Box<TaskResult>),
-    /// The value is not of the task's return type.
+    /// The value does not decode as the type asked for.
     #[error("the result of task {id} does not decode: {error}")]
     Decode {
-        /// Whose.
+        /// The task's id.
         id: TaskId,
-        /// What serde said.
+        /// The error of serde.
         error: String,
     },
-    /// The runtime has shut down before the task was over.
+    /// The runtime shut down before the task was over.
     #[error(
         "the runtime has shut down before task {0} was over; a durable task goes on when it is started again"
     )]
     ShutDown(TaskId),
-    /// The store failed.
+    /// Nobody who has answered has the task, and some queues have not answered within a second: a task blocks their event
+    /// loop, as a rule, or their actor is being restarted. A revocation takes effect when they come to it.
+    #[error(
+        "nobody has task {id} of those that have answered, and queue `{queues}` does not answer within a second"
+    )]
+    NotAnswering {
+        /// The task's id.
+        id: TaskId,
+        /// The names of the queues.
+        queues: String,
+    },
+    /// The store failed, for the reason in the text.
     #[error("the store could not be read: {0}")]
     Store(String),
-    /// Only in a test with a clock of its own (the feature `testing`): nothing is left to run, and the task is not over.
+    /// Nothing is left to run, and the task is not over. This happens only in a test with a clock of its own (the
+    /// feature `testing`).
     #[error("task {id} is {state}, and nothing is due: {next}")]
     Idle {
-        /// Whose.
+        /// The task's id.
         id: TaskId,
-        /// Its state.
+        /// The task's state.
         state: State,
-        /// What would happen next.
+        /// What would happen next, and when.
         next: String,
     },
 }
 
-/// What a runtime does for callers. [`Celeriac`](crate::Celeriac) implements it; the testing kit and other
-/// runtimes may as well.
+crate::core::debug_as_display!(GetError);
+
+/// The functions that a runtime offers to callers. [`Celeriac`](crate::Celeriac) implements it; the testing kit and
+/// other runtimes do so too.
 #[async_trait]
 pub trait Client: Send + Sync + 'static {
     /// Accepts a task.
     async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError>;
-    /// Sends a canvas: gives ids to its tasks, sends what runs first, and says where the result will be.
+    /// Sends a canvas: gives ids to its tasks, sends those that run first, and says where the result will be.
     async fn launch(&self, _canvas: RawSignature) -> Result<Promise, EnqueueError> {
         Err(EnqueueError::Canvas("this client knows single tasks only".to_owned()))
     }
-    /// Sends a canvas as one more member, the `nth` that this run adds, of the chord that `member` is in.
+    /// Sends a canvas as one more member of the chord that `member` is in; it is the `nth` that this run of `member`
+    /// adds.
     async fn add_to_chord(
         &self,
         _member: &Message,
@@ -299,32 +357,34 @@ pub trait Client: Send + Sync + 'static {
     }
     /// The state of a task.
     async fn state(&self, id: &TaskId) -> Result<State, GetError>;
-    /// The record of a task that is over, if it is and was kept.
+    /// The record of a task, if the task is over and its record was kept.
     async fn result(&self, id: &TaskId) -> Result<Option<TaskResult>, GetError>;
-    /// The last state that a task which is not over was said to be in, with what goes with it.
+    /// The last reported state of a task that is not over, with its data.
     async fn tracked(&self, _id: &TaskId) -> Result<Option<TrackedState>, GetError> {
         Ok(None)
     }
     /// Waits until a task is over, without polling. An id that nobody knows is an error at once.
     async fn wait(&self, id: &TaskId) -> Result<TaskResult, GetError>;
-    /// Waits until a task is over that may not have been sent yet, because it follows from another one.
+    /// Waits until a task is over that may not have been sent yet, because it follows from another task.
     async fn expect(&self, id: &TaskId) -> Result<TaskResult, GetError> {
         self.wait(id).await
     }
-    /// Takes a task out of its queue; with `terminate`, ends it if it runs.
+    /// Takes a task out of its queue, or, with `terminate`, ends the task if it runs. Answers whether there was
+    /// anything to revoke.
     async fn revoke(&self, id: &TaskId, terminate: bool) -> Result<bool, GetError>;
-    /// Deletes the record of a task that is over; says whether there was one.
+    /// Deletes the record of a task that is over. Answers whether there was one.
     async fn forget(&self, id: &TaskId) -> Result<bool, GetError>;
-    /// Keeps who the members of a group are, for so long, or as long as results are kept.
+    /// Saves the members of a group, for `lifetime` or else for as long as results are kept.
     async fn save_group(&self, _group: &Promise, _lifetime: Option<Duration>) -> Result<(), GetError> {
         Err(GetError::Store("this client keeps no groups".to_owned()))
     }
 }
 
-/// Those that were installed and not uninstalled, in that order.
+/// The clients that were installed and not uninstalled, in the order of their installation.
 static INSTALLED: RwLock<Vec<Arc<dyn Client>>> = RwLock::new(Vec::new());
 
-/// The runtime that `delay` uses: the one that was started last and still runs; inside of a test, its own.
+/// The client that `delay` uses: that of the runtime which was started last and still runs; inside a test, that of the
+/// test.
 pub fn current() -> Option<Arc<dyn Client>> {
     #[cfg(feature = "testing")]
     if let Some(client) = super::scope::here().and_then(|scope| scope.client.upgrade()) {
@@ -333,12 +393,12 @@ pub fn current() -> Option<Arc<dyn Client>> {
     INSTALLED.read().unwrap_or_else(PoisonError::into_inner).last().cloned()
 }
 
-/// Makes `client` the one that `delay` uses, until it is [uninstalled](uninstall) or another is installed.
+/// Makes `client` the one that `delay` uses, until it is [uninstalled](uninstall) or another one is installed.
 pub fn install(client: Arc<dyn Client>) {
     INSTALLED.write().unwrap_or_else(PoisonError::into_inner).push(client);
 }
 
-/// Takes `client` out of those that `delay` may use; the one before it is used again.
+/// Removes `client` from those that `delay` may use. Then `delay` uses the one installed before it.
 pub fn uninstall(client: &Arc<dyn Client>) {
     INSTALLED.write().unwrap_or_else(PoisonError::into_inner).retain(|other| !Arc::ptr_eq(other, client));
 }
@@ -346,7 +406,7 @@ pub fn uninstall(client: &Arc<dyn Client>) {
 /// A task that was enqueued: its receipt and, in time, its result. Celery's `AsyncResult`.
 pub struct AsyncResult<T: Task> {
     receipt: Receipt,
-    /// The call said `ignore_result`: there is nothing to wait for.
+    /// Whether the call said `ignore_result`, so that no result will ever come.
     ignored: bool,
     client: Arc<dyn Client>,
     task: PhantomData<fn() -> T>,
@@ -362,12 +422,12 @@ impl<T: Task> AsyncResult<T> {
         &self.receipt.id
     }
 
-    /// What the enqueue was promised.
+    /// The receipt of the enqueue.
     pub fn receipt(&self) -> &Receipt {
         &self.receipt
     }
 
-    /// The state now.
+    /// The state of the task now.
     ///
     /// # Errors
     /// The store could not be read.
@@ -375,7 +435,7 @@ impl<T: Task> AsyncResult<T> {
         self.client.state(self.id()).await
     }
 
-    /// Whether it is over and has gone well. Celery's `successful`.
+    /// Whether the task is over and has succeeded. Celery's `successful`.
     ///
     /// # Errors
     /// The store could not be read.
@@ -383,7 +443,7 @@ impl<T: Task> AsyncResult<T> {
         Ok(self.state().await? == State::Success)
     }
 
-    /// The record of the task, if it is over and was kept.
+    /// The record of the task, if the task is over and its record was kept.
     ///
     /// # Errors
     /// The store could not be read.
@@ -391,8 +451,8 @@ impl<T: Task> AsyncResult<T> {
         self.client.result(self.id()).await
     }
 
-    /// The last state that the task, not being over, said it is in (STARTED, RETRY, or one of the application's
-    /// such as PROGRESS), with what goes with it. This program itself may know of a later state: see [`state`](Self::state).
+    /// The last state that the task reported before its end (STARTED, RETRY, or one of the application's such as
+    /// PROGRESS), with its data. This program itself may know of a later state: see [`state`](Self::state).
     ///
     /// # Errors
     /// The store could not be read.
@@ -400,8 +460,8 @@ impl<T: Task> AsyncResult<T> {
         self.client.tracked(self.id()).await
     }
 
-    /// What goes with the state: of a task that is not over what it said last, of one that succeeded its value, of one
-    /// that failed its errors. Celery's `info`.
+    /// The data that belongs to the state: the last report of a task that is not over, the value of a task that
+    /// succeeded, or the errors of a task that failed. Celery's `info`.
     ///
     /// # Errors
     /// The store could not be read, or the value does not decode.
@@ -409,15 +469,15 @@ impl<T: Task> AsyncResult<T> {
         self.untyped().info().await
     }
 
-    /// The same result without the task's type.
+    /// The same result without the type of the task.
     pub fn untyped(&self) -> UntypedResult {
         UntypedResult::new(self.id().clone(), Arc::clone(&self.client))
     }
 
-    /// The value, waiting up to `timeout` for it.
+    /// Waits up to `timeout` for the value.
     ///
     /// # Errors
-    /// Not over in time, ended without a value, unknown; see [`GetError`].
+    /// The task was not over in time, ended without a value, or is unknown; see [`GetError`].
     pub async fn get(&self, timeout: Duration) -> Result<T::Output, GetError> {
         let id = self.id();
         if self.ignored {
@@ -426,8 +486,8 @@ impl<T: Task> AsyncResult<T> {
         self.untyped().get(timeout).await
     }
 
-    /// Takes the task out of its queue; if it runs already it is told so with `terminate`, else it may end, but is
-    /// not tried again. Says whether there was anything to revoke.
+    /// Takes the task out of its queue. If the task runs already, `terminate` tells the run to end; without `terminate`
+    /// the run may go on, but is not tried again. Answers whether there was anything to revoke.
     ///
     /// # Errors
     /// The store could not be read.
@@ -435,7 +495,7 @@ impl<T: Task> AsyncResult<T> {
         self.client.revoke(self.id(), terminate).await
     }
 
-    /// Deletes the record; says whether there was one.
+    /// Deletes the record. Answers whether there was one.
     ///
     /// # Errors
     /// The store could not be written.

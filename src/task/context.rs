@@ -1,4 +1,4 @@
-//! What a body can ask of its run.
+//! What a body can learn of its run and ask of it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -8,19 +8,20 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use super::canvas::{IntoCanvas, Launching};
-use super::download::{DownloadSink, Exposed};
-use super::permit::{HandedOver, Held, RunPermits};
-use super::progress::{ProgressCell, ProgressSink};
+use super::download::Exposed;
+use super::permit::{HandedOver, HeldPermit, RunPermits};
+use super::progress::ProgressCell;
 use super::{
-    Arguments, Client, Durability, Headers, Interrupt, Limits, Lineage, Message, Permit, PermitKeeper, State,
-    TaskError, TaskId, TrackedState, Want,
+    Arguments, Data, Durability, Interrupt, Json, Limits, Lineage, Message, Permit, PermitKeeper, Sinks,
+    State, TaskError, TaskId, TaskOptions, TrackedState, Want,
 };
-use crate::core::{RetryPolicy, Timestamp};
+use crate::core::Timestamp;
 
-/// The run of a task, seen from inside: who it is, which attempt, and whether it is to end. Celery's `self.request`.
+/// The run of a task as its body sees it: which task it is, which attempt, and whether it is to end. Celery's
+/// `self.request`.
 ///
-/// A task takes it as its first parameter, by value or by reference. It is cheap to clone, and may go to other
-/// threads.
+/// A task takes a context as its first parameter, by value or by reference. A context is cheap to clone, and may go to
+/// other threads.
 ///
 /// ```
 /// use celeriac::{Context, task};
@@ -38,60 +39,49 @@ use crate::core::{RetryPolicy, Timestamp};
 /// ```
 #[derive(Clone)]
 pub struct Context {
-    run: Arc<Run>,
+    run: Arc<RunState>,
 }
 
-/// Why a state was not taken.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The reason why a state was not accepted.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpdateStateError {
-    /// It would end the task.
+    /// The state is one in which a task ends.
     #[error("`{0}` is how a task ends: return from the body instead, or use `TaskError::fail`")]
     Final(String),
-    /// It is not usable as a name.
+    /// The text is not usable as the name of a state; the number is its length in bytes.
     #[error("a state has a name of 1 to 100 bytes, such as PROGRESS; this one has {0}")]
     Name(usize),
-    /// What goes with it has no form in JSON.
+    /// The data of the state has no form in JSON.
     #[error("what goes with state `{state}` has no form in JSON: {error}")]
     Meta {
-        /// The state.
+        /// The name of the state.
         state: String,
-        /// What serde said.
+        /// The error of serde.
         error: String,
     },
 }
 
-/// Takes the states that bodies report to where others can see them. It must not block.
-pub(crate) trait StateSink: Send + Sync {
-    fn update(&self, state: TrackedState);
-}
+crate::core::debug_as_display!(UpdateStateError);
 
-/// Where what a body tells goes, and who sends for it. A [detached](Context::detached) context tells nobody.
-#[derive(Clone, Default)]
-pub(crate) struct Sinks {
-    pub(crate) states: Option<Arc<dyn StateSink>>,
-    pub(crate) progress: Option<Arc<dyn ProgressSink>>,
-    pub(crate) downloads: Option<Arc<dyn DownloadSink>>,
-    /// Of the runtime that runs it; `None`: the one that `delay` uses.
-    pub(crate) client: Option<Weak<dyn Client>>,
-}
-
-pub(crate) struct Run {
+pub(crate) struct RunState {
     sinks: Sinks,
-    /// Its bar, as soon as it tells how far it is.
+    /// The progress bar of the run. It is opened with the first report of progress.
     progress: OnceLock<Option<Arc<ProgressCell>>>,
-    /// What the body has failed with, whatever it does next.
+    /// What runs of the task in other processes have shown.
+    shown_elsewhere: OnceLock<Box<TrackedState>>,
+    /// The errors that the body has failed with. They count whatever the body does after that.
     failure: OnceLock<Vec<String>>,
     pub(super) exposed: Exposed,
     keeper: Option<Arc<dyn PermitKeeper>>,
-    /// Of the few runs that have any.
+    /// The permits of the run. Few runs have any, so the room for them is made when it is needed.
     permits: OnceLock<Box<RunPermits>>,
-    /// A state was reported.
+    /// Whether the run has reported a state.
     reported: AtomicBool,
-    /// How many members it has added to its chord.
+    /// The number of members that the run has added to its chord.
     added: AtomicU32,
     message: Arc<Message>,
-    /// The broker has delivered it before.
+    /// Whether the broker has delivered the message before.
     again: bool,
     worker: Arc<str>,
     fence: Option<u64>,
@@ -100,15 +90,15 @@ pub(crate) struct Run {
     told: Notify,
 }
 
-// Reasons to end, the stronger one higher: a shutdown may still be followed by a revocation, never the reverse.
+// The reasons to end a run, the stronger one higher: a revocation may follow a shutdown, but never the other way round.
 const NONE: u8 = 0;
 const SOFT: u8 = 1;
 const SHUTDOWN: u8 = 2;
 const REVOKED: u8 = 3;
 const LANE_LOST: u8 = 4;
 
-// Whether the task was revoked while it ran. One place for both, so that a revocation either counts or is told that it
-// came too late.
+// The state of a revocation while the task runs. One atomic cell holds it, so that a revocation either counts or learns
+// that it came too late.
 const OPEN: u8 = 0;
 const WAS_REVOKED: u8 = 1;
 const DECIDED: u8 = 2;
@@ -118,11 +108,12 @@ impl Context {
         Self::fenced(message, worker, sinks, None)
     }
 
-    /// Of a start that bears a token.
+    /// The context of a start that bears a fencing token.
     pub(crate) fn fenced(message: Arc<Message>, worker: Arc<str>, sinks: Sinks, fence: Option<u64>) -> Self {
-        let run = Run {
+        let run = RunState {
             sinks,
             progress: OnceLock::new(),
+            shown_elsewhere: OnceLock::new(),
             failure: OnceLock::new(),
             exposed: Exposed::default(),
             keeper: None,
@@ -140,7 +131,7 @@ impl Context {
         Self { run: Arc::new(run) }
     }
 
-    /// Says that the broker has delivered the message before, if it has. Right after it was made.
+    /// Notes whether the broker has delivered the message before. It works only on a context that has no clones yet.
     pub(crate) fn again(mut self, again: bool) -> Self {
         if let Some(run) = Arc::get_mut(&mut self.run) {
             run.again = again;
@@ -148,7 +139,7 @@ impl Context {
         self
     }
 
-    /// With who keeps permits. Right after it was made.
+    /// Sets the keeper of permits. It works only on a context that has no clones yet.
     pub(crate) fn permits_of(mut self, keeper: Option<Arc<dyn PermitKeeper>>) -> Self {
         if let Some(run) = Arc::get_mut(&mut self.run) {
             run.keeper = keeper;
@@ -156,7 +147,9 @@ impl Context {
         self
     }
 
-    /// A permit of this name, of which `limit` may be held at a time in the whole cluster: "8 connections to this gateway".
+    /// Asks for a permit of this name. At most `limit` of them are held at a time in the whole cluster, for example "8
+    /// connections to this gateway". [`key_of`](crate::task::key_of) joins several parts to a name in such a way that
+    /// no two things share one.
     ///
     /// ```
     /// # use celeriac::{Context, TaskError};
@@ -171,29 +164,31 @@ impl Context {
         Limits::new(self.clone(), self.run.keeper.clone(), vec![Want { name: name.into(), limit }])
     }
 
-    /// A lock: a [limit](Self::limit) of one.
+    /// Asks for a lock: a permit with a [limit](Self::limit) of one.
     pub fn lock(&self, name: impl Into<String>) -> Limits {
         self.limit(name, 1)
     }
 
-    /// Several locks, all or none: who holds one never waits for another, so nobody waits for ever.
+    /// Asks for several locks, all or none. A task that holds one never waits for another, so no two tasks wait for
+    /// each other.
     pub fn locks<N: Into<String>>(&self, names: impl IntoIterator<Item = N>) -> Limits {
         let wants = names.into_iter().map(|name| Want { name: name.into(), limit: 1 }).collect();
         Limits::new(self.clone(), self.run.keeper.clone(), wants)
     }
 
-    /// The permit that came with the task ([`Signature::hand_over`](crate::task::Signature::hand_over)). The run holds it
-    /// from its start to its end; who takes it may give it back earlier, or hand it on.
+    /// Takes the permit that came with the task ([`Signature::hand_over`](crate::task::Signature::hand_over)). The run
+    /// holds that permit from its start to its end; a body that takes it may give it back earlier, or hand it on.
     pub fn take_permit(&self) -> Option<Permit> {
         self.run.permits.get()?.take()
     }
 
-    /// A permit is to be given back at the end of the run, whatever becomes of it.
-    pub(super) fn holds(&self, held: &Arc<Held>) {
+    /// Notes a permit that is given back at the end of the run, however the run ends.
+    pub(super) fn holds(&self, held: &Arc<HeldPermit>) {
         self.run.permits.get_or_init(Box::default).hold(held);
     }
 
-    /// Takes the permit that came with the task; `false`: it is not to be had, so the run is not to begin.
+    /// Acquires the permit that came with the task. If the answer is `false`, the permit cannot be had and the run must
+    /// not begin.
     pub(crate) async fn adopt_permit(&self) -> bool {
         match HandedOver::of(self.message()) {
             Some(handed) => {
@@ -204,7 +199,8 @@ impl Context {
         }
     }
 
-    /// The run has ended; `again`: its message waits for another one.
+    /// Gives back the permits at the end of the run. With `again`, the message waits for another run, which will find
+    /// the permit that was handed over.
     pub(crate) fn end_permits(&self, again: bool) {
         let handed = HandedOver::of(self.message());
         if handed.is_some() || self.run.permits.get().is_some() {
@@ -213,43 +209,39 @@ impl Context {
         }
     }
 
-    /// A context of no queue, for calling a body directly.
+    /// A context without a queue, for calling a body directly.
     pub fn detached() -> Self {
-        let message = Message {
-            id: TaskId::new(),
-            task: String::new(),
-            arguments: Arguments::default(),
-            queue: String::new(),
-            priority: 0,
-            eta: None,
-            expires: None,
-            enqueued_at: Timestamp::ZERO,
-            first_started_at: None,
-            retries: 0,
-            crashes: 0,
-            continuations: 0,
-            retry: RetryPolicy::default(),
+        let options = TaskOptions {
             autoretry: false,
-            soft_time_limit: None,
-            time_limit: None,
-            acks_late: true,
             ignore_result: true,
             result_expires: std::time::Duration::ZERO,
             durability: Durability::Memory,
-            headers: Headers::default(),
-            last_errors: Vec::new(),
-            workflow: None,
-            serial: None,
-            unique: None,
+            ..TaskOptions::default()
         };
+        let message = Message::new(TaskId::new(), "", Arguments::default(), "", options, Timestamp::ZERO);
         Self::new(Arc::new(message), "".into(), Sinks::default())
     }
 
-    pub(super) fn downgrade(&self) -> Weak<Run> {
+    /// The value of this type that the program has given to the runtime with [`Builder::data`](crate::Builder::data). `None`:
+    /// it gave none. A task that cannot do without the value takes it as a parameter instead: see [`Data`].
+    pub fn data<T: Send + Sync + 'static>(&self) -> Option<Data<T>> {
+        self.run.sinks.data.get()
+    }
+
+    /// Whether both are of the same run.
+    pub(crate) fn is_of_run(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.run, &other.run)
+    }
+
+    pub(super) fn sinks(&self) -> &Sinks {
+        &self.run.sinks
+    }
+
+    pub(super) fn downgrade(&self) -> Weak<RunState> {
         Arc::downgrade(&self.run)
     }
 
-    pub(super) fn upgrade(run: &Weak<Run>) -> Option<Self> {
+    pub(super) fn upgrade(run: &Weak<RunState>) -> Option<Self> {
         run.upgrade().map(|run| Self { run })
     }
 
@@ -263,41 +255,43 @@ impl Context {
         &self.run.message.task
     }
 
-    /// The queue it came through.
+    /// The queue that the task came through.
     pub fn queue(&self) -> &str {
         &self.run.message.queue
     }
 
-    /// The worker that runs it, `queue#slot`.
+    /// The worker that runs the task, as `queue#slot`.
     pub fn worker(&self) -> &str {
         &self.run.worker
     }
 
-    /// Which attempt this is, from 1. Retries and crashes burn attempts; postponing, continuing and shutdown do not.
+    /// The number of this attempt, from 1. Retries and crashes burn attempts; postponing, continuing and shutdown do
+    /// not.
     pub fn attempt(&self) -> u32 {
-        1 + self.run.message.retries + self.run.message.crashes
+        self.run.message.tries().saturating_add(1)
     }
 
-    /// How often it was tried again so far; Celery's `request.retries`.
+    /// The number of times that the task was tried again so far: Celery's `request.retries`.
     pub fn retries(&self) -> u32 {
         self.run.message.retries
     }
 
-    /// Whether an earlier run may have ended with its worker or its process: this one may find half of the work done. RabbitMQ
-    /// does not know what had started; so there each task that was delivered before says so. Celery's
-    /// `delivery_info['redelivered']`.
+    /// Whether an earlier run may have ended with its worker or its process. Then this run may find half of the work
+    /// done. RabbitMQ does not know which deliveries had started, so over RabbitMQ the answer is true for each task
+    /// that was delivered before. Celery's `delivery_info['redelivered']`.
     pub fn is_redelivered(&self) -> bool {
         self.run.again || self.run.message.crashes > 0
     }
 
-    /// Of a serial task: a number that grows with each start in its lane. Hand it on to what the run writes to, and
-    /// have it refuse a number lower than the highest that it has seen, and even a run that was given up for dead and
-    /// still goes on (a thread that nobody could stop) cannot write behind its successor.
+    /// The fencing token of a serial task: a number that grows with each start in its lane. Pass it on to the storage
+    /// that the run writes to, and let that storage refuse any number lower than the highest that it has seen. Then
+    /// even a run that was given up for dead and still goes on, such as a thread that nobody could stop, cannot write
+    /// after its successor has.
     pub fn fencing_token(&self) -> Option<u64> {
         self.run.fence
     }
 
-    /// A header of the call.
+    /// A header of the call, by its name.
     pub fn header(&self, name: &str) -> Option<&Value> {
         self.run.message.headers.0.get(name)
     }
@@ -306,16 +300,17 @@ impl Context {
         &self.run.message
     }
 
-    /// The whole message.
+    /// The whole message of the task.
     pub fn message(&self) -> &Message {
         &self.run.message
     }
 
-    /// Tells those who look at the task what it is at: a state of the application's such as `PROGRESS`, and what goes with
-    /// it. Celery's `self.update_state`; both sides of a mixed fleet read it as the task's state and `info`.
+    /// Reports a state of the application's such as `PROGRESS`, with its data. Celery's `self.update_state`; Celeriac's
+    /// and Python's programs read it as the task's state and `info`.
     ///
-    /// It does not wait: states are written behind, in order, and of several that come faster than the store takes
-    /// them the last one is. The end of the run comes after all of them. Whatever the store does, the run goes on.
+    /// The call does not wait. The runtime writes states in the background and in order; if they come faster than the
+    /// store takes them, it skips to the last one. It writes the end of the run after all of them. The run goes on even
+    /// if the store fails.
     ///
     /// ```
     /// # use celeriac::Context;
@@ -326,7 +321,8 @@ impl Context {
     /// ```
     ///
     /// # Errors
-    /// The state is one that ends a task, has no usable name, or its `meta` has no form in JSON.
+    /// The state is one that ends a task, its name is not usable, or `meta` has no form in JSON (NaN and infinity have
+    /// none).
     pub fn update_state(&self, state: &str, meta: impl Serialize) -> Result<(), UpdateStateError> {
         if !(1..=100).contains(&state.len()) {
             return Err(UpdateStateError::Name(state.len()));
@@ -336,18 +332,20 @@ impl Context {
         {
             return Err(UpdateStateError::Final(state.to_owned()));
         }
-        let meta = serde_json::to_value(meta)
+        let meta = Json::encode(&meta)
             .map_err(|error| UpdateStateError::Meta { state: state.to_owned(), error: error.to_string() })?;
         self.report(state, meta);
         Ok(())
     }
 
-    /// Adds one more member to the chord that this task is a member of: the body waits for it too, and gets its result beside this
-    /// one's, in the order of the header; of those at one place, by id. Celery's `self.add_to_chord(sig)`. It runs at once,
-    /// beside this run. Await it, or [wait](super::canvas::Launching::wait) for it.
+    /// Adds one more member to the chord that this task is a member of. The chord's body waits for the new member too,
+    /// and gets its result beside this task's, in the order of the header; several results at one place are ordered by
+    /// id. The new member runs at once, beside this run. Celery's `self.add_to_chord(sig)`. Await the answer, or
+    /// [wait](super::canvas::Launching::wait) for it.
     ///
-    /// If this task runs again (its worker died, or it is tried again) and adds the same in the same order, that counts once;
-    /// what it added before and does not add again stays a member.
+    /// A task may run again, because its worker died or because it is retried. If it then adds the same members in the
+    /// same order, each counts once. A member that an earlier run added stays one even if this run does not add it
+    /// again.
     ///
     /// ```
     /// # use celeriac::{Context, TaskError, task};
@@ -362,20 +360,21 @@ impl Context {
     /// ```
     ///
     /// # Errors
-    /// As awaited: this task is no member of a chord, the result backend cannot count any (rpc), the chord is over, because
-    /// this run was given up for dead; or the new member was not accepted. Return such an error, so that the task is tried again:
-    /// where the backend is apart from the broker, the member may be counted before it is sent.
+    /// When awaited: this task is no member of a chord; the result backend cannot count members (rpc); the chord is
+    /// over, because this run was given up for dead; or the new member was not accepted. Return such an error, so that
+    /// the task is tried again: with a result backend apart from the broker, the member may have been counted before it
+    /// was to be sent.
     pub fn add_to_chord<N: IntoCanvas>(&self, member: N) -> Launching<N::Output> {
         let nth = self.run.added.fetch_add(1, Ordering::Relaxed);
         let client = self.run.sinks.client.as_ref().and_then(Weak::upgrade);
         member.into_canvas().beside(Arc::clone(self.message_arc()), nth, client)
     }
 
-    /// FAILURE with these errors, whatever the body does next: what it returns, and what it tells after this, is ignored.
-    /// Soil's first way to fail, in Celery `update_state(FAILURE, {"errors": …})` and `raise Ignore()`; the second is to
-    /// return an error. Only the first call counts.
+    /// Fails the task with these errors: it ends as FAILURE whatever the body does next, and its value and later
+    /// reports are ignored. It is the first of Soil's two ways to fail, in Celery `update_state(FAILURE, {"errors":
+    /// …})` and `raise Ignore()`; the second is to return an error. Only the first call counts.
     ///
-    /// It answers with an error to return, for those who want to end at once.
+    /// The call answers with an error, which a body returns to end at once.
     ///
     /// ```
     /// use celeriac::{Context, TaskError, task};
@@ -400,12 +399,12 @@ impl Context {
         TaskError::fail(self.run.failure.get_or_init(|| errors).clone())
     }
 
-    /// What the body has [failed](Self::fail) with.
+    /// The errors that the body has [failed](Self::fail) with.
     pub(crate) fn failure(&self) -> Option<&[String]> {
         self.run.failure.get().map(Vec::as_slice)
     }
 
-    /// The bar of this run, opened by the first call.
+    /// The progress bar of this run, which the first call opens.
     #[inline]
     pub(super) fn cell(&self) -> Option<&Arc<ProgressCell>> {
         match self.run.progress.get() {
@@ -418,29 +417,43 @@ impl Context {
     fn open_bar(&self) -> Option<&Arc<ProgressCell>> {
         let open = || {
             let sink = self.run.sinks.progress.as_ref()?;
-            let cell = Arc::new(ProgressCell::new(self, sink.shown_before(self.id()).as_ref()));
+            let elsewhere = self.run.shown_elsewhere.get().map(|state| TrackedState::clone(state));
+            let before = elsewhere.or_else(|| sink.shown_before(self.id()));
+            let cell = Arc::new(ProgressCell::new(self, before.as_ref()));
             sink.opened(&cell);
             Some(cell)
         };
         self.run.progress.get_or_init(open).as_ref()
     }
 
-    /// The run has ended: its bar says nothing more. `tell`: the task is not over, so the last of it is told.
+    /// Runs of the task in other processes have shown this, and the bar of this run goes on from there. The runtime says so
+    /// before the body starts.
+    pub(crate) fn resume_bar(&self, shown: TrackedState) {
+        let _ = self.run.shown_elsewhere.set(Box::new(shown));
+    }
+
+    /// The bar of the run, if the run has opened one.
+    pub(crate) fn open_cell(&self) -> Option<&Arc<ProgressCell>> {
+        self.run.progress.get()?.as_ref()
+    }
+
+    /// Closes the bar at the end of the run, so that later reports are ignored. With `tell` the task is not over, and
+    /// its last progress is reported.
     pub(crate) fn close_bar(&self, tell: bool) {
-        // One that was not opened by now stays closed, whatever a body that nobody could stop still says.
+        // A bar that was not opened by now stays closed, even if a body that nobody could stop reports something.
         if let Some(cell) = self.run.progress.get_or_init(|| None) {
             cell.close(tell);
         }
     }
 
-    /// What it told last is stored, and its bar is not shown from here any more.
+    /// Removes the bar from those that this process shows, once its last report is stored.
     pub(crate) fn forget_bar(&self) {
         if let (Some(Some(_)), Some(sink)) = (self.run.progress.get(), &self.run.sinks.progress) {
             sink.closed(self.id());
         }
     }
 
-    pub(super) fn download_sink(&self) -> Option<&Arc<dyn DownloadSink>> {
+    pub(super) fn download_sink(&self) -> Option<&Arc<dyn super::DownloadSink>> {
         self.run.sinks.downloads.as_ref()
     }
 
@@ -448,12 +461,12 @@ impl Context {
         &self.run.exposed
     }
 
-    /// Tells a state.
-    pub(crate) fn report(&self, state: &str, meta: Value) {
+    /// Reports a state with its data.
+    pub(crate) fn report(&self, state: &str, meta: impl Into<Json>) {
         self.tell(TrackedState {
             id: self.id().clone(),
             state: state.to_owned(),
-            meta,
+            meta: meta.into(),
             traceback: None,
             lineage: Lineage::of(self.message()),
         });
@@ -462,18 +475,19 @@ impl Context {
     pub(super) fn tell(&self, state: TrackedState) {
         let Some(states) = &self.run.sinks.states else { return };
         if self.failure().is_some() {
-            return; // a later state, which is ignored
+            // The body has failed already, so a later state is ignored.
+            return;
         }
         self.run.reported.store(true, Ordering::Release);
         states.update(state);
     }
 
-    /// Whether any state was reported.
+    /// Whether the run has reported any state.
     pub(crate) fn has_reported(&self) -> bool {
         self.run.reported.load(Ordering::Acquire)
     }
 
-    /// Whether, and why, the run should end now.
+    /// The reason why the run should end now, if there is one.
     pub fn interrupt(&self) -> Option<Interrupt> {
         match self.run.interrupt.load(Ordering::Acquire) {
             SOFT => Some(Interrupt::SoftTimeLimit),
@@ -484,28 +498,28 @@ impl Context {
         }
     }
 
-    /// For loops: `ctx.check()?` ends the run when it should end (soft time limit, revoked, shutdown).
+    /// Ends a loop when the run should end: `ctx.check()?` returns at a soft time limit, a revocation or a shutdown.
     ///
     /// # Errors
-    /// The reason to end.
+    /// The run should end, for the reason in the error.
     pub fn check(&self) -> Result<(), Interrupt> {
         self.interrupt().map_or(Ok(()), Err)
     }
 
-    /// Completes when the run should end, with the reason; for `select!`.
+    /// Waits until the run should end, and answers with the reason. It is meant for `select!`.
     pub async fn interrupted(&self) -> Interrupt {
         self.told(|_| true).await
     }
 
-    /// Completes when the body is not to go on, told to end before that or not: the task was revoked with `terminate`, or its
-    /// lane is lost.
+    /// Waits until the runtime has to stop the body itself, because the task was revoked with `terminate` or its lane
+    /// is lost. It does so even if the body was told to end for another reason before.
     pub(crate) async fn terminated(&self) -> Interrupt {
         self.told(|interrupt| matches!(interrupt, Interrupt::Revoked | Interrupt::LaneLost)).await
     }
 
     async fn told(&self, wanted: fn(Interrupt) -> bool) -> Interrupt {
         loop {
-            // Asked for before the look, so that no telling falls between the two.
+            // The waiter is armed before the look, so that no notice is lost between the two.
             let told = self.run.told.notified();
             if let Some(interrupt) = self.interrupt().filter(|interrupt| wanted(*interrupt)) {
                 return interrupt;
@@ -514,8 +528,8 @@ impl Context {
         }
     }
 
-    /// The task was revoked: it is not tried again, and with `terminate` the body is told to end. `false`: too late,
-    /// what becomes of the task is decided.
+    /// Notes that the task was revoked: it will not run again, and with `terminate` the body is told to end. The answer
+    /// is `false` if the revocation came too late, because the end of the task is decided.
     pub(crate) fn revoke(&self, terminate: bool) -> bool {
         let before =
             self.run.revocation.compare_exchange(OPEN, WAS_REVOKED, Ordering::AcqRel, Ordering::Acquire);
@@ -528,12 +542,13 @@ impl Context {
         true
     }
 
-    /// The run has ended and is judged: whether the task was revoked before that. From here on it cannot be.
+    /// Closes the run to revocations when its end is judged, and answers whether it was revoked before.
     pub(crate) fn decide(&self) -> bool {
         self.run.revocation.swap(DECIDED, Ordering::AcqRel) == WAS_REVOKED
     }
 
-    /// Tells the body to end. The strongest reason stays: its lane is lost, revoked, then shutdown, then the soft limit.
+    /// Tells the body to end. The strongest reason stays: a lost lane, then a revocation, then a shutdown, then the
+    /// soft time limit.
     pub(crate) fn interrupt_with(&self, interrupt: Interrupt) {
         let code = match interrupt {
             Interrupt::SoftTimeLimit => SOFT,

@@ -1,6 +1,8 @@
-//! Whose body a thread is in, so that what the body sends can say who has sent it. Celery's request stack.
+//! The task whose body the current thread runs, so that a message which the body sends can name its sender. It is
+//! Celery's request stack.
 //!
-//! A body is entered for as long as it is polled or called. What it has spawned elsewhere is not in it.
+//! A thread is inside a body while it polls or calls that body. Work that the body has spawned elsewhere is not inside
+//! it.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -11,21 +13,21 @@ thread_local! {
     static CURRENT: RefCell<Option<Arc<Message>>> = const { RefCell::new(None) };
 }
 
-/// The task whose body this thread is in, if it is in one.
+/// The message of the task whose body this thread runs, if it runs one.
 pub(crate) fn current_message() -> Option<Arc<Message>> {
     CURRENT.with(|current| current.borrow().clone())
 }
 
-/// As long as this lives, the thread is in that body; then in the one before.
-pub(crate) struct Entered(Option<Arc<Message>>);
+/// A guard: while it lives, the thread is inside the body; when it is dropped, the thread is back in the body before.
+pub(crate) struct CurrentGuard(Option<Arc<Message>>);
 
-impl Entered {
+impl CurrentGuard {
     pub(crate) fn of(message: &Arc<Message>) -> Self {
         Self(CURRENT.with(|current| current.replace(Some(Arc::clone(message)))))
     }
 }
 
-impl Drop for Entered {
+impl Drop for CurrentGuard {
     fn drop(&mut self) {
         CURRENT.with(|current| current.replace(self.0.take()));
     }

@@ -1,91 +1,98 @@
-//! A task as the runtime knows it: a row of function pointers that the macro registers.
+//! A task as the runtime knows it: a table of function pointers that the macro registers.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 
-use super::{Arguments, ArgumentsError, Context, Serial, Task, TaskError, TaskKind, TaskOptions, Unique};
+use super::finite;
+use super::{
+    Arguments, ArgumentsError, Context, NeededData, SerialHeader, Task, TaskError, TaskKind, TaskOptions,
+    Unique,
+};
 
-/// What one run came to: the returned value as JSON, or how else it ended.
+/// The outcome of one run: the returned value as JSON, or the way in which the run ended otherwise.
 pub type Outcome = Result<String, TaskError>;
 
-/// A running async body. It need not be `Send`: a task stays on its queue's arbiter.
+/// The future of an async body. It need not be `Send`, because a task stays on its queue's arbiter.
 pub type BodyFuture = Pin<Box<dyn Future<Output = Outcome>>>;
 
-/// How to run a task's body from encoded arguments.
+/// The function that runs a task's body from encoded arguments.
 #[derive(Clone, Copy)]
 pub enum Body {
-    /// An async body.
+    /// An async body, which runs on the event loop.
     Io(fn(Context, &Arguments) -> Result<BodyFuture, TaskError>),
-    /// A blocking body.
+    /// A blocking body, which runs on a blocking thread.
     Cpu(fn(Context, &Arguments) -> Outcome),
 }
 
-/// What a hook is told.
+/// The event that a hook is called for.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum HookEvent {
-    /// The body is about to start. A panic here fails the attempt.
+    /// The body is about to start. A panic of this hook fails the attempt.
     BeforeStart,
-    /// The task succeeded; its value as JSON.
+    /// The task succeeded with this value, as JSON.
     Success(String),
-    /// The attempt failed with these messages and another follows.
+    /// The attempt failed with these messages, and another attempt follows.
     Retry(Vec<String>),
     /// The task failed for good with these messages.
     Failure(Vec<String>),
 }
 
-/// A function called around a run, on the event loop: it must be short and must not block. Celery's
-/// `before_start`, `on_success`, `on_retry`, `on_failure`.
+/// A function that the runtime calls around a run, on the event loop; it must be short and must not block. Celery calls
+/// them `before_start`, `on_success`, `on_retry` and `on_failure`.
 pub type Hook = fn(&Context, &HookEvent);
 
-/// The hooks of a task. A panic in any but `before_start` is logged, and changes no outcome.
+/// The hooks of a task. The runtime logs a panic of any hook but `before_start`, and the outcome stays as it is.
 #[derive(Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct Hooks {
-    /// Before the body starts.
+    /// The runtime calls it before the body starts.
     pub before_start: Option<Hook>,
-    /// After success was recorded.
+    /// The runtime calls it after the success was recorded.
     pub on_success: Option<Hook>,
-    /// When another attempt follows.
+    /// The runtime calls it when another attempt follows.
     pub on_retry: Option<Hook>,
-    /// After the failure was recorded.
+    /// The runtime calls it after the failure was recorded.
     pub on_failure: Option<Hook>,
 }
 
-/// Makes the serial part of a call of its encoded arguments.
-pub type SerialFn = fn(&Arguments) -> Result<Serial, ArgumentsError>;
+/// Makes the serial part of a call from the call's encoded arguments.
+pub type SerialFn = fn(&Arguments) -> Result<SerialHeader, ArgumentsError>;
 
-/// Makes the dedupe window of a call of its encoded arguments.
+/// Makes the unique window of a call from the call's encoded arguments.
 pub type UniqueFn = fn(&Arguments) -> Result<Unique, ArgumentsError>;
 
-/// One registered task.
+/// One registered task, as its macro defines it.
 pub struct TaskDefinition {
-    /// Its name on the wire.
+    /// The task's name on the wire.
     pub name: &'static str,
-    /// Its parameters' names.
+    /// The names of the task's parameters.
     pub params: &'static [&'static str],
-    /// Where it is defined, for the error about two tasks of one name.
+    /// The file and line of the definition, for the error about two tasks of one name.
     pub location: &'static str,
-    /// Event loop or blocking thread.
+    /// Whether the body runs on the event loop or on a blocking thread.
     pub kind: TaskKind,
-    /// Its options.
+    /// The task's options.
     pub options: fn() -> TaskOptions,
-    /// Its body.
+    /// The function that runs the task.
     pub body: Body,
-    /// Its hooks.
+    /// The task's hooks.
     pub hooks: fn() -> Hooks,
-    /// The lane of a call, by its encoded arguments, if the task is serial.
+    /// The data that the body takes from the runtime: its parameters of the type [`Data`](super::Data).
+    pub data: &'static [NeededData],
+    /// Makes the lane of a call from its encoded arguments, if the task is serial.
     pub serial: Option<SerialFn>,
-    /// The dedupe window of a call, by its encoded arguments, if the task has one.
+    /// Makes the unique window of a call from its encoded arguments, if the task has one.
     pub unique: Option<UniqueFn>,
 }
 
 inventory::collect!(TaskDefinition);
 
-/// Encodes what a body returned.
+/// Encodes the value that a body returned. A value without a form in JSON is a permanent failure.
 #[doc(hidden)]
 pub fn encode_output<T: Task>(value: &T::Output) -> Outcome {
-    serde_json::to_string(value).map_err(|e| {
+    finite::to_string(value).map_err(|e| {
         TaskError::permanent(format!(
             "the task's return value of type {} has no form in JSON: {e}",
             std::any::type_name::<T::Output>()
@@ -93,12 +100,22 @@ pub fn encode_output<T: Task>(value: &T::Output) -> Outcome {
     })
 }
 
-/// Decodes a task's arguments, and turns a failure into the rejection that it is: another attempt would not mend it.
+/// Decodes a task's arguments. Arguments that do not decode are rejected, because another attempt would not help.
 #[doc(hidden)]
-pub fn decode_args<T: Task>(arguments: &Arguments) -> Result<T::Args, TaskError> {
-    // What Python raises when a function is called with what it does not take.
-    let wrong = |error| TaskError::reject(error).with_python_type("builtins", "TypeError");
-    arguments.decode(T::PARAMS).map_err(wrong)
+pub fn decode_args<T: Task>(context: &Context, arguments: &Arguments) -> Result<T::Args, TaskError> {
+    // Python raises a `TypeError` when a function is called with arguments that it does not take.
+    let wrong = |reason: &str| TaskError::reject(reason).with_python_type("builtins", "TypeError");
+    if !context.message().hides_arguments() {
+        return arguments.decode(T::PARAMS).map_err(|error| wrong(&error.to_string()));
+    }
+    // Neither the values that serde quotes may be shown, nor the text of a panic in a `Deserialize` of the
+    // application's.
+    match catch_unwind(AssertUnwindSafe(|| arguments.decode(T::PARAMS))) {
+        Ok(decoded) => decoded.map_err(|error| wrong(error.without_values())),
+        Err(_) => Err(wrong(
+            "a panic while the arguments were decoded; it is not shown, because the call hides them",
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -122,13 +139,58 @@ mod tests {
     fn a_value_without_json_form_is_a_permanent_failure() {
         let error = encode_output::<Pairs>(&[((1, 2), 3)].into()).unwrap_err();
         assert!(error.to_string().contains("has no form in JSON"), "{error}");
-        assert!(format!("{error:?}").contains("transient: Some(false)"));
+        assert!(matches!(error.into_ending(), crate::task::Ending::Failure { transient: Some(false), .. }));
+    }
+
+    struct Measure;
+
+    impl Task for Measure {
+        type Args = (Picky,);
+        type Output = (u8, Option<f32>);
+        const NAME: &'static str = "measure";
+        const PARAMS: &'static [&'static str] = &["n"];
+
+        fn options() -> TaskOptions {
+            TaskOptions::default()
+        }
+    }
+
+    #[derive(Debug, serde::Serialize)]
+    struct Picky;
+
+    impl<'de> serde::Deserialize<'de> for Picky {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            panic!("cannot do with {}", String::deserialize(deserializer)?)
+        }
+    }
+
+    #[test]
+    fn a_value_that_holds_nan_is_a_permanent_failure() {
+        assert_eq!(encode_output::<Measure>(&(1, Some(0.1))).unwrap(), "[1,0.1]");
+        for float in [f32::NAN, f32::INFINITY] {
+            let error = encode_output::<Measure>(&(1, Some(float))).unwrap_err();
+            assert!(error.to_string().contains(&format!("a number in it is {float}")), "{error}");
+            assert_eq!(error.is_transient(), Some(false));
+        }
+    }
+
+    #[test]
+    fn hidden_arguments_are_in_no_reason() {
+        let mut message = Context::detached().message().clone();
+        message.headers.0.insert("argsrepr".into(), "***".into());
+        let context = Context::new(std::sync::Arc::new(message), "w".into(), crate::task::Sinks::default());
+        let secret = Arguments::encode(&("hunter2",)).unwrap();
+        let error = decode_args::<Pairs>(&context, &secret).unwrap_err().to_string();
+        assert!(error.contains("(n)") && !error.contains("hunter2"), "{error}");
+        let error = decode_args::<Measure>(&context, &secret).unwrap_err().to_string();
+        assert!(error.contains("a panic while the arguments were decoded"), "{error}");
     }
 
     #[test]
     fn arguments_that_do_not_decode_are_a_rejection() {
-        let error = decode_args::<Pairs>(&Arguments::encode(&("x",)).unwrap()).unwrap_err();
+        let context = Context::detached();
+        let error = decode_args::<Pairs>(&context, &Arguments::encode(&("x",)).unwrap()).unwrap_err();
         assert!(error.to_string().starts_with("rejected: the arguments (n=\"x\")"), "{error}");
-        assert_eq!(decode_args::<Pairs>(&Arguments::encode(&(3,)).unwrap()).unwrap(), (3,));
+        assert_eq!(decode_args::<Pairs>(&context, &Arguments::encode(&(3,)).unwrap()).unwrap(), (3,));
     }
 }

@@ -1,76 +1,85 @@
-//! From a call to the message that waits for it: the options of its task, those of the call, and the queue.
+//! Turns a call into the message that waits for it: joins the task's options with the call's, and finds the queue.
 //!
-//! Callers need it, and so do workers, for what follows from the end of a task. Options that are relative, such as a
-//! countdown, are counted from now: from the sending, not from the making of the signature.
+//! Callers use it, and so do workers, for the tasks that follow from the end of another one. Relative options such as a
+//! countdown count from the time of sending, not from the time at which the signature was made.
+
+mod options;
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::sync::Arc;
 
-use chrono::{DateTime, NaiveDateTime};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::canvas::{Addition, Call, Freezer, Ids, Launch, Node, Place, Promise, SignatureError, addition};
+use super::canvas::{
+    Addition, Call, CanvasLimits, CanvasPosition, Freezer, Ids, Launch, Node, Promise, SignatureError,
+    addition, json_len,
+};
 use super::current::current_message;
 use super::registry::Registry;
 use super::{
-    Arguments, Durability, EnqueueError, Headers, Message, NewTask, RawSignature, Serial, TaskId,
-    TaskOptions, Unique, Workflow,
+    Arguments, EnqueueError, Headers, Json, Message, NewTask, RawSignature, SENDING, SerialHeader, TaskId,
+    Unique, Workflow, check_id,
 };
-use crate::core::Timestamp;
 use crate::task::clock::now;
+use options::read_options;
+pub(crate) use options::{write_options, written};
 
-/// Knows the queue of a call: of its task, if the call asks for none.
-pub(crate) trait Route: Send + Sync {
-    /// The physical queue.
+/// Finds the queue of a call: the one that the call asks for, or else the task's own.
+pub(crate) trait Router: Send + Sync {
+    /// The physical queue of a call.
     fn queue(&self, task: &str, wanted: Option<&str>, arguments: &Arguments) -> Result<String, EnqueueError>;
 
-    /// The queue of a call that must not fail, because what it follows from has happened: the next best one.
+    /// The queue of a call that must not fail, because the end that it follows from has happened. It is the best queue
+    /// that exists.
     fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String;
 }
 
 /// Makes messages of calls.
 pub(crate) struct Dispatcher {
     pub(crate) registry: Registry,
-    pub(crate) route: Box<dyn Route>,
-    /// Of the arguments of a caller's call, in bytes.
+    pub(crate) route: Box<dyn Router>,
+    /// The largest size of a call's arguments in bytes, and of its headers.
     pub(crate) max_message_size: usize,
-    /// Where results by rpc go, for brokers that have it.
+    /// The bounds of what one canvas, or one end of a task, sends at once.
+    pub(crate) limits: CanvasLimits,
+    /// The queue for results by rpc, for brokers that have one.
     pub(crate) reply_to: Option<String>,
-    /// The broker, if it keeps no lanes.
+    /// The broker's name, if the broker keeps no lanes.
     pub(crate) without_lanes: Option<&'static str>,
-    /// The broker, if neither it nor the store keeps dedupe windows.
+    /// The broker's name, if neither the broker nor the store keeps unique windows.
     pub(crate) without_windows: Option<&'static str>,
 }
 
 /// A canvas that is ready to be sent.
-pub(crate) struct Departure {
+pub(crate) struct CanvasPlan {
     pub(crate) messages: Vec<Message>,
-    /// Its chords, and how many parts each has.
+    /// The ids of its chords, each with the number of its parts.
     pub(crate) sizes: Vec<(String, u64)>,
     pub(crate) promise: Promise,
-    /// The caller gave ids, which must not be taken.
+    /// Whether the caller has given ids, which then must not be taken already.
     pub(crate) unique: bool,
 }
 
-/// The task that others follow from, and what they inherit of it.
+/// The task that other tasks follow from, and what these inherit of it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Origin {
+pub(crate) struct ParentTask {
     pub(crate) root_id: Option<TaskId>,
     pub(crate) parent_id: Option<TaskId>,
     pub(crate) stamped_headers: Vec<String>,
     pub(crate) stamps: Headers,
+    /// The header [`SENDING`].
+    sending: Option<Value>,
 }
 
-impl Origin {
-    /// Of what is sent from here: by the body of a task, if this thread is in one.
+impl ParentTask {
+    /// The origin of a message that is sent from here: the task whose body this thread runs, if it runs one.
     fn current() -> Self {
         let sender = current_message();
-        let stamps =
-            |origin: Self| Self { stamped_headers: Vec::new(), stamps: Headers::default(), ..origin };
-        sender.map(|message| stamps(Self::of(&message))).unwrap_or_default()
+        let lineage = |Self { root_id, parent_id, .. }: Self| Self { root_id, parent_id, ..Self::default() };
+        sender.map(|message| lineage(Self::of(&message))).unwrap_or_default()
     }
 
-    /// Of what follows from this message.
+    /// The origin of what follows from this message.
     pub(crate) fn of(message: &Message) -> Self {
         let workflow = message.workflow.as_deref();
         Self {
@@ -78,15 +87,17 @@ impl Origin {
             parent_id: Some(message.id.clone()),
             stamped_headers: workflow.map(|w| w.stamped_headers.clone()).unwrap_or_default(),
             stamps: workflow.map(|w| w.stamps.clone()).unwrap_or_default(),
+            sending: message.headers.0.get(SENDING).cloned(),
         }
     }
 }
 
 impl Dispatcher {
-    /// The message of a caller's call.
+    /// Makes the message of a caller's call.
     ///
     /// # Errors
-    /// Its arguments are too large, its id is not usable, its queue is not known.
+    /// The arguments or headers are too large, the id is not usable, the queue is not known, a key cannot be made, or
+    /// the broker lacks lanes or unique windows.
     pub(crate) fn message(&self, call: NewTask) -> Result<Message, EnqueueError> {
         let unique = self.unique(&call)?;
         Ok(Message { unique, ..self.message_of(call)? })
@@ -97,32 +108,42 @@ impl Dispatcher {
         if size > self.max_message_size {
             return Err(EnqueueError::TooLarge { task: call.task, size, limit: self.max_message_size });
         }
-        let len = call.id.as_ref().map_or(1, |id| id.as_str().len());
-        if !(1..=255).contains(&len) {
-            return Err(EnqueueError::BadId { len });
+        let size = if call.headers.0.is_empty() { 0 } else { json_len(&call.headers.0) };
+        if size > self.max_message_size {
+            return Err(EnqueueError::HeadersTooLarge {
+                task: call.task,
+                size,
+                limit: self.max_message_size,
+            });
+        }
+        if let Some(id) = &call.id {
+            check_id("the task id", id.as_str()).map_err(|bad| EnqueueError::BadId { len: bad.len })?;
         }
         let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
         let serial = self.serial(&call)?;
-        let Origin { root_id, parent_id, .. } = Origin::current();
+        let ParentTask { root_id, parent_id, .. } = ParentTask::current();
         let workflow =
             Workflow { root_id, parent_id, reply_to: self.reply_to.clone(), ..Workflow::default() };
         let workflow = Some(workflow).filter(|workflow| *workflow != Workflow::default());
         Ok(fill_in(NewTask { serial, ..call }, queue, workflow.map(Box::new)))
     }
 
-    /// What is to be sent of a canvas now.
+    /// Makes the messages that are sent when a canvas starts.
     ///
     /// # Errors
-    /// As for [`message`](Self::message), for any task in it, or it is not sound.
-    pub(crate) fn depart(&self, canvas: RawSignature) -> Result<Departure, EnqueueError> {
-        let node = Node::from_raw(canvas).map_err(|error| EnqueueError::Canvas(error.to_string()))?;
-        node.check(&|task, queue| self.route.queue(task, queue, &Arguments::default()).map(drop))?;
+    /// The canvas is not sound, or a task in it fails for a reason that [`message`](Self::message) names.
+    pub(crate) fn plan_canvas(&self, canvas: RawSignature) -> Result<CanvasPlan, EnqueueError> {
+        let refused = |error: SignatureError| EnqueueError::Canvas(error.to_string());
+        let mut node = Node::from_raw(canvas).map_err(refused)?;
+        self.check(&node)?;
+        // Freezing gives ids to all, so the caller's own ids are looked for before it.
         let unique = node.has_ids();
         let mut freezer = Freezer { ids: Ids::Fresh, reply_to: self.reply_to.clone() };
-        let mut launch = Launch::default();
-        let mut node = node;
-        // What is frozen once stays as it is.
-        let _ = freezer.freeze(&mut node, Place::default());
+        let mut launch = Launch::within(self.limits);
+        // A node that was frozen once stays as it is: `launch.add` below freezes again and gets the same ids.
+        let _ = freezer.freeze(&mut node, CanvasPosition::default());
+        node.check_unique().map_err(refused)?;
+        // The promise notes tasks that keep no result, so that a caller does not wait for one in vain.
         let mut ignored = HashSet::new();
         node.ignored(
             &|task| self.registry.get(task).is_some_and(|task| (task.options)().ignore_result),
@@ -130,42 +151,54 @@ impl Dispatcher {
         );
         let mut promise = launch.add(node, Vec::new(), None, &mut freezer);
         promise.ignore(&ignored);
-        let messages = self.firsts(launch.calls, &Origin::current())?;
-        Ok(Departure { messages, sizes: launch.chords, promise, unique })
+        launch.check().map_err(refused)?;
+        let messages = self.firsts(launch.calls, &ParentTask::current())?;
+        Ok(CanvasPlan { messages, sizes: launch.chords, promise, unique })
     }
 
-    /// What is to be sent so that a canvas is the `nth` member that this run adds to its chord, and which chord that is.
+    /// Makes the messages that add a canvas to the chord of `member`, as the `nth` that this run adds. Also answers
+    /// with the chord's id.
     ///
     /// # Errors
-    /// As for [`depart`](Self::depart), or the task is no member of a chord.
-    pub(crate) fn depart_beside(
+    /// A reason that [`depart`](Self::depart) names, or the task is no member of a chord.
+    pub(crate) fn plan_chord_member(
         &self,
         member: &Message,
         canvas: RawSignature,
         nth: u32,
-    ) -> Result<(String, Departure), EnqueueError> {
+    ) -> Result<(String, CanvasPlan), EnqueueError> {
         let refused = |error: SignatureError| EnqueueError::Canvas(error.to_string());
         let node = Node::from_raw(canvas).map_err(refused)?;
-        node.check(&|task, queue| self.route.queue(task, queue, &Arguments::default()).map(drop))?;
-        let Addition { group, launch, promise } = addition(member, node, nth).map_err(refused)?;
-        let origin = Origin { stamped_headers: Vec::new(), stamps: Headers::default(), ..Origin::of(member) };
+        self.check(&node)?;
+        let Addition { group, launch, promise } =
+            addition(member, node, nth, self.limits).map_err(refused)?;
+        let origin =
+            ParentTask { stamped_headers: Vec::new(), stamps: Headers::default(), ..ParentTask::of(member) };
         let messages = self.firsts(launch.calls, &origin)?;
-        Ok((group, Departure { messages, sizes: launch.chords, promise, unique: true }))
+        Ok((group, CanvasPlan { messages, sizes: launch.chords, promise, unique: true }))
     }
 
-    fn firsts(&self, calls: Vec<Call>, origin: &Origin) -> Result<Vec<Message>, EnqueueError> {
+    /// Finds what is wrong with a canvas before anything of it is sent.
+    fn check(&self, node: &Node) -> Result<(), EnqueueError> {
+        let queue =
+            |task: &str, queue: Option<&str>| self.route.queue(task, queue, &Arguments::default()).map(drop);
+        node.check(&queue, self.limits, self.max_message_size)
+    }
+
+    fn firsts(&self, calls: Vec<Call>, origin: &ParentTask) -> Result<Vec<Message>, EnqueueError> {
         calls.into_iter().map(|call| self.first(call, origin)).collect()
     }
 
-    /// The message of a call in a canvas that a caller sends.
-    fn first(&self, call: Call, origin: &Origin) -> Result<Message, EnqueueError> {
+    /// Makes the message of a call in a canvas that a caller sends.
+    fn first(&self, call: Call, origin: &ParentTask) -> Result<Message, EnqueueError> {
         let (call, workflow) = self.read(call, origin);
-        // It has no dedupe window: whoever waits for a part that was left out would wait in vain.
+        // The message has no unique window: a caller who waits for a part that was left out would wait in vain.
         Ok(Message { workflow, ..self.message_of(call)? })
     }
 
-    /// The message of a call that follows from the end of a task. It cannot be refused any more.
-    pub(crate) fn next(&self, call: Call, origin: &Origin) -> Message {
+    /// Makes the message of a call that follows from the end of a task. That end has happened, so the call cannot be
+    /// refused any more.
+    pub(crate) fn next(&self, call: Call, origin: &ParentTask) -> Message {
         let named = inner_task(&call).to_owned();
         let (call, workflow) = self.read(call, origin);
         let wanted = call.options.queue.as_deref();
@@ -179,19 +212,19 @@ impl Dispatcher {
                 queue
             }
         };
-        // Where that fails, the worker says so: the message goes to the dead letters.
+        // If the key cannot be made here, the worker finds that out too and moves the message to the dead letters.
         let serial = self.serial(&call).unwrap_or_default();
         fill_in(NewTask { serial, ..call }, queue, workflow)
     }
 
-    /// The lane of a call: as it says, or else as its task says.
-    fn serial(&self, call: &NewTask) -> Result<Option<Box<Serial>>, EnqueueError> {
+    /// The lane of a call: the call's own, or else the one of its task.
+    fn serial(&self, call: &NewTask) -> Result<Option<Box<SerialHeader>>, EnqueueError> {
         let of_task = self.registry.get(&call.task).and_then(|known| known.serial);
         let serial = match (&call.serial, of_task) {
             (Some(serial), _) => serial.clone(),
             (None, None) => return Ok(None),
             (None, Some(serial)) => Box::new(serial(&call.arguments).map_err(|error| {
-                EnqueueError::NoKey { task: call.task.clone(), error: error.to_string() }
+                EnqueueError::NoKey { task: call.task.clone(), error: error.told(&call.headers) }
             })?),
         };
         match self.without_lanes {
@@ -200,14 +233,14 @@ impl Dispatcher {
         }
     }
 
-    /// The dedupe window of a call: as it says, or else as its task says.
+    /// The unique window of a call: the call's own, or else the one of its task.
     fn unique(&self, call: &NewTask) -> Result<Option<Box<Unique>>, EnqueueError> {
         let of_task = self.registry.get(&call.task).and_then(|known| known.unique);
         let unique = match (&call.unique, of_task) {
             (Some(unique), _) => unique.clone(),
             (None, None) => return Ok(None),
             (None, Some(unique)) => Box::new(unique(&call.arguments).map_err(|error| {
-                EnqueueError::NoKey { task: call.task.clone(), error: error.to_string() }
+                EnqueueError::NoKey { task: call.task.clone(), error: error.told(&call.headers) }
             })?),
         };
         match self.without_windows {
@@ -217,189 +250,94 @@ impl Dispatcher {
         }
     }
 
-    /// Reads a call's options.
-    fn read(&self, call: Call, origin: &Origin) -> (NewTask, Option<Box<Workflow>>) {
+    /// Reads the options of a call in a canvas, and what the call carries of its workflow.
+    fn read(&self, call: Call, origin: &ParentTask) -> (NewTask, Option<Box<Workflow>>) {
         let task_options = |name: &str| self.registry.get(name).map(|task| (task.options)());
         let mut new = NewTask::new(call.task.clone(), task_options(&call.task).unwrap_or_default());
         let inner = inner_task(&call);
         if inner != call.task {
-            // `celery.map` and the like wait where the task does that they call.
+            // `celery.map` and the like wait in the queue of the task that they call.
             new.options.queue = self.route.queue(inner, None, &Arguments::default()).ok();
         }
-        let kwargs =
-            if call.kwargs.is_empty() { String::new() } else { Value::Object(call.kwargs).to_string() };
-        new.arguments = Arguments { args: Value::Array(call.args).to_string(), kwargs };
+        let kwargs = if call.kwargs.is_empty() { String::new() } else { call.kwargs.to_text() };
+        new.arguments = Arguments { args: call.positional(), kwargs };
         let mut workflow = Workflow {
             root_id: origin.root_id.clone(),
             parent_id: origin.parent_id.clone(),
-            callbacks: call.callbacks,
-            errbacks: call.errbacks,
-            chain: call.chain,
-            chord: call.chord,
             stamped_headers: origin.stamped_headers.clone(),
             stamps: origin.stamps.clone(),
             ..Workflow::default()
         };
-        read_options(call.options, &mut new, &mut workflow);
+        read_options(&call.options, &mut new, &mut workflow);
+        hide_items(&call, &mut new.headers);
+        if let Some(sending) = &origin.sending {
+            new.headers.0.insert(SENDING.to_owned(), sending.clone());
+        }
+        let Call { callbacks, errbacks, chain, chord, .. } = call;
+        let chord = chord.map(Arc::unwrap_or_clone);
+        let workflow = Workflow { callbacks, errbacks, chain, chord, ..workflow };
         (new, Some(workflow).filter(|workflow| *workflow != Workflow::default()).map(Box::new))
     }
 }
 
-/// The task that a call is about.
+/// The name of the task that a call is about: for `celery.map` and the like, the task that they call.
 fn inner_task(call: &Call) -> &str {
-    let inner = if matches!(call.task.as_str(), "celery.map" | "celery.starmap") {
-        call.kwargs.get("task").and_then(|task| task.get("task")?.as_str())
-    } else {
-        None
-    };
+    let inner = inner_signature(call).and_then(|task| task.get("task")?.as_str());
     inner.unwrap_or(&call.task)
 }
 
-/// Fills in the rest.
+/// The signature that `celery.map` and the like call with each item.
+fn inner_signature(call: &Call) -> Option<&Json> {
+    matches!(call.task.as_str(), "celery.map" | "celery.starmap" | "celery.chunks")
+        .then(|| call.kwargs.get("task"))
+        .flatten()
+}
+
+/// Hides the items of `celery.map` and the like if the task that they call hides its arguments, because the items
+/// become these arguments. Items and signature are keyword arguments here.
+fn hide_items(call: &Call, headers: &mut Headers) {
+    let options = inner_signature(call).and_then(|task| task.get("options"));
+    let of =
+        |key: &str| options.and_then(|options| options.get(key).or_else(|| options.get("headers")?.get(key)));
+    let hidden =
+        ["argsrepr", "kwargsrepr"].into_iter().find_map(|key| of(key).filter(|shown| shown.is_string()));
+    let Some(_) = inner_signature(call) else { return };
+    let own = headers.0.get("argsrepr").cloned();
+    if let Some(shown) = own.as_ref().or(hidden) {
+        headers.0.entry("kwargsrepr".to_owned()).or_insert_with(|| shown.clone());
+    }
+}
+
+/// Fills in the rest of a message.
 fn fill_in(call: NewTask, queue: String, workflow: Option<Box<Workflow>>) -> Message {
-    let NewTask { task, arguments, options, id, countdown, eta, expires_at, headers, serial, .. } = call;
+    let NewTask {
+        task, arguments, options, id, countdown, eta, expires_at, headers, serial, retries, ..
+    } = call;
     let now = now();
+    let message = Message::new(id.unwrap_or_else(TaskId::new), task, arguments, queue, options, now);
     Message {
-        id: id.unwrap_or_else(TaskId::new),
-        task,
-        arguments,
-        queue,
-        priority: options.priority,
         eta: eta.or_else(|| countdown.map(|delay| now + delay)),
-        expires: expires_at.or_else(|| options.expires.map(|after| now + after)),
-        enqueued_at: now,
-        first_started_at: None,
-        retries: 0,
-        crashes: 0,
-        continuations: 0,
-        retry: options.retry,
-        autoretry: options.autoretry,
-        soft_time_limit: options.soft_time_limit,
-        time_limit: options.time_limit,
-        acks_late: options.acks_late,
-        ignore_result: options.ignore_result,
-        result_expires: options.result_expires,
-        durability: options.durability,
+        expires: expires_at.or(message.expires),
+        retries,
         headers,
-        last_errors: Vec::new(),
         workflow,
         serial,
-        unique: None,
+        ..message
     }
-}
-
-/// Celery's options of a call. What is not of the right type is as if not said: a foreign signature must not stop here.
-fn read_options(options: Map<String, Value>, new: &mut NewTask, workflow: &mut Workflow) {
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let id = |value: &Value| value.as_str().map(TaskId::from);
-    let small = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok());
-    let mut stamped = Vec::new();
-    for (key, value) in &options {
-        if value.is_null() {
-            continue;
-        }
-        match key.as_str() {
-            "task_id" => new.id = id(value),
-            "queue" => new.options.queue = text(value).or(new.options.queue.take()),
-            "priority" => {
-                let priority = value.as_u64().map(|n| u8::try_from(n).unwrap_or(u8::MAX));
-                new.options.priority = priority.unwrap_or(new.options.priority);
-            }
-            "countdown" => new.countdown = seconds(value),
-            "eta" => new.eta = moment(value),
-            "expires" => match seconds(value) {
-                Some(after) => (new.options.expires, new.expires_at) = (Some(after), None),
-                None => new.expires_at = moment(value),
-            },
-            "time_limit" => new.options.time_limit = seconds(value),
-            "soft_time_limit" => new.options.soft_time_limit = seconds(value),
-            "max_retries" => {
-                new.options.retry.max_retries = small(value).unwrap_or(new.options.retry.max_retries);
-            }
-            "ignore_result" => {
-                new.options.ignore_result = value.as_bool().unwrap_or(new.options.ignore_result);
-            }
-            "durability" if value == "memory" => new.options.durability = Durability::Memory,
-            "durability" if value == "disk" => new.options.durability = Durability::Disk,
-            "headers" => {
-                let headers = value.as_object().into_iter().flatten();
-                new.headers.0.extend(headers.map(|(name, value)| (name.clone(), value.clone())));
-            }
-            "group_id" => workflow.group = text(value),
-            "group_index" => workflow.group_index = small(value),
-            "root_id" => workflow.root_id = id(value).or(workflow.root_id.take()),
-            "replaced_task_nesting" => workflow.replaced_task_nesting = small(value).unwrap_or(0),
-            "reply_to" => workflow.reply_to = text(value),
-            "shadow" => workflow.shadow = text(value),
-            "stamped_headers" => stamped = value.as_array().into_iter().flatten().filter_map(text).collect(),
-            _ => {}
-        }
-    }
-    for name in stamped {
-        let value = options.get(&name).cloned().unwrap_or_default();
-        workflow.stamps.0.insert(name.clone(), value);
-        if !workflow.stamped_headers.contains(&name) {
-            workflow.stamped_headers.push(name);
-        }
-    }
-}
-
-/// A length of time in seconds; one that is over already is none.
-fn seconds(value: &Value) -> Option<Duration> {
-    Duration::try_from_secs_f64(value.as_f64()?.max(0.0)).ok()
-}
-
-/// A point in time as Python writes it; without an offset it is of UTC.
-fn moment(value: &Value) -> Option<Timestamp> {
-    let text = value.as_str()?;
-    let time = match DateTime::parse_from_rfc3339(text) {
-        Ok(time) => time.to_utc(),
-        Err(_) => NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f").ok()?.and_utc(),
-    };
-    Some(Timestamp::from_micros(u64::try_from(time.timestamp_micros()).unwrap_or(0)))
-}
-
-/// A point in time as Python reads it, which knows no year past 9999.
-pub(crate) fn written(at: Timestamp) -> String {
-    const LAST: i64 = 253_402_300_799_000_000;
-    let micros = i64::try_from(at.as_micros()).unwrap_or(LAST).min(LAST);
-    DateTime::from_timestamp_micros(micros).unwrap_or_default().to_rfc3339()
-}
-
-/// The options of a call that differ from those of its task, as a signature has them.
-pub(crate) fn write_options(call: &NewTask, of_task: &TaskOptions) -> Map<String, Value> {
-    let mut options = Map::new();
-    let mut set =
-        |key: &str, value: Option<Value>| options.extend(value.map(|value| (key.to_owned(), value)));
-    let span = |span: Duration| Value::from(span.as_secs_f64());
-    let time = |at: Timestamp| Value::from(written(at));
-    let TaskOptions { queue, priority, retry, soft_time_limit, time_limit, expires, .. } = &call.options;
-    set("task_id", call.id.as_ref().map(|id| Value::from(id.as_str())));
-    set("queue", queue.clone().filter(|_| *queue != of_task.queue).map(Value::from));
-    set("priority", (*priority != of_task.priority).then(|| Value::from(*priority)));
-    let retries = retry.max_retries;
-    set("max_retries", (retries != of_task.retry.max_retries).then(|| Value::from(retries)));
-    set("time_limit", time_limit.filter(|_| *time_limit != of_task.time_limit).map(span));
-    set("soft_time_limit", soft_time_limit.filter(|_| *soft_time_limit != of_task.soft_time_limit).map(span));
-    set("expires", expires.filter(|_| *expires != of_task.expires).map(span));
-    set("expires", call.expires_at.map(time));
-    set("countdown", call.countdown.map(span));
-    set("eta", call.eta.map(time));
-    let ignore = call.options.ignore_result;
-    set("ignore_result", (ignore != of_task.ignore_result).then(|| Value::from(ignore)));
-    let durability = call.options.durability;
-    let durability = (durability != of_task.durability).then(|| serde_json::to_value(durability).ok());
-    set("durability", durability.flatten());
-    let headers = &call.headers.0;
-    let headers = (!headers.is_empty()).then(|| Value::Object(headers.clone().into_iter().collect()));
-    set("headers", headers);
-    options
 }
 
 #[cfg(test)]
+mod extremes;
+
+#[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use serde_json::Value;
+
     use super::*;
-    use crate::task::{Context, Signature, Task};
+    use crate::core::Timestamp;
+    use crate::task::{Context, Durability, JsonMap, Signature, Task, TaskOptions};
 
     struct Mail;
 
@@ -414,10 +352,10 @@ mod tests {
         }
     }
 
-    /// Each task in the queue that it wants, or in `own`.
+    /// Gives each task the queue that it asks for, or else `own`.
     struct Anywhere;
 
-    impl Route for Anywhere {
+    impl Router for Anywhere {
         fn queue(&self, task: &str, wanted: Option<&str>, _: &Arguments) -> Result<String, EnqueueError> {
             match wanted {
                 Some("nowhere") => {
@@ -439,6 +377,7 @@ mod tests {
             registry,
             route: Box::new(Anywhere),
             max_message_size: 1 << 10,
+            limits: CanvasLimits::default(),
             reply_to: None,
             without_lanes: None,
             without_windows: None,
@@ -449,8 +388,8 @@ mod tests {
         Call {
             task: "mail".into(),
             args: vec![1.into()],
-            kwargs: Map::new(),
-            options: options.as_object().unwrap().clone(),
+            kwargs: JsonMap::new(),
+            options: options.as_object().unwrap().clone().into(),
             callbacks: Vec::new(),
             errbacks: Vec::new(),
             chain: Vec::new(),
@@ -471,6 +410,7 @@ mod tests {
             .soft_time_limit(Duration::from_millis(1500))
             .max_retries(7)
             .header("tenant", "a")
+            .argsrepr("***")
             .ignore_result(true)
             .durability(Durability::Memory)
             .id("mine");
@@ -478,14 +418,18 @@ mod tests {
         assert!(plain.is_empty(), "{plain:?}");
         let options = write_options(&signature.into_parts().0, &Mail::options());
         assert_eq!(options["eta"], "2027-01-15T08:00:00.500+00:00");
-        let message = dispatcher().next(call(Value::Object(options)), &Origin::default());
+        let message =
+            dispatcher().next(Call { options, ..call(serde_json::json!({})) }, &ParentTask::default());
         assert_eq!((message.id.as_str(), message.queue.as_str(), message.priority), ("mine", "slow", 9));
         assert_eq!((message.eta, message.time_limit), (Some(eta), Some(second(20))));
         assert_eq!(message.soft_time_limit, Some(Duration::from_millis(1500)));
         assert_eq!((message.retry.max_retries, message.ignore_result), (7, true));
         assert_eq!(message.durability, Durability::Memory);
         assert_eq!(message.expires, Some(message.enqueued_at + second(60)));
-        assert_eq!(message.headers.0["tenant"], "a");
+        assert_eq!(
+            (&message.headers.0["tenant"], &message.headers.0["argsrepr"]),
+            (&"a".into(), &"***".into())
+        );
         assert_eq!(message.workflow, None);
     }
 
@@ -496,7 +440,7 @@ mod tests {
             "soft_time_limit": [], "headers": 3, "serializer": "json", "group_id": "g", "group_index": 2,
             "stamped_headers": ["tenant"], "tenant": "acme", "queue": null,
         });
-        let message = dispatcher().next(call(options), &Origin::default());
+        let message = dispatcher().next(call(options), &ParentTask::default());
         assert_eq!(message.eta, Some(message.enqueued_at + Duration::from_secs(5)));
         assert_eq!(message.expires, Some(Timestamp::from_millis(1_800_000_000_000)));
         assert_eq!((message.priority, message.soft_time_limit, message.queue.as_str()), (0, None, "own"));
@@ -509,6 +453,82 @@ mod tests {
     }
 
     #[test]
+    fn a_step_keeps_what_its_sender_said() {
+        let options = serde_json::json!({
+            "priority": 5.0, "delivery_mode": 1, "retries": 3.0, "message_id": "m", "app_id": "hq", "type": "import",
+            "argsrepr": "***", "kwargsrepr": "{***}",
+        });
+        let message = dispatcher().next(call(options), &ParentTask::default());
+        assert_eq!((message.priority, message.retries, message.durability), (5, 3, Durability::Memory));
+        let wire = crate::protocol::encode(&message, message.enqueued_at).unwrap();
+        let properties = &wire.properties;
+        assert_eq!(
+            [&properties.message_id, &properties.app_id, &properties.kind].map(Option::as_deref),
+            [Some("m"), Some("hq"), Some("import")]
+        );
+        assert_eq!(
+            (&wire.headers["argsrepr"], &wire.headers["kwargsrepr"]),
+            (&"***".into(), &"{***}".into())
+        );
+        assert_eq!((&wire.headers["retries"], properties.delivery_mode), (&3.into(), Some(1)));
+        assert!(!wire.headers.contains_key("celeriac-properties"));
+        // The properties stay when the message is sent again.
+        let options = |name: &str| (name == "mail").then(Mail::options);
+        let arrival = crate::protocol::Arrival::new("own", message.enqueued_at, &options);
+        let again = crate::protocol::decode(&wire, &arrival).unwrap();
+        assert_eq!(again.headers, message.headers);
+        for (given, durability) in [
+            (serde_json::json!("transient"), Durability::Memory),
+            (2.into(), Durability::Disk),
+            ("persistent".into(), Durability::Disk),
+            ("odd".into(), Durability::Disk),
+        ] {
+            let message =
+                dispatcher().next(call(serde_json::json!({"delivery_mode": given})), &ParentTask::default());
+            assert_eq!(message.durability, durability);
+        }
+        for odd in [serde_json::json!(5.5), (-1).into(), "5".into()] {
+            assert_eq!(
+                dispatcher()
+                    .next(call(serde_json::json!({"priority": odd})), &ParentTask::default())
+                    .priority,
+                0
+            );
+        }
+    }
+
+    #[test]
+    fn items_of_a_task_that_hides_its_arguments_are_hidden() {
+        let shown = |task: &str, options: Value| {
+            let mut call = call(serde_json::json!({}));
+            call.task = task.to_owned();
+            call.kwargs.insert("task", serde_json::json!({"task": "mail", "options": options}));
+            call.kwargs.insert("it", serde_json::json!(["hunter2"]));
+            let message = dispatcher().next(call, &ParentTask::default());
+            crate::protocol::encode(&message, message.enqueued_at).unwrap().headers["kwargsrepr"].to_string()
+        };
+        for task in ["celery.map", "celery.starmap", "celery.chunks"] {
+            assert_eq!(shown(task, serde_json::json!({"argsrepr": "***"})), "\"***\"");
+            assert_eq!(shown(task, serde_json::json!({"headers": {"argsrepr": "***"}})), "\"***\"");
+            assert!(shown(task, serde_json::json!({})).contains("hunter2"));
+        }
+        assert!(shown("mine", serde_json::json!({"argsrepr": "***"})).contains("hunter2"));
+    }
+
+    #[test]
+    fn arguments_are_sent_as_they_were_written() {
+        let odd = "[1e400,-0.0,1E+2,1000000000000000000000000000000,18446744073709551615,{\"z\":1,\"a\":2}]";
+        let kwargs = format!(r#"{{"z":{odd},"a":{{"__type__":"date","__value__":"2026-11-22"}}}}"#);
+        let call = Call {
+            args: serde_json::from_str(odd).unwrap(),
+            kwargs: serde_json::from_str(&kwargs).unwrap(),
+            ..call(serde_json::json!({}))
+        };
+        let message = dispatcher().next(call, &ParentTask::default());
+        assert_eq!((message.arguments.args.as_str(), message.arguments.kwargs), (odd, kwargs));
+    }
+
+    #[test]
     fn what_follows_inherits_and_cannot_be_refused() {
         let mut parent = Context::detached().message().clone();
         parent.id = "parent".into();
@@ -518,7 +538,8 @@ mod tests {
             ..Workflow::default()
         };
         parent.workflow = Some(Box::new(workflow));
-        let message = dispatcher().next(call(serde_json::json!({"queue": "nowhere"})), &Origin::of(&parent));
+        let message =
+            dispatcher().next(call(serde_json::json!({"queue": "nowhere"})), &ParentTask::of(&parent));
         assert_eq!(message.queue, "last");
         let workflow = message.workflow.unwrap();
         assert_eq!((workflow.root_id, workflow.parent_id), (Some("parent".into()), Some("parent".into())));

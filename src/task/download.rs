@@ -1,8 +1,9 @@
 //! A file that a task makes for its user.
 //!
-//! The body hands the bytes over while it runs; they are kept under a key of this one run, where nobody sees them. What
-//! makes them a download is the record of the task: it names the key, and is written in the commit that says SUCCESS. So
-//! *ready* means that the file is there, and a run that failed, died or came too late leaves nothing that could be seen.
+//! The body hands over the bytes while it runs, and the store of downloads keeps them under a key of this one run,
+//! where nobody sees them. The task's record makes them a download: it names the key, and it is written in the commit
+//! that says SUCCESS. So *ready* means that the file exists, and a run that failed, died or came too late leaves
+//! nothing visible.
 
 use std::fmt;
 use std::io;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{Context, State, TaskId, TaskResult};
 use crate::core::Timestamp;
 
-/// A file to be offered: where its bytes come from, and what is said of it.
+/// A file to offer: the source of its bytes, and the facts that the body states about it.
 ///
 /// ```
 /// use celeriac::soil::Download;
@@ -30,12 +31,12 @@ use crate::core::Timestamp;
 /// ```
 #[must_use = "it is offered by `ctx.expose_download(…)`"]
 pub struct Download {
-    pub(crate) source: Source,
+    pub(crate) source: DownloadSource,
     pub(crate) about: About,
 }
 
-/// Where the bytes of a download come from.
-pub(crate) enum Source {
+/// The source of a download's bytes.
+pub(crate) enum DownloadSource {
     Bytes(Bytes),
     File(PathBuf),
     Reader(Box<dyn io::Read + Send>),
@@ -45,7 +46,7 @@ pub(crate) enum Source {
 
 pub(crate) type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
-/// What is said of a download.
+/// The facts that a body states about a download.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct About {
     pub(crate) name: Option<String>,
@@ -55,79 +56,80 @@ pub(crate) struct About {
     pub(crate) expires_in: Option<Duration>,
 }
 
-/// A download as its user sees it.
+/// The facts about a download that its user sees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct DownloadFacts {
-    /// The file's name; never a path, never with control characters.
+    /// The file's name. It is never a path and has no control characters.
     pub name: String,
-    /// Its media type.
+    /// The file's media type.
     pub content_type: String,
-    /// Its size in bytes.
+    /// The file's size in bytes.
     pub size: u64,
-    /// Changes whenever the bytes do: the quoted, strong ETag of HTTP.
+    /// The quoted, strong ETag of HTTP. It changes whenever the bytes do.
     pub etag: String,
-    /// When it became ready.
+    /// The time at which the file became ready.
     pub created: Timestamp,
-    /// When it goes, the record of its task with it.
+    /// The time at which the file expires, together with the record of its task.
     pub expires_at: Timestamp,
-    /// More headers for its response.
+    /// Further headers of the HTTP response.
     pub headers: Vec<(String, String)>,
-    /// Who may have it, in the application's words; nobody named: whoever knows the id.
+    /// The users who may have the file, in the application's words. If the list is empty, everybody who knows the id
+    /// may have it.
     pub owners: Vec<String>,
 }
 
-/// A download in the record of its task.
+/// A download as the record of its task keeps it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DownloadRecord {
-    /// What its user sees.
+    /// The facts that the user sees.
     pub facts: DownloadFacts,
-    /// Where its bytes are kept.
+    /// The key under which the bytes are kept.
     pub key: String,
 }
 
-/// Why a download was not taken, or cannot be read.
-#[derive(Debug, thiserror::Error)]
+/// The reason why a download was not accepted, or cannot be read.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum DownloadError {
-    /// The file's name is none.
+    /// The text cannot be the name of a file.
     #[error("`{name}` cannot be the name of a download: {reason}")]
     Name {
-        /// The name.
+        /// The name that was given.
         name: String,
-        /// What is wrong with it.
+        /// What is wrong with the name.
         reason: &'static str,
     },
-    /// A header cannot be sent like this.
+    /// The header cannot be sent like this.
     #[error("the header `{name}` of a download is not allowed: {reason}")]
     Header {
         /// The header's name.
         name: String,
-        /// What is wrong with it.
+        /// What is wrong with the header.
         reason: &'static str,
     },
-    /// Nothing to read from.
+    /// The source of the bytes could not be read.
     #[error("the bytes of download `{name}` could not be read: {error}")]
     Source {
         /// The file's name.
         name: String,
-        /// Why.
+        /// The error of the source.
         error: io::Error,
     },
-    /// No room.
+    /// The store of downloads has no room for the file.
     #[error("there is no room for download `{name}`: {error}; nothing of it was kept")]
     Full {
         /// The file's name.
         name: String,
-        /// What the store said.
+        /// The error of the store.
         error: String,
     },
     /// The store of downloads failed.
     #[error("the store of downloads failed with `{name}`: {error}")]
     Store {
-        /// The file's name, or its id.
+        /// The file's name or its id.
         name: String,
-        /// What it said.
+        /// The error of the store.
         error: String,
     },
     /// The program has no place for downloads.
@@ -135,83 +137,87 @@ pub enum DownloadError {
         "this program has no place for downloads: call `downloads_in(directory)` or `download_store(…)` on the builder"
     )]
     NoPlace,
-    /// There is none of this id, or none any more.
+    /// There is no download of this id, or it has expired.
     #[error("there is no download of id `{0}`, or it has expired")]
     Missing(TaskId),
-    /// The range lies outside of the file.
+    /// The range begins outside of the file.
     #[error("the range begins at byte {start}, and the file has {size}")]
     Range {
-        /// The first byte asked for.
+        /// The first byte that was asked for.
         start: u64,
         /// The file's size in bytes.
         size: u64,
     },
 }
 
+crate::core::debug_as_display!(DownloadError);
+
 impl Download {
-    fn new(source: Source) -> Self {
+    fn new(source: DownloadSource) -> Self {
         Self { source, about: About::default() }
     }
 
-    /// From bytes in memory.
+    /// Makes a download from bytes in memory.
     pub fn from_bytes(bytes: impl Into<Bytes>) -> Self {
-        Self::new(Source::Bytes(bytes.into()))
+        Self::new(DownloadSource::Bytes(bytes.into()))
     }
 
-    /// From a file, which is copied; its name is the download's, unless another is given.
+    /// Makes a download from a file, which is copied. The download has the name of that file, unless
+    /// [`name`](Self::name) gives another.
     pub fn from_file(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        let download = Self::new(Source::File(path));
+        let download = Self::new(DownloadSource::File(path));
         Self { about: About { name, ..About::default() }, ..download }
     }
 
-    /// From what is read, up to its end, on a thread of its own.
+    /// Makes a download from a reader, which is read to its end on a thread of its own.
     pub fn from_reader(reader: impl io::Read + Send + 'static) -> Self {
-        Self::new(Source::Reader(Box::new(reader)))
+        Self::new(DownloadSource::Reader(Box::new(reader)))
     }
 
-    /// From a stream, up to its end. No more than some chunks of it are in memory at a time; an error of it is the end of
-    /// the download.
+    /// Makes a download from a stream, which is read to its end. Only some chunks of it are in memory at a time. An
+    /// error of the stream fails the download.
     pub fn from_stream(stream: impl Stream<Item = io::Result<Bytes>> + Send + 'static) -> Self {
-        Self::new(Source::Stream(Box::pin(stream)))
+        Self::new(DownloadSource::Stream(Box::pin(stream)))
     }
 
-    /// From all files of a directory, as a ZIP archive that is made while it is kept; links are left out.
+    /// Makes a download from all files of a directory, as a ZIP archive that is written while it is kept. Links are
+    /// left out.
     pub fn from_dir_zipped(directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();
         let name = directory.file_name().map(|name| format!("{}.zip", name.to_string_lossy()));
-        let download = Self::new(Source::ZippedDirectory(directory));
+        let download = Self::new(DownloadSource::ZippedDirectory(directory));
         Self { about: About { name, ..About::default() }, ..download }
     }
 
-    /// The name under which it is saved. One with path separators or control characters is refused.
+    /// Sets the name under which the user saves the file. A name with path separators or control characters is refused.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.about.name = Some(name.into());
         self
     }
 
-    /// Its media type. By default guessed from the name's extension.
+    /// Sets the media type. By default it is guessed from the extension of the name.
     pub fn content_type(mut self, content_type: impl Into<String>) -> Self {
         self.about.content_type = Some(content_type.into());
         self
     }
 
-    /// One more header for its response: HQ's `extras`.
+    /// Adds one more header to the HTTP response: HQ's `extras`.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.about.headers.push((name.into(), value.into()));
         self
     }
 
-    /// Somebody who may have it, in the application's words: HQ's `owner_ids`. Who that is in a request is for the
-    /// application to say. Without any, whoever knows the id may have it.
+    /// Adds a user who may have the file, in the application's words: HQ's `owner_ids`. The application decides which
+    /// user makes a request. Without any owner, everybody who knows the id may have the file.
     pub fn owner(mut self, owner: impl Into<String>) -> Self {
         self.about.owners.push(owner.into());
         self
     }
 
-    /// How long it can be had from the moment that it is ready. Its task's record goes at the same time: there is one
-    /// deadline. Default: as long as the task's result is kept, a day.
+    /// Sets how long the file can be had from the moment it is ready. The record of its task expires at the same time.
+    /// The default is the time for which the task's result is kept, a day.
     pub fn expires_in(mut self, expiry: Duration) -> Self {
         self.about.expires_in = Some(expiry);
         self
@@ -224,9 +230,9 @@ impl fmt::Debug for Download {
     }
 }
 
-/// A payload that is kept, and no download yet.
+/// A payload that is kept, but is no download yet.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Kept {
+pub(crate) struct KeptPayload {
     pub(crate) key: String,
     pub(crate) name: String,
     pub(crate) content_type: String,
@@ -235,8 +241,8 @@ pub(crate) struct Kept {
     pub(crate) about: About,
 }
 
-impl Kept {
-    /// The download that it becomes.
+impl KeptPayload {
+    /// Makes the record of the download that the payload becomes.
     pub(crate) fn into_record(self, created: Timestamp, expires_at: Timestamp) -> DownloadRecord {
         let About { headers, owners, .. } = self.about;
         let (name, content_type, size, etag) = (self.name, self.content_type, self.size, self.etag);
@@ -245,43 +251,44 @@ impl Kept {
     }
 }
 
-pub(crate) type Keeping<'a> = Pin<Box<dyn Future<Output = Result<Kept, DownloadError>> + Send + 'a>>;
+pub(crate) type KeepPayload<'a> =
+    Pin<Box<dyn Future<Output = Result<KeptPayload, DownloadError>> + Send + 'a>>;
 
 /// Keeps payloads.
 pub(crate) trait DownloadSink: Send + Sync {
-    /// Keeps the payload of a run, and holds it until it is [released](Self::release).
-    fn keep<'a>(&'a self, id: &'a TaskId, download: Download) -> Keeping<'a>;
+    /// Keeps the payload of a run, and protects it from sweeping until it is [released](Self::release).
+    fn keep<'a>(&'a self, id: &'a TaskId, download: Download) -> KeepPayload<'a>;
 
-    /// As [`keep`](Self::keep), on a thread that may block and has no event loop.
-    fn keep_blocking(&self, id: &TaskId, download: Download) -> Result<Kept, DownloadError>;
+    /// Does the same as [`keep`](Self::keep), on a thread that may block and has no event loop.
+    fn keep_blocking(&self, id: &TaskId, download: Download) -> Result<KeptPayload, DownloadError>;
 
-    /// The run is settled: a payload that is in no record may be swept.
+    /// Ends the protection of a payload, because its run is settled. If no record names the payload, it may be swept.
     fn release(&self, key: &str);
 
-    /// Nobody will see this payload: deletes it behind the caller's back, if it can.
+    /// Deletes a payload that nobody will see, in the background and if it can.
     fn discard(&self, key: String);
 }
 
-/// What a run has exposed so far.
+/// The payload that a run has exposed so far.
 #[derive(Default)]
-pub(crate) struct Exposed(Mutex<Option<Kept>>);
+pub(crate) struct Exposed(Mutex<Option<KeptPayload>>);
 
 impl Exposed {
-    fn replace(&self, kept: Option<Kept>) -> Option<Kept> {
+    fn replace(&self, kept: Option<KeptPayload>) -> Option<KeptPayload> {
         std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), kept)
     }
 }
 
 impl Context {
-    /// Offers a file under the id of this task. It is kept now, and can be had as soon as the task has succeeded: in the same
-    /// commit, so that *ready* means that the file is there. Nothing of it is seen if the run fails, dies, or is not the one
-    /// that counts. The bytes flow through; they are not held in memory.
+    /// Offers a file under the id of this task. The file is kept now, and the user can have it as soon as the task has
+    /// succeeded: the same commit says both, so *ready* means that the file exists. If the run fails, dies, or is not
+    /// the one that counts, nobody sees the file. The bytes are streamed and not held in memory.
     ///
-    /// A run has one download: another takes the place of the first. What a run that continues has exposed is dropped; the
-    /// run that succeeds exposes.
+    /// A run has one download: a second one takes the place of the first. If the run ends by continuing, its download
+    /// is dropped; the run that succeeds has to expose one.
     ///
     /// # Errors
-    /// It could not be kept; then nothing of it was. With `?` that is the failure of the attempt.
+    /// The file could not be kept, and nothing of it was. A body that returns this error with `?` fails the attempt.
     ///
     /// ```
     /// use celeriac::soil::Download;
@@ -305,10 +312,11 @@ impl Context {
         Ok(())
     }
 
-    /// As [`expose_download`](Self::expose_download), for bodies that are a plain `fn`: it waits until the file is kept.
+    /// Does the same as [`expose_download`](Self::expose_download), for bodies that are a plain `fn`. It blocks until
+    /// the file is kept.
     ///
     /// # Errors
-    /// It could not be kept; then nothing of it was.
+    /// The file could not be kept, and nothing of it was.
     pub fn expose_download_blocking(&self, download: Download) -> Result<(), DownloadError> {
         let Some(sink) = self.downloads() else { return Ok(()) };
         let kept = sink.keep_blocking(self.id(), download)?;
@@ -316,19 +324,19 @@ impl Context {
         Ok(())
     }
 
-    /// Where it goes; nowhere from a body that was called directly, or that has failed.
+    /// The store for the download. There is none for a body that was called directly, or that has failed.
     fn downloads(&self) -> Option<&Arc<dyn DownloadSink>> {
         self.download_sink().filter(|_| self.failure().is_none())
     }
 
-    fn put_out(&self, sink: &dyn DownloadSink, kept: Kept) {
+    fn put_out(&self, sink: &dyn DownloadSink, kept: KeptPayload) {
         if let Some(before) = self.exposed().replace(Some(kept)) {
             sink.release(&before.key);
             sink.discard(before.key);
         }
     }
 
-    /// The run has ended like this. If that is success, its download becomes part of the record.
+    /// Puts the run's download into the record of its end, if that end is a success.
     pub(crate) fn promote_download(&self, record: &mut TaskResult) {
         if record.state != State::Success {
             return;
@@ -342,7 +350,8 @@ impl Context {
         }
     }
 
-    /// The run is settled. `seen`: its download is in the record.
+    /// Releases the run's download when the run is settled. Without `seen` no record names the download, and it is
+    /// deleted.
     pub(crate) fn release_download(&self, seen: bool) {
         if let Some(kept) = self.exposed().replace(None)
             && let Some(sink) = self.download_sink()
@@ -354,7 +363,7 @@ impl Context {
         }
     }
 
-    /// Whether the run has exposed anything.
+    /// Whether the run has exposed a download.
     pub(crate) fn has_exposed(&self) -> bool {
         self.exposed().0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }

@@ -1,8 +1,10 @@
-//! Kombu's type envelopes: how Python's dates, times, decimals, UUIDs and bytes cross the wire inside JSON.
+//! Kombu's type envelopes: the form in which Python's dates, times, decimals, UUIDs and bytes cross the wire inside
+//! JSON.
 //!
-//! Python sends `datetime(2026, 11, 22)` as `{"__type__": "datetime", "__value__": "2026-11-22T00:00:00"}`. A task here takes
-//! plain types, so envelopes are unwrapped when arguments and results are decoded, and not before: what is only passed on, to a
-//! retry or to the next step of a chain, passes as it came.
+//! Python sends `datetime(2026, 11, 22)` as `{"__type__": "datetime", "__value__": "2026-11-22T00:00:00"}`. A task here
+//! takes plain types, so arguments and results are unwrapped when they are decoded, and not before. That holds for a
+//! `Value` and a [`Json`](super::Json) too. A value that is only passed on, to a retry or to the next step of a chain,
+//! passes as it came.
 //!
 //! | Python | unwrapped to | and so a task takes |
 //! |---|---|---|
@@ -11,7 +13,9 @@
 //! | `UUID` | text with hyphens | `uuid::Uuid`, `String` |
 //! | `bytes` | an array of numbers | `Vec<u8>` |
 //!
-//! The other way, a plain `Uuid` reaches Python as text. [`Typed`] sends it as what it is.
+//! In the other direction, a plain `Uuid` reaches Python as text. [`Typed`] sends the value as its own type.
+
+use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -20,12 +24,17 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 
+use super::token::{Token, Tokens};
+
 const TYPE: &str = "__type__";
 const VALUE: &str = "__value__";
+/// The only key of a UUID's value.
+const HEX: &str = "hex";
 
-/// A value that Python is to receive as its own type, not as text: `Typed(uuid)` becomes a `uuid.UUID` there.
+/// A value that Python receives as its own type and not as text: `Typed(uuid)` becomes a `uuid.UUID` there.
 ///
-/// It reads both forms. A `datetime` without an offset is UTC, as in Celery.
+/// A `Typed` value is read from an envelope and from the plain form. A `datetime` without an offset is in UTC, as in
+/// Celery.
 ///
 /// ```
 /// use celeriac::task::Typed;
@@ -37,14 +46,14 @@ const VALUE: &str = "__value__";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Typed<T>(pub T);
 
-/// A type that Python has too, and kombu an envelope for.
+/// A type that Python has too, and for which kombu has an envelope.
 pub trait Enveloped: Sized {
-    /// Kombu's name of the type, and the value inside of the envelope.
+    /// Kombu's name of the type, and the value inside the envelope.
     fn wrap(&self) -> (&'static str, Value);
-    /// From what an envelope is unwrapped to.
+    /// Makes a value from the plain form that an envelope is unwrapped to.
     ///
     /// # Errors
-    /// It is no value of this type.
+    /// The plain form is no value of this type.
     fn unwrapped(plain: Value) -> Result<Self, String>;
 }
 
@@ -63,25 +72,86 @@ impl<'de, T: Enveloped> Deserialize<'de> for Typed<T> {
     }
 }
 
-/// Reads a value, and every envelope in it as what it holds.
+/// Decodes JSON text and unwraps every envelope in it, also inside a [`Value`].
 ///
 /// # Errors
-/// It is no JSON, or not of this type.
+/// The text is not JSON, or is not of this type.
 pub fn from_str<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
-    match serde_json::from_str(text) {
-        // A type that reads envelopes itself (`Typed`, `Value`) gets them; the usual case has none.
-        Ok(value) => Ok(value),
-        Err(_) if text.contains(TYPE) => {
-            let mut value = serde_json::from_str(text)?;
-            unwrap(&mut value);
-            serde_json::from_value(value)
+    match unwrapped(text) {
+        Cow::Borrowed(text) => serde_json::from_str(text),
+        // A type may want a value that looks like an envelope of kombu's as it is.
+        Cow::Owned(plain) => {
+            serde_json::from_str(&plain).or_else(|error| serde_json::from_str(text).map_err(|_| error))
         }
-        Err(error) => Err(error),
     }
 }
 
-/// Replaces every envelope in `value` by what it holds. An object with other keys beside, of a type that kombu does not
-/// know, or with a value that is not of its type, stays what it is.
+/// Replaces every envelope in a JSON text by the value that it holds; everything else stays as it was written.
+pub(crate) fn unwrapped(text: &str) -> Cow<'_, str> {
+    // Most texts have no envelope.
+    if !has_envelopes(text) {
+        return Cow::Borrowed(text);
+    }
+    let (mut out, mut copied) = (String::new(), 0);
+    let mut tokens = Tokens::of(text);
+    while let Some(token) = tokens.next() {
+        if token != Token::Open(b'{') {
+            continue;
+        }
+        let (start, mut inside) = (tokens.at() - 1, tokens.clone());
+        if let Some(plain) = envelope(&mut inside) {
+            out.push_str(&text[copied..start]);
+            out.push_str(&plain.to_string());
+            copied = inside.at();
+            tokens = inside;
+        }
+    }
+    if copied == 0 {
+        return Cow::Borrowed(text);
+    }
+    out.push_str(&text[copied..]);
+    Cow::Owned(out)
+}
+
+/// Whether the text may have an envelope in it.
+pub(crate) fn has_envelopes(text: &str) -> bool {
+    text.contains(TYPE)
+}
+
+/// Reads the envelope whose brace has just been opened, and answers with the value that it holds. It stops at the first
+/// token that rules an envelope out, so that a text is read once, however it is nested.
+fn envelope(tokens: &mut Tokens<'_>) -> Option<Value> {
+    let text = |tokens: &mut Tokens<'_>| match tokens.next()? {
+        Token::Text(text) => serde_json::from_str::<String>(text).ok(),
+        _ => None,
+    };
+    let (mut name, mut value) = (None, None);
+    for end in [Token::Comma, Token::Close] {
+        let key = text(tokens)?;
+        tokens.next().filter(|token| *token == Token::Colon)?;
+        match key.as_str() {
+            TYPE => name = Some(text(tokens)?),
+            VALUE => {
+                let mut object = tokens.clone();
+                if object.next() == Some(Token::Open(b'{')) {
+                    *tokens = object;
+                    let key = text(tokens).filter(|key| key == HEX)?;
+                    tokens.next().filter(|token| *token == Token::Colon)?;
+                    value = Some(json!({ key: text(tokens)? }));
+                    tokens.next().filter(|token| *token == Token::Close)?;
+                } else {
+                    value = Some(text(tokens)?.into());
+                }
+            }
+            _ => return None,
+        }
+        tokens.next().filter(|token| *token == end)?;
+    }
+    plain(&name?, &value?)
+}
+
+/// Replaces every envelope in `value` by what it holds. An object stays as it is if it has other keys, is of a type
+/// that kombu does not know, or holds a value that is not of its type.
 pub fn unwrap(value: &mut Value) {
     match value {
         Value::Array(items) => items.iter_mut().for_each(unwrap),
@@ -103,7 +173,7 @@ fn plain(name: &str, value: &Value) -> Option<Value> {
     match name {
         "datetime" | "date" | "time" | "decimal" => value.as_str().map(Value::from),
         "uuid" => {
-            let hex = value.get("hex").unwrap_or(value).as_str()?;
+            let hex = value.get(HEX).unwrap_or(value).as_str()?;
             Some(uuid::Uuid::try_parse(hex).ok()?.hyphenated().to_string().into())
         }
         "bytes" => Some(value.as_str()?.as_bytes().into()),
@@ -112,7 +182,7 @@ fn plain(name: &str, value: &Value) -> Option<Value> {
     }
 }
 
-/// Types that serde reads from the text inside of the envelope.
+/// The types that serde reads from the text inside the envelope.
 macro_rules! textual {
     ($($type:ty => $name:literal, $write:expr;)*) => {$(
         impl Enveloped for $type {
@@ -210,6 +280,18 @@ mod tests {
         there_and_back(vec![0xff_u8, 0xfe], r#"{"__type__":"base64","__value__":"//4="}"#);
         let naive = serde_json::from_str::<Typed<DateTime<Utc>>>(r#""2026-11-22T12:00:00.5""#).unwrap();
         assert_eq!(naive.0, noon);
+    }
+
+    #[test]
+    fn all_else_stays_as_it_was_written() {
+        let date = r#"{"__value__" : "2026-11-22", "__type__":"date"}"#;
+        let text = format!(r#"{{ "z": [1e400, {date}, "\ud83d"], "a": {{"b": {date}, "__type__": 1}}}}"#);
+        let plain = r#"{ "z": [1e400, "2026-11-22", "\ud83d"], "a": {"b": "2026-11-22", "__type__": 1}}"#;
+        assert_eq!(unwrapped(&text), plain);
+        let deep = format!("{}{date}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(unwrapped(&deep).len(), 200_000 + "\"2026-11-22\"".len());
+        let open = r#"{"__value__":"#.repeat(200_000);
+        assert_eq!(unwrapped(&format!("{open}\"__type__\"")).len(), open.len() + 10, "in a moment");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! How a run can end other than by returning a value.
+//! The ways in which a run can end other than by returning a value.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use super::canvas::IntoCanvas;
 use super::{Arguments, EnqueueError, RawSignature, Signature, Task};
 use crate::core::Timestamp;
 
-/// What a task's body returns when it does not return its value.
+/// The error that a task's body returns when it does not return its value.
 ///
-/// Any error that implements [`std::error::Error`] becomes a failure by `?`, with its causes as further messages,
-/// and is retried under the task's policy. The constructors say the rest of what a run can ask for.
+/// With `?`, any error that implements [`std::error::Error`] becomes a failure with its causes as further messages, and
+/// is retried under the task's policy. The constructors cover the other endings that a body can ask for.
 ///
 /// ```
 /// use celeriac::task::TaskError;
@@ -24,39 +24,50 @@ use crate::core::Timestamp;
 /// }
 /// # body().unwrap();
 /// ```
-#[derive(Debug)]
 pub struct TaskError(Box<Ending>);
 
-/// Inside a [`TaskError`].
+/// The ending inside a [`TaskError`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub(crate) enum Ending {
-    /// An error. `transient`: yes or no if it was said, else the task's predicate and policy decide.
+    /// The body failed. `transient` says whether another attempt may help; with `None` the task's predicate and policy
+    /// decide.
     Failure { messages: Vec<String>, name: ErrorName, transient: Option<bool> },
-    /// Try again, after the policy's delay or the one given; burns an attempt.
-    Retry { after: Option<Duration>, messages: Vec<String> },
-    /// Not now: at this time, and no attempt is burnt.
+    /// The task is tried again, as `next` says. This burns an attempt. `name` is the error's, once no attempt is left.
+    Retry { messages: Vec<String>, name: ErrorName, next: Box<NextAttempt> },
+    /// The task waits until the given time. This burns no attempt.
     Postpone { until: Until },
     /// The same task goes on with other arguments ("process 1000, then requeue").
     Continue { task: &'static str, arguments: Result<Arguments, String> },
-    /// Another signature takes the task's place, under its id.
+    /// Another signature takes the task's place and its id.
     Replace { signature: Result<Box<RawSignature>, String> },
-    /// FAILURE now, whatever else would follow. Soil's option 1.
+    /// The task ends as FAILURE now and is not retried. It is Soil's option 1.
     Fail { errors: Vec<String>, name: ErrorName },
-    /// IGNORED: no result, no retry. Celery's `Ignore`.
+    /// The task ends as IGNORED, without a result and without a retry. Celery's `Ignore`.
     Ignore,
-    /// Into the dead letters. Celery's `Reject(requeue=False)`.
+    /// The message goes to the dead letters. Celery's `Reject(requeue=False)`.
     Reject { reason: String, name: ErrorName },
     /// The body ended because it was told to.
     Interrupted(Interrupt),
+    /// The hard time limit passed, this one, and the body was not waited for any longer.
+    TimeLimit(Duration),
 }
 
-/// What an error is called.
+/// What the next attempt has in place of what the task's policy and its message say.
+#[derive(Debug, Default)]
+pub(crate) struct NextAttempt {
+    pub(crate) after: Option<Duration>,
+    pub(crate) max_retries: Option<u32>,
+    /// The arguments, and the task that they are of.
+    pub(crate) arguments: Option<(&'static str, Result<Arguments, String>)>,
+}
+
+/// The name of an error's type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ErrorName {
-    /// The Rust type, a name of ours such as `Panic`, or a Python class.
+    /// The Rust type, a name of Celeriac's such as `Panic`, or a Python class.
     pub(crate) name: String,
-    /// The Python module of that class.
+    /// The Python module of the class.
     pub(crate) module: Option<String>,
 }
 
@@ -66,7 +77,7 @@ impl<T: Into<String>> From<T> for ErrorName {
     }
 }
 
-/// When a postponed task is due.
+/// The time at which a postponed task is due.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Until {
     At(Timestamp),
@@ -74,25 +85,29 @@ pub(crate) enum Until {
 }
 
 /// Why a body was told to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Interrupt {
-    /// The soft time limit passed. Celery's `SoftTimeLimitExceeded`; the error's type is that name too.
+    /// The soft time limit passed. It is Celery's `SoftTimeLimitExceeded`, and the error's type in the record has that
+    /// name.
     #[error("SoftTimeLimitExceeded: the soft time limit of the task passed")]
     SoftTimeLimit,
     /// The task was revoked while it ran.
     #[error("the task was revoked while it ran")]
     Revoked,
-    /// The runtime shuts down; the task goes back to its queue and no attempt is burnt.
+    /// The runtime shuts down. The task goes back to its queue, and no attempt is burnt.
     #[error("the runtime shuts down")]
     Shutdown,
-    /// The lane of a serial task is not sure to be this run's any more: its process could not renew its lease in time, and
-    /// another may have started the task. How this run ends does not count, unless nobody has.
+    /// The run may have lost the lane of its serial task: its process could not renew its lease in time, and another
+    /// process may have started the task. If another one has, the end of this run does not count.
     #[error("the lease on the lane of the task could not be renewed")]
     LaneLost,
 }
 
-/// A task that met a closing runtime waits this long. By then it is most likely the next start of the program.
+crate::core::debug_as_display!(TaskError, Interrupt);
+
+/// A task that met a closing runtime waits this long. By then the program has most likely started again.
 const CLOSING: Duration = Duration::from_secs(1);
 
 impl TaskError {
@@ -104,7 +119,7 @@ impl TaskError {
         *self.0
     }
 
-    /// A failure with one or more messages; the task's predicate and policy say whether it is tried again.
+    /// A failure with one or more messages. The task's predicate and policy decide whether it is retried.
     pub fn failure<I>(messages: I) -> Self
     where
         I: IntoIterator,
@@ -117,8 +132,8 @@ impl TaskError {
         })
     }
 
-    /// A failure from anything that can be shown, for error types that are no [`std::error::Error`] (such as
-    /// `anyhow::Error` or `String`): `.map_err(TaskError::from_display)?`.
+    /// A failure from any value that can be shown. It is meant for error types that are no [`std::error::Error`], such
+    /// as `anyhow::Error` or `String`: `.map_err(TaskError::from_display)?`.
     pub fn from_display<E: fmt::Display>(error: E) -> Self {
         Self::new(Ending::Failure {
             messages: vec![format!("{error:#}")],
@@ -127,44 +142,49 @@ impl TaskError {
         })
     }
 
-    /// A failure that another attempt would not mend: FAILURE at once.
+    /// A failure that another attempt would not mend. The task ends as FAILURE at once.
     pub fn permanent(message: impl fmt::Display) -> Self {
         Self::from_display(message).with_transient(false)
     }
 
-    /// A failure that another attempt may mend: retried under the policy even where the predicate would say no.
+    /// A failure that another attempt may mend. It is retried under the policy, even if the task's predicate would say
+    /// no.
     pub fn transient(message: impl fmt::Display) -> Self {
         Self::from_display(message).with_transient(true)
     }
 
-    /// Try again under the task's policy. Celery's `self.retry()`.
+    /// Asks for another attempt under the task's policy. Celery's `self.retry()`.
     pub fn retry(reason: impl fmt::Display) -> Self {
-        Self::new(Ending::Retry { after: None, messages: vec![reason.to_string()] })
+        let (messages, name) = (vec![reason.to_string()], "Retry".into());
+        Self::new(Ending::Retry { messages, name, next: Box::default() })
     }
 
-    /// Try again after `delay` instead of the policy's; burns an attempt. Celery's `self.retry(countdown=…)`.
+    /// Asks for another attempt after `delay` in place of the policy's delay. It burns an attempt. Celery's
+    /// `self.retry(countdown=…)`.
     pub fn retry_in(delay: Duration, reason: impl fmt::Display) -> Self {
-        Self::new(Ending::Retry { after: Some(delay), messages: vec![reason.to_string()] })
+        Self::retry(reason).with_countdown(delay)
     }
 
-    /// Not now, but in `delay`; burns no attempt.
+    /// Postpones the task by `delay`. It burns no attempt.
     pub fn postpone(delay: Duration) -> Self {
         Self::new(Ending::Postpone { until: Until::In(delay) })
     }
 
-    /// Not now, but at `time`; burns no attempt.
+    /// Postpones the task until `time`. It burns no attempt.
     pub fn postpone_until(time: impl Into<Timestamp>) -> Self {
         Self::new(Ending::Postpone { until: Until::At(time.into()) })
     }
 
-    /// This run did its part; the same task goes on with the arguments of `next` at the end of its queue, under
-    /// the same id: "process 1000, then requeue". Attempts start over. `next` must be of the same task.
+    /// Continues the same task with the arguments of `next` at the end of its queue, under the same id: "process 1000,
+    /// then requeue". The count of attempts starts over. `next` must be of the same task; a call of another one is a
+    /// failure.
     pub fn continue_with<T: Task>(next: Signature<T>) -> Self {
         Self::new(Ending::Continue { task: T::NAME, arguments: next.into_arguments() })
     }
 
-    /// Another task, or a whole canvas, takes the place of this one, under its id: who waits for this task gets the result of
-    /// that, and what was to follow from this one follows from that. Celery's `self.replace(…)`.
+    /// Replaces this task by another task or a whole canvas, under the same id. Whoever waits for this task gets the
+    /// result of the replacement, and the tasks that were to follow from this one follow from the replacement. Celery's
+    /// `self.replace(…)`.
     pub fn replace(with: impl IntoCanvas) -> Self {
         let signature = with.into_canvas().into_raw().map(Box::new).map_err(|error| error.to_string());
         Self::new(Ending::Replace { signature })
@@ -174,7 +194,7 @@ impl TaskError {
         Self::new(Ending::Replace { signature: Ok(Box::new(signature)) })
     }
 
-    /// FAILURE with these messages, now and for good, and later states are ignored. Soil's option 1, in Celery
+    /// Fails the task with these messages, now and for good. Later states are ignored. It is Soil's option 1, in Celery
     /// `update_state(FAILURE); raise Ignore()`.
     pub fn fail<I>(errors: I) -> Self
     where
@@ -185,22 +205,22 @@ impl TaskError {
         Self::new(Ending::Fail { errors, name: "Fail".into() })
     }
 
-    /// IGNORED: the outcome is of no interest. Celery's `Ignore`.
+    /// Ends the task as IGNORED, because its outcome is of no interest. Celery's `Ignore`.
     pub fn ignore() -> Self {
         Self::new(Ending::Ignore)
     }
 
-    /// Into the dead letters, for somebody to look at. Celery's `Reject(requeue=False)`.
+    /// Moves the task to the dead letters, where somebody can look at it. Celery's `Reject(requeue=False)`.
     pub fn reject(reason: impl fmt::Display) -> Self {
         Self::new(Ending::Reject { reason: reason.to_string(), name: "Reject".into() })
     }
 
-    /// The task that it was to call is not in this program.
+    /// Rejects a call of a task that is not in this program.
     pub(crate) fn not_registered(reason: String) -> Self {
         Self::new(Ending::Reject { reason, name: "NotRegistered".into() })
     }
 
-    /// Says whether another attempt may mend a failure; no effect on other endings.
+    /// States whether another attempt may mend the failure. It has no effect on other endings.
     #[must_use]
     pub fn with_transient(mut self, transient: bool) -> Self {
         if let Ending::Failure { transient: slot, .. } = &mut *self.0 {
@@ -209,10 +229,78 @@ impl TaskError {
         self
     }
 
-    /// Says what a failure is called in Python: whoever waits for the result there gets an exception of this class, with the
-    /// messages as its arguments. `with_python_type("builtins", "ValueError")` can be caught as `ValueError`; a class that is
-    /// not loaded there is made up under its name. Without this it is made up under the name of the Rust type. No effect on
-    /// endings that are no failures.
+    /// Asks for another attempt after `delay` in place of the policy's delay. A failure keeps its messages and its
+    /// type, and is what the task ends with when no attempt is left: Celery's `self.retry(exc=…, countdown=…)`. It has
+    /// no effect on endings other than failures and retries.
+    ///
+    /// ```
+    /// # use celeriac::TaskError;
+    /// # use std::time::Duration;
+    /// # fn ask() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// fn body() -> Result<String, TaskError> {
+    ///     ask().map_err(|error| TaskError::from(error).with_countdown(Duration::from_secs(5)))
+    /// }
+    /// # body().unwrap();
+    /// ```
+    #[must_use]
+    pub fn with_countdown(mut self, delay: Duration) -> Self {
+        if let Some(next) = self.next_attempt() {
+            next.after = Some(delay);
+        }
+        self
+    }
+
+    /// Asks for another attempt, unless the task was tried again `max_retries` times already. This number takes the
+    /// place of the policy's for this ending only: Celery's `self.retry(max_retries=…)`. It has no effect on endings
+    /// other than failures and retries.
+    #[must_use]
+    pub fn with_max_retries(mut self, max_retries: u32) -> Self {
+        if let Some(next) = self.next_attempt() {
+            next.max_retries = Some(max_retries);
+        }
+        self
+    }
+
+    /// Asks for another attempt with the arguments of `next`, which must be of the same task; a call of another one is
+    /// a failure. Celery's `self.retry(args=…, kwargs=…)`. It has no effect on endings other than failures and retries.
+    ///
+    /// ```
+    /// use celeriac::{TaskError, task};
+    ///
+    /// #[task]
+    /// async fn fetch(url: String, page_size: u32) -> Result<(), TaskError> {
+    ///     if page_size > 100 {
+    ///         let smaller = fetch::s(url, page_size / 2);
+    ///         return Err(TaskError::retry("the page is too large").with_arguments(smaller));
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # fn main() {}
+    /// ```
+    #[must_use]
+    pub fn with_arguments<T: Task>(mut self, next: Signature<T>) -> Self {
+        if let Some(attempt) = self.next_attempt() {
+            attempt.arguments = Some((T::NAME, next.into_arguments()));
+        }
+        self
+    }
+
+    /// The next attempt of a failure or a retry. A failure becomes a retry that bears its messages and its name.
+    fn next_attempt(&mut self) -> Option<&mut NextAttempt> {
+        if let Ending::Failure { messages, name, .. } = &mut *self.0 {
+            let (messages, name) = (std::mem::take(messages), name.clone());
+            *self.0 = Ending::Retry { messages, name, next: Box::default() };
+        }
+        match &mut *self.0 {
+            Ending::Retry { next, .. } => Some(next),
+            _ => None,
+        }
+    }
+
+    /// States the Python class of a failure. A Python program that waits for the result gets an exception of this
+    /// class, with the messages as its arguments: `with_python_type("builtins", "ValueError")` can be caught as
+    /// `ValueError`. Celery makes up a class of that name if it is not loaded there. By default the class is made up
+    /// under the name of the Rust type. The call has no effect on endings that are no errors.
     ///
     /// ```
     /// # use celeriac::TaskError;
@@ -225,15 +313,26 @@ impl TaskError {
     /// ```
     #[must_use]
     pub fn with_python_type(mut self, module: impl Into<String>, class: impl Into<String>) -> Self {
-        if let Ending::Failure { name, .. } | Ending::Fail { name, .. } | Ending::Reject { name, .. } =
-            &mut *self.0
+        if let Ending::Failure { name, .. }
+        | Ending::Retry { name, .. }
+        | Ending::Fail { name, .. }
+        | Ending::Reject { name, .. } = &mut *self.0
         {
             *name = ErrorName { name: class.into(), module: Some(module.into()) };
         }
         self
     }
 
-    /// Fills in what the task's predicate thinks, unless the error said it itself.
+    /// Whether another attempt may mend the failure. It is `None` if the error does not say so, and the task's policy
+    /// decides; it is also `None` for endings that are no failures.
+    pub fn is_transient(&self) -> Option<bool> {
+        match &*self.0 {
+            Ending::Failure { transient, .. } => *transient,
+            _ => None,
+        }
+    }
+
+    /// Fills in what the task's predicate thinks, unless the error has stated it itself.
     #[doc(hidden)]
     #[must_use]
     pub fn or_transient(mut self, is_transient: bool) -> Self {
@@ -249,12 +348,12 @@ impl<E: std::error::Error + 'static> From<E> for TaskError {
         let mut messages = Vec::new();
         let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
         while let Some(error) = cause {
-            // Also where `ctx.check()?` went through an error type of the application's.
+            // `ctx.check()?` may also have gone through an error type of the application's.
             if let Some(interrupt) = error.downcast_ref::<Interrupt>() {
                 return Self::new(Ending::Interrupted(*interrupt));
             }
             // A body that cannot enqueue what follows from it, because the runtime shuts down, is not at fault either.
-            // It is put off rather than handed back: should it talk to another runtime than its own, it must not spin.
+            // It is postponed and not handed back: if it talks to another runtime than its own, it must not spin.
             if let Some(EnqueueError::ShuttingDown) = error.downcast_ref::<EnqueueError>() {
                 return Self::postpone(CLOSING);
             }
@@ -278,6 +377,7 @@ impl fmt::Display for TaskError {
             Ending::Ignore => f.write_str("ignored"),
             Ending::Reject { reason, .. } => write!(f, "rejected: {reason}"),
             Ending::Interrupted(interrupt) => write!(f, "{interrupt}"),
+            Ending::TimeLimit(limit) => write!(f, "the time limit of {limit:?} passed"),
         }
     }
 }
@@ -367,11 +467,27 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_that_says_how_to_go_on_keeps_its_messages_and_its_type() {
+        let error = TaskError::permanent("busy").with_python_type("app", "Busy").with_max_retries(7);
+        let Ending::Retry { messages, name, next } = error.into_ending() else { panic!() };
+        assert_eq!(
+            (messages, name.name, name.module.as_deref()),
+            (vec!["busy".into()], "Busy".into(), Some("app"))
+        );
+        assert_eq!((next.max_retries, next.after), (Some(7), None));
+        let ignored = TaskError::ignore().with_countdown(Duration::ZERO).with_max_retries(1);
+        assert!(matches!(ignored.into_ending(), Ending::Ignore));
+    }
+
+    #[test]
     fn endings_keep_what_they_were_given() {
         let second = Duration::from_secs(1);
-        let ending = TaskError::retry_in(second, "busy").into_ending();
-        assert!(matches!(ending, Ending::Retry { after: Some(d), .. } if d == second));
-        assert!(matches!(TaskError::retry("busy").into_ending(), Ending::Retry { after: None, .. }));
+        let after = |error: TaskError| match error.into_ending() {
+            Ending::Retry { next, .. } => next.after,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(after(TaskError::retry_in(second, "busy")), Some(second));
+        assert_eq!(after(TaskError::retry("busy")), None);
         let ending = TaskError::postpone(second).into_ending();
         assert!(matches!(ending, Ending::Postpone { until: Until::In(d) } if d == second));
         let ending = TaskError::postpone_until(Timestamp::ZERO).into_ending();

@@ -1,4 +1,4 @@
-//! A task's id.
+//! The id of a task.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -6,10 +6,44 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The id of one task: by default a UUID of version 7 as text, as Celery's ids are UUIDs as text.
+/// The largest number of bytes that an id may have: the id of a task, a group, a chord, a root or a parent. Ids travel
+/// in AMQP's short strings, which hold no more, and they are parts of keys in every store.
+pub const LONGEST_ID: usize = 255;
+
+/// The error of an id that is not usable.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} has {len} bytes{}; an id has 1 to {LONGEST_ID}", begin(.begins))]
+pub(crate) struct BadId {
+    /// The owner of the id, as the subject of a sentence, for example `the task id`.
+    what: String,
+    /// The length of the id in bytes.
+    pub(crate) len: usize,
+    /// The first letters of the id, for the error's text.
+    begins: String,
+}
+
+crate::core::debug_as_display!(BadId);
+
+fn begin(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(" (it begins with `{}`)", text.escape_debug()) }
+}
+
+/// Checks whether a text may be an id. Every id goes through this check, both where it comes in and where it is used.
 ///
-/// It stays the same through retries, postponements and continuations. Any text of 1 to 255 bytes will do,
-/// so that ids given by other systems can be kept.
+/// # Errors
+/// The text is empty, or has more than [`LONGEST_ID`] bytes.
+pub(crate) fn check_id(what: &str, id: &str) -> Result<(), BadId> {
+    if (1..=LONGEST_ID).contains(&id.len()) {
+        return Ok(());
+    }
+    let begins = id.chars().take(40).collect();
+    Err(BadId { what: what.to_owned(), len: id.len(), begins })
+}
+
+/// The id of one task. By default it is a UUID of version 7 as text, as Celery's ids are UUIDs as text.
+///
+/// The id stays the same through retries, postponements and continuations. Any text of 1 to 255 bytes is an id, so that
+/// ids from other systems can be kept.
 ///
 /// ```
 /// use celeriac::task::TaskId;
@@ -21,15 +55,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 pub struct TaskId(Arc<str>);
 
 impl TaskId {
-    /// A new id that nobody else has; later ids sort after earlier ones (to the millisecond).
+    /// Makes a new id that nobody else has. Later ids sort after earlier ones, to the millisecond.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
-        // `Uuid::now_v7` asks the system for randomness each time, a good part of what an enqueue costs. The thread's
-        // own generator is seeded from there.
+        // `Uuid::now_v7` asks the system for randomness each time, which is a good part of the cost of an enqueue. The
+        // thread's own generator was seeded by the system.
         let millis = crate::task::clock::now().as_millis();
         let id = uuid::Builder::from_unix_timestamp_millis(millis, &rand::random()).into_uuid();
         let mut buffer = [0; uuid::fmt::Hyphenated::LENGTH];
         Self(Arc::from(&*id.hyphenated().encode_lower(&mut buffer)))
+    }
+
+    /// Whether a task can have this id: see [`LONGEST_ID`].
+    pub(crate) fn is_usable(&self) -> bool {
+        check_id("the task id", &self.0).is_ok()
     }
 
     /// The id as text.
@@ -77,5 +116,25 @@ impl Serialize for TaskId {
 impl<'de> Deserialize<'de> for TaskId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer).map(Self::from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_has_1_to_255_bytes() {
+        for usable in ["a", "\0", &"x".repeat(255)] {
+            assert_eq!(check_id("the task id", usable), Ok(()));
+        }
+        let refused = check_id("the group id", &"ä".repeat(128)).unwrap_err();
+        let text = refused.to_string();
+        assert!(text.starts_with("the group id has 256 bytes (it begins with `ää"), "{text}");
+        assert_eq!(
+            check_id("the task id", "").unwrap_err().to_string(),
+            "the task id has 0 bytes; an id has 1 to 255"
+        );
+        assert!(!TaskId::from("x".repeat(70_000)).is_usable());
     }
 }

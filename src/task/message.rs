@@ -1,25 +1,55 @@
-//! A task as it waits in a broker.
+//! The message of a task, as it waits in a broker.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::{Arguments, Durability, Serial, TaskId, Unique, Workflow};
+use super::permit::HandedOver;
+use super::{Arguments, Durability, SerialHeader, TaskId, TaskOptions, Unique, Workflow};
 use crate::core::{RetryPolicy, Timestamp};
 
-/// The header of a task that is to run once although it may be published more than once, because whoever publishes it decides so
-/// in a place that has no transaction with the broker; ticks of periodic tasks have it. Set to `true`, it is replaced by a mark
-/// of each copy that goes to RabbitMQ, and [`Store::claim`](crate::store::Store::claim) lets the first copy through and drops
-/// the others. For that whoever runs it is a worker of Celeriac's, and has the same Redis as its result store as all others.
-pub const ONCE: &str = "celeriac_once";
+/// The header of a task that is to run once although its message may be published more than once. The publisher of such
+/// a task decides in a place that has no transaction with the broker; ticks of periodic tasks and the messages that
+/// follow from a run have the header. The publisher sets it to `true`. Each copy that goes to RabbitMQ gets a mark in
+/// its place, and [`DuplicateStore::claim`](crate::store::DuplicateStore::claim) lets the first copy through and drops the others. All
+/// workers of such a task must be Celeriac's and share one Redis as their result store.
+pub const RUN_ONCE_HEADER: &str = "celeriac_once";
 
-/// Headers of the application: small JSON values that travel with the task.
+/// The header that says with which sending of a canvas a task has come. All that follows from the canvas inherits it. The same
+/// canvas may be sent again under the same ids, and then all of it runs again: [`RUN_ONCE_HEADER`] holds within one sending.
+pub const SENDING: &str = "celeriac_sending";
+
+/// The application's headers: small JSON values that travel with the task.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Headers(pub BTreeMap<String, Value>);
 
-// Storage formats that do not describe themselves cannot hold a `Value`, so there it is JSON text.
+/// The header that holds the AMQP properties which a call was given: `message_id`, `app_id` and `type`. On the wire
+/// they are properties again.
+const PROPERTIES: &str = "celeriac-properties";
+
+impl Headers {
+    /// Whether the caller has stated a text to show instead of the arguments.
+    pub(crate) fn hide_arguments(&self) -> bool {
+        ["argsrepr", "kwargsrepr"].iter().any(|name| self.0.contains_key(*name))
+    }
+
+    /// An AMQP property that the message has when it is published.
+    pub(crate) fn property(&self, name: &str) -> Option<&str> {
+        self.0.get(PROPERTIES)?.get(name)?.as_str()
+    }
+
+    /// Keeps an AMQP property that the sender of a canvas step asked for.
+    pub(crate) fn set_property(&mut self, name: &str, value: Value) {
+        let properties = self.0.entry(PROPERTIES.to_owned()).or_insert_with(|| Value::Object(Map::new()));
+        if let Value::Object(properties) = properties {
+            properties.insert(name.to_owned(), value);
+        }
+    }
+}
+
+// A storage format that does not describe itself cannot hold a `Value`, so it gets the headers as JSON text.
 impl Serialize for Headers {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         if serializer.is_human_readable() {
@@ -46,83 +76,204 @@ impl<'de> Deserialize<'de> for Headers {
     }
 }
 
-/// One task on its way: who it is, its arguments, and what its attempts so far came to.
+/// The message of one task: its id, its arguments, its options, and the count of its attempts so far.
 ///
-/// Everything that decides how it runs is in the message, so that what was promised at the enqueue holds even if
-/// the program that runs it has other defaults by then.
+/// The message holds everything that decides how the task runs. So the promise of the enqueue holds even if the program
+/// that runs the task has other defaults by then.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Message {
-    /// Its id, the same through retries and continuations.
+    /// The task's id, which stays the same through retries and continuations.
     pub id: TaskId,
     /// The task's name, for example `commcare.email.send_email`.
     pub task: String,
-    /// Encoded arguments.
+    /// The encoded arguments.
     pub arguments: Arguments,
-    /// The queue it waits in.
+    /// The queue that the message waits in.
     pub queue: String,
-    /// 0 to 255, higher first.
+    /// The priority, from 0 to 255. The highest goes first.
     pub priority: u8,
-    /// Not before this time.
+    /// The time before which the task must not start.
     pub eta: Option<Timestamp>,
-    /// Not after this time.
+    /// The time after which the task must not start any more.
     pub expires: Option<Timestamp>,
-    /// When it was accepted first.
+    /// The time at which the task was first accepted.
     pub enqueued_at: Timestamp,
-    /// When a body of it started first; time-to-start is counted once.
+    /// The time at which a body of the task first started. Time-to-start is counted once.
     pub first_started_at: Option<Timestamp>,
-    /// Attempts that failed and were tried again. Celery's `retries`.
+    /// The number of attempts that failed and were tried again: Celery's `retries`.
     pub retries: u32,
-    /// Runs that ended with their worker or their process, not by an outcome.
+    /// The number of runs that ended with their worker or their process, without an outcome.
     pub crashes: u32,
-    /// How often it was continued with a new cursor.
+    /// The number of times that the task was continued with a new cursor.
     pub continuations: u32,
-    /// Retry policy in force.
+    /// The retry policy of this call.
     pub retry: RetryPolicy,
-    /// Whether an error is retried without being asked.
+    /// Whether an error that does not say so itself is retried.
     pub autoretry: bool,
-    /// Soft limit on one run.
+    /// The soft time limit of one run.
     pub soft_time_limit: Option<Duration>,
-    /// Hard limit on one run.
+    /// The hard time limit of one run.
     pub time_limit: Option<Duration>,
-    /// Settle after (`true`) or before (`false`) the run.
+    /// Whether the message is settled after the run (`true`) or before it (`false`).
     pub acks_late: bool,
-    /// Keep no result.
+    /// Whether no result is kept.
     pub ignore_result: bool,
     /// How long the result is kept.
     pub result_expires: Duration,
-    /// Where it waits.
+    /// Whether the message waits on disk or in memory.
     pub durability: Durability,
     /// The application's headers.
     pub headers: Headers,
-    /// What the last failed attempt said.
+    /// The messages of the last failed attempt.
     pub last_errors: Vec<String>,
-    /// The workflow that it is part of, if any.
+    /// The workflow that the task is part of, if any.
     pub workflow: Option<Box<Workflow>>,
-    /// The lane that it stands in, if its task is serial.
+    /// The lane that the task stands in, if it is serial.
     #[serde(default)]
-    pub serial: Option<Box<Serial>>,
-    /// Its dedupe window, if it has one.
+    pub serial: Option<Box<SerialHeader>>,
+    /// The unique window of the call, if it has one.
     #[serde(default)]
     pub unique: Option<Box<Unique>>,
 }
 
 impl Message {
-    /// The time from which time-to-start counts: the ETA where there is one, else the enqueue; of a serial task that had
-    /// to wait for its lane, the end of that, for no queue could have started it before.
+    /// The first message of a task: it has what the options say, and no run has begun. An expiry that the options state counts
+    /// from `now`.
+    ///
+    /// # Arguments
+    /// `queue` is the queue that the message waits in, whatever queue the options name; `now` is the time of the enqueue.
+    pub fn new(
+        id: TaskId,
+        task: impl Into<String>,
+        arguments: Arguments,
+        queue: impl Into<String>,
+        options: TaskOptions,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            task: task.into(),
+            arguments,
+            queue: queue.into(),
+            priority: options.priority,
+            eta: None,
+            expires: options.expires.map(|after| now + after),
+            enqueued_at: now,
+            first_started_at: None,
+            retries: 0,
+            crashes: 0,
+            continuations: 0,
+            retry: options.retry,
+            autoretry: options.autoretry,
+            soft_time_limit: options.soft_time_limit,
+            time_limit: options.time_limit,
+            acks_late: options.acks_late,
+            ignore_result: options.ignore_result,
+            result_expires: options.result_expires,
+            durability: options.durability,
+            headers: Headers::default(),
+            last_errors: Vec::new(),
+            workflow: None,
+            serial: None,
+            unique: None,
+        }
+    }
+
+    /// The time from which time-to-start counts: the ETA if there is one, else the enqueue. A serial task that had to
+    /// wait for its lane counts from the time at which the lane let it in, because no queue could have started it
+    /// before.
     pub fn due(&self) -> Timestamp {
         let due = self.eta.map_or(self.enqueued_at, |eta| eta.max(self.enqueued_at));
         let let_in_at = self.serial.as_ref().and_then(|serial| serial.let_in_at);
         let_in_at.map_or(due, |let_in_at| let_in_at.max(due))
     }
 
-    /// Whether it is part of a canvas, so that something may follow from its end. One that was merely sent by another task is
-    /// not.
+    /// The number of earlier runs that count as attempts: attempts that failed, and runs that ended with their worker.
+    pub fn tries(&self) -> u32 {
+        self.retries.saturating_add(self.crashes)
+    }
+
+    /// Whether a run of the task has begun before, however it ended.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.first_started_at.is_some() || self.retries > 0 || self.crashes > 0 || self.continuations > 0
+    }
+
+    /// Whether the task is part of a canvas, so that something may follow from its end. A task that another task merely
+    /// sent is not part of one.
     pub(crate) fn is_in_canvas(&self) -> bool {
         self.workflow.as_deref().is_some_and(Workflow::is_of_canvas)
     }
 
-    /// Whether it is settled when its run is over. A serial one always is: its lane is held until then.
+    /// Whether the caller has stated a text to show instead of the arguments. Then no error, log line or page quotes
+    /// them.
+    pub fn hides_arguments(&self) -> bool {
+        self.headers.hide_arguments()
+    }
+
+    /// Whether a broker may drop the message by itself once it has expired, because nobody could notice that it is
+    /// gone. This is the one rule for everything that is published: a first call, a retry, a step of a canvas, a
+    /// message from an outbox or a lane, a tick.
+    ///
+    /// A message may vanish if all of this holds: no result is kept; nothing follows from its end, and no task has sent
+    /// it; no unique window, lane or permit waits for its end; and it has not begun, so that no user has seen progress.
+    /// Every other message is delivered to a worker even after its time. The worker revokes the task: the record says
+    /// REVOKED, the tasks that were to follow fail, errbacks are called, and permits and lanes are freed.
+    pub(crate) fn may_vanish(&self) -> bool {
+        let Self { workflow, serial, unique, .. } = self;
+        let is_alone = workflow.as_deref().is_none_or(|workflow| {
+            let Workflow { reply_to, shadow, origin, .. } = workflow.clone();
+            *workflow == Workflow { reply_to, shadow, origin, ..Workflow::default() }
+        });
+        let is_waited_for = serial.is_some() || unique.is_some() || HandedOver::of(self).is_some();
+        self.ignore_result && is_alone && !is_waited_for && !self.has_begun()
+    }
+
+    /// Whether the message is settled after its run. The message of a serial task always is, because its lane is held
+    /// until then.
     pub fn settles_late(&self) -> bool {
         self.acks_late || self.serial.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::task::{Context, LaneName, RawSignature, UniqueKey};
+
+    #[test]
+    fn only_what_nobody_waits_for_may_vanish() {
+        let plain = Context::detached().message().clone();
+        assert!(plain.ignore_result && plain.may_vanish());
+        let rpc = Workflow { reply_to: Some("q".into()), shadow: Some("s".into()), ..Workflow::default() };
+        assert!(Message { workflow: Some(Box::new(rpc)), ..plain.clone() }.may_vanish());
+        let with = |change: &dyn Fn(&mut Message)| {
+            let mut message = plain.clone();
+            change(&mut message);
+            message.may_vanish()
+        };
+        let in_workflow = |change: &dyn Fn(&mut Workflow)| {
+            let mut workflow = Workflow::default();
+            change(&mut workflow);
+            with(&|message| message.workflow = Some(Box::new(workflow.clone())))
+        };
+        assert!(!with(&|m| m.ignore_result = false), "whoever asks for its result waits");
+        assert!(!with(&|m| m.serial = Some(Box::new(SerialHeader::new(LaneName::new("t", "k"))))));
+        let window = Unique::new(UniqueKey::new("t", "k"), Duration::from_secs(1));
+        assert!(!with(&|m| m.unique = Some(Box::new(window.clone()))));
+        let permit = json!({ "wants": [], "holder": "h", "within": { "secs": 1, "nanos": 0 } }).to_string();
+        assert!(!with(&|m| drop(m.headers.0.insert("celeriac_permit".into(), permit.clone().into()))));
+        assert!(!with(&|m| m.retries = 1) && !with(&|m| m.crashes = 1) && !with(&|m| m.continuations = 1));
+        assert!(!with(&|m| m.first_started_at = Some(Timestamp::ZERO)));
+        let next = || RawSignature { task: "next".into(), ..RawSignature::default() };
+        assert!(!in_workflow(&|w| w.chain = vec![next()]));
+        assert!(!in_workflow(&|w| w.callbacks = vec![next()]));
+        assert!(!in_workflow(&|w| w.errbacks = vec![next()]));
+        assert!(!in_workflow(&|w| w.chord = Some(next())));
+        assert!(!in_workflow(&|w| w.group = Some("g".into())));
+        assert!(!in_workflow(&|w| w.replaced_task_nesting = 1));
+        assert!(!in_workflow(&|w| w.parent_id = Some("p".into())));
+        assert!(!in_workflow(&|w| w.root_id = Some("r".into())));
     }
 }

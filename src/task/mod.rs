@@ -1,4 +1,4 @@
-//! What a task is: its trait, options, arguments, context, outcome, signature, and the registry that finds it.
+//! A task: its trait, options, arguments, context, outcome and signature, and the registry that finds it.
 
 mod arguments;
 pub mod canvas;
@@ -6,23 +6,31 @@ mod client;
 pub(crate) mod clock;
 mod context;
 mod current;
+mod data;
 mod definition;
 mod dispatch;
 mod download;
 mod error;
+mod event_funnel;
+mod events;
+mod finite;
 mod id;
+mod json;
 mod message;
 mod options;
 mod panic;
 pub mod periodic;
 mod permit;
-pub mod producer;
 mod progress;
+mod properties;
 mod result;
 #[cfg(feature = "testing")]
 pub(crate) mod scope;
 mod serial;
 mod signature;
+mod sinks;
+pub mod source_poller;
+pub(crate) mod token;
 mod tracked;
 mod unique;
 mod untyped;
@@ -32,36 +40,46 @@ mod workflow;
 pub mod envelope;
 pub mod registry;
 
+#[doc(hidden)]
+pub use crate::core::key::joined;
+pub use crate::core::key::key_of;
 pub use arguments::{Arguments, ArgumentsError};
 pub use client::{
-    AsyncResult, Client, EnqueueError, GetError, Keeper, NewTask, Receipt, current, install, uninstall,
+    AcceptedBy, AsyncResult, Client, EnqueueError, GetError, NewTask, Receipt, current, install, uninstall,
 };
 pub use context::{Context, UpdateStateError};
-pub(crate) use context::{Sinks, StateSink};
-pub(crate) use current::Entered;
+pub(crate) use current::CurrentGuard;
+pub(crate) use data::DataMap;
+pub use data::{Data, NeededData};
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition, UniqueFn};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
-pub(crate) use dispatch::{Departure, Dispatcher, Origin, Route};
-pub(crate) use download::{About, ByteStream, DownloadSink, Keeping, Kept, Source};
+pub(crate) use dispatch::{CanvasPlan, Dispatcher, ParentTask, Router};
+pub(crate) use download::{About, ByteStream, DownloadSink, DownloadSource, KeepPayload, KeptPayload};
 pub use download::{Download, DownloadError, DownloadFacts, DownloadRecord};
 pub use envelope::Typed;
-pub(crate) use error::{Ending, ErrorName, Until};
+pub(crate) use error::{Ending, ErrorName, NextAttempt, Until};
 pub use error::{Interrupt, TaskError};
-pub use id::TaskId;
-pub use message::{Headers, Message, ONCE};
+pub use event_funnel::{EventFunnel, EventGroup, EventStream};
+pub use events::{EventKind, SendEventError, TaskEvent};
+pub(crate) use id::{BadId, check_id};
+pub use id::{LONGEST_ID, TaskId};
+pub use json::{Json, JsonMap};
+pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING};
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};
-pub use permit::{Asked, Limits, Permit, PermitError, PermitHolder, PermitKeeper, Want};
-pub use producer::{Due, Producer};
+pub(crate) use permit::HandedOver;
+pub use permit::{Limits, Permit, PermitAnswer, PermitError, PermitHolder, PermitKeeper, Want};
 pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, read_meta as read_progress};
 pub use result::{State, TaskResult};
 pub(crate) use serial::Pass;
-pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, Serial};
+pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, SerialHeader};
 #[doc(hidden)]
 pub use serial::{KeyPart, serial_of};
 pub use signature::{Enqueue, Signature};
+pub(crate) use sinks::{Sinks, StateSink};
+pub use source_poller::{Due, SourcePoller};
 pub use tracked::TrackedState;
 #[doc(hidden)]
 pub use unique::unique_of;
@@ -73,40 +91,40 @@ pub use workflow::{Child, Lineage, RawSignature, Workflow};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A task as the compiler knows it; `#[task]` writes the implementation.
+/// A task as the compiler knows it. `#[task]` writes the implementation.
 pub trait Task: 'static {
-    /// The parameters as a tuple, without the context.
+    /// The parameters of the body as a tuple, without the context.
     type Args: Serialize + DeserializeOwned + 'static;
-    /// What the body returns when all goes well.
+    /// The value that the body returns when it succeeds.
     type Output: Serialize + DeserializeOwned + 'static;
-    /// Its name, by default the module path and the function: `commcare::email::send_email`.
+    /// The task's name; by default the module path and the function, as in `commcare::email::send_email`.
     const NAME: &'static str;
-    /// The parameters' names, in order, without the context.
+    /// The names of the parameters, in order, without the context.
     const PARAMS: &'static [&'static str];
-    /// Its options.
+    /// The task's options, as its attribute states them.
     fn options() -> TaskOptions;
-    /// The lane of a call with these arguments, if the task is serial.
-    fn serial(_args: &Self::Args) -> Option<Serial> {
+    /// The lane of a call with these arguments. It is `None` unless the task is serial.
+    fn serial(_args: &Self::Args) -> Option<SerialHeader> {
         None
     }
-    /// The dedupe window of a call with these arguments, if the task has one.
+    /// The unique window of a call with these arguments. It is `None` unless the task has one.
     fn unique(_args: &Self::Args) -> Option<Unique> {
         None
     }
 }
 
-/// The two parts of a `Result`, for the macro, which sees only its name.
+/// The two parts of a `Result`. The macro needs this trait, because it sees only the name of the return type.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is named `Result`, but is none",
     note = "a task returns nothing, a value, or a `Result` (also by an alias such as `io::Result<T>`)"
 )]
 pub trait Fallible {
-    /// The value.
+    /// The type of the value.
     type Ok;
-    /// The error.
+    /// The type of the error.
     type Err;
-    /// As a plain result.
+    /// Converts the value to a plain `Result`.
     fn into_result(self) -> Result<Self::Ok, Self::Err>;
 }
 
@@ -119,7 +137,8 @@ impl<T, E> Fallible for Result<T, E> {
     }
 }
 
-/// What a task may fail with: all that is `Into<TaskError>`. It exists for what the compiler says otherwise.
+/// An error that a task may fail with: every type that is `Into<TaskError>`. The trait exists for the compiler's
+/// message when a type is not.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "a task cannot fail with `{Self}`",
@@ -128,7 +147,7 @@ impl<T, E> Fallible for Result<T, E> {
     note = "or return `celeriac::TaskError` and write `.map_err(TaskError::from_display)?` in the body; that suits `anyhow::Error` and `String`"
 )]
 pub trait IntoTaskError {
-    /// The conversion.
+    /// Converts the error to a [`TaskError`].
     fn into_task_error(self) -> TaskError;
 }
 

@@ -1,4 +1,4 @@
-//! What a task says of itself: Celery's task options, with our defaults.
+//! The options of a task: Celery's task options, with Celeriac's defaults.
 
 use std::time::Duration;
 
@@ -6,59 +6,66 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::RetryPolicy;
 
-/// How safe a waiting task is. The receipt of an enqueue says which one it got.
+/// The place where a waiting task is kept, and so how safe it is. The receipt of an enqueue states it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Durability {
-    /// On disk and synced before the receipt: survives `kill -9` and a power cut. The default.
+    /// The task is on disk and synced before the receipt, so it survives `kill -9` and a power cut. This is the
+    /// default.
     #[default]
     Disk,
-    /// In this process's memory: gone with the process, and so much faster.
+    /// The task is in the memory of this process. It is gone with the process, and enqueuing is much faster.
     Memory,
 }
 
-/// Where a task's body runs.
+/// The kind of thread on which a task's body runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TaskKind {
-    /// An `async fn`: on the event loop of its queue's arbiter, where it must not block; on a blocking thread if the
-    /// queue's pool is `cpu`.
+    /// The body is an `async fn`. It runs on the event loop of its queue's arbiter, where it must not block; if the
+    /// queue's pool is `cpu`, it runs on a blocking thread.
     Io,
-    /// A plain `fn`: on a blocking thread, where it may compute for hours without starving anybody's timer.
+    /// The body is a plain `fn`. It runs on a blocking thread, where it may compute for hours without starving
+    /// anybody's timer.
     Cpu,
 }
 
-/// The options of a task, as its attribute gives them; a call may override most of them.
+/// The options of a task, as its attribute states them. A call may override most of them.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct TaskOptions {
-    /// The queue; `None` is the catalogue's default queue.
+    /// The name of the queue. `None` stands for the catalogue's default queue.
     pub queue: Option<String>,
-    /// 0 to 255, higher goes first, as in RabbitMQ. Default 0.
+    /// The priority, from 0 to 255. The highest goes first, as in RabbitMQ; the default is 0.
     pub priority: u8,
-    /// When and how often a failed attempt is tried again.
+    /// The policy that says when and how often a failed attempt is tried again.
     pub retry: RetryPolicy,
-    /// Whether an error is retried at all; Celery's `autoretry_for`. Default true.
+    /// Whether an error is retried at all: Celery's `autoretry_for`. The default is true.
     pub autoretry: bool,
-    /// `true` (default): settled when the body has ended, so a crash means another run. `false`: settled before
-    /// the body starts, so a crash means no run; at most once.
+    /// Whether the message is settled after the body has ended. With `true`, the default, a crash leads to another run.
+    /// With `false` the message is settled before the body starts, so a crash leads to no run: the task runs at most
+    /// once.
     pub acks_late: bool,
-    /// After this long the body is told to end (`Context::check`).
+    /// The time after which the runtime tells the body to end (`Context::check`).
     pub soft_time_limit: Option<Duration>,
-    /// After this long the task is failed and its worker slot given back.
+    /// The time after which the runtime fails the task and takes back its worker slot.
     pub time_limit: Option<Duration>,
-    /// Not started this long after the enqueue: revoked instead of run.
+    /// The time from the enqueue after which a task that has not started is revoked.
     pub expires: Option<Duration>,
-    /// Do not keep the result. Failures still go to the log and the counters.
+    /// Whether the result is thrown away. Failures still go to the log and the counters.
     pub ignore_result: bool,
-    /// Tell the result store when a body starts (STARTED), so that other programs can see it. Costs a write for each run.
-    /// Default false, as Celery's `task_track_started`; this program itself always knows.
+    /// Whether the result store is told when a body starts (STARTED), so that other programs can see it. It costs a
+    /// write for each run. The default is false, as for Celery's `task_track_started`; this program itself always
+    /// knows.
     pub track_started: bool,
-    /// How long a result is kept. Default one day, as Celery's `result_expires`.
+    /// How long a result is kept. The default is one day, as for Celery's `result_expires`.
     pub result_expires: Duration,
-    /// Disk (default) or memory.
+    /// Whether a waiting task is kept on disk (the default) or in memory.
     pub durability: Durability,
+    /// Whether events are sent of what happens to the task: Celery's `send_events`. The default is true. Events that
+    /// a body [sends itself](crate::Context::send_event) are sent in any case.
+    pub send_events: bool,
 }
 
 impl Default for TaskOptions {
@@ -76,6 +83,7 @@ impl Default for TaskOptions {
             track_started: false,
             result_expires: Duration::from_secs(24 * 60 * 60),
             durability: Durability::Disk,
+            send_events: true,
         }
     }
 }

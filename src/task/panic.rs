@@ -1,9 +1,9 @@
-//! What a panic said.
+//! The text of a panic.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// The text of a caught panic; disposes of its payload, whose own drop may panic again.
+/// Reads the text of a caught panic and disposes of its payload, whose own drop may panic again.
 pub(crate) fn panic_message(panic: Box<dyn Any + Send>) -> String {
     let text = if let Some(text) = panic.downcast_ref::<&str>() {
         (*text).to_owned()

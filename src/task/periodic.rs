@@ -1,4 +1,5 @@
-//! A periodic entry: which task is called with what, when, and what becomes of ticks that are missed or overlap.
+//! A periodic entry: the task that beat calls, its arguments, its schedule, and the rules for ticks that are missed or
+//! overlap.
 
 use std::fmt;
 use std::future::Future;
@@ -10,22 +11,22 @@ use serde::{Deserialize, Serialize};
 use super::{Arguments, Signature, Task, TaskError};
 use crate::core::calendar::{CrontabError, Fields, Misfire, Overlap, Schedule, Tenant, UnknownZone, Zone};
 
-/// The tenants of an entry, as they are when it is called.
+/// A future of the tenants of an entry, as they are when it is polled.
 pub type TenantsFuture = Pin<Box<dyn Future<Output = Result<Vec<Tenant>, TaskError>> + Send>>;
 
-/// A function that yields them.
+/// A function that looks up the tenants of an entry.
 pub type TenantSource = fn() -> TenantsFuture;
 
-/// An entry that fires once for each tenant and local day.
+/// The part of an entry that fires once for each tenant and local day.
 #[derive(Clone, Copy, Debug)]
 pub struct PerTenant {
-    /// Who they are. It is asked at the start and every fifteen minutes.
+    /// The function that looks up the tenants. Beat calls it at the start and every fifteen minutes.
     pub source: TenantSource,
-    /// Over how long after the entry's time of day they are spread. At most twenty hours.
+    /// The time after the entry's time of day over which the tenants are spread. It is at most twenty hours.
     pub spread: Duration,
 }
 
-/// An entry of the schedule; Celery's `beat_schedule` has the like.
+/// An entry of the schedule. Celery's `beat_schedule` has similar entries.
 ///
 /// ```
 /// # use celeriac::task;
@@ -42,26 +43,26 @@ pub struct PerTenant {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Periodic {
-    /// Its name, unique in the schedule.
+    /// The entry's name, which is unique in the schedule.
     pub name: String,
-    /// The task's name. It need not be a task of this program.
+    /// The task's name. The task need not be in this program.
     pub task: String,
-    /// What it is called with.
+    /// The arguments of each call.
     pub arguments: Arguments,
-    /// When.
+    /// The schedule of the ticks.
     pub schedule: Schedule,
-    /// What becomes of missed ticks.
+    /// The rule for ticks that were missed.
     pub misfire: Misfire,
-    /// What becomes of a tick while the one before is not over.
+    /// The rule for a tick that is due while the one before is not over.
     pub overlap: Overlap,
-    /// The queue; `None` is the task's own.
+    /// The queue of the calls. `None` stands for the task's own queue.
     pub queue: Option<String>,
-    /// A tick that has not started this long after it was published is revoked; `None`: at the time of the next tick. The
-    /// task's own `expires` counts before the latter.
+    /// The time from a tick's publication after which the tick is revoked if it has not started. With `None` the task's
+    /// own `expires` counts; if the task has none either, a tick expires when the next one is due.
     pub expires: Option<Duration>,
-    /// On which environments it fires; empty: on all.
+    /// The environments in which the entry fires. An empty list stands for all of them.
     pub environments: Vec<String>,
-    /// One tick for each tenant.
+    /// The tenants of the entry, if it fires once for each tenant.
     pub tenants: Option<PerTenant>,
 }
 
@@ -82,9 +83,10 @@ impl Periodic {
         }
     }
 
-    /// An entry that makes this call. Its arguments are taken over; of its options only the queue.
+    /// An entry that makes this call. It takes over the arguments of the call, and of its options the queue only.
     ///
-    /// Arguments that have no form in JSON are none at all here; the task then says what it misses.
+    /// If the arguments have no form in JSON, the entry has no arguments, and the task then names the one that is
+    /// missing.
     pub fn calling<T: Task>(name: impl Into<String>, call: Signature<T>, schedule: Schedule) -> Self {
         let mut entry = Self::new(name, T::NAME, schedule);
         entry.queue = call.stated_queue().map(str::to_owned);
@@ -94,63 +96,64 @@ impl Periodic {
         entry
     }
 
-    /// With these arguments: a JSON array, and a JSON object or nothing.
+    /// Sets the arguments of each call: a JSON array, and a JSON object or an empty text.
     #[must_use]
     pub fn arguments(mut self, arguments: Arguments) -> Self {
         self.arguments = arguments;
         self
     }
 
-    /// What becomes of missed ticks.
+    /// Sets the rule for ticks that were missed.
     #[must_use]
     pub fn misfire(mut self, misfire: Misfire) -> Self {
         self.misfire = misfire;
         self
     }
 
-    /// What becomes of a tick while the one before is not over.
+    /// Sets the rule for a tick that is due while the one before is not over.
     #[must_use]
     pub fn overlap(mut self, overlap: Overlap) -> Self {
         self.overlap = overlap;
         self
     }
 
-    /// Into this queue.
+    /// Sets the queue of the calls.
     #[must_use]
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.queue = Some(queue.into());
         self
     }
 
-    /// Revoked if not started this long after it was published.
+    /// Sets the time from a tick's publication after which the tick is revoked if it has not started.
     #[must_use]
     pub fn expires(mut self, after: Duration) -> Self {
         self.expires = Some(after);
         self
     }
 
-    /// Only on this environment, and others that are named so.
+    /// Adds an environment in which the entry fires. An entry without any fires in all environments.
     #[must_use]
     pub fn on(mut self, environment: impl Into<String>) -> Self {
         self.environments.push(environment.into());
         self
     }
 
-    /// Once for each tenant and local day, spread over a window.
+    /// Lets the entry fire once for each tenant and local day, spread over the time `spread` after the entry's time of
+    /// day.
     #[must_use]
     pub fn for_tenants(mut self, source: TenantSource, spread: Duration) -> Self {
         self.tenants = Some(PerTenant { source, spread });
         self
     }
 
-    /// Whether it fires on this environment.
+    /// Whether the entry fires in this environment.
     pub fn is_on(&self, environment: Option<&str>) -> bool {
         self.environments.is_empty()
             || environment.is_some_and(|environment| self.environments.iter().any(|e| e == environment))
     }
 
-    /// As text that [`from_text`](Self::from_text) reads: what is kept of an entry that was made at run time. The source
-    /// of tenants is code, and not in it.
+    /// Writes the entry as text that [`from_text`](Self::from_text) reads, for the store of entries that were made at
+    /// run time. The source of tenants is code, so the text does not have it.
     pub(crate) fn to_text(&self) -> String {
         let (crontab, zone, every) = match &self.schedule {
             Schedule::Crontab { crontab, zone } => (Some(crontab.to_string()), Some(zone.to_string()), None),
@@ -166,7 +169,7 @@ impl Periodic {
             Overlap::Allow => "allow",
             _ => "buffer_one",
         };
-        let kept = Kept {
+        let kept = StoredPeriodic {
             task: self.task.clone(),
             args: self.arguments.args.clone(),
             kwargs: self.arguments.kwargs.clone(),
@@ -180,13 +183,13 @@ impl Periodic {
             expires: self.expires,
             environments: self.environments.clone(),
         };
-        // Strings, numbers and lists of them: there is nothing in it that has no form in JSON.
+        // The text consists of strings, numbers and lists, so it always has a form in JSON.
         serde_json::to_string(&kept).unwrap_or_default()
     }
 
-    /// Reads what was kept.
+    /// Reads an entry that [`to_text`](Self::to_text) wrote.
     pub(crate) fn from_text(name: &str, text: &str) -> Result<Self, String> {
-        let kept: Kept = serde_json::from_str(text).map_err(|e| e.to_string())?;
+        let kept: StoredPeriodic = serde_json::from_str(text).map_err(|e| e.to_string())?;
         let schedule = match (kept.crontab, kept.every) {
             (Some(crontab), None) => {
                 let zone = kept.zone.unwrap_or_else(|| "UTC".to_owned());
@@ -214,7 +217,7 @@ impl Periodic {
         Ok(entry)
     }
 
-    /// What keeps it from being an entry; the text says what to do.
+    /// The reason why the entry is not valid, if it is not. The text says what to do.
     pub(crate) fn fault(&self) -> Option<String> {
         if self.name.is_empty() || self.name.len() > 255 || self.name.chars().any(char::is_control) {
             return Some("its name has 1 to 255 bytes, and no control characters; rename it".to_owned());
@@ -241,7 +244,7 @@ impl Periodic {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Kept {
+struct StoredPeriodic {
     task: String,
     args: String,
     kwargs: String,
@@ -256,38 +259,40 @@ struct Kept {
     environments: Vec<String>,
 }
 
-/// An entry that `#[periodic_task]` made; found at link time.
+/// An entry that `#[periodic_task]` made. The program finds it at link time.
 pub struct PeriodicDefinition {
-    /// Its name.
+    /// The entry's name.
     pub name: &'static str,
-    /// Where it is.
+    /// The file and line of the definition.
     pub location: &'static str,
-    /// The entry, or why it is none.
+    /// Makes the entry, or says why it is not valid.
     pub entry: fn() -> Result<Periodic, PeriodicFault>,
 }
 
 inventory::collect!(PeriodicDefinition);
 
 impl PeriodicDefinition {
-    /// All of this program.
+    /// All entries that macros in this program define.
     pub fn all() -> impl Iterator<Item = &'static Self> {
         inventory::iter::<Self>.into_iter()
     }
 }
 
-/// Why a `#[periodic_task]` makes no entry.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The reason why a `#[periodic_task]` makes no entry.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeriodicFault {
-    /// Its crontab.
+    /// The entry's crontab is not valid.
     #[error(transparent)]
     Crontab(#[from] CrontabError),
-    /// Its zone.
+    /// The entry's time zone is not known.
     #[error(transparent)]
     Zone(#[from] UnknownZone),
 }
 
-/// A crontab of fields, or of one text, in a zone; for the macro.
+crate::core::debug_as_display!(PeriodicFault);
+
+/// Makes a crontab schedule from fields or from one text, in a time zone. The macro calls it.
 #[doc(hidden)]
 pub fn crontab(fields: Result<Fields, &str>, zone: Option<&str>) -> Result<Schedule, PeriodicFault> {
     let crontab = match fields {
@@ -297,10 +302,10 @@ pub fn crontab(fields: Result<Fields, &str>, zone: Option<&str>) -> Result<Sched
     Ok(Schedule::crontab(crontab, zone.map_or(Ok(Zone::UTC), str::parse)?))
 }
 
-/// What a source of tenants may return: them, or a `Result` with an error that a task may have.
+/// A value that a source of tenants may return: the tenants, or a `Result` with an error that a task may have.
 #[doc(hidden)]
 pub trait IntoTenants {
-    /// The conversion.
+    /// Converts the value to a plain result.
     fn into_tenants(self) -> Result<Vec<Tenant>, TaskError>;
 }
 
@@ -317,7 +322,7 @@ impl<E: Into<TaskError>> IntoTenants for Result<Vec<Tenant>, E> {
 }
 
 impl PartialEq for Periodic {
-    /// Sources of tenants are code, and count only as being there or not.
+    /// Compares two entries. Sources of tenants are code, so only their presence is compared.
     fn eq(&self, other: &Self) -> bool {
         let spread = |entry: &Self| entry.tenants.map(|tenants| tenants.spread);
         self.name == other.name && spread(self) == spread(other) && self.to_text() == other.to_text()

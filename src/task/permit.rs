@@ -1,8 +1,10 @@
-//! Named locks and limits for bodies: "eight connections to this SMS gateway", whatever tasks, queues and processes want one.
+//! Named locks and limits for bodies, such as "eight connections to this SMS gateway". They hold across tasks, queues
+//! and processes.
 //!
-//! A [`Permit`] is had through the [`Context`](super::Context), is renewed for as long as its process lives, and is given back
-//! when it is dropped, at the latest when its run ends. It can be handed over to a task that follows, and is not free in
-//! between. Whoever waits for one in a body occupies a worker; [`Limits::or_postpone`] does not.
+//! A body gets a [`Permit`] through its [`Context`](super::Context). The keeper renews the permit as long as its
+//! process lives. Dropping the permit gives it back; the end of the run does so at the latest. A body can hand a permit
+//! over to a task that follows, and nobody else gets it in between. A body that waits for a permit occupies a worker;
+//! [`Limits::or_postpone`] does not.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,67 +18,69 @@ use serde_json::Value;
 use super::{Context, Headers, Interrupt, Message, TaskError, TaskId};
 pub use crate::core::permits::{PermitHolder, Want};
 
-/// The header in which a permit travels.
+/// The header in which a permit travels with a task.
 const HEADER: &str = "celeriac_permit";
-/// How long a permit that was handed over waits for its task, if nothing else is said.
+/// The time that a permit waits for the task it was handed over to, unless the call states another.
 const HANDED_OVER_FOR: Duration = Duration::from_secs(600);
-/// The longest name, in bytes.
+/// The longest name of a permit, in bytes.
 const LONGEST_NAME: usize = 512;
-/// The longest pause between two looks whether a permit is free.
+/// The longest pause between two looks at whether a permit is free.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// What came of asking for permits.
+/// The answer to a request for permits.
 #[derive(Clone, Debug)]
-pub enum Asked {
-    /// They are had.
+pub enum PermitAnswer {
+    /// All of the permits are held now.
     Granted {
-        /// A token for each, in the order in which they were asked for.
+        /// The token of each permit, in the order of the request.
         tokens: Vec<u64>,
-        /// Becomes true should they be lost before they are given back: their keeper forgot them, or this process was
-        /// away for longer than their lease.
+        /// A flag that becomes true if the permits are lost before they are given back, because the keeper forgot them
+        /// or this process was away for longer than their lease.
         lost: Arc<AtomicBool>,
     },
-    /// None of them is, because the one at this place is held by too many.
+    /// None of the permits is held, because too many hold the one at this place of the request.
     Busy(usize),
 }
 
-/// Who keeps permits: [`store::Store::permits`](crate::store::Store::permits).
+/// The keeper of permits: [`store::Store::permits`](crate::store::Store::permits) has one for each store.
 #[async_trait]
 pub trait PermitKeeper: Send + Sync + 'static {
-    /// All of these for this holder, or none; what it holds already stays its own. From then on the keeper renews them.
+    /// Acquires all of these permits for `holder`, or none. Permits that the holder has already stay its own. From then
+    /// on the keeper renews them.
     ///
     /// # Errors
-    /// Whether they are held is not known.
-    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<Asked, String>;
+    /// It is not known whether the permits are held.
+    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<PermitAnswer, String>;
 
-    /// Gives them back, soon. Does not wait and does not fail: what cannot be given back goes with its lease.
+    /// Gives the permits back soon. It does not wait and does not fail: a permit that cannot be given back ends with
+    /// its lease.
     fn release(&self, wants: &[Want], holder: &str);
 
-    /// Renews them no longer, and keeps them for so long from now, also through the end of this process.
+    /// Stops renewing the permits and keeps them for the time `within` from now, even if this process ends.
     fn park(&self, wants: &[Want], holder: &str, within: Duration);
 
-    /// Completes when it is worth asking again, at the latest after this long.
+    /// Waits until it is worth asking again, at most for the time `at_most`.
     async fn freed(&self, at_most: Duration);
 
-    /// Who holds permits of this name.
+    /// The holders of the permit of this name.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The holders cannot be read.
     async fn holders(&self, name: &str) -> Result<Vec<PermitHolder>, String>;
 }
 
-/// Why there is no permit.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The reason why there is no permit.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PermitError {
-    /// Too many hold one.
+    /// As many as may hold the permit do hold it.
     #[error("no permit `{name}` within {waited:?}: {limit} may be held at a time, and are")]
     Busy {
-        /// Its name.
+        /// The permit's name.
         name: String,
-        /// How many may be held.
+        /// The number of holders that the limit allows.
         limit: u32,
-        /// How long was waited.
+        /// The time that the body waited.
         waited: Duration,
     },
     /// The store does not answer.
@@ -84,20 +88,20 @@ pub enum PermitError {
         "whether permit `{name}` is free is not known: {error}; a task that may go on without one says `.fail_open()`"
     )]
     Unknown {
-        /// Its name.
+        /// The permit's name.
         name: String,
-        /// What the store said.
+        /// The error of the store.
         error: String,
     },
-    /// Nobody keeps permits.
+    /// The program has no keeper of permits.
     #[error(
         "nobody keeps permit `{name}` for all processes: with RabbitMQ, keep results in Redis (`.result_backend(\"redis://…\")`); a context of no queue has none"
     )]
     NoKeeper {
-        /// Its name.
+        /// The permit's name.
         name: String,
     },
-    /// A name that is not usable.
+    /// The name of a permit is not usable; the number is its length in bytes.
     #[error("a permit's name has 1 to {LONGEST_NAME} bytes, and this one has {0}")]
     Name(usize),
     /// The body was told to end while it waited.
@@ -105,7 +109,10 @@ pub enum PermitError {
     Interrupted(#[from] Interrupt),
 }
 
-/// Permits to be asked for, together. Made by [`Context::limit`], [`Context::lock`] and [`Context::locks`].
+crate::core::debug_as_display!(PermitError);
+
+/// Permits that a body is going to ask for together. [`Context::limit`], [`Context::lock`] and [`Context::locks`] make
+/// them.
 #[must_use = "nothing is held until a permit is acquired"]
 pub struct Limits {
     context: Context,
@@ -119,59 +126,60 @@ impl Limits {
         Self { context, keeper, wants, fail_open: false }
     }
 
-    /// And one of this name too, all or nothing.
+    /// Adds a permit of this name to the request. The body gets all of them or none.
     pub fn and(mut self, name: impl Into<String>, limit: u32) -> Self {
         self.wants.push(Want { name: name.into(), limit });
         self
     }
 
-    /// Where it cannot be known whether a permit is free, because the store is away or nobody keeps permits, the body goes on
-    /// without one ([`Permit::is_guarded`] says so), instead of failing. For what is better done too often than not at all.
+    /// Lets the body go on without a permit instead of failing, if it cannot be known whether the permit is free: the
+    /// store is away, or nobody keeps permits. [`Permit::is_guarded`] says which of the two the body got. It suits work
+    /// that is better done too often than not at all.
     pub fn fail_open(mut self) -> Self {
         self.fail_open = true;
         self
     }
 
-    /// The permit, if it is to be had now.
+    /// Acquires the permit if it is free now, and does not wait. The answer is `None` if it is not free.
     ///
     /// # Errors
-    /// See [`PermitError`], except `Busy`.
+    /// Any [`PermitError`] but `Busy`.
     pub async fn try_acquire(mut self) -> Result<Option<Permit>, PermitError> {
         self.check()?;
         let holder = self.holder();
         Ok(self.ask(&holder).await?.ok())
     }
 
-    /// Waits until the permit is to be had, or the body is told to end. Nobody is promised a turn. The worker is occupied
-    /// meanwhile.
+    /// Waits until the permit is free, or until the body is told to end. The waiting bodies are served in no fixed
+    /// order. The body occupies its worker while it waits.
     ///
     /// # Errors
-    /// See [`PermitError`], except `Busy`.
+    /// Any [`PermitError`] but `Busy`.
     pub async fn acquire(self) -> Result<Permit, PermitError> {
         self.wait(None).await
     }
 
-    /// Waits for the permit, but not longer than this.
+    /// Waits for the permit at most for the time `patience`.
     ///
     /// # Errors
-    /// See [`PermitError`].
+    /// Any [`PermitError`].
     pub async fn acquire_within(self, patience: Duration) -> Result<Permit, PermitError> {
         self.wait(Some(patience)).await
     }
 
-    /// The permit, if it is to be had now; else an error that postpones the task by `delay`. It burns no attempt, and gives the
-    /// worker to another task: `let _permit = ctx.limit("sms-gateway", 8).or_postpone(d).await?;`
+    /// Acquires the permit if it is free now. If it is not, the error postpones the task by `delay`, which burns no
+    /// attempt and gives the worker to another task: `let _permit = ctx.limit("sms-gateway", 8).or_postpone(d).await?;`
     ///
     /// # Errors
-    /// Postponed, or a failure with a [`PermitError`].
+    /// The error postpones the task, or is a failure with a [`PermitError`].
     pub async fn or_postpone(self, delay: Duration) -> Result<Permit, TaskError> {
         self.try_acquire().await?.ok_or_else(|| TaskError::postpone(delay))
     }
 
-    /// As [`acquire`](Self::acquire), for bodies that are plain functions: blocks this thread.
+    /// Does the same as [`acquire`](Self::acquire), for bodies that are a plain `fn`. It blocks this thread.
     ///
     /// # Errors
-    /// See [`PermitError`], except `Busy`.
+    /// Any [`PermitError`] but `Busy`.
     pub fn acquire_blocking(mut self) -> Result<Permit, PermitError> {
         self.check()?;
         let holder = self.holder();
@@ -212,7 +220,7 @@ impl Limits {
         }
     }
 
-    /// Puts the names in order, each once, with the lowest limit that was said of it.
+    /// Sorts the names and keeps each once, with the lowest limit that was stated for it.
     fn check(&mut self) -> Result<(), PermitError> {
         self.wants.sort();
         self.wants.dedup_by(|later, first| later.name == first.name);
@@ -222,17 +230,17 @@ impl Limits {
         }
     }
 
-    /// A name for who asks, unlike all others.
+    /// Makes a name for this request, unlike that of any other.
     fn holder(&self) -> String {
         format!("{}/{}", self.context.id(), TaskId::new())
     }
 
-    /// The place of the one that is busy, if it is.
+    /// Asks the keeper once. The inner error is the place of the permit that is not free.
     async fn ask(&self, holder: &str) -> Result<Result<Permit, usize>, PermitError> {
         let first = || self.wants.first().map(|want| want.name.clone()).unwrap_or_default();
         let asked = match &self.keeper {
             Some(keeper) => {
-                // Should nobody wait for the answer any more, it is given back if it was had.
+                // If the caller drops this future before the answer comes, a permit that was granted is given back.
                 let mut unanswered = Unanswered { keeper: Some(keeper), wants: &self.wants, holder };
                 let asked = keeper.acquire(&self.wants, holder).await;
                 unanswered.keeper = None;
@@ -241,9 +249,9 @@ impl Limits {
             None => Err(PermitError::NoKeeper { name: first() }),
         };
         match (asked, &self.keeper) {
-            (Ok(Asked::Busy(place)), _) => Ok(Err(place)),
-            (Ok(Asked::Granted { tokens, lost }), Some(keeper)) => {
-                let held = Held {
+            (Ok(PermitAnswer::Busy(place)), _) => Ok(Err(place)),
+            (Ok(PermitAnswer::Granted { tokens, lost }), Some(keeper)) => {
+                let held = HeldPermit {
                     keeper: Arc::clone(keeper),
                     wants: self.wants.clone(),
                     holder: holder.to_owned(),
@@ -265,7 +273,7 @@ impl Limits {
     }
 }
 
-/// A question whose answer is not there; dropped, it is taken back.
+/// A request whose answer has not come. If it is dropped, what it may have acquired is given back.
 struct Unanswered<'a> {
     keeper: Option<&'a Arc<dyn PermitKeeper>>,
     wants: &'a [Want],
@@ -280,44 +288,47 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-/// A permit, or several that were asked for together. Dropped, it is given back.
+/// A permit, or several that were asked for together. Dropping it gives it back.
 #[must_use = "dropped, it is given back at once"]
 pub struct Permit {
-    held: Option<Arc<Held>>,
+    held: Option<Arc<HeldPermit>>,
 }
 
 impl Permit {
-    /// The token of the first name, in their alphabetical order: grows with each grant of a permit of that name. Hand it on
-    /// to what is written to, and have it refuse lower ones: a process that was frozen for longer than its lease may go on
-    /// when others have its permit. 0: it is not guarded.
+    /// The fencing token of the first name in alphabetical order. It grows with each grant of a permit of that name.
+    /// Pass it on to the storage that the run writes to, and let that storage refuse lower numbers: a process that was
+    /// frozen for longer than its lease may go on while others have its permit. The token is 0 if the permit is not
+    /// [guarded](Self::is_guarded).
     pub fn token(&self) -> u64 {
         self.held.as_ref().and_then(|held| held.tokens.first().copied()).unwrap_or(0)
     }
 
-    /// The token of the permit of this name.
+    /// The fencing token of the permit of this name. It is `None` if this permit has no such name.
     pub fn token_of(&self, name: &str) -> Option<u64> {
         let held = self.held.as_ref()?;
         let at = held.wants.iter().position(|want| want.name == name)?;
         held.tokens.get(at).copied()
     }
 
-    /// Whether it is one: [`fail_open`](Limits::fail_open) lets a body go on without.
+    /// Whether the body really holds the permit: with [`fail_open`](Limits::fail_open) it may go on without one.
     pub fn is_guarded(&self) -> bool {
         self.held.is_some()
     }
 
-    /// Whether it was lost meanwhile, so that others may have it.
+    /// Whether the permit was lost in the meantime, so that others may have it.
     pub fn is_lost(&self) -> bool {
         self.held.as_ref().is_some_and(|held| held.lost.load(Ordering::Acquire))
     }
 
-    /// Puts it into the headers of a call: it is the call's from now on.
+    /// Puts the permit into the headers of a call. From now on it belongs to the called task.
     pub(super) fn into_headers(mut self, headers: &mut Headers, within: Option<Duration>) {
         let Some(held) = self.held.take() else { return };
+        // A permit that was given back already cannot be handed over.
         if held.is_over.swap(true, Ordering::AcqRel) {
             return;
         }
         let within = within.unwrap_or(HANDED_OVER_FOR);
+        // The keeper keeps the permit for the task even if this process ends.
         held.keeper.park(&held.wants, &held.holder, within);
         let (wants, holder) = (held.wants.clone(), held.holder.clone());
         let handed = HandedOver { wants, holder, within };
@@ -342,8 +353,9 @@ impl Drop for Permit {
     }
 }
 
-/// What a permit stands for; it is given back once, by whoever comes first: the permit, or the end of its run.
-pub(super) struct Held {
+/// The grant behind a permit. It is given back once, either by the permit or by the end of its run, whichever comes
+/// first.
+pub(super) struct HeldPermit {
     keeper: Arc<dyn PermitKeeper>,
     wants: Vec<Want>,
     holder: String,
@@ -352,7 +364,7 @@ pub(super) struct Held {
     is_over: AtomicBool,
 }
 
-impl Held {
+impl HeldPermit {
     fn release(&self) {
         if !self.is_over.swap(true, Ordering::AcqRel) {
             self.keeper.release(&self.wants, &self.holder);
@@ -360,13 +372,13 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldPermit {
     fn drop(&mut self) {
         self.release();
     }
 }
 
-/// A permit on its way to the task that is to have it.
+/// A permit on its way to the task that it was handed over to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct HandedOver {
     wants: Vec<Want>,
@@ -375,12 +387,17 @@ pub(crate) struct HandedOver {
 }
 
 impl HandedOver {
-    /// The permit that travels with a message, if any.
+    /// The permit that travels with a message, if there is one.
     pub(crate) fn of(message: &Message) -> Option<Self> {
-        message.headers.0.get(HEADER)?.as_str().and_then(|text| serde_json::from_str(text).ok())
+        Self::of_headers(&message.headers)
     }
 
-    /// The task never runs.
+    /// The permit that travels with these headers, if there is one.
+    pub(crate) fn of_headers(headers: &Headers) -> Option<Self> {
+        headers.0.get(HEADER)?.as_str().and_then(|text| serde_json::from_str(text).ok())
+    }
+
+    /// Gives the permit back, because the task will never run.
     pub(crate) fn release(&self, keeper: &dyn PermitKeeper) {
         keeper.release(&self.wants, &self.holder);
     }
@@ -389,10 +406,10 @@ impl HandedOver {
 /// The permits of one run.
 #[derive(Default)]
 pub(super) struct RunPermits {
-    held: Mutex<Vec<Arc<Held>>>,
-    /// What it was handed over and has not taken.
+    held: Mutex<Vec<Arc<HeldPermit>>>,
+    /// The permit that was handed over to the run, until the body takes it.
     handed: Mutex<Option<(Permit, HandedOver)>>,
-    /// It was handed over something, whatever became of it.
+    /// Whether a permit was handed over to the run, whatever became of it.
     was_handed: AtomicBool,
 }
 
@@ -401,18 +418,18 @@ impl RunPermits {
         mutex.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn hold(&self, held: &Arc<Held>) {
+    pub(super) fn hold(&self, held: &Arc<HeldPermit>) {
         let mut all = Self::lock(&self.held);
         all.retain(|held| !held.is_over.load(Ordering::Acquire));
         all.push(Arc::clone(held));
     }
 
-    /// What was handed over to the run is its own.
+    /// Gives the body the permit that was handed over to its run.
     pub(super) fn take(&self) -> Option<Permit> {
         Self::lock(&self.handed).take().map(|(permit, _)| permit)
     }
 
-    /// The run takes what travels with its message.
+    /// Acquires the permit that travels with the run's message. The answer is `false` if it cannot be had.
     pub(super) async fn adopt(
         &self,
         context: &Context,
@@ -434,7 +451,8 @@ impl RunPermits {
         }
     }
 
-    /// The run has ended. `again`: its message waits for another one, which is to find what was handed over.
+    /// Gives the permits back at the end of the run. With `again`, the message waits for another run, so the permit
+    /// that was handed over is kept for that run.
     pub(super) fn end(
         &self,
         travels: Option<HandedOver>,
@@ -443,6 +461,7 @@ impl RunPermits {
     ) {
         let handed = Self::lock(&self.handed).take();
         match handed {
+            // The next run finds the permit under the holder that the message names.
             Some((mut permit, handed)) if again => {
                 if let Some(held) = permit.held.take()
                     && !held.is_over.swap(true, Ordering::AcqRel)
@@ -450,8 +469,9 @@ impl RunPermits {
                     held.keeper.park(&handed.wants, &handed.holder, handed.within);
                 }
             }
+            // The permit is dropped here, which gives it back.
             Some(_) => {}
-            // It ended before it began.
+            // The task ended before its run began.
             None if !again && !self.was_handed.load(Ordering::Acquire) => {
                 if let (Some(handed), Some(keeper)) = (travels, keeper) {
                     handed.release(&**keeper);

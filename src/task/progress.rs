@@ -1,8 +1,8 @@
-//! How a body tells how far it is.
+//! The report of a body about its progress.
 //!
-//! A body may say so at every step of a tight loop, so a call does no more than two loads and a store, unless it makes
-//! another whole percent. What is told is decided by [`Bar`]; what is said within a percent is collected
-//! from the cell by the progress actor.
+//! A body may report at every step of a tight loop. So a report costs no more than two loads and a store, unless it
+//! reaches another whole percent. [`Bar`] decides which reports are published. The progress actor collects from the
+//! cell the reports within a percent.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,34 +14,34 @@ use super::{Context, Lineage, TaskId, TrackedState};
 use crate::core::Progress;
 use crate::core::progress::Bar;
 
-/// The state of a task that says how far it is; HQ's and the one of Celery's manual.
+/// The state of a task that reports progress. HQ and Celery's manual use this name.
 pub(crate) const PROGRESS: &str = "PROGRESS";
 
-/// Where bars are seen.
+/// The receiver of progress bars.
 pub(crate) trait ProgressSink: Send + Sync {
-    /// What was shown of this task by earlier runs.
+    /// The state that earlier runs of this task have shown.
     fn shown_before(&self, id: &TaskId) -> Option<TrackedState>;
 
-    /// A run has something to tell from now on.
+    /// Registers the bar of a run that has begun to report.
     fn opened(&self, cell: &Arc<ProgressCell>);
 
-    /// It has not any more.
+    /// Removes the bar of a run that reports no more.
     fn closed(&self, id: &TaskId);
 }
 
-/// What one run says.
+/// The progress of one run, as its body reports it.
 pub(crate) struct ProgressCell {
     current: AtomicU64,
     total: AtomicU64,
-    /// The first `current` that makes another percent.
+    /// The first value of `current` that reaches another percent.
     next: AtomicU64,
-    bar: Mutex<State>,
-    context: std::sync::Weak<super::context::Run>,
+    bar: Mutex<BarState>,
+    context: std::sync::Weak<super::context::RunState>,
     id: TaskId,
     lineage: Option<Box<Lineage>>,
 }
 
-struct State {
+struct BarState {
     bar: Bar,
     closed: bool,
 }
@@ -53,7 +53,7 @@ impl ProgressCell {
             current: AtomicU64::new(0),
             total: AtomicU64::new(0),
             next: AtomicU64::new(0),
-            bar: Mutex::new(State { bar: Bar::resumed(shown, note), closed: false }),
+            bar: Mutex::new(BarState { bar: Bar::resumed(shown, note), closed: false }),
             context: context.downgrade(),
             id: context.id().clone(),
             lineage: Lineage::of(context.message()),
@@ -64,7 +64,7 @@ impl ProgressCell {
         &self.id
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BarState> {
         self.bar.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -101,12 +101,12 @@ impl ProgressCell {
         }
     }
 
-    /// What was said last; nought of nothing if nothing was.
+    /// The last report; zero of zero if there was none.
     fn last(&self) -> (u64, u64) {
         (self.current.load(Ordering::Relaxed), self.total.load(Ordering::Relaxed))
     }
 
-    /// Some time has passed: tells what was said since, if it is worth telling.
+    /// Publishes the last report if enough time has passed for it to be worth it.
     pub(crate) fn tick(&self) {
         let mut state = self.state();
         let (current, total) = self.last();
@@ -115,7 +115,7 @@ impl ProgressCell {
         }
     }
 
-    /// The run has ended. `tell`: the task is not over, so what it said last is told.
+    /// Closes the bar at the end of the run. With `tell` the task is not over, and its last report is published.
     pub(crate) fn close(&self, tell: bool) {
         let mut state = self.state();
         let (current, total) = self.last();
@@ -134,7 +134,7 @@ impl ProgressCell {
             context.tell(TrackedState {
                 id: self.id.clone(),
                 state: PROGRESS.to_owned(),
-                meta: meta(bar.shown(), bar.note()),
+                meta: meta(bar.shown(), bar.note()).into(),
                 traceback: None,
                 lineage: self.lineage.clone(),
             });
@@ -142,8 +142,8 @@ impl ProgressCell {
     }
 }
 
-/// The meta of `PROGRESS`, as HQ's Soil writes it, and the note. A total that is not known is null: HQ's Soil takes a
-/// total of 0 for the end.
+/// The data of the state `PROGRESS`, as HQ's Soil writes it, with the note. A total that is not known is null, because
+/// HQ's Soil takes a total of 0 for the end.
 pub(crate) fn meta(shown: Option<Progress>, note: Option<&str>) -> Value {
     let current = shown.map_or(0, |shown| shown.current);
     let total = shown.map(|shown| shown.total).filter(|total| *total > 0);
@@ -154,12 +154,12 @@ pub(crate) fn meta(shown: Option<Progress>, note: Option<&str>) -> Value {
     meta
 }
 
-/// What the meta of a state says of progress, whoever wrote it.
+/// Reads progress and note from the data of a state, whichever program wrote it.
 pub(crate) fn read_meta(meta: &Value) -> (Option<Progress>, Option<String>) {
-    // Numbers of Python may be floats.
+    // Numbers from Python may be floats.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "saturates")]
     let number = |value: &Value| value.as_u64().or_else(|| value.as_f64().map(|number| number as u64));
-    // A RETRY keeps it beside its exception.
+    // The state RETRY keeps the progress beside its exception.
     let meta = meta.get("progress").filter(|inner| inner.is_object()).unwrap_or(meta);
     let current = meta.get("current").and_then(number);
     let total = meta.get("total").and_then(number).unwrap_or(0);
@@ -170,14 +170,14 @@ pub(crate) fn read_meta(meta: &Value) -> (Option<Progress>, Option<String>) {
 }
 
 impl Context {
-    /// Tells how far the task is: HQ's `DownloadBase.set_progress(task, current, total)`, in Celery
-    /// `update_state("PROGRESS", …)`. A total of 0 is one that is not known.
+    /// Reports the progress of the task: HQ's `DownloadBase.set_progress(task, current, total)`, in Celery
+    /// `update_state("PROGRESS", …)`. A total of 0 stands for one that is not known.
     ///
-    /// Call it at each step: a call costs a few nanoseconds, and the runtime tells others at each whole percent, else each
-    /// 200 ms. It waits for nothing, and is part of no transaction of the caller's.
+    /// Call it at each step. A call costs a few nanoseconds; the runtime publishes each whole percent, and otherwise
+    /// one report per 200 ms. The call waits for nothing and is part of no transaction of the caller's.
     ///
-    /// What is shown never goes back, also when the task is tried again from its start, and never reaches the end: that is
-    /// for the outcome to say. After [`fail`](Self::fail) it is ignored.
+    /// The shown progress never goes back, even if the task is tried again from its start. It never reaches the end,
+    /// because only the outcome says that the task is done. After [`fail`](Self::fail) the call has no effect.
     ///
     /// ```
     /// use celeriac::{Context, task};
@@ -198,15 +198,15 @@ impl Context {
         }
     }
 
-    /// Tells what the task is at, in a few words to be shown beside the bar; `"packing"`. Told as
-    /// [`progress`](Self::progress) is; the last note stays.
+    /// Reports in a few words what the task does now, such as `"packing"`, to be shown beside the bar. The note is
+    /// published as [`progress`](Self::progress) is, and the last one stays.
     pub fn progress_note(&self, note: impl AsRef<str>) {
         if let Some(cell) = self.cell() {
             cell.note(note.as_ref());
         }
     }
 
-    /// How far the task has been shown to be, by this run or an earlier one: what a continuation counts on from.
+    /// The progress that this run or an earlier one has shown. A continuation counts on from there.
     pub fn progress_shown(&self) -> Option<Progress> {
         self.cell()?.shown()
     }

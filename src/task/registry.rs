@@ -1,42 +1,44 @@
-//! All tasks of this program, found at link time.
+//! The registry of all tasks of this program, which are found at link time.
 
 use std::collections::HashMap;
 
-use super::TaskDefinition;
+use super::{DataMap, NeededData, TaskDefinition};
 
-/// The tasks by name.
+/// The tasks of a program by name.
 #[derive(Clone)]
 pub struct Registry {
     tasks: HashMap<&'static str, &'static TaskDefinition>,
 }
 
-/// Two tasks share a name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The error of two tasks that share a name.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "two tasks are named `{name}`: one at {first}, one at {second}; give one of them another name with #[task(name = \"...\")]"
 )]
 pub struct DuplicateTask {
-    /// The name.
+    /// The shared name.
     pub name: String,
-    /// Where the one is.
+    /// The file and line of the first task.
     pub first: String,
-    /// Where the other is.
+    /// The file and line of the second task.
     pub second: String,
 }
 
+crate::core::debug_as_display!(DuplicateTask);
+
 impl Registry {
-    /// Every task that a `#[task]` in this program, or in a crate linked into it, defined.
+    /// Finds every task that a `#[task]` in this program, or in a crate linked into it, defines.
     ///
     /// # Errors
-    /// Two tasks of one name; the error names both places.
+    /// Two tasks share a name; the error states both places.
     pub fn discover() -> Result<Self, DuplicateTask> {
         Self::from_definitions(inventory::iter::<TaskDefinition>.into_iter())
     }
 
-    /// From the given tasks.
+    /// Makes a registry of the given tasks.
     ///
     /// # Errors
-    /// Two tasks of one name.
+    /// Two tasks share a name; the error states both places.
     pub fn from_definitions(
         definitions: impl Iterator<Item = &'static TaskDefinition>,
     ) -> Result<Self, DuplicateTask> {
@@ -58,19 +60,27 @@ impl Registry {
         Ok(Self { tasks })
     }
 
-    /// The task of this name.
+    /// The task of this name, if the program has it.
     pub fn get(&self, name: &str) -> Option<&'static TaskDefinition> {
         self.tasks.get(name).copied()
     }
 
-    /// All names, sorted.
+    /// A task that takes data that is not among `data`, and the type of that data. Of several, the first by name.
+    pub(crate) fn lacks(&self, data: &DataMap) -> Option<(&'static TaskDefinition, &'static NeededData)> {
+        let lacking = |task: &&'static TaskDefinition| {
+            task.data.iter().find(|needed| !data.has(needed)).map(|needed| (*task, needed))
+        };
+        self.tasks.values().filter_map(lacking).min_by_key(|(task, _)| task.name)
+    }
+
+    /// The names of all tasks, sorted.
     pub fn names(&self) -> Vec<&'static str> {
         let mut names: Vec<_> = self.tasks.keys().copied().collect();
         names.sort_unstable();
         names
     }
 
-    /// The known name that resembles `name` most, for "did you mean".
+    /// The known name that resembles `name` most, for "did you mean". It is `None` if no name resembles it enough.
     pub fn nearest(&self, name: &str) -> Option<&'static str> {
         self.tasks
             .keys()
@@ -95,6 +105,7 @@ mod tests {
             options: TaskOptions::default,
             body: Body::Cpu(|_, _| Err(TaskError::ignore())),
             hooks: Hooks::default,
+            data: &[],
             serial: None,
             unique: None,
         }

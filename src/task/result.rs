@@ -1,38 +1,39 @@
-//! What became of a task: states and results.
+//! The states and the results of tasks.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{DownloadRecord, Lineage, TaskId};
 use crate::core::Timestamp;
 
-/// Celery's task states. Ours differ in one thing: an id that nobody knows is [`Unknown`](Self::Unknown), where
-/// Celery says PENDING for both.
+/// The state of a task, by Celery's names. One state is Celeriac's own: an id that nobody knows is
+/// [`Unknown`](Self::Unknown), where Celery answers PENDING.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 #[non_exhaustive]
 pub enum State {
     /// No task of this id waits, runs or left a result.
     Unknown,
-    /// Waiting in its queue, or for its ETA.
+    /// The task waits in its queue or for its ETA.
     Pending,
-    /// Fetched by a queue, not started yet.
+    /// A queue has fetched the task and has not started it yet.
     Received,
     /// A worker runs it.
     Started,
-    /// An attempt failed; the next one waits.
+    /// An attempt failed, and the task waits for the next one.
     Retry,
-    /// It returned.
+    /// The task returned a value.
     Success,
-    /// It failed for good.
+    /// The task failed for good.
     Failure,
-    /// It was revoked, or expired, before it ended.
+    /// The task was revoked, or expired, before it ended.
     Revoked,
-    /// It could not be run at all (unknown task, arguments that do not decode, rejected by its body) and lies in
-    /// the dead letters.
+    /// The task could not be run at all (its name is unknown, its arguments do not decode, or its body rejected it).
+    /// Its message is among the dead letters.
     Rejected,
-    /// It said itself that its outcome is to be ignored.
+    /// The task itself asked for its outcome to be ignored.
     Ignored,
 }
 
@@ -42,7 +43,7 @@ impl State {
         matches!(self, Self::Success | Self::Failure | Self::Revoked | Self::Rejected | Self::Ignored)
     }
 
-    /// Celery's spelling.
+    /// The state's name as Celery spells it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unknown => "UNKNOWN",
@@ -65,41 +66,79 @@ impl fmt::Display for State {
     }
 }
 
-/// The record of a task that is over. Finished is final: it is written once.
+/// The record of a task that is over. Finished is final: a record is written once.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskResult {
-    /// Whose.
+    /// The task's id.
     pub id: TaskId,
     /// The task's name.
     pub task: String,
-    /// The queue it ran in.
+    /// The queue that the task ran in.
     pub queue: String,
-    /// A finished state.
+    /// The state in which the task ended, which is a finished one.
     pub state: State,
-    /// What it returned, as JSON; `None` unless it succeeded.
+    /// The value that the task returned, as JSON. It is `None` unless the task succeeded.
     pub result: Option<String>,
-    /// Why it failed, outermost first.
+    /// The reasons why the task failed, the outermost first.
     pub errors: Vec<String>,
-    /// The Rust type of the error, or one of ours such as `Panic`, `TimeLimitExceeded`, `WorkerLost`.
+    /// The Rust type of the error, or a name of Celeriac's such as `Panic`, `TimeLimitExceeded` or `WorkerLost`.
     pub error_type: Option<String>,
-    /// The module that Python is to look for the error's type in, such as `builtins`; `None`: nowhere.
+    /// The Python module in which Python looks for the error's type, such as `builtins`. It is `None` for a type that
+    /// Python does not have.
     pub error_module: Option<String>,
-    /// Where the error came from, as Python prints it.
+    /// The traceback of the error, as Python prints it.
     pub traceback: Option<String>,
-    /// How many runs were started.
+    /// The number of runs that were started.
     pub attempts: u32,
-    /// When it was accepted.
+    /// The time at which the task was accepted.
     pub enqueued_at: Timestamp,
-    /// When its last run started; `None` if it never ran.
+    /// The time at which the last run started. It is `None` if the task never ran.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// The time at which the task ended.
     pub finished_at: Timestamp,
-    /// The worker of its last run, `queue#slot`.
+    /// The worker of the last run, as `queue#slot`.
     pub worker: Option<String>,
-    /// When the record goes.
+    /// The time at which the record expires.
     pub expires_at: Timestamp,
-    /// Where it stood among others; `None` for a task that was sent on its own and sent nothing.
+    /// The tasks and groups that are related to this task. It is `None` for a task that was sent on its own and has
+    /// sent nothing.
     pub lineage: Option<Box<Lineage>>,
-    /// The file that it made for its user, if it succeeded and exposed one.
+    /// The file that the task made for its user, if it succeeded and exposed one.
     pub download: Option<Box<DownloadRecord>>,
+}
+
+impl TaskResult {
+    /// The mark that a task is revoked of which nothing else is known. It stands in a store until the task's own record
+    /// takes its place.
+    pub(crate) fn marked_revoked(id: TaskId, now: Timestamp, lifetime: Duration) -> Self {
+        Self {
+            id,
+            task: String::new(),
+            queue: String::new(),
+            state: State::Revoked,
+            result: None,
+            errors: vec!["revoked".to_owned()],
+            // In Celery's own words, because the task may be one of Celery's.
+            error_type: Some("TaskRevokedError".to_owned()),
+            error_module: Some("celery.exceptions".to_owned()),
+            traceback: None,
+            attempts: 0,
+            enqueued_at: Timestamp::ZERO,
+            started_at: None,
+            finished_at: now,
+            worker: None,
+            expires_at: now + lifetime,
+            lineage: None,
+            download: None,
+        }
+    }
+
+    /// Whether this is such a [mark](Self::marked_revoked), and not the record of a task.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_mark(&self) -> bool {
+        self.state == State::Revoked
+            && self.attempts == 0
+            && self.task.is_empty()
+            && self.enqueued_at == Timestamp::ZERO
+    }
 }

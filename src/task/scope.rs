@@ -1,6 +1,7 @@
-//! What a test puts in the place of the clock and the runtime, for its own thread and those that run bodies for it.
+//! The clock and the runtime of one test. They take the place of the process's own, on the test's thread and on the
+//! threads that run bodies for it.
 //!
-//! Tests of one binary run side by side in one process, so neither may be the process's.
+//! Tests of one binary run side by side in one process, so neither may belong to the process.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -13,7 +14,7 @@ use std::task::{Context, Poll};
 use super::Client;
 use crate::core::Timestamp;
 
-/// A clock that stands until somebody moves it.
+/// A clock that stands still until somebody moves it.
 #[derive(Debug)]
 pub(crate) struct VirtualClock(AtomicU64);
 
@@ -26,7 +27,7 @@ impl VirtualClock {
         Timestamp::from_micros(self.0.load(Ordering::Acquire))
     }
 
-    /// Moves it on; never back.
+    /// Moves the clock forward to `time`. It never moves back.
     pub(crate) fn move_to(&self, time: Timestamp) {
         self.0.fetch_max(time.as_micros(), Ordering::AcqRel);
     }
@@ -44,26 +45,26 @@ thread_local! {
 }
 
 impl Scope {
-    /// Holds on this thread until what is returned is dropped, on this thread.
-    pub(crate) fn enter(self) -> Entered {
+    /// Puts the scope in force on this thread until the returned guard is dropped, on this thread.
+    pub(crate) fn enter(self) -> ScopeGuard {
         let clock = Arc::clone(&self.clock);
         SCOPES.with_borrow_mut(|scopes| scopes.push(self));
-        Entered { clock, thread: PhantomData }
+        ScopeGuard { clock, thread: PhantomData }
     }
 
-    /// Holds whenever `future` is polled.
-    pub(crate) fn around<F: Future + Unpin>(&self, future: F) -> Inside<F> {
-        Inside { scope: self.clone(), future }
+    /// Wraps a future so that the scope is in force whenever the future is polled.
+    pub(crate) fn around<F: Future + Unpin>(&self, future: F) -> ScopedFuture<F> {
+        ScopedFuture { scope: self.clone(), future }
     }
 }
 
-/// A future that is polled inside of a scope, wherever that is.
-pub(crate) struct Inside<F> {
+/// A future that is polled inside a scope, on whatever thread that happens.
+pub(crate) struct ScopedFuture<F> {
     scope: Scope,
     future: F,
 }
 
-impl<F: Future + Unpin> Future for Inside<F> {
+impl<F: Future + Unpin> Future for ScopedFuture<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -72,13 +73,13 @@ impl<F: Future + Unpin> Future for Inside<F> {
     }
 }
 
-/// A scope that holds on this thread; it cannot go to another one.
-pub(crate) struct Entered {
+/// A guard of a scope that is in force on this thread. The guard cannot move to another thread.
+pub(crate) struct ScopeGuard {
     clock: Arc<VirtualClock>,
     thread: PhantomData<*const ()>,
 }
 
-impl Drop for Entered {
+impl Drop for ScopeGuard {
     fn drop(&mut self) {
         SCOPES.with_borrow_mut(|scopes| {
             let last = scopes.iter().rposition(|scope| Arc::ptr_eq(&scope.clock, &self.clock));

@@ -1,8 +1,8 @@
-//! Serial tasks: which lane a run stands in, and what it wants there.
+//! Serial tasks: the lane of a run, and the rules that the run states for that lane.
 //!
-//! A lane is a scope (the task's name, unless it states another) and a key that is made of the arguments. Of one lane no
-//! more run at a time than its concurrency, and they start in the order in which they were accepted. The messages wait
-//! where all messages wait, in the broker; [`core::lane`](crate::core::lane) decides.
+//! A lane has a scope (the task's name, unless the task states another) and a key that is made of the arguments. A lane
+//! never runs more tasks at a time than its concurrency, and they start in the order in which they were accepted. Their
+//! messages wait in the broker, where all messages wait; [`core::lane`](crate::core::lane) decides.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,10 +14,11 @@ use super::{Arguments, ArgumentsError, Task, TaskId};
 use crate::core::Timestamp;
 pub use crate::core::lane::{AfterFailure, Newcomer};
 
-/// A longer key is cut and made unlike others by a checksum, so that data of any length can be a key.
+/// The longest key in bytes. A longer one is cut and gets a checksum that keeps it apart from others, so that data of
+/// any length can be a key.
 const LONGEST_KEY: usize = 480;
 
-/// The name of a lane. Copies share one text.
+/// The name of a lane. Clones share one text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneName(Arc<Name>);
 
@@ -29,17 +30,18 @@ struct Name {
 }
 
 impl LaneName {
-    /// The lane of this key among those of this scope: a task's name, or what the tasks that share it state.
+    /// Names the lane of this key within this scope. The scope is a task's name, or the name that several tasks share
+    /// on purpose.
     pub fn new(scope: impl Into<String>, key: impl Into<String>) -> Self {
         Self(Arc::new(Name { scope: cut(scope.into()), key: cut(key.into()) }))
     }
 
-    /// Whose keys these are.
+    /// The scope within which the key is unique.
     pub fn scope(&self) -> &str {
         &self.0.scope
     }
 
-    /// The key.
+    /// The key within the scope.
     pub fn key(&self) -> &str {
         &self.0.key
     }
@@ -66,61 +68,63 @@ pub(super) fn cut(mut text: String) -> String {
     text
 }
 
-/// As HQ spells its lock keys.
+/// Writes the name as HQ spells its lock keys: scope, hyphen, key.
 impl fmt::Display for LaneName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}", self.scope(), self.key())
     }
 }
 
-/// The serial part of a message.
+/// The serial part of a message: its lane, and the rules for that lane.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Serial {
-    /// Where it stands.
+pub struct SerialHeader {
+    /// The lane that the task stands in.
     pub lane: LaneName,
-    /// How many of the lane may run at a time.
+    /// The number of tasks of the lane that may run at a time.
     pub concurrency: u32,
-    /// What becomes of it when the lane is taken.
+    /// The rule for this task when it finds the lane taken.
     pub newcomer: Newcomer,
-    /// What becomes of the lane when it fails for good.
+    /// The rule for the lane when this task fails for good.
     pub after_failure: AfterFailure,
-    /// The lane did not take it: it is not to run.
+    /// The reason why the lane did not take the task, if it did not. Such a task must not run.
     pub refusal: Option<Refusal>,
-    /// How often it was handed back from where it lies; tells its starts apart.
+    /// The number of times that a start of the task was handed back. It keeps the fencing tokens of the starts apart.
     pub handed_back: u32,
-    /// When it was let in, if it had to wait for that.
+    /// The time at which the lane let the task in, if it had to wait for that.
     pub let_in_at: Option<Timestamp>,
-    /// By which a lane that is kept apart from the messages knows what it has let in.
+    /// The proof that the lane has let this message in, if the lane is kept apart from the messages.
     #[serde(skip)]
     pub(crate) pass: Option<Pass>,
 }
 
-/// What a lane that is kept apart from the messages gives to a message that it lets in. Whoever starts it has to show it: a
-/// copy of an older one is not started.
+/// The proof that a lane gives to a message that it lets in, if the lane is kept apart from the messages. Whoever
+/// starts the message has to show its pass, so that an old copy of the message is not started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pass {
-    /// Of this letting in.
+    /// The number of this admission.
     pub(crate) token: u64,
-    /// Since when its keeper has forgotten nothing: one that does not know a pass of another era may just have lost it.
+    /// The number of the period since which the lane's keeper has forgotten nothing. If the keeper does not know a pass
+    /// of another era, it may just have lost it.
     pub(crate) era: u64,
 }
 
-/// Why a lane does not take a run.
+/// The reason why a lane does not take a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// It was not to wait longer.
+    /// The task has waited for its lane as long as it was willing to.
     CouldNotAcquireLock,
-    /// A newer one came, which takes the place of the one that waits.
+    /// A newer task came and took the place of this one, which waited.
     Replaced {
-        /// The newer one.
+        /// The id of the newer task.
         by: TaskId,
     },
 }
 
-impl Serial {
-    /// In this lane: one at a time, a newcomer waits, after a failure the next one goes on.
+impl SerialHeader {
+    /// The serial part for a call in this lane, with the defaults: one at a time, a newcomer waits, and after a failure
+    /// the next one goes on.
     pub fn new(lane: LaneName) -> Self {
         Self {
             lane,
@@ -134,28 +138,28 @@ impl Serial {
         }
     }
 
-    /// So many at a time.
+    /// Sets how many tasks of the lane may run at a time.
     #[must_use]
     pub fn with_concurrency(mut self, concurrency: u32) -> Self {
         self.concurrency = concurrency;
         self
     }
 
-    /// What becomes of it when the lane is taken.
+    /// Sets the rule for this task when it finds the lane taken.
     #[must_use]
     pub fn with_newcomer(mut self, newcomer: Newcomer) -> Self {
         self.newcomer = newcomer;
         self
     }
 
-    /// What becomes of the lane when it fails for good.
+    /// Sets the rule for the lane when this task fails for good.
     #[must_use]
     pub fn with_after_failure(mut self, after_failure: AfterFailure) -> Self {
         self.after_failure = after_failure;
         self
     }
 
-    /// How long it waited for its lane at most, if it says so.
+    /// The longest time that the task waits for its lane. It is `None` if the task states no limit.
     pub fn patience(&self) -> Option<Duration> {
         match self.newcomer {
             Newcomer::FailAfter(patience) => Some(patience),
@@ -164,14 +168,15 @@ impl Serial {
     }
 }
 
-/// The serial part of a call by its encoded arguments, for messages that come without one.
+/// Makes the serial part of a call from its encoded arguments, for a message that comes without one.
 #[doc(hidden)]
-pub fn serial_of<T: Task>(arguments: &Arguments) -> Result<Serial, ArgumentsError> {
+pub fn serial_of<T: Task>(arguments: &Arguments) -> Result<SerialHeader, ArgumentsError> {
     let args = arguments.decode::<T::Args>(T::PARAMS)?;
-    Ok(T::serial(&args).unwrap_or_else(|| Serial::new(LaneName::new(T::NAME, ""))))
+    Ok(T::serial(&args).unwrap_or_else(|| SerialHeader::new(LaneName::new(T::NAME, ""))))
 }
 
-/// What can be part of a key: all that can be shown. It exists for what the compiler says otherwise.
+/// A value that can be part of a key: everything that implements `Display`. The trait exists for the compiler's message
+/// when a type does not.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be part of a key, because it cannot be shown as text",
@@ -179,7 +184,7 @@ pub fn serial_of<T: Task>(arguments: &Arguments) -> Result<Serial, ArgumentsErro
     note = "name a field that does (`{{form.domain}}`), or write `key = path::to::function`, which makes the key of all parameters"
 )]
 pub trait KeyPart {
-    /// Itself.
+    /// The value as something that can be shown.
     fn key_part(&self) -> &dyn fmt::Display;
 }
 

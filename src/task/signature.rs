@@ -1,4 +1,4 @@
-//! A call that has not been made yet: a task, its arguments and the options of this one call.
+//! A call that has not been made yet: a task, its arguments, and the options of this one call.
 
 use std::future::{Future, IntoFuture};
 use std::marker::PhantomData;
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::core::Timestamp;
 
-/// A task with its arguments and the options of one call; Celery's signature.
+/// A task with its arguments and the options of one call. Celery's signature.
 ///
 /// ```no_run
 /// # use celeriac::task;
@@ -42,7 +42,7 @@ impl<T: Task> Clone for Signature<T> {
 }
 
 impl<T: Task> Signature<T> {
-    /// A call with these arguments; `task::s(..)` is the typed way to it.
+    /// A call with these arguments. `task::s(..)` is the typed way to make one.
     pub fn new(args: &T::Args) -> Self {
         let arguments = Arguments::encode(args).map_err(|e| e.to_string());
         let mut call = NewTask::new(T::NAME, T::options());
@@ -51,131 +51,135 @@ impl<T: Task> Signature<T> {
         Self { call, arguments, task: PhantomData }
     }
 
-    /// Into this queue instead of the task's own.
+    /// Sends the call to this queue instead of the task's own.
     pub fn queue(mut self, queue: impl Into<String>) -> Self {
         self.call.options.queue = Some(queue.into());
         self
     }
 
-    /// Not before this long from the enqueue.
+    /// Sets how long after the enqueue the task may start.
     pub fn countdown(mut self, delay: Duration) -> Self {
         self.call.countdown = Some(delay);
         self
     }
 
-    /// Not before this time.
+    /// Sets the time before which the task must not start.
     pub fn eta(mut self, eta: impl Into<Timestamp>) -> Self {
         self.call.eta = Some(eta.into());
         self
     }
 
-    /// Not started this long after the enqueue: revoked.
+    /// Revokes the task if it has not started this long after the enqueue.
     pub fn expires(mut self, after: Duration) -> Self {
         self.call.options.expires = Some(after);
         self.call.expires_at = None;
         self
     }
 
-    /// Not started by this time: revoked.
+    /// Revokes the task if it has not started by this time.
     pub fn expires_at(mut self, time: impl Into<Timestamp>) -> Self {
         self.call.expires_at = Some(time.into());
         self
     }
 
-    /// With an id of the caller's. While a task of that id waits, runs, or has its result kept, a second one is
-    /// refused ([`EnqueueError::DuplicateId`]).
+    /// Sets the id of the task. A second call with that id is refused ([`EnqueueError::DuplicateId`]) while the first
+    /// task waits, runs, or has its result kept.
     pub fn id(mut self, id: impl Into<TaskId>) -> Self {
         self.call.id = Some(id.into());
         self
     }
 
-    /// 0 to 255, higher goes first.
+    /// Sets the priority, from 0 to 255. The highest goes first.
     pub fn priority(mut self, priority: u8) -> Self {
         self.call.options.priority = priority;
         self
     }
 
-    /// Hard limit on each run.
+    /// Sets the hard time limit of each run.
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.call.options.time_limit = Some(limit);
         self
     }
 
-    /// Soft limit on each run.
+    /// Sets the soft time limit of each run.
     pub fn soft_time_limit(mut self, limit: Duration) -> Self {
         self.call.options.soft_time_limit = Some(limit);
         self
     }
 
-    /// How many times a failed attempt is tried again.
+    /// Sets how many times a failed attempt is tried again.
     pub fn max_retries(mut self, retries: u32) -> Self {
         self.call.options.retry.max_retries = retries;
         self
     }
 
-    /// A header that travels with the task; small JSON values.
+    /// Adds a header that travels with the task. Headers are small JSON values.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
         self.call.headers.0.insert(name.into(), value.into());
         self
     }
 
-    /// What tools and logs of a Celery fleet show instead of the positional arguments, for example `<redacted>`. It travels
-    /// with the task, to those that follow by retry as well. Celery's `apply_async(argsrepr=…)`.
+    /// Sets the text that tools and logs of a Celery fleet show instead of the positional arguments, for example
+    /// `<redacted>`. It travels with the task and its retries. Celery's `apply_async(argsrepr=…)`.
     pub fn argsrepr(self, shown: impl Into<String>) -> Self {
         self.header("argsrepr", shown.into())
     }
 
-    /// What is shown instead of the arguments by keyword. Celery's `apply_async(kwargsrepr=…)`.
+    /// Sets the text that is shown instead of the keyword arguments. Celery's `apply_async(kwargsrepr=…)`.
     pub fn kwargsrepr(self, shown: impl Into<String>) -> Self {
         self.header("kwargsrepr", shown.into())
     }
 
-    /// With a permit of the run that makes the call: the task holds it from its start, and it is not free in between. If the
-    /// task has not started after ten minutes, it is free all the same, and the task asks for it anew when it starts.
+    /// Hands a permit of the calling run over to the task. The task holds the permit from its start, and nobody else
+    /// gets it in between. If the task has not started after ten minutes, the permit becomes free, and the task asks
+    /// for it anew when it starts.
     pub fn hand_over(mut self, permit: Permit) -> Self {
         permit.into_headers(&mut self.call.headers, None);
         self
     }
 
-    /// As [`hand_over`](Self::hand_over), for a task that may have to wait longer.
+    /// Does the same as [`hand_over`](Self::hand_over), and keeps the permit for the time `within`, for a task that may
+    /// wait longer.
     pub fn hand_over_within(mut self, permit: Permit, within: Duration) -> Self {
         permit.into_headers(&mut self.call.headers, Some(within));
         self
     }
 
-    /// Keep no result of this call.
+    /// States whether the result of this call is thrown away.
     pub fn ignore_result(mut self, ignore: bool) -> Self {
         self.call.options.ignore_result = ignore;
         self
     }
 
-    /// Where this call waits: on disk or in memory.
+    /// States whether this call waits on disk or in memory.
     pub fn durability(mut self, durability: Durability) -> Self {
         self.call.options.durability = durability;
         self
     }
 
-    /// While a call of the same key waits or runs, and no longer than `window` from its enqueue, this one is not enqueued:
-    /// its receipt is that of the first one and says `joined`. Without a [key](Self::unique_key) the same arguments make
-    /// the same call. Zero: it is enqueued whatever its task says.
+    /// Sets a unique window of this length, counted from the enqueue. If a call of the same key waits or runs within
+    /// its window, this call joins it: nothing is enqueued, and the receipt is that of the earlier call and says
+    /// `joined`. Without a [key](Self::unique_key), calls with the same arguments are the same. With a window of zero
+    /// the call is always enqueued, whatever its task says.
     pub fn unique_for(mut self, window: Duration) -> Self {
         self.unique().window = window;
         self
     }
 
-    /// What its dedupe window ends with; of a call that has one.
+    /// Sets when the unique window of the call ends before its time.
     pub fn unique_until(mut self, until: UniqueUntil) -> Self {
         self.unique().until = until;
         self
     }
 
-    /// Which calls of the task are the same; of a call that has a dedupe window.
+    /// Sets the key of the unique window: calls of the task with the same key are the same call.
+    /// [`key_of`](crate::task::key_of) joins several parts to a key in such a way that different calls never share one.
     pub fn unique_key(mut self, key: impl std::fmt::Display) -> Self {
         self.unique().key = UniqueKey::new(T::NAME, key.to_string());
         self
     }
 
-    /// The dedupe window; without one so far, one of no length.
+    /// The unique window of the call. If it has none so far, it gets one of length zero.
     fn unique(&mut self) -> &mut Unique {
         let arguments = &self.arguments;
         self.call.unique.get_or_insert_with(|| {
@@ -184,13 +188,13 @@ impl<T: Task> Signature<T> {
         })
     }
 
-    /// Enqueues with the program's running [`Celeriac`](crate::Celeriac). Await it, or block on it with
-    /// [`Enqueue::wait`].
+    /// Enqueues the call with the program's running [`Celeriac`](crate::Celeriac). Await the answer, or block on it
+    /// with [`Enqueue::wait`].
     pub fn delay(self) -> Enqueue<T> {
         Enqueue { signature: self, client: None }
     }
 
-    /// Enqueues with this handle, for programs that run more than one.
+    /// Enqueues the call with this handle, for programs that run more than one.
     pub fn send(self, client: impl Into<Arc<dyn Client>>) -> Enqueue<T> {
         Enqueue { signature: self, client: Some(client.into()) }
     }
@@ -208,7 +212,7 @@ impl<T: Task> Signature<T> {
     }
 }
 
-/// An enqueue under way. Nothing happens until it is awaited or [waited](Self::wait) for.
+/// An enqueue that has not begun. Nothing happens until it is awaited or [waited](Self::wait) for.
 #[must_use = "nothing is enqueued until this is awaited"]
 pub struct Enqueue<T: Task> {
     signature: Signature<T>,
@@ -231,18 +235,20 @@ impl<T: Task> Enqueue<T> {
         Ok(AsyncResult::new(receipt, ignored, client))
     }
 
-    /// Enqueues where nothing is asynchronous, and blocks until the receipt is there: in a thread of one's own, in a
-    /// task that is a plain function, in `tokio::task::spawn_blocking` or `actix_web::web::block`.
+    /// Enqueues from code that is not asynchronous, and blocks until the receipt is there. It works in a thread of the
+    /// program's own, in a task that is a plain function, in `tokio::task::spawn_blocking` and in
+    /// `actix_web::web::block`.
     ///
     /// # Errors
     /// See [`EnqueueError`].
     ///
     /// # Panics
-    /// On a thread that drives asynchronous tasks, where blocking would hold up all of them ("Cannot start a runtime
-    /// from within a runtime"): there, `.await` it.
+    /// The current thread drives asynchronous tasks, and blocking it would hold up all of them ("Cannot start a runtime
+    /// from within a runtime"). Use `.await` there.
     pub fn wait(self) -> Result<AsyncResult<T>, EnqueueError> {
         match tokio::runtime::Handle::try_current() {
-            // tokio's own `block_on`, because it alone knows a blocking thread of tokio's from an asynchronous one.
+            // Tokio's own `block_on` is needed, because only tokio can tell its blocking threads from its asynchronous
+            // ones.
             Ok(runtime) => runtime.block_on(self.run()),
             Err(_) => futures_executor::block_on(self.run()),
         }
@@ -271,12 +277,12 @@ mod tests {
         let _ = (user, note);
     }
 
-    /// Writes down what it is given.
+    /// Records the calls that it gets.
     #[derive(Default)]
-    struct Recorder(Mutex<Vec<NewTask>>);
+    struct ValueRecorder(Mutex<Vec<NewTask>>);
 
     #[async_trait::async_trait]
-    impl Client for Recorder {
+    impl Client for ValueRecorder {
         async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError> {
             let id = call.id.clone().unwrap_or_else(|| "given".into());
             let receipt =
@@ -307,7 +313,7 @@ mod tests {
     }
 
     fn sent<T: Task>(signature: Signature<T>) -> (NewTask, AsyncResult<T>) {
-        let recorder = Arc::new(Recorder::default());
+        let recorder = Arc::new(ValueRecorder::default());
         let result = signature.send(Arc::clone(&recorder) as Arc<dyn Client>).wait().unwrap();
         let call = recorder.0.lock().unwrap().pop().unwrap();
         (call, result)
@@ -365,7 +371,7 @@ mod tests {
         assert_eq!(call.headers.0["n"], Value::from(1));
         assert_eq!(result.id().as_str(), "import-42");
 
-        // What is said last holds.
+        // The option that is set last holds.
         let (call, _) = sent(signature.expires(second(5)));
         assert_eq!((call.options.expires, call.expires_at), (Some(second(5)), None));
     }
@@ -377,7 +383,7 @@ mod tests {
 
     #[test]
     fn arguments_without_json_form_are_refused_before_the_client() {
-        let recorder = Arc::new(Recorder::default());
+        let recorder = Arc::new(ValueRecorder::default());
         let client: Arc<dyn Client> = Arc::clone(&recorder) as _;
         let error = unencodable::s([((1, 2), 3)].into()).send(client).wait().unwrap_err();
         assert_eq!(
@@ -389,7 +395,7 @@ mod tests {
 
     #[test]
     fn awaited_or_waited_for() {
-        let client: Arc<dyn Client> = Arc::new(Recorder::default());
+        let client: Arc<dyn Client> = Arc::new(ValueRecorder::default());
         let threads: Vec<_> = (0..4)
             .map(|user| {
                 let client = Arc::clone(&client);
@@ -408,7 +414,7 @@ mod tests {
     #[should_panic(expected = "Cannot start a runtime from within a runtime")]
     fn wait_refuses_to_block_an_asynchronous_thread() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let client: Arc<dyn Client> = Arc::new(Recorder::default());
+        let client: Arc<dyn Client> = Arc::new(ValueRecorder::default());
         runtime.block_on(async {
             let _ = send_email::s(1, None).send(client).wait();
         });

@@ -1,20 +1,18 @@
 //! The state of a task that is not over.
 
-use serde_json::Value;
-
-use super::{Lineage, TaskId};
+use super::{Json, Lineage, TaskId};
 
 /// The state of a task that is not over, as Celery's `update_state(state, meta)` sets it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrackedState {
-    /// Whose.
+    /// The task's id.
     pub id: TaskId,
-    /// `STARTED`, `RETRY`, or a name of the application's such as `PROGRESS`.
+    /// The name of the state: `STARTED`, `RETRY`, or a name of the application's such as `PROGRESS`.
     pub state: String,
-    /// What goes with it: for `STARTED` the worker, for `RETRY` the error, else what the application gave.
-    pub meta: Value,
+    /// The data that belongs to the state: the worker of `STARTED`, the error of `RETRY`, or what the application gave.
+    pub meta: Json,
     /// The traceback of a `RETRY`.
     pub traceback: Option<String>,
-    /// Where the task stands among others.
+    /// The tasks and groups that are related to this task.
     pub lineage: Option<Box<Lineage>>,
 }

@@ -1,8 +1,8 @@
-//! Dedupe windows: which calls are the same call, and for how long.
+//! Unique windows: the rule that says which calls are the same call, and for how long.
 //!
-//! While a call waits or runs, and its window lasts, another one of the same key is left out: it joins the first. A window
-//! is no lock: nothing waits for it, and a second run is possible as soon as it has passed. What must not overlap is
-//! [serial](super::Serial).
+//! While a call waits or runs within its window, another call of the same key joins it in place of making a task. A
+//! window is no lock: nothing waits for it, and a second run is possible as soon as it has passed. Tasks that must not
+//! overlap are [serial](super::SerialHeader).
 
 use std::fmt;
 use std::time::Duration;
@@ -12,9 +12,10 @@ use serde::{Deserialize, Serialize};
 use super::serial::cut;
 use super::{Arguments, ArgumentsError, Task};
 use crate::core::Timestamp;
-use crate::task::clock::now;
+use crate::core::canonical::canonical;
+use crate::task::clock::steady;
 
-/// What calls have in common that are the same: a scope (the task's name) and a key in it.
+/// The key that calls have in common if they are the same: a scope, which is the task's name, and a text within it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UniqueKey {
     scope: String,
@@ -22,29 +23,32 @@ pub struct UniqueKey {
 }
 
 impl UniqueKey {
-    /// The key of this text among those of this scope, which is the task's name.
+    /// The key with this text within this scope, which is the task's name.
     pub fn new(scope: impl Into<String>, key: impl Into<String>) -> Self {
         Self { scope: cut(scope.into()), key: cut(key.into()) }
     }
 
-    /// The key that a task's calls have which states none: made of all the arguments.
+    /// The key of a call that states none. It is made of all arguments. The order of the members of an object does not
+    /// count, because maps have no order.
     pub fn of_arguments(scope: impl Into<String>, arguments: &Arguments) -> Self {
-        let text = format!("{}\0{}", arguments.args, arguments.kwargs);
+        // JSON text contains no NUL, so the two texts cannot run into each other.
+        let text = format!("{}\0{}", canonical(&arguments.args), canonical(&arguments.kwargs));
         Self::new(scope, format!("arguments:{:032x}", xxhash_rust::xxh3::xxh3_128(text.as_bytes())))
     }
 
-    /// As [`of_arguments`](Self::of_arguments). Those that have no form in JSON are no call either, so their key is no matter.
+    /// Does the same as [`of_arguments`](Self::of_arguments). Arguments that have no form in JSON make no call, so
+    /// their key does not matter.
     #[doc(hidden)]
     pub fn of_args(scope: &str, args: &impl Serialize) -> Self {
         Self::of_arguments(scope, &Arguments::encode(args).unwrap_or_default())
     }
 
-    /// Whose keys these are.
+    /// The scope within which the key is unique: the task's name.
     pub fn scope(&self) -> &str {
         &self.scope
     }
 
-    /// The key.
+    /// The text of the key within its scope.
     pub fn key(&self) -> &str {
         &self.key
     }
@@ -56,50 +60,53 @@ impl fmt::Display for UniqueKey {
     }
 }
 
-/// When a window ends, if it does not pass before.
+/// The event that ends a window before its time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum UniqueUntil {
-    /// With the first start of a body: what it has read by then, it has read without what comes now.
+    /// The window ends with the first start of a body: what that body has read by then, it has read without the news of
+    /// the next call.
     Start,
-    /// When the task is over, whatever became of it; through retries, postponing and continuations.
+    /// The window ends when the task is over, whatever became of it. It lasts through retries, postponing and
+    /// continuations.
     #[default]
     Done,
 }
 
-/// The dedupe window of a call.
+/// The unique window of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Unique {
-    /// Which calls are the same.
+    /// The key: calls with the same key are the same call.
     pub key: UniqueKey,
-    /// How long at most, from the enqueue.
+    /// The length of the window from the enqueue.
     pub window: Duration,
-    /// When it ends before that.
+    /// The event that ends the window before its time.
     pub until: UniqueUntil,
 }
 
 impl Unique {
-    /// For so long from the enqueue, or until it is done.
+    /// A window of this length from the enqueue, which ends earlier when the task is over.
     pub fn new(key: UniqueKey, window: Duration) -> Self {
         Self { key, window, until: UniqueUntil::Done }
     }
 
-    /// Until then.
+    /// Sets the event that ends the window before its time.
     #[must_use]
     pub fn until(mut self, until: UniqueUntil) -> Self {
         self.until = until;
         self
     }
 
-    /// When it has passed, if it begins now.
+    /// The end of a window that begins now, by the [steady](steady) clock: moving the wall clock forward ends no
+    /// window.
     pub(crate) fn passes_at(&self) -> Timestamp {
-        now() + self.window
+        steady() + self.window
     }
 }
 
-/// The window of a call by its encoded arguments, for calls by name.
+/// Makes the window of a call from its encoded arguments, for calls by name.
 #[doc(hidden)]
 pub fn unique_of<T: Task>(arguments: &Arguments) -> Result<Unique, ArgumentsError> {
     let args = arguments.decode::<T::Args>(T::PARAMS)?;
@@ -120,5 +127,26 @@ mod tests {
         let (a, b) = (Arguments { args: "[1]".into(), kwargs: String::new() }, Arguments::default());
         assert_ne!(UniqueKey::of_arguments("t", &a), UniqueKey::of_arguments("t", &b));
         assert_eq!(UniqueKey::new("greet", "joe").to_string(), "greet-joe");
+        // An earlier version made this key of arguments without objects in them.
+        assert_eq!(key(&(1, "a")).key(), OF_1_A);
+    }
+
+    const OF_1_A: &str = "arguments:2fda67f79efcac7166299d883cc261bf";
+
+    /// Each Rust map has an iteration order of its own.
+    #[test]
+    fn equal_maps_make_equal_keys() {
+        use std::collections::HashMap;
+
+        let map = || -> HashMap<String, HashMap<u64, f64>> {
+            let inner = |n: u64| (0..20).map(|m| (m, (n * m) as f64 / 7.0)).collect();
+            (0..20).map(|n| (format!("form-{n}"), inner(n))).collect()
+        };
+        let keys: std::collections::BTreeSet<_> =
+            (0..12).map(|_| UniqueKey::of_args("app::export", &(map(), "all"))).collect();
+        assert_eq!(keys.len(), 1);
+        let mut other = map();
+        other.get_mut("form-3").unwrap().insert(4, 0.1 + 0.2);
+        assert!(!keys.contains(&UniqueKey::of_args("app::export", &(other, "all"))));
     }
 }

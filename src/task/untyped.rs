@@ -1,4 +1,4 @@
-//! The result of a task that is known by its id alone.
+//! The result of a task that is known by its id only.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::{Client, GetError, State, TaskId, TaskResult, TrackedState};
 
-/// The result of any task, whoever sent it and whoever runs it, such as one that only a Python worker knows. Celery's
-/// `AsyncResult(id)`. [`Celeriac::async_result`](crate::Celeriac::async_result) makes one.
+/// The result of any task, whichever program sends or runs it. The task may be one that only a Python worker knows.
+/// Celery's `AsyncResult(id)`. [`Celeriac::async_result`](crate::Celeriac::async_result) makes one.
 #[derive(Clone)]
 pub struct UntypedResult {
     id: TaskId,
@@ -18,7 +18,7 @@ pub struct UntypedResult {
 }
 
 impl UntypedResult {
-    /// Of the task of this id, as `client` sees it.
+    /// The result of the task of this id, as `client` sees it.
     pub fn new(id: impl Into<TaskId>, client: Arc<dyn Client>) -> Self {
         Self { id: id.into(), client }
     }
@@ -28,7 +28,7 @@ impl UntypedResult {
         &self.id
     }
 
-    /// The state now.
+    /// The state of the task now.
     ///
     /// # Errors
     /// The store could not be read.
@@ -36,7 +36,7 @@ impl UntypedResult {
         self.client.state(&self.id).await
     }
 
-    /// Whether it is over and has gone well. Celery's `successful`.
+    /// Whether the task is over and has succeeded. Celery's `successful`.
     ///
     /// # Errors
     /// The store could not be read.
@@ -44,7 +44,7 @@ impl UntypedResult {
         Ok(self.state().await? == State::Success)
     }
 
-    /// The record of the task, if it is over and was kept.
+    /// The record of the task, if the task is over and its record was kept.
     ///
     /// # Errors
     /// The store could not be read.
@@ -52,8 +52,8 @@ impl UntypedResult {
         self.client.result(&self.id).await
     }
 
-    /// The last state that the task, not being over, said it is in (STARTED, RETRY, or one of the application's such as
-    /// PROGRESS), with what goes with it. This program itself may know of a later one: see [`state`](Self::state).
+    /// The last state that the task reported before its end (STARTED, RETRY, or one of the application's such as
+    /// PROGRESS), with its data. This program itself may know of a later state: see [`state`](Self::state).
     ///
     /// # Errors
     /// The store could not be read.
@@ -61,14 +61,18 @@ impl UntypedResult {
         self.client.tracked(&self.id).await
     }
 
-    /// What goes with the state: of a task that is not over what it said last, of one that succeeded its value, of one
-    /// that failed its errors. Celery's `info`.
+    /// The data that belongs to the state: the last report of a task that is not over, the value of a task that
+    /// succeeded, or the errors of a task that failed. Celery's `info`.
     ///
     /// # Errors
     /// The store could not be read, or the value does not decode.
     pub async fn info(&self) -> Result<Option<Value>, GetError> {
         if let Some(tracked) = self.tracked().await? {
-            return Ok(Some(tracked.meta));
+            return tracked
+                .meta
+                .decode()
+                .map(Some)
+                .map_err(|e| GetError::Decode { id: self.id.clone(), error: e.to_string() });
         }
         match self.result().await? {
             None => Ok(None),
@@ -77,10 +81,10 @@ impl UntypedResult {
         }
     }
 
-    /// The value as `O`, for example as [`serde_json::Value`], waiting up to `timeout` for it.
+    /// Waits up to `timeout` for the value and decodes it as `O`, for example as [`serde_json::Value`].
     ///
     /// # Errors
-    /// Not over in time, ended without a value, unknown; see [`GetError`].
+    /// The task was not over in time, ended without a value, or is unknown; see [`GetError`].
     pub async fn get<O: DeserializeOwned>(&self, timeout: Duration) -> Result<O, GetError> {
         let result = tokio::time::timeout(timeout, self.client.wait(&self.id))
             .await
@@ -91,8 +95,8 @@ impl UntypedResult {
         value_of(&result)
     }
 
-    /// Takes the task out of its queue; if it runs already it is told so with `terminate`. Says whether there was
-    /// anything to revoke.
+    /// Takes the task out of its queue. If the task runs already, `terminate` tells the run to end. Answers whether
+    /// there was anything to revoke.
     ///
     /// # Errors
     /// The store could not be read.
@@ -100,7 +104,7 @@ impl UntypedResult {
         self.client.revoke(&self.id, terminate).await
     }
 
-    /// Deletes the record; says whether there was one.
+    /// Deletes the record. Answers whether there was one.
     ///
     /// # Errors
     /// The store could not be written.

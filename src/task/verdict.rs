@@ -1,10 +1,12 @@
-//! What follows from how a run ended. Pure: message and ending in, verdict out.
+//! The judge of a run: how the run ended decides what becomes of the task. It is pure: it takes a message and an ending
+//! and answers with a verdict.
 
 use std::time::Duration;
 
-use super::canvas::{Launch, replacement};
+use super::canvas::{CanvasLimits, Launch, replacement};
 use super::{
-    Ending, ErrorName, Interrupt, Lineage, Message, RawSignature, Refusal, State, TaskResult, Until,
+    Arguments, Ending, ErrorName, Interrupt, Lineage, Message, NextAttempt, RawSignature, Refusal, State,
+    TaskResult, Until,
 };
 use crate::core::{RetryVerdict, Timestamp};
 
@@ -12,23 +14,27 @@ use crate::core::{RetryVerdict, Timestamp};
 pub(crate) struct Judge<'a> {
     pub(crate) message: &'a Message,
     pub(crate) now: Timestamp,
-    /// When this run started; `None` if it never did.
+    /// The time at which this run started. It is `None` if the run never started.
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) worker: Option<&'a str>,
-    /// For the jitter of a retry.
+    /// The random number for the jitter of a retry.
     pub(crate) entropy: u64,
-    /// The task was revoked while it ran.
+    /// Whether the task was revoked while it ran. Such a task does not run again.
     pub(crate) revoked: bool,
+    /// Whether the revocation told the run to end. Without it, the run's own ending counts.
+    pub(crate) terminated: bool,
+    /// The bounds of what may be sent in the task's place.
+    pub(crate) limits: CanvasLimits,
 }
 
-/// What is to be done, and what is to be told to hooks and counters.
+/// The consequence of a run's end, with what hooks and counters have to know.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Verdict {
     /// The task is over, with this record.
     Over(Box<TaskResult>),
-    /// The message waits again, changed. `failed`: of a retry, what its record would say if this had been the last attempt.
+    /// The changed message waits again. For a retry, `failed` is the record of the failed attempt, in state RETRY.
     Again { message: Box<Message>, due: Option<Timestamp>, next: Next, failed: Option<Box<TaskResult>> },
-    /// Others take its place.
+    /// Other tasks take the place of this one.
     Replaced(Box<Launch>),
     /// The message goes back as it was.
     HandBack,
@@ -36,7 +42,7 @@ pub(crate) enum Verdict {
     Dead { reason: String, record: Box<TaskResult> },
 }
 
-/// Why a message waits again.
+/// The reason why a message waits again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Retry,
@@ -46,29 +52,39 @@ pub(crate) enum Next {
 }
 
 impl<'a> Judge<'a> {
-    /// Of a task that ends before it begins.
+    /// The judge of a task that ends before it begins.
     pub(crate) fn unstarted(message: &'a Message, now: Timestamp) -> Self {
-        Self { message, now, started_at: None, worker: None, entropy: 0, revoked: false }
+        Self {
+            message,
+            now,
+            started_at: None,
+            worker: None,
+            entropy: 0,
+            revoked: false,
+            terminated: false,
+            limits: CanvasLimits::default(),
+        }
     }
 
-    /// A run ended with a value or otherwise.
+    /// Judges a run by its value or by the ending in place of one.
     pub(crate) fn judge(&self, outcome: Result<String, Ending>) -> Verdict {
+        // A success stays a success, even if the task was revoked while it ran.
         let ending = match outcome {
             Ok(value) => return self.over(State::Success, Some(value), Vec::new(), None),
             Err(ending) => ending,
         };
-        if self.revoked && !matches!(ending, Ending::Reject { .. } | Ending::Fail { .. }) {
+        if self.revoked && self.ends_revoked(&ending) {
             return self.revoked("the task was revoked while it ran");
         }
         match ending {
             Ending::Failure { messages, name, transient } => {
                 if transient.unwrap_or(self.message.autoretry) {
-                    self.retry(None, messages, name)
+                    self.retry(NextAttempt::default(), messages, name)
                 } else {
                     self.over(State::Failure, None, messages, Some(name))
                 }
             }
-            Ending::Retry { after, messages } => self.retry(after, messages, "Retry".into()),
+            Ending::Retry { messages, name, next } => self.retry(*next, messages, name),
             Ending::Postpone { until } => {
                 let due = match until {
                     Until::At(time) => time,
@@ -87,6 +103,7 @@ impl<'a> Judge<'a> {
             Ending::Replace { signature } => self.replace(signature),
             Ending::Fail { errors, name } => self.over(State::Failure, None, errors, Some(name)),
             Ending::Ignore => self.over(State::Ignored, None, Vec::new(), None),
+            Ending::TimeLimit(limit) => self.time_limit(limit),
             Ending::Reject { reason, name } => self.dead_as(name, &reason),
             Ending::Interrupted(Interrupt::Revoked) => self.revoked("the task was revoked while it ran"),
             Ending::Interrupted(Interrupt::Shutdown | Interrupt::LaneLost) => Verdict::HandBack,
@@ -94,7 +111,7 @@ impl<'a> Judge<'a> {
                 let error = vec![interrupt.to_string()];
                 let name = "SoftTimeLimitExceeded".into();
                 if self.message.autoretry {
-                    self.retry(None, error, name)
+                    self.retry(NextAttempt::default(), error, name)
                 } else {
                     self.over(State::Failure, None, error, Some(name))
                 }
@@ -102,26 +119,39 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// The body has said so, and ended somehow after that.
+    /// Whether a revoked run ended because of the revocation. A body that was told to end may do so in any way. A body
+    /// that was not told has really failed, or would have run again. (Whether a retry would have run again is known
+    /// once its policy was asked.)
+    fn ends_revoked(&self, ending: &Ending) -> bool {
+        match ending {
+            // What a time limit comes to is said where it is judged.
+            Ending::Reject { .. } | Ending::Fail { .. } | Ending::TimeLimit(_) => false,
+            Ending::Postpone { .. } | Ending::Continue { .. } | Ending::Replace { .. } => true,
+            Ending::Interrupted(interrupt) => self.terminated || *interrupt != Interrupt::SoftTimeLimit,
+            _ => self.terminated,
+        }
+    }
+
+    /// Judges a run whose body has [failed](super::Context::fail) with these errors, however it ended after that.
     pub(crate) fn failed(&self, errors: &[String]) -> Verdict {
         self.judge(Err(Ending::Fail { errors: errors.to_vec(), name: "Fail".into() }))
     }
 
-    /// The hard time limit passed: FAILURE, and no other attempt, as in Celery.
+    /// Judges a run that passed its hard time limit: FAILURE, and no other attempt, as in Celery.
     pub(crate) fn time_limit(&self, limit: Duration) -> Verdict {
         let text = format!("TimeLimitExceeded: the run took longer than its time limit of {limit:?}");
-        if self.revoked {
+        if self.revoked && self.terminated {
             return self.revoked(&text);
         }
         self.over(State::Failure, None, vec![text], Some("TimeLimitExceeded".into()))
     }
 
-    /// Not started in time.
+    /// Judges a task that did not start before it expired: REVOKED.
     pub(crate) fn expired(&self, at: Timestamp) -> Verdict {
         self.revoked(&format!("expired: it was to start before {at}"))
     }
 
-    /// Its lane does not take it.
+    /// Judges a task that its lane did not take: FAILURE, or REVOKED if a newer task took its place.
     pub(crate) fn refused(&self, refusal: &Refusal) -> Verdict {
         let serial = self.message.serial.as_deref();
         match refusal {
@@ -140,34 +170,35 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// It stands in no lane yet, and its task is serial.
-    pub(crate) fn lined_up(&self, serial: super::Serial) -> Verdict {
+    /// Sends a message back to the broker with its serial part, because its task is serial and the message stands in no
+    /// lane yet.
+    pub(crate) fn lined_up(&self, serial: super::SerialHeader) -> Verdict {
         let mut message = self.message.clone();
         message.serial = Some(Box::new(serial));
         Verdict::Again { message: Box::new(message), due: None, next: Next::Postpone, failed: None }
     }
 
-    /// Revoked before it began.
+    /// Judges a task that was revoked before it began.
     pub(crate) fn revoked_waiting(&self) -> Verdict {
         self.revoked("the task was revoked before it started")
     }
 
-    /// Ended before it began or while it ran.
+    /// Judges a task that was revoked before it began or while it ran. `text` is the error in its record.
     pub(crate) fn revoked(&self, text: &str) -> Verdict {
         self.over(State::Revoked, None, vec![text.to_owned()], Some("TaskRevoked".into()))
     }
 
-    /// Nobody here knows the task. Celery's `NotRegistered`.
+    /// Judges a task that this program does not know: it goes to the dead letters. Celery's `NotRegistered`.
     pub(crate) fn not_registered(&self, reason: &str) -> Verdict {
         self.dead_as("NotRegistered", reason)
     }
 
-    /// It cannot be run here.
+    /// Judges a task that cannot be run here: it goes to the dead letters.
     pub(crate) fn dead(&self, reason: &str) -> Verdict {
         self.dead_as("Reject", reason)
     }
 
-    /// Its runs kept ending with their worker.
+    /// Judges a task whose runs kept ending with their worker: it goes to the dead letters as FAILURE.
     pub(crate) fn worker_lost(&self) -> Verdict {
         let times = self.message.crashes;
         let reason = format!("WorkerLost: its worker or process ended {times} times while it ran");
@@ -175,43 +206,64 @@ impl<'a> Judge<'a> {
         Verdict::Dead { reason, record: Box::new(record) }
     }
 
-    /// It cannot be run, or says that it should not be.
+    /// The verdict on a task that cannot be run, or that has rejected itself.
     fn dead_as(&self, name: impl Into<ErrorName>, reason: &str) -> Verdict {
         let record = self.record(State::Rejected, None, vec![reason.to_owned()], Some(name.into()));
         Verdict::Dead { reason: reason.to_owned(), record: Box::new(record) }
     }
 
-    fn retry(&self, after: Option<Duration>, messages: Vec<String>, name: ErrorName) -> Verdict {
-        let policy = &self.message.retry;
+    fn retry(&self, next: NextAttempt, messages: Vec<String>, name: ErrorName) -> Verdict {
+        let mut policy = self.message.retry.clone();
+        policy.max_retries = next.max_retries.unwrap_or(policy.max_retries);
+        let arguments = match next.arguments {
+            None => None,
+            Some((task, arguments)) => match self.own_arguments(task, arguments, "be retried") {
+                Ok(arguments) => Some(arguments),
+                Err(text) => return self.over(State::Failure, None, vec![text], Some("Retry".into())),
+            },
+        };
         let after = match policy.next(self.message.retries, self.entropy) {
             RetryVerdict::GiveUp => return self.over(State::Failure, None, messages, Some(name)),
-            RetryVerdict::Retry { after: by_policy } => after.unwrap_or(by_policy),
+            RetryVerdict::Retry { .. } if self.revoked => {
+                return self.revoked("the task was revoked while it ran");
+            }
+            RetryVerdict::Retry { after: by_policy } => next.after.unwrap_or(by_policy),
         };
         let due = self.now + after;
         let failed = Box::new(self.record(State::Retry, None, messages.clone(), Some(name)));
         let mut message = self.next_message();
-        message.retries += 1;
+        message.arguments = arguments.unwrap_or(message.arguments);
+        message.retries = message.retries.saturating_add(1);
         message.eta = Some(due);
         message.last_errors = messages;
         Verdict::Again { message: Box::new(message), due: Some(due), next: Next::Retry, failed: Some(failed) }
     }
 
-    fn go_on(&self, task: &str, arguments: Result<super::Arguments, String>) -> Verdict {
-        let wrong = |text: String| self.over(State::Failure, None, vec![text], Some("Continue".into()));
-        if task != self.message.task {
-            let own = &self.message.task;
-            return wrong(format!(
-                "`{own}` wanted to continue as `{task}`: a task continues as itself; enqueue another task with `delay`"
+    /// The arguments for a further run of the task, or why it cannot have them.
+    fn own_arguments(
+        &self,
+        task: &str,
+        arguments: Result<Arguments, String>,
+        further: &str,
+    ) -> Result<Arguments, String> {
+        let own = &self.message.task;
+        if task != own {
+            return Err(format!(
+                "`{own}` wanted to {further} as `{task}`: only as itself it can; enqueue another task with `delay`"
             ));
         }
-        match arguments {
-            Err(error) => wrong(format!("the next arguments have no form in JSON: {error}")),
+        arguments.map_err(|error| format!("the next arguments have no form in JSON: {error}"))
+    }
+
+    fn go_on(&self, task: &str, arguments: Result<Arguments, String>) -> Verdict {
+        match self.own_arguments(task, arguments, "continue") {
+            Err(text) => self.over(State::Failure, None, vec![text], Some("Continue".into())),
             Ok(arguments) => {
                 let mut message = self.next_message();
                 message.arguments = arguments;
                 message.retries = 0;
                 message.crashes = 0;
-                message.continuations += 1;
+                message.continuations = message.continuations.saturating_add(1);
                 message.eta = None;
                 message.last_errors.clear();
                 Verdict::Again { message: Box::new(message), due: None, next: Next::Continue, failed: None }
@@ -220,11 +272,17 @@ impl<'a> Judge<'a> {
     }
 
     fn replace(&self, signature: Result<Box<RawSignature>, String>) -> Verdict {
-        let launch = signature
-            .and_then(|signature| replacement(self.message, *signature).map_err(|error| error.to_string()));
+        let launch = signature.and_then(|signature| {
+            replacement(self.message, *signature, self.limits).map_err(|error| error.to_string())
+        });
         match launch {
             Ok(launch) => Verdict::Replaced(Box::new(launch)),
-            Err(error) => self.over(State::Failure, None, vec![error], Some("ImproperlyConfigured".into())),
+            Err(error) => {
+                // Python programs catch this error by its class.
+                let (name, module) = ("ImproperlyConfigured", "celery.exceptions");
+                let name = ErrorName { name: name.to_owned(), module: Some(module.to_owned()) };
+                self.over(State::Failure, None, vec![error], Some(name))
+            }
         }
     }
 
@@ -263,7 +321,7 @@ impl<'a> Judge<'a> {
             error_type,
             error_module,
             traceback: None,
-            attempts: message.retries + message.crashes + u32::from(self.started_at.is_some()),
+            attempts: message.tries().saturating_add(u32::from(self.started_at.is_some())),
             enqueued_at: message.enqueued_at,
             started_at: self.started_at,
             finished_at: self.now,
@@ -277,7 +335,7 @@ impl<'a> Judge<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Arguments, Context, TaskError};
+    use super::super::{Context, TaskError};
     use super::*;
 
     fn message(retries: u32) -> Message {
@@ -294,8 +352,18 @@ mod tests {
     }
 
     fn judge_revoked(message: &Message, ending: Ending, revoked: bool) -> Verdict {
+        judge_told(message, ending, revoked, false)
+    }
+
+    fn judge_told(message: &Message, ending: Ending, revoked: bool, terminated: bool) -> Verdict {
         let now = Timestamp::from_millis(5_000);
-        let judge = Judge { message, now, started_at: Some(now), worker: Some("q#1"), entropy: 0, revoked };
+        let judge = Judge {
+            started_at: Some(now),
+            worker: Some("q#1"),
+            revoked,
+            terminated,
+            ..Judge::unstarted(message, now)
+        };
         judge.judge(Err(ending))
     }
 
@@ -351,6 +419,32 @@ mod tests {
     }
 
     #[test]
+    fn a_retry_may_say_its_delay_its_limit_and_its_arguments() {
+        let next = Arguments { args: "[7]".into(), kwargs: String::new() };
+        let ending = |task, max_retries| Ending::Retry {
+            messages: vec!["later".into()],
+            name: "E".into(),
+            next: Box::new(NextAttempt {
+                after: Some(Duration::from_secs(1)),
+                max_retries: Some(max_retries),
+                arguments: Some((task, Ok(next.clone()))),
+            }),
+        };
+        // The task's own limit is 3.
+        let Verdict::Again { message: m, due, failed: Some(failed), .. } =
+            judge(&message(3), ending("app::t", 4))
+        else {
+            panic!()
+        };
+        assert_eq!((&m.arguments, m.retries, m.retry.max_retries), (&next, 4, 3));
+        assert_eq!((due, failed.error_type.as_deref()), (Some(Timestamp::from_millis(6_000)), Some("E")));
+        let over = state(judge(&message(0), ending("app::t", 0)));
+        assert_eq!(over, Some((State::Failure, 1, vec!["later".into()])));
+        let (_, _, errors) = state(judge(&message(0), ending("app::u", 4))).unwrap();
+        assert!(errors[0].contains("wanted to be retried as `app::u`"), "{errors:?}");
+    }
+
+    #[test]
     fn postpone_and_continue_burn_no_attempt() {
         let Verdict::Again { message: m, due, .. } =
             judge(&message(2), Ending::Postpone { until: Until::In(Duration::from_secs(1)) })
@@ -382,8 +476,37 @@ mod tests {
             worker: None,
             entropy: 0,
             revoked: true,
+            terminated: false,
+            limits: CanvasLimits::default(),
         };
         assert_eq!(state(ok.judge(Ok("1".into()))).unwrap().0, State::Success);
+    }
+
+    #[test]
+    fn a_revocation_that_tells_no_body_to_end_leaves_a_real_failure_as_it_is() {
+        let ends = |retries, ending, terminated| {
+            state(judge_told(&message(retries), ending, true, terminated)).unwrap()
+        };
+        let boom = vec!["boom".to_owned()];
+        // The last attempt, or one that is never tried again, has failed. Where another attempt would follow, the task
+        // is revoked.
+        assert_eq!(ends(3, failure(None), false), (State::Failure, 4, boom.clone()));
+        assert_eq!(ends(0, failure(Some(false)), false), (State::Failure, 1, boom));
+        let retry = || TaskError::retry("later").into_ending();
+        assert_eq!(ends(3, retry(), false).0, State::Failure);
+        assert_eq!(ends(0, retry(), false).0, State::Revoked);
+        assert_eq!(ends(3, Ending::Interrupted(Interrupt::SoftTimeLimit), false).0, State::Failure);
+        assert_eq!(ends(0, Ending::Ignore, false).0, State::Ignored);
+        let until = Until::In(Duration::from_secs(1));
+        assert_eq!(ends(0, Ending::Postpone { until }, false).0, State::Revoked);
+        assert_eq!(ends(0, Ending::Interrupted(Interrupt::Shutdown), false).0, State::Revoked);
+        // A run that was told to end may end in any way, and its task is revoked.
+        assert_eq!(ends(3, failure(Some(false)), true).0, State::Revoked);
+        let m = message(0);
+        let judge = |terminated| Judge { revoked: true, terminated, ..Judge::unstarted(&m, Timestamp::ZERO) };
+        let limit = Duration::from_secs(1);
+        assert_eq!(state(judge(false).time_limit(limit)).unwrap().0, State::Failure);
+        assert_eq!(state(judge(true).time_limit(limit)).unwrap().0, State::Revoked);
     }
 
     #[test]

@@ -1,64 +1,62 @@
-//! What a message carries of the workflow that it is part of: Celery's `embed`, and the headers about relations.
+//! The part of a message that describes the workflow of its task: Celery's `embed`, and the headers about relations
+//! between tasks.
 //!
-//! Signatures are kept here as they cross the wire, not as typed calls: a chain may go on with a task that only a Python
-//! worker knows, and has to be passed on unharmed.
+//! Signatures are kept here as they cross the wire and not as typed calls. A chain may go on with a task that only a
+//! Python worker knows, and that step has to be passed on unharmed.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
 
-use super::{Headers, Message, TaskId};
+use super::{Headers, Json, JsonMap, Message, TaskId};
 
 /// A call that has not been made yet, as Celery writes it: the JSON of its `Signature`.
 ///
-/// Composite ones (`celery.chain`, `celery.group`, `celery.chord`) have this form too, with their parts in `kwargs`.
+/// Composite signatures (`celery.chain`, `celery.group`, `celery.chord`) have this form too, with their parts in
+/// `kwargs`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RawSignature {
     /// The task's name.
     pub task: String,
-    /// Positional arguments.
-    pub args: Vec<Value>,
-    /// Arguments by name.
-    pub kwargs: Map<String, Value>,
-    /// Options of the call, unresolved: `task_id`, `queue`, `countdown`, `link`, `chord`, …
-    pub options: Map<String, Value>,
-    /// `chain`, `group`, `chord`, … for composite ones.
+    /// The positional arguments.
+    pub args: Vec<Json>,
+    /// The arguments by name.
+    pub kwargs: JsonMap,
+    /// The options of the call as they were written: `task_id`, `queue`, `countdown`, `link`, `chord`, …
+    pub options: JsonMap,
+    /// The kind of a composite signature: `chain`, `group`, `chord`, …
     pub subtask_type: Option<String>,
-    /// Whether the result of what comes before is kept out of the arguments.
+    /// Whether the call ignores the result of the task before it, in place of taking it as its first argument.
     pub immutable: bool,
 }
 
-/// The six keys, all always written: Python's parent task fails on a callback that lacks one.
-#[derive(Serialize, Deserialize)]
-struct Document {
+/// A signature as it is written, always with all six keys: Python's parent task fails on a callback that lacks one.
+#[derive(Serialize)]
+struct Written<'a> {
+    task: &'a str,
+    args: &'a [Json],
+    kwargs: &'a JsonMap,
+    options: &'a JsonMap,
+    subtask_type: Option<&'a str>,
+    immutable: bool,
+}
+
+/// A signature as it is read. Any key but `task` may be missing or null.
+#[derive(Deserialize)]
+struct WorkflowDocument {
     task: String,
     #[serde(default)]
-    args: Option<Vec<Value>>,
+    args: Option<Vec<Json>>,
     #[serde(default)]
-    kwargs: Option<Map<String, Value>>,
+    kwargs: Option<JsonMap>,
     #[serde(default)]
-    options: Option<Map<String, Value>>,
+    options: Option<JsonMap>,
     #[serde(default)]
     subtask_type: Option<String>,
     #[serde(default)]
     immutable: Option<bool>,
 }
 
-impl From<RawSignature> for Document {
-    fn from(signature: RawSignature) -> Self {
-        let RawSignature { task, args, kwargs, options, subtask_type, immutable } = signature;
-        Self {
-            task,
-            args: Some(args),
-            kwargs: Some(kwargs),
-            options: Some(options),
-            subtask_type,
-            immutable: Some(immutable),
-        }
-    }
-}
-
-impl From<Document> for RawSignature {
-    fn from(document: Document) -> Self {
+impl From<WorkflowDocument> for RawSignature {
+    fn from(document: WorkflowDocument) -> Self {
         Self {
             task: document.task,
             args: document.args.unwrap_or_default(),
@@ -70,10 +68,18 @@ impl From<Document> for RawSignature {
     }
 }
 
-// Storage formats that do not describe themselves cannot hold a `Value`, so there it is JSON text.
+// A storage format that does not describe itself cannot hold arbitrary JSON, so it gets the signature as JSON text.
 impl Serialize for RawSignature {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let document = Document::from(self.clone());
+        let Self { task, args, kwargs, options, subtask_type, immutable } = self;
+        let document = Written {
+            task,
+            args,
+            kwargs,
+            options,
+            subtask_type: subtask_type.as_deref(),
+            immutable: *immutable,
+        };
         if serializer.is_human_readable() {
             return document.serialize(serializer);
         }
@@ -85,48 +91,55 @@ impl Serialize for RawSignature {
 impl<'de> Deserialize<'de> for RawSignature {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
-            return Document::deserialize(deserializer).map(Self::from);
+            return WorkflowDocument::deserialize(deserializer).map(Self::from);
         }
         let text = String::deserialize(deserializer)?;
-        serde_json::from_str::<Document>(&text).map(Self::from).map_err(serde::de::Error::custom)
+        serde_json::from_str::<WorkflowDocument>(&text).map(Self::from).map_err(serde::de::Error::custom)
     }
 }
 
-/// What a message carries of the workflow that it is part of, and of the program that sent it.
+/// The workflow that a message's task is part of, and the program that sent the message.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Workflow {
-    /// The first task of all that led to this one; its own id if there is none before it.
+    /// The first task of all those that led to this one. It is the task's own id if no task came before.
     pub root_id: Option<TaskId>,
     /// The task that sent this one.
     pub parent_id: Option<TaskId>,
-    /// The group or chord that it is a member of.
+    /// The group or chord that the task is a member of.
     pub group: Option<String>,
-    /// Its place in the group.
+    /// The task's place in the group.
     pub group_index: Option<u32>,
-    /// What is called on success, with the result in front of its arguments. Celery's `link`.
+    /// The signatures that are called on success, with the result in front of their arguments. Celery's `link`.
     pub callbacks: Vec<RawSignature>,
-    /// What is called on failure, with the task's id in front of its arguments. Celery's `link_error`.
+    /// The signatures that are called on failure, with the task's id in front of their arguments. Celery's
+    /// `link_error`.
     pub errbacks: Vec<RawSignature>,
-    /// The rest of the chain in reverse order, as on the wire: the last one is next.
+    /// The rest of the chain in reverse order, as on the wire: the last signature is the next step.
     pub chain: Vec<RawSignature>,
-    /// The body of the chord whose header this task belongs to.
+    /// The body of the chord whose header the task belongs to.
     pub chord: Option<RawSignature>,
-    /// How often a task of this id has replaced itself.
+    /// The number of times that a task of this id has replaced itself.
     pub replaced_task_nesting: u32,
-    /// Where the caller's rpc result queue is.
+    /// The queue in which the caller waits for results by rpc.
     pub reply_to: Option<String>,
-    /// The name to show instead of the task's.
+    /// The name that tools show instead of the task's.
     pub shadow: Option<String>,
-    /// The names of the stamps that are passed on to what this task sends.
+    /// The names of the stamps that the task passes on to what it sends.
     pub stamped_headers: Vec<String>,
-    /// The stamps.
+    /// The values of the stamps by name.
     pub stamps: Headers,
-    /// Who sent it, for display: `gen<pid>@<host>`.
+    /// The sender of the message, for display: `gen<pid>@<host>`.
     pub origin: Option<String>,
 }
 
 impl Workflow {
-    /// Whether something follows from the task's end, or is counted then.
+    /// Whether something is sent when the task ends, or may be.
+    pub(crate) fn has_followers(&self) -> bool {
+        let Self { callbacks, errbacks, chain, chord, .. } = self;
+        !(callbacks.is_empty() && errbacks.is_empty() && chain.is_empty()) || chord.is_some()
+    }
+
+    /// Whether something follows from the task's end, or a group counts it.
     pub(crate) fn is_of_canvas(&self) -> bool {
         let Self { group, callbacks, errbacks, chain, chord, replaced_task_nesting, .. } = self;
         let alone = callbacks.is_empty() && errbacks.is_empty() && chain.is_empty();
@@ -134,21 +147,21 @@ impl Workflow {
     }
 }
 
-/// Where a task that is over stood among others; part of its record.
+/// The tasks and groups that are related to a task that is over; part of its record.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Lineage {
-    /// The task that sent it.
+    /// The task that sent this one.
     pub parent_id: Option<TaskId>,
-    /// The group or chord that it was a member of.
+    /// The group or chord that the task was a member of.
     pub group_id: Option<String>,
-    /// What it sent, in order.
+    /// The tasks and groups that the task has sent, in order.
     pub children: Vec<Child>,
-    /// Where the caller's rpc result queue is.
+    /// The queue in which the caller waits for results by rpc.
     pub reply_to: Option<String>,
 }
 
 impl Lineage {
-    /// What a message says of where its task stands; nothing, if it stands alone.
+    /// The relations that a message states for its task. It is `None` if the task stands alone.
     pub(crate) fn of(message: &Message) -> Option<Box<Self>> {
         let workflow = message.workflow.as_deref()?;
         let lineage = Self {
@@ -161,12 +174,12 @@ impl Lineage {
     }
 }
 
-/// Something that a task has sent.
+/// A task or a group that another task has sent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Child {
-    /// A task.
+    /// A single task.
     Task(TaskId),
-    /// A group and its members.
+    /// A group: its id and its members.
     Group(String, Vec<TaskId>),
 }
 

@@ -1,4 +1,4 @@
-//! The runtime of one test, and its levers.
+//! The runtime of one test, and the methods by which the test moves it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,16 +9,16 @@ use super::client::{Eager, TestClient};
 use super::recorder::{Ran, Recorder, ReportedState};
 use super::stage::{CrashPoint, Endless, Stage};
 use crate::Celeriac;
-use crate::actors::beat::stepped::SteppedBeat;
+use crate::actors::beat::stepped::{SteppedBeat, Stepping};
 use crate::app::StartError;
 use crate::broker::MemoryBroker;
 use crate::core::Timestamp;
-use crate::task::scope::{Entered, Scope, VirtualClock};
-use crate::task::{self, Client, DownloadError, Message, Task, TaskId, TaskResult};
+use crate::task::scope::{Scope, ScopeGuard, VirtualClock};
+use crate::task::{Client, DownloadError, Message, Task, TaskId, TaskResult};
 
-/// A runtime without threads: the test takes its tasks one by one, and moves its clock. See [the module](super).
+/// A runtime without threads: the test runs its tasks one by one, and moves its clock. See [the module](super).
 ///
-/// Keep it until the end of the test. It stays on its thread.
+/// Keep it until the end of the test, on the thread where it was started.
 ///
 /// ```
 /// use celeriac::{State, assert_enqueued, assert_not_enqueued, task, testing};
@@ -47,7 +47,7 @@ pub struct TestApp {
     celeriac: Celeriac,
     stage: Arc<Stage>,
     client: Arc<dyn Client>,
-    _entered: Entered,
+    _entered: ScopeGuard,
 }
 
 impl TestApp {
@@ -59,7 +59,7 @@ impl TestApp {
         eager: Option<Eager>,
     ) -> Result<Self, StartError> {
         let inner = celeriac.client();
-        recorder.show_on(&celeriac.runtime_arc().board);
+        recorder.show_on(&celeriac.runtime_arc().progress_hub);
         let stage = Stage::new(celeriac.runtime_arc(), broker, Arc::clone(&clock), recorder);
         let stage = Arc::new(stage);
         let client = Arc::new_cyclic(|own: &std::sync::Weak<TestClient>| {
@@ -67,98 +67,103 @@ impl TestApp {
             let scope = Scope { clock, client: own };
             TestClient { inner, stage: Arc::clone(&stage), scope, eager }
         });
-        let entered = client.scope.clone().enter();
+        let scope = client.scope.clone();
+        let entered = scope.clone().enter();
         let client = client as Arc<dyn Client>;
         celeriac.answer_by(&client);
-        task::install(Arc::clone(&client));
         let app = Self { celeriac, stage, client, _entered: entered };
         if let Some(parts) = app.celeriac.beat_parts() {
+            let beat = Arc::downgrade(&app.stage.beat);
+            let _ = parts.stepping.set(Stepping { beat, scope });
             *app.stage.beat.lock().await = Some(SteppedBeat::begin(parts).await?);
         }
         Ok(app)
     }
 
-    /// The handle that the program has in production. What it says of workers and event loops does not hold here: there
-    /// are none.
+    /// The handle that the program has in production. There are no workers and no event loops here: a queue reports
+    /// its waiting tasks and cannot be paused or resized, and a source poller asks its source when the test calls
+    /// `run_poller`. The levers of beat work by the test's clock.
     pub fn celeriac(&self) -> &Celeriac {
         &self.celeriac
     }
 
-    /// Where to send tasks from other threads: `send_email::s(42).send(app.client())`.
+    /// The client for enqueueing from other threads: `send_email::s(42).send(app.client())`.
     pub fn client(&self) -> Arc<dyn Client> {
         Arc::clone(&self.client)
     }
 
-    /// What the clock says.
+    /// The time that the test's clock shows.
     pub fn now(&self) -> Timestamp {
         self.stage.clock.now()
     }
 
-    /// Runs the task that has been ready for longest, once; `None`: none is ready.
+    /// Runs the task that has been ready for longest, once. Returns `None` if no task is ready.
     pub async fn step(&self) -> Option<Ran> {
         self.stage.step().await
     }
 
-    /// Runs what is due, and what follows from it and is due as well; says how many runs that were. The clock stands.
+    /// Runs all tasks that are due, and the tasks that follow from them and are due as well. Returns the number of
+    /// runs. The clock does not move.
     ///
     /// # Panics
-    /// After 10,000 runs: something enqueues or continues itself without end.
+    /// After 10,000 runs, because some task enqueues or continues itself without end.
     pub async fn run_until_idle(&self) -> usize {
         ended(self.stage.run_until_idle().await)
     }
 
-    /// Moves the clock, and runs all that comes due on the way, each at its time: ETAs, retries, periodic entries, and those
-    /// whose patience with their lane ends. Says how many runs that were.
+    /// Moves the clock, and runs all tasks that come due on the way, each at its time: ETAs, retries, periodic
+    /// entries, and tasks that have waited for their lane as long as they want to. Returns the number of runs.
     ///
     /// # Panics
-    /// As [`run_until_idle`](Self::run_until_idle).
+    /// After 10,000 runs at one time, as [`run_until_idle`](Self::run_until_idle).
     pub async fn advance(&self, by: Duration) -> usize {
         ended(self.stage.advance(self.now() + by).await)
     }
 
-    /// Moves the clock and runs nothing, as if the program had slept. What came due meanwhile is there for
-    /// [`step`](Self::step); beat sees all that it missed at once, at the next [`run_until_idle`](Self::run_until_idle).
+    /// Moves the clock and runs nothing, as if the program had slept. Tasks that came due meanwhile are ready for
+    /// [`step`](Self::step), and beat sees all missed ticks at once, at the next
+    /// [`run_until_idle`](Self::run_until_idle).
     pub fn jump(&self, by: Duration) {
         self.stage.clock.move_to(self.now() + by);
     }
 
-    /// The worker of the next run of this task dies when the run has begun, before the body does anything.
+    /// Makes the worker of the task's next run die when the run has begun, before the body does anything.
     pub fn crash_at_start<T: Task>(&self, _task: T) {
         self.stage.crash(T::NAME, CrashPoint::AtStart);
     }
 
-    /// The worker of the next run of this task dies when the body has done its work, before anybody is told: the task runs a
-    /// second time, and whatever it did is done twice. Call it with the task as a type: `send_email::Task`.
+    /// Makes the worker of the task's next run die when the body has done its work, before the broker is told: the
+    /// task runs a second time, and its effects happen twice. Pass the task as a type: `send_email::Task`.
     pub fn crash_before_settle<T: Task>(&self, _task: T) {
         self.stage.crash(T::NAME, CrashPoint::BeforeSettle);
     }
 
-    /// What was enqueued so far, in order, by whomever: callers, other tasks, beat. A task that waits again is not
+    /// The tasks enqueued so far, in order, by callers, other tasks or beat. A task that goes back to wait is not
     /// enqueued again.
     pub fn enqueued(&self) -> Vec<Arc<Message>> {
         self.stage.recorder.enqueued()
     }
 
-    /// What ran so far, in order.
+    /// All runs so far, in the order in which they ended.
     pub fn runs(&self) -> Vec<Ran> {
         self.stage.recorder.runs()
     }
 
-    /// The states that the bodies of a task reported by [`update_state`](crate::Context::update_state), all of them, in order.
+    /// All states that the bodies of a task reported by [`update_state`](crate::Context::update_state), in order.
     pub fn reported(&self, id: &TaskId) -> Vec<ReportedState> {
         self.stage.recorder.states(id)
     }
 
-    /// How far a task said it was ([`progress`](crate::Context::progress)), `(current, total)`, each time that was shown: at
-    /// each whole percent.
+    /// The progress of a task ([`progress`](crate::Context::progress)) as `(current, total)`, each time that users
+    /// would see it: at each whole percent.
     pub fn progress(&self, id: &TaskId) -> Vec<(u64, u64)> {
         self.stage.recorder.progress(id)
     }
 
-    /// The file that a task offered, whole.
+    /// All bytes of the file that a task exposed.
     ///
     /// # Errors
-    /// There is none, or it cannot be read.
+    /// The task has no file, or the file cannot be read.
     pub async fn downloaded(&self, id: &TaskId) -> Result<Vec<u8>, DownloadError> {
         let mut open = self.celeriac.soil().open(id, None).await?;
         let mut bytes = Vec::new();
@@ -170,22 +175,16 @@ impl TestApp {
         Ok(bytes)
     }
 
-    /// The record of a task, if it is over and was kept.
+    /// The record of a task, if the task is over and its record was kept.
     pub(super) fn record(&self, id: &TaskId) -> Option<TaskResult> {
         let store = &self.stage.runtime.store;
-        // The store in memory answers at once.
+        // The memory store answers at once.
         store.get(id, self.now()).now_or_never()?.ok().flatten()
     }
 
-    /// Forgets what was enqueued, reported and run so far. What waits goes on waiting.
+    /// Forgets the tasks enqueued, the states reported and the runs so far. Waiting tasks go on waiting.
     pub fn forget(&self) {
         self.stage.recorder.clear();
-    }
-}
-
-impl Drop for TestApp {
-    fn drop(&mut self) {
-        task::uninstall(&self.client);
     }
 }
 

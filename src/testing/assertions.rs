@@ -1,15 +1,16 @@
-//! Assertions about what was enqueued.
+//! Assertions about the tasks that were enqueued.
 
 use std::collections::BTreeMap;
 
 use super::{Expectation, TestApp};
 use crate::task::{DownloadFacts, State, TaskId, TaskResult};
 
-/// Fails unless a task was enqueued, by whomever, whether it has run by now or not; shows the near misses then.
+/// Fails unless a task was enqueued, no matter by whom, and whether it has run by now or not. The failure shows the
+/// near misses.
 ///
-/// The call is written as it was made. What follows is about its options: `queue`, `priority`, `countdown`, `eta`, `id`,
-/// `header = (name, value)`, and `times`, without which it is at least once; see [`Expectation`](crate::testing::Expectation).
-/// `send_email(..)` is any call of it.
+/// Write the call as the code makes it. Behind it may stand options of the call: `queue`, `priority`, `countdown`,
+/// `eta`, `id`, `header = (name, value)`; and `times`, without which the call must occur at least once. See
+/// [`Expectation`](crate::testing::Expectation). `send_email(..)` matches a call with any arguments.
 ///
 /// ```
 /// # use celeriac::{assert_enqueued, task, testing};
@@ -35,7 +36,7 @@ macro_rules! assert_enqueued {
     };
 }
 
-/// Fails if such a task was enqueued; see [`assert_enqueued!`](crate::assert_enqueued).
+/// Fails if such a task was enqueued. It takes the same arguments as [`assert_enqueued!`](crate::assert_enqueued).
 #[macro_export]
 macro_rules! assert_not_enqueued {
     ($app:expr, $($task:ident)::+ (..) $(, $option:ident = $value:expr)* $(,)?) => {
@@ -48,8 +49,8 @@ macro_rules! assert_not_enqueued {
     };
 }
 
-/// Fails unless a task was seen to be so far, in this order, and perhaps at other points between:
-/// `assert_progress!(app, export.id(), [(1, 4), (4, 4)])`. Shows all that was seen then.
+/// Fails unless a task's progress was seen at these points in this order, with any other points between them:
+/// `assert_progress!(app, export.id(), [(1, 4), (4, 4)])`. The failure shows all points that were seen.
 #[macro_export]
 macro_rules! assert_progress {
     ($app:expr, $id:expr, [$(($current:expr, $total:expr)),+ $(,)?] $(,)?) => {
@@ -61,9 +62,11 @@ macro_rules! assert_progress {
     };
 }
 
-/// Fails unless a task has succeeded with a file to download: `assert_download!(app, export.id(), name = "cases.csv")`. What
-/// may follow are [fields of the file](crate::soil::DownloadFacts): `name`, `content_type`, `size`, `owners`, `headers`. Shows
-/// what there is instead then. Its bytes are had by [`TestApp::downloaded`](crate::testing::TestApp::downloaded).
+/// Fails unless a task has succeeded with a file to download:
+/// `assert_download!(app, export.id(), name = "cases.csv")`. Behind the id may stand
+/// [fields of the file](crate::soil::DownloadFacts): `name`, `content_type`, `size`, `owners`, `headers`. The failure
+/// shows the state of the task instead. Read the bytes of the file with
+/// [`TestApp::downloaded`](crate::testing::TestApp::downloaded).
 #[macro_export]
 macro_rules! assert_download {
     ($app:expr, $id:expr $(, $field:ident = $value:expr)* $(,)?) => {{
@@ -88,10 +91,10 @@ macro_rules! __assert_enqueued {
     };
 }
 
-/// What [`assert_enqueued!`](crate::assert_enqueued) does, for assertions of your own.
+/// Checks as [`assert_enqueued!`](crate::assert_enqueued) does, for assertions of your own.
 ///
 /// # Errors
-/// What was enqueued instead.
+/// A text that names the calls that were enqueued instead.
 pub fn check_enqueued(app: &TestApp, expected: &Expectation) -> Result<(), String> {
     let found = count(app, expected);
     let enough = expected.wanted_times().map_or(found > 0, |times| found == times);
@@ -105,10 +108,10 @@ pub fn check_enqueued(app: &TestApp, expected: &Expectation) -> Result<(), Strin
     Err(format!("{} {times}\n{}", expected.describe(), instead(app, expected)))
 }
 
-/// What [`assert_not_enqueued!`](crate::assert_not_enqueued) does, for assertions of your own.
+/// Checks as [`assert_not_enqueued!`](crate::assert_not_enqueued) does, for assertions of your own.
 ///
 /// # Errors
-/// It was enqueued.
+/// A text that says how often the task was enqueued.
 pub fn check_not_enqueued(app: &TestApp, expected: &Expectation) -> Result<(), String> {
     match count(app, expected) {
         0 => Ok(()),
@@ -119,10 +122,10 @@ pub fn check_not_enqueued(app: &TestApp, expected: &Expectation) -> Result<(), S
     }
 }
 
-/// What [`assert_progress!`](crate::assert_progress) does, for assertions of your own.
+/// Checks as [`assert_progress!`](crate::assert_progress) does, for assertions of your own.
 ///
 /// # Errors
-/// What was seen instead.
+/// A text that names the points that were seen instead.
 pub fn check_progress(app: &TestApp, id: &TaskId, expected: &[(u64, u64)]) -> Result<(), String> {
     let seen = app.progress(id);
     let mut left = seen.iter();
@@ -134,10 +137,11 @@ pub fn check_progress(app: &TestApp, id: &TaskId, expected: &[(u64, u64)]) -> Re
     }
 }
 
-/// What [`assert_download!`](crate::assert_download) does, for assertions of your own.
+/// Checks as [`assert_download!`](crate::assert_download) does, for assertions of your own. Returns the facts about
+/// the file.
 ///
 /// # Errors
-/// There is none, and how the task is instead.
+/// The task has no download; the text says how the task ended.
 pub fn check_download(app: &TestApp, id: &TaskId) -> Result<DownloadFacts, String> {
     match app.record(id) {
         Some(TaskResult { download: Some(download), .. }) => Ok(download.facts),
@@ -158,7 +162,8 @@ fn count(app: &TestApp, expected: &Expectation) -> usize {
     enqueued.iter().filter(|m| expected.is_of(m) && expected.differences(m).is_empty()).count()
 }
 
-/// What was enqueued: the calls of this task, with what differs, and how many of others.
+/// Describes what was enqueued: the calls of this task with their differences, and the number of calls of other
+/// tasks.
 fn instead(app: &TestApp, expected: &Expectation) -> String {
     let enqueued = app.enqueued();
     let mut lines = Vec::new();

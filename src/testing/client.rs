@@ -1,4 +1,5 @@
-//! The runtime of a test as callers see it: what they enqueue may run at once, and what they wait for is run.
+//! The client of a test's runtime. In eager mode it runs what callers enqueue at once, and it runs tasks for whose
+//! result a caller waits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +17,14 @@ use crate::task::{
     TrackedState,
 };
 
-/// What eager mode does.
+/// The options of eager mode.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Eager {
-    /// Whether an enqueue fails if what it enqueued does.
+    /// Whether an enqueue fails if the task that it enqueued fails.
     pub(super) propagates: bool,
 }
 
-/// The client.
+/// The client of a test's runtime.
 pub(super) struct TestClient {
     pub(super) inner: Arc<dyn Client>,
     pub(super) stage: Arc<Stage>,
@@ -32,10 +33,10 @@ pub(super) struct TestClient {
 }
 
 impl TestClient {
-    /// Runs all that there is to its end, if that is the mode.
+    /// Runs all tasks to their end in eager mode, and nothing in any other mode.
     ///
-    /// Bodies need not be `Send`, a client's futures must be: so a run is bound to the thread on which it begins. A test's
-    /// own future never changes its thread.
+    /// The bodies of tasks need not be `Send`, while the futures of a client must be. So a run is bound to the thread
+    /// on which it begins. The future of a test never changes its thread.
     async fn run_eagerly(&self) -> Result<(), EnqueueError> {
         if self.eager.is_none() {
             return Ok(());
@@ -50,8 +51,8 @@ impl TestClient {
         })
     }
 
-    /// The error of a task that was run eagerly and failed, if such errors come back to the caller. That it failed by
-    /// `TaskError::fail`, Soil's option 1, is no error, but an outcome that it chose.
+    /// The error of a task that was run eagerly and failed, if such errors go back to the caller. An end by
+    /// `TaskError::fail`, Soil's option 1, is no such error, because the task chose it.
     fn failure_of(&self, id: &TaskId) -> Result<(), EnqueueError> {
         let last =
             self.stage.recorder.last_run(id).filter(|_| self.eager.is_some_and(|eager| eager.propagates));
@@ -68,7 +69,7 @@ impl TestClient {
         }
     }
 
-    /// Runs what is due until a task is over.
+    /// Runs the due tasks one by one until the task `id` is over, and returns its record.
     async fn run_for(&self, id: &TaskId) -> Result<TaskResult, GetError> {
         loop {
             if let Some(record) = self.result(id).await? {

@@ -1,4 +1,4 @@
-//! What a test expects to be enqueued, and by how much something else differs from it.
+//! What a test expects to be enqueued, and how a message differs from that.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -8,27 +8,27 @@ use serde_json::Value;
 use crate::core::Timestamp;
 use crate::task::{Arguments, Message, Signature, Task, TaskId};
 
-/// A task that is expected, with what is expected of its call. [`assert_enqueued!`](crate::assert_enqueued) makes one.
+/// A call of a task that a test expects. [`assert_enqueued!`](crate::assert_enqueued) makes one.
 #[derive(Clone, Debug)]
 pub struct Expectation {
     task: &'static str,
     params: &'static [&'static str],
-    /// `None`: any.
+    /// The expected arguments; `None`: any arguments match.
     arguments: Option<Result<Vec<Value>, String>>,
-    fields: Vec<Field>,
+    fields: Vec<ExpectedField>,
     times: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
-struct Field {
+struct ExpectedField {
     name: String,
     wanted: String,
-    found: Found,
+    found: FieldSource,
 }
 
-/// Where to find a field in a message.
+/// Says where a message has the value of a field.
 #[derive(Clone, Debug)]
-enum Found {
+enum FieldSource {
     Queue,
     Priority,
     Countdown,
@@ -38,14 +38,14 @@ enum Found {
 }
 
 impl Expectation {
-    /// A call with these arguments.
+    /// Expects a call with the arguments of this signature.
     pub fn call<T: Task>(signature: Signature<T>) -> Self {
         let arguments = signature.into_arguments();
         let bound = arguments.and_then(|arguments| bind(&arguments, T::PARAMS));
         Self { arguments: Some(bound), ..Self::any::<T>() }
     }
 
-    /// A call with whatever arguments, of the task as a type: `send_email::Task`.
+    /// Expects a call with any arguments. Pass the task as a type: `send_email::Task`.
     pub fn of_type<T: Task>(_task: T) -> Self {
         Self::any::<T>()
     }
@@ -54,51 +54,51 @@ impl Expectation {
         Self { task: T::NAME, params: T::PARAMS, arguments: None, fields: Vec::new(), times: None }
     }
 
-    /// In this queue.
+    /// Expects the call in this queue.
     #[must_use]
     pub fn queue(self, queue: impl Display) -> Self {
-        self.field("queue", &queue, Found::Queue)
+        self.field("queue", &queue, FieldSource::Queue)
     }
 
-    /// With this priority.
+    /// Expects the call to have this priority.
     #[must_use]
     pub fn priority(self, priority: u8) -> Self {
-        self.field("priority", &priority, Found::Priority)
+        self.field("priority", &priority, FieldSource::Priority)
     }
 
-    /// Not before so long after the enqueue.
+    /// Expects the call to have this countdown: the time from its enqueue to its ETA.
     #[must_use]
     pub fn countdown(self, countdown: Duration) -> Self {
-        self.field("countdown", &spell(Some(countdown)), Found::Countdown)
+        self.field("countdown", &spell(Some(countdown)), FieldSource::Countdown)
     }
 
-    /// Not before this time.
+    /// Expects the call to have this ETA.
     #[must_use]
     pub fn eta(self, eta: impl Into<Timestamp>) -> Self {
-        self.field("eta", &eta.into(), Found::Eta)
+        self.field("eta", &eta.into(), FieldSource::Eta)
     }
 
-    /// With this id.
+    /// Expects the call to have this id.
     #[must_use]
     pub fn id(self, id: impl Into<TaskId>) -> Self {
-        self.field("id", &id.into(), Found::Id)
+        self.field("id", &id.into(), FieldSource::Id)
     }
 
-    /// With this header.
+    /// Expects the call to have this header.
     #[must_use]
     pub fn header(self, (name, value): (&str, impl Into<Value>)) -> Self {
-        self.field(&format!("header {name}"), &value.into(), Found::Header(name.to_owned()))
+        self.field(&format!("header {name}"), &value.into(), FieldSource::Header(name.to_owned()))
     }
 
-    /// Exactly so many times; without it, at least once.
+    /// Expects exactly this many such calls; without it, at least one.
     #[must_use]
     pub fn times(mut self, times: usize) -> Self {
         self.times = Some(times);
         self
     }
 
-    fn field(mut self, name: &str, wanted: &impl Display, found: Found) -> Self {
-        self.fields.push(Field { name: name.to_owned(), wanted: wanted.to_string(), found });
+    fn field(mut self, name: &str, wanted: &impl Display, found: FieldSource) -> Self {
+        self.fields.push(ExpectedField { name: name.to_owned(), wanted: wanted.to_string(), found });
         self
     }
 
@@ -114,7 +114,7 @@ impl Expectation {
         self.times
     }
 
-    /// What of a call of the same task is not as expected; nothing, if all is.
+    /// The differences between a message of the same task and the expectation; none if it matches.
     pub(super) fn differences(&self, message: &Message) -> Vec<String> {
         let mut differences = Vec::new();
         match (&self.arguments, bind(&message.arguments, self.params)) {
@@ -131,7 +131,7 @@ impl Expectation {
                 differences.push(format!("the expected arguments have no form in JSON: {error}"))
             }
         }
-        for Field { name, wanted, found } in &self.fields {
+        for ExpectedField { name, wanted, found } in &self.fields {
             let found = found.of(message);
             if found != *wanted {
                 differences.push(format!("{name} is {found}, not {wanted}"));
@@ -140,7 +140,7 @@ impl Expectation {
         differences
     }
 
-    /// The expectation as a call.
+    /// The expectation in the form of a call.
     pub(super) fn describe(&self) -> String {
         let arguments = match &self.arguments {
             None => "(..)".to_owned(),
@@ -154,7 +154,7 @@ impl Expectation {
         text
     }
 
-    /// A message as a call of the expected task.
+    /// A message in the form of a call of the expected task.
     pub(super) fn describe_found(&self, message: &Message) -> String {
         match bind(&message.arguments, self.params) {
             Ok(values) => format!("{}{}", message.task, describe_arguments(self.params, &values)),
@@ -166,7 +166,7 @@ impl Expectation {
     }
 }
 
-impl Found {
+impl FieldSource {
     fn of(&self, message: &Message) -> String {
         match self {
             Self::Queue => message.queue.clone(),
@@ -186,7 +186,9 @@ fn spell(duration: Option<Duration>) -> String {
 }
 
 fn bind(arguments: &Arguments, params: &[&str]) -> Result<Vec<Value>, String> {
-    arguments.bind(params).map_err(|error| error.to_string())
+    let values = arguments.bind(params).map_err(|error| error.to_string())?;
+    let read = |json: &str| serde_json::from_str(json).map_err(|error| error.to_string());
+    values.into_iter().map(read).collect()
 }
 
 fn describe_arguments(params: &[&str], values: &[Value]) -> String {

@@ -1,9 +1,10 @@
-//! For tests of tasks: run them at once, move the clock by hand, see what was enqueued.
+//! The testing kit for tasks: a test runs tasks at once or one by one, moves the clock by hand, and sees what was
+//! enqueued.
 //!
-//! Celery's eager mode skips serialization, states and retries, and so a test that passes says little. Here a test has the
-//! real thing without its threads: arguments are encoded to JSON and decoded, tasks wait in the broker in memory, and what
-//! follows from a run is decided by the code that decides it in production. Only the actors are missing: the test itself
-//! takes one task after the other and runs it, in the order in which they became ready, on its own thread.
+//! Celery's eager mode skips serialization, states and retries, so a passing test proves little. Here a test has the
+//! real runtime without its threads: arguments are encoded to JSON and decoded, tasks wait in the memory broker, and
+//! the same code as in production decides what follows from a run. Only the actors are missing: the test itself takes
+//! one task after the other and runs it, in the order in which they became ready, on its own thread.
 //!
 //! ```
 //! use celeriac::{State, TaskError, task, testing};
@@ -23,33 +24,38 @@
 //! }
 //! ```
 //!
-//! - [`eager`] runs a task where it is enqueued, with its retries and all that follows from it.
-//! - [`start`] lets tasks wait until the test says [`step`](TestApp::step), [`run_until_idle`](TestApp::run_until_idle) or
-//!   [`advance`](TestApp::advance), or asks for a result.
-//! - [`assert_enqueued!`](crate::assert_enqueued) and [`assert_not_enqueued!`](crate::assert_not_enqueued) look at what was
-//!   enqueued, and show the near misses when they fail.
+//! - [`eager`] runs a task where it is enqueued, with its retries and all tasks that follow from it.
+//! - [`start`] lets tasks wait until the test calls [`step`](TestApp::step),
+//!   [`run_until_idle`](TestApp::run_until_idle) or [`advance`](TestApp::advance), or asks for a result.
+//! - [`assert_enqueued!`](crate::assert_enqueued) and [`assert_not_enqueued!`](crate::assert_not_enqueued) look at
+//!   the calls that were enqueued, and show the near misses when they fail.
+//! - [`assert_progress!`](crate::assert_progress) and [`assert_download!`](crate::assert_download) look at what a
+//!   task showed its user.
 //!
-//! - [`assert_progress!`](crate::assert_progress) and [`assert_download!`](crate::assert_download) look at what a task showed
-//!   its user.
+//! These things differ from production:
 //!
-//! What is not as in production:
-//!
-//! - One task runs at a time, so nothing overlaps unless a body itself waits for another task. The number of workers, pausing
-//!   and time-to-start mean nothing.
-//! - The clock stands until the test moves it. Time that a body spends in `tokio::time::sleep`, and time limits, are tokio's
-//!   time: `#[tokio::test(start_paused = true)]` makes that virtual as well.
+//! - One task runs at a time, so nothing overlaps unless a body itself waits for another task. The number of workers,
+//!   pausing and time-to-start mean nothing.
+//! - The clock stands still until the test moves it. `tokio::time::sleep` in a body and time limits follow tokio's
+//!   clock, which `#[tokio::test(start_paused = true)]` makes virtual as well.
 //! - Retries have no jitter: they are due after their full delay.
-//! - An `async fn` runs on the test's thread, a plain `fn` on a thread of its own, as in production.
-//! - Periodic entries fire if the test [asks for it](TestBuilder::beat), but not those for each tenant.
+//! - Periodic entries fire only if the test [asks for it](TestBuilder::beat), those of each tenant as well, each at
+//!   its time by the test's clock. Then the levers of `app.celeriac().beat()` work too.
 //!
-//! `delay` finds the test's own runtime on the thread of the test and in the bodies that run for it. Elsewhere, such as in
-//! `std::thread::spawn`, it is the runtime that was started last: say `.send(app.client())` there.
+//! As in production, a plain `fn` runs on a thread of its own. An `async fn` runs on the test's thread.
+//!
+//! `delay` finds the test's own runtime on the thread of the test and in the bodies that run for it. It never finds
+//! the runtime of another test: a test that has not started one gets `EnqueueError::NotRunning`, however many others
+//! run beside it. Code of the test on other threads, such as in `std::thread::spawn`, gets the same error; use
+//! `.send(app.client())` there.
 
 mod app;
 mod assertions;
 mod builder;
 mod client;
 mod expectation;
+#[cfg(test)]
+mod levers;
 mod recorder;
 mod stage;
 #[cfg(test)]
@@ -63,24 +69,24 @@ pub use recorder::{Ran, ReportedState};
 
 use crate::app::StartError;
 
-/// A runtime for one test: tasks wait until the test has them run.
+/// Starts a runtime for one test, in which tasks wait until the test runs them.
 ///
 /// # Errors
-/// As [`Builder::start`](crate::Builder::start).
+/// The same errors as [`Builder::start`](crate::Builder::start).
 pub async fn start() -> Result<TestApp, StartError> {
     builder().start().await
 }
 
-/// A runtime for one test in which a task runs as soon as it is enqueued, and one that fails has its enqueue fail. Celery's
-/// `task_always_eager` with `task_eager_propagates`.
+/// Starts a runtime for one test, in which a task runs as soon as it is enqueued, and an enqueue fails if its task
+/// fails. It is Celery's `task_always_eager` with `task_eager_propagates`.
 ///
 /// # Errors
-/// As [`Builder::start`](crate::Builder::start).
+/// The same errors as [`Builder::start`](crate::Builder::start).
 pub async fn eager() -> Result<TestApp, StartError> {
     builder().eager(true).start().await
 }
 
-/// A runtime for one test, with options.
+/// The options for the runtime of one test.
 pub fn builder() -> TestBuilder {
     TestBuilder::new()
 }

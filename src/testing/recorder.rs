@@ -1,4 +1,4 @@
-//! What happened in a test, in order.
+//! Records what happened in a test, in order.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -6,30 +6,30 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use futures_util::FutureExt;
 use serde_json::Value;
 
-use crate::actors::progress::Board;
+use crate::runtime::progress::ProgressHub;
 use crate::store::{MemoryStore, Store};
 use crate::task::{Message, State, StateSink, TaskId, TrackedState, read_progress};
 
-/// One run of a task, or its end without one.
+/// A run of a task, or the end of a task that never ran.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct Ran {
-    /// The task's id.
+    /// The id of the task.
     pub id: TaskId,
-    /// The task's name.
+    /// The name of the task.
     pub task: String,
-    /// The queue it came through.
+    /// The queue that the task came through.
     pub queue: String,
-    /// Which attempt it was, from 1.
+    /// The number of the attempt, from 1.
     pub attempt: u32,
-    /// What state it left the task in: a finished one, `Retry`, or `Pending` after a postponement, a continuation, a
-    /// replacement or a crash.
+    /// The state in which the run left the task: a finished one, `Retry`, or `Pending` after a postponement, a
+    /// continuation, a replacement or a crash.
     pub state: State,
-    /// Why, if it did not go well.
+    /// The errors of the run; none if it succeeded.
     pub errors: Vec<String>,
-    /// Its worker was made to die.
+    /// Whether the test made the worker of this run die.
     pub crashed: bool,
-    /// It failed by `TaskError::fail`.
+    /// Whether the task failed by `TaskError::fail`.
     pub(super) chosen: bool,
 }
 
@@ -37,21 +37,21 @@ pub struct Ran {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ReportedState {
-    /// The state, such as PROGRESS.
+    /// The name of the state, such as PROGRESS.
     pub state: String,
-    /// What went with it.
+    /// The data that the body reported with the state.
     pub meta: Value,
 }
 
-/// The notebook.
+/// The record of a test: what was enqueued, reported and run.
 pub(super) struct Recorder {
     store: Arc<MemoryStore>,
-    board: OnceLock<Arc<Board>>,
-    notes: Mutex<Notes>,
+    progress_hub: OnceLock<Arc<dyn ProgressHub>>,
+    notes: Mutex<Notebook>,
 }
 
 #[derive(Default)]
-struct Notes {
+struct Notebook {
     known: HashSet<TaskId>,
     enqueued: Vec<Arc<Message>>,
     states: Vec<TrackedState>,
@@ -60,19 +60,19 @@ struct Notes {
 
 impl Recorder {
     pub(super) fn new(store: Arc<MemoryStore>) -> Self {
-        Self { store, board: OnceLock::new(), notes: Mutex::default() }
+        Self { store, progress_hub: OnceLock::new(), notes: Mutex::default() }
     }
 
-    /// Who shows what bodies tell.
-    pub(super) fn show_on(&self, board: &Arc<Board>) {
-        let _ = self.board.set(Arc::clone(board));
+    /// Sets the board that shows the states reported by bodies.
+    pub(super) fn show_on(&self, progress_hub: &Arc<dyn ProgressHub>) {
+        let _ = self.progress_hub.set(Arc::clone(progress_hub));
     }
 
-    fn notes(&self) -> MutexGuard<'_, Notes> {
+    fn notes(&self) -> MutexGuard<'_, Notebook> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A message waits. The first time, that is its enqueue.
+    /// Hears that a message waits. The first time, that is its enqueue.
     pub(super) fn heard(&self, message: &Arc<Message>) {
         let mut notes = self.notes();
         if notes.known.insert(message.id.clone()) {
@@ -92,7 +92,7 @@ impl Recorder {
         self.notes().runs.clone()
     }
 
-    /// The last run of a task.
+    /// The last recorded run of a task.
     pub(super) fn last_run(&self, id: &TaskId) -> Option<Ran> {
         self.notes().runs.iter().rfind(|ran| ran.id == *id).cloned()
     }
@@ -100,10 +100,12 @@ impl Recorder {
     pub(super) fn states(&self, id: &TaskId) -> Vec<ReportedState> {
         let notes = self.notes();
         let of_task = notes.states.iter().filter(|state| state.id == *id);
-        of_task.map(|state| ReportedState { state: state.state.clone(), meta: state.meta.clone() }).collect()
+        of_task
+            .map(|state| ReportedState { state: state.state.clone(), meta: state.meta.value().clone() })
+            .collect()
     }
 
-    /// How far a task said it was, as far as it was shown.
+    /// The progress that a task reported, as far as users would see it.
     pub(super) fn progress(&self, id: &TaskId) -> Vec<(u64, u64)> {
         let notes = self.notes();
         let of_task = notes.states.iter().filter(|state| state.id == *id);
@@ -111,7 +113,8 @@ impl Recorder {
         shown.map(|progress| (progress.current, progress.total)).collect()
     }
 
-    /// Forgets what was enqueued, and ran, so far. What waits still waits, and is not enqueued a second time by that.
+    /// Forgets the tasks enqueued, the states reported and the runs so far. A task that still waits does not count as
+    /// enqueued again.
     pub(super) fn clear(&self) {
         let mut notes = self.notes();
         notes.enqueued.clear();
@@ -123,10 +126,10 @@ impl Recorder {
 impl StateSink for Recorder {
     fn update(&self, state: TrackedState) {
         self.notes().states.push(state.clone());
-        // The store in memory never waits.
+        // The memory store never waits.
         let _ = self.store.track(state.clone()).now_or_never();
-        if let Some(board) = self.board.get() {
-            board.stored(&state);
+        if let Some(progress_hub) = self.progress_hub.get() {
+            progress_hub.stored(&state);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Where the tasks of a test run: one after the other, by the code that runs them in production, without actors.
+//! Runs the tasks of a test, one after the other, by the code that runs them in production, without actors.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,43 +6,44 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio_util::sync::CancellationToken;
 
 use super::recorder::{Ran, Recorder};
-use crate::actors::admission::admit;
 use crate::actors::beat::stepped::SteppedBeat;
-use crate::actors::run::{Run, conclude};
-use crate::actors::runtime::Runtime;
-use crate::app::catalogue::Pool;
 use crate::broker::{Delivery, MemoryBroker};
+use crate::catalogue::Pool;
 use crate::core::Timestamp;
+use crate::runtime::Runtime;
+use crate::runtime::admission::admit;
+use crate::runtime::conclusion::conclude;
+use crate::runtime::run::Run;
 use crate::task::clock::now;
 use crate::task::scope::VirtualClock;
 use crate::task::{
     Context, Hooks, Judge, Message, Next, Sinks, State, StateSink, TaskId, TaskResult, Verdict,
 };
 
-/// More runs than this without a pause are taken for a task that goes on for ever.
+/// After this many runs without a pause, the stage assumes that some task goes on for ever.
 const RUNS: usize = 10_000;
 
-/// Where the worker of a run dies.
+/// The point of a run at which the test makes its worker die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CrashPoint {
-    /// The run has begun; nothing of the body has run.
+    /// The run has begun, and nothing of the body has run.
     AtStart,
-    /// The body has run to its end, and nobody was told.
+    /// The body has run to its end, and the broker was not told.
     BeforeSettle,
 }
 
-/// The stage.
+/// The broker, clock and runtime of a test, and the tasks that run on them.
 pub(super) struct Stage {
     pub(super) runtime: Arc<Runtime>,
     pub(super) broker: Arc<MemoryBroker>,
     pub(super) clock: Arc<VirtualClock>,
     pub(super) recorder: Arc<Recorder>,
-    pub(super) beat: tokio::sync::Mutex<Option<SteppedBeat>>,
+    pub(super) beat: Arc<tokio::sync::Mutex<Option<SteppedBeat>>>,
     running: Mutex<HashMap<TaskId, Context>>,
     crashes: Mutex<Vec<(&'static str, CrashPoint)>>,
 }
 
-/// There is no end to it.
+/// The error that runs follow each other without end.
 #[derive(Debug)]
 pub(super) struct Endless {
     pub(super) last: Ran,
@@ -61,7 +62,7 @@ impl Stage {
             broker,
             clock,
             recorder,
-            beat: tokio::sync::Mutex::new(None),
+            beat: Arc::default(),
             running: Mutex::default(),
             crashes: Mutex::default(),
         }
@@ -71,12 +72,12 @@ impl Stage {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The run of a task, if it runs.
+    /// The context of a task's run, if the task runs now.
     pub(super) fn run_of(&self, id: &TaskId) -> Option<Context> {
         self.running().get(id).cloned()
     }
 
-    /// Has the next run of a task die.
+    /// Makes the worker of a task's next run die.
     pub(super) fn crash(&self, task: &'static str, point: CrashPoint) {
         self.crashes.lock().unwrap_or_else(PoisonError::into_inner).push((task, point));
     }
@@ -87,7 +88,7 @@ impl Stage {
         Some(crashes.remove(at).1)
     }
 
-    /// Runs the task that has been ready for longest; `None`: none is.
+    /// Runs the task that has been ready for longest. Returns `None` if no task is ready.
     pub(super) async fn step(&self) -> Option<Ran> {
         let delivery = self.broker.take_next()?;
         let ran = self.run(delivery).await;
@@ -95,7 +96,7 @@ impl Stage {
         Some(ran)
     }
 
-    /// Runs what is due now and what follows from it; says how many runs that were.
+    /// Runs the due tasks and those that follow from them and are due as well. Returns the number of runs.
     pub(super) async fn run_until_idle(&self) -> Result<usize, Endless> {
         let mut runs = 0;
         loop {
@@ -110,7 +111,7 @@ impl Stage {
         }
     }
 
-    /// As [`run_until_idle`](Self::run_until_idle), with everything that is scheduled: the clock goes on to each in turn.
+    /// Runs all tasks, those that wait for a later time too: the clock moves to the time of each in turn.
     pub(super) async fn run_out(&self) -> Result<(), Endless> {
         let mut runs = 0;
         loop {
@@ -125,7 +126,7 @@ impl Stage {
         }
     }
 
-    /// Moves the clock to `end`, and runs what comes due on the way, each at its time.
+    /// Moves the clock to `end`, and runs the tasks that come due on the way, each at its time.
     pub(super) async fn advance(&self, end: Timestamp) -> Result<usize, Endless> {
         let mut runs = self.run_until_idle().await?;
         loop {
@@ -144,6 +145,7 @@ impl Stage {
         let message = predictable(delivery.message());
         let judge = Judge::unstarted(&message, now);
         let worker: Arc<str> = format!("{}#1", message.queue).into();
+        self.runtime.tell_received(&delivery);
         let definition = match admit(&self.runtime, &judge) {
             Ok(definition) => definition,
             Err(verdict) => {
@@ -167,6 +169,8 @@ impl Stage {
             stuck: Arc::default(),
             runtime: Arc::clone(&self.runtime),
             started_at: now,
+            time_limits: self.runtime.levers.time_limits(&message, definition.options),
+            place: None,
         };
         let ran = self.perform(&run, delivery).await;
         self.running().remove(&message.id);
@@ -178,23 +182,23 @@ impl Stage {
         let crash = self.crash_point(&message.task);
         let died = || Ran { crashed: true, ..ran(message, &Verdict::HandBack) };
         let hooks = run.hooks();
-        // A delivery that is dropped goes back, its crash counted, as when its worker dies.
+        // A delivery that is dropped goes back and counts a crash, as when its worker dies.
         let Ok(delivery) = run.begin(delivery).await else { return ran(message, &Verdict::HandBack) };
         if crash == Some(CrashPoint::AtStart) {
             return died();
         }
-        let stop = run.body(&hooks).await;
+        let outcome = run.body(&hooks).await;
         if crash == Some(CrashPoint::BeforeSettle) {
             return died();
         }
-        let verdict = run.verdict(stop, 0);
+        let verdict = run.verdict(outcome, 0);
         let ran = ran(message, &verdict);
         conclude(verdict, delivery, &run.context, &hooks, &self.runtime).await;
         ran
     }
 }
 
-/// The same message, whose retries are due when they are due.
+/// The same message without jitter, so that its retries are due at times that a test can predict.
 fn predictable(message: &Arc<Message>) -> Arc<Message> {
     if !message.retry.jitter {
         return Arc::clone(message);
@@ -220,7 +224,7 @@ fn ran(message: &Message, verdict: &Verdict) -> Ran {
         id: message.id.clone(),
         task: message.task.clone(),
         queue: message.queue.clone(),
-        attempt: 1 + message.retries + message.crashes,
+        attempt: message.tries().saturating_add(1),
         state,
         errors,
         crashed: false,

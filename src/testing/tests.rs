@@ -26,7 +26,7 @@ fn sum(numbers: Vec<u32>) -> u32 {
     numbers.iter().sum()
 }
 
-/// Fails until its last attempt.
+/// This task fails until its last attempt.
 #[task(queue = "kit", max_retries = 3, default_retry_delay = 60)]
 async fn flaky(ctx: Context, good: u32) -> Result<u32, TaskError> {
     let attempt = ctx.attempt();
@@ -43,14 +43,14 @@ async fn option_1() -> Result<(), TaskError> {
     Err(TaskError::fail(["my uncool", "errors"]))
 }
 
-/// Waits for another task.
+/// This task waits for another task.
 #[task(queue = "kit")]
 async fn parent(number: u32) -> Result<u32, TaskError> {
     let child = double::delay(number).await?;
     Ok(child.get(PATIENCE).await.map_err(TaskError::from_display)? + 1)
 }
 
-/// Enqueues another task where nothing is asynchronous.
+/// This task enqueues another task from a plain function.
 #[task(queue = "kit")]
 fn blocking_parent(number: u32) -> Result<(), TaskError> {
     double::delay(number).wait()?;
@@ -84,7 +84,7 @@ async fn eagerly_a_task_goes_all_the_way_with_its_retries() {
     assert_eq!(states, [State::Retry, State::Retry, State::Success]);
     let record = result.result().await.unwrap().unwrap();
     assert_eq!((record.attempts, record.worker.as_deref()), (3, Some("kit#1")));
-    // By backoff, 60 and 120 seconds passed, and nobody waited for them.
+    // By backoff, 60 and 120 seconds passed on the test's clock, and the test did not wait for them.
     assert_eq!(app.now().since(began), Duration::from_secs(180));
 }
 
@@ -159,7 +159,7 @@ async fn the_clock_is_moved_by_hand() {
     app.jump(3 * hour);
     assert_eq!(app.step().await.unwrap().id, *early.id());
     assert_eq!(late.state().await.unwrap(), State::Pending);
-    assert_eq!(late.get(PATIENCE).await.unwrap(), 2); // whoever asks for a result has what is due run
+    assert_eq!(late.get(PATIENCE).await.unwrap(), 2); // asking for a result runs the due tasks
     assert_eq!(app.step().await, None);
 }
 
@@ -170,7 +170,7 @@ async fn what_comes_due_runs_at_its_time() {
     let result = flaky::delay(4).await.unwrap();
     assert_eq!(app.advance(Duration::from_secs(24 * 3_600)).await, 4);
     let record = result.result().await.unwrap().unwrap();
-    // 60 + 120 + 240 seconds.
+    // The three retries waited 60, 120 and 240 seconds.
     assert_eq!(record.finished_at.since(start), Duration::from_secs(420));
     assert_eq!(app.now().since(start), Duration::from_secs(24 * 3_600));
     assert_eq!(clock::now(), app.now());
@@ -233,7 +233,7 @@ async fn periodic_tasks_fire_as_the_clock_goes() {
     assert_eq!(TICKS.load(Ordering::SeqCst), 3);
 }
 
-/// So many are listed.
+/// How many tenants the list has.
 static TENANTS: AtomicUsize = AtomicUsize::new(1);
 
 fn tenants() -> task::TenantsFuture {
@@ -264,7 +264,8 @@ async fn each_tenant_has_its_tick_as_the_clock_goes() {
     assert_not_enqueued!(app, nightly_of("UTC".into()));
     app.advance(Duration::from_secs(1)).await;
     assert_enqueued!(app, nightly_of("UTC".into()), times = 1);
-    // Who comes later is asked for within a quarter of an hour, and begins then: in Nairobi 3 o'clock is over.
+    // A tenant that comes later is in the list within a quarter of an hour and begins then: in Nairobi 3 o'clock is
+    // over.
     TENANTS.store(3, Ordering::SeqCst);
     app.advance(20 * HOUR).await;
     assert_not_enqueued!(app, nightly_of("Africa/Nairobi".into()));

@@ -1,7 +1,9 @@
-//! Pages for actix-web programs, mounted beside the program's own.
+//! Pages for actix-web programs, which a program mounts beside its own.
 //!
 //! Only this room and the actors name actix.
 
+mod origin;
 pub mod soil;
 
+pub use origin::same_origin;
 pub use soil::{SoilPages, soil};

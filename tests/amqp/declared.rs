@@ -1,8 +1,8 @@
 //! Queues are made as the catalogue says, or else as the options say.
 
 use celeriac::Celeriac;
-use celeriac::app::catalogue::{Catalogue, QueueRow};
 use celeriac::broker::amqp::{AmqpOptions, QueueSetup, QueueType};
+use celeriac::catalogue::{Catalogue, QueueRow};
 use serde_json::json;
 
 use crate::services::{RabbitMq, blocking};

@@ -5,8 +5,8 @@ use std::time::Duration;
 use celeriac::task::Task;
 use celeriac::{Context, State, TaskError, TaskId, task};
 
-use crate::kit::{Gate, LONG, add, hold};
-use crate::rabbit::{Peer, runtime, text, vhost, with};
+use crate::kit::{Gate, LONG, add, hold, io_queue};
+use crate::rabbit::{Peer, builder, runtime, text, vhost, with};
 
 #[task(queue = "one", max_retries = 3)]
 async fn second_try(ctx: Context) -> Result<u32, TaskError> {
@@ -36,6 +36,25 @@ async fn what_is_not_due_takes_no_place() {
     }
     assert!(begun.elapsed() >= Duration::from_secs(3), "none came before its time");
     assert_eq!(far.state().await, Ok(State::Pending));
+    celeriac.shutdown().await.unwrap();
+}
+
+/// A delayed task comes to its own queue, and not to one whose name is the end of that one's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delayed_task_comes_to_one_queue() {
+    let celeriac = builder(&vhost().await).queue(io_queue("orders.one", 1)).start().await.unwrap();
+    let gate = Gate::new();
+    gate.open();
+    let delayed = |queue: &str| {
+        let call = hold::s(gate.name.clone()).queue(queue).countdown(Duration::from_millis(1100));
+        call.send(celeriac.client())
+    };
+    let own = delayed("one").await.unwrap();
+    let other = delayed("orders.one").await.unwrap();
+    assert_eq!((own.get(LONG).await, other.get(LONG).await), (Ok(1), Ok(1)));
+    // A second copy would have been before this one in the queue.
+    assert_eq!(add::s(1, 1).queue("one").send(celeriac.client()).await.unwrap().get(LONG).await, Ok(2));
+    assert_eq!(gate.gauge.all(), 2);
     celeriac.shutdown().await.unwrap();
 }
 

@@ -1,5 +1,4 @@
 //! RabbitMQ as the broker, on nodes of the tests' own.
-#![cfg(feature = "amqp")]
 
 #[path = "../runtime/kit.rs"]
 #[allow(dead_code)] // these tests use their own part of it
@@ -7,15 +6,31 @@ mod kit;
 #[path = "../services/mod.rs"]
 mod services;
 
+mod blockage;
+mod control;
+mod dead_letters;
 mod declared;
 mod delays;
-mod keeping;
-mod letters;
+mod events;
+mod expiry;
+#[cfg(feature = "redis")]
+mod fan_out;
+mod fleet;
+mod guard_queue;
+mod hostile;
+mod inspect;
+mod keys;
+mod levers;
 mod quickstart;
 mod rabbit;
+mod raw;
 mod recovery;
+mod refusal;
+#[cfg(feature = "redis")]
+mod refused_for_good;
 mod revocation;
 mod rusty_celery;
+mod status;
 #[cfg(all(feature = "redis", feature = "tls"))]
 mod tls;
 mod unique;

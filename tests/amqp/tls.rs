@@ -1,6 +1,8 @@
 //! RabbitMQ and Redis over TLS, with an authority of one's own.
 
 use celeriac::Celeriac;
+use celeriac::broker::Broker;
+use celeriac::broker::amqp::{AmqpBroker, AmqpOptions};
 use celeriac::store::{RedisOptions, RedisStore};
 use celeriac::task::Task;
 
@@ -64,6 +66,9 @@ async fn tasks_and_results_go_by_tls() {
     let file = servers.authority.file().display().to_string().replace('/', "%2F");
     let address = format!("{}?ssl_cert_reqs=required&ssl_ca_certs={file}", servers.rediss);
     assert!(RedisStore::connect(&address, RedisOptions::default()).await.is_ok());
+    // Of the broker alone.
+    let own = AmqpOptions::default().with_ca_certs(servers.authority.file());
+    AmqpBroker::connect(&servers.amqps, own).await.unwrap().close().await.unwrap();
 
     // Who is not known is not talked to.
     let other = blocking(Authority::new).await;

@@ -35,10 +35,7 @@ fn the_next_five_are_celerys() {
         let crontab: Crontab = row.crontab.parse().unwrap();
         let next = Schedule::crontab(crontab, zone).preview(timestamp(&row.from), 5);
         agree += usize::from(row.ours.is_none());
-        let mut expected: Vec<_> =
-            row.ours.unwrap_or(row.celery).iter().map(|time| timestamp(time)).collect();
-        // The `cron` crate's calendar, and with it ours, ends with the year 2100.
-        expected.retain(|time| *time < timestamp("2101-01-01T00:00:00Z"));
+        let expected: Vec<_> = row.ours.unwrap_or(row.celery).iter().map(|time| timestamp(time)).collect();
         if next != expected {
             wrong.push(format!("{} in {zone} from {}: {next:?}, not {expected:?}", row.crontab, row.from));
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use celeriac::actors::{BeatError, Origin};
+use celeriac::actors::{BeatError, EntryOrigin};
 use celeriac::core::calendar::{Schedule, Zone};
 use celeriac::task::Periodic;
 
@@ -15,12 +15,12 @@ async fn added_changed_paused_and_taken_out_through_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let celeriac = embedded(dir.path()).periodic(entry::<tick::Task>("written", HOUR)).start().await.unwrap();
     let beat = celeriac.beat();
-    assert_eq!(status(&celeriac, "written").await.origin, Origin::Catalogue);
+    assert_eq!(status(&celeriac, "written").await.origin, EntryOrigin::Catalogue);
 
     // Added.
     beat.put(each("added", INTERVAL)).await.unwrap();
     until_ran("added", 3).await;
-    assert_eq!(status(&celeriac, "added").await.origin, Origin::RunTime);
+    assert_eq!(status(&celeriac, "added").await.origin, EntryOrigin::RunTime);
     // Changed.
     beat.put(each("written", INTERVAL)).await.unwrap();
     until_ran("written", 3).await;
@@ -47,7 +47,7 @@ async fn added_changed_paused_and_taken_out_through_restarts() {
     beat.remove("written").await.unwrap();
     let all = beat.entries().await.unwrap();
     let names: Vec<_> = all.iter().map(|entry| (entry.name.as_str(), entry.origin)).collect();
-    assert_eq!(names, [("written", Origin::Catalogue)]);
+    assert_eq!(names, [("written", EntryOrigin::Catalogue)]);
     assert_eq!(all[0].schedule, format!("every {HOUR:?}"));
     celeriac.shutdown().await.unwrap();
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use celeriac::actors::Origin;
+use celeriac::actors::EntryOrigin;
 use celeriac::app::StartError;
 use celeriac::core::calendar::{Misfire, Overlap, Tenant};
 use celeriac::task::PeriodicDefinition;
@@ -79,9 +79,9 @@ async fn only_on_its_environments() {
     assert_eq!(
         names,
         [
-            ("beat::declared::at_midnight", Origin::Program),
-            ("beat::declared::often", Origin::Program),
-            ("office hours", Origin::Program)
+            ("beat::declared::at_midnight", EntryOrigin::Program),
+            ("beat::declared::often", EntryOrigin::Program),
+            ("office hours", EntryOrigin::Program)
         ]
     );
     until("its tenants are listed", async || {

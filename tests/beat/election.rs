@@ -7,10 +7,11 @@ use async_trait::async_trait;
 use celeriac::Celeriac;
 use celeriac::actors::BeatError;
 use celeriac::broker::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, MemoryBroker, Noted, Place, RecordFn, Removal, Sink,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
+    Events, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, UniqueWindows,
 };
 use celeriac::core::Timestamp;
-use celeriac::store::{MemoryStore, NoteChange, Notes, Store};
+use celeriac::store::{MemoryStore, Store};
 use celeriac::task::{Message, Receipt, TaskId};
 
 use crate::kit::{LONG, assert_each_once, builder, each, now, ran, status, until, until_ran};
@@ -30,12 +31,12 @@ impl Broker for Shared {
         "shared"
     }
 
-    fn settles_results(&self) -> bool {
-        self.inner.settles_results()
+    fn facts(&self) -> BrokerFacts {
+        BrokerFacts { is_shared: true, delivery_limit: None, ..self.inner.facts() }
     }
 
-    fn is_shared(&self) -> bool {
-        true
+    fn condition(&self) -> Condition {
+        self.inner.condition()
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
@@ -50,40 +51,60 @@ impl Broker for Shared {
         self.inner.publish(message, unique).await
     }
 
-    fn notes(&self) -> Option<&dyn Notes> {
-        self.inner.notes().filter(|_| self.notes)
-    }
-
-    async fn publish_noted(&self, message: Message, change: NoteChange) -> Result<Noted, BrokerError> {
-        self.inner.publish_noted(message, change).await
+    async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {
+        self.inner.publish_all(messages, unique).await
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
         self.inner.consume(queue, prefetch, sink)
     }
 
-    async fn counts(&self, queue: &str) -> Result<Counts, BrokerError> {
+    async fn counts(&self, queue: &str) -> Result<QueueCounts, BrokerError> {
         self.inner.counts(queue).await
-    }
-
-    async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {
-        self.inner.find(id).await
-    }
-
-    async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
-        self.inner.remove(id, record).await
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
         self.inner.dead_letters(limit).await
     }
 
-    async fn revive(&self, id: &TaskId) -> Result<bool, BrokerError> {
-        self.inner.revive(id).await
+    async fn requeue_dead_letters(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
+        self.inner.requeue_dead_letters(ids).await
     }
 
     async fn close(&self) -> Result<(), BrokerError> {
         self.inner.close().await
+    }
+
+    fn results(&self) -> Option<&dyn Results> {
+        self.inner.results()
+    }
+
+    fn lanes(&self) -> Option<&dyn Lanes> {
+        None
+    }
+
+    fn unique_windows(&self) -> Option<&dyn UniqueWindows> {
+        None
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        self.inner.inspect()
+    }
+
+    fn notes(&self) -> Option<&dyn BrokerNotes> {
+        Broker::notes(&self.inner).filter(|_| self.notes)
+    }
+
+    fn backlog(&self) -> Option<&dyn Backlog> {
+        None
+    }
+
+    fn events(&self) -> Option<&dyn Events> {
+        None
+    }
+
+    fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
+        None
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
-use celeriac::app::catalogue::{Pool, QueueRow};
+use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::core::Timestamp;
 use celeriac::core::calendar::{Misfire, Overlap, Schedule, tick_id};
 use celeriac::task::{Arguments, Periodic, Task};

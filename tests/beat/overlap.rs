@@ -101,9 +101,11 @@ async fn skipped_while_one_runs() {
     let entry = entry::<skipped::Task>("skipped", INTERVAL).overlap(Overlap::Skip);
     let celeriac = builder().in_memory().periodic(entry).start().await.unwrap();
     SKIPPED.until_inside(1).await;
+    // On a busy machine the first ticks may have expired before one of them started.
+    let published = status(&celeriac, "skipped").await.published;
     until_last_is_past(&celeriac, "skipped").await;
     let now = status(&celeriac, "skipped").await;
-    assert!(now.coalesced >= 4 && now.published == 1 && !now.held, "{now:?}");
+    assert!(now.coalesced >= 4 && now.published == published && !now.held, "{now:?}");
     SKIPPED.open.send_replace(true);
     until("it goes on", async || ran("skipped").len() >= 3).await;
     assert_eq!(SKIPPED.most.load(Ordering::SeqCst), 1);

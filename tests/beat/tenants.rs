@@ -93,3 +93,34 @@ async fn each_tenant_has_its_day_once() {
     let all = expected(&crontab, down - HOUR, now());
     assert!(ids.iter().all(|id| all.contains(id)), "nobody before its time");
 }
+
+#[task(queue = "io", ignore_result)]
+async fn long_names(ctx: Context, domain: String) {
+    write_down(&ctx, format!("long name of {}", domain.len()));
+    write_down(&ctx, "long names".into());
+}
+
+/// One tenant's name is longer than a note may be.
+fn with_a_long_name() -> TenantsFuture {
+    Box::pin(async {
+        let long = Tenant::new("x".repeat(2000), Zone::UTC);
+        Ok(std::iter::once(long).chain(list()).collect())
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tenant_whose_name_is_too_long_is_named_and_the_others_have_their_day() {
+    let dir = tempfile::tempdir().unwrap();
+    let (schedule, _) = an_hour_ago();
+    let entry = Periodic::new("long", long_names::Task::NAME, schedule).for_tenants(with_a_long_name, SPREAD);
+    let celeriac = embedded(dir.path()).periodic(entry).start().await.unwrap();
+    until("others had their day", async || ran("long names").len() >= 2).await;
+    let status = status(&celeriac, "long").await;
+    let told = format!(
+        "tenant `{}... (2000 bytes)` has no ticks of `long`, for its name is too long to be noted: let the source give names of at most 1010 bytes, such as ids",
+        "x".repeat(44)
+    );
+    assert_eq!((status.tenants, status.error), (Some(MANY), Some(told)));
+    celeriac.shutdown().await.unwrap();
+    assert!(ran("long name of 2000").is_empty());
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use celeriac::broker::Broker;
 use celeriac::broker::amqp::{AmqpBroker, AmqpOptions, QueueType};
-use celeriac::broker::conformance::{Abilities, Subject};
+use celeriac::broker::conformance::{Abilities, BrokerUnderTest};
 use celeriac::store::{MemoryStore, Store};
 use celeriac::task::Durability;
 
@@ -26,8 +26,11 @@ pub const NONE: Abilities = Abilities {
     counts_no_copies: false,
 };
 
+/// A process that dies cuts its connections here, so nobody needs a short heartbeat; on a machine that has no time for one
+/// a short heartbeat would cut a connection that a test still uses.
 pub fn options() -> AmqpOptions {
-    AmqpOptions::default().with_delivery_limit(LIMIT).with_lease(Duration::from_millis(500))
+    let options = AmqpOptions::default().with_heartbeat(Duration::from_secs(60));
+    options.with_delivery_limit(LIMIT).with_lease(Duration::from_millis(500))
 }
 
 /// A broker that reaches RabbitMQ through a proxy: a process that dies is one whose connections are cut.
@@ -67,13 +70,13 @@ impl Rabbit {
 
 macro_rules! subject {
     ($name:ident, $module:ident, $options:expr, can: $($ability:ident)*) => {
-        mod $module {
+        pub mod $module {
             use super::*;
 
-            struct $name(Rabbit);
+            pub struct $name(Rabbit);
 
             #[async_trait]
-            impl Subject for $name {
+            impl BrokerUnderTest for $name {
                 const DURABILITY: Durability = Durability::Disk;
                 const DELIVERY_LIMIT: u32 = LIMIT;
                 const ABILITIES: Abilities = Abilities { $($ability: true,)* ..NONE };

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use celeriac::broker::conformance::Subject;
+use celeriac::broker::conformance::BrokerUnderTest;
 use celeriac::broker::{Broker, EmbeddedBroker, embedded::EmbeddedOptions};
 use celeriac::store::{EmbeddedStore, Store};
 use celeriac::task::Durability;
@@ -38,7 +38,7 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[async_trait]
-impl Subject for Embedded {
+impl BrokerUnderTest for Embedded {
     const DURABILITY: Durability = Durability::Disk;
     const DELIVERY_LIMIT: u32 = 3;
 
@@ -67,5 +67,6 @@ impl Subject for Embedded {
 }
 
 celeriac::broker_conformance!(Embedded, durable);
+celeriac::broker_conformance!(Embedded, durable results);
 celeriac::broker_conformance!(Embedded, durable lanes);
 celeriac::broker_conformance!(Embedded, durable windows);

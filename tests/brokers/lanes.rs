@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use celeriac::broker::conformance::{Inbox, Subject, counts, sample, success};
+use celeriac::broker::conformance::{BrokerUnderTest, Inbox, counts, sample, success};
 use celeriac::broker::{Broker, Delivery, LaneLever, Removal, Settle};
-use celeriac::task::{Durability, LaneName, Message, Serial, TaskId};
+use celeriac::task::{Durability, LaneName, Message, SerialHeader, TaskId};
 use proptest::prelude::*;
 
 use crate::embedded::Embedded;
@@ -88,7 +88,7 @@ fn key_of(n: usize) -> usize {
 }
 
 fn message(n: usize) -> Message {
-    let serial = Serial::new(name(key_of(n))).with_concurrency(limit(key_of(n)));
+    let serial = SerialHeader::new(name(key_of(n))).with_concurrency(limit(key_of(n)));
     Message { serial: Some(Box::new(serial)), ..sample("q", n, Durability::Disk) }
 }
 
@@ -128,7 +128,7 @@ impl Run {
         match how {
             How::Ack => {
                 leave(self);
-                Settle::Ack { result: Some(success(delivery.message())), sequel: None }
+                Settle::Ack { result: Some(success(delivery.message())), follow_ups: None }
             }
             How::Requeue => {
                 let message = Message { retries: 1, ..Message::clone(delivery.message()) };
@@ -147,7 +147,7 @@ impl Run {
             How::Bury => {
                 leave(self);
                 self.dead.push(n);
-                Settle::DeadLetter { reason: "for a test".to_owned(), result: None, sequel: None }
+                Settle::DeadLetter { reason: "for a test".to_owned(), result: None, follow_ups: None }
             }
         }
     }
@@ -178,19 +178,25 @@ impl Run {
                 let lines: Vec<usize> = self.lanes.iter().flat_map(|lane| lane.line.clone()).collect();
                 if let Some(n) = lines.get(which % lines.len().max(1)) {
                     let id = message(*n).id;
-                    let removed = self.broker.remove(&id, Box::new(|m| Some(success(m)).into())).await;
+                    let removed = self
+                        .broker
+                        .inspect()
+                        .unwrap()
+                        .remove(&id, Box::new(|m| Some(success(m)).into()))
+                        .await;
                     assert_eq!(removed, Ok(Removal::Removed));
                     self.lanes[key_of(*n)].line.retain(|other| other != n);
                 }
             }
             Step::Revive(which) if !self.dead.is_empty() => {
                 let n = self.dead.swap_remove(which % self.dead.len());
-                assert_eq!(self.broker.revive(&message(n).id).await, Ok(true));
+                assert_eq!(self.broker.requeue_dead_letter(&message(n).id).await, Ok(true));
                 self.crashes.remove(&n);
                 self.lanes[key_of(n)].line.push(n);
             }
             Step::Adjust(key, limit) => {
-                let adjusted = self.broker.steer_lane(&name(key), LaneLever::Concurrency(limit)).await;
+                let adjusted =
+                    self.broker.lanes().unwrap().steer_lane(&name(key), LaneLever::Concurrency(limit)).await;
                 assert_eq!(adjusted, Ok(true));
                 self.lanes[key].adjusted = limit;
             }
@@ -231,7 +237,7 @@ impl Run {
         let expected = (held_up as u64, running.len() as u64, waiting as u64, self.dead.len() as u64);
         assert_eq!((count.ready, count.unsettled, count.in_line, count.dead), expected);
         for (key, lane) in self.lanes.iter().enumerate() {
-            let Some(facts) = self.broker.lane(&name(key)).await.unwrap() else {
+            let Some(facts) = self.broker.lanes().unwrap().lane(&name(key)).await.unwrap() else {
                 assert!(lane.inside.is_empty() && lane.line.is_empty() && lane.adjusted.is_none());
                 continue;
             };

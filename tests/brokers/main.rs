@@ -5,10 +5,13 @@ mod services;
 
 mod amqp;
 mod embedded;
-mod laned;
-mod laned_model;
 mod lanes;
 mod memory;
 mod model;
 mod outbox;
+mod promises;
+mod redis_lanes;
+mod redis_lanes_model;
+mod split;
+mod split_steps;
 mod volatile;

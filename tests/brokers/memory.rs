@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use celeriac::broker::conformance::Subject;
+use celeriac::broker::conformance::BrokerUnderTest;
 use celeriac::broker::{Broker, MemoryBroker};
 use celeriac::store::{MemoryStore, Store};
 use celeriac::task::Durability;
 
-struct Memory {
+pub struct Memory {
     broker: Arc<MemoryBroker>,
     store: Arc<MemoryStore>,
 }
 
 #[async_trait]
-impl Subject for Memory {
+impl BrokerUnderTest for Memory {
     const DURABILITY: Durability = Durability::Memory;
 
     async fn open() -> Self {
@@ -32,5 +32,6 @@ impl Subject for Memory {
 }
 
 celeriac::broker_conformance!(Memory);
+celeriac::broker_conformance!(Memory, results);
 celeriac::broker_conformance!(Memory, lanes);
 celeriac::broker_conformance!(Memory, windows);

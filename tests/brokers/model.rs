@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use celeriac::broker::conformance::{Inbox, Subject, counts, sample, success};
-use celeriac::broker::{Broker, Counts, Delivery, Place, Removal, Settle};
+use celeriac::broker::conformance::{BrokerUnderTest, Inbox, counts, sample, success};
+use celeriac::broker::{Broker, Delivery, MessageLocation, QueueCounts, Removal, Settle};
 use celeriac::core::Timestamp;
 use celeriac::task::{Durability, Message, TaskId};
 use proptest::prelude::*;
@@ -154,8 +154,8 @@ impl Model {
         self.ready.len() + self.scheduled.len() < before
     }
 
-    fn counts(&self) -> Counts {
-        Counts {
+    fn counts(&self) -> QueueCounts {
+        QueueCounts {
             ready: self.ready.len() as u64,
             scheduled: self.scheduled.len() as u64,
             unsettled: self.delivered.len() as u64,
@@ -230,7 +230,13 @@ impl Run {
             }
             Step::Remove(which) if !self.model.known.is_empty() => {
                 let n = which % self.model.known.len();
-                let removal = self.broker.remove(&message(n).id, Box::new(|_| None.into())).await.unwrap();
+                let removal = self
+                    .broker
+                    .inspect()
+                    .unwrap()
+                    .remove(&message(n).id, Box::new(|_| None.into()))
+                    .await
+                    .unwrap();
                 let expected = if self.model.remove(n) {
                     Removal::Removed
                 } else if self.model.delivered.iter().any(|(d, ..)| *d == n) {
@@ -242,7 +248,7 @@ impl Run {
             }
             Step::Revive(which) if !self.model.dead.is_empty() => {
                 let n = self.model.dead.remove(which % self.model.dead.len());
-                assert_eq!(self.broker.revive(&message(n).id).await, Ok(true));
+                assert_eq!(self.broker.requeue_dead_letter(&message(n).id).await, Ok(true));
                 (self.model.known[n].retries, self.model.known[n].crashes) = (0, 0);
                 self.model.line_up(n);
             }
@@ -275,7 +281,7 @@ impl Run {
         let again = Message { retries: delivery.message().retries + 1, ..Message::clone(delivery.message()) };
         let result = Some(success(delivery.message()));
         let end = match how {
-            How::Ack => Settle::Ack { result: result.clone(), sequel: None },
+            How::Ack => Settle::Ack { result: result.clone(), follow_ups: None },
             How::Requeue { priority } => {
                 model.known[n].priority = priority;
                 model.known[n].retries += 1;
@@ -301,7 +307,7 @@ impl Run {
             }
             How::Bury => {
                 model.dead.push(n);
-                Settle::DeadLetter { reason: "for a test".to_owned(), result: None, sequel: None }
+                Settle::DeadLetter { reason: "for a test".to_owned(), result: None, follow_ups: None }
             }
         };
         delivery.settle_and_wait(end).await.unwrap();
@@ -334,9 +340,9 @@ impl Run {
         for n in 0..self.model.known.len() {
             let waits = self.model.scheduled.contains(&n) || self.model.ready.values().any(|w| *w == n);
             let is_delivered = self.model.delivered.iter().any(|(d, ..)| *d == n);
-            match self.broker.find(&message(n).id).await.unwrap() {
-                Some(Place::Waiting(_)) => assert!(waits, "{n} waits"),
-                Some(Place::Delivered { .. }) => assert!(is_delivered, "{n} is delivered"),
+            match self.broker.inspect().unwrap().find(&message(n).id).await.unwrap() {
+                Some(MessageLocation::Waiting(_)) => assert!(waits, "{n} waits"),
+                Some(MessageLocation::Delivered { .. }) => assert!(is_delivered, "{n} is delivered"),
                 None => assert!(!waits && !is_delivered, "{n} is not known"),
             }
         }

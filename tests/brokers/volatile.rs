@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use celeriac::broker::Broker;
-use celeriac::broker::conformance::{Subject, sample};
+use celeriac::broker::conformance::{BrokerUnderTest, sample};
 use celeriac::store::Store;
-use celeriac::task::{Durability, LaneName, Serial};
+use celeriac::task::{Durability, LaneName, SerialHeader};
 
 use crate::embedded::Embedded;
 
 struct Volatile(Embedded);
 
 #[async_trait]
-impl Subject for Volatile {
+impl BrokerUnderTest for Volatile {
     const DURABILITY: Durability = Durability::Memory;
 
     async fn open() -> Self {
@@ -30,13 +30,14 @@ impl Subject for Volatile {
 }
 
 celeriac::broker_conformance!(Volatile);
+celeriac::broker_conformance!(Volatile, results);
 
 // A lane has one place.
 #[tokio::test(flavor = "multi_thread")]
 async fn serial_tasks_are_on_disk_also_where_they_ask_for_memory() {
     let subject = Volatile::open().await;
     let mut message = sample("q", 0, Durability::Memory);
-    message.serial = Some(Box::new(Serial::new(LaneName::new("task", "key"))));
+    message.serial = Some(Box::new(SerialHeader::new(LaneName::new("task", "key"))));
     let receipt = subject.broker().publish(message, false).await.unwrap();
     assert_eq!(receipt.durability, Durability::Disk);
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use celeriac::broker::conformance::{Inbox, sample};
-use celeriac::broker::{Broker, EmbeddedBroker};
-use celeriac::task::canvas::{chord, group, signature};
+use celeriac::broker::{Broker, EmbeddedBroker, Results as _};
+use celeriac::task::canvas::{IntoCanvas, chord, group, signature};
 use celeriac::task::{Durability, Workflow};
 use celeriac::{EnqueueError, GetError, State, TaskId};
 
@@ -75,6 +75,72 @@ async fn a_chord_in_a_chord_fails_with_it() {
             chord([inner, add::s(1, 1).then(twice::p())], sum::p()).send(celeriac.client()).await.unwrap();
         let record = ended(result.get(LONG).await.unwrap_err());
         assert_eq!(record.error_type.as_deref(), Some("ChordError"));
+    })
+    .await;
+}
+
+/// As in Celery 5.7: each member of the body is told, with its own id, and fails with the error of the header's member.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_is_a_group_fails_member_by_member() {
+    on_all(async |celeriac| {
+        let [own, all] = [TaskId::new().to_string(), TaskId::new().to_string()];
+        let body = group([sum::p().link_error(note::p(own.clone())), sum::p().then(twice::p())]);
+        let header = [add::s(1, 1).into_canvas(), fail::s("broken".into()).into_canvas()];
+        let canvas = chord(header, body).link_error(note::p(all.clone()));
+        let result = canvas.send(celeriac.client()).await.unwrap();
+        let record = ended(result.get(LONG).await.unwrap_err());
+        assert_eq!((record.state, record.errors), (State::Failure, vec!["broken".to_owned()]));
+        let [first, last] = &result.members()[..] else { panic!("{result:?}") };
+        until("three errbacks", async || notes(&own).len() + notes(&all).len() == 3).await;
+        let quoted = |id: &TaskId| format!("\"{id}\"");
+        assert_eq!(notes(&own), [quoted(first.id())]);
+        let told: std::collections::HashSet<_> = notes(&all).into_iter().collect();
+        assert_eq!(told, [quoted(first.id()), quoted(last.id())].into());
+        let children = first.children().await.unwrap();
+        assert!(
+            matches!(&children[..], [celeriac::task::Child::Group(_, members)] if members.len() == 2),
+            "{children:?}"
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_errback_of_two_chords_is_called_once_for_one_failure() {
+    on_all(async |celeriac| {
+        let name = TaskId::new().to_string();
+        let header = || [add::s(1, 1).into_canvas(), fail::s("broken".into()).into_canvas()];
+        let inner = || chord(header(), sum::p());
+        let outer = chord([inner(), add::s(1, 1).then(twice::p())], sum::p()).then(twice::p());
+        let result = outer.link_error(note::p(name.clone())).send(celeriac.client()).await.unwrap();
+        let record = ended(result.get(LONG).await.unwrap_err());
+        assert_eq!(record.error_type.as_deref(), Some("ChordError"));
+        // What is called is lined up with the end that the record tells of.
+        until("the errback", async || !notes(&name).is_empty()).await;
+        until("nothing is left to run", async || {
+            let queue = celeriac.queue("default").await.unwrap();
+            (queue.ready, queue.running) == (0, 0)
+        })
+        .await;
+        assert_eq!(notes(&name).len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_revoked_or_expired_calls_no_errback_but_fails_the_body_of_its_chord() {
+    on_all(async |celeriac| {
+        let [own, bodys] = [TaskId::new().to_string(), TaskId::new().to_string()];
+        let late = || add::s(1, 1).expires(std::time::Duration::ZERO).link_error(note::p(own.clone()));
+        let alone = late().send(celeriac.client()).await.unwrap();
+        assert_eq!(ended(alone.get(LONG).await.unwrap_err()).state, State::Revoked);
+        let body = chord([late(), add::s(2, 2).link(none::s())], sum::p().link_error(note::p(bodys.clone())));
+        let body = body.send(celeriac.client()).await.unwrap();
+        let record = ended(body.get(LONG).await.unwrap_err());
+        assert_eq!(record.error_type.as_deref(), Some("ChordError"));
+        assert!(record.errors[0].contains("raised TaskRevokedError('expired')"), "{record:?}");
+        until("the errback of the body", async || !notes(&bodys).is_empty()).await;
+        assert_eq!((notes(&bodys), notes(&own)), (vec![format!("\"{}\"", body.id())], Vec::new()));
     })
     .await;
 }
@@ -162,7 +228,7 @@ async fn a_task_whose_process_keeps_dying_fails_its_chord() {
     let body = signature("canvas::kit::sum").id("the-body").into_raw().unwrap();
     let workflow = Workflow { group: Some("g".into()), chord: Some(body), ..Workflow::default() };
     message.workflow = Some(Box::new(workflow));
-    open().publish_all(vec![message], vec![("g".into(), 1)], true).await.unwrap();
+    open().publish_canvas(vec![message], vec![("g".into(), 1)], true).await.unwrap();
     for _ in 0..2 {
         let broker: Arc<dyn Broker> = Arc::new(open());
         let mut delivery = Inbox::open(&broker, "default", 1).next().await;

@@ -85,6 +85,41 @@ async fn composites_in_composites() {
     .await;
 }
 
+/// As in Celery, where `group(...) | x` is a chord however many members it has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_of_one_or_of_none_gives_a_list_to_what_follows() {
+    on_all(async |celeriac| {
+        let client = celeriac.client();
+        let get = async |canvas: Canvas| canvas.send(client.clone()).await.unwrap().get(LONG).await.unwrap();
+        let of = |n: i64| group((0..n).map(|_| add::s(5, 5)));
+        let listed = || signature("celery.accumulate").kwarg("index", 0);
+        for n in 0..3 {
+            let tens = serde_json::json!(vec![10; usize::try_from(n).unwrap()]);
+            assert_eq!(get(of(n).then(sum::p()).untyped()).await, 10 * n, "{n}");
+            assert_eq!(get(of(n).then(sum::p().then(add::p(1))).untyped()).await, 10 * n + 1);
+            assert_eq!(get(of(n).then(sum::p()).then(add::p(1)).untyped()).await, 10 * n + 1);
+            assert_eq!(get(of(n).then(listed()).untyped()).await, tens);
+            assert_eq!(
+                get(of(n).then(group([listed(), listed()])).untyped()).await,
+                serde_json::json!([tens, tens])
+            );
+            assert_eq!(get(of(n).then(group([listed()])).untyped()).await, serde_json::json!([tens]));
+            assert_eq!(
+                get(chord([of(n).then(sum::p()), add::s(1, 1).into_canvas()], sum::p()).untyped()).await,
+                10 * n + 2
+            );
+            assert_eq!(get(add::s(1, 1).then(of(n).then(sum::p())).untyped()).await, 10 * n);
+            assert_eq!(get(group([of(n).then(sum::p())]).untyped()).await, serde_json::json!([10 * n]));
+        }
+        // Of no members after a task, the list is empty too.
+        assert_eq!(
+            get(add::s(1, 1).then(group(Vec::<Canvas<i64>>::new())).then(sum::p()).untyped()).await,
+            0
+        );
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_items_in_few_messages() {
     on_all(async |celeriac| {
@@ -147,7 +182,7 @@ async fn replaced(how: String) -> Result<i64, TaskError> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_replaces_a_task_has_its_id_and_its_sequel() {
+async fn what_replaces_a_task_has_its_id_and_its_follow_ups() {
     on_all(async |celeriac| {
         for (how, value) in [("task", 3), ("chain", 6), ("chord", 10), ("again", 6)] {
             let alone = replaced::s(how.into()).send(celeriac.client()).await.unwrap();

@@ -7,11 +7,12 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use celeriac::app::catalogue::{Pool, QueueRow};
 use celeriac::broker::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, MemoryBroker, Place, RecordFn, Removal, Sink,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
+    Events, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, UniqueWindows,
 };
-use celeriac::store::MemoryStore;
+use celeriac::catalogue::{Pool, QueueRow};
+use celeriac::store::{MemoryStore, Store};
 use celeriac::task::{Message, Receipt};
 use celeriac::{Builder, Celeriac, Context, TaskError, TaskId, task};
 
@@ -33,8 +34,19 @@ pub async fn embedded(dir: &Path) -> Celeriac {
 
 /// A broker that keeps no results, with a store of its own for them, as RabbitMQ and Redis are.
 pub async fn apart() -> Celeriac {
-    let broker = Arc::new(Apart(MemoryBroker::new(Arc::default())));
-    builder().broker(broker, Arc::new(MemoryStore::default())).start().await.unwrap()
+    apart_and_its_broker().await.0
+}
+
+/// The same, and the broker, for messages that others send.
+pub async fn apart_and_its_broker() -> (Celeriac, Arc<dyn Broker>) {
+    apart_with(Arc::new(MemoryStore::default())).await
+}
+
+/// The same, with this store.
+pub async fn apart_with(store: Arc<dyn Store>) -> (Celeriac, Arc<dyn Broker>) {
+    let broker: Arc<dyn Broker> = Arc::new(Apart(MemoryBroker::new(Arc::default())));
+    let celeriac = builder().broker(Arc::clone(&broker), store);
+    (celeriac.start().await.unwrap(), broker)
 }
 
 /// Runs a test on all forms.
@@ -69,8 +81,12 @@ impl Broker for Apart {
         "apart"
     }
 
-    fn settles_results(&self) -> bool {
-        false
+    fn facts(&self) -> BrokerFacts {
+        BrokerFacts { is_shared: true, knows_all: true, delivery_limit: None }
+    }
+
+    fn condition(&self) -> Condition {
+        self.0.condition()
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
@@ -85,32 +101,60 @@ impl Broker for Apart {
         self.0.publish(message, unique).await
     }
 
+    async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {
+        self.0.publish_all(messages, unique).await
+    }
+
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
         self.0.consume(queue, prefetch, sink)
     }
 
-    async fn counts(&self, queue: &str) -> Result<Counts, BrokerError> {
+    async fn counts(&self, queue: &str) -> Result<QueueCounts, BrokerError> {
         self.0.counts(queue).await
-    }
-
-    async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {
-        self.0.find(id).await
-    }
-
-    async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
-        self.0.remove(id, record).await
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
         self.0.dead_letters(limit).await
     }
 
-    async fn revive(&self, id: &TaskId) -> Result<bool, BrokerError> {
-        self.0.revive(id).await
+    async fn requeue_dead_letters(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
+        self.0.requeue_dead_letters(ids).await
     }
 
     async fn close(&self) -> Result<(), BrokerError> {
         self.0.close().await
+    }
+
+    fn results(&self) -> Option<&dyn Results> {
+        None
+    }
+
+    fn lanes(&self) -> Option<&dyn Lanes> {
+        None
+    }
+
+    fn unique_windows(&self) -> Option<&dyn UniqueWindows> {
+        None
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        self.0.inspect()
+    }
+
+    fn notes(&self) -> Option<&dyn BrokerNotes> {
+        None
+    }
+
+    fn backlog(&self) -> Option<&dyn Backlog> {
+        None
+    }
+
+    fn events(&self) -> Option<&dyn Events> {
+        None
+    }
+
+    fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
+        None
     }
 }
 

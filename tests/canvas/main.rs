@@ -4,6 +4,10 @@
 mod example;
 mod failures;
 mod flows;
+mod ids;
 mod kit;
+mod memory;
 mod random;
 mod relations;
+mod shared;
+mod values;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use celeriac::app::catalogue::{Catalogue, format_span, parse_span};
+use celeriac::catalogue::{Catalogue, format_span, parse_span};
 use proptest::prelude::*;
 
 use crate::SHIPPED;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use celeriac::app::catalogue::{Catalogue, Pool, QueueRow};
+use celeriac::catalogue::{Catalogue, Pool, QueueRow};
 
 use crate::{errors_of, parse};
 

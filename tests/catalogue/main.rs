@@ -7,7 +7,7 @@ mod periodic;
 mod routes;
 mod shipped;
 
-use celeriac::app::catalogue::Catalogue;
+use celeriac::catalogue::Catalogue;
 
 /// The file at the root of the repository.
 const SHIPPED: &str = include_str!("../../celeriac.toml");

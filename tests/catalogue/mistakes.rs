@@ -1,6 +1,6 @@
 //! Each mistake and each doubt, by its exact text.
 
-use celeriac::app::catalogue::{Catalogue, Position, Problem, QueueRow};
+use celeriac::catalogue::{Catalogue, Position, Problem, QueueRow};
 
 use crate::{errors_of, parse};
 

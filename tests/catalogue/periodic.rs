@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use celeriac::app::catalogue::Catalogue;
+use celeriac::catalogue::Catalogue;
 use celeriac::core::calendar::{Misfire, Overlap};
 
 #[test]

@@ -1,6 +1,6 @@
 //! Routes by patterns: HQ's throttle as it is shipped, the order of what decides, and each mistake by its exact text.
 
-use celeriac::app::catalogue::{Argument, Catalogue, QueueRow, RouteRow};
+use celeriac::catalogue::{Argument, Catalogue, QueueRow, RouteRow};
 use celeriac::task::{Arguments, NewTask, TaskOptions};
 use celeriac::{Celeriac, task};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use celeriac::app::catalogue::{Pool, TargetClass, WarningKind};
+use celeriac::catalogue::{Pool, TargetClass, WarningKind};
 
 use crate::{SHIPPED, parse};
 

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use celeriac::app::Builder;
-use celeriac::app::catalogue::{Pool, QueueRow};
 use celeriac::broker::embedded::EmbeddedOptions;
+use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::{Celeriac, TaskId};
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{self, Line, note};
 use crate::workload::{Numbers, enqueue_taken, produce, watch};
-use crate::{beat, exports, full_disk, lanes, ownership, poison, terminate};
+use crate::{beat, exports, full_disk, lanes, ownership, poison, terminate, workflows};
 
 pub type Failure = Box<dyn std::error::Error>;
 
@@ -89,6 +89,8 @@ pub fn run(role: &str) -> ExitCode {
             "full-disk" => full_disk::child(child).await,
             "lanes" => lanes::child(child).await,
             "lanes-drain" => lanes::drain(child).await,
+            "workflows" => workflows::child(child).await,
+            "workflows-drain" => workflows::drain(child).await,
             "ownership" => ownership::child(child).await,
             "poison" => poison::child(child).await,
             "terminate" => terminate::child(child).await,
@@ -183,7 +185,9 @@ pub async fn emptied(celeriac: &Celeriac) -> Result<(), Failure> {
     loop {
         look.tick().await;
         let queues = celeriac.queues().await?;
-        if queues.iter().all(|q| (q.ready, q.scheduled, q.in_line, q.running) == (0, 0, 0, 0)) {
+        if queues.missing.is_empty()
+            && queues.iter().all(|q| (q.ready, q.scheduled, q.in_line, q.running) == (0, 0, 0, 0))
+        {
             return Ok(());
         }
         if tokio::time::Instant::now() > patience {

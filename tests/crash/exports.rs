@@ -133,7 +133,7 @@ async fn opens(celeriac: &Celeriac, id: &TaskId) -> Result<(), Failure> {
 /// As many payloads as records, and no file of an upload that was cut off.
 async fn nothing_is_left_over(celeriac: &Celeriac, store: &Path) -> Result<(), Failure> {
     celeriac.sweep_results().await?;
-    let (mut files, mut open) = (Vec::new(), vec![store.join("downloads/payload")]);
+    let (mut files, mut open) = (Vec::new(), vec![store.join("downloads/celeriac-downloads/payload")]);
     while let Some(next) = open.pop() {
         for entry in std::fs::read_dir(next)? {
             let path = entry?.path();

@@ -3,7 +3,7 @@
 //! This program is parent and child: the parent starts itself again with `CRASH_ROLE` in the environment, kills the
 //! child, and afterwards compares what the child had told the [`ledger`] with what the store made of it ([`book`]).
 //! `CRASH_KILLS=2000` kills more often than the usual 200, `CRASH_SEED=7` repeats the moments of a run as well as
-//! real time allows, `CRASH_LOG=info` writes the children's log to their stderr files. Arguments filter the cases.
+//! real time allows, `WORKFLOW_KILLS=100` does so for workflows, `CRASH_LOG=info` writes the children's log to their stderr files. Arguments filter the cases.
 
 mod beat;
 mod book;
@@ -19,17 +19,19 @@ mod poison;
 mod process;
 mod tasks;
 mod terminate;
+mod workflows;
 mod workload;
 
 use std::process::ExitCode;
 
-const CASES: [(&str, fn()); 16] = [
+const CASES: [(&str, fn()); 17] = [
     ("beat::each_tick_once", beat::each_tick_once),
     ("exports::killed_at_every_step", exports::killed_at_every_step),
     ("exports::killed_at_random_moments", exports::killed_at_random_moments),
     ("kills::at_random_moments", kills::at_random_moments),
     ("kills::while_the_store_is_made", kills::while_the_store_is_made),
     ("lanes::of_many_keys", lanes::of_many_keys),
+    ("workflows::under_kills", workflows::under_kills),
     ("full_disk::with_a_long_journal", full_disk::with_a_long_journal),
     ("poison::ends_in_the_dead_letters", poison::ends_in_the_dead_letters),
     ("poison::takes_no_neighbour_along", poison::takes_no_neighbour_along),

@@ -188,6 +188,12 @@ impl Life {
         self.stdin.write_all(format!("{line}\n").as_bytes()).expect("the child listens");
     }
 
+    /// Tells it a line, if it lives.
+    #[allow(dead_code)] // `tests/faults` does
+    pub fn tell_if_alive(&mut self, line: &str) {
+        let _ = self.stdin.write_all(format!("{line}\n").as_bytes());
+    }
+
     pub fn stderr(&self) -> String {
         last_of(&self.log)
     }

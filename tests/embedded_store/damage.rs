@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use celeriac::broker::conformance::{Inbox, success};
-use celeriac::broker::{Broker, BrokerError, Settle};
+use celeriac::broker::{Broker, BrokerError, Inspect as _, Settle};
 use celeriac::store::{EmbeddedStore, Store};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -24,8 +24,8 @@ fn base(runtime: &tokio::runtime::Runtime, flushed: bool) -> TempDir {
         for (n, delivery) in inbox.take(10).await.into_iter().enumerate() {
             let result = Some(success(delivery.message()));
             let end = match n % 2 {
-                0 => Settle::Ack { result, sequel: None },
-                _ => Settle::DeadLetter { reason: "for a test".to_owned(), result, sequel: None },
+                0 => Settle::Ack { result, follow_ups: None },
+                _ => Settle::DeadLetter { reason: "for a test".to_owned(), result, follow_ups: None },
             };
             delivery.settle_and_wait(end).await.unwrap();
         }
@@ -164,10 +164,6 @@ fn each_file_may_be_damaged_or_missing() {
             let what = format!("{} is {how}", name.display());
             match runtime.block_on(try_out(dir.path())) {
                 Err(_) => refused += 1,
-                // The end of the journal is not known elsewhere, so what is cut off there looks like a torn write.
-                Ok((drained, _)) if name.ends_with("0.jnl") && how != "missing" => {
-                    assert!(drained.len() >= MESSAGES / 2)
-                }
                 Ok(drained) => assert_eq!(drained, all(), "{what}"),
             }
         }
@@ -234,8 +230,6 @@ fn any_byte_may_flip() {
         std::fs::write(&path, bytes).unwrap();
         match runtime.block_on(try_out(dir.path())) {
             Err(_) => {}
-            // In the last batch it cannot be told from a torn write.
-            Ok((drained, 0)) if name.ends_with("0.jnl") => prop_assert!(drained.len() >= MESSAGES - 1),
             Ok(out) if out == all() => {}
             // Blocks of a table are read when they are needed: what cannot be read stays, and is still counted.
             Ok((drained, unread)) => {

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use celeriac::broker::conformance::{Inbox, counts, success};
 use celeriac::broker::embedded::EmbeddedOptions;
-use celeriac::broker::{Broker, BrokerError, EmbeddedBroker, Settle};
+use celeriac::broker::{Broker, BrokerError, EmbeddedBroker, Lanes as _, Settle};
 use celeriac::store::{EmbeddedStore, Store};
-use celeriac::task::{LaneName, Message, Serial};
+use celeriac::task::{LaneName, Message, SerialHeader};
 use tempfile::TempDir;
 
 use crate::{drain, large, message, publish, shared};
@@ -114,13 +114,16 @@ async fn the_reserve_is_kept_for_what_runs() {
     let last = running.pop().unwrap();
     for delivery in running {
         let result = success(delivery.message());
-        delivery.settle_and_wait(Settle::Ack { result: Some(result.clone()), sequel: None }).await.unwrap();
+        delivery
+            .settle_and_wait(Settle::Ack { result: Some(result.clone()), follow_ups: None })
+            .await
+            .unwrap();
         assert_eq!(store.get(&result.id, result.finished_at).await, Ok(Some(result)));
     }
 
     std::fs::remove_file(ballast).unwrap();
     broker.publish(large(refused, 512 * 1024), false).await.unwrap();
-    last.settle_and_wait(Settle::Ack { result: None, sequel: None }).await.unwrap();
+    last.settle_and_wait(Settle::Ack { result: None, follow_ups: None }).await.unwrap();
     drop((inbox, store));
     broker.close().await.unwrap();
     let broker = open(&disk.store(), 0);
@@ -156,9 +159,9 @@ async fn a_disk_full_to_the_last_byte() {
     });
     let again = celeriac::task::Message::clone(running[1].message());
     let ends = [
-        Settle::Ack { result: Some(result.clone()), sequel: None },
+        Settle::Ack { result: Some(result.clone()), follow_ups: None },
         Settle::Requeue { message: Box::new(again), due: None },
-        Settle::DeadLetter { reason: "for a test".to_owned(), result: None, sequel: None },
+        Settle::DeadLetter { reason: "for a test".to_owned(), result: None, follow_ups: None },
         Settle::Return { crashed: true },
         Settle::Return { crashed: false },
     ];
@@ -197,7 +200,7 @@ async fn lanes_on_a_full_disk() {
     let disk = Disk::mount(96);
     let broker = open(&disk.store(), 0);
     let serial = |n: usize, key: &str| Message {
-        serial: Some(Box::new(Serial::new(LaneName::new("task", key)))),
+        serial: Some(Box::new(SerialHeader::new(LaneName::new("task", key)))),
         ..message(n)
     };
     for (n, key) in [(0, "a"), (1, "a"), (2, "a"), (3, "b"), (4, "b")] {
@@ -214,7 +217,7 @@ async fn lanes_on_a_full_disk() {
 
     let again = Message { retries: 1, ..Message::clone(running[1].message()) };
     let mut kept = tokio::task::JoinSet::new();
-    kept.spawn(running.remove(0).settle_and_wait(Settle::Ack { result: None, sequel: None }));
+    kept.spawn(running.remove(0).settle_and_wait(Settle::Ack { result: None, follow_ups: None }));
     kept.spawn(running.remove(0).settle_and_wait(Settle::Requeue { message: Box::new(again), due: None }));
     assert!(matches!(broker.publish(serial(91, "b"), false).await, Err(BrokerError::Full(_))));
     std::fs::remove_file(ballast).unwrap();
@@ -234,7 +237,7 @@ async fn lanes_on_a_full_disk() {
     assert_eq!(order("a"), ["q-1", "q-2", "q-92"]);
     assert_eq!(order("b"), ["q-3", "q-4"]);
     assert_eq!(counts(&shared(&broker), "q").await.in_line, 0);
-    assert_eq!(broker.lanes(10).await, Ok(Vec::new()));
+    assert_eq!(broker.busy_lanes(10).await, Ok(Vec::new()));
 }
 
 /// The disk fills while the database moves its data about: its background work fails as well.
@@ -250,7 +253,7 @@ async fn a_disk_full_of_large_messages() {
     let (refused, error) = soon(fill(&broker, 1, 512 * 1024)).await;
     assert!(refused > 20, "{refused}");
     assert!(matches!(error, BrokerError::Full(_)), "{error:?}");
-    let settled = tokio::spawn(running.settle_and_wait(Settle::Ack { result: None, sequel: None }));
+    let settled = tokio::spawn(running.settle_and_wait(Settle::Ack { result: None, follow_ups: None }));
     std::fs::remove_file(ballast).unwrap();
     soon(settled).await.unwrap().unwrap();
     broker.publish(message(refused), false).await.unwrap();
@@ -272,7 +275,7 @@ async fn closed_while_full() {
     inbox.set_prefetch(0);
     let ballast = disk.ballast(None);
     let (refused, _) = fill(&broker, 2, 5000).await;
-    running.settle(Settle::Ack { result: None, sequel: None });
+    running.settle(Settle::Ack { result: None, follow_ups: None });
     drop(inbox);
     assert!(matches!(broker.close().await, Err(BrokerError::Full(_))));
     let full = EmbeddedBroker::open(disk.0.path().join("another"), EmbeddedOptions::default());

@@ -3,9 +3,14 @@
 mod crash_count;
 mod damage;
 mod full_disk;
+mod limits;
+mod mending;
 mod ownership;
+mod permissions;
 mod scale;
+mod strangers;
 mod torn_tail;
+mod unreadable;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -53,7 +58,7 @@ async fn drain(broker: &EmbeddedBroker, queue: &str) -> Vec<Message> {
         }
         for delivery in deliveries {
             drained.push(Message::clone(delivery.message()));
-            delivery.settle(Settle::Ack { result: None, sequel: None });
+            delivery.settle(Settle::Ack { result: None, follow_ups: None });
         }
     }
 }

@@ -26,7 +26,7 @@ async fn a_thousand_queues() {
         for n in 0..3 {
             let delivery = inbox.next().await;
             assert_eq!(delivery.message().id.as_str(), format!("queue {q}-{n}"));
-            delivery.settle(Settle::Ack { result: None, sequel: None });
+            delivery.settle(Settle::Ack { result: None, follow_ups: None });
         }
     }
     for q in 0..QUEUES {
@@ -76,6 +76,6 @@ async fn backlog() {
     for n in 0..1000 {
         let delivery = inbox.next().await;
         assert_eq!(delivery.message().id.as_str(), format!("q-{n}"));
-        delivery.settle(Settle::Ack { result: None, sequel: None });
+        delivery.settle(Settle::Ack { result: None, follow_ups: None });
     }
 }

@@ -38,6 +38,49 @@ fn tear(journal: &Path, at: usize, how: Tear) {
     std::fs::write(journal, bytes).unwrap();
 }
 
+/// The same tail is a loss when it was acknowledged: the store does not open, whatever is left of the write, says what may be
+/// missing, and takes nothing off.
+#[tokio::test]
+async fn a_journal_that_was_cut_short_is_an_error() {
+    let base = tempfile::tempdir().unwrap();
+    let broker = open(base.path()).unwrap();
+    publish(&broker, 0..20).await;
+    let journal = base.path().join("db/0.jnl");
+    let before = used(&journal);
+    publish(&broker, 20..50).await;
+    let after = used(&journal);
+    let killed = tempfile::tempdir().unwrap();
+    copy(base.path(), killed.path());
+    shrink(&killed.path().join("db/0.jnl"));
+    drop(broker);
+    for (at, how) in [
+        (before, Tear::Cut),
+        (after - 1, Tear::Cut),
+        (before + 700, Tear::Zeros),
+        (after - 200, Tear::Garbage),
+        (0, Tear::Zeros),
+        (0, Tear::Cut),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        copy(killed.path(), dir.path());
+        let journal = dir.path().join("db/0.jnl");
+        tear(&journal, at, how);
+        let torn = std::fs::read(&journal).unwrap();
+        for _ in 0..2 {
+            let error = open(dir.path()).err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(
+                error.contains("was cut short") && error.contains("acknowledged up to write"),
+                "{at} {how:?}: {error}"
+            );
+            assert!(std::fs::read(&journal).unwrap() == torn, "{at} {how:?}: the journal was changed");
+        }
+    }
+    // Without the file that says so, or with one of an older store, it is as it was.
+    std::fs::remove_file(killed.path().join("acknowledged")).unwrap();
+    tear(&killed.path().join("db/0.jnl"), after - 1, Tear::Cut);
+    assert_eq!(drain(&open(killed.path()).unwrap(), "q").await.len(), 49);
+}
+
 #[test]
 fn a_torn_tail_is_cut_off() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -47,10 +90,13 @@ fn a_torn_tail_is_cut_off() {
         publish(&broker, 0..20).await;
         let journal = base.path().join("db/0.jnl");
         let before = used(&journal);
+        let acknowledged = std::fs::read(base.path().join("acknowledged")).unwrap();
         broker.publish(large(20, 3000), false).await.unwrap();
         let after = used(&journal);
         broker.close().await.unwrap();
         shrink(&journal);
+        // A crash in the middle of the write: it was not acknowledged.
+        std::fs::write(base.path().join("acknowledged"), acknowledged).unwrap();
         (before, after)
     });
     assert!(after > before + 3000);

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use celeriac::app::catalogue::{Pool, QueueRow};
 use celeriac::broker::amqp::AmqpOptions;
+use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::core::Timestamp;
 use celeriac::core::calendar::{Misfire, Overlap, Schedule, tick_id};
 use celeriac::store::RedisOptions;

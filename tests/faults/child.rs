@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use celeriac::app::catalogue::{Pool, QueueRow};
 use celeriac::broker::amqp::{AmqpOptions, QueueType};
+use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::store::RedisOptions;
-use celeriac::task::Keeper;
+use celeriac::task::AcceptedBy;
 use celeriac::{Celeriac, Context, TaskError, task};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
@@ -20,7 +20,8 @@ use crate::beat;
 use crate::book::{is_flaky, value};
 use crate::lanes::child as lanes;
 use crate::ledger::{self, Line, note, now};
-use crate::producers;
+use crate::source_pollers;
+use crate::workflows::child as workflows;
 
 /// The queue of all tasks here.
 pub const QUEUE: &str = "fleet";
@@ -120,8 +121,11 @@ pub fn run(role: &str) -> ExitCode {
     let lived = match role {
         "fleet" => runtime.block_on(live(serde_json::from_str(&line).expect("orders"), commands)),
         "beat" => runtime.block_on(beat::child(&line, commands)),
-        "producers" => runtime.block_on(producers::child(&line, commands)),
+        "producers" => runtime.block_on(source_pollers::child(&line, commands)),
         "lanes" => runtime.block_on(lanes::live(serde_json::from_str(&line).expect("orders"), commands)),
+        "workflows" => {
+            runtime.block_on(workflows::live(serde_json::from_str(&line).expect("orders"), commands))
+        }
         role => panic!("nobody plays {role}"),
     };
     match lived {
@@ -182,7 +186,7 @@ async fn enqueue(numbers: &Arc<AtomicU64>, count: u64, at_once: usize, takes: u6
         under_way.spawn(async move {
             match toil::s(n, takes).delay().await {
                 Ok(task) => {
-                    let outbox = task.receipt().keeper == Keeper::Outbox;
+                    let outbox = task.receipt().keeper == AcceptedBy::Outbox;
                     note(&Line::Ack { life: life(), n, id: task.id().to_string(), outbox });
                 }
                 Err(error) => note(&Line::Refused { life: life(), n, why: error.to_string() }),

@@ -26,27 +26,30 @@ mod outbox;
 #[path = "../crash/process.rs"]
 #[allow(dead_code)] // these cases use their own part of it
 mod process;
-mod producers;
 mod scene;
 #[path = "../services/mod.rs"]
 mod services;
+mod source_pollers;
 mod witness;
 mod workers;
+mod workflows;
 
 use std::process::ExitCode;
 
-const CASES: [(&str, fn()); 12] = [
+const CASES: [(&str, fn()); 14] = [
     ("beat::each_tick_once", beat::each_tick_once),
     ("connections::cut_and_closed", connections::cut_and_closed),
     ("connections::slow_and_half_open", connections::slow_and_half_open),
     ("workers::killed", workers::killed),
+    ("workflows::killed_between_steps", workflows::killed_between_steps),
+    ("workflows::killed_at_random", workflows::killed_at_random),
     ("node::alarms", node::alarms),
     ("node::queue_deleted", node::queue_deleted),
     ("node::stopped_and_killed", node::stopped_and_killed),
     ("outbox::started_without_a_broker", outbox::started_without_a_broker),
     ("outbox::killed_while_full", outbox::killed_while_full),
     ("lanes::killed_frozen_and_cut", lanes::killed_frozen_and_cut),
-    ("producers::each_row_once", producers::each_row_once),
+    ("source_pollers::each_row_once", source_pollers::each_row_once),
     ("cluster::each_node_killed", cluster::each_node_killed),
 ];
 

@@ -39,13 +39,20 @@ pub const ON_TWO_SIDES: [&str; 8] = [
 ];
 
 /// As above, with chords, which Celery does not count over rpc, and results of what others have sent.
-pub const ON_TWO_SIDES_OF_REDIS: [&str; 8] = [
+pub const ON_TWO_SIDES_OF_REDIS: [&str; 15] = [
     "canvas.children",
     "canvas.replaced",
     "canvas.chorded",
+    "canvas.sent_again",
     "canvas.failing_chord",
     "canvas.chord_in_a_chain",
     "canvas.chain_in_a_chord",
     "canvas.group_of_chords",
     "canvas.group_of_groups_then",
+    "canvas.chord_that_fails_into_a_group",
+    "canvas.what_is_left_of_a_failed_chord",
+    "canvas.header_member_that_ends_in_a_group",
+    "canvas.header_of_one_or_none",
+    "canvas.replaced_by_nothing",
+    "canvas.expired_tasks_call_no_errbacks",
 ];

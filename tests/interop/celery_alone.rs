@@ -25,6 +25,7 @@ fn over_redis() {
     fleet.case("times.countdown", json!({ "side": "rust", "seconds": 1.2 }));
     fleet.case("times.priorities", json!({ "side": "rust", "queue": "rust-priority" }));
     fleet.case("canvas.mapped", json!({ "there": "rust" }));
+    fleet.case("events.compared", json!({}));
 }
 
 #[test]

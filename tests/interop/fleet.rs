@@ -2,12 +2,12 @@
 
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
-use celeriac::app::catalogue::{Catalogue, Pool, QueueRow, RouteRow};
 use celeriac::broker::amqp::{AmqpOptions, QueueSetup};
+use celeriac::catalogue::{Catalogue, Pool, QueueRow, RouteRow};
 use celeriac::{Builder, Celeriac};
-use lapin::ConnectionProperties;
-use lapin::options::QueueDeclareOptions;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
+use lapin::{BasicProperties, ConnectionProperties};
 use serde_json::{Value, json};
 
 use crate::services::{CeleryWorker, Dialogue, Python, RabbitMq, Redis, Script};
@@ -144,7 +144,7 @@ pub fn on_runtime<T>(test: impl Future<Output = T>) -> T {
 }
 
 impl Mixed {
-    fn start(vhost: &str, backend: Backend) -> Self {
+    pub fn start(vhost: &str, backend: Backend) -> Self {
         let fleet = Fleet::start(vhost, backend, &["python"]);
         let started = on_runtime(builder(&fleet).start());
         let celeriac = started.unwrap_or_else(|error| panic!("the Rust side does not start: {error}"));
@@ -157,6 +157,17 @@ impl Mixed {
     /// Holds off other tests from the queue `python-one`.
     pub async fn only_worker(&self) -> tokio::sync::MutexGuard<'_, ()> {
         self.only_worker.lock().await
+    }
+
+    /// Sends a message that no client would.
+    pub async fn publish(&self, queue: &str, properties: BasicProperties, body: &[u8]) {
+        let channel = self.connection.create_channel().await.expect("a channel");
+        channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let sent = channel.basic_publish("".into(), queue.into(), options, body, properties);
+        let confirmed = sent.await.expect("it is sent").await.expect("it is confirmed");
+        assert!(confirmed.is_ack() && confirmed.take_message().is_none(), "it arrives in `{queue}`");
+        channel.close(200, "OK".into()).await.expect("it closes");
     }
 
     /// How many messages wait in a queue and are with no worker.

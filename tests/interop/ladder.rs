@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use celeriac::app::catalogue::{Pool, QueueRow};
 use celeriac::broker::QueueType;
+use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::{Celeriac, task};
 
 use crate::services::{Python, RabbitMq, Script, blocking};

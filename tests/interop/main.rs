@@ -9,11 +9,14 @@ mod services;
 
 mod cases;
 mod celery_alone;
+mod control;
+mod events;
 mod example;
 mod fleet;
 mod from_python;
 mod gates;
 mod ladder;
+mod odd_messages;
 mod over_rpc;
 mod serial;
 mod tasks;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use celeriac::task::canvas::signature;
+use celeriac::task::Json;
+use celeriac::task::canvas::{Canvas, chain, signature};
 use celeriac::{Context, TaskError, task};
 use serde_json::{Value, json};
 
@@ -38,6 +39,11 @@ pub async fn echo(value: Value) -> Value {
     value
 }
 
+#[task(name = "rust.keep", queue = "rust")]
+pub async fn keep(value: Json) -> Json {
+    value
+}
+
 /// Whatever came before it in a chain.
 #[task(name = "rust.fail", queue = "rust")]
 pub async fn fail(before: Option<Value>) -> Result<(), TaskError> {
@@ -49,6 +55,18 @@ pub async fn fail(before: Option<Value>) -> Result<(), TaskError> {
 pub async fn sell(article: String) -> Result<(), TaskError> {
     let error = TaskError::failure([article, "3".to_owned()]).with_python_type("errors", "OutOfStock");
     Err(error.with_transient(false))
+}
+
+#[task(name = "rust.rejected", queue = "rust")]
+pub async fn rejected() -> Result<(), TaskError> {
+    Err(TaskError::reject("no"))
+}
+
+/// Sends an event of its own.
+#[task(name = "rust.marked", queue = "rust")]
+pub async fn marked(ctx: Context, mark: u32) -> Result<(), TaskError> {
+    ctx.send_event("task-marked", json!({ "mark": mark }))?;
+    Ok(())
 }
 
 #[task(name = "rust.flaky", queue = "rust", max_retries = 5)]
@@ -149,6 +167,11 @@ pub async fn about(ctx: Context, before: Option<Value>) -> Value {
 #[task(name = "rust.replaced_by", queue = "rust")]
 pub async fn replaced_by(name: String, x: i64, y: i64) -> Result<i64, TaskError> {
     Err(TaskError::replace(signature(name).arg(x).arg(y)))
+}
+
+#[task(name = "rust.replaced_by_nothing", queue = "rust")]
+pub async fn replaced_by_nothing() -> Result<(), TaskError> {
+    Err(TaskError::replace(chain(Vec::<Canvas>::new())))
 }
 
 /// Adds another task to the chord that it is a member of.

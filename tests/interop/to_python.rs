@@ -222,7 +222,7 @@ fn a_bar() {
         }
         let all: Vec<_> = soil.watch(running.id()).collect().await;
         let last = all.last().unwrap().as_ref().unwrap();
-        assert_eq!((last.state, &last.result), (SoilState::Success, &Some(json!(3))));
+        assert_eq!((last.state, &last.result), (SoilState::Success, &Some(3.into())));
         // HQ's way to name several errors in one text.
         let failed = send(fleet, python("joined_errors", json!([["no name", "no age"]]))).await;
         ended(&failed).await;

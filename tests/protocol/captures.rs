@@ -85,6 +85,7 @@ fn capture(line: Value) -> Capture {
         correlation_id: text(&given["correlation_id"]),
         reply_to: text(&given["reply_to"]),
         expiration: text(&given["expiration"]),
+        ..Properties::default()
     };
     let body = match line["body"]["__bytes_hex__"].as_str() {
         Some(hex) => bytes(hex),

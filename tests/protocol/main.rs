@@ -4,6 +4,7 @@ mod any_bytes;
 mod any_message;
 mod captures;
 mod control;
+mod extremes;
 mod golden;
 mod peers;
 mod refused;

@@ -49,6 +49,70 @@ fn the_least_that_is_a_message() {
     assert!(null.arguments.is_empty());
 }
 
+/// Celery 5.7 runs all of these, and nothing that they say is lost here.
+#[test]
+fn what_is_odd_but_loses_nothing_is_taken() {
+    let of = |body: &str| read(&wire(json!({"task": "t", "id": "a"}), body)).unwrap();
+    for (body, args) in [
+        ("[\"ab\u{e9}\",{},null]", "[\"a\",\"b\",\"\u{e9}\"]"),
+        ("[\"\",{},null]", "[]"),
+        ("[{ },{},null]", "[]"),
+        ("[[1], {} ,[]]", "[1]"),
+        ("[[1],{},\"\"]", "[1]"),
+        ("[[1],{},0]", "[1]"),
+        ("[[1],{},false]", "[1]"),
+        ("[[1],{},{\"callbacks\":{},\"errbacks\":\"\",\"chain\":0,\"chord\":[]}]", "[1]"),
+    ] {
+        let message = of(body);
+        assert_eq!(
+            (message.arguments.args.as_str(), message.arguments.kwargs.as_str()),
+            (args, ""),
+            "{body}"
+        );
+        assert!(message.workflow.unwrap().callbacks.is_empty());
+    }
+    let message = read(&plain(json!({
+        "id": 7, "root_id": 8, "parent_id": 9, "group": 10, "retries": "2", "group_index": true, "eta": "", "expires": 0,
+        "ignore_result": "yes", "timelimit": [], "stamps": [], "stamped_headers": "tenant", "replaced_task_nesting": "1",
+    })))
+    .unwrap();
+    assert_eq!((message.id.as_str(), message.retries, message.ignore_result), ("7", 2, true));
+    assert_eq!((message.eta, message.expires, message.time_limit), (None, None, None));
+    let workflow = message.workflow.unwrap();
+    assert_eq!((workflow.root_id, workflow.parent_id), (Some("8".into()), Some("9".into())));
+    assert_eq!((workflow.group.as_deref(), workflow.group_index), (Some("10"), Some(1)));
+    assert_eq!((workflow.stamped_headers, workflow.replaced_task_nesting), (vec!["tenant".to_owned()], 1));
+    let mut latin = plain(json!({}));
+    latin.properties.content_encoding = Some("latin-1".into());
+    assert!(read(&latin).is_ok());
+    latin.body = b"[[\"\xe9\"],{},null]".to_vec();
+    assert!(read(&latin).unwrap_err().to_string().contains("encoded as `latin-1`"));
+}
+
+/// Whatever a body holds travels as its sender wrote it, and what is accepted can always be sent on.
+#[test]
+fn what_arrives_is_sent_on_byte_for_byte() {
+    let odd =
+        r#"[1e400,-0.0,1E+2,1000000000000000000000000000000,0.1,18446744073709551615,{"z":1,"a":"\u00e9"}]"#;
+    let signature = format!(
+        r#"{{"task":"next","args":{odd},"kwargs":{{"z":{odd},"a":1}},"options":{{"own":{odd}}},"subtask_type":null,"immutable":false}}"#
+    );
+    let body = format!(
+        r#"[{odd},{{"z":{odd},"a":1}},{{"callbacks":[{signature}],"errbacks":[{signature}],"chain":[{signature}],"chord":{signature}}}]"#
+    );
+    let message = read(&wire(json!({"task": "t", "id": "a"}), &body)).unwrap();
+    // As a row of the embedded store has it.
+    let stored: Message = postcard::from_bytes(&postcard::to_stdvec(&message).unwrap()).unwrap();
+    assert_eq!(stored, message);
+    let sent = encode(&stored, now()).unwrap();
+    assert_eq!(String::from_utf8(sent.body).unwrap(), body);
+    let shown = sent.headers["argsrepr"].as_str().unwrap();
+    assert!(
+        shown.starts_with("(inf, -0.0, 100.0, 1000000000000000000000000000000, 0.1, 18446744073709551615"),
+        "{shown}"
+    );
+}
+
 #[test]
 fn nulls_and_numbers_of_any_kind() {
     let message = read(&plain(json!({
@@ -59,6 +123,15 @@ fn nulls_and_numbers_of_any_kind() {
     assert!(message.ignore_result && message.retries == 2 && message.time_limit.is_none());
     let workflow = message.workflow.unwrap();
     assert_eq!((workflow.group.as_deref(), workflow.group_index, workflow.shadow), (Some("g"), None, None));
+    for (retries, counted) in [(json!(-1), 0), (json!(1.5), 1), (json!(-0.5), 0)] {
+        assert_eq!(read(&plain(json!({"retries": retries}))).unwrap().retries, counted, "{retries}");
+    }
+    let nobody = read(&plain(json!({"root_id": "", "parent_id": ""}))).unwrap();
+    let workflow = nobody.workflow.unwrap();
+    assert_eq!((workflow.root_id, workflow.parent_id), (Some(nobody.id), None));
+    let text = read(&plain(json!({"timelimit": [" 60 ", "2.5"]}))).unwrap();
+    let expected = (Some(Duration::from_secs(60)), Some(Duration::from_millis(2500)));
+    assert_eq!((text.time_limit, text.soft_time_limit), expected);
     let limits = read(&plain(json!({"timelimit": [2.5, 0]}))).unwrap();
     assert_eq!((limits.time_limit, limits.soft_time_limit), (Some(Duration::from_millis(2500)), None));
     assert_eq!(encode(&limits, now()).unwrap().headers["timelimit"], json!([2.5, null]));

@@ -37,8 +37,10 @@ fn content_types() {
     none.properties.content_type = None;
     assert!(refused(&none).starts_with("the message has no content type"));
     let mut latin = plain(json!({}));
-    latin.properties.content_encoding = Some("latin-1".into());
-    assert_eq!(refused(&latin), "the body is encoded as `latin-1`: only utf-8 is accepted");
+    latin.properties.content_encoding = Some("utf-16".into());
+    assert!(read(&latin).is_ok(), "ASCII is the same in all of them");
+    latin.body = "[[\"\u{e9}\"],{},null]".into();
+    assert_eq!(refused(&latin), "the body is encoded as `utf-16`: only utf-8 is accepted");
     assert!(read(&of_type("Application/JSON; charset=utf-8")).is_ok());
 }
 
@@ -54,10 +56,10 @@ fn bodies() {
         ("[[1],{},", "it is not JSON: EOF"),
         ("[[1],{},null]]", "it is not JSON: trailing characters"),
         ("\u{80}\u{4}garbage", "it is not JSON"),
-        ("\"text\"", "invalid type: string"),
-        ("[{},{},null]", "its arguments are no array: {}"),
-        ("[[1],[],null]", "its keyword arguments are no object: []"),
-        ("[[1],{},5]", "its third part is 5: invalid type"),
+        ("\"text\"", "it is text"),
+        ("[{\"secret\":1},{},null]", "its arguments are no array, but an object"),
+        ("[[1],[],null]", "its keyword arguments are no object, but an array"),
+        ("[[1],{},5]", "its third part is a number, but should be"),
         ("[[NaN],{},null]", "it has NaN or Infinity"),
         ("[[1.0, -Infinity],{},null]", "it has NaN or Infinity"),
         ("[[1,\n Infinity],{},null]", "it has NaN or Infinity"),
@@ -82,27 +84,25 @@ fn headers() {
         ("eta", json!(17953395.5), "`eta` is 17953395.5, but"),
         ("expires", json!(60), "`expires` is 60, but should be an ISO 8601 time"),
         ("eta", json!("tomorrow"), "`eta` is \"tomorrow\", but"),
-        ("retries", json!(-1), "`retries` is -1, but should be a whole number"),
-        ("retries", json!("1"), "`retries` is \"1\", but"),
-        ("retries", json!(1.5), "`retries` is 1.5, but"),
-        ("retries", json!(4_294_967_296_u64), "`retries` is 4294967296, but"),
+        ("retries", json!("one"), "`retries` is \"one\", but should be a whole number"),
         ("timelimit", json!(5), "`timelimit` is 5, but should be [hard, soft]"),
         ("timelimit", json!([1]), "`timelimit` is [1], but"),
+        ("timelimit", json!(["soon", null]), "`timelimit` is [\"soon\",null], but"),
+        ("timelimit", json!(["-1", null]), "`timelimit` is [\"-1\",null], but"),
         ("timelimit", json!([-1, null]), "`timelimit` is [-1,null], but"),
-        ("timelimit", json!([1e300, null]), "`timelimit` is [1e+300,null], but"),
-        ("ignore_result", json!("yes"), "`ignore_result` is \"yes\", but should be true or false"),
         ("id", json!(""), "`id` is \"\", but should be text of 1 to 255 bytes"),
-        ("id", json!(7), "`id` is 7, but should be text"),
+        ("id", json!(7.5), "`id` is 7.5, but should be text"),
         ("id", json!(null), "`id` is null, but should be text of 1 to 255 bytes"),
         ("task", json!(["t"]), "`task` is [\"t\"], but should be text"),
         ("root_id", json!("x".repeat(256)), "`root_id` is \"xxxxx"),
         ("group_index", json!(-3), "`group_index` is -3, but"),
+        ("group_index", json!(4_294_967_296_u64), "`group_index` is 4294967296, but"),
         (
             "stamped_headers",
-            json!("tenant"),
-            "`stamped_headers` is \"tenant\", but should be a list of names",
+            json!(["tenant", 5]),
+            "`stamped_headers` is [\"tenant\",5], but should be a list of names",
         ),
-        ("stamps", json!([]), "`stamps` is [], but should be a table"),
+        ("stamps", json!([1]), "`stamps` is [1], but should be a table"),
         ("compression", json!("application/x-lz4"), "the body is compressed by `application/x-lz4`"),
         ("compression", json!("application/x-gzip"), "the body does not unpack as `application/x-gzip`: "),
         ("celeriac", json!("{}"), "`celeriac` is {} (missing field"),
@@ -121,13 +121,10 @@ fn headers() {
 #[test]
 fn signatures() {
     for (embed, reason) in [
-        (json!({"callbacks": 5}), "`callbacks` is 5, but should be a list of signatures"),
-        (json!({"errbacks": ["t"]}), "`errbacks` is \"t\" (invalid type"),
-        (
-            json!({"chain": [{"args": []}]}),
-            "`chain` is {\"args\":[]} (missing field `task`), but should be a signature",
-        ),
-        (json!({"chord": []}), "`chord` is [] (invalid"),
+        (json!({"callbacks": 5}), "`callbacks` is a number, but should be a list of signatures"),
+        (json!({"errbacks": ["t"]}), "`errbacks` is text (invalid type: string, expected"),
+        (json!({"chain": [{"args": []}]}), "`chain` is an object (missing field `task`"),
+        (json!({"chord": [5]}), "`chord` is an array (invalid"),
     ] {
         let text = refused(&wire(json!({"task": "t", "id": "a"}), &json!([[], {}, embed]).to_string()));
         assert!(text.starts_with(reason), "{text}");
@@ -161,7 +158,7 @@ fn what_could_be_recognised_is_told() {
     let mut headless = wire(json!({"task": "t"}), "[[],{},null]");
     headless.properties.correlation_id = some("c");
     assert_eq!(recognised(&headless), (some("c"), some("t"), None, None));
-    assert_eq!(recognised(&wire(json!({"id": 5, "task": {}}), "x")), (None, None, None, None));
+    assert_eq!(recognised(&wire(json!({"id": 5, "task": {}}), "x")), (some("5"), None, None, None));
 }
 
 #[test]

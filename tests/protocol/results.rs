@@ -180,8 +180,13 @@ fn states_before_the_end_come_back() {
         ("RETRY", json!({"exc_type": "ValueError", "exc_message": ["x"], "exc_module": "builtins"})),
         ("PENDING", json!(null)),
     ] {
-        let tracked =
-            TrackedState { id: "a".into(), state: state.into(), meta, traceback: None, lineage: None };
+        let tracked = TrackedState {
+            id: "a".into(),
+            state: state.into(),
+            meta: meta.into(),
+            traceback: None,
+            lineage: None,
+        };
         let document = encode_tracked(&tracked);
         assert_eq!(serde_json::from_str::<Value>(&document).unwrap()["date_done"], Value::Null);
         assert_eq!(read(&document), Meta::Tracked(tracked));
@@ -189,7 +194,7 @@ fn states_before_the_end_come_back() {
     let retry = TrackedState {
         id: "a".into(),
         state: "RETRY".into(),
-        meta: json!("busy"),
+        meta: json!("busy").into(),
         traceback: None,
         lineage: None,
     };

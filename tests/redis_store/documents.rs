@@ -1,7 +1,8 @@
 //! Keys, documents, lifetimes and announcements, as Celery has them.
 
 use celeriac::store::{
-    ChordJoin, ChordPart, GroupMember, GroupResult, RedisOptions, RedisStore, Store, TrackedState,
+    ChordJoin, ChordPart, ChordStore, GroupMember, GroupResult, GroupStore, RedisOptions, RedisStore, Store,
+    TrackedState,
 };
 use celeriac::task::{Child, Lineage, State, TaskId, TaskResult};
 use futures_util::StreamExt;
@@ -56,7 +57,7 @@ async fn a_record_is_celerys_document_with_its_lifetime_and_is_announced() {
     let id = TaskId::new();
     let key = format!("celery-task-meta-{id}");
     let state = "PROGRESS".to_owned();
-    let tracked = TrackedState { id, state, meta: json!({"done": 5}), traceback: None, lineage: None };
+    let tracked = TrackedState { id, state, meta: json!({"done": 5}).into(), traceback: None, lineage: None };
     subscriber.subscribe(&key).await.unwrap();
     assert_eq!(store.track(tracked).await, Ok(()));
     let announced = in_time("an announcement", subscriber.on_message().next()).await.unwrap();
@@ -86,7 +87,7 @@ async fn captured_documents_are_read() {
     let tracked = TrackedState {
         id: id.clone(),
         state: "STARTED".into(),
-        meta: json!({}),
+        meta: json!({}).into(),
         traceback: None,
         lineage: None,
     };
@@ -110,12 +111,12 @@ async fn a_chord_has_celerys_keys() {
     assert_eq!(store.open_chord(&group, 2).await, Ok(()));
     assert!(!raw.exists::<_, bool>(key(".c")).await.unwrap());
     assert_eq!(raw.get::<_, String>(key(".s")).await.unwrap(), "2");
-    let part = |id: &str, index, value| ChordPart {
+    let part = |id: &str, index, value: Value| ChordPart {
         group: group.clone(),
         id: id.into(),
         index,
         state: State::Success,
-        value,
+        value: value.into(),
     };
     assert_eq!(store.join_chord(part("b", Some(1), json!("x"))).await, Ok(ChordJoin::Waiting));
     let parts: Vec<(String, f64)> = raw.zrange_withscores(key(".j"), 0, -1).await.unwrap();
@@ -202,8 +203,13 @@ async fn all_keys_and_channels_have_the_prefix() {
     assert_eq!(store.put(record).await, Ok(true));
     assert_eq!(store.revoke(&"a".into(), NOW).await, Ok(()));
     assert_eq!(store.open_chord("g", 1).await, Ok(()));
-    let part =
-        ChordPart { group: "g".into(), id: "a".into(), index: None, state: State::Success, value: json!(1) };
+    let part = ChordPart {
+        group: "g".into(),
+        id: "a".into(),
+        index: None,
+        state: State::Success,
+        value: json!(1).into(),
+    };
     assert!(matches!(store.join_chord(part).await, Ok(ChordJoin::Complete { .. })));
     assert_eq!(store.save_group(&GroupResult::new("g", []), None).await, Ok(()));
     let keys: Vec<String> = raw.keys("*").await.unwrap();

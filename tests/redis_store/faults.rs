@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use celeriac::store::{Store, StoreError};
-use celeriac::task::State;
+use celeriac::task::{PermitAnswer, State, UniqueKey, Want};
 use redis::AsyncCommands;
 
 use super::services::Proxy;
@@ -241,7 +241,7 @@ async fn of_two_writers_one_wins_a_thousand_times() {
             let state = celeriac::store::TrackedState {
                 id: ours.id.clone(),
                 state: "STARTED".into(),
-                meta: serde_json::json!({"pid": 1}),
+                meta: serde_json::json!({"pid": 1}).into(),
                 traceback: None,
                 lineage: None,
             };
@@ -253,4 +253,63 @@ async fn of_two_writers_one_wins_a_thousand_times() {
         let kept = first.get(&ours.id, NOW).await.unwrap().unwrap();
         assert_eq!(kept, if a { ours } else { theirs });
     }
+}
+
+/// Who gives up asking while Redis is away does not have the permit when Redis is back, whatever comes to it first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_permit_that_nobody_waits_for_is_free() {
+    let (server, direct) = shared().await;
+    let (proxy, store) = proxied(&server).await;
+    let want = |name: &str| [Want { name: name.to_owned(), limit: 1 }];
+    let (wanted, other) = (new_record("permit").id.to_string(), new_record("other").id.to_string());
+    let keeper = store.permits().unwrap();
+    // What this process holds is renewed from now on.
+    assert!(matches!(keeper.acquire(&want(&other), "holder").await, Ok(PermitAnswer::Granted { .. })));
+    on(&proxy, Proxy::refuse).await;
+    on(&proxy, Proxy::cut).await;
+    {
+        let (wants, keeper) = (want(&wanted), Arc::clone(&keeper));
+        let mut asking = std::pin::pin!(keeper.acquire(&wants, "gives up"));
+        assert!(futures_util::poll!(&mut asking).is_pending());
+    }
+    keeper.release(&want(&wanted), "gives up");
+    on(&proxy, Proxy::resume).await;
+    let (keeper, theirs) = (direct.permits().unwrap(), want(&wanted));
+    in_time("the permit", async {
+        // Until then it may not have come to Redis at all.
+        while store.permits().unwrap().acquire(&want(&other), "holder").await.is_err() {}
+        let mut free = 0;
+        while free < 5 {
+            match keeper.acquire(&theirs, "other").await.unwrap() {
+                PermitAnswer::Granted { .. } => {
+                    keeper.release(&theirs, "other");
+                    free += 1;
+                }
+                PermitAnswer::Busy(_) => free = 0,
+            }
+            keeper.freed(std::time::Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+}
+
+/// Beside an upgrade: the end of a task ends the window that an older build has begun for it, and not that of another task
+/// which an older build would have given the same name.
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_of_older_builds_end_with_their_tasks() {
+    let (server, store) = shared().await;
+    let mut raw = raw(&server).await;
+    let scope = format!("t{}", new_record("window").id);
+    let (key, alike) = (UniqueKey::new(&scope, "a-b"), UniqueKey::new(format!("{scope}-a"), "b"));
+    let (id, other) = (new_record("one").id, new_record("other").id);
+    let old = format!("celeriac:unique:{scope}-a-b");
+    for (name, says) in [(old.clone(), id.to_string()), (format!("celeriac:unique-of:{id}"), old.clone())] {
+        let () = raw.set_ex(name, says, 3600).await.unwrap();
+    }
+    let windows = store.unique_windows().unwrap();
+    assert_eq!(windows.release(&alike, &other).await, Ok(false));
+    assert_eq!(windows.release(&key, &id).await, Ok(true));
+    let left: (Option<String>, Option<String>) =
+        raw.mget(&[old, format!("celeriac:unique-of:{id}")]).await.unwrap();
+    assert_eq!(left, (None, None));
 }

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use celeriac::app::catalogue::QueueRow;
+use celeriac::catalogue::QueueRow;
 use celeriac::store::{Store, StoreError};
 use celeriac::task::{GetError, State, TaskError, UpdateStateError};
 use celeriac::{Celeriac, Context, task};
@@ -135,6 +135,47 @@ async fn results_and_states_are_where_python_reads_them() {
     celeriac.shutdown().await.unwrap();
 }
 
+/// Its start is not told unless somebody says so: the task does not, so the program has to.
+#[task(ignore_result = false)]
+async fn starts(gate: String) -> Result<(), TaskError> {
+    let gate = STARTS.iter().find(|(name, _)| *name == gate).map(|(_, gate)| gate);
+    gate.expect("a gate of this name").acquire().await.map_err(TaskError::from_display)?.forget();
+    Ok(())
+}
+
+static STARTS: [(&str, Semaphore); 2] =
+    [("told", Semaphore::const_new(0)), ("not told", Semaphore::const_new(0))];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_has_every_start_told() {
+    let (server, store) = shared().await;
+    for (track, gate) in [(true, &STARTS[0]), (false, &STARTS[1])] {
+        let builder = Celeriac::builder().in_memory().redis(server.url_of(2), RedisOptions::default());
+        let celeriac = builder.track_started(track).start().await.unwrap();
+        let result = starts::s(gate.0.into()).send(celeriac.client()).await.unwrap();
+        // It runs: this program knows that, whatever the store is told.
+        in_time("the start", async {
+            while result.state().await != Ok(State::Started) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+        if track {
+            in_time("STARTED in Redis", async {
+                while store.tracked(result.id()).await.unwrap().is_none_or(|seen| seen.state != "STARTED") {
+                    tokio::task::yield_now().await;
+                }
+            })
+            .await;
+        } else {
+            assert_eq!(store.tracked(result.id()).await, Ok(None));
+        }
+        gate.1.add_permits(1);
+        assert_eq!(result.get(PATIENCE).await, Ok(()));
+        celeriac.shutdown().await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_waiting_task_that_is_revoked_is_recorded_in_redis() {
     let (server, store) = shared().await;
@@ -156,7 +197,7 @@ async fn a_task_of_another_program_is_waited_for() {
     let state = celeriac::store::TrackedState {
         id: record.id.clone(),
         state: "PROGRESS".into(),
-        meta: json!(50),
+        meta: json!(50).into(),
         traceback: None,
         lineage: None,
     };
@@ -177,7 +218,7 @@ async fn a_backend_that_is_not_there_is_an_error_at_the_start() {
     for (url, part) in [
         ("redis://127.0.0.1:1/0", "nothing listens there"),
         ("rediss://127.0.0.1:1/0", tls),
-        ("file:///tmp/x", "`file` is no result backend"),
+        ("file:///tmp/x", "`file:///tmp/x` is no result backend"),
     ] {
         let mut options = RedisOptions::default();
         options.patience = Duration::ZERO;
@@ -191,4 +232,38 @@ async fn a_backend_that_is_not_there_is_an_error_at_the_start() {
         assert!(error.contains(part), "{error}");
     }
     assert!(matches!(RedisStore::connect("nonsense", RedisOptions::default()).await, Err(StoreError::Io(_))));
+}
+
+#[task]
+async fn sized(bytes: usize) -> String {
+    "x".repeat(bytes)
+}
+
+#[task]
+async fn total(texts: Vec<String>) -> usize {
+    texts.iter().map(String::len).sum()
+}
+
+/// Parts are counted in Redis before they are read: a body that would be given too much fails, and says what to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_is_given_no_more_than_may_be_sent_at_once() {
+    let (server, _) = shared().await;
+    let builder = Celeriac::builder().in_memory().result_backend(server.url_of(2)).max_canvas_size(64 << 10);
+    let celeriac = builder.queue(QueueRow::new("celery")).start().await.unwrap();
+    let of = async |bytes: usize| {
+        let canvas = celeriac::task::canvas::group((0..4).map(|_| sized::s(bytes))).then(total::p());
+        in_time("the end", async {
+            canvas.send(celeriac.client()).await.unwrap().get(Duration::from_secs(60)).await
+        })
+        .await
+    };
+    assert_eq!(of(10 << 10).await, Ok(40 << 10));
+    let error = of(20 << 10).await.unwrap_err().to_string();
+    assert!(
+        error.contains("ChordError")
+            && error.contains("take more than 65536 bytes together")
+            && error.contains("return its id"),
+        "{error}"
+    );
+    celeriac.shutdown().await.unwrap();
 }

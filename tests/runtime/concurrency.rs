@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use celeriac::app::catalogue::{Pool, QueueRow};
+use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::{AsyncResult, Celeriac, task};
 use futures_util::future::join_all;
 

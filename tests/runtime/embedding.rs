@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{App, HttpResponse, web};
-use celeriac::app::catalogue::QueueRow;
+use celeriac::catalogue::QueueRow;
 use celeriac::task::Client;
 use celeriac::{Celeriac, EnqueueError, State, TaskError, task};
 
@@ -126,6 +126,21 @@ async fn from_inside_a_task_on_a_thread() {
     let inner = tokio::time::timeout(LONG, celeriac.client().wait(&inner.as_str().into())).await.unwrap();
     assert_eq!(inner.unwrap().result.as_deref(), Some("3"));
     RUNTIMES.lock().unwrap().clear();
+    celeriac.shutdown().await.unwrap();
+}
+
+/// Libraries that are asynchronous inside look for the runtime: a plain function finds that of its queue.
+#[task(queue = "cpu", max_retries = 0)]
+fn uses_the_handle(n: u32) -> u32 {
+    let handle = tokio::runtime::Handle::current();
+    handle.block_on(async move { tokio::spawn(async move { n * 2 }).await.unwrap_or(0) })
+}
+
+#[tokio::test]
+async fn a_plain_function_finds_the_runtime() {
+    let celeriac = memory().await;
+    let doubled = uses_the_handle::s(21).send(celeriac.client()).await.unwrap();
+    assert_eq!(doubled.get(LONG).await, Ok(42));
     celeriac.shutdown().await.unwrap();
 }
 

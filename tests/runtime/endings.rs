@@ -144,6 +144,32 @@ async fn what_burns_an_attempt_and_what_does_not() {
     .await;
 }
 
+/// Asks for a smaller page as long as the page is too large, twice at most whatever its policy says.
+#[task(queue = "io", max_retries = 0)]
+async fn fetches(size: u32) -> Result<u32, TaskError> {
+    if size > 100 {
+        let error = TaskError::permanent("too large").with_countdown(Duration::ZERO).with_max_retries(2);
+        return Err(error.with_arguments(fetches::s(size / 2)));
+    }
+    Ok(size)
+}
+
+#[tokio::test]
+async fn a_retry_may_have_other_arguments_and_another_limit() {
+    on_both(|celeriac| async move {
+        let small = fetches::s(400).send(celeriac.client()).await.unwrap();
+        let small = record(&small).await;
+        assert_eq!((small.state, small.result.as_deref(), small.attempts), (State::Success, Some("100"), 3));
+        let large = fetches::s(1000).send(celeriac.client()).await.unwrap();
+        let large = record(&large).await;
+        assert_eq!(
+            (large.state, large.errors, large.attempts),
+            (State::Failure, vec!["too large".into()], 3)
+        );
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_is_over_at_once() {
     on_both(|celeriac| async move {
@@ -179,11 +205,11 @@ async fn a_rejected_task_is_a_dead_letter_that_can_be_revived() {
         assert_eq!((&letters[0].message.id, letters[0].reason.as_str()), (rejected.id(), "not mine"));
         assert_eq!(celeriac.queue("io").await.unwrap().dead, 1);
 
-        assert!(celeriac.revive(rejected.id()).await.unwrap());
+        assert!(celeriac.requeue_dead_letter(rejected.id()).await.unwrap());
         let second = record(&rejected).await;
         assert_eq!((second.state, second.result.as_deref()), (State::Success, Some("\"attempt 1\"")));
         assert!(celeriac.dead_letters(10).await.unwrap().is_empty());
-        assert!(!celeriac.revive(rejected.id()).await.unwrap(), "there is none any more");
+        assert!(!celeriac.requeue_dead_letter(rejected.id()).await.unwrap(), "there is none any more");
     })
     .await;
 }

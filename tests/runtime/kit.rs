@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex, Once};
 use std::time::{Duration, Instant};
 
 use celeriac::actors::QueueStatus;
-use celeriac::app::catalogue::{Pool, QueueRow};
+use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::task::{GetError, TaskResult};
 use celeriac::{AsyncResult, Builder, Celeriac, Context, State, TaskId, task};
 use tokio::sync::watch;
@@ -274,4 +274,38 @@ pub fn alone(test: &str) {
     let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
     println!("{said}");
     assert!(run.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// What this process logs from now on. Only a test in a [process of its own](alone) may capture it.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    /// Captures what is logged at this level or above, on all threads.
+    pub fn capture(level: tracing::Level) -> Self {
+        let log = Self::default();
+        let into = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(level)
+            .with_ansi(false)
+            .with_writer(move || into.clone())
+            .finish();
+        tracing::subscriber::set_global_default(subscriber).unwrap();
+        log
+    }
+
+    /// All of it.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl std::io::Write for Log {
+    fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(text)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }

@@ -4,7 +4,7 @@ use std::panic::panic_any;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use celeriac::app::catalogue::{Pool, QueueRow};
+use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::task::HookEvent;
 use celeriac::{AsyncResult, Celeriac, Context, GetError, State, task};
 

@@ -173,3 +173,25 @@ async fn a_task_that_left_the_broker_early_is_found_where_it_runs() {
     })
     .await;
 }
+
+#[task]
+async fn fails_when_let(ctx: Context, gate: String) -> Result<(), TaskError> {
+    note(ctx.id(), "ran");
+    Gate::named(&gate).pass().await;
+    Err(TaskError::permanent("it really failed"))
+}
+
+/// Only the revocation that tells it to end ends a run; a failure is one whoever did not want to see it.
+#[tokio::test]
+async fn without_terminate_a_real_failure_stays_one() {
+    on_both(|celeriac| async move {
+        let gate = Gate::new();
+        let running = fails_when_let::s(gate.name.clone()).send(celeriac.client()).await.unwrap();
+        gate.entered(1).await;
+        assert_eq!(running.revoke(false).await, Ok(true));
+        gate.open();
+        let record = record(&running).await;
+        assert_eq!((record.state, record.errors), (State::Failure, vec!["it really failed".to_owned()]));
+    })
+    .await;
+}

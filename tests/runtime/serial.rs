@@ -4,7 +4,7 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use celeriac::actors::LaneStatus;
-use celeriac::app::catalogue::{Pool, QueueRow};
+use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::task::{Arguments, NewTask, Task as _, TaskResult};
 use celeriac::{Celeriac, Context, EnqueueError, State, TaskError, TaskId, serial_task};
 use serde::{Deserialize, Serialize};

@@ -79,6 +79,7 @@ async fn unfinished_work_of_every_kind_runs_after_the_restart_and_burns_no_attem
     let grace = Duration::from_millis(400);
     let report = celeriac.shutdown_within(grace).await.unwrap();
     assert!(!report.drained, "two bodies are deaf");
+    assert_eq!(report.handed_back, 5, "those that heed it, and those that do not");
     assert!(report.took >= grace && report.took < grace + Duration::from_secs(20), "{report:?}");
     assert_eq!(notes(listening.id()), [FRESH, &Interrupt::Shutdown.to_string()], "it was told");
     assert_eq!(

@@ -64,7 +64,10 @@ async fn tidies_up_at_its_limit(ctx: &Context) -> String {
 async fn a_body_may_make_the_best_of_its_soft_limit() {
     on_both(|celeriac| async move {
         let tidy = tidies_up_at_its_limit::s().send(celeriac.client()).await.unwrap();
-        assert_eq!(tidy.get(LONG).await.as_deref(), Ok("stopped by SoftTimeLimit"));
+        assert_eq!(
+            tidy.get(LONG).await.as_deref(),
+            Ok("stopped by SoftTimeLimitExceeded: the soft time limit of the task passed")
+        );
     })
     .await;
 }

@@ -1,8 +1,8 @@
-//! Dedupe windows: what is enqueued already is not enqueued again.
+//! Unique windows: what is enqueued already is not enqueued again.
 
 use std::time::Duration;
 
-use celeriac::task::{NewTask, Task as _, UniqueUntil, canvas::group};
+use celeriac::task::{NewTask, Task as _, UniqueUntil, canvas::group, key_of};
 use celeriac::{Context, State, TaskError, TaskId, serial_task, task};
 
 use crate::kit::{Gate, embedded, note, notes, on_both, record, until};
@@ -58,7 +58,7 @@ async fn a_second_call_joins_the_first_until_it_is_over() {
                 let (domain, gate) = (domain.clone(), gate.name.clone());
                 export::s(domain, kind, gate, how.to_owned()).send(celeriac.client())
             };
-            let key = format!("{domain}-1");
+            let key = key_of([domain.as_str(), "1"]);
             assert_eq!(celeriac.unique(export::Task::NAME, &key).await.unwrap(), None);
             let first = call(1).await.unwrap();
             assert!(!first.receipt().joined);
@@ -161,6 +161,33 @@ async fn windows_of_single_calls() {
         celeriac.resume("io").await.unwrap();
         gate.open();
         assert_eq!(both.get(crate::kit::LONG).await.map(|values| values.len()), Ok(2));
+    })
+    .await;
+}
+
+/// Whoever waits for one that expires while it waits hears so, and its window is open.
+#[tokio::test]
+async fn one_that_expires_tells_who_waits_for_it() {
+    on_both(|celeriac| async move {
+        let (gate, domain, soon) = (Gate::new(), TaskId::new().to_string(), Duration::from_millis(20));
+        gate.open();
+        let call = || export::s(domain.clone(), 1, gate.name.clone(), "ends".into());
+        celeriac.pause("io").await.unwrap();
+        let first = call().expires(soon).send(celeriac.client()).await.unwrap();
+        let second = call().send(celeriac.client()).await.unwrap();
+        assert!(second.receipt().joined);
+        let chain = plain::s(1, gate.name.clone()).expires(soon).then(plain::p(gate.name.clone()));
+        let chain = chain.send(celeriac.client()).await.unwrap();
+        let sent = std::time::Instant::now();
+        until("they have expired", async || sent.elapsed() > soon).await;
+        celeriac.resume("io").await.unwrap();
+        for task in [&first, &second] {
+            let record = record(task).await;
+            assert!(record.state == State::Revoked && record.errors[0].contains("expired"), "{record:?}");
+        }
+        let error = chain.get(crate::kit::LONG).await.unwrap_err().to_string();
+        assert!(error.contains("expired"), "{error}");
+        assert!(!call().send(celeriac.client()).await.unwrap().receipt().joined);
     })
     .await;
 }

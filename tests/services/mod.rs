@@ -32,11 +32,12 @@ use std::time::{Duration, Instant};
 
 pub use authority::Authority;
 pub use dialogue::Dialogue;
+pub use home::Home;
 pub use ports::free as free_port;
-pub use process::{Output, run};
+pub use process::{Output, Process, run};
 pub use program::Program;
 pub use proxy::Proxy;
-pub use python::{CeleryWorker, Python, Script};
+pub use python::{CeleryWorker, Python, Script, Server};
 pub use rabbitmq::{RabbitMq, RabbitMqOptions};
 pub use redis::{Redis, RedisOptions};
 pub use s3::S3;

@@ -12,7 +12,10 @@ use super::process::{Output, Process, program, run};
 
 /// What pip is asked for.
 const CELERY: &str = "celery[redis]==5.7.*";
+const FLOWER: &str = "celery[redis]==5.7.* flower==2.2.*";
 const MOTO: &str = "moto[s3,server]==5.*";
+/// Celery, and what its integration tests import.
+const SUITE: &str = "celery[redis]==5.7.0 pydantic==2.* pytest==9.* pytest-subtests pytest-timeout==2.*";
 
 /// The interpreter.
 #[derive(Clone, Debug)]
@@ -33,6 +36,20 @@ pub struct CeleryWorker {
     process: Process,
     home: Home,
     node: String,
+}
+
+/// Another command of Celery's that runs until this is dropped.
+pub struct Server {
+    process: Process,
+    _home: Home,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the log of a command of Celery's ends with:\n{}", self.process.last_of_log());
+        }
+    }
 }
 
 impl Script {
@@ -58,18 +75,52 @@ impl Python {
         static MADE: OnceLock<Python> = OnceLock::new();
         MADE.get_or_init(|| match std::env::var_os("CELERIAC_TEST_PYTHON") {
             Some(interpreter) => Self { interpreter: interpreter.into() },
-            None => Self { interpreter: make_environment("python-celery-5.7", CELERY) },
+            None => Self { interpreter: make_environment("python-celery-5.7", CELERY, |_, _| {}) },
         })
         .clone()
+    }
+
+    /// Python with Celery and Flower. The first call makes the environment.
+    pub fn with_flower() -> Self {
+        static MADE: OnceLock<Python> = OnceLock::new();
+        MADE.get_or_init(|| Self { interpreter: make_environment("python-flower-2.2", FLOWER, |_, _| {}) })
+            .clone()
     }
 
     /// Python with moto, whose server keeps buckets in its memory. The first call makes the environment.
     pub(super) fn with_moto() -> Self {
         static MADE: OnceLock<Python> = OnceLock::new();
-        MADE.get_or_init(|| Self { interpreter: make_environment("python-moto-5", MOTO) }).clone()
+        MADE.get_or_init(|| Self { interpreter: make_environment("python-moto-5", MOTO, |_, _| {}) }).clone()
     }
 
-    pub(super) fn interpreter(&self) -> &Path {
+    /// Python with Celery 5.7.0 and what its own integration tests need, and the directory of its sdist, which has the
+    /// tests. The first call makes both.
+    pub fn with_celery_suite() -> (Self, PathBuf) {
+        let sdist = |interpreter: &Path, dir: &Path| {
+            run("pip download", interpreter, |command| {
+                command.args([
+                    "-m",
+                    "pip",
+                    "download",
+                    "--quiet",
+                    "--disable-pip-version-check",
+                    "--no-deps",
+                ]);
+                command.args(["--no-binary", "celery", "celery==5.7.0", "--dest"]).arg(dir);
+            })
+            .expect_success("pip download celery==5.7.0");
+            run("tarfile", interpreter, |command| {
+                command.args(["-m", "tarfile", "-e"]).arg(dir.join("celery-5.7.0.tar.gz")).arg(dir);
+            })
+            .expect_success("python -m tarfile");
+        };
+        let interpreter = make_environment("python-celery-suite-5.7.0", SUITE, sdist);
+        let dir = interpreter.parent().and_then(Path::parent).expect("it is in bin/ of its environment");
+        let tests = dir.join("celery-5.7.0");
+        (Self { interpreter }, tests)
+    }
+
+    pub fn interpreter(&self) -> &Path {
         &self.interpreter
     }
 
@@ -87,6 +138,19 @@ impl Python {
             command.arg(&script.file).args(&script.arguments).envs(script.environment.iter().cloned());
             unbuffered(command);
         })
+    }
+
+    /// Starts another command of `celery -A …`, such as `flower`, with the app in this script.
+    pub fn celery(&self, what: &str, script: &Script, arguments: &[String]) -> Server {
+        let home = Home::new("celery");
+        let dir = script.file.parent().expect("a script is in a directory").to_owned();
+        let app = script.file.file_stem().expect("a script has a name").to_owned();
+        let process = Process::start(what, &self.interpreter, home.join("log"), |command| {
+            command.args(["-m", "celery", "-A"]).arg(app).args(arguments);
+            command.envs(script.environment.iter().cloned()).env("PYTHONPATH", &dir).current_dir(home.path());
+            unbuffered(command);
+        });
+        Server { process, _home: home }
     }
 
     /// Starts a worker of the app in this script (its arguments are more options of `celery worker`), and waits until it
@@ -155,8 +219,9 @@ fn unbuffered(command: &mut std::process::Command) {
     command.env("PYTHONUNBUFFERED", "1").env("PYTHONDONTWRITEBYTECODE", "1").env("C_FORCE_ROOT", "1");
 }
 
-/// Test binaries may run at once: the first makes it, the others wait.
-fn make_environment(name: &str, packages: &str) -> PathBuf {
+/// Test binaries may run at once: the first makes it, the others wait. `more` is what it needs beside packages; it gets
+/// the interpreter and the environment's directory.
+fn make_environment(name: &str, packages: &str, more: impl FnOnce(&Path, &Path)) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in target/");
     let dir = target.join(name);
     let interpreter = dir.join("bin/python");
@@ -173,9 +238,11 @@ fn make_environment(name: &str, packages: &str) -> PathBuf {
     })
     .expect_success("python3 -m venv (Debian has it in the package python3-venv)");
     run("pip", &interpreter, |command| {
-        command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", packages]);
+        command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+        command.args(packages.split_whitespace());
     })
     .expect_success(&format!("pip install {packages}"));
+    more(&interpreter, &dir);
     std::fs::write(&ready, packages).expect("a file in target/");
     interpreter
 }

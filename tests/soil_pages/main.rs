@@ -2,6 +2,7 @@
 
 mod browser;
 mod chromium;
+mod guards;
 mod program;
 mod routes;
 mod tasks;

@@ -17,7 +17,7 @@ use super::tasks::{export, failing, without_file};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-fn pages() -> SoilPages {
+pub fn pages() -> SoilPages {
     SoilPages::new([7; 32]).unwrap()
 }
 
@@ -33,14 +33,14 @@ async fn by_header(request: HttpRequest, asked: Asked) -> Access {
 }
 
 /// What came back.
-struct Answer {
-    status: StatusCode,
-    headers: header::HeaderMap,
-    body: String,
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: header::HeaderMap,
+    pub body: String,
 }
 
 impl Answer {
-    fn header(&self, name: &str) -> &str {
+    pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
@@ -50,7 +50,7 @@ impl Answer {
 }
 
 /// Asks a program of its own, mounted as any is.
-async fn ask(celeriac: &Celeriac, pages: &SoilPages, request: TestRequest) -> Answer {
+pub async fn ask(celeriac: &Celeriac, pages: &SoilPages, request: TestRequest) -> Answer {
     let app = init_service(App::new().service(soil(celeriac, pages))).await;
     let response = app.call(request.to_request()).await.unwrap_or_else(|error| panic!("{error}"));
     let (status, headers) = (response.status(), response.headers().clone());
@@ -58,17 +58,17 @@ async fn ask(celeriac: &Celeriac, pages: &SoilPages, request: TestRequest) -> An
     Answer { status, headers, body: String::from_utf8(body.to_vec()).unwrap() }
 }
 
-fn get(uri: &str) -> TestRequest {
+pub fn get(uri: &str) -> TestRequest {
     TestRequest::get().uri(uri)
 }
 
 /// The link with more in its path.
-fn beyond(url: &str, more: &str) -> String {
+pub fn beyond(url: &str, more: &str) -> String {
     let (path, query) = url.split_once('?').unwrap();
     format!("{path}{more}?{query}")
 }
 
-async fn made(app: &TestApp, name: &str, owner: Option<&str>) -> TaskId {
+pub async fn made(app: &TestApp, name: &str, owner: Option<&str>) -> TaskId {
     let task = export::delay(name.to_owned(), owner.map(str::to_owned)).await.unwrap();
     app.run_until_idle().await;
     task.id().clone()
@@ -124,7 +124,7 @@ async fn a_page_goes_from_waiting_to_its_file() {
             file.header("content-disposition")
                 .contains("filename*=UTF-8''F%C3%A4lle%20%22neu%22%20%3Cb%3E.csv")
         );
-        assert_eq!(file.header("x-report"), "monthly");
+        assert_eq!(file.header("x-download-report"), "monthly");
         assert_eq!(file.header("x-content-type-options"), "nosniff");
         assert!(file.header("content-type").starts_with("text/csv"));
     }
@@ -177,6 +177,23 @@ async fn an_id_may_be_any_text() {
         assert_eq!(status["id"], id);
         let file = status["files"][0]["url"].as_str().unwrap();
         assert_eq!(ask(app.celeriac(), &pages, get(file)).await.body, "0123456789", "{id}");
+    }
+}
+
+#[actix_web::test]
+async fn links_last_as_long_as_the_pages_say() {
+    let app = testing::start().await.unwrap();
+    let celeriac = app.celeriac();
+    let file = made(&app, "a.csv", None).await;
+    let (hour, for_ever) = (pages().links_last(DAY / 24), pages().links_last(Duration::MAX));
+    let (short, long) = (hour.start(&file).url(), for_ever.start(&file).url());
+    // What one link says for itself wins.
+    let own = hour.start(&file).lasts(DAY / 2).url();
+    app.jump(DAY / 24 - Duration::from_secs(1));
+    assert_eq!(ask(celeriac, &hour, get(&short)).await.status, StatusCode::OK);
+    app.jump(Duration::from_secs(2));
+    for (url, expected) in [(&short, StatusCode::GONE), (&own, StatusCode::OK), (&long, StatusCode::OK)] {
+        assert_eq!(ask(celeriac, &hour, get(url)).await.status, expected, "{url}");
     }
 }
 

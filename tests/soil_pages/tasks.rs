@@ -7,7 +7,7 @@ use celeriac::{Context, TaskError, task};
 #[task(queue = "exports")]
 pub async fn export(ctx: Context, name: String, owner: Option<String>) -> Result<(), TaskError> {
     ctx.progress(1, 4);
-    let download = Download::from_bytes("0123456789").name(name).header("X-Report", "monthly");
+    let download = Download::from_bytes("0123456789").name(name).header("X-Download-Report", "monthly");
     let download = match owner {
         Some(owner) => download.owner(owner),
         None => download,

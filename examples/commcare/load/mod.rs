@@ -110,7 +110,7 @@ const THROTTLED_REPORTS: usize = 5;
 const EXPORTS: usize = 3;
 const RESTORES: usize = 8;
 const FACILITIES: usize = 12;
-/// Rows for each of the producer loops.
+/// Rows for each of the source pollers.
 const QUEUED: usize = 10;
 
 impl Load {
@@ -268,7 +268,7 @@ pub async fn run(load: Load, celeriac: &Celeriac, sink: &Sink) -> Result<Tally, 
         tally.left += left;
         tally
             .faults
-            .push(format!("{left} rows are due that a producer loop should have brought to their end"));
+            .push(format!("{left} rows are due that a source poller should have brought to their end"));
     }
     load.verify(sink, &mut tally).map_err(|e| e.to_string())?;
     Ok(tally)

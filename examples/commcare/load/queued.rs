@@ -1,4 +1,4 @@
-//! The rows that the producer loops are to find, and the wait until all of them are settled.
+//! The rows that the source pollers are to find, and the wait until all of them are settled.
 
 use std::time::Instant;
 

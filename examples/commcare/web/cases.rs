@@ -34,7 +34,7 @@ pub async fn upload(
     let name = format!("{id}.csv");
     let path = hq().uploads.join(&name);
     let part = Part(path.with_extension("part"));
-    let mut file = std::fs::File::create(&part.0)?;
+    let mut file = crate::hq::create_private(&part.0)?;
     let mut size = 0;
     while let Some(bytes) = body.next().await {
         let bytes = bytes.map_err(|error| Problem::bad(format!("the upload broke off: {error}")))?;

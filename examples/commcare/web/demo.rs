@@ -97,6 +97,9 @@ pub fn pages(data: &std::path::Path) -> Result<SoilPages, Box<dyn std::error::Er
         let written = crate::hq::write_whole(&file, |out| Ok(std::io::Write::write_all(out, &secret)?));
         written.map_err(|error| error.to_string())?;
     }
+    // One that an earlier version wrote may be open to others.
+    #[cfg(unix)]
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     let pages = SoilPages::new(std::fs::read(file)?)?;
     Ok(pages.access(|_, asked| async move { if asked.signed { Access::Allowed } else { Access::Denied } }))
 }

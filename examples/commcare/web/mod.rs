@@ -64,16 +64,14 @@ async fn nothing_here(request: actix_web::HttpRequest) -> Problem {
     Problem::not_found(format!("there is no {} {}", request.method(), request.path()))
 }
 
-/// The page may press the buttons, a page from elsewhere may not: browsers say where a POST comes from.
+/// The page may press the buttons, a page from elsewhere may not: browsers say where a request comes from.
 pub async fn own_origin_only(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    let text = |name| request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
-    if request.method() == actix_web::http::Method::POST
-        && let Some(origin) = text(header::ORIGIN)
-        && origin.split_once("://").map(|(_, host)| host) != text(header::HOST).as_deref()
-    {
+    if !request.method().is_safe() && !celeriac::web::same_origin(request.request(), None) {
+        let origin = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        let origin = origin.unwrap_or("another site");
         return Err(Problem::forbidden(format!("a page of {origin} may not do this")).into());
     }
     next.call(request).await

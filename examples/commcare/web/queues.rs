@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::{HttpResponse, web};
 use celeriac::Celeriac;
 use celeriac::actors::QueueStatus;
-use celeriac::app::catalogue::{QueueRow, format_span};
+use celeriac::catalogue::{QueueRow, format_span};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -62,14 +62,18 @@ fn queue(row: &QueueRow, now: &QueueStatus) -> Value {
 pub async fn list(celeriac: web::Data<Celeriac>) -> Result<HttpResponse, Problem> {
     let now = celeriac.queues().await?;
     let rows = &celeriac.catalogue().queues;
-    let queues: Vec<Value> = rows.iter().zip(&now).map(|(row, now)| queue(row, now)).collect();
-    Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(json!({ "queues": queues })))
+    let of_row = |now: &QueueStatus| rows.iter().find(|row| row.name == now.name).map(|row| queue(row, now));
+    let queues: Vec<Value> = now.iter().filter_map(of_row).collect();
+    // One whose event loop is blocked, or whose actor is being built anew.
+    let body = json!({ "queues": queues, "missing": now.missing });
+    Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(body))
 }
 
 /// `GET /health`: 200 while every queue answers and none has stopped itself or is blocked beyond its target.
 pub async fn health(celeriac: web::Data<Celeriac>) -> Result<HttpResponse, Problem> {
-    let mut ill = Vec::new();
-    for queue in celeriac.queues().await? {
+    let queues = celeriac.queues().await?;
+    let mut ill: Vec<String> = queues.missing.iter().map(|name| format!("{name} does not answer")).collect();
+    for queue in queues {
         if let Some(reason) = &queue.halted {
             ill.push(format!("{} has stopped itself: {reason}", queue.name));
         }

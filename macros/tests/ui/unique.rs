@@ -1,4 +1,4 @@
-//! Dedupe windows that cannot be.
+//! Unique windows that cannot be.
 
 use celeriac::{serial_task, task};
 

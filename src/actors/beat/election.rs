@@ -1,8 +1,12 @@
-//! Who of several processes beats: an election by lease in the notes.
+//! The election of the process that runs beat, by a lease in the notes. Each process that shares the broker
+//! campaigns.
 //!
-//! The leader asks to go on long before its lease ends, and fires nothing once it has ended, until it is told that it leads
-//! still. Followers ask as soon as the leader's lease is over, and often enough in between to see that it has resigned. A leader
-//! whose broker is away resigns: others may reach it.
+//! Invariants:
+//! - The leader asks to go on long before its lease ends. Once the lease has ended, it publishes nothing until it
+//!   is told that it still leads.
+//! - A follower asks as soon as the leader's lease is over, and often enough in between to notice that the leader
+//!   has resigned.
+//! - A leader that cannot reach its broker resigns, because another process may reach it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,14 +20,14 @@ use crate::store::{Leadership, StoreError, Term};
 use crate::task::clock::now;
 
 const ELECTION: &str = "beat";
-/// A follower is told to the millisecond when the lease ends.
+/// A follower asks this long after the end of the leader's lease, because it knows that end only to the millisecond.
 const MARGIN: Duration = Duration::from_millis(2);
 
-/// What came of asking.
-enum Answer {
+/// What came of asking to lead.
+enum ElectionResult {
     Leads(u64),
     Follows(Duration),
-    /// It did not ask, for it could not publish.
+    /// It did not ask, because it could not publish: the broker is away.
     Away,
 }
 
@@ -34,30 +38,31 @@ impl BeatParts {
         (term > 0).then(|| Term { election: ELECTION.to_owned(), candidate: self.candidate.clone(), term })
     }
 
+    /// Gives the lead back, so that a follower need not wait for the end of the lease.
     pub(super) async fn resign(&self) -> Result<(), StoreError> {
         self.runtime.notes().resign(ELECTION, &self.candidate).await
     }
 
-    async fn ask(&self) -> Result<Answer, StoreError> {
-        if self.runtime.broker.is_away() {
-            return Ok(Answer::Away);
+    async fn ask(&self) -> Result<ElectionResult, StoreError> {
+        if self.runtime.broker.condition().is_unavailable {
+            return Ok(ElectionResult::Away);
         }
         let now = now();
         Ok(match self.runtime.notes().lead(ELECTION, &self.candidate, self.lease, now).await? {
-            Leadership::Leader { term } => Answer::Leads(term),
-            Leadership::Follower { until } => Answer::Follows(until.since(now)),
+            Leadership::Leader { term } => ElectionResult::Leads(term),
+            Leadership::Follower { until } => ElectionResult::Follows(until.since(now)),
         })
     }
 }
 
 impl Beat {
-    /// Asks to lead, or to go on leading, now and again.
+    /// Asks to lead, or to go on leading, and sets the time of the next question.
     pub(super) fn campaign(&mut self, ctx: &mut Context<Self>) {
         if let Some(timer) = self.campaign.take() {
             ctx.cancel_future(timer);
         }
         if std::mem::replace(&mut self.asking, true) {
-            return; // it is about to hear
+            return; // a question is under way
         }
         let (parts, asked_at) = (Arc::clone(&self.parts), Instant::now());
         let asked = async move { parts.ask().await };
@@ -66,7 +71,8 @@ impl Beat {
             let pause = beat.hear(answer, asked_at, ctx);
             beat.campaign = Some(ctx.run_later(pause, Self::campaign));
         });
-        // Whoever asks something of a new one waits until it knows.
+        // The first question blocks the mailbox, so that an operator's message waits until beat knows whether it
+        // leads.
         if self.generation == 0 {
             self.generation = 1;
             ctx.wait(asked);
@@ -75,18 +81,19 @@ impl Beat {
         }
     }
 
-    /// Takes an answer in; says when to ask again.
+    /// Takes an answer in. Returns when to ask again.
     fn hear(
         &mut self,
-        answer: Result<Answer, StoreError>,
+        answer: Result<ElectionResult, StoreError>,
         asked_at: Instant,
         ctx: &mut Context<Self>,
     ) -> Duration {
         let lease = self.parts.lease;
         let often = lease / 10;
         match answer {
-            Ok(Answer::Leads(term)) => {
+            Ok(ElectionResult::Leads(term)) => {
                 self.parts.term.store(term, Ordering::Release);
+                // The lease counts from the question, not from the answer, so it never seems longer than it is.
                 self.leads_until = Some(asked_at + lease);
                 if !std::mem::replace(&mut self.leads, true) {
                     tracing::info!(term, "beat leads");
@@ -98,12 +105,14 @@ impl Beat {
                 }
                 return 3 * often;
             }
-            Ok(Answer::Follows(lasts)) => {
+            Ok(ElectionResult::Follows(lasts)) => {
                 self.be_deposed("somebody else leads", ctx);
                 return often.min(lasts + MARGIN);
             }
-            Ok(Answer::Away) => {
+            Ok(ElectionResult::Away) => {
                 if self.leads {
+                    // The lead is given back at once, so that a process that reaches the broker need not wait for
+                    // the end of the lease.
                     let parts = Arc::clone(&self.parts);
                     actix_rt::spawn(async move { parts.resign().await });
                 }
@@ -119,7 +128,7 @@ impl Beat {
         often
     }
 
-    /// Whether the lease of a leader lasts still. One whose process stood still may not know yet that somebody else leads.
+    /// Whether the leader's lease still lasts. A process that stood still may not know yet that another one leads.
     pub(super) fn is_in_office(&self) -> bool {
         self.leads_until.is_none_or(|until| Instant::now() < until)
     }
@@ -131,9 +140,10 @@ impl Beat {
         }
     }
 
-    /// Somebody else may lead: what the notes say is what is, and only a leader goes by them.
+    /// The notes differ from what beat believes, so another process may lead. Beat steps down and asks, or, where
+    /// there is no election, reads the notes.
     pub(super) fn doubt(&mut self, ctx: &mut Context<Self>) {
-        if self.parts.runtime.broker.is_shared() {
+        if self.parts.runtime.broker.facts().is_shared {
             self.step_down(ctx);
             self.campaign(ctx);
         } else {
@@ -141,6 +151,7 @@ impl Beat {
         }
     }
 
+    /// Stops firing and forgets the entries. What was begun before is not listened to any more.
     pub(super) fn step_down(&mut self, ctx: &mut Context<Self>) {
         self.leads = false;
         self.generation += 1;

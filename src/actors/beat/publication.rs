@@ -1,57 +1,64 @@
-//! A tick is decided and published: one step where the broker keeps the notes; else three.
+//! How a tick is decided and published: in one step where the broker keeps the notes, otherwise in three.
 //!
-//! A broker that shares no transaction with the notes is told of a tick only after it is decided: one step of the store
-//! changes the entry's note and writes the whole message beside it, and both are refused to whoever does not lead any more.
-//! Then the message is published, and when the broker has confirmed it, its note goes. Whoever begins to lead publishes what
-//! is still there, because nobody knows whether that was done. So a message may be published twice, and never not at all; its
-//! [mark](ONCE) lets one of them start.
+//! A broker that shares no transaction with the notes hears of a tick only after it is decided:
+//! 1. One step of the store changes the entry's note and writes the whole message beside it. Both are refused to a
+//!    process that does not lead any more.
+//! 2. The message is published.
+//! 3. When the broker has confirmed it, the message's note is deleted.
+//!
+//! A new leader publishes the messages whose notes are still there, because nobody knows whether they were
+//! published. So a message may be published twice, but it is never lost. The [mark](RUN_ONCE_HEADER) in it lets
+//! only one copy start.
 
 use std::sync::atomic::Ordering;
 
 use super::BeatParts;
-use crate::broker::Noted;
-use crate::store::{NoteChange, StoreError};
-use crate::task::{EnqueueError, Message, NewTask, ONCE};
+use crate::broker::{BrokerError, CasOutcome};
+use crate::store::{CompareAndSet, StoreError};
+use crate::task::{EnqueueError, Message, NewTask, RUN_ONCE_HEADER};
 
-/// Messages that are decided, by the ids of their tasks.
+/// The prefix of the notes with decided messages; the id of the task follows.
 const DECIDED: &str = "beat/decided/";
 
 fn unpublished(error: StoreError) -> EnqueueError {
     EnqueueError::Broker(error.to_string())
 }
 
-/// Publishes a task that has an id of its own, and changes a note, if that is as expected.
+/// Publishes a tick's task, which has an id of its own, and changes the entry's note, if the note is as expected.
 pub(super) async fn publish(
     parts: &BeatParts,
     mut call: NewTask,
-    change: NoteChange,
-) -> Result<Noted, EnqueueError> {
+    change: CompareAndSet,
+) -> Result<CasOutcome, EnqueueError> {
     let runtime = &parts.runtime;
     if parts.publisher().is_none_or(|publisher| publisher.is_closing()) {
         return Err(EnqueueError::ShuttingDown);
     }
-    if runtime.broker.notes().is_some() {
+    // A broker with notes takes the message and the change in one commit.
+    if let Some(notes) = runtime.broker.notes() {
         let message = runtime.dispatcher.message(call)?;
-        return Ok(runtime.broker.publish_noted(message, change).await?);
+        return Ok(notes.publish_with_cas(message, change).await?);
     }
+    // Where other processes see the notes too, another one may publish the message once more, so it is marked.
     if runtime.shares_notes() {
-        call.headers.0.insert(ONCE.to_owned(), true.into());
+        call.headers.0.insert(RUN_ONCE_HEADER.to_owned(), true.into());
     }
     let message = runtime.dispatcher.message(call)?;
     let text = serde_json::to_string(&message)
         .map_err(|error| EnqueueError::Broker(format!("a tick of `{}`: {error}", message.task)))?;
     let key = format!("{DECIDED}{}", message.id);
-    let decided = NoteChange { key: key.clone(), expected: None, value: Some(text.clone()) };
+    let decided = CompareAndSet { key: key.clone(), expected: None, value: Some(text.clone()) };
     let changes = vec![change, decided];
-    if !runtime.notes().change_notes(changes, parts.term()).await.map_err(unpublished)? {
-        return Ok(Noted::Outdated);
+    if !runtime.notes().compare_and_set_all(changes, parts.term()).await.map_err(unpublished)? {
+        return Ok(CasOutcome::Outdated);
     }
     send(parts, message, key, text).await
 }
 
-/// Publishes what was decided and may not be published, by whomever.
+/// Publishes all messages that are decided and may be unpublished, whichever process decided them.
 pub(super) async fn finish(parts: &BeatParts) -> Result<(), EnqueueError> {
     let runtime = &parts.runtime;
+    // Cleared first: a send that fails below sets it again.
     parts.unfinished.store(false, Ordering::Release);
     if runtime.broker.notes().is_some() {
         return Ok(());
@@ -59,8 +66,17 @@ pub(super) async fn finish(parts: &BeatParts) -> Result<(), EnqueueError> {
     for (key, text) in runtime.notes().notes(DECIDED).await.map_err(unpublished)? {
         match serde_json::from_str::<Message>(&text) {
             Ok(message) => {
-                tracing::info!(id = %message.id, task = message.task, "a tick that was decided is published, maybe once more");
-                send(parts, message, key, text).await?;
+                let (id, task) = (message.id.clone(), message.task.clone());
+                tracing::info!(%id, task, "a tick that was decided is published, maybe once more");
+                match send(parts, message, key, text).await {
+                    Ok(_) => {}
+                    Err(EnqueueError::ShuttingDown) => return Err(EnqueueError::ShuttingDown),
+                    // A tick whose queue is full must not hold up other entries: it stays decided, and is tried
+                    // again.
+                    Err(error) => {
+                        tracing::warn!(%id, task, %error, "a tick that was decided cannot be published yet")
+                    }
+                }
             }
             Err(error) => tracing::error!(
                 note = key,
@@ -72,21 +88,32 @@ pub(super) async fn finish(parts: &BeatParts) -> Result<(), EnqueueError> {
     Ok(())
 }
 
-/// Publishes what is decided, and strikes it out.
-async fn send(parts: &BeatParts, message: Message, key: String, text: String) -> Result<Noted, EnqueueError> {
+/// Publishes a decided message, and then deletes its note.
+async fn send(
+    parts: &BeatParts,
+    message: Message,
+    key: String,
+    text: String,
+) -> Result<CasOutcome, EnqueueError> {
     let runtime = &parts.runtime;
-    let published = match runtime.publish(message, true).await {
-        Ok(receipt) => Noted::Taken(receipt),
-        Err(EnqueueError::DuplicateId { .. }) => Noted::Changed,
+    let published = match runtime.publish(message.clone(), true).await {
+        Ok(receipt) => CasOutcome::Taken(receipt),
+        Err(EnqueueError::DuplicateId { .. }) => CasOutcome::Changed,
+        // The broker would refuse it each time, and hold up the entry for ever. So this tick fails, with the reason
+        // in its record.
+        Err(EnqueueError::Refused { reason }) => {
+            runtime.give_up(&message, &BrokerError::Refused(reason)).await;
+            CasOutcome::Changed
+        }
         Err(error) => {
             parts.unfinished.store(true, Ordering::Release);
             return Err(error);
         }
     };
-    let struck_out = NoteChange { key, expected: Some(text), value: None };
-    // Refused: somebody else has published it too, and was faster.
-    if let Err(error) = runtime.notes().change_note(struck_out).await {
-        tracing::warn!(%error, "a tick is published and could not be struck out; it is published once more, and dropped where it would start");
+    let struck_out = CompareAndSet { key, expected: Some(text), value: None };
+    // If the change is refused, another process has published the message too, and has deleted the note before.
+    if let Err(error) = runtime.notes().compare_and_set(struck_out).await {
+        tracing::warn!(%error, "a tick is published, but its note is not deleted; it is published once more, and the copy does not start");
         parts.unfinished.store(true, Ordering::Release);
     }
     Ok(published)

@@ -1,94 +1,99 @@
-//! What beat tells about its entries.
+//! What operators see of beat's entries, and why a lever of beat may fail.
 
 use serde::Serialize;
 
 use crate::core::Timestamp;
 
-/// Where an entry comes from.
+/// Where a periodic entry comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Origin {
-    /// A `#[periodic_task]`.
+pub enum EntryOrigin {
+    /// A `#[periodic_task]` in the program's code.
     Program,
-    /// `[[periodic]]` of the catalogue, or the builder.
+    /// `[[periodic]]` of the catalogue, or the builder's `periodic`.
     Catalogue,
-    /// Added or changed at run time.
+    /// It was added or changed at run time.
     RunTime,
 }
 
-/// An entry as it is now.
+/// A periodic entry as it is now.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct EntryStatus {
-    /// Its name.
+    /// The entry's name.
     pub name: String,
-    /// The task that it calls.
+    /// The name of the task that it calls.
     pub task: String,
-    /// When, as text.
+    /// Its schedule, as text.
     pub schedule: String,
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: EntryOrigin,
     /// Whether it is paused.
     pub paused: bool,
-    /// When it fires next; `None` when it is paused, is firing, or never does again.
+    /// When it fires next; `None`: it is paused, is firing just now, or never fires again.
     pub next: Option<Timestamp>,
-    /// Up to when its ticks are decided.
+    /// Up to when its ticks are decided: published, or dropped by its policies.
     pub last: Timestamp,
-    /// The task of its last tick.
+    /// The id of the task of its last tick.
     pub last_id: Option<String>,
-    /// A tick is held until the run of the one before is over.
+    /// Whether a tick is held back until the run of the tick before is over.
     pub held: bool,
-    /// How many tenants it fires for; `None`: it is not about tenants.
+    /// How many tenants it fires for; `None`: it does not fire for tenants.
     pub tenants: Option<usize>,
-    /// Ticks that were published since the program started, here as in the next two.
+    /// Ticks that were published since this process began to lead.
     pub published: u64,
-    /// Ticks that were dropped because the one before was not over.
+    /// Ticks that were dropped in that time, because the tick before was not over.
     pub coalesced: u64,
-    /// What kept the last tick from being published, or the tenants from being listed, if they are still kept from it.
+    /// Why the last tick could not be published, or the tenants could not be listed; `None`: that has succeeded
+    /// since.
     pub error: Option<String>,
 }
 
-/// Why beat did not do what it was asked to.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why beat did not do what an operator asked.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BeatError {
-    /// Beat is switched off here.
-    #[error("beat is switched off in this program (`beat = false` in the catalogue, or `.beat(false)`)")]
+    /// Beat is switched off in this program.
+    #[error(
+        "beat is switched off in this program (`beat = false` in the catalogue, or `.beat(false)`; in a test it is on after `testing::builder().beat(true)`)"
+    )]
     Off,
-    /// No such entry.
+    /// There is no entry of this name.
     #[error("no periodic entry `{name}`{hint}")]
     Unknown {
-        /// The name.
+        /// The name that was asked for.
         name: String,
-        /// "; did you mean ..." or nothing.
+        /// `; did you mean ...`, or nothing.
         hint: String,
     },
-    /// The entry makes no sense.
+    /// The entry is not valid: its parts contradict each other, or one is out of range.
     #[error("the entry `{name}` cannot be: {fault}")]
     Entry {
-        /// Its name.
+        /// The entry's name.
         name: String,
         /// What is wrong and what to do.
         fault: String,
     },
-    /// It is part of the program.
+    /// The entry is written in the program or its catalogue, so it cannot be taken out here.
     #[error("the entry `{0}` is in the program or its catalogue: pause it, or take it out there")]
     Written(String),
-    /// It has tenants.
+    /// The entry fires for each tenant, so it has no single call to trigger.
     #[error(
         "the entry `{0}` fires for each tenant by its own clock; enqueue its task for the tenant that you mean"
     )]
     PerTenant(String),
-    /// The actor does not answer.
+    /// The actor does not answer, or this process does not lead.
     #[error(
         "beat does not answer: it is being restarted, another process leads, or the runtime has shut down; try again"
     )]
     NotAnswering,
-    /// The task was not accepted.
+    /// The task of the entry could not be enqueued.
     #[error(transparent)]
     Enqueue(#[from] crate::task::EnqueueError),
-    /// The store failed.
+    /// The notes could not be read or changed.
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
 }
+
+crate::core::debug_as_display!(BeatError);

@@ -1,33 +1,35 @@
-//! The levers of a queue: its status, pause, resize, and its end.
-
-use std::sync::atomic::Ordering;
+//! What an operator or a shutdown asks of a queue: its status, pause, resume, resize, and its end. The messages
+//! come through [`Queues`](super::super::queues::Queues).
 
 use actix::{ActorContext, Context, Handler, Message, MessageResult};
 use tokio::sync::oneshot;
 
 use super::super::status::QueueStatus;
-use super::Queue;
-use crate::broker::Counts;
-use crate::core;
+use super::{BrokerBacklog, Queue};
 use crate::task::Interrupt;
-use crate::task::clock::now;
 
-/// Asks for the status.
+/// Asks for the status of the queue. The caller has asked the broker for its part first, because the actor does not
+/// wait.
 #[derive(Message)]
 #[rtype(result = "Box<QueueStatus>")]
-pub(crate) struct GetStatus(pub(crate) Counts);
+pub(crate) struct GetStatus(pub(crate) BrokerBacklog);
 
 impl Handler<GetStatus> for Queue {
     type Result = MessageResult<GetStatus>;
 
-    fn handle(&mut self, GetStatus(counts): GetStatus, _: &mut Self::Context) -> Self::Result {
-        MessageResult(Box::new(self.status(counts)))
+    fn handle(&mut self, GetStatus(waiting): GetStatus, _: &mut Self::Context) -> Self::Result {
+        MessageResult(Box::new(self.status(waiting)))
     }
 }
 
 impl Queue {
-    fn status(&self, counts: Counts) -> QueueStatus {
-        let c = &self.counters;
+    fn status(&mut self, waiting: BrokerBacklog) -> QueueStatus {
+        let blockage = self.blockage(waiting);
+        let (c, counts) = (&self.counters, waiting.counts);
+        let broker = &self.runtime.broker;
+        let dead = broker
+            .dead_letter_queue()
+            .map_or(counts.dead, |letters| letters.dead_from_here(&self.row.name).min(counts.dead));
         QueueStatus {
             name: self.row.name.clone(),
             pool: self.row.pool.as_str(),
@@ -36,13 +38,11 @@ impl Queue {
             ready: counts.ready + (self.backlog.ready() + self.unchecked.len()) as u64,
             scheduled: counts.scheduled + self.backlog.scheduled() as u64,
             in_line: counts.in_line,
-            dead: counts.dead,
+            dead,
+            dead_in_all: counts.dead,
+            away: broker.condition().is_silent,
             time_to_start: self.time_to_start.snapshot(),
-            blockage: core::blockage(
-                self.backlog.oldest_ready_since(),
-                self.time_to_start.last_start(),
-                now(),
-            ),
+            blockage,
             done: c.done,
             failed: c.failed,
             retried: c.retried,
@@ -51,8 +51,9 @@ impl Queue {
             requeued: c.requeued,
             panics: c.panics,
             timed_out: c.timed_out,
-            stuck: self.lasting.stuck.now.load(Ordering::Relaxed),
-            refused: self.lasting.stuck.refused.load(Ordering::Relaxed),
+            stuck: self.retained.stuck.count(),
+            refused: self.retained.stuck.refused(),
+            overlaps: c.overlaps,
             replaced: c.replaced,
             paused: self.backlog.is_paused(),
             halted: self.halted.clone(),
@@ -61,7 +62,7 @@ impl Queue {
 
     fn resize(&mut self, workers: usize, ctx: &mut Context<Self>) {
         let before = std::mem::replace(&mut self.row.workers, workers);
-        self.lasting.set_workers(workers);
+        self.retained.set_workers(workers);
         self.backlog.resize(workers);
         for slot in workers..before {
             self.retire(slot);
@@ -75,16 +76,24 @@ impl Queue {
     }
 }
 
-/// Steers the queue while it runs.
+/// Steers the queue while it runs. What this sets outlives the actor.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) enum Steer {
-    /// Start nothing more; what runs goes on.
+    /// Start nothing more; runs that go on are left alone.
     Pause,
-    /// Go on.
+    /// Start tasks again after a pause.
     Resume,
-    /// So many workers.
+    /// Have this many worker slots.
     Resize(usize),
+    /// So many workers more, or fewer, but one at least.
+    Grow(isize),
+    /// Take nothing more from the broker, and give back what has not started.
+    CancelConsumer,
+    /// Take again what the broker has.
+    AddConsumer,
+    /// See what may start: somebody has changed a limit.
+    Look,
 }
 
 impl Handler<Steer> for Queue {
@@ -95,31 +104,48 @@ impl Handler<Steer> for Queue {
             Steer::Pause => self.backlog.pause(),
             Steer::Resume => self.backlog.resume(),
             Steer::Resize(workers) => self.resize(workers, ctx),
+            Steer::Grow(more) => self.resize(self.row.workers.saturating_add_signed(more).max(1), ctx),
+            Steer::CancelConsumer => {
+                self.retained.set_cancelled(true);
+                self.consumer = None;
+                drop(self.backlog.clear()); // each goes back as it drops
+                self.unchecked.clear();
+            }
+            Steer::AddConsumer => {
+                self.retained.set_cancelled(false);
+                if self.consumer.is_none() && self.closing.is_none() {
+                    self.consume(ctx);
+                }
+            }
+            Steer::Look => {}
         }
-        self.lasting.set_paused(self.backlog.is_paused());
+        self.retained.set_paused(self.backlog.is_paused());
         self.pump();
     }
 }
 
-/// Start nothing more, hand back what has not started, and answer as soon as nothing runs.
+/// A shutdown has begun: the queue starts nothing more, hands back what has not started, and answers as soon as
+/// nothing runs, with the number of runs that were handed back since.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Close(pub(crate) oneshot::Sender<()>);
+pub(crate) struct Close(pub(crate) oneshot::Sender<usize>);
 
 impl Handler<Close> for Queue {
     type Result = ();
 
     fn handle(&mut self, Close(done): Close, _: &mut Self::Context) {
         self.consumer = None;
-        drop(self.backlog.clear()); // each goes back as it drops
+        // The consumer went first, so no delivery comes after the backlog is empty.
+        drop(self.backlog.clear()); // each delivery goes back to the broker as it drops
         self.unchecked.clear();
         self.closing.get_or_insert_default().push(done);
         self.check_closed();
     }
 }
 
-/// The patience of a shutdown is running out: `Ask` tells the bodies, `Force` hands their tasks back.
-#[derive(Message)]
+/// The grace of a shutdown is running out. `Ask` tells the bodies to end; `Force` also ends the runs at once and
+/// hands their tasks back.
+#[derive(Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub(crate) enum Hurry {
     Ask,
@@ -137,15 +163,15 @@ impl Handler<Hurry> for Queue {
     }
 }
 
-/// Ends the actor.
+/// Ends the actor, as the last step of a shutdown.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Stop;
+pub(crate) struct StopQueue;
 
-impl Handler<Stop> for Queue {
+impl Handler<StopQueue> for Queue {
     type Result = ();
 
-    fn handle(&mut self, _: Stop, ctx: &mut Self::Context) {
+    fn handle(&mut self, _: StopQueue, ctx: &mut Self::Context) {
         self.consumer = None;
         ctx.stop();
     }

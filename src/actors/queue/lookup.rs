@@ -1,25 +1,58 @@
-//! Questions about one task that this queue may have.
+//! Questions about single tasks that a queue may have, and their revocation. The messages come through
+//! [`Queues`](super::super::queues::Queues); a queue answers from its backlog, its unchecked deliveries and its
+//! runs.
 
 use std::sync::Arc;
 
 use actix::dev::MessageResponse;
-use actix::{Handler, Message};
+use actix::{Handler, Message, ResponseFuture};
+use futures_util::future::join_all;
 
+use super::super::progress::ActorProgressHub;
+use super::super::running::RunningTask;
+use super::super::worker::GetRun;
 use super::Queue;
-use crate::soil::{Place, Whereabouts};
+use crate::runtime::task_location::{QueuePosition, TaskLocation};
 use crate::task::clock::now;
-use crate::task::{Interrupt, Judge, State, TaskId};
+use crate::task::{Context, Interrupt, Judge, State, TaskId};
 
-/// Where a task of this queue is; whether its result will be kept.
+impl Queue {
+    fn run_of(&self, id: &TaskId) -> Option<&Context> {
+        self.runs.values().map(|run| &run.context).find(|run| run.id() == id)
+    }
+}
+
+/// Asks what runs in this queue. The queue asks its workers, and adds the bodies that are stuck.
+#[derive(Message)]
+#[rtype(result = "Vec<RunningTask>")]
+pub(in super::super) struct GetRunning;
+
+impl Handler<GetRunning> for Queue {
+    type Result = ResponseFuture<Vec<RunningTask>>;
+
+    fn handle(&mut self, _: GetRunning, _: &mut Self::Context) -> Self::Result {
+        let asked: Vec<_> = self.runs.values().map(|run| run.worker.send(GetRun)).collect();
+        let stuck = self.retained.stuck.now();
+        Box::pin(async move {
+            let answers = join_all(asked).await;
+            let mut running: Vec<_> = answers.into_iter().flat_map(|answer| answer.ok().flatten()).collect();
+            running.extend(stuck.iter().map(|(context, since)| RunningTask::stuck(context, *since)));
+            running.sort_by_key(|run| run.started_at);
+            running
+        })
+    }
+}
+
+/// Asks for the state of a task that this queue has, and whether its result will be kept.
 #[derive(Message)]
 #[rtype(result = "Option<(State, bool)>")]
-pub(crate) struct Look(pub(crate) TaskId);
+pub(crate) struct LocateTask(pub(crate) TaskId);
 
-impl Handler<Look> for Queue {
+impl Handler<LocateTask> for Queue {
     type Result = Option<(State, bool)>;
 
-    fn handle(&mut self, Look(id): Look, _: &mut Self::Context) -> Self::Result {
-        if let Some(run) = self.runs.values().find(|run| *run.id() == id) {
+    fn handle(&mut self, LocateTask(id): LocateTask, _: &mut Self::Context) -> Self::Result {
+        if let Some(run) = self.run_of(&id) {
             return Some((State::Started, !run.message().ignore_result));
         }
         let waiting = self.backlog.waiting().map(|(_, delivery)| delivery);
@@ -29,28 +62,28 @@ impl Handler<Look> for Queue {
     }
 }
 
-/// Where a task of this queue is, for its user.
+/// Asks where a task of this queue is, as its user is told it.
 #[derive(Message)]
-#[rtype(result = "Option<Whereabouts>")]
+#[rtype(result = "Option<TaskLocation>")]
 pub(crate) struct Locate(pub(crate) TaskId);
 
 impl Handler<Locate> for Queue {
-    type Result = Option<Whereabouts>;
+    type Result = Option<TaskLocation>;
 
     fn handle(&mut self, Locate(id): Locate, _: &mut Self::Context) -> Self::Result {
-        let told = |message: &crate::task::Message, is_running, place| Whereabouts {
+        let told = |message: &crate::task::Message, is_running, place| TaskLocation {
             task: message.task.clone(),
             queue: self.row.name.clone(),
-            has_begun: is_running || message.first_started_at.is_some() || message.retries > 0,
+            has_begun: is_running || message.has_begun(),
             is_running,
             place,
         };
-        if let Some(run) = self.runs.values().find(|run| *run.id() == id) {
+        if let Some(run) = self.run_of(&id) {
             return Some(told(run.message(), true, None));
         }
         let mut waiting = self.backlog.waiting().map(|(_, delivery)| delivery.message()).enumerate();
         if let Some((ahead, message)) = waiting.find(|(_, message)| message.id == id) {
-            let place = (ahead < self.backlog.ready()).then(|| Place::new(ahead as u64, false));
+            let place = (ahead < self.backlog.ready()).then(|| QueuePosition::new(ahead as u64, false));
             return Some(told(message, false, place));
         }
         let unchecked = self.unchecked.find(&id)?;
@@ -58,7 +91,21 @@ impl Handler<Locate> for Queue {
     }
 }
 
-/// Revokes a task that this queue has.
+/// Has the queue tell a new progress actor which of its runs have bars.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(in super::super) struct TellBars(pub(in super::super) Arc<ActorProgressHub>);
+
+impl Handler<TellBars> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, TellBars(progress_hub): TellBars, _: &mut Self::Context) {
+        progress_hub
+            .reopened(self.runs.values().filter_map(|run| run.context.open_cell()).cloned().collect());
+    }
+}
+
+/// Revokes a task that this queue has; with `terminate`, also one that runs.
 #[derive(Message)]
 #[rtype(result = "Revoked")]
 pub(crate) struct Revoke {
@@ -66,14 +113,16 @@ pub(crate) struct Revoke {
     pub(crate) terminate: bool,
 }
 
-/// What a revocation came to.
+/// What came of a revocation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, MessageResponse)]
 pub(crate) enum Revoked {
-    /// The task is revoked.
+    /// The task waited here, and is over.
+    Ended,
+    /// The task runs here, and is revoked.
     Done,
-    /// It is on its way from one place to another: ask again.
+    /// The task is on its way from one place to another: ask again.
     Moving,
-    /// It is not here.
+    /// This queue does not have the task.
     Unknown,
 }
 
@@ -86,33 +135,33 @@ impl Handler<Revoke> for Queue {
         {
             let message = Arc::clone(delivery.message());
             self.end_unstarted(tag, delivery, Judge::unstarted(&message, now()).revoked_waiting());
-            return Revoked::Done;
+            return Revoked::Ended;
         }
         if let Some(delivery) = self.unchecked.remove(&id) {
             let message = Arc::clone(delivery.message());
             let verdict = Judge::unstarted(&message, now()).revoked_waiting();
             self.end_unstarted(delivery.tag(), delivery, verdict);
-            return Revoked::Done;
+            return Revoked::Ended;
         }
-        match self.runs.values().find(|run| *run.id() == id) {
+        match self.run_of(&id) {
             Some(run) if run.revoke(terminate) => Revoked::Done,
-            Some(_) => Revoked::Moving, // it has ended and is being settled
+            Some(_) => Revoked::Moving, // its run has ended and is being settled
             None => Revoked::Unknown,
         }
     }
 }
 
-/// The lanes of these runs, by tag, are not sure to be theirs any more.
+/// The runs of these deliveries, by tag, may have lost their lanes to other runs: their bodies are told to end.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub(crate) struct Lost(pub(crate) Vec<u64>);
+pub(crate) struct LanesLost(pub(crate) Vec<u64>);
 
-impl Handler<Lost> for Queue {
+impl Handler<LanesLost> for Queue {
     type Result = ();
 
-    fn handle(&mut self, Lost(tags): Lost, _: &mut Self::Context) {
-        for context in tags.iter().filter_map(|tag| self.runs.get(tag)) {
-            context.interrupt_with(Interrupt::LaneLost);
+    fn handle(&mut self, LanesLost(tags): LanesLost, _: &mut Self::Context) {
+        for run in tags.iter().filter_map(|tag| self.runs.get(tag)) {
+            run.context.interrupt_with(Interrupt::LaneLost);
         }
     }
 }

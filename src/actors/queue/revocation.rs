@@ -1,9 +1,11 @@
-//! Whether a delivery was revoked before it came, or is a copy of another one that has its id.
+//! Asks the store about each delivery before it is lined up: was its task revoked, or is it a copy of another
+//! message with the same id?
 //!
-//! A broker that others use cannot take out what waits in it, and whoever revokes a task may be another process, or this one
-//! in an earlier life. So the store is asked about every delivery before it is lined up: one question at a time, about all
-//! that has come meanwhile. A revocation that is told while the question is out finds the delivery here. Of tasks that may have
-//! been published more than once ([`ONCE`](crate::task::ONCE)) it is asked for each copy whether it is the one that may start.
+//! A broker that other programs use cannot take out what waits in it, and the revocation may come from another
+//! process or from an earlier life of this one. So the queue holds each delivery in [`Unchecked`] until the store
+//! has answered. It asks one question at a time, about all deliveries that have come meanwhile. A revocation that
+//! comes while a question is out finds the delivery here. A message that may have been published more than once
+//! carries a [mark](crate::task::RUN_ONCE_HEADER); of its copies the store grants one the start.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,19 +15,20 @@ use actix::{AsyncContext, Context, Handler, Message};
 
 use super::Queue;
 use crate::broker::{Delivery, Settle};
-use crate::store::{Claim, Store, StoreError};
+use crate::core::Timestamp;
+use crate::store::{DuplicateClaim, Store, StoreError};
 use crate::task::clock::now;
 use crate::task::{Judge, TaskId};
 
-/// The longest pause between two questions to a store that does not answer. Nothing starts meanwhile: its result could not
-/// be kept either.
+/// The longest pause between two questions to a store that does not answer. Nothing starts until it does; its
+/// result could not be kept either.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Deliveries of which it is not known yet whether they are revoked.
+/// Deliveries that wait for the store's answer.
 #[derive(Default)]
 pub(super) struct Unchecked {
     deliveries: Vec<Delivery>,
-    /// The question is out about these.
+    /// The tags of the deliveries that the question under way is about; empty: no question is under way.
     asked: HashSet<u64>,
 }
 
@@ -34,14 +37,25 @@ impl Unchecked {
         self.deliveries.len()
     }
 
+    /// When the oldest of these tasks could have started.
+    pub(super) fn oldest_due(&self) -> Option<Timestamp> {
+        self.deliveries.iter().map(|delivery| delivery.message().due()).min()
+    }
+
     pub(super) fn clear(&mut self) {
         self.deliveries.clear();
     }
 
+    /// The unchecked delivery of this task.
     pub(super) fn find(&self, id: &TaskId) -> Option<&Delivery> {
         self.deliveries.iter().find(|delivery| delivery.message().id == *id)
     }
 
+    pub(super) fn all(&self) -> impl Iterator<Item = &Delivery> {
+        self.deliveries.iter()
+    }
+
+    /// Takes the delivery of this task out, because it is revoked.
     pub(super) fn remove(&mut self, id: &TaskId) -> Option<Delivery> {
         let at = self.deliveries.iter().position(|delivery| delivery.message().id == *id)?;
         Some(self.deliveries.remove(at))
@@ -49,7 +63,7 @@ impl Unchecked {
 }
 
 impl Queue {
-    /// Lines these up as soon as it is known that they are not revoked.
+    /// Holds these deliveries until the store has said that they may start, then lines them up.
     pub(super) fn check_revocations(&mut self, deliveries: Vec<Delivery>, ctx: &mut Context<Self>) {
         self.unchecked.deliveries.extend(deliveries);
         if !self.unchecked.asked.is_empty() || self.unchecked.deliveries.is_empty() {
@@ -57,7 +71,8 @@ impl Queue {
         }
         self.unchecked.asked = self.unchecked.deliveries.iter().map(Delivery::tag).collect();
         let ids: Vec<TaskId> = self.unchecked.deliveries.iter().map(|d| d.message().id.clone()).collect();
-        let claim = |delivery: &Delivery| Some((delivery.tag(), Claim::of(delivery.message(), now())?));
+        let claim =
+            |delivery: &Delivery| Some((delivery.tag(), DuplicateClaim::of(delivery.message(), now())?));
         let claims: Vec<_> = self.unchecked.deliveries.iter().filter_map(claim).collect();
         let (store, queue) = (Arc::clone(&self.runtime.store), ctx.address());
         actix_rt::spawn(async move {
@@ -69,25 +84,31 @@ impl Queue {
     }
 }
 
-/// Those of the claims that are refused, by the tags of their deliveries.
-async fn copies(store: &dyn Store, claims: Vec<(u64, Claim)>, revoked: &HashSet<TaskId>) -> HashSet<u64> {
+/// Asks the store for the claims of copies. Returns the tags of the deliveries whose claims it refused.
+async fn copies(
+    store: &dyn Store,
+    claims: Vec<(u64, DuplicateClaim)>,
+    revoked: &HashSet<TaskId>,
+) -> HashSet<u64> {
+    // A revoked task is not to start, so none of its copies takes the claim.
     let claims = claims.into_iter().filter(|(_, claim)| !revoked.contains(&claim.id));
-    let (tags, claims): (Vec<u64>, Vec<Claim>) = claims.unzip();
+    let (tags, claims): (Vec<u64>, Vec<DuplicateClaim>) = claims.unzip();
     if claims.is_empty() {
         return HashSet::new();
     }
-    let granted = answer(|| store.claim(&claims)).await;
+    let Some(duplicates) = store.duplicates() else { return HashSet::new() };
+    let granted = answer(|| duplicates.claim(&claims)).await;
     tags.into_iter().zip(granted).filter_map(|(tag, granted)| (!granted).then_some(tag)).collect()
 }
 
-/// Asks until there is an answer.
+/// Asks the store again and again, with growing pauses, until it answers.
 async fn answer<T, F: Future<Output = Result<T, StoreError>>>(ask: impl Fn() -> F) -> T {
     let mut pause = Duration::from_millis(50);
     loop {
         match ask().await {
             Ok(answer) => return answer,
             Err(error) => {
-                tracing::warn!(%error, "the store does not say what may start; nothing does until it says so");
+                tracing::warn!(%error, "the store does not answer; nothing of the queue starts until it does");
             }
         }
         tokio::time::sleep(pause).await;
@@ -95,7 +116,7 @@ async fn answer<T, F: Future<Output = Result<T, StoreError>>>(ask: impl Fn() -> 
     }
 }
 
-/// Of those that were asked about, these are revoked, and those are copies of something else that has their ids.
+/// The store's answer: the tasks among those asked about that are revoked, and the tags of copies that may not start.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Checked {
@@ -107,6 +128,7 @@ impl Handler<Checked> for Queue {
     type Result = ();
 
     fn handle(&mut self, Checked { revoked, copies }: Checked, ctx: &mut Self::Context) {
+        // Deliveries that came while the question was out are not answered by it: they are asked about next.
         let asked = std::mem::take(&mut self.unchecked.asked);
         let all = std::mem::take(&mut self.unchecked.deliveries);
         let (checked, later): (Vec<_>, Vec<_>) = all.into_iter().partition(|d| asked.contains(&d.tag()));
@@ -120,7 +142,7 @@ impl Handler<Checked> for Queue {
             clear.into_iter().partition(|delivery| copies.contains(&delivery.tag()));
         for copy in copies {
             tracing::info!(id = %copy.message().id, task = copy.message().task, "dropped: another copy of it has started");
-            copy.settle(Settle::Ack { result: None, sequel: None });
+            copy.settle(Settle::Ack { result: None, follow_ups: None });
         }
         self.line_up_all(clear);
         self.check_revocations(later, ctx);

@@ -1,28 +1,31 @@
-//! Which deliveries of one channel are acknowledged, and in how few frames.
+//! Decides which deliveries of one channel are acknowledged, and packs them into few frames.
 //!
-//! Acknowledging one by one costs most of what RabbitMQ can deliver. So what has been settled is acknowledged in runs: up to
-//! the oldest delivery that is still out by one cumulative frame, what lies beyond it singly. A delivery that is still out
-//! is never covered, nor is one that is still on its way to us: tags are given without a gap, so a gap is one of those.
+//! Acknowledging one by one takes most of what RabbitMQ can deliver. So settled deliveries are acknowledged in
+//! runs: one cumulative frame covers everything before the oldest delivery that is still out, and settled
+//! deliveries behind it are acknowledged singly. A cumulative frame never covers a delivery that is still out. Nor
+//! does it cover one that is still on its way here: RabbitMQ gives tags without a gap, so a missing tag stands for
+//! such a delivery.
 
 use std::collections::VecDeque;
 
 /// The deliveries of one channel by their delivery tags.
 #[derive(Debug)]
 pub(super) struct AckWindow {
-    /// The tag of the first of `places`; all before it are done with.
+    /// The tag of the first of `places`; every delivery before it is done with.
     first: u64,
-    places: VecDeque<Place>,
-    /// What was settled since the last flush.
+    places: VecDeque<AckState>,
+    /// The tags that were settled since the last flush.
     settled: Vec<u64>,
 }
 
+/// The state of one delivery tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// Not here yet.
+enum AckState {
+    /// The delivery is still on its way here.
     Awaited,
     Out,
     Settled,
-    /// Acknowledged, or not ours any more.
+    /// The delivery was acknowledged, or does not belong to this process any more.
     Done,
 }
 
@@ -32,42 +35,42 @@ impl Default for AckWindow {
     }
 }
 
-/// What is to be sent.
+/// The acknowledgements to be sent.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Acks {
-    /// All up to this one.
+    /// Every delivery up to this tag, in one frame.
     pub(super) cumulative: Option<u64>,
-    /// Just these.
+    /// The deliveries with these tags, one frame each.
     pub(super) single: Vec<u64>,
 }
 
 impl AckWindow {
-    /// A delivery has come.
+    /// Notes that a delivery has come.
     pub(super) fn deliver(&mut self, tag: u64) {
         let Some(at) = self.at(tag) else { return };
         if at >= self.places.len() {
-            self.places.resize(at + 1, Place::Awaited);
+            self.places.resize(at + 1, AckState::Awaited);
         }
-        self.places[at] = Place::Out;
+        self.places[at] = AckState::Out;
     }
 
-    /// It may be acknowledged.
+    /// Notes that a delivery may be acknowledged.
     pub(super) fn settle(&mut self, tag: u64) {
-        if self.leave(tag, Place::Settled) {
+        if self.leave(tag, AckState::Settled) {
             self.settled.push(tag);
         }
     }
 
-    /// It was returned, or is not ours any more.
+    /// Notes that a delivery was returned, or does not belong to this process any more.
     pub(super) fn forget(&mut self, tag: u64) {
-        self.leave(tag, Place::Done);
+        self.leave(tag, AckState::Done);
     }
 
-    /// What is to be acknowledged now.
+    /// Takes out the acknowledgements that may be sent now.
     pub(super) fn flush(&mut self) -> Acks {
         let mut acks = Acks::default();
-        while let Some(place @ (Place::Settled | Place::Done)) = self.places.front() {
-            if *place == Place::Settled {
+        while let Some(place @ (AckState::Settled | AckState::Done)) = self.places.front() {
+            if *place == AckState::Settled {
                 acks.cumulative = Some(self.first);
             }
             self.places.pop_front();
@@ -75,7 +78,7 @@ impl AckWindow {
         }
         for tag in std::mem::take(&mut self.settled) {
             if let Some(at) = self.at(tag) {
-                self.places[at] = Place::Done;
+                self.places[at] = AckState::Done;
                 acks.single.push(tag);
             }
         }
@@ -87,10 +90,10 @@ impl AckWindow {
         usize::try_from(tag.checked_sub(self.first)?).ok()
     }
 
-    fn leave(&mut self, tag: u64, new: Place) -> bool {
+    fn leave(&mut self, tag: u64, new: AckState) -> bool {
         let place = self.at(tag).and_then(|at| self.places.get_mut(at));
         match place {
-            Some(place) if *place == Place::Out => {
+            Some(place) if *place == AckState::Out => {
                 *place = new;
                 true
             }
@@ -113,7 +116,7 @@ mod tests {
         [3, 1, 2, 6, 9].into_iter().for_each(|tag| window.settle(tag));
         assert_eq!(window.flush(), Acks { cumulative: Some(3), single: vec![6, 9] });
         assert_eq!(window.flush(), Acks::default());
-        window.settle(2); // once is enough
+        window.settle(2); // settling a delivery twice acknowledges it once
         window.forget(4);
         [5, 7, 8, 10].into_iter().for_each(|tag| window.settle(tag));
         assert_eq!(window.flush(), Acks { cumulative: Some(10), single: vec![] });

@@ -1,39 +1,43 @@
-//! Celery's native delayed delivery, as names and numbers: a ladder of 28 queues, one for each binary digit of a delay in
-//! seconds. A message falls through those whose digit is 1, and waits there for the worth of it; in the end it comes out
-//! of one exchange, to which each task queue is bound.
+//! Celery's native delayed delivery, as names and numbers.
+//!
+//! It is a ladder of 28 queues, one for each binary digit of a delay in seconds. A message falls through the
+//! levels and waits in the queue of each level whose digit is 1, for as long as that digit is worth. In the end it
+//! comes out of one exchange, to which each task queue is bound.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-/// How many digits a delay has: eight and a half years.
+/// The number of binary digits that a delay has: eight and a half years in seconds.
 pub(super) const LEVELS: usize = 28;
-/// Where delayed messages come out.
+/// The exchange out of which delayed messages come.
 pub(super) const DELIVERY: &str = "celery_delayed_delivery";
 
-/// The exchange and the queue of one level.
+/// The name of the exchange and of the queue of one level.
 pub(super) fn level(n: usize) -> String {
     format!("celery_delayed_{n}")
 }
 
-/// Where delayed messages go in.
+/// The exchange into which delayed messages go.
 pub(super) fn entry() -> String {
     level(LEVELS - 1)
 }
 
-/// Where a level's messages go on to.
+/// The exchange to which a level's messages go on.
 pub(super) fn below(n: usize) -> String {
     if n == 0 { DELIVERY.to_owned() } else { level(n - 1) }
 }
 
-/// The key by which a level's exchange tells messages with this digit.
+/// The key by which a level's exchange recognises messages with this digit.
 pub(super) fn digit_key(n: usize, digit: u8) -> String {
     format!("{}{digit}.#", "*.".repeat(LEVELS - 1 - n))
 }
 
-/// The key by which a task queue is bound to [`DELIVERY`].
+/// The key by which a task queue is bound to [`DELIVERY`]: a word for each digit, and the queue's name. kombu's
+/// key is `#.<queue>`. That one also takes messages for a queue whose name ends in `.<queue>`, so delayed tasks of
+/// `orders.email` come to `email` as well and run twice.
 pub(super) fn delivery_key(queue: &str) -> String {
-    format!("#.{queue}")
+    format!("{}{queue}", "*.".repeat(LEVELS))
 }
 
 /// The arguments of a level's queue, equal to kombu's.
@@ -49,12 +53,13 @@ pub(super) fn arguments(n: usize, queue_type: &str) -> Map<String, Value> {
     arguments
 }
 
-/// Whole seconds of a delay, cut to what the ladder can hold; what is less than one waits elsewhere.
+/// The whole seconds of a delay, cut to what the ladder can hold. The rest, less than a second, is waited for
+/// elsewhere.
 pub(super) fn seconds(delay: Duration) -> u64 {
     delay.as_secs().min((1 << LEVELS) - 1)
 }
 
-/// The routing key of a message that is to be delayed by so many seconds.
+/// The routing key of a message that is to be delayed by `seconds`.
 pub(super) fn routing_key(seconds: u64, queue: &str) -> String {
     let mut key = String::with_capacity(2 * LEVELS + queue.len());
     for n in (0..LEVELS).rev() {
@@ -74,6 +79,7 @@ mod tests {
         let five = "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.1.0.1.qcelery";
         assert_eq!(routing_key(5, "qcelery"), five);
         assert_eq!(digit_key(27, 1), "1.#");
+        assert_eq!(delivery_key("email"), format!("{}email", "*.".repeat(28)));
         assert_eq!(digit_key(0, 0), format!("{}0.#", "*.".repeat(27)));
         assert_eq!(
             (entry().as_str(), below(0).as_str(), below(3).as_str()),

@@ -1,8 +1,9 @@
-//! One connection to RabbitMQ that is made again whenever it is lost, with growing pauses, for as long as the broker is open.
-//! Of several addresses it takes one after the other, and rests when it has tried them all.
+//! Keeps one connection to RabbitMQ: it is made again whenever it is lost, after growing pauses, for as long as
+//! the broker is open. If there are several addresses, they are tried one after the other, with a pause after the
+//! last.
 //!
-//! Whoever uses it asks for what is up now, or waits until something is. Each new connection has a new epoch, so that what
-//! belonged to an old one is never taken for something of the new one.
+//! A user of the link asks for the connection that is up now, or waits until there is one. Each new connection has
+//! a new epoch, so nothing that belonged to an old one is taken for a part of the new one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,104 +15,126 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::address::Addresses;
-use crate::broker::BrokerError;
+use crate::broker::{BrokerConnection, BrokerError};
+use crate::rabbitmq::frame_guard::Aside;
+use crate::rabbitmq::{ACCESS_REFUSED, AddressParts, Addresses, code};
 
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
-/// How long one attempt may take.
+/// How long one attempt to connect may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a connection is looked at that says nothing.
+/// How often a connection without events is checked.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A connection that lasts.
-pub(super) struct Link {
+/// A new connection, and the properties that came on it and could not be read.
+type Connected = (Connection, Arc<Aside>);
+
+/// A connection that is made again when it is lost.
+pub(super) struct AmqpLink {
     role: &'static str,
     addresses: Addresses,
-    /// Whose turn it is.
+    /// The number of addresses that were given up so far; it says whose turn it is.
     turn: AtomicUsize,
-    state: watch::Sender<State>,
+    state: watch::Sender<LinkState>,
     closing: CancellationToken,
 }
 
 /// Whether there is a connection now.
 #[derive(Clone)]
-pub(super) enum State {
-    /// None, and why.
+pub(super) enum LinkState {
+    /// There is no connection, for this reason.
     Down(Arc<str>),
-    /// This one.
-    Up(Up),
+    /// There is this connection.
+    Up(LiveConnection),
 }
 
 /// A connection that is up.
 #[derive(Clone)]
-pub(super) struct Up {
+pub(super) struct LiveConnection {
     pub(super) connection: Arc<Connection>,
-    /// Counts the connections.
+    /// The properties that came on the connection and could not be read.
+    pub(super) aside: Arc<Aside>,
+    /// The number of the connection among those of this link.
     pub(super) epoch: u64,
-    /// RabbitMQ takes nothing more on it for now, and why.
+    /// The reason why RabbitMQ takes no messages on the connection for now.
     pub(super) blocked: Option<Arc<str>>,
 }
 
-impl Link {
-    /// Connects, and keeps connected until `closing`. `patient`: should RabbitMQ be away, begins without it.
+impl AmqpLink {
+    /// Connects, and keeps connected until `closing`. `patient`: if RabbitMQ is away, the link begins without a
+    /// connection.
     pub(super) async fn open(
         role: &'static str,
         addresses: Addresses,
         patient: bool,
         closing: CancellationToken,
     ) -> Result<Arc<Self>, BrokerError> {
-        let state = watch::Sender::new(State::Down("not connected yet".into()));
+        let state = watch::Sender::new(LinkState::Down("is not connected to yet".into()));
         let link = Arc::new(Self { role, addresses, turn: AtomicUsize::new(0), state, closing });
         let up = match link.try_all().await {
             Ok(connection) => Some(link.begin(connection, 1)),
             Err(error) if patient => {
                 tracing::warn!(rabbitmq = %link.addresses, role, %error, "RabbitMQ is away; connecting as soon as it is there");
-                link.state.send_replace(State::Down(error.into()));
+                link.state.send_replace(LinkState::Down(error.into()));
                 None
             }
             Err(error) => {
-                return Err(BrokerError::Io(format!(
-                    "RabbitMQ at {} is not to be reached: {error}; start it, or correct the address",
-                    link.addresses
-                )));
+                return Err(BrokerError::Io(format!("RabbitMQ at {} {error}", link.addresses)));
             }
         };
         tokio::spawn(Arc::clone(&link).keep(up));
         Ok(link)
     }
 
-    /// Changes of the state.
-    pub(super) fn watch(&self) -> watch::Receiver<State> {
+    /// Follows the changes of the state.
+    pub(super) fn watch(&self) -> watch::Receiver<LinkState> {
         self.state.subscribe()
     }
 
-    /// The connection, as soon as there is one.
-    pub(super) async fn up(&self, deadline: Instant) -> Result<Up, BrokerError> {
+    /// The address that is in use, as Celery's tools show it.
+    pub(super) fn connection(&self) -> BrokerConnection {
+        let mut parts = self.addresses.parts(self.turn.load(Ordering::Relaxed));
+        let Some(AddressParts { host, port, user, vhost, tls, heartbeat }) = parts.next() else {
+            return BrokerConnection::default();
+        };
+        BrokerConnection {
+            hostname: host.to_owned(),
+            port,
+            userid: user.to_owned(),
+            virtual_host: vhost.to_owned(),
+            ssl: tls,
+            heartbeat,
+            alternates: parts.map(|other| format!("{}:{}", other.host, other.port)).collect(),
+        }
+    }
+
+    /// Waits for a connection until the deadline.
+    pub(super) async fn up(&self, deadline: Instant) -> Result<LiveConnection, BrokerError> {
         let mut state = self.state.subscribe();
         let found =
-            tokio::time::timeout_at(deadline, state.wait_for(|state| matches!(state, State::Up(_)))).await;
+            tokio::time::timeout_at(deadline, state.wait_for(|state| matches!(state, LinkState::Up(_))))
+                .await;
         if let Ok(Ok(state)) = found
-            && let State::Up(up) = &*state
+            && let LinkState::Up(up) = &*state
         {
             return Ok(up.clone());
         }
         Err(self.unreachable())
     }
 
-    /// Does something that asks RabbitMQ on this connection, and gives it up when the connection is lost: a question that was
-    /// asked just then may never be answered.
+    /// Does something that asks RabbitMQ on this connection, and gives it up when the connection is lost: a
+    /// question that was asked at that moment may never be answered.
     pub(super) async fn during<T>(
         &self,
         work: impl Future<Output = Result<T, BrokerError>>,
     ) -> Result<T, BrokerError> {
         let mut state = self.state.subscribe();
         let lost = async {
-            let epoch = match state.wait_for(|state| matches!(state, State::Up(_))).await.as_deref() {
-                Ok(State::Up(up)) => up.epoch,
+            let epoch = match state.wait_for(|state| matches!(state, LinkState::Up(_))).await.as_deref() {
+                Ok(LinkState::Up(up)) => up.epoch,
                 _ => return,
             };
-            let _ = state.wait_for(|state| !matches!(state, State::Up(up) if up.epoch == epoch)).await;
+            let _ = state.wait_for(|state| !matches!(state, LinkState::Up(up) if up.epoch == epoch)).await;
         };
         tokio::select! {
             biased;
@@ -123,18 +146,16 @@ impl Link {
         }
     }
 
-    /// What to tell somebody who has waited for a connection in vain.
+    /// The error for a caller who has waited for a connection in vain.
     pub(super) fn unreachable(&self) -> BrokerError {
         match &*self.state.borrow() {
             _ if self.closing.is_cancelled() => BrokerError::Closed,
-            State::Down(why) => {
-                BrokerError::Io(format!("RabbitMQ at {} is not to be reached: {why}", self.addresses))
-            }
-            State::Up(_) => BrokerError::Io(format!("RabbitMQ at {} does not answer", self.addresses)),
+            LinkState::Down(why) => BrokerError::Io(format!("RabbitMQ at {} {why}", self.addresses)),
+            LinkState::Up(_) => BrokerError::Io(format!("RabbitMQ at {} does not answer", self.addresses)),
         }
     }
 
-    async fn keep(self: Arc<Self>, mut up: Option<Up>) {
+    async fn keep(self: Arc<Self>, mut up: Option<LiveConnection>) {
         loop {
             let mut epoch = 1;
             if let Some(up) = &up {
@@ -143,7 +164,7 @@ impl Link {
                     () = self.closing.cancelled() => break,
                 };
                 tracing::warn!(rabbitmq = %self.addresses, role = self.role, why, "the connection is lost; connecting again");
-                self.state.send_replace(State::Down(why.into()));
+                self.state.send_replace(LinkState::Down(format!("is not to be reached: {why}").into()));
                 epoch = up.epoch + 1;
             }
             let Some(connection) = self.reconnect().await else { break };
@@ -153,17 +174,17 @@ impl Link {
         if let Some(up) = up {
             let _ = tokio::time::timeout(PATIENCE, up.connection.close(200, "OK".into())).await;
         }
-        self.state.send_replace(State::Down("the broker is closed".into()));
+        self.state.send_replace(LinkState::Down("is not to be reached: the broker is closed".into()));
     }
 
-    fn begin(&self, connection: Connection, epoch: u64) -> Up {
-        let up = Up { connection: Arc::new(connection), epoch, blocked: None };
-        self.state.send_replace(State::Up(up.clone()));
+    fn begin(&self, (connection, aside): Connected, epoch: u64) -> LiveConnection {
+        let up = LiveConnection { connection: Arc::new(connection), aside, epoch, blocked: None };
+        self.state.send_replace(LinkState::Up(up.clone()));
         up
     }
 
-    /// Waits until a connection is lost; says why.
-    async fn lost(&self, up: &Up) -> String {
+    /// Waits until a connection is lost. Answers with the reason.
+    async fn lost(&self, up: &LiveConnection) -> String {
         let mut events = Box::pin(up.connection.events_listener());
         let mut look = tokio::time::interval(LOOK);
         loop {
@@ -182,16 +203,17 @@ impl Link {
         }
     }
 
-    fn block(&self, up: &Up, why: Option<Arc<str>>) {
+    fn block(&self, up: &LiveConnection, why: Option<Arc<str>>) {
         match &why {
             Some(why) => tracing::warn!(rabbitmq = %self.addresses, %why, "RabbitMQ has blocked publishers"),
             None => tracing::info!(rabbitmq = %self.addresses, "RabbitMQ takes messages again"),
         }
-        self.state.send_replace(State::Up(Up { blocked: why, ..up.clone() }));
+        self.state.send_replace(LinkState::Up(LiveConnection { blocked: why, ..up.clone() }));
     }
 
-    async fn reconnect(&self) -> Option<Connection> {
-        let mut pause = Pause::default();
+    async fn reconnect(&self) -> Option<Connected> {
+        let mut pause = ReconnectPause::default();
+        let mut said = String::new();
         loop {
             tokio::select! {
                 () = pause.rest() => {}
@@ -204,15 +226,20 @@ impl Link {
             match tried {
                 Ok(connection) => return Some(connection),
                 Err(error) => {
+                    // RabbitMQ is there, and only another address will help; each such text is logged once.
+                    if error.contains(REFUSES) && error != said {
+                        tracing::error!(rabbitmq = %self.addresses, role = self.role, %error, "RabbitMQ lets nobody in with this address; trying again");
+                        said.clone_from(&error);
+                    }
                     tracing::debug!(rabbitmq = %self.addresses, role = self.role, %error, "still not connected");
-                    self.state.send_replace(State::Down(error.into()));
+                    self.state.send_replace(LinkState::Down(error.into()));
                 }
             }
         }
     }
 
     /// Tries each address once, beginning with the one that worked last.
-    async fn try_all(&self) -> Result<Connection, String> {
+    async fn try_all(&self) -> Result<Connected, String> {
         let mut errors = Vec::new();
         for _ in 0..self.addresses.len() {
             let turn = self.turn.load(Ordering::Relaxed);
@@ -225,37 +252,62 @@ impl Link {
                 }
             }
         }
-        Err(errors.join("; "))
+        Err(format!("is not to be reached ({})", errors.join("; ")))
     }
 
-    async fn connect(&self, turn: usize) -> Result<Connection, String> {
-        let connected = self.addresses.connect(turn, format!("celeriac {}", self.role));
+    async fn connect(&self, turn: usize) -> Result<Connected, String> {
+        let aside = Arc::default();
+        let name = format!("celeriac {}", self.role);
+        let connected = self.addresses.connect_beside(turn, name, Arc::clone(&aside));
         match tokio::time::timeout(PATIENCE, connected).await {
-            Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+            Ok(Ok(connection)) => Ok((connection, aside)),
+            Ok(Err(error)) => Err(explain(&error)),
+            Err(_) => Err(format!("does not answer within {PATIENCE:?}: is it RabbitMQ that listens there?")),
         }
+    }
+
+    /// Whether there is a connection.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(&*self.state.borrow(), LinkState::Up(_))
     }
 }
 
-/// Pauses that grow from a twentieth of a second to three, each shortened at random so that a fleet does not come back as one.
-pub(super) struct Pause(Duration);
+/// The word in an error that says that RabbitMQ is there and lets nobody in.
+const REFUSES: &str = "refuses";
+const NOT_ALLOWED: u16 = 530;
 
-impl Default for Pause {
+/// The reason why there is no connection, as the rest of a sentence about RabbitMQ, with what to do.
+fn explain(error: &lapin::Error) -> String {
+    match code(error) {
+        Some(ACCESS_REFUSED) => format!(
+            "{REFUSES} the user or the password ({error}): correct them in the address, amqp://user:password@host:5672/vhost; letters such as `@`, `/` or `%` are written there as `%40`, `%2F`, `%25`"
+        ),
+        Some(NOT_ALLOWED) => format!(
+            "{REFUSES} the virtual host ({error}): correct it in the address, make it (`rabbitmqctl add_vhost`), or give the user the right to it (`rabbitmqctl set_permissions`)"
+        ),
+        _ => format!("is not to be reached: {error}; start it, or correct the address"),
+    }
+}
+
+/// Pauses that grow from a twentieth of a second to three seconds. Each is shortened at random, so that the
+/// processes of a fleet do not come back in one moment.
+pub(super) struct ReconnectPause(Duration);
+
+impl Default for ReconnectPause {
     fn default() -> Self {
         Self(Duration::from_millis(50))
     }
 }
 
-impl Pause {
-    /// How long the next pause is.
+impl ReconnectPause {
+    /// The length of the next pause.
     pub(super) fn next(&mut self) -> Duration {
         let pause = self.0.mul_f64(rand::random_range(0.5..1.0));
         self.0 = (self.0 * 2).min(LONGEST_PAUSE);
         pause
     }
 
-    /// Rests.
+    /// Waits for the next pause.
     pub(super) async fn rest(&mut self) {
         tokio::time::sleep(self.next()).await;
     }

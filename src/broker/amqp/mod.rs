@@ -1,28 +1,41 @@
-//! The broker on RabbitMQ, in Celery's tongue: what waits here can be run by Python workers, and what they send runs here.
+//! The broker on RabbitMQ, which speaks Celery's protocol: Python workers can run the tasks that wait here, and
+//! tasks that Python programs send run here.
 //!
-//! Two connections: one publishes, one consumes. So when RabbitMQ has no room and blocks publishers, what was delivered can
-//! still be acknowledged. Both are made again when they are lost. It lives on a thread of its own; its calls come from any
-//! thread and any runtime.
+//! It has two connections: one publishes, one consumes. So when RabbitMQ has no room and blocks publishers,
+//! deliveries can still be acknowledged. Each connection is made again when it is lost. The broker lives on a
+//! thread of its own; its functions may be called on any thread and in any runtime.
 //!
-//! What differs from the other brokers, because RabbitMQ is as it is:
-//! - It does not know all: what waits in RabbitMQ can be neither found nor taken out. A task is revoked by telling all workers
-//!   and the store, and is dropped when its turn comes.
-//! - Ids are not checked: whoever sends one twice has it run twice.
-//! - [`Counts`]: `scheduled` and `unsettled` are those of this process, `dead` those of all queues.
+//! It differs from the other brokers where RabbitMQ does:
+//! - It does not know every task: a task that waits in RabbitMQ can be neither found nor taken out. A task is
+//!   revoked by telling all workers and the store, and is dropped when its turn comes.
+//! - It does not check ids: a message that is sent twice under one id runs twice.
+//! - [`QueueCounts`]: `scheduled` and `unsettled` count what this process has, and `dead` the dead letters of all
+//!   queues. Nobody can tell the queue of a dead letter without fetching it, so for one queue only those letters
+//!   are known that this process put there.
 //! - Priorities need a classic queue with `max_priority`.
-//! - A run that took its process down is known by RabbitMQ's `redelivered` flag, so the first one of a task is not counted.
+//! - RabbitMQ says only by its flag `redelivered` that a run took its process down, so the first crash of a task
+//!   is not counted.
 
+mod abilities;
 mod acks;
-mod address;
+mod clock;
+mod consumer;
+mod dead_letters;
 mod delay;
-mod letters;
-mod line;
+mod elections;
+mod events;
 mod link;
+mod mailbox;
+mod node;
 mod options;
 mod outgoing;
+mod parked;
 mod pidbox;
+mod post;
+mod prefetch;
 mod publisher;
-mod ration;
+mod reading;
+mod replies;
 mod table;
 mod topology;
 
@@ -37,58 +50,80 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use lapin::types::ShortString;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Attendant, Broker, BrokerError, Consumer, Counts, DeadLetter, Place, RecordFn, Removal, Sink};
+use super::{
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition, Consumer, DeadLetter,
+    DeadLetterQueue, Events, Inspect, Lanes, QueueCounts, Results, Sink, UniqueWindows,
+};
 use crate::core::Timestamp;
-use crate::protocol::control::Request;
+use crate::core::time::deadline;
 use crate::protocol::{self, Arrival, DecodeError, Properties, Table};
+use crate::rabbitmq::Addresses;
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
-pub(crate) use address::Addresses;
-use line::{Command, Commands, Line};
-use link::Link;
+use consumer::{ConsumerCommand, ConsumerHandle, QueueConsumer};
+use events::EventsHandle;
+use link::{AmqpLink, ReconnectPause};
+use node::NodeName;
+use parked::ParkedTasks;
+use post::{Aim, OutgoingMessage};
 use publisher::{Attempt, Publisher};
-use topology::{DEAD, Topology, short};
+use replies::Replies;
+use topology::{Topology, short};
 
 pub use super::{QueueSetup, QueueType};
 pub use options::AmqpOptions;
 
-/// How long a close waits for what is still being published.
+/// How long a close waits for messages that are still being published.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
-/// So many of the messages of one call are on their way at a time.
+/// How long RabbitMQ may take to answer a count. After that it counts as silent, and the answer is what this
+/// process knows.
+const COUNT_PATIENCE: Duration = Duration::from_secs(2);
+/// The pause before a dead letter that RabbitMQ has refused for good is tried again.
+const LETTER_PAUSE: Duration = Duration::from_secs(60);
+/// The most messages of one call that are on their way at a time.
 const IN_FLIGHT: usize = 1024;
 
-/// The broker on RabbitMQ.
+/// The broker on RabbitMQ. See the [module](self) for what it does and does not promise.
 pub struct AmqpBroker {
-    shared: Arc<Shared>,
+    shared: Arc<AmqpInner>,
     consumers: AtomicU64,
     closed: AtomicBool,
     closing: CancellationToken,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
-/// What all parts of the broker share.
-struct Shared {
+/// The state that all parts of the broker share.
+struct AmqpInner {
     options: Arc<AmqpOptions>,
-    link: Arc<Link>,
+    link: Arc<AmqpLink>,
     topology: Arc<Topology>,
     publisher: Arc<Publisher>,
+    /// The connection that publishes.
+    publishing: Arc<AmqpLink>,
+    events: EventsHandle,
     runtime: tokio::runtime::Handle,
-    node: String,
+    node: NodeName,
+    /// What waits for its ETA in RabbitMQ since this process has seen it.
+    parked: ParkedTasks,
     tags: AtomicU64,
     refused: AtomicU64,
-    attendant: OnceLock<Arc<dyn Attendant>>,
-    lines: Mutex<HashMap<String, Commands>>,
+    replies: Replies,
+    /// Whether RabbitMQ failed to answer the last count in time.
+    silent: AtomicBool,
+    listener: OnceLock<Arc<dyn BrokerListener>>,
+    lines: Mutex<HashMap<String, ConsumerHandle>>,
 }
 
-impl Shared {
+impl AmqpInner {
     fn next_tag(&self) -> u64 {
         self.tags.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn node(&self) -> &str {
-        &self.node
+    fn node(&self) -> Arc<str> {
+        self.node.get()
     }
 
     /// Reads a message that came through this queue.
@@ -100,59 +135,138 @@ impl Shared {
         queue: &str,
         now: Timestamp,
     ) -> Result<Message, DecodeError> {
-        let options = |task: &str| self.attendant.get()?.options(task);
+        let options = |task: &str| self.listener.get()?.options(task);
         let arrival = Arrival::new(queue, now, &options).max_size(self.options.max_size);
         protocol::decode_parts(properties, headers, body, &arrival)
     }
 
-    /// A task is over without having been delivered.
+    /// Tells the runtime that a task is over without having been delivered.
     fn over(&self, record: TaskResult, message: Option<&Message>) {
-        if let Some(attendant) = self.attendant.get() {
-            attendant.over(record, message);
+        if let Some(listener) = self.listener.get() {
+            listener.over(record, message);
         }
     }
 
-    fn lines(&self) -> MutexGuard<'_, HashMap<String, Commands>> {
+    fn lines(&self) -> MutexGuard<'_, HashMap<String, ConsumerHandle>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks the line of a queue, if there is one.
-    async fn ask<T>(&self, queue: &str, question: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+    /// Sends a question to the line of a queue, if there is one, and waits for the answer.
+    async fn ask<T>(
+        &self,
+        queue: &str,
+        question: impl FnOnce(oneshot::Sender<T>) -> ConsumerCommand,
+    ) -> Option<T> {
         let line = self.lines().get(queue).cloned()?;
         let (answer, asked) = oneshot::channel();
         line.send(question(answer)).ok()?;
         asked.await.ok()
     }
 
-    /// The queue whose consumer here has this task.
+    /// The queue whose consumer in this process has this task.
     async fn who_has(&self, id: &TaskId) -> Option<String> {
         let queues: Vec<String> = self.lines().keys().cloned().collect();
         for queue in queues {
-            if self.ask(&queue, |answer| Command::Find(id.clone(), answer)).await == Some(true) {
+            if self.ask(&queue, |answer| ConsumerCommand::Find(id.clone(), answer)).await == Some(true) {
                 return Some(queue);
             }
         }
         None
     }
 
-    /// How many messages are ready in a queue, if there is one.
+    /// The number of ready messages in a queue; `None` if there is no such queue, or RabbitMQ cannot be asked.
     async fn waiting(&self, queue: &str) -> Option<u64> {
+        if !self.link.is_up() {
+            return None;
+        }
         self.topology.waiting(&ShortString::try_new(queue).ok()?).await.ok()?
+    }
+
+    /// The counts of a queue, of what RabbitMQ has and of what this process has.
+    async fn count(&self, queue: &str) -> QueueCounts {
+        let counts = match self.ask(queue, ConsumerCommand::Counts).await {
+            Some(counts) => counts,
+            None => {
+                QueueCounts { ready: self.waiting(queue).await.unwrap_or_default(), ..QueueCounts::default() }
+            }
+        };
+        let dead = self.topology.waiting_dead().await.ok().flatten();
+        QueueCounts { dead: dead.unwrap_or_default(), ..counts }
+    }
+
+    /// Publishes what follows from a delivery, however long that takes; `full` is called if the target queue is
+    /// full. A task that RabbitMQ refuses for good is given up, which settles the matter. A dead letter is never
+    /// given up.
+    async fn deliver(&self, post: &OutgoingMessage, full: impl Fn()) -> Result<(), BrokerError> {
+        match (self.publisher.insist(post, &full).await, &post.task) {
+            (Err(error), Some(message)) if error.is_permanent() => {
+                self.give_up(message, &error).await;
+                Ok(())
+            }
+            (Err(refused), None) if refused.is_permanent() && post.aim == Aim::Dead => {
+                full();
+                self.insist_on_letter(post).await
+            }
+            (done, _) => done,
+        }
+    }
+
+    /// Publishes a dead letter that RabbitMQ has refused. The delivery is kept until somebody has removed the
+    /// reason, because no other process has the task.
+    async fn insist_on_letter(&self, post: &OutgoingMessage) -> Result<(), BrokerError> {
+        let plain = outgoing::plain(post);
+        loop {
+            match self.publisher.insist(&plain, || {}).await {
+                Err(error) if error.is_permanent() => {
+                    tracing::error!(%error, "a dead letter is refused; it is kept, and tried again in a minute");
+                }
+                done => return done,
+            }
+            tokio::time::sleep(LETTER_PAUSE).await;
+        }
+    }
+
+    /// Gives up a task that was promised to run and that RabbitMQ refuses for good: the task fails with the
+    /// reason, and so does what was to follow from it. The message becomes a dead letter.
+    async fn give_up(&self, message: &Message, error: &BrokerError) {
+        let reason = super::refusal_reason(error);
+        tracing::error!(id = %message.id, task = message.task, queue = message.queue, reason, "FAILURE");
+        if let Err(error) = self.bury(message, &reason).await {
+            tracing::error!(id = %message.id, task = message.task, %error, "it is in no dead letters");
+        }
+        if let Some(listener) = self.listener.get() {
+            listener.end(super::refused_result(message, reason), Some(message)).await;
+        }
+    }
+
+    async fn bury(&self, message: &Message, reason: &str) -> Result<(), BrokerError> {
+        let now = now();
+        let wire = outgoing::encode(message, now).unwrap_or_else(|_| outgoing::bare(message));
+        let label = outgoing::Label { queue: &message.queue, reason, letter: message.id.as_str(), now };
+        let letter = outgoing::dead(wire, label);
+        let patience = self.options.publish_timeout;
+        match self.publisher.publish(&letter, patience).await {
+            Err(error) if error.is_permanent() => {
+                self.publisher.publish(&outgoing::plain(&letter), patience).await
+            }
+            done => done,
+        }
     }
 }
 
 impl AmqpBroker {
-    /// Connects to RabbitMQ: `amqp://user:password@host:5672/vhost`, as for Celery. The nodes of a cluster are separated by
-    /// `;`: whenever one is not to be reached, the next one is tried.
+    /// Connects to RabbitMQ at `amqp://user:password@host:5672/vhost`, as Celery does. The addresses of a
+    /// cluster's nodes are separated by `;`: if one cannot be reached, the next one is tried.
     ///
     /// # Errors
-    /// The address cannot be read, or RabbitMQ is not to be reached.
+    /// The address cannot be read, or RabbitMQ cannot be reached.
     pub async fn connect(url: &str, options: AmqpOptions) -> Result<Self, BrokerError> {
         Self::open(url, options, false).await
     }
 
-    /// As [`connect`](Self::connect), but RabbitMQ need not be there: it is connected to as soon as it is. Until then nothing is
-    /// delivered, and publishes and declarations wait. For a broker with an [outbox](crate::broker::OutboxBroker) before it.
+    /// As [`connect`](Self::connect), but RabbitMQ need not be there yet: the broker connects as soon as it is.
+    /// Until then nothing is delivered, and publishes and declarations wait. It suits a broker behind an
+    /// [outbox](crate::broker::OutboxBroker).
     ///
     /// # Errors
     /// The address cannot be read.
@@ -161,8 +275,10 @@ impl AmqpBroker {
     }
 
     async fn open(url: &str, options: AmqpOptions, patient: bool) -> Result<Self, BrokerError> {
-        let addresses =
-            Addresses::parse(url)?.trusting(options.ca_certs.as_deref())?.beating(options.heartbeat);
+        let addresses = Addresses::parse(url)
+            .and_then(|addresses| addresses.trusting(options.ca_certs.as_deref()))
+            .map_err(|error| BrokerError::Io(error.to_string()))?
+            .beating(options.heartbeat);
         let closing = CancellationToken::new();
         let (told, opened) = oneshot::channel();
         let until = closing.clone();
@@ -180,21 +296,23 @@ impl AmqpBroker {
         })
     }
 
-    /// How many messages were refused since the start, because they were no tasks; they are in the dead letters.
+    /// The number of messages that were refused since the start because they were no tasks; they are dead letters.
     pub fn refused(&self) -> u64 {
         self.shared.refused.load(Ordering::Relaxed)
     }
 
-    /// The name under which this process hears of revocations.
-    pub fn node(&self) -> &str {
-        self.shared.node()
+    /// The node name under which this process listens for remote control. It changes if another process keeps the
+    /// name that the [options](AmqpOptions::node) state.
+    pub fn node(&self) -> String {
+        self.shared.node().to_string()
     }
 
     fn still_open(&self) -> Result<(), BrokerError> {
         if self.closed.load(Ordering::Acquire) { Err(BrokerError::Closed) } else { Ok(()) }
     }
 
-    /// Runs something on the broker's own thread: its timers and sockets are there, whatever runtime the caller has.
+    /// Runs something on the broker's own thread, which has the timers and sockets, whatever runtime the caller
+    /// has.
     async fn there<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, BrokerError>> + Send + 'static,
@@ -204,13 +322,13 @@ impl AmqpBroker {
     }
 }
 
-/// The thread of a broker.
+/// The body of the broker's thread.
 fn live(
     addresses: Addresses,
     options: AmqpOptions,
     patient: bool,
     closing: CancellationToken,
-    told: oneshot::Sender<Result<Arc<Shared>, BrokerError>>,
+    told: oneshot::Sender<Result<Arc<AmqpInner>, BrokerError>>,
 ) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -219,7 +337,7 @@ fn live(
         }
     };
     runtime.block_on(async {
-        let opened = Shared::open(addresses, options, patient, closing.clone()).await;
+        let opened = AmqpInner::open(addresses, options, patient, closing.clone()).await;
         let failed = opened.is_err();
         if told.send(opened).is_err() || failed {
             closing.cancel();
@@ -230,7 +348,7 @@ fn live(
     runtime.shutdown_timeout(Duration::from_secs(1));
 }
 
-impl Shared {
+impl AmqpInner {
     async fn open(
         addresses: Addresses,
         options: AmqpOptions,
@@ -238,33 +356,30 @@ impl Shared {
         closing: CancellationToken,
     ) -> Result<Arc<Self>, BrokerError> {
         let options = Arc::new(options);
-        let link = Link::open("consumer", addresses.clone(), patient, closing.clone()).await?;
-        let publishing = Link::open("publisher", addresses, patient, closing).await?;
+        let link = AmqpLink::open("consumer", addresses.clone(), patient, closing.clone()).await?;
+        let publishing = AmqpLink::open("publisher", addresses, patient, closing).await?;
         let topology = Arc::new(Topology::new(Arc::clone(&link), Arc::clone(&options)));
-        let publisher = Publisher::new(publishing, Arc::clone(&topology));
-        let node = options.node.clone().unwrap_or_else(|| format!("celeriac@{}", host()));
+        let publisher = Publisher::new(Arc::clone(&publishing), Arc::clone(&topology));
+        let events = EventsHandle::new(options.task_events);
+        let node = NodeName::new(options.node.as_deref());
         Ok(Arc::new(Self {
             options,
             link,
             topology,
             publisher,
+            publishing,
+            events,
             runtime: tokio::runtime::Handle::current(),
             node,
+            parked: ParkedTasks::default(),
             tags: AtomicU64::new(1),
             refused: AtomicU64::new(0),
-            attendant: OnceLock::new(),
+            replies: Replies::default(),
+            silent: AtomicBool::new(false),
+            listener: OnceLock::new(),
             lines: Mutex::default(),
         }))
     }
-}
-
-/// The name of this machine.
-fn host() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let name = name.or_else(|| std::env::var("HOSTNAME").ok()).or_else(|| std::env::var("COMPUTERNAME").ok());
-    name.map(|name| name.trim().to_owned())
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "localhost".to_owned())
 }
 
 #[async_trait]
@@ -273,34 +388,36 @@ impl Broker for AmqpBroker {
         "amqp"
     }
 
-    fn settles_results(&self) -> bool {
-        false
+    fn facts(&self) -> BrokerFacts {
+        BrokerFacts { is_shared: true, knows_all: false, delivery_limit: None }
     }
 
-    fn is_away(&self) -> bool {
-        self.shared.publisher.is_away()
-    }
-
-    fn knows_all(&self) -> bool {
-        false
-    }
-
-    fn attend(&self, attendant: Arc<dyn Attendant>) {
-        if self.shared.attendant.set(Arc::clone(&attendant)).is_ok() {
-            self.shared.runtime.spawn(pidbox::listen(Arc::clone(&self.shared), attendant));
-        } else {
-            tracing::error!("a broker has one runtime that attends it; the second one hears nothing");
+    fn condition(&self) -> Condition {
+        Condition {
+            is_unavailable: self.shared.publisher.is_unavailable(),
+            is_silent: !self.shared.link.is_up() || self.shared.silent.load(Ordering::Acquire),
         }
     }
 
-    async fn tell_revoked(&self, ids: &[TaskId], terminate: bool) -> Result<(), BrokerError> {
-        let (shared, request) = (Arc::clone(&self.shared), Request::revoke(ids, terminate));
-        self.there(async move { pidbox::broadcast(&shared, &request).await }).await
-    }
-
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
-        let (topology, queue) = (Arc::clone(&self.shared.topology), queue.to_owned());
-        self.there(async move { topology.declare(&queue).await }).await
+        let (shared, queue) = (Arc::clone(&self.shared), queue.to_owned());
+        self.there(async move {
+            // A program that starts while its connection is cut, or while a node is restarted, must not fail for
+            // that.
+            let until = deadline(Instant::now(), shared.options.publish_timeout);
+            let mut pause = ReconnectPause::default();
+            loop {
+                match shared.topology.declare(&queue).await {
+                    Err(error @ BrokerError::Closed) => return Err(error),
+                    Err(error) if !error.is_permanent() && Instant::now() < until => {
+                        tracing::debug!(queue, %error, "a queue cannot be declared yet");
+                        pause.rest().await;
+                    }
+                    done => return done,
+                }
+            }
+        })
+        .await
     }
 
     async fn queues(&self) -> Result<Vec<String>, BrokerError> {
@@ -315,11 +432,12 @@ impl Broker for AmqpBroker {
         if !self.shared.publisher.publish_at_once(post, &mut attempt).await? {
             let post = outgoing::task(&message, now())?;
             let publisher = Arc::clone(&self.shared.publisher);
-            // From here on, and not from when the broker's thread comes to it: who is asked next must not overtake.
+            // The publish counts from here on, not from when the broker's thread comes to it, so that no later
+            // publish overtakes it.
             let announced = Arc::clone(&publisher).announce();
             self.there(async move {
                 let mut going = pin!(publisher.go_on(&post, &mut attempt));
-                // Polled first, it stands at the gate itself.
+                // After the first poll the publish itself stands at the gate, and need not be announced any more.
                 let first = future::poll_fn(|cx| Poll::Ready(going.as_mut().poll(cx))).await;
                 drop(announced);
                 match first {
@@ -332,13 +450,8 @@ impl Broker for AmqpBroker {
         Ok(Receipt::new(message.id, message.queue, Durability::Disk))
     }
 
-    /// Many are on their way at a time; in their queues they have the order that they have here.
-    async fn publish_all(
-        &self,
-        messages: Vec<Message>,
-        _sizes: Vec<(String, u64)>,
-        unique: bool,
-    ) -> Result<(), BrokerError> {
+    /// Publishes many messages at a time; within a queue they keep the order of `messages`.
+    async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {
         let all = stream::iter(messages).map(|message| self.publish(message, unique));
         all.buffered(IN_FLIGHT).try_for_each(|_| future::ready(Ok(()))).await
     }
@@ -350,64 +463,52 @@ impl Broker for AmqpBroker {
             .shared
             .lines()
             .entry(queue.to_owned())
-            .or_insert_with(|| Line::spawn(Arc::clone(&self.shared), queue.to_owned()))
+            .or_insert_with(|| QueueConsumer::spawn(Arc::clone(&self.shared), queue.to_owned()))
             .clone();
-        line.send(Command::Attach { consumer, prefetch, sink }).map_err(|_| BrokerError::Closed)?;
-        Ok(Box::new(Consuming { consumer, line }))
+        line.send(ConsumerCommand::Attach { consumer, prefetch, sink }).map_err(|_| BrokerError::Closed)?;
+        Ok(Box::new(AmqpConsumer { consumer, line }))
     }
 
-    async fn counts(&self, queue: &str) -> Result<Counts, BrokerError> {
+    /// While RabbitMQ is away or does not answer, it [is silent](Condition::is_silent), and the answer counts only
+    /// what this process has.
+    async fn counts(&self, queue: &str) -> Result<QueueCounts, BrokerError> {
         self.still_open()?;
         short(queue)?;
-        let here = self.shared.ask(queue, Command::Counts).await;
         let (shared, queue) = (Arc::clone(&self.shared), queue.to_owned());
         self.there(async move {
-            let counts = match here {
-                Some(counts) => counts,
-                None => {
-                    Counts { ready: shared.waiting(&queue).await.unwrap_or_default(), ..Counts::default() }
+            if shared.link.is_up() {
+                let counted = tokio::time::timeout(COUNT_PATIENCE, shared.count(&queue)).await;
+                shared.silent.store(counted.is_err(), Ordering::Release);
+                if let Ok(counts) = counted {
+                    return Ok(counts);
                 }
-            };
-            Ok(Counts { dead: shared.waiting(DEAD).await.unwrap_or_default(), ..counts })
+            }
+            let here = shared.ask(&queue, ConsumerCommand::Here);
+            let here = tokio::time::timeout(COUNT_PATIENCE, here).await.ok().flatten();
+            Ok(here.unwrap_or_default())
         })
         .await
     }
 
-    async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {
-        self.still_open()?;
-        Ok(self.shared.who_has(id).await.map(|queue| Place::Delivered { queue }))
-    }
-
-    async fn remove(&self, id: &TaskId, _record: RecordFn) -> Result<Removal, BrokerError> {
-        Ok(match self.find(id).await? {
-            Some(Place::Delivered { queue }) => Removal::Delivered { queue },
-            _ => Removal::Unknown,
-        })
-    }
-
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
         let shared = Arc::clone(&self.shared);
-        self.there(async move { letters::list(&shared, limit).await }).await
+        self.there(async move { dead_letters::list(&shared, limit).await }).await
     }
 
-    async fn revive(&self, id: &TaskId) -> Result<bool, BrokerError> {
-        Ok(!self.revive_all(std::slice::from_ref(id)).await?.is_empty())
-    }
-
-    async fn revive_all(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
+    async fn requeue_dead_letters(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
         let (shared, ids) = (Arc::clone(&self.shared), ids.to_vec());
-        self.there(async move { letters::revive(&shared, &ids).await }).await
+        self.there(async move { dead_letters::requeue_dead_letter(&shared, &ids).await }).await
     }
 
     async fn close(&self) -> Result<(), BrokerError> {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let lines: Vec<Commands> = self.shared.lines().drain().map(|(_, line)| line).collect();
+        let lines: Vec<ConsumerHandle> = self.shared.lines().drain().map(|(_, line)| line).collect();
         let mut ends = Vec::new();
         for line in lines {
             let (done, ended) = oneshot::channel();
-            if line.send(Command::Close(done)).is_ok() {
+            if line.send(ConsumerCommand::Close(done)).is_ok() {
                 ends.push(ended);
             }
         }
@@ -415,6 +516,8 @@ impl Broker for AmqpBroker {
         let patient =
             self.shared.runtime.spawn(async { tokio::time::timeout(CLOSE_PATIENCE, all).await.is_ok() });
         let all_settled = patient.await.unwrap_or(false);
+        let shared = Arc::clone(&self.shared);
+        let _ = self.shared.runtime.spawn(async move { shared.events.end().await }).await;
         self.closing.cancel();
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
@@ -429,29 +532,61 @@ impl Broker for AmqpBroker {
             ))
         }
     }
+
+    fn results(&self) -> Option<&dyn Results> {
+        None
+    }
+
+    fn lanes(&self) -> Option<&dyn Lanes> {
+        None
+    }
+
+    fn unique_windows(&self) -> Option<&dyn UniqueWindows> {
+        None
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        Some(self)
+    }
+
+    fn notes(&self) -> Option<&dyn BrokerNotes> {
+        None
+    }
+
+    fn backlog(&self) -> Option<&dyn Backlog> {
+        None // RabbitMQ does not say since when its messages have been ready
+    }
+
+    fn events(&self) -> Option<&dyn Events> {
+        Some(self)
+    }
+
+    fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
+        Some(self)
+    }
 }
 
 impl Drop for AmqpBroker {
-    /// Without a close, what was delivered goes back as the connections end.
+    /// Without a close, deliveries go back to RabbitMQ when the connections end.
     fn drop(&mut self) {
         self.closing.cancel();
     }
 }
 
 /// The handle on the consumer of a queue.
-struct Consuming {
+struct AmqpConsumer {
     consumer: u64,
-    line: Commands,
+    line: ConsumerHandle,
 }
 
-impl Consumer for Consuming {
+impl Consumer for AmqpConsumer {
     fn set_prefetch(&self, prefetch: usize) {
-        let _ = self.line.send(Command::Prefetch { consumer: self.consumer, prefetch });
+        let _ = self.line.send(ConsumerCommand::Prefetch { consumer: self.consumer, prefetch });
     }
 }
 
-impl Drop for Consuming {
+impl Drop for AmqpConsumer {
     fn drop(&mut self) {
-        let _ = self.line.send(Command::Detach { consumer: self.consumer });
+        let _ = self.line.send(ConsumerCommand::Detach { consumer: self.consumer });
     }
 }

@@ -1,4 +1,4 @@
-//! How the RabbitMQ broker behaves.
+//! The options of the RabbitMQ broker.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -9,34 +9,51 @@ use serde_json::{Map, Value};
 use crate::broker::embedded::DEFAULT_DELIVERY_LIMIT;
 use crate::broker::{QueueSetup, QueueType};
 use crate::protocol::Arrival;
+use crate::protocol::events::EXCHANGE;
 
-/// How the RabbitMQ broker behaves. The defaults suit a Celery estate.
+/// The options of the RabbitMQ broker. The defaults suit programs and workers that use Celery's defaults.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AmqpOptions {
-    /// How queues are declared that have no setup of their own.
+    /// How queues without a setup of their own are declared.
     pub every_queue: QueueSetup,
     /// How particular queues are declared, by name.
     pub queues: HashMap<String, QueueSetup>,
-    /// So many runs that ended with their worker, and a task goes to the dead letters.
+    /// The number of runs of one task that may end with their worker; at that number the task is a dead letter.
+    /// Default 20.
     pub delivery_limit: u32,
-    /// A delivery that is older than this is put into the keeping of this process, so that RabbitMQ's consumer timeout (30
-    /// minutes by default) does not end its channel. Less than that, with some to spare.
+    /// The age at which a delivery is copied into a queue of this process alone (its *keeping*), so that
+    /// RabbitMQ's consumer timeout (30 minutes by default) does not close the channel. It must be less than that
+    /// timeout, with some time to spare. Default 10 minutes.
     pub guard_after: Duration,
-    /// How long a task may wait for its process to come back when that has died with the task in its keeping: how long it
-    /// takes until another one gets it. Only deliveries that were put into keeping just now wait at all.
+    /// How long RabbitMQ leaves a task in the guard queue of a process that has died, before it gives the task to
+    /// another process. Only deliveries that were put into the guard queue just then wait at all. Default 10 seconds.
     pub lease: Duration,
-    /// How long a publish may wait for RabbitMQ, connections that are lost meanwhile included.
+    /// How long a publish may wait for RabbitMQ, including the time in which a lost connection is made again.
+    /// Default 30 seconds.
     pub publish_timeout: Duration,
-    /// Who has said nothing for two to three times as long is gone: so soon RabbitMQ gives to others what a machine had that is
-    /// cut off, out of power or frozen. (Of a process that ends it hears at once.) In whole seconds, at least one; `?heartbeat=`
-    /// in the URL wins, and RabbitMQ's own setting, if that is shorter.
+    /// The heartbeat of a connection. RabbitMQ takes a peer for gone that has sent nothing for two to three times
+    /// as long, and then gives its deliveries to others: that is how soon they move when a machine is cut off, out
+    /// of power or frozen. (RabbitMQ notices at once when a process ends.) It is rounded down to whole seconds, at
+    /// least one. `?heartbeat=` in the URL overrides it, and so does a shorter setting of RabbitMQ. Default 3
+    /// seconds.
     pub heartbeat: Duration,
-    /// The name under which this process hears of revocations, and shows up in Celery's tools. Default `celeriac@<host>`.
+    /// The node name under which this process listens for remote control and shows up in Celery's tools. As in
+    /// Celery, `%h` is the name of the host, `%n` the same without its domain, `%d` the domain, and `%%` a percent
+    /// sign. A name without `@` gets the host. Default `celeriac@%h`.
     pub node: Option<String>,
-    /// How many bytes a message's body may take, also when it is unpacked.
+    /// Whether events are sent of what happens to tasks in this program's queues, from the start: Celery's
+    /// `worker_send_task_events`, and `-E` of `celery worker`. The remote commands `enable_events` (Flower sends it)
+    /// and `disable_events` switch it. Events of the worker itself are sent in any case. Default false.
+    pub task_events: bool,
+    /// Whether a `task-sent` event is sent of each call: Celery's `task_send_sent_event`. Default false.
+    pub task_sent_events: bool,
+    /// The exchange that events go to: Celery's `event_exchange`. Default `celeryev`.
+    pub event_exchange: String,
+    /// The most bytes that a message's body may take, packed or unpacked.
     pub max_size: usize,
-    /// Of `amqps://`: a PEM file with the certificate authorities that servers are checked against. Default: the system's.
+    /// For `amqps://`: a PEM file with the certificate authorities that servers are checked against. Default: the
+    /// system's.
     pub ca_certs: Option<PathBuf>,
 }
 
@@ -49,9 +66,12 @@ impl Default for AmqpOptions {
             guard_after: Duration::from_secs(600),
             lease: Duration::from_secs(10),
             publish_timeout: Duration::from_secs(30),
-            // So that it is over within a lease. Celery's is two minutes.
+            // A dead peer is noticed within a lease. Celery's heartbeat is two minutes.
             heartbeat: Duration::from_secs(3),
             node: None,
+            task_events: false,
+            task_sent_events: false,
+            event_exchange: EXCHANGE.to_owned(),
             max_size: Arrival::MAX_SIZE,
             ca_certs: None,
         }
@@ -59,83 +79,104 @@ impl Default for AmqpOptions {
 }
 
 impl AmqpOptions {
-    /// The type of queues that do not say.
+    /// Sets the type of queues whose setup states none.
     #[must_use]
     pub fn queue_type(mut self, queue_type: QueueType) -> Self {
         self.every_queue.queue_type = Some(queue_type);
         self
     }
 
-    /// The highest priority of queues that do not say; Celery's `task_queue_max_priority`.
+    /// Sets the highest priority of queues whose setup states none: Celery's `task_queue_max_priority`.
     #[must_use]
     pub fn max_priority(mut self, max_priority: u8) -> Self {
         self.every_queue.max_priority = Some(max_priority);
         self
     }
 
-    /// How this queue is declared.
+    /// Sets how this queue is declared.
     #[must_use]
     pub fn queue(mut self, name: impl Into<String>, setup: QueueSetup) -> Self {
         self.queues.insert(name.into(), setup);
         self
     }
 
-    /// See [`delivery_limit`](Self::delivery_limit).
+    /// Sets [`delivery_limit`](Self::delivery_limit).
     #[must_use]
     pub fn with_delivery_limit(mut self, limit: u32) -> Self {
         self.delivery_limit = limit;
         self
     }
 
-    /// See [`guard_after`](Self::guard_after).
+    /// Sets [`guard_after`](Self::guard_after).
     #[must_use]
     pub fn with_guard_after(mut self, age: Duration) -> Self {
         self.guard_after = age;
         self
     }
 
-    /// See [`lease`](Self::lease).
+    /// Sets [`lease`](Self::lease).
     #[must_use]
     pub fn with_lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
 
-    /// See [`publish_timeout`](Self::publish_timeout).
+    /// Sets [`publish_timeout`](Self::publish_timeout).
     #[must_use]
     pub fn with_publish_timeout(mut self, timeout: Duration) -> Self {
         self.publish_timeout = timeout;
         self
     }
 
-    /// See [`heartbeat`](Self::heartbeat).
+    /// Sets [`heartbeat`](Self::heartbeat).
     #[must_use]
     pub fn with_heartbeat(mut self, heartbeat: Duration) -> Self {
         self.heartbeat = heartbeat;
         self
     }
 
-    /// See [`node`](Self::node).
+    /// Sets [`node`](Self::node).
     #[must_use]
     pub fn with_node(mut self, name: impl Into<String>) -> Self {
         self.node = Some(name.into());
         self
     }
 
-    /// See [`ca_certs`](Self::ca_certs).
+    /// Sets [`task_events`](Self::task_events).
+    #[must_use]
+    pub fn with_task_events(mut self, on: bool) -> Self {
+        self.task_events = on;
+        self
+    }
+
+    /// Sets [`task_sent_events`](Self::task_sent_events).
+    #[must_use]
+    pub fn with_task_sent_events(mut self, on: bool) -> Self {
+        self.task_sent_events = on;
+        self
+    }
+
+    /// Sets [`event_exchange`](Self::event_exchange).
+    #[must_use]
+    pub fn with_event_exchange(mut self, exchange: impl Into<String>) -> Self {
+        self.event_exchange = exchange.into();
+        self
+    }
+
+    /// Sets [`ca_certs`](Self::ca_certs).
     #[must_use]
     pub fn with_ca_certs(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca_certs = Some(file.into());
         self
     }
 
-    /// The type of a queue, should it have to be made.
+    /// The type that a queue gets if it has to be made.
     pub(super) fn type_of(&self, queue: &str) -> QueueType {
         let own = self.queues.get(queue).and_then(|setup| setup.queue_type);
         own.or(self.every_queue.queue_type).unwrap_or_default()
     }
 
-    /// The arguments of a queue, should it have to be made: none for a classic one, as kombu has it.
+    /// The arguments that a queue gets if it has to be made; a classic queue gets none, as with kombu.
     pub(super) fn arguments(&self, queue: &str) -> Map<String, Value> {
         let own = self.queues.get(queue);
         let mut arguments = self.every_queue.arguments.clone();

@@ -1,85 +1,353 @@
-//! Messages as they are posted: to their queue, by way of the delays, to the dead letters.
+//! Messages as they are posted: to their queue, through the delay queues, or to the dead letters.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::types::ShortString;
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde_json::Value;
 
-use super::publisher::{Aim, Post};
+use super::post::{Aim, OutgoingMessage};
 use super::topology::{DEAD, short};
 use super::{delay, table};
 use crate::broker::BrokerError;
+use crate::broker::error::shown;
 use crate::core::Timestamp;
+use crate::core::text::{self, shortened};
 use crate::protocol::{self, WireMessage};
-use crate::task::{Message, ONCE, TaskId};
+use crate::rabbitmq::frame_guard::{self, FRAME, MAX_DEPTH};
+use crate::task::{Arguments, Message, RUN_ONCE_HEADER, TaskId};
 
-/// What is due sooner than this is not worth RabbitMQ's delays, and waits with the consumer.
+/// A message that is due sooner than this is not delayed by RabbitMQ; it waits with the consumer.
 pub(super) const SOON: Duration = Duration::from_secs(1);
 
-/// On a dead letter: why, from which queue, since when (milliseconds since 1970), and its id here.
+/// The longest time to live of a message that every version of RabbitMQ takes, in milliseconds: 49 days. RabbitMQ
+/// closes the channel of a sender of a longer one. A message without one stays in its queue, and its consumer
+/// looks at its header `expires`.
+const LONGEST_LIFE: u64 = u32::MAX as u64;
+
+/// A header of dead letters: the reason.
 pub(super) const REASON: &str = "celeriac-reason";
+/// A header of dead letters: the queue that the message was in.
 pub(super) const QUEUE: &str = "celeriac-queue";
+/// A header of dead letters: the time of death, in milliseconds since 1970.
 pub(super) const DIED_AT: &str = "celeriac-died-at";
+/// A header of dead letters: the letter's id here.
 pub(super) const LETTER: &str = "celeriac-letter";
-/// On a message that was sent before, and may have arrived.
+/// A header of a dead letter whose properties could not be read: the properties as they came, from the property
+/// flags on.
+pub(super) const PROPERTIES: &str = "celeriac-properties";
+/// A header in place of that one, if a frame has no room for the properties: the number of bytes at the end of the
+/// body that are those properties, or headers.
+pub(super) const APPENDED: &str = "celeriac-appended";
+/// A header of a message that was sent before and may have arrived.
 pub(super) const COPY: &str = "celeriac-copy";
-/// On a copy in the keeping of a process: which of its deliveries it stands for.
+/// A header of a message that was sent away until its ETA and that listeners to events were told of: the retries that
+/// it had, and the node that told.
+pub(super) const RECEIVED: &str = "celeriac-received";
+/// A header of a copy in the guard queue of a process: the tag of the delivery that it stands for.
 pub(super) const KEPT: &str = "celeriac-kept";
 
-/// A task on its way to its queue, at once or, if its ETA is ahead, later.
-pub(super) fn task(message: &Message, now: Timestamp) -> Result<Post, BrokerError> {
+/// The bytes that the properties of a task may take. On its way RabbitMQ adds up to seven kilobytes of headers in
+/// the delay queues, and properties that then no longer fit a frame, with room to spare, could not be sent on.
+const MOST: usize = FRAME / 4 * 3;
+
+/// Addresses a task to its queue, at once or, if its ETA is ahead, delayed.
+pub(super) fn task(message: &Message, now: Timestamp) -> Result<OutgoingMessage, BrokerError> {
     wire(encode(message, now)?, &message.queue, message.eta, now)
 }
 
-/// Encodes.
-pub(super) fn encode(message: &Message, now: Timestamp) -> Result<WireMessage, BrokerError> {
-    protocol::encode(message, now).map_err(|error| BrokerError::Io(error.to_string()))
+/// As [`task`], of a task that follows from a run: it is told which it was, should RabbitMQ refuse it.
+pub(super) fn follower(message: &Arc<Message>, now: Timestamp) -> Result<OutgoingMessage, BrokerError> {
+    Ok(OutgoingMessage { task: Some(Arc::clone(message)), ..task(message, now)? })
 }
 
-/// A message on its way to a queue.
+/// Encodes a message in Celery's protocol.
+pub(super) fn encode(message: &Message, now: Timestamp) -> Result<WireMessage, BrokerError> {
+    protocol::encode(message, now).map_err(|error| BrokerError::Refused(error.to_string()))
+}
+
+/// A message with its arguments as they are, and nothing else but what makes it a task.
+pub(super) fn bare(message: &Message) -> WireMessage {
+    let mut wire = WireMessage::default();
+    wire.properties.content_type = Some(protocol::JSON.to_owned());
+    wire.properties.content_encoding = Some("utf-8".to_owned());
+    wire.properties.correlation_id = Some(message.id.to_string());
+    wire.headers.insert("task".to_owned(), message.task.as_str().into());
+    wire.headers.insert("id".to_owned(), message.id.as_str().into());
+    let or = |text: &str, none: &str| if text.is_empty() { none.to_owned() } else { text.to_owned() };
+    let Arguments { args, kwargs } = &message.arguments;
+    wire.body = format!("[{},{},null]", or(args, "[]"), or(kwargs, "{}")).into_bytes();
+    wire
+}
+
+/// Addresses a message to a queue.
 pub(super) fn wire(
     mut wire: WireMessage,
     queue: &str,
     eta: Option<Timestamp>,
     now: Timestamp,
-) -> Result<Post, BrokerError> {
+) -> Result<OutgoingMessage, BrokerError> {
     wire.headers = table::without_traces(wire.headers);
-    let ahead = eta.map_or(Duration::ZERO, |eta| eta.since(now));
-    if ahead < SOON {
-        return Ok(post("".into(), short(queue)?, wire, Aim::Queue(queue.to_owned())));
+    if wire.headers.values().any(|value| is_deeper(value, MAX_DEPTH - 1)) {
+        let error = format!("its headers are nested more than {MAX_DEPTH} deep, which no worker reads");
+        return Err(BrokerError::Refused(error));
     }
-    // The levels would take it for their own time to live.
-    wire.properties.expiration = None;
-    let key = short(&delay::routing_key(delay::seconds(ahead), queue))?;
-    Ok(post(short(&delay::entry())?, key, wire, Aim::Delayed(queue.to_owned())))
+    let ahead = eta.map_or(Duration::ZERO, |eta| eta.since(now));
+    let post = if ahead < SOON {
+        post("".into(), short(queue)?, wire, Aim::Queue(queue.to_owned()))
+    } else {
+        // The queues of the delay levels would take the expiration for their own time to live.
+        wire.properties.expiration = None;
+        let key = short(&delay::routing_key(delay::seconds(ahead), queue))?;
+        post(short(&delay::entry())?, key, wire, Aim::Delayed(queue.to_owned()))
+    };
+    match table::frame_size(&post.properties) {
+        ..=MOST => Ok(post),
+        size => Err(BrokerError::Refused(format!(
+            "its headers and properties take {size} bytes, and RabbitMQ has room for {MOST}: put less into headers and stamps, and send the rest as an argument"
+        ))),
+    }
 }
 
-/// A message on its way to the dead letters, whole.
-pub(super) fn dead(mut wire: WireMessage, queue: &str, reason: &str, letter: &str, now: Timestamp) -> Post {
-    wire.headers = table::without_traces(wire.headers);
-    wire.headers.insert(REASON.into(), reason.into());
-    wire.headers.insert(QUEUE.into(), queue.into());
-    wire.headers.insert(DIED_AT.into(), Value::from(now.as_millis()));
-    wire.headers.insert(LETTER.into(), letter.into());
-    wire.properties.expiration = None;
-    post("".into(), DEAD.into(), wire, Aim::Dead)
+/// Whether arrays and objects are nested in one another to more levels than `depth`.
+fn is_deeper(value: &Value, depth: usize) -> bool {
+    match value {
+        Value::Array(_) | Value::Object(_) if depth == 0 => true,
+        Value::Array(items) => items.iter().any(|item| is_deeper(item, depth - 1)),
+        Value::Object(map) => map.values().any(|item| is_deeper(item, depth - 1)),
+        _ => false,
+    }
 }
 
-/// A message to wherever.
-pub(super) fn post(exchange: ShortString, key: ShortString, mut wire: WireMessage, aim: Aim) -> Post {
+/// The facts that are written on a dead letter.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Label<'a> {
+    pub(super) queue: &'a str,
+    pub(super) reason: &'a str,
+    pub(super) letter: &'a str,
+    pub(super) now: Timestamp,
+}
+
+impl Label<'_> {
+    fn write(&self, headers: &mut FieldTable) {
+        let text = |text: &str| AMQPValue::LongString(text.into());
+        headers.insert(REASON.into(), text(&shortened(self.reason, text::ERROR)));
+        headers.insert(QUEUE.into(), text(self.queue));
+        let died_at = i64::try_from(self.now.as_millis()).unwrap_or(i64::MAX);
+        headers.insert(DIED_AT.into(), AMQPValue::LongLongInt(died_at));
+        headers.insert(LETTER.into(), text(self.letter));
+    }
+}
+
+/// Addresses a whole message to the dead letters.
+pub(super) fn dead(wire: WireMessage, label: Label<'_>) -> OutgoingMessage {
+    dead_as_it_came(&table::to_properties(wire.properties, wire.headers), wire.body, None, label)
+}
+
+/// Addresses a message to the dead letters as it came, with its properties as bytes if they could not be read.
+pub(super) fn dead_as_it_came(
+    properties: &BasicProperties,
+    mut body: Vec<u8>,
+    unread: Option<Vec<u8>>,
+    label: Label<'_>,
+) -> OutgoingMessage {
+    let came = properties.headers().clone().unwrap_or_default();
+    let mut headers = FieldTable::default();
+    for (name, value) in came.inner() {
+        if !table::is_trace(name.as_str()) && ![KEPT, COPY].contains(&name.as_str()) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    label.write(&mut headers);
+    if let Some(unread) = &unread {
+        headers.insert(PROPERTIES.into(), AMQPValue::ByteArray(unread.clone().into()));
+    }
+    let mut properties = table::sent_on(properties, headers);
+    // Whoever looks at the letter reads it through the same guard.
+    if table::frame_size(&properties) > frame_guard::room(FRAME) {
+        let tail = unread.unwrap_or_else(|| serde_json::to_vec(&table::to_map(&came)).unwrap_or_default());
+        let mut headers = FieldTable::default();
+        for name in ["id", "task"] {
+            if let Some(AMQPValue::LongString(text)) = came.inner().get(name)
+                && text.as_bytes().len() <= text::ERROR
+            {
+                headers.insert(name.into(), AMQPValue::LongString(text.clone()));
+            }
+        }
+        label.write(&mut headers);
+        headers.insert(APPENDED.into(), AMQPValue::LongLongInt(i64::try_from(tail.len()).unwrap_or(0)));
+        body.extend(tail);
+        properties = table::sent_on(&properties, headers);
+    }
+    let wire = WireMessage { body, ..WireMessage::default() };
+    OutgoingMessage { properties, ..post("".into(), DEAD.into(), wire, Aim::Dead) }
+}
+
+/// The properties of a dead letter without the facts that were written on it.
+pub(super) fn unlabelled(properties: &BasicProperties) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
+        if ![REASON, QUEUE, DIED_AT, LETTER].contains(&name.as_str()) {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    table::sent_on(properties, headers)
+}
+
+/// Addresses a message to its queue again, as it was.
+///
+/// # Errors
+/// RabbitMQ has no queue of such a name.
+pub(super) fn again(
+    properties: BasicProperties,
+    body: Vec<u8>,
+    queue: &str,
+) -> Result<OutgoingMessage, BrokerError> {
+    let wire = WireMessage { body, ..WireMessage::default() };
+    Ok(OutgoingMessage { properties, ..post("".into(), short(queue)?, wire, Aim::Queue(queue.to_owned())) })
+}
+
+/// The queue of the message in a dead letter; `None` if the post is no dead letter.
+pub(super) fn queue_of_letter(post: &OutgoingMessage) -> Option<String> {
+    if post.aim != Aim::Dead {
+        return None;
+    }
+    match post.properties.headers().as_ref()?.inner().get(QUEUE)? {
+        AMQPValue::LongString(queue) => Some(String::from_utf8_lossy(queue.as_bytes()).into_owned()),
+        _ => None,
+    }
+}
+
+/// A dead letter that RabbitMQ has refused, reduced to its body, its ids and the beginning of the reason.
+pub(super) fn plain(letter: &OutgoingMessage) -> OutgoingMessage {
+    const LEFT: [&str; 6] = ["id", "task", "lang", QUEUE, DIED_AT, LETTER];
+    let mut headers = FieldTable::default();
+    for (name, value) in letter.properties.headers().iter().flat_map(|headers| headers.inner()) {
+        match value {
+            AMQPValue::LongString(text) if name.as_str() == REASON => {
+                let reason = shown(&String::from_utf8_lossy(text.as_bytes()));
+                headers.insert(name.clone(), AMQPValue::LongString(reason.into()));
+            }
+            value if LEFT.contains(&name.as_str()) => drop(headers.insert(name.clone(), value.clone())),
+            _ => {}
+        }
+    }
+    OutgoingMessage { properties: letter.properties.clone().with_headers(headers), ..letter.clone() }
+}
+
+/// Makes a post of a message, with any exchange and key.
+pub(super) fn post(
+    exchange: ShortString,
+    key: ShortString,
+    mut wire: WireMessage,
+    aim: Aim,
+) -> OutgoingMessage {
     if aim != Aim::Anybody {
         wire.properties.delivery_mode = Some(2);
     }
-    // Asked for, and not given yet: what is sent on keeps the mark that it came with.
-    let once = wire.headers.get(ONCE) == Some(&Value::Bool(true));
+    // A bare `true` asks for a mark that tells the copies of a message apart. A message that is sent on keeps the
+    // mark that it came with.
+    wire.properties.expiration = wire.properties.expiration.filter(|life| is_life(life));
+    let once = wire.headers.get(RUN_ONCE_HEADER) == Some(&Value::Bool(true));
     if once {
-        wire.headers.insert(ONCE.into(), mark().into());
+        wire.headers.insert(RUN_ONCE_HEADER.into(), mark().into());
     }
     let properties = table::to_properties(wire.properties, wire.headers);
-    Post { exchange, key, properties, body: wire.body, aim, once }
+    OutgoingMessage { exchange, key, properties, body: wire.body, aim, once, task: None }
 }
 
-/// What no other copy of a message has.
+/// Whether RabbitMQ takes this text for a time to live.
+fn is_life(expiration: &str) -> bool {
+    expiration.parse::<u64>().is_ok_and(|millis| millis <= LONGEST_LIFE)
+}
+
+/// A mark that no other copy of a message has.
 pub(super) fn mark() -> String {
     TaskId::new().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const LABEL: Label<'_> =
+        Label { queue: "q", reason: "of a test", letter: "me", now: Timestamp::from_millis(7) };
+
+    fn with(name: &str, value: AMQPValue) -> BasicProperties {
+        let mut headers = FieldTable::default();
+        headers.insert(name.into(), value);
+        BasicProperties::default().with_headers(headers)
+    }
+
+    fn headers(post: &OutgoingMessage) -> serde_json::Map<String, Value> {
+        post.properties.headers().as_ref().map(table::to_map).unwrap_or_default()
+    }
+
+    #[test]
+    fn whatever_is_written_on_a_dead_letter_it_fits_a_frame() {
+        let (long, properties) =
+            ("\u{e4}".repeat(40_000), with("task", AMQPValue::LongString("t".repeat(80_000).into())));
+        let label = Label { reason: &long, ..LABEL };
+        let post = dead_as_it_came(&properties, b"body".to_vec(), None, label);
+        assert!(table::frame_size(&post.properties) < FRAME);
+        let reason = headers(&post)[REASON].as_str().unwrap().to_owned();
+        assert!(reason.len() <= text::ERROR && reason.ends_with("... (80000 bytes)"), "{reason}");
+        assert_eq!(headers(&post)["task"].as_str().unwrap().len(), 80_000);
+        assert_eq!(post.body, b"body");
+    }
+
+    #[test]
+    fn properties_that_were_not_read_are_kept_with_it_or_behind_its_body() {
+        let small =
+            dead_as_it_came(&with("id", AMQPValue::Void), b"body".to_vec(), Some(vec![0xff; 9]), LABEL);
+        let kept = small.properties.headers().as_ref().unwrap().inner()[PROPERTIES].clone();
+        assert_eq!((kept, &small.body[..]), (AMQPValue::ByteArray(vec![0xff; 9].into()), &b"body"[..]));
+        let big = vec![0xff; 131_000];
+        let id = with("id", AMQPValue::LongString("me".into()));
+        let post = dead_as_it_came(&id, b"body".to_vec(), Some(big.clone()), LABEL);
+        assert!(table::frame_size(&post.properties) < FRAME);
+        assert_eq!(post.body, [&b"body"[..], &big].concat());
+        assert_eq!((&headers(&post)[APPENDED], &headers(&post)["id"]), (&json!(131_000), &json!("me")));
+        // Headers that were read can lack room as well.
+        let large = with("h", AMQPValue::LongString("x".repeat(140_000).into()));
+        let post = dead_as_it_came(&large, b"body".to_vec(), None, LABEL);
+        assert!(table::frame_size(&post.properties) < FRAME);
+        let kept: Value = serde_json::from_slice(&post.body[4..]).unwrap();
+        assert_eq!(kept["h"].as_str().unwrap().len(), 140_000);
+    }
+
+    #[test]
+    fn what_no_worker_could_read_is_not_sent() {
+        let mut deep = json!(1);
+        for _ in 0..MAX_DEPTH {
+            deep = json!([deep]);
+        }
+        let now = Timestamp::from_millis(7);
+        for (value, part) in [(deep, "nested more than 64"), (json!("x".repeat(100_000)), "take 100")] {
+            let mut message = WireMessage::default();
+            message.headers.insert("h".to_owned(), value);
+            let error = wire(message, "q", None, now).err().unwrap();
+            assert!(matches!(&error, BrokerError::Refused(text) if text.contains(part)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_time_to_live_that_rabbitmq_refuses_is_left_out() {
+        for (expiration, is_taken) in [
+            ("0", true),
+            ("4294967295", true),
+            ("4294967296", false),
+            ("18446744073709551616", false),
+            ("-1", false),
+            ("1.5", false),
+        ] {
+            let mut wire = WireMessage::default();
+            wire.properties.expiration = Some(expiration.to_owned());
+            let post = post("".into(), "q".into(), wire, Aim::Queue("q".to_owned()));
+            assert_eq!(post.properties.expiration().is_some(), is_taken, "{expiration}");
+        }
+    }
 }

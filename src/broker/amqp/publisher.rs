@@ -1,9 +1,25 @@
-//! Messages on their way into RabbitMQ: each is mandatory, persistent and confirmed, and many are on their way at a time.
+//! Publishes messages to RabbitMQ: each is mandatory, persistent and confirmed, and many are on their way at a time.
 //!
-//! A publish ends in one of three ways. Confirmed: RabbitMQ has it where it belongs. Refused: nothing was taken. Not known:
-//! the connection was lost, or nobody answered, until the deadline; a message may then be there, even twice, for one that
-//! was not confirmed is sent again as soon as there is a connection. It then says so: whoever runs it may be the second.
+//! A publish ends in one of four ways:
+//! - Confirmed: RabbitMQ has the message where it belongs.
+//! - Refused: RabbitMQ took nothing now, and may take it another time.
+//! - Refused for good ([`BrokerError::Refused`]): RabbitMQ took nothing, and never will.
+//! - Not known: the connection was lost, or nobody answered before the deadline. The message may be there, even twice, because a
+//!   message that was not confirmed is sent again as soon as there is a connection. The second one is marked as a copy.
+//!
+//! RabbitMQ refuses for good by closing the channel, with all messages that are on their way there, and does not say which
+//! message it means. So each of them is sent again on a channel of its own, and only the one that closes that as well is
+//! refused. Very large messages, which RabbitMQ's limits concern, have a channel of their own from the start.
+//!
+//! The way of a message. As long as nothing fails, publishes keep the order in which they begin:
+//! ```text
+//! publish_at_once --- declared, channel open, nobody at the gate ---> put in line ---> confirmed?
+//!       |                                                                 ^               | no
+//!       | otherwise                                                       |               v
+//!       +--> announced --> go_on: waits for the gate, declares, opens ----+     go_on, marked as a copy
+//! ```
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,86 +29,53 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
-use lapin::types::{AMQPValue, ShortString};
-use lapin::{BasicProperties, Channel, Confirmation};
+use lapin::{Channel, Confirmation};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
 
-use super::link::{Link, Pause, State};
-use super::outgoing::{COPY, mark};
-use super::topology::{Topology, broken};
+use super::link::{AmqpLink, LinkState, ReconnectPause};
+use super::outgoing::queue_of_letter;
+use super::post::{Aim, OutgoingMessage};
+use super::table::frame_size;
+use super::topology::{NOT_FOUND, Topology, broken};
 use crate::broker::BrokerError;
-use crate::task::ONCE;
+use crate::core::time::deadline;
+use crate::rabbitmq::{code, is_refusal};
 
-/// So often a refusal is doubted: in a cluster, a channel that was opened while a quorum queue had lost its leader refuses
-/// everything for that queue from then on, and a new channel does not.
+/// How many refusals of a message are doubted: a channel that was opened while a quorum queue had no leader refuses everything.
 const DOUBTS: u32 = 3;
-/// A channel that is younger than this is not replaced for a refusal.
+/// A channel younger than this is not replaced because of a refusal.
 const YOUNG: Duration = Duration::from_millis(50);
-/// One that insists looks around after this long.
+/// The timeout of one attempt of a publish that is retried for ever.
 const AT_A_TIME: Duration = Duration::from_secs(30);
-/// RabbitMQ sends back what it cannot route.
+/// Makes RabbitMQ send back a message that it cannot route.
 const MANDATORY: BasicPublishOptions = BasicPublishOptions { mandatory: true, immediate: false };
-/// How often those who wait on tasks of their own look at the clock.
+/// The most messages that are tried on channels of their own at a time.
+const ALONE: usize = 16;
+/// How often publishes on tasks of their own look at the clock.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A message, and where it goes.
-#[derive(Clone)]
-pub(super) struct Post {
-    pub(super) exchange: ShortString,
-    pub(super) key: ShortString,
-    pub(super) properties: BasicProperties,
-    pub(super) body: Vec<u8>,
-    /// Where it has to come out in the end.
-    pub(super) aim: Aim,
-    /// Each copy that is sent has a mark of its own.
-    pub(super) once: bool,
-}
-
-impl Post {
-    /// The same, sent again.
-    fn copy(&self) -> Self {
-        let mut headers = self.properties.headers().clone().unwrap_or_default();
-        headers.insert(COPY.into(), AMQPValue::Boolean(true));
-        if self.once {
-            headers.insert(ONCE.into(), AMQPValue::LongString(mark().into()));
-        }
-        Self { properties: self.properties.clone().with_headers(headers), ..self.clone() }
-    }
-}
-
-/// What has to be declared for a message to arrive.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Aim {
-    /// A task queue.
-    Queue(String),
-    /// A task queue, some time later.
-    Delayed(String),
-    /// The dead letters.
-    Dead,
-    /// The keeping of this process.
-    Keeping,
-    /// Whoever is there; nobody, perhaps.
-    Anybody,
-}
-
-/// Publishes.
+/// Publishes on one connection.
 pub(super) struct Publisher {
-    link: Arc<Link>,
+    link: Arc<AmqpLink>,
     topology: Arc<Topology>,
     runtime: Handle,
-    /// Who has something to declare or to open first does it here, in the order of asking.
+    /// The gate: publishes that have something to declare or to open first do so here, in their order.
     gate: tokio::sync::Mutex<()>,
-    /// How many are at the gate: nobody overtakes them.
+    /// The number of publishes at the gate. While there are any, no other publish may overtake them.
     at_the_gate: AtomicUsize,
-    /// The channel that all publishes share. Held while frames are put in line, never while anything is waited for.
-    channel: Mutex<Option<Open>>,
-    /// Told every second, to those who have no timers where they wait.
+    /// The channel that all publishes share. Its lock is held while frames are put in line, and never during a wait.
+    channel: Mutex<Option<SharedChannel>>,
+    /// Ticks every second, for publishes on runtimes that have no timers.
     seconds: watch::Sender<()>,
+    /// The permits to open a channel on which a message is tried alone.
+    alone: Semaphore,
+    /// For each queue, the number of dead letters that this process put there and did not put back.
+    letters: Mutex<HashMap<String, u64>>,
 }
 
-/// Somebody on the way to the gate.
+/// Counts a publish as one at the gate, until it is dropped.
 pub(super) struct Announced(Arc<Publisher>);
 
 impl Drop for Announced {
@@ -101,33 +84,37 @@ impl Drop for Announced {
     }
 }
 
-/// How far a publish has come.
+/// How far one publish has come.
 pub(super) struct Attempt {
     patience: Duration,
     deadline: Instant,
-    /// It was sent: from now on it is not known for sure that RabbitMQ has not got it.
+    /// Whether the message was sent: from then on nobody knows for sure that RabbitMQ has not got it.
     sent: bool,
-    /// It came back once.
+    /// Whether RabbitMQ has sent the message back once.
     returned: bool,
-    /// How often it was refused.
+    /// How often RabbitMQ has refused the message.
     refused: u32,
+    /// Whether RabbitMQ has closed the channel that the message was on, because of one of the messages there, and
+    /// so perhaps because of this one.
+    suspect: bool,
 }
 
 /// The channel that all publishes share.
-struct Open {
+struct SharedChannel {
     channel: Channel,
     since: Instant,
 }
 
 impl Attempt {
-    /// The first one of a message.
+    /// Begins the first attempt of a message, which may take `patience`.
     pub(super) fn new(patience: Duration) -> Self {
-        Self { patience, deadline: Instant::now() + patience, sent: false, returned: false, refused: 0 }
+        let deadline = deadline(Instant::now(), patience);
+        Self { patience, deadline, sent: false, returned: false, refused: 0, suspect: false }
     }
 }
 
 impl Publisher {
-    pub(super) fn new(link: Arc<Link>, topology: Arc<Topology>) -> Arc<Self> {
+    pub(super) fn new(link: Arc<AmqpLink>, topology: Arc<Topology>) -> Arc<Self> {
         let publisher = Arc::new(Self {
             link,
             topology,
@@ -136,6 +123,8 @@ impl Publisher {
             at_the_gate: AtomicUsize::new(0),
             channel: Mutex::new(None),
             seconds: watch::Sender::new(()),
+            alone: Semaphore::new(ALONE),
+            letters: Mutex::default(),
         });
         let ticking = Arc::downgrade(&publisher);
         tokio::spawn(async move {
@@ -148,19 +137,31 @@ impl Publisher {
         publisher
     }
 
-    /// Publishes, and waits until it is confirmed, however long that takes: the delivery that it replaces is not
-    /// acknowledged before. Fails only when the broker is closed.
-    pub(super) async fn insist(&self, post: &Post) -> Result<(), BrokerError> {
-        let mut pause = Pause::default();
+    /// Publishes, and waits for the confirmation however long that takes: the delivery that the message replaces
+    /// is not acknowledged before. `full` is called when the queue is first found to be full. Fails only if the
+    /// broker is closed, or RabbitMQ refuses the message for good.
+    pub(super) async fn insist(
+        &self,
+        post: &OutgoingMessage,
+        full: impl FnOnce(),
+    ) -> Result<(), BrokerError> {
+        let mut pause = ReconnectPause::default();
         let mut said = false;
-        let mut sent = false;
+        let (mut sent, mut suspect) = (false, false);
+        let mut full = Some(full);
         loop {
-            let mut attempt = Attempt { sent, ..Attempt::new(AT_A_TIME) };
+            let mut attempt = Attempt { sent, suspect, ..Attempt::new(AT_A_TIME) };
             let published = self.go_on(post, &mut attempt).await;
-            sent = attempt.sent;
+            (sent, suspect) = (attempt.sent, attempt.suspect);
+            if matches!(published, Err(BrokerError::Full(_)))
+                && !self.is_unavailable()
+                && let Some(full) = full.take()
+            {
+                full();
+            }
             match published {
                 Ok(()) => return Ok(()),
-                Err(BrokerError::Closed) => return Err(BrokerError::Closed),
+                Err(error) if error == BrokerError::Closed || error.is_permanent() => return Err(error),
                 Err(error) if !std::mem::replace(&mut said, true) => {
                     tracing::warn!(%error, "what follows from a run cannot be published yet; its delivery is kept until it is");
                 }
@@ -170,30 +171,37 @@ impl Publisher {
         }
     }
 
-    /// Publishes, and waits until it is confirmed, but not longer than `patience`.
-    pub(super) async fn publish(&self, post: &Post, patience: Duration) -> Result<(), BrokerError> {
+    /// Publishes, and waits for the confirmation, but no longer than `patience`.
+    pub(super) async fn publish(
+        &self,
+        post: &OutgoingMessage,
+        patience: Duration,
+    ) -> Result<(), BrokerError> {
         self.go_on(post, &mut Attempt::new(patience)).await
     }
 
-    /// Says that somebody is on the way to the gate, until it is dropped.
+    /// Counts the caller as one at the gate, until the answer is dropped.
     pub(super) fn announce(self: Arc<Self>) -> Announced {
         self.at_the_gate.fetch_add(1, Ordering::AcqRel);
         Announced(self)
     }
 
-    /// Publishes without a detour by the broker's thread, on whatever task and runtime the caller has: `true` if it is
-    /// confirmed. Otherwise there is something to be done first, or again, and [`go_on`](Self::go_on) does it.
+    /// Publishes without a detour by the broker's thread, on whatever task and runtime the caller has. `true`: the
+    /// message is confirmed. `false`: something has to be done first, or again, and [`go_on`](Self::go_on) does
+    /// it.
     pub(super) async fn publish_at_once(
         &self,
-        post: Post,
+        post: OutgoingMessage,
         attempt: &mut Attempt,
     ) -> Result<bool, BrokerError> {
-        if self.is_away() || self.at_the_gate.load(Ordering::Acquire) > 0 || !self.is_declared(&post.aim) {
+        let waits = self.is_unavailable() || self.at_the_gate.load(Ordering::Acquire) > 0;
+        if waits || !self.is_declared(&post.aim) || post.goes_alone() {
             return Ok(false);
         }
+        self.check(&post)?;
         let (Some(channel), epoch) = (self.usable_channel(), self.epoch()) else { return Ok(false) };
         let mut seconds = self.seconds.subscribe();
-        let Post { exchange, key, properties, body, aim, .. } = post;
+        let OutgoingMessage { exchange, key, properties, body, aim, .. } = post;
         let transmitted = Box::pin(async move {
             channel.basic_publish(exchange, key, MANDATORY, &body, properties).await?.await
         });
@@ -210,7 +218,7 @@ impl Publisher {
                             return Err(self.unknown(&self.link.unreachable(), true));
                         }
                         if self.epoch() != epoch {
-                            // What was asked just when the connection was lost may never be answered.
+                            // RabbitMQ may never answer what was asked at the moment when the connection was lost.
                             message.transmitted = None;
                             return Ok(false);
                         }
@@ -221,34 +229,74 @@ impl Publisher {
         match confirmed {
             Ok(confirmation) => self.judge(&confirmation, &aim, attempt),
             Err(error) => {
-                tracing::debug!(%error, "a publish was not confirmed and is sent again");
+                self.not_confirmed(&error, attempt);
                 Ok(false)
             }
         }
     }
 
-    /// Publishes, and waits until it is confirmed, but not longer than the attempt may take. On the broker's own thread.
-    pub(super) async fn go_on(&self, post: &Post, attempt: &mut Attempt) -> Result<(), BrokerError> {
+    /// Refuses a message for which RabbitMQ would close the connection, with all that others have on it.
+    fn check(&self, post: &OutgoingMessage) -> Result<(), BrokerError> {
+        let limit = match &*self.link.watch().borrow() {
+            LinkState::Up(up) => {
+                usize::try_from(up.connection.configuration().frame_max()).unwrap_or_default()
+            }
+            LinkState::Down(_) => return Ok(()),
+        };
+        let size = frame_size(&post.properties);
+        if limit == 0 || size <= limit {
+            return Ok(());
+        }
+        Err(BrokerError::Refused(format!(
+            "the headers of the message for {} take {size} bytes, and RabbitMQ takes {limit} (`frame_max`): put less into headers and stamps, or raise `frame_max` in its configuration",
+            post.aim
+        )))
+    }
+
+    /// Takes note that a channel was closed before a message was confirmed.
+    fn not_confirmed(&self, error: &lapin::Error, attempt: &mut Attempt) {
+        tracing::debug!(%error, "a publish was not confirmed and is sent again");
+        attempt.suspect |= is_refusal(error);
+        if code(error) == Some(NOT_FOUND) {
+            self.topology.forget(); // an exchange was deleted since it was declared
+        }
+    }
+
+    /// Publishes on the broker's own thread, and waits for the confirmation, but no longer than the attempt may
+    /// take.
+    pub(super) async fn go_on(
+        &self,
+        post: &OutgoingMessage,
+        attempt: &mut Attempt,
+    ) -> Result<(), BrokerError> {
         let deadline = attempt.deadline;
-        let mut pause = Pause::default();
+        let mut pause = ReconnectPause::default();
         let mut copy = None;
+        attempt.suspect |= post.goes_alone();
         loop {
+            // A blocked connection takes no message, and says only by silence that it does not.
             self.unblocked(attempt).await?;
+            self.check(post)?;
+            // RabbitMQ may have the first one already, so the second says that it is a copy.
             if attempt.sent
                 && (copy.is_none() || post.once)
                 && matches!(post.aim, Aim::Queue(_) | Aim::Delayed(_))
             {
                 copy = Some(post.copy());
             }
-            match timeout_at(deadline, self.send(copy.as_ref().unwrap_or(post), &mut attempt.sent)).await {
+            match timeout_at(deadline, self.send(copy.as_ref().unwrap_or(post), attempt)).await {
                 Ok(Ok(confirmation)) => {
                     if self.judge(&confirmation, &post.aim, attempt)? {
+                        if let Some(queue) = queue_of_letter(post) {
+                            *self.letters().entry(queue).or_default() += 1;
+                        }
                         return Ok(());
                     }
                     if attempt.refused > 0 && timeout_at(deadline, pause.rest()).await.is_err() {
                         attempt.refused = DOUBTS;
                     }
                 }
+                Ok(Err(error)) if error.is_permanent() => return Err(error),
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "a publish was not confirmed and is sent again");
                     if timeout_at(deadline, pause.rest()).await.is_err() {
@@ -260,7 +308,7 @@ impl Publisher {
         }
     }
 
-    /// What RabbitMQ has said of a message; `false`: it is to be sent again.
+    /// Judges what RabbitMQ has said of a message. `false`: the message is to be sent again.
     fn judge(
         &self,
         confirmation: &Confirmation,
@@ -271,7 +319,7 @@ impl Publisher {
             Confirmation::Ack(None) | Confirmation::NotRequested => Ok(true),
             Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => match aim {
                 Aim::Anybody => Ok(true),
-                // The queue was deleted since it was declared.
+                // The queue was deleted since it was declared, so it is declared again.
                 _ if !attempt.returned => {
                     attempt.returned = true;
                     attempt.sent = false;
@@ -288,17 +336,33 @@ impl Publisher {
             }
             Confirmation::Nack(None) => Err(BrokerError::Full(format!(
                 "RabbitMQ has refused the message for {}: the queue is at its `max-length`, or cannot keep it",
-                place(aim)
+                aim
             ))),
         }
     }
 
-    /// Whether all is declared that a message needs.
+    fn letters(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The number of dead letters of a queue that this process put there and did not put back.
+    pub(super) fn letters_of(&self, queue: &str) -> u64 {
+        self.letters().get(queue).copied().unwrap_or_default()
+    }
+
+    /// Notes that this process has put a dead letter of this queue back.
+    pub(super) fn requeued(&self, queue: &str) {
+        if let Some(letters) = self.letters().get_mut(queue) {
+            *letters = letters.saturating_sub(1);
+        }
+    }
+
+    /// Whether everything that a message needs is declared.
     fn is_declared(&self, aim: &Aim) -> bool {
         match aim {
             Aim::Queue(queue) => self.topology.knows(queue),
             Aim::Delayed(_) | Aim::Dead => false,
-            Aim::Keeping | Aim::Anybody => true,
+            Aim::GuardQueue | Aim::Anybody => true,
         }
     }
 
@@ -307,16 +371,16 @@ impl Publisher {
             Aim::Queue(queue) => self.topology.declare(queue).await,
             Aim::Delayed(queue) => self.topology.declare_delay(queue).await,
             Aim::Dead => self.topology.declare_dead().await,
-            Aim::Keeping | Aim::Anybody => Ok(()),
+            Aim::GuardQueue | Aim::Anybody => Ok(()),
         }
     }
 
-    /// Waits while RabbitMQ takes nothing.
+    /// Waits as long as RabbitMQ takes no messages.
     async fn unblocked(&self, attempt: &Attempt) -> Result<(), BrokerError> {
         let Attempt { deadline, patience, sent, .. } = *attempt;
         let mut state = self.link.watch();
         let open =
-            timeout_at(deadline, state.wait_for(|s| matches!(s, State::Up(up) if up.blocked.is_none())))
+            timeout_at(deadline, state.wait_for(|s| matches!(s, LinkState::Up(up) if up.blocked.is_none())))
                 .await;
         if open.is_ok() {
             return Ok(());
@@ -329,42 +393,75 @@ impl Publisher {
         }
     }
 
-    /// Whether a publish would only wait.
-    pub(super) fn is_away(&self) -> bool {
+    /// Whether a publish could only wait now.
+    pub(super) fn is_unavailable(&self) -> bool {
         match &*self.link.watch().borrow() {
-            State::Up(up) => up.blocked.is_some(),
-            State::Down(_) => true,
+            LinkState::Up(up) => up.blocked.is_some(),
+            LinkState::Down(_) => true,
         }
     }
 
     fn blocked(&self) -> Option<Arc<str>> {
         match &*self.link.watch().borrow() {
-            State::Up(up) => up.blocked.clone(),
-            State::Down(_) => None,
+            LinkState::Up(up) => up.blocked.clone(),
+            LinkState::Down(_) => None,
         }
     }
 
-    async fn send(&self, post: &Post, sent: &mut bool) -> Result<Confirmation, BrokerError> {
-        self.link.during(self.send_and_confirm(post, sent)).await
+    async fn send(&self, post: &OutgoingMessage, attempt: &mut Attempt) -> Result<Confirmation, BrokerError> {
+        self.link.during(self.send_and_confirm(post, attempt)).await
     }
 
-    async fn send_and_confirm(&self, post: &Post, sent: &mut bool) -> Result<Confirmation, BrokerError> {
-        let waiting = Waiting::at(&self.at_the_gate);
+    async fn send_and_confirm(
+        &self,
+        post: &OutgoingMessage,
+        attempt: &mut Attempt,
+    ) -> Result<Confirmation, BrokerError> {
+        // The order of asking is kept by the gate: it is held until the message is in line.
+        let waiting = GateGuard::at(&self.at_the_gate);
         let gate = self.gate.lock().await;
         self.declare(&post.aim).await?;
+        // A message that is tried alone holds nobody else up.
+        if attempt.suspect {
+            drop((gate, waiting));
+            return self.send_alone(post, attempt).await;
+        }
         let channel = self.channel().await?;
         let mut confirmed = pin!(transmit(&channel, post));
-        let first = self.put_in_line(confirmed.as_mut(), sent).await;
+        let first = self.put_in_line(confirmed.as_mut(), &mut attempt.sent).await;
         drop((gate, waiting));
         let confirmed = match first {
             Some(confirmed) => confirmed,
             None => confirmed.await,
         };
-        confirmed.map_err(|e| broken(&e))
+        confirmed.map_err(|error| {
+            self.not_confirmed(&error, attempt);
+            BrokerError::Io(format!("RabbitMQ: {error}"))
+        })
     }
 
-    /// Puts the frames of a message in line, which lapin does when it is polled first. That they are written and confirmed is
-    /// waited for elsewhere, by each for itself, so that many are on their way at a time.
+    /// Sends a message on a channel of its own: if RabbitMQ closes the channel, it is because of this message.
+    async fn send_alone(
+        &self,
+        post: &OutgoingMessage,
+        attempt: &mut Attempt,
+    ) -> Result<Confirmation, BrokerError> {
+        let _one_of_few = self.alone.acquire().await.map_err(|_| BrokerError::Closed)?;
+        let channel = self.new_channel().await?;
+        attempt.sent = true;
+        transmit(&channel, post).await.map_err(|error| match broken(&error) {
+            BrokerError::Refused(reason) => {
+                BrokerError::Refused(format!("the message for {}: {reason}", post.aim))
+            }
+            other => {
+                self.not_confirmed(&error, attempt);
+                other
+            }
+        })
+    }
+
+    /// Puts the frames of a message in line, which lapin does when the future is polled first. Each caller waits
+    /// for the confirmation on its own, so that many messages are on their way at a time.
     async fn put_in_line<T>(
         &self,
         mut message: Pin<&mut impl Future<Output = T>>,
@@ -381,15 +478,21 @@ impl Publisher {
         .await
     }
 
-    /// The channel that all publishes share; a new one when the old one is gone.
+    /// The channel that all publishes share; a new one is opened when the old one is gone.
     async fn channel(&self) -> Result<Channel, BrokerError> {
         if let Some(channel) = self.usable_channel() {
             return Ok(channel);
         }
+        let channel = self.new_channel().await?;
+        *self.open_channel() = Some(SharedChannel { channel: channel.clone(), since: Instant::now() });
+        Ok(channel)
+    }
+
+    /// Opens a channel on the publisher's connection, on which RabbitMQ confirms messages.
+    pub(super) async fn new_channel(&self) -> Result<Channel, BrokerError> {
         let up = self.link.up(Instant::now() + Duration::from_secs(10)).await?;
         let channel = up.connection.create_channel().await.map_err(|e| broken(&e))?;
         channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(|e| broken(&e))?;
-        *self.open_channel() = Some(Open { channel: channel.clone(), since: Instant::now() });
         Ok(channel)
     }
 
@@ -397,15 +500,15 @@ impl Publisher {
         self.open_channel().as_ref().map(|open| open.channel.clone()).filter(|c| c.status().connected())
     }
 
-    /// Which connection there is.
+    /// The epoch of the connection, if there is one.
     fn epoch(&self) -> Option<u64> {
         match &*self.link.watch().borrow() {
-            State::Up(up) => Some(up.epoch),
-            State::Down(_) => None,
+            LinkState::Up(up) => Some(up.epoch),
+            LinkState::Down(_) => None,
         }
     }
 
-    fn open_channel(&self) -> MutexGuard<'_, Option<Open>> {
+    fn open_channel(&self) -> MutexGuard<'_, Option<SharedChannel>> {
         self.channel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -423,24 +526,24 @@ impl Publisher {
     }
 }
 
-/// One at the gate.
-struct Waiting<'a>(&'a AtomicUsize);
+/// Counts a publish as one at the gate while it is there.
+struct GateGuard<'a>(&'a AtomicUsize);
 
-impl<'a> Waiting<'a> {
+impl<'a> GateGuard<'a> {
     fn at(gate: &'a AtomicUsize) -> Self {
         gate.fetch_add(1, Ordering::AcqRel);
         Self(gate)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for GateGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// A message that was put in line. If nobody waits for its end any more, its end is awaited all the same: lapin would keep
-/// what it owes for as long as the channel is open.
+/// A message that was put in line. If nobody waits for its confirmation any more, a task of its own does, because
+/// lapin would keep an unclaimed confirmation for as long as the channel is open.
 struct OnItsWay<'a> {
     transmitted: Option<BoxFuture<'static, lapin::Result<Confirmation>>>,
     runtime: &'a Handle,
@@ -468,7 +571,7 @@ impl Drop for OnItsWay<'_> {
 }
 
 /// Sends a message, and waits for what RabbitMQ says of it.
-async fn transmit(channel: &Channel, post: &Post) -> lapin::Result<Confirmation> {
+async fn transmit(channel: &Channel, post: &OutgoingMessage) -> lapin::Result<Confirmation> {
     let (exchange, key) = (post.exchange.clone(), post.key.clone());
     channel.basic_publish(exchange, key, MANDATORY, &post.body, post.properties.clone()).await?.await
 }
@@ -476,16 +579,22 @@ async fn transmit(channel: &Channel, post: &Post) -> lapin::Result<Confirmation>
 fn unroutable(aim: &Aim) -> BrokerError {
     BrokerError::Io(format!(
         "RabbitMQ cannot route the message to {}, although that was just declared: does a policy or another program delete it?",
-        place(aim)
+        aim
     ))
 }
 
-fn place(aim: &Aim) -> String {
-    match aim {
-        Aim::Queue(queue) => format!("queue `{queue}`"),
-        Aim::Delayed(queue) => format!("queue `{queue}` by way of the delays"),
-        Aim::Dead => "the dead letters".to_owned(),
-        Aim::Keeping => "the keeping of this process".to_owned(),
-        Aim::Anybody => "whoever listens".to_owned(),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::time::FOR_EVER;
+
+    /// Each publish adds its patience to the current time; the longest patience is for ever.
+    #[test]
+    fn patience_for_ever_is_in_the_range_of_the_clock() {
+        for patience in [Duration::MAX, Duration::from_secs(u64::MAX), Duration::from_millis(u64::MAX)] {
+            let now = Instant::now();
+            assert!(Attempt::new(patience).deadline >= now + FOR_EVER);
+        }
+        assert!(Attempt::new(Duration::ZERO).deadline <= Instant::now());
     }
 }

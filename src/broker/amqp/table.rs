@@ -1,4 +1,4 @@
-//! Between AMQP's field tables and basic properties, and the plain JSON of [`WireMessage`].
+//! Converts between AMQP's field tables and basic properties, and the plain JSON of [`WireMessage`].
 
 use std::borrow::Cow;
 
@@ -8,16 +8,16 @@ use serde_json::{Map, Number, Value};
 
 use crate::protocol::{Field, Properties, Table, WireMessage};
 
-/// Headers where they came.
-pub(super) struct Came<'a>(pub(super) Option<&'a FieldTable>);
+/// The headers of a message, read where they came.
+pub(super) struct IncomingHeaders<'a>(pub(super) Option<&'a FieldTable>);
 
-impl Came<'_> {
+impl IncomingHeaders<'_> {
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.is_some_and(|table| table.inner().contains_key(name))
     }
 }
 
-impl Table for Came<'_> {
+impl Table for IncomingHeaders<'_> {
     fn get(&self, name: &str) -> Option<Field<'_>> {
         self.0?.inner().get(name).map(to_header)
     }
@@ -37,7 +37,7 @@ fn to_header(value: &AMQPValue) -> Field<'_> {
     }
 }
 
-/// A field table of a JSON object. Keys that do not fit are left out: no broker could take them.
+/// A field table from a JSON object. Keys that are too long for AMQP are left out.
 pub(super) fn to_table(map: Map<String, Value>) -> FieldTable {
     let mut table = FieldTable::default();
     for (key, value) in map {
@@ -66,7 +66,7 @@ fn to_field(value: Value) -> AMQPValue {
     }
 }
 
-/// A JSON object of a field table.
+/// A JSON object from a field table.
 pub(super) fn to_map(table: &FieldTable) -> Map<String, Value> {
     table.inner().iter().map(|(key, value)| (key.as_str().to_owned(), to_json(value))).collect()
 }
@@ -96,7 +96,7 @@ fn to_json(value: &AMQPValue) -> Value {
     }
 }
 
-/// The properties that came off the wire.
+/// The properties of a message that came from RabbitMQ.
 pub(super) fn properties(properties: &BasicProperties) -> Properties {
     let text = |s: &Option<ShortString>| s.as_ref().map(|s| s.as_str().to_owned());
     Properties {
@@ -107,10 +107,13 @@ pub(super) fn properties(properties: &BasicProperties) -> Properties {
         correlation_id: text(properties.correlation_id()),
         reply_to: text(properties.reply_to()),
         expiration: text(properties.expiration()),
+        message_id: text(properties.message_id()),
+        app_id: text(properties.app_id()),
+        kind: text(properties.kind()),
     }
 }
 
-/// What came off the wire.
+/// A message that came from RabbitMQ, with its headers as JSON.
 pub(super) fn to_wire(properties: &BasicProperties, body: Vec<u8>) -> WireMessage {
     WireMessage {
         properties: self::properties(properties),
@@ -119,7 +122,7 @@ pub(super) fn to_wire(properties: &BasicProperties, body: Vec<u8>) -> WireMessag
     }
 }
 
-/// What goes on the wire.
+/// The properties of a message that goes to RabbitMQ.
 pub(super) fn to_properties(properties: Properties, headers: Map<String, Value>) -> BasicProperties {
     let short = |s: Option<String>| ShortString::try_new(s?).ok();
     let mut basic = BasicProperties::default();
@@ -144,18 +147,117 @@ pub(super) fn to_properties(properties: Properties, headers: Map<String, Value>)
     if let Some(s) = short(properties.expiration) {
         basic = basic.with_expiration(s);
     }
+    if let Some(s) = short(properties.message_id) {
+        basic = basic.with_message_id(s);
+    }
+    if let Some(s) = short(properties.app_id) {
+        basic = basic.with_app_id(s);
+    }
+    if let Some(s) = short(properties.kind) {
+        basic = basic.with_type(s);
+    }
     basic.with_headers(to_table(headers))
 }
 
-/// Headers of a message that is published again, without what RabbitMQ wrote there on its way so far.
+/// The headers of a message that is published again, without those that RabbitMQ wrote on it so far.
 pub(super) fn without_traces(mut headers: Map<String, Value>) -> Map<String, Value> {
-    headers.retain(|key, _| {
-        key != "x-death"
-            && key != "x-delivery-count"
-            && !key.starts_with("x-first-death-")
-            && !key.starts_with("x-last-death-")
-    });
+    headers.retain(|key, _| !is_trace(key));
     headers
+}
+
+/// Whether RabbitMQ wrote this header, or copies messages by it: it would send the copies once more if it came
+/// again.
+pub(super) fn is_trace(name: &str) -> bool {
+    matches!(name, "x-death" | "x-delivery-count" | "CC" | "BCC")
+        || name.starts_with("x-first-death-")
+        || name.starts_with("x-last-death-")
+}
+
+/// The first header whose value would change when it is sent on: text here is UTF-8, and numbers are finite.
+pub(super) fn unlike(headers: &FieldTable) -> Option<&str> {
+    headers.inner().iter().find(|(_, value)| !can_be_sent_on(value)).map(|(name, _)| name.as_str())
+}
+
+fn can_be_sent_on(value: &AMQPValue) -> bool {
+    match value {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).is_ok(),
+        AMQPValue::ByteArray(bytes) => std::str::from_utf8(bytes.as_slice()).is_ok(),
+        AMQPValue::Float(number) => number.is_finite(),
+        AMQPValue::Double(number) => number.is_finite(),
+        AMQPValue::FieldArray(items) => items.as_slice().iter().all(can_be_sent_on),
+        AMQPValue::FieldTable(table) => unlike(table).is_none(),
+        _ => true,
+    }
+}
+
+/// The properties of a message that is sent on whole, with these headers: all that a client may send. It leaves
+/// out `user_id`, which RabbitMQ refuses unless it is the sender's own, and the time to live, which would end a
+/// message that is to be kept.
+pub(super) fn sent_on(properties: &BasicProperties, headers: FieldTable) -> BasicProperties {
+    let mut on = BasicProperties::default().with_headers(headers).with_delivery_mode(2);
+    macro_rules! copy {
+        ($($of:ident => $with:ident)*) => {$(
+            if let Some(value) = properties.$of().clone() {
+                on = on.$with(value);
+            }
+        )*};
+    }
+    copy! {
+        content_type => with_content_type
+        content_encoding => with_content_encoding
+        priority => with_priority
+        correlation_id => with_correlation_id
+        reply_to => with_reply_to
+        message_id => with_message_id
+        timestamp => with_timestamp
+        kind => with_type
+        app_id => with_app_id
+        cluster_id => with_cluster_id
+    }
+    on
+}
+
+/// The bytes that the frame of these properties takes. RabbitMQ closes a connection on which a frame comes that is
+/// larger than was agreed, and no client divides it.
+pub(super) fn frame_size(properties: &BasicProperties) -> usize {
+    // Type, channel, size, end; class, weight, size of the body, flags.
+    const AROUND: usize = 8 + 14;
+    let texts = [
+        properties.content_type(),
+        properties.content_encoding(),
+        properties.correlation_id(),
+        properties.reply_to(),
+        properties.expiration(),
+        properties.message_id(),
+        properties.kind(),
+        properties.user_id(),
+        properties.app_id(),
+        properties.cluster_id(),
+    ];
+    let texts: usize = texts.into_iter().flatten().map(|text| 1 + text.as_str().len()).sum();
+    // Delivery mode, priority and timestamp.
+    AROUND + 10 + texts + properties.headers().as_ref().map_or(0, table_size)
+}
+
+fn table_size(table: &FieldTable) -> usize {
+    4 + table.inner().iter().map(|(name, value)| 1 + name.as_str().len() + field_size(value)).sum::<usize>()
+}
+
+/// The bytes of a value, with the byte that states its type.
+fn field_size(value: &AMQPValue) -> usize {
+    1 + match value {
+        AMQPValue::Void => 0,
+        AMQPValue::Boolean(_) | AMQPValue::ShortShortInt(_) | AMQPValue::ShortShortUInt(_) => 1,
+        AMQPValue::ShortInt(_) | AMQPValue::ShortUInt(_) => 2,
+        AMQPValue::LongInt(_) | AMQPValue::LongUInt(_) | AMQPValue::Float(_) => 4,
+        AMQPValue::DecimalValue(_) => 5,
+        AMQPValue::LongLongInt(_) | AMQPValue::Double(_) | AMQPValue::Timestamp(_) => 8,
+        AMQPValue::ShortString(text) => 1 + text.as_str().len(),
+        AMQPValue::LongString(text) => 4 + text.as_bytes().len(),
+        AMQPValue::ByteArray(bytes) => 4 + bytes.as_slice().len(),
+        AMQPValue::FieldArray(items) => 4 + items.as_slice().iter().map(field_size).sum::<usize>(),
+        AMQPValue::FieldTable(table) => table_size(table),
+    }
 }
 
 #[cfg(test)]
@@ -182,7 +284,7 @@ mod tests {
         table.insert("bytes".into(), AMQPValue::ByteArray(vec![0xff, b'a'].into()));
         table.insert("short".into(), AMQPValue::ShortString("s".into()));
         let map = to_map(&table);
-        let came = Came(Some(&table));
+        let came = IncomingHeaders(Some(&table));
         let mut seen = Map::new();
         came.each(&mut |name, field| drop(seen.insert(name.to_owned(), field.into_value())));
         assert_eq!(seen, map);
@@ -190,7 +292,57 @@ mod tests {
             let (here, there) = (came.get(name), Table::get(&map, name));
             assert_eq!(here.map(Field::into_value), there.map(Field::into_value), "{name}");
         }
-        assert!(came.has("void") && !came.has("none") && !Came(None).has("n"));
+        assert!(came.has("void") && !came.has("none") && !IncomingHeaders(None).has("n"));
+    }
+
+    #[test]
+    fn the_size_of_a_frame_is_counted_as_it_is_written() {
+        let none = BasicProperties::default();
+        assert_eq!(frame_size(&none), 32);
+        let text =
+            Map::from_iter([("ab".to_owned(), json!("ä")), ("n".to_owned(), json!([1, null, {"k": true}]))]);
+        let properties = none.with_headers(to_table(text)).with_content_type("x/y".into());
+        // 4: the content type; 4: the table; 3 + 1 + 4 + 2; 2 + 1 + 4 + (1 + 4) + 1 + (1 + 4 + 2 + 1 + 1).
+        assert_eq!(frame_size(&properties), 32 + 4 + 4 + 10 + 7 + 5 + 1 + 9);
+    }
+
+    #[test]
+    fn a_header_that_would_not_be_the_same_is_named() {
+        let of = |value| FieldTable::from(std::collections::BTreeMap::from([("h".into(), value)]));
+        let text = |bytes: &[u8]| AMQPValue::LongString(bytes.to_vec().into());
+        for value in [text("\u{e4}".as_bytes()), AMQPValue::Void, AMQPValue::Double(0.5)] {
+            assert_eq!(unlike(&of(value)), None);
+        }
+        for value in [
+            text(b"\xff"),
+            AMQPValue::ByteArray(vec![0xc3].into()),
+            AMQPValue::Double(f64::NAN),
+            AMQPValue::Float(f32::INFINITY),
+            AMQPValue::FieldArray(vec![text(b"\xff")].into()),
+            AMQPValue::FieldTable(of(text(b"\xff"))),
+        ] {
+            assert_eq!(unlike(&of(value)), Some("h"));
+        }
+    }
+
+    #[test]
+    fn a_message_is_sent_on_with_all_that_a_client_may_send() {
+        let came = BasicProperties::default()
+            .with_content_type("a/b".into())
+            .with_expiration("5".into())
+            .with_user_id("guest".into())
+            .with_type("t".into())
+            .with_message_id("m".into())
+            .with_timestamp(7);
+        let on = sent_on(&came, FieldTable::default());
+        let expected = BasicProperties::default()
+            .with_content_type("a/b".into())
+            .with_headers(FieldTable::default())
+            .with_delivery_mode(2)
+            .with_type("t".into())
+            .with_message_id("m".into())
+            .with_timestamp(7);
+        assert_eq!(on, expected);
     }
 
     #[test]

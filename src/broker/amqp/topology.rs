@@ -1,8 +1,10 @@
-//! Queues and exchanges as kombu declares them, and never otherwise than they are.
+//! Declares queues and exchanges as kombu does, and uses those that are there as they are.
 //!
-//! RabbitMQ refuses a declaration that differs from what is there in any argument. So each queue is asked for first, without
-//! saying how it should be; only one that is not there is made. All of that happens on channels that are thrown away: a
-//! refusal ends a channel.
+//! RabbitMQ refuses a declaration that differs in any argument from what is there, and closes the channel. So each
+//! declaration has a channel that is thrown away, and a queue that is there with other arguments is used as it is.
+//! A queue is declared outright, without asking for it first: to ask for a queue that is not there closes a
+//! channel as well, and lapin logs an ERROR for each channel that RabbitMQ closes. So nothing is logged when
+//! queues are made, nor when they are there as they should be.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,27 +14,45 @@ use lapin::options::{
     BasicGetOptions, ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{FieldTable, ShortString};
-use lapin::{Channel, ErrorKind, ExchangeKind};
+use lapin::{Channel, ExchangeKind};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::link::Link;
+use super::link::AmqpLink;
 use super::options::AmqpOptions;
 use super::{delay, table};
-use crate::broker::BrokerError;
+use crate::broker::error::shown;
+use crate::broker::{BrokerError, QueueType};
+use crate::rabbitmq::{ACCESS_REFUSED, PRECONDITION_FAILED, code};
 
 /// How long RabbitMQ may take to declare something.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Where dead letters lie.
+/// How long a refused declaration is not tried again.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+
+/// The queue of the dead letters.
 pub(super) const DEAD: &str = "celeriac.dead";
+/// How often a quorum queue delivers a message before it throws it away, and what is said of that for the dead letters. RabbitMQ 4
+/// has 20 if nothing is said.
+const DELIVERY_LIMIT: &str = "x-delivery-limit";
+const LOOKS: u32 = 2_000_000_000;
 
-const NOT_FOUND: u16 = 404;
-const PRECONDITION_FAILED: u16 = 406;
+pub(super) const NOT_FOUND: u16 = 404;
+const RESOURCE_LOCKED: u16 = 405;
 
-/// What was declared on RabbitMQ.
+/// The outcome of a declaration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Declared {
+    /// The queue is new, or nobody uses it.
+    Unused,
+    /// The queue was there, and somebody uses it.
+    Used,
+}
+
+/// The queues and exchanges that were declared on RabbitMQ.
 pub(super) struct Topology {
-    link: Arc<Link>,
+    link: Arc<AmqpLink>,
     options: Arc<AmqpOptions>,
     known: Mutex<Known>,
 }
@@ -40,14 +60,16 @@ pub(super) struct Topology {
 #[derive(Default)]
 struct Known {
     queues: BTreeSet<String>,
-    /// Queues bound to the end of the ladder of delays.
+    /// The queues that are bound to the end of the ladder of delays.
     delayed: HashSet<String>,
     ladder: bool,
     dead: bool,
+    /// When RabbitMQ refused to make the queue of the dead letters.
+    dead_refused_at: Option<Instant>,
 }
 
 impl Topology {
-    pub(super) fn new(link: Arc<Link>, options: Arc<AmqpOptions>) -> Self {
+    pub(super) fn new(link: Arc<AmqpLink>, options: Arc<AmqpOptions>) -> Self {
         Self { link, options, known: Mutex::default() }
     }
 
@@ -65,16 +87,17 @@ impl Topology {
         self.known().queues.contains(queue)
     }
 
-    /// Something is not there that was: all is to be declared again when it is needed.
+    /// Forgets what was declared, because something of it is not there any more. Each thing is declared again when
+    /// it is needed.
     pub(super) fn forget(&self) {
         let mut known = self.known();
         let queues = std::mem::take(&mut known.queues);
-        *known = Known::default();
+        *known = Known { dead_refused_at: known.dead_refused_at, ..Known::default() };
         drop(known);
         tracing::debug!(?queues, "the topology is looked at again");
     }
 
-    /// A channel of its own, on the connection that is never blocked.
+    /// Opens a channel for the caller alone, on the connection that RabbitMQ never blocks.
     pub(super) async fn channel(&self) -> Result<Channel, BrokerError> {
         let up = self.link.up(Instant::now() + PATIENCE).await?;
         self.link.during(async { up.connection.create_channel().await.map_err(|e| broken(&e)) }).await
@@ -87,15 +110,16 @@ impl Topology {
         }
         let name = short(queue)?;
         if name.as_str().is_empty() {
-            return Err(BrokerError::Io("a queue needs a name".to_owned()));
+            return Err(BrokerError::Refused("a queue needs a name".to_owned()));
         }
         self.link.during(self.declare_anew(queue, name)).await
     }
 
     async fn declare_anew(&self, queue: &str, name: ShortString) -> Result<(), BrokerError> {
-        let made = self.make_queue(&name, &self.options.arguments(queue)).await?;
-        if made {
-            // kombu sends to the default exchange, but declares this one and binds to it; so others may use it.
+        // A queue that somebody uses is there as its owner wants it.
+        if self.make_queue(&name, &self.options.arguments(queue)).await? == Declared::Unused {
+            // kombu sends to the default exchange, but declares this exchange and binds the queue to it, so others
+            // may use it.
             let channel = self.channel().await?;
             let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
             let exchange = channel
@@ -113,7 +137,8 @@ impl Topology {
                     );
                     bound.await.map_err(|e| broken(&e))?;
                 }
-                // There is one of another type: the queue is reached by the default exchange all the same.
+                // There is an exchange of another type. The queue can be reached through the default exchange all
+                // the same.
                 Err(error) if code(&error) == Some(PRECONDITION_FAILED) => {}
                 Err(error) => return Err(broken(&error)),
             }
@@ -122,12 +147,17 @@ impl Topology {
         Ok(())
     }
 
-    /// Makes sure that there is a place for dead letters.
+    /// Makes sure that the queue of the dead letters is there.
     pub(super) async fn declare_dead(&self) -> Result<(), BrokerError> {
         if self.known().dead {
             return Ok(());
         }
-        self.link.during(self.make_queue(&DEAD.into(), &self.options.arguments(DEAD))).await?;
+        let mut arguments = self.options.arguments(DEAD);
+        if self.options.type_of(DEAD) == QueueType::Quorum {
+            // To look at a letter is to fetch it and to give it back, which RabbitMQ counts as a failed delivery.
+            arguments.entry(DELIVERY_LIMIT).or_insert_with(|| LOOKS.into());
+        }
+        self.link.during(self.make_queue(&DEAD.into(), &arguments)).await?;
         self.known().dead = true;
         Ok(())
     }
@@ -152,8 +182,8 @@ impl Topology {
         Ok(())
     }
 
-    /// As kombu's `declare_native_delayed_delivery_exchanges_and_queues`, from the last level up, so that what goes in
-    /// finds its way out.
+    /// Builds the ladder of delays as kombu's `declare_native_delayed_delivery_exchanges_and_queues` does, from
+    /// the last level up, so that a message that goes in finds its way out.
     async fn build_ladder(&self) -> Result<(), BrokerError> {
         let topic = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         let none = FieldTable::default;
@@ -167,7 +197,7 @@ impl Topology {
             let (level, below) = (short(&delay::level(n))?, short(&delay::below(n))?);
             let quorum = self.make_queue(&level, &delay::arguments(n, "quorum")).await;
             if let Err(error) = quorum {
-                // A node that can have no quorum queue has kombu's other choice.
+                // A node that can have no quorum queues gets kombu's other choice.
                 tracing::warn!(%error, "the queues for delays are classic ones");
                 self.make_queue(&level, &delay::arguments(n, "classic")).await?;
             }
@@ -184,29 +214,60 @@ impl Topology {
         Ok(())
     }
 
-    /// Makes a durable queue unless it is there; says whether it was made.
+    /// Makes a durable queue unless it is there.
     async fn make_queue(
         &self,
         name: &ShortString,
         arguments: &Map<String, Value>,
-    ) -> Result<bool, BrokerError> {
-        if self.waiting(name).await?.is_some() {
-            return Ok(false);
-        }
+    ) -> Result<Declared, BrokerError> {
         let channel = self.channel().await?;
         let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        match channel.queue_declare(name.clone(), durable, table::to_table(arguments.clone())).await {
-            Ok(_) => Ok(true),
-            // Somebody else has made it meanwhile, in another way: good enough.
-            Err(error) if code(&error) == Some(PRECONDITION_FAILED) => match self.waiting(name).await? {
-                Some(_) => Ok(false),
+        let error =
+            match channel.queue_declare(name.clone(), durable, table::to_table(arguments.clone())).await {
+                Ok(queue) if queue.message_count() == 0 && queue.consumer_count() == 0 => {
+                    return Ok(Declared::Unused);
+                }
+                Ok(_) => return Ok(Declared::Used),
+                Err(error) => error,
+            };
+        match code(&error) {
+            // The queue is another connection's alone, so it is there, and a message that is sent to it arrives.
+            Some(RESOURCE_LOCKED) => Ok(Declared::Used),
+            // Either the queue is there with other arguments, or these arguments are not allowed.
+            Some(PRECONDITION_FAILED) => match self.waiting(name).await? {
+                Some(_) => {
+                    tracing::info!(
+                        queue = name.as_str(),
+                        %error,
+                        "the queue is there with other arguments than its row or the options say, and is used as it is; state its own (`queue_type`, `max_priority`, `queue_arguments`) to have this said no more"
+                    );
+                    Ok(Declared::Used)
+                }
                 None => Err(broken(&error)),
             },
-            Err(error) => Err(broken(&error)),
+            _ => Err(broken(&error)),
         }
     }
 
-    /// How many messages are ready in a queue; `None`: there is none of this name.
+    /// The number of ready dead letters; their queue is made for it if it is not there. If RabbitMQ refuses to
+    /// make it, it is not asked again for a while, because each refusal closes a channel.
+    pub(super) async fn waiting_dead(&self) -> Result<Option<u64>, BrokerError> {
+        let refused_at = self.known().dead_refused_at;
+        if refused_at.is_some_and(|at| at.elapsed() < REFUSED_FOR) {
+            return Ok(None);
+        }
+        if let Err(error) = self.declare_dead().await {
+            if error.is_permanent() {
+                tracing::warn!(%error, "dead letters cannot be counted");
+                self.known().dead_refused_at = Some(Instant::now());
+                return Ok(None);
+            }
+            return Err(error);
+        }
+        self.waiting(&DEAD.into()).await
+    }
+
+    /// The number of ready messages in a queue; `None`: there is no queue of this name.
     pub(super) async fn waiting(&self, name: &ShortString) -> Result<Option<u64>, BrokerError> {
         let channel = self.channel().await?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -224,21 +285,20 @@ impl Topology {
     pub(super) const FETCH: BasicGetOptions = BasicGetOptions { no_ack: false };
 }
 
-/// A name in AMQP's terms.
+/// A name as AMQP takes it.
 pub(super) fn short(name: &str) -> Result<ShortString, BrokerError> {
     ShortString::try_new(name).map_err(|_| {
-        BrokerError::Io(format!("`{name}` takes {} bytes: a name in RabbitMQ may take 255", name.len()))
+        let (shown, len) = (shown(name), name.len());
+        BrokerError::Refused(format!("`{shown}` takes {len} bytes: a name in RabbitMQ may take 255"))
     })
 }
 
-/// What RabbitMQ answered, if it did.
-pub(super) fn code(error: &lapin::Error) -> Option<u16> {
-    match error.kind() {
-        ErrorKind::ProtocolError(error) => Some(error.get_id()),
-        _ => None,
-    }
-}
-
 pub(super) fn broken(error: &lapin::Error) -> BrokerError {
-    BrokerError::Io(format!("RabbitMQ: {error}"))
+    match code(error) {
+        Some(ACCESS_REFUSED) => BrokerError::Refused(format!(
+            "RabbitMQ: {error}; give the user the right to do that (`rabbitmqctl set_permissions`), or name another user in the address"
+        )),
+        Some(PRECONDITION_FAILED) => BrokerError::Refused(format!("RabbitMQ: {error}")),
+        _ => BrokerError::Io(format!("RabbitMQ: {error}")),
+    }
 }

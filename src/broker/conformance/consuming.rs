@@ -1,12 +1,12 @@
-//! What a consumer has, and what not.
+//! The promises about what a consumer has at a time.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 
-/// Never more unsettled than the prefetch, and always as many as there are.
-pub async fn prefetch_bounds_the_unsettled<S: Subject>() {
+/// A consumer never has more unsettled deliveries than its prefetch, and always as many as there are.
+pub async fn prefetch_bounds_the_unsettled<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     publish::<S>(&broker, "q", 0..30).await;
@@ -22,8 +22,9 @@ pub async fn prefetch_bounds_the_unsettled<S: Subject>() {
     expect::<S>(&broker, "q", count(0, 0, 7, 0)).await;
 }
 
-/// A larger prefetch takes effect at once, a smaller one as deliveries are settled; none stops it.
-pub async fn prefetch_can_change<S: Subject>() {
+/// A larger prefetch takes effect at once, and a smaller one as deliveries are settled; a prefetch of none stops
+/// the deliveries.
+pub async fn prefetch_can_change<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     publish::<S>(&broker, "q", 0..20).await;
@@ -44,14 +45,15 @@ pub async fn prefetch_can_change<S: Subject>() {
     inbox.is_quiet(&broker, "q").await;
     expect::<S>(&broker, "q", count(14, 0, 3, 0)).await;
     inbox.set_prefetch(0);
-    held.into_iter().for_each(|d| d.settle(Settle::Ack { result: None, sequel: None }));
+    held.into_iter().for_each(|d| d.settle(Settle::Ack { result: None, follow_ups: None }));
     inbox.is_quiet(&broker, "q").await;
     inbox.set_prefetch(100);
     assert_eq!(ids(&inbox.take(14).await), names("q", 6..20));
 }
 
-/// A new consumer replaces the old one, which keeps what it has until that is settled or dropped; that counts.
-pub async fn a_replaced_consumer_keeps_what_it_has<S: Subject>() {
+/// A new consumer replaces the old one. The old one keeps what it has until that is settled or dropped, and that
+/// counts.
+pub async fn a_replaced_consumer_keeps_what_it_has<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     publish::<S>(&broker, "q", 0..10).await;
@@ -62,15 +64,15 @@ pub async fn a_replaced_consumer_keeps_what_it_has<S: Subject>() {
     }
     let mut new = Inbox::open(&broker, "q", 5);
     assert_eq!(ids(&new.take(2).await), names("q", [3, 4]), "three of five are still out");
-    let taken = new.take(2).await; // those two were dropped: they come again
+    let taken = new.take(2).await; // the dropped two come again
     assert_eq!(ids(&taken), names("q", [3, 4]));
     new.is_quiet(&broker, "q").await;
-    old.set_prefetch(100); // it has no say any more
+    old.set_prefetch(100); // the old consumer has no say any more
     new.is_quiet(&broker, "q").await;
     ack(kept.remove(0)).await;
     assert_eq!(ids(&new.take(1).await), names("q", [5]));
     let mut last = new.take(1).await;
-    drop(kept); // 1 and 2 go back, and to the new one
+    drop(kept); // 1 and 2 go back, and come to the new consumer
     last.extend(new.take(2).await);
     assert_eq!(ids(&last), names("q", [5, 1, 2]));
     old.is_quiet(&broker, "q").await;
@@ -80,11 +82,11 @@ pub async fn a_replaced_consumer_keeps_what_it_has<S: Subject>() {
     assert_eq!(ids(&new.take(1).await), names("q", [6]), "the drop of the old one did not end the new one");
 }
 
-/// The same where what goes back may come at any time later.
+/// The same promise for brokers in which a message that goes back may come at any later time.
 async fn replaced_out_of_order(broker: &Arc<dyn Broker>, mut old: Inbox, mut kept: Vec<Delivery>) {
     let mut new = Inbox::open(broker, "q", 5);
     let mut taken = new.take(2).await;
-    new.is_quiet(broker, "q").await; // three of five are still out
+    new.is_quiet(broker, "q").await; // three of five are still unsettled
     ack(kept.remove(0)).await;
     taken.extend(new.take(1).await);
     new.is_quiet(broker, "q").await;
@@ -95,15 +97,16 @@ async fn replaced_out_of_order(broker: &Arc<dyn Broker>, mut old: Inbox, mut kep
     new.is_quiet(broker, "q").await;
     let mut came = ids(&taken);
     while came.len() < 9 {
-        ack(taken.remove(0)).await; // the drop of the old one did not end the new one
+        ack(taken.remove(0)).await; // the drop of the old consumer did not end the new one
         taken.extend(new.take(1).await);
         came.extend(ids(&taken[4..]));
     }
     same(came, names("q", 1..10), false);
 }
 
-/// A dropped consumer gets nothing more; what it had may still be settled, and the rest waits for the next one.
-pub async fn a_dropped_consumer_gets_nothing_more<S: Subject>() {
+/// A dropped consumer gets nothing more. What it had may still be settled, and the rest waits for the next
+/// consumer.
+pub async fn a_dropped_consumer_gets_nothing_more<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     publish::<S>(&broker, "q", 0..6).await;
@@ -120,7 +123,7 @@ pub async fn a_dropped_consumer_gets_nothing_more<S: Subject>() {
 }
 
 /// What happens in one queue does not hold up another.
-pub async fn queues_are_independent<S: Subject>() {
+pub async fn queues_are_independent<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     for queue in ["a", "b", "c"] {
@@ -137,15 +140,15 @@ pub async fn queues_are_independent<S: Subject>() {
     assert_eq!(ids(&a.take(1).await), names("a", [1]));
 }
 
-/// A sink may settle what it gets at once.
-pub async fn settling_in_the_sink<S: Subject>() {
+/// A sink may settle deliveries while it is called.
+pub async fn settling_in_the_sink<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     let (sender, mut seen) = mpsc::unbounded_channel();
     let sink = Arc::new(move |batch: Vec<Delivery>| {
         for delivery in batch {
             let _ = sender.send(delivery.message().id.to_string());
-            delivery.settle(Settle::Ack { result: None, sequel: None });
+            delivery.settle(Settle::Ack { result: None, follow_ups: None });
         }
     });
     let messages = (0..500).map(|n| broker.publish(message::<S>("q", n), false));
@@ -159,7 +162,7 @@ pub async fn settling_in_the_sink<S: Subject>() {
 }
 
 /// A sink that panics is not called again; what it was given goes to the next consumer.
-pub async fn a_sink_that_panics_loses_nothing<S: Subject>() {
+pub async fn a_sink_that_panics_loses_nothing<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     let calls = Arc::new(AtomicUsize::new(0));
@@ -176,8 +179,9 @@ pub async fn a_sink_that_panics_loses_nothing<S: Subject>() {
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 }
 
-/// Several producers at once, a consumer that settles as it gets: every message once, each producer's in order.
-pub async fn every_message_exactly_once<S: Subject>() {
+/// Several producers publish at once, and a consumer settles as it gets: every message comes once, and each
+/// producer's messages come in order.
+pub async fn every_message_exactly_once<S: BrokerUnderTest>() {
     const PRODUCERS: usize = 8;
     const EACH: usize = 200;
     let subject = S::open().await;

@@ -1,18 +1,18 @@
-//! What a broker knows of its tasks.
+//! The promises about what a broker knows of its tasks.
 
 use super::*;
-use crate::broker::{BrokerError, Place, Removal};
+use crate::broker::{BrokerError, MessageLocation, Removal};
 
 /// An id is taken while its task waits, is scheduled or runs, and while its result is kept.
-pub async fn unique_ids_are_refused<S: Subject>() {
+pub async fn unique_ids_are_refused<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let (broker, store) = (subject.broker(), subject.store());
     let again = || message::<S>("q", 0);
     let refused = Err(BrokerError::DuplicateId(again().id));
     let publish = async || broker.publish(again(), true).await.map(|_| ());
     assert_eq!(publish().await, Ok(()));
-    if !broker.knows_all() {
-        // It cannot know, and takes it: whoever sends an id twice has it run twice.
+    if !broker.facts().knows_all {
+        limits::in_part("unique_ids_are_refused");
         assert_eq!(publish().await, Ok(()));
         let mut inbox = Inbox::open(&broker, "q", 2);
         assert_eq!(ids(&inbox.take(2).await), names("q", [0, 0]));
@@ -27,7 +27,7 @@ pub async fn unique_ids_are_refused<S: Subject>() {
     assert_eq!(publish().await, refused, "it is scheduled");
     expect::<S>(&broker, "q", count(0, 1, 0, 0)).await;
 
-    // Two at once: one of them is taken.
+    // Of two publishes at once, one is taken.
     let two = [message::<S>("two", 1), message::<S>("two", 1)];
     let taken = futures_util::future::join_all(two.map(|m| broker.publish(m, true))).await;
     assert_eq!(taken.iter().filter(|t| t.is_ok()).count(), 1);
@@ -35,10 +35,10 @@ pub async fn unique_ids_are_refused<S: Subject>() {
     let mut inbox = Inbox::open(&broker, "two", 1);
     let delivery = inbox.next().await;
     let id = delivery.message().id.clone();
-    if broker.settles_results() {
+    if broker.results().is_some() {
         let result = success(delivery.message());
         delivery
-            .settle_and_wait(Settle::Ack { result: Some(result), sequel: None })
+            .settle_and_wait(Settle::Ack { result: Some(result), follow_ups: None })
             .await
             .expect("an acknowledgement");
         let kept = broker.publish(message::<S>("two", 1), true).await;
@@ -49,50 +49,61 @@ pub async fn unique_ids_are_refused<S: Subject>() {
     }
     broker.publish(message::<S>("two", 1), true).await.expect("free again");
     let delivery = inbox.next().await;
-    if broker.settles_results() {
+    if broker.results().is_some() {
         let expired = TaskResult { expires_at: now(), ..success(delivery.message()) };
         delivery
-            .settle_and_wait(Settle::Ack { result: Some(expired), sequel: None })
+            .settle_and_wait(Settle::Ack { result: Some(expired), follow_ups: None })
             .await
             .expect("an acknowledgement");
         broker.publish(message::<S>("two", 1), true).await.expect("free when its result has expired");
     }
 }
 
-/// A task is found while it waits, ready or scheduled, and while it is delivered; else not.
-pub async fn find_tells_the_place<S: Subject>() {
+/// A task is found while it waits, ready or scheduled, and while it is delivered; otherwise it is not.
+pub async fn find_tells_the_place<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     let ready = message::<S>("q", 0);
     let scheduled = Message { eta: Some(far()), ..message::<S>("q", 1) };
-    assert_eq!(broker.find(&ready.id).await, Ok(None));
+    assert_eq!(find(&broker, &ready.id).await, Ok(None));
     put(&broker, ready.clone()).await;
     put(&broker, scheduled.clone()).await;
-    if !broker.knows_all() {
+    if !broker.facts().knows_all {
+        limits::in_part("find_tells_the_place");
         for message in [&ready, &scheduled] {
-            assert_eq!(broker.find(&message.id).await, Ok(None), "what waits is not known");
+            assert_eq!(find(&broker, &message.id).await, Ok(None), "what waits is not known");
         }
         let mut inbox = Inbox::open(&broker, "q", 5);
         let delivery = inbox.next().await;
-        assert_eq!(broker.find(&ready.id).await, Ok(Some(Place::Delivered { queue: "q".to_owned() })));
+        assert_eq!(
+            find(&broker, &ready.id).await,
+            Ok(Some(MessageLocation::Delivered { queue: "q".to_owned() }))
+        );
         ack(delivery).await;
-        assert_eq!(broker.find(&ready.id).await, Ok(None));
+        assert_eq!(find(&broker, &ready.id).await, Ok(None));
         return;
     }
     for message in [&ready, &scheduled] {
-        assert_eq!(broker.find(&message.id).await, Ok(Some(Place::Waiting(Box::new(message.clone())))));
+        assert_eq!(
+            find(&broker, &message.id).await,
+            Ok(Some(MessageLocation::Waiting(Box::new(message.clone()))))
+        );
     }
     let mut inbox = Inbox::open(&broker, "q", 5);
     let delivery = inbox.next().await;
-    assert_eq!(broker.find(&ready.id).await, Ok(Some(Place::Delivered { queue: "q".to_owned() })));
-    assert!(matches!(broker.find(&scheduled.id).await, Ok(Some(Place::Waiting(_)))));
+    assert_eq!(
+        find(&broker, &ready.id).await,
+        Ok(Some(MessageLocation::Delivered { queue: "q".to_owned() }))
+    );
+    assert!(matches!(find(&broker, &scheduled.id).await, Ok(Some(MessageLocation::Waiting(_)))));
     inbox.set_prefetch(0);
     delivery.settle_and_wait(Settle::Return { crashed: false }).await.expect("a return");
-    assert!(matches!(broker.find(&ready.id).await, Ok(Some(Place::Waiting(_)))));
+    assert!(matches!(find(&broker, &ready.id).await, Ok(Some(MessageLocation::Waiting(_)))));
 }
 
-/// A waiting task is taken out and leaves its record; a delivered one is named; an unknown one is unknown.
-pub async fn remove_takes_out_what_waits<S: Subject>() {
+/// A waiting task is taken out and leaves its record, if the broker keeps results. Of a delivered task the broker names the queue. An unknown
+/// task is unknown.
+pub async fn remove_takes_out_what_waits<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let (broker, store) = (subject.broker(), subject.store());
     publish::<S>(&broker, "q", 0..3).await;
@@ -101,15 +112,19 @@ pub async fn remove_takes_out_what_waits<S: Subject>() {
     let delivery = inbox.next().await;
     let revoked = async |id: &TaskId| {
         let record = |m: &Message| Some(TaskResult { state: State::Revoked, ..success(m) }).into();
-        broker.remove(id, Box::new(record)).await
+        inspect(&broker).remove(id, Box::new(record)).await
     };
     let delivered = Removal::Delivered { queue: "q".to_owned() };
     assert_eq!(revoked(&TaskId::from("q-0")).await, Ok(delivered));
     assert_eq!(revoked(&TaskId::from("q-99")).await, Ok(Removal::Unknown));
-    if !broker.knows_all() {
-        // It waits on: the runtime will not start it, for the store says that it is revoked.
+    if !broker.facts().knows_all {
+        limits::in_part("remove_takes_out_what_waits");
+        // The task waits on. The runtime will not start it, because the store says that it is revoked.
         assert_eq!(revoked(&TaskId::from("q-1")).await, Ok(Removal::Unknown));
-        assert_eq!(broker.tell_revoked(&[TaskId::from("q-1")], false).await, Ok(()));
+        assert_eq!(
+            broker.events().expect("others hear of it").broadcast_revoke(&[TaskId::from("q-1")], false).await,
+            Ok(())
+        );
         ack(delivery).await;
         assert_eq!(inbox.next().await.message().id.as_str(), "q-1");
         return;
@@ -121,9 +136,14 @@ pub async fn remove_takes_out_what_waits<S: Subject>() {
             async move { store.wait(&id).await }
         });
         assert_eq!(revoked(&id).await, Ok(Removal::Removed));
-        assert_eq!(broker.find(&id).await, Ok(None));
+        assert_eq!(find(&broker, &id).await, Ok(None));
         assert_eq!(revoked(&id).await, Ok(Removal::Unknown));
-        let record = store.get(&id, now()).await.expect("a store").expect("a record");
+        let record = store.get(&id, now()).await.expect("a store");
+        let Some(record) = record.filter(|_| broker.results().is_some()) else {
+            assert!(broker.results().is_none(), "a broker that keeps results keeps this one");
+            waiting.abort(); // who keeps no results leaves none
+            continue;
+        };
         assert_eq!(record.state, State::Revoked);
         let woken = tokio::time::timeout(PATIENCE, waiting).await.expect("woken in time");
         assert_eq!(woken.expect("no panic"), Ok(record));
@@ -133,12 +153,12 @@ pub async fn remove_takes_out_what_waits<S: Subject>() {
     assert_eq!(inbox.next().await.message().id.as_str(), "q-2");
     let silent = message::<S>("other", 0);
     put(&broker, silent.clone()).await;
-    assert_eq!(broker.remove(&silent.id, Box::new(|_| None.into())).await, Ok(Removal::Removed));
+    assert_eq!(inspect(&broker).remove(&silent.id, Box::new(|_| None.into())).await, Ok(Removal::Removed));
     assert_eq!(store.get(&silent.id, now()).await, Ok(None));
 }
 
-/// The counts are right at each step of a life.
-pub async fn counts_at_each_step<S: Subject>() {
+/// The counts are right at each step of a message's life.
+pub async fn counts_at_each_step<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     let is = async |ready, scheduled, unsettled, dead| {
@@ -155,7 +175,11 @@ pub async fn counts_at_each_step<S: Subject>() {
     held[0].started();
     is(2, 1, 2, 0).await;
     inbox.set_prefetch(1);
-    held.remove(0).settle(Settle::DeadLetter { reason: "why not".to_owned(), result: None, sequel: None });
+    held.remove(0).settle(Settle::DeadLetter {
+        reason: "why not".to_owned(),
+        result: None,
+        follow_ups: None,
+    });
     is(2, 1, 1, 1).await;
     inbox.set_prefetch(0);
     let delivery = held.remove(0);
@@ -173,7 +197,7 @@ pub async fn counts_at_each_step<S: Subject>() {
     delivery.started();
     drop(delivery);
     is(2, 2, 0, 1).await;
-    assert_eq!(broker.revive(&TaskId::from("q-0")).await, Ok(true));
+    assert_eq!(broker.requeue_dead_letter(&TaskId::from("q-0")).await, Ok(true));
     is(3, 2, 0, 0).await;
     inbox.set_prefetch(3);
     for delivery in inbox.take(3).await {
@@ -182,8 +206,47 @@ pub async fn counts_at_each_step<S: Subject>() {
     is(0, 2, 0, 0).await;
 }
 
-/// After its close a broker says so, and what is still out there can be dropped or settled without harm.
-pub async fn closed_is_closed<S: Subject>() {
+/// The age is that of the oldest ready message, whatever its priority; delivered messages and those that are not
+/// due do not count. A broker that does not know it lacks the ability.
+pub async fn the_age_of_what_waits<S: BrokerUnderTest>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    let Some(backlog) = broker.backlog() else {
+        limits::in_part("the_age_of_what_waits");
+        assert!(broker.facts().is_shared, "a broker of one process knows since when its messages wait");
+        return;
+    };
+    let is = async |expected: Option<Timestamp>| {
+        expect::<S>(&broker, "q", broker.counts("q").await.expect("counts")).await;
+        assert_eq!(backlog.oldest_ready("q").await, Ok(expected));
+    };
+    is(None).await;
+    let at = |seconds: u64| now() - Duration::from_secs(100 - seconds);
+    let times = [at(10), at(20), at(5), at(30)];
+    for (n, priority) in [0, 0, 9, 3].into_iter().enumerate() {
+        put(&broker, Message { enqueued_at: times[n], priority, ..message::<S>("q", n) }).await;
+    }
+    put(&broker, Message { enqueued_at: at(1), eta: Some(far()), ..message::<S>("q", 4) }).await;
+    is(Some(times[2])).await;
+    // The urgent messages come first, and then the oldest is the first of the others.
+    let mut inbox = Inbox::open(&broker, "q", 2);
+    let mut held = inbox.take(2).await;
+    is(Some(times[0])).await;
+    inbox.set_prefetch(0);
+    let urgent = held.remove(0);
+    assert_eq!(urgent.message().enqueued_at, times[2]);
+    drop(urgent); // the message goes back, as old as it is
+    is(Some(times[2])).await;
+    drop(held);
+    inbox.set_prefetch(4);
+    for delivery in inbox.take(4).await {
+        ack(delivery).await;
+    }
+    is(None).await;
+}
+
+/// After its close a broker says so, and deliveries that are still out can be dropped or settled without harm.
+pub async fn closed_is_closed<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     publish::<S>(&broker, "q", 0..2).await;
@@ -192,9 +255,9 @@ pub async fn closed_is_closed<S: Subject>() {
     broker.close().await.expect("closes");
     assert_eq!(broker.publish(message::<S>("q", 9), false).await, Err(BrokerError::Closed));
     assert_eq!(broker.counts("q").await, Err(BrokerError::Closed));
-    assert_eq!(broker.find(&TaskId::from("q-0")).await, Err(BrokerError::Closed));
+    assert_eq!(find(&broker, &TaskId::from("q-0")).await, Err(BrokerError::Closed));
     assert!(broker.consume("q", 1, Arc::new(|_| {})).is_err());
-    let late = held.remove(0).settle_and_wait(Settle::Ack { result: None, sequel: None }).await;
+    let late = held.remove(0).settle_and_wait(Settle::Ack { result: None, follow_ups: None }).await;
     assert_eq!(late, Err(BrokerError::Closed));
     drop(held);
     inbox.set_prefetch(5);

@@ -1,4 +1,5 @@
-//! Lanes: of one serial key, runs never overlap, and start in the order in which they were accepted.
+//! The promises of lanes: runs of one serial key never overlap, and start in the order in which they were
+//! accepted.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
@@ -7,23 +8,23 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::broker::{BrokerError, LaneFacts, LaneLever, Place, Removal};
-use crate::task::{AfterFailure, LaneName, Newcomer, Receipt, Refusal, Serial};
+use crate::broker::{BrokerError, LaneFacts, LaneLever, MessageLocation, Removal};
+use crate::task::{AfterFailure, LaneName, Newcomer, Receipt, Refusal, SerialHeader};
 
 fn lane(key: &str) -> LaneName {
     LaneName::new("conformance.task", key)
 }
 
-fn serial_with<S: Subject>(
+fn serial_with<S: BrokerUnderTest>(
     queue: &str,
     n: usize,
     key: &str,
-    change: impl FnOnce(Serial) -> Serial,
+    change: impl FnOnce(SerialHeader) -> SerialHeader,
 ) -> Message {
-    Message { serial: Some(Box::new(change(Serial::new(lane(key))))), ..message::<S>(queue, n) }
+    Message { serial: Some(Box::new(change(SerialHeader::new(lane(key))))), ..message::<S>(queue, n) }
 }
 
-fn serial<S: Subject>(queue: &str, n: usize, key: &str) -> Message {
+fn serial<S: BrokerUnderTest>(queue: &str, n: usize, key: &str) -> Message {
     serial_with::<S>(queue, n, key, |serial| serial)
 }
 
@@ -32,14 +33,14 @@ async fn send(broker: &Arc<dyn Broker>, message: Message) -> Receipt {
 }
 
 async fn facts(broker: &Arc<dyn Broker>, key: &str) -> Option<LaneFacts> {
-    broker.lane(&lane(key)).await.expect("facts")
+    lanes(broker).lane(&lane(key)).await.expect("facts")
 }
 
 async fn in_line(broker: &Arc<dyn Broker>, queue: &str) -> u64 {
     counts(broker, queue).await.in_line
 }
 
-/// Expects so many in line, soon.
+/// Expects this number in line, soon.
 async fn expect_in_line(broker: &Arc<dyn Broker>, queue: &str, expected: u64) {
     let start = std::time::Instant::now();
     while in_line(broker, queue).await != expected {
@@ -48,8 +49,8 @@ async fn expect_in_line(broker: &Arc<dyn Broker>, queue: &str, expected: u64) {
     }
 }
 
-/// Expects these counts; if copies may be among the ready ones, those in line.
-async fn expect_waiting<S: Subject>(broker: &Arc<dyn Broker>, queue: &str, expected: Counts) {
+/// Expects these counts. If copies may count as ready, it expects only the number in line.
+async fn expect_waiting<S: BrokerUnderTest>(broker: &Arc<dyn Broker>, queue: &str, expected: QueueCounts) {
     if S::ABILITIES.counts_no_copies {
         expect::<S>(broker, queue, expected).await;
     } else {
@@ -61,7 +62,7 @@ async fn expect_waiting<S: Subject>(broker: &Arc<dyn Broker>, queue: &str, expec
 async fn expect_idle(broker: &Arc<dyn Broker>) {
     let start = std::time::Instant::now();
     loop {
-        let lanes = broker.lanes(10).await.expect("lanes");
+        let lanes = lanes(broker).busy_lanes(10).await.expect("lanes");
         if lanes.is_empty() {
             return;
         }
@@ -73,7 +74,7 @@ async fn expect_idle(broker: &Arc<dyn Broker>) {
 async fn fail(delivery: Delivery) {
     let errors = vec!["boom".to_owned()];
     let result = TaskResult { state: State::Failure, errors, ..success(delivery.message()) };
-    let end = Settle::Ack { result: Some(result), sequel: None };
+    let end = Settle::Ack { result: Some(result), follow_ups: None };
     delivery.settle_and_wait(end).await.expect("an acknowledgement");
 }
 
@@ -83,11 +84,12 @@ async fn again(delivery: Delivery, due: Option<Timestamp>) {
     delivery.settle_and_wait(requeue).await.expect("a requeue");
 }
 
-/// One at a time, in order, across queues; what waits is not ready; other keys and plain tasks are not held up.
-pub async fn a_lane_lets_one_in_at_a_time<S: Subject>() {
+/// A lane lets one run in at a time, in order, across queues. A run that waits is not ready. Other keys and plain
+/// tasks are not held up.
+pub async fn a_lane_lets_one_in_at_a_time<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
-    assert!(broker.keeps_lanes());
+    assert!(broker.lanes().is_some());
     let mut inbox = Inbox::open(&broker, "q", 10);
     let mut other = Inbox::open(&broker, "other", 10);
     for n in 0..3 {
@@ -100,17 +102,17 @@ pub async fn a_lane_lets_one_in_at_a_time<S: Subject>() {
     first.sort_by_key(|delivery| delivery.message().id.clone());
     assert_eq!(ids(&first), names("q", [0, 4, 5]));
     inbox.is_quiet(&broker, "q").await;
-    expect::<S>(&broker, "q", Counts { in_line: 2, unsettled: 3, ..Counts::default() }).await;
-    expect::<S>(&broker, "other", Counts { in_line: 1, ..Counts::default() }).await;
+    expect::<S>(&broker, "q", QueueCounts { in_line: 2, unsettled: 3, ..QueueCounts::default() }).await;
+    expect::<S>(&broker, "other", QueueCounts { in_line: 1, ..QueueCounts::default() }).await;
     let a = facts(&broker, "a").await.expect("it is not idle");
     assert_eq!((a.concurrency, a.is_adjusted, a.waiting, &a.blocked), (1, false, 3, &None));
     assert_eq!(a.holders.iter().map(|h| h.id.as_str()).collect::<Vec<_>>(), ["q-0"]);
     assert_eq!(a.next.iter().map(|w| w.id.as_str()).collect::<Vec<_>>(), ["q-1", "q-2", "other-3"]);
-    assert!(matches!(broker.find(&TaskId::from("q-1")).await, Ok(Some(Place::Waiting(_)))));
+    assert!(matches!(find(&broker, &TaskId::from("q-1")).await, Ok(Some(MessageLocation::Waiting(_)))));
     let taken = broker.publish(serial::<S>("q", 2, "a"), true).await;
     assert_eq!(taken, Err(BrokerError::DuplicateId(TaskId::from("q-2"))));
     let names_of_lanes: HashSet<LaneName> =
-        broker.lanes(10).await.expect("lanes").into_iter().map(|facts| facts.name).collect();
+        lanes(&broker).busy_lanes(10).await.expect("lanes").into_iter().map(|facts| facts.name).collect();
     assert_eq!(names_of_lanes, HashSet::from([lane("a"), lane("b")]));
     let freed = now();
     ack(first.remove(0)).await;
@@ -123,14 +125,14 @@ pub async fn a_lane_lets_one_in_at_a_time<S: Subject>() {
     let last = other.next().await;
     assert_eq!(last.message().id.as_str(), "other-3");
     ack(last).await;
-    first.into_iter().for_each(|d| d.settle(Settle::Ack { result: None, sequel: None }));
-    expect::<S>(&broker, "q", Counts::default()).await;
+    first.into_iter().for_each(|d| d.settle(Settle::Ack { result: None, follow_ups: None }));
+    expect::<S>(&broker, "q", QueueCounts::default()).await;
     expect_idle(&broker).await;
 }
 
-/// A run that is retried, postponed, handed back or crashed keeps its lane, and nobody passes it. Each start bears a
-/// higher token.
-pub async fn a_run_keeps_its_lane_to_its_end<S: Subject>() {
+/// A run that is retried, postponed, handed back or crashed keeps its lane, and no run passes it. Each start has a
+/// higher fencing token.
+pub async fn a_run_keeps_its_lane_to_its_end<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     let mut inbox = Inbox::open(&broker, "q", 10);
@@ -150,7 +152,7 @@ pub async fn a_run_keeps_its_lane_to_its_end<S: Subject>() {
     again(run(&mut inbox, "q-0").await, Some(soon)).await;
     let back = run(&mut inbox, "q-0").await;
     back.settle_and_wait(Settle::Return { crashed: false }).await.expect("a return");
-    drop(run(&mut inbox, "q-0").await); // a crash
+    drop(run(&mut inbox, "q-0").await); // the drop counts as a crash
     let last = run(&mut inbox, "q-0").await;
     assert_eq!(last.message().crashes, 1);
     inbox.is_quiet(&broker, "q").await;
@@ -161,8 +163,9 @@ pub async fn a_run_keeps_its_lane_to_its_end<S: Subject>() {
     assert_eq!(facts(&broker, "a").await, None);
 }
 
-/// A task that crashed too often, or was rejected, leaves its lane with its end; a revived one comes to its end.
-pub async fn dead_letters_leave_their_lane<S: Subject>() {
+/// A task that crashed too often, or was rejected, leaves its lane with its end. A dead letter that is put back
+/// comes to its lane again.
+pub async fn dead_letters_leave_their_lane<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     let mut inbox = Inbox::open(&broker, "q", 10);
@@ -176,11 +179,11 @@ pub async fn dead_letters_leave_their_lane<S: Subject>() {
     }
     let second = inbox.next().await;
     assert_eq!(second.message().id.as_str(), "q-1");
-    let dead = Settle::DeadLetter { reason: "why not".to_owned(), result: None, sequel: None };
+    let dead = Settle::DeadLetter { reason: "why not".to_owned(), result: None, follow_ups: None };
     second.settle_and_wait(dead).await.expect("a dead letter");
     let third = inbox.next().await;
     assert_eq!(third.message().id.as_str(), "q-2");
-    assert_eq!(broker.revive(&TaskId::from("q-0")).await, Ok(true));
+    assert_eq!(broker.requeue_dead_letter(&TaskId::from("q-0")).await, Ok(true));
     expect_in_line(&broker, "q", 1).await;
     ack(third).await;
     ack(inbox.next().await).await;
@@ -188,36 +191,36 @@ pub async fn dead_letters_leave_their_lane<S: Subject>() {
     assert_eq!(facts(&broker, "a").await, None);
 }
 
-/// One that waits can be taken out, and so can a holder that nobody has yet: the next goes in.
-pub async fn revoked_ones_leave_their_lane<S: Subject>() {
+/// A run that waits can be taken out, and so can a holder that no process has yet; the next run goes in.
+pub async fn revoked_ones_leave_their_lane<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let (broker, store) = (subject.broker(), subject.store());
     for n in 0..4 {
         send(&broker, serial::<S>("q", n, "a")).await;
     }
-    expect_waiting::<S>(&broker, "q", Counts { in_line: 3, ready: 1, ..Counts::default() }).await;
+    expect_waiting::<S>(&broker, "q", QueueCounts { in_line: 3, ready: 1, ..QueueCounts::default() }).await;
     let revoke = async |n: usize| {
         let record = |m: &Message| Some(TaskResult { state: State::Revoked, ..success(m) }).into();
         let id = TaskId::from(format!("q-{n}"));
-        assert_eq!(broker.remove(&id, Box::new(record)).await, Ok(Removal::Removed));
-        assert_eq!(broker.find(&id).await, Ok(None));
+        assert_eq!(inspect(&broker).remove(&id, Box::new(record)).await, Ok(Removal::Removed));
+        assert_eq!(find(&broker, &id).await, Ok(None));
         assert_eq!(store.get(&id, now()).await.expect("a store").expect("a record").state, State::Revoked);
     };
     revoke(1).await;
     revoke(0).await;
-    expect_waiting::<S>(&broker, "q", Counts { in_line: 1, ready: 1, ..Counts::default() }).await;
+    expect_waiting::<S>(&broker, "q", QueueCounts { in_line: 1, ready: 1, ..QueueCounts::default() }).await;
     let mut inbox = Inbox::open(&broker, "q", 10);
     let delivery = inbox.next().await;
     assert_eq!(delivery.message().id.as_str(), "q-2");
     again(delivery, Some(far())).await;
     revoke(2).await; // it waited for its next attempt, and held its lane
     ack(inbox.next().await).await;
-    expect::<S>(&broker, "q", Counts::default()).await;
+    expect::<S>(&broker, "q", QueueCounts::default()).await;
     assert_eq!(facts(&broker, "a").await, None);
 }
 
-/// A newcomer with an ETA comes to its lane when that has come, and stands behind who came before.
-pub async fn an_eta_comes_before_the_lane<S: Subject>() {
+/// A message with an ETA comes to its lane when the ETA has come, and stands behind the runs that came before.
+pub async fn an_eta_comes_before_the_lane<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     let soon = now() + Duration::from_millis(60);
@@ -240,8 +243,8 @@ pub async fn an_eta_comes_before_the_lane<S: Subject>() {
     }
 }
 
-/// Several at a time; fewer or more of them by hand, which lasts as long as it is wanted.
-pub async fn a_lanes_concurrency_can_change<S: Subject>() {
+/// Several runs are let in at a time. Their number can be changed by hand, which lasts until it is changed again.
+pub async fn a_lanes_concurrency_can_change<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     let two = |n| serial_with::<S>("q", n, "a", |serial| serial.with_concurrency(2));
@@ -252,7 +255,7 @@ pub async fn a_lanes_concurrency_can_change<S: Subject>() {
     let mut held = inbox.take(2).await;
     inbox.is_quiet(&broker, "q").await;
     let set = async |limit| {
-        assert_eq!(broker.steer_lane(&lane("a"), LaneLever::Concurrency(limit)).await, Ok(true));
+        assert_eq!(lanes(&broker).steer_lane(&lane("a"), LaneLever::Concurrency(limit)).await, Ok(true));
     };
     set(Some(4)).await;
     held.extend(inbox.take(2).await);
@@ -276,8 +279,9 @@ pub async fn a_lanes_concurrency_can_change<S: Subject>() {
     assert_eq!(facts(&broker, "a").await, None);
 }
 
-/// What a newcomer finds: a refusal at once or after its patience, another that waits for it, or whose place it takes.
-pub async fn newcomers_get_what_they_state<S: Subject>() {
+/// A run that finds its lane busy gets what it states: a refusal at once or after its patience, the task whose
+/// waiting it joins, or that task's place.
+pub async fn newcomers_get_what_they_state<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     let mut inbox = Inbox::open(&broker, "q", 10);
@@ -307,7 +311,7 @@ pub async fn newcomers_get_what_they_state<S: Subject>() {
     assert!(!send(&broker, with(3, Newcomer::Skip)).await.joined);
     let receipt = send(&broker, with(4, Newcomer::Skip)).await;
     assert!(receipt.joined && receipt.id.as_str() == "q-3");
-    assert_eq!(broker.find(&TaskId::from("q-4")).await, Ok(None));
+    assert_eq!(find(&broker, &TaskId::from("q-4")).await, Ok(None));
 
     send(&broker, with(5, Newcomer::Replace)).await;
     let replaced = inbox.next().await;
@@ -320,11 +324,11 @@ pub async fn newcomers_get_what_they_state<S: Subject>() {
     assert_eq!((refusal(&last), last.message().id.as_str()), (None, "q-5"));
     ack(last).await;
     assert_eq!(facts(&broker, "a").await, None);
-    expect::<S>(&broker, "q", Counts::default()).await;
+    expect::<S>(&broker, "q", QueueCounts::default()).await;
 }
 
 /// A failure blocks a lane that states so, with or without a record that is kept; a success does not.
-pub async fn a_failure_may_block_its_lane<S: Subject>() {
+pub async fn a_failure_may_block_its_lane<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let (broker, store) = (subject.broker(), subject.store());
     let mut inbox = Inbox::open(&broker, "q", 10);
@@ -333,24 +337,24 @@ pub async fn a_failure_may_block_its_lane<S: Subject>() {
         send(&broker, Message { ignore_result: n == 1, ..block(n) }).await;
     }
     let delivery = inbox.next().await;
-    let end = Settle::Ack { result: Some(success(delivery.message())), sequel: None };
+    let end = Settle::Ack { result: Some(success(delivery.message())), follow_ups: None };
     delivery.settle_and_wait(end).await.expect("an acknowledgement");
     fail(inbox.next().await).await;
     inbox.is_quiet(&broker, "q").await;
-    if broker.settles_results() {
+    if broker.results().is_some() {
         assert_eq!(store.get(&TaskId::from("q-1"), now()).await, Ok(None), "its result is not to be kept");
     }
     let blocked = facts(&broker, "a").await.expect("it is blocked").blocked.expect("a reason");
     assert_eq!((blocked.by.as_str(), blocked.reason.as_str()), ("q-1", "boom"));
-    assert_eq!(broker.steer_lane(&lane("a"), LaneLever::Unblock).await, Ok(true));
-    assert_eq!(broker.steer_lane(&lane("a"), LaneLever::Unblock).await, Ok(false));
+    assert_eq!(lanes(&broker).steer_lane(&lane("a"), LaneLever::Unblock).await, Ok(true));
+    assert_eq!(lanes(&broker).steer_lane(&lane("a"), LaneLever::Unblock).await, Ok(false));
     ack(inbox.next().await).await;
     assert_eq!(facts(&broker, "a").await, None);
 }
 
-/// Many keys, several producers and many workers that end their runs in every way: no two runs of a key overlap, and the
-/// runs of a key end in the order of its messages.
-pub async fn lanes_keep_their_order_under_load<S: Subject>() {
+/// Many keys, several producers and many workers that end their runs in every way: no two runs of a key overlap,
+/// and the runs of a key end in the order of its messages.
+pub async fn lanes_keep_their_order_under_load<S: BrokerUnderTest>() {
     const KEYS: usize = 40;
     const PRODUCERS: usize = 4;
     const EACH: usize = 300;
@@ -361,7 +365,7 @@ pub async fn lanes_keep_their_order_under_load<S: Subject>() {
     for producer in 0..PRODUCERS {
         let broker = Arc::clone(&broker);
         producers.spawn(async move {
-            // A key has one producer, so that its order is known.
+            // Each key has one producer, so that its order is known.
             let publishes = (0..EACH).map(|n| {
                 let key = format!("{producer}-{}", n % (KEYS / PRODUCERS));
                 broker.publish(serial::<S>("q", producer * EACH + n, &key), false)
@@ -411,7 +415,7 @@ pub async fn lanes_keep_their_order_under_load<S: Subject>() {
         }
     }
     producers.join_all().await;
-    expect::<S>(&broker, "q", Counts::default()).await;
+    expect::<S>(&broker, "q", QueueCounts::default()).await;
     expect_idle(&broker).await;
 }
 
@@ -420,19 +424,19 @@ fn number(delivery: &Delivery) -> usize {
 }
 
 /// Holders, lines, blocks, settings and patience are there again after a restart and after a crash.
-pub async fn lanes_survive<S: Subject>() {
+pub async fn lanes_survive<S: BrokerUnderTest>() {
     let mut subject = S::open().await;
     let broker = subject.broker();
     for n in 0..4 {
         send(&broker, serial::<S>("q", n, "a")).await;
     }
-    let patient = |serial: Serial| serial.with_newcomer(Newcomer::FailAfter(Duration::from_millis(1)));
+    let patient = |serial: SerialHeader| serial.with_newcomer(Newcomer::FailAfter(Duration::from_millis(1)));
     for n in 4..6 {
         send(&broker, serial_with::<S>("q", n, "a", patient)).await;
     }
     send(&broker, serial_with::<S>("q", 6, "b", |s| s.with_after_failure(AfterFailure::Block))).await;
     send(&broker, serial::<S>("q", 7, "b")).await;
-    let set = broker.steer_lane(&lane("c"), LaneLever::Concurrency(Some(3))).await;
+    let set = lanes(&broker).steer_lane(&lane("c"), LaneLever::Concurrency(Some(3))).await;
     assert_eq!(set, Ok(true));
     let mut inbox = Inbox::open(&broker, "q", 10);
     let mut tokens = Vec::new();
@@ -442,10 +446,10 @@ pub async fn lanes_survive<S: Subject>() {
             0 => {
                 tokens.push(delivery.fence());
                 delivery.started();
-                std::mem::forget(delivery); // it runs when the process dies
+                std::mem::forget(delivery); // this task runs when the process dies
             }
             6 => fail(delivery).await,
-            _ => ack(delivery).await, // told that they waited long enough
+            _ => ack(delivery).await, // they are told that they waited long enough
         }
     }
     while facts(&broker, "a").await.expect("it is not idle").waiting > 3 {
@@ -466,11 +470,12 @@ pub async fn lanes_survive<S: Subject>() {
         let broker = broker_of(&subject);
         let after = (facts(&broker, "a").await, facts(&broker, "b").await, facts(&broker, "c").await);
         assert_eq!(after, before);
-        expect_waiting::<S>(&broker, "q", Counts { ready: 1, in_line: 4, ..Counts::default() }).await;
+        expect_waiting::<S>(&broker, "q", QueueCounts { ready: 1, in_line: 4, ..QueueCounts::default() })
+            .await;
         inbox = Inbox::open(&broker, "q", 0);
     }
     let broker = broker_of(&subject);
-    assert_eq!(broker.steer_lane(&lane("b"), LaneLever::Unblock).await, Ok(true));
+    assert_eq!(lanes(&broker).steer_lane(&lane("b"), LaneLever::Unblock).await, Ok(true));
     inbox.set_prefetch(10);
     let mut order = Vec::new();
     for _ in 0..5 {
@@ -483,10 +488,10 @@ pub async fn lanes_survive<S: Subject>() {
     }
     assert_eq!(order, [0, 1, 2, 3]);
     assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
-    assert_eq!(broker.steer_lane(&lane("c"), LaneLever::Concurrency(None)).await, Ok(true));
+    assert_eq!(lanes(&broker).steer_lane(&lane("c"), LaneLever::Concurrency(None)).await, Ok(true));
     expect_idle(&broker).await;
 }
 
-fn broker_of<S: Subject>(subject: &S) -> Arc<dyn Broker> {
+fn broker_of<S: BrokerUnderTest>(subject: &S) -> Arc<dyn Broker> {
     subject.broker()
 }

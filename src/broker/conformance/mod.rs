@@ -1,14 +1,14 @@
-//! The promises of a [`Broker`], one test each: for those who write one.
+//! The promises of a [`Broker`], one test each, for those who write one.
 //!
-//! Say how yours is opened, and every promise becomes a test of its own name:
+//! The subject says how the broker is opened, and every promise becomes a test of its own name:
 //!
 //! ```ignore
-//! use celeriac::broker::conformance::Subject;
+//! use celeriac::broker::conformance::BrokerUnderTest;
 //!
 //! struct Mine { broker: Arc<MyBroker>, store: Arc<MyStore> }
 //!
 //! #[async_trait::async_trait]
-//! impl Subject for Mine {
+//! impl BrokerUnderTest for Mine {
 //!     const DURABILITY: Durability = Durability::Disk;
 //!     async fn open() -> Self { /* new and empty */ }
 //!     fn broker(&self) -> Arc<dyn Broker> { self.broker.clone() }
@@ -20,17 +20,18 @@
 //! celeriac::broker_conformance!(Mine, durable); // without `durable`: what needs no disk
 //! ```
 //!
-//! The tests await deliveries and never sleep; they take 20 seconds of silence for a failure. They need `tokio` with
-//! its macros and its multi-threaded runtime among the development dependencies.
+//! The tests await deliveries and never sleep; they take 20 seconds of silence for a failure. They need `tokio`
+//! with its macros and its multi-threaded runtime among the development dependencies.
 
 mod consuming;
 mod finding;
+mod follow_ups;
 mod lanes;
+mod limits;
 mod order;
-mod sequels;
 mod settling;
 mod survival;
-mod windows;
+mod unique_windows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,70 +39,77 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::{Broker, Consumer, Counts, Delivery, Settle};
-use crate::core::{RetryPolicy, Timestamp};
+use super::{
+    Broker, BrokerError, Consumer, Delivery, Inspect, Lanes, MessageLocation, QueueCounts, Results, Settle,
+    UniqueWindows,
+};
+use crate::core::Timestamp;
 use crate::store::Store;
 use crate::task::clock::now;
-use crate::task::{Arguments, Durability, Message, State, TaskId, TaskResult};
+use crate::task::{Arguments, Durability, Message, State, TaskId, TaskOptions, TaskResult};
 
 pub use consuming::*;
 pub use finding::*;
+pub use follow_ups::*;
 pub use lanes::*;
+pub use limits::{LIMITS, Limit};
 pub use order::*;
-pub use sequels::*;
 pub use settling::*;
 pub use survival::*;
-pub use windows::*;
+pub use unique_windows::*;
 
-/// A broker under test.
+/// A broker under test, with its store.
 #[async_trait]
-pub trait Subject: Sized + Send + Sync + 'static {
-    /// What the receipt of a task says.
+pub trait BrokerUnderTest: Sized + Send + Sync + 'static {
+    /// The durability that the receipt of a task states.
     const DURABILITY: Durability;
-    /// So many runs that ended with their worker make a dead letter.
+    /// The number of runs of one message that may end with their worker; at that number it is a dead letter.
     const DELIVERY_LIMIT: u32 = super::embedded::DEFAULT_DELIVERY_LIMIT;
-    /// What else it can do. What it cannot do is expected otherwise, not left out.
+    /// The abilities of the broker. Where it lacks one, the tests expect something else; they leave nothing out.
     const ABILITIES: Abilities = Abilities::ALL;
 
-    /// A new one with nothing in it.
+    /// Opens a new broker with nothing in it.
     async fn open() -> Self;
-    /// The broker.
+    /// The broker under test.
     fn broker(&self) -> Arc<dyn Broker>;
-    /// Where the results go that it settles along.
+    /// The store in which the results of settled tasks are.
     fn store(&self) -> Arc<dyn Store>;
 
-    /// Closed and opened again; `None` when nothing survives that.
+    /// Closes the broker and opens it again; `None` if nothing survives that.
     async fn reopen(self) -> Option<Self> {
         None
     }
 
-    /// Opened again as `kill -9` would leave it; `None` when nothing survives that.
+    /// Opens the broker again as `kill -9` would leave it; `None` if nothing survives that.
     async fn crash(self) -> Option<Self> {
         None
     }
 }
 
-/// What not every broker can do. Beside these, [`Broker::knows_all`] and [`Broker::settles_results`] say what is expected.
+/// The abilities that not every broker has. What else is expected follows from the traits that the broker [hands
+/// out](Broker) and from [`BrokerFacts::knows_all`](crate::broker::BrokerFacts::knows_all).
 #[derive(Clone, Copy, Debug)]
 pub struct Abilities {
-    /// A higher priority goes first. Else priorities mean nothing: first in, first out.
+    /// A message of a higher priority comes first. Otherwise priorities mean nothing, and messages come in order
+    /// of arrival.
     pub priorities: bool,
-    /// What goes back before it started is where it was. Else it is somewhere in its queue.
+    /// A message that goes back before it started is where it was. Otherwise it is somewhere in its queue.
     pub unstarted_keep_their_place: bool,
-    /// What goes back with a crash counted is where it was. Else it is at the end.
+    /// A message that goes back with a crash counted is where it was. Otherwise it is at the end of its queue.
     pub crashed_keep_their_place: bool,
-    /// The first run that ends with its process is counted. Else only those after it are.
+    /// The first run that ends with its process is counted. Otherwise only those after it are.
     pub first_crash_is_counted: bool,
-    /// The counts are right when the question is asked. Else they are soon after.
+    /// The counts are right when the question is asked. Otherwise they are right soon after.
     pub counts_at_once: bool,
-    /// What waits for its ETA is counted. Else it is not, except if it waits in this process.
+    /// Messages that wait for their ETA are counted. Otherwise only those are that wait in this process.
     pub counts_scheduled: bool,
-    /// What is ready is what will start. Else a copy of what was taken out, or sent anew, counts until its turn comes.
+    /// Each ready message that is counted will start. Otherwise a copy of a message that was taken out or sent
+    /// anew counts as well, until its turn comes.
     pub counts_no_copies: bool,
 }
 
 impl Abilities {
-    /// Everything.
+    /// All abilities.
     pub const ALL: Self = Self {
         priorities: true,
         unstarted_keep_their_place: true,
@@ -113,7 +121,7 @@ impl Abilities {
     };
 }
 
-/// How long silence is taken for a broken promise.
+/// How long a silence is taken for a broken promise.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A consumer whose deliveries are awaited one by one.
@@ -131,26 +139,26 @@ impl Inbox {
         let (sender, deliveries) = mpsc::unbounded_channel();
         let sink = Arc::new(move |batch: Vec<Delivery>| {
             for delivery in batch {
-                let _ = sender.send(delivery); // dropped with the inbox, it goes back
+                let _ = sender.send(delivery); // if the inbox is gone, the delivery is dropped and goes back
             }
         });
         let consumer = broker.consume(queue, prefetch, sink).expect("a consumer");
         Self { consumer, deliveries }
     }
 
-    /// The next delivery.
+    /// Awaits the next delivery.
     ///
     /// # Panics
-    /// None comes.
+    /// No delivery comes within 20 seconds.
     pub async fn next(&mut self) -> Delivery {
         let next = tokio::time::timeout(PATIENCE, self.deliveries.recv()).await;
         next.expect("a delivery within 20 seconds").expect("the consumer was dropped by its broker")
     }
 
-    /// The next `n` deliveries.
+    /// Awaits the next `n` deliveries.
     ///
     /// # Panics
-    /// Fewer come.
+    /// Fewer deliveries come.
     pub async fn take(&mut self, n: usize) -> Vec<Delivery> {
         let mut taken = Vec::with_capacity(n);
         while taken.len() < n {
@@ -159,12 +167,12 @@ impl Inbox {
         taken
     }
 
-    /// Changes the prefetch.
+    /// Changes how many deliveries may be unsettled.
     pub fn set_prefetch(&self, prefetch: usize) {
         self.consumer.set_prefetch(prefetch);
     }
 
-    /// What else was delivered by now.
+    /// The further deliveries that have come by now.
     ///
     /// # Panics
     /// The broker does not answer.
@@ -173,28 +181,28 @@ impl Inbox {
         std::iter::from_fn(|| self.deliveries.try_recv().ok()).collect()
     }
 
-    /// Makes sure that nothing more was delivered.
+    /// Makes sure that no further delivery has come.
     ///
     /// # Panics
-    /// Something was.
+    /// There was one.
     pub async fn is_quiet(&mut self, broker: &Arc<dyn Broker>, queue: &str) {
         let more = self.rest(broker, queue).await;
         assert!(more.is_empty(), "nothing should have been delivered, but {more:?} was");
     }
 }
 
-/// The counts of a queue once all that was asked before is done.
+/// The counts of a queue, once everything that was asked before is done.
 ///
 /// # Panics
 /// The broker does not answer.
-pub async fn counts(broker: &Arc<dyn Broker>, queue: &str) -> Counts {
-    // What the first question finds is delivered when the second one is answered.
+pub async fn counts(broker: &Arc<dyn Broker>, queue: &str) -> QueueCounts {
+    // A message that the first question finds is delivered when the second one is answered.
     let _ = broker.counts(queue).await.expect("counts");
     broker.counts(queue).await.expect("counts")
 }
 
 /// Expects these counts, as exactly and as soon as the broker can tell.
-async fn expect<S: Subject>(broker: &Arc<dyn Broker>, queue: &str, mut expected: Counts) {
+async fn expect<S: BrokerUnderTest>(broker: &Arc<dyn Broker>, queue: &str, mut expected: QueueCounts) {
     let start = std::time::Instant::now();
     if !S::ABILITIES.counts_scheduled {
         expected.scheduled = 0;
@@ -209,7 +217,7 @@ async fn expect<S: Subject>(broker: &Arc<dyn Broker>, queue: &str, mut expected:
     }
 }
 
-/// These names, in this order if `ordered`.
+/// Compares names; in their order if `ordered`.
 fn same(mut found: Vec<String>, mut expected: Vec<String>, ordered: bool) {
     if !ordered {
         found.sort();
@@ -218,46 +226,24 @@ fn same(mut found: Vec<String>, mut expected: Vec<String>, ordered: bool) {
     assert_eq!(found, expected);
 }
 
-fn count(ready: u64, scheduled: u64, unsettled: u64, dead: u64) -> Counts {
-    Counts { ready, scheduled, unsettled, dead, in_line: 0 }
+fn count(ready: u64, scheduled: u64, unsettled: u64, dead: u64) -> QueueCounts {
+    QueueCounts { ready, scheduled, unsettled, dead, in_line: 0 }
 }
 
-fn message<S: Subject>(queue: &str, n: usize) -> Message {
+fn message<S: BrokerUnderTest>(queue: &str, n: usize) -> Message {
     sample(queue, n, S::DURABILITY)
 }
 
 /// The `n`th message for `queue`; its id is `queue-n`.
 ///
 /// # Panics
-/// Never: a number has a form in JSON.
+/// It never panics, because a number has a form in JSON.
 pub fn sample(queue: &str, n: usize, durability: Durability) -> Message {
-    Message {
-        id: TaskId::from(format!("{queue}-{n}")),
-        task: "conformance.task".to_owned(),
-        arguments: Arguments::encode(&(n,)).expect("a number has a form in JSON"),
-        queue: queue.to_owned(),
-        priority: 0,
-        eta: None,
-        expires: None,
-        enqueued_at: now(),
-        first_started_at: None,
-        retries: 0,
-        crashes: 0,
-        continuations: 0,
-        retry: RetryPolicy::default(),
-        autoretry: true,
-        soft_time_limit: None,
-        time_limit: None,
-        acks_late: true,
-        ignore_result: false,
-        result_expires: Duration::from_secs(3600),
-        durability,
-        headers: crate::task::Headers::default(),
-        last_errors: Vec::new(),
-        workflow: None,
-        serial: None,
-        unique: None,
-    }
+    let options =
+        TaskOptions { result_expires: Duration::from_secs(3600), durability, ..TaskOptions::default() };
+    let arguments = Arguments::encode(&(n,)).expect("a number has a form in JSON");
+    let id = TaskId::from(format!("{queue}-{n}"));
+    Message::new(id, "conformance.task", arguments, queue, options, now())
 }
 
 /// A successful result of this message.
@@ -284,7 +270,7 @@ pub fn success(message: &Message) -> TaskResult {
 }
 
 /// Publishes the messages of these numbers.
-async fn publish<S: Subject>(broker: &Arc<dyn Broker>, queue: &str, numbers: std::ops::Range<usize>) {
+async fn publish<S: BrokerUnderTest>(broker: &Arc<dyn Broker>, queue: &str, numbers: std::ops::Range<usize>) {
     for n in numbers {
         put(broker, message::<S>(queue, n)).await;
     }
@@ -303,17 +289,47 @@ fn names(queue: &str, numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
 }
 
 async fn ack(delivery: Delivery) {
-    delivery.settle_and_wait(Settle::Ack { result: None, sequel: None }).await.expect("an acknowledgement");
+    delivery
+        .settle_and_wait(Settle::Ack { result: None, follow_ups: None })
+        .await
+        .expect("an acknowledgement");
+}
+
+/// The ability that a promise is about.
+fn inspect(broker: &Arc<dyn Broker>) -> &dyn Inspect {
+    broker.inspect().expect("it can be asked for a task")
+}
+
+fn results(broker: &Arc<dyn Broker>) -> &dyn Results {
+    broker.results().expect("it keeps results")
+}
+
+fn lanes(broker: &Arc<dyn Broker>) -> &dyn Lanes {
+    broker.lanes().expect("it keeps lanes")
+}
+
+fn windows(broker: &Arc<dyn Broker>) -> &dyn UniqueWindows {
+    broker.unique_windows().expect("it keeps unique windows")
+}
+
+async fn find(broker: &Arc<dyn Broker>, id: &TaskId) -> Result<Option<MessageLocation>, BrokerError> {
+    inspect(broker).find(id).await
+}
+
+/// A record as it is kept: where others read it, they know this process by its name among them.
+fn as_kept(broker: &Arc<dyn Broker>, store: &Arc<dyn Store>, record: TaskResult) -> TaskResult {
+    let node = broker.events().and_then(|events| events.node()).filter(|_| store.is_shared());
+    TaskResult { worker: node.or(record.worker.clone()), ..record }
 }
 
 fn far() -> Timestamp {
     now() + Duration::from_secs(3600)
 }
 
-/// Makes each promise a test, for a [`Subject`]: `broker_conformance!(Mine)`, or `broker_conformance!(Mine, durable)`
-/// with those of a broker that survives its process. Those of one that keeps serial tasks in lanes come on top with
-/// `broker_conformance!(Mine, lanes)`, or `durable lanes`; those of one that keeps dedupe windows with `windows`, or
-/// `durable windows`.
+/// Makes each promise a test, for a [`BrokerUnderTest`]: `broker_conformance!(Mine)`, or `broker_conformance!(Mine, durable)`
+/// with those of a broker that survives its process. Those about an [ability](Broker) come on top, each with a line of its own:
+/// `broker_conformance!(Mine, results)`, or `durable results`, and so `lanes` and `unique_windows`. A promise that is left out has no
+/// test of its name.
 #[macro_export]
 macro_rules! broker_conformance {
     ($subject:ty) => {
@@ -323,13 +339,11 @@ macro_rules! broker_conformance {
             prefetch_bounds_the_unsettled prefetch_can_change a_replaced_consumer_keeps_what_it_has
             a_dropped_consumer_gets_nothing_more queues_are_independent settling_in_the_sink
             a_sink_that_panics_loses_nothing every_message_exactly_once
-            ack_removes ack_leaves_the_result unstarted_goes_back_unburnt started_goes_back_with_a_crash
+            ack_removes unstarted_goes_back_unburnt started_goes_back_with_a_crash
             what_goes_back_keeps_its_place the_delivery_limit_makes_a_dead_letter requeue_replaces
-            dead_letters_and_revival many_are_revived settled_once
+            dead_letters_and_requeue many_are_requeued settled_once
             unique_ids_are_refused find_tells_the_place remove_takes_out_what_waits counts_at_each_step
-            what_follows_is_written_along what_was_sent_before_is_left_out a_task_is_replaced
-            a_chord_sends_its_body_once a_chord_follows_from_an_end a_chord_gets_one_more_member
-            a_group_is_taken_as_a_whole
+            the_age_of_what_waits
             closed_is_closed
         }
     };
@@ -344,8 +358,19 @@ macro_rules! broker_conformance {
         $crate::broker_conformance! { $subject }
         $crate::broker_conformance! { @tests $subject:
             what_waits_survives what_is_settled_stays_settled crashes_are_counted dead_letters_survive
-            order_goes_on_after_a_restart crash_limit_across_processes parts_survive
+            order_goes_on_after_a_restart crash_limit_across_processes
         }
+    };
+    ($subject:ty, results) => {
+        $crate::broker_conformance! { @tests $subject:
+            ack_leaves_the_result what_follows_is_written_along what_was_sent_before_is_left_out a_task_is_replaced
+            a_chord_sends_its_body_once a_chord_follows_from_an_end a_chord_gets_one_more_member
+            a_group_is_taken_as_a_whole
+        }
+    };
+    ($subject:ty, durable results) => {
+        $crate::broker_conformance! { $subject, results }
+        $crate::broker_conformance! { @tests $subject: parts_survive }
     };
     ($subject:ty, lanes) => {
         $crate::broker_conformance! { @lanes $subject }

@@ -1,11 +1,11 @@
-//! In which order, and when, messages come.
+//! The promises about the order in which messages come, and when.
 
 use std::time::Duration;
 
 use super::*;
 
-/// The receipt says what was promised.
-pub async fn receipt_tells_the_durability<S: Subject>() {
+/// The receipt of a publish says what was promised.
+pub async fn receipt_tells_the_durability<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let receipt = subject.broker().publish(message::<S>("q", 7), false).await.expect("a publish");
     assert_eq!(receipt.id.as_str(), "q-7");
@@ -13,8 +13,9 @@ pub async fn receipt_tells_the_durability<S: Subject>() {
     assert_eq!(receipt.durability, S::DURABILITY);
 }
 
-/// First in, first out, for what waited before the consumer came and for what comes after.
-pub async fn first_in_first_out<S: Subject>() {
+/// Messages come in the order of their arrival, those that waited before the consumer came and those that come
+/// after it.
+pub async fn first_in_first_out<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     publish::<S>(&broker, "q", 0..50).await;
@@ -27,18 +28,18 @@ pub async fn first_in_first_out<S: Subject>() {
             **delivery.message(),
             Message {
                 enqueued_at: delivery.message().enqueued_at,
-                // A broker that others use says who has sent it.
+                // A broker that other programs use says who has sent the message.
                 workflow: delivery.message().workflow.clone(),
                 ..message::<S>("q", n)
             }
         );
-        delivery.settle(Settle::Ack { result: None, sequel: None });
+        delivery.settle(Settle::Ack { result: None, follow_ups: None });
     }
     inbox.is_quiet(&broker, "q").await;
 }
 
-/// A higher priority goes first, the same goes by arrival.
-pub async fn high_priority_first<S: Subject>() {
+/// A message of a higher priority comes first; those of the same priority come in the order of their arrival.
+pub async fn high_priority_first<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     for (n, priority) in [0, 9, 255, 9, 0, 128].into_iter().enumerate() {
@@ -55,8 +56,8 @@ pub async fn high_priority_first<S: Subject>() {
     assert_eq!(order, names("q", expected));
 }
 
-/// An urgent message behind a full prefetch goes out as soon as one place is free.
-pub async fn urgent_overtakes_a_full_prefetch<S: Subject>() {
+/// An urgent message behind a full prefetch comes as soon as one place is free.
+pub async fn urgent_overtakes_a_full_prefetch<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     publish::<S>(&broker, "q", 0..20).await;
@@ -66,16 +67,17 @@ pub async fn urgent_overtakes_a_full_prefetch<S: Subject>() {
     inbox.is_quiet(&broker, "q").await;
     ack(held.remove(2)).await;
     if !S::ABILITIES.priorities {
+        limits::in_part("urgent_overtakes_a_full_prefetch");
         assert_eq!(ids(&inbox.take(1).await), names("q", [5]), "no urgent ones are known");
         return;
     }
     assert_eq!(inbox.next().await.message().id.as_str(), "q-99");
-    // The urgent one went back by the drop: it comes again, before the rest.
+    // The urgent message went back by the drop, so it comes again, before the rest.
     assert_eq!(ids(&inbox.take(1).await), names("q", [99]));
 }
 
-/// Nothing comes before its ETA, and it comes promptly then. A past ETA is none.
-pub async fn eta_is_kept<S: Subject>() {
+/// No message comes before its ETA, and each comes promptly then. An ETA in the past counts as none.
+pub async fn eta_is_kept<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     let mut inbox = Inbox::open(&broker, "q", 10);
@@ -90,14 +92,15 @@ pub async fn eta_is_kept<S: Subject>() {
         assert_eq!(delivery.message().id.as_str(), format!("q-{n}"));
         assert!(at >= due, "{:?} too early", due.since(at));
         assert!(n == 3 || at.since(due) < Duration::from_secs(2), "{:?} too late", at.since(due));
-        delivery.settle(Settle::Ack { result: None, sequel: None });
+        delivery.settle(Settle::Ack { result: None, follow_ups: None });
     }
     inbox.is_quiet(&broker, "q").await;
     expect::<S>(&broker, "q", count(0, 1, 0, 0)).await;
 }
 
-/// Many of one ETA come together, by priority and then by arrival, also when nobody consumed as they came due.
-pub async fn etas_due_together<S: Subject>() {
+/// Many messages of one ETA come together, by priority and then by arrival, even if nobody consumed when they came
+/// due.
+pub async fn etas_due_together<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     let eta = now() + Duration::from_millis(400);
@@ -120,8 +123,8 @@ pub async fn etas_due_together<S: Subject>() {
     expect::<S>(&broker, "late", count(0, 0, 500, 0)).await;
 }
 
-/// A requeued message waits for its time, and does not keep its place from the rest.
-pub async fn requeue_waits_for_its_time<S: Subject>() {
+/// A requeued message waits for its time, and the rest does not wait for it.
+pub async fn requeue_waits_for_its_time<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     publish::<S>(&broker, "q", 0..2).await;

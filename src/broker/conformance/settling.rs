@@ -1,10 +1,10 @@
-//! How deliveries end.
+//! The promises about how deliveries end.
 
 use super::*;
-use crate::broker::Place;
+use crate::broker::MessageLocation;
 
 /// An acknowledged message is gone.
-pub async fn ack_removes<S: Subject>() {
+pub async fn ack_removes<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     publish::<S>(&broker, "q", 0..1).await;
@@ -14,16 +14,13 @@ pub async fn ack_removes<S: Subject>() {
     ack(delivery).await;
     inbox.is_quiet(&broker, "q").await;
     expect::<S>(&broker, "q", count(0, 0, 0, 0)).await;
-    assert_eq!(broker.find(&id).await, Ok(None));
+    assert_eq!(find(&broker, &id).await, Ok(None));
 }
 
-/// A result that goes with an acknowledgement is in the store when that is safe, and wakes who waits.
-pub async fn ack_leaves_the_result<S: Subject>() {
+/// A result that goes with an acknowledgement is in the store when that is safe, and wakes those who wait for it.
+pub async fn ack_leaves_the_result<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let (broker, store) = (subject.broker(), subject.store());
-    if !broker.settles_results() {
-        return;
-    }
     publish::<S>(&broker, "q", 0..1).await;
     let mut inbox = Inbox::open(&broker, "q", 1);
     let delivery = inbox.next().await;
@@ -35,16 +32,17 @@ pub async fn ack_leaves_the_result<S: Subject>() {
     });
     let result = success(delivery.message());
     delivery
-        .settle_and_wait(Settle::Ack { result: Some(result.clone()), sequel: None })
+        .settle_and_wait(Settle::Ack { result: Some(result.clone()), follow_ups: None })
         .await
         .expect("an acknowledgement");
+    let result = as_kept(&broker, &store, result);
     assert_eq!(store.get(&id, now()).await, Ok(Some(result.clone())));
     let woken = tokio::time::timeout(PATIENCE, waiting).await.expect("woken in time");
     assert_eq!(woken.expect("no panic"), Ok(result));
 }
 
 /// A delivery that is dropped before it started goes back as it was.
-pub async fn unstarted_goes_back_unburnt<S: Subject>() {
+pub async fn unstarted_goes_back_unburnt<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     publish::<S>(&broker, "q", 0..1).await;
@@ -57,7 +55,7 @@ pub async fn unstarted_goes_back_unburnt<S: Subject>() {
 }
 
 /// A delivery that is dropped after its start goes back with a crash counted.
-pub async fn started_goes_back_with_a_crash<S: Subject>() {
+pub async fn started_goes_back_with_a_crash<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     publish::<S>(&broker, "q", 0..1).await;
@@ -68,12 +66,12 @@ pub async fn started_goes_back_with_a_crash<S: Subject>() {
     let mut delivery = inbox.next().await;
     assert_eq!(delivery.message().crashes, 1);
     delivery.started();
-    delivery.settle(Settle::Return { crashed: false }); // a shutdown: nothing to count
+    delivery.settle(Settle::Return { crashed: false }); // a shutdown, which counts no crash
     assert_eq!(inbox.next().await.message().crashes, 1);
 }
 
-/// What goes back is where it was: before those that came after it.
-pub async fn what_goes_back_keeps_its_place<S: Subject>() {
+/// A message that goes back is where it was: before those that came after it.
+pub async fn what_goes_back_keeps_its_place<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     publish::<S>(&broker, "q", 0..8).await;
@@ -99,8 +97,8 @@ pub async fn what_goes_back_keeps_its_place<S: Subject>() {
     assert_eq!(again.iter().filter(|d| d.message().crashes == 1).count() / 2, 1, "two or three of five");
 }
 
-/// So many runs that ended with their worker, and the message is a dead letter that says so.
-pub async fn the_delivery_limit_makes_a_dead_letter<S: Subject>() {
+/// A message becomes a dead letter that says so when its runs have ended with their worker too often.
+pub async fn the_delivery_limit_makes_a_dead_letter<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     let keeps = S::ABILITIES.crashed_keep_their_place;
@@ -119,16 +117,17 @@ pub async fn the_delivery_limit_makes_a_dead_letter<S: Subject>() {
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].message.id.as_str(), "q-0");
     assert!(letters[0].reason.starts_with("WorkerLost"), "{}", letters[0].reason);
-    if broker.settles_results() {
-        let record =
-            subject.store().get(&letters[0].message.id, now()).await.expect("a store").expect("a record");
+    if broker.results().is_some() {
+        let store = subject.store();
+        let record = tokio::time::timeout(PATIENCE, store.wait(&letters[0].message.id)).await;
+        let record = record.expect("a record in time").expect("a store");
         assert_eq!((record.state, record.error_type.as_deref()), (State::Failure, Some("WorkerLost")));
         assert_eq!(record.attempts, S::DELIVERY_LIMIT);
     }
 }
 
-/// A requeue puts another message in the place of the delivered one: same id, never both, never none.
-pub async fn requeue_replaces<S: Subject>() {
+/// A requeue puts another message of the same id in the place of the delivered one: never both, never none.
+pub async fn requeue_replaces<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     publish::<S>(&broker, "q", 0..3).await;
@@ -138,8 +137,9 @@ pub async fn requeue_replaces<S: Subject>() {
     let requeue = Settle::Requeue { message: Box::new(next.clone()), due: None };
     delivery.settle_and_wait(requeue).await.expect("a requeue");
     expect::<S>(&broker, "q", count(2, 0, 1, 0)).await;
-    let is_known = broker.find(&next.id).await == Ok(Some(Place::Waiting(Box::new(next.clone()))));
-    assert_eq!(is_known, broker.knows_all());
+    let is_known =
+        find(&broker, &next.id).await == Ok(Some(MessageLocation::Waiting(Box::new(next.clone()))));
+    assert_eq!(is_known, broker.facts().knows_all);
     for n in [1, 2] {
         let delivery = inbox.next().await;
         assert_eq!(delivery.message().id.as_str(), format!("q-{n}"));
@@ -150,11 +150,14 @@ pub async fn requeue_replaces<S: Subject>() {
     let later = Settle::Requeue { message: Box::new(next.clone()), due: Some(far()) };
     delivery.settle_and_wait(later).await.expect("a requeue");
     expect::<S>(&broker, "q", count(0, 1, 0, 0)).await;
-    assert_eq!(matches!(broker.find(&next.id).await, Ok(Some(Place::Waiting(_)))), broker.knows_all());
+    assert_eq!(
+        matches!(find(&broker, &next.id).await, Ok(Some(MessageLocation::Waiting(_)))),
+        broker.facts().knows_all
+    );
 }
 
-/// Many dead letters come back at once, and the others stay.
-pub async fn many_are_revived<S: Subject>() {
+/// Many dead letters are put back at once, and the others stay.
+pub async fn many_are_requeued<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     for n in 0..60 {
@@ -162,13 +165,13 @@ pub async fn many_are_revived<S: Subject>() {
     }
     let mut inbox = Inbox::open(&broker, "q", 60);
     for delivery in inbox.take(60).await {
-        let end = Settle::DeadLetter { reason: "why not".to_owned(), result: None, sequel: None };
+        let end = Settle::DeadLetter { reason: "why not".to_owned(), result: None, follow_ups: None };
         delivery.settle_and_wait(end).await.expect("a dead letter");
     }
     let ids: Vec<TaskId> = (0..60).filter(|n| n % 3 > 0).map(|n| TaskId::from(format!("q-{n}"))).collect();
-    let mut revived = broker.revive_all(&ids).await.expect("a revival");
-    revived.sort_by_key(|id| ids.iter().position(|known| known == id));
-    assert_eq!(revived, ids);
+    let mut requeued = broker.requeue_dead_letters(&ids).await.expect("a requeue");
+    requeued.sort_by_key(|id| ids.iter().position(|known| known == id));
+    assert_eq!(requeued, ids);
     let mut came: Vec<TaskId> = Vec::new();
     for delivery in inbox.take(40).await {
         came.push(delivery.message().id.clone());
@@ -181,8 +184,8 @@ pub async fn many_are_revived<S: Subject>() {
     assert!(left.iter().all(|letter| !ids.contains(&letter.message.id)) && left.len() == 20);
 }
 
-/// Dead letters are kept, oldest first, with reason and record, and come back when they are revived.
-pub async fn dead_letters_and_revival<S: Subject>() {
+/// Dead letters are kept, oldest first, with reason and record, and can be put back.
+pub async fn dead_letters_and_requeue<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let (broker, store) = (subject.broker(), subject.store());
     for n in 0..3 {
@@ -192,7 +195,7 @@ pub async fn dead_letters_and_revival<S: Subject>() {
     for (n, delivery) in inbox.take(3).await.into_iter().enumerate() {
         let result =
             Some(TaskResult { state: State::Rejected, ..success(delivery.message()) }).filter(|_| n == 1);
-        let end = Settle::DeadLetter { reason: format!("reason {n}"), result, sequel: None };
+        let end = Settle::DeadLetter { reason: format!("reason {n}"), result, follow_ups: None };
         delivery.settle_and_wait(end).await.expect("a dead letter");
     }
     expect::<S>(&broker, "q", count(0, 0, 0, 3)).await;
@@ -201,31 +204,31 @@ pub async fn dead_letters_and_revival<S: Subject>() {
     assert_eq!(reasons, [("q-0", "reason 0"), ("q-1", "reason 1"), ("q-2", "reason 2")]);
     assert_eq!(broker.dead_letters(2).await.expect("dead letters"), letters[..2]);
     let id = &letters[1].message.id;
-    if broker.settles_results() {
+    if broker.results().is_some() {
         assert_eq!(store.get(id, now()).await.expect("a store").map(|r| r.state), Some(State::Rejected));
     }
-    assert_eq!(broker.find(id).await, Ok(None));
+    assert_eq!(find(&broker, id).await, Ok(None));
 
-    assert_eq!(broker.revive(id).await, Ok(true));
-    assert_eq!(broker.revive(id).await, Ok(false), "it is no dead letter any more");
-    assert_eq!(broker.revive_all(&[id.clone(), TaskId::from("nobody")]).await, Ok(vec![]));
-    let revived = inbox.next().await;
-    assert_eq!(revived.message().id, *id);
-    assert_eq!((revived.message().retries, revived.message().crashes), (0, 0));
+    assert_eq!(broker.requeue_dead_letter(id).await, Ok(true));
+    assert_eq!(broker.requeue_dead_letter(id).await, Ok(false), "it is no dead letter any more");
+    assert_eq!(broker.requeue_dead_letters(&[id.clone(), TaskId::from("nobody")]).await, Ok(vec![]));
+    let requeued = inbox.next().await;
+    assert_eq!(requeued.message().id, *id);
+    assert_eq!((requeued.message().retries, requeued.message().crashes), (0, 0));
     assert_eq!(store.get(id, now()).await, Ok(None), "it is not over any more");
     expect::<S>(&broker, "q", count(0, 0, 1, 2)).await;
-    let result = success(revived.message());
-    revived
-        .settle_and_wait(Settle::Ack { result: Some(result.clone()), sequel: None })
+    let result = success(requeued.message());
+    requeued
+        .settle_and_wait(Settle::Ack { result: Some(result.clone()), follow_ups: None })
         .await
         .expect("an acknowledgement");
-    if broker.settles_results() {
-        assert_eq!(store.get(id, now()).await, Ok(Some(result)));
+    if broker.results().is_some() {
+        assert_eq!(store.get(id, now()).await, Ok(Some(as_kept(&broker, &store, result))));
     }
 }
 
-/// A delivery is settled once: whoever comes later is refused, without effect.
-pub async fn settled_once<S: Subject>() {
+/// A delivery is settled once: a second settlement is refused, without effect.
+pub async fn settled_once<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
     publish::<S>(&broker, "q", 0..1).await;
@@ -237,21 +240,21 @@ pub async fn settled_once<S: Subject>() {
         settler.settle(tag, end, Some(done));
         verdict
     };
-    // Somebody gave it up for dead and returned it; it runs again elsewhere.
+    // The delivery was given up and returned, and the message runs again elsewhere.
     let returned = settle(stale_tag, Settle::Return { crashed: true });
     returned.await.expect("a verdict").expect("a return");
     let second = inbox.next().await;
     assert_ne!(second.tag(), stale_tag);
     for end in [
-        Settle::Ack { result: Some(success(second.message())), sequel: None },
+        Settle::Ack { result: Some(success(second.message())), follow_ups: None },
         Settle::Return { crashed: true },
-        Settle::DeadLetter { reason: "stale".to_owned(), result: None, sequel: None },
+        Settle::DeadLetter { reason: "stale".to_owned(), result: None, follow_ups: None },
         Settle::Requeue { message: Box::new(message::<S>("q", 0)), due: None },
     ] {
         let verdict = settle(stale_tag, end).await.expect("a verdict");
         assert_eq!(verdict, Err(crate::broker::BrokerError::Stale));
     }
-    drop(first); // stale as well
+    drop(first); // this drop is too late as well
     inbox.is_quiet(&broker, "q").await;
     expect::<S>(&broker, "q", count(0, 0, 1, 0)).await;
     assert_eq!(subject.store().get(&second.message().id, now()).await, Ok(None));

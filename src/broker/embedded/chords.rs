@@ -1,11 +1,12 @@
-//! Chords as they lie in the tables: a row for each that is open, and one for each part that is over.
+//! Chords as they lie in the tables: a row for each open chord, and a row for each of its members that has ended.
 //!
-//! Both are in the `meta` table, under prefixes of their own. A chord is opened with its first members and gone when its
-//! body is sent, in the same commits, so a part of a chord without a row comes too late and counts for nothing. A chord
-//! that nothing was heard of for [`FORGOTTEN_AFTER`] goes in a sweep: a member of it was ignored, or forgotten.
+//! Both kinds of row are in the `meta` table, under prefixes of their own. A chord's row is written in the same
+//! commit as its first members, and deleted in the same commit as its body is sent. So a part of a chord that has
+//! no row comes too late and counts for nothing. A sweep deletes a chord in which nothing has changed for
+//! [`FORGOTTEN_AFTER`]: a member of it was ignored, or its record was forgotten.
 //!
-//! Several parts of one chord may be in one commit, and a commit writes no row twice: what changes is gathered here and
-//! staged with the commit.
+//! Several parts of one chord may be in one commit, and a commit may write a row only once. So the changes are
+//! gathered here and staged together with the commit.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
@@ -14,25 +15,27 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::rows::{decode, encode};
-use super::tables::{Table, Tables, Writes};
+use super::tables::{TableName, Tables, Writes};
 use crate::broker::BrokerError;
 use crate::core::Timestamp;
 use crate::store::ChordPart;
+use crate::store::chord::too_large;
 use crate::task::clock::now;
 use crate::task::{State, TaskId};
 
-/// See above. Longer than anybody lets a task wait for its ETA.
+/// How long a chord may stay unchanged before a sweep deletes it: longer than anybody lets a task wait for its
+/// ETA.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
 const CHORD: &[u8] = b"chord/";
 const CHORDS_END: &[u8] = b"chord0";
 const PART: &[u8] = b"part/";
 
-/// An open chord.
+/// The row of an open chord.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct ChordRow {
     size: u64,
-    /// Parts that are over.
+    /// The number of parts that have ended.
     count: u64,
     touched: Timestamp,
 }
@@ -42,20 +45,20 @@ struct PartRow {
     id: TaskId,
     index: Option<u32>,
     state: State,
-    /// JSON.
+    /// The part's value as JSON text.
     value: String,
 }
 
-/// The chords that change in this commit.
+/// The chords that the commit under construction changes.
 #[derive(Default)]
 pub(super) struct Chords(HashMap<String, Changed>);
 
 struct Changed {
-    /// `None`: it is gone.
+    /// The chord's row as it is to be written; `None`: the row is to be deleted.
     row: Option<ChordRow>,
-    /// Parts that are not in the table yet, by key.
+    /// Parts to be written, by their keys.
     parts: BTreeMap<Vec<u8>, ChordPart>,
-    /// Parts that are to go from the table.
+    /// The keys of parts to be deleted.
     gone: Vec<Vec<u8>>,
 }
 
@@ -68,7 +71,7 @@ impl Chords {
         self.0.clear();
     }
 
-    /// Opens a chord. What an earlier one of its id has left is of no matter.
+    /// Opens a chord. Parts that an earlier chord of the same id has left are deleted.
     pub(super) fn open(&mut self, tables: &Tables, group: &str, size: u64) -> Result<(), BrokerError> {
         let row = Some(ChordRow { size, count: 0, touched: now() });
         let gone = keys_of_parts(tables, group)?;
@@ -76,7 +79,7 @@ impl Chords {
         Ok(())
     }
 
-    /// One more part is to come.
+    /// Notes that one more part of an open chord is to come.
     pub(super) fn extend(&mut self, tables: &Tables, group: &str) -> Result<(), BrokerError> {
         match &mut self.changed(tables, group)?.row {
             Some(row) => (row.size, row.touched) = (row.size + 1, now()),
@@ -85,11 +88,12 @@ impl Chords {
         Ok(())
     }
 
-    /// Counts a part; all of them, in order, if they are complete.
+    /// Counts a part. Answers with all parts, in order, if the chord is complete.
     pub(super) fn join(
         &mut self,
         tables: &Tables,
         part: ChordPart,
+        most: usize,
     ) -> Result<Option<Vec<ChordPart>>, BrokerError> {
         let group = part.group.clone();
         let changed = self.changed(tables, &group)?;
@@ -99,7 +103,7 @@ impl Chords {
         };
         let key = part_key(&part);
         let gone = changed.gone.iter().position(|gone| *gone == key);
-        let is_new = gone.is_some() || tables.get(Table::Meta, &key)?.is_none();
+        let is_new = gone.is_some() || tables.get(TableName::Meta, &key)?.is_none();
         if !changed.parts.contains_key(&key) && is_new {
             gone.map(|at| changed.gone.swap_remove(at)); // a commit writes no row twice
             (row.count, row.touched) = (row.count + 1, now());
@@ -108,13 +112,18 @@ impl Chords {
         if row.count < row.size {
             return Ok(None);
         }
-        let mut parts = read_parts(tables, &group)?;
-        changed.gone.iter().for_each(|key| drop(parts.remove(key)));
+        let here: usize = changed.parts.values().map(|part| part.value.text().len()).sum();
+        let left = most.checked_sub(here);
+        let Some(mut parts) =
+            left.map(|left| read_parts(tables, &group, &changed.gone, left)).transpose()?.flatten()
+        else {
+            return Ok(Some(vec![too_large(&group, most)]));
+        };
         parts.extend(changed.parts.iter().map(|(key, part)| (key.clone(), part.clone())));
         Ok(Some(parts.into_values().collect()))
     }
 
-    /// Its body is sent: all of it goes.
+    /// Deletes the chord and its parts, because its body is sent.
     pub(super) fn close(&mut self, tables: &Tables, group: &str) -> Result<(), BrokerError> {
         let gone = keys_of_parts(tables, group)?;
         let changed = self.changed(tables, group)?;
@@ -126,7 +135,7 @@ impl Chords {
 
     fn changed(&mut self, tables: &Tables, group: &str) -> Result<&mut Changed, BrokerError> {
         if !self.0.contains_key(group) {
-            let row = tables.get(Table::Meta, &chord_key(group))?;
+            let row = tables.get(TableName::Meta, &chord_key(group))?;
             let row = row.as_deref().map(decode::<ChordRow>).transpose()?;
             let changed = Changed { row, parts: BTreeMap::new(), gone: Vec::new() };
             self.0.insert(group.to_owned(), changed);
@@ -138,35 +147,35 @@ impl Chords {
         }))
     }
 
-    /// The rows that go with the commit.
+    /// Adds the rows of the changed chords to those of the commit.
     pub(super) fn stage(&self, writes: &mut Writes) -> Result<(), BrokerError> {
         for (group, Changed { row, parts, gone }) in &self.0 {
-            gone.iter().for_each(|key| writes.delete(Table::Meta, key));
+            gone.iter().for_each(|key| writes.delete(TableName::Meta, key));
             match row {
-                Some(row) => writes.put(Table::Meta, &chord_key(group), &encode(row)?),
-                None => writes.delete(Table::Meta, &chord_key(group)),
+                Some(row) => writes.put(TableName::Meta, &chord_key(group), &encode(row)?),
+                None => writes.delete(TableName::Meta, &chord_key(group)),
             }
             for (key, part) in parts {
                 let ChordPart { id, index, state, value, .. } = part;
-                let row = PartRow { id: id.clone(), index: *index, state: *state, value: value.to_string() };
-                writes.put(Table::Meta, key, &encode(&row)?);
+                let row =
+                    PartRow { id: id.clone(), index: *index, state: *state, value: value.text().to_owned() };
+                writes.put(TableName::Meta, key, &encode(&row)?);
             }
         }
         Ok(())
     }
 }
 
-/// Rows to delete of chords that nobody has touched for long.
+/// Adds deletions of the chords that have not changed for [`FORGOTTEN_AFTER`].
 pub(super) fn forget_old(tables: &Tables, now: Timestamp, writes: &mut Writes) -> Result<(), BrokerError> {
-    for row in tables.range(Table::Meta, CHORD, Bound::Excluded(CHORDS_END))? {
-        let (key, value) = row?;
-        if decode::<ChordRow>(&value)?.touched + FORGOTTEN_AFTER > now {
+    for (key, value) in tables.readable(TableName::Meta, CHORD, Bound::Excluded(CHORDS_END)) {
+        if decode::<ChordRow>(&value).is_ok_and(|row| row.touched + FORGOTTEN_AFTER > now) {
             continue;
         }
         let group = String::from_utf8_lossy(&key[CHORD.len()..]).into_owned();
         tracing::warn!(group, "a chord that was never complete is forgotten");
-        keys_of_parts(tables, &group)?.iter().for_each(|key| writes.delete(Table::Meta, key));
-        writes.delete(Table::Meta, &key);
+        keys_of_parts(tables, &group)?.iter().for_each(|key| writes.delete(TableName::Meta, key));
+        writes.delete(TableName::Meta, &key);
     }
     Ok(())
 }
@@ -175,12 +184,13 @@ fn chord_key(group: &str) -> Vec<u8> {
     [CHORD, group.as_bytes()].concat()
 }
 
-/// Where the parts of a chord begin. The length keeps those of a group apart whose id begins with this one.
+/// The prefix of the keys of a chord's parts. The length keeps them apart from the parts of a group whose id
+/// begins with this id.
 fn parts_prefix(group: &str) -> Vec<u8> {
     [PART, &(group.len() as u32).to_be_bytes(), group.as_bytes()].concat()
 }
 
-/// Sorts by place in the header; parts without one come last.
+/// The key of a part. Keys sort by the place in the header; parts that have no place come last.
 fn part_key(part: &ChordPart) -> Vec<u8> {
     let index = part.index.unwrap_or(u32::MAX).to_be_bytes();
     [&parts_prefix(&part.group), &index[..], part.id.as_str().as_bytes()].concat()
@@ -191,7 +201,7 @@ fn each_part(
     group: &str,
 ) -> Result<impl Iterator<Item = Result<(Vec<u8>, super::tables::Slice), BrokerError>>, BrokerError> {
     let prefix = parts_prefix(group);
-    let rows = tables.range(Table::Meta, &prefix, Bound::Unbounded)?;
+    let rows = tables.range(TableName::Meta, &prefix, Bound::Unbounded)?;
     let own = move |row: &Result<(_, _), BrokerError>| {
         row.as_ref().map_or(true, |(key, _): &(super::tables::Slice, _)| key.starts_with(&prefix))
     };
@@ -202,14 +212,28 @@ fn keys_of_parts(tables: &Tables, group: &str) -> Result<Vec<Vec<u8>>, BrokerErr
     each_part(tables, group)?.map(|row| Ok(row?.0)).collect()
 }
 
-fn read_parts(tables: &Tables, group: &str) -> Result<BTreeMap<Vec<u8>, ChordPart>, BrokerError> {
-    let mut parts = BTreeMap::new();
+/// The parts of a chord that are in the table and are not to go; nothing, as soon as they take more than `most` bytes.
+fn read_parts(
+    tables: &Tables,
+    group: &str,
+    gone: &[Vec<u8>],
+    most: usize,
+) -> Result<Option<BTreeMap<Vec<u8>, ChordPart>>, BrokerError> {
+    let (mut parts, mut bytes) = (BTreeMap::new(), 0_usize);
     for row in each_part(tables, group)? {
         let (key, value) = row?;
+        if gone.contains(&key) {
+            continue;
+        }
+        bytes = bytes.saturating_add(value.len());
+        if bytes > most {
+            return Ok(None);
+        }
         let PartRow { id, index, state, value } = decode(&value)?;
-        let value = serde_json::from_str(&value)
+        let value = value
+            .parse()
             .map_err(|error| BrokerError::Io(format!("a part of chord {group} does not decode: {error}")))?;
         parts.insert(key, ChordPart { group: group.to_owned(), id, index, state, value });
     }
-    Ok(parts)
+    Ok(Some(parts))
 }

@@ -1,4 +1,4 @@
-//! What the engine's thread is asked to do.
+//! The requests to the engine's thread.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,30 +8,32 @@ use tokio::sync::oneshot;
 use super::groups::GroupStep;
 use super::notes::Noting;
 use crate::broker::{
-    BrokerError, Counts, DeadLetter, LaneFacts, LaneLever, Place, RecordFn, Removal, Settle, Sink,
+    BrokerError, DeadLetter, LaneFacts, LaneLever, MessageLocation, QueueCounts, RecordFn, Removal, Settle,
+    Sink,
 };
 use crate::core::Timestamp;
 use crate::store::{ChordJoin, ChordPart};
 use crate::task::{LaneName, Message, TaskId, TaskResult, UniqueKey};
 
-/// Where an answer goes.
-pub(super) type Reply<T> = oneshot::Sender<Result<T, BrokerError>>;
+/// The sender through which the engine answers a request.
+pub(super) type ReplySender<T> = oneshot::Sender<Result<T, BrokerError>>;
 
-/// One request. Publishes and settlements are gathered into one commit; everything else sees all that came before it.
-pub(super) enum Command {
+/// One request. The engine gathers publishes and settlements into one commit; every other request sees all
+/// requests that came before it.
+pub(super) enum EngineCommand {
     Publish {
         message: Arc<Message>,
         row: Vec<u8>,
         unique: bool,
-        reply: Reply<Option<TaskId>>,
+        reply: ReplySender<Option<TaskId>>,
     },
     PublishAll {
         messages: Vec<(Arc<Message>, Vec<u8>)>,
         sizes: Vec<(String, u64)>,
-        /// A chord that gets one more member by it.
+        /// The group of a chord that gets one more member by these messages.
         beside: Option<String>,
         unique: bool,
-        reply: Reply<Option<TaskId>>,
+        reply: ReplySender<Option<TaskId>>,
     },
     Settle(Box<Settlement>),
     Consume {
@@ -51,66 +53,70 @@ pub(super) enum Command {
     },
     Lane {
         lane: LaneName,
-        reply: Reply<Option<LaneFacts>>,
+        reply: ReplySender<Option<LaneFacts>>,
     },
     Lanes {
         limit: usize,
-        reply: Reply<Vec<LaneFacts>>,
+        reply: ReplySender<Vec<LaneFacts>>,
     },
     SteerLane {
         lane: LaneName,
         lever: LaneLever,
-        reply: Reply<bool>,
+        reply: ReplySender<bool>,
     },
-    /// The holder of a dedupe window.
+    /// Asks which task holds a unique window.
     Holder {
         key: UniqueKey,
-        reply: Reply<Option<TaskId>>,
+        reply: ReplySender<Option<TaskId>>,
     },
-    /// Ends the window of a message before its task is over.
-    LetGo {
+    /// Ends the unique window of a message before its task is over.
+    ReleaseWindow {
         key: UniqueKey,
         id: TaskId,
     },
     Declare {
         queue: String,
-        reply: Reply<()>,
+        reply: ReplySender<()>,
     },
     Queues {
-        reply: Reply<Vec<String>>,
+        reply: ReplySender<Vec<String>>,
     },
     Counts {
         queue: String,
-        reply: Reply<Counts>,
+        reply: ReplySender<QueueCounts>,
+    },
+    OldestReady {
+        queue: String,
+        reply: ReplySender<Option<Timestamp>>,
     },
     Find {
         id: TaskId,
-        reply: Reply<Option<Place>>,
+        reply: ReplySender<Option<MessageLocation>>,
     },
     Remove {
         id: TaskId,
         record: RecordFn,
-        reply: Reply<Removal>,
+        reply: ReplySender<Removal>,
     },
     DeadLetters {
         limit: usize,
-        reply: Reply<Vec<DeadLetter>>,
+        reply: ReplySender<Vec<DeadLetter>>,
     },
-    Revive {
+    RequeueDeadLetters {
         ids: HashSet<TaskId>,
-        reply: Reply<Vec<TaskId>>,
+        reply: ReplySender<Vec<TaskId>>,
     },
     Put {
         result: Box<TaskResult>,
-        reply: Reply<bool>,
+        reply: ReplySender<bool>,
     },
     Forget {
         id: TaskId,
-        reply: Reply<bool>,
+        reply: ReplySender<bool>,
     },
     Sweep {
         now: Timestamp,
-        reply: Reply<usize>,
+        reply: ReplySender<usize>,
     },
     Chord(Join),
     Group(GroupStep),
@@ -120,15 +126,15 @@ pub(super) enum Command {
         value: Option<String>,
     },
     Close {
-        reply: Reply<()>,
+        reply: ReplySender<()>,
     },
 }
 
-/// A step of a chord that goes with no settlement.
+/// A step of a chord that belongs to no settlement.
 pub(super) enum Join {
-    Open { group: String, size: u64, reply: Reply<()> },
-    Part { part: ChordPart, reply: Reply<ChordJoin> },
-    Close { group: String, reply: Reply<()> },
+    Open { group: String, size: u64, reply: ReplySender<()> },
+    Part { part: ChordPart, reply: ReplySender<ChordJoin> },
+    Close { group: String, reply: ReplySender<()> },
 }
 
 /// The end of a delivery.
@@ -136,7 +142,7 @@ pub(super) struct Settlement {
     pub(super) queue: u16,
     pub(super) tag: u64,
     pub(super) settle: Settle,
-    /// The result's row, encoded by the thread that settles.
+    /// The row of the task's record, encoded by the thread that settles.
     pub(super) row: Option<Vec<u8>>,
-    pub(super) done: Option<Reply<()>>,
+    pub(super) done: Option<ReplySender<()>>,
 }

@@ -1,40 +1,41 @@
-//! One group commit: what is to be written together, and what is to be said once it is safe.
+//! One group commit: the rows to be written together, and the answers to be given once they are safe.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use super::chords::Chords;
-use super::command::Reply;
-use super::lanes::Step;
+use super::command::ReplySender;
+use super::lanes::LaneStep;
+use super::queue_cursor::DeliveredRow;
 use super::rows::{ReadyKey, ScheduledKey};
 use super::tables::Writes;
-use super::window::Held;
 use crate::core::Timestamp;
 use crate::task::{Message, TaskId, TaskResult};
 
-/// A commit under construction. Publishes and settlements are kept apart: when the disk will not take it, the former
-/// are refused, and the latter are kept until it does.
+/// A commit under construction. The rows of publishes and of settlements are kept apart: when the disk refuses the
+/// commit, the publishes are refused, and the settlements are kept until they can be written.
 #[derive(Default)]
 pub(super) struct Commit {
     pub(super) publishes: Writes,
     pub(super) published: Vec<Published>,
     pub(super) settlements: Writes,
     pub(super) settled: Vec<Settled>,
-    /// Accepted in this commit, for the check of unique ids.
+    /// The ids that this commit accepts, for the check of unique ids.
     pub(super) ids: HashSet<TaskId>,
-    /// Queues (by index) whose counts changed.
+    /// The queues, by index, whose counts changed.
     pub(super) queues: BTreeSet<usize>,
-    /// Ids whose results expire, with the time.
+    /// The ids whose results expire, each with the time of the expiry.
     pub(super) expiring: Vec<(Timestamp, TaskId)>,
-    /// Rows of messages that follow from the end of others.
-    pub(super) arrivals: Vec<Arrival>,
-    /// What publishes and settlements do to their lanes.
-    pub(super) steps: Vec<Step>,
+    /// Rows of messages that follow from the end of other tasks.
+    pub(super) arrivals: Vec<ArrivedRow>,
+    /// What publishes and settlements do to their lanes and unique windows.
+    pub(super) steps: Vec<LaneStep>,
     /// Records of tasks that will never run.
     pub(super) records: Vec<TaskResult>,
-    /// Chords that are opened, counted or closed.
+    /// The chords that this commit opens, counts or closes.
     pub(super) chords: Chords,
-    /// What was free on the disk when the first publish came, less what was taken since and what is to be flushed.
+    /// The free bytes on the disk when the first publish came, less those that publishes took since and those that
+    /// the database has yet to flush. `None`: not measured yet.
     pub(super) free: Option<u64>,
 }
 
@@ -43,8 +44,8 @@ impl Commit {
         self.published.is_empty() && self.settled.is_empty() && !self.writes()
     }
 
-    /// Forgets all of it, and keeps the room: large pieces of memory that come and go with every commit cost more than
-    /// what is done with them.
+    /// Empties the commit and keeps its memory: large allocations that come and go with every commit cost more
+    /// than the work that is done in them.
     pub(super) fn clear(&mut self) {
         self.publishes.clear();
         self.published.clear();
@@ -60,7 +61,7 @@ impl Commit {
         self.free = None;
     }
 
-    /// Whether there is anything to write: what only goes back to where it was needs none.
+    /// Whether the commit has anything to write. A row that only goes back to where it was needs no write.
     pub(super) fn writes(&self) -> bool {
         let is_written = [&self.publishes, &self.settlements].iter().any(|writes| !writes.is_empty());
         is_written || !self.chords.is_empty() || !self.steps.is_empty()
@@ -69,26 +70,27 @@ impl Commit {
 
 /// A publish that waits for its commit.
 pub(super) struct Published {
-    /// Of several that were sent together, the last one answers for all.
-    pub(super) reply: Option<Reply<Option<TaskId>>>,
-    pub(super) arrival: Arrival,
+    /// The way to the publisher. Of several messages that are sent together, only the last one has it, and answers
+    /// for all.
+    pub(super) reply: Option<ReplySender<Option<TaskId>>>,
+    pub(super) arrival: ArrivedRow,
 }
 
-/// A row that came in.
-pub(super) struct Arrival {
+/// A row that the commit adds to a queue.
+pub(super) struct ArrivedRow {
     pub(super) queue: usize,
-    pub(super) place: Place,
+    pub(super) place: RowKey,
     pub(super) message: Arc<Message>,
 }
 
-/// Where a row lies.
+/// The key of a row among the ready or the scheduled ones.
 #[derive(Clone, Copy)]
-pub(super) enum Place {
+pub(super) enum RowKey {
     Ready(ReadyKey),
     Scheduled(Timestamp, ScheduledKey),
 }
 
-impl Place {
+impl RowKey {
     pub(super) fn key(&self) -> &[u8] {
         match self {
             Self::Ready(key) => key,
@@ -100,20 +102,20 @@ impl Place {
 /// A settlement that waits for its commit.
 pub(super) struct Settled {
     pub(super) queue: usize,
-    pub(super) held: Held,
+    pub(super) held: DeliveredRow,
     pub(super) record: Option<Box<TaskResult>>,
-    pub(super) done: Option<Reply<()>>,
-    pub(super) end: End,
+    pub(super) done: Option<ReplySender<()>>,
+    pub(super) end: RowEnd,
 }
 
-/// What a settlement came to.
-pub(super) enum End {
-    /// The row is gone.
+/// What became of the row of a settled delivery.
+pub(super) enum RowEnd {
+    /// The row is deleted.
     Gone,
-    /// The row went to the dead letters.
+    /// The row is deleted, and its message is a dead letter.
     Dead,
     /// The row is where it was and may be delivered again.
     Back,
     /// Another row took its place.
-    Replaced(Arrival),
+    Replaced(ArrivedRow),
 }

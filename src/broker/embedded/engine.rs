@@ -1,51 +1,50 @@
 //! The thread that owns the embedded store.
 //!
-//! It gathers whatever was asked since the last commit, writes it in one batch with one `fdatasync`, and only then
-//! answers, delivers and wakes. Under load the commits grow by themselves; alone, a publish costs one sync. There is
-//! no timer but the next ETA, and nothing polls.
-//!
-//! When the disk refuses a commit (full, or an I/O error), publishes are refused with the reason; settlements are
-//! kept and written when the store could be opened again (see `recovery`).
+//! It gathers all requests since the last commit, writes them in one batch with one `fdatasync`, and only then answers, delivers and
+//! wakes. Under load the commits grow; a publish alone costs one sync. The only timer is the next ETA, and nothing polls. When the
+//! disk refuses a commit, publishes are refused with the reason, and settlements are kept until it opens again (see `recovery`).
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::EmbeddedOptions;
-use super::claims::Claims;
-use super::command::{Command, Reply, Settlement};
-use super::commit::{Arrival, Commit, End, Place, Published};
+use super::acknowledged::Acknowledged;
+use super::command::{EngineCommand, ReplySender, Settlement};
+use super::commit::{ArrivedRow, Commit, Published, RowEnd, RowKey};
 use super::known_lanes::KnownLanes;
-use super::lanes::{self, LaneBatch, Newcoming, Step};
+use super::lanes::{self, LaneBatch, LaneStep, Newcoming};
 use super::last_chance::LastChance;
 use super::lock::DirLock;
+use super::queue_cursor::{AttachedConsumer, QueueCursor};
 use super::reclaim::Reclaim;
-use super::recovery::{Failure, REOPEN_AFTER};
-use super::rows::{QueueRow, ReadyKey, SEQ, TaskRow, encode, ready_key, scheduled_key, seq_of, task_key};
-use super::tables::{Table, Tables, Writes};
-use super::window::{Consuming, Window};
-use crate::broker::{BrokerError, Delivery, Settle, Settler, call_sink, lane};
+use super::recovery::{REOPEN_AFTER, WriteFailure};
+use super::rows::{ReadyKey, SEQ, StoredQueue, TaskRow, encode, ready_key, scheduled_key, seq_of, task_key};
+use super::start_log::StartLog;
+use super::tables::{TableName, Tables, Writes, io_error};
+use crate::broker::{BrokerError, Delivery, Settle, Settler, call_sink, lane, limits};
 use crate::core::Timestamp;
 use crate::store::Waiters;
 use crate::task::clock::now;
 use crate::task::{Message, TaskId};
 
-/// At most so many requests go into one commit.
+/// The most requests that go into one commit.
 const BATCH: usize = 4096;
-/// How many queues a store holds: their numbers are 16 bits. The catalogue has some dozens.
+/// The most queues that a store holds: their numbers have 16 bits. A catalogue has some dozens.
 const QUEUES: usize = 1 << 16;
 
-/// What other threads may look at.
-pub(super) struct Shared {
-    /// The open tables, or why they are not open.
+/// The part of the store that other threads may read.
+pub(super) struct EngineShared {
+    /// The open tables, or the reason why they are not open.
     pub(super) tables: RwLock<Result<Tables, BrokerError>>,
-    pub(super) claims: Claims,
+    pub(super) start_log: StartLog,
     pub(super) waiters: Waiters,
 }
 
-impl Shared {
+impl EngineShared {
     pub(super) fn set_tables(&self, tables: Result<Tables, BrokerError>) {
         let old =
             std::mem::replace(&mut *self.tables.write().unwrap_or_else(PoisonError::into_inner), tables);
@@ -58,28 +57,30 @@ impl Shared {
 pub(super) struct Engine {
     pub(super) dir: PathBuf,
     pub(super) options: EmbeddedOptions,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<EngineShared>,
     pub(super) tables: Option<Tables>,
-    pub(super) windows: Vec<Window>,
+    pub(super) cursors: Vec<QueueCursor>,
     pub(super) by_name: HashMap<String, usize>,
-    /// Of rows and of commits: never used twice, also by different processes.
+    /// The last sequence that was given to a row or a commit. No two get the same one, in no process.
     pub(super) seq: u64,
     next_tag: u64,
     pub(super) commit: Commit,
     pub(super) known_lanes: KnownLanes,
     pub(super) last_chance: LastChance,
-    /// Settlements that wait for the tables to be open again.
+    /// Settlements that wait until the tables are open again.
     pub(super) deferred: Vec<Settlement>,
-    /// When somebody may have waited long enough for a lane: the time of the earliest, or an earlier one.
+    /// The time of the earliest run that will have waited long enough for its lane, or an earlier time.
     pub(super) next_deadline: Option<Timestamp>,
-    /// The commit before, empty: its room is used again.
+    /// The previous commit, emptied: its memory is used again.
     spare: Commit,
     pub(super) reclaim: Reclaim,
-    sender: Sender<Command>,
-    pub(super) failure: Option<Failure>,
-    /// How long to wait after the next failure before the store is opened again.
+    pub(super) mending: Option<JoinHandle<Result<bool, BrokerError>>>,
+    sender: Sender<EngineCommand>,
+    pub(super) acknowledged: Option<Acknowledged>,
+    pub(super) failure: Option<WriteFailure>,
+    /// The pause after the next failure, before the store is opened again.
     pub(super) pause: Duration,
-    /// Goes last: who gets the lock finds the files closed.
+    /// Declared last, so that it is dropped last: the process that gets the lock finds the files closed.
     _lock: DirLock,
 }
 
@@ -88,6 +89,9 @@ impl Drop for Engine {
         self.shared.set_tables(Err(BrokerError::Closed));
         self.shared.waiters.close();
         self.reclaim.end();
+        if let Some(mending) = self.mending.take() {
+            let _ = mending.join();
+        }
         if let Some(tables) = self.tables.take() {
             tables.close();
         }
@@ -102,16 +106,16 @@ impl Engine {
         dir: PathBuf,
         lock: DirLock,
         options: EmbeddedOptions,
-        shared: Arc<Shared>,
+        shared: Arc<EngineShared>,
         tables: Tables,
-        sender: Sender<Command>,
+        sender: Sender<EngineCommand>,
     ) -> Result<Self, BrokerError> {
         let mut engine = Self {
             dir,
             options,
             shared,
             tables: None,
-            windows: Vec::new(),
+            cursors: Vec::new(),
             by_name: HashMap::new(),
             seq: 0,
             next_tag: 0,
@@ -122,20 +126,33 @@ impl Engine {
             next_deadline: None,
             spare: Commit::default(),
             reclaim: Reclaim::default(),
+            mending: None,
             sender,
+            acknowledged: None,
             failure: None,
             pause: REOPEN_AFTER,
             _lock: lock,
         };
         engine.adopt(tables)?;
+        let acknowledged = Acknowledged::open(&engine.dir, engine.seq);
+        engine.acknowledged = Some(acknowledged.map_err(|e| io_error(&engine.dir, &e))?);
         Ok(engine)
     }
 
-    /// Works until it is closed; what to answer then.
+    /// Writes and syncs a commit, and notes that it is about to be acknowledged.
+    pub(super) fn write(&mut self, tables: &Tables, parts: &[&Writes]) -> Result<(), BrokerError> {
+        let Some(acknowledged) = &mut self.acknowledged else { return tables.write(parts) };
+        let journal = acknowledged.journal(&self.dir.join("db"), tables);
+        tables.write(parts)?;
+        acknowledged.note(self.seq, journal);
+        Ok(())
+    }
+
+    /// Works until a request asks to close. Answers with the sender of that request and what to say to it.
     pub(super) fn run(
         &mut self,
-        requests: &Receiver<Command>,
-    ) -> Option<(Reply<()>, Result<(), BrokerError>)> {
+        requests: &Receiver<EngineCommand>,
+    ) -> Option<(ReplySender<()>, Result<(), BrokerError>)> {
         let mut inbox = Vec::with_capacity(BATCH);
         loop {
             let next = match self.wake_at() {
@@ -150,30 +167,35 @@ impl Engine {
             inbox.extend(requests.try_iter().take(BATCH - 1));
             for command in inbox.drain(..) {
                 match command {
-                    Command::Publish { message, row, unique, reply } => {
+                    EngineCommand::Publish { message, row, unique, reply } => {
                         self.publish(message, row, unique, reply);
                     }
-                    Command::PublishAll { messages, sizes, beside, unique, reply } => {
+                    EngineCommand::PublishAll { messages, sizes, beside, unique, reply } => {
                         self.publish_all(messages, (sizes, beside), unique, reply);
                     }
-                    Command::Settle(settlement) => self.settle(*settlement),
-                    Command::LetGo { key, id } => self.commit.steps.push(Step::LetGo { key, id }),
-                    Command::Close { reply } => return Some((reply, self.last_flush())),
+                    EngineCommand::Settle(settlement) => self.settle(*settlement),
+                    EngineCommand::ReleaseWindow { key, id } => {
+                        self.commit.steps.push(LaneStep::ReleaseWindow { key, id })
+                    }
+                    EngineCommand::Close { reply } => return Some((reply, self.last_flush())),
                     other => {
-                        self.flush(); // it sees everything that came before it
+                        self.flush(); // every other request sees all requests that came before it
                         self.handle(other);
                     }
                 }
             }
+            // First what was asked: whoever waits for an answer waits for this commit.
             self.flush();
+            // Then a store that failed may be opened again, so that the steps below find tables to read.
             self.try_reopen();
+            // Runs that gave up, and rows that came due, become ready before the consumers are filled.
             self.give_up_waiting();
             self.promote_due();
             self.deliver();
         }
     }
 
-    /// When there is something to do without being asked.
+    /// The time at which there is work that nobody asked for.
     fn wake_at(&self) -> Option<Instant> {
         if let Some(failure) = &self.failure {
             return Some(failure.retry_at);
@@ -181,7 +203,7 @@ impl Engine {
         let now = now();
         let deadline = self.next_deadline.map(|next| next.since(now).min(Duration::from_secs(3600)));
         let deadline = deadline.map(|left| Instant::now() + left);
-        self.windows.iter().filter_map(|w| w.wake_at(now)).chain(deadline).min()
+        self.cursors.iter().filter_map(|w| w.wake_at(now)).chain(deadline).min()
     }
 
     /// Why nothing can be read or written.
@@ -193,16 +215,25 @@ impl Engine {
         self.tables.clone().ok_or_else(|| self.error())
     }
 
-    /// The queue of this name; made when it is new.
+    /// The index of the queue of this name; the queue is made if it is new.
     pub(super) fn queue(&mut self, name: &str) -> Result<usize, BrokerError> {
         if let Some(index) = self.by_name.get(name) {
             return Ok(*index);
         }
-        let index = self.windows.len();
+        limits::queue(name)?;
+        self.known_queue(name)
+    }
+
+    /// As [`queue`](Self::queue), for a name that is in the tables already, however long it is.
+    pub(super) fn known_queue(&mut self, name: &str) -> Result<usize, BrokerError> {
+        if let Some(index) = self.by_name.get(name) {
+            return Ok(*index);
+        }
+        let index = self.cursors.len();
         let number = u16::try_from(index).map_err(|_| {
             BrokerError::Io(format!("queue `{name}` is one too many: a store holds {QUEUES} queues"))
         })?;
-        self.windows.push(Window::new(name.to_owned(), number));
+        self.cursors.push(QueueCursor::new(name.to_owned(), number));
         self.by_name.insert(name.to_owned(), index);
         self.commit.queues.insert(index);
         Ok(index)
@@ -213,7 +244,7 @@ impl Engine {
         self.seq
     }
 
-    /// The rows for a message that is to wait in a queue.
+    /// Stages the rows of a message that is to wait in a queue.
     pub(super) fn place(
         &mut self,
         writes: &mut Writes,
@@ -221,22 +252,29 @@ impl Engine {
         message: Arc<Message>,
         row: &[u8],
         due: Option<Timestamp>,
-    ) -> Arrival {
+    ) -> ArrivedRow {
         let seq = self.next_seq();
-        let window = &mut self.windows[queue];
-        // A serial one that is due has gone another way, through its lane; this one was not when it was looked at.
+        let cursor = &mut self.cursors[queue];
+        // A serial message that is due went through its lane instead of coming here. So one that comes here was
+        // not due when that was decided, and stays scheduled even if its time has come since.
         let place = match due.filter(|due| *due > now() || lane::lane_of(&message).is_some()) {
-            Some(due) => Place::Scheduled(due, scheduled_key(window.number, due, seq)),
-            None => Place::Ready(ready_key(window.number, message.priority, seq)),
+            Some(due) => RowKey::Scheduled(due, scheduled_key(cursor.number, due, seq)),
+            None => RowKey::Ready(ready_key(cursor.number, message.priority, seq)),
         };
-        *window.count(&place) += 1;
-        writes.put(Table::Messages, place.key(), row);
-        writes.put(Table::Tasks, &task_key(&message.id), &TaskRow::at(place.key()));
+        *cursor.count(&place) += 1;
+        writes.put(TableName::Messages, place.key(), row);
+        writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::at(place.key()));
         self.commit.queues.insert(queue);
-        Arrival { queue, place, message }
+        ArrivedRow { queue, place, message }
     }
 
-    fn publish(&mut self, message: Arc<Message>, row: Vec<u8>, unique: bool, reply: Reply<Option<TaskId>>) {
+    fn publish(
+        &mut self,
+        message: Arc<Message>,
+        row: Vec<u8>,
+        unique: bool,
+        reply: ReplySender<Option<TaskId>>,
+    ) {
         let queue =
             match self.refuse(&message.id, unique, row.len()).and_then(|()| self.queue(&message.queue)) {
                 Ok(queue) => queue,
@@ -250,7 +288,7 @@ impl Engine {
         if lanes::has_to_pass(&message, due) || message.unique.is_some() {
             let is_new = !message.is_in_canvas();
             let newcoming = Newcoming { queue, message, row, is_new, is_kept: false, reply: Some(reply) };
-            self.commit.steps.push(Step::Arrive(newcoming));
+            self.commit.steps.push(LaneStep::Arrive(newcoming));
             return;
         }
         let mut writes = std::mem::take(&mut self.commit.publishes);
@@ -259,13 +297,14 @@ impl Engine {
         self.commit.published.push(Published { reply: Some(reply), arrival });
     }
 
-    /// All of these, or none. The chords: those that are opened, with their sizes, and one that gets one more member.
+    /// Takes all of these messages or none. `sizes`: the chords that are opened, with their sizes. `beside`: the
+    /// chord that gets one more member.
     fn publish_all(
         &mut self,
         messages: Vec<(Arc<Message>, Vec<u8>)>,
         (sizes, beside): (Vec<(String, u64)>, Option<String>),
         unique: bool,
-        reply: Reply<Option<TaskId>>,
+        reply: ReplySender<Option<TaskId>>,
     ) {
         let mut queues = Vec::with_capacity(messages.len());
         for (message, row) in &messages {
@@ -294,7 +333,7 @@ impl Engine {
             let due = message.eta;
             if lanes::has_to_pass(&message, due) {
                 let newcoming = Newcoming { queue, message, row, is_new: false, is_kept: false, reply: None };
-                self.commit.steps.push(Step::Arrive(newcoming));
+                self.commit.steps.push(LaneStep::Arrive(newcoming));
             } else {
                 arrivals.push(self.place(&mut writes, queue, message, &row, due));
             }
@@ -306,13 +345,13 @@ impl Engine {
         match last {
             Some(arrival) => self.commit.published.push(Published { reply: Some(reply), arrival }),
             None => match self.commit.steps.last_mut() {
-                Some(Step::Arrive(last)) if !is_empty => last.reply = Some(reply),
-                _ => drop(reply.send(Ok(None))), // an empty group
+                Some(LaneStep::Arrive(last)) if !is_empty => last.reply = Some(reply),
+                _ => drop(reply.send(Ok(None))), // there is no message to take: an empty group
             },
         }
     }
 
-    /// Refuses a publish that cannot be taken.
+    /// Refuses a publish that cannot be taken, because the disk has too little room or its id is taken.
     pub(super) fn refuse(&mut self, id: &TaskId, unique: bool, size: usize) -> Result<(), BrokerError> {
         let tables = self.tables.as_ref().ok_or_else(|| self.error())?;
         let dir = &self.dir;
@@ -321,7 +360,7 @@ impl Engine {
         });
         let left = free.saturating_sub(size as u64);
         if left < self.options.min_free_space {
-            let waiting = self.windows.iter().map(|w| w.ready + w.scheduled).sum();
+            let waiting = self.cursors.iter().map(|w| w.ready + w.scheduled).sum();
             self.reclaim.begin(tables, self.seq, waiting);
             return Err(BrokerError::Full(format!(
                 "{} MiB are free on the disk of {}, and the last {} MiB are kept for tasks that are under way",
@@ -332,7 +371,7 @@ impl Engine {
         }
         if unique {
             let is_taken = self.commit.ids.contains(id)
-                || match tables.get(Table::Tasks, &task_key(id))?.as_deref().map(TaskRow::decode) {
+                || match tables.get(TableName::Tasks, &task_key(id))?.as_deref().map(TaskRow::decode) {
                     None => false,
                     Some(Ok(TaskRow::Over(result))) => result.expires_at > now(),
                     Some(Ok(TaskRow::At(_) | TaskRow::InLine(_)) | Err(_)) => true,
@@ -345,8 +384,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Commits what was gathered, then says so.
+    /// Commits what was gathered, and then says so.
     pub(super) fn flush(&mut self) {
+        // The next commit measures the free room on the disk anew.
         self.commit.free = None;
         if self.commit.is_empty() {
             return;
@@ -354,10 +394,16 @@ impl Engine {
         let mut lanes = LaneBatch::default();
         if self.commit.writes() {
             let Some(tables) = self.tables.clone() else { return };
+            // Lanes are worked out now, from the rows as they are: a publish may go where a settlement of this
+            // commit leaves.
             let written = self.take_steps(&mut lanes, &tables).and_then(|()| {
                 let mut meta = Writes::default();
                 self.stage_meta(&mut meta);
-                tables.write(&[&self.commit.publishes, &self.commit.settlements, &lanes.writes, &meta])
+                let commit = std::mem::take(&mut self.commit);
+                let parts = [&commit.publishes, &commit.settlements, &lanes.writes, &meta];
+                let written = self.write(&tables, &parts);
+                self.commit = commit;
+                written
             });
             if let Err(error) = written {
                 tables.close();
@@ -366,6 +412,8 @@ impl Engine {
             }
             self.pause = REOPEN_AFTER;
         }
+        // The commit is safe. What `announce` sets off goes into the next commit; the counts that no write took
+        // along go too.
         let mut next = std::mem::take(&mut self.spare);
         std::mem::swap(&mut next.queues, &mut self.commit.queues);
         let mut commit = std::mem::replace(&mut self.commit, next);
@@ -374,23 +422,25 @@ impl Engine {
         self.spare = commit;
     }
 
-    /// The commit is safe: answer, deliver, wake.
+    /// Acts on a commit that is safe: it delivers the new rows, and answers and wakes those who wait.
     fn announce(&mut self, commit: &mut Commit, mut lanes: LaneBatch) {
+        // What memory knows of lanes must match the disk before anything is delivered.
         self.known_lanes.take(lanes.changed);
-        let gone = commit.settled.iter().filter(|s| !matches!(s.end, End::Back)).map(|s| s.held.key);
-        self.shared.claims.forget(gone);
+        // The starts of rows that are gone need not be kept any longer.
+        let gone = commit.settled.iter().filter(|s| !matches!(s.end, RowEnd::Back)).map(|s| s.held.key);
+        self.shared.start_log.forget(gone);
         let mut arrivals = Vec::with_capacity(commit.published.len());
         for settled in commit.settled.drain(..) {
             if let Some(record) = &settled.record {
                 self.shared.waiters.wake(record);
             }
             match settled.end {
-                End::Gone | End::Dead => {}
-                End::Back => {
-                    self.shared.claims.take_back(settled.held.key);
-                    self.windows[settled.queue].waits(&settled.held.key);
+                RowEnd::Gone | RowEnd::Dead => {}
+                RowEnd::Back => {
+                    self.shared.start_log.take_back(settled.held.key);
+                    self.cursors[settled.queue].waits(&settled.held.key);
                 }
-                End::Replaced(arrival) => arrivals.push(arrival),
+                RowEnd::Replaced(arrival) => arrivals.push(arrival),
             }
             if let Some(done) = settled.done {
                 let _ = done.send(Ok(()));
@@ -404,9 +454,10 @@ impl Engine {
             arrivals.push(published.arrival);
             replies.extend(published.reply.map(|reply| (reply, None)));
         }
+        // Steps that failed were answered when they failed, and are not among the steps any more.
         let newcomings = commit.steps.drain(..).filter_map(|step| match step {
-            Step::Arrive(newcoming) => Some(newcoming.reply),
-            Step::Release { .. } | Step::LetGo { .. } => None,
+            LaneStep::Arrive(newcoming) => Some(newcoming.reply),
+            LaneStep::Release { .. } | LaneStep::ReleaseWindow { .. } => None,
         });
         let answers = newcomings.zip(lanes.joined);
         replies.extend(answers.filter_map(|(reply, joined)| reply.map(|reply| (reply, joined))));
@@ -416,25 +467,26 @@ impl Engine {
         }
     }
 
-    /// These rows are on disk: out with those that there is room for, the rest is found by a later scan.
-    pub(super) fn arrived(&mut self, arrivals: Vec<Arrival>) {
+    /// Delivers those of these rows, which are on disk, for which a consumer has room; a later scan finds the
+    /// others.
+    pub(super) fn arrived(&mut self, arrivals: Vec<ArrivedRow>) {
         let mut ready = Vec::with_capacity(arrivals.len());
-        for Arrival { queue, place, message } in arrivals {
+        for ArrivedRow { queue, place, message } in arrivals {
             match place {
-                Place::Scheduled(due, _) => self.windows[queue].scheduled_for(due),
-                Place::Ready(key) => ready.push((key, queue, message)),
+                RowKey::Scheduled(due, _) => self.cursors[queue].scheduled_for(due),
+                RowKey::Ready(key) => ready.push((key, queue, message)),
             }
         }
-        ready.sort_by_key(|(key, ..)| *key); // by queue, and in the order in which they run
+        ready.sort_by_key(|(key, ..)| *key); // sorted by queue, and within it in the order in which they run
         let mut ready = ready.into_iter().peekable();
         while let Some((_, queue, _)) = ready.peek() {
             let queue = *queue;
             let mut out = Vec::new();
             while let Some((key, _, message)) = ready.next_if(|(_, q, _)| *q == queue) {
-                if self.windows[queue].is_next() {
+                if self.cursors[queue].is_next() {
                     out.extend(self.hand_out_in_turn(queue, key, message));
                 } else {
-                    self.windows[queue].waits(&key);
+                    self.cursors[queue].waits(&key);
                 }
             }
             self.send(queue, out);
@@ -445,10 +497,10 @@ impl Engine {
     pub(super) fn hand_out(&mut self, queue: usize, key: ReadyKey, message: Arc<Message>) -> Delivery {
         self.next_tag += 1;
         let tag = self.next_tag;
-        let window = &mut self.windows[queue];
-        window.hold(tag, key, Arc::clone(&message));
+        let cursor = &mut self.cursors[queue];
+        cursor.hold(tag, key, Arc::clone(&message));
         let sender = self.sender.clone();
-        let settler = RowSettler { sender, shared: Arc::clone(&self.shared), queue: window.number, key };
+        let settler = RowSettler { sender, shared: Arc::clone(&self.shared), queue: cursor.number, key };
         let fence = message.serial.is_some().then(|| lanes::token(seq_of(&key), &message));
         let delivery = Delivery::new(tag, message, Arc::new(settler));
         match fence {
@@ -458,35 +510,35 @@ impl Engine {
     }
 
     pub(super) fn send(&mut self, queue: usize, deliveries: Vec<Delivery>) {
-        let Some(consumer) = &self.windows[queue].consumer else { return };
+        let Some(consumer) = &self.cursors[queue].consumer else { return };
         if !deliveries.is_empty() && !call_sink(&consumer.sink, deliveries) {
-            self.windows[queue].consumer = None;
+            self.cursors[queue].consumer = None;
         }
     }
 
-    pub(super) fn consume(&mut self, queue: &str, consumer: Consuming) {
+    pub(super) fn consume(&mut self, queue: &str, consumer: AttachedConsumer) {
         match self.queue(queue) {
             Ok(index) => {
-                self.windows[index].consumer = Some(consumer);
-                self.windows[index].look_again();
+                self.cursors[index].consumer = Some(consumer);
+                self.cursors[index].look_again();
             }
             Err(error) => tracing::error!(queue, %error, "nothing will be delivered"),
         }
     }
 
-    /// The rows that go with every commit: counts, the last sequence, what expires when.
+    /// Stages the rows that go with every commit: the counts, the last sequence, and which results expire when.
     pub(super) fn stage_meta(&mut self, writes: &mut Writes) {
         for index in std::mem::take(&mut self.commit.queues) {
-            let window = &self.windows[index];
-            let row = QueueRow {
-                number: window.number,
-                ready: window.ready,
-                scheduled: window.scheduled,
-                dead: window.dead,
-                in_line: window.in_line,
+            let cursor = &self.cursors[index];
+            let row = StoredQueue {
+                number: cursor.number,
+                ready: cursor.ready,
+                scheduled: cursor.scheduled,
+                dead: cursor.dead,
+                in_line: cursor.in_line,
             };
             if let Ok(row) = encode(&row) {
-                writes.put(Table::Meta, format!("queue/{}", window.name).as_bytes(), &row);
+                writes.put(TableName::Meta, format!("queue/{}", cursor.name).as_bytes(), &row);
             }
         }
         if let Err(error) = self.commit.chords.stage(writes) {
@@ -494,10 +546,10 @@ impl Engine {
         }
         self.seq += 1;
         super::expiry::stage(&self.commit.expiring, self.seq, writes);
-        writes.put(Table::Meta, SEQ, &self.seq.to_be_bytes());
+        writes.put(TableName::Meta, SEQ, &self.seq.to_be_bytes());
     }
 
-    /// Writes and syncs these rows now, with the counts of these queues.
+    /// Writes and syncs these rows now, together with the counts of these queues.
     pub(super) fn commit_now(&mut self, queues: &[usize], writes: &Writes) -> Result<(), BrokerError> {
         let tables = self.open_tables()?;
         let mut meta = Writes::default();
@@ -505,17 +557,17 @@ impl Engine {
         self.stage_meta(&mut meta);
         self.commit.expiring.clear();
         self.commit.chords.clear();
-        tables.write(&[writes, &meta]).inspect_err(|error| {
+        self.write(&tables, &[writes, &meta]).inspect_err(|error| {
             tables.close();
             self.fail(error.clone());
         })
     }
 }
 
-/// Settles one row.
+/// Settles the delivery of one row.
 struct RowSettler {
-    sender: Sender<Command>,
-    shared: Arc<Shared>,
+    sender: Sender<EngineCommand>,
+    shared: Arc<EngineShared>,
     queue: u16,
     key: ReadyKey,
 }
@@ -523,22 +575,26 @@ struct RowSettler {
 impl Settler for RowSettler {
     fn started(&self, tags: &[u64]) {
         match tags {
-            [] => self.shared.claims.write_out(),
-            _ => self.shared.claims.start(&[self.key]),
+            [] => self.shared.start_log.write_out(),
+            _ => self.shared.start_log.start(&[self.key]),
         }
     }
 
     fn starting(&self, _tag: u64) {
-        self.shared.claims.starting(&self.key);
+        self.shared.start_log.starting(&self.key);
     }
 
-    fn settle(&self, tag: u64, settle: Settle, done: Option<Reply<()>>) {
+    fn check_fence(&self, _tag: u64) -> Option<tokio::sync::oneshot::Receiver<bool>> {
+        None
+    }
+
+    fn settle(&self, tag: u64, settle: Settle, done: Option<ReplySender<()>>) {
         let row = match &settle {
             Settle::Ack { result: Some(result), .. } => TaskRow::over(result).ok(),
             _ => None,
         };
         let settlement = Settlement { queue: self.queue, tag, settle, row, done };
-        // When the store is closed, `done` is dropped, which says so.
-        let _ = self.sender.send(Command::Settle(Box::new(settlement)));
+        // If the store is closed, `done` is dropped, which tells its receiver so.
+        let _ = self.sender.send(EngineCommand::Settle(Box::new(settlement)));
     }
 }

@@ -1,23 +1,24 @@
-//! Which results go when: one row for each commit and minute, with the ids.
+//! Says which results expire when: one row for each commit and minute, with the ids.
 //!
-//! So keeping a result costs no row of its own in the index, and the sweep reads only what is due.
+//! So a result that is kept needs no row of its own in this index, and a sweep reads only what is due.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::rows::{TaskRow, decode, encode, task_key};
-use super::tables::{Table, Tables, Writes};
+use super::tables::{TableName, Tables, Writes};
 use crate::broker::BrokerError;
 use crate::core::Timestamp;
 use crate::task::TaskId;
 
 const MINUTE: u64 = 60_000;
-/// How many index rows, or about how many results, one sweep step takes.
+/// How many index rows one step of a sweep takes.
+/// About how many results one step of a sweep takes.
 const ROWS: usize = 256;
 const RESULTS: usize = 8192;
 
-/// Rows for the results that a commit keeps; `seq` is the commit's alone. A result goes in the first sweep after the
-/// minute of its expiry is over.
+/// Adds the rows for the results that a commit keeps. No other commit uses this `seq`. A result is deleted in the
+/// first sweep after the minute of its expiry is over.
 pub(super) fn stage(expiring: &[(Timestamp, TaskId)], seq: u64, writes: &mut Writes) {
     let mut by_minute: BTreeMap<u64, Vec<&TaskId>> = BTreeMap::new();
     for (at, id) in expiring {
@@ -25,12 +26,13 @@ pub(super) fn stage(expiring: &[(Timestamp, TaskId)], seq: u64, writes: &mut Wri
     }
     for (minute, ids) in by_minute {
         if let Ok(row) = encode(&ids) {
-            writes.put(Table::Expiries, &[minute.to_be_bytes(), seq.to_be_bytes()].concat(), &row);
+            writes.put(TableName::Expiries, &[minute.to_be_bytes(), seq.to_be_bytes()].concat(), &row);
         }
     }
 }
 
-/// Rows to delete because their time is over by `now`; how many results those are, and whether there is more.
+/// Adds deletions of the rows whose time is over by `now`. Answers with the number of results that this deletes,
+/// and with whether there are more to delete.
 pub(super) fn due(
     tables: &Tables,
     now: Timestamp,
@@ -38,18 +40,22 @@ pub(super) fn due(
 ) -> Result<(usize, bool), BrokerError> {
     let end = (now.as_millis() / MINUTE + 1).to_be_bytes();
     let mut results = 0;
-    for (rows, row) in tables.range(Table::Expiries, &[], Bound::Excluded(&end))?.enumerate() {
+    for (rows, (key, value)) in tables.readable(TableName::Expiries, &[], Bound::Excluded(&end)).enumerate() {
         if rows == ROWS || results >= RESULTS {
             return Ok((results, true));
         }
-        let (key, value) = row?;
-        writes.delete(Table::Expiries, &key);
-        for id in decode::<Vec<TaskId>>(&value)? {
-            // The id may have been used again since: only an expired record goes.
-            let row = tables.get(Table::Tasks, &task_key(&id))?;
-            let over = row.as_deref().map(TaskRow::decode).transpose()?;
-            if matches!(over, Some(TaskRow::Over(result)) if result.expires_at <= now) {
-                writes.delete(Table::Tasks, &task_key(&id));
+        writes.delete(TableName::Expiries, &key);
+        let ids = decode::<Vec<TaskId>>(&value).unwrap_or_else(|error| {
+            tracing::error!(%error, "which results expire cannot be read; they stay");
+            Vec::new()
+        });
+        for id in ids {
+            // The id may have been used again since, so only an expired record is deleted. A row that cannot be
+            // read stays, and does not keep those behind it from being deleted.
+            let row = tables.get(TableName::Tasks, &task_key(&id));
+            let over = row.map(|row| row.as_deref().map(TaskRow::decode));
+            if matches!(over, Ok(Some(Ok(TaskRow::Over(result)))) if result.expires_at <= now) {
+                writes.delete(TableName::Tasks, &task_key(&id));
                 results += 1;
             }
         }

@@ -1,6 +1,7 @@
-//! Who the members of saved groups are: a row for each in the `meta` table, and another that says when it goes.
+//! The members of saved groups: a row for each group in the `meta` table, and a second row that says when it
+//! expires.
 //!
-//! The second sorts by that time, so that a sweep reads only what is due. Both are written in one commit.
+//! The second row sorts by that time, so a sweep reads only what is due. Both rows are written in one commit.
 
 use std::ops::Bound;
 use std::sync::PoisonError;
@@ -8,50 +9,43 @@ use std::sync::PoisonError;
 use serde::{Deserialize, Serialize};
 
 use super::EmbeddedBroker;
-use super::command::{Command, Reply};
+use super::command::{EngineCommand, ReplySender};
 use super::engine::Engine;
 use super::rows::{decode, encode};
-use super::tables::{Table, Tables, Writes};
-use crate::broker::BrokerError;
+use super::tables::{TableName, Tables, Writes};
+use crate::broker::{BrokerError, limits};
 use crate::core::Timestamp;
 use crate::store::GroupResult;
 use crate::task::clock::now;
 
 const GROUP: &[u8] = b"group/";
 const END: &[u8] = b"group-end/";
-/// The database's own limit is far above; this one keeps ids sane.
-const LONGEST_ID: usize = 1024;
-/// How many a sweep step takes.
+/// How many groups one step of a sweep deletes.
 const STEP: usize = 4096;
 
-/// What the engine does to a group.
+/// A change to a saved group that the engine is asked for.
 pub(super) enum GroupStep {
-    Save { id: String, row: GroupRow, reply: Reply<()> },
-    Forget { id: String, reply: Reply<bool> },
+    Save { id: String, row: GroupRow, reply: ReplySender<()> },
+    Forget { id: String, reply: ReplySender<bool> },
 }
 
-/// One that was saved.
+/// The row of a saved group.
 #[derive(Serialize, Deserialize)]
 pub(super) struct GroupRow {
     until: Timestamp,
-    /// Celery's result tuple, as JSON.
+    /// Celery's result tuple as JSON text.
     tuple: String,
 }
 
 impl EmbeddedBroker {
-    /// Keeps who the members of a group are, until then.
+    /// Keeps who the members of a group are, until the time `until`.
     pub(crate) async fn save_group(&self, group: &GroupResult, until: Timestamp) -> Result<(), BrokerError> {
-        if group.id.is_empty() || group.id.len() > LONGEST_ID {
-            return Err(BrokerError::Io(format!(
-                "the id of a group has {} bytes; give it 1 to {LONGEST_ID}",
-                group.id.len()
-            )));
-        }
+        limits::group(&group.id)?;
         let (id, row) = (group.id.clone(), GroupRow { until, tuple: group.to_tuple().to_string() });
-        self.ask(|reply| Command::Group(GroupStep::Save { id, row, reply })).await
+        self.ask(|reply| EngineCommand::Group(GroupStep::Save { id, row, reply })).await
     }
 
-    /// A group that was saved and has not expired, straight from the tables.
+    /// Reads a group that was saved and has not expired, straight from the tables.
     pub(crate) fn read_group(&self, id: &str, now: Timestamp) -> Result<Option<GroupResult>, BrokerError> {
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
         let row = read(tables.as_ref().map_err(Clone::clone)?, id)?.filter(|row| row.until > now);
@@ -60,10 +54,10 @@ impl EmbeddedBroker {
         group.map(Some).ok_or_else(|| BrokerError::Io(format!("the members of group {id} do not decode")))
     }
 
-    /// Forgets who the members of a group are; says whether it was there.
+    /// Forgets who the members of a group are. Says whether they were known and not expired.
     pub(crate) async fn forget_group(&self, id: &str) -> Result<bool, BrokerError> {
         let id = id.to_owned();
-        self.ask(|reply| Command::Group(GroupStep::Forget { id, reply })).await
+        self.ask(|reply| EngineCommand::Group(GroupStep::Forget { id, reply })).await
     }
 }
 
@@ -79,39 +73,38 @@ impl Engine {
         let mut writes = Writes::default();
         let old = read(&self.open_tables()?, id)?;
         if let Some(old) = old.filter(|old| old.until != row.until) {
-            writes.delete(Table::Meta, &end_key(old.until, id)); // a commit writes no row twice
+            writes.delete(TableName::Meta, &end_key(old.until, id)); // a commit writes no row twice
         }
-        writes.put(Table::Meta, &group_key(id), &encode(row)?);
-        writes.put(Table::Meta, &end_key(row.until, id), &[]);
+        writes.put(TableName::Meta, &group_key(id), &encode(row)?);
+        writes.put(TableName::Meta, &end_key(row.until, id), &[]);
         self.commit_now(&[], &writes)
     }
 
     fn forget_group(&mut self, id: &str) -> Result<bool, BrokerError> {
         let Some(row) = read(&self.open_tables()?, id)? else { return Ok(false) };
         let mut writes = Writes::default();
-        writes.delete(Table::Meta, &group_key(id));
-        writes.delete(Table::Meta, &end_key(row.until, id));
+        writes.delete(TableName::Meta, &group_key(id));
+        writes.delete(TableName::Meta, &end_key(row.until, id));
         self.commit_now(&[], &writes)?;
         Ok(row.until > now())
     }
 }
 
-/// Rows to delete of groups whose time is over by `now`; whether there are more.
+/// Adds deletions of the groups that have expired by `now`. Says whether there are more to delete.
 pub(super) fn due(tables: &Tables, now: Timestamp, writes: &mut Writes) -> Result<bool, BrokerError> {
     let end = end_key(Timestamp::from_micros(now.as_micros().saturating_add(1)), "");
-    for (rows, row) in tables.range(Table::Meta, END, Bound::Excluded(&end))?.enumerate() {
+    for (rows, (key, _)) in tables.readable(TableName::Meta, END, Bound::Excluded(&end)).enumerate() {
         if rows == STEP {
             return Ok(true);
         }
-        let (key, _) = row?;
-        writes.delete(Table::Meta, &key);
-        writes.delete(Table::Meta, &[GROUP, &key[END.len() + size_of::<u64>()..]].concat());
+        writes.delete(TableName::Meta, &key);
+        writes.delete(TableName::Meta, &[GROUP, &key[END.len() + size_of::<u64>()..]].concat());
     }
     Ok(false)
 }
 
 fn read(tables: &Tables, id: &str) -> Result<Option<GroupRow>, BrokerError> {
-    tables.get(Table::Meta, &group_key(id))?.as_deref().map(decode).transpose()
+    tables.get(TableName::Meta, &group_key(id))?.as_deref().map(decode).transpose()
 }
 
 fn group_key(id: &str) -> Vec<u8> {

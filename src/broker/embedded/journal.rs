@@ -1,19 +1,24 @@
-//! A look over the database's journals before it replays them.
+//! Checks the database's journals before the database replays them.
 //!
-//! The database takes the first place that it cannot read for the end of the journal and cuts off the rest. That is
-//! right for a write which a crash tore, and only the last one can be torn, because each is synced before the next.
-//! It is wrong for damage in the middle, which would silently cost acknowledged tasks. So: a batch that cannot be
-//! read and has a good one behind it is damage and an error; a torn last one is cut off here, also where the
-//! database would give up (the right length, with a page in it that was never written).
+//! The database takes the first place that it cannot read for the end of the journal, and cuts off the rest. That
+//! is right for a write that a crash tore, and only the last write can be torn, because each is synced before the
+//! next. It is wrong for damage in the middle, which would silently cost acknowledged tasks, and for a journal
+//! that was cut short. So two things are errors: a batch that cannot be read and has a readable one behind it, be
+//! it in a later journal; and a journal that ends before the last commit that was
+//! [acknowledged](super::acknowledged). A torn last batch behind that commit is cut off here, also in the case in
+//! which the database would give up (a batch of the right length with a page that was never written).
 //!
-//! A batch is a start (tag 1, number of items, sequence), items (tag 2: kinds, table, lengths, key and value; tag 4:
-//! a table) and an end (tag 3, XXH3 of the items, trailer). A journal is allocated ahead, so zeros end it.
+//! A batch is a start (tag 1, number of items, sequence), items (tag 2: kinds, table, lengths, key and value; tag
+//! 4: a table) and an end (tag 3, XXH3 of the items, trailer). The database allocates a journal ahead, so zeros
+//! end it.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 
 use crate::broker::BrokerError;
 
+use super::acknowledged::Mark;
+use super::rows::SEQ;
 use super::tables::io_error;
 
 const START: usize = 1 + 4 + 8;
@@ -22,37 +27,143 @@ const CLEAR: usize = 1 + 8;
 const TRAILER: &[u8] = b"FJL\x03";
 const END: usize = 1 + 8 + TRAILER.len();
 
-/// Checks the journals of a database that is not open, and cuts off torn tails. `is_made`: there must be one.
-pub(super) fn check(db: &Path, is_made: bool) -> Result<(), BrokerError> {
-    let journals = journals(db)?;
-    if is_made && journals.is_empty() {
-        return Err(BrokerError::Damaged {
-            path: db.to_owned(),
-            error: "its journal is not there".to_owned(),
-        });
-    }
-    for path in journals {
-        let bytes = std::fs::read(&path).map_err(|e| io_error(&path, &e))?;
-        let look = look_over(&bytes);
-        match look.rest {
-            Rest::Nothing => {}
-            Rest::Torn => {
-                tracing::warn!(path = %path.display(), at = look.end, "the last write was cut short and never acknowledged; it is taken off");
-                truncate(&path, look.end)?;
+/// Checks the journals of a database that is not open, and cuts off torn tails. `is_made`: there must be a
+/// journal. `acknowledged`: the last acknowledged commit, which the journals must reach.
+pub(super) fn check(db: &Path, is_made: bool, acknowledged: Option<Mark>) -> Result<(), BrokerError> {
+    for Torn { path, end, size } in examine(db, is_made, acknowledged)? {
+        let path_shown = path.display();
+        match acknowledged {
+            Some(_) => {
+                tracing::warn!(path = %path_shown, at = end, bytes = size, "the last write was cut short and never acknowledged; it is taken off")
             }
-            Rest::Damaged => {
-                let error = format!("the journal is damaged at byte {}", look.end);
-                return Err(BrokerError::Damaged { path, error });
+            None => {
+                tracing::warn!(path = %path_shown, at = end, bytes = size, "the last write was cut short and is taken off; whether it was acknowledged is not known")
             }
         }
+        truncate(&path, end)?;
     }
     Ok(())
 }
 
-/// Takes a batch off the journals of a database that is not open: its commit failed, but it may have got there
-/// nevertheless. `mark`: bytes that it has and no other one.
+/// A last write that a crash cut short.
+pub(super) struct Torn {
+    pub(super) path: PathBuf,
+    /// The offset at which the write begins.
+    end: usize,
+    /// The bytes that there are of the write.
+    pub(super) size: usize,
+}
+
+/// As [`check`], without changing anything. Answers with the torn writes.
+pub(super) fn examine(
+    db: &Path,
+    is_made: bool,
+    acknowledged: Option<Mark>,
+) -> Result<Vec<Torn>, BrokerError> {
+    let journals = journals(db)?;
+    let Some((_, last)) = journals.last() else {
+        let error = "its journal is not there".to_owned();
+        return if is_made {
+            Err(BrokerError::Damaged { path: db.to_owned(), error })
+        } else {
+            Ok(Vec::new())
+        };
+    };
+    let mut torn: Vec<Torn> = Vec::new();
+    let mut seq = None;
+    for (_, path) in &journals {
+        let bytes = std::fs::read(path).map_err(|e| io_error(path, &e))?;
+        let look = look_over(&bytes);
+        // The store writes nothing after a torn write, so a later journal with content means damage.
+        if look.end > 0
+            && let Some(Torn { path, end, .. }) = torn.first()
+        {
+            let error = format!("the journal is damaged at byte {end}");
+            return Err(BrokerError::Damaged { path: path.clone(), error });
+        }
+        seq = seq.max(look.seq);
+        match look.rest {
+            JournalTail::Nothing => {}
+            JournalTail::Torn => {
+                torn.push(Torn { path: path.clone(), end: look.end, size: look.used - look.end })
+            }
+            JournalTail::Damaged => {
+                let error = format!("the journal is damaged at byte {}", look.end);
+                return Err(BrokerError::Damaged { path: path.clone(), error });
+            }
+        }
+    }
+    if let Some(mark) = acknowledged {
+        let is_cut = match seq {
+            Some(seq) => seq < mark.seq,
+            // Commits that are in the tables need no journal, and the oldest journals are deleted first.
+            None => journals.iter().any(|(number, _)| *number == mark.journal),
+        };
+        if is_cut {
+            return Err(mark.lost(last.clone(), seq.unwrap_or(0)));
+        }
+    }
+    Ok(torn)
+}
+
+/// Makes the journals of a copy hold only the batches that can be read, also those behind damage. Answers, in
+/// words, with what it leaves out.
+pub(super) fn keep_readable(db: &Path) -> Result<Vec<String>, BrokerError> {
+    let mut left_out = Vec::new();
+    let mut before = None;
+    for (_, path) in journals(db)? {
+        let bytes = std::fs::read(&path).map_err(|e| io_error(&path, &e))?;
+        let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        let (mut good, mut at, mut bad) = (Vec::new(), 0, None);
+        while at < used {
+            match batch(&bytes[at..]).filter(|batch| before < Some(batch.seq)) {
+                Some(batch) => {
+                    if let Some(from) = bad.take() {
+                        left_out.push(unread(&path, from, at));
+                    }
+                    before = Some(batch.seq);
+                    good.extend_from_slice(&bytes[at..at + batch.size]);
+                    at += batch.size;
+                }
+                None => {
+                    bad.get_or_insert(at);
+                    at += 1;
+                }
+            }
+        }
+        if let Some(from) = bad {
+            left_out.push(unread(&path, from, used));
+            good.resize(good.len() + 64, 0); // zeros end a journal
+        } else if left_out.is_empty() {
+            continue;
+        }
+        std::fs::write(&path, good).map_err(|e| io_error(&path, &e))?;
+    }
+    Ok(left_out)
+}
+
+fn unread(path: &Path, from: usize, to: usize) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    format!(
+        "db/{name}: bytes {from} to {to} cannot be read; what was written there is lost, unless it is in a table file"
+    )
+}
+
+/// Whether a journal holds anything but zeros.
+pub(super) fn has_content(path: &Path) -> Result<bool, BrokerError> {
+    let bytes = std::fs::read(path).map_err(|e| io_error(path, &e))?;
+    Ok(bytes.iter().any(|byte| *byte != 0))
+}
+
+/// The number of the newest journal.
+pub(super) fn newest(db: &Path) -> Option<u64> {
+    journals(db).ok()?.last().map(|(number, _)| *number)
+}
+
+/// Removes the batch of a failed commit from the journals of a database that is not open: the batch may be there
+/// although its commit failed. `mark`: bytes that this batch has and no other.
 pub(super) fn take_off(db: &Path, mark: &[u8]) -> Result<(), BrokerError> {
-    for path in journals(db)? {
+    for (_, path) in journals(db)? {
         let bytes = std::fs::read(&path).map_err(|e| io_error(&path, &e))?;
         let look = look_over(&bytes);
         if bytes[look.last..look.end].windows(mark.len()).any(|w| w == mark) {
@@ -62,14 +173,23 @@ pub(super) fn take_off(db: &Path, mark: &[u8]) -> Result<(), BrokerError> {
     Ok(())
 }
 
-fn journals(db: &Path) -> Result<Vec<PathBuf>, BrokerError> {
+/// The journals by number, which is the order in which they were written.
+fn journals(db: &Path) -> Result<Vec<(u64, PathBuf)>, BrokerError> {
     let entries = match std::fs::read_dir(db) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(io_error(db, &error)),
     };
-    let paths = entries.map(|entry| Ok(entry.map_err(|e| io_error(db, &e))?.path()));
-    paths.filter(|path| path.as_ref().map_or(true, |p| p.extension().is_some_and(|e| e == "jnl"))).collect()
+    let mut journals = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|e| io_error(db, &e))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jnl"));
+        if let Some(number) = name.and_then(|name| name.parse().ok()) {
+            journals.push((number, path));
+        }
+    }
+    journals.sort_unstable();
+    Ok(journals)
 }
 
 fn truncate(path: &Path, size: usize) -> Result<(), BrokerError> {
@@ -80,47 +200,61 @@ fn truncate(path: &Path, size: usize) -> Result<(), BrokerError> {
     cut.map_err(|e| io_error(path, &e))
 }
 
-/// What a journal holds.
-struct Look {
-    /// Where the last good batch begins,
+/// What a look over a journal has found.
+struct JournalSummary {
+    /// The offset at which the last readable batch begins.
     last: usize,
-    /// and where it ends.
+    /// The offset at which the last readable batch ends.
     end: usize,
-    rest: Rest,
+    /// The offset behind the last byte that is not zero.
+    used: usize,
+    /// The sequence of the last commit in the journal.
+    seq: Option<u64>,
+    rest: JournalTail,
 }
 
-/// What lies behind the last good batch of a journal.
+/// What lies behind the last readable batch of a journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
+enum JournalTail {
     Nothing,
     /// A write that a crash cut short.
     Torn,
-    /// Something that was good once.
+    /// Bytes that were readable once.
     Damaged,
 }
 
-fn look_over(bytes: &[u8]) -> Look {
+fn look_over(bytes: &[u8]) -> JournalSummary {
     let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1);
-    let mut look = Look { last: 0, end: 0, rest: Rest::Nothing };
+    let mut look = JournalSummary { last: 0, end: 0, used, seq: None, rest: JournalTail::Nothing };
     let mut before = None;
-    while let Some((size, seq)) = batch(&bytes[look.end..]) {
+    while let Some(Batch { size, seq, commit }) = batch(&bytes[look.end..]) {
         if before >= Some(seq) {
-            look.rest = Rest::Damaged; // the sequence is not in the checksum, but it only grows
+            look.rest = JournalTail::Damaged; // the checksum does not cover the sequence, but the sequence only grows
             return look;
         }
         before = Some(seq);
+        look.seq = look.seq.max(commit);
         (look.last, look.end) = (look.end, look.end + size);
     }
     let rest = bytes.get(look.end..used).unwrap_or_default();
     if !rest.is_empty() {
         let has_batch = (1..rest.len()).any(|at| rest[at] == 1 && batch(&rest[at..]).is_some());
-        look.rest = if has_batch { Rest::Damaged } else { Rest::Torn };
+        look.rest = if has_batch { JournalTail::Damaged } else { JournalTail::Torn };
     }
     look
 }
 
-/// The size and the sequence of the batch that `bytes` begin with, if it is whole.
-fn batch(bytes: &[u8]) -> Option<(usize, u64)> {
+/// A batch that is whole.
+struct Batch {
+    size: usize,
+    /// The sequence that the database gave it.
+    seq: u64,
+    /// The sequence that the store gave it, if it is a commit of the store.
+    commit: Option<u64>,
+}
+
+/// The batch at the beginning of `bytes`, if it is whole.
+fn batch(bytes: &[u8]) -> Option<Batch> {
     let number = |at: usize, size: usize| -> Option<u64> {
         let mut number = [0; 8];
         number[..size].copy_from_slice(bytes.get(at..at + size)?);
@@ -130,16 +264,22 @@ fn batch(bytes: &[u8]) -> Option<(usize, u64)> {
     if *bytes.first()? != 1 {
         return None;
     }
-    let mut at = START;
+    let (mut at, mut commit) = (START, None);
     for _ in 0..number(1, 4)? {
         at = match *bytes.get(at)? {
             2 => {
                 let kinds = bytes.get(at + 1..at + 3)?;
                 if kinds[0] > 2 || kinds[1] != 0 {
-                    return None; // neither put nor delete, or compressed, which we do not ask for
+                    return None; // the batch is neither a put nor a delete, or is compressed, which the store does not ask for
                 }
-                let lengths = at + ITEM - 10; // of the key, of the value, of the value on disk
-                at.checked_add(ITEM + length(lengths, 2)?)?.checked_add(length(lengths + 6, 4)?)?
+                let lengths = at + ITEM - 10; // of the key, of the value, and of the value on disk
+                let (key, end_of_key) = (at + ITEM, at.checked_add(ITEM + length(lengths, 2)?)?);
+                let end = end_of_key.checked_add(length(lengths + 6, 4)?)?;
+                if bytes.get(key..end_of_key)? == SEQ {
+                    let value = bytes.get(end_of_key..end).and_then(|value| <[u8; 8]>::try_from(value).ok());
+                    commit = value.map(u64::from_be_bytes);
+                }
+                end
             }
             4 => at + CLEAR,
             _ => return None,
@@ -149,5 +289,5 @@ fn batch(bytes: &[u8]) -> Option<(usize, u64)> {
     let end = bytes.get(at..at + END)?;
     let is_whole =
         end[0] == 3 && end.ends_with(TRAILER) && end[1..9] == xxhash_rust::xxh3::xxh3_64(items).to_le_bytes();
-    Some((at + END, number(5, 8)?)).filter(|_| is_whole)
+    Some(Batch { size: at + END, seq: number(5, 8)?, commit }).filter(|_| is_whole)
 }

@@ -1,41 +1,43 @@
-//! Lanes that are not idle, in memory: a run of a key that nobody else uses asks the disk nothing.
+//! Lanes that are not idle, in memory, so that a run whose key nobody else uses reads nothing from the disk.
 //!
-//! - What is here is what is on disk: it changes when a commit is safe, and is forgotten when the store is opened again.
-//! - How many there are on disk is written down with them. As long as all of them are here, a lane that is not is idle; so it
-//!   is from the start of an empty store, and again when those have gone that were not here.
+//! - This memory matches the disk: it changes when a commit is safe, and is emptied when the store is opened
+//!   again.
+//! - The number of lanes on disk is stored with them. While memory has that many lanes, a lane that it does not
+//!   have is idle. That is so from the start for an empty store, and becomes so again when the lanes that memory
+//!   lacked have gone.
 
 use std::collections::HashMap;
 use std::ops::Bound;
 
 use super::lanes::RECORD;
 use super::rows::LANES;
-use super::tables::{Table, Tables};
+use super::tables::{TableName, Tables};
 use crate::broker::BrokerError;
 use crate::core::lane::Lane;
 use crate::task::{LaneName, TaskId};
 
-/// So many at most: some MiB.
+/// The most lanes that memory keeps: they take some MiB.
 const MOST: usize = 16_384;
 
-/// What is known of lanes without looking.
+/// The lanes that memory knows, and how many there are on disk.
 #[derive(Default)]
 pub(super) struct KnownLanes {
     lanes: HashMap<LaneName, Lane<TaskId>>,
-    /// How many have a record on disk.
+    /// The number of lanes that have a record on disk.
     on_disk: u64,
 }
 
-/// What a commit does to records of lanes.
+/// What one commit does to the records of lanes.
 #[derive(Default)]
 pub(super) struct Changes {
-    /// Lanes as they are afterwards; `None`: idle.
+    /// The changed lanes as they are after the commit; `None`: the lane is idle.
     lanes: Vec<(LaneName, Option<Lane<TaskId>>)>,
     came: u64,
     went: u64,
 }
 
 impl Changes {
-    /// A lane afterwards, and whether it had a record before.
+    /// Adds a lane as it is after the commit. `had_record`: it had a record before.
     pub(super) fn push(&mut self, name: LaneName, lane: Option<Lane<TaskId>>, had_record: bool) {
         self.came += u64::from(lane.is_some() && !had_record);
         self.went += u64::from(lane.is_none() && had_record);
@@ -44,16 +46,20 @@ impl Changes {
 }
 
 impl KnownLanes {
-    /// Of a store that was opened.
+    /// Starts for a store that was just opened.
     pub(super) fn open(tables: &Tables) -> Result<Self, BrokerError> {
-        let on_disk = match tables.get(Table::Meta, LANES)?.and_then(|row| <[u8; 8]>::try_from(&*row).ok()) {
+        let on_disk = match tables
+            .get(TableName::Meta, LANES)?
+            .and_then(|row| <[u8; 8]>::try_from(&*row).ok())
+        {
             Some(row) => u64::from_be_bytes(row),
-            None => tables.range(Table::Lanes, &[RECORD], Bound::Excluded(&[RECORD + 1]))?.count() as u64,
+            None => tables.range(TableName::Lanes, &[RECORD], Bound::Excluded(&[RECORD + 1]))?.count() as u64,
         };
         Ok(Self { lanes: HashMap::new(), on_disk })
     }
 
-    /// A lane; `Some(None)`: it is idle; `None`: look on disk.
+    /// Looks a lane up. `Some(None)`: the lane is idle. `None`: memory does not know it, and the disk must be
+    /// asked.
     pub(super) fn get(&self, name: &LaneName) -> Option<Option<&Lane<TaskId>>> {
         match self.lanes.get(name) {
             None if (self.lanes.len() as u64) < self.on_disk => None,
@@ -61,12 +67,12 @@ impl KnownLanes {
         }
     }
 
-    /// How many have a record after this, if that is another number than before.
+    /// The number of records on disk after these changes, if they change it.
     pub(super) fn count_after(&self, changes: &Changes) -> Option<u64> {
         (changes.came != changes.went).then(|| (self.on_disk + changes.came).saturating_sub(changes.went))
     }
 
-    /// A commit is safe.
+    /// Takes over the changes of a commit that is safe.
     pub(super) fn take(&mut self, changes: Changes) {
         self.on_disk = self.count_after(&changes).unwrap_or(self.on_disk);
         for (name, lane) in changes.lanes {
@@ -91,7 +97,7 @@ mod tests {
         LaneName::new("scope", number.to_string())
     }
 
-    /// Lanes come, or go.
+    /// Commits that these lanes come, or go.
     fn change(known: &mut KnownLanes, numbers: impl IntoIterator<Item = usize>, come: bool) {
         let mut changes = Changes::default();
         for number in numbers {
@@ -125,7 +131,7 @@ mod tests {
         changes.push(name(1), None, true);
         assert_eq!(known.count_after(&changes), Some(1));
         changes.push(name(3), Some(Lane::new(0)), false);
-        changes.push(name(4), None, false); // came and went in one commit
+        changes.push(name(4), None, false); // this lane came and went in one commit
         assert_eq!(known.count_after(&changes), None);
     }
 }

@@ -1,100 +1,107 @@
-//! Lanes on disk: a small record for each that is not idle, and the rows of those who wait.
+//! Lanes on disk: a small record for each lane that is not idle, and a row for each run that waits in one.
 //!
-//! Whoever is let in has a ready row like any other task; whoever waits has none, so it is in nobody's way and in nobody's
-//! memory. What publishes and settlements do to their lanes is worked out when their commit is written, from the rows as
-//! they are then: so a run's end and the start of the next one are one commit, and a commit that fails leaves nothing behind
-//! but the steps of the settlements, which are taken anew with the next one.
+//! A run that was let in has a ready row like any other task. A run that waits has none, so it is in the way of no
+//! scan and takes no memory. What publishes and settlements do to their lanes is worked out when their commit is
+//! written, from the rows as they are then. So the end of a run and the start of the next are one commit. A commit
+//! that fails leaves nothing behind but the steps of its settlements, which are taken anew with the next commit.
 //!
-//! Keys in the table `lanes`: `0`, scope's length, scope, key: the record. `1`, length of both, then the same, ticket: one that
-//! waits. `2`, time, ticket: who is not to wait any longer then. `3`: see [`dedupe`](super::dedupe), which are worked out
-//! with them. A key is written at most once in a commit.
+//! The keys in the table `lanes` begin with a byte that says what they hold:
+//! - `0`, scope's length, scope, key: the record of a lane.
+//! - `1`, length of all that follows for `0`, then that, ticket: a run that waits.
+//! - `2`, time, ticket: the time at which a waiting run gives up.
+//! - `3`: a [unique window](super::unique_windows), which is worked out together with the lanes.
+//!
+//! A commit writes each key at most once.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::command::Reply;
-use super::commit::{Arrival, Place};
-use super::dedupe::DedupeWindows;
+use super::command::ReplySender;
+use super::commit::{ArrivedRow, RowKey};
 use super::engine::Engine;
 use super::known_lanes::{Changes, KnownLanes};
 use super::rows::{LANES, TaskRow, decode, encode, ready_key, task_key};
-use super::tables::{Table, Tables, Writes};
+use super::tables::{Slice, TableName, Tables, Writes};
+use super::unique_windows::UniqueWindowRows;
 use crate::broker::lane::{self, LaneFacts, LaneLever, SHOWN, Waiting};
-use crate::broker::{BrokerError, RecordFn, Remains, Removal};
+use crate::broker::{BrokerError, RecordFn, Remains, Removal, limits};
 use crate::core::Timestamp;
-use crate::core::lane::{Entry, Lane, Newcomer};
+use crate::core::lane::{Admission, Lane, Newcomer};
 use crate::task::clock::now;
 use crate::task::{LaneName, Message, Refusal, TaskId, UniqueKey};
 
 pub(super) const RECORD: u8 = 0;
 const WAITING: u8 = 1;
 const DEADLINE: u8 = 2;
-/// How many of those who have waited long enough leave in one commit.
+/// The most runs that give up waiting in one commit.
 const STEP: usize = 1024;
 
-/// What a publish or a settlement does to a lane.
-pub(super) enum Step {
-    /// A message comes that has to pass its lane, or may be a duplicate.
+/// What a publish or a settlement does to a lane or a unique window.
+pub(super) enum LaneStep {
+    /// A message comes that has to pass its lane, or that may be a duplicate.
     Arrive(Newcoming),
-    /// A run is over.
+    /// A run has ended.
     Release { lane: LaneName, id: TaskId, block: Option<String> },
-    /// A dedupe window ends, if it is this task's.
-    LetGo { key: UniqueKey, id: TaskId },
+    /// The unique window of a task ends, if this task holds it.
+    ReleaseWindow { key: UniqueKey, id: TaskId },
 }
 
-/// A message that has to pass its lane, or is enqueued unless it is a duplicate.
+/// A message that has to pass its lane, or that is enqueued unless it is a duplicate.
 pub(super) struct Newcoming {
     pub(super) queue: usize,
     pub(super) message: Arc<Message>,
     pub(super) row: Vec<u8>,
-    /// The policy for newcomers applies; else it was promised to wait.
+    /// The message was just enqueued, so its task's policy for a busy lane applies. Otherwise it was promised a
+    /// place in the lane's line.
     pub(super) is_new: bool,
-    /// It belongs to a settlement, which is kept if the commit fails.
+    /// The message belongs to a settlement, so it is kept if the commit fails.
     pub(super) is_kept: bool,
-    pub(super) reply: Option<Reply<Option<TaskId>>>,
+    pub(super) reply: Option<ReplySender<Option<TaskId>>>,
 }
 
-/// The lanes that one commit changes, and what is to be written for it.
+/// The lanes that one commit changes, and the rows to be written for them.
 #[derive(Default)]
 pub(super) struct LaneBatch {
-    open: HashMap<LaneName, Open>,
-    pub(super) dedupe: DedupeWindows,
+    open: HashMap<LaneName, OpenLane>,
+    pub(super) unique_windows: UniqueWindowRows,
     pub(super) writes: Writes,
-    /// Rows that became ready.
-    pub(super) arrivals: Vec<Arrival>,
-    /// For each newcoming in turn, whom it joins if it is left out.
+    /// The rows that became ready.
+    pub(super) arrivals: Vec<ArrivedRow>,
+    /// For each newly enqueued message in turn: the task that it joins, if it is left out.
     pub(super) joined: Vec<Option<TaskId>>,
-    /// The lanes, as they are when the commit is safe.
+    /// The lanes as they are when the commit is safe.
     pub(super) changed: Changes,
     deadline: Option<Timestamp>,
 }
 
-/// A lane that was read, with what the commit has done to its line so far.
-struct Open {
+/// A lane that was read, with the changes that the commit has made to its line so far.
+pub(super) struct OpenLane {
     lane: Lane<TaskId>,
     is_on_disk: bool,
-    /// Who came to wait, by ticket.
-    came: BTreeMap<u64, Came>,
-    /// Who left of those on disk.
+    /// The runs that came to wait, by ticket.
+    came: BTreeMap<u64, NewWaiter>,
+    /// The tickets of the runs on disk that left the line.
     left: BTreeSet<u64>,
 }
 
-/// A place in a line: its ticket, and its row if it is on disk.
-type Spot = (u64, Option<Vec<u8>>);
+/// A place in a line: its ticket, and its row if the row is on disk.
+type LineSpot = (u64, Option<Vec<u8>>);
 
-struct Came {
+struct NewWaiter {
     message: Arc<Message>,
     row: Vec<u8>,
     until: Option<Timestamp>,
 }
 
-/// Whether a message has to pass a lane before it is ready. One that is not due yet has not come to its lane.
+/// Whether a message has to pass a lane before it is ready. A message that is not due yet has not come to its
+/// lane.
 pub(super) fn has_to_pass(message: &Message, due: Option<Timestamp>) -> bool {
     lane::lane_of(message).is_some() && due.is_none_or(|due| due <= now())
 }
 
-/// Of a start of this row: grows with each row that is written, and within one with each start.
+/// The fencing token for a start of this row. It grows with each row that is written, and for one row with each
+/// start.
 pub(super) fn token(seq: u64, message: &Message) -> u64 {
     let starts =
         message.crashes.saturating_add(message.serial.as_ref().map_or(0, |serial| serial.handed_back));
@@ -121,6 +128,16 @@ fn waiting_key(name: &LaneName, ticket: u64) -> Vec<u8> {
     [&[WAITING][..], &(name.len() as u16).to_be_bytes(), &name, &ticket.to_be_bytes()].concat()
 }
 
+/// Whether this is the key of a run that waits in a lane's line.
+pub(super) fn is_waiting(key: &[u8]) -> bool {
+    key.first() == Some(&WAITING)
+}
+
+/// The key of the record of the lane that a message has to pass.
+pub(super) fn record_of(message: &Message) -> Option<Vec<u8>> {
+    lane::lane_of(message).map(record_key)
+}
+
 fn deadline_key(until: Timestamp, ticket: u64) -> Vec<u8> {
     [&[DEADLINE][..], &until.as_micros().to_be_bytes(), &ticket.to_be_bytes()].concat()
 }
@@ -131,19 +148,21 @@ fn ticket_of(key: &[u8]) -> u64 {
 }
 
 impl LaneBatch {
-    fn open(
+    pub(super) fn open(
         &mut self,
         known: &KnownLanes,
         tables: &Tables,
         name: &LaneName,
         seq: u64,
-    ) -> Result<&mut Open, BrokerError> {
+    ) -> Result<&mut OpenLane, BrokerError> {
         if !self.open.contains_key(name) {
             let lane = match known.get(name) {
                 Some(lane) => lane.cloned(),
-                None => tables.get(Table::Lanes, &record_key(name))?.as_deref().map(decode).transpose()?,
+                None => {
+                    tables.get(TableName::Lanes, &record_key(name))?.as_deref().map(decode).transpose()?
+                }
             };
-            let open = Open {
+            let open = OpenLane {
                 is_on_disk: lane.is_some(),
                 lane: lane.unwrap_or_else(|| Lane::new(seq)),
                 came: BTreeMap::new(),
@@ -154,25 +173,25 @@ impl LaneBatch {
         self.open.get_mut(name).ok_or(BrokerError::Closed)
     }
 
-    /// The records of the lanes and the rows of those who came to wait.
+    /// Adds the records of the changed lanes, and the rows of the runs that came to wait.
     fn finish(&mut self) -> Result<(), BrokerError> {
-        self.dedupe.finish(&mut self.writes)?;
+        self.unique_windows.finish(&mut self.writes)?;
         for (name, open) in self.open.drain() {
             let is_idle = open.lane.is_idle();
             if !is_idle {
-                self.writes.put(Table::Lanes, &record_key(&name), &encode(&open.lane)?);
+                self.writes.put(TableName::Lanes, &record_key(&name), &encode(&open.lane)?);
             } else if open.is_on_disk {
-                self.writes.delete(Table::Lanes, &record_key(&name));
+                self.writes.delete(TableName::Lanes, &record_key(&name));
             }
             for ticket in &open.left {
-                self.writes.delete(Table::Lanes, &waiting_key(&name, *ticket));
+                self.writes.delete(TableName::Lanes, &waiting_key(&name, *ticket));
             }
-            for (ticket, Came { message, row, until }) in open.came {
+            for (ticket, NewWaiter { message, row, until }) in open.came {
                 let key = waiting_key(&name, ticket);
-                self.writes.put(Table::Lanes, &key, &row);
-                self.writes.put(Table::Tasks, &task_key(&message.id), &TaskRow::in_line(&key));
+                self.writes.put(TableName::Lanes, &key, &row);
+                self.writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::in_line(&key));
                 if let Some(until) = until {
-                    self.writes.put(Table::Lanes, &deadline_key(until, ticket), &key);
+                    self.writes.put(TableName::Lanes, &deadline_key(until, ticket), &key);
                     self.deadline = Some(self.deadline.map_or(until, |deadline| deadline.min(until)));
                 }
             }
@@ -182,27 +201,39 @@ impl LaneBatch {
     }
 }
 
-impl Open {
-    /// The first that waits, or the last: its ticket, and its row if it is on disk.
-    fn find(&self, tables: &Tables, name: &LaneName, last: bool) -> Result<Option<Spot>, BrokerError> {
+impl OpenLane {
+    /// Finds the first or the `last` run that waits: its ticket, and its row if the row is on disk.
+    fn find(&self, tables: &Tables, name: &LaneName, last: bool) -> Result<Option<LineSpot>, BrokerError> {
         let newest = if last { self.came.last_key_value() } else { None };
         if let Some((ticket, _)) = newest {
             return Ok(Some((*ticket, None)));
         }
         let first = waiting_key(name, self.lane.served().saturating_add(1));
         let end = waiting_key(name, u64::MAX);
-        let mut rows = tables.range(Table::Lanes, &first, Bound::Included(&end))?;
-        while let Some(row) = if last { rows.next_back() } else { rows.next() } {
-            let (key, value) = row?;
+        let waits = |(key, value): (Slice, Slice)| {
             let ticket = ticket_of(&key);
-            if !self.left.contains(&ticket) {
-                return Ok(Some((ticket, Some(value.to_vec()))));
+            (!self.left.contains(&ticket)).then(|| (ticket, Some(value.to_vec())))
+        };
+        let found = if last {
+            let rows = tables.range(TableName::Lanes, &first, Bound::Included(&end))?;
+            let from_behind: Result<Vec<_>, _> = rows.rev().take(1 + self.left.len()).collect();
+            match from_behind {
+                Ok(rows) => rows.into_iter().find_map(waits),
+                Err(_) => {
+                    tables.readable(TableName::Lanes, &first, Bound::Included(&end)).filter_map(waits).last()
+                }
             }
+        } else {
+            // A row that cannot be read is passed over and stays where it is.
+            tables.readable(TableName::Lanes, &first, Bound::Included(&end)).find_map(waits)
+        };
+        if found.is_some() {
+            return Ok(found);
         }
         Ok(self.came.first_key_value().map(|(ticket, _)| (*ticket, None)))
     }
 
-    /// Takes one out of the line; `None`: its row does not decode.
+    /// Takes a run out of the line. `None`: its row does not decode.
     fn take(&mut self, ticket: u64, row: Option<Vec<u8>>) -> Option<Arc<Message>> {
         match row {
             None => self.came.remove(&ticket).map(|came| came.message),
@@ -221,32 +252,11 @@ impl Open {
 }
 
 impl Engine {
-    /// Works out what the steps of this commit come to.
-    pub(super) fn take_steps(&mut self, batch: &mut LaneBatch, tables: &Tables) -> Result<(), BrokerError> {
-        // Should it fail, it is told from the commit before, which is not to be taken off, by its sequence.
-        self.seq += 1;
-        let steps = std::mem::take(&mut self.commit.steps);
-        let taken = steps.iter().try_for_each(|step| match step {
-            Step::Release { lane, id, block } => self.release_lane(batch, tables, lane, id, block.clone()),
-            Step::LetGo { key, id } => batch.dedupe.let_go(tables, key, id),
-            Step::Arrive(Newcoming { queue, message, row, is_new, .. }) => {
-                let joined = match is_new {
-                    true => self.arrive(batch, tables, *queue, message, row)?,
-                    false => self.pass_lane(batch, tables, *queue, message, row, false)?,
-                };
-                batch.joined.push(joined);
-                Ok(())
-            }
-        });
-        self.commit.steps = steps;
-        taken.and_then(|()| self.finish_lanes(batch))
-    }
-
-    /// The commit of the batch is to be written next.
+    /// Completes the batch right before its commit is written.
     pub(super) fn finish_lanes(&mut self, batch: &mut LaneBatch) -> Result<(), BrokerError> {
         batch.finish()?;
         if let Some(count) = self.known_lanes.count_after(&batch.changed) {
-            batch.writes.put(Table::Meta, LANES, &count.to_be_bytes());
+            batch.writes.put(TableName::Meta, LANES, &count.to_be_bytes());
         }
         if let Some(deadline) = batch.deadline {
             self.next_deadline = Some(self.next_deadline.map_or(deadline, |next| next.min(deadline)));
@@ -254,7 +264,7 @@ impl Engine {
         Ok(())
     }
 
-    /// A new message comes. Says whom it joins, if it is left out.
+    /// Takes a message that was just enqueued. Answers with the task that it joins, if it is left out.
     pub(super) fn arrive(
         &mut self,
         batch: &mut LaneBatch,
@@ -264,7 +274,7 @@ impl Engine {
         row: &[u8],
     ) -> Result<Option<TaskId>, BrokerError> {
         if let Some(unique) = &message.unique
-            && let Some(holder) = batch.dedupe.holder(tables, &unique.key)?
+            && let Some(holder) = batch.unique_windows.holder(tables, &unique.key)?
         {
             return Ok(Some(holder));
         }
@@ -277,12 +287,12 @@ impl Engine {
             None => self.pass_lane(batch, tables, queue, message, row, true)?,
         };
         if let (None, Some(unique)) = (&joined, &message.unique) {
-            batch.dedupe.hold(tables, unique, &message.id)?;
+            batch.unique_windows.hold(tables, unique, &message.id)?;
         }
         Ok(joined)
     }
 
-    /// A message comes to its lane. Says whom it joins, if it is left out.
+    /// Brings a message to its lane. Answers with the task that it joins, if it is left out.
     pub(super) fn pass_lane(
         &mut self,
         batch: &mut LaneBatch,
@@ -303,30 +313,31 @@ impl Engine {
         let open = batch.open(&self.known_lanes, tables, name, self.seq)?;
         let entry = open.lane.arrive(&message.id, serial.concurrency, newcomer, now());
         match entry {
-            Entry::Enter => self.line_up(batch, queue, Arc::clone(message), row),
-            Entry::Refuse => self.refuse_entry(batch, queue, message, Refusal::CouldNotAcquireLock)?,
-            Entry::Skip => {
+            Admission::Enter => self.line_up(batch, queue, Arc::clone(message), row),
+            Admission::Refuse => self.refuse_entry(batch, queue, message, Refusal::CouldNotAcquireLock)?,
+            Admission::Skip => {
                 let waiting = match open.find(tables, name, true)? {
-                    Some((_, Some(row))) => Some(decode::<Message>(&row)?.id),
+                    // A waiting run whose row does not decode makes this message a duplicate all the same.
+                    Some((_, Some(row))) => decode::<Message>(&row).ok().map(|message| message.id),
                     Some((ticket, None)) => open.came.get(&ticket).map(|came| came.message.id.clone()),
                     None => None,
                 };
                 return Ok(waiting);
             }
-            Entry::Wait { .. } | Entry::Replace => {
+            Admission::Wait { .. } | Admission::Replace => {
                 let replaced = match entry {
-                    Entry::Replace => open.find(tables, name, true)?,
+                    Admission::Replace => open.find(tables, name, true)?,
                     _ => None,
                 };
                 let replaced = replaced.and_then(|(ticket, row)| open.take(ticket, row));
                 self.seq += 1;
                 let until = match entry {
-                    Entry::Wait { until } => until,
+                    Admission::Wait { until } => until,
                     _ => None,
                 };
-                let came = Came { message: Arc::clone(message), row: row.to_vec(), until };
+                let came = NewWaiter { message: Arc::clone(message), row: row.to_vec(), until };
                 open.came.insert(self.seq, came);
-                self.windows[queue].in_line += 1;
+                self.cursors[queue].in_line += 1;
                 self.commit.queues.insert(queue);
                 if let Some(old) = replaced {
                     let queue = self.out_of_line(&old)?;
@@ -337,7 +348,7 @@ impl Engine {
         Ok(None)
     }
 
-    /// A run is over: if it held its lane, the next goes in.
+    /// Takes the end of a run to its lane. If the run held the lane, the next one is let in.
     pub(super) fn release_lane(
         &mut self,
         batch: &mut LaneBatch,
@@ -352,6 +363,7 @@ impl Engine {
         Ok(())
     }
 
+    /// Lets waiting runs in, in the order of their tickets, as long as the lane has room.
     fn let_in(&mut self, batch: &mut LaneBatch, tables: &Tables, name: &LaneName) -> Result<(), BrokerError> {
         loop {
             let open = batch.open(&self.known_lanes, tables, name, self.seq)?;
@@ -376,27 +388,29 @@ impl Engine {
         }
     }
 
+    /// Counts a run out of its lane's line. Answers with the index of its queue.
     fn out_of_line(&mut self, message: &Message) -> Result<usize, BrokerError> {
         let queue = self.queue(&message.queue)?;
-        let window = &mut self.windows[queue];
-        window.in_line = window.in_line.saturating_sub(1);
+        let cursor = &mut self.cursors[queue];
+        cursor.in_line = cursor.in_line.saturating_sub(1);
         self.commit.queues.insert(queue);
         Ok(queue)
     }
 
-    /// A row among the ready ones of its queue.
+    /// Adds a row to the ready ones of its queue.
     fn line_up(&mut self, batch: &mut LaneBatch, queue: usize, message: Arc<Message>, row: &[u8]) {
         let seq = self.next_seq();
-        let window = &mut self.windows[queue];
-        let key = ready_key(window.number, message.priority, seq);
-        window.ready += 1;
+        let cursor = &mut self.cursors[queue];
+        let key = ready_key(cursor.number, message.priority, seq);
+        cursor.ready += 1;
         self.commit.queues.insert(queue);
-        batch.writes.put(Table::Messages, &key, row);
-        batch.writes.put(Table::Tasks, &task_key(&message.id), &TaskRow::at(&key));
-        batch.arrivals.push(Arrival { queue, place: Place::Ready(key), message });
+        batch.writes.put(TableName::Messages, &key, row);
+        batch.writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::at(&key));
+        batch.arrivals.push(ArrivedRow { queue, place: RowKey::Ready(key), message });
     }
 
-    /// It is told so by whoever consumes its queue.
+    /// Sends a message on with its refusal; the consumer of its queue tells the task that its lane did not take
+    /// it.
     fn refuse_entry(
         &mut self,
         batch: &mut LaneBatch,
@@ -410,7 +424,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Writes what a batch comes to, in a commit of its own, together with `writes`.
+    /// Writes the rows of a batch in a commit of their own, together with `writes`.
     pub(super) fn commit_lanes(
         &mut self,
         mut batch: LaneBatch,
@@ -422,16 +436,16 @@ impl Engine {
             self.commit_now(&[], &writes)?;
         }
         self.known_lanes.take(batch.changed);
-        for Arrival { queue, place, .. } in batch.arrivals {
+        for ArrivedRow { queue, place, .. } in batch.arrivals {
             match place {
-                Place::Ready(key) => self.windows[queue].waits(&key),
-                Place::Scheduled(due, _) => self.windows[queue].scheduled_for(due),
+                RowKey::Ready(key) => self.cursors[queue].waits(&key),
+                RowKey::Scheduled(due, _) => self.cursors[queue].scheduled_for(due),
             }
         }
         Ok(())
     }
 
-    /// Takes one out that waits in its lane's line.
+    /// Takes a run out of its lane's line for good.
     pub(super) fn remove_from_line(
         &mut self,
         id: &TaskId,
@@ -439,9 +453,9 @@ impl Engine {
         record: RecordFn,
     ) -> Result<Removal, BrokerError> {
         let tables = self.open_tables()?;
-        let Some(row) = tables.get(Table::Lanes, key)? else { return Ok(Removal::Unknown) };
+        let Some(row) = tables.get(TableName::Lanes, key)? else { return Ok(Removal::Unknown) };
         let message: Message = decode(&row)?;
-        let Remains { record, sequel } = record(&message);
+        let Remains { record, follow_ups } = record(&message);
         let (mut batch, mut writes) = (LaneBatch::default(), Writes::default());
         if let Some(name) = lane::lane_of(&message) {
             let open = batch.open(&self.known_lanes, &tables, name, self.seq)?;
@@ -451,15 +465,15 @@ impl Engine {
         self.out_of_line(&message)?;
         self.lets_go(&message);
         self.leave_record(&mut writes, &task_key(id), record.as_ref(), None);
-        self.follow(&mut writes, id, sequel);
-        self.commit_sequel(batch, &[], writes)?;
+        self.follow(&mut writes, id, follow_ups);
+        self.commit_follow_ups(batch, &[], writes)?;
         if let Some(record) = &record {
             self.shared.waiters.wake(record);
         }
         Ok(Removal::Removed)
     }
 
-    /// Lets those go who have waited long enough.
+    /// Lets the runs go that have waited long enough for their lanes.
     pub(super) fn give_up_waiting(&mut self) {
         while self.tables.is_some() && self.next_deadline.is_some_and(|next| next <= now()) {
             if let Err(error) = self.give_up_some() {
@@ -475,28 +489,45 @@ impl Engine {
         let now = now();
         let (mut batch, mut writes) = (LaneBatch::default(), Writes::default());
         let mut next = None;
-        // Not from the very start: there lie the deleted rows of all that were due before.
+        // The read does not begin at the first possible key, because the deleted rows of all past deadlines lie
+        // there.
         let start = deadline_key(self.next_deadline.unwrap_or(Timestamp::ZERO), 0);
-        for (count, row) in tables.range(Table::Lanes, &start, Bound::Excluded(&[DEADLINE + 1]))?.enumerate()
-        {
-            let (key, waiting) = row?;
+        let rows = tables.readable(TableName::Lanes, &start, Bound::Excluded(&[DEADLINE + 1]));
+        for (count, (key, waiting)) in rows.enumerate() {
             let until = key.get(1..9).and_then(|at| at.try_into().ok()).map(u64::from_be_bytes);
             let until = Timestamp::from_micros(until.unwrap_or(0));
             if until > now || count == STEP {
                 next = Some(until);
                 break;
             }
-            writes.delete(Table::Lanes, &key);
-            let Some(row) = tables.get(Table::Lanes, &waiting)? else { continue }; // it was let in, or left
-            let message: Message = decode(&row)?;
+            writes.delete(TableName::Lanes, &key);
+            let message = match tables
+                .get(TableName::Lanes, &waiting)
+                .map(|row| row.as_deref().map(decode::<Message>))
+            {
+                Ok(None) => continue, // the run was let in, or left the line
+                Ok(Some(Ok(message))) => message,
+                Ok(Some(Err(error))) | Err(error) => {
+                    tracing::error!(ticket = ticket_of(&waiting), %error, "who has waited long enough for a lane cannot be read, and is left where it is");
+                    continue;
+                }
+            };
             if let Some(name) = lane::lane_of(&message) {
-                let open = batch.open(&self.known_lanes, &tables, name, self.seq)?;
+                let open = match batch.open(&self.known_lanes, &tables, name, self.seq) {
+                    Ok(open) => open,
+                    Err(error) => {
+                        tracing::error!(id = %message.id, %error, "the lane of a task that has waited long enough cannot be read; the task waits on");
+                        continue;
+                    }
+                };
                 open.left.insert(ticket_of(&waiting));
                 open.lane.leave();
             }
             let queue = self.out_of_line(&message)?;
             self.refuse_entry(&mut batch, queue, &message, Refusal::CouldNotAcquireLock)?;
         }
+        // If the commit fails, the deadlines on disk stand, and opening the store again looks for them from the
+        // beginning.
         self.next_deadline = None;
         self.commit_lanes(batch, writes)?;
         self.next_deadline = next;
@@ -505,31 +536,31 @@ impl Engine {
 
     pub(super) fn lane_facts(&self, name: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {
         let tables = self.open_tables()?;
-        let Some(record) = tables.get(Table::Lanes, &record_key(name))? else { return Ok(None) };
+        let Some(record) = tables.get(TableName::Lanes, &record_key(name))? else { return Ok(None) };
         let lane: Lane<TaskId> = decode(&record)?;
         let first = waiting_key(name, lane.served().saturating_add(1));
         let end = waiting_key(name, u64::MAX);
         let mut next = Vec::new();
-        for row in tables.range(Table::Lanes, &first, Bound::Included(&end))?.take(SHOWN) {
-            next.push(Waiting::of(&decode(&row?.1)?));
+        for (_, row) in tables.readable(TableName::Lanes, &first, Bound::Included(&end)).take(SHOWN) {
+            next.extend(decode(&row).ok().map(|message| Waiting::of(&message)));
         }
         Ok(Some(LaneFacts::of(name.clone(), &lane, next)))
     }
 
     pub(super) fn all_lanes(&self, limit: usize) -> Result<Vec<LaneFacts>, BrokerError> {
         let tables = self.open_tables()?;
-        let rows = tables.range(Table::Lanes, &[RECORD], Bound::Excluded(&[RECORD + 1]))?;
+        let rows = tables.readable(TableName::Lanes, &[RECORD], Bound::Excluded(&[RECORD + 1]));
         let mut all = Vec::new();
-        for row in rows.take(limit) {
-            let (key, record) = row?;
-            if let Some(name) = name_of(&key) {
-                all.push(LaneFacts::of(name, &decode(&record)?, Vec::new()));
+        for (key, record) in rows.take(limit) {
+            if let (Some(name), Ok(lane)) = (name_of(&key), decode(&record)) {
+                all.push(LaneFacts::of(name, &lane, Vec::new()));
             }
         }
         Ok(all)
     }
 
     pub(super) fn steer_lane(&mut self, name: &LaneName, lever: LaneLever) -> Result<bool, BrokerError> {
+        limits::lane(name)?;
         let tables = self.open_tables()?;
         let mut batch = LaneBatch::default();
         let moved = lever.pull(&mut batch.open(&self.known_lanes, &tables, name, self.seq)?.lane);

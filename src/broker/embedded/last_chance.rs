@@ -1,9 +1,10 @@
-//! Who is to blame when the process dies.
+//! Finds out which task is to blame when the process dies.
 //!
-//! A crash is counted for everything that ran, for nobody knows which task caused it. One that takes its process down
-//! each time would so take its neighbours along into the dead letters, as they start beside it each time. Therefore,
-//! of the tasks that one more crash would end, only one is out at a time: the crash that ends a task is its own. The
-//! rest wait; a task that never crashed, or has crashes left, is not held up.
+//! Nobody knows which task caused a crash, so a crash is counted for every task that ran. Without this module a
+//! task that takes its process down each time would take the tasks that start beside it along into the dead
+//! letters. So, of all tasks that one more crash would end, only one is delivered at a time: the crash that ends a
+//! task is its own. The other such tasks wait. A task that never crashed, or that has crashes left, is not held
+//! up.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use super::rows::ReadyKey;
 use crate::broker::Delivery;
 use crate::task::Message;
 
-/// The one that is out, and those that wait for its end.
+/// The delivery of the one task on its last chance, and the rows that wait until it has ended.
 #[derive(Default)]
 pub(super) struct LastChance {
     out: Option<u64>,
@@ -21,14 +22,14 @@ pub(super) struct LastChance {
 }
 
 impl Engine {
-    /// Makes a delivery of a row, unless it has to wait for its last chance.
+    /// Makes a delivery of a row, unless the row has to wait for its last chance.
     pub(super) fn hand_out_in_turn(
         &mut self,
         queue: usize,
         key: ReadyKey,
         message: Arc<Message>,
     ) -> Option<Delivery> {
-        let is_last = message.crashes > 0 && message.crashes + 1 >= self.options.delivery_limit;
+        let is_last = message.crashes > 0 && message.crashes.saturating_add(1) >= self.options.delivery_limit;
         if is_last && self.last_chance.out.is_some() {
             self.last_chance.waiting.insert((queue, key));
             return None;
@@ -41,14 +42,15 @@ impl Engine {
         Some(delivery)
     }
 
-    /// A delivery has ended: if it was the one, the next may go when this end is on disk.
+    /// Notes that a delivery has ended. If it was the one on its last chance, the rows that waited for it may be
+    /// delivered.
     pub(super) fn last_chance_over(&mut self, tag: u64) {
         if self.last_chance.out != Some(tag) {
             return;
         }
         self.last_chance.out = None;
         for (queue, key) in std::mem::take(&mut self.last_chance.waiting) {
-            self.windows[queue].waits(&key);
+            self.cursors[queue].waits(&key);
         }
     }
 }

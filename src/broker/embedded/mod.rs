@@ -1,44 +1,55 @@
-//! The durable broker inside the program: no server, one directory, one process.
+//! The durable broker inside the program: it needs no server, has one directory, and belongs to one process.
 //!
 //! What it promises, and how:
 //! - An `Ok` from a publish means that the message is on disk and synced ([`Durability::Disk`]), or that it is in
 //!   memory ([`Durability::Memory`], for tasks that ask for it). The receipt says which.
-//! - A settlement and the result that goes with it are one commit: a task is never done without its record, nor
-//!   recorded and run again.
-//! - A start is noted outside of the commits (see `claims`), so a task that takes the process down is counted and
-//!   ends in the dead letters after [`EmbeddedOptions::delivery_limit`] times, and does not take its neighbours along
-//!   (see `last_chance`).
-//! - Memory holds what is delivered, never the backlog.
+//! - A settlement and the result that goes with it are one commit: no task is done without its record, and no
+//!   recorded task runs again.
+//! - A start is noted outside of the commits (see `start_log`), so a task that takes the process down is counted.
+//!   After [`EmbeddedOptions::delivery_limit`] times it is a dead letter, and it does not take its neighbours
+//!   along (see `last_chance`).
+//! - Memory holds the delivered messages, never the backlog.
 //!
-//! Tasks that wait in memory have a line of their own beside the one on disk: a queue's consumer gets up to its
-//! prefetch from each, and the order is kept within each.
+//! Tasks that wait in memory have a line of their own beside the line on disk. A queue's consumer gets up to its
+//! prefetch from each, and each keeps its order.
 
-mod ahead;
+mod abilities;
+mod acknowledged;
+mod backlog;
 mod chords;
-mod claims;
 mod command;
 mod commit;
-mod dedupe;
+mod copy;
 mod engine;
 mod expiry;
 mod files;
+mod follow_ups;
 mod groups;
-mod handle;
+mod home;
 mod journal;
 mod known_lanes;
 mod lanes;
 mod last_chance;
 mod lock;
+mod mend;
 mod notes;
+mod queue_cursor;
+mod readable;
 mod reclaim;
+mod records;
 mod recovery;
+mod requests;
+mod revisit;
 mod rows;
+mod salvage;
 mod scan;
-mod sequel;
 mod settlement;
+mod start_log;
 mod states;
+mod steps;
 mod tables;
-mod window;
+mod unique_windows;
+mod verify;
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -51,50 +62,62 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::{
-    Broker, BrokerError, Consumer, Counts, DeadLetter, LaneFacts, LaneLever, MemoryBroker, Noted, Place,
-    RecordFn, Removal, Sink,
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
+    Events, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, UniqueWindows, limits,
 };
 use crate::core::Timestamp;
-use crate::store::{ChordJoin, ChordPart, MemoryStore, NoteChange, Notes, Waiters};
+use crate::store::chord::LARGEST_CHORD;
+use crate::store::{ChordJoin, ChordPart, MemoryStore, Waiters};
 use crate::task::clock::now;
-use crate::task::{Durability, LaneName, Message, Receipt, TaskId, TaskResult, TrackedState, UniqueKey};
-use command::{Command, Join, Reply};
-use engine::{Engine, Shared};
+use crate::task::{Durability, Message, Receipt, TaskId, TaskResult, TrackedState};
+use command::{EngineCommand, Join, ReplySender};
+use engine::{Engine, EngineShared};
 use lock::DirLock;
 use rows::{TaskRow, task_key};
 use states::States;
-use tables::{Table, Tables};
+use tables::{TableName, Tables};
 
-/// Runs of one message that may end with their worker or process; RabbitMQ's default for quorum queues.
+pub use salvage::{Salvaged, salvage};
+pub use verify::{Verified, verify};
+
+/// How many runs of one message may end with their worker or process: RabbitMQ's default for quorum queues.
 pub const DEFAULT_DELIVERY_LIMIT: u32 = 20;
 
 /// How the embedded store behaves.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct EmbeddedOptions {
-    /// New tasks are refused when less than this is free on the disk, in bytes, so that those under way can still
-    /// be settled and the database can tidy up, for which it takes some dozens of MiB. Default 128 MiB.
+    /// The free space in bytes below which new tasks are refused, so that the tasks under way can still be settled
+    /// and the database can tidy up, for which it takes some dozens of MiB. Default 128 MiB.
     pub min_free_space: u64,
-    /// After so many runs that ended with their worker or process, a task is a dead letter. Default 20.
+    /// The number of runs of one task that may end with their worker or process; at that number the task is a dead
+    /// letter. Default 20.
     pub delivery_limit: u32,
+    /// The most that the results of a chord's members may take together, in bytes.
+    pub(crate) max_chord_size: usize,
 }
 
 impl Default for EmbeddedOptions {
     fn default() -> Self {
-        Self { min_free_space: 128 << 20, delivery_limit: DEFAULT_DELIVERY_LIMIT }
+        Self {
+            min_free_space: 128 << 20,
+            delivery_limit: DEFAULT_DELIVERY_LIMIT,
+            max_chord_size: LARGEST_CHORD,
+        }
     }
 }
 
-/// The embedded store: broker and results in one directory. Cheap to clone; all clones are the same store.
+/// The embedded store: broker and results in one directory. It is cheap to clone, and all clones are the same
+/// store.
 #[derive(Clone)]
 pub struct EmbeddedBroker {
-    inner: Arc<Inner>,
+    inner: Arc<EmbeddedInner>,
 }
 
-struct Inner {
+struct EmbeddedInner {
     dir: PathBuf,
-    requests: Sender<Command>,
-    shared: Arc<Shared>,
+    requests: Sender<EngineCommand>,
+    shared: Arc<EngineShared>,
     epochs: AtomicU64,
     volatile: MemoryBroker,
     volatile_results: Arc<MemoryStore>,
@@ -104,38 +127,42 @@ struct Inner {
 }
 
 impl EmbeddedBroker {
-    /// Opens the store in `dir`, which is made if it is not there. Recovers by itself from a crash, torn tail
-    /// included.
+    /// Opens the store in `dir`, and makes it if it is not there. After a crash it recovers by itself, also from a
+    /// torn tail of the journal. In a directory that is not empty and not a store's it makes, changes and deletes
+    /// nothing.
     ///
     /// # Errors
-    /// Another process has it, a file of it is damaged, the disk is full or not writable.
+    /// Another process has the store, the directory is somebody else's, a file of the store is damaged or lost,
+    /// the journal ends before what was acknowledged, or the disk is full or not writable.
     pub fn open(dir: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, BrokerError> {
         let dir = dir.as_ref().to_owned();
+        // The lock comes before any file is opened: two processes must not recover the same store.
         let lock = DirLock::take(&dir)?;
-        let (claims, found) =
-            claims::Claims::open(&dir).map_err(|e| tables::io_error(&dir.join("claims"), &e))?;
-        let tables = Tables::open(&dir)?;
+        let tables = open_tables(&dir)?;
+        let (start_log, found) =
+            start_log::StartLog::open(&dir).map_err(|e| tables::io_error(&dir.join("claims"), &e))?;
         let (states, told) = States::open(&dir).map_err(|e| tables::io_error(&dir.join("states"), &e))?;
         let not_yet = RwLock::new(Err(BrokerError::Closed));
-        let shared = Arc::new(Shared { tables: not_yet, claims, waiters: Waiters::default() });
+        let shared = Arc::new(EngineShared { tables: not_yet, start_log, waiters: Waiters::default() });
         let (requests, inbox) = mpsc::channel();
         let delivery_limit = options.delivery_limit;
         let mut engine =
             Engine::new(dir.clone(), lock, options, Arc::clone(&shared), tables, requests.clone())?;
+        // Crashes are counted before the first delivery, so that no task runs once more than it may.
         engine.recover_crashed(&found)?;
         let thread = std::thread::Builder::new()
             .name("celeriac-store".to_owned())
             .spawn(move || {
                 let closed = engine.run(&inbox);
-                drop(engine); // closes the files and lets go of the lock
-                drop(inbox); // whoever still waits for an answer hears that it is closed
+                drop(engine); // closes the files and releases the lock
+                drop(inbox); // tells everybody who still waits for an answer that the broker is closed
                 if let Some((reply, verdict)) = closed {
                     let _ = reply.send(verdict);
                 }
             })
             .map_err(|e| BrokerError::Io(format!("no thread for the store: {e}")))?;
         let volatile_results = Arc::new(MemoryStore::default());
-        let inner = Inner {
+        let inner = EmbeddedInner {
             dir,
             requests,
             shared,
@@ -147,11 +174,21 @@ impl EmbeddedBroker {
             delivery_limit,
         };
         let broker = Self { inner: Arc::new(inner) };
+        // The states of tasks that still wait are shown again; those of all others go.
         broker.recall(told)?;
         Ok(broker)
     }
 
-    /// Takes up what was told of tasks that are not over.
+    /// As [`open`](Self::open), for a store that must be there already.
+    ///
+    /// # Errors
+    /// There is no store, in which case nothing is made, or `open` fails.
+    pub fn open_existing(dir: impl AsRef<Path>, options: EmbeddedOptions) -> Result<Self, BrokerError> {
+        require_store(dir.as_ref())?;
+        Self::open(dir, options)
+    }
+
+    /// Shows the states of those tasks that are not over, as they were told before the restart.
     fn recall(&self, mut told: Vec<TrackedState>) -> Result<(), BrokerError> {
         let mut alive = Vec::new();
         for state in told.drain(..) {
@@ -164,25 +201,26 @@ impl EmbeddedBroker {
         Ok(())
     }
 
-    /// Keeps what a task that is not over tells of itself.
+    /// Keeps the state that a task that is not over tells of itself.
     pub(crate) fn keep_state(&self, state: TrackedState) {
-        // Not shown before it is written: what was seen is to be seen after a restart.
+        // The state is shown only after it was written: what a user has seen must still be there after a restart.
         self.inner.states.write(&state, || self.inner.volatile_results.shown());
         self.inner.volatile_results.show(state);
     }
 
-    /// The directory.
+    /// The directory of the store.
     pub fn dir(&self) -> &Path {
         &self.inner.dir
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, BrokerError> {
+    async fn ask<T>(&self, command: impl FnOnce(ReplySender<T>) -> EngineCommand) -> Result<T, BrokerError> {
         let (reply, answer) = oneshot::channel();
         self.inner.requests.send(command(reply)).map_err(|_| BrokerError::Closed)?;
         answer.await.unwrap_or(Err(BrokerError::Closed))
     }
 
-    /// All of these in one commit; `beside`: a chord that gets one more member by it.
+    /// Takes all of these messages in one commit, or none. `beside`: the group of a chord that gets one more
+    /// member.
     async fn publish_together(
         &self,
         messages: Vec<Message>,
@@ -192,44 +230,46 @@ impl EmbeddedBroker {
     ) -> Result<(), BrokerError> {
         let mut rows = Vec::with_capacity(messages.len());
         for message in messages {
-            check(&message)?;
+            limits::check(&message)?;
             if unique && self.inner.volatile.knows(&message.id)? {
                 return Err(BrokerError::DuplicateId(message.id));
             }
             let row = rows::encode(&message)?;
             rows.push((Arc::new(message), row));
         }
-        self.ask(|reply| Command::PublishAll { messages: rows, sizes, beside, unique, reply }).await.map(drop)
+        self.ask(|reply| EngineCommand::PublishAll { messages: rows, sizes, beside, unique, reply })
+            .await
+            .map(drop)
     }
 
     pub(crate) async fn put_result(&self, result: TaskResult) -> Result<bool, BrokerError> {
-        self.ask(|reply| Command::Put { result: Box::new(result), reply }).await
+        self.ask(|reply| EngineCommand::Put { result: Box::new(result), reply }).await
     }
 
     pub(crate) async fn forget_result(&self, id: TaskId) -> Result<bool, BrokerError> {
-        self.ask(|reply| Command::Forget { id, reply }).await
+        self.ask(|reply| EngineCommand::Forget { id, reply }).await
     }
 
     pub(crate) async fn sweep_results(&self, now: Timestamp) -> Result<usize, BrokerError> {
-        self.ask(|reply| Command::Sweep { now, reply }).await
+        self.ask(|reply| EngineCommand::Sweep { now, reply }).await
     }
 
     pub(crate) async fn open_chord(&self, group: String, size: u64) -> Result<(), BrokerError> {
-        self.ask(|reply| Command::Chord(Join::Open { group, size, reply })).await
+        self.ask(|reply| EngineCommand::Chord(Join::Open { group, size, reply })).await
     }
 
     pub(crate) async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, BrokerError> {
-        self.ask(|reply| Command::Chord(Join::Part { part, reply })).await
+        self.ask(|reply| EngineCommand::Chord(Join::Part { part, reply })).await
     }
 
     pub(crate) async fn close_chord(&self, group: String) -> Result<(), BrokerError> {
-        self.ask(|reply| Command::Chord(Join::Close { group, reply })).await
+        self.ask(|reply| EngineCommand::Chord(Join::Close { group, reply })).await
     }
 
-    /// The record of a task that is over, straight from the tables.
+    /// Reads the record of a task that is over, straight from the tables.
     pub(crate) fn read_result(&self, id: &TaskId) -> Result<Option<TaskResult>, BrokerError> {
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, &task_key(id))?;
+        let row = tables.as_ref().map_err(Clone::clone)?.get(TableName::Tasks, &task_key(id))?;
         Ok(match row.as_deref().map(TaskRow::decode).transpose()? {
             Some(TaskRow::Over(result)) => Some(*result),
             _ => None,
@@ -239,22 +279,22 @@ impl EmbeddedBroker {
     /// Whether the tables have a message of this id.
     fn waits_on_disk(&self, id: &TaskId) -> Result<bool, BrokerError> {
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, &task_key(id))?;
+        let row = tables.as_ref().map_err(Clone::clone)?.get(TableName::Tasks, &task_key(id))?;
         let row = row.as_deref().map(TaskRow::decode).transpose()?;
         Ok(matches!(row, Some(TaskRow::At(_) | TaskRow::InLine(_))))
     }
 
-    /// How many rows of its queue start before that of this task, up to `limit`.
+    /// The number of rows of its queue that are before this task's row, up to `limit`.
     fn rows_before(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
         let tables = tables.as_ref().map_err(Clone::clone)?;
-        let row = tables.get(Table::Tasks, &task_key(id))?;
+        let row = tables.get(TableName::Tasks, &task_key(id))?;
         let Some(TaskRow::At(key)) = row.as_deref().map(TaskRow::decode).transpose()? else {
             return Ok(None);
         };
         let Some(queue) = rows::queue_of(&key).filter(|_| rows::is_ready(&key)) else { return Ok(None) };
         let (first, _) = rows::ready_bounds(queue);
-        let before = tables.range(Table::Messages, &first, Bound::Excluded(&key))?;
+        let before = tables.range(TableName::Messages, &first, Bound::Excluded(&key))?;
         let mut count = 0;
         for row in before.take(limit) {
             row?;
@@ -263,10 +303,10 @@ impl EmbeddedBroker {
         Ok(Some(count))
     }
 
-    /// Whether the tables know this id: it waits, runs or has its result kept.
+    /// Whether the tables know this id: its task waits, runs or has its result kept.
     fn is_on_disk(&self, id: &TaskId) -> Result<bool, BrokerError> {
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Tasks, &task_key(id))?;
+        let row = tables.as_ref().map_err(Clone::clone)?.get(TableName::Tasks, &task_key(id))?;
         Ok(match row.as_deref().map(TaskRow::decode).transpose()? {
             Some(TaskRow::Over(result)) => result.expires_at > now(),
             Some(TaskRow::At(_) | TaskRow::InLine(_)) => true,
@@ -283,11 +323,12 @@ impl EmbeddedBroker {
     }
 }
 
-impl Drop for Inner {
+impl Drop for EmbeddedInner {
     fn drop(&mut self) {
         let (reply, _) = oneshot::channel();
-        let _ = self.requests.send(Command::Close { reply });
-        // The last handle may have been owned by a consumer's sink, and so go on the store's own thread.
+        let _ = self.requests.send(EngineCommand::Close { reply });
+        // A consumer's sink may own the last handle and drop it on the store's own thread, which cannot join
+        // itself.
         let thread = self.thread.take().filter(|t| t.thread().id() != std::thread::current().id());
         if let Some(thread) = thread {
             let _ = thread.join();
@@ -295,16 +336,16 @@ impl Drop for Inner {
     }
 }
 
-/// Whether a message waits in memory. What is part of a workflow is on disk, so that all of it lies in one place: the end of
-/// one task and what follows from it are one commit. The same goes for a serial one, and for one with a dedupe window: a lane
-/// has one place.
+/// Whether a message waits in memory. The messages of a canvas are on disk, so that all of them lie in one place:
+/// the end of one task and what follows from it are one commit. Serial messages and those with a unique window are
+/// on disk as well, because a lane and a window have one place.
 fn is_volatile(message: &Message) -> bool {
     let is_apart = !message.is_in_canvas() && message.serial.is_none() && message.unique.is_none();
     message.durability == Durability::Memory && is_apart
 }
 
 struct EmbeddedConsumer {
-    requests: Sender<Command>,
+    requests: Sender<EngineCommand>,
     queue: String,
     epoch: u64,
     volatile: Box<dyn Consumer>,
@@ -314,14 +355,14 @@ impl Consumer for EmbeddedConsumer {
     fn set_prefetch(&self, prefetch: usize) {
         self.volatile.set_prefetch(prefetch);
         let queue = self.queue.clone();
-        let _ = self.requests.send(Command::SetPrefetch { queue, epoch: self.epoch, prefetch });
+        let _ = self.requests.send(EngineCommand::SetPrefetch { queue, epoch: self.epoch, prefetch });
     }
 }
 
 impl Drop for EmbeddedConsumer {
     fn drop(&mut self) {
         let queue = std::mem::take(&mut self.queue);
-        let _ = self.requests.send(Command::Cancel { queue, epoch: self.epoch });
+        let _ = self.requests.send(EngineCommand::Cancel { queue, epoch: self.epoch });
     }
 }
 
@@ -331,60 +372,22 @@ impl Broker for EmbeddedBroker {
         "embedded"
     }
 
-    fn is_shared(&self) -> bool {
-        false
+    fn facts(&self) -> BrokerFacts {
+        let delivery_limit = Some(self.inner.delivery_limit);
+        BrokerFacts { is_shared: false, knows_all: true, delivery_limit }
     }
 
-    fn settles_results(&self) -> bool {
-        true
-    }
-
-    fn keeps_lanes(&self) -> bool {
-        true
-    }
-
-    async fn lane(&self, lane: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {
-        let lane = lane.clone();
-        self.ask(|reply| Command::Lane { lane, reply }).await
-    }
-
-    async fn lanes(&self, limit: usize) -> Result<Vec<LaneFacts>, BrokerError> {
-        self.ask(|reply| Command::Lanes { limit, reply }).await
-    }
-
-    async fn steer_lane(&self, lane: &LaneName, lever: LaneLever) -> Result<bool, BrokerError> {
-        let lane = lane.clone();
-        self.ask(|reply| Command::SteerLane { lane, lever, reply }).await
-    }
-
-    fn keeps_windows(&self) -> bool {
-        true
-    }
-
-    async fn holder(&self, key: &UniqueKey) -> Result<Option<TaskId>, BrokerError> {
-        let key = key.clone();
-        self.ask(|reply| Command::Holder { key, reply }).await
-    }
-
-    fn let_go(&self, message: &Message) {
-        if let Some(unique) = &message.unique {
-            let command = Command::LetGo { key: unique.key.clone(), id: message.id.clone() };
-            // What is asked from now on stands behind it. A broker that is closed takes nothing anyway.
-            let _ = self.inner.requests.send(command);
-        }
-    }
-
-    fn delivery_limit(&self) -> Option<u32> {
-        Some(self.inner.delivery_limit)
+    fn condition(&self) -> Condition {
+        Condition::default()
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
         let queue = queue.to_owned();
-        self.ask(|reply| Command::Declare { queue, reply }).await
+        self.ask(|reply| EngineCommand::Declare { queue, reply }).await
     }
 
     async fn queues(&self) -> Result<Vec<String>, BrokerError> {
-        let mut names = self.ask(|reply| Command::Queues { reply }).await?;
+        let mut names = self.ask(|reply| EngineCommand::Queues { reply }).await?;
         names.extend(self.inner.volatile.queues().await?);
         names.sort_unstable();
         names.dedup();
@@ -392,7 +395,7 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
-        check(&message)?;
+        limits::check(&message)?;
         if is_volatile(&message) {
             if unique && self.is_on_disk(&message.id)? {
                 return Err(BrokerError::DuplicateId(message.id));
@@ -405,45 +408,15 @@ impl Broker for EmbeddedBroker {
         let row = rows::encode(&message)?;
         let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Disk);
         let message = Arc::new(message);
-        let joined = self.ask(|reply| Command::Publish { message, row, unique, reply }).await?;
+        let joined = self.ask(|reply| EngineCommand::Publish { message, row, unique, reply }).await?;
         Ok(match joined {
             Some(id) => receipt.joining(id),
             None => receipt,
         })
     }
 
-    fn notes(&self) -> Option<&dyn Notes> {
-        Some(self)
-    }
-
-    async fn ahead(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
-        match self.inner.volatile.ahead(id, limit).await? {
-            Some(ahead) => Ok(Some(ahead)),
-            None => self.rows_before(id, limit),
-        }
-    }
-
-    async fn publish_noted(&self, message: Message, change: NoteChange) -> Result<Noted, BrokerError> {
-        check(&message)?;
-        self.publish_with_note(message, change).await
-    }
-
-    async fn publish_all(
-        &self,
-        messages: Vec<Message>,
-        sizes: Vec<(String, u64)>,
-        unique: bool,
-    ) -> Result<(), BrokerError> {
-        self.publish_together(messages, sizes, None, unique).await
-    }
-
-    async fn publish_beside(
-        &self,
-        messages: Vec<Message>,
-        sizes: Vec<(String, u64)>,
-        group: &str,
-    ) -> Result<(), BrokerError> {
-        self.publish_together(messages, sizes, Some(group.to_owned()), true).await
+    async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {
+        self.publish_together(messages, Vec::new(), None, unique).await
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -452,16 +425,16 @@ impl Broker for EmbeddedBroker {
         let name = queue.to_owned();
         self.inner
             .requests
-            .send(Command::Consume { queue: name.clone(), epoch, prefetch, sink })
+            .send(EngineCommand::Consume { queue: name.clone(), epoch, prefetch, sink })
             .map_err(|_| BrokerError::Closed)?;
         Ok(Box::new(EmbeddedConsumer { requests: self.inner.requests.clone(), queue: name, epoch, volatile }))
     }
 
-    async fn counts(&self, queue: &str) -> Result<Counts, BrokerError> {
+    async fn counts(&self, queue: &str) -> Result<QueueCounts, BrokerError> {
         let name = queue.to_owned();
-        let disk = self.ask(|reply| Command::Counts { queue: name, reply }).await?;
+        let disk = self.ask(|reply| EngineCommand::Counts { queue: name, reply }).await?;
         let memory = self.inner.volatile.counts(queue).await?;
-        Ok(Counts {
+        Ok(QueueCounts {
             ready: disk.ready + memory.ready,
             scheduled: disk.scheduled + memory.scheduled,
             unsettled: disk.unsettled + memory.unsettled,
@@ -470,57 +443,80 @@ impl Broker for EmbeddedBroker {
         })
     }
 
-    async fn find(&self, id: &TaskId) -> Result<Option<Place>, BrokerError> {
-        if let Some(place) = self.inner.volatile.find(id).await? {
-            return Ok(Some(place));
-        }
-        let id = id.clone();
-        self.ask(|reply| Command::Find { id, reply }).await
-    }
-
-    async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
-        if self.inner.volatile.find(id).await?.is_some() {
-            return self.inner.volatile.remove(id, record).await;
-        }
-        let id = id.clone();
-        self.ask(|reply| Command::Remove { id, record, reply }).await
-    }
-
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
         let mut letters = self.inner.volatile.dead_letters(limit).await?;
-        letters.extend(self.ask(|reply| Command::DeadLetters { limit, reply }).await?);
+        letters.extend(self.ask(|reply| EngineCommand::DeadLetters { limit, reply }).await?);
         letters.sort_by_key(|letter| letter.died_at);
         letters.truncate(limit);
         Ok(letters)
     }
 
-    async fn revive(&self, id: &TaskId) -> Result<bool, BrokerError> {
-        Ok(!self.revive_all(std::slice::from_ref(id)).await?.is_empty())
-    }
-
-    async fn revive_all(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
-        let mut revived = self.inner.volatile.revive_all(ids).await?;
-        let ids = ids.iter().filter(|id| !revived.contains(id)).cloned().collect();
-        revived.extend(self.ask(|reply| Command::Revive { ids, reply }).await?);
-        Ok(revived)
+    async fn requeue_dead_letters(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
+        let mut requeued = self.inner.volatile.requeue_dead_letters(ids).await?;
+        let ids = ids.iter().filter(|id| !requeued.contains(id)).cloned().collect();
+        requeued.extend(self.ask(|reply| EngineCommand::RequeueDeadLetters { ids, reply }).await?);
+        Ok(requeued)
     }
 
     async fn close(&self) -> Result<(), BrokerError> {
         self.inner.volatile.close().await?;
-        self.ask(|reply| Command::Close { reply }).await
+        self.ask(|reply| EngineCommand::Close { reply }).await
+    }
+
+    fn results(&self) -> Option<&dyn Results> {
+        Some(self)
+    }
+
+    fn lanes(&self) -> Option<&dyn Lanes> {
+        Some(self)
+    }
+
+    fn unique_windows(&self) -> Option<&dyn UniqueWindows> {
+        Some(self)
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        Some(self)
+    }
+
+    fn notes(&self) -> Option<&dyn BrokerNotes> {
+        Some(self)
+    }
+
+    fn backlog(&self) -> Option<&dyn Backlog> {
+        Some(self)
+    }
+
+    fn events(&self) -> Option<&dyn Events> {
+        None // no other program uses this broker, and it refuses nothing for good
+    }
+
+    fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
+        None
     }
 }
 
-/// What the tables' keys can hold.
-fn check(message: &Message) -> Result<(), BrokerError> {
-    for (what, text) in [("id", message.id.as_str()), ("queue", message.queue.as_str())] {
-        if text.is_empty() || text.len() > 255 {
-            return Err(BrokerError::Io(format!(
-                "the {what} of task `{}` has {} bytes; give it 1 to 255",
-                message.task,
-                text.len()
-            )));
-        }
+/// Opens the tables of a directory whose lock is held.
+fn open_tables(dir: &Path) -> Result<Tables, BrokerError> {
+    mend::finish(dir)?;
+    let mark = acknowledged::read(dir).map_err(|e| tables::io_error(dir, &e))?;
+    Tables::open(dir, mark)
+}
+
+/// Says what to do if there is no store in a directory, without changing anything.
+pub(crate) fn require_store(dir: &Path) -> Result<(), BrokerError> {
+    let is_store = |dir: &Path| home::examine(dir).is_ok_and(home::DirectoryContents::is_made);
+    if dir.is_dir() && home::examine(dir)?.is_made() {
+        return Ok(());
     }
-    Ok(())
+    let what = if dir.is_dir() { "no store of Celeriac's in" } else { "no directory" };
+    let mut text = format!("there is {what} `{}`", dir.display());
+    let below = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    match below.filter(|path| path.is_dir()).find(|path| is_store(path)) {
+        Some(store) => text.push_str(&format!("; did you mean `{}`?", store.display())),
+        None => text.push_str(
+            "; name the one that the program was given with `Builder::directory`, which is `celeriac-data` in its working directory unless stated",
+        ),
+    }
+    Err(BrokerError::NoStore(text))
 }

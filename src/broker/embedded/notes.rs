@@ -1,4 +1,4 @@
-//! Notes beside the tasks: rows of the `meta` table, and the publish that changes one in its own commit.
+//! Notes beside the tasks: rows of the `meta` table, and a publish that changes a note in its own commit.
 
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
@@ -7,34 +7,27 @@ use async_trait::async_trait;
 use tokio::sync::oneshot;
 
 use super::EmbeddedBroker;
-use super::command::{Command, Reply};
+use super::command::{EngineCommand, ReplySender};
 use super::engine::Engine;
 use super::lanes::LaneBatch;
 use super::rows::encode;
-use super::tables::{Table, Writes};
-use crate::broker::{BrokerError, Noted};
-use crate::store::{NoteChange, Notes, StoreError, Term};
+use super::tables::{TableName, Writes};
+use crate::broker::{BrokerError, CasOutcome, limits};
+use crate::store::{CompareAndSet, Notes, StoreError, Term};
 use crate::task::{Durability, Message, Receipt};
 
 const PREFIX: &str = "note/";
-/// The database's own limit is far above; this one keeps names sane.
-const LONGEST_KEY: usize = 1024;
 
-/// A change of notes, and the message that is published if it succeeds.
+/// A change of notes, and the message that is published if the change succeeds.
 pub(super) struct Noting {
-    changes: Vec<NoteChange>,
+    changes: Vec<CompareAndSet>,
     under: Option<Term>,
     message: Option<(Arc<Message>, Vec<u8>)>,
-    reply: Reply<Noted>,
+    reply: ReplySender<CasOutcome>,
 }
 
 fn row_key(key: &str) -> Result<Vec<u8>, BrokerError> {
-    if key.is_empty() || key.len() > LONGEST_KEY {
-        return Err(BrokerError::Io(format!(
-            "the name of a note has {} bytes; give it 1 to {LONGEST_KEY}",
-            key.len()
-        )));
-    }
+    limits::note(key)?;
     Ok(format!("{PREFIX}{key}").into_bytes())
 }
 
@@ -47,7 +40,7 @@ impl Notes for EmbeddedBroker {
     async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
         let key = row_key(key)?;
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let row = tables.as_ref().map_err(Clone::clone)?.get(Table::Meta, &key)?;
+        let row = tables.as_ref().map_err(Clone::clone)?.get(TableName::Meta, &key)?;
         Ok(row.as_deref().map(text))
     }
 
@@ -55,17 +48,21 @@ impl Notes for EmbeddedBroker {
         Ok(self.read_notes(prefix)?)
     }
 
-    async fn change_notes(&self, changes: Vec<NoteChange>, under: Option<Term>) -> Result<bool, StoreError> {
-        Ok(self.note_with(changes, under, None).await? != Noted::Outdated)
+    async fn compare_and_set_all(
+        &self,
+        changes: Vec<CompareAndSet>,
+        under: Option<Term>,
+    ) -> Result<bool, StoreError> {
+        Ok(self.note_with(changes, under, None).await? != CasOutcome::Outdated)
     }
 }
 
 impl EmbeddedBroker {
-    /// All notes whose names begin like this, straight from the tables.
+    /// Reads all notes whose names begin with `prefix`, straight from the tables.
     pub(crate) fn read_notes(&self, prefix: &str) -> Result<Vec<(String, String)>, BrokerError> {
         let start = format!("{PREFIX}{prefix}").into_bytes();
         let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let rows = tables.as_ref().map_err(Clone::clone)?.range(Table::Meta, &start, Bound::Unbounded)?;
+        let rows = tables.as_ref().map_err(Clone::clone)?.range(TableName::Meta, &start, Bound::Unbounded)?;
         let mut notes = Vec::new();
         for row in rows {
             let (key, value) = row?;
@@ -77,27 +74,29 @@ impl EmbeddedBroker {
         Ok(notes)
     }
 
-    /// Has a note say this, whatever it says now, before anything that is asked from now on; does not wait for it.
+    /// Sets a note, whatever it says now, before any later request is handled. Does not wait until that is done.
     pub(crate) fn set_note(&self, key: String, value: Option<String>) {
-        // A store that is closed takes nothing, and nobody is there to hear of it.
-        let _ = self.inner.requests.send(Command::SetNote { key, value });
+        // A closed store takes nothing, and then nobody is there to be told.
+        let _ = self.inner.requests.send(EngineCommand::SetNote { key, value });
     }
 
     /// Changes the note and takes the message in one commit.
     pub(super) async fn publish_with_note(
         &self,
         message: Message,
-        change: NoteChange,
-    ) -> Result<Noted, BrokerError> {
+        change: CompareAndSet,
+    ) -> Result<CasOutcome, BrokerError> {
         if super::is_volatile(&message) {
-            // It may be lost with the process, but is not to run twice: noted first.
+            // The message may be lost with the process but must not run twice, so the note is changed first.
             return match self.note_with(vec![change], None, None).await? {
-                Noted::Outdated => Ok(Noted::Outdated),
-                Noted::Changed | Noted::Taken(_) => match self.inner.volatile.publish_now(message, true) {
-                    Ok(receipt) => Ok(Noted::Taken(receipt)),
-                    Err(BrokerError::DuplicateId(_)) => Ok(Noted::Changed),
-                    Err(error) => Err(error),
-                },
+                CasOutcome::Outdated => Ok(CasOutcome::Outdated),
+                CasOutcome::Changed | CasOutcome::Taken(_) => {
+                    match self.inner.volatile.publish_now(message, true) {
+                        Ok(receipt) => Ok(CasOutcome::Taken(receipt)),
+                        Err(BrokerError::DuplicateId(_)) => Ok(CasOutcome::Changed),
+                        Err(error) => Err(error),
+                    }
+                }
             };
         }
         if self.inner.volatile.knows(&message.id)? {
@@ -109,13 +108,13 @@ impl EmbeddedBroker {
 
     async fn note_with(
         &self,
-        changes: Vec<NoteChange>,
+        changes: Vec<CompareAndSet>,
         under: Option<Term>,
         message: Option<(Arc<Message>, Vec<u8>)>,
-    ) -> Result<Noted, BrokerError> {
+    ) -> Result<CasOutcome, BrokerError> {
         let (reply, answer) = oneshot::channel();
         let noting = Box::new(Noting { changes, under, message, reply });
-        self.inner.requests.send(Command::Note(noting)).map_err(|_| BrokerError::Closed)?;
+        self.inner.requests.send(EngineCommand::Note(noting)).map_err(|_| BrokerError::Closed)?;
         answer.await.unwrap_or(Err(BrokerError::Closed))
     }
 }
@@ -130,8 +129,8 @@ impl Engine {
         let written = row_key(key).and_then(|key| {
             let mut writes = Writes::default();
             match value {
-                Some(value) => writes.put(Table::Meta, &key, value.as_bytes()),
-                None => writes.delete(Table::Meta, &key),
+                Some(value) => writes.put(TableName::Meta, &key, value.as_bytes()),
+                None => writes.delete(TableName::Meta, &key),
             }
             self.commit_now(&[], &writes)
         });
@@ -142,43 +141,45 @@ impl Engine {
 
     fn try_note(
         &mut self,
-        changes: &[NoteChange],
+        changes: &[CompareAndSet],
         under: Option<&Term>,
         message: Option<(Arc<Message>, Vec<u8>)>,
-    ) -> Result<Noted, BrokerError> {
+    ) -> Result<CasOutcome, BrokerError> {
         if let Some(term) = under {
-            let note = self.open_tables()?.get(Table::Meta, &row_key(&term.key())?)?;
+            let note = self.open_tables()?.get(TableName::Meta, &row_key(&term.key())?)?;
             if !term.holds(note.as_deref().map(text).as_deref()) {
-                return Ok(Noted::Outdated);
+                return Ok(CasOutcome::Outdated);
             }
         }
         let mut writes = Writes::default();
         for change in changes {
             let key = row_key(&change.key)?;
-            let now = self.open_tables()?.get(Table::Meta, &key)?;
+            let now = self.open_tables()?.get(TableName::Meta, &key)?;
             if now.as_deref() != change.expected.as_deref().map(str::as_bytes) {
-                return Ok(Noted::Outdated);
+                return Ok(CasOutcome::Outdated);
             }
             match &change.value {
-                Some(value) => writes.put(Table::Meta, &key, value.as_bytes()),
-                None => writes.delete(Table::Meta, &key),
+                Some(value) => writes.put(TableName::Meta, &key, value.as_bytes()),
+                None => writes.delete(TableName::Meta, &key),
             }
         }
         let mut batch = LaneBatch::default();
-        let mut noted = Noted::Changed;
+        let mut noted = CasOutcome::Changed;
         if let Some((message, row)) = message {
             match self.refuse(&message.id, true, row.len()) {
                 Ok(()) => {
                     let (tables, queue) = (self.open_tables()?, self.queue(&message.queue)?);
                     let receipt = Receipt::new(message.id.clone(), message.queue.clone(), Durability::Disk);
-                    // Should it fail, it is told from the commit before by its sequence.
+                    // A commit that fails is removed from the journal by its sequence, which must differ from that
+                    // of the commit before.
                     self.seq += 1;
-                    noted = Noted::Taken(match self.arrive(&mut batch, &tables, queue, &message, &row)? {
-                        Some(holder) => receipt.joining(holder),
-                        None => receipt,
-                    });
+                    noted =
+                        CasOutcome::Taken(match self.arrive(&mut batch, &tables, queue, &message, &row)? {
+                            Some(holder) => receipt.joining(holder),
+                            None => receipt,
+                        });
                 }
-                // It was taken before: all that is left is to say so.
+                // The message was taken before, so only the note is left to change.
                 Err(BrokerError::DuplicateId(_)) => {}
                 Err(refusal) => return Err(refusal),
             }

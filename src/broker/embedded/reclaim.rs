@@ -1,29 +1,30 @@
-//! Giving back the room that the database holds for nothing.
+//! Frees the room on the disk that the database holds for deleted rows.
 //!
-//! Settled rows stay in journals and table files until the database's background work gets at them, and it is writes
-//! that drive that work. A store that refuses new tasks for want of room writes next to nothing, so it would refuse
-//! for ever although its backlog is gone. A refusal therefore has the work done, on a thread of its own, as long as
-//! something was written since it was done last.
+//! Settled rows stay in journals and table files until the database's background work removes them, and only
+//! writes drive that work. A store that refuses new tasks for want of room writes next to nothing, so it would
+//! refuse for ever although its backlog is gone. So a refusal starts the work, on a thread of its own, if
+//! something was written since the work was done last.
 
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::tables::Tables;
 
-/// The shortest pause between two times. After a long one it is ten times as long as that took.
+/// The shortest pause between two times. After work that took long, the pause is ten times as long as the work.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The work under way, and when it may be done again.
+/// The work under way, and the time before which it is not done again.
 #[derive(Default)]
 pub(super) struct Reclaim {
     under_way: Option<JoinHandle<Duration>>,
-    /// The sequence of the last commit when it was begun.
+    /// The sequence of the last commit when the work was begun.
     seq: u64,
     not_before: Option<Instant>,
 }
 
 impl Reclaim {
-    /// Begins, unless there is nothing new to be had. `waiting`: how many rows are not for nothing.
+    /// Begins the work, unless it can free nothing more than last time. `waiting`: the number of rows that must be
+    /// kept.
     pub(super) fn begin(&mut self, tables: &Tables, seq: u64, waiting: u64) {
         if self.under_way.as_ref().is_some_and(JoinHandle::is_finished) {
             self.end();
@@ -41,14 +42,14 @@ impl Reclaim {
             tables.close();
             start.elapsed()
         };
-        // Without a thread there is none to be had now; a later refusal tries again.
+        // If no thread can be started now, a later refusal tries again.
         self.under_way = std::thread::Builder::new().name("celeriac-reclaim".to_owned()).spawn(work).ok();
         if self.under_way.is_some() {
             self.seq = seq;
         }
     }
 
-    /// Waits until nothing is under way; the database cannot be closed before.
+    /// Waits until the work is over; the database cannot be closed before.
     pub(super) fn end(&mut self) {
         if let Some(thread) = self.under_way.take() {
             let took = thread.join().unwrap_or_default();

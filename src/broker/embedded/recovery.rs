@@ -1,34 +1,41 @@
 //! How the store comes back: after a restart, and after the disk refused a commit.
 //!
-//! While it is sick, publishes are refused with the reason and settlements are kept. A failed commit may be in the
-//! journal nevertheless, so it is taken off there: who was refused must not find the task run. The store is opened
-//! again after growing pauses, and then the settlements are written.
+//! While the store cannot be written, publishes are refused with the reason, and settlements are kept. A failed
+//! commit may be in the journal nevertheless, so it is removed there: a task whose publish was refused must not
+//! run. The store is opened again after pauses that grow, and then the kept settlements are written.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::claims::Found;
-use super::commit::{End, Place};
+use super::acknowledged::Acknowledged;
+use super::commit::{RowEnd, RowKey};
 use super::engine::Engine;
-use super::journal;
 use super::known_lanes::KnownLanes;
-use super::lanes::{LaneBatch, Newcoming, Step};
-use super::rows::{CLAIMS, QueueRow, ReadyKey, SEQ, decode, queue_of};
-use super::tables::{Table, Tables, Writes, io_error, is_full};
-use super::window::Window;
+use super::lanes::{LaneBatch, LaneStep, Newcoming};
+use super::queue_cursor::QueueCursor;
+use super::rows::{CLAIMS, ReadyKey, SEQ, StoredQueue, decode, queue_of};
+use super::start_log::LoggedStarts;
+use super::tables::{TableName, Tables, Writes, io_error, is_full};
+use super::{journal, mend};
 use crate::broker::{BrokerError, lane};
 use crate::core::Timestamp;
 
-/// The pause before the store is opened again after a failure, and its longest.
+/// The first pause before the store is opened again after a failure.
 pub(super) const REOPEN_AFTER: Duration = Duration::from_millis(100);
+/// The longest pause before the store is opened again.
 const REOPEN_AT_MOST: Duration = Duration::from_secs(2);
+/// The pause after the store could not be mended.
+const MEND_AGAIN: Duration = Duration::from_secs(30);
 
-/// The store could not be written.
-pub(super) struct Failure {
+/// The failure of a write, after which the store is closed.
+pub(super) struct WriteFailure {
     pub(super) error: BrokerError,
     pub(super) retry_at: Instant,
     /// The sequence of the commit that failed.
     seq: u64,
+    /// The database's background work has failed, and what it stumbled over was not looked for yet.
+    is_broken: bool,
 }
 
 impl Engine {
@@ -43,83 +50,83 @@ impl Engine {
 
     fn load_meta(&mut self, tables: &Tables) -> Result<(), BrokerError> {
         let damaged = |error: String| BrokerError::Damaged { path: self.dir.join("db"), error };
-        if let Some(seq) = tables.get(Table::Meta, SEQ)? {
+        if let Some(seq) = tables.get(TableName::Meta, SEQ)? {
             let seq = <[u8; 8]>::try_from(&*seq).map_err(|e| damaged(format!("the sequence: {e}")))?;
             self.seq = self.seq.max(u64::from_be_bytes(seq));
         }
         let mut rows = Vec::new();
-        for row in tables.range(Table::Meta, b"queue/", std::ops::Bound::Excluded(b"queue0"))? {
+        for row in tables.range(TableName::Meta, b"queue/", std::ops::Bound::Excluded(b"queue0"))? {
             let (key, value) = row?;
             let name = String::from_utf8_lossy(&key[b"queue/".len()..]).into_owned();
-            let row = decode::<QueueRow>(&value).map_err(|e| damaged(format!("queue `{name}`: {e}")))?;
+            let row = decode::<StoredQueue>(&value).map_err(|e| damaged(format!("queue `{name}`: {e}")))?;
             rows.push((name, row));
         }
         rows.sort_by_key(|(_, row)| row.number);
-        for window in &mut self.windows {
-            (window.ready, window.scheduled, window.dead, window.in_line) = (0, 0, 0, 0); // written again with the next commit
+        for cursor in &mut self.cursors {
+            (cursor.ready, cursor.scheduled, cursor.dead, cursor.in_line) = (0, 0, 0, 0); // the next commit writes the counts of these queues again
         }
         for (name, row) in rows {
             let number = usize::from(row.number);
-            // A number that was given out but never written stays unused: a queue's number is its index.
-            while !self.by_name.contains_key(&name) && self.windows.len() < number {
-                self.windows.push(Window::new(String::new(), self.windows.len() as u16));
+            // A number that was given out but never written stays unused, because a queue's number is its index.
+            while !self.by_name.contains_key(&name) && self.cursors.len() < number {
+                self.cursors.push(QueueCursor::new(String::new(), self.cursors.len() as u16));
             }
-            let index = self.queue(&name)?;
+            let index = self.known_queue(&name)?;
             if index != number {
                 let error = format!("queue `{name}` has the number {number} of another one");
                 return Err(BrokerError::Damaged { path: self.dir.join("db"), error });
             }
-            let window = &mut self.windows[index];
-            (window.ready, window.scheduled, window.dead) = (row.ready, row.scheduled, row.dead);
-            window.in_line = row.in_line;
+            let cursor = &mut self.cursors[index];
+            (cursor.ready, cursor.scheduled, cursor.dead) = (row.ready, row.scheduled, row.dead);
+            cursor.in_line = row.in_line;
         }
         self.commit.queues.clear();
         self.next_deadline = Some(Timestamp::ZERO);
         Ok(())
     }
 
-    /// Counts the runs that ended with the process that had the store before: their tasks wait again, or, once too
-    /// often, lie in the dead letters. Claims of an earlier generation were counted, and their process was killed
-    /// before it could say so in their file.
-    pub(super) fn recover_crashed(&mut self, found: &Found) -> Result<(), BrokerError> {
+    /// Counts the runs that ended with the process that had the store before. Their tasks wait again, or are dead
+    /// letters if they crashed once too often. Starts of an earlier generation were counted already: their process
+    /// was killed before it could start their file over.
+    pub(super) fn recover_crashed(&mut self, found: &LoggedStarts) -> Result<(), BrokerError> {
         let mut generation = found.generation;
-        let uncounted = self.open_tables()?.get(Table::Meta, CLAIMS)?;
+        let uncounted = self.open_tables()?.get(TableName::Meta, CLAIMS)?;
         let uncounted =
             uncounted.and_then(|row| Some(u64::from_be_bytes((*row).try_into().ok()?))).unwrap_or(0);
         if generation >= uncounted {
             generation += u64::from(self.count_crashes(&found.started, generation + 1)?);
         }
-        let reset = self.shared.claims.reset(generation.max(uncounted));
+        let reset = self.shared.start_log.reset(generation.max(uncounted));
         reset.map_err(|e| io_error(&self.dir.join("claims"), &e))
     }
 
-    /// Says whether there were any, in which case `next` is the generation now.
+    /// Counts these crashes. Says whether there were any, in which case `next` is the new generation.
     fn count_crashes(&mut self, started: &HashSet<ReadyKey>, next: u64) -> Result<bool, BrokerError> {
         let (mut writes, mut lanes) = (Writes::default(), LaneBatch::default());
         let mut queues = Vec::new();
         let tables = self.open_tables()?;
         for key in started {
-            let Some(queue) = queue_of(key).map(usize::from).filter(|q| *q < self.windows.len()) else {
+            let Some(queue) = queue_of(key).map(usize::from).filter(|q| *q < self.cursors.len()) else {
                 continue;
             };
             let message = match self.message(key) {
                 Ok(Some(message)) => message,
-                Ok(None) => continue, // it was settled
+                Ok(None) => continue, // the row's delivery was settled
                 Err(error) => {
                     tracing::error!(?key, %error, "the crash of a task that cannot be read is not counted");
                     continue;
                 }
             };
-            tracing::info!(id = %message.id, task = %message.task, crashes = message.crashes + 1, "its run ended with the process");
+            tracing::info!(id = %message.id, task = %message.task, crashes = message.crashes.saturating_add(1), "its run ended with the process");
             let (ended, mut record) = (message.clone(), None);
             let end = self.count_crash(&mut writes, queue, key, message, &mut record);
-            if let End::Dead = end {
+            if let RowEnd::Dead = end {
                 if let Some(lane) = lane::lane_of(&ended) {
                     let block = lane::blocks(&ended, record.as_ref());
                     self.release_lane(&mut lanes, &tables, lane, &ended.id, block)?;
                 }
                 if let Some(unique) = &ended.unique {
-                    lanes.dedupe.let_go(&tables, &unique.key, &ended.id)?;
+                    lanes.unique_windows.release(&tables, &unique.key, &ended.id)?;
                 }
             }
             queues.push(queue);
@@ -127,7 +134,7 @@ impl Engine {
         if writes.is_empty() {
             return Ok(false);
         }
-        writes.put(Table::Meta, CLAIMS, &next.to_be_bytes());
+        writes.put(TableName::Meta, CLAIMS, &next.to_be_bytes());
         self.commit.queues.extend(queues);
         self.commit_lanes(lanes, writes).map(|()| true)
     }
@@ -137,32 +144,38 @@ impl Engine {
         tracing::error!(%error, "the store is closed until it can be written again");
         self.shared.set_tables(Err(error.clone()));
         self.reclaim.end();
-        if let Some(tables) = self.tables.take() {
+        let tables = self.tables.take();
+        let is_broken = tables.as_ref().is_some_and(Tables::is_broken);
+        if let Some(tables) = tables {
             tables.close();
         }
         self.commit.publishes = Writes::default();
         self.commit.ids.clear();
-        // What follows from settled tasks is kept as they are.
+        // Settlements are kept, and so is what follows from them: their ids stay taken.
         let kept = self.commit.arrivals.iter().map(|arrival| arrival.message.id.clone());
         self.commit.ids.extend(kept.chain(self.commit.records.iter().map(|record| record.id.clone())));
         for step in std::mem::take(&mut self.commit.steps) {
             match step {
-                Step::Arrive(Newcoming { is_kept: false, reply, .. }) => {
+                LaneStep::Arrive(Newcoming { is_kept: false, reply, .. }) => {
                     reply.map(|reply| reply.send(Err(error.clone())));
                 }
-                Step::Arrive(kept) => {
+                LaneStep::Arrive(kept) => {
                     self.commit.ids.insert(kept.message.id.clone());
-                    self.commit.steps.push(Step::Arrive(kept));
+                    self.commit.steps.push(LaneStep::Arrive(kept));
                 }
-                end @ (Step::Release { .. } | Step::LetGo { .. }) => self.commit.steps.push(end),
+                end @ (LaneStep::Release { .. } | LaneStep::ReleaseWindow { .. }) => {
+                    self.commit.steps.push(end)
+                }
             }
         }
+        // The rows of these publishes were counted when they were staged.
         for published in self.commit.published.drain(..) {
-            let count = self.windows[published.arrival.queue].count(&published.arrival.place);
+            let count = self.cursors[published.arrival.queue].count(&published.arrival.place);
             *count = count.saturating_sub(1);
             published.reply.map(|reply| reply.send(Err(error.clone())));
         }
-        self.failure = Some(Failure { error, retry_at: Instant::now() + self.pause, seq: self.seq });
+        let retry_at = Instant::now() + self.pause;
+        self.failure = Some(WriteFailure { error, retry_at, seq: self.seq, is_broken });
         self.pause = (self.pause * 2).min(REOPEN_AT_MOST);
     }
 
@@ -174,17 +187,31 @@ impl Engine {
             return;
         }
         failure.retry_at = Instant::now() + pause;
+        // A disk that is still full would fail again.
         if matches!(failure.error, BrokerError::Full(_)) && is_full(&self.dir) {
             return;
         }
+        if failure.is_broken && !self.is_mended() {
+            return;
+        }
         self.pause = (pause * 2).min(REOPEN_AT_MOST);
-        let opened = self.take_off_failed().and_then(|()| Tables::open(&self.dir));
+        // The failed commit goes from the journal before the database can replay it.
+        let opened = self.take_off_failed().and_then(|()| super::open_tables(&self.dir));
         if let Err(error) = opened.and_then(|tables| self.adopt(tables)) {
             tracing::warn!(%error, "the store cannot be opened yet");
             return;
         }
+        // The counts were read back as they are on disk, without the settlements that memory has kept.
         self.count_kept();
         self.failure = None;
+        if self.acknowledged.is_none() {
+            match Acknowledged::open(&self.dir, self.seq) {
+                Ok(acknowledged) => self.acknowledged = Some(acknowledged),
+                Err(error) => {
+                    tracing::warn!(%error, "how far the store has acknowledged is not noted; should its journal be cut short now, that cannot be told");
+                }
+            }
+        }
         for settlement in std::mem::take(&mut self.deferred) {
             self.settle(settlement);
         }
@@ -192,8 +219,52 @@ impl Engine {
         if self.failure.is_none() {
             tracing::info!("the store can be written again");
         }
-        for window in &mut self.windows {
-            window.look_again();
+        // What was delivered or promoted by then may differ from the disk, so each queue is read from its
+        // beginning.
+        for cursor in &mut self.cursors {
+            cursor.look_again();
+        }
+    }
+
+    /// Looks for damage and mends it, on a thread of its own; says whether that is done. Meanwhile publishes are refused, and
+    /// the ends of runs are kept.
+    fn is_mended(&mut self) -> bool {
+        let Some(mending) = self.mending.take() else {
+            if let Err(error) = self.take_off_failed() {
+                tracing::warn!(%error, "the store cannot be mended yet");
+                return false;
+            }
+            let held = self.cursors.iter().flat_map(|cursor| cursor.held.values());
+            let in_hand = held.map(|held| (held.key, Arc::clone(&held.message))).collect();
+            let dir = self.dir.clone();
+            let work = move || mend::mend(&dir, &in_hand);
+            // Without a thread there is none to be had now; it is tried again.
+            self.mending = std::thread::Builder::new().name("celeriac-mending".to_owned()).spawn(work).ok();
+            return false;
+        };
+        if !mending.is_finished() {
+            self.mending = Some(mending);
+            return false;
+        }
+        let panicked = |panic| Err(BrokerError::Io(crate::task::panic_message(panic)));
+        match mending.join().unwrap_or_else(panicked) {
+            Ok(is_new) => {
+                if is_new {
+                    // Nothing of the commit that failed is in the new database, and its journal is another one.
+                    self.acknowledged = None;
+                }
+                if let Some(failure) = &mut self.failure {
+                    failure.is_broken = false;
+                }
+                true
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store cannot be mended");
+                if let Some(failure) = &mut self.failure {
+                    (failure.error, failure.retry_at) = (error, Instant::now() + MEND_AGAIN);
+                }
+                false
+            }
         }
     }
 
@@ -203,26 +274,26 @@ impl Engine {
         journal::take_off(&self.dir.join("db"), &[SEQ, &failure.seq.to_be_bytes()].concat())
     }
 
-    /// What was read back are the counts of the last good commit: the settlements kept since come on top.
+    /// Adds the kept settlements to the counts that were read back, which are those of the last good commit.
     fn count_kept(&mut self) {
         for settled in &self.commit.settled {
             self.commit.queues.insert(settled.queue);
-            let window = &mut self.windows[settled.queue];
+            let cursor = &mut self.cursors[settled.queue];
             match &settled.end {
-                End::Back => continue,
-                End::Gone => {}
-                End::Dead => window.dead += 1,
-                End::Replaced(arrival) => *window.count(&arrival.place) += 1,
+                RowEnd::Back => continue,
+                RowEnd::Gone => {}
+                RowEnd::Dead => cursor.dead += 1,
+                RowEnd::Replaced(arrival) => *cursor.count(&arrival.place) += 1,
             }
-            window.ready = window.ready.saturating_sub(1);
+            cursor.ready = cursor.ready.saturating_sub(1);
         }
         for arrival in &self.commit.arrivals {
             self.commit.queues.insert(arrival.queue);
-            *self.windows[arrival.queue].count(&arrival.place) += 1;
+            *self.cursors[arrival.queue].count(&arrival.place) += 1;
         }
     }
 
-    /// The last commit before the end: whether everything settled is safe.
+    /// Writes the last commit before the store closes. The answer says whether everything settled is safe.
     pub(super) fn last_flush(&mut self) -> Result<(), BrokerError> {
         self.flush();
         if let Some(failure) = &mut self.failure {
@@ -234,12 +305,12 @@ impl Engine {
     }
 }
 
-impl Window {
-    /// The count that a row at this place belongs to.
-    pub(super) fn count(&mut self, place: &Place) -> &mut u64 {
+impl QueueCursor {
+    /// The count of the window to which a row of this key belongs.
+    pub(super) fn count(&mut self, place: &RowKey) -> &mut u64 {
         match place {
-            Place::Ready(_) => &mut self.ready,
-            Place::Scheduled(..) => &mut self.scheduled,
+            RowKey::Ready(_) => &mut self.ready,
+            RowKey::Scheduled(..) => &mut self.scheduled,
         }
     }
 }

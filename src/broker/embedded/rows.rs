@@ -1,7 +1,7 @@
-//! The rows of the tables: their keys, which sort as tasks run, and their bytes.
+//! The rows of the tables: their keys, which sort in the order in which tasks run, and their bytes.
 //!
-//! A queue's rows lie in the order in which they run, so the next tasks are a short scan. Rows are written with
-//! `postcard` behind a version byte.
+//! A queue's rows lie in the order in which they run, so a short scan finds the next tasks. Rows are encoded with
+//! `postcard`, behind a version byte.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,26 +12,26 @@ use crate::broker::BrokerError;
 use crate::core::Timestamp;
 use crate::task::{TaskId, TaskResult};
 
-/// Bytes in the key of a ready row.
+/// The bytes of a ready row's key.
 pub(super) const READY_KEY: usize = 2 + 1 + 1 + 8;
-/// The key of a ready row; sorts by queue, priority (high first), arrival.
+/// The key of a ready row. Keys sort by queue, priority (high first) and arrival.
 pub(super) type ReadyKey = [u8; READY_KEY];
-/// Bytes in the key of a scheduled row.
+/// The bytes of a scheduled row's key.
 const SCHEDULED_KEY: usize = 2 + 1 + 8 + 8;
-/// The key of a task.
+/// The key of a task in the table `tasks`.
 pub(super) type TaskKey = Vec<u8>;
-/// The key of a scheduled row; sorts by queue, due time, arrival.
+/// The key of a scheduled row. Keys sort by queue, due time and arrival.
 pub(super) type ScheduledKey = [u8; SCHEDULED_KEY];
 
 const READY: u8 = 0;
 const SCHEDULED: u8 = 1;
 const END: u8 = 2;
 
-/// The key of the last sequence, the last row of each commit.
+/// The key of the last sequence in the table `meta`, which is the last row of each commit.
 pub(super) const SEQ: &[u8] = b"seq";
-/// In `meta`: how many lanes have a record.
+/// The key in the table `meta` of the number of lanes that have a record.
 pub(super) const LANES: &[u8] = b"lanes";
-/// The key of the generation of claims that were not counted yet, in the `meta` table.
+/// The key in the table `meta` of the generation of starts that were not counted yet.
 pub(super) const CLAIMS: &[u8] = b"claims";
 
 /// The version of the rows' layout.
@@ -55,8 +55,9 @@ pub(super) fn scheduled_key(queue: u16, due: Timestamp, seq: u64) -> ScheduledKe
     key
 }
 
-/// The key of a task in the `tasks` table. An id that is a UUID, as ours are, takes 17 bytes instead of 37, which is
-/// short enough for the database to keep in place: an index of them is faster and half as large.
+/// The key of a task in the `tasks` table. An id that is a UUID, as Celeriac's own are, takes 17 bytes instead of
+/// 37. That is short enough for the database to keep in place, which makes an index of them faster and half as
+/// large.
 pub(super) fn task_key(id: &TaskId) -> TaskKey {
     const UUID: u8 = 0;
     const TEXT: u8 = 1;
@@ -64,7 +65,7 @@ pub(super) fn task_key(id: &TaskId) -> TaskKey {
     let mut buffer = [0; Hyphenated::LENGTH];
     let mut key = TaskKey::new();
     match Uuid::try_parse(text) {
-        // Other spellings of a UUID are other ids.
+        // Another spelling of a UUID is another id.
         Ok(uuid) if uuid.hyphenated().encode_lower(&mut buffer) == text => {
             key.push(UUID);
             key.extend_from_slice(uuid.as_bytes());
@@ -77,38 +78,51 @@ pub(super) fn task_key(id: &TaskId) -> TaskKey {
     key
 }
 
+/// The id of the task that has this key.
+pub(super) fn id_of(key: &[u8]) -> TaskId {
+    match key.split_first() {
+        Some((0, uuid)) => match Uuid::from_slice(uuid) {
+            Ok(uuid) => TaskId::from(uuid.hyphenated().to_string()),
+            Err(_) => TaskId::from(format!("{uuid:02x?}")),
+        },
+        Some((_, text)) => TaskId::from(String::from_utf8_lossy(text).into_owned()),
+        None => TaskId::from(String::new()),
+    }
+}
+
 /// The due time in a scheduled row's key.
 pub(super) fn due_of(key: &[u8]) -> Option<Timestamp> {
     Some(Timestamp::from_micros(u64::from_be_bytes(key.get(3..11)?.try_into().ok()?)))
 }
 
-/// The sequence of a ready row, from its key.
+/// The sequence in a ready row's key.
 pub(super) fn seq_of(key: &ReadyKey) -> u64 {
     key.last_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
-/// Where a queue's rows of a class begin and end.
+/// The bounds of the keys of a queue's ready rows: the first is included, the second is not.
 pub(super) fn ready_bounds(queue: u16) -> ([u8; 3], [u8; 3]) {
     let [a, b] = queue.to_be_bytes();
     ([a, b, READY], [a, b, SCHEDULED])
 }
 
+/// The bounds of the keys of a queue's scheduled rows: the first is included, the second is not.
 pub(super) fn scheduled_bounds(queue: u16) -> ([u8; 3], [u8; 3]) {
     let [a, b] = queue.to_be_bytes();
     ([a, b, SCHEDULED], [a, b, END])
 }
 
-/// The queue of a `messages` key.
+/// The number of the queue in a key of the table `messages`.
 pub(super) fn queue_of(key: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(key.get(..2)?.try_into().ok()?))
 }
 
-/// Whether a `messages` key is of a ready row.
+/// Whether a key of the table `messages` belongs to a ready row.
 pub(super) fn is_ready(key: &[u8]) -> bool {
     key.get(2) == Some(&READY)
 }
 
-/// Encodes a row.
+/// Encodes a row, behind the version byte.
 pub(super) fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, BrokerError> {
     let mut bytes = Vec::with_capacity(384);
     bytes.push(VERSION);
@@ -117,7 +131,7 @@ pub(super) fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, BrokerError> {
     })
 }
 
-/// Decodes a row.
+/// Decodes a row of this version.
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BrokerError> {
     match bytes.split_first() {
         Some((&VERSION, row)) => postcard::from_bytes(row).map_err(|e| {
@@ -130,13 +144,13 @@ pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BrokerError
     }
 }
 
-/// What the `tasks` table says of an id.
+/// What the table `tasks` says of an id.
 pub(super) enum TaskRow {
-    /// The key of its message.
+    /// The task waits or runs; this is the key of its message.
     At(Vec<u8>),
-    /// The key of its message in its lane's line.
+    /// The task waits in its lane's line; this is the key of its message there.
     InLine(Vec<u8>),
-    /// It is over.
+    /// The task is over; this is its record.
     Over(Box<TaskResult>),
 }
 
@@ -170,9 +184,9 @@ impl TaskRow {
     }
 }
 
-/// What is kept of a queue.
+/// What the table `meta` keeps of a queue.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(super) struct QueueRow {
+pub(super) struct StoredQueue {
     pub(super) number: u16,
     pub(super) ready: u64,
     pub(super) scheduled: u64,
@@ -215,9 +229,9 @@ mod tests {
 
     #[test]
     fn another_layout_is_named() {
-        let error = decode::<QueueRow>(&[9, 1]).unwrap_err().to_string();
+        let error = decode::<StoredQueue>(&[9, 1]).unwrap_err().to_string();
         assert!(error.contains("layout 9"), "{error}");
-        assert!(decode::<QueueRow>(&[]).is_err());
-        assert!(decode::<QueueRow>(&[VERSION]).is_err());
+        assert!(decode::<StoredQueue>(&[]).is_err());
+        assert!(decode::<StoredQueue>(&[VERSION]).is_err());
     }
 }

@@ -1,28 +1,29 @@
-//! How rows come off the disk: the next ones of a queue, and those whose ETA has come.
+//! How rows come off the disk: the next rows of a queue, and the rows whose ETA has come.
 
 use std::ops::Bound;
 use std::sync::Arc;
 
 use super::engine::Engine;
 use super::lanes::LaneBatch;
+use super::queue_cursor::QueueCursor;
 use super::rows::{
     ReadyKey, TaskRow, decode, due_of, ready_bounds, ready_key, scheduled_bounds, scheduled_key, task_key,
 };
-use super::tables::{Slice, Table, Tables, Writes};
-use super::window::Window;
+use super::tables::{Slice, TableName, Tables, Writes};
 use crate::broker::{BrokerError, Delivery, lane};
 use crate::core::Timestamp;
 use crate::task::Message;
 use crate::task::clock::now;
 
-/// How many rows one scan or promotion takes.
+/// The most rows that one scan or one promotion takes.
 const STEP: usize = 1024;
 
 impl Engine {
-    /// Fills the consumers that have room from the disk.
+    /// Delivers rows from the disk to the consumers that have room.
     pub(super) fn deliver(&mut self) {
-        for queue in 0..self.windows.len() {
-            while self.tables.is_some() && self.windows[queue].may_read() && self.windows[queue].wants_scan()
+        for queue in 0..self.cursors.len() {
+            self.cursors[queue].try_again();
+            while self.tables.is_some() && self.cursors[queue].may_read() && self.cursors[queue].wants_scan()
             {
                 match self.scan(queue) {
                     Ok(deliveries) => self.send(queue, deliveries),
@@ -33,35 +34,45 @@ impl Engine {
     }
 
     fn read_failed(&mut self, queue: usize, error: &BrokerError) {
-        let window = &mut self.windows[queue];
-        tracing::error!(queue = %window.name, %error, "its waiting tasks cannot be read; trying again in a second");
-        window.read_failed();
+        let cursor = &mut self.cursors[queue];
+        tracing::error!(queue = %cursor.name, %error, "its waiting tasks cannot be read; trying again in a second");
+        cursor.read_failed();
     }
 
     fn scan(&mut self, queue: usize) -> Result<Vec<Delivery>, BrokerError> {
         let tables = self.open_tables()?;
-        let window = &mut self.windows[queue];
-        let room = window.room().min(STEP);
+        let cursor = &mut self.cursors[queue];
+        let room = cursor.room().min(STEP);
         let mut rows = Vec::with_capacity(room);
+        // Rows before the scan's position come first: they are more urgent than those behind it, or were handed
+        // back.
         while rows.len() < room
-            && let Some(key) = window.ahead.next()
+            && let Some(key) = cursor.revisit.next()
         {
-            if !window.holds(&key) {
-                let row = tables.get(Table::Messages, &key)?; // none: it was revoked
-                rows.extend(row.map(|value| (Slice::from(&key[..]), value)));
+            if !cursor.holds(&key) {
+                match tables.get(TableName::Messages, &key) {
+                    Ok(row) => rows.extend(row.map(|value| (Slice::from(&key[..]), value))), // no row: the task was revoked
+                    Err(error) => {
+                        cursor.passed_over();
+                        if tables.tell(TableName::Messages, &key) {
+                            tracing::error!(queue = %cursor.name, ?key, %error, "a waiting row cannot be read; it is passed over");
+                        }
+                    }
+                }
             }
         }
         if rows.len() < room
-            && let Some((first, last)) = window.ahead.rest()
+            && let Some((first, last)) = cursor.revisit.rest()
         {
-            let (read, ended) = read(&tables, window, &first, Bound::Included(&last), room, &mut rows)?;
-            window.ahead.was_read(read.as_deref(), ended);
+            let (read, ended) = read(&tables, cursor, &first, Bound::Included(&last), room, &mut rows);
+            cursor.revisit.was_read(read.as_deref(), ended);
         }
-        if rows.len() < room && window.ahead.is_empty() {
-            let (_, end) = ready_bounds(window.number);
-            let from = window.scan_from();
-            let (read, ended) = read(&tables, window, from, Bound::Excluded(&end), room, &mut rows)?;
-            window.scanned(read.as_deref(), ended);
+        // The scan goes on only when no row before its position is left.
+        if rows.len() < room && cursor.revisit.is_empty() {
+            let (_, end) = ready_bounds(cursor.number);
+            let from = cursor.scan_from().to_vec();
+            let (read, ended) = read(&tables, cursor, &from, Bound::Excluded(&end), room, &mut rows);
+            cursor.scanned(read.as_deref(), ended);
         }
         let mut deliveries = Vec::with_capacity(rows.len());
         for (key, value) in rows {
@@ -70,8 +81,8 @@ impl Engine {
             match row.and_then(|key| Ok((key, decode::<Message>(&value)?))) {
                 Ok((key, message)) => deliveries.extend(self.hand_out_in_turn(queue, key, Arc::new(message))),
                 Err(error) => {
-                    let window = &mut self.windows[queue];
-                    window.ready = window.ready.saturating_sub(1);
+                    let cursor = &mut self.cursors[queue];
+                    cursor.ready = cursor.ready.saturating_sub(1);
                     self.set_aside(queue, &key, &value, &error)?;
                 }
             }
@@ -79,7 +90,8 @@ impl Engine {
         Ok(deliveries)
     }
 
-    /// A row that cannot be decoded leaves the queue, so that it blocks nobody, and stays on disk for whoever can.
+    /// Takes a row that cannot be decoded out of its queue, so that it holds nobody up. It stays on disk for a
+    /// program that can decode it.
     fn set_aside(
         &mut self,
         queue: usize,
@@ -87,17 +99,17 @@ impl Engine {
         value: &[u8],
         error: &BrokerError,
     ) -> Result<(), BrokerError> {
-        tracing::error!(queue = %self.windows[queue].name, ?key, %error, "a waiting row does not decode; it is set aside in the table `dead`");
+        tracing::error!(queue = %self.cursors[queue].name, ?key, %error, "a waiting row does not decode; it is set aside in the table `dead`");
         let mut writes = Writes::default();
-        writes.delete(Table::Messages, key);
-        writes.put(Table::Dead, &[b"damaged/", key].concat(), value);
+        writes.delete(TableName::Messages, key);
+        writes.put(TableName::Dead, &[b"damaged/", key].concat(), value);
         self.commit_now(&[queue], &writes)
     }
 
-    /// Moves scheduled rows whose time has come to the ready ones.
+    /// Moves the scheduled rows whose time has come to the ready ones.
     pub(super) fn promote_due(&mut self) {
-        for queue in 0..self.windows.len() {
-            while self.tables.is_some() && self.windows[queue].is_due(now()) && self.windows[queue].may_read()
+        for queue in 0..self.cursors.len() {
+            while self.tables.is_some() && self.cursors[queue].is_due(now()) && self.cursors[queue].may_read()
             {
                 if let Err(error) = self.promote(queue) {
                     self.read_failed(queue, &error);
@@ -108,19 +120,19 @@ impl Engine {
 
     fn promote(&mut self, queue: usize) -> Result<(), BrokerError> {
         let tables = self.open_tables()?;
-        let number = self.windows[queue].number;
+        let number = self.cursors[queue].number;
         let (_, end) = scheduled_bounds(number);
-        // Not from the very start: there lie the deleted rows of all that were due before.
-        let earliest = self.windows[queue].next_due.unwrap_or(Timestamp::ZERO);
+        // The read does not begin at the first possible key, because the deleted rows of all past ETAs lie there.
+        let earliest = self.cursors[queue].next_due.unwrap_or(Timestamp::ZERO);
         let start = scheduled_key(number, earliest, 0);
         let now = now();
         let (mut writes, mut lanes) = (Writes::default(), LaneBatch::default());
         let mut promoted = Vec::new();
-        let mut passing = 0;
+        let (mut passing, mut left) = (0, 0);
         let mut damaged = Vec::new();
         let mut next = None;
-        for row in tables.range(Table::Messages, &start, Bound::Excluded(&end))? {
-            let (key, value) = row?;
+        let mut rows = tables.readable(TableName::Messages, &start, Bound::Excluded(&end));
+        for (key, value) in rows.by_ref() {
             next = due_of(&key);
             if next.is_some_and(|due| due > now) || promoted.len() + damaged.len() + passing == STEP {
                 break;
@@ -128,57 +140,74 @@ impl Engine {
             next = None;
             match decode::<Message>(&value) {
                 Ok(message) if lane::lane_of(&message).is_some() => {
-                    writes.delete(Table::Messages, &key);
+                    // While the lane cannot be read, its task stays scheduled, and the tasks behind it go on. The lane
+                    // is read before anything is changed for the task.
+                    if let Some(name) = lane::lane_of(&message)
+                        && let Err(error) = lanes.open(&self.known_lanes, &tables, name, self.seq)
+                    {
+                        tracing::error!(id = %message.id, task = message.task, %error, "the lane of a due task cannot be read; the task waits, and is tried again");
+                        left += 1;
+                        continue;
+                    }
+                    writes.delete(TableName::Messages, &key);
                     self.pass_lane(&mut lanes, &tables, queue, &Arc::new(message), &value, false)?;
                     passing += 1;
                 }
                 Ok(message) => {
                     let ready = ready_key(number, message.priority, self.next_seq());
-                    writes.delete(Table::Messages, &key);
-                    writes.put(Table::Messages, &ready, &value);
-                    writes.put(Table::Tasks, &task_key(&message.id), &TaskRow::at(&ready));
+                    writes.delete(TableName::Messages, &key);
+                    writes.put(TableName::Messages, &ready, &value);
+                    writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::at(&ready));
                     promoted.push(ready);
                 }
                 Err(error) => damaged.push((key, value, error)),
             }
         }
-        let window = &mut self.windows[queue];
-        window.scheduled = window.scheduled.saturating_sub((promoted.len() + damaged.len() + passing) as u64);
-        window.ready += promoted.len() as u64;
+        // Rows that could not be read may still be due, so they are looked for again later.
+        let cursor = &mut self.cursors[queue];
+        if !rows.gaps.is_empty() || left > 0 {
+            cursor.passed_over();
+        }
+        cursor.scheduled = cursor.scheduled.saturating_sub((promoted.len() + damaged.len() + passing) as u64);
+        cursor.ready += promoted.len() as u64;
         self.commit.queues.insert(queue);
         self.commit_lanes(lanes, writes)?;
         for (key, value, error) in damaged {
             self.set_aside(queue, &key, &value, &error)?;
         }
-        let window = &mut self.windows[queue];
-        window.next_due = next;
+        let cursor = &mut self.cursors[queue];
+        cursor.next_due = next;
         for key in promoted {
-            window.waits(&key);
+            cursor.waits(&key);
         }
         Ok(())
     }
 }
 
-/// Adds rows that the window does not hold until there are `room`; the last that was looked at, and whether it was the
-/// last there is.
+/// Adds rows that the window does not hold to `rows`, until there are `room` of them, and passes over rows that
+/// cannot be read. Answers with the last key that was looked at, and with whether nothing lies behind it.
 fn read(
     tables: &Tables,
-    window: &Window,
+    cursor: &mut QueueCursor,
     start: &[u8],
     end: Bound<&[u8]>,
     room: usize,
     rows: &mut Vec<(Slice, Slice)>,
-) -> Result<(Option<Slice>, bool), BrokerError> {
-    let mut last = None;
-    for row in tables.range(Table::Messages, start, end)? {
+) -> (Option<Slice>, bool) {
+    let (mut last, mut ended) = (None, true);
+    let mut found = tables.readable(TableName::Messages, start, end);
+    for (key, value) in found.by_ref() {
         if rows.len() == room {
-            return Ok((last, false));
+            ended = false;
+            break;
         }
-        let (key, value) = row?;
         last = Some(key.clone());
-        if !window.holds(&key) {
+        if !cursor.holds(&key) {
             rows.push((key, value));
         }
     }
-    Ok((last, true))
+    if !found.gaps.is_empty() {
+        cursor.passed_over();
+    }
+    (last, ended)
 }

@@ -1,50 +1,57 @@
-//! How deliveries end: what each settlement writes.
+//! How deliveries end: the rows that each settlement writes.
 
 use std::sync::Arc;
 
 use super::command::Settlement;
-use super::commit::{End, Settled};
+use super::commit::{RowEnd, Settled};
 use super::engine::Engine;
-use super::lanes::{self, Newcoming, Step};
+use super::lanes::{self, LaneStep, Newcoming};
 use super::rows::{ReadyKey, TaskRow, encode, task_key};
-use super::tables::{Table, Writes};
-use crate::broker::dead_letter::{crash_reason, crash_result};
-use crate::broker::{BrokerError, DeadLetter, Settle, lane};
+use super::tables::{TableName, Writes};
+use crate::broker::dead_letter::{crash_reason, crash_result, unwritable_result};
+use crate::broker::{BrokerError, DeadLetter, Settle, lane, limits};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{Message, TaskResult};
 
+/// The queue under which a dead letter is counted whose own queue has a name that no queue can have.
+const UNWRITABLE: &str = "celeriac.unwritable";
+
 impl Engine {
+    /// Stages a settlement for the next commit.
     pub(super) fn settle(&mut self, settlement: Settlement) {
         let Some(Settlement { queue, tag, settle, row, done }) = self.defer(settlement) else { return };
         let index = usize::from(queue);
-        let Some(held) = self.windows.get_mut(index).and_then(|w| w.release(tag)) else {
+        let Some(held) = self.cursors.get_mut(index).and_then(|w| w.release(tag)) else {
             if let Some(done) = done {
                 let _ = done.send(Err(BrokerError::Stale));
             }
             return;
         };
+        // The row that waits for its last chance may go out once this end is on disk.
         self.last_chance_over(tag);
         let mut writes = std::mem::take(&mut self.commit.settlements);
         let id = &task_key(&held.message.id);
         let mut record = None;
         let block = lane::block_of(&held.message, &settle);
         let end = match settle {
-            Settle::Ack { result, sequel } => {
+            Settle::Ack { result, follow_ups } => {
                 self.remove_row(&mut writes, index, &held.key);
                 self.leaves_lane(&held.message, block);
                 self.lets_go(&held.message);
                 let is_kept = !held.message.ignore_result || held.message.serial.is_none();
                 let (result, row) = (lane::kept(&held.message, result), row.filter(|_| is_kept));
-                let replaced = sequel.iter().any(|s| s.messages.iter().any(|m| m.id == held.message.id));
+                // A message of the same id takes the task's place, so the id's row must not become a record.
+                let replaced = follow_ups.iter().any(|s| s.messages.iter().any(|m| m.id == held.message.id));
                 if !replaced {
                     self.leave_record(&mut writes, id, result.as_ref(), row);
                 }
-                self.follow(&mut writes, &held.message.id, sequel);
+                self.follow(&mut writes, &held.message.id, follow_ups);
                 record = result;
-                End::Gone
+                RowEnd::Gone
             }
             Settle::Requeue { message, due } => {
+                // A requeued run that stays in its lane keeps holding it.
                 if lane::lane_of(&held.message) != lane::lane_of(&message) {
                     self.leaves_lane(&held.message, None);
                 }
@@ -54,20 +61,20 @@ impl Engine {
             Settle::Return { crashed: true } => {
                 let message = Message::clone(&held.message);
                 let end = self.count_crash(&mut writes, index, &held.key, message, &mut record);
-                if let End::Dead = end {
+                if let RowEnd::Dead = end {
                     self.leaves_lane(&held.message, lane::blocks(&held.message, record.as_ref()));
                     self.lets_go(&held.message);
                 }
                 end
             }
-            Settle::DeadLetter { reason, result, sequel } => {
+            Settle::DeadLetter { reason, result, follow_ups } => {
                 self.remove_row(&mut writes, index, &held.key);
                 self.leaves_lane(&held.message, block);
                 self.lets_go(&held.message);
                 self.bury(&mut writes, index, Message::clone(&held.message), reason, result.as_ref());
-                self.follow(&mut writes, &held.message.id, sequel);
+                self.follow(&mut writes, &held.message.id, follow_ups);
                 record = result;
-                End::Dead
+                RowEnd::Dead
             }
         };
         self.commit.settlements = writes;
@@ -75,41 +82,44 @@ impl Engine {
         self.commit.settled.push(Settled { queue: index, held, record: record.map(Box::new), done, end });
     }
 
-    /// Its run is over, and its lane hears of it with the commit.
+    /// Notes that a run has ended: its lane learns of it when the commit is written.
     pub(super) fn leaves_lane(&mut self, message: &Message, block: Option<String>) {
         if let Some(lane) = lane::lane_of(message) {
-            self.commit.steps.push(Step::Release { lane: lane.clone(), id: message.id.clone(), block });
+            self.commit.steps.push(LaneStep::Release { lane: lane.clone(), id: message.id.clone(), block });
         }
     }
 
-    /// It is over, and its dedupe window ends with the commit.
+    /// Notes that a task is over: its unique window ends when the commit is written.
     pub(super) fn lets_go(&mut self, message: &Message) {
         if let Some(unique) = &message.unique {
-            self.commit.steps.push(Step::LetGo { key: unique.key.clone(), id: message.id.clone() });
+            self.commit
+                .steps
+                .push(LaneStep::ReleaseWindow { key: unique.key.clone(), id: message.id.clone() });
         }
     }
 
-    /// The row is where it was. Of a serial task the next start is to be told from this one, even if this one should still
-    /// go on somewhere.
-    fn count_return(&mut self, writes: &mut Writes, key: &ReadyKey, message: &Message) -> End {
+    /// Leaves the row where it was. For a serial task it counts that the row was handed back, so that the next
+    /// start gets a higher fencing token than this one, even if this run should still go on somewhere.
+    fn count_return(&mut self, writes: &mut Writes, key: &ReadyKey, message: &Message) -> RowEnd {
         let mut message = message.clone();
         if let Some(serial) = &mut message.serial {
             serial.handed_back = serial.handed_back.saturating_add(1);
             match encode(&message) {
-                Ok(row) => writes.put(Table::Messages, key, &row),
+                Ok(row) => writes.put(TableName::Messages, key, &row),
                 Err(error) => tracing::error!(id = %message.id, %error, "a message cannot be written back"),
             }
         }
-        End::Back
+        RowEnd::Back
     }
 
     fn remove_row(&mut self, writes: &mut Writes, queue: usize, key: &ReadyKey) {
-        writes.delete(Table::Messages, key);
-        let window = &mut self.windows[queue];
-        window.ready = window.ready.saturating_sub(1);
+        writes.delete(TableName::Messages, key);
+        let cursor = &mut self.cursors[queue];
+        cursor.ready = cursor.ready.saturating_sub(1);
     }
 
-    /// The record of a task that is over, or none; `row` is the record's row if somebody encoded it already.
+    /// Writes the record of a task that is over; without a record it deletes the task's row. `row` is the encoded
+    /// record, if the caller has it already.
     pub(super) fn leave_record(
         &mut self,
         writes: &mut Writes,
@@ -119,10 +129,10 @@ impl Engine {
     ) {
         let row = record.and_then(|record| Some((record, row.or_else(|| TaskRow::over(record).ok())?)));
         if let Some((record, row)) = row {
-            writes.put(Table::Tasks, id, &row);
+            writes.put(TableName::Tasks, id, &row);
             self.commit.expiring.push((record.expires_at, record.id.clone()));
         } else {
-            writes.delete(Table::Tasks, id);
+            writes.delete(TableName::Tasks, id);
         }
     }
 
@@ -133,7 +143,12 @@ impl Engine {
         key: &ReadyKey,
         message: Message,
         due: Option<Timestamp>,
-    ) -> End {
+    ) -> RowEnd {
+        if let Err(error) = limits::check_again(&message) {
+            self.remove_row(writes, queue, key);
+            self.fails(writes, Arc::new(message), &error);
+            return RowEnd::Gone;
+        }
         match encode(&message) {
             Ok(row) => {
                 self.remove_row(writes, queue, key);
@@ -141,21 +156,37 @@ impl Engine {
                     let message = Arc::new(message);
                     let newcoming =
                         Newcoming { queue, message, row, is_new: false, is_kept: true, reply: None };
-                    self.commit.steps.push(Step::Arrive(newcoming));
-                    return End::Gone;
+                    self.commit.steps.push(LaneStep::Arrive(newcoming));
+                    return RowEnd::Gone;
                 }
-                End::Replaced(self.place(writes, queue, Arc::new(message), &row, due))
+                RowEnd::Replaced(self.place(writes, queue, Arc::new(message), &row, due))
             }
             Err(error) => {
-                // It was decoded from such a row, so this is a bug of ours; the row stays as it is.
+                // The message was decoded from such a row, so this is a bug of Celeriac's; the row stays as it is.
                 tracing::error!(id = %message.id, %error, "a message cannot be written back");
-                End::Back
+                RowEnd::Back
             }
         }
     }
 
-    /// A run of this row ended with its worker or process: the row is where it was, or, once too often, in the dead
-    /// letters.
+    /// Makes a dead letter of a message that was promised to run and cannot be written, and records that its task
+    /// has failed. The message is not tried again.
+    pub(super) fn fails(&mut self, writes: &mut Writes, message: Arc<Message>, error: &BrokerError) {
+        let record = unwritable_result(&message, error);
+        if let Err(error) = limits::record(&message.id, &message.task) {
+            tracing::error!(task = %message.task, %error, "a task cannot be enqueued, nor can anybody be told");
+            return;
+        }
+        let Ok(queue) = self.queue(&message.queue).or_else(|_| self.queue(UNWRITABLE)) else { return };
+        self.commit.queues.insert(queue);
+        self.commit.ids.insert(message.id.clone());
+        let message = Arc::unwrap_or_clone(message);
+        self.bury(writes, queue, message, record.errors.concat(), Some(&record));
+        self.commit.records.push(record);
+    }
+
+    /// Counts a run of this row that ended with its worker or process. The row stays where it was, or becomes a
+    /// dead letter if that happened once too often.
     pub(super) fn count_crash(
         &mut self,
         writes: &mut Writes,
@@ -163,23 +194,23 @@ impl Engine {
         key: &ReadyKey,
         mut message: Message,
         record: &mut Option<TaskResult>,
-    ) -> End {
-        message.crashes += 1;
+    ) -> RowEnd {
+        message.crashes = message.crashes.saturating_add(1);
         if message.crashes >= self.options.delivery_limit && !message.is_in_canvas() {
             self.remove_row(writes, queue, key);
             *record = Some(crash_result(&message));
             let reason = crash_reason(message.crashes);
             self.bury(writes, queue, message, reason, record.as_ref());
-            return End::Dead;
+            return RowEnd::Dead;
         }
         match encode(&message) {
-            Ok(row) => writes.put(Table::Messages, key, &row),
+            Ok(row) => writes.put(TableName::Messages, key, &row),
             Err(error) => tracing::error!(id = %message.id, %error, "a crash cannot be counted"),
         }
-        End::Back
+        RowEnd::Back
     }
 
-    /// A message goes to the dead letters.
+    /// Makes a dead letter of a message.
     fn bury(
         &mut self,
         writes: &mut Writes,
@@ -194,8 +225,8 @@ impl Engine {
         let seq = self.next_seq();
         match encode(&letter) {
             Ok(row) => {
-                writes.put(Table::Dead, &seq.to_be_bytes(), &row);
-                self.windows[queue].dead += 1;
+                writes.put(TableName::Dead, &seq.to_be_bytes(), &row);
+                self.cursors[queue].dead += 1;
             }
             Err(error) => tracing::error!(%id, %error, "a dead letter cannot be kept"),
         }

@@ -1,49 +1,50 @@
-//! What tasks that are not over have told of themselves, in a small file of its own.
+//! The states that tasks which are not over have told of themselves, in a small file of its own.
 //!
-//! It is there for progress: a bar that somebody has seen must not go back because the process was killed. A state is
-//! written but not synced, as a start is: a write survives `kill -9`; after a power cut a bar may start over, and no task
-//! is the worse for it. So a state costs some microseconds and no place in the group commit.
+//! The file is there for progress: a bar that a user has seen must not go back because the process was killed. A
+//! state is written but not synced, as a start is. A write survives `kill -9`; after a power cut a bar may start
+//! over, which harms no task. So a state costs some microseconds and no place in the group commit.
 //!
-//! One JSON document a line, the last one of an id counts; what does not parse, such as a torn last line, is passed over.
-//! The file is made with the first state, and started over when it is opened and when it has grown: then it holds the last
-//! state of each task that is not over.
+//! Each line is a JSON document, and the last line of an id counts. A line that does not parse, such as a torn
+//! last line, is passed over. The first state makes the file. It is started over when it is opened and when it has
+//! grown: then it holds the last state of each task that is not over.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use crate::task::{TaskId, TrackedState};
+use super::home::private;
+use crate::task::{Json, TaskId, TrackedState};
 
-/// The file is started over when it is larger than this, and than twice what it would be then.
+/// The size in bytes above which the file is started over, if that at least halves it.
 const LARGE: u64 = 1 << 20;
 
-/// The file.
+/// The file of states.
 pub(super) struct States {
-    inner: Mutex<Inner>,
+    inner: Mutex<StateTable>,
 }
 
-struct Inner {
+struct StateTable {
     path: PathBuf,
     file: Option<File>,
     len: u64,
-    /// What it took when it was started over.
+    /// The size of the file when it was started over.
     least: u64,
     failed: bool,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct TaskStateLine {
     id: TaskId,
     state: String,
-    meta: Value,
+    meta: Json,
 }
 
 impl States {
-    /// What the file says, the last state of each task, and the file, which is not touched yet.
+    /// Reads the file. Answers with the handle, which has not touched the file yet, and the last state of each
+    /// task.
     pub(super) fn open(dir: &Path) -> io::Result<(Self, Vec<TrackedState>)> {
         let path = dir.join("states");
         let text = match std::fs::read(&path) {
@@ -52,22 +53,22 @@ impl States {
             Err(error) => return Err(error),
         };
         let mut last = std::collections::HashMap::new();
-        for line in text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()) {
+        for line in text.lines().filter_map(|line| serde_json::from_str::<TaskStateLine>(line).ok()) {
             last.insert(line.id.clone(), line);
         }
-        let state = |line: Line| TrackedState {
+        let state = |line: TaskStateLine| TrackedState {
             id: line.id,
             state: line.state,
             meta: line.meta,
             traceback: None,
             lineage: None,
         };
-        let inner = Inner { path, file: None, len: text.len() as u64, least: 0, failed: false };
+        let inner = StateTable { path, file: None, len: text.len() as u64, least: 0, failed: false };
         Ok((Self { inner: Mutex::new(inner) }, last.into_values().map(state).collect()))
     }
 
-    /// Writes a state; `all` are those of all tasks that are not over, should the file be started over. A failure is told once:
-    /// states are not worth a task.
+    /// Writes a state. `all` gives the states of all tasks that are not over, in case the file is started over. A
+    /// failure is logged once and reported to nobody, because no task should fail for a state.
     pub(super) fn write(&self, state: &TrackedState, all: impl FnOnce() -> Vec<TrackedState>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let written = if inner.len > LARGE && inner.len > 2 * inner.least {
@@ -81,7 +82,7 @@ impl States {
         inner.tell(written);
     }
 
-    /// Has the file hold these, and nothing else.
+    /// Makes the file hold these states and nothing else.
     pub(super) fn start_over(&self, all: &[TrackedState]) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         if inner.len > 0 || !all.is_empty() {
@@ -91,11 +92,11 @@ impl States {
     }
 }
 
-impl Inner {
+impl StateTable {
     fn append(&mut self, state: &TrackedState) -> io::Result<()> {
         let line = line(state)?;
         if self.file.is_none() {
-            self.file = Some(OpenOptions::new().create(true).append(true).open(&self.path)?);
+            self.file = Some(private().create(true).append(true).open(&self.path)?);
         }
         if let Some(file) = &mut self.file {
             file.write_all(&line)?;
@@ -104,14 +105,14 @@ impl Inner {
         Ok(())
     }
 
-    /// Under another name first, so that a crash leaves the old one.
+    /// Writes the states to another file first and renames it, so that a crash leaves the old file.
     fn start_over(&mut self, all: &[TrackedState]) -> io::Result<()> {
         let mut text = Vec::new();
         for state in all {
             text.extend_from_slice(&line(state)?);
         }
         let aside = self.path.with_extension("new");
-        std::fs::write(&aside, &text)?;
+        private().create(true).truncate(true).write(true).open(&aside)?.write_all(&text)?;
         std::fs::rename(&aside, &self.path)?;
         self.file = None;
         (self.len, self.least) = (text.len() as u64, text.len() as u64);
@@ -132,19 +133,29 @@ impl Inner {
 }
 
 fn line(state: &TrackedState) -> io::Result<Vec<u8>> {
-    let line = Line { id: state.id.clone(), state: state.state.clone(), meta: state.meta.clone() };
+    let line = TaskStateLine { id: state.id.clone(), state: state.state.clone(), meta: state.meta.clone() };
     let mut line = serde_json::to_vec(&line)?;
+    // The application's JSON may be formatted over several lines; inside of a JSON string there is no such byte.
+    line.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
     line.push(b'\n');
     Ok(line)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+
     use super::*;
 
     fn state(id: &str, step: u64) -> TrackedState {
         let meta = serde_json::json!({ "current": step, "total": 1_000_000 });
-        TrackedState { id: id.into(), state: "PROGRESS".into(), meta, traceback: None, lineage: None }
+        TrackedState {
+            id: id.into(),
+            state: "PROGRESS".into(),
+            meta: meta.into(),
+            traceback: None,
+            lineage: None,
+        }
     }
 
     fn read(dir: &Path) -> Vec<TrackedState> {

@@ -1,12 +1,12 @@
-//! Who takes the messages of a queue.
+//! The consuming end of a queue in memory.
 
 use std::sync::Weak;
 
-use super::Shared;
+use super::MemoryInner;
 use crate::broker::Consumer;
 
 pub(super) struct MemoryConsumer {
-    pub(super) shared: Weak<Shared>,
+    pub(super) shared: Weak<MemoryInner>,
     pub(super) queue: String,
     pub(super) consumer: u64,
 }
@@ -17,7 +17,7 @@ impl Consumer for MemoryConsumer {
         let Ok(mut state) = shared.lock() else { return };
         let line = state.line(&self.queue);
         if line.consumer.as_ref().is_none_or(|(epoch, _)| *epoch != self.consumer) {
-            return; // it was replaced
+            return; // another consumer has replaced this one
         }
         line.prefetch = prefetch;
         drop(state);

@@ -1,34 +1,34 @@
-//! The lanes of the broker in memory: beside each lane that is not idle, its line.
+//! The lanes of the broker in memory: each lane that is not idle, with its line.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Spot, State};
+use super::{MemorySpot, MemoryState};
 use crate::broker::lane::{self, LaneFacts, LaneLever, SHOWN, Waiting};
 use crate::core::Timestamp;
-use crate::core::lane::{Entry, Lane, Newcomer};
+use crate::core::lane::{Admission, Lane, Newcomer};
 use crate::task::clock::now;
 use crate::task::{LaneName, Message, Refusal, TaskId};
 
 /// All lanes that are not idle.
 #[derive(Default)]
-pub(super) struct Lanes {
-    lanes: BTreeMap<LaneName, Kept>,
-    /// Who is not to wait longer than until when, by ticket. One that is in by then is not in the line.
+pub(super) struct MemoryLanes {
+    lanes: BTreeMap<LaneName, WaitingEntry>,
+    /// When each waiting run gives up, by ticket. A run that was let in by then is not in the line any more.
     deadlines: BTreeSet<(Timestamp, u64, LaneName)>,
-    /// One came since somebody looked, so that the timer may have to ring earlier.
+    /// Whether a deadline was added since the timer looked, so that it may have to ring earlier.
     pub(super) has_new_deadline: bool,
 }
 
-struct Kept {
+struct WaitingEntry {
     lane: Lane<TaskId>,
     line: BTreeMap<u64, Arc<Message>>,
 }
 
-impl Lanes {
-    fn open(&mut self, name: &LaneName) -> &mut Kept {
-        let idle = || Kept { lane: Lane::new(0), line: BTreeMap::new() };
+impl MemoryLanes {
+    fn open(&mut self, name: &LaneName) -> &mut WaitingEntry {
+        let idle = || WaitingEntry { lane: Lane::new(0), line: BTreeMap::new() };
         self.lanes.entry(name.clone()).or_insert_with(idle)
     }
 
@@ -54,9 +54,10 @@ impl Lanes {
     }
 }
 
-impl State {
-    /// A message whose time has come: to the ready ones, or first through its lane. If it is `new`, the policy for
-    /// newcomers applies; else it was promised to wait. Says whom it joins, if it is left out.
+impl MemoryState {
+    /// Takes in a message whose time has come: it becomes ready, or passes its lane first. If it is `new`, its
+    /// task's policy for a busy lane applies; otherwise it was promised to wait. Answers with the task that it
+    /// joins, if it is left out.
     pub(super) fn enter(&mut self, message: Arc<Message>, new: bool) -> Option<TaskId> {
         let (Some(serial), Some(name)) = (&message.serial, lane::lane_of(&message)) else {
             self.line_up(message);
@@ -69,15 +70,15 @@ impl State {
         let kept = self.lanes.open(name);
         let entry = kept.lane.arrive(&message.id, serial.concurrency, newcomer, now());
         match entry {
-            Entry::Enter => self.line_up(message),
-            Entry::Refuse => self.refuse(&message, Refusal::CouldNotAcquireLock),
-            Entry::Skip => return kept.line.last_key_value().map(|(_, last)| last.id.clone()),
-            Entry::Wait { .. } | Entry::Replace => {
-                let replaced = if entry == Entry::Replace { kept.line.pop_last() } else { None };
+            Admission::Enter => self.line_up(message),
+            Admission::Refuse => self.refuse(&message, Refusal::CouldNotAcquireLock),
+            Admission::Skip => return kept.line.last_key_value().map(|(_, last)| last.id.clone()),
+            Admission::Wait { .. } | Admission::Replace => {
+                let replaced = if entry == Admission::Replace { kept.line.pop_last() } else { None };
                 self.next_seq += 1;
                 let ticket = self.next_seq;
                 kept.line.insert(ticket, Arc::clone(&message));
-                if let Entry::Wait { until: Some(until) } = entry {
+                if let Admission::Wait { until: Some(until) } = entry {
                     self.lanes.deadlines.insert((until, ticket, name.clone()));
                     self.lanes.has_new_deadline = true;
                 }
@@ -85,7 +86,7 @@ impl State {
                     self.no_longer_in_line(&old);
                     self.refuse(&old, Refusal::Replaced { by: message.id.clone() });
                 }
-                self.put(message, Spot::InLine(ticket));
+                self.put(message, MemorySpot::InLine(ticket));
             }
         }
         None
@@ -94,10 +95,11 @@ impl State {
     fn line_up(&mut self, message: Arc<Message>) {
         self.next_seq += 1;
         let rank = (Reverse(message.priority), self.next_seq);
-        self.put(message, Spot::Ready(rank));
+        self.put(message, MemorySpot::Ready(rank));
     }
 
-    /// It is told so by whoever consumes its queue.
+    /// Sends a message on with its refusal; the consumer of its queue tells the task that its lane did not take
+    /// it.
     fn refuse(&mut self, message: &Message, refusal: Refusal) {
         self.stirred.push(message.queue.clone());
         self.line_up(Arc::new(lane::refused(message.clone(), refusal)));
@@ -108,7 +110,7 @@ impl State {
         line.in_line = line.in_line.saturating_sub(1);
     }
 
-    /// Its run is over: if it held its lane, the next goes in.
+    /// Takes a run out of its lane that has ended. If it held the lane, the next one is let in.
     pub(super) fn leave_lane(&mut self, message: &Message, block: Option<String>) {
         let Some(name) = lane::lane_of(message) else { return };
         if self.lanes.lanes.get_mut(name).is_some_and(|kept| kept.lane.release(&message.id, block, now())) {
@@ -116,7 +118,7 @@ impl State {
         }
     }
 
-    /// One that waits is taken out.
+    /// Takes a waiting run out of the line.
     pub(super) fn leave_line(&mut self, message: &Message, ticket: u64) {
         let Some(name) = lane::lane_of(message) else { return };
         if let Some(kept) = self.lanes.lanes.get_mut(name)
@@ -134,7 +136,7 @@ impl State {
         moved
     }
 
-    /// Lets in who may go in, and forgets a lane that is idle.
+    /// Lets waiting runs in as long as there is room, and forgets a lane that is idle.
     fn let_in(&mut self, name: &LaneName) {
         while let Some(kept) = self.lanes.lanes.get_mut(name).filter(|kept| kept.lane.has_room()) {
             match kept.line.pop_first() {
@@ -152,7 +154,7 @@ impl State {
         self.lanes.forget_idle(name);
     }
 
-    /// Those who have waited long enough leave their lines.
+    /// Makes the runs leave their lines that have waited long enough.
     pub(super) fn give_up_waiting(&mut self, now: Timestamp) {
         while self.lanes.next_deadline().is_some_and(|at| at <= now)
             && let Some((_, ticket, name)) = self.lanes.deadlines.pop_first()

@@ -4,19 +4,25 @@ use std::sync::{Arc, Weak};
 
 use tokio::sync::oneshot;
 
-use super::{Shared, Spot};
+use super::{MemoryInner, MemorySpot};
 use crate::broker::dead_letter::{crash_reason, crash_result};
 use crate::broker::{BrokerError, Settle, Settler, lane};
 use crate::task::Message;
 
-/// Settles deliveries of one queue.
+/// Settles the deliveries of one queue.
 pub(super) struct MemorySettler {
-    pub(super) shared: Weak<Shared>,
+    pub(super) shared: Weak<MemoryInner>,
     pub(super) queue: String,
 }
 
 impl Settler for MemorySettler {
-    fn started(&self, _tags: &[u64]) {} // nothing outlives the process that could count
+    fn started(&self, _tags: &[u64]) {} // no count outlives the process
+
+    fn starting(&self, _tag: u64) {}
+
+    fn check_fence(&self, _tag: u64) -> Option<oneshot::Receiver<bool>> {
+        None
+    }
 
     fn settle(&self, tag: u64, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>) {
         let verdict = match self.shared.upgrade() {
@@ -30,17 +36,17 @@ impl Settler for MemorySettler {
 }
 
 impl MemorySettler {
-    fn settle_in(&self, shared: &Arc<Shared>, tag: u64, settle: Settle) -> Result<(), BrokerError> {
+    fn settle_in(&self, shared: &Arc<MemoryInner>, tag: u64, settle: Settle) -> Result<(), BrokerError> {
         let mut state = shared.lock()?;
         let (rank, message) = state.line(&self.queue).unsettled.remove(&tag).ok_or(BrokerError::Stale)?;
         state.ids.remove(&message.id);
         let (mut record, mut follows) = (None, None);
         let block = lane::block_of(&message, &settle);
         match settle {
-            Settle::Ack { result, sequel } => {
-                (record, follows) = (lane::kept(&message, result), sequel);
+            Settle::Ack { result, follow_ups } => {
+                (record, follows) = (lane::kept(&message, result), follow_ups);
                 state.leave_lane(&message, block);
-                state.windows.let_go(&message);
+                state.windows.release(&message);
             }
             Settle::Requeue { message: next, due } => {
                 if lane::lane_of(&message) != lane::lane_of(&next) {
@@ -48,30 +54,30 @@ impl MemorySettler {
                 }
                 shared.arrive(&mut state, Arc::new(*next), due, false);
             }
-            Settle::Return { crashed: false } => state.put(message, Spot::Ready(rank)),
+            Settle::Return { crashed: false } => state.put(message, MemorySpot::Ready(rank)),
             Settle::Return { crashed: true } => {
                 let mut message = Message::clone(&message);
-                message.crashes += 1;
+                message.crashes = message.crashes.saturating_add(1);
                 if message.crashes >= shared.delivery_limit && !message.is_in_canvas() {
                     record = Some(crash_result(&message));
                     state.leave_lane(&message, lane::blocks(&message, record.as_ref()));
-                    state.windows.let_go(&message);
+                    state.windows.release(&message);
                     state.bury(&message, crash_reason(message.crashes));
                 } else {
-                    state.put(Arc::new(message), Spot::Ready(rank));
+                    state.put(Arc::new(message), MemorySpot::Ready(rank));
                 }
             }
-            Settle::DeadLetter { reason, result, sequel } => {
-                (record, follows) = (result, sequel);
+            Settle::DeadLetter { reason, result, follow_ups } => {
+                (record, follows) = (result, follow_ups);
                 state.leave_lane(&message, block);
-                state.windows.let_go(&message);
+                state.windows.release(&message);
                 state.bury(&message, reason);
             }
         }
         if let Some(record) = record {
-            shared.store.insert(record); // under the lock, so that the task is never unknown
+            shared.store.insert(record); // the record is stored under the lock, so that the task is never unknown
         }
-        let queues = shared.follow(&mut state, follows.map(|sequel| *sequel));
+        let queues = shared.follow(&mut state, follows.map(|follow_ups| *follow_ups));
         drop(state);
         shared.hand_over(&self.queue);
         queues.iter().for_each(|queue| shared.hand_over(queue));

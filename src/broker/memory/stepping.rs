@@ -1,15 +1,15 @@
-//! The broker in memory for tests: nobody consumes it, and no thread watches the time. Messages are taken out one by one,
-//! and what is due is looked at only then.
+//! The broker in memory for tests: it has no consumers, and no thread watches the time. The test takes messages
+//! out one by one, and only then it is looked at what is due.
 
 use std::sync::Arc;
 
-use super::{Delivery, Heard, MemoryBroker, MemorySettler, Settler, State};
+use super::{Delivery, Heard, MemoryBroker, MemorySettler, MemoryState, Settler};
 use crate::core::Timestamp;
 use crate::store::MemoryStore;
 use crate::task::clock::now;
 
 impl MemoryBroker {
-    /// A broker without a timer; `heard` hears of each message that waits in it, each time that it does.
+    /// Makes a broker without a timer. `heard` is told of each message that waits in it, each time that it does.
     pub(crate) fn stepped(store: Arc<MemoryStore>, heard: Heard) -> Self {
         let broker = Self::new(store);
         if let Ok(mut state) = broker.shared.lock() {
@@ -40,14 +40,14 @@ impl MemoryBroker {
         state.queues.values().filter_map(|line| Some(line.scheduled.first_key_value()?.0.0)).min()
     }
 
-    /// When the next one that stands in a lane has waited long enough.
+    /// When the next run that waits in a lane has waited long enough.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         self.shared.lock().ok()?.lanes.next_deadline()
     }
 }
 
-impl State {
-    /// Moves what has come due into its line, the earliest first, whatever the queue.
+impl MemoryState {
+    /// Moves the messages that have come due into their lines, the earliest first, in all queues.
     fn promote_all(&mut self) {
         let now = now();
         let mut due: Vec<_> = Vec::new();

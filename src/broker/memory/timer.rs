@@ -1,20 +1,21 @@
-//! What comes due by itself: ETAs, and the patience of those who wait for a lane. One thread for all queues.
+//! The timer of the broker in memory: ETAs, and the end of the patience of runs that wait for a lane. One thread
+//! serves all queues.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use super::{Shared, State};
+use super::{MemoryInner, MemoryState};
 use crate::task::clock::now;
 
-impl Shared {
-    pub(super) fn watch_deadlines(self: &Arc<Self>, state: &mut State) {
+impl MemoryInner {
+    pub(super) fn watch_deadlines(self: &Arc<Self>, state: &mut MemoryState) {
         if std::mem::take(&mut state.lanes.has_new_deadline) {
             self.wake_timer(state);
         }
     }
 
-    /// One thread for all ETAs, started with the first.
-    pub(super) fn wake_timer(self: &Arc<Self>, state: &mut State) {
+    /// Wakes the timer thread, which is started with the first ETA.
+    pub(super) fn wake_timer(self: &Arc<Self>, state: &mut MemoryState) {
         if !state.timer_runs {
             let shared = Arc::downgrade(self);
             let thread = std::thread::Builder::new().name("celeriac-eta".to_owned());
@@ -24,8 +25,8 @@ impl Shared {
     }
 }
 
-/// Sleeps until the earliest ETA of all queues, again and again; ends with the broker.
-fn run_timer(shared: &Weak<Shared>) {
+/// The timer thread: it sleeps until the earliest time of all queues, again and again, and ends with the broker.
+fn run_timer(shared: &Weak<MemoryInner>) {
     while let Some(shared) = shared.upgrade() {
         let Ok(mut state) = shared.lock() else { return };
         let now = now();

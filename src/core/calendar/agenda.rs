@@ -1,8 +1,9 @@
-//! What is due next among all entries: the state of beat, as `(state, input, now) -> effects`.
+//! Which periodic entries are due next: the state of beat, as `(state, input, now) -> effects`.
 //!
-//! An entry fires at most once for each tick: from [`Agenda::due`] until its outcome is told it fires nothing, and what
-//! was told as done lies behind it for good. A tick whose publish failed is decided again, by the misfire policy, at the
-//! time that [`Agenda::failed`] names, so that a broker that is away loses none.
+//! An entry fires at most once for each tick. Between [`Agenda::due`] and [`Agenda::done`] or [`Agenda::failed`] the
+//! entry is busy and fires nothing; a tick that was reported as done never fires again. When a publish failed, the
+//! misfire policy decides again about the tick, at the time given to [`Agenda::failed`], so that a broker outage
+//! loses no tick.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,43 +11,44 @@ use std::time::Duration;
 use super::{Misfire, Schedule};
 use crate::core::Timestamp;
 
-/// An entry's `last` that lies ahead of the clock by more than this comes from a clock that was wrong.
+/// If an entry's `last` is ahead of the clock by more than this, then the clock was wrong when `last` was written.
 const CLOCK_FAULT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The entries and when they are due.
+/// All periodic entries of beat, in the order in which they are due.
 #[derive(Debug, Default)]
 pub struct Agenda {
-    entries: BTreeMap<String, Entry>,
+    entries: BTreeMap<String, AgendaEntry>,
     line: BTreeSet<(Timestamp, String)>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct AgendaEntry {
     schedule: Schedule,
     misfire: Misfire,
-    /// Everything up to here is decided.
+    /// All ticks up to this time are decided.
     last: Timestamp,
     paused: bool,
-    /// It fired, and what came of it was not told yet.
+    /// Whether the entry fired and its outcome was not reported yet.
     busy: bool,
-    /// Its place in the line.
+    /// The time under which the entry stands in `line`; `None` if it does not stand there.
     due: Option<Timestamp>,
 }
 
 /// Ticks of one entry that are to be published now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fire {
-    /// The entry.
+    /// The name of the entry.
     pub entry: String,
-    /// The ticks, in order; never none.
+    /// The ticks in the order of time; there is at least one.
     pub ticks: Vec<Timestamp>,
-    /// The next tick after now, where these stop being of use.
+    /// The first tick after now, at which these ticks are out of date. `None`: no tick follows.
     pub next: Option<Timestamp>,
 }
 
 impl Agenda {
-    /// Adds an entry, or changes one. Ticks up to `last` are done; `None`: it is new, and begins now. What it fires at the
-    /// moment goes on.
+    /// Adds an entry, or changes one. The ticks up to `last` count as done; with `None` the entry is new, and its
+    /// ticks begin at `now`. If the entry is busy, it stays busy until [`done`](Self::done) or
+    /// [`failed`](Self::failed).
     pub fn put(
         &mut self,
         name: &str,
@@ -58,17 +60,17 @@ impl Agenda {
         let last = last.filter(|last| last.since(now) <= CLOCK_FAULT).unwrap_or(now);
         let old = self.remove(name);
         let (paused, busy) = old.map_or((false, false), |old| (old.paused, old.busy));
-        let entry = Entry { schedule, misfire, last, paused, busy, due: None };
+        let entry = AgendaEntry { schedule, misfire, last, paused, busy, due: None };
         self.entries.insert(name.to_owned(), entry);
         self.line_up(name);
     }
 
-    /// Takes an entry out; says whether it was there.
+    /// Removes an entry, and returns whether there was one of this name.
     pub fn take(&mut self, name: &str) -> bool {
         self.remove(name).is_some()
     }
 
-    fn remove(&mut self, name: &str) -> Option<Entry> {
+    fn remove(&mut self, name: &str) -> Option<AgendaEntry> {
         let entry = self.entries.remove(name)?;
         if let Some(due) = entry.due {
             self.line.remove(&(due, name.to_owned()));
@@ -76,7 +78,8 @@ impl Agenda {
         Some(entry)
     }
 
-    /// Lets an entry fire no more. Its ticks pass unseen: on [`resume`](Self::resume) it begins anew.
+    /// Stops an entry from firing. Ticks that come due during the pause are lost: [`resume`](Self::resume) begins at
+    /// its `now`.
     pub fn pause(&mut self, name: &str) {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.paused = true;
@@ -84,7 +87,7 @@ impl Agenda {
         }
     }
 
-    /// Ends a pause; what came due during it is not made up for.
+    /// Ends a pause. The agenda does not make up for ticks that came due during the pause.
     pub fn resume(&mut self, name: &str, now: Timestamp) {
         if let Some(entry) = self.entries.get_mut(name).filter(|entry| entry.paused) {
             entry.paused = false;
@@ -93,7 +96,8 @@ impl Agenda {
         }
     }
 
-    /// What is to be published now. Each entry in it is busy until [`done`](Self::done) or [`failed`](Self::failed).
+    /// The ticks that beat has to publish now. Each entry in the list is busy until [`done`](Self::done) or
+    /// [`failed`](Self::failed).
     pub fn due(&mut self, now: Timestamp) -> Vec<Fire> {
         let mut fires = Vec::new();
         while let Some((due, name)) = self.line.first()
@@ -116,7 +120,8 @@ impl Agenda {
         fires
     }
 
-    /// These ticks are decided: published, dropped by a policy, or found published by somebody else.
+    /// The caller has decided all ticks up to `last`: published them, dropped them by policy, or found them published
+    /// by another beat.
     pub fn done(&mut self, name: &str, last: Timestamp) {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.busy = false;
@@ -125,14 +130,16 @@ impl Agenda {
         }
     }
 
-    /// Of what it fired, this much is decided; the rest is still to be told.
+    /// The caller has decided the ticks up to `last`, and will report the other ticks of this [`Fire`] later. The
+    /// entry stays busy.
     pub fn advance(&mut self, name: &str, last: Timestamp) {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.last = entry.last.max(last);
         }
     }
 
-    /// They could not be published: what is missed by then is decided anew at `again`.
+    /// The caller could not publish the ticks. The misfire policy decides at `again` about everything that was missed
+    /// by then.
     pub fn failed(&mut self, name: &str, again: Timestamp) {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.busy = false;
@@ -143,7 +150,8 @@ impl Agenda {
         }
     }
 
-    /// Decides what an entry has missed now, if it is not busy with something: what held it up is over.
+    /// Makes an entry due at `now`, because what held it up is over; its misfire policy decides about the missed
+    /// ticks. Does nothing while the entry is busy or paused.
     pub fn hasten(&mut self, name: &str, now: Timestamp) {
         if let Some(entry) = self.entries.get_mut(name).filter(|entry| !entry.busy && !entry.paused) {
             if let Some(due) = entry.due.replace(now) {
@@ -153,17 +161,17 @@ impl Agenda {
         }
     }
 
-    /// When to call [`due`](Self::due) again.
+    /// The time at which to call [`due`](Self::due) again; `None` while no entry will fire.
     pub fn next(&self) -> Option<Timestamp> {
         self.line.first().map(|(due, _)| *due)
     }
 
-    /// When an entry fires next; `None` when it is paused, fires right now, or never does again.
+    /// The time at which an entry fires next; `None` if the entry is paused or busy, or will never fire again.
     pub fn next_of(&self, name: &str) -> Option<Timestamp> {
         self.entries.get(name)?.due
     }
 
-    /// Up to when an entry's ticks are decided.
+    /// The time up to which an entry's ticks are decided; `None` if there is no such entry.
     pub fn last_of(&self, name: &str) -> Option<Timestamp> {
         self.entries.get(name).map(|entry| entry.last)
     }

@@ -1,66 +1,71 @@
 //! Celery's crontab: five fields, all of which must match, and the clock times that they let through.
 //!
-//! The `cron` crate finds the times. It has another grammar (seconds first, Sunday is 1, no ranges over the end), so a
-//! crontab is read here and handed to it as plain lists; and it knows two of a kind at each change of the clock (a time
-//! that is skipped gives nothing, a repeated one gives two), so it only ever sees a calendar without zones, and what
-//! becomes of a clock time is for [`super::schedule`] to say. Its calendar ends with the year 2100, and so does ours.
+//! The `cron` crate finds the times. Its grammar is another one (seconds first, Sunday is 1, no ranges over the end),
+//! so this file reads the crontab and gives `cron` plain lists. Its rule for changes of the clock is fixed (a skipped
+//! time gives nothing, a repeated time gives two), so `cron` only sees a calendar without zones, and
+//! [`super::schedule`] decides what a skipped or repeated clock time means. Its calendar ends with the year 2100.
+//! Ours ends with the year 9999, as Python's does: a later year has the same days as some year that `cron` knows, and
+//! is looked up there.
 
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{NaiveDateTime, TimeZone, Utc};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, TimeDelta, Utc};
 
-use super::field::{Field, Kind};
+use super::field::{CrontabField, FieldKind};
 
-/// Why a crontab is none. The text says what to write instead.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why a text is not a valid crontab. Each message says what to write instead.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CrontabError {
-    /// Not five fields.
+    /// The text does not have five fields.
     #[error(
         "`{text}` has {found} fields; a crontab has five: minute, hour, day of month, month of year, day of week (0 is Sunday)"
     )]
     Fields {
-        /// The crontab.
+        /// The crontab as it was written.
         text: String,
-        /// How many there are.
+        /// How many fields the text has.
         found: usize,
     },
-    /// A field that cannot be read.
+    /// One of the five fields cannot be read.
     #[error("{field} = \"{text}\": {fault}")]
     Field {
-        /// Celery's name of the field.
+        /// The name of the field, as Celery has it.
         field: &'static str,
-        /// The field.
+        /// The field as it was written.
         text: String,
-        /// What is wrong and what to do.
+        /// What is wrong with the field, and what to write instead.
         fault: String,
     },
-    /// A day that no month of it has, such as February 30.
+    /// None of the months has any of the days, such as February 30.
     #[error(
         "day_of_month = \"{day_of_month}\" with month_of_year = \"{month_of_year}\" is no date of any year; change one of them"
     )]
     Impossible {
-        /// The days.
+        /// The field for days of the month, as it was written.
         day_of_month: String,
-        /// The months.
+        /// The field for months, as it was written.
         month_of_year: String,
     },
-    /// A coarse field is named and a finer one is not, so that it would run each minute of that hour or day.
+    /// A coarse field is named and a finer one is left out, so that the entry would run every minute of that hour or
+    /// day.
     #[error(
         "{coarse} is named and {fine} is not, so it would run {often}; write {fine} = 0, or {fine} = \"*\" if that is meant"
     )]
     Unnamed {
-        /// The field that is named.
+        /// The coarse field that is named.
         coarse: &'static str,
-        /// The one that is not.
+        /// The finer field that is left out.
         fine: &'static str,
-        /// How often it would run.
+        /// How often the entry would run.
         often: &'static str,
     },
 }
 
-/// The five fields as a program or a file names them; what is not named is `*`, as in Celery.
+crate::core::debug_as_display!(CrontabError);
+
+/// The five fields as a program or a file names them. A field that is not named is `*`, as in Celery.
 ///
 /// ```
 /// use celeriac::core::calendar::Fields;
@@ -75,23 +80,23 @@ pub enum CrontabError {
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields {
-    /// 0 to 59.
+    /// The minutes of the hour, 0 to 59.
     pub minute: Option<String>,
-    /// 0 to 23.
+    /// The hours of the day, 0 to 23.
     pub hour: Option<String>,
-    /// 0 (Sunday) to 6, or names.
+    /// The days of the week, 0 (Sunday) to 6, or their names.
     pub day_of_week: Option<String>,
-    /// 1 to 31.
+    /// The days of the month, 1 to 31.
     pub day_of_month: Option<String>,
-    /// 1 to 12, or names.
+    /// The months of the year, 1 to 12, or their names.
     pub month_of_year: Option<String>,
 }
 
 impl Fields {
-    /// The crontab of these fields.
+    /// Checks the fields and makes a crontab of them.
     ///
     /// # Errors
-    /// A field cannot be read, or a coarse one is named without the finer ones (see [`CrontabError::Unnamed`]), or no
+    /// A field cannot be read, a coarse field is named without the finer ones (see [`CrontabError::Unnamed`]), or no
     /// date matches.
     pub fn crontab(&self) -> Result<Crontab, CrontabError> {
         let day = [
@@ -126,7 +131,7 @@ impl Fields {
     }
 }
 
-/// A crontab: when a clock on the wall shows one of its times.
+/// A valid crontab: the clock times at which an entry fires, in no particular zone.
 ///
 /// ```
 /// use celeriac::core::calendar::Crontab;
@@ -136,63 +141,65 @@ impl Fields {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Crontab {
-    minute: Field,
-    hour: Field,
-    day_of_month: Field,
-    month_of_year: Field,
-    day_of_week: Field,
+    minute: CrontabField,
+    hour: CrontabField,
+    day_of_month: CrontabField,
+    month_of_year: CrontabField,
+    day_of_week: CrontabField,
     times: cron::Schedule,
 }
 
-/// What a crontab may say and probably does not mean.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// A warning about a crontab that is valid and probably does not mean what it says.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Lint {
-    /// A coarse field is named, and a finer one is `*`.
+    /// A coarse field is named, and a finer field is `*`.
     #[error(
         "runs {often}, because {fine} is \"*\"; write {fine} = 0 if {coarse} = \"{value}\" was to run once"
     )]
     FineIsStar {
-        /// The field that is named.
+        /// The coarse field that is named.
         coarse: &'static str,
-        /// What it says.
+        /// The value of the coarse field, as it was written.
         value: String,
-        /// The one that is `*`.
+        /// The finer field that is `*`.
         fine: &'static str,
-        /// How often it runs.
+        /// How often the entry runs.
         often: &'static str,
     },
-    /// Day of month and day of week must both match, unlike in cron.
+    /// The crontab restricts day of month and day of week. Both must match, unlike in cron.
     #[error(
         "day_of_month = \"{day_of_month}\" and day_of_week = \"{day_of_week}\" must both match, as in Celery and unlike in cron, where one of them is enough"
     )]
     BothDays {
-        /// The days of the month.
+        /// The field for days of the month, as it was written.
         day_of_month: String,
-        /// The days of the week.
+        /// The field for days of the week, as it was written.
         day_of_week: String,
     },
-    /// Days that only some months have.
+    /// The crontab names a day that some of its months do not have.
     #[error("day_of_month = \"{day_of_month}\" leaves out the months that are shorter")]
     ShortMonths {
-        /// The days.
+        /// The field for days of the month, as it was written.
         day_of_month: String,
     },
 }
 
-/// The most days that a month has.
+crate::core::debug_as_display!(Lint);
+
+/// The number of days of each month in a leap year.
 const DAYS: [u8; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 
 impl Crontab {
-    /// Of the five fields in a crontab's order.
+    /// Makes a crontab of the five fields, in the order in which a crontab writes them.
     fn new(
         [minute, hour, day_of_month, month_of_year, day_of_week]: [&str; 5],
     ) -> Result<Self, CrontabError> {
-        let minute = Field::parse(Kind::Minute, minute)?;
-        let hour = Field::parse(Kind::Hour, hour)?;
-        let day_of_month = Field::parse(Kind::DayOfMonth, day_of_month)?;
-        let month_of_year = Field::parse(Kind::MonthOfYear, month_of_year)?;
-        let day_of_week = Field::parse(Kind::DayOfWeek, day_of_week)?;
+        let minute = CrontabField::parse(FieldKind::Minute, minute)?;
+        let hour = CrontabField::parse(FieldKind::Hour, hour)?;
+        let day_of_month = CrontabField::parse(FieldKind::DayOfMonth, day_of_month)?;
+        let month_of_year = CrontabField::parse(FieldKind::MonthOfYear, month_of_year)?;
+        let day_of_week = CrontabField::parse(FieldKind::DayOfWeek, day_of_week)?;
         let first = day_of_month.numbers().next().unwrap_or(u8::MAX);
         if !month_of_year.numbers().any(|month| first <= DAYS[usize::from(month) - 1]) {
             return Err(CrontabError::Impossible {
@@ -201,7 +208,7 @@ impl Crontab {
             });
         }
         let [m, h, dom, moy, dow] =
-            [&minute, &hour, &day_of_month, &month_of_year, &day_of_week].map(Field::for_cron);
+            [&minute, &hour, &day_of_month, &month_of_year, &day_of_week].map(CrontabField::for_cron);
         let text = format!("0 {m} {h} {dom} {moy} {dow}");
         let times = cron::Schedule::from_str(&text).map_err(|error| CrontabError::Field {
             field: "crontab",
@@ -211,22 +218,49 @@ impl Crontab {
         Ok(Self { minute, hour, day_of_month, month_of_year, day_of_week, times })
     }
 
-    /// The first clock time after this one.
+    /// The first clock time after `time`; `None` when no time matches before the year 10000.
     pub(super) fn time_after(&self, time: NaiveDateTime) -> Option<NaiveDateTime> {
-        self.times.after(&Utc.from_utc_datetime(&time)).next().map(|time| time.naive_utc())
+        const LAST_YEAR: i32 = 9999;
+        // Before the last year of `cron`'s calendar, `cron` finds the answer by itself.
+        if time.year() < LATE
+            && let Some(found) = self.cron_after(time)
+        {
+            return Some(found);
+        }
+        // From here on the search goes year by year, each in the place of a year with the same days. Any day, month
+        // and weekday that a date can have come together within forty years, so the loop ends soon.
+        let mut from = if time.year() < LATE { last_second_before(LATE)? } else { time };
+        let mut year = if time.year() < LATE { LATE } else { time.year() };
+        while year <= LAST_YEAR {
+            let twin = twin_of(year);
+            let beginning =
+                if from.year() == year { from.with_year(twin)? } else { last_second_before(twin)? };
+            if let Some(found) = self.cron_after(beginning).filter(|found| found.year() == twin) {
+                return found.with_year(year);
+            }
+            year += 1;
+            from = last_second_before(year)?;
+        }
+        None
     }
 
-    /// Whether it lets every hour through, so that it is about minutes and not about times of day.
+    /// The first clock time after `time` that the `cron` crate finds.
+    fn cron_after(&self, time: NaiveDateTime) -> Option<NaiveDateTime> {
+        let time = DateTime::<Utc>::from_naive_utc_and_offset(time, Utc);
+        self.times.after(&time).next().map(|time| time.naive_utc())
+    }
+
+    /// Whether the crontab matches in every hour, which makes it a matter of minutes and not of times of day.
     pub(super) fn is_every_hour(&self) -> bool {
         self.hour.is_all()
     }
 
-    /// Hour and minute, if there is but one time of day.
+    /// The hour and the minute, if the crontab has only one time of day.
     pub fn time_of_day(&self) -> Option<(u8, u8)> {
         Some((self.hour.only()?, self.minute.only()?))
     }
 
-    /// What is probably not meant.
+    /// The warnings about this crontab, in no particular order.
     pub fn lints(&self) -> Vec<Lint> {
         let coarse = [
             ("hour", &self.hour, "every minute of that hour"),
@@ -237,7 +271,7 @@ impl Crontab {
         let named = coarse.into_iter().find(|(_, field, _)| !field.is_all());
         let star = match named {
             Some((coarse, field, often)) if self.minute.is_star() => {
-                // With an hour given, it is every minute of that hour and of no other.
+                // If an hour is given too, the entry still runs only in the minutes of that hour.
                 Some(Lint::FineIsStar { coarse, value: field.to_string(), fine: "minute", often })
             }
             Some((coarse, field, _)) if self.hour.is_star() => Some(Lint::FineIsStar {
@@ -283,16 +317,36 @@ impl fmt::Display for Crontab {
     }
 }
 
+/// Two crontabs are equal if they match the same times, however they are written.
 impl PartialEq for Crontab {
     fn eq(&self, other: &Self) -> bool {
-        let fields = |c: &Self| {
-            [&c.minute, &c.hour, &c.day_of_month, &c.month_of_year, &c.day_of_week].map(Field::for_cron)
-        };
+        fn fields(crontab: &Crontab) -> [&CrontabField; 5] {
+            let Crontab { minute, hour, day_of_month, month_of_year, day_of_week, .. } = crontab;
+            [minute, hour, day_of_month, month_of_year, day_of_week]
+        }
         fields(self) == fields(other)
     }
 }
 
 impl Eq for Crontab {}
+
+/// The first year that is looked up under its twin. The calendar of `cron` ends with the year 2100.
+const LATE: i32 = 2100;
+
+/// A year of `cron`'s calendar that has the same days as `year`: it begins on the same day of the week, and is a leap
+/// year if `year` is one. The years 2000 to 2027 include all fourteen kinds of years.
+fn twin_of(year: i32) -> i32 {
+    let kind = |year: i32| {
+        let first = NaiveDate::from_ymd_opt(year, 1, 1).map(|date| date.weekday());
+        (first, NaiveDate::from_ymd_opt(year, 2, 29).is_some())
+    };
+    (2000..2028).find(|twin| kind(*twin) == kind(year)).unwrap_or(2000)
+}
+
+/// The last second of the year before `year`.
+fn last_second_before(year: i32) -> Option<NaiveDateTime> {
+    NaiveDate::from_ymd_opt(year, 1, 1)?.and_hms_opt(0, 0, 0)?.checked_sub_signed(TimeDelta::seconds(1))
+}
 
 #[cfg(test)]
 mod tests {
@@ -314,6 +368,30 @@ mod tests {
             found.push(time.date().to_string());
         }
         assert_eq!(found, ["2026-02-13", "2026-03-13", "2026-11-13"]);
+    }
+
+    #[test]
+    fn the_calendar_goes_on_to_the_year_9999() {
+        let after = |text: &str, year: i32| {
+            let time = NaiveDate::from_ymd_opt(year, 12, 31).unwrap().and_hms_opt(23, 59, 59).unwrap();
+            text.parse::<Crontab>().unwrap().time_after(time).map(|time| time.to_string())
+        };
+        assert_eq!(after("0 0 * * *", 2099).as_deref(), Some("2100-01-01 00:00:00"));
+        assert_eq!(after("0 0 * * *", 2100).as_deref(), Some("2101-01-01 00:00:00"));
+        // 2100 is no leap year, so eight years pass until the next February 29; a February 29 that is a Monday is
+        // forty years away.
+        assert_eq!(after("0 0 29 2 *", 2096).as_deref(), Some("2104-02-29 00:00:00"));
+        assert_eq!(after("0 0 29 2 mon", 2072).as_deref(), Some("2112-02-29 00:00:00"));
+        assert_eq!(after("59 23 31 12 *", 9998).as_deref(), Some("9999-12-31 23:59:00"));
+        assert_eq!(after("* * * * *", 9999), None);
+    }
+
+    #[test]
+    fn fields_may_have_blanks_and_what_is_written_reads_back() {
+        let fields = Fields { minute: Some("0, 30".into()), hour: Some(" 4, 5".into()), ..Fields::default() };
+        let crontab = fields.crontab().unwrap();
+        assert_eq!(crontab.to_string(), "0,30 4,5 * * *");
+        assert_eq!(crontab.to_string().parse::<Crontab>().unwrap(), crontab);
     }
 
     #[test]

@@ -1,12 +1,14 @@
-//! The calendar: when a periodic entry is due, what becomes of ticks that were missed, and whose midnight it is.
+//! The calendar: when a periodic entry is due, what happens to ticks that were missed, and whose midnight counts.
 //!
-//! [`Schedule`] says when (a [`Crontab`] in a [`Zone`], or every so often) and states the rule for clocks that are put
-//! forward and back. [`Agenda`] has all entries and says what is due; [`Tenants`] does the same for an entry that fires
-//! once for each tenant and local day. Both are driven from outside, as everything in the core.
+//! [`Schedule`] says when an entry is due (a [`Crontab`] in a [`Zone`], or an interval) and states the rule for
+//! clocks that are put forward and back. [`Agenda`] holds all entries and says which are due. [`Tenants`] does the
+//! same for an entry that fires once for each tenant and local day. The caller passes the time to both, as everywhere
+//! in the core.
 
 mod agenda;
 mod crontab;
 mod field;
+mod grammar;
 mod policy;
 mod schedule;
 mod tenants;

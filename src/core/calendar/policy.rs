@@ -1,33 +1,35 @@
-//! What becomes of ticks that were missed, and of ticks that meet the one before them.
+//! What happens to ticks that were missed, and to ticks whose predecessor still waits or runs.
 
 use std::time::Duration;
 
 use super::Schedule;
 use crate::core::Timestamp;
 
-/// What becomes of ticks that came due while nobody looked: the program was down, the machine asleep, the broker away.
+/// What beat does about ticks that came due while it could not publish: the program was down, the machine slept, the
+/// broker was away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misfire {
-    /// One run stands for all of them: the last, however late. Celery does it so.
+    /// Beat publishes one task for all of them: the last tick, however late it is. Celery's beat does the same.
     #[default]
     Once,
-    /// They are skipped. A tick that is no later than [`Misfire::GRACE`] was not missed.
+    /// Beat skips missed ticks. A tick counts as missed when it is later than [`Misfire::GRACE`].
     Skip,
-    /// Each of them runs that is not older than this.
+    /// Beat publishes each missed tick that is not older than `within`.
     All {
-        /// How old, at most.
+        /// The greatest age of a tick that beat still publishes.
         within: Duration,
     },
 }
 
 impl Misfire {
-    /// A tick that is later than this was missed: a minute, as in Quartz.
+    /// A tick that is later than this was missed. The value is a minute, as in Quartz.
     pub const GRACE: Duration = Duration::from_secs(60);
-    /// At most so many ticks are made up for at a time; the next follow when these are published.
+    /// Beat makes up for at most this many ticks of an entry at a time. The next ticks follow when these are
+    /// published.
     pub(super) const BATCH: usize = 100;
 
-    /// Which of the ticks in `(last, now]` fire, in order.
+    /// The ticks in `(last, now]` that fire, in the order of time.
     pub(super) fn choose(self, schedule: &Schedule, last: Timestamp, now: Timestamp) -> Vec<Timestamp> {
         match self {
             Self::Once => schedule.last_until(last, now).into_iter().collect(),
@@ -37,7 +39,7 @@ impl Misfire {
                 .into_iter()
                 .collect(),
             Self::All { within } => {
-                // The bound itself is in: a tick that is exactly so old still runs.
+                // A tick that is exactly as old as `within` still runs.
                 let floor = last.max(now - within - Duration::from_micros(1));
                 std::iter::successors(schedule.next_after(floor), |at| schedule.next_after(*at))
                     .take_while(|at| *at <= now)
@@ -48,16 +50,17 @@ impl Misfire {
     }
 }
 
-/// What becomes of a tick while the run of the tick before it is not over.
+/// What beat does about a tick while the run of the tick before it is not over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overlap {
-    /// At most one waits: while the one before still waits to start, it stands for this one too; while it runs, this one is
-    /// held, and published when that run is over. Runs never overlap, and none piles up.
+    /// At most one tick waits. While the task of the tick before still waits to start, beat publishes nothing, as
+    /// that task stands for this tick too. While it runs, beat holds this tick and publishes it when the run is over.
+    /// So runs never overlap, and tasks do not pile up.
     #[default]
     BufferOne,
-    /// Dropped, whether the one before waits or runs.
+    /// Beat drops the tick, whether the task of the tick before waits or runs.
     Skip,
-    /// Published all the same: each tick is a task of its own.
+    /// Beat publishes every tick as a task of its own.
     Allow,
 }

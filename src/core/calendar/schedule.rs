@@ -1,12 +1,12 @@
-//! When an entry fires: a crontab in a zone, or every so often.
+//! When an entry fires: at the times of a crontab in a zone, or at an interval.
 //!
 //! The rule for clocks that are put forward and back, of which Celery has none:
-//! - An entry that names hours is about times of day. It fires **once for each of its clock times**: the first time that
-//!   the clock shows it, and if the clock skips it, at the first instant after the gap. Several that fall on one instant
-//!   are one tick.
-//! - An entry of every hour (`hour` lets all 24 through) is about minutes. It fires **whenever the clock shows** one of
-//!   its times: both times if a clock time comes twice, not at all if it is skipped. So `*/15` goes on every quarter
-//!   of an hour when the clocks are put back, and is not hurried when they are put forward.
+//! - An entry that names hours is about times of day. It fires **once for each of its clock times**: the first time
+//!   that the clock shows it or, if the clock skips it, at the first instant after the gap. Several clock times that
+//!   fall on one instant are one tick.
+//! - An entry of every hour (`hour` matches all 24) is about minutes. It fires **whenever the clock shows** one of
+//!   its times: twice if the clock shows that time twice, not at all if the clock skips it. So `*/15` fires every
+//!   quarter of an hour when the clocks are put back, and fires no faster when they are put forward.
 
 use std::fmt;
 use std::time::Duration;
@@ -17,40 +17,41 @@ use super::zone::{Moment, seconds, timestamp};
 use super::{Crontab, Zone};
 use crate::core::Timestamp;
 
-/// When something is due, again and again.
+/// The times at which an entry is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Schedule {
-    /// At the times of a crontab, by the clocks of a zone.
+    /// The entry is due at the times of a crontab, by the clocks of a zone.
     Crontab {
-        /// The times.
+        /// The clock times at which the entry is due.
         crontab: Box<Crontab>,
-        /// Whose clocks.
+        /// The zone whose clocks count.
         zone: Zone,
     },
-    /// At each multiple of this since 1970, UTC, so that neither a restart nor a late tick moves the next one. Celery's
-    /// `timedelta` with `relative=True`. Never below a millisecond.
+    /// The entry is due at each multiple of this interval since 1970 in UTC, so that neither a restart nor a late
+    /// tick moves the next tick. Celery's `timedelta` with `relative=True` does the same. An interval below a
+    /// millisecond counts as a millisecond.
     Every(Duration),
 }
 
-/// A time at which something is due.
+/// One time at which an entry is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tick {
-    /// The second.
+    /// When the entry is due, in seconds since 1970.
     pub(super) at: i64,
-    /// The clock time that it stands for; of several, the last.
+    /// The clock time for which the entry fires. If several fall on this instant, it is the last of them.
     pub(super) clock: NaiveDateTime,
 }
 
-/// The shortest interval.
+/// The shortest interval of [`Schedule::Every`].
 const SHORTEST: Duration = Duration::from_millis(1);
 
 impl Schedule {
-    /// The times of a crontab in a zone.
+    /// Makes a schedule of a crontab and the zone whose clocks count.
     pub fn crontab(crontab: Crontab, zone: Zone) -> Self {
         Self::Crontab { crontab: Box::new(crontab), zone }
     }
 
-    /// The first time after this one; `None` when there is none before the year 2101.
+    /// The first time after `after`; `None` when no time matches before the year 10000.
     pub fn next_after(&self, after: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Crontab { crontab, zone } => {
@@ -64,20 +65,20 @@ impl Schedule {
         }
     }
 
-    /// The next `n` times.
+    /// The first `n` times after `after`, or fewer if the schedule ends.
     pub fn preview(&self, after: Timestamp, n: usize) -> Vec<Timestamp> {
         std::iter::successors(self.next_after(after), |at| self.next_after(*at)).take(n).collect()
     }
 
-    /// The last time in `(floor, now]`.
+    /// The last time in `(floor, now]`; `None` if there is none.
     pub fn last_until(&self, floor: Timestamp, now: Timestamp) -> Option<Timestamp> {
         if let Self::Every(interval) = self {
             let interval = micros(*interval);
             return Some(Timestamp::from_micros(now.as_micros() / interval * interval))
                 .filter(|at| *at > floor);
         }
-        // Backwards in windows twice as long each time, so that neither a long absence of a dense schedule nor the long
-        // gaps of a sparse one take many steps.
+        // The search goes backwards in windows of doubling length, so that neither a long absence of a dense schedule
+        // nor the long gaps of a sparse schedule take many steps.
         let mut window = Duration::from_secs(60);
         loop {
             let start = floor.max(now - window);
@@ -90,7 +91,7 @@ impl Schedule {
             if last.is_some() || start == floor {
                 return last;
             }
-            window *= 2;
+            window = window.saturating_mul(2);
         }
     }
 }
@@ -99,12 +100,12 @@ fn micros(interval: Duration) -> u64 {
     u64::try_from(interval.max(SHORTEST).as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The first tick of a crontab in a zone after this second.
+/// The first tick after the second `after` of a crontab in a zone.
 pub(super) fn next_tick(crontab: &Crontab, zone: Zone, after: i64) -> Option<Tick> {
     if crontab.is_every_hour() { next_shown(crontab, zone, after) } else { next_of_day(crontab, zone, after) }
 }
 
-/// Of an entry that is about times of day.
+/// Finds the next tick of an entry that is about times of day.
 fn next_of_day(crontab: &Crontab, zone: Zone, after: i64) -> Option<Tick> {
     let mut clock = zone.clock(after);
     let mut found: Option<Tick> = None;
@@ -116,7 +117,7 @@ fn next_of_day(crontab: &Crontab, zone: Zone, after: i64) -> Option<Tick> {
             Moment::Skipped(at) => (at, true),
         };
         match found {
-            // Times that come a second time are behind us.
+            // The clock showed this time before `after` and now shows it again.
             _ if at <= after => {}
             Some(tick) if at > tick.at => return found,
             _ => {
@@ -130,11 +131,12 @@ fn next_of_day(crontab: &Crontab, zone: Zone, after: i64) -> Option<Tick> {
     }
 }
 
-/// Of an entry that is about minutes.
+/// Finds the next tick of an entry that is about minutes.
 fn next_shown(crontab: &Crontab, zone: Zone, after: i64) -> Option<Tick> {
-    /// Longer than any clock was ever put back.
+    /// The time in seconds by which no clock was ever put back, with a margin.
     const FAR: i64 = 48 * 3600;
-    // The clock goes on evenly from `from` until the offset changes; then it is looked at anew, this second included.
+    // The clock runs evenly from `from` until the offset changes. The loop then reads the clock anew, at the second
+    // of the change.
     let mut from = after;
     let mut clock = zone.clock(after);
     loop {
@@ -145,11 +147,13 @@ fn next_shown(crontab: &Crontab, zone: Zone, after: i64) -> Option<Tick> {
             Some(change) if change <= at => {
                 from = change;
                 clock = zone.clock(change) - chrono::TimeDelta::seconds(1);
-                // The first second of the new offset may itself be a tick, which `time_after` finds.
+                // The first second of the new offset may itself be a tick. `time_after` finds it, as the clock is
+                // set a second back.
             }
             _ if at <= from + FAR => return Some(Tick { at, clock: next }),
             _ => {
-                // Nothing matches in between, whatever happens to the clocks; only near the time they matter.
+                // No clock time matches in between, whatever happens to the clocks. So the loop goes on shortly
+                // before `at`.
                 from = (at - FAR).max(from + 1);
                 clock = zone.clock(from);
             }

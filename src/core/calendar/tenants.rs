@@ -1,10 +1,10 @@
 //! "At midnight, by the clocks of each tenant": one tick for each tenant and local day, spread over a window.
 //!
-//! HQ looks every fifteen minutes which domains have had midnight within the last twenty, and so runs some twice. Here a
-//! tenant's tick is a local date: it is due at the entry's time of day in the tenant's zone, plus the tenant's own place
-//! in the window, which is a hash of entry and tenant and so the same each day. The last date that a tenant had is what
-//! is remembered of it; a tenant that moves to another zone has each date once all the same. A date that the zone never
-//! had, as December 30, 2011 on Samoa, is no tick of its own.
+//! HQ looks every fifteen minutes which domains have had midnight within the last twenty minutes, and so runs some of
+//! them twice. Here a tenant's tick is a local date. The tick is due at the entry's time of day in the tenant's zone,
+//! plus the tenant's own offset in the window, which is a hash of entry and tenant and so the same each day. Celeriac
+//! remembers the last date of each tenant, so a tenant that moves to another zone still has each date once. A date
+//! that the zone never had, as December 30, 2011 on Samoa, is no tick.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -18,13 +18,13 @@ use super::zone::{seconds, timestamp};
 use super::{Crontab, Misfire, Zone};
 use crate::core::Timestamp;
 
-/// A day of somebody's calendar.
+/// A date in somebody's local calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LocalDay(NaiveDate);
 
 impl LocalDay {
-    /// The day of an instant by UTC.
+    /// The date at an instant, by UTC.
     pub fn of(time: Timestamp) -> Self {
         Self(Zone::UTC.clock(seconds(time)).date())
     }
@@ -39,23 +39,23 @@ impl std::fmt::Display for LocalDay {
 impl std::str::FromStr for LocalDay {
     type Err = chrono::ParseError;
 
-    /// Reads `2026-11-24`.
+    /// Reads a date such as `2026-11-24`.
     fn from_str(text: &str) -> Result<Self, chrono::ParseError> {
         text.parse().map(Self)
     }
 }
 
-/// One whose clock counts.
+/// A customer whose local clock decides when its tick is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenant {
-    /// Its name, which the task gets as its argument.
+    /// The name of the tenant, which the task gets as its argument.
     pub name: String,
-    /// Where it lives.
+    /// The zone whose clocks the tenant reads.
     pub zone: Zone,
 }
 
 impl Tenant {
-    /// A tenant.
+    /// Makes a tenant of its name and its zone.
     pub fn new(name: impl Into<String>, zone: Zone) -> Self {
         Self { name: name.into(), zone }
     }
@@ -64,50 +64,50 @@ impl Tenant {
 /// A tenant's tick that is to be published now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TenantTick {
-    /// The tenant.
+    /// The name of the tenant.
     pub tenant: String,
-    /// Its day.
+    /// The tenant's local date for which the tick stands.
     pub day: LocalDay,
-    /// When it was due.
+    /// When the tick was due.
     pub due: Timestamp,
-    /// When the tenant's next one is.
+    /// When the tenant's next tick is due; `None`: there is none.
     pub next: Option<Timestamp>,
 }
 
-/// The tenants of one entry and when each is due.
+/// The tenants of one entry, in the order in which they are due.
 #[derive(Debug)]
 pub struct Tenants {
     entry: String,
     crontab: Crontab,
     spread: Duration,
     misfire: Misfire,
-    /// Tenants of the first list begin here, if they have no day.
+    /// The time at which the ticks of tenants of the first list begin, unless a last day is remembered of them.
     since: Timestamp,
     is_listed: bool,
-    tenants: HashMap<String, State>,
+    tenants: HashMap<String, TenantState>,
     line: BTreeSet<(Timestamp, String)>,
-    /// The tick of each zone after a second; so many tenants share so few zones.
+    /// A cache of the tick that follows a second in a zone: many tenants share few zones.
     ticks: HashMap<(Zone, i64), Option<Tick>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct TenantState {
     zone: Zone,
-    /// Its place in the window, in microseconds.
+    /// The tenant's offset in the window.
     offset: Duration,
-    /// The last day that is decided.
+    /// The last day that is decided; `None` for a new tenant.
     last: Option<LocalDay>,
-    /// Without one, its ticks begin here.
+    /// The time at which the ticks begin if `last` is `None`.
     since: Timestamp,
     busy: bool,
     due: Option<Timestamp>,
 }
 
-impl State {
-    /// A second before the first tick that may not be decided.
+impl TenantState {
+    /// The second from which to search: no tick before it is undecided.
     fn floor(&self) -> i64 {
         match self.last {
-            // Whatever its zone, the tick of the day after lies later.
+            // In every zone, the tick of the next day lies later than this second.
             Some(LocalDay(day)) => midnight(day).and_utc().timestamp() - 36 * 3600,
             None => seconds(self.since - self.offset),
         }
@@ -115,13 +115,14 @@ impl State {
 }
 
 impl Tenants {
-    /// The longest window: with a longer one, a day's ticks could reach into the next day's.
+    /// The longest window. With a longer one, the ticks of a day could reach into the next day.
     pub const WIDEST: Duration = Duration::from_secs(20 * 60 * 60);
-    /// More remembered ticks than this are forgotten and found again.
+    /// The most ticks that the cache holds. When it is full, the cache is emptied.
     const TICKS: usize = 16_384;
 
-    /// Nobody yet. `crontab` has one time of day; `since` is up to when the entry's ticks are decided, for tenants that
-    /// are new.
+    /// The tenants of an entry, of whom there are none yet. `crontab` must have one time of day. `since` is the time
+    /// up to which the entry's ticks are decided, which counts for new tenants. `spread` is cut to
+    /// [`WIDEST`](Self::WIDEST).
     pub fn new(entry: &str, crontab: Crontab, spread: Duration, misfire: Misfire, since: Timestamp) -> Self {
         Self {
             entry: entry.to_owned(),
@@ -136,23 +137,23 @@ impl Tenants {
         }
     }
 
-    /// The tenants as they are now. `last` tells what is remembered of one that was not there before. Who is gone from the
-    /// list is gone from here; their names are the answer.
+    /// Replaces the list of tenants. `last` returns the last decided day of a tenant that was not in the list before.
+    /// Returns the names of the tenants that are no longer in the list.
     pub fn refresh(
         &mut self,
         list: Vec<Tenant>,
         last: impl Fn(&str) -> Option<LocalDay>,
         now: Timestamp,
     ) -> Vec<String> {
-        // Whoever is new in a later list begins now.
+        // A tenant that is new in a later list begins now.
         let since = if std::mem::replace(&mut self.is_listed, true) { now } else { self.since };
         let mut before = std::mem::take(&mut self.tenants);
         self.line.clear();
         for Tenant { name, zone } in list {
             if self.tenants.contains_key(&name) {
-                continue; // listed twice
+                continue; // The list names this tenant twice.
             }
-            let mut state = before.remove(&name).unwrap_or_else(|| State {
+            let mut state = before.remove(&name).unwrap_or_else(|| TenantState {
                 zone,
                 offset: offset(&self.entry, &name, self.spread),
                 last: last(&name),
@@ -167,8 +168,8 @@ impl Tenants {
         before.into_keys().collect()
     }
 
-    /// The ticks that are to be published now, at most `limit`. Each tenant in it is busy until [`done`](Self::done) or
-    /// [`failed`](Self::failed).
+    /// The ticks that beat has to publish now, at most `limit`. Each tenant in the list is busy until
+    /// [`done`](Self::done) or [`failed`](Self::failed).
     pub fn due(&mut self, now: Timestamp, limit: usize) -> Vec<TenantTick> {
         let mut found = Vec::new();
         while found.len() < limit
@@ -204,7 +205,7 @@ impl Tenants {
         found
     }
 
-    /// A tenant's day is decided.
+    /// The caller has decided a tenant's tick of that day: published it, or found it published.
     pub fn done(&mut self, tenant: &str, day: LocalDay) {
         if let Some(state) = self.tenants.get_mut(tenant) {
             state.busy = false;
@@ -213,7 +214,7 @@ impl Tenants {
         }
     }
 
-    /// A tenant's tick could not be published; it comes again at `again`.
+    /// The caller could not publish a tenant's tick. [`due`](Self::due) returns the tick again at `again`.
     pub fn failed(&mut self, tenant: &str, again: Timestamp) {
         if let Some(state) = self.tenants.get_mut(tenant) {
             state.busy = false;
@@ -224,12 +225,12 @@ impl Tenants {
         }
     }
 
-    /// When to call [`due`](Self::due) again.
+    /// The time at which to call [`due`](Self::due) again; `None` while no tenant's tick will come.
     pub fn next(&self) -> Option<Timestamp> {
         self.line.first().map(|(due, _)| *due)
     }
 
-    /// Whether this one is among them.
+    /// Whether the list has a tenant of this name.
     pub fn has(&self, tenant: &str) -> bool {
         self.tenants.contains_key(tenant)
     }
@@ -239,13 +240,13 @@ impl Tenants {
         self.tenants.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no tenants.
     pub fn is_empty(&self) -> bool {
         self.tenants.is_empty()
     }
 
-    /// Finds a tenant's next tick that is not decided. One that lies behind is found as well: its day is newer than the
-    /// last, so it was missed.
+    /// Finds a tenant's next undecided tick. A tick in the past is found as well: its day is later than the last
+    /// decided day, so the tick was missed.
     fn line_up(&mut self, name: &str) {
         let Some(state) = self.tenants.get(name).filter(|state| !state.busy) else { return };
         let (zone, offset, last, floor) = (state.zone, state.offset, state.last, state.floor());
@@ -265,8 +266,8 @@ impl Tenants {
         }
     }
 
-    /// The last tick of a zone in `(floor, until]` on a day after `last`, and the one after it. With a policy that makes up
-    /// for all, the first one instead.
+    /// The last tick of a zone in `(floor, until]` on a day after `last`, and the tick after that. If the misfire
+    /// policy makes up for all ticks, the first such tick instead.
     fn latest(
         &mut self,
         zone: Zone,
@@ -275,7 +276,7 @@ impl Tenants {
         last: Option<LocalDay>,
     ) -> (Option<Tick>, Option<Tick>) {
         let each = matches!(self.misfire, Misfire::All { .. });
-        // Backwards in windows twice as long each time, so that a long absence is no long search.
+        // The search goes backwards in windows of doubling length, so that it is short after a long absence too.
         let mut window = 2 * 86400;
         loop {
             let start = if each { floor } else { floor.max(until - window) };
@@ -298,7 +299,8 @@ impl Tenants {
     }
 
     fn tick_after(&mut self, zone: Zone, after: i64) -> Option<Tick> {
-        // Tenants ask about many seconds of one day; its ticks are found from its first one on.
+        // Tenants ask about many seconds of one day. The search begins at the day's first second, so that they
+        // share the cache.
         let start = after.div_euclid(86400) * 86400;
         let mut tick = self.remembered(zone, start);
         while let Some(found) = tick
@@ -321,11 +323,11 @@ fn midnight(day: NaiveDate) -> NaiveDateTime {
     day.and_time(chrono::NaiveTime::MIN)
 }
 
-/// A tenant's place in the window: the same each day, and evenly spread whatever the names are.
+/// The offset of a tenant in the window: the same each day, and evenly spread for any names.
 fn offset(entry: &str, tenant: &str, spread: Duration) -> Duration {
     let hash = xxh3_64(format!("{entry}\0{tenant}").as_bytes());
     let spread = spread.as_secs();
-    // The upper half of the product is the hash scaled down to the window, without the bias of a remainder.
+    // The upper half of the product is the hash scaled to the window, without the bias that a remainder has.
     let place = (u128::from(hash) * u128::from(spread)) >> 64;
     Duration::from_secs(u64::try_from(place).unwrap_or(0))
 }

@@ -1,4 +1,4 @@
-//! Time zones by their IANA names, and what a clock on the wall there shows.
+//! Time zones by their IANA names, and the local clock times in them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use chrono_tz::{TZ_VARIANTS, Tz};
 
 use crate::core::Timestamp;
 
-/// A time zone.
+/// A time zone of the IANA database.
 ///
 /// ```
 /// use celeriac::core::calendar::Zone;
@@ -22,23 +22,25 @@ use crate::core::Timestamp;
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Zone(Tz);
 
-/// A name that is no zone's.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The error of a name that is not in the IANA database.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no time zone `{name}`; {advice}")]
 pub struct UnknownZone {
-    /// The name.
+    /// The name that was given.
     pub name: String,
-    /// What to do.
+    /// What the user should write instead.
     pub advice: String,
 }
 
-/// What becomes of a clock time, in seconds since 1970.
+crate::core::debug_as_display!(UnknownZone);
+
+/// When a clock shows a given local time. Instants are in seconds since 1970.
 pub(super) enum Moment {
-    /// The clock shows it once.
+    /// The clock shows the time once, at this instant.
     Once(i64),
-    /// Twice, because it is put back.
+    /// The clock is put back and shows the time twice, first at this instant.
     Twice(i64),
-    /// Never, because it is put forward over it; the first second after that.
+    /// The clock is put forward over the time. The instant is the first second behind the gap.
     Skipped(i64),
 }
 
@@ -46,17 +48,17 @@ impl Zone {
     /// Coordinated universal time, the default everywhere.
     pub const UTC: Self = Self(Tz::UTC);
 
-    /// Its IANA name.
+    /// The IANA name of the zone.
     pub fn name(self) -> &'static str {
         self.0.name()
     }
 
-    /// All zones that there are, aliases included.
+    /// All zones of the IANA database, aliases included.
     pub fn all() -> impl Iterator<Item = Self> {
         TZ_VARIANTS.into_iter().map(Self)
     }
 
-    /// An instant as a clock there shows it, with the offset: `2026-11-01 01:30 -05:00 (EST)`.
+    /// An instant as a local clock shows it, with the offset: `2026-11-01 01:30:00 -05:00 (EST)`.
     pub fn display(self, time: Timestamp) -> String {
         match DateTime::from_timestamp(seconds(time), 0) {
             Some(utc) => utc.with_timezone(&self.0).format("%Y-%m-%d %H:%M:%S %:z (%Z)").to_string(),
@@ -64,18 +66,18 @@ impl Zone {
         }
     }
 
-    /// How far its clocks are ahead of UTC, in seconds.
+    /// The time in seconds by which local clocks are ahead of UTC at an instant.
     pub(super) fn offset(self, instant: i64) -> i64 {
         let utc = naive(instant);
         i64::from(self.0.offset_from_utc_datetime(&utc).fix().local_minus_utc())
     }
 
-    /// What the clock shows.
+    /// The local time at an instant.
     pub(super) fn clock(self, instant: i64) -> NaiveDateTime {
         naive(instant + self.offset(instant))
     }
 
-    /// When the clock shows it.
+    /// The instant at which a clock shows a local time.
     pub(super) fn moment(self, clock: NaiveDateTime) -> Moment {
         match self.0.from_local_datetime(&clock) {
             LocalResult::Single(time) => Moment::Once(time.timestamp()),
@@ -84,7 +86,7 @@ impl Zone {
         }
     }
 
-    /// The first second at which the clock is past a time that it never shows.
+    /// The first second at which the clock is past a local time that it skips.
     fn after_gap(self, clock: NaiveDateTime) -> i64 {
         const WIDEST: TimeDelta = TimeDelta::hours(36);
         let (mut before, mut past) =
@@ -96,8 +98,8 @@ impl Zone {
         past
     }
 
-    /// The first second in `(from, to]` at which the offset is another than at `from`. Two changes within an hour count
-    /// as none or as one.
+    /// The first second in `(from, to]` whose offset differs from that of `from`. Two changes within an hour may
+    /// count as none or as one.
     pub(super) fn change(self, from: i64, to: i64) -> Option<i64> {
         const STEP: i64 = 3600;
         let offset = self.offset(from);
@@ -117,13 +119,13 @@ impl Zone {
     }
 }
 
-/// Whole seconds since 1970, rounded down; no later than the last year of the calendar.
+/// Whole seconds since 1970, rounded down; at most the end of the year 9999.
 pub(super) fn seconds(time: Timestamp) -> i64 {
-    const LAST: i64 = 4_133_980_800; // 2101-01-01
+    const LAST: i64 = 253_402_300_800; // 10000-01-01
     i64::try_from(time.as_micros() / 1_000_000).unwrap_or(LAST).min(LAST)
 }
 
-/// The instant of so many seconds since 1970; earlier ones are 1970.
+/// The instant a given number of seconds after 1970. Negative numbers give 1970.
 pub(super) fn timestamp(seconds: i64) -> Timestamp {
     Timestamp::from_millis(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
 }
@@ -151,7 +153,7 @@ impl FromStr for Zone {
             .iter()
             .map(|zone| {
                 let whole = strsim::jaro_winkler(&zone.name().to_lowercase(), &wanted);
-                // Who writes only the city means that city.
+                // A user who writes only the city means that city.
                 let part = strsim::jaro_winkler(&city(zone.name()), &wanted_city);
                 (whole.max(part), whole, zone.name())
             })

@@ -1,4 +1,5 @@
-//! Lanes against a reference that keeps the whole line and works everything out anew after each step, in virtual time.
+//! Lanes against a reference that keeps the whole line and works everything out anew after each step, in virtual
+//! time.
 
 use std::collections::BTreeMap;
 
@@ -14,13 +15,13 @@ fn at(millis: u64) -> Timestamp {
 fn a_newcomer_enters_an_open_lane_and_waits_before_a_taken_one() {
     let mut lane = Lane::new(7);
     assert!(lane.is_idle());
-    assert_eq!(lane.arrive(&'a', 1, Newcomer::FailAfter(Duration::ZERO), at(1)), Entry::Enter);
-    assert_eq!(lane.arrive(&'a', 1, Newcomer::Wait, at(1)), Entry::Enter, "it is in already");
-    assert_eq!(lane.arrive(&'b', 1, Newcomer::FailAfter(Duration::ZERO), at(2)), Entry::Refuse);
+    assert_eq!(lane.arrive(&'a', 1, Newcomer::FailAfter(Duration::ZERO), at(1)), Admission::Enter);
+    assert_eq!(lane.arrive(&'a', 1, Newcomer::Wait, at(1)), Admission::Enter, "it is in already");
+    assert_eq!(lane.arrive(&'b', 1, Newcomer::FailAfter(Duration::ZERO), at(2)), Admission::Refuse);
     let patience = Newcomer::FailAfter(Duration::from_millis(90));
-    assert_eq!(lane.arrive(&'c', 1, patience, at(2)), Entry::Wait { until: Some(at(92)) });
-    assert_eq!(lane.arrive(&'d', 1, Newcomer::Skip, at(3)), Entry::Skip);
-    assert_eq!(lane.arrive(&'e', 1, Newcomer::Replace, at(3)), Entry::Replace);
+    assert_eq!(lane.arrive(&'c', 1, patience, at(2)), Admission::Wait { until: Some(at(92)) });
+    assert_eq!(lane.arrive(&'d', 1, Newcomer::Skip, at(3)), Admission::Skip);
+    assert_eq!(lane.arrive(&'e', 1, Newcomer::Replace, at(3)), Admission::Replace);
     assert_eq!((lane.waiting(), lane.served(), lane.has_room()), (1, 7, false));
     assert!(!lane.release(&'c', None, at(4)), "it only waits");
     assert!(lane.release(&'a', None, at(4)) && !lane.release(&'a', None, at(4)));
@@ -36,7 +37,7 @@ fn nobody_enters_past_one_that_waits() {
     lane.arrive(&1, 1, Newcomer::Wait, at(0));
     lane.arrive(&2, 1, Newcomer::Wait, at(0));
     lane.release(&1, None, at(1));
-    assert_eq!(lane.arrive(&3, 1, Newcomer::Wait, at(1)), Entry::Wait { until: None });
+    assert_eq!(lane.arrive(&3, 1, Newcomer::Wait, at(1)), Admission::Wait { until: None });
 }
 
 #[test]
@@ -46,14 +47,14 @@ fn a_blocked_lane_lets_nobody_in_until_it_is_unblocked() {
     assert!(lane.release(&1, Some("boom".into()), at(3)));
     assert!(!lane.is_idle());
     assert_eq!(lane.blocked(), Some(&Block { by: 1, since: at(3), reason: "boom".into() }));
-    assert_eq!(lane.arrive(&2, 1, Newcomer::Wait, at(4)), Entry::Wait { until: None });
+    assert_eq!(lane.arrive(&2, 1, Newcomer::Wait, at(4)), Admission::Wait { until: None });
     assert!(!lane.has_room());
     assert!(lane.unblock() && !lane.unblock());
     assert!(lane.has_room());
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum ModelStep {
     Arrive { limit: u32, newcomer: Newcomer },
     Release { which: usize, blocks: bool },
     Leave { which: usize },
@@ -62,7 +63,7 @@ enum Step {
     Pass(u64),
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<ModelStep>> {
     let newcomer = prop_oneof![
         4 => Just(Newcomer::Wait),
         2 => (0..30_u64).prop_map(|ms| Newcomer::FailAfter(Duration::from_millis(ms))),
@@ -70,24 +71,24 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Newcomer::Replace),
     ];
     let step = prop_oneof![
-        8 => (1..4_u32, newcomer).prop_map(|(limit, newcomer)| Step::Arrive { limit, newcomer }),
-        6 => (0..8_usize, prop::bool::weighted(0.1)).prop_map(|(which, blocks)| Step::Release { which, blocks }),
-        1 => (0..8_usize).prop_map(|which| Step::Leave { which }),
-        1 => Just(Step::Unblock),
-        1 => prop::option::of(0..4_u32).prop_map(Step::Adjust),
-        3 => (0..20_u64).prop_map(Step::Pass),
+        8 => (1..4_u32, newcomer).prop_map(|(limit, newcomer)| ModelStep::Arrive { limit, newcomer }),
+        6 => (0..8_usize, prop::bool::weighted(0.1)).prop_map(|(which, blocks)| ModelStep::Release { which, blocks }),
+        1 => (0..8_usize).prop_map(|which| ModelStep::Leave { which }),
+        1 => Just(ModelStep::Unblock),
+        1 => prop::option::of(0..4_u32).prop_map(ModelStep::Adjust),
+        3 => (0..20_u64).prop_map(ModelStep::Pass),
     ];
     prop::collection::vec(step, 0..120)
 }
 
-/// The lane, driven as a broker drives it.
+/// A lane, driven as a broker drives it.
 struct Driven {
     lane: Lane<u64>,
     line: BTreeMap<u64, u64>,
     deadlines: BTreeMap<(Timestamp, u64), u64>,
 }
 
-/// The whole truth in one list: each member that is not over, in the order of acceptance.
+/// The whole truth in one list: each member that has not ended, in the order of acceptance.
 #[derive(Default)]
 struct Reference {
     members: Vec<(u64, Option<Timestamp>, bool)>,
@@ -124,7 +125,7 @@ impl Driven {
     }
 }
 
-fn run(steps: Vec<Step>) {
+fn run(steps: Vec<ModelStep>) {
     let mut driven = Driven { lane: Lane::new(0), line: BTreeMap::new(), deadlines: BTreeMap::new() };
     let mut reference = Reference { limit: 1, ..Reference::default() };
     let mut now = at(1_000);
@@ -132,43 +133,43 @@ fn run(steps: Vec<Step>) {
     let mut started = Vec::new();
     for step in steps {
         match step {
-            Step::Arrive { limit, newcomer } => {
+            ModelStep::Arrive { limit, newcomer } => {
                 next += 1;
-                let id = next; // also its ticket
+                let id = next; // the ticket of the member is the same number
                 let taken = reference.blocked
                     || !reference.line().is_empty()
                     || reference.is_in().len() >= reference.adjusted.unwrap_or(limit) as usize;
                 reference.limit = limit;
                 let expected = match newcomer {
-                    _ if !taken => Entry::Enter,
-                    Newcomer::FailAfter(Duration::ZERO) => Entry::Refuse,
-                    Newcomer::FailAfter(patience) => Entry::Wait { until: Some(now + patience) },
-                    Newcomer::Skip if !reference.line().is_empty() => Entry::Skip,
-                    Newcomer::Replace if !reference.line().is_empty() => Entry::Replace,
-                    _ => Entry::Wait { until: None },
+                    _ if !taken => Admission::Enter,
+                    Newcomer::FailAfter(Duration::ZERO) => Admission::Refuse,
+                    Newcomer::FailAfter(patience) => Admission::Wait { until: Some(now + patience) },
+                    Newcomer::Skip if !reference.line().is_empty() => Admission::Skip,
+                    Newcomer::Replace if !reference.line().is_empty() => Admission::Replace,
+                    _ => Admission::Wait { until: None },
                 };
                 let entry = driven.lane.arrive(&id, limit, newcomer, now);
                 assert_eq!(entry, expected);
                 match entry {
-                    Entry::Enter => reference.members.push((id, None, true)),
-                    Entry::Wait { until } => {
+                    Admission::Enter => reference.members.push((id, None, true)),
+                    Admission::Wait { until } => {
                         driven.line.insert(id, id);
                         if let Some(until) = until {
                             driven.deadlines.insert((until, id), id);
                         }
                         reference.members.push((id, until, false));
                     }
-                    Entry::Replace => {
+                    Admission::Replace => {
                         driven.line.pop_last();
                         driven.line.insert(id, id);
                         let last = *reference.line().last().expect("one waits");
                         reference.members.retain(|(other, ..)| *other != last);
                         reference.members.push((id, None, false));
                     }
-                    Entry::Refuse | Entry::Skip => {}
+                    Admission::Refuse | Admission::Skip => {}
                 }
             }
-            Step::Release { which, blocks } => {
+            ModelStep::Release { which, blocks } => {
                 let holders = reference.is_in();
                 if let Some(id) = holders.get(which % holders.len().max(1)) {
                     assert!(driven.lane.release(id, blocks.then(|| "it failed".to_owned()), now));
@@ -176,7 +177,7 @@ fn run(steps: Vec<Step>) {
                     reference.blocked |= blocks;
                 }
             }
-            Step::Leave { which } => {
+            ModelStep::Leave { which } => {
                 let line = reference.line();
                 if let Some(id) = line.get(which % line.len().max(1)) {
                     driven.line.remove(id);
@@ -184,14 +185,14 @@ fn run(steps: Vec<Step>) {
                     reference.members.retain(|(other, ..)| other != id);
                 }
             }
-            Step::Unblock => {
+            ModelStep::Unblock => {
                 assert_eq!(driven.lane.unblock(), std::mem::take(&mut reference.blocked));
             }
-            Step::Adjust(limit) => {
+            ModelStep::Adjust(limit) => {
                 driven.lane.adjust(limit);
                 reference.adjusted = limit;
             }
-            Step::Pass(millis) => {
+            ModelStep::Pass(millis) => {
                 now = now + Duration::from_millis(millis);
                 while let Some(first) = driven.deadlines.first_entry().filter(|first| first.key().0 <= now) {
                     if driven.line.remove(&first.remove()).is_some() {

@@ -1,11 +1,11 @@
-//! Result tuples: how Celery writes which tasks and groups a task has sent.
+//! Result tuples: how Celery writes the tasks and groups that a task has sent.
 
 use serde_json::{Value, json};
 
 use crate::task::{Child, TaskId};
 
-/// The `children` of a meta document: `[[id, null], null]` for a task, `[[id, null], [[[member, null], null], …]]` for a
-/// group. Python fails on any other nesting.
+/// The `children` of a meta document: `[[id, null], null]` for a task, `[[id, null], [[[member, null], null], …]]`
+/// for a group. Python fails on any other nesting.
 pub fn children(children: &[Child]) -> Value {
     children.iter().map(tuple).collect()
 }
@@ -16,7 +16,7 @@ pub fn group(id: &str, members: &[TaskId]) -> Value {
     json!([[id, null], members])
 }
 
-/// Reads `children`. Of a group within a group only the id is taken; what is no result tuple is left out.
+/// Reads `children`. Of a group within a group it takes only the id, and it skips values that are no result tuples.
 pub fn read_children(value: &Value) -> Vec<Child> {
     let tuples = value.as_array().map(Vec::as_slice).unwrap_or_default();
     tuples.iter().filter_map(read_tuple).collect()
@@ -39,7 +39,7 @@ fn read_tuple(tuple: &Value) -> Option<Child> {
     })
 }
 
-/// The first part is `[id, parent]`, or in some old documents the id alone.
+/// The id of a result tuple, whose first part is `[id, parent]`, or in some old documents the id alone.
 fn id_of(tuple: &Value) -> Option<&str> {
     let first = tuple.get(0)?;
     first.get(0).unwrap_or(first).as_str()

@@ -1,52 +1,55 @@
-//! The meta document itself.
+//! Reads and writes the meta document.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{Exception, children, read_children};
-use crate::core::Timestamp;
-use crate::protocol::{compression, instant};
-use crate::task::{DownloadRecord, Lineage, State, TaskId, TaskResult, TrackedState, envelope};
+use crate::core::{Timestamp, instant};
+use crate::protocol::compression;
+use crate::task::token::not_finite;
+use crate::task::{DownloadRecord, Json, Lineage, State, TaskId, TaskResult, TrackedState, envelope};
 
-/// How much a document says.
+/// Which fields a document has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Detail {
-    /// What Celery writes by default, and nothing else. A record that is read back from it has lost what Celery has no word
-    /// for.
+    /// The fields that Celery writes by default, and no others. A record that is read back from them has lost the
+    /// facts that Celery has no word for.
     Celery,
-    /// As Celery's `result_extended` (without the arguments), and the rest of our record under the key `celeriac`, which Python
-    /// ignores. It reads back without loss.
+    /// The fields of Celery's `result_extended` (without the arguments), and the rest of Celeriac's record under the
+    /// key `celeriac`, which Python ignores. The record reads back without loss.
     Full,
 }
 
-/// What a document says.
+/// The content of a document.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Meta {
-    /// The task is over.
+    /// The task is over, and this is its result.
     Over(Box<TaskResult>),
-    /// It is not.
+    /// The task is not over, and this is its state.
     Tracked(TrackedState),
 }
 
-/// A document that is none.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The error of a result document that cannot be read.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 #[error("the result document of task {id} cannot be read: {error}")]
 pub struct MetaError {
-    /// Whose.
+    /// The task of the document.
     pub id: TaskId,
-    /// What was wrong.
+    /// Why the document cannot be read.
     pub error: String,
 }
 
-/// Results that Celery 5.7 compresses (`result_compression`, off by default) may unpack to so many bytes.
+crate::core::debug_as_display!(MetaError);
+
+/// The most bytes to which a result that Celery 5.7 compresses (`result_compression`, off by default) may unpack.
 const MAX_UNPACKED: usize = 64 << 20;
-/// How those begin: this, the compression's name, a zero.
+/// The beginning of a compressed result. The name of the compression and a zero byte follow.
 const PACKED: &[u8] = b"\0celery-compressed\0";
 
-/// In Celery's order.
+/// The fields of a document in Celery's order.
 #[derive(Serialize)]
 struct Document<'a, R: Serialize> {
     status: &'a str,
@@ -69,15 +72,15 @@ struct Extended<'a> {
     worker: Option<&'a str>,
     retries: u32,
     queue: &'a str,
-    celeriac: Rest,
+    celeriac: CeleriacPart,
 }
 
-/// What Celery has no word for.
+/// The facts of a record that Celery has no word for.
 #[derive(Serialize, Deserialize)]
-struct Rest {
+struct CeleriacPart {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     state: Option<State>,
-    /// `errors`, where Celery's exception has other arguments.
+    /// The `errors` of the record, if they differ from the arguments of Celery's exception.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,7 +93,7 @@ struct Rest {
     started_at: Option<Timestamp>,
     finished_at: Timestamp,
     expires_at: Timestamp,
-    /// The record has a lineage, be there nothing in it.
+    /// Whether the record has a lineage, even an empty one.
     #[serde(default, skip_serializing_if = "is_false")]
     lineage: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,14 +102,14 @@ struct Rest {
     download: Option<Box<DownloadRecord>>,
 }
 
-/// The document of a task that is over.
+/// Writes the document of a task that is over.
 pub fn encode(result: &TaskResult, detail: Detail) -> String {
     let extended = (detail == Detail::Full).then(|| Extended {
         name: &result.task,
         worker: result.worker.as_deref(),
         retries: result.attempts.saturating_sub(1),
         queue: &result.queue,
-        celeriac: Rest::of(result),
+        celeriac: CeleriacPart::of(result),
     });
     let lineage = result.lineage.as_deref();
     let outcome = outcome(result);
@@ -124,7 +127,7 @@ pub fn encode(result: &TaskResult, detail: Detail) -> String {
     write(&document)
 }
 
-/// The document of a task that is not over.
+/// Writes the document of a task that is not over.
 pub fn encode_tracked(state: &TrackedState) -> String {
     let lineage = state.lineage.as_deref();
     let document = Document {
@@ -141,7 +144,8 @@ pub fn encode_tracked(state: &TrackedState) -> String {
     write(&document)
 }
 
-/// Celery's word for a state that is over. It has no REJECTED in a store: what was rejected has failed.
+/// Celery's word for the state of a task that is over. A store of Celery's never has REJECTED, so a rejected task
+/// counts as failed.
 pub fn status(state: State) -> &'static str {
     match state {
         State::Rejected => State::Failure.as_str(),
@@ -149,24 +153,24 @@ pub fn status(state: State) -> &'static str {
     }
 }
 
-/// What a document has as `result`, as JSON: the value, or the exception. A chord's parts have the same.
+/// The field `result` of a document, as JSON: the value, or the exception. The parts of a chord have the same.
 pub fn outcome(result: &TaskResult) -> Box<RawValue> {
     let text = match (result.state, &result.result) {
         (State::Success, Some(json)) => json.clone(),
         (State::Success | State::Ignored, _) => "null".to_owned(),
         _ => write(&Exception::of(result)),
     };
-    // A task's value is JSON when it is recorded; should one not be, its text still is a result.
+    // A recorded value is JSON. If one is not, its text becomes the result.
     RawValue::from_string(text).unwrap_or_else(|_| {
         let text = Value::from(result.result.as_deref()).to_string();
         RawValue::from_string(text).expect("a JSON value's text is JSON")
     })
 }
 
-/// Reads a document. `expires_at` is for records that do not say themselves when they go.
+/// Reads a document of the task `id`. `expires_at` is for records that do not state themselves when they expire.
 ///
 /// # Errors
-/// It is none.
+/// The document cannot be unpacked, is not JSON, or lacks a field that it needs.
 pub fn decode(id: &TaskId, document: &[u8], expires_at: Timestamp) -> Result<Meta, MetaError> {
     let error = |error: String| MetaError { id: id.clone(), error };
     let unpacked = match document.strip_prefix(PACKED) {
@@ -179,14 +183,23 @@ pub fn decode(id: &TaskId, document: &[u8], expires_at: Timestamp) -> Result<Met
             Some(unpacked.map_err(|reason| error(reason.to_string()))?)
         }
     };
-    let read: Read = serde_json::from_slice(unpacked.as_deref().unwrap_or(document))
-        .map_err(|reason| error(reason.to_string()))?;
+    let document = unpacked.as_deref().unwrap_or(document);
+    let read: AnyDocument = serde_json::from_slice(document).map_err(|reason| {
+        let text = String::from_utf8_lossy(document);
+        match not_finite(&text) {
+            // Python writes NaN and Infinity without being asked.
+            Some(named) => error(format!(
+                "there is {named} in it, which JSON does not know: the task is to return None, or text"
+            )),
+            None => error(reason.to_string()),
+        }
+    })?;
     read.into_meta(id, expires_at).map_err(error)
 }
 
-/// All that a document of any version may have.
+/// All fields that a document of any version of Celery may have.
 #[derive(Deserialize)]
-struct Read {
+struct AnyDocument {
     status: String,
     #[serde(default)]
     result: Option<Box<RawValue>>,
@@ -209,10 +222,10 @@ struct Read {
     #[serde(default)]
     queue: Option<String>,
     #[serde(default)]
-    celeriac: Option<Rest>,
+    celeriac: Option<CeleriacPart>,
 }
 
-impl Read {
+impl AnyDocument {
     fn into_meta(self, id: &TaskId, expires_at: Timestamp) -> Result<Meta, String> {
         let state = match self.status.as_str() {
             "SUCCESS" => State::Success,
@@ -259,7 +272,7 @@ impl Read {
     fn into_tracked(self, id: &TaskId) -> Result<TrackedState, String> {
         let lineage = self.lineage();
         let json = self.result.as_deref().map_or("null", RawValue::get);
-        let mut meta: Value = serde_json::from_str(json).map_err(|error| error.to_string())?;
+        let mut meta: Json = json.parse().map_err(|error: serde_json::Error| error.to_string())?;
         if self.status == RETRY && meta.get("exc_type").is_some() {
             meta = plain_retry(meta);
         }
@@ -281,7 +294,7 @@ impl Read {
         }
     }
 
-    /// Text; in documents of old versions kombu's envelope of it.
+    /// The date, which is a text, or in documents of old versions kombu's envelope of one.
     fn date_done(&self) -> Timestamp {
         let mut date = self.date_done.clone();
         envelope::unwrap(&mut date);
@@ -289,7 +302,7 @@ impl Read {
     }
 }
 
-impl Rest {
+impl CeleriacPart {
     fn of(result: &TaskResult) -> Self {
         let exception = Exception::of(result);
         let failed = !matches!(result.state, State::Success | State::Ignored);
@@ -331,18 +344,32 @@ impl Rest {
 
 const RETRY: &str = "RETRY";
 
-/// Of a RETRY, Python wants an exception; what is none becomes Celery's `Retry`.
-fn tracked_result(state: &TrackedState) -> Value {
+/// The `result` of a state. For RETRY, Python needs an exception, so any other value is wrapped in Celery's `Retry`.
+fn tracked_result(state: &TrackedState) -> Json {
     if state.state != RETRY || state.meta.get("exc_type").is_some() {
         return state.meta.clone();
     }
-    serde_json::json!({"exc_type": "Retry", "exc_message": [state.meta], "exc_module": "celery.exceptions"})
+    let retry = Retry {
+        exc_type: "Retry".to_owned(),
+        exc_message: vec![state.meta.clone()],
+        exc_module: Some("celery.exceptions".to_owned()),
+    };
+    // Text and JSON values can always be written as JSON.
+    Json::encode(&retry).unwrap_or_default()
 }
 
-/// The reverse.
-fn plain_retry(meta: Value) -> Value {
-    let exception = Exception::read(&meta);
-    match (exception.exc_type.as_str(), exception.exc_module.as_deref(), exception.exc_message.as_slice()) {
+/// Celery's exception `Retry`, whose arguments are passed on unread.
+#[derive(Serialize, Deserialize)]
+struct Retry {
+    exc_type: String,
+    exc_message: Vec<Json>,
+    exc_module: Option<String>,
+}
+
+/// Undoes what [`tracked_result`] does: the value in a `Retry` of Celery's.
+fn plain_retry(meta: Json) -> Json {
+    let Ok(Retry { exc_type, exc_message, exc_module }) = meta.read() else { return meta };
+    match (exc_type.as_str(), exc_module.as_deref(), exc_message.as_slice()) {
         ("Retry", Some("celery.exceptions"), [single]) => single.clone(),
         _ => meta,
     }

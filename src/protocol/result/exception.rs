@@ -1,31 +1,32 @@
-//! Errors as Python knows them: a class, its module, its arguments.
+//! Errors as Python knows them: a class, its module and its arguments.
 //!
-//! `.get()` in Python raises the class that a document names, if it is a class of exceptions in a module that is loaded there;
-//! else one that is made up under the same name. A module with something else of that name makes Python refuse the document, so
-//! nothing is said of where a Rust error comes from: only our own endings, which have classes in Celery, and what an error
-//! [says itself](crate::task::TaskError::with_python_type) bear a module.
+//! In Python, `.get()` raises the class that a document names if that is an exception of a module that is loaded
+//! there, or else a class that it makes up under the same name. If the module has something else of that name, Python
+//! refuses the document. So a Rust error names no module. Only two kinds of errors do: the endings that have classes
+//! in Celery, and errors that [state a class themselves](crate::task::TaskError::with_python_type).
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::protocol::repr;
 use crate::task::TaskResult;
 
 const CELERY: &str = "celery.exceptions";
 const BILLIARD: &str = "billiard.exceptions";
 
-/// An exception in Celery's form.
+/// An exception in the form of Celery's documents.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Exception {
-    /// The class.
+    /// The name of the class.
     pub exc_type: String,
     /// The arguments of the class.
     pub exc_message: Vec<Value>,
-    /// The module of the class; null: nowhere to be found.
+    /// The module of the class; `None`: Python makes the class up.
     pub exc_module: Option<String>,
 }
 
 impl Exception {
-    /// What a record that is not a success is to Python.
+    /// The exception for a record whose state is not SUCCESS.
     pub fn of(result: &TaskResult) -> Self {
         let own = result.error_type.as_deref().unwrap_or("TaskError");
         let module = |module: &str| Some(module.to_owned());
@@ -33,7 +34,7 @@ impl Exception {
             (Some(given), own) => (own, module(given)),
             (None, "TaskRevoked") => ("TaskRevokedError", module(CELERY)),
             (None, "NotRegistered" | "Reject" | "ChordError") => (own, module(CELERY)),
-            // The task asked for it itself, once too often.
+            // The task asked for a retry once too often.
             (None, "Retry") => ("MaxRetriesExceededError", module(CELERY)),
             (None, "TimeLimitExceeded" | "SoftTimeLimitExceeded") => (own, module(BILLIARD)),
             (None, "WorkerLost") => ("WorkerLostError", module(BILLIARD)),
@@ -41,22 +42,23 @@ impl Exception {
         };
         let exc_message = match own {
             "TaskRevoked" => vec![revocation(&result.errors).into()],
-            // The class wants the name, and makes a sentence of it.
+            // The class takes the name of the task and makes a sentence of it.
             "NotRegistered" => vec![result.task.as_str().into()],
-            // Its second argument says whether it goes back into its queue.
+            // The second argument says whether the message goes back into its queue.
             "Reject" => vec![result.errors.join(": ").into(), false.into()],
             _ => result.errors.iter().map(|error| error.as_str().into()).collect(),
         };
         Self { exc_type: exc_type.to_owned(), exc_message, exc_module }
     }
 
-    /// The error of an attempt that failed and is tried again, of a type of ours or Rust's.
+    /// The error of an attempt that failed and is tried again. `error_type` is the name of a type in Rust or of
+    /// Celeriac's.
     pub fn of_attempt(errors: &[String], error_type: &str) -> Self {
         let exc_message = errors.iter().map(|error| error.as_str().into()).collect();
         Self { exc_type: class_name(error_type).to_owned(), exc_message, exc_module: None }
     }
 
-    /// Reads what a document of a failure has as its result. Some foreign workers write plain text there.
+    /// Reads the `result` of a failure's document. Some foreign workers write plain text there.
     pub fn read(value: &Value) -> Self {
         let text = |name| value.get(name).and_then(Value::as_str).map(str::to_owned);
         let Some(exc_type) = text("exc_type") else {
@@ -71,14 +73,54 @@ impl Exception {
         Self { exc_type, exc_message, exc_module: text("exc_module") }
     }
 
-    /// Its arguments as messages; what is no text is shown as JSON.
+    /// The exception as Python's `repr` shows it: `ValueError('bad', 42)`. Celery's `Reject` shows itself in another way.
+    pub fn repr(&self) -> String {
+        if let ("Reject", Some(CELERY), [reason, requeue]) =
+            (self.exc_type.as_str(), self.exc_module.as_deref(), self.exc_message.as_slice())
+        {
+            let reason = reason.as_str().map_or_else(|| shown(reason), str::to_owned);
+            return format!("reject requeue={}: {reason}", shown(requeue));
+        }
+        let name = self.exc_type.rsplit('.').next().unwrap_or(&self.exc_type);
+        let arguments: Vec<String> = self.exc_message.iter().map(shown).collect();
+        format!("{name}({})", arguments.join(", "))
+    }
+
+    /// The exception in the form of a Python traceback. `place` stands for the lines of code, of which a Rust error
+    /// has none; the messages after the first are its causes.
+    pub fn traceback(&self, place: &str) -> String {
+        let mut messages = self.messages().into_iter();
+        let mut text = format!("Traceback (most recent call last):\n  {place}\n{}", self.exc_type);
+        if let Some(first) = messages.next() {
+            text.push_str(": ");
+            text.push_str(&first);
+        }
+        // What follows `Reject` is no cause.
+        if self.exc_module.as_deref() != Some(CELERY) {
+            for cause in messages {
+                text.push_str("\n  caused by: ");
+                text.push_str(&cause);
+            }
+        }
+        text
+    }
+
+    /// The arguments as messages. An argument that is not text is shown as JSON.
     pub fn messages(&self) -> Vec<String> {
         let text = |argument: &Value| argument.as_str().map_or_else(|| argument.to_string(), str::to_owned);
         self.exc_message.iter().map(text).collect()
     }
 }
 
-/// The last part of a Rust type's path, without its parameters: a name that a Python class can have.
+/// An argument as Python's `repr` shows it.
+fn shown(argument: &Value) -> String {
+    match argument {
+        Value::String(text) => repr::text(text),
+        other => repr::value(&other.to_string()),
+    }
+}
+
+/// The last part of the path of a Rust type, without its parameters, which is a valid name of a Python class.
 fn class_name(rust: &str) -> &str {
     let path = rust.split('<').next().unwrap_or(rust).trim_start_matches(['&', ' ']);
     match path.rsplit("::").next() {
@@ -87,7 +129,7 @@ fn class_name(rust: &str) -> &str {
     }
 }
 
-/// Celery has three reasons, and clients compare them.
+/// The reason of a revocation. Celery has three, and clients compare them.
 fn revocation(errors: &[String]) -> &'static str {
     match errors.first().map_or("", String::as_str) {
         text if text.starts_with("expired") => "expired",
@@ -126,7 +168,7 @@ mod tests {
         said(Judge::unstarted(&message, Timestamp::ZERO).judge(Err(error.into_ending())))
     }
 
-    /// Through the judge, so that no name there can change without this.
+    /// The test goes through the judge, so that no name there can change without a failure here.
     #[test]
     fn our_own_endings_bear_celerys_names() {
         let message = message();
@@ -179,6 +221,23 @@ mod tests {
         ] {
             assert_eq!(class_name(rust), class);
         }
+    }
+
+    #[test]
+    fn an_exception_is_shown_as_python_shows_it() {
+        let of = |name: &str, arguments: Value| {
+            Exception::read(&json!({"exc_type": name, "exc_message": arguments}))
+        };
+        assert_eq!(of("ValueError", json!(["bad", 42])).repr(), "ValueError('bad', 42)");
+        assert_eq!(of("Gone.Away", json!(["it's"])).repr(), "Away(\"it's\")");
+        assert_eq!(of("SoftTimeLimitExceeded", json!([])).repr(), "SoftTimeLimitExceeded()");
+        let reject = json!({"exc_type": "Reject", "exc_message": ["no", false], "exc_module": CELERY});
+        let reject = Exception::read(&reject);
+        assert_eq!(reject.repr(), "reject requeue=False: no");
+        let traceback = "Traceback (most recent call last):\n  t in queue q\n";
+        assert_eq!(reject.traceback("t in queue q"), format!("{traceback}Reject: no"));
+        let chain = of("E", json!(["outer", "inner"])).traceback("t in queue q");
+        assert_eq!(chain, format!("{traceback}E: outer\n  caused by: inner"));
     }
 
     #[test]

@@ -3,21 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{HOUR, PATIENCE, Subject, soon};
-use crate::task::{Asked, PermitKeeper, Want};
+use super::{HOUR, PATIENCE, StoreUnderTest, soon};
+use crate::task::{PermitAnswer, PermitKeeper, Want};
 
 fn wants(names: &[(&str, u32)]) -> Vec<Want> {
     names.iter().map(|(name, limit)| Want { name: (*name).to_owned(), limit: *limit }).collect()
 }
 
-/// The tokens, or the place of the one that is busy.
+/// The tokens of the permits, or the place of the one that is busy.
 async fn ask(keeper: &Arc<dyn PermitKeeper>, names: &[(&str, u32)], holder: &str) -> Result<Vec<u64>, usize> {
     match keeper.acquire(&wants(names), holder).await.expect("an answer") {
-        Asked::Granted { tokens, lost } => {
+        PermitAnswer::Granted { tokens, lost } => {
             assert!(!lost.load(std::sync::atomic::Ordering::Acquire));
             Ok(tokens)
         }
-        Asked::Busy(place) => Err(place),
+        PermitAnswer::Busy(place) => Err(place),
     }
 }
 
@@ -25,8 +25,8 @@ async fn holders(keeper: &Arc<dyn PermitKeeper>, name: &str) -> Vec<String> {
     keeper.holders(name).await.expect("an answer").into_iter().map(|held| held.holder).collect()
 }
 
-/// No more hold a permit than its limit; tokens grow; one that is given back is free, once.
-pub async fn permits_have_limits<S: Subject>() {
+/// No more holders have a permit than its limit; tokens grow; a permit that is given back is free, once.
+pub async fn permits_have_limits<S: StoreUnderTest>() {
     let subject = S::open().await;
     let keeper = subject.store().permits().expect("it keeps permits");
     let gateway = [("gateway", 2)];
@@ -47,7 +47,7 @@ pub async fn permits_have_limits<S: Subject>() {
     assert_eq!(ask(&keeper, &gateway, "c").await, Err(0));
     keeper.release(&wants(&gateway), "d");
     soon("one is free", async || ask(&keeper, &gateway, "c").await.is_ok()).await;
-    // Many at once, from many threads.
+    // Many holders ask at once, from many threads.
     let asking = (0..20).map(|n| {
         let keeper = Arc::clone(&keeper);
         tokio::spawn(async move { ask(&keeper, &[("rush", 3)], &n.to_string()).await })
@@ -56,8 +56,8 @@ pub async fn permits_have_limits<S: Subject>() {
     assert_eq!(had.iter().filter(|had| had.is_ok()).count(), 3);
 }
 
-/// Several permits are had together or not at all.
-pub async fn permits_are_had_together<S: Subject>() {
+/// Several permits are granted together or not at all.
+pub async fn permits_are_had_together<S: StoreUnderTest>() {
     let subject = S::open().await;
     let keeper = subject.store().permits().expect("it keeps permits");
     let tokens = ask(&keeper, &[("a", 1), ("b", 1)], "x").await.expect("both are free");
@@ -69,8 +69,9 @@ pub async fn permits_are_had_together<S: Subject>() {
     assert!(ask(&keeper, &[("a", 1)], "z").await.is_ok());
 }
 
-/// What is handed over is kept, through the end of the process where anything is, until its time is over.
-pub async fn handed_over_permits_are_kept<S: Subject>() {
+/// A permit that is handed over is kept until its time is over, through the end of the process if the store is
+/// durable.
+pub async fn handed_over_permits_are_kept<S: StoreUnderTest>() {
     let mut subject = S::open().await;
     let keeper = subject.store().permits().expect("it keeps permits");
     let lock = [("lock", 1)];

@@ -5,24 +5,28 @@ use std::sync::Arc;
 
 use object_store::ObjectStore;
 
-/// What an address names.
+use crate::core::address::shown;
+
+/// The place that an address names.
 pub(crate) enum Address {
     Directory(PathBuf),
     Objects(Arc<dyn ObjectStore>),
 }
 
 impl Address {
-    /// Reads `file:///srv/exports` or `s3://bucket/prefix?region=eu-central-1`. What a client of S3 has to know besides is in
-    /// the variables that AWS's own tools read (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`,
-    /// `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`, …) or after the `?`, by the same names without `AWS_`.
+    /// Reads `file:///srv/exports` or `s3://bucket/prefix?region=eu-central-1`. The other settings of an S3 client
+    /// are in the variables that AWS's own tools read (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`,
+    /// `AWS_ENDPOINT_URL`, `AWS_ALLOW_HTTP`, …) or after the `?`, under the same names without `AWS_`.
     pub(crate) fn open(url: &str) -> Result<Self, String> {
-        match url.split_once("://") {
+        let parts = url.split_once("://").map(|(scheme, rest)| (scheme.to_ascii_lowercase(), rest));
+        match parts.as_ref().map(|(scheme, rest)| (scheme.as_str(), *rest)) {
             Some(("file", path)) if path.starts_with('/') && path.len() > 1 => {
                 Ok(Self::Directory(path.into()))
             }
             Some(("s3", bucket)) => bucket_at(url, bucket).map(Self::Objects),
             _ => Err(format!(
-                "downloads cannot be kept at `{url}`: write `s3://bucket/prefix` or `file:///absolute/directory`"
+                "downloads cannot be kept at `{}`: write `s3://bucket/prefix` or `file:///absolute/directory`",
+                shown(url)
             )),
         }
     }
@@ -34,25 +38,39 @@ fn bucket_at(url: &str, path: &str) -> Result<Arc<dyn ObjectStore>, String> {
     use object_store::path::Path;
     use object_store::prefix::PrefixStore;
 
-    // What follows the `?` may be secret.
-    let shown = url.split('?').next().unwrap_or_default();
-    let told = |error: &dyn std::fmt::Display| format!("downloads cannot be kept at `{shown}`: {error}");
+    use crate::core::address::said_of;
+
+    let told = |why: &str| format!("downloads cannot be kept at `{}`: {why}", shown(url));
+    let wrong = |error: &dyn std::fmt::Display| told(&said_of(url, error));
     let (path, settings) = path.split_once('?').unwrap_or((path, ""));
+    if path.contains('@') {
+        return Err(told(
+            "a bucket's address has no user in it; its keys go into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+        ));
+    }
     let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
     if bucket.is_empty() {
-        return Err(told(&"it names no bucket; write `s3://bucket/prefix`"));
+        return Err(told("it names no bucket; write `s3://bucket/prefix`"));
     }
-    crate::broker::tls::prepare();
+    crate::tls::prepare();
     let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+    // The error names the setting only if it is a name: a text without a value may be the end of a secret.
+    let unknown = |name: &str, setting: &str| {
+        let is_name = setting.contains('=')
+            && name.len() <= 40
+            && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        let name = if is_name { format!(" `{name}`") } else { " of one of the names in it".to_owned() };
+        told(&format!("S3 has no setting{name}"))
+    };
     for setting in settings.split('&').filter(|setting| !setting.is_empty()) {
         let (name, value) = setting.split_once('=').unwrap_or((setting, ""));
-        let key = format!("aws_{name}").parse().map_err(|_| told(&format!("S3 has no setting `{name}`")))?;
+        let key = format!("aws_{name}").parse().map_err(|_| unknown(name, setting))?;
         let value =
-            percent_encoding::percent_decode_str(value).decode_utf8().map_err(|error| told(&error))?;
+            percent_encoding::percent_decode_str(value).decode_utf8().map_err(|error| wrong(&error))?;
         builder = builder.with_config(key, value);
     }
-    let objects = builder.build().map_err(|error| told(&error))?;
-    let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|error| told(&error))?;
+    let objects = builder.build().map_err(|error| wrong(&error))?;
+    let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|error| wrong(&error))?;
     if prefix.as_ref().is_empty() {
         Ok(Arc::new(objects))
     } else {
@@ -63,7 +81,8 @@ fn bucket_at(url: &str, path: &str) -> Result<Arc<dyn ObjectStore>, String> {
 #[cfg(not(feature = "s3"))]
 fn bucket_at(url: &str, _: &str) -> Result<Arc<dyn ObjectStore>, String> {
     Err(format!(
-        "downloads cannot be kept at `{url}`: S3 is not in this build of Celeriac: build it with the feature `s3`"
+        "downloads cannot be kept at `{}`: S3 is not in this build of Celeriac: build it with the feature `s3`",
+        shown(url)
     ))
 }
 
@@ -103,6 +122,19 @@ mod tests {
     fn a_setting_that_s3_does_not_have_is_named_and_no_secret_is() {
         let told = refusal("s3://exports?secret_access_key=geheim&regoin=eu-central-1");
         assert!(told.contains("no setting `regoin`") && !told.contains("geheim"), "{told}");
+        for url in [
+            "s3://k:geheim@b",
+            "s3://exports?secret_access_key=a&geheim",
+            "s3://?secret_access_key=geheim",
+            "S3://k:geheim@b/p?region=x",
+            "s3:k:geheim@b",
+            "geheim@b",
+            "s3://exports?request_timeout=geheim",
+            "s3://exports?secret_access_key=%FFgeheim",
+        ] {
+            let told = refusal(url);
+            assert!(!told.contains("geheim"), "{told}");
+        }
     }
 
     #[cfg(not(feature = "s3"))]

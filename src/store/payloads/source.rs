@@ -1,7 +1,7 @@
-//! Chunks from wherever a download comes from.
+//! Reads the chunks of a download from its source.
 //!
-//! What can only be read by blocking is read on a thread of its own, through a channel of a few places: the thread waits
-//! when the store is slower, and ends when nobody takes its chunks any more.
+//! A source that can only be read by blocking is read on a thread of its own, through a channel with a few places.
+//! The thread waits when the store is slower, and ends when nobody takes its chunks any more.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -13,24 +13,24 @@ use tokio::sync::mpsc;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
 
-use crate::task::{ByteStream, Source};
+use crate::task::{ByteStream, DownloadSource};
 
 const CHUNK: usize = 256 << 10;
 const PLACES: usize = 8;
-/// ZIP writes the sizes of files from here on in another way.
+/// The size in bytes from which on ZIP writes the sizes of files in another way.
 const LARGE: u64 = u32::MAX as u64;
 
 /// The chunks of a source.
-pub(super) fn chunks(source: Source) -> io::Result<ByteStream> {
+pub(super) fn chunks(source: DownloadSource) -> io::Result<ByteStream> {
     match source {
-        Source::Bytes(bytes) => Ok(futures_util::stream::iter([Ok(bytes)]).boxed()),
-        Source::Stream(stream) => Ok(stream),
-        Source::Reader(mut reader) => on_thread(move |sink| io::copy(&mut reader, sink).map(drop)),
-        Source::File(path) => {
+        DownloadSource::Bytes(bytes) => Ok(futures_util::stream::iter([Ok(bytes)]).boxed()),
+        DownloadSource::Stream(stream) => Ok(stream),
+        DownloadSource::Reader(mut reader) => on_thread(move |sink| io::copy(&mut reader, sink).map(drop)),
+        DownloadSource::File(path) => {
             let mut file = open(&path)?;
             on_thread(move |sink| io::copy(&mut file, sink).map(drop))
         }
-        Source::ZippedDirectory(directory) => {
+        DownloadSource::ZippedDirectory(directory) => {
             let files = files_of(&directory)?;
             on_thread(move |sink| zip(&directory, files, sink))
         }
@@ -50,7 +50,7 @@ fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The files of a directory and those below it, in order. Links are left out: they may lead anywhere.
+/// The files of a directory and of those below it, in order. Links are left out, because they may lead anywhere.
 fn files_of(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let (mut files, mut open) = (Vec::new(), vec![directory.to_owned()]);
     while let Some(next) = open.pop() {
@@ -68,7 +68,7 @@ fn files_of(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-fn zip(directory: &Path, files: Vec<PathBuf>, sink: &mut Sink) -> io::Result<()> {
+fn zip(directory: &Path, files: Vec<PathBuf>, sink: &mut ChunkSink) -> io::Result<()> {
     let mut archive = ZipWriter::new_stream(sink);
     for path in files {
         let mut file = open(&path)?;
@@ -81,17 +81,19 @@ fn zip(directory: &Path, files: Vec<PathBuf>, sink: &mut Sink) -> io::Result<()>
     archive.finish()?.into_inner().flush()
 }
 
-/// Runs a producer on a thread of its own; its error is the last chunk.
-fn on_thread(produce: impl FnOnce(&mut Sink) -> io::Result<()> + Send + 'static) -> io::Result<ByteStream> {
+/// Runs a producer on a thread of its own; if it fails, its error is the last chunk.
+fn on_thread(
+    produce: impl FnOnce(&mut ChunkSink) -> io::Result<()> + Send + 'static,
+) -> io::Result<ByteStream> {
     let (chunks, taken) = mpsc::channel(PLACES);
     let run = move || {
-        let mut sink = Sink { chunks, buffer: BytesMut::with_capacity(CHUNK) };
+        let mut sink = ChunkSink { chunks, buffer: BytesMut::with_capacity(CHUNK) };
         let produced = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             produce(&mut sink).and_then(|()| sink.flush())
         }));
         let end = produced.unwrap_or_else(|panic| Err(io::Error::other(crate::task::panic_message(panic))));
         if let Err(error) = end {
-            // Nobody there: then the upload has ended, and knows why.
+            // If nobody receives it, the upload has ended, and knows why.
             let _ = sink.chunks.blocking_send(Err(error));
         }
     };
@@ -101,13 +103,13 @@ fn on_thread(produce: impl FnOnce(&mut Sink) -> io::Result<()> + Send + 'static)
     Ok(futures_util::stream::unfold(taken, next).boxed())
 }
 
-/// Takes what is written to it into chunks.
-struct Sink {
+/// Cuts what is written to it into chunks.
+struct ChunkSink {
     chunks: mpsc::Sender<io::Result<Bytes>>,
     buffer: BytesMut,
 }
 
-impl Write for Sink {
+impl Write for ChunkSink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let taken = bytes.len().min(CHUNK - self.buffer.len());
         self.buffer.extend_from_slice(&bytes[..taken]);
@@ -132,7 +134,7 @@ mod tests {
 
     use super::*;
 
-    async fn all(source: Source) -> io::Result<Vec<u8>> {
+    async fn all(source: DownloadSource) -> io::Result<Vec<u8>> {
         let mut chunks = chunks(source)?;
         let mut bytes = Vec::new();
         while let Some(chunk) = chunks.next().await {
@@ -150,7 +152,7 @@ mod tests {
         std::fs::write(dir.path().join("b/c/large.bin"), &large).unwrap();
         #[cfg(unix)]
         std::os::unix::fs::symlink("/etc/passwd", dir.path().join("link")).unwrap();
-        let bytes = all(Source::ZippedDirectory(dir.path().to_owned())).await.unwrap();
+        let bytes = all(DownloadSource::ZippedDirectory(dir.path().to_owned())).await.unwrap();
         let mut archive = zip::ZipArchive::new(io::Cursor::new(bytes)).unwrap();
         let names: Vec<_> = archive.file_names().map(str::to_owned).collect();
         assert_eq!(names, ["a.txt", "b/c/large.bin"]);
@@ -162,9 +164,9 @@ mod tests {
     #[tokio::test]
     async fn what_cannot_be_read_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        let gone = all(Source::File(dir.path().join("gone"))).await.unwrap_err();
+        let gone = all(DownloadSource::File(dir.path().join("gone"))).await.unwrap_err();
         assert!(gone.to_string().contains("gone: "), "{gone}");
-        let directory = all(Source::File(dir.path().to_owned())).await.unwrap_err();
+        let directory = all(DownloadSource::File(dir.path().to_owned())).await.unwrap_err();
         assert!(directory.to_string().contains("use `Download::from_dir_zipped`"), "{directory}");
         struct Bad;
         impl Read for Bad {
@@ -172,7 +174,7 @@ mod tests {
                 panic!("bad reader")
             }
         }
-        let panicked = all(Source::Reader(Box::new(Bad))).await.unwrap_err();
+        let panicked = all(DownloadSource::Reader(Box::new(Bad))).await.unwrap_err();
         assert!(panicked.to_string().contains("bad reader"), "{panicked}");
     }
 }

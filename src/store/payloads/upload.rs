@@ -1,4 +1,4 @@
-//! From a source into the store, chunk by chunk.
+//! Uploads a payload from its source into the object store, chunk by chunk.
 
 use std::error::Error;
 use std::io;
@@ -9,29 +9,31 @@ use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Payloads, Place, files, name, source};
-use crate::task::{About, Download, DownloadError, Kept, TaskId};
+use super::{PayloadBackend, Payloads, files, name, source};
+use crate::task::{About, Download, DownloadError, KeptPayload, TaskId};
 
-/// The least that S3 takes as a part.
+/// The least bytes that S3 takes as a part.
 const PART: usize = 5 << 20;
-/// Parts under way at a time; with the one that is filled, all that is in memory.
+/// The most parts under way at a time. With the part that is being filled, they are all that is in memory.
 const PARTS: usize = 2;
 
 impl Payloads {
     /// Keeps a payload, and holds it.
-    pub(super) async fn upload(&self, id: &TaskId, download: Download) -> Result<Kept, DownloadError> {
+    pub(super) async fn upload(&self, id: &TaskId, download: Download) -> Result<KeptPayload, DownloadError> {
         let Download { source, about } = download;
         let (name, content_type) = check(&about)?;
         let objects = std::sync::Arc::clone(self.objects()?);
         let chunks = source::chunks(source);
         let mut chunks = chunks.map_err(|error| DownloadError::Source { name: name.clone(), error })?;
+        self.settle_in().await?;
         let key = files::new_key(id);
+        self.make_room_for(&key)?;
         self.held().insert(key.clone());
-        // Should the run be dropped in the middle of this, the sweep must see that nobody holds it.
-        let held = Held { payloads: self, key: Some(key) };
+        // If the run is dropped in the middle of this, the sweep must see that nobody holds the payload.
+        let held = KeyReservation { payloads: self, key: Some(key) };
         let path = Path::from(held.key());
         let (mut size, mut hash) = (0, Xxh3::new());
-        // What is small goes in one step.
+        // A small payload goes in one step.
         let mut first = BytesMut::new();
         let mut upload: Option<Upload> = None;
         while let Some(chunk) = chunks.next().await {
@@ -84,14 +86,15 @@ impl Payloads {
                 put.map_err(|error| fault(&name, &error))?;
             }
         }
+        self.close(held.key())?;
         let etag = format!("\"{:032x}\"", hash.digest128());
-        Ok(Kept { key: held.keep(), name, content_type, size, etag, about })
+        Ok(KeptPayload { key: held.keep(), name, content_type, size, etag, about })
     }
 
-    /// Refuses what would take the room that others need.
+    /// Refuses a payload that would take the room that others need.
     fn check_room(&self, name: &str, more: usize) -> Result<(), DownloadError> {
-        let Place::Directory { path, reserve } = &self.place else { return Ok(()) };
-        // If it cannot be asked, the write will say.
+        let PayloadBackend::Directory { path, reserve } = &self.place else { return Ok(()) };
+        // If the free room cannot be asked for, the write will tell.
         let Ok(free) = fs4::available_space(path) else { return Ok(()) };
         if free.saturating_sub(more as u64) >= *reserve {
             return Ok(());
@@ -102,12 +105,12 @@ impl Payloads {
 }
 
 /// Holds a key until it is handed on.
-struct Held<'a> {
+struct KeyReservation<'a> {
     payloads: &'a Payloads,
     key: Option<String>,
 }
 
-impl Held<'_> {
+impl KeyReservation<'_> {
     fn key(&self) -> &str {
         self.key.as_deref().unwrap_or_default()
     }
@@ -117,7 +120,7 @@ impl Held<'_> {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for KeyReservation<'_> {
     fn drop(&mut self) {
         if let Some(key) = &self.key {
             self.payloads.held().remove(key);
@@ -125,7 +128,7 @@ impl Drop for Held<'_> {
     }
 }
 
-/// An upload in parts.
+/// A payload that is uploaded in parts.
 struct Upload(WriteMultipart);
 
 impl Upload {
@@ -135,7 +138,7 @@ impl Upload {
     }
 
     async fn write(&mut self, name: &str, chunk: bytes::Bytes) -> Result<(), DownloadError> {
-        // A chunk may be larger than many parts; no more than some of it are under way.
+        // A chunk may be larger than many parts, of which only a few are under way.
         let mut rest = chunk;
         while !rest.is_empty() {
             let next = rest.split_to(rest.len().min(PART));
@@ -156,7 +159,7 @@ impl Upload {
     }
 }
 
-/// The name and type that it will have.
+/// Checks the name and the type that the download will have.
 fn check(about: &About) -> Result<(String, String), DownloadError> {
     let name = about.name.clone().unwrap_or_else(|| "download".to_owned());
     name::check_name(&name)?;
@@ -171,7 +174,7 @@ fn check(about: &About) -> Result<(String, String), DownloadError> {
     Ok((name, content_type))
 }
 
-/// What an error of the store means for a download.
+/// What an error of the object store means for a download.
 pub(super) fn fault(name: &str, error: &object_store::Error) -> DownloadError {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(next) = cause {

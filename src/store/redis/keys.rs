@@ -1,15 +1,15 @@
-//! The names of keys. Celery's are also the names of its channels.
+//! The names of keys. Celery's keys are also the names of the channels on which it announces results.
 
 use crate::task::UniqueKey;
 
-/// Makes key names, all with the same prefix in front.
+/// Makes the names of keys, all with the same prefix.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
     prefix: String,
 }
 
 impl Keys {
-    /// With Celery's `global_keyprefix`: a `_` follows it unless it ends in one of `: _ - .`.
+    /// Takes Celery's `global_keyprefix`: a `_` follows it unless it ends in one of `: _ - .`.
     pub(super) fn new(global_keyprefix: Option<&str>) -> Self {
         let mut prefix = global_keyprefix.unwrap_or_default().to_owned();
         if !prefix.is_empty() && !prefix.ends_with([':', '_', '-', '.']) {
@@ -18,80 +18,109 @@ impl Keys {
         Self { prefix }
     }
 
-    /// What became of a task.
+    /// Celery's key of a task's result document.
     pub(super) fn task(&self, id: &str) -> String {
         format!("{}celery-task-meta-{id}", self.prefix)
     }
 
-    /// The task whose key, or channel, this is.
+    /// The id of the task whose key or channel this is.
     pub(super) fn id_of<'k>(&self, key: &'k str) -> Option<&'k str> {
         key.strip_prefix(&self.prefix)?.strip_prefix("celery-task-meta-")
     }
 
-    /// A saved group.
+    /// Celery's key of a saved group.
     pub(super) fn group(&self, id: &str) -> String {
         format!("{}celery-taskset-meta-{id}", self.prefix)
     }
 
-    /// One of the keys of a chord: its group's, with a suffix.
+    /// One of Celery's keys of a chord: its group's key with a suffix.
     pub(super) fn chord(&self, group: &str, suffix: &str) -> String {
         format!("{}celery-taskset-meta-{group}{suffix}", self.prefix)
     }
 
-    /// Our own: who holds a dedupe window.
+    /// Celeriac's key of a unique window, which holds the id of its holder. The name has scope and key as JSON,
+    /// `["scope","key"]`, so that no two windows share a name.
     pub(super) fn window(&self, key: &UniqueKey) -> String {
+        format!("{}celeriac:unique:{}", self.prefix, scoped(key))
+    }
+
+    /// Celeriac's key that is there until the task of a window is known to be published.
+    pub(super) fn window_publishing(&self, key: &UniqueKey) -> String {
+        format!("{}celeriac:unique-publishing:{}", self.prefix, scoped(key))
+    }
+
+    /// The name that older builds gave a unique window. Other windows may have had the same name, so it is only
+    /// ended, by the id of its holder.
+    pub(super) fn window_before(&self, key: &UniqueKey) -> String {
         format!("{}celeriac:unique:{key}", self.prefix)
     }
 
-    /// Our own: which window a task holds.
+    /// Celeriac's key of the window that a task holds.
     pub(super) fn window_of(&self, id: &str) -> String {
         format!("{}celeriac:unique-of:{id}", self.prefix)
     }
 
-    /// Our own: who holds a permit, and until when.
+    /// Celeriac's key of the holders of a permit, by the ends of their leases.
     pub(super) fn permit(&self, name: &str) -> String {
         format!("{}celeriac:permit:{name}", self.prefix)
     }
 
-    /// Our own: the tokens of those who hold a permit.
+    /// Celeriac's key of the tokens of a permit's holders.
     pub(super) fn permit_tokens(&self, name: &str) -> String {
         format!("{}celeriac:permit-tokens:{name}", self.prefix)
     }
 
-    /// Our own: what the keys of the lanes begin with.
+    /// The beginning of Celeriac's keys of lanes.
     pub(super) fn lanes(&self) -> String {
         format!("{}celeriac:lanes:", self.prefix)
     }
 
-    /// Our own: until when a task is revoked.
+    /// Celeriac's key of a task's revocation, which holds its end.
     pub(super) fn revoked(&self, id: &str) -> String {
         format!("{}celeriac:revoked:{id}", self.prefix)
     }
 
-    /// Our own: which copy of a task has its id.
+    /// Celeriac's key of the copy of a task that has the task's id.
     pub(super) fn once(&self, id: &str) -> String {
         format!("{}celeriac:once:{id}", self.prefix)
     }
 
-    /// Our own: the notes by name, and their names in order.
+    /// Celeriac's keys of the notes by name, and of their names in order.
     pub(super) fn notes(&self) -> [String; 2] {
         ["notes", "note-names"].map(|key| format!("{}celeriac:{key}", self.prefix))
     }
 
-    /// Our own: who leads.
+    /// Celeriac's key of the leader of an election.
     pub(super) fn election(&self, name: &str) -> String {
         format!("{}celeriac:election:{name}", self.prefix)
     }
 
-    /// Our own: there as long as any task is revoked.
+    /// Celeriac's key that is there as long as any task is revoked.
     pub(super) fn any_revoked(&self) -> String {
         format!("{}celeriac:revoked", self.prefix)
     }
 }
 
+/// A scope and a key in it, as one text from which both can be told.
+fn scoped(key: &UniqueKey) -> String {
+    // Two texts always have a form in JSON.
+    serde_json::to_string(&(key.scope(), key.key())).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn windows_of_two_tasks_never_share_a_name() {
+        let keys = Keys::new(None);
+        let (one, other) = (UniqueKey::new("export", "admin-7"), UniqueKey::new("export-admin", "7"));
+        assert_eq!(one.to_string(), other.to_string());
+        assert_eq!(keys.window(&one), r#"celeriac:unique:["export","admin-7"]"#);
+        assert_eq!(keys.window(&other), r#"celeriac:unique:["export-admin","7"]"#);
+        let quoted = UniqueKey::new("export\",\"admin", "7");
+        assert_ne!(keys.window(&quoted), keys.window(&UniqueKey::new("export", "admin\",\"7")));
+    }
 
     #[test]
     fn the_prefix_is_set_off_as_celery_does() {

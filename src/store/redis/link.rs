@@ -1,7 +1,7 @@
-//! The connection for commands: one, shared, made anew when it is lost; and what is done about errors.
+//! The connection for commands: one that all share, made anew when it is lost; and the treatment of errors.
 //!
-//! The client's own reconnecting connection stays with a server that was demoted to a replica, and its backoff would
-//! come on top of ours, so the plain multiplexed one is kept here and replaced.
+//! The client's own reconnecting connection stays with a server that was demoted to a replica, and its pauses
+//! would add to those made here. So the link keeps the plain multiplexed connection, and replaces it.
 
 use std::future::Future;
 use std::path::Path;
@@ -15,17 +15,19 @@ use redis::{
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::broker::tls;
+use crate::core::address::{said_of, shown};
+use crate::core::time::deadline;
 use crate::store::StoreError;
+use crate::tls;
 
-/// A command that has no answer by then is taken for lost with its connection.
+/// A command without an answer after this time counts as lost, and its connection too.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The way to one database of one server.
-pub(super) struct Link {
+pub(super) struct RedisLink {
     client: Client,
     /// The address without the password.
     pub(super) address: String,
@@ -33,7 +35,7 @@ pub(super) struct Link {
     live: Mutex<Option<Arc<MultiplexedConnection>>>,
 }
 
-/// Pauses between attempts: doubling up to a second.
+/// Pauses between attempts, which double up to a second.
 pub(super) struct Backoff(Duration);
 
 impl Backoff {
@@ -47,32 +49,33 @@ impl Backoff {
     }
 }
 
-/// What is done about an error.
+/// What is done after an error.
 enum Cure {
-    /// Later, on the same connection.
+    /// The command is tried later, on the same connection.
     Later,
-    /// Later, on a new one.
+    /// The command is tried later, on a new connection.
     Reconnect,
     /// Nothing helps.
     None,
 }
 
-impl Link {
-    /// Reads the address; connects to nothing yet.
+impl RedisLink {
+    /// Reads the address, and does not connect yet.
     pub(super) fn new(url: &str, patience: Duration, ca_certs: Option<&Path>) -> Result<Self, StoreError> {
         let wrong = |why: &str| {
-            StoreError::Io(format!("`{}` is no address of a Redis: {why}", without_password(url)))
+            StoreError::Io(format!(
+                "`{}` is no address of a Redis: {why}; it looks like redis://:password@host:6379/0",
+                shown(url)
+            ))
         };
         let ca_certs = authorities(url, ca_certs).map_err(|why| wrong(&why))?;
-        let info = url
-            .into_connection_info()
-            .map_err(|error| wrong(&format!("{error}; it looks like redis://:password@host:6379/0")))?;
+        let info = url.into_connection_info().map_err(|error| wrong(&said_of(url, &error)))?;
         let address = info.addr().to_string();
         let address = match info.redis_settings().db() {
             0 => address,
             db => format!("{address}, database {db}"),
         };
-        let client = open(info, ca_certs).map_err(|error| wrong(&error.to_string()))?;
+        let client = open(info, ca_certs).map_err(|error| wrong(&said_of(url, &error)))?;
         Ok(Self { client, address, patience, live: Mutex::new(None) })
     }
 
@@ -89,12 +92,12 @@ impl Link {
         Ok(connection)
     }
 
-    /// Whoever comes next makes a new connection, unless somebody did already.
+    /// Drops a lost connection, so that the next caller makes a new one, unless another caller did already.
     async fn drop_connection(&self, lost: &Arc<MultiplexedConnection>) {
         self.live.lock().await.take_if(|live| Arc::ptr_eq(live, lost));
     }
 
-    /// A connection of its own for subscriptions.
+    /// Opens a connection of its own for subscriptions.
     pub(super) async fn subscriber(&self) -> RedisResult<redis::aio::PubSub> {
         let timed_out = || RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
         tokio::time::timeout(CONNECT_TIMEOUT, self.client.get_async_pubsub())
@@ -102,14 +105,14 @@ impl Link {
             .unwrap_or_else(|_| Err(timed_out()))
     }
 
-    /// Does something that may be done twice, until it succeeds, cannot succeed, or takes longer than the patience.
-    /// `work` is told whether it was tried before, when what it wrote then may be there.
+    /// Does something that may be done twice, until it succeeds, cannot succeed, or takes longer than the
+    /// patience. `work` is told whether it was tried before, in which case its writes may be there already.
     pub(super) async fn run<T, W, F>(&self, key: &str, work: W) -> Result<T, StoreError>
     where
         W: Fn(MultiplexedConnection, bool) -> F,
         F: Future<Output = RedisResult<T>>,
     {
-        let deadline = Instant::now() + self.patience;
+        let deadline = deadline(Instant::now(), self.patience);
         let mut backoff = Backoff::new();
         let mut again = false;
         loop {
@@ -134,11 +137,19 @@ impl Link {
         }
     }
 
-    /// The error with what to do about it.
+    /// The error, with what to do about it.
     fn explain(&self, key: &str, error: &RedisError) -> StoreError {
         let address = &self.address;
         let code = error.code().unwrap_or_default();
-        if code == "WRONGTYPE" {
+        let text = error.to_string();
+        // It does not fit, however often it is sent.
+        if text.contains("exceeds maximum allowed size") || text.contains("invalid bulk length") {
+            return StoreError::Refused(format!(
+                "redis at {address}: {error}; keep less in results, or raise `proto-max-bulk-len` there (key `{key}`)"
+            ));
+        }
+        // A script wraps the error of the command that it called.
+        if code == "WRONGTYPE" || text.contains("WRONGTYPE ") {
             return StoreError::Refused(format!(
                 "redis at {address} holds something else than a result document under `{key}`: look at it (TYPE {key}), delete it, or give Celeriac a key prefix or a database of its own"
             ));
@@ -187,10 +198,11 @@ fn cure(error: &RedisError) -> Cure {
     }
 }
 
-/// The authorities that a server behind `rediss://` is checked against, if they are not the system's: those of the options, or of
-/// redis-py's parameter in the address.
+/// The certificate authorities that a server behind `rediss://` is checked against, if they are not the system's:
+/// those of the options, or those that redis-py's parameter in the address names.
 fn authorities(url: &str, ca_certs: Option<&Path>) -> Result<Option<String>, String> {
-    if !url.starts_with("rediss://") {
+    // The case of a scheme does not matter, and one in capitals must not slip through.
+    if !url.get(..9).is_some_and(|scheme| scheme.eq_ignore_ascii_case("rediss://")) {
         return Ok(None);
     }
     #[cfg(not(feature = "tls"))]
@@ -207,9 +219,7 @@ fn authorities(url: &str, ca_certs: Option<&Path>) -> Result<Option<String>, Str
             match &*name {
                 "ssl_ca_certs" => file = file.or_else(|| Some(value.into_owned().into())),
                 "ssl_cert_reqs" if !matches!(&*value, "required" | "CERT_REQUIRED") => {
-                    return Err(format!(
-                        "ssl_cert_reqs={value} would not check who the server is; name its authority with ssl_ca_certs=/path/to/ca.pem instead"
-                    ));
+                    return Err("its ssl_cert_reqs would not check who the server is; name its authority with ssl_ca_certs=/path/to/ca.pem instead".to_owned());
                 }
                 _ => {}
             }
@@ -234,33 +244,25 @@ fn open(info: redis::ConnectionInfo, _: Option<String>) -> RedisResult<Client> {
     Client::open(info)
 }
 
-/// For messages.
-pub(super) fn without_password(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme + 3 <= at => format!("{}***{}", &url[..scheme + 3], &url[at..]),
-        _ => url.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn addresses_are_checked_and_shown_without_the_password() {
-        let error = |url| Link::new(url, Duration::ZERO, None).err().expect("an error").to_string();
+        let error = |url| RedisLink::new(url, Duration::ZERO, None).err().expect("an error").to_string();
         let unchecked = error("rediss://:secret@h/0?ssl_cert_reqs=none");
         let part = if cfg!(feature = "tls") { "ssl_ca_certs" } else { "feature `tls`" };
         assert!(unchecked.contains("rediss://***@h/0") && unchecked.contains(part), "{unchecked}");
         let wrong = error("redis://:secret@h/x");
         assert!(wrong.starts_with("`redis://***@h/x` is no address"), "{wrong}");
-        let link = Link::new("redis://:secret@h:7000/3", Duration::ZERO, None).expect("an address");
+        let link = RedisLink::new("redis://:secret@h:7000/3", Duration::ZERO, None).expect("an address");
         assert_eq!(link.address, "h:7000, database 3");
     }
 
     #[test]
     fn errors_say_what_to_do() {
-        let link = Link::new("redis://h/0", Duration::ZERO, None).expect("an address");
+        let link = RedisLink::new("redis://h/0", Duration::ZERO, None).expect("an address");
         let server = |code: &str| redis::make_extension_error(code.to_owned(), Some("text".to_owned()));
         for (code, part) in [
             ("OOM", "raise `maxmemory`"),
@@ -272,5 +274,23 @@ mod tests {
         }
         let wrong = link.explain("k", &server("WRONGTYPE"));
         assert!(matches!(&wrong, StoreError::Refused(text) if text.contains("TYPE k")), "{wrong}");
+        for text in [
+            "string exceeds maximum allowed size (proto-max-bulk-len)",
+            "Error running script: WRONGTYPE Operation",
+        ] {
+            let error = redis::make_extension_error("ERR".to_owned(), Some(text.to_owned()));
+            assert!(link.explain("k", &error).is_permanent(), "{text}");
+        }
+    }
+
+    /// Nobody listens there, and a link with patience for ever goes on trying.
+    #[tokio::test]
+    async fn patience_for_ever_goes_on_trying() {
+        let link = RedisLink::new("redis://127.0.0.1:1", Duration::MAX, None).unwrap();
+        let work = |mut connection: MultiplexedConnection, _| async move {
+            redis::cmd("PING").query_async::<String>(&mut connection).await
+        };
+        let tried = tokio::time::timeout(Duration::from_millis(60), link.run("a", work)).await;
+        assert!(tried.is_err(), "it has given up: {tried:?}");
     }
 }

@@ -1,19 +1,21 @@
-//! Results in Redis, in Celery's own documents and keys, so that both sides of a mixed fleet read each other's.
+//! Keeps results in Redis, in Celery's own documents and keys, so that both sides of a mixed fleet read each
+//! other's.
 //!
-//! Everything happens on one thread of the store's own, so that it may be called from any thread and any runtime, and
-//! outlives each of them. Three things are ours: finished is final also for FAILURE and REVOKED, a document carries the
-//! rest of our record under the key `celeriac`, and revocations have keys of their own.
+//! Everything happens on one thread of the store's own, so the store may be called on any thread and in any
+//! runtime, and outlives each of them. Three things are Celeriac's own: a finished record is final also for
+//! FAILURE and REVOKED, a document carries the rest of Celeriac's record under the key `celeriac`, and revocations
+//! have keys of their own.
 
 mod chords;
+mod foreign;
 mod keys;
-pub(crate) mod lanes;
 mod link;
 mod notes;
 mod permits;
 mod records;
 mod scripts;
+mod unique_windows;
 mod watch;
-mod windows;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -24,45 +26,49 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use super::chord::LARGEST_CHORD;
 use super::{
-    ChordJoin, ChordPart, Claim, GroupResult, Notes, Store, StoreError, TrackedState, Waiters, Windows,
+    ChordJoin, ChordPart, ChordStore, DuplicateClaim, DuplicateStore, GroupResult, GroupStore, Notes, Store,
+    StoreError, TrackedState, UniqueWindowStore, Waiters,
 };
 use crate::core::Timestamp;
 use crate::protocol::result::Meta;
 use crate::task::{PermitKeeper, TaskId, TaskResult};
 use keys::Keys;
-use link::Link;
+use link::RedisLink;
 use permits::HeldHere;
 use scripts::Scripts;
-use watch::{Interest, Watch};
+use watch::{Interest, Subscription};
 
-/// How a [`RedisStore`] behaves.
+/// The options of a [`RedisStore`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RedisOptions {
-    /// In front of every key and channel, as Celery's `global_keyprefix` in `result_backend_transport_options`: a `_` follows
-    /// it unless it ends in one of `: _ - .`. Default none.
+    /// The prefix of every key and channel, as Celery's `global_keyprefix` in `result_backend_transport_options`:
+    /// a `_` follows it unless it ends in one of `: _ - .`. Default none.
     pub global_keyprefix: Option<String>,
-    /// How long states of tasks that are not over, groups and chords are kept; records say it themselves. Celery's
-    /// `result_expires`. Default one day.
+    /// How long states of tasks that are not over, groups and chords are kept; each record states its own time.
+    /// Celery's `result_expires`. Default one day.
     pub result_expires: Duration,
-    /// How long a call tries again while Redis cannot be reached, restarts, or loads its data. Default 10 s. Waits for
-    /// results go on however long that takes.
+    /// How long a call is tried again while Redis cannot be reached, restarts, or loads its data. Default 10 s. A
+    /// wait for a result goes on however long that takes.
     pub patience: Duration,
-    /// How long whoever is to send the body of a chord has for it; when it is over, the next one who joins does. Default
-    /// 10 s.
+    /// How long the process that is to send the body of a chord has for it; after that the next one that joins the
+    /// chord sends it. Default 10 s.
     pub chord_lease: Duration,
-    /// How long a process that runs serial tasks is taken for alive without a word from it: so long others wait with its
-    /// lanes when it has died on another machine. Default 10 s.
+    /// The lease of a process on its lanes: how long a silent process is taken for alive. When a process dies,
+    /// processes on other machines wait this long before they take its lanes over. Default 10 s.
     pub lane_lease: Duration,
-    /// Whether processes of one machine see that another one there is dead, and do not wait for its lease (on Linux). Default
-    /// yes.
+    /// Whether processes on one machine see that another one there is dead, and do not wait for its lease (on
+    /// Linux). Default yes.
     pub lane_neighbours: bool,
-    /// The most that one result document may take, in bytes. Default 512 MiB, which is the most that Redis takes.
+    /// The most bytes that one result document may take. Default 512 MiB, which is the most that Redis takes.
     pub max_document_size: usize,
-    /// Of `rediss://`: a PEM file with the certificate authorities that the server is checked against. Default: that of redis-py's
-    /// `ssl_ca_certs` in the address, or else the system's.
+    /// For `rediss://`: a PEM file with the certificate authorities that the server is checked against. Default:
+    /// the file that redis-py's `ssl_ca_certs` in the address names, or else the system's.
     pub ca_certs: Option<PathBuf>,
+    /// The most that the results of a chord's members may take together, in bytes.
+    pub(crate) max_chord_size: usize,
 }
 
 impl Default for RedisOptions {
@@ -76,11 +82,12 @@ impl Default for RedisOptions {
             lane_neighbours: true,
             max_document_size: 512 << 20,
             ca_certs: None,
+            max_chord_size: LARGEST_CHORD,
         }
     }
 }
 
-/// Keeps records in Redis, as Celery's Redis backend does. A handle; clones are the same store.
+/// Keeps records in Redis, as Celery's Redis backend does. It is a handle; clones are the same store.
 ///
 /// ```no_run
 /// # async fn demo() -> Result<(), celeriac::store::StoreError> {
@@ -92,14 +99,14 @@ impl Default for RedisOptions {
 /// ```
 #[derive(Clone)]
 pub struct RedisStore {
-    core: Arc<Core>,
+    core: Arc<RedisInner>,
     runtime: Handle,
     interests: UnboundedSender<Interest>,
 }
 
-/// What the store's thread works with.
-struct Core {
-    link: Link,
+/// The state that the store's thread works with.
+struct RedisInner {
+    link: RedisLink,
     keys: Keys,
     scripts: Scripts,
     options: RedisOptions,
@@ -114,8 +121,8 @@ impl RedisStore {
     /// # Errors
     /// The address is wrong, or the server cannot be reached within [`RedisOptions::patience`].
     pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, StoreError> {
-        let core = Arc::new(Core {
-            link: Link::new(url, options.patience, options.ca_certs.as_deref())?,
+        let core = Arc::new(RedisInner {
+            link: RedisLink::new(url, options.patience, options.ca_certs.as_deref())?,
             keys: Keys::new(options.global_keyprefix.as_deref()),
             scripts: Scripts::new(),
             options,
@@ -129,7 +136,7 @@ impl RedisStore {
         let handle = runtime.handle().clone();
         let (interests, to_serve) = unbounded_channel();
         let served = Arc::clone(&core);
-        // It ends when the last handle is dropped: then nobody can change an interest any more.
+        // The thread ends when the last handle is dropped, since nobody can change an interest any more then.
         std::thread::Builder::new()
             .name("celeriac-redis".to_owned())
             .spawn(move || {
@@ -150,12 +157,12 @@ impl RedisStore {
         Ok(store)
     }
 
-    /// The server and database, for logs; without the password.
+    /// The server and the database, for logs, without the password.
     pub fn address(&self) -> &str {
         &self.core.link.address
     }
 
-    /// The store's thread, for those who have something to do there.
+    /// The event loop of the store's thread, for other parts that work there.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.runtime
     }
@@ -164,7 +171,7 @@ impl RedisStore {
     async fn run<T, W, F>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        W: FnOnce(Arc<Core>) -> F,
+        W: FnOnce(Arc<RedisInner>) -> F,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         self.runtime.spawn(work(Arc::clone(&self.core))).await.unwrap_or(Err(StoreError::Closed))
@@ -185,7 +192,7 @@ impl Store for RedisStore {
 
     async fn wait(&self, id: &TaskId) -> Result<TaskResult, StoreError> {
         let waiting = self.core.waiters.subscribe(id);
-        let _watch = Watch::new(&self.interests, id);
+        let _watch = Subscription::new(&self.interests, id);
         waiting.record().await
     }
 
@@ -194,7 +201,7 @@ impl Store for RedisStore {
         self.run(|core| async move { core.delete(key).await }).await
     }
 
-    // Redis lets records expire by itself.
+    // Redis deletes expired records by itself.
     async fn sweep(&self, _: Timestamp) -> Result<usize, StoreError> {
         Ok(0)
     }
@@ -222,46 +229,6 @@ impl Store for RedisStore {
         self.run(|core| async move { core.revoked(ids, now).await }).await
     }
 
-    async fn open_chord(&self, group: &str, size: u64) -> Result<(), StoreError> {
-        let group = group.to_owned();
-        self.run(|core| async move { core.open_chord(&group, size).await }).await
-    }
-
-    async fn extend_chord(&self, group: &str, id: &TaskId) -> Result<(), StoreError> {
-        let (group, id) = (group.to_owned(), id.clone());
-        self.run(|core| async move { core.extend_chord(&group, &id).await }).await
-    }
-
-    async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, StoreError> {
-        self.run(|core| async move { core.join_chord(part).await }).await
-    }
-
-    async fn close_chord(&self, group: &str, token: &str) -> Result<(), StoreError> {
-        let (group, token) = (group.to_owned(), token.to_owned());
-        self.run(|core| async move { core.close_chord(&group, &token).await }).await
-    }
-
-    async fn save_group(&self, group: &GroupResult, lifetime: Option<Duration>) -> Result<(), StoreError> {
-        let group = group.clone();
-        self.run(|core| async move { core.save_group(&group, lifetime).await }).await
-    }
-
-    // Redis lets it expire by itself.
-    async fn group(&self, id: &str, _now: Timestamp) -> Result<Option<GroupResult>, StoreError> {
-        let id = id.to_owned();
-        self.run(|core| async move { core.group(&id).await }).await
-    }
-
-    async fn forget_group(&self, id: &str) -> Result<bool, StoreError> {
-        let key = self.core.keys.group(id);
-        self.run(|core| async move { core.delete(key).await }).await
-    }
-
-    async fn claim(&self, claims: &[Claim]) -> Result<Vec<bool>, StoreError> {
-        let claims = claims.to_vec();
-        self.run(|core| async move { core.claim(&claims).await }).await
-    }
-
     fn notes(&self) -> Option<&dyn Notes> {
         Some(self)
     }
@@ -274,7 +241,81 @@ impl Store for RedisStore {
         Some(Arc::new(self.clone()))
     }
 
-    fn windows(&self) -> Option<&dyn Windows> {
+    fn unique_windows(&self) -> Option<&dyn UniqueWindowStore> {
         Some(self)
+    }
+
+    async fn untrack(&self, _: &TaskId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn chords(&self) -> Option<&dyn ChordStore> {
+        Some(self)
+    }
+
+    fn groups(&self) -> Option<&dyn GroupStore> {
+        Some(self)
+    }
+
+    fn duplicates(&self) -> Option<&dyn DuplicateStore> {
+        Some(self)
+    }
+
+    fn reply_to(&self) -> Option<String> {
+        None
+    }
+}
+
+#[async_trait]
+impl ChordStore for RedisStore {
+    async fn open_chord(&self, group: &str, size: u64) -> Result<(), StoreError> {
+        let group = group.to_owned();
+        self.run(|core| async move { core.open_chord(&group, size).await }).await
+    }
+
+    async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, StoreError> {
+        self.run(|core| async move { core.join_chord(part).await }).await
+    }
+
+    async fn extend_chord(&self, group: &str, id: &TaskId) -> Result<(), StoreError> {
+        let (group, id) = (group.to_owned(), id.clone());
+        self.run(|core| async move { core.extend_chord(&group, &id).await }).await
+    }
+
+    async fn close_chord(&self, group: &str, token: &str) -> Result<(), StoreError> {
+        let (group, token) = (group.to_owned(), token.to_owned());
+        self.run(|core| async move { core.close_chord(&group, &token).await }).await
+    }
+
+    async fn close_failed_chord(&self, group: &str, token: &str) -> Result<(), StoreError> {
+        let (group, token) = (group.to_owned(), token.to_owned());
+        self.run(|core| async move { core.close_failed_chord(&group, &token).await }).await
+    }
+}
+
+#[async_trait]
+impl GroupStore for RedisStore {
+    async fn save_group(&self, group: &GroupResult, lifetime: Option<Duration>) -> Result<(), StoreError> {
+        let group = group.clone();
+        self.run(|core| async move { core.save_group(&group, lifetime).await }).await
+    }
+
+    // Redis deletes an expired group by itself.
+    async fn group(&self, id: &str, _now: Timestamp) -> Result<Option<GroupResult>, StoreError> {
+        let id = id.to_owned();
+        self.run(|core| async move { core.group(&id).await }).await
+    }
+
+    async fn forget_group(&self, id: &str) -> Result<bool, StoreError> {
+        let key = self.core.keys.group(id);
+        self.run(|core| async move { core.delete(key).await }).await
+    }
+}
+
+#[async_trait]
+impl DuplicateStore for RedisStore {
+    async fn claim(&self, claims: &[DuplicateClaim]) -> Result<Vec<bool>, StoreError> {
+        let claims = claims.to_vec();
+        self.run(|core| async move { core.claim(&claims).await }).await
     }
 }

@@ -1,19 +1,20 @@
-//! Notes in Redis: their texts in a hash, their names in a sorted set beside it, so that those with a common begin are found
-//! without a look at all others. Who leads has a hash of its own, and leases end by this server's clock.
+//! Notes in Redis: their texts are in a hash, and their names in a sorted set beside it, so that the notes with a
+//! common prefix are found without reading all others. The leader of an election has a hash of its own, and leases
+//! end by Redis's clock.
 
 use std::time::Duration;
 
 use super::records::whole_seconds;
-use super::{Core, RedisStore};
+use super::{RedisInner, RedisStore};
 use crate::core::Timestamp;
-use crate::store::{Claim, Leadership, NoteChange, Notes, StoreError, Term};
+use crate::store::{CompareAndSet, DuplicateClaim, Leadership, Notes, StoreError, Term};
 use crate::task::clock::now;
 use async_trait::async_trait;
 
-/// Notes that are read in one step.
+/// The most notes that are read in one step.
 const PAGE: usize = 1000;
 
-impl Core {
+impl RedisInner {
     async fn note(&self, name: &str) -> Result<Option<String>, StoreError> {
         let [notes, _] = &self.keys.notes();
         self.link
@@ -50,14 +51,18 @@ impl Core {
         }
     }
 
-    async fn change_notes(&self, changes: &[NoteChange], under: Option<&Term>) -> Result<bool, StoreError> {
+    async fn compare_and_set_all(
+        &self,
+        changes: &[CompareAndSet],
+        under: Option<&Term>,
+    ) -> Result<bool, StoreError> {
         let [notes, names] = &self.keys.notes();
         let election = &self.keys.election(under.map_or("", |term| &term.election));
         let candidate = under.map_or("", |term| &term.candidate);
         let term = &under.map_or_else(String::new, |term| term.term.to_string());
         self.link
             .run(notes, |mut connection, again| async move {
-                let mut call = self.scripts.change_notes.prepare_invoke();
+                let mut call = self.scripts.compare_and_set_all.prepare_invoke();
                 call.key(notes).key(names).key(election);
                 call.arg(candidate).arg(term).arg(u8::from(again));
                 for change in changes {
@@ -100,13 +105,13 @@ impl Core {
             .map(drop)
     }
 
-    pub(super) async fn claim(&self, claims: &[Claim]) -> Result<Vec<bool>, StoreError> {
+    pub(super) async fn claim(&self, claims: &[DuplicateClaim]) -> Result<Vec<bool>, StoreError> {
         let Some(first) = claims.first() else { return Ok(Vec::new()) };
         let now = now();
         self.link
             .run(&self.keys.once(first.id.as_str()), |mut connection, _| async move {
                 let mut call = self.scripts.claim.prepare_invoke();
-                for Claim { id, copy, until } in claims {
+                for DuplicateClaim { id, copy, until } in claims {
                     call.key(self.keys.once(id.as_str())).arg(copy).arg(whole_seconds(until.since(now)));
                 }
                 call.invoke_async(&mut connection).await
@@ -127,11 +132,15 @@ impl Notes for RedisStore {
         self.run(|core| async move { core.list_notes(&prefix).await }).await
     }
 
-    async fn change_notes(&self, changes: Vec<NoteChange>, under: Option<Term>) -> Result<bool, StoreError> {
-        self.run(|core| async move { core.change_notes(&changes, under.as_ref()).await }).await
+    async fn compare_and_set_all(
+        &self,
+        changes: Vec<CompareAndSet>,
+        under: Option<Term>,
+    ) -> Result<bool, StoreError> {
+        self.run(|core| async move { core.compare_and_set_all(&changes, under.as_ref()).await }).await
     }
 
-    // The clock of the one server that all ask.
+    // The clock is that of the one server that all candidates ask.
     async fn lead(
         &self,
         election: &str,

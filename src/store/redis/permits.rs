@@ -1,7 +1,7 @@
 //! Named locks and limits in Redis, by Redis's clock, for all processes.
 //!
-//! Each name is a sorted set of holders by the end of their leases, and a hash of their tokens. This process renews what it
-//! holds every third of a lease, all in one go; what it finds gone was lost, and its holder is told.
+//! Each name has a sorted set of its holders by the ends of their leases, and a hash of their tokens. Every third
+//! of a lease this process renews all that it holds. A permit that it finds gone was lost, and its holder is told.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,20 +10,38 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 
-use super::{Core, RedisStore};
+use super::{RedisInner, RedisStore};
 use crate::core::Timestamp;
 use crate::store::StoreError;
-use crate::task::{Asked, PermitHolder, PermitKeeper, Want};
+use crate::task::{PermitAnswer, PermitHolder, PermitKeeper, Want};
 
-/// How long a holder that does not renew is taken for alive.
+/// How long a holder that does not renew its lease is taken for alive.
 const LEASE: Duration = Duration::from_secs(10);
 
-/// What this process holds, by holder.
+/// The permits that this process holds, by holder.
 #[derive(Default)]
 pub(super) struct HeldHere {
-    held: Mutex<HashMap<String, Mine>>,
-    /// The renewal runs.
+    held: Mutex<Holders>,
+    /// Whether the renewal runs.
     renews: AtomicBool,
+}
+
+#[derive(Default)]
+struct Holders {
+    mine: HashMap<String, Mine>,
+    /// The holders that ask, and whether each was given up meanwhile; if so, it must not hold anything when the
+    /// answer comes.
+    asking: HashMap<String, bool>,
+}
+
+impl Holders {
+    /// Forgets what a holder holds, and what it is about to hold.
+    fn give_up(&mut self, holder: &str) {
+        self.mine.remove(holder);
+        if let Some(is_given_up) = self.asking.get_mut(holder) {
+            *is_given_up = true;
+        }
+    }
 }
 
 struct Mine {
@@ -33,7 +51,7 @@ struct Mine {
 }
 
 impl HeldHere {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Mine>> {
+    fn lock(&self) -> MutexGuard<'_, Holders> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -44,17 +62,18 @@ fn names(wants: &[Want]) -> Vec<String> {
 
 #[async_trait]
 impl PermitKeeper for RedisStore {
-    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<Asked, String> {
+    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<PermitAnswer, String> {
         let (wants, holder) = (wants.to_vec(), holder.to_owned());
+        self.core.held_here.lock().asking.insert(holder.clone(), false);
         let asked = self.run(move |core| async move { core.acquire(&wants, &holder).await }).await;
-        if let Ok(Asked::Granted { .. }) = asked {
+        if let Ok(PermitAnswer::Granted { .. }) = asked {
             self.renew_permits();
         }
         asked.map_err(|error| error.to_string())
     }
 
     fn release(&self, wants: &[Want], holder: &str) {
-        self.core.held_here.lock().remove(holder);
+        self.core.held_here.lock().give_up(holder);
         let (core, names, holder) = (Arc::clone(&self.core), names(wants), holder.to_owned());
         self.runtime.spawn(async move {
             if let Err(error) = core.put_back(&names, &holder, None).await {
@@ -64,7 +83,7 @@ impl PermitKeeper for RedisStore {
     }
 
     fn park(&self, wants: &[Want], holder: &str, within: Duration) {
-        self.core.held_here.lock().remove(holder);
+        self.core.held_here.lock().mine.remove(holder);
         let (core, names, holder) = (Arc::clone(&self.core), names(wants), holder.to_owned());
         self.runtime.spawn(async move {
             if let Err(error) = core.put_back(&names, &holder, Some(within)).await {
@@ -73,7 +92,7 @@ impl PermitKeeper for RedisStore {
         });
     }
 
-    // Who frees it may be in another process, of which nothing is heard.
+    // The permit may be freed by another process, of which this one hears nothing.
     async fn freed(&self, at_most: Duration) {
         tokio::time::sleep(at_most.mul_f64(rand::random_range(0.5..1.0))).await;
     }
@@ -94,17 +113,22 @@ impl RedisStore {
     }
 }
 
-/// Renews until the store is gone.
-async fn renew(core: Weak<Core>) {
+/// Renews the leases until the store is gone.
+async fn renew(core: Weak<RedisInner>) {
     loop {
         tokio::time::sleep(LEASE / 3).await;
         let Some(core) = core.upgrade() else { return };
-        let held: Vec<(String, Vec<String>)> =
-            core.held_here.lock().iter().map(|(holder, mine)| (holder.clone(), mine.names.clone())).collect();
+        let held: Vec<(String, Vec<String>)> = core
+            .held_here
+            .lock()
+            .mine
+            .iter()
+            .map(|(holder, mine)| (holder.clone(), mine.names.clone()))
+            .collect();
         for (holder, names) in held {
             let asked_at = Instant::now();
             let renewed = core.renew(&names, &holder).await;
-            let mut held = core.held_here.lock();
+            let held = &mut core.held_here.lock().mine;
             let Some(mine) = held.get_mut(&holder) else { continue }; // given back meanwhile
             match renewed {
                 Ok(true) => {
@@ -134,19 +158,40 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 50)
 }
 
-impl Core {
-    /// Two keys for each name: the set, and the tokens.
+impl RedisInner {
+    /// The two keys of each name: the set and the tokens.
     fn permit_keys(&self, names: &[String]) -> Vec<String> {
         names.iter().flat_map(|name| [self.keys.permit(name), self.keys.permit_tokens(name)]).collect()
     }
 
-    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<Asked, StoreError> {
+    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<PermitAnswer, StoreError> {
+        let asked = self.ask_for(wants, holder).await;
+        let is_given_up = {
+            let mut here = self.held_here.lock();
+            let is_given_up = here.asking.remove(holder) == Some(true);
+            if let Ok((PermitAnswer::Granted { lost, .. }, renewed_at)) = &asked
+                && !is_given_up
+            {
+                let mine = Mine { names: names(wants), lost: Arc::clone(lost), renewed_at: *renewed_at };
+                here.mine.insert(holder.to_owned(), mine);
+            }
+            is_given_up
+        };
+        if is_given_up {
+            // The release that was sent before may have reached Redis before the request for the permit did.
+            self.put_back(&names(wants), holder, None).await?;
+        }
+        Ok(asked?.0)
+    }
+
+    /// What Redis answers, and when it was asked.
+    async fn ask_for(&self, wants: &[Want], holder: &str) -> Result<(PermitAnswer, Instant), StoreError> {
         let names = names(wants);
+        let asked_at = Instant::now();
         let keys = &self.permit_keys(&names);
         let Some(first) = keys.first() else {
-            return Ok(Asked::Granted { tokens: Vec::new(), lost: Arc::default() });
+            return Ok((PermitAnswer::Granted { tokens: Vec::new(), lost: Arc::default() }, asked_at));
         };
-        let asked_at = Instant::now();
         let answer: Vec<i64> = self
             .link
             .run(first, |mut connection, _| async move {
@@ -161,17 +206,14 @@ impl Core {
         let numbers = |numbers: &[i64]| numbers.iter().map(|n| u64::try_from(*n).unwrap_or(0)).collect();
         match answer.split_first() {
             Some((0, tokens)) => {
-                let lost = Arc::new(AtomicBool::new(false));
-                let mine = Mine { names, lost: Arc::clone(&lost), renewed_at: asked_at };
-                self.held_here.lock().insert(holder.to_owned(), mine);
-                Ok(Asked::Granted { tokens: numbers(tokens), lost })
+                Ok((PermitAnswer::Granted { tokens: numbers(tokens), lost: Arc::default() }, asked_at))
             }
-            Some((busy, _)) => Ok(Asked::Busy(usize::try_from(*busy - 1).unwrap_or(0))),
+            Some((busy, _)) => Ok((PermitAnswer::Busy(usize::try_from(*busy - 1).unwrap_or(0)), asked_at)),
             None => Err(StoreError::Io(format!("redis at {} gives no answer", self.link.address))),
         }
     }
 
-    /// Whether it held them all.
+    /// Renews the leases of a holder. Says whether it held all of these.
     async fn renew(&self, names: &[String], holder: &str) -> Result<bool, StoreError> {
         self.extend(names, holder, LEASE).await
     }
@@ -188,7 +230,7 @@ impl Core {
             .await
     }
 
-    /// Gives them back now, or when this time is over.
+    /// Gives permits back, at once or after the time `within`.
     async fn put_back(
         &self,
         names: &[String],

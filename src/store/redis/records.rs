@@ -1,26 +1,26 @@
-//! Reading and writing result documents, finished ones and those of tasks that are not over.
+//! Reads and writes result documents, of tasks that are over and of tasks that are not.
 
 use std::time::Duration;
 
-use super::Core;
+use super::RedisInner;
 use crate::core::Timestamp;
 use crate::protocol::result::{Detail, Meta, decode, encode, encode_tracked};
 use crate::store::{StoreError, TrackedState};
 use crate::task::clock::now;
 use crate::task::{TaskId, TaskResult};
 
-/// A document that does not say when it goes gives way to no other.
+/// The expiry of a document that does not state one, when another one is to replace it: it never gives way.
 const NEVER: Timestamp = Timestamp::from_micros(u64::MAX);
 
-/// What came of an attempt to replace a document.
+/// The outcome of an attempt to replace a document.
 enum Replaced {
-    /// It is written and announced.
+    /// The document is written and announced.
     Yes,
-    /// This stays.
+    /// The old document stays.
     No,
 }
 
-impl Core {
+impl RedisInner {
     /// The record of a task that is over.
     pub(super) async fn read(&self, id: &TaskId) -> Result<Option<TaskResult>, StoreError> {
         Ok(match self.meta(id).await? {
@@ -41,7 +41,8 @@ impl Core {
         held.map(|document| self.parse(id, &document, self.by_redis())).transpose()
     }
 
-    /// When a document goes that does not say so, as Python's do not: Redis lets it expire, so while it is there it lasts.
+    /// The expiry of a document that does not state one, as Python's do not: Redis deletes it in time, so while it
+    /// is there, it has not expired.
     fn by_redis(&self) -> Timestamp {
         now() + self.options.result_expires.max(Duration::from_secs(1))
     }
@@ -56,7 +57,7 @@ impl Core {
         })
     }
 
-    /// Somebody has written this document.
+    /// Takes in a document that somebody has announced.
     pub(super) fn announced(&self, id: &TaskId, document: &[u8]) {
         match self.parse(id, document, self.by_redis()) {
             Ok(Meta::Over(record)) => self.waiters.wake(&record),
@@ -65,12 +66,14 @@ impl Core {
         }
     }
 
-    /// Keeps a record, unless there is one. States of a task that was not over are replaced.
+    /// Keeps a record unless there is one. The state of a task that was not over is replaced.
     pub(super) async fn put(&self, record: TaskResult) -> Result<bool, StoreError> {
         let lifetime = record.expires_at.since(record.finished_at);
         let document = encode(&record, Detail::Full);
         let gives_way = |held: &Meta| match held {
-            Meta::Over(held) => held.expires_at <= record.finished_at,
+            Meta::Over(held) => {
+                held.expires_at <= record.finished_at || (held.is_mark() && !record.is_mark())
+            }
             Meta::Tracked(_) => true,
         };
         let replaced = self.replace(&record.id, document, lifetime, gives_way).await?;
@@ -81,18 +84,18 @@ impl Core {
         Ok(kept)
     }
 
-    /// Keeps the state of a task that is not over, unless it is.
+    /// Keeps the state of a task, unless the task is over.
     pub(super) async fn track(&self, state: TrackedState) -> Result<(), StoreError> {
         let gives_way = |held: &Meta| match held {
-            Meta::Over(held) => held.expires_at <= now(),
+            Meta::Over(held) => held.expires_at <= now() || held.is_mark(),
             Meta::Tracked(_) => true,
         };
         self.replace(&state.id, encode_tracked(&state), self.options.result_expires, gives_way).await?;
         Ok(())
     }
 
-    /// Writes a document in the place of one that gives way to it. Between look and write nobody else can write; should
-    /// it have been done in vain, it is decided anew.
+    /// Writes a document in place of one that gives way to it. Nobody else can write between the look and the
+    /// write; if the write finds another document than expected, it decides anew.
     async fn replace(
         &self,
         id: &TaskId,
@@ -109,7 +112,7 @@ impl Core {
             )));
         }
         let (seconds, document) = (whole_seconds(lifetime), document.as_bytes());
-        // Most of the time there is nothing, so that is what is believed first, and one exchange is enough.
+        // Most of the time there is no document, so that is assumed first, and one exchange is enough.
         let mut believed: Option<Vec<u8>> = None;
         loop {
             let expected = &believed;
@@ -122,7 +125,7 @@ impl Core {
                         call.arg(expected);
                     }
                     let (written, held): (bool, Option<Vec<u8>>) = call.invoke_async(&mut connection).await?;
-                    // Written before the answer was lost.
+                    // The document was written before the answer was lost.
                     let by_us = again && held.as_deref() == Some(document);
                     Ok((written || by_us, held))
                 })
@@ -139,7 +142,7 @@ impl Core {
         }
     }
 
-    /// Deletes a document; says whether there was one.
+    /// Deletes a document. Says whether there was one.
     pub(super) async fn delete(&self, key: String) -> Result<bool, StoreError> {
         let key = &key;
         self.link
@@ -160,7 +163,8 @@ impl Core {
             .await
     }
 
-    /// Mostly nothing is revoked at all, which one small question tells about any number of tasks.
+    /// Finds the revoked ones of these tasks. Mostly nothing is revoked at all, and then one small question is
+    /// enough for any number of tasks.
     pub(super) async fn revoked(&self, ids: Vec<TaskId>, at: Timestamp) -> Result<Vec<TaskId>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
@@ -187,9 +191,27 @@ impl Core {
     }
 }
 
-/// What Redis counts lifetimes in; at least one, since it refuses none.
+/// A lifetime in seconds, which is what Redis counts in: at least one, because Redis refuses zero.
 pub(super) fn whole_seconds(lifetime: Duration) -> u64 {
-    // Redis adds it to the time in milliseconds, and refuses what does not fit: a thousand years do.
+    // Redis adds it to the time in milliseconds and refuses what does not fit; a thousand years fit.
     const LONGEST: u64 = 1000 * 365 * 24 * 3600;
-    (lifetime.as_secs() + u64::from(lifetime.subsec_nanos() > 0)).clamp(1, LONGEST)
+    lifetime.as_secs().saturating_add(u64::from(lifetime.subsec_nanos() > 0)).clamp(1, LONGEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lifetime_is_one_that_redis_takes() {
+        for (lifetime, seconds) in [
+            (Duration::ZERO, 1),
+            (Duration::from_millis(1), 1),
+            (Duration::from_millis(1_001), 2),
+            (Duration::MAX, 31_536_000_000),
+            (Duration::from_secs(u64::MAX), 31_536_000_000),
+        ] {
+            assert_eq!(whole_seconds(lifetime), seconds, "{lifetime:?}");
+        }
+    }
 }

@@ -1,24 +1,27 @@
-//! What has to happen in Redis in one step.
+//! The scripts that do in one step what must happen in Redis in one step.
 //!
-//! The chord scripts do on Celery's keys what Celery 5.7's do, in the same order, so that workers of both kinds count
-//! together and only one of them sends the body.
+//! The chord scripts do on Celery's keys what Celery 5.7 does, in the same order, so that workers of both kinds
+//! count together and only one of them sends the body.
 
 use redis::Script;
 
-/// All scripts; Redis is sent a script's text once, later its digest.
+/// All scripts. A script's text is sent to Redis once, and later only its digest.
 pub(super) struct Scripts {
     pub(super) replace: Script,
+    pub(super) open_chord: Script,
     pub(super) join: Script,
+    pub(super) chord_size: Script,
     pub(super) extend_chord: Script,
     pub(super) close: Script,
     pub(super) claim: Script,
-    pub(super) change_notes: Script,
+    pub(super) compare_and_set_all: Script,
     pub(super) list_notes: Script,
     pub(super) lead: Script,
     pub(super) resign: Script,
     pub(super) revoke: Script,
-    pub(super) hold: Script,
-    pub(super) let_go: Script,
+    pub(super) acquire_window: Script,
+    pub(super) prolong: Script,
+    pub(super) release_window: Script,
     pub(super) acquire: Script,
     pub(super) extend: Script,
     pub(super) holders: Script,
@@ -28,17 +31,20 @@ impl Scripts {
     pub(super) fn new() -> Self {
         Self {
             replace: Script::new(REPLACE),
+            open_chord: Script::new(OPEN_CHORD),
             join: with_helpers(JOIN),
+            chord_size: Script::new(CHORD_SIZE),
             extend_chord: with_helpers(EXTEND_CHORD),
             close: Script::new(CLOSE),
             claim: Script::new(CLAIM),
-            change_notes: Script::new(CHANGE_NOTES),
+            compare_and_set_all: Script::new(CHANGE_NOTES),
             list_notes: Script::new(LIST_NOTES),
             lead: Script::new(LEAD),
             resign: Script::new(RESIGN),
             revoke: Script::new(REVOKE),
-            hold: Script::new(HOLD),
-            let_go: Script::new(LET_GO),
+            acquire_window: Script::new(HOLD),
+            prolong: Script::new(PROLONG),
+            release_window: Script::new(LET_GO),
             acquire: with_helpers(ACQUIRE),
             extend: with_helpers(EXTEND),
             holders: Script::new(HOLDERS),
@@ -46,12 +52,13 @@ impl Scripts {
     }
 }
 
-/// A script that calls [`HELPERS`].
+/// Makes a script that calls [`HELPERS`].
 fn with_helpers(script: &str) -> Script {
     Script::new(&[HELPERS, script].concat())
 }
 
-/// What several scripts do: let keys go at a time, and keep those of a lease for longer than that, a day at least.
+/// Functions of several scripts: `expire` sets the lifetime of keys, and `keep_for` lets keys with a lease live
+/// for twice as long as that, a day at least.
 const HELPERS: &str = r"
 local function expire(seconds, ...)
     for _, key in ipairs({...}) do
@@ -68,9 +75,9 @@ local function keep_for(lease, ...)
 end
 ";
 
-/// Writes and announces a document if the key holds what the caller believes: `ARGV[3]`, or nothing if there is no
-/// such argument. Answers with whether it did, and else with what the key does hold. Whether that may be replaced is
-/// decided by the caller, who knows how to read it, so no document is ever parsed here.
+/// Writes and announces a document if the key holds what the caller expects: `ARGV[3]`, or nothing if there is no
+/// such argument. Answers with whether it did, and otherwise with what the key holds. The caller, who can read it,
+/// decides whether that may be replaced, so the script parses no document.
 const REPLACE: &str = r"
 local key, document, seconds, believed = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local held = redis.call('GET', key)
@@ -82,10 +89,23 @@ redis.call('PUBLISH', key, document)
 return {1, false}
 ";
 
-/// Counts a member. Answers with a word and the milliseconds that a foreign claim still lasts: `waiting` (others are
-/// missing, the size is not known, or the body was sent), `claimed` (the caller sends the body), `taken` (somebody
-/// else is about to). A claim that the caller holds already stays its own, so that an answer lost on the way can be
-/// asked for again.
+/// Stores how many members a chord has, as Celery does. If an earlier chord of the same id is done, what it left
+/// is deleted. Otherwise the process that opened the chord runs for the second time, and members may have been
+/// counted in between.
+const OPEN_CHORD: &str = r"
+local claim, size, wanted, seconds = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+if redis.call('GET', claim) == 'done' then
+    redis.call('DEL', unpack(KEYS, 3))
+end
+redis.call('DEL', claim)
+redis.call('SET', size, wanted, 'EX', seconds)
+return 1
+";
+
+/// Counts a member. Answers with a word and the milliseconds that another process's claim still lasts. The words:
+/// `waiting` (members are missing, the size is not known, or the body was sent), `claimed` (the caller sends the
+/// body), `taken` (another process is about to send it). A claim that the caller already has stays its own, so the
+/// caller may ask again after a lost answer.
 const JOIN: &str = r"
 local parts, extra, size, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, claim = KEYS[5], KEYS[6]
@@ -117,6 +137,19 @@ end
 return {'taken', redis.call('PTTL', claim)}
 ";
 
+/// How many bytes the parts of a chord take, and no further than until they are more than `ARGV[1]`: one after the other, so that
+/// never all of them are in the script's memory.
+const CHORD_SIZE: &str = r"
+local parts, most, bytes = KEYS[1], tonumber(ARGV[1]), 0
+for place = 0, redis.call('ZCARD', parts) - 1 do
+    bytes = bytes + #redis.call('ZRANGE', parts, place, place)[1]
+    if bytes > most then
+        return bytes
+    end
+end
+return bytes
+";
+
 /// One more part of a chord is to come, as Celery's `add_to_chord` counts it, once for each id. Answers with whether its body can
 /// still wait for that. How many members it has may not be known yet: Celery says so when it sends the last of them.
 const EXTEND_CHORD: &str = r"
@@ -132,7 +165,8 @@ expire(seconds, extra, added)
 return 1
 ";
 
-/// Ends a chord whose body was sent, if the caller is the one who was to send it.
+/// Ends a chord whose body was sent, if the caller has the claim. If the chord has failed, the caller leaves the
+/// parts out of the keys, because Celery keeps them too.
 const CLOSE: &str = r"
 local claim, token, seconds = KEYS[1], ARGV[1], ARGV[2]
 if redis.call('GET', claim) ~= token then
@@ -143,8 +177,8 @@ redis.call('SET', claim, 'done', 'EX', seconds)
 return 1
 ";
 
-/// Of each key, the copy that came first has it: `ARGV` has a copy and the seconds to keep it for each of `KEYS`. Answers with
-/// 1 for each that has it.
+/// Decides, for each key, whether this copy of a message came first. `ARGV` has a copy, and the seconds to keep
+/// it, for each of `KEYS`. Answers with 1 for each key that this copy has.
 const CLAIM: &str = r"
 local mine = {}
 for i, key in ipairs(KEYS) do
@@ -160,9 +194,9 @@ end
 return mine
 ";
 
-/// Changes notes, all or none. `KEYS`: the notes, their names, the election. `ARGV`: the candidate and its term (no term: none
-/// is asked for), whether the answer to this was lost before, then for each change its name, whether there is a note that says
-/// so and what it says, and the same of what it is to say.
+/// Changes notes, all or none. `KEYS`: the notes, their names, the election. `ARGV`: the candidate and its term
+/// (an empty term asks for none), whether the answer to this call was lost before, and then for each change its
+/// name, whether a note is expected and what it says, and whether a note is wanted and what it is to say.
 const CHANGE_NOTES: &str = r"
 local notes, names, election = KEYS[1], KEYS[2], KEYS[3]
 local candidate, term, again = ARGV[1], ARGV[2], ARGV[3]
@@ -198,8 +232,8 @@ end
 return 1
 ";
 
-/// Notes by their names, from `ARGV[1]` to `ARGV[2]` in the terms of ZRANGEBYLEX, `ARGV[3]` of them at most: names and texts by
-/// turns.
+/// Lists notes by name, from `ARGV[1]` to `ARGV[2]` in the terms of ZRANGEBYLEX, `ARGV[3]` of them at most.
+/// Answers with names and texts by turns.
 const LIST_NOTES: &str = r"
 local listed = {}
 for _, name in ipairs(redis.call('ZRANGEBYLEX', KEYS[2], ARGV[1], ARGV[2], 'LIMIT', 0, ARGV[3])) do
@@ -209,8 +243,8 @@ end
 return listed
 ";
 
-/// Asks to lead: `ARGV` has the candidate and its lease in milliseconds. The time is this server's. Answers with the term, or
-/// with 0 and the milliseconds that somebody else's lease still lasts.
+/// Asks to lead. `ARGV` has the candidate and its lease in milliseconds. The time is that of the server. Answers
+/// with the term, or with 0 and the milliseconds that another candidate's lease still lasts.
 const LEAD: &str = r"
 local candidate, lease = ARGV[1], tonumber(ARGV[2])
 local clock = redis.call('TIME')
@@ -235,7 +269,7 @@ end
 return 0
 ";
 
-/// Keeps a revocation, and that there is one at all for as long as the longest of them.
+/// Keeps a revocation, and a mark that there is one at all for as long as the longest revocation.
 const REVOKE: &str = r"
 local key, any, seconds, till = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[2]
 redis.call('SETEX', key, seconds, till)
@@ -244,35 +278,65 @@ if redis.call('PTTL', any) < seconds * 1000 then
 end
 ";
 
-/// Begins a dedupe window, unless it is another task's; answers with that one, or nothing.
+/// Begins a unique window for a lease, unless another task holds it or it is confirmed. Answers with its holder
+/// then, and with whether that task is still being published.
 const HOLD: &str = r"
-local window, of, id, millis = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
+local window, of, publishing, id, millis = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 local held = redis.call('GET', window)
-if held and held ~= id then
-    return held
+local is_publishing = redis.call('EXISTS', publishing)
+if held and (held ~= id or is_publishing == 0) then
+    return {held, is_publishing}
 end
 redis.call('SET', window, id, 'PX', millis)
 redis.call('SET', of, window, 'PX', millis)
-return false
+redis.call('SET', publishing, id, 'PX', millis)
+return {false, 1}
 ";
 
-/// Ends the dedupe window of a task, if it still holds one. Without a second key it is the one that is noted of the task.
-const LET_GO: &str = r"
-local of, window, id = KEYS[1], KEYS[2], ARGV[1]
-local noted = redis.call('GET', of)
-window = window or noted
-if noted == window then
-    redis.call('DEL', of)
-end
-if not window or redis.call('GET', window) ~= id then
+/// Prolongs a unique window. If `ARGV[3]` is 1, its task is known to be published from now on. Has no effect if
+/// the task does not hold the window any more, perhaps because the task is over.
+const PROLONG: &str = r"
+local window, of, publishing, id, millis = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
+if redis.call('GET', window) ~= id then
     return 0
 end
-return redis.call('DEL', window)
+if ARGV[3] == '1' then
+    redis.call('DEL', publishing)
+elseif redis.call('EXISTS', publishing) == 0 then
+    return 1
+else
+    redis.call('PEXPIRE', publishing, millis)
+end
+redis.call('PEXPIRE', window, millis)
+redis.call('SET', of, window, 'PX', millis)
+return 1
 ";
 
-/// A permit of each name, or none. The keys are a set and a hash for each; the arguments who asks, the lease in milliseconds,
-/// and the limits. Answers with 0 and the tokens, or with the place, from 1, of the first that is busy. A token is higher than
-/// all before it, and not below the time, so that it is also when Redis has forgotten those before it.
+/// Ends the unique window of a task if the task still holds it. The keys name the window twice, the second time as
+/// an earlier version named it. Without such keys it is the window that is noted for the task.
+const LET_GO: &str = r"
+local of, id = KEYS[1], ARGV[1]
+local noted = redis.call('GET', of)
+local windows = {unpack(KEYS, 2)}
+if #windows == 0 and noted then
+    windows = {noted}
+end
+local ended = 0
+for _, window in ipairs(windows) do
+    if noted == window then
+        redis.call('DEL', of)
+    end
+    if redis.call('GET', window) == id then
+        ended = redis.call('DEL', window)
+    end
+end
+return ended
+";
+
+/// Takes a permit of each name, or none. The keys are a set and a hash for each name. The arguments are the
+/// holder, the lease in milliseconds, and the limits. Answers with 0 and the tokens, or with the place, from 1, of
+/// the first name that is busy. A token is higher than all before it and not below the time in microseconds, so it
+/// grows even if Redis has forgotten the others.
 const ACQUIRE: &str = r"
 local holder, lease = ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
@@ -306,7 +370,7 @@ end
 return answer
 ";
 
-/// Prolongs what somebody holds of these; answers with whether that is all of them.
+/// Prolongs what a holder has of these permits. Answers with whether it has all of them.
 const EXTEND: &str = r"
 local holder, lease = ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
@@ -325,7 +389,7 @@ end
 return all
 ";
 
-/// Who holds a permit of a name, with token and end of lease.
+/// Lists the holders of a permit, each with its token and the end of its lease.
 const HOLDERS: &str = r"
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,7 +1,8 @@
-//! Waiting for records: one connection subscribed to the channels of all that anybody waits for.
+//! Waits for records: one connection is subscribed to the channels of all tasks that anybody waits for.
 //!
-//! A task is subscribed to while somebody waits for it, however many do. Each new subscription, and each that was made
-//! anew after the connection was lost, is followed by a look at the key itself: what was announced before is there.
+//! A task is subscribed to once, while anybody waits for it. After each new subscription, and after each that was
+//! made anew because the connection was lost, the key itself is read, since a record may have been announced
+//! before.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -13,51 +14,51 @@ use redis::RedisResult;
 use redis::aio::{PubSubSink, PubSubStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
-use super::Core;
+use super::RedisInner;
 use super::link::Backoff;
 use crate::store::StoreError;
 use crate::task::TaskId;
 
-/// A silent connection is asked whether it is there so often, as long as anybody waits.
+/// How often a silent connection is asked whether it is there, as long as anybody waits.
 const ASK: Duration = Duration::from_secs(5);
-/// And is taken for lost if it has not said so by then.
+/// How long it may take to answer before it counts as lost.
 const ANSWER: Duration = Duration::from_secs(5);
-/// Channels that one command names, keys that are looked at together.
+/// The most channels that one command names, and keys that are looked at together.
 const BATCH: usize = 256;
 
-/// Somebody waits for a record, or does not any longer.
+/// A caller begins or ends a wait for a record.
 #[derive(Debug)]
 pub(super) enum Interest {
     More(TaskId),
     Less(TaskId),
 }
 
-/// As long as this lives, the task is subscribed to.
-pub(super) struct Watch {
+/// Keeps a task subscribed to for as long as it lives.
+pub(super) struct Subscription {
     interests: UnboundedSender<Interest>,
     id: TaskId,
 }
 
-impl Watch {
+impl Subscription {
     pub(super) fn new(interests: &UnboundedSender<Interest>, id: &TaskId) -> Self {
-        // Nobody there to hear it: then the store is closed, and the waiters hear that.
+        // If nobody receives this, the store is closed, and the waiters are told so.
         let _ = interests.send(Interest::More(id.clone()));
         Self { interests: interests.clone(), id: id.clone() }
     }
 }
 
-impl Drop for Watch {
+impl Drop for Subscription {
     fn drop(&mut self) {
         let _ = self.interests.send(Interest::Less(self.id.clone()));
     }
 }
 
-/// How many wait for which task.
+/// The number of callers who wait for each task.
 #[derive(Default)]
-struct Watched(HashMap<TaskId, usize>);
+struct SubscribedTasks(HashMap<TaskId, usize>);
 
-impl Watched {
-    /// Takes a batch of changes in; answers with who is new and who is gone by the end of it.
+impl SubscribedTasks {
+    /// Takes in a batch of changes. Answers with the tasks that are new and those that are gone by the end of it.
     fn change(&mut self, interests: &mut Vec<Interest>) -> (Vec<TaskId>, Vec<TaskId>) {
         let mut before: HashMap<TaskId, bool> = HashMap::new();
         for interest in interests.drain(..) {
@@ -84,11 +85,11 @@ impl Watched {
 }
 
 /// Serves the waits until the store is dropped.
-pub(super) async fn serve(core: Arc<Core>, mut interests: UnboundedReceiver<Interest>) {
-    let mut watched = Watched::default();
+pub(super) async fn serve(core: Arc<RedisInner>, mut interests: UnboundedReceiver<Interest>) {
+    let mut watched = SubscribedTasks::default();
     let mut backoff = Backoff::new();
     loop {
-        // Without anybody who waits there is no connection either.
+        // If nobody waits, there is no connection either.
         while watched.0.is_empty() {
             if let ControlFlow::Break(()) = take(&mut interests, &mut watched).await {
                 return;
@@ -114,8 +115,8 @@ pub(super) async fn serve(core: Arc<Core>, mut interests: UnboundedReceiver<Inte
     }
 }
 
-/// Waits for the next change while there is no connection to tell it to.
-async fn take(interests: &mut UnboundedReceiver<Interest>, watched: &mut Watched) -> ControlFlow<()> {
+/// Waits for the next change while there is no connection.
+async fn take(interests: &mut UnboundedReceiver<Interest>, watched: &mut SubscribedTasks) -> ControlFlow<()> {
     let mut batch = Vec::new();
     if interests.recv_many(&mut batch, BATCH).await == 0 {
         return ControlFlow::Break(());
@@ -126,7 +127,7 @@ async fn take(interests: &mut UnboundedReceiver<Interest>, watched: &mut Watched
 
 /// A connection that is subscribed.
 struct Listening<'a> {
-    core: &'a Arc<Core>,
+    core: &'a Arc<RedisInner>,
     sink: PubSubSink,
     stream: PubSubStream,
 }
@@ -136,7 +137,7 @@ impl Listening<'_> {
     async fn until_lost(
         mut self,
         interests: &mut UnboundedReceiver<Interest>,
-        watched: &mut Watched,
+        watched: &mut SubscribedTasks,
         backoff: &mut Backoff,
     ) -> RedisResult<ControlFlow<()>> {
         let all: Vec<TaskId> = watched.0.keys().cloned().collect();
@@ -153,7 +154,7 @@ impl Listening<'_> {
                     let (new, gone) = watched.change(&mut batch);
                     self.unsubscribe(gone).await?;
                     self.subscribe(new).await?;
-                    // A connection that is subscribed to nothing is kept: the next wait most likely comes soon.
+                    // A connection without subscriptions is kept, because the next wait most likely comes soon.
                 }
                 message = self.stream.next() => match message {
                     Some(message) => {
@@ -173,7 +174,7 @@ impl Listening<'_> {
         for ids in ids.chunks(BATCH) {
             let channels = self.channels(ids);
             answered(self.sink.subscribe(channels)).await?;
-            // Beside this loop, which has to go on reading what is announced.
+            // The look runs beside this loop, which has to go on reading announcements.
             tokio::spawn(look(Arc::clone(self.core), ids.to_vec()));
         }
         Ok(())
@@ -192,14 +193,14 @@ impl Listening<'_> {
     }
 }
 
-/// A half-open connection never answers.
+/// Waits for an answer, but not for ever, because a half-open connection never answers.
 async fn answered<T>(asked: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
     let lost = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
     tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(lost)
 }
 
 /// Reads the records that may have been there before the subscription.
-async fn look(core: Arc<Core>, ids: Vec<TaskId>) {
+async fn look(core: Arc<RedisInner>, ids: Vec<TaskId>) {
     let core = &core;
     futures_util::stream::iter(ids)
         .for_each_concurrent(32, |id| async move {
@@ -208,7 +209,7 @@ async fn look(core: Arc<Core>, ids: Vec<TaskId>) {
                 match core.read(&id).await {
                     Ok(Some(record)) => return core.waiters.wake(&record),
                     Ok(None) => return,
-                    // It is not to be reached; the wait is not over because of that.
+                    // Redis cannot be reached, which does not end the wait.
                     Err(StoreError::Io(error)) => {
                         tracing::warn!(%id, error, "a wait for a result goes on");
                         backoff.pause().await;
@@ -229,7 +230,7 @@ mod tests {
         let (a, b) = (TaskId::from("a"), TaskId::from("b"));
         let more = |id: &TaskId| Interest::More(id.clone());
         let less = |id: &TaskId| Interest::Less(id.clone());
-        let mut watched = Watched::default();
+        let mut watched = SubscribedTasks::default();
         let mut change = |mut batch: Vec<Interest>| watched.change(&mut batch);
         assert_eq!(change(vec![more(&a), more(&a)]), (vec![a.clone()], vec![]));
         assert_eq!(change(vec![less(&a), more(&b), less(&b)]), (vec![], vec![]));

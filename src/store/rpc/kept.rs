@@ -1,4 +1,4 @@
-//! What has come back and was not forgotten yet, in bounded memory.
+//! The results that have come back and were not forgotten yet, in bounded memory.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,20 +6,20 @@ use crate::core::Timestamp;
 use crate::protocol::result::Meta;
 use crate::task::{TaskId, TaskResult, TrackedState};
 
-/// The last that was heard of each task; when there are too many, the one that was heard of first goes.
-pub(super) struct Kept {
+/// The last result or state of each task. If there are too many, the task that was heard of first goes.
+pub(super) struct RecentReplies {
     metas: HashMap<TaskId, (u64, Meta)>,
     by_age: BTreeMap<u64, TaskId>,
     next: u64,
     most: usize,
 }
 
-impl Kept {
+impl RecentReplies {
     pub(super) fn new(most: usize) -> Self {
         Self { metas: HashMap::new(), by_age: BTreeMap::new(), next: 0, most: most.max(1) }
     }
 
-    /// Keeps what was heard. `false`: the task is over already, and that stays.
+    /// Keeps a result or a state. `false`: the task is over already, and its result stays.
     pub(super) fn keep(&mut self, id: TaskId, meta: Meta) -> bool {
         match self.metas.get_mut(&id) {
             Some((_, Meta::Over(_))) => return false,
@@ -59,7 +59,7 @@ impl Kept {
         matches!(meta, Meta::Over(_))
     }
 
-    /// Forgets records that have expired; says how many.
+    /// Forgets the records that have expired. Answers with their number.
     pub(super) fn sweep(&mut self, now: Timestamp) -> usize {
         let gone = |meta: &Meta| matches!(meta, Meta::Over(record) if record.expires_at <= now);
         let ids: Vec<TaskId> =
@@ -94,13 +94,13 @@ mod tests {
         (id.into(), Meta::Tracked(state))
     }
 
-    fn keep(kept: &mut Kept, (id, meta): (TaskId, Meta)) -> bool {
+    fn keep(kept: &mut RecentReplies, (id, meta): (TaskId, Meta)) -> bool {
         kept.keep(id, meta)
     }
 
     #[test]
     fn the_end_of_a_task_stays_and_memory_is_bounded() {
-        let mut kept = Kept::new(2);
+        let mut kept = RecentReplies::new(2);
         let [a, b, c] = ["a", "b", "c"].map(TaskId::from);
         assert!(keep(&mut kept, progress("a")) && keep(&mut kept, progress("a")));
         assert!(kept.tracked(&a).is_some() && kept.over(&a).is_none());

@@ -1,8 +1,9 @@
-//! Results as messages: whoever runs a task sends each change of its state to the queue of whoever sent it. Celery's
-//! `rpc://`.
+//! Results as messages: the process that runs a task sends each change of its state to the queue of the process
+//! that sent the task. It is Celery's `rpc://`.
 //!
-//! Nothing is stored anywhere. A result reaches the program that sent the task, if that still runs and is connected, and
-//! is kept there until it is forgotten, expires, or too many are kept. Chords cannot be counted this way.
+//! Nothing is stored anywhere. A result reaches the program that sent the task, if that program still runs and is
+//! connected, and is kept there until it is forgotten, expires, or too many are kept. Chords cannot be counted
+//! this way.
 
 mod kept;
 mod wire;
@@ -16,29 +17,32 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{MemoryStore, Store, StoreError, TrackedState, Waiters};
+use super::{
+    ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, Store, StoreError, TrackedState,
+    UniqueWindowStore, Waiters,
+};
 use crate::core::Timestamp;
 use crate::protocol::result::{Detail, Meta, decode, encode, encode_tracked};
 use crate::task::clock::now;
-use crate::task::{Lineage, TaskId, TaskResult};
-use kept::Kept;
-use wire::Wire;
+use crate::task::{Lineage, PermitKeeper, TaskId, TaskResult};
+use kept::RecentReplies;
+use wire::RpcChannel;
 
-/// How an [`RpcStore`] behaves.
+/// The options of an [`RpcStore`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RpcOptions {
-    /// How long results are kept that do not say it themselves, and how long the reply queue outlives a program that never
-    /// consumed it. Celery's `result_expires`. Default one day.
+    /// How long results are kept that do not state their own time, and how long the reply queue outlives a program
+    /// that never consumed it. Celery's `result_expires`. Default one day.
     pub result_expires: Duration,
-    /// Results on their way survive a restart of RabbitMQ. Celery's `result_persistent`. Default false.
+    /// Whether results on their way survive a restart of RabbitMQ. Celery's `result_persistent`. Default false.
     pub persistent: bool,
-    /// How many results are kept in memory; of more, the oldest goes. Default 10,000.
+    /// The most results that are kept in memory; when there are more, the oldest goes. Default 10,000.
     pub max_results: usize,
-    /// How long a result that has to be sent waits for RabbitMQ. Default 10 s.
+    /// How long a result that is sent may wait for RabbitMQ. Default 10 s.
     pub patience: Duration,
-    /// Of `rpcs://` and `amqps://`: a PEM file with the certificate authorities that servers are checked against. Default: the
-    /// system's.
+    /// For `rpcs://` and `amqps://`: a PEM file with the certificate authorities that servers are checked against.
+    /// Default: the system's.
     pub ca_certs: Option<PathBuf>,
 }
 
@@ -54,35 +58,35 @@ impl Default for RpcOptions {
     }
 }
 
-/// Sends results to whoever sent the task, and receives those of the tasks that this program sends. A handle; clones are
-/// the same store.
+/// Sends results to the programs that sent the tasks, and receives those of the tasks that this program sends. It
+/// is a handle; clones are the same store.
 #[derive(Clone)]
 pub struct RpcStore {
-    core: Arc<Core>,
+    core: Arc<RpcInner>,
     runtime: Handle,
-    /// The store's thread ends with the last handle.
+    /// Ends the store's thread when the last handle is dropped.
     _open: Arc<DropGuard>,
 }
 
-struct Core {
-    wire: Wire,
+struct RpcInner {
+    wire: RpcChannel,
     options: RpcOptions,
-    kept: Mutex<Kept>,
+    kept: Mutex<RecentReplies>,
     waiters: Waiters,
-    /// Nobody else can be told by a result, so revocations stay in this program.
+    /// Revocations stay in this program, because a result can tell them to no other.
     revocations: MemoryStore,
 }
 
 impl RpcStore {
-    /// Connects to the RabbitMQ at `rpc://user:password@host:port/vhost` and declares the reply queue there. The nodes of a
-    /// cluster are separated by `;`: whenever one is not to be reached, the next one is tried.
+    /// Connects to the RabbitMQ at `rpc://user:password@host:port/vhost` and declares the reply queue there. The
+    /// addresses of a cluster's nodes are separated by `;`: if one cannot be reached, the next one is tried.
     ///
     /// # Errors
     /// The address is wrong, or RabbitMQ cannot be reached within [`RpcOptions::patience`].
     pub async fn connect(url: &str, options: RpcOptions) -> Result<Self, StoreError> {
-        let core = Arc::new(Core {
-            wire: Wire::new(url, options.ca_certs.as_deref())?,
-            kept: Mutex::new(Kept::new(options.max_results)),
+        let core = Arc::new(RpcInner {
+            wire: RpcChannel::new(url, options.ca_certs.as_deref())?,
+            kept: Mutex::new(RecentReplies::new(options.max_results)),
             options,
             waiters: Waiters::default(),
             revocations: MemoryStore::default(),
@@ -110,13 +114,13 @@ impl RpcStore {
     async fn run<T, W, F>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        W: FnOnce(Arc<Core>) -> F,
+        W: FnOnce(Arc<RpcInner>) -> F,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,
     {
         self.runtime.spawn(work(Arc::clone(&self.core))).await.unwrap_or(Err(StoreError::Closed))
     }
 
-    /// Sends a document to whoever sent the task, if he wants to know.
+    /// Sends a document to the program that sent the task, if that program wants it.
     async fn send(&self, id: &TaskId, lineage: Option<&Lineage>, document: String) -> Result<(), StoreError> {
         let Some(queue) = lineage.and_then(|lineage| lineage.reply_to.clone()) else { return Ok(()) };
         let id = id.clone();
@@ -127,12 +131,12 @@ impl RpcStore {
     }
 }
 
-impl Core {
-    fn kept(&self) -> MutexGuard<'_, Kept> {
+impl RpcInner {
+    fn kept(&self) -> MutexGuard<'_, RecentReplies> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A message came into the reply queue.
+    /// Takes in a message of the reply queue.
     fn arrived(&self, correlation_id: Option<&str>, document: &[u8]) {
         let Some(id) = correlation_id.map(TaskId::from) else {
             tracing::warn!("a message in the reply queue does not say whose result it is");
@@ -156,7 +160,7 @@ impl Core {
 
 #[async_trait]
 impl Store for RpcStore {
-    /// Sends the record to whoever sent the task. There is none that it could meet.
+    /// Sends the record to the program that sent the task. There is no earlier record that it could meet.
     async fn put(&self, result: TaskResult) -> Result<bool, StoreError> {
         let document = encode(&result, Detail::Full);
         self.send(&result.id, result.lineage.as_deref(), document).await?;
@@ -206,5 +210,33 @@ impl Store for RpcStore {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    async fn untrack(&self, _: &TaskId) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn chords(&self) -> Option<&dyn ChordStore> {
+        None
+    }
+
+    fn groups(&self) -> Option<&dyn GroupStore> {
+        None
+    }
+
+    fn duplicates(&self) -> Option<&dyn DuplicateStore> {
+        None
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        None
+    }
+
+    fn unique_windows(&self) -> Option<&dyn UniqueWindowStore> {
+        None
+    }
+
+    fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        None
     }
 }

@@ -1,4 +1,5 @@
-//! The connection to RabbitMQ, to one node after the other where there are several: results come out of this program's reply queue, and go into those of others.
+//! The connection to RabbitMQ, to one node of several after the other: results come out of this program's reply
+//! queue, and go into those of other programs.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,32 +10,39 @@ use futures_util::StreamExt;
 use lapin::options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, Consumer};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::{Core, RpcOptions};
-use crate::broker::amqp::Addresses;
+use super::{RpcInner, RpcOptions};
+use crate::core::time::deadline;
+use crate::rabbitmq::{Addresses, is_refusal};
 use crate::store::StoreError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
-/// Where RabbitMQ is, and the channel to publish on while there is one.
-pub(super) struct Wire {
+/// How often RabbitMQ may close the channel because of one of the results that are on their way, before a result
+/// is taken for that one.
+const REFUSALS: u32 = 3;
+
+/// The addresses of RabbitMQ, and the channel to publish on while there is one.
+pub(super) struct RpcChannel {
     addresses: Addresses,
-    /// Whose turn it is.
+    /// The number of addresses that were given up so far; it says whose turn it is.
     turn: AtomicUsize,
-    /// This program's reply queue.
+    /// The name of this program's reply queue.
     pub(super) queue: String,
     channel: watch::Sender<Result<Channel, String>>,
-    /// The channel to publish on was closed, and its connection was not.
+    /// Tells that the channel to publish on was closed while its connection was not.
     broken: Notify,
+    /// Held by a result for which RabbitMQ may have closed the channel, while it is sent again.
+    suspects: Mutex<()>,
 }
 
-impl Wire {
-    /// Reads an address, or several with `;` between them: `rpc://…` is `amqp://…`, `rpcs://…` is `amqps://…`, and as in kombu no
-    /// virtual host is `/`.
+impl RpcChannel {
+    /// Reads an address, or several with `;` between them: `rpc://…` means `amqp://…`, `rpcs://…` means
+    /// `amqps://…`, and as in kombu a missing virtual host is `/`.
     pub(super) fn new(urls: &str, ca_certs: Option<&Path>) -> Result<Self, StoreError> {
         let of_amqp = |url: &str| match url.trim().split_once("://") {
             Some(("rpc", "" | "/")) => "amqp://localhost".to_owned(),
@@ -49,7 +57,14 @@ impl Wire {
         let addresses = addresses.trusting(ca_certs).map_err(|error| StoreError::Io(error.to_string()))?;
         let (channel, _) = watch::channel(Err("not connected yet".to_owned()));
         let queue = uuid::Uuid::now_v7().to_string();
-        Ok(Self { addresses, turn: AtomicUsize::new(0), queue, channel, broken: Notify::new() })
+        Ok(Self {
+            addresses,
+            turn: AtomicUsize::new(0),
+            queue,
+            channel,
+            broken: Notify::new(),
+            suspects: Mutex::new(()),
+        })
     }
 
     fn set(&self, state: Result<Channel, String>) {
@@ -77,8 +92,8 @@ impl Wire {
         ))
     }
 
-    /// Sends a result to a reply queue, and waits until RabbitMQ has it. A queue that is not there any more is no error:
-    /// nobody waits for the result.
+    /// Sends a result to a reply queue, and waits until RabbitMQ has it. It is no error if the queue is not there
+    /// any more, because then nobody waits for the result.
     pub(super) async fn send(
         &self,
         queue: &str,
@@ -86,7 +101,7 @@ impl Wire {
         document: &[u8],
         options: &RpcOptions,
     ) -> Result<(), StoreError> {
-        let deadline = Instant::now() + options.patience;
+        let deadline = deadline(Instant::now(), options.patience);
         let mut pause = Duration::from_millis(20);
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
@@ -95,7 +110,14 @@ impl Wire {
             .with_priority(0)
             .with_delivery_mode(if options.persistent { 2 } else { 1 })
             .with_correlation_id(id.into());
+        let mut refusals = 0;
         loop {
+            // Once RabbitMQ has closed the channel, perhaps for this result, it is sent without others that may be
+            // meant.
+            let _alone = match refusals {
+                0 => None,
+                _ => Some(self.suspects.lock().await),
+            };
             let channel = self.connected(deadline.saturating_duration_since(Instant::now())).await?;
             let published = async {
                 let options = BasicPublishOptions::default();
@@ -110,6 +132,13 @@ impl Wire {
                     if !channel.status().connected() {
                         self.broken.notify_waiters();
                     }
+                    refusals += u32::from(is_refusal(&error));
+                    if refusals > REFUSALS {
+                        return Err(StoreError::Refused(format!(
+                            "rabbitmq at {} refuses a result for good: {error}",
+                            self.addresses
+                        )));
+                    }
                     error.to_string()
                 }
                 Err(_) => "it did not confirm a result in time".to_owned(),
@@ -123,7 +152,7 @@ impl Wire {
     }
 
     /// Keeps a connection, and takes in what comes, until the store is closed.
-    pub(super) async fn serve(&self, core: Arc<Core>, closed: CancellationToken) {
+    pub(super) async fn serve(&self, core: Arc<RpcInner>, closed: CancellationToken) {
         let mut pause = Duration::from_millis(50);
         loop {
             let why = tokio::select! {
@@ -168,12 +197,12 @@ impl Wire {
         let timed_out = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
         let connection = timeout(CONNECT_TIMEOUT, connect).await.unwrap_or_else(timed_out)?;
         let incoming = connection.create_channel().await?;
-        // As Celery's: it goes with its consumer, and should that never have come, by itself.
+        // As Celery's queue, it goes with its consumer, or by itself if there never was one.
         let declare =
             QueueDeclareOptions { durable: true, auto_delete: true, ..QueueDeclareOptions::default() };
         let mut arguments = FieldTable::default();
         let expires = i64::try_from(options.result_expires.as_millis()).unwrap_or(i64::MAX);
-        // More than RabbitMQ's timers take is as good as for ever.
+        // RabbitMQ's timers take no more, and this is as good as for ever.
         arguments.insert("x-expires".into(), AMQPValue::LongLongInt(expires.clamp(1, i64::from(u32::MAX))));
         incoming.queue_declare(self.queue.as_str().into(), declare, arguments).await?;
         let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
@@ -186,8 +215,8 @@ impl Wire {
     }
 }
 
-/// Takes in what comes until nothing can come any more; says why.
-async fn take_in(mut consumer: Consumer, core: &Core) -> String {
+/// Takes in messages until none can come any more. Answers with the reason.
+async fn take_in(mut consumer: Consumer, core: &RpcInner) -> String {
     while let Some(delivery) = consumer.next().await {
         match delivery {
             Ok(delivery) => {
@@ -213,8 +242,14 @@ mod tests {
             ("pyamqp://rabbit/", "rabbit:5672"),
             ("rpc://u:p@one/hq; amqp://two", "one:5672 (virtual host `hq`) or two:5672"),
         ] {
-            assert_eq!(Wire::new(url, None).unwrap().addresses.to_string(), address, "{url}");
+            assert_eq!(RpcChannel::new(url, None).unwrap().addresses.to_string(), address, "{url}");
         }
-        assert!(Wire::new("redis://x", None).err().unwrap().to_string().contains("rpc://user:password@host"));
+        assert!(
+            RpcChannel::new("redis://x", None)
+                .err()
+                .unwrap()
+                .to_string()
+                .contains("rpc://user:password@host")
+        );
     }
 }

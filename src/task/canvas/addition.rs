@@ -1,26 +1,34 @@
-//! A member of a chord that runs adds another one to it.
+//! Adds a member to a chord while another member of that chord runs. Celery's `add_to_chord`.
+
+use std::sync::Arc;
 
 use super::SignatureError;
-use super::freeze::{Freezer, Ids, Place, Promise};
+use super::freeze::{CanvasPosition, Freezer, Ids, Promise};
 use super::launch::Launch;
-use super::node::{Kind, Node};
+use super::limits::CanvasLimits;
+use super::node::{Node, NodeKind};
 use super::replace::gathered;
 use crate::task::Message;
 
-/// What is to be sent.
+/// The messages that an added member starts with.
 pub(crate) struct Addition {
-    /// The chord.
+    /// The id of the chord's header.
     pub(crate) group: String,
     pub(crate) launch: Launch,
     pub(crate) promise: Promise,
 }
 
-/// What is sent so that `with` is the `nth` member that this run of `message` adds to its chord. A second run that adds the same
-/// sends the same ids, so that it counts once.
+/// Makes the messages that add `with` to the chord of `message`, as the `nth` member that this run adds. A second run
+/// that adds the same member sends the same ids, so that the member counts once.
 ///
 /// # Errors
-/// The task is no member of a chord; what is to be added is empty, or part of something already.
-pub(crate) fn addition(message: &Message, with: Node, nth: u32) -> Result<Addition, SignatureError> {
+/// The task is no member of a chord, or the added canvas is empty, or it is part of a chord or chain already.
+pub(crate) fn addition(
+    message: &Message,
+    with: Node,
+    nth: u32,
+    limits: CanvasLimits,
+) -> Result<Addition, SignatureError> {
     let workflow = message.workflow.as_deref();
     let chord = workflow.and_then(|workflow| Some((workflow.group.clone()?, workflow.chord.clone()?)));
     let Some((group, body)) = chord else {
@@ -34,24 +42,27 @@ pub(crate) fn addition(message: &Message, with: Node, nth: u32) -> Result<Additi
             "what is added to a chord must not be part of a chord or chain already".to_owned(),
         ));
     }
-    // A chord counts one result of each member.
+    // A chord counts one result for each member, so a group is gathered into one list.
     let mut node = gathered(with);
-    if matches!(&node.kind, Kind::Chain(steps) if steps.is_empty()) {
+    if matches!(&node.kind, NodeKind::Chain(steps) if steps.is_empty()) {
         return Err(SignatureError("an empty chain cannot be added to a chord".to_owned()));
     }
+    // The ids are made from the added canvas too, so that different additions get different ids.
     let said = serde_json::to_string(&node.clone().into_raw()).unwrap_or_default();
     let index = workflow.and_then(|workflow| workflow.group_index);
-    let place = Place {
+    let place = CanvasPosition {
         id: None,
         group_id: Some(group.clone()),
         group_index: index.and_then(|index| usize::try_from(index).ok()),
-        chord: Some(Box::new(Node::from_raw(body)?)),
+        chord: Some(Arc::new(Node::from_raw(body)?)),
     };
     let reply_to = workflow.and_then(|workflow| workflow.reply_to.clone());
     let mut freezer = Freezer { ids: Ids::of(message, &format!("added {nth} {said}")), reply_to };
     let _ = freezer.freeze(&mut node, place);
-    let mut launch = Launch::default();
+    node.check_unique()?;
+    let mut launch = Launch::within(limits);
     let promise = launch.add(node, Vec::new(), None, &mut freezer);
+    launch.check()?;
     Ok(Addition { group, launch, promise })
 }
 
@@ -69,6 +80,10 @@ mod tests {
             ..Workflow::default()
         }));
         message
+    }
+
+    fn addition(message: &Message, with: Node, nth: u32) -> Result<Addition, SignatureError> {
+        super::addition(message, with, nth, CanvasLimits::default())
     }
 
     #[test]
@@ -92,7 +107,7 @@ mod tests {
         let chain = addition(&member, Node::task("a").then(Node::task("b")), 0).unwrap();
         assert_eq!((chain.launch.calls.len(), &chain.launch.calls[0].chord), (1, &None));
         assert_eq!(chain.launch.calls[0].chain[0].options["chord"]["task"], "body");
-        let group = Node::new(Kind::Group(vec![Node::task("a"), Node::task("b")]));
+        let group = Node::new(NodeKind::Group(vec![Node::task("a"), Node::task("b")]));
         let group = addition(&member, group, 0).unwrap();
         assert_eq!((group.launch.calls.len(), group.launch.chords.len()), (2, 1));
         let gathers = group.launch.calls[0].chord.clone().unwrap();
@@ -104,7 +119,7 @@ mod tests {
         let refused = |message: &Message, node| addition(message, node, 0).err().unwrap().to_string();
         let alone = Context::detached().message().clone();
         assert!(refused(&alone, Node::task("a")).contains("is no member of a chord"));
-        let empty = Node::new(Kind::Chain(Vec::new()));
+        let empty = Node::new(NodeKind::Chain(Vec::new()));
         assert!(refused(&member(), empty).contains("empty chain"));
     }
 }

@@ -1,4 +1,4 @@
-//! How a canvas is written in Rust.
+//! The builder of canvases: how a Rust program writes one.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -10,20 +10,22 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::chunks::{mapped, split};
+use super::chunks::{check, mapped, split};
 use super::join::joined;
-use super::node::{Kind, Node};
+use super::node::{Node, NodeKind};
 use super::result::CanvasResult;
 use crate::core::Timestamp;
 use crate::task::dispatch;
-use crate::task::{Client, EnqueueError, Message, NewTask, RawSignature, Signature, Task, TaskId, current};
+use crate::task::{
+    Client, EnqueueError, Json, Message, NewTask, RawSignature, Signature, Task, TaskId, current,
+};
 
-/// Calls that follow from each other, not made yet; `O` is what comes out at the end. Celery's chain, group, chord or
-/// plain signature.
+/// Calls that follow from each other and have not been made yet. `O` is the type of the final result. It covers
+/// Celery's chain, group, chord and plain signature.
 ///
-/// What comes before is passed on: the result of a step is the first argument of the next one. A typed call with all of
-/// its arguments, `add::s(2, 2)`, is complete and takes nothing (Celery's `add.si(2, 2)`); one that waits for its first
-/// argument is `add::p(4)` (Celery's `add.s(4)`).
+/// The result of a step is the first argument of the next one. A typed call with all of its arguments, `add::s(2, 2)`,
+/// is complete and takes no result (Celery's `add.si(2, 2)`). A call that waits for its first argument is written
+/// `add::p(4)` (Celery's `add.s(4)`).
 ///
 /// ```no_run
 /// # use celeriac::task;
@@ -48,17 +50,17 @@ use crate::task::{Client, EnqueueError, Message, NewTask, RawSignature, Signatur
 #[must_use = "a canvas does nothing until `.delay()` is awaited"]
 pub struct Canvas<O = Value> {
     node: Node,
-    /// The first thing that is wrong with it; said when it is sent.
+    /// The first error in the canvas. The caller gets it when the canvas is sent.
     error: Option<EnqueueError>,
     output: PhantomData<fn() -> O>,
 }
 
-/// What can be a part of a canvas: a [`Signature`], a [`Canvas`], or a task as such (`add::Task`), which takes all of its
-/// arguments from what comes before.
+/// A value that can be a part of a canvas: a [`Signature`], a [`Canvas`], a [`RawSignature`], or a task itself
+/// (`add::Task`), which takes all of its arguments from the step before.
 pub trait IntoCanvas {
-    /// What comes out of it.
+    /// The type of the part's result.
     type Output;
-    /// The conversion.
+    /// Converts the value to a canvas.
     fn into_canvas(self) -> Canvas<Self::Output>;
 }
 
@@ -76,7 +78,7 @@ impl<T: Task> IntoCanvas for Signature<T> {
     fn into_canvas(self) -> Canvas<T::Output> {
         let (call, arguments) = self.into_parts();
         let mut canvas = called::<T>(&call);
-        // All arguments are there: what comes before has no place among them.
+        // The call has all of its arguments, so there is no place for the result of the step before.
         canvas.node.immutable = true;
         match arguments.and_then(|a| serde_json::from_str(&a.args).map_err(|e| e.to_string())) {
             Ok(args) => canvas.node.args = args,
@@ -94,25 +96,39 @@ impl<T: Task> IntoCanvas for T {
     }
 }
 
+/// A signature that came as a document, for example as an argument of a task, runs as it does in Python: Celery's
+/// `signature(document)`. If the document is no signature, whoever sends the canvas gets [`EnqueueError::Canvas`].
+impl IntoCanvas for RawSignature {
+    type Output = Value;
+
+    fn into_canvas(self) -> Canvas {
+        let task = self.task.clone();
+        match Node::from_raw(self) {
+            Ok(node) => Canvas::of(node),
+            Err(error) => Canvas { error: Some(EnqueueError::Canvas(error.to_string())), ..signature(task) },
+        }
+    }
+}
+
 fn called<T: Task>(call: &NewTask) -> Canvas<T::Output> {
     let mut node = Node::task(T::NAME);
     node.options.plain = dispatch::write_options(call, &T::options());
     Canvas::of(node)
 }
 
-/// A call that takes its first argument from what comes before; `task::p(..)` is the typed way to it.
+/// A call that takes its first argument from the step before. `task::p(..)` is the typed way to make one.
 #[doc(hidden)]
 pub fn partial<T: Task, A: Serialize>(task: T, args: &A) -> Canvas<T::Output> {
     let mut canvas = task.into_canvas();
-    match serde_json::to_value(args) {
-        Ok(Value::Array(args)) => canvas.node.args = args,
-        Ok(_) => {} // no further argument
+    // The unit type encodes as null and stands for no further argument.
+    match Json::encode(args).and_then(|args| args.read::<Option<Vec<Json>>>()) {
+        Ok(args) => canvas.node.args = args.unwrap_or_default(),
         Err(error) => canvas.fail(T::NAME, &error),
     }
     canvas
 }
 
-/// A call of the task of this name, which this program need not have: one that only Python workers know, say.
+/// A call of the task of this name. This program need not have the task: it may be one that only Python workers know.
 ///
 /// ```
 /// use celeriac::task::canvas::signature;
@@ -122,8 +138,8 @@ pub fn signature(task: impl Into<String>) -> Canvas {
     Canvas::of(Node::task(task))
 }
 
-/// All of these at once; the results come in the order of the members. Members of different types are made alike by
-/// [`Canvas::untyped`].
+/// Runs all members at once. The results come in the order of the members. [`Canvas::untyped`] makes members of
+/// different types alike.
 pub fn group<N: IntoCanvas>(members: impl IntoIterator<Item = N>) -> Canvas<Vec<N::Output>> {
     let mut error = None;
     let members = members.into_iter().map(IntoCanvas::into_canvas);
@@ -131,23 +147,24 @@ pub fn group<N: IntoCanvas>(members: impl IntoIterator<Item = N>) -> Canvas<Vec<
         error = error.take().or(member.error);
         member.node
     });
-    let node = Node::new(Kind::Group(members.collect()));
+    let node = Node::new(NodeKind::Group(members.collect()));
     Canvas { error, ..Canvas::of(node) }
 }
 
-/// A group, and `body` with the list of its results. The same as `group(header).then(body)`.
+/// Runs the header as a group and then `body` with the list of its results. It is the same as
+/// `group(header).then(body)`.
 pub fn chord<N: IntoCanvas, B: IntoCanvas>(
     header: impl IntoIterator<Item = N>,
     body: B,
 ) -> Canvas<B::Output> {
     let header = group(header);
     let body = body.into_canvas();
-    // Also a header of one or none stays one: its body takes a list.
+    // A header with one member or none stays a header, because its body takes a list.
     let node = Node::chord(header.node, body.node);
     Canvas { error: header.error.or(body.error), ..Canvas::of(node) }
 }
 
-/// Steps of different types, one after the other; typed chains are written with [`Canvas::then`].
+/// Runs the steps one after the other. It is meant for steps of different types; [`Canvas::then`] writes typed chains.
 pub fn chain<N: IntoCanvas>(steps: impl IntoIterator<Item = N>) -> Canvas<N::Output> {
     let mut error = None;
     let steps = steps.into_iter().map(IntoCanvas::into_canvas);
@@ -159,7 +176,7 @@ pub fn chain<N: IntoCanvas>(steps: impl IntoIterator<Item = N>) -> Canvas<N::Out
     Canvas { error, ..Canvas::of(node) }
 }
 
-/// Calls a task with each of these items as its only argument, all in one message, one after the other. Celery's `map`.
+/// Calls a task with each of these items as its only argument, one after the other, all in one message. Celery's `map`.
 pub fn map<N: IntoCanvas>(
     task: N,
     items: impl IntoIterator<Item = impl Serialize>,
@@ -167,7 +184,7 @@ pub fn map<N: IntoCanvas>(
     over(task, items, |task, items| mapped("map", task, items))
 }
 
-/// Calls a task with each of these lists of arguments, all in one message, one after the other. Celery's `starmap`.
+/// Calls a task with each of these lists of arguments, one after the other, all in one message. Celery's `starmap`.
 pub fn starmap<N: IntoCanvas>(
     task: N,
     items: impl IntoIterator<Item = impl Serialize>,
@@ -175,7 +192,7 @@ pub fn starmap<N: IntoCanvas>(
     over(task, items, |task, items| mapped("starmap", task, items))
 }
 
-/// Calls a task with each of these lists of arguments, `n` in each message. Celery's `chunks`.
+/// Calls a task with each of these lists of arguments, with `n` lists in each message. Celery's `chunks`.
 ///
 /// # Panics
 /// `n` is 0.
@@ -185,17 +202,25 @@ pub fn chunks<N: IntoCanvas>(
     n: usize,
 ) -> Canvas<Vec<Vec<N::Output>>> {
     assert!(n > 0, "chunks of nothing: `n` is 0");
-    over(task, items, |task, items| Node::new(Kind::Group(split(&task, items, n))))
+    let mut error = None;
+    let canvas = over(task, items, |task, items| match check(items.len(), n) {
+        Ok(()) => Node::new(NodeKind::Group(split(task, &items, n))),
+        Err(too_many) => {
+            error = Some(EnqueueError::Canvas(too_many.to_string()));
+            Node::new(NodeKind::Group(Vec::new()))
+        }
+    });
+    Canvas { error: canvas.error.or(error), ..canvas }
 }
 
 fn over<N: IntoCanvas, O>(
     task: N,
     items: impl IntoIterator<Item = impl Serialize>,
-    make: impl FnOnce(Node, Vec<Value>) -> Node,
+    make: impl FnOnce(Node, Vec<Json>) -> Node,
 ) -> Canvas<O> {
     let mut task = task.into_canvas();
     let name = task.node.name().to_owned();
-    let items: Result<Vec<_>, _> = items.into_iter().map(|item| serde_json::to_value(item)).collect();
+    let items: Result<Vec<_>, _> = items.into_iter().map(|item| Json::encode(&item)).collect();
     let items = items.unwrap_or_else(|error| {
         task.fail(&name, &error);
         Vec::new()
@@ -226,14 +251,15 @@ impl<O> Canvas<O> {
         self.error = self.error.take().or(Some(error));
     }
 
-    /// And then this, with the result of what is here as its first argument. After a group that is the list of the
-    /// members' results: the two make a chord.
+    /// Adds a next step, which gets the result of this canvas as its first argument. After a group, that is the list of
+    /// the members' results, and the two make a chord.
     pub fn then<N: IntoCanvas>(self, next: N) -> Canvas<N::Output> {
         let next = next.into_canvas();
         Canvas { error: self.error.or(next.error), ..Canvas::of(self.node.then(next.node)) }
     }
 
-    /// Calls this as well, with the result, when all has gone well; nobody waits for it. Celery's `link`.
+    /// Also calls `callback` with the result when this canvas has succeeded. Nobody waits for the callback. Celery's
+    /// `link`.
     pub fn link(mut self, callback: impl IntoCanvas) -> Self {
         let callback = callback.into_canvas();
         self.node.link(callback.node);
@@ -241,8 +267,9 @@ impl<O> Canvas<O> {
         self
     }
 
-    /// Calls this, with the id of the task that failed, when one of the tasks here fails for good. Celery's `on_error`
-    /// and `link_error`. Of a chord's tasks it is the body that counts, and it fails when one of the header does.
+    /// Calls `errback` with the id of the failed task when one of the tasks here fails for good. For a chord, the
+    /// errback is linked to the body, which fails when a member of the header does. Celery's `on_error` and
+    /// `link_error`.
     pub fn link_error(mut self, errback: impl IntoCanvas) -> Self {
         let errback = errback.into_canvas();
         self.node.link_error(&errback.node);
@@ -250,19 +277,19 @@ impl<O> Canvas<O> {
         self
     }
 
-    /// The same, whatever comes out.
+    /// The same canvas with a result of any type.
     pub fn untyped(self) -> Canvas {
         Canvas { node: self.node, error: self.error, output: PhantomData }
     }
 
-    /// The same, if something of the type `P` comes out.
+    /// The same canvas with a result of the type `P`, which the program has to know.
     pub fn returns<P>(self) -> Canvas<P> {
         Canvas { node: self.node, error: self.error, output: PhantomData }
     }
 
-    /// One more argument, after those that are there.
+    /// Adds one more argument after those that are there.
     pub fn arg(mut self, value: impl Serialize) -> Self {
-        match serde_json::to_value(value) {
+        match Json::encode(&value) {
             Ok(value) => self.node.args.push(value),
             Err(error) => {
                 let name = self.node.name().to_owned();
@@ -272,16 +299,20 @@ impl<O> Canvas<O> {
         self
     }
 
-    /// More arguments, after those that are there.
+    /// Adds more arguments after those that are there.
     pub fn args(self, values: impl IntoIterator<Item = impl Serialize>) -> Self {
         values.into_iter().fold(self, Self::arg)
     }
 
-    /// An argument by name. Composites have none.
+    /// Adds an argument by name. A chain, a group or a chord has no such arguments: sending it is an error then.
     pub fn kwarg(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
-        match (serde_json::to_value(value), &mut self.node.kind) {
-            (Ok(value), Kind::Task { kwargs, .. }) => drop(kwargs.insert(name.into(), value)),
-            (Ok(_), _) => {}
+        match (Json::encode(&value), &mut self.node.kind) {
+            (Ok(value), NodeKind::Task { kwargs, .. }) => drop(kwargs.insert(name.into(), value)),
+            (Ok(_), _) => {
+                let text = "only a task takes arguments by name, and this is a chain, a group or a chord: \
+                            give them to its tasks";
+                self.error = self.error.take().or(Some(EnqueueError::Canvas(text.to_owned())));
+            }
             (Err(error), _) => {
                 let name = self.node.name().to_owned();
                 self.fail(&name, &error);
@@ -290,61 +321,73 @@ impl<O> Canvas<O> {
         self
     }
 
-    /// Takes nothing from what comes before. Celery's `si`.
+    /// Lets the call ignore the result of the step before. Celery's `si`.
     pub fn immutable(mut self) -> Self {
         self.node.immutable = true;
         self
     }
 
-    /// Sets an option by Celery's name. Options of a chain are those of its first task, options of a group those of each
-    /// member, options of a chord those of header and body; a countdown is the header's.
+    /// Sets an option by Celery's name. An option of a chain goes to its first task, one of a group to each member, and
+    /// one of a chord to header and body; a countdown of a chord goes to the header only.
     pub fn set(mut self, option: &str, value: impl Into<Value>) -> Self {
-        self.node.options.set(option, value);
+        self.node.options.set(option, value.into());
         self
     }
 
-    /// Into this queue instead of the task's own.
+    /// Sends the call to this queue instead of the task's own.
     pub fn queue(self, queue: impl Into<String>) -> Self {
         self.set("queue", queue.into())
     }
 
-    /// 0 to 255, higher goes first.
+    /// Sets the priority, from 0 to 255. The highest goes first.
     pub fn priority(self, priority: u8) -> Self {
         self.set("priority", priority)
     }
 
-    /// Not before this long from when it is sent: for a later step, from the end of the one before.
+    /// Sets how long after it was sent the task may start. A later step of a chain is sent when the step before ends.
     pub fn countdown(self, delay: Duration) -> Self {
         self.set("countdown", delay.as_secs_f64())
     }
 
-    /// Not before this time.
+    /// Sets the time before which the task must not start.
     pub fn eta(self, eta: impl Into<Timestamp>) -> Self {
         self.set("eta", dispatch::written(eta.into()))
     }
 
-    /// Not started this long after it is sent: revoked.
+    /// Revokes the task if it has not started this long after it was sent.
     pub fn expires(self, after: Duration) -> Self {
         self.set("expires", after.as_secs_f64())
     }
 
-    /// With an id of the caller's: that of the result, or, of a group, the group's.
+    /// Sets the id of the result. For a group it is the group's id.
     pub fn id(self, id: impl Into<TaskId>) -> Self {
         self.set("task_id", id.into().as_str())
     }
 
-    /// Keep no result. Nobody can wait for it then.
+    /// States whether the result is thrown away. If it is, nobody can wait for it.
     pub fn ignore_result(self, ignore: bool) -> Self {
         self.set("ignore_result", ignore)
     }
 
-    /// Stamps every task in it, and what they send in turn, with a header. Celery's stamps.
+    /// Sets the text that tools, logs and errors show instead of the positional arguments, for example `<redacted>`.
+    /// For a group it applies to each member, and for [`map`] and the like to the items. Celery's `.set(argsrepr=…)`.
+    pub fn argsrepr(self, shown: impl Into<String>) -> Self {
+        self.set("argsrepr", shown.into())
+    }
+
+    /// Sets the text that is shown instead of the keyword arguments. Celery's `.set(kwargsrepr=…)`.
+    pub fn kwargsrepr(self, shown: impl Into<String>) -> Self {
+        self.set("kwargsrepr", shown.into())
+    }
+
+    /// Stamps every task of the canvas with a header. A stamped task passes the stamp on to what it sends. Celery's
+    /// stamps.
     pub fn stamp(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.node.stamp(name, &value.into());
         self
     }
 
-    /// Its document, as it crosses the wire.
+    /// Converts the canvas to its document, as it crosses the wire.
     ///
     /// # Errors
     /// An argument has no form in JSON.
@@ -352,18 +395,18 @@ impl<O> Canvas<O> {
         self.error.map_or_else(|| Ok(self.node.into_raw()), Err)
     }
 
-    /// Sends it with the program's running [`Celeriac`](crate::Celeriac). Await it, or block on it with
+    /// Sends the canvas with the program's running [`Celeriac`](crate::Celeriac). Await the answer, or block on it with
     /// [`Launching::wait`].
     pub fn delay(self) -> Launching<O> {
         Launching { canvas: self, client: None, beside: None }
     }
 
-    /// Sends it with this handle, for programs that run more than one.
+    /// Sends the canvas with this handle, for programs that run more than one.
     pub fn send(self, client: impl Into<Arc<dyn Client>>) -> Launching<O> {
         Launching { canvas: self, client: Some(client.into()), beside: None }
     }
 
-    /// Adds it to the chord of a member that runs, as the `nth` that this run adds.
+    /// Adds the canvas to the chord of a running member, as the `nth` member that this run adds.
     pub(crate) fn beside(
         self,
         member: Arc<Message>,
@@ -375,17 +418,17 @@ impl<O> Canvas<O> {
 }
 
 impl<T: Task> Signature<T> {
-    /// And then that, with the result of this as its first argument: a chain.
+    /// Adds a next step, which gets the result of this call as its first argument. The two make a chain.
     pub fn then<N: IntoCanvas>(self, next: N) -> Canvas<N::Output> {
         self.into_canvas().then(next)
     }
 
-    /// Calls this as well, with the result, when all has gone well. Celery's `link`.
+    /// Also calls `callback` with the result when this call has succeeded. Celery's `link`.
     pub fn link(self, callback: impl IntoCanvas) -> Canvas<T::Output> {
         self.into_canvas().link(callback)
     }
 
-    /// Calls this, with the id of the task, when it fails for good. Celery's `on_error` and `link_error`.
+    /// Calls `errback` with the id of the task when it fails for good. Celery's `on_error` and `link_error`.
     pub fn link_error(self, errback: impl IntoCanvas) -> Canvas<T::Output> {
         self.into_canvas().link_error(errback)
     }
@@ -394,17 +437,19 @@ impl<T: Task> Signature<T> {
 impl Node {
     fn stamp(&mut self, name: &str, value: &Value) {
         match &mut self.kind {
-            Kind::Task { .. } => {
+            NodeKind::Task { .. } => {
                 self.options.set(name, value.clone());
-                self.options.set_default("stamped_headers", || Value::Array(Vec::new()));
-                if let Some(Value::Array(names)) = self.options.plain.get_mut("stamped_headers")
-                    && !names.iter().any(|known| known == name)
-                {
+                let known = self.options.plain.get("stamped_headers").and_then(|names| names.as_array());
+                let mut names = known.cloned().unwrap_or_default();
+                if !names.iter().any(|known| known == name) {
                     names.push(name.into());
+                    self.options.set("stamped_headers", names);
                 }
             }
-            Kind::Chain(nodes) | Kind::Group(nodes) => nodes.iter_mut().for_each(|n| n.stamp(name, value)),
-            Kind::Chord(chord) => {
+            NodeKind::Chain(nodes) | NodeKind::Group(nodes) => {
+                nodes.iter_mut().for_each(|n| n.stamp(name, value))
+            }
+            NodeKind::Chord(chord) => {
                 chord.header.stamp(name, value);
                 chord.body.stamp(name, value);
             }
@@ -415,12 +460,12 @@ impl Node {
     }
 }
 
-/// A canvas that is being sent. Nothing happens until it is awaited or [waited](Self::wait) for.
+/// A canvas that has not been sent. Nothing happens until it is awaited or [waited](Self::wait) for.
 #[must_use = "nothing is sent until this is awaited"]
 pub struct Launching<O> {
     canvas: Canvas<O>,
     client: Option<Arc<dyn Client>>,
-    /// It is added to the chord of this member.
+    /// The running member of a chord to which the canvas is added, and the number of the addition.
     beside: Option<(Arc<Message>, u32)>,
 }
 
@@ -438,13 +483,13 @@ impl<O> Launching<O> {
         Ok(CanvasResult::new(promise, client))
     }
 
-    /// Sends it where nothing is asynchronous, and blocks until it is accepted.
+    /// Sends the canvas from code that is not asynchronous, and blocks until it is accepted.
     ///
     /// # Errors
     /// See [`EnqueueError`].
     ///
     /// # Panics
-    /// On a thread that drives asynchronous tasks: there, `.await` it.
+    /// The current thread drives asynchronous tasks. Use `.await` there.
     pub fn wait(self) -> Result<CanvasResult<O>, EnqueueError> {
         match tokio::runtime::Handle::try_current() {
             Ok(runtime) => runtime.block_on(self.run()),

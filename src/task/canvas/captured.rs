@@ -1,5 +1,5 @@
-//! What a real Celery client publishes for each shape of canvas, and that ours publishes the same. The captures are in
-//! `tests/canvas/shapes.txt`: for each shape the result's ids, and a line for each message.
+//! A test that Celeriac publishes what a real Celery client publishes for each shape of canvas. The captures are in
+//! `tests/canvas/shapes.txt`: for each shape the ids of the result, and a line for each message.
 
 use std::collections::HashMap;
 
@@ -9,13 +9,13 @@ use super::chunks::{mapped, split};
 use super::freeze::{Freezer, Ids};
 use super::join::joined;
 use super::launch::{Call, Launch};
-use super::node::{Kind, Node};
+use super::node::{Node, NodeKind};
 use crate::task::RawSignature;
 
 const CAPTURES: &str = include_str!("../../../tests/canvas/shapes.txt");
 const REPLY_TO: &str = "0d92f29c-cac9-3d23-8193-8cdf78203125";
 
-/// The messages of a shape, and the sizes of the chords that were opened for it.
+/// Reads the messages of a shape, and the sizes of the chords that were opened for it.
 fn captured(shape: &str) -> (Vec<Value>, Vec<(String, u64)>) {
     let start = CAPTURES.find(&format!("===== {shape}\n")).unwrap_or_else(|| panic!("no capture of {shape}"));
     let lines = CAPTURES[start..].lines().skip(1).take_while(|line| !line.starts_with("====="));
@@ -31,7 +31,7 @@ fn captured(shape: &str) -> (Vec<Value>, Vec<(String, u64)>) {
     (messages, chords)
 }
 
-/// Options that are null are as if not given, and one tells Celery's own client what it knows anyway.
+/// Removes options that are null, which count as not given, and `add_to_parent`, which only Celery's own client reads.
 fn without_noise(value: Value) -> Value {
     match value {
         Value::Object(map) => {
@@ -50,7 +50,7 @@ fn without_noise(value: Value) -> Value {
     }
 }
 
-/// A signature as the captures have it.
+/// A signature in the form of the captures.
 fn sig(value: &Value) -> Value {
     let mut out = Map::new();
     let walk = |value: &Value| -> Value {
@@ -93,16 +93,17 @@ fn message(call: &Call) -> Value {
         }
     }
     if let Some(chord) = &call.chord {
-        embed.insert("chord".into(), sig(&serde_json::to_value(chord).unwrap()));
+        embed.insert("chord".into(), sig(&serde_json::to_value(&**chord).unwrap()));
     }
-    let option = |key: &str| call.options.get(key).cloned().unwrap_or_default();
+    let option = |key: &str| call.options.get(key).map_or(Value::Null, |value| value.value().clone());
     json!({
         "id": option("task_id"), "task": call.task, "group": option("group_id"), "gi": option("group_index"),
-        "root": option("task_id"), "parent": null, "embed": embed, "args": call.args,
+        "root": option("task_id"), "parent": null, "embed": embed,
+        "args": serde_json::from_str::<Value>(&call.positional()).unwrap(),
     })
 }
 
-/// Ids by the order in which they are met.
+/// Names for ids, in the order in which the ids are met.
 #[derive(Default)]
 struct Names(HashMap<String, String>);
 
@@ -155,7 +156,7 @@ fn same(shape: &str, node: Node) {
 
 fn add(args: &[i64]) -> Node {
     let mut node = Node::task("t.add");
-    node.args = args.iter().map(|n| Value::from(*n)).collect();
+    node.args = args.iter().map(|n| (*n).into()).collect();
     node
 }
 
@@ -164,7 +165,7 @@ fn xsum() -> Node {
 }
 
 fn group(members: Vec<Node>) -> Node {
-    Node::new(Kind::Group(members))
+    Node::new(NodeKind::Group(members))
 }
 
 #[test]
@@ -211,9 +212,9 @@ fn chords() {
 
 #[test]
 fn maps_and_chunks() {
-    let pairs = vec![json!([1, 2])];
-    same("map", mapped("map", xsum(), vec![json!([1, 2]), json!([3, 4])]));
+    let pairs = vec![json!([1, 2]).into()];
+    same("map", mapped("map", xsum(), vec![json!([1, 2]).into(), json!([3, 4]).into()]));
     same("starmap in chain", joined([add(&[1]), mapped("starmap", add(&[]), pairs)]));
-    let items = (0..4).map(|n| json!([n, n])).collect();
-    same("chunks", group(split(&add(&[]), items, 2)));
+    let items: Vec<_> = (0..4).map(|n| json!([n, n]).into()).collect();
+    same("chunks", group(split(add(&[]), &items, 2)));
 }

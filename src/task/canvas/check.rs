@@ -1,60 +1,213 @@
-//! What is wrong with a canvas before anything of it is sent. A worker that comes to it later can only fail it.
+//! The checks of a canvas before anything of it is sent. A worker that comes to a broken part later can only fail it.
 
-use super::node::{Kind, Node};
-use crate::task::EnqueueError;
+use std::collections::HashSet;
 
-/// How deep a canvas may be nested. Whoever reads its JSON gives up at 128 brackets, and a level takes up to four.
+use serde_json::Value;
+
+use super::SignatureError;
+use super::limits::{CanvasLimits, json_len};
+use super::node::{Node, NodeKind};
+use crate::task::id::LONGEST_ID;
+use crate::task::{EnqueueError, check_id};
+
+/// The deepest nesting of a canvas. Readers of its JSON give up at 128 brackets, and a level takes up to four.
 const DEPTH: usize = 28;
 
-/// Says whether a task may go to that queue, or to its own if none is named.
+/// The options of a signature that hold ids, each with its name in errors.
+const IDS: [(&str, &str); 6] = [
+    ("task_id", "task id"),
+    ("group_id", "group id"),
+    ("root_id", "root id"),
+    ("parent_id", "parent id"),
+    ("reply_to", "name of the queue for results (`reply_to`)"),
+    ("queue", "name of the queue"),
+];
+
+/// A check that a task may go to the named queue, or to its own if none is named.
 type CheckQueue<'a> = dyn Fn(&str, Option<&str>) -> Result<(), EnqueueError> + 'a;
 
 impl Node {
+    /// Checks a canvas for its caller before anything is sent. `max_message_size` bounds the arguments, and the
+    /// headers, of each task.
+    ///
     /// # Errors
-    /// A queue that is not known, a chain or a body without a task, or too many levels.
-    pub(crate) fn check(&self, queue: &CheckQueue<'_>) -> Result<(), EnqueueError> {
-        self.check_at(0, queue)
+    /// A queue is not known, a chain has no step, a task has no name, there are too many levels or tasks, an id is not
+    /// usable, or arguments or headers are too large.
+    pub(crate) fn check(
+        &self,
+        queue: &CheckQueue<'_>,
+        limits: CanvasLimits,
+        max_message_size: usize,
+    ) -> Result<(), EnqueueError> {
+        // The number of tasks comes first, because it bounds the cost of the other checks.
+        let tasks = limits.check_tasks(self.tasks());
+        tasks.map_err(|error| EnqueueError::Canvas(error.to_string()))?;
+        self.check_at(0, queue, max_message_size)?;
+        self.check_copies(limits).map_err(|error| EnqueueError::Canvas(error.to_string()))
     }
 
-    fn check_at(&self, depth: usize, queue: &CheckQueue<'_>) -> Result<(), EnqueueError> {
+    /// The nodes that are linked to this one or come after it.
+    pub(super) fn others(&self) -> impl Iterator<Item = &Self> {
+        let options = &self.options;
+        let links = options.link.iter().chain(&options.link_error).chain(options.chord.as_deref());
+        links.chain(options.chain.iter().flatten())
+    }
+
+    /// The parts of a composite node.
+    pub(super) fn inner(&self) -> impl Iterator<Item = &Self> {
+        let (nodes, chord) = match &self.kind {
+            NodeKind::Task { .. } => (&[][..], None),
+            NodeKind::Chain(nodes) | NodeKind::Group(nodes) => (&nodes[..], None),
+            NodeKind::Chord(chord) => (&[][..], Some([&chord.header, &chord.body])),
+        };
+        nodes.iter().chain(chord.into_iter().flatten())
+    }
+
+    /// Checks all ids in the node and in what is linked to it.
+    ///
+    /// # Errors
+    /// One of the ids is not usable.
+    pub(crate) fn check_ids(&self) -> Result<(), SignatureError> {
+        self.check_own_ids()?;
+        self.inner().chain(self.others()).try_for_each(Self::check_ids)
+    }
+
+    fn check_own_ids(&self) -> Result<(), SignatureError> {
+        for (key, called) in IDS {
+            match self.options.plain.get(key).map(|value| value.value()) {
+                None | Some(Value::Null) => {}
+                Some(Value::String(id)) => {
+                    let what = format!("the {called} of `{}`", self.short_name());
+                    check_id(&what, id).map_err(|error| SignatureError(error.to_string()))?;
+                }
+                // Celery allows other forms for the queue and the reply queue, so these are not checked here.
+                Some(_) if matches!(key, "queue" | "reply_to") => {}
+                Some(other) => {
+                    let found: String = other.to_string().chars().take(40).collect();
+                    return Err(SignatureError(format!(
+                        "the {called} of `{}` is {found}, which is no text",
+                        self.short_name()
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn short_name(&self) -> String {
+        self.name().chars().take(100).collect()
+    }
+
+    /// Checks that no id was given twice, once all ids have been given. An errback is copied to all nodes to which it
+    /// is linked, and is called once under an id of its own. So its copies may share an id, but no other node may have
+    /// it.
+    ///
+    /// # Errors
+    /// Two tasks or groups have the same id.
+    pub(crate) fn check_unique(&self) -> Result<(), SignatureError> {
+        let (mut ids, mut errbacks) = (HashSet::new(), HashSet::new());
+        self.note_ids(&mut ids, &mut errbacks)?;
+        match ids.intersection(&errbacks).next() {
+            Some(id) => Err(twice(id)),
+            None => Ok(()),
+        }
+    }
+
+    fn note_ids<'n>(
+        &'n self,
+        ids: &mut HashSet<&'n str>,
+        errbacks: &mut HashSet<&'n str>,
+    ) -> Result<(), SignatureError> {
+        // A chain has the id of its last step, and a chord that of its header, so these are not ids of their own.
+        let own =
+            if matches!(self.kind, NodeKind::Task { .. } | NodeKind::Group(_)) { self.id() } else { None };
+        if let Some(id) = own
+            && !ids.insert(id)
+        {
+            return Err(twice(id));
+        }
+        self.inner().chain(&self.options.link).try_for_each(|node| node.note_ids(ids, errbacks))?;
+        for errback in &self.options.link_error {
+            errback.note_ids(&mut HashSet::new(), &mut HashSet::new())?;
+            errback.every_id(errbacks);
+        }
+        Ok(())
+    }
+
+    fn every_id<'n>(&'n self, ids: &mut HashSet<&'n str>) {
+        ids.extend(self.id());
+        self.inner()
+            .chain(&self.options.link)
+            .chain(&self.options.link_error)
+            .for_each(|node| node.every_id(ids));
+    }
+
+    /// Checks the size of the arguments, and that of the headers, as JSON.
+    fn check_size(&self, limit: usize) -> Result<(), EnqueueError> {
+        let NodeKind::Task { name, kwargs, .. } = &self.kind else { return Ok(()) };
+        let size = json_len(&self.args) + if kwargs.is_empty() { 0 } else { json_len(kwargs) };
+        if size > limit {
+            return Err(EnqueueError::TooLarge { task: name.clone(), size, limit });
+        }
+        // All options that are not checked elsewhere travel as headers, stamps included.
+        let size = json_len(&self.options.plain);
+        if size > limit {
+            return Err(EnqueueError::HeadersTooLarge { task: name.clone(), size, limit });
+        }
+        Ok(())
+    }
+
+    fn check_at(
+        &self,
+        depth: usize,
+        queue: &CheckQueue<'_>,
+        max_message_size: usize,
+    ) -> Result<(), EnqueueError> {
         let wrong = |text: &str| Err(EnqueueError::Canvas(text.to_owned()));
+        let id = self.options.text("task_id").map_or(1, str::len);
+        if !(1..=LONGEST_ID).contains(&id) {
+            return Err(EnqueueError::BadId { len: id });
+        }
+        self.check_own_ids().map_err(|error| EnqueueError::Canvas(error.to_string()))?;
+        self.check_size(max_message_size)?;
         if depth > DEPTH {
             return wrong(&format!(
                 "it is nested more than {DEPTH} levels deep; make one chain of the steps, or send the inner part from a task"
             ));
         }
         match &self.kind {
-            Kind::Task { name, .. } if name.is_empty() => return wrong("a task in it has no name"),
-            Kind::Task { name, .. } => {
+            NodeKind::Task { name, .. } if name.is_empty() => return wrong("a task in it has no name"),
+            NodeKind::Task { name, .. } => {
                 if let wanted @ Some(_) = self.options.text("queue") {
                     queue(name, wanted)?;
                 }
             }
-            Kind::Chain(steps) if steps.is_empty() => return wrong("a chain in it has no step"),
-            Kind::Chain(nodes) | Kind::Group(nodes) => {
+            NodeKind::Chain(steps) if steps.is_empty() => return wrong("a chain in it has no step"),
+            NodeKind::Chain(_) | NodeKind::Group(_) => {
                 if self.options.text("queue").is_some() {
                     queue(self.name(), self.options.text("queue"))?;
                 }
-                nodes.iter().try_for_each(|node| node.check_at(depth + 1, queue))?;
             }
-            Kind::Chord(chord) => {
-                chord.header.check_at(depth + 1, queue)?;
-                chord.body.check_at(depth + 1, queue)?;
-            }
+            NodeKind::Chord(_) => {}
         }
-        let options = &self.options;
-        let links = options.link.iter().chain(&options.link_error).chain(options.chord.as_deref());
-        let mut all = links.chain(options.chain.iter().flatten());
-        all.try_for_each(|node| node.check_at(depth + 1, queue))
+        self.inner()
+            .chain(self.others())
+            .try_for_each(|node| node.check_at(depth + 1, queue, max_message_size))
     }
 
-    /// Whether a task or group in it has an id already.
+    /// Whether a task or group in the canvas has an id already.
     pub(crate) fn has_ids(&self) -> bool {
         self.id().is_some()
             || match &self.kind {
-                Kind::Task { .. } => false,
-                Kind::Chain(nodes) | Kind::Group(nodes) => nodes.iter().any(Self::has_ids),
-                Kind::Chord(chord) => chord.header.has_ids() || chord.body.has_ids(),
+                NodeKind::Task { .. } => false,
+                NodeKind::Chain(nodes) | NodeKind::Group(nodes) => nodes.iter().any(Self::has_ids),
+                NodeKind::Chord(chord) => chord.header.has_ids() || chord.body.has_ids(),
             }
     }
+}
+
+fn twice(id: &str) -> SignatureError {
+    SignatureError(format!(
+        "the id `{id}` is given twice in it: the second of the two would be left out, so give each its own, or none"
+    ))
 }

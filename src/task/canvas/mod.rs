@@ -1,36 +1,44 @@
-//! Tasks that follow from each other: chains, groups, chords, and what is linked to them. Celery's canvas.
+//! Tasks that follow from each other: chains, groups and chords, with their callbacks and errbacks. Celery's canvas.
 //!
-//! A canvas is written with [`Canvas`], given ids and sent by a client, and carried on by the workers: each message has with
-//! it what comes after. What Celery publishes for a canvas is what is published here, so either side may go on with it.
+//! A program writes a canvas with [`Canvas`]. The client gives ids to its tasks and sends the first of them. The
+//! workers carry it on, because each message has with it everything that comes after. The messages are those that
+//! Celery publishes for the same canvas, so either side may go on with it.
 
 mod addition;
-mod aftermath;
 mod builder;
 mod builtin;
 #[cfg(test)]
 mod captured;
 mod check;
 mod chunks;
+mod end_plan;
+mod errbacks;
 mod freeze;
 mod join;
 mod launch;
+mod limits;
 mod node;
 mod replace;
+mod repr;
 mod result;
 
 pub(crate) use addition::{Addition, addition};
-pub(crate) use aftermath::{Aftermath, Cause, Part, after, after_chord};
 #[doc(hidden)]
 pub use builder::partial;
 pub use builder::{Canvas, IntoCanvas, Launching, chain, chord, chunks, group, map, signature, starmap};
+pub(crate) use end_plan::{Cause, EndPlan, LostTask, Part, after, plan_chord_end};
+pub(crate) use errbacks::note_called;
 pub use freeze::Promise;
-pub(crate) use freeze::{Freezer, Ids, Place};
+pub(crate) use freeze::{CanvasPosition, Freezer, Ids};
 pub(crate) use launch::{Call, Launch};
+pub(crate) use limits::{CanvasLimits, json_len};
 pub(crate) use node::Node;
 pub(crate) use replace::replacement;
 pub use result::CanvasResult;
 
-/// Something that should be a signature is none; the text says what and where.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// The error of something that should be a signature and is none. The text says what it is and where.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SignatureError(pub(crate) String);
+
+crate::core::debug_as_display!(SignatureError);

@@ -1,114 +1,118 @@
-//! A canvas as a tree: what a signature's document becomes while it is joined, given ids, sent or failed.
+//! A canvas as a tree. A signature's document takes this form while it is joined, frozen, sent or failed.
 //!
-//! On the wire a composite signature hides its parts in `kwargs`, and links, chords and the rest of a chain in
-//! `options`. Here each of them has its place; the conversion loses nothing that a task is called with.
+//! On the wire a composite signature keeps its parts in `kwargs`, and its links, its chord and the rest of its chain in
+//! `options`. Here each of these has a field. The conversion loses nothing that a task is called with.
 
+use std::cell::Cell;
 use std::collections::HashSet;
-
-use serde_json::{Map, Value};
+use std::sync::Arc;
 
 use super::SignatureError;
-use crate::task::{RawSignature, TaskId};
+use super::freeze::flattened;
+use crate::task::{Json, JsonMap, RawSignature, TaskId};
+
+/// The deepest nesting of signatures. Reading recurses once for each level, and the text of a signature has the texts
+/// of all signatures inside it. So the message of a stranger must not decide how deep that goes.
+const LEVELS: usize = 64;
 
 /// A call or a composition of calls.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
-    pub(crate) kind: Kind,
-    /// Positional arguments; of a composite, they go to what starts first.
-    pub(crate) args: Vec<Value>,
-    pub(crate) options: Options,
+    pub(crate) kind: NodeKind,
+    /// The positional arguments. Those of a composite go to the tasks that start first.
+    pub(crate) args: Vec<Json>,
+    pub(crate) options: NodeOptions,
     pub(crate) immutable: bool,
 }
 
-/// What a node is.
+/// The kind of a node.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Kind {
-    Task { name: String, kwargs: Map<String, Value>, subtask_type: Option<String> },
+pub(crate) enum NodeKind {
+    Task { name: String, kwargs: JsonMap, subtask_type: Option<String> },
     Chain(Vec<Node>),
     Group(Vec<Node>),
     Chord(Box<Chord>),
 }
 
-/// A header, always a group, and what is called with its results.
+/// A header, which is always a group, and the body that is called with its results.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Chord {
     pub(crate) header: Node,
     pub(crate) body: Node,
-    pub(crate) kwargs: Map<String, Value>,
+    pub(crate) kwargs: JsonMap,
 }
 
 /// The options of a node.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Options {
-    /// All but those below: `task_id`, `group_id`, `queue`, `countdown`, …
-    pub(crate) plain: Map<String, Value>,
+pub(crate) struct NodeOptions {
+    /// All options without a field below: `task_id`, `group_id`, `queue`, `countdown`, …
+    pub(crate) plain: JsonMap,
     pub(crate) link: Vec<Node>,
     pub(crate) link_error: Vec<Node>,
-    /// The body of the chord that this node is part of.
-    pub(crate) chord: Option<Box<Node>>,
-    /// What comes after it, in reverse order; `None`: not said.
+    /// The body of the chord that this node is a member of. All members share it.
+    pub(crate) chord: Option<Arc<Node>>,
+    /// The steps that come after this node, in reverse order. With `None` nothing was stated.
     pub(crate) chain: Option<Vec<Node>>,
 }
 
-impl Options {
+impl NodeOptions {
     pub(crate) fn text(&self, key: &str) -> Option<&str> {
-        self.plain.get(key).and_then(Value::as_str)
+        self.plain.get(key).and_then(|value| value.as_str())
     }
 
-    pub(crate) fn set(&mut self, key: &str, value: impl Into<Value>) {
-        self.plain.insert(key.to_owned(), value.into());
+    pub(crate) fn set(&mut self, key: &str, value: impl Into<Json>) {
+        self.plain.insert(key, value);
     }
 
-    /// Sets what is not set, nor null.
-    pub(crate) fn set_default(&mut self, key: &str, value: impl FnOnce() -> Value) {
-        let slot = self.plain.entry(key).or_insert(Value::Null);
-        if slot.is_null() {
-            *slot = value();
+    /// Sets an option that is missing or null.
+    pub(crate) fn set_default(&mut self, key: &str, value: impl FnOnce() -> Json) {
+        if self.plain.get(key).is_none_or(|value| value.is_null()) {
+            self.plain.insert(key, value());
         }
     }
 }
 
 impl Node {
-    pub(crate) fn new(kind: Kind) -> Self {
-        Self { kind, args: Vec::new(), options: Options::default(), immutable: false }
+    pub(crate) fn new(kind: NodeKind) -> Self {
+        Self { kind, args: Vec::new(), options: NodeOptions::default(), immutable: false }
     }
 
     pub(crate) fn task(name: impl Into<String>) -> Self {
-        Self::new(Kind::Task { name: name.into(), kwargs: Map::new(), subtask_type: None })
+        Self::new(NodeKind::Task { name: name.into(), kwargs: JsonMap::new(), subtask_type: None })
     }
 
     pub(crate) fn chord(header: Self, body: Self) -> Self {
-        Self::new(Kind::Chord(Box::new(Chord { header, body, kwargs: Map::new() })))
+        Self::new(NodeKind::Chord(Box::new(Chord { header, body, kwargs: JsonMap::new() })))
     }
 
-    /// The id that it has been given: of a chain its last step's, of a group the group's.
+    /// The id that was given to the node. A chain has the id of its last step, and a group that of the group.
     pub(crate) fn id(&self) -> Option<&str> {
         self.options.text("task_id")
     }
 
-    /// Its name, for the record of one that will never run.
+    /// The name for the record of a node that will never run.
     pub(crate) fn name(&self) -> &str {
         match &self.kind {
-            Kind::Task { name, .. } => name,
-            Kind::Chain(_) => "celery.chain",
-            Kind::Group(_) => "celery.group",
-            Kind::Chord(_) => "celery.chord",
+            NodeKind::Task { name, .. } => name,
+            NodeKind::Chain(_) => "celery.chain",
+            NodeKind::Group(_) => "celery.group",
+            NodeKind::Chord(_) => "celery.chord",
         }
     }
 
-    /// The tasks in it that keep no results: those that say so, and those of which that is known.
+    /// Collects the tasks that keep no result, because they say so or because `is_known` says so of their name.
     pub(crate) fn ignored(&self, is_known: &dyn Fn(&str) -> bool, tasks: &mut HashSet<TaskId>) {
         match &self.kind {
-            Kind::Task { name, .. } => {
-                let said = self.options.plain.get("ignore_result").and_then(Value::as_bool);
+            NodeKind::Task { name, .. } => {
+                let said = self.options.plain.get("ignore_result").and_then(|said| said.as_bool());
                 if said.unwrap_or_else(|| is_known(name)) {
                     tasks.extend(self.id().map(TaskId::from));
                 }
             }
-            Kind::Chain(nodes) | Kind::Group(nodes) => {
+            NodeKind::Chain(nodes) | NodeKind::Group(nodes) => {
                 nodes.iter().for_each(|node| node.ignored(is_known, tasks));
             }
-            Kind::Chord(chord) => {
+            NodeKind::Chord(chord) => {
                 chord.header.ignored(is_known, tasks);
                 chord.body.ignored(is_known, tasks);
             }
@@ -116,116 +120,170 @@ impl Node {
     }
 
     pub(crate) fn is_empty_group(&self) -> bool {
-        matches!(&self.kind, Kind::Group(members) if members.is_empty())
+        matches!(&self.kind, NodeKind::Group(members) if members.is_empty())
     }
 
-    /// A group of one is its member.
+    /// Replaces a group of one by its member, with the group's options and arguments.
     pub(crate) fn unrolled(self) -> Self {
-        match self.kind {
-            Kind::Group(mut members) if members.len() == 1 => members.remove(0),
-            kind => Self { kind, ..self },
+        if !matches!(&self.kind, NodeKind::Group(members) if members.len() == 1) {
+            return self;
         }
+        let group = self.clone();
+        let mut member = flattened(vec![self]);
+        if member.len() == 1 { member.remove(0) } else { group }
     }
 
-    /// Reads a signature and all that is in it.
+    /// Reads a signature and all signatures inside it.
+    ///
+    /// # Errors
+    /// A part that should be a signature is none, or the nesting is too deep.
     pub(crate) fn from_raw(raw: RawSignature) -> Result<Self, SignatureError> {
+        Self::from_raw_at(raw, 0, &Chunks::default())
+    }
+
+    /// The same, of what will never run: who is in it, so that each of them can be told. Nothing is made of chunks, which have no
+    /// ids yet.
+    pub(crate) fn of_the_lost(raw: RawSignature) -> Result<Self, SignatureError> {
+        Self::from_raw_at(raw, 0, &Chunks { are_left: true, ..Chunks::default() })
+    }
+
+    fn from_raw_at(raw: RawSignature, level: usize, chunks: &Chunks) -> Result<Self, SignatureError> {
         let RawSignature { task, args, mut kwargs, options, subtask_type, immutable } = raw;
-        let options = read_options(&task, options)?;
+        if level > LEVELS {
+            return Err(SignatureError(format!(
+                "`{task}` is a signature within more than {LEVELS} others; make one chain of the steps, or send the inner part from a task"
+            )));
+        }
+        let inner = SignatureInner { of: &task, level: level + 1, chunks };
+        let options = inner.options(options)?;
         let kind = match subtask_type.as_deref().unwrap_or(&task) {
-            "chain" | "celery.chain" => Kind::Chain(read_list(&task, "tasks", kwargs.remove("tasks"))?),
-            "group" | "celery.group" => Kind::Group(read_list(&task, "tasks", kwargs.remove("tasks"))?),
+            "chain" | "celery.chain" => NodeKind::Chain(inner.list("tasks", kwargs.remove("tasks"))?),
+            "group" | "celery.group" => NodeKind::Group(inner.list("tasks", kwargs.remove("tasks"))?),
             "chord" | "celery.chord" => {
                 let header = match kwargs.remove("header") {
-                    Some(header @ Value::Object(_)) => read(&task, "header", header)?,
-                    list => Self::new(Kind::Group(read_list(&task, "header", list)?)),
+                    Some(header) if is_object(&header) => inner.read("header", &header)?,
+                    list => Self::new(NodeKind::Group(inner.list("header", list)?)),
                 };
-                // A single task or a chain may stand for its header as well.
+                // A single task or a chain may stand for the header too.
                 let header = match header.kind {
-                    Kind::Group(_) => header,
-                    _ => Self::new(Kind::Group(vec![header])),
+                    NodeKind::Group(_) => header,
+                    _ => Self::new(NodeKind::Group(vec![header])),
                 };
                 let body = kwargs.remove("body").unwrap_or_default();
-                let kwargs = match kwargs.remove("kwargs") {
-                    Some(Value::Object(kwargs)) => kwargs,
-                    _ => Map::new(),
-                };
-                Kind::Chord(Box::new(Chord { header, body: read(&task, "body", body)?, kwargs }))
+                let kwargs = kwargs.remove("kwargs").and_then(|kwargs| kwargs.read().ok());
+                let kwargs = kwargs.unwrap_or_default();
+                NodeKind::Chord(Box::new(Chord { header, body: inner.read("body", &body)?, kwargs }))
             }
-            "chunks" | "celery.chunks" => Kind::Group(super::chunks::members(kwargs)?),
-            _ => Kind::Task { name: task, kwargs, subtask_type },
+            "chunks" | "celery.chunks" if !chunks.are_left => {
+                NodeKind::Group(super::chunks::members(kwargs, &chunks.made)?)
+            }
+            _ => NodeKind::Task { name: task, kwargs, subtask_type },
         };
         Ok(Self { kind, args, options, immutable })
     }
 
-    /// Its document.
+    /// Converts the node to its document.
     pub(crate) fn into_raw(self) -> RawSignature {
         let Self { kind, args, options, immutable } = self;
         let (task, kwargs, subtask_type) = match kind {
-            Kind::Task { name, kwargs, subtask_type } => (name, kwargs, subtask_type),
-            Kind::Chain(steps) => ("celery.chain".to_owned(), tasks(steps), Some("chain".to_owned())),
-            Kind::Group(members) => ("celery.group".to_owned(), tasks(members), Some("group".to_owned())),
-            Kind::Chord(chord) => {
-                let mut kwargs = Map::new();
-                kwargs.insert("kwargs".to_owned(), Value::Object(chord.kwargs));
-                kwargs.insert("header".to_owned(), chord.header.into_value());
-                kwargs.insert("body".to_owned(), chord.body.into_value());
+            NodeKind::Task { name, kwargs, subtask_type } => (name, kwargs, subtask_type),
+            NodeKind::Chain(steps) => ("celery.chain".to_owned(), tasks(steps), Some("chain".to_owned())),
+            NodeKind::Group(members) => ("celery.group".to_owned(), tasks(members), Some("group".to_owned())),
+            NodeKind::Chord(chord) => {
+                let mut kwargs = JsonMap::new();
+                kwargs.insert("kwargs", Json::encode(&chord.kwargs).unwrap_or_default());
+                kwargs.insert("header", chord.header.into_json());
+                kwargs.insert("body", chord.body.into_json());
                 ("celery.chord".to_owned(), kwargs, Some("chord".to_owned()))
             }
         };
         RawSignature { task, args, kwargs, options: write_options(options), subtask_type, immutable }
     }
 
-    pub(crate) fn into_value(self) -> Value {
-        // A signature is made of JSON values only.
-        serde_json::to_value(self.into_raw()).unwrap_or_default()
+    pub(crate) fn into_json(self) -> Json {
+        // A signature consists of names and JSON, so this cannot fail.
+        Json::encode(&self.into_raw()).unwrap_or_default()
     }
 }
 
-fn tasks(nodes: Vec<Node>) -> Map<String, Value> {
-    Map::from_iter([("tasks".to_owned(), list(nodes))])
+fn tasks(nodes: Vec<Node>) -> JsonMap {
+    JsonMap::from_iter([("tasks".to_owned(), list(nodes))])
 }
 
-fn list(nodes: Vec<Node>) -> Value {
-    Value::Array(nodes.into_iter().map(Node::into_value).collect())
+fn list(nodes: Vec<Node>) -> Json {
+    Json::list(&nodes.into_iter().map(Node::into_json).collect::<Vec<_>>())
 }
 
-fn read(of: &str, what: &str, value: Value) -> Result<Node, SignatureError> {
-    let raw = serde_json::from_value(value)
-        .map_err(|error| SignatureError(format!("`{what}` of `{of}` is no signature: {error}")))?;
-    Node::from_raw(raw)
+/// Whether the text is that of an object. The rest of it is not read.
+fn is_object(json: &Json) -> bool {
+    json.text().starts_with('{')
 }
 
-/// A list of signatures, or one alone, or none.
-fn read_list(of: &str, what: &str, value: Option<Value>) -> Result<Vec<Node>, SignatureError> {
-    match value {
-        None | Some(Value::Null) => Ok(Vec::new()),
-        Some(Value::Array(list)) => list.into_iter().map(|value| read(of, what, value)).collect(),
-        Some(one) => Ok(vec![read(of, what, one)?]),
+/// What becomes of `celery.chunks`, each of which is a few bytes that may become many.
+#[derive(Default)]
+struct Chunks {
+    /// How many tasks were made of them so far.
+    made: Cell<usize>,
+    /// They stay as they are.
+    are_left: bool,
+}
+
+/// What is inside of a signature.
+struct SignatureInner<'a> {
+    of: &'a str,
+    level: usize,
+    chunks: &'a Chunks,
+}
+
+impl SignatureInner<'_> {
+    fn node(&self, what: &str, raw: Result<RawSignature, serde_json::Error>) -> Result<Node, SignatureError> {
+        let raw = raw
+            .map_err(|error| SignatureError(format!("`{what}` of `{}` is no signature: {error}", self.of)))?;
+        Node::from_raw_at(raw, self.level, self.chunks)
+    }
+
+    fn read(&self, what: &str, json: &Json) -> Result<Node, SignatureError> {
+        self.node(what, json.read())
+    }
+
+    /// Reads a list of signatures, or a single one; a missing list or null is empty.
+    fn list(&self, what: &str, json: Option<Json>) -> Result<Vec<Node>, SignatureError> {
+        match json {
+            None => Ok(Vec::new()),
+            Some(json) if json.text() == "null" => Ok(Vec::new()),
+            Some(json) if json.text().starts_with('[') => {
+                let list: Vec<Json> = json.read().map_err(|error| {
+                    SignatureError(format!("`{what}` of `{}` is no list: {error}", self.of))
+                })?;
+                list.iter().map(|json| self.read(what, json)).collect()
+            }
+            Some(one) => Ok(vec![self.read(what, &one)?]),
+        }
+    }
+
+    fn options(&self, mut plain: JsonMap) -> Result<NodeOptions, SignatureError> {
+        let link = self.list("link", plain.remove("link"))?;
+        let link_error = self.list("link_error", plain.remove("link_error"))?;
+        let chord = plain.remove("chord").filter(|chord| chord.text() != "null");
+        let chord = chord.map(|chord| self.read("chord", &chord)).transpose()?.map(Arc::new);
+        let chain = plain.remove("chain").filter(|chain| chain.text() != "null");
+        let chain = chain.map(|chain| self.list("chain", Some(chain))).transpose()?;
+        Ok(NodeOptions { plain, link, link_error, chord, chain })
     }
 }
 
-fn read_options(of: &str, mut plain: Map<String, Value>) -> Result<Options, SignatureError> {
-    let link = read_list(of, "link", plain.remove("link"))?;
-    let link_error = read_list(of, "link_error", plain.remove("link_error"))?;
-    let chord = plain.remove("chord").filter(|chord| !chord.is_null());
-    let chord = chord.map(|chord| read(of, "chord", chord)).transpose()?.map(Box::new);
-    let chain = plain.remove("chain").filter(|chain| !chain.is_null());
-    let chain = chain.map(|chain| read_list(of, "chain", Some(chain))).transpose()?;
-    Ok(Options { plain, link, link_error, chord, chain })
-}
-
-fn write_options(options: Options) -> Map<String, Value> {
-    let Options { mut plain, link, link_error, chord, chain } = options;
+fn write_options(options: NodeOptions) -> JsonMap {
+    let NodeOptions { mut plain, link, link_error, chord, chain } = options;
     for (key, nodes) in [("link", link), ("link_error", link_error)] {
         if !nodes.is_empty() {
-            plain.insert(key.to_owned(), list(nodes));
+            plain.insert(key, list(nodes));
         }
     }
     if let Some(chord) = chord {
-        plain.insert("chord".to_owned(), chord.into_value());
+        plain.insert("chord", Arc::unwrap_or_clone(chord).into_json());
     }
     if let Some(chain) = chain {
-        plain.insert("chain".to_owned(), list(chain));
+        plain.insert("chain", list(chain));
     }
     plain
 }
@@ -254,8 +312,39 @@ mod tests {
             r#"{{"task":"celery.chain","args":[3],"kwargs":{{"tasks":[{task},{chord}]}},"options":{{}},"subtask_type":"chain","immutable":false}}"#
         );
         for text in [task, group, chord, chain] {
+            // The options come in another order.
+            let read = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
             let node = Node::from_raw(raw(&text)).unwrap();
-            assert_eq!(node.into_raw(), raw(&text));
+            assert_eq!(read(node.into_json().text()), read(&text));
+        }
+    }
+
+    #[test]
+    fn what_lies_deep_inside_comes_back_digit_by_digit() {
+        let odd = r#"{"z":[1e400,-0.0],"a":1000000000000000000000000000000,"f":117.63331139400017}"#;
+        let leaf = format!(
+            r#"{{"task":"t","args":[{odd}],"kwargs":{{"z":{odd},"a":1}},"options":{{"own":{odd}}},"subtask_type":null,"immutable":false}}"#
+        );
+        let group = format!(
+            r#"{{"task":"celery.group","args":[],"kwargs":{{"tasks":[{leaf},{leaf}]}},"options":{{"link_error":[{leaf}]}},"subtask_type":"group","immutable":false}}"#
+        );
+        let text = format!(
+            r#"{{"task":"celery.chord","args":[{odd}],"kwargs":{{"kwargs":{{}},"header":{group},"body":{leaf}}},"options":{{"chain":[{leaf}]}},"subtask_type":"chord","immutable":false}}"#
+        );
+        let node = Node::from_raw(raw(&text)).unwrap();
+        assert_eq!(serde_json::to_string(&node.into_raw()).unwrap(), text);
+    }
+
+    #[test]
+    fn depth_has_an_end() {
+        let nested = |levels: usize| {
+            let link = r#"{"task":"a","options":{"link":"#;
+            raw(&format!("{}null{}", link.repeat(levels), "}}".repeat(levels)))
+        };
+        assert!(Node::from_raw(nested(60)).is_ok());
+        for levels in [66, 20_000] {
+            let error = Node::from_raw(nested(levels)).unwrap_err().to_string();
+            assert!(error.contains("within more than 64 others"), "{error}");
         }
     }
 
@@ -266,8 +355,8 @@ mod tests {
         assert_eq!((node.options.link.len(), node.options.link_error.len()), (1, 0));
         assert_eq!(node.options.chord, None);
         let listed = raw(r#"{"task":"celery.chord","kwargs":{"header":[{"task":"a"}],"body":{"task":"b"}}}"#);
-        let Kind::Chord(chord) = Node::from_raw(listed).unwrap().kind else { panic!() };
-        assert!(matches!(chord.header.kind, Kind::Group(members) if members.len() == 1));
+        let NodeKind::Chord(chord) = Node::from_raw(listed).unwrap().kind else { panic!() };
+        assert!(matches!(chord.header.kind, NodeKind::Group(members) if members.len() == 1));
     }
 
     #[test]

@@ -1,93 +1,113 @@
-//! A task that puts another one, or a canvas, in its place.
+//! Replaces a task by another one or by a canvas. Celery's `replace`.
 
-use serde_json::Value;
+use std::sync::Arc;
 
 use super::SignatureError;
-use super::freeze::{Freezer, Ids, Place, accumulate};
+use super::freeze::{CanvasPosition, Freezer, Ids, accumulate};
 use super::launch::Launch;
-use super::node::{Kind, Node};
-use crate::task::{Message, RawSignature};
+use super::limits::{CanvasLimits, inherited};
+use super::node::{Node, NodeKind};
+use crate::task::{Json, Message, RawSignature};
 
-/// What is sent instead of `message`: its last task has the id, and what was to follow follows that.
+/// Makes the messages that are sent in the place of `message`. The last task of the replacement gets the id of the
+/// replaced one, and everything that was to follow from that follows from this one.
 ///
 /// # Errors
-/// It is no signature, is empty, or is part of something already.
-pub(crate) fn replacement(message: &Message, with: RawSignature) -> Result<Launch, SignatureError> {
+/// The replacement is no signature, is empty, or is part of a chord or chain already.
+pub(crate) fn replacement(
+    message: &Message,
+    with: RawSignature,
+    limits: CanvasLimits,
+) -> Result<Launch, SignatureError> {
     let node = Node::from_raw(with)?;
-    if node.options.chord.is_some() || node.options.chain.is_some() {
-        return Err(SignatureError(
-            "what replaces a task must not be part of a chord or chain already".to_owned(),
-        ));
+    node.check_ids()?;
+    node.check_copies(limits)?;
+    // Celery has the same texts for a part of a chord and for an empty chain.
+    if node.options.chord.is_some() {
+        return Err(SignatureError("A signature replacing a task must not be part of a chord".to_owned()));
     }
+    if node.options.chain.is_some() {
+        return Err(SignatureError("what replaces a task must not be part of a chain already".to_owned()));
+    }
+    // One id has one result, so a group at the end is gathered into a list.
     let mut node = gathered(node);
-    if matches!(&node.kind, Kind::Chain(steps) if steps.is_empty()) {
-        return Err(SignatureError("a task cannot be replaced by an empty chain".to_owned()));
+    if matches!(&node.kind, NodeKind::Chain(steps) if steps.is_empty()) {
+        return Err(SignatureError("Cannot replace with an empty chain".to_owned()));
     }
     let workflow = message.workflow.as_deref().cloned().unwrap_or_default();
+    let inherited = inherited(message);
     let read = |raw: Vec<RawSignature>| raw.into_iter().map(Node::from_raw).collect::<Result<Vec<_>, _>>();
+    // The callbacks and errbacks of the replaced task are called for the replacement.
     read(workflow.callbacks)?.into_iter().for_each(|callback| node.link(callback));
-    read(workflow.errbacks)?.iter().for_each(|errback| node.link_error(errback));
-    let place = Place {
+    let errbacks = read(workflow.errbacks)?;
+    let copies = errbacks.iter().map(Node::bytes).sum::<usize>().saturating_mul(node.tasks());
+    limits.check_bytes(node.tasks(), copies)?;
+    node.link_errors(&errbacks);
+    let place = CanvasPosition {
         id: Some(message.id.to_string()),
         group_id: workflow.group,
         group_index: workflow.group_index.and_then(|index| usize::try_from(index).ok()),
-        chord: workflow.chord.map(Node::from_raw).transpose()?.map(Box::new),
+        chord: workflow.chord.map(Node::from_raw).transpose()?.map(Arc::new),
     };
     let nesting = workflow.replaced_task_nesting.saturating_add(1);
-    // The same id may replace itself again, and has an end in the end: each of these has ids of its own to give.
+    // A task of this id may replace itself again, so the number of the replacement is part of the source of new ids.
     let ids = Ids::of(message, &format!("replaced {nesting}"));
     let mut freezer = Freezer { ids, reply_to: workflow.reply_to };
     nest(&mut node, nesting);
     forget_id(&mut node);
     let _ = freezer.freeze(&mut node, place);
+    node.check_unique()?;
     let rest = read(workflow.chain)?;
-    let mut launch = Launch::default();
+    let mut launch = Launch::within(limits).each_with(inherited);
     launch.add(node, Vec::new(), Some(rest), &mut freezer);
+    launch.check()?;
     Ok(launch)
 }
 
-/// The results of a group as one, for one id cannot have several.
+/// Gathers the results of a group at the end of a canvas into one list, because one id has one result.
 pub(super) fn gathered(node: Node) -> Node {
     match node.kind {
-        Kind::Group(ref members) if members.is_empty() => node_of_nothing(),
-        Kind::Group(_) => Node::chord(node, accumulate()),
-        Kind::Chain(mut steps) => {
+        NodeKind::Group(ref members) if members.is_empty() => node_of_nothing(),
+        NodeKind::Group(_) => Node::chord(node, accumulate()),
+        NodeKind::Chain(mut steps) => {
             if let Some(last) = steps.pop() {
                 steps.push(gathered(last));
             }
-            Node { kind: Kind::Chain(steps), ..node }
+            Node { kind: NodeKind::Chain(steps), ..node }
         }
-        Kind::Chord(mut chord) => {
+        NodeKind::Chord(mut chord) => {
             chord.body = gathered(chord.body);
-            Node { kind: Kind::Chord(chord), ..node }
+            Node { kind: NodeKind::Chord(chord), ..node }
         }
-        Kind::Task { .. } => node,
+        NodeKind::Task { .. } => node,
     }
 }
 
-/// An empty list, as a task.
+/// A task whose result is an empty list.
 fn node_of_nothing() -> Node {
     let mut node = accumulate();
-    node.args.push(Value::Array(Vec::new()));
+    node.args.push(Json::list(&[]));
     node.immutable = true;
     node
 }
 
-/// The last task gets the id of the one that is replaced, whatever it had.
+/// Removes the id of the last task, which gets the id of the replaced one.
 fn forget_id(node: &mut Node) {
     node.options.plain.remove("task_id");
     match &mut node.kind {
-        Kind::Chain(steps) => steps.last_mut().map_or((), forget_id),
-        Kind::Chord(chord) => forget_id(&mut chord.body),
-        Kind::Task { .. } | Kind::Group(_) => {}
+        NodeKind::Chain(steps) => steps.last_mut().map_or((), forget_id),
+        NodeKind::Chord(chord) => forget_id(&mut chord.body),
+        NodeKind::Task { .. } | NodeKind::Group(_) => {}
     }
 }
 
 fn nest(node: &mut Node, nesting: u32) {
     match &mut node.kind {
-        Kind::Task { .. } => node.options.set("replaced_task_nesting", nesting),
-        Kind::Chain(nodes) | Kind::Group(nodes) => nodes.iter_mut().for_each(|node| nest(node, nesting)),
-        Kind::Chord(chord) => {
+        NodeKind::Task { .. } => node.options.set("replaced_task_nesting", nesting),
+        NodeKind::Chain(nodes) | NodeKind::Group(nodes) => {
+            nodes.iter_mut().for_each(|node| nest(node, nesting))
+        }
+        NodeKind::Chord(chord) => {
             nest(&mut chord.header, nesting);
             nest(&mut chord.body, nesting);
         }
@@ -117,7 +137,7 @@ mod tests {
     }
 
     fn replaced(with: Node) -> Launch {
-        replacement(&message(), with.into_raw()).unwrap()
+        replacement(&message(), with.into_raw(), CanvasLimits::default()).unwrap()
     }
 
     fn names(signatures: &[RawSignature]) -> Vec<&str> {
@@ -151,21 +171,23 @@ mod tests {
 
     #[test]
     fn the_results_of_a_group_are_gathered() {
-        let launch = replaced(Node::new(Kind::Group(vec![Node::task("a"), Node::task("b")])));
+        let launch = replaced(Node::new(NodeKind::Group(vec![Node::task("a"), Node::task("b")])));
         assert_eq!((launch.calls.len(), launch.chords.len()), (2, 1));
         let body = launch.calls[0].chord.clone().unwrap();
         assert_eq!((body.task.as_str(), &body.options["task_id"]), ("celery.accumulate", &"me".into()));
         assert_eq!(body.options["chain"][1]["task"], "next");
-        let launch = replaced(Node::new(Kind::Group(Vec::new())));
+        let launch = replaced(Node::new(NodeKind::Group(Vec::new())));
         assert_eq!((launch.calls[0].task.as_str(), launch.calls.len()), ("celery.accumulate", 1));
     }
 
     #[test]
     fn what_cannot_take_the_place_is_refused() {
-        let refused = |node: Node| replacement(&message(), node.into_raw()).unwrap_err().to_string();
-        assert!(refused(Node::new(Kind::Chain(Vec::new()))).contains("empty chain"));
+        let refused = |node: Node| {
+            replacement(&message(), node.into_raw(), CanvasLimits::default()).unwrap_err().to_string()
+        };
+        assert!(refused(Node::new(NodeKind::Chain(Vec::new()))).contains("empty chain"));
         let mut part = Node::task("a");
-        part.options.chord = Some(Box::new(Node::task("b")));
+        part.options.chord = Some(Arc::new(Node::task("b")));
         assert!(refused(part).contains("part of a chord"));
     }
 }

@@ -1,4 +1,4 @@
-//! The result to come of a canvas.
+//! The future result of a canvas.
 
 use std::fmt;
 use std::future::Future;
@@ -14,10 +14,11 @@ use super::Promise;
 use crate::task::envelope;
 use crate::task::{Child, Client, GetError, State, TaskId, TaskResult};
 
-/// A canvas that was sent, and in time its result: Celery's `AsyncResult`, and, where it ends in a group, its
-/// `GroupResult`.
+/// A canvas that was sent, and in time its result. It covers Celery's `AsyncResult` and, for a canvas that ends in a
+/// group, its `GroupResult`.
 ///
-/// Its last task may not have been sent yet, nor be known to any broker: it is PENDING then, and waited for.
+/// The last task may not have been sent yet, so that no broker knows it. Its state is PENDING then, and callers can
+/// wait for it.
 pub struct CanvasResult<O = Value> {
     promise: Promise,
     client: Arc<dyn Client>,
@@ -34,7 +35,7 @@ impl<O> CanvasResult<O> {
         &self.promise.id
     }
 
-    /// The ids of this result, of its members, and of what comes before.
+    /// The ids of this result, of its members, and of the results before it.
     pub fn promise(&self) -> &Promise {
         &self.promise
     }
@@ -44,19 +45,21 @@ impl<O> CanvasResult<O> {
         self.promise.members.is_some()
     }
 
-    /// The results of a group's members, in their order; none, if it is no group.
+    /// The results of a group's members, in their order. The list is empty if this is no group.
     pub fn members(&self) -> Vec<CanvasResult> {
         let members = self.promise.members.iter().flatten();
         members.map(|member| CanvasResult::new(member.clone(), Arc::clone(&self.client))).collect()
     }
 
-    /// The result of what has to be over before: the step before in a chain, the header of a chord's body.
+    /// The result that has to be there before: that of the step before in a chain, or that of the header for the body
+    /// of a chord.
     pub fn parent(&self) -> Option<CanvasResult> {
         let parent = self.promise.parent.as_deref()?;
         Some(CanvasResult::new(parent.clone(), Arc::clone(&self.client)))
     }
 
-    /// What the last task has sent, once it is over: callbacks and the like. Of a group: what its members have sent.
+    /// The tasks and groups that the last task has sent, such as callbacks, once it is over. For a group, those that
+    /// its members have sent.
     ///
     /// # Errors
     /// The store could not be read.
@@ -69,8 +72,8 @@ impl<O> CanvasResult<O> {
         Ok(children)
     }
 
-    /// The state now. Of a group: FAILURE or REVOKED as soon as a member ended like that, SUCCESS when all did, STARTED when
-    /// some did.
+    /// The state now. For a group it is the state of a member that has ended without success, if there is one, SUCCESS
+    /// when all members have succeeded, STARTED when some have, and PENDING otherwise.
     ///
     /// # Errors
     /// The store could not be read.
@@ -93,13 +96,13 @@ impl<O> CanvasResult<O> {
         let mut states = Vec::new();
         for id in self.promise.tasks() {
             let state = self.client.state(id).await?;
-            // It will be sent when what comes before is over.
+            // A task that nobody knows yet will be sent when the tasks before it are over.
             states.push(if state == State::Unknown { State::Pending } else { state });
         }
         Ok(states)
     }
 
-    /// Whether it is over, the whole of it if it is a group.
+    /// Whether the task, or every member of the group, is over.
     ///
     /// # Errors
     /// The store could not be read.
@@ -107,7 +110,7 @@ impl<O> CanvasResult<O> {
         Ok(self.states().await?.into_iter().all(State::is_finished))
     }
 
-    /// Whether it is over and all has gone well.
+    /// Whether the task, or every member of the group, is over and has succeeded.
     ///
     /// # Errors
     /// The store could not be read.
@@ -115,7 +118,7 @@ impl<O> CanvasResult<O> {
         Ok(self.states().await?.into_iter().all(|state| state == State::Success))
     }
 
-    /// Whether it, or a member, is over and has not gone well.
+    /// Whether the task, or a member of the group, is over and has not succeeded.
     ///
     /// # Errors
     /// The store could not be read.
@@ -123,7 +126,7 @@ impl<O> CanvasResult<O> {
         Ok(self.states().await?.into_iter().any(|state| state.is_finished() && state != State::Success))
     }
 
-    /// How many tasks of a group have succeeded; of a single task, 0 or 1.
+    /// The number of the group's tasks that have succeeded. For a single task it is 0 or 1.
     ///
     /// # Errors
     /// The store could not be read.
@@ -131,7 +134,7 @@ impl<O> CanvasResult<O> {
         Ok(self.states().await?.into_iter().filter(|state| *state == State::Success).count())
     }
 
-    /// The record of the last task, if it is over and was kept; of a group there is none.
+    /// The record of the last task, if the task is over and its record was kept. A group has no record.
     ///
     /// # Errors
     /// The store could not be read.
@@ -139,8 +142,9 @@ impl<O> CanvasResult<O> {
         if self.is_group() { Ok(None) } else { self.client.result(self.id()).await }
     }
 
-    /// Takes what waits of the last task or group out of its queue, as [`AsyncResult::revoke`](crate::AsyncResult::revoke)
-    /// does. What was not sent yet cannot be revoked: revoke its [`parent`](Self::parent).
+    /// Revokes the last task, or the members of the last group, as [`AsyncResult::revoke`](crate::AsyncResult::revoke)
+    /// does. A task that was not sent yet cannot be revoked: revoke its [`parent`](Self::parent). Answers whether there
+    /// was anything to revoke.
     ///
     /// # Errors
     /// The store could not be read.
@@ -152,25 +156,27 @@ impl<O> CanvasResult<O> {
         Ok(revoked)
     }
 
-    /// Keeps who the members of this group are in the result backend, for whoever knows the group's id:
-    /// [`Celeriac::group_result`](crate::Celeriac::group_result), [`Soil::group_status`](crate::soil::Soil::group_status), or,
-    /// in Redis, Python's `GroupResult.restore`. Kept as long as results are by default: a day. Celery's `GroupResult.save`.
+    /// Saves the members of this group in the result backend, for everybody who knows the group's id:
+    /// [`Celeriac::group_result`](crate::Celeriac::group_result) and
+    /// [`Soil::group_status`](crate::soil::Soil::group_status) read them, and over Redis Python's `GroupResult.restore`
+    /// does. They are kept for as long as results are by default, a day. Celery's `GroupResult.save`.
     ///
     /// # Errors
-    /// This is no group, the backend keeps no groups (rpc does not), or it could not be written.
+    /// This is no group, the backend keeps no groups (rpc does not), or the backend could not be written.
     pub async fn save(&self) -> Result<(), GetError> {
         self.client.save_group(&self.promise, None).await
     }
 
-    /// [`save`](Self::save), for so long: as long as the results of its members are of use.
+    /// Does the same as [`save`](Self::save) and keeps the members for the time `lifetime`. It should be as long as the
+    /// results of the members are of use.
     ///
     /// # Errors
-    /// As there.
+    /// The same errors as those of [`save`](Self::save).
     pub async fn save_for(&self, lifetime: Duration) -> Result<(), GetError> {
         self.client.save_group(&self.promise, Some(lifetime)).await
     }
 
-    /// Deletes the records of the last task or group, and of all before it; says whether there were any.
+    /// Deletes the records of the last task or group, and of all tasks before it. Answers whether there were any.
     ///
     /// # Errors
     /// The store could not be written.
@@ -188,10 +194,11 @@ impl<O> CanvasResult<O> {
 }
 
 impl<O: DeserializeOwned> CanvasResult<O> {
-    /// The value, waiting up to `timeout` for it; of a group the list of its members' values, in their order.
+    /// Waits up to `timeout` for the value. For a group it is the list of the members' values, in their order.
     ///
     /// # Errors
-    /// Not over in time; a task ended without a value, or will never run because one before it did; see [`GetError`].
+    /// The result was not there in time, or a task ended without a value or will never run because one before it
+    /// failed; see [`GetError`].
     pub async fn get(&self, timeout: Duration) -> Result<O, GetError> {
         let id = self.id();
         let value = tokio::time::timeout(timeout, value(&self.promise, &*self.client)).await;
@@ -200,7 +207,7 @@ impl<O: DeserializeOwned> CanvasResult<O> {
     }
 }
 
-/// The value as JSON.
+/// A future of the value as JSON.
 type ValueFuture<'a> = Pin<Box<dyn Future<Output = Result<String, GetError>> + Send + 'a>>;
 
 fn value<'a>(promise: &'a Promise, client: &'a dyn Client) -> ValueFuture<'a> {

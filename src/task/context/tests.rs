@@ -1,5 +1,7 @@
-use super::*;
 use Interrupt::{LaneLost, Revoked, Shutdown, SoftTimeLimit};
+
+use super::*;
+use crate::task::StateSink;
 
 #[test]
 fn the_strongest_interrupt_stays() {
@@ -60,13 +62,13 @@ fn a_revocation_is_heard_behind_a_soft_limit() {
 #[test]
 fn a_state_is_told_or_refused_with_a_reason() {
     #[derive(Default)]
-    struct Told(std::sync::Mutex<Vec<TrackedState>>);
-    impl StateSink for Told {
+    struct ToldBody(std::sync::Mutex<Vec<TrackedState>>);
+    impl StateSink for ToldBody {
         fn update(&self, state: TrackedState) {
             self.0.lock().unwrap().push(state);
         }
     }
-    let told = Arc::new(Told::default());
+    let told = Arc::new(ToldBody::default());
     let mut message = Context::detached().message().clone();
     message.workflow =
         Some(Box::new(crate::task::Workflow { group: Some("g".into()), ..Default::default() }));
@@ -93,7 +95,7 @@ fn a_state_is_told_or_refused_with_a_reason() {
     let told = told.0.lock().unwrap();
     let [state] = told.as_slice() else { panic!("{told:?}") };
     assert_eq!(
-        (&state.id, state.state.as_str(), &state.meta),
+        (&state.id, state.state.as_str(), state.meta.value()),
         (ctx.id(), "PROGRESS", &Value::from(vec![1, 2]))
     );
     assert_eq!(state.lineage.as_ref().unwrap().group_id.as_deref(), Some("g"));

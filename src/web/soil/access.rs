@@ -1,4 +1,4 @@
-//! Who may see, have and cancel what.
+//! Who may see, download and cancel which task.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,48 +8,49 @@ use actix_web::HttpRequest;
 
 use crate::task::TaskId;
 
-/// What somebody wants to do.
+/// What a request wants to do with a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Action {
-    /// See how far it is.
+    /// The request wants to see the progress.
     Look,
-    /// Have the file.
+    /// The request wants to download the file.
     Download,
-    /// End it.
+    /// The request wants to cancel the task.
     Cancel,
 }
 
-/// What the application is asked: may this request do that?
+/// The question to the application's access hook: may this request do that?
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Asked {
-    /// The id in the path: a task's, or a group's.
+    /// The id in the path, of a task or of a group.
     pub id: TaskId,
-    /// What is wanted.
+    /// The action that the request wants.
     pub action: Action,
-    /// Whose it is, in the application's words: for a file its owners, if it has any; else those of the link.
+    /// The owners in the application's words: those of the file if it has any, else those of the link.
     pub owners: Vec<String>,
-    /// Whether the request has a valid key. It always has, unless the pages are open to ids.
+    /// Whether the request has a valid key. It always has one, unless the pages are open to ids.
     pub signed: bool,
 }
 
-/// The answer.
+/// The answer of the access hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Access {
-    /// Yes.
+    /// The request may do that.
     Allowed,
-    /// No: 403.
+    /// The request may not do that. It gets the status 403.
     Denied,
-    /// Not without knowing who it is: a page leads there, everything else is a 401.
+    /// The user has to log in first. A request for a page is redirected to this address, and any other request gets
+    /// the status 401.
     LogIn(String),
 }
 
 pub(super) type Answer = Pin<Box<dyn Future<Output = Access>>>;
-pub(super) type Hook = Arc<dyn Fn(HttpRequest, Asked) -> Answer + Send + Sync>;
+pub(super) type AccessHook = Arc<dyn Fn(HttpRequest, Asked) -> Answer + Send + Sync>;
 
-/// What holds without a hook: what has owners is for nobody, because nobody says who it is that asks.
+/// The answer without a hook. A file or link with owners is denied to everybody, because nobody knows who asks.
 pub(super) fn nobodys(asked: &Asked) -> Access {
     if asked.owners.is_empty() {
         return Access::Allowed;

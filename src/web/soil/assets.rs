@@ -1,4 +1,4 @@
-//! The style sheet and the script, which are part of the program.
+//! The style sheet and the script of the pages, which are part of the program.
 
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse};
@@ -15,7 +15,7 @@ pub(super) async fn script(request: HttpRequest) -> HttpResponse {
     asset(&request, SCRIPT, "text/javascript; charset=utf-8")
 }
 
-/// Kept by browsers as long as it is the same.
+/// Answers with a text that browsers keep and ask about, so that they load it again only when it has changed.
 fn asset(request: &HttpRequest, text: &'static str, content_type: &str) -> HttpResponse {
     let etag = format!("\"{:016x}\"", xxh3_64(text.as_bytes()));
     let known =

@@ -1,4 +1,5 @@
-//! The file, as HTTP has it: HEAD, ranges, validators, a name that no browser can misread. Its bytes flow through.
+//! Serves a file by the rules of HTTP: HEAD, ranges, validators, a name that no browser can misread. The bytes are
+//! streamed.
 
 use std::ops::Range;
 
@@ -11,48 +12,52 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use futures_util::StreamExt;
 
 use super::access::Action;
-use super::problem::Problem;
+use super::problem::ProblemDetails;
 use super::routes::{Site, Visit, admit};
 use crate::soil::{DownloadError, DownloadFacts, SoilState, content_disposition};
+use crate::store::payloads::check_header;
 use crate::task::TaskId;
 
-/// The file of a task.
-pub(super) async fn get(request: HttpRequest, site: web::Data<Site>) -> Result<HttpResponse, Problem> {
+/// Serves the file of a task.
+pub(super) async fn get(request: HttpRequest, site: web::Data<Site>) -> Result<HttpResponse, ProblemDetails> {
     let visit = admit(&request, &site, Action::Look).await?;
-    let task = visit.tasks().first().cloned().ok_or_else(Problem::unknown)?;
+    let task = visit.tasks().first().cloned().ok_or_else(ProblemDetails::unknown)?;
     serve(&request, &visit, &task).await
 }
 
-/// The file of a member of a group.
-pub(super) async fn part(request: HttpRequest, site: web::Data<Site>) -> Result<HttpResponse, Problem> {
+/// Serves the file of a member of a group.
+pub(super) async fn part(
+    request: HttpRequest,
+    site: web::Data<Site>,
+) -> Result<HttpResponse, ProblemDetails> {
     let visit = admit(&request, &site, Action::Look).await?;
     let part = request.match_info().get("part").and_then(|part| part.parse::<usize>().ok());
-    let part = part.ok_or_else(|| Problem::malformed("A part has a number, from 0."))?;
-    let task = visit.tasks().get(part).cloned().ok_or_else(Problem::unknown)?;
+    let part = part.ok_or_else(|| ProblemDetails::malformed("A part has a number, from 0."))?;
+    let task = visit.tasks().get(part).cloned().ok_or_else(ProblemDetails::unknown)?;
     serve(&request, &visit, &task).await
 }
 
-/// What to say of a task that has no file.
-async fn nothing(visit: &Visit, task: &TaskId) -> Problem {
+/// The answer about a task that has no file.
+async fn nothing(visit: &Visit, task: &TaskId) -> ProblemDetails {
     match visit.site.soil.status(task).await {
-        Err(error) => Problem::unavailable(&error),
-        Ok(status) if status.gone => Problem::gone(),
+        Err(error) => ProblemDetails::unavailable(&error),
+        Ok(status) if status.gone => ProblemDetails::gone(),
         Ok(status) => match status.state {
-            SoilState::Missing => Problem::unknown(),
-            SoilState::Failed => Problem::no_file("What was to make it has failed."),
-            SoilState::Success => Problem::no_file("It is done, and made no file."),
-            SoilState::NotStarted | SoilState::Started => Problem::no_file("It is not ready yet."),
+            SoilState::Missing => ProblemDetails::unknown(),
+            SoilState::Failed => ProblemDetails::no_file("What was to make it has failed."),
+            SoilState::Success => ProblemDetails::no_file("It is done, and made no file."),
+            SoilState::NotStarted | SoilState::Started => ProblemDetails::no_file("It is not ready yet."),
         },
     }
 }
 
-async fn serve(request: &HttpRequest, visit: &Visit, task: &TaskId) -> Result<HttpResponse, Problem> {
+async fn serve(request: &HttpRequest, visit: &Visit, task: &TaskId) -> Result<HttpResponse, ProblemDetails> {
     let facts = match visit.site.soil.download(task).await {
         Ok(facts) => facts,
         Err(DownloadError::Missing(_)) => return Err(nothing(visit, task).await),
-        Err(error) => return Err(Problem::unavailable(&error)),
+        Err(error) => return Err(ProblemDetails::unavailable(&error)),
     };
-    // The file's own owners, if it has any, else those of the link.
+    // The owners of the file count if it has any, else those of the link.
     let of_link = visit.grant.as_ref().map(|grant| grant.owners.clone()).unwrap_or_default();
     let owners = if facts.owners.is_empty() { of_link } else { facts.owners.clone() };
     visit.consent(request, Action::Download, owners).await?;
@@ -61,9 +66,9 @@ async fn serve(request: &HttpRequest, visit: &Visit, task: &TaskId) -> Result<Ht
         return Ok(about(&mut HttpResponse::NotModified(), &facts).finish());
     }
     let (code, range) = match wanted(request, &facts) {
-        Wanted::Whole => (StatusCode::OK, 0..facts.size),
-        Wanted::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
-        Wanted::Nothing => {
+        RequestedRange::Whole => (StatusCode::OK, 0..facts.size),
+        RequestedRange::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+        RequestedRange::Nothing => {
             return Ok(HttpResponse::RangeNotSatisfiable()
                 .insert_header((header::CONTENT_RANGE, format!("bytes */{}", facts.size)))
                 .insert_header((header::CACHE_CONTROL, "no-store"))
@@ -83,17 +88,22 @@ async fn serve(request: &HttpRequest, visit: &Visit, task: &TaskId) -> Result<Ht
     let part = (code == StatusCode::PARTIAL_CONTENT).then_some(range);
     let open = match visit.site.soil.open(task, part).await {
         Ok(open) => open,
-        // It went between the two looks.
-        Err(DownloadError::Missing(_)) => return Err(Problem::gone()),
-        Err(error) => return Err(Problem::unavailable(&error)),
+        // The file was removed between the two looks.
+        Err(DownloadError::Missing(_)) => return Err(ProblemDetails::gone()),
+        Err(error) => return Err(ProblemDetails::unavailable(&error)),
     };
     Ok(response.body(SizedStream::new(size, open.body.boxed_local())))
 }
 
-/// The headers that do not depend on what is sent.
+/// Sets the headers that do not depend on which bytes are sent.
 fn about<'a>(response: &'a mut HttpResponseBuilder, facts: &DownloadFacts) -> &'a mut HttpResponseBuilder {
     for (name, value) in &facts.headers {
-        // They were looked at when the file was exposed.
+        // The headers were checked when the file was exposed, but perhaps by an earlier version, or by another
+        // program.
+        if check_header(name, value).is_err() {
+            tracing::debug!(name, "a header of a download is not allowed and is left out");
+            continue;
+        }
         response.insert_header((name.as_str(), value.as_str()));
     }
     response
@@ -103,18 +113,21 @@ fn about<'a>(response: &'a mut HttpResponseBuilder, facts: &DownloadFacts) -> &'
         .insert_header((header::LAST_MODIFIED, HttpDate::from(facts.created.to_system_time())))
         .insert_header((header::ACCEPT_RANGES, "bytes"))
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        // Whatever is in the file: it is no page of this site.
+        // Whatever is in the file, a browser must not treat it as a page of this site.
         .insert_header((header::CONTENT_SECURITY_POLICY, "default-src 'none'; sandbox"))
         .insert_header((header::REFERRER_POLICY, "no-referrer"))
-        // Compressed on the way, it would have other bytes and no ranges.
+        // A file that is compressed on the way has other bytes, and no ranges.
         .insert_header(ContentEncoding::Identity);
-    if !facts.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("cache-control")) {
+    let says = |(name, value): &(String, String)| {
+        name.eq_ignore_ascii_case("cache-control") && check_header(name, value).is_ok()
+    };
+    if !facts.headers.iter().any(says) {
         response.insert_header((header::CACHE_CONTROL, "private, no-cache"));
     }
     response
 }
 
-/// Whether the client has the file as it is.
+/// Whether the client already has this version of the file.
 fn is_known(request: &HttpRequest, facts: &DownloadFacts) -> bool {
     let Ok(own) = facts.etag.parse::<EntityTag>() else { return false };
     if !request.headers().contains_key(header::IF_NONE_MATCH) {
@@ -127,36 +140,37 @@ fn is_known(request: &HttpRequest, facts: &DownloadFacts) -> bool {
     }
 }
 
-enum Wanted {
+enum RequestedRange {
     Whole,
     Part(Range<u64>),
-    /// A part that there is not.
+    /// The client wants a range that the file does not have.
     Nothing,
 }
 
-/// Which bytes are wanted. What cannot be read is ignored, as RFC 9110 has it; so are several ranges at once.
-fn wanted(request: &HttpRequest, facts: &DownloadFacts) -> Wanted {
+/// Which bytes the client wants. A header that cannot be read is ignored, as RFC 9110 demands; several ranges at once
+/// are ignored too.
+fn wanted(request: &HttpRequest, facts: &DownloadFacts) -> RequestedRange {
     let own = facts.etag.parse::<EntityTag>().ok();
     if facts.size == 0 || !request.headers().contains_key(header::RANGE) {
-        return Wanted::Whole;
+        return RequestedRange::Whole;
     }
     if request.headers().contains_key(header::IF_RANGE) {
         let still_the_same = match IfRange::parse(request) {
             Ok(IfRange::EntityTag(tag)) => own.is_some_and(|own| tag.strong_eq(&own)),
-            // By the second, as HTTP counts.
+            // HTTP dates count whole seconds.
             Ok(IfRange::Date(date)) => {
                 date.to_string() == HttpDate::from(facts.created.to_system_time()).to_string()
             }
             Err(_) => false,
         };
         if !still_the_same {
-            return Wanted::Whole;
+            return RequestedRange::Whole;
         }
     }
-    let Ok(RangeHeader::Bytes(ranges)) = RangeHeader::parse(request) else { return Wanted::Whole };
-    let [range] = ranges.as_slice() else { return Wanted::Whole };
+    let Ok(RangeHeader::Bytes(ranges)) = RangeHeader::parse(request) else { return RequestedRange::Whole };
+    let [range] = ranges.as_slice() else { return RequestedRange::Whole };
     match range.to_satisfiable_range(facts.size) {
-        Some((first, last)) => Wanted::Part(first..last + 1),
-        None => Wanted::Nothing,
+        Some((first, last)) => RequestedRange::Part(first..last + 1),
+        None => RequestedRange::Nothing,
     }
 }

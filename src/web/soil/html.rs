@@ -1,8 +1,8 @@
-//! The page and its parts. Every value is escaped by the templates; nothing is loaded from elsewhere, and nothing is inline,
-//! so that the strictest policy holds.
+//! The page and its parts. The templates escape every value. The page loads nothing from elsewhere and has nothing
+//! inline, so that the strictest policy holds.
 //!
-//! The part that changes bears HQ's ids: `display_ID` around it, `ready_ID` when it is ready, `error_ID` when it failed. A
-//! script of HQ's that polls until it sees `ready_ID` works with it.
+//! The part that changes has HQ's ids: `display_ID` around it, `ready_ID` when the file is ready, `error_ID` when the
+//! task failed. A script of HQ's that polls until it sees `ready_ID` works with it.
 
 use actix_web::HttpResponseBuilder;
 use actix_web::http::header;
@@ -10,25 +10,25 @@ use maud::{DOCTYPE, Markup, html};
 
 use super::view::{File, Look, Member, View};
 
-/// What the pages may do.
+/// The content security policy of the pages.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; form-action 'self'; \
                       base-uri 'none'; frame-ancestors 'self'";
 
 /// How often a page without a script loads itself again, in seconds.
 const REFRESH: &str = "2";
 
-/// The headers of every page.
+/// Sets the headers of every page.
 pub(super) fn headers(response: &mut HttpResponseBuilder) -> &mut HttpResponseBuilder {
     response
         .content_type("text/html; charset=utf-8")
         .insert_header((header::CONTENT_SECURITY_POLICY, POLICY))
         .insert_header((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
-        // The key is in the address, and is not for other sites to know.
+        // The address contains the key, which other sites must not learn.
         .insert_header((header::REFERRER_POLICY, "same-origin"))
         .insert_header((header::CACHE_CONTROL, "no-store"))
 }
 
-/// The whole page.
+/// The whole page of a view.
 pub(super) fn page(view: &View) -> Markup {
     let more = html! {
         @if !view.is_over() {
@@ -56,12 +56,12 @@ pub(super) fn page(view: &View) -> Markup {
     document(&title(view), &more, &content)
 }
 
-/// A page about a request that gets nothing. It has no style: its address may be no page's.
+/// A page about a request that was refused. It has no style sheet, because the address may not belong to any page.
 pub(super) fn problem(title: &str, text: &str) -> Markup {
     document(title, &html! {}, &html! { h1 { (title) } p { (text) } })
 }
 
-/// What all pages have in common.
+/// The frame that all pages have in common.
 fn document(title: &str, more: &Markup, content: &Markup) -> Markup {
     html! {
         (DOCTYPE)
@@ -79,7 +79,7 @@ fn document(title: &str, more: &Markup, content: &Markup) -> Markup {
     }
 }
 
-/// The part that changes.
+/// The part of the page that changes.
 pub(super) fn partial(view: &View) -> Markup {
     html! {
         section class="soil-card" data-state=(word(view.state)) {
@@ -95,8 +95,9 @@ pub(super) fn partial(view: &View) -> Markup {
                     }
                 },
             }
-            // Of one that is ready, the files say it all.
+            // When a task is ready, its files say enough.
             @if view.state != Look::Ready && !view.members.is_empty() { (members(&view.members)) }
+            @if view.pages > 1 { (pages(view)) }
         }
     }
 }
@@ -144,7 +145,7 @@ fn under_way(view: &View) -> Markup {
         (bar(view.percent, "Progress"))
         p class="soil-numbers" {
             @if let Some(percent) = view.percent {
-                // HQ's words.
+                // The words of this text are HQ's.
                 span data-role="percent" { "Processed " (percent) "%" }
                 @if !view.members.is_empty() {
                     " " span data-role="count" class="soil-faint" {
@@ -183,7 +184,7 @@ fn ready(view: &View) -> Markup {
                 h2 { "Results" }
                 ul { @for result in &view.results { li { (result) } } }
             }
-            // Of a group that tolerates it, what is missing.
+            // If the group tolerates failures, this lists what is missing.
             @if !view.errors.is_empty() {
                 h2 { "What is missing" }
                 ul { @for error in &view.errors { li { (error) } } }
@@ -216,15 +217,29 @@ fn link(file: &File) -> Markup {
     }
 }
 
+/// Links to the other pages of members.
+fn pages(view: &View) -> Markup {
+    let (first, last) = (view.members.first(), view.members.last());
+    html! {
+        nav class="soil-pages" aria-label="Pages of parts" {
+            @if view.page > 1 { a rel="prev" href=(view.urls.page(view.page - 1)) { "Earlier parts" } }
+            @if let (Some(first), Some(last)) = (first, last) {
+                span { "Parts " (first.part) " to " (last.part) " of " (view.total_members) }
+            }
+            @if view.page < view.pages { a rel="next" href=(view.urls.page(view.page + 1)) { "Later parts" } }
+        }
+    }
+}
+
 fn members(members: &[Member]) -> Markup {
     html! {
         h2 { "Parts" }
         ol class="soil-members" {
-            @for (at, member) in members.iter().enumerate() {
+            @for member in members {
                 li data-state=(word(member.state)) {
-                    span class="soil-part" { "Part " (at + 1) ": " (says(member)) }
+                    span class="soil-part" { "Part " (member.part) ": " (says(member)) }
                     @if matches!(member.state, Look::Waiting | Look::Running) {
-                        (bar(member.percent, &format!("Progress of part {}", at + 1)))
+                        (bar(member.percent, &format!("Progress of part {}", member.part)))
                     }
                 }
             }
@@ -244,7 +259,7 @@ fn says(member: &Member) -> String {
     }
 }
 
-/// A bar; of nothing known it is one without a value, which browsers show as moving.
+/// A progress bar. Without a percentage it has no value, which browsers show as a moving bar.
 fn bar(percent: Option<u8>, label: &str) -> Markup {
     html! {
         @match percent {
@@ -257,7 +272,7 @@ fn bar(percent: Option<u8>, label: &str) -> Markup {
     }
 }
 
-/// A size as people read it.
+/// A size in bytes in the form that people read.
 fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes < 1_000 {

@@ -1,8 +1,8 @@
-//! The key of a link: what it is for, and a signature that nobody else can make.
+//! The key of a link: what the link is for, and a signature that nobody else can make.
 //!
-//! Who has a link can do what it is for until it expires, and nothing else. So an id may be guessed, logged or chosen by the
-//! caller without giving anything away, and whose a download is holds from its first minute, when there is no file yet that
-//! could say so.
+//! A user who has a link can do what it is for until it expires, and nothing else. So callers may guess, log or
+//! choose ids without giving anything away. The owners of a download hold from its first minute, when there is no
+//! file yet that could state them.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
@@ -13,25 +13,30 @@ use sha2::Sha256;
 use crate::core::Timestamp;
 use crate::soil::PartialFailure;
 
-/// What is signed along, so that a signature made for something else with the same secret is none here.
+/// A text that is signed too, so that a signature made for another purpose with the same secret is not valid here.
 const PURPOSE: &[u8] = b"celeriac soil link 2\n";
+/// The same text for links that state their generation, because earlier links of the same id were revoked.
+const RENEWED: &[u8] = b"celeriac soil link 3\n";
 
 /// What a link is for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Grant {
-    /// The id in the path.
+    /// The id in the path of the link.
     pub(super) id: String,
-    /// It is the id of a group, and what the failure of some of its members makes of the whole.
+    /// Set for the id of a group: what the failure of some of its members makes of the whole.
     pub(super) group: Option<Policy>,
-    /// Who may use it; nobody named: everybody who has it.
+    /// The users who may use the link; an empty list means everybody who has it.
     pub(super) owners: Vec<String>,
-    /// What to say when it is ready.
+    /// The text that the page shows when the file is ready.
     pub(super) message: Option<String>,
-    /// It ends with this second, since 1970.
+    /// The last second at which the link is valid, since 1970.
     pub(super) expires: u64,
+    /// The generation of the link. Links of generations before the present one are revoked.
+    #[serde(skip)]
+    pub(super) generation: u64,
 }
 
-/// [`PartialFailure`], as it is written.
+/// [`PartialFailure`] in the form in which a key has it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Policy {
     FailsAtOnce,
@@ -59,34 +64,60 @@ impl From<Policy> for PartialFailure {
     }
 }
 
-/// Why a key opens nothing.
+/// Why a key is not valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BadKey {
-    /// It is none, or another secret's.
+    /// The key is malformed, or signed with another secret.
     Forged,
-    /// It is for another id.
+    /// The key is for another id.
     Elsewhere,
-    /// Its time is over.
+    /// The key is valid no more: it has expired.
     Expired,
 }
 
-/// Makes and reads keys.
+/// Signs and reads keys. The first secret signs, and keys of all secrets are valid.
 #[derive(Clone)]
-pub(super) struct Keyring(Hmac<Sha256>);
+pub(super) struct Keyring(Vec<Secret>);
+
+#[derive(Clone)]
+struct Secret {
+    plain: Hmac<Sha256>,
+    renewed: Hmac<Sha256>,
+}
+
+impl Secret {
+    fn new(secret: &[u8]) -> Self {
+        let keyed = |purpose: &[u8]| {
+            // HMAC takes keys of any length, so this cannot fail.
+            let mut mac =
+                Hmac::<Sha256>::new_from_slice(secret).unwrap_or_else(|_| unreachable!("HMAC takes any key"));
+            mac.update(purpose);
+            mac
+        };
+        Self { plain: keyed(PURPOSE), renewed: keyed(RENEWED) }
+    }
+}
 
 impl Keyring {
     pub(super) fn new(secret: &[u8]) -> Self {
-        // HMAC takes keys of any length.
-        let mut mac =
-            Hmac::<Sha256>::new_from_slice(secret).unwrap_or_else(|_| unreachable!("HMAC takes any key"));
-        mac.update(PURPOSE);
-        Self(mac)
+        Self(vec![Secret::new(secret)])
+    }
+
+    /// Makes keys valid that were signed with this secret.
+    pub(super) fn accept(&mut self, secret: &[u8]) {
+        self.0.push(Secret::new(secret));
     }
 
     pub(super) fn sign(&self, grant: &Grant) -> String {
-        // Text, numbers and lists: there is nothing in it that postcard cannot write.
-        let said = postcard::to_allocvec(grant).unwrap_or_default();
-        let mut mac = self.0.clone();
+        // A grant has only text, numbers and lists, all of which postcard can write.
+        let said = if grant.generation == 0 {
+            postcard::to_allocvec(grant)
+        } else {
+            postcard::to_allocvec(&(grant, grant.generation))
+        };
+        let said = said.unwrap_or_default();
+        let Some(secret) = self.0.first() else { return String::new() };
+        let mut mac = if grant.generation == 0 { secret.plain.clone() } else { secret.renewed.clone() };
         mac.update(&said);
         let signature = mac.finalize().into_bytes();
         format!("{}.{}", BASE64.encode(said), BASE64.encode(signature))
@@ -96,10 +127,20 @@ impl Keyring {
         let (said, signature) = key.split_once('.').ok_or(BadKey::Forged)?;
         let said = BASE64.decode(said).map_err(|_| BadKey::Forged)?;
         let signature = BASE64.decode(signature).map_err(|_| BadKey::Forged)?;
-        let mut mac = self.0.clone();
-        mac.update(&said);
-        mac.verify_slice(&signature).map_err(|_| BadKey::Forged)?; // in constant time
-        let grant: Grant = postcard::from_bytes(&said).map_err(|_| BadKey::Forged)?;
+        let is_of = |mac: &Hmac<Sha256>| {
+            let mut mac = mac.clone();
+            mac.update(&said);
+            mac.verify_slice(&signature).is_ok() // the comparison takes constant time
+        };
+        let grant: Grant = if self.0.iter().any(|secret| is_of(&secret.plain)) {
+            postcard::from_bytes(&said).map_err(|_| BadKey::Forged)?
+        } else if self.0.iter().any(|secret| is_of(&secret.renewed)) {
+            let (grant, generation): (Grant, u64) =
+                postcard::from_bytes(&said).map_err(|_| BadKey::Forged)?;
+            Grant { generation, ..grant }
+        } else {
+            return Err(BadKey::Forged);
+        };
         if grant.id != id {
             return Err(BadKey::Elsewhere);
         }
@@ -115,7 +156,39 @@ mod tests {
     use super::*;
 
     fn grant() -> Grant {
-        Grant { id: "a".into(), group: None, owners: vec!["amina".into()], message: None, expires: 100 }
+        Grant {
+            id: "a".into(),
+            group: None,
+            owners: vec!["amina".into()],
+            message: None,
+            expires: 100,
+            generation: 0,
+        }
+    }
+
+    #[test]
+    fn all_secrets_open_and_the_first_one_signs() {
+        let (old, new) = (Keyring::new(&[7; 32]), Keyring::new(&[8; 32]));
+        let mut both = new.clone();
+        both.accept(&[7; 32]);
+        let renewed = Grant { generation: 3, ..grant() };
+        for grant in [grant(), renewed] {
+            let (by_old, by_both) = (old.sign(&grant), both.sign(&grant));
+            assert_eq!(by_both, new.sign(&grant));
+            for key in [&by_old, &by_both] {
+                assert_eq!(both.read(key, "a", Timestamp::ZERO), Ok(grant.clone()));
+            }
+            assert_eq!(new.read(&by_old, "a", Timestamp::ZERO), Err(BadKey::Forged));
+            assert_eq!(old.read(&by_both, "a", Timestamp::ZERO), Err(BadKey::Forged));
+        }
+    }
+
+    /// This link has the form of those in old mails, which must stay valid.
+    #[test]
+    fn a_key_of_an_earlier_version_opens() {
+        let key = "AWEAAQVhbWluYQBk.";
+        let signed = Keyring::new(&[7; 32]).sign(&grant());
+        assert!(signed.starts_with(key), "{signed}");
     }
 
     #[test]
@@ -136,7 +209,7 @@ mod tests {
             for with in ["A", "_", ".", ""] {
                 let mut other = key.clone();
                 other.replace_range(at..=at, with);
-                // The last letter of base64 may have bits that are not read, and those must be nought.
+                // The last letter of base64 may have bits that are not read, and those must be zero.
                 assert!(other == key || keys.read(&other, "a", Timestamp::ZERO).is_err(), "{at} {with}");
             }
         }

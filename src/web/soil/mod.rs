@@ -1,4 +1,4 @@
-//! Soil in the browser: a page that shows how far a task is and ends with its file.
+//! Soil in the browser: a page that shows the progress of a task and ends with its file.
 //!
 //! | route | what |
 //! |---|---|
@@ -61,8 +61,9 @@ mod key;
 mod link;
 mod pages;
 mod problem;
-mod recent;
 mod routes;
+mod single_flight;
+mod streams;
 mod view;
 
 pub use access::{Access, Action, Asked};
@@ -73,7 +74,7 @@ use actix_web::dev::HttpServiceFactory;
 
 use crate::Celeriac;
 
-/// All of Soil's routes, below the path where the pages [are](SoilPages::at): `App::new().service(soil(&celeriac, &pages))`.
+/// All routes of Soil, below the path of the [pages](SoilPages::at): `App::new().service(soil(&celeriac, &pages))`.
 pub fn soil(celeriac: &Celeriac, pages: &SoilPages) -> impl HttpServiceFactory + use<> {
     routes::scope(celeriac, pages)
 }

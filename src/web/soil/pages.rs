@@ -1,4 +1,4 @@
-//! The pages' settings, and the links that lead to them.
+//! The settings of the pages, and the links that lead to them.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -6,60 +6,97 @@ use std::time::Duration;
 
 use actix_web::HttpRequest;
 
-use super::access::{Access, Asked, Hook};
+use super::access::{Access, AccessHook, Asked};
 use super::key::Keyring;
 use super::link::StartResponse;
+use super::streams::Streams;
 use crate::soil::PartialFailure;
 use crate::task::TaskId;
 
-/// A secret has at least so many bytes.
+/// The least length of a secret, in bytes.
 const SECRET: usize = 32;
 
-/// Why there are no pages.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+/// Why the pages cannot be made.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SoilPagesError {
-    /// Whoever guesses it can make links.
+    /// The secret is so short that somebody could guess it and make links. It has this many bytes.
     #[error(
         "the secret of the links has {0} bytes and needs at least 32: take random ones, such as those of `openssl rand -hex 32`, and the same on every server and after every start"
     )]
     ShortSecret(usize),
+    /// The program gave no secret.
+    #[error("the links need a secret to be signed with: name at least one")]
+    NoSecret,
 }
 
-/// Soil's pages: where they are, who may see them, and links to them. Cheap to clone; handlers take it as
+crate::core::debug_as_display!(SoilPagesError);
+
+/// Soil's pages: where they are, who may see them, and the links to them. A clone is cheap; handlers take it as
 /// `web::Data<SoilPages>`.
 #[derive(Clone)]
 pub struct SoilPages {
     pub(super) keys: Keyring,
     pub(super) path: Arc<str>,
     pub(super) public: Arc<str>,
-    pub(super) hook: Option<Hook>,
+    pub(super) hook: Option<AccessHook>,
     pub(super) lifetime: Duration,
     pub(super) open: bool,
+    pub(super) streams: Streams,
 }
 
 impl SoilPages {
-    /// Pages whose links are signed with a secret of at least 32 random bytes. It has to be the same on every server, and
-    /// after each restart; with another one, all links that are out there lead nowhere.
+    /// Makes pages whose links are signed with a secret of at least 32 random bytes. The secret must be the same on
+    /// every server and after each restart. With another secret, all existing links lead nowhere, unless the pages
+    /// keep the old secret beside the new one ([`with_secrets`](Self::with_secrets)).
     ///
     /// # Errors
-    /// The secret is too short.
+    /// The secret has fewer than 32 bytes.
     pub fn new(secret: impl AsRef<[u8]>) -> Result<Self, SoilPagesError> {
-        let secret = secret.as_ref();
-        if secret.len() < SECRET {
-            return Err(SoilPagesError::ShortSecret(secret.len()));
+        Self::with_secrets([secret])
+    }
+
+    /// Makes pages with several secrets, so that the secret can be changed without ending any links. The first secret
+    /// signs links, and links of all secrets open. Change the secret in three steps. First every server gets the new
+    /// secret as its second; then as its first, with the old one behind it. The old one is removed when its last link
+    /// has expired ([`links_last`](Self::links_last)), or at once if others know it.
+    ///
+    /// ```
+    /// use celeriac::web::SoilPages;
+    /// # let (new, old) = ("n".repeat(32), "o".repeat(32));
+    /// let pages = SoilPages::with_secrets([new, old])?;
+    /// # let _ = pages;
+    /// # Ok::<_, celeriac::web::soil::SoilPagesError>(())
+    /// ```
+    ///
+    /// A secret has fewer than 32 bytes, or there is none.
+    /// One of them is too short, or there is none.
+    pub fn with_secrets<S: AsRef<[u8]>>(
+        secrets: impl IntoIterator<Item = S>,
+    ) -> Result<Self, SoilPagesError> {
+        let mut keys: Option<Keyring> = None;
+        for secret in secrets {
+            let secret = secret.as_ref();
+            if secret.len() < SECRET {
+                return Err(SoilPagesError::ShortSecret(secret.len()));
+            }
+            match &mut keys {
+                None => keys = Some(Keyring::new(secret)),
+                Some(keys) => keys.accept(secret),
+            }
         }
         Ok(Self {
-            keys: Keyring::new(secret),
+            keys: keys.ok_or(SoilPagesError::NoSecret)?,
             path: "/soil".into(),
             public: "/soil".into(),
             hook: None,
             lifetime: Duration::from_secs(7 * 24 * 3_600),
             open: false,
+            streams: Streams::default(),
         })
     }
 
-    /// The path below which they are mounted. Default `/soil`.
+    /// Sets the path below which the pages are mounted. The default is `/soil`.
     #[must_use]
     pub fn at(mut self, path: &str) -> Self {
         self.path = format!("/{}", path.trim_matches('/')).into();
@@ -67,16 +104,16 @@ impl SoilPages {
         self
     }
 
-    /// What links begin with, if that is something else than the path of [`at`](Self::at): behind a proxy that adds a prefix,
-    /// or for e-mails, `https://www.example.org/a/demo/soil`.
+    /// Sets the beginning of links, if it differs from the path of [`at`](Self::at): behind a proxy that adds a
+    /// prefix, or for e-mails, `https://www.example.org/a/demo/soil`.
     #[must_use]
     pub fn public_url(mut self, url: &str) -> Self {
         self.public = url.trim_end_matches('/').into();
         self
     }
 
-    /// Who may do what. Without it, whoever has a link may use it, unless the link or the file names owners: then nobody may,
-    /// because nobody says who it is that asks.
+    /// Sets the hook that decides who may do what. Without it, everybody who has a link may use it, unless the link
+    /// or the file names owners. Then nobody may, because nobody says who asks.
     ///
     /// ```
     /// use celeriac::web::SoilPages;
@@ -105,29 +142,41 @@ impl SoilPages {
         self
     }
 
-    /// How long a link can be used, if it does not say otherwise. Default a week; the file itself may go earlier.
+    /// Sets how long a link can be used unless it states a time itself. The default is a week. The file may be
+    /// removed earlier.
     #[must_use]
     pub fn links_last(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// Lets everybody in who knows an id, as HQ does, without a key. An id that the runtime gives has 74 random bits beside the
-    /// time, and is not to be guessed; but it stands in logs and on dashboards, and one that a caller chose may be guessed.
-    /// Only for pages behind a login, with an [access](Self::access) hook.
+    /// Lets everybody in who knows an id, without a key, as HQ does. An id that the runtime makes has 74 random bits
+    /// beside the time and cannot be guessed. But it appears in logs and on dashboards, and an id that a caller chose
+    /// may be guessable. Use this only for pages behind a login, with an [access](Self::access) hook.
     #[must_use]
     pub fn open_to_ids(mut self) -> Self {
         self.open = true;
         self
     }
 
-    /// A link to a task's page, as the answer to who started it: `{download_id, download_url, message}`.
+    /// Sets how many event streams may be open at a time, for each link and for all links in this process. A request
+    /// beyond that gets a 503, and the page polls instead. The default is 16 for each link, and in all half of the
+    /// descriptors that the process may have.
+    #[must_use]
+    pub fn event_streams(mut self, of_a_link: usize, in_all: usize) -> Self {
+        self.streams = Streams::new(of_a_link, in_all);
+        self
+    }
+
+    /// Makes a link to a task's page, as the answer to the user who started it:
+    /// `{download_id, download_url, message}`.
     pub fn start(&self, id: &TaskId) -> StartResponse {
         StartResponse::new(self.clone(), id.clone(), None)
     }
 
-    /// The same for several tasks as one, such as an export in parts: by the id of a group that was saved
-    /// ([`CanvasResult::save`](crate::task::canvas::CanvasResult::save), [`Soil::make_group`](crate::soil::Soil::make_group)).
+    /// Makes the same for several tasks as one, such as an export in parts. `id` is the id of a saved group
+    /// ([`CanvasResult::save`](crate::task::canvas::CanvasResult::save),
+    /// [`Soil::make_group`](crate::soil::Soil::make_group)).
     pub fn start_group(&self, id: &TaskId) -> StartResponse {
         StartResponse::new(self.clone(), id.clone(), Some(PartialFailure::default()))
     }

@@ -1,4 +1,5 @@
-//! What a request is told that gets nothing: 400, 401, 403, 404, 410 and 503 mean different things, and each says which.
+//! The answers to requests that are refused. The statuses 400, 401, 403, 404, 410 and 503 mean different things, and
+//! each text says which.
 
 use std::fmt;
 
@@ -8,20 +9,26 @@ use serde_json::json;
 
 use super::html;
 
-/// The problem.
+/// The reason why a request gets no view and no file.
 #[derive(Clone, Debug)]
-pub(super) struct Problem {
+pub(super) struct ProblemDetails {
     pub(super) status: StatusCode,
     pub(super) title: &'static str,
     pub(super) text: String,
-    /// Answered as JSON instead of a page.
+    /// Whether the answer is JSON instead of a page.
     pub(super) as_json: bool,
     log_in: Option<String>,
+    /// When to ask again after a 503, in seconds.
+    retry_after: &'static str,
 }
 
-impl Problem {
+/// When it is worth asking again, in seconds: a store that is away may be back soon, while streams last long.
+const AWAY: &str = "2";
+const CROWDED: &str = "30";
+
+impl ProblemDetails {
     fn new(status: StatusCode, title: &'static str, text: impl Into<String>) -> Self {
-        Self { status, title, text: text.into(), as_json: false, log_in: None }
+        Self { status, title, text: text.into(), as_json: false, log_in: None, retry_after: AWAY }
     }
 
     pub(super) fn malformed(text: impl Into<String>) -> Self {
@@ -66,6 +73,23 @@ impl Problem {
         Self::new(StatusCode::GONE, "This link has expired", "Please ask for a new one where you got it.")
     }
 
+    pub(super) fn link_revoked() -> Self {
+        Self::new(
+            StatusCode::GONE,
+            "This link was taken back",
+            "It opens nothing any more. Please ask for a new one where you got it.",
+        )
+    }
+
+    pub(super) fn crowded() -> Self {
+        let problem = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "Too many are looking at once",
+            "It is not told as it changes, but on being asked: see `status`.",
+        );
+        Self { retry_after: CROWDED, ..problem }
+    }
+
     pub(super) fn unavailable(error: &dyn fmt::Display) -> Self {
         tracing::warn!(%error, "Soil's pages cannot answer");
         Self::new(
@@ -81,13 +105,13 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ProblemDetails {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.title, self.text)
     }
 }
 
-impl ResponseError for Problem {
+impl ResponseError for ProblemDetails {
     fn status_code(&self) -> StatusCode {
         match &self.log_in {
             Some(_) if !self.as_json => StatusCode::SEE_OTHER,
@@ -99,7 +123,7 @@ impl ResponseError for Problem {
         let mut response = HttpResponse::build(self.status_code());
         response.insert_header((header::CACHE_CONTROL, "no-store"));
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.insert_header((header::RETRY_AFTER, "2"));
+            response.insert_header((header::RETRY_AFTER, self.retry_after));
         }
         if self.as_json {
             return response.json(json!({ "error": self.title, "message": self.text }));

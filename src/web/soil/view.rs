@@ -1,11 +1,18 @@
-//! What is shown: of one task or of a group, in the words of the page.
+//! The content of a page about one task or a group, in the words of the page.
+
+use std::ops::Range;
 
 use serde::Serialize;
 
 use super::link::segment;
-use crate::soil::{DownloadFacts, GroupStatus, Place, QueueFacts, SoilState, Status};
+use crate::soil::{DownloadFacts, Overview, PartialFailure, QueuePosition, QueueSummary, SoilState, Status};
 
-/// What the page says it is at.
+/// How many members a page shows.
+const PAGE: usize = 100;
+/// How many failed members have their errors listed beside the members themselves.
+const ERRORS: usize = 20;
+
+/// The state of a task or a group as the page names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Look {
@@ -17,34 +24,40 @@ pub(super) enum Look {
     Cancelled,
 }
 
-/// What is shown.
+/// The content of a page.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct View {
     pub(super) id: String,
     pub(super) state: Look,
-    /// There was one.
+    /// Whether there was a download of this id, which has expired or was forgotten.
     pub(super) gone: bool,
-    /// Whole percents; `None`: nothing is known of it.
+    /// The progress in whole percent; `None`: nothing is known about it.
     pub(super) percent: Option<u8>,
     pub(super) current: u64,
     pub(super) total: u64,
     pub(super) note: Option<String>,
     pub(super) errors: Vec<String>,
-    /// What the task has to say in the end.
+    /// The messages of the task when it has succeeded.
     pub(super) results: Vec<String>,
     pub(super) files: Vec<File>,
-    /// What to say when it is ready.
+    /// The text that the page shows when the file is ready.
     pub(super) message: Option<String>,
-    /// Its place in line, in words.
+    /// The place in line, in words.
     pub(super) place: Option<String>,
-    /// Why nothing may be expected to happen, in words.
+    /// Why nothing is likely to happen, in words.
     pub(super) not_alive: Option<String>,
+    /// The members that the page shows.
     pub(super) members: Vec<Member>,
+    /// How many members the group has.
+    pub(super) total_members: usize,
+    /// The number of this page of members, from 1, and how many pages there are.
+    pub(super) page: usize,
+    pub(super) pages: usize,
     pub(super) next_poll_ms: Option<u64>,
     pub(super) urls: Urls,
 }
 
-/// A file that is ready.
+/// A file that can be downloaded.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct File {
     pub(super) name: String,
@@ -52,16 +65,18 @@ pub(super) struct File {
     pub(super) url: String,
 }
 
-/// A member of a group.
+/// One member of a group.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Member {
+    /// The number of the member, from 1.
+    pub(super) part: usize,
     pub(super) state: Look,
     pub(super) percent: Option<u8>,
     pub(super) errors: Vec<String>,
     pub(super) note: Option<String>,
 }
 
-/// Where the rest is, with the key.
+/// The addresses of the other routes, with the key.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Urls {
     pub(super) page: String,
@@ -72,14 +87,14 @@ pub(super) struct Urls {
     #[serde(skip)]
     pub(super) file: String,
     #[serde(skip)]
-    query: String,
+    key: Option<String>,
     #[serde(skip)]
     pub(super) assets: String,
 }
 
 impl Urls {
-    pub(super) fn new(base: &str, id: &str, key: Option<&str>) -> Self {
-        let query = key.map_or_else(String::new, |key| format!("?key={key}"));
+    pub(super) fn new(base: &str, id: &str, key: Option<&str>, page: usize) -> Self {
+        let query = query(key, page);
         let id = segment(id);
         Self {
             page: format!("{base}/{id}{query}"),
@@ -89,16 +104,60 @@ impl Urls {
             cancel: format!("{base}/{id}/cancel{query}"),
             file: format!("{base}/{id}/file"),
             assets: format!("{base}/assets"),
-            query,
+            key: key.map(str::to_owned),
         }
     }
 
+    /// The address of another page of members.
+    pub(super) fn page(&self, page: usize) -> String {
+        let path = self.page.split('?').next().unwrap_or_default();
+        format!("{path}{}", query(self.key.as_deref(), page))
+    }
+
     fn file_of(&self, index: Option<usize>) -> String {
+        let query = query(self.key.as_deref(), 1);
         match index {
-            None => format!("{}{}", self.file, self.query),
-            Some(index) => format!("{}/{index}{}", self.file, self.query),
+            None => format!("{}{query}", self.file),
+            Some(index) => format!("{}/{index}{query}", self.file),
         }
     }
+}
+
+/// The query of an address, or an empty text.
+fn query(key: Option<&str>, page: usize) -> String {
+    match (key, page) {
+        (None, 0 | 1) => String::new(),
+        (None, page) => format!("?page={page}"),
+        (Some(key), 0 | 1) => format!("?key={key}"),
+        (Some(key), page) => format!("?key={key}&page={page}"),
+    }
+}
+
+/// The facts that were read about a group.
+pub(super) struct SeenGroup<'a> {
+    pub(super) group: &'a Overview,
+    pub(super) policy: PartialFailure,
+    /// Which members the page shows.
+    pub(super) shown: Range<usize>,
+    pub(super) members: Vec<Status>,
+    /// Some failed members, with their indices in the group.
+    pub(super) errors: Vec<(usize, Status)>,
+}
+
+/// The indices of the members on a page. A page behind the last one counts as the last.
+pub(super) fn shown(members: usize, page: usize) -> Range<usize> {
+    let page = page.clamp(1, pages(members));
+    (page - 1) * PAGE..members.min(page * PAGE)
+}
+
+fn pages(members: usize) -> usize {
+    members.div_ceil(PAGE).max(1)
+}
+
+/// The indices of the failed members whose errors the page lists.
+pub(super) fn failed(group: &Overview) -> Vec<usize> {
+    let failed = group.glances.iter().enumerate();
+    failed.filter(|(_, glance)| glance.state == SoilState::Failed).map(|(at, _)| at).take(ERRORS).collect()
 }
 
 impl View {
@@ -118,13 +177,16 @@ impl View {
             place: None,
             not_alive: None,
             members: Vec::new(),
+            total_members: 0,
+            page: 1,
+            pages: 1,
             next_poll_ms: None,
             urls,
         }
     }
 
-    /// Of one task. `cancelled`: somebody revoked it.
-    pub(super) fn of(status: Status, cancelled: bool, urls: Urls) -> Self {
+    /// The content of the page of one task.
+    pub(super) fn of(status: Status, urls: Urls) -> Self {
         let id = status.id.as_str();
         let files = status.download.as_ref().map(|facts| file(facts, urls.file_of(None)));
         let waits = matches!(status.state, SoilState::NotStarted | SoilState::Started);
@@ -140,7 +202,7 @@ impl View {
                 .then(|| status.line.as_ref().map(say_not_alive))
                 .flatten(),
             next_poll_ms: status.next_poll_ms,
-            ..Self::new(id, look(status.state, cancelled), urls)
+            ..Self::new(id, look(status.state, status.is_revoked), urls)
         }
         .with_texts(status.note, status.errors)
     }
@@ -151,59 +213,61 @@ impl View {
         self
     }
 
-    /// Of a group. `cancelled`: which of its members were revoked.
-    pub(super) fn of_group(id: &str, group: GroupStatus, cancelled: &[bool], urls: Urls) -> Self {
-        let is_cancelled = |at: usize| cancelled.get(at).copied().unwrap_or(false);
-        let failed = group.state == SoilState::Failed;
-        let all_failed_are_cancelled = failed
-            && group
-                .members
-                .iter()
-                .enumerate()
-                .filter(|(_, member)| member.state == SoilState::Failed)
-                .all(|(at, _)| is_cancelled(at));
-        let not_alive = group.members.iter().find_map(|member| match (&member.line, member.is_alive()) {
-            (Some(line), false) => Some(say_not_alive(line)),
-            _ => None,
-        });
-        let waits = matches!(group.state, SoilState::NotStarted | SoilState::Started);
-        let moves = group.members.iter().any(|member| member.progress.is_some());
-        let errors_of = |member: &Status, at: usize| {
-            if is_cancelled(at) { vec!["cancelled".to_owned()] } else { member.errors.clone() }
+    /// The content of the page of a group.
+    pub(super) fn of_group(id: &str, seen: SeenGroup<'_>, urls: Urls) -> Self {
+        let SeenGroup { group, policy, shown, members, errors } = seen;
+        let tally = group.tally(policy);
+        let mut failed = group.glances.iter().filter(|glance| glance.state == SoilState::Failed);
+        let all_failed = failed.clone().count();
+        let all_failed_are_cancelled =
+            tally.state == SoilState::Failed && all_failed > 0 && failed.all(|glance| glance.is_revoked);
+        let waits = matches!(tally.state, SoilState::NotStarted | SoilState::Started);
+        let moves = group.glances.iter().any(|glance| glance.moves);
+        let errors_of = |member: &Status| {
+            if member.is_revoked { vec!["cancelled".to_owned()] } else { member.errors.clone() }
         };
-        let name_errors = |(at, member): (usize, &Status)| {
-            let numbered = |error: String| format!("Part {}: {error}", at + 1);
-            errors_of(member, at).into_iter().map(numbered).collect::<Vec<_>>()
-        };
-        let ready = group.state == SoilState::Success;
-        let files = group.members.iter().enumerate();
-        let files = files.filter_map(|(at, member)| {
+        let told = errors.len();
+        let mut errors: Vec<String> = errors
+            .iter()
+            .flat_map(|(at, member)| {
+                errors_of(member).into_iter().map(move |error| format!("Part {}: {error}", at + 1))
+            })
+            .collect();
+        if all_failed > told {
+            errors.push(format!("And {} more parts have failed.", all_failed - told));
+        }
+        let ready = tally.state == SoilState::Success;
+        let numbered = || members.iter().enumerate().map(|(at, member)| (shown.start + at, member));
+        let files = numbered().filter_map(|(at, member)| {
             member.download.as_ref().map(|facts| file(facts, urls.file_of(Some(at))))
         });
-        let members = group.members.iter().enumerate().map(|(at, member)| Member {
-            state: look(member.state, is_cancelled(at)),
+        let parts = numbered().map(|(at, member)| Member {
+            part: at + 1,
+            state: look(member.state, member.is_revoked),
             percent: member.progress.map(|progress| progress.percent),
-            errors: errors_of(member, at),
+            errors: errors_of(member),
             note: member.note.clone(),
         });
+        let total = group.members.len();
         Self {
-            // The link was signed for it, so there was one.
-            gone: group.members.is_empty() || group.members.iter().any(|member| member.gone),
-            percent: Some(group.progress.percent),
-            current: group.progress.current,
-            total: group.progress.total,
-            errors: group.members.iter().enumerate().flat_map(name_errors).collect(),
-            results: group.members.iter().filter(|_| ready).flat_map(Status::messages).collect(),
+            // The link was signed for this group, so it existed once.
+            gone: group.members.is_empty() || group.glances.iter().any(|glance| glance.gone),
+            percent: Some(tally.progress.percent),
+            current: tally.progress.current,
+            total: tally.progress.total,
+            errors,
+            results: members.iter().filter(|_| ready).flat_map(Status::messages).collect(),
             files: files.collect(),
-            place: group
-                .members
-                .iter()
-                .find_map(|member| member.place)
-                .map(|place| say_place(place, group.state)),
-            not_alive: not_alive.filter(|_| waits && !moves && group.done + group.failed == 0),
-            members: members.collect(),
-            next_poll_ms: group.next_poll_ms,
-            ..Self::new(id, look(group.state, all_failed_are_cancelled), urls)
+            place: group.place.map(|place| say_place(place, tally.state)),
+            not_alive: (group.stuck.as_ref())
+                .filter(|_| waits && !moves && tally.done + tally.failed == 0)
+                .map(say_not_alive),
+            members: parts.collect(),
+            total_members: total,
+            page: shown.start / PAGE + 1,
+            pages: pages(total),
+            next_poll_ms: group.next_poll_ms.filter(|_| waits),
+            ..Self::new(id, look(tally.state, all_failed_are_cancelled), urls)
         }
     }
 
@@ -212,7 +276,7 @@ impl View {
         self
     }
 
-    /// Whether nothing will change any more.
+    /// Whether the view will not change any more.
     pub(super) fn is_over(&self) -> bool {
         !matches!(self.state, Look::Waiting | Look::Running)
     }
@@ -233,7 +297,7 @@ fn file(facts: &DownloadFacts, url: String) -> File {
     File { name: facts.name.clone(), size: facts.size, url }
 }
 
-fn say_place(place: Place, state: SoilState) -> String {
+fn say_place(place: QueuePosition, state: SoilState) -> String {
     let what = if state == SoilState::Started { "for its next turn" } else { "to start" };
     match (place.ahead, place.or_more) {
         (0, _) => format!("It is the next {what}."),
@@ -243,8 +307,8 @@ fn say_place(place: Place, state: SoilState) -> String {
     }
 }
 
-/// Of the task's own queue.
-fn say_not_alive(queue: &QueueFacts) -> String {
+/// Says why the task's queue starts nothing.
+fn say_not_alive(queue: &QueueSummary) -> String {
     let name = &queue.name;
     if queue.paused {
         format!("Its queue, {name}, is paused. It goes on when somebody lets the queue go on.")

@@ -3,8 +3,8 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use celeriac::app::catalogue::{Pool, QueueRow};
 use celeriac::broker::amqp::AmqpOptions;
+use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::store::RedisOptions;
 use celeriac::{Celeriac, Context, TaskError, serial_task};
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,8 @@ The same tasks exist twice, as `python.…` and as `rust.…`. A worker has one 
 import os
 import time
 
-from celery import Celery
+from celery import Celery, chain
+from celery.exceptions import Reject
 from kombu import Exchange, Queue
 
 import errors
@@ -76,6 +77,29 @@ def echo(value):
 
 
 @task()
+def keep(value):
+    return value
+
+
+@task()
+def odd(a=None, b=None, c=None):
+    """What it was given."""
+    return [a, b, c]
+
+
+@task()
+def not_a_number(n=None):
+    return float("nan")
+
+
+@task(bind=True)
+def shown(self, *args, **kwargs):
+    """What is shown of the arguments, and the properties that a step was given."""
+    properties = {name: self.request.properties.get(name) for name in ("app_id", "message_id", "type", "priority")}
+    return {"args": self.request.argsrepr, "kwargs": self.request.kwargsrepr, **properties}
+
+
+@task()
 def fail(*_):
     raise ValueError("bad", 42)
 
@@ -89,6 +113,17 @@ def joined_errors(errors_of_rows):
 @task()
 def sell(article):
     raise errors.OutOfStock(article, 3)
+
+
+@task(acks_late=True)
+def rejected():
+    raise Reject("no", requeue=False)
+
+
+@task(bind=True)
+def marked(self, mark):
+    """Sends an event of its own."""
+    self.send_event("task-marked", mark=mark)
 
 
 @task(bind=True, max_retries=5)
@@ -191,3 +226,8 @@ def grow(self, name, *args):
 def replaced_by(self, name, *args):
     """Puts another task in its own place."""
     raise self.replace(app.signature(name, args=args))
+
+
+@task(bind=True)
+def replaced_by_nothing(self):
+    raise self.replace(chain())

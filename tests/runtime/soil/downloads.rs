@@ -148,7 +148,8 @@ async fn what_fails_leaves_nothing() {
     let task = export_from::s("file".into(), missing, 0).send(celeriac.client()).await.unwrap();
     assert!(record(&task).await.errors[0].contains("No such file"));
     celeriac.sweep_results().await.unwrap();
-    assert_eq!(files_in(&dir.path().join("downloads")), Vec::<String>::new());
+    let left: Vec<_> = files_in(&dir.path().join("downloads"));
+    assert_eq!(left, ["celeriac-downloads/LAYOUT"], "the marker, and nothing else");
     celeriac.shutdown().await.unwrap();
 }
 

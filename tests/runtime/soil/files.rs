@@ -17,7 +17,8 @@ pub fn pattern(len: usize) -> Vec<u8> {
 /// Exposes a file, and waits at the gate after that.
 #[task(queue = "io")]
 pub async fn export(ctx: Context, gate: String, text: String) -> Result<(), TaskError> {
-    let download = Download::from_bytes(text).name("cases.csv").owner("u1").header("X-Domain", "demo");
+    let download =
+        Download::from_bytes(text).name("cases.csv").owner("u1").header("X-Download-Domain", "demo");
     ctx.expose_download(download).await?;
     Gate::named(&gate).pass().await;
     Ok(())

@@ -4,6 +4,7 @@ mod downloads;
 mod failures;
 mod files;
 mod full_disk;
+mod panics;
 mod progress;
 #[cfg(feature = "s3")]
 mod s3;

@@ -32,7 +32,7 @@ async fn files_are_in_a_bucket() {
         assert!(part == pattern(LEN)[5_000_000..9_000_123], "{kind}");
         let payloads = payloads(&s3);
         let [(key, size)] = payloads.as_slice() else { panic!("one: {payloads:?}") };
-        assert!(key.starts_with(&format!("of/hq/payload/{}/", task.id())), "{key}");
+        assert!(key.starts_with(&format!("of/hq/celeriac-downloads/payload/{}/", task.id())), "{key}");
         assert_eq!(*size, LEN as u64);
         // Its record takes it along.
         assert!(celeriac.soil().forget(task.id()).await.unwrap());
@@ -48,7 +48,9 @@ async fn what_breaks_off_leaves_nothing_in_the_bucket() {
     let celeriac = started(&s3).await;
     let task = export_from::s("broken".into(), PathBuf::new(), LEN).send(celeriac.client()).await.unwrap();
     assert_eq!(record(&task).await.state, State::Failure);
-    assert_eq!((s3.list("exports"), s3.uploads("exports")), (Vec::new(), 0));
+    let left: Vec<String> = s3.list("exports").into_iter().map(|(key, _)| key).collect();
+    assert_eq!(left, ["of/hq/celeriac-downloads/LAYOUT"], "the marker, and nothing else");
+    assert_eq!(s3.uploads("exports"), 0);
     celeriac.shutdown().await.unwrap();
 }
 

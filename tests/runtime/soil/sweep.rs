@@ -38,18 +38,24 @@ async fn record_and_file_go_together() {
     let dir = tempfile::tempdir().unwrap();
     let celeriac = embedded(dir.path()).await;
     let downloads = dir.path().join("downloads");
-    let payloads = || files_in(&downloads).into_iter().filter(|file| file.starts_with("payload/")).count();
+    let payloads = || {
+        files_in(&downloads)
+            .into_iter()
+            .filter(|file| file.starts_with("celeriac-downloads/payload/"))
+            .count()
+    };
     let (stays, goes) = (short_lived::s(3_600_000), short_lived::s(0));
     let stays = stays.send(celeriac.client()).await.unwrap();
     stays.get(LONG).await.unwrap();
     let goes = goes.send(celeriac.client()).await.unwrap();
     crate::kit::until("it is gone", async || celeriac.soil().status(goes.id()).await.unwrap().gone).await;
     // What a process that was killed has left: a file aside, and one that no record names.
-    let orphan = downloads.join("payload/0199a0b0-1234-7abc-8def-0123456789ab");
+    let all = downloads.join("celeriac-downloads/payload");
+    let orphan = all.join("0199a0b0-1234-7abc-8def-0123456789ab");
     std::fs::create_dir_all(&orphan).unwrap();
-    std::fs::write(orphan.join("a"), "orphan").unwrap();
-    std::fs::write(orphan.join("b#3"), "cut off").unwrap();
-    let second = downloads.join("payload").join(stays.id().as_str()).join("another-run");
+    std::fs::write(orphan.join("0199a0b0-1234-7abc-8def-000000000001"), "orphan").unwrap();
+    std::fs::write(orphan.join("0199a0b0-1234-7abc-8def-000000000002#3"), "cut off").unwrap();
+    let second = all.join(stays.id().as_str()).join("0199a0b0-1234-7abc-8def-000000000003");
     std::fs::write(&second, "superseded").unwrap();
     assert_eq!(payloads(), 5);
     celeriac.sweep_results().await.unwrap();

@@ -1,4 +1,4 @@
-//! The rule for clocks that change, against an oracle that looks at every minute, in every zone.
+//! The rule for clocks that change, against an oracle that looks at the clock of every zone at every minute.
 
 use std::collections::BTreeSet;
 
@@ -10,15 +10,15 @@ use super::*;
 
 const DAY: i64 = 86400;
 
-/// Sets of numbers, none of which is empty, and the crontab that says the same.
+/// Non-empty sets of numbers, and the crontab that means the same.
 #[derive(Clone, Debug)]
-struct Wanted {
+struct WantedTimes {
     minutes: BTreeSet<u32>,
     hours: BTreeSet<u32>,
     weekdays: BTreeSet<u32>,
 }
 
-impl Wanted {
+impl WantedTimes {
     fn crontab(&self) -> Crontab {
         let list = |set: &BTreeSet<u32>| set.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         let text = format!("{} {} * * {}", list(&self.minutes), list(&self.hours), list(&self.weekdays));
@@ -31,8 +31,8 @@ impl Wanted {
             && self.weekdays.contains(&clock.weekday().num_days_from_sunday())
     }
 
-    /// All ticks in a stretch of time, by looking at the clock each minute. What the clock showed before the stretch is
-    /// looked at too, as a time may come a second time.
+    /// All ticks between `from` and `to`, found by looking at the clock each minute. The oracle also looks at the
+    /// time before `from`, because the clock may show one of those times again.
     fn ticks(&self, zone: Zone, from: i64, to: i64) -> BTreeSet<i64> {
         let mut ticks = BTreeSet::new();
         let mut shown = BTreeSet::new();
@@ -44,7 +44,8 @@ impl Wanted {
                     ticks.insert(at);
                 }
             } else {
-                // What was skipped since the minute before is due now, and so is what the clock shows for the first time.
+                // Times that the clock skipped since the minute before are due now, and so is a time that it shows
+                // for the first time.
                 let mut skipped = before + TimeDelta::minutes(1);
                 while skipped < clock {
                     if self.matches(skipped) && shown.insert(skipped) {
@@ -62,14 +63,14 @@ impl Wanted {
     }
 }
 
-/// The ticks of the schedule in the same stretch.
+/// The ticks of `schedule` between `from` and `to`.
 fn fired(schedule: &Schedule, from: i64, to: i64) -> BTreeSet<i64> {
     let times =
         std::iter::successors(schedule.next_after(timestamp(from - 1)), |at| schedule.next_after(*at));
     times.map(seconds).take_while(|at| *at <= to).collect()
 }
 
-fn check(wanted: &Wanted, zone: Zone, from: i64, to: i64) {
+fn check(wanted: &WantedTimes, zone: Zone, from: i64, to: i64) {
     let schedule = Schedule::crontab(wanted.crontab(), zone);
     let (fired, expected) = (fired(&schedule, from, to), wanted.ticks(zone, from, to));
     let show = |set: &BTreeSet<i64>| set.iter().map(|at| zone.display(timestamp(*at))).collect::<Vec<_>>();
@@ -82,7 +83,7 @@ fn all(numbers: std::ops::Range<u32>) -> BTreeSet<u32> {
     numbers.collect()
 }
 
-/// Changes of a zone's clocks from 2020 to the end of 2030.
+/// All changes of a zone's clocks from 2020 to the end of 2030.
 fn changes(zone: Zone) -> Vec<i64> {
     const FROM: i64 = 1_577_836_800;
     const TO: i64 = 1_924_992_000;
@@ -91,8 +92,9 @@ fn changes(zone: Zone) -> Vec<i64> {
 
 #[test]
 fn every_change_of_the_clocks_in_every_zone() {
-    let by_day = Wanted { minutes: [0, 15, 59].into(), hours: [0, 1, 2, 3, 23].into(), weekdays: all(0..7) };
-    let by_minute = Wanted { minutes: [0, 20, 50].into(), hours: all(0..24), weekdays: all(0..7) };
+    let by_day =
+        WantedTimes { minutes: [0, 15, 59].into(), hours: [0, 1, 2, 3, 23].into(), weekdays: all(0..7) };
+    let by_minute = WantedTimes { minutes: [0, 20, 50].into(), hours: all(0..24), weekdays: all(0..7) };
     let mut seen = 0;
     for zone in Zone::all() {
         for change in changes(zone) {
@@ -112,21 +114,21 @@ fn subset(numbers: std::ops::Range<u32>, most: usize) -> impl Strategy<Value = B
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
 
-    /// Any crontab, around any time, mostly around a change of the clocks.
+    /// Any crontab, at any time, most often near a change of the clocks.
     #[test]
     fn as_a_clock_on_the_wall(
         minutes in subset(0..60, 6),
         hours in prop_oneof![3 => subset(0..24, 8), 1 => Just(all(0..24))],
         weekdays in prop_oneof![1 => subset(0..7, 4), 1 => Just(all(0..7))],
         zone in 0..Zone::all().count(),
-        // From 1975 on, when offsets are whole minutes, to 2090.
+        // The years 1975, from which on offsets are whole minutes, to 2090.
         start in (157_766_400_i64 / 60..3_786_912_000 / 60),
         near in 0..48 * 60_i64,
     ) {
         let zone = Zone::all().nth(zone).unwrap();
         let start = start * 60;
         let from = zone.change(start, start + 370 * DAY).map_or(start, |change| change / 60 * 60 - near * 60);
-        check(&Wanted { minutes, hours, weekdays }, zone, from, from + 3 * DAY);
+        check(&WantedTimes { minutes, hours, weekdays }, zone, from, from + 3 * DAY);
     }
 }
 
@@ -200,9 +202,16 @@ fn leap_days_and_the_end_of_the_calendar() {
     assert_eq!(leap.preview(timestamp(1_767_225_600), 1500).len(), 1500);
     let mondays = schedule("0 0 29 2 mon", "UTC").preview(timestamp(1_767_225_600), 10);
     let years: Vec<_> = mondays.iter().map(|at| Zone::UTC.display(*at)[..4].to_owned()).collect();
-    assert_eq!(years, ["2044", "2072"]);
+    let as_python_has_it = ["2044", "2072", "2112", "2140", "2168", "2196", "2208", "2236", "2264", "2292"];
+    assert_eq!(years, as_python_has_it);
     let last = schedule("59 23 31 12 *", "UTC");
-    assert_eq!(last.next_after(timestamp(4_133_980_799)), None);
+    assert_eq!(
+        last.next_after(timestamp(4_133_980_799)),
+        Some(timestamp(4_165_516_740)),
+        "2101 is a year like others"
+    );
+    assert_eq!(last.next_after(timestamp(253_402_300_800 - 120)), Some(timestamp(253_402_300_740)));
+    assert_eq!(last.next_after(timestamp(253_402_300_740)), None);
     assert_eq!(last.next_after(Timestamp::from_micros(u64::MAX)), None);
     assert_eq!(last.last_until(Timestamp::ZERO, Timestamp::ZERO), None);
 }

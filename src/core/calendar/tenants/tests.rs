@@ -1,4 +1,4 @@
-//! A year of many tenants, and what may happen to one of them.
+//! A year of many tenants, and the changes that may happen to one tenant.
 
 use std::collections::HashMap;
 
@@ -22,7 +22,7 @@ fn day(text: &str) -> LocalDay {
     text.parse().unwrap()
 }
 
-/// Publishes what comes due until `end`; who had which day, and when.
+/// Publishes the ticks that come due until `end`. Returns the tenant, the day and the time of each.
 fn run(tenants: &mut Tenants, end: Timestamp) -> Vec<(String, String, Timestamp)> {
     let mut had = Vec::new();
     while let Some(now) = tenants.next().filter(|now| *now <= end) {
@@ -84,7 +84,7 @@ fn ten_thousand_tenants_in_forty_zones_for_a_year() {
     const TENANTS: usize = 10_000;
     let (start, end) = (at("2026-01-01T12:00:00Z"), at("2027-01-01T12:00:00Z"));
     let mut tenants = midnight_of_all(4 * HOUR, Misfire::Once, start);
-    // As tenants really lie: many in a few zones, where the stampede would be.
+    // The zones are spread as tenants are: many tenants in few zones, where most tasks would start at once.
     let zone_of = |n: usize| zone(ZONES[if n.is_multiple_of(3) { 27 } else { n % 40 }]);
     let list = (0..TENANTS).map(|n| Tenant::new(format!("domain-{n}"), zone_of(n))).collect();
     assert!(tenants.refresh(list, |_| None, start).is_empty());
@@ -106,7 +106,7 @@ fn ten_thousand_tenants_in_forty_zones_for_a_year() {
         }
     }
     let peak = arrivals.iter().max().copied().unwrap();
-    // All at midnight UTC, as HQ's saved exports; and all at their own midnight, without a window.
+    // All tenants at midnight UTC, as HQ's saved exports run; then all at their own midnight, without a window.
     let largest = (0..TENANTS).filter(|n| zone_of(*n) == zone("Asia/Kolkata")).count();
     println!(
         "{} ticks of {TENANTS} tenants; at most {peak} in a minute, {TENANTS} at midnight UTC, {largest} at local midnight",
@@ -160,7 +160,7 @@ fn after_a_restart_what_is_remembered_is_not_repeated() {
     let list: Vec<_> = ZONES.iter().map(|name| Tenant::new(*name, zone(name))).collect();
     let mut remembered = HashMap::new();
     let mut had: HashMap<String, Vec<String>> = HashMap::new();
-    // Down for some hours now and then, at whatever moment.
+    // The program is down for some hours now and then, at any moment.
     let mut now = start;
     for life in 0..30_u64 {
         let mut tenants = midnight_of_all(3 * HOUR, Misfire::Once, start);
@@ -224,7 +224,7 @@ fn who_leaves_is_told_and_who_fails_comes_again() {
     assert_eq!(tenants.due(midnight + HOUR, 9), std::slice::from_ref(&second), "the same day");
     tenants.done(&second.tenant, second.day);
     assert_eq!(tenants.refresh(list(&["b", "c"]), |_| None, midnight + HOUR), ["a"]);
-    // The newcomer begins now, not with a midnight that it did not see.
+    // The newcomer begins now, and not with a midnight that lies before its arrival.
     assert!(tenants.next() > Some(midnight + HOUR));
     tenants.refresh(Vec::new(), |_| None, midnight + HOUR);
     assert!(tenants.is_empty() && tenants.next().is_none());

@@ -1,11 +1,12 @@
 """Workflows with members on two sides, `here` and `there`: their names are arguments, in either order."""
 
+import datetime
 import time
 import uuid
 
 from celery import chain, chord, group
 from celery.canvas import chunks, xmap, xstarmap
-from celery.exceptions import ChordError
+from celery.exceptions import ChordError, ImproperlyConfigured
 from celery.result import GroupResult
 
 import gates
@@ -70,6 +71,17 @@ def chorded(app, here, there):
     assert chord(header)(here_("total")).get(timeout=PATIENCE) == 90
 
 
+def sent_again(app, here, there):
+    """A chord that is sent again under the same ids runs again, and its body too."""
+    here_, there_ = signatures(app, here), signatures(app, there)
+    key = str(uuid.uuid4())
+    flow = chord([here_("add", 1, 2), there_("add", 3, 4)], there_("note", key))
+    flow.freeze()
+    for _ in range(2):
+        flow.apply_async()
+        assert gates.next_note(key) == [[3, 7]]
+
+
 def grown(app, here, there):
     """Members add tasks of the other side to their chord; the body sees their results."""
     here_, there_ = signatures(app, here), signatures(app, there)
@@ -106,6 +118,88 @@ def failing_chord(app, here, there):
     assert type(result.result) is ChordError, repr(result.result)
     assert "ValueError" in str(result.result), str(result.result)
     assert gates.next_note(key) == result.id
+
+
+def chord_that_fails_into_a_group(app, here, there):
+    """The body is a group: each of its members fails with what the header failed with, and calls its errbacks."""
+    here_, there_ = signatures(app, here), signatures(app, there)
+    key, of_all = str(uuid.uuid4()), str(uuid.uuid4())
+    members = [here_("total").on_error(there_("on_error", key)), there_("total")]
+    work = chord([here_("add", 1, 1), here_("fail")], group(members))
+    work.link_error(here_("on_error", of_all))
+    result = work.apply_async()
+    until("all members have failed", lambda: all(member.state == "FAILURE" for member in result))
+    for member in result:
+        assert is_bad(member.result), repr(member.result)
+    until("the group has failed", lambda: is_bad(app.AsyncResult(result.id).result))
+    assert gates.next_note(key) == result[0].id
+    assert {gates.next_note(of_all), gates.next_note(of_all)} == {member.id for member in result}
+    time.sleep(0.2)
+    assert gates.noted(key) == gates.noted(of_all) == []
+
+
+def what_is_left_of_a_failed_chord(app, here, there):
+    """The results of the good members stay where Celery keeps them, and the body's record names its errback."""
+    here_, there_ = signatures(app, here), signatures(app, there)
+    key = str(uuid.uuid4())
+    body = here_("total").on_error(here_("on_error", key))
+    result = chord([here_("add", 1, 1), here_("fail"), here_("add", 2, 2)])(body)
+    until("its body has failed", lambda: result.state == "FAILURE")
+    assert gates.next_note(key) == result.id
+    children = until("its errback", lambda: result.children)
+    (called,) = children
+    assert isinstance(called, GroupResult) and len(called.results) == 1, children
+    assert called.results[0].get(timeout=PATIENCE) is None
+    backend, gid = app.backend, result.parent.id
+    until("it is closed", lambda: backend.client.get(backend.get_key_for_group(gid, ".s")) is None)
+    parts = [backend.decode(part) for part in backend.client.zrange(backend.get_key_for_group(gid, ".j"), 0, -1)]
+    assert [part[2:] for part in parts if part[2] == "SUCCESS"] == [["SUCCESS", 2], ["SUCCESS", 4]], parts
+
+
+def header_member_that_ends_in_a_group(app, here, there):
+    """Its results are one list, at its place."""
+    here_, there_ = signatures(app, here), signatures(app, there)
+    pair = group(here_("echo"), there_("echo"))
+    header = [here_("echo", "a"), chain(there_("echo", 42), pair), there_("echo", "z")]
+    for body in here_("echo"), there_("echo"):
+        assert chord(header)(body).get(timeout=PATIENCE) == ["a", [42, 42], "z"]
+    deeper = chain(here_("echo", 1), group(there_("echo"), chain(here_("echo"), group(here_("echo"), there_("echo")))))
+    assert chord([deeper, there_("echo", 2)])(here_("echo")).get(timeout=PATIENCE) == [[1, [1, 1]], 2]
+    # A step of a chain, which the worker starts.
+    later = chain(here_("echo", 0), chord([there_("echo"), chain(here_("echo", 7, immutable=True), pair)], there_("echo")))
+    assert later().get(timeout=PATIENCE) == [0, [7, 7]]
+
+
+def header_of_one_or_none(app, here, there):
+    """A group that something follows gives a list, also of one or none."""
+    here_, there_ = signatures(app, here), signatures(app, there)
+    one = group([here_("add", 5, 5)]) | (there_("echo") | here_("echo"))
+    assert one.apply_async().get(timeout=PATIENCE) == [10]
+    none = group([]) | (there_("total") | here_("echo"))
+    assert none.apply_async().get(timeout=PATIENCE) == 0
+
+
+def replaced_by_nothing(app, here, there):
+    """An error of Celery's own class."""
+    exception = raised(signatures(app, here)("replaced_by_nothing").apply_async())
+    assert type(exception) is ImproperlyConfigured, repr(exception)
+    assert exception.args == ("Cannot replace with an empty chain",), repr(exception)
+
+
+def expired_tasks_call_no_errbacks(app, here, there):
+    """Neither does a task that nobody knows; but a chord fails with an expired member, and calls those of its body."""
+    here_, there_ = signatures(app, here), signatures(app, there)
+    key = str(uuid.uuid4())
+    past = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(hours=1)
+    errback = there_("on_error", key)
+    late = here_("add", 1, 1).apply_async(expires=past, link_error=errback)
+    unknown = here_("no_such_task").apply_async(link_error=errback, queue=here)
+    late_member = here_("add", 1, 1, options={"expires": past.isoformat(), "link_error": [errback]})
+    result = chord([late_member, here_("add", 2, 2)])(there_("total").on_error(errback))
+    assert gates.next_note(key) == result.id
+    until("they are over", lambda: (late.state, unknown.state) == ("REVOKED", "FAILURE"))
+    time.sleep(0.2)
+    assert gates.noted(key) == []
 
 
 def chord_in_a_chain(app, here, there):
@@ -200,3 +294,55 @@ def options_of_a_step(app, here, there):
     about = result.get(timeout=PATIENCE)
     assert about["priority"] == 3, about
     assert result.parent.get(timeout=PATIENCE) >= sent + 1.2
+
+
+ODD = [
+    10**30,
+    -(2**70),
+    2**64 - 1,
+    -(2**63),
+    0.1 + 0.2,
+    117.63331139400017,
+    -0.0,
+    5e-324,
+    {"z": 1.0, "a": [10**40], "é": None},
+]
+
+
+def exact(app, here, there):
+    """Numbers to the last digit and keys in their order, wherever a value passes."""
+    here, there = signatures(app, here), signatures(app, there)
+    same = lambda value, expected: repr(value) == repr(expected)
+    value = chain(here("keep", ODD), there("keep"), here("keep"))().get(timeout=PATIENCE)
+    assert same(value, ODD), value
+    value = chain(here("add", 1, 1), there("keep", immutable=True, kwargs={"value": ODD}))().get(timeout=PATIENCE)
+    assert same(value, ODD), value
+    value = chord([here("keep", ODD), there("keep", 10**50)])(here("keep")).get(timeout=PATIENCE)
+    assert same(value, [ODD, 10**50]), value
+    value = group(here("keep", ODD), there("keep", ODD))().get(timeout=PATIENCE)
+    assert same(value, [ODD, ODD]), value
+
+
+def hidden(app, here, there):
+    """What a step is to show instead of its arguments, and other options that go to its message."""
+    # A worker of Celery's own fails on a priority that is a float.
+    priority = 5 if here == "python" else 5.0
+    here, there = signatures(app, here), signatures(app, there)
+    secret = there("shown", "hunter2").set(
+        argsrepr="***", kwargsrepr="{***}", app_id="hq", message_id="m", type="import", priority=priority
+    )
+    shown = chain(here("echo", 1), secret)().get(timeout=PATIENCE)
+    expected = {"app_id": "hq", "message_id": "m", "type": "import", "priority": 5}
+    assert shown == {"args": "***", "kwargs": "{***}", **expected}, shown
+    plain = chain(here("echo", 1), there("shown", "x"))().get(timeout=PATIENCE)
+    assert plain["args"] == "(1, 'x')" and plain["app_id"] is None, plain
+
+
+def no_number(app, here, there):
+    """NaN is no JSON: whoever waits is told, and nothing waits for ever."""
+    here, there = signatures(app, here), signatures(app, there)
+    exception = raised(here("echo", float("nan")).delay())
+    assert "NaN" in str(exception), repr(exception)
+    assert raised(chain(there("not_a_number"), here("echo"))())
+    assert raised(chord([here("add", 1, 1), there("not_a_number")])(here("keep")))
+    assert raised(chord([there("not_a_number"), chain(here("add", 1, 1), here("add", 1))])(here("keep")))

@@ -1,0 +1,43 @@
+//! What a queue has in hand, as remote control shows it.
+
+use std::sync::Arc;
+
+use crate::broker::{Delivery, DeliveryInfo};
+use crate::core::Timestamp;
+use crate::task::Message;
+
+/// A task that a queue has.
+#[derive(Clone, Debug)]
+pub(crate) struct HeldTask {
+    pub(crate) message: Arc<Message>,
+    pub(crate) delivery_info: Option<Arc<DeliveryInfo>>,
+    /// When its run started; `None`: it has not.
+    pub(crate) started_at: Option<Timestamp>,
+}
+
+impl HeldTask {
+    /// One that has not started.
+    pub(super) fn waiting(delivery: &Delivery) -> Self {
+        let (message, delivery_info) = (Arc::clone(delivery.message()), delivery.info().cloned());
+        Self { message, delivery_info, started_at: None }
+    }
+}
+
+/// What a queue has, at most as many of each kind as were asked for, and how it stands.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct HeldTasks {
+    pub(crate) queue: String,
+    /// Those that run, by start.
+    pub(crate) running: Vec<HeldTask>,
+    /// Those that wait here for a slot.
+    pub(crate) reserved: Vec<HeldTask>,
+    /// How many run in all.
+    pub(crate) all_running: usize,
+    /// How many wait here in all.
+    pub(crate) all_reserved: usize,
+    pub(crate) workers: usize,
+    pub(crate) prefetch: usize,
+    pub(crate) is_paused: bool,
+    /// Whether it takes anything from the broker.
+    pub(crate) is_consuming: bool,
+}

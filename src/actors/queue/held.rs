@@ -1,0 +1,53 @@
+//! What this queue has, for remote control.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use actix::{Handler, Message, MessageResult};
+
+use super::super::held::{HeldTask, HeldTasks};
+use super::Queue;
+use crate::broker::Delivery;
+use crate::task::TaskId;
+
+/// Asks what the queue has: those of these ids, or all, and of each kind so many at most.
+#[derive(Clone, Message)]
+#[rtype(result = "HeldTasks")]
+pub(in super::super) struct GetHeld {
+    pub(in super::super) ids: Option<HashSet<TaskId>>,
+    pub(in super::super) limit: usize,
+}
+
+impl Handler<GetHeld> for Queue {
+    type Result = MessageResult<GetHeld>;
+
+    fn handle(&mut self, GetHeld { ids, limit }: GetHeld, _: &mut Self::Context) -> Self::Result {
+        let is_wanted = |id: &TaskId| ids.as_ref().is_none_or(|ids| ids.contains(id));
+        let mut running: Vec<HeldTask> = self
+            .runs
+            .values()
+            .filter(|run| is_wanted(run.context.id()))
+            .map(|run| HeldTask {
+                message: Arc::clone(&run.message),
+                delivery_info: run.delivery_info.clone(),
+                started_at: Some(run.started_at),
+            })
+            .collect();
+        running.sort_by_key(|run| run.started_at);
+        running.truncate(limit);
+        let waiting = self.backlog.waiting().map(|(_, delivery)| delivery).chain(self.unchecked.all());
+        let wanted = waiting.filter(|delivery: &&Delivery| is_wanted(&delivery.message().id));
+        let reserved: Vec<_> = wanted.take(limit).map(HeldTask::waiting).collect();
+        MessageResult(HeldTasks {
+            queue: self.row.name.clone(),
+            running,
+            reserved,
+            all_running: self.runs.len(),
+            all_reserved: self.backlog.ready() + self.backlog.scheduled() + self.unchecked.len(),
+            workers: self.row.workers,
+            prefetch: self.prefetch(),
+            is_paused: self.backlog.is_paused(),
+            is_consuming: self.consumer.is_some(),
+        })
+    }
+}

@@ -1,0 +1,94 @@
+//! Rate limits: what may not start yet stays in the backlog, takes no slot, and holds up no other task.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::{Pump, Queue};
+use crate::broker::Delivery;
+use crate::task::clock::now;
+
+/// So many deliveries more than its prefetch a queue takes at most while rate limits hold back what it has, so that
+/// the tasks behind them come too.
+const MOST_MORE: usize = 1024;
+/// The longest pause before it is looked again what may start.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// What rate limits hold back in a queue.
+#[derive(Default)]
+pub(super) struct HeldBack {
+    /// When a pump comes because the next of them may start.
+    wake_at: Option<Instant>,
+    /// How many deliveries more than its prefetch the queue takes.
+    more: usize,
+}
+
+impl Queue {
+    /// Lets the first one run that may.
+    pub(super) fn release(&mut self) -> Option<(u64, Delivery)> {
+        let levers = &self.runtime.levers;
+        if !levers.limits_any() {
+            self.take_more(0);
+            return self.backlog.release(now());
+        }
+        let mut refused: HashSet<String> = HashSet::new();
+        let (mut count, mut wait) = (0_usize, Duration::MAX);
+        let released = self.backlog.release_first(now(), |delivery| {
+            let task = &delivery.message().task;
+            // Of one task the first goes first.
+            let admitted = if refused.contains(task) { Err(Duration::MAX) } else { levers.admit(task) };
+            match admitted {
+                Ok(()) => true,
+                Err(until) => {
+                    count += 1;
+                    wait = wait.min(until);
+                    if !refused.contains(task) {
+                        refused.insert(task.clone());
+                    }
+                    false
+                }
+            }
+        });
+        if released.is_none() {
+            // In steps, because each change costs the broker something.
+            self.take_more(if count == 0 { 0 } else { count.next_power_of_two().min(MOST_MORE) });
+            if count > 0 {
+                self.wake_in(wait.min(LONGEST_WAIT));
+            }
+        }
+        released
+    }
+
+    fn wake_in(&mut self, wait: Duration) {
+        let Some(queue) = self.own_address.clone() else { return };
+        let at = Instant::now() + wait;
+        if self.held_back.wake_at.is_none_or(|earlier| at < earlier) {
+            self.held_back.wake_at = Some(at);
+            actix_rt::spawn(async move {
+                actix_rt::time::sleep(wait).await;
+                queue.do_send(Wake);
+            });
+        }
+    }
+
+    fn take_more(&mut self, more: usize) {
+        if std::mem::replace(&mut self.held_back.more, more) != more
+            && let Some(consumer) = &self.consumer
+        {
+            consumer.set_prefetch(self.prefetch().saturating_add(more));
+        }
+    }
+}
+
+/// One that a rate limit has held back may start.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+pub(super) struct Wake;
+
+impl actix::Handler<Wake> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
+        self.held_back.wake_at = None;
+        <Self as actix::Handler<Pump>>::handle(self, Pump, ctx);
+    }
+}

@@ -1,0 +1,102 @@
+//! What waits in the broker for a queue: how much, and since when. The queue needs this for its status and its
+//! blockage.
+//!
+//! A queue that looked only at its deliveries would not know that it is blocked: with a prefetch equal to its
+//! number of workers, what waits is never delivered. So whoever asks for a queue's status asks the broker first
+//! ([`BrokerBacklog`]). Some brokers (RabbitMQ) do not say since when a message is ready; there the queue asks
+//! every few seconds how many are ready, and goes by what it has seen.
+
+use std::time::Duration;
+
+use actix::{AsyncContext, Context, Handler, Message};
+
+use super::Queue;
+use crate::broker::{Broker, BrokerError, QueueCounts};
+use crate::core::time_to_start::ReadySeen;
+use crate::core::{self, Timestamp};
+use crate::task::clock::now;
+
+/// How often the queue asks such a broker how many messages are ready.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What a broker says about one queue.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct BrokerBacklog {
+    pub(crate) counts: QueueCounts,
+    /// Since when the oldest undelivered message is ready, if the broker knows.
+    pub(crate) oldest: Option<Timestamp>,
+    /// The broker cannot say since when messages are ready.
+    pub(crate) untold: bool,
+}
+
+impl BrokerBacklog {
+    /// Asks the broker about a queue, by its physical name.
+    pub(crate) async fn in_broker(broker: &dyn Broker, queue: &str) -> Result<Self, BrokerError> {
+        let counts = broker.counts(queue).await?;
+        match broker.backlog() {
+            Some(backlog) if counts.ready > 0 => {
+                Ok(Self { counts, oldest: backlog.oldest_ready(queue).await?, untold: false })
+            }
+            backlog => Ok(Self { counts, oldest: None, untold: backlog.is_none() }),
+        }
+    }
+}
+
+/// What the queue has seen of a broker that does not say since when messages are ready.
+#[derive(Default)]
+pub(super) struct SeenBacklog {
+    ready: ReadySeen,
+    /// A question to the broker is under way.
+    asking: bool,
+}
+
+impl Queue {
+    /// Starts the regular looks, if the broker does not say since when messages are ready.
+    pub(super) fn watch_backlog(&mut self, ctx: &mut Context<Self>) {
+        if self.runtime.broker.backlog().is_none() {
+            ctx.run_interval(LOOK, |queue, ctx| queue.look(ctx));
+        }
+    }
+
+    fn look(&mut self, ctx: &mut Context<Self>) {
+        if self.closing.is_some()
+            || self.runtime.broker.condition().is_unavailable
+            || std::mem::replace(&mut self.seen.asking, true)
+        {
+            return;
+        }
+        let (runtime, name, queue) = (self.runtime.clone(), self.row.name.clone(), ctx.address());
+        actix_rt::spawn(async move {
+            let counts = runtime.broker.counts(&name).await;
+            queue.do_send(Looked(counts.ok().map(|counts| counts.ready)));
+        });
+    }
+
+    /// The blockage: how long the oldest ready task, here or in the broker, has waited while nothing started.
+    pub(super) fn blockage(&mut self, waiting: BrokerBacklog) -> Duration {
+        let now = now();
+        if waiting.untold {
+            self.seen.ready.look(waiting.counts.ready, now);
+        }
+        let outside = if waiting.untold { self.seen.ready.since() } else { waiting.oldest };
+        let here = [self.backlog.oldest_ready_since(), self.unchecked.oldest_due()];
+        let oldest = here.into_iter().chain([outside]).flatten().min();
+        core::blockage(oldest, self.last_start, now)
+    }
+}
+
+/// The number of messages that are ready in the broker; `None`: it could not be asked.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Looked(Option<u64>);
+
+impl Handler<Looked> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, Looked(ready): Looked, _: &mut Self::Context) {
+        self.seen.asking = false;
+        if let Some(ready) = ready {
+            self.seen.ready.look(ready, now());
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! The workers of a queue: the queue hires them, replaces them and lets them go. A restart intensity bounds how
+//! often workers may die; when it is exceeded, the queue halts for a while instead of building workers that die at
+//! once.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Addr, AsyncContext, Context, Handler, Message};
+use tokio_util::sync::CancellationToken;
+
+use super::super::supervisor::{self, Exit};
+use super::super::worker::{Retire, Worker};
+use super::{GivenRun, Queue, Run, SlotGuard, Start};
+use crate::broker::Delivery;
+use crate::core::RestartVerdict;
+use crate::task::clock::now;
+
+/// The longest halt. A halted queue tries again when its failures have left the restart window, or after this time.
+const LONGEST_HALT: Duration = Duration::from_secs(30);
+
+/// A slot with its worker.
+pub(super) struct Slot {
+    queue: Addr<Queue>,
+    worker: Rc<Addr<Worker>>,
+    /// Cancelling it ends the worker's run at once and hands the task back.
+    force: CancellationToken,
+    generation: u64,
+    /// The worker's name in runs and results: `queue#slot`.
+    name: Arc<str>,
+}
+
+impl Slot {
+    /// The worker's name, `queue#slot`.
+    pub(super) fn name(&self) -> Arc<str> {
+        Arc::clone(&self.name)
+    }
+
+    /// Cancelling it ends the run of this slot at once.
+    pub(super) fn force(&self) -> CancellationToken {
+        self.force.clone()
+    }
+}
+
+impl Queue {
+    /// Hires workers for all slots that have none.
+    pub(super) fn fill(&mut self, ctx: &mut Context<Self>) {
+        for slot in 0..self.row.workers {
+            if !self.workers.contains_key(&slot) {
+                self.hire(slot, ctx);
+            }
+        }
+    }
+
+    /// Puts a new worker on a slot. The slot is idle only when the worker has said that it is [`WorkerReady`].
+    pub(super) fn hire(&mut self, slot: usize, ctx: &mut Context<Self>) {
+        self.generations += 1;
+        let generation = self.generations;
+        let queue = ctx.address();
+        let down = queue.clone();
+        let force = self.force.child_token();
+        let worker = Worker {
+            queue: queue.clone(),
+            name: self.row.name.clone(),
+            slot,
+            generation,
+            runtime: Arc::clone(&self.runtime),
+            force: force.clone(),
+            desk: Rc::default(),
+        };
+        let worker =
+            supervisor::spawn(|_| worker, move |exit| down.do_send(WorkerDown { slot, generation, exit }));
+        let name = format!("{}#{slot}", self.row.name).into();
+        let worker = Rc::new(worker);
+        self.workers.insert(slot, Slot { queue, worker, force, generation, name });
+    }
+
+    /// Lets the worker of a slot go; a run that it has goes on to its end.
+    pub(super) fn retire(&mut self, slot: usize) {
+        if let Some(Slot { worker, .. }) = self.workers.remove(&slot) {
+            worker.do_send(Retire);
+        }
+        self.idle.retain(|idle| *idle != slot);
+    }
+
+    /// Gives the slot's worker a task. The pump sends it at its end, together with all other starts.
+    pub(super) fn assign(&mut self, slot: usize, run: Run, delivery: Delivery) {
+        if let Some(Slot { queue, worker, generation, .. }) = self.workers.get(&slot) {
+            let permit = SlotGuard::new(queue.clone(), delivery.tag(), slot, *generation);
+            let given = GivenRun {
+                context: run.context.clone(),
+                worker: Rc::clone(worker),
+                message: Arc::clone(delivery.message()),
+                delivery_info: delivery.info().cloned(),
+                started_at: run.started_at,
+            };
+            self.runs.insert(delivery.tag(), given);
+            self.starting.push((Rc::clone(worker), Start { run: Box::new(run), delivery, permit }));
+        }
+    }
+
+    /// Whether the worker of this generation is still on the slot, and not a later one or none.
+    pub(super) fn is_staffed(&self, slot: usize, generation: u64) -> bool {
+        self.workers.get(&slot).is_some_and(|s| s.generation == generation)
+    }
+
+    fn halt(&mut self, reason: String, ctx: &mut Context<Self>) {
+        let pause = self.row.restart_window.min(LONGEST_HALT);
+        tracing::error!(queue = %self.row.name, reason, ?pause, "the queue has stopped itself and tries again after a pause");
+        self.halted = Some(reason);
+        ctx.run_later(pause, |queue, ctx| {
+            queue.halted = None;
+            queue.fill(ctx);
+            queue.pump();
+        });
+    }
+}
+
+/// A worker has started and may be given tasks. Until then its slot takes none, so a `WorkerHook` that fails costs
+/// no task.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(in super::super) struct WorkerReady {
+    pub(in super::super) slot: usize,
+    pub(in super::super) generation: u64,
+}
+
+impl Handler<WorkerReady> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, WorkerReady { slot, generation }: WorkerReady, _: &mut Self::Context) {
+        if self.is_staffed(slot, generation) {
+            self.idle.push(slot);
+            self.pump();
+        }
+    }
+}
+
+/// A worker is gone.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct WorkerDown {
+    slot: usize,
+    generation: u64,
+    exit: Exit,
+}
+
+impl Handler<WorkerDown> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, WorkerDown { slot, generation, exit }: WorkerDown, ctx: &mut Self::Context) {
+        if !self.is_staffed(slot, generation) {
+            return; // the queue had let this worker go
+        }
+        self.workers.remove(&slot);
+        self.idle.retain(|idle| *idle != slot);
+        self.counters.replaced += 1;
+        let cause = match exit {
+            Exit::Stopped => "it stopped".to_owned(),
+            Exit::Panicked(text) => text,
+        };
+        match self.restarts.failed(now()) {
+            RestartVerdict::Restart { after } => {
+                tracing::warn!(queue = %self.row.name, slot, cause, ?after, "a worker died and is built anew");
+                ctx.run_later(after, move |queue, ctx| {
+                    if slot < queue.row.workers
+                        && !queue.workers.contains_key(&slot)
+                        && queue.halted.is_none()
+                    {
+                        queue.hire(slot, ctx);
+                    }
+                });
+            }
+            RestartVerdict::GiveUp { restarts, window } => {
+                if self.halted.is_none() {
+                    let text =
+                        format!("its workers died {restarts} times within {window:?}, last of: {cause}");
+                    self.halt(text, ctx);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The part of a queue's state that outlives its actor: the number of workers and the pause that an operator set, and
+//! the bodies on threads that nobody could stop. The root holds one `RetainedState` for each queue and gives it to
+//! each actor that it builds for that queue, so a restart after a panic does not undo what the operator did.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::runtime::body::Stuck;
+
+/// What survives the death of a queue's actor. The root owns it; the living actor of the queue reads and writes it.
+pub(super) struct RetainedState {
+    workers: AtomicUsize,
+    paused: AtomicBool,
+    /// Whether the queue takes nothing from the broker.
+    cancelled: AtomicBool,
+    pub(super) stuck: Arc<Stuck>,
+}
+
+impl RetainedState {
+    /// The state of a queue that no operator has touched yet. `workers` is the number of slots that its row states.
+    pub(super) fn new(workers: usize) -> Self {
+        Self {
+            workers: AtomicUsize::new(workers),
+            paused: AtomicBool::new(false),
+            cancelled: AtomicBool::new(false),
+            stuck: Arc::default(),
+        }
+    }
+
+    /// The number of worker slots, as an operator has set it, else as the row states it.
+    pub(super) fn workers(&self) -> usize {
+        self.workers.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_workers(&self, workers: usize) {
+        self.workers.store(workers, Ordering::Relaxed);
+    }
+
+    /// Whether an operator has paused the queue.
+    pub(super) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_cancelled(&self, cancelled: bool) {
+        self.cancelled.store(cancelled, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_paused(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
+    }
+}

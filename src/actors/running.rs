@@ -1,0 +1,94 @@
+//! What the operator sees of a task that runs just now. A worker keeps an `OwnRun` of its run and makes a
+//! [`RunningTask`] from it when somebody asks; the queue adds the bodies that are stuck.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::catalogue::Pool;
+use crate::core::Timestamp;
+use crate::runtime::levers::TimeLimits;
+use crate::runtime::run::Run;
+use crate::task::{Body, Context, Interrupt, TaskId};
+
+/// A task that runs just now, as its worker knows it. Celery's `inspect active` answers with one entry for each.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct RunningTask {
+    /// The task's id.
+    pub id: TaskId,
+    /// The task's name.
+    pub task: String,
+    /// The queue that the task came through.
+    pub queue: String,
+    /// The worker that runs the task, as `queue#slot`.
+    pub worker: String,
+    /// When this run started.
+    pub started_at: Timestamp,
+    /// Which attempt this is, counted from 1.
+    pub attempt: u32,
+    /// The time from the start after which the body is told to end; `None`: the task has no soft limit.
+    pub soft_time_limit: Option<Duration>,
+    /// The time from the start after which the run is given up; `None`: the task has no hard limit.
+    pub time_limit: Option<Duration>,
+    /// Where the body runs, which says how it can be interrupted. `io` is the event loop: a body that is to end is
+    /// dropped at the point where it waits. `cpu` is a thread: the body is told to end
+    /// ([`Context::interrupt`](crate::Context::interrupt)), and its return is waited for.
+    pub pool: &'static str,
+    /// Why the body was told to end; `None`: it was not.
+    pub interrupt: Option<Interrupt>,
+    /// The run was given up, but its body on a thread could not be stopped: the body goes on, and what it returns is
+    /// refused. Its worker may run another task by now.
+    pub is_stuck: bool,
+}
+
+/// The facts of a run that its worker keeps on its desk.
+pub(super) struct OwnRun {
+    context: Context,
+    started_at: Timestamp,
+    pool: Pool,
+    time_limits: TimeLimits,
+}
+
+impl OwnRun {
+    /// Takes the facts from a run. A plain `fn` runs on a thread even in a queue whose pool is `io`.
+    pub(super) fn of(run: &Run) -> Self {
+        let pool = match (run.definition.body, run.pool) {
+            (Body::Io(_), Pool::Io) => Pool::Io,
+            _ => Pool::Cpu,
+        };
+        let time_limits = run.time_limits;
+        Self { context: run.context.clone(), started_at: run.started_at, pool, time_limits }
+    }
+
+    /// The run as it is at this moment.
+    pub(super) fn now(&self) -> RunningTask {
+        let (soft_time_limit, time_limit) = self.time_limits;
+        let run = RunningTask::new(&self.context, self.started_at, self.pool);
+        RunningTask { soft_time_limit, time_limit, ..run }
+    }
+}
+
+impl RunningTask {
+    /// A stuck body whose run started at `started_at`.
+    pub(super) fn stuck(context: &Context, started_at: Timestamp) -> Self {
+        Self { is_stuck: true, ..Self::new(context, started_at, Pool::Cpu) }
+    }
+
+    fn new(context: &Context, started_at: Timestamp, pool: Pool) -> Self {
+        let message = context.message();
+        Self {
+            id: message.id.clone(),
+            task: message.task.clone(),
+            queue: message.queue.clone(),
+            worker: context.worker().to_owned(),
+            started_at,
+            attempt: context.attempt(),
+            soft_time_limit: message.soft_time_limit,
+            time_limit: message.time_limit,
+            pool: pool.as_str(),
+            interrupt: context.interrupt(),
+            is_stuck: false,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! The status of a lane as operators see it: the broker's facts, with the runs that this process knows.
+
+use serde::Serialize;
+
+use crate::broker::Waiting;
+use crate::core::Timestamp;
+use crate::core::lane::Block;
+use crate::task::TaskId;
+
+/// A lane as it is now.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct LaneStatus {
+    /// The scope of the key: a task's name, or the scope that the tasks which share the key state.
+    pub scope: String,
+    /// The serial key.
+    pub key: String,
+    /// How many runs may go on at a time.
+    pub concurrency: u32,
+    /// Whether somebody has set that number by hand.
+    pub is_adjusted: bool,
+    /// The tasks that the lane has let in.
+    pub holders: Vec<LaneHolder>,
+    /// How many tasks wait for the lane.
+    pub waiting: u64,
+    /// The first of the waiting tasks, a hundred at most. It is empty in a list of lanes.
+    pub next: Vec<Waiting>,
+    /// Why a failure has blocked the lane, so that nobody is let in; `None`: it is not blocked.
+    pub blocked: Option<Block<TaskId>>,
+}
+
+/// A task that the lane has let in: it runs, waits for a worker, or waits for its next attempt.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct LaneHolder {
+    /// The task's id.
+    pub id: TaskId,
+    /// When the lane let it in.
+    pub since: Timestamp,
+    /// Its run; `None`: it does not run in this process now.
+    pub run: Option<LaneRun>,
+}
+
+/// A run in a lane, as the process that has it knows it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct LaneRun {
+    /// The task's name.
+    pub task: String,
+    /// The worker that runs it, as `queue#slot`.
+    pub worker: String,
+    /// When the run started.
+    pub started_at: Timestamp,
+    /// Which attempt it is, counted from 1.
+    pub attempt: u32,
+    /// The run's fencing token, see [`Context::fencing_token`](crate::Context::fencing_token).
+    pub fencing_token: Option<u64>,
+}

@@ -1,0 +1,163 @@
+//! Remote control: the commands of Celery 5.7's workers (`celery inspect`, `celery control`, Flower, the exporters),
+//! and our own levers by the same way.
+//!
+//! A command is answered within a fraction of a second however busy the program is, because whoever asks waits for
+//! about one. So whatever an actor has to say is asked of all actors at once and has a [deadline](PATIENCE); the answer
+//! leaves out who misses it. Lists have a [bound](MOST). The shapes and the words are those of Celery's
+//! `worker/control.py`, because tools compare them.
+
+mod active_queues;
+mod arguments;
+mod conf;
+mod consumers;
+mod inspect;
+mod levers;
+mod memory;
+mod own;
+mod pool;
+mod process;
+mod registered;
+mod request_info;
+mod revocations;
+mod stamps;
+mod stats;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+use serde_json::{Value, json};
+
+use super::handle::CeleriacInner;
+use super::shutdown::ShutdownSignal;
+use crate::broker::ControlRequest;
+use crate::catalogue::QueueRow;
+use arguments::{ControlArguments, python_error};
+use memory::MemorySamples;
+use revocations::Revocations;
+
+pub(super) use conf::Settings;
+pub(super) use revocations::mark_revoked;
+
+/// How long an actor may take to say what it has.
+const PATIENCE: Duration = Duration::from_millis(80);
+/// The most items of a list of tasks.
+const MOST: usize = 1_000;
+
+/// What a command comes to: the reply, or the text of its error.
+type Answer = Result<Value, String>;
+
+/// What remote control keeps.
+pub(super) struct ControlState {
+    started_at: Instant,
+    pub(super) settings: Settings,
+    /// What was heard to be revoked.
+    pub(super) revocations: Revocations,
+    samples: MemorySamples,
+    /// The queues that were added while the program runs.
+    added: Mutex<Vec<QueueRow>>,
+    pub(super) shutdown: ShutdownSignal,
+}
+
+impl Default for ControlState {
+    fn default() -> Self {
+        Self {
+            started_at: Instant::now(),
+            settings: Settings::default(),
+            revocations: Revocations::default(),
+            samples: MemorySamples::default(),
+            added: Mutex::default(),
+            shutdown: ShutdownSignal::default(),
+        }
+    }
+}
+
+impl ControlState {
+    fn added(&self) -> MutexGuard<'_, Vec<QueueRow>> {
+        self.added.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A command and the runtime that is asked.
+struct ControlCommand<'a> {
+    inner: &'a Arc<CeleriacInner>,
+    node: &'a str,
+    clock: u64,
+    arguments: ControlArguments<'a>,
+}
+
+impl ControlCommand<'_> {
+    fn state(&self) -> &ControlState {
+        &self.inner.control
+    }
+
+    /// The rows of all queues that this process serves.
+    fn rows(&self) -> Vec<QueueRow> {
+        let rows = self.inner.catalogue().queues.iter().filter(|row| row.served).cloned();
+        rows.chain(self.state().added().iter().cloned()).collect()
+    }
+}
+
+/// Answers a command; `None`: there is no such command, and nobody is answered.
+pub(super) async fn answer(inner: &Arc<CeleriacInner>, request: ControlRequest) -> Option<Value> {
+    let command = ControlCommand {
+        inner,
+        node: &request.node,
+        clock: request.clock,
+        arguments: ControlArguments::new(&request.method, &request.arguments),
+    };
+    let answer = AssertUnwindSafe(obey(&request.method, &command)).catch_unwind().await;
+    let answer = answer.unwrap_or_else(|panic| {
+        let panic = crate::task::panic_message(panic);
+        tracing::error!(method = request.method, %panic, "a command of remote control panicked");
+        Some(Err(python_error("RuntimeError", &panic)))
+    })?;
+    Some(answer.unwrap_or_else(nok))
+}
+
+async fn obey(method: &str, command: &ControlCommand<'_>) -> Option<Answer> {
+    Some(match method {
+        "active" | "dump_active" => inspect::active(command).await,
+        "reserved" | "dump_reserved" => inspect::reserved(command).await,
+        "scheduled" | "dump_schedule" => inspect::scheduled(command).await,
+        "revoked" | "dump_revoked" => inspect::revoked(command),
+        "query_task" => inspect::query_task(command).await,
+        "clock" => Ok(json!({ "clock": command.clock })),
+        "hello" => inspect::hello(command),
+        "registered" | "dump_tasks" => registered::registered(command),
+        "active_queues" => active_queues::active_queues(command).await,
+        "stats" => stats::stats(command).await,
+        "conf" | "dump_conf" => conf::conf(command),
+        "report" => Ok(conf::report(command)),
+        "memsample" => Ok(memory::sample(command)),
+        "memdump" => memory::dump(command),
+        "objgraph" => Err(python_error("ImportError", "Requires the objgraph library")),
+        "rate_limit" => levers::rate_limit(command),
+        "time_limit" => levers::time_limit(command),
+        "pool_grow" => pool::grow(command).await,
+        "pool_shrink" => pool::shrink(command).await,
+        "pool_restart" => Err(python_error("ValueError", "Pool restarts not enabled")),
+        "autoscale" => Err(python_error("ValueError", "Autoscale not enabled")),
+        "add_consumer" => consumers::add(command).await,
+        "cancel_consumer" => consumers::cancel(command),
+        "election" => Ok(Value::Null),
+        "revoke_by_stamped_headers" => stamps::revoke_by_stamped_headers(command).await,
+        "shutdown" => return levers::shutdown(command),
+        "pause" => own::pause(command),
+        "resume" => own::resume(command),
+        "resize" => own::resize(command),
+        "queues" => own::queues(command).await,
+        _ => return None,
+    })
+}
+
+/// The reply of a command that was obeyed.
+fn ok(text: impl Into<String>) -> Value {
+    json!({ "ok": text.into() })
+}
+
+/// The reply of a command that was not.
+fn nok(text: impl Into<String>) -> Value {
+    json!({ "error": text.into() })
+}

@@ -1,0 +1,63 @@
+//! Celeriac's own levers by remote control. Celery's workers know none of these commands, and are silent.
+
+use serde_json::{Map, Value, json};
+
+use super::arguments::python_error;
+use super::{Answer, ControlCommand, ok};
+use crate::actors::queue::Steer;
+
+/// The most workers of a queue.
+const MOST_WORKERS: i64 = 100_000;
+
+/// Starts nothing more in a queue.
+pub(super) fn pause(command: &ControlCommand<'_>) -> Answer {
+    steer(command, Steer::Pause, |queue| format!("paused {queue}"))
+}
+
+/// Lets a paused queue go on.
+pub(super) fn resume(command: &ControlCommand<'_>) -> Answer {
+    steer(command, Steer::Resume, |queue| format!("resumed {queue}"))
+}
+
+/// Gives a queue so many workers.
+pub(super) fn resize(command: &ControlCommand<'_>) -> Answer {
+    let workers = command.arguments.whole("workers", 0)?;
+    let Some(workers) =
+        Some(workers).filter(|n| (1..=MOST_WORKERS).contains(n)).and_then(|n| usize::try_from(n).ok())
+    else {
+        let text = format!("workers must be a number from 1 to {MOST_WORKERS}; use 'pause' to stop a queue");
+        return Err(python_error("ValueError", &text));
+    };
+    steer(command, Steer::Resize(workers), |queue| format!("{queue} has {workers} workers"))
+}
+
+fn steer(command: &ControlCommand<'_>, steer: Steer, done: impl Fn(&str) -> String) -> Answer {
+    let queue = command.arguments.text("queue")?;
+    let name = command.inner.catalogue().queue(queue).map_or(queue, |row| row.name.as_str());
+    if command.inner.queues.tell(name, steer) {
+        return Ok(ok(done(name)));
+    }
+    let known = command.inner.queues.names().join(", ");
+    Err(python_error("ValueError", &format!("no queue '{queue}' is served here; there are: {known}")))
+}
+
+/// The queues of this process, with what they have in hand.
+pub(super) async fn queues(command: &ControlCommand<'_>) -> Answer {
+    let held = command.held(None, 0).await;
+    let mut queues = Map::new();
+    for row in command.rows() {
+        let target = row.target.map(|target| target.as_secs_f64());
+        let shown = match held.iter().find(|held| held.queue == row.name) {
+            Some(held) => json!({
+                "pool": row.pool.as_str(), "target": target, "workers": held.workers, "running": held.all_running,
+                "reserved": held.all_reserved, "prefetch": held.prefetch, "paused": held.is_paused,
+                "consuming": held.is_consuming,
+            }),
+            None => {
+                json!({ "pool": row.pool.as_str(), "target": target, "workers": row.workers, "answering": false })
+            }
+        };
+        queues.insert(row.name, shown);
+    }
+    Ok(Value::Object(queues))
+}

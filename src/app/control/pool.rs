@@ -1,0 +1,75 @@
+//! More workers, or fewer. Celery has one pool in a process, and here each queue has one: what is asked for is spread
+//! over the queues by their sizes.
+
+use std::collections::HashMap;
+
+use super::arguments::python_error;
+use super::{Answer, ControlCommand, ok};
+use crate::actors::queue::Steer;
+
+/// The most workers that one command adds or takes away.
+const MOST: i64 = 1_000;
+
+pub(super) async fn grow(command: &ControlCommand<'_>) -> Answer {
+    spread(command, 1).await?;
+    Ok(ok("pool will grow"))
+}
+
+pub(super) async fn shrink(command: &ControlCommand<'_>) -> Answer {
+    spread(command, -1).await?;
+    Ok(ok("pool will shrink"))
+}
+
+async fn spread(command: &ControlCommand<'_>, sign: isize) -> Result<(), String> {
+    let n = command.arguments.whole("n", 1)?;
+    let n = Some(n).filter(|n| (0..=MOST).contains(n)).and_then(|n| usize::try_from(n).ok());
+    let n = n.ok_or_else(|| python_error("ValueError", &format!("n must be a number from 0 to {MOST}")))?;
+    let held = command.held(None, 0).await;
+    let now: HashMap<&str, usize> = held.iter().map(|held| (held.queue.as_str(), held.workers)).collect();
+    let rows = command.rows();
+    let sizes: Vec<usize> =
+        rows.iter().map(|row| now.get(row.name.as_str()).copied().unwrap_or(row.workers)).collect();
+    for (row, share) in rows.iter().zip(shares(&sizes, n)) {
+        if share > 0 {
+            let share = isize::try_from(share).unwrap_or(isize::MAX).saturating_mul(sign);
+            command.inner.queues.tell(&row.name, Steer::Grow(share));
+        }
+    }
+    Ok(())
+}
+
+/// Divides `n` in proportion to the sizes; what is left goes to the largest remainders, the first queues first.
+fn shares(sizes: &[usize], n: usize) -> Vec<usize> {
+    let all: u128 = sizes.iter().map(|size| *size as u128).sum();
+    if all == 0 {
+        return vec![0; sizes.len()];
+    }
+    let exact = |size: usize| (size as u128) * (n as u128);
+    let mut shares: Vec<usize> =
+        sizes.iter().map(|size| usize::try_from(exact(*size) / all).unwrap_or(n)).collect();
+    let mut order: Vec<usize> = (0..sizes.len()).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(exact(sizes[*index]) % all));
+    let left = n.saturating_sub(shares.iter().sum());
+    for index in order.into_iter().take(left) {
+        shares[index] += 1;
+    }
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_is_spread_by_size() {
+        assert_eq!(shares(&[4], 3), [3]);
+        assert_eq!(shares(&[50, 2], 1), [1, 0]);
+        assert_eq!(shares(&[50, 50], 3), [2, 1]);
+        assert_eq!(shares(&[6, 3, 1], 10), [6, 3, 1]);
+        assert_eq!(shares(&[1, 1, 1], 2), [1, 1, 0]);
+        assert_eq!(shares(&[], 2), [0; 0]);
+        for n in 0..50 {
+            assert_eq!(shares(&[7, 2, 13, 1], n).iter().sum::<usize>(), n);
+        }
+    }
+}

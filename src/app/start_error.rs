@@ -1,0 +1,58 @@
+//! Why a runtime does not start.
+
+use super::schedule::ScheduleErrors;
+use crate::broker::BrokerError;
+use crate::catalogue::CatalogueErrors;
+use crate::store::StoreError;
+use crate::task::registry::DuplicateTask;
+
+/// Why a runtime did not start. The text says what to do.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The catalogue has mistakes.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueErrors),
+    /// Two tasks of the program have the same name.
+    #[error(transparent)]
+    DuplicateTask(#[from] DuplicateTask),
+    /// Periodic entries are not valid.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleErrors),
+    /// A task takes data that the program did not give. Nothing is checked where no queue is served.
+    #[error(
+        "task `{task}` ({location}) takes `Data<{data}>`, which nobody gave: add `.data(..)` with such a value to the builder"
+    )]
+    DataNotGiven {
+        /// The name of the task.
+        task: &'static str,
+        /// The file and line of the task.
+        location: &'static str,
+        /// The type of the data.
+        data: &'static str,
+    },
+    /// Two source pollers have the same name.
+    #[error(
+        "two source pollers are named `{0}`; each needs a name of its own, by which it is paused and told apart"
+    )]
+    DuplicatePoller(String),
+    /// There is a source poller, and neither broker nor store keeps unique windows.
+    #[error(
+        "source poller `{0}` needs unique windows, and neither the broker nor the result store keeps any: with RabbitMQ, keep results in Redis (`.result_backend(\"redis://…\")`)"
+    )]
+    PollerWithoutWindows(String),
+    /// The broker, or the embedded store, did not open.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// The result store did not open.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The place for downloads cannot be used.
+    #[error("{0}")]
+    Downloads(String),
+    /// A thread of the actors could not be started, or the queues did not come up.
+    #[error("the actor system did not start: {0}")]
+    System(std::io::Error),
+}
+
+crate::core::debug_as_display!(StartError);

@@ -1,0 +1,107 @@
+//! The abilities of the broker on RabbitMQ: what it can do beside what every [`Broker`](crate::broker::Broker)
+//! does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+
+use super::consumer::ConsumerCommand;
+use super::{AmqpBroker, elections, events, mailbox, pidbox};
+use crate::broker::{
+    BrokerConnection, BrokerError, BrokerListener, DeadLetterQueue, Events, Inspect, MessageLocation,
+    RecordFn, Removal, ScheduledTask,
+};
+use crate::protocol::control::{Reply, Request};
+use crate::task::clock::now;
+use crate::task::{Message, TaskId};
+
+impl AmqpBroker {
+    /// The number of task events that were dropped since the start, because they came faster than RabbitMQ took them.
+    pub fn dropped_events(&self) -> u64 {
+        self.shared.events.dropped()
+    }
+}
+
+#[async_trait]
+impl Events for AmqpBroker {
+    fn node(&self) -> Option<String> {
+        Some(self.node())
+    }
+
+    fn set_listener(&self, listener: Arc<dyn BrokerListener>) {
+        if self.shared.listener.set(Arc::clone(&listener)).is_ok() {
+            self.shared.runtime.spawn(events::attend(Arc::clone(&self.shared), Arc::clone(&listener)));
+            self.shared.runtime.spawn(elections::attend(Arc::clone(&self.shared)));
+            self.shared.runtime.spawn(pidbox::listen(Arc::clone(&self.shared), listener));
+        } else {
+            tracing::error!("a broker has one runtime that attends it; the second one hears nothing");
+        }
+    }
+
+    async fn broadcast_revoke(&self, ids: &[TaskId], terminate: bool) -> Result<(), BrokerError> {
+        let (shared, request) = (Arc::clone(&self.shared), Request::revoke(ids, terminate));
+        self.there(async move { pidbox::broadcast(&shared, &request).await }).await
+    }
+
+    async fn ask(&self, request: Request, patience: Duration) -> Result<Vec<Reply>, BrokerError> {
+        self.there(mailbox::ask(Arc::clone(&self.shared), request, patience)).await
+    }
+
+    fn connection(&self) -> Option<BrokerConnection> {
+        Some(self.shared.link.connection())
+    }
+
+    fn queue_arguments(&self, queue: &str) -> Map<String, Value> {
+        self.shared.options.arguments(queue)
+    }
+
+    async fn scheduled(&self, limit: usize) -> Vec<ScheduledTask> {
+        let queues: Vec<String> = self.shared.lines().keys().cloned().collect();
+        let asked = queues.iter().map(|queue| self.shared.ask(queue, ConsumerCommand::Early));
+        let early = futures_util::future::join_all(asked).await.into_iter().flatten().flatten();
+        let mut all = self.shared.parked.list(limit, now());
+        for task in early {
+            // One that has come back from RabbitMQ a moment before its ETA is in both places.
+            if !all.iter().any(|other| other.message.id == task.message.id) {
+                all.push(task);
+            }
+        }
+        all.sort_by_key(|task| task.eta);
+        all.truncate(limit);
+        all
+    }
+}
+
+/// Finds the tasks that were delivered here. A task that waits in RabbitMQ can be neither found nor taken out.
+#[async_trait]
+impl Inspect for AmqpBroker {
+    async fn find(&self, id: &TaskId) -> Result<Option<MessageLocation>, BrokerError> {
+        self.still_open()?;
+        Ok(self.shared.who_has(id).await.map(|queue| MessageLocation::Delivered { queue }))
+    }
+
+    async fn position(&self, _id: &TaskId, _limit: usize) -> Result<Option<usize>, BrokerError> {
+        Ok(None)
+    }
+
+    async fn remove(&self, id: &TaskId, _record: RecordFn) -> Result<Removal, BrokerError> {
+        Ok(match self.find(id).await? {
+            Some(MessageLocation::Delivered { queue }) => Removal::Delivered { queue },
+            _ => Removal::Unknown,
+        })
+    }
+}
+
+#[async_trait]
+impl DeadLetterQueue for AmqpBroker {
+    async fn bury(&self, message: Message, reason: &str) -> Result<(), BrokerError> {
+        let (shared, reason) = (Arc::clone(&self.shared), reason.to_owned());
+        self.there(async move { shared.bury(&message, &reason).await }).await
+    }
+
+    fn dead_from_here(&self, queue: &str) -> u64 {
+        self.shared.publisher.letters_of(queue)
+    }
+}

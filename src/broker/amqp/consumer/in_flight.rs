@@ -1,0 +1,73 @@
+//! A delivery that was taken in and is not settled.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::broker::{DeliveryInfo, Settle};
+use crate::task::{Message, RUN_ONCE_HEADER};
+
+/// A delivery that was taken in and is not settled.
+pub(super) struct InFlight {
+    pub(super) message: Arc<Message>,
+    pub(super) place: DeliveryLocation,
+    /// Since when RabbitMQ waits for the acknowledgement. If the delivery is [lost](DeliveryLocation::Lost): since when it
+    /// is.
+    pub(super) since: Instant,
+    /// Whether it was delivered before, and so perhaps has taken a process down.
+    pub(super) suspect: bool,
+    /// Whether its publisher sent it before, without knowing whether it arrived.
+    pub(super) copy: bool,
+    /// Whether listeners to events were told that it was received when it was sent away until its ETA.
+    pub(super) announced: bool,
+    /// Whether its body has started. It is noted for suspect deliveries only.
+    pub(super) started: bool,
+    /// Whether what follows from it is being published; it is acknowledged after that.
+    pub(super) posting: bool,
+    /// Whether a copy of it is on its way into the guard queue.
+    pub(super) handing_over: bool,
+    /// How it came first.
+    pub(super) info: Option<Arc<DeliveryInfo>>,
+    /// How it ended while it was lost.
+    pub(super) ended: Option<Settle>,
+}
+
+/// The place in RabbitMQ of the message that a delivery stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DeliveryLocation {
+    /// The message is unacknowledged in its queue, for this consumer, under this delivery tag.
+    Queue { consumer: u64, delivery_tag: u64 },
+    /// The message is unacknowledged in the guard queue of this process, under this delivery tag.
+    GuardQueue { delivery_tag: u64 },
+    /// The channel was lost, and the message is wherever RabbitMQ has put it.
+    Lost,
+    /// The message is nowhere: its queue was deleted while this process had it, and no process will ever get it
+    /// again.
+    Gone,
+}
+
+impl InFlight {
+    pub(super) fn new(message: Message, place: DeliveryLocation, suspect: bool) -> Self {
+        Self {
+            message: Arc::new(message),
+            place,
+            since: Instant::now(),
+            suspect,
+            copy: false,
+            announced: false,
+            started: false,
+            posting: false,
+            handing_over: false,
+            info: None,
+            ended: None,
+        }
+    }
+
+    /// Whether this message is the same attempt of the same task.
+    pub(super) fn is_same(&self, message: &Message) -> bool {
+        self.message.id == message.id
+            && self.message.retries == message.retries
+            && self.message.continuations == message.continuations
+            && self.message.headers.0.get(RUN_ONCE_HEADER) == message.headers.0.get(RUN_ONCE_HEADER)
+    }
+}

@@ -1,0 +1,277 @@
+//! How deliveries end. What follows from a run is published and confirmed before the delivery is acknowledged: if
+//! the process or the connection goes in between, the task comes again, and nothing is lost.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::{try_join, try_join_all};
+use tokio::sync::Semaphore;
+
+use super::super::AmqpInner;
+use super::super::outgoing::{self, Label};
+use super::super::post::OutgoingMessage;
+use super::in_flight::DeliveryLocation;
+use super::{ConsumerCommand, Done, QueueConsumer};
+use crate::broker::dead_letter::{crash_reason, crash_result, unsendable_result};
+use crate::broker::{BrokerError, Settle};
+use crate::task::Message;
+use crate::task::clock::now;
+
+/// How long a task stays here before it goes back, if what follows from it could not be published.
+const RETURNS_AFTER: Duration = Duration::from_secs(30);
+
+/// So many bytes of arguments of what follows from one run are on their way at a time, and so many messages.
+const ROOM: usize = 4 << 20;
+const IN_FLIGHT: usize = 256;
+
+impl QueueConsumer {
+    /// Gives the deliveries back that have stayed here long enough.
+    pub(super) fn return_the_rested(&mut self) {
+        let now = tokio::time::Instant::now();
+        while let Some((_, tag)) = self.returning.pop_front_if(|(at, _)| *at <= now) {
+            if let Some(in_flight) = self.in_flight.remove(&tag) {
+                self.lost.remove(&in_flight.message.id);
+                self.give_back(in_flight.place);
+            }
+        }
+    }
+
+    /// Ends a delivery.
+    pub(super) fn settle(&mut self, tag: u64, settle: Settle, done: Option<Done>) {
+        let Some(in_flight) = self.in_flight.get_mut(&tag).filter(|h| !h.posting && h.ended.is_none()) else {
+            answer(done, Err(BrokerError::Stale));
+            return;
+        };
+        if in_flight.place == DeliveryLocation::Lost {
+            // RabbitMQ has the message back. A run that is over ends when the message comes again, if it comes
+            // here. A task that is acknowledged before its run has not run yet, so it may run where it comes
+            // again.
+            if in_flight.message.acks_late && !matches!(settle, Settle::Return { .. }) {
+                in_flight.ended = Some(settle);
+            } else {
+                self.let_go(tag);
+            }
+            return answer(done, Err(BrokerError::Stale));
+        }
+        let holding_message = Arc::clone(&in_flight.message);
+        match settle {
+            // This is by far the most frequent case.
+            Settle::Ack { follow_ups: None, .. } => self.posted(tag, Ok(()), done),
+            Settle::Ack { follow_ups, .. } => {
+                let messages = follow_ups.map(|follow_ups| follow_ups.messages).unwrap_or_default();
+                self.post(tag, messages, None, done);
+            }
+            Settle::Requeue { mut message, due } => {
+                message.eta = due.or(message.eta);
+                self.post(tag, vec![*message], None, done);
+            }
+            Settle::Return { crashed: true } => self.crashed(tag, Message::clone(&holding_message), done),
+            Settle::Return { crashed: false } => self.hand_back(tag, done),
+            Settle::DeadLetter { reason, follow_ups, .. } => {
+                let messages = follow_ups.map(|follow_ups| follow_ups.messages).unwrap_or_default();
+                self.post(tag, messages, Some(letter(&holding_message, &reason)), done);
+            }
+        }
+    }
+
+    /// Makes a dead letter of a delivery by the broker's own decision, and tells the runtime that the task is
+    /// over.
+    pub(super) fn bury(&mut self, tag: u64, reason: &str, done: Option<Done>) {
+        let Some(in_flight) = self.in_flight.get(&tag) else { return };
+        self.shared.over(crash_result(&in_flight.message), Some(&in_flight.message));
+        let letter = letter(&in_flight.message, reason);
+        self.post(tag, Vec::new(), Some(letter), done);
+    }
+
+    /// Counts a crash. The message goes back into its queue with the new count, or to the dead letters.
+    fn crashed(&mut self, tag: u64, mut message: Message, done: Option<Done>) {
+        message.crashes = message.crashes.saturating_add(1);
+        if message.crashes >= self.shared.options.delivery_limit {
+            let reason = crash_reason(message.crashes);
+            if let Some(in_flight) = self.in_flight.get_mut(&tag) {
+                in_flight.message = Arc::new(message);
+            }
+            self.bury(tag, &reason, done);
+        } else {
+            self.post(tag, vec![message], None, done);
+        }
+    }
+
+    /// Gives a delivery back that was not run.
+    fn hand_back(&mut self, tag: u64, done: Option<Done>) {
+        let Some(in_flight) = self.in_flight.get(&tag) else { return };
+        match in_flight.place {
+            // The copy in the guard queue says that the task runs, which it does not, and it would wait for its time to
+            // live. If the message is gone, there is nothing to give back. So it is published anew.
+            DeliveryLocation::GuardQueue { .. } | DeliveryLocation::Gone => {
+                let message = Message::clone(&in_flight.message);
+                self.post(tag, vec![message], None, done);
+            }
+            place => {
+                self.in_flight.remove(&tag);
+                self.give_back(place);
+                self.flushed.extend(done);
+            }
+        }
+    }
+
+    /// Publishes these, and one that is written already, then acknowledges. They are written a batch at a time: what waits for
+    /// its turn is there once.
+    pub(super) fn post(
+        &mut self,
+        tag: u64,
+        messages: Vec<Message>,
+        written: Option<OutgoingMessage>,
+        done: Option<Done>,
+    ) {
+        if messages.is_empty() && written.is_none() {
+            return self.posted(tag, Ok(()), done);
+        }
+        let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
+        in_flight.posting = true;
+        let (shared, own) = (Arc::clone(&self.shared), self.own.clone());
+        self.shared.runtime.spawn(async move {
+            let waits = || drop(own.send(ConsumerCommand::Waits(tag)));
+            let room = Semaphore::new(ROOM);
+            let all = try_join_all(messages.into_iter().map(|message| send(message, &shared, &room, &waits)));
+            let written = async {
+                match &written {
+                    Some(post) => shared.deliver(post, &waits).await,
+                    None => Ok(()),
+                }
+            };
+            let result = try_join(all, written).await.map(|_| ());
+            let _ = own.send(ConsumerCommand::Posted { tag, result, done });
+        });
+    }
+
+    /// Ends a delivery whose follow-ups are published, or never will be.
+    pub(super) fn posted(&mut self, tag: u64, result: Result<(), BrokerError>, done: Option<Done>) {
+        if self.waiting.remove(&tag) && self.waiting.is_empty() {
+            self.make_room();
+        }
+        let Some(mut in_flight) = self.in_flight.remove(&tag) else { return answer(done, result) };
+        match result {
+            Ok(()) if in_flight.place == DeliveryLocation::Lost => {
+                // The message comes again although its task is over. It is acknowledged when it does, if it comes
+                // here.
+                in_flight.posting = false;
+                in_flight.ended = Some(Settle::Ack { result: None, follow_ups: None });
+                self.in_flight.insert(tag, in_flight);
+                answer(done, Ok(()));
+            }
+            Ok(()) => {
+                self.acknowledge(in_flight.place);
+                self.flushed.extend(done);
+            }
+            // RabbitMQ refuses for good to delay the message, so it waits here. If it went back, it would come
+            // again at once.
+            Err(error) if error.is_permanent() && in_flight.message.eta.is_some_and(|eta| eta > now()) => {
+                tracing::warn!(queue = self.queue, id = %in_flight.message.id, %error, "a message cannot be delayed by RabbitMQ and waits here");
+                in_flight.posting = false;
+                self.early.extend(in_flight.message.eta.map(|eta| (eta, tag)));
+                self.in_flight.insert(tag, in_flight);
+                answer(done, Err(error));
+            }
+            Err(BrokerError::Closed) => {
+                self.lost.remove(&in_flight.message.id);
+                self.give_back(in_flight.place);
+                answer(done, Err(BrokerError::Closed));
+            }
+            // What follows could not be published now, and could not be either if the task ran again at once.
+            Err(error) => {
+                tracing::error!(queue = self.queue, id = %in_flight.message.id, %error, pause = ?RETURNS_AFTER,
+                    "what follows from a run cannot be published; the task goes back after a pause");
+                in_flight.posting = true; // nothing else ends the delivery meanwhile
+                self.in_flight.insert(tag, in_flight);
+                self.returning.push_back((tokio::time::Instant::now() + RETURNS_AFTER, tag));
+                answer(done, Err(error));
+            }
+        }
+    }
+
+    /// Notes that the channel of a delivery is gone.
+    pub(super) fn lost(&mut self, tag: u64) {
+        let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
+        if !matches!(in_flight.place, DeliveryLocation::Lost | DeliveryLocation::Gone) {
+            in_flight.place = DeliveryLocation::Lost;
+            in_flight.handing_over = false;
+            in_flight.since = tokio::time::Instant::now();
+            self.lost.insert(in_flight.message.id.clone(), tag);
+        }
+    }
+
+    /// Notes that a lost delivery will not come again, because its queue was deleted. This process publishes what
+    /// follows from it.
+    pub(super) fn gone(&mut self, tag: u64) {
+        let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
+        in_flight.place = DeliveryLocation::Gone;
+        if let Some(settle) = in_flight.ended.take() {
+            self.settle(tag, settle, None);
+        }
+    }
+
+    /// Takes up a lost delivery that has come again: its run goes on, or it ends as its run has ended already.
+    pub(super) fn found(&mut self, tag: u64, place: DeliveryLocation) {
+        let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
+        tracing::debug!(queue = self.queue, id = %in_flight.message.id, "a task that goes on here came again and is recognised");
+        in_flight.place = place;
+        in_flight.since = tokio::time::Instant::now();
+        in_flight.suspect = true;
+        self.lost.remove(&in_flight.message.id);
+        if let Some(settle) = in_flight.ended.take() {
+            self.settle(tag, settle, None);
+        }
+    }
+
+    /// Forgets a lost delivery, which belongs to another process by now.
+    pub(super) fn let_go(&mut self, tag: u64) {
+        if let Some(in_flight) = self.in_flight.remove(&tag) {
+            self.lost.remove(&in_flight.message.id);
+        }
+    }
+}
+
+/// Publishes a message when there is room for it. One that waits because its queue is full takes none from the others.
+async fn send(
+    message: Message,
+    shared: &Arc<AmqpInner>,
+    room: &Semaphore,
+    waits: &impl Fn(),
+) -> Result<(), BrokerError> {
+    let size = message.arguments.len().clamp(ROOM / IN_FLIGHT, ROOM);
+    let size = u32::try_from(size).unwrap_or(u32::MAX);
+    let taken = Mutex::new(room.acquire_many(size).await.ok());
+    let post = post_of(Arc::new(message), shared);
+    let full = || {
+        *taken.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        waits();
+    };
+    shared.deliver(&post, full).await
+}
+
+/// A message on its way. One that cannot be written goes to the dead letters itself, and has failed: should the run that it
+/// follows from go back instead, it would come to the same end again, for ever.
+fn post_of(message: Arc<Message>, shared: &AmqpInner) -> OutgoingMessage {
+    outgoing::follower(&message, now()).unwrap_or_else(|error| {
+        let reason = format!("it cannot be sent: {error}");
+        tracing::error!(queue = message.queue, id = %message.id, %error, "a task cannot be sent; it is in the dead letters");
+        shared.over(unsendable_result(&message, &reason), Some(&message));
+        letter(&message, &reason)
+    })
+}
+
+/// A message on its way to the dead letters. What cannot be written with all its headers is kept with the most needed ones, and
+/// with its arguments as they are.
+fn letter(message: &Message, reason: &str) -> OutgoingMessage {
+    let now = now();
+    let wire = outgoing::encode(message, now).unwrap_or_else(|_| outgoing::bare(message));
+    let label = Label { queue: &message.queue, reason, letter: message.id.as_str(), now };
+    outgoing::dead(wire, label)
+}
+
+fn answer(done: Option<Done>, verdict: Result<(), BrokerError>) {
+    if let Some(done) = done {
+        let _ = done.send(verdict);
+    }
+}

@@ -1,0 +1,76 @@
+//! Acknowledges elections among Celery's workers.
+//!
+//! Workers that gossip may elect one among them to do something. Each of them acknowledges each candidate, and the
+//! candidates wait until all workers have done so that they know to be alive. A worker with heartbeats is one of these,
+//! so without its acknowledgements no election in its fleet would ever end. A worker that only acknowledges never wins.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use lapin::ExchangeKind;
+use lapin::options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use serde_json::{Value, json};
+
+use super::link::{LinkState, LiveConnection, ReconnectPause};
+use super::topology::{broken, short};
+use super::{AmqpInner, clock, table};
+use crate::broker::BrokerError;
+use crate::task::TaskId;
+
+/// The routing key of the events by which workers stand for election.
+const KEY: &str = "worker.elect";
+/// A larger event is no candidacy.
+const MOST: usize = 64 << 10;
+
+/// Acknowledges elections, for as long as the broker is open.
+pub(super) async fn attend(shared: Arc<AmqpInner>) {
+    let mut link = shared.link.watch();
+    let mut pause = ReconnectPause::default();
+    loop {
+        let up = match link.wait_for(|state| matches!(state, LinkState::Up(_))).await.as_deref() {
+            Ok(LinkState::Up(up)) => up.clone(),
+            _ => return,
+        };
+        match shared.link.during(follow(&shared, &up)).await {
+            Ok(()) => pause = ReconnectPause::default(),
+            Err(error) => tracing::debug!(%error, "no elections are heard of for now; trying again"),
+        }
+        pause.rest().await;
+    }
+}
+
+/// Acknowledges on one connection, until that is gone.
+async fn follow(shared: &AmqpInner, up: &LiveConnection) -> Result<(), BrokerError> {
+    let none = FieldTable::default;
+    let exchange = short(&shared.options.event_exchange)?;
+    let channel = up.connection.create_channel().await.map_err(|e| broken(&e))?;
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    let declared = channel.exchange_declare(exchange.clone(), ExchangeKind::Topic, durable, none());
+    declared.await.map_err(|e| broken(&e))?;
+    // The names and arguments of the queues of Celery's receivers.
+    let queue = short(&format!("celeryev.{}", TaskId::new()))?;
+    let options =
+        QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+    let Value::Object(arguments) = json!({"x-expires": 60_000, "x-message-ttl": 2_000}) else {
+        return Ok(());
+    };
+    let declared = channel.queue_declare(queue.clone(), options, table::to_table(arguments));
+    declared.await.map_err(|e| broken(&e))?;
+    let bound = channel.queue_bind(queue.clone(), exchange, KEY.into(), QueueBindOptions::default(), none());
+    bound.await.map_err(|e| broken(&e))?;
+    let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+    let mut candidacies =
+        channel.basic_consume(queue, "".into(), no_ack, none()).await.map_err(|e| broken(&e))?;
+    while let Some(delivery) = candidacies.next().await {
+        let delivery = delivery.map_err(|e| broken(&e))?;
+        if delivery.data.len() <= MOST
+            && let Ok(event) = serde_json::from_slice::<Value>(&delivery.data)
+            && let Some(id) = event.get("id").filter(|id| id.is_string())
+        {
+            clock::hear(event.get("clock"));
+            shared.events.acknowledge_election(id.clone());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,447 @@
+//! Publishes events of this worker and of its tasks to the exchange `celeryev`, for Flower, `celery events` and
+//! exporters.
+//!
+//! Events have a channel of their own on the connection that publishes; they are neither confirmed nor mandatory nor
+//! kept. Nothing waits for them: tasks drop them into the runtime's funnel, and one task on the broker's thread takes
+//! them out. It also has the timer of the heartbeats, so that a worker whose event loops are blocked shows up as alive.
+//! While RabbitMQ is away or blocks publishers, heartbeats are left out, and the events of tasks wait, up to a limit;
+//! beyond that the oldest are dropped and counted.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, ExchangeKind};
+use serde_json::{Map, Value, json};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, timeout};
+
+use super::link::LinkState;
+use super::post::Aim;
+use super::topology::{broken, short};
+use super::{AmqpInner, clock, outgoing};
+use crate::broker::{Activity, BrokerError, BrokerListener};
+use crate::protocol::WireMessage;
+use crate::protocol::control::Request;
+use crate::protocol::events::{self, EventOrigin, Vitals, WorkerEvent};
+use crate::task::clock::now;
+use crate::task::{EventGroup, EventStream, TaskEvent};
+
+/// The time between two heartbeats, [`events::FREQ`].
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// So many events of tasks go into one message, as with Celery.
+const BATCH: usize = 24;
+/// An event of a task waits this long for others that go with it.
+const BATCH_WAIT: Duration = Duration::from_millis(50);
+/// So many events of tasks wait for RabbitMQ.
+const MOST: usize = 10_000;
+/// How long RabbitMQ may take for one step.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long the first event waits for the node's name, which another process may have.
+const NAME_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a remote command waits until its switch is thrown, and a close until the last event is out.
+const SWITCH_PATIENCE: Duration = Duration::from_millis(500);
+const END_PATIENCE: Duration = Duration::from_secs(2);
+/// How long an exchange that RabbitMQ refuses is not declared again.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
+/// So many commands wait; of more, Flower and others ask again anyway.
+const COMMANDS: usize = 64;
+
+/// What the publisher of events is told to do.
+enum EventsCommand {
+    /// Task events were switched on or off.
+    Switch(oneshot::Sender<()>),
+    /// Somebody has asked for a heartbeat.
+    Heartbeat,
+    /// Another worker stands for election, under this id.
+    Elect(Value),
+    /// The broker closes.
+    End(oneshot::Sender<()>),
+}
+
+/// The handle on the publisher of events.
+pub(super) struct EventsHandle {
+    enabled: AtomicBool,
+    commands: mpsc::Sender<EventsCommand>,
+    /// Taken by the publisher when it starts.
+    inbox: Mutex<Option<mpsc::Receiver<EventsCommand>>>,
+    /// Whether the name of this node is settled.
+    named: watch::Sender<bool>,
+    /// How many events were dropped since the start.
+    dropped: AtomicU64,
+}
+
+impl EventsHandle {
+    /// `enabled`: task events are sent from the start.
+    pub(super) fn new(enabled: bool) -> Self {
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        Self {
+            enabled: AtomicBool::new(enabled),
+            commands,
+            inbox: Mutex::new(Some(inbox)),
+            named: watch::Sender::new(false),
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// The node has its name, under which events go from now on.
+    pub(super) fn named(&self) {
+        self.named.send_replace(true);
+    }
+
+    /// The number of events that were dropped since the start, because they came faster than RabbitMQ took them.
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Acknowledges that another worker stands for election: it waits until all workers that it knows have done so.
+    pub(super) fn acknowledge_election(&self, id: Value) {
+        let _ = self.commands.try_send(EventsCommand::Elect(id));
+    }
+
+    /// Does what a remote command about events says, and answers in Celery's words. `None`: the command is about
+    /// something else.
+    pub(super) async fn obey(&self, request: &Request) -> Option<Value> {
+        match request.method.as_str() {
+            "enable_events" => Some(self.switch(true).await),
+            "disable_events" => Some(self.switch(false).await),
+            "heartbeat" => {
+                let _ = self.commands.try_send(EventsCommand::Heartbeat);
+                Some(Value::Null)
+            }
+            _ => None,
+        }
+    }
+
+    async fn switch(&self, on: bool) -> Value {
+        let word = if on { "enabled" } else { "disabled" };
+        if self.enabled.swap(on, Ordering::AcqRel) == on {
+            return json!({ "ok": format!("task events already {word}") });
+        }
+        // Whoever has the answer may rely on it.
+        let (done, switched) = oneshot::channel();
+        if self.commands.try_send(EventsCommand::Switch(done)).is_ok() {
+            let _ = timeout(SWITCH_PATIENCE, switched).await;
+        }
+        json!({ "ok": format!("task events {word}") })
+    }
+
+    /// Publishes what has happened, and that the worker goes offline.
+    pub(super) async fn end(&self) {
+        if self.inbox.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+            return; // there is no publisher
+        }
+        let (done, ended) = oneshot::channel();
+        let end = async {
+            if self.commands.send(EventsCommand::End(done)).await.is_ok() {
+                let _ = ended.await;
+            }
+        };
+        if timeout(END_PATIENCE, end).await.is_err() {
+            tracing::debug!("the last events are not published: RabbitMQ does not take them in time");
+        }
+    }
+}
+
+/// An event that waits to be published.
+struct WaitingEvent {
+    /// The routing key of an event that has a message to itself. The others go together, as Celery's do.
+    alone: Option<String>,
+    hostname: Option<String>,
+    body: String,
+}
+
+/// Publishes the events of this process.
+struct EventPublisher {
+    shared: Arc<AmqpInner>,
+    listener: Arc<dyn BrokerListener>,
+    stream: Option<EventStream>,
+    missed: u64,
+    channel: Option<Channel>,
+    /// The name under which this worker is online on this channel.
+    online_as: String,
+    waiting: VecDeque<WaitingEvent>,
+    /// When what waits is sent, if nothing else comes.
+    flush_at: Option<Instant>,
+    refused_at: Option<Instant>,
+}
+
+/// Publishes events, for as long as the broker is open.
+pub(super) async fn attend(shared: Arc<AmqpInner>, listener: Arc<dyn BrokerListener>) {
+    let inbox = shared.events.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some(mut commands) = inbox else { return };
+    let mut publisher = EventPublisher {
+        shared: Arc::clone(&shared),
+        listener,
+        stream: None,
+        missed: 0,
+        channel: None,
+        online_as: String::new(),
+        waiting: VecDeque::new(),
+        flush_at: None,
+        refused_at: None,
+    };
+    publisher.listen();
+    let mut named = shared.events.named.subscribe();
+    let _ = timeout(NAME_PATIENCE, named.wait_for(|named| *named)).await;
+    let mut link = shared.publishing.watch();
+    publisher.connect().await;
+    let mut heartbeat = tokio::time::interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
+    heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let ready = publisher.is_ready();
+        let flush_at = publisher.flush_at.filter(|_| ready);
+        tokio::select! {
+            biased;
+            command = commands.recv() => match command {
+                Some(EventsCommand::Switch(done)) => {
+                    publisher.listen();
+                    let _ = done.send(());
+                }
+                Some(EventsCommand::Heartbeat) => publisher.tell(WorkerEvent::AskedHeartbeat).await,
+                Some(EventsCommand::Elect(id)) => publisher.acknowledge(&id).await,
+                Some(EventsCommand::End(done)) => {
+                    publisher.end().await;
+                    let _ = done.send(());
+                    return;
+                }
+                None => return,
+            },
+            changed = link.changed() => match changed {
+                Ok(()) => publisher.connect().await,
+                Err(_) => return,
+            },
+            _ = heartbeat.tick() => publisher.beat().await,
+            () = tokio::time::sleep_until(flush_at.unwrap_or_else(Instant::now)), if flush_at.is_some() => {
+                publisher.flush().await;
+            }
+            event = next(&mut publisher.stream) => match event {
+                Some(event) => publisher.take(&event),
+                None => publisher.stream = None,
+            },
+        }
+    }
+}
+
+/// The next event, if events are listened to.
+async fn next(stream: &mut Option<EventStream>) -> Option<TaskEvent> {
+    match stream {
+        Some(stream) => stream.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl EventPublisher {
+    /// Listens to what is to be published from now on.
+    fn listen(&mut self) {
+        self.drain();
+        let mut groups = vec![EventGroup::Custom];
+        if self.shared.events.enabled.load(Ordering::Acquire) {
+            groups.push(EventGroup::Run);
+        }
+        if self.shared.options.task_sent_events {
+            groups.push(EventGroup::Sent);
+        }
+        self.stream = Some(self.listener.events(&groups));
+        self.missed = 0;
+    }
+
+    /// Takes all that has happened so far.
+    fn drain(&mut self) {
+        while let Some(Some(event)) = self.stream.as_mut().and_then(|stream| stream.next().now_or_never()) {
+            self.take(&event);
+        }
+    }
+
+    /// The origin of what this worker says.
+    fn origin(&self) -> EventOrigin {
+        EventOrigin { hostname: self.shared.node().to_string(), pid: std::process::id() }
+    }
+
+    /// Writes an event of a task; it is published soon.
+    fn take(&mut self, event: &TaskEvent) {
+        let group = event.kind.group();
+        let mut origin = self.origin();
+        let mut hostname = None;
+        if group == EventGroup::Sent {
+            origin.hostname = format!("gen{}@{}", std::process::id(), super::node::host());
+            hostname = Some(origin.hostname.clone());
+        }
+        let body = Value::Object(events::of_task(event, &origin, clock::tick())).to_string();
+        let alone = (group != EventGroup::Run).then(|| events::routing_key(event.kind.name()));
+        if self.waiting.len() >= MOST {
+            self.waiting.pop_front();
+            self.lose(1);
+        }
+        self.waiting.push_back(WaitingEvent { alone, hostname, body });
+        let missed = self.stream.as_ref().map_or(0, EventStream::missed);
+        let before = std::mem::replace(&mut self.missed, missed);
+        self.lose(missed.saturating_sub(before));
+        let soon = Instant::now();
+        let soon = if self.waiting.len() < BATCH { soon + BATCH_WAIT } else { soon };
+        self.flush_at = Some(self.flush_at.map_or(soon, |at| at.min(soon)));
+    }
+
+    /// Counts events that were dropped. It is logged for the first one, and then less and less often.
+    fn lose(&self, lost: u64) {
+        let before = self.shared.events.dropped.fetch_add(lost, Ordering::Relaxed);
+        let after = before.saturating_add(lost);
+        if lost > 0 && before.checked_ilog2() != after.checked_ilog2() {
+            tracing::warn!(
+                dropped = after,
+                "events of tasks were dropped: they come faster than RabbitMQ takes them"
+            );
+        }
+    }
+
+    /// Whether events can be published now.
+    fn is_ready(&self) -> bool {
+        let is_blocked = || match &*self.shared.publishing.watch().borrow() {
+            LinkState::Up(up) => up.blocked.is_some(),
+            LinkState::Down(_) => true,
+        };
+        self.channel.as_ref().is_some_and(|channel| channel.status().connected()) && !is_blocked()
+    }
+
+    /// Opens the channel, if there is none, and says that the worker is online.
+    async fn connect(&mut self) {
+        if self.channel.as_ref().is_some_and(|channel| channel.status().connected()) {
+            return;
+        }
+        self.channel = None;
+        if self.refused_at.is_some_and(|at| at.elapsed() < REFUSED_FOR) {
+            return;
+        }
+        let up = match &*self.shared.publishing.watch().borrow() {
+            LinkState::Up(up) if up.blocked.is_none() => up.clone(),
+            _ => return,
+        };
+        let opened = self.shared.publishing.during(async {
+            let channel = up.connection.create_channel().await.map_err(|e| broken(&e))?;
+            let exchange = short(&self.shared.options.event_exchange)?;
+            let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+            let declared =
+                channel.exchange_declare(exchange, ExchangeKind::Topic, durable, FieldTable::default());
+            declared.await.map_err(|e| broken(&e))?;
+            Ok::<_, BrokerError>(channel)
+        });
+        match timeout(PATIENCE, opened).await {
+            Ok(Ok(channel)) => {
+                self.channel = Some(channel);
+                self.say_online().await;
+                self.flush().await;
+            }
+            Ok(Err(error)) => {
+                if error.is_permanent() {
+                    tracing::warn!(%error, "no events are published for now; trying again in a minute");
+                    self.refused_at = Some(Instant::now());
+                }
+                tracing::debug!(%error, "there is no channel for events yet");
+            }
+            Err(_) => tracing::debug!("there is no channel for events yet: RabbitMQ does not answer"),
+        }
+    }
+
+    async fn say_online(&mut self) {
+        self.online_as = self.shared.node().to_string();
+        self.tell(WorkerEvent::Online(self.vitals())).await;
+    }
+
+    /// Says that the worker is there.
+    async fn beat(&mut self) {
+        self.connect().await;
+        if !self.is_ready() {
+            return;
+        }
+        if *self.online_as == *self.shared.node() {
+            self.tell(WorkerEvent::Heartbeat(self.vitals())).await;
+        } else {
+            self.say_online().await;
+        }
+    }
+
+    fn vitals(&self) -> Vitals {
+        let Activity { active, processed } = self.listener.activity();
+        Vitals { active, processed, loadavg: loadavg() }
+    }
+
+    /// Publishes an event of this worker; it is not kept for later.
+    async fn tell(&mut self, event: WorkerEvent) {
+        let fields = events::of_worker(&event, &self.origin(), clock::tick(), now());
+        self.publish_worker(fields).await;
+    }
+
+    async fn acknowledge(&mut self, id: &Value) {
+        let fields = events::elect_ack(id, &self.origin(), clock::tick(), now());
+        self.publish_worker(fields).await;
+    }
+
+    async fn publish_worker(&mut self, fields: Map<String, Value>) {
+        if self.is_ready() {
+            let key = events::routing_key(fields.get("type").and_then(Value::as_str).unwrap_or_default());
+            let wire = events::encode(Value::Object(fields).to_string(), &self.shared.node());
+            self.publish(&key, wire).await;
+        }
+    }
+
+    /// Publishes what waits.
+    async fn flush(&mut self) {
+        self.flush_at = None;
+        while let Some(first) = self.waiting.front() {
+            let node = self.shared.node();
+            let (count, key, wire) = match &first.alone {
+                Some(key) => {
+                    let hostname = first.hostname.as_deref().unwrap_or(&node);
+                    (1, key.clone(), events::encode(first.body.clone(), hostname))
+                }
+                None => {
+                    let together =
+                        || self.waiting.iter().take(BATCH).take_while(|event| event.alone.is_none());
+                    let bodies = together().map(|event| event.body.as_str());
+                    (together().count(), events::MULTI.to_owned(), events::encode_all(bodies, &node))
+                }
+            };
+            if !self.is_ready() || !self.publish(&key, wire).await {
+                // Sent when there is a channel again.
+                self.flush_at = Some(Instant::now());
+                return;
+            }
+            self.waiting.drain(..count);
+        }
+    }
+
+    /// Publishes a message to whoever listens. `false`: it could not be sent.
+    async fn publish(&mut self, key: &str, wire: WireMessage) -> bool {
+        let (Some(channel), Ok(key)) = (&self.channel, short(key)) else { return false };
+        let Ok(exchange) = short(&self.shared.options.event_exchange) else { return false };
+        let post = outgoing::post(exchange, key, wire, Aim::Anybody);
+        let options = BasicPublishOptions::default();
+        let sent = channel.basic_publish(post.exchange, post.key, options, &post.body, post.properties);
+        let sent = async { sent.await?.await };
+        match timeout(PATIENCE, sent).await {
+            Ok(Ok(_)) => return true,
+            Ok(Err(error)) => tracing::debug!(%error, "an event could not be published"),
+            Err(_) => tracing::debug!("an event was not taken in time"),
+        }
+        self.channel = None;
+        false
+    }
+
+    /// Publishes what has happened, and that the worker goes.
+    async fn end(&mut self) {
+        self.drain();
+        self.flush().await;
+        self.tell(WorkerEvent::Offline(self.vitals())).await;
+    }
+}
+
+/// The load of the machine over 1, 5 and 15 minutes; zeros where it cannot be read.
+fn loadavg() -> [f64; 3] {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let mut loads = text.split_whitespace().map(|load| load.parse().unwrap_or_default());
+    std::array::from_fn(|_| loads.next().unwrap_or_default())
+}

@@ -1,0 +1,75 @@
+//! A message that is to be published, and the place that has to be declared for it to arrive.
+
+use std::fmt;
+use std::sync::Arc;
+
+use lapin::BasicProperties;
+use lapin::types::{AMQPValue, ShortString};
+
+use super::outgoing::{COPY, mark};
+use crate::task::{Message, RUN_ONCE_HEADER};
+
+/// The bytes of a body from which on a message has a channel of its own. RabbitMQ's limit (`max_message_size`) is
+/// 16 MiB or more.
+const LARGE: usize = 1 << 20;
+
+/// A message, and where it goes.
+#[derive(Clone)]
+pub(super) struct OutgoingMessage {
+    pub(super) exchange: ShortString,
+    pub(super) key: ShortString,
+    pub(super) properties: BasicProperties,
+    pub(super) body: Vec<u8>,
+    /// The place where it has to come out in the end.
+    pub(super) aim: Aim,
+    /// Whether each copy that is sent has a mark of its own.
+    pub(super) once: bool,
+    /// The task in the message, if the runtime is to be told in case RabbitMQ refuses it.
+    pub(super) task: Option<Arc<Message>>,
+}
+
+impl OutgoingMessage {
+    /// Whether the message has a channel of its own from the start. A dead letter has none: it came from RabbitMQ,
+    /// which took it before, and letters keep their order.
+    pub(super) fn goes_alone(&self) -> bool {
+        self.body.len() > LARGE && self.aim != Aim::Dead
+    }
+
+    /// The same message, marked as one that was sent before.
+    pub(super) fn copy(&self) -> Self {
+        let mut headers = self.properties.headers().clone().unwrap_or_default();
+        headers.insert(COPY.into(), AMQPValue::Boolean(true));
+        if self.once {
+            headers.insert(RUN_ONCE_HEADER.into(), AMQPValue::LongString(mark().into()));
+        }
+        Self { properties: self.properties.clone().with_headers(headers), ..self.clone() }
+    }
+}
+
+/// The place that has to be declared for a message to arrive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// The message goes to a task queue.
+    Queue(String),
+    /// The message goes to a task queue after a delay.
+    Delayed(String),
+    /// The message goes to the dead letters.
+    Dead,
+    /// The message goes into the guard queue of this process.
+    GuardQueue,
+    /// The message goes to whoever listens, and perhaps to nobody.
+    Anybody,
+}
+
+/// Names the place as part of a sentence: "cannot be routed to ...".
+impl fmt::Display for Aim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Queue(queue) => write!(f, "queue `{queue}`"),
+            Self::Delayed(queue) => write!(f, "queue `{queue}` by way of the delays"),
+            Self::Dead => f.write_str("the dead letters"),
+            Self::GuardQueue => f.write_str("the guard queue of this process"),
+            Self::Anybody => f.write_str("whoever listens"),
+        }
+    }
+}

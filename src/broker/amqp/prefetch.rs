@@ -1,0 +1,142 @@
+//! The prefetch of one queue, shared out among consumers, so that it can change while deliveries are out.
+//!
+//! Quorum queues and RabbitMQ 4 limit each consumer by itself, and only when it begins. So a larger prefetch
+//! begins one more consumer with the difference, and a smaller one ends consumers. The deliveries that an ended
+//! consumer still holds count until they are settled. The limits of the live consumers and the deliveries that the
+//! ended ones hold never add up to more than the prefetch, except right after the prefetch was made smaller.
+
+use std::collections::BTreeMap;
+
+/// The consumers of one queue.
+#[derive(Debug, Default)]
+pub(super) struct PrefetchPlan {
+    prefetch: usize,
+    /// The limit of each live consumer.
+    live: BTreeMap<u64, usize>,
+    /// The number of deliveries that each consumer holds, ended consumers included.
+    held: BTreeMap<u64, usize>,
+    last: u64,
+}
+
+/// A change to be made on the channel.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Begin a consumer of this number with this limit.
+    Begin(u64, usize),
+    /// End the consumer of this number.
+    End(u64),
+}
+
+impl PrefetchPlan {
+    /// Changes the prefetch; 0 ends all consumers.
+    pub(super) fn set(&mut self, prefetch: usize) {
+        self.prefetch = prefetch;
+    }
+
+    /// Notes a delivery to this consumer.
+    pub(super) fn deliver(&mut self, consumer: u64) {
+        *self.held.entry(consumer).or_default() += 1;
+    }
+
+    /// Notes that a delivery to this consumer was settled.
+    pub(super) fn settle(&mut self, consumer: u64) {
+        if let Some(held) = self.held.get_mut(&consumer) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&consumer);
+            }
+        }
+    }
+
+    /// Forgets all consumers and deliveries, because the channel is gone.
+    pub(super) fn clear(&mut self) {
+        self.live.clear();
+        self.held.clear();
+    }
+
+    /// Whether this consumer is live.
+    pub(super) fn is_live(&self, consumer: u64) -> bool {
+        self.live.contains_key(&consumer)
+    }
+
+    /// The next change to be made, if there is one; the caller asks until there is none.
+    pub(super) fn next(&mut self) -> Option<Change> {
+        let limits: usize = self.live.values().sum();
+        let orphaned: usize =
+            self.held.iter().filter(|(c, _)| !self.live.contains_key(c)).map(|(_, n)| n).sum();
+        // While nothing is unsettled, merging everything into one consumer costs no redelivery.
+        let joined = self.held.is_empty() && limits != self.prefetch;
+        if limits > 0 && (limits + orphaned > self.prefetch || joined) {
+            let (consumer, _) = self.live.pop_last()?;
+            return Some(Change::End(consumer));
+        }
+        let free = self.prefetch.saturating_sub(limits + orphaned);
+        // A new consumer is not begun for each delivery of an ended one that is settled, but only when it doubles
+        // the limits or takes the rest.
+        if free > 0 && (orphaned == 0 || free >= limits.max(1)) {
+            self.last += 1;
+            self.live.insert(self.last, free);
+            return Some(Change::Begin(self.last, free));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(plan: &mut PrefetchPlan) -> Vec<Change> {
+        std::iter::from_fn(|| plan.next()).collect()
+    }
+
+    #[test]
+    fn more_begins_a_second_one_and_less_waits_for_what_is_out() {
+        let mut plan = PrefetchPlan::default();
+        plan.set(2);
+        assert_eq!(all(&mut plan), [Change::Begin(1, 2)]);
+        (0..2).for_each(|_| plan.deliver(1));
+        plan.set(5);
+        assert_eq!(all(&mut plan), [Change::Begin(2, 3)]);
+        (0..3).for_each(|_| plan.deliver(2));
+        plan.set(3);
+        assert_eq!(all(&mut plan), [Change::End(2), Change::End(1)]);
+        plan.settle(1);
+        plan.settle(2);
+        assert_eq!(all(&mut plan), []);
+        plan.settle(2);
+        assert_eq!(all(&mut plan), [Change::Begin(3, 1)]);
+        plan.deliver(3);
+        plan.settle(1);
+        assert_eq!(all(&mut plan), [Change::Begin(4, 1)], "one is with the last orphan");
+        plan.settle(2);
+        plan.settle(3);
+        assert_eq!(all(&mut plan), [Change::End(4), Change::End(3), Change::Begin(5, 3)], "joined");
+    }
+
+    #[test]
+    fn what_nothing_is_out_of_is_made_anew() {
+        let mut plan = PrefetchPlan::default();
+        plan.set(2);
+        all(&mut plan);
+        plan.set(5);
+        assert_eq!(all(&mut plan), [Change::End(1), Change::Begin(2, 5)]);
+        plan.set(3);
+        assert_eq!(all(&mut plan), [Change::End(2), Change::Begin(3, 3)]);
+    }
+
+    #[test]
+    fn none_at_all_is_a_prefetch_too() {
+        let mut plan = PrefetchPlan::default();
+        plan.set(3);
+        all(&mut plan);
+        plan.set(0);
+        assert_eq!(all(&mut plan), [Change::End(1)]);
+        assert!(!plan.is_live(1));
+        plan.set(4);
+        assert_eq!(all(&mut plan), [Change::Begin(2, 4)]);
+        plan.deliver(2);
+        plan.clear();
+        assert_eq!(all(&mut plan), [Change::Begin(3, 4)], "the channel was lost");
+    }
+}

@@ -1,0 +1,122 @@
+//! The abilities of the embedded broker: what it can do beside what every [`Broker`](crate::broker::Broker) does.
+
+use async_trait::async_trait;
+
+use super::command::EngineCommand;
+use super::{EmbeddedBroker, limits};
+use crate::broker::{
+    Backlog, BrokerError, BrokerNotes, CasOutcome, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation,
+    RecordFn, Removal, Results, UniqueWindows,
+};
+use crate::core::Timestamp;
+use crate::store::{CompareAndSet, Notes};
+use crate::task::{LaneName, Message, TaskId, UniqueKey};
+
+#[async_trait]
+impl Backlog for EmbeddedBroker {
+    async fn oldest_ready(&self, queue: &str) -> Result<Option<Timestamp>, BrokerError> {
+        let name = queue.to_owned();
+        let disk = self.ask(|reply| EngineCommand::OldestReady { queue: name, reply }).await?;
+        let memory = self.inner.volatile.oldest_ready(queue).await?;
+        Ok(disk.into_iter().chain(memory).min())
+    }
+}
+
+#[async_trait]
+impl Results for EmbeddedBroker {
+    async fn publish_canvas(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        self.publish_together(messages, sizes, None, unique).await
+    }
+
+    async fn publish_chord_member(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        group: &str,
+        _member: &TaskId,
+    ) -> Result<(), BrokerError> {
+        self.publish_together(messages, sizes, Some(group.to_owned()), true).await
+    }
+}
+
+#[async_trait]
+impl Lanes for EmbeddedBroker {
+    async fn lane(&self, lane: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {
+        let lane = lane.clone();
+        self.ask(|reply| EngineCommand::Lane { lane, reply }).await
+    }
+
+    async fn busy_lanes(&self, limit: usize) -> Result<Vec<LaneFacts>, BrokerError> {
+        self.ask(|reply| EngineCommand::Lanes { limit, reply }).await
+    }
+
+    async fn steer_lane(&self, lane: &LaneName, lever: LaneLever) -> Result<bool, BrokerError> {
+        let lane = lane.clone();
+        self.ask(|reply| EngineCommand::SteerLane { lane, lever, reply }).await
+    }
+}
+
+#[async_trait]
+impl UniqueWindows for EmbeddedBroker {
+    async fn holder(&self, key: &UniqueKey) -> Result<Option<TaskId>, BrokerError> {
+        let key = key.clone();
+        self.ask(|reply| EngineCommand::Holder { key, reply }).await
+    }
+
+    async fn release(&self, message: &Message) -> Result<(), BrokerError> {
+        if let Some(unique) = &message.unique {
+            let command = EngineCommand::ReleaseWindow { key: unique.key.clone(), id: message.id.clone() };
+            // The engine handles requests in order, so every later publish finds the window ended. If the send
+            // fails, the broker is closed and takes no publish, so there is nobody to tell.
+            let _ = self.inner.requests.send(command);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Inspect for EmbeddedBroker {
+    async fn find(&self, id: &TaskId) -> Result<Option<MessageLocation>, BrokerError> {
+        if let Some(place) = self.inner.volatile.find(id).await? {
+            return Ok(Some(place));
+        }
+        let id = id.clone();
+        self.ask(|reply| EngineCommand::Find { id, reply }).await
+    }
+
+    async fn position(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
+        match self.inner.volatile.position(id, limit).await? {
+            Some(ahead) => Ok(Some(ahead)),
+            None => self.rows_before(id, limit),
+        }
+    }
+
+    async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
+        if self.inner.volatile.find(id).await?.is_some() {
+            return self.inner.volatile.remove(id, record).await;
+        }
+        let id = id.clone();
+        self.ask(|reply| EngineCommand::Remove { id, record, reply }).await
+    }
+}
+
+#[async_trait]
+impl BrokerNotes for EmbeddedBroker {
+    fn notes(&self) -> &dyn Notes {
+        self
+    }
+
+    async fn publish_with_cas(
+        &self,
+        message: Message,
+        change: CompareAndSet,
+    ) -> Result<CasOutcome, BrokerError> {
+        limits::check(&message)?;
+        self.publish_with_note(message, change).await
+    }
+}

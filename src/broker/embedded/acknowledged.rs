@@ -1,0 +1,186 @@
+//! Records up to which commit the store has acknowledged, in a small file of its own.
+//!
+//! A journal that somebody cut short looks like a journal whose last write a crash tore. Only the last
+//! acknowledged commit tells the two apart. So the engine writes the sequence of each commit to this file once the
+//! commit is synced and before it answers anybody. A journal that ends before that sequence has lost something.
+//! The file is written but not synced, as the record of a start is: a write survives `kill -9`; after a power cut
+//! the file names an earlier commit than the last acknowledged one, never a later one.
+//!
+//! The file has two places, which are written in turn, so that a torn write leaves the record before it readable.
+//! The file has its full length from the start, so it can be written when the disk is full.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::tables::Tables;
+use super::{home, journal};
+use crate::broker::BrokerError;
+use crate::core::Timestamp;
+use crate::task::clock::now;
+
+const FILE: &str = "acknowledged";
+const MAGIC: u64 = u64::from_be_bytes(*b"celeriac");
+/// The bytes of a record: magic, sequence, journal, time and checksum, eight bytes each.
+const RECORD: usize = 5 * 8;
+/// The bytes of a place. Each place fills a sector of its own, so that a torn write damages only one of them.
+const PLACE: usize = 512;
+/// Stands in a record in place of a journal's number when the number is not known.
+const NOT_KNOWN: u64 = u64::MAX;
+
+/// The last commit that the store has acknowledged, as the file names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// The sequence of the commit.
+    pub(super) seq: u64,
+    /// The commit lies in the journal of this number or in a later one; no journal has the number [`NOT_KNOWN`].
+    pub(super) journal: u64,
+    at: u64,
+}
+
+impl Mark {
+    /// The error for a store whose last commit, `seq`, is older than this mark.
+    pub(super) fn lost(&self, path: PathBuf, seq: u64) -> BrokerError {
+        let (last, missing) = (self.seq, self.seq.saturating_sub(seq));
+        let at = Timestamp::from_micros(self.at);
+        let error = format!(
+            "its journal was cut short: it goes to write {seq}, and the store acknowledged up to write {last}, at {at}; up to {missing} tasks, ends of tasks and notes are not there. Nothing was taken off"
+        );
+        BrokerError::Damaged { path, error }
+    }
+
+    fn encode(&self) -> [u8; RECORD] {
+        let mut record = [0; RECORD];
+        for (at, number) in [MAGIC, self.seq, self.journal, self.at].into_iter().enumerate() {
+            record[at * 8..][..8].copy_from_slice(&number.to_be_bytes());
+        }
+        let sum = xxh3_64(&record[..RECORD - 8]);
+        record[RECORD - 8..].copy_from_slice(&sum.to_be_bytes());
+        record
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let record = bytes.get(..RECORD)?;
+        let number = |at: usize| Some(u64::from_be_bytes(record.get(at * 8..)?.first_chunk().copied()?));
+        let is_whole = number(0)? == MAGIC && number(4)? == xxh3_64(&record[..RECORD - 8]);
+        Some(Self { seq: number(1)?, journal: number(2)?, at: number(3)? }).filter(|_| is_whole)
+    }
+}
+
+/// Reads the mark from the file in `dir`, without changing anything. `None`: there is no file, or no record in it
+/// is whole.
+pub(super) fn read(dir: &Path) -> io::Result<Option<Mark>> {
+    let bytes = match std::fs::read(dir.join(FILE)) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let marks = bytes.chunks(PLACE).filter_map(Mark::decode);
+    let mark = marks.max_by_key(|mark| mark.seq);
+    if mark.is_none() {
+        let path = dir.join(FILE);
+        tracing::warn!(path = %path.display(), "the file does not say how far the store has acknowledged; should its journal be cut short, that cannot be told");
+    }
+    Ok(mark)
+}
+
+/// Takes the file away: it says nothing of the database that comes next.
+pub(super) fn forget(dir: &Path) -> io::Result<()> {
+    match std::fs::remove_file(dir.join(FILE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The file that says up to where the journal was acknowledged.
+pub(super) struct Acknowledged {
+    path: PathBuf,
+    file: File,
+    turn: bool,
+    /// The number of journals when their names were last read, and the number of the newest of them.
+    newest: Option<(usize, u64)>,
+    failed: bool,
+}
+
+impl Acknowledged {
+    /// Opens the file of a store whose last commit is `seq`, and makes it if it is not there.
+    pub(super) fn open(dir: &Path, seq: u64) -> io::Result<Self> {
+        let path = dir.join(FILE);
+        let mut file = home::private().create(true).truncate(false).read(true).write(true).open(&path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        if bytes.len() < 2 * PLACE {
+            bytes.resize(2 * PLACE, 0);
+            file.seek(SeekFrom::Start(0))?;
+            file.write_all(&bytes)?;
+        }
+        let known = bytes.chunks(PLACE).filter_map(Mark::decode).find(|mark| mark.seq == seq);
+        // The file does not know in which journal a commit of another sequence is, or whether it is in a journal
+        // at all.
+        let mark = known.unwrap_or(Mark { seq, journal: NOT_KNOWN, at: now().as_micros() });
+        let mut this = Self { path, file, turn: false, newest: None, failed: false };
+        this.write(mark)?;
+        this.write(mark)?;
+        Ok(this)
+    }
+
+    /// The number of the journal that the next commit goes to, or of an earlier one.
+    pub(super) fn journal(&mut self, db: &Path, tables: &Tables) -> u64 {
+        let count = tables.journals();
+        match self.newest {
+            Some((known, newest)) if known == count => newest,
+            _ => {
+                let newest = journal::newest(db).unwrap_or(NOT_KNOWN);
+                self.newest = Some((count, newest));
+                newest
+            }
+        }
+    }
+
+    /// Notes that the commit `seq` is safe. The engine calls this before it answers for that commit.
+    pub(super) fn note(&mut self, seq: u64, journal: u64) {
+        match self.write(Mark { seq, journal, at: now().as_micros() }) {
+            Ok(()) => self.failed = false,
+            Err(error) if !self.failed => {
+                self.failed = true;
+                let path = self.path.display();
+                tracing::warn!(%path, %error, "how far the store has acknowledged is not noted; should its journal be cut short now, that cannot be told");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn write(&mut self, mark: Mark) -> io::Result<()> {
+        self.turn = !self.turn;
+        self.file.seek(SeekFrom::Start(if self.turn { PLACE as u64 } else { 0 }))?;
+        self.file.write_all(&mark.encode())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_of_two_places_that_is_whole_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read(dir.path()).unwrap(), None);
+        let mut file = Acknowledged::open(dir.path(), 3).unwrap();
+        file.note(5, 1);
+        file.note(9, 2);
+        let said = read(dir.path()).unwrap().unwrap();
+        assert_eq!((said.seq, said.journal), (9, 2));
+        let mut bytes = std::fs::read(dir.path().join(FILE)).unwrap();
+        let torn = usize::from(file.turn) * PLACE;
+        bytes[torn + 12] ^= 1;
+        std::fs::write(dir.path().join(FILE), &bytes).unwrap();
+        assert_eq!(read(dir.path()).unwrap().map(|mark| mark.seq), Some(5));
+        std::fs::write(dir.path().join(FILE), b"").unwrap();
+        assert_eq!(read(dir.path()).unwrap(), None);
+        drop(file);
+        Acknowledged::open(dir.path(), 11).unwrap();
+        assert_eq!(read(dir.path()).unwrap().map(|mark| mark.seq), Some(11));
+    }
+}

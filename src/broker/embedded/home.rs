@@ -1,0 +1,416 @@
+//! The directory of a store: whether it is one, which files of an unfinished one may go, and who may look into it.
+//!
+//! A store makes nothing, empties nothing and deletes nothing in a directory that is not its own. It knows its own
+//! directory by the file `layout`, which it writes when the tables were made, and before that by the file
+//! `making`, which it writes before anything else. An earlier version wrote no `making`; a store of it whose
+//! making was cut short is known by holding nothing but the first empty files of a database, which are put aside
+//! and not deleted.
+//!
+//! Nobody else may read what a store keeps, so its directories and files are open to their owner only.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::tables::{io_error, missing_tables};
+use crate::broker::BrokerError;
+
+/// The file that says that the tables were made, and in which layout.
+pub(super) const LAYOUT_FILE: &str = "layout";
+const LAYOUT: &str = "celeriac store, layout 2\n";
+
+/// The file that says that the tables are being made: until `layout` is there, whatever lies in `db` is the
+/// store's own, and empty.
+const MAKING_FILE: &str = "making";
+const MAKING: &str = "celeriac store, being made\n";
+
+/// What a store keeps in its directory. `downloads` is Soil's.
+const OWN: [&str; 16] = [
+    "lock",
+    "layout",
+    "layout.new",
+    "making",
+    "making.new",
+    "claims",
+    "claims.new",
+    "states",
+    "states.new",
+    "acknowledged",
+    "acknowledged.new",
+    "db",
+    "mending",
+    "mending-copy",
+    "mended",
+    "downloads",
+];
+/// Files that lie about in directories that somebody meant for a store.
+const HARMLESS: [&str; 5] = ["lost+found", ".gitignore", ".gitkeep", ".keep", ".DS_Store"];
+/// The name under which a database that was never finished is put aside.
+const ASIDE: &str = "db.unfinished";
+/// What is put aside: such a one, and one that was damaged.
+const PUT_ASIDE: [&str; 2] = [ASIDE, "db.damaged"];
+
+fn is_aside(name: &str) -> bool {
+    PUT_ASIDE.iter().any(|aside| name.starts_with(aside))
+}
+
+/// What a directory holds, as far as a store is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DirectoryContents {
+    /// The directory holds nothing of a store's.
+    Nothing,
+    /// The directory holds a store that was being made, with nothing in it yet. `begun` says that it has files of
+    /// its database. `marked` says that it has the file `making`.
+    Unfinished { begun: bool, marked: bool },
+    /// The directory holds all files of a store but `layout`, and no file says that the store is being made.
+    Unnamed,
+    /// The directory holds a store that was made whole.
+    Made,
+}
+
+impl DirectoryContents {
+    /// Whether the tables were made, so that each of them must be there.
+    pub(super) fn is_made(self) -> bool {
+        matches!(self, Self::Unnamed | Self::Made)
+    }
+}
+
+/// Says what a directory is to a store, without changing anything.
+///
+/// # Errors
+/// The directory is somebody else's, or something is missing from the store in it.
+pub(super) fn examine(dir: &Path) -> Result<DirectoryContents, BrokerError> {
+    if !dir.exists() {
+        return Ok(DirectoryContents::Nothing);
+    }
+    match std::fs::read(dir.join(LAYOUT_FILE)) {
+        Ok(text) if text == LAYOUT.as_bytes() => return Ok(DirectoryContents::Made),
+        Ok(text) => {
+            let text = String::from_utf8_lossy(&text[..text.len().min(60)]).into_owned();
+            let error = format!("it says {text:?}, not {LAYOUT:?}");
+            return Err(BrokerError::Damaged { path: dir.join(LAYOUT_FILE), error });
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(io_error(&dir.join(LAYOUT_FILE), &error)),
+    }
+    let marked = std::fs::read(dir.join(MAKING_FILE)).is_ok_and(|text| text == MAKING.as_bytes());
+    let names = names(dir)?;
+    let has = |name: &str| names.iter().any(|n| n == name);
+    let database = if has("db") { Some(Database::look(&dir.join("db"))?) } else { None };
+    if let Some(database) = &database
+        && !database.strangers.is_empty()
+    {
+        let strangers = database.strangers.iter().map(|name| format!("db/{name}")).collect();
+        return Err(not_a_store(dir, strangers));
+    }
+    // A store writes to these files only after it was made.
+    let kept = ["claims", "states", "acknowledged"]
+        .into_iter()
+        .filter(|name| has(name) && std::fs::metadata(dir.join(name)).is_ok_and(|file| file.len() > 0));
+    let kept: Vec<String> =
+        kept.map(str::to_owned).chain(database.iter().flat_map(|db| db.kept.clone())).collect();
+    // While the tables are being made, all of their files may be there although the database does not know the
+    // last of them.
+    if database.as_ref().is_some_and(Database::is_complete) && !(marked && kept.is_empty()) {
+        return Ok(DirectoryContents::Unnamed);
+    }
+    let is_ours = marked || database.is_some() || has("lock");
+    if is_ours && !kept.is_empty() {
+        let mut missing = vec![LAYOUT_FILE.to_owned()];
+        match &database {
+            None => missing.push("db".to_owned()),
+            Some(database) => missing.extend(database.missing.clone()),
+        }
+        let error = format!(
+            "of a store that was made, {} {} not there, and {} {}; nothing was changed",
+            list(&missing),
+            if missing.len() == 1 { "is" } else { "are" },
+            list(&kept),
+            if kept.len() == 1 { "is" } else { "are" },
+        );
+        return Err(BrokerError::Damaged { path: dir.to_owned(), error });
+    }
+    let lock_is_ours = std::fs::read(dir.join("lock"))
+        .is_ok_and(|text| text.len() <= 20 && text.iter().all(u8::is_ascii_digit));
+    let strangers: Vec<String> = names
+        .iter()
+        .filter(|name| match name.as_str() {
+            "lock" => !lock_is_ours,
+            // Such a file, in a directory that is no store, is not a file that a store of ours would have left.
+            MAKING_FILE => !marked,
+            "claims" | "states" | "acknowledged" => !kept.is_empty(),
+            name if is_aside(name) => false,
+            name => !OWN.contains(&name) && !HARMLESS.contains(&name),
+        })
+        .cloned()
+        .collect();
+    if !strangers.is_empty() {
+        return Err(not_a_store(dir, strangers));
+    }
+    Ok(match database {
+        None if marked => DirectoryContents::Unfinished { begun: false, marked },
+        None => DirectoryContents::Nothing,
+        Some(database) => DirectoryContents::Unfinished { begun: !database.is_bare, marked },
+    })
+}
+
+/// The names of the entries of a directory, sorted.
+pub(super) fn names(dir: &Path) -> Result<Vec<String>, BrokerError> {
+    let entries = std::fs::read_dir(dir).map_err(|e| io_error(dir, &e))?;
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(|e| io_error(dir, &e)));
+    let mut names: Vec<String> =
+        names.map(|name| Ok(name?.to_string_lossy().into_owned())).collect::<Result<_, BrokerError>>()?;
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn not_a_store(dir: &Path, found: Vec<String>) -> BrokerError {
+    BrokerError::NotAStore { path: dir.to_owned(), found: list(&found) }
+}
+
+/// Some of these names in words, for an error.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
+    match names.len().checked_sub(SHOWN + 1) {
+        Some(rest) => format!("{} and {} more", shown.join(", "), rest + 1),
+        None => shown.join(", "),
+    }
+}
+
+/// What is in the directory `db` of a store that has no `layout`.
+struct Database {
+    strangers: Vec<String>,
+    /// Whether the directory is empty.
+    is_bare: bool,
+    /// The files in it that are not empty.
+    kept: Vec<String>,
+    /// The files that a complete database has and this one lacks.
+    missing: Vec<String>,
+}
+
+impl Database {
+    fn look(db: &Path) -> Result<Self, BrokerError> {
+        if !db.is_dir() {
+            let strangers = vec![String::from("(a file)")];
+            let (kept, missing) = (Vec::new(), Vec::new());
+            return Ok(Self { strangers, is_bare: false, kept, missing });
+        }
+        let (mut strangers, mut kept, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+        let mut journals = 0;
+        let found = names(db)?;
+        let is_bare = found.is_empty();
+        for name in found {
+            let is_journal = name.strip_suffix(".jnl").is_some_and(|n| n.parse::<u64>().is_ok());
+            match name.as_str() {
+                "lock" | "version" | "keyspaces" => {}
+                _ if is_journal => {
+                    journals += 1;
+                    if super::journal::has_content(&db.join(&name))? {
+                        kept.push(format!("db/{name}"));
+                    }
+                }
+                _ => strangers.push(name),
+            }
+        }
+        // The database makes this file after its first journal, and makes it empty at first.
+        let has_version = std::fs::read(db.join("version")).is_ok_and(|text| text.starts_with(b"FJL"));
+        if !has_version {
+            missing.push("db/version".to_owned());
+        }
+        if journals == 0 {
+            missing.push("db/0.jnl".to_owned());
+        }
+        let shown = |path: PathBuf| path.strip_prefix(db).map(|p| format!("db/{}", p.display()));
+        missing.extend(missing_tables(db)?.into_iter().flat_map(shown));
+        let keyspaces = db.join("keyspaces");
+        for name in if keyspaces.is_dir() { names(&keyspaces)? } else { Vec::new() } {
+            let tables = keyspaces.join(&name).join("tables");
+            match name.parse::<u64>() {
+                Err(_) => strangers.push(format!("keyspaces/{name}")),
+                Ok(1..) if tables.is_dir() && !self::names(&tables)?.is_empty() => {
+                    kept.push(format!("db/keyspaces/{name}/tables"));
+                }
+                Ok(_) => {}
+            }
+        }
+        Ok(Self { strangers, is_bare, kept, missing })
+    }
+
+    fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+}
+
+/// Makes the directory if it is not there, for its owner only.
+pub(super) fn make(dir: &Path) -> Result<(), BrokerError> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(dir).map_err(|e| io_error(dir, &e))
+}
+
+/// Notes in the directory that a store is being made there, and clears away what an earlier attempt left. The
+/// caller holds the lock.
+pub(super) fn begin(dir: &Path, found: DirectoryContents) -> Result<(), BrokerError> {
+    let (begun, marked) = match found {
+        DirectoryContents::Made | DirectoryContents::Unnamed => return Ok(()),
+        DirectoryContents::Nothing => (false, false),
+        DirectoryContents::Unfinished { begun, marked } => (begun, marked),
+    };
+    let db = dir.join("db");
+    // The database is made anew and not finished, because it would go on with the number of a table that it never
+    // made whole.
+    if begun && db.exists() {
+        if marked {
+            std::fs::remove_dir_all(&db).map_err(|e| io_error(&db, &e))?;
+        } else {
+            let aside = (0..).map(|n| dir.join(format!("{ASIDE}-{n}"))).find(|path| !path.exists());
+            let aside = aside.unwrap_or_else(|| dir.join(ASIDE));
+            std::fs::rename(&db, &aside).map_err(|e| io_error(&db, &e))?;
+            tracing::warn!(path = %aside.display(), "a database that was never finished, and is empty, is put aside; it may be deleted");
+        }
+    }
+    if !marked {
+        write_whole(dir, MAKING_FILE, MAKING).map_err(|e| io_error(&dir.join(MAKING_FILE), &e))?;
+    }
+    Ok(())
+}
+
+/// Notes that the tables were made.
+pub(super) fn finish(dir: &Path, found: DirectoryContents) -> Result<(), BrokerError> {
+    if found != DirectoryContents::Made {
+        write_whole(dir, LAYOUT_FILE, LAYOUT).map_err(|e| io_error(&dir.join(LAYOUT_FILE), &e))?;
+    }
+    // The mark may also be left from a start that ended after `layout` was written.
+    match std::fs::remove_file(dir.join(MAKING_FILE)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(io_error(&dir.join(MAKING_FILE), &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file wholly or not at all, and syncs it.
+fn write_whole(dir: &Path, name: &str, text: &str) -> std::io::Result<()> {
+    let fresh = dir.join(format!("{name}.new"));
+    let mut file = private().create(true).truncate(true).write(true).open(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&fresh, dir.join(name))?;
+    File::open(dir)?.sync_all()
+}
+
+/// Options that make files which only their owner may read.
+pub(super) fn private() -> OpenOptions {
+    #[cfg_attr(not(unix), allow(unused_mut))]
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+/// Takes from everybody but the owner the rights to the directory and to the store's own files in it; an earlier
+/// version left the rights that the process's umask gave. Logs a warning if the rights cannot be changed.
+pub(super) fn close_to_others(dir: &Path) {
+    #[cfg(unix)]
+    {
+        let mut open = Vec::new();
+        // If others use the directory as well, which an earlier version allowed, the directory keeps its rights.
+        let is_own = |name: &String| OWN.contains(&name.as_str()) || HARMLESS.contains(&name.as_str());
+        if names(dir).is_ok_and(|names| names.iter().all(|name| is_own(name) || is_aside(name))) {
+            tighten(dir, 0o700, &mut open);
+        }
+        for name in OWN
+            .iter()
+            .filter(|name| !matches!(**name, "downloads" | "db" | "mending" | "mending-copy" | "mended"))
+        {
+            tighten(&dir.join(name), 0o600, &mut open);
+        }
+        tighten_all(&dir.join("db"), &mut open);
+        if let Some((path, error)) = open.first() {
+            let (path, files) = (path.display(), open.len());
+            tracing::warn!(%path, files, %error, "others may read what the store keeps, and that cannot be changed; the arguments and results of tasks are in it");
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = dir;
+}
+
+/// As [`close_to_others`], for a directory of the database and everything in it.
+#[cfg(unix)]
+fn tighten_all(path: &Path, open: &mut Vec<(PathBuf, std::io::Error)>) {
+    tighten(path, 0o700, open);
+    let Ok(entries) = std::fs::read_dir(path) else { return };
+    for entry in entries.flatten() {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => tighten_all(&entry.path(), open),
+            Ok(kind) if kind.is_file() => tighten(&entry.path(), 0o600, open),
+            _ => {}
+        }
+    }
+}
+
+/// Closes the database's directory to others, and the files in it: new files get the rights that the process's
+/// umask gives.
+pub(super) fn close_database(db: &Path) {
+    #[cfg(unix)]
+    tighten_all(db, &mut Vec::new());
+    #[cfg(not(unix))]
+    let _ = db;
+}
+
+#[cfg(unix)]
+fn tighten(path: &Path, mode: u32, open: &mut Vec<(PathBuf, std::io::Error)>) {
+    use std::os::unix::fs::PermissionsExt;
+    // A file that is not there, or that went in the meantime, is open to nobody.
+    let Ok(file) = std::fs::symlink_metadata(path) else { return };
+    let is = file.permissions().mode() & 0o777;
+    if file.is_symlink() || is & !mode == 0 {
+        return;
+    }
+    match std::fs::set_permissions(path, std::fs::Permissions::from_mode(is & mode)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => open.push((path.to_owned(), error)),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error_of(dir: &Path) -> String {
+        examine(dir).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_directory_is_ours_by_what_says_so() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path();
+        assert_eq!(examine(&dir.join("none")).unwrap(), DirectoryContents::Nothing);
+        assert_eq!(examine(dir).unwrap(), DirectoryContents::Nothing);
+        std::fs::write(dir.join("lock"), "4711").unwrap();
+        std::fs::write(dir.join("claims"), "").unwrap();
+        std::fs::create_dir(dir.join("downloads")).unwrap();
+        assert_eq!(examine(dir).unwrap(), DirectoryContents::Nothing);
+        begin(dir, DirectoryContents::Nothing).unwrap();
+        let unfinished = DirectoryContents::Unfinished { begun: false, marked: true };
+        assert_eq!(examine(dir).unwrap(), unfinished);
+        finish(dir, unfinished).unwrap();
+        assert_eq!(examine(dir).unwrap(), DirectoryContents::Made);
+        assert!(!dir.join(MAKING_FILE).exists());
+    }
+
+    #[test]
+    fn what_is_somebody_elses_is_named() {
+        for (name, content) in
+            [("notes.txt", "x"), ("lock", "held by apt\n"), ("making", "tea"), ("db", "a file")]
+        {
+            let home = tempfile::tempdir().unwrap();
+            std::fs::write(home.path().join(name), content).unwrap();
+            let text = error_of(home.path());
+            assert!(text.contains(name) && text.contains("of its own"), "{text}");
+        }
+    }
+}

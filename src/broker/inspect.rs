@@ -1,0 +1,75 @@
+//! An ability of brokers: they can find single tasks, and take them out.
+
+use async_trait::async_trait;
+
+use super::{BrokerError, FollowUps};
+use crate::task::{Message, TaskId, TaskResult};
+
+/// Where a task is, if the broker has it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MessageLocation {
+    /// The task waits in its queue, due or not.
+    Waiting(Box<Message>),
+    /// The task is delivered to the consumer of this queue.
+    Delivered {
+        /// The name of the queue.
+        queue: String,
+    },
+}
+
+/// The outcome of taking a task out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// The task waited, and is gone. The record that was passed is its record now.
+    Removed,
+    /// The consumer of this queue has the task and must be asked.
+    Delivered {
+        /// The name of the queue.
+        queue: String,
+    },
+    /// The broker does not know the task.
+    Unknown,
+}
+
+/// Makes what a removed task leaves behind from its message.
+pub type RecordFn = Box<dyn FnOnce(&Message) -> Remains + Send>;
+
+/// What a removed task leaves behind.
+#[derive(Debug, Default)]
+pub struct Remains {
+    /// The task's record.
+    pub record: Option<TaskResult>,
+    /// What follows from the end of the task.
+    pub follow_ups: Option<Box<FollowUps>>,
+}
+
+impl From<Option<TaskResult>> for Remains {
+    fn from(record: Option<TaskResult>) -> Self {
+        Self { record, follow_ups: None }
+    }
+}
+
+/// Knows single tasks: all that wait in the broker or, if it does not [know all](super::BrokerFacts::knows_all),
+/// those that it has delivered and some of the others.
+#[async_trait]
+pub trait Inspect: Send + Sync {
+    /// Finds a task. `None`: the broker does not know it.
+    ///
+    /// # Errors
+    /// The broker is closed or cannot be reached.
+    async fn find(&self, id: &TaskId) -> Result<Option<MessageLocation>, BrokerError>;
+
+    /// How many tasks of the queue run before this waiting one: those that could start and are before it, and
+    /// those that are delivered and not settled, up to `limit`. `None`: that is not known, or the task waits for
+    /// its time or its lane.
+    ///
+    /// # Errors
+    /// The broker is closed or cannot be reached.
+    async fn position(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError>;
+
+    /// Takes a waiting task out for good. `record` makes what it leaves behind from its message.
+    ///
+    /// # Errors
+    /// The broker is closed or cannot be reached.
+    async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError>;
+}

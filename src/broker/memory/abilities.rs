@@ -1,0 +1,123 @@
+//! The abilities of the broker in memory: what it can do beside what every [`Broker`](crate::broker::Broker) does.
+
+use async_trait::async_trait;
+
+use super::{MemoryBroker, MemorySpot};
+use crate::broker::{
+    BrokerError, BrokerNotes, CasOutcome, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, RecordFn,
+    Remains, Removal, Results, UniqueWindows,
+};
+use crate::store::{CompareAndSet, Notes};
+use crate::task::{LaneName, Message, TaskId, UniqueKey};
+
+#[async_trait]
+impl Results for MemoryBroker {
+    async fn publish_canvas(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        self.publish_together(messages, &sizes, None, unique)
+    }
+
+    async fn publish_chord_member(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        group: &str,
+        _member: &TaskId,
+    ) -> Result<(), BrokerError> {
+        self.publish_together(messages, &sizes, Some(group), true)
+    }
+}
+
+#[async_trait]
+impl Lanes for MemoryBroker {
+    async fn lane(&self, name: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {
+        Ok(self.shared.lock()?.lanes.facts(name))
+    }
+
+    async fn busy_lanes(&self, limit: usize) -> Result<Vec<LaneFacts>, BrokerError> {
+        Ok(self.shared.lock()?.lanes.all(limit))
+    }
+
+    async fn steer_lane(&self, name: &LaneName, lever: LaneLever) -> Result<bool, BrokerError> {
+        let moved = self.shared.lock()?.steer_lane(name, lever);
+        self.shared.hand_over("");
+        Ok(moved)
+    }
+}
+
+#[async_trait]
+impl UniqueWindows for MemoryBroker {
+    async fn holder(&self, key: &UniqueKey) -> Result<Option<TaskId>, BrokerError> {
+        Ok(self.shared.lock()?.windows.holder_of(key))
+    }
+
+    async fn release(&self, message: &Message) -> Result<(), BrokerError> {
+        if let Ok(mut state) = self.shared.lock() {
+            state.windows.release(message);
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Inspect for MemoryBroker {
+    async fn find(&self, id: &TaskId) -> Result<Option<MessageLocation>, BrokerError> {
+        let state = self.shared.lock()?;
+        Ok(state.ids.get(id).map(|(message, spot)| match spot {
+            MemorySpot::Delivered => MessageLocation::Delivered { queue: message.queue.clone() },
+            MemorySpot::Ready(_) | MemorySpot::Scheduled(_) | MemorySpot::InLine(_) => {
+                MessageLocation::Waiting(Box::new(Message::clone(message)))
+            }
+        }))
+    }
+
+    async fn position(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
+        let state = self.shared.lock()?;
+        let Some((message, MemorySpot::Ready(rank))) = state.ids.get(id) else { return Ok(None) };
+        let Some(line) = state.queues.get(&message.queue) else { return Ok(None) };
+        Ok(Some((line.unsettled.len() + line.ready.range(..rank).take(limit).count()).min(limit)))
+    }
+
+    async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
+        let mut state = self.shared.lock()?;
+        let Some((message, spot)) = state.ids.get(id).cloned() else { return Ok(Removal::Unknown) };
+        let line = state.line(&message.queue);
+        match spot {
+            MemorySpot::Delivered => return Ok(Removal::Delivered { queue: message.queue.clone() }),
+            MemorySpot::Ready(rank) => drop(line.ready.remove(&rank)),
+            MemorySpot::Scheduled(appointment) => drop(line.scheduled.remove(&appointment)),
+            MemorySpot::InLine(ticket) => state.leave_line(&message, ticket),
+        }
+        state.ids.remove(id);
+        state.leave_lane(&message, None);
+        state.windows.release(&message);
+        let Remains { record, follow_ups } = record(&message);
+        if let Some(record) = record {
+            self.shared.store.insert(record);
+        }
+        let queues = self.shared.follow(&mut state, follow_ups.map(|follow_ups| *follow_ups));
+        drop(state);
+        self.shared.hand_over(&message.queue);
+        queues.iter().for_each(|queue| self.shared.hand_over(queue));
+        Ok(Removal::Removed)
+    }
+}
+
+#[async_trait]
+impl BrokerNotes for MemoryBroker {
+    fn notes(&self) -> &dyn Notes {
+        &*self.shared.store
+    }
+
+    async fn publish_with_cas(
+        &self,
+        message: Message,
+        change: CompareAndSet,
+    ) -> Result<CasOutcome, BrokerError> {
+        self.publish_with_note(message, &change)
+    }
+}

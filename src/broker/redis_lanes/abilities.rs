@@ -1,0 +1,130 @@
+//! The abilities of a broker with lanes: its own, and those of the broker behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+
+use super::lanes::{Seat, Taken};
+use super::{RedisLanesBroker, broken, facts_of, listener};
+use crate::broker::completer::Completer;
+use crate::broker::lane::SHOWN;
+use crate::broker::{
+    Broker, BrokerConnection, BrokerError, BrokerListener, Events, Inspect, LaneFacts, LaneLever, Lanes,
+    MessageLocation, RecordFn, Removal, ScheduledTask,
+};
+use crate::protocol::control::{Reply, Request};
+use crate::store::Store;
+use crate::task::{LaneName, Message, TaskId, TaskResult};
+
+#[async_trait]
+impl Lanes for RedisLanesBroker {
+    async fn lane(&self, lane: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {
+        Ok(self.shared.lanes.facts(lane, SHOWN).await.map_err(broken)?.map(facts_of))
+    }
+
+    async fn busy_lanes(&self, limit: usize) -> Result<Vec<LaneFacts>, BrokerError> {
+        let all = self.shared.lanes.all(limit).await.map_err(broken)?;
+        Ok(all.into_iter().map(facts_of).collect())
+    }
+
+    async fn steer_lane(&self, lane: &LaneName, lever: LaneLever) -> Result<bool, BrokerError> {
+        let (moved, due) = match lever {
+            LaneLever::Unblock => self.shared.lanes.unblock(lane).await,
+            LaneLever::Concurrency(limit) => self.shared.lanes.adjust(lane, limit).await,
+        }
+        .map_err(broken)?;
+        self.shared.send_soon(due);
+        Ok(moved)
+    }
+}
+
+#[async_trait]
+impl Events for RedisLanesBroker {
+    fn node(&self) -> Option<String> {
+        self.shared.inner.events()?.node()
+    }
+
+    fn set_listener(&self, listener: Arc<dyn BrokerListener>) {
+        if self.shared.listener.set(Arc::clone(&listener)).is_ok()
+            && let Some(events) = self.shared.inner.events()
+        {
+            events.set_listener(Arc::new(listener::LaneListener::new(listener, &self.shared)));
+        }
+    }
+
+    async fn broadcast_revoke(&self, ids: &[TaskId], terminate: bool) -> Result<(), BrokerError> {
+        match self.shared.inner.events() {
+            Some(events) => events.broadcast_revoke(ids, terminate).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn ask(&self, request: Request, patience: Duration) -> Result<Vec<Reply>, BrokerError> {
+        match self.shared.inner.events() {
+            Some(events) => events.ask(request, patience).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn connection(&self) -> Option<BrokerConnection> {
+        self.shared.inner.events()?.connection()
+    }
+
+    fn queue_arguments(&self, queue: &str) -> Map<String, Value> {
+        self.shared.inner.events().map(|events| events.queue_arguments(queue)).unwrap_or_default()
+    }
+
+    async fn scheduled(&self, limit: usize) -> Vec<ScheduledTask> {
+        match self.shared.inner.events() {
+            Some(events) => events.scheduled(limit).await,
+            None => Vec::new(),
+        }
+    }
+}
+
+#[async_trait]
+impl Inspect for RedisLanesBroker {
+    async fn find(&self, id: &TaskId) -> Result<Option<MessageLocation>, BrokerError> {
+        match self.shared.lanes.find(id).await.map_err(broken)? {
+            Seat::Waiting(message) => Ok(Some(MessageLocation::Waiting(message))),
+            Seat::Held | Seat::Unknown => match self.shared.inner.inspect() {
+                Some(inner) => inner.find(id).await,
+                None => Ok(None),
+            },
+        }
+    }
+
+    /// A task that waits in a lane could not start now, so no task is before it.
+    async fn position(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
+        match self.shared.inner.inspect() {
+            Some(inner) => inner.position(id, limit).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
+        let (taken, due) = self.shared.lanes.remove(id).await.map_err(broken)?;
+        self.shared.send_soon(due);
+        match taken {
+            Taken::Unknown => match self.shared.inner.inspect() {
+                Some(inner) => inner.remove(id, record).await,
+                None => Ok(Removal::Unknown),
+            },
+            Taken::Held { queue } if self.shared.leases.has(id) => Ok(Removal::Delivered { queue }),
+            Taken::Held { .. } => Ok(Removal::Unknown),
+            Taken::Removed(message) => {
+                let remains = record(&message);
+                let plan_follow_ups = |message: &Message, record: &mut TaskResult| {
+                    self.shared.listener.get()?.plan_follow_ups(message, record)
+                };
+                let store: &dyn Store = self.shared.lanes.store();
+                let windows = self.unique_windows();
+                let completer = Completer { store, broker: self, windows, plan_follow_ups: &plan_follow_ups };
+                completer.leave(&message, remains).await;
+                Ok(Removal::Removed)
+            }
+        }
+    }
+}

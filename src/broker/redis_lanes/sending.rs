@@ -1,0 +1,174 @@
+//! Sends runs that were let in to the broker, renews the lease, and sweeps what is due.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
+
+use super::lanes::DueSend;
+use super::{RedisLanesInner, broken};
+use crate::broker::{BrokerError, lane, refusal_reason, refused_result};
+use crate::store::StoreError;
+use crate::task::{Message, Pass, TaskId};
+
+/// The most confirmations that are sent to Redis at a time.
+const CONFIRMED: usize = 256;
+/// The longest pause between two sweeps: what is due may have been announced to another process.
+const LOOK: Duration = Duration::from_secs(1);
+/// The pause before a call to Redis is tried again that has failed for as long as the store tries.
+const PAUSE: Duration = Duration::from_millis(100);
+
+impl RedisLanesInner {
+    /// Publishes these messages, in order. A message that cannot be published is due again after a lease.
+    pub(super) async fn send(self: &Arc<Self>, due: DueSend) {
+        let posts = due.messages().map(|message| async move {
+            let pass = message.serial.as_ref().and_then(|serial| serial.pass);
+            let id = message.id.clone();
+            match self.inner.publish(message.clone(), false).await {
+                Ok(_) => drop(self.confirmed.send((id, pass))),
+                Err(error) if error.is_permanent() => self.refuse(&message, &error).await,
+                Err(error) => tracing::warn!(%id, %error, "what a lane let in cannot be sent yet"),
+            }
+        });
+        join_all(posts).await;
+    }
+
+    /// Fails a task that was promised to run and that the broker refuses for good, with the reason, and takes it
+    /// out of its lane, which it would hold for ever.
+    pub(super) async fn refuse(self: &Arc<Self>, message: &Message, error: &BrokerError) {
+        let (id, reason) = (&message.id, refusal_reason(error));
+        tracing::error!(%id, task = message.task, reason, "FAILURE");
+        if let Some(letters) = self.inner.dead_letter_queue()
+            && let Err(error) = letters.bury(message.clone(), &reason).await
+        {
+            tracing::error!(%id, task = message.task, %error, "it is in no dead letters");
+        }
+        let record = refused_result(message, reason);
+        let block = lane::blocks(message, Some(&record));
+        if let Some(listener) = self.listener.get() {
+            listener.end(record, Some(message)).await;
+        }
+        if let Some(pass) = message.serial.as_ref().and_then(|serial| serial.pass) {
+            let left = self.insist("a lane cannot be left yet", || self.lanes.bury(id, pass, block.clone()));
+            if let Ok(due) = left.await {
+                self.send_soon(due);
+            }
+        }
+    }
+
+    /// Publishes these messages, without waiting for that.
+    pub(super) fn send_soon(self: &Arc<Self>, due: DueSend) {
+        if !due.is_empty() {
+            let shared = Arc::clone(self);
+            self.runtime.spawn(async move { shared.send(due).await });
+        }
+    }
+
+    /// Asks Redis until it answers.
+    ///
+    /// # Errors
+    /// Redis refuses, or the broker is closed.
+    pub(super) async fn insist<T, F>(&self, what: &str, ask: impl Fn() -> F) -> Result<T, BrokerError>
+    where
+        F: Future<Output = Result<T, StoreError>>,
+    {
+        loop {
+            match ask().await {
+                Ok(answer) => return Ok(answer),
+                Err(error @ StoreError::Io(_)) => tracing::warn!(%error, "{what}"),
+                Err(error) => return Err(broken(error)),
+            }
+            let paused = self.closing.run_until_cancelled(tokio::time::sleep(PAUSE)).await;
+            paused.ok_or(BrokerError::Closed)?;
+        }
+    }
+
+    /// Tells Redis which messages the broker has.
+    pub(super) async fn confirm(self: Arc<Self>, mut sent: mpsc::UnboundedReceiver<(TaskId, Option<Pass>)>) {
+        let mut batch = Vec::with_capacity(CONFIRMED);
+        while sent.recv_many(&mut batch, CONFIRMED).await > 0 {
+            // If Redis is not told, the messages are sent again, and each second copy is recognised.
+            if let Err(error) = self.lanes.confirm(&batch).await {
+                tracing::warn!(%error, "what was sent into lanes may be sent again");
+            }
+            batch.clear();
+        }
+    }
+
+    /// Does what is due, whichever process should have done it.
+    pub(super) async fn sweep(self: Arc<Self>) {
+        let look = LOOK.min(self.lanes.lease() / 8);
+        let mut wait = Duration::ZERO;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(wait.clamp(Duration::from_millis(1), look)) => {}
+                () = self.earlier.notified() => {}
+            }
+            wait = look;
+            // A broker that is away could not take the messages, so they would only have to be sent again.
+            if self.inner.condition().is_unavailable {
+                continue;
+            }
+            match self.lanes.sweep().await {
+                Ok((due, next)) => {
+                    wait = next;
+                    self.send_soon(due);
+                }
+                Err(error) => tracing::warn!(%error, "what is due in lanes cannot be done yet"),
+            }
+        }
+    }
+
+    /// Renews the lease for as long as this process holds any start.
+    pub(super) async fn renew(self: Arc<Self>) {
+        let period = self.lanes.lease() * 3 / 10;
+        loop {
+            let Some(stops_at) = self.leases.stops_at() else {
+                self.holding.notified().await;
+                continue;
+            };
+            let next = (Instant::now() + period).min(stops_at);
+            tokio::time::sleep_until(next.into()).await;
+            self.look_for_lost(None);
+            let process = self.leases.process();
+            let Some(stops_at) = self.leases.stops_at() else { continue };
+            let asked_at = Instant::now();
+            let renewed = self.lanes.renew(&process);
+            match tokio::time::timeout_at(stops_at.into(), renewed).await {
+                Ok(Ok(true)) => self.leases.renewed(&process, asked_at),
+                Ok(Ok(false)) => self.look_for_lost(Some(&process)),
+                Ok(Err(error)) => tracing::warn!(%error, "the lease on lanes cannot be renewed yet"),
+                Err(_) => {}
+            }
+            self.look_for_lost(None);
+        }
+    }
+
+    /// Gives up the starts whose lease is over, and tells their bodies.
+    pub(super) fn look_for_lost(&self, given_up: Option<&str>) {
+        let lost = self.leases.lose(given_up);
+        if lost.is_empty() {
+            return;
+        }
+        tracing::warn!(
+            tasks = lost.len(),
+            "the lease on lanes was not renewed in time; the serial tasks that run here are interrupted"
+        );
+        if let Some(listener) = self.listener.get() {
+            listener.lost(lost);
+        }
+    }
+
+    /// Waits until this process holds no start.
+    pub(super) async fn quiet(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.leases.len() == 0 {
+                return;
+            }
+            ended.await;
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What a [`SplitBroker`](super::SplitBroker) can do beside carrying messages: canvases and chords, events of the
+//! cluster, and taking out tasks. Each ability joins the transport's own with what the store must do for it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+
+use super::SplitInner;
+use crate::broker::copies;
+use crate::broker::{
+    BrokerConnection, BrokerError, BrokerListener, Events, Inspect, MessageLocation, RecordFn, Remains,
+    Removal, Results, ScheduledTask,
+};
+use crate::protocol::control::{Reply, Request};
+use crate::store::chords;
+use crate::task::{Message, TaskId, TaskResult};
+
+impl SplitInner {
+    async fn open_chords(&self, sizes: Vec<(String, u64)>, done: &'static str) -> Result<(), BrokerError> {
+        for (group, size) in sizes {
+            let opened = async { chords(&*self.store)?.open_chord(&group, size).await }.await;
+            opened.map_err(|source| BrokerError::Chord { done, source })?;
+        }
+        Ok(())
+    }
+}
+
+/// Chords are opened in the store before their members are sent: the sizes say when a chord is complete.
+#[async_trait]
+impl Results for SplitInner {
+    async fn publish_canvas(
+        &self,
+        mut messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        unique: bool,
+    ) -> Result<(), BrokerError> {
+        copies::number(&mut messages, &*self.transport, &*self.store);
+        self.open_chords(sizes, "opened").await?;
+        self.transport.publish_all(messages, unique).await
+    }
+
+    async fn publish_chord_member(
+        &self,
+        messages: Vec<Message>,
+        sizes: Vec<(String, u64)>,
+        group: &str,
+        member: &TaskId,
+    ) -> Result<(), BrokerError> {
+        self.open_chords(sizes, "told").await?;
+        let extended = async { chords(&*self.store)?.extend_chord(group, member).await }.await;
+        extended.map_err(|source| match BrokerError::from(source) {
+            error @ BrokerError::NoChord(_) => error,
+            BrokerError::Store(source) => BrokerError::Chord { done: "told", source },
+            error => error,
+        })?;
+        self.transport.publish_all(messages, true).await
+    }
+}
+
+#[async_trait]
+impl Events for SplitInner {
+    fn node(&self) -> Option<String> {
+        self.transport.events()?.node()
+    }
+
+    fn set_listener(&self, listener: Arc<dyn BrokerListener>) {
+        self.listener().replace(Arc::clone(&listener));
+        if let Some(events) = self.transport.events() {
+            events.set_listener(listener);
+        }
+    }
+
+    async fn broadcast_revoke(&self, ids: &[TaskId], terminate: bool) -> Result<(), BrokerError> {
+        if let Some(events) = self.transport.events() {
+            events.broadcast_revoke(ids, terminate).await?;
+        }
+        self.end_windows_of(ids).await;
+        Ok(())
+    }
+
+    async fn ask(&self, request: Request, patience: Duration) -> Result<Vec<Reply>, BrokerError> {
+        match self.transport.events() {
+            Some(events) => events.ask(request, patience).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn connection(&self) -> Option<BrokerConnection> {
+        self.transport.events()?.connection()
+    }
+
+    fn queue_arguments(&self, queue: &str) -> Map<String, Value> {
+        self.transport.events().map(|events| events.queue_arguments(queue)).unwrap_or_default()
+    }
+
+    async fn scheduled(&self, limit: usize) -> Vec<ScheduledTask> {
+        match self.transport.events() {
+            Some(events) => events.scheduled(limit).await,
+            None => Vec::new(),
+        }
+    }
+}
+
+#[async_trait]
+impl Inspect for SplitInner {
+    async fn find(&self, id: &TaskId) -> Result<Option<MessageLocation>, BrokerError> {
+        match self.transport.inspect() {
+            Some(transport) => transport.find(id).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn position(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
+        match self.transport.inspect() {
+            Some(transport) => transport.position(id, limit).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The record of the task is kept only after the transport has let the task go: until then a worker may start it.
+    async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
+        let Some(transport) = self.transport.inspect() else { return Ok(Removal::Unknown) };
+        let left = Arc::new(Mutex::new(None));
+        let kept = Arc::clone(&left);
+        let leave = move |message: &Message| {
+            let remains = (record(message), message.clone());
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(remains);
+            Remains::default()
+        };
+        let removal = transport.remove(id, Box::new(leave)).await?;
+        let left = left.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((remains, message)) = left {
+            let plan_follow_ups =
+                |message: &Message, record: &mut TaskResult| self.plan_follow_ups(message, record);
+            self.completer(&plan_follow_ups).leave(&message, remains).await;
+        }
+        Ok(removal)
+    }
+}

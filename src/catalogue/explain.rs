@@ -1,0 +1,120 @@
+//! The catalogue in words: what each queue promises, and how many workers all of them have.
+
+use std::fmt::Write;
+
+use super::{Catalogue, Pool, QueueRow, format_span};
+
+impl QueueRow {
+    /// A sentence that says what the queue promises and how it runs its tasks.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use celeriac::catalogue::QueueRow;
+    /// let row = QueueRow::new("email").with_io_bound(true).with_target(Duration::from_secs(30));
+    /// assert_eq!(
+    ///     row.explain(),
+    ///     "email: a task starts at most 30s after it is due; 50 run at a time on the event loop (I/O bound), \
+    ///      up to 100 held over RabbitMQ, up to 1024 of the embedded store"
+    /// );
+    /// assert_eq!(QueueRow::new("python").with_served(false).explain(), "python: served elsewhere");
+    /// ```
+    pub fn explain(&self) -> String {
+        if !self.served {
+            return format!("{}: served elsewhere{}", one_line(&self.name), self.made());
+        }
+        let mut text = format!("{}: ", one_line(&self.name));
+        match (self.target, self.target_class) {
+            (Some(target), _) => {
+                let _ = write!(text, "a task starts at most {} after it is due", format_span(target));
+            }
+            (None, Some(class)) => {
+                let _ = write!(text, "a task should start within {class}, but no number is promised");
+            }
+            (None, None) => text.push_str("no promise on when a task starts"),
+        }
+        let run = if self.workers == 1 { "runs" } else { "run" };
+        let pool = match self.pool {
+            Pool::Io => "on the event loop",
+            Pool::Cpu => "on threads of their own",
+        };
+        let _ = write!(text, "; {} {run} at a time {pool}", self.workers);
+        match self.io_bound {
+            Some(true) => text.push_str(" (I/O bound)"),
+            Some(false) => text.push_str(" (not I/O bound)"),
+            None => {}
+        }
+        let (shared, alone) = (self.max_deliveries(), self.max_deliveries_alone());
+        let _ = match shared == alone {
+            true => write!(text, ", up to {shared} held"),
+            false => write!(text, ", up to {shared} held over RabbitMQ, up to {alone} of the embedded store"),
+        };
+        if let Some(typical) = &self.typical_duration {
+            let _ = write!(text, "; a typical one takes: {}", one_line(typical).trim_end_matches('.'));
+        }
+        text + &self.made()
+    }
+
+    /// How RabbitMQ makes the queue, if the row says so; else an empty text.
+    fn made(&self) -> String {
+        let mut parts = Vec::new();
+        if let Some(queue_type) = self.setup.queue_type {
+            parts.push(format!("a {} queue", queue_type.as_str()));
+        }
+        if let Some(max) = self.setup.max_priority {
+            parts.push(format!("priorities up to {max}"));
+        }
+        parts.extend(self.setup.arguments.iter().map(|(name, value)| one_line(&format!("{name} = {value}"))));
+        if parts.is_empty() { String::new() } else { format!("; on RabbitMQ {}", parts.join(", ")) }
+    }
+}
+
+impl Catalogue {
+    /// A few lines about the whole catalogue: its queues, pools, workers and names.
+    pub fn summary(&self) -> String {
+        let mut text =
+            format!("{}, {} in all:", count(self.queues.len(), "queue"), count(self.workers(None), "worker"));
+        for pool in Pool::ALL {
+            let queues = self.queues.iter().filter(|row| row.served && row.pool == pool).count();
+            let workers = count(self.workers(Some(pool)), "worker");
+            let _ = write!(text, "\n  pool {pool}: {} with {workers}", count(queues, "queue"));
+        }
+        let elsewhere = self.queues.iter().filter(|row| !row.served).count();
+        if elsewhere > 0 {
+            let _ = write!(text, "\n  served elsewhere: {}", count(elsewhere, "queue"));
+        }
+        let default = self.resolve(&self.default_queue).unwrap_or(&self.default_queue);
+        let _ = write!(text, "\n  tasks without a queue go to {}", one_line(default));
+        let aliases = match self.aliases.len() {
+            1 => "1 alias".to_owned(),
+            several => format!("{several} aliases"),
+        };
+        let _ = write!(text, "\n  {aliases}, {}", count(self.routes.len() + self.route_rows.len(), "route"));
+        let environments: Vec<_> = self.environments().map(one_line).collect();
+        if !environments.is_empty() {
+            let _ = write!(text, ", environments: {}", environments.join(", "));
+        }
+        text
+    }
+
+    /// How many workers all served queues have, or those in one pool.
+    fn workers(&self, pool: Option<Pool>) -> usize {
+        let here = self.queues.iter().filter(|row| row.served);
+        let rows = here.filter(|row| pool.is_none_or(|pool| row.pool == pool));
+        rows.fold(0, |sum: usize, row| sum.saturating_add(row.workers))
+    }
+}
+
+fn count(number: usize, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+/// A text of the file on one line of a terminal: runs of white space become one space, and control characters are
+/// removed.
+pub(crate) fn one_line(text: &str) -> String {
+    let words: Vec<String> = text
+        .split_whitespace()
+        .map(|word| word.chars().filter(|c| !c.is_control()).collect::<String>())
+        .filter(|word| !word.is_empty())
+        .collect();
+    words.join(" ")
+}

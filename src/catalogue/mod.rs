@@ -1,0 +1,296 @@
+//! The queue catalogue: one file, `celeriac.toml`, that says what every queue is for and what it promises.
+//!
+//! A row holds the facts that people want to know about a queue (is it I/O bound, how soon must a task start, how
+//! long does a typical task take, what is the queue for) beside those that the runtime needs (pool, workers,
+//! prefetch, restart limits). The runtime, `celeriac check` and `celeriac queues` read the same rows, and the screens
+//! of a program get them from `Celeriac::catalogue`, so that the promise and the configuration cannot drift apart.
+//!
+//! ```toml
+//! default_queue = "celery"             # where tasks without a queue go; "celery" when left out
+//!
+//! [[queue]]
+//! name = "celery"
+//!
+//! [[queue]]
+//! name = "email_queue"
+//! io_bound = true
+//! target_class = "seconds"             # hours | minutes | seconds
+//! target = "30s"                       # the promise: a task starts at most this long after it became due
+//! workers = 50
+//!
+//! [aliases]                            # logical queue -> physical queue
+//! registration_mail = "email_queue"
+//!
+//! [routes]                             # task -> queue
+//! "shop.send_email" = "email_queue"
+//!
+//! [[route]]                            # by a pattern of names, and by what is called with; before [routes]
+//! task = "shop.reports.*"
+//! argument = "shop"
+//! matches = ["big-"]
+//! queue = "celery"
+//!
+//! [[periodic]]                         # see the manual's page on periodic tasks
+//! name = "monthly invoices"
+//! task = "shop.send_invoices"
+//! crontab = "0 5 1 * *"
+//! zone = "America/New_York"
+//!
+//! [environment.production.queue.email_queue]
+//! workers = 500
+//!
+//! [environment.staging]
+//! beat = false                         # no periodic task fires there
+//! ```
+//!
+//! Invariants of a catalogue that came from [`Catalogue::parse`] or passed [`Catalogue::validate`]: the names of
+//! queues are unique and fit AMQP, every alias ends at a queue, and every route leads to one, also under every
+//! environment of the file. The errors name all breaches at once, each with its line.
+
+mod check;
+mod columns;
+mod error;
+mod explain;
+mod parse;
+mod periodic;
+mod queue_row;
+mod queue_setup;
+mod route_row;
+mod section;
+mod span_of_time;
+mod spelling;
+mod warning;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub use error::{CatalogueError, CatalogueErrors, Position, Problem};
+pub use queue_row::{Pool, QueueRow, TargetClass};
+pub use queue_setup::{QueueSetup, QueueType};
+pub use route_row::{Argument, ArgumentPattern, RouteRow, TaskPattern};
+pub use span_of_time::{format_span, parse_span};
+pub use warning::{MANY_CPU_WORKERS, Warning, WarningKind};
+
+pub(crate) use explain::one_line;
+pub(crate) use route_row::RouteRule;
+
+use crate::task::Periodic;
+
+use columns::Columns;
+
+/// The queue of tasks that name no queue, unless the file says otherwise. Celery has the same default.
+pub const DEFAULT_QUEUE: &str = "celery";
+
+/// All queues of an application, with the aliases and routes that lead to them.
+///
+/// Read it from a file with [`Catalogue::load`], or build it in code from [`Catalogue::new`] and
+/// [`Catalogue::with_queue`] and call [`Catalogue::validate`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Catalogue {
+    /// The queue (or alias) for tasks that name no queue.
+    pub default_queue: String,
+    /// The rows of the queues, one for each, in the order of the file.
+    pub queues: Vec<QueueRow>,
+    /// The aliases: from the logical name of a queue to the name that it stands for, which may be an alias too.
+    pub aliases: BTreeMap<String, String>,
+    /// The routes: from the exact name of a task to the queue (or alias) that it goes to.
+    pub routes: BTreeMap<String, String>,
+    /// The routes by patterns, in the order of the file. The first that matches wins, and also wins over
+    /// [`routes`](Self::routes).
+    pub route_rows: Vec<RouteRow>,
+    /// The periodic entries: which tasks beat sends at which times.
+    pub periodic: Vec<Periodic>,
+    /// Whether beat sends any periodic tasks; `None` counts as true.
+    pub beat: Option<bool>,
+    /// The changes that each environment makes, by its name.
+    environments: BTreeMap<String, Environment>,
+    /// The name of the file in errors and warnings.
+    file: String,
+    /// The position of each row in the file, by the name of the queue.
+    positions: BTreeMap<String, Position>,
+}
+
+/// The changes of one environment: columns of rows, aliases, and whether beat sends periodic tasks.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Environment {
+    rows: BTreeMap<String, Columns>,
+    aliases: BTreeMap<String, String>,
+    beat: Option<bool>,
+}
+
+impl Default for Catalogue {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Catalogue {
+    /// A catalogue without any queues.
+    pub fn new() -> Self {
+        Self {
+            default_queue: DEFAULT_QUEUE.to_owned(),
+            queues: Vec::new(),
+            aliases: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            route_rows: Vec::new(),
+            periodic: Vec::new(),
+            beat: None,
+            environments: BTreeMap::new(),
+            file: "catalogue".to_owned(),
+            positions: BTreeMap::new(),
+        }
+    }
+
+    /// Reads the text of a catalogue. `file_name` is the name of the file in errors.
+    ///
+    /// # Errors
+    /// All mistakes of the text at once. Only a text that is not TOML gives just its first mistake.
+    pub fn parse(text: &str, file_name: &str) -> Result<Self, CatalogueErrors> {
+        parse::parse(text, file_name)
+    }
+
+    /// Reads the catalogue from the file at `path`.
+    ///
+    /// # Errors
+    /// The file cannot be read, is not UTF-8, or has a mistake, see [`Catalogue::parse`].
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, CatalogueErrors> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|error| {
+            CatalogueErrors::one(&name, None, Problem::Unreadable { reason: error.to_string() })
+        })?;
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Self::parse(text, &name),
+            Err(error) => {
+                let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+                let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+                let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+                let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+                let byte = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
+                let at = Position { line, column };
+                Err(CatalogueErrors::one(&name, Some(at), Problem::NotUtf8 { byte }))
+            }
+        }
+    }
+
+    /// This catalogue with the changes of the environment `name` applied to its rows and aliases.
+    ///
+    /// # Errors
+    /// The catalogue has no environment of this name, and no periodic entry names it.
+    pub fn for_environment(&self, name: &str) -> Result<Self, CatalogueErrors> {
+        if !self.environments.contains_key(name) && self.names_environment(name) {
+            return Ok(self.clone());
+        }
+        let Some(environment) = self.environments.get(name) else {
+            let advice = spelling::advice(name, self.environments(), || match self.environments.len() {
+                0 => "the file has no [environment...] at all".to_owned(),
+                _ => format!(
+                    "the file has {}",
+                    self.environments().map(one_line).collect::<Vec<_>>().join(", ")
+                ),
+            });
+            let problem = Problem::UnknownEnvironment { name: name.to_owned(), advice };
+            return Err(CatalogueErrors::one(&self.file, None, problem));
+        };
+        let mut catalogue = self.clone();
+        for row in &mut catalogue.queues {
+            if let Some(columns) = environment.rows.get(&row.name) {
+                *row = columns.apply(row.clone());
+            }
+        }
+        catalogue.aliases.extend(environment.aliases.clone());
+        catalogue.beat = environment.beat.or(catalogue.beat);
+        Ok(catalogue)
+    }
+
+    /// Whether a periodic entry names this environment. Such an environment exists even if it changes nothing.
+    fn names_environment(&self, name: &str) -> bool {
+        self.periodic.iter().any(|entry| entry.environments.iter().any(|environment| environment == name))
+    }
+
+    /// The names of the environments that change something, in alphabetical order.
+    pub fn environments(&self) -> impl Iterator<Item = &str> {
+        self.environments.keys().map(String::as_str)
+    }
+
+    /// The row of a queue, by its name or by one of its aliases.
+    pub fn queue(&self, name: &str) -> Option<&QueueRow> {
+        // A chain of aliases without a circle is no longer than the number of aliases.
+        let mut name = name;
+        for _ in 0..=self.aliases.len() {
+            if let Some(row) = self.queues.iter().find(|row| row.name == name) {
+                return Some(row);
+            }
+            name = self.aliases.get(name)?;
+        }
+        None
+    }
+
+    /// The physical queue that `logical` stands for; `None` if the catalogue has neither a queue nor an alias of that
+    /// name.
+    pub fn resolve(&self, logical: &str) -> Option<&str> {
+        self.queue(logical).map(|row| row.name.as_str())
+    }
+
+    /// The physical queue of the exact route for `task`, if there is one.
+    pub fn route(&self, task: &str) -> Option<&str> {
+        self.resolve(self.routes.get(task)?)
+    }
+
+    /// Checks a catalogue that was built or changed in code, by the rules that a file must obey.
+    ///
+    /// # Errors
+    /// All mistakes of the catalogue at once.
+    pub fn validate(&self) -> Result<(), CatalogueErrors> {
+        let errors = check::check(self, &check::SubjectPositions::default());
+        if errors.is_empty() { Ok(()) } else { Err(CatalogueErrors::new(&self.file, errors)) }
+    }
+
+    /// The parts of the catalogue that are allowed and probably not meant; see [`WarningKind`].
+    pub fn warnings(&self) -> Vec<Warning> {
+        warning::warnings(self)
+    }
+
+    /// Adds the row of a queue.
+    #[must_use]
+    pub fn with_queue(mut self, row: QueueRow) -> Self {
+        self.queues.push(row);
+        self
+    }
+
+    /// Adds an alias: `logical` stands for the queue `physical`.
+    #[must_use]
+    pub fn with_alias(mut self, logical: impl Into<String>, physical: impl Into<String>) -> Self {
+        self.aliases.insert(logical.into(), physical.into());
+        self
+    }
+
+    /// Adds a route: tasks of the exact name `task` go to `queue`.
+    #[must_use]
+    pub fn with_route(mut self, task: impl Into<String>, queue: impl Into<String>) -> Self {
+        self.routes.insert(task.into(), queue.into());
+        self
+    }
+
+    /// Adds a periodic entry to the schedule.
+    #[must_use]
+    pub fn with_periodic(mut self, entry: Periodic) -> Self {
+        self.periodic.push(entry);
+        self
+    }
+
+    /// Adds a route by patterns behind the existing ones.
+    #[must_use]
+    pub fn with_route_row(mut self, row: RouteRow) -> Self {
+        self.route_rows.push(row);
+        self
+    }
+
+    /// Sets the queue for tasks that name no queue.
+    #[must_use]
+    pub fn with_default_queue(mut self, queue: impl Into<String>) -> Self {
+        self.default_queue = queue.into();
+        self
+    }
+}

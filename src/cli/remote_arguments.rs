@@ -1,0 +1,205 @@
+//! The commands of remote control with their arguments by position, as Celery's `inspect` and `control` take them.
+
+use serde_json::{Map, Value, json};
+
+/// The type of an argument.
+#[derive(Clone, Copy)]
+enum Kind {
+    Text,
+    Whole,
+    Seconds,
+    Switch,
+}
+
+/// A command: its name, its arguments by position, and the name of the list that takes the rest.
+struct RemoteCommand {
+    name: &'static str,
+    arguments: &'static [(&'static str, Kind)],
+    rest: Option<&'static str>,
+    /// So many arguments must be there.
+    least: usize,
+}
+
+const fn plain(name: &'static str) -> RemoteCommand {
+    takes(name, &[], 0)
+}
+
+const fn takes(
+    name: &'static str,
+    arguments: &'static [(&'static str, Kind)],
+    least: usize,
+) -> RemoteCommand {
+    RemoteCommand { name, arguments, rest: None, least }
+}
+
+const fn many(
+    name: &'static str,
+    arguments: &'static [(&'static str, Kind)],
+    rest: &'static str,
+    least: usize,
+) -> RemoteCommand {
+    RemoteCommand { name, arguments, rest: Some(rest), least }
+}
+
+const INSPECT: [RemoteCommand; 16] = [
+    plain("active"),
+    plain("active_queues"),
+    plain("clock"),
+    takes("conf", &[("with_defaults", Kind::Switch)], 0),
+    takes("memdump", &[("samples", Kind::Whole)], 0),
+    plain("memsample"),
+    takes("objgraph", &[("type", Kind::Text), ("num", Kind::Whole), ("max_depth", Kind::Whole)], 0),
+    plain("ping"),
+    many("query_task", &[], "ids", 1),
+    plain("queues"),
+    many("registered", &[], "taskinfoitems", 0),
+    plain("report"),
+    plain("reserved"),
+    plain("revoked"),
+    plain("scheduled"),
+    plain("stats"),
+];
+
+const CONTROL: [RemoteCommand; 19] = [
+    takes(
+        "add_consumer",
+        &[
+            ("queue", Kind::Text),
+            ("exchange", Kind::Text),
+            ("exchange_type", Kind::Text),
+            ("routing_key", Kind::Text),
+        ],
+        1,
+    ),
+    takes("autoscale", &[("max", Kind::Whole), ("min", Kind::Whole)], 0),
+    takes("cancel_consumer", &[("queue", Kind::Text)], 1),
+    plain("disable_events"),
+    takes("election", &[("id", Kind::Text), ("topic", Kind::Text), ("action", Kind::Text)], 2),
+    plain("enable_events"),
+    plain("heartbeat"),
+    takes("pause", &[("queue", Kind::Text)], 1),
+    takes("pool_grow", &[("n", Kind::Whole)], 0),
+    plain("pool_restart"),
+    takes("pool_shrink", &[("n", Kind::Whole)], 0),
+    takes("rate_limit", &[("task_name", Kind::Text), ("rate_limit", Kind::Text)], 2),
+    takes("resize", &[("queue", Kind::Text), ("workers", Kind::Whole)], 2),
+    takes("resume", &[("queue", Kind::Text)], 1),
+    many("revoke", &[], "task_id", 1),
+    many("revoke_by_stamped_headers", &[], "headers", 1),
+    plain("shutdown"),
+    many("terminate", &[("signal", Kind::Text)], "task_id", 2),
+    takes("time_limit", &[("task_name", Kind::Text), ("soft", Kind::Seconds), ("hard", Kind::Seconds)], 2),
+];
+
+/// The arguments of a question, by name.
+pub(super) fn inspect(method: &str, given: &[String]) -> Result<Map<String, Value>, String> {
+    by_name("inspect", &INSPECT, method, given)
+}
+
+/// The arguments of a command, by name.
+pub(super) fn control(method: &str, given: &[String]) -> Result<Map<String, Value>, String> {
+    by_name("control", &CONTROL, method, given)
+}
+
+fn by_name(
+    group: &str,
+    commands: &[RemoteCommand],
+    method: &str,
+    given: &[String],
+) -> Result<Map<String, Value>, String> {
+    let Some(command) = commands.iter().find(|command| command.name == method) else {
+        let names: Vec<_> = commands.iter().map(|command| command.name).collect();
+        return Err(format!("`{method}` is no {group} command; there are: {}", names.join(", ")));
+    };
+    let most = command.rest.map_or(command.arguments.len(), |_| usize::MAX);
+    if given.len() < command.least || given.len() > most {
+        return Err(format!("`{group} {method}` takes: {}", usage(command)));
+    }
+    let mut arguments = Map::new();
+    for ((name, kind), text) in command.arguments.iter().zip(given) {
+        arguments.insert((*name).to_owned(), read(name, *kind, text)?);
+    }
+    if let Some(rest) = command.rest {
+        let texts: Vec<&String> = given.iter().skip(command.arguments.len()).collect();
+        arguments.insert(rest.to_owned(), json!(texts));
+    }
+    Ok(arguments)
+}
+
+fn read(name: &str, kind: Kind, text: &str) -> Result<Value, String> {
+    let wrong = |what: &str| format!("{name} is to be {what}, not `{text}`");
+    Ok(match kind {
+        Kind::Text => text.into(),
+        Kind::Whole => text.parse::<i64>().map_err(|_| wrong("a whole number"))?.into(),
+        Kind::Seconds => {
+            let seconds: f64 = text.parse().map_err(|_| wrong("a number of seconds"))?;
+            serde_json::Number::from_f64(seconds).ok_or_else(|| wrong("a number of seconds"))?.into()
+        }
+        Kind::Switch => match text.to_lowercase().as_str() {
+            "yes" | "1" | "on" | "true" => true.into(),
+            "no" | "0" | "off" | "false" => false.into(),
+            _ => return Err(wrong("true or false")),
+        },
+    })
+}
+
+fn usage(command: &RemoteCommand) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for (n, (name, _)) in command.arguments.iter().enumerate() {
+        parts.push(if n < command.least { format!("<{name}>") } else { format!("[{name}]") });
+    }
+    parts.extend(command.rest.map(|rest| format!("[{rest} ...]")));
+    if parts.is_empty() { "no arguments".to_owned() } else { parts.join(" ") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A function that makes the arguments of a command from the words after its name.
+    type Arguments = fn(&str, &[String]) -> Result<Map<String, Value>, String>;
+
+    fn told(of: Arguments, line: &str) -> Result<Value, String> {
+        let mut words = line.split(' ').map(str::to_owned);
+        let method = words.next().unwrap_or_default();
+        of(&method, &words.collect::<Vec<_>>()).map(Value::Object)
+    }
+
+    #[test]
+    fn arguments_are_taken_by_position_as_celery_does() {
+        for (line, expected) in [
+            ("active", json!({})),
+            ("conf true", json!({"with_defaults": true})),
+            ("memdump 5", json!({"samples": 5})),
+            ("query_task a b", json!({"ids": ["a", "b"]})),
+            ("registered name max_retries", json!({"taskinfoitems": ["name", "max_retries"]})),
+            ("registered", json!({"taskinfoitems": []})),
+        ] {
+            assert_eq!(told(inspect, line), Ok(expected), "{line}");
+        }
+        for (line, expected) in [
+            ("rate_limit app.add 10/m", json!({"task_name": "app.add", "rate_limit": "10/m"})),
+            ("time_limit app.add 5 10.5", json!({"task_name": "app.add", "soft": 5.0, "hard": 10.5})),
+            ("time_limit app.add 5", json!({"task_name": "app.add", "soft": 5.0})),
+            ("pool_grow", json!({})),
+            ("pool_grow 3", json!({"n": 3})),
+            ("autoscale 4 1", json!({"max": 4, "min": 1})),
+            (
+                "add_consumer q x direct k",
+                json!({"queue": "q", "exchange": "x", "exchange_type": "direct", "routing_key": "k"}),
+            ),
+            ("terminate SIGTERM a b", json!({"signal": "SIGTERM", "task_id": ["a", "b"]})),
+            ("revoke a", json!({"task_id": ["a"]})),
+            ("revoke_by_stamped_headers k=v", json!({"headers": ["k=v"]})),
+            ("resize q 4", json!({"queue": "q", "workers": 4})),
+        ] {
+            assert_eq!(told(control, line), Ok(expected), "{line}");
+        }
+        assert!(told(inspect, "nosuch").unwrap_err().contains("active, active_queues"));
+        assert!(told(inspect, "rate_limit a b").unwrap_err().contains("no inspect command"));
+        assert!(told(inspect, "active x").unwrap_err().contains("no arguments"));
+        assert!(told(control, "rate_limit a").unwrap_err().contains("<task_name> <rate_limit>"));
+        assert!(told(control, "pool_grow many").unwrap_err().contains("`many`"));
+        assert!(told(control, "time_limit a nan").is_err());
+    }
+}

@@ -1,0 +1,282 @@
+//! Which item of a queue runs next.
+//!
+//! An item that arrives is *ready* or, with a due time ahead, *scheduled*. A release makes it *running*, and a finish
+//! ends it. The same machine serves the `Queue` actor (items are deliveries, the limit is the number of workers) and
+//! the in-memory broker (items are messages, the limit is the prefetch count).
+//!
+//! Invariants:
+//! - The queue holds a tag at most once: waiting (ready or scheduled) or running, never both.
+//! - A release never raises the number of running items above the limit. A smaller limit does not stop running items.
+//! - Ready items leave by priority, the higher number first, as in RabbitMQ's priority queues (not as in Celery's
+//!   Redis transport, where the lower number wins), then in the order in which they became ready. A scheduled item
+//!   becomes ready at its due time, however late somebody looks. Of two that become ready at the same time, the one
+//!   that arrived first leaves first.
+//! - The queue counts the order of becoming ready and does not read it off the clock, so a wall clock that steps back
+//!   reorders no ready item.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Timestamp;
+
+/// The items that wait and the items that run in one queue. Each call costs O(log n) unless it says otherwise.
+#[derive(Debug)]
+pub struct RunQueue<T> {
+    /// The items that wait, by tag. All maps here are sorted and not hashed, because sorted maps give memory back
+    /// when a backlog drains.
+    waiting: BTreeMap<u64, WaitingItem<T>>,
+    /// The tags of the ready items in the order in which they leave.
+    line: BTreeMap<(Reverse<u8>, u64), u64>,
+    /// When each ready item became ready, with its rank. The first entry is the oldest.
+    ready_since: BTreeSet<(Timestamp, u64)>,
+    /// The tags of the scheduled items by due time.
+    agenda: BTreeMap<(Timestamp, u64), u64>,
+    running: BTreeSet<u64>,
+    limit: usize,
+    paused: bool,
+    next_rank: u64,
+}
+
+#[derive(Debug)]
+struct WaitingItem<T> {
+    item: T,
+    priority: u8,
+    place: WaitIndex,
+}
+
+/// Where a waiting item is indexed. Each item takes the next rank, so ranks break every tie.
+#[derive(Clone, Copy, Debug)]
+enum WaitIndex {
+    Ready { rank: u64, since: Timestamp },
+    Scheduled { due: Timestamp, rank: u64 },
+}
+
+impl<T> RunQueue<T> {
+    /// An empty queue that lets at most `limit` run at a time; 0 lets nothing run.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            waiting: BTreeMap::new(),
+            line: BTreeMap::new(),
+            ready_since: BTreeSet::new(),
+            agenda: BTreeMap::new(),
+            running: BTreeSet::new(),
+            limit,
+            paused: false,
+            next_rank: 0,
+        }
+    }
+
+    /// Takes an item in: scheduled if `due` is after `now`, else ready at once.
+    ///
+    /// The caller chooses tags that are unique and never reused. Returns false and drops the item if the queue holds
+    /// the tag already, waiting or running, as when a broker delivers twice.
+    pub fn arrive(
+        &mut self,
+        tag: u64,
+        item: T,
+        priority: u8,
+        due: Option<Timestamp>,
+        now: Timestamp,
+    ) -> bool {
+        // Items that came due before this arrival are ahead of it, even if nobody has released anything since.
+        self.promote(now);
+        if self.running.contains(&tag) || self.waiting.contains_key(&tag) {
+            return false;
+        }
+        let rank = self.take_rank();
+        let place = match due {
+            Some(due) if due > now => {
+                self.agenda.insert((due, rank), tag);
+                WaitIndex::Scheduled { due, rank }
+            }
+            _ => {
+                self.line_up(tag, priority, rank, now);
+                WaitIndex::Ready { rank, since: now }
+            }
+        };
+        self.waiting.insert(tag, WaitingItem { item, priority, place });
+        true
+    }
+
+    /// Takes in an item that has been ready since `since` in another place. The item lines up behind the items that
+    /// are here, as any item that arrives now; only its age differs. Returns false and drops the item if the queue
+    /// holds the tag already.
+    pub fn arrive_ready(
+        &mut self,
+        tag: u64,
+        item: T,
+        priority: u8,
+        since: Timestamp,
+        now: Timestamp,
+    ) -> bool {
+        self.promote(now);
+        if self.running.contains(&tag) || self.waiting.contains_key(&tag) {
+            return false;
+        }
+        let (rank, since) = (self.take_rank(), since.min(now));
+        self.line_up(tag, priority, rank, since);
+        self.waiting.insert(tag, WaitingItem { item, priority, place: WaitIndex::Ready { rank, since } });
+        true
+    }
+
+    /// Lets the first ready item run. Returns `None` if there is none, the queue is paused or the limit is reached;
+    /// call it until then. Items that have come due by `now` become ready first, even when nothing can be released.
+    pub fn release(&mut self, now: Timestamp) -> Option<(u64, T)> {
+        self.promote(now);
+        if self.paused || self.running.len() >= self.limit {
+            return None;
+        }
+        let (_, tag) = self.line.pop_first()?;
+        let waiting = self.waiting.remove(&tag)?;
+        if let WaitIndex::Ready { rank, since } = waiting.place {
+            self.ready_since.remove(&(since, rank));
+        }
+        self.running.insert(tag);
+        Some((tag, waiting.item))
+    }
+
+    /// As [`release`](Self::release), but lets the first ready item run that `admit` lets through: it is called for one
+    /// after the other, until it says true. The others keep their places. O(n log n), as it may look at all that are
+    /// ready.
+    pub fn release_first(&mut self, now: Timestamp, mut admit: impl FnMut(&T) -> bool) -> Option<(u64, T)> {
+        self.promote(now);
+        if self.paused || self.running.len() >= self.limit {
+            return None;
+        }
+        let waiting = &self.waiting;
+        let mut tags = self.line.values().copied();
+        let tag = tags.find(|tag| waiting.get(tag).is_some_and(|waiting| admit(&waiting.item)))?;
+        let item = self.remove(tag)?;
+        self.running.insert(tag);
+        Some((tag, item))
+    }
+
+    /// Ends a running item and frees its place. Returns false if the item is not running, which refuses a late finish
+    /// of an item that somebody else has finished.
+    pub fn finish(&mut self, tag: u64) -> bool {
+        self.running.remove(&tag)
+    }
+
+    /// Takes a waiting item out, as when its task is revoked. `None` if the item is running or unknown.
+    pub fn remove(&mut self, tag: u64) -> Option<T> {
+        let waiting = self.waiting.remove(&tag)?;
+        match waiting.place {
+            WaitIndex::Ready { rank, since } => {
+                self.line.remove(&(Reverse(waiting.priority), rank));
+                self.ready_since.remove(&(since, rank));
+            }
+            WaitIndex::Scheduled { due, rank } => {
+                self.agenda.remove(&(due, rank));
+            }
+        }
+        Some(waiting.item)
+    }
+
+    /// Takes out all waiting items, the ready ones in their order and then the scheduled ones by due time, so that a
+    /// drain or a shutdown can hand them back. Running items, the limit and a pause stay. O(n log n).
+    pub fn clear(&mut self) -> Vec<(u64, T)> {
+        self.ready_since.clear();
+        let line = std::mem::take(&mut self.line);
+        let agenda = std::mem::take(&mut self.agenda);
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let tags = line.into_values().chain(agenda.into_values());
+        tags.filter_map(|tag| Some((tag, waiting.remove(&tag)?.item))).collect()
+    }
+
+    /// All waiting items, in the order of [`clear`](Self::clear). O(log n) for each step.
+    pub fn waiting(&self) -> impl Iterator<Item = (u64, &T)> {
+        let tags = self.line.values().chain(self.agenda.values());
+        tags.filter_map(|tag| Some((*tag, &self.waiting.get(tag)?.item)))
+    }
+
+    /// The tag of the first waiting item, in the order of [`waiting`](Self::waiting), for which `wanted` returns
+    /// true. O(n log n), as it looks at one item after the other.
+    pub fn find(&self, wanted: impl Fn(&T) -> bool) -> Option<u64> {
+        self.waiting().find(|(_, item)| wanted(item)).map(|(tag, _)| tag)
+    }
+
+    /// Changes how many items may run at a time. If more run already, nothing is released until enough have finished.
+    pub fn resize(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
+    /// How many items may run at a time.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Releases nothing until [`resume`](Self::resume). Arrivals still line up, and running items go on.
+    pub fn pause(&mut self) {
+        self.paused = true;
+    }
+
+    /// Ends a pause, so that items are released again.
+    pub fn resume(&mut self) {
+        self.paused = false;
+    }
+
+    /// Whether the queue is paused.
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Whether the item was released and has not finished.
+    pub fn is_running(&self, tag: u64) -> bool {
+        self.running.contains(&tag)
+    }
+
+    /// How many items are ready. Items that came due since the last arrival or release still count as scheduled.
+    pub fn ready(&self) -> usize {
+        self.line.len()
+    }
+
+    /// How many items wait for their due time.
+    pub fn scheduled(&self) -> usize {
+        self.agenda.len()
+    }
+
+    /// How many items run; more than the limit only after a [`resize`](Self::resize).
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// When the next scheduled item comes due: the time to call [`release`](Self::release) again.
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.agenda.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    /// When the oldest ready item of any priority became ready. It measures how long a queue is blocked, see
+    /// [`blockage`](super::blockage).
+    pub fn oldest_ready_since(&self) -> Option<Timestamp> {
+        self.ready_since.first().map(|(since, _)| *since)
+    }
+
+    /// Makes all items ready that are due by `now`, in the order of their due times.
+    fn promote(&mut self, now: Timestamp) {
+        while let Some(first) = self.agenda.first_entry()
+            && first.key().0 <= now
+        {
+            let ((due, _), tag) = first.remove_entry();
+            let rank = self.take_rank();
+            if let Some(waiting) = self.waiting.get_mut(&tag) {
+                waiting.place = WaitIndex::Ready { rank, since: due };
+                let priority = waiting.priority;
+                self.line_up(tag, priority, rank, due);
+            }
+        }
+    }
+
+    fn line_up(&mut self, tag: u64, priority: u8, rank: u64, since: Timestamp) {
+        self.line.insert((Reverse(priority), rank), tag);
+        self.ready_since.insert((since, rank));
+    }
+
+    fn take_rank(&mut self) -> u64 {
+        let rank = self.next_rank;
+        self.next_rank += 1;
+        rank
+    }
+}
+
+#[cfg(test)]
+mod tests;

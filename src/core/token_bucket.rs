@@ -1,0 +1,140 @@
+//! How often something may happen: Celery's rate limits.
+//!
+//! A bucket holds one token at most. Each start takes it, and it comes back at an even rate, so starts are spread out
+//! and never come in bursts. The caller reads a clock that never steps back and passes its time.
+
+use std::time::Duration;
+
+/// A bucket of one token, which comes back so many times a second.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TokenBucket {
+    /// Tokens for each second; more than zero.
+    rate: f64,
+    tokens: f64,
+    /// When the tokens were counted last.
+    counted_at: Duration,
+}
+
+impl TokenBucket {
+    /// A full bucket. A rate that is not a number above zero lets everything through at once.
+    pub fn new(per_second: f64, now: Duration) -> Self {
+        let rate = if per_second > 0.0 { per_second } else { f64::INFINITY };
+        Self { rate, tokens: 1.0, counted_at: now }
+    }
+
+    /// Takes a token.
+    ///
+    /// # Errors
+    /// There is none; the error says after how long there will be one.
+    pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
+        let passed = now.saturating_sub(self.counted_at).as_secs_f64();
+        self.counted_at = self.counted_at.max(now);
+        // Infinity times nothing is not a number.
+        let came = if self.rate.is_infinite() { 1.0 } else { passed * self.rate };
+        self.tokens = (self.tokens + came).min(1.0);
+        if self.tokens >= 1.0 {
+            self.tokens = 0.0;
+            return Ok(());
+        }
+        let wait = (1.0 - self.tokens) / self.rate;
+        // Rounded up, so that there is a token when the wait is over.
+        let wait = Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX);
+        Err(wait.saturating_add(Duration::from_micros(1)))
+    }
+}
+
+/// Why a rate limit cannot be read. The text is that of Celery's exception.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RateError {
+    /// The part before the `/` is no number.
+    NotANumber(String),
+    /// The part behind the `/` is none of `s`, `m` and `h`.
+    Unit(String),
+}
+
+/// Reads a rate limit as Celery does: `"10/s"`, `"10/m"` or `"10/h"`, or a number, which is for each second. The empty
+/// text and zero mean that there is no limit: `None`.
+///
+/// # Errors
+/// The text is no rate limit, or the number is negative.
+///
+/// ```
+/// use celeriac::core::token_bucket::{RateError, rate};
+/// assert_eq!(rate("30/m"), Ok(Some(0.5)));
+/// assert_eq!(rate("2"), Ok(Some(2.0)));
+/// assert_eq!(rate(""), Ok(None));
+/// assert_eq!(rate("2/q"), Err(RateError::Unit("q".into())));
+/// ```
+pub fn rate(text: &str) -> Result<Option<f64>, RateError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let (number, unit) = text.split_once('/').unwrap_or((text, ""));
+    let seconds = match unit {
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        other => return Err(RateError::Unit(other.to_owned())),
+    };
+    let wrong = || RateError::NotANumber(number.to_owned());
+    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
+    if !number.is_finite() || number < 0.0 {
+        return Err(wrong());
+    }
+    Ok(Some(number / seconds).filter(|rate| *rate > 0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_read_as_celery_does() {
+        for (text, expected) in [
+            ("10/s", Some(10.0)),
+            ("6/m", Some(0.1)),
+            ("36/h", Some(0.01)),
+            ("3", Some(3.0)),
+            ("0.5", Some(0.5)),
+            ("5/", Some(5.0)),
+            (" 5 /s", Some(5.0)),
+            ("0", None),
+            ("0/m", None),
+            ("", None),
+        ] {
+            assert_eq!(rate(text), Ok(expected), "{text}");
+        }
+        for (text, error) in [
+            ("x", RateError::NotANumber("x".into())),
+            ("-1/s", RateError::NotANumber("-1".into())),
+            ("nan", RateError::NotANumber("nan".into())),
+            ("inf/s", RateError::NotANumber("inf".into())),
+            ("1/q", RateError::Unit("q".into())),
+            ("x/q", RateError::Unit("q".into())),
+            ("1/s/m", RateError::Unit("s/m".into())),
+        ] {
+            assert_eq!(rate(text), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn starts_are_spread_out_and_never_come_in_bursts() {
+        let at = Duration::from_millis;
+        let mut bucket = TokenBucket::new(2.0, at(0));
+        assert_eq!(bucket.take(at(0)), Ok(()));
+        let wait = bucket.take(at(100)).unwrap_err();
+        assert!((at(400)..at(401)).contains(&wait), "{wait:?}");
+        assert_eq!(bucket.take(at(100) + wait), Ok(()), "when the wait is over there is one");
+        // However long nothing started, there is one token.
+        assert_eq!(bucket.take(at(60_000)), Ok(()));
+        assert!(bucket.take(at(60_000)).is_err());
+        // A clock that steps back gives nothing and takes nothing.
+        assert!(bucket.take(at(0)).is_err());
+        assert_eq!(bucket.take(at(60_501)), Ok(()));
+        let mut open = TokenBucket::new(0.0, at(0));
+        assert_eq!((open.take(at(0)), open.take(at(0))), (Ok(()), Ok(())));
+        let mut slow = TokenBucket::new(1e-300, at(0));
+        assert_eq!(slow.take(at(0)), Ok(()));
+        assert_eq!(slow.take(at(1)), Err(Duration::MAX));
+    }
+}

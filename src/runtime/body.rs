@@ -1,0 +1,246 @@
+//! A running body behind a wall: whatever it does when it is built, polled or dropped becomes an outcome, so a
+//! panic in it hurts neither its worker nor the event loop. `run.rs` starts bodies and awaits them.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context as Poller, Poll};
+
+use tokio::sync::oneshot;
+
+use crate::core::Timestamp;
+use crate::task::{
+    Arguments, Body, BodyFuture, Context, CurrentGuard, Ending, Message, Outcome, TaskDefinition, TaskError,
+    panic_message,
+};
+
+/// The ending of a body that panicked.
+pub(super) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Ending {
+    Ending::Failure { messages: vec![panic_message(panic)], name: "Panic".into(), transient: None }
+}
+
+/// Runs `step` and turns a panic in it into an ending.
+pub(super) fn guard<T>(step: impl FnOnce() -> T) -> Result<T, Ending> {
+    catch_unwind(AssertUnwindSafe(step)).map_err(panicked)
+}
+
+/// Whether this outcome is that of a panic.
+pub(super) fn is_panic(outcome: &Result<String, Ending>) -> bool {
+    matches!(outcome, Err(Ending::Failure { name, .. }) if name.name == "Panic")
+}
+
+/// The span of one run. What a body logs is inside of it, so an operator finds the lines of a task by its id, and a tracing
+/// backend shows the run. It costs nothing where nobody records spans of the level INFO.
+fn span_of(context: &Context) -> tracing::Span {
+    tracing::trace_span!(
+        "task",
+        task = context.task(),
+        id = %context.id(),
+        queue = context.queue(),
+        attempt = context.attempt()
+    )
+}
+
+/// An async body. Its drop is guarded as well, also when it is dropped before its end.
+pub(super) struct IoBody {
+    future: Option<BodyFuture>,
+    message: Arc<Message>,
+    span: tracing::Span,
+}
+
+impl IoBody {
+    fn end(&mut self) -> Result<(), Ending> {
+        let future = self.future.take();
+        let _in_span = self.span.enter();
+        guard(|| drop(future))
+    }
+}
+
+impl Future for IoBody {
+    type Output = Result<String, Ending>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<Result<String, Ending>> {
+        let body = &mut *self;
+        let Some(future) = body.future.as_mut() else { return Poll::Pending };
+        let entered = CurrentGuard::of(&body.message);
+        let outcome = body.span.in_scope(|| guard(|| future.as_mut().poll(cx)));
+        drop(entered);
+        let outcome = match outcome {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(outcome)) => outcome.map_err(TaskError::into_ending),
+            Err(panic) => Err(panic),
+        };
+        // A panic in the drop of what the body held counts as the body's own, unless the body had failed already.
+        let dropped = body.end();
+        Poll::Ready(match (outcome, dropped) {
+            (Ok(_), Err(panic)) => Err(panic),
+            (outcome, _) => outcome,
+        })
+    }
+}
+
+impl Drop for IoBody {
+    fn drop(&mut self) {
+        if let Err(Ending::Failure { messages, .. }) = self.end() {
+            tracing::warn!(panic = %messages.join(": "), "a body panicked while it was dropped");
+        }
+    }
+}
+
+type StartIo = fn(Context, &Arguments) -> Result<BodyFuture, TaskError>;
+
+/// Builds an async body on this thread; the caller polls it.
+pub(super) fn start_io(run: StartIo, context: Context) -> Result<IoBody, Ending> {
+    let message = Arc::clone(context.message_arc());
+    let span = span_of(&context);
+    let entered = CurrentGuard::of(&message);
+    let future = guard(|| run(context, &message.arguments))?.map_err(TaskError::into_ending)?;
+    drop(entered);
+    Ok(IoBody { future: Some(future), message, span })
+}
+
+/// The bodies of one queue that go on although their runs were given up. What they return is refused.
+#[derive(Default)]
+pub(crate) struct Stuck {
+    /// Those that hold a thread now, with the starts of their runs.
+    bodies: Mutex<Vec<(Context, Timestamp)>>,
+    /// How many bodies returned after all, and were refused.
+    refused: AtomicUsize,
+}
+
+impl Stuck {
+    fn bodies(&self) -> MutexGuard<'_, Vec<(Context, Timestamp)>> {
+        self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The bodies that hold a thread now, with the starts of their runs.
+    pub(crate) fn now(&self) -> Vec<(Context, Timestamp)> {
+        self.bodies().clone()
+    }
+
+    /// How many bodies hold a thread now.
+    pub(crate) fn count(&self) -> usize {
+        self.bodies().len()
+    }
+
+    /// How many bodies returned after all, and were refused.
+    pub(crate) fn refused(&self) -> usize {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn given_up(&self, context: Context, started_at: Timestamp) {
+        self.bodies().push((context, started_at));
+    }
+
+    fn returned(&self, context: &Context) {
+        self.bodies().retain(|(stuck, _)| !stuck.is_of_run(context));
+    }
+}
+
+/// A body on a blocking thread. If this is dropped before the body has ended, the body is stuck until it ends.
+pub(super) struct CpuBody {
+    outcome: oneshot::Receiver<Result<String, Ending>>,
+    stuck: Arc<Stuck>,
+    context: Context,
+    started_at: Timestamp,
+    over: bool,
+}
+
+impl CpuBody {
+    /// Starts the body on a blocking thread.
+    pub(super) fn start(
+        definition: &'static TaskDefinition,
+        context: Context,
+        started_at: Timestamp,
+        stuck: Arc<Stuck>,
+    ) -> Self {
+        let (mut done, outcome) = oneshot::channel();
+        let own = context.clone();
+        let body = Self { outcome, stuck: Arc::clone(&stuck), context: own.clone(), started_at, over: false };
+        let runtime = tokio::runtime::Handle::current();
+        #[cfg(feature = "testing")]
+        let scope = crate::task::scope::here();
+        blocking::unblock(move || {
+            #[cfg(feature = "testing")]
+            let _scope = scope.map(crate::task::scope::Scope::enter);
+            let ended = guard(|| match definition.body {
+                Body::Cpu(run) => {
+                    // Code that looks for the runtime finds it: `Handle::current()`, clients that spawn.
+                    let _entered = runtime.enter();
+                    Some(run_cpu(run, context))
+                }
+                Body::Io(run) => runtime.block_on(run_io(run, context, &mut done)),
+            });
+            let returned = ended.unwrap_or_else(|panic| Some(Err(panic)));
+            let late = returned.is_some();
+            if returned.is_none_or(|outcome| done.send(outcome).is_err()) {
+                stuck.refused.fetch_add(usize::from(late), Ordering::Relaxed);
+                stuck.returned(&own);
+            }
+        })
+        .detach();
+        body
+    }
+}
+
+fn run_cpu(run: fn(Context, &Arguments) -> Outcome, context: Context) -> Result<String, Ending> {
+    let message = Arc::clone(context.message_arc());
+    let span = span_of(&context);
+    let _in_span = span.enter();
+    let _entered = CurrentGuard::of(&message);
+    guard(|| run(context, &message.arguments))?.map_err(TaskError::into_ending)
+}
+
+/// Runs an async body on a blocking thread of a pool. The body has the thread to itself and may spawn local tasks,
+/// as on an event loop. It can be dropped where it waits; the result is `None` if its run was given up.
+async fn run_io(
+    run: StartIo,
+    context: Context,
+    done: &mut oneshot::Sender<Result<String, Ending>>,
+) -> Option<Result<String, Ending>> {
+    let body = match start_io(run, context.clone()) {
+        Ok(body) => body,
+        Err(ending) => return Some(Err(ending)),
+    };
+    let local = tokio::task::LocalSet::new();
+    tokio::select! {
+        biased;
+        outcome = local.run_until(body) => Some(outcome),
+        interrupt = context.terminated() => Some(Err(Ending::Interrupted(interrupt))),
+        () = done.closed() => None,
+    }
+}
+
+impl Future for CpuBody {
+    type Output = Result<String, Ending>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<Result<String, Ending>> {
+        Pin::new(&mut self.outcome).poll(cx).map(|outcome| {
+            self.over = true;
+            outcome.unwrap_or_else(|_| {
+                Err(Ending::Failure {
+                    messages: vec!["the blocking thread ended without an outcome".to_owned()],
+                    name: "WorkerLost".into(),
+                    transient: None,
+                })
+            })
+        })
+    }
+}
+
+impl Drop for CpuBody {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        // The body is counted before the channel closes: it takes itself off the count when it finds the channel
+        // closed.
+        self.stuck.given_up(self.context.clone(), self.started_at);
+        self.outcome.close();
+        if self.outcome.try_recv().is_ok() {
+            self.stuck.returned(&self.context); // it had ended just before
+        }
+    }
+}

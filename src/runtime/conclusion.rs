@@ -1,0 +1,240 @@
+//! The conclusion of a run: its verdict is carried out step by step, and the log, the hooks and the watchers are
+//! told. `run.rs` calls it for runs, and the queue for deliveries that end without a run.
+//!
+//! Invariants:
+//! - The verdict goes to the broker once, as the [`Settle`] of the delivery. What must not be told too early waits
+//!   until the broker says that this is safe.
+//! - If the future is dropped on its way, the delivery is dropped with it and goes back to the broker.
+
+use super::Runtime;
+use super::body::guard;
+use super::follow_ups::instead;
+use super::run::Report;
+use crate::broker::{Delivery, Settle};
+use crate::task::{
+    AfterFailure, Context, DownloadFacts, Ending, HookEvent, Hooks, Json, Message, Next, State, TaskResult,
+    TrackedState, Verdict,
+};
+
+/// Carries a verdict out. `delivery` is `None` if the task was acknowledged before it ran. Returns the report for
+/// the queue's counters.
+pub(crate) async fn conclude(
+    mut verdict: Verdict,
+    delivery: Option<Delivery>,
+    context: &Context,
+    hooks: &Hooks,
+    runtime: &Runtime,
+) -> Report {
+    // First the fence: if the run has lost its lane, another run may be under way, and only that one's end counts.
+    if let Some(delivery) = delivery.as_ref().filter(|delivery| delivery.fence().is_some())
+        && !delivery.is_still_ours().await
+    {
+        let id = &context.message().id;
+        tracing::warn!(%id, task = context.task(), "a run has lost its lane; its end does not count");
+        return Report::HANDED_BACK; // the dropped delivery has no effect any more
+    }
+    let report = Report::of(&verdict);
+    // Permits are given back before the record is stored, so that whoever sees that the task is over finds them
+    // free. A task that runs again may keep the permit that was handed over to it.
+    context.end_permits(matches!(verdict, Verdict::Again { .. } | Verdict::HandBack));
+    log(context.message(), &verdict);
+    // The file comes to its final place before a record names it.
+    let ready = promote(&mut verdict, context);
+    // The bar closes before the last states are written, so that no state is newer than the end.
+    context.close_bar(!report.is_over());
+    // The hooks' event is taken from the verdict before the settlement consumes it.
+    let event = event_of(&verdict, hooks, runtime);
+    let ends = runtime.ends(&verdict, context);
+    // All states are stored before the record, which replaces them.
+    if context.has_reported() {
+        Box::pin(runtime.states.flush(context.id())).await;
+    }
+    context.forget_bar();
+    // Whoever asks for a task that runs again or is replaced must be told before anybody can start what comes next.
+    if let Some(state) = goes_on(&verdict, context, runtime)
+        && let Err(error) = runtime.store.track(state).await
+    {
+        tracing::warn!(id = %context.id(), %error, "the state of a task that goes on is not stored");
+    }
+    // The settlement is waited for only where something hangs on it: a download is kept until it is known whether
+    // the record names it, a bar is shown until the record is there, and a hook must hear of nothing that may not
+    // have happened.
+    let wait = event.is_some() || context.has_exposed() || (report.is_over() && context.has_reported());
+    let is_settled =
+        settle(settle_of(verdict, context.message(), runtime), delivery, context, runtime, wait).await;
+    // From here on the end has happened, and may be told.
+    if is_settled {
+        runtime.tell_ends(context.message_arc(), ends);
+    }
+    context.release_download(ready.is_some());
+    runtime.progress_hub.changed(context.id());
+    if report.is_over() && context.has_reported() {
+        Box::pin(forget_states(context, runtime)).await;
+    }
+    if let Some(event) = event {
+        tell(hooks, runtime, context, &event);
+    }
+    if let Some(facts) = ready.filter(|_| is_settled) {
+        tell_ready(&facts, context, runtime);
+    }
+    report
+}
+
+/// Moves the download of a task that has succeeded to its final place and names it in the record. Returns its facts.
+fn promote(verdict: &mut Verdict, context: &Context) -> Option<DownloadFacts> {
+    let Verdict::Over(record) = verdict else { return None };
+    context.promote_download(record);
+    record.download.as_deref().map(|download| download.facts.clone())
+}
+
+/// Makes the settlement from the verdict, with all that follows from the task's end. If the failure of a serial
+/// task blocks its lane, the broker does that, so it gets the record even if the task's result is not kept.
+fn settle_of(verdict: Verdict, message: &Message, runtime: &Runtime) -> Settle {
+    let mut record = match verdict {
+        Verdict::Over(record) => record,
+        Verdict::Again { message, due, .. } => return Settle::Requeue { message, due },
+        Verdict::Replaced(launch) => {
+            return Settle::Ack {
+                result: None,
+                follow_ups: Some(instead(&runtime.dispatcher, message, *launch)),
+            };
+        }
+        Verdict::HandBack => return Settle::Return { crashed: false },
+        Verdict::Dead { reason, mut record } => {
+            let follow_ups = runtime.follow_ups(message, &mut record);
+            return Settle::DeadLetter { reason, result: Some(*record), follow_ups };
+        }
+    };
+    let follow_ups = runtime.follow_ups(message, &mut record);
+    // A serial task that was refused before its start does not do to its lane what a failed run does.
+    let serial = message.serial.as_deref().filter(|serial| serial.refusal.is_none());
+    let after_failure = serial.filter(|_| record.state == State::Failure).map(|serial| serial.after_failure);
+    let is_kept =
+        !message.ignore_result || after_failure == Some(AfterFailure::Block) || record.download.is_some();
+    let reason =
+        (after_failure == Some(AfterFailure::Park)).then(|| format!("parked: {}", record.errors.join(": ")));
+    let result = is_kept.then_some(*record);
+    match reason {
+        Some(reason) => Settle::DeadLetter { reason, result, follow_ups },
+        None => Settle::Ack { result, follow_ups },
+    }
+}
+
+/// Settles the delivery. With `wait` it completes only when the broker says that the settlement is safe. Returns
+/// whether it is safe, as far as that was waited for.
+async fn settle(
+    settle: Settle,
+    delivery: Option<Delivery>,
+    context: &Context,
+    runtime: &Runtime,
+    wait: bool,
+) -> bool {
+    let Some(delivery) = delivery else {
+        Box::pin(runtime.end_undelivered(context.message(), settle)).await;
+        return true;
+    };
+    if !wait {
+        delivery.settle(settle);
+        return true;
+    }
+    let settled = delivery.settle_and_wait(settle).await;
+    if let Err(error) = &settled {
+        tracing::error!(id = %context.id(), %error, "the end of a run may not be kept; the task may run again");
+    }
+    settled.is_ok()
+}
+
+/// The state that the store gets for a task that goes on: RETRY after a failed attempt, if other processes read the
+/// store; PENDING for a task that is replaced, because it has no message for a while. `None`: the store is told
+/// nothing.
+fn goes_on(verdict: &Verdict, context: &Context, runtime: &Runtime) -> Option<TrackedState> {
+    match verdict {
+        Verdict::Again { failed: Some(failed), .. }
+            if runtime.store.is_shared() && !context.message().ignore_result =>
+        {
+            Some(runtime.state_of_retry(context, TaskResult::clone(failed)))
+        }
+        // A broker that does not know all tasks answers PENDING for every unknown id anyway, so only the other kind
+        // needs this.
+        Verdict::Replaced(_) if runtime.broker.facts().knows_all => {
+            let (id, state) = (context.id().clone(), State::Pending.as_str().to_owned());
+            Some(TrackedState { id, state, meta: Json::default(), traceback: None, lineage: None })
+        }
+        _ => None,
+    }
+}
+
+/// Deletes the last reported state of a task that is over.
+async fn forget_states(context: &Context, runtime: &Runtime) {
+    if let Err(error) = runtime.store.untrack(context.id()).await {
+        tracing::debug!(id = %context.id(), %error, "the last state of a task that is over stays for a while");
+    }
+}
+
+fn log(message: &Message, verdict: &Verdict) {
+    let (id, task) = (&message.id, &message.task);
+    match verdict {
+        Verdict::Over(r) if r.state == State::Failure => {
+            tracing::error!(%id, task, errors = ?r.errors, error_type = ?r.error_type, attempts = r.attempts, "FAILURE");
+        }
+        Verdict::Over(r) => tracing::debug!(%id, task, state = %r.state, "over"),
+        Verdict::Again { message: m, due, next: Next::Retry, .. } => {
+            tracing::warn!(%id, task, errors = ?m.last_errors, retries = m.retries, due = ?due.map(|d| d.to_string()), "RETRY");
+        }
+        Verdict::Again { next, .. } => tracing::debug!(%id, task, ?next, "waits again"),
+        Verdict::Replaced(launch) => {
+            let by: Vec<_> = launch.calls.iter().map(|call| call.task.as_str()).collect();
+            tracing::debug!(%id, task, ?by, "replaced");
+        }
+        Verdict::HandBack => tracing::info!(%id, task, "handed back to its queue"),
+        Verdict::Dead { reason, .. } => tracing::error!(%id, task, reason, "REJECTED"),
+    }
+}
+
+/// The event for the hooks; `None`: there is no hook for this verdict.
+fn event_of(verdict: &Verdict, hooks: &Hooks, runtime: &Runtime) -> Option<HookEvent> {
+    let on_failure = hooks.on_failure.is_some() || runtime.on_failure.is_some();
+    match verdict {
+        Verdict::Over(r) if r.state == State::Success && hooks.on_success.is_some() => {
+            Some(HookEvent::Success(r.result.clone().unwrap_or_default()))
+        }
+        Verdict::Over(r) if r.state == State::Failure && on_failure => {
+            Some(HookEvent::Failure(r.errors.clone()))
+        }
+        Verdict::Dead { reason, .. } if on_failure => Some(HookEvent::Failure(vec![reason.clone()])),
+        Verdict::Again { message, next: Next::Retry, .. } if hooks.on_retry.is_some() => {
+            Some(HookEvent::Retry(message.last_errors.clone()))
+        }
+        _ => None,
+    }
+}
+
+/// Calls the task's hook and the program's. Their panics are logged and change nothing.
+fn tell(hooks: &Hooks, runtime: &Runtime, context: &Context, event: &HookEvent) {
+    let own = match event {
+        HookEvent::Success(_) => hooks.on_success,
+        HookEvent::Retry(_) => hooks.on_retry,
+        HookEvent::Failure(_) => hooks.on_failure,
+        HookEvent::BeforeStart => None,
+    };
+    let failed = matches!(event, HookEvent::Failure(_));
+    let everybodys = if failed { runtime.on_failure.as_deref() } else { None };
+    let own = guard(|| own.map_or((), |hook| hook(context, event)));
+    let everybodys = guard(|| everybodys.map_or((), |hook| hook(context, event)));
+    for told in [own, everybodys] {
+        if let Err(Ending::Failure { messages, .. }) = told {
+            let panic = messages.join(": ");
+            tracing::error!(id = %context.id(), task = context.task(), panic, "a hook panicked; the outcome stands");
+        }
+    }
+}
+
+/// Calls the program's hook for a download that is ready.
+fn tell_ready(facts: &DownloadFacts, context: &Context, runtime: &Runtime) {
+    if let Some(hook) = runtime.on_ready.as_deref()
+        && let Err(Ending::Failure { messages, .. }) = guard(|| hook(context, facts))
+    {
+        let panic = messages.join(": ");
+        tracing::error!(id = %context.id(), task = context.task(), panic, "a hook panicked; the download is ready");
+    }
+}

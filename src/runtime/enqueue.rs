@@ -1,0 +1,53 @@
+//! Publishing a call, together with the permit that was handed over to it. If the call is not taken, the permit is
+//! given back, because no task will come for it.
+
+use std::sync::Arc;
+
+use super::Runtime;
+use crate::task::{EnqueueError, HandedOver, Headers, Message, PermitKeeper, Receipt};
+
+impl Runtime {
+    /// Publishes a message. With `unique`, its id must be new to the broker.
+    pub(crate) async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, EnqueueError> {
+        let unsent = self.unsent(&message.headers);
+        let sent = self.to_tell([&message]);
+        let receipt = self.broker.publish(message, unique).await?;
+        if !receipt.joined {
+            self.tell_sent(sent);
+        }
+        unsent.taken(&receipt);
+        Ok(receipt)
+    }
+
+    /// The permit that travels with these headers. It is given back when the result is dropped, unless the call was
+    /// taken.
+    pub(crate) fn unsent(&self, headers: &Headers) -> Unsent {
+        Unsent(HandedOver::of_headers(headers).zip(self.permits.clone()))
+    }
+}
+
+/// The permit that was handed over to a call which is not taken yet. Dropping this gives it back. If the broker has
+/// taken the message all the same, its task asks for the permit anew.
+pub(crate) struct Unsent(Option<(HandedOver, Arc<dyn PermitKeeper>)>);
+
+impl Unsent {
+    /// Keeps the permit for the call, unless the call has joined another task.
+    pub(crate) fn taken(self, receipt: &Receipt) {
+        if !receipt.joined {
+            self.sent();
+        }
+    }
+
+    /// Keeps the permit for the call.
+    pub(crate) fn sent(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        if let Some((handed, keeper)) = self.0.take() {
+            handed.release(&*keeper);
+        }
+    }
+}

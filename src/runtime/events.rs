@@ -1,0 +1,257 @@
+//! What the runtime tells of its tasks, and how busy it is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Runtime;
+use crate::broker::{Activity, Delivery};
+use crate::protocol::repr;
+use crate::protocol::result::Exception;
+use crate::task::clock::now;
+use crate::task::{
+    Context, EventGroup, EventKind, Interrupt, Message, State, TaskEvent, TaskResult, Verdict,
+};
+
+/// Counts the bodies that run.
+#[derive(Default)]
+pub(crate) struct ActivityMeter {
+    active: AtomicU64,
+    processed: AtomicU64,
+}
+
+impl ActivityMeter {
+    pub(crate) fn read(&self) -> Activity {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Activity { active: read(&self.active), processed: read(&self.processed) }
+    }
+
+    /// A body starts; it counts as active until the guard is dropped.
+    pub(super) fn begin(&self) -> Active<'_> {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        self.processed.fetch_add(1, Ordering::Relaxed);
+        Active(self)
+    }
+}
+
+/// A body that runs.
+pub(super) struct Active<'a>(&'a ActivityMeter);
+
+impl Drop for Active<'_> {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What is told at the end of a run: a rejection is a failure first.
+pub(super) type Ends = [Option<EventKind>; 2];
+
+impl Runtime {
+    /// Whether events of this task are told at all; asked only while somebody listens.
+    fn tells(&self, task: &str) -> bool {
+        self.dispatcher.registry.get(task).is_none_or(|definition| (definition.options)().send_events)
+    }
+
+    /// Tells what happens to a task in a queue here, if anybody listens.
+    pub(super) fn tell_event(&self, message: &Arc<Message>, kind: impl FnOnce() -> EventKind) {
+        self.events.emit(EventGroup::Run, || {
+            self.tells(&message.task).then(|| TaskEvent::now(Arc::clone(message), kind()))
+        });
+    }
+
+    /// Tells that a delivery has come, unless that was told before. What is not going to run is not received: it is
+    /// revoked, or fails.
+    pub(crate) fn tell_received(&self, delivery: &Delivery) {
+        if self.events.is_heard(EventGroup::Run) {
+            self.announce(delivery.message());
+        }
+    }
+
+    /// Tells that a message has come, and answers whether it was told.
+    pub(crate) fn announce(&self, message: &Arc<Message>) -> bool {
+        let will_run = message.expires.is_none_or(|at| at > now())
+            && self.dispatcher.registry.get(&message.task).is_some_and(|task| (task.options)().send_events);
+        if will_run {
+            self.tell_event(message, || EventKind::Received);
+        }
+        will_run && self.events.is_heard(EventGroup::Run)
+    }
+
+    /// What will be told of a verdict when it has come to pass.
+    pub(super) fn ends(&self, verdict: &Verdict, context: &Context) -> Ends {
+        if !self.events.is_heard(EventGroup::Run) || !self.tells(context.task()) {
+            return [None, None];
+        }
+        match verdict {
+            Verdict::Over(record) => [end_of(record, context.interrupt()), None],
+            Verdict::Dead { record, .. } => {
+                let is_rejected = record.error_type.as_deref() == Some("Reject");
+                [Some(failed(record)), is_rejected.then_some(EventKind::Rejected { requeue: false })]
+            }
+            Verdict::Again { failed: Some(record), .. } => [Some(retried(record)), None],
+            Verdict::HandBack => [Some(EventKind::Cancelled), None],
+            Verdict::Again { .. } | Verdict::Replaced(_) => [None, None],
+        }
+    }
+
+    /// Tells what was made ready by [`ends`](Self::ends).
+    pub(super) fn tell_ends(&self, message: &Arc<Message>, ends: Ends) {
+        for kind in ends.into_iter().flatten() {
+            self.events.emit(EventGroup::Run, || Some(TaskEvent::now(Arc::clone(message), kind)));
+        }
+    }
+
+    /// Tells that a task is over although nobody here had it.
+    pub(super) fn tell_over(&self, message: Option<&Message>, record: &TaskResult) {
+        self.events.emit(EventGroup::Run, || {
+            let kind = end_of(record, None).filter(|_| self.tells(&record.task))?;
+            Some(match message {
+                Some(message) => TaskEvent::now(Arc::new(message.clone()), kind),
+                None => TaskEvent::of_unread(record.id.clone(), &record.task, kind),
+            })
+        });
+    }
+
+    /// Tells that a task was taken out of the broker, because it was revoked.
+    pub(crate) fn tell_taken_out(&self, message: &Message) {
+        self.events.emit(EventGroup::Run, || {
+            let kind = EventKind::Revoked { terminated: false, expired: false };
+            self.tells(&message.task).then(|| TaskEvent::now(Arc::new(message.clone()), kind))
+        });
+    }
+
+    /// The messages that [`tell_sent`](Self::tell_sent) will tell of. None while nobody listens.
+    pub(crate) fn to_tell<'a>(&self, messages: impl IntoIterator<Item = &'a Message>) -> Vec<Arc<Message>> {
+        if !self.events.is_heard(EventGroup::Sent) {
+            return Vec::new();
+        }
+        messages.into_iter().map(|message| Arc::new(message.clone())).collect()
+    }
+
+    /// Tells that these calls were published.
+    pub(crate) fn tell_sent(&self, messages: Vec<Arc<Message>>) {
+        for message in messages {
+            self.events.emit(EventGroup::Sent, || Some(TaskEvent::now(message, EventKind::Sent)));
+        }
+    }
+}
+
+fn end_of(record: &TaskResult, interrupt: Option<Interrupt>) -> Option<EventKind> {
+    match record.state {
+        State::Success => {
+            let started_at = record.started_at.unwrap_or(record.finished_at);
+            let result = repr::value(record.result.as_deref().unwrap_or("null")).into();
+            Some(EventKind::Succeeded { result, runtime: record.finished_at.since(started_at) })
+        }
+        State::Failure | State::Rejected => Some(failed(record)),
+        State::Revoked => {
+            let exception = Exception::of(record);
+            let expired = exception.exc_message.first().is_some_and(|reason| reason == "expired");
+            Some(EventKind::Revoked { terminated: interrupt == Some(Interrupt::Revoked), expired })
+        }
+        _ => None,
+    }
+}
+
+fn failed(record: &TaskResult) -> EventKind {
+    let exception = Exception::of(record);
+    let is_unknown = record.error_type.as_deref() == Some("NotRegistered");
+    let traceback = (!is_unknown).then(|| traceback(&exception, record));
+    EventKind::Failed { exception: exception.repr().into(), traceback }
+}
+
+fn retried(record: &TaskResult) -> EventKind {
+    let exception = match record.error_type.as_deref() {
+        // The attempt asked for another one; it has not asked once too often yet.
+        Some("Retry") => Exception::of_attempt(&record.errors, "Retry"),
+        _ => Exception::of(record),
+    };
+    let traceback = Some(traceback(&exception, record));
+    EventKind::Retried { exception: exception.repr().into(), traceback }
+}
+
+fn traceback(exception: &Exception, record: &TaskResult) -> Arc<str> {
+    match &record.traceback {
+        Some(traceback) => traceback.as_str().into(),
+        None => exception.traceback(&format!("{} in queue {}", record.task, record.queue)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Timestamp;
+    use crate::task::{Judge, TaskError};
+
+    fn message() -> Message {
+        let mut message = Context::detached().message().clone();
+        message.task = "app.t".into();
+        message.queue = "q".into();
+        message
+    }
+
+    fn record(verdict: Verdict) -> TaskResult {
+        match verdict {
+            Verdict::Over(record)
+            | Verdict::Dead { record, .. }
+            | Verdict::Again { failed: Some(record), .. } => *record,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_end_is_told_in_celerys_words() {
+        let message = message();
+        let judge = |started: u64, now: u64| Judge {
+            started_at: Some(Timestamp::from_millis(started)),
+            ..Judge::unstarted(&message, Timestamp::from_millis(now))
+        };
+        let end = |verdict: Verdict, interrupt| end_of(&record(verdict), interrupt);
+        let runtime = std::time::Duration::from_millis(250);
+        let expected = EventKind::Succeeded { result: "[1, 'a']".into(), runtime };
+        assert_eq!(end(judge(1000, 1250).judge(Ok(r#"[1,"a"]"#.into())), None), Some(expected));
+        let error =
+            || TaskError::failure(["bad", "cause"]).with_python_type("builtins", "ValueError").into_ending();
+        let expected = EventKind::Failed {
+            exception: "ValueError('bad', 'cause')".into(),
+            traceback: Some(
+                "Traceback (most recent call last):\n  app.t in queue q\nValueError: bad\n  caused by: cause"
+                    .into(),
+            ),
+        };
+        assert_eq!(end(judge(1, 2).judge(Err(error())), None), Some(expected));
+        let unknown = record(judge(1, 2).not_registered("no such task"));
+        let expected = EventKind::Failed { exception: "NotRegistered('app.t')".into(), traceback: None };
+        assert_eq!(failed(&unknown), expected);
+        let revoked = |terminated, expired| Some(EventKind::Revoked { terminated, expired });
+        assert_eq!(end(judge(1, 2).revoked_waiting(), None), revoked(false, false));
+        assert_eq!(end(judge(1, 2).expired(Timestamp::ZERO), None), revoked(false, true));
+        let told = Some(Interrupt::Revoked);
+        assert_eq!(end(judge(1, 2).revoked("the task was revoked while it ran"), told), revoked(true, false));
+        assert_eq!(end(judge(1, 2).judge(Err(TaskError::ignore().into_ending())), None), None);
+    }
+
+    #[test]
+    fn a_retry_names_its_cause() {
+        let message = Message { autoretry: true, ..message() };
+        let judge = || Judge::unstarted(&message, Timestamp::ZERO);
+        let told = |error: TaskError| match retried(&record(judge().judge(Err(error.into_ending())))) {
+            EventKind::Retried { exception, traceback: Some(_) } => exception,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            &*told(TaskError::failure(["k"]).with_python_type("builtins", "KeyError")),
+            "KeyError('k')"
+        );
+        assert_eq!(&*told(TaskError::retry("busy")), "Retry('busy')");
+    }
+
+    #[test]
+    fn a_body_is_active_until_its_guard_goes() {
+        let meter = ActivityMeter::default();
+        let first = meter.begin();
+        let second = meter.begin();
+        assert_eq!(meter.read(), Activity { active: 2, processed: 2 });
+        drop((first, second));
+        assert_eq!(meter.read(), Activity { active: 0, processed: 2 });
+    }
+}

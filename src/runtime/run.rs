@@ -1,0 +1,293 @@
+//! One run of one task, from the delivery in hand to its settlement. The queue puts the [`Run`] together and a
+//! worker executes it, as a future of its own beside the actor.
+//!
+//! Invariants:
+//! - Nothing that a body does can hurt an actor: it is never polled inside an actor's poll.
+//! - A run ends in exactly one settlement. The run owns the delivery: it settles the delivery, or, if the run
+//!   itself is dropped, the delivery goes back to the broker.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context as Poller, Poll};
+use std::time::Duration;
+
+use futures_util::future::OptionFuture;
+use tokio_util::sync::CancellationToken;
+
+use super::Runtime;
+use super::body::{CpuBody, IoBody, Stuck, guard, is_panic, start_io};
+use super::conclusion::conclude;
+use super::levers::TimeLimits;
+use crate::broker::{Delivery, Settle};
+use crate::catalogue::Pool;
+use crate::core::Timestamp;
+use crate::core::time::deadline;
+use crate::task::clock::now;
+use crate::task::{
+    Body, Context, Ending, EventKind, HookEvent, Hooks, Interrupt, Judge, Next, State, TaskDefinition, Until,
+    Verdict,
+};
+
+/// The pause before a task is tried again whose permit was handed over to it and has another holder by now.
+const PERMIT_PAUSE: Duration = Duration::from_secs(1);
+
+/// A run and all that it needs.
+pub(crate) struct Run {
+    pub(crate) definition: &'static TaskDefinition,
+    pub(crate) context: Context,
+    pub(crate) pool: Pool,
+    /// Cancelled when a shutdown loses its patience or the worker dies: the run ends at once and its task is handed
+    /// back.
+    pub(crate) force: CancellationToken,
+    pub(crate) stuck: Arc<Stuck>,
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) started_at: Timestamp,
+    pub(crate) time_limits: TimeLimits,
+    /// The run's place in its lane, if the task is serial.
+    pub(crate) place: Option<LanePlace>,
+}
+
+/// The place of a run in its lane. When this is dropped, the lane is told that the run is over.
+pub(crate) struct LanePlace(Option<Box<dyn FnOnce() + Send>>);
+
+impl LanePlace {
+    /// `leave` tells the lane; it is called when this is dropped.
+    pub(crate) fn new(leave: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(leave)))
+    }
+}
+
+impl Drop for LanePlace {
+    fn drop(&mut self) {
+        if let Some(leave) = self.0.take() {
+            leave();
+        }
+    }
+}
+
+/// How a run ended, for the counters of its queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Report {
+    /// The state of the task, if the task is over.
+    pub(crate) over: Option<State>,
+    /// Why the task waits for another run, if it does. If it neither is over nor waits, it was handed back.
+    pub(crate) again: Option<Next>,
+    /// Whether the body panicked.
+    pub(crate) panicked: bool,
+    /// Whether the hard time limit passed.
+    pub(crate) timed_out: bool,
+}
+
+impl Report {
+    /// The report of a run that never began, or was lost on its way.
+    pub(crate) const HANDED_BACK: Self = Self { over: None, again: None, panicked: false, timed_out: false };
+
+    /// The report of a run with this verdict.
+    pub(crate) fn of(verdict: &Verdict) -> Self {
+        let (over, again) = match verdict {
+            Verdict::Over(record) | Verdict::Dead { record, .. } => (Some(record.state), None),
+            Verdict::Again { next, .. } => (None, Some(*next)),
+            Verdict::Replaced(_) => (None, Some(Next::Replace)),
+            Verdict::HandBack => (None, None),
+        };
+        Self { over, again, ..Self::HANDED_BACK }
+    }
+
+    /// Whether the task is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.is_some()
+    }
+
+    /// Whether the task was handed back: it neither is over nor waits by a decision of its own.
+    pub(crate) fn is_handed_back(&self) -> bool {
+        self.over.is_none() && self.again.is_none()
+    }
+}
+
+/// A running body of either kind.
+enum Running {
+    Io(IoBody),
+    Cpu(CpuBody),
+}
+
+impl Future for Running {
+    type Output = Result<String, Ending>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Poller<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Io(body) => Pin::new(body).poll(cx),
+            Self::Cpu(body) => Pin::new(body).poll(cx),
+        }
+    }
+}
+
+impl Run {
+    /// Runs the task and settles its delivery. Dropping the returned future hands the delivery back to the broker.
+    pub(crate) async fn execute(mut self, delivery: Delivery) -> Report {
+        let hooks = self.hooks();
+        // If a process died after the record and before the acknowledgement, the task is over: the follow-ups are sent
+        // by the record, and the body does not run once more.
+        if self.runtime.may_be_over(&delivery)
+            && let Some(record) = Box::pin(self.runtime.recorded(&delivery)).await
+        {
+            tracing::info!(id = %record.id, task = record.task, state = %record.state, "a task that is over came again; what follows from it is sent, and its body does not run");
+            let verdict = Verdict::Over(Box::new(record));
+            return conclude(verdict, Some(delivery), &self.context, &hooks, &self.runtime).await;
+        }
+        let delivery = match self.begin(delivery).await {
+            Ok(delivery) => delivery,
+            Err(report) => return report,
+        };
+        // The place is a local value of this future, so it goes before the delivery does, even if the future is
+        // dropped: as long as this run is here, its lane lets no other one in.
+        let place = self.place.take();
+        let outcome = self.body(&hooks).await;
+        drop(place);
+        let (panicked, timed_out) = (is_panic(&outcome), matches!(outcome, Err(Ending::TimeLimit(_))));
+        let verdict = self.verdict(outcome, rand::random());
+        let report = conclude(verdict, delivery, &self.context, &hooks, &self.runtime).await;
+        Report { panicked, timed_out, ..report }
+    }
+
+    /// The hooks of the task; none if making them panics.
+    pub(crate) fn hooks(&self) -> Hooks {
+        guard(self.definition.hooks).unwrap_or_default()
+    }
+
+    /// Takes the steps before the body. `Ok(None)`: the delivery was acknowledged already. `Err`: the body must not
+    /// start, and this is the report instead.
+    pub(crate) async fn begin(&self, delivery: Delivery) -> Result<Option<Delivery>, Report> {
+        let message = self.context.message();
+        let mut delivery = Some(delivery);
+        if !message.settles_late() {
+            // Acknowledged early means at most once: the task has left the broker before its body starts, or the
+            // body does not start.
+            if let Some(delivery) = delivery.take()
+                && let Err(error) =
+                    delivery.settle_and_wait(Settle::Ack { result: None, follow_ups: None }).await
+            {
+                tracing::warn!(id = %message.id, %error, "a task is not started: it could not be acknowledged first");
+                return Err(Report::HANDED_BACK);
+            }
+        }
+        // A permit that came with the call must be held before the body starts. If it cannot be had, the task waits
+        // a moment without an attempt being counted.
+        if !Box::pin(self.context.adopt_permit()).await {
+            let judge = Judge::unstarted(message, now());
+            let again = Ending::Postpone { until: Until::In(PERMIT_PAUSE) };
+            let verdict = judge.judge(Err(again));
+            let hooks = Hooks::default();
+            return Err(conclude(verdict, delivery, &self.context, &hooks, &self.runtime).await);
+        }
+        // A window that ends with the start ends before the body: what the body has not read yet is then a matter
+        // for the next call.
+        if message.unique.is_some() {
+            let ended = self.force.run_until_cancelled(self.runtime.window_at_start(message));
+            if Box::pin(ended).await.is_none() {
+                return Err(Report::HANDED_BACK); // dropped here, the delivery goes back to the broker
+            }
+        }
+        // From here on a death of the process counts as a crash of the task.
+        if let Some(delivery) = &mut delivery {
+            delivery.started();
+        }
+        self.runtime.tell_event(self.context.message_arc(), || EventKind::Started {
+            worker: self.context.worker().into(),
+        });
+        self.runtime.begin(&self.context, self.definition).await;
+        Ok(delivery)
+    }
+
+    /// Runs the body until it ends, reaches a limit, or must be handed back.
+    pub(crate) async fn body(&self, hooks: &Hooks) -> Result<String, Ending> {
+        let _active = self.runtime.activity.begin();
+        wait(self, hooks).await
+    }
+
+    /// Judges the outcome of the body. `entropy` is the random number that spreads the pauses of retries.
+    pub(crate) fn verdict(&self, outcome: Result<String, Ending>, entropy: u64) -> Verdict {
+        let judge = Judge {
+            message: self.context.message(),
+            now: now(),
+            started_at: Some(self.started_at),
+            worker: Some(self.context.worker()),
+            entropy,
+            revoked: self.context.decide(),
+            terminated: self.context.interrupt() == Some(Interrupt::Revoked),
+            limits: self.runtime.dispatcher.limits,
+        };
+        // A body that has declared its failure has failed, whatever it returned afterwards.
+        if let Some(errors) = self.context.failure() {
+            return judge.failed(errors);
+        }
+        let most = self.runtime.max_result_size;
+        judge.judge(
+            outcome
+                .and_then(|value| if value.len() > most { Err(too_large(&value, most)) } else { Ok(value) }),
+        )
+    }
+}
+
+/// The ending of a body whose value is too large. It is a failure without a retry, because another attempt would
+/// return the same.
+fn too_large(value: &str, most: usize) -> Ending {
+    let error = format!(
+        "the result takes {} bytes, the limit is {most}: store the object, and return its id, or hand it out as a download; the builder's `max_result_size` changes the limit",
+        value.len(),
+    );
+    Ending::Fail { errors: vec![error], name: "ResultTooLarge".into() }
+}
+
+/// Runs the body until it ends or is not waited for any longer.
+async fn wait(run: &Run, hooks: &Hooks) -> Result<String, Ending> {
+    let ((soft, hard), context) = (run.time_limits, &run.context);
+    if let Some(hook) = hooks.before_start
+        && let Err(panic) = guard(|| hook(context, &HookEvent::BeforeStart))
+    {
+        return Err(panic);
+    }
+    let mut body = match (run.definition.body, run.pool) {
+        (Body::Io(start), Pool::Io) => match start_io(start, context.clone()) {
+            Ok(body) => Running::Io(body),
+            Err(ending) => return Err(ending),
+        },
+        _ => Running::Cpu(CpuBody::start(
+            run.definition,
+            context.clone(),
+            run.started_at,
+            Arc::clone(&run.stuck),
+        )),
+    };
+    let io = matches!(body, Running::Io(_));
+    // The timers are large and most runs have none, so they are boxed only where there are limits, and a run stays
+    // small.
+    let limited = soft.is_some() || hard.is_some();
+    let limits = limited.then(|| Box::pin(limits(soft, hard, context)));
+    let mut limits = pin!(OptionFuture::from(limits));
+    tokio::select! {
+        // The body comes first, so that one which is ready at its limit counts as ended.
+        biased;
+        outcome = &mut body => outcome,
+        Some(limit) = &mut limits, if limited => Err(Ending::TimeLimit(limit)),
+        // A blocking body cannot be stopped from outside: it is told to end, and its return is waited for.
+        interrupt = context.terminated(), if io => Err(Ending::Interrupted(interrupt)),
+        () = run.force.cancelled() => Err(Ending::Interrupted(Interrupt::Shutdown)),
+    }
+}
+
+/// Interrupts the body at the soft limit. Completes at the hard limit with that limit, or never if there is none.
+async fn limits(soft: Option<Duration>, hard: Option<Duration>, context: &Context) -> Duration {
+    let start = tokio::time::Instant::now();
+    if let Some(soft) = soft.filter(|soft| hard.is_none_or(|hard| *soft < hard)) {
+        tokio::time::sleep_until(deadline(start, soft)).await;
+        context.interrupt_with(Interrupt::SoftTimeLimit);
+    }
+    match hard {
+        Some(hard) => {
+            tokio::time::sleep_until(deadline(start, hard)).await;
+            hard
+        }
+        None => std::future::pending().await,
+    }
+}

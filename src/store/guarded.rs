@@ -1,0 +1,452 @@
+//! Stands in front of a store that the program brings: a panic in that store is an error of it, and harms nothing
+//! else.
+//!
+//! Actors and loops of the runtime wait for answers of the store. If the future that was to give an answer has
+//! unwound, the answer never comes, which would stall a queue, beat or the writer of states for ever. With an
+//! error they know what to do.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt;
+
+use super::{
+    ChordJoin, ChordPart, ChordStore, CompareAndSet, DuplicateClaim, DuplicateStore, GroupResult, GroupStore,
+    Leadership, Notes, Store, StoreError, Term, UniqueWindowStore, WindowHold, chords, groups,
+};
+use crate::core::Timestamp;
+use crate::core::permits::{PermitHolder, Want};
+use crate::task::{PermitAnswer, PermitKeeper, TaskId, TaskResult, TrackedState, UniqueKey, panic_message};
+
+/// A program's store, each call of which may panic.
+pub(crate) struct GuardedStore(Arc<dyn Store>);
+
+struct GuardedPermits(Arc<dyn PermitKeeper>);
+
+fn said(what: &str, panic: Box<dyn Any + Send>) -> String {
+    let panic = panic_message(panic);
+    tracing::error!(what, panic, "the store panicked");
+    format!("the store panicked in `{what}`: {panic}")
+}
+
+/// Awaits a future that may panic, and makes a panic an error.
+async fn caught<T, E>(
+    what: &str,
+    work: impl Future<Output = Result<T, E>>,
+    wrong: impl FnOnce(String) -> E,
+) -> Result<T, E> {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(done) => done,
+        Err(panic) => Err(wrong(said(what, panic))),
+    }
+}
+
+/// Calls a function that may panic; after a panic the answer is the default one.
+fn calm<T: Default>(what: &str, call: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
+        said(what, panic);
+        T::default()
+    })
+}
+
+impl GuardedStore {
+    pub(crate) fn over(store: Arc<dyn Store>) -> Arc<dyn Store> {
+        Arc::new(Self(store))
+    }
+
+    fn own_notes(&self) -> Result<&dyn Notes, StoreError> {
+        self.0.notes().ok_or_else(|| StoreError::Unsupported("this store keeps no notes".to_owned()))
+    }
+
+    fn own_chords(&self) -> Result<&dyn ChordStore, StoreError> {
+        chords(&*self.0)
+    }
+
+    fn own_groups(&self) -> Result<&dyn GroupStore, StoreError> {
+        groups(&*self.0)
+    }
+
+    fn own_windows(&self) -> Result<&dyn UniqueWindowStore, StoreError> {
+        self.0
+            .unique_windows()
+            .ok_or_else(|| StoreError::Unsupported("this store keeps no unique windows".to_owned()))
+    }
+}
+
+#[async_trait]
+impl Store for GuardedStore {
+    async fn put(&self, result: TaskResult) -> Result<bool, StoreError> {
+        caught("put", async { self.0.put(result).await }, StoreError::Panicked).await
+    }
+
+    async fn get(&self, id: &TaskId, now: Timestamp) -> Result<Option<TaskResult>, StoreError> {
+        caught("get", async { self.0.get(id, now).await }, StoreError::Panicked).await
+    }
+
+    async fn wait(&self, id: &TaskId) -> Result<TaskResult, StoreError> {
+        caught("wait", async { self.0.wait(id).await }, StoreError::Panicked).await
+    }
+
+    async fn forget(&self, id: &TaskId) -> Result<bool, StoreError> {
+        caught("forget", async { self.0.forget(id).await }, StoreError::Panicked).await
+    }
+
+    async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
+        caught("sweep", async { self.0.sweep(now).await }, StoreError::Panicked).await
+    }
+
+    async fn track(&self, state: TrackedState) -> Result<(), StoreError> {
+        caught("track", async { self.0.track(state).await }, StoreError::Panicked).await
+    }
+
+    async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError> {
+        caught("tracked", async { self.0.tracked(id).await }, StoreError::Panicked).await
+    }
+
+    async fn untrack(&self, id: &TaskId) -> Result<(), StoreError> {
+        caught("untrack", async { self.0.untrack(id).await }, StoreError::Panicked).await
+    }
+
+    async fn revoke(&self, id: &TaskId, until: Timestamp) -> Result<(), StoreError> {
+        caught("revoke", async { self.0.revoke(id, until).await }, StoreError::Panicked).await
+    }
+
+    async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError> {
+        caught("revoked", async { self.0.revoked(ids, now).await }, StoreError::Panicked).await
+    }
+
+    fn notes(&self) -> Option<&dyn Notes> {
+        calm("notes", || self.0.notes().is_some()).then_some(self)
+    }
+
+    fn unique_windows(&self) -> Option<&dyn UniqueWindowStore> {
+        calm("unique_windows", || self.0.unique_windows().is_some()).then_some(self)
+    }
+
+    fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        let permits = calm("permits", || self.0.permits())?;
+        Some(Arc::new(GuardedPermits(permits)))
+    }
+
+    fn reply_to(&self) -> Option<String> {
+        calm("reply_to", || self.0.reply_to())
+    }
+
+    fn is_shared(&self) -> bool {
+        calm("is_shared", || self.0.is_shared())
+    }
+
+    fn chords(&self) -> Option<&dyn ChordStore> {
+        calm("chords", || self.0.chords().is_some()).then_some(self)
+    }
+
+    fn groups(&self) -> Option<&dyn GroupStore> {
+        calm("groups", || self.0.groups().is_some()).then_some(self)
+    }
+
+    fn duplicates(&self) -> Option<&dyn DuplicateStore> {
+        calm("duplicates", || self.0.duplicates().is_some()).then_some(self)
+    }
+}
+
+#[async_trait]
+impl ChordStore for GuardedStore {
+    async fn open_chord(&self, group: &str, size: u64) -> Result<(), StoreError> {
+        caught("open_chord", async { self.own_chords()?.open_chord(group, size).await }, StoreError::Panicked)
+            .await
+    }
+
+    async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, StoreError> {
+        caught("join_chord", async { self.own_chords()?.join_chord(part).await }, StoreError::Panicked).await
+    }
+
+    async fn extend_chord(&self, group: &str, id: &TaskId) -> Result<(), StoreError> {
+        caught(
+            "extend_chord",
+            async { self.own_chords()?.extend_chord(group, id).await },
+            StoreError::Panicked,
+        )
+        .await
+    }
+
+    async fn close_chord(&self, group: &str, token: &str) -> Result<(), StoreError> {
+        caught(
+            "close_chord",
+            async { self.own_chords()?.close_chord(group, token).await },
+            StoreError::Panicked,
+        )
+        .await
+    }
+
+    async fn close_failed_chord(&self, group: &str, token: &str) -> Result<(), StoreError> {
+        let close = async { self.own_chords()?.close_failed_chord(group, token).await };
+        caught("close_failed_chord", close, StoreError::Panicked).await
+    }
+}
+
+#[async_trait]
+impl GroupStore for GuardedStore {
+    async fn save_group(&self, group: &GroupResult, lifetime: Option<Duration>) -> Result<(), StoreError> {
+        caught(
+            "save_group",
+            async { self.own_groups()?.save_group(group, lifetime).await },
+            StoreError::Panicked,
+        )
+        .await
+    }
+
+    async fn group(&self, id: &str, now: Timestamp) -> Result<Option<GroupResult>, StoreError> {
+        caught("group", async { self.own_groups()?.group(id, now).await }, StoreError::Panicked).await
+    }
+
+    async fn forget_group(&self, id: &str) -> Result<bool, StoreError> {
+        caught("forget_group", async { self.own_groups()?.forget_group(id).await }, StoreError::Panicked)
+            .await
+    }
+}
+
+#[async_trait]
+impl DuplicateStore for GuardedStore {
+    async fn claim(&self, claims: &[DuplicateClaim]) -> Result<Vec<bool>, StoreError> {
+        let claim = async {
+            match self.0.duplicates() {
+                Some(duplicates) => duplicates.claim(claims).await,
+                None => Ok(vec![true; claims.len()]),
+            }
+        };
+        caught("claim", claim, StoreError::Panicked).await
+    }
+}
+
+#[async_trait]
+impl Notes for GuardedStore {
+    async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
+        caught("note", async { self.own_notes()?.note(key).await }, StoreError::Panicked).await
+    }
+
+    async fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        caught("notes", async { self.own_notes()?.notes(prefix).await }, StoreError::Panicked).await
+    }
+
+    async fn compare_and_set(&self, change: CompareAndSet) -> Result<bool, StoreError> {
+        caught(
+            "compare_and_set",
+            async { self.own_notes()?.compare_and_set(change).await },
+            StoreError::Panicked,
+        )
+        .await
+    }
+
+    async fn compare_and_set_all(
+        &self,
+        changes: Vec<CompareAndSet>,
+        under: Option<Term>,
+    ) -> Result<bool, StoreError> {
+        let change = async { self.own_notes()?.compare_and_set_all(changes, under).await };
+        caught("compare_and_set_all", change, StoreError::Panicked).await
+    }
+
+    async fn lead(
+        &self,
+        election: &str,
+        candidate: &str,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Leadership, StoreError> {
+        let lead = async { self.own_notes()?.lead(election, candidate, lease, now).await };
+        caught("lead", lead, StoreError::Panicked).await
+    }
+
+    async fn resign(&self, election: &str, candidate: &str) -> Result<(), StoreError> {
+        caught("resign", async { self.own_notes()?.resign(election, candidate).await }, StoreError::Panicked)
+            .await
+    }
+}
+
+#[async_trait]
+impl UniqueWindowStore for GuardedStore {
+    async fn acquire(&self, key: &UniqueKey, id: &TaskId, lease: Duration) -> Result<WindowHold, StoreError> {
+        caught("acquire", async { self.own_windows()?.acquire(key, id, lease).await }, StoreError::Panicked)
+            .await
+    }
+
+    async fn renew(&self, key: &UniqueKey, id: &TaskId, lease: Duration) -> Result<bool, StoreError> {
+        caught("renew", async { self.own_windows()?.renew(key, id, lease).await }, StoreError::Panicked).await
+    }
+
+    async fn confirm(&self, key: &UniqueKey, id: &TaskId, window: Duration) -> Result<bool, StoreError> {
+        let confirm = async { self.own_windows()?.confirm(key, id, window).await };
+        caught("confirm", confirm, StoreError::Panicked).await
+    }
+
+    async fn release(&self, key: &UniqueKey, id: &TaskId) -> Result<bool, StoreError> {
+        caught("release", async { self.own_windows()?.release(key, id).await }, StoreError::Panicked).await
+    }
+
+    async fn release_of(&self, id: &TaskId) -> Result<bool, StoreError> {
+        caught("release_of", async { self.own_windows()?.release_of(id).await }, StoreError::Panicked).await
+    }
+
+    async fn holder(&self, key: &UniqueKey) -> Result<Option<TaskId>, StoreError> {
+        caught("holder", async { self.own_windows()?.holder(key).await }, StoreError::Panicked).await
+    }
+
+    fn carry_out(&self, work: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        match self.own_windows() {
+            Ok(windows) => windows.carry_out(work),
+            Err(_) => drop(tokio::spawn(work)), // a caller with work for a window has asked for a window before
+        }
+    }
+}
+
+#[async_trait]
+impl PermitKeeper for GuardedPermits {
+    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<PermitAnswer, String> {
+        caught("acquire", async { self.0.acquire(wants, holder).await }, |error| error).await
+    }
+
+    fn release(&self, wants: &[Want], holder: &str) {
+        calm("release", || self.0.release(wants, holder));
+    }
+
+    fn park(&self, wants: &[Want], holder: &str, within: Duration) {
+        calm("park", || self.0.park(wants, holder, within));
+    }
+
+    async fn freed(&self, at_most: Duration) {
+        let freed = async {
+            self.0.freed(at_most).await;
+            Ok::<_, String>(())
+        };
+        // Without the pause, the caller who waits would ask again and again.
+        if caught("freed", freed, |error| error).await.is_err() {
+            tokio::time::sleep(at_most).await;
+        }
+    }
+
+    async fn holders(&self, name: &str) -> Result<Vec<PermitHolder>, String> {
+        caught("holders", async { self.0.holders(name).await }, |error| error).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names of the functions of a trait.
+    fn functions<'a>(source: &'a str, of: &str) -> Vec<&'a str> {
+        let (_, body) = source.split_once(&format!("pub trait {of}:")).expect("the trait");
+        let body = body.split("\n}").next().expect("its end");
+        body.lines()
+            .filter_map(|line| line.trim().trim_start_matches("async ").strip_prefix("fn "))
+            .filter_map(|rest| rest.split('(').next())
+            .collect()
+    }
+
+    /// A function with a default that is not forwarded would quietly replace the store's own.
+    #[test]
+    fn each_function_of_a_store_is_forwarded() {
+        let own = include_str!("guarded.rs");
+        for (source, of, least) in [
+            (include_str!("mod.rs"), "Store", 18),
+            (include_str!("chord.rs"), "ChordStore", 5),
+            (include_str!("group.rs"), "GroupStore", 3),
+            (include_str!("duplicates.rs"), "DuplicateStore", 1),
+            (include_str!("notes.rs"), "Notes", 6),
+            (include_str!("unique_windows.rs"), "UniqueWindowStore", 4),
+            (include_str!("../task/permit.rs"), "PermitKeeper", 5),
+        ] {
+            let names = functions(source, of);
+            assert!(names.len() >= least, "{names:?}");
+            for name in names {
+                let is_there = own.contains(&format!(" fn {name}(")) || own.contains(&format!(" fn {name}<"));
+                assert!(is_there, "`{of}::{name}` is to be forwarded in guarded.rs");
+            }
+        }
+    }
+
+    struct Broken;
+
+    #[async_trait]
+    impl Store for Broken {
+        async fn put(&self, _: TaskResult) -> Result<bool, StoreError> {
+            panic!("put")
+        }
+        async fn get(&self, _: &TaskId, _: Timestamp) -> Result<Option<TaskResult>, StoreError> {
+            panic!("get")
+        }
+        async fn wait(&self, _: &TaskId) -> Result<TaskResult, StoreError> {
+            tokio::task::yield_now().await;
+            panic!("wait")
+        }
+        async fn forget(&self, _: &TaskId) -> Result<bool, StoreError> {
+            panic!("forget")
+        }
+        async fn sweep(&self, _: Timestamp) -> Result<usize, StoreError> {
+            panic!("sweep")
+        }
+        async fn track(&self, _: TrackedState) -> Result<(), StoreError> {
+            panic!("track")
+        }
+        async fn tracked(&self, _: &TaskId) -> Result<Option<TrackedState>, StoreError> {
+            panic!("tracked")
+        }
+        async fn revoke(&self, _: &TaskId, _: Timestamp) -> Result<(), StoreError> {
+            panic!("revoke")
+        }
+        async fn revoked(&self, _: &[TaskId], _: Timestamp) -> Result<Vec<TaskId>, StoreError> {
+            panic!("revoked")
+        }
+        fn is_shared(&self) -> bool {
+            panic!("is_shared")
+        }
+
+        async fn untrack(&self, _: &TaskId) -> Result<(), StoreError> {
+            panic!("untrack")
+        }
+
+        fn chords(&self) -> Option<&dyn ChordStore> {
+            None
+        }
+
+        fn groups(&self) -> Option<&dyn GroupStore> {
+            None
+        }
+
+        fn duplicates(&self) -> Option<&dyn DuplicateStore> {
+            None
+        }
+
+        fn notes(&self) -> Option<&dyn Notes> {
+            None
+        }
+
+        fn unique_windows(&self) -> Option<&dyn UniqueWindowStore> {
+            None
+        }
+
+        fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+            None
+        }
+
+        fn reply_to(&self) -> Option<String> {
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_error() {
+        let store = GuardedStore::over(Arc::new(Broken));
+        let (id, now) = (TaskId::from("a"), Timestamp::ZERO);
+        let panicked = |text: &str| StoreError::Panicked(format!("the store panicked in `{text}`: {text}"));
+        assert_eq!(store.get(&id, now).await, Err(panicked("get")));
+        assert_eq!(store.wait(&id).await, Err(panicked("wait")));
+        assert_eq!(store.revoked(&[id], now).await, Err(panicked("revoked")));
+        assert!(!store.is_shared() && store.notes().is_none());
+    }
+}

@@ -1,0 +1,182 @@
+//! Source pollers, which enqueue a task for each row of the application's own tables that is due.
+//!
+//! The table is the truth. A loop asks its [`Source`] again and again for the rows that are due, and enqueues a task
+//! for each with a unique window. So a row that is still due because its task has not run yet is not enqueued twice.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::{NewTask, Signature, Task, TaskError, Unique, UniqueKey, UniqueUntil};
+use crate::core::poll_schedule::Rule;
+
+/// The source of a source poller. It finds the rows that are due.
+///
+/// The loop calls it on an event loop, so it must not block. A source that asks a database with a blocking driver does
+/// so in `tokio::task::spawn_blocking`.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// The rows that are due now, the most urgent first, at most `limit` of them.
+    ///
+    /// The call only looks. The loop may leave out some of the rows: those of a tenant that is [skipped](Self::skips),
+    /// and the rest of a batch in which an enqueue failed. So a source that counts attempts, or puts a row off, does
+    /// that in [`enqueued`](Self::enqueued), and a row that is left out burns no attempt.
+    ///
+    /// # Errors
+    /// The source may return any error. The loop logs and counts it and asks again later. It treats a panic in the same
+    /// way.
+    async fn due(&self, limit: usize) -> Result<Vec<Due>, TaskError>;
+
+    /// Whether the loop should enqueue nothing for this tenant now, for example because the tenant is being migrated.
+    /// The loop asks once for each tenant of a batch, before it enqueues anything of the batch. Rows of such a tenant
+    /// take up places in the batch all the same, so a source that can leave them out itself should do so.
+    async fn skips(&self, _tenant: &str) -> bool {
+        false
+    }
+
+    /// Tells the source that the rows of these keys now have a task, and had none before. Here a source notes that they
+    /// were tried. The loop calls it once after each batch that has such rows, even if a later enqueue of the batch
+    /// failed.
+    ///
+    /// A process that dies just before the call leaves a task without its note. While that task waits or runs, the row
+    /// joins it and is not reported here again. After that, the row counts as not tried.
+    ///
+    /// # Errors
+    /// The source may return any error. The loop logs it, counts it as a failure, and asks again later. The tasks run
+    /// nevertheless.
+    async fn enqueued(&self, _keys: &[String]) -> Result<(), TaskError> {
+        Ok(())
+    }
+}
+
+/// A row that is due.
+#[derive(Clone, Debug)]
+pub struct Due {
+    pub(crate) tenant: String,
+    pub(crate) key: String,
+    pub(crate) call: Result<NewTask, String>,
+    pub(crate) task: &'static str,
+}
+
+impl Due {
+    /// The row of this key and the call to make for it. The key has to hold everything that makes the row a new piece
+    /// of work, such as its id and the time at which it is due; then a row that is rescheduled can be enqueued again at
+    /// once. [`key_of`](crate::task::key_of) joins several texts to a key. A call made elsewhere joins the row's task
+    /// if it has the same `unique_key`.
+    pub fn new<T: Task>(key: impl fmt::Display, call: Signature<T>) -> Self {
+        let (call, arguments) = call.into_parts();
+        let call = arguments.map(|arguments| NewTask { arguments, ..call });
+        Self { tenant: String::new(), key: key.to_string(), call, task: T::NAME }
+    }
+
+    /// Sets the tenant of the row. Tenants take turns within a batch.
+    #[must_use]
+    pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
+        self.tenant = tenant.into();
+        self
+    }
+}
+
+/// A source poller: a name, a source, and the rules that say how often and for how many rows the loop asks.
+#[derive(Clone)]
+#[must_use = "it does nothing until it is given to `Builder::poller`"]
+pub struct SourcePoller {
+    pub(crate) name: String,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) rule: Rule,
+    pub(crate) window: Duration,
+    pub(crate) until: UniqueUntil,
+    pub(crate) queue: Option<String>,
+}
+
+impl SourcePoller {
+    /// A loop with the defaults. It looks every 10 s for up to 1000 rows. It does not enqueue a row again for an hour
+    /// or until the row's task is over. It stops while 10,000 tasks wait in the queue.
+    pub fn new(name: impl Into<String>, source: impl Source) -> Self {
+        let rule = Rule {
+            interval: Duration::from_secs(10),
+            batch: 1000,
+            max_backlog: Some(10_000),
+            max_age: None,
+            longest_pause: Duration::from_secs(300),
+        };
+        Self {
+            name: name.into(),
+            source: Arc::new(source),
+            rule,
+            window: Duration::from_secs(3600),
+            until: UniqueUntil::Done,
+            queue: None,
+        }
+    }
+
+    /// Sets the time from one look to the next, at least a millisecond. After a full batch the loop looks again at
+    /// once.
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.rule.interval = interval.max(Duration::from_millis(1));
+        self
+    }
+
+    /// Sets the number of rows to ask for at a time, at least one.
+    pub fn batch(mut self, rows: usize) -> Self {
+        self.rule.batch = rows.max(1);
+        self
+    }
+
+    /// Sets for how long a row is not enqueued again, unless its task is over before. A row whose task was lost, or
+    /// whose task ended and left the row due, is tried again after this time.
+    pub fn unique_for(mut self, window: Duration) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// Sets when a row may be enqueued again. With `Start`, it may be as soon as its task has started.
+    pub fn unique_until(mut self, until: UniqueUntil) -> Self {
+        self.until = until;
+        self
+    }
+
+    /// Sets the queue whose backlog and age the loop watches. By default it watches the queues that the last batch went
+    /// to.
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.queue = Some(queue.into());
+        self
+    }
+
+    /// Sets how many tasks may wait in the queue; the loop asks for no more rows than fit. With `None` there is no such
+    /// limit.
+    pub fn max_backlog(mut self, tasks: Option<u64>) -> Self {
+        self.rule.max_backlog = tasks;
+        self
+    }
+
+    /// Lets the loop pause while the queue has been blocked for longer than this: its oldest task waits, and nothing
+    /// starts.
+    pub fn max_age(mut self, age: Duration) -> Self {
+        self.rule.max_age = Some(age);
+        self
+    }
+
+    /// Sets the longest pause after failures. The first pause is a second, and each further one is twice as long.
+    pub fn longest_pause(mut self, pause: Duration) -> Self {
+        self.rule.longest_pause = pause.max(Duration::from_millis(1));
+        self
+    }
+
+    /// The call of a row, with its unique window.
+    pub(crate) fn call(&self, due: Due) -> Result<NewTask, String> {
+        let unique = Unique::new(UniqueKey::new(due.task, due.key), self.window).until(self.until);
+        Ok(NewTask { unique: Some(Box::new(unique)), ..due.call? })
+    }
+}
+
+impl fmt::Debug for SourcePoller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SourcePoller")
+            .field("name", &self.name)
+            .field("rule", &self.rule)
+            .finish_non_exhaustive()
+    }
+}

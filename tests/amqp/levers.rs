@@ -1,0 +1,267 @@
+//! What is changed by remote control while the program runs.
+
+use std::time::Duration;
+
+use celeriac::task::Task;
+use celeriac::{Context, State, task};
+use serde_json::{Value, json};
+
+use crate::control::Caller;
+use crate::kit::{Gate, LONG, add, hold, note, notes, record, until, until_status};
+use crate::rabbit::{builder, runtime, task as properties, vhost};
+
+#[task(queue = "io")]
+async fn limited(ctx: Context) {
+    note(ctx.id(), "ran");
+}
+
+#[task(queue = "io")]
+async fn in_line(ctx: Context) {
+    note(ctx.id(), "ran");
+}
+
+fn ok(text: &str) -> Value {
+    json!({ "ok": text })
+}
+
+fn error(text: &str) -> Value {
+    json!({ "error": text })
+}
+
+/// A limited task waits, takes no slot, holds up no other task, and starts when it may.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rate_limit_holds_back_one_task() {
+    let url = vhost().await;
+    let celeriac = runtime(&url).await;
+    let mut caller = Caller::new(&url).await;
+    let name = limited::Task::NAME;
+    let limit = |rate: Value| json!({"task_name": name, "rate_limit": rate});
+    for (arguments, answer) in [
+        (limit(json!("10/q")), error("KeyError('q')")),
+        (
+            limit(json!("x")),
+            error("Invalid rate limit string: ValueError(\"could not convert string to float: 'x'\")"),
+        ),
+        (json!({"task_name": "nope", "rate_limit": "10/m"}), error("unknown task")),
+        (limit(json!(0)), ok("rate limit disabled successfully")),
+        (limit(json!(5)), ok("new rate limit set successfully")),
+        (limit(json!("1/h")), ok("new rate limit set successfully")),
+    ] {
+        assert_eq!(caller.told("rate_limit", arguments).await, answer);
+    }
+    let registered = caller.told("registered", json!({})).await;
+    assert!(
+        registered.as_array().unwrap().contains(&json!(format!("{name} [rate_limit=1/h]"))),
+        "{registered}"
+    );
+
+    let client = || celeriac.client();
+    // More than the queue's prefetch, so that the tasks behind them come only if the queue takes more.
+    let mut held = Vec::new();
+    for _ in 0..20 {
+        held.push(limited::s().send(client()).await.unwrap());
+    }
+    assert_eq!(held[0].get(LONG).await, Ok(()), "the first one may start");
+    let behind = in_line::s().send(client()).await.unwrap();
+    assert_eq!(behind.get(LONG).await, Ok(()), "another task is not held up");
+    assert!(held[1..].iter().all(|task| notes(task.id()).is_empty()));
+    let reserved = caller.told("reserved", json!({})).await;
+    assert!(reserved.as_array().unwrap().iter().any(|task| task["id"] == json!(held[1].id())), "{reserved}");
+    let status = celeriac.queue("io").await.unwrap();
+    assert_eq!(status.running, 0, "they take no slot");
+
+    // Twenty milliseconds each: they come one after the other, without anybody who wakes the queue.
+    assert_eq!(caller.told("rate_limit", limit(json!("50/s"))).await, ok("new rate limit set successfully"));
+    for task in &held[1..10] {
+        assert_eq!(task.get(LONG).await, Ok(()));
+    }
+    assert_eq!(caller.told("rate_limit", limit(json!(""))).await, ok("rate limit disabled successfully"));
+    for task in &held {
+        assert_eq!(task.get(LONG).await, Ok(()));
+    }
+    celeriac.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn time_limits_hold_for_runs_that_start_from_then_on() {
+    let url = vhost().await;
+    let celeriac = runtime(&url).await;
+    let mut caller = Caller::new(&url).await;
+    let gate = Gate::new();
+    let before = hold::s(gate.name.clone()).send(celeriac.client()).await.unwrap();
+    gate.entered(1).await;
+    let limits = json!({"task_name": hold::Task::NAME, "soft": null, "hard": 0.05});
+    assert_eq!(caller.told("time_limit", limits).await, ok("time limits set successfully"));
+    assert_eq!(
+        caller.told("time_limit", json!({"task_name": "nope", "soft": 5})).await,
+        error("unknown task")
+    );
+    let after = hold::s(gate.name.clone()).send(celeriac.client()).await.unwrap();
+    let ended = record(&after).await;
+    assert_eq!((ended.state, ended.error_type.as_deref()), (State::Failure, Some("TimeLimitExceeded")));
+    let own = hold::s(gate.name.clone()).time_limit(LONG).send(celeriac.client()).await.unwrap();
+    gate.entered(3).await;
+    gate.open();
+    assert_eq!(before.get(LONG).await, Ok(1));
+    assert_eq!(own.get(LONG).await, Ok(1), "the limit of a call is stronger");
+    celeriac.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pools_grow_and_shrink_and_queues_pause() {
+    let url = vhost().await;
+    let celeriac = runtime(&url).await;
+    let mut caller = Caller::new(&url).await;
+    let workers =
+        async || -> usize { celeriac.queues().await.unwrap().iter().map(|queue| queue.workers).sum() };
+    let before = workers().await;
+    assert_eq!(caller.told("pool_grow", json!({"n": 3})).await, ok("pool will grow"));
+    until("it has grown", async || workers().await == before + 3).await;
+    assert_eq!(caller.told("pool_shrink", json!({})).await, ok("pool will shrink"));
+    until("it has shrunk", async || workers().await == before + 2).await;
+    assert_eq!(caller.told("pool_shrink", json!({"n": 1000})).await, ok("pool will shrink"));
+    let queues = celeriac.queues().await.unwrap().len();
+    until("each queue keeps one", async || workers().await == queues).await;
+    for n in [json!(-1), json!(1_000_000_000), json!("many")] {
+        let answer = caller.told("pool_grow", json!({ "n": n })).await;
+        assert!(answer["error"].is_string(), "{answer}");
+    }
+    for (method, text) in [
+        ("pool_restart", "ValueError('Pool restarts not enabled')"),
+        ("autoscale", "ValueError('Autoscale not enabled')"),
+    ] {
+        assert_eq!(caller.told(method, json!({"max": 4, "min": 1})).await, error(text));
+    }
+
+    assert_eq!(caller.told("pause", json!({"queue": "io"})).await, ok("paused io"));
+    until_status(&celeriac, "io", |status| status.paused).await;
+    let waiting = add::s(1, 1).send(celeriac.client()).await.unwrap();
+    let queues = caller.told("queues", json!({})).await;
+    assert_eq!((&queues["io"]["paused"], &queues["one"]["paused"]), (&json!(true), &json!(false)));
+    assert_eq!(caller.told("resize", json!({"queue": "io", "workers": 7})).await, ok("io has 7 workers"));
+    assert_eq!(caller.told("resume", json!({"queue": "io"})).await, ok("resumed io"));
+    assert_eq!(waiting.get(LONG).await, Ok(2));
+    until_status(&celeriac, "io", |status| status.workers == 7 && !status.paused).await;
+    let unknown = caller.told("pause", json!({"queue": "nosuch"})).await;
+    assert!(unknown["error"].as_str().unwrap().contains("no queue 'nosuch' is served here"), "{unknown}");
+    celeriac.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn consumers_are_cancelled_and_added() {
+    let url = vhost().await;
+    let celeriac = runtime(&url).await;
+    let mut caller = Caller::new(&url).await;
+    let named = |queues: &Value, name: &str| queues.as_array().unwrap().iter().any(|q| q["name"] == name);
+    let gate = Gate::new();
+    let running = hold::s(gate.name.clone()).queue("one").send(celeriac.client()).await.unwrap();
+    gate.entered(1).await;
+    let waiting = hold::s(gate.name.clone()).queue("one").send(celeriac.client()).await.unwrap();
+    assert_eq!(
+        caller.told("cancel_consumer", json!({"queue": "one"})).await,
+        ok("no longer consuming from one")
+    );
+    until("what had not started is back", async || caller.peer.ready("one").await == 1).await;
+    assert!(!named(&caller.told("active_queues", json!({})).await, "one"));
+    gate.open();
+    assert_eq!(running.get(LONG).await, Ok(1), "what runs goes on");
+    assert_eq!(caller.peer.ready("one").await, 1);
+    assert_eq!(caller.told("add_consumer", json!({"queue": "one"})).await, ok("add consumer one"));
+    assert_eq!(waiting.get(LONG).await, Ok(1));
+    assert!(named(&caller.told("active_queues", json!({})).await, "one"));
+    let nobodys = caller.told("cancel_consumer", json!({"queue": "nosuch"})).await;
+    assert_eq!(nobodys, ok("no longer consuming from nosuch"));
+
+    // One that is new here.
+    let arguments = json!({"queue": "q2", "exchange": null, "exchange_type": "direct", "routing_key": null});
+    for _ in 0..2 {
+        assert_eq!(caller.told("add_consumer", arguments.clone()).await, ok("add consumer q2"));
+    }
+    until("the queue is there", async || {
+        celeriac
+            .fleet()
+            .inspect("queues", Value::Null)
+            .await
+            .unwrap()
+            .values()
+            .any(|queues| queues["q2"]["consuming"] == true)
+    })
+    .await;
+    caller.peer.send("q2", properties(add::Task::NAME, "in-q2"), b"[[20, 22], {}, {}]").await;
+    let result: Value = celeriac.async_result("in-q2").get(LONG).await.unwrap();
+    assert_eq!(result, json!(42));
+    assert!(named(&caller.told("active_queues", json!({})).await, "q2"));
+    let foreign =
+        caller.told("add_consumer", json!({"queue": "q3", "exchange": "x", "exchange_type": "topic"})).await;
+    assert!(foreign["error"].as_str().unwrap().contains("bind"), "{foreign}");
+    let long = caller.told("add_consumer", json!({"queue": "q".repeat(300)})).await;
+    assert!(long["error"].as_str().unwrap().contains("255"), "{long}");
+    celeriac.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_that_is_asked_for_lets_tasks_end() {
+    let url = vhost().await;
+    let celeriac = builder(&url).shutdown_grace(LONG).start().await.unwrap();
+    let mut caller = Caller::new(&url).await;
+    let nobody = caller.told("shutdown", json!({})).await;
+    assert!(nobody["error"].as_str().unwrap().contains("run_until_signal"), "{nobody}");
+    celeriac.shutdown().await.unwrap();
+
+    let celeriac = builder(&url).shutdown_grace(LONG).start().await.unwrap();
+    let gate = Gate::new();
+    let running = hold::s(gate.name.clone()).send(celeriac.client()).await.unwrap();
+    gate.entered(1).await;
+    let program = celeriac.clone();
+    let ended = tokio::spawn(async move { program.run_until_signal().await });
+    until("it hears", async || !celeriac.fleet().ping().await.unwrap().is_empty()).await;
+    caller.ask_for("shutdown", json!({"msg": "enough"}), "shutdown").await;
+    until("it takes nothing more", async || add::s(1, 1).send(celeriac.client()).await.is_err()).await;
+    assert!(!ended.is_finished(), "it waits for what runs");
+    gate.open();
+    let report = tokio::time::timeout(LONG, ended).await.unwrap().unwrap().unwrap();
+    assert!(report.drained, "{report:?}");
+    assert_eq!(record(&running).await.state, State::Success);
+}
+
+/// A stamp that is revoked keeps tasks from starting, and with `terminate` ends those that run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_are_revoked_by_their_stamps() {
+    use lapin::types::{AMQPValue, FieldArray, FieldTable};
+
+    use crate::rabbit::{text, with};
+    let url = vhost().await;
+    let celeriac = runtime(&url).await;
+    let mut caller = Caller::new(&url).await;
+    let stamped = |id: &str, tenant: &str| {
+        let names = FieldArray::from(vec![text("tenant")]);
+        let mut stamps = FieldTable::default();
+        stamps.insert("tenant".into(), text(tenant));
+        with(&[
+            ("task", text(hold::Task::NAME)),
+            ("id", text(id)),
+            ("stamped_headers", AMQPValue::FieldArray(names)),
+            ("stamps", AMQPValue::FieldTable(stamps)),
+        ])
+    };
+    let gate = Gate::new();
+    let body = json!([[gate.name], {}, {}]).to_string();
+    caller.peer.send("io", stamped("runs", "acme"), body.as_bytes()).await;
+    gate.entered(1).await;
+    let state = async |id: &str| celeriac.client().state(&id.into()).await.unwrap();
+    let by = |tenant: &str, terminate: bool| json!({"headers": {"tenant": [tenant]}, "terminate": terminate});
+    let told = caller.told("revoke_by_stamped_headers", by("acme", false)).await;
+    assert_eq!(told, ok("headers {'tenant': ['acme']} flagged as revoked, but not terminated"));
+    caller.peer.send("io", stamped("waits", "acme"), body.as_bytes()).await;
+    until("it does not start", async || state("waits").await == State::Revoked).await;
+    assert_eq!(state("runs").await, State::Started);
+    let told = caller.told("revoke_by_stamped_headers", by("other", true)).await;
+    assert_eq!(told, ok("headers {'tenant': ['other']} were not terminated"));
+    let told = caller
+        .told("revoke_by_stamped_headers", json!({"headers": ["tenant=acme"], "terminate": true}))
+        .await;
+    assert_eq!(told, ok("headers defaultdict(<class 'set'>, {'tenant': {'acme'}}) revoked"));
+    until("it has ended", async || state("runs").await == State::Revoked).await;
+    let _ = tokio::time::timeout(Duration::from_millis(1), gate.left(1)).await;
+    celeriac.shutdown().await.unwrap();
+}

@@ -1,0 +1,175 @@
+//! Ids that a canvas bears: one rule for all of them, told at the call, or by the task from whose end they follow.
+
+use celeriac::broker::conformance::sample;
+use celeriac::task::canvas::{Canvas, IntoCanvas, chord, group, map, signature};
+use celeriac::task::{Arguments, Durability, LONGEST_ID, RawSignature, Workflow};
+use celeriac::{Context, EnqueueError, GetError, State, TaskError, TaskId, task};
+
+use super::kit::*;
+
+fn refused<O: std::fmt::Debug>(sent: Result<O, EnqueueError>) -> String {
+    sent.map(|sent| panic!("{sent:?}")).unwrap_or_else(|error: EnqueueError| error.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_no_store_can_hold_is_refused_wherever_it_is() {
+    on_all(async |celeriac| {
+        let send = async |canvas: Canvas| canvas.send(celeriac.client()).await;
+        for len in [0, LONGEST_ID + 1, 70_000] {
+            let bad = || "x".repeat(len);
+            let one = || add::s(1, 1).id(bad());
+            let canvases: Vec<Canvas> = vec![
+                group([one(), add::s(2, 2)]).untyped(),
+                chord([one()], sum::p()).untyped(),
+                chord([add::s(1, 1)], sum::p().untyped().id(bad())).untyped(),
+                add::s(1, 1).then(add::p(1).id(bad())).untyped(),
+                add::s(1, 1).link(add::p(1).id(bad())).untyped(),
+                add::s(1, 1).link_error(note::p("n".into()).id(bad())).untyped(),
+                map(twice::Task, [1, 2]).id(bad()).untyped(),
+                group([add::s(1, 1)]).id(bad()).untyped(),
+                group([add::s(1, 1)]).id(bad()).then(sum::p()).untyped(),
+                add::s(1, 1).then(twice::p().set("group_id", bad())).untyped(),
+                add::s(1, 1).then(twice::p().set("root_id", bad())).untyped(),
+                add::s(1, 1).then(twice::p().set("parent_id", bad())).untyped(),
+                add::s(1, 1).then(twice::p().set("reply_to", bad())).untyped(),
+                add::s(1, 1).link(add::p(1).link(add::p(1).id(bad()))).untyped(),
+            ];
+            for canvas in canvases {
+                let said = format!("{canvas:?}");
+                let text = refused(send(canvas).await);
+                assert!(
+                    text.contains(&format!("{len} bytes")) && text.len() < 400,
+                    "{text}: {}",
+                    &said[..400]
+                );
+            }
+        }
+        let number = refused(send(add::s(1, 1).then(add::p(1).set("task_id", 7)).untyped()).await);
+        assert!(number.contains("is 7, which is no text"), "{number}");
+        let longest = add::s(1, 1).then(add::p(1).id("x".repeat(LONGEST_ID)));
+        assert_eq!(longest.send(celeriac.client()).await.unwrap().get(LONG).await, Ok(3));
+        assert_eq!(celeriac.queue("default").await.unwrap().ready, 0);
+    })
+    .await;
+}
+
+/// Adds a member under this id to its chord.
+#[task(max_retries = 0)]
+async fn adds_one_called(ctx: Context, id: String) -> Result<i64, TaskError> {
+    ctx.add_to_chord(add::s(10, 0).id(id.as_str())).await?;
+    Ok(1)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_added_under_such_an_id_is_refused_and_says_so() {
+    on_each(async |celeriac| {
+        for id in [String::new(), "x".repeat(300), "\u{1b}[2J\n".repeat(60)] {
+            let chord = chord([adds_one_called::s(id.clone()), adds_one_called::s(id.clone())], sum::p());
+            let sent = chord.send(celeriac.client()).await.unwrap();
+            let GetError::Ended(record) = sent.get(LONG).await.unwrap_err() else { panic!("it has ended") };
+            assert_eq!((record.state, record.error_type.as_deref()), (State::Failure, Some("ChordError")));
+            let text = record.errors.join(": ");
+            assert!(text.contains(&format!("{} bytes", id.len())) && text.len() < 600, "{text}");
+            assert!(!text.contains(char::is_control), "{text}");
+        }
+        // Any text of 1 to 255 bytes will do.
+        let sent = chord([adds_one_called::s("\u{1b}[2J\n".into())], sum::p()).send(celeriac.client()).await;
+        assert_eq!(sent.unwrap().get(LONG).await, Ok(11));
+        assert_eq!(celeriac.async_result("\u{1b}[2J\n").state().await, Ok(State::Success));
+        assert_eq!(celeriac.queue("default").await.unwrap().ready, 0);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_id_that_is_given_twice_is_refused() {
+    on_all(async |celeriac| {
+        let send = async |canvas: Canvas| canvas.send(celeriac.client()).await;
+        let named = |id: &str| add::s(1, 1).id(id);
+        let canvases: Vec<Canvas> = vec![
+            group([named("a"), named("a")]).untyped(),
+            chord([named("a"), add::s(1, 1)], sum::p().untyped().id("a")).untyped(),
+            named("a").then(twice::p().id("a")).untyped(),
+            group([named("a").then(twice::p()).untyped(), group([named("b"), named("a")]).untyped()])
+                .untyped(),
+            group([named("a")]).id("a").then(sum::p()).untyped(),
+            named("a").link(twice::p().id("a")).untyped(),
+            named("a").link_error(note::p("n".into()).id("a")).untyped(),
+        ];
+        for canvas in canvases {
+            let text = refused(send(canvas).await);
+            assert!(text.contains("the id `a` is given twice"), "{text}");
+        }
+        // The copies of one errback are one.
+        let shared = group([add::s(1, 1), add::s(2, 2)]).link_error(note::p("n".into()).id("e"));
+        assert_eq!(shared.send(celeriac.client()).await.unwrap().get(LONG).await, Ok(vec![2, 4]));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_can_have_such_an_id_so_nothing_is_known_of_it() {
+    on_all(async |celeriac| {
+        for id in [String::new(), "x".repeat(300), "x".repeat(70_000)] {
+            let result = celeriac.async_result(id.as_str());
+            assert_eq!((result.state().await, result.result().await), (Ok(State::Unknown), Ok(None)));
+            assert_eq!((result.revoke(true).await, result.forget().await), (Ok(false), Ok(false)));
+            assert!(matches!(result.get::<i64>(LONG).await, Err(GetError::Unknown(_))));
+        }
+    })
+    .await;
+}
+
+/// A message of somebody else's.
+async fn foreign(workflow: Workflow) -> (celeriac::Celeriac, TaskId) {
+    let (celeriac, broker) = apart_and_its_broker().await;
+    let mut message = sample("default", 0, Durability::Disk);
+    "canvas::kit::none".clone_into(&mut message.task);
+    message.arguments = Arguments::default();
+    message.workflow = Some(Box::new(workflow));
+    let id = message.id.clone();
+    broker.publish(message, true).await.unwrap();
+    (celeriac, id)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_came_with_such_an_id_fails_the_task_before_it() {
+    let step = |id: &str| signature("canvas::kit::none").immutable().id(id).into_raw().unwrap();
+    let long = "x".repeat(300);
+    let body = signature("canvas::kit::none").immutable().id("the-body").into_raw().unwrap();
+    let of = |chain: Vec<RawSignature>| Workflow { chain, ..Workflow::default() };
+    let header =
+        Workflow { group: Some("g".into()), group_index: Some(0), chord: Some(body), ..Workflow::default() };
+    let callback = Workflow { callbacks: vec![step(&long)], ..header };
+    for workflow in [of(vec![step("last"), step(&long)]), of(vec![step(&long)]), callback] {
+        let (celeriac, first) = foreign(workflow).await;
+        let first = celeriac.async_result(first.as_str());
+        until("the task has failed", async || first.state().await.unwrap() == State::Failure).await;
+        let record = first.result().await.unwrap().unwrap();
+        assert!(record.errors[0].contains("has 300 bytes"), "{record:?}");
+        celeriac.shutdown().await.unwrap();
+    }
+    let (celeriac, _) = foreign(of(vec![step("last"), step(&long)])).await;
+    let last = celeriac.async_result("last");
+    until("the last step has failed too", async || last.state().await.unwrap() == State::Failure).await;
+    celeriac.shutdown().await.unwrap();
+}
+
+#[task(max_retries = 0)]
+async fn replaces_itself(with: String) -> Result<i64, TaskError> {
+    Err(TaskError::replace(add::s(1, 1).id(with.as_str()).then(add::p(1))))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_body_sends_is_checked_as_well() {
+    let (celeriac, _) = apart_and_its_broker().await;
+    let bad = || "x".repeat(70_000);
+    let error = replaces_itself::s(bad()).into_canvas().send(celeriac.client()).await;
+    // 70,000 bytes are more than arguments may have.
+    assert!(matches!(error, Err(EnqueueError::TooLarge { .. })), "{error:?}");
+    let bad = || "x".repeat(300);
+    let replaced = replaces_itself::s(bad()).into_canvas().send(celeriac.client()).await.unwrap();
+    let error = replaced.get(LONG).await.unwrap_err().to_string();
+    assert!(error.contains("has 300 bytes"), "{error}");
+    celeriac.shutdown().await.unwrap();
+}

@@ -1,0 +1,145 @@
+"""A plugin of pytest for Celery's integration tests: their worker is a program of its own, not a part of pytest.
+
+The environment says what is needed:
+
+- SUITE_WORKER: the command that starts the worker. It inherits this environment; WORKER_NODENAME is the name to take.
+- SUITE_WORKER_LOG: the file for what the worker writes.
+- SUITE_OUTCOMES: the file that gets one line of JSON for each test that is over.
+- RUNNING_PORT: where the worker says how many tasks it runs, for as long as it does not answer `inspect active`.
+"""
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import celery.contrib.pytest
+import pytest
+from celery._state import _set_task_join_will_block
+from celery.utils.nodenames import anon_nodename
+
+PATIENCE = 60
+
+
+class Worker:
+    """What the tests see of the worker."""
+
+    def __init__(self, hostname, process):
+        self.hostname = hostname
+        self.pid = process.pid
+
+
+@pytest.fixture(scope='session')
+def celery_session_worker(celery_session_app, celery_includes, celery_class_tasks):
+    app = celery_session_app
+    # The tests send the tasks, so this side has to know them, too.
+    for module in celery_includes:
+        app.loader.import_task_module(module)
+    for task in celery_class_tasks:
+        app.register_task(task)
+    app.finalize()
+    app.set_current()
+    app.set_default()
+    # The tests of `inspect` take the name of a worker in this process.
+    node = anon_nodename()
+    with open(os.environ['SUITE_WORKER_LOG'], 'ab') as log:
+        process = subprocess.Popen(
+            os.environ['SUITE_WORKER'], shell=True, env=dict(os.environ, WORKER_NODENAME=node),
+            stdout=log, stderr=subprocess.STDOUT,
+        )
+    await_pong(app, node, process)
+    gather_successes(app)
+    app.control.enable_events(destination=[node], reply=True, timeout=2.0)
+    if 'RUNNING_PORT' in os.environ and app.control.inspect(destination=[node], timeout=2.0).active() is None:
+        ask_the_port_whether_the_worker_is_idle()
+    # The stock fixture does so, too: tests call `get` where only tasks may not.
+    _set_task_join_will_block(False)
+    yield Worker(node, process)
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+
+
+def await_pong(app, node, process):
+    end = time.monotonic() + PATIENCE
+    while not app.control.ping(destination=[node], timeout=1.0):
+        if process.poll() is not None:
+            pytest.exit(f'the worker ended with {process.returncode} before it answered a ping')
+        if time.monotonic() > end:
+            process.kill()
+            pytest.exit(f'the worker did not answer a ping within {PATIENCE} s')
+
+
+def gather_successes(app):
+    """Some tests look for a finished task in the memory of the worker, which is this process by default."""
+    from celery.worker import state
+
+    ready = threading.Event()
+
+    def gather():
+        with app.connection_for_read() as connection:
+            receiver = app.events.Receiver(connection, handlers={
+                'task-succeeded': lambda event: state.successful_requests.add(event['uuid']),
+            })
+            with receiver.consumer_context():
+                ready.set()
+                while True:
+                    try:
+                        connection.drain_events(timeout=1)
+                    except socket.timeout:
+                        connection.heartbeat_check()
+
+    threading.Thread(target=gather, daemon=True).start()
+    ready.wait(PATIENCE)
+
+
+def ask_the_port_whether_the_worker_is_idle():
+    from celery.contrib.testing.manager import ManagerMixin
+
+    def wait_until_idle(self):
+        with self.app.connection() as connection:
+            while self.app.control.purge(connection=connection):
+                pass
+        while True:
+            with socket.create_connection(('127.0.0.1', int(os.environ['RUNNING_PORT'])), 5) as worker:
+                if worker.recv(64) == b'0':
+                    return
+            time.sleep(0.02)
+
+    ManagerMixin.wait_until_idle = wait_until_idle
+
+
+# The suite's conftest takes the fixture from there.
+celery.contrib.pytest.celery_session_worker = celery_session_worker
+
+
+def pytest_collection_modifyitems(config, items):
+    # The suite marks most of its tests with a limit of its own, which counts more than the command line.
+    limit = config.getoption('--timeout')
+    for item in items:
+        item.add_marker(pytest.mark.timeout(limit), append=False)
+
+
+reports = {}
+
+
+def pytest_runtest_logreport(report):
+    # A test has a report for each of its three phases, and one more for each of its subtests.
+    test = reports.setdefault(report.nodeid, {'failed': False, 'skipped': False, 'seconds': 0.0, 'why': ''})
+    if report.when != 'call' or type(report) is pytest.TestReport:
+        test['seconds'] += report.duration
+    if report.failed:
+        test['failed'] = True
+        crash = getattr(report.longrepr, 'reprcrash', None)
+        test['why'] = test['why'] or (crash.message if crash else str(report.longrepr)[-2000:])
+    elif report.skipped and not hasattr(report, 'wasxfail'):
+        test['skipped'] = True
+
+
+def pytest_runtest_logfinish(nodeid):
+    with open(os.environ['SUITE_OUTCOMES'], 'a') as file:
+        file.write(json.dumps({'test': nodeid, **reports.pop(nodeid)}) + '\n')

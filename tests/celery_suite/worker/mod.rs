@@ -1,0 +1,67 @@
+//! The worker under test: all tasks of Celery 5.7.0's `t/integration/tasks.py`, in Rust.
+//!
+//! Every task says `autoretry = false, acks_late = false`, which are Celery's defaults and not Celeriac's. One run at a
+//! time and four messages ahead are what a stock worker with one process has; the tests' expectations of order depend
+//! on it.
+
+#![allow(clippy::disallowed_names)] // the tests call by keyword, and two keywords are `foo` and `bar`
+
+mod calls;
+mod canvas;
+mod errors;
+mod python;
+mod replacements;
+mod request;
+mod retries;
+
+use std::process::ExitCode;
+
+use celeriac::Celeriac;
+use celeriac::broker::amqp::AmqpOptions;
+use celeriac::catalogue::{Catalogue, Pool, QueueRow};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// Works until a signal comes. The environment is what the suite's own fixtures read (`TEST_BROKER`, `TEST_BACKEND`,
+/// `REDIS_HOST`, `REDIS_PORT`), and the node's name in `WORKER_NODENAME`.
+pub fn run() -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    match runtime.expect("threads").block_on(work()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn work() -> Result<(), Failure> {
+    let row = QueueRow::new("celery").with_pool(Pool::Io).with_workers(1).with_prefetch(4);
+    let options = AmqpOptions::default().with_node(std::env::var("WORKER_NODENAME")?);
+    let celeriac = Celeriac::builder()
+        .catalogue(Catalogue::new().with_default_queue("celery").with_queue(row))
+        .amqp(std::env::var("TEST_BROKER")?.replace("pyamqp://", "amqp://"))
+        .amqp_options(options)
+        .result_backend(std::env::var("TEST_BACKEND")?)
+        .arbiters(1)
+        .start()
+        .await?;
+    if let Ok(port) = std::env::var("RUNNING_PORT") {
+        tokio::spawn(tell_how_many_run(celeriac.clone(), port.parse()?));
+    }
+    celeriac.run_until_signal().await?;
+    Ok(())
+}
+
+/// Tells whoever connects how many tasks run: for the plugin, as long as it cannot ask by `inspect active`.
+async fn tell_how_many_run(celeriac: Celeriac, port: u16) {
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let running = celeriac.queue("celery").await.map_or(0, |status| status.running);
+        let _ = stream.write_all(running.to_string().as_bytes()).await;
+    }
+}

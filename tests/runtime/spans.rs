@@ -1,0 +1,52 @@
+//! What a body logs says of which run it is.
+
+use celeriac::{Celeriac, TaskError, task};
+
+use crate::kit::{self, LONG, Log};
+
+#[task(queue = "io", max_retries = 1, default_retry_delay = "1ms", retry_jitter = false)]
+async fn says(text: String) -> Result<(), TaskError> {
+    tokio::task::yield_now().await;
+    tracing::info!(text, "said on the event loop");
+    Err(TaskError::from_display("once more"))
+}
+
+#[task(queue = "cpu", max_retries = 0)]
+fn writes(text: String) {
+    tracing::info!(text, "said on a thread");
+}
+
+#[test]
+fn each_line_of_a_body_names_its_run() {
+    kit::alone("spans::each_line_in_a_process_of_its_own");
+}
+
+#[tokio::test]
+#[ignore = "a subscriber for all threads; run by `each_line_of_a_body_names_its_run`"]
+async fn each_line_in_a_process_of_its_own() {
+    let log = Log::capture(tracing::Level::INFO);
+    let celeriac: Celeriac = kit::memory().await;
+    let looped = says::s("one".into()).send(celeriac.client()).await.unwrap();
+    let threaded = writes::s("two".into()).send(celeriac.client()).await.unwrap();
+    looped.get(LONG).await.unwrap_err();
+    assert_eq!(threaded.get(LONG).await, Ok(()));
+    celeriac.shutdown().await.unwrap();
+    let lines = |of: &str| -> Vec<String> {
+        log.text().lines().filter(|line| line.contains(of)).map(str::to_owned).collect()
+    };
+    let said = lines("said on the event loop");
+    assert_eq!(said.len(), 2, "{said:?}");
+    for (line, attempt) in said.iter().zip(1..) {
+        let (task, id) = ("runtime::spans::says", looped.id());
+        for part in [
+            format!("task={task:?}"),
+            format!("id={id}"),
+            "queue=\"io\"".into(),
+            format!("attempt={attempt}"),
+        ] {
+            assert!(line.contains(&part), "{part} is not in {line}");
+        }
+    }
+    let said = lines("said on a thread");
+    assert!(said.len() == 1 && said[0].contains(&format!("id={}", threaded.id())), "{said:?}");
+}
