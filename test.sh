@@ -116,7 +116,7 @@ set -m # the fleets are in a process group of their own
 targets faults >target/lane-faults.log 2>&1 &
 set +m
 lanes[faults]=$!
-cargo test --workspace --all-features --no-fail-fast --lib --bins "${rest[@]/#/--test=}" || failed+=" rest"
+cargo test --workspace --all-features --no-fail-fast --lib --bins --example custom_broker "${rest[@]/#/--test=}" || failed+=" rest"
 cargo test --workspace --all-features --doc || failed+=" doc"
 say "the rest of tests/faults"
 wait "${lanes[faults]}" || failed+=" faults"

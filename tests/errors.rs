@@ -91,7 +91,7 @@ fn prints_its_text(error: &(impl Debug + Display)) {
 
 #[test]
 fn each_error_prints_its_text() {
-    let io = || StoreError::Io("redis at h:6379: gone".to_owned());
+    let io = || StoreError::io("redis at h:6379: gone".to_owned());
     let broker = || BrokerError::Full("no room".to_owned());
     let catalogue = Catalogue::parse("[[queue]]\nname = \"a\"\nwokers = 3\n", "celeriac.toml").unwrap_err();
     assert!(format!("{catalogue:?}").starts_with("celeriac.toml:3:1: unknown key"), "{catalogue:?}");

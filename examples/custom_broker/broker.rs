@@ -35,9 +35,10 @@ impl SqliteBroker {
     /// Opens the table in this file, and counts a crash for each run that ended with the last process.
     pub fn open(file: impl AsRef<Path>) -> Result<Self, BrokerError> {
         let (steps, queue) = channel();
-        let table = Table::open(file.as_ref(), steps.clone()).map_err(|e| BrokerError::Io(e.to_string()))?;
+        let table = Table::open(file.as_ref(), steps.clone())
+            .map_err(|e| BrokerError::io_because(e.to_string(), e))?;
         let thread = std::thread::Builder::new().name("sqlite-broker".to_owned());
-        thread.spawn(move || table.run(queue)).map_err(|e| BrokerError::Io(e.to_string()))?;
+        thread.spawn(move || table.run(queue)).map_err(|e| BrokerError::io_because(e.to_string(), e))?;
         Ok(Self { steps, consumers: AtomicU64::new(0) })
     }
 

@@ -195,7 +195,10 @@ mod tests {
         let next = Message { last_errors: vec!["x".repeat(1 << 20)], ..message.clone() };
         let requeue = Settle::Requeue { message: Box::new(next.clone()), due: None };
         let failed = delivery.settle_and_wait(requeue).await;
-        assert!(matches!(&failed, Err(BrokerError::Io(error)) if error.contains("full")), "{failed:?}");
+        assert!(
+            matches!(&failed, Err(BrokerError::Io(error)) if error.to_string().contains("full")),
+            "{failed:?}"
+        );
         let again = inbox.next().await;
         assert_eq!(**again.message(), message, "it is as it was, and runs again");
         let refused = broker.publish(Message { id: TaskId::new(), ..next }, true).await;
@@ -209,6 +212,6 @@ mod tests {
         let subject = InSqlite::<false>::open().await;
         let file = subject.folder.path().join("broker.sqlite");
         let second = tokio::task::spawn_blocking(|| SqliteBroker::open(file)).await.expect("no panic");
-        assert!(matches!(second, Err(BrokerError::Io(error)) if error.contains("locked")));
+        assert!(matches!(second, Err(BrokerError::Io(error)) if error.to_string().contains("locked")));
     }
 }

@@ -38,6 +38,11 @@ mod tests {
         assert_eq!(include_str!("grammar.rs"), include_str!("../../src/core/calendar/grammar.rs"));
     }
 
+    #[test]
+    fn rates_are_the_crates() {
+        assert_eq!(include_str!("rate.rs"), include_str!("../../src/core/rate.rs"));
+    }
+
     /// The macros accept and refuse the same crontabs as the crate.
     #[test]
     fn as_the_crate_has_it() {

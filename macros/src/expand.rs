@@ -354,6 +354,13 @@ fn set_options(options: &Options) -> TokenStream {
             DurabilityOption::Memory => quote!(::celeriac::task::Durability::Memory),
         }),
     );
+    assign(
+        quote!(rate_limit),
+        options
+            .rate_limit
+            .as_ref()
+            .map(|text| quote!(::celeriac::core::token_bucket::RateLimit::parse(#text).ok().flatten())),
+    );
     assign(quote!(send_events), plain(options.send_events));
     let default = quote!(<::celeriac::task::TaskOptions as ::core::default::Default>::default());
     if set.is_empty() { default } else { quote!(let mut options = #default; #set options) }

@@ -11,6 +11,7 @@ mod grammar;
 mod key;
 mod options;
 mod periodic;
+mod rate;
 mod serial;
 mod signature;
 mod unique;
@@ -162,6 +163,8 @@ use proc_macro::TokenStream;
 /// - `durability = "disk"`: where a waiting call is kept. With `"disk"` it is synced before `delay` returns and
 ///   survives a power cut. With `"memory"` it is lost with the process, and `delay` is much faster. The default is
 ///   the one that loses nothing.
+/// - `rate_limit = "10/m"`: at most so many runs start in each process (`/s`, `/m`, `/h`), evenly spread, as in Celery. What may
+///   not start yet waits in its queue, takes no worker slot, and holds up no other task.
 /// - `send_events = true`: with `false` no events are sent of what happens to the task, as in Celery. Those that its
 ///   body sends itself are.
 ///

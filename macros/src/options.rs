@@ -37,6 +37,7 @@ const NAMES: &[&str] = &[
     "track_started",
     "result_expires",
     "durability",
+    "rate_limit",
     "send_events",
     "unique_for",
     "unique_until",
@@ -84,6 +85,7 @@ pub struct Options {
     pub track_started: Option<bool>,
     pub result_expires: Option<Duration>,
     pub durability: Option<DurabilityOption>,
+    pub rate_limit: Option<LitStr>,
     pub send_events: Option<bool>,
     pub before_start: Option<Path>,
     pub on_success: Option<Path>,
@@ -190,6 +192,7 @@ impl Options {
                     Some(span_of_time(name, meta, "to keep no results, write `ignore_result`")?);
             }
             "durability" => self.durability = Some(durability(name, meta)?),
+            "rate_limit" => self.rate_limit = Some(rate_limit(name, meta)?),
             "send_events" => self.send_events = Some(boolean(name, meta)?),
             name if unique::NAMES.contains(&name) => drop(self.unique.set(name, meta)?),
             "before_start" => self.before_start = Some(function(name, meta)?),
@@ -326,6 +329,22 @@ pub fn choice(name: &str, meta: &Meta, words: &[&str]) -> syn::Result<Ident> {
     }
     let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
     Err(Error::new_spanned(expr, format!("`{name}` is one of {}", words.join(", "))))
+}
+
+/// A rate limit as Celery writes it.
+fn rate_limit(name: &str, meta: &Meta) -> syn::Result<LitStr> {
+    let text = word(name, meta)?;
+    let what = "so many starts in each process: `\"10/s\"`, `\"10/m\"` or `\"10/h\"`";
+    match crate::rate::rate(&text.value()) {
+        Ok(Some(_)) => Ok(text),
+        Ok(None) => Err(Error::new_spanned(text, format!("`{name}` is {what}; leave it out for no limit"))),
+        Err(crate::rate::RateError::NotANumber(part)) => {
+            Err(Error::new_spanned(text, format!("`{name}` is {what}, and `{part}` is no number of starts")))
+        }
+        Err(crate::rate::RateError::Unit(part)) => {
+            Err(Error::new_spanned(text, format!("`{name}` is {what}, and `{part}` is none of s, m and h")))
+        }
+    }
 }
 
 fn durability(name: &str, meta: &Meta) -> syn::Result<DurabilityOption> {

@@ -14,10 +14,11 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
+use parking_lot::Mutex;
 
 use crate::runtime::Runtime;
 use tokio::sync::RwLock;
@@ -115,7 +116,7 @@ impl BeatParts {
 
     /// The address of the actor that was built last. It may have died since; then it does not answer.
     pub(super) fn living(&self) -> Option<Addr<Beat>> {
-        self.address.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.address.lock().clone()
     }
 }
 

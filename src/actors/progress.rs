@@ -11,11 +11,12 @@
 //! queues tell its successor which of their runs have bars, the watchers ask again, and the store has what was
 //! shown.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -63,7 +64,7 @@ impl Interest {
 
 impl ActorProgressHub {
     fn actor(&self) -> Option<Addr<Progress>> {
-        self.actor.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.actor.lock().clone()
     }
 
     fn tell<M>(&self, message: M)
@@ -167,7 +168,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// A new actor, which `progress_hub` sends its messages to from now on.
     pub(super) fn new(progress_hub: &ActorProgressHub, address: Addr<Self>) -> Self {
-        *progress_hub.actor.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+        *progress_hub.actor.lock() = Some(address);
         Self { bars: Bars::default(), ticking: false }
     }
 

@@ -9,8 +9,8 @@
 //! - What must survive a queue's actor lies in its [`RetainedState`], which the root owns.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
@@ -212,7 +212,7 @@ impl Root {
         self.arbiters[0].arbiter.spawn_fn(move || {
             let own = Arc::clone(&parts);
             let address = supervisor::spawn(|_| Beat::new(own), move |exit| root.do_send(BeatDown(exit)));
-            *parts.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+            *parts.address.lock() = Some(address);
             drop(built);
         });
     }
@@ -226,7 +226,7 @@ impl Root {
                 |_| PollerLoop::new(own),
                 move |exit| root.do_send(PollerDown { index, exit }),
             );
-            *parts.address.lock().unwrap_or_else(PoisonError::into_inner) = Some(address);
+            *parts.address.lock() = Some(address);
             drop(built);
         });
     }

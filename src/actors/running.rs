@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::catalogue::Pool;
 use crate::core::Timestamp;
-use crate::runtime::levers::TimeLimits;
 use crate::runtime::run::Run;
+use crate::runtime::task_levers::TimeLimits;
 use crate::task::{Body, Context, Interrupt, TaskId};
 
 /// A task that runs just now, as its worker knows it. Celery's `inspect active` answers with one entry for each.

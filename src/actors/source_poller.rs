@@ -10,12 +10,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
 use futures_util::future::FutureExt;
 use futures_util::stream::{self, StreamExt};
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::beat::TickPublisher;
@@ -115,7 +116,7 @@ impl PollerParts {
 
     /// The address of the actor that was built last. It may have died since; then it does not answer.
     pub(super) fn living(&self) -> Option<Addr<PollerLoop>> {
-        self.address.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.address.lock().clone()
     }
 
     /// The status of the loop. `None`: its actor did not answer within the deadline.
@@ -149,7 +150,7 @@ impl PollerParts {
     }
 
     fn change(&self, change: impl FnOnce(&mut PollerStatus)) {
-        change(&mut self.status.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.status.lock());
     }
 
     /// Finds out whether this process leads, whether the loop is paused, and how loaded these queues are. The load
@@ -255,7 +256,7 @@ impl PollerParts {
 
     /// The status, with what the loop has done so far.
     pub(crate) fn status(&self) -> PollerStatus {
-        self.status.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.status.lock().clone()
     }
 
     /// Adds a round that has ended to the status.

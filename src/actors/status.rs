@@ -1,4 +1,4 @@
-//! The status of a queue as operators and metrics see it, and the counters behind it. The queue's actor fills a
+//! The status of a queue as operators and metrics see it, and the counters behind it. `queue/control.rs` fills a
 //! [`QueueStatus`] in when somebody asks. The counters start at zero with each actor of the queue.
 
 use std::time::Duration;

@@ -136,8 +136,9 @@ impl BeatHandle {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
-    use std::sync::Mutex;
     use std::time::Duration;
+
+    use parking_lot::Mutex;
 
     use crate::core::calendar::{Misfire, Overlap, Schedule, tick_id};
     use crate::task::{Periodic, Task};
@@ -147,12 +148,12 @@ mod tests {
 
     #[task(ignore_result)]
     async fn tick(ctx: Context) {
-        RAN.lock().unwrap().push(ctx.id().to_string());
+        RAN.lock().push(ctx.id().to_string());
     }
 
     async fn until_ran(n: usize) {
         let start = std::time::Instant::now();
-        while RAN.lock().unwrap().len() < n {
+        while RAN.lock().len() < n {
             assert!(start.elapsed() < Duration::from_secs(120), "it does not go on");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -173,7 +174,7 @@ mod tests {
         }
         until_ran(40).await;
         celeriac.shutdown().await.unwrap();
-        let ran = RAN.lock().unwrap().clone();
+        let ran = RAN.lock().clone();
         let once: BTreeSet<_> = ran.iter().cloned().collect();
         assert_eq!(once.len(), ran.len(), "no tick twice");
         let schedule = Schedule::Every(interval);

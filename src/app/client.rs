@@ -4,11 +4,12 @@
 //! A task may be in the broker, in a queue of this process, in the hands of another program, or over. Each question
 //! asks these places in an order in which a task that moves between two of them is not missed.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 
 use super::handle::CeleriacInner;
 use super::listener::REVOKED_FOR;
@@ -105,7 +106,7 @@ impl CeleriacInner {
         let permit = Arc::new(Mutex::new(None));
         let (handed, teller) = (Arc::clone(&permit), Arc::clone(&self.runtime));
         let remains = move |message: &Message| {
-            *handed.lock().unwrap_or_else(PoisonError::into_inner) = HandedOver::of(message);
+            *handed.lock() = HandedOver::of(message);
             teller.tell_taken_out(message);
             remains(message)
         };
@@ -113,7 +114,7 @@ impl CeleriacInner {
             Some(inspect) => inspect.remove(id, Box::new(remains)).await.map_err(unreadable(id))?,
             None => Removal::Unknown,
         };
-        let handed = permit.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let handed = permit.lock().take();
         if let (Some(handed), Some(keeper)) = (handed, &self.runtime.permits) {
             handed.release(&**keeper);
         }

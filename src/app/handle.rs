@@ -2,9 +2,10 @@
 //! on lanes, beat and source pollers are in `lanes.rs`, `beat.rs` and `source_pollers.rs`.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -335,7 +336,7 @@ impl Celeriac {
     }
 
     fn has_tree(&self) -> bool {
-        self.inner.tree.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.inner.tree.lock().is_some()
     }
 
     /// Whether this is the runtime of a test, which has no actors.
@@ -455,7 +456,7 @@ impl Celeriac {
     pub async fn run_until_signal(&self) -> Result<ShutdownReport, BrokerError> {
         tokio::select! {
             signal = shutdown::signal() => {
-                signal.map_err(|e| BrokerError::Io(format!("signals cannot be waited for: {e}")))?;
+                signal.map_err(|e| BrokerError::io_because(format!("signals cannot be waited for: {e}"), e))?;
             }
             () = self.shutdown_requested() => {}
         }
@@ -524,7 +525,7 @@ impl CeleriacInner {
 
     /// Takes the tree out, for the one shutdown that ends it.
     pub(super) fn take_tree(&self) -> Option<Tree> {
-        self.tree.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.tree.lock().take()
     }
 
     pub(super) fn catalogue(&self) -> &Catalogue {
@@ -532,6 +533,6 @@ impl CeleriacInner {
     }
 
     pub(super) fn with_tree<T>(&self, with: impl FnOnce(&Tree) -> T) -> Option<T> {
-        self.tree.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(with)
+        self.tree.lock().as_ref().map(with)
     }
 }

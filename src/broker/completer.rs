@@ -17,6 +17,7 @@ use super::{
     Broker, BrokerError, ChordEnd, FollowUps, Remains, Settle, UniqueWindows, copies, refusal_reason,
     refused_result,
 };
+use crate::core::Backoff;
 use crate::store::{self, ChordJoin, ChordPart, ChordSize, Store, StoreError};
 use crate::task::{Message, State, TaskId, TaskResult};
 
@@ -27,9 +28,8 @@ const LETTERS: usize = 10_000;
 const REFUSED: &str = "BackendStoreError";
 /// How often a store may panic at a record before the record counts as refused.
 const PANICS: u32 = 3;
-/// The first pause between two tries, and the longest; they double.
-const PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The pauses between two tries.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
 /// The pause between the record of a member that fails a chord and the record of the chord's body. Celery's clients
 /// look first at the tasks that a result follows from and then at the result itself, and raise the error of the
 /// first that has failed (`celery.result.AsyncResult.get`: `_maybe_reraise_parent_error`, then
@@ -149,7 +149,7 @@ impl Completer<'_> {
             // Other programs know this process by Celery's node name.
             record.worker = self.broker.events().and_then(|events| events.node()).or(record.worker);
         }
-        let (mut pause, mut panics) = (PAUSE, 0);
+        let (mut backoff, mut panics) = (BACKOFF, 0);
         while let Err(error) = self.store.put(record.clone()).await {
             match error {
                 // If the panic comes from this very record, it would come for ever.
@@ -174,8 +174,7 @@ impl Completer<'_> {
                 error => {
                     panics += u32::from(matches!(error, StoreError::Panicked(_)));
                     tracing::warn!(id = %record.id, %error, "a result cannot be stored yet");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    tokio::time::sleep(backoff.pause()).await;
                 }
             }
         }
@@ -228,7 +227,7 @@ impl Completer<'_> {
     }
 
     async fn send_on(&self, message: Message) {
-        let mut pause = PAUSE;
+        let mut backoff = BACKOFF;
         loop {
             // Not with `unique`, as for a new call: the message may stand in its lane already, and is known there.
             match self.broker.publish_all(vec![message.clone()], false).await {
@@ -244,8 +243,7 @@ impl Completer<'_> {
                     tracing::warn!(%id, %error, "what follows from a task cannot be published yet");
                 }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 
@@ -297,7 +295,7 @@ async fn insist<T, F: Future<Output = Result<T, StoreError>>>(
     what: &str,
     ask: impl Fn() -> F,
 ) -> Result<T, StoreError> {
-    let mut pause = PAUSE;
+    let mut backoff = BACKOFF;
     loop {
         match ask().await {
             Ok(answer) => return Ok(answer),
@@ -307,8 +305,7 @@ async fn insist<T, F: Future<Output = Result<T, StoreError>>>(
             }
             Err(error) => tracing::warn!(%error, "{what}"),
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 

@@ -43,8 +43,7 @@ pub fn crash_reason(times: u32) -> String {
 /// The record of a task whose runs kept ending with their worker, as many of them as the message counts
 /// [crashes](Message::crashes). A broker that keeps no results passes it to [`BrokerListener::end`](super::BrokerListener::end).
 pub fn crash_result(message: &Message) -> TaskResult {
-    let attempts = message.tries();
-    failure(message, crash_reason(message.crashes), "WorkerLost", attempts)
+    failure(message, crash_reason(message.crashes), "WorkerLost")
 }
 
 /// The reason of a dead letter that its broker refuses.
@@ -54,8 +53,7 @@ pub(crate) fn refusal_reason(error: &BrokerError) -> String {
 
 /// The record of a task that was promised to run and that its broker refuses.
 pub(crate) fn refused_result(message: &Message, reason: String) -> TaskResult {
-    let attempts = message.tries();
-    TaskResult { lineage: Lineage::of(message), ..failure(message, reason, REFUSED, attempts) }
+    TaskResult { lineage: Lineage::of(message), ..failure(message, reason, REFUSED) }
 }
 
 /// The name of the error of such a task.
@@ -64,29 +62,14 @@ const REFUSED: &str = "Refused";
 /// The record of a task that cannot be sent, and never will be.
 #[cfg(feature = "amqp")]
 pub(super) fn unsendable_result(message: &Message, reason: &str) -> TaskResult {
-    failure(message, shortened(reason, ERROR).into_owned(), "EncodeError", message.tries())
+    failure(message, shortened(reason, ERROR).into_owned(), "EncodeError")
 }
 
-fn failure(message: &Message, reason: String, name: &str, attempts: u32) -> TaskResult {
-    let now = now();
+fn failure(message: &Message, reason: String, name: &str) -> TaskResult {
     TaskResult {
-        id: message.id.clone(),
-        task: message.task.clone(),
-        queue: message.queue.clone(),
-        state: State::Failure,
-        result: None,
         errors: vec![reason],
         error_type: Some(name.to_owned()),
-        error_module: None,
-        traceback: None,
-        attempts,
-        enqueued_at: message.enqueued_at,
-        started_at: message.first_started_at,
-        finished_at: now,
-        worker: None,
-        expires_at: now + message.result_expires,
-        lineage: None,
-        download: None,
+        ..TaskResult::of(message, State::Failure, now())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::core::IoFailure;
 use crate::store::StoreError;
 use crate::store::chord::not_open;
 use crate::task::{EnqueueError, TaskId};
@@ -87,13 +88,26 @@ pub enum BrokerError {
     #[error("{0}")]
     Refused(String),
     /// Reading or writing failed. Whether a message was taken is then not known.
-    #[error("{0}")]
-    Io(String),
+    #[error(transparent)]
+    Io(IoFailure),
 }
 
 crate::core::debug_as_display!(BrokerError);
 
 impl BrokerError {
+    /// Reading or writing failed; the text says at what, why, and what to do.
+    pub fn io(text: impl Into<String>) -> Self {
+        Self::Io(IoFailure::new(text))
+    }
+
+    /// Reading or writing failed because of `source`, whose text is in `text` as far as it helps.
+    pub fn io_because(
+        text: impl Into<String>,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self::Io(IoFailure::caused_by(text, source))
+    }
+
     /// Whether the same call would fail in the same way however often it is made. Any other error passes by
     /// itself, or when somebody has repaired the broker, so a caller who must not lose a message tries again.
     /// After a permanent error the caller gives the message up and keeps the reason where it can be seen.
@@ -124,7 +138,8 @@ impl From<BrokerError> for StoreError {
             BrokerError::Refused(reason) => Self::Refused(reason),
             BrokerError::NoChord(group) => Self::NoChord(group),
             BrokerError::Store(error) => error,
-            other => Self::Io(other.to_string()),
+            BrokerError::Io(failure) => Self::Io(failure),
+            other => Self::io_because(other.to_string(), other),
         }
     }
 }
@@ -166,7 +181,7 @@ mod tests {
         {
             assert!(permanent.is_permanent(), "{permanent:?}");
         }
-        for passing in [BrokerError::Io(text()), BrokerError::Full(text()), BrokerError::Closed] {
+        for passing in [BrokerError::io(text()), BrokerError::Full(text()), BrokerError::Closed] {
             assert!(!passing.is_permanent(), "{passing:?}");
         }
         let refused = EnqueueError::from(BrokerError::Refused("too large".into()));

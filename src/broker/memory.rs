@@ -6,9 +6,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::dead_letter::requeued;
 use super::{
@@ -220,7 +221,7 @@ impl MemoryBroker {
 
 impl Drop for MemoryBroker {
     fn drop(&mut self) {
-        let mut state = self.shared.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.shared.state.lock();
         let queues = self.shut(&mut state);
         drop(state);
         drop(queues); // outside of the lock: sinks may own deliveries
@@ -229,7 +230,7 @@ impl Drop for MemoryBroker {
 
 impl MemoryInner {
     fn lock(&self) -> Result<MutexGuard<'_, MemoryState>, BrokerError> {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.lock();
         if state.closed { Err(BrokerError::Closed) } else { Ok(state) }
     }
 

@@ -18,10 +18,11 @@ mod queue;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -98,7 +99,7 @@ impl OutboxBroker {
     }
 
     fn lines(&self) -> MutexGuard<'_, HashMap<String, Arc<OutboxQueue>>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lines.lock()
     }
 
     fn all(&self) -> Vec<Arc<OutboxQueue>> {
@@ -174,12 +175,12 @@ fn start(closing: CancellationToken) -> Result<(Handle, JoinHandle<()>), BrokerE
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| BrokerError::Io(format!("no event loop for the outbox: {e}")))?;
+        .map_err(|e| BrokerError::io_because(format!("no event loop for the outbox: {e}"), e))?;
     let handle = runtime.handle().clone();
     let thread = std::thread::Builder::new()
         .name("celeriac-outbox".to_owned())
         .spawn(move || runtime.block_on(closing.cancelled()))
-        .map_err(|e| BrokerError::Io(format!("no thread for the outbox: {e}")))?;
+        .map_err(|e| BrokerError::io_because(format!("no thread for the outbox: {e}"), e))?;
     Ok((handle, thread))
 }
 

@@ -87,7 +87,7 @@ pub(super) async fn connect(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
 
 #[cfg(not(feature = "amqp"))]
 pub(super) async fn connect(_: &str) -> Result<Arc<dyn Broker>, BrokerError> {
-    Err(BrokerError::Io(
+    Err(BrokerError::io(
         "this build of Celeriac has no RabbitMQ: build it with the feature `amqp`".to_owned(),
     ))
 }

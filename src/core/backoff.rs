@@ -1,4 +1,4 @@
-//! Exponential backoff: the one curve that retries of tasks and restarts of workers share.
+//! Exponential backoff: the one curve that retries of tasks, restarts of workers and all that asks again share.
 
 use std::time::Duration;
 
@@ -9,6 +9,39 @@ pub(super) fn doubled(first: Duration, doublings: u32, cap: Duration) -> Duratio
     let nanos = first.as_nanos().saturating_mul(factor);
     // The number fits a Duration, because it is below `cap`, which is a Duration.
     if nanos < cap.as_nanos() { Duration::from_nanos_u128(nanos) } else { cap }
+}
+
+/// The pauses between attempts of which one after the other fails: the first pause, and then each twice as long as the
+/// one before it, up to the longest.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    /// Pauses from `first` to `longest`.
+    pub const fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest, next: first }
+    }
+
+    /// The pause to take now. The pause after it is twice as long.
+    pub fn pause(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = doubled(pause, 1, self.longest);
+        pause
+    }
+
+    /// The pause that [`pause`](Self::pause) would answer with.
+    pub const fn peek(&self) -> Duration {
+        self.next
+    }
+
+    /// Begins with the first pause again, because an attempt succeeded.
+    pub const fn reset(&mut self) {
+        self.next = self.first;
+    }
 }
 
 #[cfg(test)]
@@ -22,6 +55,18 @@ mod tests {
         let waits: Vec<u64> = (0..8).map(|n| doubled(Duration::from_secs(1), n, MINUTE).as_secs()).collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(doubled(2 * MINUTE, 0, MINUTE), MINUTE);
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_begin_anew_after_a_success() {
+        let mut backoff = Backoff::new(Duration::from_secs(7), MINUTE);
+        let pauses = [(); 5].map(|()| backoff.pause().as_secs());
+        assert_eq!((pauses, backoff.peek()), ([7, 14, 28, 56, 60], MINUTE));
+        backoff.reset();
+        assert_eq!(
+            (backoff.peek().as_secs(), backoff.pause().as_secs(), backoff.pause().as_secs()),
+            (7, 7, 14)
+        );
     }
 
     #[test]

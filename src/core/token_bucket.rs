@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use super::rate::{RateError, rate};
+
 /// A bucket of one token, which comes back so many times a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TokenBucket {
@@ -43,79 +45,46 @@ impl TokenBucket {
     }
 }
 
-/// Why a rate limit cannot be read. The text is that of Celery's exception.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum RateError {
-    /// The part before the `/` is no number.
-    NotANumber(String),
-    /// The part behind the `/` is none of `s`, `m` and `h`.
-    Unit(String),
+/// A rate limit of a task, as it was stated: at most so many starts a second in each process, evenly spread.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RateLimit {
+    text: String,
+    per_second: f64,
 }
 
-/// Reads a rate limit as Celery does: `"10/s"`, `"10/m"` or `"10/h"`, or a number, which is for each second. The empty
-/// text and zero mean that there is no limit: `None`.
-///
-/// # Errors
-/// The text is no rate limit, or the number is negative.
-///
-/// ```
-/// use celeriac::core::token_bucket::{RateError, rate};
-/// assert_eq!(rate("30/m"), Ok(Some(0.5)));
-/// assert_eq!(rate("2"), Ok(Some(2.0)));
-/// assert_eq!(rate(""), Ok(None));
-/// assert_eq!(rate("2/q"), Err(RateError::Unit("q".into())));
-/// ```
-pub fn rate(text: &str) -> Result<Option<f64>, RateError> {
-    if text.is_empty() {
-        return Ok(None);
+impl RateLimit {
+    /// Reads a rate limit as Celery does: `"10/s"`, `"10/m"` or `"10/h"`, or a number, which is for each second. The
+    /// empty text and zero mean that there is no limit: `None`.
+    ///
+    /// # Errors
+    /// The text is no rate limit, or the number is negative.
+    ///
+    /// ```
+    /// use celeriac::core::token_bucket::RateLimit;
+    /// let limit = RateLimit::parse("30/m")?.expect("there is a limit");
+    /// assert_eq!((limit.text(), limit.per_second()), ("30/m", 0.5));
+    /// assert_eq!(RateLimit::parse("0/m")?, None);
+    /// assert!(RateLimit::parse("2/week").is_err());
+    /// # Ok::<(), celeriac::core::rate::RateError>(())
+    /// ```
+    pub fn parse(text: &str) -> Result<Option<Self>, RateError> {
+        Ok(rate(text)?.map(|per_second| Self { text: text.to_owned(), per_second }))
     }
-    let (number, unit) = text.split_once('/').unwrap_or((text, ""));
-    let seconds = match unit {
-        "" | "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        other => return Err(RateError::Unit(other.to_owned())),
-    };
-    let wrong = || RateError::NotANumber(number.to_owned());
-    let number: f64 = number.trim().parse().map_err(|_| wrong())?;
-    if !number.is_finite() || number < 0.0 {
-        return Err(wrong());
+
+    /// The limit as it was stated.
+    pub fn text(&self) -> &str {
+        &self.text
     }
-    Ok(Some(number / seconds).filter(|rate| *rate > 0.0))
+
+    /// The number of starts in a second.
+    pub const fn per_second(&self) -> f64 {
+        self.per_second
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_rate_is_read_as_celery_does() {
-        for (text, expected) in [
-            ("10/s", Some(10.0)),
-            ("6/m", Some(0.1)),
-            ("36/h", Some(0.01)),
-            ("3", Some(3.0)),
-            ("0.5", Some(0.5)),
-            ("5/", Some(5.0)),
-            (" 5 /s", Some(5.0)),
-            ("0", None),
-            ("0/m", None),
-            ("", None),
-        ] {
-            assert_eq!(rate(text), Ok(expected), "{text}");
-        }
-        for (text, error) in [
-            ("x", RateError::NotANumber("x".into())),
-            ("-1/s", RateError::NotANumber("-1".into())),
-            ("nan", RateError::NotANumber("nan".into())),
-            ("inf/s", RateError::NotANumber("inf".into())),
-            ("1/q", RateError::Unit("q".into())),
-            ("x/q", RateError::Unit("q".into())),
-            ("1/s/m", RateError::Unit("s/m".into())),
-        ] {
-            assert_eq!(rate(text), Err(error), "{text}");
-        }
-    }
 
     #[test]
     fn starts_are_spread_out_and_never_come_in_bursts() {

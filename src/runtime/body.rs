@@ -4,10 +4,11 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as Poller, Poll};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use crate::core::Timestamp;
@@ -112,7 +113,7 @@ pub(crate) struct Stuck {
 
 impl Stuck {
     fn bodies(&self) -> MutexGuard<'_, Vec<(Context, Timestamp)>> {
-        self.bodies.lock().unwrap_or_else(PoisonError::into_inner)
+        self.bodies.lock()
     }
 
     /// The bodies that hold a thread now, with the starts of their runs.

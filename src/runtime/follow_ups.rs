@@ -160,23 +160,12 @@ impl Follower {
         let cause = Arc::unwrap_or_clone(cause);
         let lineage = Lineage { children, ..Lineage::default() };
         TaskResult {
-            id,
-            task,
-            queue: String::new(),
-            state: cause.state,
-            result: None,
             errors: cause.errors,
             error_type: cause.error_type,
             error_module: cause.error_module,
             traceback: cause.traceback,
-            attempts: 0,
-            enqueued_at: now,
-            started_at: None,
-            finished_at: now,
-            worker: None,
-            expires_at: now + self.result_expires,
             lineage: (lineage != Lineage::default()).then(|| Box::new(lineage)),
-            download: None,
+            ..TaskResult::new(id, task, cause.state, now, now + self.result_expires)
         }
     }
 }

@@ -11,11 +11,11 @@ pub(crate) mod conclusion;
 pub(crate) mod enqueue;
 mod events;
 mod follow_ups;
-pub(crate) mod levers;
 pub(crate) mod progress;
 pub(crate) mod revoked_stamps;
 pub(crate) mod run;
 mod states;
+pub(crate) mod task_levers;
 pub(crate) mod task_location;
 mod unique_window;
 
@@ -23,10 +23,10 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use self::events::ActivityMeter;
 use self::follow_ups::follow_ups;
-use self::levers::TaskLevers;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
 use self::revoked_stamps::RevokedStamps;
 use self::states::StateWriter;
+use self::task_levers::TaskLevers;
 use crate::broker::completer::{Completer, PlanFollowUps};
 use crate::broker::{
     Broker, BrokerError, BrokerNotes, FollowUps, LaneFacts, LaneLever, MessageLocation, Results, Settle,
@@ -171,8 +171,8 @@ impl Runtime {
             payloads: Arc::new(Payloads::nowhere()),
             broker,
             store,
+            levers: TaskLevers::of(&dispatcher.registry),
             dispatcher,
-            levers: TaskLevers::default(),
             revoked_stamps: RevokedStamps::default(),
             permits,
             data: Arc::default(),
@@ -271,7 +271,7 @@ impl Runtime {
     /// Deletes the payloads of downloads that no record names, nor ever will.
     pub(crate) async fn sweep_payloads(&self) -> Result<(), StoreError> {
         let swept = self.payloads.sweep(now(), async |id, key| self.decide(id, key).await).await;
-        let swept = swept.map_err(|error| StoreError::Io(error.to_string()))?;
+        let swept = swept.map_err(|error| StoreError::io_because(error.to_string(), error))?;
         if swept != Default::default() {
             tracing::debug!(?swept, "payloads of downloads that nobody will see are deleted");
         }

@@ -5,10 +5,11 @@
 //! is the progress actor's; a runtime without actors, as in a test, keeps the bars [itself](LocalProgressHub).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::FutureExt;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::store::Store;
@@ -169,7 +170,7 @@ pub(crate) struct LocalProgressHub(Mutex<Bars>);
 
 impl LocalProgressHub {
     fn bars(&self) -> MutexGuard<'_, Bars> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
 
+use parking_lot::RwLock;
 use serde_json::Value;
 
 use crate::task::Message;
@@ -27,7 +27,7 @@ pub(crate) struct RevokedStamps {
 impl RevokedStamps {
     /// Tasks with one of these do not start from now on. `false`: there are too many, and not all are remembered.
     pub(crate) fn add(&self, stamps: &Stamps) -> bool {
-        let mut known = self.stamps.write().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.stamps.write();
         let mut count: usize = known.values().map(Vec::len).sum();
         for (name, values) in stamps {
             for value in values {
@@ -47,8 +47,7 @@ impl RevokedStamps {
 
     /// Whether a task is not to start.
     pub(crate) fn has(&self, message: &Message) -> bool {
-        self.any.load(Ordering::Acquire)
-            && !matches(&self.stamps.read().unwrap_or_else(PoisonError::into_inner), message).is_empty()
+        self.any.load(Ordering::Acquire) && !matches(&self.stamps.read(), message).is_empty()
     }
 }
 

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::Runtime;
 use super::body::{CpuBody, IoBody, Stuck, guard, is_panic, start_io};
 use super::conclusion::conclude;
-use super::levers::TimeLimits;
+use super::task_levers::TimeLimits;
 use crate::broker::{Delivery, Settle};
 use crate::catalogue::Pool;
 use crate::core::Timestamp;

@@ -9,9 +9,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::progress::ProgressHub;
@@ -138,7 +139,7 @@ impl Drop for StateWriter {
 
 impl StateWriterInner {
     fn waiting(&self) -> MutexGuard<'_, PendingState> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     fn recount(&self, waiting: &PendingState) {
@@ -244,7 +245,7 @@ mod tests {
         async fn track(&self, state: TrackedState) -> Result<(), StoreError> {
             assert!(state.state != "panic", "this store panics");
             self.permits.acquire().await.map_err(|_| StoreError::Closed)?.forget();
-            self.written.lock().unwrap().push((state.id, state.state));
+            self.written.lock().push((state.id, state.state));
             Ok(())
         }
         async fn tracked(&self, _: &TaskId) -> Result<Option<TrackedState>, StoreError> {
@@ -317,7 +318,7 @@ mod tests {
         store.permits.add_permits(1_000);
         tokio::time::timeout(Duration::from_secs(20), flushed).await.unwrap().unwrap();
         writer.flush(&"b".into()).await;
-        let written = store.written.lock().unwrap().clone();
+        let written = store.written.lock().clone();
         for id in ["a", "b"] {
             let of_one: Vec<u32> =
                 written.iter().filter(|(i, _)| i.as_str() == id).map(|(_, n)| n.parse().unwrap()).collect();
@@ -348,7 +349,7 @@ mod tests {
             writer.update(state("b", format!("{round}")));
             tokio::time::timeout(Duration::from_secs(20), writer.flush(&"b".into())).await.unwrap();
         }
-        let written: Vec<_> = store.written.lock().unwrap().iter().map(|(_, state)| state.clone()).collect();
+        let written: Vec<_> = store.written.lock().iter().map(|(_, state)| state.clone()).collect();
         assert_eq!(written, ["0", "1", "2"]);
     }
 }

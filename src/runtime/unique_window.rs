@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Runtime;
 use crate::broker::BrokerError;
+use crate::core::Backoff;
 use crate::store::StoreError;
 use crate::task::{Message, TaskId, UniqueKey, UniqueUntil};
 
@@ -30,14 +31,13 @@ impl Runtime {
         if message.unique.as_deref().is_none_or(|unique| unique.until != UniqueUntil::Start) {
             return;
         }
-        let mut pause = Duration::from_millis(50);
+        let mut backoff = Backoff::new(Duration::from_millis(50), LONGEST_PAUSE);
         while let Err(error) = windows.release(message).await {
             if error == BrokerError::Closed {
                 return;
             }
             tracing::warn!(id = %message.id, %error, "a task does not start yet, because its unique window cannot be ended");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 }

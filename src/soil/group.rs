@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::handle::PollRound;
+use super::handle::LookRound;
 use super::{Progress, Soil, SoilError, SoilState, Status};
 use crate::store::{GroupMember, GroupResult, groups};
 use crate::task::TaskId;
@@ -160,7 +160,7 @@ impl Soil {
         ids: impl IntoIterator<Item = impl Into<TaskId>>,
         policy: PartialFailure,
     ) -> Result<GroupStatus, SoilError> {
-        let (mut members, mut round) = (Vec::new(), PollRound::default());
+        let (mut members, mut round) = (Vec::new(), LookRound::default());
         for id in ids {
             members.push(self.status_in(&id.into(), &mut round).await?);
             if members.len() % TURN == 0 {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::poll_interval::poll_interval;
 use super::{DownloadBody, QueueSummary, SoilState, Status, StatusCache};
 use crate::actors::QueueStatus;
 use crate::broker::BrokerError;
@@ -20,13 +21,6 @@ use crate::task::{
     TrackedState, read_progress,
 };
 
-/// The poll intervals of a task that runs, of one that waits and of one that waits far behind, in milliseconds; then
-/// the number of tasks ahead from which a task counts as far behind.
-const RUNNING: u64 = 1_000;
-const WAITING: u64 = 2_000;
-const FAR: u64 = 5_000;
-const FAR_BEHIND: u64 = 100;
-
 /// The task name in the records of files that no task made.
 const CACHED: &str = "celeriac.soil.cached_download";
 
@@ -35,7 +29,7 @@ pub(super) const PLACES: usize = 100;
 
 /// The state that several looks of one round share, so that the round finds out once what is expensive to find out.
 #[derive(Default)]
-pub(super) struct PollRound {
+pub(super) struct LookRound {
     pub(super) counted: usize,
     pub(super) queues: HashMap<String, Option<QueueSummary>>,
 }
@@ -120,11 +114,11 @@ impl Soil {
     /// # Errors
     /// The broker or the store could not be asked.
     pub async fn status(&self, id: &TaskId) -> Result<Status, SoilError> {
-        self.status_in(id, &mut PollRound::default()).await
+        self.status_in(id, &mut LookRound::default()).await
     }
 
     /// Does the same as [`status`](Self::status), as one look of a round of several.
-    pub(super) async fn status_in(&self, id: &TaskId, round: &mut PollRound) -> Result<Status, SoilError> {
+    pub(super) async fn status_in(&self, id: &TaskId, round: &mut LookRound) -> Result<Status, SoilError> {
         let runtime = self.runtime();
         if let Some(record) = runtime.store.get(id, now()).await? {
             return Ok(Status::over(record, &self.separator));
@@ -138,10 +132,10 @@ impl Soil {
 
     /// Looks up the status without using what another caller saw a moment ago.
     pub(super) async fn look(&self, id: &TaskId) -> Result<Status, SoilError> {
-        self.look_in(id, &mut PollRound::default()).await
+        self.look_in(id, &mut LookRound::default()).await
     }
 
-    async fn look_in(&self, id: &TaskId, round: &mut PollRound) -> Result<Status, SoilError> {
+    async fn look_in(&self, id: &TaskId, round: &mut LookRound) -> Result<Status, SoilError> {
         let runtime = self.runtime();
         let counts = round.counted < PLACES;
         // Counting a place costs the more the longer the line is, so a round does it for some tasks only.
@@ -172,7 +166,7 @@ impl Soil {
         let gone = self.runtime().payloads.is_gone(id).await?;
         if !gone && !self.runtime().broker.facts().knows_all {
             let mut status = Status::new(id.clone(), SoilState::NotStarted);
-            status.next_poll_ms = Some(WAITING);
+            status.next_poll_ms = Some(poll_interval(SoilState::NotStarted, None));
             return Ok(status);
         }
         let mut status = Status::new(id.clone(), SoilState::Missing);
@@ -185,7 +179,7 @@ impl Soil {
         id: &TaskId,
         place: Option<TaskLocation>,
         shown: Option<TrackedState>,
-        round: &mut PollRound,
+        round: &mut LookRound,
     ) -> Status {
         let is_pending = |shown: &TrackedState| matches!(shown.state.as_str(), "PENDING" | "RECEIVED");
         let has_begun = place.as_ref().is_some_and(|place| place.has_begun)
@@ -208,12 +202,7 @@ impl Soil {
             status.place = place.place.filter(|_| !place.is_running);
             (status.task, status.queue) = (Some(place.task), Some(place.queue));
         }
-        let far = status.place.is_some_and(|place| place.ahead > FAR_BEHIND);
-        status.next_poll_ms = Some(match status.state {
-            SoilState::Started => RUNNING,
-            _ if far => FAR,
-            _ => WAITING,
-        });
+        status.next_poll_ms = Some(poll_interval(status.state, status.place));
         status
     }
 
@@ -282,23 +271,9 @@ impl Soil {
         let (key, created) = (kept.key.clone(), now());
         let expires_at = created + kept.about.expires_in.unwrap_or(DAY);
         let record = TaskResult {
-            id: id.clone(),
-            task: CACHED.to_owned(),
-            queue: String::new(),
-            state: State::Success,
             result: Some("null".to_owned()),
-            errors: Vec::new(),
-            error_type: None,
-            error_module: None,
-            traceback: None,
-            attempts: 0,
-            enqueued_at: created,
-            started_at: None,
-            finished_at: created,
-            worker: None,
-            expires_at,
-            lineage: None,
             download: Some(Box::new(kept.into_record(created, expires_at))),
+            ..TaskResult::new(id.clone(), CACHED, State::Success, created, expires_at)
         };
         let put = runtime.store.put(record).await;
         runtime.payloads.release(&key);
@@ -313,7 +288,7 @@ impl Soil {
     /// The broker or the store could not be asked.
     pub async fn cancel(&self, id: &TaskId) -> Result<bool, SoilError> {
         let revoked = self.host.revoke(id, true).await;
-        revoked.map_err(|error| SoilError::Store(StoreError::Io(error.to_string())))
+        revoked.map_err(|error| SoilError::Store(StoreError::io_because(error.to_string(), error)))
     }
 
     /// Forgets the record of a download and deletes its file. The answer is `false` if there was no record.

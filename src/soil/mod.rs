@@ -25,6 +25,7 @@ mod handle;
 mod links;
 #[cfg(feature = "web")]
 mod overview;
+mod poll_interval;
 mod queue_position;
 mod status;
 mod status_cache;

@@ -6,11 +6,13 @@
 //! each time at a group of up to [`SMALL`] members.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use super::group::{TURN, Tally, percent_of};
-use super::handle::{PLACES, PollRound};
+use super::handle::{LookRound, PLACES};
 use super::{PartialFailure, QueuePosition, QueueSummary, Soil, SoilError, SoilState, Status};
 use crate::task::TaskId;
 
@@ -65,7 +67,7 @@ pub(crate) struct Overviews(Mutex<HashMap<TaskId, (Instant, OverviewSlot)>>);
 
 impl Overviews {
     fn slot(&self, id: &TaskId) -> OverviewSlot {
-        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.0.lock();
         if slots.len() >= MANY {
             slots.retain(|_, (asked, _)| asked.elapsed() < IDLE);
         }
@@ -94,7 +96,7 @@ impl Soil {
     async fn look_over(&self, members: Vec<TaskId>) -> Result<Overview, SoilError> {
         let looked = Instant::now();
         // An overview names the place of one member only, so the round counts one place.
-        let mut round = PollRound { counted: PLACES - 1, ..PollRound::default() };
+        let mut round = LookRound { counted: PLACES - 1, ..LookRound::default() };
         let mut glances = Vec::with_capacity(members.len());
         let (mut place, mut stuck, mut next_poll_ms) = (None, None, None::<u64>);
         for (at, id) in members.iter().enumerate() {
@@ -124,7 +126,7 @@ impl Soil {
 
     /// The statuses of these tasks, without their places in line.
     pub(crate) async fn statuses(&self, ids: &[TaskId]) -> Result<Vec<Status>, SoilError> {
-        let (mut statuses, mut round) = (Vec::new(), PollRound { counted: PLACES, ..PollRound::default() });
+        let (mut statuses, mut round) = (Vec::new(), LookRound { counted: PLACES, ..LookRound::default() });
         for id in ids {
             statuses.push(self.status_in(id, &mut round).await?);
         }

@@ -272,23 +272,11 @@ mod tests {
     fn succeeded(result: String) -> TaskResult {
         let at = crate::core::Timestamp::ZERO;
         TaskResult {
-            id: "a".into(),
-            task: "a".to_owned(),
             queue: "a".to_owned(),
-            state: State::Success,
             result: Some(result),
-            errors: Vec::new(),
-            error_type: None,
-            error_module: None,
-            traceback: None,
             attempts: 1,
-            enqueued_at: at,
             started_at: Some(at),
-            finished_at: at,
-            worker: None,
-            expires_at: at,
-            lineage: None,
-            download: None,
+            ..TaskResult::new("a".into(), "a", State::Success, at, at)
         }
     }
 

@@ -1,4 +1,5 @@
-//! Counts the members of a chord's header as they end; the last one sends the body.
+//! Counts the members of a chord's header as they end. The last one sends the body; what is sent, `task/canvas/end_plan.rs`
+//! decides.
 
 use async_trait::async_trait;
 use serde_json::json;

@@ -52,23 +52,15 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// A record of a task that ended at a fixed time and that expires an hour later.
 pub fn record(id: &str, result: &str) -> TaskResult {
     TaskResult {
-        id: TaskId::from(id),
-        task: "conformance.task".to_owned(),
         queue: "q".to_owned(),
-        state: State::Success,
         result: Some(result.to_owned()),
         errors: vec!["outermost".to_owned(), "cause".to_owned()],
         error_type: Some("Type".to_owned()),
-        error_module: None,
-        traceback: None,
         attempts: 3,
         enqueued_at: NOW - HOUR,
         started_at: Some(NOW - Duration::from_secs(1)),
-        finished_at: NOW,
         worker: Some("q#1".to_owned()),
-        expires_at: NOW + HOUR,
-        lineage: None,
-        download: None,
+        ..TaskResult::new(TaskId::from(id), "conformance.task", State::Success, NOW, NOW + HOUR)
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
     ChordJoin, ChordPart, ChordStore, CompareAndSet, DuplicateClaim, DuplicateStore, GroupResult, GroupStore,
     Leadership, Notes, Store, StoreError, Term, UniqueWindowStore, WindowHold, chords, groups,
 };
+use crate::core::IoFailure;
 use crate::core::Timestamp;
 use crate::core::permits::{PermitHolder, Want};
 use crate::task::{PermitAnswer, PermitKeeper, TaskId, TaskResult, TrackedState, UniqueKey, panic_message};
@@ -306,8 +307,8 @@ impl UniqueWindowStore for GuardedStore {
 
 #[async_trait]
 impl PermitKeeper for GuardedPermits {
-    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<PermitAnswer, String> {
-        caught("acquire", async { self.0.acquire(wants, holder).await }, |error| error).await
+    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<PermitAnswer, IoFailure> {
+        caught("acquire", async { self.0.acquire(wants, holder).await }, IoFailure::new).await
     }
 
     fn release(&self, wants: &[Want], holder: &str) {
@@ -321,16 +322,16 @@ impl PermitKeeper for GuardedPermits {
     async fn freed(&self, at_most: Duration) {
         let freed = async {
             self.0.freed(at_most).await;
-            Ok::<_, String>(())
+            Ok::<_, IoFailure>(())
         };
         // Without the pause, the caller who waits would ask again and again.
-        if caught("freed", freed, |error| error).await.is_err() {
+        if caught("freed", freed, IoFailure::new).await.is_err() {
             tokio::time::sleep(at_most).await;
         }
     }
 
-    async fn holders(&self, name: &str) -> Result<Vec<PermitHolder>, String> {
-        caught("holders", async { self.0.holders(name).await }, |error| error).await
+    async fn holders(&self, name: &str) -> Result<Vec<PermitHolder>, IoFailure> {
+        caught("holders", async { self.0.holders(name).await }, IoFailure::new).await
     }
 }
 

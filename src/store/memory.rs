@@ -1,12 +1,13 @@
 //! Keeps records in this process's memory.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::group::GROUPS_GO;
 use super::{
@@ -77,7 +78,7 @@ impl MemoryStore {
     }
 
     pub(crate) fn lock_notes(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.notes.lock()
     }
 
     /// States how many parts a chord has.

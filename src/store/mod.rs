@@ -41,7 +41,7 @@ pub use rpc::{RpcOptions, RpcStore};
 pub use unique_windows::{UniqueWindowStore, WindowHold};
 pub(crate) use waiters::Waiters;
 
-use crate::core::Timestamp;
+use crate::core::{IoFailure, Timestamp};
 use crate::task::{PermitKeeper, TaskId, TaskResult};
 
 /// The error of a store; its text says what to do.
@@ -52,8 +52,8 @@ pub enum StoreError {
     #[error("the store is closed")]
     Closed,
     /// Reading or writing failed.
-    #[error("{0}")]
-    Io(String),
+    #[error(transparent)]
+    Io(IoFailure),
     /// This store cannot do it.
     #[error("{0}")]
     Unsupported(String),
@@ -71,9 +71,31 @@ pub enum StoreError {
 crate::core::debug_as_display!(StoreError);
 
 impl StoreError {
+    /// Reading or writing failed; the text says at what, why, and what to do.
+    pub fn io(text: impl Into<String>) -> Self {
+        Self::Io(IoFailure::new(text))
+    }
+
+    /// Reading or writing failed because of `source`, whose text is in `text` as far as it helps.
+    pub fn io_because(
+        text: impl Into<String>,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> Self {
+        Self::Io(IoFailure::caused_by(text, source))
+    }
+
     /// Whether the same call would fail in the same way however often it is made.
     pub fn is_permanent(&self) -> bool {
         matches!(self, Self::Refused(_) | Self::Unsupported(_) | Self::NoChord(_))
+    }
+}
+
+impl From<StoreError> for IoFailure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Io(failure) => failure,
+            error => Self::caused_by(error.to_string(), error),
+        }
     }
 }
 

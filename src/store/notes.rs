@@ -143,7 +143,7 @@ pub trait Notes: Send + Sync {
                 None => 1,
             };
             let mine = ElectionNote { holder: candidate.to_owned(), term, until: now + lease };
-            let value = serde_json::to_string(&mine).map_err(|e| StoreError::Io(e.to_string()))?;
+            let value = serde_json::to_string(&mine).map_err(|e| StoreError::io_because(e.to_string(), e))?;
             if self.compare_and_set(CompareAndSet { key: key.clone(), expected, value: Some(value) }).await? {
                 return Ok(Leadership::Leader { term });
             }
@@ -161,7 +161,8 @@ pub trait Notes: Send + Sync {
             Ok(held) if held.holder == candidate => {
                 // The term stays, so that the next one is higher.
                 let free = ElectionNote { until: Timestamp::ZERO, holder: String::new(), ..held };
-                let value = serde_json::to_string(&free).map_err(|e| StoreError::Io(e.to_string()))?;
+                let value =
+                    serde_json::to_string(&free).map_err(|e| StoreError::io_because(e.to_string(), e))?;
                 self.compare_and_set(CompareAndSet { key, expected: Some(text), value: Some(value) })
                     .await
                     .map(drop)

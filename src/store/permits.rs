@@ -2,13 +2,15 @@
 //! that was handed over to a task which has not started outlives the process, if there are notes to keep it.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
+use crate::core::IoFailure;
 use crate::core::permits::{PermitHolder, Permits, Want};
 use crate::task::clock::now;
 use crate::task::{PermitAnswer, PermitKeeper};
@@ -16,7 +18,7 @@ use crate::task::{PermitAnswer, PermitKeeper};
 /// Keeps permits that are handed over through the end of the process. It must not block.
 pub(crate) trait Parking: Send + Sync + 'static {
     /// The permits that were parked when the process ended, with their names.
-    fn parked(&self) -> Result<Vec<(String, PermitHolder)>, String>;
+    fn parked(&self) -> Result<Vec<(String, PermitHolder)>, IoFailure>;
     /// Notes that a permit is parked.
     fn park(&self, name: &str, holder: &PermitHolder);
     /// Notes that a permit is not parked any more.
@@ -46,8 +48,8 @@ impl LocalPermits {
         Self { parking: Some(Box::new(parking)), ..Self::default() }
     }
 
-    fn state(&self) -> Result<MutexGuard<'_, PermitTable>, String> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+    fn state(&self) -> Result<MutexGuard<'_, PermitTable>, IoFailure> {
+        let mut state = self.state.lock();
         if let Some(parking) = self.parking.as_ref().filter(|_| !state.is_restored) {
             let now = now();
             for (name, holder) in parking.parked()? {
@@ -80,7 +82,7 @@ fn names(wants: &[Want]) -> impl Iterator<Item = &str> {
 
 #[async_trait]
 impl PermitKeeper for LocalPermits {
-    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<PermitAnswer, String> {
+    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<PermitAnswer, IoFailure> {
         let mut state = self.state()?;
         Ok(match state.permits.acquire(wants, holder, now()) {
             Ok(tokens) => {
@@ -117,7 +119,7 @@ impl PermitKeeper for LocalPermits {
         let _ = tokio::time::timeout(at_most, self.freed.notified()).await;
     }
 
-    async fn holders(&self, name: &str) -> Result<Vec<PermitHolder>, String> {
+    async fn holders(&self, name: &str) -> Result<Vec<PermitHolder>, IoFailure> {
         Ok(self.state()?.permits.holders(name, now()))
     }
 }

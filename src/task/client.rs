@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::RwLock;
 
 use super::canvas::Promise;
 use super::{
@@ -390,17 +391,17 @@ pub fn current() -> Option<Arc<dyn Client>> {
     if let Some(client) = super::scope::here().and_then(|scope| scope.client.upgrade()) {
         return Some(client);
     }
-    INSTALLED.read().unwrap_or_else(PoisonError::into_inner).last().cloned()
+    INSTALLED.read().last().cloned()
 }
 
 /// Makes `client` the one that `delay` uses, until it is [uninstalled](uninstall) or another one is installed.
 pub fn install(client: Arc<dyn Client>) {
-    INSTALLED.write().unwrap_or_else(PoisonError::into_inner).push(client);
+    INSTALLED.write().push(client);
 }
 
 /// Removes `client` from those that `delay` may use. Then `delay` uses the one installed before it.
 pub fn uninstall(client: &Arc<dyn Client>) {
-    INSTALLED.write().unwrap_or_else(PoisonError::into_inner).retain(|other| !Arc::ptr_eq(other, client));
+    INSTALLED.write().retain(|other| !Arc::ptr_eq(other, client));
 }
 
 /// A task that was enqueued: its receipt and, in time, its result. Celery's `AsyncResult`.

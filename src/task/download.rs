@@ -9,11 +9,12 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::{Context, State, TaskId, TaskResult};
@@ -275,7 +276,7 @@ pub(crate) struct Exposed(Mutex<Option<KeptPayload>>);
 
 impl Exposed {
     fn replace(&self, kept: Option<KeptPayload>) -> Option<KeptPayload> {
-        std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), kept)
+        std::mem::replace(&mut *self.0.lock(), kept)
     }
 }
 
@@ -341,7 +342,7 @@ impl Context {
         if record.state != State::Success {
             return;
         }
-        let kept = self.exposed().0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kept = self.exposed().0.lock().clone();
         if let Some(kept) = kept {
             if let Some(expiry) = kept.about.expires_in {
                 record.expires_at = record.finished_at + expiry;
@@ -365,6 +366,6 @@ impl Context {
 
     /// Whether the run has exposed a download.
     pub(crate) fn has_exposed(&self) -> bool {
-        self.exposed().0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.exposed().0.lock().is_some()
     }
 }

@@ -5,12 +5,13 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context as Poller, Poll, ready};
 
 use futures_util::Stream;
 use futures_util::future::poll_fn;
+use parking_lot::RwLock;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::ReusableBoxFuture;
@@ -70,7 +71,7 @@ impl EventFunnel {
     pub fn emit(&self, group: EventGroup, build: impl FnOnce() -> Option<TaskEvent>) {
         if self.is_heard(group)
             && let Some(event) = build()
-            && let Outlet::Open(sender) = &*self.outlet.read().unwrap_or_else(PoisonError::into_inner)
+            && let Outlet::Open(sender) = &*self.outlet.read()
         {
             let _ = sender.send(event); // the last listener may just have gone
         }
@@ -78,7 +79,7 @@ impl EventFunnel {
 
     /// Listens to these groups from now on.
     pub fn listen(&self, groups: &[EventGroup]) -> EventStream {
-        let mut outlet = self.outlet.write().unwrap_or_else(PoisonError::into_inner);
+        let mut outlet = self.outlet.write();
         if matches!(*outlet, Outlet::Unused) {
             *outlet = Outlet::Open(broadcast::Sender::new(CAPACITY));
         }
@@ -97,7 +98,7 @@ impl EventFunnel {
 
     /// Ends all streams once they have told what was emitted before.
     pub(crate) fn close(&self) {
-        *self.outlet.write().unwrap_or_else(PoisonError::into_inner) = Outlet::Closed;
+        *self.outlet.write() = Outlet::Closed;
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::RetryPolicy;
+use crate::core::token_bucket::RateLimit;
 
 /// The place where a waiting task is kept, and so how safe it is. The receipt of an enqueue states it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -63,6 +64,10 @@ pub struct TaskOptions {
     pub result_expires: Duration,
     /// Whether a waiting task is kept on disk (the default) or in memory.
     pub durability: Durability,
+    /// How many runs of the task start in each process at most, evenly spread: Celery's `rate_limit`. What may not start
+    /// yet waits in its queue, takes no worker slot, and holds up no other task. `None`, the default, is no limit.
+    /// Remote control changes it while the program runs.
+    pub rate_limit: Option<RateLimit>,
     /// Whether events are sent of what happens to the task: Celery's `send_events`. The default is true. Events that
     /// a body [sends itself](crate::Context::send_event) are sent in any case.
     pub send_events: bool,
@@ -83,6 +88,7 @@ impl Default for TaskOptions {
             track_started: false,
             result_expires: Duration::from_secs(24 * 60 * 60),
             durability: Durability::Disk,
+            rate_limit: None,
             send_events: true,
         }
     }

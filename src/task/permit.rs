@@ -7,15 +7,18 @@
 //! [`Limits::or_postpone`] does not.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Context, Headers, Interrupt, Message, TaskError, TaskId};
+use crate::core::Backoff;
+use crate::core::IoFailure;
 pub use crate::core::permits::{PermitHolder, Want};
 
 /// The header in which a permit travels with a task.
@@ -50,7 +53,7 @@ pub trait PermitKeeper: Send + Sync + 'static {
     ///
     /// # Errors
     /// It is not known whether the permits are held.
-    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<PermitAnswer, String>;
+    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<PermitAnswer, IoFailure>;
 
     /// Gives the permits back soon. It does not wait and does not fail: a permit that cannot be given back ends with
     /// its lease.
@@ -66,7 +69,7 @@ pub trait PermitKeeper: Send + Sync + 'static {
     ///
     /// # Errors
     /// The holders cannot be read.
-    async fn holders(&self, name: &str) -> Result<Vec<PermitHolder>, String>;
+    async fn holders(&self, name: &str) -> Result<Vec<PermitHolder>, IoFailure>;
 }
 
 /// The reason why there is no permit.
@@ -85,13 +88,13 @@ pub enum PermitError {
     },
     /// The store does not answer.
     #[error(
-        "whether permit `{name}` is free is not known: {error}; a task that may go on without one says `.fail_open()`"
+        "whether permit `{name}` is free is not known: {source}; a task that may go on without one says `.fail_open()`"
     )]
     Unknown {
         /// The permit's name.
         name: String,
         /// The error of the store.
-        error: String,
+        source: IoFailure,
     },
     /// The program has no keeper of permits.
     #[error(
@@ -183,14 +186,13 @@ impl Limits {
     pub fn acquire_blocking(mut self) -> Result<Permit, PermitError> {
         self.check()?;
         let holder = self.holder();
-        let mut pause = Duration::from_millis(5);
+        let mut backoff = Backoff::new(Duration::from_millis(5), LONGEST_PAUSE);
         loop {
             if let Ok(permit) = futures_executor::block_on(self.ask(&holder))? {
                 return Ok(permit);
             }
             self.context.check()?;
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            std::thread::sleep(backoff.pause());
         }
     }
 
@@ -198,13 +200,14 @@ impl Limits {
         self.check()?;
         let holder = self.holder();
         let start = Instant::now();
-        let mut pause = Duration::from_millis(20);
+        let mut backoff = Backoff::new(Duration::from_millis(20), LONGEST_PAUSE);
         loop {
             let busy = match self.ask(&holder).await? {
                 Ok(permit) => return Ok(permit),
                 Err(busy) => busy,
             };
             let waited = start.elapsed();
+            let pause = backoff.pause();
             let left = patience.map_or(pause, |patience| patience.saturating_sub(waited));
             if left.is_zero() {
                 let Want { name, limit } = self.wants[busy].clone();
@@ -216,7 +219,6 @@ impl Limits {
                     () = keeper.freed(pause.min(left)) => {}
                 }
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -244,7 +246,7 @@ impl Limits {
                 let mut unanswered = Unanswered { keeper: Some(keeper), wants: &self.wants, holder };
                 let asked = keeper.acquire(&self.wants, holder).await;
                 unanswered.keeper = None;
-                asked.map_err(|error| PermitError::Unknown { name: first(), error })
+                asked.map_err(|source| PermitError::Unknown { name: first(), source })
             }
             None => Err(PermitError::NoKeeper { name: first() }),
         };
@@ -414,8 +416,8 @@ pub(super) struct RunPermits {
 }
 
 impl RunPermits {
-    fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock<T>(mutex: &Mutex<T>) -> parking_lot::MutexGuard<'_, T> {
+        mutex.lock()
     }
 
     pub(super) fn hold(&self, held: &Arc<HeldPermit>) {

@@ -4,9 +4,10 @@
 //! reaches another whole percent. [`Bar`] decides which reports are published. The progress actor collects from the
 //! cell the reports within a percent.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 
 use super::clock::now;
@@ -65,7 +66,7 @@ impl ProgressCell {
     }
 
     fn state(&self) -> MutexGuard<'_, BarState> {
-        self.bar.lock().unwrap_or_else(PoisonError::into_inner)
+        self.bar.lock()
     }
 
     #[inline]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DownloadRecord, Lineage, TaskId};
+use super::{DownloadRecord, Lineage, Message, TaskId};
 use crate::core::Timestamp;
 
 /// The state of a task, by Celery's names. One state is Celeriac's own: an id that nobody knows is
@@ -108,28 +108,76 @@ pub struct TaskResult {
 }
 
 impl TaskResult {
+    /// The record of a task that ended in `state` at `finished_at`, of which no more is known: it never ran, and it has
+    /// no queue, no value and no errors. Who knows more fills that in:
+    ///
+    /// ```
+    /// use celeriac::{State, TaskId, TaskResult, Timestamp};
+    /// # let (now, day) = (Timestamp::now(), std::time::Duration::from_secs(24 * 3600));
+    /// let result = TaskResult {
+    ///     result: Some("42".to_owned()),
+    ///     attempts: 1,
+    ///     ..TaskResult::new(TaskId::new(), "app::answer", State::Success, now, now + day)
+    /// };
+    /// # assert_eq!(result.enqueued_at, now);
+    /// ```
+    pub fn new(
+        id: TaskId,
+        task: impl Into<String>,
+        state: State,
+        finished_at: Timestamp,
+        expires_at: Timestamp,
+    ) -> Self {
+        Self {
+            id,
+            task: task.into(),
+            queue: String::new(),
+            state,
+            result: None,
+            errors: Vec::new(),
+            error_type: None,
+            error_module: None,
+            traceback: None,
+            attempts: 0,
+            enqueued_at: finished_at,
+            started_at: None,
+            finished_at,
+            worker: None,
+            expires_at,
+            lineage: None,
+            download: None,
+        }
+    }
+
+    /// The record of the task of this message, which ended in `state` at `finished_at`. The message says what the task
+    /// is, when it was accepted and first started, how often it ran, and how long the record is kept. The record has no
+    /// value, no errors and no relations.
+    pub fn of(message: &Message, state: State, finished_at: Timestamp) -> Self {
+        Self {
+            queue: message.queue.clone(),
+            attempts: message.tries(),
+            enqueued_at: message.enqueued_at,
+            started_at: message.first_started_at,
+            ..Self::new(
+                message.id.clone(),
+                message.task.clone(),
+                state,
+                finished_at,
+                finished_at + message.result_expires,
+            )
+        }
+    }
+
     /// The mark that a task is revoked of which nothing else is known. It stands in a store until the task's own record
     /// takes its place.
     pub(crate) fn marked_revoked(id: TaskId, now: Timestamp, lifetime: Duration) -> Self {
         Self {
-            id,
-            task: String::new(),
-            queue: String::new(),
-            state: State::Revoked,
-            result: None,
             errors: vec!["revoked".to_owned()],
             // In Celery's own words, because the task may be one of Celery's.
             error_type: Some("TaskRevokedError".to_owned()),
             error_module: Some("celery.exceptions".to_owned()),
-            traceback: None,
-            attempts: 0,
             enqueued_at: Timestamp::ZERO,
-            started_at: None,
-            finished_at: now,
-            worker: None,
-            expires_at: now + lifetime,
-            lineage: None,
-            download: None,
+            ..Self::new(id, "", State::Revoked, now, now + lifetime)
         }
     }
 

@@ -266,7 +266,7 @@ impl<T: Task> IntoFuture for Enqueue<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::task;
@@ -287,7 +287,7 @@ mod tests {
             let id = call.id.clone().unwrap_or_else(|| "given".into());
             let receipt =
                 Receipt::new(id, call.options.queue.clone().unwrap_or_default(), call.options.durability);
-            self.0.lock().unwrap().push(call);
+            self.0.lock().push(call);
             Ok(receipt)
         }
 
@@ -315,7 +315,7 @@ mod tests {
     fn sent<T: Task>(signature: Signature<T>) -> (NewTask, AsyncResult<T>) {
         let recorder = Arc::new(ValueRecorder::default());
         let result = signature.send(Arc::clone(&recorder) as Arc<dyn Client>).wait().unwrap();
-        let call = recorder.0.lock().unwrap().pop().unwrap();
+        let call = recorder.0.lock().pop().unwrap();
         (call, result)
     }
 
@@ -390,7 +390,7 @@ mod tests {
             error.to_string(),
             "the arguments of `celeriac::task::signature::tests::unencodable` have no form in JSON: key must be a string"
         );
-        assert!(recorder.0.lock().unwrap().is_empty());
+        assert!(recorder.0.lock().is_empty());
     }
 
     #[test]

@@ -312,23 +312,15 @@ impl<'a> Judge<'a> {
         let message = self.message;
         let (error_type, error_module) = name.map_or((None, None), |name| (Some(name.name), name.module));
         TaskResult {
-            id: message.id.clone(),
-            task: message.task.clone(),
-            queue: message.queue.clone(),
-            state,
             result,
             errors,
             error_type,
             error_module,
-            traceback: None,
             attempts: message.tries().saturating_add(u32::from(self.started_at.is_some())),
-            enqueued_at: message.enqueued_at,
             started_at: self.started_at,
-            finished_at: self.now,
             worker: self.worker.map(str::to_owned),
-            expires_at: self.now + message.result_expires,
             lineage: Lineage::of(message),
-            download: None,
+            ..TaskResult::of(message, state, self.now)
         }
     }
 }

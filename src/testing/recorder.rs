@@ -1,9 +1,10 @@
 //! Records what happened in a test, in order.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use futures_util::FutureExt;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::Value;
 
 use crate::runtime::progress::ProgressHub;
@@ -69,7 +70,7 @@ impl Recorder {
     }
 
     fn notes(&self) -> MutexGuard<'_, Notebook> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.notes.lock()
     }
 
     /// Hears that a message waits. The first time, that is its enqueue.

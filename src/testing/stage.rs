@@ -1,8 +1,9 @@
 //! Runs the tasks of a test, one after the other, by the code that runs them in production, without actors.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
 use super::recorder::{Ran, Recorder};
@@ -69,7 +70,7 @@ impl Stage {
     }
 
     fn running(&self) -> MutexGuard<'_, HashMap<TaskId, Context>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+        self.running.lock()
     }
 
     /// The context of a task's run, if the task runs now.
@@ -79,11 +80,11 @@ impl Stage {
 
     /// Makes the worker of a task's next run die.
     pub(super) fn crash(&self, task: &'static str, point: CrashPoint) {
-        self.crashes.lock().unwrap_or_else(PoisonError::into_inner).push((task, point));
+        self.crashes.lock().push((task, point));
     }
 
     fn crash_point(&self, task: &str) -> Option<CrashPoint> {
-        let mut crashes = self.crashes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut crashes = self.crashes.lock();
         let at = crashes.iter().position(|(name, _)| *name == task)?;
         Some(crashes.remove(at).1)
     }

@@ -67,7 +67,7 @@ impl Broker for Barred {
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         self.tried.notify_one();
         if self.away.load(Ordering::SeqCst) {
-            return Err(BrokerError::Io("no way to the broker".to_owned()));
+            return Err(BrokerError::io("no way to the broker".to_owned()));
         }
         if self.refused.lock().unwrap().contains(message.id.as_str()) {
             return Err(BrokerError::Refused("it is too odd".to_owned()));

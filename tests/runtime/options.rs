@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use celeriac::task::TaskError;
-use celeriac::{Context, TaskId, task};
+use celeriac::{Context, State, TaskId, task};
 
 use crate::kit::{Gate, LONG, add, builder, io_queue, on_both, record, until};
 
@@ -93,6 +93,27 @@ async fn what_heeds_a_shutdown_is_handed_back_and_not_drained() {
         assert_eq!(record(&done).await.attempts, 1);
         let report = celeriac.shutdown_within(Duration::from_secs(2)).await.unwrap();
         assert_eq!((report.drained, report.handed_back), (false, 2), "{report:?}");
+    })
+    .await;
+}
+
+/// A task whose first run starts at once, and whose second run starts an hour later.
+#[task(queue = "io", rate_limit = "1/h")]
+async fn once_an_hour() {}
+
+/// `rate_limit`: what may not start yet waits in its queue, takes no slot and holds up no other task.
+#[tokio::test]
+async fn a_rate_limit_that_a_task_states_holds_its_runs_back_and_no_others() {
+    on_both(|celeriac| async move {
+        let first = once_an_hour::s().send(celeriac.client()).await.unwrap();
+        let second = once_an_hour::s().send(celeriac.client()).await.unwrap();
+        assert_eq!(first.get(LONG).await, Ok(()));
+        for n in 0..8 {
+            assert_eq!(add::s(n, 1).send(celeriac.client()).await.unwrap().get(LONG).await, Ok(n + 1));
+        }
+        let queue = celeriac.queue("io").await.unwrap();
+        assert_eq!((queue.ready, queue.running), (1, 0), "the second is held back, by the rate alone");
+        assert_eq!(second.state().await, Ok(State::Pending));
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! Rate limits: what may not start yet stays in the backlog, takes no slot, and holds up no other task.
+//! Rate limits: whether a task may start, `runtime/task_levers.rs` says. What may not start yet stays in the backlog, takes no slot, and holds up no other task.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

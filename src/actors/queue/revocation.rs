@@ -15,6 +15,7 @@ use actix::{AsyncContext, Context, Handler, Message};
 
 use super::Queue;
 use crate::broker::{Delivery, Settle};
+use crate::core::Backoff;
 use crate::core::Timestamp;
 use crate::store::{DuplicateClaim, Store, StoreError};
 use crate::task::clock::now;
@@ -103,7 +104,7 @@ async fn copies(
 
 /// Asks the store again and again, with growing pauses, until it answers.
 async fn answer<T, F: Future<Output = Result<T, StoreError>>>(ask: impl Fn() -> F) -> T {
-    let mut pause = Duration::from_millis(50);
+    let mut backoff = Backoff::new(Duration::from_millis(50), LONGEST_PAUSE);
     loop {
         match ask().await {
             Ok(answer) => return answer,
@@ -111,8 +112,7 @@ async fn answer<T, F: Future<Output = Result<T, StoreError>>>(ask: impl Fn() -> 
                 tracing::warn!(%error, "the store does not answer; nothing of the queue starts until it does");
             }
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        tokio::time::sleep(backoff.pause()).await;
     }
 }
 

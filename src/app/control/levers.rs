@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::arguments::{python_error, quoted};
 use super::{Answer, ControlCommand, nok, ok};
 use crate::actors::queue::Steer;
-use crate::core::token_bucket::{RateError, rate};
+use crate::core::rate::{RateError, rate};
 
 /// How many runs of a task start here each second, minute or hour.
 pub(super) fn rate_limit(command: &ControlCommand<'_>) -> Answer {

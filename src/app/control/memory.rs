@@ -1,8 +1,8 @@
 //! How much memory this process occupies: Celery's `memsample` and `memdump`.
 
 use std::fmt::Write as _;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use super::{Answer, ControlCommand, process};
@@ -17,7 +17,7 @@ pub(super) struct MemorySamples(Mutex<Vec<String>>);
 /// Takes a sample, and answers with it; null: the system does not say.
 pub(super) fn sample(command: &ControlCommand<'_>) -> Value {
     let Some(now) = process::resident().map(human) else { return Value::Null };
-    let mut samples = command.state().samples.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut samples = command.state().samples.0.lock();
     if samples.len() >= MOST {
         samples.remove(0);
     }
@@ -28,8 +28,7 @@ pub(super) fn sample(command: &ControlCommand<'_>) -> Value {
 /// The samples, at most so many and evenly chosen, and the memory now.
 pub(super) fn dump(command: &ControlCommand<'_>) -> Answer {
     let wanted = command.arguments.whole("samples", 10)?;
-    let samples =
-        std::mem::take(&mut *command.state().samples.0.lock().unwrap_or_else(PoisonError::into_inner));
+    let samples = std::mem::take(&mut *command.state().samples.0.lock());
     let end = process::resident().map(human);
     Ok(written(&samples, usize::try_from(wanted).unwrap_or(0), end.as_deref()).into())
 }

@@ -23,10 +23,11 @@ mod stamps;
 mod stats;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 
 use super::handle::CeleriacInner;
@@ -75,7 +76,7 @@ impl Default for ControlState {
 
 impl ControlState {
     fn added(&self) -> MutexGuard<'_, Vec<QueueRow>> {
-        self.added.lock().unwrap_or_else(PoisonError::into_inner)
+        self.added.lock()
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Answer, ControlCommand};
-use crate::runtime::levers::TaskLevers;
+use crate::runtime::task_levers::TaskLevers;
 use crate::task::TaskDefinition;
 
 /// What is told of each task if the question names nothing.

@@ -8,7 +8,7 @@ use crate::actors::held::HeldTask;
 use crate::broker::{DeliveryInfo, ScheduledTask};
 use crate::core::{Timestamp, instant};
 use crate::protocol::{keyword_repr, positional_repr};
-use crate::runtime::levers::shown_name;
+use crate::runtime::task_levers::shown_name;
 use crate::task::Message;
 
 /// So many bytes of arguments are shown as they are in one answer; those of further tasks are shown as texts of about

@@ -1,8 +1,9 @@
 //! Which tasks are revoked, as this process has heard, and what a revocation leaves in the result store.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::store::{Store, StoreError};
 use crate::task::clock::now;
@@ -42,7 +43,7 @@ impl Revocations {
     /// These were heard just now.
     pub(in super::super) fn add<'a>(&self, ids: impl IntoIterator<Item = &'a str>) {
         let at = Instant::now();
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = self.0.lock();
         for id in ids.into_iter().filter(|id| (1..=MAX_ID).contains(&id.len())) {
             let id = TaskId::from(id);
             if heard.ids.insert(id.clone()) {
@@ -54,7 +55,7 @@ impl Revocations {
 
     /// The ids, the oldest first.
     pub(super) fn list(&self) -> Vec<TaskId> {
-        let mut heard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut heard = self.0.lock();
         heard.forget(Instant::now());
         heard.by_age.iter().map(|(_, id)| id.clone()).collect()
     }

@@ -8,14 +8,15 @@
 //! beyond that the oldest are dropped and counted.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use lapin::options::{BasicPublishOptions, ExchangeDeclareOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, ExchangeKind};
+use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, timeout};
@@ -132,7 +133,7 @@ impl EventsHandle {
 
     /// Publishes what has happened, and that the worker goes offline.
     pub(super) async fn end(&self) {
-        if self.inbox.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
+        if self.inbox.lock().is_some() {
             return; // there is no publisher
         }
         let (done, ended) = oneshot::channel();
@@ -172,7 +173,7 @@ struct EventPublisher {
 
 /// Publishes events, for as long as the broker is open.
 pub(super) async fn attend(shared: Arc<AmqpInner>, listener: Arc<dyn BrokerListener>) {
-    let inbox = shared.events.inbox.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let inbox = shared.events.inbox.lock().take();
     let Some(mut commands) = inbox else { return };
     let mut publisher = EventPublisher {
         shared: Arc::clone(&shared),

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{BrokerConnection, BrokerError};
+use crate::core::Backoff;
 use crate::rabbitmq::frame_guard::Aside;
 use crate::rabbitmq::{ACCESS_REFUSED, AddressParts, Addresses, code};
 
@@ -79,7 +80,7 @@ impl AmqpLink {
                 None
             }
             Err(error) => {
-                return Err(BrokerError::Io(format!("RabbitMQ at {} {error}", link.addresses)));
+                return Err(BrokerError::io(format!("RabbitMQ at {} {error}", link.addresses)));
             }
         };
         tokio::spawn(Arc::clone(&link).keep(up));
@@ -141,7 +142,7 @@ impl AmqpLink {
             done = work => done,
             () = lost => match self.unreachable() {
                 BrokerError::Closed => Err(BrokerError::Closed),
-                _ => Err(BrokerError::Io(format!("the connection to RabbitMQ at {} was lost", self.addresses))),
+                _ => Err(BrokerError::io(format!("the connection to RabbitMQ at {} was lost", self.addresses))),
             },
         }
     }
@@ -150,8 +151,8 @@ impl AmqpLink {
     pub(super) fn unreachable(&self) -> BrokerError {
         match &*self.state.borrow() {
             _ if self.closing.is_cancelled() => BrokerError::Closed,
-            LinkState::Down(why) => BrokerError::Io(format!("RabbitMQ at {} {why}", self.addresses)),
-            LinkState::Up(_) => BrokerError::Io(format!("RabbitMQ at {} does not answer", self.addresses)),
+            LinkState::Down(why) => BrokerError::io(format!("RabbitMQ at {} {why}", self.addresses)),
+            LinkState::Up(_) => BrokerError::io(format!("RabbitMQ at {} does not answer", self.addresses)),
         }
     }
 
@@ -291,20 +292,18 @@ fn explain(error: &lapin::Error) -> String {
 
 /// Pauses that grow from a twentieth of a second to three seconds. Each is shortened at random, so that the
 /// processes of a fleet do not come back in one moment.
-pub(super) struct ReconnectPause(Duration);
+pub(super) struct ReconnectPause(Backoff);
 
 impl Default for ReconnectPause {
     fn default() -> Self {
-        Self(Duration::from_millis(50))
+        Self(Backoff::new(Duration::from_millis(50), LONGEST_PAUSE))
     }
 }
 
 impl ReconnectPause {
     /// The length of the next pause.
     pub(super) fn next(&mut self) -> Duration {
-        let pause = self.0.mul_f64(rand::random_range(0.5..1.0));
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
-        pause
+        self.0.pause().mul_f64(rand::random_range(0.5..1.0))
     }
 
     /// Waits for the next pause.

@@ -42,13 +42,14 @@ mod topology;
 use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, future, stream};
 use lapin::types::ShortString;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -148,7 +149,7 @@ impl AmqpInner {
     }
 
     fn lines(&self) -> MutexGuard<'_, HashMap<String, ConsumerHandle>> {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lines.lock()
     }
 
     /// Sends a question to the line of a queue, if there is one, and waits for the answer.
@@ -277,7 +278,7 @@ impl AmqpBroker {
     async fn open(url: &str, options: AmqpOptions, patient: bool) -> Result<Self, BrokerError> {
         let addresses = Addresses::parse(url)
             .and_then(|addresses| addresses.trusting(options.ca_certs.as_deref()))
-            .map_err(|error| BrokerError::Io(error.to_string()))?
+            .map_err(|error| BrokerError::io_because(error.to_string(), error))?
             .beating(options.heartbeat);
         let closing = CancellationToken::new();
         let (told, opened) = oneshot::channel();
@@ -285,7 +286,7 @@ impl AmqpBroker {
         let thread = std::thread::Builder::new()
             .name("celeriac-amqp".to_owned())
             .spawn(move || live(addresses, options, patient, until, told))
-            .map_err(|error| BrokerError::Io(format!("no thread for RabbitMQ: {error}")))?;
+            .map_err(|error| BrokerError::io_because(format!("no thread for RabbitMQ: {error}"), error))?;
         let shared = opened.await.unwrap_or(Err(BrokerError::Closed))?;
         Ok(Self {
             shared,
@@ -333,7 +334,7 @@ fn live(
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            return drop(told.send(Err(BrokerError::Io(format!("no event loop for RabbitMQ: {error}")))));
+            return drop(told.send(Err(BrokerError::io(format!("no event loop for RabbitMQ: {error}")))));
         }
     };
     runtime.block_on(async {
@@ -519,14 +520,14 @@ impl Broker for AmqpBroker {
         let shared = Arc::clone(&self.shared);
         let _ = self.shared.runtime.spawn(async move { shared.events.end().await }).await;
         self.closing.cancel();
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self.thread.lock().take();
         if let Some(thread) = thread {
             blocking::unblock(move || drop(thread.join())).await;
         }
         if all_settled {
             Ok(())
         } else {
-            Err(BrokerError::Io(
+            Err(BrokerError::io(
                 "what followed from some runs could not be published in time; those tasks run again"
                     .to_owned(),
             ))

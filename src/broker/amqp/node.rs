@@ -3,7 +3,9 @@
 //! Operators address nodes by name, so the name is the same after a restart. Only if another process keeps it does
 //! this process take another one, and then it is that one wherever the name is shown.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use parking_lot::RwLock;
 
 /// The part before the `@` of a node that has no name of its own.
 const DEFAULT: &str = "celeriac";
@@ -18,7 +20,7 @@ impl NodeName {
     }
 
     pub(super) fn get(&self) -> Arc<str> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.read())
     }
 
     /// The name that this process takes if another one keeps its own: the same with this process's id in it.
@@ -29,7 +31,7 @@ impl NodeName {
     /// Takes [that name](Self::beside).
     pub(super) fn give_way(&self) -> Arc<str> {
         let other = self.beside();
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&other);
+        *self.0.write() = Arc::clone(&other);
         other
     }
 }

@@ -5,7 +5,9 @@
 //! bounded, and what does not fit is not listed and waits all the same.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::broker::{DeliveryInfo, ScheduledTask};
 use crate::core::Timestamp;
@@ -48,7 +50,7 @@ impl ParkedTasks {
         info: Option<Arc<DeliveryInfo>>,
         now: Timestamp,
     ) {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.0.lock();
         table.forget_the_due(now);
         if table.tasks.len() >= MOST || table.bytes + size(message) > ROOM {
             return;
@@ -61,7 +63,7 @@ impl ParkedTasks {
 
     /// The tasks whose ETA is ahead, by ETA.
     pub(super) fn list(&self, limit: usize, now: Timestamp) -> Vec<ScheduledTask> {
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.0.lock();
         table.forget_the_due(now);
         let tasks = table.tasks.iter().take(limit);
         tasks

@@ -61,7 +61,7 @@ pub(super) async fn broadcast(shared: &AmqpInner, request: &Request) -> Result<(
         }
     };
     let told = tokio::time::timeout(shared.options.publish_timeout, told).await;
-    told.unwrap_or_else(|_| Err(BrokerError::Io("RabbitMQ did not take a revocation in time".to_owned())))
+    told.unwrap_or_else(|_| Err(BrokerError::io("RabbitMQ did not take a revocation in time".to_owned())))
 }
 
 /// Listens for requests, for as long as the broker is open.
@@ -300,10 +300,10 @@ fn flagged(ids: &[TaskId], terminate: bool, here: &[TaskId]) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
 
     use futures_util::FutureExt;
     use futures_util::future::BoxFuture;
+    use parking_lot::Mutex;
     use serde_json::Map;
     use tokio::sync::oneshot;
 
@@ -347,7 +347,7 @@ mod tests {
         fn lost(&self, _: Vec<u64>) {}
 
         fn revoked(&self, _: Vec<TaskId>, _: bool) -> BoxFuture<'static, Stored> {
-            let stored = self.0.lock().unwrap().take().expect("one revocation");
+            let stored = self.0.lock().take().expect("one revocation");
             Box::pin(async { stored.await.expect("it is let") })
         }
 
@@ -365,7 +365,7 @@ mod tests {
             (true, Ok(vec![]), json!({"ok": "terminate: tasks unknown"})),
             (
                 false,
-                Err(StoreError::Io("away".into())),
+                Err(StoreError::io("away".into())),
                 json!({"error": "the revocation is not stored: away"}),
             ),
         ] {

@@ -22,14 +22,15 @@
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context as Poller, Poll};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::{Channel, Confirmation};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout_at};
@@ -342,7 +343,7 @@ impl Publisher {
     }
 
     fn letters(&self) -> MutexGuard<'_, HashMap<String, u64>> {
-        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+        self.letters.lock()
     }
 
     /// The number of dead letters of a queue that this process put there and did not put back.
@@ -436,7 +437,7 @@ impl Publisher {
         };
         confirmed.map_err(|error| {
             self.not_confirmed(&error, attempt);
-            BrokerError::Io(format!("RabbitMQ: {error}"))
+            BrokerError::io_because(format!("RabbitMQ: {error}"), error)
         })
     }
 
@@ -509,17 +510,17 @@ impl Publisher {
     }
 
     fn open_channel(&self) -> MutexGuard<'_, Option<SharedChannel>> {
-        self.channel.lock().unwrap_or_else(PoisonError::into_inner)
+        self.channel.lock()
     }
 
     fn unknown(&self, error: &BrokerError, sent: bool) -> BrokerError {
         match (error, sent, self.blocked()) {
             (BrokerError::Closed, ..) => BrokerError::Closed,
             (_, false, _) => error.clone(),
-            (_, true, Some(why)) => BrokerError::Io(format!(
+            (_, true, Some(why)) => BrokerError::io(format!(
                 "RabbitMQ has blocked publishers: {why}; whether it takes the task when that is over is not known"
             )),
-            (_, true, None) => BrokerError::Io(format!(
+            (_, true, None) => BrokerError::io(format!(
                 "{error}; the task was sent, but whether RabbitMQ has it is not known"
             )),
         }
@@ -577,7 +578,7 @@ async fn transmit(channel: &Channel, post: &OutgoingMessage) -> lapin::Result<Co
 }
 
 fn unroutable(aim: &Aim) -> BrokerError {
-    BrokerError::Io(format!(
+    BrokerError::io(format!(
         "RabbitMQ cannot route the message to {}, although that was just declared: does a policy or another program delete it?",
         aim
     ))

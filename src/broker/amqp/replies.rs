@@ -7,12 +7,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use lapin::Channel;
 use lapin::options::BasicPublishOptions;
 use lapin::types::ShortString;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -81,7 +81,7 @@ impl Replies {
             Ok(Err(error)) => {
                 tracing::debug!(%error, exchange = to.exchange, "a control reply could not be sent");
                 if !is_usual {
-                    let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+                    let mut bad = self.bad.lock();
                     bad.insert(to.exchange.clone(), Instant::now());
                 }
             }
@@ -90,7 +90,7 @@ impl Replies {
     }
 
     fn is_bad(&self, exchange: &str) -> bool {
-        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut bad = self.bad.lock();
         bad.retain(|_, since| since.elapsed() < REFUSED_FOR);
         bad.contains_key(exchange) || bad.len() >= REMEMBERED
     }

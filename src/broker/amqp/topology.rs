@@ -7,7 +7,7 @@
 //! queues are made, nor when they are there as they should be.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::options::{
@@ -15,6 +15,7 @@ use lapin::options::{
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
@@ -74,7 +75,7 @@ impl Topology {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// The task queues that were declared here.
@@ -299,6 +300,6 @@ pub(super) fn broken(error: &lapin::Error) -> BrokerError {
             "RabbitMQ: {error}; give the user the right to do that (`rabbitmqctl set_permissions`), or name another user in the address"
         )),
         Some(PRECONDITION_FAILED) => BrokerError::Refused(format!("RabbitMQ: {error}")),
-        _ => BrokerError::Io(format!("RabbitMQ: {error}")),
+        _ => BrokerError::io_because(format!("RabbitMQ: {error}"), error.clone()),
     }
 }

@@ -1,8 +1,7 @@
 //! What follows from the end of a task, for brokers that keep results: all of it is there when the settlement is safe. One that does
 //! not know all that waits in it cannot leave out what it was sent before; that is expected otherwise.
 
-use std::sync::Mutex;
-
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::*;
@@ -42,7 +41,7 @@ fn part<S: BrokerUnderTest>(n: u32, noted: &Arc<Mutex<Vec<Vec<u32>>>>) -> ChordE
         let indices: Vec<u32> = parts.iter().filter_map(|part| part.index).collect();
         let values = parts.iter().map(|part| part.value["n"].clone()).collect::<Vec<_>>();
         assert_eq!(json!(indices), json!(values), "the parts are as they were");
-        noted.lock().expect("no panic").push(indices);
+        noted.lock().push(indices);
         FollowUps { messages: vec![message::<S>("body", 0)], ..FollowUps::default() }
     };
     ChordEnd { part, then: Box::new(then) }
@@ -140,10 +139,10 @@ pub async fn a_chord_sends_its_body_once<S: BrokerUnderTest>() {
     let mut again = Inbox::open(&broker, "again", 2);
     let repeated = |n| FollowUps { chords: vec![part::<S>(n, &noted)], ..FollowUps::default() };
     again.next().await.settle_and_wait(ack_with(repeated(3))).await.expect("an acknowledgement");
-    assert_eq!(noted.lock().expect("no panic").len(), 0);
+    assert_eq!(noted.lock().len(), 0);
     last.settle_and_wait(ack_with(repeated(11))).await.expect("an acknowledgement");
     again.next().await.settle_and_wait(ack_with(repeated(5))).await.expect("an acknowledgement");
-    assert_eq!(*noted.lock().expect("no panic"), [(0..12).collect::<Vec<u32>>()]);
+    assert_eq!(*noted.lock(), [(0..12).collect::<Vec<u32>>()]);
     expect::<S>(&broker, "body", count(1, 0, 0, 0)).await;
 }
 
@@ -172,7 +171,7 @@ pub async fn a_chord_follows_from_an_end<S: BrokerUnderTest>() {
         let follow_ups = FollowUps { chords: vec![inner], ..FollowUps::default() };
         member.settle_and_wait(ack_with(follow_ups)).await.expect("an acknowledgement");
     }
-    assert_eq!(noted.lock().expect("no panic").len(), 1);
+    assert_eq!(noted.lock().len(), 1);
     expect::<S>(&broker, "body", count(1, 0, 0, 0)).await;
 }
 
@@ -197,12 +196,12 @@ pub async fn a_chord_gets_one_more_member<S: BrokerUnderTest>() {
     }
     let end = |n| FollowUps { chords: vec![part::<S>(n, &noted)], ..FollowUps::default() };
     member.settle_and_wait(ack_with(end(0))).await.expect("an acknowledgement");
-    assert_eq!(noted.lock().expect("no panic").len(), 0, "another one was added");
+    assert_eq!(noted.lock().len(), 0, "another one was added");
     inbox.next().await.settle_and_wait(ack_with(end(7))).await.expect("an acknowledgement");
     if !knows_all {
         ack(inbox.next().await).await; // the second copy
     }
-    assert_eq!(*noted.lock().expect("no panic"), [[0, 7]]);
+    assert_eq!(*noted.lock(), [[0, 7]]);
     expect::<S>(&broker, "body", count(1, 0, 0, 0)).await;
     assert_eq!(beside(9, "g").await, Err(BrokerError::NoChord("g".to_owned())), "its body was sent");
     expect::<S>(&broker, "q", count(0, 0, 0, 0)).await;
@@ -260,7 +259,7 @@ pub async fn parts_survive<S: BrokerUnderTest>() {
         let follow_ups = FollowUps { chords: vec![part::<S>(2, &noted)], ..FollowUps::default() };
         delivery.settle_and_wait(ack_with(follow_ups)).await.expect("an acknowledgement");
     }
-    assert_eq!(*noted.lock().expect("no panic"), [(0..6).collect::<Vec<u32>>()]);
+    assert_eq!(*noted.lock(), [(0..6).collect::<Vec<u32>>()]);
     expect::<S>(&broker, "q", count(0, 0, 0, 0)).await;
     expect::<S>(&broker, "body", count(1, 0, 0, 0)).await;
 }

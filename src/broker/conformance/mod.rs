@@ -249,23 +249,11 @@ pub fn sample(queue: &str, n: usize, durability: Durability) -> Message {
 /// A successful result of this message.
 pub fn success(message: &Message) -> TaskResult {
     TaskResult {
-        id: message.id.clone(),
-        task: message.task.clone(),
-        queue: message.queue.clone(),
-        state: State::Success,
         result: Some(message.arguments.args.clone()),
-        errors: Vec::new(),
-        error_type: None,
-        error_module: None,
-        traceback: None,
         attempts: 1,
-        enqueued_at: message.enqueued_at,
         started_at: Some(now()),
-        finished_at: now(),
         worker: Some(format!("{}#0", message.queue)),
-        expires_at: now() + message.result_expires,
-        lineage: None,
-        download: None,
+        ..TaskResult::of(message, State::Success, now())
     }
 }
 

@@ -230,9 +230,9 @@ fn read_parts(
             return Ok(None);
         }
         let PartRow { id, index, state, value } = decode(&value)?;
-        let value = value
-            .parse()
-            .map_err(|error| BrokerError::Io(format!("a part of chord {group} does not decode: {error}")))?;
+        let value = value.parse().map_err(|error| {
+            BrokerError::io_because(format!("a part of chord {group} does not decode: {error}"), error)
+        })?;
         parts.insert(key, ChordPart { group: group.to_owned(), id, index, state, value });
     }
     Ok(Some(parts))

@@ -54,7 +54,7 @@ impl Copy {
         mut notes: Vec<String>,
         lock: Option<DirLock>,
     ) -> Result<Self, BrokerError> {
-        let mark = acknowledged::read(store).map_err(|e| io_error(store, &e))?;
+        let mark = acknowledged::read(store).map_err(|e| io_error(store, e))?;
         match journal::examine(&store.join("db"), true, mark) {
             Ok(torn) => notes.extend(torn.iter().map(|torn| {
                 format!(
@@ -77,7 +77,7 @@ impl Copy {
         let version = db.join("version");
         if std::fs::read(&version).ok().as_deref() != Some(VERSION) {
             self.damage.push("db/version: it is damaged or lost".to_owned());
-            std::fs::write(&version, VERSION).map_err(|e| io_error(&version, &e))?;
+            std::fs::write(&version, VERSION).map_err(|e| io_error(&version, e))?;
         }
         let unread = journal::keep_readable(&db)?;
         if self.notes.is_empty() {
@@ -106,14 +106,14 @@ impl Drop for Copy {
 
 fn copy_all(from: &Path, to: &Path) -> Result<(), BrokerError> {
     home::make(to)?;
-    for entry in std::fs::read_dir(from).map_err(|e| io_error(from, &e))? {
-        let entry = entry.map_err(|e| io_error(from, &e))?;
+    for entry in std::fs::read_dir(from).map_err(|e| io_error(from, e))? {
+        let entry = entry.map_err(|e| io_error(from, e))?;
         let (path, copy) = (entry.path(), to.join(entry.file_name()));
         let is_table = from.ends_with("tables");
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             copy_all(&path, &copy)?;
         } else if !(is_table && std::fs::hard_link(&path, &copy).is_ok()) {
-            std::fs::copy(&path, &copy).map_err(|e| io_error(&path, &e))?;
+            std::fs::copy(&path, &copy).map_err(|e| io_error(&path, e))?;
         }
     }
     Ok(())

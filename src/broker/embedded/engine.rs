@@ -6,10 +6,12 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
 
 use super::EmbeddedOptions;
 use super::acknowledged::Acknowledged;
@@ -21,11 +23,12 @@ use super::last_chance::LastChance;
 use super::lock::DirLock;
 use super::queue_cursor::{AttachedConsumer, QueueCursor};
 use super::reclaim::Reclaim;
-use super::recovery::{REOPEN_AFTER, WriteFailure};
+use super::recovery::{WriteFailure, reopening};
 use super::rows::{ReadyKey, SEQ, StoredQueue, TaskRow, encode, ready_key, scheduled_key, seq_of, task_key};
 use super::start_log::StartLog;
 use super::tables::{TableName, Tables, Writes, io_error};
 use crate::broker::{BrokerError, Delivery, Settle, Settler, call_sink, lane, limits};
+use crate::core::Backoff;
 use crate::core::Timestamp;
 use crate::store::Waiters;
 use crate::task::clock::now;
@@ -46,8 +49,7 @@ pub(super) struct EngineShared {
 
 impl EngineShared {
     pub(super) fn set_tables(&self, tables: Result<Tables, BrokerError>) {
-        let old =
-            std::mem::replace(&mut *self.tables.write().unwrap_or_else(PoisonError::into_inner), tables);
+        let old = std::mem::replace(&mut *self.tables.write(), tables);
         if let Ok(old) = old {
             old.close();
         }
@@ -78,8 +80,8 @@ pub(super) struct Engine {
     sender: Sender<EngineCommand>,
     pub(super) acknowledged: Option<Acknowledged>,
     pub(super) failure: Option<WriteFailure>,
-    /// The pause after the next failure, before the store is opened again.
-    pub(super) pause: Duration,
+    /// The pauses before the store is opened again after a failure.
+    pub(super) reopening: Backoff,
     /// Declared last, so that it is dropped last: the process that gets the lock finds the files closed.
     _lock: DirLock,
 }
@@ -130,12 +132,12 @@ impl Engine {
             sender,
             acknowledged: None,
             failure: None,
-            pause: REOPEN_AFTER,
+            reopening: reopening(),
             _lock: lock,
         };
         engine.adopt(tables)?;
         let acknowledged = Acknowledged::open(&engine.dir, engine.seq);
-        engine.acknowledged = Some(acknowledged.map_err(|e| io_error(&engine.dir, &e))?);
+        engine.acknowledged = Some(acknowledged.map_err(|e| io_error(&engine.dir, e))?);
         Ok(engine)
     }
 
@@ -231,7 +233,7 @@ impl Engine {
         }
         let index = self.cursors.len();
         let number = u16::try_from(index).map_err(|_| {
-            BrokerError::Io(format!("queue `{name}` is one too many: a store holds {QUEUES} queues"))
+            BrokerError::io(format!("queue `{name}` is one too many: a store holds {QUEUES} queues"))
         })?;
         self.cursors.push(QueueCursor::new(name.to_owned(), number));
         self.by_name.insert(name.to_owned(), index);
@@ -410,7 +412,7 @@ impl Engine {
                 self.fail(error);
                 return;
             }
-            self.pause = REOPEN_AFTER;
+            self.reopening.reset();
         }
         // The commit is safe. What `announce` sets off goes into the next commit; the counts that no write took
         // along go too.

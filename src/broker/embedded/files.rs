@@ -34,10 +34,10 @@ pub(super) fn check(db: &Path, is_made: bool) -> Result<(), BrokerError> {
     let entries = match std::fs::read_dir(&keyspaces) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return missing(&keyspaces, is_made),
-        Err(error) => return Err(io_error(&keyspaces, &error)),
+        Err(error) => return Err(io_error(&keyspaces, error)),
     };
     for entry in entries {
-        let path = entry.map_err(|e| io_error(&keyspaces, &e))?.path();
+        let path = entry.map_err(|e| io_error(&keyspaces, e))?.path();
         if path.is_dir() {
             check_keyspace(&path, is_made)?;
         }
@@ -70,8 +70,8 @@ fn check_keyspace(keyspace: &Path, is_made: bool) -> Result<(), BrokerError> {
 pub(super) fn keep_readable(db: &Path) -> Result<Vec<String>, BrokerError> {
     let mut left_out = Vec::new();
     let keyspaces = db.join("keyspaces");
-    for entry in std::fs::read_dir(&keyspaces).map_err(|e| io_error(&keyspaces, &e))? {
-        let path = entry.map_err(|e| io_error(&keyspaces, &e))?.path();
+    for entry in std::fs::read_dir(&keyspaces).map_err(|e| io_error(&keyspaces, e))? {
+        let path = entry.map_err(|e| io_error(&keyspaces, e))?.path();
         if path.is_dir() {
             keep_readable_of(&path, &mut left_out)?;
         }
@@ -93,7 +93,7 @@ fn keep_readable_of(keyspace: &Path, left_out: &mut Vec<String>) -> Result<(), B
         said.is_some_and(|(number, said)| list.ends_with(format!("v{number}")) && Some(said) == sum)
     };
     let mut lists: Vec<(u64, PathBuf)> = std::fs::read_dir(keyspace)
-        .map_err(|e| io_error(keyspace, &e))?
+        .map_err(|e| io_error(keyspace, e))?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter_map(|path| Some((path.file_name()?.to_str()?.strip_prefix('v')?.parse().ok()?, path)))
         .collect();
@@ -103,7 +103,7 @@ fn keep_readable_of(keyspace: &Path, left_out: &mut Vec<String>) -> Result<(), B
     let chosen = sound.or_else(|| lists.iter().rev().find(|(_, list)| tables(list).is_ok())).cloned();
     let Some((number, list)) = chosen else {
         left_out.push(format!("{}: none of its lists of table files can be read; its rows are lost, but for those in the journal", name(keyspace)));
-        return std::fs::remove_dir_all(keyspace).map_err(|e| io_error(keyspace, &e));
+        return std::fs::remove_dir_all(keyspace).map_err(|e| io_error(keyspace, e));
     };
     if sound.is_none() {
         left_out.push(format!(
@@ -121,10 +121,10 @@ fn keep_readable_of(keyspace: &Path, left_out: &mut Vec<String>) -> Result<(), B
         }
     }
     let bytes = if bad.is_empty() { read(&list)? } else { without(&list, &bad)? };
-    std::fs::write(&list, &bytes).map_err(|e| io_error(&list, &e))?;
+    std::fs::write(&list, &bytes).map_err(|e| io_error(&list, e))?;
     let current = [&number.to_le_bytes()[..], &xxh3_128(&bytes).to_le_bytes(), &[0]].concat();
     let path = keyspace.join("current");
-    std::fs::write(&path, current).map_err(|e| io_error(&path, &e))
+    std::fs::write(&path, current).map_err(|e| io_error(&path, e))
 }
 
 /// A list of table files without those of the numbers `bad`.
@@ -220,13 +220,13 @@ fn listed(bytes: &[u8]) -> Option<Vec<u64>> {
 
 /// Checks the sum over the contents of an archive, which are at its end.
 fn check_contents(path: &Path) -> Result<(), BrokerError> {
-    let mut file = File::open(path).map_err(|e| unreadable(path, &e))?;
+    let mut file = File::open(path).map_err(|e| unreadable(path, e))?;
     let mut read_from = |start: SeekFrom| {
         let mut bytes = Vec::new();
         file.seek(start)
             .and_then(|_| file.read_to_end(&mut bytes))
             .map(|_| bytes)
-            .map_err(|e| unreadable(path, &e))
+            .map_err(|e| unreadable(path, e))
     };
     let trailer = read_from(SeekFrom::End(-(TRAILER as i64)))?;
     let (Some(sum), Some(place)) = (sum(&trailer, 6), word(&trailer, 22)) else {
@@ -240,12 +240,12 @@ fn check_contents(path: &Path) -> Result<(), BrokerError> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, BrokerError> {
-    std::fs::read(path).map_err(|e| unreadable(path, &e))
+    std::fs::read(path).map_err(|e| unreadable(path, e))
 }
 
 /// The error for a file that must be there and be long enough: it is damage, unless the machine says that it could
 /// not read.
-fn unreadable(path: &Path, error: &std::io::Error) -> BrokerError {
+fn unreadable(path: &Path, error: std::io::Error) -> BrokerError {
     use std::io::ErrorKind::{InvalidInput, NotFound};
     match error.kind() {
         NotFound => BrokerError::Damaged { path: path.to_owned(), error: "it is not there".to_owned() },

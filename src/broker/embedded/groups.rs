@@ -4,7 +4,6 @@
 //! The second row sorts by that time, so a sweep reads only what is due. Both rows are written in one commit.
 
 use std::ops::Bound;
-use std::sync::PoisonError;
 
 use serde::{Deserialize, Serialize};
 
@@ -47,11 +46,11 @@ impl EmbeddedBroker {
 
     /// Reads a group that was saved and has not expired, straight from the tables.
     pub(crate) fn read_group(&self, id: &str, now: Timestamp) -> Result<Option<GroupResult>, BrokerError> {
-        let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = self.inner.shared.tables.read();
         let row = read(tables.as_ref().map_err(Clone::clone)?, id)?.filter(|row| row.until > now);
         let Some(row) = row else { return Ok(None) };
         let group = serde_json::from_str(&row.tuple).ok().and_then(|tuple| GroupResult::from_tuple(&tuple));
-        group.map(Some).ok_or_else(|| BrokerError::Io(format!("the members of group {id} do not decode")))
+        group.map(Some).ok_or_else(|| BrokerError::io(format!("the members of group {id} do not decode")))
     }
 
     /// Forgets who the members of a group are. Says whether they were known and not expired.

@@ -91,7 +91,7 @@ pub(super) fn examine(dir: &Path) -> Result<DirectoryContents, BrokerError> {
             return Err(BrokerError::Damaged { path: dir.join(LAYOUT_FILE), error });
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(io_error(&dir.join(LAYOUT_FILE), &error)),
+        Err(error) => return Err(io_error(&dir.join(LAYOUT_FILE), error)),
     }
     let marked = std::fs::read(dir.join(MAKING_FILE)).is_ok_and(|text| text == MAKING.as_bytes());
     let names = names(dir)?;
@@ -156,8 +156,8 @@ pub(super) fn examine(dir: &Path) -> Result<DirectoryContents, BrokerError> {
 
 /// The names of the entries of a directory, sorted.
 pub(super) fn names(dir: &Path) -> Result<Vec<String>, BrokerError> {
-    let entries = std::fs::read_dir(dir).map_err(|e| io_error(dir, &e))?;
-    let names = entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(|e| io_error(dir, &e)));
+    let entries = std::fs::read_dir(dir).map_err(|e| io_error(dir, e))?;
+    let names = entries.map(|entry| entry.map(|entry| entry.file_name()).map_err(|e| io_error(dir, e)));
     let mut names: Vec<String> =
         names.map(|name| Ok(name?.to_string_lossy().into_owned())).collect::<Result<_, BrokerError>>()?;
     names.sort_unstable();
@@ -248,7 +248,7 @@ pub(super) fn make(dir: &Path) -> Result<(), BrokerError> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(|e| io_error(dir, &e))
+    builder.create(dir).map_err(|e| io_error(dir, e))
 }
 
 /// Notes in the directory that a store is being made there, and clears away what an earlier attempt left. The
@@ -264,16 +264,16 @@ pub(super) fn begin(dir: &Path, found: DirectoryContents) -> Result<(), BrokerEr
     // made whole.
     if begun && db.exists() {
         if marked {
-            std::fs::remove_dir_all(&db).map_err(|e| io_error(&db, &e))?;
+            std::fs::remove_dir_all(&db).map_err(|e| io_error(&db, e))?;
         } else {
             let aside = (0..).map(|n| dir.join(format!("{ASIDE}-{n}"))).find(|path| !path.exists());
             let aside = aside.unwrap_or_else(|| dir.join(ASIDE));
-            std::fs::rename(&db, &aside).map_err(|e| io_error(&db, &e))?;
+            std::fs::rename(&db, &aside).map_err(|e| io_error(&db, e))?;
             tracing::warn!(path = %aside.display(), "a database that was never finished, and is empty, is put aside; it may be deleted");
         }
     }
     if !marked {
-        write_whole(dir, MAKING_FILE, MAKING).map_err(|e| io_error(&dir.join(MAKING_FILE), &e))?;
+        write_whole(dir, MAKING_FILE, MAKING).map_err(|e| io_error(&dir.join(MAKING_FILE), e))?;
     }
     Ok(())
 }
@@ -281,12 +281,12 @@ pub(super) fn begin(dir: &Path, found: DirectoryContents) -> Result<(), BrokerEr
 /// Notes that the tables were made.
 pub(super) fn finish(dir: &Path, found: DirectoryContents) -> Result<(), BrokerError> {
     if found != DirectoryContents::Made {
-        write_whole(dir, LAYOUT_FILE, LAYOUT).map_err(|e| io_error(&dir.join(LAYOUT_FILE), &e))?;
+        write_whole(dir, LAYOUT_FILE, LAYOUT).map_err(|e| io_error(&dir.join(LAYOUT_FILE), e))?;
     }
     // The mark may also be left from a start that ended after `layout` was written.
     match std::fs::remove_file(dir.join(MAKING_FILE)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(io_error(&dir.join(MAKING_FILE), &error))
+            Err(io_error(&dir.join(MAKING_FILE), error))
         }
         _ => Ok(()),
     }

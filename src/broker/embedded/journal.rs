@@ -72,7 +72,7 @@ pub(super) fn examine(
     let mut torn: Vec<Torn> = Vec::new();
     let mut seq = None;
     for (_, path) in &journals {
-        let bytes = std::fs::read(path).map_err(|e| io_error(path, &e))?;
+        let bytes = std::fs::read(path).map_err(|e| io_error(path, e))?;
         let look = look_over(&bytes);
         // The store writes nothing after a torn write, so a later journal with content means damage.
         if look.end > 0
@@ -112,7 +112,7 @@ pub(super) fn keep_readable(db: &Path) -> Result<Vec<String>, BrokerError> {
     let mut left_out = Vec::new();
     let mut before = None;
     for (_, path) in journals(db)? {
-        let bytes = std::fs::read(&path).map_err(|e| io_error(&path, &e))?;
+        let bytes = std::fs::read(&path).map_err(|e| io_error(&path, e))?;
         let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
         let (mut good, mut at, mut bad) = (Vec::new(), 0, None);
         while at < used {
@@ -137,7 +137,7 @@ pub(super) fn keep_readable(db: &Path) -> Result<Vec<String>, BrokerError> {
         } else if left_out.is_empty() {
             continue;
         }
-        std::fs::write(&path, good).map_err(|e| io_error(&path, &e))?;
+        std::fs::write(&path, good).map_err(|e| io_error(&path, e))?;
     }
     Ok(left_out)
 }
@@ -151,7 +151,7 @@ fn unread(path: &Path, from: usize, to: usize) -> String {
 
 /// Whether a journal holds anything but zeros.
 pub(super) fn has_content(path: &Path) -> Result<bool, BrokerError> {
-    let bytes = std::fs::read(path).map_err(|e| io_error(path, &e))?;
+    let bytes = std::fs::read(path).map_err(|e| io_error(path, e))?;
     Ok(bytes.iter().any(|byte| *byte != 0))
 }
 
@@ -164,7 +164,7 @@ pub(super) fn newest(db: &Path) -> Option<u64> {
 /// although its commit failed. `mark`: bytes that this batch has and no other.
 pub(super) fn take_off(db: &Path, mark: &[u8]) -> Result<(), BrokerError> {
     for (_, path) in journals(db)? {
-        let bytes = std::fs::read(&path).map_err(|e| io_error(&path, &e))?;
+        let bytes = std::fs::read(&path).map_err(|e| io_error(&path, e))?;
         let look = look_over(&bytes);
         if bytes[look.last..look.end].windows(mark.len()).any(|w| w == mark) {
             truncate(&path, look.last)?;
@@ -178,11 +178,11 @@ fn journals(db: &Path) -> Result<Vec<(u64, PathBuf)>, BrokerError> {
     let entries = match std::fs::read_dir(db) {
         Ok(entries) => entries,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(io_error(db, &error)),
+        Err(error) => return Err(io_error(db, error)),
     };
     let mut journals = Vec::new();
     for entry in entries {
-        let path = entry.map_err(|e| io_error(db, &e))?.path();
+        let path = entry.map_err(|e| io_error(db, e))?.path();
         let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".jnl"));
         if let Some(number) = name.and_then(|name| name.parse().ok()) {
             journals.push((number, path));
@@ -197,7 +197,7 @@ fn truncate(path: &Path, size: usize) -> Result<(), BrokerError> {
         file.set_len(size as u64)?;
         file.sync_all()
     });
-    cut.map_err(|e| io_error(path, &e))
+    cut.map_err(|e| io_error(path, e))
 }
 
 /// What a look over a journal has found.

@@ -41,7 +41,7 @@ impl DirLock {
             .write(true)
             .truncate(false)
             .open(&path)
-            .map_err(|e| io_error(&path, &e))?;
+            .map_err(|e| io_error(&path, e))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -51,10 +51,11 @@ impl DirLock {
                 return Err(BrokerError::InUse { path: dir.to_owned(), owner });
             }
             Err(TryLockError::Error(error)) => {
-                return Err(BrokerError::Io(format!(
+                let text = format!(
                     "the lock {} cannot be taken: {error}; the store needs a file system with locks",
                     path.display()
-                )));
+                );
+                return Err(BrokerError::io_because(text, error));
             }
         }
         let stamped = file

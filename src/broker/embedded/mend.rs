@@ -56,7 +56,7 @@ pub(super) fn mend(dir: &Path, in_hand: &InHand) -> Result<bool, BrokerError> {
     let salvaged = copy_to(&copy, &mending, in_hand)?;
     drop(copy);
     let mended = dir.join(MENDED);
-    std::fs::rename(&mending, &mended).map_err(|e| io_error(&mending, &e))?;
+    std::fs::rename(&mending, &mended).map_err(|e| io_error(&mending, e))?;
     sync(dir)?;
     let aside = take_place(dir)?;
     tell(dir, &aside, &salvaged);
@@ -80,15 +80,15 @@ pub(super) fn finish(dir: &Path) -> Result<(), BrokerError> {
 fn take_place(dir: &Path) -> Result<PathBuf, BrokerError> {
     let (db, mended) = (dir.join("db"), dir.join(MENDED));
     // How far the old journal was acknowledged says nothing of the new one.
-    acknowledged::forget(dir).map_err(|e| io_error(dir, &e))?;
+    acknowledged::forget(dir).map_err(|e| io_error(dir, e))?;
     let last = (0..).map(|n| dir.join(format!("{ASIDE}-{n}"))).find(|path| !path.exists());
     let mut aside = last.unwrap_or_else(|| dir.join(ASIDE));
     if db.exists() {
-        std::fs::rename(&db, &aside).map_err(|e| io_error(&db, &e))?;
+        std::fs::rename(&db, &aside).map_err(|e| io_error(&db, e))?;
     } else if let Some(before) = newest_aside(dir) {
         aside = before;
     }
-    std::fs::rename(mended.join("db"), &db).map_err(|e| io_error(&mended, &e))?;
+    std::fs::rename(mended.join("db"), &db).map_err(|e| io_error(&mended, e))?;
     sync(dir)?;
     clear(&mended)?;
     Ok(aside)
@@ -137,11 +137,11 @@ fn tell(dir: &Path, aside: &Path, salvaged: &Salvaged) {
 
 fn clear(path: &Path) -> Result<(), BrokerError> {
     match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io_error(path, &error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io_error(path, error)),
         _ => Ok(()),
     }
 }
 
 fn sync(dir: &Path) -> Result<(), BrokerError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| io_error(dir, &e))
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| io_error(dir, e))
 }

@@ -53,12 +53,13 @@ mod verify;
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
+use parking_lot::RwLock;
 use tokio::sync::oneshot;
 
 use super::{
@@ -140,8 +141,8 @@ impl EmbeddedBroker {
         let lock = DirLock::take(&dir)?;
         let tables = open_tables(&dir)?;
         let (start_log, found) =
-            start_log::StartLog::open(&dir).map_err(|e| tables::io_error(&dir.join("claims"), &e))?;
-        let (states, told) = States::open(&dir).map_err(|e| tables::io_error(&dir.join("states"), &e))?;
+            start_log::StartLog::open(&dir).map_err(|e| tables::io_error(&dir.join("claims"), e))?;
+        let (states, told) = States::open(&dir).map_err(|e| tables::io_error(&dir.join("states"), e))?;
         let not_yet = RwLock::new(Err(BrokerError::Closed));
         let shared = Arc::new(EngineShared { tables: not_yet, start_log, waiters: Waiters::default() });
         let (requests, inbox) = mpsc::channel();
@@ -160,7 +161,7 @@ impl EmbeddedBroker {
                     let _ = reply.send(verdict);
                 }
             })
-            .map_err(|e| BrokerError::Io(format!("no thread for the store: {e}")))?;
+            .map_err(|e| BrokerError::io_because(format!("no thread for the store: {e}"), e))?;
         let volatile_results = Arc::new(MemoryStore::default());
         let inner = EmbeddedInner {
             dir,
@@ -268,7 +269,7 @@ impl EmbeddedBroker {
 
     /// Reads the record of a task that is over, straight from the tables.
     pub(crate) fn read_result(&self, id: &TaskId) -> Result<Option<TaskResult>, BrokerError> {
-        let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = self.inner.shared.tables.read();
         let row = tables.as_ref().map_err(Clone::clone)?.get(TableName::Tasks, &task_key(id))?;
         Ok(match row.as_deref().map(TaskRow::decode).transpose()? {
             Some(TaskRow::Over(result)) => Some(*result),
@@ -278,7 +279,7 @@ impl EmbeddedBroker {
 
     /// Whether the tables have a message of this id.
     fn waits_on_disk(&self, id: &TaskId) -> Result<bool, BrokerError> {
-        let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = self.inner.shared.tables.read();
         let row = tables.as_ref().map_err(Clone::clone)?.get(TableName::Tasks, &task_key(id))?;
         let row = row.as_deref().map(TaskRow::decode).transpose()?;
         Ok(matches!(row, Some(TaskRow::At(_) | TaskRow::InLine(_))))
@@ -286,7 +287,7 @@ impl EmbeddedBroker {
 
     /// The number of rows of its queue that are before this task's row, up to `limit`.
     fn rows_before(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
-        let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = self.inner.shared.tables.read();
         let tables = tables.as_ref().map_err(Clone::clone)?;
         let row = tables.get(TableName::Tasks, &task_key(id))?;
         let Some(TaskRow::At(key)) = row.as_deref().map(TaskRow::decode).transpose()? else {
@@ -305,7 +306,7 @@ impl EmbeddedBroker {
 
     /// Whether the tables know this id: its task waits, runs or has its result kept.
     fn is_on_disk(&self, id: &TaskId) -> Result<bool, BrokerError> {
-        let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = self.inner.shared.tables.read();
         let row = tables.as_ref().map_err(Clone::clone)?.get(TableName::Tasks, &task_key(id))?;
         Ok(match row.as_deref().map(TaskRow::decode).transpose()? {
             Some(TaskRow::Over(result)) => result.expires_at > now(),
@@ -499,7 +500,7 @@ impl Broker for EmbeddedBroker {
 /// Opens the tables of a directory whose lock is held.
 fn open_tables(dir: &Path) -> Result<Tables, BrokerError> {
     mend::finish(dir)?;
-    let mark = acknowledged::read(dir).map_err(|e| tables::io_error(dir, &e))?;
+    let mark = acknowledged::read(dir).map_err(|e| tables::io_error(dir, e))?;
     Tables::open(dir, mark)
 }
 

@@ -1,7 +1,7 @@
 //! Notes beside the tasks: rows of the `meta` table, and a publish that changes a note in its own commit.
 
 use std::ops::Bound;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
@@ -39,7 +39,7 @@ fn text(value: &[u8]) -> String {
 impl Notes for EmbeddedBroker {
     async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
         let key = row_key(key)?;
-        let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = self.inner.shared.tables.read();
         let row = tables.as_ref().map_err(Clone::clone)?.get(TableName::Meta, &key)?;
         Ok(row.as_deref().map(text))
     }
@@ -61,7 +61,7 @@ impl EmbeddedBroker {
     /// Reads all notes whose names begin with `prefix`, straight from the tables.
     pub(crate) fn read_notes(&self, prefix: &str) -> Result<Vec<(String, String)>, BrokerError> {
         let start = format!("{PREFIX}{prefix}").into_bytes();
-        let tables = self.inner.shared.tables.read().unwrap_or_else(PoisonError::into_inner);
+        let tables = self.inner.shared.tables.read();
         let rows = tables.as_ref().map_err(Clone::clone)?.range(TableName::Meta, &start, Bound::Unbounded)?;
         let mut notes = Vec::new();
         for row in rows {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::EmbeddedBroker;
+use crate::core::IoFailure;
 use crate::core::Timestamp;
 use crate::core::key::joined;
 use crate::store::embedded::Tables;
@@ -30,9 +31,11 @@ impl EmbeddedStore {
 }
 
 impl Parking for EmbeddedBroker {
-    fn parked(&self) -> Result<Vec<(String, PermitHolder)>, String> {
+    fn parked(&self) -> Result<Vec<(String, PermitHolder)>, IoFailure> {
         let mut parked: Vec<(String, PermitHolder)> = Vec::new();
-        for (key, text) in self.read_notes(PARKED).map_err(|error| error.to_string())? {
+        for (key, text) in
+            self.read_notes(PARKED).map_err(|error| IoFailure::from(StoreError::from(error)))?
+        {
             let Ok((name, holder)) = serde_json::from_str::<(String, PermitHolder)>(&text) else { continue };
             let now_called = parked_key(&name, &holder.holder);
             if key != now_called {

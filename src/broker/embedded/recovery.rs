@@ -19,14 +19,20 @@ use super::start_log::LoggedStarts;
 use super::tables::{TableName, Tables, Writes, io_error, is_full};
 use super::{journal, mend};
 use crate::broker::{BrokerError, lane};
+use crate::core::Backoff;
 use crate::core::Timestamp;
 
 /// The first pause before the store is opened again after a failure.
-pub(super) const REOPEN_AFTER: Duration = Duration::from_millis(100);
+const REOPEN_AFTER: Duration = Duration::from_millis(100);
 /// The longest pause before the store is opened again.
 const REOPEN_AT_MOST: Duration = Duration::from_secs(2);
 /// The pause after the store could not be mended.
 const MEND_AGAIN: Duration = Duration::from_secs(30);
+
+/// The pauses before the store is opened again after a failure.
+pub(super) const fn reopening() -> Backoff {
+    Backoff::new(REOPEN_AFTER, REOPEN_AT_MOST)
+}
 
 /// The failure of a write, after which the store is closed.
 pub(super) struct WriteFailure {
@@ -97,7 +103,7 @@ impl Engine {
             generation += u64::from(self.count_crashes(&found.started, generation + 1)?);
         }
         let reset = self.shared.start_log.reset(generation.max(uncounted));
-        reset.map_err(|e| io_error(&self.dir.join("claims"), &e))
+        reset.map_err(|e| io_error(&self.dir.join("claims"), e))
     }
 
     /// Counts these crashes. Says whether there were any, in which case `next` is the new generation.
@@ -174,19 +180,17 @@ impl Engine {
             *count = count.saturating_sub(1);
             published.reply.map(|reply| reply.send(Err(error.clone())));
         }
-        let retry_at = Instant::now() + self.pause;
+        let retry_at = Instant::now() + self.reopening.pause();
         self.failure = Some(WriteFailure { error, retry_at, seq: self.seq, is_broken });
-        self.pause = (self.pause * 2).min(REOPEN_AT_MOST);
     }
 
     /// Opens the store again after a failure, when it is time, and writes what was kept.
     pub(super) fn try_reopen(&mut self) {
-        let pause = self.pause;
         let Some(failure) = &mut self.failure else { return };
         if Instant::now() < failure.retry_at {
             return;
         }
-        failure.retry_at = Instant::now() + pause;
+        failure.retry_at = Instant::now() + self.reopening.peek();
         // A disk that is still full would fail again.
         if matches!(failure.error, BrokerError::Full(_)) && is_full(&self.dir) {
             return;
@@ -194,7 +198,7 @@ impl Engine {
         if failure.is_broken && !self.is_mended() {
             return;
         }
-        self.pause = (pause * 2).min(REOPEN_AT_MOST);
+        self.reopening.pause(); // the next attempt waits longer
         // The failed commit goes from the journal before the database can replay it.
         let opened = self.take_off_failed().and_then(|()| super::open_tables(&self.dir));
         if let Err(error) = opened.and_then(|tables| self.adopt(tables)) {
@@ -246,7 +250,7 @@ impl Engine {
             self.mending = Some(mending);
             return false;
         }
-        let panicked = |panic| Err(BrokerError::Io(crate::task::panic_message(panic)));
+        let panicked = |panic| Err(BrokerError::io(crate::task::panic_message(panic)));
         match mending.join().unwrap_or_else(panicked) {
             Ok(is_new) => {
                 if is_new {

@@ -127,7 +127,10 @@ pub(super) fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, BrokerError> {
     let mut bytes = Vec::with_capacity(384);
     bytes.push(VERSION);
     postcard::to_extend(row, bytes).map_err(|e| {
-        BrokerError::Io(format!("a row of type {} cannot be encoded: {e}", std::any::type_name::<T>()))
+        BrokerError::io_because(
+            format!("a row of type {} cannot be encoded: {e}", std::any::type_name::<T>()),
+            e,
+        )
     })
 }
 
@@ -135,12 +138,15 @@ pub(super) fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, BrokerError> {
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, BrokerError> {
     match bytes.split_first() {
         Some((&VERSION, row)) => postcard::from_bytes(row).map_err(|e| {
-            BrokerError::Io(format!("a row of type {} does not decode: {e}", std::any::type_name::<T>()))
+            BrokerError::io_because(
+                format!("a row of type {} does not decode: {e}", std::any::type_name::<T>()),
+                e,
+            )
         }),
-        Some((other, _)) => Err(BrokerError::Io(format!(
+        Some((other, _)) => Err(BrokerError::io(format!(
             "a row was written by another version (layout {other}, this program reads {VERSION})"
         ))),
-        None => Err(BrokerError::Io("an empty row".to_owned())),
+        None => Err(BrokerError::io("an empty row".to_owned())),
     }
 }
 
@@ -171,7 +177,7 @@ impl TaskRow {
         let mut row = Vec::with_capacity(256);
         row.extend_from_slice(&[OVER, VERSION]);
         postcard::to_extend(result, row)
-            .map_err(|e| BrokerError::Io(format!("a result cannot be encoded: {e}")))
+            .map_err(|e| BrokerError::io_because(format!("a result cannot be encoded: {e}"), e))
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, BrokerError> {
@@ -179,7 +185,7 @@ impl TaskRow {
             Some((&AT, key)) => Ok(Self::At(key.to_vec())),
             Some((&IN_LINE, key)) => Ok(Self::InLine(key.to_vec())),
             Some((&OVER, row)) => decode(row).map(|result| Self::Over(Box::new(result))),
-            _ => Err(BrokerError::Io("a row of the tasks table is neither a place nor a result".to_owned())),
+            _ => Err(BrokerError::io("a row of the tasks table is neither a place nor a result".to_owned())),
         }
     }
 }

@@ -77,7 +77,7 @@ impl Engine {
         let mut deliveries = Vec::with_capacity(rows.len());
         for (key, value) in rows {
             let row =
-                ReadyKey::try_from(&*key).map_err(|_| BrokerError::Io("a key of a wrong length".to_owned()));
+                ReadyKey::try_from(&*key).map_err(|_| BrokerError::io("a key of a wrong length".to_owned()));
             match row.and_then(|key| Ok((key, decode::<Message>(&value)?))) {
                 Ok((key, message)) => deliveries.extend(self.hand_out_in_turn(queue, key, Arc::new(message))),
                 Err(error) => {

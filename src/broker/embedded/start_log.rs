@@ -15,7 +15,8 @@ use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::home::private;
 use super::rows::{READY_KEY, ReadyKey};
@@ -86,7 +87,7 @@ impl StartLog {
 
     /// Starts the file over in this generation.
     pub(super) fn reset(&self, generation: u64) -> io::Result<()> {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         inner.live.clear();
         inner.generation = generation;
         inner.start_over()
@@ -94,23 +95,23 @@ impl StartLog {
 
     /// Notes that bodies are about to start on these rows.
     pub(super) fn start(&self, keys: &[ReadyKey]) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).write(START, keys);
+        self.inner.lock().write(START, keys);
     }
 
     /// Remembers that a body is about to start on this row, together with others. The caller calls
     /// [`write_out`](Self::write_out) before any of the bodies starts.
     pub(super) fn starting(&self, key: &ReadyKey) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).note(START, key);
+        self.inner.lock().note(START, key);
     }
 
     /// Writes the records that were only remembered so far.
     pub(super) fn write_out(&self) {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).write_out();
+        self.inner.lock().write_out();
     }
 
     /// Notes that the row waits again as if no body had been started on it.
     pub(super) fn take_back(&self, key: ReadyKey) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         if inner.live.contains(&key) {
             inner.write(TAKEN_BACK, &[key]);
         }
@@ -118,7 +119,7 @@ impl StartLog {
 
     /// Forgets these rows, which are no longer in the tables.
     pub(super) fn forget(&self, keys: impl Iterator<Item = ReadyKey>) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         for key in keys {
             inner.live.remove(&key);
         }
@@ -263,7 +264,7 @@ mod tests {
         start_log.take_back(key(5)); // and one of them goes back before they were written
         start_log.write_out();
         start_log.take_back(key(4)); // never started: nothing to note
-        let end = start_log.inner.lock().unwrap().end;
+        let end = start_log.inner.lock().end;
         drop(start_log);
         let mut file = OpenOptions::new().write(true).open(dir.path().join("claims")).unwrap();
         file.seek(SeekFrom::Start(end)).unwrap();

@@ -11,8 +11,8 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::home::private;
@@ -70,7 +70,7 @@ impl States {
     /// Writes a state. `all` gives the states of all tasks that are not over, in case the file is started over. A
     /// failure is logged once and reported to nobody, because no task should fail for a state.
     pub(super) fn write(&self, state: &TrackedState, all: impl FnOnce() -> Vec<TrackedState>) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         let written = if inner.len > LARGE && inner.len > 2 * inner.least {
             let mut all = all();
             all.retain(|other| other.id != state.id);
@@ -84,7 +84,7 @@ impl States {
 
     /// Makes the file hold these states and nothing else.
     pub(super) fn start_over(&self, all: &[TrackedState]) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.inner.lock();
         if inner.len > 0 || !all.is_empty() {
             let written = inner.start_over(all);
             inner.tell(written);

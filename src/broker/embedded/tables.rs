@@ -15,8 +15,10 @@ use std::collections::HashSet;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 pub(super) use fjall::Slice;
 use fjall::{
@@ -218,7 +220,7 @@ impl Tables {
     pub(super) fn tell(&self, table: TableName, from: &[u8]) -> bool {
         /// The most places that are remembered.
         const MOST: usize = 1024;
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = self.told.lock();
         told.len() < MOST && told.insert((table, from.to_vec()))
     }
 
@@ -262,7 +264,7 @@ impl Tables {
             BrokerError::Damaged { error, .. } if !is_full(&self.dir) => {
                 self.broken.store(true, Ordering::Relaxed);
                 let dir = self.dir.display();
-                BrokerError::Io(format!(
+                BrokerError::io(format!(
                     "the store {dir} could not be written: {error}. If a file of it is damaged, what can be read is copied now; try again in a moment. If that goes on, stop the program, and `celeriac store verify` says which file it is"
                 ))
             }
@@ -379,27 +381,29 @@ pub(super) fn full_error(path: &Path) -> BrokerError {
 }
 
 /// The error for a file that could not be opened: there is no room, no permission, or what it holds is damaged.
-pub(super) fn io_error(path: &Path, error: &std::io::Error) -> BrokerError {
+pub(super) fn io_error(path: &Path, error: std::io::Error) -> BrokerError {
     use std::io::ErrorKind;
-    match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => full_error(path),
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => BrokerError::Io(format!(
-            "{} cannot be written: {error}; give this user the right to, or choose another directory",
-            path.display()
-        )),
-        ErrorKind::NotADirectory | ErrorKind::AlreadyExists if !path.is_dir() => BrokerError::Io(format!(
-            "{} cannot be used: {error}; the store needs a directory of its own",
-            path.display()
-        )),
+    let shown = path.display();
+    let what_to_do = match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => return full_error(path),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            format!(
+                "{shown} cannot be written: {error}; give this user the right to, or choose another directory"
+            )
+        }
+        ErrorKind::NotADirectory | ErrorKind::AlreadyExists if !path.is_dir() => {
+            format!("{shown} cannot be used: {error}; the store needs a directory of its own")
+        }
         ErrorKind::UnexpectedEof
         | ErrorKind::InvalidData
         | ErrorKind::InvalidInput
         | ErrorKind::NotFound
         | ErrorKind::AlreadyExists => {
-            BrokerError::Damaged { path: path.to_owned(), error: error.to_string() }
+            return BrokerError::Damaged { path: path.to_owned(), error: error.to_string() };
         }
-        _ => BrokerError::Io(format!("{} cannot be used: {error}", path.display())),
-    }
+        _ => format!("{shown} cannot be used: {error}"),
+    };
+    BrokerError::io_because(what_to_do, error)
 }
 
 /// Calls the database, and makes a panic of it an error like any other.
@@ -408,7 +412,7 @@ fn caught<T>(path: &Path, call: impl FnOnce() -> fjall::Result<T>) -> Result<T, 
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)))) => {
-            Err(io_error(path, &e))
+            Err(io_error(path, e))
         }
         Ok(Err(fjall::Error::Locked)) => {
             Err(BrokerError::InUse { path: path.to_owned(), owner: "(not known)".to_owned() })

@@ -48,7 +48,7 @@ fn run_timer(shared: &Weak<MemoryInner>) {
             next => {
                 let next = next.map(|(due, _)| due).into_iter().chain(deadline).min();
                 let wait = next.map_or(Duration::from_secs(3600), |due| due.since(now));
-                drop(shared.timer.wait_timeout(state, wait));
+                shared.timer.wait_for(&mut state, wait);
             }
         }
     }

@@ -17,6 +17,7 @@ use crate::broker::{
     Broker, BrokerError, BrokerListener, Consumer, DeadLetter, Delivery, EmbeddedBroker, Settle, Sink,
     refusal_reason, refused_result,
 };
+use crate::core::{Backoff, IoFailure};
 use crate::store::Store;
 use crate::task::{Arguments, Durability, Message};
 
@@ -26,9 +27,8 @@ pub(super) const OLD: &str = "outbox";
 pub(super) const IN_FLIGHT: usize = 256;
 /// How often a line looks whether a broker that was away is back.
 const LOOK: Duration = Duration::from_millis(250);
-/// The first pause after the broker refused; each further one is twice as long, up to the longest.
-const PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// The pauses after the broker refused.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 /// How long a refusal waits for a listener that carries out what follows from it.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The most bytes that the name of a queue may take.
@@ -87,9 +87,9 @@ pub(super) fn wrap(message: Message) -> Result<Message, BrokerError> {
     })
 }
 
-pub(super) fn unwrap(wrapped: &Message) -> Result<Message, String> {
+pub(super) fn unwrap(wrapped: &Message) -> Result<Message, IoFailure> {
     let message = serde_json::from_str::<Message>(&wrapped.arguments.args)
-        .map_err(|e| format!("not a message of this version: {e}"))?;
+        .map_err(|e| IoFailure::caused_by(format!("not a message of this version: {e}"), e))?;
     // The message was a dead letter, and goes again.
     let goes_again = wrapped.enqueued_at != message.enqueued_at;
     Ok(if goes_again { requeued(message, wrapped.enqueued_at) } else { message })
@@ -178,7 +178,7 @@ impl Forwarder {
             while self.first.as_ref().is_some_and(|first| first.pending() > 0) {
                 tokio::time::sleep(LOOK).await;
             }
-            let mut pause = PAUSE;
+            let mut backoff = BACKOFF;
             // Messages to a broker that is away would not go in order, because those who wait for it are woken in
             // no order.
             while self.way.inner.condition().is_unavailable {
@@ -191,7 +191,8 @@ impl Forwarder {
                 let refused = self.send(&mut batch).await;
                 batch.extend(rest);
                 let Some(error) = refused else {
-                    (at_a_time, pause) = (IN_FLIGHT, PAUSE);
+                    backoff.reset();
+                    at_a_time = IN_FLIGHT;
                     continue;
                 };
                 if error == BrokerError::Closed {
@@ -201,8 +202,7 @@ impl Forwarder {
                 at_a_time = if matches!(error, BrokerError::Full(_)) { 1 } else { IN_FLIGHT };
                 let pending = self.pending.load(Ordering::Relaxed);
                 tracing::warn!(line = self.name, %error, pending, "the outbox tries again");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                tokio::time::sleep(backoff.pause()).await;
             }
         }
     }
@@ -219,7 +219,7 @@ impl Forwarder {
                     }
                     answer => answer.map(|_| Ok(())),
                 },
-                Err(reason) => Ok(Err(reason)),
+                Err(unreadable) => Ok(Err(unreadable.to_string())),
             };
             (delivery, answer)
         }))

@@ -2,10 +2,11 @@
 //! whether it may start.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
 use super::lanes::{self, Started};
@@ -67,7 +68,7 @@ pub(super) fn consume(
 
 impl Consumer for LaneConsumer {
     fn set_prefetch(&self, prefetch: usize) {
-        if let Some(inner) = &*self.inner.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(inner) = &*self.inner.lock() {
             inner.set_prefetch(prefetch);
         }
     }
@@ -76,7 +77,7 @@ impl Consumer for LaneConsumer {
 impl Drop for LaneConsumer {
     fn drop(&mut self) {
         self.closed.store(true, Ordering::Release);
-        drop(self.inner.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.inner.lock().take());
     }
 }
 
@@ -131,7 +132,7 @@ impl Reader {
         if !call_sink(&self.sink, started)
             && let Some(consumer) = self.consumer.upgrade()
         {
-            drop(consumer.lock().unwrap_or_else(PoisonError::into_inner).take());
+            drop(consumer.lock().take());
         }
     }
 

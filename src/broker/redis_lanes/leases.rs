@@ -7,8 +7,10 @@
 //! has begun that task, which Redis knows.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use super::process;
 use crate::broker::Delivery;
@@ -66,7 +68,7 @@ impl HeldLeases {
     }
 
     fn state(&self) -> MutexGuard<'_, LeaseTable> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The name under which this process holds what it starts now.

@@ -9,7 +9,7 @@
 //! - It is *sent* ([`sending`]): if it was let in and is not known to be published, any process sends it again
 //!   after a lease.
 //! - It *starts* ([`intake`]): a delivery has to show the pass that counts. From then on the process holds the run
-//!   for as long as it renews its lease ([`leases`]), under a token that is higher than all before it. While that
+//!   for as long as it renews its lease ([`renewal`]), under a token that is higher than all before it. While that
 //!   process may be alive, no other process starts the run.
 //! - It *ends* ([`settlement`]): what follows is published, then the lane is released and the next runs are let
 //!   in, then the delivery is acknowledged. An end under a token that does not count any more is refused.
@@ -41,6 +41,7 @@ mod lanes;
 mod leases;
 mod listener;
 mod process;
+mod renewal;
 mod sending;
 mod settlement;
 
@@ -154,7 +155,7 @@ fn broken(error: StoreError) -> BrokerError {
     match error {
         StoreError::Closed => BrokerError::Closed,
         StoreError::Refused(reason) | StoreError::Unsupported(reason) => BrokerError::Refused(reason),
-        error => BrokerError::Io(error.to_string()),
+        error => BrokerError::io_because(error.to_string(), error),
     }
 }
 

@@ -1,8 +1,8 @@
-//! Sends runs that were let in to the broker, renews the lease, and sweeps what is due.
+//! Sends runs that were let in to the broker, and sweeps what is due.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::mpsc;
@@ -118,57 +118,6 @@ impl RedisLanesInner {
                 }
                 Err(error) => tracing::warn!(%error, "what is due in lanes cannot be done yet"),
             }
-        }
-    }
-
-    /// Renews the lease for as long as this process holds any start.
-    pub(super) async fn renew(self: Arc<Self>) {
-        let period = self.lanes.lease() * 3 / 10;
-        loop {
-            let Some(stops_at) = self.leases.stops_at() else {
-                self.holding.notified().await;
-                continue;
-            };
-            let next = (Instant::now() + period).min(stops_at);
-            tokio::time::sleep_until(next.into()).await;
-            self.look_for_lost(None);
-            let process = self.leases.process();
-            let Some(stops_at) = self.leases.stops_at() else { continue };
-            let asked_at = Instant::now();
-            let renewed = self.lanes.renew(&process);
-            match tokio::time::timeout_at(stops_at.into(), renewed).await {
-                Ok(Ok(true)) => self.leases.renewed(&process, asked_at),
-                Ok(Ok(false)) => self.look_for_lost(Some(&process)),
-                Ok(Err(error)) => tracing::warn!(%error, "the lease on lanes cannot be renewed yet"),
-                Err(_) => {}
-            }
-            self.look_for_lost(None);
-        }
-    }
-
-    /// Gives up the starts whose lease is over, and tells their bodies.
-    pub(super) fn look_for_lost(&self, given_up: Option<&str>) {
-        let lost = self.leases.lose(given_up);
-        if lost.is_empty() {
-            return;
-        }
-        tracing::warn!(
-            tasks = lost.len(),
-            "the lease on lanes was not renewed in time; the serial tasks that run here are interrupted"
-        );
-        if let Some(listener) = self.listener.get() {
-            listener.lost(lost);
-        }
-    }
-
-    /// Waits until this process holds no start.
-    pub(super) async fn quiet(&self) {
-        loop {
-            let ended = self.ended.notified();
-            if self.leases.len() == 0 {
-                return;
-            }
-            ended.await;
         }
     }
 }

@@ -16,6 +16,7 @@ use super::lanes::{ReportReply, StartReport};
 use super::leases::{EndingStart, Right};
 use crate::broker::dead_letter::{crash_reason, crash_result};
 use crate::broker::{BrokerError, Delivery, Settle, Settler, lane};
+use crate::core::Backoff;
 use crate::task::Message;
 use crate::task::clock::now;
 
@@ -239,7 +240,7 @@ impl RedisLanesInner {
     }
 
     async fn publish_follower(self: &Arc<Self>, message: Message) -> Result<(), BrokerError> {
-        let mut pause = PAUSE;
+        let mut backoff = Backoff::new(PAUSE, LONGEST_PAUSE);
         loop {
             match self.inner.publish_all(vec![message.clone()], false).await {
                 Ok(()) | Err(BrokerError::DuplicateId(_)) => return Ok(()),
@@ -252,9 +253,8 @@ impl RedisLanesInner {
                     tracing::warn!(id = %message.id, %error, "what follows from a serial task cannot be published yet");
                 }
             }
-            let paused = self.closing.run_until_cancelled(tokio::time::sleep(pause)).await;
+            let paused = self.closing.run_until_cancelled(tokio::time::sleep(backoff.pause())).await;
             paused.ok_or(BrokerError::Closed)?;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 }

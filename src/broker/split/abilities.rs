@@ -1,10 +1,11 @@
 //! What a [`SplitBroker`](super::SplitBroker) can do beside carrying messages: canvases and chords, events of the
 //! cluster, and taking out tasks. Each ability joins the transport's own with what the store must do for it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::SplitInner;
@@ -126,11 +127,11 @@ impl Inspect for SplitInner {
         let kept = Arc::clone(&left);
         let leave = move |message: &Message| {
             let remains = (record(message), message.clone());
-            *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(remains);
+            *kept.lock() = Some(remains);
             Remains::default()
         };
         let removal = transport.remove(id, Box::new(leave)).await?;
-        let left = left.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let left = left.lock().take();
         if let Some((remains, message)) = left {
             let plan_follow_ups =
                 |message: &Message, record: &mut TaskResult| self.plan_follow_ups(message, record);

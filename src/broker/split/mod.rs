@@ -17,12 +17,13 @@ mod abilities;
 mod settlement;
 mod unique_windows;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, current};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -83,7 +84,7 @@ impl SplitBroker {
     /// Ends the thread. The deliveries whose ends it has in hand go back to the transport.
     fn take_thread(&self) -> Option<JoinHandle<()>> {
         self.closing.cancel();
-        self.thread.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.thread.lock().take()
     }
 }
 
@@ -91,12 +92,12 @@ fn start(closing: CancellationToken) -> Result<(Handle, JoinHandle<()>), BrokerE
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|e| BrokerError::Io(format!("no event loop for what is settled: {e}")))?;
+        .map_err(|e| BrokerError::io_because(format!("no event loop for what is settled: {e}"), e))?;
     let handle = runtime.handle().clone();
     let thread = std::thread::Builder::new()
         .name("celeriac-split".to_owned())
         .spawn(move || runtime.block_on(closing.cancelled()))
-        .map_err(|e| BrokerError::Io(format!("no thread for what is settled: {e}")))?;
+        .map_err(|e| BrokerError::io_because(format!("no thread for what is settled: {e}"), e))?;
     Ok((handle, thread))
 }
 
@@ -116,7 +117,7 @@ impl SplitInner {
     }
 
     fn listener(&self) -> MutexGuard<'_, Option<Arc<dyn BrokerListener>>> {
-        self.listener.lock().unwrap_or_else(PoisonError::into_inner)
+        self.listener.lock()
     }
 
     fn completer<'a>(&'a self, plan_follow_ups: &'a PlanFollowUps<'a>) -> Completer<'a> {
@@ -208,7 +209,7 @@ impl Broker for SplitBroker {
         if all_kept {
             return Ok(());
         }
-        Err(BrokerError::Io(
+        Err(BrokerError::io(
             "how some runs ended could not be kept in time; those tasks run again".to_owned(),
         ))
     }

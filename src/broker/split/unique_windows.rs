@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 
 use super::SplitInner;
 use crate::broker::{BrokerError, UniqueWindows};
+use crate::core::Backoff;
 use crate::store::{StoreError, UniqueWindowStore, WindowHold};
 use crate::task::{Durability, Message, Receipt, TaskId, Unique, UniqueKey};
 
@@ -136,7 +137,7 @@ async fn ask(
     message: &Message,
     lease: Duration,
 ) -> Result<WindowAnswer, BrokerError> {
-    let (begun, mut pause) = (Instant::now(), FIRST_PAUSE);
+    let (begun, mut backoff) = (Instant::now(), Backoff::new(FIRST_PAUSE, LONGEST_PAUSE));
     let unknown = |error: String| BrokerError::Window { task: message.task.clone(), error };
     loop {
         match windows
@@ -152,9 +153,8 @@ async fn ask(
                     "task `{holder}` of the same key has been on its way to the broker for more than {PATIENCE:?}; try again when the broker is there"
                 )));
             }
-            WindowHold::Publishing(_) => tokio::time::sleep(pause).await,
+            WindowHold::Publishing(_) => tokio::time::sleep(backoff.pause()).await,
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 

@@ -245,23 +245,22 @@ impl AnyDocument {
         let rest = self.celeriac;
         let known = rest.as_ref();
         let mut result = TaskResult {
-            id: id.clone(),
-            task: self.name.unwrap_or_default(),
             queue: self.queue.unwrap_or_default(),
-            state: known.and_then(|rest| rest.state).unwrap_or(state),
             result: (state == State::Success).then(|| json.to_owned()),
             errors: exception.as_ref().map_or_else(Vec::new, Exception::messages),
             error_type: exception.as_ref().map(|exception| exception.exc_type.clone()),
             error_module: exception.and_then(|exception| exception.exc_module),
             traceback: text(self.traceback),
             attempts: self.retries.map_or(1, |retries| retries.saturating_add(1)),
-            enqueued_at: done,
-            started_at: None,
-            finished_at: done,
             worker: self.worker,
-            expires_at,
             lineage: Some(lineage).filter(|lineage| *lineage != Lineage::default()).map(Box::new),
-            download: None,
+            ..TaskResult::new(
+                id.clone(),
+                self.name.unwrap_or_default(),
+                known.and_then(|rest| rest.state).unwrap_or(state),
+                done,
+                expires_at,
+            )
         };
         if let Some(rest) = rest {
             rest.apply(&mut result);

@@ -1,8 +1,10 @@
 //! The properties that could not be handed to the client library as they came.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// The properties of messages that the guard has changed on their way in, by channel and delivery tag. Each
 /// connection has one.
@@ -43,7 +45,7 @@ pub(crate) struct UnreadWatch {
 
 impl Aside {
     fn channels(&self) -> MutexGuard<'_, HashMap<u16, Channel>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+        self.channels.lock()
     }
 
     /// Keeps the properties that come through this channel from now on. The caller calls this before it asks for

@@ -54,7 +54,7 @@ impl RedisInner {
     pub(super) async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, StoreError> {
         let token = uuid::Uuid::now_v7().simple().to_string();
         let member = serde_json::to_string(&(1, &part.id, part.state.as_str(), &part.value));
-        let member = member.map_err(|error| StoreError::Io(error.to_string()))?;
+        let member = member.map_err(|error| StoreError::io_because(error.to_string(), error))?;
         let score = part.index.map_or("+inf".to_owned(), |index| index.to_string());
         let group = &part.group;
         let keys: &Vec<String> =

@@ -15,6 +15,7 @@ use redis::{
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::core::Backoff;
 use crate::core::address::{said_of, shown};
 use crate::core::time::deadline;
 use crate::store::StoreError;
@@ -23,8 +24,8 @@ use crate::tls;
 /// A command without an answer after this time counts as lost, and its connection too.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const FIRST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The pauses between attempts.
+pub(super) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
 
 /// The way to one database of one server.
 pub(super) struct RedisLink {
@@ -33,20 +34,6 @@ pub(super) struct RedisLink {
     pub(super) address: String,
     patience: Duration,
     live: Mutex<Option<Arc<MultiplexedConnection>>>,
-}
-
-/// Pauses between attempts, which double up to a second.
-pub(super) struct Backoff(Duration);
-
-impl Backoff {
-    pub(super) fn new() -> Self {
-        Self(FIRST_PAUSE)
-    }
-
-    pub(super) async fn pause(&mut self) {
-        tokio::time::sleep(self.0).await;
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
-    }
 }
 
 /// What is done after an error.
@@ -63,7 +50,7 @@ impl RedisLink {
     /// Reads the address, and does not connect yet.
     pub(super) fn new(url: &str, patience: Duration, ca_certs: Option<&Path>) -> Result<Self, StoreError> {
         let wrong = |why: &str| {
-            StoreError::Io(format!(
+            StoreError::io(format!(
                 "`{}` is no address of a Redis: {why}; it looks like redis://:password@host:6379/0",
                 shown(url)
             ))
@@ -113,7 +100,7 @@ impl RedisLink {
         F: Future<Output = RedisResult<T>>,
     {
         let deadline = deadline(Instant::now(), self.patience);
-        let mut backoff = Backoff::new();
+        let mut backoff = BACKOFF;
         let mut again = false;
         loop {
             let error = match self.connection().await {
@@ -133,7 +120,7 @@ impl RedisLink {
                 return Err(self.explain(key, &error));
             }
             tracing::debug!(address = self.address, %error, "redis does not answer; tried again");
-            backoff.pause().await;
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 
@@ -176,7 +163,7 @@ impl RedisLink {
             }
             _ => "see its log, and whether it can be reached from here",
         };
-        StoreError::Io(format!("redis at {address}: {error}; {advice} (key `{key}`)"))
+        StoreError::io_because(format!("redis at {address}: {error}; {advice} (key `{key}`)"), error.clone())
     }
 }
 

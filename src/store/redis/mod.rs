@@ -130,7 +130,7 @@ impl RedisStore {
             held_here: HeldHere::default(),
         });
         let no_thread =
-            |error: std::io::Error| StoreError::Io(format!("the store's thread did not start: {error}"));
+            |error: std::io::Error| StoreError::io(format!("the store's thread did not start: {error}"));
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
         let handle = runtime.handle().clone();

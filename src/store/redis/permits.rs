@@ -5,12 +5,14 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{RedisInner, RedisStore};
+use crate::core::IoFailure;
 use crate::core::Timestamp;
 use crate::store::StoreError;
 use crate::task::{PermitAnswer, PermitHolder, PermitKeeper, Want};
@@ -52,7 +54,7 @@ struct Mine {
 
 impl HeldHere {
     fn lock(&self) -> MutexGuard<'_, Holders> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock()
     }
 }
 
@@ -62,14 +64,14 @@ fn names(wants: &[Want]) -> Vec<String> {
 
 #[async_trait]
 impl PermitKeeper for RedisStore {
-    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<PermitAnswer, String> {
+    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<PermitAnswer, IoFailure> {
         let (wants, holder) = (wants.to_vec(), holder.to_owned());
         self.core.held_here.lock().asking.insert(holder.clone(), false);
         let asked = self.run(move |core| async move { core.acquire(&wants, &holder).await }).await;
         if let Ok(PermitAnswer::Granted { .. }) = asked {
             self.renew_permits();
         }
-        asked.map_err(|error| error.to_string())
+        asked.map_err(IoFailure::from)
     }
 
     fn release(&self, wants: &[Want], holder: &str) {
@@ -97,10 +99,10 @@ impl PermitKeeper for RedisStore {
         tokio::time::sleep(at_most.mul_f64(rand::random_range(0.5..1.0))).await;
     }
 
-    async fn holders(&self, name: &str) -> Result<Vec<PermitHolder>, String> {
+    async fn holders(&self, name: &str) -> Result<Vec<PermitHolder>, IoFailure> {
         let name = name.to_owned();
         let holders = self.run(move |core| async move { core.permit_holders(&name).await }).await;
-        holders.map_err(|error| error.to_string())
+        holders.map_err(IoFailure::from)
     }
 }
 
@@ -209,7 +211,7 @@ impl RedisInner {
                 Ok((PermitAnswer::Granted { tokens: numbers(tokens), lost: Arc::default() }, asked_at))
             }
             Some((busy, _)) => Ok((PermitAnswer::Busy(usize::try_from(*busy - 1).unwrap_or(0)), asked_at)),
-            None => Err(StoreError::Io(format!("redis at {} gives no answer", self.link.address))),
+            None => Err(StoreError::io(format!("redis at {} gives no answer", self.link.address))),
         }
     }
 

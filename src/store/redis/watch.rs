@@ -15,7 +15,8 @@ use redis::aio::{PubSubSink, PubSubStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 
 use super::RedisInner;
-use super::link::Backoff;
+use super::link::BACKOFF;
+use crate::core::Backoff;
 use crate::store::StoreError;
 use crate::task::TaskId;
 
@@ -87,7 +88,7 @@ impl SubscribedTasks {
 /// Serves the waits until the store is dropped.
 pub(super) async fn serve(core: Arc<RedisInner>, mut interests: UnboundedReceiver<Interest>) {
     let mut watched = SubscribedTasks::default();
-    let mut backoff = Backoff::new();
+    let mut backoff = BACKOFF;
     loop {
         // If nobody waits, there is no connection either.
         while watched.0.is_empty() {
@@ -109,7 +110,7 @@ pub(super) async fn serve(core: Arc<RedisInner>, mut interests: UnboundedReceive
             Err(error) => {
                 let (address, waits) = (&core.link.address, watched.0.len());
                 tracing::warn!(address, %error, waits, "waits for results go on as soon as redis is back");
-                backoff.pause().await;
+                tokio::time::sleep(backoff.pause()).await;
             }
         }
     }
@@ -142,7 +143,7 @@ impl Listening<'_> {
     ) -> RedisResult<ControlFlow<()>> {
         let all: Vec<TaskId> = watched.0.keys().cloned().collect();
         self.subscribe(all).await?;
-        *backoff = Backoff::new();
+        backoff.reset();
         let mut batch = Vec::new();
         loop {
             let silence = tokio::time::sleep(ASK);
@@ -204,15 +205,15 @@ async fn look(core: Arc<RedisInner>, ids: Vec<TaskId>) {
     let core = &core;
     futures_util::stream::iter(ids)
         .for_each_concurrent(32, |id| async move {
-            let mut backoff = Backoff::new();
+            let mut backoff = BACKOFF;
             while core.waiters.has(&id) {
                 match core.read(&id).await {
                     Ok(Some(record)) => return core.waiters.wake(&record),
                     Ok(None) => return,
                     // Redis cannot be reached, which does not end the wait.
                     Err(StoreError::Io(error)) => {
-                        tracing::warn!(%id, error, "a wait for a result goes on");
-                        backoff.pause().await;
+                        tracing::warn!(%id, %error, "a wait for a result goes on");
+                        tokio::time::sleep(backoff.pause()).await;
                     }
                     Err(error) => return core.waiters.fail(&id, &error),
                 }

@@ -10,10 +10,11 @@ mod wire;
 
 use std::future::Future;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -92,7 +93,7 @@ impl RpcStore {
             revocations: MemoryStore::default(),
         });
         let no_thread =
-            |error: std::io::Error| StoreError::Io(format!("the store's thread did not start: {error}"));
+            |error: std::io::Error| StoreError::io(format!("the store's thread did not start: {error}"));
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
         let handle = runtime.handle().clone();
@@ -133,7 +134,7 @@ impl RpcStore {
 
 impl RpcInner {
     fn kept(&self) -> MutexGuard<'_, RecentReplies> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock()
     }
 
     /// Takes in a message of the reply queue.

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{RpcInner, RpcOptions};
+use crate::core::Backoff;
 use crate::core::time::deadline;
 use crate::rabbitmq::{Addresses, is_refusal};
 use crate::store::StoreError;
@@ -52,9 +53,13 @@ impl RpcChannel {
         };
         let urls = urls.split(';').map(of_amqp).collect::<Vec<_>>().join(";");
         let addresses = Addresses::parse(&urls).map_err(|error| {
-            StoreError::Io(format!("{error}, or for results `rpc://user:password@host:5672/vhost`"))
+            StoreError::io_because(
+                format!("{error}, or for results `rpc://user:password@host:5672/vhost`"),
+                error,
+            )
         })?;
-        let addresses = addresses.trusting(ca_certs).map_err(|error| StoreError::Io(error.to_string()))?;
+        let addresses =
+            addresses.trusting(ca_certs).map_err(|error| StoreError::io_because(error.to_string(), error))?;
         let (channel, _) = watch::channel(Err("not connected yet".to_owned()));
         let queue = uuid::Uuid::now_v7().to_string();
         Ok(Self {
@@ -87,7 +92,7 @@ impl RpcChannel {
 
     fn away(&self, why: &str) -> StoreError {
         let addresses = &self.addresses;
-        StoreError::Io(format!(
+        StoreError::io(format!(
             "rabbitmq at {addresses}, for results: {why}; is it running, are port, user, password and virtual host right?"
         ))
     }
@@ -102,7 +107,7 @@ impl RpcChannel {
         options: &RpcOptions,
     ) -> Result<(), StoreError> {
         let deadline = deadline(Instant::now(), options.patience);
-        let mut pause = Duration::from_millis(20);
+        let mut backoff = Backoff::new(Duration::from_millis(20), LONGEST_PAUSE);
         let properties = BasicProperties::default()
             .with_content_type("application/json".into())
             .with_content_encoding("utf-8".into())
@@ -143,24 +148,24 @@ impl RpcChannel {
                 }
                 Err(_) => "it did not confirm a result in time".to_owned(),
             };
+            let pause = backoff.pause();
             if Instant::now() + pause >= deadline {
                 return Err(self.away(&why));
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
     /// Keeps a connection, and takes in what comes, until the store is closed.
     pub(super) async fn serve(&self, core: Arc<RpcInner>, closed: CancellationToken) {
-        let mut pause = Duration::from_millis(50);
+        let mut backoff = Backoff::new(Duration::from_millis(50), LONGEST_PAUSE);
         loop {
             let why = tokio::select! {
                 () = closed.cancelled() => return,
                 opened = self.open(&core.options) => match opened {
                     Ok((connection, channel, consumer)) => {
                         self.set(Ok(channel));
-                        pause = Duration::from_millis(50);
+                        backoff.reset();
                         let why = tokio::select! {
                             () = closed.cancelled() => None,
                             why = take_in(consumer, &core) => Some(why),
@@ -186,7 +191,7 @@ impl RpcChannel {
             self.turn.fetch_add(1, Ordering::Relaxed);
             tokio::select! {
                 () = closed.cancelled() => return,
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = tokio::time::sleep(backoff.pause()) => {}
             }
         }
     }

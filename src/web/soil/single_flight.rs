@@ -4,11 +4,12 @@
 //! this: a user who has just pressed a button sees its effect.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
+use parking_lot::Mutex;
 
 use crate::soil::{Soil, SoilError, Status};
 use crate::task::TaskId;
@@ -36,13 +37,13 @@ impl SingleFlight {
 
     /// The generation of the links of a task or group, at most [`FRESH`] old.
     pub(super) async fn generation(&self, soil: &Soil, id: &TaskId) -> Result<u64, SoilError> {
-        let known = self.generations.lock().unwrap_or_else(PoisonError::into_inner).get(id).copied();
+        let known = self.generations.lock().get(id).copied();
         if let Some((_, generation)) = known.filter(|(begun, _)| begun.elapsed() < FRESH) {
             return Ok(generation);
         }
         let begun = Instant::now();
         let generation = soil.link_generation(id).await?;
-        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut generations = self.generations.lock();
         if generations.len() >= MANY {
             generations.retain(|_, (begun, _)| begun.elapsed() < FRESH);
         }
@@ -51,7 +52,7 @@ impl SingleFlight {
     }
 
     fn ask(&self, soil: &Soil, id: &TaskId) -> SharedStatus {
-        let mut single_flight = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut single_flight = self.asked.lock();
         if let Some((_, asked)) = single_flight.get(id).filter(|(begun, _)| begun.elapsed() < FRESH) {
             return asked.clone();
         }

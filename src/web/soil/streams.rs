@@ -1,7 +1,9 @@
 //! Counts the open event streams. Each holds a connection, and so one of the process's descriptors.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, MutexGuard};
 
 /// The most streams of a link by default. A link is seldom open in more tabs, and a page without a stream polls
 /// instead.
@@ -55,7 +57,7 @@ impl Default for Streams {
 }
 
 fn lock(open: &Mutex<StreamCounts>) -> MutexGuard<'_, StreamCounts> {
-    open.lock().unwrap_or_else(PoisonError::into_inner)
+    open.lock()
 }
 
 impl Drop for OpenStream {

@@ -7,9 +7,10 @@
 //! counts a moment, and when there are enough. Every other command takes what lies in the ack buffer along, ahead of
 //! itself, so the line sees all of it in the order in which it was sent.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -85,7 +86,7 @@ impl AckBuffer {
     }
 
     fn acknowledged(&self) -> MutexGuard<'_, Vec<u64>> {
-        self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner)
+        self.acknowledged.lock()
     }
 }
 

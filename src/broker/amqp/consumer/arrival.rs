@@ -228,25 +228,15 @@ fn unmarked(delivery: lapin::message::Delivery) -> WireMessage {
 /// The record of a message that was refused, if its id could be read.
 fn refused_result(error: &DecodeError, queue: &str, now: Timestamp) -> Option<TaskResult> {
     let recognised = &error.recognised;
+    let id = recognised.id.clone()?;
+    let task = recognised.task.clone().unwrap_or_default();
     let lineage = Lineage { reply_to: recognised.reply_to.clone(), ..Lineage::default() };
     Some(TaskResult {
-        id: recognised.id.clone()?,
-        task: recognised.task.clone().unwrap_or_default(),
         queue: queue.to_owned(),
-        state: State::Failure,
-        result: None,
         errors: vec![error.to_string()],
         error_type: Some("InvalidMessage".to_owned()),
-        error_module: None,
-        traceback: None,
-        attempts: 0,
-        enqueued_at: now,
-        started_at: None,
-        finished_at: now,
-        worker: None,
-        expires_at: now + RECORD_EXPIRES,
         lineage: Some(Box::new(lineage)),
-        download: None,
+        ..TaskResult::new(id, task, State::Failure, now, now + RECORD_EXPIRES)
     })
 }
 

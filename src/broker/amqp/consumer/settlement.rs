@@ -1,10 +1,11 @@
 //! How deliveries end. What follows from a run is published and confirmed before the delivery is acknowledged: if
 //! the process or the connection goes in between, the task comes again, and nothing is lost.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{try_join, try_join_all};
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::super::AmqpInner;
@@ -244,7 +245,7 @@ async fn send(
     let taken = Mutex::new(room.acquire_many(size).await.ok());
     let post = post_of(Arc::new(message), shared);
     let full = || {
-        *taken.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *taken.lock() = None;
         waits();
     };
     shared.deliver(&post, full).await

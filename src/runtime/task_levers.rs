@@ -1,16 +1,17 @@
-//! What an operator has changed for single tasks while the program runs, and what is counted for operators by task.
+//! The limits of single tasks: those that they state, and what an operator has changed while the program runs. And what
+//! is counted for operators by task.
 //!
 //! It holds for this process, and until it ends, as in Celery: a rate limit is for each task and worker process. A
 //! queue asks before it starts something, so nothing here waits for anything.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 
 use crate::core::token_bucket::TokenBucket;
+use crate::task::registry::Registry;
 use crate::task::{Message, TaskOptions};
 
 /// The most names that runs are counted by. Callers may state any name for a task; the runs of further names are not
@@ -52,6 +53,17 @@ impl Default for TaskLevers {
 }
 
 impl TaskLevers {
+    /// The limits that the tasks state themselves.
+    pub(crate) fn of(registry: &Registry) -> Self {
+        let levers = Self::default();
+        for task in registry.names().into_iter().filter_map(|name| registry.get(name)) {
+            if let Some(limit) = (task.options)().rate_limit {
+                levers.limit_rate(task.name, limit.text(), Some(limit.per_second()));
+            }
+        }
+        levers
+    }
+
     /// Limits how many runs of a task start in this process each second; `None`: it is not limited any more. Every
     /// bucket is full again, as in Celery.
     pub(crate) fn limit_rate(&self, task: &str, text: &str, per_second: Option<f64>) {
@@ -82,9 +94,7 @@ impl TaskLevers {
     /// Its rate limit does not let it start yet; it will after this long.
     pub(crate) fn admit(&self, task: &str) -> Result<(), Duration> {
         match self.rates.get(task) {
-            Some(rate) => {
-                rate.bucket.lock().unwrap_or_else(PoisonError::into_inner).take(self.since.elapsed())
-            }
+            Some(rate) => rate.bucket.lock().take(self.since.elapsed()),
             None => Ok(()),
         }
     }
