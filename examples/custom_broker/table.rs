@@ -173,7 +173,7 @@ impl Table {
 
     fn fail(&mut self, error: &Error) -> BrokerError {
         tracing::error!(%error, "a transaction of the broker is undone");
-        self.failure.insert(BrokerError::io_because(error.to_string(), error)).clone()
+        self.failure.insert(BrokerError::io(error.to_string())).clone()
     }
 
     /// Takes out what the subscribers may have, best priority first and then in order of arrival. The messages at the

@@ -365,7 +365,7 @@ mod tests {
             (true, Ok(vec![]), json!({"ok": "terminate: tasks unknown"})),
             (
                 false,
-                Err(StoreError::io("away".into())),
+                Err(StoreError::io("away")),
                 json!({"error": "the revocation is not stored: away"}),
             ),
         ] {
