@@ -1,5 +1,8 @@
 //! The `celeriac` command, run as its users run it.
 
+#[path = "embedded_store/damaged_block.rs"]
+mod damaged_block;
+
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -274,6 +277,87 @@ fn a_broker_may_be_named_by_the_environment() {
     let (code, _, err) = text(nothing);
     assert_eq!(code, Some(2));
     assert!(err.contains("--directory DIR") && err.contains("CELERIAC_BROKER"), "{err}");
+}
+
+mod damaged_store {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use celeriac::broker::conformance::{Inbox, sample};
+    use celeriac::broker::embedded::EmbeddedOptions;
+    use celeriac::broker::{Broker, EmbeddedBroker, Settle};
+    use celeriac::task::Durability;
+
+    use super::damaged_block::{damage, flush, table};
+    use super::{celeriac as command, text};
+
+    const TASKS: usize = 2000;
+
+    fn open(dir: &str) -> Arc<dyn Broker> {
+        Arc::new(EmbeddedBroker::open(dir, EmbeddedOptions::default()).expect("a store"))
+    }
+
+    /// The ids of the tasks that a command says are lost.
+    fn lost(out: &str, what: &str) -> BTreeSet<String> {
+        let ids = out.lines().filter_map(|line| line.strip_prefix("task ")?.strip_suffix(what));
+        ids.map(str::to_owned).collect()
+    }
+
+    /// The table files that a command says are damaged.
+    fn files(out: &str) -> Vec<&str> {
+        let what = ": its checksum does not match, so a part of it is damaged";
+        out.lines().filter_map(|line| line.strip_suffix(what)).collect()
+    }
+
+    /// The file that is damaged and the tasks that this costs are named, and the new store has all others.
+    #[tokio::test]
+    async fn is_told_and_salvaged() {
+        let home = tempfile::tempdir().expect("a directory");
+        let directory = home.path().join("data").display().to_string();
+        let broker = open(&directory);
+        let messages = (0..TASKS).map(|n| broker.publish(sample("q", n, Durability::Disk), false));
+        futures_util::future::try_join_all(messages).await.expect("room");
+        broker.close().await.expect("a close");
+        drop(broker);
+        flush(directory.as_ref());
+        let file = table(directory.as_ref(), 1);
+        damage(&file, 50);
+        let file = file.file_name().expect("a name").to_string_lossy();
+        let file = format!("keyspaces/1/tables/{file}");
+
+        let (code, out, err) = text(command(&["store", "verify", "--directory", &directory], home.path()));
+        assert_eq!(code, Some(1), "{out}{err}");
+        assert!(err.starts_with(&format!("The store {directory} is damaged. ")), "{err}");
+        assert_eq!(files(&out), [file.as_str()]);
+        let gone = lost(&out, " waited and cannot be read");
+        assert!((1..200).contains(&gone.len()), "{} are lost: {out}", gone.len());
+        let left = TASKS - gone.len();
+        let said = format!("{left} waiting tasks, 0 results and 0 dead letters can be read.\n");
+        assert!(out.ends_with(&said), "{out}");
+
+        let into = home.path().join("new").display().to_string();
+        let (code, out, err) =
+            text(command(&["store", "salvage", "--directory", &directory, "--into", &into], home.path()));
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        assert_eq!(files(&out), [file.as_str()]);
+        assert_eq!(lost(&out, " waited and is lost"), gone);
+        let said = format!("{left} waiting tasks, 0 results and 0 dead letters are in {into}.\n");
+        assert!(out.ends_with(&said), "{out}");
+        let (code, out, err) = text(command(&["store", "verify", "--directory", &into], home.path()));
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+
+        let broker = open(&into);
+        let mut inbox = Inbox::open(&broker, "q", TASKS);
+        let deliveries = inbox.take(left).await;
+        let rest: BTreeSet<_> = deliveries.iter().map(|one| one.message().id.to_string()).collect();
+        let all = (0..TASKS).map(|n| sample("q", n, Durability::Disk).id.to_string());
+        assert_eq!(rest, all.filter(|id| !gone.contains(id)).collect());
+        let ends = deliveries
+            .into_iter()
+            .map(|one| one.settle_and_wait(Settle::Ack { result: None, follow_ups: None }));
+        futures_util::future::try_join_all(ends).await.expect("ends");
+        inbox.is_quiet(&broker, "q").await;
+    }
 }
 
 mod dead_letters {

@@ -3,6 +3,7 @@
 //! A step goes to the thread that owns the database, and its answer comes when the transaction is committed. So nobody
 //! waits for the disk on an event loop, and `Ok` is the promise that the receipt names. (The note of a start does wait.)
 
+use std::fs::{DirBuilder, OpenOptions};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,11 +33,14 @@ pub struct SqliteBroker {
 }
 
 impl SqliteBroker {
-    /// Opens the table in this file, and counts a crash for each run that ended with the last process.
+    /// Opens the table in this file, which is made if it is not there, and counts a crash for each run that ended with
+    /// the last process.
     pub fn open(file: impl AsRef<Path>) -> Result<Self, BrokerError> {
+        let file = file.as_ref();
+        make(file)
+            .map_err(|e| BrokerError::io_because(format!("{} cannot be made: {e}", file.display()), e))?;
         let (steps, queue) = channel();
-        let table = Table::open(file.as_ref(), steps.clone())
-            .map_err(|e| BrokerError::io_because(e.to_string(), e))?;
+        let table = Table::open(file, steps.clone()).map_err(|e| BrokerError::io_because(e.to_string(), e))?;
         let thread = std::thread::Builder::new().name("sqlite-broker".to_owned());
         thread.spawn(move || table.run(queue)).map_err(|e| BrokerError::io_because(e.to_string(), e))?;
         Ok(Self { steps, consumers: AtomicU64::new(0) })
@@ -50,6 +54,25 @@ impl SqliteBroker {
         let (tell, told) = oneshot::channel();
         let _ = self.steps.send(step(work, move |answer| drop(tell.send(answer))));
         told.await.unwrap_or(Err(BrokerError::Closed))
+    }
+}
+
+/// Makes the file and its directory if they are not there, for their owner only, because the arguments of tasks are
+/// in them. SQLite gives the files that it makes beside it the rights of this one.
+fn make(file: &Path) -> std::io::Result<()> {
+    let (mut directory, mut options) = (DirBuilder::new(), OpenOptions::new());
+    directory.recursive(true);
+    // A file that is there is not opened: to close it again would take SQLite's locks from this process.
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::DirBuilderExt::mode(&mut directory, 0o700);
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    directory.create(file.parent().unwrap_or(Path::new("")))?;
+    match options.open(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 

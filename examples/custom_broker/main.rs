@@ -43,7 +43,6 @@ async fn thank(charged: String) -> String {
 #[actix_web::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let file = std::env::args().nth(1).unwrap_or_else(|| "data/custom_broker.sqlite".to_owned());
-    std::fs::create_dir_all(std::path::Path::new(&file).parent().unwrap_or("".as_ref()))?;
     let broker = SqliteBroker::open(&file)?;
     // Records end with this process, although messages do not. A program that reads results after a restart gives a
     // store that outlives it: a `RedisStore`, or a `Store` of its own.
@@ -205,6 +204,25 @@ mod tests {
         assert!(matches!(refused, Err(BrokerError::Io(_))), "{refused:?}");
         let acknowledged = again.settle_and_wait(Settle::Ack { result: None, follow_ups: None }).await;
         assert_eq!(acknowledged, Ok(()), "what needs no room is done");
+    }
+
+    /// The arguments of tasks are in it.
+    #[cfg(unix)]
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_table_is_its_owners_to_read() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let (made, below) = (folder.path().join("made"), folder.path().join("made/below"));
+        let broker = SqliteBroker::open(below.join("broker.sqlite")).expect("a table");
+        broker.publish(sample("q", 0, Durability::Disk), true).await.expect("a publish");
+        let mode = |path: &std::path::Path| path.metadata().expect("a mode").permissions().mode() & 0o777;
+        assert_eq!((mode(&made), mode(&below)), (0o700, 0o700));
+        let files = std::fs::read_dir(&below).expect("a folder").map(|file| file.expect("a file").path());
+        let files: Vec<_> = files.collect();
+        assert!(files.iter().any(|file| file.ends_with("broker.sqlite")), "{files:?}");
+        for file in files {
+            assert_eq!(mode(&file), 0o600, "{}", file.display());
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

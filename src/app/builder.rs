@@ -181,7 +181,7 @@ impl Builder {
     /// How long the process that leads beat leads without renewing its lease: if it dies, another one takes over
     /// within this time. At least 10 ms. Default 10 s.
     pub fn beat_lease(mut self, lease: Duration) -> Self {
-        self.beat_lease = Some(lease.max(Duration::from_millis(10)));
+        self.beat_lease = Some(lease.clamp(Duration::from_millis(10), crate::core::time::FOR_EVER));
         self
     }
 

@@ -104,6 +104,13 @@ impl Payloads {
         Self::at(PayloadBackend::Given(objects), alone)
     }
 
+    /// Whether this directory is not there, is empty, or has Celeriac's downloads in it.
+    pub(crate) fn may_keep_in(dir: &Path) -> bool {
+        let is_empty = || std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none());
+        let is_marked = || std::fs::read(dir.join(files::MARKER)).is_ok_and(|text| text == files::LAYOUT);
+        !dir.exists() || is_empty() || is_marked()
+    }
+
     fn directory(&self) -> Option<&Path> {
         match &self.place {
             PayloadBackend::Directory { path, .. } => Some(path),

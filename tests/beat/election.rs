@@ -154,6 +154,20 @@ async fn a_follower_takes_over_where_broker_and_store_are_two() {
     takes_over("elected apart", false).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_may_last_for_ever() {
+    let store = Arc::new(MemoryStore::default());
+    let inner = MemoryBroker::new(Arc::clone(&store));
+    let broker: Arc<dyn Broker> = Arc::new(Shared { inner, notes: true });
+    let each = each("for ever", Duration::from_millis(10));
+    let builder = builder().broker(broker, store).beat_lease(Duration::MAX).periodic(each);
+    let celeriac = builder.start().await.unwrap();
+    until_ran("for ever", 3).await;
+    // The number counts from when this beat began to lead, so one that was built anew would count anew.
+    until("it led all the time", async || status(&celeriac, "for ever").await.published >= 3).await;
+    celeriac.shutdown_within(LONG).await.unwrap();
+}
+
 /// As if an election had gone wrong: both believe to lead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_leaders_publish_each_tick_once() {

@@ -2,6 +2,7 @@
 
 mod crash_count;
 mod damage;
+mod damaged_block;
 mod full_disk;
 mod limits;
 mod mending;

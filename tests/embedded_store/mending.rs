@@ -7,7 +7,7 @@ use celeriac::broker::embedded::{salvage, verify};
 use celeriac::broker::{Broker, BrokerError, EmbeddedBroker, Settle};
 use celeriac::task::Message;
 
-use crate::unreadable::{damage, flush, table};
+use crate::damaged_block::{damage, flush, table};
 use crate::{copy, drain, large, message, open, publish, shared};
 
 /// Files of each table, one less than the database merges.
@@ -103,7 +103,7 @@ async fn a_mending_that_was_cut_short_is_finished() {
     let (base, lost) = damaged().await;
     let mended = tempfile::tempdir().unwrap();
     salvage(base.path(), mended.path()).unwrap();
-    for step in 0..4 {
+    for step in 0..5 {
         let dir = tempfile::tempdir().unwrap();
         copy(base.path(), dir.path());
         let at = |name: &str| dir.path().join(name);
@@ -122,6 +122,10 @@ async fn a_mending_that_was_cut_short_is_finished() {
         if step == 3 {
             std::fs::rename(at("mended/db"), at("db")).unwrap();
         }
+        if step == 4 {
+            // As step 2, in a copy that missed the file.
+            std::fs::remove_file(at("layout")).unwrap();
+        }
         let broker = open(dir.path()).unwrap();
         assert_eq!(at("db.damaged-0").exists(), step > 0, "step {step}");
         let drained = ids(&drain(&broker, "q").await);
@@ -129,5 +133,8 @@ async fn a_mending_that_was_cut_short_is_finished() {
         publish(&broker, SMALL..SMALL + 1).await;
         drop(broker);
         assert_eq!(drain(&open(dir.path()).unwrap(), "q").await.len(), 1, "step {step}");
+        for gone in ["mending", "mending-copy", "mended"] {
+            assert!(!at(gone).exists(), "step {step}: {gone}");
+        }
     }
 }

@@ -25,7 +25,7 @@ fn content(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
 
 #[test]
 fn a_directory_of_somebody_elses_is_refused_and_stays_as_it_is() {
-    let cases: [&[(&str, &str)]; 10] = [
+    let cases: [&[(&str, &str)]; 16] = [
         &[("db/production.sqlite3", "rows")],
         &[("db/version", ""), ("db/production.sqlite3", "rows")],
         &[("db/keyspaces/shop/rows", "rows"), ("db/0.jnl", "")],
@@ -36,6 +36,12 @@ fn a_directory_of_somebody_elses_is_refused_and_stays_as_it_is() {
         &[("db", "a file")],
         &[("notes.txt", "x")],
         &[("src/main.rs", "fn main() {}"), ("Cargo.toml", "[package]")],
+        &[("mending/notes.txt", "x")],
+        &[("mended/db/production.sqlite3", "rows")],
+        &[("mending-copy/a", "x")],
+        &[("mending/notes.txt", "x"), ("mended/db/production.sqlite3", "rows"), ("mending-copy/a", "x")],
+        &[("lock", "4711"), ("mended/db/version", ""), ("mended/layout", "of the garden")],
+        &[("downloads/holiday.jpg", "x")],
     ];
     for files in cases {
         let home = tempfile::tempdir().unwrap();
@@ -55,6 +61,46 @@ fn a_directory_of_somebody_elses_is_refused_and_stays_as_it_is() {
         assert!(verify(home.path()).is_err() && salvage(home.path(), home.path().join("new")).is_err());
         assert_eq!(content(home.path()), before, "{files:?}");
     }
+}
+
+/// What a store makes beside its database, and deletes again, may have names that somebody took first.
+#[tokio::test]
+async fn a_store_leaves_what_somebody_keeps_in_it() {
+    let home = tempfile::tempdir().unwrap();
+    let broker = open(home.path()).unwrap();
+    publish(&broker, 0..3).await;
+    drop(broker);
+    let files = [
+        ("mending/notes.txt".to_owned(), "x"),
+        ("mending-copy/a".to_owned(), "x"),
+        ("mended/db/production.sqlite3".to_owned(), "rows"),
+        (format!("copy-{}-0/notes.txt", std::process::id()), "x"),
+    ];
+    for (name, text) in &files {
+        let path = home.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let found = verify(home.path()).unwrap();
+    assert_eq!((found.damage, found.waiting), (Vec::new(), 3));
+    assert_eq!(drain(&open(home.path()).unwrap(), "q").await.len(), 3);
+    for (name, text) in &files {
+        assert_eq!(std::fs::read_to_string(home.path().join(name)).unwrap(), *text, "{name}");
+    }
+    assert!(!home.path().join("db.damaged-0").exists());
+}
+
+#[test]
+fn nothing_is_salvaged_into_a_directory_of_somebody_elses() {
+    let (store, into) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    drop(open(store.path()).unwrap());
+    std::fs::create_dir(into.path().join("mending")).unwrap();
+    std::fs::write(into.path().join("mending/notes.txt"), "x").unwrap();
+    let before = content(into.path());
+    let error = salvage(store.path(), into.path()).unwrap_err();
+    assert!(matches!(error, BrokerError::NotAStore { .. }), "{error}");
+    assert!(error.to_string().contains("it holds `mending`"), "{error}");
+    assert_eq!(content(into.path()), before);
 }
 
 /// A database of the same make, in a directory of the same name.

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use celeriac::core::calendar::{Overlap, Schedule};
 use celeriac::task::canvas::group;
+use celeriac::task::{Periodic, Task};
 use celeriac::{Celeriac, State, task};
 
 use crate::kit::{Gate, LONG, add, builder, hold, note, notes, on_both, record, until};
@@ -70,6 +72,27 @@ async fn a_window_is_never_over_before_its_task_is() {
         assert_eq!(record(&first).await.attempts, 1);
     })
     .await;
+}
+
+#[task(queue = "io", ignore_result)]
+async fn ticks() {}
+
+/// Nobody asks for a lease where one program has the broker; `tests/beat/election.rs` has one that programs share.
+#[tokio::test]
+async fn beat_leads() {
+    let dir = tempfile::tempdir().unwrap();
+    for builder in [builder().in_memory(), builder().directory(dir.path())] {
+        let each = Periodic::new("ticks", ticks::Task::NAME, Schedule::Every(Duration::from_millis(10)));
+        let builder = builder.beat_lease(EVER).periodic(each.overlap(Overlap::Allow));
+        let celeriac = builder.start().await.unwrap();
+        // The number counts from when beat began to lead, so a beat that was built anew would count anew.
+        until("it fires", async || {
+            let entries = celeriac.beat().entries().await.unwrap_or_default();
+            entries.iter().any(|entry| entry.name == "ticks" && entry.published >= 3)
+        })
+        .await;
+        celeriac.shutdown().await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 
 use actix::{ActorFutureExt, AsyncContext, Context, WrapFuture};
 
-use super::{Beat, BeatParts};
+use super::{Beat, BeatParts, LOOK};
 use crate::core::calendar::Agenda;
+use crate::core::time::deadline;
 use crate::store::{Leadership, StoreError, Term};
 use crate::task::clock::now;
 
@@ -89,12 +90,13 @@ impl Beat {
         ctx: &mut Context<Self>,
     ) -> Duration {
         let lease = self.parts.lease;
-        let often = lease / 10;
+        // However long the lease is, a follower has to notice that the leader has resigned.
+        let often = (lease / 10).min(LOOK);
         match answer {
             Ok(ElectionResult::Leads(term)) => {
                 self.parts.term.store(term, Ordering::Release);
                 // The lease counts from the question, not from the answer, so it never seems longer than it is.
-                self.leads_until = Some(asked_at + lease);
+                self.leads_until = Some(deadline(asked_at, lease));
                 if !std::mem::replace(&mut self.leads, true) {
                     tracing::info!(term, "beat leads");
                     self.load(ctx);

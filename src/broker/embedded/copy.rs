@@ -16,6 +16,7 @@ const VERSION: &[u8] = b"FJL\x03";
 
 /// The copy. Dropping it deletes it.
 pub(super) struct Copy {
+    store: PathBuf,
     dir: PathBuf,
     tables: Option<Tables>,
     /// Damage that was found while copying, in words.
@@ -39,7 +40,11 @@ impl Copy {
             super::require_store(store)?;
         }
         let lock = DirLock::take_of(store)?;
-        Self::copied(store, store.join(format!("copy-{}", std::process::id())), damage, notes, Some(lock))
+        // A process of the same id may have been killed and have left a copy. Nothing is written to that one, because
+        // its table files are those of the store.
+        let name = |n: u32| store.join(format!("copy-{}-{n}", std::process::id()));
+        let dir = (0..).map(name).find(|dir| dir.symlink_metadata().is_err());
+        Self::copied(store, dir.unwrap_or_else(|| name(0)), damage, notes, Some(lock))
     }
 
     /// As [`of`](Self::of), of a store whose lock is held and whose tables are closed, in this directory.
@@ -65,8 +70,8 @@ impl Copy {
             Err(BrokerError::Damaged { path, error }) => damage.push(format!("{}: {error}", path.display())),
             Err(error) => return Err(error),
         }
-        home::make(&dir)?;
-        let mut copy = Self { dir, tables: None, damage, notes, _lock: lock };
+        home::make_own(&dir)?;
+        let mut copy = Self { store: store.to_owned(), dir, tables: None, damage, notes, _lock: lock };
         copy_all(&store.join("db"), &copy.dir.join("db"))?;
         copy.open()?;
         Ok(copy)
@@ -86,6 +91,18 @@ impl Copy {
         self.damage.extend(files::keep_readable(&db)?);
         self.tables = Some(Tables::open_copy(&self.dir)?);
         Ok(())
+    }
+
+    /// The table files of the store that are damaged, in words, if there is any damage: the database does not say in
+    /// which file the rows lie that it cannot read. Files that `damage` names are left out.
+    pub(super) fn damaged_files(&self, damage: &[String]) -> Vec<String> {
+        if damage.is_empty() {
+            return Vec::new();
+        }
+        let mut files = files::unsound(&self.store.join("db"));
+        files.retain(|file| !damage.iter().any(|text| text.starts_with(&format!("{file}:"))));
+        let tell = |file: String| format!("{file}: its checksum does not match, so a part of it is damaged");
+        files.into_iter().map(tell).collect()
     }
 
     pub(super) fn tables(&self) -> Result<Tables, BrokerError> {

@@ -12,8 +12,10 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::mend;
 use super::tables::{io_error, missing_tables};
 use crate::broker::BrokerError;
+use crate::store::Payloads;
 
 /// The file that says that the tables were made, and in which layout.
 pub(super) const LAYOUT_FILE: &str = "layout";
@@ -62,7 +64,8 @@ pub(super) enum DirectoryContents {
     /// The directory holds a store that was being made, with nothing in it yet. `begun` says that it has files of
     /// its database. `marked` says that it has the file `making`.
     Unfinished { begun: bool, marked: bool },
-    /// The directory holds all files of a store but `layout`, and no file says that the store is being made.
+    /// The directory holds all files of a store but `layout`, and no file says that the store is being made. Its
+    /// database may be on its way from a mending to its place.
     Unnamed,
     /// The directory holds a store that was made whole.
     Made,
@@ -93,9 +96,14 @@ pub(super) fn examine(dir: &Path) -> Result<DirectoryContents, BrokerError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => return Err(io_error(&dir.join(LAYOUT_FILE), error)),
     }
-    let marked = std::fs::read(dir.join(MAKING_FILE)).is_ok_and(|text| text == MAKING.as_bytes());
+    let marked = is_marked(dir);
     let names = names(dir)?;
     let has = |name: &str| names.iter().any(|n| n == name);
+    let lock_is_ours = std::fs::read(dir.join("lock"))
+        .is_ok_and(|text| text.len() <= 20 && text.iter().all(u8::is_ascii_digit));
+    if !marked && !has("db") && lock_is_ours && is_named(&dir.join(mend::MENDED)) {
+        return Ok(DirectoryContents::Unnamed);
+    }
     let database = if has("db") { Some(Database::look(&dir.join("db"))?) } else { None };
     if let Some(database) = &database
         && !database.strangers.is_empty()
@@ -130,8 +138,6 @@ pub(super) fn examine(dir: &Path) -> Result<DirectoryContents, BrokerError> {
         );
         return Err(BrokerError::Damaged { path: dir.to_owned(), error });
     }
-    let lock_is_ours = std::fs::read(dir.join("lock"))
-        .is_ok_and(|text| text.len() <= 20 && text.iter().all(u8::is_ascii_digit));
     let strangers: Vec<String> = names
         .iter()
         .filter(|name| match name.as_str() {
@@ -139,6 +145,9 @@ pub(super) fn examine(dir: &Path) -> Result<DirectoryContents, BrokerError> {
             // Such a file, in a directory that is no store, is not a file that a store of ours would have left.
             MAKING_FILE => !marked,
             "claims" | "states" | "acknowledged" => !kept.is_empty(),
+            // A store that was not made has had nothing to mend.
+            mend::LOOKED_AT | mend::MENDING | mend::MENDED => true,
+            "downloads" => !Payloads::may_keep_in(&dir.join("downloads")),
             name if is_aside(name) => false,
             name => !OWN.contains(&name) && !HARMLESS.contains(&name),
         })
@@ -152,6 +161,34 @@ pub(super) fn examine(dir: &Path) -> Result<DirectoryContents, BrokerError> {
         None => DirectoryContents::Nothing,
         Some(database) => DirectoryContents::Unfinished { begun: !database.is_bare, marked },
     })
+}
+
+/// Whether a directory says that it is a store that was made whole.
+pub(super) fn is_named(dir: &Path) -> bool {
+    std::fs::read(dir.join(LAYOUT_FILE)).is_ok_and(|text| text == LAYOUT.as_bytes())
+}
+
+/// Whether a directory says that a store is being made there.
+fn is_marked(dir: &Path) -> bool {
+    std::fs::read(dir.join(MAKING_FILE)).is_ok_and(|text| text == MAKING.as_bytes())
+}
+
+/// Makes sure that a directory which a store makes beside its database is not somebody else's of the same name. Its own
+/// one says so, or holds nothing yet; an earlier version left a database there that says nothing.
+///
+/// # Errors
+/// The directory is somebody else's.
+pub(super) fn require_own(dir: &Path) -> Result<(), BrokerError> {
+    if dir.symlink_metadata().is_err() || is_named(dir) || is_marked(dir) {
+        return Ok(());
+    }
+    if !dir.is_dir() {
+        return Err(not_a_store(dir, vec![String::from("(a file)")]));
+    }
+    let found = names(dir)?;
+    let is_bare = found.iter().all(|name| ["db", "making.new"].contains(&name.as_str()));
+    let is_ours = |db: &Path| !db.exists() || Database::look(db).is_ok_and(|db| db.strangers.is_empty());
+    if is_bare && is_ours(&dir.join("db")) { Ok(()) } else { Err(not_a_store(dir, found)) }
 }
 
 /// The names of the entries of a directory, sorted.
@@ -244,11 +281,25 @@ impl Database {
 
 /// Makes the directory if it is not there, for its owner only.
 pub(super) fn make(dir: &Path) -> Result<(), BrokerError> {
+    builder().recursive(true).create(dir).map_err(|e| io_error(dir, e))
+}
+
+/// Makes a directory that is not there, for its owner only, and marks it as a store's own: whoever finds it later may
+/// delete it.
+///
+/// # Errors
+/// There is something of that name.
+pub(super) fn make_own(dir: &Path) -> Result<(), BrokerError> {
+    builder().create(dir).map_err(|e| io_error(dir, e))?;
+    begin(dir, DirectoryContents::Nothing)
+}
+
+fn builder() -> DirBuilder {
+    #[cfg_attr(not(unix), allow(unused_mut))]
     let mut builder = DirBuilder::new();
-    builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(|e| io_error(dir, e))
+    builder
 }
 
 /// Notes in the directory that a store is being made there, and clears away what an earlier attempt left. The
@@ -404,13 +455,39 @@ mod tests {
 
     #[test]
     fn what_is_somebody_elses_is_named() {
-        for (name, content) in
-            [("notes.txt", "x"), ("lock", "held by apt\n"), ("making", "tea"), ("db", "a file")]
-        {
+        for (name, content) in [
+            ("notes.txt", "x"),
+            ("lock", "held by apt\n"),
+            ("making", "tea"),
+            ("db", "a file"),
+            ("mended", "a bike"),
+        ] {
             let home = tempfile::tempdir().unwrap();
             std::fs::write(home.path().join(name), content).unwrap();
             let text = error_of(home.path());
             assert!(text.contains(name) && text.contains("of its own"), "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_store_made_to_mend_itself_is_told_from_what_somebody_put_there() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = home.path().join("mending");
+        assert!(require_own(&dir).is_ok(), "there is nothing");
+        make_own(&dir).unwrap();
+        assert!(make_own(&dir).is_err(), "it is there");
+        std::fs::write(dir.join("anything"), "x").unwrap();
+        assert!(require_own(&dir).is_ok(), "it is marked");
+        std::fs::remove_file(dir.join(MAKING_FILE)).unwrap();
+        let text = require_own(&dir).unwrap_err().to_string();
+        assert!(text.contains("`anything`") && text.contains("mending"), "{text}");
+        std::fs::rename(dir.join("anything"), dir.join(MAKING_FILE)).unwrap();
+        assert!(require_own(&dir).is_err(), "it says something else");
+        std::fs::remove_file(dir.join(MAKING_FILE)).unwrap();
+        assert!(require_own(&dir).is_ok(), "it is empty");
+        std::fs::create_dir_all(dir.join("db/keyspaces/1")).unwrap();
+        assert!(require_own(&dir).is_ok(), "an earlier version left it");
+        std::fs::write(dir.join("db/production.sqlite3"), "rows").unwrap();
+        assert!(require_own(&dir).is_err());
     }
 }

@@ -8,6 +8,9 @@
 //! The copy is made in `mending`, which is worth nothing until it is whole; then its name is `mended`, and nothing is written
 //! to the old database any more. Whoever opens the store next does the rest, should this process end in between. What the
 //! store has acknowledged is in one of the two at any time, as far as it can be read at all.
+//!
+//! Somebody may have a directory of one of these names. So a copy is marked before anything else is written to it,
+//! and what has no mark is neither deleted nor taken for a database.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -23,9 +26,12 @@ use super::{acknowledged, home};
 use crate::broker::BrokerError;
 use crate::task::Message;
 
-const LOOKED_AT: &str = "mending-copy";
-const MENDING: &str = "mending";
-const MENDED: &str = "mended";
+/// The copy that is looked at for damage.
+pub(super) const LOOKED_AT: &str = "mending-copy";
+/// The new database, of which a part is written.
+pub(super) const MENDING: &str = "mending";
+/// The new database when it is whole.
+pub(super) const MENDED: &str = "mended";
 /// A database that was damaged, put aside.
 const ASIDE: &str = "db.damaged";
 /// So much stays free beside the copy, in bytes.
@@ -40,11 +46,14 @@ pub(super) type InHand = HashMap<ReadyKey, Arc<Message>>;
 /// whether its row can be read or not. Says whether there was anything to mend.
 ///
 /// # Errors
-/// There is no room for the copy, or the disk refuses it. Nothing has changed then.
+/// There is no room for the copy, the disk refuses it, or somebody's directory is in its place. Nothing has changed
+/// then.
 pub(super) fn mend(dir: &Path, in_hand: &InHand) -> Result<bool, BrokerError> {
     if fs4::available_space(dir).unwrap_or(u64::MAX) < SPARE {
         return Ok(false); // that is reason enough why the database could not merge
     }
+    home::require_own(&dir.join(MENDED))?; // asked before the work of copying, which would be in vain
+    clear(&dir.join(LOOKED_AT))?;
     let copy = Copy::beside(dir, &dir.join(LOOKED_AT))?;
     if !is_damaged(&copy.tables()?) && copy.damage.is_empty() {
         return Ok(false);
@@ -52,7 +61,7 @@ pub(super) fn mend(dir: &Path, in_hand: &InHand) -> Result<bool, BrokerError> {
     check_room(dir)?;
     let mending = dir.join(MENDING);
     clear(&mending)?;
-    home::make(&mending)?;
+    home::make_own(&mending)?;
     let salvaged = copy_to(&copy, &mending, in_hand)?;
     drop(copy);
     let mended = dir.join(MENDED);
@@ -65,15 +74,24 @@ pub(super) fn mend(dir: &Path, in_hand: &InHand) -> Result<bool, BrokerError> {
 
 /// Finishes what an earlier process began, and clears away what is worth nothing. The lock is held.
 pub(super) fn finish(dir: &Path) -> Result<(), BrokerError> {
-    clear(&dir.join(LOOKED_AT))?;
-    clear(&dir.join(MENDING))?;
+    if !home::examine(dir)?.is_made() {
+        return Ok(()); // nothing there was ever mended
+    }
     let mended = dir.join(MENDED);
-    if mended.join("db").is_dir() {
+    if home::is_named(&mended) && mended.join("db").is_dir() {
         let aside = take_place(dir)?;
         let (dir, aside) = (dir.display(), aside.display());
         tracing::error!(%dir, %aside, "the store was damaged, and an earlier process copied what could be read; that has taken its place");
     }
-    clear(&mended)
+    for name in [LOOKED_AT, MENDING, MENDED] {
+        match clear(&dir.join(name)) {
+            Err(error @ BrokerError::NotAStore { .. }) => {
+                tracing::warn!(%error, "the store leaves this directory where it is, and cannot mend itself while it is there");
+            }
+            done => done?,
+        }
+    }
+    Ok(())
 }
 
 /// The mended database takes the place of the damaged one; where that is now.
@@ -135,7 +153,12 @@ fn tell(dir: &Path, aside: &Path, salvaged: &Salvaged) {
     );
 }
 
+/// Deletes a directory that the store has made to mend itself.
+///
+/// # Errors
+/// It is somebody else's, or the disk refuses it.
 fn clear(path: &Path) -> Result<(), BrokerError> {
+    home::require_own(path)?;
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io_error(path, error)),
         _ => Ok(()),

@@ -61,8 +61,10 @@ pub(super) fn copy_to(copy: &Copy, into: &Path, in_hand: &InHand) -> Result<Salv
     let salvaged = Salvaged { damage: copy.damage.clone(), ..Salvaged::default() };
     let mut work = Work { old, new, writes: Writes::default(), salvaged, seq: 0, queues: HashMap::new() };
     let done = work.all(in_hand);
-    let Work { new, salvaged, .. } = work;
+    let Work { new, mut salvaged, .. } = work;
     new.close();
+    let files = copy.damaged_files(&salvaged.damage);
+    salvaged.damage.splice(0..0, files);
     done.map(|()| salvaged)
 }
 

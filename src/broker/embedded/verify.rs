@@ -85,7 +85,8 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<Verified, BrokerError> {
             ));
         }
     });
-    verified.damage = damage;
+    verified.damage = copy.damaged_files(&damage);
+    verified.damage.append(&mut damage);
     Ok(verified)
 }
 
