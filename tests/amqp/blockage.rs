@@ -46,7 +46,8 @@ async fn what_waits_in_rabbitmq_counts() {
 }
 
 /// A source that has no rows, and counts how often it was asked.
-struct NoRows(Arc<AtomicUsize>);
+#[derive(Clone, Default)]
+pub struct NoRows(Arc<AtomicUsize>);
 
 #[async_trait]
 impl Source for NoRows {
@@ -60,9 +61,9 @@ impl Source for NoRows {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_poller_asks_for_nothing_while_the_queue_of_others_is_too_old() {
     let url = vhost().await;
-    let count = Arc::new(AtomicUsize::new(0));
-    let asked = || count.load(Ordering::SeqCst);
-    let poller = SourcePoller::new("rows", NoRows(Arc::clone(&count)))
+    let rows = NoRows::default();
+    let asked = || rows.0.load(Ordering::SeqCst);
+    let poller = SourcePoller::new("rows", rows.clone())
         .queue("elsewhere")
         .interval(Duration::from_millis(5))
         .max_age(Duration::from_millis(40));
