@@ -6,14 +6,14 @@
 //! docs/testing-celeriac.md says how it is run.
 
 mod lists;
-#[path = "../services/mod.rs"]
-mod services;
 mod suite;
 mod verdict;
 mod worker;
 
 use std::process::ExitCode;
 use std::time::Instant;
+
+use celeriac_test_support as services;
 
 use lists::Lists;
 use services::{Python, RabbitMq};
