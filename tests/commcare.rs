@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -165,6 +165,23 @@ impl Server {
         answer.json()["task"].as_str().unwrap().to_owned()
     }
 
+    /// A source poller as the program tells it.
+    fn poller(&self, name: &str) -> Value {
+        let all = self.get("/pollers.json").json();
+        let pollers = all["pollers"].as_array().unwrap();
+        pollers.iter().find(|poller| poller["name"] == name).unwrap_or_else(|| panic!("{all}")).clone()
+    }
+
+    /// Has a source poller look now, and waits until it has.
+    fn look(&self, poller: &str, has_looked: impl Fn() -> bool) {
+        let answer = self.post(&format!("/pollers/{poller}/run"), "{}");
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let start = Instant::now();
+        while !has_looked() {
+            assert!(start.elapsed() < PATIENCE, "it does not look: {}", self.poller(poller));
+        }
+    }
+
     /// The record of a task, when it is over.
     fn result(&self, task: &str) -> Value {
         let answer = self.get(&format!("/tasks/{task}?wait=60"));
@@ -311,7 +328,7 @@ fn a_mail_with_the_link_says_that_all_parts_are_ready() {
         let asked = server.post("/downloads", wanted).json();
         let id = asked["download_id"].as_str().unwrap();
         let mail = format!("/tasks/mail:ready:{id}?wait=60");
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         while server.get(&mail).json()["state"] != "SUCCESS" {
             assert!(start.elapsed() < PATIENCE, "no mail: {}", server.get(&mail).text());
         }
@@ -367,6 +384,7 @@ fn bad_input_is_told_what_is_wrong() {
             400,
             "{\\\"workers\\\": a whole number}",
         ),
+        (post("/pollers/nothing/run", ""), 404, "no source poller `nothing`; there are: run_sms_queue"),
         (post("/queues/sms_queue/resize", "{\"workers\": -1}"), 400, "a whole number"),
         (post("/queues/sms_queue/resize", "{\"workers\": 0}"), 400, "needs at least one worker"),
         (post("/queues/sms_queue/resize", "{\"workers\": 1000000}"), 400, "more than this page gives"),
@@ -392,6 +410,40 @@ fn bad_input_is_told_what_is_wrong() {
     // Nothing is left of what was refused, and the program is well.
     assert_eq!(std::fs::read_dir(data.path().join("uploads")).unwrap().count(), 0);
     assert_eq!(server.get("/health").status, 200);
+}
+
+/// A record whose customer is being migrated. However often the loop finds it, that burns none of its attempts.
+#[test]
+fn a_record_of_a_customer_who_is_migrated_is_not_tried() {
+    const LOOP: &str = "process_repeaters";
+    let data = data();
+    let server = Server::start(data.path());
+    let db = rusqlite::Connection::open(data.path().join("hq.sqlite3")).unwrap();
+    db.busy_timeout(PATIENCE).unwrap();
+    db.execute_batch(
+        "INSERT INTO migrating VALUES ('test');
+         INSERT INTO outgoing (id, kind, payload) VALUES ('moving-1', 'repeater', '{}');
+         INSERT INTO queued_record (id, domain, next_try) VALUES ('moving-1', 'test', 0);",
+    )
+    .unwrap();
+    let number = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    let attempts = || number("SELECT attempts FROM queued_record WHERE id = 'moving-1'");
+    let skipped = || server.poller(LOOP)["skipped"].as_i64().unwrap();
+    for _ in 0..20 {
+        let before = skipped();
+        server.look(LOOP, || skipped() > before);
+    }
+    let told = server.poller(LOOP);
+    assert!(skipped() >= 20, "{told}");
+    assert_eq!((attempts(), &told["enqueued"], &told["last_error"]), (0, &0.into(), &Value::Null), "{told}");
+
+    db.execute("DELETE FROM migrating WHERE domain = 'test'", []).unwrap();
+    server.look(LOOP, || attempts() > 0);
+    let start = Instant::now();
+    while number("SELECT count(*) FROM outgoing WHERE id = 'moving-1' AND delivered_at > 0") == 0 {
+        assert!(start.elapsed() < PATIENCE, "it was not delivered: {}", server.poller(LOOP));
+    }
+    assert_eq!((attempts(), &server.poller(LOOP)["enqueued"]), (1, &1.into()));
 }
 
 #[test]

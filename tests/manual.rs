@@ -127,7 +127,7 @@ fn named(pattern: &str) -> Vec<(String, Vec<String>)> {
 
 #[test]
 fn no_text_names_a_method_or_field_that_does_not_exist() {
-    let sources = sources(&["src", "macros/src", "tests/services"]);
+    let sources = sources(&["src", "macros/src", "tests/support/src"]);
     let defined = regex::Regex::new(
         r"(?:struct|enum|trait|type) ([A-Z]\w*)|impl(?:<[^>]*>)?\s+(?:[\w:<>, ]+ for )?([A-Z]\w*)",
     )

@@ -1,15 +1,13 @@
 //! Each store keeps each promise.
 
-#[cfg(feature = "redis")]
-#[path = "services/mod.rs"]
-mod services;
-
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use celeriac::broker::{Broker, EmbeddedBroker, embedded::EmbeddedOptions};
 use celeriac::store::conformance::StoreUnderTest;
 use celeriac::store::{EmbeddedStore, MemoryStore, Store};
+#[cfg(feature = "redis")]
+use celeriac_test_support as services;
 use tempfile::TempDir;
 
 mod memory {

@@ -11,12 +11,11 @@
 mod ours;
 mod peers;
 mod raw;
-#[path = "../../tests/services/mod.rs"]
-mod services;
 #[path = "../support/mod.rs"]
 mod support;
 
 use celeriac::broker::amqp::QueueType;
+use celeriac_test_support as services;
 use support::done::Rounds;
 use support::figures::{Table, goal, micros, percent, rate};
 use support::{headline, rounds, sized};

@@ -23,6 +23,7 @@ use super::beat::TickPublisher;
 use super::queue::BrokerBacklog;
 use super::queues::{PATIENCE, Queues};
 use crate::core::poll_schedule::{PollSchedule, PollStep, Pressure, Why, round_robin};
+use crate::core::time_to_start::OutsideView;
 use crate::core::{Timestamp, blockage};
 use crate::runtime::Runtime;
 use crate::store::{Leadership, StoreError};
@@ -50,6 +51,8 @@ pub(crate) struct PollerParts {
     pub(super) address: Mutex<Option<Addr<PollerLoop>>>,
     /// What the loop has done so far. It outlives the actor.
     status: Mutex<PollerStatus>,
+    /// What the loop has seen of its queues, where the broker does not say since when messages are ready.
+    seen: Mutex<BTreeMap<String, OutsideView>>,
 }
 
 /// A source poller as it is now. The numbers count from the start of this process.
@@ -111,6 +114,7 @@ impl PollerParts {
             candidate: TaskId::new().to_string(),
             address: Mutex::new(None),
             status: Mutex::new(status),
+            seen: Mutex::default(),
         }
     }
 
@@ -167,7 +171,10 @@ impl PollerParts {
         };
         let paused = notes.note(&self.pause_key()).await.map_err(read)?.is_some();
         let mut pressure = Pressure::default();
-        if leads && !paused {
+        let looks = leads && !paused;
+        // What was seen of a queue counts only while the loop looks at it.
+        self.seen.lock().retain(|queue, _| looks && queues.contains(queue));
+        if looks {
             for queue in queues {
                 let waiting = BrokerBacklog::in_broker(&*self.runtime.broker, &queue).await;
                 let waiting = waiting.map_err(|error| error.to_string())?;
@@ -184,10 +191,26 @@ impl PollerParts {
     }
 
     /// The blockage of a queue. When another program serves the queue, it is not known when it last started a task;
-    /// then the age of its oldest task counts, if the broker knows it.
+    /// then what the broker knows counts, or what this loop has seen.
     async fn blockage(&self, queue: &str, waiting: BrokerBacklog) -> Duration {
+        let outside = self.blockage_from_outside(queue, waiting);
         let status = self.queues.status(queue, waiting).await;
-        status.map_or_else(|| blockage(waiting.oldest, None, now()), |status| status.blockage)
+        status.map_or(outside, |status| status.blockage)
+    }
+
+    /// The blockage of a queue that does not tell it: the age of its oldest task, if the broker knows it, and otherwise
+    /// for how long this loop has found ready tasks there whose number never fell.
+    fn blockage_from_outside(&self, queue: &str, waiting: BrokerBacklog) -> Duration {
+        let now = now();
+        if !waiting.untold {
+            return blockage(waiting.oldest, None, now);
+        }
+        let mut seen = self.seen.lock();
+        let view = seen.entry(queue.to_owned()).or_default();
+        if let Some(ready) = waiting.watched() {
+            view.look(ready, now);
+        }
+        view.blockage(now)
     }
 
     /// One round: asks the source for at most `limit` rows and enqueues a task for each. Rows of different tenants

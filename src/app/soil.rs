@@ -65,6 +65,12 @@ impl SoilHost for CeleriacInner {
 
     async fn queue_status(&self, name: &str) -> Option<QueueStatus> {
         let waiting = BrokerBacklog::in_broker(&*self.runtime.broker, name).await.ok()?;
+        // The runtime of a test has no queues that could be asked.
+        #[cfg(feature = "testing")]
+        if self.front.get().is_some() {
+            let row = self.catalogue().queue(name).filter(|row| row.served)?;
+            return Some(QueueStatus::without_actors(row, waiting, crate::task::clock::now()));
+        }
         self.queues.status(name, waiting).await
     }
 }

@@ -127,6 +127,31 @@ impl ReadySeen {
     }
 }
 
+/// What somebody outside sees of a queue whose broker only says how many tasks are ready: since when there have been
+/// any, and when their number last fell. A fall shows that the queue has started something, although nobody says so.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OutsideView {
+    ready: ReadySeen,
+    count: u64,
+    last_fall: Option<Timestamp>,
+}
+
+impl OutsideView {
+    /// Records that somebody looked at `now` and found `ready` tasks.
+    pub fn look(&mut self, ready: u64, now: Timestamp) {
+        if ready < self.count {
+            self.last_fall = Some(now);
+        }
+        self.count = ready;
+        self.ready.look(ready, now);
+    }
+
+    /// For how long the queue has been blocked at `now`, as far as the looks tell.
+    pub fn blockage(&self, now: Timestamp) -> Duration {
+        blockage(self.ready.since(), self.last_fall, now)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -214,6 +239,24 @@ mod tests {
         }
         seen.look(3, at(1_000));
         assert_eq!(seen.since(), Some(at(1_000)), "a clock that stepped back");
+    }
+
+    #[test]
+    fn from_outside_a_fall_of_the_count_is_a_start() {
+        let seconds = Duration::from_secs;
+        let mut view = OutsideView::default();
+        assert_eq!(view.blockage(at(1_000)), seconds(0), "nobody has looked");
+        view.look(5, at(2_000));
+        view.look(5, at(4_000));
+        assert_eq!(view.blockage(at(9_000)), seconds(7), "it starts nothing");
+        view.look(7, at(9_000));
+        assert_eq!(view.blockage(at(9_000)), seconds(7), "more have come, and none has gone");
+        view.look(6, at(10_000));
+        assert_eq!(view.blockage(at(13_000)), seconds(3), "one has gone");
+        view.look(0, at(14_000));
+        assert_eq!(view.blockage(at(20_000)), seconds(0), "nothing is ready");
+        view.look(1, at(21_000));
+        assert_eq!(view.blockage(at(25_000)), seconds(4), "it counts from the first look that found one");
     }
 
     proptest! {

@@ -49,3 +49,33 @@ impl QueueSummary {
         !self.paused && !self.halted && self.blocked_seconds < BLOCKED.as_secs()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn summary(blocked_seconds: u64) -> QueueSummary {
+        QueueSummary {
+            name: "exports".to_owned(),
+            workers: 1,
+            running: 0,
+            ready: 1,
+            paused: false,
+            halted: false,
+            blocked_seconds,
+        }
+    }
+
+    #[test]
+    fn a_queue_is_alive_until_it_was_blocked_for_five_minutes() {
+        for (blocked, is_alive) in [(0, true), (299, true), (300, false), (u64::MAX, false)] {
+            assert_eq!(summary(blocked).is_alive(), is_alive, "{blocked} s");
+        }
+    }
+
+    #[test]
+    fn a_queue_that_was_stopped_is_not_alive() {
+        assert!(!QueueSummary { paused: true, ..summary(0) }.is_alive());
+        assert!(!QueueSummary { halted: true, ..summary(0) }.is_alive());
+    }
+}

@@ -248,6 +248,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_states_have_hqs_numbers() {
+        // HQ: `soil.progress.STATES`.
+        let states = [
+            (SoilState::Missing, -1),
+            (SoilState::NotStarted, 0),
+            (SoilState::Started, 1),
+            (SoilState::Success, 2),
+            (SoilState::Failed, 3),
+        ];
+        for (state, number) in states {
+            assert_eq!(state.as_number(), number, "{state:?}");
+        }
+    }
+
+    #[test]
     fn hqs_ways_to_name_errors_are_lists() {
         for (error, errors) in [
             ("plain", vec!["plain"]),

@@ -103,9 +103,15 @@ async fn eagerly_errors_come_back_or_are_kept() {
     assert_eq!(chosen.result().await.unwrap().unwrap().errors, ["my uncool", "errors"]);
     drop(app);
 
-    let _app = testing::builder().eager(true).propagates(false).start().await.unwrap();
+    let app = testing::builder().eager(true).propagates(false).start().await.unwrap();
     let kept = flaky::s(9).max_retries(0).delay().await.unwrap();
     assert_eq!(kept.result().await.unwrap().unwrap().errors, ["attempt 1"]);
+    drop(app);
+
+    let _app = testing::builder().eager(true).propagates(false).propagates(true).start().await.unwrap();
+    let error = flaky::s(9).max_retries(0).delay().await.unwrap_err();
+    let EnqueueError::Ran { state, errors, .. } = &error else { panic!("{error}") };
+    assert_eq!((*state, errors.as_slice()), (State::Failure, &["attempt 1".to_owned()][..]));
 }
 
 fn flaky_name() -> &'static str {

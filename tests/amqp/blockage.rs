@@ -1,11 +1,16 @@
 //! What RabbitMQ does not say, a queue sees: for how long it is blocked. And what is for ever is so here, too.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use celeriac::broker::amqp::AmqpOptions;
 use celeriac::broker::{AmqpBroker, Broker, QueueCounts};
-use celeriac::task;
+use celeriac::core::poll_schedule::Why;
+use celeriac::task::source_poller::{Due, Source, SourcePoller};
+use celeriac::{TaskError, task};
+use lapin::options::QueuePurgeOptions;
 
 use crate::kit::{Gate, LONG, add, hold, io_queue, record, until, until_status};
 use crate::rabbit::{Peer, builder, task as python, vhost};
@@ -37,6 +42,48 @@ async fn what_waits_in_rabbitmq_counts() {
     })
     .await;
     drop(held);
+    celeriac.shutdown().await.unwrap();
+}
+
+/// A source that has no rows, and counts how often it was asked.
+#[derive(Clone, Default)]
+pub struct NoRows(Arc<AtomicUsize>);
+
+#[async_trait]
+impl Source for NoRows {
+    async fn due(&self, _limit: usize) -> Result<Vec<Due>, TaskError> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Ok(Vec::new())
+    }
+}
+
+/// Nobody here serves the queue, and RabbitMQ does not say since when its message waits: the poller has seen it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poller_asks_for_nothing_while_the_queue_of_others_is_too_old() {
+    let url = vhost().await;
+    let rows = NoRows::default();
+    let asked = || rows.0.load(Ordering::SeqCst);
+    let poller = SourcePoller::new("rows", rows.clone())
+        .queue("elsewhere")
+        .interval(Duration::from_millis(5))
+        .max_age(Duration::from_millis(40));
+    let elsewhere = io_queue("elsewhere", 1).with_served(false);
+    let celeriac = builder(&url).queue(elsewhere).poller(poller).start().await.unwrap();
+    let waits = async || celeriac.pollers().await.unwrap().remove(0).waits;
+    until("it asks while the queue is empty", async || asked() > 2).await;
+    add::s(1, 1).queue("elsewhere").send(celeriac.client()).await.unwrap();
+    until("it waits for the queue", async || waits().await == Some(Why::Age)).await;
+    let peer = Peer::connect(&url).await;
+    let before = asked();
+    for _ in 0..20 {
+        celeriac.run_poller("rows").await.unwrap();
+        assert_eq!(peer.ready("elsewhere").await, 1);
+        assert_eq!((waits().await, asked()), (Some(Why::Age), before), "the source is not asked");
+    }
+    // Whoever serves the queue has taken the task.
+    peer.channel.queue_purge("elsewhere".into(), QueuePurgeOptions::default()).await.unwrap();
+    until("it asks again", async || asked() > before).await;
+    assert_ne!(waits().await, Some(Why::Age));
     celeriac.shutdown().await.unwrap();
 }
 

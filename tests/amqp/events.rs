@@ -319,6 +319,21 @@ async fn task_events_are_off_until_they_are_switched_on() {
     assert_eq!(told.len(), 1);
 }
 
+/// `-E` of `celery worker`, as an option: nobody needs to switch them on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn task_events_are_on_from_the_start_if_that_is_wanted() {
+    let url = vhost().await;
+    let mut listener = Listener::new(&url).await;
+    let wanted = options().with_task_events(true);
+    let celeriac = builder(&url).amqp_options(wanted).start().await.unwrap();
+    let sum = add::s(1, 1).send(celeriac.client()).await.unwrap();
+    sum.get(LONG).await.unwrap();
+    celeriac.shutdown().await.unwrap();
+    let told = by_task(&listener.until_offline().await);
+    assert_eq!(told[sum.id().as_str()], ["received", "started", "succeeded"]);
+    assert_eq!(told.len(), 1);
+}
+
 /// Every receiver asks for a heartbeat when it starts, and what it says of the time is heard.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_heartbeat_that_is_asked_for_comes_at_once_and_the_clock_is_heard() {

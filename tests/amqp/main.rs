@@ -3,8 +3,8 @@
 #[path = "../runtime/kit.rs"]
 #[allow(dead_code)] // these tests use their own part of it
 mod kit;
-#[path = "../services/mod.rs"]
-mod services;
+
+use celeriac_test_support as services;
 
 mod blockage;
 mod control;

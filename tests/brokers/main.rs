@@ -1,7 +1,6 @@
 //! Each broker keeps each promise.
 
-#[path = "../services/mod.rs"]
-mod services;
+use celeriac_test_support as services;
 
 mod amqp;
 mod embedded;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use celeriac::catalogue::Catalogue;
-use celeriac::core::calendar::{Misfire, Overlap};
+use celeriac::core::calendar::{Misfire, Overlap, Schedule};
+use celeriac::task::Periodic;
 
 #[test]
 fn every_key_arrives() {
@@ -46,6 +47,16 @@ fn every_key_arrives() {
     assert_eq!(catalogue.for_environment("india").unwrap().beat, Some(false));
     assert_eq!(catalogue.for_environment("staging").unwrap().beat, Some(true));
     assert!(catalogue.for_environment("indai").is_err());
+}
+
+#[test]
+fn an_entry_that_code_adds_stands_behind_those_of_the_file() {
+    let text = "[[periodic]]\nname = \"of the file\"\ntask = \"app.task\"\nevery = \"1h\"\n";
+    let of_code = Periodic::new("of code", "app.other", Schedule::Every(Duration::from_secs(30)));
+    let catalogue = Catalogue::parse(text, "celeriac.toml").unwrap().with_periodic(of_code);
+    let entries: Vec<_> = catalogue.periodic.iter().map(|entry| (&*entry.name, &*entry.task)).collect();
+    assert_eq!(entries, [("of the file", "app.task"), ("of code", "app.other")]);
+    assert_eq!(catalogue.periodic[1].schedule, Schedule::Every(Duration::from_secs(30)));
 }
 
 #[test]

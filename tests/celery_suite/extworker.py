@@ -5,7 +5,6 @@ The environment says what is needed:
 - SUITE_WORKER: the command that starts the worker. It inherits this environment; WORKER_NODENAME is the name to take.
 - SUITE_WORKER_LOG: the file for what the worker writes.
 - SUITE_OUTCOMES: the file that gets one line of JSON for each test that is over.
-- RUNNING_PORT: where the worker says how many tasks it runs, for as long as it does not answer `inspect active`.
 """
 import json
 import os
@@ -52,8 +51,7 @@ def celery_session_worker(celery_session_app, celery_includes, celery_class_task
     await_pong(app, node, process)
     gather_successes(app)
     app.control.enable_events(destination=[node], reply=True, timeout=2.0)
-    if 'RUNNING_PORT' in os.environ and app.control.inspect(destination=[node], timeout=2.0).active() is None:
-        ask_the_port_whether_the_worker_is_idle()
+    await_answer_to_active(app, node)
     # The stock fixture does so, too: tests call `get` where only tasks may not.
     _set_task_join_will_block(False)
     yield Worker(node, process)
@@ -97,20 +95,13 @@ def gather_successes(app):
     ready.wait(PATIENCE)
 
 
-def ask_the_port_whether_the_worker_is_idle():
-    from celery.contrib.testing.manager import ManagerMixin
-
-    def wait_until_idle(self):
-        with self.app.connection() as connection:
-            while self.app.control.purge(connection=connection):
-                pass
-        while True:
-            with socket.create_connection(('127.0.0.1', int(os.environ['RUNNING_PORT'])), 5) as worker:
-                if worker.recv(64) == b'0':
-                    return
-            time.sleep(0.02)
-
-    ManagerMixin.wait_until_idle = wait_until_idle
+def await_answer_to_active(app, node):
+    """After each test, Celery's `Manager.wait_until_idle` asks `inspect active` until nothing runs. If nobody answers, it
+    gives up and only logs that, and the next test meets what the last one left. So that has to work from the start."""
+    end = time.monotonic() + PATIENCE
+    while app.control.inspect(destination=[node], timeout=1.0).active() is None:
+        if time.monotonic() > end:
+            pytest.exit(f'the worker did not answer `inspect active` within {PATIENCE} s')
 
 
 # The suite's conftest takes the fixture from there.

@@ -1,18 +1,19 @@
 //! Celery's own integration tests, of its sdist, against a worker of Celeriac's.
 //!
 //! This program is the parent that runs pytest, and the worker that a plugin of pytest starts ([`worker`]). What must
-//! pass is in `passes-5.7.0.txt`, which may only grow; what fails, and why, is in `fails-5.7.0.txt`.
+//! pass is in `passes-5.7.0.txt`, which may only grow; what fails, and why, is in `fails-5.7.0.txt`, which may only
+//! shrink.
 //! docs/testing-celeriac.md says how it is run.
 
 mod lists;
-#[path = "../services/mod.rs"]
-mod services;
 mod suite;
 mod verdict;
 mod worker;
 
 use std::process::ExitCode;
 use std::time::Instant;
+
+use celeriac_test_support as services;
 
 use lists::Lists;
 use services::{Python, RabbitMq};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::ROLE;
-use crate::services::{Home, Process, Python, RabbitMq, Redis, free_port};
+use crate::services::{Home, Process, Python, RabbitMq, Redis};
 
 /// How long one test may take. Some wait for half of that.
 const LIMIT: Duration = Duration::from_secs(240);
@@ -65,7 +65,6 @@ pub fn run(python: &Python, tests: &Path, node: &RabbitMq, half: &str, chosen: &
             .env("SUITE_WORKER", format!("exec setpriv --pdeathsig KILL -- '{}'", program.display()))
             .env("SUITE_WORKER_LOG", home.join("worker"))
             .env("SUITE_OUTCOMES", home.join("outcomes"))
-            .env("RUNNING_PORT", free_port().to_string())
             .env(ROLE, "worker");
     });
     let mut outcomes = Vec::new();

@@ -27,14 +27,14 @@ mod outbox;
 #[allow(dead_code)] // these cases use their own part of it
 mod process;
 mod scene;
-#[path = "../services/mod.rs"]
-mod services;
 mod source_pollers;
 mod witness;
 mod workers;
 mod workflows;
 
 use std::process::ExitCode;
+
+use celeriac_test_support as services;
 
 const CASES: [(&str, fn()); 14] = [
     ("beat::each_tick_once", beat::each_tick_once),

@@ -4,13 +4,12 @@
 #[allow(dead_code)] // these tests use their own part of it
 mod chromium;
 mod flower;
-#[path = "../services/mod.rs"]
-mod services;
 
 use celeriac::broker::amqp::AmqpOptions;
 use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::store::RedisOptions;
 use celeriac::{Celeriac, TaskError, task};
+use celeriac_test_support as services;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 

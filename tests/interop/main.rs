@@ -4,8 +4,7 @@
 //! client asks for and what it is to see. That the cases are right is proven by [`celery_alone`], where Celery has the
 //! place of the Rust worker.
 
-#[path = "../services/mod.rs"]
-mod services;
+use celeriac_test_support as services;
 
 mod cases;
 mod celery_alone;

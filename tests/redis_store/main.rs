@@ -1,7 +1,6 @@
 //! The Redis store beside Python's: keys and documents, each other's results, faults, and a runtime that uses it.
 
-#[path = "../services/mod.rs"]
-mod services;
+use celeriac_test_support as services;
 
 mod documents;
 mod faults;

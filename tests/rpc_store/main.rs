@@ -1,8 +1,5 @@
 //! Results over RabbitMQ, between programs of ours and with Python's.
 
-#[path = "../services/mod.rs"]
-mod services;
-
 use std::time::Duration;
 
 use celeriac::catalogue::QueueRow;
@@ -11,6 +8,7 @@ use celeriac::store::conformance::record;
 use celeriac::store::{RpcOptions, RpcStore, Store, StoreError, TrackedState};
 use celeriac::task::{Lineage, State, TaskId, TaskResult};
 use celeriac::{Celeriac, Context, TaskError, task};
+use celeriac_test_support as services;
 use serde_json::{Value, json};
 use services::{Python, RabbitMq, Script, blocking};
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use celeriac::task::TaskError;
 use celeriac::{Celeriac, Context, task};
 
-use crate::kit::{Gate, LONG, add, builder, hold, io_queue, record, until_status};
+use crate::kit::{Gate, LONG, add, builder, hold, io_queue, record, until, until_status};
 
 /// One worker and one delivery: what waits behind a run waits in the broker.
 async fn narrow(dir: Option<&std::path::Path>) -> Celeriac {
@@ -35,8 +35,13 @@ async fn what_waits_in_the_broker_counts() {
         assert_eq!((status.ready, status.running), (2, 1));
         assert!(status.blockage <= low.elapsed(), "{:?}", status.blockage);
         until_status(&celeriac, "narrow", |status| status.blockage >= high.duration_since(low)).await;
-        let soil = celeriac.soil().status(waiting.id()).await.unwrap();
-        assert!(format!("{soil:?}").contains("blocked_seconds"), "{soil:?}");
+        // Soil tells whole seconds, so this waits for the first.
+        let seconds = async || {
+            celeriac.soil().status(waiting.id()).await.unwrap().line.unwrap().blocked_seconds
+        };
+        until("Soil tells that it is blocked", async || seconds().await >= 1).await;
+        let told = seconds().await;
+        assert!((1..=low.elapsed().as_secs()).contains(&told), "{told}");
         gate.open();
         for result in [&waiting, &urgent] {
             assert_eq!(record(result).await.attempts, 1);

@@ -4,9 +4,9 @@
 //! know how far a body has come it holds it at a [`kit::Gate`].
 
 mod kit;
+
 #[cfg(feature = "s3")]
-#[path = "../services/mod.rs"]
-mod services;
+use celeriac_test_support as services;
 
 mod bad_input;
 mod blockage;

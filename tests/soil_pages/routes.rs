@@ -396,6 +396,31 @@ async fn a_waiting_one_says_its_place_and_what_its_own_queue_is_at() {
 }
 
 #[actix_web::test]
+async fn a_waiting_one_says_when_its_queue_has_started_nothing_for_five_minutes() {
+    let app = testing::start().await.unwrap();
+    let (celeriac, pages) = (app.celeriac(), pages());
+    let second = Duration::from_secs(1);
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        waiting.push(export::delay("a.csv".into(), None).await.unwrap());
+    }
+    // Each time another task is asked about, because a status is good for a moment once it was read.
+    let mut page = async || {
+        let task = waiting.pop().unwrap();
+        ask(celeriac, &pages, get(&pages.start(task.id()).url())).await.body
+    };
+    app.jump(299 * second);
+    let alive = page().await;
+    assert!(alive.contains("Waiting to start") && !alive.contains("started nothing"), "{alive}");
+    app.jump(second);
+    let stuck = page().await;
+    assert!(stuck.contains("Its queue, exports, has started nothing for 5 minutes."), "{stuck}");
+    app.jump(60 * second);
+    let stuck = page().await;
+    assert!(stuck.contains("Its queue, exports, has started nothing for 6 minutes."), "{stuck}");
+}
+
+#[actix_web::test]
 async fn a_group_is_one_page_with_a_file_for_each_part() {
     let app = testing::start().await.unwrap();
     let (celeriac, pages) = (app.celeriac(), pages());

@@ -5,6 +5,7 @@ mod cases;
 pub mod demo;
 mod downloads;
 mod exports;
+mod pollers;
 mod problem;
 mod queues;
 pub mod sink;
@@ -33,6 +34,8 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .route("/queues/{queue}/pause", web::post().to(queues::pause))
         .route("/queues/{queue}/resume", web::post().to(queues::resume))
         .route("/queues/{queue}/resize", web::post().to(queues::resize))
+        .route("/pollers.json", web::get().to(pollers::list))
+        .route("/pollers/{poller}/run", web::post().to(pollers::run))
         .route("/cases", web::post().to(cases::upload))
         .route("/exports", web::post().to(exports::start))
         .route("/exports", web::get().to(exports::list))

@@ -72,7 +72,7 @@ impl actix_web::Responder for Problem {
 impl From<ControlError> for Problem {
     fn from(error: ControlError) -> Self {
         match error {
-            ControlError::UnknownQueue { .. } => Self::not_found(error),
+            ControlError::UnknownQueue { .. } | ControlError::UnknownPoller { .. } => Self::not_found(error),
             ControlError::NoWorkers => Self::bad(error),
             _ => Self::unavailable(error),
         }

@@ -27,18 +27,27 @@ pub(crate) struct BrokerBacklog {
     pub(crate) oldest: Option<Timestamp>,
     /// The broker cannot say since when messages are ready.
     pub(crate) untold: bool,
+    /// The broker could not be asked, so `counts` has only what this process knows.
+    pub(crate) away: bool,
 }
 
 impl BrokerBacklog {
     /// Asks the broker about a queue, by its physical name.
     pub(crate) async fn in_broker(broker: &dyn Broker, queue: &str) -> Result<Self, BrokerError> {
         let counts = broker.counts(queue).await?;
+        let away = broker.condition().is_silent;
         match broker.backlog() {
             Some(backlog) if counts.ready > 0 => {
-                Ok(Self { counts, oldest: backlog.oldest_ready(queue).await?, untold: false })
+                Ok(Self { counts, oldest: backlog.oldest_ready(queue).await?, untold: false, away })
             }
-            backlog => Ok(Self { counts, oldest: None, untold: backlog.is_none() }),
+            backlog => Ok(Self { counts, oldest: None, untold: backlog.is_none(), away }),
         }
+    }
+
+    /// The number of ready messages, for whoever has to see for himself since when there are any. `None`: the broker
+    /// tells that, or it could not be asked, and then nothing is known that was not known before.
+    pub(crate) fn watched(&self) -> Option<u64> {
+        (self.untold && !self.away).then_some(self.counts.ready)
     }
 }
 
@@ -67,16 +76,16 @@ impl Queue {
         }
         let (runtime, name, queue) = (self.runtime.clone(), self.row.name.clone(), ctx.address());
         actix_rt::spawn(async move {
-            let counts = runtime.broker.counts(&name).await;
-            queue.do_send(Looked(counts.ok().map(|counts| counts.ready)));
+            let waiting = BrokerBacklog::in_broker(&*runtime.broker, &name).await;
+            queue.do_send(Looked(waiting.ok().and_then(|waiting| waiting.watched())));
         });
     }
 
     /// The blockage: how long the oldest ready task, here or in the broker, has waited while nothing started.
     pub(super) fn blockage(&mut self, waiting: BrokerBacklog) -> Duration {
         let now = now();
-        if waiting.untold {
-            self.seen.ready.look(waiting.counts.ready, now);
+        if let Some(ready) = waiting.watched() {
+            self.seen.ready.look(ready, now);
         }
         let outside = if waiting.untold { self.seen.ready.since() } else { waiting.oldest };
         let here = [self.backlog.oldest_ready_since(), self.unchecked.oldest_due()];

@@ -477,16 +477,15 @@ impl Broker for AmqpBroker {
         short(queue)?;
         let (shared, queue) = (Arc::clone(&self.shared), queue.to_owned());
         self.there(async move {
-            if shared.link.is_up() {
-                let counted = tokio::time::timeout(COUNT_PATIENCE, shared.count(&queue)).await;
-                shared.silent.store(counted.is_err(), Ordering::Release);
-                if let Ok(counts) = counted {
-                    return Ok(counts);
-                }
+            // Both are asked together, this one first: a line that waits for RabbitMQ answers nothing else meanwhile.
+            let here = tokio::time::timeout(COUNT_PATIENCE, shared.ask(&queue, ConsumerCommand::Here));
+            if !shared.link.is_up() {
+                return Ok(here.await.ok().flatten().unwrap_or_default());
             }
-            let here = shared.ask(&queue, ConsumerCommand::Here);
-            let here = tokio::time::timeout(COUNT_PATIENCE, here).await.ok().flatten();
-            Ok(here.unwrap_or_default())
+            let counted = tokio::time::timeout(COUNT_PATIENCE, shared.count(&queue));
+            let (here, counted) = future::join(here, counted).await;
+            shared.silent.store(counted.is_err(), Ordering::Release);
+            Ok(counted.unwrap_or_else(|_| here.ok().flatten().unwrap_or_default()))
         })
         .await
     }

@@ -205,4 +205,25 @@ mod tests {
         assert_eq!(Value::from(options.arguments("celery")), json!({"x-max-priority": 10}));
         assert_eq!(Value::from(options.arguments("safe")), json!({"x-queue-type": "quorum"}));
     }
+
+    #[test]
+    fn the_setup_of_every_queue_holds_where_a_queue_states_nothing() {
+        let arguments = |json: Value| json.as_object().cloned().unwrap();
+        let own = QueueSetup {
+            queue_type: Some(QueueType::Classic),
+            arguments: arguments(json!({"x-max-length": 3})),
+            ..QueueSetup::default()
+        };
+        let mut options = AmqpOptions::default().queue("own", own);
+        options.every_queue = QueueSetup {
+            queue_type: Some(QueueType::Quorum),
+            max_priority: Some(5),
+            arguments: arguments(json!({"x-max-length": 10, "x-overflow": "reject-publish"})),
+        };
+        assert_eq!((options.type_of("any"), options.type_of("own")), (QueueType::Quorum, QueueType::Classic));
+        let any = json!({"x-max-length": 10, "x-overflow": "reject-publish", "x-queue-type": "quorum"});
+        assert_eq!(Value::from(options.arguments("any")), any);
+        let own = json!({"x-max-length": 3, "x-overflow": "reject-publish", "x-max-priority": 5});
+        assert_eq!(Value::from(options.arguments("own")), own);
+    }
 }

@@ -19,8 +19,6 @@ use std::process::ExitCode;
 use celeriac::Celeriac;
 use celeriac::broker::amqp::AmqpOptions;
 use celeriac::catalogue::{Catalogue, Pool, QueueRow};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -50,18 +48,6 @@ async fn work() -> Result<(), Failure> {
         .arbiters(1)
         .start()
         .await?;
-    if let Ok(port) = std::env::var("RUNNING_PORT") {
-        tokio::spawn(tell_how_many_run(celeriac.clone(), port.parse()?));
-    }
     celeriac.run_until_signal().await?;
     Ok(())
-}
-
-/// Tells whoever connects how many tasks run: for the plugin, as long as it cannot ask by `inspect active`.
-async fn tell_how_many_run(celeriac: Celeriac, port: u16) {
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a free port");
-    while let Ok((mut stream, _)) = listener.accept().await {
-        let running = celeriac.queue("celery").await.map_or(0, |status| status.running);
-        let _ = stream.write_all(running.to_string().as_bytes()).await;
-    }
 }

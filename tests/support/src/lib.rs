@@ -1,12 +1,7 @@
 //! Real services for tests: RabbitMQ, Redis and Python's Celery, each started by the test on ports and directories of
 //! its own, and a proxy that breaks the way to them.
 //!
-//! A test binary takes it in with
-//!
-//! ```ignore
-//! #[path = "../services/mod.rs"]
-//! mod services;
-//! ```
+//! A test binary takes it in with `use celeriac_test_support as services;` in its root.
 //!
 //! Nothing that the system itself runs is needed, touched or in the way. A service ends by its pid when its last
 //! handle is dropped, and by the kernel when the test process ends in any way, `kill -9` included. A service that
@@ -14,7 +9,8 @@
 //!
 //! Everything here blocks its thread. In async tests call it before the work begins, or through [`blocking`].
 
-#![allow(dead_code, unused_imports)] // each test binary uses its own part of it
+#![allow(dead_code)] // some fields only keep a process or a directory
+#![allow(clippy::new_without_default)] // `new` makes files, or stands beside methods that start something
 
 mod authority;
 mod dialogue;

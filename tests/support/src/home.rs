@@ -12,7 +12,7 @@ pub struct Home(PathBuf);
 impl Home {
     pub fn new(service: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("services");
+        let root = target().join("tmp/services");
         std::fs::create_dir_all(&root).expect("a directory below target/");
         sweep(&root);
         let name = format!("{}-{}-{service}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
@@ -40,6 +40,12 @@ impl Drop for Home {
             let _ = std::fs::remove_dir_all(&self.0);
         }
     }
+}
+
+/// The directory `target/`. Cargo tells it to tests and not to a library, but a test lies in `target/PROFILE/deps/`.
+pub(super) fn target() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows where it is");
+    test.ancestors().nth(3).expect("tests lie in target/PROFILE/deps").to_owned()
 }
 
 fn sweep(root: &Path) {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::dialogue::Dialogue;
-use super::home::Home;
+use super::home::{Home, target};
 use super::process::{Output, Process, program, run};
 
 /// What pip is asked for.
@@ -55,7 +55,8 @@ impl Drop for Server {
 impl Script {
     /// A file, from the root of the repository.
     pub fn new(file: &str) -> Self {
-        Self { file: Path::new(env!("CARGO_MANIFEST_DIR")).join(file), ..Self::default() }
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        Self { file: root.join(file), ..Self::default() }
     }
 
     pub fn arg(mut self, argument: impl Into<String>) -> Self {
@@ -222,7 +223,7 @@ fn unbuffered(command: &mut std::process::Command) {
 /// Test binaries may run at once: the first makes it, the others wait. `more` is what it needs beside packages; it gets
 /// the interpreter and the environment's directory.
 fn make_environment(name: &str, packages: &str, more: impl FnOnce(&Path, &Path)) -> PathBuf {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("it is in target/");
+    let target = target();
     let dir = target.join(name);
     let interpreter = dir.join("bin/python");
     let ready = dir.join("ready");
