@@ -398,7 +398,9 @@ impl Engine {
             let Some(tables) = self.tables.clone() else { return };
             // Lanes are worked out now, from the rows as they are: a publish may go where a settlement of this
             // commit leaves.
-            let written = self.take_steps(&mut lanes, &tables).and_then(|()| {
+            let steps =
+                if self.commit.steps.is_empty() { Ok(()) } else { self.take_steps(&mut lanes, &tables) };
+            let written = steps.and_then(|()| {
                 let mut meta = Writes::default();
                 self.stage_meta(&mut meta);
                 let commit = std::mem::take(&mut self.commit);
@@ -427,7 +429,9 @@ impl Engine {
     /// Acts on a commit that is safe: it delivers the new rows, and answers and wakes those who wait.
     fn announce(&mut self, commit: &mut Commit, mut lanes: LaneBatch) {
         // What memory knows of lanes must match the disk before anything is delivered.
-        self.known_lanes.take(lanes.changed);
+        if !lanes.changed.is_empty() {
+            self.known_lanes.take(lanes.changed);
+        }
         // The starts of rows that are gone need not be kept any longer.
         let gone = commit.settled.iter().filter(|s| !matches!(s.end, RowEnd::Back)).map(|s| s.held.key);
         self.shared.start_log.forget(gone);
@@ -543,11 +547,15 @@ impl Engine {
                 writes.put(TableName::Meta, format!("queue/{}", cursor.name).as_bytes(), &row);
             }
         }
-        if let Err(error) = self.commit.chords.stage(writes) {
+        if !self.commit.chords.is_empty()
+            && let Err(error) = self.commit.chords.stage(writes)
+        {
             tracing::error!(%error, "a chord cannot be written");
         }
         self.seq += 1;
-        super::expiry::stage(&self.commit.expiring, self.seq, writes);
+        if !self.commit.expiring.is_empty() {
+            super::expiry::stage(&self.commit.expiring, self.seq, writes);
+        }
         writes.put(TableName::Meta, SEQ, &self.seq.to_be_bytes());
     }
 
