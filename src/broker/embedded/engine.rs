@@ -489,10 +489,12 @@ impl Engine {
             let queue = *queue;
             let mut out = Vec::new();
             while let Some((key, _, message)) = ready.next_if(|(_, q, _)| *q == queue) {
-                if self.cursors[queue].is_next() {
+                if !self.cursors[queue].is_next() {
+                    self.cursors[queue].waits(&key);
+                } else if message.crashes > 0 {
                     out.extend(self.hand_out_in_turn(queue, key, message));
                 } else {
-                    self.cursors[queue].waits(&key);
+                    out.push(self.hand_out(queue, key, message));
                 }
             }
             self.send(queue, out);

@@ -79,7 +79,10 @@ impl Engine {
             let row =
                 ReadyKey::try_from(&*key).map_err(|_| BrokerError::io("a key of a wrong length".to_owned()));
             match row.and_then(|key| Ok((key, decode::<Message>(&value)?))) {
-                Ok((key, message)) => deliveries.extend(self.hand_out_in_turn(queue, key, Arc::new(message))),
+                Ok((key, message)) if message.crashes > 0 => {
+                    deliveries.extend(self.hand_out_in_turn(queue, key, Arc::new(message)));
+                }
+                Ok((key, message)) => deliveries.push(self.hand_out(queue, key, Arc::new(message))),
                 Err(error) => {
                     let cursor = &mut self.cursors[queue];
                     cursor.ready = cursor.ready.saturating_sub(1);

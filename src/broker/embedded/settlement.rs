@@ -29,7 +29,9 @@ impl Engine {
             return;
         };
         // The row that waits for its last chance may go out once this end is on disk.
-        self.last_chance_over(tag);
+        if held.message.crashes > 0 {
+            self.last_chance_over(tag);
+        }
         let mut writes = std::mem::take(&mut self.commit.settlements);
         let id = &task_key(&held.message.id);
         let mut record = None;
