@@ -89,6 +89,13 @@ pub enum Settle {
     },
 }
 
+impl Settle {
+    /// Whether something follows from this end of a task.
+    pub(super) fn has_follow_ups(&self) -> bool {
+        matches!(self, Self::Ack { follow_ups: Some(_), .. } | Self::DeadLetter { follow_ups: Some(_), .. })
+    }
+}
+
 /// The broker's side of a delivery.
 pub trait Settler: Send + Sync {
     /// Notes that bodies of these deliveries are about to start, so that the next run knows it if the process dies

@@ -465,7 +465,9 @@ impl Engine {
         self.out_of_line(&message)?;
         self.lets_go(&message);
         self.leave_record(&mut writes, &task_key(id), record.as_ref(), None);
-        self.follow(&mut writes, id, follow_ups);
+        if let Some(follow_ups) = follow_ups {
+            self.follow(&mut writes, id, *follow_ups);
+        }
         self.commit_follow_ups(batch, &[], writes)?;
         if let Some(record) = &record {
             self.shared.waiters.wake(record);

@@ -20,7 +20,12 @@ const UNWRITABLE: &str = "celeriac.unwritable";
 impl Engine {
     /// Stages a settlement for the next commit.
     pub(super) fn settle(&mut self, settlement: Settlement) {
-        let Some(Settlement { queue, tag, settle, row, done }) = self.defer(settlement) else { return };
+        // What follows reads rows as well, so while the tables are closed the delivery stays unsettled.
+        if settlement.settle.has_follow_ups() && self.tables.is_none() {
+            self.deferred.push(settlement);
+            return;
+        }
+        let Settlement { queue, tag, settle, row, done } = settlement;
         let index = usize::from(queue);
         let Some(held) = self.cursors.get_mut(index).and_then(|w| w.release(tag)) else {
             if let Some(done) = done {
@@ -48,7 +53,9 @@ impl Engine {
                 if !replaced {
                     self.leave_record(&mut writes, id, result.as_ref(), row);
                 }
-                self.follow(&mut writes, &held.message.id, follow_ups);
+                if let Some(follow_ups) = follow_ups {
+                    self.follow(&mut writes, &held.message.id, *follow_ups);
+                }
                 record = result;
                 RowEnd::Gone
             }
@@ -74,7 +81,9 @@ impl Engine {
                 self.leaves_lane(&held.message, block);
                 self.lets_go(&held.message);
                 self.bury(&mut writes, index, Message::clone(&held.message), reason, result.as_ref());
-                self.follow(&mut writes, &held.message.id, follow_ups);
+                if let Some(follow_ups) = follow_ups {
+                    self.follow(&mut writes, &held.message.id, *follow_ups);
+                }
                 record = result;
                 RowEnd::Dead
             }
