@@ -27,7 +27,7 @@ use super::recovery::{WriteFailure, reopening};
 use super::rows::{ReadyKey, SEQ, StoredQueue, TaskRow, encode, ready_key, scheduled_key, seq_of, task_key};
 use super::start_log::StartLog;
 use super::tables::{TableName, Tables, Writes, io_error};
-use crate::broker::{BrokerError, Delivery, Settle, Settler, call_sink, lane, limits};
+use crate::broker::{BrokerError, Delivery, Settle, Settler, call_sink, limits};
 use crate::core::Backoff;
 use crate::core::Timestamp;
 use crate::store::Waiters;
@@ -259,7 +259,7 @@ impl Engine {
         let cursor = &mut self.cursors[queue];
         // A serial message that is due went through its lane instead of coming here. So one that comes here was
         // not due when that was decided, and stays scheduled even if its time has come since.
-        let place = match due.filter(|due| *due > now() || lane::lane_of(&message).is_some()) {
+        let place = match due.filter(|due| *due > now() || message.lane().is_some()) {
             Some(due) => RowKey::Scheduled(due, scheduled_key(cursor.number, due, seq)),
             None => RowKey::Ready(ready_key(cursor.number, message.priority, seq)),
         };
@@ -287,7 +287,7 @@ impl Engine {
             };
         self.commit.ids.insert(message.id.clone());
         let due = message.eta;
-        if lanes::has_to_pass(&message, due) || message.unique.is_some() {
+        if message.has_to_pass_lane(due) || message.unique.is_some() {
             let is_new = !message.is_in_canvas();
             let newcoming = Newcoming { queue, message, row, is_new, is_kept: false, reply: Some(reply) };
             self.commit.steps.push(LaneStep::Arrive(newcoming));
@@ -333,7 +333,7 @@ impl Engine {
         for ((message, row), queue) in messages.into_iter().zip(queues) {
             self.commit.ids.insert(message.id.clone());
             let due = message.eta;
-            if lanes::has_to_pass(&message, due) {
+            if message.has_to_pass_lane(due) {
                 let newcoming = Newcoming { queue, message, row, is_new: false, is_kept: false, reply: None };
                 self.commit.steps.push(LaneStep::Arrive(newcoming));
             } else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::command::Join;
 use super::engine::Engine;
-use super::lanes::{self, LaneBatch, LaneStep, Newcoming};
+use super::lanes::{LaneBatch, LaneStep, Newcoming};
 use super::rows::{TaskRow, encode, task_key};
 use super::tables::{TableName, Writes};
 use crate::broker::delivery::call_then;
@@ -87,7 +87,7 @@ impl Engine {
         let queue = self.queue(&message.queue)?;
         self.commit.ids.insert(message.id.clone());
         let (due, message) = (message.eta, Arc::clone(message));
-        if lanes::has_to_pass(&message, due) {
+        if message.has_to_pass_lane(due) {
             let newcoming = Newcoming { queue, message, row, is_new: false, is_kept: true, reply: None };
             self.commit.steps.push(LaneStep::Arrive(newcoming));
             return Ok(());

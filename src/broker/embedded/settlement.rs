@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::command::Settlement;
 use super::commit::{RowEnd, Settled};
 use super::engine::Engine;
-use super::lanes::{self, LaneStep, Newcoming};
+use super::lanes::{LaneStep, Newcoming};
 use super::rows::{ReadyKey, TaskRow, encode, task_key};
 use super::tables::{TableName, Writes};
 use crate::broker::dead_letter::{crash_reason, crash_result, unwritable_result};
@@ -40,14 +40,19 @@ impl Engine {
         let mut writes = std::mem::take(&mut self.commit.settlements);
         let id = &task_key(&held.message.id);
         let mut record = None;
-        let block = lane::block_of(&held.message, &settle);
+        let block = held.message.lane().and_then(|_| lane::block_of(&held.message, &settle));
         let end = match settle {
             Settle::Ack { result, follow_ups } => {
                 self.remove_row(&mut writes, index, &held.key);
                 self.leaves_lane(&held.message, block);
                 self.lets_go(&held.message);
-                let is_kept = !held.message.ignore_result || held.message.serial.is_none();
-                let (result, row) = (lane::kept(&held.message, result), row.filter(|_| is_kept));
+                // The record of a serial task may have come for its lane alone.
+                let (result, row) = match held.message.serial {
+                    Some(_) => {
+                        (lane::kept(&held.message, result), row.filter(|_| !held.message.ignore_result))
+                    }
+                    None => (result, row),
+                };
                 // A message of the same id takes the task's place, so the id's row must not become a record.
                 let replaced = follow_ups.iter().any(|s| s.messages.iter().any(|m| m.id == held.message.id));
                 if !replaced {
@@ -61,7 +66,7 @@ impl Engine {
             }
             Settle::Requeue { message, due } => {
                 // A requeued run that stays in its lane keeps holding it.
-                if lane::lane_of(&held.message) != lane::lane_of(&message) {
+                if held.message.lane() != message.lane() {
                     self.leaves_lane(&held.message, None);
                 }
                 self.replace(&mut writes, index, &held.key, *message, due)
@@ -95,7 +100,7 @@ impl Engine {
 
     /// Notes that a run has ended: its lane learns of it when the commit is written.
     pub(super) fn leaves_lane(&mut self, message: &Message, block: Option<String>) {
-        if let Some(lane) = lane::lane_of(message) {
+        if let Some(lane) = message.lane() {
             self.commit.steps.push(LaneStep::Release { lane: lane.clone(), id: message.id.clone(), block });
         }
     }
@@ -163,7 +168,7 @@ impl Engine {
         match encode(&message) {
             Ok(row) => {
                 self.remove_row(writes, queue, key);
-                if lanes::has_to_pass(&message, due) {
+                if message.has_to_pass_lane(due) {
                     let message = Arc::new(message);
                     let newcoming =
                         Newcoming { queue, message, row, is_new: false, is_kept: true, reply: None };

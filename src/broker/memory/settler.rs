@@ -49,7 +49,7 @@ impl MemorySettler {
                 state.windows.release(&message);
             }
             Settle::Requeue { message: next, due } => {
-                if lane::lane_of(&message) != lane::lane_of(&next) {
+                if message.lane() != next.lane() {
                     state.leave_lane(&message, None);
                 }
                 shared.arrive(&mut state, Arc::new(*next), due, false);
