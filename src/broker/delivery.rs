@@ -309,12 +309,8 @@ impl Delivery {
         safe.await.unwrap_or(Err(BrokerError::Closed))
     }
 
-    /// Ends it for somebody who may wait for that.
-    pub(super) fn settle_for(self, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>) {
-        self.end(settle, done);
-    }
-
-    fn end(mut self, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>) {
+    /// Ends the delivery. `done` is told when the end is safe.
+    pub(super) fn end(mut self, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>) {
         if let Some(settler) = self.settler.take() {
             settler.settle(self.tag, settle, done);
         }

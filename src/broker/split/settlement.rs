@@ -146,7 +146,7 @@ impl SplitInner {
             Settle::Return { .. } => {}
         }
         if completed.is_empty() {
-            return delivery.settle_for(settle, done);
+            return delivery.end(settle, done);
         }
         let settled = delivery.settle_and_wait(settle).await;
         if settled.is_ok() {
