@@ -25,9 +25,10 @@ use super::queue_cursor::{AttachedConsumer, QueueCursor};
 use super::reclaim::Reclaim;
 use super::recovery::{WriteFailure, reopening};
 use super::rows::{ReadyKey, SEQ, StoredQueue, TaskRow, encode, ready_key, scheduled_key, seq_of, task_key};
+use super::settlement::RowSettler;
 use super::start_log::StartLog;
 use super::tables::{TableName, Tables, Writes, io_error};
-use crate::broker::{BrokerError, Delivery, Settle, Settler, call_sink, limits};
+use crate::broker::{BrokerError, Delivery, call_sink, limits};
 use crate::core::Backoff;
 use crate::core::Timestamp;
 use crate::store::Waiters;
@@ -573,40 +574,5 @@ impl Engine {
             tables.close();
             self.fail(error.clone());
         })
-    }
-}
-
-/// Settles the delivery of one row.
-struct RowSettler {
-    sender: Sender<EngineCommand>,
-    shared: Arc<EngineShared>,
-    queue: u16,
-    key: ReadyKey,
-}
-
-impl Settler for RowSettler {
-    fn started(&self, tags: &[u64]) {
-        match tags {
-            [] => self.shared.start_log.write_out(),
-            _ => self.shared.start_log.start(&[self.key]),
-        }
-    }
-
-    fn starting(&self, _tag: u64) {
-        self.shared.start_log.starting(&self.key);
-    }
-
-    fn check_fence(&self, _tag: u64) -> Option<tokio::sync::oneshot::Receiver<bool>> {
-        None
-    }
-
-    fn settle(&self, tag: u64, settle: Settle, done: Option<ReplySender<()>>) {
-        let row = match &settle {
-            Settle::Ack { result: Some(result), .. } => TaskRow::over(result).ok(),
-            _ => None,
-        };
-        let settlement = Settlement { queue: self.queue, tag, settle, row, done };
-        // If the store is closed, `done` is dropped, which tells its receiver so.
-        let _ = self.sender.send(EngineCommand::Settle(Box::new(settlement)));
     }
 }

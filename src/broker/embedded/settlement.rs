@@ -1,21 +1,56 @@
 //! How deliveries end: the rows that each settlement writes.
 
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
-use super::command::Settlement;
+use tokio::sync::oneshot;
+
+use super::command::{EngineCommand, ReplySender, Settlement};
 use super::commit::{RowEnd, Settled};
-use super::engine::Engine;
+use super::engine::{Engine, EngineShared};
 use super::lanes::{LaneStep, Newcoming};
 use super::rows::{ReadyKey, TaskRow, encode, task_key};
 use super::tables::{TableName, Writes};
 use crate::broker::dead_letter::{crash_reason, crash_result, unwritable_result};
-use crate::broker::{BrokerError, DeadLetter, Settle, lane, limits};
+use crate::broker::{BrokerError, DeadLetter, Settle, Settler, lane, limits};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{Message, TaskResult};
 
 /// The queue under which a dead letter is counted whose own queue has a name that no queue can have.
 const UNWRITABLE: &str = "celeriac.unwritable";
+
+/// Settles the delivery of one row.
+pub(super) struct RowSettler {
+    pub(super) sender: Sender<EngineCommand>,
+    pub(super) shared: Arc<EngineShared>,
+    pub(super) queue: u16,
+    pub(super) key: ReadyKey,
+}
+
+impl Settler for RowSettler {
+    fn note_started(&self, _tag: u64) {
+        self.shared.start_log.starting(&self.key);
+    }
+
+    fn write_starts(&self) {
+        self.shared.start_log.write_out();
+    }
+
+    fn check_fence(&self, _tag: u64) -> Option<oneshot::Receiver<bool>> {
+        None
+    }
+
+    fn settle(&self, tag: u64, settle: Settle, done: Option<ReplySender<()>>) {
+        let row = match &settle {
+            Settle::Ack { result: Some(result), .. } => TaskRow::over(result).ok(),
+            _ => None,
+        };
+        let settlement = Settlement { queue: self.queue, tag, settle, row, done };
+        // If the store is closed, `done` is dropped, which tells its receiver so.
+        let _ = self.sender.send(EngineCommand::Settle(Box::new(settlement)));
+    }
+}
 
 impl Engine {
     /// Stages a settlement for the next commit.

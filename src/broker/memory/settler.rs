@@ -16,9 +16,9 @@ pub(super) struct MemorySettler {
 }
 
 impl Settler for MemorySettler {
-    fn started(&self, _tags: &[u64]) {} // no count outlives the process
+    fn note_started(&self, _tag: u64) {} // no count outlives the process
 
-    fn starting(&self, _tag: u64) {}
+    fn write_starts(&self) {}
 
     fn check_fence(&self, _tag: u64) -> Option<oneshot::Receiver<bool>> {
         None

@@ -40,12 +40,12 @@ struct SplitSettler {
 }
 
 impl Settler for SplitSettler {
-    fn started(&self, tags: &[u64]) {
-        self.inner.started(tags);
+    fn note_started(&self, tag: u64) {
+        self.inner.note_started(tag);
     }
 
-    fn starting(&self, tag: u64) {
-        self.inner.starting(tag);
+    fn write_starts(&self) {
+        self.inner.write_starts();
     }
 
     fn check_fence(&self, tag: u64) -> Option<oneshot::Receiver<bool>> {
