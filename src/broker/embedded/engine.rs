@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 
 use super::EmbeddedOptions;
 use super::acknowledged::Acknowledged;
-use super::command::{EngineCommand, ReplySender, Settlement};
+use super::command::{EngineCommand, ReplySender};
 use super::commit::{ArrivedRow, Commit, Published, RowEnd, RowKey};
 use super::known_lanes::KnownLanes;
 use super::lanes::{self, LaneBatch, LaneStep, Newcoming};
@@ -71,7 +71,7 @@ pub(super) struct Engine {
     pub(super) known_lanes: KnownLanes,
     pub(super) last_chance: LastChance,
     /// Settlements that wait until the tables are open again.
-    pub(super) deferred: Vec<Settlement>,
+    pub(super) deferred: Vec<EngineCommand>,
     /// The time of the earliest run that will have waited long enough for its lane, or an earlier time.
     pub(super) next_deadline: Option<Timestamp>,
     /// The previous commit, emptied: its memory is used again.
@@ -169,23 +169,10 @@ impl Engine {
             }
             inbox.extend(requests.try_iter().take(BATCH - 1));
             for command in inbox.drain(..) {
-                match command {
-                    EngineCommand::Publish { message, row, unique, reply } => {
-                        self.publish(message, row, unique, reply);
-                    }
-                    EngineCommand::PublishAll { messages, sizes, beside, unique, reply } => {
-                        self.publish_all(messages, (sizes, beside), unique, reply);
-                    }
-                    EngineCommand::Settle(settlement) => self.settle(*settlement),
-                    EngineCommand::ReleaseWindow { key, id } => {
-                        self.commit.steps.push(LaneStep::ReleaseWindow { key, id })
-                    }
-                    EngineCommand::Close { reply } => return Some((reply, self.last_flush())),
-                    other => {
-                        self.flush(); // every other request sees all requests that came before it
-                        self.handle(other);
-                    }
+                if let EngineCommand::Close { reply } = command {
+                    return Some((reply, self.last_flush()));
                 }
+                self.gather(command);
             }
             // First what was asked: whoever waits for an answer waits for this commit.
             self.flush();
@@ -195,6 +182,28 @@ impl Engine {
             self.give_up_waiting();
             self.promote_due();
             self.deliver();
+        }
+    }
+
+    /// Takes a request in: into the next commit, or, if it is of another kind, at once.
+    pub(super) fn gather(&mut self, command: EngineCommand) {
+        match command {
+            EngineCommand::Publish { message, row, unique, reply } => {
+                self.publish(message, row, unique, reply);
+            }
+            EngineCommand::PublishAll { messages, sizes, beside, unique, reply } => {
+                self.publish_all(messages, (sizes, beside), unique, reply);
+            }
+            EngineCommand::Settle { queue, tag, settle, row, done } => {
+                self.settle(queue, tag, settle, row, done);
+            }
+            EngineCommand::ReleaseWindow { key, id } => {
+                self.commit.steps.push(LaneStep::ReleaseWindow { key, id })
+            }
+            other => {
+                self.flush(); // every other request sees all requests that came before it
+                self.handle(other);
+            }
         }
     }
 

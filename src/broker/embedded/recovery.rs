@@ -217,7 +217,7 @@ impl Engine {
             }
         }
         for settlement in std::mem::take(&mut self.deferred) {
-            self.settle(settlement);
+            self.gather(settlement);
         }
         self.flush();
         if self.failure.is_none() {

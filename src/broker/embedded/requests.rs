@@ -66,7 +66,7 @@ impl Engine {
             // The loop in `run` gathers these and does not pass them on.
             EngineCommand::Publish { .. }
             | EngineCommand::PublishAll { .. }
-            | EngineCommand::Settle(_)
+            | EngineCommand::Settle { .. }
             | EngineCommand::ReleaseWindow { .. }
             | EngineCommand::Close { .. } => {}
         }

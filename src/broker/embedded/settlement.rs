@@ -5,7 +5,7 @@ use std::sync::mpsc::Sender;
 
 use tokio::sync::oneshot;
 
-use super::command::{EngineCommand, ReplySender, Settlement};
+use super::command::{EngineCommand, ReplySender};
 use super::commit::{RowEnd, Settled};
 use super::engine::{Engine, EngineShared};
 use super::lanes::{LaneStep, Newcoming};
@@ -46,21 +46,27 @@ impl Settler for RowSettler {
             Settle::Ack { result: Some(result), .. } => TaskRow::over(result).ok(),
             _ => None,
         };
-        let settlement = Settlement { queue: self.queue, tag, settle, row, done };
+        let (queue, settle) = (self.queue, Box::new(settle));
         // If the store is closed, `done` is dropped, which tells its receiver so.
-        let _ = self.sender.send(EngineCommand::Settle(Box::new(settlement)));
+        let _ = self.sender.send(EngineCommand::Settle { queue, tag, settle, row, done });
     }
 }
 
 impl Engine {
     /// Stages a settlement for the next commit.
-    pub(super) fn settle(&mut self, settlement: Settlement) {
+    pub(super) fn settle(
+        &mut self,
+        queue: u16,
+        tag: u64,
+        settle: Box<Settle>,
+        row: Option<Vec<u8>>,
+        done: Option<ReplySender<()>>,
+    ) {
         // What follows reads rows as well, so while the tables are closed the delivery stays unsettled.
-        if settlement.settle.has_follow_ups() && self.tables.is_none() {
-            self.deferred.push(settlement);
+        if settle.has_follow_ups() && self.tables.is_none() {
+            self.deferred.push(EngineCommand::Settle { queue, tag, settle, row, done });
             return;
         }
-        let Settlement { queue, tag, settle, row, done } = settlement;
         let index = usize::from(queue);
         let Some(held) = self.cursors.get_mut(index).and_then(|w| w.release(tag)) else {
             if let Some(done) = done {
@@ -76,7 +82,7 @@ impl Engine {
         let id = &task_key(&held.message.id);
         let mut record = None;
         let block = held.message.lane().and_then(|_| lane::block_of(&held.message, &settle));
-        let end = match settle {
+        let end = match *settle {
             Settle::Ack { result, follow_ups } => {
                 self.remove_row(&mut writes, index, &held.key);
                 self.leaves_lane(&held.message, block);
