@@ -334,17 +334,16 @@ impl Drop for SqliteConsumer {
 pub struct SqliteSettler(pub Sender<Step>);
 
 impl Settler for SqliteSettler {
+    fn note_started(&self, tag: u64) {
+        let _ = self.0.send(step(move |table| table.note_start(tag), drop));
+    }
+
     /// Waits for the commit. Otherwise a body that takes the process down at once would not be counted, and would run
     /// again for ever.
-    fn started(&self, tags: &[u64]) {
-        tags.iter().for_each(|tag| self.starting(*tag));
+    fn write_starts(&self) {
         let (tell, told) = channel();
         let _ = self.0.send(step(|_| Ok(Ok(())), move |noted| drop(tell.send(noted))));
         let _ = told.recv(); // an error: the table is closed, and so nothing more is noted
-    }
-
-    fn starting(&self, tag: u64) {
-        let _ = self.0.send(step(move |table| table.note_start(tag), drop));
     }
 
     /// `None`: no other process can be given what this one has.

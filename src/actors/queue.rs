@@ -30,7 +30,7 @@ use crate::runtime::admission::admit;
 use crate::runtime::conclusion::conclude;
 use crate::runtime::run::{Report, Run};
 use crate::task::clock::now;
-use crate::task::{self, Hooks, Interrupt, Judge, TaskId, Verdict};
+use crate::task::{self, Hooks, Interrupt, Judge, RunSetup, TaskId, Verdict};
 use rate::HeldBack;
 use revocation::Unchecked;
 use waiting::SeenBacklog;
@@ -233,10 +233,14 @@ impl Queue {
             Some(slot) => (slot.name(), slot.force()),
             None => ("".into(), self.force.clone()),
         };
-        let fence = delivery.fence();
-        let context = task::Context::fenced(Arc::clone(&message), worker, self.runtime.sinks(), fence)
-            .again(delivery.is_again())
-            .permits_of(self.runtime.permits.clone());
+        let context = task::Context::of_run(RunSetup {
+            message: Arc::clone(&message),
+            worker,
+            sinks: self.runtime.sinks(),
+            fence: delivery.fence(),
+            again: delivery.is_again(),
+            keeper: self.runtime.permits.clone(),
+        });
         let run = Run {
             definition,
             context,
@@ -261,9 +265,14 @@ impl Queue {
         self.counters.count(Report::of(&verdict));
         let runtime = Arc::clone(&self.runtime);
         actix_rt::spawn(async move {
-            let context =
-                task::Context::new(Arc::clone(delivery.message()), "".into(), task::Sinks::default())
-                    .permits_of(runtime.permits.clone());
+            let context = task::Context::of_run(RunSetup {
+                message: Arc::clone(delivery.message()),
+                worker: "".into(),
+                sinks: task::Sinks::default(),
+                fence: None,
+                again: false,
+                keeper: runtime.permits.clone(),
+            });
             conclude(verdict, Some(delivery), &context, &Hooks::default(), &runtime).await;
         });
     }

@@ -9,7 +9,7 @@ use crate::catalogue::Pool;
 use crate::core::Timestamp;
 use crate::runtime::run::Run;
 use crate::runtime::task_levers::TimeLimits;
-use crate::task::{Body, Context, Interrupt, TaskId};
+use crate::task::{Context, Interrupt, TaskId};
 
 /// A task that runs just now, as its worker knows it. Celery's `inspect active` answers with one entry for each.
 #[derive(Clone, Debug, Serialize)]
@@ -51,14 +51,14 @@ pub(super) struct OwnRun {
 }
 
 impl OwnRun {
-    /// Takes the facts from a run. A plain `fn` runs on a thread even in a queue whose pool is `io`.
+    /// Takes the facts from a run.
     pub(super) fn of(run: &Run) -> Self {
-        let pool = match (run.definition.body, run.pool) {
-            (Body::Io(_), Pool::Io) => Pool::Io,
-            _ => Pool::Cpu,
-        };
-        let time_limits = run.time_limits;
-        Self { context: run.context.clone(), started_at: run.started_at, pool, time_limits }
+        Self {
+            context: run.context.clone(),
+            started_at: run.started_at,
+            pool: run.pool_of_body(),
+            time_limits: run.time_limits,
+        }
     }
 
     /// The run as it is at this moment.

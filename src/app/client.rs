@@ -149,10 +149,7 @@ impl Client for CeleriacInner {
             return Err(EnqueueError::ShuttingDown);
         }
         let unique = call.id.is_some();
-        let unsent = self.runtime.unsent(&call.headers);
-        let message = self.runtime.dispatcher.message(call)?;
-        unsent.sent(); // from here on `publish` gives the permit back if it fails
-        self.runtime.publish(message, unique).await
+        self.runtime.enqueue(call, unique).await
     }
 
     async fn launch(&self, canvas: RawSignature) -> Result<Promise, EnqueueError> {

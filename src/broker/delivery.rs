@@ -89,15 +89,23 @@ pub enum Settle {
     },
 }
 
+impl Settle {
+    /// Whether something follows from this end of a task.
+    pub(super) fn has_follow_ups(&self) -> bool {
+        matches!(self, Self::Ack { follow_ups: Some(_), .. } | Self::DeadLetter { follow_ups: Some(_), .. })
+    }
+}
+
 /// The broker's side of a delivery.
 pub trait Settler: Send + Sync {
-    /// Notes that bodies of these deliveries are about to start, so that the next run knows it if the process dies
-    /// now. Without tags it writes out what [`starting`](Self::starting) has only remembered.
-    fn started(&self, tags: &[u64]);
+    /// Notes that a body of this delivery is about to start, so that the next run knows it if the process dies. A
+    /// [`write_starts`](Self::write_starts) follows before the body starts; until then the note need not be more than
+    /// remembered, so that one write notes all bodies that start together.
+    fn note_started(&self, tag: u64);
 
-    /// As [`started`](Self::started), for one of several bodies that start together. A `started` without tags follows
-    /// before any of them does; until then it need not be more than remembered, so that one write notes them all.
-    fn starting(&self, tag: u64);
+    /// Writes out the notes that [`note_started`](Self::note_started) has only remembered. When this returns, their
+    /// bodies may start.
+    fn write_starts(&self);
 
     /// Whether the end of this delivery still counts; `None`: it does, for sure. Asked before its record is stored.
     fn check_fence(&self, tag: u64) -> Option<oneshot::Receiver<bool>>;
@@ -261,7 +269,8 @@ impl Delivery {
     pub fn started(&mut self) {
         self.started = true;
         if let Some(settler) = self.settler.as_ref().filter(|_| !self.noted) {
-            settler.started(&[self.tag]);
+            settler.note_started(self.tag);
+            settler.write_starts();
         }
     }
 
@@ -278,13 +287,13 @@ impl Delivery {
         let mut settlers: Vec<Arc<dyn Settler>> = Vec::new();
         for delivery in deliveries {
             if let Some(settler) = &delivery.settler {
-                settler.starting(delivery.tag);
+                settler.note_started(delivery.tag);
                 delivery.noted = true;
                 settlers.push(Arc::clone(settler));
             }
         }
         // The deliveries may be of different brokers; a broker that has nothing left to note is done at once.
-        settlers.iter().for_each(|settler| settler.started(&[]));
+        settlers.iter().for_each(|settler| settler.write_starts());
     }
 
     /// Ends the delivery without waiting for that.
@@ -302,12 +311,8 @@ impl Delivery {
         safe.await.unwrap_or(Err(BrokerError::Closed))
     }
 
-    /// Ends it for somebody who may wait for that.
-    pub(super) fn settle_for(self, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>) {
-        self.end(settle, done);
-    }
-
-    fn end(mut self, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>) {
+    /// Ends the delivery. `done` is told when the end is safe.
+    pub(super) fn end(mut self, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>) {
         if let Some(settler) = self.settler.take() {
             settler.settle(self.tag, settle, done);
         }

@@ -117,11 +117,6 @@ impl LaneLever {
     }
 }
 
-/// The lane that a message has to pass; a message that its lane has refused passes none.
-pub(super) fn lane_of(message: &Message) -> Option<&LaneName> {
-    message.serial.as_deref().filter(|serial| serial.refusal.is_none()).map(|serial| &serial.lane)
-}
-
 /// Marks a message as refused by its lane, so that it goes on to be told so.
 pub(super) fn refused(mut message: Message, refusal: Refusal) -> Message {
     if let Some(serial) = &mut message.serial {

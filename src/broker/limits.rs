@@ -32,7 +32,7 @@ pub(crate) fn check_again(message: &Message) -> Result<(), BrokerError> {
 
 fn keys(message: &Message, most: usize) -> Result<(), BrokerError> {
     let task = &message.task;
-    if let Some(lane) = super::lane::lane_of(message) {
+    if let Some(lane) = message.lane() {
         lane_within(lane, task, most)?;
     }
     if let Some(unique) = &message.unique {

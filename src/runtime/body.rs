@@ -90,7 +90,8 @@ impl Drop for IoBody {
     }
 }
 
-type StartIo = fn(Context, &Arguments) -> Result<BodyFuture, TaskError>;
+/// What starts an async body.
+pub(super) type StartIo = fn(Context, &Arguments) -> Result<BodyFuture, TaskError>;
 
 /// Builds an async body on this thread; the caller polls it.
 pub(super) fn start_io(run: StartIo, context: Context) -> Result<IoBody, Ending> {

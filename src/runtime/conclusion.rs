@@ -90,8 +90,9 @@ fn promote(verdict: &mut Verdict, context: &Context) -> Option<DownloadFacts> {
 /// Makes the settlement from the verdict, with all that follows from the task's end. If the failure of a serial
 /// task blocks its lane, the broker does that, so it gets the record even if the task's result is not kept.
 fn settle_of(verdict: Verdict, message: &Message, runtime: &Runtime) -> Settle {
-    let mut record = match verdict {
-        Verdict::Over(record) => record,
+    let (mut record, rejected) = match verdict {
+        Verdict::Over(record) => (record, None),
+        Verdict::Dead { reason, record } => (record, Some(reason)),
         Verdict::Again { message, due, .. } => return Settle::Requeue { message, due },
         Verdict::Replaced(launch) => {
             return Settle::Ack {
@@ -100,12 +101,12 @@ fn settle_of(verdict: Verdict, message: &Message, runtime: &Runtime) -> Settle {
             };
         }
         Verdict::HandBack => return Settle::Return { crashed: false },
-        Verdict::Dead { reason, mut record } => {
-            let follow_ups = runtime.follow_ups(message, &mut record);
-            return Settle::DeadLetter { reason, result: Some(*record), follow_ups };
-        }
     };
-    let follow_ups = runtime.follow_ups(message, &mut record);
+    // Nothing follows from a task without a workflow.
+    let follow_ups = message.workflow.as_ref().and_then(|_| runtime.follow_ups(message, &mut record));
+    if let Some(reason) = rejected {
+        return Settle::DeadLetter { reason, result: Some(*record), follow_ups };
+    }
     // A serial task that was refused before its start does not do to its lane what a failed run does.
     let serial = message.serial.as_deref().filter(|serial| serial.refusal.is_none());
     let after_failure = serial.filter(|_| record.state == State::Failure).map(|serial| serial.after_failure);

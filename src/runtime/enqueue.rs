@@ -4,12 +4,23 @@
 use std::sync::Arc;
 
 use super::Runtime;
-use crate::task::{EnqueueError, HandedOver, Headers, Message, PermitKeeper, Receipt};
+use crate::task::{EnqueueError, HandedOver, Headers, Message, NewTask, PermitKeeper, Receipt};
 
 impl Runtime {
-    /// Publishes a message. With `unique`, its id must be new to the broker.
+    /// Makes the message of a call and publishes it. With `unique`, its id must be new to the broker.
+    pub(crate) async fn enqueue(&self, call: NewTask, unique: bool) -> Result<Receipt, EnqueueError> {
+        let unsent = self.unsent(&call.headers);
+        let message = self.dispatcher.message(call)?;
+        self.send(message, unique, unsent).await
+    }
+
+    /// As [`enqueue`](Self::enqueue), for a message that is made already.
     pub(crate) async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, EnqueueError> {
         let unsent = self.unsent(&message.headers);
+        self.send(message, unique, unsent).await
+    }
+
+    async fn send(&self, message: Message, unique: bool, unsent: Unsent) -> Result<Receipt, EnqueueError> {
         let sent = self.to_tell([&message]);
         let receipt = self.broker.publish(message, unique).await?;
         if !receipt.joined {

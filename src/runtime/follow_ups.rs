@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Runtime;
 use crate::broker::{BrokerError, ChordEnd, FollowUps, limits};
 use crate::protocol::result::Exception;
 use crate::store::{ChordPart, ChordSize};
@@ -14,9 +15,15 @@ use crate::task::canvas::{
 use crate::task::clock::now;
 use crate::task::{Dispatcher, Json, Lineage, Message, ParentTask, State, TaskId, TaskResult};
 
-/// The follow-ups of the end of `message`; `None`: it has none. The record is told its children. If they cannot
-/// be made, the task fails instead, and its errbacks follow.
-pub(super) fn follow_ups(
+impl Runtime {
+    /// The follow-ups of the end of `message`; `None`: it has none. The record is told its children. If they cannot
+    /// be made, the task fails instead, and its errbacks follow.
+    pub(crate) fn follow_ups(&self, message: &Message, record: &mut TaskResult) -> Option<Box<FollowUps>> {
+        follow_ups(&self.dispatcher, message, record)
+    }
+}
+
+fn follow_ups(
     dispatcher: &Arc<Dispatcher>,
     message: &Message,
     record: &mut TaskResult,

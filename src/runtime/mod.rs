@@ -22,15 +22,14 @@ mod unique_window;
 use std::sync::{Arc, OnceLock, Weak};
 
 use self::events::ActivityMeter;
-use self::follow_ups::follow_ups;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
 use self::revoked_stamps::RevokedStamps;
 use self::states::StateWriter;
 use self::task_levers::TaskLevers;
 use crate::broker::completer::{Completer, PlanFollowUps};
 use crate::broker::{
-    Broker, BrokerError, BrokerNotes, FollowUps, LaneFacts, LaneLever, MessageLocation, Results, Settle,
-    refusal_reason, refused_result,
+    Broker, BrokerError, BrokerNotes, LaneFacts, LaneLever, MessageLocation, Results, Settle, refusal_reason,
+    refused_result,
 };
 use crate::protocol::result::Exception;
 use crate::store::{Decision, MemoryStore, Notes, Payloads, Store, StoreError};
@@ -276,11 +275,6 @@ impl Runtime {
             tracing::debug!(?swept, "payloads of downloads that nobody will see are deleted");
         }
         Ok(())
-    }
-
-    /// The follow-ups of the end of a task; `None`: it has none.
-    pub(crate) fn follow_ups(&self, message: &Message, record: &mut TaskResult) -> Option<Box<FollowUps>> {
-        follow_ups(&self.dispatcher, message, record)
     }
 
     /// The steps of an end for tasks that have no delivery to settle.

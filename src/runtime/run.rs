@@ -16,7 +16,7 @@ use futures_util::future::OptionFuture;
 use tokio_util::sync::CancellationToken;
 
 use super::Runtime;
-use super::body::{CpuBody, IoBody, Stuck, guard, is_panic, start_io};
+use super::body::{CpuBody, IoBody, StartIo, Stuck, guard, is_panic, start_io};
 use super::conclusion::conclude;
 use super::task_levers::TimeLimits;
 use crate::broker::{Delivery, Settle};
@@ -150,6 +150,20 @@ impl Run {
         Report { panicked, timed_out, ..report }
     }
 
+    /// What starts the body on the event loop; `None`: the body runs on a thread. A plain `fn` does so even in a queue
+    /// whose pool is `io`.
+    fn start_on_loop(&self) -> Option<StartIo> {
+        match (self.definition.body, self.pool) {
+            (Body::Io(start), Pool::Io) => Some(start),
+            _ => None,
+        }
+    }
+
+    /// The pool that the body runs in.
+    pub(crate) fn pool_of_body(&self) -> Pool {
+        if self.start_on_loop().is_some() { Pool::Io } else { Pool::Cpu }
+    }
+
     /// The hooks of the task; none if making them panics.
     pub(crate) fn hooks(&self) -> Hooks {
         guard(self.definition.hooks).unwrap_or_default()
@@ -247,12 +261,9 @@ async fn wait(run: &Run, hooks: &Hooks) -> Result<String, Ending> {
     {
         return Err(panic);
     }
-    let mut body = match (run.definition.body, run.pool) {
-        (Body::Io(start), Pool::Io) => match start_io(start, context.clone()) {
-            Ok(body) => Running::Io(body),
-            Err(ending) => return Err(ending),
-        },
-        _ => Running::Cpu(CpuBody::start(
+    let mut body = match run.start_on_loop() {
+        Some(start) => Running::Io(start_io(start, context.clone())?),
+        None => Running::Cpu(CpuBody::start(
             run.definition,
             context.clone(),
             run.started_at,

@@ -64,6 +64,19 @@ pub enum UpdateStateError {
 
 crate::core::debug_as_display!(UpdateStateError);
 
+/// What is known of a run before it begins.
+pub(crate) struct RunSetup {
+    pub(crate) message: Arc<Message>,
+    pub(crate) worker: Arc<str>,
+    pub(crate) sinks: Sinks,
+    /// The fencing token of the start.
+    pub(crate) fence: Option<u64>,
+    /// Whether the broker has delivered the message before.
+    pub(crate) again: bool,
+    /// The keeper of permits.
+    pub(crate) keeper: Option<Arc<dyn PermitKeeper>>,
+}
+
 pub(crate) struct RunState {
     sinks: Sinks,
     /// The progress bar of the run. It is opened with the first report of progress.
@@ -105,23 +118,24 @@ const DECIDED: u8 = 2;
 
 impl Context {
     pub(crate) fn new(message: Arc<Message>, worker: Arc<str>, sinks: Sinks) -> Self {
-        Self::fenced(message, worker, sinks, None)
+        Self::of_run(RunSetup { message, worker, sinks, fence: None, again: false, keeper: None })
     }
 
-    /// The context of a start that bears a fencing token.
-    pub(crate) fn fenced(message: Arc<Message>, worker: Arc<str>, sinks: Sinks, fence: Option<u64>) -> Self {
+    /// The context of this run.
+    pub(crate) fn of_run(setup: RunSetup) -> Self {
+        let RunSetup { message, worker, sinks, fence, again, keeper } = setup;
         let run = RunState {
             sinks,
             progress: OnceLock::new(),
             shown_elsewhere: OnceLock::new(),
             failure: OnceLock::new(),
             exposed: Exposed::default(),
-            keeper: None,
+            keeper,
             permits: OnceLock::new(),
             reported: AtomicBool::new(false),
             added: AtomicU32::new(0),
             message,
-            again: false,
+            again,
             worker,
             fence,
             interrupt: AtomicU8::new(NONE),
@@ -129,22 +143,6 @@ impl Context {
             told: Notify::new(),
         };
         Self { run: Arc::new(run) }
-    }
-
-    /// Notes whether the broker has delivered the message before. It works only on a context that has no clones yet.
-    pub(crate) fn again(mut self, again: bool) -> Self {
-        if let Some(run) = Arc::get_mut(&mut self.run) {
-            run.again = again;
-        }
-        self
-    }
-
-    /// Sets the keeper of permits. It works only on a context that has no clones yet.
-    pub(crate) fn permits_of(mut self, keeper: Option<Arc<dyn PermitKeeper>>) -> Self {
-        if let Some(run) = Arc::get_mut(&mut self.run) {
-            run.keeper = keeper;
-        }
-        self
     }
 
     /// Asks for a permit of this name. At most `limit` of them are held at a time in the whole cluster, for example "8

@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
+use super::clock::now;
 use super::permit::HandedOver;
-use super::{Arguments, Durability, SerialHeader, TaskId, TaskOptions, Unique, Workflow};
+use super::{Arguments, Durability, LaneName, SerialHeader, TaskId, TaskOptions, Unique, Workflow};
 use crate::core::{RetryPolicy, Timestamp};
 
 /// The header of a task that is to run once although its message may be published more than once. The publisher of such
@@ -193,6 +194,17 @@ impl Message {
         self.retries.saturating_add(self.crashes)
     }
 
+    /// The lane that the message has to pass; a message that its lane has refused passes none.
+    pub(crate) fn lane(&self) -> Option<&LaneName> {
+        self.serial.as_deref().filter(|serial| serial.refusal.is_none()).map(|serial| &serial.lane)
+    }
+
+    /// Whether the message has to pass its lane before it is ready. A message that is not due yet has not come to its
+    /// lane.
+    pub(crate) fn has_to_pass_lane(&self, due: Option<Timestamp>) -> bool {
+        self.lane().is_some() && due.is_none_or(|due| due <= now())
+    }
+
     /// Whether a run of the task has begun before, however it ended.
     pub(crate) fn has_begun(&self) -> bool {
         self.first_started_at.is_some() || self.retries > 0 || self.crashes > 0 || self.continuations > 0
@@ -240,7 +252,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::task::{Context, LaneName, RawSignature, UniqueKey};
+    use crate::task::{Context, RawSignature, UniqueKey};
 
     #[test]
     fn only_what_nobody_waits_for_may_vanish() {

@@ -47,6 +47,7 @@ pub use arguments::{Arguments, ArgumentsError};
 pub use client::{
     AcceptedBy, AsyncResult, Client, EnqueueError, GetError, NewTask, Receipt, current, install, uninstall,
 };
+pub(crate) use context::RunSetup;
 pub use context::{Context, UpdateStateError};
 pub(crate) use current::CurrentGuard;
 pub(crate) use data::DataMap;

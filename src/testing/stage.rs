@@ -18,7 +18,7 @@ use crate::runtime::run::Run;
 use crate::task::clock::now;
 use crate::task::scope::VirtualClock;
 use crate::task::{
-    Context, Hooks, Judge, Message, Next, Sinks, State, StateSink, TaskId, TaskResult, Verdict,
+    Context, Hooks, Judge, Message, Next, RunSetup, Sinks, State, StateSink, TaskId, TaskResult, Verdict,
 };
 
 /// After this many runs without a pause, the stage assumes that some task goes on for ever.
@@ -158,9 +158,14 @@ impl Stage {
         };
         let states = Arc::clone(&self.recorder) as Arc<dyn StateSink>;
         let sinks = Sinks { states: Some(states), client: None, ..self.runtime.sinks() };
-        let context = Context::fenced(Arc::clone(&message), worker, sinks, delivery.fence())
-            .again(delivery.is_again())
-            .permits_of(self.runtime.permits.clone());
+        let context = Context::of_run(RunSetup {
+            message: Arc::clone(&message),
+            worker,
+            sinks,
+            fence: delivery.fence(),
+            again: delivery.is_again(),
+            keeper: self.runtime.permits.clone(),
+        });
         self.running().insert(message.id.clone(), context.clone());
         let run = Run {
             definition,

@@ -51,9 +51,9 @@ struct Behind {
 }
 
 impl Settler for Behind {
-    fn started(&self, _: &[u64]) {}
+    fn note_started(&self, _: u64) {}
 
-    fn starting(&self, _: u64) {}
+    fn write_starts(&self) {}
 
     fn check_fence(&self, _: u64) -> Option<oneshot::Receiver<bool>> {
         None

@@ -35,7 +35,15 @@ pub(super) enum EngineCommand {
         unique: bool,
         reply: ReplySender<Option<TaskId>>,
     },
-    Settle(Box<Settlement>),
+    /// Ends a delivery.
+    Settle {
+        queue: u16,
+        tag: u64,
+        settle: Box<Settle>,
+        /// The row of the task's record, encoded by the thread that settles.
+        row: Option<Vec<u8>>,
+        done: Option<ReplySender<()>>,
+    },
     Consume {
         queue: String,
         epoch: u64,
@@ -135,14 +143,4 @@ pub(super) enum Join {
     Open { group: String, size: u64, reply: ReplySender<()> },
     Part { part: ChordPart, reply: ReplySender<ChordJoin> },
     Close { group: String, reply: ReplySender<()> },
-}
-
-/// The end of a delivery.
-pub(super) struct Settlement {
-    pub(super) queue: u16,
-    pub(super) tag: u64,
-    pub(super) settle: Settle,
-    /// The row of the task's record, encoded by the thread that settles.
-    pub(super) row: Option<Vec<u8>>,
-    pub(super) done: Option<ReplySender<()>>,
 }

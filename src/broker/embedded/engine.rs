@@ -15,7 +15,7 @@ use parking_lot::RwLock;
 
 use super::EmbeddedOptions;
 use super::acknowledged::Acknowledged;
-use super::command::{EngineCommand, ReplySender, Settlement};
+use super::command::{EngineCommand, ReplySender};
 use super::commit::{ArrivedRow, Commit, Published, RowEnd, RowKey};
 use super::known_lanes::KnownLanes;
 use super::lanes::{self, LaneBatch, LaneStep, Newcoming};
@@ -25,9 +25,10 @@ use super::queue_cursor::{AttachedConsumer, QueueCursor};
 use super::reclaim::Reclaim;
 use super::recovery::{WriteFailure, reopening};
 use super::rows::{ReadyKey, SEQ, StoredQueue, TaskRow, encode, ready_key, scheduled_key, seq_of, task_key};
+use super::settlement::RowSettler;
 use super::start_log::StartLog;
 use super::tables::{TableName, Tables, Writes, io_error};
-use crate::broker::{BrokerError, Delivery, Settle, Settler, call_sink, lane, limits};
+use crate::broker::{BrokerError, Delivery, call_sink, limits};
 use crate::core::Backoff;
 use crate::core::Timestamp;
 use crate::store::Waiters;
@@ -70,7 +71,7 @@ pub(super) struct Engine {
     pub(super) known_lanes: KnownLanes,
     pub(super) last_chance: LastChance,
     /// Settlements that wait until the tables are open again.
-    pub(super) deferred: Vec<Settlement>,
+    pub(super) deferred: Vec<EngineCommand>,
     /// The time of the earliest run that will have waited long enough for its lane, or an earlier time.
     pub(super) next_deadline: Option<Timestamp>,
     /// The previous commit, emptied: its memory is used again.
@@ -168,23 +169,10 @@ impl Engine {
             }
             inbox.extend(requests.try_iter().take(BATCH - 1));
             for command in inbox.drain(..) {
-                match command {
-                    EngineCommand::Publish { message, row, unique, reply } => {
-                        self.publish(message, row, unique, reply);
-                    }
-                    EngineCommand::PublishAll { messages, sizes, beside, unique, reply } => {
-                        self.publish_all(messages, (sizes, beside), unique, reply);
-                    }
-                    EngineCommand::Settle(settlement) => self.settle(*settlement),
-                    EngineCommand::ReleaseWindow { key, id } => {
-                        self.commit.steps.push(LaneStep::ReleaseWindow { key, id })
-                    }
-                    EngineCommand::Close { reply } => return Some((reply, self.last_flush())),
-                    other => {
-                        self.flush(); // every other request sees all requests that came before it
-                        self.handle(other);
-                    }
+                if let EngineCommand::Close { reply } = command {
+                    return Some((reply, self.last_flush()));
                 }
+                self.gather(command);
             }
             // First what was asked: whoever waits for an answer waits for this commit.
             self.flush();
@@ -194,6 +182,28 @@ impl Engine {
             self.give_up_waiting();
             self.promote_due();
             self.deliver();
+        }
+    }
+
+    /// Takes a request in: into the next commit, or, if it is of another kind, at once.
+    pub(super) fn gather(&mut self, command: EngineCommand) {
+        match command {
+            EngineCommand::Publish { message, row, unique, reply } => {
+                self.publish(message, row, unique, reply);
+            }
+            EngineCommand::PublishAll { messages, sizes, beside, unique, reply } => {
+                self.publish_all(messages, (sizes, beside), unique, reply);
+            }
+            EngineCommand::Settle { queue, tag, settle, row, done } => {
+                self.settle(queue, tag, settle, row, done);
+            }
+            EngineCommand::ReleaseWindow { key, id } => {
+                self.commit.steps.push(LaneStep::ReleaseWindow { key, id })
+            }
+            other => {
+                self.flush(); // every other request sees all requests that came before it
+                self.handle(other);
+            }
         }
     }
 
@@ -259,7 +269,7 @@ impl Engine {
         let cursor = &mut self.cursors[queue];
         // A serial message that is due went through its lane instead of coming here. So one that comes here was
         // not due when that was decided, and stays scheduled even if its time has come since.
-        let place = match due.filter(|due| *due > now() || lane::lane_of(&message).is_some()) {
+        let place = match due.filter(|due| *due > now() || message.lane().is_some()) {
             Some(due) => RowKey::Scheduled(due, scheduled_key(cursor.number, due, seq)),
             None => RowKey::Ready(ready_key(cursor.number, message.priority, seq)),
         };
@@ -287,7 +297,7 @@ impl Engine {
             };
         self.commit.ids.insert(message.id.clone());
         let due = message.eta;
-        if lanes::has_to_pass(&message, due) || message.unique.is_some() {
+        if message.has_to_pass_lane(due) || message.unique.is_some() {
             let is_new = !message.is_in_canvas();
             let newcoming = Newcoming { queue, message, row, is_new, is_kept: false, reply: Some(reply) };
             self.commit.steps.push(LaneStep::Arrive(newcoming));
@@ -333,7 +343,7 @@ impl Engine {
         for ((message, row), queue) in messages.into_iter().zip(queues) {
             self.commit.ids.insert(message.id.clone());
             let due = message.eta;
-            if lanes::has_to_pass(&message, due) {
+            if message.has_to_pass_lane(due) {
                 let newcoming = Newcoming { queue, message, row, is_new: false, is_kept: false, reply: None };
                 self.commit.steps.push(LaneStep::Arrive(newcoming));
             } else {
@@ -398,7 +408,9 @@ impl Engine {
             let Some(tables) = self.tables.clone() else { return };
             // Lanes are worked out now, from the rows as they are: a publish may go where a settlement of this
             // commit leaves.
-            let written = self.take_steps(&mut lanes, &tables).and_then(|()| {
+            let steps =
+                if self.commit.steps.is_empty() { Ok(()) } else { self.take_steps(&mut lanes, &tables) };
+            let written = steps.and_then(|()| {
                 let mut meta = Writes::default();
                 self.stage_meta(&mut meta);
                 let commit = std::mem::take(&mut self.commit);
@@ -427,7 +439,9 @@ impl Engine {
     /// Acts on a commit that is safe: it delivers the new rows, and answers and wakes those who wait.
     fn announce(&mut self, commit: &mut Commit, mut lanes: LaneBatch) {
         // What memory knows of lanes must match the disk before anything is delivered.
-        self.known_lanes.take(lanes.changed);
+        if !lanes.changed.is_empty() {
+            self.known_lanes.take(lanes.changed);
+        }
         // The starts of rows that are gone need not be kept any longer.
         let gone = commit.settled.iter().filter(|s| !matches!(s.end, RowEnd::Back)).map(|s| s.held.key);
         self.shared.start_log.forget(gone);
@@ -485,10 +499,12 @@ impl Engine {
             let queue = *queue;
             let mut out = Vec::new();
             while let Some((key, _, message)) = ready.next_if(|(_, q, _)| *q == queue) {
-                if self.cursors[queue].is_next() {
+                if !self.cursors[queue].is_next() {
+                    self.cursors[queue].waits(&key);
+                } else if message.crashes > 0 {
                     out.extend(self.hand_out_in_turn(queue, key, message));
                 } else {
-                    self.cursors[queue].waits(&key);
+                    out.push(self.hand_out(queue, key, message));
                 }
             }
             self.send(queue, out);
@@ -543,11 +559,15 @@ impl Engine {
                 writes.put(TableName::Meta, format!("queue/{}", cursor.name).as_bytes(), &row);
             }
         }
-        if let Err(error) = self.commit.chords.stage(writes) {
+        if !self.commit.chords.is_empty()
+            && let Err(error) = self.commit.chords.stage(writes)
+        {
             tracing::error!(%error, "a chord cannot be written");
         }
         self.seq += 1;
-        super::expiry::stage(&self.commit.expiring, self.seq, writes);
+        if !self.commit.expiring.is_empty() {
+            super::expiry::stage(&self.commit.expiring, self.seq, writes);
+        }
         writes.put(TableName::Meta, SEQ, &self.seq.to_be_bytes());
     }
 
@@ -563,40 +583,5 @@ impl Engine {
             tables.close();
             self.fail(error.clone());
         })
-    }
-}
-
-/// Settles the delivery of one row.
-struct RowSettler {
-    sender: Sender<EngineCommand>,
-    shared: Arc<EngineShared>,
-    queue: u16,
-    key: ReadyKey,
-}
-
-impl Settler for RowSettler {
-    fn started(&self, tags: &[u64]) {
-        match tags {
-            [] => self.shared.start_log.write_out(),
-            _ => self.shared.start_log.start(&[self.key]),
-        }
-    }
-
-    fn starting(&self, _tag: u64) {
-        self.shared.start_log.starting(&self.key);
-    }
-
-    fn check_fence(&self, _tag: u64) -> Option<tokio::sync::oneshot::Receiver<bool>> {
-        None
-    }
-
-    fn settle(&self, tag: u64, settle: Settle, done: Option<ReplySender<()>>) {
-        let row = match &settle {
-            Settle::Ack { result: Some(result), .. } => TaskRow::over(result).ok(),
-            _ => None,
-        };
-        let settlement = Settlement { queue: self.queue, tag, settle, row, done };
-        // If the store is closed, `done` is dropped, which tells its receiver so.
-        let _ = self.sender.send(EngineCommand::Settle(Box::new(settlement)));
     }
 }

@@ -4,35 +4,21 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::command::{Join, Settlement};
+use super::command::Join;
 use super::engine::Engine;
-use super::lanes::{self, LaneBatch, LaneStep, Newcoming};
+use super::lanes::{LaneBatch, LaneStep, Newcoming};
 use super::rows::{TaskRow, encode, task_key};
 use super::tables::{TableName, Writes};
 use crate::broker::delivery::call_then;
-use crate::broker::{BrokerError, ChordEnd, FollowUps, Settle, limits};
+use crate::broker::{BrokerError, ChordEnd, FollowUps, limits};
 use crate::store::{ChordJoin, ChordPart};
 use crate::task::clock::now;
 use crate::task::{Message, TaskId, TaskResult};
 
 impl Engine {
-    /// Puts a settlement aside if something follows from it and the tables are closed, because what follows reads
-    /// rows as well. Its delivery stays unsettled. Answers with the settlement if it can be made now.
-    pub(super) fn defer(&mut self, settlement: Settlement) -> Option<Settlement> {
-        let follows = matches!(
-            &settlement.settle,
-            Settle::Ack { follow_ups: Some(_), .. } | Settle::DeadLetter { follow_ups: Some(_), .. }
-        );
-        if follows && self.tables.is_none() {
-            self.deferred.push(settlement);
-            return None;
-        }
-        Some(settlement)
-    }
-
     /// Stages what follows from the end of `ended`, and from the chords that are complete with it.
-    pub(super) fn follow(&mut self, writes: &mut Writes, ended: &TaskId, follow_ups: Option<Box<FollowUps>>) {
-        let mut follow_ups = VecDeque::from_iter(follow_ups.map(|follow_ups| *follow_ups));
+    pub(super) fn follow(&mut self, writes: &mut Writes, ended: &TaskId, follow_ups: FollowUps) {
+        let mut follow_ups = VecDeque::from([follow_ups]);
         while let Some(FollowUps { messages, records, sizes, chords }) = follow_ups.pop_front() {
             // Chords are opened before their members are sent: a part of a chord that is not open counts for
             // nothing.
@@ -101,7 +87,7 @@ impl Engine {
         let queue = self.queue(&message.queue)?;
         self.commit.ids.insert(message.id.clone());
         let (due, message) = (message.eta, Arc::clone(message));
-        if lanes::has_to_pass(&message, due) {
+        if message.has_to_pass_lane(due) {
             let newcoming = Newcoming { queue, message, row, is_new: false, is_kept: true, reply: None };
             self.commit.steps.push(LaneStep::Arrive(newcoming));
             return Ok(());

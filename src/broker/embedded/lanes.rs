@@ -94,12 +94,6 @@ struct NewWaiter {
     until: Option<Timestamp>,
 }
 
-/// Whether a message has to pass a lane before it is ready. A message that is not due yet has not come to its
-/// lane.
-pub(super) fn has_to_pass(message: &Message, due: Option<Timestamp>) -> bool {
-    lane::lane_of(message).is_some() && due.is_none_or(|due| due <= now())
-}
-
 /// The fencing token for a start of this row. It grows with each row that is written, and for one row with each
 /// start.
 pub(super) fn token(seq: u64, message: &Message) -> u64 {
@@ -135,7 +129,7 @@ pub(super) fn is_waiting(key: &[u8]) -> bool {
 
 /// The key of the record of the lane that a message has to pass.
 pub(super) fn record_of(message: &Message) -> Option<Vec<u8>> {
-    lane::lane_of(message).map(record_key)
+    message.lane().map(record_key)
 }
 
 fn deadline_key(until: Timestamp, ticket: u64) -> Vec<u8> {
@@ -302,7 +296,7 @@ impl Engine {
         row: &[u8],
         is_new: bool,
     ) -> Result<Option<TaskId>, BrokerError> {
-        let (Some(serial), Some(name)) = (&message.serial, lane::lane_of(message)) else {
+        let (Some(serial), Some(name)) = (&message.serial, message.lane()) else {
             self.line_up(batch, queue, Arc::clone(message), row);
             return Ok(None);
         };
@@ -457,7 +451,7 @@ impl Engine {
         let message: Message = decode(&row)?;
         let Remains { record, follow_ups } = record(&message);
         let (mut batch, mut writes) = (LaneBatch::default(), Writes::default());
-        if let Some(name) = lane::lane_of(&message) {
+        if let Some(name) = message.lane() {
             let open = batch.open(&self.known_lanes, &tables, name, self.seq)?;
             open.left.insert(ticket_of(key));
             open.lane.leave();
@@ -465,7 +459,9 @@ impl Engine {
         self.out_of_line(&message)?;
         self.lets_go(&message);
         self.leave_record(&mut writes, &task_key(id), record.as_ref(), None);
-        self.follow(&mut writes, id, follow_ups);
+        if let Some(follow_ups) = follow_ups {
+            self.follow(&mut writes, id, *follow_ups);
+        }
         self.commit_follow_ups(batch, &[], writes)?;
         if let Some(record) = &record {
             self.shared.waiters.wake(record);
@@ -512,7 +508,7 @@ impl Engine {
                     continue;
                 }
             };
-            if let Some(name) = lane::lane_of(&message) {
+            if let Some(name) = message.lane() {
                 let open = match batch.open(&self.known_lanes, &tables, name, self.seq) {
                     Ok(open) => open,
                     Err(error) => {

@@ -22,14 +22,14 @@ pub(super) struct LastChance {
 }
 
 impl Engine {
-    /// Makes a delivery of a row, unless the row has to wait for its last chance.
+    /// Makes a delivery of a row whose task has crashed before, unless the row has to wait for its last chance.
     pub(super) fn hand_out_in_turn(
         &mut self,
         queue: usize,
         key: ReadyKey,
         message: Arc<Message>,
     ) -> Option<Delivery> {
-        let is_last = message.crashes > 0 && message.crashes.saturating_add(1) >= self.options.delivery_limit;
+        let is_last = message.crashes.saturating_add(1) >= self.options.delivery_limit;
         if is_last && self.last_chance.out.is_some() {
             self.last_chance.waiting.insert((queue, key));
             return None;
@@ -42,8 +42,8 @@ impl Engine {
         Some(delivery)
     }
 
-    /// Notes that a delivery has ended. If it was the one on its last chance, the rows that waited for it may be
-    /// delivered.
+    /// Notes that the delivery of a task that had crashed before has ended. If it was the one on its last chance, the
+    /// rows that waited for it may be delivered.
     pub(super) fn last_chance_over(&mut self, tag: u64) {
         if self.last_chance.out != Some(tag) {
             return;

@@ -127,7 +127,7 @@ impl Engine {
             let (ended, mut record) = (message.clone(), None);
             let end = self.count_crash(&mut writes, queue, key, message, &mut record);
             if let RowEnd::Dead = end {
-                if let Some(lane) = lane::lane_of(&ended) {
+                if let Some(lane) = ended.lane() {
                     let block = lane::blocks(&ended, record.as_ref());
                     self.release_lane(&mut lanes, &tables, lane, &ended.id, block)?;
                 }
@@ -217,7 +217,7 @@ impl Engine {
             }
         }
         for settlement in std::mem::take(&mut self.deferred) {
-            self.settle(settlement);
+            self.gather(settlement);
         }
         self.flush();
         if self.failure.is_none() {

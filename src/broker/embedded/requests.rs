@@ -66,7 +66,7 @@ impl Engine {
             // The loop in `run` gathers these and does not pass them on.
             EngineCommand::Publish { .. }
             | EngineCommand::PublishAll { .. }
-            | EngineCommand::Settle(_)
+            | EngineCommand::Settle { .. }
             | EngineCommand::ReleaseWindow { .. }
             | EngineCommand::Close { .. } => {}
         }
@@ -137,7 +137,9 @@ impl Engine {
         *count = count.saturating_sub(1);
         self.leaves_lane(&message, None);
         self.lets_go(&message);
-        self.follow(&mut writes, id, follow_ups);
+        if let Some(follow_ups) = follow_ups {
+            self.follow(&mut writes, id, *follow_ups);
+        }
         self.commit_follow_ups(LaneBatch::default(), &[queue], writes)?;
         if let Some(record) = &record {
             self.shared.waiters.wake(record);

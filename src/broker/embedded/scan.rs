@@ -10,7 +10,7 @@ use super::rows::{
     ReadyKey, TaskRow, decode, due_of, ready_bounds, ready_key, scheduled_bounds, scheduled_key, task_key,
 };
 use super::tables::{Slice, TableName, Tables, Writes};
-use crate::broker::{BrokerError, Delivery, lane};
+use crate::broker::{BrokerError, Delivery};
 use crate::core::Timestamp;
 use crate::task::Message;
 use crate::task::clock::now;
@@ -79,7 +79,10 @@ impl Engine {
             let row =
                 ReadyKey::try_from(&*key).map_err(|_| BrokerError::io("a key of a wrong length".to_owned()));
             match row.and_then(|key| Ok((key, decode::<Message>(&value)?))) {
-                Ok((key, message)) => deliveries.extend(self.hand_out_in_turn(queue, key, Arc::new(message))),
+                Ok((key, message)) if message.crashes > 0 => {
+                    deliveries.extend(self.hand_out_in_turn(queue, key, Arc::new(message)));
+                }
+                Ok((key, message)) => deliveries.push(self.hand_out(queue, key, Arc::new(message))),
                 Err(error) => {
                     let cursor = &mut self.cursors[queue];
                     cursor.ready = cursor.ready.saturating_sub(1);
@@ -139,10 +142,10 @@ impl Engine {
             }
             next = None;
             match decode::<Message>(&value) {
-                Ok(message) if lane::lane_of(&message).is_some() => {
+                Ok(message) if message.lane().is_some() => {
                     // While the lane cannot be read, its task stays scheduled, and the tasks behind it go on. The lane
                     // is read before anything is changed for the task.
-                    if let Some(name) = lane::lane_of(&message)
+                    if let Some(name) = message.lane()
                         && let Err(error) = lanes.open(&self.known_lanes, &tables, name, self.seq)
                     {
                         tracing::error!(id = %message.id, task = message.task, %error, "the lane of a due task cannot be read; the task waits, and is tried again");

@@ -1,15 +1,18 @@
 //! How deliveries end: the rows that each settlement writes.
 
 use std::sync::Arc;
+use std::sync::mpsc::Sender;
 
-use super::command::Settlement;
+use tokio::sync::oneshot;
+
+use super::command::{EngineCommand, ReplySender};
 use super::commit::{RowEnd, Settled};
-use super::engine::Engine;
-use super::lanes::{self, LaneStep, Newcoming};
+use super::engine::{Engine, EngineShared};
+use super::lanes::{LaneStep, Newcoming};
 use super::rows::{ReadyKey, TaskRow, encode, task_key};
 use super::tables::{TableName, Writes};
 use crate::broker::dead_letter::{crash_reason, crash_result, unwritable_result};
-use crate::broker::{BrokerError, DeadLetter, Settle, lane, limits};
+use crate::broker::{BrokerError, DeadLetter, Settle, Settler, lane, limits};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 use crate::task::{Message, TaskResult};
@@ -17,10 +20,53 @@ use crate::task::{Message, TaskResult};
 /// The queue under which a dead letter is counted whose own queue has a name that no queue can have.
 const UNWRITABLE: &str = "celeriac.unwritable";
 
+/// Settles the delivery of one row.
+pub(super) struct RowSettler {
+    pub(super) sender: Sender<EngineCommand>,
+    pub(super) shared: Arc<EngineShared>,
+    pub(super) queue: u16,
+    pub(super) key: ReadyKey,
+}
+
+impl Settler for RowSettler {
+    fn note_started(&self, _tag: u64) {
+        self.shared.start_log.starting(&self.key);
+    }
+
+    fn write_starts(&self) {
+        self.shared.start_log.write_out();
+    }
+
+    fn check_fence(&self, _tag: u64) -> Option<oneshot::Receiver<bool>> {
+        None
+    }
+
+    fn settle(&self, tag: u64, settle: Settle, done: Option<ReplySender<()>>) {
+        let row = match &settle {
+            Settle::Ack { result: Some(result), .. } => TaskRow::over(result).ok(),
+            _ => None,
+        };
+        let (queue, settle) = (self.queue, Box::new(settle));
+        // If the store is closed, `done` is dropped, which tells its receiver so.
+        let _ = self.sender.send(EngineCommand::Settle { queue, tag, settle, row, done });
+    }
+}
+
 impl Engine {
     /// Stages a settlement for the next commit.
-    pub(super) fn settle(&mut self, settlement: Settlement) {
-        let Some(Settlement { queue, tag, settle, row, done }) = self.defer(settlement) else { return };
+    pub(super) fn settle(
+        &mut self,
+        queue: u16,
+        tag: u64,
+        settle: Box<Settle>,
+        row: Option<Vec<u8>>,
+        done: Option<ReplySender<()>>,
+    ) {
+        // What follows reads rows as well, so while the tables are closed the delivery stays unsettled.
+        if settle.has_follow_ups() && self.tables.is_none() {
+            self.deferred.push(EngineCommand::Settle { queue, tag, settle, row, done });
+            return;
+        }
         let index = usize::from(queue);
         let Some(held) = self.cursors.get_mut(index).and_then(|w| w.release(tag)) else {
             if let Some(done) = done {
@@ -29,30 +75,39 @@ impl Engine {
             return;
         };
         // The row that waits for its last chance may go out once this end is on disk.
-        self.last_chance_over(tag);
+        if held.message.crashes > 0 {
+            self.last_chance_over(tag);
+        }
         let mut writes = std::mem::take(&mut self.commit.settlements);
         let id = &task_key(&held.message.id);
         let mut record = None;
-        let block = lane::block_of(&held.message, &settle);
-        let end = match settle {
+        let block = held.message.lane().and_then(|_| lane::block_of(&held.message, &settle));
+        let end = match *settle {
             Settle::Ack { result, follow_ups } => {
                 self.remove_row(&mut writes, index, &held.key);
                 self.leaves_lane(&held.message, block);
                 self.lets_go(&held.message);
-                let is_kept = !held.message.ignore_result || held.message.serial.is_none();
-                let (result, row) = (lane::kept(&held.message, result), row.filter(|_| is_kept));
+                // The record of a serial task may have come for its lane alone.
+                let (result, row) = match held.message.serial {
+                    Some(_) => {
+                        (lane::kept(&held.message, result), row.filter(|_| !held.message.ignore_result))
+                    }
+                    None => (result, row),
+                };
                 // A message of the same id takes the task's place, so the id's row must not become a record.
                 let replaced = follow_ups.iter().any(|s| s.messages.iter().any(|m| m.id == held.message.id));
                 if !replaced {
                     self.leave_record(&mut writes, id, result.as_ref(), row);
                 }
-                self.follow(&mut writes, &held.message.id, follow_ups);
+                if let Some(follow_ups) = follow_ups {
+                    self.follow(&mut writes, &held.message.id, *follow_ups);
+                }
                 record = result;
                 RowEnd::Gone
             }
             Settle::Requeue { message, due } => {
                 // A requeued run that stays in its lane keeps holding it.
-                if lane::lane_of(&held.message) != lane::lane_of(&message) {
+                if held.message.lane() != message.lane() {
                     self.leaves_lane(&held.message, None);
                 }
                 self.replace(&mut writes, index, &held.key, *message, due)
@@ -72,7 +127,9 @@ impl Engine {
                 self.leaves_lane(&held.message, block);
                 self.lets_go(&held.message);
                 self.bury(&mut writes, index, Message::clone(&held.message), reason, result.as_ref());
-                self.follow(&mut writes, &held.message.id, follow_ups);
+                if let Some(follow_ups) = follow_ups {
+                    self.follow(&mut writes, &held.message.id, *follow_ups);
+                }
                 record = result;
                 RowEnd::Dead
             }
@@ -84,7 +141,7 @@ impl Engine {
 
     /// Notes that a run has ended: its lane learns of it when the commit is written.
     pub(super) fn leaves_lane(&mut self, message: &Message, block: Option<String>) {
-        if let Some(lane) = lane::lane_of(message) {
+        if let Some(lane) = message.lane() {
             self.commit.steps.push(LaneStep::Release { lane: lane.clone(), id: message.id.clone(), block });
         }
     }
@@ -152,7 +209,7 @@ impl Engine {
         match encode(&message) {
             Ok(row) => {
                 self.remove_row(writes, queue, key);
-                if lanes::has_to_pass(&message, due) {
+                if message.has_to_pass_lane(due) {
                     let message = Arc::new(message);
                     let newcoming =
                         Newcoming { queue, message, row, is_new: false, is_kept: true, reply: None };

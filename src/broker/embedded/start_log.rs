@@ -93,13 +93,8 @@ impl StartLog {
         inner.start_over()
     }
 
-    /// Notes that bodies are about to start on these rows.
-    pub(super) fn start(&self, keys: &[ReadyKey]) {
-        self.inner.lock().write(START, keys);
-    }
-
-    /// Remembers that a body is about to start on this row, together with others. The caller calls
-    /// [`write_out`](Self::write_out) before any of the bodies starts.
+    /// Remembers that a body is about to start on this row. The caller calls [`write_out`](Self::write_out) before the
+    /// body starts.
     pub(super) fn starting(&self, key: &ReadyKey) {
         self.inner.lock().note(START, key);
     }
@@ -244,6 +239,13 @@ mod tests {
 
     fn key(n: u8) -> ReadyKey {
         [n; READY_KEY]
+    }
+
+    impl StartLog {
+        fn start(&self, keys: &[ReadyKey]) {
+            keys.iter().for_each(|key| self.starting(key));
+            self.write_out();
+        }
     }
 
     fn opened(dir: &tempfile::TempDir) -> (StartLog, LoggedStarts) {

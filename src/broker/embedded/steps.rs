@@ -10,7 +10,7 @@ impl Engine {
     /// Works out which rows the steps of this commit change.
     pub(super) fn take_steps(&mut self, batch: &mut LaneBatch, tables: &Tables) -> Result<(), BrokerError> {
         // A commit that fails is removed from the journal by its sequence, which must differ from that of the
-        // commit before.
+        // commit before, even if it fails here. Without steps nothing fails before `stage_meta` counts on.
         self.seq += 1;
         let mut kept = Vec::with_capacity(self.commit.steps.len());
         for step in std::mem::take(&mut self.commit.steps) {

@@ -59,7 +59,7 @@ impl MemoryState {
     /// task's policy for a busy lane applies; otherwise it was promised to wait. Answers with the task that it
     /// joins, if it is left out.
     pub(super) fn enter(&mut self, message: Arc<Message>, new: bool) -> Option<TaskId> {
-        let (Some(serial), Some(name)) = (&message.serial, lane::lane_of(&message)) else {
+        let (Some(serial), Some(name)) = (&message.serial, message.lane()) else {
             self.line_up(message);
             return None;
         };
@@ -112,7 +112,7 @@ impl MemoryState {
 
     /// Takes a run out of its lane that has ended. If it held the lane, the next one is let in.
     pub(super) fn leave_lane(&mut self, message: &Message, block: Option<String>) {
-        let Some(name) = lane::lane_of(message) else { return };
+        let Some(name) = message.lane() else { return };
         if self.lanes.lanes.get_mut(name).is_some_and(|kept| kept.lane.release(&message.id, block, now())) {
             self.let_in(name);
         }
@@ -120,7 +120,7 @@ impl MemoryState {
 
     /// Takes a waiting run out of the line.
     pub(super) fn leave_line(&mut self, message: &Message, ticket: u64) {
-        let Some(name) = lane::lane_of(message) else { return };
+        let Some(name) = message.lane() else { return };
         if let Some(kept) = self.lanes.lanes.get_mut(name)
             && kept.line.remove(&ticket).is_some()
         {

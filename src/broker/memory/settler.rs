@@ -16,9 +16,9 @@ pub(super) struct MemorySettler {
 }
 
 impl Settler for MemorySettler {
-    fn started(&self, _tags: &[u64]) {} // no count outlives the process
+    fn note_started(&self, _tag: u64) {} // no count outlives the process
 
-    fn starting(&self, _tag: u64) {}
+    fn write_starts(&self) {}
 
     fn check_fence(&self, _tag: u64) -> Option<oneshot::Receiver<bool>> {
         None
@@ -49,7 +49,7 @@ impl MemorySettler {
                 state.windows.release(&message);
             }
             Settle::Requeue { message: next, due } => {
-                if lane::lane_of(&message) != lane::lane_of(&next) {
+                if message.lane() != next.lane() {
                     state.leave_lane(&message, None);
                 }
                 shared.arrive(&mut state, Arc::new(*next), due, false);

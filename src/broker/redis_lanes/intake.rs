@@ -42,7 +42,7 @@ pub(super) fn consume(
     let (sender, serial) = mpsc::unbounded_channel(); // bounded by the prefetch
     let outer = Arc::clone(&sink);
     let front: Sink = Arc::new(move |deliveries: Vec<Delivery>| {
-        let is_serial = |delivery: &Delivery| lane::lane_of(delivery.message()).is_some();
+        let is_serial = |delivery: &Delivery| delivery.message().lane().is_some();
         let (serial, plain): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_serial);
         for delivery in serial {
             let _ = sender.send(delivery); // if the reader is gone, the delivery is dropped and goes back

@@ -61,7 +61,6 @@ use super::{
     DeadLetterQueue, Events, Inspect, QueueCounts, Results, Sink, UniqueWindows,
 };
 use crate::store::{RedisStore, StoreError};
-use crate::task::clock::now;
 use crate::task::{Durability, Message, Pass, Receipt, Refusal, TaskId};
 use lanes::{ArrivalReply, RedisLaneFacts, RedisLaneTable};
 use leases::HeldLeases;
@@ -168,7 +167,7 @@ impl RedisLanesInner {
         is_new: bool,
         unique: bool,
     ) -> Result<Receipt, BrokerError> {
-        if lane::lane_of(&message).is_none() || message.eta.is_some_and(|eta| eta > now()) {
+        if !message.has_to_pass_lane(message.eta) {
             return self.inner.publish(message, unique).await;
         }
         self.come(message, is_new, unique).await
@@ -274,7 +273,7 @@ impl Broker for RedisLanesBroker {
     }
 
     async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {
-        if messages.iter().all(|message| lane::lane_of(message).is_none()) {
+        if messages.iter().all(|message| message.lane().is_none()) {
             return self.shared.inner.publish_all(messages, unique).await;
         }
         let publish = |message: Message| self.shared.take_in(message, false, unique);

@@ -37,21 +37,17 @@ impl LaneSettler {
 }
 
 impl Settler for LaneSettler {
-    fn started(&self, tags: &[u64]) {
+    fn note_started(&self, tag: u64) {
         let Some(shared) = self.shared.upgrade() else { return };
-        for (id, token, crashes) in tags.iter().filter_map(|tag| shared.leases.begin(*tag)) {
-            let noting = Arc::clone(&shared);
-            shared.runtime.spawn(async move {
-                if let Err(error) = noting.lanes.note(&id, token, crashes).await {
-                    tracing::warn!(%id, %error, "a start is not noted; should it end its process, that is not counted");
-                }
-            });
-        }
+        let Some((id, token, crashes)) = shared.leases.begin(tag) else { return };
+        shared.clone().runtime.spawn(async move {
+            if let Err(error) = shared.lanes.note(&id, token, crashes).await {
+                tracing::warn!(%id, %error, "a start is not noted; should it end its process, that is not counted");
+            }
+        });
     }
 
-    fn starting(&self, tag: u64) {
-        self.started(&[tag]);
-    }
+    fn write_starts(&self) {}
 
     fn check_fence(&self, tag: u64) -> Option<oneshot::Receiver<bool>> {
         let shared = self.shared.upgrade();

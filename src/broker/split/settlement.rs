@@ -40,12 +40,12 @@ struct SplitSettler {
 }
 
 impl Settler for SplitSettler {
-    fn started(&self, tags: &[u64]) {
-        self.inner.started(tags);
+    fn note_started(&self, tag: u64) {
+        self.inner.note_started(tag);
     }
 
-    fn starting(&self, tag: u64) {
-        self.inner.starting(tag);
+    fn write_starts(&self) {
+        self.inner.write_starts();
     }
 
     fn check_fence(&self, tag: u64) -> Option<oneshot::Receiver<bool>> {
@@ -146,7 +146,7 @@ impl SplitInner {
             Settle::Return { .. } => {}
         }
         if completed.is_empty() {
-            return delivery.settle_for(settle, done);
+            return delivery.end(settle, done);
         }
         let settled = delivery.settle_and_wait(settle).await;
         if settled.is_ok() {

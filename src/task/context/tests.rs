@@ -113,7 +113,15 @@ fn retries_and_crashes_are_attempts() {
     message.headers.0.insert("tenant".into(), "a".into());
     let ctx = Context::new(Arc::new(message), "email#3".into(), Sinks::default());
     assert_eq!((ctx.attempt(), ctx.retries(), ctx.is_redelivered()), (4, 2, true));
-    assert!(Context::detached().again(true).is_redelivered());
+    let again = Context::of_run(RunSetup {
+        message: Arc::clone(Context::detached().message_arc()),
+        worker: "".into(),
+        sinks: Sinks::default(),
+        fence: None,
+        again: true,
+        keeper: None,
+    });
+    assert!(again.is_redelivered());
     assert_eq!((ctx.task(), ctx.queue(), ctx.worker()), ("mail", "email", "email#3"));
     assert_eq!((ctx.header("tenant"), ctx.header("x")), (Some(&Value::from("a")), None));
     assert_eq!((Context::detached().attempt(), Context::detached().is_redelivered()), (1, false));

@@ -91,9 +91,9 @@ impl AckBuffer {
 }
 
 impl Settler for Plain {
-    fn started(&self, _: &[u64]) {}
+    fn note_started(&self, _: u64) {}
 
-    fn starting(&self, _: u64) {}
+    fn write_starts(&self) {}
 
     fn check_fence(&self, _: u64) -> Option<oneshot::Receiver<bool>> {
         None
@@ -105,15 +105,11 @@ impl Settler for Plain {
 }
 
 impl Settler for Suspect {
-    fn started(&self, tags: &[u64]) {
-        if !tags.is_empty() {
-            let _ = self.0.send(ConsumerCommand::Started(tags.to_vec()));
-        }
+    fn note_started(&self, tag: u64) {
+        let _ = self.0.send(ConsumerCommand::Started(tag));
     }
 
-    fn starting(&self, tag: u64) {
-        self.started(&[tag]);
-    }
+    fn write_starts(&self) {}
 
     fn check_fence(&self, _: u64) -> Option<oneshot::Receiver<bool>> {
         None

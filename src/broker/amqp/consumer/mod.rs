@@ -71,8 +71,8 @@ pub(super) enum ConsumerCommand {
     Detach { consumer: u64 },
     /// The consumer's prefetch changes.
     Prefetch { consumer: u64, prefetch: usize },
-    /// The bodies of these deliveries are about to start; each may have taken a process down before.
-    Started(Vec<u64>),
+    /// The body of this delivery is about to start; it may have taken a process down before.
+    Started(u64),
     /// A delivery ends.
     Settle { tag: u64, settle: Box<Settle>, done: Option<Done> },
     /// These deliveries are done with, and nothing follows from them.
@@ -243,7 +243,7 @@ impl QueueConsumer {
                     self.look_after_channel().await;
                 }
             }
-            ConsumerCommand::Started(tags) => tags.into_iter().for_each(|tag| self.keep_suspect(tag)),
+            ConsumerCommand::Started(tag) => self.keep_suspect(tag),
             ConsumerCommand::Settle { tag, settle, done } => self.settle(tag, *settle, done),
             ConsumerCommand::Acknowledge(tags) => {
                 self.empty_at = None;
