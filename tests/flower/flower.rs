@@ -29,9 +29,10 @@ impl Answer {
 
 impl Flower {
     /// Starts Flower with the app in this script, and waits until it answers.
-    pub fn start(script: &Script) -> Self {
+    pub fn start(script: &Script, broker_api: &str) -> Self {
         let port = free_port();
-        let arguments = ["flower", "--address=127.0.0.1", &format!("--port={port}")].map(str::to_owned);
+        let (port_option, api) = (format!("--port={port}"), format!("--broker_api={broker_api}"));
+        let arguments = ["flower", "--address=127.0.0.1", &port_option, &api].map(str::to_owned);
         let script = script.clone().env("FLOWER_UNAUTHENTICATED_API", "true");
         let server = Python::with_flower().celery("Flower", &script, &arguments);
         let flower = Self { port, _server: server };
