@@ -100,7 +100,9 @@ pub async fn answers(place: &Place) {
             goal(longest <= SOON, &show(SOON)),
         ]);
     }
-    table.print(&format!("Answers of a worker whose {cores} slots compute on {cores} cores while {waiting} tasks wait"));
+    table.print(&format!(
+        "Answers of a worker whose {cores} slots compute on {cores} cores while {waiting} tasks wait"
+    ));
     OVER.store(true, Ordering::Relaxed);
     // The line is taken away, so that the shutdown does not run it.
     busy.shutdown().await.expect("the runtime shuts down");

@@ -47,7 +47,8 @@ fn filling() -> u64 {
 
 /// Whether this case was asked for, or none by its name.
 fn wanted(case: &str) -> bool {
-    let named = |argument: &String| ["publish", "drain", "both", "events", "inspect"].contains(&argument.as_str());
+    let named =
+        |argument: &String| ["publish", "drain", "both", "events", "inspect"].contains(&argument.as_str());
     let mut named = std::env::args().filter(named).peekable();
     named.peek().is_none() || named.any(|argument| argument == case)
 }

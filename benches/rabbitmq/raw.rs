@@ -234,7 +234,8 @@ impl EventReader {
             channel.exchange_declare("celeryev".into(), ExchangeKind::Topic, durable, FieldTable::default());
         declared.await.expect("the exchange of events");
         let exclusive = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
-        let queue = channel.queue_declare("".into(), exclusive, FieldTable::default()).await.expect("a queue");
+        let queue =
+            channel.queue_declare("".into(), exclusive, FieldTable::default()).await.expect("a queue");
         let name = queue.name().clone();
         let bound = channel.queue_bind(
             name.clone(),

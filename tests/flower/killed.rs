@@ -31,7 +31,8 @@ async fn a_worker_that_is_killed_is_offline_when_its_heartbeats_stay_out() {
             .spawn()
             .expect("this program starts once more");
         let online = |wanted: bool| {
-            flower.until("/api/workers?status=true", |workers| (workers[NODE] == json!(wanted)).then_some(()));
+            flower
+                .until("/api/workers?status=true", |workers| (workers[NODE] == json!(wanted)).then_some(()));
         };
         online(true);
         let killed_at = Instant::now();

@@ -1,8 +1,9 @@
-//! Flower 2.2 in front of a fleet of one Python worker and one of ours: each page, each lever of its API, and what it counts.
+//! Flower 2.2 and celery-exporter 0.11 in front of a fleet of one Python worker and one of ours: each page, each lever of its API, and what it counts.
 
 #[path = "../soil_pages/chromium.rs"]
 #[allow(dead_code)] // these tests use their own part of it
 mod chromium;
+mod exporter;
 mod flower;
 mod killed;
 #[path = "../services/mod.rs"]
