@@ -1,13 +1,16 @@
-//! RabbitMQ, each case beside its limit: `cargo bench --bench rabbitmq [-- [--quick] [--peers] [publish] [drain] [both]]`.
+//! RabbitMQ, each case beside its limit: `cargo bench --bench rabbitmq [-- [--quick] [--peers] [publish] [drain] [both] [events] [inspect]]`.
 //!
 //! - publishing with confirms, draining a filled queue, and both at once, on classic and on quorum queues: beside lapin
 //!   alone, which publishes and consumes the very same messages, with the same persistence, confirms and prefetch, and
 //!   acknowledges each hundred of them cumulatively;
+//! - `events`: draining while an event of each step is sent and a program reads them all, beside draining without;
+//! - `inspect`: how soon a busy worker answers the questions of remote control;
 //! - with `--peers`: beside a Python Celery worker and rusty-celery on the same broker.
 //!
 //! It starts a RabbitMQ and a Redis of its own. Results would be kept in Redis, and whether a task is revoked is asked there; the
 //! tasks themselves have no results, acknowledge late and do nothing.
 
+mod inspect;
 mod ours;
 mod peers;
 mod raw;
@@ -21,7 +24,7 @@ use support::figures::{Table, goal, micros, percent, rate};
 use support::{headline, rounds, sized};
 
 use ours::Ours;
-use raw::{Letter, Raw};
+use raw::{EventReader, Letter, Raw};
 use services::{RabbitMq, Redis};
 
 #[global_allocator]
@@ -43,7 +46,8 @@ fn filling() -> u64 {
 
 /// Whether this case was asked for, or none by its name.
 fn wanted(case: &str) -> bool {
-    let named = |argument: &String| ["publish", "drain", "both"].contains(&argument.as_str());
+    let named =
+        |argument: &String| ["publish", "drain", "both", "events", "inspect"].contains(&argument.as_str());
     let mut named = std::env::args().filter(named).peekable();
     named.peek().is_none() || named.any(|argument| argument == case)
 }
@@ -113,7 +117,7 @@ async fn draining(place: &Place, bare: &Letter, own: &Letter, table: &mut Table)
             raw.close().await;
         }
         Raw::fill(place, own, filling()).await;
-        cases.ours.push(Ours::drain(place, filling()).await);
+        cases.ours.push(Ours::drain(place, filling(), false).await);
     }
     cases.row(table, place.queue_type.as_str(), Some(0.9));
 }
@@ -136,11 +140,34 @@ async fn both(place: &Place, bare: &Letter, own: &Letter, table: &mut Table) {
     }
 }
 
+/// Each task has three events: received, started, succeeded.
+const EVENTS_OF_A_TASK: u64 = 3;
+
+async fn with_events(place: &Place, own: &Letter, table: &mut Table) {
+    let (mut off, mut on) = (Rounds::default(), Rounds::default());
+    let mut read = 0;
+    for _ in 0..rounds() {
+        Raw::fill(place, own, filling()).await;
+        off.push(Ours::drain(place, filling(), false).await);
+        Raw::fill(place, own, filling()).await;
+        let reader = EventReader::start(place).await;
+        on.push(Ours::drain(place, filling(), true).await);
+        read = reader.stop(filling() * EVENTS_OF_A_TASK).await;
+    }
+    let ratio = on.rate.over(&off.rate);
+    let [plain, told] = [&off, &on].map(|case| case.rate.show(rate));
+    let cpu = format!("{} / {}", off.cpu.show(micros), on.cpu.show(micros));
+    let verdict = goal(ratio.median() >= 0.9, &percent(0.9));
+    let name = place.queue_type.as_str().to_owned();
+    table.row(vec![name, plain, told, ratio.show(percent), verdict, cpu, read.to_string()]);
+}
+
 #[tokio::main]
 async fn main() {
     headline("rabbitmq");
     let (rabbit, redis) = services::blocking(|| (RabbitMq::start(), Redis::start())).await;
     let [mut publish, mut drain, mut whole] = [(); 3].map(|()| Table::new(&HEAD));
+    let mut events = Table::new(&["", "events off", "on", "ratio", "goal", "CPU off / on", "events read"]);
     for queue_type in [QueueType::Classic, QueueType::Quorum] {
         let place = Place::new(&rabbit, &redis, queue_type);
         let own = Ours::letter(&place).await;
@@ -151,9 +178,15 @@ async fn main() {
         if wanted("drain") {
             draining(&place, &bare, &own, &mut drain).await;
         }
+        if wanted("events") {
+            with_events(&place, &own, &mut events).await;
+        }
         if wanted("both") {
             both(&place, &bare, &own, &mut whole).await;
         }
+    }
+    if wanted("events") {
+        events.print("Draining a filled queue while the events of each task are sent and read");
     }
     if wanted("publish") {
         publish.print("Publishing, each mandatory, persistent and confirmed");
@@ -165,6 +198,9 @@ async fn main() {
     }
     if wanted("both") {
         whole.print("Publishing and consuming at once");
+    }
+    if wanted("inspect") {
+        inspect::answers(&Place::new(&rabbit, &redis, QueueType::Classic)).await;
     }
     if std::env::args().any(|argument| argument == "--peers") {
         let place = Place::new(&rabbit, &redis, QueueType::Classic);

@@ -49,13 +49,13 @@ pub struct Ours {
 }
 
 impl Ours {
-    async fn start(place: &Place, served: bool) -> Self {
+    async fn start(place: &Place, served: bool, events: bool) -> Self {
         let row = QueueRow::new(&*place.queue)
             .with_pool(Pool::Io)
             .with_workers(WORKERS)
             .with_prefetch(PREFETCH)
             .with_served(served);
-        let options = AmqpOptions::default().queue_type(place.queue_type);
+        let options = AmqpOptions::default().queue_type(place.queue_type).with_task_events(events);
         let broker: Arc<dyn Broker> =
             Arc::new(AmqpBroker::connect(&place.rabbit.url(), options).await.expect("RabbitMQ is there"));
         let builder = Celeriac::builder()
@@ -69,12 +69,12 @@ impl Ours {
 
     /// One that only sends.
     pub async fn sending(place: &Place) -> Self {
-        Self::start(place, false).await
+        Self::start(place, false, false).await
     }
 
     /// One that runs tasks too.
     pub async fn consuming(place: &Place) -> Self {
-        Self::start(place, true).await
+        Self::start(place, true, false).await
     }
 
     pub async fn shutdown(self) {
@@ -127,9 +127,10 @@ impl Ours {
         watch.stop(accepted)
     }
 
-    /// Runs so many that wait; over when RabbitMQ has the acknowledgements.
-    pub async fn drain(place: &Place, count: u64) -> Done {
-        let ours = Self::consuming(place).await;
+    /// Runs so many that wait; over when RabbitMQ has the acknowledgements. With `events` it sends an event of each
+    /// step, as Celery's worker with `-E`.
+    pub async fn drain(place: &Place, count: u64, events: bool) -> Done {
+        let ours = Self::start(place, true, events).await;
         ran(AHEAD).await;
         let (watch, ahead) = (Watch::start(), RUN.load(Ordering::Acquire));
         ran(count).await;

@@ -58,7 +58,7 @@ pub async fn compare(place: &Place) {
         rusty.drain.push(rusty_celery(&program, place, "drain").await);
         rusty.both.push(rusty_celery(&program, place, "both").await);
         Raw::fill(place, &letter, filling()).await;
-        drain.push(Ours::drain(place, filling()).await);
+        drain.push(Ours::drain(place, filling(), false).await);
         let ours = Ours::consuming(place).await;
         both.push(ours.both(PRODUCERS).await);
         ours.shutdown().await;

@@ -8,10 +8,10 @@ use celeriac::broker::amqp::QueueType;
 use futures_util::StreamExt;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, BasicQosOptions,
-    ConfirmSelectOptions, QueueDeclareOptions, QueuePurgeOptions,
+    ConfirmSelectOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueuePurgeOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind};
 
 use super::support::done::{Done, Watch};
 use super::support::span;
@@ -216,5 +216,57 @@ impl Raw {
             self.consume(|come| over.load(Ordering::Acquire) && come == accepted.load(Ordering::Relaxed));
         tokio::join!(produce, consume);
         watch.stop(accepted.into_inner())
+    }
+}
+
+/// A program that reads all events of the fleet, as Flower does.
+pub struct EventReader {
+    connection: Connection,
+    read: Arc<AtomicU64>,
+}
+
+impl EventReader {
+    pub async fn start(place: &Place) -> Self {
+        let connection = connect(place).await;
+        let channel = connection.create_channel().await.expect("a channel");
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let declared =
+            channel.exchange_declare("celeryev".into(), ExchangeKind::Topic, durable, FieldTable::default());
+        declared.await.expect("the exchange of events");
+        let exclusive = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
+        let queue =
+            channel.queue_declare("".into(), exclusive, FieldTable::default()).await.expect("a queue");
+        let name = queue.name().clone();
+        let bound = channel.queue_bind(
+            name.clone(),
+            "celeryev".into(),
+            "#".into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        bound.await.expect("it is bound");
+        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let consumer = channel.basic_consume(name, "".into(), options, FieldTable::default());
+        let mut consumer = consumer.await.expect("a consumer");
+        let read = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&read);
+        tokio::spawn(async move {
+            // A batch of task events is a list in one message.
+            while let Some(Ok(delivery)) = consumer.next().await {
+                let events = serde_json::from_slice::<serde_json::Value>(&delivery.data);
+                let events = events.ok().and_then(|events| events.as_array().map(Vec::len)).unwrap_or(0);
+                counted.fetch_add(events as u64, Ordering::AcqRel);
+            }
+        });
+        Self { connection, read }
+    }
+
+    /// Waits until so many task events were read, and returns the number.
+    pub async fn stop(self, at_least: u64) -> u64 {
+        while self.read.load(Ordering::Acquire) < at_least {
+            tokio::task::yield_now().await;
+        }
+        let _ = self.connection.close(200, "OK".into()).await;
+        self.read.load(Ordering::Acquire)
     }
 }

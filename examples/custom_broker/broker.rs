@@ -40,7 +40,8 @@ impl SqliteBroker {
         make(file)
             .map_err(|e| BrokerError::io_because(format!("{} cannot be made: {e}", file.display()), e))?;
         let (steps, queue) = channel();
-        let table = Table::open(file, steps.clone()).map_err(|e| BrokerError::io_because(e.to_string(), e))?;
+        let table =
+            Table::open(file, steps.clone()).map_err(|e| BrokerError::io_because(e.to_string(), e))?;
         let thread = std::thread::Builder::new().name("sqlite-broker".to_owned());
         thread.spawn(move || table.run(queue)).map_err(|e| BrokerError::io_because(e.to_string(), e))?;
         Ok(Self { steps, consumers: AtomicU64::new(0) })

@@ -29,3 +29,14 @@ impl Errors {
         self.0.map(|errors| errors.into_compile_error()).unwrap_or_default()
     }
 }
+
+/// The question that ends the text of an error, such as "; did you mean `queue`?". It is empty if no known name
+/// resembles `name` enough. The crate has the same for its own errors.
+pub fn did_you_mean<N: AsRef<str>>(name: &str, known: impl IntoIterator<Item = N>) -> String {
+    known
+        .into_iter()
+        .map(|known| (strsim::jaro_winkler(known.as_ref(), name), known))
+        .filter(|(score, _)| *score > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map_or_else(String::new, |(_, known)| format!("; did you mean `{}`?", known.as_ref()))
+}

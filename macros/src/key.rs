@@ -11,7 +11,7 @@ use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::{Error, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path};
 
-use crate::errors::Errors;
+use crate::errors::{Errors, did_you_mean};
 use crate::options::value;
 use crate::signature::TaskFn;
 
@@ -163,12 +163,7 @@ fn part(literal: &LitStr, path: &str, params: &[&Ident]) -> Result<(Ident, Token
             "" => "the key has `{}`, which names no parameter".to_owned(),
             _ => format!("the key names `{first}`, which is no parameter"),
         };
-        let nearest = params
-            .iter()
-            .map(|param| (strsim::jaro_winkler(&param.unraw().to_string(), first), param))
-            .filter(|(score, _)| *score > 0.8)
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-            .map_or_else(String::new, |(_, param)| format!("; did you mean `{}`?", param.unraw()));
+        let nearest = did_you_mean(first, params.iter().map(|param| param.unraw().to_string()));
         return Err(format!("{what}{nearest}\n{}", known(params)));
     };
     let is_field = path.contains('.');

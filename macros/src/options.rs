@@ -13,7 +13,7 @@ use syn::spanned::Spanned;
 use syn::{Error, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path, Token};
 
 use crate::duration;
-use crate::errors::Errors;
+use crate::errors::{Errors, did_you_mean};
 use crate::serial::SerialOptions;
 use crate::unique::{self, UniqueOptions};
 
@@ -223,12 +223,7 @@ fn unknown(name: &str, meta: &Meta, others: &[&str], is_serial: bool) -> Error {
         return Error::new_spanned(meta.path(), text);
     }
     let names: Vec<&str> = others.iter().chain(NAMES).chain(serial).copied().collect();
-    let nearest = names
-        .iter()
-        .map(|known| (strsim::jaro_winkler(known, name), known))
-        .filter(|(score, _)| *score > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map_or_else(String::new, |(_, known)| format!("; did you mean `{known}`?"));
+    let nearest = did_you_mean(name, &names);
     let what = if name.is_empty() {
         "an option is one word".to_owned()
     } else {

@@ -12,7 +12,7 @@ use syn::spanned::Spanned;
 use syn::{Error, Expr, ExprLit, ItemFn, Lit, LitStr, Meta, MetaList, Path, Token};
 
 use crate::crontab::{self, FIELDS};
-use crate::errors::Errors;
+use crate::errors::{Errors, did_you_mean};
 use crate::expand::{attributes, duration};
 use crate::grammar::Bounds;
 use crate::options::{function, span_of_time, value, word};
@@ -286,12 +286,7 @@ fn crontab(meta: &Meta) -> syn::Result<CrontabInput> {
         let name = meta.path().get_ident().map_or_else(String::new, ToString::to_string);
         let Some(index) = FIELDS.iter().position(|field| field.name == name) else {
             let known = FIELDS.map(|field| field.name);
-            let nearest = known
-                .iter()
-                .map(|known| (strsim::jaro_winkler(known, &name), known))
-                .filter(|(score, _)| *score > 0.8)
-                .max_by(|a, b| a.0.total_cmp(&b.0))
-                .map_or_else(String::new, |(_, known)| format!("; did you mean `{known}`?"));
+            let nearest = did_you_mean(&name, known);
             let text =
                 format!("a crontab has no field `{name}`{nearest}\nthe fields are: {}", known.join(", "));
             return Err(Error::new_spanned(meta.path(), text));

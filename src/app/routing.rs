@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::catalogue::{self, Argument, ArgumentPattern, Catalogue, Pool, QueueRow};
+use crate::core::did_you_mean;
 use crate::task::registry::Registry;
 use crate::task::{Arguments, EnqueueError, Router, TaskKind};
 
@@ -131,7 +132,7 @@ impl Routing {
             None => Err(EnqueueError::UnknownQueue {
                 task: task.to_owned(),
                 queue: wanted.to_owned(),
-                hint: self.nearest(wanted).map_or(String::new(), |name| format!("; did you mean `{name}`?")),
+                hint: did_you_mean::hint(wanted, self.catalogue.queues.iter().map(|row| row.name.as_str())),
             }),
         }
     }
@@ -141,16 +142,6 @@ impl Routing {
         let wanted =
             self.catalogue.queue(wanted).or_else(|| self.catalogue.queue(&self.catalogue.default_queue));
         wanted.map_or(&self.catalogue.default_queue, |row| &row.name)
-    }
-
-    fn nearest(&self, wanted: &str) -> Option<&str> {
-        self.catalogue
-            .queues
-            .iter()
-            .map(|row| (strsim::jaro_winkler(&row.name, wanted), row.name.as_str()))
-            .filter(|(score, _)| *score > 0.8)
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-            .map(|(_, name)| name)
     }
 }
 

@@ -6,6 +6,7 @@ use std::fmt;
 
 use crate::actors::EntryOrigin;
 use crate::core::calendar::Schedule;
+use crate::core::did_you_mean;
 use crate::task::registry::Registry;
 use crate::task::{Periodic, PeriodicDefinition};
 
@@ -72,9 +73,7 @@ pub(super) fn collect(
     let unknown = |entry: &Periodic| {
         let is_unknown = registry.get(&entry.task).is_none();
         is_unknown.then(|| {
-            let hint = registry
-                .nearest(&entry.task)
-                .map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+            let hint = did_you_mean::hint(&entry.task, registry.names());
             format!("it calls `{}`, and this program has no task of that name{hint}", entry.task)
         })
     };

@@ -18,6 +18,7 @@ use super::table::{Column, TextTable};
 use crate::app::Backend;
 use crate::broker::{Broker, DeadLetter, SplitBroker, opened};
 use crate::catalogue::{format_span, parse_span};
+use crate::core::glob::as_regex;
 use crate::store::chord::LARGEST_CHORD;
 use crate::task::TaskId;
 use crate::task::clock::now;
@@ -37,7 +38,7 @@ pub(super) struct RequeueArgs {
     /// Only letters of this queue.
     #[arg(short, long, value_name = "NAME")]
     queue: Option<String>,
-    /// Only letters of tasks whose name matches; `*` stands for any text and `?` for one character.
+    /// Only letters of tasks whose name matches; `*` stands for any text, `?` for one character, `[ab]` for one of these.
     #[arg(short, long, value_name = "GLOB")]
     task: Option<String>,
     /// Only letters whose reason contains this text.
@@ -102,10 +103,9 @@ fn span(text: &str) -> Result<Duration, String> {
     parse_span(text).ok_or_else(|| "a span of time is written like `30s`, `15m` or `1h30m`".to_owned())
 }
 
-/// The regular expression of a pattern: `*` matches any text, `?` one character, and all else matches itself.
+/// The regular expression of a pattern with `*`, `?` and `[seq]`.
 fn glob(pattern: &str) -> Option<Regex> {
-    let escaped = regex::escape(pattern).replace(r"\*", ".*").replace(r"\?", ".");
-    Regex::new(&format!("(?s)^{escaped}$")).ok()
+    Regex::new(&as_regex(pattern)).ok()
 }
 
 pub(super) fn run(args: &RequeueArgs, out: &mut impl Write) -> Result<(), Failure> {

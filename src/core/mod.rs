@@ -12,6 +12,7 @@ pub mod address;
 mod backoff;
 pub mod calendar;
 pub(crate) mod canonical;
+pub(crate) mod did_you_mean;
 mod error_text;
 pub(crate) mod glob;
 pub(crate) mod instant;

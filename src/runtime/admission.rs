@@ -3,6 +3,7 @@
 
 use super::Runtime;
 use crate::broker::Broker;
+use crate::core::did_you_mean;
 use crate::task::{Judge, TaskDefinition, Verdict};
 
 /// Decides whether a delivery runs. Returns its task, or the verdict that ends it without a run: it has expired,
@@ -21,8 +22,7 @@ pub(crate) fn admit(runtime: &Runtime, judge: &Judge<'_>) -> Result<&'static Tas
     }
     let registry = &runtime.dispatcher.registry;
     let Some(definition) = registry.get(&message.task) else {
-        let hint = registry.nearest(&message.task);
-        let hint = hint.map_or(String::new(), |name| format!("; did you mean `{name}`?"));
+        let hint = did_you_mean::hint(&message.task, registry.names());
         let reason = format!("no task named `{}` in this program{hint}", message.task);
         return Err(Box::new(judge.not_registered(&reason)));
     };

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use crate::core::did_you_mean;
+
 use super::{DataMap, NeededData, TaskDefinition};
 
 /// The tasks of a program by name.
@@ -82,12 +84,7 @@ impl Registry {
 
     /// The known name that resembles `name` most, for "did you mean". It is `None` if no name resembles it enough.
     pub fn nearest(&self, name: &str) -> Option<&'static str> {
-        self.tasks
-            .keys()
-            .map(|known| (strsim::jaro_winkler(known, name), *known))
-            .filter(|(score, _)| *score > 0.8)
-            .max_by(|a, b| a.0.total_cmp(&b.0))
-            .map(|(_, known)| known)
+        did_you_mean::nearest(name, self.tasks.keys().copied())
     }
 }
 

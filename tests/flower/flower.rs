@@ -29,9 +29,10 @@ impl Answer {
 
 impl Flower {
     /// Starts Flower with the app in this script, and waits until it answers.
-    pub fn start(script: &Script) -> Self {
+    pub fn start(script: &Script, broker_api: &str) -> Self {
         let port = free_port();
-        let arguments = ["flower", "--address=127.0.0.1", &format!("--port={port}")].map(str::to_owned);
+        let (port_option, api) = (format!("--port={port}"), format!("--broker_api={broker_api}"));
+        let arguments = ["flower", "--address=127.0.0.1", &port_option, &api].map(str::to_owned);
         let script = script.clone().env("FLOWER_UNAUTHENTICATED_API", "true");
         let server = Python::with_flower().celery("Flower", &script, &arguments);
         let flower = Self { port, _server: server };
@@ -66,17 +67,21 @@ impl Flower {
     }
 
     fn try_ask(&self, method: &str, path: &str) -> std::io::Result<Answer> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
-        // HTTP/1.0: the answer ends where the connection does.
-        let request =
-            format!("{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{}\r\nContent-Length: 0\r\n\r\n", self.port);
-        stream.write_all(request.as_bytes())?;
-        let mut text = Vec::new();
-        stream.read_to_end(&mut text)?;
-        let text = String::from_utf8_lossy(&text).into_owned();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
-        Ok(Answer { status, body: body.to_owned() })
+        ask(self.port, method, path)
     }
+}
+
+/// Asks a server on this port.
+pub fn ask(port: u16, method: &str, path: &str) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    // HTTP/1.0: the answer ends where the connection does.
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 0\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut text = Vec::new();
+    stream.read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    Ok(Answer { status, body: body.to_owned() })
 }

@@ -1,9 +1,13 @@
-//! Flower 2.2 in front of a fleet of one Python worker and one of ours: each page, each lever of its API, and what it counts.
+//! Flower 2.2 and celery-exporter 0.11 in front of a fleet of one Python worker and one of ours: each page, each lever of its API, and what it counts.
 
 #[path = "../soil_pages/chromium.rs"]
 #[allow(dead_code)] // these tests use their own part of it
 mod chromium;
+mod exporter;
 mod flower;
+mod killed;
+
+use std::sync::LazyLock;
 
 use celeriac::broker::amqp::AmqpOptions;
 use celeriac::catalogue::{Pool, QueueRow};
@@ -15,7 +19,13 @@ use tokio::sync::Semaphore;
 
 use chromium::Chromium;
 use flower::Flower;
-use services::{CeleryWorker, Python, RabbitMq, Redis, Script, blocking};
+use services::{CeleryWorker, Python, RabbitMq, RabbitMqOptions, Redis, Script, blocking};
+
+/// The node of these tests. Flower's page of the broker asks its management API.
+fn rabbitmq() -> RabbitMq {
+    static NODE: LazyLock<RabbitMq> = LazyLock::new(|| RabbitMqOptions::new().management().start());
+    NODE.clone()
+}
 
 /// What a body waits for.
 static GATE: Semaphore = Semaphore::const_new(0);
@@ -47,7 +57,7 @@ struct Fleet {
 
 async fn fleet(vhost: &'static str) -> Fleet {
     let (script, python, broker, redis) = blocking(move || {
-        let broker = RabbitMq::shared().vhost(vhost);
+        let broker = rabbitmq().vhost(vhost);
         let redis = Redis::shared().url();
         let script = Script::new("tests/flower/app.py")
             .env("FLEET_BROKER", broker.replace("amqp://", "pyamqp://"))
@@ -67,7 +77,7 @@ async fn fleet(vhost: &'static str) -> Fleet {
         .await
         .expect("our worker starts");
     let node = celeriac.node().expect("it has a name in the fleet");
-    let flower = blocking(move || Flower::start(&script)).await;
+    let flower = blocking(move || Flower::start(&script, &rabbitmq().management_api())).await;
     Fleet { celeriac, flower, python, ours: node }
 }
 
@@ -166,6 +176,17 @@ async fn flower_sees_and_steers_our_worker_as_it_does_pythons() {
     assert!(us["registered"].to_string().contains("shop.waits"), "{us}");
     assert!(!us["conf"].to_string().contains("guest:guest"), "no password is told");
 
+    // The page of the broker stands on this: our queue is among those whose size it tells.
+    fleet
+        .ask(|flower| {
+            flower.until("/api/queues/length", |queues| {
+                let queues = queues["active_queues"].as_array()?;
+                let named = |name| queues.iter().any(|queue| queue["name"] == json!(name));
+                (named("rust") && named("python")).then_some(())
+            })
+        })
+        .await;
+
     // Each page opens, in a browser.
     let (pages, task) = (std::sync::Arc::clone(&fleet), known.clone());
     let node = ours.clone();
@@ -177,6 +198,8 @@ async fn flower_sees_and_steers_our_worker_as_it_does_pythons() {
             ("worker", format!("/worker/{node}"), "Max concurrency".to_owned()),
             ("tasks", "/tasks".to_owned(), "shop.add".to_owned()),
             ("task", format!("/task/{task}"), "SUCCESS".to_owned()),
+            // It asks the workers for their queues, and the broker for each queue's size.
+            ("broker", "/broker".to_owned(), "rust".to_owned()),
         ] {
             chromium.go(&pages.flower.url(&path));
             chromium.until(&format!("document.body.innerText.includes({})", json!(shows)));

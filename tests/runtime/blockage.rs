@@ -36,9 +36,8 @@ async fn what_waits_in_the_broker_counts() {
         assert!(status.blockage <= low.elapsed(), "{:?}", status.blockage);
         until_status(&celeriac, "narrow", |status| status.blockage >= high.duration_since(low)).await;
         // Soil tells whole seconds, so this waits for the first.
-        let seconds = async || {
-            celeriac.soil().status(waiting.id()).await.unwrap().line.unwrap().blocked_seconds
-        };
+        let seconds =
+            async || celeriac.soil().status(waiting.id()).await.unwrap().line.unwrap().blocked_seconds;
         until("Soil tells that it is blocked", async || seconds().await >= 1).await;
         let told = seconds().await;
         assert!((1..=low.elapsed().as_secs()).contains(&told), "{told}");

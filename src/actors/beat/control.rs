@@ -13,6 +13,7 @@ use super::status::{BeatError, EntryOrigin, EntryStatus};
 use super::tick::options;
 use super::{Beat, BeatParts, LiveEntry};
 use crate::core::calendar::{Agenda, Tenants};
+use crate::core::did_you_mean;
 use crate::store::{CompareAndSet, StoreError};
 use crate::task::clock::now;
 use crate::task::{NewTask, Periodic, Receipt};
@@ -34,12 +35,7 @@ impl Beat {
 
 /// The error for a name that no entry has, with the nearest known name as a hint.
 pub(super) fn unknown<'a>(known: impl Iterator<Item = &'a String>, name: &str) -> BeatError {
-    let nearest = known
-        .map(|known| (strsim::jaro_winkler(known, name), known))
-        .filter(|(score, _)| *score > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    let hint = nearest.map_or(String::new(), |(_, known)| format!("; did you mean `{known}`?"));
-    BeatError::Unknown { name: name.to_owned(), hint }
+    BeatError::Unknown { name: name.to_owned(), hint: did_you_mean::hint(name, known) }
 }
 
 /// The status of an entry now.

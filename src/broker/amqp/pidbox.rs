@@ -363,11 +363,7 @@ mod tests {
             (false, Ok(vec![]), json!({"ok": "tasks {'a', 'b'} flagged as revoked"})),
             (true, Ok(vec!["b".into()]), json!({"ok": "terminate: b"})),
             (true, Ok(vec![]), json!({"ok": "terminate: tasks unknown"})),
-            (
-                false,
-                Err(StoreError::io("away")),
-                json!({"error": "the revocation is not stored: away"}),
-            ),
+            (false, Err(StoreError::io("away")), json!({"error": "the revocation is not stored: away"})),
         ] {
             let (store, told) = oneshot::channel();
             let listener = SlowListener(Mutex::new(Some(told)));

@@ -13,6 +13,7 @@ use super::process::{Output, Process, program, run};
 /// What pip is asked for.
 const CELERY: &str = "celery[redis]==5.7.*";
 const FLOWER: &str = "celery[redis]==5.7.* flower==2.2.*";
+const EXPORTER: &str = "prometheus-exporter-celery==0.11.*";
 const MOTO: &str = "moto[s3,server]==5.*";
 /// Celery, and what its integration tests import.
 const SUITE: &str = "celery[redis]==5.7.0 pydantic==2.* pytest==9.* pytest-subtests pytest-timeout==2.*";
@@ -38,7 +39,7 @@ pub struct CeleryWorker {
     node: String,
 }
 
-/// Another command of Celery's that runs until this is dropped.
+/// Another program in Python that runs until this is dropped.
 pub struct Server {
     process: Process,
     _home: Home,
@@ -47,7 +48,7 @@ pub struct Server {
 impl Drop for Server {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the log of a command of Celery's ends with:\n{}", self.process.last_of_log());
+            eprintln!("the log of a program in Python ends with:\n{}", self.process.last_of_log());
         }
     }
 }
@@ -86,6 +87,15 @@ impl Python {
         static MADE: OnceLock<Python> = OnceLock::new();
         MADE.get_or_init(|| Self { interpreter: make_environment("python-flower-2.2", FLOWER, |_, _| {}) })
             .clone()
+    }
+
+    /// Python with celery-exporter (its name on PyPI is prometheus-exporter-celery). The first call makes the environment.
+    pub fn with_exporter() -> Self {
+        static MADE: OnceLock<Python> = OnceLock::new();
+        MADE.get_or_init(|| Self {
+            interpreter: make_environment("python-exporter-0.11", EXPORTER, |_, _| {}),
+        })
+        .clone()
     }
 
     /// Python with moto, whose server keeps buckets in its memory. The first call makes the environment.
@@ -149,6 +159,16 @@ impl Python {
         let process = Process::start(what, &self.interpreter, home.join("log"), |command| {
             command.args(["-m", "celery", "-A"]).arg(app).args(arguments);
             command.envs(script.environment.iter().cloned()).env("PYTHONPATH", &dir).current_dir(home.path());
+            unbuffered(command);
+        });
+        Server { process, _home: home }
+    }
+
+    /// Starts a program of one line, such as a command of a package that has no module to run.
+    pub fn code(&self, what: &str, code: &str, arguments: &[String]) -> Server {
+        let home = Home::new("python");
+        let process = Process::start(what, &self.interpreter, home.join("log"), |command| {
+            command.args(["-c", code]).args(arguments).current_dir(home.path());
             unbuffered(command);
         });
         Server { process, _home: home }

@@ -21,6 +21,7 @@ pub struct RabbitMq(Arc<Node>);
 pub struct RabbitMqOptions {
     consumer_timeout: Option<Duration>,
     config: Vec<String>,
+    management: bool,
 }
 
 impl RabbitMqOptions {
@@ -38,6 +39,12 @@ impl RabbitMqOptions {
     /// One more line of `rabbitmq.conf`.
     pub fn config(mut self, line: &str) -> Self {
         self.config.push(line.to_owned());
+        self
+    }
+
+    /// With the management plugin, whose HTTP API tools such as Flower ask for the sizes of queues.
+    pub fn management(mut self) -> Self {
+        self.management = true;
         self
     }
 
@@ -97,6 +104,12 @@ impl RabbitMq {
 
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.0.port))
+    }
+
+    /// The address of the management API, of a node that was started with it.
+    pub fn management_api(&self) -> String {
+        let port = self.0.management_port.expect("the node was started with the management plugin");
+        format!("http://guest:guest@127.0.0.1:{port}/api/")
     }
 
     /// The name of the node in its cluster.
@@ -213,6 +226,7 @@ struct Node {
     name: String,
     port: u16,
     distribution_port: u16,
+    management_port: Option<u16>,
     home: Home,
     mapper: Arc<PortMapper>,
 }
@@ -223,15 +237,22 @@ impl Node {
         let (port, distribution_port) = (ports::free(), ports::free());
         // All nodes and their tools have one cookie, each in its own home.
         write_secret(&home.join(".erlang.cookie"), "CELERIACTESTCOOKIE");
-        std::fs::write(home.join("plugins"), "[].\n").expect("a file");
+        let management_port = options.management.then(ports::free);
+        let plugins = if options.management { "[rabbitmq_management].\n" } else { "[].\n" };
+        std::fs::write(home.join("plugins"), plugins).expect("a file");
         std::fs::write(home.join("environment"), "").expect("a file");
         let mut config = vec![
             format!("listeners.tcp.1 = 127.0.0.1:{port}"),
             "log.console = true".to_owned(),
             "log.console.level = info".to_owned(),
             "log.file = false".to_owned(),
-            "collect_statistics_interval = 60000".to_owned(),
+            // The management plugin shows what was collected last.
+            format!("collect_statistics_interval = {}", if options.management { 1000 } else { 60000 }),
         ];
+        if let Some(port) = management_port {
+            config.push("management.tcp.ip = 127.0.0.1".to_owned());
+            config.push(format!("management.tcp.port = {port}"));
+        }
         if cluster.len() > 1 {
             config.push("cluster_formation.peer_discovery_backend = classic_config".to_owned());
             config.push("cluster_formation.randomized_startup_delay_range.min = 0".to_owned());
@@ -250,7 +271,7 @@ impl Node {
         std::fs::write(home.join("advanced.config"), advanced).expect("a file");
         config.extend(options.config.iter().cloned());
         std::fs::write(home.join("rabbitmq.conf"), config.join("\n") + "\n").expect("a file");
-        Self { process: Mutex::new(None), name, port, distribution_port, home, mapper }
+        Self { process: Mutex::new(None), name, port, distribution_port, management_port, home, mapper }
     }
 
     /// What the server and its tools need to find each other, and nothing of the system's.
