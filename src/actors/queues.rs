@@ -241,7 +241,7 @@ impl Queues {
     /// Pauses, resumes or resizes a queue. `false`: it does not answer.
     pub(crate) async fn steer(&self, name: &str, steer: Steer) -> bool {
         match self.get(name) {
-            Some(queue) => queue.send(steer).await.is_ok(),
+            Some(queue) => matches!(timeout(PATIENCE, queue.send(steer)).await, Ok(Ok(_))),
             None => false,
         }
     }

@@ -35,7 +35,7 @@ pub(super) fn is_panic(outcome: &Result<String, Ending>) -> bool {
 /// The span of one run. What a body logs is inside of it, so an operator finds the lines of a task by its id, and a tracing
 /// backend shows the run. It costs nothing where nobody records spans of the level INFO.
 fn span_of(context: &Context) -> tracing::Span {
-    tracing::trace_span!(
+    tracing::info_span!(
         "task",
         task = context.task(),
         id = %context.id(),

@@ -61,7 +61,7 @@ impl Runtime {
     /// Tells that a delivery has come, unless that was told before. What is not going to run is not received: it is
     /// revoked, or fails.
     pub(crate) fn tell_received(&self, delivery: &Delivery) {
-        if self.events.is_heard(EventGroup::Run) {
+        if !delivery.is_announced() && self.events.is_heard(EventGroup::Run) {
             self.announce(delivery.message());
         }
     }

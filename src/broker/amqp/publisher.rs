@@ -332,7 +332,7 @@ impl Publisher {
             Confirmation::Nack(None) if attempt.refused < DOUBTS => {
                 attempt.refused += 1;
                 attempt.sent = false;
-                self.open_channel().take_if(|open| open.since.elapsed() > YOUNG);
+                self.channel.lock().take_if(|open| open.since.elapsed() > YOUNG);
                 Ok(false)
             }
             Confirmation::Nack(None) => Err(BrokerError::Full(format!(
@@ -469,7 +469,7 @@ impl Publisher {
         sent: &mut bool,
     ) -> Option<T> {
         poll_fn(|cx| {
-            let _line = self.open_channel();
+            let _line = self.channel.lock();
             *sent = true;
             Poll::Ready(match message.as_mut().poll(cx) {
                 Poll::Ready(output) => Some(output),
@@ -485,7 +485,7 @@ impl Publisher {
             return Ok(channel);
         }
         let channel = self.new_channel().await?;
-        *self.open_channel() = Some(SharedChannel { channel: channel.clone(), since: Instant::now() });
+        *self.channel.lock() = Some(SharedChannel { channel: channel.clone(), since: Instant::now() });
         Ok(channel)
     }
 
@@ -498,7 +498,7 @@ impl Publisher {
     }
 
     fn usable_channel(&self) -> Option<Channel> {
-        self.open_channel().as_ref().map(|open| open.channel.clone()).filter(|c| c.status().connected())
+        self.channel.lock().as_ref().map(|open| open.channel.clone()).filter(|c| c.status().connected())
     }
 
     /// The epoch of the connection, if there is one.
@@ -507,10 +507,6 @@ impl Publisher {
             LinkState::Up(up) => Some(up.epoch),
             LinkState::Down(_) => None,
         }
-    }
-
-    fn open_channel(&self) -> MutexGuard<'_, Option<SharedChannel>> {
-        self.channel.lock()
     }
 
     fn unknown(&self, error: &BrokerError, sent: bool) -> BrokerError {

@@ -30,6 +30,7 @@ const LANES: &[&str] = &[
     "newcomers_get_what_they_state",
     "a_failure_may_block_its_lane",
     "lanes_keep_their_order_under_load",
+    "lanes_survive",
 ];
 
 /// The promises about what survives the process.
