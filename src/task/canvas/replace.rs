@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::SignatureError;
+use super::check::check_unique_among;
 use super::freeze::{CanvasPosition, Freezer, Ids, accumulate};
 use super::launch::Launch;
 use super::limits::{CanvasLimits, inherited};
@@ -58,6 +59,7 @@ pub(crate) fn replacement(
     let _ = freezer.freeze(&mut node, place);
     node.check_unique()?;
     let rest = read(workflow.chain)?;
+    check_unique_among([], rest.iter().chain([&node]))?;
     let mut launch = Launch::within(limits).each_with(inherited);
     launch.add(node, Vec::new(), Some(rest), &mut freezer);
     launch.check()?;
