@@ -134,6 +134,12 @@ impl Node {
         Ok(())
     }
 
+    /// The same of the node and of all that is in it or comes after it, of what a body sends.
+    pub(super) fn check_sizes(&self, limit: usize) -> Result<(), SignatureError> {
+        self.check_size(limit).map_err(|error| SignatureError(error.to_string()))?;
+        self.inner().chain(self.others()).try_for_each(|node| node.check_sizes(limit))
+    }
+
     fn check_at(
         &self,
         depth: usize,

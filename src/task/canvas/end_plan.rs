@@ -177,7 +177,8 @@ pub(crate) fn after(
             // As in Celery, errbacks are not called for a task that was revoked, has expired, or is known to nobody.
             if record.state == State::Failure {
                 let errbacks = workflow.errbacks.iter();
-                let errbacks = errbacks.filter_map(|raw| callable(raw, []).inspect_err(left_out).ok()).collect();
+                let errbacks = errbacks.map(|raw| callable(raw, []).inspect_err(left_out));
+                let errbacks = errbacks.filter_map(Result::ok).collect();
                 end_plan.call_errbacks(errbacks, message.id.as_str(), &mut freezer);
                 if let Err(error) = end_plan.launch.check() {
                     tracing::error!(id = %message.id, %error, "the errbacks of a task cannot be called");
