@@ -54,6 +54,51 @@ async fn an_id_that_no_store_can_hold_is_refused_wherever_it_is() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_amqp_cannot_carry_is_refused_on_every_broker() {
+    on_all(async |celeriac| {
+        let send = async |canvas: Canvas| canvas.send(celeriac.client()).await;
+        for (len, text) in [(0, "is empty; give it 1 to 255"), (300, "has 300 bytes; give it at most 255")] {
+            let bad = || "x".repeat(len);
+            let sent = add::s(1, 1).header(bad(), 1).send(celeriac.client()).await;
+            let said = refused(sent.map(drop));
+            assert!(said.starts_with("`canvas::kit::add` cannot be sent: the name of a header"), "{said}");
+            assert!(said.contains(text), "{said}");
+            let canvases: Vec<Canvas> = vec![
+                add::s(1, 1).header(bad(), 1).then(add::p(1)).untyped(),
+                add::s(1, 1).then(add::p(1).set("headers", json!({bad(): 1}))).untyped(),
+                add::s(1, 1).link(add::p(1).set("headers", json!({bad(): 1}))).untyped(),
+                chord([add::s(1, 1)], sum::p().set("headers", json!({bad(): 1}))).untyped(),
+                group([add::s(1, 1), add::s(2, 2)]).stamp(&bad(), 1).untyped(),
+            ];
+            for canvas in canvases {
+                let said = refused(send(canvas).await);
+                assert!(said.contains(text) && said.len() < 400, "{said}");
+            }
+        }
+        let long = || "x".repeat(300);
+        let sent = add::s(1, 1).header("h", json!([{long(): 1}])).send(celeriac.client()).await;
+        let inside = refused(sent.map(drop));
+        assert!(inside.contains("a name in the value of header `h`"), "{inside}");
+        for (canvas, what) in [
+            (group([add::s(1, 1)]).stamp("s", json!({long(): 1})).untyped(), "in the value of stamp `s`"),
+            (add::s(1, 1).then(twice::p().set("message_id", long())).untyped(), "the property `message_id`"),
+            (add::s(1, 1).then(twice::p().set("app_id", long())).untyped(), "the property `app_id`"),
+            (add::s(1, 1).then(twice::p().set("type", long())).untyped(), "the property `type`"),
+        ] {
+            let said = refused(send(canvas).await);
+            assert!(said.contains(what) && said.contains("has 300 bytes") && said.len() < 400, "{said}");
+        }
+        // What AMQP has room for is taken.
+        let longest = "x".repeat(255);
+        let second = twice::p().set("message_id", longest.as_str());
+        let fits = add::s(1, 1).header(longest.as_str(), 1).then(second);
+        assert_eq!(fits.send(celeriac.client()).await.unwrap().get(LONG).await, Ok(4));
+        assert_eq!(celeriac.queue("default").await.unwrap().ready, 0);
+    })
+    .await;
+}
+
 /// Adds a member under this id to its chord.
 #[task(max_retries = 0)]
 async fn adds_one_called(ctx: Context, id: String) -> Result<i64, TaskError> {

@@ -8,6 +8,7 @@ use super::SignatureError;
 use super::limits::{CanvasLimits, json_len};
 use super::node::{Node, NodeKind};
 use crate::task::id::LONGEST_ID;
+use crate::task::wire_names::{OWN_PROPERTIES, check_header, check_property};
 use crate::task::{EnqueueError, check_id};
 
 /// The deepest nesting of a canvas. Readers of its JSON give up at 128 brackets, and a level takes up to four.
@@ -63,10 +64,10 @@ impl Node {
         nodes.iter().chain(chord.into_iter().flatten())
     }
 
-    /// Checks all ids in the node and in what is linked to it.
+    /// Checks all ids in the node and in what is linked to it, and the names of headers and stamps.
     ///
     /// # Errors
-    /// One of the ids is not usable.
+    /// One of the ids or names is not usable.
     pub(crate) fn check_ids(&self) -> Result<(), SignatureError> {
         self.check_own_ids()?;
         self.inner().chain(self.others()).try_for_each(Self::check_ids)
@@ -89,6 +90,25 @@ impl Node {
                         self.short_name()
                     )));
                 }
+            }
+        }
+        self.check_own_names()
+            .map_err(|what| SignatureError(format!("`{}` cannot be sent: {what}", self.short_name())))
+    }
+
+    /// Checks the names of the headers and of the stamps, and the properties.
+    fn check_own_names(&self) -> Result<(), String> {
+        let option = |key: &str| self.options.plain.get(key).map(|value| value.value());
+        for (name, value) in option("headers").and_then(Value::as_object).into_iter().flatten() {
+            check_header("header", name, value)?;
+        }
+        let stamps = option("stamped_headers").and_then(Value::as_array).into_iter().flatten();
+        for name in stamps.filter_map(Value::as_str) {
+            check_header("stamp", name, option(name).unwrap_or(&Value::Null))?;
+        }
+        for name in OWN_PROPERTIES {
+            if let Some(text) = option(name).and_then(Value::as_str) {
+                check_property(name, text)?;
             }
         }
         Ok(())
