@@ -17,10 +17,8 @@ impl Runtime {
     pub(super) fn may_be_over(&self, delivery: &Delivery) -> bool {
         let message = delivery.message();
         // After a crash the broker may publish the message anew, so that nothing else says that it comes again.
-        let comes_again = delivery.is_again()
-            || message.crashes > 0
-            || message.retries > 0
-            || message.continuations > 0;
+        let comes_again =
+            delivery.is_again() || message.crashes > 0 || message.retries > 0 || message.continuations > 0;
         comes_again && !message.ignore_result && self.keeps_apart()
     }
 

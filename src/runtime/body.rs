@@ -12,6 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use crate::core::Timestamp;
+use crate::core::text::logged_errors;
 use crate::task::{
     Arguments, Body, BodyFuture, Context, CurrentGuard, Ending, Message, Outcome, TaskDefinition, TaskError,
     panic_message,
@@ -85,7 +86,7 @@ impl Future for IoBody {
 impl Drop for IoBody {
     fn drop(&mut self) {
         if let Err(Ending::Failure { messages, .. }) = self.end() {
-            tracing::warn!(panic = %messages.join(": "), "a body panicked while it was dropped");
+            tracing::warn!(panic = %logged_errors(&messages).join(": "), "a body panicked while it was dropped");
         }
     }
 }

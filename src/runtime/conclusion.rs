@@ -11,6 +11,7 @@ use super::body::guard;
 use super::follow_ups::instead;
 use super::run::Report;
 use crate::broker::{Delivery, Settle};
+use crate::core::text::{ERROR, logged_errors, shortened};
 use crate::task::{
     AfterFailure, Context, DownloadFacts, Ending, HookEvent, Hooks, Json, Message, Next, State, TaskResult,
     TrackedState, Verdict,
@@ -176,11 +177,11 @@ fn log(message: &Message, verdict: &Verdict) {
     let (id, task) = (&message.id, &message.task);
     match verdict {
         Verdict::Over(r) if r.state == State::Failure => {
-            tracing::error!(%id, task, errors = ?r.errors, error_type = ?r.error_type, attempts = r.attempts, "FAILURE");
+            tracing::error!(%id, task, errors = ?logged_errors(&r.errors), error_type = ?r.error_type, attempts = r.attempts, "FAILURE");
         }
         Verdict::Over(r) => tracing::debug!(%id, task, state = %r.state, "over"),
         Verdict::Again { message: m, due, next: Next::Retry, .. } => {
-            tracing::warn!(%id, task, errors = ?m.last_errors, retries = m.retries, due = ?due.map(|d| d.to_string()), "RETRY");
+            tracing::warn!(%id, task, errors = ?logged_errors(&m.last_errors), retries = m.retries, due = ?due.map(|d| d.to_string()), "RETRY");
         }
         Verdict::Again { next, .. } => tracing::debug!(%id, task, ?next, "waits again"),
         Verdict::Replaced(launch) => {
@@ -188,7 +189,9 @@ fn log(message: &Message, verdict: &Verdict) {
             tracing::debug!(%id, task, ?by, "replaced");
         }
         Verdict::HandBack => tracing::info!(%id, task, "handed back to its queue"),
-        Verdict::Dead { reason, .. } => tracing::error!(%id, task, reason, "REJECTED"),
+        Verdict::Dead { reason, .. } => {
+            tracing::error!(%id, task, reason = shortened(reason, ERROR).as_ref(), "REJECTED");
+        }
     }
 }
 
@@ -224,7 +227,7 @@ fn tell(hooks: &Hooks, runtime: &Runtime, context: &Context, event: &HookEvent) 
     let everybodys = guard(|| everybodys.map_or((), |hook| hook(context, event)));
     for told in [own, everybodys] {
         if let Err(Ending::Failure { messages, .. }) = told {
-            let panic = messages.join(": ");
+            let panic = logged_errors(&messages).join(": ");
             tracing::error!(id = %context.id(), task = context.task(), panic, "a hook panicked; the outcome stands");
         }
     }
@@ -235,7 +238,7 @@ fn tell_ready(facts: &DownloadFacts, context: &Context, runtime: &Runtime) {
     if let Some(hook) = runtime.on_ready.as_deref()
         && let Err(Ending::Failure { messages, .. }) = guard(|| hook(context, facts))
     {
-        let panic = messages.join(": ");
+        let panic = logged_errors(&messages).join(": ");
         tracing::error!(id = %context.id(), task = context.task(), panic, "a hook panicked; the download is ready");
     }
 }

@@ -230,6 +230,7 @@ impl Run {
             revoked: self.context.decide(),
             terminated: self.context.interrupt() == Some(Interrupt::Revoked),
             limits: self.runtime.dispatcher.limits,
+            max_message_size: self.runtime.dispatcher.max_message_size,
         };
         // A body that has declared its failure has failed, whatever it returned afterwards.
         if let Some(errors) = self.context.failure() {

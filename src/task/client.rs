@@ -158,6 +158,14 @@ pub enum EnqueueError {
         /// The largest size allowed (`max_message_size`), in bytes.
         limit: usize,
     },
+    /// The name of a header or a stamp, or a property of the message, is not usable.
+    #[error("`{task}` cannot be sent: {what}")]
+    Name {
+        /// The task's name.
+        task: String,
+        /// What is wrong with which name.
+        what: String,
+    },
     /// The catalogue has no such queue.
     #[error("`{task}` goes to queue `{queue}`, which is not in the catalogue{hint}")]
     UnknownQueue {

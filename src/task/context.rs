@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Notify;
 
-use super::canvas::{IntoCanvas, Launching};
+use super::canvas::{IntoCanvas, Launching, json_len};
 use super::download::Exposed;
 use super::permit::{HandedOver, HeldPermit, RunPermits};
 use super::progress::ProgressCell;
@@ -16,6 +16,7 @@ use super::{
     State, TaskError, TaskId, TaskOptions, TrackedState, Want,
 };
 use crate::core::Timestamp;
+use crate::core::text::bounded_errors;
 
 /// The run of a task as its body sees it: which task it is, which attempt, and whether it is to end. Celery's
 /// `self.request`.
@@ -60,6 +61,16 @@ pub enum UpdateStateError {
         /// The error of serde.
         error: String,
     },
+    /// The data of the state takes too many bytes; a state carries facts to show, and no results.
+    #[error(
+        "what goes with state `{state}` takes {size} bytes, the limit is {MOST_META}: store what is large, and report its id"
+    )]
+    TooLarge {
+        /// The name of the state.
+        state: String,
+        /// The bytes that the data takes as JSON.
+        size: usize,
+    },
 }
 
 crate::core::debug_as_display!(UpdateStateError);
@@ -76,6 +87,10 @@ pub(crate) struct RunSetup {
     /// The keeper of permits.
     pub(crate) keeper: Option<Arc<dyn PermitKeeper>>,
 }
+
+/// The most bytes that the data of a state may take as JSON. A state waits in memory for each task that runs, and is written
+/// as often as it is reported.
+const MOST_META: usize = 64 << 10;
 
 pub(crate) struct RunState {
     sinks: Sinks,
@@ -320,7 +335,7 @@ impl Context {
     ///
     /// # Errors
     /// The state is one that ends a task, its name is not usable, or `meta` has no form in JSON (NaN and infinity have
-    /// none).
+    /// none) or takes more than 64 KiB of it.
     pub fn update_state(&self, state: &str, meta: impl Serialize) -> Result<(), UpdateStateError> {
         if !(1..=100).contains(&state.len()) {
             return Err(UpdateStateError::Name(state.len()));
@@ -329,6 +344,11 @@ impl Context {
         if [State::Success, State::Failure, State::Revoked, State::Rejected, State::Ignored].iter().any(ends)
         {
             return Err(UpdateStateError::Final(state.to_owned()));
+        }
+        // It is counted before it is written.
+        let size = json_len(&meta);
+        if size > MOST_META {
+            return Err(UpdateStateError::TooLarge { state: state.to_owned(), size });
         }
         let meta = Json::encode(&meta)
             .map_err(|error| UpdateStateError::Meta { state: state.to_owned(), error: error.to_string() })?;
@@ -370,7 +390,8 @@ impl Context {
 
     /// Fails the task with these errors: it ends as FAILURE whatever the body does next, and its value and later
     /// reports are ignored. It is the first of Soil's two ways to fail, in Celery `update_state(FAILURE, {"errors":
-    /// …})` and `raise Ignore()`; the second is to return an error. Only the first call counts.
+    /// …})` and `raise Ignore()`; the second is to return an error. Only the first call counts. The record has at most 1,000
+    /// errors, and 1 MiB of them; the last one says how many more there were.
     ///
     /// The call answers with an error, which a body returns to end at once.
     ///
@@ -393,7 +414,7 @@ impl Context {
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        let errors: Vec<String> = errors.into_iter().map(Into::into).collect();
+        let errors = bounded_errors(errors.into_iter().map(Into::into));
         TaskError::fail(self.run.failure.get_or_init(|| errors).clone())
     }
 

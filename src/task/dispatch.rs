@@ -16,6 +16,7 @@ use super::canvas::{
 };
 use super::current::current_message;
 use super::registry::Registry;
+use super::wire_names::check_call;
 use super::{
     Arguments, EnqueueError, Headers, Json, Message, NewTask, RawSignature, SENDING, SerialHeader, TaskId,
     Unique, Workflow, check_id,
@@ -96,7 +97,7 @@ impl Dispatcher {
     /// Makes the message of a caller's call.
     ///
     /// # Errors
-    /// The arguments or headers are too large, the id is not usable, the queue is not known, a key cannot be made, or
+    /// The arguments or headers are too large, the id or a name is not usable, the queue is not known, a key cannot be made, or
     /// the broker lacks lanes or unique windows.
     pub(crate) fn message(&self, call: NewTask) -> Result<Message, EnqueueError> {
         let unique = self.unique(&call)?;
@@ -116,6 +117,7 @@ impl Dispatcher {
                 limit: self.max_message_size,
             });
         }
+        check_call(&call.headers).map_err(|what| EnqueueError::Name { task: call.task.clone(), what })?;
         if let Some(id) = &call.id {
             check_id("the task id", id.as_str()).map_err(|bad| EnqueueError::BadId { len: bad.len })?;
         }

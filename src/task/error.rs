@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::canvas::IntoCanvas;
 use super::{Arguments, EnqueueError, RawSignature, Signature, Task};
 use crate::core::Timestamp;
+use crate::core::text::bounded_errors;
 
 /// The error that a task's body returns when it does not return its value.
 ///
@@ -119,14 +120,15 @@ impl TaskError {
         *self.0
     }
 
-    /// A failure with one or more messages. The task's predicate and policy decide whether it is retried.
+    /// A failure with one or more messages. The task's predicate and policy decide whether it is retried. The record has at
+    /// most 1,000 messages, and 1 MiB of them; the last one says how many more there were.
     pub fn failure<I>(messages: I) -> Self
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
         Self::new(Ending::Failure {
-            messages: messages.into_iter().map(Into::into).collect(),
+            messages: bounded_errors(messages.into_iter().map(Into::into)),
             name: "TaskError".into(),
             transient: None,
         })
@@ -195,13 +197,14 @@ impl TaskError {
     }
 
     /// Fails the task with these messages, now and for good. Later states are ignored. It is Soil's option 1, in Celery
-    /// `update_state(FAILURE); raise Ignore()`.
+    /// `update_state(FAILURE); raise Ignore()`. The record has at most 1,000 messages, and 1 MiB of them; the last one says
+    /// how many more there were.
     pub fn fail<I>(errors: I) -> Self
     where
         I: IntoIterator,
         I::Item: Into<String>,
     {
-        let errors = errors.into_iter().map(Into::into).collect();
+        let errors = bounded_errors(errors.into_iter().map(Into::into));
         Self::new(Ending::Fail { errors, name: "Fail".into() })
     }
 

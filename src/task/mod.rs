@@ -35,6 +35,7 @@ mod tracked;
 mod unique;
 mod untyped;
 mod verdict;
+pub(crate) mod wire_names;
 mod workflow;
 
 pub mod envelope;

@@ -14,6 +14,7 @@ use super::clock::now;
 use super::{Context, Lineage, TaskId, TrackedState};
 use crate::core::Progress;
 use crate::core::progress::Bar;
+use crate::core::text::{ERROR, shortened};
 
 /// The state of a task that reports progress. HQ and Celery's manual use this name.
 pub(crate) const PROGRESS: &str = "PROGRESS";
@@ -200,10 +201,10 @@ impl Context {
     }
 
     /// Reports in a few words what the task does now, such as `"packing"`, to be shown beside the bar. The note is
-    /// published as [`progress`](Self::progress) is, and the last one stays.
+    /// published as [`progress`](Self::progress) is, and the last one stays. A note of more than 2,000 bytes is cut.
     pub fn progress_note(&self, note: impl AsRef<str>) {
         if let Some(cell) = self.cell() {
-            cell.note(note.as_ref());
+            cell.note(&shortened(note.as_ref(), ERROR));
         }
     }
 

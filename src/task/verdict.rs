@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::canvas::{CanvasLimits, Launch, replacement};
 use super::{
-    Arguments, Ending, ErrorName, Interrupt, Lineage, Message, NextAttempt, RawSignature, Refusal, State,
-    TaskResult, Until,
+    Arguments, Ending, EnqueueError, ErrorName, Interrupt, Lineage, Message, NextAttempt, RawSignature,
+    Refusal, State, TaskResult, Until,
 };
+use crate::core::text::{ERROR, MOST_ERROR_BYTES, bounded_errors, shortened};
 use crate::core::{RetryVerdict, Timestamp};
 
 /// Everything that is known when a run has ended.
@@ -25,6 +26,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) terminated: bool,
     /// The bounds of what may be sent in the task's place.
     pub(crate) limits: CanvasLimits,
+    /// The largest size of the arguments of a further run, or of a task in the task's place, in bytes.
+    pub(crate) max_message_size: usize,
 }
 
 /// The consequence of a run's end, with what hooks and counters have to know.
@@ -63,6 +66,7 @@ impl<'a> Judge<'a> {
             revoked: false,
             terminated: false,
             limits: CanvasLimits::default(),
+            max_message_size: usize::MAX,
         }
     }
 
@@ -208,11 +212,14 @@ impl<'a> Judge<'a> {
 
     /// The verdict on a task that cannot be run, or that has rejected itself.
     fn dead_as(&self, name: impl Into<ErrorName>, reason: &str) -> Verdict {
-        let record = self.record(State::Rejected, None, vec![reason.to_owned()], Some(name.into()));
-        Verdict::Dead { reason: reason.to_owned(), record: Box::new(record) }
+        let reason = shortened(reason, MOST_ERROR_BYTES).into_owned();
+        let record = self.record(State::Rejected, None, vec![reason.clone()], Some(name.into()));
+        Verdict::Dead { reason, record: Box::new(record) }
     }
 
     fn retry(&self, next: NextAttempt, messages: Vec<String>, name: ErrorName) -> Verdict {
+        // The message of the next attempt takes them along.
+        let messages = bounded_errors(messages);
         let mut policy = self.message.retry.clone();
         policy.max_retries = next.max_retries.unwrap_or(policy.max_retries);
         let arguments = match next.arguments {
@@ -252,7 +259,14 @@ impl<'a> Judge<'a> {
                 "`{own}` wanted to {further} as `{task}`: only as itself it can; enqueue another task with `delay`"
             ));
         }
-        arguments.map_err(|error| format!("the next arguments have no form in JSON: {error}"))
+        let arguments =
+            arguments.map_err(|error| format!("the next arguments have no form in JSON: {error}"))?;
+        // What a caller may not send, a body may not either.
+        let (size, limit) = (arguments.len(), self.max_message_size);
+        if size > limit {
+            return Err(EnqueueError::TooLarge { task: own.clone(), size, limit }.to_string());
+        }
+        Ok(arguments)
     }
 
     fn go_on(&self, task: &str, arguments: Result<Arguments, String>) -> Verdict {
@@ -272,8 +286,10 @@ impl<'a> Judge<'a> {
     }
 
     fn replace(&self, signature: Result<Box<RawSignature>, String>) -> Verdict {
+        // Chunks are cut from the arguments that came, whoever sent those.
+        let most = if self.message.task == "celery.chunks" { usize::MAX } else { self.max_message_size };
         let launch = signature.and_then(|signature| {
-            replacement(self.message, *signature, self.limits).map_err(|error| error.to_string())
+            replacement(self.message, *signature, self.limits, most).map_err(|error| error.to_string())
         });
         match launch {
             Ok(launch) => Verdict::Replaced(Box::new(launch)),
@@ -311,9 +327,12 @@ impl<'a> Judge<'a> {
     ) -> TaskResult {
         let message = self.message;
         let (error_type, error_module) = name.map_or((None, None), |name| (Some(name.name), name.module));
+        let cut = |name: String| shortened(&name, ERROR).into_owned();
+        let (error_type, error_module) = (error_type.map(cut), error_module.map(cut));
         TaskResult {
             result,
-            errors,
+            // Whatever the body has said, a record is read as a whole, and each task that is lost with this one has a copy.
+            errors: bounded_errors(errors),
             error_type,
             error_module,
             attempts: message.tries().saturating_add(u32::from(self.started_at.is_some())),
@@ -456,6 +475,50 @@ mod tests {
     }
 
     #[test]
+    fn the_next_arguments_may_be_as_large_as_those_of_a_call() {
+        let m = message(0);
+        let judge = Judge { max_message_size: 10, ..Judge::unstarted(&m, Timestamp::ZERO) };
+        let of = |len: usize| Arguments { args: "x".repeat(len), kwargs: String::new() };
+        let go_on = |len| Ending::Continue { task: "app::t", arguments: Ok(of(len)) };
+        let retry = |len| Ending::Retry {
+            messages: vec!["later".into()],
+            name: "E".into(),
+            next: Box::new(NextAttempt {
+                arguments: Some(("app::t", Ok(of(len)))),
+                ..NextAttempt::default()
+            }),
+        };
+        for (fits, too_large) in [(go_on(10), go_on(11)), (retry(10), retry(11))] {
+            assert!(matches!(judge.judge(Err(fits)), Verdict::Again { .. }));
+            let (state, _, errors) = state(judge.judge(Err(too_large))).unwrap();
+            assert_eq!(state, State::Failure);
+            let text = "the arguments of `app::t` take 11 bytes, the limit is 10: store the object";
+            assert!(errors[0].starts_with(text), "{errors:?}");
+        }
+    }
+
+    #[test]
+    fn whatever_a_body_says_the_record_is_bounded() {
+        let (m, long) = (message(3), "x".repeat(MOST_ERROR_BYTES + 1));
+        let errors = || vec![long.clone(), "second".to_owned()];
+        let python = TaskError::failure(errors()).with_python_type("m", long.as_str()).into_ending();
+        let fail = Ending::Fail { errors: errors(), name: "Fail".into() };
+        let reject = Ending::Reject { reason: long.clone(), name: "Reject".into() };
+        for ending in [python, fail, reject] {
+            let (Verdict::Over(record) | Verdict::Dead { record, .. }) = judge(&m, ending) else { panic!() };
+            assert!(record.errors.iter().map(String::len).sum::<usize>() <= MOST_ERROR_BYTES);
+            assert!(record.errors[0].ends_with("... (1048577 bytes)"));
+            assert!(record.error_type.is_some_and(|name| name.len() <= ERROR));
+        }
+        let ending = TaskError::failure(errors()).into_ending();
+        let Verdict::Again { message: again, .. } = judge(&message(0), ending) else { panic!() };
+        assert_eq!(again.last_errors, bounded_errors(errors()));
+        let reject = TaskError::reject(&long).into_ending();
+        let Verdict::Dead { reason, .. } = judge(&m, reject) else { panic!() };
+        assert!(reason.len() <= MOST_ERROR_BYTES);
+    }
+
+    #[test]
     fn a_revoked_run_is_not_tried_again_but_what_it_decided_itself_stays() {
         let m = message(0);
         assert_eq!(state(judge_revoked(&m, failure(None), true)).unwrap().0, State::Revoked);
@@ -470,6 +533,7 @@ mod tests {
             revoked: true,
             terminated: false,
             limits: CanvasLimits::default(),
+            max_message_size: usize::MAX,
         };
         assert_eq!(state(ok.judge(Ok("1".into()))).unwrap().0, State::Success);
     }

@@ -8,7 +8,7 @@ use celeriac::broker::Broker;
 use celeriac::broker::conformance::sample;
 use celeriac::task::canvas::{group, signature};
 use celeriac::task::{Durability, RawSignature, Workflow};
-use celeriac::{Celeriac, task};
+use celeriac::{Celeriac, Context, GetError, TaskError, task};
 use serde_json::{Value, json};
 
 use super::kit::*;
@@ -38,6 +38,40 @@ pub async fn bare(_what: Value) {}
 #[task]
 pub async fn fails() -> Result<(), celeriac::TaskError> {
     Err(celeriac::TaskError::fail(["x".repeat(60 << 10)]))
+}
+
+/// Goes on with an argument of this size.
+#[task]
+pub async fn goes_on(text: String, kilobytes: usize) -> Result<usize, TaskError> {
+    match kilobytes {
+        0 => Ok(text.len()),
+        _ => Err(TaskError::continue_with(goes_on::s("x".repeat(kilobytes << 10), 0))),
+    }
+}
+
+/// Is tried again with an argument of this size.
+#[task]
+pub async fn tries_again(text: String, kilobytes: usize) -> Result<usize, TaskError> {
+    match kilobytes {
+        0 => Ok(text.len()),
+        _ => {
+            let next = tries_again::s("x".repeat(kilobytes << 10), 0);
+            Err(TaskError::retry("it wants more").with_arguments(next))
+        }
+    }
+}
+
+/// Fails with so many errors of 1 MiB each.
+#[task]
+pub async fn fails_at_length(ctx: Context, errors: usize) -> Result<(), TaskError> {
+    Err(ctx.fail((0..errors).map(|_| "x".repeat(1 << 20))))
+}
+
+/// Reports data of this size.
+#[task(max_retries = 0)]
+pub async fn reports(ctx: Context, kilobytes: usize) -> Result<(), TaskError> {
+    ctx.update_state("PROGRESS", "x".repeat(kilobytes << 10))?;
+    Ok(())
 }
 
 /// The most memory that this process had, in MiB.
@@ -212,6 +246,30 @@ async fn huge_header(celeriac: &Celeriac) -> String {
     }
 }
 
+const HUGE_KIB: usize = 64 << 10;
+
+async fn huge_continuation(celeriac: &Celeriac) -> String {
+    let sent = goes_on::s(String::new(), HUGE_KIB).send(celeriac.client()).await.unwrap();
+    sent.get(LONG).await.map_or_else(|error| error.to_string(), |len| format!("{len} bytes"))
+}
+
+async fn huge_retry(celeriac: &Celeriac) -> String {
+    let sent = tries_again::s(String::new(), HUGE_KIB).send(celeriac.client()).await.unwrap();
+    sent.get(LONG).await.map_or_else(|error| error.to_string(), |len| format!("{len} bytes"))
+}
+
+async fn huge_meta(celeriac: &Celeriac) -> String {
+    let sent = reports::s(HUGE_KIB).send(celeriac.client()).await.unwrap();
+    sent.get(LONG).await.map_or_else(|error| error.to_string(), |()| "it was taken".to_owned())
+}
+
+async fn many_errors(celeriac: &Celeriac) -> String {
+    let sent = fails_at_length::s(64).send(celeriac.client()).await.unwrap();
+    let Err(GetError::Ended(record)) = sent.get(LONG).await else { return "it has not failed".to_owned() };
+    let bytes: usize = record.errors.iter().map(String::len).sum();
+    format!("{} errors of {bytes} bytes, the last: {:?}", record.errors.len(), record.errors.last())
+}
+
 /// What a case came to, and the memory that it took, in MiB.
 struct Measured {
     outcome: String,
@@ -321,6 +379,36 @@ fn a_header_is_no_way_around_the_size_of_a_message() {
     assert!(peak < 250, "{peak} MiB");
 }
 
+/// What a body gives to its own next run is bounded as what a caller gives it.
+#[test]
+fn a_next_run_is_no_way_around_the_size_of_a_message() {
+    for (case, task) in [("continue", "goes_on"), ("retry", "tries_again")] {
+        let Measured { outcome, growth, .. } = measured(case);
+        let text = format!(
+            "ended as FAILURE: the arguments of `canvas::memory::{task}` take 67108870 bytes, the limit is 65536: store the object, pass its id"
+        );
+        assert!(outcome.contains(&text), "{case}: {outcome}");
+        // The text that the body makes, and its JSON.
+        assert!(growth < 4 * AT_ONCE, "{case}: {growth} MiB");
+    }
+}
+
+#[test]
+fn a_record_has_a_part_of_too_many_errors_and_says_how_many_there_were() {
+    let Measured { outcome, growth, .. } = measured("errors");
+    assert!(outcome.contains("2 errors of 1048523 bytes, the last: Some(\"and 63 more\")"), "{outcome}");
+    assert!(growth < AT_ONCE, "{growth} MiB");
+}
+
+#[test]
+fn a_state_is_no_place_for_a_result() {
+    let Measured { outcome, growth, .. } = measured("meta");
+    let text = "what goes with state `PROGRESS` takes 67108866 bytes, the limit is 65536: store what is large, and report its id";
+    assert!(outcome.contains(text), "{outcome}");
+    // The text that the body makes, which is not written a second time.
+    assert!(growth < 2 * AT_ONCE, "{growth} MiB");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "run by the others, each time in a process of its own"]
 async fn child() {
@@ -345,6 +433,10 @@ async fn child() {
         ("chunks", ..) => many_chunks(&celeriac).await,
         ("result", ..) => huge_result(&celeriac).await,
         ("header", ..) => huge_header(&celeriac).await,
+        ("continue", ..) => huge_continuation(&celeriac).await,
+        ("retry", ..) => huge_retry(&celeriac).await,
+        ("errors", ..) => many_errors(&celeriac).await,
+        ("meta", ..) => huge_meta(&celeriac).await,
         (other, ..) => panic!("no such case: {other}"),
     };
     let (peak, outcome) = (peak(), &outcome[..outcome.len().min(600)]);

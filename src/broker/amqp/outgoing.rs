@@ -93,6 +93,10 @@ pub(super) fn wire(
         let error = format!("its headers are nested more than {MAX_DEPTH} deep, which no worker reads");
         return Err(BrokerError::Refused(error));
     }
+    // A call with such a name is refused, so the message is an earlier version's (of an outbox, say), or follows from one. It
+    // is not sent without a part of it: the caller, or the dead letter that it becomes, says which name it is.
+    table::check_names(&wire.properties, &wire.headers)
+        .map_err(|what| BrokerError::Refused(format!("RabbitMQ cannot carry it: {what}")))?;
     let ahead = eta.map_or(Duration::ZERO, |eta| eta.since(now));
     let post = if ahead < SOON {
         post("".into(), short(queue)?, wire, Aim::Queue(queue.to_owned()))
@@ -332,6 +336,45 @@ mod tests {
             let error = wire(message, "q", None, now).err().unwrap();
             assert!(matches!(&error, BrokerError::Refused(text) if text.contains(part)), "{error}");
         }
+    }
+
+    #[test]
+    fn a_name_that_amqp_cannot_carry_is_refused_and_a_dead_letter_goes_without_it() {
+        let (long, now) = ("n".repeat(300), Timestamp::from_millis(7));
+        let header = |name: &str, value: Value| {
+            let mut message = WireMessage { body: b"body".to_vec(), ..WireMessage::default() };
+            message.headers.insert("id".to_owned(), json!("me"));
+            message.headers.insert(name.to_owned(), value);
+            message
+        };
+        let property = |set: fn(&mut protocol::Properties, String)| {
+            let mut message = header("h", json!(1));
+            set(&mut message.properties, "n".repeat(300));
+            message
+        };
+        for (message, part) in [
+            (header(&long, json!(1)), "the name of a header (it begins with `nnn"),
+            (header("stamps", json!({"s": [{long.as_str(): 1}]})), "a name in the value of header `stamps`"),
+            (property(|properties, text| properties.message_id = Some(text)), "the property `message_id`"),
+            (property(|properties, text| properties.app_id = Some(text)), "the property `app_id`"),
+            (property(|properties, text| properties.kind = Some(text)), "the property `type`"),
+            (property(|properties, text| properties.reply_to = Some(text)), "the property `reply_to`"),
+        ] {
+            for eta in [None, Some(Timestamp::from_millis(60_000))] {
+                let error = wire(message.clone(), "q", eta, now).err().unwrap();
+                assert!(matches!(&error, BrokerError::Refused(text) if text.contains(part)), "{error}");
+                assert!(error.to_string().contains("has 300 bytes; give it at most 255"), "{error}");
+            }
+            let reason = "RabbitMQ cannot carry it";
+            let letter = dead(message, Label { reason, ..LABEL });
+            assert_eq!((&headers(&letter)["id"], &letter.body[..]), (&json!("me"), &b"body"[..]));
+            assert_eq!(headers(&letter)[REASON], json!(reason));
+        }
+        let longest = "n".repeat(255);
+        let fits = header(&longest, json!({longest.as_str(): 1}));
+        let Ok(post) = wire(fits, "q", None, now) else { panic!("it fits") };
+        assert_eq!(headers(&post)[&longest], json!({longest.as_str(): 1}));
+        assert!(wire(header("", json!(1)), "q", None, now).is_ok(), "whoever sent it");
     }
 
     #[test]

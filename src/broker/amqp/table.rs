@@ -7,6 +7,7 @@ use lapin::types::{AMQPValue, FieldArray, FieldTable, ShortString};
 use serde_json::{Map, Number, Value};
 
 use crate::protocol::{Field, Properties, Table, WireMessage};
+use crate::task::wire_names::{check_length, check_property};
 
 /// The headers of a message, read where they came.
 pub(super) struct IncomingHeaders<'a>(pub(super) Option<&'a FieldTable>);
@@ -37,7 +38,30 @@ fn to_header(value: &AMQPValue) -> Field<'_> {
     }
 }
 
-/// A field table from a JSON object. Keys that are too long for AMQP are left out.
+/// Checks that AMQP can carry all names in these headers, and these properties: it has 255 bytes for each.
+///
+/// # Errors
+/// One is too long; the text says which one.
+pub(super) fn check_names(properties: &Properties, headers: &Map<String, Value>) -> Result<(), String> {
+    headers.iter().try_for_each(|(name, value)| check_length("header", name, value))?;
+    for (name, text) in [
+        ("content_type", &properties.content_type),
+        ("content_encoding", &properties.content_encoding),
+        ("correlation_id", &properties.correlation_id),
+        ("reply_to", &properties.reply_to),
+        ("expiration", &properties.expiration),
+        ("message_id", &properties.message_id),
+        ("app_id", &properties.app_id),
+        ("type", &properties.kind),
+    ] {
+        check_property(name, text.as_deref().unwrap_or_default())?;
+    }
+    Ok(())
+}
+
+/// A field table from a JSON object. Keys that are too long for AMQP are left out. A task that has one is refused before it
+/// comes here ([`check_names`]); it is left out of what must be written whatever is in it: a dead letter, whose reason then
+/// names it, and a copy of a message that RabbitMQ has delivered, which cannot have one.
 pub(super) fn to_table(map: Map<String, Value>) -> FieldTable {
     let mut table = FieldTable::default();
     for (key, value) in map {
@@ -122,7 +146,7 @@ pub(super) fn to_wire(properties: &BasicProperties, body: Vec<u8>) -> WireMessag
     }
 }
 
-/// The properties of a message that goes to RabbitMQ.
+/// The properties of a message that goes to RabbitMQ. Texts that are too long for AMQP are left out, as by [`to_table`].
 pub(super) fn to_properties(properties: Properties, headers: Map<String, Value>) -> BasicProperties {
     let short = |s: Option<String>| ShortString::try_new(s?).ok();
     let mut basic = BasicProperties::default();

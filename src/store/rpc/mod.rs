@@ -40,6 +40,9 @@ pub struct RpcOptions {
     pub persistent: bool,
     /// The most results that are kept in memory; when there are more, the oldest goes. Default 10,000.
     pub max_results: usize,
+    /// The most bytes that these results take together, as text. When there are more, the oldest goes; the one that came
+    /// last always stays. Default 256 MiB.
+    pub max_result_bytes: usize,
     /// How long a result that is sent may wait for RabbitMQ. Default 10 s.
     pub patience: Duration,
     /// For `rpcs://` and `amqps://`: a PEM file with the certificate authorities that servers are checked against.
@@ -53,6 +56,7 @@ impl Default for RpcOptions {
             result_expires: Duration::from_secs(24 * 60 * 60),
             persistent: false,
             max_results: 10_000,
+            max_result_bytes: 256 << 20,
             patience: Duration::from_secs(10),
             ca_certs: None,
         }
@@ -87,7 +91,7 @@ impl RpcStore {
     pub async fn connect(url: &str, options: RpcOptions) -> Result<Self, StoreError> {
         let core = Arc::new(RpcInner {
             wire: RpcChannel::new(url, options.ca_certs.as_deref())?,
-            kept: Mutex::new(RecentReplies::new(options.max_results)),
+            kept: Mutex::new(RecentReplies::new(options.max_results, options.max_result_bytes)),
             options,
             waiters: Waiters::default(),
             revocations: MemoryStore::default(),

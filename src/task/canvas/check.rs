@@ -8,6 +8,7 @@ use super::SignatureError;
 use super::limits::{CanvasLimits, json_len};
 use super::node::{Node, NodeKind};
 use crate::task::id::LONGEST_ID;
+use crate::task::wire_names::{OWN_PROPERTIES, check_header, check_property};
 use crate::task::{EnqueueError, check_id};
 
 /// The deepest nesting of a canvas. Readers of its JSON give up at 128 brackets, and a level takes up to four.
@@ -63,10 +64,10 @@ impl Node {
         nodes.iter().chain(chord.into_iter().flatten())
     }
 
-    /// Checks all ids in the node and in what is linked to it.
+    /// Checks all ids in the node and in what is linked to it, and the names of headers and stamps.
     ///
     /// # Errors
-    /// One of the ids is not usable.
+    /// One of the ids or names is not usable.
     pub(crate) fn check_ids(&self) -> Result<(), SignatureError> {
         self.check_own_ids()?;
         self.inner().chain(self.others()).try_for_each(Self::check_ids)
@@ -91,6 +92,25 @@ impl Node {
                 }
             }
         }
+        self.check_own_names()
+            .map_err(|what| SignatureError(format!("`{}` cannot be sent: {what}", self.short_name())))
+    }
+
+    /// Checks the names of the headers and of the stamps, and the properties.
+    fn check_own_names(&self) -> Result<(), String> {
+        let option = |key: &str| self.options.plain.get(key).map(|value| value.value());
+        for (name, value) in option("headers").and_then(Value::as_object).into_iter().flatten() {
+            check_header("header", name, value)?;
+        }
+        let stamps = option("stamped_headers").and_then(Value::as_array).into_iter().flatten();
+        for name in stamps.filter_map(Value::as_str) {
+            check_header("stamp", name, option(name).unwrap_or(&Value::Null))?;
+        }
+        for name in OWN_PROPERTIES {
+            if let Some(text) = option(name).and_then(Value::as_str) {
+                check_property(name, text)?;
+            }
+        }
         Ok(())
     }
 
@@ -98,40 +118,17 @@ impl Node {
         self.name().chars().take(100).collect()
     }
 
-    /// Checks that no id was given twice, once all ids have been given. An errback is copied to all nodes to which it
-    /// is linked, and is called once under an id of its own. So its copies may share an id, but no other node may have
-    /// it.
+    /// Checks that no id was given twice in a caller's canvas, once all ids have been given. An errback is copied to all
+    /// nodes to which it is linked, and is called once under an id of its own. So its copies may share an id, but no
+    /// other node may have it.
     ///
     /// # Errors
     /// Two tasks or groups have the same id.
     pub(crate) fn check_unique(&self) -> Result<(), SignatureError> {
-        let (mut ids, mut errbacks) = (HashSet::new(), HashSet::new());
-        self.note_ids(&mut ids, &mut errbacks)?;
-        match ids.intersection(&errbacks).next() {
-            Some(id) => Err(twice(id)),
-            None => Ok(()),
-        }
-    }
-
-    fn note_ids<'n>(
-        &'n self,
-        ids: &mut HashSet<&'n str>,
-        errbacks: &mut HashSet<&'n str>,
-    ) -> Result<(), SignatureError> {
-        // A chain has the id of its last step, and a chord that of its header, so these are not ids of their own.
-        let own =
-            if matches!(self.kind, NodeKind::Task { .. } | NodeKind::Group(_)) { self.id() } else { None };
-        if let Some(id) = own
-            && !ids.insert(id)
-        {
-            return Err(twice(id));
-        }
-        self.inner().chain(&self.options.link).try_for_each(|node| node.note_ids(ids, errbacks))?;
-        for errback in &self.options.link_error {
-            errback.note_ids(&mut HashSet::new(), &mut HashSet::new())?;
-            errback.every_id(errbacks);
-        }
-        Ok(())
+        let mut known = KnownIds::default();
+        known.note(self, None)?;
+        known.check_errbacks()?;
+        known.tasks.intersection(&known.groups).next().map_or(Ok(()), |id| Err(twice(id)))
     }
 
     fn every_id<'n>(&'n self, ids: &mut HashSet<&'n str>) {
@@ -155,6 +152,12 @@ impl Node {
             return Err(EnqueueError::HeadersTooLarge { task: name.clone(), size, limit });
         }
         Ok(())
+    }
+
+    /// The same of the node and of all that is in it or comes after it, of what a body sends.
+    pub(super) fn check_sizes(&self, limit: usize) -> Result<(), SignatureError> {
+        self.check_size(limit).map_err(|error| SignatureError(error.to_string()))?;
+        self.inner().chain(self.others()).try_for_each(|node| node.check_sizes(limit))
     }
 
     fn check_at(
@@ -203,6 +206,98 @@ impl Node {
                 NodeKind::Chain(nodes) | NodeKind::Group(nodes) => nodes.iter().any(Self::has_ids),
                 NodeKind::Chord(chord) => chord.header.has_ids() || chord.body.has_ids(),
             }
+    }
+}
+
+/// Checks that no id was given twice in what came in a message, as its sender has written it: nothing has to be frozen.
+/// `taken` are the ids of tasks that have run before it. A group may have the id of a task here, because earlier versions
+/// of Celery give the header of a chord in a chain the id of its body.
+///
+/// # Errors
+/// Two tasks, or two groups, have the same id.
+pub(super) fn check_unique_among<'n, 't: 'n>(
+    taken: impl IntoIterator<Item = &'t str>,
+    nodes: impl IntoIterator<Item = &'n Node>,
+) -> Result<(), SignatureError> {
+    let mut known = KnownIds::<'n>::default();
+    for id in taken {
+        known.tasks.insert(id);
+    }
+    nodes.into_iter().try_for_each(|node| known.note(node, None))?;
+    known.check_errbacks()
+}
+
+/// The ids that were met so far.
+#[derive(Default)]
+struct KnownIds<'n> {
+    tasks: HashSet<&'n str>,
+    groups: HashSet<&'n str>,
+    errbacks: HashSet<&'n str>,
+}
+
+impl<'n> KnownIds<'n> {
+    /// Notes the ids that the tasks and groups of this node have, or will have once it is frozen. `place` is the id of
+    /// what ends with this node. A chain has the id of its last step, and a chord that of its header or of its body, so
+    /// these are not ids of their own.
+    fn note(&mut self, node: &'n Node, place: Option<&'n str>) -> Result<(), SignatureError> {
+        let own = node.id();
+        match &node.kind {
+            NodeKind::Task { .. } => insert(&mut self.tasks, own.or(place))?,
+            NodeKind::Chain(steps) => {
+                for (n, step) in steps.iter().enumerate() {
+                    self.note(step, own.or(place).filter(|_| n + 1 == steps.len()))?;
+                }
+            }
+            NodeKind::Group(members) => {
+                insert(&mut self.groups, own)?;
+                self.note_members(members)?;
+            }
+            NodeKind::Chord(chord) => {
+                let place = if chord.header.id().is_none() { own.or(place) } else { place };
+                self.note(&chord.header, None)?;
+                self.note(&chord.body, place)?;
+            }
+        }
+        self.note_links(node)
+    }
+
+    /// A group inside a group is replaced by its members, so its own id is nobody's.
+    fn note_members(&mut self, members: &'n [Node]) -> Result<(), SignatureError> {
+        for member in members {
+            match &member.kind {
+                NodeKind::Group(inner) => {
+                    self.note_members(inner)?;
+                    self.note_links(member)?;
+                }
+                _ => self.note(member, None)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes what is called after this node. The body of the chord around it is not: each member of a header has a copy.
+    fn note_links(&mut self, node: &'n Node) -> Result<(), SignatureError> {
+        let mut after = node.options.link.iter().chain(node.options.chain.iter().flatten());
+        after.try_for_each(|node| self.note(node, None))?;
+        for errback in &node.options.link_error {
+            KnownIds::default().note(errback, None)?;
+            errback.every_id(&mut self.errbacks);
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// An errback has the id of another node.
+    fn check_errbacks(&self) -> Result<(), SignatureError> {
+        let mut others = self.tasks.union(&self.groups);
+        others.find(|id| self.errbacks.contains(*id)).map_or(Ok(()), |id| Err(twice(id)))
+    }
+}
+
+fn insert<'n>(ids: &mut HashSet<&'n str>, id: Option<&'n str>) -> Result<(), SignatureError> {
+    match id {
+        Some(id) if !ids.insert(id) => Err(twice(id)),
+        _ => Ok(()),
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::SignatureError;
+use super::check::check_unique_among;
 use super::errbacks::{self, Errbacks};
 use super::freeze::{Freezer, Ids};
 use super::launch::{Launch, result_id};
@@ -149,11 +150,15 @@ pub(crate) fn after(
         State::Success => {
             // The callbacks go first and the next step of the chain after them, as in Celery's worker.
             let nodes = |raw: &[RawSignature]| raw.iter().map(readable).collect::<Result<Vec<_>, _>>();
+            let callbacks = nodes(&workflow.callbacks)?;
             let mut chain = nodes(&workflow.chain)?;
+            // Of two tasks of one id a broker that knows all tasks takes the first one only, and what waits for both would
+            // wait for ever.
+            check_unique_among([message.id.as_str()], callbacks.iter().chain(&chain))?;
             let value: Json = record.result.as_deref().unwrap_or("null").parse().map_err(|error| {
                 SignatureError(format!("the value of {} is no JSON: {error}", message.id))
             })?;
-            end_plan.call_back(nodes(&workflow.callbacks)?, &value, &mut freezer);
+            end_plan.call_back(callbacks, &value, &mut freezer);
             // The chain is in reverse order, so its last signature is the next step.
             if let Some(next) = chain.pop() {
                 end_plan.launch.add(next, vec![value.clone()], Some(chain), &mut freezer);
@@ -172,7 +177,8 @@ pub(crate) fn after(
             // As in Celery, errbacks are not called for a task that was revoked, has expired, or is known to nobody.
             if record.state == State::Failure {
                 let errbacks = workflow.errbacks.iter();
-                let errbacks = errbacks.filter_map(|raw| readable(raw).inspect_err(left_out).ok()).collect();
+                let errbacks = errbacks.map(|raw| callable(raw, []).inspect_err(left_out));
+                let errbacks = errbacks.filter_map(Result::ok).collect();
                 end_plan.call_errbacks(errbacks, message.id.as_str(), &mut freezer);
                 if let Err(error) = end_plan.launch.check() {
                     tracing::error!(id = %message.id, %error, "the errbacks of a task cannot be called");
@@ -211,6 +217,16 @@ fn readable(raw: &RawSignature) -> Result<Node, SignatureError> {
     Ok(node)
 }
 
+/// The same, of one that is called by itself after the tasks of these ids.
+fn callable<'a>(
+    raw: &RawSignature,
+    earlier: impl IntoIterator<Item = &'a str>,
+) -> Result<Node, SignatureError> {
+    let node = readable(raw)?;
+    check_unique_among(earlier, [&node])?;
+    Ok(node)
+}
+
 /// A signature that will never be sent.
 fn lost(raw: &RawSignature) -> Result<Node, SignatureError> {
     let node = Node::of_the_lost(raw.clone())?;
@@ -235,7 +251,7 @@ pub(crate) fn plan_chord_end(
     // Errbacks that an inner chord has called for the same failure are not called again.
     let called = parts.iter().filter(|(_, state, _)| *state != State::Success);
     let called: HashSet<String> = called.flat_map(|(.., error)| errbacks::called(error)).collect();
-    let (body, failed) = match readable(&body) {
+    let (body, failed) = match callable(&body, parts.iter().map(|(id, ..)| id.as_str())) {
         Ok(node) => (node, failed),
         // Only the body's own task can be told, if it has one.
         Err(error) => {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::SignatureError;
+use super::check::check_unique_among;
 use super::freeze::{CanvasPosition, Freezer, Ids, accumulate};
 use super::launch::Launch;
 use super::limits::{CanvasLimits, inherited};
@@ -10,17 +11,20 @@ use super::node::{Node, NodeKind};
 use crate::task::{Json, Message, RawSignature};
 
 /// Makes the messages that are sent in the place of `message`. The last task of the replacement gets the id of the
-/// replaced one, and everything that was to follow from that follows from this one.
+/// replaced one, and everything that was to follow from that follows from this one. `max_message_size` bounds the
+/// arguments, and the headers, of each task in it, as it does for a caller.
 ///
 /// # Errors
-/// The replacement is no signature, is empty, or is part of a chord or chain already.
+/// The replacement is no signature, is empty, too large, or is part of a chord or chain already.
 pub(crate) fn replacement(
     message: &Message,
     with: RawSignature,
     limits: CanvasLimits,
+    max_message_size: usize,
 ) -> Result<Launch, SignatureError> {
     let node = Node::from_raw(with)?;
     node.check_ids()?;
+    node.check_sizes(max_message_size)?;
     node.check_copies(limits)?;
     // Celery has the same texts for a part of a chord and for an empty chain.
     if node.options.chord.is_some() {
@@ -58,6 +62,7 @@ pub(crate) fn replacement(
     let _ = freezer.freeze(&mut node, place);
     node.check_unique()?;
     let rest = read(workflow.chain)?;
+    check_unique_among([], rest.iter().chain([&node]))?;
     let mut launch = Launch::within(limits).each_with(inherited);
     launch.add(node, Vec::new(), Some(rest), &mut freezer);
     launch.check()?;
@@ -137,7 +142,7 @@ mod tests {
     }
 
     fn replaced(with: Node) -> Launch {
-        replacement(&message(), with.into_raw(), CanvasLimits::default()).unwrap()
+        replacement(&message(), with.into_raw(), CanvasLimits::default(), 100).unwrap()
     }
 
     fn names(signatures: &[RawSignature]) -> Vec<&str> {
@@ -183,8 +188,20 @@ mod tests {
     #[test]
     fn what_cannot_take_the_place_is_refused() {
         let refused = |node: Node| {
-            replacement(&message(), node.into_raw(), CanvasLimits::default()).unwrap_err().to_string()
+            let refused = replacement(&message(), node.into_raw(), CanvasLimits::default(), 100);
+            refused.unwrap_err().to_string()
         };
+        let mut large = Node::task("large");
+        large.args.push("x".repeat(100).into());
+        let of_large = Node::task("a").then(large);
+        assert!(refused(of_large).contains("the arguments of `large` take 104 bytes, the limit is 100"));
+        let mut taken = Node::task("a");
+        taken.options.set("task_id", "the next");
+        let mut message = message();
+        message.workflow.as_mut().unwrap().chain[1].options.insert("task_id", "the next");
+        let taken = taken.then(Node::task("b")).into_raw();
+        let twice = replacement(&message, taken, CanvasLimits::default(), 100);
+        assert!(twice.unwrap_err().to_string().contains("`the next` is given twice"));
         assert!(refused(Node::new(NodeKind::Chain(Vec::new()))).contains("empty chain"));
         let mut part = Node::task("a");
         part.options.chord = Some(Arc::new(Node::task("b")));

@@ -89,6 +89,8 @@ fn a_state_is_told_or_refused_with_a_reason() {
     let no_json = std::collections::HashMap::from([((1, 2), 3)]);
     let refused = ctx.update_state("PROGRESS", no_json).unwrap_err().to_string();
     assert!(refused.starts_with("what goes with state `PROGRESS` has no form in JSON"), "{refused}");
+    let refused = ctx.update_state("PROGRESS", "x".repeat(64 << 10)).unwrap_err().to_string();
+    assert!(refused.contains("takes 65538 bytes, the limit is 65536: store what is large"), "{refused}");
     assert!(!ctx.has_reported());
     ctx.update_state("PROGRESS", [1, 2]).unwrap();
     assert!(ctx.has_reported());

@@ -218,6 +218,37 @@ fn what_cannot_be_sent_fails_and_what_can_be_told_is_told() {
 }
 
 #[test]
+fn what_came_with_an_id_twice_is_not_called() {
+    let group = |ids: [&str; 2]| {
+        let members = ids.map(|id| Node::from_raw(raw("member", id)).unwrap());
+        Node::new(NodeKind::Group(members.into())).into_raw()
+    };
+    let after_me = |callbacks: Vec<RawSignature>, chain: Vec<RawSignature>| {
+        let message = message(Workflow { callbacks, chain, ..Workflow::default() });
+        let judge = Judge::unstarted(&message, crate::core::Timestamp::ZERO);
+        let Verdict::Over(record) = judge.judge(Ok("7".into())) else { panic!() };
+        after(&message, &record, CanvasLimits::default()).map(|end_plan| end_plan.launch.calls.len())
+    };
+    let refused = |callbacks, chain| after_me(callbacks, chain).unwrap_err().to_string();
+    assert_eq!(after_me(vec![raw("c", "c")], vec![raw("last", "l"), raw("next", "n")]), Ok(2));
+    assert!(refused(vec![], vec![group(["a", "a"])]).contains("`a` is given twice"));
+    assert!(refused(vec![raw("c", "l")], vec![raw("last", "l"), raw("next", "n")]).contains("`l` is given"));
+    assert!(refused(vec![raw("c", "c"), raw("d", "c")], vec![]).contains("`c` is given"));
+    assert!(refused(vec![], vec![raw("next", "me")]).contains("`me` is given"));
+    // The body of a chord fails, and so does what comes after it.
+    let mut twice = Node::task("body");
+    twice.options.set("task_id", "b");
+    twice.options.chain = Some(vec![Node::from_raw(raw("last", "l")).unwrap(), twice.clone()]);
+    let parts = || vec![(TaskId::from("m"), State::Success, Json::from(1))];
+    for (body, id) in [(twice.into_raw(), "b"), (raw("body", "m"), "m")] {
+        let end_plan = chord_over(body, parts());
+        let error = &end_plan.lost[0].cause.errors[0];
+        assert!(error.contains(&format!("`{id}` is given twice")), "{error}");
+        assert_eq!((calls(&end_plan).len(), end_plan.lost[0].id.as_str()), (0, id));
+    }
+}
+
+#[test]
 fn what_is_more_than_memory_should_bear_fails_with_what_to_do() {
     let group = |n: usize| Node::new(NodeKind::Group(vec![Node::task("m"); n]));
     let of = |value: &str, next: Node, limits: CanvasLimits| {
