@@ -114,7 +114,8 @@ impl BrokerError {
     /// [`Closed`](Self::Closed) is not permanent: it says nothing about the message, and the next process may try.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::Invalid(_) | Self::DuplicateId(_) | Self::Stale | Self::NoChord(_) => true,
+            Self::Refused(_) | Self::Invalid(_) => true,
+            Self::DuplicateId(_) | Self::Stale | Self::NoChord(_) => true,
             Self::Chord { source, .. } | Self::Store(source) => source.is_permanent(),
             _ => false,
         }

@@ -144,11 +144,11 @@ async fn what_is_revoked_or_expired_calls_no_errback_but_fails_the_body_of_its_c
         // The same of what is revoked while it waits.
         let [own, bodys] = [TaskId::new().to_string(), TaskId::new().to_string()];
         celeriac.pause("other").await.unwrap();
-        let waits = || add::s(1, 1).queue("other").link_error(note::p(own.clone()));
-        let alone = waits().send(celeriac.client()).await.unwrap();
+        let held = || add::s(1, 1).queue("other").link_error(note::p(own.clone()));
+        let alone = held().send(celeriac.client()).await.unwrap();
         assert_eq!(alone.revoke(false).await, Ok(true));
         assert_eq!(ended(alone.get(LONG).await.unwrap_err()).state, State::Revoked);
-        let body = chord([waits(), add::s(2, 2).link(none::s())], sum::p().link_error(note::p(bodys.clone())));
+        let body = chord([held(), add::s(2, 2).link(none::s())], sum::p().link_error(note::p(bodys.clone())));
         let body = body.send(celeriac.client()).await.unwrap();
         let member = body.parent().unwrap().members()[0].clone();
         assert_eq!(member.revoke(false).await, Ok(true));
