@@ -14,8 +14,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::{
-    Broker, BrokerError, ChordEnd, FollowUps, Remains, Settle, UniqueWindows, copies, refusal_reason,
-    refused_result,
+    Broker, BrokerError, ChordEnd, FollowUps, Remains, Settle, UniqueWindows, copies, dead_letter,
+    refusal_reason, refused_result,
 };
 use crate::core::Backoff;
 use crate::store::{self, ChordJoin, ChordPart, ChordSize, Store, StoreError};
@@ -109,14 +109,16 @@ impl Completer<'_> {
     }
 
     /// Fails a task that was promised to run, but that the broker refuses for good, with the reason; what was to
-    /// follow from it fails with it. Its message is kept with the dead letters, if the broker can.
+    /// follow from it fails with it. Its message is kept with the dead letters first, if the broker can, however long
+    /// that takes.
     pub(crate) async fn give_up(&self, message: &Message, error: &BrokerError) {
         let reason = refusal_reason(error);
         tracing::error!(id = %message.id, task = message.task, reason, "FAILURE");
         if let Some(letters) = self.broker.dead_letter_queue()
-            && let Err(error) = letters.bury(message.clone(), &reason).await
+            && let Err(error) = dead_letter::bury_for_sure(letters, message, &reason).await
         {
-            tracing::error!(id = %message.id, task = message.task, %error, "it is in no dead letters");
+            // Whatever the task follows from is not acknowledged either, so the next process comes here again.
+            tracing::error!(id = %message.id, task = message.task, %error, "it is in no dead letters yet");
         }
         self.over(Some(message), refused_result(message, reason)).await;
     }
@@ -201,8 +203,8 @@ impl Completer<'_> {
                 match insist("a chord cannot be counted yet", join).await {
                     Ok(ChordJoin::Complete { token, parts }) => {
                         let has_failed = parts.iter().any(|part| part.state != State::Success);
-                        if has_failed && self.store.is_shared() {
-                            tokio::time::sleep(CAUSE_FIRST).await;
+                        if has_failed {
+                            self.let_the_cause_come_first().await;
                         }
                         follow_ups.push_back(then(parts));
                         completed.push(CompletedChord { group, token, has_failed });
@@ -210,7 +212,8 @@ impl Completer<'_> {
                     Ok(_) => {}
                     // The chord will never be complete. Its body fails now, as by a member that has failed.
                     Err(error) if error.is_permanent() => {
-                        follow_ups.push_back(then(vec![uncounted(part, &error)]))
+                        self.let_the_cause_come_first().await;
+                        follow_ups.push_back(then(vec![uncounted(part, &error)]));
                     }
                     Err(_) => {}
                 }
@@ -218,6 +221,14 @@ impl Completer<'_> {
         }
         copies::mark(&mut all, self.broker, self.store);
         (all, completed)
+    }
+
+    /// Pauses between the record of a member and that of the body that fails with it, if clients of other programs may
+    /// read both: see [`CAUSE_FIRST`].
+    async fn let_the_cause_come_first(&self) {
+        if self.store.is_shared() {
+            tokio::time::sleep(CAUSE_FIRST).await;
+        }
     }
 
     /// Publishes messages that were promised to run, all at once, so that one whose queue is full holds up no
@@ -350,3 +361,6 @@ pub(super) async fn requeue_dead_letter(
     kept?;
     requeued
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,18 @@
 //! Messages that run only if somebody puts them back.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use super::BrokerError;
-use crate::core::Timestamp;
 #[cfg(feature = "amqp")]
 use crate::core::text::{ERROR, shortened};
+use crate::core::{Backoff, Timestamp};
 use crate::task::clock::now;
 use crate::task::{Lineage, Message, RUN_ONCE_HEADER, State, TaskResult};
+
+/// The pauses between two tries to keep a dead letter.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// A message that runs only if somebody puts it back.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -32,6 +37,35 @@ pub trait DeadLetterQueue: Send + Sync {
 
     /// How many dead letters of this queue this process has put there since it started and has not put back.
     fn dead_from_here(&self, queue: &str) -> u64;
+}
+
+/// Makes a dead letter of a message that was accepted and that its broker refuses for good. A failure that passes is
+/// tried again, however long that takes, because a task without a letter is one that nobody can put back. If the
+/// broker refuses the letter as well, for example because it is as large as the message, that is logged, and the
+/// reason is in the record of the task alone.
+///
+/// # Errors
+/// The broker is closed before the letter is there.
+pub(super) async fn bury_for_sure(
+    letters: &dyn DeadLetterQueue,
+    message: &Message,
+    reason: &str,
+) -> Result<(), BrokerError> {
+    let mut backoff = BACKOFF;
+    loop {
+        match letters.bury(message.clone(), reason).await {
+            Ok(()) => return Ok(()),
+            Err(BrokerError::Closed) => return Err(BrokerError::Closed),
+            Err(error) if error.is_permanent() => {
+                tracing::error!(id = %message.id, task = message.task, %error, "it is in no dead letters");
+                return Ok(());
+            }
+            Err(error) => {
+                tracing::warn!(id = %message.id, task = message.task, %error, "a dead letter cannot be kept yet");
+            }
+        }
+        tokio::time::sleep(backoff.pause()).await;
+    }
 }
 
 /// The reason of a dead letter whose runs kept ending with their worker, `times` of them. Brokers call this at their

@@ -114,7 +114,8 @@ impl BrokerError {
     /// [`Closed`](Self::Closed) is not permanent: it says nothing about the message, and the next process may try.
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::Refused(_) | Self::DuplicateId(_) | Self::Stale | Self::NoChord(_) => true,
+            Self::Refused(_) | Self::Invalid(_) => true,
+            Self::DuplicateId(_) | Self::Stale | Self::NoChord(_) => true,
             Self::Chord { source, .. } | Self::Store(source) => source.is_permanent(),
             _ => false,
         }
@@ -135,11 +136,12 @@ impl From<BrokerError> for StoreError {
     fn from(error: BrokerError) -> Self {
         match error {
             BrokerError::Closed => Self::Closed,
-            BrokerError::Refused(reason) => Self::Refused(reason),
+            BrokerError::Refused(reason) | BrokerError::Invalid(reason) => Self::Refused(reason),
             BrokerError::NoChord(group) => Self::NoChord(group),
             BrokerError::Store(error) => error,
             BrokerError::Io(failure) => Self::Io(failure),
-            other => Self::io_because(other.to_string(), other),
+            error if error.is_permanent() => Self::Refused(error.to_string()),
+            error => Self::io_because(error.to_string(), error),
         }
     }
 }
@@ -150,10 +152,12 @@ impl From<BrokerError> for EnqueueError {
             BrokerError::DuplicateId(id) => Self::DuplicateId { id },
             BrokerError::Full(reason) => Self::StorageFull { reason },
             BrokerError::Closed => Self::ShuttingDown,
-            BrokerError::Refused(reason) => Self::Refused { reason },
+            BrokerError::Refused(reason) | BrokerError::Invalid(reason) => Self::Refused { reason },
             BrokerError::Window { task, error } => Self::Window { task, error },
-            error @ BrokerError::Chord { .. } => Self::Canvas(error.to_string()),
-            other => Self::Broker(other.to_string()),
+            error @ BrokerError::Chord { .. } if error.is_permanent() => Self::Canvas(error.to_string()),
+            error @ BrokerError::Chord { .. } => Self::Chord(error.to_string()),
+            error if error.is_permanent() => Self::Refused { reason: error.to_string() },
+            error => Self::Broker(error.to_string()),
         }
     }
 }
@@ -176,15 +180,42 @@ mod tests {
     #[test]
     fn what_cannot_help_is_told_from_what_passes() {
         let text = String::new;
-        for permanent in
-            [BrokerError::Refused(text()), BrokerError::DuplicateId("a".into()), BrokerError::Stale]
-        {
+        let chord = |source| BrokerError::Chord { done: "opened", source };
+        for permanent in [
+            BrokerError::Refused(text()),
+            BrokerError::Invalid(text()),
+            BrokerError::DuplicateId("a".into()),
+            BrokerError::Stale,
+            BrokerError::NoChord(text()),
+            BrokerError::Store(StoreError::Unsupported(text())),
+            chord(StoreError::Refused(text())),
+        ] {
             assert!(permanent.is_permanent(), "{permanent:?}");
+            assert!(EnqueueError::from(permanent.clone()).is_permanent(), "{permanent:?}");
         }
-        for passing in [BrokerError::io(text()), BrokerError::Full(text()), BrokerError::Closed] {
+        for passing in [
+            BrokerError::io(text()),
+            BrokerError::Full(text()),
+            BrokerError::Closed,
+            BrokerError::Store(StoreError::io(text())),
+            chord(StoreError::io(text())),
+        ] {
             assert!(!passing.is_permanent(), "{passing:?}");
+            assert!(!EnqueueError::from(passing.clone()).is_permanent(), "{passing:?}");
         }
-        let refused = EnqueueError::from(BrokerError::Refused("too large".into()));
-        assert_eq!(refused, EnqueueError::Refused { reason: "too large".into() });
+    }
+
+    /// What is too long is refused by whoever passes it on, so that nobody tries it again.
+    #[test]
+    fn what_is_refused_or_too_long_is_refused_in_the_words_of_the_seam() {
+        for error in [BrokerError::Refused("too large".into()), BrokerError::Invalid("too large".into())] {
+            let refused = EnqueueError::from(error.clone());
+            assert_eq!(refused, EnqueueError::Refused { reason: "too large".into() });
+            assert_eq!(StoreError::from(error), StoreError::Refused("too large".into()));
+        }
+        let source = || StoreError::io("Redis is away");
+        let chord = EnqueueError::from(BrokerError::Chord { done: "opened", source: source() });
+        let told = "the canvas cannot be sent now: its chord could not be opened: Redis is away";
+        assert_eq!(chord.to_string(), told);
     }
 }

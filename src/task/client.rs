@@ -240,9 +240,13 @@ pub enum EnqueueError {
         /// The error of the store.
         error: String,
     },
-    /// The canvas cannot be sent, for the reason in the text.
+    /// The canvas cannot be sent as it is, for the reason in the text.
     #[error("the canvas cannot be sent: {0}")]
     Canvas(String),
+    /// The store that counts the members of chords did not do its part, for the reason in the text. That passes by
+    /// itself, or when somebody has repaired the store.
+    #[error("the canvas cannot be sent now: {0}")]
+    Chord(String),
     /// The broker failed, for the reason in the text.
     #[error("the broker could not take the task: {0}")]
     Broker(String),
@@ -273,7 +277,7 @@ impl EnqueueError {
                 | Self::ShuttingDown
                 | Self::StorageFull { .. }
                 | Self::Window { .. }
-                | Self::Canvas(_)
+                | Self::Chord(_)
                 | Self::Broker(_)
         )
     }

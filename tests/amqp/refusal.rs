@@ -1,5 +1,6 @@
 //! What RabbitMQ refuses for good is told at once, and costs nobody else anything; what is full slows those who send to it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,13 @@ use celeriac::task::{
 use celeriac::{Context, State, TaskId, task};
 use futures_util::future::{BoxFuture, join_all};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::kit::{self, LONG, add, note, notes, until};
-use crate::rabbit::{builder, runtime, vhost};
-use crate::services::{RabbitMq, RabbitMqOptions, blocking};
+use crate::rabbit::{builder, impatient, runtime, vhost};
+use crate::services::{Proxy, RabbitMq, RabbitMqOptions, blocking};
 
 #[task(queue = "io")]
 async fn larger(ctx: Context, size: usize) -> String {
@@ -170,9 +174,8 @@ async fn publish(broker: &Arc<dyn Broker>, queue: &str, range: std::ops::Range<u
     }
 }
 
-/// A step into a queue that this user may not make fails with the reason and is kept; the delivery is done with.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_step_to_where_nobody_may_send_fails_and_is_a_dead_letter() {
+/// The address of a vhost for a user who may make no queue but `q` and our own. It is called once in a process.
+async fn limited() -> String {
     let url = vhost().await;
     let name = url.rsplit('/').next().unwrap().to_owned();
     blocking(move || {
@@ -181,7 +184,13 @@ async fn a_step_to_where_nobody_may_send_fails_and_is_a_dead_letter() {
         node.ctl(&["set_permissions", "-p", &name, "limited", "^(q|celer.*)$", ".*", ".*"]);
     })
     .await;
-    let limited = url.replace("guest:guest", "limited:limited");
+    url.replace("guest:guest", "limited:limited")
+}
+
+/// A step into a queue that this user may not make fails with the reason and is kept; the delivery is done with.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_to_where_nobody_may_send_fails_and_is_a_dead_letter() {
+    let limited = limited().await;
     let broker: Arc<dyn Broker> =
         Arc::new(AmqpBroker::connect(&limited, AmqpOptions::default()).await.unwrap());
     let heard = Arc::new(Heard::default());
@@ -207,6 +216,98 @@ async fn a_step_to_where_nobody_may_send_fails_and_is_a_dead_letter() {
     let queue = broker.dead_letter_queue().unwrap();
     assert_eq!((queue.dead_from_here("forbidden"), queue.dead_from_here("q")), (4, 0));
     inbox.is_quiet(&broker, "q").await;
+    drop(inbox);
+    broker.close().await.unwrap();
+}
+
+/// Takes RabbitMQ away at the first refusal of a task: when the refusal is logged, before the dead letter is sent.
+struct TakesAway {
+    proxy: Arc<Proxy>,
+    is_done: AtomicBool,
+    is_away: Arc<Notify>,
+}
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for TakesAway {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        let mut refusal = Refusal(false);
+        event.record(&mut refusal);
+        if !refusal.0 || self.is_done.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        self.proxy.refuse();
+        let (start, open) = (Instant::now(), || self.proxy.connections());
+        while open() > 0 {
+            assert!(start.elapsed() < LONG, "{} connections are open", open());
+            std::thread::yield_now();
+        }
+        self.is_away.notify_one();
+    }
+}
+
+/// Whether an event tells that a task was refused.
+struct Refusal(bool);
+
+impl tracing::field::Visit for Refusal {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0 |= field.name() == "message" && format!("{value:?}") == "FAILURE";
+    }
+}
+
+#[test]
+fn a_connection_that_goes_before_a_dead_letter_is_sent_costs_no_letter() {
+    kit::alone("refusal::a_connection_that_goes_in_a_process_of_its_own");
+}
+
+/// The first refused step is told when its letter is there, however long RabbitMQ is away, and so are the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a subscriber for all threads; run by `a_connection_that_goes_before_a_dead_letter_is_sent_costs_no_letter`"]
+async fn a_connection_that_goes_in_a_process_of_its_own() {
+    let limited = limited().await;
+    let proxy = Arc::new(blocking(|| Proxy::start(RabbitMq::shared().address())).await);
+    let is_away = Arc::new(Notify::new());
+    let (way, told) = (Arc::clone(&proxy), Arc::clone(&is_away));
+    let takes_away = TakesAway { proxy: way, is_done: AtomicBool::new(false), is_away: told };
+    let subscriber = tracing_subscriber::registry().with(LevelFilter::ERROR).with(takes_away);
+    tracing::subscriber::set_global_default(subscriber).unwrap();
+    let patience = impatient().publish_timeout;
+    let broker = AmqpBroker::connect(&proxy.url(&limited), impatient()).await.unwrap();
+    let broker: Arc<dyn Broker> = Arc::new(broker);
+    let heard = Arc::new(Heard::default());
+    broker.events().unwrap().set_listener(Arc::clone(&heard) as _);
+    let step = |n| followed_by(vec![sample("forbidden", n, Durability::Disk)]);
+    let mut inbox = Inbox::open(&broker, "q", 2);
+    publish(&broker, "q", 0..4).await;
+    inbox.next().await.settle(step(0));
+    tokio::time::timeout(LONG, is_away.notified()).await.expect("it is refused");
+    // For longer than a publish waits.
+    let away = Instant::now();
+    while away.elapsed() < 2 * patience {
+        broker.publish(sample("q", 4, Durability::Disk), false).await.unwrap_err();
+    }
+    assert!(heard.all().is_empty(), "{:?}", heard.all());
+    proxy.resume();
+    until("what was delivered has come again", async || broker.counts("q").await.unwrap().unsettled == 2)
+        .await;
+    for n in 1..4 {
+        inbox.next().await.settle(step(n));
+    }
+    until("each is told", async || heard.all().len() == 4).await;
+    let sorted = |ids: Vec<&TaskId>| {
+        let mut ids: Vec<String> = ids.into_iter().map(ToString::to_string).collect();
+        ids.sort();
+        ids
+    };
+    let all = ["forbidden-0", "forbidden-1", "forbidden-2", "forbidden-3"];
+    let records = heard.all();
+    assert_eq!(sorted(records.iter().map(|record| &record.id).collect()), all);
+    assert!(records.iter().all(|record| record.state == State::Failure));
+    let letters = broker.dead_letters(10).await.unwrap();
+    assert_eq!(sorted(letters.iter().map(|letter| &letter.message.id).collect()), all);
+    until("all are acknowledged", async || {
+        let counts = broker.counts("q").await.unwrap();
+        (counts.ready, counts.unsettled) == (0, 0)
+    })
+    .await;
     drop(inbox);
     broker.close().await.unwrap();
 }

@@ -1,29 +1,38 @@
 //! What RabbitMQ never takes, where nobody holds the call in his hand: ticks, producers, bodies, results. Each fails with the reason,
 //! and costs the others nothing.
 
-use std::sync::Mutex;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use celeriac::broker::embedded::EmbeddedOptions;
+use celeriac::broker::{Broker, MemoryBroker, OutboxBroker};
 use celeriac::core::calendar::Schedule;
+use celeriac::store::MemoryStore;
 use celeriac::task::canvas::chord;
 use celeriac::task::source_poller::{Due, Source, SourcePoller};
-use celeriac::task::{Arguments, Periodic, Task};
+use celeriac::task::{AcceptedBy, Arguments, Periodic, Task};
 use celeriac::{Context, State, TaskError, task};
 use tokio::sync::OnceCell;
 
 use crate::kit::{LONG, add, note, notes, until};
 use crate::rabbit::builder;
-use crate::services::{RabbitMq, RabbitMqOptions, Redis, blocking};
+use crate::services::{Proxy, RabbitMq, RabbitMqOptions, Redis, blocking};
 
 /// More than the node takes, and less than arguments may have.
 const TOO_LARGE: usize = 50_000;
 
-/// A vhost of the test's own on a node that takes no message of more than 30 KB.
-async fn narrow(name: &'static str) -> String {
+/// A node that takes no message of more than 30 KB.
+async fn node() -> &'static RabbitMq {
     static NODE: OnceCell<RabbitMq> = OnceCell::const_new();
     let start = || blocking(|| RabbitMqOptions::new().config("max_message_size = 30000").start());
-    let node: &'static RabbitMq = NODE.get_or_init(start).await;
+    NODE.get_or_init(start).await
+}
+
+/// A vhost of the test's own on that node.
+async fn narrow(name: &'static str) -> String {
+    let node = node().await;
     blocking(move || node.vhost(name)).await
 }
 
@@ -65,8 +74,14 @@ async fn a_tick_fails_with_the_reason_and_the_next_one_is_tried() {
     })
     .await;
     assert!(notes(&"large".into()).is_empty());
+    let entries = celeriac.beat().entries().await.unwrap();
+    let last = entries.into_iter().find(|entry| entry.name == "large").unwrap().last_id.unwrap();
+    let record = celeriac.async_result(last).result().await.unwrap().unwrap();
+    assert_eq!(record.state, State::Failure);
+    assert!(record.errors[0].contains("message size"), "{:?}", record.errors);
+    // A letter would be as large as its message, so the node refuses that as well, and the record alone tells.
     let letters = celeriac.dead_letters(10).await.unwrap();
-    assert!(letters.is_empty() || letters.iter().all(|letter| letter.reason.contains("message size")));
+    assert!(letters.is_empty(), "{letters:?}");
     celeriac.shutdown().await.unwrap();
 }
 
@@ -121,9 +136,9 @@ async fn a_body_fails_with_the_reason() {
     let sent = canvas.send(celeriac.client()).await.unwrap();
     let error = tokio::time::timeout(LONG, sent.get(LONG)).await.unwrap().unwrap_err().to_string();
     assert!(error.contains("message size"), "{error}");
-    let letter =
-        celeriac.dead_letters(10).await.unwrap().into_iter().find(|l| l.message.task == joins::Task::NAME);
-    assert!(letter.is_none_or(|letter| letter.reason.contains("message size")));
+    // A letter would be as large as the message of the body, so the node refuses that as well.
+    let letters = celeriac.dead_letters(10).await.unwrap();
+    assert!(letters.is_empty(), "{letters:?}");
     assert_eq!(add::s(2, 2).send(celeriac.client()).await.unwrap().get(LONG).await, Ok(4));
     celeriac.shutdown().await.unwrap();
 }
@@ -140,4 +155,63 @@ async fn a_result_that_cannot_be_sent_back_is_told_as_a_failure() {
     assert!(error.contains("message size"), "{error}");
     assert_eq!(large.state().await, Ok(State::Failure));
     celeriac.shutdown().await.unwrap();
+}
+
+/// The number of messages that an outbox which nobody has open has yet to forward.
+async fn pending(dir: &Path) -> u64 {
+    let store = Arc::new(MemoryStore::default());
+    let inner = Arc::new(MemoryBroker::new(Arc::clone(&store)));
+    let outbox = OutboxBroker::open(inner, store, dir, EmbeddedOptions::default()).await.unwrap();
+    let pending = outbox.pending();
+    outbox.close().await.unwrap();
+    pending
+}
+
+/// The outbox has accepted it while the node was away, and the node refuses it when it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_from_an_outbox_fails_with_the_reason_and_those_behind_it_run() {
+    const LARGE: usize = 10;
+    let url = narrow("outbox").await;
+    let address = node().await.address();
+    let proxy = blocking(move || Proxy::start(address)).await;
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("outbox");
+    let results = redis(9).await;
+    let start = || builder(&proxy.url(&url)).outbox(&dir).result_backend(&results).start();
+    let celeriac = start().await.unwrap();
+    proxy.refuse();
+    let key = |n: usize| format!("outbox {n}");
+    let mut sent = Vec::new();
+    for n in 0..21 {
+        let text = "x".repeat(if n == LARGE { TOO_LARGE } else { 10 });
+        let call = takes::s(text, key(n)).send(celeriac.client()).await.unwrap();
+        assert_eq!(call.receipt().keeper, AcceptedBy::Outbox, "{n}");
+        sent.push(call);
+    }
+    proxy.resume();
+    for (n, call) in sent.iter().enumerate() {
+        let ended = tokio::time::timeout(LONG, call.get(LONG)).await.unwrap();
+        if n == LARGE {
+            let error = ended.unwrap_err().to_string();
+            assert!(error.contains("message size"), "{error}");
+            assert_eq!(call.state().await, Ok(State::Failure));
+        } else {
+            assert_eq!(ended, Ok(10), "{n}");
+        }
+    }
+    for n in 0..21 {
+        assert_eq!(notes(&key(n).as_str().into()).len(), usize::from(n != LARGE), "{n}");
+    }
+    // The outbox keeps the letter, whatever its size.
+    until("its letter is there", async || !celeriac.dead_letters(10).await.unwrap().is_empty()).await;
+    celeriac.shutdown().await.unwrap();
+    assert_eq!(pending(&dir).await, 0);
+    let celeriac = start().await.unwrap();
+    assert_eq!(add::s(1, 1).send(celeriac.client()).await.unwrap().get(LONG).await, Ok(2));
+    let letters = celeriac.dead_letters(10).await.unwrap();
+    let [letter] = &letters[..] else { panic!("{letters:?}") };
+    assert_eq!(&letter.message.id, sent[LARGE].id());
+    assert!(letter.reason.contains("message size"), "{}", letter.reason);
+    celeriac.shutdown().await.unwrap();
+    assert_eq!(pending(&dir).await, 0);
 }

@@ -7,4 +7,5 @@ mod election;
 mod firing;
 mod kit;
 mod overlap;
+mod refusal;
 mod tenants;

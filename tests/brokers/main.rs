@@ -11,6 +11,7 @@ mod outbox;
 mod promises;
 mod redis_lanes;
 mod redis_lanes_model;
+mod redis_lanes_refusal;
 mod split;
 mod split_steps;
 mod volatile;

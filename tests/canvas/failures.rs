@@ -141,6 +141,28 @@ async fn what_is_revoked_or_expired_calls_no_errback_but_fails_the_body_of_its_c
         assert!(record.errors[0].contains("raised TaskRevokedError('expired')"), "{record:?}");
         until("the errback of the body", async || !notes(&bodys).is_empty()).await;
         assert_eq!((notes(&bodys), notes(&own)), (vec![format!("\"{}\"", body.id())], Vec::new()));
+        // The same of what is revoked while it waits.
+        let [own, bodys] = [TaskId::new().to_string(), TaskId::new().to_string()];
+        celeriac.pause("other").await.unwrap();
+        let held = || add::s(1, 1).queue("other").link_error(note::p(own.clone()));
+        let alone = held().send(celeriac.client()).await.unwrap();
+        assert_eq!(alone.revoke(false).await, Ok(true));
+        assert_eq!(ended(alone.get(LONG).await.unwrap_err()).state, State::Revoked);
+        let body = chord([held(), add::s(2, 2).link(none::s())], sum::p().link_error(note::p(bodys.clone())));
+        let body = body.send(celeriac.client()).await.unwrap();
+        let member = body.parent().unwrap().members()[0].clone();
+        assert_eq!(member.revoke(false).await, Ok(true));
+        let record = ended(body.get(LONG).await.unwrap_err());
+        assert_eq!(record.error_type.as_deref(), Some("ChordError"));
+        assert!(record.errors[0].contains("raised TaskRevokedError('revoked')"), "{record:?}");
+        celeriac.resume("other").await.unwrap();
+        until("the errback of the body", async || !notes(&bodys).is_empty()).await;
+        until("nothing is left to run", async || {
+            let queues = celeriac.queues().await.unwrap();
+            queues.iter().all(|queue| (queue.ready, queue.running) == (0, 0))
+        })
+        .await;
+        assert_eq!((notes(&bodys), notes(&own)), (vec![format!("\"{}\"", body.id())], Vec::new()));
     })
     .await;
 }

@@ -23,6 +23,7 @@ mod order;
 mod overlap;
 mod panics;
 mod permits;
+mod refused_rows;
 mod results;
 mod revocation;
 mod running;

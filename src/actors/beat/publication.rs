@@ -24,6 +24,14 @@ fn unpublished(error: StoreError) -> EnqueueError {
     EnqueueError::Broker(error.to_string())
 }
 
+/// The error of a broker that never takes a tick.
+fn refusal(error: EnqueueError) -> BrokerError {
+    BrokerError::Refused(match error {
+        EnqueueError::Refused { reason } => reason,
+        error => error.to_string(),
+    })
+}
+
 /// Publishes a tick's task, which has an id of its own, and changes the entry's note, if the note is as expected.
 pub(super) async fn publish(
     parts: &BeatParts,
@@ -37,7 +45,15 @@ pub(super) async fn publish(
     // A broker with notes takes the message and the change in one commit.
     if let Some(notes) = runtime.broker.notes() {
         let message = runtime.dispatcher.message(call)?;
-        return Ok(notes.publish_with_cas(message, change).await?);
+        return match notes.publish_with_cas(message.clone(), change.clone()).await {
+            // As in `send`: the tick fails, and the entry goes on with the next one.
+            Err(error) if error.is_permanent() => {
+                runtime.give_up(&message, &error).await;
+                let changed = runtime.notes().compare_and_set_all(vec![change], parts.term()).await;
+                Ok(if changed.map_err(unpublished)? { CasOutcome::Changed } else { CasOutcome::Outdated })
+            }
+            outcome => outcome.map_err(EnqueueError::from),
+        };
     }
     // Where other processes see the notes too, another one may publish the message once more, so it is marked.
     if runtime.shares_notes() {
@@ -101,8 +117,8 @@ async fn send(
         Err(EnqueueError::DuplicateId { .. }) => CasOutcome::Changed,
         // The broker would refuse it each time, and hold up the entry for ever. So this tick fails, with the reason
         // in its record.
-        Err(EnqueueError::Refused { reason }) => {
-            runtime.give_up(&message, &BrokerError::Refused(reason)).await;
+        Err(error) if error.is_permanent() => {
+            runtime.give_up(&message, &refusal(error)).await;
             CasOutcome::Changed
         }
         Err(error) => {

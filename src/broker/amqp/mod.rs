@@ -18,6 +18,7 @@
 
 mod abilities;
 mod acks;
+mod burial;
 mod clock;
 mod consumer;
 mod dead_letters;
@@ -69,7 +70,6 @@ use events::EventsHandle;
 use link::{AmqpLink, ReconnectPause};
 use node::NodeName;
 use parked::ParkedTasks;
-use post::{Aim, OutgoingMessage};
 use publisher::{Attempt, Publisher};
 use replies::Replies;
 use topology::{Topology, short};
@@ -82,8 +82,6 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long RabbitMQ may take to answer a count. After that it counts as silent, and the answer is what this
 /// process knows.
 const COUNT_PATIENCE: Duration = Duration::from_secs(2);
-/// The pause before a dead letter that RabbitMQ has refused for good is tried again.
-const LETTER_PAUSE: Duration = Duration::from_secs(60);
 /// The most messages of one call that are on their way at a time.
 const IN_FLIGHT: usize = 1024;
 
@@ -193,65 +191,6 @@ impl AmqpInner {
         };
         let dead = self.topology.waiting_dead().await.ok().flatten();
         QueueCounts { dead: dead.unwrap_or_default(), ..counts }
-    }
-
-    /// Publishes what follows from a delivery, however long that takes; `full` is called if the target queue is
-    /// full. A task that RabbitMQ refuses for good is given up, which settles the matter. A dead letter is never
-    /// given up.
-    async fn deliver(&self, post: &OutgoingMessage, full: impl Fn()) -> Result<(), BrokerError> {
-        match (self.publisher.insist(post, &full).await, &post.task) {
-            (Err(error), Some(message)) if error.is_permanent() => {
-                self.give_up(message, &error).await;
-                Ok(())
-            }
-            (Err(refused), None) if refused.is_permanent() && post.aim == Aim::Dead => {
-                full();
-                self.insist_on_letter(post).await
-            }
-            (done, _) => done,
-        }
-    }
-
-    /// Publishes a dead letter that RabbitMQ has refused. The delivery is kept until somebody has removed the
-    /// reason, because no other process has the task.
-    async fn insist_on_letter(&self, post: &OutgoingMessage) -> Result<(), BrokerError> {
-        let plain = outgoing::plain(post);
-        loop {
-            match self.publisher.insist(&plain, || {}).await {
-                Err(error) if error.is_permanent() => {
-                    tracing::error!(%error, "a dead letter is refused; it is kept, and tried again in a minute");
-                }
-                done => return done,
-            }
-            tokio::time::sleep(LETTER_PAUSE).await;
-        }
-    }
-
-    /// Gives up a task that was promised to run and that RabbitMQ refuses for good: the task fails with the
-    /// reason, and so does what was to follow from it. The message becomes a dead letter.
-    async fn give_up(&self, message: &Message, error: &BrokerError) {
-        let reason = super::refusal_reason(error);
-        tracing::error!(id = %message.id, task = message.task, queue = message.queue, reason, "FAILURE");
-        if let Err(error) = self.bury(message, &reason).await {
-            tracing::error!(id = %message.id, task = message.task, %error, "it is in no dead letters");
-        }
-        if let Some(listener) = self.listener.get() {
-            listener.end(super::refused_result(message, reason), Some(message)).await;
-        }
-    }
-
-    async fn bury(&self, message: &Message, reason: &str) -> Result<(), BrokerError> {
-        let now = now();
-        let wire = outgoing::encode(message, now).unwrap_or_else(|_| outgoing::bare(message));
-        let label = outgoing::Label { queue: &message.queue, reason, letter: message.id.as_str(), now };
-        let letter = outgoing::dead(wire, label);
-        let patience = self.options.publish_timeout;
-        match self.publisher.publish(&letter, patience).await {
-            Err(error) if error.is_permanent() => {
-                self.publisher.publish(&outgoing::plain(&letter), patience).await
-            }
-            done => done,
-        }
     }
 }
 

@@ -16,6 +16,7 @@ use crate::core::Timestamp;
 use crate::core::text::{self, shortened};
 use crate::protocol::{self, WireMessage};
 use crate::rabbitmq::frame_guard::{self, FRAME, MAX_DEPTH};
+use crate::task::clock::now;
 use crate::task::{Arguments, Message, RUN_ONCE_HEADER, TaskId};
 
 /// A message that is due sooner than this is not delayed by RabbitMQ; it waits with the consumer.
@@ -142,6 +143,14 @@ impl Label<'_> {
         headers.insert(DIED_AT.into(), AMQPValue::LongLongInt(died_at));
         headers.insert(LETTER.into(), text(self.letter));
     }
+}
+
+/// A message on its way to the dead letters. What cannot be written with all its headers is kept with the most needed
+/// ones, and with its arguments as they are.
+pub(super) fn letter(message: &Message, reason: &str) -> OutgoingMessage {
+    let now = now();
+    let wire = encode(message, now).unwrap_or_else(|_| bare(message));
+    dead(wire, Label { queue: &message.queue, reason, letter: message.id.as_str(), now })
 }
 
 /// Addresses a whole message to the dead letters.

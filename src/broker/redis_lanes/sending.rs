@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::lanes::DueSend;
 use super::{RedisLanesInner, broken};
+use crate::broker::dead_letter::bury_for_sure;
 use crate::broker::{BrokerError, lane, refusal_reason, refused_result};
 use crate::store::StoreError;
 use crate::task::{Message, Pass, TaskId};
@@ -28,7 +29,8 @@ impl RedisLanesInner {
             let id = message.id.clone();
             match self.inner.publish(message.clone(), false).await {
                 Ok(_) => drop(self.confirmed.send((id, pass))),
-                Err(error) if error.is_permanent() => self.refuse(&message, &error).await,
+                // If the broker is closed before its letter is there, the message is due again after a lease.
+                Err(error) if error.is_permanent() => drop(self.refuse(&message, &error).await),
                 Err(error) => tracing::warn!(%id, %error, "what a lane let in cannot be sent yet"),
             }
         });
@@ -36,14 +38,20 @@ impl RedisLanesInner {
     }
 
     /// Fails a task that was promised to run and that the broker refuses for good, with the reason, and takes it
-    /// out of its lane, which it would hold for ever.
-    pub(super) async fn refuse(self: &Arc<Self>, message: &Message, error: &BrokerError) {
+    /// out of its lane, which it would hold for ever. Its dead letter comes first, however long that takes.
+    ///
+    /// # Errors
+    /// The broker is closed before the letter is there. Then the task has not failed yet, and keeps its lane.
+    pub(super) async fn refuse(
+        self: &Arc<Self>,
+        message: &Message,
+        error: &BrokerError,
+    ) -> Result<(), BrokerError> {
         let (id, reason) = (&message.id, refusal_reason(error));
         tracing::error!(%id, task = message.task, reason, "FAILURE");
-        if let Some(letters) = self.inner.dead_letter_queue()
-            && let Err(error) = letters.bury(message.clone(), &reason).await
-        {
-            tracing::error!(%id, task = message.task, %error, "it is in no dead letters");
+        if let Some(letters) = self.inner.dead_letter_queue() {
+            let buried = self.closing.run_until_cancelled(bury_for_sure(letters, message, &reason)).await;
+            buried.unwrap_or(Err(BrokerError::Closed))?;
         }
         let record = refused_result(message, reason);
         let block = lane::blocks(message, Some(&record));
@@ -56,6 +64,7 @@ impl RedisLanesInner {
                 self.send_soon(due);
             }
         }
+        Ok(())
     }
 
     /// Publishes these messages, without waiting for that.

@@ -176,10 +176,10 @@ impl RedisLanesInner {
         tracing::warn!(id = %message.id, task = message.task, "Redis has forgotten this run of a serial task; it comes to its lane anew");
         let settle = match self.take_in(message.clone(), false, false).await {
             Ok(_) => Settle::Ack { result: None, follow_ups: None },
-            Err(error) if error.is_permanent() => {
-                self.refuse(&message, &error).await;
-                Settle::Ack { result: None, follow_ups: None }
-            }
+            Err(error) if error.is_permanent() => match self.refuse(&message, &error).await {
+                Ok(()) => Settle::Ack { result: None, follow_ups: None },
+                Err(_) => Settle::Return { crashed: false }, // the next process comes here again
+            },
             Err(error) => {
                 tracing::warn!(%error, "it cannot come yet");
                 Settle::Return { crashed: false } // it comes to its lane when it is delivered again
@@ -241,10 +241,7 @@ impl RedisLanesInner {
             match self.inner.publish_all(vec![message.clone()], false).await {
                 Ok(()) | Err(BrokerError::DuplicateId(_)) => return Ok(()),
                 Err(BrokerError::Closed) => return Err(BrokerError::Closed),
-                Err(error) if error.is_permanent() => {
-                    self.refuse(&message, &error).await;
-                    return Ok(());
-                }
+                Err(error) if error.is_permanent() => return self.refuse(&message, &error).await,
                 Err(error) => {
                     tracing::warn!(id = %message.id, %error, "what follows from a serial task cannot be published yet");
                 }

@@ -154,16 +154,23 @@ struct Settlers {
 impl QueueConsumer {
     /// Starts the line of a queue.
     pub(super) fn spawn(shared: Arc<AmqpInner>, queue: String) -> ConsumerHandle {
+        let runtime = shared.runtime.clone();
+        let line = Self::new(shared, queue);
+        let own = line.own.clone();
+        runtime.spawn(line.run());
+        own
+    }
+
+    fn new(shared: Arc<AmqpInner>, queue: String) -> Self {
         let (own, commands) = AckBuffer::new();
         let (plain, suspect) = (Plain(own.clone()), Suspect(own.clone()));
         let settlers = Settlers { plain: Arc::new(plain), suspect: Arc::new(suspect) };
         let link = shared.link.watch();
-        let runtime = shared.runtime.clone();
-        let line = Self {
+        Self {
             shared,
             queue,
             commands,
-            own: own.clone(),
+            own,
             empty_at: None,
             link,
             flow: None,
@@ -185,9 +192,7 @@ impl QueueConsumer {
             settlers,
             last_info: None,
             closing: None,
-        };
-        runtime.spawn(line.run());
-        own
+        }
     }
 
     async fn run(mut self) {

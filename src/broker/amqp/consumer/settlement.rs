@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::super::AmqpInner;
-use super::super::outgoing::{self, Label};
+use super::super::outgoing;
 use super::super::post::OutgoingMessage;
 use super::in_flight::DeliveryLocation;
 use super::{ConsumerCommand, Done, QueueConsumer};
@@ -26,13 +26,18 @@ const ROOM: usize = 4 << 20;
 const IN_FLIGHT: usize = 256;
 
 impl QueueConsumer {
-    /// Gives the deliveries back that have stayed here long enough.
+    /// Gives the deliveries back that have stayed here long enough, each with a crash counted. A task that comes to the
+    /// same end in each of its runs would go back for ever, so the delivery limit has to end it.
     pub(super) fn return_the_rested(&mut self) {
         let now = tokio::time::Instant::now();
         while let Some((_, tag)) = self.returning.pop_front_if(|(at, _)| *at <= now) {
-            if let Some(in_flight) = self.in_flight.remove(&tag) {
-                self.lost.remove(&in_flight.message.id);
-                self.give_back(in_flight.place);
+            let Some(in_flight) = self.in_flight.get_mut(&tag) else { continue };
+            in_flight.posting = false;
+            if in_flight.place == DeliveryLocation::Lost {
+                // RabbitMQ delivers it again by itself, and the crash is counted when it comes.
+                in_flight.ended = Some(Settle::Return { crashed: true });
+            } else {
+                self.settle(tag, Settle::Return { crashed: true }, None);
             }
         }
     }
@@ -66,11 +71,11 @@ impl QueueConsumer {
                 message.eta = due.or(message.eta);
                 self.post(tag, vec![*message], None, done);
             }
-            Settle::Return { crashed: true } => self.crashed(tag, Message::clone(&holding_message), done),
+            Settle::Return { crashed: true } => self.crashed(tag, done),
             Settle::Return { crashed: false } => self.hand_back(tag, done),
             Settle::DeadLetter { reason, follow_ups, .. } => {
                 let messages = follow_ups.map(|follow_ups| follow_ups.messages).unwrap_or_default();
-                self.post(tag, messages, Some(letter(&holding_message, &reason)), done);
+                self.post(tag, messages, Some(outgoing::letter(&holding_message, &reason)), done);
             }
         }
     }
@@ -80,19 +85,19 @@ impl QueueConsumer {
     pub(super) fn bury(&mut self, tag: u64, reason: &str, done: Option<Done>) {
         let Some(in_flight) = self.in_flight.get(&tag) else { return };
         self.shared.over(crash_result(&in_flight.message), Some(&in_flight.message));
-        let letter = letter(&in_flight.message, reason);
+        let letter = outgoing::letter(&in_flight.message, reason);
         self.post(tag, Vec::new(), Some(letter), done);
     }
 
     /// Counts a crash. The message goes back into its queue with the new count, or to the dead letters.
-    fn crashed(&mut self, tag: u64, mut message: Message, done: Option<Done>) {
+    fn crashed(&mut self, tag: u64, done: Option<Done>) {
+        let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
+        let mut message = Message::clone(&in_flight.message);
         message.crashes = message.crashes.saturating_add(1);
+        // The count stays with the delivery: if the message cannot be published either, its next return counts on.
+        in_flight.message = Arc::new(message.clone());
         if message.crashes >= self.shared.options.delivery_limit {
-            let reason = crash_reason(message.crashes);
-            if let Some(in_flight) = self.in_flight.get_mut(&tag) {
-                in_flight.message = Arc::new(message);
-            }
-            self.bury(tag, &reason, done);
+            self.bury(tag, &crash_reason(message.crashes), done);
         } else {
             self.post(tag, vec![message], None, done);
         }
@@ -182,7 +187,7 @@ impl QueueConsumer {
             // What follows could not be published now, and could not be either if the task ran again at once.
             Err(error) => {
                 tracing::error!(queue = self.queue, id = %in_flight.message.id, %error, pause = ?RETURNS_AFTER,
-                    "what follows from a run cannot be published; the task goes back after a pause");
+                    "what follows from a run cannot be published; the task goes back after a pause, as after a crash");
                 in_flight.posting = true; // nothing else ends the delivery meanwhile
                 self.in_flight.insert(tag, in_flight);
                 self.returning.push_back((tokio::time::Instant::now() + RETURNS_AFTER, tag));
@@ -258,17 +263,8 @@ fn post_of(message: Arc<Message>, shared: &AmqpInner) -> OutgoingMessage {
         let reason = format!("it cannot be sent: {error}");
         tracing::error!(queue = message.queue, id = %message.id, %error, "a task cannot be sent; it is in the dead letters");
         shared.over(unsendable_result(&message, &reason), Some(&message));
-        letter(&message, &reason)
+        outgoing::letter(&message, &reason)
     })
-}
-
-/// A message on its way to the dead letters. What cannot be written with all its headers is kept with the most needed ones, and
-/// with its arguments as they are.
-fn letter(message: &Message, reason: &str) -> OutgoingMessage {
-    let now = now();
-    let wire = outgoing::encode(message, now).unwrap_or_else(|_| outgoing::bare(message));
-    let label = Label { queue: &message.queue, reason, letter: message.id.as_str(), now };
-    outgoing::dead(wire, label)
 }
 
 fn answer(done: Option<Done>, verdict: Result<(), BrokerError>) {
@@ -276,3 +272,6 @@ fn answer(done: Option<Done>, verdict: Result<(), BrokerError>) {
         let _ = done.send(verdict);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+use futures_util::future::BoxFuture;
+use serde_json::Value;
+use tokio::time::{advance, pause};
+use tokio_util::sync::CancellationToken;
+
+use super::super::InFlight;
+use super::*;
+use crate::broker::amqp::AmqpOptions;
+use crate::broker::{Activity, BrokerListener, ControlRequest, FollowUps};
+use crate::rabbitmq::Addresses;
+use crate::store::StoreError;
+use crate::task::{Arguments, EventFunnel, EventGroup, EventStream, State, TaskId, TaskOptions, TaskResult};
+
+/// Hears of tasks that are over without having been run to their end.
+#[derive(Default)]
+struct Heard(Mutex<Vec<TaskResult>>);
+
+impl BrokerListener for Heard {
+    fn options(&self, _: &str) -> Option<TaskOptions> {
+        None
+    }
+
+    fn plan_follow_ups(&self, _: &Message, _: &mut TaskResult) -> Option<Box<FollowUps>> {
+        None
+    }
+
+    fn over(&self, record: TaskResult, _: Option<&Message>) {
+        self.0.lock().push(record);
+    }
+
+    fn end(&self, record: TaskResult, message: Option<&Message>) -> BoxFuture<'static, ()> {
+        self.over(record, message);
+        Box::pin(std::future::ready(()))
+    }
+
+    fn events(&self, groups: &[EventGroup]) -> EventStream {
+        EventFunnel::default().listen(groups)
+    }
+
+    fn activity(&self) -> Activity {
+        Activity::default()
+    }
+
+    fn parked(&self, _: &Arc<Message>) -> bool {
+        false
+    }
+
+    fn lost(&self, _: Vec<u64>) {}
+
+    fn revoked(&self, _: Vec<TaskId>, _: bool) -> BoxFuture<'static, Result<Vec<TaskId>, StoreError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    fn control(&self, _: ControlRequest) -> BoxFuture<'static, Option<Value>> {
+        Box::pin(std::future::ready(None))
+    }
+}
+
+const LIMIT: u32 = 3;
+
+/// The consumer of a queue on a RabbitMQ that is away, with one delivery that is being posted. A test gives it the
+/// publisher's answers, because the publisher itself goes on trying for as long as RabbitMQ is away.
+async fn consumer(place: DeliveryLocation) -> (QueueConsumer, u64, Arc<Heard>) {
+    let addresses = Addresses::parse("amqp://guest:guest@127.0.0.1:1/%2f").unwrap();
+    let options = AmqpOptions { delivery_limit: LIMIT, ..AmqpOptions::default() };
+    let shared = AmqpInner::open(addresses, options, true, CancellationToken::new()).await.unwrap();
+    let heard = Arc::<Heard>::default();
+    assert!(shared.listener.set(Arc::clone(&heard) as _).is_ok());
+    let mut line = QueueConsumer::new(shared, "q".to_owned());
+    let options = TaskOptions::default();
+    let message = Message::new("a".into(), "task", Arguments::default(), "q", options, now());
+    let tag = line.hold(InFlight { posting: true, ..InFlight::new(message, place, false) });
+    pause();
+    (line, tag, heard)
+}
+
+fn crashes(line: &QueueConsumer, tag: u64) -> u32 {
+    line.in_flight[&tag].message.crashes
+}
+
+/// The publisher answers that it could not, and the pause goes by.
+async fn fail(line: &mut QueueConsumer, tag: u64) {
+    let before = crashes(line, tag);
+    line.posted(tag, Err(BrokerError::io("RabbitMQ is away")), None);
+    advance(RETURNS_AFTER - Duration::from_millis(1)).await;
+    line.return_the_rested();
+    assert_eq!((line.returning.len(), crashes(line, tag)), (1, before), "it stays for the whole pause");
+    advance(Duration::from_millis(1)).await;
+    line.return_the_rested();
+    assert!(line.returning.is_empty());
+}
+
+#[tokio::test]
+async fn what_goes_back_again_and_again_is_ended_by_the_delivery_limit() {
+    let (mut line, tag, heard) = consumer(DeliveryLocation::Queue { consumer: 1, delivery_tag: 1 }).await;
+    for times in 1..LIMIT {
+        fail(&mut line, tag).await;
+        assert_eq!(crashes(&line, tag), times);
+        assert!(line.in_flight[&tag].posting, "it is published with its count");
+        assert!(heard.0.lock().is_empty());
+    }
+    fail(&mut line, tag).await;
+    let records = heard.0.lock().clone();
+    assert_eq!(records.len(), 1);
+    assert_eq!((records[0].id.as_str(), records[0].state), ("a", State::Failure));
+    assert!(records[0].errors[0].contains("ended 3 times"), "{:?}", records[0].errors);
+    // Its letter is published, and the delivery is done with.
+    line.posted(tag, Ok(()), None);
+    assert!(line.in_flight.is_empty() && line.returning.is_empty());
+}
+
+/// RabbitMQ delivers it again: the crash counts when it has.
+#[tokio::test]
+async fn what_is_lost_during_the_pause_counts_when_it_comes_again() {
+    let place = DeliveryLocation::Queue { consumer: 1, delivery_tag: 1 };
+    let (mut line, tag, heard) = consumer(place).await;
+    line.posted(tag, Err(BrokerError::io("RabbitMQ is away")), None);
+    line.lost(tag);
+    advance(RETURNS_AFTER).await;
+    line.return_the_rested();
+    assert_eq!(crashes(&line, tag), 0);
+    line.found(tag, DeliveryLocation::Queue { consumer: 2, delivery_tag: 1 });
+    assert_eq!(crashes(&line, tag), 1);
+    assert!(line.in_flight[&tag].posting, "it is published with its count");
+    assert!(heard.0.lock().is_empty());
+}
