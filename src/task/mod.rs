@@ -64,6 +64,7 @@ pub use event_funnel::{EventFunnel, EventGroup, EventStream};
 pub use events::{EventKind, SendEventError, TaskEvent};
 pub(crate) use id::{BadId, check_id};
 pub use id::{LONGEST_ID, TaskId};
+pub(crate) use json::look;
 pub use json::{Json, JsonMap};
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING};
 pub use options::{Durability, TaskKind, TaskOptions};
