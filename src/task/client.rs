@@ -126,7 +126,7 @@ pub enum EnqueueError {
     /// The runtime is shutting down.
     #[error("the runtime is shutting down and takes no new tasks")]
     ShuttingDown,
-    /// An argument has no form in JSON.
+    /// An argument, a header or an option has no form in JSON. The text of the last two names them.
     #[error("the arguments of `{task}` have no form in JSON: {error}")]
     Arguments {
         /// The task's name.

@@ -25,8 +25,8 @@ use super::token::readable;
 /// shares the text.
 ///
 /// It dereferences to a [`Value`], so `meta["done"]` and `meta.as_u64()` work. [`text`](Self::text) and
-/// [`decode`](Self::decode) have what a `Value` [cannot hold](Self::value), such as 10³⁰ to the last digit. A task may take
-/// a `Json` as a parameter, and may return one.
+/// [`decode`](Self::decode) have what a `Value` [cannot hold](Self::value), such as 10³⁰ to the last digit. A task may
+/// take a `Json` as a parameter, and may return one.
 ///
 /// ```
 /// use celeriac::task::Json;
@@ -35,8 +35,8 @@ use super::token::readable;
 /// assert_eq!(json.text(), r#"{"z": 1000000000000000000000000000000, "a": 0.1}"#);
 /// ```
 ///
-/// Whatever always has a form in JSON converts to it with `into()`. A float goes through [`encode`](Self::encode), because
-/// NaN has no such form, and null in its place would be another value:
+/// Whatever always has a form in JSON converts to it with `into()`. A float goes through [`encode`](Self::encode),
+/// because NaN has no such form, and null in its place would be another value:
 ///
 /// ```
 /// # use celeriac::task::Json;
@@ -93,9 +93,9 @@ impl Json {
         super::envelope::from_str(self.text())
     }
 
-    /// The parsed value, for a look at it. What no `Value` can hold is shown as what comes near: half of a surrogate pair
-    /// as U+FFFD, a number beyond all floats as the largest float, an integer beyond 64 bits as a float, and what is
-    /// nested more than 120 levels deep as null. [`decode`](Self::decode) is exact, and refuses what a type cannot hold.
+    /// The parsed value, for a look at it. What no `Value` can hold is shown as what comes near: half of a surrogate
+    /// pair as U+FFFD, a number beyond all floats as the largest float, an integer beyond 64 bits as a float, and what is
+    /// nested more than 120 levels deep as null. [`decode`](Self::decode) refuses what a type cannot hold.
     pub fn value(&self) -> &Value {
         self.0.value.get_or_init(|| Box::new(look(self.text()).unwrap_or_default()))
     }

@@ -143,6 +143,12 @@ async fn tell_nan(ctx: Context) -> Result<(), TaskError> {
     Ok(())
 }
 
+#[task(max_retries = 0)]
+async fn send_nan(ctx: Context) -> Result<(), TaskError> {
+    ctx.send_event("task-measured", Reading { at: 1, celsius: Some(f32::INFINITY) })?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nan_and_infinity_are_refused_at_the_call_and_fail_a_result() {
     on_all(async |celeriac| {
@@ -157,6 +163,11 @@ async fn nan_and_infinity_are_refused_at_the_call_and_fail_a_result() {
         refused(by_name().arg(f64::INFINITY).send(client.clone()).await.unwrap_err());
         refused(by_name().kwarg("of", [f64::NAN]).send(client.clone()).await.unwrap_err());
         refused(map(measure::Task, [f64::NAN]).send(client.clone()).await.unwrap_err());
+        refused(measure::s(Some(1.0)).header("limit", f64::NAN).send(client.clone()).await.unwrap_err());
+        refused(by_name().set("limit", [f64::NAN]).send(client.clone()).await.unwrap_err());
+        refused(by_name().stamp("limit", Some(f64::NAN)).send(client.clone()).await.unwrap_err());
+        let headed = measure::s(Some(1.0)).header("limit", f64::NAN);
+        refused(headed.then(two::p(1.0)).stamp("a", 1).send(client.clone()).await.unwrap_err());
         refused(
             group([measure::s(Some(1.0)), measure::s(Some(f64::NAN))])
                 .send(client.clone())
@@ -169,6 +180,11 @@ async fn nan_and_infinity_are_refused_at_the_call_and_fail_a_result() {
         let record = result.result().await.unwrap().unwrap();
         assert_eq!((record.state, record.attempts), (State::Failure, 1));
         assert!(record.errors[0].contains("a number in it is inf, which JSON does not know"), "{record:?}");
+
+        let result = send_nan::s().send(client.clone()).await.unwrap();
+        until("it has failed", async || result.state().await.unwrap().is_finished()).await;
+        let record = result.result().await.unwrap().unwrap();
+        assert!(record.errors[0].contains("a number in it is inf"), "{record:?}");
 
         let result = tell_nan::s().send(client.clone()).await.unwrap();
         until("it has failed", async || result.state().await.unwrap().is_finished()).await;

@@ -171,9 +171,9 @@ pub fn outcome(result: &TaskResult) -> Box<RawValue> {
 
 /// Reads a document of the task `id`. `expires_at` is for records that do not state themselves when they expire.
 ///
-/// Python writes what JSON or a text of Rust's does not have: NaN, and half of a surrogate pair. What people only look at,
-/// such as a traceback or the message of an exception, is read as what comes near. The value of a task stays as it was
-/// written, and is refused if it is no JSON.
+/// Python writes what JSON or a text of Rust's does not have: NaN, and half of a surrogate pair. What people only look
+/// at, such as a traceback or the message of an exception, is read as what comes near. The value of a task stays as it
+/// was written, and is refused if it is no JSON.
 ///
 /// # Errors
 /// The document cannot be unpacked, is not JSON, or lacks a field that it needs.

@@ -302,8 +302,8 @@ fn piece(member: &GroupMember, known: &HashMap<TaskId, ChordPart>) -> Option<Cho
 }
 
 /// Reads `[1, id, state, value]`. A value of Python's that is no JSON, because there is a NaN in it, cannot be
-/// passed on. So its member has failed, and the caller who waits for the chord learns why. The exception of a member that
-/// failed anyway keeps its words, NaN included.
+/// passed on. So its member has failed, and the caller who waits for the chord learns why. The exception of a member
+/// that failed anyway keeps its words, NaN included.
 fn part(group: &str, member: &[u8], score: f64) -> Option<ChordPart> {
     let member = std::str::from_utf8(member).ok()?;
     let read = |text: &str| serde_json::from_str::<(IgnoredAny, String, State, Json)>(text);
@@ -375,7 +375,8 @@ mod tests {
             let text = failed.value["exc_message"][0].as_str().unwrap();
             assert!(text.starts_with(&format!("there is {number} in the value")), "{text}");
         }
-        let failed = read(r#"[1, "a", "FAILURE", {"exc_type": "KeyError", "exc_message": [NaN, "\ud83d"]}]"#).unwrap();
+        let odd = r#"{"exc_type": "KeyError", "exc_message": [NaN, "\ud83d"]}"#;
+        let failed = read(&format!(r#"[1, "a", "FAILURE", {odd}]"#)).unwrap();
         assert_eq!((failed.state, &failed.value["exc_type"]), (State::Failure, &json!("KeyError")));
         assert_eq!(failed.value["exc_message"], json!(["NaN", "\u{fffd}"]));
         assert_eq!(read(r#"[1, "a", "SUCCESS""#), None);

@@ -251,6 +251,11 @@ impl<O> Canvas<O> {
         self.error = self.error.take().or(Some(error));
     }
 
+    fn fail_at(&mut self, place: &str, error: &serde_json::Error) {
+        let (task, error) = (self.node.name().to_owned(), format!("{place}: {error}"));
+        self.error = self.error.take().or(Some(EnqueueError::Arguments { task, error }));
+    }
+
     /// Adds a next step, which gets the result of this canvas as its first argument. After a group, that is the list of
     /// the members' results, and the two make a chord.
     pub fn then<N: IntoCanvas>(self, next: N) -> Canvas<N::Output> {
@@ -329,8 +334,11 @@ impl<O> Canvas<O> {
 
     /// Sets an option by Celery's name. An option of a chain goes to its first task, one of a group to each member, and
     /// one of a chord to header and body; a countdown of a chord goes to the header only.
-    pub fn set(mut self, option: &str, value: impl Into<Value>) -> Self {
-        self.node.options.set(option, value.into());
+    pub fn set(mut self, option: &str, value: impl Serialize) -> Self {
+        match Json::encode(&value) {
+            Ok(value) => self.node.options.set(option, value),
+            Err(error) => self.fail_at(&format!("option `{option}`"), &error),
+        }
         self
     }
 
@@ -382,8 +390,11 @@ impl<O> Canvas<O> {
 
     /// Stamps every task of the canvas with a header. A stamped task passes the stamp on to what it sends. Celery's
     /// stamps.
-    pub fn stamp(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.node.stamp(name, &value.into());
+    pub fn stamp(mut self, name: &str, value: impl Serialize) -> Self {
+        match Json::encode(&value) {
+            Ok(value) => self.node.stamp(name, &value),
+            Err(error) => self.fail_at(&format!("stamp `{name}`"), &error),
+        }
         self
     }
 
@@ -435,7 +446,7 @@ impl<T: Task> Signature<T> {
 }
 
 impl Node {
-    fn stamp(&mut self, name: &str, value: &Value) {
+    fn stamp(&mut self, name: &str, value: &Json) {
         match &mut self.kind {
             NodeKind::Task { .. } => {
                 self.options.set(name, value.clone());
