@@ -10,8 +10,8 @@ use parking_lot::RwLock;
 
 use super::canvas::Promise;
 use super::{
-    Arguments, Durability, Headers, Message, RawSignature, SerialHeader, State, Task, TaskId, TaskOptions,
-    TaskResult, TrackedState, Unique, UntypedResult,
+    Arguments, Durability, Headers, Json, Message, RawSignature, SerialHeader, State, Task, TaskId,
+    TaskOptions, TaskResult, TrackedState, Unique, UntypedResult,
 };
 use crate::core::Timestamp;
 
@@ -466,7 +466,7 @@ impl<T: Task> AsyncResult<T> {
     ///
     /// # Errors
     /// The store could not be read, or the value does not decode.
-    pub async fn info(&self) -> Result<Option<serde_json::Value>, GetError> {
+    pub async fn info(&self) -> Result<Option<Json>, GetError> {
         self.untyped().info().await
     }
 

@@ -17,6 +17,7 @@ mod finite;
 mod id;
 mod json;
 mod message;
+pub(crate) mod option_value;
 mod options;
 mod panic;
 pub mod periodic;

@@ -97,6 +97,34 @@ async fn what_is_passed_on_stays_as_it_was_written() {
     .await;
 }
 
+/// Takes a `Value`, which holds 64 bits.
+#[task]
+async fn halve(value: serde_json::Value) -> f64 {
+    value.as_f64().unwrap() / 2.0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_integer_beyond_64_bits_keeps_its_digits_unless_a_task_takes_it_as_a_value() {
+    on_all(async |celeriac| {
+        const BIG: &str = "1000000000000000000000000000001";
+        let (client, big) = (celeriac.client(), BIG.parse::<Json>().unwrap());
+        let sent = group([keep::s(big.clone()), keep::s(1.into())]).send(client.clone()).await.unwrap();
+        sent.save().await.unwrap();
+        let restored = celeriac.group_result(sent.id().as_str()).await.unwrap().expect("it was saved");
+        let values = restored.get(LONG).await.unwrap();
+        assert_eq!(values.iter().map(Json::text).collect::<Vec<_>>(), [BIG, "1"]);
+        let member = celeriac.async_result(sent.members()[0].id().clone());
+        assert_eq!(member.info().await.unwrap().unwrap().text(), BIG);
+        assert_eq!(member.get::<u128>(LONG).await, Ok(10_u128.pow(30) + 1));
+        let mixed = [keep::s(big.clone()).untyped(), halve::s(serde_json::json!(4)).untyped()];
+        let values = group(mixed).send(client.clone()).await.unwrap().get(LONG).await.unwrap();
+        assert_eq!(values.iter().map(Json::text).collect::<Vec<_>>(), [BIG, "2.0"]);
+        let halved = keep::s(big).then(halve::p()).send(client).await.unwrap();
+        assert_eq!(halved.get(LONG).await, Ok(5e29));
+    })
+    .await;
+}
+
 /// Tells what it was given, and waits until somebody has looked.
 #[task]
 async fn tell(ctx: Context, value: Json) -> Result<Json, TaskError> {
