@@ -116,7 +116,8 @@ async fn an_integer_beyond_64_bits_keeps_its_digits_unless_a_task_takes_it_as_a_
         let member = celeriac.async_result(sent.members()[0].id().clone());
         assert_eq!(member.info().await.unwrap().unwrap().text(), BIG);
         assert_eq!(member.get::<u128>(LONG).await, Ok(10_u128.pow(30) + 1));
-        let mixed = [keep::s(big.clone()).untyped(), halve::s(serde_json::json!(4)).untyped()];
+        let halved = halve::s(serde_json::json!(4)).into_canvas();
+        let mixed = [keep::s(big.clone()).into_canvas().untyped(), halved.untyped()];
         let values = group(mixed).send(client.clone()).await.unwrap().get(LONG).await.unwrap();
         assert_eq!(values.iter().map(Json::text).collect::<Vec<_>>(), [BIG, "2.0"]);
         let halved = keep::s(big).then(halve::p()).send(client).await.unwrap();

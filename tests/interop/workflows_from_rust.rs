@@ -51,7 +51,7 @@ fn chains_that_fail() {
     on_rust(async |fleet| {
         let key = TaskId::new().to_string();
         let chains = [
-            add::s(1, 1).then(python::<Value>("fail")).then(note::p(Some(key.clone()))).untyped(),
+            add::s(1, 1).then(python::<Value>("fail")).then(note::p(Some(key.clone()))).returns(),
             python::<Value>("add").args([1, 1]).then(fail::p()).then(python::<Value>("note").arg(&key)),
         ];
         for chain in chains {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::chunks::{check, mapped, split};
 use super::join::joined;
@@ -48,7 +47,7 @@ use crate::task::{
 /// # fn main() {}
 /// ```
 #[must_use = "a canvas does nothing until `.delay()` is awaited"]
-pub struct Canvas<O = Value> {
+pub struct Canvas<O = Json> {
     node: Node,
     /// The first error in the canvas. The caller gets it when the canvas is sent.
     error: Option<EnqueueError>,
@@ -99,7 +98,7 @@ impl<T: Task> IntoCanvas for T {
 /// A signature that came as a document, for example as an argument of a task, runs as it does in Python: Celery's
 /// `signature(document)`. If the document is no signature, whoever sends the canvas gets [`EnqueueError::Canvas`].
 impl IntoCanvas for RawSignature {
-    type Output = Value;
+    type Output = Json;
 
     fn into_canvas(self) -> Canvas {
         let task = self.task.clone();
@@ -282,7 +281,7 @@ impl<O> Canvas<O> {
         self
     }
 
-    /// The same canvas with a result of any type.
+    /// The same canvas with a result of any type, as the text that its task wrote.
     pub fn untyped(self) -> Canvas {
         Canvas { node: self.node, error: self.error, output: PhantomData }
     }
