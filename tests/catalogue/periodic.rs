@@ -66,13 +66,7 @@ fn a_field_of_a_crontab_is_a_number_a_list_or_text() {
         let catalogue = Catalogue::parse(&text, "celeriac.toml").map_err(|error| error.to_string())?;
         Ok::<_, String>(catalogue.periodic[0].to_string())
     };
-    for (hour, field) in [
-        ("7", "7"),
-        ("7.0", "7"),
-        ("[7.0]", "7"),
-        ("[7.0, 8]", "7,8"),
-        ("\"7-9\"", "7-9"),
-    ] {
+    for (hour, field) in [("7", "7"), ("7.0", "7"), ("[7.0]", "7"), ("[7.0, 8]", "7,8"), ("\"7-9\"", "7-9")] {
         assert_eq!(parsed(hour), Ok(format!("p: t at 0 {field} * * * (Asia/Kolkata)")), "{hour}");
     }
     for wrong in ["7.5", "[7.5]", "-1.0", "[\"7\"]", "true", "nan"] {
