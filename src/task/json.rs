@@ -146,20 +146,20 @@ from_certain! {
     &str, String, Cow<'_, str>, Value, Number, Map<String, Value>,
 }
 
-impl<T: Into<Self>> From<Vec<T>> for Json {
+impl<T: Into<Json>> From<Vec<T>> for Json {
     fn from(items: Vec<T>) -> Self {
         let items: Vec<Self> = items.into_iter().map(Into::into).collect();
         Self::list(&items)
     }
 }
 
-impl<T: Into<Self>, const N: usize> From<[T; N]> for Json {
+impl<T: Into<Json>, const N: usize> From<[T; N]> for Json {
     fn from(items: [T; N]) -> Self {
         Self::list(&items.map(Into::into))
     }
 }
 
-impl<T: Into<Self>> From<Option<T>> for Json {
+impl<T: Into<Json>> From<Option<T>> for Json {
     fn from(value: Option<T>) -> Self {
         value.map_or_else(Self::default, Into::into)
     }
