@@ -155,7 +155,8 @@ impl<T: Into<Json>> From<Vec<T>> for Json {
 
 impl<T: Into<Json>, const N: usize> From<[T; N]> for Json {
     fn from(items: [T; N]) -> Self {
-        Self::list(&items.map(Into::into))
+        let items: [Self; N] = items.map(Into::into);
+        Self::list(&items)
     }
 }
 
