@@ -274,9 +274,9 @@ pub fn serial_task(options: TokenStream, item: TokenStream) -> TokenStream {
 /// # When
 ///
 /// - `crontab(..)`: five fields of Celery's grammar, all of which must match: `crontab("30 3 * * mon-fri")` (minute,
-///   hour, day of month, month of year, day of week; Sunday is 0), or by name, `crontab(minute = 30, hour = 3)`,
-///   where a field that is not named is `*`. Naming a coarse field without the finer ones does not compile, because
-///   in Celery `crontab(day_of_week = 6)` runs every minute of every Saturday.
+///   hour, day of month, month of year, day of week; Sunday is 0), or by name, `crontab(minute = [0, 30], hour = 3)`,
+///   with a number, a list of numbers or text; a field that is not named is `*`. Naming a coarse field without the finer
+///   ones does not compile, because in Celery `crontab(day_of_week = 6)` runs every minute of every Saturday.
 /// - `every = "30s"`: the entry fires at each multiple of this interval since 1970 in UTC.
 /// - `zone = "UTC"`: the zone whose clocks count. If the clocks skip a time, the entry fires at the first instant
 ///   after the gap; if they show a time twice, at the first. A crontab of every hour fires whenever the clock shows

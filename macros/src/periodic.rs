@@ -269,6 +269,23 @@ fn is_whole(digits: &str) -> bool {
     whole.bytes().all(|byte| byte.is_ascii_digit()) && rest.bytes().all(|byte| byte == b'0')
 }
 
+/// A number in a field of a crontab. Celery refuses the float `7.0`, or fails with it when the time comes; as it can only
+/// mean 7, it counts as that.
+fn number(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) if number.suffix().is_empty() => {
+            Some(number.base10_digits().to_owned())
+        }
+        Expr::Lit(ExprLit { lit: Lit::Float(number), .. })
+            if number.suffix().is_empty() && is_whole(number.base10_digits()) =>
+        {
+            let digits = number.base10_digits();
+            Some(digits.split_once('.').map_or(digits, |(whole, _)| whole).to_owned())
+        }
+        _ => None,
+    }
+}
+
 /// Reads `crontab("0 0 * * *")` or `crontab(minute = 0, hour = "8-17")`.
 fn crontab(meta: &Meta) -> syn::Result<CrontabInput> {
     let shape = "`crontab` is written `crontab(minute = 0, hour = 0)` or `crontab(\"0 0 * * *\")`";
@@ -293,21 +310,17 @@ fn crontab(meta: &Meta) -> syn::Result<CrontabInput> {
         };
         let expr = value(&name, meta, "\"*/15\"")?;
         let text = match expr {
-            Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => text.value(),
-            Expr::Lit(ExprLit { lit: Lit::Int(number), .. }) if number.suffix().is_empty() => {
-                number.base10_digits().to_owned()
+            Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) => Some(text.value()),
+            Expr::Array(list) => {
+                list.elems.iter().map(number).collect::<Option<Vec<_>>>().map(|numbers| numbers.join(","))
             }
-            // A float such as `7.0` counts as a whole number, as in Python.
-            Expr::Lit(ExprLit { lit: Lit::Float(number), .. })
-                if number.suffix().is_empty() && is_whole(number.base10_digits()) =>
-            {
-                let digits = number.base10_digits();
-                digits.split_once('.').map_or(digits, |(whole, _)| whole).to_owned()
-            }
-            other => {
-                let text = format!("`{name}` is a number or text: write `{name} = 0` or `{name} = \"*/15\"`");
-                return Err(Error::new_spanned(other, text));
-            }
+            other => number(other),
+        };
+        let Some(text) = text else {
+            let text = format!(
+                "`{name}` is a number, a list of numbers or text: write `{name} = 0`, `{name} = [0, 1]` or `{name} = \"*/15\"`"
+            );
+            return Err(Error::new_spanned(expr, text));
         };
         crontab::check_field(FIELDS[index], &text).map_err(|error| Error::new_spanned(expr, error))?;
         if fields[index].replace(text).is_some() {

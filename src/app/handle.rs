@@ -6,7 +6,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::beat::BeatHandle;
@@ -28,7 +27,9 @@ use crate::runtime::Runtime;
 use crate::store::{StoreError, groups};
 use crate::task::canvas::CanvasResult;
 use crate::task::clock::now;
-use crate::task::{self, Client, Periodic, PermitHolder, SourcePoller, TaskId, UniqueKey, UntypedResult};
+use crate::task::{
+    self, Client, Json, Periodic, PermitHolder, SourcePoller, TaskId, UniqueKey, UntypedResult,
+};
 
 /// A started task runtime: it enqueues tasks, answers for results, and has the operator's levers. It is a handle
 /// that may be used from any thread; clones are the same runtime.
@@ -225,7 +226,7 @@ impl Celeriac {
     ///
     /// # Errors
     /// The result backend keeps no groups (rpc does not), or it cannot be read.
-    pub async fn group_result(&self, id: &str) -> Result<Option<CanvasResult<Vec<Value>>>, StoreError> {
+    pub async fn group_result(&self, id: &str) -> Result<Option<CanvasResult<Vec<Json>>>, StoreError> {
         let group = groups(&*self.inner.runtime.store)?.group(id, now()).await?;
         Ok(group.map(|group| CanvasResult::new(group.promise(), self.client())))
     }

@@ -199,7 +199,7 @@ fn field(
     source: &mut SourceText<'_>,
 ) -> Option<String> {
     let item = table.get(name)?;
-    // A float such as `7.0` counts as the whole number.
+    // Celery refuses the float `7.0`, or fails with it when the time comes; as it can only mean 7, it counts as that.
     let whole = |number: &f64| number.fract() == 0.0 && (0.0..100.0).contains(number);
     let number = |value: &Value| {
         let float = value.as_float().filter(whole).map(|number| number.to_string());

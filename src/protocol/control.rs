@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::{JSON, Properties, WireMessage};
 use crate::core::glob;
 use crate::task::TaskId;
+use crate::task::token::readable;
 
 /// The fanout exchange that carries requests.
 pub const EXCHANGE: &str = "celery.pidbox";
@@ -133,8 +134,13 @@ pub fn encode_reply(node: &str, ticket: &str, clock: u64, answer: &Value) -> Wir
 /// The content type is not JSON, or the body is no answer of a node.
 pub fn decode_reply(wire: &WireMessage) -> Result<Reply, ControlMessageError> {
     check(wire)?;
-    let body: Map<String, Value> =
-        serde_json::from_slice(&wire.body).map_err(|error| ControlMessageError(error.to_string()))?;
+    let body: Map<String, Value> = serde_json::from_slice(&wire.body)
+        // An answer is only looked at, and Python's may have NaN in it, or half of a surrogate pair.
+        .or_else(|error| {
+            let text = String::from_utf8_lossy(&wire.body);
+            serde_json::from_str(&readable(&text)).map_err(|_| error)
+        })
+        .map_err(|error| ControlMessageError(error.to_string()))?;
     let (node, answer) =
         body.into_iter().next().ok_or_else(|| ControlMessageError("the answer is of no node".to_owned()))?;
     let ticket = wire.headers.get("ticket").and_then(Value::as_str).map(str::to_owned);
@@ -294,6 +300,15 @@ mod tests {
             let arguments = Map::from_iter([("task_id".to_owned(), task_id)]);
             assert_eq!(Request::new("revoke", arguments).revoked(), None);
         }
+    }
+
+    #[test]
+    fn an_answer_that_is_no_unicode_and_no_json_is_shown_all_the_same() {
+        let body = br#"{"celery@w": {"ok": [NaN, "cut \ud83d", 5]}}"#.to_vec();
+        let wire = WireMessage { body, ..encode_reply("celery@w", "t", 1, &Value::Null) };
+        let reply = decode_reply(&wire).unwrap();
+        assert_eq!((reply.node.as_str(), reply.ticket.as_deref()), ("celery@w", Some("t")));
+        assert_eq!(reply.answer, json!({"ok": ["NaN", "cut \u{fffd}", 5]}));
     }
 
     #[test]

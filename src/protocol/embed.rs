@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use super::Reason;
 use super::decode::{discreet, kind_of};
-use crate::task::{RawSignature, Workflow};
+use crate::task::{RawSignature, Workflow, option_value};
 
 /// The embed as Celeriac writes it: all four fields, in Celery's order.
 #[derive(Serialize)]
@@ -72,8 +72,7 @@ fn is_nothing(json: &RawValue) -> bool {
     match text.as_bytes().first() {
         Some(b'[' | b'{') => text[1..text.len() - 1].trim().is_empty(),
         _ => {
-            text.len() < 30
-                && serde_json::from_str(text).is_ok_and(|value| super::headers::is_nothing(&value))
+            text.len() < 30 && serde_json::from_str(text).is_ok_and(|value| option_value::is_nothing(&value))
         }
     }
 }

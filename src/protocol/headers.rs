@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::{Field, Reason, Table, private};
-use crate::core::{Timestamp, instant, time};
+use crate::core::{Timestamp, instant};
 use crate::task::TaskId;
+use crate::task::option_value::{self, is_nothing, seconds};
 
 /// Whether a header is Celery's own, or Celeriac's. An application's header of such a name would not reach the other
 /// side.
@@ -113,32 +114,21 @@ impl<'a> HeaderFields<'a> {
         self.id(name)
     }
 
-    /// A count. It may also be a float, which is the only number type of some clients, or a text.
+    /// A [count](option_value::count).
     pub(super) fn count(&self, name: &'static str) -> Result<Option<u32>, Reason> {
-        let Some(value) = self.value(name) else { return Ok(None) };
-        let whole = match &*value {
-            Value::Bool(yes) => Some(u64::from(*yes)),
-            Value::String(text) => text.trim().parse().ok(),
-            value => value.as_u64().or_else(|| match value.as_f64() {
-                // Floats below 2^32 are exact, and the float is compared before it is cast.
-                Some(float) if float.fract() == 0.0 && (0.0..4_294_967_296.0).contains(&float) => {
-                    Some(float as u64)
-                }
-                _ => None,
-            }),
-        };
-        match whole.and_then(|whole| u32::try_from(whole).ok()) {
-            Some(count) => Ok(Some(count)),
-            None => Err(wrong(name, &value, "a whole number from 0 to 4294967295")),
-        }
+        self.number(name, option_value::count)
     }
 
-    /// The same as [`count`](Self::count) for a number that only grows. A larger number than `u32` can hold counts as
-    /// the largest, a negative one as zero, and a fraction is cut.
+    /// A [count of something that only grows](option_value::tally).
     pub(super) fn tally(&self, name: &'static str) -> Result<Option<u32>, Reason> {
-        match self.value(name).and_then(|value| value.as_f64()) {
-            Some(number) => Ok(Some(number as u32)), // the cast does all of that
-            None => self.count(name),
+        self.number(name, option_value::tally)
+    }
+
+    fn number(&self, name: &str, read: impl Fn(&Value) -> Option<u32>) -> Result<Option<u32>, Reason> {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        match read(&value) {
+            Some(number) => Ok(Some(number)),
+            None => Err(wrong(name, &value, "a whole number from 0 to 4294967295")),
         }
     }
 
@@ -199,31 +189,6 @@ impl<'a> HeaderFields<'a> {
             Some(other) => Err(wrong(name, &other, "a table")),
         }
     }
-}
-
-/// Whether a value is false in Python.
-pub(super) fn is_nothing(value: &Value) -> bool {
-    match value {
-        Value::Null => true,
-        Value::Bool(yes) => !yes,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::String(text) => text.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        Value::Object(fields) => fields.is_empty(),
-    }
-}
-
-/// A number of seconds: whole numbers exactly, others to the microsecond. A negative number is refused. Rounded to
-/// zero, it would mean that there is no limit.
-fn seconds(value: &Value) -> Option<Duration> {
-    if let Some(whole) = value.as_u64() {
-        return Some(Duration::from_secs(whole));
-    }
-    if let Value::String(text) = value {
-        // A number as text, as some clients' templates make it.
-        return seconds(&Value::Number(text.trim().parse().ok()?));
-    }
-    time::seconds(value.as_f64().filter(|seconds| *seconds >= 0.0)?)
 }
 
 /// The error of a header with a wrong value.

@@ -340,6 +340,20 @@ mod tests {
             assert_eq!(status.errors, errors, "{some}");
             assert!(status.download.is_none() && status.progress.is_none());
         }
+        // What no `Value` can hold hides nothing beside it.
+        for (result, errors) in [
+            (r#"{"errors": ["cut \ud83d"]}"#, vec!["cut \u{fffd}"]),
+            (r#"{"errors": "bad", "x": [1e400, "\udc4d"]}"#, vec!["bad"]),
+            (r#"{"errors": 1e400}"#, vec!["1.7976931348623157e+308"]),
+            (r#"{"errors": -1e400}"#, vec!["-1.7976931348623157e+308"]),
+        ] {
+            let status = Status::over(succeeded(result.to_owned()), "\t");
+            assert_eq!((status.state, status.has_file()), (SoilState::Failed, false), "{result}");
+            assert_eq!(status.errors, errors, "{result}");
+            assert_eq!(status.result.unwrap().text(), result, "it is shown as it was written");
+        }
+        let status = Status::over(succeeded(r#"{"errors": 0, "x": "\ud83d"}"#.to_owned()), "\t");
+        assert_eq!((status.state, status.errors.len()), (SoilState::Success, 0));
         // A value that is no dictionary with `errors` states no error.
         for result in ["[\"errors\"]", "\"errors\"", "null", "7", "{\"error\": \"x\"}", "not JSON"] {
             let status = Status::over(succeeded(result.to_owned()), "\t");
@@ -361,5 +375,7 @@ mod tests {
             status.result = Some(result.into());
             assert_eq!(status.messages(), messages);
         }
+        status.result = r#"{"messages": ["a", "cut \ud83d"], "n": 1e400}"#.parse().ok();
+        assert_eq!(status.messages(), ["a", "cut \u{fffd}"]);
     }
 }

@@ -48,7 +48,7 @@ impl Waiters {
     }
 
     /// Tells those who wait for this record why it cannot be had.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "amqp", feature = "redis"))]
     pub(crate) fn fail(&self, id: &TaskId, error: &StoreError) {
         for waiter in self.take(id) {
             let _ = waiter.send(Err(error.clone()));

@@ -206,7 +206,9 @@ mod tests {
         {
             let value = decode::<(serde_json::Value,)>(&args, &kwargs, &["v"]).unwrap().0;
             assert_eq!(value["at"], "2026-11-22");
-            // Everything else stays as it was sent.
+            // An integer beyond 64 bits is a float in a `Value`.
+            assert!(value["big"].is_f64() && value["big"] == 1e30, "{value}");
+            // In a `Json`, everything else stays as it was sent.
             assert_eq!(decode::<(Json,)>(&args, &kwargs, &["v"]).unwrap().0.text(), plain);
         }
         // A program may use these two names for fields of its own.

@@ -10,8 +10,8 @@ use parking_lot::RwLock;
 
 use super::canvas::Promise;
 use super::{
-    Arguments, Durability, Headers, Message, RawSignature, SerialHeader, State, Task, TaskId, TaskOptions,
-    TaskResult, TrackedState, Unique, UntypedResult,
+    Arguments, Durability, Headers, Json, Message, RawSignature, SerialHeader, State, Task, TaskId,
+    TaskOptions, TaskResult, TrackedState, Unique, UntypedResult,
 };
 use crate::core::Timestamp;
 
@@ -126,7 +126,7 @@ pub enum EnqueueError {
     /// The runtime is shutting down.
     #[error("the runtime is shutting down and takes no new tasks")]
     ShuttingDown,
-    /// An argument has no form in JSON.
+    /// An argument, a header or an option has no form in JSON. The text of the last two names them.
     #[error("the arguments of `{task}` have no form in JSON: {error}")]
     Arguments {
         /// The task's name.
@@ -478,7 +478,7 @@ impl<T: Task> AsyncResult<T> {
     ///
     /// # Errors
     /// The store could not be read, or the value does not decode.
-    pub async fn info(&self) -> Result<Option<serde_json::Value>, GetError> {
+    pub async fn info(&self) -> Result<Option<Json>, GetError> {
         self.untyped().info().await
     }
 

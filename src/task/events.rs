@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 
 use super::clock::now;
 use super::event_funnel::EventGroup;
-use super::{Context, Message, TaskId};
+use super::{Context, Message, TaskId, finite};
 use crate::core::Timestamp;
 use crate::core::text::shortened;
 
@@ -231,11 +231,12 @@ impl Context {
     /// ```
     ///
     /// # Errors
-    /// The name is not usable or is one that workers send themselves, or the fields are no JSON object or too large.
+    /// The name is not usable or is one that workers send themselves, or the fields are no JSON object, have a number
+    /// that is NaN or infinite, or are too large.
     pub fn send_event(&self, name: &str, fields: impl Serialize) -> Result<(), SendEventError> {
         check_name(name)?;
         let wrong = |error: String| SendEventError::Fields { name: name.to_owned(), error };
-        let fields = match serde_json::to_value(&fields).map_err(|error| wrong(error.to_string()))? {
+        let fields = match finite::to_value(&fields).map_err(|error| wrong(error.to_string()))? {
             Value::Object(fields) => fields,
             Value::Null => Map::new(),
             other => return Err(wrong(format!("found `{}`", shortened(&other.to_string(), LONGEST_NAME)))),
@@ -256,6 +257,8 @@ impl Context {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde_json::json;
 
     use super::*;
@@ -273,6 +276,9 @@ mod tests {
             assert!(sent(name, json!({})).unwrap_err().contains("send themselves"), "{name}");
         }
         assert!(sent("task-x", json!([1])).unwrap_err().contains("no JSON object"));
+        let nan = context.send_event("task-x", BTreeMap::from([("loss", f64::NAN)])).unwrap_err();
+        assert!(matches!(nan, SendEventError::Fields { .. }), "{nan}");
+        assert!(nan.to_string().contains("a number in it is NaN"), "{nan}");
         let large = sent("task-x", json!({"a": "x".repeat(MOST_FIELDS)})).unwrap_err();
         assert!(large.contains("the limit is 65536"), "{large}");
     }

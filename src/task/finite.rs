@@ -10,6 +10,7 @@ use serde::ser::{
     Error, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
     SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
+use serde_json::Value;
 
 /// A value whose floats all have to be finite.
 pub(crate) struct Finite<'a, T: ?Sized>(pub(crate) &'a T);
@@ -23,6 +24,11 @@ impl<T: Serialize + ?Sized> Serialize for Finite<'_, T> {
 /// Writes a value whose floats are all finite as JSON text.
 pub(crate) fn to_string(value: &(impl Serialize + ?Sized)) -> Result<String, serde_json::Error> {
     serde_json::to_string(&Finite(value))
+}
+
+/// Converts a value whose floats are all finite to a [`Value`].
+pub(crate) fn to_value(value: &(impl Serialize + ?Sized)) -> Result<Value, serde_json::Error> {
+    serde_json::to_value(Finite(value))
 }
 
 fn refused<E: Error>(float: f64) -> E {

@@ -5,6 +5,7 @@
 //! again, 10³⁰ would become a float, and the keys of an object would change their order. So JSON that is only passed on
 //! stays text, and clones share it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::{Deref, Index};
 use std::str::FromStr;
@@ -15,21 +16,36 @@ use serde::de::{DeserializeOwned, Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::{RawValue, to_raw_value};
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::finite::Finite;
+use super::token::readable;
 
 /// A JSON value as the text that its sender wrote: numbers with all of their digits, keys in their order. A clone
 /// shares the text.
 ///
-/// It dereferences to a [`Value`], so `meta["done"]` and `meta.as_u64()` work. [`text`](Self::text) has what a `Value`
-/// cannot hold, such as 10³⁰ to the last digit. A task may take a `Json` as a parameter, and may return one.
+/// It dereferences to a [`Value`], so `meta["done"]` and `meta.as_u64()` work. [`text`](Self::text) and
+/// [`decode`](Self::decode) have what a `Value` [cannot hold](Self::value), such as 10³⁰ to the last digit. A task may
+/// take a `Json` as a parameter, and may return one.
 ///
 /// ```
 /// use celeriac::task::Json;
 /// let json: Json = r#"{"z": 1000000000000000000000000000000, "a": 0.1}"#.parse().unwrap();
 /// assert_eq!(json["a"], 0.1);
 /// assert_eq!(json.text(), r#"{"z": 1000000000000000000000000000000, "a": 0.1}"#);
+/// ```
+///
+/// Whatever always has a form in JSON converts to it with `into()`. A float goes through [`encode`](Self::encode),
+/// because NaN has no such form, and null in its place would be another value:
+///
+/// ```
+/// # use celeriac::task::Json;
+/// assert_eq!(Json::encode(&0.5).unwrap().text(), "0.5");
+/// assert!(Json::encode(&f64::NAN).is_err());
+/// ```
+/// ```compile_fail,E0277
+/// # use celeriac::task::Json;
+/// let json: Json = f64::NAN.into();
 /// ```
 #[derive(Clone)]
 pub struct Json(Arc<JsonInner>);
@@ -77,11 +93,18 @@ impl Json {
         super::envelope::from_str(self.text())
     }
 
-    /// The parsed value. If the text has something that no `Value` can hold, such as a number beyond all floats or half
-    /// of a surrogate pair, the whole of it reads as null.
+    /// The parsed value, for a look at it. What no `Value` can hold is shown as what comes near: half of a surrogate
+    /// pair as U+FFFD, a number beyond all floats as the largest float, an integer beyond 64 bits as a float, and what is
+    /// nested more than 120 levels deep as null. [`decode`](Self::decode) refuses what a type cannot hold.
     pub fn value(&self) -> &Value {
-        self.0.value.get_or_init(|| Box::new(serde_json::from_str(self.text()).unwrap_or_default()))
+        self.0.value.get_or_init(|| Box::new(look(self.text()).unwrap_or_default()))
     }
+}
+
+/// Parses a text for somebody who only looks at it: whatever a `Value` cannot hold becomes [what comes
+/// near](super::token::readable), and the rest stays. `None`: the text is not JSON.
+pub(crate) fn look(text: &str) -> Option<Value> {
+    serde_json::from_str(text).or_else(|_| serde_json::from_str(&readable(text))).ok()
 }
 
 impl FromStr for Json {
@@ -106,12 +129,40 @@ impl Deref for Json {
     }
 }
 
-/// Converts what makes a [`Value`]. A float that is NaN or infinite becomes null; [`encode`](Json::encode) refuses it.
-impl<T: Into<Value>> From<T> for Json {
-    fn from(value: T) -> Self {
-        let value = value.into();
-        let text = to_raw_value(&value).unwrap_or_else(|_| RawValue::NULL.to_owned());
-        Self::of(text)
+/// Conversions from what always has a form in JSON. A float has none if it is NaN or infinite, so there is none from a
+/// float: [`Json::encode`] takes it, and says so.
+macro_rules! from_certain {
+    ($($type:ty),* $(,)?) => {$(
+        impl From<$type> for Json {
+            fn from(value: $type) -> Self {
+                Self::of(to_raw_value(&value).unwrap_or_else(|_| RawValue::NULL.to_owned()))
+            }
+        }
+    )*};
+}
+
+from_certain! {
+    (), bool, i8, i16, i32, i64, i128, isize, u8, u16, u32, u64, u128, usize,
+    &str, String, Cow<'_, str>, Value, Number, Map<String, Value>,
+}
+
+impl<T: Into<Json>> From<Vec<T>> for Json {
+    fn from(items: Vec<T>) -> Self {
+        let items: Vec<Self> = items.into_iter().map(Into::into).collect();
+        Self::list(&items)
+    }
+}
+
+impl<T: Into<Json>, const N: usize> From<[T; N]> for Json {
+    fn from(items: [T; N]) -> Self {
+        let items: [Self; N] = items.map(Into::into);
+        Self::list(&items)
+    }
+}
+
+impl<T: Into<Json>> From<Option<T>> for Json {
+    fn from(value: Option<T>) -> Self {
+        value.map_or_else(Self::default, Into::into)
     }
 }
 
@@ -372,8 +423,21 @@ mod tests {
         assert!(json["n"].is_null() && json["none"].is_null());
         assert_eq!((Json::from(5), Json::from("s"), Json::default()), (5.into(), "s".into(), ().into()));
         assert_eq!(Json::list(&[5.into(), "s".into()]).text(), r#"[5,"s"]"#);
+        assert_eq!(Json::from(vec![Some("a"), None]).text(), r#"["a",null]"#);
+        assert_eq!(Json::from([10_u128.pow(30)]).text(), "[1000000000000000000000000000000]");
         let twice: JsonMap = serde_json::from_str(r#"{"a":1,"b":2,"a":3}"#).unwrap();
         assert_eq!((twice.len(), &twice["a"]), (2, &3.into()));
+    }
+
+    #[test]
+    fn an_odd_part_takes_nothing_else_along() {
+        let text = r#"{"errors": ["cut \ud83d"], "n": 1e400, "big": 1000000000000000000000000000000}"#;
+        let json: Json = text.parse().unwrap();
+        assert_eq!(json["errors"][0], "cut \u{fffd}");
+        assert_eq!((json["n"].as_f64(), json["big"].as_f64()), (Some(f64::MAX), Some(1e30)));
+        assert!(json.text() == text && json.decode::<Value>().is_err(), "it is read no less strictly");
+        let deep: Json = format!("[1,{}{}]", "[".repeat(1000), "]".repeat(1000)).parse().unwrap();
+        assert_eq!(deep[0], 1);
     }
 
     proptest! {

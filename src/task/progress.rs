@@ -217,6 +217,7 @@ impl Context {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::Json;
 
     #[test]
     fn meta_is_hqs_and_reads_back() {
@@ -241,10 +242,17 @@ mod tests {
             (r#"{"current": 0, "total": 0}"#, None),
             (r#"{"current": "x"}"#, None),
             (r#"{"exc_type": "Error", "progress": {"current": 1, "total": 4}}"#, Some(Progress::of(1, 4))),
+            (r#"{"current": 3, "total": 1e400}"#, Some(Progress::of(3, u64::MAX))),
             ("null", None),
             ("[1]", None),
         ] {
-            assert_eq!(read_meta(&serde_json::from_str(text).unwrap()).0, read, "{text}");
+            assert_eq!(read_meta(&text.parse::<Json>().unwrap()).0, read, "{text}");
         }
+    }
+
+    #[test]
+    fn half_an_emoji_in_a_note_hides_no_bar() {
+        let meta: Json = r#"{"current": 5, "total": 10, "note": "row \ud83d"}"#.parse().unwrap();
+        assert_eq!(read_meta(&meta), (Some(Progress::of(5, 10)), Some("row \u{fffd}".to_owned())));
     }
 }

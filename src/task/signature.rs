@@ -6,12 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde::Serialize;
 
 use super::client::NewTask;
 use super::{
     Arguments, AsyncResult, Client, Durability, EnqueueError, Permit, Task, TaskId, Unique, UniqueKey,
-    UniqueUntil, current,
+    UniqueUntil, current, finite,
 };
 use crate::core::Timestamp;
 
@@ -113,9 +113,15 @@ impl<T: Task> Signature<T> {
         self
     }
 
-    /// Adds a header that travels with the task. Headers are small JSON values.
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.call.headers.0.insert(name.into(), value.into());
+    /// Adds a header that travels with the task. Headers are small JSON values. If the value has no form in JSON, such
+    /// as NaN, the enqueue is refused with [`EnqueueError::Arguments`].
+    pub fn header(mut self, name: impl Into<String>, value: impl Serialize) -> Self {
+        let name = name.into();
+        match finite::to_value(&value) {
+            Ok(value) => drop(self.call.headers.0.insert(name, value)),
+            Err(error) if self.arguments.is_ok() => self.arguments = Err(format!("header `{name}`: {error}")),
+            Err(_) => {}
+        }
         self
     }
 
@@ -267,6 +273,7 @@ impl<T: Task> IntoFuture for Enqueue<T> {
 #[cfg(test)]
 mod tests {
     use parking_lot::Mutex;
+    use serde_json::Value;
 
     use super::*;
     use crate::task;

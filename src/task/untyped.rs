@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
-use super::{Client, GetError, State, TaskId, TaskResult, TrackedState};
+use super::{Client, GetError, Json, State, TaskId, TaskResult, TrackedState};
 
 /// The result of any task, whichever program sends or runs it. The task may be one that only a Python worker knows.
 /// Celery's `AsyncResult(id)`. [`Celeriac::async_result`](crate::Celeriac::async_result) makes one.
@@ -66,7 +65,7 @@ impl UntypedResult {
     ///
     /// # Errors
     /// The store could not be read, or the value does not decode.
-    pub async fn info(&self) -> Result<Option<Value>, GetError> {
+    pub async fn info(&self) -> Result<Option<Json>, GetError> {
         if let Some(tracked) = self.tracked().await? {
             return tracked
                 .meta
@@ -81,7 +80,7 @@ impl UntypedResult {
         }
     }
 
-    /// Waits up to `timeout` for the value and decodes it as `O`, for example as [`serde_json::Value`].
+    /// Waits up to `timeout` for the value and decodes it as `O`, for example as [`Json`], which holds whatever it is.
     ///
     /// # Errors
     /// The task was not over in time, ended without a value, or is unknown; see [`GetError`].

@@ -34,6 +34,16 @@ async fn often(ctx: &Context) {
     write_down(ctx, "often".into());
 }
 
+/// Fields in all forms of a number.
+#[periodic_task(
+    crontab(minute = [0, 30.0], hour = 7.0, day_of_month = [1.0], month_of_year = 2),
+    zone = "Asia/Kolkata",
+    entry = "at seven",
+    environments = "other",
+    queue = "io"
+)]
+fn at_seven() {}
+
 /// At midnight where the domain is.
 #[periodic_task(crontab("0 0 * * *"), tenants = domains, spread = "4h", environments = ["declared"], queue = "io")]
 fn at_midnight(domain: String) -> Result<(), TaskError> {
@@ -63,6 +73,8 @@ fn an_attribute_says_what_the_entry_is() {
     assert_eq!(office.environments, ["declared", "other"]);
     let options = <in_office_hours::Task as celeriac::task::Task>::options();
     assert_eq!((options.expires, options.retry.max_retries), (Some(Duration::from_secs(90)), 1));
+    let seven = entry("at seven");
+    assert_eq!(seven.to_string(), "at seven: beat::declared::at_seven at 0,30 7 1 2 * (Asia/Kolkata)");
     let often = entry("beat::declared::often");
     assert_eq!(often.schedule.to_string(), "every 20ms");
     assert_eq!((often.misfire, often.overlap), (Misfire::Once, Overlap::BufferOne));

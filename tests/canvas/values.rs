@@ -97,6 +97,35 @@ async fn what_is_passed_on_stays_as_it_was_written() {
     .await;
 }
 
+/// Takes a `Value`, which holds 64 bits.
+#[task]
+async fn halve(value: serde_json::Value) -> f64 {
+    value.as_f64().unwrap() / 2.0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_integer_beyond_64_bits_keeps_its_digits_unless_a_task_takes_it_as_a_value() {
+    on_all(async |celeriac| {
+        const BIG: &str = "1000000000000000000000000000001";
+        let (client, big) = (celeriac.client(), BIG.parse::<Json>().unwrap());
+        let sent = group([keep::s(big.clone()), keep::s(1.into())]).send(client.clone()).await.unwrap();
+        sent.save().await.unwrap();
+        let restored = celeriac.group_result(sent.id().as_str()).await.unwrap().expect("it was saved");
+        let values = restored.get(LONG).await.unwrap();
+        assert_eq!(values.iter().map(Json::text).collect::<Vec<_>>(), [BIG, "1"]);
+        let member = celeriac.async_result(sent.members()[0].id().clone());
+        assert_eq!(member.info().await.unwrap().unwrap().text(), BIG);
+        assert_eq!(member.get::<u128>(LONG).await, Ok(10_u128.pow(30) + 1));
+        let halved = halve::s(serde_json::json!(4)).into_canvas();
+        let mixed = [keep::s(big.clone()).into_canvas().untyped(), halved.untyped()];
+        let values = group(mixed).send(client.clone()).await.unwrap().get(LONG).await.unwrap();
+        assert_eq!(values.iter().map(Json::text).collect::<Vec<_>>(), [BIG, "2.0"]);
+        let halved = keep::s(big).then(halve::p()).send(client).await.unwrap();
+        assert_eq!(halved.get(LONG).await, Ok(5e29));
+    })
+    .await;
+}
+
 /// Tells what it was given, and waits until somebody has looked.
 #[task]
 async fn tell(ctx: Context, value: Json) -> Result<Json, TaskError> {
@@ -143,6 +172,12 @@ async fn tell_nan(ctx: Context) -> Result<(), TaskError> {
     Ok(())
 }
 
+#[task(max_retries = 0)]
+async fn send_nan(ctx: Context) -> Result<(), TaskError> {
+    ctx.send_event("task-measured", Reading { at: 1, celsius: Some(f32::INFINITY) })?;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nan_and_infinity_are_refused_at_the_call_and_fail_a_result() {
     on_all(async |celeriac| {
@@ -157,6 +192,11 @@ async fn nan_and_infinity_are_refused_at_the_call_and_fail_a_result() {
         refused(by_name().arg(f64::INFINITY).send(client.clone()).await.unwrap_err());
         refused(by_name().kwarg("of", [f64::NAN]).send(client.clone()).await.unwrap_err());
         refused(map(measure::Task, [f64::NAN]).send(client.clone()).await.unwrap_err());
+        refused(measure::s(Some(1.0)).header("limit", f64::NAN).send(client.clone()).await.unwrap_err());
+        refused(by_name().set("limit", [f64::NAN]).send(client.clone()).await.unwrap_err());
+        refused(by_name().stamp("limit", Some(f64::NAN)).send(client.clone()).await.unwrap_err());
+        let headed = measure::s(Some(1.0)).header("limit", f64::NAN);
+        refused(headed.then(two::p(1.0)).stamp("a", 1).send(client.clone()).await.unwrap_err());
         refused(
             group([measure::s(Some(1.0)), measure::s(Some(f64::NAN))])
                 .send(client.clone())
@@ -169,6 +209,11 @@ async fn nan_and_infinity_are_refused_at_the_call_and_fail_a_result() {
         let record = result.result().await.unwrap().unwrap();
         assert_eq!((record.state, record.attempts), (State::Failure, 1));
         assert!(record.errors[0].contains("a number in it is inf, which JSON does not know"), "{record:?}");
+
+        let result = send_nan::s().send(client.clone()).await.unwrap();
+        until("it has failed", async || result.state().await.unwrap().is_finished()).await;
+        let record = result.result().await.unwrap().unwrap();
+        assert!(record.errors[0].contains("a number in it is inf"), "{record:?}");
 
         let result = tell_nan::s().send(client.clone()).await.unwrap();
         until("it has failed", async || result.state().await.unwrap().is_finished()).await;

@@ -49,6 +49,33 @@ fn every_key_arrives() {
     assert!(catalogue.for_environment("indai").is_err());
 }
 
+/// Of Celery's forms of a field: a number, a list of them, a text; and floats that can only mean one thing.
+#[test]
+fn a_field_of_a_crontab_is_a_number_a_list_or_text() {
+    let parsed = |hour: &str| {
+        let text = format!(
+            r#"
+            [[queue]]
+            name = "q"
+            [[periodic]]
+            name = "p"
+            task = "t"
+            crontab = {{ minute = 0, hour = {hour} }}
+            zone = "Asia/Kolkata"
+            "#
+        );
+        let catalogue = Catalogue::parse(&text, "celeriac.toml").map_err(|error| error.to_string())?;
+        Ok::<_, String>(catalogue.periodic[0].to_string())
+    };
+    for (hour, field) in [("7", "7"), ("7.0", "7"), ("[7.0]", "7"), ("[7.0, 8]", "7,8"), ("\"7-9\"", "7-9")] {
+        assert_eq!(parsed(hour), Ok(format!("p: t at 0 {field} * * * (Asia/Kolkata)")), "{hour}");
+    }
+    for wrong in ["7.5", "[7.5]", "-1.0", "[\"7\"]", "true", "nan"] {
+        let error = parsed(wrong).unwrap_err();
+        assert!(error.contains("\"hour\"") && error.contains("a list of numbers"), "{wrong}: {error}");
+    }
+}
+
 #[test]
 fn an_entry_that_code_adds_stands_behind_those_of_the_file() {
     let text = "[[periodic]]\nname = \"of the file\"\ntask = \"app.task\"\nevery = \"1h\"\n";

@@ -193,7 +193,7 @@ fn progress() {
             })
             .await;
             assert_eq!(running.tracked().await.unwrap().unwrap().state, "PROGRESS");
-            assert_eq!(running.info().await, Ok(Some(wanted)));
+            assert_eq!(running.info().await.unwrap().unwrap(), wanted);
             gates::release(&key).await;
         }
         assert_eq!(running.get::<u32>(PATIENCE).await, Ok(3));

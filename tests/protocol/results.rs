@@ -233,3 +233,51 @@ fn a_compressed_document_is_unpacked() {
     let error = decode(&"a".into(), b"\0celery-compressed\0application/zst", later()).unwrap_err();
     assert_eq!(error.to_string(), "the result document of task a cannot be read: it is cut off");
 }
+
+/// Python writes each of these without being asked.
+#[test]
+fn what_is_only_looked_at_may_be_no_unicode_and_no_json() {
+    let read = |document: &str| {
+        decode(&"a".into(), document.as_bytes(), later()).unwrap_or_else(|e| panic!("{document}: {e}"))
+    };
+    let over = |document: &str| match read(document) {
+        Meta::Over(record) => *record,
+        other => panic!("{document}: {other:?}"),
+    };
+    let half = r#"{"status": "FAILURE", "result": {"exc_type": "ValueError", "exc_message": ["cut \ud83d", 1e400], "exc_module": "builtins"}, "traceback": "ValueError: cut \ud83d\n", "children": [[["c", null], null]], "date_done": "2026-11-22T09:32:12+00:00", "args": ["\ud83d", NaN]}"#;
+    let failed = over(half);
+    assert_eq!((failed.state, failed.error_type.as_deref()), (State::Failure, Some("ValueError")));
+    assert_eq!(failed.errors, ["cut \u{fffd}", "1.7976931348623157e+308"]);
+    assert_eq!(failed.traceback.as_deref(), Some("ValueError: cut \u{fffd}\n"));
+    assert_eq!(failed.lineage.unwrap().children, [Child::Task("c".into())]);
+    let failed = over(r#"{"status": "FAILURE", "result": {"exc_type": "E", "exc_message": [NaN, "x"]}}"#);
+    assert_eq!(failed.errors, ["NaN", "x"]);
+    // A value stays as it was written, whatever is beside it.
+    let odd = r#"{"b": ["\ud83d", 1e400, 1000000000000000000000000000000], "a": "NaN"}"#;
+    for beside in [r#""kwargs": {"x": NaN}"#, r#""traceback": "\ud83d""#, r#""children": []"#] {
+        let value = over(&format!(r#"{{"status": "SUCCESS", "result": {odd}, {beside}}}"#));
+        assert_eq!((value.state, value.result.as_deref()), (State::Success, Some(odd)), "{beside}");
+    }
+    let Meta::Tracked(state) = read(r#"{"status": "PROGRESS", "result": {"current": 5, "loss": NaN}}"#)
+    else {
+        panic!("it is not over")
+    };
+    assert_eq!(state.meta, json!({"current": 5, "loss": "NaN"}));
+}
+
+#[test]
+fn what_cannot_be_read_says_why_and_whether_the_task_is_over() {
+    for (document, why, is_tracked) in [
+        (r#"{"status": "SUCCESS", "result": [1, NaN]}"#, "there is NaN in its result", false),
+        (r#"{"status": "SUCCESS", "result": -Infinity, "x": NaN}"#, "there is -Infinity in its", false),
+        (r#"{"status": "FAILURE", "result": {"exc_type": "E"}, "retries": "x"}"#, "invalid type", false),
+        (r#"{"status": "PROGRESS", "result": {"current": 5}, "retries": "x"}"#, "invalid type", true),
+        (r#"{"status": "PROGRESS", "result": {"current""#, "EOF", true),
+        ("not JSON", "expected", false),
+        ("[]", "invalid", false),
+    ] {
+        let error = decode(&"a".into(), document.as_bytes(), Timestamp::ZERO).unwrap_err();
+        assert!(error.to_string().contains(why), "{document}: {error}");
+        assert_eq!(error.is_tracked, is_tracked, "{document}");
+    }
+}

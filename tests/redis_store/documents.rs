@@ -2,7 +2,7 @@
 
 use celeriac::store::{
     ChordJoin, ChordPart, ChordStore, GroupMember, GroupResult, GroupStore, RedisOptions, RedisStore, Store,
-    TrackedState,
+    StoreError, TrackedState,
 };
 use celeriac::task::{Child, Lineage, State, TaskId, TaskResult};
 use futures_util::StreamExt;
@@ -99,6 +99,73 @@ async fn captured_documents_are_read() {
 
 fn record_of(id: &TaskId) -> TaskResult {
     TaskResult { id: id.clone(), ..new_record("7") }
+}
+
+/// What Python writes if a task raises `ValueError("cut \ud83d")`, returns NaN, or reports NaN as its progress.
+const HALF: &str = r#"{"status": "FAILURE", "result": {"exc_type": "ValueError", "exc_message": ["cut \ud83d"], "exc_module": "builtins"}, "traceback": "Traceback:\nValueError: cut \ud83d\n", "children": [], "date_done": "2026-11-22T09:32:12+00:00"}"#;
+const NAN: &str = r#"{"status": "SUCCESS", "result": [1, NaN], "traceback": null, "children": []}"#;
+const NAN_SO_FAR: &str = r#"{"status": "PROGRESS", "result": NaN}"#;
+/// A document of a task that is not over, and that nobody can read.
+const BROKEN_SO_FAR: &str = r#"{"status": "PROGRESS", "result": 5, "retries": "x"}"#;
+
+/// What somebody who waits for a task is told when these are announced one after the other.
+async fn told(server: &Redis, store: &RedisStore, documents: &[&str]) -> Result<TaskResult, StoreError> {
+    let id = TaskId::new();
+    let waiting = tokio::spawn({
+        let (store, id) = (store.clone(), id.clone());
+        async move { store.wait(&id).await }
+    });
+    let (mut raw, channel) = (raw(server).await, format!("celery-task-meta-{id}"));
+    in_time("a subscription", async {
+        for document in documents {
+            while raw.publish::<_, _, u64>(&channel, *document).await.unwrap() == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    })
+    .await;
+    in_time("an answer", waiting).await.unwrap()
+}
+
+#[tokio::test]
+async fn whoever_waits_is_told_at_once_what_python_wrote() {
+    let (server, store) = shared().await;
+    for documents in [&[HALF][..], &[NAN_SO_FAR, BROKEN_SO_FAR, HALF][..]] {
+        let failed = told(&server, &store, documents).await.unwrap();
+        assert_eq!((failed.state, failed.error_type.as_deref()), (State::Failure, Some("ValueError")));
+        assert_eq!(failed.errors, ["cut \u{fffd}"]);
+        assert_eq!(failed.traceback.as_deref(), Some("Traceback:\nValueError: cut \u{fffd}\n"));
+    }
+    let error = told(&server, &store, &[NAN]).await.unwrap_err().to_string();
+    assert!(error.contains("there is NaN in its result") && error.contains("celery-task-meta-"), "{error}");
+    // The same if the document is there before.
+    let id = TaskId::new();
+    let _: () = raw(&server).await.set(format!("celery-task-meta-{id}"), NAN).await.unwrap();
+    for read in [store.get(&id, NOW).await.map(drop), in_time("an answer", store.wait(&id)).await.map(drop)] {
+        assert!(read.clone().unwrap_err().to_string().contains("there is NaN in its result"), "{read:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_task_is_recorded_over_whatever_state_is_there() {
+    let (server, store) = shared().await;
+    let mut raw = raw(&server).await;
+    for state in [NAN_SO_FAR, BROKEN_SO_FAR] {
+        let id = TaskId::new();
+        let key = format!("celery-task-meta-{id}");
+        let _: () = raw.set(&key, state).await.unwrap();
+        assert_eq!(store.get(&id, NOW).await, Ok(None), "{state}");
+        let record = record_of(&id);
+        assert_eq!(store.put(record.clone()).await, Ok(true), "{state}");
+        assert_eq!(store.get(&id, NOW).await, Ok(Some(record)), "{state}");
+    }
+    let id = TaskId::new();
+    let _: () = raw.set(format!("celery-task-meta-{id}"), NAN_SO_FAR).await.unwrap();
+    assert_eq!(store.tracked(&id).await.unwrap().unwrap().meta, json!("NaN"));
+    // An end that nobody can read is an end.
+    let _: () = raw.set(format!("celery-task-meta-{id}"), NAN).await.unwrap();
+    let refused = store.put(record_of(&id)).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Refused(text) if text.contains("there is NaN")), "{refused}");
 }
 
 #[tokio::test]

@@ -198,6 +198,32 @@ async fn python_and_we_send_each_other_results() {
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_is_told_at_once_what_python_wrote() {
+    let server = blocking(RabbitMq::shared).await;
+    let store = connect(&server).await;
+    let (nan, half) = (TaskId::new(), TaskId::new());
+    let waiting = [&nan, &half].map(|id| {
+        let (store, id) = (store.clone(), id.clone());
+        tokio::spawn(async move { store.wait(&id).await })
+    });
+    let script = Script::new("tests/rpc_store/results.py").arg(server.url()).arg("odd");
+    let script = script.arg(store.reply_to().unwrap()).arg(nan.as_str()).arg(half.as_str());
+    blocking(move || Python::with_celery().run(&script).expect_success("results.py")).await;
+    let [of_nan, of_half] = waiting;
+    let error = in_time("an error", of_nan).await.unwrap().unwrap_err();
+    assert!(matches!(error, StoreError::Refused(_)), "{error}");
+    assert!(error.to_string().contains("there is NaN in its result"), "{error}");
+    let failed = in_time("a record", of_half).await.unwrap().unwrap();
+    assert_eq!((failed.state, failed.error_type.as_deref()), (State::Failure, Some("ValueError")));
+    assert_eq!(failed.errors, ["cut \u{fffd}"]);
+    assert_eq!(failed.traceback.as_deref(), Some("ValueError: cut \u{fffd}\n"));
+    // Who comes later is told the same, until it is forgotten.
+    assert_eq!(in_time("an error", store.wait(&nan)).await, Err(error.clone()));
+    assert_eq!(store.get(&nan, NOW).await, Err(error));
+    assert_eq!((store.forget(&nan).await, store.get(&nan, NOW).await), (Ok(true), Ok(None)));
+}
+
 #[task]
 async fn double(ctx: Context, n: u64) -> Result<u64, TaskError> {
     ctx.update_state("PROGRESS", json!({"done": 1}))?;

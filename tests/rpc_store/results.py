@@ -1,6 +1,7 @@
 """The Python side of the rpc results' tests.
 
 `results.py BROKER work QUEUE ID` sends the states of a task to a reply queue, as a worker with `rpc://` does.
+`results.py BROKER odd QUEUE NAN HALF` sends two results that are no JSON or no Unicode.
 `results.py BROKER wait QUEUE ID...` waits for results in a reply queue of that name, as a client does, and prints them.
 """
 
@@ -22,14 +23,23 @@ class App(Celery):
 app = App("results", broker=broker, backend="rpc://")
 
 
-def work(task_id):
+def store(task_id, value, state, traceback=None):
     request = SimpleNamespace(
         reply_to=queue, correlation_id=task_id, id=task_id, group=None, parent_id=None, children=[]
     )
-    store = app.backend.store_result
-    store(task_id, {"pid": 7}, states.STARTED, request=request)
-    store(task_id, {"done": 5, "total": 10}, "PROGRESS", request=request)
-    store(task_id, [1, "ä"], states.SUCCESS, request=request)
+    app.backend.store_result(task_id, value, state, traceback=traceback, request=request)
+
+
+def work(task_id):
+    store(task_id, {"pid": 7}, states.STARTED)
+    store(task_id, {"done": 5, "total": 10}, "PROGRESS")
+    store(task_id, [1, "ä"], states.SUCCESS)
+
+
+def odd(nan, half):
+    store(nan, float("nan"), "PROGRESS")
+    store(nan, [1, float("nan")], states.SUCCESS)
+    store(half, ValueError("cut \ud83d"), states.FAILURE, "ValueError: cut \ud83d\n")
 
 
 def wait():
@@ -45,6 +55,8 @@ def wait():
 
 if action == "work":
     work(*ids)
+elif action == "odd":
+    odd(*ids)
 elif action == "wait":
     wait()
 else:

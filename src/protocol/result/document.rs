@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use super::{Exception, children, read_children};
 use crate::core::{Timestamp, instant};
 use crate::protocol::compression;
-use crate::task::token::not_finite;
-use crate::task::{DownloadRecord, Json, Lineage, State, TaskId, TaskResult, TrackedState, envelope};
+use crate::task::token::{member, not_finite, readable};
+use crate::task::{DownloadRecord, Json, Lineage, State, TaskId, TaskResult, TrackedState, envelope, look};
 
 /// Which fields a document has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub struct MetaError {
     pub id: TaskId,
     /// Why the document cannot be read.
     pub error: String,
+    /// Whether the document says at least that the task is not over yet, so that nobody need learn of the error.
+    pub is_tracked: bool,
 }
 
 crate::core::debug_as_display!(MetaError);
@@ -169,10 +171,14 @@ pub fn outcome(result: &TaskResult) -> Box<RawValue> {
 
 /// Reads a document of the task `id`. `expires_at` is for records that do not state themselves when they expire.
 ///
+/// Python writes what JSON or a text of Rust's does not have: NaN, and half of a surrogate pair. What people only look
+/// at, such as a traceback or the message of an exception, is read as what comes near. The value of a task stays as it
+/// was written, and is refused if it is no JSON.
+///
 /// # Errors
 /// The document cannot be unpacked, is not JSON, or lacks a field that it needs.
 pub fn decode(id: &TaskId, document: &[u8], expires_at: Timestamp) -> Result<Meta, MetaError> {
-    let error = |error: String| MetaError { id: id.clone(), error };
+    let error = |error: String| MetaError { id: id.clone(), error, is_tracked: false };
     let unpacked = match document.strip_prefix(PACKED) {
         None => None,
         Some(packed) => {
@@ -184,17 +190,31 @@ pub fn decode(id: &TaskId, document: &[u8], expires_at: Timestamp) -> Result<Met
         }
     };
     let document = unpacked.as_deref().unwrap_or(document);
-    let read: AnyDocument = serde_json::from_slice(document).map_err(|reason| {
-        let text = String::from_utf8_lossy(document);
-        match not_finite(&text) {
-            // Python writes NaN and Infinity without being asked.
-            Some(named) => error(format!(
-                "there is {named} in it, which JSON does not know: the task is to return None, or text"
-            )),
-            None => error(reason.to_string()),
-        }
-    })?;
-    read.into_meta(id, expires_at).map_err(error)
+    let read = match serde_json::from_slice(document) {
+        Ok(read) => Ok(read),
+        Err(reason) => AnyDocument::read_odd(document, &reason),
+    };
+    read.and_then(|read| read.into_meta(id, expires_at))
+        .map_err(|reason| MetaError { is_tracked: is_tracked(document), ..error(reason) })
+}
+
+/// Whether a document, which need not be readable, says that its task is not over yet.
+fn is_tracked(document: &[u8]) -> bool {
+    let status = std::str::from_utf8(document).ok().and_then(|text| member(text, "status"));
+    let status = status.and_then(|status| serde_json::from_str::<String>(status).ok());
+    status.is_some_and(|status| over(&status).is_none())
+}
+
+/// The state of a task that is over. `None`: the task is not over.
+fn over(status: &str) -> Option<State> {
+    Some(match status {
+        "SUCCESS" => State::Success,
+        "FAILURE" => State::Failure,
+        "REVOKED" => State::Revoked,
+        "REJECTED" => State::Rejected,
+        "IGNORED" => State::Ignored,
+        _ => return None,
+    })
 }
 
 /// All fields that a document of any version of Celery may have.
@@ -226,19 +246,36 @@ struct AnyDocument {
 }
 
 impl AnyDocument {
+    /// Reads a document that is not all JSON, or not all Unicode. `reason` is the error for one that is neither.
+    fn read_odd(document: &[u8], reason: &serde_json::Error) -> Result<Self, String> {
+        let text = std::str::from_utf8(document).map_err(|_| reason.to_string())?;
+        let mut read: Self = serde_json::from_str(&readable(text)).map_err(|_| reason.to_string())?;
+        let Some(result) = member(text, "result") else { return Ok(read) };
+        match RawValue::from_string(result.to_owned()) {
+            Ok(result) => read.result = Some(result),
+            // Others look at it, but a value that nobody wrote must not go on to the next task.
+            Err(_) if over(&read.status) == Some(State::Success) => {
+                return Err(match not_finite(result) {
+                    // Python writes NaN and Infinity without being asked.
+                    Some(named) => format!(
+                        "there is {named} in its result, which JSON does not know: the task is to return None, or text"
+                    ),
+                    None => reason.to_string(),
+                });
+            }
+            Err(_) => {}
+        }
+        Ok(read)
+    }
+
     fn into_meta(self, id: &TaskId, expires_at: Timestamp) -> Result<Meta, String> {
-        let state = match self.status.as_str() {
-            "SUCCESS" => State::Success,
-            "FAILURE" => State::Failure,
-            "REVOKED" => State::Revoked,
-            "REJECTED" => State::Rejected,
-            "IGNORED" => State::Ignored,
-            _ => return self.into_tracked(id).map(Meta::Tracked),
+        let Some(state) = over(&self.status) else {
+            return self.into_tracked(id).map(Meta::Tracked);
         };
         let json = self.result.as_deref().map_or("null", RawValue::get);
         let exception = match state {
             State::Success | State::Ignored => None,
-            _ => Some(Exception::read(&serde_json::from_str(json).map_err(|error| error.to_string())?)),
+            _ => Some(Exception::read(&look(json).ok_or("its result is no JSON")?)),
         };
         let lineage = self.lineage();
         let done = self.date_done();

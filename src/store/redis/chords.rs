@@ -17,7 +17,7 @@ use super::records::whole_seconds;
 use crate::protocol::result::Exception;
 use crate::store::chord::too_large;
 use crate::store::{ChordJoin, ChordPart, GroupMember, GroupResult, StoreError};
-use crate::task::token::{not_finite, without_not_finite};
+use crate::task::token::{not_finite, readable};
 use crate::task::{Json, State, TaskId};
 
 /// How long a late duplicate of a member finds that the body was sent.
@@ -302,7 +302,8 @@ fn piece(member: &GroupMember, known: &HashMap<TaskId, ChordPart>) -> Option<Cho
 }
 
 /// Reads `[1, id, state, value]`. A value of Python's that is no JSON, because there is a NaN in it, cannot be
-/// passed on. So its member has failed, and the caller who waits for the chord learns why.
+/// passed on. So its member has failed, and the caller who waits for the chord learns why. The exception of a member
+/// that failed anyway keeps its words, NaN included.
 fn part(group: &str, member: &[u8], score: f64) -> Option<ChordPart> {
     let member = std::str::from_utf8(member).ok()?;
     let read = |text: &str| serde_json::from_str::<(IgnoredAny, String, State, Json)>(text);
@@ -310,7 +311,7 @@ fn part(group: &str, member: &[u8], score: f64) -> Option<ChordPart> {
         Ok((_, id, state, value)) => (id, state, value),
         Err(_) => {
             let named = not_finite(member)?;
-            let (_, id, ..) = read(&without_not_finite(member)).ok()?;
+            let (_, id, state, value) = read(&readable(member)).ok()?;
             let error = Exception {
                 exc_type: "ValueError".to_owned(),
                 exc_message: vec![
@@ -318,7 +319,9 @@ fn part(group: &str, member: &[u8], score: f64) -> Option<ChordPart> {
                 ],
                 exc_module: Some("builtins".to_owned()),
             };
-            (id, State::Failure, Json::encode(&error).ok()?)
+            // A member that failed has an exception of its own, which is only shown.
+            let value = if state == State::Success { Json::encode(&error).ok()? } else { value };
+            (id, State::Failure, value)
         }
     };
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // Checked to be an index.
@@ -372,6 +375,10 @@ mod tests {
             let text = failed.value["exc_message"][0].as_str().unwrap();
             assert!(text.starts_with(&format!("there is {number} in the value")), "{text}");
         }
+        let odd = r#"{"exc_type": "KeyError", "exc_message": [NaN, "\ud83d"]}"#;
+        let failed = read(&format!(r#"[1, "a", "FAILURE", {odd}]"#)).unwrap();
+        assert_eq!((failed.state, &failed.value["exc_type"]), (State::Failure, &json!("KeyError")));
+        assert_eq!(failed.value["exc_message"], json!(["NaN", "\u{fffd}"]));
         assert_eq!(read(r#"[1, "a", "SUCCESS""#), None);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::RedisInner;
 use crate::core::Timestamp;
-use crate::protocol::result::{Detail, Meta, decode, encode, encode_tracked};
+use crate::protocol::result::{Detail, Meta, MetaError, decode, encode, encode_tracked};
 use crate::store::{StoreError, TrackedState};
 use crate::task::clock::now;
 use crate::task::{TaskId, TaskResult};
@@ -21,16 +21,21 @@ enum Replaced {
 }
 
 impl RedisInner {
-    /// The record of a task that is over.
+    /// The record of a task that is over. An unreadable document of a task that is not over is none yet.
     pub(super) async fn read(&self, id: &TaskId) -> Result<Option<TaskResult>, StoreError> {
-        Ok(match self.meta(id).await? {
-            Some(Meta::Over(record)) => Some(*record),
-            _ => None,
-        })
+        match self.held(id).await? {
+            Some(Ok(Meta::Over(record))) => Ok(Some(*record)),
+            Some(Err(error)) if !error.is_tracked => Err(self.unreadable(id, &error)),
+            _ => Ok(None),
+        }
     }
 
     /// What the document of a task says.
     pub(super) async fn meta(&self, id: &TaskId) -> Result<Option<Meta>, StoreError> {
+        self.held(id).await?.transpose().map_err(|error| self.unreadable(id, &error))
+    }
+
+    async fn held(&self, id: &TaskId) -> Result<Option<Result<Meta, MetaError>>, StoreError> {
         let key = &self.keys.task(id.as_str());
         let held: Option<Vec<u8>> = self
             .link
@@ -38,7 +43,7 @@ impl RedisInner {
                 redis::cmd("GET").arg(key).query_async(&mut connection).await
             })
             .await?;
-        held.map(|document| self.parse(id, &document, self.by_redis())).transpose()
+        Ok(held.map(|document| decode(id, &document, self.by_redis())))
     }
 
     /// The expiry of a document that does not state one, as Python's do not: Redis deletes it in time, so while it
@@ -47,22 +52,26 @@ impl RedisInner {
         now() + self.options.result_expires.max(Duration::from_secs(1))
     }
 
-    fn parse(&self, id: &TaskId, document: &[u8], expires_at: Timestamp) -> Result<Meta, StoreError> {
-        decode(id, document, expires_at).map_err(|error| {
-            let key = self.keys.task(id.as_str());
-            StoreError::Refused(format!(
-                "{error}; it is in redis at {} under `{key}`: look at it, and delete it if it is nobody's",
-                self.link.address
-            ))
-        })
+    fn unreadable(&self, id: &TaskId, error: &MetaError) -> StoreError {
+        let key = self.keys.task(id.as_str());
+        StoreError::Refused(format!(
+            "{error}; it is in redis at {} under `{key}`: look at it, and delete it if it is nobody's",
+            self.link.address
+        ))
     }
 
-    /// Takes in a document that somebody has announced.
+    /// Takes in a document that somebody has announced. Those who wait learn of one that cannot be read, because no
+    /// other one comes.
     pub(super) fn announced(&self, id: &TaskId, document: &[u8]) {
-        match self.parse(id, document, self.by_redis()) {
+        match decode(id, document, self.by_redis()) {
             Ok(Meta::Over(record)) => self.waiters.wake(&record),
             Ok(Meta::Tracked(_)) => {}
-            Err(error) => tracing::warn!(%id, %error, "an announcement of a result is not understood"),
+            Err(error) => {
+                tracing::warn!(%id, %error, "an announcement of a result is not understood");
+                if !error.is_tracked {
+                    self.waiters.fail(id, &self.unreadable(id, &error));
+                }
+            }
         }
     }
 
@@ -133,10 +142,11 @@ impl RedisInner {
             if written {
                 return Ok(Replaced::Yes);
             }
-            if let Some(held) = &held
-                && !gives_way(&self.parse(id, held, NEVER)?)
-            {
-                return Ok(Replaced::No);
+            match held.as_deref().map(|held| decode(id, held, NEVER)) {
+                Some(Ok(held)) if !gives_way(&held) => return Ok(Replaced::No),
+                // A task that is not over has nothing that its end could take away.
+                Some(Err(error)) if !error.is_tracked => return Err(self.unreadable(id, &error)),
+                _ => {}
             }
             believed = held;
         }

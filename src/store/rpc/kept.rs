@@ -4,13 +4,22 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::core::Timestamp;
 use crate::protocol::result::Meta;
+use crate::store::StoreError;
 use crate::task::canvas::json_len;
 use crate::task::{TaskId, TaskResult, TrackedState};
+
+/// What has come back of a task.
+pub(super) enum Reply {
+    /// The result or the state of the task.
+    Read(Meta),
+    /// A message about the end of the task that cannot be read: the reason, and when the reason is forgotten.
+    Unreadable(StoreError, Timestamp),
+}
 
 /// The last result or state of each task. If there are too many, or if they take too many bytes, the task that was heard
 /// of first goes.
 pub(super) struct RecentReplies {
-    metas: HashMap<TaskId, (u64, Meta)>,
+    replies: HashMap<TaskId, (u64, Reply)>,
     by_age: BTreeMap<u64, TaskId>,
     next: u64,
     most: usize,
@@ -22,7 +31,7 @@ pub(super) struct RecentReplies {
 impl RecentReplies {
     pub(super) fn new(most: usize, most_bytes: usize) -> Self {
         Self {
-            metas: HashMap::new(),
+            replies: HashMap::new(),
             by_age: BTreeMap::new(),
             next: 0,
             most: most.max(1),
@@ -31,23 +40,25 @@ impl RecentReplies {
         }
     }
 
-    /// Keeps a result or a state. `false`: the task is over already, and its result stays.
-    pub(super) fn keep(&mut self, id: TaskId, meta: Meta) -> bool {
-        let size = bytes(&id, &meta);
-        match self.metas.get_mut(&id) {
-            Some((_, Meta::Over(_))) => return false,
+    /// Keeps what has come back. `false`: the task is over already, and what says so stays. Only a result takes the
+    /// place of an unreadable message.
+    pub(super) fn keep(&mut self, id: TaskId, reply: Reply) -> bool {
+        let size = bytes(&id, &reply);
+        match self.replies.get_mut(&id) {
+            Some((_, Reply::Read(Meta::Over(_)))) => return false,
+            Some((_, Reply::Unreadable(..))) if !matches!(reply, Reply::Read(Meta::Over(_))) => return false,
             Some((_, held)) => {
                 self.bytes -= bytes(&id, held);
-                *held = meta;
+                *held = reply;
             }
             None => {
                 self.by_age.insert(self.next, id.clone());
-                self.metas.insert(id.clone(), (self.next, meta));
+                self.replies.insert(id.clone(), (self.next, reply));
                 self.next += 1;
             }
         }
         self.bytes += size;
-        while self.metas.len() > self.most || self.bytes > self.most_bytes {
+        while self.replies.len() > self.most || self.bytes > self.most_bytes {
             // What has just come stays, however large it is, because somebody waits for it.
             let Some(oldest) = self.by_age.values().find(|held| **held != id).cloned() else { break };
             self.forget(&oldest);
@@ -57,47 +68,59 @@ impl RecentReplies {
         true
     }
 
-    pub(super) fn over(&self, id: &TaskId) -> Option<&TaskResult> {
-        match self.metas.get(id) {
-            Some((_, Meta::Over(record))) => Some(record),
-            _ => None,
+    /// The result of a task that is over.
+    ///
+    /// # Errors
+    /// The task is over, but the message that says so could not be read.
+    pub(super) fn over(&self, id: &TaskId) -> Result<Option<&TaskResult>, StoreError> {
+        match self.replies.get(id) {
+            Some((_, Reply::Read(Meta::Over(record)))) => Ok(Some(record)),
+            Some((_, Reply::Unreadable(error, _))) => Err(error.clone()),
+            _ => Ok(None),
         }
     }
 
     pub(super) fn tracked(&self, id: &TaskId) -> Option<&TrackedState> {
-        match self.metas.get(id) {
-            Some((_, Meta::Tracked(state))) => Some(state),
+        match self.replies.get(id) {
+            Some((_, Reply::Read(Meta::Tracked(state)))) => Some(state),
             _ => None,
         }
     }
 
     pub(super) fn forget(&mut self, id: &TaskId) -> bool {
-        let Some((age, meta)) = self.metas.remove(id) else { return false };
+        let Some((age, reply)) = self.replies.remove(id) else { return false };
         self.by_age.remove(&age);
-        self.bytes -= bytes(id, &meta);
-        matches!(meta, Meta::Over(_))
+        self.bytes -= bytes(id, &reply);
+        !matches!(reply, Reply::Read(Meta::Tracked(_)))
     }
 
     /// Forgets the records that have expired. Answers with their number.
     pub(super) fn sweep(&mut self, now: Timestamp) -> usize {
-        let gone = |meta: &Meta| matches!(meta, Meta::Over(record) if record.expires_at <= now);
+        let gone = |reply: &Reply| match reply {
+            Reply::Read(Meta::Over(record)) => record.expires_at <= now,
+            Reply::Read(Meta::Tracked(_)) => false,
+            Reply::Unreadable(_, expires_at) => *expires_at <= now,
+        };
         let ids: Vec<TaskId> =
-            self.metas.iter().filter(|(_, (_, meta))| gone(meta)).map(|(id, _)| id.clone()).collect();
+            self.replies.iter().filter(|(_, (_, reply))| gone(reply)).map(|(id, _)| id.clone()).collect();
         ids.iter().filter(|id| self.forget(id)).count()
     }
 }
 
 /// About how much this takes of memory.
-fn bytes(id: &TaskId, meta: &Meta) -> usize {
+fn bytes(id: &TaskId, reply: &Reply) -> usize {
     /// What one takes beside its texts.
     const ENTRY: usize = 512;
     let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let (texts, lineage) = match meta {
-        Meta::Over(record) => {
+    let (texts, lineage) = match reply {
+        Reply::Unreadable(error, _) => (error.to_string().len(), &None),
+        Reply::Read(Meta::Over(record)) => {
             let errors: usize = record.errors.iter().map(|error| size_of::<String>() + error.len()).sum();
             (text(&record.result) + errors + text(&record.traceback), &record.lineage)
         }
-        Meta::Tracked(state) => (state.meta.text().len() + text(&state.traceback), &state.lineage),
+        Reply::Read(Meta::Tracked(state)) => {
+            (state.meta.text().len() + text(&state.traceback), &state.lineage)
+        }
     };
     ENTRY + id.as_str().len() + texts + lineage.as_ref().map_or(0, |lineage| json_len(&**lineage))
 }
@@ -117,19 +140,28 @@ mod tests {
         }
     }
 
-    fn over(id: &str) -> (TaskId, Meta) {
-        (id.into(), Meta::Over(Box::new(record(id))))
+    fn over(id: &str) -> (TaskId, Reply) {
+        (id.into(), Reply::Read(Meta::Over(Box::new(record(id)))))
     }
 
-    fn progress(id: &str) -> (TaskId, Meta) {
+    fn progress(id: &str) -> (TaskId, Reply) {
         let meta = 5.into();
         let state =
             TrackedState { id: id.into(), state: "PROGRESS".into(), meta, traceback: None, lineage: None };
-        (id.into(), Meta::Tracked(state))
+        (id.into(), Reply::Read(Meta::Tracked(state)))
     }
 
-    fn keep(kept: &mut RecentReplies, (id, meta): (TaskId, Meta)) -> bool {
-        kept.keep(id, meta)
+    fn unreadable(id: &str) -> (TaskId, Reply) {
+        (id.into(), Reply::Unreadable(StoreError::Refused("NaN".to_owned()), Timestamp::from_millis(2000)))
+    }
+
+    fn keep(kept: &mut RecentReplies, (id, reply): (TaskId, Reply)) -> bool {
+        kept.keep(id, reply)
+    }
+
+    /// Whether the record of a task is there and can be read.
+    fn is_over(kept: &RecentReplies, id: &TaskId) -> bool {
+        kept.over(id).is_ok_and(|record| record.is_some())
     }
 
     #[test]
@@ -137,15 +169,15 @@ mod tests {
         let mut kept = RecentReplies::new(2, usize::MAX);
         let [a, b, c] = ["a", "b", "c"].map(TaskId::from);
         assert!(keep(&mut kept, progress("a")) && keep(&mut kept, progress("a")));
-        assert!(kept.tracked(&a).is_some() && kept.over(&a).is_none());
+        assert!(kept.tracked(&a).is_some() && !is_over(&kept, &a));
         assert!(keep(&mut kept, over("a")));
         assert!(!keep(&mut kept, progress("a")) && !keep(&mut kept, over("a")));
-        assert!(kept.tracked(&a).is_none() && kept.over(&a).is_some());
+        assert!(kept.tracked(&a).is_none() && is_over(&kept, &a));
         assert!(keep(&mut kept, progress("b")) && keep(&mut kept, over("c")));
-        assert!(kept.over(&a).is_none(), "the oldest one went");
-        assert!(kept.tracked(&b).is_some() && kept.over(&c).is_some());
+        assert!(!is_over(&kept, &a), "the oldest one went");
+        assert!(kept.tracked(&b).is_some() && is_over(&kept, &c));
         assert!(!kept.forget(&b) && kept.forget(&c) && !kept.forget(&c));
-        assert!(kept.metas.is_empty() && kept.by_age.is_empty() && kept.bytes == 0);
+        assert!(kept.replies.is_empty() && kept.by_age.is_empty() && kept.bytes == 0);
         let record = record("d");
         assert!(keep(&mut kept, over("d")));
         assert_eq!((kept.sweep(record.finished_at), kept.sweep(record.expires_at)), (0, 1));
@@ -156,9 +188,9 @@ mod tests {
         const LARGE: usize = 1 << 20;
         let large = |id: &str, bytes: usize| {
             let value = Some(format!("\"{}\"", "x".repeat(bytes)));
-            (TaskId::from(id), Meta::Over(Box::new(TaskResult { result: value, ..record(id) })))
+            (TaskId::from(id), Reply::Read(Meta::Over(Box::new(TaskResult { result: value, ..record(id) }))))
         };
-        let held = |kept: &RecentReplies| ["a", "b", "c", "d"].map(|id| kept.over(&id.into()).is_some());
+        let held = |kept: &RecentReplies| ["a", "b", "c", "d"].map(|id| is_over(kept, &id.into()));
         let mut kept = RecentReplies::new(10_000, 2 * LARGE + LARGE / 2);
         assert!(keep(&mut kept, progress("a")));
         for id in ["a", "b"] {
@@ -172,5 +204,21 @@ mod tests {
         assert!(keep(&mut kept, large("a", 1)));
         assert_eq!(held(&kept), [true, false, false, false]);
         assert!(kept.forget(&"a".into()) && kept.bytes == 0);
+    }
+
+    #[test]
+    fn an_unreadable_end_is_an_error_until_a_result_comes_or_its_time_is_over() {
+        let mut kept = RecentReplies::new(9, usize::MAX);
+        let [a, b] = ["a", "b"].map(TaskId::from);
+        let refused = Err(StoreError::Refused("NaN".to_owned()));
+        assert!(keep(&mut kept, progress("a")) && keep(&mut kept, unreadable("a")));
+        assert_eq!((kept.over(&a), kept.tracked(&a)), (refused.clone(), None));
+        assert!(!keep(&mut kept, progress("a")) && !keep(&mut kept, unreadable("a")));
+        assert!(keep(&mut kept, over("a")) && is_over(&kept, &a));
+        assert!(!keep(&mut kept, unreadable("a")) && is_over(&kept, &a));
+        assert!(keep(&mut kept, unreadable("b")) && kept.forget(&b) && keep(&mut kept, unreadable("b")));
+        let just_before = Timestamp::from_millis(1999);
+        assert_eq!((kept.sweep(just_before), kept.over(&b)), (0, refused));
+        assert_eq!((kept.sweep(Timestamp::from_millis(2000)), kept.over(&b)), (1, Ok(None)));
     }
 }

@@ -26,7 +26,7 @@ use crate::core::Timestamp;
 use crate::protocol::result::{Detail, Meta, decode, encode, encode_tracked};
 use crate::task::clock::now;
 use crate::task::{Lineage, PermitKeeper, TaskId, TaskResult};
-use kept::RecentReplies;
+use kept::{RecentReplies, Reply};
 use wire::RpcChannel;
 
 /// The options of an [`RpcStore`].
@@ -147,18 +147,28 @@ impl RpcInner {
             tracing::warn!("a message in the reply queue does not say whose result it is");
             return;
         };
-        match decode(&id, document, now() + self.options.result_expires) {
+        let expires_at = now() + self.options.result_expires;
+        match decode(&id, document, expires_at) {
             Ok(meta) => {
                 let record = match &meta {
                     Meta::Over(record) => Some(record.clone()),
                     Meta::Tracked(_) => None,
                 };
-                let is_news = self.kept().keep(id, meta);
+                let is_news = self.kept().keep(id, Reply::Read(meta));
                 if let Some(record) = record.filter(|_| is_news) {
                     self.waiters.wake(&record);
                 }
             }
-            Err(error) => tracing::warn!(%id, %error, "a message in the reply queue is no result"),
+            Err(error) => {
+                tracing::warn!(%id, %error, "a message in the reply queue is no result");
+                // No other message says how the task ended, so whoever waits, now or later, learns of this one.
+                let told = StoreError::Refused(error.to_string());
+                if !error.is_tracked
+                    && self.kept().keep(id.clone(), Reply::Unreadable(told.clone(), expires_at))
+                {
+                    self.waiters.fail(&id, &told);
+                }
+            }
         }
     }
 }
@@ -173,12 +183,12 @@ impl Store for RpcStore {
     }
 
     async fn get(&self, id: &TaskId, now: Timestamp) -> Result<Option<TaskResult>, StoreError> {
-        Ok(self.core.kept().over(id).filter(|record| record.expires_at > now).cloned())
+        Ok(self.core.kept().over(id)?.filter(|record| record.expires_at > now).cloned())
     }
 
     async fn wait(&self, id: &TaskId) -> Result<TaskResult, StoreError> {
         let waiting = self.core.waiters.subscribe(id);
-        if let Some(record) = self.core.kept().over(id).cloned() {
+        if let Some(record) = self.core.kept().over(id)?.cloned() {
             return Ok(record);
         }
         waiting.record().await

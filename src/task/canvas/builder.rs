@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::Value;
 
 use super::chunks::{check, mapped, split};
 use super::join::joined;
@@ -48,7 +47,7 @@ use crate::task::{
 /// # fn main() {}
 /// ```
 #[must_use = "a canvas does nothing until `.delay()` is awaited"]
-pub struct Canvas<O = Value> {
+pub struct Canvas<O = Json> {
     node: Node,
     /// The first error in the canvas. The caller gets it when the canvas is sent.
     error: Option<EnqueueError>,
@@ -99,7 +98,7 @@ impl<T: Task> IntoCanvas for T {
 /// A signature that came as a document, for example as an argument of a task, runs as it does in Python: Celery's
 /// `signature(document)`. If the document is no signature, whoever sends the canvas gets [`EnqueueError::Canvas`].
 impl IntoCanvas for RawSignature {
-    type Output = Value;
+    type Output = Json;
 
     fn into_canvas(self) -> Canvas {
         let task = self.task.clone();
@@ -251,6 +250,11 @@ impl<O> Canvas<O> {
         self.error = self.error.take().or(Some(error));
     }
 
+    fn fail_at(&mut self, place: &str, error: &serde_json::Error) {
+        let (task, error) = (self.node.name().to_owned(), format!("{place}: {error}"));
+        self.error = self.error.take().or(Some(EnqueueError::Arguments { task, error }));
+    }
+
     /// Adds a next step, which gets the result of this canvas as its first argument. After a group, that is the list of
     /// the members' results, and the two make a chord.
     pub fn then<N: IntoCanvas>(self, next: N) -> Canvas<N::Output> {
@@ -277,7 +281,7 @@ impl<O> Canvas<O> {
         self
     }
 
-    /// The same canvas with a result of any type.
+    /// The same canvas with a result of any type, as the text that its task wrote.
     pub fn untyped(self) -> Canvas {
         Canvas { node: self.node, error: self.error, output: PhantomData }
     }
@@ -329,8 +333,11 @@ impl<O> Canvas<O> {
 
     /// Sets an option by Celery's name. An option of a chain goes to its first task, one of a group to each member, and
     /// one of a chord to header and body; a countdown of a chord goes to the header only.
-    pub fn set(mut self, option: &str, value: impl Into<Value>) -> Self {
-        self.node.options.set(option, value.into());
+    pub fn set(mut self, option: &str, value: impl Serialize) -> Self {
+        match Json::encode(&value) {
+            Ok(value) => self.node.options.set(option, value),
+            Err(error) => self.fail_at(&format!("option `{option}`"), &error),
+        }
         self
     }
 
@@ -382,8 +389,11 @@ impl<O> Canvas<O> {
 
     /// Stamps every task of the canvas with a header. A stamped task passes the stamp on to what it sends. Celery's
     /// stamps.
-    pub fn stamp(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.node.stamp(name, &value.into());
+    pub fn stamp(mut self, name: &str, value: impl Serialize) -> Self {
+        match Json::encode(&value) {
+            Ok(value) => self.node.stamp(name, &value),
+            Err(error) => self.fail_at(&format!("stamp `{name}`"), &error),
+        }
         self
     }
 
@@ -435,7 +445,7 @@ impl<T: Task> Signature<T> {
 }
 
 impl Node {
-    fn stamp(&mut self, name: &str, value: &Value) {
+    fn stamp(&mut self, name: &str, value: &Json) {
         match &mut self.kind {
             NodeKind::Task { .. } => {
                 self.options.set(name, value.clone());

@@ -8,18 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::Promise;
 use crate::task::envelope;
-use crate::task::{Child, Client, GetError, State, TaskId, TaskResult};
+use crate::task::{Child, Client, GetError, Json, State, TaskId, TaskResult};
 
 /// A canvas that was sent, and in time its result. It covers Celery's `AsyncResult` and, for a canvas that ends in a
 /// group, its `GroupResult`.
 ///
 /// The last task may not have been sent yet, so that no broker knows it. Its state is PENDING then, and callers can
 /// wait for it.
-pub struct CanvasResult<O = Value> {
+pub struct CanvasResult<O = Json> {
     promise: Promise,
     client: Arc<dyn Client>,
     output: PhantomData<fn() -> O>,

@@ -7,6 +7,7 @@ use chrono::DateTime;
 use serde_json::Value;
 
 use crate::core::{Timestamp, instant, time};
+use crate::task::option_value::{self, count, is_nothing, tally};
 use crate::task::{Durability, JsonMap, NewTask, TaskId, TaskOptions, Workflow};
 
 /// Reads Celery's options of a call. A value of the wrong type counts as not given, because a foreign signature must
@@ -14,8 +15,8 @@ use crate::task::{Durability, JsonMap, NewTask, TaskId, TaskOptions, Workflow};
 pub(super) fn read_options(options: &JsonMap, new: &mut NewTask, workflow: &mut Workflow) {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let id = |value: &Value| value.as_str().map(TaskId::from);
-    let small = |value: &Value| whole(value).and_then(|n| u32::try_from(n).ok());
-    let limit = |value: &Value| seconds(value).filter(|_| value.as_f64().is_some_and(|number| number > 0.0));
+    // Celery takes zero for a limit that is not given.
+    let limit = |value: &Value| option_value::seconds(value).filter(|limit| !limit.is_zero());
     let mut stamped = Vec::new();
     for (key, value) in options.iter() {
         if value.is_null() {
@@ -36,14 +37,13 @@ pub(super) fn read_options(options: &JsonMap, new: &mut NewTask, workflow: &mut 
             },
             "time_limit" => new.options.time_limit = limit(value).or(new.options.time_limit),
             "soft_time_limit" => new.options.soft_time_limit = limit(value).or(new.options.soft_time_limit),
-            "retries" => new.retries = small(value).unwrap_or(0),
+            "retries" => new.retries = tally(value).unwrap_or(0),
             "max_retries" => {
-                let most = value.as_u64().map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+                let most = count(value).or_else(|| value.as_u64().map(|_| u32::MAX));
                 new.options.retry.max_retries = most.unwrap_or(new.options.retry.max_retries);
             }
-            "ignore_result" => {
-                new.options.ignore_result = value.as_bool().unwrap_or(new.options.ignore_result);
-            }
+            // Python asks whether the value is true.
+            "ignore_result" => new.options.ignore_result = !is_nothing(value),
             "durability" if *value == "memory" => new.options.durability = Durability::Memory,
             "durability" if *value == "disk" => new.options.durability = Durability::Disk,
             // Kombu writes the delivery mode as a word, or as the number that AMQP uses.
@@ -64,9 +64,9 @@ pub(super) fn read_options(options: &JsonMap, new: &mut NewTask, workflow: &mut 
                 new.headers.set_property(key, value.value().clone());
             }
             "group_id" => workflow.group = text(value),
-            "group_index" => workflow.group_index = small(value),
+            "group_index" => workflow.group_index = count(value),
             "root_id" => workflow.root_id = id(value).or(workflow.root_id.take()),
-            "replaced_task_nesting" => workflow.replaced_task_nesting = small(value).unwrap_or(0),
+            "replaced_task_nesting" => workflow.replaced_task_nesting = tally(value).unwrap_or(0),
             "reply_to" => workflow.reply_to = text(value),
             "shadow" => workflow.shadow = text(value),
             "stamped_headers" => {
@@ -145,4 +145,70 @@ pub(crate) fn write_options(call: &NewTask, of_task: &TaskOptions) -> JsonMap {
     shown.into_iter().for_each(|(name, text)| set(&name, Some(text)));
     set("headers", (!headers.is_empty()).then(|| Value::Object(headers.into_iter().collect())));
     options
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(options: Value) -> (NewTask, Workflow) {
+        let own = TaskOptions { time_limit: Some(Duration::from_secs(9)), ..TaskOptions::default() };
+        let (mut call, mut workflow) = (NewTask::new("t", own), Workflow::default());
+        let Value::Object(options) = options else { panic!("{options}") };
+        read_options(&options.into(), &mut call, &mut workflow);
+        (call, workflow)
+    }
+
+    /// Celery 5.7 hands these options of a step over as headers, so they mean what the headers of a message do.
+    #[test]
+    fn an_option_of_a_step_means_what_the_header_does() {
+        for (limit, seconds) in [
+            (json!("60"), Some(60.0)),
+            (json!(" 1.5 "), Some(1.5)),
+            (json!(60), Some(60.0)),
+            (json!(0.25), Some(0.25)),
+            (json!(0), None),
+            (json!("0"), None),
+            (json!(-1), None),
+            (json!("-1"), None),
+            (json!("soon"), None),
+            (json!([60]), None),
+        ] {
+            let (call, _) = read(json!({"time_limit": limit, "soft_time_limit": limit}));
+            let stated = seconds.map(Duration::from_secs_f64);
+            assert_eq!(call.options.soft_time_limit, stated, "{limit}");
+            // Without a limit of the call, that of the task holds.
+            assert_eq!(call.options.time_limit, stated.or(Some(Duration::from_secs(9))), "{limit}");
+        }
+        for (number, retries, index) in [
+            (json!("1"), 1, Some(1)),
+            (json!(1), 1, Some(1)),
+            (json!(1.0), 1, Some(1)),
+            (json!(true), 1, Some(1)),
+            (json!(1.5), 1, None),
+            (json!(-1), 0, None),
+            (json!("x"), 0, None),
+            (json!(1_u64 << 40), u32::MAX, None),
+        ] {
+            let options = json!({"retries": number, "replaced_task_nesting": number, "group_index": number});
+            let (call, workflow) = read(options);
+            assert_eq!((call.retries, workflow.replaced_task_nesting), (retries, retries), "{number}");
+            assert_eq!(workflow.group_index, index, "{number}");
+        }
+        for (ignore, ignored) in [
+            (json!(1), true),
+            (json!("yes"), true),
+            (json!(true), true),
+            (json!(0), false),
+            (json!(""), false),
+            (json!(false), false),
+        ] {
+            assert_eq!(read(json!({"ignore_result": ignore})).0.options.ignore_result, ignored, "{ignore}");
+        }
+        for (most, retries) in [(json!("2"), 2), (json!(2.0), 2), (json!(1_u64 << 40), u32::MAX)] {
+            assert_eq!(read(json!({"max_retries": most})).0.options.retry.max_retries, retries, "{most}");
+        }
+    }
 }
