@@ -87,6 +87,9 @@ pub enum BrokerError {
     /// says what it has against it.
     #[error("{0}")]
     Refused(String),
+    /// The broker panicked: there is a fault in it. Whether a message was taken is then not known.
+    #[error("{0}")]
+    Panicked(String),
     /// Reading or writing failed. Whether a message was taken is then not known.
     #[error(transparent)]
     Io(IoFailure),
@@ -138,6 +141,7 @@ impl From<BrokerError> for StoreError {
             BrokerError::Refused(reason) => Self::Refused(reason),
             BrokerError::NoChord(group) => Self::NoChord(group),
             BrokerError::Store(error) => error,
+            BrokerError::Panicked(text) => Self::Panicked(text),
             BrokerError::Io(failure) => Self::Io(failure),
             other => Self::io_because(other.to_string(), other),
         }
@@ -181,7 +185,8 @@ mod tests {
         {
             assert!(permanent.is_permanent(), "{permanent:?}");
         }
-        for passing in [BrokerError::io(text()), BrokerError::Full(text()), BrokerError::Closed] {
+        let panicked = BrokerError::Panicked(text());
+        for passing in [BrokerError::io(text()), BrokerError::Full(text()), BrokerError::Closed, panicked] {
             assert!(!passing.is_permanent(), "{passing:?}");
         }
         let refused = EnqueueError::from(BrokerError::Refused("too large".into()));

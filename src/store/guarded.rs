@@ -5,15 +5,13 @@
 //! unwound, the answer never comes, which would stall a queue, beat or the writer of states for ever. With an
 //! error they know what to do.
 
-use std::any::Any;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
+use parking_lot::Mutex;
 
 use super::{
     ChordJoin, ChordPart, ChordStore, CompareAndSet, DuplicateClaim, DuplicateStore, GroupResult, GroupStore,
@@ -22,18 +20,12 @@ use super::{
 use crate::core::IoFailure;
 use crate::core::Timestamp;
 use crate::core::permits::{PermitHolder, Want};
-use crate::task::{PermitAnswer, PermitKeeper, TaskId, TaskResult, TrackedState, UniqueKey, panic_message};
+use crate::task::{PermitAnswer, PermitKeeper, TaskId, TaskResult, TrackedState, UniqueKey, panic};
 
 /// A program's store, each call of which may panic.
 pub(crate) struct GuardedStore(Arc<dyn Store>);
 
 struct GuardedPermits(Arc<dyn PermitKeeper>);
-
-fn said(what: &str, panic: Box<dyn Any + Send>) -> String {
-    let panic = panic_message(panic);
-    tracing::error!(what, panic, "the store panicked");
-    format!("the store panicked in `{what}`: {panic}")
-}
 
 /// Awaits a future that may panic, and makes a panic an error.
 async fn caught<T, E>(
@@ -41,18 +33,12 @@ async fn caught<T, E>(
     work: impl Future<Output = Result<T, E>>,
     wrong: impl FnOnce(String) -> E,
 ) -> Result<T, E> {
-    match AssertUnwindSafe(work).catch_unwind().await {
-        Ok(done) => done,
-        Err(panic) => Err(wrong(said(what, panic))),
-    }
+    panic::caught("store", what, work, wrong).await
 }
 
 /// Calls a function that may panic; after a panic the answer is the default one.
 fn calm<T: Default>(what: &str, call: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-        said(what, panic);
-        T::default()
-    })
+    panic::tried("store", what, call).unwrap_or_default()
 }
 
 impl GuardedStore {
@@ -298,9 +284,27 @@ impl UniqueWindowStore for GuardedStore {
     }
 
     fn carry_out(&self, work: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        match self.own_windows() {
-            Ok(windows) => windows.carry_out(work),
-            Err(_) => drop(tokio::spawn(work)), // a caller with work for a window has asked for a window before
+        // The work stays here until the store begins it: a caller waits for what becomes of it.
+        let kept = Arc::new(Mutex::new(Some(work)));
+        let begun = Arc::clone(&kept);
+        let carried = Box::pin(async move {
+            let work = begun.lock().take();
+            if let Some(work) = work {
+                work.await;
+            }
+        });
+        let is_carried = calm("carry_out", || match self.own_windows() {
+            Ok(windows) => {
+                windows.carry_out(carried);
+                true
+            }
+            Err(_) => false, // a caller with work for a window has asked for a window before
+        });
+        if !is_carried {
+            let left = kept.lock().take();
+            if let Some(work) = left {
+                drop(tokio::spawn(work));
+            }
         }
     }
 }

@@ -18,7 +18,7 @@ mod id;
 mod json;
 mod message;
 mod options;
-mod panic;
+pub(crate) mod panic;
 pub mod periodic;
 mod permit;
 mod progress;
