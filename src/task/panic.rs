@@ -1,10 +1,19 @@
 //! Panics of code that the program brings: their text, and calls that turn one into an error or a harmless answer.
 
 use std::any::Any;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 
 use futures_util::FutureExt;
+
+thread_local! {
+    /// Whether the text of a panic on this thread must not be shown.
+    static IS_UNSEEN: Cell<bool> = const { Cell::new(false) };
+    /// Where the last such panic was.
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
 
 /// Reads the text of a caught panic and disposes of its payload, whose own drop may panic again.
 pub(crate) fn panic_message(panic: Box<dyn Any + Send>) -> String {
@@ -47,6 +56,40 @@ pub(crate) fn tried<T>(part: &str, what: &str, call: impl FnOnce() -> T) -> Resu
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panicked(part, what, panic))
 }
 
+/// Calls a function whose panic shows its text nowhere, because the text may quote what a call hides. `Err`: it
+/// panicked, with the place in the source, which is logged.
+///
+/// The process's panic hook prints the text before anything can catch the panic. So the first call puts a hook in
+/// front of the one that is there, which passes on every other panic, of this thread and of all others. A hook that
+/// the program sets later without calling the one before it takes this one away, and prints the text again.
+pub(crate) fn unseen<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    // While a thread unwinds, it may not change the hook.
+    if !std::thread::panicking() {
+        HOOK.call_once(|| {
+            let usual = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                // The values of a thread that ends may be gone: it decodes nothing any more.
+                if IS_UNSEEN.try_with(Cell::get).unwrap_or(false) {
+                    let place = panic.location().map(ToString::to_string);
+                    let _ = PLACE.try_with(|last| last.replace(place));
+                } else {
+                    usual(panic);
+                }
+            }));
+        });
+    }
+    let before = IS_UNSEEN.replace(true);
+    let called = catch_unwind(AssertUnwindSafe(call));
+    IS_UNSEEN.set(before);
+    called.map_err(|panic| {
+        panic_message(panic); // disposes of it
+        let place = PLACE.take().unwrap_or_else(|| "an unknown place".to_owned());
+        tracing::error!(place, "a panic whose text is not shown, because it may quote what a call hides");
+        place
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +109,13 @@ mod tests {
         assert_eq!(said(|| panic!("number {}", 7)).as_deref(), Some("number 7"));
         assert_eq!(said(|| std::panic::panic_any(Spiteful)).as_deref(), Some("a panic without a message"));
         assert_eq!(said(|| ()), None);
+    }
+
+    #[test]
+    fn an_unseen_panic_has_a_place_and_no_text() {
+        assert_eq!(unseen(|| 7), Ok(7));
+        let place = unseen::<u8>(|| panic!("hunter2")).unwrap_err();
+        assert!(place.contains("panic.rs:") && !place.contains("hunter2"), "{place}");
+        assert!(!IS_UNSEEN.get(), "the next panic of this thread is seen");
     }
 }
