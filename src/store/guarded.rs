@@ -20,10 +20,23 @@ use super::{
 use crate::core::IoFailure;
 use crate::core::Timestamp;
 use crate::core::permits::{PermitHolder, Want};
-use crate::task::{PermitAnswer, PermitKeeper, TaskId, TaskResult, TrackedState, UniqueKey, panic};
+use crate::task::panic::{self, Fixed};
+use crate::task::{PermitAnswer, PermitKeeper, TaskId, TaskResult, TrackedState, UniqueKey};
 
 /// A program's store, each call of which may panic.
-pub(crate) struct GuardedStore(Arc<dyn Store>);
+pub(crate) struct GuardedStore(Arc<dyn Store>, StoreAbilities);
+
+/// What the store can do, since it has said so. A store for which that is not known yet is taken for one that cannot.
+#[derive(Default)]
+struct StoreAbilities {
+    notes: Fixed<bool>,
+    unique_windows: Fixed<bool>,
+    permits: Fixed<Option<Arc<dyn PermitKeeper>>>,
+    is_shared: Fixed<bool>,
+    chords: Fixed<bool>,
+    groups: Fixed<bool>,
+    duplicates: Fixed<bool>,
+}
 
 struct GuardedPermits(Arc<dyn PermitKeeper>);
 
@@ -41,9 +54,14 @@ fn calm<T: Default>(what: &str, call: impl FnOnce() -> T) -> T {
     panic::tried("store", what, call).unwrap_or_default()
 }
 
+/// Asks whether the store has an ability.
+fn has(what: &str, known: &Fixed<bool>, ask: impl Fn() -> bool) -> bool {
+    known.ask("store", what, ask).unwrap_or_default()
+}
+
 impl GuardedStore {
     pub(crate) fn over(store: Arc<dyn Store>) -> Arc<dyn Store> {
-        Arc::new(Self(store))
+        Arc::new(Self(store, StoreAbilities::default()))
     }
 
     fn own_notes(&self) -> Result<&dyn Notes, StoreError> {
@@ -108,15 +126,15 @@ impl Store for GuardedStore {
     }
 
     fn notes(&self) -> Option<&dyn Notes> {
-        calm("notes", || self.0.notes().is_some()).then_some(self)
+        has("notes", &self.1.notes, || self.0.notes().is_some()).then_some(self)
     }
 
     fn unique_windows(&self) -> Option<&dyn UniqueWindowStore> {
-        calm("unique_windows", || self.0.unique_windows().is_some()).then_some(self)
+        has("unique_windows", &self.1.unique_windows, || self.0.unique_windows().is_some()).then_some(self)
     }
 
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
-        let permits = calm("permits", || self.0.permits())?;
+        let permits = self.1.permits.ask("store", "permits", || self.0.permits())??;
         Some(Arc::new(GuardedPermits(permits)))
     }
 
@@ -125,19 +143,19 @@ impl Store for GuardedStore {
     }
 
     fn is_shared(&self) -> bool {
-        calm("is_shared", || self.0.is_shared())
+        has("is_shared", &self.1.is_shared, || self.0.is_shared())
     }
 
     fn chords(&self) -> Option<&dyn ChordStore> {
-        calm("chords", || self.0.chords().is_some()).then_some(self)
+        has("chords", &self.1.chords, || self.0.chords().is_some()).then_some(self)
     }
 
     fn groups(&self) -> Option<&dyn GroupStore> {
-        calm("groups", || self.0.groups().is_some()).then_some(self)
+        has("groups", &self.1.groups, || self.0.groups().is_some()).then_some(self)
     }
 
     fn duplicates(&self) -> Option<&dyn DuplicateStore> {
-        calm("duplicates", || self.0.duplicates().is_some()).then_some(self)
+        has("duplicates", &self.1.duplicates, || self.0.duplicates().is_some()).then_some(self)
     }
 }
 

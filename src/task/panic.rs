@@ -4,7 +4,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Once;
+use std::sync::{Once, OnceLock};
 
 use futures_util::FutureExt;
 
@@ -54,6 +54,30 @@ pub(crate) async fn caught<T, E>(
 /// Calls a function of such a part. `Err`: it panicked, with the text of [`panicked`].
 pub(crate) fn tried<T>(part: &str, what: &str, call: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panicked(part, what, panic))
+}
+
+/// How often such a part is asked for what it says once and for all.
+const TRIES: u32 = 3;
+
+/// What such a part says once and for all, such as whether it has an ability. It is asked until it has said so, and
+/// never again: a part that has an ability does not lose it by a panic.
+pub(crate) struct Fixed<T>(OnceLock<T>);
+
+impl<T> Default for Fixed<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T: Clone> Fixed<T> {
+    /// What the part says; `None`: it has only panicked so far.
+    pub(crate) fn ask(&self, part: &str, what: &str, ask: impl Fn() -> T) -> Option<T> {
+        if let Some(said) = self.0.get() {
+            return Some(said.clone());
+        }
+        let said = (0..TRIES).find_map(|_| tried(part, what, &ask).ok())?;
+        Some(self.0.get_or_init(|| said).clone())
+    }
 }
 
 /// Calls a function whose panic shows its text nowhere, because the text may quote what a call hides. `Err`: it
@@ -117,5 +141,21 @@ mod tests {
         let place = unseen::<u8>(|| panic!("hunter2")).unwrap_err();
         assert!(place.contains("panic.rs:") && !place.contains("hunter2"), "{place}");
         assert!(!IS_UNSEEN.get(), "the next panic of this thread is seen");
+    }
+
+    #[test]
+    fn what_is_said_once_outlives_panics() {
+        let (asked, said) = (Cell::new(0), Fixed::default());
+        let ask = |panics| {
+            let number = || {
+                asked.set(asked.get() + 1);
+                assert!(asked.get() > panics, "too early");
+                asked.get()
+            };
+            said.ask("store", "number", number)
+        };
+        assert_eq!(ask(3), None, "three panics");
+        assert_eq!(ask(5), Some(6), "two more");
+        assert_eq!((ask(9), asked.get()), (Some(6), 6), "it is not asked again");
     }
 }

@@ -76,7 +76,8 @@ impl Results for GuardedBroker {
         group: &str,
         member: &TaskId,
     ) -> Result<(), BrokerError> {
-        let publish = async { self.own_results()?.publish_chord_member(messages, sizes, group, member).await };
+        let publish =
+            async { self.own_results()?.publish_chord_member(messages, sizes, group, member).await };
         caught("publish_chord_member", publish).await
     }
 }

@@ -12,7 +12,7 @@ mod settlement;
 mod tests;
 
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -20,7 +20,8 @@ use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
     Delivery, Events, Inspect, Lanes, QueueCounts, Results, Sink, UniqueWindows,
 };
-use crate::task::{Message, Receipt, TaskId, panic};
+use crate::task::panic::{self, Fixed};
+use crate::task::{Message, Receipt, TaskId};
 
 /// The facts of a broker that panicked when it was asked for them: nobody relies on anything.
 const CAUTIOUS: BrokerFacts = BrokerFacts { is_shared: true, knows_all: false, delivery_limit: None };
@@ -28,8 +29,22 @@ const CAUTIOUS: BrokerFacts = BrokerFacts { is_shared: true, knows_all: false, d
 /// A program's broker, each call of which may panic.
 pub(crate) struct GuardedBroker {
     given: Arc<dyn Broker>,
-    /// The facts, since they were told. They never change.
-    facts: OnceLock<BrokerFacts>,
+    known: BrokerAbilities,
+}
+
+/// What the broker is and can do, since it has said so. A broker for which that is not known yet is taken for one that
+/// cannot.
+#[derive(Default)]
+struct BrokerAbilities {
+    facts: Fixed<BrokerFacts>,
+    results: Fixed<bool>,
+    lanes: Fixed<bool>,
+    unique_windows: Fixed<bool>,
+    inspect: Fixed<bool>,
+    notes: Fixed<bool>,
+    backlog: Fixed<bool>,
+    events: Fixed<bool>,
+    dead_letter_queue: Fixed<bool>,
 }
 
 /// Awaits a future that may panic, and makes a panic an error.
@@ -45,9 +60,14 @@ fn calm<T: Default>(what: &str, call: impl FnOnce() -> T) -> T {
     panic::tried("broker", what, call).unwrap_or_default()
 }
 
+/// Asks whether the broker has an ability.
+fn has(what: &str, known: &Fixed<bool>, ask: impl Fn() -> bool) -> bool {
+    known.ask("broker", what, ask).unwrap_or_default()
+}
+
 impl GuardedBroker {
     pub(crate) fn over(given: Arc<dyn Broker>) -> Arc<dyn Broker> {
-        Arc::new(Self { given, facts: OnceLock::new() })
+        Arc::new(Self { given, known: BrokerAbilities::default() })
     }
 }
 
@@ -58,13 +78,7 @@ impl Broker for GuardedBroker {
     }
 
     fn facts(&self) -> BrokerFacts {
-        if let Some(facts) = self.facts.get() {
-            return *facts;
-        }
-        match panic::tried("broker", "facts", || self.given.facts()) {
-            Ok(facts) => *self.facts.get_or_init(|| facts),
-            Err(_) => CAUTIOUS,
-        }
+        self.known.facts.ask("broker", "facts", || self.given.facts()).unwrap_or(CAUTIOUS)
     }
 
     fn condition(&self) -> Condition {
@@ -117,34 +131,36 @@ impl Broker for GuardedBroker {
     }
 
     fn results(&self) -> Option<&dyn Results> {
-        calm("results", || self.given.results().is_some()).then_some(self)
+        has("results", &self.known.results, || self.given.results().is_some()).then_some(self)
     }
 
     fn lanes(&self) -> Option<&dyn Lanes> {
-        calm("lanes", || self.given.lanes().is_some()).then_some(self)
+        has("lanes", &self.known.lanes, || self.given.lanes().is_some()).then_some(self)
     }
 
     fn unique_windows(&self) -> Option<&dyn UniqueWindows> {
-        calm("unique_windows", || self.given.unique_windows().is_some()).then_some(self)
+        let ask = || self.given.unique_windows().is_some();
+        has("unique_windows", &self.known.unique_windows, ask).then_some(self)
     }
 
     fn inspect(&self) -> Option<&dyn Inspect> {
-        calm("inspect", || self.given.inspect().is_some()).then_some(self)
+        has("inspect", &self.known.inspect, || self.given.inspect().is_some()).then_some(self)
     }
 
     fn notes(&self) -> Option<&dyn BrokerNotes> {
-        calm("notes", || self.given.notes().is_some()).then_some(self)
+        has("notes", &self.known.notes, || self.given.notes().is_some()).then_some(self)
     }
 
     fn backlog(&self) -> Option<&dyn Backlog> {
-        calm("backlog", || self.given.backlog().is_some()).then_some(self)
+        has("backlog", &self.known.backlog, || self.given.backlog().is_some()).then_some(self)
     }
 
     fn events(&self) -> Option<&dyn Events> {
-        calm("events", || self.given.events().is_some()).then_some(self)
+        has("events", &self.known.events, || self.given.events().is_some()).then_some(self)
     }
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
-        calm("dead_letter_queue", || self.given.dead_letter_queue().is_some()).then_some(self)
+        let ask = || self.given.dead_letter_queue().is_some();
+        has("dead_letter_queue", &self.known.dead_letter_queue, ask).then_some(self)
     }
 }
