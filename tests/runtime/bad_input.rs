@@ -137,7 +137,7 @@ struct Picky(String);
 
 impl<'de> serde::Deserialize<'de> for Picky {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        panic!("cannot do with {}", String::deserialize(deserializer)?)
+        panic!("cannot do with {}", <String as serde::Deserialize>::deserialize(deserializer)?)
     }
 }
 
