@@ -20,7 +20,7 @@ use crate::broker::RedisLanesBroker;
 #[cfg(feature = "amqp")]
 use crate::broker::amqp::{AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedOptions;
-use crate::broker::{Broker, BrokerListener, EmbeddedBroker, MemoryBroker, SplitBroker};
+use crate::broker::{Broker, BrokerListener, EmbeddedBroker, GuardedBroker, MemoryBroker, SplitBroker};
 use crate::catalogue::{Catalogue, CatalogueErrors, QueueRow};
 use crate::runtime::progress::ProgressHub;
 use crate::runtime::{FailureHook, ReadyHook, WorkerHook};
@@ -410,7 +410,7 @@ impl Builder {
         #[cfg(all(feature = "amqp", feature = "redis"))]
         let mut lane_limit = None;
         let (broker, store): (Arc<dyn Broker>, Arc<dyn Store>) = match self.keeping {
-            Transport::Given(broker, store) => (broker, GuardedStore::over(store)),
+            Transport::Given(broker, store) => (GuardedBroker::over(broker), GuardedStore::over(store)),
             Transport::Memory => {
                 let store = Arc::new(MemoryStore::default());
                 (Arc::new(MemoryBroker::new(Arc::clone(&store))), store)

@@ -87,6 +87,9 @@ pub enum BrokerError {
     /// says what it has against it.
     #[error("{0}")]
     Refused(String),
+    /// The broker panicked: there is a fault in it. Whether a message was taken is then not known.
+    #[error("{0}")]
+    Panicked(String),
     /// Reading or writing failed. Whether a message was taken is then not known.
     #[error(transparent)]
     Io(IoFailure),
@@ -139,6 +142,7 @@ impl From<BrokerError> for StoreError {
             BrokerError::Refused(reason) | BrokerError::Invalid(reason) => Self::Refused(reason),
             BrokerError::NoChord(group) => Self::NoChord(group),
             BrokerError::Store(error) => error,
+            BrokerError::Panicked(text) => Self::Panicked(text),
             BrokerError::Io(failure) => Self::Io(failure),
             error if error.is_permanent() => Self::Refused(error.to_string()),
             error => Self::io_because(error.to_string(), error),
@@ -197,6 +201,7 @@ mod tests {
             BrokerError::io(text()),
             BrokerError::Full(text()),
             BrokerError::Closed,
+            BrokerError::Panicked(text()),
             BrokerError::Store(StoreError::io(text())),
             chord(StoreError::io(text())),
         ] {

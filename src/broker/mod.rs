@@ -19,6 +19,7 @@ mod dead_letter;
 mod delivery;
 pub mod embedded;
 mod error;
+mod guarded;
 mod inspect;
 mod lane;
 pub(crate) mod limits;
@@ -45,6 +46,7 @@ pub(crate) use dead_letter::{refusal_reason, refused_result};
 pub use delivery::{ChordEnd, Delivery, DeliveryInfo, FollowUps, Settle, Settler};
 pub use embedded::EmbeddedBroker;
 pub use error::BrokerError;
+pub(crate) use guarded::GuardedBroker;
 pub use inspect::{Inspect, MessageLocation, RecordFn, Remains, Removal};
 pub use lane::{LaneFacts, LaneLever, Lanes, Waiting};
 pub use listener::{Activity, BrokerConnection, BrokerListener, ControlRequest, Events, ScheduledTask};
@@ -152,7 +154,8 @@ pub trait Broker: Send + Sync + 'static {
     /// Takes a message; `Ok` is the promise that the receipt names. With `unique_windows` an id that is taken is refused.
     ///
     /// # Errors
-    /// Nothing was taken, with the reason; after [`BrokerError::Io`] that is not known.
+    /// Nothing was taken, with the reason; after [`BrokerError::Io`] and
+    /// [`BrokerError::Panicked`] that is not known.
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError>;
 
     /// Takes several messages. A broker that keeps [results](Self::results) takes them in one step, all or none.

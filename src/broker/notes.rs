@@ -26,7 +26,7 @@ pub trait BrokerNotes: Send + Sync {
     /// Takes a message, as long as its id is not taken, and changes a note; both or neither.
     ///
     /// # Errors
-    /// Neither happened; after [`BrokerError::Io`] that is not known.
+    /// Neither happened; after [`BrokerError::Io`] and [`BrokerError::Panicked`] that is not known.
     async fn publish_with_cas(
         &self,
         message: Message,

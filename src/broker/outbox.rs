@@ -226,7 +226,7 @@ impl Broker for OutboxBroker {
         match self.way.inner.publish(message.clone(), unique).await {
             // The broker did not take the message, or it is not known whether it did: it is sent again under the
             // same id.
-            Err(error @ (BrokerError::Io(_) | BrokerError::Full(_))) => {
+            Err(error @ (BrokerError::Io(_) | BrokerError::Panicked(_) | BrokerError::Full(_))) => {
                 tracing::warn!(id = %message.id, %error, "the broker does not take it; it goes to the outbox");
                 self.keep(message, false).await
             }

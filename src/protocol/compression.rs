@@ -20,8 +20,9 @@ const ZSTD_WINDOW: u32 = 25;
 /// The most streams that may follow one another in a body. A packer writes one; `cat` and parallel packers write a
 /// few.
 const MEMBERS: usize = 256;
-/// The longest time that unpacking may take. Honest bodies take some tenths of a second at the default limit.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest time that unpacking may take. Honest bodies take some tenths of a second at the default limit. The queue
+/// that a body came through waits for it, and whoever sends such bodies may send many.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How many packed bytes are read between two looks at the clock.
 const PACE: usize = 4 << 10;
 

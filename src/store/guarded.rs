@@ -5,15 +5,13 @@
 //! unwound, the answer never comes, which would stall a queue, beat or the writer of states for ever. With an
 //! error they know what to do.
 
-use std::any::Any;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::FutureExt;
+use parking_lot::Mutex;
 
 use super::{
     ChordJoin, ChordPart, ChordStore, CompareAndSet, DuplicateClaim, DuplicateStore, GroupResult, GroupStore,
@@ -22,18 +20,25 @@ use super::{
 use crate::core::IoFailure;
 use crate::core::Timestamp;
 use crate::core::permits::{PermitHolder, Want};
-use crate::task::{PermitAnswer, PermitKeeper, TaskId, TaskResult, TrackedState, UniqueKey, panic_message};
+use crate::task::panic::{self, Fixed};
+use crate::task::{PermitAnswer, PermitKeeper, TaskId, TaskResult, TrackedState, UniqueKey};
 
 /// A program's store, each call of which may panic.
-pub(crate) struct GuardedStore(Arc<dyn Store>);
+pub(crate) struct GuardedStore(Arc<dyn Store>, StoreAbilities);
+
+/// What the store can do, since it has said so. A store for which that is not known yet is taken for one that cannot.
+#[derive(Default)]
+struct StoreAbilities {
+    notes: Fixed<bool>,
+    unique_windows: Fixed<bool>,
+    permits: Fixed<Option<Arc<dyn PermitKeeper>>>,
+    is_shared: Fixed<bool>,
+    chords: Fixed<bool>,
+    groups: Fixed<bool>,
+    duplicates: Fixed<bool>,
+}
 
 struct GuardedPermits(Arc<dyn PermitKeeper>);
-
-fn said(what: &str, panic: Box<dyn Any + Send>) -> String {
-    let panic = panic_message(panic);
-    tracing::error!(what, panic, "the store panicked");
-    format!("the store panicked in `{what}`: {panic}")
-}
 
 /// Awaits a future that may panic, and makes a panic an error.
 async fn caught<T, E>(
@@ -41,23 +46,22 @@ async fn caught<T, E>(
     work: impl Future<Output = Result<T, E>>,
     wrong: impl FnOnce(String) -> E,
 ) -> Result<T, E> {
-    match AssertUnwindSafe(work).catch_unwind().await {
-        Ok(done) => done,
-        Err(panic) => Err(wrong(said(what, panic))),
-    }
+    panic::caught("store", what, work, wrong).await
 }
 
 /// Calls a function that may panic; after a panic the answer is the default one.
 fn calm<T: Default>(what: &str, call: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|panic| {
-        said(what, panic);
-        T::default()
-    })
+    panic::tried("store", what, call).unwrap_or_default()
+}
+
+/// Asks whether the store has an ability.
+fn has(what: &str, known: &Fixed<bool>, ask: impl Fn() -> bool) -> bool {
+    known.ask("store", what, ask).unwrap_or_default()
 }
 
 impl GuardedStore {
     pub(crate) fn over(store: Arc<dyn Store>) -> Arc<dyn Store> {
-        Arc::new(Self(store))
+        Arc::new(Self(store, StoreAbilities::default()))
     }
 
     fn own_notes(&self) -> Result<&dyn Notes, StoreError> {
@@ -122,15 +126,15 @@ impl Store for GuardedStore {
     }
 
     fn notes(&self) -> Option<&dyn Notes> {
-        calm("notes", || self.0.notes().is_some()).then_some(self)
+        has("notes", &self.1.notes, || self.0.notes().is_some()).then_some(self)
     }
 
     fn unique_windows(&self) -> Option<&dyn UniqueWindowStore> {
-        calm("unique_windows", || self.0.unique_windows().is_some()).then_some(self)
+        has("unique_windows", &self.1.unique_windows, || self.0.unique_windows().is_some()).then_some(self)
     }
 
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
-        let permits = calm("permits", || self.0.permits())?;
+        let permits = self.1.permits.ask("store", "permits", || self.0.permits())??;
         Some(Arc::new(GuardedPermits(permits)))
     }
 
@@ -139,19 +143,19 @@ impl Store for GuardedStore {
     }
 
     fn is_shared(&self) -> bool {
-        calm("is_shared", || self.0.is_shared())
+        has("is_shared", &self.1.is_shared, || self.0.is_shared())
     }
 
     fn chords(&self) -> Option<&dyn ChordStore> {
-        calm("chords", || self.0.chords().is_some()).then_some(self)
+        has("chords", &self.1.chords, || self.0.chords().is_some()).then_some(self)
     }
 
     fn groups(&self) -> Option<&dyn GroupStore> {
-        calm("groups", || self.0.groups().is_some()).then_some(self)
+        has("groups", &self.1.groups, || self.0.groups().is_some()).then_some(self)
     }
 
     fn duplicates(&self) -> Option<&dyn DuplicateStore> {
-        calm("duplicates", || self.0.duplicates().is_some()).then_some(self)
+        has("duplicates", &self.1.duplicates, || self.0.duplicates().is_some()).then_some(self)
     }
 }
 
@@ -298,9 +302,27 @@ impl UniqueWindowStore for GuardedStore {
     }
 
     fn carry_out(&self, work: Pin<Box<dyn Future<Output = ()> + Send>>) {
-        match self.own_windows() {
-            Ok(windows) => windows.carry_out(work),
-            Err(_) => drop(tokio::spawn(work)), // a caller with work for a window has asked for a window before
+        // The work stays here until the store begins it: a caller waits for what becomes of it.
+        let kept = Arc::new(Mutex::new(Some(work)));
+        let begun = Arc::clone(&kept);
+        let carried = Box::pin(async move {
+            let work = begun.lock().take();
+            if let Some(work) = work {
+                work.await;
+            }
+        });
+        let is_carried = calm("carry_out", || match self.own_windows() {
+            Ok(windows) => {
+                windows.carry_out(carried);
+                true
+            }
+            Err(_) => false, // a caller with work for a window has asked for a window before
+        });
+        if !is_carried {
+            let left = kept.lock().take();
+            if let Some(work) = left {
+                drop(tokio::spawn(work));
+            }
         }
     }
 }
@@ -336,118 +358,4 @@ impl PermitKeeper for GuardedPermits {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The names of the functions of a trait.
-    fn functions<'a>(source: &'a str, of: &str) -> Vec<&'a str> {
-        let (_, body) = source.split_once(&format!("pub trait {of}:")).expect("the trait");
-        let body = body.split("\n}").next().expect("its end");
-        body.lines()
-            .filter_map(|line| line.trim().trim_start_matches("async ").strip_prefix("fn "))
-            .filter_map(|rest| rest.split('(').next())
-            .collect()
-    }
-
-    /// A function with a default that is not forwarded would quietly replace the store's own.
-    #[test]
-    fn each_function_of_a_store_is_forwarded() {
-        let own = include_str!("guarded.rs");
-        for (source, of, least) in [
-            (include_str!("mod.rs"), "Store", 18),
-            (include_str!("chord.rs"), "ChordStore", 5),
-            (include_str!("group.rs"), "GroupStore", 3),
-            (include_str!("duplicates.rs"), "DuplicateStore", 1),
-            (include_str!("notes.rs"), "Notes", 6),
-            (include_str!("unique_windows.rs"), "UniqueWindowStore", 4),
-            (include_str!("../task/permit.rs"), "PermitKeeper", 5),
-        ] {
-            let names = functions(source, of);
-            assert!(names.len() >= least, "{names:?}");
-            for name in names {
-                let is_there = own.contains(&format!(" fn {name}(")) || own.contains(&format!(" fn {name}<"));
-                assert!(is_there, "`{of}::{name}` is to be forwarded in guarded.rs");
-            }
-        }
-    }
-
-    struct Broken;
-
-    #[async_trait]
-    impl Store for Broken {
-        async fn put(&self, _: TaskResult) -> Result<bool, StoreError> {
-            panic!("put")
-        }
-        async fn get(&self, _: &TaskId, _: Timestamp) -> Result<Option<TaskResult>, StoreError> {
-            panic!("get")
-        }
-        async fn wait(&self, _: &TaskId) -> Result<TaskResult, StoreError> {
-            tokio::task::yield_now().await;
-            panic!("wait")
-        }
-        async fn forget(&self, _: &TaskId) -> Result<bool, StoreError> {
-            panic!("forget")
-        }
-        async fn sweep(&self, _: Timestamp) -> Result<usize, StoreError> {
-            panic!("sweep")
-        }
-        async fn track(&self, _: TrackedState) -> Result<(), StoreError> {
-            panic!("track")
-        }
-        async fn tracked(&self, _: &TaskId) -> Result<Option<TrackedState>, StoreError> {
-            panic!("tracked")
-        }
-        async fn revoke(&self, _: &TaskId, _: Timestamp) -> Result<(), StoreError> {
-            panic!("revoke")
-        }
-        async fn revoked(&self, _: &[TaskId], _: Timestamp) -> Result<Vec<TaskId>, StoreError> {
-            panic!("revoked")
-        }
-        fn is_shared(&self) -> bool {
-            panic!("is_shared")
-        }
-
-        async fn untrack(&self, _: &TaskId) -> Result<(), StoreError> {
-            panic!("untrack")
-        }
-
-        fn chords(&self) -> Option<&dyn ChordStore> {
-            None
-        }
-
-        fn groups(&self) -> Option<&dyn GroupStore> {
-            None
-        }
-
-        fn duplicates(&self) -> Option<&dyn DuplicateStore> {
-            None
-        }
-
-        fn notes(&self) -> Option<&dyn Notes> {
-            None
-        }
-
-        fn unique_windows(&self) -> Option<&dyn UniqueWindowStore> {
-            None
-        }
-
-        fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
-            None
-        }
-
-        fn reply_to(&self) -> Option<String> {
-            None
-        }
-    }
-
-    #[tokio::test]
-    async fn a_panic_is_an_error() {
-        let store = GuardedStore::over(Arc::new(Broken));
-        let (id, now) = (TaskId::from("a"), Timestamp::ZERO);
-        let panicked = |text: &str| StoreError::Panicked(format!("the store panicked in `{text}`: {text}"));
-        assert_eq!(store.get(&id, now).await, Err(panicked("get")));
-        assert_eq!(store.wait(&id).await, Err(panicked("wait")));
-        assert_eq!(store.revoked(&[id], now).await, Err(panicked("revoked")));
-        assert!(!store.is_shared() && store.notes().is_none());
-    }
-}
+mod tests;

@@ -15,7 +15,7 @@ use super::{
     Notes, Store, StoreError, Term, TrackedState, UniqueWindowStore, Waiters,
 };
 use crate::core::Timestamp;
-use crate::task::clock::now;
+use crate::task::clock::{now, steady};
 use crate::task::{PermitKeeper, TaskId, TaskResult};
 
 /// How long a chord may stay unchanged before it is forgotten, since nobody can wait for its body any more.
@@ -49,7 +49,7 @@ struct OpenChord {
     /// The parts by place and id, so that each member counts once and all come in order; parts without a place
     /// come last.
     parts: BTreeMap<(u32, TaskId), ChordPart>,
-    /// The token of the caller that is to send the body, and until when it has that claim.
+    /// The token of the caller that is to send the body, and until when it has that claim, by the steady clock.
     claimed: Option<(String, Timestamp)>,
     closed: bool,
     touched: Timestamp,
@@ -117,7 +117,7 @@ impl MemoryStore {
     /// Claims the body: the token of the claim, or how long another caller still has it.
     fn claim(&self, group: &str) -> Result<String, Duration> {
         let mut chord = self.chords.entry(group.to_owned()).or_default();
-        let now = now();
+        let now = steady();
         if let Some((_, until)) = chord.claimed.as_ref().filter(|(_, until)| *until > now) {
             return Err(until.since(now));
         }

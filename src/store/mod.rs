@@ -33,7 +33,7 @@ pub(crate) use guarded::GuardedStore;
 pub use memory::MemoryStore;
 pub use notes::{CompareAndSet, Leadership, Notes, Term};
 pub(crate) use payloads::{Address, Decision, Payloads};
-pub(crate) use permits::{LocalPermits, Parking};
+pub(crate) use permits::{LocalPermits, ParkedPermit, Parking};
 #[cfg(feature = "redis")]
 pub use redis::{RedisOptions, RedisStore};
 #[cfg(feature = "amqp")]

@@ -1,10 +1,10 @@
 //! A task as the runtime knows it: a table of function pointers that the macro registers.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 
 use super::finite;
+use super::panic::unseen;
 use super::{
     Arguments, ArgumentsError, Context, NeededData, SerialHeader, Task, TaskError, TaskKind, TaskOptions,
     Unique,
@@ -110,11 +110,11 @@ pub fn decode_args<T: Task>(context: &Context, arguments: &Arguments) -> Result<
     }
     // Neither the values that serde quotes may be shown, nor the text of a panic in a `Deserialize` of the
     // application's.
-    match catch_unwind(AssertUnwindSafe(|| arguments.decode(T::PARAMS))) {
+    match unseen(|| arguments.decode(T::PARAMS)) {
         Ok(decoded) => decoded.map_err(|error| wrong(error.without_values())),
-        Err(_) => Err(wrong(
-            "a panic while the arguments were decoded; it is not shown, because the call hides them",
-        )),
+        Err(place) => Err(wrong(&format!(
+            "a panic while the arguments were decoded, at {place}; its text is not shown, because the call hides them"
+        ))),
     }
 }
 
@@ -183,7 +183,8 @@ mod tests {
         let error = decode_args::<Pairs>(&context, &secret).unwrap_err().to_string();
         assert!(error.contains("(n)") && !error.contains("hunter2"), "{error}");
         let error = decode_args::<Measure>(&context, &secret).unwrap_err().to_string();
-        assert!(error.contains("a panic while the arguments were decoded"), "{error}");
+        assert!(error.contains("a panic while the arguments were decoded, at "), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod json;
 mod message;
 pub(crate) mod option_value;
 mod options;
-mod panic;
+pub(crate) mod panic;
 pub mod periodic;
 mod permit;
 mod progress;

@@ -1,7 +1,19 @@
-//! The text of a panic.
+//! Panics of code that the program brings: their text, and calls that turn one into an error or a harmless answer.
 
 use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Once, OnceLock};
+
+use futures_util::FutureExt;
+
+thread_local! {
+    /// Whether the text of a panic on this thread must not be shown.
+    static IS_UNSEEN: Cell<bool> = const { Cell::new(false) };
+    /// Where the last such panic was.
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
 
 /// Reads the text of a caught panic and disposes of its payload, whose own drop may panic again.
 pub(crate) fn panic_message(panic: Box<dyn Any + Send>) -> String {
@@ -16,6 +28,90 @@ pub(crate) fn panic_message(panic: Box<dyn Any + Send>) -> String {
         std::mem::forget(second);
     }
     text
+}
+
+/// The text of the error after a panic of a part that the program brings, such as `store` or `broker`, in its
+/// function `what`. It is logged, too.
+pub(crate) fn panicked(part: &str, what: &str, panic: Box<dyn Any + Send>) -> String {
+    let panic = panic_message(panic);
+    tracing::error!(what, panic, "the {part} panicked");
+    format!("the {part} panicked in `{what}`: {panic}")
+}
+
+/// Awaits a future of such a part, and makes a panic an error.
+pub(crate) async fn caught<T, E>(
+    part: &str,
+    what: &str,
+    work: impl Future<Output = Result<T, E>>,
+    wrong: impl FnOnce(String) -> E,
+) -> Result<T, E> {
+    match AssertUnwindSafe(work).catch_unwind().await {
+        Ok(done) => done,
+        Err(panic) => Err(wrong(panicked(part, what, panic))),
+    }
+}
+
+/// Calls a function of such a part. `Err`: it panicked, with the text of [`panicked`].
+pub(crate) fn tried<T>(part: &str, what: &str, call: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panicked(part, what, panic))
+}
+
+/// How often such a part is asked for what it says once and for all.
+const TRIES: u32 = 3;
+
+/// What such a part says once and for all, such as whether it has an ability. It is asked until it has said so, and
+/// never again: a part that has an ability does not lose it by a panic.
+pub(crate) struct Fixed<T>(OnceLock<T>);
+
+impl<T> Default for Fixed<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T: Clone> Fixed<T> {
+    /// What the part says; `None`: it has only panicked so far.
+    pub(crate) fn ask(&self, part: &str, what: &str, ask: impl Fn() -> T) -> Option<T> {
+        if let Some(said) = self.0.get() {
+            return Some(said.clone());
+        }
+        let said = (0..TRIES).find_map(|_| tried(part, what, &ask).ok())?;
+        Some(self.0.get_or_init(|| said).clone())
+    }
+}
+
+/// Calls a function whose panic shows its text nowhere, because the text may quote what a call hides. `Err`: it
+/// panicked, with the place in the source, which is logged.
+///
+/// The process's panic hook prints the text before anything can catch the panic. So the first call puts a hook in
+/// front of the one that is there, which passes on every other panic, of this thread and of all others. A hook that
+/// the program sets later without calling the one before it takes this one away, and prints the text again.
+pub(crate) fn unseen<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    static HOOK: Once = Once::new();
+    // While a thread unwinds, it may not change the hook.
+    if !std::thread::panicking() {
+        HOOK.call_once(|| {
+            let usual = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                // The values of a thread that ends may be gone: it decodes nothing any more.
+                if IS_UNSEEN.try_with(Cell::get).unwrap_or(false) {
+                    let place = panic.location().map(ToString::to_string);
+                    let _ = PLACE.try_with(|last| last.replace(place));
+                } else {
+                    usual(panic);
+                }
+            }));
+        });
+    }
+    let before = IS_UNSEEN.replace(true);
+    let called = catch_unwind(AssertUnwindSafe(call));
+    IS_UNSEEN.set(before);
+    called.map_err(|panic| {
+        panic_message(panic); // disposes of it
+        let place = PLACE.take().unwrap_or_else(|| "an unknown place".to_owned());
+        tracing::error!(place, "a panic whose text is not shown, because it may quote what a call hides");
+        place
+    })
 }
 
 #[cfg(test)]
@@ -37,5 +133,29 @@ mod tests {
         assert_eq!(said(|| panic!("number {}", 7)).as_deref(), Some("number 7"));
         assert_eq!(said(|| std::panic::panic_any(Spiteful)).as_deref(), Some("a panic without a message"));
         assert_eq!(said(|| ()), None);
+    }
+
+    #[test]
+    fn an_unseen_panic_has_a_place_and_no_text() {
+        assert_eq!(unseen(|| 7), Ok(7));
+        let place = unseen::<u8>(|| panic!("hunter2")).unwrap_err();
+        assert!(place.contains("panic.rs:") && !place.contains("hunter2"), "{place}");
+        assert!(!IS_UNSEEN.get(), "the next panic of this thread is seen");
+    }
+
+    #[test]
+    fn what_is_said_once_outlives_panics() {
+        let (asked, said) = (Cell::new(0), Fixed::default());
+        let ask = |panics| {
+            let number = || {
+                asked.set(asked.get() + 1);
+                assert!(asked.get() > panics, "too early");
+                asked.get()
+            };
+            said.ask("store", "number", number)
+        };
+        assert_eq!(ask(3), None, "three panics");
+        assert_eq!(ask(5), Some(6), "two more");
+        assert_eq!((ask(9), asked.get()), (Some(6), 6), "it is not asked again");
     }
 }

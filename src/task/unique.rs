@@ -131,6 +131,17 @@ mod tests {
         assert_eq!(key(&(1, "a")).key(), OF_1_A);
     }
 
+    #[test]
+    fn a_window_ends_by_the_steady_clock() {
+        let hour = Duration::from_secs(3_600);
+        let unique = Unique::new(UniqueKey::new("greet", "joe"), hour);
+        let mut clock = crate::task::clock::Jump::default();
+        clock.wall(2 * hour);
+        let before = steady();
+        let end = unique.passes_at();
+        assert!(end >= before + hour && end <= steady() + hour, "{end} is not an hour after {before}");
+    }
+
     const OF_1_A: &str = "arguments:2fda67f79efcac7166299d883cc261bf";
 
     /// Each Rust map has an iteration order of its own.

@@ -1,6 +1,7 @@
 //! Messages that nobody means well with: they are kept as they came, and no other task notices.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -540,5 +541,48 @@ async fn packed_nothing_holds_up_nobody() {
     let letters = letters(&celeriac, 1).await;
     assert!(letters[0].reason.contains("more than 256 streams"), "{}", letters[0].reason);
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
+    celeriac.shutdown().await.unwrap();
+}
+
+/// A body that takes its time to unpack, although it is within all limits: noise of two symbols, in bzip2.
+fn slow_to_unpack() -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let noise = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        b'0' + u8::from(state & 1 == 1)
+    });
+    let noise: Vec<u8> = noise.take(4_000_000).collect();
+    let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::best());
+    encoder.write_all(&noise).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// Packed bodies are unpacked beside the thread that all queues share, so only their own queue waits for them. If they
+/// were unpacked on that thread, each step of another task would wait for some of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn packed_bodies_of_one_queue_hold_up_no_other() {
+    const BODIES: usize = 20;
+    let url = vhost().await;
+    let celeriac = builder(&url).start().await.unwrap();
+    let peer = Peer::connect(&url).await;
+    let body = blocking(slow_to_unpack).await;
+    for n in 0..BODIES {
+        let packed = crate::rabbit::with(&[
+            ("task", text(add::Task::NAME)),
+            ("id", text(&format!("slow-{n}"))),
+            ("compression", text("application/x-bz2")),
+        ]);
+        peer.send("io", packed, &body).await;
+    }
+    for n in 0..20 {
+        let task = add::s(n, 1).queue("one").send(celeriac.client()).await.unwrap();
+        assert_eq!(task.get(LONG).await, Ok(n + 1));
+    }
+    let unpacked = celeriac.dead_letters(1000).await.unwrap().len();
+    assert!(unpacked < BODIES, "twenty tasks of another queue were over before the {BODIES} bodies were");
+    let letters = letters(&celeriac, BODIES).await;
+    assert!(letters.iter().all(|letter| letter.message.queue == "io"), "{letters:?}");
     celeriac.shutdown().await.unwrap();
 }

@@ -3,7 +3,7 @@
 use celeriac::task::{Arguments, NewTask, TaskOptions};
 use celeriac::{AsyncResult, Celeriac, EnqueueError, GetError, State, TaskId, task};
 
-use crate::kit::{LONG, add, builder, on_both, record};
+use crate::kit::{LONG, Log, add, alone, builder, io_queue, on_both, record};
 
 #[task(name = "mail.send", queue = "io")]
 async fn send_mail(user: u64, note: Option<String>) -> String {
@@ -128,4 +128,50 @@ async fn levers_refuse_what_makes_no_sense() {
     let unknown = celeriac.client().wait(&"nobody".into()).await;
     assert_eq!(unknown, Err(GetError::Unknown("nobody".into())));
     celeriac.shutdown().await.unwrap();
+}
+
+/// Says in its panic what it was to be read from.
+#[derive(serde::Serialize)]
+#[serde(transparent)]
+struct Picky(String);
+
+impl<'de> serde::Deserialize<'de> for Picky {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        panic!("cannot do with {}", <String as serde::Deserialize>::deserialize(deserializer)?)
+    }
+}
+
+#[task(queue = "io", max_retries = 0)]
+async fn takes_picky(value: Picky) {
+    drop(value);
+}
+
+#[test]
+fn a_panic_at_hidden_arguments_prints_none_of_them() {
+    let said = alone("bad_input::panics_at_arguments_in_a_process_of_their_own");
+    assert!(said.contains("cannot do with plain-value"), "other panics are printed as before: {said}");
+    assert!(!said.contains("hunter2"), "{said}");
+    assert!(
+        said.contains("a panic while the arguments were decoded, at tests/runtime/bad_input.rs:"),
+        "{said}"
+    );
+}
+
+#[tokio::test]
+#[ignore = "`a_panic_at_hidden_arguments_prints_none_of_them` runs it in a process of its own"]
+async fn panics_at_arguments_in_a_process_of_their_own() {
+    // Not the kit's builder: it would keep the panics of the runtime's threads from being printed.
+    let log = Log::capture(tracing::Level::DEBUG);
+    let builder = Celeriac::builder().queue(io_queue("io", 1)).arbiters(1);
+    let celeriac = builder.in_memory().start().await.unwrap();
+    for _ in 0..2 {
+        let hidden = takes_picky::s(Picky("hunter2".into())).argsrepr("('***',)");
+        let hidden = record(&hidden.send(celeriac.client()).await.unwrap()).await;
+        println!("{hidden:?}");
+        // The panic at what nobody hides is seen, also after the other one.
+        let plain = takes_picky::s(Picky("plain-value".into())).send(celeriac.client()).await.unwrap();
+        assert_eq!(record(&plain).await.state, State::Failure);
+    }
+    celeriac.shutdown().await.unwrap();
+    println!("{}", log.text());
 }

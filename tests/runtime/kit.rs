@@ -265,8 +265,8 @@ pub fn resident() -> usize {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// Runs an ignored test in a process of its own.
-pub fn alone(test: &str) {
+/// Runs an ignored test in a process of its own. Returns all that the process has printed.
+pub fn alone(test: &str) -> String {
     let run = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"])
         .output()
@@ -274,6 +274,7 @@ pub fn alone(test: &str) {
     let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
     println!("{said}");
     assert!(run.status.success() && said.contains("1 passed"), "{said}");
+    said
 }
 
 /// What this process logs from now on. Only a test in a [process of its own](alone) may capture it.

@@ -16,6 +16,7 @@ mod embedding;
 mod endings;
 mod events;
 mod for_ever;
+mod fragile;
 mod healing;
 mod hooks;
 mod options;

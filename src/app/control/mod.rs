@@ -36,6 +36,7 @@ use crate::broker::ControlRequest;
 use crate::catalogue::QueueRow;
 use arguments::{ControlArguments, python_error};
 use memory::MemorySamples;
+use pool::AddedWorkers;
 use revocations::Revocations;
 
 pub(super) use conf::Settings;
@@ -58,6 +59,8 @@ pub(super) struct ControlState {
     samples: MemorySamples,
     /// The queues that were added while the program runs.
     added: Mutex<Vec<QueueRow>>,
+    /// The workers that were added while the program runs.
+    added_workers: AddedWorkers,
     pub(super) shutdown: ShutdownSignal,
 }
 
@@ -69,6 +72,7 @@ impl Default for ControlState {
             revocations: Revocations::default(),
             samples: MemorySamples::default(),
             added: Mutex::default(),
+            added_workers: AddedWorkers::default(),
             shutdown: ShutdownSignal::default(),
         }
     }

@@ -3,12 +3,42 @@
 
 use std::collections::HashMap;
 
+use parking_lot::Mutex;
+
 use super::arguments::python_error;
 use super::{Answer, ControlCommand, ok};
 use crate::actors::queue::Steer;
 
 /// The most workers that one command adds or takes away.
 const MOST: i64 = 1_000;
+/// The most workers that all commands together have added and not taken away again. A worker takes memory and a place
+/// of the prefetch, and whoever repeats a command must not use up the program.
+const MOST_ADDED: usize = 10 * MOST as usize;
+
+/// Counts the workers that commands have added, less those that they have taken away.
+#[derive(Default)]
+pub(super) struct AddedWorkers(Mutex<usize>);
+
+impl AddedWorkers {
+    /// Counts `n` more, unless they would be too many; then the error says so.
+    fn add(&self, n: usize) -> Result<(), String> {
+        let mut added = self.0.lock();
+        let sum = added.saturating_add(n);
+        if sum > MOST_ADDED {
+            let text = format!(
+                "{added} workers were added before, and {n} more would make more than {MOST_ADDED}; take some away by 'pool_shrink', or raise the number of workers in the catalogue"
+            );
+            return Err(python_error("ValueError", &text));
+        }
+        *added = sum;
+        Ok(())
+    }
+
+    fn remove(&self, n: usize) {
+        let mut added = self.0.lock();
+        *added = added.saturating_sub(n);
+    }
+}
 
 pub(super) async fn grow(command: &ControlCommand<'_>) -> Answer {
     spread(command, 1).await?;
@@ -29,7 +59,16 @@ async fn spread(command: &ControlCommand<'_>, sign: isize) -> Result<(), String>
     let rows = command.rows();
     let sizes: Vec<usize> =
         rows.iter().map(|row| now.get(row.name.as_str()).copied().unwrap_or(row.workers)).collect();
-    for (row, share) in rows.iter().zip(shares(&sizes, n)) {
+    let shares = shares(&sizes, n);
+    match sign {
+        1.. => command.state().added_workers.add(shares.iter().sum())?,
+        // A queue keeps one worker, whatever is taken away.
+        _ => {
+            let gone = shares.iter().zip(&sizes).map(|(share, size)| (*share).min(size.saturating_sub(1)));
+            command.state().added_workers.remove(gone.sum());
+        }
+    }
+    for (row, share) in rows.iter().zip(shares) {
         if share > 0 {
             let share = isize::try_from(share).unwrap_or(isize::MAX).saturating_mul(sign);
             command.inner.queues.tell(&row.name, Steer::Grow(share));
@@ -59,6 +98,22 @@ fn shares(sizes: &[usize], n: usize) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_commands_together_have_a_limit() {
+        let added = AddedWorkers::default();
+        for _ in 0..10 {
+            added.add(1_000).unwrap();
+        }
+        let error = added.add(1).unwrap_err();
+        assert!(error.contains("10000 workers were added before, and 1 more"), "{error}");
+        added.remove(500);
+        assert!(added.add(501).is_err());
+        added.add(500).unwrap();
+        added.remove(usize::MAX);
+        added.add(10_000).unwrap();
+        assert!(added.add(usize::MAX).is_err());
+    }
 
     #[test]
     fn what_is_asked_for_is_spread_by_size() {

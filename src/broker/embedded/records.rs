@@ -1,6 +1,7 @@
 //! The tables as [`EmbeddedStore`] sees them: records, chords, groups, and the permits that were handed over.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -10,16 +11,25 @@ use crate::core::Timestamp;
 use crate::core::key::joined;
 use crate::store::embedded::Tables;
 use crate::store::{
-    ChordJoin, ChordPart, EmbeddedStore, GroupResult, LocalPermits, MemoryStore, Notes, Parking, StoreError,
-    Waiters,
+    ChordJoin, ChordPart, EmbeddedStore, GroupResult, LocalPermits, MemoryStore, Notes, ParkedPermit,
+    Parking, StoreError, Waiters,
 };
-use crate::task::{PermitHolder, TaskId, TaskResult, TrackedState};
+use crate::task::{TaskId, TaskResult, TrackedState};
 
 /// The start of the names of notes about permits that were handed over.
 const PARKED: &str = "permit/";
 
 fn parked_key(name: &str, holder: &str) -> String {
     joined(&[PARKED, "/", ""], &[&holder, &name])
+}
+
+/// Reads a note about a permit. An earlier version noted the name and the holder only.
+fn read_parked(text: &str) -> Option<ParkedPermit> {
+    let earlier = || {
+        let (name, holder) = serde_json::from_str(text).ok()?;
+        Some(ParkedPermit { name, holder, within: Duration::MAX })
+    };
+    serde_json::from_str(text).ok().or_else(earlier)
 }
 
 impl EmbeddedStore {
@@ -31,26 +41,26 @@ impl EmbeddedStore {
 }
 
 impl Parking for EmbeddedBroker {
-    fn parked(&self) -> Result<Vec<(String, PermitHolder)>, IoFailure> {
-        let mut parked: Vec<(String, PermitHolder)> = Vec::new();
+    fn parked(&self) -> Result<Vec<ParkedPermit>, IoFailure> {
+        let mut parked: Vec<ParkedPermit> = Vec::new();
         for (key, text) in
             self.read_notes(PARKED).map_err(|error| IoFailure::from(StoreError::from(error)))?
         {
-            let Ok((name, holder)) = serde_json::from_str::<(String, PermitHolder)>(&text) else { continue };
-            let now_called = parked_key(&name, &holder.holder);
+            let Some(permit) = read_parked(&text) else { continue };
+            let now_called = parked_key(&permit.name, &permit.holder.holder);
             if key != now_called {
                 // As an earlier version called it.
                 self.set_note(now_called, Some(text));
                 self.set_note(key, None);
             }
-            parked.push((name, holder));
+            parked.push(permit);
         }
         Ok(parked)
     }
 
-    fn park(&self, name: &str, holder: &PermitHolder) {
-        let text = serde_json::to_string(&(name, holder)).ok();
-        self.set_note(parked_key(name, &holder.holder), text);
+    fn park(&self, permit: &ParkedPermit) {
+        let text = serde_json::to_string(permit).ok();
+        self.set_note(parked_key(&permit.name, &permit.holder.holder), text);
     }
 
     fn unpark(&self, name: &str, holder: &str) {
@@ -114,5 +124,23 @@ impl Tables for EmbeddedBroker {
 
     async fn forget_group(&self, id: &str) -> Result<bool, StoreError> {
         Ok(self.forget_group(id).await?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::PermitHolder;
+
+    #[test]
+    fn a_note_of_an_earlier_version_is_read() {
+        let holder =
+            PermitHolder { holder: "h".to_owned(), token: 7, until: Some(Timestamp::from_millis(5)) };
+        let earlier = serde_json::to_string(&("a", &holder)).unwrap();
+        let mut permit = ParkedPermit { name: "a".to_owned(), holder, within: Duration::MAX };
+        assert_eq!(read_parked(&earlier).as_ref(), Some(&permit));
+        permit.within = Duration::from_secs(3);
+        assert_eq!(read_parked(&serde_json::to_string(&permit).unwrap()), Some(permit));
+        assert_eq!(read_parked("{}"), None);
     }
 }

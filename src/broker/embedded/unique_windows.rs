@@ -30,6 +30,12 @@ struct UniqueWindowRow {
     until: Timestamp,
 }
 
+impl UniqueWindowRow {
+    fn lasts(&self) -> bool {
+        self.until > steady()
+    }
+}
+
 /// The windows that one commit changes.
 #[derive(Default)]
 pub(super) struct UniqueWindowRows {
@@ -65,7 +71,7 @@ impl UniqueWindowRows {
     /// The task that holds the window now.
     pub(super) fn holder(&mut self, tables: &Tables, key: &UniqueKey) -> Result<Option<TaskId>, BrokerError> {
         let held = &self.open(tables, key)?.held;
-        Ok(held.as_ref().filter(|held| held.until > steady()).map(|held| held.by.clone()))
+        Ok(held.as_ref().filter(|held| held.lasts()).map(|held| held.by.clone()))
     }
 
     /// Gives the window to this task.
@@ -107,6 +113,34 @@ impl Engine {
     /// The task that holds a window, as the tables say.
     pub(super) fn holder_of(&self, key: &UniqueKey) -> Result<Option<TaskId>, BrokerError> {
         let held = read(&self.open_tables()?, key)?;
-        Ok(held.filter(|held| held.until > steady()).map(|held| held.by))
+        Ok(held.filter(UniqueWindowRow::lasts).map(|held| held.by))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::task::clock::Jump;
+
+    #[test]
+    fn a_wall_clock_that_is_put_forward_ends_no_window() {
+        let dir = tempfile::tempdir().unwrap();
+        let tables = Tables::open(dir.path(), None).unwrap();
+        let hour = Duration::from_secs(3_600);
+        let unique = Unique::new(UniqueKey::new("export", "demo"), hour);
+        let id = TaskId::from("a");
+        let (mut rows, mut writes) = (UniqueWindowRows::default(), Writes::default());
+        rows.hold(&tables, &unique, &id).unwrap();
+        rows.finish(&mut writes).unwrap();
+        tables.write(&[&writes]).unwrap();
+        // A commit of its own reads the window from its row.
+        let holder = || UniqueWindowRows::default().holder(&tables, &unique.key).unwrap();
+        let mut clock = Jump::default();
+        clock.wall(2 * hour);
+        assert_eq!(holder(), Some(id));
+        clock.pass(hour);
+        assert_eq!(holder(), None, "an hour has passed");
     }
 }

@@ -38,3 +38,26 @@ impl MemoryUniqueWindows {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::task::clock::Jump;
+    use crate::task::{Context, Unique};
+
+    #[test]
+    fn a_wall_clock_that_is_put_forward_ends_no_window() {
+        let hour = Duration::from_secs(3_600);
+        let mut message = Context::detached().message().clone();
+        message.unique = Some(Box::new(Unique::new(UniqueKey::new("export", "demo"), hour)));
+        let mut windows = MemoryUniqueWindows::default();
+        windows.acquire(&message);
+        let mut clock = Jump::default();
+        clock.wall(2 * hour);
+        assert_eq!(windows.holder(&message), Some(message.id.clone()));
+        clock.pass(hour);
+        assert_eq!(windows.holder(&message), None, "an hour has passed");
+    }
+}

@@ -159,9 +159,9 @@ impl SoilPages {
         self
     }
 
-    /// Sets how many event streams may be open at a time, for each link and for all links in this process. A request
-    /// beyond that gets a 503, and the page polls instead. The default is 16 for each link, and in all half of the
-    /// descriptors that the process may have.
+    /// Sets how many event streams of these pages may be open at a time in this process, for each link and for all
+    /// links. A request beyond that gets a 503, and the page polls instead. The default is 16 for each link, and for all
+    /// pages of the process together half of the descriptors that the process may have.
     #[must_use]
     pub fn event_streams(mut self, of_a_link: usize, in_all: usize) -> Self {
         self.streams = Streams::new(of_a_link, in_all);

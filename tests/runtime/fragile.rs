@@ -1,0 +1,570 @@
+//! A store and a broker of the program's own that panic: what they were asked for is not had, and everybody else goes
+//! on.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use celeriac::broker::{
+    Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
+    Delivery, Events, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Settle, Settler, Sink,
+    UniqueWindows,
+};
+use celeriac::core::{IoFailure, Timestamp};
+use celeriac::store::{
+    ChordJoin, ChordPart, ChordStore, CompareAndSet, DuplicateStore, GroupResult, GroupStore, Leadership,
+    MemoryStore, Notes, Store, StoreError, Term, UniqueWindowStore, WindowHold,
+};
+use celeriac::task::canvas::chord;
+use celeriac::task::{
+    Message, PermitAnswer, PermitHolder, PermitKeeper, Receipt, TaskResult, TrackedState, UniqueKey, Want,
+};
+use celeriac::{Celeriac, Context, TaskError, TaskId, task};
+use tokio::sync::oneshot;
+
+use crate::kit::{LONG, add, builder, until};
+
+/// Panics twice at one function, and counts how often that is called.
+struct Strikes {
+    at: &'static str,
+    calls: AtomicUsize,
+}
+
+impl Strikes {
+    fn at(at: &'static str) -> Arc<Self> {
+        Arc::new(Self { at, calls: AtomicUsize::new(0) })
+    }
+
+    fn strike(&self, what: &str) {
+        if what == self.at && self.calls.fetch_add(1, Ordering::SeqCst) < 2 {
+            panic!("{what} panics");
+        }
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+}
+
+/// A store in memory with unique windows, which panics.
+struct FragileStore {
+    inner: Arc<MemoryStore>,
+    windows: Mutex<HashMap<UniqueKey, (TaskId, bool)>>,
+    strikes: Arc<Strikes>,
+}
+
+#[async_trait]
+impl Store for FragileStore {
+    async fn put(&self, result: TaskResult) -> Result<bool, StoreError> {
+        self.strikes.strike("put");
+        self.inner.put(result).await
+    }
+    async fn get(&self, id: &TaskId, now: Timestamp) -> Result<Option<TaskResult>, StoreError> {
+        self.strikes.strike("get");
+        self.inner.get(id, now).await
+    }
+    async fn wait(&self, id: &TaskId) -> Result<TaskResult, StoreError> {
+        self.strikes.strike("wait");
+        self.inner.wait(id).await
+    }
+    async fn forget(&self, id: &TaskId) -> Result<bool, StoreError> {
+        self.strikes.strike("forget");
+        self.inner.forget(id).await
+    }
+    async fn sweep(&self, now: Timestamp) -> Result<usize, StoreError> {
+        self.strikes.strike("sweep");
+        self.inner.sweep(now).await
+    }
+    async fn track(&self, state: TrackedState) -> Result<(), StoreError> {
+        self.strikes.strike("track");
+        self.inner.track(state).await
+    }
+    async fn tracked(&self, id: &TaskId) -> Result<Option<TrackedState>, StoreError> {
+        self.strikes.strike("tracked");
+        self.inner.tracked(id).await
+    }
+    async fn untrack(&self, id: &TaskId) -> Result<(), StoreError> {
+        self.strikes.strike("untrack");
+        self.inner.untrack(id).await
+    }
+    async fn revoke(&self, id: &TaskId, until: Timestamp) -> Result<(), StoreError> {
+        self.strikes.strike("revoke");
+        self.inner.revoke(id, until).await
+    }
+    async fn revoked(&self, ids: &[TaskId], now: Timestamp) -> Result<Vec<TaskId>, StoreError> {
+        self.strikes.strike("revoked");
+        self.inner.revoked(ids, now).await
+    }
+    fn chords(&self) -> Option<&dyn ChordStore> {
+        self.strikes.strike("chords");
+        Some(self)
+    }
+    fn groups(&self) -> Option<&dyn GroupStore> {
+        self.strikes.strike("groups");
+        Some(self)
+    }
+    fn duplicates(&self) -> Option<&dyn DuplicateStore> {
+        self.strikes.strike("duplicates");
+        None
+    }
+    fn notes(&self) -> Option<&dyn Notes> {
+        self.strikes.strike("notes");
+        Some(self)
+    }
+    fn unique_windows(&self) -> Option<&dyn UniqueWindowStore> {
+        self.strikes.strike("unique_windows");
+        Some(self)
+    }
+    fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        self.strikes.strike("permits");
+        let inner = self.inner.permits()?;
+        Some(Arc::new(FragilePermits { inner, strikes: Arc::clone(&self.strikes) }))
+    }
+    fn reply_to(&self) -> Option<String> {
+        self.strikes.strike("reply_to");
+        None
+    }
+    fn is_shared(&self) -> bool {
+        self.strikes.strike("is_shared");
+        false
+    }
+}
+
+impl FragileStore {
+    fn chords_of(&self) -> &dyn ChordStore {
+        self.inner.chords().unwrap()
+    }
+
+    fn groups_of(&self) -> &dyn GroupStore {
+        self.inner.groups().unwrap()
+    }
+
+    fn notes_of(&self) -> &dyn Notes {
+        Store::notes(&*self.inner).unwrap()
+    }
+}
+
+#[async_trait]
+impl ChordStore for FragileStore {
+    async fn open_chord(&self, group: &str, size: u64) -> Result<(), StoreError> {
+        self.strikes.strike("open_chord");
+        self.chords_of().open_chord(group, size).await
+    }
+    async fn join_chord(&self, part: ChordPart) -> Result<ChordJoin, StoreError> {
+        self.strikes.strike("join_chord");
+        self.chords_of().join_chord(part).await
+    }
+    async fn extend_chord(&self, group: &str, id: &TaskId) -> Result<(), StoreError> {
+        self.strikes.strike("extend_chord");
+        self.chords_of().extend_chord(group, id).await
+    }
+    async fn close_chord(&self, group: &str, token: &str) -> Result<(), StoreError> {
+        self.strikes.strike("close_chord");
+        self.chords_of().close_chord(group, token).await
+    }
+    async fn close_failed_chord(&self, group: &str, token: &str) -> Result<(), StoreError> {
+        self.strikes.strike("close_failed_chord");
+        self.chords_of().close_failed_chord(group, token).await
+    }
+}
+
+#[async_trait]
+impl GroupStore for FragileStore {
+    async fn save_group(&self, group: &GroupResult, lifetime: Option<Duration>) -> Result<(), StoreError> {
+        self.strikes.strike("save_group");
+        self.groups_of().save_group(group, lifetime).await
+    }
+    async fn group(&self, id: &str, now: Timestamp) -> Result<Option<GroupResult>, StoreError> {
+        self.strikes.strike("group");
+        self.groups_of().group(id, now).await
+    }
+    async fn forget_group(&self, id: &str) -> Result<bool, StoreError> {
+        self.strikes.strike("forget_group");
+        self.groups_of().forget_group(id).await
+    }
+}
+
+#[async_trait]
+impl Notes for FragileStore {
+    async fn note(&self, key: &str) -> Result<Option<String>, StoreError> {
+        self.strikes.strike("note");
+        self.notes_of().note(key).await
+    }
+    async fn notes(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
+        self.strikes.strike("all notes");
+        self.notes_of().notes(prefix).await
+    }
+    async fn compare_and_set_all(
+        &self,
+        changes: Vec<CompareAndSet>,
+        under: Option<Term>,
+    ) -> Result<bool, StoreError> {
+        self.strikes.strike("compare_and_set_all");
+        self.notes_of().compare_and_set_all(changes, under).await
+    }
+    async fn lead(
+        &self,
+        election: &str,
+        candidate: &str,
+        lease: Duration,
+        now: Timestamp,
+    ) -> Result<Leadership, StoreError> {
+        self.strikes.strike("lead");
+        self.notes_of().lead(election, candidate, lease, now).await
+    }
+    async fn resign(&self, election: &str, candidate: &str) -> Result<(), StoreError> {
+        self.strikes.strike("resign");
+        self.notes_of().resign(election, candidate).await
+    }
+}
+
+#[async_trait]
+impl UniqueWindowStore for FragileStore {
+    async fn acquire(&self, key: &UniqueKey, id: &TaskId, _: Duration) -> Result<WindowHold, StoreError> {
+        self.strikes.strike("acquire");
+        let mut windows = self.windows.lock().unwrap();
+        Ok(match windows.get(key) {
+            None => {
+                windows.insert(key.clone(), (id.clone(), false));
+                WindowHold::Begun
+            }
+            Some((holder, true)) if holder == id => WindowHold::Confirmed,
+            Some((holder, false)) if holder == id => WindowHold::Begun,
+            Some((holder, true)) => WindowHold::Taken(holder.clone()),
+            Some((holder, false)) => WindowHold::Publishing(holder.clone()),
+        })
+    }
+    async fn renew(&self, _: &UniqueKey, _: &TaskId, _: Duration) -> Result<bool, StoreError> {
+        self.strikes.strike("renew");
+        Ok(true)
+    }
+    async fn confirm(&self, key: &UniqueKey, id: &TaskId, _: Duration) -> Result<bool, StoreError> {
+        self.strikes.strike("confirm");
+        let mut windows = self.windows.lock().unwrap();
+        let held = windows.get_mut(key).filter(|(holder, _)| holder == id);
+        Ok(held.map(|held| held.1 = true).is_some())
+    }
+    async fn release(&self, key: &UniqueKey, id: &TaskId) -> Result<bool, StoreError> {
+        self.strikes.strike("release");
+        let mut windows = self.windows.lock().unwrap();
+        let is_held = windows.get(key).is_some_and(|(holder, _)| holder == id);
+        Ok(is_held && windows.remove(key).is_some())
+    }
+    async fn release_of(&self, id: &TaskId) -> Result<bool, StoreError> {
+        self.strikes.strike("release_of");
+        let mut windows = self.windows.lock().unwrap();
+        let before = windows.len();
+        windows.retain(|_, (holder, _)| holder != id);
+        Ok(windows.len() < before)
+    }
+    async fn holder(&self, key: &UniqueKey) -> Result<Option<TaskId>, StoreError> {
+        self.strikes.strike("holder");
+        Ok(self.windows.lock().unwrap().get(key).map(|(holder, _)| holder.clone()))
+    }
+    fn carry_out(&self, work: Pin<Box<dyn Future<Output = ()> + Send>>) {
+        self.strikes.strike("carry_out");
+        tokio::spawn(work);
+    }
+}
+
+struct FragilePermits {
+    inner: Arc<dyn PermitKeeper>,
+    strikes: Arc<Strikes>,
+}
+
+#[async_trait]
+impl PermitKeeper for FragilePermits {
+    async fn acquire(&self, wants: &[Want], holder: &str) -> Result<PermitAnswer, IoFailure> {
+        self.strikes.strike("permits: acquire");
+        self.inner.acquire(wants, holder).await
+    }
+    fn release(&self, wants: &[Want], holder: &str) {
+        self.inner.release(wants, holder);
+        self.strikes.strike("permits: release");
+    }
+    fn park(&self, wants: &[Want], holder: &str, within: Duration) {
+        self.strikes.strike("permits: park");
+        self.inner.park(wants, holder, within);
+    }
+    async fn freed(&self, at_most: Duration) {
+        self.strikes.strike("permits: freed");
+        self.inner.freed(at_most).await;
+    }
+    async fn holders(&self, name: &str) -> Result<Vec<PermitHolder>, IoFailure> {
+        self.strikes.strike("permits: holders");
+        self.inner.holders(name).await
+    }
+}
+
+/// A broker in memory that panics.
+struct FragileBroker {
+    inner: MemoryBroker,
+    /// Whether it keeps results itself. If not, they are kept in the store.
+    keeps_results: bool,
+    strikes: Arc<Strikes>,
+}
+
+impl FragileBroker {
+    fn over(store: Arc<MemoryStore>, keeps_results: bool, strikes: Arc<Strikes>) -> Arc<Self> {
+        Arc::new(Self { inner: MemoryBroker::new(store), keeps_results, strikes })
+    }
+}
+
+#[async_trait]
+impl Broker for FragileBroker {
+    fn name(&self) -> &'static str {
+        "fragile"
+    }
+
+    /// It does not know all, so the store is asked what is revoked.
+    fn facts(&self) -> BrokerFacts {
+        self.strikes.strike("facts");
+        BrokerFacts { knows_all: self.keeps_results, ..self.inner.facts() }
+    }
+
+    fn condition(&self) -> Condition {
+        self.strikes.strike("condition");
+        self.inner.condition()
+    }
+
+    async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
+        self.inner.declare(queue).await
+    }
+
+    async fn queues(&self) -> Result<Vec<String>, BrokerError> {
+        self.inner.queues().await
+    }
+
+    async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
+        self.strikes.strike("publish");
+        self.inner.publish(message, unique).await
+    }
+
+    async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {
+        self.strikes.strike("publish_all");
+        self.inner.publish_all(messages, unique).await
+    }
+
+    fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
+        self.strikes.strike("consume");
+        let strikes = Arc::clone(&self.strikes);
+        let front: Sink = Arc::new(move |deliveries: Vec<Delivery>| {
+            let fragile = |delivery: Delivery| {
+                let (tag, message) = (delivery.tag(), Arc::clone(delivery.message()));
+                let (delivery, strikes) = (Mutex::new(Some(delivery)), Arc::clone(&strikes));
+                Delivery::new(tag, message, Arc::new(FragileSettler { delivery, strikes }))
+            };
+            sink(deliveries.into_iter().map(fragile).collect());
+        });
+        self.inner.consume(queue, prefetch, front)
+    }
+
+    async fn counts(&self, queue: &str) -> Result<QueueCounts, BrokerError> {
+        self.strikes.strike("counts");
+        self.inner.counts(queue).await
+    }
+
+    async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
+        self.inner.dead_letters(limit).await
+    }
+
+    async fn requeue_dead_letters(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
+        self.inner.requeue_dead_letters(ids).await
+    }
+
+    async fn close(&self) -> Result<(), BrokerError> {
+        self.inner.close().await
+    }
+
+    fn results(&self) -> Option<&dyn Results> {
+        self.inner.results().filter(|_| self.keeps_results)
+    }
+
+    fn lanes(&self) -> Option<&dyn Lanes> {
+        None
+    }
+
+    fn unique_windows(&self) -> Option<&dyn UniqueWindows> {
+        self.inner.unique_windows().filter(|_| self.keeps_results)
+    }
+
+    fn inspect(&self) -> Option<&dyn Inspect> {
+        self.inner.inspect()
+    }
+
+    fn notes(&self) -> Option<&dyn BrokerNotes> {
+        None
+    }
+
+    fn backlog(&self) -> Option<&dyn Backlog> {
+        self.inner.backlog()
+    }
+
+    fn events(&self) -> Option<&dyn Events> {
+        None
+    }
+
+    fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
+        None
+    }
+}
+
+/// Settles one delivery, after its panics.
+struct FragileSettler {
+    delivery: Mutex<Option<Delivery>>,
+    strikes: Arc<Strikes>,
+}
+
+impl Settler for FragileSettler {
+    fn note_started(&self, _: u64) {
+        self.strikes.strike("note_started");
+    }
+
+    fn write_starts(&self) {
+        self.strikes.strike("write_starts");
+    }
+
+    fn check_fence(&self, _: u64) -> Option<oneshot::Receiver<bool>> {
+        None
+    }
+
+    fn settle(&self, _: u64, settle: Settle, done: Option<oneshot::Sender<Result<(), BrokerError>>>) {
+        self.strikes.strike("settle");
+        let Some(delivery) = self.delivery.lock().unwrap().take() else { return };
+        delivery.settle(settle);
+        if let Some(done) = done {
+            let _ = done.send(Ok(()));
+        }
+    }
+}
+
+/// Asks something of each part of a store that bodies have to do with.
+#[task(queue = "io", unique_for = "1h", max_retries = 0)]
+async fn busy(ctx: Context, n: u64) -> Result<u64, TaskError> {
+    let permit = ctx.lock("busy").fail_open().acquire().await;
+    let _permit = permit.map_err(|error| TaskError::failure([error.to_string()]))?;
+    ctx.progress(n, 100);
+    Ok(n)
+}
+
+#[task(queue = "io")]
+async fn sum(all: Vec<i64>) -> i64 {
+    all.iter().sum()
+}
+
+/// Asks until an answer comes. Each panic costs one question.
+async fn insist<T, E: std::fmt::Display, F: IntoFuture<Output = Result<T, E>>>(ask: impl Fn() -> F) -> T {
+    for _ in 0..5 {
+        match tokio::time::timeout(LONG, ask().into_future()).await.expect("an answer") {
+            Ok(answer) => return answer,
+            Err(error) => assert!(error.to_string().contains(" panics"), "{error}"),
+        }
+    }
+    panic!("more panics than there are");
+}
+
+/// Sends eight tasks, and some chords, and sees all of them end.
+async fn eight_tasks_end(celeriac: &Celeriac) {
+    for n in 1..=8 {
+        let task = insist(|| busy::s(n).send(celeriac.client())).await;
+        assert_eq!(insist(|| task.get(LONG)).await, n);
+        insist(|| task.state()).await;
+        let _ = celeriac.queue("io").await; // the counts of the broker
+    }
+    for round in 1..=3 {
+        let call = || chord([add::s(round, 1), add::s(round, 2)], sum::p());
+        let body = insist(|| call().send(celeriac.client())).await;
+        assert_eq!(insist(|| body.get(LONG)).await, 2 * round + 3);
+    }
+    until("the broker is asked again", async || celeriac.queue("io").await.is_ok()).await;
+}
+
+/// The functions of a store at which it panics, and whether eight tasks call it often enough to see that it is asked
+/// again after its panics.
+const STORE: &[(&str, bool)] = &[
+    ("put", true),
+    ("get", false),
+    ("wait", true),
+    ("forget", false),
+    ("sweep", false),
+    ("track", true),
+    ("tracked", false),
+    ("untrack", true),
+    ("revoke", false),
+    ("revoked", true),
+    ("chords", true),
+    ("groups", false),
+    ("duplicates", false),
+    ("notes", false),
+    ("unique_windows", true),
+    ("permits", false),
+    ("reply_to", false),
+    ("is_shared", true),
+    ("open_chord", true),
+    ("join_chord", true),
+    ("extend_chord", false),
+    ("close_chord", true),
+    ("close_failed_chord", false),
+    ("save_group", false),
+    ("group", false),
+    ("forget_group", false),
+    ("note", false),
+    ("all notes", false),
+    ("compare_and_set_all", false),
+    ("lead", false),
+    ("resign", false),
+    ("acquire", true),
+    ("renew", false),
+    ("confirm", true),
+    ("release", true),
+    ("release_of", false),
+    ("holder", false),
+    ("carry_out", true),
+    ("permits: acquire", true),
+    ("permits: release", true),
+    ("permits: park", false),
+    ("permits: freed", false),
+    ("permits: holders", false),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_panics_anywhere_stalls_no_task() {
+    for (at, again) in STORE.iter().copied() {
+        let strikes = Strikes::at(at);
+        let store =
+            FragileStore { inner: Arc::default(), windows: Mutex::default(), strikes: Arc::clone(&strikes) };
+        let broker = FragileBroker::over(Arc::default(), false, Strikes::at("nothing"));
+        let celeriac = builder().broker(broker, Arc::new(store)).start().await.unwrap();
+        eight_tasks_end(&celeriac).await;
+        celeriac.shutdown().await.unwrap();
+        assert!(!again || strikes.calls() > 2, "`{at}` was called {} times", strikes.calls());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_panics_anywhere_stalls_no_task() {
+    for keeps_results in [true, false] {
+        for (at, again) in [
+            ("publish", true),
+            ("publish_all", !keeps_results),
+            ("counts", true),
+            ("settle", true),
+            ("consume", true),
+            ("note_started", false),
+            ("write_starts", false),
+            ("facts", true),
+            ("condition", false),
+        ] {
+            let (strikes, store) = (Strikes::at(at), Arc::<MemoryStore>::default());
+            let broker = FragileBroker::over(Arc::clone(&store), keeps_results, Arc::clone(&strikes));
+            let celeriac = builder().broker(broker, store).start().await.unwrap();
+            eight_tasks_end(&celeriac).await;
+            celeriac.shutdown().await.unwrap();
+            assert!(!again || strikes.calls() > 2, "`{at}` was called {} times", strikes.calls());
+        }
+    }
+}
