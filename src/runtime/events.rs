@@ -155,24 +155,21 @@ fn end_of(record: &TaskResult, interrupt: Option<Interrupt>) -> Option<EventKind
 fn failed(record: &TaskResult) -> EventKind {
     let exception = Exception::of(record);
     let is_unknown = record.error_type.as_deref() == Some("NotRegistered");
-    let traceback = (!is_unknown).then(|| traceback(&exception, record));
+    let traceback = (!is_unknown).then(|| traceback(&exception, record).into());
     EventKind::Failed { exception: exception.repr().into(), traceback }
 }
 
 fn retried(record: &TaskResult) -> EventKind {
-    let exception = match record.error_type.as_deref() {
-        // The attempt asked for another one; it has not asked once too often yet.
-        Some("Retry") => Exception::of_attempt(&record.errors, "Retry"),
-        _ => Exception::of(record),
-    };
-    let traceback = Some(traceback(&exception, record));
+    let exception = Exception::of(record);
+    let traceback = Some(traceback(&exception, record).into());
     EventKind::Retried { exception: exception.repr().into(), traceback }
 }
 
-fn traceback(exception: &Exception, record: &TaskResult) -> Arc<str> {
+/// The traceback of a record: the one that it has, or its error in the form of one.
+pub(super) fn traceback(exception: &Exception, record: &TaskResult) -> String {
     match &record.traceback {
-        Some(traceback) => traceback.as_str().into(),
-        None => exception.traceback(&format!("{} in queue {}", record.task, record.queue)).into(),
+        Some(traceback) => traceback.clone(),
+        None => exception.traceback(&format!("{} in queue {}", record.task, record.queue)),
     }
 }
 

@@ -21,7 +21,7 @@ mod unique_window;
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use self::events::ActivityMeter;
+use self::events::{ActivityMeter, traceback};
 use self::follow_ups::follow_ups;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
 use self::revoked_stamps::RevokedStamps;
@@ -243,13 +243,16 @@ impl Runtime {
 
     /// The state that the store gets for an attempt that failed and is tried again (RETRY).
     pub(crate) fn state_of_retry(&self, context: &Context, failed: TaskResult) -> TrackedState {
-        let mut meta = serde_json::to_value(Exception::of(&failed)).unwrap_or_default();
+        let exception = Exception::of(&failed);
+        // Celery stores a traceback with each retry, and its tools print it.
+        let traceback = Some(traceback(&exception, &failed));
+        let mut meta = serde_json::to_value(exception).unwrap_or_default();
         if let Some(shown) = context.progress_shown() {
             // RETRY takes the place of PROGRESS in the store, so it carries the bar along for the next attempt.
             // Celery ignores the key.
             meta["progress"] = progress_meta(Some(shown), None);
         }
-        let TaskResult { id, traceback, lineage, .. } = failed;
+        let TaskResult { id, lineage, .. } = failed;
         TrackedState { id, state: State::Retry.as_str().to_owned(), meta: meta.into(), traceback, lineage }
     }
 

@@ -58,6 +58,8 @@ pub(crate) enum Ending {
 pub(crate) struct NextAttempt {
     pub(crate) after: Option<Duration>,
     pub(crate) max_retries: Option<u32>,
+    /// How long after this attempt the next one may start at the latest.
+    pub(crate) expires: Option<Duration>,
     /// The arguments, and the task that they are of.
     pub(crate) arguments: Option<(&'static str, Result<Arguments, String>)>,
 }
@@ -257,6 +259,17 @@ impl TaskError {
     pub fn with_max_retries(mut self, max_retries: u32) -> Self {
         if let Some(next) = self.next_attempt() {
             next.max_retries = Some(max_retries);
+        }
+        self
+    }
+
+    /// Asks for another attempt that must start within `after` from now; if none has, the task is revoked. This takes
+    /// the place of the expiry that the call has, also for the attempts that follow: Celery's `self.retry(expires=…)`.
+    /// It has no effect on endings other than failures and retries.
+    #[must_use]
+    pub fn with_expires(mut self, after: Duration) -> Self {
+        if let Some(next) = self.next_attempt() {
+            next.expires = Some(after);
         }
         self
     }
@@ -469,12 +482,14 @@ mod tests {
     #[test]
     fn a_failure_that_says_how_to_go_on_keeps_its_messages_and_its_type() {
         let error = TaskError::permanent("busy").with_python_type("app", "Busy").with_max_retries(7);
+        let error = error.with_expires(Duration::from_secs(9));
         let Ending::Retry { messages, name, next } = error.into_ending() else { panic!() };
         assert_eq!(
             (messages, name.name, name.module.as_deref()),
             (vec!["busy".into()], "Busy".into(), Some("app"))
         );
         assert_eq!((next.max_retries, next.after), (Some(7), None));
+        assert_eq!(next.expires, Some(Duration::from_secs(9)));
         let ignored = TaskError::ignore().with_countdown(Duration::ZERO).with_max_retries(1);
         assert!(matches!(ignored.into_ending(), Ending::Ignore));
     }

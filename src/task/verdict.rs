@@ -233,6 +233,7 @@ impl<'a> Judge<'a> {
         let failed = Box::new(self.record(State::Retry, None, messages.clone(), Some(name)));
         let mut message = self.next_message();
         message.arguments = arguments.unwrap_or(message.arguments);
+        message.expires = next.expires.map(|after| self.now + after).or(message.expires);
         message.retries = message.retries.saturating_add(1);
         message.eta = Some(due);
         message.last_errors = messages;
@@ -411,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_may_say_its_delay_its_limit_and_its_arguments() {
+    fn a_retry_may_say_its_delay_its_limit_its_expiry_and_its_arguments() {
         let next = Arguments { args: "[7]".into(), kwargs: String::new() };
         let ending = |task, max_retries| Ending::Retry {
             messages: vec!["later".into()],
@@ -419,6 +420,7 @@ mod tests {
             next: Box::new(NextAttempt {
                 after: Some(Duration::from_secs(1)),
                 max_retries: Some(max_retries),
+                expires: Some(Duration::from_secs(2)),
                 arguments: Some((task, Ok(next.clone()))),
             }),
         };
@@ -430,6 +432,12 @@ mod tests {
         };
         assert_eq!((&m.arguments, m.retries, m.retry.max_retries), (&next, 4, 3));
         assert_eq!((due, failed.error_type.as_deref()), (Some(Timestamp::from_millis(6_000)), Some("E")));
+        assert_eq!(m.expires, Some(Timestamp::from_millis(7_000)));
+        // One that says none keeps that of the call.
+        let until = Some(Timestamp::from_millis(8_000));
+        let call = Message { expires: until, ..message(0) };
+        let Verdict::Again { message: m, .. } = judge(&call, failure(None)) else { panic!() };
+        assert_eq!(m.expires, until);
         let over = state(judge(&message(0), ending("app::t", 0)));
         assert_eq!(over, Some((State::Failure, 1, vec!["later".into()])));
         let (_, _, errors) = state(judge(&message(0), ending("app::u", 4))).unwrap();
