@@ -181,6 +181,10 @@ fn log(message: &Message, verdict: &Verdict) {
         Verdict::Again { message: m, due, next: Next::Retry, .. } => {
             tracing::warn!(%id, task, errors = ?m.last_errors, retries = m.retries, due = ?due.map(|d| d.to_string()), "RETRY");
         }
+        Verdict::Again { message: m, due, next: Next::Requeue, .. } => {
+            let due = due.map(|due| due.to_string());
+            tracing::warn!(%id, task, reason = ?m.last_errors, times = m.requeues(), ?due, "rejected, and put back");
+        }
         Verdict::Again { next, .. } => tracing::debug!(%id, task, ?next, "waits again"),
         Verdict::Replaced(launch) => {
             let by: Vec<_> = launch.calls.iter().map(|call| call.task.as_str()).collect();

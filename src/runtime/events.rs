@@ -9,7 +9,7 @@ use crate::protocol::repr;
 use crate::protocol::result::Exception;
 use crate::task::clock::now;
 use crate::task::{
-    Context, EventGroup, EventKind, Interrupt, Message, State, TaskEvent, TaskResult, Verdict,
+    Context, EventGroup, EventKind, Interrupt, Message, Next, State, TaskEvent, TaskResult, Verdict,
 };
 
 /// Counts the bodies that run.
@@ -88,6 +88,7 @@ impl Runtime {
                 [Some(failed(record)), is_rejected.then_some(EventKind::Rejected { requeue: false })]
             }
             Verdict::Again { failed: Some(record), .. } => [Some(retried(record)), None],
+            Verdict::Again { next: Next::Requeue, .. } => [Some(EventKind::Rejected { requeue: true }), None],
             Verdict::HandBack => [Some(EventKind::Cancelled), None],
             Verdict::Again { .. } | Verdict::Replaced(_) => [None, None],
         }

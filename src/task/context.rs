@@ -276,11 +276,12 @@ impl Context {
         self.run.message.retries
     }
 
-    /// Whether an earlier run may have ended with its worker or its process. Then this run may find half of the work
-    /// done. RabbitMQ does not know which deliveries had started, so over RabbitMQ the answer is true for each task
+    /// Whether an earlier run may have ended with its worker or its process, or has put the task back into its queue
+    /// ([`TaskError::reject_and_requeue`]). Then this run may find half of the work done. RabbitMQ does not know which deliveries had started, so over RabbitMQ the answer is true for each task
     /// that was delivered before. Celery's `delivery_info['redelivered']`.
     pub fn is_redelivered(&self) -> bool {
-        self.run.again || self.run.message.crashes > 0
+        let message = &self.run.message;
+        self.run.again || message.crashes > 0 || message.requeues() > 0
     }
 
     /// The fencing token of a serial task: a number that grows with each start in its lane. Pass it on to the storage

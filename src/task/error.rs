@@ -47,6 +47,8 @@ pub(crate) enum Ending {
     Ignore,
     /// The message goes to the dead letters. Celery's `Reject(requeue=False)`.
     Reject { reason: String, name: ErrorName },
+    /// The message goes back into its queue. This burns no attempt. Celery's `Reject(requeue=True)`.
+    Requeue { reason: String },
     /// The body ended because it was told to.
     Interrupted(Interrupt),
     /// The hard time limit passed, this one, and the body was not waited for any longer.
@@ -215,6 +217,16 @@ impl TaskError {
     /// Moves the task to the dead letters, where somebody can look at it. Celery's `Reject(requeue=False)`.
     pub fn reject(reason: impl fmt::Display) -> Self {
         Self::new(Ending::Reject { reason: reason.to_string(), name: "Reject".into() })
+    }
+
+    /// Puts the task back into its queue, from where any worker may take it: "this machine cannot, another one may". It
+    /// burns no attempt, and the next run finds [`Context::is_redelivered`](super::Context::is_redelivered). Celery's
+    /// `Reject(requeue=True)`.
+    ///
+    /// Celery puts the message back at once. If no worker wants it, it goes round as fast as the machines can. Here the
+    /// task waits before it can be taken: 1 s, and twice as long each further time in a row, up to a minute.
+    pub fn reject_and_requeue(reason: impl fmt::Display) -> Self {
+        Self::new(Ending::Requeue { reason: reason.to_string() })
     }
 
     /// Rejects a call of a task that is not in this program.
@@ -389,6 +401,7 @@ impl fmt::Display for TaskError {
             Ending::Fail { errors, .. } => f.write_str(&errors.join("; ")),
             Ending::Ignore => f.write_str("ignored"),
             Ending::Reject { reason, .. } => write!(f, "rejected: {reason}"),
+            Ending::Requeue { reason } => write!(f, "rejected, and put back into its queue: {reason}"),
             Ending::Interrupted(interrupt) => write!(f, "{interrupt}"),
             Ending::TimeLimit(limit) => write!(f, "the time limit of {limit:?} passed"),
         }
@@ -473,6 +486,7 @@ mod tests {
             (TaskError::fail(["a", "b"]), "a; b"),
             (TaskError::ignore(), "ignored"),
             (TaskError::reject("foreign"), "rejected: foreign"),
+            (TaskError::reject_and_requeue("busy"), "rejected, and put back into its queue: busy"),
             (TaskError::from(Interrupt::Revoked), "the task was revoked while it ran"),
         ] {
             assert_eq!(error.to_string(), text);

@@ -65,6 +65,7 @@ pub use events::{EventKind, SendEventError, TaskEvent};
 pub(crate) use id::{BadId, check_id};
 pub use id::{LONGEST_ID, TaskId};
 pub use json::{Json, JsonMap};
+pub(crate) use message::REQUEUES;
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING};
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use super::canvas::{CanvasLimits, Launch, replacement};
 use super::{
-    Arguments, Ending, ErrorName, Interrupt, Lineage, Message, NextAttempt, RawSignature, Refusal, State,
-    TaskResult, Until,
+    Arguments, Ending, ErrorName, Interrupt, Lineage, Message, NextAttempt, REQUEUES, RawSignature, Refusal,
+    State, TaskResult, Until,
 };
-use crate::core::{RetryVerdict, Timestamp};
+use crate::core::{Backoff, RetryVerdict, Timestamp};
+
+/// The pauses of a task that was put back into its queue, time after time, so that one which no worker wants does not
+/// go round as fast as the machine can.
+const REQUEUE_PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// Everything that is known when a run has ended.
 pub(crate) struct Judge<'a> {
@@ -49,6 +53,8 @@ pub(crate) enum Next {
     Postpone,
     Continue,
     Replace,
+    /// The body has put the task back into its queue.
+    Requeue,
 }
 
 impl<'a> Judge<'a> {
@@ -105,6 +111,7 @@ impl<'a> Judge<'a> {
             Ending::Ignore => self.over(State::Ignored, None, Vec::new(), None),
             Ending::TimeLimit(limit) => self.time_limit(limit),
             Ending::Reject { reason, name } => self.dead_as(name, &reason),
+            Ending::Requeue { reason } => self.put_back(reason),
             Ending::Interrupted(Interrupt::Revoked) => self.revoked("the task was revoked while it ran"),
             Ending::Interrupted(Interrupt::Shutdown | Interrupt::LaneLost) => Verdict::HandBack,
             Ending::Interrupted(interrupt @ Interrupt::SoftTimeLimit) => {
@@ -126,7 +133,10 @@ impl<'a> Judge<'a> {
         match ending {
             // What a time limit comes to is said where it is judged.
             Ending::Reject { .. } | Ending::Fail { .. } | Ending::TimeLimit(_) => false,
-            Ending::Postpone { .. } | Ending::Continue { .. } | Ending::Replace { .. } => true,
+            Ending::Postpone { .. }
+            | Ending::Continue { .. }
+            | Ending::Replace { .. }
+            | Ending::Requeue { .. } => true,
             Ending::Interrupted(interrupt) => self.terminated || *interrupt != Interrupt::SoftTimeLimit,
             _ => self.terminated,
         }
@@ -287,8 +297,19 @@ impl<'a> Judge<'a> {
         }
     }
 
+    fn put_back(&self, reason: String) -> Verdict {
+        let times = self.message.requeues();
+        let due = self.now + REQUEUE_PAUSES.after(times).peek();
+        let mut message = self.next_message();
+        message.headers.0.insert(REQUEUES.to_owned(), times.saturating_add(1).into());
+        message.eta = Some(due);
+        message.last_errors = vec![reason];
+        Verdict::Again { message: Box::new(message), due: Some(due), next: Next::Requeue, failed: None }
+    }
+
     fn next_message(&self) -> Message {
         let mut message = self.message.clone();
+        message.headers.0.remove(REQUEUES);
         message.first_started_at = message.first_started_at.or(self.started_at);
         message
     }
@@ -461,6 +482,29 @@ mod tests {
         assert_eq!((m.retries, m.continuations, m.arguments), (0, 1, next));
         let other = Ending::Continue { task: "app::u", arguments: Ok(Arguments::default()) };
         assert!(state(judge(&message(0), other)).unwrap().2[0].contains("wanted to continue as `app::u`"));
+    }
+
+    #[test]
+    fn what_is_put_back_burns_no_attempt_and_waits_longer_each_time() {
+        let put_back = |message: &Message| match judge(message, TaskError::reject_and_requeue("no").into_ending()) {
+            Verdict::Again { message, due, next: Next::Requeue, failed: None } => (message, due.unwrap()),
+            other => panic!("{other:?}"),
+        };
+        let (mut again, due) = put_back(&message(2));
+        assert_eq!((again.retries, again.requeues(), again.eta), (2, 1, Some(due)));
+        assert_eq!((due, &again.last_errors), (Timestamp::from_millis(6_000), &vec!["no".to_owned()]));
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            let (next, due) = put_back(&again);
+            pauses.push(due.since(Timestamp::from_millis(5_000)).as_secs());
+            again = next;
+        }
+        assert_eq!((pauses, again.requeues()), (vec![2, 4, 8, 16, 32, 60, 60], 8));
+        // What goes on in another way begins anew.
+        let Verdict::Again { message: tried, .. } = judge(&again, failure(None)) else { panic!() };
+        assert_eq!((tried.requeues(), tried.retries), (0, 3));
+        let revoked = judge_revoked(&again, TaskError::reject_and_requeue("").into_ending(), true);
+        assert_eq!(state(revoked).unwrap().0, State::Revoked);
     }
 
     #[test]
