@@ -12,7 +12,7 @@ use celeriac::task::{
     AfterFailure, Arguments, Body, Durability, HookEvent, LaneName, Newcomer, Outcome, SerialHeader,
     Task as TaskTrait, TaskDefinition, TaskKind, TaskOptions,
 };
-use celeriac::{Context, TaskError, serial_task, task};
+use celeriac::{Context, State, TaskError, serial_task, task};
 use serde::{Deserialize, Serialize};
 
 /// An error with a cause.
@@ -54,7 +54,8 @@ fn is_busy(error: &MailError) -> bool {
     before_start = record,
     on_success = record,
     on_retry = hooks::record,
-    on_failure = crate::record
+    on_failure = crate::record,
+    after_return = record
 )]
 pub async fn send_email(user: u64, fail: Option<String>) -> Result<String, MailError> {
     tokio::task::yield_now().await;
@@ -288,7 +289,7 @@ fn no_option_means_the_defaults() {
     assert_eq!((task.options)(), TaskOptions::default());
     let hooks = (task.hooks)();
     assert!(hooks.before_start.is_none() && hooks.on_success.is_none());
-    assert!(hooks.on_retry.is_none() && hooks.on_failure.is_none());
+    assert!(hooks.on_retry.is_none() && hooks.on_failure.is_none() && hooks.after_return.is_none());
 }
 
 #[test]
@@ -300,10 +301,17 @@ fn hooks_are_called_through_the_definition() {
         (hooks.on_success, HookEvent::Success("1".into())),
         (hooks.on_retry, HookEvent::Retry(vec!["a".into()])),
         (hooks.on_failure, HookEvent::Failure(vec!["b".into()])),
+        (hooks.after_return, HookEvent::AfterReturn(State::Success)),
     ] {
         hook.unwrap()(&ctx, &event);
     }
-    let expected = ["36 BeforeStart", "36 Success(\"1\")", "36 Retry([\"a\"])", "36 Failure([\"b\"])"];
+    let expected = [
+        "36 BeforeStart",
+        "36 Success(\"1\")",
+        "36 Retry([\"a\"])",
+        "36 Failure([\"b\"])",
+        "36 AfterReturn(Success)",
+    ];
     assert_eq!(*RECORDED.lock().unwrap(), expected);
 }
 

@@ -373,6 +373,7 @@ fn set_hooks(options: &Options) -> TokenStream {
         ("on_success", &options.on_success),
         ("on_retry", &options.on_retry),
         ("on_failure", &options.on_failure),
+        ("after_return", &options.after_return),
     ] {
         if let Some(hook) = hook {
             set.extend(set_hook(&format_ident!("{field}"), hook));

@@ -179,8 +179,8 @@ use proc_macro::TokenStream;
 ///
 /// ## Hooks
 ///
-/// - `before_start`, `on_success`, `on_retry`, `on_failure` `= path`: functions that the runtime calls around a run,
-///   each a `fn(&Context, &HookEvent)`. They run on the event loop and must be short; to do more, enqueue a task.
+/// - `before_start`, `on_success`, `on_retry`, `on_failure`, `after_return` `= path`: functions that the runtime calls
+///   around a run, each a `fn(&Context, &HookEvent)`. They run on the event loop and must be short; to do more, enqueue a task.
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     expand::task(options.into(), item.into()).into()

@@ -46,6 +46,7 @@ const NAMES: &[&str] = &[
     "on_success",
     "on_retry",
     "on_failure",
+    "after_return",
 ];
 
 /// Names that Celery users may write, and what Celeriac has instead.
@@ -91,6 +92,7 @@ pub struct Options {
     pub on_success: Option<Path>,
     pub on_retry: Option<Path>,
     pub on_failure: Option<Path>,
+    pub after_return: Option<Path>,
     /// The options of the unique window.
     pub unique: UniqueOptions,
     /// The options of the lane, if the task is serial.
@@ -199,6 +201,7 @@ impl Options {
             "on_success" => self.on_success = Some(function(name, meta)?),
             "on_retry" => self.on_retry = Some(function(name, meta)?),
             "on_failure" => self.on_failure = Some(function(name, meta)?),
+            "after_return" => self.after_return = Some(function(name, meta)?),
             _ => {
                 let is_known = match &mut self.serial {
                     Some(serial) => serial.set(name, meta)?,

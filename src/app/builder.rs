@@ -22,13 +22,13 @@ use crate::broker::amqp::{AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Broker, BrokerListener, EmbeddedBroker, MemoryBroker, SplitBroker};
 use crate::catalogue::{Catalogue, CatalogueErrors, QueueRow};
+use crate::runtime::hooks::ProgramHooks;
 use crate::runtime::progress::ProgressHub;
-use crate::runtime::{FailureHook, ReadyHook, WorkerHook};
 use crate::runtime::{MAX_RESULT_SIZE, Runtime};
 use crate::store::{Address, EmbeddedStore, GuardedStore, MemoryStore, Payloads, Store};
 use crate::task::canvas::CanvasLimits;
 use crate::task::registry::Registry;
-use crate::task::{Context, Data, DataMap, Dispatcher, DownloadFacts, HookEvent, Periodic, SourcePoller};
+use crate::task::{Data, DataMap, Dispatcher, Periodic, SourcePoller};
 
 /// How long a publish may wait for RabbitMQ if the message can go to an outbox instead.
 #[cfg(feature = "amqp")]
@@ -80,9 +80,7 @@ pub struct Builder {
     arbiters: usize,
     grace: Duration,
     downloads: Option<DownloadLocation>,
-    on_failure: Option<Box<FailureHook>>,
-    on_ready: Option<Box<ReadyHook>>,
-    on_worker_start: Option<Box<WorkerHook>>,
+    pub(super) hooks: ProgramHooks,
     periodic: Vec<Periodic>,
     pollers: Vec<SourcePoller>,
     beat: Option<bool>,
@@ -115,9 +113,7 @@ impl Builder {
             arbiters: std::thread::available_parallelism().map_or(1, usize::from),
             grace: Duration::from_secs(30),
             downloads: None,
-            on_failure: None,
-            on_ready: None,
-            on_worker_start: None,
+            hooks: ProgramHooks::default(),
             periodic: Vec::new(),
             pollers: Vec::new(),
             beat: None,
@@ -343,14 +339,6 @@ impl Builder {
         self
     }
 
-    /// Sets a hook for each download that is ready. It is called on the queue's event loop, after the record is
-    /// safe, and must not block. If the process dies at that moment, the hook is not called: what must happen for
-    /// sure is a task that is linked to the export.
-    pub fn on_ready(mut self, hook: impl Fn(&Context, &DownloadFacts) + Send + Sync + 'static) -> Self {
-        self.on_ready = Some(Box::new(hook));
-        self
-    }
-
     /// Gives the runtime a value that its tasks take as a parameter: see [`Data`](crate::task::Data). A second value of the
     /// same type replaces the first.
     pub fn data<T: Send + Sync + 'static>(mut self, value: T) -> Self {
@@ -361,19 +349,6 @@ impl Builder {
     /// As [`data`](Self::data), for a value that the program shares with its tasks.
     pub fn shared_data<T: Send + Sync + 'static>(mut self, value: impl Into<Data<T>>) -> Self {
         self.data.insert(value.into());
-        self
-    }
-
-    /// Called for every task that fails for good.
-    pub fn on_failure(mut self, hook: impl Fn(&Context, &HookEvent) + Send + Sync + 'static) -> Self {
-        self.on_failure = Some(Box::new(hook));
-        self
-    }
-
-    /// Sets a hook for each worker that starts, with its queue and slot. It must not block. If it panics, the
-    /// worker has died, and the queue's restart intensity decides what is done.
-    pub fn on_worker_start(mut self, hook: impl Fn(&str, usize) + Send + Sync + 'static) -> Self {
-        self.on_worker_start = Some(Box::new(hook));
         self
     }
 
@@ -500,10 +475,8 @@ impl Builder {
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.track_started = self.track_started;
         runtime.max_result_size = self.max_result_size;
-        runtime.on_failure = self.on_failure;
-        runtime.on_ready = self.on_ready;
+        runtime.hooks = self.hooks;
         runtime.payloads = Arc::new(payloads);
-        runtime.on_worker_start = self.on_worker_start;
         runtime.data = Arc::new(self.data);
         let progress_hub = Arc::new(ActorProgressHub::default());
         if !self.without_actors {

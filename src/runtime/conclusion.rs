@@ -7,13 +7,13 @@
 //! - If the future is dropped on its way, the delivery is dropped with it and goes back to the broker.
 
 use super::Runtime;
-use super::body::guard;
 use super::follow_ups::instead;
+use super::hooks::{event_of, tell, tell_ready, waits_for_end};
 use super::run::Report;
 use crate::broker::{Delivery, Settle};
 use crate::task::{
-    AfterFailure, Context, DownloadFacts, Ending, HookEvent, Hooks, Json, Message, Next, State, TaskResult,
-    TrackedState, Verdict,
+    AfterFailure, Context, DownloadFacts, Hooks, Json, Message, Next, State, TaskResult, TrackedState,
+    Verdict,
 };
 
 /// Carries a verdict out. `delivery` is `None` if the task was acknowledged before it ran. Returns the report for
@@ -43,7 +43,7 @@ pub(crate) async fn conclude(
     // The bar closes before the last states are written, so that no state is newer than the end.
     context.close_bar(!report.is_over());
     // The hooks' event is taken from the verdict before the settlement consumes it.
-    let event = event_of(&verdict, hooks, runtime);
+    let event = event_of(&verdict, hooks, &runtime.hooks);
     let ends = runtime.ends(&verdict, context);
     // All states are stored before the record, which replaces them.
     if context.has_reported() {
@@ -59,7 +59,8 @@ pub(crate) async fn conclude(
     // The settlement is waited for only where something hangs on it: a download is kept until it is known whether
     // the record names it, a bar is shown until the record is there, and a hook must hear of nothing that may not
     // have happened.
-    let wait = event.is_some() || context.has_exposed() || (report.is_over() && context.has_reported());
+    let told = event.is_some() || waits_for_end(hooks, &runtime.hooks);
+    let wait = told || context.has_exposed() || (report.is_over() && context.has_reported());
     let is_settled =
         settle(settle_of(verdict, context.message(), runtime), delivery, context, runtime, wait).await;
     // From here on the end has happened, and may be told.
@@ -72,10 +73,10 @@ pub(crate) async fn conclude(
         Box::pin(forget_states(context, runtime)).await;
     }
     if let Some(event) = event {
-        tell(hooks, runtime, context, &event);
+        tell(hooks, &runtime.hooks, context, &event);
     }
     if let Some(facts) = ready.filter(|_| is_settled) {
-        tell_ready(&facts, context, runtime);
+        tell_ready(&runtime.hooks, context, &facts);
     }
     report
 }
@@ -192,53 +193,5 @@ fn log(message: &Message, verdict: &Verdict) {
         }
         Verdict::HandBack => tracing::info!(%id, task, "handed back to its queue"),
         Verdict::Dead { reason, .. } => tracing::error!(%id, task, reason, "REJECTED"),
-    }
-}
-
-/// The event for the hooks; `None`: there is no hook for this verdict.
-fn event_of(verdict: &Verdict, hooks: &Hooks, runtime: &Runtime) -> Option<HookEvent> {
-    let on_failure = hooks.on_failure.is_some() || runtime.on_failure.is_some();
-    match verdict {
-        Verdict::Over(r) if r.state == State::Success && hooks.on_success.is_some() => {
-            Some(HookEvent::Success(r.result.clone().unwrap_or_default()))
-        }
-        Verdict::Over(r) if r.state == State::Failure && on_failure => {
-            Some(HookEvent::Failure(r.errors.clone()))
-        }
-        Verdict::Dead { reason, .. } if on_failure => Some(HookEvent::Failure(vec![reason.clone()])),
-        Verdict::Again { message, next: Next::Retry, .. } if hooks.on_retry.is_some() => {
-            Some(HookEvent::Retry(message.last_errors.clone()))
-        }
-        _ => None,
-    }
-}
-
-/// Calls the task's hook and the program's. Their panics are logged and change nothing.
-fn tell(hooks: &Hooks, runtime: &Runtime, context: &Context, event: &HookEvent) {
-    let own = match event {
-        HookEvent::Success(_) => hooks.on_success,
-        HookEvent::Retry(_) => hooks.on_retry,
-        HookEvent::Failure(_) => hooks.on_failure,
-        HookEvent::BeforeStart => None,
-    };
-    let failed = matches!(event, HookEvent::Failure(_));
-    let everybodys = if failed { runtime.on_failure.as_deref() } else { None };
-    let own = guard(|| own.map_or((), |hook| hook(context, event)));
-    let everybodys = guard(|| everybodys.map_or((), |hook| hook(context, event)));
-    for told in [own, everybodys] {
-        if let Err(Ending::Failure { messages, .. }) = told {
-            let panic = messages.join(": ");
-            tracing::error!(id = %context.id(), task = context.task(), panic, "a hook panicked; the outcome stands");
-        }
-    }
-}
-
-/// Calls the program's hook for a download that is ready.
-fn tell_ready(facts: &DownloadFacts, context: &Context, runtime: &Runtime) {
-    if let Some(hook) = runtime.on_ready.as_deref()
-        && let Err(Ending::Failure { messages, .. }) = guard(|| hook(context, facts))
-    {
-        let panic = messages.join(": ");
-        tracing::error!(id = %context.id(), task = context.task(), panic, "a hook panicked; the download is ready");
     }
 }

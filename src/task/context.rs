@@ -277,8 +277,9 @@ impl Context {
     }
 
     /// Whether an earlier run may have ended with its worker or its process, or has put the task back into its queue
-    /// ([`TaskError::reject_and_requeue`]). Then this run may find half of the work done. RabbitMQ does not know which deliveries had started, so over RabbitMQ the answer is true for each task
-    /// that was delivered before. Celery's `delivery_info['redelivered']`.
+    /// ([`TaskError::reject_and_requeue`]). Then this run may find half of the work done. RabbitMQ does not know which
+    /// deliveries had started, so over RabbitMQ the answer is true for each task that was delivered before. Celery's
+    /// `delivery_info['redelivered']`.
     pub fn is_redelivered(&self) -> bool {
         let message = &self.run.message;
         self.run.again || message.crashes > 0 || message.requeues() > 0

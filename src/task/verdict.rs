@@ -486,7 +486,8 @@ mod tests {
 
     #[test]
     fn what_is_put_back_burns_no_attempt_and_waits_longer_each_time() {
-        let put_back = |message: &Message| match judge(message, TaskError::reject_and_requeue("no").into_ending()) {
+        let rejected = || TaskError::reject_and_requeue("no").into_ending();
+        let put_back = |message: &Message| match judge(message, rejected()) {
             Verdict::Again { message, due, next: Next::Requeue, failed: None } => (message, due.unwrap()),
             other => panic!("{other:?}"),
         };
@@ -503,7 +504,7 @@ mod tests {
         // What goes on in another way begins anew.
         let Verdict::Again { message: tried, .. } = judge(&again, failure(None)) else { panic!() };
         assert_eq!((tried.requeues(), tried.retries), (0, 3));
-        let revoked = judge_revoked(&again, TaskError::reject_and_requeue("").into_ending(), true);
+        let revoked = judge_revoked(&again, rejected(), true);
         assert_eq!(state(revoked).unwrap().0, State::Revoked);
     }
 
