@@ -77,6 +77,10 @@ fn expand(attribute: &str, tokens: TokenStream, item: TokenStream) -> TokenStrea
         errors.at(predicate, "`retry_if` asks about the error of a `Result`, and this task returns none");
         options.retry_if = None;
     }
+    if let (Some(predicate), Output::Unit | Output::Value(_)) = (&options.throws, &task.output) {
+        errors.at(predicate, "`throws` asks about the error of a `Result`, and this task returns none");
+        options.throws = None;
+    }
     let is_entry = errors.is_empty();
     let expansion = is_task.then(|| {
         let module = module(&function, &task);
@@ -308,6 +312,23 @@ fn run(function: &ItemFn, task: &TaskFn, options: &Options) -> (TokenStream, Ide
 
 /// An expression that makes a `TaskError` of the variable `error`.
 fn failed(ty: &Type, options: &Options) -> TokenStream {
+    let converted = converted(ty, options);
+    let Some(predicate) = &options.throws else {
+        return converted;
+    };
+    let checked = quote_spanned! {predicate.span()=>
+        let is_expected: fn(&<#ty as ::celeriac::task::Fallible>::Err) -> bool = #predicate;
+    };
+    quote! {{
+        #checked
+        let is_expected = is_expected(&error);
+        let error = #converted;
+        error.or_expected(is_expected)
+    }}
+}
+
+/// The same without a word about whether the error was expected.
+fn converted(ty: &Type, options: &Options) -> TokenStream {
     let converted = quote_spanned!(ty.span()=> ::celeriac::task::IntoTaskError::into_task_error(error));
     let Some(predicate) = &options.retry_if else {
         return converted;

@@ -134,6 +134,9 @@ use proc_macro::TokenStream;
 /// - `retry_if = path`: a `fn(&E) -> bool` that looks at the error and says whether another attempt may help. With
 ///   `false` the task fails at once. Without this option every error is retried. It needs a task that returns a
 ///   `Result`.
+/// - `throws = path`: a `fn(&E) -> bool` that says whether the error is expected, such as a user who does not exist. The
+///   log then calls it information and no error. Celery has a list of exceptions here. It needs a task that returns a
+///   `Result`.
 /// - `max_retries = 3`: how many retries follow the first run, as in Celery. 0 never retries.
 /// - `default_retry_delay = 10`: the delay before the first retry. Celery waits three minutes. Most temporary faults
 ///   pass sooner, and the backoff takes care of the rest.

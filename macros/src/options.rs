@@ -29,6 +29,7 @@ const NAMES: &[&str] = &[
     "retry_jitter",
     "autoretry",
     "retry_if",
+    "throws",
     "acks_late",
     "soft_time_limit",
     "time_limit",
@@ -58,7 +59,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("bind", "take a `Context` as the first parameter, it is Celery's `self.request`"),
     ("autoretry_for", "every error is retried by default; `retry_if = path::to::predicate` says which are"),
     ("dont_autoretry_for", "`retry_if = path::to::predicate` says which errors are retried"),
-    ("throws", "`retry_if = path::to::predicate` says which errors are retried"),
     ("retry_kwargs", "`max_retries` and `default_retry_delay` are options of their own"),
     ("serializer", "arguments and results are JSON"),
     ("countdown", "it belongs to one call: `task::s(..).countdown(..)`"),
@@ -78,6 +78,7 @@ pub struct Options {
     pub retry_jitter: Option<bool>,
     pub autoretry: Option<bool>,
     pub retry_if: Option<Path>,
+    pub throws: Option<Path>,
     pub acks_late: Option<bool>,
     pub soft_time_limit: Option<Duration>,
     pub time_limit: Option<Duration>,
@@ -177,6 +178,7 @@ impl Options {
             "retry_jitter" => self.retry_jitter = Some(boolean(name, meta)?),
             "autoretry" => self.autoretry = Some(boolean(name, meta)?),
             "retry_if" => self.retry_if = Some(function(name, meta)?),
+            "throws" => self.throws = Some(function(name, meta)?),
             "acks_late" => self.acks_late = Some(boolean(name, meta)?),
             "soft_time_limit" => {
                 self.soft_time_limit = Some(span_of_time(name, meta, "it would end every run at its start")?);

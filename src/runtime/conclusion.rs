@@ -37,7 +37,7 @@ pub(crate) async fn conclude(
     // Permits are given back before the record is stored, so that whoever sees that the task is over finds them
     // free. A task that runs again may keep the permit that was handed over to it.
     context.end_permits(matches!(verdict, Verdict::Again { .. } | Verdict::HandBack));
-    log(context.message(), &verdict);
+    log(context.message(), &verdict, context.is_expected());
     // The file comes to its final place before a record names it.
     let ready = promote(&mut verdict, context);
     // The bar closes before the last states are written, so that no state is newer than the end.
@@ -172,9 +172,17 @@ async fn forget_states(context: &Context, runtime: &Runtime) {
     }
 }
 
-fn log(message: &Message, verdict: &Verdict) {
+/// Logs what becomes of a task. An error that was expected is information.
+fn log(message: &Message, verdict: &Verdict, is_expected: bool) {
     let (id, task) = (&message.id, &message.task);
     match verdict {
+        Verdict::Over(r) if r.state == State::Failure && is_expected => {
+            tracing::info!(%id, task, errors = ?r.errors, error_type = ?r.error_type, attempts = r.attempts, "FAILURE, as expected");
+        }
+        Verdict::Again { message: m, due, next: Next::Retry, .. } if is_expected => {
+            tracing::info!(%id, task, errors = ?m.last_errors, retries = m.retries, due = ?due.map(|d| d.to_string()), "RETRY");
+        }
+        Verdict::Dead { reason, .. } if is_expected => tracing::info!(%id, task, reason, "REJECTED, as expected"),
         Verdict::Over(r) if r.state == State::Failure => {
             tracing::error!(%id, task, errors = ?r.errors, error_type = ?r.error_type, attempts = r.attempts, "FAILURE");
         }

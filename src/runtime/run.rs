@@ -213,6 +213,9 @@ impl Run {
 
     /// Judges the outcome of the body. `entropy` is the random number that spreads the pauses of retries.
     pub(crate) fn verdict(&self, outcome: Result<String, Ending>, entropy: u64) -> Verdict {
+        if outcome.as_ref().is_err_and(Ending::is_expected) {
+            self.context.note_expected();
+        }
         let judge = Judge {
             message: self.context.message(),
             now: now(),

@@ -78,6 +78,8 @@ pub(crate) struct RunState {
     permits: OnceLock<Box<RunPermits>>,
     /// Whether the run has reported a state.
     reported: AtomicBool,
+    /// Whether the run has ended with an error that was expected.
+    expected: AtomicBool,
     /// The number of members that the run has added to its chord.
     added: AtomicU32,
     message: Arc<Message>,
@@ -119,6 +121,7 @@ impl Context {
             keeper: None,
             permits: OnceLock::new(),
             reported: AtomicBool::new(false),
+            expected: AtomicBool::new(false),
             added: AtomicU32::new(0),
             message,
             again: false,
@@ -487,6 +490,16 @@ impl Context {
     /// Whether the run has reported any state.
     pub(crate) fn has_reported(&self) -> bool {
         self.run.reported.load(Ordering::Acquire)
+    }
+
+    /// Notes that the run has ended with an error that was expected.
+    pub(crate) fn note_expected(&self) {
+        self.run.expected.store(true, Ordering::Release);
+    }
+
+    /// Whether the run has ended with an error that was expected.
+    pub(crate) fn is_expected(&self) -> bool {
+        self.run.expected.load(Ordering::Acquire)
     }
 
     /// The reason why the run should end now, if there is one.

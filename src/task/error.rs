@@ -55,6 +55,30 @@ pub(crate) enum Ending {
     TimeLimit(Duration),
 }
 
+impl Ending {
+    /// The name of the error, if the ending is one.
+    fn error_name_mut(&mut self) -> Option<&mut ErrorName> {
+        match self {
+            Self::Failure { name, .. }
+            | Self::Retry { name, .. }
+            | Self::Fail { name, .. }
+            | Self::Reject { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Whether the ending is an error that was expected.
+    pub(crate) fn is_expected(&self) -> bool {
+        match self {
+            Self::Failure { name, .. }
+            | Self::Retry { name, .. }
+            | Self::Fail { name, .. }
+            | Self::Reject { name, .. } => name.expected,
+            _ => false,
+        }
+    }
+}
+
 /// What the next attempt has in place of what the task's policy and its message say.
 #[derive(Debug, Default)]
 pub(crate) struct NextAttempt {
@@ -73,11 +97,13 @@ pub(crate) struct ErrorName {
     pub(crate) name: String,
     /// The Python module of the class.
     pub(crate) module: Option<String>,
+    /// Whether the error is expected, so that the log does not call it one.
+    pub(crate) expected: bool,
 }
 
 impl<T: Into<String>> From<T> for ErrorName {
     fn from(name: T) -> Self {
-        Self { name: name.into(), module: None }
+        Self { name: name.into(), module: None, expected: false }
     }
 }
 
@@ -338,12 +364,20 @@ impl TaskError {
     /// ```
     #[must_use]
     pub fn with_python_type(mut self, module: impl Into<String>, class: impl Into<String>) -> Self {
-        if let Ending::Failure { name, .. }
-        | Ending::Retry { name, .. }
-        | Ending::Fail { name, .. }
-        | Ending::Reject { name, .. } = &mut *self.0
-        {
-            *name = ErrorName { name: class.into(), module: Some(module.into()) };
+        if let Some(name) = self.0.error_name_mut() {
+            (name.name, name.module) = (class.into(), Some(module.into()));
+        }
+        self
+    }
+
+    /// States whether the error is expected: that a user does not exist is a failure of the task, but nobody has to look
+    /// at it. An expected error is logged as information and not as an error or a warning; nothing else changes. Celery's
+    /// `throws`. The task's option of that name decides for the errors that state nothing. It has no effect on endings
+    /// that are no errors.
+    #[must_use]
+    pub fn with_expected(mut self, expected: bool) -> Self {
+        if let Some(name) = self.0.error_name_mut() {
+            name.expected = expected;
         }
         self
     }
@@ -365,6 +399,15 @@ impl TaskError {
             *slot = Some(is_transient);
         }
         self
+    }
+}
+
+impl TaskError {
+    /// Fills in what the task's `throws` thinks, unless the error has stated that it is expected.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn or_expected(self, is_expected: bool) -> Self {
+        if is_expected { self.with_expected(true) } else { self }
     }
 }
 
@@ -506,6 +549,17 @@ mod tests {
         assert_eq!(next.expires, Some(Duration::from_secs(9)));
         let ignored = TaskError::ignore().with_countdown(Duration::ZERO).with_max_retries(1);
         assert!(matches!(ignored.into_ending(), Ending::Ignore));
+    }
+
+    #[test]
+    fn an_error_is_expected_if_it_or_its_task_says_so() {
+        let is_expected = |error: TaskError| error.into_ending().is_expected();
+        let plain = || TaskError::from(parse_error());
+        assert!(!is_expected(plain()) && !is_expected(plain().or_expected(false)));
+        assert!(is_expected(plain().or_expected(true)));
+        let stated = plain().with_expected(true).or_expected(false).with_python_type("app", "Gone");
+        assert!(is_expected(stated.with_max_retries(1)), "it stays so when it says more");
+        assert!(!is_expected(TaskError::ignore().with_expected(true)));
     }
 
     #[test]

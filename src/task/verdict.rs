@@ -291,7 +291,7 @@ impl<'a> Judge<'a> {
             Err(error) => {
                 // Python programs catch this error by its class.
                 let (name, module) = ("ImproperlyConfigured", "celery.exceptions");
-                let name = ErrorName { name: name.to_owned(), module: Some(module.to_owned()) };
+                let name = ErrorName { module: Some(module.to_owned()), ..name.into() };
                 self.over(State::Failure, None, vec![error], Some(name))
             }
         }
