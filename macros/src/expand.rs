@@ -361,7 +361,9 @@ fn set_options(options: &Options) -> TokenStream {
     assign(quote!(retry.max_delay), options.retry_backoff_max.map(duration));
     assign(quote!(retry.jitter), plain(options.retry_jitter));
     assign(quote!(autoretry), plain(options.autoretry));
+    assign(quote!(stated.autoretry), options.autoretry.map(|_| quote!(true)));
     assign(quote!(acks_late), plain(options.acks_late));
+    assign(quote!(stated.acks_late), options.acks_late.map(|_| quote!(true)));
     assign(quote!(soft_time_limit), options.soft_time_limit.map(duration).map(some));
     assign(quote!(time_limit), options.time_limit.map(duration).map(some));
     assign(quote!(expires), options.expires.map(duration).map(some));

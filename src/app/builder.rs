@@ -28,7 +28,7 @@ use crate::runtime::{MAX_RESULT_SIZE, Runtime};
 use crate::store::{Address, EmbeddedStore, GuardedStore, MemoryStore, Payloads, Store};
 use crate::task::canvas::CanvasLimits;
 use crate::task::registry::Registry;
-use crate::task::{Data, DataMap, Dispatcher, Periodic, SourcePoller};
+use crate::task::{Data, DataMap, Dispatcher, Periodic, SourcePoller, TaskDefaults};
 
 /// How long a publish may wait for RabbitMQ if the message can go to an outbox instead.
 #[cfg(feature = "amqp")]
@@ -86,6 +86,7 @@ pub struct Builder {
     beat: Option<bool>,
     beat_lease: Option<Duration>,
     pub(super) data: DataMap,
+    defaults: TaskDefaults,
     /// A test has no actors: it does their work itself.
     without_actors: bool,
     ca_certs: Option<PathBuf>,
@@ -119,6 +120,7 @@ impl Builder {
             beat: None,
             beat_lease: None,
             data: DataMap::default(),
+            defaults: TaskDefaults::default(),
             without_actors: false,
             ca_certs: None,
         }
@@ -270,6 +272,20 @@ impl Builder {
         self
     }
 
+    /// Whether tasks that do not say it themselves are settled after their run. Celery's `task_acks_late`. Default `true`.
+    /// Serial tasks and tasks with a unique window always are.
+    pub fn acks_late(mut self, late: bool) -> Self {
+        self.defaults.acks_late = Some(late);
+        self
+    }
+
+    /// Whether errors of tasks that do not say it themselves are tried again. Default `true`. Celery says it for all
+    /// tasks with `task_annotations`.
+    pub fn autoretry(mut self, on: bool) -> Self {
+        self.defaults.autoretry = Some(on);
+        self
+    }
+
     /// Sets how the embedded store behaves.
     pub fn embedded_options(mut self, options: EmbeddedOptions) -> Self {
         self.embedded = options;
@@ -358,7 +374,7 @@ impl Builder {
     /// The catalogue or the schedule has mistakes (all are told at once), two tasks or source pollers have one
     /// name, or the broker or a store does not open.
     pub async fn start(self) -> Result<Celeriac, StartError> {
-        let registry = Registry::discover()?;
+        let registry = Registry::discover()?.with_defaults(self.defaults);
         let catalogue = self.read_catalogue()?;
         let beat = self.beat.or(catalogue.beat).unwrap_or(true);
         let environment = self.environment.as_deref();
@@ -516,6 +532,7 @@ impl Builder {
         Settings {
             result_backend: self.backend.as_ref().map(Backend::address),
             task_track_started: self.track_started,
+            task_acks_late: self.defaults.acks_late.unwrap_or(true),
             beat,
             environment: self.environment.clone(),
             shutdown_grace: self.grace,

@@ -20,6 +20,7 @@ pub(in super::super) struct Settings {
     /// The address of the result backend, with whatever secrets it has.
     pub(in super::super) result_backend: Option<String>,
     pub(in super::super) task_track_started: bool,
+    pub(in super::super) task_acks_late: bool,
     pub(in super::super) beat: bool,
     pub(in super::super) environment: Option<String>,
     pub(in super::super) shutdown_grace: Duration,
@@ -66,6 +67,7 @@ fn settings(command: &ControlCommand<'_>) -> Map<String, Value> {
         "broker_heartbeat": connection.map(|connection| connection.heartbeat.as_secs()),
         "result_backend": backend(settings),
         "task_default_queue": catalogue.default_queue,
+        "task_acks_late": settings.task_acks_late,
         "task_track_started": settings.task_track_started,
         "worker_concurrency": rows.iter().map(|row| row.workers).sum::<usize>(),
         "include": [],
@@ -90,7 +92,6 @@ fn constants() -> Map<String, Value> {
         "accept_content": ["json"],
         "task_serializer": "json",
         "result_serializer": "json",
-        "task_acks_late": true,
         "task_protocol": 2,
         "timezone": "UTC",
         "enable_utc": true,
