@@ -45,10 +45,12 @@ fn is_busy(error: &MailError) -> bool {
     autoretry = false,
     retry_if = is_busy,
     acks_late = false,
+    acks_on_failure_or_timeout = false,
     soft_time_limit = "30s",
     time_limit = 60,
     expires = "2d",
     ignore_result,
+    store_errors_even_if_ignored,
     result_expires = "6h",
     durability = "memory",
     before_start = record,
@@ -280,6 +282,7 @@ fn every_option_arrives() {
     assert!(options.ignore_result);
     assert_eq!(options.result_expires, Duration::from_secs(6 * 3600));
     assert_eq!(options.durability, Durability::Memory);
+    assert!(!options.acks_on_failure_or_timeout && options.store_errors_even_if_ignored);
     assert_eq!(send_email::Task::options(), options);
 }
 

@@ -364,10 +364,12 @@ fn set_options(options: &Options) -> TokenStream {
     assign(quote!(stated.autoretry), options.autoretry.map(|_| quote!(true)));
     assign(quote!(acks_late), plain(options.acks_late));
     assign(quote!(stated.acks_late), options.acks_late.map(|_| quote!(true)));
+    assign(quote!(acks_on_failure_or_timeout), plain(options.acks_on_failure_or_timeout));
     assign(quote!(soft_time_limit), options.soft_time_limit.map(duration).map(some));
     assign(quote!(time_limit), options.time_limit.map(duration).map(some));
     assign(quote!(expires), options.expires.map(duration).map(some));
     assign(quote!(ignore_result), plain(options.ignore_result));
+    assign(quote!(store_errors_even_if_ignored), plain(options.store_errors_even_if_ignored));
     assign(quote!(track_started), plain(options.track_started));
     assign(quote!(result_expires), options.result_expires.map(duration));
     assign(

@@ -148,6 +148,8 @@ use proc_macro::TokenStream;
 /// - `acks_late = true`: the message is settled when the run is over, so that the task runs again after a crash. A
 ///   task can then run twice, and should be written for that. With `false` the message is settled before the run, and
 ///   the task runs at most once. Celery's default is `false`, which loses running tasks when their worker dies.
+/// - `acks_on_failure_or_timeout = true`: with `false`, a task that has failed for good or passed its hard limit is also
+///   kept as a dead letter, from where it can be put back. As in Celery, it has no effect with `acks_late = false`.
 ///
 /// ## How long it may take
 ///
@@ -161,6 +163,8 @@ use proc_macro::TokenStream;
 /// ## What is kept
 ///
 /// - `ignore_result = false`: with `true` no result is kept. Failures still reach the log and the counters.
+/// - `store_errors_even_if_ignored = false`: with `true` the errors of a task without a result are kept all the same, as
+///   in Celery. It has no effect on serial tasks.
 /// - `track_started = false`: with `true` a shared result store (Redis, rpc) learns when a body starts.
 /// - `result_expires = "1d"`: how long the result is kept, as in Celery.
 /// - `durability = "disk"`: where a waiting call is kept. With `"disk"` it is synced before `delay` returns and

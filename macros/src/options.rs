@@ -31,10 +31,12 @@ const NAMES: &[&str] = &[
     "retry_if",
     "throws",
     "acks_late",
+    "acks_on_failure_or_timeout",
     "soft_time_limit",
     "time_limit",
     "expires",
     "ignore_result",
+    "store_errors_even_if_ignored",
     "track_started",
     "result_expires",
     "durability",
@@ -80,10 +82,12 @@ pub struct Options {
     pub retry_if: Option<Path>,
     pub throws: Option<Path>,
     pub acks_late: Option<bool>,
+    pub acks_on_failure_or_timeout: Option<bool>,
     pub soft_time_limit: Option<Duration>,
     pub time_limit: Option<Duration>,
     pub expires: Option<Duration>,
     pub ignore_result: Option<bool>,
+    pub store_errors_even_if_ignored: Option<bool>,
     pub track_started: Option<bool>,
     pub result_expires: Option<Duration>,
     pub durability: Option<DurabilityOption>,
@@ -180,6 +184,7 @@ impl Options {
             "retry_if" => self.retry_if = Some(function(name, meta)?),
             "throws" => self.throws = Some(function(name, meta)?),
             "acks_late" => self.acks_late = Some(boolean(name, meta)?),
+            "acks_on_failure_or_timeout" => self.acks_on_failure_or_timeout = Some(boolean(name, meta)?),
             "soft_time_limit" => {
                 self.soft_time_limit = Some(span_of_time(name, meta, "it would end every run at its start")?);
             }
@@ -190,6 +195,9 @@ impl Options {
                 self.expires = Some(span_of_time(name, meta, "every call would be too late")?);
             }
             "ignore_result" => self.ignore_result = Some(boolean(name, meta)?),
+            "store_errors_even_if_ignored" => {
+                self.store_errors_even_if_ignored = Some(boolean(name, meta)?);
+            }
             "track_started" => self.track_started = Some(boolean(name, meta)?),
             "result_expires" => {
                 self.result_expires =

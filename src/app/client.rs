@@ -88,7 +88,7 @@ impl CeleriacInner {
         let remains = move |message: &Message| match Judge::unstarted(message, now()).revoked_waiting() {
             Verdict::Over(mut record) => {
                 let follow_ups = runtime.follow_ups(message, &mut record);
-                Remains { record: (!message.ignore_result).then_some(*record), follow_ups }
+                Remains { record: runtime.keeps(message, State::Revoked).then_some(*record), follow_ups }
             }
             _ => Remains::default(),
         };

@@ -110,15 +110,27 @@ fn settle_of(verdict: Verdict, message: &Message, runtime: &Runtime) -> Settle {
     // A serial task that was refused before its start does not do to its lane what a failed run does.
     let serial = message.serial.as_deref().filter(|serial| serial.refusal.is_none());
     let after_failure = serial.filter(|_| record.state == State::Failure).map(|serial| serial.after_failure);
-    let is_kept =
-        !message.ignore_result || after_failure == Some(AfterFailure::Block) || record.download.is_some();
-    let reason =
-        (after_failure == Some(AfterFailure::Park)).then(|| format!("parked: {}", record.errors.join(": ")));
+    let is_kept = runtime.keeps(message, record.state)
+        || after_failure == Some(AfterFailure::Block)
+        || record.download.is_some();
+    let reason = match after_failure {
+        Some(AfterFailure::Park) => Some("parked"),
+        _ if record.state == State::Failure && is_dead_if_failed(message, runtime) => Some("failed"),
+        _ => None,
+    };
+    let reason = reason.map(|why| format!("{why}: {}", record.errors.join(": ")));
     let result = is_kept.then_some(*record);
     match reason {
         Some(reason) => Settle::DeadLetter { reason, result, follow_ups },
         None => Settle::Ack { result, follow_ups },
     }
+}
+
+/// Whether a task that fails becomes a dead letter: it says `acks_on_failure_or_timeout = false`, which holds for tasks
+/// that are settled after their run.
+fn is_dead_if_failed(message: &Message, runtime: &Runtime) -> bool {
+    let definition = runtime.dispatcher.registry.get(&message.task);
+    message.settles_late() && definition.is_some_and(|task| !(task.options)().acks_on_failure_or_timeout)
 }
 
 /// Settles the delivery. With `wait` it completes only when the broker says that the settlement is safe. Returns
@@ -151,7 +163,7 @@ async fn settle(
 fn goes_on(verdict: &Verdict, context: &Context, runtime: &Runtime) -> Option<TrackedState> {
     match verdict {
         Verdict::Again { failed: Some(failed), .. }
-            if runtime.store.is_shared() && !context.message().ignore_result =>
+            if runtime.store.is_shared() && runtime.keeps(context.message(), State::Retry) =>
         {
             Some(runtime.state_of_retry(context, TaskResult::clone(failed)))
         }

@@ -48,6 +48,10 @@ pub struct TaskOptions {
     /// With `false` the message is settled before the body starts, so a crash leads to no run: the task runs at most
     /// once.
     pub acks_late: bool,
+    /// Whether a task that has failed for good, or passed its hard limit, leaves its queue for good. The default is true,
+    /// as for Celery. With `false` its message goes to the dead letters, from where it can be put back; the record says
+    /// FAILURE all the same. It holds for tasks that are settled after their run.
+    pub acks_on_failure_or_timeout: bool,
     /// The time after which the runtime tells the body to end (`Context::check`).
     pub soft_time_limit: Option<Duration>,
     /// The time after which the runtime fails the task and takes back its worker slot.
@@ -56,6 +60,9 @@ pub struct TaskOptions {
     pub expires: Option<Duration>,
     /// Whether the result is thrown away. Failures still go to the log and the counters.
     pub ignore_result: bool,
+    /// Whether failures, retries and revocations are kept even if the result is thrown away. The default is false, as for
+    /// Celery. It has no effect on serial tasks.
+    pub store_errors_even_if_ignored: bool,
     /// Whether the result store is told when a body starts (STARTED), so that other programs can see it. It costs a
     /// write for each run. The default is false, as for Celery's `task_track_started`; this program itself always
     /// knows.
@@ -114,10 +121,12 @@ impl Default for TaskOptions {
             retry: RetryPolicy::default(),
             autoretry: true,
             acks_late: true,
+            acks_on_failure_or_timeout: true,
             soft_time_limit: None,
             time_limit: None,
             expires: None,
             ignore_result: false,
+            store_errors_even_if_ignored: false,
             track_started: false,
             result_expires: Duration::from_secs(24 * 60 * 60),
             durability: Durability::Disk,

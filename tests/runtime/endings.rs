@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use celeriac::{Celeriac, Context, State, TaskError, task};
 
-use crate::kit::{LONG, add, add_cpu, note, notes, on_both, record, until_status};
+use crate::kit::{LONG, add, add_cpu, note, notes, on_both, record, until, until_status};
 
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
@@ -210,6 +210,47 @@ async fn a_rejected_task_is_a_dead_letter_that_can_be_revived() {
         assert_eq!((second.state, second.result.as_deref()), (State::Success, Some("\"attempt 1\"")));
         assert!(celeriac.dead_letters(10).await.unwrap().is_empty());
         assert!(!celeriac.requeue_dead_letter(rejected.id()).await.unwrap(), "there is none any more");
+    })
+    .await;
+}
+
+#[task(queue = "io", max_retries = 0, acks_on_failure_or_timeout = false)]
+async fn is_kept_when_it_fails(ctx: &Context) -> Result<u32, TaskError> {
+    note(ctx.id(), "ran");
+    if notes(ctx.id()).len() == 1 { Err(TaskError::failure(["the disk is full"])) } else { Ok(2) }
+}
+
+#[tokio::test]
+async fn a_task_that_is_not_acknowledged_on_failure_is_a_dead_letter_as_well() {
+    on_both(|celeriac| async move {
+        let failing = is_kept_when_it_fails::s().send(celeriac.client()).await.unwrap();
+        let first = record(&failing).await;
+        assert_eq!((first.state, first.errors), (State::Failure, vec!["the disk is full".to_owned()]));
+        let letters = celeriac.dead_letters(10).await.unwrap();
+        let letters: Vec<_> = letters.iter().map(|l| (&l.message.id, l.reason.as_str())).collect();
+        assert_eq!(letters, [(failing.id(), "failed: the disk is full")]);
+        assert!(celeriac.requeue_dead_letter(failing.id()).await.unwrap());
+        let second = record(&failing).await;
+        assert_eq!((second.state, second.result.as_deref()), (State::Success, Some("2")));
+    })
+    .await;
+}
+
+#[task(queue = "io", max_retries = 0, ignore_result, store_errors_even_if_ignored)]
+async fn keeps_errors_only(fail: bool) -> Result<u32, TaskError> {
+    if fail { Err(TaskError::failure(["no"])) } else { Ok(1) }
+}
+
+#[tokio::test]
+async fn the_errors_of_a_task_without_a_result_may_be_kept() {
+    on_both(|celeriac| async move {
+        let well = keeps_errors_only::s(false).send(celeriac.client()).await.unwrap();
+        let failing = keeps_errors_only::s(true).send(celeriac.client()).await.unwrap();
+        until_status(&celeriac, "io", |s| (s.done, s.failed) == (1, 1)).await;
+        until("the failure is stored", async || failing.result().await.unwrap().is_some()).await;
+        let kept = failing.result().await.unwrap().map(|record| (record.state, record.errors));
+        assert_eq!(kept, Some((State::Failure, vec!["no".to_owned()])));
+        assert_eq!(well.result().await.unwrap(), None);
     })
     .await;
 }
