@@ -7,6 +7,7 @@
 //! - If the future is dropped on its way, the delivery is dropped with it and goes back to the broker.
 
 use super::Runtime;
+use super::events::tell_sent;
 use super::follow_ups::instead;
 use super::hooks::{event_of, tell, tell_ready, waits_for_end};
 use super::run::Report;
@@ -93,11 +94,17 @@ fn promote(verdict: &mut Verdict, context: &Context) -> Option<DownloadFacts> {
 fn settle_of(verdict: Verdict, message: &Message, runtime: &Runtime) -> Settle {
     let mut record = match verdict {
         Verdict::Over(record) => record,
-        Verdict::Again { message, due, .. } => return Settle::Requeue { message, due },
+        Verdict::Again { message, due, next, .. } => {
+            // In Celery a retry is a call like any other.
+            if next == Next::Retry {
+                tell_sent(&runtime.events, &message);
+            }
+            return Settle::Requeue { message, due };
+        }
         Verdict::Replaced(launch) => {
             return Settle::Ack {
                 result: None,
-                follow_ups: Some(instead(&runtime.dispatcher, message, *launch)),
+                follow_ups: Some(instead(&runtime.dispatcher, &runtime.events, message, *launch)),
             };
         }
         Verdict::HandBack => return Settle::Return { crashed: false },

@@ -9,7 +9,7 @@ use crate::protocol::repr;
 use crate::protocol::result::Exception;
 use crate::task::clock::now;
 use crate::task::{
-    Context, EventGroup, EventKind, Interrupt, Message, Next, State, TaskEvent, TaskResult, Verdict,
+    Context, EventFunnel, EventGroup, EventKind, Interrupt, Message, Next, State, TaskEvent, TaskResult, Verdict,
 };
 
 /// Counts the bodies that run.
@@ -134,6 +134,11 @@ impl Runtime {
             self.events.emit(EventGroup::Sent, || Some(TaskEvent::now(message, EventKind::Sent)));
         }
     }
+}
+
+/// Tells that a message is sent that takes the place of its task or follows from it.
+pub(super) fn tell_sent(events: &EventFunnel, message: &Message) {
+    events.emit(EventGroup::Sent, || Some(TaskEvent::now(Arc::new(message.clone()), EventKind::Sent)));
 }
 
 fn end_of(record: &TaskResult, interrupt: Option<Interrupt>) -> Option<EventKind> {

@@ -228,8 +228,7 @@ impl Runtime {
 
     /// Whether the store is told of a task that comes to this state.
     pub(crate) fn keeps(&self, message: &Message, state: State) -> bool {
-        let is_error =
-            matches!(state, State::Retry | State::Failure | State::Revoked | State::Rejected);
+        let is_error = matches!(state, State::Retry | State::Failure | State::Revoked | State::Rejected);
         let keeps_errors = || {
             self.dispatcher
                 .registry
@@ -281,7 +280,7 @@ impl Runtime {
 
     /// The follow-ups of the end of a task; `None`: it has none.
     pub(crate) fn follow_ups(&self, message: &Message, record: &mut TaskResult) -> Option<Box<FollowUps>> {
-        follow_ups(&self.dispatcher, message, record)
+        follow_ups(&self.dispatcher, &self.events, message, record)
     }
 
     /// The steps of an end for tasks that have no delivery to settle.
