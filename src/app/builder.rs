@@ -527,8 +527,10 @@ impl Builder {
     fn settings(&self, beat: bool) -> Settings {
         #[cfg(feature = "amqp")]
         let outbox = self.outbox.is_some();
+        #[cfg(feature = "amqp")]
+        let of_broker = self.amqp.settings();
         #[cfg(not(feature = "amqp"))]
-        let outbox = false;
+        let (outbox, of_broker) = (false, serde_json::Map::new());
         Settings {
             result_backend: self.backend.as_ref().map(Backend::address),
             task_track_started: self.track_started,
@@ -539,6 +541,7 @@ impl Builder {
             max_message_size: self.max_message_size,
             max_result_size: self.max_result_size,
             outbox,
+            of_broker,
         }
     }
 

@@ -27,12 +27,15 @@ pub(in super::super) struct Settings {
     pub(in super::super) max_message_size: usize,
     pub(in super::super) max_result_size: usize,
     pub(in super::super) outbox: bool,
+    /// The settings of the broker, in Celery's words.
+    pub(in super::super) of_broker: Map<String, Value>,
 }
 
 pub(super) fn conf(command: &ControlCommand<'_>) -> Answer {
     let mut all = settings(command);
     if command.arguments.switch("with_defaults") {
         all.extend(constants());
+        all.extend(command.state().settings.of_broker.clone());
     }
     Ok(masked(all).into())
 }
@@ -100,8 +103,6 @@ fn constants() -> Map<String, Value> {
         "worker_pool_restarts": false,
         "worker_disable_rate_limits": false,
         "control_exchange": "celery",
-        "control_queue_ttl": 300.0,
-        "control_queue_expires": 10.0,
     });
     match all {
         Value::Object(all) => all,
