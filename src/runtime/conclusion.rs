@@ -122,7 +122,7 @@ fn settle_of(verdict: Verdict, message: &Message, runtime: &Runtime) -> Settle {
         || record.download.is_some();
     let reason = match after_failure {
         Some(AfterFailure::Park) => Some("parked"),
-        _ if record.state == State::Failure && is_dead_if_failed(message, runtime) => Some("failed"),
+        _ if is_run_that_failed(&record) && is_dead_if_failed(message, runtime) => Some("failed"),
         _ => None,
     };
     let reason = reason.map(|why| format!("{why}: {}", record.errors.join(": ")));
@@ -131,6 +131,11 @@ fn settle_of(verdict: Verdict, message: &Message, runtime: &Runtime) -> Settle {
         Some(reason) => Settle::DeadLetter { reason, result, follow_ups },
         None => Settle::Ack { result, follow_ups },
     }
+}
+
+/// Whether this is the record of a run, and not of a task that did not come to its start.
+fn is_run_that_failed(record: &TaskResult) -> bool {
+    record.state == State::Failure && record.worker.is_some()
 }
 
 /// Whether a task that fails becomes a dead letter: it says `acks_on_failure_or_timeout = false`, which holds for tasks

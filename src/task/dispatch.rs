@@ -121,7 +121,7 @@ impl Dispatcher {
         }
         let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
         let serial = self.serial(&call)?;
-        let options = self.registry.filled_in(&call.task, call.options.clone());
+        let options = self.registry.filled_in(&call.task, call.options);
         let ParentTask { root_id, parent_id, .. } = ParentTask::current();
         let workflow =
             Workflow { root_id, parent_id, reply_to: self.reply_to.clone(), ..Workflow::default() };
@@ -215,7 +215,7 @@ impl Dispatcher {
         };
         // If the key cannot be made here, the worker finds that out too and moves the message to the dead letters.
         let serial = self.serial(&call).unwrap_or_default();
-        let options = self.registry.filled_in(&call.task, call.options.clone());
+        let options = self.registry.filled_in(&call.task, call.options);
         fill_in(NewTask { serial, options, ..call }, queue, workflow)
     }
 

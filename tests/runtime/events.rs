@@ -18,6 +18,11 @@ async fn rejects_itself() -> Result<(), TaskError> {
 }
 
 #[task(queue = "io")]
+async fn wants_another_worker() -> Result<(), TaskError> {
+    Err(TaskError::reject_and_requeue("not here"))
+}
+
+#[task(queue = "io")]
 async fn tells_more(ctx: Context) -> Result<(), TaskError> {
     ctx.send_event("task-progress", serde_json::json!({"done": 1}))?;
     Ok(())
@@ -70,6 +75,10 @@ async fn all_that_happens_to_a_task_is_told_in_order() {
         let rejected = rejects_itself::s().send(client()).await.unwrap();
         let told = up_to(&mut events, rejected.id(), "rejected").await;
         assert_eq!(told, ["received", "started", "failed", "rejected"]);
+        let put_back = wants_another_worker::s().send(client()).await.unwrap();
+        let told = up_to(&mut events, put_back.id(), "rejected").await;
+        assert_eq!(told, ["received", "started", "rejected"]);
+        assert_eq!(put_back.revoke(false).await, Ok(true));
         let telling = tells_more::s().send(client()).await.unwrap();
         let told = up_to(&mut events, telling.id(), "succeeded").await;
         assert_eq!(told, ["received", "started", "progress", "succeeded"]);
