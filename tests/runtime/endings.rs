@@ -113,6 +113,7 @@ async fn ends(ctx: &Context, how: String) -> Result<String, TaskError> {
         "permanent" => TaskError::permanent("the form was deleted"),
         "retry in" => TaskError::retry_in(soon, "the lock is taken"),
         "postpone" => TaskError::postpone(soon),
+        "put back" => TaskError::reject_and_requeue("not on this machine"),
         "postpone until" => TaskError::postpone_until(std::time::SystemTime::now() + soon),
         "fail" => TaskError::fail(["row 3: no name", "row 7: no age"]),
         "ignore" => TaskError::ignore(),
@@ -130,16 +131,19 @@ async fn end(celeriac: &Celeriac, how: &str) -> (celeriac::task::TaskResult, Vec
 #[tokio::test]
 async fn what_burns_an_attempt_and_what_does_not() {
     on_both(|celeriac| async move {
-        for (how, value, attempts) in
-            [("retry in", "attempt 2", 2), ("postpone", "attempt 1", 1), ("postpone until", "attempt 1", 1)]
-        {
+        for (how, value, attempts) in [
+            ("retry in", "attempt 2", 2),
+            ("postpone", "attempt 1", 1),
+            ("postpone until", "attempt 1", 1),
+            ("put back", "attempt 1", 1),
+        ] {
             let (record, notes) = end(&celeriac, how).await;
             assert_eq!(record.state, State::Success, "{how}");
             assert_eq!(record.result.as_deref(), Some(format!("{value:?}").as_str()), "{how}");
             assert_eq!((record.attempts, notes.len()), (attempts, 2), "{how}");
         }
-        let status = until_status(&celeriac, "io", |s| (s.retried, s.requeued, s.done) == (1, 2, 3)).await;
-        assert_eq!(status.time_to_start.count, 3, "counted once a task, at its first start");
+        let status = until_status(&celeriac, "io", |s| (s.retried, s.requeued, s.done) == (1, 3, 4)).await;
+        assert_eq!(status.time_to_start.count, 4, "counted once a task, at its first start");
     })
     .await;
 }
