@@ -7,11 +7,12 @@
 //! - If the future is dropped on its way, the delivery is dropped with it and goes back to the broker.
 
 use super::Runtime;
-use super::events::tell_sent;
+use super::events::{tell_sent, traceback};
 use super::follow_ups::instead;
 use super::hooks::{event_of, tell, tell_ready, waits_for_end};
 use super::run::Report;
 use crate::broker::{Delivery, Settle};
+use crate::protocol::result::Exception;
 use crate::task::{
     AfterFailure, Context, DownloadFacts, Hooks, Json, Message, Next, State, TaskResult, TrackedState,
     Verdict,
@@ -113,6 +114,10 @@ fn settle_of(verdict: Verdict, message: &Message, runtime: &Runtime) -> Settle {
             return Settle::DeadLetter { reason, result: Some(*record), follow_ups };
         }
     };
+    // Programs in Python print the traceback of what failed, and expect text.
+    if record.traceback.is_none() && is_run_that_failed(&record) && runtime.store.is_shared() {
+        record.traceback = Some(traceback(&Exception::of(&record), &record));
+    }
     let follow_ups = runtime.follow_ups(message, &mut record);
     // A serial task that was refused before its start does not do to its lane what a failed run does.
     let serial = message.serial.as_deref().filter(|serial| serial.refusal.is_none());
