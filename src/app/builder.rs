@@ -272,8 +272,8 @@ impl Builder {
         self
     }
 
-    /// Whether tasks that do not say it themselves are settled after their run. Celery's `task_acks_late`. Default `true`.
-    /// Serial tasks and tasks with a unique window always are.
+    /// Whether tasks that do not say it themselves are settled after their run. Celery's `task_acks_late`. Default
+    /// `true`. Serial tasks and tasks with a unique window always are.
     pub fn acks_late(mut self, late: bool) -> Self {
         self.defaults.acks_late = Some(late);
         self

@@ -211,7 +211,9 @@ fn log(message: &Message, verdict: &Verdict, is_expected: bool) {
         Verdict::Again { message: m, due, next: Next::Retry, .. } if is_expected => {
             tracing::info!(%id, task, errors = ?m.last_errors, retries = m.retries, due = ?due.map(|d| d.to_string()), "RETRY");
         }
-        Verdict::Dead { reason, .. } if is_expected => tracing::info!(%id, task, reason, "REJECTED, as expected"),
+        Verdict::Dead { reason, .. } if is_expected => {
+            tracing::info!(%id, task, reason, "REJECTED, as expected");
+        }
         Verdict::Over(r) if r.state == State::Failure => {
             tracing::error!(%id, task, errors = ?r.errors, error_type = ?r.error_type, attempts = r.attempts, "FAILURE");
         }

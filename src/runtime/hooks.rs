@@ -146,7 +146,11 @@ pub(super) fn tell_ready(program: &ProgramHooks, context: &Context, facts: &Down
 
 impl Runtime {
     /// What the program's hooks will be told of a task that is over although no queue here had it. `None`: nothing.
-    pub(crate) fn end_for_hooks(&self, message: &Message, record: &TaskResult) -> Option<(Context, HookEvent)> {
+    pub(crate) fn end_for_hooks(
+        &self,
+        message: &Message,
+        record: &TaskResult,
+    ) -> Option<(Context, HookEvent)> {
         let event = event_of_end(record, &Hooks::default(), &self.hooks)?;
         Some((Context::new(Arc::new(message.clone()), "".into(), Sinks::default()), event))
     }

@@ -370,10 +370,10 @@ impl TaskError {
         self
     }
 
-    /// States whether the error is expected: that a user does not exist is a failure of the task, but nobody has to look
-    /// at it. An expected error is logged as information and not as an error or a warning; nothing else changes. Celery's
-    /// `throws`. The task's option of that name decides for the errors that state nothing. It has no effect on endings
-    /// that are no errors.
+    /// States whether the error is expected: that a user does not exist is a failure of the task, but nobody has to
+    /// look at it. An expected error is logged as information and not as an error or a warning; nothing else changes.
+    /// Celery's `throws`. The task's option of that name decides for the errors that state nothing. It has no effect on
+    /// endings that are no errors.
     #[must_use]
     pub fn with_expected(mut self, expected: bool) -> Self {
         if let Some(name) = self.0.error_name_mut() {

@@ -21,8 +21,8 @@ pub const RUN_ONCE_HEADER: &str = "celeriac_once";
 /// canvas may be sent again under the same ids, and then all of it runs again: [`RUN_ONCE_HEADER`] holds within one sending.
 pub const SENDING: &str = "celeriac_sending";
 
-/// The header that counts how often in a row a body has rejected its task and put it back into the queue. It says that the
-/// task was delivered before, and how long it waits this time.
+/// The header that counts how often in a row a body has rejected its task and put it back into the queue. It says that
+/// the task was delivered before, and how long it waits this time.
 pub(crate) const REQUEUES: &str = "celeriac_requeues";
 
 /// The application's headers: small JSON values that travel with the task.

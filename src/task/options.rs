@@ -48,8 +48,8 @@ pub struct TaskOptions {
     /// With `false` the message is settled before the body starts, so a crash leads to no run: the task runs at most
     /// once.
     pub acks_late: bool,
-    /// Whether a task that has failed for good, or passed its hard limit, leaves its queue for good. The default is true,
-    /// as for Celery. With `false` its message goes to the dead letters, from where it can be put back; the record says
+    /// Whether a task that has failed for good, or passed its hard limit, leaves its queue for good. The default is
+    /// true, as for Celery. With `false` its message goes to the dead letters, from where it can be put back; the record says
     /// FAILURE all the same. It holds for tasks that are settled after their run.
     pub acks_on_failure_or_timeout: bool,
     /// The time after which the runtime tells the body to end (`Context::check`).
@@ -60,8 +60,8 @@ pub struct TaskOptions {
     pub expires: Option<Duration>,
     /// Whether the result is thrown away. Failures still go to the log and the counters.
     pub ignore_result: bool,
-    /// Whether failures, retries and revocations are kept even if the result is thrown away. The default is false, as for
-    /// Celery. It has no effect on serial tasks.
+    /// Whether failures, retries and revocations are kept even if the result is thrown away. The default is false, as
+    /// for Celery. It has no effect on serial tasks.
     pub store_errors_even_if_ignored: bool,
     /// Whether the result store is told when a body starts (STARTED), so that other programs can see it. It costs a
     /// write for each run. The default is false, as for Celery's `task_track_started`; this program itself always
@@ -99,8 +99,8 @@ pub(crate) struct TaskDefaults {
 }
 
 impl TaskDefaults {
-    /// Fills in what `options` do not state. With `settles_late` the message is settled after the run whatever the program
-    /// says. An option that was set in code is stated if its value is not the default.
+    /// Fills in what `options` do not state. With `settles_late` the message is settled after the run whatever the
+    /// program says. An option that was set in code is stated if its value is not the default.
     pub(crate) fn fill_in(self, mut options: TaskOptions, settles_late: bool) -> TaskOptions {
         let TaskOptions { acks_late, autoretry, .. } = TaskOptions::default();
         if !options.stated.acks_late && options.acks_late == acks_late && !settles_late {

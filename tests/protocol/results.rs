@@ -181,7 +181,9 @@ fn states_before_the_end_come_back() {
         // A bar that goes along makes it more than a `Retry`.
         (
             "RETRY",
-            json!({"exc_type": "Retry", "exc_message": ["x"], "exc_module": "celery.exceptions", "progress": {}}),
+            json!({
+                "exc_type": "Retry", "exc_message": ["x"], "exc_module": "celery.exceptions", "progress": {}
+            }),
         ),
         ("PENDING", json!(null)),
     ] {

@@ -188,7 +188,9 @@ async fn comes_back(ctx: &Context, how: String) -> Result<u32, TaskError> {
 #[tokio::test]
 async fn each_run_that_has_started_is_told_to_be_over_with_its_state() {
     on_both(|celeriac| async move {
-        let run = |state: &str| vec!["BeforeStart".to_owned(), "body".to_owned(), format!("AfterReturn({state})")];
+        let run = |state: &str| {
+            vec!["BeforeStart".to_owned(), "body".to_owned(), format!("AfterReturn({state})")]
+        };
         for (how, states) in [
             ("succeeds", vec!["Success"]),
             ("is retried", vec!["Retry", "Success"]),

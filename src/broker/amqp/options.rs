@@ -58,8 +58,8 @@ pub struct AmqpOptions {
     pub event_queue_ttl: Duration,
     /// How long such a queue stays without a consumer: Celery's `event_queue_expires`. Default 60 seconds.
     pub event_queue_expires: Duration,
-    /// How long a request waits in the queue of remote control: Celery's `control_queue_ttl`. RabbitMQ refuses the queue
-    /// if one of the same name has another number. Default 300 seconds.
+    /// How long a request waits in the queue of remote control: Celery's `control_queue_ttl`. RabbitMQ refuses the
+    /// queue if one of the same name has another number. Default 300 seconds.
     pub control_queue_ttl: Duration,
     /// How long the queues of remote control and of its replies stay without a consumer: Celery's
     /// `control_queue_expires`. Default 10 seconds.
@@ -274,8 +274,8 @@ impl AmqpOptions {
     }
 }
 
-/// The arguments of a queue whose messages and which itself are there for a while. RabbitMQ counts milliseconds, refuses
-/// 0 for the queue, and refuses more than 32 bits.
+/// The arguments of a queue whose messages and which itself are there for a while. RabbitMQ counts milliseconds. It
+/// refuses 0 for the queue, and more than 32 bits.
 fn lifetimes(ttl: Option<Duration>, expires: Duration) -> Map<String, Value> {
     let millis = |length: Duration| u32::try_from(length.as_millis()).unwrap_or(u32::MAX);
     let mut arguments = Map::new();

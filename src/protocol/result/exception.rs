@@ -145,7 +145,9 @@ mod tests {
     /// The document of an attempt that is tried again.
     fn tried_again(error: TaskError) -> Value {
         match Judge::unstarted(&message(), Timestamp::ZERO).judge(Err(error.into_ending())) {
-            Verdict::Again { failed: Some(failed), .. } => serde_json::to_value(Exception::of(&failed)).unwrap(),
+            Verdict::Again { failed: Some(failed), .. } => {
+                serde_json::to_value(Exception::of(&failed)).unwrap()
+            }
             other => panic!("{other:?}"),
         }
     }
