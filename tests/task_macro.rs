@@ -12,7 +12,7 @@ use celeriac::task::{
     AfterFailure, Arguments, Body, Durability, HookEvent, LaneName, Newcomer, Outcome, SerialHeader,
     Task as TaskTrait, TaskDefinition, TaskKind, TaskOptions,
 };
-use celeriac::{Context, TaskError, serial_task, task};
+use celeriac::{Context, State, TaskError, serial_task, task};
 use serde::{Deserialize, Serialize};
 
 /// An error with a cause.
@@ -45,16 +45,19 @@ fn is_busy(error: &MailError) -> bool {
     autoretry = false,
     retry_if = is_busy,
     acks_late = false,
+    acks_on_failure_or_timeout = false,
     soft_time_limit = "30s",
     time_limit = 60,
     expires = "2d",
     ignore_result,
+    store_errors_even_if_ignored,
     result_expires = "6h",
     durability = "memory",
     before_start = record,
     on_success = record,
     on_retry = hooks::record,
-    on_failure = crate::record
+    on_failure = crate::record,
+    after_return = record
 )]
 pub async fn send_email(user: u64, fail: Option<String>) -> Result<String, MailError> {
     tokio::task::yield_now().await;
@@ -279,6 +282,7 @@ fn every_option_arrives() {
     assert!(options.ignore_result);
     assert_eq!(options.result_expires, Duration::from_secs(6 * 3600));
     assert_eq!(options.durability, Durability::Memory);
+    assert!(!options.acks_on_failure_or_timeout && options.store_errors_even_if_ignored);
     assert_eq!(send_email::Task::options(), options);
 }
 
@@ -288,7 +292,7 @@ fn no_option_means_the_defaults() {
     assert_eq!((task.options)(), TaskOptions::default());
     let hooks = (task.hooks)();
     assert!(hooks.before_start.is_none() && hooks.on_success.is_none());
-    assert!(hooks.on_retry.is_none() && hooks.on_failure.is_none());
+    assert!(hooks.on_retry.is_none() && hooks.on_failure.is_none() && hooks.after_return.is_none());
 }
 
 #[test]
@@ -300,10 +304,17 @@ fn hooks_are_called_through_the_definition() {
         (hooks.on_success, HookEvent::Success("1".into())),
         (hooks.on_retry, HookEvent::Retry(vec!["a".into()])),
         (hooks.on_failure, HookEvent::Failure(vec!["b".into()])),
+        (hooks.after_return, HookEvent::AfterReturn(State::Success)),
     ] {
         hook.unwrap()(&ctx, &event);
     }
-    let expected = ["36 BeforeStart", "36 Success(\"1\")", "36 Retry([\"a\"])", "36 Failure([\"b\"])"];
+    let expected = [
+        "36 BeforeStart",
+        "36 Success(\"1\")",
+        "36 Retry([\"a\"])",
+        "36 Failure([\"b\"])",
+        "36 AfterReturn(Success)",
+    ];
     assert_eq!(*RECORDED.lock().unwrap(), expected);
 }
 

@@ -77,6 +77,10 @@ fn expand(attribute: &str, tokens: TokenStream, item: TokenStream) -> TokenStrea
         errors.at(predicate, "`retry_if` asks about the error of a `Result`, and this task returns none");
         options.retry_if = None;
     }
+    if let (Some(predicate), Output::Unit | Output::Value(_)) = (&options.throws, &task.output) {
+        errors.at(predicate, "`throws` asks about the error of a `Result`, and this task returns none");
+        options.throws = None;
+    }
     let is_entry = errors.is_empty();
     let expansion = is_task.then(|| {
         let module = module(&function, &task);
@@ -308,6 +312,23 @@ fn run(function: &ItemFn, task: &TaskFn, options: &Options) -> (TokenStream, Ide
 
 /// An expression that makes a `TaskError` of the variable `error`.
 fn failed(ty: &Type, options: &Options) -> TokenStream {
+    let converted = converted(ty, options);
+    let Some(predicate) = &options.throws else {
+        return converted;
+    };
+    let checked = quote_spanned! {predicate.span()=>
+        let is_expected: fn(&<#ty as ::celeriac::task::Fallible>::Err) -> bool = #predicate;
+    };
+    quote! {{
+        #checked
+        let is_expected = is_expected(&error);
+        let error = #converted;
+        error.or_expected(is_expected)
+    }}
+}
+
+/// The same without a word about whether the error was expected.
+fn converted(ty: &Type, options: &Options) -> TokenStream {
     let converted = quote_spanned!(ty.span()=> ::celeriac::task::IntoTaskError::into_task_error(error));
     let Some(predicate) = &options.retry_if else {
         return converted;
@@ -340,11 +361,15 @@ fn set_options(options: &Options) -> TokenStream {
     assign(quote!(retry.max_delay), options.retry_backoff_max.map(duration));
     assign(quote!(retry.jitter), plain(options.retry_jitter));
     assign(quote!(autoretry), plain(options.autoretry));
+    assign(quote!(stated.autoretry), options.autoretry.map(|_| quote!(true)));
     assign(quote!(acks_late), plain(options.acks_late));
+    assign(quote!(stated.acks_late), options.acks_late.map(|_| quote!(true)));
+    assign(quote!(acks_on_failure_or_timeout), plain(options.acks_on_failure_or_timeout));
     assign(quote!(soft_time_limit), options.soft_time_limit.map(duration).map(some));
     assign(quote!(time_limit), options.time_limit.map(duration).map(some));
     assign(quote!(expires), options.expires.map(duration).map(some));
     assign(quote!(ignore_result), plain(options.ignore_result));
+    assign(quote!(store_errors_even_if_ignored), plain(options.store_errors_even_if_ignored));
     assign(quote!(track_started), plain(options.track_started));
     assign(quote!(result_expires), options.result_expires.map(duration));
     assign(
@@ -373,6 +398,7 @@ fn set_hooks(options: &Options) -> TokenStream {
         ("on_success", &options.on_success),
         ("on_retry", &options.on_retry),
         ("on_failure", &options.on_failure),
+        ("after_return", &options.after_return),
     ] {
         if let Some(hook) = hook {
             set.extend(set_hook(&format_ident!("{field}"), hook));

@@ -134,6 +134,9 @@ use proc_macro::TokenStream;
 /// - `retry_if = path`: a `fn(&E) -> bool` that looks at the error and says whether another attempt may help. With
 ///   `false` the task fails at once. Without this option every error is retried. It needs a task that returns a
 ///   `Result`.
+/// - `throws = path`: a `fn(&E) -> bool` that says whether the error is expected, such as a user who does not exist.
+///   The log then calls it information and no error. Celery has a list of exceptions here. It needs a task that
+///   returns a `Result`.
 /// - `max_retries = 3`: how many retries follow the first run, as in Celery. 0 never retries.
 /// - `default_retry_delay = 10`: the delay before the first retry. Celery waits three minutes. Most temporary faults
 ///   pass sooner, and the backoff takes care of the rest.
@@ -145,6 +148,8 @@ use proc_macro::TokenStream;
 /// - `acks_late = true`: the message is settled when the run is over, so that the task runs again after a crash. A
 ///   task can then run twice, and should be written for that. With `false` the message is settled before the run, and
 ///   the task runs at most once. Celery's default is `false`, which loses running tasks when their worker dies.
+/// - `acks_on_failure_or_timeout = true`: with `false`, a task that has failed for good or passed its hard limit is
+///   also kept as a dead letter, from where it can be put back. As in Celery, it has no effect with `acks_late = false`.
 ///
 /// ## How long it may take
 ///
@@ -158,6 +163,8 @@ use proc_macro::TokenStream;
 /// ## What is kept
 ///
 /// - `ignore_result = false`: with `true` no result is kept. Failures still reach the log and the counters.
+/// - `store_errors_even_if_ignored = false`: with `true` the errors of a task without a result are kept all the same,
+///   as in Celery. It has no effect on serial tasks.
 /// - `track_started = false`: with `true` a shared result store (Redis, rpc) learns when a body starts.
 /// - `result_expires = "1d"`: how long the result is kept, as in Celery.
 /// - `durability = "disk"`: where a waiting call is kept. With `"disk"` it is synced before `delay` returns and
@@ -179,8 +186,9 @@ use proc_macro::TokenStream;
 ///
 /// ## Hooks
 ///
-/// - `before_start`, `on_success`, `on_retry`, `on_failure` `= path`: functions that the runtime calls around a run,
-///   each a `fn(&Context, &HookEvent)`. They run on the event loop and must be short; to do more, enqueue a task.
+/// - `before_start`, `on_success`, `on_retry`, `on_failure`, `after_return` `= path`: functions that the runtime calls
+///   around a run, each a `fn(&Context, &HookEvent)`. They run on the event loop and must be short; to do more, enqueue
+///   a task.
 #[proc_macro_attribute]
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
     expand::task(options.into(), item.into()).into()

@@ -29,11 +29,14 @@ const NAMES: &[&str] = &[
     "retry_jitter",
     "autoretry",
     "retry_if",
+    "throws",
     "acks_late",
+    "acks_on_failure_or_timeout",
     "soft_time_limit",
     "time_limit",
     "expires",
     "ignore_result",
+    "store_errors_even_if_ignored",
     "track_started",
     "result_expires",
     "durability",
@@ -46,6 +49,7 @@ const NAMES: &[&str] = &[
     "on_success",
     "on_retry",
     "on_failure",
+    "after_return",
 ];
 
 /// Names that Celery users may write, and what Celeriac has instead.
@@ -57,7 +61,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("bind", "take a `Context` as the first parameter, it is Celery's `self.request`"),
     ("autoretry_for", "every error is retried by default; `retry_if = path::to::predicate` says which are"),
     ("dont_autoretry_for", "`retry_if = path::to::predicate` says which errors are retried"),
-    ("throws", "`retry_if = path::to::predicate` says which errors are retried"),
     ("retry_kwargs", "`max_retries` and `default_retry_delay` are options of their own"),
     ("serializer", "arguments and results are JSON"),
     ("countdown", "it belongs to one call: `task::s(..).countdown(..)`"),
@@ -77,11 +80,14 @@ pub struct Options {
     pub retry_jitter: Option<bool>,
     pub autoretry: Option<bool>,
     pub retry_if: Option<Path>,
+    pub throws: Option<Path>,
     pub acks_late: Option<bool>,
+    pub acks_on_failure_or_timeout: Option<bool>,
     pub soft_time_limit: Option<Duration>,
     pub time_limit: Option<Duration>,
     pub expires: Option<Duration>,
     pub ignore_result: Option<bool>,
+    pub store_errors_even_if_ignored: Option<bool>,
     pub track_started: Option<bool>,
     pub result_expires: Option<Duration>,
     pub durability: Option<DurabilityOption>,
@@ -91,6 +97,7 @@ pub struct Options {
     pub on_success: Option<Path>,
     pub on_retry: Option<Path>,
     pub on_failure: Option<Path>,
+    pub after_return: Option<Path>,
     /// The options of the unique window.
     pub unique: UniqueOptions,
     /// The options of the lane, if the task is serial.
@@ -175,7 +182,9 @@ impl Options {
             "retry_jitter" => self.retry_jitter = Some(boolean(name, meta)?),
             "autoretry" => self.autoretry = Some(boolean(name, meta)?),
             "retry_if" => self.retry_if = Some(function(name, meta)?),
+            "throws" => self.throws = Some(function(name, meta)?),
             "acks_late" => self.acks_late = Some(boolean(name, meta)?),
+            "acks_on_failure_or_timeout" => self.acks_on_failure_or_timeout = Some(boolean(name, meta)?),
             "soft_time_limit" => {
                 self.soft_time_limit = Some(span_of_time(name, meta, "it would end every run at its start")?);
             }
@@ -186,6 +195,9 @@ impl Options {
                 self.expires = Some(span_of_time(name, meta, "every call would be too late")?);
             }
             "ignore_result" => self.ignore_result = Some(boolean(name, meta)?),
+            "store_errors_even_if_ignored" => {
+                self.store_errors_even_if_ignored = Some(boolean(name, meta)?);
+            }
             "track_started" => self.track_started = Some(boolean(name, meta)?),
             "result_expires" => {
                 self.result_expires =
@@ -199,6 +211,7 @@ impl Options {
             "on_success" => self.on_success = Some(function(name, meta)?),
             "on_retry" => self.on_retry = Some(function(name, meta)?),
             "on_failure" => self.on_failure = Some(function(name, meta)?),
+            "after_return" => self.after_return = Some(function(name, meta)?),
             _ => {
                 let is_known = match &mut self.serial {
                     Some(serial) => serial.set(name, meta)?,

@@ -144,7 +144,7 @@ impl Actor for Worker {
     type Context = Context<Self>;
 
     fn started(&mut self, _: &mut Self::Context) {
-        if let Some(hook) = &self.runtime.on_worker_start {
+        if let Some(hook) = &self.runtime.hooks.on_worker_start {
             hook(&self.name, self.slot);
         }
         self.queue.do_send(WorkerReady { slot: self.slot, generation: self.generation });

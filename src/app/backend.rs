@@ -47,6 +47,8 @@ impl Backend {
             "redis" | "rediss" | "redis+unix" | "unix" => {
                 Self::Redis(url, crate::store::RedisOptions::default())
             }
+            #[cfg(feature = "redis")]
+            "redis+socket" | "socket" => Self::Redis(at_socket(&url), crate::store::RedisOptions::default()),
             #[cfg(feature = "amqp")]
             "rpc" | "rpcs" => Self::Rpc(url),
             _ => Self::Unknown(url),
@@ -102,6 +104,23 @@ impl Backend {
     }
 }
 
+/// Celery's address of a Redis at a Unix socket, `redis+socket://:password@/path?virtual_host=1`, in the spelling of
+/// Redis.
+#[cfg(feature = "redis")]
+fn at_socket(url: &str) -> String {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+    let (user, password) = user.split_once(':').unwrap_or((user, ""));
+    let database = query.split('&').find_map(|pair| pair.strip_prefix("virtual_host="));
+    let parts = [("db", database.unwrap_or_default()), ("user", user), ("pass", password)];
+    let parts = parts.iter().filter(|(_, value)| !value.is_empty());
+    let parts: Vec<String> = parts.map(|(name, value)| format!("{name}={value}")).collect();
+    let mark = if parts.is_empty() { "" } else { "?" };
+    format!("redis+unix://{path}{mark}{}", parts.join("&"))
+}
+
 /// The text before the first colon, in lower case: an address may write its scheme in either case.
 fn scheme(url: &str) -> String {
     url.split_once(':').map_or(url, |(scheme, _)| scheme).to_ascii_lowercase()
@@ -119,6 +138,22 @@ fn unknown(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn celerys_address_of_a_socket_is_understood() {
+        for (celerys, ours) in [
+            ("redis+socket:///run/redis.sock", "redis+unix:///run/redis.sock"),
+            ("socket:///run/redis.sock?virtual_host=3", "redis+unix:///run/redis.sock?db=3"),
+            (
+                "redis+socket://hq:geheim@/run/redis.sock?virtual_host=3&x=y",
+                "redis+unix:///run/redis.sock?db=3&user=hq&pass=geheim",
+            ),
+        ] {
+            let Backend::Redis(address, _) = Backend::at(celerys.to_owned()) else { panic!("{celerys}") };
+            assert_eq!(address, ours);
+        }
+    }
 
     #[tokio::test]
     async fn an_address_that_means_nothing_is_told_so() {

@@ -22,13 +22,13 @@ use crate::broker::amqp::{AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Broker, BrokerListener, EmbeddedBroker, GuardedBroker, MemoryBroker, SplitBroker};
 use crate::catalogue::{Catalogue, CatalogueErrors, QueueRow};
+use crate::runtime::hooks::ProgramHooks;
 use crate::runtime::progress::ProgressHub;
-use crate::runtime::{FailureHook, ReadyHook, WorkerHook};
 use crate::runtime::{MAX_RESULT_SIZE, Runtime};
 use crate::store::{Address, EmbeddedStore, GuardedStore, MemoryStore, Payloads, Store};
 use crate::task::canvas::CanvasLimits;
 use crate::task::registry::Registry;
-use crate::task::{Context, Data, DataMap, Dispatcher, DownloadFacts, HookEvent, Periodic, SourcePoller};
+use crate::task::{Data, DataMap, Dispatcher, Periodic, SourcePoller, TaskDefaults};
 
 /// How long a publish may wait for RabbitMQ if the message can go to an outbox instead.
 #[cfg(feature = "amqp")]
@@ -80,14 +80,13 @@ pub struct Builder {
     arbiters: usize,
     grace: Duration,
     downloads: Option<DownloadLocation>,
-    on_failure: Option<Box<FailureHook>>,
-    on_ready: Option<Box<ReadyHook>>,
-    on_worker_start: Option<Box<WorkerHook>>,
+    pub(super) hooks: ProgramHooks,
     periodic: Vec<Periodic>,
     pollers: Vec<SourcePoller>,
     beat: Option<bool>,
     beat_lease: Option<Duration>,
     pub(super) data: DataMap,
+    defaults: TaskDefaults,
     /// A test has no actors: it does their work itself.
     without_actors: bool,
     ca_certs: Option<PathBuf>,
@@ -115,14 +114,13 @@ impl Builder {
             arbiters: std::thread::available_parallelism().map_or(1, usize::from),
             grace: Duration::from_secs(30),
             downloads: None,
-            on_failure: None,
-            on_ready: None,
-            on_worker_start: None,
+            hooks: ProgramHooks::default(),
             periodic: Vec::new(),
             pollers: Vec::new(),
             beat: None,
             beat_lease: None,
             data: DataMap::default(),
+            defaults: TaskDefaults::default(),
             without_actors: false,
             ca_certs: None,
         }
@@ -242,7 +240,7 @@ impl Builder {
 
     /// Says where results are kept, if not beside the messages. Celery's `result_backend`:
     /// - `redis://[user:password@]host[:port][/database]`: in Redis, where Python programs read them; `rediss://`
-    ///   over TLS.
+    ///   over TLS, `redis+socket:///path` at a Unix socket.
     /// - `rpc://`: nobody keeps them; they are sent over the broker's RabbitMQ to the sender of the task. Another
     ///   RabbitMQ is `rpc://[user:password@]host[:port][/vhost]`.
     /// - `memory://`: in this process.
@@ -271,6 +269,20 @@ impl Builder {
     /// Default: only of tasks that state it themselves.
     pub fn track_started(mut self, track: bool) -> Self {
         self.track_started = track;
+        self
+    }
+
+    /// Whether tasks that do not say it themselves are settled after their run. Celery's `task_acks_late`. Default
+    /// `true`. Serial tasks and tasks with a unique window always are.
+    pub fn acks_late(mut self, late: bool) -> Self {
+        self.defaults.acks_late = Some(late);
+        self
+    }
+
+    /// Whether errors of tasks that do not say it themselves are tried again. Default `true`. Celery says it for all
+    /// tasks with `task_annotations`.
+    pub fn autoretry(mut self, on: bool) -> Self {
+        self.defaults.autoretry = Some(on);
         self
     }
 
@@ -343,14 +355,6 @@ impl Builder {
         self
     }
 
-    /// Sets a hook for each download that is ready. It is called on the queue's event loop, after the record is
-    /// safe, and must not block. If the process dies at that moment, the hook is not called: what must happen for
-    /// sure is a task that is linked to the export.
-    pub fn on_ready(mut self, hook: impl Fn(&Context, &DownloadFacts) + Send + Sync + 'static) -> Self {
-        self.on_ready = Some(Box::new(hook));
-        self
-    }
-
     /// Gives the runtime a value that its tasks take as a parameter: see [`Data`](crate::task::Data). A second value of the
     /// same type replaces the first.
     pub fn data<T: Send + Sync + 'static>(mut self, value: T) -> Self {
@@ -364,26 +368,13 @@ impl Builder {
         self
     }
 
-    /// Called for every task that fails for good.
-    pub fn on_failure(mut self, hook: impl Fn(&Context, &HookEvent) + Send + Sync + 'static) -> Self {
-        self.on_failure = Some(Box::new(hook));
-        self
-    }
-
-    /// Sets a hook for each worker that starts, with its queue and slot. It must not block. If it panics, the
-    /// worker has died, and the queue's restart intensity decides what is done.
-    pub fn on_worker_start(mut self, hook: impl Fn(&str, usize) + Send + Sync + 'static) -> Self {
-        self.on_worker_start = Some(Box::new(hook));
-        self
-    }
-
     /// Starts the runtime on threads of its own, and makes it the one that `delay` uses.
     ///
     /// # Errors
     /// The catalogue or the schedule has mistakes (all are told at once), two tasks or source pollers have one
     /// name, or the broker or a store does not open.
     pub async fn start(self) -> Result<Celeriac, StartError> {
-        let registry = Registry::discover()?;
+        let registry = Registry::discover()?.with_defaults(self.defaults);
         let catalogue = self.read_catalogue()?;
         let beat = self.beat.or(catalogue.beat).unwrap_or(true);
         let environment = self.environment.as_deref();
@@ -500,10 +491,8 @@ impl Builder {
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.track_started = self.track_started;
         runtime.max_result_size = self.max_result_size;
-        runtime.on_failure = self.on_failure;
-        runtime.on_ready = self.on_ready;
+        runtime.hooks = self.hooks;
         runtime.payloads = Arc::new(payloads);
-        runtime.on_worker_start = self.on_worker_start;
         runtime.data = Arc::new(self.data);
         let progress_hub = Arc::new(ActorProgressHub::default());
         if !self.without_actors {
@@ -538,17 +527,21 @@ impl Builder {
     fn settings(&self, beat: bool) -> Settings {
         #[cfg(feature = "amqp")]
         let outbox = self.outbox.is_some();
+        #[cfg(feature = "amqp")]
+        let of_broker = self.amqp.settings();
         #[cfg(not(feature = "amqp"))]
-        let outbox = false;
+        let (outbox, of_broker) = (false, serde_json::Map::new());
         Settings {
             result_backend: self.backend.as_ref().map(Backend::address),
             task_track_started: self.track_started,
+            task_acks_late: self.defaults.acks_late.unwrap_or(true),
             beat,
             environment: self.environment.clone(),
             shutdown_grace: self.grace,
             max_message_size: self.max_message_size,
             max_result_size: self.max_result_size,
             outbox,
+            of_broker,
         }
     }
 

@@ -88,7 +88,7 @@ impl CeleriacInner {
         let remains = move |message: &Message| match Judge::unstarted(message, now()).revoked_waiting() {
             Verdict::Over(mut record) => {
                 let follow_ups = runtime.follow_ups(message, &mut record);
-                Remains { record: (!message.ignore_result).then_some(*record), follow_ups }
+                Remains { record: runtime.keeps(message, State::Revoked).then_some(*record), follow_ups }
             }
             _ => Remains::default(),
         };
@@ -103,10 +103,10 @@ impl CeleriacInner {
             }
         }
         // A permit that was handed over to the task is given back, because no run will come for it.
-        let permit = Arc::new(Mutex::new(None));
-        let (handed, teller) = (Arc::clone(&permit), Arc::clone(&self.runtime));
+        let taken_out = Arc::new(Mutex::new(None));
+        let (taken, teller) = (Arc::clone(&taken_out), Arc::clone(&self.runtime));
         let remains = move |message: &Message| {
-            *handed.lock() = HandedOver::of(message);
+            *taken.lock() = Some(message.clone());
             teller.tell_taken_out(message);
             remains(message)
         };
@@ -114,12 +114,20 @@ impl CeleriacInner {
             Some(inspect) => inspect.remove(id, Box::new(remains)).await.map_err(unreadable(id))?,
             None => Removal::Unknown,
         };
-        let handed = permit.lock().take();
-        if let (Some(handed), Some(keeper)) = (handed, &self.runtime.permits) {
+        let taken: Option<Message> = taken_out.lock().take();
+        if let (Some(handed), Some(keeper)) = (taken.as_ref().and_then(HandedOver::of), &self.runtime.permits)
+        {
             handed.release(&**keeper);
         }
         let (queue, elsewhere) = match removal {
-            Removal::Removed => return Ok(Revoked::Done),
+            Removal::Removed => {
+                if let Some(message) = taken
+                    && let Verdict::Over(record) = Judge::unstarted(&message, now()).revoked_waiting()
+                {
+                    self.runtime.tell_hooks(self.runtime.end_for_hooks(&message, &record));
+                }
+                return Ok(Revoked::Done);
+            }
             Removal::Delivered { queue } => (Some(queue), Revoked::Moving),
             // A task that is acknowledged before its run is nowhere but in its queue.
             Removal::Unknown => (None, Revoked::Unknown),

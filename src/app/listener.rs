@@ -65,7 +65,7 @@ impl RuntimeListener {
 
 impl BrokerListener for RuntimeListener {
     fn options(&self, task: &str) -> Option<TaskOptions> {
-        self.runtime.dispatcher.registry.get(task).map(|definition| (definition.options)())
+        self.runtime.dispatcher.registry.options(task)
     }
 
     fn plan_follow_ups(&self, message: &Message, record: &mut TaskResult) -> Option<Box<FollowUps>> {

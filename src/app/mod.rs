@@ -10,6 +10,7 @@ mod control;
 mod events;
 mod fleet;
 mod handle;
+mod hooks;
 mod lanes;
 mod listener;
 mod replies;

@@ -26,6 +26,13 @@ impl Backoff {
         Self { first, longest, next: first }
     }
 
+    /// The pauses that come after `times` others.
+    #[must_use]
+    pub fn after(mut self, times: u32) -> Self {
+        self.next = doubled(self.first, times, self.longest);
+        self
+    }
+
     /// The pause to take now. The pause after it is twice as long.
     pub fn pause(&mut self) -> Duration {
         let pause = self.next;
@@ -78,5 +85,13 @@ mod tests {
         }
         assert!((6..200).all(|doublings| doubled(Duration::from_secs(1), doublings, MINUTE) == MINUTE));
         assert_eq!(doubled(Duration::from_nanos(1), 40, Duration::MAX).as_nanos(), 1 << 40);
+    }
+
+    #[test]
+    fn pauses_go_on_after_others() {
+        let pauses = Backoff::new(Duration::from_secs(1), MINUTE);
+        let nth: Vec<u64> = (0..8).map(|n| pauses.clone().after(n).peek().as_secs()).collect();
+        assert_eq!(nth, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert_eq!(pauses.after(u32::MAX).peek(), MINUTE);
     }
 }

@@ -7,14 +7,16 @@
 //! - If the future is dropped on its way, the delivery is dropped with it and goes back to the broker.
 
 use super::Runtime;
-use super::body::guard;
+use super::events::{tell_sent, traceback};
 use super::follow_ups::instead;
+use super::hooks::{event_of, tell, tell_ready, waits_for_end};
 use super::run::Report;
 use crate::broker::{Delivery, Settle};
 use crate::core::text::{ERROR, logged_errors, shortened};
+use crate::protocol::result::Exception;
 use crate::task::{
-    AfterFailure, Context, DownloadFacts, Ending, HookEvent, Hooks, Json, Message, Next, State, TaskResult,
-    TrackedState, Verdict,
+    AfterFailure, Context, DownloadFacts, Hooks, Json, Message, Next, State, TaskResult, TrackedState,
+    Verdict,
 };
 
 /// Carries a verdict out. `delivery` is `None` if the task was acknowledged before it ran. Returns the report for
@@ -38,13 +40,13 @@ pub(crate) async fn conclude(
     // Permits are given back before the record is stored, so that whoever sees that the task is over finds them
     // free. A task that runs again may keep the permit that was handed over to it.
     context.end_permits(matches!(verdict, Verdict::Again { .. } | Verdict::HandBack));
-    log(context.message(), &verdict);
+    log(context.message(), &verdict, context.is_expected());
     // The file comes to its final place before a record names it.
     let ready = promote(&mut verdict, context);
     // The bar closes before the last states are written, so that no state is newer than the end.
     context.close_bar(!report.is_over());
     // The hooks' event is taken from the verdict before the settlement consumes it.
-    let event = event_of(&verdict, hooks, runtime);
+    let event = event_of(&verdict, hooks, &runtime.hooks);
     let ends = runtime.ends(&verdict, context);
     // All states are stored before the record, which replaces them.
     if context.has_reported() {
@@ -60,7 +62,8 @@ pub(crate) async fn conclude(
     // The settlement is waited for only where something hangs on it: a download is kept until it is known whether
     // the record names it, a bar is shown until the record is there, and a hook must hear of nothing that may not
     // have happened.
-    let wait = event.is_some() || context.has_exposed() || (report.is_over() && context.has_reported());
+    let told = event.is_some() || waits_for_end(hooks, &runtime.hooks);
+    let wait = told || context.has_exposed() || (report.is_over() && context.has_reported());
     let is_settled =
         settle(settle_of(verdict, context.message(), runtime), delivery, context, runtime, wait).await;
     // From here on the end has happened, and may be told.
@@ -73,10 +76,10 @@ pub(crate) async fn conclude(
         Box::pin(forget_states(context, runtime)).await;
     }
     if let Some(event) = event {
-        tell(hooks, runtime, context, &event);
+        tell(hooks, &runtime.hooks, context, &event);
     }
     if let Some(facts) = ready.filter(|_| is_settled) {
-        tell_ready(&facts, context, runtime);
+        tell_ready(&runtime.hooks, context, &facts);
     }
     report
 }
@@ -94,15 +97,25 @@ fn settle_of(verdict: Verdict, message: &Message, runtime: &Runtime) -> Settle {
     let (mut record, rejected) = match verdict {
         Verdict::Over(record) => (record, None),
         Verdict::Dead { reason, record } => (record, Some(reason)),
-        Verdict::Again { message, due, .. } => return Settle::Requeue { message, due },
+        Verdict::Again { message, due, next, .. } => {
+            // In Celery a retry is a call like any other.
+            if next == Next::Retry {
+                tell_sent(&runtime.events, &message);
+            }
+            return Settle::Requeue { message, due };
+        }
         Verdict::Replaced(launch) => {
             return Settle::Ack {
                 result: None,
-                follow_ups: Some(instead(&runtime.dispatcher, message, *launch)),
+                follow_ups: Some(instead(&runtime.dispatcher, &runtime.events, message, *launch)),
             };
         }
         Verdict::HandBack => return Settle::Return { crashed: false },
     };
+    // Programs in Python print the traceback of what failed, and expect text.
+    if record.traceback.is_none() && is_run_that_failed(&record) && runtime.store.is_shared() {
+        record.traceback = Some(traceback(&Exception::of(&record), &record));
+    }
     // Nothing follows from a task without a workflow.
     let follow_ups = message.workflow.as_ref().and_then(|_| runtime.follow_ups(message, &mut record));
     if let Some(reason) = rejected {
@@ -111,15 +124,32 @@ fn settle_of(verdict: Verdict, message: &Message, runtime: &Runtime) -> Settle {
     // A serial task that was refused before its start does not do to its lane what a failed run does.
     let serial = message.serial.as_deref().filter(|serial| serial.refusal.is_none());
     let after_failure = serial.filter(|_| record.state == State::Failure).map(|serial| serial.after_failure);
-    let is_kept =
-        !message.ignore_result || after_failure == Some(AfterFailure::Block) || record.download.is_some();
-    let reason =
-        (after_failure == Some(AfterFailure::Park)).then(|| format!("parked: {}", record.errors.join(": ")));
+    let is_kept = runtime.keeps(message, record.state)
+        || after_failure == Some(AfterFailure::Block)
+        || record.download.is_some();
+    let reason = match after_failure {
+        Some(AfterFailure::Park) => Some("parked"),
+        _ if is_run_that_failed(&record) && is_dead_if_failed(message, runtime) => Some("failed"),
+        _ => None,
+    };
+    let reason = reason.map(|why| format!("{why}: {}", record.errors.join(": ")));
     let result = is_kept.then_some(*record);
     match reason {
         Some(reason) => Settle::DeadLetter { reason, result, follow_ups },
         None => Settle::Ack { result, follow_ups },
     }
+}
+
+/// Whether this is the record of a run, and not of a task that did not come to its start.
+fn is_run_that_failed(record: &TaskResult) -> bool {
+    record.state == State::Failure && record.worker.is_some()
+}
+
+/// Whether a task that fails becomes a dead letter: it says `acks_on_failure_or_timeout = false`, which holds for tasks
+/// that are settled after their run.
+fn is_dead_if_failed(message: &Message, runtime: &Runtime) -> bool {
+    let definition = runtime.dispatcher.registry.get(&message.task);
+    message.settles_late() && definition.is_some_and(|task| !(task.options)().acks_on_failure_or_timeout)
 }
 
 /// Settles the delivery. With `wait` it completes only when the broker says that the settlement is safe. Returns
@@ -152,7 +182,7 @@ async fn settle(
 fn goes_on(verdict: &Verdict, context: &Context, runtime: &Runtime) -> Option<TrackedState> {
     match verdict {
         Verdict::Again { failed: Some(failed), .. }
-            if runtime.store.is_shared() && !context.message().ignore_result =>
+            if runtime.store.is_shared() && runtime.keeps(context.message(), State::Retry) =>
         {
             Some(runtime.state_of_retry(context, TaskResult::clone(failed)))
         }
@@ -173,15 +203,29 @@ async fn forget_states(context: &Context, runtime: &Runtime) {
     }
 }
 
-fn log(message: &Message, verdict: &Verdict) {
+/// Logs what becomes of a task. An error that was expected is information.
+fn log(message: &Message, verdict: &Verdict, is_expected: bool) {
     let (id, task) = (&message.id, &message.task);
     match verdict {
+        Verdict::Over(r) if r.state == State::Failure && is_expected => {
+            tracing::info!(%id, task, errors = ?r.errors, error_type = ?r.error_type, attempts = r.attempts, "FAILURE, as expected");
+        }
+        Verdict::Again { message: m, due, next: Next::Retry, .. } if is_expected => {
+            tracing::info!(%id, task, errors = ?m.last_errors, retries = m.retries, due = ?due.map(|d| d.to_string()), "RETRY");
+        }
+        Verdict::Dead { reason, .. } if is_expected => {
+            tracing::info!(%id, task, reason, "REJECTED, as expected");
+        }
         Verdict::Over(r) if r.state == State::Failure => {
             tracing::error!(%id, task, errors = ?logged_errors(&r.errors), error_type = ?r.error_type, attempts = r.attempts, "FAILURE");
         }
         Verdict::Over(r) => tracing::debug!(%id, task, state = %r.state, "over"),
         Verdict::Again { message: m, due, next: Next::Retry, .. } => {
             tracing::warn!(%id, task, errors = ?logged_errors(&m.last_errors), retries = m.retries, due = ?due.map(|d| d.to_string()), "RETRY");
+        }
+        Verdict::Again { message: m, due, next: Next::Requeue, .. } => {
+            let due = due.map(|due| due.to_string());
+            tracing::warn!(%id, task, reason = ?m.last_errors, times = m.requeues(), ?due, "rejected, and put back");
         }
         Verdict::Again { next, .. } => tracing::debug!(%id, task, ?next, "waits again"),
         Verdict::Replaced(launch) => {
@@ -192,53 +236,5 @@ fn log(message: &Message, verdict: &Verdict) {
         Verdict::Dead { reason, .. } => {
             tracing::error!(%id, task, reason = shortened(reason, ERROR).as_ref(), "REJECTED");
         }
-    }
-}
-
-/// The event for the hooks; `None`: there is no hook for this verdict.
-fn event_of(verdict: &Verdict, hooks: &Hooks, runtime: &Runtime) -> Option<HookEvent> {
-    let on_failure = hooks.on_failure.is_some() || runtime.on_failure.is_some();
-    match verdict {
-        Verdict::Over(r) if r.state == State::Success && hooks.on_success.is_some() => {
-            Some(HookEvent::Success(r.result.clone().unwrap_or_default()))
-        }
-        Verdict::Over(r) if r.state == State::Failure && on_failure => {
-            Some(HookEvent::Failure(r.errors.clone()))
-        }
-        Verdict::Dead { reason, .. } if on_failure => Some(HookEvent::Failure(vec![reason.clone()])),
-        Verdict::Again { message, next: Next::Retry, .. } if hooks.on_retry.is_some() => {
-            Some(HookEvent::Retry(message.last_errors.clone()))
-        }
-        _ => None,
-    }
-}
-
-/// Calls the task's hook and the program's. Their panics are logged and change nothing.
-fn tell(hooks: &Hooks, runtime: &Runtime, context: &Context, event: &HookEvent) {
-    let own = match event {
-        HookEvent::Success(_) => hooks.on_success,
-        HookEvent::Retry(_) => hooks.on_retry,
-        HookEvent::Failure(_) => hooks.on_failure,
-        HookEvent::BeforeStart => None,
-    };
-    let failed = matches!(event, HookEvent::Failure(_));
-    let everybodys = if failed { runtime.on_failure.as_deref() } else { None };
-    let own = guard(|| own.map_or((), |hook| hook(context, event)));
-    let everybodys = guard(|| everybodys.map_or((), |hook| hook(context, event)));
-    for told in [own, everybodys] {
-        if let Err(Ending::Failure { messages, .. }) = told {
-            let panic = logged_errors(&messages).join(": ");
-            tracing::error!(id = %context.id(), task = context.task(), panic, "a hook panicked; the outcome stands");
-        }
-    }
-}
-
-/// Calls the program's hook for a download that is ready.
-fn tell_ready(facts: &DownloadFacts, context: &Context, runtime: &Runtime) {
-    if let Some(hook) = runtime.on_ready.as_deref()
-        && let Err(Ending::Failure { messages, .. }) = guard(|| hook(context, facts))
-    {
-        let panic = logged_errors(&messages).join(": ");
-        tracing::error!(id = %context.id(), task = context.task(), panic, "a hook panicked; the download is ready");
     }
 }

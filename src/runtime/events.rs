@@ -9,7 +9,8 @@ use crate::protocol::repr;
 use crate::protocol::result::Exception;
 use crate::task::clock::now;
 use crate::task::{
-    Context, EventGroup, EventKind, Interrupt, Message, State, TaskEvent, TaskResult, Verdict,
+    Context, EventFunnel, EventGroup, EventKind, Interrupt, Message, Next, State, TaskEvent, TaskResult,
+    Verdict,
 };
 
 /// Counts the bodies that run.
@@ -88,6 +89,7 @@ impl Runtime {
                 [Some(failed(record)), is_rejected.then_some(EventKind::Rejected { requeue: false })]
             }
             Verdict::Again { failed: Some(record), .. } => [Some(retried(record)), None],
+            Verdict::Again { next: Next::Requeue, .. } => [Some(EventKind::Rejected { requeue: true }), None],
             Verdict::HandBack => [Some(EventKind::Cancelled), None],
             Verdict::Again { .. } | Verdict::Replaced(_) => [None, None],
         }
@@ -135,6 +137,11 @@ impl Runtime {
     }
 }
 
+/// Tells that a message is sent that takes the place of its task or follows from it.
+pub(super) fn tell_sent(events: &EventFunnel, message: &Message) {
+    events.emit(EventGroup::Sent, || Some(TaskEvent::now(Arc::new(message.clone()), EventKind::Sent)));
+}
+
 fn end_of(record: &TaskResult, interrupt: Option<Interrupt>) -> Option<EventKind> {
     match record.state {
         State::Success => {
@@ -155,24 +162,21 @@ fn end_of(record: &TaskResult, interrupt: Option<Interrupt>) -> Option<EventKind
 fn failed(record: &TaskResult) -> EventKind {
     let exception = Exception::of(record);
     let is_unknown = record.error_type.as_deref() == Some("NotRegistered");
-    let traceback = (!is_unknown).then(|| traceback(&exception, record));
+    let traceback = (!is_unknown).then(|| traceback(&exception, record).into());
     EventKind::Failed { exception: exception.repr().into(), traceback }
 }
 
 fn retried(record: &TaskResult) -> EventKind {
-    let exception = match record.error_type.as_deref() {
-        // The attempt asked for another one; it has not asked once too often yet.
-        Some("Retry") => Exception::of_attempt(&record.errors, "Retry"),
-        _ => Exception::of(record),
-    };
-    let traceback = Some(traceback(&exception, record));
+    let exception = Exception::of(record);
+    let traceback = Some(traceback(&exception, record).into());
     EventKind::Retried { exception: exception.repr().into(), traceback }
 }
 
-fn traceback(exception: &Exception, record: &TaskResult) -> Arc<str> {
+/// The traceback of a record: the one that it has, or its error in the form of one.
+pub(super) fn traceback(exception: &Exception, record: &TaskResult) -> String {
     match &record.traceback {
-        Some(traceback) => traceback.as_str().into(),
-        None => exception.traceback(&format!("{} in queue {}", record.task, record.queue)).into(),
+        Some(traceback) => traceback.clone(),
+        None => exception.traceback(&format!("{} in queue {}", record.task, record.queue)),
     }
 }
 

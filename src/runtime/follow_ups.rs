@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Runtime;
+use super::events::tell_sent;
 use crate::broker::{BrokerError, ChordEnd, FollowUps, limits};
 use crate::protocol::result::Exception;
 use crate::store::{ChordPart, ChordSize};
@@ -13,18 +14,19 @@ use crate::task::canvas::{
     CanvasLimits, Cause, EndPlan, Launch, LostTask, Part, after, note_called, plan_chord_end,
 };
 use crate::task::clock::now;
-use crate::task::{Dispatcher, Json, Lineage, Message, ParentTask, State, TaskId, TaskResult};
+use crate::task::{Dispatcher, EventFunnel, Json, Lineage, Message, ParentTask, State, TaskId, TaskResult};
 
 impl Runtime {
     /// The follow-ups of the end of `message`; `None`: it has none. The record is told its children. If they cannot
     /// be made, the task fails instead, and its errbacks follow.
     pub(crate) fn follow_ups(&self, message: &Message, record: &mut TaskResult) -> Option<Box<FollowUps>> {
-        follow_ups(&self.dispatcher, message, record)
+        follow_ups(&self.dispatcher, &self.events, message, record)
     }
 }
 
 fn follow_ups(
     dispatcher: &Arc<Dispatcher>,
+    events: &Arc<EventFunnel>,
     message: &Message,
     record: &mut TaskResult,
 ) -> Option<Box<FollowUps>> {
@@ -42,13 +44,18 @@ fn follow_ups(
         let lineage = record.lineage.get_or_insert_default();
         lineage.children.clone_from(&end_plan.launch.children);
     }
-    Follower::of(dispatcher, message).follow_ups(end_plan).map(Box::new)
+    Follower::of(dispatcher, events, message).follow_ups(end_plan).map(Box::new)
 }
 
 /// What is sent in the place of `message`, which is replaced by a canvas.
-pub(super) fn instead(dispatcher: &Arc<Dispatcher>, message: &Message, launch: Launch) -> Box<FollowUps> {
+pub(super) fn instead(
+    dispatcher: &Arc<Dispatcher>,
+    events: &Arc<EventFunnel>,
+    message: &Message,
+    launch: Launch,
+) -> Box<FollowUps> {
     let end_plan = EndPlan { launch, ..EndPlan::default() };
-    let follow_ups = Follower::of(dispatcher, message).follow_ups(end_plan);
+    let follow_ups = Follower::of(dispatcher, events, message).follow_ups(end_plan);
     Box::new(follow_ups.unwrap_or_default())
 }
 
@@ -57,15 +64,17 @@ pub(super) fn instead(dispatcher: &Arc<Dispatcher>, message: &Message, launch: L
 #[derive(Clone)]
 struct Follower {
     dispatcher: Arc<Dispatcher>,
+    events: Arc<EventFunnel>,
     origin: ParentTask,
     reply_to: Option<String>,
     result_expires: Duration,
 }
 
 impl Follower {
-    fn of(dispatcher: &Arc<Dispatcher>, message: &Message) -> Self {
+    fn of(dispatcher: &Arc<Dispatcher>, events: &Arc<EventFunnel>, message: &Message) -> Self {
         Self {
             dispatcher: Arc::clone(dispatcher),
+            events: Arc::clone(events),
             origin: ParentTask::of(message),
             reply_to: message.workflow.as_deref().and_then(|workflow| workflow.reply_to.clone()),
             result_expires: message.result_expires,
@@ -94,7 +103,11 @@ impl Follower {
         for call in calls {
             let message = self.dispatcher.next(call, &self.origin);
             match limits::check(&message) {
-                Ok(()) => follow_ups.messages.push(message),
+                Ok(()) => {
+                    // As in Celery it is told before the end of the task is, and before it can be received.
+                    tell_sent(&self.events, &message);
+                    follow_ups.messages.push(message);
+                }
                 Err(error) => self.fail_instead(&message, &error, &mut follow_ups, left),
             }
         }

@@ -11,6 +11,7 @@ pub(crate) mod conclusion;
 pub(crate) mod enqueue;
 mod events;
 mod follow_ups;
+pub(crate) mod hooks;
 pub(crate) mod progress;
 pub(crate) mod revoked_stamps;
 pub(crate) mod run;
@@ -21,7 +22,8 @@ mod unique_window;
 
 use std::sync::{Arc, OnceLock, Weak};
 
-use self::events::ActivityMeter;
+use self::events::{ActivityMeter, traceback};
+use self::hooks::ProgramHooks;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
 use self::revoked_stamps::RevokedStamps;
 use self::states::StateWriter;
@@ -35,27 +37,13 @@ use crate::protocol::result::Exception;
 use crate::store::{Decision, MemoryStore, Notes, Payloads, Store, StoreError};
 use crate::task::clock::now;
 use crate::task::{
-    Client, Context, DataMap, Dispatcher, DownloadFacts, DownloadSink, EventFunnel, HookEvent, LaneName,
-    Message, PermitKeeper, ProgressSink, Sinks, State, StateSink, TaskDefinition, TaskId, TaskResult,
-    TrackedState, progress_meta, read_progress,
+    Client, Context, DataMap, Dispatcher, DownloadSink, EventFunnel, LaneName, Message, PermitKeeper,
+    ProgressSink, Sinks, State, StateSink, TaskDefinition, TaskId, TaskResult, TrackedState, progress_meta,
+    read_progress,
 };
-
-/// A hook that is called for every task that fails for good, whatever the task. Celery has this as
-/// `CELERY_TASK_ANNOTATIONS['*']`; CommCare HQ hangs its error tracker there.
-pub type FailureHook = dyn Fn(&Context, &HookEvent) + Send + Sync;
-
-/// A hook that is called when the download of a task is ready: on the queue's event loop, after the record that
-/// says so is safe. It must not block. If the process dies in between, the hook is not called again; what must
-/// happen for sure belongs into a task that follows from this one (`link`). CommCare HQ sends its mail "Export
-/// Complete" at this point.
-pub type ReadyHook = dyn Fn(&Context, &DownloadFacts) + Send + Sync;
 
 /// The default of the most bytes that a task's value may take: more than anybody reads, and little enough to be read.
 pub(crate) const MAX_RESULT_SIZE: usize = 16 << 20;
-
-/// A hook that is called on the queue's event loop when a worker starts, with the queue's name and the worker's
-/// slot. If it panics, the worker has not started. Celery's `worker_process_init`.
-pub type WorkerHook = dyn Fn(&str, usize) + Send + Sync;
 
 /// What all runs of one program share.
 pub(crate) struct Runtime {
@@ -91,9 +79,8 @@ pub(crate) struct Runtime {
     pub(crate) permits: Option<Arc<dyn PermitKeeper>>,
     /// What the program has given to its tasks.
     pub(crate) data: Arc<DataMap>,
-    pub(crate) on_failure: Option<Box<FailureHook>>,
-    pub(crate) on_ready: Option<Box<ReadyHook>>,
-    pub(crate) on_worker_start: Option<Box<WorkerHook>>,
+    /// What the program wants to be told of.
+    pub(crate) hooks: ProgramHooks,
 }
 
 impl Runtime {
@@ -175,9 +162,7 @@ impl Runtime {
             revoked_stamps: RevokedStamps::default(),
             permits,
             data: Arc::default(),
-            on_failure: None,
-            on_ready: None,
-            on_worker_start: None,
+            hooks: ProgramHooks::default(),
         }
     }
 
@@ -240,15 +225,30 @@ impl Runtime {
         }
     }
 
+    /// Whether the store is told of a task that comes to this state.
+    pub(crate) fn keeps(&self, message: &Message, state: State) -> bool {
+        let is_error = matches!(state, State::Retry | State::Failure | State::Revoked | State::Rejected);
+        let keeps_errors = || {
+            self.dispatcher
+                .registry
+                .get(&message.task)
+                .is_some_and(|task| (task.options)().store_errors_even_if_ignored)
+        };
+        !message.ignore_result || (is_error && keeps_errors())
+    }
+
     /// The state that the store gets for an attempt that failed and is tried again (RETRY).
     pub(crate) fn state_of_retry(&self, context: &Context, failed: TaskResult) -> TrackedState {
-        let mut meta = serde_json::to_value(Exception::of(&failed)).unwrap_or_default();
+        let exception = Exception::of(&failed);
+        // Celery stores a traceback with each retry, and its tools print it.
+        let traceback = Some(traceback(&exception, &failed));
+        let mut meta = serde_json::to_value(exception).unwrap_or_default();
         if let Some(shown) = context.progress_shown() {
             // RETRY takes the place of PROGRESS in the store, so it carries the bar along for the next attempt.
             // Celery ignores the key.
             meta["progress"] = progress_meta(Some(shown), None);
         }
-        let TaskResult { id, traceback, lineage, .. } = failed;
+        let TaskResult { id, lineage, .. } = failed;
         TrackedState { id, state: State::Retry.as_str().to_owned(), meta: meta.into(), traceback, lineage }
     }
 
@@ -292,15 +292,19 @@ impl Runtime {
     /// Ends a task that was never delivered, with this record. `message` is there if it could be read.
     pub(crate) async fn over(&self, message: Option<&Message>, record: TaskResult) {
         self.tell_over(message, &record);
+        let told = message.and_then(|message| self.end_for_hooks(message, &record));
         let plan_follow_ups = |message: &Message, record: &mut TaskResult| self.follow_ups(message, record);
         self.completer(&plan_follow_ups).over(message, record).await;
+        self.tell_hooks(told);
     }
 
     /// Fails a task that was promised to run, but that the broker refuses for good.
     pub(crate) async fn give_up(&self, message: &Message, error: &BrokerError) {
         let plan_follow_ups = |message: &Message, record: &mut TaskResult| self.follow_ups(message, record);
-        self.tell_over(Some(message), &refused_result(message, refusal_reason(error)));
+        let record = refused_result(message, refusal_reason(error));
+        self.tell_over(Some(message), &record);
         self.completer(&plan_follow_ups).give_up(message, error).await;
+        self.tell_hooks(self.end_for_hooks(message, &record));
     }
 
     /// The broker's part that keeps results.

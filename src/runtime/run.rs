@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::Runtime;
 use super::body::{CpuBody, IoBody, StartIo, Stuck, guard, is_panic, start_io};
 use super::conclusion::conclude;
+use super::hooks::{after_return, before_start};
 use super::task_levers::TimeLimits;
 use crate::broker::{Delivery, Settle};
 use crate::catalogue::Pool;
@@ -25,8 +26,7 @@ use crate::core::Timestamp;
 use crate::core::time::deadline;
 use crate::task::clock::now;
 use crate::task::{
-    Body, Context, Ending, EventKind, HookEvent, Hooks, Interrupt, Judge, Next, State, TaskDefinition, Until,
-    Verdict,
+    Body, Context, Ending, EventKind, Hooks, Interrupt, Judge, Next, State, TaskDefinition, Until, Verdict,
 };
 
 /// The pause before a task is tried again whose permit was handed over to it and has another holder by now.
@@ -147,6 +147,7 @@ impl Run {
         let (panicked, timed_out) = (is_panic(&outcome), matches!(outcome, Err(Ending::TimeLimit(_))));
         let verdict = self.verdict(outcome, rand::random());
         let report = conclude(verdict, delivery, &self.context, &hooks, &self.runtime).await;
+        self.after_return(&hooks, &report);
         Report { panicked, timed_out, ..report }
     }
 
@@ -219,8 +220,16 @@ impl Run {
         wait(self, hooks).await
     }
 
+    /// Calls the hooks that are called after each run.
+    pub(crate) fn after_return(&self, hooks: &Hooks, report: &Report) {
+        after_return(hooks, &self.runtime.hooks, &self.context, report);
+    }
+
     /// Judges the outcome of the body. `entropy` is the random number that spreads the pauses of retries.
     pub(crate) fn verdict(&self, outcome: Result<String, Ending>, entropy: u64) -> Verdict {
+        if outcome.as_ref().is_err_and(Ending::is_expected) {
+            self.context.note_expected();
+        }
         let judge = Judge {
             message: self.context.message(),
             now: now(),
@@ -257,11 +266,7 @@ fn too_large(value: &str, most: usize) -> Ending {
 /// Runs the body until it ends or is not waited for any longer.
 async fn wait(run: &Run, hooks: &Hooks) -> Result<String, Ending> {
     let ((soft, hard), context) = (run.time_limits, &run.context);
-    if let Some(hook) = hooks.before_start
-        && let Err(panic) = guard(|| hook(context, &HookEvent::BeforeStart))
-    {
-        return Err(panic);
-    }
+    before_start(hooks, &run.runtime.hooks, context)?;
     let mut body = match run.start_on_loop() {
         Some(start) => Running::Io(start_io(start, context.clone())?),
         None => Running::Cpu(CpuBody::start(

@@ -106,6 +106,8 @@ pub(crate) struct RunState {
     permits: OnceLock<Box<RunPermits>>,
     /// Whether the run has reported a state.
     reported: AtomicBool,
+    /// Whether the run has ended with an error that was expected.
+    expected: AtomicBool,
     /// The number of members that the run has added to its chord.
     added: AtomicU32,
     message: Arc<Message>,
@@ -148,6 +150,7 @@ impl Context {
             keeper,
             permits: OnceLock::new(),
             reported: AtomicBool::new(false),
+            expected: AtomicBool::new(false),
             added: AtomicU32::new(0),
             message,
             again,
@@ -289,11 +292,13 @@ impl Context {
         self.run.message.retries
     }
 
-    /// Whether an earlier run may have ended with its worker or its process. Then this run may find half of the work
-    /// done. RabbitMQ does not know which deliveries had started, so over RabbitMQ the answer is true for each task
-    /// that was delivered before. Celery's `delivery_info['redelivered']`.
+    /// Whether an earlier run may have ended with its worker or its process, or has put the task back into its queue
+    /// ([`TaskError::reject_and_requeue`]). Then this run may find half of the work done. RabbitMQ does not know which
+    /// deliveries had started, so over RabbitMQ the answer is true for each task that was delivered before. Celery's
+    /// `delivery_info['redelivered']`.
     pub fn is_redelivered(&self) -> bool {
-        self.run.again || self.run.message.crashes > 0
+        let message = &self.run.message;
+        self.run.again || message.crashes > 0 || message.requeues() > 0
     }
 
     /// The fencing token of a serial task: a number that grows with each start in its lane. Pass it on to the storage
@@ -504,6 +509,16 @@ impl Context {
     /// Whether the run has reported any state.
     pub(crate) fn has_reported(&self) -> bool {
         self.run.reported.load(Ordering::Acquire)
+    }
+
+    /// Notes that the run has ended with an error that was expected.
+    pub(crate) fn note_expected(&self) {
+        self.run.expected.store(true, Ordering::Release);
+    }
+
+    /// Whether the run has ended with an error that was expected.
+    pub(crate) fn is_expected(&self) -> bool {
+        self.run.expected.load(Ordering::Acquire)
     }
 
     /// The reason why the run should end now, if there is one.

@@ -6,8 +6,8 @@ use std::pin::Pin;
 use super::finite;
 use super::panic::unseen;
 use super::{
-    Arguments, ArgumentsError, Context, NeededData, SerialHeader, Task, TaskError, TaskKind, TaskOptions,
-    Unique,
+    Arguments, ArgumentsError, Context, NeededData, SerialHeader, State, Task, TaskError, TaskKind,
+    TaskOptions, Unique,
 };
 
 /// The outcome of one run: the returned value as JSON, or the way in which the run ended otherwise.
@@ -37,10 +37,15 @@ pub enum HookEvent {
     Retry(Vec<String>),
     /// The task failed for good with these messages.
     Failure(Vec<String>),
+    /// The task ended as REVOKED, for this reason. Only the [program](crate::Builder::on_revoked) has a hook for it.
+    Revoked(Vec<String>),
+    /// A run is over, and left its task in this state: a finished one, `Retry`, or `Pending` if the task goes on in
+    /// another way (it was postponed, continued, replaced, or put back).
+    AfterReturn(State),
 }
 
 /// A function that the runtime calls around a run, on the event loop; it must be short and must not block. Celery calls
-/// them `before_start`, `on_success`, `on_retry` and `on_failure`.
+/// them `before_start`, `on_success`, `on_retry`, `on_failure` and `after_return`.
 pub type Hook = fn(&Context, &HookEvent);
 
 /// The hooks of a task. The runtime logs a panic of any hook but `before_start`, and the outcome stays as it is.
@@ -55,6 +60,9 @@ pub struct Hooks {
     pub on_retry: Option<Hook>,
     /// The runtime calls it after the failure was recorded.
     pub on_failure: Option<Hook>,
+    /// The runtime calls it after each run that it called `before_start` for, whatever came of the run, and after the
+    /// other hooks. Celery leaves out runs that end with `RETRY`, `IGNORED` or `REJECTED`; the event says the state.
+    pub after_return: Option<Hook>,
 }
 
 /// Makes the serial part of a call from the call's encoded arguments.

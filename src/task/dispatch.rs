@@ -123,11 +123,12 @@ impl Dispatcher {
         }
         let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
         let serial = self.serial(&call)?;
+        let options = self.registry.filled_in(&call.task, call.options);
         let ParentTask { root_id, parent_id, .. } = ParentTask::current();
         let workflow =
             Workflow { root_id, parent_id, reply_to: self.reply_to.clone(), ..Workflow::default() };
         let workflow = Some(workflow).filter(|workflow| *workflow != Workflow::default());
-        Ok(fill_in(NewTask { serial, ..call }, queue, workflow.map(Box::new)))
+        Ok(fill_in(NewTask { serial, options, ..call }, queue, workflow.map(Box::new)))
     }
 
     /// Makes the messages that are sent when a canvas starts.
@@ -216,7 +217,8 @@ impl Dispatcher {
         };
         // If the key cannot be made here, the worker finds that out too and moves the message to the dead letters.
         let serial = self.serial(&call).unwrap_or_default();
-        fill_in(NewTask { serial, ..call }, queue, workflow)
+        let options = self.registry.filled_in(&call.task, call.options);
+        fill_in(NewTask { serial, options, ..call }, queue, workflow)
     }
 
     /// The lane of a call: the call's own, or else the one of its task.

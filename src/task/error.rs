@@ -48,10 +48,36 @@ pub(crate) enum Ending {
     Ignore,
     /// The message goes to the dead letters. Celery's `Reject(requeue=False)`.
     Reject { reason: String, name: ErrorName },
+    /// The message goes back into its queue. This burns no attempt. Celery's `Reject(requeue=True)`.
+    Requeue { reason: String },
     /// The body ended because it was told to.
     Interrupted(Interrupt),
     /// The hard time limit passed, this one, and the body was not waited for any longer.
     TimeLimit(Duration),
+}
+
+impl Ending {
+    /// The name of the error, if the ending is one.
+    fn error_name_mut(&mut self) -> Option<&mut ErrorName> {
+        match self {
+            Self::Failure { name, .. }
+            | Self::Retry { name, .. }
+            | Self::Fail { name, .. }
+            | Self::Reject { name, .. } => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Whether the ending is an error that was expected.
+    pub(crate) fn is_expected(&self) -> bool {
+        match self {
+            Self::Failure { name, .. }
+            | Self::Retry { name, .. }
+            | Self::Fail { name, .. }
+            | Self::Reject { name, .. } => name.expected,
+            _ => false,
+        }
+    }
 }
 
 /// What the next attempt has in place of what the task's policy and its message say.
@@ -59,6 +85,8 @@ pub(crate) enum Ending {
 pub(crate) struct NextAttempt {
     pub(crate) after: Option<Duration>,
     pub(crate) max_retries: Option<u32>,
+    /// How long after this attempt the next one may start at the latest.
+    pub(crate) expires: Option<Duration>,
     /// The arguments, and the task that they are of.
     pub(crate) arguments: Option<(&'static str, Result<Arguments, String>)>,
 }
@@ -70,11 +98,13 @@ pub(crate) struct ErrorName {
     pub(crate) name: String,
     /// The Python module of the class.
     pub(crate) module: Option<String>,
+    /// Whether the error is expected, so that the log does not call it one.
+    pub(crate) expected: bool,
 }
 
 impl<T: Into<String>> From<T> for ErrorName {
     fn from(name: T) -> Self {
-        Self { name: name.into(), module: None }
+        Self { name: name.into(), module: None, expected: false }
     }
 }
 
@@ -218,6 +248,16 @@ impl TaskError {
         Self::new(Ending::Reject { reason: reason.to_string(), name: "Reject".into() })
     }
 
+    /// Puts the task back into its queue, from where any worker may take it: "this machine cannot, another one may". It
+    /// burns no attempt, and the next run finds [`Context::is_redelivered`](super::Context::is_redelivered). Celery's
+    /// `Reject(requeue=True)`.
+    ///
+    /// Celery puts the message back at once. If no worker wants it, it goes round as fast as the machines can. Here the
+    /// task waits before it can be taken: 1 s, and twice as long each further time in a row, up to a minute.
+    pub fn reject_and_requeue(reason: impl fmt::Display) -> Self {
+        Self::new(Ending::Requeue { reason: reason.to_string() })
+    }
+
     /// Rejects a call of a task that is not in this program.
     pub(crate) fn not_registered(reason: String) -> Self {
         Self::new(Ending::Reject { reason, name: "NotRegistered".into() })
@@ -260,6 +300,17 @@ impl TaskError {
     pub fn with_max_retries(mut self, max_retries: u32) -> Self {
         if let Some(next) = self.next_attempt() {
             next.max_retries = Some(max_retries);
+        }
+        self
+    }
+
+    /// Asks for another attempt that must start within `after` from now; if none has, the task is revoked. This takes
+    /// the place of the expiry that the call has, also for the attempts that follow: Celery's `self.retry(expires=…)`.
+    /// It has no effect on endings other than failures and retries.
+    #[must_use]
+    pub fn with_expires(mut self, after: Duration) -> Self {
+        if let Some(next) = self.next_attempt() {
+            next.expires = Some(after);
         }
         self
     }
@@ -316,12 +367,20 @@ impl TaskError {
     /// ```
     #[must_use]
     pub fn with_python_type(mut self, module: impl Into<String>, class: impl Into<String>) -> Self {
-        if let Ending::Failure { name, .. }
-        | Ending::Retry { name, .. }
-        | Ending::Fail { name, .. }
-        | Ending::Reject { name, .. } = &mut *self.0
-        {
-            *name = ErrorName { name: class.into(), module: Some(module.into()) };
+        if let Some(name) = self.0.error_name_mut() {
+            (name.name, name.module) = (class.into(), Some(module.into()));
+        }
+        self
+    }
+
+    /// States whether the error is expected: that a user does not exist is a failure of the task, but nobody has to
+    /// look at it. An expected error is logged as information and not as an error or a warning; nothing else changes.
+    /// Celery's `throws`. The task's option of that name decides for the errors that state nothing. It has no effect on
+    /// endings that are no errors.
+    #[must_use]
+    pub fn with_expected(mut self, expected: bool) -> Self {
+        if let Some(name) = self.0.error_name_mut() {
+            name.expected = expected;
         }
         self
     }
@@ -343,6 +402,15 @@ impl TaskError {
             *slot = Some(is_transient);
         }
         self
+    }
+}
+
+impl TaskError {
+    /// Fills in what the task's `throws` thinks, unless the error has stated that it is expected.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn or_expected(self, is_expected: bool) -> Self {
+        if is_expected { self.with_expected(true) } else { self }
     }
 }
 
@@ -379,6 +447,7 @@ impl fmt::Display for TaskError {
             Ending::Fail { errors, .. } => f.write_str(&errors.join("; ")),
             Ending::Ignore => f.write_str("ignored"),
             Ending::Reject { reason, .. } => write!(f, "rejected: {reason}"),
+            Ending::Requeue { reason } => write!(f, "rejected, and put back into its queue: {reason}"),
             Ending::Interrupted(interrupt) => write!(f, "{interrupt}"),
             Ending::TimeLimit(limit) => write!(f, "the time limit of {limit:?} passed"),
         }
@@ -463,6 +532,7 @@ mod tests {
             (TaskError::fail(["a", "b"]), "a; b"),
             (TaskError::ignore(), "ignored"),
             (TaskError::reject("foreign"), "rejected: foreign"),
+            (TaskError::reject_and_requeue("busy"), "rejected, and put back into its queue: busy"),
             (TaskError::from(Interrupt::Revoked), "the task was revoked while it ran"),
         ] {
             assert_eq!(error.to_string(), text);
@@ -472,14 +542,27 @@ mod tests {
     #[test]
     fn a_failure_that_says_how_to_go_on_keeps_its_messages_and_its_type() {
         let error = TaskError::permanent("busy").with_python_type("app", "Busy").with_max_retries(7);
+        let error = error.with_expires(Duration::from_secs(9));
         let Ending::Retry { messages, name, next } = error.into_ending() else { panic!() };
         assert_eq!(
             (messages, name.name, name.module.as_deref()),
             (vec!["busy".into()], "Busy".into(), Some("app"))
         );
         assert_eq!((next.max_retries, next.after), (Some(7), None));
+        assert_eq!(next.expires, Some(Duration::from_secs(9)));
         let ignored = TaskError::ignore().with_countdown(Duration::ZERO).with_max_retries(1);
         assert!(matches!(ignored.into_ending(), Ending::Ignore));
+    }
+
+    #[test]
+    fn an_error_is_expected_if_it_or_its_task_says_so() {
+        let is_expected = |error: TaskError| error.into_ending().is_expected();
+        let plain = || TaskError::from(parse_error());
+        assert!(!is_expected(plain()) && !is_expected(plain().or_expected(false)));
+        assert!(is_expected(plain().or_expected(true)));
+        let stated = plain().with_expected(true).or_expected(false).with_python_type("app", "Gone");
+        assert!(is_expected(stated.with_max_retries(1)), "it stays so when it says more");
+        assert!(!is_expected(TaskError::ignore().with_expected(true)));
     }
 
     #[test]

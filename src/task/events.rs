@@ -83,7 +83,7 @@ pub enum EventKind {
         /// Whether it did not start before it expired.
         expired: bool,
     },
-    /// The task has rejected itself.
+    /// The task has rejected itself: it has failed, or waits in its queue again.
     Rejected {
         /// Whether the message goes back into its queue.
         requeue: bool,

@@ -22,6 +22,10 @@ pub const RUN_ONCE_HEADER: &str = "celeriac_once";
 /// canvas may be sent again under the same ids, and then all of it runs again: [`RUN_ONCE_HEADER`] holds within one sending.
 pub const SENDING: &str = "celeriac_sending";
 
+/// The header that counts how often in a row a body has rejected its task and put it back into the queue. It says that
+/// the task was delivered before, and how long it waits this time.
+pub(crate) const REQUEUES: &str = "celeriac_requeues";
+
 /// The application's headers: small JSON values that travel with the task.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Headers(pub BTreeMap<String, Value>);
@@ -203,6 +207,12 @@ impl Message {
     /// lane.
     pub(crate) fn has_to_pass_lane(&self, due: Option<Timestamp>) -> bool {
         self.lane().is_some() && due.is_none_or(|due| due <= now())
+    }
+
+    /// How often in a row a body has put the task back into its queue: [`REQUEUES`].
+    pub(crate) fn requeues(&self) -> u32 {
+        let times = self.headers.0.get(REQUEUES).and_then(Value::as_u64).unwrap_or_default();
+        u32::try_from(times).unwrap_or(u32::MAX)
     }
 
     /// Whether a run of the task has begun before, however it ended.

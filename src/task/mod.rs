@@ -69,7 +69,11 @@ pub(crate) use id::{BadId, check_id};
 pub use id::{LONGEST_ID, TaskId};
 pub(crate) use json::look;
 pub use json::{Json, JsonMap};
+pub(crate) use message::REQUEUES;
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING};
+#[doc(hidden)]
+pub use options::StatedOptions;
+pub(crate) use options::TaskDefaults;
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};

@@ -48,6 +48,10 @@ pub struct TaskOptions {
     /// With `false` the message is settled before the body starts, so a crash leads to no run: the task runs at most
     /// once.
     pub acks_late: bool,
+    /// Whether a task that has failed for good, or passed its hard limit, leaves its queue for good. The default is
+    /// true, as for Celery. With `false` its message goes to the dead letters, from where it can be put back; the record says
+    /// FAILURE all the same. It holds for tasks that are settled after their run.
+    pub acks_on_failure_or_timeout: bool,
     /// The time after which the runtime tells the body to end (`Context::check`).
     pub soft_time_limit: Option<Duration>,
     /// The time after which the runtime fails the task and takes back its worker slot.
@@ -56,6 +60,9 @@ pub struct TaskOptions {
     pub expires: Option<Duration>,
     /// Whether the result is thrown away. Failures still go to the log and the counters.
     pub ignore_result: bool,
+    /// Whether failures, retries and revocations are kept even if the result is thrown away. The default is false, as
+    /// for Celery. It has no effect on serial tasks.
+    pub store_errors_even_if_ignored: bool,
     /// Whether the result store is told when a body starts (STARTED), so that other programs can see it. It costs a
     /// write for each run. The default is false, as for Celery's `task_track_started`; this program itself always
     /// knows.
@@ -71,6 +78,39 @@ pub struct TaskOptions {
     /// Whether events are sent of what happens to the task: Celery's `send_events`. The default is true. Events that
     /// a body [sends itself](crate::Context::send_event) are sent in any case.
     pub send_events: bool,
+    /// What the task states itself, so that the program's defaults do not hold for it.
+    #[doc(hidden)]
+    pub stated: StatedOptions,
+}
+
+/// Whether a task states these options itself. The attribute macro fills it in.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StatedOptions {
+    pub acks_late: bool,
+    pub autoretry: bool,
+}
+
+/// What a program says for all of its tasks that do not say it themselves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct TaskDefaults {
+    pub(crate) acks_late: Option<bool>,
+    pub(crate) autoretry: Option<bool>,
+}
+
+impl TaskDefaults {
+    /// Fills in what `options` do not state. With `settles_late` the message is settled after the run whatever the
+    /// program says. An option that was set in code is stated if its value is not the default.
+    pub(crate) fn fill_in(self, mut options: TaskOptions, settles_late: bool) -> TaskOptions {
+        let TaskOptions { acks_late, autoretry, .. } = TaskOptions::default();
+        if !options.stated.acks_late && options.acks_late == acks_late && !settles_late {
+            options.acks_late = self.acks_late.unwrap_or(acks_late);
+        }
+        if !options.stated.autoretry && options.autoretry == autoretry {
+            options.autoretry = self.autoretry.unwrap_or(autoretry);
+        }
+        options
+    }
 }
 
 impl Default for TaskOptions {
@@ -81,15 +121,41 @@ impl Default for TaskOptions {
             retry: RetryPolicy::default(),
             autoretry: true,
             acks_late: true,
+            acks_on_failure_or_timeout: true,
             soft_time_limit: None,
             time_limit: None,
             expires: None,
             ignore_result: false,
+            store_errors_even_if_ignored: false,
             track_started: false,
             result_expires: Duration::from_secs(24 * 60 * 60),
             durability: Durability::Disk,
             rate_limit: None,
             send_events: true,
+            stated: StatedOptions::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_programs_defaults_hold_for_what_a_task_does_not_state() {
+        let defaults = TaskDefaults { acks_late: Some(false), autoretry: Some(false) };
+        let of = |options: TaskOptions, settles_late| {
+            let TaskOptions { acks_late, autoretry, .. } = defaults.fill_in(options, settles_late);
+            (acks_late, autoretry)
+        };
+        assert_eq!(of(TaskOptions::default(), false), (false, false));
+        assert_eq!(of(TaskOptions::default(), true), (true, false), "a window or a lane needs its end");
+        let stated = StatedOptions { acks_late: true, autoretry: true };
+        assert_eq!(of(TaskOptions { stated, ..TaskOptions::default() }, false), (true, true));
+        let none = TaskDefaults::default().fill_in(TaskOptions::default(), false);
+        assert_eq!(none, TaskOptions::default());
+        let opposite = TaskDefaults { acks_late: Some(true), autoretry: Some(true) };
+        let in_code = TaskOptions { acks_late: false, autoretry: false, ..TaskOptions::default() };
+        assert_eq!(opposite.fill_in(in_code.clone(), false), in_code);
     }
 }

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 
 use crate::core::did_you_mean;
 
-use super::{DataMap, NeededData, TaskDefinition};
+use super::{DataMap, NeededData, TaskDefaults, TaskDefinition, TaskOptions};
 
 /// The tasks of a program by name.
 #[derive(Clone)]
 pub struct Registry {
     tasks: HashMap<&'static str, &'static TaskDefinition>,
+    /// What the program says for the tasks that do not say it themselves.
+    defaults: TaskDefaults,
 }
 
 /// The error of two tasks that share a name.
@@ -59,7 +61,23 @@ impl Registry {
                 });
             }
         }
-        Ok(Self { tasks })
+        Ok(Self { tasks, defaults: TaskDefaults::default() })
+    }
+
+    /// Has the program's defaults hold for the options that tasks do not state.
+    pub(crate) fn with_defaults(self, defaults: TaskDefaults) -> Self {
+        Self { defaults, ..self }
+    }
+
+    /// The options of the task of this name in this program, if the program has it.
+    pub(crate) fn options(&self, name: &str) -> Option<TaskOptions> {
+        self.get(name).map(|task| self.filled_in(name, (task.options)()))
+    }
+
+    /// These options of a call of the task, with the program's defaults for what they do not state.
+    pub(crate) fn filled_in(&self, name: &str, options: TaskOptions) -> TaskOptions {
+        let settles_late = self.get(name).is_some_and(|task| task.serial.is_some() || task.unique.is_some());
+        self.defaults.fill_in(options, settles_late)
     }
 
     /// The task of this name, if the program has it.

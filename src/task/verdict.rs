@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use super::canvas::{CanvasLimits, Launch, replacement};
 use super::{
-    Arguments, Ending, EnqueueError, ErrorName, Interrupt, Lineage, Message, NextAttempt, RawSignature,
-    Refusal, State, TaskResult, Until,
+    Arguments, Ending, EnqueueError, ErrorName, Interrupt, Lineage, Message, NextAttempt, REQUEUES,
+    RawSignature, Refusal, State, TaskResult, Until,
 };
 use crate::core::text::{ERROR, MOST_ERROR_BYTES, bounded_errors, shortened};
-use crate::core::{RetryVerdict, Timestamp};
+use crate::core::{Backoff, RetryVerdict, Timestamp};
+
+/// The pauses of a task that was put back into its queue, time after time, so that one which no worker wants does not
+/// go round as fast as the machine can.
+const REQUEUE_PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// Everything that is known when a run has ended.
 pub(crate) struct Judge<'a> {
@@ -52,6 +56,8 @@ pub(crate) enum Next {
     Postpone,
     Continue,
     Replace,
+    /// The body has put the task back into its queue.
+    Requeue,
 }
 
 impl<'a> Judge<'a> {
@@ -109,6 +115,7 @@ impl<'a> Judge<'a> {
             Ending::Ignore => self.over(State::Ignored, None, Vec::new(), None),
             Ending::TimeLimit(limit) => self.time_limit(limit),
             Ending::Reject { reason, name } => self.dead_as(name, &reason),
+            Ending::Requeue { reason } => self.put_back(reason),
             Ending::Interrupted(Interrupt::Revoked) => self.revoked("the task was revoked while it ran"),
             Ending::Interrupted(Interrupt::Shutdown | Interrupt::LaneLost) => Verdict::HandBack,
             Ending::Interrupted(interrupt @ Interrupt::SoftTimeLimit) => {
@@ -130,7 +137,10 @@ impl<'a> Judge<'a> {
         match ending {
             // What a time limit comes to is said where it is judged.
             Ending::Reject { .. } | Ending::Fail { .. } | Ending::TimeLimit(_) => false,
-            Ending::Postpone { .. } | Ending::Continue { .. } | Ending::Replace { .. } => true,
+            Ending::Postpone { .. }
+            | Ending::Continue { .. }
+            | Ending::Replace { .. }
+            | Ending::Requeue { .. } => true,
             Ending::Interrupted(interrupt) => self.terminated || *interrupt != Interrupt::SoftTimeLimit,
             _ => self.terminated,
         }
@@ -240,6 +250,7 @@ impl<'a> Judge<'a> {
         let failed = Box::new(self.record(State::Retry, None, messages.clone(), Some(name)));
         let mut message = self.next_message();
         message.arguments = arguments.unwrap_or(message.arguments);
+        message.expires = next.expires.map(|after| self.now + after).or(message.expires);
         message.retries = message.retries.saturating_add(1);
         message.eta = Some(due);
         message.last_errors = messages;
@@ -296,14 +307,25 @@ impl<'a> Judge<'a> {
             Err(error) => {
                 // Python programs catch this error by its class.
                 let (name, module) = ("ImproperlyConfigured", "celery.exceptions");
-                let name = ErrorName { name: name.to_owned(), module: Some(module.to_owned()) };
+                let name = ErrorName { module: Some(module.to_owned()), ..name.into() };
                 self.over(State::Failure, None, vec![error], Some(name))
             }
         }
     }
 
+    fn put_back(&self, reason: String) -> Verdict {
+        let times = self.message.requeues();
+        let due = self.now + REQUEUE_PAUSES.after(times).peek();
+        let mut message = self.next_message();
+        message.headers.0.insert(REQUEUES.to_owned(), times.saturating_add(1).into());
+        message.eta = Some(due);
+        message.last_errors = vec![reason];
+        Verdict::Again { message: Box::new(message), due: Some(due), next: Next::Requeue, failed: None }
+    }
+
     fn next_message(&self) -> Message {
         let mut message = self.message.clone();
+        message.headers.0.remove(REQUEUES);
         message.first_started_at = message.first_started_at.or(self.started_at);
         message
     }
@@ -430,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn a_retry_may_say_its_delay_its_limit_and_its_arguments() {
+    fn a_retry_may_say_its_delay_its_limit_its_expiry_and_its_arguments() {
         let next = Arguments { args: "[7]".into(), kwargs: String::new() };
         let ending = |task, max_retries| Ending::Retry {
             messages: vec!["later".into()],
@@ -438,6 +460,7 @@ mod tests {
             next: Box::new(NextAttempt {
                 after: Some(Duration::from_secs(1)),
                 max_retries: Some(max_retries),
+                expires: Some(Duration::from_secs(2)),
                 arguments: Some((task, Ok(next.clone()))),
             }),
         };
@@ -449,6 +472,12 @@ mod tests {
         };
         assert_eq!((&m.arguments, m.retries, m.retry.max_retries), (&next, 4, 3));
         assert_eq!((due, failed.error_type.as_deref()), (Some(Timestamp::from_millis(6_000)), Some("E")));
+        assert_eq!(m.expires, Some(Timestamp::from_millis(7_000)));
+        // One that says none keeps that of the call.
+        let until = Some(Timestamp::from_millis(8_000));
+        let call = Message { expires: until, ..message(0) };
+        let Verdict::Again { message: m, .. } = judge(&call, failure(None)) else { panic!() };
+        assert_eq!(m.expires, until);
         let over = state(judge(&message(0), ending("app::t", 0)));
         assert_eq!(over, Some((State::Failure, 1, vec!["later".into()])));
         let (_, _, errors) = state(judge(&message(0), ending("app::u", 4))).unwrap();
@@ -516,6 +545,30 @@ mod tests {
         let reject = TaskError::reject(&long).into_ending();
         let Verdict::Dead { reason, .. } = judge(&m, reject) else { panic!() };
         assert!(reason.len() <= MOST_ERROR_BYTES);
+    }
+
+    #[test]
+    fn what_is_put_back_burns_no_attempt_and_waits_longer_each_time() {
+        let rejected = || TaskError::reject_and_requeue("no").into_ending();
+        let put_back = |message: &Message| match judge(message, rejected()) {
+            Verdict::Again { message, due, next: Next::Requeue, failed: None } => (message, due.unwrap()),
+            other => panic!("{other:?}"),
+        };
+        let (mut again, due) = put_back(&message(2));
+        assert_eq!((again.retries, again.requeues(), again.eta), (2, 1, Some(due)));
+        assert_eq!((due, &again.last_errors), (Timestamp::from_millis(6_000), &vec!["no".to_owned()]));
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            let (next, due) = put_back(&again);
+            pauses.push(due.since(Timestamp::from_millis(5_000)).as_secs());
+            again = next;
+        }
+        assert_eq!((pauses, again.requeues()), (vec![2, 4, 8, 16, 32, 60, 60], 8));
+        // What goes on in another way begins anew.
+        let Verdict::Again { message: tried, .. } = judge(&again, failure(None)) else { panic!() };
+        assert_eq!((tried.requeues(), tried.retries), (0, 3));
+        let revoked = judge_revoked(&again, rejected(), true);
+        assert_eq!(state(revoked).unwrap().0, State::Revoked);
     }
 
     #[test]

@@ -199,7 +199,8 @@ impl Stage {
         }
         let verdict = run.verdict(outcome, 0);
         let ran = ran(message, &verdict);
-        conclude(verdict, delivery, &run.context, &hooks, &self.runtime).await;
+        let report = conclude(verdict, delivery, &run.context, &hooks, &self.runtime).await;
+        run.after_return(&hooks, &report);
         ran
     }
 }

@@ -38,6 +38,16 @@ fn silent() -> Result<(), TaskError> {
     Err(TaskError::permanent("nobody looks"))
 }
 
+/// This task wants another worker, twice.
+#[task(queue = "kit")]
+async fn picky(ctx: Context) -> Result<(u32, bool), TaskError> {
+    static ASKED: AtomicUsize = AtomicUsize::new(0);
+    if ASKED.fetch_add(1, Ordering::SeqCst) < 2 {
+        return Err(TaskError::reject_and_requeue("not on this machine"));
+    }
+    Ok((ctx.attempt(), ctx.is_redelivered()))
+}
+
 #[task(queue = "kit")]
 async fn option_1() -> Result<(), TaskError> {
     Err(TaskError::fail(["my uncool", "errors"]))
@@ -86,6 +96,20 @@ async fn eagerly_a_task_goes_all_the_way_with_its_retries() {
     assert_eq!((record.attempts, record.worker.as_deref()), (3, Some("kit#1")));
     // By backoff, 60 and 120 seconds passed on the test's clock, and the test did not wait for them.
     assert_eq!(app.now().since(began), Duration::from_secs(180));
+}
+
+#[tokio::test]
+async fn what_is_put_back_waits_and_comes_as_redelivered_in_its_first_attempt() {
+    let app = testing::start().await.unwrap();
+    let result = picky::delay().await.unwrap();
+    assert_eq!(app.run_until_idle().await, 1, "it does not go round");
+    assert_eq!(app.advance(Duration::from_millis(999)).await, 0);
+    assert_eq!(app.advance(Duration::from_millis(1)).await, 1);
+    assert_eq!(app.advance(Duration::from_millis(1_999)).await, 0);
+    assert_eq!(app.advance(Duration::from_millis(1)).await, 1);
+    assert_eq!(result.get(PATIENCE).await, Ok((1, true)));
+    let states: Vec<State> = app.runs().iter().map(|ran| ran.state).collect();
+    assert_eq!(states, [State::Pending, State::Pending, State::Success]);
 }
 
 #[tokio::test]

@@ -16,6 +16,21 @@ async fn second_try(ctx: Context) -> Result<u32, TaskError> {
     Ok(ctx.attempt())
 }
 
+/// Wants another worker, unless it was delivered before.
+#[task(queue = "one")]
+async fn wants_another_worker(ctx: Context) -> Result<u32, TaskError> {
+    if ctx.is_redelivered() { Ok(ctx.attempt()) } else { Err(TaskError::reject_and_requeue("not here")) }
+}
+
+/// Celery's `Reject(requeue=True)`: RabbitMQ keeps it for a moment, and it comes as redelivered, in its first attempt.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_that_is_put_back_is_redelivered_in_its_first_attempt() {
+    let celeriac = runtime(&vhost().await).await;
+    let put_back = wants_another_worker::s().send(celeriac.client()).await.unwrap();
+    assert_eq!(put_back.get(LONG).await, Ok(1));
+    celeriac.shutdown().await.unwrap();
+}
+
 /// What is not due keeps nobody from starting: the queue holds two at most, and ten wait for their time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_due_takes_no_place() {

@@ -178,6 +178,13 @@ fn states_before_the_end_come_back() {
         ("PROGRESS", json!({"done": 5})),
         ("RETRY", json!("busy")),
         ("RETRY", json!({"exc_type": "ValueError", "exc_message": ["x"], "exc_module": "builtins"})),
+        // A bar that goes along makes it more than a `Retry`.
+        (
+            "RETRY",
+            json!({
+                "exc_type": "Retry", "exc_message": ["x"], "exc_module": "celery.exceptions", "progress": {}
+            }),
+        ),
         ("PENDING", json!(null)),
     ] {
         let tracked = TrackedState {

@@ -42,6 +42,15 @@ async fn flaky(ctx: Context) -> Result<(), TaskError> {
     Ok(())
 }
 
+#[task(max_retries = 1, retry_jitter = false, default_retry_delay = "10ms")]
+async fn asks_again(ctx: Context) -> Result<(), TaskError> {
+    if ctx.retries() == 0 {
+        return Err(TaskError::retry("not yet"));
+    }
+    RETRY_GATE.acquire().await.map_err(TaskError::from_display)?.forget();
+    Ok(())
+}
+
 #[task]
 async fn large() -> String {
     "x".repeat(100_000)
@@ -121,6 +130,23 @@ async fn results_and_states_are_where_python_reads_them() {
     assert_eq!(retry.meta["exc_message"], json!(["busy"]), "{}", retry.meta);
     RETRY_GATE.add_permits(1);
     assert_eq!(flaky.get(PATIENCE).await, Ok(()));
+
+    // One that the body asked for is Celery's `Retry`, and has not been asked for once too often.
+    let asking = asks_again::s().send(client.clone()).await.unwrap();
+    let retry = in_time("RETRY", async {
+        loop {
+            match store.tracked(asking.id()).await.unwrap() {
+                Some(tracked) => return tracked,
+                None => tokio::task::yield_now().await,
+            }
+        }
+    })
+    .await;
+    // The argument of a `Retry` is read as what it is about.
+    assert_eq!(retry.meta, json!("not yet"));
+    assert!(retry.traceback.is_some_and(|traceback| traceback.ends_with("Retry: not yet")));
+    RETRY_GATE.add_permits(1);
+    assert_eq!(asking.get(PATIENCE).await, Ok(()));
 
     // A value that the store refuses is a failure that says so, and no endless loop.
     let large = large::s().send(client.clone()).await.unwrap();

@@ -146,3 +146,26 @@ notes = "look at the gateway"
         .with_notes("look at the gateway");
     assert_eq!(of_file, [row]);
 }
+
+/// How its message is settled, and whether its errors are tried again.
+#[task(queue = "io")]
+async fn says_nothing(ctx: Context) -> (bool, bool) {
+    (ctx.message().acks_late, ctx.message().autoretry)
+}
+
+#[task(queue = "io", acks_late, autoretry)]
+async fn says_it_itself(ctx: Context) -> (bool, bool) {
+    (ctx.message().acks_late, ctx.message().autoretry)
+}
+
+#[tokio::test]
+async fn what_a_program_says_for_all_tasks_holds_for_those_that_say_nothing() {
+    let celeriac = builder().acks_late(false).autoretry(false).in_memory().start().await.unwrap();
+    let client = celeriac.client();
+    assert_eq!(says_nothing::s().send(client.clone()).await.unwrap().get(LONG).await, Ok((false, false)));
+    assert_eq!(says_it_itself::s().send(client.clone()).await.unwrap().get(LONG).await, Ok((true, true)));
+    // What follows from a task is sent by the same program.
+    let chain = add::s(1, 1).then(says_nothing::s());
+    assert_eq!(chain.send(client).await.unwrap().get(LONG).await, Ok((false, false)));
+    celeriac.shutdown().await.unwrap();
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use celeriac::{Celeriac, Context, State, TaskError, task};
 
-use crate::kit::{LONG, add, add_cpu, note, notes, on_both, record, until_status};
+use crate::kit::{LONG, add, add_cpu, note, notes, on_both, record, until, until_status};
 
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
@@ -113,6 +113,7 @@ async fn ends(ctx: &Context, how: String) -> Result<String, TaskError> {
         "permanent" => TaskError::permanent("the form was deleted"),
         "retry in" => TaskError::retry_in(soon, "the lock is taken"),
         "postpone" => TaskError::postpone(soon),
+        "put back" => TaskError::reject_and_requeue("not on this machine"),
         "postpone until" => TaskError::postpone_until(std::time::SystemTime::now() + soon),
         "fail" => TaskError::fail(["row 3: no name", "row 7: no age"]),
         "ignore" => TaskError::ignore(),
@@ -130,16 +131,19 @@ async fn end(celeriac: &Celeriac, how: &str) -> (celeriac::task::TaskResult, Vec
 #[tokio::test]
 async fn what_burns_an_attempt_and_what_does_not() {
     on_both(|celeriac| async move {
-        for (how, value, attempts) in
-            [("retry in", "attempt 2", 2), ("postpone", "attempt 1", 1), ("postpone until", "attempt 1", 1)]
-        {
+        for (how, value, attempts) in [
+            ("retry in", "attempt 2", 2),
+            ("postpone", "attempt 1", 1),
+            ("postpone until", "attempt 1", 1),
+            ("put back", "attempt 1", 1),
+        ] {
             let (record, notes) = end(&celeriac, how).await;
             assert_eq!(record.state, State::Success, "{how}");
             assert_eq!(record.result.as_deref(), Some(format!("{value:?}").as_str()), "{how}");
             assert_eq!((record.attempts, notes.len()), (attempts, 2), "{how}");
         }
-        let status = until_status(&celeriac, "io", |s| (s.retried, s.requeued, s.done) == (1, 2, 3)).await;
-        assert_eq!(status.time_to_start.count, 3, "counted once a task, at its first start");
+        let status = until_status(&celeriac, "io", |s| (s.retried, s.requeued, s.done) == (1, 3, 4)).await;
+        assert_eq!(status.time_to_start.count, 4, "counted once a task, at its first start");
     })
     .await;
 }
@@ -210,6 +214,47 @@ async fn a_rejected_task_is_a_dead_letter_that_can_be_revived() {
         assert_eq!((second.state, second.result.as_deref()), (State::Success, Some("\"attempt 1\"")));
         assert!(celeriac.dead_letters(10).await.unwrap().is_empty());
         assert!(!celeriac.requeue_dead_letter(rejected.id()).await.unwrap(), "there is none any more");
+    })
+    .await;
+}
+
+#[task(queue = "io", max_retries = 0, acks_on_failure_or_timeout = false)]
+async fn is_kept_when_it_fails(ctx: &Context) -> Result<u32, TaskError> {
+    note(ctx.id(), "ran");
+    if notes(ctx.id()).len() == 1 { Err(TaskError::failure(["the disk is full"])) } else { Ok(2) }
+}
+
+#[tokio::test]
+async fn a_task_that_is_not_acknowledged_on_failure_is_a_dead_letter_as_well() {
+    on_both(|celeriac| async move {
+        let failing = is_kept_when_it_fails::s().send(celeriac.client()).await.unwrap();
+        let first = record(&failing).await;
+        assert_eq!((first.state, first.errors), (State::Failure, vec!["the disk is full".to_owned()]));
+        let letters = celeriac.dead_letters(10).await.unwrap();
+        let letters: Vec<_> = letters.iter().map(|l| (&l.message.id, l.reason.as_str())).collect();
+        assert_eq!(letters, [(failing.id(), "failed: the disk is full")]);
+        assert!(celeriac.requeue_dead_letter(failing.id()).await.unwrap());
+        let second = record(&failing).await;
+        assert_eq!((second.state, second.result.as_deref()), (State::Success, Some("2")));
+    })
+    .await;
+}
+
+#[task(queue = "io", max_retries = 0, ignore_result, store_errors_even_if_ignored)]
+async fn keeps_errors_only(fail: bool) -> Result<u32, TaskError> {
+    if fail { Err(TaskError::failure(["no"])) } else { Ok(1) }
+}
+
+#[tokio::test]
+async fn the_errors_of_a_task_without_a_result_may_be_kept() {
+    on_both(|celeriac| async move {
+        let well = keeps_errors_only::s(false).send(celeriac.client()).await.unwrap();
+        let failing = keeps_errors_only::s(true).send(celeriac.client()).await.unwrap();
+        until_status(&celeriac, "io", |s| (s.done, s.failed) == (1, 1)).await;
+        until("the failure is stored", async || failing.result().await.unwrap().is_some()).await;
+        let kept = failing.result().await.unwrap().map(|record| (record.state, record.errors));
+        assert_eq!(kept, Some((State::Failure, vec!["no".to_owned()])));
+        assert_eq!(well.result().await.unwrap(), None);
     })
     .await;
 }

@@ -1,5 +1,6 @@
 //! What a program hears of its tasks through the stream of events.
 
+use celeriac::task::canvas::chord;
 use celeriac::task::{EventKind, EventStream, TaskEvent};
 use celeriac::{Celeriac, Context, TaskError, TaskId, task};
 use futures_util::StreamExt;
@@ -14,6 +15,11 @@ async fn fails_in_the_end() -> Result<(), TaskError> {
 #[task(queue = "io")]
 async fn rejects_itself() -> Result<(), TaskError> {
     Err(TaskError::reject("no"))
+}
+
+#[task(queue = "io")]
+async fn wants_another_worker() -> Result<(), TaskError> {
+    Err(TaskError::reject_and_requeue("not here"))
 }
 
 #[task(queue = "io")]
@@ -69,6 +75,10 @@ async fn all_that_happens_to_a_task_is_told_in_order() {
         let rejected = rejects_itself::s().send(client()).await.unwrap();
         let told = up_to(&mut events, rejected.id(), "rejected").await;
         assert_eq!(told, ["received", "started", "failed", "rejected"]);
+        let put_back = wants_another_worker::s().send(client()).await.unwrap();
+        let told = up_to(&mut events, put_back.id(), "rejected").await;
+        assert_eq!(told, ["received", "started", "rejected"]);
+        assert_eq!(put_back.revoke(false).await, Ok(true));
         let telling = tells_more::s().send(client()).await.unwrap();
         let told = up_to(&mut events, telling.id(), "succeeded").await;
         assert_eq!(told, ["received", "started", "progress", "succeeded"]);
@@ -120,6 +130,51 @@ async fn a_task_that_is_revoked_while_it_waits_was_never_received() {
         let later = add::s(1, 1).countdown(10 * LONG).send(celeriac.client()).await.unwrap();
         assert_eq!(later.revoke(false).await, Ok(true));
         assert_eq!(up_to(&mut events, later.id(), "revoked").await, ["revoked"]);
+    })
+    .await;
+}
+
+#[task(queue = "io")]
+async fn total(numbers: Vec<i64>) -> i64 {
+    numbers.iter().sum()
+}
+
+/// The types of the events of one task, up to its success.
+async fn of_one(events: &mut EventStream, id: &TaskId) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    while names.last().is_none_or(|name| name != "task-succeeded") {
+        let event = next(events).await;
+        if event.id() == id {
+            names.push(event.kind.name().to_owned());
+        }
+    }
+    names
+}
+
+/// As in Celery, what a worker sends in its turn is a call as well, and here it is always told before it is received.
+#[tokio::test]
+async fn what_follows_from_a_task_is_told_to_be_sent() {
+    on_both(|celeriac| async move {
+        let expected = ["task-sent", "task-received", "task-started", "task-succeeded"];
+        let mut events = celeriac.events();
+        let step = add::s(1, 1).then(add::p(3)).send(celeriac.client()).await.unwrap();
+        assert_eq!(of_one(&mut events, step.id()).await, expected, "the next step of a chain");
+        let body = chord([add::s(1, 1), add::s(2, 2)], total::p());
+        let body = body.send(celeriac.client()).await.unwrap();
+        assert_eq!(of_one(&mut events, body.id()).await, expected, "the body of a chord");
+        let failing = fails_in_the_end::s().send(celeriac.client()).await.unwrap();
+        let mut sent = 0;
+        loop {
+            let event = next(&mut events).await;
+            let is_again = event.message().is_some_and(|message| message.retries == 1);
+            match event.kind {
+                EventKind::Sent if event.id() == failing.id() && is_again => sent += 1,
+                EventKind::Retried { .. } => break,
+                _ => {}
+            }
+        }
+        assert_eq!(sent, 1, "a retry");
+        record(&failing).await;
     })
     .await;
 }

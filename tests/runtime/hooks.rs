@@ -1,11 +1,12 @@
 //! Hooks around a run, a task's own and the program's; what their panics change and what not.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use celeriac::task::HookEvent;
 use celeriac::{Context, State, TaskError, task};
 
-use crate::kit::{LONG, add, builder, note, notes, on_both, record, until};
+use crate::kit::{Gate, LONG, add, builder, hold, note, notes, on_both, record, until};
 
 fn noted(ctx: &Context, event: &HookEvent) {
     note(ctx.id(), format!("{event:?}"));
@@ -169,4 +170,95 @@ async fn the_programs_hook_hears_of_every_final_failure_and_of_nothing_else() {
             "runtime::hooks::hooked Failure([\"no\", \"really\"])",
         ]
     );
+}
+
+#[task(queue = "io", max_retries = 1, default_retry_delay = 0.05, before_start = noted, after_return = noted)]
+async fn comes_back(ctx: &Context, how: String) -> Result<u32, TaskError> {
+    note(ctx.id(), "body");
+    let is_first = notes(ctx.id()).len() < 3;
+    match how.as_str() {
+        "is retried" if is_first => Err(TaskError::retry("once")),
+        "is postponed" if is_first => Err(TaskError::postpone(Duration::from_millis(50))),
+        "is ignored" => Err(TaskError::ignore()),
+        "is rejected" => Err(TaskError::reject("no")),
+        _ => Ok(1),
+    }
+}
+
+#[tokio::test]
+async fn each_run_that_has_started_is_told_to_be_over_with_its_state() {
+    on_both(|celeriac| async move {
+        let run =
+            |state: &str| vec!["BeforeStart".to_owned(), "body".to_owned(), format!("AfterReturn({state})")];
+        for (how, states) in [
+            ("succeeds", vec!["Success"]),
+            ("is retried", vec!["Retry", "Success"]),
+            ("is postponed", vec!["Pending", "Success"]),
+            ("is ignored", vec!["Ignored"]),
+            ("is rejected", vec!["Rejected"]),
+        ] {
+            let result = comes_back::s(how.into()).send(celeriac.client()).await.unwrap();
+            record(&result).await;
+            let expected: Vec<String> = states.into_iter().flat_map(run).collect();
+            until("all hooks were called", async || notes(result.id()).len() >= expected.len()).await;
+            assert_eq!(notes(result.id()), expected, "{how}");
+        }
+    })
+    .await;
+}
+
+#[task(queue = "io", max_retries = 1, default_retry_delay = 0.05)]
+async fn plain(ctx: &Context, fail: u32) -> Result<u32, TaskError> {
+    if ctx.attempt() <= fail { Err(TaskError::failure(["no"])) } else { Ok(ctx.attempt()) }
+}
+
+#[tokio::test]
+async fn the_program_has_a_hook_for_each_event() {
+    let heard = |ctx: &Context, event: &HookEvent| note(ctx.id(), format!("{event:?}"));
+    let celeriac = builder()
+        .in_memory()
+        .before_start(heard)
+        .on_success(heard)
+        .on_retry(heard)
+        .on_failure(heard)
+        .on_revoked(heard)
+        .after_return(heard)
+        .start()
+        .await
+        .unwrap();
+    let client = || celeriac.client();
+    for (fail, expected) in [
+        (0, vec!["BeforeStart", "Success(\"1\")", "AfterReturn(Success)"]),
+        (
+            2,
+            vec![
+                "BeforeStart",
+                "Retry([\"no\"])",
+                "AfterReturn(Retry)",
+                "BeforeStart",
+                "Failure([\"no\"])",
+                "AfterReturn(Failure)",
+            ],
+        ),
+    ] {
+        let result = plain::s(fail).send(client()).await.unwrap();
+        record(&result).await;
+        until("all hooks were called", async || notes(result.id()).len() >= expected.len()).await;
+        assert_eq!(notes(result.id()), expected, "fails {fail} times");
+    }
+
+    // One that waits has no run, so nothing is said of one.
+    let waiting = plain::s(0).countdown(LONG).send(client()).await.unwrap();
+    assert_eq!(waiting.revoke(false).await, Ok(true));
+    until("the hook was called", async || !notes(waiting.id()).is_empty()).await;
+    assert_eq!(notes(waiting.id()), ["Revoked([\"the task was revoked before it started\"])"]);
+    let gate = Gate::new();
+    let running = hold::s(gate.name.clone()).send(client()).await.unwrap();
+    gate.entered(1).await;
+    assert_eq!(running.revoke(true).await, Ok(true));
+    let expected =
+        ["BeforeStart", "Revoked([\"the task was revoked while it ran\"])", "AfterReturn(Revoked)"];
+    until("all hooks were called", async || notes(running.id()).len() >= expected.len()).await;
+    assert_eq!(notes(running.id()), expected);
+    celeriac.shutdown().await.unwrap();
 }

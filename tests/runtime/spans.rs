@@ -1,4 +1,4 @@
-//! What a body logs says of which run it is.
+//! What a body logs says of which run it is; which failures are errors in the log.
 
 use celeriac::{Celeriac, TaskError, task};
 
@@ -49,4 +49,45 @@ async fn each_line_in_a_process_of_its_own() {
     }
     let said = lines("said on a thread");
     assert!(said.len() == 1 && said[0].contains(&format!("id={}", threaded.id())), "{said:?}");
+}
+
+#[derive(Debug, thiserror::Error)]
+enum MailError {
+    #[error("no such user")]
+    NoSuchUser,
+    #[error("no server")]
+    NoServer,
+}
+
+fn is_no_such_user(error: &MailError) -> bool {
+    matches!(error, MailError::NoSuchUser)
+}
+
+#[task(queue = "io", max_retries = 1, default_retry_delay = "1ms", throws = is_no_such_user)]
+async fn mails(to_nobody: bool) -> Result<(), MailError> {
+    Err(if to_nobody { MailError::NoSuchUser } else { MailError::NoServer })
+}
+
+#[test]
+fn an_expected_error_is_none_in_the_log() {
+    kit::alone("spans::levels_in_a_process_of_its_own");
+}
+
+#[tokio::test]
+#[ignore = "a subscriber for all threads; run by `an_expected_error_is_none_in_the_log`"]
+async fn levels_in_a_process_of_its_own() {
+    let log = Log::capture(tracing::Level::INFO);
+    let celeriac: Celeriac = kit::memory().await;
+    let levels = async |to_nobody: bool| -> Vec<String> {
+        let result = mails::s(to_nobody).send(celeriac.client()).await.unwrap();
+        let record = kit::record(&result).await;
+        assert_eq!((record.state, record.attempts), (celeriac::State::Failure, 2));
+        let text = log.text();
+        let lines = text.lines().filter(|line| line.contains(record.id.as_str()));
+        // The line begins with the time.
+        lines.filter_map(|line| line.split_whitespace().nth(1).map(str::to_owned)).collect()
+    };
+    assert_eq!(levels(true).await, ["INFO", "INFO"]);
+    assert_eq!(levels(false).await, ["WARN", "ERROR"]);
+    celeriac.shutdown().await.unwrap();
 }

@@ -20,18 +20,22 @@ pub(in super::super) struct Settings {
     /// The address of the result backend, with whatever secrets it has.
     pub(in super::super) result_backend: Option<String>,
     pub(in super::super) task_track_started: bool,
+    pub(in super::super) task_acks_late: bool,
     pub(in super::super) beat: bool,
     pub(in super::super) environment: Option<String>,
     pub(in super::super) shutdown_grace: Duration,
     pub(in super::super) max_message_size: usize,
     pub(in super::super) max_result_size: usize,
     pub(in super::super) outbox: bool,
+    /// The settings of the broker, in Celery's words.
+    pub(in super::super) of_broker: Map<String, Value>,
 }
 
 pub(super) fn conf(command: &ControlCommand<'_>) -> Answer {
     let mut all = settings(command);
     if command.arguments.switch("with_defaults") {
         all.extend(constants());
+        all.extend(command.state().settings.of_broker.clone());
     }
     Ok(masked(all).into())
 }
@@ -66,6 +70,7 @@ fn settings(command: &ControlCommand<'_>) -> Map<String, Value> {
         "broker_heartbeat": connection.map(|connection| connection.heartbeat.as_secs()),
         "result_backend": backend(settings),
         "task_default_queue": catalogue.default_queue,
+        "task_acks_late": settings.task_acks_late,
         "task_track_started": settings.task_track_started,
         "worker_concurrency": rows.iter().map(|row| row.workers).sum::<usize>(),
         "include": [],
@@ -90,7 +95,6 @@ fn constants() -> Map<String, Value> {
         "accept_content": ["json"],
         "task_serializer": "json",
         "result_serializer": "json",
-        "task_acks_late": true,
         "task_protocol": 2,
         "timezone": "UTC",
         "enable_utc": true,
@@ -99,8 +103,6 @@ fn constants() -> Map<String, Value> {
         "worker_pool_restarts": false,
         "worker_disable_rate_limits": false,
         "control_exchange": "celery",
-        "control_queue_ttl": 300.0,
-        "control_queue_expires": 10.0,
     });
     match all {
         Value::Object(all) => all,

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use lapin::ExchangeKind;
 use lapin::options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::link::{LinkState, LiveConnection, ReconnectPause};
 use super::topology::{broken, short};
@@ -49,13 +49,11 @@ async fn follow(shared: &AmqpInner, up: &LiveConnection) -> Result<(), BrokerErr
     let declared = channel.exchange_declare(exchange.clone(), ExchangeKind::Topic, durable, none());
     declared.await.map_err(|e| broken(&e))?;
     // The names and arguments of the queues of Celery's receivers.
-    let queue = short(&format!("celeryev.{}", TaskId::new()))?;
+    let queue = short(&format!("{}.{}", shared.options.event_queue_prefix, TaskId::new()))?;
     let options =
         QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-    let Value::Object(arguments) = json!({"x-expires": 60_000, "x-message-ttl": 2_000}) else {
-        return Ok(());
-    };
-    let declared = channel.queue_declare(queue.clone(), options, table::to_table(arguments));
+    let arguments = table::to_table(shared.options.event_queue_arguments());
+    let declared = channel.queue_declare(queue.clone(), options, arguments);
     declared.await.map_err(|e| broken(&e))?;
     let bound = channel.queue_bind(queue.clone(), exchange, KEY.into(), QueueBindOptions::default(), none());
     bound.await.map_err(|e| broken(&e))?;

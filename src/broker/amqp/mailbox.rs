@@ -9,7 +9,6 @@ use futures_util::StreamExt;
 use lapin::ExchangeKind;
 use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::clock;
@@ -41,10 +40,7 @@ pub(super) async fn ask(
         let queue = short(&format!("{key}.{}", control::REPLY_EXCHANGE))?;
         let options =
             QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        let arguments = match json!({"x-expires": 10_000}) {
-            Value::Object(arguments) => table::to_table(arguments),
-            _ => FieldTable::default(),
-        };
+        let arguments = table::to_table(shared.options.reply_queue_arguments());
         channel.queue_declare(queue.clone(), options, arguments).await.map_err(|e| broken(&e))?;
         let (exchange, routing_key) = (short(control::REPLY_EXCHANGE)?, short(&key)?);
         let none = FieldTable::default;
@@ -91,7 +87,7 @@ fn is_complete(request: &Request, replies: &[Reply]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Map;
+    use serde_json::{Map, Value};
 
     use super::*;
 

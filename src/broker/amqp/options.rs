@@ -50,6 +50,20 @@ pub struct AmqpOptions {
     pub task_sent_events: bool,
     /// The exchange that events go to: Celery's `event_exchange`. Default `celeryev`.
     pub event_exchange: String,
+    /// What the names of the queues begin with by which this process hears events of others: Celery's
+    /// `event_queue_prefix`. Default `celeryev`.
+    pub event_queue_prefix: String,
+    /// How long an event waits in such a queue: Celery's `event_queue_ttl`. Default 2 seconds, which is what Celery's
+    /// workers take for the queues by which they hear each other.
+    pub event_queue_ttl: Duration,
+    /// How long such a queue stays without a consumer: Celery's `event_queue_expires`. Default 60 seconds.
+    pub event_queue_expires: Duration,
+    /// How long a request waits in the queue of remote control: Celery's `control_queue_ttl`. RabbitMQ refuses the
+    /// queue if one of the same name has another number. Default 300 seconds.
+    pub control_queue_ttl: Duration,
+    /// How long the queues of remote control and of its replies stay without a consumer: Celery's
+    /// `control_queue_expires`. Default 10 seconds.
+    pub control_queue_expires: Duration,
     /// The most bytes that a message's body may take, packed or unpacked.
     pub max_size: usize,
     /// For `amqps://`: a PEM file with the certificate authorities that servers are checked against. Default: the
@@ -72,6 +86,11 @@ impl Default for AmqpOptions {
             task_events: false,
             task_sent_events: false,
             event_exchange: EXCHANGE.to_owned(),
+            event_queue_prefix: "celeryev".to_owned(),
+            event_queue_ttl: Duration::from_secs(2),
+            event_queue_expires: Duration::from_secs(60),
+            control_queue_ttl: Duration::from_secs(300),
+            control_queue_expires: Duration::from_secs(10),
             max_size: Arrival::MAX_SIZE,
             ca_certs: None,
         }
@@ -163,11 +182,76 @@ impl AmqpOptions {
         self
     }
 
+    /// Sets [`event_queue_prefix`](Self::event_queue_prefix).
+    #[must_use]
+    pub fn with_event_queue_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.event_queue_prefix = prefix.into();
+        self
+    }
+
+    /// Sets [`event_queue_ttl`](Self::event_queue_ttl).
+    #[must_use]
+    pub fn with_event_queue_ttl(mut self, ttl: Duration) -> Self {
+        self.event_queue_ttl = ttl;
+        self
+    }
+
+    /// Sets [`event_queue_expires`](Self::event_queue_expires).
+    #[must_use]
+    pub fn with_event_queue_expires(mut self, after: Duration) -> Self {
+        self.event_queue_expires = after;
+        self
+    }
+
+    /// Sets [`control_queue_ttl`](Self::control_queue_ttl).
+    #[must_use]
+    pub fn with_control_queue_ttl(mut self, ttl: Duration) -> Self {
+        self.control_queue_ttl = ttl;
+        self
+    }
+
+    /// Sets [`control_queue_expires`](Self::control_queue_expires).
+    #[must_use]
+    pub fn with_control_queue_expires(mut self, after: Duration) -> Self {
+        self.control_queue_expires = after;
+        self
+    }
+
     /// Sets [`ca_certs`](Self::ca_certs).
     #[must_use]
     pub fn with_ca_certs(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca_certs = Some(file.into());
         self
+    }
+
+    /// The options in the words of Celery's configuration, as far as operators ask for them.
+    pub(crate) fn settings(&self) -> Map<String, Value> {
+        [
+            ("event_exchange", Value::from(self.event_exchange.as_str())),
+            ("event_queue_prefix", self.event_queue_prefix.as_str().into()),
+            ("event_queue_ttl", self.event_queue_ttl.as_secs_f64().into()),
+            ("event_queue_expires", self.event_queue_expires.as_secs_f64().into()),
+            ("control_queue_ttl", self.control_queue_ttl.as_secs_f64().into()),
+            ("control_queue_expires", self.control_queue_expires.as_secs_f64().into()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into_iter()
+        .collect()
+    }
+
+    /// The arguments of the queues by which events are heard.
+    pub(super) fn event_queue_arguments(&self) -> Map<String, Value> {
+        lifetimes(Some(self.event_queue_ttl), self.event_queue_expires)
+    }
+
+    /// The arguments of the queue of remote control.
+    pub(super) fn control_queue_arguments(&self) -> Map<String, Value> {
+        lifetimes(Some(self.control_queue_ttl), self.control_queue_expires)
+    }
+
+    /// The arguments of the queue of the replies to a question.
+    pub(super) fn reply_queue_arguments(&self) -> Map<String, Value> {
+        lifetimes(None, self.control_queue_expires)
     }
 
     /// The type that a queue gets if it has to be made.
@@ -188,6 +272,18 @@ impl AmqpOptions {
         }
         arguments
     }
+}
+
+/// The arguments of a queue whose messages and which itself are there for a while. RabbitMQ counts milliseconds. It
+/// refuses 0 for the queue, and more than 32 bits.
+fn lifetimes(ttl: Option<Duration>, expires: Duration) -> Map<String, Value> {
+    let millis = |length: Duration| u32::try_from(length.as_millis()).unwrap_or(u32::MAX);
+    let mut arguments = Map::new();
+    arguments.insert("x-expires".into(), millis(expires).max(1).into());
+    if let Some(ttl) = ttl {
+        arguments.insert("x-message-ttl".into(), millis(ttl).into());
+    }
+    arguments
 }
 
 #[cfg(test)]
@@ -225,5 +321,17 @@ mod tests {
         assert_eq!(Value::from(options.arguments("any")), any);
         let own = json!({"x-max-length": 3, "x-overflow": "reject-publish", "x-max-priority": 5});
         assert_eq!(Value::from(options.arguments("own")), own);
+    }
+
+    #[test]
+    fn the_queues_of_events_and_of_remote_control_live_as_long_as_is_said() {
+        let options = AmqpOptions::default();
+        let of = |arguments: Map<String, Value>| Value::from(arguments);
+        assert_eq!(of(options.event_queue_arguments()), json!({"x-expires": 60_000, "x-message-ttl": 2_000}));
+        let control = json!({"x-expires": 10_000, "x-message-ttl": 300_000});
+        assert_eq!(of(options.control_queue_arguments()), control);
+        assert_eq!(of(options.reply_queue_arguments()), json!({"x-expires": 10_000}));
+        let options = options.with_event_queue_ttl(Duration::MAX).with_event_queue_expires(Duration::ZERO);
+        assert_eq!(of(options.event_queue_arguments()), json!({"x-expires": 1, "x-message-ttl": u32::MAX}));
     }
 }

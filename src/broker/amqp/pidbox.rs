@@ -187,10 +187,8 @@ async fn follow(
     let queue = short(&mailbox.queue)?;
     let options =
         QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-    let Value::Object(arguments) = json!({"x-expires": 10_000, "x-message-ttl": 300_000}) else {
-        return Ok(());
-    };
-    let declared = channel.queue_declare(queue.clone(), options, table::to_table(arguments)).await;
+    let arguments = table::to_table(shared.options.control_queue_arguments());
+    let declared = channel.queue_declare(queue.clone(), options, arguments).await;
     declared.map_err(|e| Failed { error: broken(&e), locked: code(&e) == Some(RESOURCE_LOCKED) })?;
     let none = FieldTable::default;
     let bound = channel.queue_bind(

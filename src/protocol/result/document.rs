@@ -394,8 +394,10 @@ fn tracked_result(state: &TrackedState) -> Json {
     Json::encode(&retry).unwrap_or_default()
 }
 
-/// Celery's exception `Retry`, whose arguments are passed on unread.
+/// Celery's exception `Retry`, whose arguments are passed on unread. One with more to it, such as a progress bar, is
+/// none.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Retry {
     exc_type: String,
     exc_message: Vec<Json>,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::protocol::repr;
-use crate::task::TaskResult;
+use crate::task::{State, TaskResult};
 
 const CELERY: &str = "celery.exceptions";
 const BILLIARD: &str = "billiard.exceptions";
@@ -34,7 +34,8 @@ impl Exception {
             (Some(given), own) => (own, module(given)),
             (None, "TaskRevoked") => ("TaskRevokedError", module(CELERY)),
             (None, "NotRegistered" | "Reject" | "ChordError") => (own, module(CELERY)),
-            // The task asked for a retry once too often.
+            // The attempt asked for another one. A task that is over has asked once too often.
+            (None, "Retry") if result.state == State::Retry => (own, module(CELERY)),
             (None, "Retry") => ("MaxRetriesExceededError", module(CELERY)),
             (None, "TimeLimitExceeded" | "SoftTimeLimitExceeded") => (own, module(BILLIARD)),
             (None, "WorkerLost") => ("WorkerLostError", module(BILLIARD)),
@@ -49,13 +50,6 @@ impl Exception {
             _ => result.errors.iter().map(|error| error.as_str().into()).collect(),
         };
         Self { exc_type: exc_type.to_owned(), exc_message, exc_module }
-    }
-
-    /// The error of an attempt that failed and is tried again. `error_type` is the name of a type in Rust or of
-    /// Celeriac's.
-    pub fn of_attempt(errors: &[String], error_type: &str) -> Self {
-        let exc_message = errors.iter().map(|error| error.as_str().into()).collect();
-        Self { exc_type: class_name(error_type).to_owned(), exc_message, exc_module: None }
     }
 
     /// Reads the `result` of a failure's document. Some foreign workers write plain text there.
@@ -148,6 +142,16 @@ mod tests {
     use crate::core::Timestamp;
     use crate::task::{Context, Ending, Interrupt, Judge, Message, TaskError, Verdict};
 
+    /// The document of an attempt that is tried again.
+    fn tried_again(error: TaskError) -> Value {
+        match Judge::unstarted(&message(), Timestamp::ZERO).judge(Err(error.into_ending())) {
+            Verdict::Again { failed: Some(failed), .. } => {
+                serde_json::to_value(Exception::of(&failed)).unwrap()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn message() -> Message {
         let mut message = Context::detached().message().clone();
         message.task = "cap.nope".into();
@@ -194,6 +198,16 @@ mod tests {
             (&soft["exc_type"], &soft["exc_module"]),
             (&json!("SoftTimeLimitExceeded"), &json!(BILLIARD))
         );
+    }
+
+    /// Celery stores what `self.retry(exc=…)` was given, and `Retry` where an attempt was cancelled without an error.
+    #[test]
+    fn an_attempt_that_is_tried_again_has_asked_for_it_or_failed_with_its_own_error() {
+        let asked = json!({"exc_type": "Retry", "exc_message": ["busy"], "exc_module": CELERY});
+        assert_eq!(tried_again(TaskError::retry("busy")), asked);
+        let own = TaskError::failure(["bad"]).with_python_type("builtins", "ValueError");
+        let failed = json!({"exc_type": "ValueError", "exc_message": ["bad"], "exc_module": "builtins"});
+        assert_eq!(tried_again(own.with_countdown(Duration::ZERO)), failed);
     }
 
     #[test]

@@ -39,7 +39,7 @@ fn followed(chain: &[&str], limits: CanvasLimits) -> FollowUps {
     let message = Message { workflow: Some(Box::new(workflow)), ..Context::detached().message().clone() };
     let mut record = refused_result(&message, String::new());
     (record.state, record.errors, record.result) = (State::Success, Vec::new(), Some("1".to_owned()));
-    *follow_ups(&dispatcher(limits), &message, &mut record).unwrap()
+    *follow_ups(&dispatcher(limits), &Arc::default(), &message, &mut record).unwrap()
 }
 
 const LAST: &str =

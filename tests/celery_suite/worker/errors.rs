@@ -1,6 +1,5 @@
 //! Tasks that fail, errbacks, and rejected messages.
 
-use celeriac::task::Interrupt;
 use celeriac::{Context, TaskError, task};
 use serde_json::Value;
 
@@ -42,9 +41,9 @@ async fn errback_new_style_with_args(request_id: String, label: Value) -> Result
     rpush(&request_id, &label).await
 }
 
-/// `Reject(requeue=True)`: nothing says so; a run that ends as if the program shut down is handed back.
+/// `Reject(requeue=True)`.
 fn requeue() -> TaskError {
-    Interrupt::Shutdown.into()
+    TaskError::reject_and_requeue("once more")
 }
 
 #[task(name = "t.integration.tasks.reject_then_succeed", autoretry = false)]

@@ -16,6 +16,7 @@ def error(app, side):
     exception = raised(result)
     assert is_bad(exception), repr(exception)
     assert result.state == "FAILURE" and result.failed()
+    assert result.traceback.startswith("Traceback (most recent call last):"), result.traceback
 
 
 def own_class(app, side):
