@@ -99,7 +99,7 @@ say "tests"
 # service of their own; the targets that do come after both, because two RabbitMQs starve each other on two cores.
 services=(amqp brokers celery_suite flower interop redis_store rpc_store services_smoke stores)
 rest=()
-for file in tests/*.rs tests/*/main.rs macros/tests/*.rs; do
+for file in tests/*.rs tests/*/main.rs tests/compile_fail/tests/*.rs; do
     name=${file%/main.rs}
     name=$(basename "$name" .rs)
     case " faults ${services[*]} " in

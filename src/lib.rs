@@ -85,6 +85,7 @@ pub mod app;
 pub mod broker;
 pub mod catalogue;
 pub mod core;
+mod macros;
 pub mod protocol;
 #[cfg(feature = "amqp")]
 pub(crate) mod rabbitmq;
@@ -102,8 +103,8 @@ pub mod web;
 #[cfg(feature = "cli")]
 pub mod cli;
 
+pub use crate::macros::{periodic_task, serial_task, task};
 pub use app::{Builder, Celeriac};
-pub use celeriac_macros::{periodic_task, serial_task, task};
 pub use task::{AsyncResult, Context, EnqueueError, GetError, Receipt, State, TaskError, TaskId};
 
 #[doc(hidden)]

@@ -1,7 +1,8 @@
 //! What `#[task]` says to those who get it wrong. After a change of a text: `TRYBUILD=overwrite cargo test -p
-//! celeriac-macros --test compile_fail`, then read the difference.
+//! celeriac-compile-fail`, then read the difference.
 //!
-//! This test is here and not with the others because it compiles the crate's test dependencies anew: here they are few.
+//! The test has a package of its own, because it compiles all that its package is tested with anew. It is not in the
+//! crate of the macros: cargo builds that crate, and all that it is tested with, apart from the rest.
 
 #[test]
 fn errors_are_clear_and_in_place() {
