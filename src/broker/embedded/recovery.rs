@@ -69,7 +69,7 @@ impl Engine {
         }
         rows.sort_by_key(|(_, row)| row.number);
         for cursor in &mut self.cursors {
-            (cursor.ready, cursor.scheduled, cursor.dead, cursor.in_line) = (0, 0, 0, 0); // the next commit counts anew
+            (cursor.ready, cursor.scheduled, cursor.dead, cursor.in_line) = (0, 0, 0, 0); // the next commit rewrites them
         }
         for (name, row) in rows {
             let number = usize::from(row.number);

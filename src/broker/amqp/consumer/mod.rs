@@ -9,7 +9,7 @@
 //! The life of a delivery, by its [`DeliveryLocation`]:
 //! ```text
 //!  RabbitMQ         its copy has come
-//!  delivers ---> Queue ----------------> GuardQueue        settle: what follows is published and confirmed (`posting`),
+//!  delivers ---> Queue ----------------> GuardQueue        settle: what follows is published, confirmed (`posting`),
 //!                |  ^                       |                   then the delivery is acknowledged
 //!   channel lost |  | comes again           | channel lost
 //!                v  |                       |
