@@ -1,9 +1,8 @@
-//! Keeps one connection to RabbitMQ: it is made again whenever it is lost, after growing pauses, for as long as
-//! the broker is open. If there are several addresses, they are tried one after the other, with a pause after the
-//! last.
+//! Keeps one connection to RabbitMQ. While the broker is open, the link makes the connection anew whenever it is lost,
+//! after growing pauses. If there are several addresses, the link tries one after the other, and pauses after the last.
 //!
-//! A user of the link asks for the connection that is up now, or waits until there is one. Each new connection has
-//! a new epoch, so nothing that belonged to an old one is taken for a part of the new one.
+//! A user of the link asks for the connection that is up now, or waits until there is one. Each new connection has a
+//! new epoch, so nothing of an old connection is taken for a part of the new one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,17 +29,17 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A new connection, and the properties that came on it and could not be read.
 type Connected = (Connection, Arc<Aside>);
 
-/// A connection that is made again when it is lost.
+/// A connection that the link makes anew when it is lost.
 pub(super) struct AmqpLink {
     role: &'static str,
     addresses: Addresses,
-    /// The number of addresses that were given up so far; it says whose turn it is.
+    /// The number of addresses that the link has given up so far. It says which address is next.
     turn: AtomicUsize,
     state: watch::Sender<LinkState>,
     closing: CancellationToken,
 }
 
-/// Whether there is a connection now.
+/// The state of the link: whether there is a connection now.
 #[derive(Clone)]
 pub(super) enum LinkState {
     /// There is no connection, for this reason.
@@ -57,13 +56,13 @@ pub(super) struct LiveConnection {
     pub(super) aside: Arc<Aside>,
     /// The number of the connection among those of this link.
     pub(super) epoch: u64,
-    /// The reason why RabbitMQ takes no messages on the connection for now.
+    /// The reason why RabbitMQ takes no messages on the connection now, if it takes none.
     pub(super) blocked: Option<Arc<str>>,
 }
 
 impl AmqpLink {
-    /// Connects, and keeps connected until `closing`. `patient`: if RabbitMQ is away, the link begins without a
-    /// connection.
+    /// Connects, and stays connected until `closing`. If the link is `patient` and RabbitMQ is away, the link begins
+    /// without a connection.
     pub(super) async fn open(
         role: &'static str,
         addresses: Addresses,
@@ -92,7 +91,7 @@ impl AmqpLink {
         self.state.subscribe()
     }
 
-    /// The address that is in use, as Celery's tools show it.
+    /// The address in use, in the form in which Celery's tools show it.
     pub(super) fn connection(&self) -> BrokerConnection {
         let mut parts = self.addresses.parts(self.turn.load(Ordering::Relaxed));
         let Some(AddressParts { host, port, user, vhost, tls, heartbeat }) = parts.next() else {
@@ -123,8 +122,8 @@ impl AmqpLink {
         Err(self.unreachable())
     }
 
-    /// Does something that asks RabbitMQ on this connection, and gives it up when the connection is lost: a
-    /// question that was asked at that moment may never be answered.
+    /// Runs `work`, which asks RabbitMQ on this connection, and gives it up when the connection is lost. A question
+    /// that was asked at that moment may never be answered.
     pub(super) async fn during<T>(
         &self,
         work: impl Future<Output = Result<T, BrokerError>>,
@@ -147,7 +146,7 @@ impl AmqpLink {
         }
     }
 
-    /// The error for a caller who has waited for a connection in vain.
+    /// The error for a caller who waited for a connection in vain.
     pub(super) fn unreachable(&self) -> BrokerError {
         match &*self.state.borrow() {
             _ if self.closing.is_cancelled() => BrokerError::Closed,
@@ -184,7 +183,7 @@ impl AmqpLink {
         up
     }
 
-    /// Waits until a connection is lost. Answers with the reason.
+    /// Waits until a connection is lost. Returns the reason.
     async fn lost(&self, up: &LiveConnection) -> String {
         let mut events = Box::pin(up.connection.events_listener());
         let mut look = tokio::time::interval(LOOK);
@@ -227,7 +226,7 @@ impl AmqpLink {
             match tried {
                 Ok(connection) => return Some(connection),
                 Err(error) => {
-                    // RabbitMQ is there, and only another address will help; each such text is logged once.
+                    // RabbitMQ is there, and only another address will help. Each such text is logged once.
                     if error.contains(REFUSES) && error != said {
                         tracing::error!(rabbitmq = %self.addresses, role = self.role, %error, "RabbitMQ lets nobody in with this address; trying again");
                         said.clone_from(&error);
@@ -239,7 +238,7 @@ impl AmqpLink {
         }
     }
 
-    /// Tries each address once, beginning with the one that worked last.
+    /// Tries each address once. It begins with the address that worked last.
     async fn try_all(&self) -> Result<Connected, String> {
         let mut errors = Vec::new();
         for _ in 0..self.addresses.len() {
@@ -273,11 +272,11 @@ impl AmqpLink {
     }
 }
 
-/// The word in an error that says that RabbitMQ is there and lets nobody in.
+/// The word in an error that says that RabbitMQ is there and refuses the login.
 const REFUSES: &str = "refuses";
 const NOT_ALLOWED: u16 = 530;
 
-/// The reason why there is no connection, as the rest of a sentence about RabbitMQ, with what to do.
+/// Says why there is no connection, as the rest of a sentence about RabbitMQ, and what to do about it.
 fn explain(error: &lapin::Error) -> String {
     match code(error) {
         Some(ACCESS_REFUSED) => format!(
@@ -290,8 +289,8 @@ fn explain(error: &lapin::Error) -> String {
     }
 }
 
-/// Pauses that grow from a twentieth of a second to three seconds. Each is shortened at random, so that the
-/// processes of a fleet do not come back in one moment.
+/// Pauses that grow from a twentieth of a second to three seconds. Each pause is shortened at random, so that the
+/// processes of a fleet do not all come back in one moment.
 pub(super) struct ReconnectPause(Backoff);
 
 impl Default for ReconnectPause {

@@ -1,8 +1,8 @@
-//! What this process has put back into RabbitMQ to wait there for its ETA.
+//! The tasks that this process has put back into RabbitMQ, where they wait for their ETA.
 //!
-//! Celery's workers hold such tasks in their memory, and tools ask them for the list (`inspect scheduled`). Here they
-//! wait in RabbitMQ, so the process remembers which ones it has sent there. The list is for people to look at: it is
-//! bounded, and what does not fit is not listed and waits all the same.
+//! Celery's workers hold such tasks in their memory, and tools ask the workers for the list (`inspect scheduled`).
+//! Here the tasks wait in RabbitMQ, so the process remembers which ones it has sent there. The list is only for people
+//! to look at. It is bounded: a task that does not fit is not listed, and waits all the same.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use crate::broker::{DeliveryInfo, ScheduledTask};
 use crate::core::Timestamp;
 use crate::task::{Message, TaskId};
 
-/// The most tasks that are remembered.
+/// The most tasks that the list holds.
 const MOST: usize = 10_000;
-/// The most bytes that their arguments may take.
+/// The most bytes that the arguments of the listed tasks may take.
 const ROOM: usize = 8 << 20;
 
-/// A task that waits, and how its message came to this process.
+/// A task that waits, and the way in which its message came to this process.
 type ParkedTask = (Arc<Message>, Option<Arc<DeliveryInfo>>);
 
-/// The tasks that wait, by ETA.
+/// The list of the tasks that wait, by ETA.
 #[derive(Default)]
 pub(super) struct ParkedTasks(Mutex<Table>);
 

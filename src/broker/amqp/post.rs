@@ -1,4 +1,4 @@
-//! A message that is to be published, and the place that has to be declared for it to arrive.
+//! A message that is about to be published, and the place that must be declared before it can arrive.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,33 +9,33 @@ use lapin::types::{AMQPValue, ShortString};
 use super::outgoing::{COPY, mark};
 use crate::task::{Message, RUN_ONCE_HEADER};
 
-/// The bytes of a body from which on a message has a channel of its own. RabbitMQ's limit (`max_message_size`) is
+/// A message whose body has more bytes than this gets a channel of its own. RabbitMQ's limit (`max_message_size`) is
 /// 16 MiB or more.
 const LARGE: usize = 1 << 20;
 
-/// A message, and where it goes.
+/// A message, and the exchange and routing key by which it goes.
 #[derive(Clone)]
 pub(super) struct OutgoingMessage {
     pub(super) exchange: ShortString,
     pub(super) key: ShortString,
     pub(super) properties: BasicProperties,
     pub(super) body: Vec<u8>,
-    /// The place where it has to come out in the end.
+    /// The place where the message comes out in the end.
     pub(super) aim: Aim,
-    /// Whether each copy that is sent has a mark of its own.
+    /// Whether each copy that is sent bears a mark of its own.
     pub(super) once: bool,
-    /// The task in the message, if the runtime is to be told in case RabbitMQ refuses it.
+    /// The task in the message, if the runtime must be told when RabbitMQ refuses the message.
     pub(super) task: Option<Arc<Message>>,
 }
 
 impl OutgoingMessage {
-    /// Whether the message has a channel of its own from the start. A dead letter has none: it came from RabbitMQ,
-    /// which took it before, and letters keep their order.
+    /// Whether the message gets a channel of its own. A dead letter gets none: RabbitMQ took the message before, and
+    /// letters keep their order.
     pub(super) fn goes_alone(&self) -> bool {
         self.body.len() > LARGE && self.aim != Aim::Dead
     }
 
-    /// The same message, marked as one that was sent before.
+    /// Returns the same message, marked as one that was sent before.
     pub(super) fn copy(&self) -> Self {
         let mut headers = self.properties.headers().clone().unwrap_or_default();
         headers.insert(COPY.into(), AMQPValue::Boolean(true));
@@ -46,7 +46,7 @@ impl OutgoingMessage {
     }
 }
 
-/// The place that has to be declared for a message to arrive.
+/// The place that must be declared before a message can arrive there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Aim {
     /// The message goes to a task queue.
@@ -57,7 +57,7 @@ pub(super) enum Aim {
     Dead,
     /// The message goes into the guard queue of this process.
     GuardQueue,
-    /// The message goes to whoever listens, and perhaps to nobody.
+    /// The message goes to everybody who listens, and perhaps to nobody.
     Anybody,
 }
 

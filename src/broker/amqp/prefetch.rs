@@ -1,9 +1,9 @@
-//! The prefetch of one queue, shared out among consumers, so that it can change while deliveries are out.
+//! The prefetch of one queue. It is shared out among consumers, so that it can change while deliveries are unsettled.
 //!
-//! Quorum queues and RabbitMQ 4 limit each consumer by itself, and only when it begins. So a larger prefetch
-//! begins one more consumer with the difference, and a smaller one ends consumers. The deliveries that an ended
-//! consumer still holds count until they are settled. The limits of the live consumers and the deliveries that the
-//! ended ones hold never add up to more than the prefetch, except right after the prefetch was made smaller.
+//! Quorum queues and RabbitMQ 4 limit each consumer by itself, and take the limit only when the consumer begins. A
+//! larger prefetch therefore begins one more consumer with the difference, and a smaller prefetch ends consumers. The
+//! deliveries that an ended consumer still holds count until they are settled. The limits of the live consumers and the
+//! deliveries of the ended ones never add up to more than the prefetch, except right after the prefetch became smaller.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ pub(super) struct PrefetchPlan {
     last: u64,
 }
 
-/// A change to be made on the channel.
+/// A change that must be made on the channel.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
     /// Begin a consumer of this number with this limit.
@@ -59,20 +59,20 @@ impl PrefetchPlan {
         self.live.contains_key(&consumer)
     }
 
-    /// The next change to be made, if there is one; the caller asks until there is none.
+    /// Returns the next change that must be made, if there is one. The caller asks until there is none.
     pub(super) fn next(&mut self) -> Option<Change> {
         let limits: usize = self.live.values().sum();
         let orphaned: usize =
             self.held.iter().filter(|(c, _)| !self.live.contains_key(c)).map(|(_, n)| n).sum();
-        // While nothing is unsettled, merging everything into one consumer costs no redelivery.
+        // While no delivery is unsettled, one consumer can replace all others at the cost of no redelivery.
         let joined = self.held.is_empty() && limits != self.prefetch;
         if limits > 0 && (limits + orphaned > self.prefetch || joined) {
             let (consumer, _) = self.live.pop_last()?;
             return Some(Change::End(consumer));
         }
         let free = self.prefetch.saturating_sub(limits + orphaned);
-        // A new consumer is not begun for each delivery of an ended one that is settled, but only when it doubles
-        // the limits or takes the rest.
+        // A new consumer does not begin for each settled delivery of an ended consumer. It begins only when it doubles
+        // the limits or takes the rest of the prefetch.
         if free > 0 && (orphaned == 0 || free >= limits.max(1)) {
             self.last += 1;
             self.live.insert(self.last, free);

@@ -1,7 +1,7 @@
 //! Reads messages from RabbitMQ as tasks.
 //!
-//! Most messages are read on the broker's thread. That thread has heartbeats, confirmations and other queues to
-//! look after, so messages that may take longer are read on another one.
+//! The broker's thread reads most messages. It also looks after heartbeats, confirmations and other queues, so another
+//! thread reads the messages that may take longer.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::protocol::{self, DecodeError, Reason};
 use crate::rabbitmq::frame_guard::Unread;
 use crate::task::Message;
 
-/// The bytes of a body above which a message is read on another thread.
+/// A message whose body has more bytes than this is read on another thread.
 const HEAVY: usize = 256 << 10;
 
 /// A message that was read, or refused.
@@ -25,7 +25,7 @@ pub(super) struct ReadMessage {
     pub(super) unread: Option<Unread>,
 }
 
-/// Whether reading this message may take longer than others can wait.
+/// Whether this message may take longer to read than others can wait.
 pub(super) fn is_heavy(delivery: &Delivery) -> bool {
     is_heavy_body(&delivery.properties, &delivery.data)
 }
@@ -35,7 +35,7 @@ fn is_heavy_body(properties: &BasicProperties, body: &[u8]) -> bool {
 }
 
 impl AmqpInner {
-    /// Reads a delivery that came through this queue. `unread`: the properties as they came, if the guard has
+    /// Reads a delivery that came through this queue. `unread` has the properties as they came, if the guard has
     /// changed them.
     pub(super) fn read(
         &self,
@@ -49,7 +49,7 @@ impl AmqpInner {
         ReadMessage { delivery, message, unread }
     }
 
-    /// As [`read`](Self::read), on another thread.
+    /// Does the same as [`read`](Self::read), on another thread.
     pub(super) async fn read_beside(
         shared: &Arc<Self>,
         delivery: Delivery,
@@ -61,7 +61,7 @@ impl AmqpInner {
         blocking::unblock(move || shared.read(delivery, &queue, unread, now)).await
     }
 
-    /// Reads a message in the dead letters, on another thread if that may take long.
+    /// Reads a message in the dead letters. It does so on another thread if that may take long.
     pub(super) async fn read_letter(
         shared: &Arc<Self>,
         properties: &BasicProperties,
@@ -77,7 +77,7 @@ impl AmqpInner {
         blocking::unblock(move || shared.read_as_it_is(&properties, &body, &queue, None, now)).await
     }
 
-    /// Reads a message, or refuses it with the reason `why` if its properties could not be read.
+    /// Reads a message. Refuses it with the reason `why` if its properties could not be read.
     fn read_as_it_is(
         &self,
         properties: &BasicProperties,

@@ -1,9 +1,10 @@
-//! What this process sends by remote control: answers, and revocations for all workers.
+//! Sends the messages of this process by remote control: answers to requests, and revocations for all workers.
 //!
-//! It has a channel of its own on the connection that publishes. So if RabbitMQ blocks publishers, it never blocks
-//! the connection on which deliveries are acknowledged. An answer is sent once, because the asker waits for a
-//! second and is then gone. The request says to which exchange the answer goes. An exchange that is not Celery's
-//! own is tried on a channel for it alone, and not again for a while if RabbitMQ closes that channel.
+//! These messages have a channel of their own on the connection that publishes. When RabbitMQ blocks publishers, it
+//! blocks this connection, and never the one on which deliveries are acknowledged. An answer is sent once, because the
+//! asker waits for a second and is then gone. The request names the exchange for the answer. An exchange that is not
+//! Celery's own is tried on a channel for it alone. If RabbitMQ closes that channel, the exchange is not tried again
+//! for a while.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicU64;
@@ -25,9 +26,9 @@ use crate::protocol::control::{self, Request};
 
 /// How long RabbitMQ may take to accept an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long an exchange that made RabbitMQ close a channel is not tried again.
+/// How long this process does not try an exchange again after RabbitMQ closed a channel because of it.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
-/// The most such exchanges that are remembered. While there are as many, answers go only to Celery's own
+/// The most such exchanges that this process remembers. While it remembers that many, answers go only to Celery's own
 /// exchanges.
 const REMEMBERED: usize = 256;
 
@@ -35,9 +36,9 @@ const REMEMBERED: usize = 256;
 #[derive(Default)]
 pub(super) struct Replies {
     channel: tokio::sync::Mutex<Option<Channel>>,
-    /// The exchanges that made RabbitMQ close a channel, and when.
+    /// The exchanges because of which RabbitMQ closed a channel, and when it did.
     bad: Mutex<HashMap<String, Instant>>,
-    /// How many control messages were dropped since the start, because they could not be read.
+    /// The number of control messages that were dropped since the start because they could not be read.
     pub(super) refused: AtomicU64,
 }
 
@@ -52,16 +53,16 @@ impl Replies {
         Ok(channel)
     }
 
-    /// Tells all workers, and waits until RabbitMQ has the message.
+    /// Tells all workers of a request, and waits until RabbitMQ has the message.
     pub(super) async fn tell(&self, shared: &AmqpInner, wire: WireMessage) -> Result<(), BrokerError> {
         let channel = self.channel(shared).await?;
         publish(&channel, control::EXCHANGE.into(), "".into(), wire).await
     }
 
-    /// Answers a request, if it wants an answer.
+    /// Answers a request, if the request wants an answer.
     pub(super) async fn answer(&self, shared: &AmqpInner, node: &str, request: &Request, answer: &Value) {
         let (Some(to), Some(ticket)) = (&request.reply_to, &request.ticket) else { return };
-        // Sent to the exchange of requests, the answer would be a request to all workers.
+        // An answer that went to the exchange of requests would be a request to all workers.
         if to.exchange == control::EXCHANGE || shared.publisher.is_unavailable() {
             return;
         }
@@ -96,7 +97,7 @@ impl Replies {
     }
 }
 
-/// Publishes to whoever listens, and waits until RabbitMQ confirms it.
+/// Publishes to everybody who listens, and waits until RabbitMQ confirms the message.
 async fn publish(
     channel: &Channel,
     exchange: ShortString,

@@ -1,10 +1,12 @@
-//! Declares queues and exchanges as kombu does, and uses those that are there as they are.
+//! Declares queues and exchanges as kombu does, and uses existing ones as they are.
 //!
-//! RabbitMQ refuses a declaration that differs in any argument from what is there, and closes the channel. So each
-//! declaration has a channel that is thrown away, and a queue that is there with other arguments is used as it is.
-//! A queue is declared outright, without asking for it first: to ask for a queue that is not there closes a
-//! channel as well, and lapin logs an ERROR for each channel that RabbitMQ closes. So nothing is logged when
-//! queues are made, nor when they are there as they should be.
+//! RabbitMQ refuses a declaration that differs in any argument from what exists, and closes the channel. Each
+//! declaration therefore has a channel of its own that is thrown away, and a queue that exists with other arguments is
+//! used as it is.
+//!
+//! A queue is declared outright, and the broker does not ask first whether the queue exists. A question for a missing
+//! queue closes the channel as well, and lapin logs an ERROR for each channel that RabbitMQ closes. With outright
+//! declarations lapin logs nothing when queues are made, and nothing when queues exist as they should be.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -29,13 +31,13 @@ use crate::rabbitmq::{ACCESS_REFUSED, PRECONDITION_FAILED, code};
 /// How long RabbitMQ may take to declare something.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a refused declaration is not tried again.
+/// How long a declaration that RabbitMQ refused is not tried again.
 const REFUSED_FOR: Duration = Duration::from_secs(60);
 
 /// The queue of the dead letters.
 pub(super) const DEAD: &str = "celeriac.dead";
-/// How often a quorum queue delivers a message before it throws it away, and what is said of that for the dead letters. RabbitMQ 4
-/// has 20 if nothing is said.
+/// The argument that says how often a quorum queue delivers a message before it throws the message away. Without the
+/// argument, RabbitMQ 4 takes 20. The queue of the dead letters gets `LOOKS`.
 const DELIVERY_LIMIT: &str = "x-delivery-limit";
 const LOOKS: u32 = 2_000_000_000;
 
@@ -45,9 +47,9 @@ const RESOURCE_LOCKED: u16 = 405;
 /// The outcome of a declaration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Declared {
-    /// The queue is new, or nobody uses it.
+    /// The queue is new, or has no consumer.
     Unused,
-    /// The queue was there, and somebody uses it.
+    /// The queue existed, and has consumers.
     Used,
 }
 
@@ -61,7 +63,7 @@ pub(super) struct Topology {
 #[derive(Default)]
 struct Known {
     queues: BTreeSet<String>,
-    /// The queues that are bound to the end of the ladder of delays.
+    /// The queues that are bound to the last exchange of the ladder of delays.
     delayed: HashSet<String>,
     ladder: bool,
     dead: bool,
@@ -78,18 +80,18 @@ impl Topology {
         self.known.lock()
     }
 
-    /// The task queues that were declared here.
+    /// The names of the task queues that were declared here.
     pub(super) fn queues(&self) -> Vec<String> {
         self.known().queues.iter().cloned().collect()
     }
 
-    /// Whether a task queue was declared.
+    /// Whether this task queue was declared.
     pub(super) fn knows(&self, queue: &str) -> bool {
         self.known().queues.contains(queue)
     }
 
-    /// Forgets what was declared, because something of it is not there any more. Each thing is declared again when
-    /// it is needed.
+    /// Forgets all declarations, because something that was declared does not exist any more. Each thing is declared
+    /// again when it is needed.
     pub(super) fn forget(&self) {
         let mut known = self.known();
         let queues = std::mem::take(&mut known.queues);
@@ -104,7 +106,7 @@ impl Topology {
         self.link.during(async { up.connection.create_channel().await.map_err(|e| broken(&e)) }).await
     }
 
-    /// Makes sure that a task queue is there.
+    /// Makes sure that a task queue exists.
     pub(super) async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
         if self.known().queues.contains(queue) {
             return Ok(());
@@ -117,10 +119,10 @@ impl Topology {
     }
 
     async fn declare_anew(&self, queue: &str, name: ShortString) -> Result<(), BrokerError> {
-        // A queue that somebody uses is there as its owner wants it.
+        // A queue that has consumers is as its owner wants it.
         if self.make_queue(&name, &self.options.arguments(queue)).await? == Declared::Unused {
-            // kombu sends to the default exchange, but declares this exchange and binds the queue to it, so others
-            // may use it.
+            // kombu sends to the default exchange, but also declares this exchange and binds the queue to it. Other
+            // programs may use it.
             let channel = self.channel().await?;
             let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
             let exchange = channel
@@ -138,7 +140,7 @@ impl Topology {
                     );
                     bound.await.map_err(|e| broken(&e))?;
                 }
-                // There is an exchange of another type. The queue can be reached through the default exchange all
+                // An exchange of another type has this name. The queue can be reached through the default exchange all
                 // the same.
                 Err(error) if code(&error) == Some(PRECONDITION_FAILED) => {}
                 Err(error) => return Err(broken(&error)),
@@ -148,14 +150,14 @@ impl Topology {
         Ok(())
     }
 
-    /// Makes sure that the queue of the dead letters is there.
+    /// Makes sure that the queue of the dead letters exists.
     pub(super) async fn declare_dead(&self) -> Result<(), BrokerError> {
         if self.known().dead {
             return Ok(());
         }
         let mut arguments = self.options.arguments(DEAD);
         if self.options.type_of(DEAD) == QueueType::Quorum {
-            // To look at a letter is to fetch it and to give it back, which RabbitMQ counts as a failed delivery.
+            // Looking at a letter means to fetch it and to give it back. RabbitMQ counts this as a failed delivery.
             arguments.entry(DELIVERY_LIMIT).or_insert_with(|| LOOKS.into());
         }
         self.link.during(self.make_queue(&DEAD.into(), &arguments)).await?;
@@ -183,8 +185,8 @@ impl Topology {
         Ok(())
     }
 
-    /// Builds the ladder of delays as kombu's `declare_native_delayed_delivery_exchanges_and_queues` does, from
-    /// the last level up, so that a message that goes in finds its way out.
+    /// Builds the ladder of delays as kombu's `declare_native_delayed_delivery_exchanges_and_queues` does. It begins
+    /// with the last level, so that a message that goes in finds its way out.
     async fn build_ladder(&self) -> Result<(), BrokerError> {
         let topic = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
         let none = FieldTable::default;
@@ -198,7 +200,7 @@ impl Topology {
             let (level, below) = (short(&delay::level(n))?, short(&delay::below(n))?);
             let quorum = self.make_queue(&level, &delay::arguments(n, "quorum")).await;
             if let Err(error) = quorum {
-                // A node that can have no quorum queues gets kombu's other choice.
+                // A node that cannot have quorum queues gets kombu's other choice.
                 tracing::warn!(%error, "the queues for delays are classic ones");
                 self.make_queue(&level, &delay::arguments(n, "classic")).await?;
             }
@@ -215,7 +217,7 @@ impl Topology {
         Ok(())
     }
 
-    /// Makes a durable queue unless it is there.
+    /// Makes a durable queue unless it exists.
     async fn make_queue(
         &self,
         name: &ShortString,
@@ -232,9 +234,9 @@ impl Topology {
                 Err(error) => error,
             };
         match code(&error) {
-            // The queue is another connection's alone, so it is there, and a message that is sent to it arrives.
+            // Another connection uses the queue exclusively. So the queue exists, and a message to it arrives.
             Some(RESOURCE_LOCKED) => Ok(Declared::Used),
-            // Either the queue is there with other arguments, or these arguments are not allowed.
+            // Either the queue exists with other arguments, or RabbitMQ does not allow these arguments.
             Some(PRECONDITION_FAILED) => match self.waiting(name).await? {
                 Some(_) => {
                     tracing::info!(
@@ -250,8 +252,8 @@ impl Topology {
         }
     }
 
-    /// The number of ready dead letters; their queue is made for it if it is not there. If RabbitMQ refuses to
-    /// make it, it is not asked again for a while, because each refusal closes a channel.
+    /// The number of ready dead letters. Their queue is made for this if it does not exist. If RabbitMQ refuses to make
+    /// it, the broker does not ask again for a while, because each refusal closes a channel.
     pub(super) async fn waiting_dead(&self) -> Result<Option<u64>, BrokerError> {
         let refused_at = self.known().dead_refused_at;
         if refused_at.is_some_and(|at| at.elapsed() < REFUSED_FOR) {
@@ -268,7 +270,7 @@ impl Topology {
         self.waiting(&DEAD.into()).await
     }
 
-    /// The number of ready messages in a queue; `None`: there is no queue of this name.
+    /// The number of ready messages in a queue, or `None` if no queue has this name.
     pub(super) async fn waiting(&self, name: &ShortString) -> Result<Option<u64>, BrokerError> {
         let channel = self.channel().await?;
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
@@ -282,11 +284,11 @@ impl Topology {
         self.link.during(declared).await
     }
 
-    /// The options of a fetch that is to be acknowledged.
+    /// The options of a fetch that must be acknowledged.
     pub(super) const FETCH: BasicGetOptions = BasicGetOptions { no_ack: false };
 }
 
-/// A name as AMQP takes it.
+/// Makes a name in the form that AMQP takes.
 pub(super) fn short(name: &str) -> Result<ShortString, BrokerError> {
     ShortString::try_new(name).map_err(|_| {
         let (shown, len) = (shown(name), name.len());

@@ -1,13 +1,13 @@
-//! Records up to which commit the store has acknowledged, in a small file of its own.
+//! Records, in a small file of its own, the last commit that the store has acknowledged.
 //!
-//! A journal that somebody cut short looks like a journal whose last write a crash tore. Only the last
-//! acknowledged commit tells the two apart. So the engine writes the sequence of each commit to this file once the
-//! commit is synced and before it answers anybody. A journal that ends before that sequence has lost something.
-//! The file is written but not synced, as the record of a start is: a write survives `kill -9`; after a power cut
-//! the file names an earlier commit than the last acknowledged one, never a later one.
+//! A journal that somebody cut short looks like a journal whose last write a crash tore. Only the last acknowledged
+//! commit tells the two apart. The engine therefore writes the sequence of each commit to this file, after the commit
+//! is synced and before it answers anybody. A journal that ends before that sequence has lost something. The engine
+//! writes the file and does not sync it, as it does with the record of a start. Such a write survives `kill -9`. After
+//! a power cut the file may name an earlier commit than the last acknowledged one, and never a later one.
 //!
-//! The file has two places, which are written in turn, so that a torn write leaves the record before it readable.
-//! The file has its full length from the start, so it can be written when the disk is full.
+//! The file has two places, which are written in turn, so that a torn write leaves the other record readable. The file
+//! has its full length from the start, so it can be written when the disk is full.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
@@ -23,19 +23,20 @@ use crate::task::clock::now;
 
 const FILE: &str = "acknowledged";
 const MAGIC: u64 = u64::from_be_bytes(*b"celeriac");
-/// The bytes of a record: magic, sequence, journal, time and checksum, eight bytes each.
+/// The bytes of a record: magic, sequence, journal, time and checksum, of eight bytes each.
 const RECORD: usize = 5 * 8;
 /// The bytes of a place. Each place fills a sector of its own, so that a torn write damages only one of them.
 const PLACE: usize = 512;
-/// Stands in a record in place of a journal's number when the number is not known.
+/// Stands in a record in place of the number of an unknown journal.
 const NOT_KNOWN: u64 = u64::MAX;
 
-/// The last commit that the store has acknowledged, as the file names it.
+/// The last commit that the store has acknowledged, according to the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     /// The sequence of the commit.
     pub(super) seq: u64,
-    /// The commit lies in the journal of this number or in a later one; no journal has the number [`NOT_KNOWN`].
+    /// The number of a journal. The commit lies in this journal or in a later one. No journal has the number
+    /// [`NOT_KNOWN`].
     pub(super) journal: u64,
     at: u64,
 }
@@ -69,8 +70,8 @@ impl Mark {
     }
 }
 
-/// Reads the mark from the file in `dir`, without changing anything. `None`: there is no file, or no record in it
-/// is whole.
+/// Reads the mark from the file in `dir`, and changes nothing. Returns `None` if there is no file, or no whole record
+/// in it.
 pub(super) fn read(dir: &Path) -> io::Result<Option<Mark>> {
     let bytes = match std::fs::read(dir.join(FILE)) {
         Ok(bytes) => bytes,
@@ -86,7 +87,7 @@ pub(super) fn read(dir: &Path) -> io::Result<Option<Mark>> {
     Ok(mark)
 }
 
-/// Takes the file away: it says nothing of the database that comes next.
+/// Deletes the file, because it says nothing about the next database.
 pub(super) fn forget(dir: &Path) -> io::Result<()> {
     match std::fs::remove_file(dir.join(FILE)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -94,18 +95,18 @@ pub(super) fn forget(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// The file that says up to where the journal was acknowledged.
+/// The file that names the last acknowledged commit.
 pub(super) struct Acknowledged {
     path: PathBuf,
     file: File,
     turn: bool,
-    /// The number of journals when their names were last read, and the number of the newest of them.
+    /// The number of journals when their names were read last, and the number of the newest one.
     newest: Option<(usize, u64)>,
     failed: bool,
 }
 
 impl Acknowledged {
-    /// Opens the file of a store whose last commit is `seq`, and makes it if it is not there.
+    /// Opens the file of a store whose last commit is `seq`, and makes the file if it is missing.
     pub(super) fn open(dir: &Path, seq: u64) -> io::Result<Self> {
         let path = dir.join(FILE);
         let mut file = home::private().create(true).truncate(false).read(true).write(true).open(&path)?;
@@ -117,8 +118,8 @@ impl Acknowledged {
             file.write_all(&bytes)?;
         }
         let known = bytes.chunks(PLACE).filter_map(Mark::decode).find(|mark| mark.seq == seq);
-        // The file does not know in which journal a commit of another sequence is, or whether it is in a journal
-        // at all.
+        // If the file names another commit, it does not say in which journal the commit `seq` is, or whether it is in a
+        // journal at all.
         let mark = known.unwrap_or(Mark { seq, journal: NOT_KNOWN, at: now().as_micros() });
         let mut this = Self { path, file, turn: false, newest: None, failed: false };
         this.write(mark)?;
@@ -126,7 +127,7 @@ impl Acknowledged {
         Ok(this)
     }
 
-    /// The number of the journal that the next commit goes to, or of an earlier one.
+    /// The number of the journal that gets the next commit, or of an earlier one.
     pub(super) fn journal(&mut self, db: &Path, tables: &Tables) -> u64 {
         let count = tables.journals();
         match self.newest {
@@ -139,7 +140,7 @@ impl Acknowledged {
         }
     }
 
-    /// Notes that the commit `seq` is safe. The engine calls this before it answers for that commit.
+    /// Notes that the commit `seq` is safe. The engine calls this before it answers the callers of that commit.
     pub(super) fn note(&mut self, seq: u64, journal: u64) {
         match self.write(Mark { seq, journal, at: now().as_micros() }) {
             Ok(()) => self.failed = false,

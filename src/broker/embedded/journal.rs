@@ -1,16 +1,18 @@
 //! Checks the database's journals before the database replays them.
 //!
-//! The database takes the first place that it cannot read for the end of the journal, and cuts off the rest. That
-//! is right for a write that a crash tore, and only the last write can be torn, because each is synced before the
-//! next. It is wrong for damage in the middle, which would silently cost acknowledged tasks, and for a journal
-//! that was cut short. So two things are errors: a batch that cannot be read and has a readable one behind it, be
-//! it in a later journal; and a journal that ends before the last commit that was
-//! [acknowledged](super::acknowledged). A torn last batch behind that commit is cut off here, also in the case in
-//! which the database would give up (a batch of the right length with a page that was never written).
+//! The database takes the first place that it cannot read for the end of the journal, and cuts off the rest. This is
+//! right for a write that a crash tore, and only the last write can be torn, because each write is synced before the
+//! next. It is wrong for damage in the middle, which would silently cost acknowledged tasks, and for a journal that
+//! somebody cut short. Two findings are therefore errors:
+//! - A batch cannot be read, and a readable batch follows it, in the same journal or in a later one.
+//! - The journal ends before the last commit that was [acknowledged](super::acknowledged).
 //!
-//! A batch is a start (tag 1, number of items, sequence), items (tag 2: kinds, table, lengths, key and value; tag
-//! 4: a table) and an end (tag 3, XXH3 of the items, trailer). The database allocates a journal ahead, so zeros
-//! end it.
+//! If the last batch is torn and lies behind that commit, this module cuts it off. It does so too in the case in which
+//! the database would give up: a batch of the right length with a page that was never written.
+//!
+//! A batch is a start (tag 1, number of items, sequence), items (tag 2: kinds, table, lengths, key and value; tag 4: a
+//! table) and an end (tag 3, XXH3 of the items, trailer). The database allocates a journal ahead, so zeros follow the
+//! last batch.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -27,8 +29,8 @@ const CLEAR: usize = 1 + 8;
 const TRAILER: &[u8] = b"FJL\x03";
 const END: usize = 1 + 8 + TRAILER.len();
 
-/// Checks the journals of a database that is not open, and cuts off torn tails. `is_made`: there must be a
-/// journal. `acknowledged`: the last acknowledged commit, which the journals must reach.
+/// Checks the journals of a database that is not open, and cuts off torn tails. `is_made` says that there must be a
+/// journal. `acknowledged` is the last acknowledged commit, which the journals must reach.
 pub(super) fn check(db: &Path, is_made: bool, acknowledged: Option<Mark>) -> Result<(), BrokerError> {
     for Torn { path, end, size } in examine(db, is_made, acknowledged)? {
         let path_shown = path.display();
@@ -50,11 +52,11 @@ pub(super) struct Torn {
     pub(super) path: PathBuf,
     /// The offset at which the write begins.
     end: usize,
-    /// The bytes that there are of the write.
+    /// The number of bytes that exist of the write.
     pub(super) size: usize,
 }
 
-/// As [`check`], without changing anything. Answers with the torn writes.
+/// Looks for the same findings as [`check`], and changes nothing. Returns the torn writes.
 pub(super) fn examine(
     db: &Path,
     is_made: bool,
@@ -74,7 +76,7 @@ pub(super) fn examine(
     for (_, path) in &journals {
         let bytes = std::fs::read(path).map_err(|e| io_error(path, e))?;
         let look = look_over(&bytes);
-        // The store writes nothing after a torn write, so a later journal with content means damage.
+        // The store writes nothing after a torn write, so content in a later journal means damage.
         if look.end > 0
             && let Some(Torn { path, end, .. }) = torn.first()
         {
@@ -96,7 +98,7 @@ pub(super) fn examine(
     if let Some(mark) = acknowledged {
         let is_cut = match seq {
             Some(seq) => seq < mark.seq,
-            // Commits that are in the tables need no journal, and the oldest journals are deleted first.
+            // Commits that are in the tables need no journal, and the database deletes the oldest journals first.
             None => journals.iter().any(|(number, _)| *number == mark.journal),
         };
         if is_cut {
@@ -106,8 +108,8 @@ pub(super) fn examine(
     Ok(torn)
 }
 
-/// Makes the journals of a copy hold only the batches that can be read, also those behind damage. Answers, in
-/// words, with what it leaves out.
+/// Reduces the journals of a copy to the batches that can be read, also those behind damage. Returns a text on what it
+/// leaves out.
 pub(super) fn keep_readable(db: &Path) -> Result<Vec<String>, BrokerError> {
     let mut left_out = Vec::new();
     let mut before = None;
@@ -155,13 +157,13 @@ pub(super) fn has_content(path: &Path) -> Result<bool, BrokerError> {
     Ok(bytes.iter().any(|byte| *byte != 0))
 }
 
-/// The number of the newest journal.
+/// The number of the newest journal, if there is one.
 pub(super) fn newest(db: &Path) -> Option<u64> {
     journals(db).ok()?.last().map(|(number, _)| *number)
 }
 
-/// Removes the batch of a failed commit from the journals of a database that is not open: the batch may be there
-/// although its commit failed. `mark`: bytes that this batch has and no other.
+/// Removes the batch of a failed commit from the journals of a database that is not open. The batch may be there
+/// although its commit failed. `mark` has bytes that this batch contains and no other.
 pub(super) fn take_off(db: &Path, mark: &[u8]) -> Result<(), BrokerError> {
     for (_, path) in journals(db)? {
         let bytes = std::fs::read(&path).map_err(|e| io_error(&path, e))?;
@@ -200,7 +202,7 @@ fn truncate(path: &Path, size: usize) -> Result<(), BrokerError> {
     cut.map_err(|e| io_error(path, e))
 }
 
-/// What a look over a journal has found.
+/// The result of a look over a journal.
 struct JournalSummary {
     /// The offset at which the last readable batch begins.
     last: usize,
@@ -213,13 +215,13 @@ struct JournalSummary {
     rest: JournalTail,
 }
 
-/// What lies behind the last readable batch of a journal.
+/// The content of a journal behind its last readable batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum JournalTail {
     Nothing,
     /// A write that a crash cut short.
     Torn,
-    /// Bytes that were readable once.
+    /// Bytes that could be read once.
     Damaged,
 }
 
@@ -249,11 +251,11 @@ struct Batch {
     size: usize,
     /// The sequence that the database gave it.
     seq: u64,
-    /// The sequence that the store gave it, if it is a commit of the store.
+    /// The sequence that the store gave the batch, if the batch is a commit of the store.
     commit: Option<u64>,
 }
 
-/// The batch at the beginning of `bytes`, if it is whole.
+/// The batch at the beginning of `bytes`, or `None` if it is not whole.
 fn batch(bytes: &[u8]) -> Option<Batch> {
     let number = |at: usize, size: usize| -> Option<u64> {
         let mut number = [0; 8];
@@ -270,7 +272,7 @@ fn batch(bytes: &[u8]) -> Option<Batch> {
             2 => {
                 let kinds = bytes.get(at + 1..at + 3)?;
                 if kinds[0] > 2 || kinds[1] != 0 {
-                    return None; // the batch is neither a put nor a delete, or is compressed, which the store does not ask for
+                    return None; // neither a put nor a delete, or compressed, which the store never asks for
                 }
                 let lengths = at + ITEM - 10; // of the key, of the value, and of the value on disk
                 let (key, end_of_key) = (at + ITEM, at.checked_add(ITEM + length(lengths, 2)?)?);

@@ -1,9 +1,9 @@
-//! Lanes on disk: a small record for each lane that is not idle, and a row for each run that waits in one.
+//! Lanes on disk. Each lane that is not idle has a small record, and each run that waits in a lane has a row.
 //!
-//! A run that was let in has a ready row like any other task. A run that waits has none, so it is in the way of no
-//! scan and takes no memory. What publishes and settlements do to their lanes is worked out when their commit is
-//! written, from the rows as they are then. So the end of a run and the start of the next are one commit. A commit
-//! that fails leaves nothing behind but the steps of its settlements, which are taken anew with the next commit.
+//! A run that was let in has a ready row like any other task. A run that waits has no ready row, so scans do not come
+//! across it, and it takes no memory. The engine works out what publishes and settlements do to their lanes when it
+//! writes their commit, from the rows as they are then. So the end of a run and the start of the next are one commit. A
+//! commit that fails leaves nothing behind but the steps of its settlements, which the next commit takes anew.
 //!
 //! The keys in the table `lanes` begin with a byte that says what they hold:
 //! - `0`, scope's length, scope, key: the record of a lane.
@@ -34,12 +34,12 @@ use crate::task::{LaneName, Message, Refusal, TaskId, UniqueKey};
 pub(super) const RECORD: u8 = 0;
 const WAITING: u8 = 1;
 const DEADLINE: u8 = 2;
-/// The most runs that give up waiting in one commit.
+/// The most waiting runs that give up in one commit.
 const STEP: usize = 1024;
 
-/// What a publish or a settlement does to a lane or a unique window.
+/// An effect of a publish or a settlement on a lane or a unique window.
 pub(super) enum LaneStep {
-    /// A message comes that has to pass its lane, or that may be a duplicate.
+    /// A message has come that has to pass its lane, or that may be a duplicate.
     Arrive(Newcoming),
     /// A run has ended.
     Release { lane: LaneName, id: TaskId, block: Option<String> },
@@ -52,25 +52,25 @@ pub(super) struct Newcoming {
     pub(super) queue: usize,
     pub(super) message: Arc<Message>,
     pub(super) row: Vec<u8>,
-    /// The message was just enqueued, so its task's policy for a busy lane applies. Otherwise it was promised a
-    /// place in the lane's line.
+    /// Whether the message was just enqueued, so that its task's policy for a busy lane applies. Otherwise the message
+    /// was promised a place in the lane's line.
     pub(super) is_new: bool,
-    /// The message belongs to a settlement, so it is kept if the commit fails.
+    /// Whether the message belongs to a settlement, so that it is kept if the commit fails.
     pub(super) is_kept: bool,
     pub(super) reply: Option<ReplySender<Option<TaskId>>>,
 }
 
-/// The lanes that one commit changes, and the rows to be written for them.
+/// The lanes that one commit changes, and the rows that the commit writes for them.
 #[derive(Default)]
 pub(super) struct LaneBatch {
     open: HashMap<LaneName, OpenLane>,
     pub(super) unique_windows: UniqueWindowRows,
     pub(super) writes: Writes,
-    /// The rows that became ready.
+    /// The rows that became ready in this commit.
     pub(super) arrivals: Vec<ArrivedRow>,
-    /// For each newly enqueued message in turn: the task that it joins, if it is left out.
+    /// The task that each newly enqueued message joins, in turn; `None` for a message that is not left out.
     pub(super) joined: Vec<Option<TaskId>>,
-    /// The lanes as they are when the commit is safe.
+    /// The state of the lanes when the commit is safe.
     pub(super) changed: Changes,
     deadline: Option<Timestamp>,
 }
@@ -79,9 +79,9 @@ pub(super) struct LaneBatch {
 pub(super) struct OpenLane {
     lane: Lane<TaskId>,
     is_on_disk: bool,
-    /// The runs that came to wait, by ticket.
+    /// The runs that began to wait in this commit, by ticket.
     came: BTreeMap<u64, NewWaiter>,
-    /// The tickets of the runs on disk that left the line.
+    /// The tickets of the runs on disk that left the line in this commit.
     left: BTreeSet<u64>,
 }
 
@@ -94,8 +94,8 @@ struct NewWaiter {
     until: Option<Timestamp>,
 }
 
-/// The fencing token for a start of this row. It grows with each row that is written, and for one row with each
-/// start.
+/// Makes the fencing token for a start of this row. The token grows with each row that is written, and with each start
+/// of one row.
 pub(super) fn token(seq: u64, message: &Message) -> u64 {
     let starts =
         message.crashes.saturating_add(message.serial.as_ref().map_or(0, |serial| serial.handed_back));
@@ -127,7 +127,7 @@ pub(super) fn is_waiting(key: &[u8]) -> bool {
     key.first() == Some(&WAITING)
 }
 
-/// The key of the record of the lane that a message has to pass.
+/// The key of the record of the lane that a message has to pass, if it has a lane.
 pub(super) fn record_of(message: &Message) -> Option<Vec<u8>> {
     message.lane().map(record_key)
 }
@@ -196,7 +196,7 @@ impl LaneBatch {
 }
 
 impl OpenLane {
-    /// Finds the first or the `last` run that waits: its ticket, and its row if the row is on disk.
+    /// Finds the first or the `last` run that waits. Returns its ticket, and its row if the row is on disk.
     fn find(&self, tables: &Tables, name: &LaneName, last: bool) -> Result<Option<LineSpot>, BrokerError> {
         let newest = if last { self.came.last_key_value() } else { None };
         if let Some((ticket, _)) = newest {
@@ -218,7 +218,7 @@ impl OpenLane {
                 }
             }
         } else {
-            // A row that cannot be read is passed over and stays where it is.
+            // The scan passes over a row that cannot be read. The row stays where it is.
             tables.readable(TableName::Lanes, &first, Bound::Included(&end)).find_map(waits)
         };
         if found.is_some() {
@@ -227,7 +227,7 @@ impl OpenLane {
         Ok(self.came.first_key_value().map(|(ticket, _)| (*ticket, None)))
     }
 
-    /// Takes a run out of the line. `None`: its row does not decode.
+    /// Takes a run out of the line. Returns `None` if its row does not decode.
     fn take(&mut self, ticket: u64, row: Option<Vec<u8>>) -> Option<Arc<Message>> {
         match row {
             None => self.came.remove(&ticket).map(|came| came.message),
@@ -246,7 +246,7 @@ impl OpenLane {
 }
 
 impl Engine {
-    /// Completes the batch right before its commit is written.
+    /// Completes the batch right before the engine writes the commit.
     pub(super) fn finish_lanes(&mut self, batch: &mut LaneBatch) -> Result<(), BrokerError> {
         batch.finish()?;
         if let Some(count) = self.known_lanes.count_after(&batch.changed) {
@@ -258,7 +258,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes a message that was just enqueued. Answers with the task that it joins, if it is left out.
+    /// Takes a message that was just enqueued. Returns the task that the message joins, if it is left out.
     pub(super) fn arrive(
         &mut self,
         batch: &mut LaneBatch,
@@ -286,7 +286,7 @@ impl Engine {
         Ok(joined)
     }
 
-    /// Brings a message to its lane. Answers with the task that it joins, if it is left out.
+    /// Brings a message to its lane. Returns the task that the message joins, if it is left out.
     pub(super) fn pass_lane(
         &mut self,
         batch: &mut LaneBatch,
@@ -311,7 +311,8 @@ impl Engine {
             Admission::Refuse => self.refuse_entry(batch, queue, message, Refusal::CouldNotAcquireLock)?,
             Admission::Skip => {
                 let waiting = match open.find(tables, name, true)? {
-                    // A waiting run whose row does not decode makes this message a duplicate all the same.
+                    // If the row of a waiting run does not decode, this message is a duplicate of that run all the
+                    // same.
                     Some((_, Some(row))) => decode::<Message>(&row).ok().map(|message| message.id),
                     Some((ticket, None)) => open.came.get(&ticket).map(|came| came.message.id.clone()),
                     None => None,
@@ -342,7 +343,7 @@ impl Engine {
         Ok(None)
     }
 
-    /// Takes the end of a run to its lane. If the run held the lane, the next one is let in.
+    /// Takes the end of a run to its lane. If the run held the lane, lets the next run in.
     pub(super) fn release_lane(
         &mut self,
         batch: &mut LaneBatch,
@@ -357,7 +358,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets waiting runs in, in the order of their tickets, as long as the lane has room.
+    /// Lets waiting runs in while the lane has room, in the order of their tickets.
     fn let_in(&mut self, batch: &mut LaneBatch, tables: &Tables, name: &LaneName) -> Result<(), BrokerError> {
         loop {
             let open = batch.open(&self.known_lanes, tables, name, self.seq)?;
@@ -382,7 +383,7 @@ impl Engine {
         }
     }
 
-    /// Counts a run out of its lane's line. Answers with the index of its queue.
+    /// Takes a run off the count of its lane's line. Returns the index of its queue.
     fn out_of_line(&mut self, message: &Message) -> Result<usize, BrokerError> {
         let queue = self.queue(&message.queue)?;
         let cursor = &mut self.cursors[queue];
@@ -403,8 +404,7 @@ impl Engine {
         batch.arrivals.push(ArrivedRow { queue, place: RowKey::Ready(key), message });
     }
 
-    /// Sends a message on with its refusal; the consumer of its queue tells the task that its lane did not take
-    /// it.
+    /// Sends a message on with its refusal. The consumer of its queue tells the task that its lane did not take it.
     fn refuse_entry(
         &mut self,
         batch: &mut LaneBatch,
@@ -439,7 +439,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes a run out of its lane's line for good.
+    /// Takes a run out of its lane's line, and does not let it in.
     pub(super) fn remove_from_line(
         &mut self,
         id: &TaskId,
@@ -469,7 +469,7 @@ impl Engine {
         Ok(Removal::Removed)
     }
 
-    /// Lets the runs go that have waited long enough for their lanes.
+    /// Releases the runs that have waited for their lanes as long as they may.
     pub(super) fn give_up_waiting(&mut self) {
         while self.tables.is_some() && self.next_deadline.is_some_and(|next| next <= now()) {
             if let Err(error) = self.give_up_some() {
@@ -485,8 +485,7 @@ impl Engine {
         let now = now();
         let (mut batch, mut writes) = (LaneBatch::default(), Writes::default());
         let mut next = None;
-        // The read does not begin at the first possible key, because the deleted rows of all past deadlines lie
-        // there.
+        // The read does not begin at the first possible key, because the deleted rows of all past deadlines lie there.
         let start = deadline_key(self.next_deadline.unwrap_or(Timestamp::ZERO), 0);
         let rows = tables.readable(TableName::Lanes, &start, Bound::Excluded(&[DEADLINE + 1]));
         for (count, (key, waiting)) in rows.enumerate() {
@@ -522,7 +521,7 @@ impl Engine {
             let queue = self.out_of_line(&message)?;
             self.refuse_entry(&mut batch, queue, &message, Refusal::CouldNotAcquireLock)?;
         }
-        // If the commit fails, the deadlines on disk stand, and opening the store again looks for them from the
+        // If the commit fails, the deadlines stay on disk. When the store is opened again, it looks for them from the
         // beginning.
         self.next_deadline = None;
         self.commit_lanes(batch, writes)?;

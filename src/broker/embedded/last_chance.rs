@@ -1,10 +1,10 @@
 //! Finds out which task is to blame when the process dies.
 //!
-//! Nobody knows which task caused a crash, so a crash is counted for every task that ran. Without this module a
-//! task that takes its process down each time would take the tasks that start beside it along into the dead
-//! letters. So, of all tasks that one more crash would end, only one is delivered at a time: the crash that ends a
-//! task is its own. The other such tasks wait. A task that never crashed, or that has crashes left, is not held
-//! up.
+//! Nobody knows which task caused a crash, so a crash is counted for every task that ran. Without this module, a task
+//! that takes its process down each time would take the tasks beside it into the dead letters. Some tasks are on their
+//! last chance: one more crash would end them. The broker delivers only one of them at a time, so the crash that ends a
+//! task is the task's own. The other tasks on their last chance wait. A task that never crashed, or that has crashes
+//! left, does not wait.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::rows::ReadyKey;
 use crate::broker::Delivery;
 use crate::task::Message;
 
-/// The delivery of the one task on its last chance, and the rows that wait until it has ended.
+/// The delivery of the one task on its last chance, and the rows that wait for the end of it.
 #[derive(Default)]
 pub(super) struct LastChance {
     out: Option<u64>,
@@ -22,7 +22,8 @@ pub(super) struct LastChance {
 }
 
 impl Engine {
-    /// Makes a delivery of a row whose task has crashed before, unless the row has to wait for its last chance.
+    /// Makes a delivery of a row whose task has crashed before. Returns `None` if the row has to wait for its last
+    /// chance.
     pub(super) fn hand_out_in_turn(
         &mut self,
         queue: usize,
@@ -42,7 +43,7 @@ impl Engine {
         Some(delivery)
     }
 
-    /// Notes that the delivery of a task that had crashed before has ended. If it was the one on its last chance, the
+    /// Notes that the delivery of a task that had crashed before has ended. If it was the task on its last chance, the
     /// rows that waited for it may be delivered.
     pub(super) fn last_chance_over(&mut self, tag: u64) {
         if self.last_chance.out != Some(tag) {

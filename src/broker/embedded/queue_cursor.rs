@@ -1,8 +1,8 @@
 //! The delivered rows of one queue of the embedded broker, and the position of its scan.
 //!
-//! Memory is bounded by the consumer's prefetch, not by the backlog: it knows only the delivered rows. The others
-//! are on disk, and a scan finds them from the key `from` on. The invariants: every ready row before `from` is
-//! held or lies in `revisit`, and while `drained` is true every ready row is held.
+//! The consumer's prefetch limits the memory, and the backlog does not. Memory holds only the delivered rows. The other
+//! rows are on disk, and a scan finds them from the key `from` on. There are two invariants: every ready row before
+//! `from` is held or lies in `revisit`, and while `drained` is true every ready row is held.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,14 +20,14 @@ pub(super) struct DeliveredRow {
     pub(super) message: Arc<Message>,
 }
 
-/// The consumer of a queue.
+/// The consumer of a queue, with its prefetch.
 pub(super) struct AttachedConsumer {
     pub(super) epoch: u64,
     pub(super) prefetch: usize,
     pub(super) sink: Sink,
 }
 
-/// What memory knows of one queue.
+/// What memory holds of one queue.
 pub(super) struct QueueCursor {
     pub(super) name: String,
     pub(super) number: u16,
@@ -35,28 +35,28 @@ pub(super) struct QueueCursor {
     pub(super) ready: u64,
     pub(super) scheduled: u64,
     pub(super) dead: u64,
-    /// The number of rows in the lines of their lanes.
+    /// The number of rows that wait in the lines of their lanes.
     pub(super) in_line: u64,
     pub(super) consumer: Option<AttachedConsumer>,
     /// The rows that are delivered and not settled, by delivery tag.
     pub(super) held: HashMap<u64, DeliveredRow>,
     held_keys: BTreeSet<ReadyKey>,
-    /// The rows that the scan has passed and that are not held; they are delivered first.
+    /// The rows that the scan has passed and that are not held. They are delivered first.
     pub(super) revisit: RevisitSet,
     /// The key from which the next scan reads.
     from: Vec<u8>,
     drained: bool,
-    /// The time of the earliest scheduled row, or an earlier time.
+    /// A time that is not later than that of the earliest scheduled row.
     pub(super) next_due: Option<Timestamp>,
-    /// The time before which the queue's rows are not read again, because none of them could be read.
+    /// The time before which the queue is not read again, because none of its rows could be read.
     retry_at: Option<Instant>,
-    /// The time at which rows that could not be read are tried again, and the pause that led there.
+    /// The time at which unreadable rows are tried again, and the pause before that time.
     unreadable: Option<(Instant, Duration)>,
 }
 
-/// The pause after rows could not be read.
+/// The pause after none of the rows could be read.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// The longest pause before unreadable rows are tried again, while others can be read.
+/// The longest pause before unreadable rows are tried again, while other rows can be read.
 const RETRY_AT_MOST: Duration = Duration::from_secs(600);
 
 impl QueueCursor {
@@ -80,7 +80,7 @@ impl QueueCursor {
         }
     }
 
-    /// Whether the queue's rows may be read: the last read succeeded, or a while has passed since it failed.
+    /// Whether the queue may be read. It may if the last read succeeded, or if enough time has passed since it failed.
     pub(super) fn may_read(&mut self) -> bool {
         if self.retry_at.is_some_and(|at| at <= Instant::now()) {
             self.retry_at = None;
@@ -88,22 +88,21 @@ impl QueueCursor {
         self.retry_at.is_none()
     }
 
-    /// Notes that the queue's rows could not be read. Nothing is known of them, and they are left alone for a
-    /// while.
+    /// Notes that the queue could not be read. Nothing is known of its rows, and the queue is left alone for a while.
     pub(super) fn read_failed(&mut self) {
         self.look_again();
         self.retry_at = Some(Instant::now() + RETRY_AFTER);
     }
 
-    /// Notes that some rows could not be read and were passed over. They are tried again after pauses that grow,
-    /// in case the disk failed and the file is sound.
+    /// Notes that the scan could not read some rows and passed over them. These rows are tried again after pauses that
+    /// grow, in case the disk failed and the file is sound.
     pub(super) fn passed_over(&mut self) {
         if self.unreadable.is_none() {
             self.unreadable = Some((Instant::now() + RETRY_AFTER, RETRY_AFTER));
         }
     }
 
-    /// Tries the rows again that were passed over, if it is time.
+    /// Tries the rows that were passed over again, if it is time.
     pub(super) fn try_again(&mut self) {
         if let Some((at, pause)) = self.unreadable.filter(|(at, _)| *at <= Instant::now()) {
             self.look_again();
@@ -112,12 +111,12 @@ impl QueueCursor {
         }
     }
 
-    /// Whether scheduled rows may be due that a consumer would run.
+    /// Whether there may be due scheduled rows that a consumer would run.
     pub(super) fn is_due(&self, now: Timestamp) -> bool {
         self.consumer.is_some() && self.next_due.is_some_and(|due| due <= now)
     }
 
-    /// The time at which there is work that nobody asked for.
+    /// The next time at which the queue has work without a call from outside.
     pub(super) fn wake_at(&self, now: Timestamp) -> Option<Instant> {
         self.consumer.as_ref()?;
         if let Some(at) = self.retry_at {
@@ -142,7 +141,7 @@ impl QueueCursor {
         &self.from
     }
 
-    /// Notes that a scan read up to and including `last`. `end` says that nothing lies behind it.
+    /// Notes that a scan has read all rows up to `last`. `end` says that no row follows it.
     pub(super) fn scanned(&mut self, last: Option<&[u8]>, end: bool) {
         if let Some(last) = last {
             self.from.clear();
@@ -152,7 +151,7 @@ impl QueueCursor {
         self.drained = end;
     }
 
-    /// Whether a row that arrives now is the next to be delivered, and may be delivered without a scan.
+    /// Whether a row that arrives now is the next one to deliver, and needs no scan.
     pub(super) fn is_next(&self) -> bool {
         self.drained && self.room() > 0
     }
@@ -162,12 +161,12 @@ impl QueueCursor {
         self.next_due = Some(self.next_due.map_or(due, |d| d.min(due)));
     }
 
-    /// Notes that a ready row that is not held lies at `key`.
+    /// Notes that there is a ready row at `key` that is not held.
     pub(super) fn waits(&mut self, key: &ReadyKey) {
         if key.as_slice() < self.from.as_slice() {
             self.revisit.insert(*key);
         } else if self.drained {
-            self.from.clear(); // nothing is left before this key
+            self.from.clear(); // no row is left before this key
             self.from.extend_from_slice(key);
         }
         self.drained = false;
@@ -188,7 +187,7 @@ impl QueueCursor {
         ReadyKey::try_from(key).is_ok_and(|key| self.held_keys.contains(&key))
     }
 
-    /// Makes the next scan read all rows again, the scheduled ones too; held rows stay held.
+    /// Makes the next scan read all rows again, the scheduled ones too. Held rows stay held.
     pub(super) fn look_again(&mut self) {
         self.revisit.clear();
         self.from = ready_bounds(self.number).0.to_vec();

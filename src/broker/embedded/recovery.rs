@@ -1,8 +1,8 @@
-//! How the store comes back: after a restart, and after the disk refused a commit.
+//! Opens the store again after a restart, and after the disk refused a commit.
 //!
-//! While the store cannot be written, publishes are refused with the reason, and settlements are kept. A failed
-//! commit may be in the journal nevertheless, so it is removed there: a task whose publish was refused must not
-//! run. The store is opened again after pauses that grow, and then the kept settlements are written.
+//! While the store cannot be written, it refuses publishes with the reason, and keeps settlements. A failed commit may
+//! be in the journal nevertheless. It is removed there, because a task whose publish was refused must not run. After
+//! pauses that grow, the store is opened again and writes the settlements that it has kept.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -22,25 +22,25 @@ use crate::broker::{BrokerError, lane};
 use crate::core::Backoff;
 use crate::core::Timestamp;
 
-/// The first pause before the store is opened again after a failure.
+/// The first pause before the store is opened again after a failed write.
 const REOPEN_AFTER: Duration = Duration::from_millis(100);
 /// The longest pause before the store is opened again.
 const REOPEN_AT_MOST: Duration = Duration::from_secs(2);
-/// The pause after the store could not be mended.
+/// The pause after an attempt to mend the store has failed.
 const MEND_AGAIN: Duration = Duration::from_secs(30);
 
-/// The pauses before the store is opened again after a failure.
+/// The pauses before the store is opened again after a failed write.
 pub(super) const fn reopening() -> Backoff {
     Backoff::new(REOPEN_AFTER, REOPEN_AT_MOST)
 }
 
-/// The failure of a write, after which the store is closed.
+/// The failure of a write. The store is closed after it.
 pub(super) struct WriteFailure {
     pub(super) error: BrokerError,
     pub(super) retry_at: Instant,
-    /// The sequence of the commit that failed.
+    /// The sequence number of the commit that failed.
     seq: u64,
-    /// The database's background work has failed, and what it stumbled over was not looked for yet.
+    /// Whether the database's background work has failed, and nobody has looked for the damage behind that yet.
     is_broken: bool,
 }
 
@@ -69,11 +69,11 @@ impl Engine {
         }
         rows.sort_by_key(|(_, row)| row.number);
         for cursor in &mut self.cursors {
-            (cursor.ready, cursor.scheduled, cursor.dead, cursor.in_line) = (0, 0, 0, 0); // the next commit writes the counts of these queues again
+            (cursor.ready, cursor.scheduled, cursor.dead, cursor.in_line) = (0, 0, 0, 0); // the next commit rewrites them
         }
         for (name, row) in rows {
             let number = usize::from(row.number);
-            // A number that was given out but never written stays unused, because a queue's number is its index.
+            // A number that was given out but never written stays unused, because the number of a queue is its index.
             while !self.by_name.contains_key(&name) && self.cursors.len() < number {
                 self.cursors.push(QueueCursor::new(String::new(), self.cursors.len() as u16));
             }
@@ -91,9 +91,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Counts the runs that ended with the process that had the store before. Their tasks wait again, or are dead
-    /// letters if they crashed once too often. Starts of an earlier generation were counted already: their process
-    /// was killed before it could start their file over.
+    /// Counts the runs that ended with the process that had the store before. Their tasks wait again, or become dead
+    /// letters if they crashed once too often. Starts of an earlier generation were counted already, but their process
+    /// was killed before it could begin a new file of starts.
     pub(super) fn recover_crashed(&mut self, found: &LoggedStarts) -> Result<(), BrokerError> {
         let mut generation = found.generation;
         let uncounted = self.open_tables()?.get(TableName::Meta, CLAIMS)?;
@@ -106,7 +106,7 @@ impl Engine {
         reset.map_err(|e| io_error(&self.dir.join("claims"), e))
     }
 
-    /// Counts these crashes. Says whether there were any, in which case `next` is the new generation.
+    /// Counts these crashes. Returns whether there were any, in which case `next` is the new generation.
     fn count_crashes(&mut self, started: &HashSet<ReadyKey>, next: u64) -> Result<bool, BrokerError> {
         let (mut writes, mut lanes) = (Writes::default(), LaneBatch::default());
         let mut queues = Vec::new();
@@ -145,7 +145,7 @@ impl Engine {
         self.commit_lanes(lanes, writes).map(|()| true)
     }
 
-    /// Closes the tables after a write failed, and refuses the publishes that were to be written.
+    /// Closes the tables after a failed write, and refuses the publishes that were about to be written.
     pub(super) fn fail(&mut self, error: BrokerError) {
         tracing::error!(%error, "the store is closed until it can be written again");
         self.shared.set_tables(Err(error.clone()));
@@ -157,7 +157,7 @@ impl Engine {
         }
         self.commit.publishes = Writes::default();
         self.commit.ids.clear();
-        // Settlements are kept, and so is what follows from them: their ids stay taken.
+        // Settlements are kept, and so are the messages that follow from them, so the ids of these messages stay taken.
         let kept = self.commit.arrivals.iter().map(|arrival| arrival.message.id.clone());
         self.commit.ids.extend(kept.chain(self.commit.records.iter().map(|record| record.id.clone())));
         for step in std::mem::take(&mut self.commit.steps) {
@@ -174,7 +174,7 @@ impl Engine {
                 }
             }
         }
-        // The rows of these publishes were counted when they were staged.
+        // The rows of these publishes were counted when the publishes were staged.
         for published in self.commit.published.drain(..) {
             let count = self.cursors[published.arrival.queue].count(&published.arrival.place);
             *count = count.saturating_sub(1);
@@ -184,7 +184,7 @@ impl Engine {
         self.failure = Some(WriteFailure { error, retry_at, seq: self.seq, is_broken });
     }
 
-    /// Opens the store again after a failure, when it is time, and writes what was kept.
+    /// Opens the store again after a failure when its time has come, and writes what was kept.
     pub(super) fn try_reopen(&mut self) {
         let Some(failure) = &mut self.failure else { return };
         if Instant::now() < failure.retry_at {
@@ -199,13 +199,13 @@ impl Engine {
             return;
         }
         self.reopening.pause(); // the next attempt waits longer
-        // The failed commit goes from the journal before the database can replay it.
+        // The failed commit must be out of the journal before the database can replay it.
         let opened = self.take_off_failed().and_then(|()| super::open_tables(&self.dir));
         if let Err(error) = opened.and_then(|tables| self.adopt(tables)) {
             tracing::warn!(%error, "the store cannot be opened yet");
             return;
         }
-        // The counts were read back as they are on disk, without the settlements that memory has kept.
+        // The counts were read from disk, and lack the settlements that memory has kept.
         self.count_kept();
         self.failure = None;
         if self.acknowledged.is_none() {
@@ -223,15 +223,15 @@ impl Engine {
         if self.failure.is_none() {
             tracing::info!("the store can be written again");
         }
-        // What was delivered or promoted by then may differ from the disk, so each queue is read from its
-        // beginning.
+        // Rows that were delivered or promoted before the failure may differ from the disk. So each queue is read from
+        // its beginning.
         for cursor in &mut self.cursors {
             cursor.look_again();
         }
     }
 
-    /// Looks for damage and mends it, on a thread of its own; says whether that is done. Meanwhile publishes are refused, and
-    /// the ends of runs are kept.
+    /// Looks for damage and mends it, on a thread of its own. Returns whether this is done. Meanwhile the store refuses
+    /// publishes and keeps the ends of runs.
     fn is_mended(&mut self) -> bool {
         let Some(mending) = self.mending.take() else {
             if let Err(error) = self.take_off_failed() {
@@ -242,7 +242,7 @@ impl Engine {
             let in_hand = held.map(|held| (held.key, Arc::clone(&held.message))).collect();
             let dir = self.dir.clone();
             let work = move || mend::mend(&dir, &in_hand);
-            // Without a thread there is none to be had now; it is tried again.
+            // If no thread can be had now, the next call tries again.
             self.mending = std::thread::Builder::new().name("celeriac-mending".to_owned()).spawn(work).ok();
             return false;
         };
@@ -254,7 +254,7 @@ impl Engine {
         match mending.join().unwrap_or_else(panicked) {
             Ok(is_new) => {
                 if is_new {
-                    // Nothing of the commit that failed is in the new database, and its journal is another one.
+                    // The new database has nothing of the commit that failed, and another journal.
                     self.acknowledged = None;
                 }
                 if let Some(failure) = &mut self.failure {
@@ -272,13 +272,13 @@ impl Engine {
         }
     }
 
-    /// Makes sure that the commit which failed is not on disk. The tables must be closed.
+    /// Makes sure that the failed commit is not on disk. The tables must be closed.
     pub(super) fn take_off_failed(&self) -> Result<(), BrokerError> {
         let Some(failure) = &self.failure else { return Ok(()) };
         journal::take_off(&self.dir.join("db"), &[SEQ, &failure.seq.to_be_bytes()].concat())
     }
 
-    /// Adds the kept settlements to the counts that were read back, which are those of the last good commit.
+    /// Adds the kept settlements to the counts from disk, which are those of the last good commit.
     fn count_kept(&mut self) {
         for settled in &self.commit.settled {
             self.commit.queues.insert(settled.queue);
@@ -297,7 +297,7 @@ impl Engine {
         }
     }
 
-    /// Writes the last commit before the store closes. The answer says whether everything settled is safe.
+    /// Writes the last commit before the store closes. Returns an error if not all settlements are safe.
     pub(super) fn last_flush(&mut self) -> Result<(), BrokerError> {
         self.flush();
         if let Some(failure) = &mut self.failure {

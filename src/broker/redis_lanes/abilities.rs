@@ -1,4 +1,4 @@
-//! The abilities of a broker with lanes: its own, and those of the broker behind it.
+//! The abilities of a broker with lanes. Some are its own, and the others are those of the broker behind it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,7 +96,7 @@ impl Inspect for RedisLanesBroker {
         }
     }
 
-    /// A task that waits in a lane could not start now, so no task is before it.
+    /// A task that waits in a lane could not start now, so this broker reports no task ahead of it.
     async fn position(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
         match self.shared.inner.inspect() {
             Some(inner) => inner.position(id, limit).await,

@@ -1,5 +1,5 @@
-//! Takes in deliveries from the broker: plain tasks pass, and for each serial one of a batch Redis is asked
-//! whether it may start.
+//! Takes in the deliveries that come from the broker. A plain task passes. For each serial task of a batch, this module
+//! asks Redis whether the task may start.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,15 +16,15 @@ use super::{RedisLanesInner, process};
 use crate::broker::{BrokerError, Consumer, Delivery, Settle, Sink, call_sink, lane};
 use crate::task::{Message, Refusal};
 
-/// The most deliveries of a batch that Redis is asked about at a time.
+/// The most deliveries of a batch about which this module asks Redis at a time.
 const BATCH: usize = 256;
-/// How often in a lease this process looks whether another process is alive that has a task which was delivered
-/// here.
+/// How often in a lease this process checks whether another process is alive, if that process has a task that was
+/// delivered here.
 const LOOKS: u32 = 40;
-/// The pause before Redis is asked again.
+/// The pause before this module asks Redis again.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The broker's consumer, until either end of it is gone.
+/// The broker's consumer, until this end or the broker drops it.
 type InnerConsumer = Arc<Mutex<Option<Box<dyn Consumer>>>>;
 
 struct LaneConsumer {
@@ -32,7 +32,7 @@ struct LaneConsumer {
     closed: Arc<AtomicBool>,
 }
 
-/// Consumes a queue of the broker behind.
+/// Consumes a queue of the broker behind the lanes.
 pub(super) fn consume(
     shared: &Arc<RedisLanesInner>,
     queue: &str,
@@ -45,7 +45,7 @@ pub(super) fn consume(
         let is_serial = |delivery: &Delivery| delivery.message().lane().is_some();
         let (serial, plain): (Vec<_>, Vec<_>) = deliveries.into_iter().partition(is_serial);
         for delivery in serial {
-            let _ = sender.send(delivery); // if the reader is gone, the delivery is dropped and goes back
+            let _ = sender.send(delivery); // if the reader is gone, the dropped delivery goes back
         }
         if !plain.is_empty() {
             outer(plain);
@@ -59,7 +59,7 @@ pub(super) fn consume(
         sink,
         consumer: Arc::downgrade(&inner),
         closed: Arc::clone(&closed),
-        // The other half of the prefetch is left for deliveries that may start.
+        // The other half of the prefetch stays free for deliveries that may start.
         seats: Arc::new(Semaphore::new(prefetch.min(Semaphore::MAX_PERMITS).div_ceil(2))),
     };
     shared.runtime.spawn(Arc::new(reader).read(serial));
@@ -92,17 +92,17 @@ struct Reader {
     seats: Arc<Semaphore>,
 }
 
-/// The answer about a delivery that is still here.
+/// The answer about a delivery that this process still holds.
 enum StartAnswer {
     Starts(Delivery),
     Held(HeldElsewhere),
 }
 
-/// A delivery of a task that another process has, which may be alive.
+/// A delivery of a task that another process holds. That process may be alive.
 struct HeldElsewhere {
     delivery: Delivery,
     process: String,
-    /// The end of that process's lease, by Redis's clock.
+    /// The end of the other process's lease, by Redis's clock.
     until: u64,
 }
 
@@ -136,9 +136,9 @@ impl Reader {
         }
     }
 
-    /// Waits until it is known whether the other process is alive. If it is, the delivery is left to that process;
-    /// should that one not end it after all, it is sent anew, and stands at the end of its queue then. If it is
-    /// not alive, the task starts here and now.
+    /// Waits until this process knows whether the other process is alive. If the other process is alive, the delivery
+    /// is left to it. If the other process then does not end the task after all, the message is sent anew, and stands
+    /// at the end of its queue. If the other process is dead, the task starts here and now.
     async fn outlast(self: Arc<Self>, mut held: HeldElsewhere) {
         let shared = &self.shared;
         let look = shared.lanes.lease() / LOOKS;
@@ -171,13 +171,13 @@ impl Reader {
         }
     }
 
-    /// Asks whether a delivery may start. `None`: it may not start here, or not now.
+    /// Asks Redis whether a delivery may start. The answer is `None` if it may not start here, or not now.
     async fn ask(&self, mut delivery: Delivery) -> Option<StartAnswer> {
         let shared = &self.shared;
         let (mut dead, mut again) = (String::new(), delivery.is_again());
         loop {
             if delivery.has_lapsed() || shared.closing.is_cancelled() {
-                return None; // another process has it, or will
+                return None; // another process has the task, or will get it
             }
             let message = Arc::clone(delivery.message());
             let serial = message.serial.as_deref()?;
@@ -261,7 +261,7 @@ impl Reader {
         }
         shared.holding.notify_one();
         if is_over {
-            drop(started); // it goes back, with no body begun
+            drop(started); // the start goes back, and no body has begun
             return None;
         }
         Some(started)

@@ -1,8 +1,9 @@
-//! The lanes of serial keys, kept in Redis where all processes see them: the script `lanes.lua` decides each step.
+//! The lanes of serial keys. Redis keeps them, where all processes see them, and the script `lanes.lua` decides each
+//! step.
 //!
-//! A run that is let in is given a [`Pass`] and is due to be sent; until that is confirmed, any process may send
-//! it again. A run that starts is given a token, under which its process holds it for as long as it renews its
-//! lease. Once a run was given to another process, nothing counts that the first one says of it.
+//! A run that is let in gets a [`Pass`] and is due to be sent. Until its publish is confirmed, any process may send it
+//! again. A run that starts gets a token. Its process holds the run under this token for as long as the process renews
+//! its lease. Once Redis has given the run to another process, no report of the first process counts any more.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,13 +31,13 @@ pub(crate) struct RedisLaneTable {
 /// The answer to a run that comes to its lane.
 #[derive(Debug, PartialEq)]
 pub(crate) enum ArrivalReply {
-    /// The run is let in, and is to be sent with this pass.
+    /// The run is let in. It must be sent with this pass.
     In(Pass),
-    /// Nothing is to be done: the run waits, or was known before.
+    /// There is nothing to do: the run waits, or Redis knew it before.
     Waits,
-    /// The lane does not take the run, which is to be told so.
+    /// The lane does not take the run. The run must be told so.
     Refused,
-    /// The run is left out, because this task will do its work.
+    /// The run is left out, because this other task will do its work.
     Joined(TaskId),
     /// The run's id is taken.
     Taken,
@@ -45,21 +46,21 @@ pub(crate) enum ArrivalReply {
 /// The answer to a process that asks to start a delivery.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Started {
-    /// The run may start. `before`: another process had it before, and this many runs of it have ended with their
-    /// process.
+    /// The run may start. `before` is `Some` if another process held the run before, and counts the runs of it that
+    /// have ended with their process.
     Run { token: u64, before: Option<u32> },
-    /// Another process holds the run and may be alive: its lease ends at `until`, by Redis's clock in
-    /// microseconds, unless it is renewed.
+    /// Another process holds the run and may be alive. Its lease ends at `until`, by Redis's clock in microseconds,
+    /// unless it renews the lease.
     Held { process: String, until: u64 },
-    /// The delivery is a copy: its run is over or has another pass.
+    /// The delivery is a copy: its run is over, or has another pass.
     Stale,
     /// Redis has forgotten the run.
     Gone,
-    /// The delivery has no pass, and waits in its lane from now on.
+    /// The delivery has no pass. Its run waits in its lane from now on.
     Waits,
-    /// The delivery has no pass, and its lane does not take it.
+    /// The delivery has no pass, and the lane does not take its run.
     Refused,
-    /// The process that asks was given up.
+    /// Redis has given up the process that asks.
     Lapsed,
 }
 
@@ -73,13 +74,13 @@ pub(crate) struct StartRequest<'a> {
     pub(crate) dead: &'a str,
 }
 
-/// How a process ends a start that it holds. It has no effect if the start is not its own any more.
+/// How a process ends a start that it holds. The end has no effect if the process does not hold the start any more.
 pub(crate) enum StartReport<'a> {
-    /// The run is over. The text says why that blocks its lane, if it does.
+    /// The run is over. If its end blocks its lane, the text is the reason.
     Release(Option<String>),
-    /// This message takes the place of the run, not before `due`.
+    /// This message takes the place of the run, and does not start before `due`.
     Requeue { message: &'a Message, due: Timestamp, crashed: bool },
-    /// The run goes back, to be started again.
+    /// The run goes back, and can be started again.
     Back,
 }
 
@@ -87,15 +88,15 @@ pub(crate) enum StartReport<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum ReportReply {
     Done,
-    /// The run goes back by being sent anew.
+    /// The run went back, and is sent anew.
     Anew,
-    /// The start was not the process's own any more.
+    /// The process did not hold the start any more.
     Stale,
-    /// Redis has forgotten whose start it is.
+    /// Redis has forgotten who holds the start.
     Forgotten,
 }
 
-/// Where a member of a lane is.
+/// The place of a member of a lane.
 #[derive(Debug)]
 pub(crate) enum Seat {
     Unknown,
@@ -103,7 +104,7 @@ pub(crate) enum Seat {
     Held,
 }
 
-/// The answer to taking a member out.
+/// The answer to taking a member out of its lane.
 #[derive(Debug)]
 pub(crate) enum Taken {
     Unknown,
@@ -111,7 +112,7 @@ pub(crate) enum Taken {
     Removed(Box<Message>),
 }
 
-/// The messages that are to be sent.
+/// The messages that must be sent.
 #[derive(Debug, Default)]
 pub(crate) struct DueSend(Vec<QueuedPost>, u64);
 
@@ -148,7 +149,7 @@ impl DueSend {
         self.0.is_empty()
     }
 
-    /// The messages. One that cannot be read keeps its place, and is logged.
+    /// The messages. A message that cannot be read keeps its place in Redis, and the log names it.
     pub(crate) fn messages(self) -> impl Iterator<Item = Message> {
         let era = self.1;
         self.0.into_iter().filter_map(move |post| {
@@ -177,12 +178,12 @@ impl RedisLaneTable {
         Self { store, script: Arc::new(Script::new(include_str!("lanes.lua"))), prefix, lease }
     }
 
-    /// How long a silent process is taken for alive.
+    /// How long Redis takes a silent process for alive.
     pub(crate) fn lease(&self) -> Duration {
         self.lease
     }
 
-    /// Whether this process looks after the others on its machine.
+    /// Whether this process checks if the other processes on its machine are alive.
     pub(crate) fn knows_neighbours(&self) -> bool {
         self.store.options().lane_neighbours
     }
@@ -192,8 +193,8 @@ impl RedisLaneTable {
         &self.store
     }
 
-    /// Brings a message to its lane. If it `is_new`, its task's policy for a busy lane applies; otherwise it was
-    /// promised to wait.
+    /// Brings a message to its lane. If it `is_new`, the task's policy for a busy lane applies. Otherwise the message
+    /// was promised that it may wait.
     pub(crate) async fn arrive(
         &self,
         message: &Message,
@@ -203,7 +204,7 @@ impl RedisLaneTable {
     ) -> Result<(ArrivalReply, DueSend), StoreError> {
         let mut arguments = vec![message.id.to_string(), if unique { "1" } else { "0" }.to_owned()];
         arguments.extend(newcomer(message, serial, is_new)?);
-        // Asked once more after a lost answer, the message would be its own duplicate.
+        // If the answer was lost and the step is asked for once more, the message would be its own duplicate.
         let again = unique.then_some((1, "0"));
         let (word, a, b, due) = self.ask("arrive", arguments, again).await?;
         let arrived = match word.as_str() {
@@ -216,13 +217,13 @@ impl RedisLaneTable {
         Ok((arrived, due))
     }
 
-    /// Takes a message out again that was let in and could not be sent.
+    /// Takes out a message that was let in and could not be sent.
     pub(crate) async fn undo(&self, id: &TaskId, pass: Pass) -> Result<DueSend, StoreError> {
         let (_, era, _, due) = self.ask("undo", vec![id.to_string(), pass.token.to_string()], None).await?;
         Ok(with_era(due, era))
     }
 
-    /// Asks to start a delivery.
+    /// Asks whether a delivery may start.
     pub(crate) async fn start(
         &self,
         message: &Message,
@@ -250,7 +251,8 @@ impl RedisLaneTable {
         })
     }
 
-    /// Leaves a delivery to the process that has its run. `false`: that process does not have it any more.
+    /// Leaves a delivery to the process that holds its run. Returns `false` if that process does not hold the run any
+    /// more.
     pub(crate) async fn park(
         &self,
         id: &TaskId,
@@ -262,7 +264,7 @@ impl RedisLaneTable {
         Ok(word == "done")
     }
 
-    /// Renews the lease of a process. `false`: the process was given up.
+    /// Renews the lease of a process. Returns `false` if Redis has given the process up.
     pub(crate) async fn renew(&self, process: &str) -> Result<bool, StoreError> {
         Ok(self.ask("renew", vec![process.to_owned()], None).await?.0 == "done")
     }
@@ -277,7 +279,7 @@ impl RedisLaneTable {
         Ok(self.ask("affirm", vec![id.to_string(), token.to_string()], None).await?.0 == "done")
     }
 
-    /// Notes that a body begins: if its process ends with it, `crashes` runs have ended so.
+    /// Notes that a body begins. If its process dies during the body, `crashes` runs have ended with their process.
     pub(crate) async fn note(&self, id: &TaskId, token: u64, crashes: u32) -> Result<(), StoreError> {
         let arguments = vec![id.to_string(), token.to_string(), crashes.to_string()];
         self.ask("note", arguments, None).await.map(|_| ())
@@ -313,14 +315,14 @@ impl RedisLaneTable {
         Ok((ended, with_era(due, era)))
     }
 
-    /// Confirms that these messages were sent.
+    /// Tells Redis that these messages were published.
     pub(crate) async fn confirm(&self, sent: &[(TaskId, Option<Pass>)]) -> Result<(), StoreError> {
         let pass = |pass: &Option<Pass>| pass.map_or_else(String::new, |pass| pass.token.to_string());
         let arguments = sent.iter().flat_map(|(id, p)| [id.to_string(), pass(p)]).collect();
         self.ask("confirm", arguments, None).await.map(|_| ())
     }
 
-    /// Takes a run out of its lane that no process has, and that has become a dead letter.
+    /// Takes a run that no process holds out of its lane, because the run has become a dead letter.
     pub(crate) async fn bury(
         &self,
         id: &TaskId,
@@ -332,7 +334,7 @@ impl RedisLaneTable {
         Ok(with_era(due, era))
     }
 
-    /// Takes a run out that no process has.
+    /// Takes a run that no process holds out of its lane.
     pub(crate) async fn remove(&self, id: &TaskId) -> Result<(Taken, DueSend), StoreError> {
         let (word, a, b, due) = self.ask("remove", vec![id.to_string()], None).await?;
         Ok(match word.as_str() {
@@ -342,7 +344,7 @@ impl RedisLaneTable {
         })
     }
 
-    /// Where a run is.
+    /// The place of a run.
     pub(crate) async fn find(&self, id: &TaskId) -> Result<Seat, StoreError> {
         let (word, a, _, _) = self.ask("find", vec![id.to_string()], None).await?;
         Ok(match (word.as_str(), a) {
@@ -352,12 +354,12 @@ impl RedisLaneTable {
         })
     }
 
-    /// Ends the block of a lane. `false`: there was none.
+    /// Ends the block of a lane. Returns `false` if the lane was not blocked.
     pub(crate) async fn unblock(&self, lane: &LaneName) -> Result<(bool, DueSend), StoreError> {
         self.steer(vec![key(lane)?, "unblock".to_owned(), String::new()]).await
     }
 
-    /// Sets the limit of a lane by hand; `None`: the runs' own limit applies again.
+    /// Sets the limit of a lane by hand. With `None`, the limit of the runs themselves applies again.
     pub(crate) async fn adjust(
         &self,
         lane: &LaneName,
@@ -372,7 +374,7 @@ impl RedisLaneTable {
         Ok((word == "done", with_era(due, era)))
     }
 
-    /// The facts of a lane, with the first runs that wait; `None`: the lane is idle.
+    /// The facts of a lane, with the first runs that wait in it, or `None` if the lane is idle.
     pub(crate) async fn facts(
         &self,
         lane: &LaneName,
@@ -388,18 +390,18 @@ impl RedisLaneTable {
         rows.into_iter().map(facts).collect()
     }
 
-    /// The number of waiting runs of a queue.
+    /// The number of runs of a queue that wait in lanes.
     pub(crate) async fn in_line(&self, queue: &str) -> Result<u64, StoreError> {
         Ok(number(self.ask("in_line", vec![queue.to_owned()], None).await?.1))
     }
 
-    /// Does what is due. Answers with the messages to send, and with the time until something is due next.
+    /// Does the work that is due. Returns the messages to send, and the time at which something is due next.
     pub(crate) async fn sweep(&self) -> Result<(DueSend, Duration), StoreError> {
         let (_, era, wait, due) = self.ask("sweep", vec![SWEPT.to_string()], None).await?;
         Ok((with_era(due, era), Duration::from_micros(number(wait))))
     }
 
-    /// The reasons why Redis may not keep what it was told.
+    /// The settings of Redis that may make it lose what it was told.
     pub(crate) async fn doubts(&self) -> Vec<String> {
         let config = |name: &'static str| self.store.setting(name);
         let mut doubts = Vec::new();
@@ -418,7 +420,7 @@ impl RedisLaneTable {
         doubts
     }
 
-    /// Asks for a step. If the answer was lost and the step is asked for again, `again` replaces one argument.
+    /// Asks Redis for a step. If the answer was lost and the step is asked for again, `again` replaces one argument.
     async fn ask(
         &self,
         command: &'static str,
@@ -430,8 +432,8 @@ impl RedisLaneTable {
         Ok((word, a, b, DueSend(rows.into_iter().map(post).collect(), era)))
     }
 
-    /// Asks for a step that ends a start. If the answer was lost and the start is not known any more, it has
-    /// ended.
+    /// Asks for a step that ends a start. If the answer was lost and Redis does not know the start any more, the start
+    /// has ended.
     async fn ask_twice(
         &self,
         command: &'static str,

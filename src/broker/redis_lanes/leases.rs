@@ -1,10 +1,10 @@
-//! The starts that this process holds, so that no other process may begin the same tasks, and the end of its lease
-//! on them.
+//! The starts that this process holds, and the lease under which it holds them. No other process may begin these tasks
+//! while the lease lasts.
 //!
-//! The lease is counted from when the renewal was asked for, not from when Redis granted it, so this process never
-//! believes in it for longer than Redis does. When the lease is over, all starts are lost at once: the bodies are
-//! told, and the process goes on under another name. What it says of a lost start still counts if no other process
-//! has begun that task, which Redis knows.
+//! The lease begins when this process asks for the renewal, and not when Redis grants it, so this process never
+//! believes in the lease for longer than Redis does. When the lease is over, all starts are lost at once. The process
+//! tells the bodies, and goes on under another name. A report about a lost start still counts if no other process has
+//! begun the task. Only Redis knows this.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ struct LeaseTable {
 struct HeldStart {
     id: TaskId,
     token: u64,
-    /// The broker's delivery; `None` while the start is being settled.
+    /// The broker's delivery. It is `None` while the start is being settled.
     delivery: Option<Delivery>,
     message: Arc<Message>,
     /// Whether an earlier run of the task may have taken its process down.
@@ -41,7 +41,7 @@ struct HeldStart {
     lost: bool,
 }
 
-/// A start that is to end.
+/// A start that is about to end.
 pub(super) struct EndingStart {
     pub(super) token: u64,
     pub(super) delivery: Delivery,
@@ -51,12 +51,12 @@ pub(super) struct EndingStart {
 /// Whether the end of a start counts.
 pub(super) enum Right {
     Sure,
-    /// Only Redis knows.
+    /// Only Redis knows whether the end counts.
     Ask(TaskId, u64),
     Gone,
 }
 
-/// How long before the end of the lease the bodies are told: the time that they have to stop.
+/// How long before the end of the lease the bodies are told. This is the time that they have to stop.
 fn margin(lease: Duration) -> Duration {
     lease / 5
 }
@@ -76,8 +76,8 @@ impl HeldLeases {
         Arc::clone(&self.state().process)
     }
 
-    /// Adds a start that was granted to `process`, which had asked for it at `asked_at`. `Err`: this process has
-    /// another name by now.
+    /// Adds a start that was granted to `process`, which asked for it at `asked_at`. Fails if this process has another
+    /// name by now.
     pub(super) fn add(
         &self,
         process: &str,
@@ -94,14 +94,14 @@ impl HeldLeases {
         let held = HeldStart { id, token, delivery: Some(delivery), message, suspect, lost: false };
         state.held.insert(tag, held);
         let sure_until = asked_at + self.lease;
-        // If the lease of the starts before it is over already, this one must not hide that.
+        // This start must not hide that the lease of the starts before it is over already.
         if state.sure_until.is_none_or(|until| until > Instant::now()) {
             state.sure_until = state.sure_until.max(Some(sure_until));
         }
         Ok(())
     }
 
-    /// Notes that the lease was renewed, which `process` had asked for at `asked_at`.
+    /// Notes that the lease was renewed. `process` asked for the renewal at `asked_at`.
     pub(super) fn renewed(&self, process: &str, asked_at: Instant) {
         let mut state = self.state();
         if *state.process == *process && state.sure_until.is_some_and(|until| until > Instant::now()) {
@@ -109,14 +109,14 @@ impl HeldLeases {
         }
     }
 
-    /// When all starts are lost unless the lease is renewed; `None`: there are no starts.
+    /// The time at which all starts are lost unless the lease is renewed, or `None` if there are no starts.
     pub(super) fn stops_at(&self) -> Option<Instant> {
         let state = self.state();
         Some(state.sure_until? - margin(self.lease))
     }
 
-    /// Gives all starts up if the lease is about to end, or if Redis has given `process` up. Answers with their
-    /// tags.
+    /// Gives all starts up if the lease is about to end, or if Redis has given `process` up. Returns the tags of the
+    /// starts.
     pub(super) fn lose(&self, given_up: Option<&str>) -> Vec<u64> {
         let mut state = self.state();
         let late = state.sure_until.is_some_and(|until| until - margin(self.lease) <= Instant::now());
@@ -146,17 +146,18 @@ impl HeldLeases {
         }
     }
 
-    /// Notes that a body begins. If it may take the process down, answers with the task's id, the token, and the
-    /// number of crashes that there are then.
+    /// Notes that a body begins. If the body may take the process down, returns the task's id, the token, and the
+    /// number of crashes that the task has if the process dies now.
     pub(super) fn begin(&self, tag: u64) -> Option<(TaskId, u64, u32)> {
         let state = self.state();
         let held = state.held.get(&tag)?;
-        // The broker behind is not told. It would count the crash that this may be, which Redis does already, and
-        // it would keep the message where it comes back from late, and to the end of its queue.
+        // The broker behind is not told of the start. Redis counts the possible crash already, and the broker would
+        // count it a second time. The broker would also keep the message where it comes back late, and at the end of
+        // its queue.
         held.suspect.then(|| (held.id.clone(), held.token, held.message.crashes.saturating_add(1)))
     }
 
-    /// Takes out a start that is to end. The process holds it until it has ended.
+    /// Takes out the delivery of a start that is about to end. The process holds the start until it has ended.
     pub(super) fn take(&self, tag: u64) -> Option<EndingStart> {
         let mut state = self.state();
         let held = state.held.get_mut(&tag)?;

@@ -10,8 +10,8 @@ use crate::broker::{Activity, BrokerListener, ControlRequest, FollowUps, lane};
 use crate::store::StoreError;
 use crate::task::{EventGroup, EventStream, Message, TaskId, TaskOptions, TaskResult};
 
-/// Is told first that a task is over without having been delivered, takes the task out of its lane, and passes the
-/// news on.
+/// Hears first that a task is over without having been delivered. It takes the task out of its lane, and passes the
+/// news on to the listener of the program.
 pub(super) struct LaneListener {
     listener: Arc<dyn BrokerListener>,
     shared: Weak<RedisLanesInner>,

@@ -1,18 +1,20 @@
-//! Lanes for a broker that keeps none: a run that waits for its lane lies in Redis, and a run that is let in goes
+//! Lanes for a broker that keeps none. A run that waits for its lane lies in Redis, and a run that was let in goes
 //! through the broker.
 //!
-//! Redis decides each step in one script ([`store::redis`](crate::store::redis), `lanes.lua`): which run enters,
-//! which waits, and which is next. So the order, the policies, the concurrency and the facts are the same for all
-//! processes, and no process has any of it in its memory. The life of a serial message:
+//! Redis decides each step in one script ([`store::redis`](crate::store::redis), `lanes.lua`): which run enters, which
+//! run waits, and which run is next. The order, the policies, the concurrency and the facts are therefore the same for
+//! all processes, and no process keeps them in its memory. The life of a serial message:
 //!
-//! - It *comes* ([`RedisLanesInner::come`]): it waits in Redis, or is let in, gets a pass, and is published with it.
-//! - It is *sent* ([`sending`]): if it was let in and is not known to be published, any process sends it again
-//!   after a lease.
-//! - It *starts* ([`intake`]): a delivery has to show the pass that counts. From then on the process holds the run
-//!   for as long as it renews its lease ([`renewal`]), under a token that is higher than all before it. While that
-//!   process may be alive, no other process starts the run.
-//! - It *ends* ([`settlement`]): what follows is published, then the lane is released and the next runs are let
-//!   in, then the delivery is acknowledged. An end under a token that does not count any more is refused.
+//! - It *comes* ([`RedisLanesInner::come`]). Redis keeps it as a waiting run, or lets it in and gives it a pass. The
+//!   message is published with this pass.
+//! - It is *sent* ([`sending`]). If it was let in and its publish is not confirmed, any process sends it again after a
+//!   lease.
+//! - It *starts* ([`intake`]). A delivery has to show the pass that counts. From then on the process holds the run for
+//!   as long as it renews its lease ([`renewal`]), under a token that is higher than all before it. No other process
+//!   starts the run while that process may be alive.
+//! - It *ends* ([`settlement`]). First the messages that follow are published. Then the lane is released and the next
+//!   runs are let in. Then the delivery is acknowledged. Redis refuses an end under a token that does not count any
+//!   more.
 //!
 //! The states of a run in Redis:
 //! ```text
@@ -32,8 +34,8 @@
 //!                                                over    its keys are deleted, and the next run is let in
 //! ```
 //!
-//! If a process is gone, the others on its machine see that. On other machines its lease ends first. Then what it
-//! held is sent anew.
+//! If a process is gone, the other processes on its machine see this at once. Processes on other machines wait until
+//! its lease ends. After that the runs that it held are sent anew.
 
 mod abilities;
 mod intake;
@@ -69,10 +71,10 @@ use leases::HeldLeases;
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 /// How long Redis may take to count the runs that wait in lanes.
 const COUNT_PATIENCE: Duration = Duration::from_secs(2);
-/// The most messages of one call that are on their way at a time.
+/// The most messages of one call that are being published at a time.
 const IN_FLIGHT: usize = 1024;
 
-/// A broker with lanes in Redis in front of another broker that has none.
+/// A broker with lanes in Redis. It stands in front of another broker that has no lanes.
 pub struct RedisLanesBroker {
     shared: Arc<RedisLanesInner>,
 }
@@ -81,21 +83,21 @@ struct RedisLanesInner {
     inner: Arc<dyn Broker>,
     lanes: RedisLaneTable,
     leases: HeldLeases,
-    /// The number of runs of one task that may end with their process; at that number the task is a dead letter.
+    /// The number of runs of one task that may end with their process. At this number the task becomes a dead letter.
     delivery_limit: u32,
     listener: OnceLock<Arc<dyn BrokerListener>>,
     /// Whether Redis failed to answer the last count in time.
     silent: AtomicBool,
-    /// The event loop of the store's thread, on which everything happens.
+    /// The event loop of the store's thread. All work of the lanes happens there.
     runtime: Handle,
     closing: CancellationToken,
-    /// Wakes the sweep when something is due earlier than it knew.
+    /// Wakes the sweep when something is due earlier than the sweep expected.
     earlier: Notify,
     /// Wakes the renewal when the first start is held.
     holding: Notify,
     /// Wakes a close when a start has ended.
     ended: Notify,
-    /// Passes on what was published, so that Redis does not have it sent again.
+    /// Passes on which messages were published, so that Redis does not have them sent again.
     confirmed: mpsc::UnboundedSender<(TaskId, Option<Pass>)>,
 }
 
@@ -103,8 +105,8 @@ impl RedisLanesBroker {
     /// Keeps the lanes of `inner` in the database of `store`. All processes that use these lanes must use the same
     /// database.
     ///
-    /// `delivery_limit` is the number of runs of a serial task that may end with their process; at that number the
-    /// task is a dead letter.
+    /// `delivery_limit` is the number of runs of a serial task that may end with their process. At this number the task
+    /// becomes a dead letter.
     pub async fn open(inner: Arc<dyn Broker>, store: RedisStore, delivery_limit: u32) -> Self {
         let runtime = store.runtime().clone();
         let lanes = RedisLaneTable::new(store);
@@ -144,7 +146,7 @@ impl RedisLanesBroker {
 }
 
 impl Drop for RedisLanesBroker {
-    /// Gives up all starts that are held: other processes get those tasks when the lease is over.
+    /// Gives up all starts that this process holds. Other processes get their tasks when the lease is over.
     fn drop(&mut self) {
         self.shared.closing.cancel();
     }
@@ -159,8 +161,8 @@ fn broken(error: StoreError) -> BrokerError {
 }
 
 impl RedisLanesInner {
-    /// Publishes a message, or brings it to its lane if it is serial. A serial message whose ETA is ahead comes to
-    /// its lane later, as a delivery without a pass.
+    /// Publishes a message, or brings it to its lane if it is serial. A serial message whose ETA is ahead comes to its
+    /// lane later, as a delivery without a pass.
     async fn take_in(
         self: &Arc<Self>,
         message: Message,
@@ -173,7 +175,7 @@ impl RedisLanesInner {
         self.come(message, is_new, unique).await
     }
 
-    /// Brings a message to its lane. If it `is_new`, its task's policy for a busy lane applies.
+    /// Brings a message to its lane. If it `is_new`, the task's policy for a busy lane applies.
     async fn come(
         self: &Arc<Self>,
         mut message: Message,
@@ -220,8 +222,8 @@ impl RedisLanesInner {
         self.inner.publish(message, false).await
     }
 
-    /// Takes a message out of its lane whose publish failed, so that it does not start even if RabbitMQ has it:
-    /// the caller is told that it was not taken, and that must be true.
+    /// Takes a message whose publish failed out of its lane. The message then does not start even if RabbitMQ has it,
+    /// because the caller is told that it was not taken.
     async fn undo(self: &Arc<Self>, id: TaskId, pass: Pass) {
         match self.lanes.undo(&id, pass).await {
             Ok(due) => self.send_soon(due),

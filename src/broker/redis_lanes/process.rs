@@ -1,12 +1,12 @@
-//! The names of processes, by which those on one machine see that another one there is dead and need not wait for
-//! its lease.
+//! The names of processes. A process sees by the name of another one on its machine that the other one is dead, and
+//! then need not wait for its lease.
 
 use std::fs;
 
 use uuid::Uuid;
 
-/// A new name for this process: the machine (its boot, and the process namespace), the process id, the start time,
-/// and a random part, because a process that was given up goes on under another name.
+/// Makes a new name for this process: the machine (its boot, and the process namespace), the process id, the start
+/// time, and a random part. The random part is there because a process that was given up goes on under another name.
 pub(super) fn name() -> String {
     let machine = machine().unwrap_or_else(|| "?".to_owned());
     let pid = std::process::id();
@@ -14,7 +14,7 @@ pub(super) fn name() -> String {
     format!("{machine}/{pid}/{since}/{}", Uuid::now_v7().simple())
 }
 
-/// Whether the process of this name is known to be dead. Of processes on other machines nothing is known.
+/// Whether the process of this name is known to be dead. Nothing is known of processes on other machines.
 pub(super) fn is_dead(name: &str) -> bool {
     let mut parts = name.split('/');
     let (Some(its_machine), Some(pid), Some(since)) = (parts.next(), parts.next(), parts.next()) else {
@@ -27,7 +27,7 @@ pub(super) fn is_dead(name: &str) -> bool {
     match state_of(pid) {
         // A zombie holds nothing any more. A process with the same id but another start time is another process.
         Some((state, started_at)) => matches!(state.as_str(), "Z" | "X") || started_at != since,
-        // Either there is no such process, or it is another user's and hidden.
+        // No such process exists, or it belongs to another user and is hidden.
         None => !exists(pid),
     }
 }
@@ -43,7 +43,7 @@ fn exists(_: u32) -> bool {
     true
 }
 
-/// The name of this machine; `None`: it cannot be told from others here.
+/// The name of this machine, or `None` if it cannot be told apart from other machines.
 fn machine() -> Option<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let view = fs::read_link("/proc/self/ns/pid").ok()?;
@@ -54,7 +54,7 @@ fn machine() -> Option<String> {
 /// The state of a process, and its start time in the kernel's ticks since the boot.
 fn state_of(pid: u32) -> Option<(String, String)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The process's name may have blanks and brackets in it; nothing that follows has.
+    // The process's name may contain blanks and brackets. Nothing after the name does.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let state = fields.next()?;
     let since = fields.nth(18)?;

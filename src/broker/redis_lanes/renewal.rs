@@ -1,14 +1,14 @@
-//! Renews the lease of this process on the starts that it holds, and gives the starts up when the lease is over.
+//! Renews the lease of this process on the starts that it holds, and gives these starts up when the lease is over.
 //!
-//! [`leases`](super::leases) knows what is held. The command `renew` of `lanes.lua` writes the lease in Redis.
-//! [`RedisOptions::lane_lease`](crate::store::RedisOptions::lane_lease) says how long it is.
+//! [`leases`](super::leases) keeps the starts. The command `renew` of `lanes.lua` writes the lease in Redis.
+//! [`RedisOptions::lane_lease`](crate::store::RedisOptions::lane_lease) is the length of the lease.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::RedisLanesInner;
 
-/// The part of a lease after which it is renewed: two renewals may fail before the lease is over.
+/// The part of a lease after which this process renews it. Two renewals may fail before the lease is over.
 const RENEWED_AFTER: f64 = 0.3;
 
 impl RedisLanesInner {

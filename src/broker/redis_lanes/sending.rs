@@ -1,4 +1,4 @@
-//! Sends runs that were let in to the broker, and sweeps what is due.
+//! Sends the runs that were let in to the broker, and sweeps everything that is due.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,13 +16,13 @@ use crate::task::{Message, Pass, TaskId};
 
 /// The most confirmations that are sent to Redis at a time.
 const CONFIRMED: usize = 256;
-/// The longest pause between two sweeps: what is due may have been announced to another process.
+/// The longest pause between two sweeps. Redis may have announced something due to another process.
 const LOOK: Duration = Duration::from_secs(1);
-/// The pause before a call to Redis is tried again that has failed for as long as the store tries.
+/// The pause before a failed call to Redis is tried again. Such a call has failed for as long as the store tries.
 const PAUSE: Duration = Duration::from_millis(100);
 
 impl RedisLanesInner {
-    /// Publishes these messages, in order. A message that cannot be published is due again after a lease.
+    /// Publishes these messages in order. A message that cannot be published is due again after a lease.
     pub(super) async fn send(self: &Arc<Self>, due: DueSend) {
         let posts = due.messages().map(|message| async move {
             let pass = message.serial.as_ref().and_then(|serial| serial.pass);
@@ -37,8 +37,9 @@ impl RedisLanesInner {
         join_all(posts).await;
     }
 
-    /// Fails a task that was promised to run and that the broker refuses for good, with the reason, and takes it
-    /// out of its lane, which it would hold for ever. Its dead letter comes first, however long that takes.
+    /// Fails a task that was promised to run and that the broker refuses for good, and gives it the reason. Takes the
+    /// task out of its lane, because it would hold the lane for ever. The task's dead letter comes first, however long
+    /// that takes.
     ///
     /// # Errors
     /// The broker is closed before the letter is there. Then the task has not failed yet, and keeps its lane.
@@ -67,7 +68,7 @@ impl RedisLanesInner {
         Ok(())
     }
 
-    /// Publishes these messages, without waiting for that.
+    /// Publishes these messages, and does not wait for the publishes.
     pub(super) fn send_soon(self: &Arc<Self>, due: DueSend) {
         if !due.is_empty() {
             let shared = Arc::clone(self);
@@ -98,7 +99,7 @@ impl RedisLanesInner {
     pub(super) async fn confirm(self: Arc<Self>, mut sent: mpsc::UnboundedReceiver<(TaskId, Option<Pass>)>) {
         let mut batch = Vec::with_capacity(CONFIRMED);
         while sent.recv_many(&mut batch, CONFIRMED).await > 0 {
-            // If Redis is not told, the messages are sent again, and each second copy is recognised.
+            // If Redis does not hear of it, any process sends the messages again, and each second copy is recognised.
             if let Err(error) = self.lanes.confirm(&batch).await {
                 tracing::warn!(%error, "what was sent into lanes may be sent again");
             }
@@ -106,7 +107,7 @@ impl RedisLanesInner {
         }
     }
 
-    /// Does what is due, whichever process should have done it.
+    /// Does the work that is due, whichever process should have done it.
     pub(super) async fn sweep(self: Arc<Self>) {
         let look = LOOK.min(self.lanes.lease() / 8);
         let mut wait = Duration::ZERO;

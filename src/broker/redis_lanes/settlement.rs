@@ -1,9 +1,10 @@
 //! How the starts of serial tasks end.
 //!
-//! What follows from a run is published first, then its lane is released, and then the broker's delivery is
-//! acknowledged. If the process goes after the first step, the task runs again and what follows is sent again,
-//! under the same ids. If it goes after the second step, the delivery that comes again is recognised as one of a
-//! task that is over, and a sweep of any process sends the next runs.
+//! An end has three steps. First the messages that follow from the run are published. Then the run's lane is released.
+//! Then the broker's delivery is acknowledged. If the process dies after the first step, the task runs again, and the
+//! messages that follow are sent again under the same ids. If it dies after the second step, the broker delivers the
+//! message again, Redis recognises it as the message of a task that is over, and a sweep of any process sends the next
+//! runs.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -20,9 +21,9 @@ use crate::core::Backoff;
 use crate::task::Message;
 use crate::task::clock::now;
 
-/// The first pause before a publish that failed is tried again.
+/// The first pause before a failed publish is tried again.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause before a publish that failed is tried again.
+/// The longest pause before a failed publish is tried again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Settles the deliveries of serial tasks.
@@ -97,7 +98,7 @@ impl RedisLanesInner {
                 self.leave(claim, &StartReport::Requeue { message: &message, due, crashed: false }).await
             }
             Settle::Return { .. } if claim.message.crashes >= self.delivery_limit => {
-                self.give_up(claim).await // the crashes were counted by a process that is gone
+                self.give_up(claim).await // a process that is gone counted the crashes
             }
             Settle::Return { crashed: false } => self.leave(claim, &StartReport::Back).await,
             Settle::Return { crashed: true } => {
@@ -118,7 +119,7 @@ impl RedisLanesInner {
         }
     }
 
-    /// Hands a start back that was granted under a name which this process does not have any more.
+    /// Hands back a start that was granted under an old name of this process.
     pub(super) async fn hand_back(self: &Arc<Self>, claim: EndingStart) {
         if let Err(error) = self.leave(claim, &StartReport::Back).await {
             tracing::debug!(%error, "a start that was granted too late goes back by itself");
@@ -140,15 +141,15 @@ impl RedisLanesInner {
         }
         match (ended, end) {
             (ReportReply::Done, StartReport::Back) => {
-                // Any process may start the run next, so the broker delivers the message again.
+                // Any process may start the run next, so the broker must deliver the message again.
                 delivery.settle_and_wait(Settle::Return { crashed: false }).await
             }
             (ReportReply::Forgotten, StartReport::Back) if !delivery.has_lapsed() => {
-                // The message comes to its lane anew when it is delivered again.
+                // The message comes to its lane anew when the broker delivers it again.
                 delivery.settle_and_wait(Settle::Return { crashed: false }).await
             }
             (ReportReply::Done | ReportReply::Anew, _) => {
-                // If the acknowledgement is lost, the message comes again and is recognised.
+                // If the acknowledgement is lost, the message comes again and Redis recognises it.
                 let _ = delivery.settle_and_wait(Settle::Ack { result: None, follow_ups: None }).await;
                 Ok(())
             }
@@ -170,25 +171,25 @@ impl RedisLanesInner {
         }
     }
 
-    /// Brings a message to its lane once more, because Redis has lost its memory, and RabbitMQ may have no message
-    /// for the next run.
+    /// Brings a message to its lane once more, because Redis has lost its memory and RabbitMQ may have no message for
+    /// the next run.
     async fn begin_anew(self: &Arc<Self>, message: Message, delivery: Delivery) {
         tracing::warn!(id = %message.id, task = message.task, "Redis has forgotten this run of a serial task; it comes to its lane anew");
         let settle = match self.take_in(message.clone(), false, false).await {
             Ok(_) => Settle::Ack { result: None, follow_ups: None },
             Err(error) if error.is_permanent() => match self.refuse(&message, &error).await {
                 Ok(()) => Settle::Ack { result: None, follow_ups: None },
-                Err(_) => Settle::Return { crashed: false }, // the next process comes here again
+                Err(_) => Settle::Return { crashed: false }, // the next process comes to this point again
             },
             Err(error) => {
                 tracing::warn!(%error, "it cannot come yet");
-                Settle::Return { crashed: false } // it comes to its lane when it is delivered again
+                Settle::Return { crashed: false } // the message comes to its lane when it is delivered again
             }
         };
         delivery.settle(settle);
     }
 
-    /// Makes a dead letter of a run. The broker gets it before the lane is released: if the process goes in
+    /// Makes a dead letter of a run. The broker gets the letter before the lane is released. If the process dies in
     /// between, the task runs once more, but is not lost.
     async fn bury(
         self: &Arc<Self>,
@@ -206,7 +207,7 @@ impl RedisLanesInner {
             delivery.settle_and_wait(Settle::DeadLetter { reason, result: None, follow_ups: None }).await;
         let end = match &buried {
             Ok(()) => StartReport::Release(block),
-            // The broker has the message again, and the process that gets it from there decides once more.
+            // The broker has the message again. The process that gets the message from the broker decides once more.
             Err(_) => StartReport::Requeue { message: &message, due: now(), crashed: false },
         };
         let told = self.insist("the end of a serial task cannot be told yet", || {
@@ -229,8 +230,8 @@ impl RedisLanesInner {
         self.bury(claim, reason, block).await
     }
 
-    /// Publishes messages that follow from a run, however long each of them takes. A message that the broker
-    /// refuses for good fails, and holds up no lane.
+    /// Publishes the messages that follow from a run, however long each of them takes. If the broker refuses a message
+    /// for good, the task of this message fails and holds up no lane.
     async fn publish_what_follows(self: &Arc<Self>, messages: Vec<Message>) -> Result<(), BrokerError> {
         try_join_all(messages.into_iter().map(|message| self.publish_follower(message))).await.map(drop)
     }

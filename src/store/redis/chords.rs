@@ -1,9 +1,13 @@
 //! Counts the members of chords together with Celery's workers.
 //!
-//! The keys of a chord are its group's key with a suffix. Celery 5.7 has these: `.s` how many members the header
-//! has, `.t` how many were added since, `.j` the parts by index, `.d` the members that were counted, `.c` the
-//! process that sends the body, or `done`. Celeriac adds `.a`: the members that were added, so that a member that
-//! runs twice is not added twice.
+//! The keys of a chord are its group's key with a suffix. These are Celery 5.7's:
+//! - `.s`: the number of members in the header.
+//! - `.t`: the number of members that were added since.
+//! - `.j`: the parts by index.
+//! - `.d`: the members that were counted.
+//! - `.c`: the process that sends the body, or `done`.
+//!
+//! Celeriac has one more, `.a`: the members that were added. A member that runs twice is then not added twice.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -20,9 +24,9 @@ use crate::store::{ChordJoin, ChordPart, GroupMember, GroupResult, StoreError};
 use crate::task::token::{not_finite, readable};
 use crate::task::{Json, State, TaskId};
 
-/// How long a late duplicate of a member finds that the body was sent.
+/// How long a late duplicate of a member can still find that the body was sent.
 const DONE: Duration = Duration::from_secs(300);
-/// How much later than Redis says the end of a claim is looked for.
+/// How much later than Redis says this process looks whether a claim has ended.
 const MARGIN: Duration = Duration::from_millis(10);
 
 impl RedisInner {
@@ -85,9 +89,9 @@ impl RedisInner {
                     };
                     return Ok(ChordJoin::Complete { token: token.clone(), parts });
                 }
-                // All parts are there and this one was counted before, so the member runs again because its first
-                // process died. The process that claimed the body may be the same one, and then no other process
-                // comes to send the body.
+                // All parts are there, and this part was counted before. So the member runs again because its first
+                // process died. The same process may have claimed the body, and then no other process comes to send the
+                // body.
                 "taken" => {
                     let left = Duration::from_millis(u64::try_from(lasts).unwrap_or_default());
                     tokio::time::sleep(left + MARGIN).await;
@@ -97,7 +101,7 @@ impl RedisInner {
         }
     }
 
-    /// How many bytes the parts of a chord take; if that is more than they may, it may not be all of it.
+    /// The number of bytes of the parts of a chord. The script stops counting when the parts exceed the limit.
     async fn size_of_parts(&self, group: &str) -> Result<usize, StoreError> {
         let key = &self.keys.chord(group, ".j");
         self.link
@@ -108,7 +112,7 @@ impl RedisInner {
             .await
     }
 
-    /// The parts of a chord, by index, those without one last.
+    /// The parts of a chord by index. Parts without an index come last.
     async fn parts(&self, group: &str) -> Result<Vec<ChordPart>, StoreError> {
         let key = &self.keys.chord(group, ".j");
         let members: Vec<(Vec<u8>, f64)> = self
@@ -137,9 +141,9 @@ impl RedisInner {
             .collect()
     }
 
-    /// The parts as the body is to get them. Where a member of the header ends in a group, Celery's clients send the members of
-    /// that as if they were the header's own, with places that are not theirs alone, and save the tree of results, by which
-    /// Celery's workers join.
+    /// Brings the parts into the form that the body gets. A member of the header may end in a group. Celery's clients
+    /// then send the members of this group as if they were the header's own, with places that other members have too.
+    /// They also save the tree of results, and Celery's workers join the parts by this tree.
     async fn in_form(
         &self,
         group: &str,
@@ -179,7 +183,7 @@ impl RedisInner {
             .await
     }
 
-    /// The part of a member that was not counted under its id: what became of it says its record.
+    /// The part of a member that was not counted under its id. It is made of the member's record.
     async fn part_of_record(&self, group: &str, id: &TaskId) -> Result<ChordPart, StoreError> {
         let gone = |text: String| {
             Json::from(json!({"exc_type": "KeyError", "exc_message": [text], "exc_module": "builtins"}))
@@ -202,8 +206,8 @@ impl RedisInner {
         self.close(group, token, &[".c", ".j", ".t", ".s", ".d", ".a"], DONE).await
     }
 
-    /// Ends a chord that has failed. Its parts stay as long as they live, and so long a member that runs again
-    /// finds that the chord is over.
+    /// Ends a chord that has failed. Its parts stay until they expire. Until then a member that runs again finds that
+    /// the chord is over.
     pub(super) async fn close_failed_chord(&self, group: &str, token: &str) -> Result<(), StoreError> {
         self.close(group, token, &[".c", ".t", ".s", ".a"], DONE.max(self.options.result_expires)).await
     }
@@ -275,9 +279,9 @@ impl RedisInner {
     }
 }
 
-/// The parts of a header in the order of its tree of results. A group in the tree is one part: the list of its
-/// values, or the failure of the first of its members that failed. Parts that the tree does not have, of members
-/// that were added, come last.
+/// Puts the parts of a header into the order of its tree of results. A group in the tree is one part: the list of its
+/// values, or the failure of its first member that failed. The parts of members that were added are not in the tree,
+/// and come last.
 fn formed(tree: &GroupResult, known: &HashMap<TaskId, ChordPart>, parts: Vec<ChordPart>) -> Vec<ChordPart> {
     let in_tree: HashSet<TaskId> = tree.tasks().into_iter().collect();
     let own = tree.members.iter().filter_map(|member| piece(member, known));
@@ -301,8 +305,8 @@ fn piece(member: &GroupMember, known: &HashMap<TaskId, ChordPart>) -> Option<Cho
     Some(ChordPart { group: group.id.clone(), id, index: None, state: State::Success, value })
 }
 
-/// Reads `[1, id, state, value]`. A value of Python's that is no JSON, because there is a NaN in it, cannot be
-/// passed on. So its member has failed, and the caller who waits for the chord learns why. The exception of a member
+/// Reads `[1, id, state, value]`. A value from Python that is no JSON, because it contains a NaN, cannot be passed
+/// on. Its member then counts as failed, and the caller who waits for the chord learns why. The exception of a member
 /// that failed anyway keeps its words, NaN included.
 fn part(group: &str, member: &[u8], score: f64) -> Option<ChordPart> {
     let member = std::str::from_utf8(member).ok()?;
@@ -319,7 +323,7 @@ fn part(group: &str, member: &[u8], score: f64) -> Option<ChordPart> {
                 ],
                 exc_module: Some("builtins".to_owned()),
             };
-            // A member that failed has an exception of its own, which is only shown.
+            // A member that failed has an exception of its own. The exception is only shown.
             let value = if state == State::Success { Json::encode(&error).ok()? } else { value };
             (id, State::Failure, value)
         }
@@ -347,7 +351,7 @@ mod tests {
         let tree = GroupResult::new("g", [task("a"), inner, group("e", Vec::new()), task("f")]);
         let mut all: HashMap<_, _> =
             ["a", "b", "c", "d", "f", "added"].map(|id| known(id, State::Success, json!(id))).into();
-        // The parts as they were counted: other members have the places of the inner ones as well.
+        // These are the parts as they were counted. Other members have the places of the inner ones too.
         let order = ["b", "a", "c", "d", "f", "added"];
         let parts = |all: &HashMap<TaskId, ChordPart>| order.map(|id| all[id].clone()).to_vec();
         let formed_parts = formed(&tree, &all, parts(&all));

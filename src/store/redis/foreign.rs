@@ -1,4 +1,5 @@
-//! What those who keep something of their own in the same database need of it: scripts, and where their keys are.
+//! The access for code that keeps something of its own in the same database: running its scripts, and the places of its
+//! keys.
 
 use std::sync::Arc;
 
@@ -8,17 +9,17 @@ use super::{RedisInner, RedisOptions, RedisStore};
 use crate::store::StoreError;
 
 impl RedisStore {
-    /// What it was opened with.
+    /// The options with which the store was opened.
     pub(crate) fn options(&self) -> &RedisOptions {
         &self.core.options
     }
 
-    /// What the keys of the lanes begin with.
+    /// The beginning of the keys of the lanes.
     pub(crate) fn lanes_prefix(&self) -> String {
         self.core.keys.lanes()
     }
 
-    /// What Redis is set to, if it says so.
+    /// The value of a setting of Redis, or `None` if Redis does not tell it.
     pub(crate) async fn setting(&self, name: &'static str) -> Option<String> {
         let asked = self.run(move |core| async move {
             core.link
@@ -32,8 +33,9 @@ impl RedisStore {
         asked.await.ok().and_then(|pair| pair.into_iter().nth(1))
     }
 
-    /// Has Redis run a script that may run twice, tried for as long as the store's patience lasts. `fill` gives it its keys and
-    /// arguments, and is told whether Redis was asked before, when what it wrote then may be there. `key` is what errors name.
+    /// Has Redis run a script that may run twice. The store tries for as long as its patience lasts. `fill` gives the
+    /// script its keys and arguments. Its second argument says whether Redis was asked before, in which case the writes
+    /// of that call may be there. `key` is the key that errors name.
     pub(crate) async fn call_script<T, F>(
         &self,
         key: String,

@@ -9,7 +9,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// Takes Celery's `global_keyprefix`: a `_` follows it unless it ends in one of `: _ - .`.
+    /// Takes Celery's `global_keyprefix`. A `_` follows the prefix unless it ends in one of `: _ - .`.
     pub(super) fn new(global_keyprefix: Option<&str>) -> Self {
         let mut prefix = global_keyprefix.unwrap_or_default().to_owned();
         if !prefix.is_empty() && !prefix.ends_with([':', '_', '-', '.']) {
@@ -38,19 +38,19 @@ impl Keys {
         format!("{}celery-taskset-meta-{group}{suffix}", self.prefix)
     }
 
-    /// Celeriac's key of a unique window, which holds the id of its holder. The name has scope and key as JSON,
-    /// `["scope","key"]`, so that no two windows share a name.
+    /// Celeriac's key of a unique window. Its value is the id of the window's holder. The key has scope and key as
+    /// JSON, `["scope","key"]`, so that no two windows share a key.
     pub(super) fn window(&self, key: &UniqueKey) -> String {
         format!("{}celeriac:unique:{}", self.prefix, scoped(key))
     }
 
-    /// Celeriac's key that is there until the task of a window is known to be published.
+    /// Celeriac's key of the mark that a window's task is not yet known to be published.
     pub(super) fn window_publishing(&self, key: &UniqueKey) -> String {
         format!("{}celeriac:unique-publishing:{}", self.prefix, scoped(key))
     }
 
-    /// The name that older builds gave a unique window. Other windows may have had the same name, so it is only
-    /// ended, by the id of its holder.
+    /// The name that older builds gave a unique window. Other windows may have the same name. So this store only ends
+    /// such a window, and only by the id of its holder.
     pub(super) fn window_before(&self, key: &UniqueKey) -> String {
         format!("{}celeriac:unique:{key}", self.prefix)
     }
@@ -75,17 +75,17 @@ impl Keys {
         format!("{}celeriac:lanes:", self.prefix)
     }
 
-    /// Celeriac's key of a task's revocation, which holds its end.
+    /// Celeriac's key of a task's revocation. Its value is the time at which the revocation ends.
     pub(super) fn revoked(&self, id: &str) -> String {
         format!("{}celeriac:revoked:{id}", self.prefix)
     }
 
-    /// Celeriac's key of the copy of a task that has the task's id.
+    /// Celeriac's key of the copy of a message that came first, by the task's id.
     pub(super) fn once(&self, id: &str) -> String {
         format!("{}celeriac:once:{id}", self.prefix)
     }
 
-    /// Celeriac's keys of the notes by name, and of their names in order.
+    /// Celeriac's keys of the notes: one has the texts by name, the other has the names in order.
     pub(super) fn notes(&self) -> [String; 2] {
         ["notes", "note-names"].map(|key| format!("{}celeriac:{key}", self.prefix))
     }
@@ -95,13 +95,13 @@ impl Keys {
         format!("{}celeriac:election:{name}", self.prefix)
     }
 
-    /// Celeriac's key that is there as long as any task is revoked.
+    /// Celeriac's key that exists as long as any task is revoked.
     pub(super) fn any_revoked(&self) -> String {
         format!("{}celeriac:revoked", self.prefix)
     }
 }
 
-/// A scope and a key in it, as one text from which both can be told.
+/// Joins a scope and a key in it to one text from which both can be told.
 fn scoped(key: &UniqueKey) -> String {
     // Two texts always have a form in JSON.
     serde_json::to_string(&(key.scope(), key.key())).unwrap_or_default()

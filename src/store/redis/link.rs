@@ -1,7 +1,8 @@
-//! The connection for commands: one that all share, made anew when it is lost; and the treatment of errors.
+//! The connection for commands, and the treatment of errors. All callers share the one connection, and the link makes
+//! it anew when it is lost.
 //!
-//! The client's own reconnecting connection stays with a server that was demoted to a replica, and its pauses
-//! would add to those made here. So the link keeps the plain multiplexed connection, and replaces it.
+//! The client's own reconnecting connection stays with a server that was demoted to a replica, and its pauses would add
+//! to the link's. So the link keeps the client's plain multiplexed connection, and replaces it.
 
 use std::future::Future;
 use std::path::Path;
@@ -21,7 +22,7 @@ use crate::core::time::deadline;
 use crate::store::StoreError;
 use crate::tls;
 
-/// A command without an answer after this time counts as lost, and its connection too.
+/// A command without an answer after this time counts as lost, and so does its connection.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pauses between attempts.
@@ -36,13 +37,13 @@ pub(super) struct RedisLink {
     live: Mutex<Option<Arc<MultiplexedConnection>>>,
 }
 
-/// What is done after an error.
+/// What the link does after an error.
 enum Cure {
-    /// The command is tried later, on the same connection.
+    /// The link tries the command later, on the same connection.
     Later,
-    /// The command is tried later, on a new connection.
+    /// The link tries the command later, on a new connection.
     Reconnect,
-    /// Nothing helps.
+    /// No further attempt helps.
     None,
 }
 
@@ -79,7 +80,8 @@ impl RedisLink {
         Ok(connection)
     }
 
-    /// Drops a lost connection, so that the next caller makes a new one, unless another caller did already.
+    /// Drops a lost connection, so that the next caller makes a new one. Does nothing if another caller dropped it
+    /// already.
     async fn drop_connection(&self, lost: &Arc<MultiplexedConnection>) {
         self.live.lock().await.take_if(|live| Arc::ptr_eq(live, lost));
     }
@@ -92,8 +94,8 @@ impl RedisLink {
             .unwrap_or_else(|_| Err(timed_out()))
     }
 
-    /// Does something that may be done twice, until it succeeds, cannot succeed, or takes longer than the
-    /// patience. `work` is told whether it was tried before, in which case its writes may be there already.
+    /// Runs `work`, which may be done twice, until it succeeds, fails for good, or takes longer than the patience. The
+    /// argument of `work` says whether it was tried before, in which case its writes may be there already.
     pub(super) async fn run<T, W, F>(&self, key: &str, work: W) -> Result<T, StoreError>
     where
         W: Fn(MultiplexedConnection, bool) -> F,
@@ -124,18 +126,18 @@ impl RedisLink {
         }
     }
 
-    /// The error, with what to do about it.
+    /// Makes the error for the caller, with what to do about it.
     fn explain(&self, key: &str, error: &RedisError) -> StoreError {
         let address = &self.address;
         let code = error.code().unwrap_or_default();
         let text = error.to_string();
-        // It does not fit, however often it is sent.
+        // The command is too large, however often it is sent.
         if text.contains("exceeds maximum allowed size") || text.contains("invalid bulk length") {
             return StoreError::Refused(format!(
                 "redis at {address}: {error}; keep less in results, or raise `proto-max-bulk-len` there (key `{key}`)"
             ));
         }
-        // A script wraps the error of the command that it called.
+        // A script wraps the error of the command that the script called.
         if code == "WRONGTYPE" || text.contains("WRONGTYPE ") {
             return StoreError::Refused(format!(
                 "redis at {address} holds something else than a result document under `{key}`: look at it (TYPE {key}), delete it, or give Celeriac a key prefix or a database of its own"
@@ -173,7 +175,7 @@ fn cure(error: &RedisError) -> Cure {
         ErrorKind::Server(
             ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain | ServerErrorKind::ClusterDown,
         ) => Cure::Later,
-        // A script wraps the error of the command that it called, on a replica or without memory.
+        // A script wraps the error of the command that the script called, on a replica or without memory.
         _ if matches!(error.code(), Some("READONLY")) => Cure::Reconnect,
         _ if matches!(error.code(), Some("OOM" | "MISCONF" | "BUSY" | "NOREPLICAS" | "UNBLOCKED")) => {
             Cure::Later
@@ -185,10 +187,10 @@ fn cure(error: &RedisError) -> Cure {
     }
 }
 
-/// The certificate authorities that a server behind `rediss://` is checked against, if they are not the system's:
-/// those of the options, or those that redis-py's parameter in the address names.
+/// The certificate authorities against which a server behind `rediss://` is checked, if they are not the system's. They
+/// come from the options, or from redis-py's parameter in the address.
 fn authorities(url: &str, ca_certs: Option<&Path>) -> Result<Option<String>, String> {
-    // The case of a scheme does not matter, and one in capitals must not slip through.
+    // The case of a scheme does not matter, so a scheme in capitals must not slip through.
     if !url.get(..9).is_some_and(|scheme| scheme.eq_ignore_ascii_case("rediss://")) {
         return Ok(None);
     }
@@ -270,7 +272,7 @@ mod tests {
         }
     }
 
-    /// Nobody listens there, and a link with patience for ever goes on trying.
+    /// Nobody listens on that port, and a link with patience for ever goes on trying.
     #[tokio::test]
     async fn patience_for_ever_goes_on_trying() {
         let link = RedisLink::new("redis://127.0.0.1:1", Duration::MAX, None).unwrap();

@@ -1,10 +1,12 @@
-//! Keeps results in Redis, in Celery's own documents and keys, so that both sides of a mixed fleet read each
-//! other's.
+//! Keeps results in Redis, in Celery's own documents and keys. Both sides of a mixed fleet can then read each other's
+//! results.
 //!
-//! Everything happens on one thread of the store's own, so the store may be called on any thread and in any
-//! runtime, and outlives each of them. Three things are Celeriac's own: a finished record is final also for
-//! FAILURE and REVOKED, a document carries the rest of Celeriac's record under the key `celeriac`, and revocations
-//! have keys of their own.
+//! All work happens on one thread of the store's own. The store may therefore be called on any thread and in any
+//! runtime, and outlives each of them. Three things are Celeriac's own:
+//!
+//! - A finished record is final also for FAILURE and REVOKED.
+//! - A document carries the rest of Celeriac's record under the key `celeriac`.
+//! - Revocations have keys of their own.
 
 mod chords;
 mod foreign;
@@ -44,30 +46,30 @@ use watch::{Interest, Subscription};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RedisOptions {
-    /// The prefix of every key and channel, as Celery's `global_keyprefix` in `result_backend_transport_options`:
-    /// a `_` follows it unless it ends in one of `: _ - .`. Default none.
+    /// The prefix of every key and channel, as Celery's `global_keyprefix` in `result_backend_transport_options`. A `_`
+    /// follows it unless it ends in one of `: _ - .`. The default is no prefix.
     pub global_keyprefix: Option<String>,
-    /// How long states of tasks that are not over, groups and chords are kept; each record states its own time.
-    /// Celery's `result_expires`. Default one day.
+    /// How long the states of unfinished tasks, groups and chords are kept. Each record states its own time. This is
+    /// Celery's `result_expires`. The default is one day.
     pub result_expires: Duration,
-    /// How long a call is tried again while Redis cannot be reached, restarts, or loads its data. Default 10 s. A
-    /// wait for a result goes on however long that takes.
+    /// How long a call is tried again while Redis cannot be reached, restarts, or loads its data. The default is 10 s.
+    /// A wait for a result goes on however long that takes.
     pub patience: Duration,
-    /// How long the process that is to send the body of a chord has for it; after that the next one that joins the
-    /// chord sends it. Default 10 s.
+    /// How long the process that sends the body of a chord has for it. After this time the next process that joins the
+    /// chord sends the body. The default is 10 s.
     pub chord_lease: Duration,
     /// The lease of a process on its lanes: how long a silent process is taken for alive. When a process dies,
-    /// processes on other machines wait this long before they take its lanes over. Default 10 s.
+    /// processes on other machines wait for this time before they take its lanes over. The default is 10 s.
     pub lane_lease: Duration,
-    /// Whether processes on one machine see that another one there is dead, and do not wait for its lease (on
-    /// Linux). Default yes.
+    /// Whether a process sees that another one on its machine is dead, and then does not wait for the lease of the dead
+    /// one (on Linux). The default is yes.
     pub lane_neighbours: bool,
-    /// The most bytes that one result document may take. Default 512 MiB, which is the most that Redis takes.
+    /// The most bytes that one result document may take. The default is 512 MiB, which is the most that Redis takes.
     pub max_document_size: usize,
-    /// For `rediss://`: a PEM file with the certificate authorities that the server is checked against. Default:
-    /// the file that redis-py's `ssl_ca_certs` in the address names, or else the system's.
+    /// For `rediss://`: a PEM file with the certificate authorities against which the server is checked. The default is
+    /// the file that redis-py's `ssl_ca_certs` in the address names, or else the system's authorities.
     pub ca_certs: Option<PathBuf>,
-    /// The most that the results of a chord's members may take together, in bytes.
+    /// The most bytes that the results of all members of a chord may take together.
     pub(crate) max_chord_size: usize,
 }
 
@@ -87,7 +89,7 @@ impl Default for RedisOptions {
     }
 }
 
-/// Keeps records in Redis, as Celery's Redis backend does. It is a handle; clones are the same store.
+/// Keeps records in Redis, as Celery's Redis backend does. This type is a handle, and its clones are the same store.
 ///
 /// ```no_run
 /// # async fn demo() -> Result<(), celeriac::store::StoreError> {
@@ -104,7 +106,7 @@ pub struct RedisStore {
     interests: UnboundedSender<Interest>,
 }
 
-/// The state that the store's thread works with.
+/// The state of the store. The store's thread works with it.
 struct RedisInner {
     link: RedisLink,
     keys: Keys,
@@ -115,8 +117,8 @@ struct RedisInner {
 }
 
 impl RedisStore {
-    /// Connects to the database that the address names: `redis://user:password@host:port/database`, `rediss://` over TLS, or
-    /// `redis+unix:///path?db=database`.
+    /// Connects to the database that the address names: `redis://user:password@host:port/database`, `rediss://` over
+    /// TLS, or `redis+unix:///path?db=database`.
     ///
     /// # Errors
     /// The address is wrong, or the server cannot be reached within [`RedisOptions::patience`].
@@ -136,7 +138,7 @@ impl RedisStore {
         let handle = runtime.handle().clone();
         let (interests, to_serve) = unbounded_channel();
         let served = Arc::clone(&core);
-        // The thread ends when the last handle is dropped, since nobody can change an interest any more then.
+        // The thread ends when the last handle is dropped, because nobody can change an interest any more then.
         std::thread::Builder::new()
             .name("celeriac-redis".to_owned())
             .spawn(move || {
@@ -157,17 +159,17 @@ impl RedisStore {
         Ok(store)
     }
 
-    /// The server and the database, for logs, without the password.
+    /// The server and the database without the password, for logs.
     pub fn address(&self) -> &str {
         &self.core.link.address
     }
 
-    /// The event loop of the store's thread, for other parts that work there.
+    /// The event loop of the store's thread, for other code that must run there.
     pub(crate) fn runtime(&self) -> &Handle {
         &self.runtime
     }
 
-    /// Does something on the store's thread.
+    /// Runs `work` on the store's thread.
     async fn run<T, W, F>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,

@@ -1,6 +1,6 @@
-//! Notes in Redis: their texts are in a hash, and their names in a sorted set beside it, so that the notes with a
-//! common prefix are found without reading all others. The leader of an election has a hash of its own, and leases
-//! end by Redis's clock.
+//! Notes in Redis. A hash has their texts, and a sorted set beside it has their names, so that the notes with a common
+//! prefix are found without reading all others. The leader of an election has a hash of its own. Leases end by Redis's
+//! clock.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ impl RedisInner {
 
     async fn list_notes(&self, prefix: &str) -> Result<Vec<(String, String)>, StoreError> {
         let [notes, names] = &self.keys.notes();
-        // No text has a byte 255 in it.
+        // No text contains a byte 255.
         let until = &[b"(", prefix.as_bytes(), b"\xff"].concat();
         let mut from = format!("[{prefix}");
         let mut all = Vec::new();
@@ -140,7 +140,7 @@ impl Notes for RedisStore {
         self.run(|core| async move { core.compare_and_set_all(&changes, under.as_ref()).await }).await
     }
 
-    // The clock is that of the one server that all candidates ask.
+    // This clock is the clock of the one server that all candidates ask.
     async fn lead(
         &self,
         election: &str,

@@ -1,7 +1,8 @@
 //! Named locks and limits in Redis, by Redis's clock, for all processes.
 //!
-//! Each name has a sorted set of its holders by the ends of their leases, and a hash of their tokens. Every third
-//! of a lease this process renews all that it holds. A permit that it finds gone was lost, and its holder is told.
+//! Each name has a sorted set of its holders by the ends of their leases, and a hash of their tokens. This process
+//! renews all of its permits after every third of a lease. If it finds that a permit is gone, the permit was lost, and
+//! the process tells its holder.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,20 +25,20 @@ const LEASE: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct HeldHere {
     held: Mutex<Holders>,
-    /// Whether the renewal runs.
+    /// Whether the task that renews the leases runs.
     renews: AtomicBool,
 }
 
 #[derive(Default)]
 struct Holders {
     mine: HashMap<String, Mine>,
-    /// The holders that ask, and whether each was given up meanwhile; if so, it must not hold anything when the
-    /// answer comes.
+    /// The holders that are asking Redis, and whether each of them was given up meanwhile. A holder that was given up
+    /// must not hold anything when the answer comes.
     asking: HashMap<String, bool>,
 }
 
 impl Holders {
-    /// Forgets what a holder holds, and what it is about to hold.
+    /// Forgets the permits that a holder has, and those that it is about to get.
     fn give_up(&mut self, holder: &str) {
         self.mine.remove(holder);
         if let Some(is_given_up) = self.asking.get_mut(holder) {
@@ -94,7 +95,7 @@ impl PermitKeeper for RedisStore {
         });
     }
 
-    // The permit may be freed by another process, of which this one hears nothing.
+    // Another process may free the permit, and this process does not hear of that.
     async fn freed(&self, at_most: Duration) {
         tokio::time::sleep(at_most.mul_f64(rand::random_range(0.5..1.0))).await;
     }
@@ -131,7 +132,7 @@ async fn renew(core: Weak<RedisInner>) {
             let asked_at = Instant::now();
             let renewed = core.renew(&names, &holder).await;
             let held = &mut core.held_here.lock().mine;
-            let Some(mine) = held.get_mut(&holder) else { continue }; // given back meanwhile
+            let Some(mine) = held.get_mut(&holder) else { continue }; // it was given back meanwhile
             match renewed {
                 Ok(true) => {
                     mine.renewed_at = asked_at;
@@ -180,13 +181,13 @@ impl RedisInner {
             is_given_up
         };
         if is_given_up {
-            // The release that was sent before may have reached Redis before the request for the permit did.
+            // Redis may have received the release that was sent before ahead of the request for the permit.
             self.put_back(&names(wants), holder, None).await?;
         }
         Ok(asked?.0)
     }
 
-    /// What Redis answers, and when it was asked.
+    /// The answer of Redis, and the time at which it was asked.
     async fn ask_for(&self, wants: &[Want], holder: &str) -> Result<(PermitAnswer, Instant), StoreError> {
         let names = names(wants);
         let asked_at = Instant::now();
@@ -215,7 +216,7 @@ impl RedisInner {
         }
     }
 
-    /// Renews the leases of a holder. Says whether it held all of these.
+    /// Renews the leases of a holder. Returns whether the holder had all of these permits.
     async fn renew(&self, names: &[String], holder: &str) -> Result<bool, StoreError> {
         self.extend(names, holder, LEASE).await
     }

@@ -1,4 +1,4 @@
-//! Reads and writes result documents, of tasks that are over and of tasks that are not.
+//! Reads and writes result documents of tasks that are over and of tasks that are not.
 
 use std::time::Duration;
 
@@ -9,19 +9,20 @@ use crate::store::{StoreError, TrackedState};
 use crate::task::clock::now;
 use crate::task::{TaskId, TaskResult};
 
-/// The expiry of a document that does not state one, when another one is to replace it: it never gives way.
+/// The expiry of an old document without a stated one, when a new document wants to replace it: the old one never gives
+/// way.
 const NEVER: Timestamp = Timestamp::from_micros(u64::MAX);
 
 /// The outcome of an attempt to replace a document.
 enum Replaced {
-    /// The document is written and announced.
+    /// The new document is written and announced.
     Yes,
     /// The old document stays.
     No,
 }
 
 impl RedisInner {
-    /// The record of a task that is over. An unreadable document of a task that is not over is none yet.
+    /// Returns the record of a task that is over. An unreadable document of an unfinished task counts as no record yet.
     pub(super) async fn read(&self, id: &TaskId) -> Result<Option<TaskResult>, StoreError> {
         match self.held(id).await? {
             Some(Ok(Meta::Over(record))) => Ok(Some(*record)),
@@ -30,7 +31,7 @@ impl RedisInner {
         }
     }
 
-    /// What the document of a task says.
+    /// Returns the content of a task's document.
     pub(super) async fn meta(&self, id: &TaskId) -> Result<Option<Meta>, StoreError> {
         self.held(id).await?.transpose().map_err(|error| self.unreadable(id, &error))
     }
@@ -46,8 +47,8 @@ impl RedisInner {
         Ok(held.map(|document| decode(id, &document, self.by_redis())))
     }
 
-    /// The expiry of a document that does not state one, as Python's do not: Redis deletes it in time, so while it
-    /// is there, it has not expired.
+    /// The expiry of a document that does not state one. Python's documents do not. Redis deletes such a document in
+    /// time, so a document that is there has not expired.
     fn by_redis(&self) -> Timestamp {
         now() + self.options.result_expires.max(Duration::from_secs(1))
     }
@@ -60,8 +61,8 @@ impl RedisInner {
         ))
     }
 
-    /// Takes in a document that somebody has announced. Those who wait learn of one that cannot be read, because no
-    /// other one comes.
+    /// Takes in a document that somebody has announced. If it cannot be read, the callers who wait get an error,
+    /// because no other document comes.
     pub(super) fn announced(&self, id: &TaskId, document: &[u8]) {
         match decode(id, document, self.by_redis()) {
             Ok(Meta::Over(record)) => self.waiters.wake(&record),
@@ -75,7 +76,7 @@ impl RedisInner {
         }
     }
 
-    /// Keeps a record unless there is one. The state of a task that was not over is replaced.
+    /// Keeps a record unless there is one. It replaces the state of an unfinished task.
     pub(super) async fn put(&self, record: TaskResult) -> Result<bool, StoreError> {
         let lifetime = record.expires_at.since(record.finished_at);
         let document = encode(&record, Detail::Full);
@@ -103,8 +104,8 @@ impl RedisInner {
         Ok(())
     }
 
-    /// Writes a document in place of one that gives way to it. Nobody else can write between the look and the
-    /// write; if the write finds another document than expected, it decides anew.
+    /// Writes a document in place of an old one that gives way to it. Nobody else can write between the look and the
+    /// write. If the write finds another document than expected, this function decides anew.
     async fn replace(
         &self,
         id: &TaskId,
@@ -121,7 +122,7 @@ impl RedisInner {
             )));
         }
         let (seconds, document) = (whole_seconds(lifetime), document.as_bytes());
-        // Most of the time there is no document, so that is assumed first, and one exchange is enough.
+        // Most of the time there is no document. This function assumes so first, and then one exchange is enough.
         let mut believed: Option<Vec<u8>> = None;
         loop {
             let expected = &believed;
@@ -134,7 +135,7 @@ impl RedisInner {
                         call.arg(expected);
                     }
                     let (written, held): (bool, Option<Vec<u8>>) = call.invoke_async(&mut connection).await?;
-                    // The document was written before the answer was lost.
+                    // The document was written, and then the answer was lost.
                     let by_us = again && held.as_deref() == Some(document);
                     Ok((written || by_us, held))
                 })
@@ -144,7 +145,7 @@ impl RedisInner {
             }
             match held.as_deref().map(|held| decode(id, held, NEVER)) {
                 Some(Ok(held)) if !gives_way(&held) => return Ok(Replaced::No),
-                // A task that is not over has nothing that its end could take away.
+                // The document of an unfinished task has nothing that its end could take away.
                 Some(Err(error)) if !error.is_tracked => return Err(self.unreadable(id, &error)),
                 _ => {}
             }
@@ -152,7 +153,7 @@ impl RedisInner {
         }
     }
 
-    /// Deletes a document. Says whether there was one.
+    /// Deletes a document. Returns whether there was one.
     pub(super) async fn delete(&self, key: String) -> Result<bool, StoreError> {
         let key = &key;
         self.link
@@ -173,8 +174,8 @@ impl RedisInner {
             .await
     }
 
-    /// Finds the revoked ones of these tasks. Mostly nothing is revoked at all, and then one small question is
-    /// enough for any number of tasks.
+    /// Finds the revoked ones of these tasks. Mostly no task is revoked at all, and then one small question is enough
+    /// for any number of tasks.
     pub(super) async fn revoked(&self, ids: Vec<TaskId>, at: Timestamp) -> Result<Vec<TaskId>, StoreError> {
         if ids.is_empty() {
             return Ok(Vec::new());
@@ -201,9 +202,9 @@ impl RedisInner {
     }
 }
 
-/// A lifetime in seconds, which is what Redis counts in: at least one, because Redis refuses zero.
+/// A lifetime in seconds, because Redis counts in seconds. It is at least one, because Redis refuses zero.
 pub(super) fn whole_seconds(lifetime: Duration) -> u64 {
-    // Redis adds it to the time in milliseconds and refuses what does not fit; a thousand years fit.
+    // Redis adds the lifetime to the time in milliseconds, and refuses a sum that does not fit. A thousand years fit.
     const LONGEST: u64 = 1000 * 365 * 24 * 3600;
     lifetime.as_secs().saturating_add(u64::from(lifetime.subsec_nanos() > 0)).clamp(1, LONGEST)
 }

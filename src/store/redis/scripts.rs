@@ -1,11 +1,11 @@
-//! The scripts that do in one step what must happen in Redis in one step.
+//! The scripts for work that Redis must do in one step.
 //!
-//! The chord scripts do on Celery's keys what Celery 5.7 does, in the same order, so that workers of both kinds
-//! count together and only one of them sends the body.
+//! The chord scripts do on Celery's keys what Celery 5.7 does, in the same order. Workers of both kinds therefore count
+//! together, and only one of them sends the body.
 
 use redis::Script;
 
-/// All scripts. A script's text is sent to Redis once, and later only its digest.
+/// All scripts. The store sends a script's text to Redis once, and later only its digest.
 pub(super) struct Scripts {
     pub(super) replace: Script,
     pub(super) open_chord: Script,
@@ -57,8 +57,8 @@ fn with_helpers(script: &str) -> Script {
     Script::new(&[HELPERS, script].concat())
 }
 
-/// Functions of several scripts: `expire` sets the lifetime of keys, and `keep_for` lets keys with a lease live
-/// for twice as long as that, a day at least.
+/// Functions that several scripts use. `expire` sets the lifetime of keys. `keep_for` keeps keys with a lease for twice
+/// the lease, and for a day at least.
 const HELPERS: &str = r"
 local function expire(seconds, ...)
     for _, key in ipairs({...}) do
@@ -75,9 +75,9 @@ local function keep_for(lease, ...)
 end
 ";
 
-/// Writes and announces a document if the key holds what the caller expects: `ARGV[3]`, or nothing if there is no
-/// such argument. Answers with whether it did, and otherwise with what the key holds. The caller, who can read it,
-/// decides whether that may be replaced, so the script parses no document.
+/// Writes and announces a document if the key holds what the caller expects: `ARGV[3]`, or nothing if there is no such
+/// argument. Returns whether it did, and otherwise what the key holds. The caller can read the old document and decides
+/// whether it may be replaced, so the script parses no document.
 const REPLACE: &str = r"
 local key, document, seconds, believed = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local held = redis.call('GET', key)
@@ -89,8 +89,8 @@ redis.call('PUBLISH', key, document)
 return {1, false}
 ";
 
-/// Stores how many members a chord has, as Celery does. If an earlier chord of the same id is done, what it left
-/// is deleted. Otherwise the process that opened the chord runs for the second time, and members may have been
+/// Stores the number of members of a chord, as Celery does. If an earlier chord of the same id is done, the script
+/// deletes its remains. Otherwise the process that opened the chord runs for the second time, and members may have been
 /// counted in between.
 const OPEN_CHORD: &str = r"
 local claim, size, wanted, seconds = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
@@ -102,10 +102,12 @@ redis.call('SET', size, wanted, 'EX', seconds)
 return 1
 ";
 
-/// Counts a member. Answers with a word and the milliseconds that another process's claim still lasts. The words:
-/// `waiting` (members are missing, the size is not known, or the body was sent), `claimed` (the caller sends the
-/// body), `taken` (another process is about to send it). A claim that the caller already has stays its own, so the
-/// caller may ask again after a lost answer.
+/// Counts a member. Returns a word, and the milliseconds for which another process's claim still lasts. The words are:
+/// - `waiting`: members are missing, the size is not known, or the body was sent.
+/// - `claimed`: the caller sends the body.
+/// - `taken`: another process is about to send the body.
+///
+/// A claim that the caller already has stays its own, so the caller may ask again after a lost answer.
 const JOIN: &str = r"
 local parts, extra, size, done = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, claim = KEYS[5], KEYS[6]
@@ -137,8 +139,8 @@ end
 return {'taken', redis.call('PTTL', claim)}
 ";
 
-/// How many bytes the parts of a chord take, and no further than until they are more than `ARGV[1]`: one after the other, so that
-/// never all of them are in the script's memory.
+/// Counts the bytes of the parts of a chord, and stops when they exceed `ARGV[1]`. It reads one part after the other,
+/// so that the script never has all of them in memory.
 const CHORD_SIZE: &str = r"
 local parts, most, bytes = KEYS[1], tonumber(ARGV[1]), 0
 for place = 0, redis.call('ZCARD', parts) - 1 do
@@ -150,8 +152,9 @@ end
 return bytes
 ";
 
-/// One more part of a chord is to come, as Celery's `add_to_chord` counts it, once for each id. Answers with whether its body can
-/// still wait for that. How many members it has may not be known yet: Celery says so when it sends the last of them.
+/// Announces one more part of a chord, as Celery's `add_to_chord` counts it, once for each id. Returns whether the body
+/// can still wait for the part. The number of members may not be known yet, because Celery stores it when it sends the
+/// last member.
 const EXTEND_CHORD: &str = r"
 local extra, added, claim = KEYS[1], KEYS[2], KEYS[3]
 local id, seconds = ARGV[1], ARGV[2]
@@ -165,8 +168,8 @@ expire(seconds, extra, added)
 return 1
 ";
 
-/// Ends a chord whose body was sent, if the caller has the claim. If the chord has failed, the caller leaves the
-/// parts out of the keys, because Celery keeps them too.
+/// Ends a chord whose body was sent, if the caller has the claim. If the chord has failed, the caller does not name the
+/// keys of the parts, because Celery keeps the parts too.
 const CLOSE: &str = r"
 local claim, token, seconds = KEYS[1], ARGV[1], ARGV[2]
 if redis.call('GET', claim) ~= token then
@@ -177,8 +180,8 @@ redis.call('SET', claim, 'done', 'EX', seconds)
 return 1
 ";
 
-/// Decides, for each key, whether this copy of a message came first. `ARGV` has a copy, and the seconds to keep
-/// it, for each of `KEYS`. Answers with 1 for each key that this copy has.
+/// Decides, for each key, whether this copy of a message came first. `ARGV` has, for each of `KEYS`, a copy and the
+/// seconds to keep it. Returns 1 for each key that this copy has.
 const CLAIM: &str = r"
 local mine = {}
 for i, key in ipairs(KEYS) do
@@ -194,9 +197,10 @@ end
 return mine
 ";
 
-/// Changes notes, all or none. `KEYS`: the notes, their names, the election. `ARGV`: the candidate and its term
-/// (an empty term asks for none), whether the answer to this call was lost before, and then for each change its
-/// name, whether a note is expected and what it says, and whether a note is wanted and what it is to say.
+/// Changes notes, all or none. `KEYS` are the notes, their names, and the election. `ARGV` begins with the candidate
+/// and its term (an empty term asks for none), and whether the answer to this call was lost before. Then it has for
+/// each change its name, whether a note is expected and what it says, and whether a note is wanted and what it must
+/// say.
 const CHANGE_NOTES: &str = r"
 local notes, names, election = KEYS[1], KEYS[2], KEYS[3]
 local candidate, term, again = ARGV[1], ARGV[2], ARGV[3]
@@ -232,8 +236,8 @@ end
 return 1
 ";
 
-/// Lists notes by name, from `ARGV[1]` to `ARGV[2]` in the terms of ZRANGEBYLEX, `ARGV[3]` of them at most.
-/// Answers with names and texts by turns.
+/// Lists notes by name, from `ARGV[1]` to `ARGV[2]` in the terms of ZRANGEBYLEX, and `ARGV[3]` of them at most. Returns
+/// names and texts by turns.
 const LIST_NOTES: &str = r"
 local listed = {}
 for _, name in ipairs(redis.call('ZRANGEBYLEX', KEYS[2], ARGV[1], ARGV[2], 'LIMIT', 0, ARGV[3])) do
@@ -243,8 +247,8 @@ end
 return listed
 ";
 
-/// Asks to lead. `ARGV` has the candidate and its lease in milliseconds. The time is that of the server. Answers
-/// with the term, or with 0 and the milliseconds that another candidate's lease still lasts.
+/// Asks to lead. `ARGV` has the candidate and its lease in milliseconds. The time is that of the server. Returns the
+/// term, or 0 and the milliseconds for which another candidate's lease still lasts.
 const LEAD: &str = r"
 local candidate, lease = ARGV[1], tonumber(ARGV[2])
 local clock = redis.call('TIME')
@@ -261,7 +265,7 @@ redis.call('HSET', KEYS[1], 'holder', candidate, 'term', string.format('%.0f', t
 return {term, 0}
 ";
 
-/// Gives the lead back. The term stays, so that the next one is higher.
+/// Gives the lead back. The term stays, so that the next term is higher.
 const RESIGN: &str = r"
 if redis.call('HGET', KEYS[1], 'holder') == ARGV[1] then
     redis.call('HSET', KEYS[1], 'holder', '', 'until', '0')
@@ -269,7 +273,7 @@ end
 return 0
 ";
 
-/// Keeps a revocation, and a mark that there is one at all for as long as the longest revocation.
+/// Keeps a revocation. Also keeps a mark that there is any revocation, for as long as the longest one lasts.
 const REVOKE: &str = r"
 local key, any, seconds, till = KEYS[1], KEYS[2], tonumber(ARGV[1]), ARGV[2]
 redis.call('SETEX', key, seconds, till)
@@ -278,8 +282,8 @@ if redis.call('PTTL', any) < seconds * 1000 then
 end
 ";
 
-/// Begins a unique window for a lease, unless another task holds it or it is confirmed. Answers with its holder
-/// then, and with whether that task is still being published.
+/// Begins a unique window for a lease, unless another task holds it or it is confirmed. In these cases, returns its
+/// holder, and whether that task is still being published.
 const HOLD: &str = r"
 local window, of, publishing, id, millis = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 local held = redis.call('GET', window)
@@ -293,8 +297,8 @@ redis.call('SET', publishing, id, 'PX', millis)
 return {false, 1}
 ";
 
-/// Prolongs a unique window. If `ARGV[3]` is 1, its task is known to be published from now on. Has no effect if
-/// the task does not hold the window any more, perhaps because the task is over.
+/// Prolongs a unique window. If `ARGV[3]` is 1, the task is known to be published from now on. Has no effect if the
+/// task does not hold the window any more, perhaps because the task is over.
 const PROLONG: &str = r"
 local window, of, publishing, id, millis = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2]
 if redis.call('GET', window) ~= id then
@@ -312,8 +316,8 @@ redis.call('SET', of, window, 'PX', millis)
 return 1
 ";
 
-/// Ends the unique window of a task if the task still holds it. The keys name the window twice, the second time as
-/// an earlier version named it. Without such keys it is the window that is noted for the task.
+/// Ends the unique window of a task if the task still holds it. The keys name the window twice, the second time in the
+/// form of an earlier version. Without such keys, the script ends the window that is noted for the task.
 const LET_GO: &str = r"
 local of, id = KEYS[1], ARGV[1]
 local noted = redis.call('GET', of)
@@ -333,10 +337,10 @@ end
 return ended
 ";
 
-/// Takes a permit of each name, or none. The keys are a set and a hash for each name. The arguments are the
-/// holder, the lease in milliseconds, and the limits. Answers with 0 and the tokens, or with the place, from 1, of
-/// the first name that is busy. A token is higher than all before it and not below the time in microseconds, so it
-/// grows even if Redis has forgotten the others.
+/// Takes a permit of each name, or none. The keys are a set and a hash for each name. The arguments are the holder, the
+/// lease in milliseconds, and the limits. Returns 0 and the tokens, or the place, from 1, of the first name that is
+/// busy. A token is higher than all before it and not below the time in microseconds, so it grows even if Redis has
+/// forgotten the others.
 const ACQUIRE: &str = r"
 local holder, lease = ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
@@ -370,7 +374,7 @@ end
 return answer
 ";
 
-/// Prolongs what a holder has of these permits. Answers with whether it has all of them.
+/// Prolongs the permits that a holder has of these. Returns whether it has all of them.
 const EXTEND: &str = r"
 local holder, lease = ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')

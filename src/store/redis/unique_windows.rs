@@ -1,5 +1,5 @@
-//! Unique windows in Redis. Each has three keys: one holds the id of the window's holder, one finds the window by
-//! that id, and one is there until the holder's task is known to be published. Redis deletes all of them in time.
+//! Unique windows in Redis. Each window has three keys. One holds the id of the window's holder. One finds the window
+//! by this id. One exists until the holder's task is known to be published. Redis deletes all of them in time.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -53,7 +53,7 @@ fn millis(time: Duration) -> u64 {
 }
 
 impl RedisInner {
-    /// The keys of a window: the window, the window of its holder, and the mark that the holder is not known to be
+    /// The keys of a window: the window, the window of its holder, and the mark that the holder is not yet known to be
     /// published.
     fn window_keys(&self, key: &UniqueKey, id: &TaskId) -> [String; 3] {
         [self.keys.window(key), self.keys.window_of(id.as_str()), self.keys.window_publishing(key)]
@@ -82,7 +82,7 @@ impl RedisInner {
         })
     }
 
-    /// Prolongs a window for this time from now. `is_published`: its task is known to be published.
+    /// Prolongs a window for this time from now. `is_published` says that its task is known to be published.
     async fn prolong(
         &self,
         key: &UniqueKey,
@@ -101,7 +101,7 @@ impl RedisInner {
     }
 
     async fn release_window(&self, key: Option<&UniqueKey>, id: &TaskId) -> Result<bool, StoreError> {
-        // A window that an older build began has a name that other windows may share; the holder's id is not
+        // The name of a window that an older build began may be the name of other windows too. The holder's id is not
         // shared.
         let windows = &key.map(|key| [self.keys.window(key), self.keys.window_before(key)]);
         let of = &self.keys.window_of(id.as_str());

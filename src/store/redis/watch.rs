@@ -1,8 +1,8 @@
-//! Waits for records: one connection is subscribed to the channels of all tasks that anybody waits for.
+//! Waits for records. One connection is subscribed to the channels of all tasks for which anybody waits.
 //!
-//! A task is subscribed to once, while anybody waits for it. After each new subscription, and after each that was
-//! made anew because the connection was lost, the key itself is read, since a record may have been announced
-//! before.
+//! The store subscribes once to each such task, while anybody waits for it. A record may have been announced before a
+//! subscription. So the store reads the key itself after each new subscription, and after each subscription that was
+//! made anew because the connection was lost.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -20,11 +20,11 @@ use crate::core::Backoff;
 use crate::store::StoreError;
 use crate::task::TaskId;
 
-/// How often a silent connection is asked whether it is there, as long as anybody waits.
+/// How often the store asks a silent connection whether it is there, as long as anybody waits.
 const ASK: Duration = Duration::from_secs(5);
-/// How long it may take to answer before it counts as lost.
+/// How long the answer may take before the connection counts as lost.
 const ANSWER: Duration = Duration::from_secs(5);
-/// The most channels that one command names, and keys that are looked at together.
+/// The most channels that one command names, and the most keys that are read together.
 const BATCH: usize = 256;
 
 /// A caller begins or ends a wait for a record.
@@ -34,7 +34,7 @@ pub(super) enum Interest {
     Less(TaskId),
 }
 
-/// Keeps a task subscribed to for as long as it lives.
+/// Keeps the subscription to a task for as long as this value lives.
 pub(super) struct Subscription {
     interests: UnboundedSender<Interest>,
     id: TaskId,
@@ -42,7 +42,7 @@ pub(super) struct Subscription {
 
 impl Subscription {
     pub(super) fn new(interests: &UnboundedSender<Interest>, id: &TaskId) -> Self {
-        // If nobody receives this, the store is closed, and the waiters are told so.
+        // If nobody receives the change, the store is closed, and the waiters are told so.
         let _ = interests.send(Interest::More(id.clone()));
         Self { interests: interests.clone(), id: id.clone() }
     }
@@ -54,12 +54,12 @@ impl Drop for Subscription {
     }
 }
 
-/// The number of callers who wait for each task.
+/// The number of callers who wait, by task.
 #[derive(Default)]
 struct SubscribedTasks(HashMap<TaskId, usize>);
 
 impl SubscribedTasks {
-    /// Takes in a batch of changes. Answers with the tasks that are new and those that are gone by the end of it.
+    /// Takes in a batch of changes. Returns the tasks that are new and those that are gone by the end of the batch.
     fn change(&mut self, interests: &mut Vec<Interest>) -> (Vec<TaskId>, Vec<TaskId>) {
         let mut before: HashMap<TaskId, bool> = HashMap::new();
         for interest in interests.drain(..) {
@@ -90,7 +90,7 @@ pub(super) async fn serve(core: Arc<RedisInner>, mut interests: UnboundedReceive
     let mut watched = SubscribedTasks::default();
     let mut backoff = BACKOFF;
     loop {
-        // If nobody waits, there is no connection either.
+        // If nobody waits, the store keeps no connection either.
         while watched.0.is_empty() {
             if let ControlFlow::Break(()) = take(&mut interests, &mut watched).await {
                 return;
@@ -126,7 +126,7 @@ async fn take(interests: &mut UnboundedReceiver<Interest>, watched: &mut Subscri
     ControlFlow::Continue(())
 }
 
-/// A connection that is subscribed.
+/// A connection with subscriptions.
 struct Listening<'a> {
     core: &'a Arc<RedisInner>,
     sink: PubSubSink,
@@ -134,7 +134,8 @@ struct Listening<'a> {
 }
 
 impl Listening<'_> {
-    /// Serves the waits over this connection. `Break`: the store is dropped. `Continue`: nobody waits any more.
+    /// Serves the waits over this connection. Returns `Break` if the store is dropped, and `Continue` if nobody waits
+    /// any more.
     async fn until_lost(
         mut self,
         interests: &mut UnboundedReceiver<Interest>,
@@ -155,7 +156,7 @@ impl Listening<'_> {
                     let (new, gone) = watched.change(&mut batch);
                     self.unsubscribe(gone).await?;
                     self.subscribe(new).await?;
-                    // A connection without subscriptions is kept, because the next wait most likely comes soon.
+                    // The store keeps a connection without subscriptions, because the next wait most likely comes soon.
                 }
                 message = self.stream.next() => match message {
                     Some(message) => {
@@ -175,7 +176,7 @@ impl Listening<'_> {
         for ids in ids.chunks(BATCH) {
             let channels = self.channels(ids);
             answered(self.sink.subscribe(channels)).await?;
-            // The look runs beside this loop, which has to go on reading announcements.
+            // The look runs beside this loop, because the loop must go on reading announcements.
             tokio::spawn(look(Arc::clone(self.core), ids.to_vec()));
         }
         Ok(())
@@ -194,13 +195,13 @@ impl Listening<'_> {
     }
 }
 
-/// Waits for an answer, but not for ever, because a half-open connection never answers.
+/// Waits for an answer for a limited time, because a half-open connection never answers.
 async fn answered<T>(asked: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
     let lost = |_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into());
     tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(lost)
 }
 
-/// Reads the records that may have been there before the subscription.
+/// Reads the records that may have been written before the subscription.
 async fn look(core: Arc<RedisInner>, ids: Vec<TaskId>) {
     let core = &core;
     futures_util::stream::iter(ids)
@@ -210,7 +211,7 @@ async fn look(core: Arc<RedisInner>, ids: Vec<TaskId>) {
                 match core.read(&id).await {
                     Ok(Some(record)) => return core.waiters.wake(&record),
                     Ok(None) => return,
-                    // Redis cannot be reached, which does not end the wait.
+                    // If Redis cannot be reached, the wait goes on.
                     Err(StoreError::Io(error)) => {
                         tracing::warn!(%id, %error, "a wait for a result goes on");
                         tokio::time::sleep(backoff.pause()).await;

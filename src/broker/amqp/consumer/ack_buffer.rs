@@ -1,11 +1,12 @@
-//! The way to a line: commands in their order, and an ack buffer on which plain acknowledgements lie until there are
-//! enough for a run.
+//! The way to a line. Commands go to the line in their order. Plain acknowledgements first collect in an ack buffer
+//! until there are enough for a run.
 //!
-//! A line that is woken for each settlement acknowledges each by itself. RabbitMQ is slow at that, and it costs
-//! the line's thread more than the settlement does. So the most frequent settlement, an acknowledgement that
-//! nobody waits for, wakes the line in two cases only: when it is the first in the ack buffer, from which the line
-//! counts a moment, and when there are enough. Every other command takes what lies in the ack buffer along, ahead of
-//! itself, so the line sees all of it in the order in which it was sent.
+//! If each settlement woke the line, the line would acknowledge each delivery by itself. RabbitMQ is slow at single
+//! acknowledgements, and the wake-up costs the line's thread more than the settlement does. The most frequent
+//! settlement is an acknowledgement that nobody waits for. It wakes the line in two cases only: when it is the first in
+//! the ack buffer, because the line then begins to count a moment, and when there are enough. Every other command takes
+//! the content of the ack buffer along, ahead of itself. The line therefore sees all commands in the order in which
+//! they were sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,14 +24,14 @@ pub(in super::super) struct AckBuffer {
     line: UnboundedSender<ConsumerCommand>,
     /// The tags of the deliveries that may be acknowledged.
     acknowledged: Mutex<Vec<u64>>,
-    /// The number of acknowledgements that are enough for a run.
+    /// The number of acknowledgements that make a run.
     enough: AtomicUsize,
 }
 
-/// Settles deliveries that were not delivered before.
+/// Settles deliveries that come for the first time.
 pub(super) struct Plain(pub(super) Arc<AckBuffer>);
 
-/// Settles deliveries that may have taken a process down before, and notes when their bodies start.
+/// Settles deliveries that may have taken a process down before. It also notes when their bodies start.
 pub(super) struct Suspect(pub(super) Arc<AckBuffer>);
 
 impl AckBuffer {
@@ -40,13 +41,13 @@ impl AckBuffer {
         (Arc::new(Self { line, acknowledged: Mutex::default(), enough: AtomicUsize::new(1) }), commands)
     }
 
-    /// Sets the number that is enough to a quarter of the prefetch: the rest keeps the workers busy until RabbitMQ
-    /// has sent more.
+    /// Sets the number of acknowledgements that make a run to a quarter of the prefetch. The other three quarters keep
+    /// the workers busy until RabbitMQ has sent more.
     pub(super) fn set_prefetch(&self, prefetch: usize) {
         self.enough.store((prefetch / 4).max(1), Ordering::Relaxed);
     }
 
-    /// Sends a command, and before it what lies in the ack buffer.
+    /// Sends a command, with the content of the ack buffer before it.
     ///
     /// # Errors
     /// The line is gone. It has dropped its channel, so RabbitMQ delivers again.
@@ -56,7 +57,7 @@ impl AckBuffer {
         self.line.send(command)
     }
 
-    /// Sends what lies in the ack buffer.
+    /// Sends the content of the ack buffer.
     pub(super) fn empty(&self) {
         let _ = self.send_all(&mut self.acknowledged());
     }
@@ -126,7 +127,7 @@ mod tests {
 
     const ACK: Settle = Settle::Ack { result: None, follow_ups: None };
 
-    /// The commands that a line was sent, in short.
+    /// The commands that a line was sent, in a short form.
     fn told(commands: &mut UnboundedReceiver<ConsumerCommand>) -> Vec<String> {
         let told = |command| match command {
             ConsumerCommand::Acknowledge(tags) => format!("{tags:?}"),

@@ -1,5 +1,5 @@
-//! Takes in the messages that come from RabbitMQ: it reads each one, and hands it to the consumer or sends it
-//! where it belongs.
+//! Takes in the messages that come from RabbitMQ. It reads each message, and hands it to the consumer or sends it to
+//! the place where it belongs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,11 +22,11 @@ use crate::rabbitmq::frame_guard::Unread;
 use crate::task::clock::now;
 use crate::task::{Lineage, Message, State, TaskId, TaskResult};
 
-/// How long the record of a refused message is kept: Celery's `result_expires`.
+/// How long the record of a refused message is kept. It is Celery's `result_expires`.
 const RECORD_EXPIRES: Duration = Duration::from_secs(24 * 3600);
 
 impl QueueConsumer {
-    /// Takes in what has arrived first, and everything else that has arrived by now.
+    /// Takes in the first arrivals, and everything else that has arrived by now.
     pub(super) async fn take_in(&mut self, first: ConsumedBatch) {
         let mut came = Vec::with_capacity(first.deliveries.len());
         let mut ends = Vec::new();
@@ -44,15 +44,15 @@ impl QueueConsumer {
             }
             next = self.streams.next().now_or_never().flatten();
         }
-        // Several consumers share the channel, so their deliveries are put into the order that the channel had.
+        // Several consumers share the channel. Their deliveries are sorted into the order that they had on the channel.
         came.sort_by_key(|(_, delivery): &(u64, lapin::message::Delivery)| delivery.delivery_tag);
         let now = now();
         let mut deliveries = Vec::with_capacity(came.len());
         for (consumer, delivery) in came {
             let Some(unread) = self.note(consumer, &delivery) else { continue };
             let read = if is_heavy(&delivery) {
-                // The messages that came before this one do not wait for it. Those that come after it do, so that
-                // they keep their order.
+                // The messages that came before this one do not wait for it. The messages that come after it wait, to
+                // keep their order.
                 self.hand_over(std::mem::take(&mut deliveries));
                 AmqpInner::read_beside(&self.shared, delivery, &self.queue, unread, now).await
             } else {
@@ -68,8 +68,8 @@ impl QueueConsumer {
         }
     }
 
-    /// Notes that a message has come, and whether its properties could not be read. `None`: there is no consumer,
-    /// so the message was given back.
+    /// Notes that a message has come, and whether its properties could not be read. Returns `None` if there is no
+    /// consumer; the message was then given back.
     fn note(&mut self, consumer: u64, delivery: &lapin::message::Delivery) -> Option<Option<Unread>> {
         let delivery_tag = delivery.delivery_tag;
         let flow = self.flow.as_mut()?;
@@ -83,12 +83,12 @@ impl QueueConsumer {
         Some(unread)
     }
 
-    /// Takes in one message that was read. Answers with its tag if it is for the consumer now.
+    /// Takes in one message that was read. Returns its tag if the message is for the consumer now.
     fn receive(&mut self, consumer: u64, read: ReadMessage, now: Timestamp) -> Option<u64> {
         let ReadMessage { delivery, message, unread } = read;
         let place = DeliveryLocation::Queue { consumer, delivery_tag: delivery.delivery_tag };
         let came = IncomingHeaders(delivery.properties.headers().as_ref());
-        // A message still has this header only if it was in the guard queue of a process that is gone.
+        // A message has this header only if it was in the guard queue of a process that is gone.
         let suspect = came.has(KEPT) || delivery.redelivered;
         let copy = came.has(COPY);
         let message = match message {
@@ -116,7 +116,7 @@ impl QueueConsumer {
             }
             self.let_go(tag);
         }
-        // A poison task is not handed to the consumer once more.
+        // The consumer does not get a poison task once more.
         if message.crashes >= self.shared.options.delivery_limit {
             let reason = crash_reason(message.crashes);
             tracing::error!(queue = self.queue, id = %message.id, reason, "REJECTED");
@@ -124,7 +124,7 @@ impl QueueConsumer {
             self.bury(tag, &reason, None);
             return None;
         }
-        // A message whose ETA is ahead does not take up a worker's place.
+        // A message whose ETA is ahead takes no place of a worker.
         let eta = message.eta.filter(|eta| *eta > now);
         let announced = announced_as(message.retries, came.get(RECEIVED));
         let info = Some(self.info_of(&delivery));
@@ -143,15 +143,14 @@ impl QueueConsumer {
         None
     }
 
-    /// Has listeners to events told that a message has come early. The answer is the note of that for the message.
+    /// Tells the listeners to events that a message has come early. Returns the note of this for the message's header.
     fn announce(&mut self, tag: u64) -> Option<String> {
         let in_flight = self.in_flight.get_mut(&tag)?;
         in_flight.announced = self.shared.listener.get()?.parked(&in_flight.message);
         in_flight.announced.then(|| format!("{} {}", in_flight.message.retries, self.shared.node()))
     }
 
-    /// Sends a message that has come early back through the delay queues, so that it takes no place of the
-    /// prefetch.
+    /// Sends a message that has come early back through the delay queues, so that it takes no place of the prefetch.
     fn park(&mut self, tag: u64, wire: WireMessage, eta: Timestamp, now: Timestamp) {
         match outgoing::wire(wire, &self.queue, Some(eta), now) {
             Ok(post) => {
@@ -212,13 +211,13 @@ impl QueueConsumer {
     }
 }
 
-/// Whether listeners to events were told that this attempt of a task was received.
+/// Whether the listeners to events were told that this attempt of a task was received.
 fn announced_as(retries: u32, header: Option<Field<'_>>) -> bool {
     let told = header.and_then(Field::into_text);
     told.and_then(|told| told.split(' ').next()?.parse().ok()).is_some_and(|told: u32| told == retries)
 }
 
-/// A message as it was sent, without the headers that this process wrote on it.
+/// The message as its sender sent it, without the headers that this process wrote on it.
 fn unmarked(delivery: lapin::message::Delivery) -> WireMessage {
     let mut wire = table::to_wire(&delivery.properties, delivery.data);
     wire.headers.retain(|name, _| name != KEPT && name != COPY);
@@ -240,7 +239,7 @@ fn refused_result(error: &DecodeError, queue: &str, now: Timestamp) -> Option<Ta
     })
 }
 
-/// Stands for a message that could not be read, while that is on its way to the dead letters.
+/// Makes a task that stands for an unreadable message while this message is on its way to the dead letters.
 fn placeholder(queue: &str, id: TaskId, now: Timestamp) -> Message {
     super::super::dead_letters::unread(queue, id, String::new(), Arc::from(""), now)
 }

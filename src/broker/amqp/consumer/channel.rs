@@ -1,4 +1,4 @@
-//! The channel of a line: opened, followed, lost, and opened again.
+//! The channel of a line: how the line opens it, follows it, loses it, and opens it again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,36 +26,36 @@ use crate::rabbitmq::frame_guard::UnreadWatch;
 /// How long RabbitMQ may take to answer on a channel.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The most messages of a consumer that are taken at once.
+/// The most messages of a consumer that the line takes at once.
 const CHUNK: usize = 64;
 
-/// A channel, and the deliveries that are out on it.
+/// A channel, and the deliveries that are unsettled on it.
 pub(super) struct Flow {
     pub(super) channel: Channel,
     pub(super) window: AckWindow,
-    /// The properties that come through the channel and cannot be read.
+    /// The properties of messages on this channel that cannot be read.
     pub(super) unread: UnreadWatch,
     /// The epoch of the channel's connection.
     pub(super) connection: u64,
-    /// Whether the channel is gone: a delivery that came through it and has not started must not start.
+    /// Whether the channel is gone. A delivery that came through it and has not started must then not start.
     pub(super) lapsed: Arc<AtomicBool>,
-    /// The guard queue of old deliveries, once there are some.
+    /// The guard queue for old deliveries, once there are some.
     pub(super) guard_queue: Option<GuardQueue>,
 }
 
-/// What has arrived from one consumer.
+/// What has arrived from one consumer of the channel.
 pub(super) struct ConsumedBatch {
     pub(super) consumer: u64,
     /// The messages that were there at once.
     pub(super) deliveries: Vec<lapin::message::Delivery>,
-    /// The end of the consumer: this side or RabbitMQ cancelled it, or its channel is gone.
+    /// The consumer has ended: this process or RabbitMQ cancelled it, or its channel is gone.
     pub(super) end: Option<Option<lapin::Error>>,
 }
 
 /// The streams of all consumers of a line.
 pub(super) type ConsumerStreams = SelectAll<BoxStream<'static, ConsumedBatch>>;
 
-/// The number of the consumer that stands for the guard queue.
+/// The number of the consumer that reads the guard queue.
 pub(super) const KEEPER: u64 = u64::MAX;
 
 /// The messages that a consumer gets, and its end.
@@ -75,13 +75,13 @@ pub(super) fn follow(consumer: u64, stream: lapin::Consumer) -> BoxStream<'stati
 }
 
 impl Flow {
-    /// Sends the acknowledgements. `false`: the channel is gone.
+    /// Sends the acknowledgements. Returns `false` if the channel is gone.
     fn acknowledge(channel: &Channel, acks: Acks) -> bool {
         let ack = |tag, multiple| sent(channel.basic_ack(tag, BasicAckOptions { multiple }));
         acks.cumulative.is_none_or(|tag| ack(tag, true)) && acks.single.into_iter().all(|tag| ack(tag, false))
     }
 
-    /// How many messages RabbitMQ has ready, after everything that was sent on this channel.
+    /// Asks how many messages RabbitMQ has ready, after everything that was sent on this channel.
     pub(super) async fn ready(&self, queue: &str) -> Option<u64> {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let declared = self.channel.queue_declare(short(queue).ok()?, passive, FieldTable::default());
@@ -89,7 +89,7 @@ impl Flow {
         Some(queue.message_count().into())
     }
 
-    /// Closes the channel. When RabbitMQ has answered, the acknowledgements before the close have arrived.
+    /// Closes the channel. When RabbitMQ has answered, it has also received the acknowledgements before the close.
     pub(super) async fn close(self) {
         if let Some(guard_queue) = self.guard_queue {
             let _ = timeout(PATIENCE, guard_queue.channel.close(200, "OK".into())).await;
@@ -98,14 +98,15 @@ impl Flow {
     }
 }
 
-/// Puts a frame that has no answer on its way; frames are written in the order of these calls. `false`: the
+/// Puts a frame that has no answer on its way. Frames are written in the order of these calls. Returns `false` if the
 /// channel is gone.
 fn sent(frame: impl Future<Output = lapin::Result<()>>) -> bool {
     !matches!(frame.now_or_never(), Some(Err(_)))
 }
 
 impl QueueConsumer {
-    /// Opens the channel if there should be one and may be, and begins and ends consumers as the prefetch plan says.
+    /// Opens the channel if the line needs one and may have one, and begins and ends consumers as the prefetch plan
+    /// says.
     pub(super) async fn look_after_channel(&mut self) {
         let state = self.link.borrow_and_update().clone();
         match (&self.flow, &state) {
@@ -115,7 +116,7 @@ impl QueueConsumer {
             (None, _) => {}
         }
         let LinkState::Up(up) = state else {
-            self.retry_at = None; // the link tells when a connection is up again
+            self.retry_at = None; // the link says when a connection is up again
             return;
         };
         if std::mem::take(&mut self.cancelled) {
@@ -135,8 +136,8 @@ impl QueueConsumer {
         }
     }
 
-    /// Finds out why RabbitMQ has cancelled a consumer, before anybody makes the queue anew. If the queue is gone,
-    /// the deliveries that this process had of it will not come again.
+    /// Finds out why RabbitMQ has cancelled a consumer, before anybody makes the queue anew. If the queue is gone, the
+    /// deliveries of it that this process holds will not come again.
     async fn look_for_queue(&mut self) {
         let Ok(name) = short(&self.queue) else { return };
         if !matches!(timeout(PATIENCE, self.shared.topology.waiting(&name)).await, Ok(Ok(None))) {
@@ -153,7 +154,7 @@ impl QueueConsumer {
         }
     }
 
-    /// Opens the channel if there is none, and makes the changes that the prefetch plan asks for.
+    /// Opens the channel if there is none, and carries out the changes that the prefetch plan asks for.
     async fn follow_ration(&mut self, up: &LiveConnection) -> Result<(), BrokerError> {
         if self.flow.is_none() {
             self.shared.topology.declare(&self.queue).await?;
@@ -169,7 +170,8 @@ impl QueueConsumer {
             let Some(flow) = &self.flow else { return Ok(()) };
             match change {
                 Change::Begin(consumer, limit) => {
-                    // Each consumer has its limit: quorum queues and RabbitMQ 4 have no other kind.
+                    // Each consumer has its own limit, because quorum queues and RabbitMQ 4 have no other kind of
+                    // limit.
                     let limit = u16::try_from(limit).unwrap_or(u16::MAX);
                     let qos = flow.channel.basic_qos(limit, BasicQosOptions { global: false });
                     qos.await.map_err(|e| broken(&e))?;
@@ -212,8 +214,8 @@ impl QueueConsumer {
         }
     }
 
-    /// Gives the channel up, because it is gone or must go. RabbitMQ delivers again what was out on it. Another
-    /// channel is opened after a pause.
+    /// Gives the channel up, because it is gone or must be closed. RabbitMQ delivers the unsettled messages again. The
+    /// line opens another channel after a pause.
     pub(super) fn lose(&mut self, why: &str) {
         let pause = self.pause.next();
         tracing::warn!(
@@ -229,11 +231,11 @@ impl QueueConsumer {
         self.plan.clear();
         if let Some(flow) = self.flow.take() {
             flow.lapsed.store(true, Ordering::Release);
-            // The channel is still open if only a consumer has ended, and the deliveries that are out on it must
-            // not stay there.
+            // If only a consumer has ended, the channel is still open. The deliveries that are unsettled on it must not
+            // stay there.
             self.shared.runtime.spawn(flow.close());
         }
-        // A delivery that no consumer was given simply comes again.
+        // A delivery that was not handed to a consumer simply comes again.
         for (_, tag) in std::mem::take(&mut self.early) {
             self.in_flight.remove(&tag);
         }
@@ -243,7 +245,7 @@ impl QueueConsumer {
         }
     }
 
-    /// Acknowledges what was settled, and tells those who wait for that.
+    /// Acknowledges the settled deliveries, and answers the callers who wait for an acknowledgement.
     pub(super) fn flush(&mut self) {
         let mut alive = true;
         if let Some(flow) = &mut self.flow {
@@ -253,8 +255,8 @@ impl QueueConsumer {
             }
         }
         if let Some(flow) = self.flow.as_ref().filter(|_| !self.flushed.is_empty()) {
-            // RabbitMQ does not answer an acknowledgement, but it answers a question, and it does so in order.
-            // Nothing is published on this channel, so this question changes nothing.
+            // RabbitMQ does not answer an acknowledgement, but it answers a question, and it handles both in order.
+            // This question changes nothing, because nothing is published on this channel.
             let (channel, waiting) = (flow.channel.clone(), std::mem::take(&mut self.flushed));
             self.shared.runtime.spawn(async move {
                 let arrived = channel.confirm_select(ConfirmSelectOptions::default());
@@ -272,7 +274,7 @@ impl QueueConsumer {
         }
     }
 
-    /// Gives a message back to RabbitMQ as it was.
+    /// Gives a message back to RabbitMQ unchanged.
     pub(super) fn give_back(&mut self, place: DeliveryLocation) {
         let Some(flow) = &mut self.flow else { return };
         let nack = BasicNackOptions { multiple: false, requeue: true };

@@ -1,17 +1,18 @@
-//! The guard queue of a process: a queue for deliveries that RabbitMQ would not wait for, or that may be poison.
+//! The guard queue of a process. It holds deliveries that RabbitMQ would not wait for, and deliveries that may be
+//! poison.
 //!
-//! RabbitMQ closes a channel on which a delivery stays unacknowledged for longer than its consumer timeout, 30
-//! minutes by default. And it tells nobody how often a task has taken a process down. So a copy of such a delivery
-//! is published into a queue of this process alone, and held there unacknowledged. When the copy has come, the
-//! original is acknowledged.
+//! RabbitMQ closes a channel on which a delivery stays unacknowledged for longer than RabbitMQ's consumer timeout, 30
+//! minutes by default. RabbitMQ also tells nobody how often a task has taken a process down. So this process publishes
+//! a copy of such a delivery into a queue of its own, and holds the copy there unacknowledged. When the copy has come,
+//! the process acknowledges the original.
 //!
-//! If the process dies, RabbitMQ dead-letters the copy to the queue that it came from. It does so because the
-//! copy's time to live is over: that time counts while a copy is held, but ends no copy that is held. So the copy
-//! goes back at once or, if it was put there just now, within the lease (ten seconds by default). A copy that
-//! becomes old is put there anew.
+//! If the process dies, RabbitMQ dead-letters the copy to the queue that the original came from, because the copy's
+//! time to live is over. This time counts while a consumer holds the copy, but does not end a copy that is held. The
+//! copy therefore goes back at once or, if it was put into the guard queue just now, within the lease (ten seconds by
+//! default). A copy that becomes old is put there anew.
 //!
-//! The copy of a delivery that may be poison says one crash more than the original. Nobody reads it unless the
-//! process dies before the delivery is settled.
+//! The copy of a delivery that may be poison counts one crash more than the original. Nobody reads this count unless
+//! the process dies before it settles the delivery.
 
 use std::time::Duration;
 
@@ -34,10 +35,10 @@ use crate::broker::BrokerError;
 use crate::task::clock::now;
 use crate::task::{Message, TaskId};
 
-/// How long the queue outlives its process: longer than its messages live, and longer than a node may be down.
+/// How long the queue outlives its process. This is longer than its messages live, and longer than a node may be down.
 const OUTLIVES: Duration = Duration::from_secs(24 * 3600);
 
-/// The guard queue of a process for one of its lines, and the copies that are held there.
+/// The guard queue of a process for one of its lines, and the copies that this process holds there.
 pub(super) struct GuardQueue {
     pub(super) channel: Channel,
     pub(super) window: AckWindow,
@@ -45,7 +46,7 @@ pub(super) struct GuardQueue {
 }
 
 impl GuardQueue {
-    /// Declares the guard queue and consumes from it.
+    /// Declares the guard queue and begins to consume from it.
     async fn open(
         queue_type: &str,
         lease: Duration,
@@ -53,7 +54,7 @@ impl GuardQueue {
     ) -> Result<(Self, ConsumerStreams), BrokerError> {
         let name = short(&format!("celeriac.running.{}", TaskId::new()))?;
         let none = FieldTable::default;
-        // The exchange lets the copy keep the name of its queue as its routing key, by which it goes back there.
+        // Through this exchange, the copy keeps the name of its queue as its routing key. The name leads it back there.
         let exchange =
             ExchangeDeclareOptions { durable: true, auto_delete: true, ..ExchangeDeclareOptions::default() };
         let declared = channel.exchange_declare(name.clone(), ExchangeKind::Fanout, exchange, none());
@@ -94,12 +95,12 @@ fn millis(time: Duration) -> u64 {
 }
 
 impl QueueConsumer {
-    /// How often old deliveries are looked for.
+    /// How often the line looks for old deliveries.
     pub(super) fn patrol(&self) -> Duration {
         (self.shared.options.guard_after / 4).clamp(Duration::from_millis(50), Duration::from_secs(60))
     }
 
-    /// Puts the deliveries into the guard queue for which RabbitMQ has waited too long already.
+    /// Puts the deliveries for which RabbitMQ has waited too long already into the guard queue.
     pub(super) fn keep_the_old(&mut self) {
         let limit = self.shared.options.guard_after;
         let old = self
@@ -112,7 +113,7 @@ impl QueueConsumer {
         }
     }
 
-    /// Puts a delivery into the guard queue that was delivered before and is about to start again.
+    /// Puts a delivery that was delivered before and is about to start again into the guard queue.
     pub(super) fn keep_suspect(&mut self, tag: u64) {
         if let Some(in_flight) = self.in_flight.get_mut(&tag)
             && matches!(in_flight.place, DeliveryLocation::Queue { .. })

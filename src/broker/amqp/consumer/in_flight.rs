@@ -11,28 +11,28 @@ use crate::task::{Message, RUN_ONCE_HEADER};
 pub(super) struct InFlight {
     pub(super) message: Arc<Message>,
     pub(super) place: DeliveryLocation,
-    /// Since when RabbitMQ waits for the acknowledgement. If the delivery is [lost](DeliveryLocation::Lost): since when it
-    /// is.
+    /// Since when RabbitMQ waits for the acknowledgement. For a [lost](DeliveryLocation::Lost) delivery, since when the
+    /// delivery is lost.
     pub(super) since: Instant,
-    /// Whether it was delivered before, and so perhaps has taken a process down.
+    /// Whether the message was delivered before, and so perhaps has taken a process down.
     pub(super) suspect: bool,
-    /// Whether its publisher sent it before, without knowing whether it arrived.
+    /// Whether the publisher sent the message before, without knowing whether it arrived.
     pub(super) copy: bool,
-    /// Whether listeners to events were told that it was received when it was sent away until its ETA.
+    /// Whether the listeners to events heard that the message was received, when it was sent away until its ETA.
     pub(super) announced: bool,
-    /// Whether its body has started. It is noted for suspect deliveries only.
+    /// Whether the body has started. It is noted only for deliveries that may be poison.
     pub(super) started: bool,
-    /// Whether what follows from it is being published; it is acknowledged after that.
+    /// Whether the messages that follow are being published. The delivery is acknowledged after that.
     pub(super) posting: bool,
-    /// Whether a copy of it is on its way into the guard queue.
+    /// Whether a copy of the message is on its way into the guard queue.
     pub(super) handing_over: bool,
-    /// How it came first.
+    /// How the message came first.
     pub(super) info: Option<Arc<DeliveryInfo>>,
-    /// How it ended while it was lost.
+    /// How the run ended while the delivery was lost.
     pub(super) ended: Option<Settle>,
 }
 
-/// The place in RabbitMQ of the message that a delivery stands for.
+/// The place in RabbitMQ of the message of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DeliveryLocation {
     /// The message is unacknowledged in its queue, for this consumer, under this delivery tag.
@@ -41,8 +41,8 @@ pub(super) enum DeliveryLocation {
     GuardQueue { delivery_tag: u64 },
     /// The channel was lost, and the message is wherever RabbitMQ has put it.
     Lost,
-    /// The message is nowhere: its queue was deleted while this process had it, and no process will ever get it
-    /// again.
+    /// The message is nowhere. Its queue was deleted while this process held the delivery, and no process will ever get
+    /// it again.
     Gone,
 }
 

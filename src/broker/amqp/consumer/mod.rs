@@ -1,14 +1,15 @@
-//! The consuming end of one queue: a channel, the deliveries that are out, and what becomes of them.
+//! The consuming end of one queue. It has a channel, and keeps the deliveries that are not settled and how they end.
 //!
-//! One task owns all of it, and other parts of the broker send it [`ConsumerCommand`]s. A delivery is acknowledged after it
-//! was settled, when there are enough for a run, or after a moment. When the channel is lost, so is the right to
-//! settle what came through it: RabbitMQ delivers that again. A delivery that this process still runs is recognised
-//! when it comes again, and goes on under its new delivery tag instead of running twice.
+//! One task, the line, owns this state, and other parts of the broker send it [`ConsumerCommand`]s. The line
+//! acknowledges settled deliveries when there are enough for a run, or after a moment. If the channel is lost, the
+//! process also loses the right to settle the deliveries that came through the channel, and RabbitMQ delivers them
+//! again. The line recognises a delivery that this process still runs when it comes again. The run then goes on under
+//! the new delivery tag, and the task does not run twice.
 //!
 //! The life of a delivery, by its [`DeliveryLocation`]:
 //! ```text
 //!  RabbitMQ         its copy has come
-//!  delivers ---> Queue ----------------> GuardQueue        settle: what follows is published and confirmed (`posting`),
+//!  delivers ---> Queue ----------------> GuardQueue        settle: what follows is published, confirmed (`posting`),
 //!                |  ^                       |                   then the delivery is acknowledged
 //!   channel lost |  | comes again           | channel lost
 //!                v  |                       |
@@ -53,14 +54,15 @@ pub(super) use ack_buffer::AckBuffer;
 
 /// The most deliveries that a sink is given at a time.
 const BATCH: usize = 1024;
-/// How long an acknowledgement may wait to be batched with others, while enough deliveries are still out. The
-/// pause spares RabbitMQ most of the frames; a task that ended within it may run again if the process is killed.
+/// How long an acknowledgement may wait for others while enough deliveries are still unsettled. The pause spares
+/// RabbitMQ most of the frames. If the process is killed within it, a task that ended within it may run again.
 const MOMENT: Duration = Duration::from_millis(5);
-/// How long counts wait for messages that are being published.
+/// How long the answer with the counts waits for messages that are being published.
 const MOVING: Duration = Duration::from_secs(1);
-/// The most deliveries that make room for others while what follows from them waits for a full queue.
+/// The most deliveries that make room for others while the messages that follow from them wait for a full queue.
 const MOST_WAITING: usize = 1024;
-/// A delivery of a lost channel that has not come again after this time belongs to another process.
+/// How long a delivery of a lost channel may take to come again. After this time the delivery belongs to another
+/// process.
 const LOST_FOR: Duration = Duration::from_secs(300);
 
 /// A message to a line.
@@ -71,29 +73,29 @@ pub(super) enum ConsumerCommand {
     Detach { consumer: u64 },
     /// The consumer's prefetch changes.
     Prefetch { consumer: u64, prefetch: usize },
-    /// The body of this delivery is about to start; it may have taken a process down before.
+    /// The body of this delivery is about to start. The task may have taken a process down before.
     Started(u64),
     /// A delivery ends.
     Settle { tag: u64, settle: Box<Settle>, done: Option<Done> },
-    /// These deliveries are done with, and nothing follows from them.
+    /// These deliveries are over, and nothing follows from them.
     Acknowledge(Vec<u64>),
-    /// Such deliveries lie in the ack buffer, but they can wait a moment for others.
+    /// The ack buffer holds such deliveries, but they can wait a moment for others.
     AcknowledgeSoon,
-    /// What follows from a delivery was published, or could not be.
+    /// The messages that follow from a delivery were published, or could not be.
     Posted { tag: u64, result: Result<(), BrokerError>, done: Option<Done> },
-    /// What follows from this delivery waits for room in a full queue.
+    /// A message that follows from this delivery waits for room in a full queue.
     Waits(u64),
-    /// A copy of this delivery is to be put into the guard queue.
+    /// A copy of this delivery must be put into the guard queue.
     Keep { tag: u64, message: Box<Message> },
     /// The copy of this delivery could not be put into the guard queue.
     NotKept(u64),
-    /// Asks for the counts of the queue, of what RabbitMQ has and of what is here.
+    /// Asks for the counts of the queue: the messages that RabbitMQ has, and the deliveries that are here.
     Counts(oneshot::Sender<QueueCounts>),
-    /// Asks for the counts of what is here.
+    /// Asks for the counts of the deliveries that are here.
     Here(oneshot::Sender<QueueCounts>),
-    /// Asks for the tasks that wait here for their ETA.
+    /// Asks for the tasks that wait in this process for their ETA.
     Early(oneshot::Sender<Vec<ScheduledTask>>),
-    /// Asks whether this task is here.
+    /// Asks whether this process has a task.
     Find(TaskId, oneshot::Sender<bool>),
     /// Asks the line to end.
     Close(oneshot::Sender<()>),
@@ -101,7 +103,7 @@ pub(super) enum ConsumerCommand {
 
 /// The sender that tells how a settlement went.
 pub(super) type Done = oneshot::Sender<Result<(), BrokerError>>;
-/// The way to send commands to a line.
+/// The channel through which others send commands to a line.
 pub(super) type ConsumerHandle = Arc<AckBuffer>;
 
 /// The consuming end of one queue.
@@ -109,9 +111,9 @@ pub(super) struct QueueConsumer {
     shared: Arc<AmqpInner>,
     queue: String,
     commands: mpsc::UnboundedReceiver<ConsumerCommand>,
-    /// The way to send commands to this line itself.
+    /// The sender of commands to this line itself.
     own: ConsumerHandle,
-    /// When the ack buffer is emptied at the latest.
+    /// The latest time at which the ack buffer is emptied.
     empty_at: Option<Instant>,
     link: watch::Receiver<LinkState>,
     flow: Option<Flow>,
@@ -119,33 +121,33 @@ pub(super) struct QueueConsumer {
     in_flight: HashMap<u64, InFlight>,
     /// The deliveries of lost channels by their tasks, so that the line recognises them when they come again.
     lost: HashMap<TaskId, u64>,
-    /// The deliveries that go back, and when.
+    /// The deliveries that go back, with their times.
     returning: VecDeque<(Instant, u64)>,
     /// The deliveries that have come a little too early, by due time.
     early: BTreeSet<(Timestamp, u64)>,
     consumer: Option<(u64, Sink)>,
     plan: PrefetchPlan,
-    /// The number of deliveries that may be out.
+    /// The number of deliveries that may be unsettled.
     prefetch: usize,
-    /// The deliveries whose follow-ups wait for room in a full queue. They take no place from others.
+    /// The deliveries whose follow-ups wait for room in a full queue. They take no place from other deliveries.
     waiting: HashSet<u64>,
-    /// Those who ask for counts, and since when.
+    /// The callers who ask for counts, and since when they wait.
     asking: Vec<(Instant, oneshot::Sender<QueueCounts>)>,
-    /// Those who are told when the next flush has reached RabbitMQ.
+    /// The callers who wait until the next flush has reached RabbitMQ.
     flushed: Vec<Done>,
     pause: ReconnectPause,
     retry_at: Option<Instant>,
-    /// Whether RabbitMQ has cancelled a consumer, and the line has not looked yet why.
+    /// Whether RabbitMQ has cancelled a consumer and the line has not yet looked for the reason.
     cancelled: bool,
-    /// When old deliveries are looked for next.
+    /// The time at which the line looks for old deliveries next.
     patrol_at: Instant,
     settlers: Settlers,
-    /// How the last delivery came: the next one has mostly come in the same way, and shares this.
+    /// How the last delivery came. The next delivery has mostly come in the same way, and then shares this value.
     last_info: Option<Arc<DeliveryInfo>>,
     closing: Option<oneshot::Sender<()>>,
 }
 
-/// The two kinds of settler: one notes starts, for deliveries that may be poison; the other does not need to.
+/// The two kinds of settler. One notes starts, for deliveries that may be poison. The other does not need to.
 struct Settlers {
     plain: Arc<dyn Settler>,
     suspect: Arc<dyn Settler>,
@@ -214,7 +216,7 @@ impl QueueConsumer {
                 changed = self.link.changed() => if changed.is_err() { break },
                 () = tokio::time::sleep_until(wake) => {}
             }
-            // The timers are looked at in each turn and not only in idle ones, because a busy line has old
+            // The line looks at the timers in each turn and not only in idle turns, because a busy line has old
             // deliveries too.
             if Instant::now() >= wake {
                 if self.empty_at.take_if(|at| *at <= Instant::now()).is_some() {
@@ -233,7 +235,7 @@ impl QueueConsumer {
             ConsumerCommand::Attach { consumer, prefetch, sink } => {
                 self.consumer = Some((consumer, sink));
                 self.set_prefetch(prefetch);
-                // The channel comes first: an acknowledgement would make room for the consumers as they were.
+                // The channel comes first, because an acknowledgement would make room for the consumers as they were.
                 self.look_after_channel().await;
             }
             ConsumerCommand::Detach { consumer } => {
@@ -306,9 +308,9 @@ impl QueueConsumer {
         self.make_room();
     }
 
-    /// Lets RabbitMQ send more in place of those deliveries whose runs are over but whose follow-ups wait, so that
-    /// a full queue holds up those who send to it and nobody else. There is a limit, because each of these
-    /// deliveries takes memory. The room grows in steps, because each change begins a consumer.
+    /// Lets RabbitMQ send more deliveries in place of those whose runs are over but whose follow-ups wait. A full queue
+    /// then holds up only those who send to it. There is a limit, because each of these deliveries takes memory. The
+    /// room grows in steps, because each change begins a consumer.
     fn make_room(&mut self) {
         let waiting = self.waiting.len();
         let more = if waiting == 0 { 0 } else { waiting.next_power_of_two().max(self.prefetch) };
@@ -316,7 +318,7 @@ impl QueueConsumer {
         self.plan.set(self.prefetch + more);
     }
 
-    /// Hands deliveries to the consumer. If there is none, they go back when they are dropped.
+    /// Hands deliveries to the consumer. If there is no consumer, the dropped deliveries go back.
     fn hand_over(&mut self, deliveries: Vec<Delivery>) {
         if deliveries.is_empty() {
             return;
@@ -340,7 +342,7 @@ impl QueueConsumer {
         })
     }
 
-    /// Does what has come due.
+    /// Does the work that has come due.
     fn tick(&mut self) {
         let now = now();
         let mut due = Vec::new();
@@ -366,7 +368,7 @@ impl QueueConsumer {
         }
     }
 
-    /// When something is due next, whatever else comes.
+    /// The time of the line's next timer. Commands and arrivals may come before it.
     fn next_wake(&self) -> Instant {
         let soon = self.early.first().map(|(due, _)| deadline(Instant::now(), due.since(now())));
         let asked = self.asking.first().map(|(since, _)| *since + MOVING);
@@ -377,7 +379,8 @@ impl QueueConsumer {
             .fold(self.patrol_at, Instant::min)
     }
 
-    /// Answers those who ask for counts, unless messages are being moved and have been for a short time only.
+    /// Answers the callers who ask for counts, unless messages are being moved and the callers have waited for a short
+    /// time only.
     async fn answer_counts(&mut self) {
         if self.asking.is_empty() {
             return;
@@ -394,14 +397,14 @@ impl QueueConsumer {
         }
     }
 
-    /// Counts what RabbitMQ has ready and what is out.
+    /// Counts the messages that RabbitMQ has ready and the deliveries that are unsettled.
     async fn count(&mut self) -> QueueCounts {
         self.flush();
         let ready = match &self.flow {
             Some(flow) => flow.ready(&self.queue).await,
             None => None,
         };
-        // What RabbitMQ sent before it answered is taken in before the count.
+        // The line takes in the messages that RabbitMQ sent before its answer, and counts after that.
         while let Some(Some(arrived)) = self.streams.next().now_or_never() {
             self.take_in(arrived).await;
         }
@@ -412,14 +415,14 @@ impl QueueConsumer {
         self.here(ready)
     }
 
-    /// The counts of what is out, with this number of ready messages.
+    /// The counts of the unsettled deliveries, with this number of ready messages.
     fn here(&self, ready: u64) -> QueueCounts {
         let scheduled = self.early.len() as u64;
         let out = self.in_flight.values().filter(|h| h.place != DeliveryLocation::Lost).count() as u64;
         QueueCounts { ready, scheduled, unsettled: out.saturating_sub(scheduled), dead: 0, in_line: 0 }
     }
 
-    /// The tasks that wait here for their ETA, by ETA.
+    /// The tasks that wait in this process for their ETA, by ETA.
     fn early(&self) -> Vec<ScheduledTask> {
         let held = |(eta, tag): &(Timestamp, u64)| {
             let in_flight = self.in_flight.get(tag)?;

@@ -1,5 +1,6 @@
-//! How deliveries end. What follows from a run is published and confirmed before the delivery is acknowledged: if
-//! the process or the connection goes in between, the task comes again, and nothing is lost.
+//! How deliveries end. The messages that follow from a run are published and confirmed before the delivery is
+//! acknowledged. If the process or the connection is lost in between, RabbitMQ delivers the task again, and nothing is
+//! lost.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,15 +19,15 @@ use crate::broker::{BrokerError, Settle};
 use crate::task::Message;
 use crate::task::clock::now;
 
-/// How long a task stays here before it goes back, if what follows from it could not be published.
+/// How long a task stays here before it goes back, if the messages that follow from it could not be published.
 const RETURNS_AFTER: Duration = Duration::from_secs(30);
 
-/// So many bytes of arguments of what follows from one run are on their way at a time, and so many messages.
+/// The number of bytes, and the number of messages, that one run may have on their way at a time.
 const ROOM: usize = 4 << 20;
 const IN_FLIGHT: usize = 256;
 
 impl QueueConsumer {
-    /// Gives the deliveries back that have stayed here long enough, each with a crash counted. A task that comes to the
+    /// Gives back the deliveries that have stayed here long enough, each with a crash counted. A task that comes to the
     /// same end in each of its runs would go back for ever, so the delivery limit has to end it.
     pub(super) fn return_the_rested(&mut self) {
         let now = tokio::time::Instant::now();
@@ -34,7 +35,7 @@ impl QueueConsumer {
             let Some(in_flight) = self.in_flight.get_mut(&tag) else { continue };
             in_flight.posting = false;
             if in_flight.place == DeliveryLocation::Lost {
-                // RabbitMQ delivers it again by itself, and the crash is counted when it comes.
+                // RabbitMQ delivers the message again by itself. The crash is counted when the message comes.
                 in_flight.ended = Some(Settle::Return { crashed: true });
             } else {
                 self.settle(tag, Settle::Return { crashed: true }, None);
@@ -49,9 +50,9 @@ impl QueueConsumer {
             return;
         };
         if in_flight.place == DeliveryLocation::Lost {
-            // RabbitMQ has the message back. A run that is over ends when the message comes again, if it comes
-            // here. A task that is acknowledged before its run has not run yet, so it may run where it comes
-            // again.
+            // RabbitMQ has the message back. If the run is over, its end takes effect when the message comes again,
+            // provided that it comes to this process. A task that is acknowledged early has not run yet, so it may run
+            // wherever the message comes again.
             if in_flight.message.acks_late && !matches!(settle, Settle::Return { .. }) {
                 in_flight.ended = Some(settle);
             } else {
@@ -61,7 +62,7 @@ impl QueueConsumer {
         }
         let holding_message = Arc::clone(&in_flight.message);
         match settle {
-            // This is by far the most frequent case.
+            // This case is by far the most frequent one.
             Settle::Ack { follow_ups: None, .. } => self.posted(tag, Ok(()), done),
             Settle::Ack { follow_ups, .. } => {
                 let messages = follow_ups.map(|follow_ups| follow_ups.messages).unwrap_or_default();
@@ -80,7 +81,7 @@ impl QueueConsumer {
         }
     }
 
-    /// Makes a dead letter of a delivery by the broker's own decision, and tells the runtime that the task is
+    /// Makes a dead letter of a delivery because the broker itself decides so, and tells the runtime that the task is
     /// over.
     pub(super) fn bury(&mut self, tag: u64, reason: &str, done: Option<Done>) {
         let Some(in_flight) = self.in_flight.get(&tag) else { return };
@@ -94,7 +95,8 @@ impl QueueConsumer {
         let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
         let mut message = Message::clone(&in_flight.message);
         message.crashes = message.crashes.saturating_add(1);
-        // The count stays with the delivery: if the message cannot be published either, its next return counts on.
+        // The count stays with the delivery. If the message cannot be published either, the next return counts on from
+        // it.
         in_flight.message = Arc::new(message.clone());
         if message.crashes >= self.shared.options.delivery_limit {
             self.bury(tag, &crash_reason(message.crashes), done);
@@ -103,12 +105,13 @@ impl QueueConsumer {
         }
     }
 
-    /// Gives a delivery back that was not run.
+    /// Gives back a delivery whose task did not run.
     fn hand_back(&mut self, tag: u64, done: Option<Done>) {
         let Some(in_flight) = self.in_flight.get(&tag) else { return };
         match in_flight.place {
-            // The copy in the guard queue says that the task runs, which it does not, and it would wait for its time to
-            // live. If the message is gone, there is nothing to give back. So it is published anew.
+            // The copy in the guard queue says that the task runs, which it does not, and the copy would wait for its
+            // time to live. If the message is gone, there is nothing to give back. So the message is published anew in
+            // both cases.
             DeliveryLocation::GuardQueue { .. } | DeliveryLocation::Gone => {
                 let message = Message::clone(&in_flight.message);
                 self.post(tag, vec![message], None, done);
@@ -121,8 +124,8 @@ impl QueueConsumer {
         }
     }
 
-    /// Publishes these, and one that is written already, then acknowledges. They are written a batch at a time: what waits for
-    /// its turn is there once.
+    /// Publishes `messages` and the message that is `written` already, then acknowledges. It writes a batch at a time,
+    /// so that a message that waits for its turn is in memory once only.
     pub(super) fn post(
         &mut self,
         tag: u64,
@@ -151,7 +154,7 @@ impl QueueConsumer {
         });
     }
 
-    /// Ends a delivery whose follow-ups are published, or never will be.
+    /// Ends a delivery whose follow-ups are published, or can never be published.
     pub(super) fn posted(&mut self, tag: u64, result: Result<(), BrokerError>, done: Option<Done>) {
         if self.waiting.remove(&tag) && self.waiting.is_empty() {
             self.make_room();
@@ -159,8 +162,8 @@ impl QueueConsumer {
         let Some(mut in_flight) = self.in_flight.remove(&tag) else { return answer(done, result) };
         match result {
             Ok(()) if in_flight.place == DeliveryLocation::Lost => {
-                // The message comes again although its task is over. It is acknowledged when it does, if it comes
-                // here.
+                // The message comes again although its task is over. If it comes to this process, it is acknowledged
+                // then.
                 in_flight.posting = false;
                 in_flight.ended = Some(Settle::Ack { result: None, follow_ups: None });
                 self.in_flight.insert(tag, in_flight);
@@ -170,7 +173,7 @@ impl QueueConsumer {
                 self.acknowledge(in_flight.place);
                 self.flushed.extend(done);
             }
-            // RabbitMQ refuses for good to delay the message, so it waits here. If it went back, it would come
+            // RabbitMQ refuses for good to delay the message, so the message waits here. If it went back, it would come
             // again at once.
             Err(error) if error.is_permanent() && in_flight.message.eta.is_some_and(|eta| eta > now()) => {
                 tracing::warn!(queue = self.queue, id = %in_flight.message.id, %error, "a message cannot be delayed by RabbitMQ and waits here");
@@ -184,11 +187,12 @@ impl QueueConsumer {
                 self.give_back(in_flight.place);
                 answer(done, Err(BrokerError::Closed));
             }
-            // What follows could not be published now, and could not be either if the task ran again at once.
+            // The follow-ups could not be published now, and they could not be published if the task ran again at once
+            // either.
             Err(error) => {
                 tracing::error!(queue = self.queue, id = %in_flight.message.id, %error, pause = ?RETURNS_AFTER,
                     "what follows from a run cannot be published; the task goes back after a pause, as after a crash");
-                in_flight.posting = true; // nothing else ends the delivery meanwhile
+                in_flight.posting = true; // nothing else may end the delivery meanwhile
                 self.in_flight.insert(tag, in_flight);
                 self.returning.push_back((tokio::time::Instant::now() + RETURNS_AFTER, tag));
                 answer(done, Err(error));
@@ -207,8 +211,8 @@ impl QueueConsumer {
         }
     }
 
-    /// Notes that a lost delivery will not come again, because its queue was deleted. This process publishes what
-    /// follows from it.
+    /// Notes that a lost delivery will not come again, because its queue was deleted. This process still publishes the
+    /// messages that follow from the run.
     pub(super) fn gone(&mut self, tag: u64) {
         let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
         in_flight.place = DeliveryLocation::Gone;
@@ -217,7 +221,8 @@ impl QueueConsumer {
         }
     }
 
-    /// Takes up a lost delivery that has come again: its run goes on, or it ends as its run has ended already.
+    /// Takes up a lost delivery that has come again. Its run goes on, or the delivery ends as its run has ended
+    /// already.
     pub(super) fn found(&mut self, tag: u64, place: DeliveryLocation) {
         let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
         tracing::debug!(queue = self.queue, id = %in_flight.message.id, "a task that goes on here came again and is recognised");
@@ -230,7 +235,7 @@ impl QueueConsumer {
         }
     }
 
-    /// Forgets a lost delivery, which belongs to another process by now.
+    /// Forgets a lost delivery, because it belongs to another process by now.
     pub(super) fn let_go(&mut self, tag: u64) {
         if let Some(in_flight) = self.in_flight.remove(&tag) {
             self.lost.remove(&in_flight.message.id);
@@ -238,7 +243,8 @@ impl QueueConsumer {
     }
 }
 
-/// Publishes a message when there is room for it. One that waits because its queue is full takes none from the others.
+/// Publishes a message when there is room for it. A message that waits because its queue is full takes no room from the
+/// others.
 async fn send(
     message: Message,
     shared: &Arc<AmqpInner>,
@@ -256,8 +262,8 @@ async fn send(
     shared.deliver(&post, full).await
 }
 
-/// A message on its way. One that cannot be written goes to the dead letters itself, and has failed: should the run that it
-/// follows from go back instead, it would come to the same end again, for ever.
+/// Writes a message for its way. A message that cannot be written goes to the dead letters, and its task has failed. If
+/// the run that it follows from went back instead, the run would come to the same end again, for ever.
 fn post_of(message: Arc<Message>, shared: &AmqpInner) -> OutgoingMessage {
     outgoing::follower(&message, now()).unwrap_or_else(|error| {
         let reason = format!("it cannot be sent: {error}");
