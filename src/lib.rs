@@ -113,6 +113,10 @@ pub use inventory as __inventory;
 /// The manual's examples are compiled, and those without `no_run` run, with the doc tests.
 #[cfg(doctest)]
 mod manual {
+    #[doc = include_str!("../docs/calling-tasks.md")]
+    struct CallingTasksPage;
+    #[doc = include_str!("../docs/celery-tools.md")]
+    struct CeleryToolsPage;
     #[doc = include_str!("../docs/celery-protocol.md")]
     struct CeleryProtocolPage;
     #[doc = include_str!("../docs/canvas.md")]

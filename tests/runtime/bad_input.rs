@@ -87,7 +87,9 @@ async fn what_is_refused_at_the_enqueue_says_what_to_do() {
             "the arguments of `mail.send` take 70006 bytes, the limit is 65536: store the object, pass its id, and let the task fetch it"
         );
         let error = refused(send_mail::s(1, None).queue("oi")).await;
-        assert_eq!(error.to_string(), "`mail.send` goes to queue `oi`, which is not in the catalogue");
+        assert_eq!(error.to_string(),
+            "`mail.send` goes to queue `oi`, which is not in the catalogue; did you mean `io`?"
+        );
         let error = refused(send_mail::s(1, None).queue("cpuu")).await;
         assert_eq!(
             error.to_string(),

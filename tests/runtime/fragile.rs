@@ -23,7 +23,7 @@ use celeriac::task::canvas::chord;
 use celeriac::task::{
     Message, PermitAnswer, PermitHolder, PermitKeeper, Receipt, TaskResult, TrackedState, UniqueKey, Want,
 };
-use celeriac::{Celeriac, Context, TaskError, TaskId, task};
+use celeriac::{Celeriac, Context, State, TaskError, TaskId, task};
 use tokio::sync::oneshot;
 
 use crate::kit::{LONG, add, builder, until};
@@ -451,6 +451,12 @@ async fn busy(ctx: Context, n: u64) -> Result<u64, TaskError> {
     Ok(n)
 }
 
+/// The same without a unique window, for brokers and stores that keep none.
+#[task(queue = "io", max_retries = 0)]
+async fn busy_at_will(ctx: Context, n: u64) -> Result<u64, TaskError> {
+    busy(ctx, n).await
+}
+
 #[task(queue = "io")]
 async fn sum(all: Vec<i64>) -> i64 {
     all.iter().sum()
@@ -468,11 +474,16 @@ async fn insist<T, E: std::fmt::Display, F: IntoFuture<Output = Result<T, E>>>(a
 }
 
 /// Sends eight tasks, and some chords, and sees all of them end.
-async fn eight_tasks_end(celeriac: &Celeriac) {
+async fn eight_tasks_end(celeriac: &Celeriac, unique: bool) {
     for n in 1..=8 {
-        let task = insist(|| busy::s(n).send(celeriac.client())).await;
-        assert_eq!(insist(|| task.get(LONG)).await, n);
-        insist(|| task.state()).await;
+        let (result, state) = if unique {
+            let task = insist(|| busy::s(n).send(celeriac.client())).await;
+            (insist(|| task.get(LONG)).await, insist(|| task.state()).await)
+        } else {
+            let task = insist(|| busy_at_will::s(n).send(celeriac.client())).await;
+            (insist(|| task.get(LONG)).await, insist(|| task.state()).await)
+        };
+        assert_eq!((result, state), (n, State::Success));
         let _ = celeriac.queue("io").await; // the counts of the broker
     }
     for round in 1..=3 {
@@ -539,7 +550,7 @@ async fn a_store_that_panics_anywhere_stalls_no_task() {
             FragileStore { inner: Arc::default(), windows: Mutex::default(), strikes: Arc::clone(&strikes) };
         let broker = FragileBroker::over(Arc::default(), false, Strikes::at("nothing"));
         let celeriac = builder().broker(broker, Arc::new(store)).start().await.unwrap();
-        eight_tasks_end(&celeriac).await;
+        eight_tasks_end(&celeriac, true).await;
         celeriac.shutdown().await.unwrap();
         assert!(!again || strikes.calls() > 2, "`{at}` was called {} times", strikes.calls());
     }
@@ -562,7 +573,7 @@ async fn a_broker_that_panics_anywhere_stalls_no_task() {
             let (strikes, store) = (Strikes::at(at), Arc::<MemoryStore>::default());
             let broker = FragileBroker::over(Arc::clone(&store), keeps_results, Arc::clone(&strikes));
             let celeriac = builder().broker(broker, store).start().await.unwrap();
-            eight_tasks_end(&celeriac).await;
+            eight_tasks_end(&celeriac, false).await;
             celeriac.shutdown().await.unwrap();
             assert!(!again || strikes.calls() > 2, "`{at}` was called {} times", strikes.calls());
         }
