@@ -202,7 +202,8 @@ impl TaskError {
         Self::new(Ending::Postpone { until: Until::In(delay) })
     }
 
-    /// Postpones the task until `time`. It burns no attempt.
+    /// Postpones the task until `time`: a [`Timestamp`], a `SystemTime`, or a time of `chrono` or `jiff` (feature `jiff`).
+    /// It burns no attempt.
     pub fn postpone_until(time: impl Into<Timestamp>) -> Self {
         Self::new(Ending::Postpone { until: Until::At(time.into()) })
     }
