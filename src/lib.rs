@@ -73,6 +73,7 @@
 //! | `tls` | `amqps://` and `rediss://` |
 //! | `web` | Soil's pages for actix-web |
 //! | `s3` | files of downloads in S3 and what speaks its protocol |
+//! | `anyhow` | tasks that return `anyhow::Result` |
 //! | `jiff` | times of the crate `jiff` wherever a call takes a time; those of `std` and `chrono` need no feature |
 //! | `cli` | the `celeriac` command: `cargo install celeriac --features cli`, with `amqp` for what waits in RabbitMQ |
 //! | `testing` | for tests of tasks: eager mode, a clock that the test moves, assertions on what was enqueued; and the conformance suites for those who write a broker or a store of their own |
