@@ -22,7 +22,7 @@ const TOLD_BEFORE: Duration = Duration::from_secs(5);
 const FORCED: Duration = Duration::from_secs(1);
 
 /// How a shutdown went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// Whether all runs ended by themselves, so that none was handed back.
@@ -32,6 +32,7 @@ pub struct ShutdownReport {
     /// tasks again, as after a crash.
     pub handed_back: usize,
     /// How long the shutdown took.
+    #[serde(rename = "took_ms", serialize_with = "crate::core::json_time::millis")]
     pub took: Duration,
 }
 
