@@ -59,7 +59,7 @@ async fn the_prelude_is_enough_for_a_program() {
     assert_eq!(one.state().await, Ok(State::Success));
     let all: Canvas<u32> = chord([square::s(1), square::s(2)], sum::p());
     assert_eq!(all.send(client.clone()).await.unwrap().get(PATIENCE).await, Ok(50));
-    let steps = chain([sum::s(vec![6]).then(square::p()), sum::s(vec![7])]);
+    let steps = chain([sum::s(vec![6]), sum::s(vec![7])]);
     assert_eq!(steps.send(client.clone()).await.unwrap().get(PATIENCE).await, Ok(7));
     let booked = book::s("a".into(), 7).send(client.clone()).await.unwrap();
     assert_eq!(booked.get(PATIENCE).await, Ok("a: 7".to_owned()));

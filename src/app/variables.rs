@@ -61,7 +61,7 @@ impl Builder {
     /// # Errors
     /// As [`from_env`](Self::from_env).
     pub fn with_env(self) -> Result<Self, StartError> {
-        self.with_variables(|name| std::env::var_os(name))
+        self.with_variables(std::env::var_os)
     }
 
     fn with_variables(
