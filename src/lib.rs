@@ -52,6 +52,7 @@
 //! - **Celery's tongue.** [`protocol`] turns tasks, results and control messages into what Celery 5.7 writes, and back.
 //! - **Supervision.** The tree of [`actors`]: a panic costs one attempt of one task.
 //! - **Decisions.** [`core`] has all of them as pure state machines.
+//! - **Names.** What a program names daily is at the root, and in the [`prelude`].
 //!
 //! # What to know before the first task
 //!
@@ -72,6 +73,8 @@
 //! | `tls` | `amqps://` and `rediss://` |
 //! | `web` | Soil's pages for actix-web |
 //! | `s3` | files of downloads in S3 and what speaks its protocol |
+//! | `anyhow` | tasks that return `anyhow::Result` |
+//! | `jiff` | times of the crate `jiff` wherever a call takes a time; those of `std` and `chrono` need no feature |
 //! | `cli` | the `celeriac` command: `cargo install celeriac --features cli`, with `amqp` for what waits in RabbitMQ |
 //! | `testing` | for tests of tasks: eager mode, a clock that the test moves, assertions on what was enqueued; and the conformance suites for those who write a broker or a store of their own |
 //!
@@ -86,6 +89,7 @@ pub mod broker;
 pub mod catalogue;
 pub mod core;
 mod macros;
+pub mod prelude;
 pub mod protocol;
 #[cfg(feature = "amqp")]
 pub(crate) mod rabbitmq;
@@ -103,9 +107,23 @@ pub mod web;
 #[cfg(feature = "cli")]
 pub mod cli;
 
+pub use crate::core::Timestamp;
+pub use crate::core::calendar::{Tenant, Zone};
 pub use crate::macros::{periodic_task, serial_task, task};
-pub use app::{Builder, Celeriac};
-pub use task::{AsyncResult, Context, EnqueueError, GetError, Receipt, State, TaskError, TaskId};
+pub use actors::QueueStatus;
+pub use app::{Builder, Celeriac, ShutdownReport, StartError};
+pub use catalogue::{Catalogue, Pool, QueueRow};
+pub use task::canvas::{Canvas, chain, chord, group, signature};
+pub use task::source_poller::{Due, Source, SourcePoller};
+pub use task::{
+    AsyncResult, Client, Context, Data, Durability, EnqueueError, GetError, HookEvent, Interrupt, Json,
+    Periodic, Receipt, Signature, State, TaskError, TaskId,
+};
+
+/// The attribute for implementations of the traits here whose functions are `async`: [`Source`],
+/// [`Broker`](broker::Broker), [`Store`](store::Store) and their abilities. It is the one of the crate `async-trait`, so
+/// that a program need not depend on that crate itself.
+pub use async_trait::async_trait;
 
 #[doc(hidden)]
 pub use inventory as __inventory;

@@ -63,6 +63,23 @@ fn check_tells_every_mistake_and_fails() {
 }
 
 #[test]
+fn check_warns_of_more_blocking_workers_than_threads() {
+    let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+    let file = "[[queue]]\nname = \"celery\"\nworkers = 60\ntarget = \"30s\"\n";
+    std::fs::write(dir.path().join("celeriac.toml"), file).unwrap_or_else(|error| panic!("{error}"));
+    let with = |threads: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_celeriac"));
+        command.arg("check").current_dir(dir.path()).env("BLOCKING_MAX_THREADS", threads);
+        text(command.output().unwrap_or_else(|error| panic!("cannot run celeriac: {error}")))
+    };
+    let (code, out, _) = with("50");
+    let warning = "celeriac.toml: warning: the queues of pool cpu have 60 workers together, and a process has at most 50";
+    assert!(code == Some(0) && out.contains(warning), "{out}");
+    let (code, out, _) = with("60");
+    assert!(code == Some(0) && !out.contains("warning"), "{out}");
+}
+
+#[test]
 fn environments_change_what_is_shown() {
     let (code, out, _) = run(&["check", "celeriac.toml", "--environment", "production"]);
     assert_eq!(code, Some(0));

@@ -7,10 +7,8 @@
 use std::time::Duration;
 
 use actix_web::rt::task::spawn_blocking;
-use async_trait::async_trait;
-use celeriac::TaskError;
-use celeriac::task::source_poller::{Due, Source, SourcePoller};
-use celeriac::task::{Signature, Task};
+use celeriac::task::Task;
+use celeriac::{Due, Signature, Source, SourcePoller, TaskError, async_trait};
 use rusqlite::{OptionalExtension, Params, Transaction};
 
 use crate::hq::{hq, now_ms};

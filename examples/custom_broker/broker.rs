@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use async_trait::async_trait;
+use celeriac::async_trait;
 use celeriac::broker::{
     Backlog, Broker, BrokerConnection, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition,
     Consumer, DeadLetter, DeadLetterQueue, Events, Inspect, Lanes, MessageLocation, QueueCounts, RecordFn,

@@ -65,7 +65,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 #[cfg(test)]
 mod tests {
-    use async_trait::async_trait;
+    use celeriac::async_trait;
     use celeriac::broker::conformance::{BrokerUnderTest, Inbox, sample};
     use celeriac::broker::{Broker, BrokerError, Settle, SplitBroker};
     use celeriac::store::Store;

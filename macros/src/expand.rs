@@ -277,6 +277,8 @@ fn run(function: &ItemFn, task: &TaskFn, options: &Options) -> (TokenStream, Ide
         Output::Result(ty) => {
             let failed = failed(ty, options);
             quote! {
+                #[allow(unused_imports)]
+                use ::celeriac::task::PlainError as _;
                 let #returned = #call;
                 match ::celeriac::task::Fallible::into_result(#returned) {
                     ::core::result::Result::Ok(value) => ::celeriac::task::encode_output::<#this>(&value),
@@ -329,7 +331,9 @@ fn failed(ty: &Type, options: &Options) -> TokenStream {
 
 /// The same without a word about whether the error was expected.
 fn converted(ty: &Type, options: &Options) -> TokenStream {
-    let converted = quote_spanned!(ty.span()=> ::celeriac::task::IntoTaskError::into_task_error(error));
+    // `into_error` is a method of the types that have no way into a `TaskError`, else one of `PlainError`.
+    let error = quote_spanned!(ty.span()=> ::celeriac::task::ErrorOf(error).into_error());
+    let converted = quote_spanned!(ty.span()=> ::celeriac::task::IntoTaskError::into_task_error(#error));
     let Some(predicate) = &options.retry_if else {
         return converted;
     };

@@ -24,12 +24,15 @@ pub struct RunningTask {
     /// The worker that runs the task, as `queue#slot`.
     pub worker: String,
     /// When this run started.
+    #[serde(serialize_with = "crate::core::json_time::iso")]
     pub started_at: Timestamp,
     /// Which attempt this is, counted from 1.
     pub attempt: u32,
     /// The time from the start after which the body is told to end; `None`: the task has no soft limit.
+    #[serde(rename = "soft_time_limit_ms", serialize_with = "crate::core::json_time::optional_millis")]
     pub soft_time_limit: Option<Duration>,
     /// The time from the start after which the run is given up; `None`: the task has no hard limit.
+    #[serde(rename = "time_limit_ms", serialize_with = "crate::core::json_time::optional_millis")]
     pub time_limit: Option<Duration>,
     /// Where the body runs, which says how it can be interrupted. `io` is the event loop: a body that is to end is
     /// dropped at the point where it waits. `cpu` is a thread: the body is told to end

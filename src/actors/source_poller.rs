@@ -68,6 +68,7 @@ pub struct PollerStatus {
     /// Why it does nothing just now; `None`: it works, or it does not lead.
     pub waits: Option<Why>,
     /// When the last round began.
+    #[serde(serialize_with = "crate::core::json_time::optional_iso")]
     pub last_look: Option<Timestamp>,
     /// How often it has asked the source.
     pub looks: u64,

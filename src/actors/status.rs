@@ -16,6 +16,9 @@ use crate::runtime::run::Report;
 use crate::task::{Next, State};
 
 /// A queue as it is now: its promise (the target for time-to-start), how the promise is kept, and what goes on.
+///
+/// In JSON, here and in the other statuses, a duration is a number of milliseconds in a field whose name ends in `_ms`, and
+/// a time is ISO 8601 text.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct QueueStatus {
@@ -45,6 +48,7 @@ pub struct QueueStatus {
     pub time_to_start: TimeToStartSnapshot,
     /// Blockage: the age of the oldest ready task, here or in the broker, while nothing started in this process.
     /// RabbitMQ does not say since when a message is ready, so there the value may be up to five seconds too low.
+    #[serde(rename = "blockage_ms", serialize_with = "crate::core::json_time::millis")]
     pub blockage: Duration,
     /// Tasks that succeeded.
     pub done: u64,

@@ -126,7 +126,8 @@ fn scheme(url: &str) -> String {
     url.split_once(':').map_or(url, |(scheme, _)| scheme).to_ascii_lowercase()
 }
 
-fn unknown(url: &str) -> String {
+/// What is to be said of an address that means nothing to this build.
+pub(super) fn unknown(url: &str) -> String {
     match scheme(url).as_str() {
         "redis" | "rediss" => "this build of Celeriac has no Redis: build it with the feature `redis`".to_owned(),
         "rpc" | "rpcs" => "this build of Celeriac has no RabbitMQ: build it with the feature `amqp`".to_owned(),

@@ -11,6 +11,7 @@ use super::listener::RuntimeListener;
 use super::routing::Routing;
 use super::schedule;
 use super::start_error::StartError;
+use super::variables::Taken;
 use crate::actors::progress::ActorProgressHub;
 use crate::actors::root::Tree;
 #[cfg(feature = "amqp")]
@@ -21,7 +22,7 @@ use crate::broker::RedisLanesBroker;
 use crate::broker::amqp::{AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Broker, BrokerListener, EmbeddedBroker, GuardedBroker, MemoryBroker, SplitBroker};
-use crate::catalogue::{Catalogue, CatalogueErrors, QueueRow};
+use crate::catalogue::{Catalogue, QueueRow};
 use crate::runtime::hooks::ProgramHooks;
 use crate::runtime::progress::ProgressHub;
 use crate::runtime::{MAX_RESULT_SIZE, Runtime};
@@ -35,7 +36,7 @@ use crate::task::{Data, DataMap, Dispatcher, Periodic, SourcePoller, TaskDefault
 const OUTBOX_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where messages are kept, and results unless a backend is named.
-enum Transport {
+pub(super) enum Transport {
     Embedded(PathBuf),
     Memory,
     #[cfg(feature = "amqp")]
@@ -61,11 +62,11 @@ enum DownloadLocation {
 /// ```
 #[must_use = "nothing runs until `.start().await`"]
 pub struct Builder {
-    catalogue: Catalogue,
-    file: Option<PathBuf>,
-    environment: Option<String>,
-    keeping: Transport,
-    backend: Option<Backend>,
+    pub(super) catalogue: Catalogue,
+    pub(super) file: Option<PathBuf>,
+    pub(super) environment: Option<String>,
+    pub(super) keeping: Transport,
+    pub(super) backend: Option<Backend>,
     track_started: bool,
     embedded: EmbeddedOptions,
     #[cfg(feature = "amqp")]
@@ -81,15 +82,17 @@ pub struct Builder {
     grace: Duration,
     downloads: Option<DownloadLocation>,
     pub(super) hooks: ProgramHooks,
-    periodic: Vec<Periodic>,
+    pub(super) periodic: Vec<Periodic>,
     pollers: Vec<SourcePoller>,
     beat: Option<bool>,
     beat_lease: Option<Duration>,
     pub(super) data: DataMap,
     defaults: TaskDefaults,
     /// A test has no actors: it does their work itself.
-    without_actors: bool,
+    pub(super) without_actors: bool,
     ca_certs: Option<PathBuf>,
+    /// What was taken from the environment.
+    pub(super) taken: Vec<Taken>,
 }
 
 impl Builder {
@@ -123,6 +126,7 @@ impl Builder {
             defaults: TaskDefaults::default(),
             without_actors: false,
             ca_certs: None,
+            taken: Vec::new(),
         }
     }
 
@@ -368,12 +372,8 @@ impl Builder {
         self
     }
 
-    /// Starts the runtime on threads of its own, and makes it the one that `delay` uses.
-    ///
-    /// # Errors
-    /// The catalogue or the schedule has mistakes (all are told at once), two tasks or source pollers have one
-    /// name, or the broker or a store does not open.
-    pub async fn start(self) -> Result<Celeriac, StartError> {
+    /// Opens the parts and starts the actors. [`start`](Self::start) is this with what is said around it.
+    pub(super) async fn assemble(self) -> Result<Celeriac, StartError> {
         let registry = Registry::discover()?.with_defaults(self.defaults);
         let catalogue = self.read_catalogue()?;
         let beat = self.beat.or(catalogue.beat).unwrap_or(true);
@@ -563,31 +563,5 @@ impl Builder {
             (None, _) if self.without_actors => Payloads::in_memory(),
             (None, _) => Payloads::nowhere(),
         })
-    }
-
-    fn read_catalogue(&self) -> Result<Catalogue, CatalogueErrors> {
-        let mut catalogue = self.catalogue.clone();
-        if let Some(file) = &self.file {
-            let mut read = Catalogue::load(file)?;
-            for row in catalogue.queues.drain(..) {
-                read = read.with_queue(row);
-            }
-            for entry in catalogue.periodic.drain(..) {
-                read = read.with_periodic(entry);
-            }
-            catalogue = read;
-        }
-        for entry in &self.periodic {
-            catalogue = catalogue.with_periodic(entry.clone());
-        }
-        // An environment that only a `#[periodic_task]` names is known, too. The catalogue says nothing about it.
-        let environment = self.environment.as_ref().filter(|name| {
-            catalogue.environments().any(|known| known == name.as_str()) || !schedule::names_environment(name)
-        });
-        if let Some(environment) = environment {
-            catalogue = catalogue.for_environment(environment)?;
-        }
-        catalogue.validate()?;
-        Ok(catalogue)
     }
 }

@@ -19,7 +19,9 @@ mod schedule;
 mod shutdown;
 mod soil;
 mod source_pollers;
+mod start;
 mod start_error;
+pub(crate) mod variables;
 
 #[cfg(feature = "cli")]
 pub(crate) use backend::Backend;
@@ -30,4 +32,6 @@ pub use handle::{Celeriac, ControlError};
 pub use replies::Replies;
 pub use schedule::{ScheduleError, ScheduleErrors};
 pub use shutdown::ShutdownReport;
+#[cfg(feature = "cli")]
+pub(crate) use start::too_many_blocking_workers;
 pub use start_error::StartError;

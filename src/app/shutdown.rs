@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::handle::CeleriacInner;
@@ -18,11 +18,13 @@ use crate::core::time::deadline;
 
 /// Bodies are told to end this long before the end of the grace, or in the last quarter of a shorter one.
 const TOLD_BEFORE: Duration = Duration::from_secs(5);
+/// How long a queue may take to say what runs in it, before the shutdown goes on without its answer.
+const LOOK: Duration = Duration::from_millis(100);
 /// How long a forced step may take.
 const FORCED: Duration = Duration::from_secs(1);
 
 /// How a shutdown went.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// Whether all runs ended by themselves, so that none was handed back.
@@ -32,6 +34,7 @@ pub struct ShutdownReport {
     /// tasks again, as after a crash.
     pub handed_back: usize,
     /// How long the shutdown took.
+    #[serde(rename = "took_ms", serialize_with = "crate::core::json_time::millis")]
     pub took: Duration,
 }
 
@@ -50,7 +53,8 @@ pub(super) async fn run(
     let Some(tree) = inner.take_tree() else { return Ok(Some(ShutdownReport::default())) };
     // They go first, so that nothing new is enqueued. Beat may live on an event loop that a task blocks; then it
     // does not publish either, and the shutdown goes on without its answer.
-    let _ = timeout_at(start + grace.min(FORCED), tree.closing()).await;
+    let closing = timeout_at(start + grace.min(FORCED), tree.closing());
+    let (_, ()) = tokio::join!(closing, tell_what_runs(inner, grace));
     let ends_at = deadline(start, grace);
     let queues = inner.queues.ending();
     let mut all = std::pin::pin!(futures_util::future::join_all(queues.close()));
@@ -85,8 +89,37 @@ pub(super) async fn run(
     let _ = done.await;
     let report =
         ShutdownReport { drained: all_answered && handed_back == 0, handed_back, took: start.elapsed() };
-    tracing::info!(?report, "shut down");
+    let ShutdownReport { drained, handed_back, took } = report;
+    tracing::info!(target: "celeriac", drained, handed_back, ?took, "shut down");
     closed.map(|()| Some(report))
+}
+
+/// Says what the shutdown waits for: how many runs each queue has.
+async fn tell_what_runs(inner: &CeleriacInner, grace: Duration) {
+    let asked = inner.queues.names().into_iter().map(|name| {
+        let queues = inner.queues.clone();
+        async move {
+            let running = timeout(LOOK.min(grace), queues.running(&name)).await.ok().flatten();
+            (name, running)
+        }
+    });
+    let mut texts = Vec::new();
+    for (queue, running) in futures_util::future::join_all(asked).await {
+        // Nobody waits for bodies that were given up.
+        match running.map(|running| running.iter().filter(|run| !run.is_stuck).count()) {
+            Some(0) => {}
+            Some(runs) => texts.push(format!("{queue} {runs}")),
+            None => texts.push(format!("{queue} (does not answer)")),
+        }
+    }
+    match texts.join(", ") {
+        running if running.is_empty() => {
+            tracing::info!(target: "celeriac", "shutting down; nothing runs");
+        }
+        running => {
+            tracing::info!(target: "celeriac", running, ?grace, "shutting down when what runs is over, within the grace");
+        }
+    }
 }
 
 /// Whether somebody has asked by remote control for the end of the program, and whether anybody waits for that.

@@ -50,6 +50,22 @@ pub enum StartError {
     /// The place for downloads cannot be used.
     #[error("{0}")]
     Downloads(String),
+    /// An environment variable has a value that means nothing.
+    #[error("{variable} in the environment: {problem}")]
+    Variable {
+        /// The name of the variable.
+        variable: &'static str,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// The start failed at something that an environment variable names.
+    #[error("{error} ({variable} in the environment names it)")]
+    OfVariable {
+        /// The name of the variable.
+        variable: &'static str,
+        /// Why the runtime did not start.
+        error: Box<StartError>,
+    },
     /// A thread of the actors could not be started, or the queues did not come up.
     #[error("the actor system did not start: {0}")]
     System(std::io::Error),

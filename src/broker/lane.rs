@@ -65,6 +65,7 @@ pub struct Waiting {
     /// The name of its queue.
     pub queue: String,
     /// When it was accepted.
+    #[serde(serialize_with = "crate::core::json_time::iso")]
     pub enqueued_at: Timestamp,
 }
 

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::{CatalogueArgs, Failure};
+use crate::app::too_many_blocking_workers;
 
 pub(super) fn run(args: &CatalogueArgs, out: &mut impl Write) -> Result<(), Failure> {
     let catalogue = args.load()?;
@@ -13,11 +14,15 @@ pub(super) fn run(args: &CatalogueArgs, out: &mut impl Write) -> Result<(), Fail
     }
     writeln!(out, "{}", catalogue.summary())?;
     let warnings = catalogue.warnings();
-    if !warnings.is_empty() {
+    let of_threads = too_many_blocking_workers(&catalogue);
+    if !warnings.is_empty() || of_threads.is_some() {
         writeln!(out)?;
     }
     for warning in warnings {
         writeln!(out, "{warning}")?;
+    }
+    if let Some(text) = of_threads {
+        writeln!(out, "{file}: warning: {text}")?;
     }
     if !catalogue.queues.is_empty() {
         writeln!(out)?;

@@ -10,13 +10,9 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::Failure;
+use crate::app::variables::{BROKER, RESULT_BACKEND};
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Broker, BrokerError, EmbeddedBroker};
-
-/// The environment variable for `--broker`.
-const BROKER: &str = "CELERIAC_BROKER";
-/// The environment variable for `--result-backend`.
-const RESULT_BACKEND: &str = "CELERIAC_RESULT_BACKEND";
 
 /// The options that say where the tasks are.
 #[derive(Debug, Args)]

@@ -11,13 +11,14 @@ use serde_json::{Map, Value, json};
 
 use super::place::connect;
 use super::{Failure, remote_arguments};
+use crate::app::variables::BROKER;
 use crate::app::{Fleet, NodeReplies};
 
 /// Where the fleet is, and how it is asked.
 #[derive(Debug, Args)]
 struct FleetArgs {
     /// RabbitMQ, as `amqp://user:password@host:5672/vhost`. The environment is safer: others can read a command line.
-    #[arg(short, long, value_name = "URL", env = "CELERIAC_BROKER", hide_env_values = true)]
+    #[arg(short, long, value_name = "URL", env = BROKER, hide_env_values = true)]
     broker: Option<String>,
     /// Only these nodes, with commas between their names.
     #[arg(short, long, value_name = "NODES", value_delimiter = ',')]
@@ -95,8 +96,8 @@ pub(super) fn control(args: &RemoteArgs, out: &mut impl Write) -> Result<(), Fai
 /// Asks, and waits for the replies; that there is none is a failure with an exit code of its own.
 fn ask(args: &FleetArgs, method: &str, arguments: Map<String, Value>) -> Result<NodeReplies, Failure> {
     let Some(broker) = &args.broker else {
-        let text = "say where the fleet is: --broker URL, or CELERIAC_BROKER in the environment";
-        return Err(Failure::CommandLine(text.to_owned()));
+        let text = format!("say where the fleet is: --broker URL, or {BROKER} in the environment");
+        return Err(Failure::CommandLine(text));
     };
     let patience = Duration::try_from_secs_f64(args.timeout).map_err(|_| {
         Failure::CommandLine(format!("--timeout {}: it takes a number of seconds", args.timeout))

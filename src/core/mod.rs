@@ -18,6 +18,7 @@ pub(crate) mod glob;
 pub(crate) mod instant;
 pub mod intensity;
 mod io_failure;
+pub(crate) mod json_time;
 pub mod key;
 pub mod lane;
 pub mod permits;

@@ -123,6 +123,37 @@ impl From<SystemTime> for Timestamp {
     }
 }
 
+impl<Z: chrono::TimeZone> From<chrono::DateTime<Z>> for Timestamp {
+    /// The zone does not matter, as an instant is the same in all of them. Times before 1970 become the epoch.
+    fn from(time: chrono::DateTime<Z>) -> Self {
+        Self(u64::try_from(time.timestamp_micros()).unwrap_or(0))
+    }
+}
+
+#[cfg(feature = "jiff")]
+impl From<jiff::Timestamp> for Timestamp {
+    /// Times before 1970 become the epoch.
+    fn from(time: jiff::Timestamp) -> Self {
+        Self(u64::try_from(time.as_microsecond()).unwrap_or(0))
+    }
+}
+
+#[cfg(feature = "jiff")]
+impl From<jiff::Zoned> for Timestamp {
+    /// The zone does not matter, as an instant is the same in all of them. Times before 1970 become the epoch.
+    fn from(time: jiff::Zoned) -> Self {
+        time.timestamp().into()
+    }
+}
+
+#[cfg(feature = "jiff")]
+impl From<&jiff::Zoned> for Timestamp {
+    /// As that of a [`jiff::Zoned`], which is not `Copy`.
+    fn from(time: &jiff::Zoned) -> Self {
+        time.timestamp().into()
+    }
+}
+
 impl Add<Duration> for Timestamp {
     type Output = Self;
 
@@ -166,6 +197,35 @@ mod tests {
         let last = Timestamp::from_micros(u64::MAX);
         assert_eq!(Timestamp::from(last.to_system_time()), last);
         assert_eq!(last.to_string(), "18446744073709551615 µs after 1970");
+    }
+
+    #[test]
+    fn a_time_of_chrono_is_the_same_instant_in_every_zone() {
+        use chrono::{DateTime, FixedOffset, Utc};
+
+        let noon = DateTime::parse_from_rfc3339("2026-11-22T12:00:00.000001+09:00").unwrap();
+        let instant = Timestamp::from_micros(1_795_316_400_000_001);
+        assert_eq!(Timestamp::from(noon), instant);
+        assert_eq!(Timestamp::from(noon.with_timezone(&Utc)), instant);
+        assert_eq!(Timestamp::from(noon.with_timezone(&chrono_tz::Africa::Nairobi)), instant);
+        let before: DateTime<FixedOffset> = DateTime::parse_from_rfc3339("1969-12-31T23:59:59Z").unwrap();
+        assert_eq!(Timestamp::from(before), Timestamp::ZERO);
+        assert_eq!(Timestamp::from(DateTime::<Utc>::MIN_UTC), Timestamp::ZERO);
+        let last = DateTime::<Utc>::MAX_UTC;
+        assert_eq!(Timestamp::from(last).as_millis(), u64::try_from(last.timestamp_millis()).unwrap());
+    }
+
+    #[cfg(feature = "jiff")]
+    #[test]
+    fn a_time_of_jiff_is_the_same_instant() {
+        let noon: jiff::Timestamp = "2026-11-22T12:00:00.000001+09:00".parse().unwrap();
+        let instant = Timestamp::from_micros(1_795_316_400_000_001);
+        assert_eq!(Timestamp::from(noon), instant);
+        let zoned = noon.to_zoned(jiff::tz::TimeZone::UTC);
+        assert_eq!((Timestamp::from(&zoned), Timestamp::from(zoned)), (instant, instant));
+        assert_eq!(Timestamp::from(jiff::Timestamp::MIN), Timestamp::ZERO);
+        let last = Timestamp::from(jiff::Timestamp::MAX);
+        assert_eq!(last.to_string(), "9999-12-30T22:00:00.999Z", "jiff's own last instant");
     }
 
     #[test]

@@ -31,22 +31,29 @@ pub struct TimeToStart {
     sum_micros: u128,
 }
 
-/// The accounts of a queue at one moment. Without any waits all durations are zero.
+/// The accounts of a queue at one moment. Without any waits all durations are zero. In JSON the durations are numbers of
+/// milliseconds, `p50_ms` and so on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TimeToStartSnapshot {
     /// How many tasks have started.
     pub count: u64,
     /// The wait that half of the tasks did not exceed.
+    #[serde(rename = "p50_ms", serialize_with = "crate::core::json_time::millis")]
     pub p50: Duration,
     /// The wait that 95 % of the tasks did not exceed.
+    #[serde(rename = "p95_ms", serialize_with = "crate::core::json_time::millis")]
     pub p95: Duration,
     /// The wait that 99 % of the tasks did not exceed.
+    #[serde(rename = "p99_ms", serialize_with = "crate::core::json_time::millis")]
     pub p99: Duration,
     /// The longest wait of all tasks.
+    #[serde(rename = "max_ms", serialize_with = "crate::core::json_time::millis")]
     pub max: Duration,
     /// The average wait of all tasks.
+    #[serde(rename = "mean_ms", serialize_with = "crate::core::json_time::millis")]
     pub mean: Duration,
     /// The promised longest wait, if there is a promise.
+    #[serde(rename = "target_ms", serialize_with = "crate::core::json_time::optional_millis")]
     pub target: Option<Duration>,
     /// How many tasks waited no longer than the target; 0 without a target.
     pub within_target: u64,

@@ -165,7 +165,7 @@ impl TaskError {
     }
 
     /// A failure from any value that can be shown. It is meant for error types that are no [`std::error::Error`], such
-    /// as `anyhow::Error` or `String`: `.map_err(TaskError::from_display)?`.
+    /// as `String`: `.map_err(TaskError::from_display)?`.
     pub fn from_display<E: fmt::Display>(error: E) -> Self {
         Self::new(Ending::Failure {
             messages: vec![format!("{error:#}")],
@@ -202,7 +202,8 @@ impl TaskError {
         Self::new(Ending::Postpone { until: Until::In(delay) })
     }
 
-    /// Postpones the task until `time`. It burns no attempt.
+    /// Postpones the task until `time`: a [`Timestamp`], a `SystemTime`, or a time of `chrono` or `jiff` (feature `jiff`).
+    /// It burns no attempt.
     pub fn postpone_until(time: impl Into<Timestamp>) -> Self {
         Self::new(Ending::Postpone { until: Until::At(time.into()) })
     }
@@ -416,8 +417,15 @@ impl TaskError {
 
 impl<E: std::error::Error + 'static> From<E> for TaskError {
     fn from(error: E) -> Self {
+        Self::of_error(&error, std::any::type_name::<E>())
+    }
+}
+
+impl TaskError {
+    /// The ending that an error stands for: a failure with its causes, of this type, unless one of them says otherwise.
+    pub(super) fn of_error(error: &(dyn std::error::Error + 'static), name: &str) -> Self {
         let mut messages = Vec::new();
-        let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+        let mut cause = Some(error);
         while let Some(error) = cause {
             // `ctx.check()?` may also have gone through an error type of the application's.
             if let Some(interrupt) = error.downcast_ref::<Interrupt>() {
@@ -431,8 +439,7 @@ impl<E: std::error::Error + 'static> From<E> for TaskError {
             messages.push(error.to_string());
             cause = error.source();
         }
-        let name = std::any::type_name::<E>().into();
-        Self::new(Ending::Failure { messages, name, transient: None })
+        Self::new(Ending::Failure { messages, name: name.into(), transient: None })
     }
 }
 

@@ -1,5 +1,6 @@
 //! A task: its trait, options, arguments, context, outcome and signature, and the registry that finds it.
 
+mod any_error;
 mod arguments;
 pub mod canvas;
 mod client;
@@ -45,6 +46,8 @@ pub mod registry;
 #[doc(hidden)]
 pub use crate::core::key::joined;
 pub use crate::core::key::key_of;
+#[doc(hidden)]
+pub use any_error::{ErrorOf, PlainError};
 pub use arguments::{Arguments, ArgumentsError};
 pub use client::{
     AcceptedBy, AsyncResult, Client, EnqueueError, GetError, NewTask, Receipt, current, install, uninstall,
@@ -152,7 +155,8 @@ impl<T, E> Fallible for Result<T, E> {
     message = "a task cannot fail with `{Self}`",
     label = "this error has no way into a `TaskError`",
     note = "implement `std::error::Error` for it, or `From<{Self}> for TaskError`",
-    note = "or return `celeriac::TaskError` and write `.map_err(TaskError::from_display)?` in the body; that suits `anyhow::Error` and `String`"
+    note = "or return `celeriac::TaskError` and write `.map_err(TaskError::from_display)?` in the body; that suits `String`",
+    note = "`anyhow::Error` is taken with celeriac's feature `anyhow`, `Box<dyn Error + Send + Sync>` always"
 )]
 pub trait IntoTaskError {
     /// Converts the error to a [`TaskError`].

@@ -63,7 +63,19 @@ impl<T: Task> Signature<T> {
         self
     }
 
-    /// Sets the time before which the task must not start.
+    /// Sets the time before which the task must not start: a [`Timestamp`], a `SystemTime`, a `chrono::DateTime` of any
+    /// zone, or a time of `jiff` (feature `jiff`).
+    ///
+    /// ```
+    /// # use celeriac::task;
+    /// # #[task]
+    /// # async fn remind(user: u64) {}
+    /// # fn main() {
+    /// let noon = chrono::DateTime::parse_from_rfc3339("2026-11-22T12:00:00+09:00").unwrap();
+    /// let call = remind::s(42).eta(noon);
+    /// # let _ = call;
+    /// # }
+    /// ```
     pub fn eta(mut self, eta: impl Into<Timestamp>) -> Self {
         self.call.eta = Some(eta.into());
         self
@@ -76,7 +88,7 @@ impl<T: Task> Signature<T> {
         self
     }
 
-    /// Revokes the task if it has not started by this time.
+    /// Revokes the task if it has not started by this time. Takes what [`eta`](Self::eta) takes.
     pub fn expires_at(mut self, time: impl Into<Timestamp>) -> Self {
         self.call.expires_at = Some(time.into());
         self

@@ -23,7 +23,7 @@ use crate::task::scope::VirtualClock;
 /// let noon = chrono::DateTime::parse_from_rfc3339("2026-03-01T12:00:00Z")?;
 /// let app = testing::builder()
 ///     .program(Celeriac::builder().queue(QueueRow::new("email")))
-///     .at(std::time::SystemTime::from(noon))
+///     .at(noon)
 ///     .beat(true)
 ///     .start()
 ///     .await?;

@@ -36,3 +36,4 @@ mod spans;
 mod status;
 mod time_limits;
 mod unique;
+mod words;

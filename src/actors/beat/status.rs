@@ -32,8 +32,10 @@ pub struct EntryStatus {
     /// Whether it is paused.
     pub paused: bool,
     /// When it fires next; `None`: it is paused, is firing just now, or never fires again.
+    #[serde(serialize_with = "crate::core::json_time::optional_iso")]
     pub next: Option<Timestamp>,
     /// Up to when its ticks are decided: published, or dropped by its policies.
+    #[serde(serialize_with = "crate::core::json_time::iso")]
     pub last: Timestamp,
     /// The id of the task of its last tick.
     pub last_id: Option<String>,

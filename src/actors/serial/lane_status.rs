@@ -1,6 +1,6 @@
 //! The status of a lane as operators see it: the broker's facts, with the runs that this process knows.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::broker::Waiting;
 use crate::core::Timestamp;
@@ -26,7 +26,22 @@ pub struct LaneStatus {
     /// The first of the waiting tasks, a hundred at most. It is empty in a list of lanes.
     pub next: Vec<Waiting>,
     /// Why a failure has blocked the lane, so that nobody is let in; `None`: it is not blocked.
+    #[serde(serialize_with = "block")]
     pub blocked: Option<Block<TaskId>>,
+}
+
+/// A block in the form of the other statuses; its own is that of a store.
+fn block<S: Serializer>(block: &Option<Block<TaskId>>, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        by: &'a TaskId,
+        #[serde(serialize_with = "crate::core::json_time::iso")]
+        since: Timestamp,
+        reason: &'a str,
+    }
+    let shown =
+        block.as_ref().map(|block| Shown { by: &block.by, since: block.since, reason: &block.reason });
+    shown.serialize(serializer)
 }
 
 /// A task that the lane has let in: it runs, waits for a worker, or waits for its next attempt.
@@ -36,6 +51,7 @@ pub struct LaneHolder {
     /// The task's id.
     pub id: TaskId,
     /// When the lane let it in.
+    #[serde(serialize_with = "crate::core::json_time::iso")]
     pub since: Timestamp,
     /// Its run; `None`: it does not run in this process now.
     pub run: Option<LaneRun>,
@@ -50,6 +66,7 @@ pub struct LaneRun {
     /// The worker that runs it, as `queue#slot`.
     pub worker: String,
     /// When the run started.
+    #[serde(serialize_with = "crate::core::json_time::iso")]
     pub started_at: Timestamp,
     /// Which attempt it is, counted from 1.
     pub attempt: u32,

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use super::RedisLanesInner;
 
-/// The part of a lease after which this process renews it. Two renewals may fail before the lease is over.
+/// The part of a lease after which this process renews it. One renewal may fail; after the second one in a row the starts are
+/// given up, a little before Redis gives them to others.
 const RENEWED_AFTER: f64 = 0.3;
 
 impl RedisLanesInner {

@@ -356,7 +356,7 @@ impl<O> Canvas<O> {
         self.set("countdown", delay.as_secs_f64())
     }
 
-    /// Sets the time before which the task must not start.
+    /// Sets the time before which the task must not start. Takes what [`Signature::eta`](crate::task::Signature::eta) takes.
     pub fn eta(self, eta: impl Into<Timestamp>) -> Self {
         self.set("eta", dispatch::written(eta.into()))
     }

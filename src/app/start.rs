@@ -1,0 +1,148 @@
+//! The start of a runtime: the catalogue is read, the parts are put together, and the log says what there is now.
+
+use std::path::Path;
+
+use super::builder::{Builder, Transport};
+use super::handle::Celeriac;
+use super::schedule;
+use super::start_error::StartError;
+use super::variables::{CATALOGUE, traced};
+use crate::catalogue::{Catalogue, CatalogueErrors, Pool};
+use crate::core::Timestamp;
+use crate::task::clock::now;
+
+/// The name that a catalogue has by custom.
+const CUSTOMARY: &str = "celeriac.toml";
+/// So many ticks are told at the start: the next ones.
+const TICKS: usize = 3;
+/// The variable by which the crate `blocking` is told how many threads it may have, and the number without it.
+const THREADS: (&str, usize) = ("BLOCKING_MAX_THREADS", 500);
+
+impl Builder {
+    /// Starts the runtime on threads of its own, and makes it the one that `delay` uses.
+    ///
+    /// # Errors
+    /// The catalogue or the schedule has mistakes (all are told at once), two tasks or source pollers have one
+    /// name, or the broker or a store does not open. An error about what a variable of [`from_env`](Self::from_env) names
+    /// says so.
+    pub async fn start(self) -> Result<Celeriac, StartError> {
+        let (in_force, place) = (self.variables_in_force(), self.place());
+        if !self.without_actors && self.file.is_none() && Path::new(CUSTOMARY).is_file() {
+            tracing::info!(
+                target: "celeriac",
+                "the {CUSTOMARY} in the current directory is not read: `.catalogue_file(\"{CUSTOMARY}\")` reads it, or {CATALOGUE} with `Builder::from_env`"
+            );
+        }
+        let celeriac = self.assemble().await.map_err(|error| traced(error, &in_force))?;
+        // A test's runtime has no actors, and a test has no use for this.
+        if celeriac.inner.tree.lock().is_some() {
+            celeriac.tell_what_started(&place);
+        }
+        Ok(celeriac)
+    }
+
+    /// Where the tasks are, in a form that may be shown to anybody.
+    fn place(&self) -> String {
+        match &self.keeping {
+            Transport::Embedded(dir) => dir.display().to_string(),
+            Transport::Memory => "memory".to_owned(),
+            #[cfg(feature = "amqp")]
+            Transport::Amqp(url) => crate::core::address::shown(url),
+            Transport::Given(broker, _) => broker.name().to_owned(),
+        }
+    }
+
+    /// The catalogue of the file and of the code, for the environment.
+    pub(super) fn read_catalogue(&self) -> Result<Catalogue, CatalogueErrors> {
+        let mut catalogue = self.catalogue.clone();
+        if let Some(file) = &self.file {
+            let mut read = Catalogue::load(file)?;
+            for row in catalogue.queues.drain(..) {
+                read = read.with_queue(row);
+            }
+            for entry in catalogue.periodic.drain(..) {
+                read = read.with_periodic(entry);
+            }
+            catalogue = read;
+        }
+        for entry in &self.periodic {
+            catalogue = catalogue.with_periodic(entry.clone());
+        }
+        // An environment that only a `#[periodic_task]` names is known, too. The catalogue says nothing about it.
+        let environment = self.environment.as_ref().filter(|name| {
+            catalogue.environments().any(|known| known == name.as_str()) || !schedule::names_environment(name)
+        });
+        if let Some(environment) = environment {
+            catalogue = catalogue.for_environment(environment)?;
+        }
+        catalogue.validate()?;
+        Ok(catalogue)
+    }
+}
+
+impl Celeriac {
+    /// One line for whoever wants to know what this program is, and a warning of what it lacks.
+    fn tell_what_started(&self, place: &str) {
+        let catalogue = self.inner.catalogue();
+        let queues = catalogue.queues.iter().filter(|row| row.served);
+        let queues = queues.map(|row| format!("{} ({} {})", row.name, row.pool.as_str(), row.workers));
+        let queues = queues.collect::<Vec<_>>().join(", ");
+        let tasks = self.inner.runtime.dispatcher.registry.names().len();
+        let ticks = self.next_ticks(now()).join(", ");
+        tracing::info!(target: "celeriac", version = env!("CARGO_PKG_VERSION"), place, queues, tasks, ticks, "started");
+        if let Some(text) = too_many_blocking_workers(catalogue) {
+            tracing::warn!(target: "celeriac", "{text}");
+        }
+    }
+
+    /// The next ticks of the periodic entries here, the first ones first. Entries for tenants have no one time.
+    fn next_ticks(&self, now: Timestamp) -> Vec<String> {
+        let Some(beat) = self.inner.beat.get() else { return Vec::new() };
+        let entries = beat.entries.iter().map(|(entry, _)| entry).filter(|entry| entry.tenants.is_none());
+        let ticks = entries.filter_map(|entry| Some((entry.schedule.next_after(now)?, entry.name.as_str())));
+        let mut ticks: Vec<_> = ticks.collect();
+        ticks.sort_unstable();
+        ticks.truncate(TICKS);
+        ticks.into_iter().map(|(at, name)| format!("{name} at {at}")).collect()
+    }
+}
+
+/// What is to be said if the queues of the pool `cpu` have more workers together than the process may have threads for
+/// them.
+pub(crate) fn too_many_blocking_workers(catalogue: &Catalogue) -> Option<String> {
+    let (variable, default) = THREADS;
+    let stated = std::env::var(variable).ok().and_then(|text| text.parse().ok());
+    beyond(catalogue, stated.map_or(default, |threads: usize| threads.clamp(1, 10_000)))
+}
+
+fn beyond(catalogue: &Catalogue, threads: usize) -> Option<String> {
+    let rows = catalogue.queues.iter().filter(|row| row.served && row.pool == Pool::Cpu);
+    let workers = rows.fold(0_usize, |sum, row| sum.saturating_add(row.workers));
+    (workers > threads).then(|| {
+        format!(
+            "the queues of pool cpu have {workers} workers together, and a process has at most {threads} threads for them: the rest of the workers hold tasks that do not begin; lower workers, or set {} in the environment (10000 at most)",
+            THREADS.0
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalogue::QueueRow;
+
+    #[test]
+    fn more_blocking_workers_than_threads_are_told() {
+        let row = |name: &str, workers| QueueRow::new(name).with_workers(workers);
+        let catalogue = Catalogue::new().with_queue(row("a", 300)).with_queue(row("b", 200));
+        assert_eq!(beyond(&catalogue, 500), None, "all of them have a thread");
+        let others = catalogue
+            .clone()
+            .with_queue(row("io", 1000).with_pool(Pool::Io))
+            .with_queue(row("elsewhere", 1000).with_served(false));
+        assert_eq!(beyond(&others, 500), None, "these need no thread here");
+        let text = beyond(&catalogue.with_queue(row("c", 1)), 500).expect("one too many");
+        assert!(text.contains("501 workers") && text.contains("at most 500 threads"), "{text}");
+        assert!(text.contains("BLOCKING_MAX_THREADS"), "{text}");
+    }
+}
