@@ -14,6 +14,7 @@ mod notes;
 mod permits;
 mod records;
 mod scripts;
+mod sentinel;
 mod unique_windows;
 mod watch;
 
@@ -47,11 +48,15 @@ pub struct RedisOptions {
     /// The prefix of every key and channel, as Celery's `global_keyprefix` in `result_backend_transport_options`:
     /// a `_` follows it unless it ends in one of `: _ - .`. Default none.
     pub global_keyprefix: Option<String>,
+    /// For `sentinel://`: the name of the master that the sentinels are asked for, as Celery's `master_name` in
+    /// `result_backend_transport_options`. Default: `?master_name=` of the address.
+    pub master_name: Option<String>,
     /// How long states of tasks that are not over, groups and chords are kept; each record states its own time.
     /// Celery's `result_expires`. Default one day.
     pub result_expires: Duration,
     /// How long a call is tried again while Redis cannot be reached, restarts, or loads its data. Default 10 s. A
-    /// wait for a result goes on however long that takes.
+    /// wait for a result goes on however long that takes. With sentinels, choose more than a failover takes: they wait
+    /// for `down-after-milliseconds`, 30 s by default, before they begin one.
     pub patience: Duration,
     /// How long the process that is to send the body of a chord has for it; after that the next one that joins the
     /// chord sends it. Default 10 s.
@@ -64,7 +69,7 @@ pub struct RedisOptions {
     pub lane_neighbours: bool,
     /// The most bytes that one result document may take. Default 512 MiB, which is the most that Redis takes.
     pub max_document_size: usize,
-    /// For `rediss://`: a PEM file with the certificate authorities that the server is checked against. Default:
+    /// For TLS: a PEM file with the certificate authorities that the server is checked against. Default:
     /// the file that redis-py's `ssl_ca_certs` in the address names, or else the system's.
     pub ca_certs: Option<PathBuf>,
     /// The most that the results of a chord's members may take together, in bytes.
@@ -75,6 +80,7 @@ impl Default for RedisOptions {
     fn default() -> Self {
         Self {
             global_keyprefix: None,
+            master_name: None,
             result_expires: Duration::from_secs(24 * 60 * 60),
             patience: Duration::from_secs(10),
             chord_lease: Duration::from_secs(10),
@@ -118,11 +124,17 @@ impl RedisStore {
     /// Connects to the database that the address names: `redis://user:password@host:port/database`, `rediss://` over TLS, or
     /// `redis+unix:///path?db=database`.
     ///
+    /// `sentinel://user:password@host:port/database;sentinel://host:port` is Celery's address of a master that sentinels
+    /// know; the first part says user, password and database of the master. [`RedisOptions::master_name`] names it, or
+    /// `?master_name=` in the address, where `sentinel_username=` and `sentinel_password=` are for the sentinels, and
+    /// `ssl=true` and `sentinel_ssl=true` speak TLS to the master and to the sentinels. Each new connection asks the
+    /// sentinels, so a failover is followed.
+    ///
     /// # Errors
     /// The address is wrong, or the server cannot be reached within [`RedisOptions::patience`].
     pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, StoreError> {
         let core = Arc::new(RedisInner {
-            link: RedisLink::new(url, options.patience, options.ca_certs.as_deref())?,
+            link: RedisLink::new(url, &options)?,
             keys: Keys::new(options.global_keyprefix.as_deref()),
             scripts: Scripts::new(),
             options,
