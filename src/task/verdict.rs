@@ -348,7 +348,8 @@ impl<'a> Judge<'a> {
         name: Option<ErrorName>,
     ) -> TaskResult {
         let message = self.message;
-        let (error_type, error_module) = name.map_or((None, None), |name| (Some(name.name), name.module));
+        let (error_type, error_module, error_arguments) =
+            name.map_or((None, None, None), |name| (Some(name.name), name.module, name.arguments));
         let cut = |name: String| shortened(&name, ERROR).into_owned();
         let (error_type, error_module) = (error_type.map(cut), error_module.map(cut));
         TaskResult {
@@ -357,6 +358,7 @@ impl<'a> Judge<'a> {
             errors: bounded_errors(errors),
             error_type,
             error_module,
+            error_arguments: error_arguments.filter(|list| list.text().len() <= MOST_ERROR_BYTES),
             attempts: message.tries().saturating_add(u32::from(self.started_at.is_some())),
             started_at: self.started_at,
             worker: self.worker.map(str::to_owned),
@@ -368,6 +370,8 @@ impl<'a> Judge<'a> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::super::{Context, TaskError};
     use super::*;
 
@@ -426,12 +430,16 @@ mod tests {
 
     #[test]
     fn what_an_error_is_called_in_python_is_in_the_record_also_after_retries() {
-        let error = || TaskError::failure(["bad"]).with_python_type("builtins", "ValueError").into_ending();
+        let error = || {
+            let error = TaskError::failure(["bad"]).with_python_type("builtins", "ValueError");
+            error.with_python_args(json!(["bad", 42])).into_ending()
+        };
         for retries in [0, 3] {
             match judge(&message(retries), error()) {
                 Verdict::Over(record) if retries == 3 => {
                     assert_eq!(record.error_type.as_deref(), Some("ValueError"));
                     assert_eq!(record.error_module.as_deref(), Some("builtins"));
+                    assert_eq!(record.error_arguments, Some(json!(["bad", 42]).into()));
                 }
                 verdict => assert!(matches!(verdict, Verdict::Again { .. }) && retries == 0),
             }

@@ -11,7 +11,8 @@ use crate::gates;
 
 /// Python's `ValueError("bad", 42)`.
 fn bad() -> TaskError {
-    TaskError::failure(["bad", "42"]).with_python_type("builtins", "ValueError").with_transient(false)
+    let error = TaskError::failure(["bad", "42"]).with_python_type("builtins", "ValueError");
+    error.with_python_args(json!(["bad", 42])).with_transient(false)
 }
 
 #[task(name = "rust.add", queue = "rust")]
@@ -53,8 +54,8 @@ pub async fn fail(before: Option<Value>) -> Result<(), TaskError> {
 
 #[task(name = "rust.sell", queue = "rust")]
 pub async fn sell(article: String) -> Result<(), TaskError> {
-    let error = TaskError::failure([article, "3".to_owned()]).with_python_type("errors", "OutOfStock");
-    Err(error.with_transient(false))
+    let error = TaskError::permanent(format!("3 {article} are left"));
+    Err(error.with_python_type("errors", "OutOfStock").with_python_args(json!([article, 3])))
 }
 
 #[task(name = "rust.rejected", queue = "rust")]
