@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use celeriac::task::Json;
 use celeriac::task::canvas::{Canvas, chain, signature};
+use celeriac::task::{Json, Rest, RestByName};
 use celeriac::{Context, TaskError, task};
 use serde_json::{Value, json};
 
@@ -33,6 +33,17 @@ pub async fn total(numbers: Vec<i64>) -> i64 {
 #[task(name = "rust.greet", queue = "rust")]
 pub async fn greet(name: String, greeting: Option<String>, mark: Option<String>) -> String {
     format!("{} {name}{}", greeting.as_deref().unwrap_or("hello"), mark.as_deref().unwrap_or(""))
+}
+
+/// In Python: `def spread(first, second=5, *rest, **options)`.
+#[task(name = "rust.spread", queue = "rust")]
+pub async fn spread(
+    first: Json,
+    #[default = Json::from(5)] second: Json,
+    rest: Rest<Json>,
+    options: RestByName<Json>,
+) -> (Json, Json, Rest<Json>, RestByName<Json>) {
+    (first, second, rest, options)
 }
 
 #[task(name = "rust.echo", queue = "rust")]
