@@ -64,11 +64,7 @@ impl Sentinels {
 
     /// Reads the address, which names one or more sentinels with `;` between them, and does not connect yet. An error
     /// is why it cannot be read.
-    pub(super) fn new(
-        url: &str,
-        master_name: Option<&str>,
-        ca_certs: Option<&Path>,
-    ) -> Result<Self, String> {
+    pub(super) fn new(url: &str, master_name: Option<&str>, ca_certs: Option<&Path>) -> Result<Self, String> {
         let foreign = |error: RedisError| said_of(url, &error);
         let (mut query, mut places) = (Query::default(), Vec::new());
         let mut infos: Vec<ConnectionInfo> = Vec::new();

@@ -189,7 +189,7 @@ impl Sentinel {
             let replicas = cli(port, &["SENTINEL", "REPLICAS", master_name]);
             let fields: Vec<&str> = replicas.lines().collect();
             let is_in_step = fields.windows(2).any(|pair| pair == ["master-link-status", "ok"]);
-            is_in_step.then_some(()).ok_or_else(|| replicas.clone())
+            if is_in_step { Ok(()) } else { Err(replicas) }
         });
         Self { process, port, _home: home, master_name: master_name.to_owned() }
     }
