@@ -82,6 +82,10 @@
 /// - **Parameters** travel as JSON, by position or by name, also from Python. So each parameter has a plain name and
 ///   an owned type that implements `Serialize` and `DeserializeOwned`: `String`, not `&str`. There are at most 16.
 ///   Pass ids rather than objects: by the time the task runs, the object may have changed.
+/// - `#[default = 5]` before a parameter is its value for a call that leaves it out, as a Python program may. Any expression
+///   of the parameter's type will do, and text as it is. Callers of `delay` and `s` state all arguments.
+/// - A last parameter of type [`Rest<T>`](crate::task::Rest) takes the arguments by position that the others leave over, and
+///   one of type [`RestByName<T>`](crate::task::RestByName) those by keyword: Python's `*args` and `**kwargs`.
 /// - A first parameter of type `Context` or `&Context` is not an argument. It is the run as seen from inside (id,
 ///   attempt, interruption), Celery's `self.request`. Callers of `delay` and `s` leave it out. A caller of the
 ///   function itself passes `Context::detached()`.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use celeriac::task::registry::Registry;
 use celeriac::task::{
-    AfterFailure, Arguments, Body, Durability, HookEvent, LaneName, Newcomer, Outcome, SerialHeader,
-    Task as TaskTrait, TaskDefinition, TaskKind, TaskOptions,
+    AfterFailure, Arguments, Body, Data, Durability, HookEvent, LaneName, Newcomer, Outcome, Rest,
+    RestByName, SerialHeader, Task as TaskTrait, TaskDefinition, TaskKind, TaskOptions,
 };
 use celeriac::{Context, State, TaskError, serial_task, task};
 use serde::{Deserialize, Serialize};
@@ -169,6 +169,40 @@ fn sixteen(
 ) -> u8 {
     a + b + c + d + e + f + g + h + i + j + k + l + m + n + o + p
 }
+
+const DEFAULT: u8 = 5;
+
+/// In Python: `def spread(first, second=5, *rest, **options)`.
+#[task]
+fn spread(
+    first: u8,
+    #[default = DEFAULT] second: u8,
+    rest: Rest<u8>,
+    options: RestByName<String>,
+) -> (u8, u8, usize, Option<String>) {
+    (first, second, rest.len(), options.get("color").cloned())
+}
+
+/// Each kind of default, and a parameter between them that is no argument.
+#[task]
+fn left_out(
+    #[default = "hello"] text: String,
+    _data: Data<u8>,
+    #[default = -1.5] number: f64,
+    #[default = vec![1, 2]] list: Vec<u8>,
+    #[default = Some(true)] maybe: Option<bool>,
+    param: Option<u8>,
+) -> (String, f64, Vec<u8>, Option<bool>, Option<u8>) {
+    (text, number, list, maybe, param)
+}
+
+#[task]
+fn only_the_rest(rest: celeriac::task::Rest<u8>) -> Vec<u8> {
+    rest.0
+}
+
+#[serial_task(key = "{domain}")]
+fn in_a_lane(#[default = "all"] domain: String, _more: RestByName<u8>) {}
 
 #[task]
 #[cfg(any())]
@@ -378,6 +412,36 @@ fn keyword_arguments_find_their_parameters() {
     assert_eq!(run_encoded("mail.send", &by_name).unwrap(), "\"sent to 1\"");
     let by_name = Arguments { args: "[]".into(), kwargs: r#"{"match":4}"#.into() };
     assert_eq!(run_encoded("task_macro::type", &by_name).unwrap(), "4");
+}
+
+#[test]
+fn what_is_left_over_and_left_out_is_as_in_python() {
+    assert_eq!(spread::Task::PARAMS, ["first", "second", "*rest", "**options"]);
+    for (args, kwargs, value) in [
+        ("[1]", "", "[1,5,0,null]"),
+        ("[1,2,3,4]", "", "[1,2,2,null]"),
+        ("[1]", r#"{"second":9,"color":"red"}"#, "[1,9,0,\"red\"]"),
+        ("[]", r#"{"first":7}"#, "[7,5,0,null]"),
+    ] {
+        let arguments = Arguments { args: args.into(), kwargs: kwargs.into() };
+        assert_eq!(run_encoded("task_macro::spread", &arguments).unwrap(), value, "{args} {kwargs}");
+    }
+    let error = run("spread", "[1,null]").unwrap_err();
+    assert!(
+        error.contains("(first=1, second=null, *rest=[], **options={})"),
+        "null is not left out: {error}"
+    );
+    let defaults: Vec<String> = (0..5).map_while(left_out::Task::default_of).map(Result::unwrap).collect();
+    assert_eq!(defaults, ["\"hello\"", "-1.5", "[1,2]", "true"]);
+    assert!(double::Task::default_of(0).is_none());
+    assert_eq!(run("only_the_rest", "[1,2]"), ok("[1,2]"));
+    assert_eq!(run("only_the_rest", "[]"), ok("[]"));
+    // The lane of a call that leaves the key out is that of the default.
+    let lane = serial("task_macro::in_a_lane", "[]").map(|serial| serial.lane);
+    assert_eq!(lane, Ok(LaneName::new("task_macro::in_a_lane", "all")));
+    // Rust callers state all of them.
+    let _: celeriac::task::Signature<spread::Task> = spread::s(1, 2, Rest(vec![3]), RestByName::default());
+    let _: celeriac::task::canvas::Canvas<Vec<u8>> = only_the_rest::p(Rest(vec![2]));
 }
 
 #[test]

@@ -11,12 +11,12 @@ use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
 use syn::visit_mut::{self, VisitMut};
-use syn::{Attribute, Ident, ItemFn, Path, Type, Visibility};
+use syn::{Attribute, Expr, ExprLit, Ident, ItemFn, Lit, Path, Type, Visibility};
 
 use crate::errors::Errors;
 use crate::options::{self, DurabilityOption, Options};
 use crate::periodic::{self, PeriodicOptions};
-use crate::signature::{Input, Output, TaskFn};
+use crate::signature::{self, Input, Output, TaskFn};
 
 /// Expands `#[task]`, which makes a function a task.
 pub fn task(options: TokenStream, item: TokenStream) -> TokenStream {
@@ -47,6 +47,7 @@ fn expand(attribute: &str, tokens: TokenStream, item: TokenStream) -> TokenStrea
     };
     let mut errors = Errors::default();
     let task = TaskFn::of(&function, &mut errors);
+    signature::strip(&mut function);
     // A function that can be a task becomes one even if an option is wrong. Otherwise the compiler reports errors
     // that only follow from that.
     let is_task = errors.is_empty();
@@ -111,7 +112,7 @@ fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
     let task_doc = format!("The task `{plain}` as a type.");
     let s_doc =
         format!("A call of `{plain}` with these arguments, not made yet: a signature, to be given options.");
-    let partial = partial(function, &vis, &names, &params);
+    let partial = partial(function, task, &vis, &names, &params);
     let delay_doc = format!("Enqueues a call of `{plain}` with these arguments; await it.");
     quote! {
         #(#cfgs)*
@@ -138,15 +139,21 @@ fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
     }
 }
 
-/// The function `p`, which makes a call whose first argument is open. A task without parameters has none.
+/// The function `p`, which makes a call whose first argument is open. A task without positional parameters has none.
 fn partial(
     function: &ItemFn,
+    task: &TaskFn,
     vis: &TokenStream,
     names: &[&Ident],
     params: &[TokenStream],
 ) -> Option<TokenStream> {
-    let (_, rest_names) = names.split_first()?;
-    let (_, rest_params) = params.split_first()?;
+    let open = match *task.stars.first()? {
+        "**" => return None,
+        // It takes the open argument, and more.
+        "*" => 0,
+        _ => 1,
+    };
+    let (rest_names, rest_params) = (&names[open..], &params[open..]);
     let plain = function.sig.ident.unraw();
     let doc = format!(
         "A call of `{plain}` that takes its first argument from what comes before it in a canvas. Celery's partial."
@@ -166,7 +173,9 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
     let cfgs = attributes(function, &["cfg"]);
     let types: Vec<&Type> = task.params.iter().map(|(_, ty)| ty).collect();
     let args = quote_spanned!(function.sig.paren_token.span.join()=> (#(#types,)*));
-    let params = task.params.iter().map(|(name, _)| name.unraw().to_string());
+    let params = task.params.iter().zip(&task.stars);
+    let params = params.map(|((name, _), star)| format!("{star}{}", name.unraw()));
+    let (defaults, rests) = (defaults(task), rests(task));
     let output = match &task.output {
         Output::Unit => quote!(()),
         Output::Value(ty) => quote!(#ty),
@@ -205,10 +214,14 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
                     #set_options
                 }
 
+                #defaults
+
                 #serial
 
                 #unique
             }
+
+            #rests
 
             #run
 
@@ -232,6 +245,51 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
             }
         };
     }
+}
+
+/// The code of the method `Task::default_of`, if a parameter has a default.
+fn defaults(task: &TaskFn) -> Option<TokenStream> {
+    // The user's expressions stand beside these names.
+    let local = |name: &str| Ident::new(name, Span::mixed_site());
+    let (param, value) = (local("param"), local("value"));
+    let params = task.params.iter().zip(&task.defaults).enumerate();
+    let arms: Vec<TokenStream> = params
+        .filter_map(|(at, ((_, ty), default))| {
+            let default = default.as_ref()?;
+            let given = match default {
+                Expr::Lit(ExprLit { lit: Lit::Str(_), .. }) => {
+                    quote_spanned!(default.span()=> ::core::convert::Into::into(#default))
+                }
+                _ => quote!(#default),
+            };
+            let checked = quote_spanned!(default.span()=> let #value: #ty = #given;);
+            Some(quote!(#at => ::core::option::Option::Some({
+                #checked
+                ::celeriac::task::param_default(&#value)
+            }),))
+        })
+        .collect();
+    (!arms.is_empty()).then(|| {
+        quote! {
+            fn default_of(#param: usize) -> ::celeriac::task::ParamDefault {
+                match #param {
+                    #(#arms)*
+                    _ => ::core::option::Option::None,
+                }
+            }
+        }
+    })
+}
+
+/// Lets the compiler check that the types that take the rest are those of the crate, and not others of their names.
+fn rests(task: &TaskFn) -> TokenStream {
+    let params = task.params.iter().zip(&task.stars);
+    let checks = params.filter_map(|((_, ty), star)| match *star {
+        "*" => Some(quote_spanned!(ty.span()=> const _: fn(#ty) = |_: ::celeriac::task::Rest<_>| {};)),
+        "**" => Some(quote_spanned!(ty.span()=> const _: fn(#ty) = |_: ::celeriac::task::RestByName<_>| {};)),
+        _ => None,
+    });
+    checks.collect()
 }
 
 /// The function that runs the task, from encoded arguments to an encoded outcome; and the kind of the task.

@@ -2,7 +2,10 @@
 
 use quote::ToTokens;
 use syn::visit::{self, Visit};
-use syn::{FnArg, Ident, ItemFn, Lifetime, Pat, PatType, PathArguments, ReturnType, Type, TypeReference};
+use syn::{
+    Attribute, Expr, FnArg, Ident, ItemFn, Lifetime, Meta, Pat, PatType, PathArguments, ReturnType, Type,
+    TypeReference,
+};
 
 use crate::errors::Errors;
 
@@ -15,6 +18,10 @@ pub struct TaskFn {
     pub context: Option<Type>,
     /// The parameters that travel in the message.
     pub params: Vec<(Ident, Type)>,
+    /// What Python writes before the name of each of these parameters: `*` or `**` before one that takes the rest.
+    pub stars: Vec<&'static str>,
+    /// The value of each of these parameters for a call that leaves it out.
+    pub defaults: Vec<Option<Expr>>,
     /// All parameters but the context, in the order of the function.
     pub inputs: Vec<Input>,
     pub output: Output,
@@ -62,6 +69,8 @@ impl TaskFn {
         let mut task = Self {
             context: None,
             params: Vec::new(),
+            stars: Vec::new(),
+            defaults: Vec::new(),
             inputs: Vec::new(),
             output: Output::of(&sig.output, errors),
         };
@@ -95,6 +104,10 @@ impl TaskFn {
     }
 
     fn add(&mut self, at: usize, param: &PatType, errors: &mut Errors) {
+        let default = default(param, errors);
+        if let (Some(default), true) = (&default, is_context(&param.ty) || is_data(&param.ty)) {
+            errors.at(default, "callers do not pass this parameter, so it has no default");
+        }
         if is_context(&param.ty) {
             match (&self.context, at) {
                 (Some(_), _) => errors
@@ -113,10 +126,27 @@ impl TaskFn {
             return;
         }
         self.inputs.push(Input::Argument);
+        let star = star(&param.ty);
+        match (self.stars.last(), star) {
+            (None | Some(&""), _) | (Some(&"*"), "**") => {}
+            (Some(before), star) if *before == star => {
+                errors.at(param, "what the other parameters leave over is taken once");
+            }
+            _ => errors.at(
+                param,
+                "`Rest` and then `RestByName` take what the other parameters leave over, so they are the last ones, as in Python",
+            ),
+        }
+        if let (Some(default), "*" | "**") = (&default, star) {
+            errors
+                .at(default, "where nothing is left over, this parameter is empty: it has no other default");
+        }
         Owned::check(&param.ty, "a task owns its arguments, because they travel as JSON", "take", errors);
         match &*param.pat {
             Pat::Ident(name) if name.by_ref.is_none() && name.subpat.is_none() => {
                 self.params.push((name.ident.clone(), (*param.ty).clone()));
+                self.stars.push(star);
+                self.defaults.push(default);
             }
             pattern => errors.at(
                 pattern,
@@ -166,8 +196,56 @@ fn is_context_by_value(ty: &Type) -> bool {
 
 /// Whether the type is `Data<T>`, by any path.
 fn is_data(ty: &Type) -> bool {
+    is_of("Data", ty)
+}
+
+/// Whether the type has this name, by any path, and generic arguments.
+fn is_of(name: &str, ty: &Type) -> bool {
     matches!(ungrouped(ty), Type::Path(path) if path.path.segments.last()
-        .is_some_and(|s| s.ident == "Data" && matches!(s.arguments, PathArguments::AngleBracketed(_))))
+        .is_some_and(|s| s.ident == name && matches!(s.arguments, PathArguments::AngleBracketed(_))))
+}
+
+/// What Python writes before the name of a parameter of this type: `*` before `Rest<T>`, `**` before `RestByName<T>`.
+fn star(ty: &Type) -> &'static str {
+    if is_of("Rest", ty) {
+        "*"
+    } else if is_of("RestByName", ty) {
+        "**"
+    } else {
+        ""
+    }
+}
+
+/// The value of the attribute `#[default = 5]` of a parameter.
+fn default(param: &PatType, errors: &mut Errors) -> Option<Expr> {
+    let mut given = param.attrs.iter().filter(|attribute| is_default(attribute));
+    let first = given.next()?;
+    if let Some(second) = given.next() {
+        errors.at(second, "`default` is given twice");
+    }
+    match &first.meta {
+        Meta::NameValue(pair) => Some(pair.value.clone()),
+        _ => {
+            errors.at(
+                first,
+                "a default is written `#[default = 5]`: the value for calls that leave the parameter out",
+            );
+            None
+        }
+    }
+}
+
+fn is_default(attribute: &Attribute) -> bool {
+    attribute.path().is_ident("default")
+}
+
+/// Takes off the parameters what only the macro understands.
+pub fn strip(function: &mut ItemFn) {
+    for input in &mut function.sig.inputs {
+        if let FnArg::Typed(param) = input {
+            param.attrs.retain(|attribute| !is_default(attribute));
+        }
+    }
 }
 
 /// The type without the invisible parentheses that `macro_rules` leaves around a `$t:ty`.

@@ -44,7 +44,7 @@ impl Backend {
         match scheme(&url).as_str() {
             "memory" => Self::Memory,
             #[cfg(feature = "redis")]
-            "redis" | "rediss" | "redis+unix" | "unix" => {
+            "redis" | "rediss" | "redis+unix" | "unix" | "sentinel" => {
                 Self::Redis(url, crate::store::RedisOptions::default())
             }
             #[cfg(feature = "redis")]
@@ -129,10 +129,10 @@ fn scheme(url: &str) -> String {
 /// What is to be said of an address that means nothing to this build.
 pub(super) fn unknown(url: &str) -> String {
     match scheme(url).as_str() {
-        "redis" | "rediss" => "this build of Celeriac has no Redis: build it with the feature `redis`".to_owned(),
+        "redis" | "rediss" | "sentinel" => "this build of Celeriac has no Redis: build it with the feature `redis`".to_owned(),
         "rpc" | "rpcs" => "this build of Celeriac has no RabbitMQ: build it with the feature `amqp`".to_owned(),
         "amqp" => "results over RabbitMQ are `rpc://…`; Celery's old `amqp://` result backend does not exist any more".to_owned(),
-        _ => format!("`{}` is no result backend of Celeriac; there are redis://, rpc:// and memory://", shown(url)),
+        _ => format!("`{}` is no result backend of Celeriac; there are redis://, sentinel://, rpc:// and memory://", shown(url)),
     }
 }
 

@@ -244,7 +244,7 @@ impl Builder {
 
     /// Says where results are kept, if not beside the messages. Celery's `result_backend`:
     /// - `redis://[user:password@]host[:port][/database]`: in Redis, where Python programs read them; `rediss://`
-    ///   over TLS, `redis+socket:///path` at a Unix socket.
+    ///   over TLS, `redis+socket:///path` at a Unix socket, `sentinel://one;sentinel://two?master_name=name`.
     /// - `rpc://`: nobody keeps them; they are sent over the broker's RabbitMQ to the sender of the task. Another
     ///   RabbitMQ is `rpc://[user:password@]host[:port][/vhost]`.
     /// - `memory://`: in this process.

@@ -180,7 +180,10 @@ fn warn_of_unknown_arguments(catalogue: &Catalogue, registry: &Registry) {
         let about = registry.names().into_iter().filter(|name| route.is_about(name));
         let params: Vec<&[&str]> =
             about.filter_map(|name| registry.get(name)).map(|definition| definition.params).collect();
-        if !params.is_empty() && !params.iter().any(|params| params.contains(&argument.as_str())) {
+        // A task with `**options` takes every name.
+        let has =
+            |params: &&[&str]| params.iter().any(|name| *name == argument.as_str() || name.starts_with("**"));
+        if !params.is_empty() && !params.iter().any(has) {
             let known = params.concat().join(", ");
             tracing::warn!(route = %row, argument, known, "no task that the route is about has this argument");
         }

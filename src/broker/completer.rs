@@ -285,6 +285,7 @@ fn refused(record: TaskResult, reason: String) -> TaskResult {
         errors: vec![reason],
         error_type: Some(REFUSED.to_owned()),
         error_module: Some("celery.exceptions".to_owned()),
+        error_arguments: None,
         traceback: None,
         download: None,
         ..record

@@ -152,7 +152,8 @@ fn end_of(record: &TaskResult, interrupt: Option<Interrupt>) -> Option<EventKind
         State::Failure | State::Rejected => Some(failed(record)),
         State::Revoked => {
             let exception = Exception::of(record);
-            let expired = exception.exc_message.first().is_some_and(|reason| reason == "expired");
+            let expired =
+                exception.exc_message.first().is_some_and(|reason| reason.as_str() == Some("expired"));
             Some(EventKind::Revoked { terminated: interrupt == Some(Interrupt::Revoked), expired })
         }
         _ => None,

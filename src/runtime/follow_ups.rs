@@ -129,6 +129,7 @@ impl Follower {
             errors: vec![format!("it cannot be enqueued: {error}")],
             error_type: Some("ValueError".to_owned()),
             error_module: None,
+            error_arguments: None,
             traceback: None,
             called: Vec::new(),
         });
@@ -183,6 +184,7 @@ impl Follower {
             errors: cause.errors,
             error_type: cause.error_type,
             error_module: cause.error_module,
+            error_arguments: cause.error_arguments,
             traceback: cause.traceback,
             lineage: (lineage != Lineage::default()).then(|| Box::new(lineage)),
             ..TaskResult::new(id, task, cause.state, now, now + self.result_expires)

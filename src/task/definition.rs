@@ -75,7 +75,7 @@ pub type UniqueFn = fn(&Arguments) -> Result<Unique, ArgumentsError>;
 pub struct TaskDefinition {
     /// The task's name on the wire.
     pub name: &'static str,
-    /// The names of the task's parameters.
+    /// The names of the task's parameters, as in [`Task::PARAMS`].
     pub params: &'static [&'static str],
     /// The file and line of the definition, for the error about two tasks of one name.
     pub location: &'static str,
@@ -114,11 +114,11 @@ pub fn decode_args<T: Task>(context: &Context, arguments: &Arguments) -> Result<
     // Python raises a `TypeError` when a function is called with arguments that it does not take.
     let wrong = |reason: &str| TaskError::reject(reason).with_python_type("builtins", "TypeError");
     if !context.message().hides_arguments() {
-        return arguments.decode(T::PARAMS).map_err(|error| wrong(&error.to_string()));
+        return arguments.decode_call::<T>().map_err(|error| wrong(&error.to_string()));
     }
     // Neither the values that serde quotes may be shown, nor the text of a panic in a `Deserialize` of the
     // application's.
-    match unseen(|| arguments.decode(T::PARAMS)) {
+    match unseen(|| arguments.decode_call::<T>()) {
         Ok(decoded) => decoded.map_err(|error| wrong(error.without_values())),
         Err(place) => Err(wrong(&format!(
             "a panic while the arguments were decoded, at {place}; its text is not shown, because the call hides them"

@@ -1,10 +1,12 @@
 //! The ways in which a run can end other than by returning a value.
 
+mod python;
+
 use std::fmt;
 use std::time::Duration;
 
 use super::canvas::IntoCanvas;
-use super::{Arguments, EnqueueError, RawSignature, Signature, Task};
+use super::{Arguments, EnqueueError, Json, RawSignature, Signature, Task};
 use crate::core::Timestamp;
 use crate::core::text::bounded_errors;
 
@@ -92,19 +94,21 @@ pub(crate) struct NextAttempt {
 }
 
 /// The name of an error's type.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ErrorName {
     /// The Rust type, a name of Celeriac's such as `Panic`, or a Python class.
     pub(crate) name: String,
     /// The Python module of the class.
     pub(crate) module: Option<String>,
+    /// The arguments of the class, a list, if they are others than the messages.
+    pub(crate) arguments: Option<Json>,
     /// Whether the error is expected, so that the log does not call it one.
     pub(crate) expected: bool,
 }
 
 impl<T: Into<String>> From<T> for ErrorName {
     fn from(name: T) -> Self {
-        Self { name: name.into(), module: None, expected: false }
+        Self { name: name.into(), module: None, arguments: None, expected: false }
     }
 }
 
@@ -350,28 +354,6 @@ impl TaskError {
             Ending::Retry { next, .. } => Some(next),
             _ => None,
         }
-    }
-
-    /// States the Python class of a failure. A Python program that waits for the result gets an exception of this
-    /// class, with the messages as its arguments: `with_python_type("builtins", "ValueError")` can be caught as
-    /// `ValueError`. Celery makes up a class of that name if it is not loaded there. By default the class is made up
-    /// under the name of the Rust type. The call has no effect on endings that are no errors.
-    ///
-    /// ```
-    /// # use celeriac::TaskError;
-    /// # fn body(age: i32) -> Result<(), TaskError> {
-    /// if age < 0 {
-    ///     return Err(TaskError::permanent("age is negative").with_python_type("builtins", "ValueError"));
-    /// }
-    /// # Ok(()) }
-    /// # assert!(body(-1).is_err());
-    /// ```
-    #[must_use]
-    pub fn with_python_type(mut self, module: impl Into<String>, class: impl Into<String>) -> Self {
-        if let Some(name) = self.0.error_name_mut() {
-            (name.name, name.module) = (class.into(), Some(module.into()));
-        }
-        self
     }
 
     /// States whether the error is expected: that a user does not exist is a failure of the task, but nobody has to

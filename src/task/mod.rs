@@ -25,6 +25,7 @@ pub mod periodic;
 mod permit;
 mod progress;
 mod properties;
+mod rest;
 mod result;
 #[cfg(feature = "testing")]
 pub(crate) mod scope;
@@ -49,6 +50,8 @@ pub use crate::core::key::key_of;
 #[doc(hidden)]
 pub use any_error::{ErrorOf, PlainError};
 pub use arguments::{Arguments, ArgumentsError};
+#[doc(hidden)]
+pub use arguments::{ParamDefault, param_default};
 pub use client::{
     AcceptedBy, AsyncResult, Client, EnqueueError, GetError, NewTask, Receipt, current, install, uninstall,
 };
@@ -83,6 +86,7 @@ pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, Tenan
 pub(crate) use permit::HandedOver;
 pub use permit::{Limits, Permit, PermitAnswer, PermitError, PermitHolder, PermitKeeper, Want};
 pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, read_meta as read_progress};
+pub use rest::{Rest, RestByName};
 pub use result::{State, TaskResult};
 pub(crate) use serial::Pass;
 pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, SerialHeader};
@@ -110,10 +114,16 @@ pub trait Task: 'static {
     type Output: Serialize + DeserializeOwned + 'static;
     /// The task's name; by default the module path and the function, as in `commcare::email::send_email`.
     const NAME: &'static str;
-    /// The names of the parameters, in order, without the context.
+    /// The names of the parameters, in order, without the context. A [`Rest`] and a [`RestByName`] have the stars of
+    /// Python before their names: `*lines`, `**options`.
     const PARAMS: &'static [&'static str];
     /// The task's options, as its attribute states them.
     fn options() -> TaskOptions;
+    /// The value of the parameter at this place, as JSON, for a call that leaves it out. It is `None` unless the parameter
+    /// has a default.
+    fn default_of(_param: usize) -> ParamDefault {
+        None
+    }
     /// The lane of a call with these arguments. It is `None` unless the task is serial.
     fn serial(_args: &Self::Args) -> Option<SerialHeader> {
         None

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DownloadRecord, Lineage, Message, TaskId};
+use super::{DownloadRecord, Json, Lineage, Message, TaskId};
 use crate::core::Timestamp;
 
 /// The state of a task, by Celery's names. One state is Celeriac's own: an id that nobody knows is
@@ -86,6 +86,9 @@ pub struct TaskResult {
     /// The Python module in which Python looks for the error's type, such as `builtins`. It is `None` for a type that
     /// Python does not have.
     pub error_module: Option<String>,
+    /// The arguments of the error's Python class, a list such as `["bad", 42]`, if they are others than the texts in
+    /// `errors`.
+    pub error_arguments: Option<Json>,
     /// The traceback of the error, as Python prints it.
     pub traceback: Option<String>,
     /// The number of runs that were started.
@@ -137,6 +140,7 @@ impl TaskResult {
             errors: Vec::new(),
             error_type: None,
             error_module: None,
+            error_arguments: None,
             traceback: None,
             attempts: 0,
             enqueued_at: finished_at,

@@ -171,7 +171,7 @@ impl SerialHeader {
 /// Makes the serial part of a call from its encoded arguments, for a message that comes without one.
 #[doc(hidden)]
 pub fn serial_of<T: Task>(arguments: &Arguments) -> Result<SerialHeader, ArgumentsError> {
-    let args = arguments.decode::<T::Args>(T::PARAMS)?;
+    let args = arguments.decode_call::<T>()?;
     Ok(T::serial(&args).unwrap_or_else(|| SerialHeader::new(LaneName::new(T::NAME, ""))))
 }
 

@@ -44,7 +44,7 @@ impl<T: Task> Clone for Signature<T> {
 impl<T: Task> Signature<T> {
     /// A call with these arguments. `task::s(..)` is the typed way to make one.
     pub fn new(args: &T::Args) -> Self {
-        let arguments = Arguments::encode(args).map_err(|e| e.to_string());
+        let arguments = Arguments::encode_call(args, T::PARAMS).map_err(|e| e.to_string());
         let mut call = NewTask::new(T::NAME, T::options());
         call.serial = T::serial(args).map(Box::new);
         call.unique = T::unique(args).map(Box::new);

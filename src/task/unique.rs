@@ -109,7 +109,7 @@ impl Unique {
 /// Makes the window of a call from its encoded arguments, for calls by name.
 #[doc(hidden)]
 pub fn unique_of<T: Task>(arguments: &Arguments) -> Result<Unique, ArgumentsError> {
-    let args = arguments.decode::<T::Args>(T::PARAMS)?;
+    let args = arguments.decode_call::<T>()?;
     let none = || Unique::new(UniqueKey::of_arguments(T::NAME, arguments), Duration::ZERO);
     Ok(T::unique(&args).unwrap_or_else(none))
 }

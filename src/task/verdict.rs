@@ -348,7 +348,8 @@ impl<'a> Judge<'a> {
         name: Option<ErrorName>,
     ) -> TaskResult {
         let message = self.message;
-        let (error_type, error_module) = name.map_or((None, None), |name| (Some(name.name), name.module));
+        let (error_type, error_module, error_arguments) =
+            name.map_or((None, None, None), |name| (Some(name.name), name.module, name.arguments));
         let cut = |name: String| shortened(&name, ERROR).into_owned();
         let (error_type, error_module) = (error_type.map(cut), error_module.map(cut));
         TaskResult {
@@ -357,6 +358,7 @@ impl<'a> Judge<'a> {
             errors: bounded_errors(errors),
             error_type,
             error_module,
+            error_arguments: error_arguments.filter(|list| list.text().len() <= MOST_ERROR_BYTES),
             attempts: message.tries().saturating_add(u32::from(self.started_at.is_some())),
             started_at: self.started_at,
             worker: self.worker.map(str::to_owned),

@@ -1,18 +1,20 @@
 //! What a test expects to be enqueued, and how a message differs from that.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::core::Timestamp;
-use crate::task::{Arguments, Message, Signature, Task, TaskId};
+use crate::task::{Arguments, Message, ParamDefault, Signature, Task, TaskId};
 
 /// A call of a task that a test expects. [`assert_enqueued!`](crate::assert_enqueued) makes one.
 #[derive(Clone, Debug)]
 pub struct Expectation {
     task: &'static str,
     params: &'static [&'static str],
+    defaults: fn(usize) -> ParamDefault,
     /// The expected arguments; `None`: any arguments match.
     arguments: Option<Result<Vec<Value>, String>>,
     fields: Vec<ExpectedField>,
@@ -41,7 +43,7 @@ impl Expectation {
     /// Expects a call with the arguments of this signature.
     pub fn call<T: Task>(signature: Signature<T>) -> Self {
         let arguments = signature.into_arguments();
-        let bound = arguments.and_then(|arguments| bind(&arguments, T::PARAMS));
+        let bound = arguments.and_then(|arguments| bind(&arguments, T::PARAMS, T::default_of));
         Self { arguments: Some(bound), ..Self::any::<T>() }
     }
 
@@ -51,7 +53,8 @@ impl Expectation {
     }
 
     fn any<T: Task>() -> Self {
-        Self { task: T::NAME, params: T::PARAMS, arguments: None, fields: Vec::new(), times: None }
+        let (params, defaults) = (T::PARAMS, T::default_of);
+        Self { task: T::NAME, params, defaults, arguments: None, fields: Vec::new(), times: None }
     }
 
     /// Expects the call in this queue.
@@ -117,7 +120,7 @@ impl Expectation {
     /// The differences between a message of the same task and the expectation; none if it matches.
     pub(super) fn differences(&self, message: &Message) -> Vec<String> {
         let mut differences = Vec::new();
-        match (&self.arguments, bind(&message.arguments, self.params)) {
+        match (&self.arguments, bind(&message.arguments, self.params, self.defaults)) {
             (None, _) => {}
             (Some(Ok(wanted)), Ok(found)) => {
                 let both = self.params.iter().zip(wanted.iter().zip(&found));
@@ -156,7 +159,7 @@ impl Expectation {
 
     /// A message in the form of a call of the expected task.
     pub(super) fn describe_found(&self, message: &Message) -> String {
-        match bind(&message.arguments, self.params) {
+        match bind(&message.arguments, self.params, self.defaults) {
             Ok(values) => format!("{}{}", message.task, describe_arguments(self.params, &values)),
             Err(_) => format!(
                 "{} args {} kwargs {}",
@@ -185,10 +188,14 @@ fn spell(duration: Option<Duration>) -> String {
     duration.map_or_else(|| "none".to_owned(), |duration| format!("{duration:?}"))
 }
 
-fn bind(arguments: &Arguments, params: &[&str]) -> Result<Vec<Value>, String> {
-    let values = arguments.bind(params).map_err(|error| error.to_string())?;
-    let read = |json: &str| serde_json::from_str(json).map_err(|error| error.to_string());
-    values.into_iter().map(read).collect()
+fn bind(
+    arguments: &Arguments,
+    params: &[&str],
+    defaults: fn(usize) -> ParamDefault,
+) -> Result<Vec<Value>, String> {
+    let values = arguments.bind(params, defaults).map_err(|error| error.to_string())?;
+    let read = |json: &Cow<'_, str>| serde_json::from_str(json).map_err(|error| error.to_string());
+    values.iter().map(read).collect()
 }
 
 fn describe_arguments(params: &[&str], values: &[Value]) -> String {

@@ -1,9 +1,10 @@
 //! The names of the cases in `python/cases/`, and which backends they can be asked of.
 
 /// What a client asks of workers of one side: `{"side": …}`.
-pub const ON_ONE_SIDE: [&str; 19] = [
+pub const ON_ONE_SIDE: [&str; 20] = [
     "plain.positional",
     "plain.kwargs",
+    "plain.spread",
     "plain.values",
     "plain.compressed",
     "plain.own_id",

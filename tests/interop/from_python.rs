@@ -16,6 +16,7 @@ macro_rules! on_the_rust_side {
 on_the_rust_side! {
     a_call_and_its_value: "plain.positional";
     arguments_by_keyword: "plain.kwargs";
+    what_is_left_out_and_what_is_left_over: "plain.spread";
     every_value_that_json_has: "plain.values";
     compressed_bodies: "plain.compressed";
     the_clients_own_id_and_headers: "plain.own_id";

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use celeriac::task::Json;
 use celeriac::task::canvas::{Canvas, chain, signature};
+use celeriac::task::{Json, Rest, RestByName};
 use celeriac::{Context, TaskError, task};
 use serde_json::{Value, json};
 
@@ -11,7 +11,8 @@ use crate::gates;
 
 /// Python's `ValueError("bad", 42)`.
 fn bad() -> TaskError {
-    TaskError::failure(["bad", "42"]).with_python_type("builtins", "ValueError").with_transient(false)
+    let error = TaskError::failure(["bad", "42"]).with_python_type("builtins", "ValueError");
+    error.with_python_args(json!(["bad", 42])).with_transient(false)
 }
 
 #[task(name = "rust.add", queue = "rust")]
@@ -34,6 +35,17 @@ pub async fn greet(name: String, greeting: Option<String>, mark: Option<String>)
     format!("{} {name}{}", greeting.as_deref().unwrap_or("hello"), mark.as_deref().unwrap_or(""))
 }
 
+/// In Python: `def spread(first, second=5, *rest, **options)`.
+#[task(name = "rust.spread", queue = "rust")]
+pub async fn spread(
+    first: Json,
+    #[default = Json::from(5)] second: Json,
+    rest: Rest<Json>,
+    options: RestByName<Json>,
+) -> (Json, Json, Rest<Json>, RestByName<Json>) {
+    (first, second, rest, options)
+}
+
 #[task(name = "rust.echo", queue = "rust")]
 pub async fn echo(value: Value) -> Value {
     value
@@ -53,8 +65,8 @@ pub async fn fail(before: Option<Value>) -> Result<(), TaskError> {
 
 #[task(name = "rust.sell", queue = "rust")]
 pub async fn sell(article: String) -> Result<(), TaskError> {
-    let error = TaskError::failure([article, "3".to_owned()]).with_python_type("errors", "OutOfStock");
-    Err(error.with_transient(false))
+    let error = TaskError::permanent(format!("3 {article} are left"));
+    Err(error.with_python_type("errors", "OutOfStock").with_python_args(json!([article, 3])))
 }
 
 #[task(name = "rust.rejected", queue = "rust")]

@@ -144,6 +144,7 @@ fn an_error_by_class_and_arguments() {
             (failed.error_type.as_deref(), failed.error_module.as_deref()),
             (Some("ValueError"), Some("builtins"))
         );
+        assert_eq!(failed.error_arguments, Some(json!(["bad", 42]).into()));
         let traceback = failed.traceback.unwrap();
         assert!(traceback.contains("raise ValueError(\"bad\", 42)"), "{traceback}");
     });
@@ -158,6 +159,7 @@ fn an_error_of_the_applications_own_class() {
             (Some("OutOfStock"), Some("errors"))
         );
         assert_eq!(failed.errors, ["shoes", "3"]);
+        assert_eq!(failed.error_arguments, Some(json!(["shoes", 3]).into()));
     });
 }
 

@@ -2,7 +2,7 @@
 
 use celeriac::core::Timestamp;
 use celeriac::protocol::result::{self, Detail, Meta, decode, encode, encode_tracked, read_children};
-use celeriac::task::{Child, Lineage, State, TaskId, TaskResult, TrackedState};
+use celeriac::task::{Child, Json, Lineage, State, TaskId, TaskResult, TrackedState};
 use serde_json::{Value, json};
 
 use crate::captures;
@@ -75,6 +75,7 @@ fn results_over_rpc_are_written_again_alike() {
                 seen.push(result.state.as_str().to_owned());
                 if result.state == State::Failure {
                     assert_eq!(result.errors, ["q", "42"]);
+                    assert_eq!(result.error_arguments, Some(json!(["q", 42]).into()));
                     assert_eq!(result.error_type.as_deref(), Some("ValueError"));
                     assert_eq!(result.error_module.as_deref(), Some("builtins"));
                     assert!(result.traceback.as_deref().unwrap().ends_with("ValueError: ('q', 42)\n"));
@@ -87,11 +88,7 @@ fn results_over_rpc_are_written_again_alike() {
                 encode_tracked(&state)
             }
         };
-        let mut theirs: Value = serde_json::from_str(&text).unwrap();
-        // Our errors are text, whatever Python's arguments were.
-        if theirs["status"] == "FAILURE" {
-            theirs["result"]["exc_message"] = json!(["q", "42"]);
-        }
+        let theirs: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(serde_json::from_str::<Value>(&ours).unwrap(), theirs);
     }
     assert_eq!(seen, ["SUCCESS", "FAILURE", "PROGRESS", "SUCCESS"]);
@@ -107,6 +104,7 @@ fn record(state: State) -> TaskResult {
         errors: vec!["one".into(), "two".into()],
         error_type: Some("app::Error".into()),
         error_module: None,
+        error_arguments: None,
         traceback: Some("here".into()),
         attempts: 3,
         enqueued_at: Timestamp::from_micros(1_795_339_500_000_001),
@@ -169,6 +167,33 @@ fn a_full_document_loses_nothing() {
             }
         }
     }
+}
+
+/// What Rust shows and what Python catches may differ, and both come back.
+#[test]
+fn the_arguments_of_an_error_keep_their_types_and_its_errors_their_texts() {
+    for arguments in [
+        Some(r#"["bad",1000000000000000000000000000000,null,{"b":1,"a":0.5}]"#),
+        Some(r#"["one","two"]"#),
+        Some(r#"["text"]"#),
+        Some("[]"),
+        None,
+    ] {
+        let arguments: Option<Json> = arguments.map(|text| text.parse().unwrap());
+        let failed = TaskResult { error_arguments: arguments.clone(), ..record(State::Failure) };
+        let document = encode(&failed, Detail::Full);
+        let written = arguments.map_or_else(|| r#"["one","two"]"#.to_owned(), |list| list.text().to_owned());
+        assert!(document.contains(&format!(r#""exc_message":{written}"#)), "{document}");
+        assert_eq!(read(&document), Meta::Over(Box::new(failed)));
+    }
+    // Celery's own: a number is told apart from a text.
+    let theirs =
+        r#"{"status": "FAILURE", "result": {"exc_type": "E", "exc_message": ["a", 1e3]}, "task_id": "a"}"#;
+    let Meta::Over(failed) = read(theirs) else { panic!("{theirs}") };
+    assert_eq!(failed.error_arguments.as_ref().map(Json::text), Some(r#"["a",1e3]"#));
+    let theirs = theirs.replace("1e3", "\"1e3\"");
+    let Meta::Over(failed) = read(&theirs) else { panic!("{theirs}") };
+    assert_eq!((failed.errors, failed.error_arguments), (vec!["a".to_owned(), "1e3".to_owned()], None));
 }
 
 #[test]

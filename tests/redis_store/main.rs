@@ -6,6 +6,7 @@ mod documents;
 mod faults;
 mod python;
 mod runtime;
+mod sentinel;
 
 use std::time::Duration;
 

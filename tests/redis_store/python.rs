@@ -59,6 +59,13 @@ async fn python_reads_our_documents() {
         ..failure.clone()
     };
     let of_rust = TaskResult { id: TaskId::new(), ..of_rust };
+    let typed = TaskResult {
+        id: TaskId::new(),
+        errors: vec!["bad: 42".into()],
+        error_type: Some("ValueError".into()),
+        error_arguments: Some(json!(["bad", 42, {"a": null}]).into()),
+        ..failure.clone()
+    };
     let revoked = TaskResult {
         id: TaskId::new(),
         state: State::Revoked,
@@ -74,7 +81,7 @@ async fn python_reads_our_documents() {
         ..revoked.clone()
     };
     let mut ids = Vec::new();
-    for record in [&success, &failure, &of_rust, &revoked, &rejected] {
+    for record in [&success, &failure, &of_rust, &typed, &revoked, &rejected] {
         assert_eq!(store.put(record.clone()).await, Ok(true));
         ids.push(record.id.clone());
     }
@@ -95,7 +102,8 @@ async fn python_reads_our_documents() {
     let mut arguments = vec!["read"];
     arguments.extend(ids.iter().map(TaskId::as_str));
     let read = python(&server, &arguments).await;
-    let [success, failure, of_rust, revoked, rejected, started, progress, retry] = read.as_slice() else {
+    let [success, failure, of_rust, typed, revoked, rejected, started, progress, retry] = read.as_slice()
+    else {
         panic!("{read:?}")
     };
     assert_eq!((&success["state"], &success["get"]), (&json!("SUCCESS"), &json!({"a": [1, "ä"]})));
@@ -109,6 +117,7 @@ async fn python_reads_our_documents() {
     assert_eq!(failure["traceback"], json!("at line 7"));
     assert_eq!(of_rust["raised"], json!("RenderError"));
     assert!(of_rust["exception"]["args"].to_string().contains("could not render"), "{of_rust}");
+    assert_eq!(typed["exception"]["args"], json!(["bad", 42, {"a": null}]));
     assert_eq!((&revoked["state"], &revoked["raised"]), (&json!("REVOKED"), &json!("TaskRevokedError")));
     assert_eq!((&rejected["state"], &rejected["ready"]), (&json!("FAILURE"), &json!(true)));
     assert_eq!(
@@ -154,7 +163,8 @@ async fn we_read_pythons_documents() {
         (failure.error_type.as_deref(), failure.error_module.as_deref()),
         (Some("ValueError"), Some("builtins"))
     );
-    assert_eq!(failure.errors.first().map(String::as_str), Some("bad"));
+    assert_eq!(failure.errors, ["bad", "42"]);
+    assert_eq!(failure.error_arguments, Some(json!(["bad", 42]).into()));
     assert_eq!(failure.traceback.as_deref(), Some("Traceback: bad"));
     let revoked = get("py-revoked").await;
     assert_eq!((revoked.state, revoked.error_type.as_deref()), (State::Revoked, Some("TaskRevokedError")));

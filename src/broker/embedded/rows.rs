@@ -35,7 +35,7 @@ pub(super) const LANES: &[u8] = b"lanes";
 pub(super) const CLAIMS: &[u8] = b"claims";
 
 /// The version of the rows' layout.
-const VERSION: u8 = 5;
+const VERSION: u8 = 6;
 
 pub(super) fn ready_key(queue: u16, priority: u8, seq: u64) -> ReadyKey {
     let mut key = [0; READY_KEY];

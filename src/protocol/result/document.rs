@@ -89,6 +89,9 @@ struct CeleriacPart {
     error_type: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     error_module: Option<String>,
+    /// Whether the record has the arguments of Celery's exception beside its errors.
+    #[serde(default, skip_serializing_if = "is_false")]
+    error_arguments: bool,
     attempts: u32,
     enqueued_at: Timestamp,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -281,12 +284,16 @@ impl AnyDocument {
         let done = self.date_done();
         let rest = self.celeriac;
         let known = rest.as_ref();
+        // Texts are in the errors. Whether the rest of a record of ours has more to say, it says itself.
+        let error_arguments = exception.as_ref().map(|exception| arguments(json, exception));
+        let error_arguments = error_arguments.filter(|list| known.is_some() || !is_of_texts(list));
         let mut result = TaskResult {
             queue: self.queue.unwrap_or_default(),
             result: (state == State::Success).then(|| json.to_owned()),
             errors: exception.as_ref().map_or_else(Vec::new, Exception::messages),
             error_type: exception.as_ref().map(|exception| exception.exc_type.clone()),
             error_module: exception.and_then(|exception| exception.exc_module),
+            error_arguments,
             traceback: text(self.traceback),
             attempts: self.retries.map_or(1, |retries| retries.saturating_add(1)),
             worker: self.worker,
@@ -349,6 +356,7 @@ impl CeleriacPart {
                 .cloned(),
             error_type: result.error_type.clone(),
             error_module: result.error_module.clone(),
+            error_arguments: result.error_arguments.is_some(),
             attempts: result.attempts,
             enqueued_at: result.enqueued_at,
             started_at: result.started_at,
@@ -366,6 +374,7 @@ impl CeleriacPart {
         }
         result.error_type = self.error_type;
         result.error_module = self.error_module;
+        result.error_arguments = result.error_arguments.take().filter(|_| self.error_arguments);
         result.attempts = self.attempts;
         result.enqueued_at = self.enqueued_at;
         result.started_at = self.started_at;
@@ -376,6 +385,16 @@ impl CeleriacPart {
             result.lineage.get_or_insert_default().reply_to = self.reply_to;
         }
     }
+}
+
+/// The arguments of the exception in `json`, as they were written where that is JSON.
+fn arguments(json: &str, exception: &Exception) -> Json {
+    let written = member(json, "exc_message").and_then(|text| serde_json::from_str::<Vec<Json>>(text).ok());
+    Json::list(written.as_deref().unwrap_or(&exception.exc_message))
+}
+
+fn is_of_texts(list: &Json) -> bool {
+    list.as_array().is_some_and(|list| list.iter().all(Value::is_string))
 }
 
 const RETRY: &str = "RETRY";

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::protocol::repr;
-use crate::task::{State, TaskResult};
+use crate::task::{Json, State, TaskResult};
 
 const CELERY: &str = "celery.exceptions";
 const BILLIARD: &str = "billiard.exceptions";
@@ -20,7 +20,7 @@ pub struct Exception {
     /// The name of the class.
     pub exc_type: String,
     /// The arguments of the class.
-    pub exc_message: Vec<Value>,
+    pub exc_message: Vec<Json>,
     /// The module of the class; `None`: Python makes the class up.
     pub exc_module: Option<String>,
 }
@@ -41,13 +41,15 @@ impl Exception {
             (None, "WorkerLost") => ("WorkerLostError", module(BILLIARD)),
             (None, rust) => (class_name(rust), None),
         };
-        let exc_message = match own {
-            "TaskRevoked" => vec![revocation(&result.errors).into()],
+        let given = result.error_arguments.as_ref().and_then(|list| list.read::<Vec<Json>>().ok());
+        let exc_message = match (given, own) {
+            (Some(given), _) => given,
+            (None, "TaskRevoked") => vec![revocation(&result.errors).into()],
             // The class takes the name of the task and makes a sentence of it.
-            "NotRegistered" => vec![result.task.as_str().into()],
+            (None, "NotRegistered") => vec![result.task.as_str().into()],
             // The second argument says whether the message goes back into its queue.
-            "Reject" => vec![result.errors.join(": ").into(), false.into()],
-            _ => result.errors.iter().map(|error| error.as_str().into()).collect(),
+            (None, "Reject") => vec![result.errors.join(": ").into(), false.into()],
+            (None, _) => result.errors.iter().map(|error| error.as_str().into()).collect(),
         };
         Self { exc_type: exc_type.to_owned(), exc_message, exc_module }
     }
@@ -56,13 +58,13 @@ impl Exception {
     pub fn read(value: &Value) -> Self {
         let text = |name| value.get(name).and_then(Value::as_str).map(str::to_owned);
         let Some(exc_type) = text("exc_type") else {
-            let message = if value.is_null() { Vec::new() } else { vec![value.clone()] };
+            let message = if value.is_null() { Vec::new() } else { vec![value.clone().into()] };
             return Self { exc_type: "Exception".to_owned(), exc_message: message, exc_module: None };
         };
         let exc_message = match value.get("exc_message") {
             None | Some(Value::Null) => Vec::new(),
-            Some(Value::Array(arguments)) => arguments.clone(),
-            Some(single) => vec![single.clone()],
+            Some(Value::Array(arguments)) => arguments.iter().cloned().map(Json::from).collect(),
+            Some(single) => vec![single.clone().into()],
         };
         Self { exc_type, exc_message, exc_module: text("exc_module") }
     }
@@ -83,14 +85,24 @@ impl Exception {
     /// The exception in the form of a Python traceback. `place` stands for the lines of code, of which a Rust error
     /// has none; the messages after the first are its causes.
     pub fn traceback(&self, place: &str) -> String {
-        let mut messages = self.messages().into_iter();
         let mut text = format!("Traceback (most recent call last):\n  {place}\n{}", self.exc_type);
+        // What follows `Reject` is no cause.
+        let is_celerys = self.exc_module.as_deref() == Some(CELERY);
+        // Who states the arguments has no causes among them, and Python shows several as a tuple.
+        if !is_celerys && !self.exc_message.iter().all(|argument| argument.is_string()) {
+            let arguments: Vec<String> = self.exc_message.iter().map(shown).collect();
+            match arguments.as_slice() {
+                [single] => text.push_str(&format!(": {single}")),
+                several => text.push_str(&format!(": ({})", several.join(", "))),
+            }
+            return text;
+        }
+        let mut messages = self.messages().into_iter();
         if let Some(first) = messages.next() {
             text.push_str(": ");
             text.push_str(&first);
         }
-        // What follows `Reject` is no cause.
-        if self.exc_module.as_deref() != Some(CELERY) {
+        if !is_celerys {
             for cause in messages {
                 text.push_str("\n  caused by: ");
                 text.push_str(&cause);
@@ -101,16 +113,16 @@ impl Exception {
 
     /// The arguments as messages. An argument that is not text is shown as JSON.
     pub fn messages(&self) -> Vec<String> {
-        let text = |argument: &Value| argument.as_str().map_or_else(|| argument.to_string(), str::to_owned);
+        let text = |argument: &Json| argument.as_str().map_or_else(|| argument.to_string(), str::to_owned);
         self.exc_message.iter().map(text).collect()
     }
 }
 
 /// An argument as Python's `repr` shows it.
-fn shown(argument: &Value) -> String {
-    match argument {
+fn shown(argument: &Json) -> String {
+    match argument.value() {
         Value::String(text) => repr::text(text),
-        other => repr::value(&other.to_string()),
+        _ => repr::value(argument.text()),
     }
 }
 
@@ -225,6 +237,12 @@ mod tests {
             given,
             json!({"exc_type": "Gone.Away", "exc_message": ["gone", "7"], "exc_module": "shop.errors"})
         );
+        let numbers = TaskError::fail(["bad: 42"]).with_python_type("builtins", "ValueError");
+        let numbers = numbers.with_python_args(json!(["bad", 42, null, {"a": 0.5}]));
+        assert_eq!(
+            ended(numbers),
+            json!({"exc_type": "ValueError", "exc_message": ["bad", 42, null, {"a": 0.5}], "exc_module": "builtins"})
+        );
         for (rust, class) in [
             ("alloc::string::String", "String"),
             ("app::Error<alloc::vec::Vec<u8>>", "Error"),
@@ -252,6 +270,9 @@ mod tests {
         assert_eq!(reject.traceback("t in queue q"), format!("{traceback}Reject: no"));
         let chain = of("E", json!(["outer", "inner"])).traceback("t in queue q");
         assert_eq!(chain, format!("{traceback}E: outer\n  caused by: inner"));
+        let stated = of("ValueError", json!(["bad", 42])).traceback("t in queue q");
+        assert_eq!(stated, format!("{traceback}ValueError: ('bad', 42)"));
+        assert_eq!(of("KeyError", json!([7])).traceback("t in queue q"), format!("{traceback}KeyError: 7"));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! it anew when it is lost.
 //!
 //! The client's own reconnecting connection stays with a server that was demoted to a replica, and its pauses would add
-//! to the link's. So the link keeps the client's plain multiplexed connection, and replaces it.
+//! to the link's. So the link keeps the client's plain multiplexed connection, and replaces it. For the same
+//! reason the link asks the sentinels itself (`sentinel.rs`), with the same pauses and the same patience.
 
 use std::future::Future;
 use std::path::Path;
@@ -16,6 +17,8 @@ use redis::{
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::RedisOptions;
+use super::sentinel::{Sentinels, check_master};
 use crate::core::Backoff;
 use crate::core::address::{said_of, shown};
 use crate::core::time::deadline;
@@ -28,9 +31,17 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pauses between attempts.
 pub(super) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
 
+/// Where the server is.
+enum Place {
+    /// At an address that does not change.
+    Fixed(Box<Client>),
+    /// Where the sentinels say.
+    Found(Box<Sentinels>),
+}
+
 /// The way to one database of one server.
 pub(super) struct RedisLink {
-    client: Client,
+    place: Place,
     /// The address without the password.
     pub(super) address: String,
     patience: Duration,
@@ -49,22 +60,45 @@ enum Cure {
 
 impl RedisLink {
     /// Reads the address, and does not connect yet.
-    pub(super) fn new(url: &str, patience: Duration, ca_certs: Option<&Path>) -> Result<Self, StoreError> {
+    pub(super) fn new(url: &str, options: &RedisOptions) -> Result<Self, StoreError> {
+        let is_found = Sentinels::are_at(url);
+        let example = if is_found {
+            "sentinel://:password@one:26379/0;sentinel://two:26379?master_name=mymaster"
+        } else {
+            "redis://:password@host:6379/0"
+        };
         let wrong = |why: &str| {
             StoreError::io(format!(
-                "`{}` is no address of a Redis: {why}; it looks like redis://:password@host:6379/0",
+                "`{}` is no address of a Redis: {why}; it looks like {example}",
                 shown(url)
             ))
         };
-        let ca_certs = authorities(url, ca_certs).map_err(|why| wrong(&why))?;
-        let info = url.into_connection_info().map_err(|error| wrong(&said_of(url, &error)))?;
-        let address = info.addr().to_string();
-        let address = match info.redis_settings().db() {
+        let ca_certs = options.ca_certs.as_deref();
+        let (place, address, database) = if is_found {
+            let sentinels =
+                Sentinels::new(url, options.master_name.as_deref(), ca_certs).map_err(|why| wrong(&why))?;
+            let (address, database) = (sentinels.address(), sentinels.database());
+            (Place::Found(Box::new(sentinels)), address, database)
+        } else {
+            let ca_certs = authorities(url, ca_certs).map_err(|why| wrong(&why))?;
+            let info = url.into_connection_info().map_err(|error| wrong(&said_of(url, &error)))?;
+            let (address, database) = (info.addr().to_string(), info.redis_settings().db());
+            let client = open(info, ca_certs).map_err(|error| wrong(&said_of(url, &error)))?;
+            (Place::Fixed(Box::new(client)), address, database)
+        };
+        let address = match database {
             0 => address,
             db => format!("{address}, database {db}"),
         };
-        let client = open(info, ca_certs).map_err(|error| wrong(&said_of(url, &error)))?;
-        Ok(Self { client, address, patience, live: Mutex::new(None) })
+        Ok(Self { place, address, patience: options.patience, live: Mutex::new(None) })
+    }
+
+    /// The client of the server where it is now.
+    async fn client(&self) -> RedisResult<Client> {
+        match &self.place {
+            Place::Fixed(client) => Ok(Client::clone(client)),
+            Place::Found(sentinels) => sentinels.master().await,
+        }
     }
 
     async fn connection(&self) -> RedisResult<Arc<MultiplexedConnection>> {
@@ -75,7 +109,12 @@ impl RedisLink {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let connection = Arc::new(self.client.get_multiplexed_async_connection_with_config(&config).await?);
+        let client = self.client().await?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        if matches!(self.place, Place::Found(_)) {
+            check_master(&mut connection).await?;
+        }
+        let connection = Arc::new(connection);
         *live = Some(Arc::clone(&connection));
         Ok(connection)
     }
@@ -89,7 +128,8 @@ impl RedisLink {
     /// Opens a connection of its own for subscriptions.
     pub(super) async fn subscriber(&self) -> RedisResult<redis::aio::PubSub> {
         let timed_out = || RedisError::from(std::io::Error::from(std::io::ErrorKind::TimedOut));
-        tokio::time::timeout(CONNECT_TIMEOUT, self.client.get_async_pubsub())
+        let client = self.client().await?;
+        tokio::time::timeout(CONNECT_TIMEOUT, client.get_async_pubsub())
             .await
             .unwrap_or_else(|_| Err(timed_out()))
     }
@@ -163,6 +203,9 @@ impl RedisLink {
             _ if error.kind() == ErrorKind::AuthenticationFailed => {
                 "name and password go into the address: redis://user:password@host"
             }
+            _ if error.kind() == ErrorKind::MasterNameNotFoundBySentinel => {
+                "`RedisOptions::master_name` is the name in their setting `sentinel monitor`"
+            }
             _ => "see its log, and whether it can be reached from here",
         };
         StoreError::io_because(format!("redis at {address}: {error}; {advice} (key `{key}`)"), error.clone())
@@ -189,7 +232,7 @@ fn cure(error: &RedisError) -> Cure {
 
 /// The certificate authorities against which a server behind `rediss://` is checked, if they are not the system's. They
 /// come from the options, or from redis-py's parameter in the address.
-fn authorities(url: &str, ca_certs: Option<&Path>) -> Result<Option<String>, String> {
+pub(super) fn authorities(url: &str, ca_certs: Option<&Path>) -> Result<Option<String>, String> {
     // The case of a scheme does not matter, so a scheme in capitals must not slip through.
     if !url.get(..9).is_some_and(|scheme| scheme.eq_ignore_ascii_case("rediss://")) {
         return Ok(None);
@@ -218,7 +261,7 @@ fn authorities(url: &str, ca_certs: Option<&Path>) -> Result<Option<String>, Str
 }
 
 #[cfg(feature = "tls")]
-fn open(info: redis::ConnectionInfo, ca_certs: Option<String>) -> RedisResult<Client> {
+pub(super) fn open(info: redis::ConnectionInfo, ca_certs: Option<String>) -> RedisResult<Client> {
     match ca_certs {
         None => Client::open(info),
         Some(pem) => {
@@ -229,7 +272,7 @@ fn open(info: redis::ConnectionInfo, ca_certs: Option<String>) -> RedisResult<Cl
 }
 
 #[cfg(not(feature = "tls"))]
-fn open(info: redis::ConnectionInfo, _: Option<String>) -> RedisResult<Client> {
+pub(super) fn open(info: redis::ConnectionInfo, _: Option<String>) -> RedisResult<Client> {
     Client::open(info)
 }
 
@@ -237,21 +280,30 @@ fn open(info: redis::ConnectionInfo, _: Option<String>) -> RedisResult<Client> {
 mod tests {
     use super::*;
 
+    /// A link without patience.
+    fn link(url: &str) -> Result<RedisLink, StoreError> {
+        RedisLink::new(url, &RedisOptions { patience: Duration::ZERO, ..RedisOptions::default() })
+    }
+
     #[test]
     fn addresses_are_checked_and_shown_without_the_password() {
-        let error = |url| RedisLink::new(url, Duration::ZERO, None).err().expect("an error").to_string();
+        let error = |url| link(url).err().expect("an error").to_string();
         let unchecked = error("rediss://:secret@h/0?ssl_cert_reqs=none");
         let part = if cfg!(feature = "tls") { "ssl_ca_certs" } else { "feature `tls`" };
         assert!(unchecked.contains("rediss://***@h/0") && unchecked.contains(part), "{unchecked}");
         let wrong = error("redis://:secret@h/x");
         assert!(wrong.starts_with("`redis://***@h/x` is no address"), "{wrong}");
-        let link = RedisLink::new("redis://:secret@h:7000/3", Duration::ZERO, None).expect("an address");
-        assert_eq!(link.address, "h:7000, database 3");
+        let found = link("redis://:secret@h:7000/3").expect("an address");
+        assert_eq!(found.address, "h:7000, database 3");
+        let wrong = error("sentinel://:secret@h/x?master_name=m");
+        assert!(wrong.starts_with("`sentinel://***@h/x?***` is no address"), "{wrong}");
+        let found = link("sentinel://:secret@h/3?master_name=m").expect("an address");
+        assert_eq!(found.address, "m (by sentinel h:26379), database 3");
     }
 
     #[test]
     fn errors_say_what_to_do() {
-        let link = RedisLink::new("redis://h/0", Duration::ZERO, None).expect("an address");
+        let link = link("redis://h/0").expect("an address");
         let server = |code: &str| redis::make_extension_error(code.to_owned(), Some("text".to_owned()));
         for (code, part) in [
             ("OOM", "raise `maxmemory`"),
@@ -275,7 +327,8 @@ mod tests {
     /// Nobody listens on that port, and a link with patience for ever goes on trying.
     #[tokio::test]
     async fn patience_for_ever_goes_on_trying() {
-        let link = RedisLink::new("redis://127.0.0.1:1", Duration::MAX, None).unwrap();
+        let options = RedisOptions { patience: Duration::MAX, ..RedisOptions::default() };
+        let link = RedisLink::new("redis://127.0.0.1:1", &options).unwrap();
         let work = |mut connection: MultiplexedConnection, _| async move {
             redis::cmd("PING").query_async::<String>(&mut connection).await
         };

@@ -16,6 +16,7 @@ mod notes;
 mod permits;
 mod records;
 mod scripts;
+mod sentinel;
 mod unique_windows;
 mod watch;
 
@@ -49,11 +50,15 @@ pub struct RedisOptions {
     /// The prefix of every key and channel, as Celery's `global_keyprefix` in `result_backend_transport_options`. A `_`
     /// follows it unless it ends in one of `: _ - .`. The default is no prefix.
     pub global_keyprefix: Option<String>,
+    /// For `sentinel://`: the name of the master that the sentinels are asked for, as Celery's `master_name` in
+    /// `result_backend_transport_options`. The default is `?master_name=` of the address.
+    pub master_name: Option<String>,
     /// How long the states of unfinished tasks, groups and chords are kept. Each record states its own time. This is
     /// Celery's `result_expires`. The default is one day.
     pub result_expires: Duration,
     /// How long a call is tried again while Redis cannot be reached, restarts, or loads its data. The default is 10 s.
-    /// A wait for a result goes on however long that takes.
+    /// A wait for a result goes on however long that takes. With sentinels, choose
+    /// more than a failover takes: they wait for `down-after-milliseconds`, 30 s by default, before they begin one.
     pub patience: Duration,
     /// How long the process that sends the body of a chord has for it. After this time the next process that joins the
     /// chord sends the body. The default is 10 s.
@@ -66,7 +71,7 @@ pub struct RedisOptions {
     pub lane_neighbours: bool,
     /// The most bytes that one result document may take. The default is 512 MiB, which is the most that Redis takes.
     pub max_document_size: usize,
-    /// For `rediss://`: a PEM file with the certificate authorities against which the server is checked. The default is
+    /// For TLS: a PEM file with the certificate authorities against which the server is checked. The default is
     /// the file that redis-py's `ssl_ca_certs` in the address names, or else the system's authorities.
     pub ca_certs: Option<PathBuf>,
     /// The most bytes that the results of all members of a chord may take together.
@@ -77,6 +82,7 @@ impl Default for RedisOptions {
     fn default() -> Self {
         Self {
             global_keyprefix: None,
+            master_name: None,
             result_expires: Duration::from_secs(24 * 60 * 60),
             patience: Duration::from_secs(10),
             chord_lease: Duration::from_secs(10),
@@ -120,11 +126,17 @@ impl RedisStore {
     /// Connects to the database that the address names: `redis://user:password@host:port/database`, `rediss://` over
     /// TLS, or `redis+unix:///path?db=database`.
     ///
+    /// `sentinel://user:password@host:port/database;sentinel://host:port` is Celery's address of a master that sentinels
+    /// know; the first part says user, password and database of the master. [`RedisOptions::master_name`] names it, or
+    /// `?master_name=` in the address, where `sentinel_username=` and `sentinel_password=` are for the sentinels, and
+    /// `ssl=true` and `sentinel_ssl=true` speak TLS to the master and to the sentinels. Each new connection asks the
+    /// sentinels, so a failover is followed.
+    ///
     /// # Errors
     /// The address is wrong, or the server cannot be reached within [`RedisOptions::patience`].
     pub async fn connect(url: &str, options: RedisOptions) -> Result<Self, StoreError> {
         let core = Arc::new(RedisInner {
-            link: RedisLink::new(url, options.patience, options.ca_certs.as_deref())?,
+            link: RedisLink::new(url, &options)?,
             keys: Keys::new(options.global_keyprefix.as_deref()),
             scripts: Scripts::new(),
             options,

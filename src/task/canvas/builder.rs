@@ -16,7 +16,7 @@ use super::result::CanvasResult;
 use crate::core::Timestamp;
 use crate::task::dispatch;
 use crate::task::{
-    Client, EnqueueError, Json, Message, NewTask, RawSignature, Signature, Task, TaskId, current,
+    Arguments, Client, EnqueueError, Json, Message, NewTask, RawSignature, Signature, Task, TaskId, current,
 };
 
 /// Calls that follow from each other and have not been made yet. `O` is the type of the final result. It covers
@@ -79,9 +79,8 @@ impl<T: Task> IntoCanvas for Signature<T> {
         let mut canvas = called::<T>(&call);
         // The call has all of its arguments, so there is no place for the result of the step before.
         canvas.node.immutable = true;
-        match arguments.and_then(|a| serde_json::from_str(&a.args).map_err(|e| e.to_string())) {
-            Ok(args) => canvas.node.args = args,
-            Err(error) => canvas.error = Some(EnqueueError::Arguments { task: T::NAME.to_owned(), error }),
+        if let Err(error) = arguments.and_then(|a| canvas.fill(&a).map_err(|e| e.to_string())) {
+            canvas.error = Some(EnqueueError::Arguments { task: T::NAME.to_owned(), error });
         }
         canvas
     }
@@ -119,10 +118,11 @@ fn called<T: Task>(call: &NewTask) -> Canvas<T::Output> {
 #[doc(hidden)]
 pub fn partial<T: Task, A: Serialize>(task: T, args: &A) -> Canvas<T::Output> {
     let mut canvas = task.into_canvas();
-    // The unit type encodes as null and stands for no further argument.
-    match Json::encode(args).and_then(|args| args.read::<Option<Vec<Json>>>()) {
-        Ok(args) => canvas.node.args = args.unwrap_or_default(),
-        Err(error) => canvas.fail(T::NAME, &error),
+    // The open argument is the first of those that `*rest` takes, and then that parameter is still there.
+    let is_open = T::PARAMS.first().is_some_and(|name| !name.starts_with('*'));
+    let params = &T::PARAMS[usize::from(is_open)..];
+    if let Err(error) = Arguments::encode_call(args, params).and_then(|arguments| canvas.fill(&arguments)) {
+        canvas.fail(T::NAME, &error);
     }
     canvas
 }
@@ -243,6 +243,15 @@ impl<O> fmt::Debug for Canvas<O> {
 impl<O> Canvas<O> {
     fn of(node: Node) -> Self {
         Self { node, error: None, output: PhantomData }
+    }
+
+    /// Gives the task of this canvas its arguments.
+    fn fill(&mut self, arguments: &Arguments) -> Result<(), serde_json::Error> {
+        self.node.args = serde_json::from_str(&arguments.args)?;
+        if let (NodeKind::Task { kwargs, .. }, false) = (&mut self.node.kind, arguments.kwargs.is_empty()) {
+            *kwargs = serde_json::from_str(&arguments.kwargs)?;
+        }
+        Ok(())
     }
 
     fn fail(&mut self, task: &str, error: &serde_json::Error) {

@@ -69,6 +69,8 @@ pub(crate) struct Cause {
     pub(crate) errors: Vec<String>,
     pub(crate) error_type: Option<String>,
     pub(crate) error_module: Option<String>,
+    /// The arguments of the error's class, if they are others than the errors.
+    pub(crate) error_arguments: Option<Json>,
     pub(crate) traceback: Option<String>,
     /// The fingerprints of the errbacks that were called when a chord failed with this cause. The chord around it fails
     /// with the same cause and does not call these again.
@@ -84,6 +86,7 @@ impl Cause {
             errors: record.errors.clone(),
             error_type: record.error_type.clone(),
             error_module: record.error_module.clone(),
+            error_arguments: record.error_arguments.clone(),
             traceback: record.traceback.clone(),
             called: Vec::new(),
         };
@@ -100,7 +103,9 @@ impl Cause {
             is_room
         });
         let errors = errors.map(cut).collect();
-        Self { errors, traceback: self.traceback.as_ref().map(cut), ..self.clone() }
+        // A list that is cut would be none. Without it, the errors stand in its place.
+        let error_arguments = self.error_arguments.clone().filter(|list| list.text().len() <= each);
+        Self { errors, error_arguments, traceback: self.traceback.as_ref().map(cut), ..self.clone() }
     }
 
     fn chord(text: String) -> Self {
@@ -109,6 +114,7 @@ impl Cause {
             errors: vec![text],
             error_type: Some("ChordError".to_owned()),
             error_module: Some("celery.exceptions".to_owned()),
+            error_arguments: None,
             traceback: None,
             called: Vec::new(),
         }
@@ -116,15 +122,16 @@ impl Cause {
 
     /// Reads the cause from the document of an error. It is `None` if the document has no type.
     fn of_document(error: &Value) -> Option<Self> {
-        let text = |key: &str| error.get(key).and_then(Value::as_str).map(str::to_owned);
-        let errors = arguments(error).iter();
-        let errors =
-            errors.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned)).collect();
+        let field = |key: &str| error.get(key).and_then(Value::as_str).map(str::to_owned);
+        let arguments = arguments(error);
+        let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let are_others = !arguments.iter().all(Value::is_string);
         Some(Self {
             state: State::Failure,
-            errors,
-            error_type: Some(text("exc_type")?),
-            error_module: text("exc_module"),
+            errors: arguments.iter().map(text).collect(),
+            error_type: Some(field("exc_type")?),
+            error_module: field("exc_module"),
+            error_arguments: are_others.then(|| arguments.to_vec().into()),
             traceback: None,
             called: Vec::new(),
         })

@@ -1,3 +1,5 @@
+use serde_json::json;
+
 use super::*;
 use crate::task::{Context, TaskError};
 
@@ -56,12 +58,16 @@ fn an_error_is_retried_until_the_policy_gives_up() {
 
 #[test]
 fn what_an_error_is_called_in_python_is_in_the_record_also_after_retries() {
-    let error = || TaskError::failure(["bad"]).with_python_type("builtins", "ValueError").into_ending();
+    let error = || {
+        let error = TaskError::failure(["bad"]).with_python_type("builtins", "ValueError");
+        error.with_python_args(json!(["bad", 42])).into_ending()
+    };
     for retries in [0, 3] {
         match judge(&message(retries), error()) {
             Verdict::Over(record) if retries == 3 => {
                 assert_eq!(record.error_type.as_deref(), Some("ValueError"));
                 assert_eq!(record.error_module.as_deref(), Some("builtins"));
+                assert_eq!(record.error_arguments, Some(json!(["bad", 42]).into()));
             }
             verdict => assert!(matches!(verdict, Verdict::Again { .. }) && retries == 0),
         }

@@ -72,6 +72,11 @@ def greet(name, greeting="hello", mark=None):
 
 
 @task()
+def spread(first, second=5, *rest, **options):
+    return [first, second, rest, options]
+
+
+@task()
 def echo(value):
     return value
 

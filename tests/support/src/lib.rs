@@ -35,7 +35,7 @@ pub use program::Program;
 pub use proxy::Proxy;
 pub use python::{CeleryWorker, Python, Script, Server};
 pub use rabbitmq::{RabbitMq, RabbitMqOptions};
-pub use redis::{Redis, RedisOptions};
+pub use redis::{Redis, RedisOptions, Sentinel};
 pub use s3::S3;
 
 /// Longer than anything takes on a slow machine; who waits this long has hung.

@@ -1,4 +1,4 @@
-//! A Redis server of the test's own.
+//! A Redis server of the test's own, and a sentinel that watches one.
 
 use std::ffi::OsStr;
 use std::io::{Read, Write};
@@ -35,6 +35,13 @@ impl RedisOptions {
     /// One more setting, such as `("maxmemory", "10mb")`.
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.arguments.extend([format!("--{name}"), value.to_owned()]);
+        self
+    }
+
+    /// The server begins as a replica of this one.
+    pub fn replica_of(mut self, master: &Redis) -> Self {
+        self.arguments.extend(["--replicaof", "127.0.0.1"].map(str::to_owned));
+        self.arguments.push(master.0.port.to_string());
         self
     }
 
@@ -80,10 +87,7 @@ impl Redis {
 
     /// What `redis-cli` answers, on database 0. Panics if it fails.
     pub fn cli<A: AsRef<OsStr>>(&self, arguments: &[A]) -> String {
-        let output = run("redis-cli", program(&["redis-cli"], "redis-tools"), |command| {
-            command.args(["-h", "127.0.0.1", "-p", &self.0.port.to_string(), "-e"]).args(arguments);
-        });
-        output.expect_success("redis-cli").trim_end().to_owned()
+        cli(self.0.port, arguments)
     }
 
     /// `kill -9`.
@@ -150,12 +154,68 @@ impl Server {
                 .args(["--appendfsync", "always"])
                 .args(&self.options.arguments);
         });
-        process.await_condition("it answers", || match pings(self.port) {
-            Ok(answer) if answer == *b"+PONG\r\n" => Ok(()),
-            Ok(answer) => Err(String::from_utf8_lossy(&answer).into_owned()),
-            Err(error) => Err(error.to_string()),
-        });
+        process.await_condition("it answers", || answers(self.port));
         process
+    }
+}
+
+/// A sentinel that watches one master, which it takes for dead half a second after it has fallen silent.
+pub struct Sentinel {
+    process: Process,
+    port: u16,
+    _home: Home,
+    master_name: String,
+}
+
+impl Sentinel {
+    /// Comes back when the sentinel knows a replica of `master` that is in step with it.
+    pub fn start(master_name: &str, master: &Redis) -> Self {
+        let (port, home) = (ports::free(), Home::new("sentinel"));
+        let file = home.join("sentinel.conf");
+        // It writes what it learns into this file.
+        let text = format!(
+            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {master_name} 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds {master_name} 500\nsentinel failover-timeout {master_name} 5000\n",
+            home.path().display(),
+            master.0.port,
+        );
+        std::fs::write(&file, text).expect("the settings of a sentinel");
+        let path = program(&["redis-server"], "redis-server");
+        let mut process = Process::start("redis-sentinel", path, home.join("log"), |command| {
+            command.arg(&file).arg("--sentinel");
+        });
+        process.await_condition("it answers", || answers(port));
+        process.await_condition("it knows a replica", || {
+            let replicas = cli(port, &["SENTINEL", "REPLICAS", master_name]);
+            let fields: Vec<&str> = replicas.lines().collect();
+            let is_in_step = fields.windows(2).any(|pair| pair == ["master-link-status", "ok"]);
+            if is_in_step { Ok(()) } else { Err(replicas) }
+        });
+        Self { process, port, _home: home, master_name: master_name.to_owned() }
+    }
+
+    /// One of the 16 databases of the master, as Celery writes it, with the master's name in it.
+    pub fn url_of(&self, database: u8) -> String {
+        format!("sentinel://127.0.0.1:{}/{database}?master_name={}", self.port, self.master_name)
+    }
+
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+}
+
+fn cli<A: AsRef<OsStr>>(port: u16, arguments: &[A]) -> String {
+    let output = run("redis-cli", program(&["redis-cli"], "redis-tools"), |command| {
+        command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-e"]).args(arguments);
+    });
+    output.expect_success("redis-cli").trim_end().to_owned()
+}
+
+fn answers(port: u16) -> Result<(), String> {
+    match pings(port) {
+        Ok(answer) if answer == *b"+PONG\r\n" => Ok(()),
+        Ok(answer) => Err(String::from_utf8_lossy(&answer).into_owned()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

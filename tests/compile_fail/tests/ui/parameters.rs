@@ -30,4 +30,27 @@ async fn seventeen(
     q: u8,
 ) {}
 
+use celeriac::task::{Data, Rest, RestByName};
+
+#[task]
+async fn rest_before(lines: Rest<String>, order: u64) {}
+
+#[task]
+async fn rest_behind_names(options: RestByName<u8>, lines: Rest<u8>) {}
+
+#[task]
+async fn rest_twice(a: Rest<u8>, b: Rest<u8>) {}
+
+#[task]
+async fn default_of_the_rest(#[default = 5] lines: Rest<u8>) {}
+
+#[task]
+async fn default_of_no_argument(#[default = 5] pool: Data<u8>) {}
+
+#[task]
+async fn default_without_value(#[default] a: u8, #[default(5)] b: u8) {}
+
+#[task]
+async fn default_twice(#[default = 5] #[default = 6] a: u8) {}
+
 fn main() {}

@@ -24,8 +24,8 @@ def raised(result):
 
 
 def is_bad(exception):
-    """The `ValueError("bad", 42)` of the task `fail`. In Rust the parts of an error are texts."""
-    return type(exception) is ValueError and tuple(map(str, exception.args)) == ("bad", "42")
+    """The `ValueError("bad", 42)` of the task `fail`, with a text and a number."""
+    return type(exception) is ValueError and exception.args == ("bad", 42)
 
 
 def ready(app, queue):

@@ -4,7 +4,7 @@ import uuid
 
 import gates
 
-from . import PATIENCE
+from . import PATIENCE, raised
 
 
 def positional(app, side):
@@ -18,6 +18,19 @@ def kwargs(app, side):
     greet = f"{side}.greet"
     assert app.send_task(greet, kwargs={"name": "you", "greeting": "good day"}).get(timeout=PATIENCE) == "good day you"
     assert app.send_task(greet, ("you",), {"greeting": "bye", "mark": "!"}).get(timeout=PATIENCE) == "bye you!"
+
+
+def spread(app, side):
+    """What is left out, and what is left over."""
+    for args, kwargs, seen in (
+        ((1,), {}, [1, 5, [], {}]),
+        ((1, None), {}, [1, None, [], {}]),
+        ((1, 2, 3, [4]), {"color": "red", "rest": 7}, [1, 2, [3, [4]], {"color": "red", "rest": 7}]),
+        ((), {"first": "a", "size": None}, ["a", 5, [], {"size": None}]),
+    ):
+        assert app.send_task(f"{side}.spread", args, kwargs).get(timeout=PATIENCE) == seen, (args, kwargs)
+    wrong = app.send_task(f"{side}.spread", (1,), {"first": 1})
+    assert type(raised(wrong)) is TypeError
 
 
 def values(app, side):
