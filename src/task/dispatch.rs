@@ -3,6 +3,7 @@
 //! Callers use it, and so do workers, for the tasks that follow from the end of another one. Relative options such as a
 //! countdown count from the time of sending, not from the time at which the signature was made.
 
+mod broadcast;
 mod options;
 
 use std::collections::HashSet;
@@ -33,6 +34,11 @@ pub(crate) trait Router: Send + Sync {
     /// The queue of a call that must not fail, because the end that it follows from has happened. It is the best queue
     /// that exists.
     fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String;
+
+    /// Whether each task in this physical queue is run by every process that serves it.
+    fn is_broadcast(&self, _queue: &str) -> bool {
+        false
+    }
 }
 
 /// Makes messages of calls.
@@ -97,11 +103,13 @@ impl Dispatcher {
     /// Makes the message of a caller's call.
     ///
     /// # Errors
-    /// The arguments or headers are too large, the id or a name is not usable, the queue is not known, a key cannot be made, or
-    /// the broker lacks lanes or unique windows.
+    /// The arguments or headers are too large, the id or a name is not usable, the queue is not known, a key cannot be made,
+    /// the broker lacks lanes or unique windows, or the queue is a broadcast and the call needs one end.
     pub(crate) fn message(&self, call: NewTask) -> Result<Message, EnqueueError> {
         let unique = self.unique(&call)?;
-        Ok(Message { unique, ..self.message_of(call)? })
+        let message = Message { unique, ..self.message_of(call)? };
+        self.check_broadcast(&message)?;
+        Ok(message)
     }
 
     fn message_of(&self, call: NewTask) -> Result<Message, EnqueueError> {
@@ -185,7 +193,8 @@ impl Dispatcher {
     fn check(&self, node: &Node) -> Result<(), EnqueueError> {
         let queue =
             |task: &str, queue: Option<&str>| self.route.queue(task, queue, &Arguments::default()).map(drop);
-        node.check(&queue, self.limits, self.max_message_size)
+        node.check(&queue, self.limits, self.max_message_size)?;
+        self.check_broadcasts(node, false)
     }
 
     fn firsts(&self, calls: Vec<Call>, origin: &ParentTask) -> Result<Vec<Message>, EnqueueError> {
@@ -196,7 +205,9 @@ impl Dispatcher {
     fn first(&self, call: Call, origin: &ParentTask) -> Result<Message, EnqueueError> {
         let (call, workflow) = self.read(call, origin);
         // The message has no unique window: a caller who waits for a part that was left out would wait in vain.
-        Ok(Message { workflow, ..self.message_of(call)? })
+        let message = Message { workflow, ..self.message_of(call)? };
+        self.check_broadcast(&message)?;
+        Ok(message)
     }
 
     /// Makes the message of a call that follows from the end of a task. That end has happened, so the call cannot be

@@ -11,7 +11,7 @@ use super::consumer::ConsumerCommand;
 use super::{AmqpBroker, elections, events, mailbox, pidbox};
 use crate::broker::{
     BrokerConnection, BrokerError, BrokerListener, DeadLetterQueue, Events, Inspect, MessageLocation,
-    RecordFn, Removal, ScheduledTask,
+    QueueBinding, RecordFn, Removal, ScheduledTask,
 };
 use crate::protocol::control::{Reply, Request};
 use crate::task::clock::now;
@@ -55,6 +55,15 @@ impl Events for AmqpBroker {
 
     fn queue_arguments(&self, queue: &str) -> Map<String, Value> {
         self.shared.options.arguments(queue)
+    }
+
+    fn binding(&self, queue: &str) -> Option<QueueBinding> {
+        let is_broadcast = self.shared.options.is_broadcast(queue);
+        is_broadcast.then(|| QueueBinding::new(queue, "fanout", ""))
+    }
+
+    fn own_queue(&self, queue: &str) -> Option<String> {
+        self.shared.topology.name_of_own(queue)
     }
 
     async fn scheduled(&self, limit: usize) -> Vec<ScheduledTask> {

@@ -1,6 +1,6 @@
 //! The options of the RabbitMQ broker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::broker::embedded::DEFAULT_DELIVERY_LIMIT;
 use crate::broker::{QueueSetup, QueueType};
+use crate::catalogue::QueueRow;
 use crate::protocol::Arrival;
 use crate::protocol::events::EXCHANGE;
 
@@ -69,6 +70,8 @@ pub struct AmqpOptions {
     /// For `amqps://`: a PEM file with the certificate authorities that servers are checked against. Default: the
     /// system's.
     pub ca_certs: Option<PathBuf>,
+    /// The broadcasts that this program only sends.
+    unheard: HashSet<String>,
 }
 
 impl Default for AmqpOptions {
@@ -93,6 +96,7 @@ impl Default for AmqpOptions {
             control_queue_expires: Duration::from_secs(10),
             max_size: Arrival::MAX_SIZE,
             ca_certs: None,
+            unheard: HashSet::new(),
         }
     }
 }
@@ -254,6 +258,27 @@ impl AmqpOptions {
         lifetimes(None, self.control_queue_expires)
     }
 
+    /// Takes from the rows of a catalogue how their queues are declared. The rows win.
+    pub(crate) fn take_rows(&mut self, rows: &[QueueRow]) {
+        for row in rows.iter().filter(|row| !row.setup.is_plain()) {
+            let of_options = self.queues.remove(&row.name).unwrap_or_default();
+            self.queues.insert(row.name.clone(), row.setup.clone().over(of_options));
+            if row.setup.broadcast && !row.served {
+                self.unheard.insert(row.name.clone());
+            }
+        }
+    }
+
+    /// Whether the queue of this name is a broadcast.
+    pub(super) fn is_broadcast(&self, queue: &str) -> bool {
+        self.queues.get(queue).is_some_and(|setup| setup.broadcast)
+    }
+
+    /// Whether this process has a queue of its own for this broadcast.
+    pub(super) fn hears(&self, queue: &str) -> bool {
+        self.is_broadcast(queue) && !self.unheard.contains(queue)
+    }
+
     /// The type that a queue gets if it has to be made.
     pub(super) fn type_of(&self, queue: &str) -> QueueType {
         let own = self.queues.get(queue).and_then(|setup| setup.queue_type);
@@ -263,6 +288,12 @@ impl AmqpOptions {
     /// The arguments that a queue gets if it has to be made; a classic queue gets none, as with kombu.
     pub(super) fn arguments(&self, queue: &str) -> Map<String, Value> {
         let own = self.queues.get(queue);
+        // What is set for all queues is meant for those that keep tasks until somebody takes them.
+        if let Some(setup) = own.filter(|setup| setup.broadcast) {
+            let mut arguments = setup.arguments.clone();
+            arguments.extend(setup.max_priority.map(|max| ("x-max-priority".to_owned(), max.into())));
+            return arguments;
+        }
         let mut arguments = self.every_queue.arguments.clone();
         arguments.extend(own.into_iter().flat_map(|setup| setup.arguments.clone()));
         if self.type_of(queue) == QueueType::Quorum {
@@ -315,6 +346,7 @@ mod tests {
             queue_type: Some(QueueType::Quorum),
             max_priority: Some(5),
             arguments: arguments(json!({"x-max-length": 10, "x-overflow": "reject-publish"})),
+            broadcast: false,
         };
         assert_eq!((options.type_of("any"), options.type_of("own")), (QueueType::Quorum, QueueType::Classic));
         let any = json!({"x-max-length": 10, "x-overflow": "reject-publish", "x-queue-type": "quorum"});

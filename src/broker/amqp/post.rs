@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, ShortString};
 
+use super::options::AmqpOptions;
 use super::outgoing::{COPY, mark};
 use crate::task::{Message, RUN_ONCE_HEADER};
 
@@ -35,6 +36,18 @@ impl OutgoingMessage {
         self.body.len() > LARGE && self.aim != Aim::Dead
     }
 
+    /// The same message, addressed to the exchange if its queue is a broadcast. A delayed one comes to the exchange by its
+    /// key.
+    pub(super) fn addressed(mut self, options: &AmqpOptions) -> Self {
+        if let Aim::Queue(queue) = &self.aim
+            && options.is_broadcast(queue)
+        {
+            self.exchange = std::mem::replace(&mut self.key, "".into());
+            self.aim = Aim::Broadcast(queue.clone());
+        }
+        self
+    }
+
     /// The same message, marked as one that was sent before.
     pub(super) fn copy(&self) -> Self {
         let mut headers = self.properties.headers().clone().unwrap_or_default();
@@ -53,6 +66,8 @@ pub(super) enum Aim {
     Queue(String),
     /// The message goes to a task queue after a delay.
     Delayed(String),
+    /// The message goes to every process that hears this broadcast, and perhaps to none.
+    Broadcast(String),
     /// The message goes to the dead letters.
     Dead,
     /// The message goes into the guard queue of this process.
@@ -67,6 +82,7 @@ impl fmt::Display for Aim {
         match self {
             Self::Queue(queue) => write!(f, "queue `{queue}`"),
             Self::Delayed(queue) => write!(f, "queue `{queue}` by way of the delays"),
+            Self::Broadcast(queue) => write!(f, "the broadcast `{queue}`"),
             Self::Dead => f.write_str("the dead letters"),
             Self::GuardQueue => f.write_str("the guard queue of this process"),
             Self::Anybody => f.write_str("whoever listens"),

@@ -281,7 +281,7 @@ impl Publisher {
             // RabbitMQ may have the first one already, so the second says that it is a copy.
             if attempt.sent
                 && (copy.is_none() || post.once)
-                && matches!(post.aim, Aim::Queue(_) | Aim::Delayed(_))
+                && matches!(post.aim, Aim::Queue(_) | Aim::Delayed(_) | Aim::Broadcast(_))
             {
                 copy = Some(post.copy());
             }
@@ -319,7 +319,7 @@ impl Publisher {
         match confirmation {
             Confirmation::Ack(None) | Confirmation::NotRequested => Ok(true),
             Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => match aim {
-                Aim::Anybody => Ok(true),
+                Aim::Anybody | Aim::Broadcast(_) => Ok(true), // nobody listens, which is no mistake
                 // The queue was deleted since it was declared, so it is declared again.
                 _ if !attempt.returned => {
                     attempt.returned = true;
@@ -361,7 +361,7 @@ impl Publisher {
     /// Whether everything that a message needs is declared.
     fn is_declared(&self, aim: &Aim) -> bool {
         match aim {
-            Aim::Queue(queue) => self.topology.knows(queue),
+            Aim::Queue(queue) | Aim::Broadcast(queue) => self.topology.knows(queue),
             Aim::Delayed(_) | Aim::Dead => false,
             Aim::GuardQueue | Aim::Anybody => true,
         }
@@ -369,7 +369,7 @@ impl Publisher {
 
     async fn declare(&self, aim: &Aim) -> Result<(), BrokerError> {
         match aim {
-            Aim::Queue(queue) => self.topology.declare(queue).await,
+            Aim::Queue(queue) | Aim::Broadcast(queue) => self.topology.declare(queue).await,
             Aim::Delayed(queue) => self.topology.declare_delay(queue).await,
             Aim::Dead => self.topology.declare_dead().await,
             Aim::GuardQueue | Aim::Anybody => Ok(()),

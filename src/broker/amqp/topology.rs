@@ -6,7 +6,7 @@
 //! channel as well, and lapin logs an ERROR for each channel that RabbitMQ closes. So nothing is logged when
 //! queues are made, nor when they are there as they should be.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,12 +19,13 @@ use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::link::AmqpLink;
+use super::link::{AmqpLink, LiveConnection};
 use super::options::AmqpOptions;
 use super::{delay, table};
 use crate::broker::error::shown;
 use crate::broker::{BrokerError, QueueType};
 use crate::rabbitmq::{ACCESS_REFUSED, PRECONDITION_FAILED, code};
+use crate::task::TaskId;
 
 /// How long RabbitMQ may take to declare something.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -56,6 +57,15 @@ pub(super) struct Topology {
     link: Arc<AmqpLink>,
     options: Arc<AmqpOptions>,
     known: Mutex<Known>,
+    /// The queues by which this process hears broadcasts, by the names of their exchanges.
+    own: tokio::sync::Mutex<HashMap<String, OwnQueue>>,
+}
+
+/// A queue by which this process hears a broadcast. It goes with its connection.
+struct OwnQueue {
+    name: ShortString,
+    /// The epoch of the connection.
+    connection: u64,
 }
 
 #[derive(Default)]
@@ -71,7 +81,7 @@ struct Known {
 
 impl Topology {
     pub(super) fn new(link: Arc<AmqpLink>, options: Arc<AmqpOptions>) -> Self {
-        Self { link, options, known: Mutex::default() }
+        Self { link, options, known: Mutex::default(), own: tokio::sync::Mutex::default() }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -113,7 +123,68 @@ impl Topology {
         if name.as_str().is_empty() {
             return Err(BrokerError::Refused("a queue needs a name".to_owned()));
         }
+        if self.options.is_broadcast(queue) {
+            self.link.during(self.declare_broadcast(queue, name)).await?;
+            self.known().queues.insert(queue.to_owned());
+            return Ok(());
+        }
         self.link.during(self.declare_anew(queue, name)).await
+    }
+
+    /// Makes sure that the exchange of a broadcast is there, and that this process hears it if it is to.
+    async fn declare_broadcast(&self, queue: &str, name: ShortString) -> Result<(), BrokerError> {
+        self.make_exchange(name, ExchangeKind::Fanout).await?;
+        if self.options.hears(queue) {
+            let up = self.link.up(Instant::now() + PATIENCE).await?;
+            self.own_queue(queue, &up).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a durable exchange unless it is there.
+    async fn make_exchange(&self, name: ShortString, kind: ExchangeKind) -> Result<(), BrokerError> {
+        let channel = self.channel().await?;
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let told = format!("{kind:?}").to_lowercase();
+        let declared = channel.exchange_declare(name.clone(), kind, durable, FieldTable::default()).await;
+        declared.map_err(|error| match code(&error) {
+            Some(PRECONDITION_FAILED) => BrokerError::Refused(format!(
+                "the exchange `{name}` is there and is no durable {told} exchange: {error}; use another name, or delete it in RabbitMQ"
+            )),
+            _ => broken(&error),
+        })
+    }
+
+    /// The queue by which this process hears a broadcast on this connection: kombu's, but that it belongs to the
+    /// connection alone. So it stays, and gathers what is sent, while nothing is taken from it, and RabbitMQ deletes it with
+    /// the connection.
+    pub(super) async fn own_queue(
+        &self,
+        queue: &str,
+        up: &LiveConnection,
+    ) -> Result<ShortString, BrokerError> {
+        let mut own = self.own.lock().await;
+        let known = own.get(queue).filter(|own| own.connection == up.epoch).map(|own| own.name.clone());
+        let name = match known {
+            Some(name) => name,
+            None => short(&format!("bcast.{}", TaskId::new()))?,
+        };
+        // It is declared again although it is known: somebody may have deleted it.
+        let channel = up.connection.create_channel().await.map_err(|e| broken(&e))?;
+        let alone = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+        let arguments = table::to_table(self.options.arguments(queue));
+        channel.queue_declare(name.clone(), alone, arguments).await.map_err(|e| broken(&e))?;
+        let bind = QueueBindOptions::default();
+        let bound = channel.queue_bind(name.clone(), short(queue)?, "".into(), bind, FieldTable::default());
+        bound.await.map_err(|e| broken(&e))?;
+        own.insert(queue.to_owned(), OwnQueue { name: name.clone(), connection: up.epoch });
+        Ok(name)
+    }
+
+    /// The name of the queue by which this process hears a broadcast, if it does.
+    pub(super) fn name_of_own(&self, queue: &str) -> Option<String> {
+        let own = self.own.try_lock().ok()?;
+        own.get(queue).map(|own| own.name.as_str().to_owned())
     }
 
     async fn declare_anew(&self, queue: &str, name: ShortString) -> Result<(), BrokerError> {
@@ -175,9 +246,16 @@ impl Topology {
         }
         let channel = self.channel().await?;
         let key = short(&delay::delivery_key(queue))?;
-        let bind = QueueBindOptions::default();
-        let bound =
-            channel.queue_bind(short(queue)?, delay::DELIVERY.into(), key, bind, FieldTable::default());
+        let (name, none) = (short(queue)?, FieldTable::default());
+        let bound = async {
+            if self.options.is_broadcast(queue) {
+                let bind = ExchangeBindOptions::default();
+                channel.exchange_bind(name, delay::DELIVERY.into(), key, bind, none).await
+            } else {
+                let bind = QueueBindOptions::default();
+                channel.queue_bind(name, delay::DELIVERY.into(), key, bind, none).await
+            }
+        };
         self.link.during(async { bound.await.map_err(|e| broken(&e)) }).await?;
         self.known().delayed.insert(queue.to_owned());
         Ok(())

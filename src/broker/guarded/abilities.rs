@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use super::{GuardedBroker, calm, caught};
 use crate::broker::{
     Backlog, BrokerConnection, BrokerError, BrokerListener, BrokerNotes, CasOutcome, DeadLetterQueue, Events,
-    Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, RecordFn, Removal, Results, ScheduledTask,
-    UniqueWindows,
+    Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, QueueBinding, RecordFn, Removal, Results,
+    ScheduledTask, UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::protocol::control::{Reply, Request};
@@ -220,6 +220,14 @@ impl Events for GuardedBroker {
         calm("queue_arguments", || {
             self.given.events().map(|events| events.queue_arguments(queue)).unwrap_or_default()
         })
+    }
+
+    fn binding(&self, queue: &str) -> Option<QueueBinding> {
+        calm("binding", || self.given.events()?.binding(queue))
+    }
+
+    fn own_queue(&self, queue: &str) -> Option<String> {
+        calm("own_queue", || self.given.events()?.own_queue(queue))
     }
 
     async fn scheduled(&self, limit: usize) -> Vec<ScheduledTask> {

@@ -11,7 +11,7 @@ use super::queue::{name_of, unwrap};
 use crate::broker::completer::Completer;
 use crate::broker::{
     Broker, BrokerConnection, BrokerError, BrokerListener, DeadLetterQueue, Events, Inspect, MessageLocation,
-    RecordFn, Removal, ScheduledTask,
+    QueueBinding, RecordFn, Removal, ScheduledTask,
 };
 use crate::protocol::control::{Reply, Request};
 use crate::task::{Message, TaskId, TaskResult};
@@ -49,6 +49,14 @@ impl Events for OutboxBroker {
 
     fn queue_arguments(&self, queue: &str) -> Map<String, Value> {
         self.way.inner.events().map(|events| events.queue_arguments(queue)).unwrap_or_default()
+    }
+
+    fn binding(&self, queue: &str) -> Option<QueueBinding> {
+        self.way.inner.events()?.binding(queue)
+    }
+
+    fn own_queue(&self, queue: &str) -> Option<String> {
+        self.way.inner.events()?.own_queue(queue)
     }
 
     async fn scheduled(&self, limit: usize) -> Vec<ScheduledTask> {

@@ -12,7 +12,7 @@ use crate::broker::completer::Completer;
 use crate::broker::lane::SHOWN;
 use crate::broker::{
     Broker, BrokerConnection, BrokerError, BrokerListener, Events, Inspect, LaneFacts, LaneLever, Lanes,
-    MessageLocation, RecordFn, Removal, ScheduledTask,
+    MessageLocation, QueueBinding, RecordFn, Removal, ScheduledTask,
 };
 use crate::protocol::control::{Reply, Request};
 use crate::store::Store;
@@ -74,6 +74,14 @@ impl Events for RedisLanesBroker {
 
     fn queue_arguments(&self, queue: &str) -> Map<String, Value> {
         self.shared.inner.events().map(|events| events.queue_arguments(queue)).unwrap_or_default()
+    }
+
+    fn binding(&self, queue: &str) -> Option<QueueBinding> {
+        self.shared.inner.events()?.binding(queue)
+    }
+
+    fn own_queue(&self, queue: &str) -> Option<String> {
+        self.shared.inner.events()?.own_queue(queue)
     }
 
     async fn scheduled(&self, limit: usize) -> Vec<ScheduledTask> {

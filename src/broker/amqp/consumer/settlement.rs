@@ -69,13 +69,14 @@ impl QueueConsumer {
             }
             Settle::Requeue { mut message, due } => {
                 message.eta = due.or(message.eta);
-                self.post(tag, vec![*message], None, done);
+                self.send_back(tag, *message, done);
             }
             Settle::Return { crashed: true } => self.crashed(tag, done),
             Settle::Return { crashed: false } => self.hand_back(tag, done),
             Settle::DeadLetter { reason, follow_ups, .. } => {
                 let messages = follow_ups.map(|follow_ups| follow_ups.messages).unwrap_or_default();
-                self.post(tag, messages, Some(outgoing::letter(&holding_message, &reason)), done);
+                let letter = self.letter_of(&holding_message, &reason);
+                self.post(tag, messages, letter, done);
             }
         }
     }
@@ -85,8 +86,8 @@ impl QueueConsumer {
     pub(super) fn bury(&mut self, tag: u64, reason: &str, done: Option<Done>) {
         let Some(in_flight) = self.in_flight.get(&tag) else { return };
         self.shared.over(crash_result(&in_flight.message), Some(&in_flight.message));
-        let letter = outgoing::letter(&in_flight.message, reason);
-        self.post(tag, Vec::new(), Some(letter), done);
+        let letter = self.letter_of(&in_flight.message, reason);
+        self.post(tag, Vec::new(), letter, done);
     }
 
     /// Counts a crash. The message goes back into its queue with the new count, or to the dead letters.
@@ -99,7 +100,7 @@ impl QueueConsumer {
         if message.crashes >= self.shared.options.delivery_limit {
             self.bury(tag, &crash_reason(message.crashes), done);
         } else {
-            self.post(tag, vec![message], None, done);
+            self.send_back(tag, message, done);
         }
     }
 
@@ -109,6 +110,9 @@ impl QueueConsumer {
         match in_flight.place {
             // The copy in the guard queue says that the task runs, which it does not, and it would wait for its time to
             // live. If the message is gone, there is nothing to give back. So it is published anew.
+            DeliveryLocation::GuardQueue { .. } | DeliveryLocation::Gone if self.own_queue.is_some() => {
+                self.keep_or_drop(tag, done);
+            }
             DeliveryLocation::GuardQueue { .. } | DeliveryLocation::Gone => {
                 let message = Message::clone(&in_flight.message);
                 self.post(tag, vec![message], None, done);
@@ -259,7 +263,8 @@ async fn send(
 /// A message on its way. One that cannot be written goes to the dead letters itself, and has failed: should the run that it
 /// follows from go back instead, it would come to the same end again, for ever.
 fn post_of(message: Arc<Message>, shared: &AmqpInner) -> OutgoingMessage {
-    outgoing::follower(&message, now()).unwrap_or_else(|error| {
+    let follower = outgoing::follower(&message, now()).map(|post| post.addressed(&shared.options));
+    follower.unwrap_or_else(|error| {
         let reason = format!("it cannot be sent: {error}");
         tracing::error!(queue = message.queue, id = %message.id, %error, "a task cannot be sent; it is in the dead letters");
         shared.over(unsendable_result(&message, &reason), Some(&message));
@@ -267,7 +272,7 @@ fn post_of(message: Arc<Message>, shared: &AmqpInner) -> OutgoingMessage {
     })
 }
 
-fn answer(done: Option<Done>, verdict: Result<(), BrokerError>) {
+pub(super) fn answer(done: Option<Done>, verdict: Result<(), BrokerError>) {
     if let Some(done) = done {
         let _ = done.send(verdict);
     }
