@@ -7,6 +7,7 @@ mod kit;
 use celeriac_test_support as services;
 
 mod blockage;
+mod broadcast;
 mod control;
 mod dead_letters;
 mod declared;
