@@ -52,6 +52,17 @@ pub trait Events: Send + Sync {
         None
     }
 
+    /// Has a queue bound to an exchange from now on, and declares both. A queue that is there keeps the bindings that it has.
+    ///
+    /// # Errors
+    /// The broker has no exchanges, or it refuses the queue or the exchange. Then the binding is forgotten.
+    async fn bind(&self, queue: &str, binding: QueueBinding) -> Result<(), BrokerError> {
+        let exchange = binding.exchange;
+        Err(BrokerError::Refused(format!(
+            "`{queue}` cannot be bound to the exchange `{exchange}`: the broker has no exchanges"
+        )))
+    }
+
     /// The name of the queue by which this process alone hears a broadcast.
     fn own_queue(&self, _queue: &str) -> Option<String> {
         None
@@ -75,6 +86,9 @@ pub struct QueueBinding {
 }
 
 impl QueueBinding {
+    /// The types that an exchange may have.
+    pub const TYPES: [&str; 4] = ["direct", "fanout", "topic", "headers"];
+
     /// Describes a binding to this exchange, of this type, with this key.
     pub fn new(
         exchange: impl Into<String>,

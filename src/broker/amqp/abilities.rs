@@ -58,8 +58,15 @@ impl Events for AmqpBroker {
     }
 
     fn binding(&self, queue: &str) -> Option<QueueBinding> {
-        let is_broadcast = self.shared.options.is_broadcast(queue);
-        is_broadcast.then(|| QueueBinding::new(queue, "fanout", ""))
+        if self.shared.options.is_broadcast(queue) {
+            return Some(QueueBinding::new(queue, "fanout", ""));
+        }
+        self.shared.topology.binding(queue)
+    }
+
+    async fn bind(&self, queue: &str, binding: QueueBinding) -> Result<(), BrokerError> {
+        let (shared, queue) = (Arc::clone(&self.shared), queue.to_owned());
+        self.there(async move { shared.topology.bind(&queue, binding).await }).await
     }
 
     fn own_queue(&self, queue: &str) -> Option<String> {

@@ -23,7 +23,7 @@ use super::link::{AmqpLink, LiveConnection};
 use super::options::AmqpOptions;
 use super::{delay, table};
 use crate::broker::error::shown;
-use crate::broker::{BrokerError, QueueType};
+use crate::broker::{BrokerError, QueueBinding, QueueType};
 use crate::rabbitmq::{ACCESS_REFUSED, PRECONDITION_FAILED, code};
 use crate::task::TaskId;
 
@@ -59,6 +59,8 @@ pub(super) struct Topology {
     known: Mutex<Known>,
     /// The queues by which this process hears broadcasts, by the names of their exchanges.
     own: tokio::sync::Mutex<HashMap<String, OwnQueue>>,
+    /// The queues that are bound in another way than kombu does by default.
+    bindings: Mutex<HashMap<String, QueueBinding>>,
 }
 
 /// A queue by which this process hears a broadcast. It goes with its connection.
@@ -81,7 +83,8 @@ struct Known {
 
 impl Topology {
     pub(super) fn new(link: Arc<AmqpLink>, options: Arc<AmqpOptions>) -> Self {
-        Self { link, options, known: Mutex::default(), own: tokio::sync::Mutex::default() }
+        let (own, bindings) = (tokio::sync::Mutex::default(), Mutex::default());
+        Self { link, options, known: Mutex::default(), own, bindings }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -187,7 +190,52 @@ impl Topology {
         own.get(queue).map(|own| own.name.as_str().to_owned())
     }
 
+    /// How a queue is bound, if not as kombu does by default.
+    pub(super) fn binding(&self, queue: &str) -> Option<QueueBinding> {
+        self.bindings.lock().get(queue).cloned()
+    }
+
+    /// Has a queue bound in this way whenever it is declared, and declares it.
+    pub(super) async fn bind(&self, queue: &str, binding: QueueBinding) -> Result<(), BrokerError> {
+        self.bindings.lock().insert(queue.to_owned(), binding);
+        self.known().queues.remove(queue);
+        let declared = self.declare(queue).await;
+        if declared.is_err() {
+            self.bindings.lock().remove(queue);
+        }
+        declared
+    }
+
+    /// Makes sure that a queue is there and bound in this way. A queue that somebody uses is bound as well.
+    async fn declare_bound(&self, name: ShortString, binding: &QueueBinding) -> Result<(), BrokerError> {
+        let QueueBinding { exchange, exchange_type, routing_key, .. } = binding;
+        let kind = match exchange_type.as_str() {
+            "direct" => ExchangeKind::Direct,
+            "fanout" => ExchangeKind::Fanout,
+            "topic" => ExchangeKind::Topic,
+            "headers" => ExchangeKind::Headers,
+            // RabbitMQ would close the connection.
+            other => {
+                let (other, types) = (shown(other), QueueBinding::TYPES.join(", "));
+                let error = format!("an exchange of type `{other}` is not made here; the types are {types}");
+                return Err(BrokerError::Refused(error));
+            }
+        };
+        let (exchange, key) = (short(exchange)?, short(routing_key)?);
+        self.make_exchange(exchange.clone(), kind).await?;
+        self.make_queue(&name, &self.options.arguments(name.as_str())).await?;
+        let channel = self.channel().await?;
+        let bind = QueueBindOptions::default();
+        let bound = channel.queue_bind(name, exchange, key, bind, FieldTable::default());
+        bound.await.map_err(|e| broken(&e))
+    }
+
     async fn declare_anew(&self, queue: &str, name: ShortString) -> Result<(), BrokerError> {
+        if let Some(binding) = self.binding(queue) {
+            self.declare_bound(name, &binding).await?;
+            self.known().queues.insert(queue.to_owned());
+            return Ok(());
+        }
         // A queue that somebody uses is there as its owner wants it.
         if self.make_queue(&name, &self.options.arguments(queue)).await? == Declared::Unused {
             // kombu sends to the default exchange, but declares this exchange and binds the queue to it, so others

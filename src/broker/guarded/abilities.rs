@@ -226,6 +226,10 @@ impl Events for GuardedBroker {
         calm("binding", || self.given.events()?.binding(queue))
     }
 
+    async fn bind(&self, queue: &str, binding: QueueBinding) -> Result<(), BrokerError> {
+        caught("bind", async { self.own_events()?.bind(queue, binding).await }).await
+    }
+
     fn own_queue(&self, queue: &str) -> Option<String> {
         calm("own_queue", || self.given.events()?.own_queue(queue))
     }

@@ -55,6 +55,13 @@ impl Events for OutboxBroker {
         self.way.inner.events()?.binding(queue)
     }
 
+    async fn bind(&self, queue: &str, binding: QueueBinding) -> Result<(), BrokerError> {
+        match self.way.inner.events() {
+            Some(events) => events.bind(queue, binding).await,
+            None => Err(BrokerError::Refused("the broker has no exchanges".to_owned())),
+        }
+    }
+
     fn own_queue(&self, queue: &str) -> Option<String> {
         self.way.inner.events()?.own_queue(queue)
     }

@@ -80,6 +80,13 @@ impl Events for RedisLanesBroker {
         self.shared.inner.events()?.binding(queue)
     }
 
+    async fn bind(&self, queue: &str, binding: QueueBinding) -> Result<(), BrokerError> {
+        match self.shared.inner.events() {
+            Some(events) => events.bind(queue, binding).await,
+            None => Err(BrokerError::Refused("the broker has no exchanges".to_owned())),
+        }
+    }
+
     fn own_queue(&self, queue: &str) -> Option<String> {
         self.shared.inner.events()?.own_queue(queue)
     }

@@ -100,6 +100,13 @@ impl Events for SplitInner {
         self.transport.events()?.binding(queue)
     }
 
+    async fn bind(&self, queue: &str, binding: QueueBinding) -> Result<(), BrokerError> {
+        match self.transport.events() {
+            Some(events) => events.bind(queue, binding).await,
+            None => Err(BrokerError::Refused("the broker has no exchanges".to_owned())),
+        }
+    }
+
     fn own_queue(&self, queue: &str) -> Option<String> {
         self.transport.events()?.own_queue(queue)
     }
