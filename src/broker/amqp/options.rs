@@ -279,6 +279,14 @@ impl AmqpOptions {
         self.is_broadcast(queue) && !self.unheard.contains(queue)
     }
 
+    /// The exchange to which RabbitMQ sends the dead letters of this queue, and their routing key, if the queue is to have
+    /// one of its own.
+    pub(super) fn dead_letter_exchange(&self, queue: &str) -> Option<(String, Option<String>)> {
+        let arguments = self.arguments(queue);
+        let text = |name: &str| arguments.get(name).and_then(Value::as_str).map(str::to_owned);
+        Some((text("x-dead-letter-exchange")?, text("x-dead-letter-routing-key")))
+    }
+
     /// The type that a queue gets if it has to be made.
     pub(super) fn type_of(&self, queue: &str) -> QueueType {
         let own = self.queues.get(queue).and_then(|setup| setup.queue_type);

@@ -197,6 +197,33 @@ pub(super) fn dead_as_it_came(
     OutgoingMessage { properties, ..post("".into(), DEAD.into(), wire, Aim::Dead) }
 }
 
+/// The same dead letter for the exchange that its queue has for its letters, with the headers that RabbitMQ writes on a
+/// message that is rejected. If the exchange has no usable name, it stays as it is.
+pub(super) fn letter_to(
+    letter: OutgoingMessage,
+    queue: &str,
+    exchange: &str,
+    key: &str,
+    now: Timestamp,
+) -> OutgoingMessage {
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    let mut death = FieldTable::default();
+    death.insert("count".into(), AMQPValue::LongLongInt(1));
+    death.insert("reason".into(), text("rejected"));
+    death.insert("queue".into(), text(queue));
+    death.insert("time".into(), AMQPValue::Timestamp(now.as_millis() / 1000));
+    death.insert("exchange".into(), text(""));
+    death.insert("routing-keys".into(), AMQPValue::FieldArray(vec![text(queue)].into()));
+    let mut headers = letter.properties.headers().clone().unwrap_or_default();
+    headers.insert("x-death".into(), AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death)].into()));
+    for (name, value) in [("reason", "rejected"), ("queue", queue), ("exchange", "")] {
+        headers.insert(format!("x-first-death-{name}").into(), text(value));
+    }
+    let properties = letter.properties.clone().with_headers(headers);
+    let addressed = OutgoingMessage { properties, ..letter.clone() }.addressed_to(exchange, key);
+    addressed.unwrap_or(letter)
+}
+
 /// The properties of a dead letter without the facts that were written on it.
 pub(super) fn unlabelled(properties: &BasicProperties) -> BasicProperties {
     let mut headers = FieldTable::default();

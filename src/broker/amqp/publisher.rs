@@ -281,7 +281,7 @@ impl Publisher {
             // RabbitMQ may have the first one already, so the second says that it is a copy.
             if attempt.sent
                 && (copy.is_none() || post.once)
-                && matches!(post.aim, Aim::Queue(_) | Aim::Delayed(_) | Aim::Broadcast(_))
+                && !matches!(post.aim, Aim::Dead | Aim::GuardQueue | Aim::Anybody)
             {
                 copy = Some(post.copy());
             }
@@ -327,7 +327,7 @@ impl Publisher {
                     self.topology.forget();
                     Ok(false)
                 }
-                _ => Err(unroutable(aim)),
+                _ => Err(aim.unroutable()),
             },
             Confirmation::Nack(None) if attempt.refused < DOUBTS => {
                 attempt.refused += 1;
@@ -363,6 +363,7 @@ impl Publisher {
         match aim {
             Aim::Queue(queue) | Aim::Broadcast(queue) => self.topology.knows(queue),
             Aim::Delayed(_) | Aim::Dead => false,
+            Aim::Exchange { name, .. } => self.topology.has_exchange(name),
             Aim::GuardQueue | Aim::Anybody => true,
         }
     }
@@ -372,6 +373,7 @@ impl Publisher {
             Aim::Queue(queue) | Aim::Broadcast(queue) => self.topology.declare(queue).await,
             Aim::Delayed(queue) => self.topology.declare_delay(queue).await,
             Aim::Dead => self.topology.declare_dead().await,
+            Aim::Exchange { name, .. } => self.topology.find_exchange(name).await,
             Aim::GuardQueue | Aim::Anybody => Ok(()),
         }
     }
@@ -571,13 +573,6 @@ impl Drop for OnItsWay<'_> {
 async fn transmit(channel: &Channel, post: &OutgoingMessage) -> lapin::Result<Confirmation> {
     let (exchange, key) = (post.exchange.clone(), post.key.clone());
     channel.basic_publish(exchange, key, MANDATORY, &post.body, post.properties.clone()).await?.await
-}
-
-fn unroutable(aim: &Aim) -> BrokerError {
-    BrokerError::io(format!(
-        "RabbitMQ cannot route the message to {}, although that was just declared: does a policy or another program delete it?",
-        aim
-    ))
 }
 
 #[cfg(test)]

@@ -50,6 +50,8 @@ enum Declared {
     Unused,
     /// The queue was there, and somebody uses it.
     Used,
+    /// The queue was there, and perhaps with other arguments.
+    Otherwise,
 }
 
 /// The queues and exchanges that were declared on RabbitMQ.
@@ -75,6 +77,10 @@ struct Known {
     queues: BTreeSet<String>,
     /// The queues that are bound to the end of the ladder of delays.
     delayed: HashSet<String>,
+    /// The queues that have the dead-letter exchange that was asked for.
+    dead_lettering: HashSet<String>,
+    /// The exchanges of others that are there.
+    exchanges: HashSet<String>,
     ladder: bool,
     dead: bool,
     /// When RabbitMQ refused to make the queue of the dead letters.
@@ -180,6 +186,9 @@ impl Topology {
         let bind = QueueBindOptions::default();
         let bound = channel.queue_bind(name.clone(), short(queue)?, "".into(), bind, FieldTable::default());
         bound.await.map_err(|e| broken(&e))?;
+        if self.options.dead_letter_exchange(queue).is_some() {
+            self.known().dead_lettering.insert(queue.to_owned());
+        }
         own.insert(queue.to_owned(), OwnQueue { name: name.clone(), connection: up.epoch });
         Ok(name)
     }
@@ -237,7 +246,11 @@ impl Topology {
             return Ok(());
         }
         // A queue that somebody uses is there as its owner wants it.
-        if self.make_queue(&name, &self.options.arguments(queue)).await? == Declared::Unused {
+        let declared = self.make_queue(&name, &self.options.arguments(queue)).await?;
+        if declared != Declared::Otherwise && self.options.dead_letter_exchange(queue).is_some() {
+            self.known().dead_lettering.insert(queue.to_owned());
+        }
+        if declared == Declared::Unused {
             // kombu sends to the default exchange, but declares this exchange and binds the queue to it, so others
             // may use it.
             let channel = self.channel().await?;
@@ -264,6 +277,39 @@ impl Topology {
             }
         }
         self.known().queues.insert(queue.to_owned());
+        Ok(())
+    }
+
+    /// Whether RabbitMQ makes a dead letter of a message of this queue that is rejected. Else it would throw it away.
+    pub(super) fn makes_dead_letters(&self, queue: &str) -> bool {
+        self.known().dead_lettering.contains(queue)
+    }
+
+    /// Whether an exchange of others is known to be there. The one without a name always is.
+    pub(super) fn has_exchange(&self, name: &str) -> bool {
+        name.is_empty() || self.known().exchanges.contains(name)
+    }
+
+    /// Makes sure that an exchange of others is there: what is sent to one that is not would cost the channel.
+    pub(super) async fn find_exchange(&self, name: &str) -> Result<(), BrokerError> {
+        if self.has_exchange(name) {
+            return Ok(());
+        }
+        let channel = self.channel().await?;
+        let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let exchange = short(name)?;
+        let found = async {
+            let none = FieldTable::default();
+            match channel.exchange_declare(exchange, ExchangeKind::Direct, passive, none).await {
+                Ok(()) => Ok(()),
+                Err(error) if code(&error) == Some(NOT_FOUND) => Err(BrokerError::Refused(format!(
+                    "RabbitMQ has no exchange `{name}`: declare it, or name one that is there"
+                ))),
+                Err(error) => Err(broken(&error)),
+            }
+        };
+        self.link.during(found).await?;
+        self.known().exchanges.insert(name.to_owned());
         Ok(())
     }
 
@@ -359,7 +405,7 @@ impl Topology {
             };
         match code(&error) {
             // The queue is another connection's alone, so it is there, and a message that is sent to it arrives.
-            Some(RESOURCE_LOCKED) => Ok(Declared::Used),
+            Some(RESOURCE_LOCKED) => Ok(Declared::Otherwise),
             // Either the queue is there with other arguments, or these arguments are not allowed.
             Some(PRECONDITION_FAILED) => match self.waiting(name).await? {
                 Some(_) => {
@@ -368,7 +414,7 @@ impl Topology {
                         %error,
                         "the queue is there with other arguments than its row or the options say, and is used as it is; state its own (`queue_type`, `max_priority`, `queue_arguments`) to have this said no more"
                     );
-                    Ok(Declared::Used)
+                    Ok(Declared::Otherwise)
                 }
                 None => Err(broken(&error)),
             },

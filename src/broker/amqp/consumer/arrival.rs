@@ -94,9 +94,7 @@ impl QueueConsumer {
         let message = match message {
             Ok(message) => message,
             Err(error) => {
-                let is_kept = self.own_queue.is_none();
-                let place = if is_kept { "the dead letters" } else { "nowhere, as it was for every process" };
-                tracing::warn!(queue = self.queue, %error, "a message was refused; it is in {place}");
+                tracing::warn!(queue = self.queue, %error, "a message was refused; it is a dead letter");
                 let letter = error.recognised.id.clone().unwrap_or_else(TaskId::new);
                 let reason = error.to_string();
                 let label = Label { queue: &self.queue, reason: &reason, letter: letter.as_str(), now };
@@ -107,7 +105,8 @@ impl QueueConsumer {
                 }
                 self.shared.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let tag = self.hold(InFlight::new(placeholder(&self.queue, letter, now), place, suspect));
-                self.post(tag, Vec::new(), Some(post).filter(|_| is_kept), None);
+                let post = if self.is_rejected(tag, &reason) { None } else { self.own_letter(post) };
+                self.post(tag, Vec::new(), post, None);
                 return None;
             } // A message that this process still runs, since before a channel was lost, must not start a second time.
         };

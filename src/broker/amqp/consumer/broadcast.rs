@@ -10,8 +10,7 @@ use std::time::Duration;
 use lapin::types::ShortString;
 use tokio::time::Instant;
 
-use super::super::outgoing;
-use super::super::post::OutgoingMessage;
+use super::settlement::answer;
 use super::{Done, QueueConsumer};
 use crate::broker::BrokerError;
 use crate::core::Timestamp;
@@ -66,7 +65,7 @@ impl QueueConsumer {
 
     fn rerun(&mut self, tag: u64, message: Message, due: Option<Timestamp>, done: Option<Done>) {
         let Some(mut in_flight) = self.in_flight.remove(&tag) else {
-            return super::settlement::answer(done, Err(BrokerError::Stale));
+            return answer(done, Err(BrokerError::Stale));
         };
         in_flight.message = Arc::new(message);
         (in_flight.started, in_flight.announced) = (false, false);
@@ -75,7 +74,7 @@ impl QueueConsumer {
         in_flight.since = Instant::now();
         let tag = self.hold(in_flight);
         self.wait_here(tag, due.unwrap_or_else(now));
-        super::settlement::answer(done, Ok(()));
+        answer(done, Ok(()));
     }
 
     /// Keeps a delivery here until it is due. It takes no place from others meanwhile.
@@ -83,11 +82,6 @@ impl QueueConsumer {
         self.early.insert((due, tag));
         self.waiting.insert(tag);
         self.make_room();
-    }
-
-    /// The dead letter of a message, if it has one.
-    pub(super) fn letter_of(&self, message: &Message, reason: &str) -> Option<OutgoingMessage> {
-        self.own_queue.is_none().then(|| outgoing::letter(message, reason))
     }
 
     /// Forgets the deliveries that wait here and simply come again, now that the channel is lost. Those of a broadcast

@@ -100,7 +100,7 @@ impl Flow {
 
 /// Puts a frame that has no answer on its way; frames are written in the order of these calls. `false`: the
 /// channel is gone.
-fn sent(frame: impl Future<Output = lapin::Result<()>>) -> bool {
+pub(super) fn sent(frame: impl Future<Output = lapin::Result<()>>) -> bool {
     !matches!(frame.now_or_never(), Some(Err(_)))
 }
 

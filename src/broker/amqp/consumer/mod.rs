@@ -26,6 +26,7 @@ mod ack_buffer;
 mod arrival;
 mod broadcast;
 mod channel;
+mod dead_letter;
 mod guard_queue;
 mod in_flight;
 mod settlement;

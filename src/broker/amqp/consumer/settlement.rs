@@ -59,7 +59,6 @@ impl QueueConsumer {
             }
             return answer(done, Err(BrokerError::Stale));
         }
-        let holding_message = Arc::clone(&in_flight.message);
         match settle {
             // This is by far the most frequent case.
             Settle::Ack { follow_ups: None, .. } => self.posted(tag, Ok(()), done),
@@ -75,7 +74,7 @@ impl QueueConsumer {
             Settle::Return { crashed: false } => self.hand_back(tag, done),
             Settle::DeadLetter { reason, follow_ups, .. } => {
                 let messages = follow_ups.map(|follow_ups| follow_ups.messages).unwrap_or_default();
-                let letter = self.letter_of(&holding_message, &reason);
+                let letter = self.letter_of(tag, &reason);
                 self.post(tag, messages, letter, done);
             }
         }
@@ -86,7 +85,7 @@ impl QueueConsumer {
     pub(super) fn bury(&mut self, tag: u64, reason: &str, done: Option<Done>) {
         let Some(in_flight) = self.in_flight.get(&tag) else { return };
         self.shared.over(crash_result(&in_flight.message), Some(&in_flight.message));
-        let letter = self.letter_of(&in_flight.message, reason);
+        let letter = self.letter_of(tag, reason);
         self.post(tag, Vec::new(), letter, done);
     }
 
@@ -161,6 +160,10 @@ impl QueueConsumer {
             self.make_room();
         }
         let Some(mut in_flight) = self.in_flight.remove(&tag) else { return answer(done, result) };
+        let rejected = in_flight.rejected.take();
+        if let (Ok(()), Some(reason)) = (&result, rejected) {
+            return self.reject(tag, in_flight, reason, done);
+        }
         match result {
             Ok(()) if in_flight.place == DeliveryLocation::Lost => {
                 // The message comes again although its task is over. It is acknowledged when it does, if it comes
