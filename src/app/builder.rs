@@ -485,6 +485,7 @@ impl Builder {
             reply_to: store.reply_to(),
             without_lanes: broker.lanes().is_none().then(|| broker.name()),
             without_windows: (!keeps_unique_windows).then(|| broker.name()),
+            without_exchanges: broker.events().is_none_or(|e| !e.has_exchanges()).then(|| broker.name()),
         });
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.track_started = self.track_started;

@@ -47,6 +47,11 @@ pub trait Events: Send + Sync {
     /// The arguments with which a queue is declared, such as `x-queue-type`.
     fn queue_arguments(&self, queue: &str) -> Map<String, Value>;
 
+    /// Whether a message may be published to an exchange by a routing key.
+    fn has_exchanges(&self) -> bool {
+        false
+    }
+
     /// How a queue is bound, unless it is as kombu binds one by default: to the direct exchange of its own name.
     fn binding(&self, _queue: &str) -> Option<QueueBinding> {
         None

@@ -4,6 +4,7 @@
 //! countdown count from the time of sending, not from the time at which the signature was made.
 
 mod broadcast;
+mod delivery;
 mod options;
 
 use std::collections::HashSet;
@@ -55,6 +56,8 @@ pub(crate) struct Dispatcher {
     pub(crate) without_lanes: Option<&'static str>,
     /// The broker's name, if neither the broker nor the store keeps unique windows.
     pub(crate) without_windows: Option<&'static str>,
+    /// The broker's name, if the broker has no exchanges.
+    pub(crate) without_exchanges: Option<&'static str>,
 }
 
 /// A canvas that is ready to be sent.
@@ -112,7 +115,7 @@ impl Dispatcher {
         Ok(message)
     }
 
-    fn message_of(&self, call: NewTask) -> Result<Message, EnqueueError> {
+    fn message_of(&self, mut call: NewTask) -> Result<Message, EnqueueError> {
         let size = call.arguments.len();
         if size > self.max_message_size {
             return Err(EnqueueError::TooLarge { task: call.task, size, limit: self.max_message_size });
@@ -129,12 +132,14 @@ impl Dispatcher {
         if let Some(id) = &call.id {
             check_id("the task id", id.as_str()).map_err(|bad| EnqueueError::BadId { len: bad.len })?;
         }
+        self.check_delivery(&call)?;
+        let shadow = call.headers.take_property("shadow");
         let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
         let serial = self.serial(&call)?;
         let options = self.registry.filled_in(&call.task, call.options);
         let ParentTask { root_id, parent_id, .. } = ParentTask::current();
         let workflow =
-            Workflow { root_id, parent_id, reply_to: self.reply_to.clone(), ..Workflow::default() };
+            Workflow { root_id, parent_id, reply_to: self.reply_to.clone(), shadow, ..Workflow::default() };
         let workflow = Some(workflow).filter(|workflow| *workflow != Workflow::default());
         Ok(fill_in(NewTask { serial, options, ..call }, queue, workflow.map(Box::new)))
     }
@@ -386,7 +391,7 @@ mod tests {
         }
     }
 
-    fn dispatcher() -> Dispatcher {
+    pub(super) fn dispatcher() -> Dispatcher {
         let registry = Registry::from_definitions(std::iter::empty()).unwrap();
         Dispatcher {
             registry,
@@ -396,6 +401,7 @@ mod tests {
             reply_to: None,
             without_lanes: None,
             without_windows: None,
+            without_exchanges: None,
         }
     }
 

@@ -69,7 +69,7 @@ pub(crate) use id::{BadId, check_id};
 pub use id::{LONGEST_ID, TaskId};
 pub(crate) use json::look;
 pub use json::{Json, JsonMap};
-pub(crate) use message::REQUEUES;
+pub(crate) use message::{PROPERTIES, REQUEUES};
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING};
 #[doc(hidden)]
 pub use options::StatedOptions;

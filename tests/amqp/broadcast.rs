@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use celeriac::app::StartError;
 use celeriac::broker::amqp::AmqpOptions;
+use celeriac::catalogue::Catalogue;
 use celeriac::task::Task;
 use celeriac::{Celeriac, Context, EnqueueError, TaskError, serial_task, task};
 use lapin::ExchangeKind;
@@ -173,7 +174,7 @@ async fn what_needs_one_run_is_refused() {
     assert_eq!(notes(sent.id()), ["retries 0"]);
     celeriac.shutdown().await.unwrap();
 
-    let catalogue = celeriac::catalogue::Catalogue::new()
+    let catalogue = Catalogue::new()
         .with_queue(io_queue("io", 2))
         .with_queue(io_queue("news", 2).with_broadcast(true))
         .with_route("broadcast.one_by_one", "news");
@@ -181,11 +182,16 @@ async fn what_needs_one_run_is_refused() {
     let error = started.err().unwrap();
     assert!(matches!(&error, StartError::Broadcast { queue, .. } if queue == "news"), "{error}");
     assert!(error.to_string().starts_with("task `broadcast.one_by_one` ("), "{error}");
-    let catalogue = celeriac::catalogue::Catalogue::parse(
-        "[[queue]]\nname = \"celery\"\nbroadcast = true\n[[queue]]\nname = \"q\"\nbroadcast = true\nqueue_type = \"quorum\"",
-        "celeriac.toml",
-    );
-    let errors = catalogue.unwrap_err().to_string();
+    let text = r#"
+[[queue]]
+name = "celery"
+broadcast = true
+[[queue]]
+name = "q"
+broadcast = true
+queue_type = "quorum"
+"#;
+    let errors = Catalogue::parse(text, "celeriac.toml").unwrap_err().to_string();
     assert!(errors.contains("it is the default queue, and every process would run every task"), "{errors}");
     assert!(errors.contains("a process's own queue for broadcasts is classic"), "{errors}");
     assert_eq!(errors.lines().count(), 2, "{errors}");

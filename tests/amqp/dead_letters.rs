@@ -302,6 +302,6 @@ async fn a_queue_with_an_exchange_for_its_letters_gets_them_there() {
     let id = send(3, "astray").await;
     let letters = letters(&celeriac, 1).await;
     assert_eq!((letters[0].message.id.as_str(), letters[0].reason.as_str()), (id.as_str(), "never 3"));
-    assert_eq!(celeriac.requeue_dead_letter(&TaskId::from(id)).await, Ok(true));
+    assert_eq!(celeriac.requeue_dead_letter(&TaskId::from(id.as_str())).await, Ok(true));
     celeriac.shutdown().await.unwrap();
 }

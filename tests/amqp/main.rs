@@ -13,6 +13,7 @@ mod dead_letters;
 mod declared;
 mod delays;
 mod events;
+mod exchanges;
 mod expiry;
 #[cfg(feature = "redis")]
 mod fan_out;

@@ -57,6 +57,10 @@ impl Events for AmqpBroker {
         self.shared.options.arguments(queue)
     }
 
+    fn has_exchanges(&self) -> bool {
+        true
+    }
+
     fn binding(&self, queue: &str) -> Option<QueueBinding> {
         if self.shared.options.is_broadcast(queue) {
             return Some(QueueBinding::new(queue, "fanout", ""));

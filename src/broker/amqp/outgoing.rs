@@ -53,9 +53,15 @@ pub(super) const KEPT: &str = "celeriac-kept";
 /// the delay queues, and properties that then no longer fit a frame, with room to spare, could not be sent on.
 const MOST: usize = FRAME / 4 * 3;
 
-/// Addresses a task to its queue, at once or, if its ETA is ahead, delayed.
+/// Addresses a task to its queue, at once or, if its ETA is ahead, delayed; or to the exchange that its call names.
 pub(super) fn task(message: &Message, now: Timestamp) -> Result<OutgoingMessage, BrokerError> {
-    wire(encode(message, now)?, &message.queue, message.eta, now)
+    match message.headers.exchange() {
+        None => wire(encode(message, now)?, &message.queue, message.eta, now),
+        // The exchange gets it at once. Whoever takes it delays it by its header.
+        Some((exchange, key)) => {
+            wire(encode(message, now)?, &message.queue, None, now)?.addressed_to(exchange, key)
+        }
+    }
 }
 
 /// As [`task`], of a task that follows from a run: it is told which it was, should RabbitMQ refuse it.

@@ -222,6 +222,10 @@ impl Events for GuardedBroker {
         })
     }
 
+    fn has_exchanges(&self) -> bool {
+        calm("has_exchanges", || self.given.events().is_some_and(|events| events.has_exchanges()))
+    }
+
     fn binding(&self, queue: &str) -> Option<QueueBinding> {
         calm("binding", || self.given.events()?.binding(queue))
     }

@@ -51,6 +51,10 @@ impl Events for OutboxBroker {
         self.way.inner.events().map(|events| events.queue_arguments(queue)).unwrap_or_default()
     }
 
+    fn has_exchanges(&self) -> bool {
+        self.way.inner.events().is_some_and(|events| events.has_exchanges())
+    }
+
     fn binding(&self, queue: &str) -> Option<QueueBinding> {
         self.way.inner.events()?.binding(queue)
     }

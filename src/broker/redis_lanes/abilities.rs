@@ -76,6 +76,10 @@ impl Events for RedisLanesBroker {
         self.shared.inner.events().map(|events| events.queue_arguments(queue)).unwrap_or_default()
     }
 
+    fn has_exchanges(&self) -> bool {
+        self.shared.inner.events().is_some_and(|events| events.has_exchanges())
+    }
+
     fn binding(&self, queue: &str) -> Option<QueueBinding> {
         self.shared.inner.events()?.binding(queue)
     }

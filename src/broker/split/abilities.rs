@@ -96,6 +96,10 @@ impl Events for SplitInner {
         self.transport.events().map(|events| events.queue_arguments(queue)).unwrap_or_default()
     }
 
+    fn has_exchanges(&self) -> bool {
+        self.transport.events().is_some_and(|events| events.has_exchanges())
+    }
+
     fn binding(&self, queue: &str) -> Option<QueueBinding> {
         self.transport.events()?.binding(queue)
     }

@@ -114,6 +114,7 @@ mod tests {
             reply_to: None,
             without_lanes: None,
             without_windows: None,
+            without_exchanges: None,
         }
     }
 
