@@ -15,7 +15,7 @@ pub(super) async fn active_queues(command: &ControlCommand<'_>) -> Answer {
     let cancelled: HashSet<&str> =
         held.iter().filter(|held| !held.is_consuming).map(|held| held.queue.as_str()).collect();
     let events = command.inner.runtime.broker.events();
-    let described = |name: &str| {
+    let shown = |name: &str| {
         let arguments = events.map(|events| events.queue_arguments(name)).unwrap_or_default();
         let binding = events.and_then(|events| events.binding(name));
         let own = events.and_then(|events| events.own_queue(name));
@@ -23,7 +23,7 @@ pub(super) async fn active_queues(command: &ControlCommand<'_>) -> Answer {
     };
     let rows = command.rows();
     let consumed = rows.iter().filter(|row| !cancelled.contains(row.name.as_str()));
-    Ok(consumed.map(|row| described(&row.name)).collect())
+    Ok(consumed.map(|row| shown(&row.name)).collect())
 }
 
 /// Describes a queue. `own` is the queue of this process alone by which it hears a broadcast.

@@ -71,7 +71,7 @@ pub struct AmqpOptions {
     /// system's.
     pub ca_certs: Option<PathBuf>,
     /// The broadcasts that this program only sends.
-    unheard: HashSet<String>,
+    pub(super) unheard: HashSet<String>,
 }
 
 impl Default for AmqpOptions {
@@ -361,6 +361,22 @@ mod tests {
         assert_eq!(Value::from(options.arguments("any")), any);
         let own = json!({"x-max-length": 3, "x-overflow": "reject-publish", "x-max-priority": 5});
         assert_eq!(Value::from(options.arguments("own")), own);
+    }
+
+    #[test]
+    fn what_is_set_for_all_queues_does_not_hold_for_a_broadcast() {
+        let setup = QueueSetup { max_priority: Some(3), broadcast: true, ..QueueSetup::default() };
+        let mut options = AmqpOptions::default().queue_type(QueueType::Quorum).queue("news", setup);
+        assert_eq!(Value::from(options.arguments("news")), json!({"x-max-priority": 3}));
+        assert!(options.hears("news") && !options.is_broadcast("other"));
+        let row = |name: &str| QueueRow::new(name).with_broadcast(true);
+        options.take_rows(&[row("here"), row("there").with_served(false), QueueRow::new("plain")]);
+        let is = |queue: &str| (options.is_broadcast(queue), options.hears(queue));
+        assert_eq!(["here", "there", "plain"].map(is), [(true, true), (true, false), (false, false)]);
+        let letters = json!({"x-dead-letter-exchange": "x"}).as_object().cloned().unwrap();
+        options.take_rows(&[QueueRow::new("q").with_queue_arguments(letters)]);
+        assert_eq!(options.dead_letter_exchange("q"), Some(("x".to_owned(), None)));
+        assert_eq!(options.dead_letter_exchange("plain"), None);
     }
 
     #[test]

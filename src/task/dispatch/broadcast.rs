@@ -6,8 +6,7 @@
 
 use super::Dispatcher;
 use crate::task::canvas::{Node, NodeKind};
-use crate::task::permit::HandedOver;
-use crate::task::{Arguments, EnqueueError, Message};
+use crate::task::{Arguments, EnqueueError, HandedOver, Message};
 
 impl Dispatcher {
     /// Refuses a message to a broadcast that needs one end.

@@ -23,7 +23,7 @@ const REST: Duration = Duration::from_secs(1);
 impl QueueConsumer {
     /// The name of the queue in RabbitMQ that this line takes from.
     pub(super) fn source(&self) -> &str {
-        self.own_queue.as_ref().map_or(&self.queue, ShortString::as_str)
+        self.own_queue.as_ref().map_or(self.queue.as_str(), ShortString::as_str)
     }
 
     /// Takes from this queue of the process's own from now on. What came from another one, which went with its
