@@ -320,6 +320,7 @@ impl Publisher {
             Confirmation::Ack(None) | Confirmation::NotRequested => Ok(true),
             Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => match aim {
                 Aim::Anybody | Aim::Broadcast(_) => Ok(true), // nobody listens, which is no mistake
+                Aim::Exchange { .. } => Err(aim.unroutable()),
                 // The queue was deleted since it was declared, so it is declared again.
                 _ if !attempt.returned => {
                     attempt.returned = true;

@@ -112,7 +112,10 @@ impl Topology {
     pub(super) fn forget(&self) {
         let mut known = self.known();
         let queues = std::mem::take(&mut known.queues);
-        *known = Known { dead_refused_at: known.dead_refused_at, ..Known::default() };
+        // Who consumes a queue does not declare it again when something else is not there any more.
+        let dead_lettering = std::mem::take(&mut known.dead_lettering);
+        let dead_refused_at = known.dead_refused_at;
+        *known = Known { dead_lettering, dead_refused_at, ..Known::default() };
         drop(known);
         tracing::debug!(?queues, "the topology is looked at again");
     }
@@ -186,9 +189,7 @@ impl Topology {
         let bind = QueueBindOptions::default();
         let bound = channel.queue_bind(name.clone(), short(queue)?, "".into(), bind, FieldTable::default());
         bound.await.map_err(|e| broken(&e))?;
-        if self.options.dead_letter_exchange(queue).is_some() {
-            self.known().dead_lettering.insert(queue.to_owned());
-        }
+        self.note_dead_lettering(queue, Declared::Used);
         own.insert(queue.to_owned(), OwnQueue { name: name.clone(), connection: up.epoch });
         Ok(name)
     }
@@ -232,7 +233,8 @@ impl Topology {
         };
         let (exchange, key) = (short(exchange)?, short(routing_key)?);
         self.make_exchange(exchange.clone(), kind).await?;
-        self.make_queue(&name, &self.options.arguments(name.as_str())).await?;
+        let declared = self.make_queue(&name, &self.options.arguments(name.as_str())).await?;
+        self.note_dead_lettering(name.as_str(), declared);
         let channel = self.channel().await?;
         let bind = QueueBindOptions::default();
         let bound = channel.queue_bind(name, exchange, key, bind, FieldTable::default());
@@ -247,9 +249,7 @@ impl Topology {
         }
         // A queue that somebody uses is there as its owner wants it.
         let declared = self.make_queue(&name, &self.options.arguments(queue)).await?;
-        if declared != Declared::Otherwise && self.options.dead_letter_exchange(queue).is_some() {
-            self.known().dead_lettering.insert(queue.to_owned());
-        }
+        self.note_dead_lettering(queue, declared);
         if declared == Declared::Unused {
             // kombu sends to the default exchange, but declares this exchange and binds the queue to it, so others
             // may use it.
@@ -278,6 +278,16 @@ impl Topology {
         }
         self.known().queues.insert(queue.to_owned());
         Ok(())
+    }
+
+    /// Notes whether a queue that was declared has the dead-letter exchange that it is to have.
+    fn note_dead_lettering(&self, queue: &str, declared: Declared) {
+        let mut known = self.known();
+        if declared != Declared::Otherwise && self.options.dead_letter_exchange(queue).is_some() {
+            known.dead_lettering.insert(queue.to_owned());
+        } else {
+            known.dead_lettering.remove(queue);
+        }
     }
 
     /// Whether RabbitMQ makes a dead letter of a message of this queue that is rejected. Else it would throw it away.

@@ -86,7 +86,8 @@ mod tests {
         let all = [("exchange", "x"), ("routing_key", "k"), ("compression", "gzip"), ("shadow", "nick")];
         let written = write_options(&call(&all), &TaskOptions::default());
         let expected = json!({"exchange": "x", "routing_key": "k", "compression": "gzip", "shadow": "nick"});
-        assert_eq!(serde_json::to_value(&written).unwrap(), expected);
+        let text = serde_json::to_string(&written).unwrap();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), expected);
         let (mut read, mut workflow) = (call(&[]), Workflow::default());
         read_options(&written, &mut read, &mut workflow);
         assert_eq!(workflow.shadow.as_deref(), Some("nick"));

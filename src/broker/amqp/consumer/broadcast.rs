@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lapin::types::ShortString;
-use tokio::time::Instant;
 
 use super::settlement::answer;
 use super::{Done, QueueConsumer};
@@ -71,7 +70,6 @@ impl QueueConsumer {
         (in_flight.started, in_flight.announced) = (false, false);
         // A copy that is on its way to the guard queue stands for the run that is over.
         in_flight.handing_over = false;
-        in_flight.since = Instant::now();
         let tag = self.hold(in_flight);
         self.wait_here(tag, due.unwrap_or_else(now));
         answer(done, Ok(()));
