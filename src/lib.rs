@@ -172,6 +172,8 @@ mod manual {
     #[cfg(feature = "amqp")]
     #[doc = include_str!("../docs/rabbitmq.md")]
     struct RabbitMqPage;
+    #[doc = include_str!("../docs/rabbitmq-exchanges.md")]
+    struct RabbitMqExchangesPage;
     #[doc = include_str!("../docs/results.md")]
     struct ResultsPage;
     #[doc = include_str!("../docs/serial-tasks.md")]

@@ -59,6 +59,7 @@ impl Grown {
             reply_to: None,
             without_lanes: None,
             without_windows: None,
+            without_exchanges: None,
         });
         let progress_hub = Arc::new(ActorProgressHub::default());
         let mut runtime = Runtime::new(broker, store, dispatcher);

@@ -382,6 +382,7 @@ impl Builder {
         let runs_all = matches!(self.keeping, Transport::Embedded(..) | Transport::Memory);
         let entries = schedule::collect(&catalogue.periodic, environment, &registry, runs_all)?;
         let mut routing = Routing::new(catalogue, &registry);
+        routing.check_broadcasts(&registry)?;
         // A test runs some of the tasks of its program: a task that it does not run may go without its data.
         let runs_here = !self.without_actors && routing.catalogue().queues.iter().any(|row| row.served);
         if let Some((task, data)) = registry.lacks(&self.data).filter(|_| runs_here) {
@@ -411,10 +412,7 @@ impl Builder {
                 let mut options = self.amqp;
                 options.ca_certs = options.ca_certs.or_else(|| self.ca_certs.clone());
                 options.task_events = self.task_events.unwrap_or(options.task_events);
-                for row in routing.catalogue().queues.iter().filter(|row| !row.setup.is_plain()) {
-                    let of_options = options.queues.remove(&row.name).unwrap_or_default();
-                    options.queues.insert(row.name.clone(), row.setup.clone().over(of_options));
-                }
+                options.take_rows(&routing.catalogue().queues);
                 #[cfg(feature = "redis")]
                 lane_limit.replace(options.delivery_limit);
                 let broker = if self.outbox.is_some() {
@@ -487,6 +485,7 @@ impl Builder {
             reply_to: store.reply_to(),
             without_lanes: broker.lanes().is_none().then(|| broker.name()),
             without_windows: (!keeps_unique_windows).then(|| broker.name()),
+            without_exchanges: broker.events().is_none_or(|e| !e.has_exchanges()).then(|| broker.name()),
         });
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.track_started = self.track_started;

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::start_error::StartError;
 use crate::catalogue::{self, Argument, ArgumentPattern, Catalogue, Pool, QueueRow};
 use crate::core::did_you_mean;
 use crate::task::registry::Registry;
@@ -95,6 +96,28 @@ impl Routing {
         }
     }
 
+    /// Checks that no task needs one run that every process runs.
+    ///
+    /// # Errors
+    /// The queue of a task is a broadcast, and the task is serial or has a unique window.
+    pub(super) fn check_broadcasts(&self, registry: &Registry) -> Result<(), StartError> {
+        for name in registry.names() {
+            let (Some(definition), Some(route)) = (registry.get(name), self.tasks.get(name)) else {
+                continue;
+            };
+            let what = match (definition.serial, definition.unique) {
+                (Some(_), _) => "is serial",
+                (None, Some(_)) => "has a unique window",
+                (None, None) => continue,
+            };
+            if self.catalogue.queue(&route.queue).is_some_and(|row| row.setup.broadcast) {
+                let (location, queue) = (definition.location, route.queue.clone());
+                return Err(StartError::Broadcast { task: name, location, queue, what });
+            }
+        }
+        Ok(())
+    }
+
     /// The catalogue in force, with the queues that were added because tasks need them.
     pub(super) fn catalogue(&self) -> &Catalogue {
         &self.catalogue
@@ -158,6 +181,10 @@ impl Router for Arc<Routing> {
         }
         let own = Routing::queue(self, task, None, &Arguments::default()).ok();
         own.unwrap_or_else(|| self.or_default(wanted.unwrap_or_default())).to_owned()
+    }
+
+    fn is_broadcast(&self, queue: &str) -> bool {
+        self.catalogue.queue(queue).is_some_and(|row| row.setup.broadcast)
     }
 }
 

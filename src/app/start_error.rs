@@ -31,6 +31,20 @@ pub enum StartError {
         /// The type of the data.
         data: &'static str,
     },
+    /// The queue of a task is a broadcast, and the task needs one run.
+    #[error(
+        "task `{task}` ({location}) {what}, and its queue `{queue}` is a broadcast, which every process that serves it runs: route the task to a queue of its own"
+    )]
+    Broadcast {
+        /// The name of the task.
+        task: &'static str,
+        /// The file and line of the task.
+        location: &'static str,
+        /// The queue.
+        queue: String,
+        /// Why the task needs one run.
+        what: &'static str,
+    },
     /// Two source pollers have the same name.
     #[error(
         "two source pollers are named `{0}`; each needs a name of its own, by which it is paused and told apart"

@@ -47,9 +47,65 @@ pub trait Events: Send + Sync {
     /// The arguments with which a queue is declared, such as `x-queue-type`.
     fn queue_arguments(&self, queue: &str) -> Map<String, Value>;
 
+    /// Whether a message may be published to an exchange by a routing key.
+    fn has_exchanges(&self) -> bool {
+        false
+    }
+
+    /// How a queue is bound, unless it is as kombu binds one by default: to the direct exchange of its own name.
+    fn binding(&self, _queue: &str) -> Option<QueueBinding> {
+        None
+    }
+
+    /// Has a queue bound to an exchange from now on, and declares both. A queue that is there keeps the bindings that it has.
+    ///
+    /// # Errors
+    /// The broker has no exchanges, or it refuses the queue or the exchange. Then the binding is forgotten.
+    async fn bind(&self, queue: &str, binding: QueueBinding) -> Result<(), BrokerError> {
+        let exchange = binding.exchange;
+        Err(BrokerError::Refused(format!(
+            "`{queue}` cannot be bound to the exchange `{exchange}`: the broker has no exchanges"
+        )))
+    }
+
+    /// The name of the queue by which this process alone hears a broadcast.
+    fn own_queue(&self, _queue: &str) -> Option<String> {
+        None
+    }
+
     /// The tasks that this process has seen and that wait for their ETA, by ETA, up to `limit`: those that it holds,
     /// and those that it has put back into the broker until then.
     async fn scheduled(&self, limit: usize) -> Vec<ScheduledTask>;
+}
+
+/// How a queue is bound to an exchange.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QueueBinding {
+    /// The name of the exchange.
+    pub exchange: String,
+    /// The type of the exchange: `direct`, `fanout`, `topic` or `headers`.
+    pub exchange_type: String,
+    /// The key of the binding.
+    pub routing_key: String,
+}
+
+impl QueueBinding {
+    /// The types that an exchange may have.
+    pub const TYPES: [&str; 4] = ["direct", "fanout", "topic", "headers"];
+
+    /// Describes a binding to this exchange, of this type, with this key.
+    pub fn new(
+        exchange: impl Into<String>,
+        exchange_type: impl Into<String>,
+        routing_key: impl Into<String>,
+    ) -> Self {
+        Self {
+            exchange: exchange.into(),
+            exchange_type: exchange_type.into(),
+            routing_key: routing_key.into(),
+        }
+    }
 }
 
 /// The connection of a broker, in the words of kombu's `Connection.info()`. It holds no password.

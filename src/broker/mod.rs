@@ -49,7 +49,9 @@ pub use error::BrokerError;
 pub(crate) use guarded::GuardedBroker;
 pub use inspect::{Inspect, MessageLocation, RecordFn, Remains, Removal};
 pub use lane::{LaneFacts, LaneLever, Lanes, Waiting};
-pub use listener::{Activity, BrokerConnection, BrokerListener, ControlRequest, Events, ScheduledTask};
+pub use listener::{
+    Activity, BrokerConnection, BrokerListener, ControlRequest, Events, QueueBinding, ScheduledTask,
+};
 pub use memory::MemoryBroker;
 pub use notes::{BrokerNotes, CasOutcome};
 pub use outbox::OutboxBroker;

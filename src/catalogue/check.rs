@@ -197,6 +197,15 @@ impl Check<'_> {
         if default != DEFAULT_QUEUE && !self.is_known(default) {
             self.unknown_queue(MistakeSubject::DefaultQueue, "default_queue is".to_owned(), default);
         }
+        if let Some(row) = catalogue.queue(default).filter(|row| row.setup.broadcast) {
+            let problem = Problem::BadValue {
+                key: "broadcast".to_owned(),
+                place: format!("in queue {}", quote(&row.name)),
+                value: "true".to_owned(),
+                advice: "it is the default queue, and every process would run every task: send broadcasts to a queue of their own".to_owned(),
+            };
+            self.report(&MistakeSubject::DefaultQueue, problem);
+        }
     }
 
     fn periodic(&mut self) {

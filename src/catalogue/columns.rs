@@ -9,7 +9,7 @@ use super::queue_setup::QueueType;
 use super::section::{Section, SourceText};
 
 /// The keys of a queue besides its name.
-pub(super) const COLUMNS: [&str; 16] = [
+pub(super) const COLUMNS: [&str; 17] = [
     "io_bound",
     "target_class",
     "target",
@@ -26,6 +26,7 @@ pub(super) const COLUMNS: [&str; 16] = [
     "queue_type",
     "max_priority",
     "queue_arguments",
+    "broadcast",
 ];
 
 /// The columns that a table states. The others are `None` and change nothing.
@@ -47,6 +48,7 @@ pub(super) struct Columns {
     queue_type: Option<QueueType>,
     max_priority: Option<u8>,
     queue_arguments: Option<Map<String, Value>>,
+    broadcast: Option<bool>,
 }
 
 impl Columns {
@@ -78,6 +80,7 @@ impl Columns {
             ),
             max_priority: section.small_number("max_priority", 1, source),
             queue_arguments: section.json("queue_arguments", "{ x-max-length = 1000 }", source),
+            broadcast: section.boolean("broadcast", source),
         }
     }
 
@@ -98,7 +101,8 @@ impl Columns {
         let row = lay(row, self.served, QueueRow::with_served);
         let row = lay(row, self.queue_type, QueueRow::with_queue_type);
         let row = lay(row, self.max_priority, QueueRow::with_max_priority);
-        lay(row, self.queue_arguments.clone(), QueueRow::with_queue_arguments)
+        let row = lay(row, self.queue_arguments.clone(), QueueRow::with_queue_arguments);
+        lay(row, self.broadcast, QueueRow::with_broadcast)
     }
 }
 

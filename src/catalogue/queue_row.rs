@@ -296,6 +296,13 @@ impl QueueRow {
         self
     }
 
+    /// Sets whether each task that is sent here is run by every process that serves the queue: kombu's `Broadcast`.
+    #[must_use]
+    pub fn with_broadcast(mut self, broadcast: bool) -> Self {
+        self.setup.broadcast = broadcast;
+        self
+    }
+
     /// Derives the columns that were not stated from those that were.
     fn follow(mut self) -> Self {
         if !self.pool_stated {

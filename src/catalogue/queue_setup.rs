@@ -39,6 +39,9 @@ pub struct QueueSetup {
     pub max_priority: Option<u8>,
     /// More of RabbitMQ's arguments, as in kombu's `queue_arguments`.
     pub arguments: Map<String, Value>,
+    /// Whether each task that is sent here is run by every process that serves the queue: kombu's `Broadcast`. The name
+    /// is that of a fanout exchange, and each process has a queue of its own there for as long as it is connected.
+    pub broadcast: bool,
 }
 
 impl QueueSetup {
@@ -56,6 +59,7 @@ impl QueueSetup {
             queue_type: self.queue_type.or(other.queue_type),
             max_priority: self.max_priority.or(other.max_priority),
             arguments,
+            broadcast: self.broadcast || other.broadcast,
         }
     }
 
@@ -68,6 +72,10 @@ impl QueueSetup {
         if let (Some(QueueType::Quorum), Some(max)) = (self.queue_type, self.max_priority) {
             let advice = "quorum queues take none: remove it, or write queue_type = \"classic\"";
             faults.push(("max_priority", max.to_string(), advice.to_owned()));
+        }
+        if self.broadcast && self.queue_type == Some(QueueType::Quorum) {
+            let advice = "a process's own queue for broadcasts is classic: remove it, or remove broadcast";
+            faults.push(("queue_type", "quorum".to_owned(), advice.to_owned()));
         }
         for (key, column) in [("x-queue-type", "queue_type"), ("x-max-priority", "max_priority")] {
             if let Some(value) = self.arguments.get(key) {

@@ -1,4 +1,4 @@
-//! Unpacks compressed bodies in the formats that kombu really writes, within bounds.
+//! Packs bodies, and unpacks them within bounds, in the formats that kombu really writes.
 //!
 //! What kombu calls gzip is a zlib stream. A few bytes can unpack to terabytes, so unpacking stops at the limit. In
 //! some formats the packer decides how much memory the unpacker needs; these may ask for no more than kombu's own
@@ -7,7 +7,7 @@
 //! The work is bounded too, because a body can ask for much of it without any output: hundreds of thousands of empty
 //! members in a body of bzip2 keep a processor busy for most of a minute.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Write};
 use std::time::{Duration, Instant};
 
 use super::Reason;
@@ -29,6 +29,35 @@ const PACE: usize = 4 << 10;
 /// Unpacks a body that is packed as its header `compression` says. `limit` is the most bytes of the result.
 pub(super) fn unpack(body: &[u8], compression: &str, limit: usize) -> Result<Vec<u8>, Reason> {
     unpack_within(body, compression, limit, PATIENCE)
+}
+
+/// Packs a body by kombu's name for a compression, or by its content type. Answers with the packed body and the content
+/// type, which is the value of its header `compression`. `None`: there is no such compression.
+pub(super) fn pack(body: &[u8], compression: &str) -> Option<(Vec<u8>, &'static str)> {
+    Some(match compression {
+        "application/x-gzip" | "application/gzip" | "gzip" | "zlib" => {
+            let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+            encoder.write_all(body).ok()?;
+            (encoder.finish().ok()?, "application/x-gzip")
+        }
+        "application/x-bz2" | "bzip2" | "bzip" => {
+            let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::default());
+            encoder.write_all(body).ok()?;
+            (encoder.finish().ok()?, "application/x-bz2")
+        }
+        "application/x-lzma" | "lzma" | "xz" => (liblzma::encode_all(body, 6).ok()?, "application/x-lzma"),
+        "application/x-brotli" | "brotli" => {
+            // The best quality, which is the default, takes seconds for a megabyte.
+            let params = brotli::enc::BrotliEncoderParams { quality: 5, ..Default::default() };
+            let mut packed = Vec::new();
+            brotli::BrotliCompress(&mut &*body, &mut packed, &params).ok()?;
+            (packed, "application/x-brotli")
+        }
+        "application/zstd" | "zstd" | "zstandard" => {
+            (zstd::encode_all(body, zstd::DEFAULT_COMPRESSION_LEVEL).ok()?, "application/zstd")
+        }
+        _ => return None,
+    })
 }
 
 fn unpack_within(
@@ -132,8 +161,6 @@ impl Read for Packed<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     const TEXT: &[u8] = b"[[1, 1], {}, null]";
@@ -160,6 +187,18 @@ mod tests {
             "zstd" => zstd::encode_all(text, 3).unwrap(),
             other => panic!("{other}"),
         }
+    }
+
+    #[test]
+    fn what_is_packed_here_unpacks_by_the_name_that_it_is_given() {
+        for compression in ["gzip", "zlib", "bzip2", "bzip", "lzma", "xz", "brotli", "zstd", "zstandard"] {
+            let (packed, name) = pack(TEXT, compression).unwrap();
+            assert_ne!(packed, TEXT);
+            assert!(name.starts_with("application/"), "{name}");
+            assert_eq!(unpack(&packed, name, 100).unwrap(), TEXT, "{compression}");
+            assert_eq!(pack(TEXT, name).map(|(_, same)| same), Some(name));
+        }
+        assert_eq!(pack(TEXT, "zip"), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::embed::Embed;
 use super::private::{self, Private};
-use super::{EncodeError, JSON, Properties, WireMessage, headers, repr};
+use super::{EncodeError, JSON, Properties, WireMessage, compression, headers, repr};
 use crate::core::{Timestamp, instant};
 use crate::task::{Durability, Message, Workflow};
 
@@ -65,7 +65,14 @@ pub fn encode(message: &Message, now: Timestamp) -> Result<WireMessage, EncodeEr
     let private = serde_json::to_string(&private).map_err(|error| json("state", error))?;
     headers.insert(private::HEADER.to_owned(), private.into());
 
-    Ok(WireMessage { properties: properties(message, workflow, now), headers, body: body.into_bytes() })
+    let mut body = body.into_bytes();
+    // A step of another program may name a compression that is not known here. Its body goes as it is.
+    let packed = message.headers.property("compression").and_then(|name| compression::pack(&body, name));
+    if let Some((packed, name)) = packed {
+        body = packed;
+        headers.insert("compression".to_owned(), name.into());
+    }
+    Ok(WireMessage { properties: properties(message, workflow, now), headers, body })
 }
 
 fn properties(message: &Message, workflow: Option<&Workflow>, now: Timestamp) -> Properties {

@@ -232,6 +232,26 @@ pub enum EnqueueError {
         /// The broker's name.
         broker: &'static str,
     },
+    /// The call names an exchange, and the broker has none.
+    #[error(
+        "`{task}` goes to an exchange, and the broker `{broker}` has none: take `exchange` and `routing_key` away and name a queue, or use RabbitMQ"
+    )]
+    NoExchanges {
+        /// The task's name.
+        task: String,
+        /// The broker's name.
+        broker: &'static str,
+    },
+    /// The queue is a broadcast, and the call needs one run or one end.
+    #[error("`{task}` goes to the broadcast `{queue}`, which every process that serves it runs, but {what}")]
+    Broadcast {
+        /// The task's name.
+        task: String,
+        /// The queue.
+        queue: String,
+        /// What the call needs, and what to do.
+        what: &'static str,
+    },
     /// The store could not say whether the call is a duplicate.
     #[error("whether `{task}` is a duplicate is not known, and nothing was enqueued: {error}")]
     Window {

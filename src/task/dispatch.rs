@@ -3,6 +3,8 @@
 //! Callers use it, and so do workers, for the tasks that follow from the end of another one. Relative options such as a
 //! countdown count from the time of sending, not from the time at which the signature was made.
 
+mod broadcast;
+mod delivery;
 mod options;
 
 use std::collections::HashSet;
@@ -33,6 +35,11 @@ pub(crate) trait Router: Send + Sync {
     /// The queue of a call that must not fail, because the end that it follows from has happened. It is the best queue
     /// that exists.
     fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String;
+
+    /// Whether each task in this physical queue is run by every process that serves it.
+    fn is_broadcast(&self, _queue: &str) -> bool {
+        false
+    }
 }
 
 /// Makes messages of calls.
@@ -49,6 +56,8 @@ pub(crate) struct Dispatcher {
     pub(crate) without_lanes: Option<&'static str>,
     /// The broker's name, if neither the broker nor the store keeps unique windows.
     pub(crate) without_windows: Option<&'static str>,
+    /// The broker's name, if the broker has no exchanges.
+    pub(crate) without_exchanges: Option<&'static str>,
 }
 
 /// A canvas that is ready to be sent.
@@ -97,14 +106,16 @@ impl Dispatcher {
     /// Makes the message of a caller's call.
     ///
     /// # Errors
-    /// The arguments or headers are too large, the id or a name is not usable, the queue is not known, a key cannot be made, or
-    /// the broker lacks lanes or unique windows.
+    /// The arguments or headers are too large, the id or a name is not usable, the queue is not known, a key cannot be made,
+    /// the broker lacks lanes or unique windows, or the queue is a broadcast and the call needs one end.
     pub(crate) fn message(&self, call: NewTask) -> Result<Message, EnqueueError> {
         let unique = self.unique(&call)?;
-        Ok(Message { unique, ..self.message_of(call)? })
+        let message = Message { unique, ..self.message_of(call)? };
+        self.check_broadcast(&message)?;
+        Ok(message)
     }
 
-    fn message_of(&self, call: NewTask) -> Result<Message, EnqueueError> {
+    fn message_of(&self, mut call: NewTask) -> Result<Message, EnqueueError> {
         let size = call.arguments.len();
         if size > self.max_message_size {
             return Err(EnqueueError::TooLarge { task: call.task, size, limit: self.max_message_size });
@@ -121,12 +132,14 @@ impl Dispatcher {
         if let Some(id) = &call.id {
             check_id("the task id", id.as_str()).map_err(|bad| EnqueueError::BadId { len: bad.len })?;
         }
+        self.check_delivery(&call)?;
+        let shadow = call.headers.take_property("shadow");
         let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
         let serial = self.serial(&call)?;
         let options = self.registry.filled_in(&call.task, call.options);
         let ParentTask { root_id, parent_id, .. } = ParentTask::current();
         let workflow =
-            Workflow { root_id, parent_id, reply_to: self.reply_to.clone(), ..Workflow::default() };
+            Workflow { root_id, parent_id, reply_to: self.reply_to.clone(), shadow, ..Workflow::default() };
         let workflow = Some(workflow).filter(|workflow| *workflow != Workflow::default());
         Ok(fill_in(NewTask { serial, options, ..call }, queue, workflow.map(Box::new)))
     }
@@ -185,7 +198,8 @@ impl Dispatcher {
     fn check(&self, node: &Node) -> Result<(), EnqueueError> {
         let queue =
             |task: &str, queue: Option<&str>| self.route.queue(task, queue, &Arguments::default()).map(drop);
-        node.check(&queue, self.limits, self.max_message_size)
+        node.check(&queue, self.limits, self.max_message_size)?;
+        self.check_broadcasts(node, false)
     }
 
     fn firsts(&self, calls: Vec<Call>, origin: &ParentTask) -> Result<Vec<Message>, EnqueueError> {
@@ -196,7 +210,9 @@ impl Dispatcher {
     fn first(&self, call: Call, origin: &ParentTask) -> Result<Message, EnqueueError> {
         let (call, workflow) = self.read(call, origin);
         // The message has no unique window: a caller who waits for a part that was left out would wait in vain.
-        Ok(Message { workflow, ..self.message_of(call)? })
+        let message = Message { workflow, ..self.message_of(call)? };
+        self.check_broadcast(&message)?;
+        Ok(message)
     }
 
     /// Makes the message of a call that follows from the end of a task. That end has happened, so the call cannot be
@@ -375,7 +391,7 @@ mod tests {
         }
     }
 
-    fn dispatcher() -> Dispatcher {
+    pub(super) fn dispatcher() -> Dispatcher {
         let registry = Registry::from_definitions(std::iter::empty()).unwrap();
         Dispatcher {
             registry,
@@ -385,6 +401,7 @@ mod tests {
             reply_to: None,
             without_lanes: None,
             without_windows: None,
+            without_exchanges: None,
         }
     }
 

@@ -30,9 +30,10 @@ pub(crate) const REQUEUES: &str = "celeriac_requeues";
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Headers(pub BTreeMap<String, Value>);
 
-/// The header that holds the AMQP properties which a call was given: `message_id`, `app_id` and `type`. On the wire
-/// they are properties again.
-const PROPERTIES: &str = "celeriac-properties";
+/// The header that holds what a call says of its message and no header says on the wire: the AMQP properties
+/// `message_id`, `app_id` and `type`, the `exchange` and the `routing_key` that it is published by, and the `compression`
+/// of its body.
+pub(crate) const PROPERTIES: &str = "celeriac-properties";
 
 impl Headers {
     /// Whether the caller has stated a text to show instead of the arguments.
@@ -43,6 +44,29 @@ impl Headers {
     /// An AMQP property that the message has when it is published.
     pub(crate) fn property(&self, name: &str) -> Option<&str> {
         self.0.get(PROPERTIES)?.get(name)?.as_str()
+    }
+
+    /// All properties.
+    pub(crate) fn properties(&self) -> impl Iterator<Item = (&String, &Value)> {
+        self.0.get(PROPERTIES).and_then(Value::as_object).into_iter().flatten()
+    }
+
+    /// Takes a property out.
+    pub(crate) fn take_property(&mut self, name: &str) -> Option<String> {
+        let Value::Object(properties) = self.0.get_mut(PROPERTIES)? else { return None };
+        let taken = properties.remove(name);
+        if properties.is_empty() {
+            self.0.remove(PROPERTIES);
+        }
+        taken?.as_str().map(str::to_owned)
+    }
+
+    /// The exchange to which the message goes, and its routing key, if it does not go to its queue. As for Celery, one
+    /// without the other says nothing.
+    #[cfg(feature = "amqp")]
+    pub(crate) fn exchange(&self) -> Option<(&str, &str)> {
+        let said = |name: &str| self.property(name).filter(|text| !text.is_empty());
+        Some((said("exchange")?, said("routing_key")?))
     }
 
     /// Keeps an AMQP property that the sender of a canvas step asked for.

@@ -75,8 +75,8 @@ pub(crate) use id::{BadId, check_id};
 pub use id::{LONGEST_ID, TaskId};
 pub(crate) use json::look;
 pub use json::{Json, JsonMap};
-pub(crate) use message::REQUEUES;
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING};
+pub(crate) use message::{PROPERTIES, REQUEUES};
 #[doc(hidden)]
 pub use options::StatedOptions;
 pub(crate) use options::TaskDefaults;

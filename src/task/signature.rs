@@ -148,6 +148,37 @@ impl<T: Task> Signature<T> {
         self.header("kwargsrepr", shown.into())
     }
 
+    /// Publishes the call to this exchange of RabbitMQ, by its [`routing_key`](Self::routing_key), and not to a queue. The
+    /// exchange has to be there; if no queue is bound to it by the key, the enqueue is refused. Celery's
+    /// `apply_async(exchange=…, routing_key=…)`.
+    pub fn exchange(mut self, name: impl Into<String>) -> Self {
+        let name: String = name.into();
+        self.call.headers.set_property("exchange", name.into());
+        self
+    }
+
+    /// Sets the key by which the [`exchange`](Self::exchange) finds the queue. A fanout exchange takes any.
+    pub fn routing_key(mut self, key: impl Into<String>) -> Self {
+        let key: String = key.into();
+        self.call.headers.set_property("routing_key", key.into());
+        self
+    }
+
+    /// Compresses the arguments on their way through RabbitMQ, with `gzip`, `bzip2`, `lzma`, `brotli` or `zstd`. Brokers
+    /// in this process send nothing, and compress nothing. Celery's `apply_async(compression=…)`.
+    pub fn compression(mut self, name: impl Into<String>) -> Self {
+        let name: String = name.into();
+        self.call.headers.set_property("compression", name.into());
+        self
+    }
+
+    /// Sets the name that tools of a Celery fleet show instead of the task's. Celery's `apply_async(shadow=…)`.
+    pub fn shadow(mut self, name: impl Into<String>) -> Self {
+        let name: String = name.into();
+        self.call.headers.set_property("shadow", name.into());
+        self
+    }
+
     /// Hands a permit of the calling run over to the task. The task holds the permit from its start, and nobody else
     /// gets it in between. If the task has not started after ten minutes, the permit becomes free, and the task asks
     /// for it anew when it starts.

@@ -9,8 +9,8 @@ use super::Headers;
 /// The most bytes of the name of a header, of a name inside of its value, and of the text of a property.
 const LONGEST: usize = 255;
 
-/// The properties of a message that a caller may set.
-pub(crate) const OWN_PROPERTIES: [&str; 3] = ["message_id", "app_id", "type"];
+/// The properties of a message that a caller may set, and what it is published by.
+pub(crate) const OWN_PROPERTIES: [&str; 5] = ["message_id", "app_id", "type", "exchange", "routing_key"];
 
 /// Checks the headers of a call, and the properties that are kept among them.
 ///

@@ -7,12 +7,12 @@ use celeriac::broker::DeadLetter;
 use celeriac::broker::amqp::{AmqpOptions, QueueType};
 use celeriac::task::Task;
 use celeriac::{Celeriac, State, TaskError, TaskId, task};
-use lapin::BasicProperties;
-use lapin::options::{BasicGetOptions, QueueDeclareOptions};
+use lapin::options::{BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
+use lapin::{BasicProperties, ExchangeKind};
 
-use crate::kit::{LONG, add, record, until};
-use crate::rabbit::{Peer, runtime, task as python, text, vhost, with};
+use crate::kit::{LONG, add, io_queue, record, until};
+use crate::rabbit::{Peer, builder, runtime, task as python, text, vhost, with};
 use crate::services::blocking;
 
 const EMBED: &str = r#"{"callbacks":null,"errbacks":null,"chain":null,"chord":null}"#;
@@ -213,4 +213,95 @@ async fn a_letter_may_be_looked_at_as_often_as_one_likes() {
             break;
         }
     }
+}
+
+/// The exchange `graves`, and the queue `grave` at it.
+async fn graveyard(peer: &Peer) {
+    let (channel, none) = (&peer.channel, FieldTable::default);
+    let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare("graves".into(), ExchangeKind::Direct, durable, none()).await.unwrap();
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare("grave".into(), durable, none()).await.unwrap();
+    let bind = QueueBindOptions::default();
+    channel.queue_bind("grave".into(), "graves".into(), "rejected".into(), bind, none()).await.unwrap();
+}
+
+/// The oldest letter in `grave`: its headers, and its body.
+async fn buried(peer: &Peer) -> (std::collections::BTreeMap<String, AMQPValue>, Vec<u8>) {
+    until("it is in the grave", async || peer.ready("grave").await > 0).await;
+    let got = peer.channel.basic_get("grave".into(), BasicGetOptions { no_ack: true }).await.unwrap();
+    let got = got.unwrap().delivery;
+    let headers = got.properties.headers().clone().unwrap_or_default();
+    let headers = headers.inner().iter().map(|(name, value)| (name.as_str().to_owned(), value.clone()));
+    (headers.collect(), got.data)
+}
+
+fn death(headers: &std::collections::BTreeMap<String, AMQPValue>, fact: &str) -> String {
+    let AMQPValue::FieldArray(deaths) = &headers["x-death"] else { panic!("{headers:?}") };
+    let AMQPValue::FieldTable(death) = &deaths.as_slice()[0] else { panic!("{deaths:?}") };
+    let AMQPValue::LongString(text) = &death.inner()[fact] else { panic!("{death:?}") };
+    String::from_utf8_lossy(text.as_bytes()).into_owned()
+}
+
+#[task(queue = "io")]
+async fn always_refuses(n: u32) -> Result<(), TaskError> {
+    Err(TaskError::reject(format!("never {n}")))
+}
+
+/// As `basic.reject` does it: the letter is RabbitMQ's, or it looks like that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_with_an_exchange_for_its_letters_gets_them_there() {
+    let url = vhost().await;
+    let peer = Peer::connect(&url).await;
+    graveyard(&peer).await;
+    // Two queues are there without such an exchange, whatever their rows say. RabbitMQ would throw a rejected message away.
+    for queue in ["made-before", "astray"] {
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        peer.channel.queue_declare(queue.into(), durable, FieldTable::default()).await.unwrap();
+    }
+    let row = |name: &str, exchange: &str| {
+        let arguments = serde_json::json!({
+            "x-dead-letter-exchange": exchange, "x-dead-letter-routing-key": "rejected",
+        });
+        io_queue(name, 2).with_queue_arguments(arguments.as_object().cloned().unwrap())
+    };
+    let celeriac = builder(&url)
+        .queue(row("orders", "graves"))
+        .queue(row("made-before", "graves"))
+        .queue(row("astray", "nowhere"))
+        .start()
+        .await
+        .unwrap();
+    let send = async |n: u32, queue: &str| {
+        let sent = always_refuses::s(n).queue(queue).send(celeriac.client()).await.unwrap();
+        assert_eq!(record(&sent).await.state, State::Rejected);
+        sent.id().to_string()
+    };
+    let id = send(1, "orders").await;
+    let (headers, body) = buried(&peer).await;
+    assert_eq!(headers["id"], text(&id));
+    assert_eq!((death(&headers, "reason"), death(&headers, "queue")), ("rejected".into(), "orders".into()));
+    assert!(!headers.contains_key("celeriac-reason"), "RabbitMQ has made it: {headers:?}");
+    assert!(body.starts_with(b"[[1],{},"), "{}", String::from_utf8_lossy(&body));
+
+    // What is no task comes there byte for byte.
+    peer.send("orders", BasicProperties::default(), b"\x00\xff garbage").await;
+    let (headers, body) = buried(&peer).await;
+    assert_eq!((death(&headers, "queue").as_str(), &body[..]), ("orders", &b"\x00\xff garbage"[..]));
+
+    let id = send(2, "made-before").await;
+    let (headers, _) = buried(&peer).await;
+    assert_eq!(headers["id"], text(&id));
+    assert_eq!(headers["celeriac-reason"], text("never 2"));
+    let facts = (death(&headers, "reason"), death(&headers, "queue"));
+    assert_eq!(facts, ("rejected".into(), "made-before".into()));
+    assert_eq!(headers["x-first-death-queue"], text("made-before"));
+
+    // There is no such exchange, and the letter is not lost.
+    assert_eq!(celeriac.dead_letters(100).await.unwrap().len(), 0);
+    let id = send(3, "astray").await;
+    let letters = letters(&celeriac, 1).await;
+    assert_eq!((letters[0].message.id.as_str(), letters[0].reason.as_str()), (id.as_str(), "never 3"));
+    assert_eq!(celeriac.requeue_dead_letter(&TaskId::from(id.as_str())).await, Ok(true));
+    celeriac.shutdown().await.unwrap();
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use celeriac::task::Task;
 use celeriac::{Context, State, task};
+use lapin::options::BasicPublishOptions;
 use serde_json::{Value, json};
 
 use crate::control::Caller;
@@ -191,11 +192,53 @@ async fn consumers_are_cancelled_and_added() {
     let result: Value = celeriac.async_result("in-q2").get(LONG).await.unwrap();
     assert_eq!(result, json!(42));
     assert!(named(&caller.told("active_queues", json!({})).await, "q2"));
-    let foreign =
-        caller.told("add_consumer", json!({"queue": "q3", "exchange": "x", "exchange_type": "topic"})).await;
-    assert!(foreign["error"].as_str().unwrap().contains("bind"), "{foreign}");
     let long = caller.told("add_consumer", json!({"queue": "q".repeat(300)})).await;
     assert!(long["error"].as_str().unwrap().contains("255"), "{long}");
+    celeriac.shutdown().await.unwrap();
+}
+
+/// As `celery control add_consumer q orders topic orders.eu.#`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_is_added_is_bound_to_the_exchange_that_is_named() {
+    let url = vhost().await;
+    let celeriac = runtime(&url).await;
+    let mut caller = Caller::new(&url).await;
+    let of = |queue: &str, kind: &str| json!({"queue": queue, "exchange": "orders", "exchange_type": kind, "routing_key": "orders.eu.#"});
+    assert_eq!(caller.told("add_consumer", of("europe", "topic")).await, ok("add consumer europe"));
+    until("it is consumed", async || {
+        let fleet = celeriac.fleet().inspect("queues", Value::Null).await.unwrap();
+        fleet.values().any(|queues| queues["europe"]["consuming"] == true)
+    })
+    .await;
+    let send = async |key: &str, id: &str| {
+        let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        let properties = properties(add::Task::NAME, id);
+        let body = b"[[20, 22], {}, {}]";
+        let sent =
+            caller.peer.channel.basic_publish("orders".into(), key.into(), options, body, properties).await;
+        sent.unwrap().await.unwrap().take_message().is_none()
+    };
+    assert!(send("orders.eu.de", "by-topic").await, "it is routed");
+    assert!(!send("orders.us", "not-bound").await, "no queue is bound with such a key");
+    let result: Value = celeriac.async_result("by-topic").get(LONG).await.unwrap();
+    assert_eq!(result, json!(42));
+    let queues = caller.told("active_queues", json!({})).await;
+    let europe = queues.as_array().unwrap().iter().find(|queue| queue["name"] == "europe").unwrap().clone();
+    assert_eq!(europe["exchange"]["name"], "orders");
+    assert_eq!(
+        (&europe["exchange"]["type"], &europe["routing_key"]),
+        (&json!("topic"), &json!("orders.eu.#"))
+    );
+
+    // The exchange is there and of another type, or of a type that would cost the connection.
+    let other = caller.told("add_consumer", of("asia", "fanout")).await;
+    let error = other["error"].as_str().unwrap();
+    assert!(error.contains("the exchange `orders` is there and is no durable fanout exchange"), "{other}");
+    let odd = caller.told("add_consumer", of("asia", "x-odd")).await;
+    let expected = "no exchange of type 'x-odd' is made here; the types are direct, fanout, topic, headers";
+    assert!(odd["error"].as_str().unwrap().contains(expected), "{odd}");
+    let rest = caller.told("add_consumer", of("asia", "topic")).await;
+    assert_eq!(rest, ok("add consumer asia"), "what was refused is forgotten");
     celeriac.shutdown().await.unwrap();
 }
 

@@ -7,11 +7,13 @@ mod kit;
 use celeriac_test_support as services;
 
 mod blockage;
+mod broadcast;
 mod control;
 mod dead_letters;
 mod declared;
 mod delays;
 mod events;
+mod exchanges;
 mod expiry;
 #[cfg(feature = "redis")]
 mod fan_out;

@@ -65,7 +65,7 @@ impl Fleet {
                         "rust" => "rust-one,rust-priority".to_owned(),
                         side => format!("{side}-one"),
                     };
-                    [("many", format!("{side},{side}-extra"), "4"), ("one", one, "1")]
+                    [("many", format!("{side},{side}-extra,news"), "4"), ("one", one, "1")]
                         .map(|rest| (*side, rest))
                 })
                 .map(|(side, (name, queues, concurrency))| {
@@ -191,6 +191,8 @@ fn builder(fleet: &Fleet) -> Builder {
         .with_queue(row("rust-priority", 1).with_prefetch(1))
         .with_queue(QueueRow::new("python").with_served(false))
         .with_queue(QueueRow::new("python-one").with_served(false))
+        .with_queue(row("news", 2).with_broadcast(true))
+        .with_route("all.heard", "news")
         // As `task_routes` in the Python app.
         .with_route_row(RouteRow::new("python.*", "python"));
     Celeriac::builder()

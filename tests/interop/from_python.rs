@@ -43,6 +43,11 @@ fn two_hundred_in_flight() {
 }
 
 #[test]
+fn a_broadcast() {
+    mixed().case("plain.broadcast", json!({}));
+}
+
+#[test]
 fn a_countdown() {
     mixed().case("times.countdown", json!({ "side": "rust", "seconds": 1.2 }));
 }

@@ -146,6 +146,12 @@ pub async fn note_only(value: Value, key: String) -> Result<Value, TaskError> {
     Ok(value)
 }
 
+/// A broadcast: each worker runs it. Its queue is that of a row of the fleet's catalogue.
+#[task(name = "all.heard", queue = "rust", ignore_result)]
+pub async fn heard(key: String) -> Result<(), TaskError> {
+    gates::note(&key, &json!("rust")).await
+}
+
 /// An errback in the form that crosses the wire: the id of what failed.
 #[task(name = "rust.on_error", queue = "rust")]
 pub async fn on_error(failed: String, key: String) -> Result<(), TaskError> {

@@ -65,6 +65,16 @@ fn a_call_and_its_value() {
 }
 
 #[test]
+fn a_broadcast() {
+    on_rust(async |fleet| {
+        let key = TaskId::new().to_string();
+        crate::tasks::heard::s(key.clone()).send(fleet.celeriac.client()).await.unwrap();
+        let heard = [gates::next_note(&key).await, gates::next_note(&key).await];
+        assert!(heard.contains(&json!("python")) && heard.contains(&json!("rust")), "{heard:?}");
+    });
+}
+
+#[test]
 fn arguments_by_keyword() {
     on_rust(async |fleet| {
         let mut call = python("greet", json!(["you"]));

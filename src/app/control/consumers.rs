@@ -7,13 +7,18 @@ use tokio::time::timeout;
 use super::arguments::python_error;
 use super::{Answer, ControlCommand, PATIENCE, ok};
 use crate::actors::queue::Steer;
+use crate::broker::QueueBinding;
 use crate::catalogue::{Pool, QueueRow};
+use crate::core::text::shortened;
 
 /// The most queues that are added while a program runs. Each has an actor and workers.
 const MOST_ADDED: usize = 100;
+/// The most bytes of a text that is shown in an error.
+const SHOWN: usize = 100;
 
 /// Takes tasks from a queue: one that was cancelled, or one that is new here. A new one has the defaults of a queue
-/// that is in no catalogue, and is served until the program ends.
+/// that is in no catalogue, and is served until the program ends. As in Celery, it is bound to the exchange and by the key
+/// that the command names, and these are declared; a queue that is served already stays as it is.
 pub(super) async fn add(command: &ControlCommand<'_>) -> Answer {
     let arguments = &command.arguments;
     let queue = arguments.text("queue")?;
@@ -30,12 +35,13 @@ pub(super) async fn add(command: &ControlCommand<'_>) -> Answer {
         command.inner.queues.tell(queue, Steer::AddConsumer);
         return Ok(done);
     }
-    if (exchange, kind, key) != (queue, "direct", queue) {
-        let text = format!(
-            "this worker binds a new queue to the direct exchange of its own name only, with its name as the key: bind '{queue}' to the exchange '{exchange}' in RabbitMQ, and add the consumer without an exchange"
-        );
+    if !QueueBinding::TYPES.contains(&kind) {
+        let (kind, types) = (shortened(kind, SHOWN), QueueBinding::TYPES.join(", "));
+        let text = format!("no exchange of type '{kind}' is made here; the types are {types}");
         return Err(python_error("ValueError", &text));
     }
+    let binding = QueueBinding::new(exchange, kind, key);
+    let is_foreign = (exchange, kind, key) != (queue, "direct", queue);
     let row = match known {
         Some(row) => row.clone().with_served(true),
         None => QueueRow::new(queue).with_pool(Pool::Io),
@@ -56,7 +62,11 @@ pub(super) async fn add(command: &ControlCommand<'_>) -> Answer {
     let inner = Arc::clone(command.inner);
     let name = row.name.clone();
     let declared = tokio::spawn(async move {
-        let declared = inner.runtime.broker.declare(&row.name).await;
+        let broker = &inner.runtime.broker;
+        let declared = match broker.events().filter(|_| is_foreign) {
+            Some(events) => events.bind(&row.name, binding).await,
+            None => broker.declare(&row.name).await,
+        };
         match &declared {
             Ok(()) => drop(inner.with_tree(|tree| tree.add_queue(row))),
             Err(error) => {

@@ -11,7 +11,7 @@ use super::consumer::ConsumerCommand;
 use super::{AmqpBroker, elections, events, mailbox, pidbox};
 use crate::broker::{
     BrokerConnection, BrokerError, BrokerListener, DeadLetterQueue, Events, Inspect, MessageLocation,
-    RecordFn, Removal, ScheduledTask,
+    QueueBinding, RecordFn, Removal, ScheduledTask,
 };
 use crate::protocol::control::{Reply, Request};
 use crate::task::clock::now;
@@ -55,6 +55,26 @@ impl Events for AmqpBroker {
 
     fn queue_arguments(&self, queue: &str) -> Map<String, Value> {
         self.shared.options.arguments(queue)
+    }
+
+    fn has_exchanges(&self) -> bool {
+        true
+    }
+
+    fn binding(&self, queue: &str) -> Option<QueueBinding> {
+        if self.shared.options.is_broadcast(queue) {
+            return Some(QueueBinding::new(queue, "fanout", ""));
+        }
+        self.shared.topology.binding(queue)
+    }
+
+    async fn bind(&self, queue: &str, binding: QueueBinding) -> Result<(), BrokerError> {
+        let (shared, queue) = (Arc::clone(&self.shared), queue.to_owned());
+        self.there(async move { shared.topology.bind(&queue, binding).await }).await
+    }
+
+    fn own_queue(&self, queue: &str) -> Option<String> {
+        self.shared.topology.name_of_own(queue)
     }
 
     async fn scheduled(&self, limit: usize) -> Vec<ScheduledTask> {

@@ -26,6 +26,15 @@ impl AmqpInner {
                 full();
                 self.insist_on_letter(post).await
             }
+            // The queue's own exchange for its letters does not take the letter.
+            (Err(error), None) if error.is_permanent() && matches!(post.aim, Aim::Exchange { .. }) => {
+                tracing::warn!(%error, "a dead letter is kept with those of other queues");
+                let letter = post.clone().into_dead();
+                match self.publisher.insist(&letter, &full).await {
+                    Err(refused) if refused.is_permanent() => self.insist_on_letter(&letter).await,
+                    done => done,
+                }
+            }
             (done, _) => done,
         }
     }

@@ -83,7 +83,7 @@ pub(super) async fn requeue_dead_letter(
             // closed.
         };
         let post = match post {
-            Ok(post) => post,
+            Ok(post) => post.addressed(&shared.options),
             Err(error) => {
                 tracing::warn!(%id, queue, %error, "a dead letter cannot be put back, and stays where it is");
                 continue;

@@ -175,7 +175,7 @@ impl AmqpInner {
 
     /// The number of ready messages in a queue; `None` if there is no such queue, or RabbitMQ cannot be asked.
     async fn waiting(&self, queue: &str) -> Option<u64> {
-        if !self.link.is_up() {
+        if !self.link.is_up() || self.options.is_broadcast(queue) {
             return None;
         }
         self.topology.waiting(&ShortString::try_new(queue).ok()?).await.ok()?
@@ -367,10 +367,10 @@ impl Broker for AmqpBroker {
 
     async fn publish(&self, message: Message, _unique: bool) -> Result<Receipt, BrokerError> {
         self.still_open()?;
-        let post = outgoing::task(&message, now())?;
+        let post = outgoing::task(&message, now())?.addressed(&self.shared.options);
         let mut attempt = Attempt::new(self.shared.options.publish_timeout);
         if !self.shared.publisher.publish_at_once(post, &mut attempt).await? {
-            let post = outgoing::task(&message, now())?;
+            let post = outgoing::task(&message, now())?.addressed(&self.shared.options);
             let publisher = Arc::clone(&self.shared.publisher);
             // The publish counts from here on, not from when the broker's thread comes to it, so that no later
             // publish overtakes it.

@@ -1,6 +1,6 @@
 //! The options of the RabbitMQ broker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::broker::embedded::DEFAULT_DELIVERY_LIMIT;
 use crate::broker::{QueueSetup, QueueType};
+use crate::catalogue::QueueRow;
 use crate::protocol::Arrival;
 use crate::protocol::events::EXCHANGE;
 
@@ -69,6 +70,8 @@ pub struct AmqpOptions {
     /// For `amqps://`: a PEM file with the certificate authorities that servers are checked against. Default: the
     /// system's.
     pub ca_certs: Option<PathBuf>,
+    /// The broadcasts that this program only sends.
+    pub(super) unheard: HashSet<String>,
 }
 
 impl Default for AmqpOptions {
@@ -93,6 +96,7 @@ impl Default for AmqpOptions {
             control_queue_expires: Duration::from_secs(10),
             max_size: Arrival::MAX_SIZE,
             ca_certs: None,
+            unheard: HashSet::new(),
         }
     }
 }
@@ -254,6 +258,35 @@ impl AmqpOptions {
         lifetimes(None, self.control_queue_expires)
     }
 
+    /// Takes from the rows of a catalogue how their queues are declared. The rows win.
+    pub(crate) fn take_rows(&mut self, rows: &[QueueRow]) {
+        for row in rows.iter().filter(|row| !row.setup.is_plain()) {
+            let of_options = self.queues.remove(&row.name).unwrap_or_default();
+            self.queues.insert(row.name.clone(), row.setup.clone().over(of_options));
+            if row.setup.broadcast && !row.served {
+                self.unheard.insert(row.name.clone());
+            }
+        }
+    }
+
+    /// Whether the queue of this name is a broadcast.
+    pub(super) fn is_broadcast(&self, queue: &str) -> bool {
+        self.queues.get(queue).is_some_and(|setup| setup.broadcast)
+    }
+
+    /// Whether this process has a queue of its own for this broadcast.
+    pub(super) fn hears(&self, queue: &str) -> bool {
+        self.is_broadcast(queue) && !self.unheard.contains(queue)
+    }
+
+    /// The exchange to which RabbitMQ sends the dead letters of this queue, and their routing key, if the queue is to have
+    /// one of its own.
+    pub(super) fn dead_letter_exchange(&self, queue: &str) -> Option<(String, Option<String>)> {
+        let arguments = self.arguments(queue);
+        let text = |name: &str| arguments.get(name).and_then(Value::as_str).map(str::to_owned);
+        Some((text("x-dead-letter-exchange")?, text("x-dead-letter-routing-key")))
+    }
+
     /// The type that a queue gets if it has to be made.
     pub(super) fn type_of(&self, queue: &str) -> QueueType {
         let own = self.queues.get(queue).and_then(|setup| setup.queue_type);
@@ -263,6 +296,12 @@ impl AmqpOptions {
     /// The arguments that a queue gets if it has to be made; a classic queue gets none, as with kombu.
     pub(super) fn arguments(&self, queue: &str) -> Map<String, Value> {
         let own = self.queues.get(queue);
+        // What is set for all queues is meant for those that keep tasks until somebody takes them.
+        if let Some(setup) = own.filter(|setup| setup.broadcast) {
+            let mut arguments = setup.arguments.clone();
+            arguments.extend(setup.max_priority.map(|max| ("x-max-priority".to_owned(), max.into())));
+            return arguments;
+        }
         let mut arguments = self.every_queue.arguments.clone();
         arguments.extend(own.into_iter().flat_map(|setup| setup.arguments.clone()));
         if self.type_of(queue) == QueueType::Quorum {
@@ -315,12 +354,29 @@ mod tests {
             queue_type: Some(QueueType::Quorum),
             max_priority: Some(5),
             arguments: arguments(json!({"x-max-length": 10, "x-overflow": "reject-publish"})),
+            broadcast: false,
         };
         assert_eq!((options.type_of("any"), options.type_of("own")), (QueueType::Quorum, QueueType::Classic));
         let any = json!({"x-max-length": 10, "x-overflow": "reject-publish", "x-queue-type": "quorum"});
         assert_eq!(Value::from(options.arguments("any")), any);
         let own = json!({"x-max-length": 3, "x-overflow": "reject-publish", "x-max-priority": 5});
         assert_eq!(Value::from(options.arguments("own")), own);
+    }
+
+    #[test]
+    fn what_is_set_for_all_queues_does_not_hold_for_a_broadcast() {
+        let setup = QueueSetup { max_priority: Some(3), broadcast: true, ..QueueSetup::default() };
+        let mut options = AmqpOptions::default().queue_type(QueueType::Quorum).queue("news", setup);
+        assert_eq!(Value::from(options.arguments("news")), json!({"x-max-priority": 3}));
+        assert!(options.hears("news") && !options.is_broadcast("other"));
+        let row = |name: &str| QueueRow::new(name).with_broadcast(true);
+        options.take_rows(&[row("here"), row("there").with_served(false), QueueRow::new("plain")]);
+        let is = |queue: &str| (options.is_broadcast(queue), options.hears(queue));
+        assert_eq!(["here", "there", "plain"].map(is), [(true, true), (true, false), (false, false)]);
+        let letters = json!({"x-dead-letter-exchange": "x"}).as_object().cloned().unwrap();
+        options.take_rows(&[QueueRow::new("q").with_queue_arguments(letters)]);
+        assert_eq!(options.dead_letter_exchange("q"), Some(("x".to_owned(), None)));
+        assert_eq!(options.dead_letter_exchange("plain"), None);
     }
 
     #[test]

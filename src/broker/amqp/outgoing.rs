@@ -53,9 +53,15 @@ pub(super) const KEPT: &str = "celeriac-kept";
 /// the delay queues, and properties that then no longer fit a frame, with room to spare, could not be sent on.
 const MOST: usize = FRAME / 4 * 3;
 
-/// Addresses a task to its queue, at once or, if its ETA is ahead, delayed.
+/// Addresses a task to its queue, at once or, if its ETA is ahead, delayed; or to the exchange that its call names.
 pub(super) fn task(message: &Message, now: Timestamp) -> Result<OutgoingMessage, BrokerError> {
-    wire(encode(message, now)?, &message.queue, message.eta, now)
+    match message.headers.exchange() {
+        None => wire(encode(message, now)?, &message.queue, message.eta, now),
+        // The exchange gets it at once. Whoever takes it delays it by its header.
+        Some((exchange, key)) => {
+            wire(encode(message, now)?, &message.queue, None, now)?.addressed_to(exchange, key)
+        }
+    }
 }
 
 /// As [`task`], of a task that follows from a run: it is told which it was, should RabbitMQ refuse it.
@@ -195,6 +201,33 @@ pub(super) fn dead_as_it_came(
     }
     let wire = WireMessage { body, ..WireMessage::default() };
     OutgoingMessage { properties, ..post("".into(), DEAD.into(), wire, Aim::Dead) }
+}
+
+/// The same dead letter for the exchange that its queue has for its letters, with the headers that RabbitMQ writes on a
+/// message that is rejected. If the exchange has no usable name, it stays as it is.
+pub(super) fn letter_to(
+    letter: OutgoingMessage,
+    queue: &str,
+    exchange: &str,
+    key: &str,
+    now: Timestamp,
+) -> OutgoingMessage {
+    let text = |text: &str| AMQPValue::LongString(text.into());
+    let mut death = FieldTable::default();
+    death.insert("count".into(), AMQPValue::LongLongInt(1));
+    death.insert("reason".into(), text("rejected"));
+    death.insert("queue".into(), text(queue));
+    death.insert("time".into(), AMQPValue::Timestamp(now.as_millis() / 1000));
+    death.insert("exchange".into(), text(""));
+    death.insert("routing-keys".into(), AMQPValue::FieldArray(vec![text(queue)].into()));
+    let mut headers = letter.properties.headers().clone().unwrap_or_default();
+    headers.insert("x-death".into(), AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death)].into()));
+    for (name, value) in [("reason", "rejected"), ("queue", queue), ("exchange", "")] {
+        headers.insert(format!("x-first-death-{name}").into(), text(value));
+    }
+    let properties = letter.properties.clone().with_headers(headers);
+    let addressed = OutgoingMessage { properties, ..letter.clone() }.addressed_to(exchange, key);
+    addressed.unwrap_or(letter)
 }
 
 /// The properties of a dead letter without the facts that were written on it.

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use lapin::BasicProperties;
 use lapin::types::{AMQPValue, ShortString};
 
+use super::options::AmqpOptions;
 use super::outgoing::{COPY, mark};
+use super::topology::{DEAD, short};
+use crate::broker::BrokerError;
 use crate::task::{Message, RUN_ONCE_HEADER};
 
 /// A message whose body has more bytes than this gets a channel of its own. RabbitMQ's limit (`max_message_size`) is
@@ -35,6 +38,32 @@ impl OutgoingMessage {
         self.body.len() > LARGE && self.aim != Aim::Dead
     }
 
+    /// The same message, addressed to the exchange if its queue is a broadcast. A delayed one comes to the exchange by its
+    /// key.
+    pub(super) fn addressed(mut self, options: &AmqpOptions) -> Self {
+        if let Aim::Queue(queue) = &self.aim
+            && options.is_broadcast(queue)
+        {
+            self.exchange = std::mem::replace(&mut self.key, "".into());
+            self.aim = Aim::Broadcast(queue.clone());
+        }
+        self
+    }
+
+    /// The same message, addressed to an exchange of others.
+    pub(super) fn addressed_to(mut self, name: &str, key: &str) -> Result<Self, BrokerError> {
+        (self.exchange, self.key) = (short(name)?, short(key)?);
+        self.aim = Aim::Exchange { name: name.to_owned(), key: key.to_owned() };
+        Ok(self)
+    }
+
+    /// The same message, addressed to the dead letters.
+    pub(super) fn into_dead(mut self) -> Self {
+        (self.exchange, self.key) = ("".into(), DEAD.into());
+        self.aim = Aim::Dead;
+        self
+    }
+
     /// Returns the same message, marked as one that was sent before.
     pub(super) fn copy(&self) -> Self {
         let mut headers = self.properties.headers().clone().unwrap_or_default();
@@ -53,12 +82,30 @@ pub(super) enum Aim {
     Queue(String),
     /// The message goes to a task queue after a delay.
     Delayed(String),
+    /// The message goes to every process that hears this broadcast, and perhaps to none.
+    Broadcast(String),
     /// The message goes to the dead letters.
     Dead,
+    /// The message goes to an exchange of others, by this routing key.
+    Exchange { name: String, key: String },
     /// The message goes into the guard queue of this process.
     GuardQueue,
     /// The message goes to everybody who listens, and perhaps to nobody.
     Anybody,
+}
+
+impl Aim {
+    /// What is said of a message that RabbitMQ has sent back twice.
+    pub(super) fn unroutable(&self) -> BrokerError {
+        match self {
+            Self::Exchange { .. } => BrokerError::Refused(format!(
+                "RabbitMQ has no queue for the message to {self}: bind one, or name another exchange or key"
+            )),
+            _ => BrokerError::io(format!(
+                "RabbitMQ cannot route the message to {self}, although that was just declared: does a policy or another program delete it?"
+            )),
+        }
+    }
 }
 
 /// Names the place as part of a sentence: "cannot be routed to ...".
@@ -67,7 +114,9 @@ impl fmt::Display for Aim {
         match self {
             Self::Queue(queue) => write!(f, "queue `{queue}`"),
             Self::Delayed(queue) => write!(f, "queue `{queue}` by way of the delays"),
+            Self::Broadcast(queue) => write!(f, "the broadcast `{queue}`"),
             Self::Dead => f.write_str("the dead letters"),
+            Self::Exchange { name, key } => write!(f, "the exchange `{name}` by the routing key `{key}`"),
             Self::GuardQueue => f.write_str("the guard queue of this process"),
             Self::Anybody => f.write_str("whoever listens"),
         }

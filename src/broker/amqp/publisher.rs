@@ -281,7 +281,7 @@ impl Publisher {
             // RabbitMQ may have the first one already, so the second says that it is a copy.
             if attempt.sent
                 && (copy.is_none() || post.once)
-                && matches!(post.aim, Aim::Queue(_) | Aim::Delayed(_))
+                && !matches!(post.aim, Aim::Dead | Aim::GuardQueue | Aim::Anybody)
             {
                 copy = Some(post.copy());
             }
@@ -319,7 +319,8 @@ impl Publisher {
         match confirmation {
             Confirmation::Ack(None) | Confirmation::NotRequested => Ok(true),
             Confirmation::Ack(Some(_)) | Confirmation::Nack(Some(_)) => match aim {
-                Aim::Anybody => Ok(true),
+                Aim::Anybody | Aim::Broadcast(_) => Ok(true), // nobody listens, which is no mistake
+                Aim::Exchange { .. } => Err(aim.unroutable()),
                 // The queue was deleted since it was declared, so it is declared again.
                 _ if !attempt.returned => {
                     attempt.returned = true;
@@ -327,7 +328,7 @@ impl Publisher {
                     self.topology.forget();
                     Ok(false)
                 }
-                _ => Err(unroutable(aim)),
+                _ => Err(aim.unroutable()),
             },
             Confirmation::Nack(None) if attempt.refused < DOUBTS => {
                 attempt.refused += 1;
@@ -361,17 +362,19 @@ impl Publisher {
     /// Whether everything that a message needs is declared.
     fn is_declared(&self, aim: &Aim) -> bool {
         match aim {
-            Aim::Queue(queue) => self.topology.knows(queue),
+            Aim::Queue(queue) | Aim::Broadcast(queue) => self.topology.knows(queue),
             Aim::Delayed(_) | Aim::Dead => false,
+            Aim::Exchange { name, .. } => self.topology.has_exchange(name),
             Aim::GuardQueue | Aim::Anybody => true,
         }
     }
 
     async fn declare(&self, aim: &Aim) -> Result<(), BrokerError> {
         match aim {
-            Aim::Queue(queue) => self.topology.declare(queue).await,
+            Aim::Queue(queue) | Aim::Broadcast(queue) => self.topology.declare(queue).await,
             Aim::Delayed(queue) => self.topology.declare_delay(queue).await,
             Aim::Dead => self.topology.declare_dead().await,
+            Aim::Exchange { name, .. } => self.topology.find_exchange(name).await,
             Aim::GuardQueue | Aim::Anybody => Ok(()),
         }
     }
@@ -571,13 +574,6 @@ impl Drop for OnItsWay<'_> {
 async fn transmit(channel: &Channel, post: &OutgoingMessage) -> lapin::Result<Confirmation> {
     let (exchange, key) = (post.exchange.clone(), post.key.clone());
     channel.basic_publish(exchange, key, MANDATORY, &post.body, post.properties.clone()).await?.await
-}
-
-fn unroutable(aim: &Aim) -> BrokerError {
-    BrokerError::io(format!(
-        "RabbitMQ cannot route the message to {}, although that was just declared: does a policy or another program delete it?",
-        aim
-    ))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 //! queue closes the channel as well, and lapin logs an ERROR for each channel that RabbitMQ closes. With outright
 //! declarations lapin logs nothing when queues are made, and nothing when queues exist as they should be.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,12 +21,13 @@ use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
 use tokio::time::Instant;
 
-use super::link::AmqpLink;
+use super::link::{AmqpLink, LiveConnection};
 use super::options::AmqpOptions;
 use super::{delay, table};
 use crate::broker::error::shown;
-use crate::broker::{BrokerError, QueueType};
+use crate::broker::{BrokerError, QueueBinding, QueueType};
 use crate::rabbitmq::{ACCESS_REFUSED, PRECONDITION_FAILED, code};
+use crate::task::TaskId;
 
 /// How long RabbitMQ may take to declare something.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -51,6 +52,8 @@ enum Declared {
     Unused,
     /// The queue existed, and has consumers.
     Used,
+    /// The queue was there, and perhaps with other arguments.
+    Otherwise,
 }
 
 /// The queues and exchanges that were declared on RabbitMQ.
@@ -58,6 +61,17 @@ pub(super) struct Topology {
     link: Arc<AmqpLink>,
     options: Arc<AmqpOptions>,
     known: Mutex<Known>,
+    /// The queues by which this process hears broadcasts, by the names of their exchanges.
+    own: tokio::sync::Mutex<HashMap<String, OwnQueue>>,
+    /// The queues that are bound in another way than kombu does by default.
+    bindings: Mutex<HashMap<String, QueueBinding>>,
+}
+
+/// A queue by which this process hears a broadcast. It goes with its connection.
+struct OwnQueue {
+    name: ShortString,
+    /// The epoch of the connection.
+    connection: u64,
 }
 
 #[derive(Default)]
@@ -65,6 +79,10 @@ struct Known {
     queues: BTreeSet<String>,
     /// The queues that are bound to the last exchange of the ladder of delays.
     delayed: HashSet<String>,
+    /// The queues that have the dead-letter exchange that was asked for.
+    dead_lettering: HashSet<String>,
+    /// The exchanges of others that are there.
+    exchanges: HashSet<String>,
     ladder: bool,
     dead: bool,
     /// When RabbitMQ refused to make the queue of the dead letters.
@@ -73,7 +91,8 @@ struct Known {
 
 impl Topology {
     pub(super) fn new(link: Arc<AmqpLink>, options: Arc<AmqpOptions>) -> Self {
-        Self { link, options, known: Mutex::default() }
+        let (own, bindings) = (tokio::sync::Mutex::default(), Mutex::default());
+        Self { link, options, known: Mutex::default(), own, bindings }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -95,7 +114,10 @@ impl Topology {
     pub(super) fn forget(&self) {
         let mut known = self.known();
         let queues = std::mem::take(&mut known.queues);
-        *known = Known { dead_refused_at: known.dead_refused_at, ..Known::default() };
+        // Who consumes a queue does not declare it again when something else is not there any more.
+        let dead_lettering = std::mem::take(&mut known.dead_lettering);
+        let dead_refused_at = known.dead_refused_at;
+        *known = Known { dead_lettering, dead_refused_at, ..Known::default() };
         drop(known);
         tracing::debug!(?queues, "the topology is looked at again");
     }
@@ -115,14 +137,124 @@ impl Topology {
         if name.as_str().is_empty() {
             return Err(BrokerError::Refused("a queue needs a name".to_owned()));
         }
+        if self.options.is_broadcast(queue) {
+            self.link.during(self.declare_broadcast(queue, name)).await?;
+            self.known().queues.insert(queue.to_owned());
+            return Ok(());
+        }
         self.link.during(self.declare_anew(queue, name)).await
     }
 
+    /// Makes sure that the exchange of a broadcast is there, and that this process hears it if it is to.
+    async fn declare_broadcast(&self, queue: &str, name: ShortString) -> Result<(), BrokerError> {
+        self.make_exchange(name, ExchangeKind::Fanout).await?;
+        if self.options.hears(queue) {
+            let up = self.link.up(Instant::now() + PATIENCE).await?;
+            self.own_queue(queue, &up).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes a durable exchange unless it is there.
+    async fn make_exchange(&self, name: ShortString, kind: ExchangeKind) -> Result<(), BrokerError> {
+        let channel = self.channel().await?;
+        let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
+        let told = format!("{kind:?}").to_lowercase();
+        let declared = channel.exchange_declare(name.clone(), kind, durable, FieldTable::default()).await;
+        declared.map_err(|error| match code(&error) {
+            Some(PRECONDITION_FAILED) => BrokerError::Refused(format!(
+                "the exchange `{name}` is there and is no durable {told} exchange: {error}; use another name, or delete it in RabbitMQ"
+            )),
+            _ => broken(&error),
+        })
+    }
+
+    /// The queue by which this process hears a broadcast on this connection: kombu's, but that it belongs to the
+    /// connection alone. So it stays, and gathers what is sent, while nothing is taken from it, and RabbitMQ deletes it with
+    /// the connection.
+    pub(super) async fn own_queue(
+        &self,
+        queue: &str,
+        up: &LiveConnection,
+    ) -> Result<ShortString, BrokerError> {
+        let mut own = self.own.lock().await;
+        let known = own.get(queue).filter(|own| own.connection == up.epoch).map(|own| own.name.clone());
+        let name = match known {
+            Some(name) => name,
+            None => short(&format!("bcast.{}", TaskId::new()))?,
+        };
+        // It is declared again although it is known: somebody may have deleted it.
+        let channel = up.connection.create_channel().await.map_err(|e| broken(&e))?;
+        let alone = QueueDeclareOptions { exclusive: true, ..QueueDeclareOptions::default() };
+        let arguments = table::to_table(self.options.arguments(queue));
+        channel.queue_declare(name.clone(), alone, arguments).await.map_err(|e| broken(&e))?;
+        let bind = QueueBindOptions::default();
+        let bound = channel.queue_bind(name.clone(), short(queue)?, "".into(), bind, FieldTable::default());
+        bound.await.map_err(|e| broken(&e))?;
+        self.note_dead_lettering(queue, Declared::Used);
+        own.insert(queue.to_owned(), OwnQueue { name: name.clone(), connection: up.epoch });
+        Ok(name)
+    }
+
+    /// The name of the queue by which this process hears a broadcast, if it does.
+    pub(super) fn name_of_own(&self, queue: &str) -> Option<String> {
+        let own = self.own.try_lock().ok()?;
+        own.get(queue).map(|own| own.name.as_str().to_owned())
+    }
+
+    /// How a queue is bound, if not as kombu does by default.
+    pub(super) fn binding(&self, queue: &str) -> Option<QueueBinding> {
+        self.bindings.lock().get(queue).cloned()
+    }
+
+    /// Has a queue bound in this way whenever it is declared, and declares it.
+    pub(super) async fn bind(&self, queue: &str, binding: QueueBinding) -> Result<(), BrokerError> {
+        self.bindings.lock().insert(queue.to_owned(), binding);
+        self.known().queues.remove(queue);
+        let declared = self.declare(queue).await;
+        if declared.is_err() {
+            self.bindings.lock().remove(queue);
+        }
+        declared
+    }
+
+    /// Makes sure that a queue is there and bound in this way. A queue that somebody uses is bound as well.
+    async fn declare_bound(&self, name: ShortString, binding: &QueueBinding) -> Result<(), BrokerError> {
+        let QueueBinding { exchange, exchange_type, routing_key, .. } = binding;
+        let kind = match exchange_type.as_str() {
+            "direct" => ExchangeKind::Direct,
+            "fanout" => ExchangeKind::Fanout,
+            "topic" => ExchangeKind::Topic,
+            "headers" => ExchangeKind::Headers,
+            // RabbitMQ would close the connection.
+            other => {
+                let (other, types) = (shown(other), QueueBinding::TYPES.join(", "));
+                let error = format!("an exchange of type `{other}` is not made here; the types are {types}");
+                return Err(BrokerError::Refused(error));
+            }
+        };
+        let (exchange, key) = (short(exchange)?, short(routing_key)?);
+        self.make_exchange(exchange.clone(), kind).await?;
+        let declared = self.make_queue(&name, &self.options.arguments(name.as_str())).await?;
+        self.note_dead_lettering(name.as_str(), declared);
+        let channel = self.channel().await?;
+        let bind = QueueBindOptions::default();
+        let bound = channel.queue_bind(name, exchange, key, bind, FieldTable::default());
+        bound.await.map_err(|e| broken(&e))
+    }
+
     async fn declare_anew(&self, queue: &str, name: ShortString) -> Result<(), BrokerError> {
-        // A queue that has consumers is as its owner wants it.
-        if self.make_queue(&name, &self.options.arguments(queue)).await? == Declared::Unused {
-            // kombu sends to the default exchange, but also declares this exchange and binds the queue to it. Other
-            // programs may use it.
+        if let Some(binding) = self.binding(queue) {
+            self.declare_bound(name, &binding).await?;
+            self.known().queues.insert(queue.to_owned());
+            return Ok(());
+        }
+        // A queue that somebody uses is there as its owner wants it.
+        let declared = self.make_queue(&name, &self.options.arguments(queue)).await?;
+        self.note_dead_lettering(queue, declared);
+        if declared == Declared::Unused {
+            // kombu sends to the default exchange, but declares this exchange and binds the queue to it, so others
+            // may use it.
             let channel = self.channel().await?;
             let durable = ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() };
             let exchange = channel
@@ -147,6 +279,49 @@ impl Topology {
             }
         }
         self.known().queues.insert(queue.to_owned());
+        Ok(())
+    }
+
+    /// Notes whether a queue that was declared has the dead-letter exchange that it is to have.
+    fn note_dead_lettering(&self, queue: &str, declared: Declared) {
+        let mut known = self.known();
+        if declared != Declared::Otherwise && self.options.dead_letter_exchange(queue).is_some() {
+            known.dead_lettering.insert(queue.to_owned());
+        } else {
+            known.dead_lettering.remove(queue);
+        }
+    }
+
+    /// Whether RabbitMQ makes a dead letter of a message of this queue that is rejected. Else it would throw it away.
+    pub(super) fn makes_dead_letters(&self, queue: &str) -> bool {
+        self.known().dead_lettering.contains(queue)
+    }
+
+    /// Whether an exchange of others is known to be there. The one without a name always is.
+    pub(super) fn has_exchange(&self, name: &str) -> bool {
+        name.is_empty() || self.known().exchanges.contains(name)
+    }
+
+    /// Makes sure that an exchange of others is there: what is sent to one that is not would cost the channel.
+    pub(super) async fn find_exchange(&self, name: &str) -> Result<(), BrokerError> {
+        if self.has_exchange(name) {
+            return Ok(());
+        }
+        let channel = self.channel().await?;
+        let passive = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let exchange = short(name)?;
+        let found = async {
+            let none = FieldTable::default();
+            match channel.exchange_declare(exchange, ExchangeKind::Direct, passive, none).await {
+                Ok(()) => Ok(()),
+                Err(error) if code(&error) == Some(NOT_FOUND) => Err(BrokerError::Refused(format!(
+                    "RabbitMQ has no exchange `{name}`: declare it, or name one that is there"
+                ))),
+                Err(error) => Err(broken(&error)),
+            }
+        };
+        self.link.during(found).await?;
+        self.known().exchanges.insert(name.to_owned());
         Ok(())
     }
 
@@ -177,9 +352,16 @@ impl Topology {
         }
         let channel = self.channel().await?;
         let key = short(&delay::delivery_key(queue))?;
-        let bind = QueueBindOptions::default();
-        let bound =
-            channel.queue_bind(short(queue)?, delay::DELIVERY.into(), key, bind, FieldTable::default());
+        let (name, none) = (short(queue)?, FieldTable::default());
+        let bound = async {
+            if self.options.is_broadcast(queue) {
+                let bind = ExchangeBindOptions::default();
+                channel.exchange_bind(name, delay::DELIVERY.into(), key, bind, none).await
+            } else {
+                let bind = QueueBindOptions::default();
+                channel.queue_bind(name, delay::DELIVERY.into(), key, bind, none).await
+            }
+        };
         self.link.during(async { bound.await.map_err(|e| broken(&e)) }).await?;
         self.known().delayed.insert(queue.to_owned());
         Ok(())
@@ -235,7 +417,7 @@ impl Topology {
             };
         match code(&error) {
             // Another connection uses the queue exclusively. So the queue exists, and a message to it arrives.
-            Some(RESOURCE_LOCKED) => Ok(Declared::Used),
+            Some(RESOURCE_LOCKED) => Ok(Declared::Otherwise),
             // Either the queue exists with other arguments, or RabbitMQ does not allow these arguments.
             Some(PRECONDITION_FAILED) => match self.waiting(name).await? {
                 Some(_) => {
@@ -244,7 +426,7 @@ impl Topology {
                         %error,
                         "the queue is there with other arguments than its row or the options say, and is used as it is; state its own (`queue_type`, `max_priority`, `queue_arguments`) to have this said no more"
                     );
-                    Ok(Declared::Used)
+                    Ok(Declared::Otherwise)
                 }
                 None => Err(broken(&error)),
             },

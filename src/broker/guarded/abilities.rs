@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use super::{GuardedBroker, calm, caught};
 use crate::broker::{
     Backlog, BrokerConnection, BrokerError, BrokerListener, BrokerNotes, CasOutcome, DeadLetterQueue, Events,
-    Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, RecordFn, Removal, Results, ScheduledTask,
-    UniqueWindows,
+    Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, QueueBinding, RecordFn, Removal, Results,
+    ScheduledTask, UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::protocol::control::{Reply, Request};
@@ -220,6 +220,22 @@ impl Events for GuardedBroker {
         calm("queue_arguments", || {
             self.given.events().map(|events| events.queue_arguments(queue)).unwrap_or_default()
         })
+    }
+
+    fn has_exchanges(&self) -> bool {
+        calm("has_exchanges", || self.given.events().is_some_and(|events| events.has_exchanges()))
+    }
+
+    fn binding(&self, queue: &str) -> Option<QueueBinding> {
+        calm("binding", || self.given.events()?.binding(queue))
+    }
+
+    async fn bind(&self, queue: &str, binding: QueueBinding) -> Result<(), BrokerError> {
+        caught("bind", async { self.own_events()?.bind(queue, binding).await }).await
+    }
+
+    fn own_queue(&self, queue: &str) -> Option<String> {
+        calm("own_queue", || self.given.events()?.own_queue(queue))
     }
 
     async fn scheduled(&self, limit: usize) -> Vec<ScheduledTask> {

@@ -11,7 +11,7 @@ use super::queue::{name_of, unwrap};
 use crate::broker::completer::Completer;
 use crate::broker::{
     Broker, BrokerConnection, BrokerError, BrokerListener, DeadLetterQueue, Events, Inspect, MessageLocation,
-    RecordFn, Removal, ScheduledTask,
+    QueueBinding, RecordFn, Removal, ScheduledTask,
 };
 use crate::protocol::control::{Reply, Request};
 use crate::task::{Message, TaskId, TaskResult};
@@ -49,6 +49,25 @@ impl Events for OutboxBroker {
 
     fn queue_arguments(&self, queue: &str) -> Map<String, Value> {
         self.way.inner.events().map(|events| events.queue_arguments(queue)).unwrap_or_default()
+    }
+
+    fn has_exchanges(&self) -> bool {
+        self.way.inner.events().is_some_and(|events| events.has_exchanges())
+    }
+
+    fn binding(&self, queue: &str) -> Option<QueueBinding> {
+        self.way.inner.events()?.binding(queue)
+    }
+
+    async fn bind(&self, queue: &str, binding: QueueBinding) -> Result<(), BrokerError> {
+        match self.way.inner.events() {
+            Some(events) => events.bind(queue, binding).await,
+            None => Err(BrokerError::Refused("the broker has no exchanges".to_owned())),
+        }
+    }
+
+    fn own_queue(&self, queue: &str) -> Option<String> {
+        self.way.inner.events()?.own_queue(queue)
     }
 
     async fn scheduled(&self, limit: usize) -> Vec<ScheduledTask> {

@@ -12,7 +12,7 @@ use crate::broker::completer::Completer;
 use crate::broker::lane::SHOWN;
 use crate::broker::{
     Broker, BrokerConnection, BrokerError, BrokerListener, Events, Inspect, LaneFacts, LaneLever, Lanes,
-    MessageLocation, RecordFn, Removal, ScheduledTask,
+    MessageLocation, QueueBinding, RecordFn, Removal, ScheduledTask,
 };
 use crate::protocol::control::{Reply, Request};
 use crate::store::Store;
@@ -74,6 +74,25 @@ impl Events for RedisLanesBroker {
 
     fn queue_arguments(&self, queue: &str) -> Map<String, Value> {
         self.shared.inner.events().map(|events| events.queue_arguments(queue)).unwrap_or_default()
+    }
+
+    fn has_exchanges(&self) -> bool {
+        self.shared.inner.events().is_some_and(|events| events.has_exchanges())
+    }
+
+    fn binding(&self, queue: &str) -> Option<QueueBinding> {
+        self.shared.inner.events()?.binding(queue)
+    }
+
+    async fn bind(&self, queue: &str, binding: QueueBinding) -> Result<(), BrokerError> {
+        match self.shared.inner.events() {
+            Some(events) => events.bind(queue, binding).await,
+            None => Err(BrokerError::Refused("the broker has no exchanges".to_owned())),
+        }
+    }
+
+    fn own_queue(&self, queue: &str) -> Option<String> {
+        self.shared.inner.events()?.own_queue(queue)
     }
 
     async fn scheduled(&self, limit: usize) -> Vec<ScheduledTask> {

@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use super::SplitInner;
 use crate::broker::copies;
 use crate::broker::{
-    BrokerConnection, BrokerError, BrokerListener, Events, Inspect, MessageLocation, RecordFn, Remains,
-    Removal, Results, ScheduledTask,
+    BrokerConnection, BrokerError, BrokerListener, Events, Inspect, MessageLocation, QueueBinding, RecordFn,
+    Remains, Removal, Results, ScheduledTask,
 };
 use crate::protocol::control::{Reply, Request};
 use crate::store::chords;
@@ -94,6 +94,25 @@ impl Events for SplitInner {
 
     fn queue_arguments(&self, queue: &str) -> Map<String, Value> {
         self.transport.events().map(|events| events.queue_arguments(queue)).unwrap_or_default()
+    }
+
+    fn has_exchanges(&self) -> bool {
+        self.transport.events().is_some_and(|events| events.has_exchanges())
+    }
+
+    fn binding(&self, queue: &str) -> Option<QueueBinding> {
+        self.transport.events()?.binding(queue)
+    }
+
+    async fn bind(&self, queue: &str, binding: QueueBinding) -> Result<(), BrokerError> {
+        match self.transport.events() {
+            Some(events) => events.bind(queue, binding).await,
+            None => Err(BrokerError::Refused("the broker has no exchanges".to_owned())),
+        }
+    }
+
+    fn own_queue(&self, queue: &str) -> Option<String> {
+        self.transport.events()?.own_queue(queue)
     }
 
     async fn scheduled(&self, limit: usize) -> Vec<ScheduledTask> {

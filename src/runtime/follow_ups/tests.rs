@@ -26,6 +26,7 @@ fn dispatcher(limits: CanvasLimits) -> Arc<Dispatcher> {
         reply_to: None,
         without_lanes: None,
         without_windows: None,
+        without_exchanges: None,
     })
 }
 

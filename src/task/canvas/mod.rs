@@ -32,7 +32,7 @@ pub use freeze::Promise;
 pub(crate) use freeze::{CanvasPosition, Freezer, Ids};
 pub(crate) use launch::{Call, Launch};
 pub(crate) use limits::{CanvasLimits, json_len};
-pub(crate) use node::Node;
+pub(crate) use node::{Node, NodeKind};
 pub(crate) use replace::replacement;
 pub use result::CanvasResult;
 

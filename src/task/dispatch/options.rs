@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::core::{Timestamp, instant, time};
 use crate::task::option_value::{self, count, is_nothing, tally};
-use crate::task::{Durability, JsonMap, NewTask, TaskId, TaskOptions, Workflow};
+use crate::task::{Durability, JsonMap, NewTask, PROPERTIES, TaskId, TaskOptions, Workflow};
 
 /// Reads Celery's options of a call. A value of the wrong type counts as not given, because a foreign signature must
 /// not stop here.
@@ -60,7 +60,9 @@ pub(super) fn read_options(options: &JsonMap, new: &mut NewTask, workflow: &mut 
             "argsrepr" | "kwargsrepr" if value.is_string() => {
                 new.headers.0.insert(key.to_owned(), value.value().clone());
             }
-            "message_id" | "app_id" | "type" if value.is_string() => {
+            "message_id" | "app_id" | "type" | "exchange" | "routing_key" | "compression"
+                if value.is_string() =>
+            {
                 new.headers.set_property(key, value.value().clone());
             }
             "group_id" => workflow.group = text(value),
@@ -141,7 +143,9 @@ pub(crate) fn write_options(call: &NewTask, of_task: &TaskOptions) -> JsonMap {
         .0
         .clone()
         .into_iter()
+        .filter(|(name, _)| name != PROPERTIES)
         .partition(|(name, _)| matches!(name.as_str(), "argsrepr" | "kwargsrepr"));
+    call.headers.properties().for_each(|(name, value)| set(name, Some(value.clone())));
     shown.into_iter().for_each(|(name, text)| set(&name, Some(text)));
     set("headers", (!headers.is_empty()).then(|| Value::Object(headers.into_iter().collect())));
     options

@@ -10,6 +10,7 @@ import time
 from celery import Celery, chain
 from celery.exceptions import Reject
 from kombu import Exchange, Queue
+from kombu.common import Broadcast
 
 import errors
 import gates
@@ -32,9 +33,10 @@ app.conf.update(
         queue("rust-extra"),
         queue("rust-one"),
         queue("rust-priority", max_priority=10),
+        Broadcast("news"),
     ],
     task_default_queue=SIDE,
-    task_routes={"python.*": {"queue": "python"}, "rust.*": {"queue": "rust"}},
+    task_routes={"python.*": {"queue": "python"}, "rust.*": {"queue": "rust"}, "all.*": {"queue": "news"}},
     broker_connection_retry_on_startup=True,
     result_expires=3600,
     result_extended=os.environ.get("INTEROP_EXTENDED") == "1",
@@ -191,6 +193,12 @@ def note_late(value, key):
 def note_only(value, key):
     gates.note(key, value)
     return value
+
+
+@app.task(name="all.heard", ignore_result=True)
+def heard(key):
+    """A broadcast: each worker runs it."""
+    gates.note(key, SIDE)
 
 
 @task()

@@ -94,7 +94,7 @@ impl QueueConsumer {
         let message = match message {
             Ok(message) => message,
             Err(error) => {
-                tracing::warn!(queue = self.queue, %error, "a message was refused; it is in the dead letters");
+                tracing::warn!(queue = self.queue, %error, "a message was refused; it is a dead letter");
                 let letter = error.recognised.id.clone().unwrap_or_else(TaskId::new);
                 let reason = error.to_string();
                 let label = Label { queue: &self.queue, reason: &reason, letter: letter.as_str(), now };
@@ -105,7 +105,8 @@ impl QueueConsumer {
                 }
                 self.shared.refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 let tag = self.hold(InFlight::new(placeholder(&self.queue, letter, now), place, suspect));
-                self.post(tag, Vec::new(), Some(post), None);
+                let post = if self.is_rejected(tag, &reason) { None } else { self.own_letter(post) };
+                self.post(tag, Vec::new(), post, None);
                 return None;
             } // A message that this process still runs, since before a channel was lost, must not start a second time.
         };
@@ -130,6 +131,13 @@ impl QueueConsumer {
         let info = Some(self.info_of(&delivery));
         let tag = self.hold(InFlight { copy, info, announced, ..InFlight::new(message, place, suspect) });
         match eta {
+            // By way of the delays it would come to every process.
+            Some(eta) if self.own_queue.is_some() => {
+                if !announced {
+                    drop(self.announce(tag));
+                }
+                self.wait_here(tag, eta);
+            }
             Some(eta) if eta.since(now) >= SOON => {
                 let mut wire = unmarked(delivery);
                 if !announced && let Some(told) = self.announce(tag) {

@@ -100,7 +100,7 @@ impl Flow {
 
 /// Puts a frame that has no answer on its way. Frames are written in the order of these calls. Returns `false` if the
 /// channel is gone.
-fn sent(frame: impl Future<Output = lapin::Result<()>>) -> bool {
+pub(super) fn sent(frame: impl Future<Output = lapin::Result<()>>) -> bool {
     !matches!(frame.now_or_never(), Some(Err(_)))
 }
 
@@ -139,25 +139,26 @@ impl QueueConsumer {
     /// Finds out why RabbitMQ has cancelled a consumer, before anybody makes the queue anew. If the queue is gone, the
     /// deliveries of it that this process holds will not come again.
     async fn look_for_queue(&mut self) {
-        let Ok(name) = short(&self.queue) else { return };
+        let Ok(name) = short(self.source()) else { return };
         if !matches!(timeout(PATIENCE, self.shared.topology.waiting(&name)).await, Ok(Ok(None))) {
             return;
         }
-        let tags: Vec<u64> = self.lost.drain().map(|(_, tag)| tag).collect();
+        let out = self.all_gone();
         tracing::warn!(
             queue = self.queue,
-            out = tags.len(),
+            out,
             "the queue was deleted, and what waited in it; what was delivered goes on"
         );
-        for tag in tags {
-            self.gone(tag);
-        }
     }
 
     /// Opens the channel if there is none, and carries out the changes that the prefetch plan asks for.
     async fn follow_ration(&mut self, up: &LiveConnection) -> Result<(), BrokerError> {
         if self.flow.is_none() {
             self.shared.topology.declare(&self.queue).await?;
+            if self.shared.options.is_broadcast(&self.queue) {
+                let own = self.shared.topology.own_queue(&self.queue, up).await?;
+                self.take_from(own);
+            }
             let channel = up.connection.create_channel().await.map_err(|e| broken(&e))?;
             let window = AckWindow::default();
             let lapsed = Arc::default();
@@ -178,7 +179,7 @@ impl QueueConsumer {
                     let tag = format!("{}-{consumer}", self.shared.node());
                     let options = BasicConsumeOptions::default();
                     let stream = flow.channel.basic_consume(
-                        short(&self.queue)?,
+                        short(self.source())?,
                         short(&tag)?,
                         options,
                         FieldTable::default(),
@@ -236,9 +237,7 @@ impl QueueConsumer {
             self.shared.runtime.spawn(flow.close());
         }
         // A delivery that was not handed to a consumer simply comes again.
-        for (_, tag) in std::mem::take(&mut self.early) {
-            self.in_flight.remove(&tag);
-        }
+        self.forget_early();
         let tags: Vec<u64> = self.in_flight.keys().copied().collect();
         for tag in tags {
             self.lost(tag);

@@ -164,7 +164,7 @@ impl QueueConsumer {
         let Some(guard_queue) = self.flow.as_ref().and_then(|flow| flow.guard_queue.as_ref()) else {
             return Ok(());
         };
-        let post = outgoing::post(guard_queue.exchange.clone(), short(&self.queue)?, wire, Aim::GuardQueue);
+        let post = outgoing::post(guard_queue.exchange.clone(), short(self.source())?, wire, Aim::GuardQueue);
         let (publisher, own) = (std::sync::Arc::clone(&self.shared.publisher), self.own.clone());
         let patience = self.shared.options.publish_timeout;
         self.shared.runtime.spawn(async move {

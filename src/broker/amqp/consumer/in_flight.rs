@@ -26,6 +26,8 @@ pub(super) struct InFlight {
     pub(super) posting: bool,
     /// Whether a copy of the message is on its way into the guard queue.
     pub(super) handing_over: bool,
+    /// Why RabbitMQ is to make a dead letter of it, when what follows from it is published.
+    pub(super) rejected: Option<String>,
     /// How the message came first.
     pub(super) info: Option<Arc<DeliveryInfo>>,
     /// How the run ended while the delivery was lost.
@@ -58,9 +60,15 @@ impl InFlight {
             started: false,
             posting: false,
             handing_over: false,
+            rejected: None,
             info: None,
             ended: None,
         }
+    }
+
+    /// Whether it lies in its queue and stays there: no copy of it is on its way into the guard queue.
+    pub(super) fn lies_in_queue(&self) -> bool {
+        matches!(self.place, DeliveryLocation::Queue { .. }) && !self.handing_over
     }
 
     /// Whether this message is the same attempt of the same task.

@@ -25,7 +25,9 @@
 
 mod ack_buffer;
 mod arrival;
+mod broadcast;
 mod channel;
+mod dead_letter;
 mod guard_queue;
 mod in_flight;
 mod settlement;
@@ -35,6 +37,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt};
+use lapin::types::ShortString;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
@@ -110,6 +113,8 @@ pub(super) type ConsumerHandle = Arc<AckBuffer>;
 pub(super) struct QueueConsumer {
     shared: Arc<AmqpInner>,
     queue: String,
+    /// The queue of this process alone, if the line is that of a broadcast.
+    own_queue: Option<ShortString>,
     commands: mpsc::UnboundedReceiver<ConsumerCommand>,
     /// The sender of commands to this line itself.
     own: ConsumerHandle,
@@ -171,6 +176,7 @@ impl QueueConsumer {
         Self {
             shared,
             queue,
+            own_queue: None,
             commands,
             own,
             empty_at: None,
@@ -345,10 +351,14 @@ impl QueueConsumer {
     /// Does the work that has come due.
     fn tick(&mut self) {
         let now = now();
-        let mut due = Vec::new();
+        let (mut due, mut has_waited) = (Vec::new(), false);
         while let Some((_, tag)) = self.early.first().copied().filter(|(due, _)| *due <= now) {
             self.early.pop_first();
+            has_waited |= self.waiting.remove(&tag);
             due.extend(self.delivery(tag));
+        }
+        if has_waited {
+            self.make_room();
         }
         self.hand_over(due);
         self.return_the_rested();
@@ -401,7 +411,7 @@ impl QueueConsumer {
     async fn count(&mut self) -> QueueCounts {
         self.flush();
         let ready = match &self.flow {
-            Some(flow) => flow.ready(&self.queue).await,
+            Some(flow) => flow.ready(self.source()).await,
             None => None,
         };
         // The line takes in the messages that RabbitMQ sent before its answer, and counts after that.
@@ -410,7 +420,7 @@ impl QueueConsumer {
         }
         let ready = match ready {
             Some(ready) => ready,
-            None => self.shared.waiting(&self.queue).await.unwrap_or_default(),
+            None => self.shared.waiting(self.source()).await.unwrap_or_default(),
         };
         self.here(ready)
     }

@@ -60,7 +60,6 @@ impl QueueConsumer {
             }
             return answer(done, Err(BrokerError::Stale));
         }
-        let holding_message = Arc::clone(&in_flight.message);
         match settle {
             // This case is by far the most frequent one.
             Settle::Ack { follow_ups: None, .. } => self.posted(tag, Ok(()), done),
@@ -70,13 +69,14 @@ impl QueueConsumer {
             }
             Settle::Requeue { mut message, due } => {
                 message.eta = due.or(message.eta);
-                self.post(tag, vec![*message], None, done);
+                self.send_back(tag, *message, done);
             }
             Settle::Return { crashed: true } => self.crashed(tag, done),
             Settle::Return { crashed: false } => self.hand_back(tag, done),
             Settle::DeadLetter { reason, follow_ups, .. } => {
                 let messages = follow_ups.map(|follow_ups| follow_ups.messages).unwrap_or_default();
-                self.post(tag, messages, Some(outgoing::letter(&holding_message, &reason)), done);
+                let letter = self.letter_of(tag, &reason);
+                self.post(tag, messages, letter, done);
             }
         }
     }
@@ -86,8 +86,8 @@ impl QueueConsumer {
     pub(super) fn bury(&mut self, tag: u64, reason: &str, done: Option<Done>) {
         let Some(in_flight) = self.in_flight.get(&tag) else { return };
         self.shared.over(crash_result(&in_flight.message), Some(&in_flight.message));
-        let letter = outgoing::letter(&in_flight.message, reason);
-        self.post(tag, Vec::new(), Some(letter), done);
+        let letter = self.letter_of(tag, reason);
+        self.post(tag, Vec::new(), letter, done);
     }
 
     /// Counts a crash. The message goes back into its queue with the new count, or to the dead letters.
@@ -101,7 +101,7 @@ impl QueueConsumer {
         if message.crashes >= self.shared.options.delivery_limit {
             self.bury(tag, &crash_reason(message.crashes), done);
         } else {
-            self.post(tag, vec![message], None, done);
+            self.send_back(tag, message, done);
         }
     }
 
@@ -109,9 +109,11 @@ impl QueueConsumer {
     fn hand_back(&mut self, tag: u64, done: Option<Done>) {
         let Some(in_flight) = self.in_flight.get(&tag) else { return };
         match in_flight.place {
-            // The copy in the guard queue says that the task runs, which it does not, and the copy would wait for its
-            // time to live. If the message is gone, there is nothing to give back. So the message is published anew in
-            // both cases.
+            // The copy in the guard queue says that the task runs, which it does not, and it would wait for its time to
+            // live. If the message is gone, there is nothing to give back. So it is published anew.
+            DeliveryLocation::GuardQueue { .. } | DeliveryLocation::Gone if self.own_queue.is_some() => {
+                self.keep_or_drop(tag, done);
+            }
             DeliveryLocation::GuardQueue { .. } | DeliveryLocation::Gone => {
                 let message = Message::clone(&in_flight.message);
                 self.post(tag, vec![message], None, done);
@@ -160,6 +162,10 @@ impl QueueConsumer {
             self.make_room();
         }
         let Some(mut in_flight) = self.in_flight.remove(&tag) else { return answer(done, result) };
+        let rejected = in_flight.rejected.take();
+        if let (Ok(()), Some(reason)) = (&result, rejected) {
+            return self.reject(tag, in_flight, reason, done);
+        }
         match result {
             Ok(()) if in_flight.place == DeliveryLocation::Lost => {
                 // The message comes again although its task is over. If it comes to this process, it is acknowledged
@@ -265,7 +271,8 @@ async fn send(
 /// Writes a message for its way. A message that cannot be written goes to the dead letters, and its task has failed. If
 /// the run that it follows from went back instead, the run would come to the same end again, for ever.
 fn post_of(message: Arc<Message>, shared: &AmqpInner) -> OutgoingMessage {
-    outgoing::follower(&message, now()).unwrap_or_else(|error| {
+    let follower = outgoing::follower(&message, now()).map(|post| post.addressed(&shared.options));
+    follower.unwrap_or_else(|error| {
         let reason = format!("it cannot be sent: {error}");
         tracing::error!(queue = message.queue, id = %message.id, %error, "a task cannot be sent; it is in the dead letters");
         shared.over(unsendable_result(&message, &reason), Some(&message));
@@ -273,7 +280,7 @@ fn post_of(message: Arc<Message>, shared: &AmqpInner) -> OutgoingMessage {
     })
 }
 
-fn answer(done: Option<Done>, verdict: Result<(), BrokerError>) {
+pub(super) fn answer(done: Option<Done>, verdict: Result<(), BrokerError>) {
     if let Some(done) = done {
         let _ = done.send(verdict);
     }

@@ -97,3 +97,15 @@ def old_protocol(app, side):
     finally:
         app.amqp.create_task_message = newest
     assert result.get(timeout=PATIENCE) == 5
+
+
+def broadcast(app):
+    """A broadcast is run once on each side."""
+    key = str(uuid.uuid4())
+    app.send_task("all.heard", (key,))
+    assert {gates.next_note(key), gates.next_note(key)} == {"python", "rust"}
+    # A task that comes behind it in the same queues has no second run before it.
+    other = str(uuid.uuid4())
+    app.send_task("all.heard", (other,))
+    assert {gates.next_note(other), gates.next_note(other)} == {"python", "rust"}
+    assert gates.noted(key) == []
