@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::{Backend, OpenBackend};
-use super::control::Settings;
+use super::control::{CustomCommands, Settings};
 use super::handle::{Celeriac, CeleriacInner};
 use super::listener::RuntimeListener;
 use super::routing::Routing;
@@ -28,7 +28,7 @@ use crate::runtime::{MAX_RESULT_SIZE, Runtime};
 use crate::store::{Address, EmbeddedStore, GuardedStore, MemoryStore, Payloads, Store};
 use crate::task::canvas::CanvasLimits;
 use crate::task::registry::Registry;
-use crate::task::{Data, DataMap, Dispatcher, Periodic, SourcePoller, TaskDefaults};
+use crate::task::{DataMap, Dispatcher, Periodic, SourcePoller, TaskDefaults};
 
 /// How long a publish may wait for RabbitMQ if the message can go to an outbox instead.
 #[cfg(feature = "amqp")]
@@ -81,6 +81,7 @@ pub struct Builder {
     grace: Duration,
     downloads: Option<DownloadLocation>,
     pub(super) hooks: ProgramHooks,
+    pub(super) commands: CustomCommands,
     periodic: Vec<Periodic>,
     pollers: Vec<SourcePoller>,
     beat: Option<bool>,
@@ -115,6 +116,7 @@ impl Builder {
             grace: Duration::from_secs(30),
             downloads: None,
             hooks: ProgramHooks::default(),
+            commands: CustomCommands::default(),
             periodic: Vec::new(),
             pollers: Vec::new(),
             beat: None,
@@ -355,19 +357,6 @@ impl Builder {
         self
     }
 
-    /// Gives the runtime a value that its tasks take as a parameter: see [`Data`](crate::task::Data). A second value of the
-    /// same type replaces the first.
-    pub fn data<T: Send + Sync + 'static>(mut self, value: T) -> Self {
-        self.data.insert(Data::new(value));
-        self
-    }
-
-    /// As [`data`](Self::data), for a value that the program shares with its tasks.
-    pub fn shared_data<T: Send + Sync + 'static>(mut self, value: impl Into<Data<T>>) -> Self {
-        self.data.insert(value.into());
-        self
-    }
-
     /// Starts the runtime on threads of its own, and makes it the one that `delay` uses.
     ///
     /// # Errors
@@ -398,6 +387,7 @@ impl Builder {
         let mut outbox = None;
         let payloads = self.payloads()?;
         let settings = self.settings(beat);
+        let commands = self.commands.checked()?;
         #[cfg(all(feature = "amqp", feature = "redis"))]
         let mut lane_limit = None;
         let (broker, store): (Arc<dyn Broker>, Arc<dyn Store>) = match self.keeping {
@@ -518,6 +508,7 @@ impl Builder {
         let mut inner = CeleriacInner::new(runtime, routing, tree, self.grace);
         inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
         inner.control.settings = settings;
+        inner.control.commands = commands;
         let celeriac = Celeriac::started(inner, beat.then_some(entries), self.pollers).await;
         listener.attend(Arc::downgrade(&celeriac.inner));
         Ok(celeriac)

@@ -198,5 +198,13 @@ fn builder(fleet: &Fleet) -> Builder {
         .amqp(&fleet.broker)
         .amqp_options(AmqpOptions::default().queue("rust-priority", priorities).with_node("rust@localhost"))
         .result_backend(&fleet.backend)
+        // As in the Python app.
+        .control_command("greet_everybody", |arguments| async move {
+            let name = arguments["name"].as_str().ok_or("greet_everybody() needs `name`, a text")?;
+            let times = arguments["times"].as_u64().unwrap_or(1);
+            let all: Vec<String> = (0..times).map(|_| format!("hello {name}")).collect();
+            Ok(json!({ "ok": all.join(", ") }))
+        })
+        .inspect_command("side", |_| async { Ok(json!({ "language": "rust" })) })
         .arbiters(1)
 }
