@@ -8,6 +8,7 @@ use super::backend::{Backend, OpenBackend};
 use super::control::{CustomCommands, Settings};
 use super::handle::{Celeriac, CeleriacInner};
 use super::listener::RuntimeListener;
+use super::revocation_orders;
 use super::routing::Routing;
 use super::schedule;
 use super::start_error::StartError;
@@ -494,6 +495,7 @@ impl Builder {
         if let Some(events) = runtime.broker.events() {
             events.set_listener(Arc::clone(&listener) as Arc<dyn BrokerListener>);
         }
+        revocation_orders::carry_out(&runtime, &routing).await?;
         let tree = if self.without_actors {
             None
         } else {

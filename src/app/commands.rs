@@ -1,9 +1,11 @@
 //! The commands that a program adds to remote control.
 
+use std::error::Error;
+
 use serde_json::Value;
 
 use super::builder::Builder;
-use super::control::{CommandError, CommandKind};
+use super::control::CommandKind;
 
 /// Commands of the program's own, which `celery -A app control NAME`, `celery -A app inspect NAME`, `celeriac control
 /// NAME` and [`Fleet::control`](crate::app::Fleet::control) reach over RabbitMQ. Celery's `@control_command` and
@@ -38,7 +40,7 @@ impl Builder {
         command: impl Fn(Value) -> R + Send + Sync + 'static,
     ) -> Self
     where
-        R: Future<Output = Result<Value, CommandError>> + Send + 'static,
+        R: Future<Output = Result<Value, Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
         self.commands.add(name.into(), CommandKind::Control, command);
         self
@@ -51,7 +53,7 @@ impl Builder {
         command: impl Fn(Value) -> R + Send + Sync + 'static,
     ) -> Self
     where
-        R: Future<Output = Result<Value, CommandError>> + Send + 'static,
+        R: Future<Output = Result<Value, Box<dyn Error + Send + Sync>>> + Send + 'static,
     {
         self.commands.add(name.into(), CommandKind::Inspect, command);
         self

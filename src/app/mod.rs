@@ -16,6 +16,7 @@ mod lanes;
 mod listener;
 mod program_data;
 mod replies;
+mod revocation_orders;
 mod routing;
 mod schedule;
 mod shutdown;
@@ -30,6 +31,8 @@ pub use builder::Builder;
 pub use fleet::{Fleet, NodeReplies};
 pub use handle::{Celeriac, ControlError};
 pub use replies::Replies;
+#[cfg(feature = "cli")]
+pub(crate) use revocation_orders::order;
 pub use schedule::{ScheduleError, ScheduleErrors};
 pub use shutdown::ShutdownReport;
 pub use start_error::StartError;

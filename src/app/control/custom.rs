@@ -71,7 +71,7 @@ const BUILT_IN: &[&str] = &[
 ];
 
 /// Why a command of the program has failed.
-pub(in super::super) type CommandError = Box<dyn std::error::Error + Send + Sync>;
+type CommandError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a command: it takes the arguments, a JSON object, and comes to the answer.
 type CommandFn = Arc<dyn Fn(Value) -> BoxFuture<'static, Result<Value, CommandError>> + Send + Sync>;

@@ -42,7 +42,7 @@ use pool::AddedWorkers;
 use revocations::Revocations;
 
 pub(super) use conf::Settings;
-pub(super) use custom::{CommandError, CommandKind, CustomCommands};
+pub(super) use custom::{CommandKind, CustomCommands};
 pub(super) use revocations::mark_revoked;
 
 /// How long an actor may take to say what it has.
