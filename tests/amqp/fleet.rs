@@ -117,9 +117,13 @@ async fn the_command_line_asks_and_tells() {
     let (_, out, _) = said(&["control", "resize", "io", "3", "--json"]).await;
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), json!([{"one@h": {"ok": "io has 3 workers"}}]));
     until_status(&one, "io", |status| status.workers == 3).await;
-    let (code, _, err) = said(&["inspect", "nosuch"]).await;
+    // A program may have added it, so it is asked for.
+    let (code, _, err) = celeriac(&url, &["inspect", "nosuch", "-t", "0.1"]).await;
+    assert_eq!(code, Some(69));
+    assert!(err.contains("No nodes replied") && err.contains("there are: active, active_queues"), "{err}");
+    let (code, _, err) = said(&["inspect", "pause", "io"]).await;
     assert_eq!(code, Some(2));
-    assert!(err.contains("there are: active, active_queues"), "{err}");
+    assert!(err.contains("`pause` is no inspect command"), "{err}");
     for celeriac in [one, two] {
         celeriac.shutdown().await.unwrap();
     }
