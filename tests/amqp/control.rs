@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use celeriac::protocol::control;
-use celeriac::{Builder, Celeriac, State, TaskError, task};
+use celeriac::{Celeriac, State, TaskError, task};
 use futures_util::StreamExt;
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
@@ -283,7 +283,8 @@ async fn a_program_has_commands_of_its_own() {
         });
     let celeriac = builder.start().await.unwrap();
     let mut caller = Caller::new(&url).await;
-    assert_eq!(caller.told("set_mode", json!({"mode": "careful"})).await, json!({"ok": "the mode is careful"}));
+    let careful = caller.told("set_mode", json!({"mode": "careful"})).await;
+    assert_eq!(careful, json!({"ok": "the mode is careful"}));
     assert_eq!(caller.told("set_mode", json!({})).await, json!({"error": "set_mode() needs `mode`, a text"}));
     assert_eq!(caller.told("mode", json!({"n": 5, "of": ["a"]})).await, json!([{"n": 5, "of": ["a"]}, null]));
     for (command, panic) in [("falls", "it fell"), ("falls_at_once", "not even a future")] {
@@ -304,8 +305,10 @@ async fn a_program_has_commands_of_its_own() {
 #[tokio::test]
 async fn a_command_with_the_name_of_another_is_an_error_at_start() {
     let start = async |names: &[&str]| {
-        let add = |builder: Builder, name: &&str| builder.control_command(*name, |_| async { Ok(Value::Null) });
-        let builder = names.iter().fold(Celeriac::builder().amqp("amqp://127.0.0.1:1/"), add);
+        let mut builder = Celeriac::builder().amqp("amqp://127.0.0.1:1/");
+        for name in names {
+            builder = builder.control_command(*name, |_| async { Ok(Value::Null) });
+        }
         builder.start().await.map(drop).unwrap_err().to_string()
     };
     assert!(start(&["rate_limit"]).await.contains("`rate_limit` cannot be added: Celery or Celeriac has"));

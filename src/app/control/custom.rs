@@ -169,7 +169,10 @@ impl ProgramCommands {
                     tracing::error!(command = method, %panic, "a command of the program panicked");
                     Err(python_error("RuntimeError", &format!("{method}() panicked: {panic}")))
                 }
-                Err(_) => Err(python_error("RuntimeError", &format!("{method}() was cut off: the program ends"))),
+                Err(_) => {
+                    let text = format!("{method}() was cut off: the program ends");
+                    Err(python_error("RuntimeError", &text))
+                }
             },
             Err(_) => {
                 run.abort();
@@ -200,7 +203,8 @@ mod tests {
         let source = include_str!("mod.rs");
         let arms = source.split_once("Some(match method {").expect("the dispatcher").1;
         let arms = arms.split_once("_ => return").expect("its last arm").0;
-        let names = arms.lines().filter_map(|line| line.split_once("=>")).flat_map(|(names, _)| names.split('|'));
+        let arms = arms.lines().filter_map(|line| line.split_once("=>"));
+        let names = arms.flat_map(|(names, _)| names.split('|'));
         let names: Vec<&str> = names.map(|name| name.trim().trim_matches('"')).collect();
         assert!(names.contains(&"dump_active") && names.contains(&"resize"), "{names:?}");
         for name in names {
@@ -238,6 +242,7 @@ mod tests {
         let text = |answer: Option<Answer>| answer.expect("a command").expect_err("an error");
         assert!(text(refused).contains("4 commands of this program run already"));
         assert!(given_up.into_iter().all(|answer| text(answer).contains("longer than 10s")));
-        assert_eq!(commands.obey("echo", &arguments).await, Some(Ok(json!({"n": 5}))), "the seats are free again");
+        // The seats are free again.
+        assert_eq!(commands.obey("echo", &arguments).await, Some(Ok(json!({"n": 5}))));
     }
 }
