@@ -10,6 +10,7 @@ from .events import Watch
 
 def revoke_before(app, nodes):
     """Has ours hear of a revocation; the answer is the latest clock among them."""
+    until("ours are there", lambda: set(app.control.inspect(nodes, timeout=2).ping() or {}) == set(nodes))
     replies = app.control.revoke("revoked-before", destination=nodes, reply=True, timeout=10)
     assert len(replies) == len(nodes), replies
     clocks = app.control.inspect(nodes, timeout=10).clock()
