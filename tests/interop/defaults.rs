@@ -82,16 +82,16 @@ fn a_python_worker_with_celerys_defaults_mingles_with_ours() {
     fleet.is_calm();
 }
 
-/// A worker waits for as many acknowledgements as it knows workers. It hears its own, and with two programs of ours in the
-/// fleet that is not enough: without ours, it would wait for ever.
+/// A candidate waits until it has as many acknowledgements as it knows workers, ours among them.
 #[test]
 fn elections_among_python_workers_complete() {
     let fleet = defaults();
     let all: Vec<&str> = OURS.into_iter().chain(THEIRS).collect();
-    let id = fleet.mixed.case("defaults.elected", json!({ "candidates": [THEIRS[0]], "nodes": all }));
+    let id = fleet.mixed.case("defaults.elected", json!({ "candidates": &THEIRS[..2], "nodes": all }));
     let won = format!("I won the election '{}'", id.as_str().expect("an id"));
-    assert!(fleet.workers[0].log().contains(&won), "{won}");
-    assert!(!fleet.workers[1].log().contains(&won), "it did not stand");
+    let winners: Vec<bool> = fleet.workers.iter().map(|worker| worker.log().contains(&won)).collect();
+    assert!(winners[0] || winners[1], "one of those that stood has won: {winners:?}");
+    assert!(!winners[2], "it did not stand");
     // Everybody is told to stand; ours acknowledge, and never win.
     fleet.mixed.case("defaults.elected", json!({ "candidates": null, "nodes": all }));
     fleet.is_calm();

@@ -28,7 +28,11 @@ def mingled(app, nodes, clock):
 
 
 def elected(app, candidates, nodes):
-    """One of the candidates is elected to send a task; all nodes acknowledge. `candidates` may be None: everybody."""
+    """One of the candidates is elected to send a task; all nodes acknowledge. `candidates` may be None: everybody.
+
+    There must be two or more: in an election with one candidate, Celery 5.7's worker dies of an IndexError (kombu's
+    `LamportClock.sort_heap` compares the first two), whoever else is in the fleet.
+    """
     key = str(uuid.uuid4())
     id = f"election-{key}"
     acknowledged = set()
