@@ -2,6 +2,8 @@
 
 #[path = "embedded_store/damaged_block.rs"]
 mod damaged_block;
+#[path = "cli/waiting_tasks.rs"]
+mod waiting_tasks;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -264,6 +266,28 @@ fn commands_make_no_store() {
     }
     let left = |path: &str| std::fs::read_dir(dir.path().join(path)).map_or(0, Iterator::count);
     assert_eq!((left("empty"), left("shop"), left("shop/db"), left(".")), (0, 1, 1, 2));
+}
+
+/// Nor do those about the tasks in it.
+#[test]
+fn commands_about_tasks_need_a_place_and_something_to_do() {
+    let unplaced: [&[&str]; 2] = [&["purge", "q"], &["revoke", "some-id"]];
+    for command in unplaced {
+        let (code, out, err) = run(command);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{command:?}");
+        assert!(err.contains("--directory DIR") && err.contains("CELERIAC_BROKER"), "{err}");
+        let (code, _, err) = run(&[command, &["--directory", "nowhere"]].concat());
+        assert_eq!(code, Some(1), "{command:?}");
+        assert!(err.contains("there is no directory `nowhere`"), "{err}");
+    }
+    let wrong: [&[&str]; 5] =
+        [&["purge"], &["purge", ""], &["revoke"], &["revoke", "id", "--task", "t"], &["events", "-n", "0"]];
+    for command in wrong {
+        assert_eq!(run(command).0, Some(2), "{command:?}");
+    }
+    let (code, _, err) = run(&["events"]);
+    assert_eq!(code, Some(2));
+    assert!(err.contains("say where the fleet is: --broker URL"), "{err}");
 }
 
 /// An address has a password in it, so it may stand in the environment, and is not shown.

@@ -109,6 +109,7 @@ fn each_error_prints_its_text() {
     }
     prints_its_text(&StartError::Catalogue(catalogue));
     prints_its_text(&StartError::Downloads("no".to_owned()));
+    prints_its_text(&StartError::ControlCommand { name: "ping".to_owned(), why: "it is taken" });
     prints_its_text(&StartError::Broker(broker()));
     prints_its_text(&StartError::Store(io()));
     prints_its_text(&StartError::System(std::io::Error::other("no threads")));

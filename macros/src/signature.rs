@@ -3,8 +3,8 @@
 use quote::ToTokens;
 use syn::visit::{self, Visit};
 use syn::{
-    Attribute, Expr, FnArg, Ident, ItemFn, Lifetime, Meta, Pat, PatType, PathArguments, ReturnType, Type,
-    TypeReference,
+    Attribute, Expr, FnArg, GenericArgument, Ident, ItemFn, Lifetime, Meta, Pat, PatType, PathArguments,
+    PathSegment, ReturnType, Type, TypeReference,
 };
 
 use crate::errors::Errors;
@@ -162,12 +162,11 @@ impl Output {
             ReturnType::Default => Self::Unit,
             ReturnType::Type(_, ty) => {
                 let ty = ungrouped(ty);
-                Owned::check(
-                    ty,
-                    "a task returns an owned value, because it travels as JSON",
-                    "return",
-                    errors,
-                );
+                // An error does not travel, so its type may be a boxed trait.
+                for ty in parts_of(ty).into_iter().filter(|ty| !is_boxed_trait(ty)) {
+                    let why = "a task returns an owned value, because it travels as JSON";
+                    Owned::check(ty, why, "return", errors);
+                }
                 match ty {
                     Type::Tuple(tuple) if tuple.elems.is_empty() => Self::Unit,
                     Type::Path(path) if path.path.segments.last().is_some_and(|s| s.ident == "Result") => {
@@ -178,6 +177,34 @@ impl Output {
             }
         }
     }
+}
+
+/// The types of the value and the error of a `Result<T, E>`; any other type alone.
+fn parts_of(ty: &Type) -> Vec<&Type> {
+    if let Type::Path(path) = ty
+        && let Some(PathSegment { ident, arguments: PathArguments::AngleBracketed(arguments) }) =
+            path.path.segments.last()
+        && ident == "Result"
+    {
+        let types = arguments.args.iter().filter_map(|argument| match argument {
+            GenericArgument::Type(ty) => Some(ungrouped(ty)),
+            _ => None,
+        });
+        return types.collect();
+    }
+    vec![ty]
+}
+
+/// Whether the type is a `Box<dyn Trait>`.
+fn is_boxed_trait(ty: &Type) -> bool {
+    if let Type::Path(path) = ty
+        && let Some(PathSegment { ident, arguments: PathArguments::AngleBracketed(arguments) }) =
+            path.path.segments.last()
+    {
+        let boxed = arguments.args.first();
+        return ident == "Box" && matches!(boxed, Some(GenericArgument::Type(Type::TraitObject(_))));
+    }
+    false
 }
 
 /// Whether the type is `Context` or `&Context`, by any path.

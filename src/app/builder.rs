@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::{Backend, OpenBackend};
-use super::control::Settings;
+use super::control::{CustomCommands, Settings};
 use super::handle::{Celeriac, CeleriacInner};
 use super::listener::RuntimeListener;
+use super::revocation_orders;
 use super::routing::Routing;
 use super::schedule;
 use super::start_error::StartError;
@@ -29,7 +30,7 @@ use crate::runtime::{MAX_RESULT_SIZE, Runtime};
 use crate::store::{Address, EmbeddedStore, GuardedStore, MemoryStore, Payloads, Store};
 use crate::task::canvas::CanvasLimits;
 use crate::task::registry::Registry;
-use crate::task::{Data, DataMap, Dispatcher, Periodic, SourcePoller, TaskDefaults};
+use crate::task::{DataMap, Dispatcher, Periodic, SourcePoller, TaskDefaults};
 
 /// How long a publish may wait for RabbitMQ if the message can go to an outbox instead.
 #[cfg(feature = "amqp")]
@@ -82,6 +83,7 @@ pub struct Builder {
     grace: Duration,
     downloads: Option<DownloadLocation>,
     pub(super) hooks: ProgramHooks,
+    pub(super) commands: CustomCommands,
     pub(super) periodic: Vec<Periodic>,
     pollers: Vec<SourcePoller>,
     beat: Option<bool>,
@@ -118,6 +120,7 @@ impl Builder {
             grace: Duration::from_secs(30),
             downloads: None,
             hooks: ProgramHooks::default(),
+            commands: CustomCommands::default(),
             periodic: Vec::new(),
             pollers: Vec::new(),
             beat: None,
@@ -359,19 +362,6 @@ impl Builder {
         self
     }
 
-    /// Gives the runtime a value that its tasks take as a parameter: see [`Data`](crate::task::Data). A second value of the
-    /// same type replaces the first.
-    pub fn data<T: Send + Sync + 'static>(mut self, value: T) -> Self {
-        self.data.insert(Data::new(value));
-        self
-    }
-
-    /// As [`data`](Self::data), for a value that the program shares with its tasks.
-    pub fn shared_data<T: Send + Sync + 'static>(mut self, value: impl Into<Data<T>>) -> Self {
-        self.data.insert(value.into());
-        self
-    }
-
     /// Opens the parts and starts the actors. [`start`](Self::start) is this with what is said around it.
     pub(super) async fn assemble(self) -> Result<Celeriac, StartError> {
         let registry = Registry::discover()?.with_defaults(self.defaults);
@@ -399,6 +389,7 @@ impl Builder {
         let mut outbox = None;
         let payloads = self.payloads()?;
         let settings = self.settings(beat);
+        let commands = self.commands.checked()?;
         #[cfg(all(feature = "amqp", feature = "redis"))]
         let mut lane_limit = None;
         let (broker, store): (Arc<dyn Broker>, Arc<dyn Store>) = match self.keeping {
@@ -503,6 +494,7 @@ impl Builder {
         if let Some(events) = runtime.broker.events() {
             events.set_listener(Arc::clone(&listener) as Arc<dyn BrokerListener>);
         }
+        revocation_orders::carry_out(&runtime, &routing).await?;
         let tree = if self.without_actors {
             None
         } else {
@@ -517,6 +509,7 @@ impl Builder {
         let mut inner = CeleriacInner::new(runtime, routing, tree, self.grace);
         inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
         inner.control.settings = settings;
+        inner.control.commands = commands;
         let celeriac = Celeriac::started(inner, beat.then_some(entries), self.pollers).await;
         listener.attend(Arc::downgrade(&celeriac.inner));
         Ok(celeriac)

@@ -6,6 +6,7 @@ mod backend;
 mod beat;
 mod builder;
 mod client;
+mod commands;
 mod control;
 mod events;
 mod fleet;
@@ -13,7 +14,9 @@ mod handle;
 mod hooks;
 mod lanes;
 mod listener;
+mod program_data;
 mod replies;
+mod revocation_orders;
 mod routing;
 mod schedule;
 mod shutdown;
@@ -30,6 +33,8 @@ pub use builder::Builder;
 pub use fleet::{Fleet, NodeReplies};
 pub use handle::{Celeriac, ControlError};
 pub use replies::Replies;
+#[cfg(feature = "cli")]
+pub(crate) use revocation_orders::order;
 pub use schedule::{ScheduleError, ScheduleErrors};
 pub use shutdown::ShutdownReport;
 #[cfg(feature = "cli")]

@@ -50,6 +50,14 @@ pub enum StartError {
         "two source pollers are named `{0}`; each needs a name of its own, by which it is paused and told apart"
     )]
     DuplicatePoller(String),
+    /// A command that the program adds to remote control cannot have this name.
+    #[error("the command of remote control `{name}` cannot be added: {why}")]
+    ControlCommand {
+        /// The name that was given.
+        name: String,
+        /// What is wrong with the name, and what to do.
+        why: &'static str,
+    },
     /// There is a source poller, and neither broker nor store keeps unique windows.
     #[error(
         "source poller `{0}` needs unique windows, and neither the broker nor the result store keeps any: with RabbitMQ, keep results in Redis (`.result_backend(\"redis://…\")`)"

@@ -5,11 +5,15 @@
 //! 69 when nobody replies.
 
 mod check;
+#[cfg(feature = "amqp")]
+mod events;
 mod place;
+mod purge;
 mod queues;
 mod remote;
 mod remote_arguments;
 mod requeue;
+mod revoke;
 mod schedule;
 mod store;
 mod table;
@@ -64,6 +68,18 @@ enum Command {
     Inspect(remote::RemoteArgs),
     /// Have the workers on RabbitMQ change something, as `celery control` does.
     Control(remote::RemoteArgs),
+    /// Print what happens to workers and tasks on RabbitMQ, a line for each event, as `celery events --dump` does.
+    ///
+    /// Workers send events of their tasks if they are told to: `celeriac control enable_events`.
+    #[cfg(feature = "amqp")]
+    Events(events::EventsArgs),
+    /// Delete the tasks that wait in queues. It cannot be undone.
+    ///
+    /// No record is left of them, and nothing follows from them. What workers hold stays, and so do dead letters and, on
+    /// RabbitMQ, tasks that wait for their time.
+    Purge(purge::PurgeArgs),
+    /// Revoke tasks, by their ids or by their name: they do not start.
+    Revoke(revoke::RevokeArgs),
 }
 
 /// The catalogue of a command, and the environment for which it is read.
@@ -107,6 +123,11 @@ enum Failure {
     /// No node has replied. The exit code is that of Celery: 69.
     #[error("Error: No nodes replied within time constraint")]
     NoReply,
+    /// No node has replied to a command that Celery and Celeriac do not have. The exit code is that of Celery: 69.
+    #[error(
+        "Error: No nodes replied within time constraint, and no program here has added this command: {0}"
+    )]
+    Unknown(String),
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }
@@ -127,6 +148,10 @@ pub fn run() -> ExitCode {
         Command::Status(args) => remote::status(args, &mut out),
         Command::Inspect(args) => remote::inspect(args, &mut out),
         Command::Control(args) => remote::control(args, &mut out),
+        #[cfg(feature = "amqp")]
+        Command::Events(args) => events::run(args, &mut out),
+        Command::Purge(args) => purge::run(args, &mut out),
+        Command::Revoke(args) => revoke::run(args, &mut out),
     };
     match done.and_then(|()| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -137,7 +162,7 @@ pub fn run() -> ExitCode {
             let _ = writeln!(io::stderr(), "{failure}");
             match failure {
                 Failure::CommandLine(_) => ExitCode::from(2),
-                Failure::NoReply => ExitCode::from(UNAVAILABLE),
+                Failure::NoReply | Failure::Unknown(_) => ExitCode::from(UNAVAILABLE),
                 _ => ExitCode::FAILURE,
             }
         }

@@ -11,78 +11,143 @@ use clap::Args;
 
 use super::Failure;
 use crate::app::variables::{BROKER, RESULT_BACKEND};
+#[cfg(feature = "amqp")]
+pub(super) use crate::broker::AmqpBroker as RabbitMq;
+// Without RabbitMQ, there is never a value of this type.
+#[cfg(not(feature = "amqp"))]
+pub(super) use crate::broker::EmbeddedBroker as RabbitMq;
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Broker, BrokerError, EmbeddedBroker};
 
 /// The options that say where the tasks are.
 #[derive(Debug, Args)]
-pub(super) struct TaskSource {
+pub(super) struct BrokerSource {
     /// RabbitMQ, as `amqp://user:password@host:5672/vhost`. The environment is safer: others can read a command line.
     #[arg(long, value_name = "URL", env = BROKER, hide_env_values = true)]
     broker: Option<String>,
-    /// Where the results are, as `redis://host:6379/0`. The record of each task is removed, so that its next run can
-    /// leave one.
-    #[arg(long, value_name = "URL", env = RESULT_BACKEND, hide_env_values = true)]
-    result_backend: Option<String>,
     /// The directory of an embedded store, or of an outbox. Its program must not run.
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
 }
 
+/// The options that say where the tasks and their results are.
+#[derive(Debug, Args)]
+pub(super) struct TaskSource {
+    #[command(flatten)]
+    source: BrokerSource,
+    /// Where the results are, as `redis://host:6379/0`. The record of each task is removed, so that its next run can
+    /// leave one.
+    #[arg(long, value_name = "URL", env = RESULT_BACKEND, hide_env_values = true)]
+    result_backend: Option<String>,
+}
+
+/// The option that says on which RabbitMQ a fleet is.
+#[derive(Debug, Args)]
+pub(super) struct FleetSource {
+    /// RabbitMQ, as `amqp://user:password@host:5672/vhost`. The environment is safer: others can read a command line.
+    #[arg(short, long, value_name = "URL", env = BROKER, hide_env_values = true)]
+    broker: Option<String>,
+}
+
 /// The place that the options name.
+#[derive(Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// RabbitMQ, at this address.
+    RabbitMq(&'a str),
+    /// The directory of an embedded store.
+    Directory(&'a Path),
+}
+
+/// The place that the options name, and where the results are.
 pub(super) struct Chosen<'a> {
-    pub(super) broker: Option<&'a str>,
+    pub(super) place: Place<'a>,
     pub(super) result_backend: Option<&'a str>,
-    directory: Option<&'a Path>,
+}
+
+/// Whether an option is written on the command line, and not taken from the environment.
+fn is_written(name: &str, value: Option<&str>) -> bool {
+    value.is_some() && std::env::var(name).ok().as_deref() != value
+}
+
+impl BrokerSource {
+    pub(super) fn chosen(&self) -> Result<Place<'_>, Failure> {
+        match (&self.directory, self.broker.as_deref()) {
+            (Some(_), broker) if is_written(BROKER, broker) => Err(Failure::CommandLine(
+                "--directory is for an embedded store, which has no --broker: leave one of the two out"
+                    .to_owned(),
+            )),
+            (Some(directory), _) => Ok(Place::Directory(directory)),
+            (None, Some(broker)) => Ok(Place::RabbitMq(broker)),
+            (None, None) => Err(Failure::CommandLine(format!(
+                "say where the tasks are: --directory DIR for an embedded store, or --broker URL (or {BROKER} in the environment) for RabbitMQ"
+            ))),
+        }
+    }
 }
 
 impl TaskSource {
     pub(super) fn chosen(&self) -> Result<Chosen<'_>, Failure> {
-        let is_written = |name, value: &Option<String>| value.is_some() && std::env::var(name).ok() != *value;
-        let (broker, result_backend) = (self.broker.as_deref(), self.result_backend.as_deref());
-        match &self.directory {
-            Some(_) if is_written(BROKER, &self.broker) => Err(Failure::CommandLine(
-                "--directory is for an embedded store, which has no --broker: leave one of the two out"
-                    .to_owned(),
-            )),
+        let (place, result_backend) = (self.source.chosen()?, self.result_backend.as_deref());
+        Ok(match place {
             // The records of an outbox are elsewhere. Those of an embedded store are in it, whatever store the
             // environment names.
-            Some(directory) => Ok(Chosen {
-                broker: None,
-                result_backend: result_backend.filter(|_| is_written(RESULT_BACKEND, &self.result_backend)),
-                directory: Some(directory),
-            }),
-            None if broker.is_none() => Err(Failure::CommandLine(format!(
-                "say where the tasks are: --directory DIR for an embedded store, or --broker URL (or {BROKER} in the environment) for RabbitMQ"
-            ))),
-            None => Ok(Chosen { broker, result_backend, directory: None }),
+            Place::Directory(_) => Chosen {
+                place,
+                result_backend: result_backend.filter(|_| is_written(RESULT_BACKEND, result_backend)),
+            },
+            Place::RabbitMq(_) => Chosen { place, result_backend },
+        })
+    }
+}
+
+impl FleetSource {
+    pub(super) fn url(&self) -> Result<&str, Failure> {
+        self.broker.as_deref().ok_or_else(|| {
+            Failure::CommandLine(format!(
+                "say where the fleet is: --broker URL, or {BROKER} in the environment"
+            ))
+        })
+    }
+}
+
+impl<'a> Place<'a> {
+    /// The address of RabbitMQ, if the place is there.
+    pub(super) fn rabbitmq(self) -> Option<&'a str> {
+        match self {
+            Place::RabbitMq(url) => Some(url),
+            Place::Directory(_) => None,
         }
     }
 }
 
-impl Chosen<'_> {
-    /// Opens the broker or the store. It must exist; this creates nothing.
-    pub(super) async fn open(&self) -> Result<Arc<dyn Broker>, BrokerError> {
-        match (self.broker, self.directory) {
-            (Some(url), _) => connect(url).await,
-            (None, directory) => {
-                // Only the program knows how many crashes a task may have, so no limit holds here.
-                let options = EmbeddedOptions { delivery_limit: u32::MAX, ..EmbeddedOptions::default() };
-                let directory = directory.unwrap_or(Path::new(""));
-                Ok(Arc::new(EmbeddedBroker::open_existing(directory, options)?))
-            }
-        }
-    }
+/// Opens the broker or the store. It must exist; this creates nothing.
+pub(super) async fn open(place: Place<'_>) -> Result<Arc<dyn Broker>, BrokerError> {
+    Ok(match place {
+        Place::RabbitMq(url) => connect(url).await?,
+        Place::Directory(directory) => Arc::new(open_store(directory)?),
+    })
 }
 
-#[cfg(feature = "amqp")]
+/// Opens an embedded store, which must exist.
+pub(super) fn open_store(directory: &Path) -> Result<EmbeddedBroker, BrokerError> {
+    // Only the program knows how many crashes a task may have, so no limit holds here.
+    let options = EmbeddedOptions { delivery_limit: u32::MAX, ..EmbeddedOptions::default() };
+    EmbeddedBroker::open_existing(directory, options)
+}
+
+/// Connects to RabbitMQ, for what every broker can do.
 pub(super) async fn connect(url: &str) -> Result<Arc<dyn Broker>, BrokerError> {
-    use crate::broker::amqp::{AmqpBroker, AmqpOptions};
-    Ok(Arc::new(AmqpBroker::connect(url, AmqpOptions::default()).await?))
+    rabbitmq(url).await.map(|broker| broker as Arc<dyn Broker>)
+}
+
+/// Connects to RabbitMQ.
+#[cfg(feature = "amqp")]
+pub(super) async fn rabbitmq(url: &str) -> Result<Arc<RabbitMq>, BrokerError> {
+    Ok(Arc::new(RabbitMq::connect(url, crate::broker::amqp::AmqpOptions::default()).await?))
 }
 
 #[cfg(not(feature = "amqp"))]
-pub(super) async fn connect(_: &str) -> Result<Arc<dyn Broker>, BrokerError> {
+pub(super) async fn rabbitmq(_: &str) -> Result<Arc<RabbitMq>, BrokerError> {
     Err(BrokerError::io(
         "this build of Celeriac has no RabbitMQ: build it with the feature `amqp`".to_owned(),
     ))

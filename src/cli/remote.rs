@@ -9,17 +9,15 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use super::place::connect;
+use super::place::{FleetSource, connect};
 use super::{Failure, remote_arguments};
-use crate::app::variables::BROKER;
 use crate::app::{Fleet, NodeReplies};
 
 /// Where the fleet is, and how it is asked.
 #[derive(Debug, Args)]
 struct FleetArgs {
-    /// RabbitMQ, as `amqp://user:password@host:5672/vhost`. The environment is safer: others can read a command line.
-    #[arg(short, long, value_name = "URL", env = BROKER, hide_env_values = true)]
-    broker: Option<String>,
+    #[command(flatten)]
+    source: FleetSource,
     /// Only these nodes, with commas between their names.
     #[arg(short, long, value_name = "NODES", value_delimiter = ',')]
     destination: Vec<String>,
@@ -41,10 +39,10 @@ pub(super) struct StatusArgs {
 /// The arguments of `celeriac inspect` and `celeriac control`.
 #[derive(Debug, Args)]
 pub(super) struct RemoteArgs {
-    /// The command: `active`, `stats`, `rate_limit`, ... A wrong name prints them all.
+    /// The command: `active`, `stats`, `rate_limit`, ..., or one that a program has added.
     #[arg(value_name = "METHOD")]
     method: String,
-    /// Its arguments, in Celery's order.
+    /// Its arguments, in Celery's order; those of a program's own command as `name=value`.
     #[arg(value_name = "ARGS", allow_negative_numbers = true)]
     arguments: Vec<String>,
     #[command(flatten)]
@@ -67,7 +65,8 @@ pub(super) fn status(args: &StatusArgs, out: &mut impl Write) -> Result<(), Fail
 /// Asks the nodes something, and prints what they say.
 pub(super) fn inspect(args: &RemoteArgs, out: &mut impl Write) -> Result<(), Failure> {
     let arguments = remote_arguments::inspect(&args.method, &args.arguments).map_err(Failure::CommandLine)?;
-    let replies = ask(&args.fleet, &args.method, arguments)?;
+    let replies = ask(&args.fleet, &args.method, arguments)
+        .map_err(|failure| unknown(failure, remote_arguments::unknown_question(&args.method)))?;
     if args.fleet.json {
         writeln!(out, "{}", json!(replies))?;
         return Ok(());
@@ -81,7 +80,8 @@ pub(super) fn inspect(args: &RemoteArgs, out: &mut impl Write) -> Result<(), Fai
 /// Tells the nodes to change something, and prints what they say.
 pub(super) fn control(args: &RemoteArgs, out: &mut impl Write) -> Result<(), Failure> {
     let arguments = remote_arguments::control(&args.method, &args.arguments).map_err(Failure::CommandLine)?;
-    let replies = ask(&args.fleet, &args.method, arguments)?;
+    let replies = ask(&args.fleet, &args.method, arguments)
+        .map_err(|failure| unknown(failure, remote_arguments::unknown_command(&args.method)))?;
     if args.fleet.json {
         let list: Vec<Value> = replies.into_iter().map(|(node, reply)| json!({ node: reply })).collect();
         writeln!(out, "{}", json!(list))?;
@@ -95,16 +95,11 @@ pub(super) fn control(args: &RemoteArgs, out: &mut impl Write) -> Result<(), Fai
 
 /// Asks, and waits for the replies; that there is none is a failure with an exit code of its own.
 fn ask(args: &FleetArgs, method: &str, arguments: Map<String, Value>) -> Result<NodeReplies, Failure> {
-    let Some(broker) = &args.broker else {
-        let text = format!("say where the fleet is: --broker URL, or {BROKER} in the environment");
-        return Err(Failure::CommandLine(text));
-    };
-    let patience = Duration::try_from_secs_f64(args.timeout).map_err(|_| {
-        Failure::CommandLine(format!("--timeout {}: it takes a number of seconds", args.timeout))
-    })?;
+    let url = args.source.url()?;
+    let patience = patience(args.timeout)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let replies = runtime.block_on(async {
-        let broker = connect(broker).await?;
+        let broker = connect(url).await?;
         let mut fleet = Fleet::over(Arc::clone(&broker)).within(patience);
         if !args.destination.is_empty() {
             fleet = fleet.nodes(args.destination.iter().cloned());
@@ -116,13 +111,27 @@ fn ask(args: &FleetArgs, method: &str, arguments: Map<String, Value>) -> Result<
     if replies.is_empty() { Err(Failure::NoReply) } else { Ok(replies) }
 }
 
+/// That nobody replies to a command which nobody has to know may be a slip of the pen.
+fn unknown(failure: Failure, about: Option<String>) -> Failure {
+    match (failure, about) {
+        (Failure::NoReply, Some(about)) => Failure::Unknown(about),
+        (failure, _) => failure,
+    }
+}
+
+/// How long nodes have to reply.
+pub(super) fn patience(seconds: f64) -> Result<Duration, Failure> {
+    Duration::try_from_secs_f64(seconds)
+        .map_err(|_| Failure::CommandLine(format!("--timeout {seconds}: it takes a number of seconds")))
+}
+
 fn online(nodes: usize, out: &mut impl Write) -> Result<(), Failure> {
     writeln!(out, "\n{nodes} {} online.", if nodes == 1 { "node" } else { "nodes" })?;
     Ok(())
 }
 
 /// A node's reply as Celery prints it.
-fn said(node: &str, reply: &Value, with_body: bool) -> String {
+pub(super) fn said(node: &str, reply: &Value, with_body: bool) -> String {
     let (word, body) = match reply {
         Value::Object(object) if object.contains_key("ok") => ("OK", indented(&printed(&object["ok"]))),
         Value::Object(object) if object.contains_key("error") => {

@@ -93,12 +93,48 @@ const CONTROL: [RemoteCommand; 19] = [
 
 /// The arguments of a question, by name.
 pub(super) fn inspect(method: &str, given: &[String]) -> Result<Map<String, Value>, String> {
-    by_name("inspect", &INSPECT, method, given)
+    match CONTROL.iter().any(|command| command.name == method) {
+        true => Err(no_command("inspect", &INSPECT, method)),
+        false => by_name("inspect", &INSPECT, method, given),
+    }
 }
 
 /// The arguments of a command, by name.
 pub(super) fn control(method: &str, given: &[String]) -> Result<Map<String, Value>, String> {
-    by_name("control", &CONTROL, method, given)
+    match INSPECT.iter().any(|command| command.name == method) {
+        true => Err(no_command("control", &CONTROL, method)),
+        false => by_name("control", &CONTROL, method, given),
+    }
+}
+
+/// What to say if nobody answers this question; `None`: every node knows it.
+pub(super) fn unknown_question(method: &str) -> Option<String> {
+    let is_known = INSPECT.iter().any(|command| command.name == method);
+    (!is_known).then(|| no_command("inspect", &INSPECT, method))
+}
+
+/// What to say if nobody obeys this command; `None`: every node knows it.
+pub(super) fn unknown_command(method: &str) -> Option<String> {
+    let is_known = CONTROL.iter().any(|command| command.name == method);
+    (!is_known).then(|| no_command("control", &CONTROL, method))
+}
+
+fn no_command(group: &str, commands: &[RemoteCommand], method: &str) -> String {
+    let names: Vec<_> = commands.iter().map(|command| command.name).collect();
+    format!("`{method}` is no {group} command; there are: {}", names.join(", "))
+}
+
+/// The arguments of a command that a program has added: `name=value`, with a value in JSON or as a text.
+fn of_program(given: &[String]) -> Result<Map<String, Value>, String> {
+    let mut arguments = Map::new();
+    for text in given {
+        let (name, value) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(|| {
+            format!("`{text}`: an argument of a program's own command is written as name=value")
+        })?;
+        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        arguments.insert(name.to_owned(), value);
+    }
+    Ok(arguments)
 }
 
 fn by_name(
@@ -108,8 +144,8 @@ fn by_name(
     given: &[String],
 ) -> Result<Map<String, Value>, String> {
     let Some(command) = commands.iter().find(|command| command.name == method) else {
-        let names: Vec<_> = commands.iter().map(|command| command.name).collect();
-        return Err(format!("`{method}` is no {group} command; there are: {}", names.join(", ")));
+        // A program may have added it.
+        return of_program(given);
     };
     let most = command.rest.map_or(command.arguments.len(), |_| usize::MAX);
     if given.len() < command.least || given.len() > most {
@@ -166,6 +202,18 @@ mod tests {
     }
 
     #[test]
+    fn those_of_a_programs_own_command_have_names() {
+        let expected = json!({"n": 5, "name": "Ann", "of": ["a", 1], "text": "a=b", "empty": ""});
+        let line = r#"own n=5 name=Ann of=["a",1] text=a=b empty="#;
+        assert_eq!(told(control, line), Ok(expected.clone()));
+        assert_eq!(told(inspect, line), Ok(expected));
+        assert_eq!(told(inspect, "own"), Ok(json!({})));
+        for wrong in ["own 5", "own =5"] {
+            assert!(told(control, wrong).unwrap_err().contains("name=value"), "{wrong}");
+        }
+    }
+
+    #[test]
     fn arguments_are_taken_by_position_as_celery_does() {
         for (line, expected) in [
             ("active", json!({})),
@@ -195,9 +243,12 @@ mod tests {
         ] {
             assert_eq!(told(control, line), Ok(expected), "{line}");
         }
-        assert!(told(inspect, "nosuch").unwrap_err().contains("active, active_queues"));
+        assert!(unknown_question("nosuch").is_some_and(|text| text.contains("active, active_queues")));
+        assert!(unknown_command("nosuch").is_some_and(|text| text.contains("add_consumer, autoscale")));
+        assert_eq!((unknown_question("active"), unknown_command("pause")), (None, None));
         assert!(told(inspect, "rate_limit a b").unwrap_err().contains("no inspect command"));
         assert!(told(inspect, "active x").unwrap_err().contains("no arguments"));
+        assert!(told(control, "active").unwrap_err().contains("no control command"));
         assert!(told(control, "rate_limit a").unwrap_err().contains("<task_name> <rate_limit>"));
         assert!(told(control, "pool_grow many").unwrap_err().contains("`many`"));
         assert!(told(control, "time_limit a nan").is_err());

@@ -13,7 +13,7 @@ use clap::Args;
 use regex::Regex;
 
 use super::Failure;
-use super::place::TaskSource;
+use super::place::{TaskSource, open};
 use super::table::{Column, TextTable};
 use crate::app::Backend;
 use crate::broker::{Broker, DeadLetter, SplitBroker, opened};
@@ -104,20 +104,21 @@ fn span(text: &str) -> Result<Duration, String> {
 }
 
 /// The regular expression of a pattern with `*`, `?` and `[seq]`.
-fn glob(pattern: &str) -> Option<Regex> {
+pub(super) fn glob(pattern: &str) -> Option<Regex> {
     Regex::new(&as_regex(pattern)).ok()
 }
 
 pub(super) fn run(args: &RequeueArgs, out: &mut impl Write) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let place = args.place.chosen()?;
-        let broker = place.open().await?;
-        let store = match place.result_backend {
-            Some(url) if !args.dry_run => Some(Backend::at(url.to_owned()).open(place.broker, None, LARGEST_CHORD).await?.store),
+        let chosen = args.place.chosen()?;
+        let rabbitmq = chosen.place.rabbitmq();
+        let broker = open(chosen.place).await?;
+        let store = match chosen.result_backend {
+            Some(url) if !args.dry_run => Some(Backend::at(url.to_owned()).open(rabbitmq, None, LARGEST_CHORD).await?.store),
             _ => None,
         };
-        if place.broker.is_some() && store.is_none() && !args.dry_run {
+        if rabbitmq.is_some() && store.is_none() && !args.dry_run {
             eprintln!(
                 "Records stay, and keep those of the next runs out: name where they are with --result-backend or CELERIAC_RESULT_BACKEND."
             );

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{JSON, Properties, WireMessage, repr};
 use crate::core::{Timestamp, instant};
+use crate::task::token::readable;
 use crate::task::{EventKind, Message, TaskEvent};
 
 /// The topic exchange that events go to, unless Celery's `event_exchange` says otherwise.
@@ -154,6 +155,21 @@ pub fn encode_all<'a>(bodies: impl IntoIterator<Item = &'a str>, hostname: &str)
     encode(all, hostname)
 }
 
+/// Reads the events of one message: one object, or a list of them. What is no event is left out.
+pub fn decode(body: &[u8]) -> Vec<Map<String, Value>> {
+    // Events are only looked at, and Python's may have NaN in them, or half of a surrogate pair.
+    let lenient = || serde_json::from_str(&readable(&String::from_utf8_lossy(body)));
+    let event = |value| match value {
+        Value::Object(event) if event.get("type").is_some_and(Value::is_string) => Some(event),
+        _ => None,
+    };
+    match serde_json::from_slice(body).or_else(|_| lenient()) {
+        Ok(Value::Array(events)) => events.into_iter().filter_map(event).collect(),
+        Ok(single) => event(single).into_iter().collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
 /// The fields that every event has.
 fn begun(kind: &str, origin: &EventOrigin, clock: u64, at: Timestamp) -> Map<String, Value> {
     let mut fields = Map::new();
@@ -262,6 +278,19 @@ mod tests {
         }
         assert!(fields.remove("utcoffset").is_some_and(|offset| offset.is_f64()));
         fields.into()
+    }
+
+    #[test]
+    fn the_events_of_a_message_are_read_whoever_wrote_them() {
+        let types = |body: &[u8]| -> Vec<String> {
+            decode(body).iter().map(|event| event["type"].as_str().unwrap_or_default().to_owned()).collect()
+        };
+        assert_eq!(types(&encode(r#"{"type": "worker-online"}"#.into(), "w@h").body), ["worker-online"]);
+        let two = encode_all([r#"{"type": "a"}"#, r#"{"type": "b", "n": NaN}"#], "w@h");
+        assert_eq!(types(&two.body), ["a", "b"]);
+        for nothing in [&b""[..], b"\x80\x04", b"5", b"[1, null, {}]", br#"{"type": 5}"#] {
+            assert!(decode(nothing).is_empty(), "{nothing:?}");
+        }
     }
 
     #[test]

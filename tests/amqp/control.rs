@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use celeriac::protocol::control;
-use celeriac::{State, TaskError, task};
+use celeriac::{Celeriac, State, TaskError, task};
 use futures_util::StreamExt;
 use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
@@ -14,7 +14,7 @@ use lapin::{BasicProperties, ExchangeKind};
 use serde_json::{Value, json};
 
 use crate::kit::{Gate, LONG, add, record};
-use crate::rabbit::{Peer, runtime, vhost};
+use crate::rabbit::{Peer, builder, runtime, vhost};
 use crate::services::{RabbitMq, blocking};
 
 /// Somebody who asks workers.
@@ -260,4 +260,58 @@ async fn a_revocation_by_another_leaves_the_failure_of_a_running_task() {
     let in_time = tokio::time::timeout(Duration::from_secs(60), crate::kit::record(&running)).await.unwrap();
     assert_eq!(in_time.state, State::Revoked);
     celeriac.shutdown().await.unwrap();
+}
+
+/// Celery's `@control_command` and `@inspect_command`: they answer beside the built-in commands, and what goes wrong in
+/// one is its own affair.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_has_commands_of_its_own() {
+    let url = vhost().await;
+    let builder = builder(&url)
+        .control_command("set_mode", |arguments| async move {
+            let mode = arguments["mode"].as_str().ok_or("set_mode() needs `mode`, a text")?;
+            Ok(json!({ "ok": format!("the mode is {mode}") }))
+        })
+        .inspect_command("mode", |arguments| async move { Ok(json!([arguments, null])) })
+        .inspect_command("falls", |arguments| async move {
+            assert!(arguments.is_null(), "it fell");
+            Ok(Value::Null)
+        })
+        .inspect_command("falls_at_once", |arguments| {
+            assert!(arguments.is_null(), "not even a future");
+            async { Ok(Value::Null) }
+        });
+    let celeriac = builder.start().await.unwrap();
+    let mut caller = Caller::new(&url).await;
+    let careful = caller.told("set_mode", json!({"mode": "careful"})).await;
+    assert_eq!(careful, json!({"ok": "the mode is careful"}));
+    assert_eq!(caller.told("set_mode", json!({})).await, json!({"error": "set_mode() needs `mode`, a text"}));
+    assert_eq!(caller.told("mode", json!({"n": 5, "of": ["a"]})).await, json!([{"n": 5, "of": ["a"]}, null]));
+    for (command, panic) in [("falls", "it fell"), ("falls_at_once", "not even a future")] {
+        let answer = caller.told(command, json!({})).await;
+        let expected = format!("RuntimeError('{command}() panicked: {panic}')");
+        assert_eq!(answer, json!({ "error": expected }));
+    }
+    // A question that another program has is not answered here, and the built-in commands are as before.
+    caller.ask_for("moods", json!({}), "unknown").await;
+    caller.only_pings_back("after").await;
+    let replies = celeriac.fleet().control("set_mode", json!({"mode": "bold"})).await.unwrap();
+    assert_eq!(replies.into_values().collect::<Vec<_>>(), [json!({"ok": "the mode is bold"})]);
+    assert_eq!(add::s(1, 1).send(celeriac.client()).await.unwrap().get(LONG).await, Ok(2));
+    celeriac.shutdown().await.unwrap();
+}
+
+/// It is said before anything is connected to.
+#[tokio::test]
+async fn a_command_with_the_name_of_another_is_an_error_at_start() {
+    let start = async |names: &[&str]| {
+        let mut builder = Celeriac::builder().amqp("amqp://127.0.0.1:1/");
+        for name in names {
+            builder = builder.control_command(*name, |_| async { Ok(Value::Null) });
+        }
+        builder.start().await.map(drop).unwrap_err().to_string()
+    };
+    assert!(start(&["rate_limit"]).await.contains("`rate_limit` cannot be added: Celery or Celeriac has"));
+    assert!(start(&["flush", "flush"]).await.contains("`flush` cannot be added: the program adds two"));
+    assert!(start(&["flush"]).await.contains("127.0.0.1:1"), "a good name is not in the way");
 }

@@ -4,12 +4,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use celeriac::broker::amqp::AmqpOptions;
-use celeriac::{Builder, Celeriac};
+use celeriac::{Builder, Celeriac, State};
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
-use crate::kit::{LONG, memory, until, until_status};
-use crate::rabbit::{builder, vhost};
-use crate::services::blocking;
+use crate::kit::{Gate, LONG, add, hold, memory, record, until, until_status};
+use crate::rabbit::{Peer, builder, task, vhost};
+use crate::services::{Home, Process, await_condition, blocking};
 
 fn named(url: &str, node: &str) -> Builder {
     builder(url).amqp_options(AmqpOptions::default().with_node(node).with_heartbeat(Duration::from_secs(1)))
@@ -117,10 +119,180 @@ async fn the_command_line_asks_and_tells() {
     let (_, out, _) = said(&["control", "resize", "io", "3", "--json"]).await;
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), json!([{"one@h": {"ok": "io has 3 workers"}}]));
     until_status(&one, "io", |status| status.workers == 3).await;
-    let (code, _, err) = said(&["inspect", "nosuch"]).await;
+    // A program may have added it, so it is asked for.
+    let (code, _, err) = celeriac(&url, &["inspect", "nosuch", "-t", "0.1"]).await;
+    assert_eq!(code, Some(69));
+    assert!(err.contains("No nodes replied") && err.contains("there are: active, active_queues"), "{err}");
+    let (code, _, err) = said(&["inspect", "pause", "io"]).await;
     assert_eq!(code, Some(2));
-    assert!(err.contains("there are: active, active_queues"), "{err}");
+    assert!(err.contains("`pause` is no inspect command"), "{err}");
     for celeriac in [one, two] {
         celeriac.shutdown().await.unwrap();
     }
+}
+
+/// A program's own command, by its name and with named arguments.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_reaches_a_programs_own_commands() {
+    let url = vhost().await;
+    let builder = named(&url, "one@h")
+        .control_command("echo", |arguments| async move { Ok(arguments) })
+        .inspect_command("mood", |_| async { Ok(json!(["calm"])) });
+    let one = builder.start().await.unwrap();
+    until("it is there", async || !one.fleet().ping().await.unwrap().is_empty()).await;
+    let named = ["-d", "one@h", "-t", "60"];
+    let said = async |arguments: &[&str]| celeriac(&url, &[arguments, &named].concat()).await;
+    let (code, out, err) = said(&["control", "echo", "n=5", "name=Ann", "--json"]).await;
+    assert_eq!((code, out.as_str()), (Some(0), "[{\"one@h\":{\"n\":5,\"name\":\"Ann\"}}]\n"), "{err}");
+    let (_, out, _) = said(&["inspect", "mood"]).await;
+    assert_eq!(out, "->  one@h: OK\n    * calm\n\n1 node online.\n");
+    let (code, _, err) = said(&["control", "echo", "5"]).await;
+    assert_eq!(code, Some(2));
+    assert!(err.contains("name=value"), "{err}");
+    one.shutdown().await.unwrap();
+}
+
+/// What a command prints, from when it listens until it ends by itself.
+struct Listener {
+    process: Process,
+    home: Home,
+}
+
+const LISTENS: &str = "Listening to events; stop with Ctrl-C.\n";
+
+impl Listener {
+    async fn start(url: &str, arguments: &[&str]) -> Self {
+        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+        let url = url.to_owned();
+        let start = move || {
+            let home = Home::new("listener");
+            let program = env!("CARGO_BIN_EXE_celeriac");
+            let mut process = Process::start("celeriac events", program, home.join("log"), |command| {
+                command.arg("events").args(arguments).env("CELERIAC_BROKER", url);
+            });
+            let log = home.join("log");
+            process.await_condition("it listens", || match std::fs::read_to_string(&log) {
+                Ok(text) if text.contains(LISTENS) => Ok(()),
+                other => Err(format!("{other:?}")),
+            });
+            Self { process, home }
+        };
+        blocking(start).await
+    }
+
+    async fn end(mut self) -> String {
+        let ended = move || {
+            await_condition("it has its events", || match self.process.has_ended() {
+                true => Ok(()),
+                false => Err(self.process.log()),
+            });
+            let _home = self.home;
+            self.process.log().replace(LISTENS, "")
+        };
+        blocking(ended).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_prints_what_happens() {
+    let url = vhost().await;
+    let one = named(&url, "one@h").task_events(true).start().await.unwrap();
+    until("it is there", async || !one.fleet().ping().await.unwrap().is_empty()).await;
+    let types = "task-received,task-succ*";
+    let of_tasks = Listener::start(&url, &["--task", "*::add", "--type", types, "-n", "4", "--json"]).await;
+    let of_workers = Listener::start(&url, &["--type", "worker-heartbeat", "--count", "1"]).await;
+    let mut ids = Vec::new();
+    for n in 0..2 {
+        let sum = add::s(n, 1).send(one.client()).await.unwrap();
+        assert_eq!(sum.get(LONG).await, Ok(n + 1));
+        ids.push(sum.id().to_string());
+    }
+    let lines: Vec<Value> =
+        of_tasks.end().await.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mut told: Vec<(&str, &str)> = lines
+        .iter()
+        .map(|event| (event["uuid"].as_str().unwrap(), event["type"].as_str().unwrap()))
+        .collect();
+    told.sort_unstable();
+    ids.sort_unstable();
+    let expected: Vec<(&str, &str)> =
+        ids.iter().flat_map(|id| [(&**id, "task-received"), (&**id, "task-succeeded")]).collect();
+    assert_eq!(told, expected);
+    assert!(lines.iter().all(|event| event["hostname"] == "one@h"), "{lines:?}");
+    let heartbeat = of_workers.end().await;
+    assert!(heartbeat.starts_with("one@h [20") && heartbeat.contains("] heartbeat: "), "{heartbeat}");
+    assert!(heartbeat.contains("sw_ident=celeriac") && heartbeat.lines().count() == 1, "{heartbeat}");
+    one.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_purges_queues() {
+    let url = vhost().await;
+    let peer = Peer::connect(&url).await;
+    for queue in ["pile", "heap"] {
+        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+        peer.channel.queue_declare(queue.into(), durable, FieldTable::default()).await.unwrap();
+        for n in 0..7 {
+            peer.send(queue, task("any.task", &format!("{queue}-{n}")), b"[[], {}, {}]").await;
+        }
+    }
+    let (code, out, err) = celeriac(&url, &["purge", "pile", "plie", "--yes"]).await;
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert_eq!(err, "Nothing was deleted: there is no queue `plie`. Correct the name.\n");
+    let (code, out, err) = celeriac(&url, &["purge", "pile"]).await;
+    assert_eq!((code, out.as_str()), (Some(1), ""), "nobody has said yes");
+    assert!(err.contains("  pile: 7 tasks\n") && err.ends_with("Nothing was deleted.\n"), "{err}");
+    assert_eq!(peer.ready("pile").await, 7);
+    let (code, out, err) = celeriac(&url, &["purge", "pile", "pile", "--yes"]).await;
+    assert_eq!((code, out.as_str()), (Some(0), "pile: 7 tasks\n7 tasks deleted.\n"), "{err}");
+    let (_, out, _) = celeriac(&url, &["purge", "heap", "pile", "-y", "--json"]).await;
+    assert_eq!(
+        serde_json::from_str::<Value>(&out).unwrap(),
+        json!({"purged": {"heap": 7, "pile": 0}, "all": 7})
+    );
+    assert_eq!((peer.ready("pile").await, peer.ready("heap").await), (0, 0));
+}
+
+/// By a name, those that workers hold; what RabbitMQ has is counted, and comes to light as it is delivered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_revokes_by_id_and_by_name() {
+    let url = vhost().await;
+    let (code, _, err) = celeriac(&url, &["revoke", "some-id", "-t", "0.1"]).await;
+    assert_eq!((code, err.as_str()), (Some(69), "Error: No nodes replied within time constraint\n"));
+    let one = named(&url, "one@h").start().await.unwrap();
+    let gate = Gate::new();
+    // One runs, one is in hand, one is in RabbitMQ.
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(hold::s(gate.name.clone()).queue("one").send(one.client()).await.unwrap());
+    }
+    gate.entered(1).await;
+    let only = || one.fleet().nodes(["one@h"]).within(LONG);
+    until("one waits in the worker", async || {
+        only().inspect("reserved", Value::Null).await.unwrap()["one@h"].as_array().unwrap().len() == 1
+    })
+    .await;
+    let (code, out, err) = celeriac(&url, &["revoke", "--task", "*::hold", "-t", "3", "--json"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    let told: Value = serde_json::from_str(&out).unwrap();
+    let running = held[0].id().to_string();
+    assert_eq!((&told["revoked"][&running], &told["nodes"]), (&json!("active"), &json!(["one@h"])));
+    assert_eq!(told["revoked"][held[1].id().as_str()], "reserved");
+    let unseen = told["not_seen"]["one"].as_u64().unwrap_or(0);
+    assert_eq!(told["revoked"].as_object().unwrap().len() as u64 + unseen, 3, "{told}");
+    assert_eq!(record(&held[1]).await.state, State::Revoked);
+    // The third has come by now, if it was in RabbitMQ before.
+    let (_, out, _) = celeriac(&url, &["revoke", "--task", "*::hold", "-t", "3"]).await;
+    assert!(out.contains("revoked on 1 node: 1 active, "), "{out}");
+    assert!(
+        out.contains("\nThose that are active go on; --terminate ends them.\nNot seen: messages "),
+        "{out}"
+    );
+    assert_eq!(record(&held[2]).await.state, State::Revoked);
+
+    let (code, out, err) = celeriac(&url, &["revoke", &running, "--terminate", "-t", "3"]).await;
+    let said = format!("->  one@h: OK\n        terminate: {running}\n");
+    assert_eq!((code, out), (Some(0), said), "{err}");
+    assert_eq!(record(&held[0]).await.state, State::Revoked);
+    one.shutdown().await.unwrap();
 }

@@ -38,3 +38,9 @@ fn celerys_command_line_reaches_ours() {
 fn workers_that_start_learn_what_is_revoked() {
     mixed().case("control.mingle", json!({}));
 }
+
+/// `@control_command` and `@inspect_command` in Python, `Builder::control_command` and `inspect_command` in Rust.
+#[test]
+fn commands_of_the_programs_own_are_called_alike() {
+    mixed().case("control.own_commands", json!({}));
+}

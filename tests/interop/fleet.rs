@@ -79,6 +79,18 @@ impl Fleet {
         Self { broker, backend, redis, client, workers }
     }
 
+    /// Starts one more Python worker, with Celery's defaults: it mingles, gossips and sends heartbeats.
+    pub fn default_worker(&self, node: &str) -> CeleryWorker {
+        let script = Script::new("tests/interop/python/app.py")
+            .env("INTEROP_BROKER", self.broker.replace("amqp://", "pyamqp://"))
+            .env("INTEROP_BACKEND", self.backend.clone())
+            .env("INTEROP_GATES", gates_url())
+            .env("INTEROP_SIDE", "python");
+        // Who joins is told at this level only.
+        let options = ["-Q", "python", "--concurrency", "1", "--loglevel", "DEBUG"];
+        Python::with_celery().worker(&options.into_iter().fold(script, Script::arg), node)
+    }
+
     /// Has the Python client run a case; panics with its traceback when it fails.
     pub fn case(&self, case: &str, arguments: Value) -> Value {
         let order = json!({ "case": case, "arguments": arguments });
@@ -145,13 +157,23 @@ pub fn on_runtime<T>(test: impl Future<Output = T>) -> T {
 
 impl Mixed {
     pub fn start(vhost: &str, backend: Backend) -> Self {
-        let fleet = Fleet::start(vhost, backend, &["python"]);
+        Self::over(Fleet::start(vhost, backend, &["python"]))
+    }
+
+    /// The Rust side of this fleet.
+    pub fn over(fleet: Fleet) -> Self {
         let started = on_runtime(builder(&fleet).start());
         let celeriac = started.unwrap_or_else(|error| panic!("the Rust side does not start: {error}"));
         let connection =
             on_runtime(lapin::Connection::connect(&fleet.broker, ConnectionProperties::default()));
         let connection = connection.expect("a connection to RabbitMQ");
         Self { fleet, celeriac, connection, only_worker: tokio::sync::Mutex::default() }
+    }
+
+    /// Starts another program with the same queues.
+    pub fn another(&self, node: &str) -> Celeriac {
+        let options = AmqpOptions::default().with_node(node);
+        on_runtime(builder(&self.fleet).amqp_options(options).start()).expect("a start")
     }
 
     /// Holds off other tests from the queue `python-one`.
@@ -200,5 +222,13 @@ fn builder(fleet: &Fleet) -> Builder {
         .amqp(&fleet.broker)
         .amqp_options(AmqpOptions::default().queue("rust-priority", priorities).with_node("rust@localhost"))
         .result_backend(&fleet.backend)
+        // As in the Python app.
+        .control_command("greet_everybody", |arguments| async move {
+            let name = arguments["name"].as_str().ok_or("greet_everybody() needs `name`, a text")?;
+            let times = arguments["times"].as_u64().unwrap_or(1);
+            let all: Vec<String> = (0..times).map(|_| format!("hello {name}")).collect();
+            Ok(json!({ "ok": all.join(", ") }))
+        })
+        .inspect_command("side", |_| async { Ok(json!({ "language": "rust" })) })
         .arbiters(1)
 }

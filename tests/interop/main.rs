@@ -9,6 +9,7 @@ use celeriac_test_support as services;
 mod cases;
 mod celery_alone;
 mod control;
+mod defaults;
 mod events;
 mod example;
 mod fleet;

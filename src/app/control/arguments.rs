@@ -22,6 +22,11 @@ impl<'a> ControlArguments<'a> {
         Self { method, all }
     }
 
+    /// All arguments, as they were sent.
+    pub(super) fn all(&self) -> &'a Map<String, Value> {
+        self.all
+    }
+
     /// An argument, unless it is null.
     pub(super) fn get(&self, name: &str) -> Option<&'a Value> {
         self.all.get(name).filter(|value| !value.is_null())

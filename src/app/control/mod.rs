@@ -1,5 +1,5 @@
 //! Remote control: the commands of Celery 5.7's workers (`celery inspect`, `celery control`, Flower, the exporters),
-//! and our own levers by the same way.
+//! our own levers by the same way, and commands that the program adds.
 //!
 //! A command is answered within a fraction of a second however busy the program is, because whoever asks waits for
 //! about one. So whatever an actor has to say is asked of all actors at once and has a [deadline](PATIENCE); the answer
@@ -10,6 +10,7 @@ mod active_queues;
 mod arguments;
 mod conf;
 mod consumers;
+mod custom;
 mod inspect;
 mod levers;
 mod memory;
@@ -35,11 +36,13 @@ use super::shutdown::ShutdownSignal;
 use crate::broker::ControlRequest;
 use crate::catalogue::QueueRow;
 use arguments::{ControlArguments, python_error};
+use custom::ProgramCommands;
 use memory::MemorySamples;
 use pool::AddedWorkers;
 use revocations::Revocations;
 
 pub(super) use conf::Settings;
+pub(super) use custom::{CommandKind, CustomCommands};
 pub(super) use revocations::mark_revoked;
 
 /// How long an actor may take to say what it has.
@@ -62,6 +65,8 @@ pub(super) struct ControlState {
     /// The workers that were added while the program runs.
     added_workers: AddedWorkers,
     pub(super) shutdown: ShutdownSignal,
+    /// The commands that the program has added.
+    pub(super) commands: ProgramCommands,
 }
 
 impl Default for ControlState {
@@ -74,6 +79,7 @@ impl Default for ControlState {
             added: Mutex::default(),
             added_workers: AddedWorkers::default(),
             shutdown: ShutdownSignal::default(),
+            commands: ProgramCommands::default(),
         }
     }
 }
@@ -153,7 +159,7 @@ async fn obey(method: &str, command: &ControlCommand<'_>) -> Option<Answer> {
         "resume" => own::resume(command),
         "resize" => own::resize(command),
         "queues" => own::queues(command).await,
-        _ => return None,
+        _ => return command.state().commands.obey(method, command.arguments.all()).await,
     })
 }
 

@@ -8,6 +8,8 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 
 use super::consumer::ConsumerCommand;
+use super::fleet_events::{self, FleetEvents};
+use super::topology::short;
 use super::{AmqpBroker, elections, events, mailbox, pidbox};
 use crate::broker::{
     BrokerConnection, BrokerError, BrokerListener, DeadLetterQueue, Events, Inspect, MessageLocation,
@@ -21,6 +23,35 @@ impl AmqpBroker {
     /// The number of task events that were dropped since the start, because they came faster than RabbitMQ took them.
     pub fn dropped_events(&self) -> u64 {
         self.shared.events.dropped()
+    }
+
+    /// The number of messages that wait in a queue and are with no consumer. `None`: there is no such queue, and it is
+    /// not made.
+    ///
+    /// # Errors
+    /// The broker is closed or RabbitMQ cannot be reached.
+    pub async fn waiting(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
+        let (shared, name) = (Arc::clone(&self.shared), short(queue)?);
+        self.there(async move { shared.topology.waiting(&name).await }).await
+    }
+
+    /// Deletes the messages that wait in a queue and are with no consumer, and says how many they were. No record is
+    /// left of their tasks, and nothing follows from them. `None`: there is no such queue. Celery's `purge`.
+    ///
+    /// # Errors
+    /// The broker is closed, RabbitMQ cannot be reached, or it does not allow that.
+    pub async fn purge(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
+        let (shared, name) = (Arc::clone(&self.shared), short(queue)?);
+        self.there(async move { shared.topology.purge(&name).await }).await
+    }
+
+    /// The events of all workers and programs on this RabbitMQ, Celery's and ours, from now on. Each of them is asked
+    /// for a heartbeat. Celery's `app.events.Receiver`.
+    ///
+    /// # Errors
+    /// The broker is closed, RabbitMQ cannot be reached, or it does not allow that.
+    pub async fn fleet_events(&self) -> Result<FleetEvents, BrokerError> {
+        self.there(fleet_events::hear(Arc::clone(&self.shared))).await
     }
 }
 

@@ -3,14 +3,19 @@
 //! Workers that gossip may elect one among them to do something. Each of them acknowledges each candidate, and the
 //! candidates wait until all workers have done so that they know to be alive. A worker with heartbeats is one of these,
 //! so without its acknowledgements no election in its fleet would ever end. A worker that only acknowledges never wins.
+//!
+//! An acknowledgement waits a moment. The worker that gets the last one counts the candidates, and Celery 5.7's dies of an
+//! `IndexError` if it has heard of one only. So the others need time to stand.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use lapin::ExchangeKind;
 use lapin::options::{BasicConsumeOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use super::link::{LinkState, LiveConnection, ReconnectPause};
 use super::topology::{broken, short};
@@ -22,6 +27,10 @@ use crate::task::TaskId;
 const KEY: &str = "worker.elect";
 /// A larger event is no candidacy.
 const MOST: usize = 64 << 10;
+/// How long a candidacy waits for its acknowledgement, so that the other candidates stand meanwhile.
+const PAUSE: Duration = Duration::from_millis(200);
+/// The most candidacies that wait; of more, each is acknowledged at once.
+const AT_A_TIME: usize = 64;
 
 /// Acknowledges elections, for as long as the broker is open.
 pub(super) async fn attend(shared: Arc<AmqpInner>) {
@@ -41,7 +50,7 @@ pub(super) async fn attend(shared: Arc<AmqpInner>) {
 }
 
 /// Acknowledges on one connection, until that is gone.
-async fn follow(shared: &AmqpInner, up: &LiveConnection) -> Result<(), BrokerError> {
+async fn follow(shared: &Arc<AmqpInner>, up: &LiveConnection) -> Result<(), BrokerError> {
     let none = FieldTable::default;
     let exchange = short(&shared.options.event_exchange)?;
     let channel = up.connection.create_channel().await.map_err(|e| broken(&e))?;
@@ -60,6 +69,7 @@ async fn follow(shared: &AmqpInner, up: &LiveConnection) -> Result<(), BrokerErr
     let no_ack = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
     let mut candidacies =
         channel.basic_consume(queue, "".into(), no_ack, none()).await.map_err(|e| broken(&e))?;
+    let seats = Arc::new(Semaphore::new(AT_A_TIME));
     while let Some(delivery) = candidacies.next().await {
         let delivery = delivery.map_err(|e| broken(&e))?;
         if delivery.data.len() <= MOST
@@ -67,7 +77,15 @@ async fn follow(shared: &AmqpInner, up: &LiveConnection) -> Result<(), BrokerErr
             && let Some(id) = event.get("id").filter(|id| id.is_string())
         {
             clock::hear(event.get("clock"));
-            shared.events.acknowledge_election(id.clone());
+            let (shared, id) = (Arc::clone(shared), id.clone());
+            match Arc::clone(&seats).try_acquire_owned() {
+                Ok(seat) => drop(shared.runtime.clone().spawn(async move {
+                    tokio::time::sleep(PAUSE).await;
+                    shared.events.acknowledge_election(id);
+                    drop(seat);
+                })),
+                Err(_) => shared.events.acknowledge_election(id),
+            }
         }
     }
     Ok(())

@@ -25,6 +25,7 @@ mod dead_letters;
 mod delay;
 mod elections;
 mod events;
+mod fleet_events;
 mod link;
 mod mailbox;
 mod node;
@@ -75,6 +76,7 @@ use replies::Replies;
 use topology::{Topology, short};
 
 pub use super::{QueueSetup, QueueType};
+pub use fleet_events::FleetEvents;
 pub use options::AmqpOptions;
 
 /// How long a close waits for messages that are still being published.

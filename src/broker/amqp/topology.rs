@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use lapin::options::{
     BasicGetOptions, ExchangeBindOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    QueuePurgeOptions,
 };
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
@@ -464,6 +465,19 @@ impl Topology {
             }
         };
         self.link.during(declared).await
+    }
+
+    /// Deletes the ready messages of a queue, and says how many there were; `None`: there is no queue of this name.
+    pub(super) async fn purge(&self, name: &ShortString) -> Result<Option<u64>, BrokerError> {
+        let channel = self.channel().await?;
+        let purged = async {
+            match channel.queue_purge(name.clone(), QueuePurgeOptions::default()).await {
+                Ok(count) => Ok(Some(count.into())),
+                Err(error) if code(&error) == Some(NOT_FOUND) => Ok(None),
+                Err(error) => Err(broken(&error)),
+            }
+        };
+        self.link.during(purged).await
     }
 
     /// The options of a fetch that must be acknowledged.

@@ -106,6 +106,11 @@ pub(super) enum EngineCommand {
         record: RecordFn,
         reply: ReplySender<Removal>,
     },
+    /// Deletes these tasks without a trace.
+    Erase {
+        ids: Vec<TaskId>,
+        reply: ReplySender<u64>,
+    },
     DeadLetters {
         limit: usize,
         reply: ReplySender<Vec<DeadLetter>>,

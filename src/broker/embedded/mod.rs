@@ -48,6 +48,7 @@ mod start_log;
 mod states;
 mod steps;
 mod tables;
+mod unfinished;
 mod unique_windows;
 mod verify;
 

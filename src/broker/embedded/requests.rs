@@ -52,6 +52,7 @@ impl Engine {
             EngineCommand::OldestReady { queue, reply } => drop(reply.send(self.oldest_ready(&queue))),
             EngineCommand::Find { id, reply } => drop(reply.send(self.find(&id))),
             EngineCommand::Remove { id, record, reply } => drop(reply.send(self.remove(&id, record))),
+            EngineCommand::Erase { ids, reply } => drop(reply.send(self.erase(&ids))),
             EngineCommand::DeadLetters { limit, reply } => drop(reply.send(self.dead_letters(limit))),
             EngineCommand::RequeueDeadLetters { ids, reply } => {
                 drop(reply.send(self.requeue_dead_letters(ids)))
@@ -86,13 +87,13 @@ impl Engine {
         self.commit_now(&[index], &Writes::default())
     }
 
-    fn row(&self, id: &TaskId) -> Result<Option<TaskRow>, BrokerError> {
+    pub(super) fn row(&self, id: &TaskId) -> Result<Option<TaskRow>, BrokerError> {
         let row = self.open_tables()?.get(TableName::Tasks, &task_key(id))?;
         row.as_deref().map(TaskRow::decode).transpose()
     }
 
     /// The queue that has delivered the row of this key, if one has.
-    fn holder(&self, key: &[u8]) -> Option<&QueueCursor> {
+    pub(super) fn holder(&self, key: &[u8]) -> Option<&QueueCursor> {
         self.cursors.get(usize::from(queue_of(key)?)).filter(|w| w.holds(key))
     }
 
@@ -117,7 +118,7 @@ impl Engine {
         Ok(self.message(&key)?.map(|message| MessageLocation::Waiting(Box::new(message))))
     }
 
-    fn remove(&mut self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
+    pub(super) fn remove(&mut self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
         let key = match self.row(id)? {
             Some(TaskRow::At(key)) => key,
             Some(TaskRow::InLine(key)) => return self.remove_from_line(id, &key, record),

@@ -9,6 +9,7 @@ import time
 
 from celery import Celery, chain
 from celery.exceptions import Reject
+from celery.worker.control import control_command, inspect_command
 from kombu import Exchange, Queue
 from kombu.common import Broadcast
 
@@ -42,6 +43,18 @@ app.conf.update(
     result_extended=os.environ.get("INTEROP_EXTENDED") == "1",
     worker_send_task_events=False,
 )
+
+
+@control_command(args=[("name", str), ("times", int)], signature="<name> [times=1]")
+def greet_everybody(state, name, times=1):
+    """The Rust side has the same command."""
+    return {"ok": ", ".join([f"hello {name}"] * times)}
+
+
+@inspect_command()
+def side(state):
+    """Which side answers."""
+    return {"language": SIDE}
 
 
 def task(**options):

@@ -180,3 +180,19 @@ def mingle(app):
     assert "told-by-mingle" in said[OURS]["revoked"], said
     assert isinstance(said[OURS]["clock"], int), said
     assert "brought-by-mingle" in app.control.inspect([OURS], timeout=3).revoked()[OURS]
+
+
+def own_commands(app):
+    """Commands that the program adds: from Celery's code and from its command line, ours answers as Python's worker."""
+    greeted = app.control.broadcast("greet_everybody", arguments={"name": "Ann", "times": 2}, reply=True, timeout=3)
+    said = {node: answer for reply in greeted for node, answer in reply.items()}
+    assert said[OURS] == {"ok": "hello Ann, hello Ann"}, said
+    assert len(said) > 1 and all(answer == said[OURS] for answer in said.values()), said
+    by_hand = {node: answer for reply in cli("control", "greet_everybody", "Bob") for node, answer in reply.items()}
+    assert set(by_hand) == set(said) and set(map(str, by_hand.values())) == {"{'ok': 'hello Bob'}"}, by_hand
+    sides = cli("inspect", "side")
+    assert sides.pop(OURS) == {"language": "rust"}, sides
+    assert sides and all(answer == {"language": "python"} for answer in sides.values()), sides
+    # An error in ours is an error for who asks, and no more.
+    wrong, = app.control.broadcast("greet_everybody", destination=[OURS], reply=True, timeout=3)
+    assert wrong == {OURS: {"error": "greet_everybody() needs `name`, a text"}}, wrong

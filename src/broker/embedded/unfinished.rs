@@ -1,0 +1,117 @@
+//! All tasks of the store that are not over, for operators: to find those of a name, and to empty a queue.
+
+use std::ops::Bound;
+
+use super::EmbeddedBroker;
+use super::command::EngineCommand;
+use super::engine::Engine;
+use super::lanes::{self, LaneBatch};
+use super::rows::{TaskRow, decode, is_ready, task_key};
+use super::tables::{TableName, Writes};
+use crate::broker::{BrokerError, QueueCounts, Remains, Removal};
+use crate::task::{Message, TaskId};
+
+/// The most tasks that one commit takes out.
+const STEP: usize = 1024;
+
+impl EmbeddedBroker {
+    /// The tasks on disk that are not over and that `wanted` chooses: those that wait in queues and in lanes, and those
+    /// that are delivered. Rows that cannot be read are left out, and so are tasks that are in memory only. It reads the
+    /// whole backlog.
+    ///
+    /// # Errors
+    /// The store is closed.
+    pub fn unfinished(&self, wanted: impl Fn(&Message) -> bool) -> Result<Vec<TaskId>, BrokerError> {
+        let tables = self.inner.shared.tables.read().as_ref().map_err(Clone::clone)?.clone();
+        let mut ids = Vec::new();
+        // Those in lanes come first: who takes them out in this order lets none of them into its lane.
+        for table in [TableName::Lanes, TableName::Messages] {
+            for (key, value) in tables.readable(table, &[], Bound::Unbounded) {
+                if table == TableName::Lanes && !lanes::is_waiting(&key) {
+                    continue;
+                }
+                if let Ok(message) = decode::<Message>(&value)
+                    && wanted(&message)
+                {
+                    ids.push(message.id);
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Deletes the tasks of a queue that wait on disk, and says how many they were. No record is left of them, and
+    /// nothing follows from them. What is delivered stays. `None`: there is no such queue. Celery's `purge`.
+    ///
+    /// # Errors
+    /// The store is closed, or cannot be read or written. A part may be deleted by then.
+    pub async fn purge(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
+        if self.waiting(queue).await?.is_none() {
+            return Ok(None);
+        }
+        let mut purged = 0;
+        for ids in self.unfinished(|message| message.queue == queue)?.chunks(STEP) {
+            let ids = ids.to_vec();
+            purged += self.ask(|reply| EngineCommand::Erase { ids, reply }).await?;
+        }
+        Ok(Some(purged))
+    }
+
+    /// The number of tasks of a queue that wait on disk: those that could start, those that wait for their ETA, and
+    /// those that wait for their lane. `None`: there is no such queue.
+    ///
+    /// # Errors
+    /// The store is closed.
+    pub async fn waiting(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
+        let queues = self.ask(|reply| EngineCommand::Queues { reply }).await?;
+        if !queues.iter().any(|known| known == queue) {
+            return Ok(None);
+        }
+        let queue = queue.to_owned();
+        let counts = self.ask(|reply| EngineCommand::Counts { queue, reply }).await?;
+        let QueueCounts { ready, scheduled, in_line, .. } = counts;
+        Ok(Some(ready + scheduled + in_line))
+    }
+}
+
+impl Engine {
+    /// Deletes these tasks, unless they are delivered. Says how many it found.
+    pub(super) fn erase(&mut self, ids: &[TaskId]) -> Result<u64, BrokerError> {
+        let mut erased = 0;
+        let mut found = Vec::new();
+        // All that may fail comes first, because what the commit does to lanes is noted as the rows are taken out.
+        for id in ids {
+            match self.row(id)? {
+                Some(TaskRow::InLine(_)) => {
+                    let removal = self.remove(id, Box::new(|_| Remains::default()))?;
+                    erased += u64::from(removal == Removal::Removed);
+                }
+                Some(TaskRow::At(key)) if self.holder(&key).is_none() => {
+                    if let Some(message) = self.message(&key)? {
+                        let queue = self.queue(&message.queue)?;
+                        found.push((queue, key, message));
+                    }
+                }
+                _ => {}
+            }
+        }
+        if found.is_empty() {
+            return Ok(erased);
+        }
+        let (mut writes, mut queues) = (Writes::default(), Vec::new());
+        for (queue, key, message) in &found {
+            writes.delete(TableName::Messages, key);
+            writes.delete(TableName::Tasks, &task_key(&message.id));
+            let cursor = &mut self.cursors[*queue];
+            let count = if is_ready(key) { &mut cursor.ready } else { &mut cursor.scheduled };
+            *count = count.saturating_sub(1);
+            self.leaves_lane(message, None);
+            self.lets_go(message);
+            queues.push(*queue);
+        }
+        queues.sort_unstable();
+        queues.dedup();
+        self.commit_follow_ups(LaneBatch::default(), &queues, writes)?;
+        Ok(erased + found.len() as u64)
+    }
+}
