@@ -377,6 +377,7 @@ fn failed(ty: &Type, options: &Options) -> TokenStream {
         return converted;
     };
     let checked = quote_spanned! {predicate.span()=>
+        #[allow(clippy::type_complexity)] // as complex as the type that the task returns
         let is_expected: fn(&<#ty as ::celeriac::task::Fallible>::Err) -> bool = #predicate;
     };
     quote! {{
@@ -396,6 +397,7 @@ fn converted(ty: &Type, options: &Options) -> TokenStream {
         return converted;
     };
     let checked = quote_spanned! {predicate.span()=>
+        #[allow(clippy::type_complexity)] // as complex as the type that the task returns
         let is_transient: fn(&<#ty as ::celeriac::task::Fallible>::Err) -> bool = #predicate;
     };
     quote! {{

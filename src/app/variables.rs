@@ -196,7 +196,6 @@ mod tests {
             (ENVIRONMENT, "staging"),
             (BROKER, ""),
         ])
-        .ok()
         .expect("the empty one counts as not set");
         assert!(matches!(&builder.keeping, Transport::Embedded(dir) if dir == Path::new("/srv/tasks")));
         assert!(matches!(builder.backend, Some(Backend::Memory)));
@@ -213,13 +212,12 @@ mod tests {
 
     #[test]
     fn the_last_word_wins() {
-        let code_last = of(&[(DIRECTORY, "env")]).ok().expect("valid").directory("code");
+        let code_last = of(&[(DIRECTORY, "env")]).expect("valid").directory("code");
         assert!(matches!(&code_last.keeping, Transport::Embedded(dir) if dir == Path::new("code")));
         assert!(code_last.variables_in_force().is_empty());
-        let env_last =
-            after(Celeriac::builder().directory("code"), &[(DIRECTORY, "env")]).ok().expect("valid");
+        let env_last = after(Celeriac::builder().directory("code"), &[(DIRECTORY, "env")]).expect("valid");
         assert!(matches!(&env_last.keeping, Transport::Embedded(dir) if dir == Path::new("env")));
-        let unset = after(Celeriac::builder().directory("code"), &[]).ok().expect("valid");
+        let unset = after(Celeriac::builder().directory("code"), &[]).expect("valid");
         assert!(matches!(&unset.keeping, Transport::Embedded(dir) if dir == Path::new("code")));
     }
 
@@ -240,14 +238,14 @@ mod tests {
     #[tokio::test]
     async fn what_only_the_start_sees_names_its_variable_too() {
         let missing = of(&[(BROKER, "memory://"), (CATALOGUE, "/nowhere/queues.toml")]);
-        let error = missing.ok().expect("valid so far").start().await.err().expect("no such file");
+        let error = missing.expect("valid so far").start().await.err().expect("no such file");
         let text = error.to_string();
         assert!(text.contains("/nowhere/queues.toml") && text.contains(CATALOGUE), "{text}");
         let unknown = of(&[(BROKER, "memory://"), (ENVIRONMENT, "no-such-environment")]);
-        let text = unknown.ok().expect("valid so far").start().await.err().expect("unknown").to_string();
+        let text = unknown.expect("valid so far").start().await.err().expect("unknown").to_string();
         assert!(text.contains("no-such-environment") && text.contains(ENVIRONMENT), "{text}");
         // What the code names is not the environment's fault.
-        let of_code = of(&[(BROKER, "memory://"), (CATALOGUE, "queues.toml")]).ok().expect("valid");
+        let of_code = of(&[(BROKER, "memory://"), (CATALOGUE, "queues.toml")]).expect("valid");
         let error = of_code.catalogue_file("/nowhere/other.toml").start().await.err().expect("no such file");
         assert!(matches!(error, StartError::Catalogue(_)), "{error}");
     }
