@@ -37,7 +37,7 @@
 //!   a [`TaskError`]: retry, postpone, continue, reject, ignore.
 //! - **Periodic tasks.** [`#[periodic_task]`](macro@periodic_task) has beat call one again and again: by a crontab in any
 //!   time zone, every so often, or at midnight where each tenant is. [`Celeriac::beat`] changes the schedule at run time.
-//! - **Calls.** `delay` and [`Signature`](task::Signature) enqueue, and answer with an [`AsyncResult`]: its [`Receipt`]
+//! - **Calls.** `delay` and [`Signature`] enqueue, and answer with an [`AsyncResult`]: its [`Receipt`]
 //!   says where the task is and how safe; its value, [`State`] and record can be waited for. What can go wrong is an
 //!   [`EnqueueError`] or a [`GetError`].
 //! - **Canvas.** Tasks follow from each other in chains, groups and chords: [`task::canvas`].
