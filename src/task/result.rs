@@ -115,8 +115,10 @@ impl TaskResult {
     /// no queue, no value and no errors. Who knows more fills that in:
     ///
     /// ```
-    /// use celeriac::{State, TaskId, TaskResult, Timestamp};
-    /// # let (now, day) = (Timestamp::now(), std::time::Duration::from_secs(24 * 3600));
+    /// use celeriac::task::TaskResult;
+    /// use celeriac::{State, TaskId};
+    /// # let now = celeriac::core::Timestamp::from_millis(5_000);
+    /// # let day = std::time::Duration::from_secs(24 * 3600);
     /// let result = TaskResult {
     ///     result: Some("42".to_owned()),
     ///     attempts: 1,

@@ -299,17 +299,17 @@ fn what_is_only_looked_at_may_be_no_unicode_and_no_json() {
 
 #[test]
 fn what_cannot_be_read_says_why_and_whether_the_task_is_over() {
-    for (document, why, is_tracked) in [
-        (r#"{"status": "SUCCESS", "result": [1, NaN]}"#, "there is NaN in its result", false),
-        (r#"{"status": "SUCCESS", "result": -Infinity, "x": NaN}"#, "there is -Infinity in its", false),
-        (r#"{"status": "FAILURE", "result": {"exc_type": "E"}, "retries": "x"}"#, "invalid type", false),
-        (r#"{"status": "PROGRESS", "result": {"current": 5}, "retries": "x"}"#, "invalid type", true),
-        (r#"{"status": "PROGRESS", "result": {"current""#, "EOF", true),
-        ("not JSON", "expected", false),
-        ("[]", "invalid", false),
+    for (document, why, is_over) in [
+        (r#"{"status": "SUCCESS", "result": [1, NaN]}"#, "there is NaN in its result", Some(true)),
+        (r#"{"status": "SUCCESS", "result": -Infinity, "x": NaN}"#, "there is -Infinity in its", Some(true)),
+        (r#"{"status": "FAILURE", "result": {"exc_type": "E"}, "retries": "x"}"#, "invalid type", Some(true)),
+        (r#"{"status": "PROGRESS", "result": {"current": 5}, "retries": "x"}"#, "invalid type", Some(false)),
+        (r#"{"status": "PROGRESS", "result": {"current""#, "EOF", Some(false)),
+        ("not JSON", "expected", None),
+        ("[]", "invalid", None),
     ] {
         let error = decode(&"a".into(), document.as_bytes(), Timestamp::ZERO).unwrap_err();
         assert!(error.to_string().contains(why), "{document}: {error}");
-        assert_eq!(error.is_tracked, is_tracked, "{document}");
+        assert_eq!(error.is_over, is_over, "{document}");
     }
 }

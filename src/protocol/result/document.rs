@@ -40,8 +40,8 @@ pub struct MetaError {
     pub id: TaskId,
     /// Why the document cannot be read.
     pub error: String,
-    /// Whether the document says at least that the task is not over yet, so that nobody need learn of the error.
-    pub is_tracked: bool,
+    /// Whether the document says at least that the task is over, or that it is not. `None`: it says neither.
+    pub is_over: Option<bool>,
 }
 
 crate::core::debug_as_display!(MetaError);
@@ -181,7 +181,7 @@ pub fn outcome(result: &TaskResult) -> Box<RawValue> {
 /// # Errors
 /// The document cannot be unpacked, is not JSON, or lacks a field that it needs.
 pub fn decode(id: &TaskId, document: &[u8], expires_at: Timestamp) -> Result<Meta, MetaError> {
-    let error = |error: String| MetaError { id: id.clone(), error, is_tracked: false };
+    let error = |error: String| MetaError { id: id.clone(), error, is_over: None };
     let unpacked = match document.strip_prefix(PACKED) {
         None => None,
         Some(packed) => {
@@ -198,14 +198,14 @@ pub fn decode(id: &TaskId, document: &[u8], expires_at: Timestamp) -> Result<Met
         Err(reason) => AnyDocument::read_odd(document, &reason),
     };
     read.and_then(|read| read.into_meta(id, expires_at))
-        .map_err(|reason| MetaError { is_tracked: is_tracked(document), ..error(reason) })
+        .map_err(|reason| MetaError { is_over: is_over(document), ..error(reason) })
 }
 
-/// Whether a document, which need not be readable, says that its task is not over yet.
-fn is_tracked(document: &[u8]) -> bool {
+/// Whether a document, which need not be readable, says that its task is over. `None`: it does not say.
+fn is_over(document: &[u8]) -> Option<bool> {
     let status = std::str::from_utf8(document).ok().and_then(|text| member(text, "status"));
     let status = status.and_then(|status| serde_json::from_str::<String>(status).ok());
-    status.is_some_and(|status| over(&status).is_none())
+    status.map(|status| over(&status).is_some())
 }
 
 /// The state of a task that is over. `None`: the task is not over.

@@ -26,7 +26,7 @@ impl RedisInner {
     pub(super) async fn read(&self, id: &TaskId) -> Result<Option<TaskResult>, StoreError> {
         match self.held(id).await? {
             Some(Ok(Meta::Over(record))) => Ok(Some(*record)),
-            Some(Err(error)) if !error.is_tracked => Err(self.unreadable(id, &error)),
+            Some(Err(error)) if error.is_over != Some(false) => Err(self.unreadable(id, &error)),
             _ => Ok(None),
         }
     }
@@ -61,15 +61,15 @@ impl RedisInner {
         ))
     }
 
-    /// Takes in a document that somebody has announced. If it cannot be read, the callers who wait get an error,
-    /// because no other document comes.
+    /// Takes in a document that somebody has announced. If it says that the task is over and cannot be read otherwise,
+    /// the callers who wait get an error, because no other document comes. Nonsense ends no wait.
     pub(super) fn announced(&self, id: &TaskId, document: &[u8]) {
         match decode(id, document, self.by_redis()) {
             Ok(Meta::Over(record)) => self.waiters.wake(&record),
             Ok(Meta::Tracked(_)) => {}
             Err(error) => {
                 tracing::warn!(%id, %error, "an announcement of a result is not understood");
-                if !error.is_tracked {
+                if error.is_over == Some(true) {
                     self.waiters.fail(id, &self.unreadable(id, &error));
                 }
             }
@@ -146,7 +146,7 @@ impl RedisInner {
             match held.as_deref().map(|held| decode(id, held, NEVER)) {
                 Some(Ok(held)) if !gives_way(&held) => return Ok(Replaced::No),
                 // The document of an unfinished task has nothing that its end could take away.
-                Some(Err(error)) if !error.is_tracked => return Err(self.unreadable(id, &error)),
+                Some(Err(error)) if error.is_over != Some(false) => return Err(self.unreadable(id, &error)),
                 _ => {}
             }
             believed = held;

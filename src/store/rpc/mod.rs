@@ -163,7 +163,7 @@ impl RpcInner {
                 tracing::warn!(%id, %error, "a message in the reply queue is no result");
                 // No other message says how the task ended, so whoever waits, now or later, learns of this one.
                 let told = StoreError::Refused(error.to_string());
-                if !error.is_tracked
+                if error.is_over == Some(true)
                     && self.kept().keep(id.clone(), Reply::Unreadable(told.clone(), expires_at))
                 {
                     self.waiters.fail(&id, &told);
