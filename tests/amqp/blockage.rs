@@ -14,6 +14,7 @@ use lapin::options::QueuePurgeOptions;
 
 use crate::kit::{Gate, LONG, add, hold, io_queue, record, until, until_status};
 use crate::rabbit::{Peer, builder, task as python, vhost};
+use crate::services::{Redis, blocking};
 
 #[task(queue = "io", time_limit = 5)]
 async fn limited() -> u32 {
@@ -68,7 +69,9 @@ async fn a_poller_asks_for_nothing_while_the_queue_of_others_is_too_old() {
         .interval(Duration::from_millis(5))
         .max_age(Duration::from_millis(40));
     let elsewhere = io_queue("elsewhere", 1).with_served(false);
-    let celeriac = builder(&url).queue(elsewhere).poller(poller).start().await.unwrap();
+    // The poller needs unique windows, which RabbitMQ alone does not keep.
+    let redis = blocking(Redis::shared).await.url_of(10);
+    let celeriac = builder(&url).result_backend(redis).queue(elsewhere).poller(poller).start().await.unwrap();
     let waits = async || celeriac.pollers().await.unwrap().remove(0).waits;
     until("it asks while the queue is empty", async || asked() > 2).await;
     add::s(1, 1).queue("elsewhere").send(celeriac.client()).await.unwrap();

@@ -167,11 +167,12 @@ impl Listener {
         let start = move || {
             let home = Home::new("listener");
             let program = env!("CARGO_BIN_EXE_celeriac");
-            let mut process = Process::start("celeriac events", program, home.join("log"), |command| {
+            let process = Process::start("celeriac events", program, home.join("log"), |command| {
                 command.arg("events").args(arguments).env("CELERIAC_BROKER", url);
             });
             let log = home.join("log");
-            process.await_condition("it listens", || match std::fs::read_to_string(&log) {
+            // It may have had its events, and have ended, before this looks.
+            await_condition("it listens", || match std::fs::read_to_string(&log) {
                 Ok(text) if text.contains(LISTENS) => Ok(()),
                 other => Err(format!("{other:?}")),
             });

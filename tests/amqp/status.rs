@@ -9,7 +9,7 @@ use celeriac::{Builder, Celeriac, TaskError, task};
 use crate::blockage::NoRows;
 use crate::kit::{self, LONG, add, until};
 use crate::rabbit::{builder, runtime, vhost};
-use crate::services::{Proxy, RabbitMq, blocking};
+use crate::services::{Proxy, RabbitMq, Redis, blocking};
 
 /// Longer than a status may take: RabbitMQ has two seconds to answer.
 const SOON: Duration = Duration::from_secs(3);
@@ -60,12 +60,14 @@ async fn statuses(celeriac: &Celeriac) -> Vec<QueueStatus> {
 }
 
 /// RabbitMQ is away, and back, and half open.
-async fn statuses_are_there_soon(way: impl FnOnce(Builder) -> Builder) {
+async fn statuses_are_there_soon(database: u8, way: impl FnOnce(Builder) -> Builder) {
     let url = vhost().await;
     let proxy = blocking(|| Proxy::start(RabbitMq::shared().address())).await;
     // It looks at its queue again and again.
     let poller = SourcePoller::new("rows", NoRows::default()).queue("io").interval(Duration::from_millis(50));
-    let builder = builder(&proxy.url(&url)).poller(poller.max_age(Duration::MAX));
+    // The poller needs unique windows, which RabbitMQ alone does not keep.
+    let redis = blocking(Redis::shared).await.url_of(database);
+    let builder = builder(&proxy.url(&url)).result_backend(redis).poller(poller.max_age(Duration::MAX));
     let celeriac = way(builder).start().await.unwrap();
     until("it leads", async || celeriac.pollers().await.unwrap()[0].leads).await;
     assert!(statuses(&celeriac).await.iter().all(|queue| !queue.away));
@@ -90,13 +92,13 @@ async fn statuses_are_there_soon(way: impl FnOnce(Builder) -> Builder) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_status_is_there_soon_while_rabbitmq_is_away() {
-    statuses_are_there_soon(|builder| builder).await;
+    statuses_are_there_soon(11, |builder| builder).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_status_is_there_soon_while_rabbitmq_is_away_and_the_outbox_takes_its_place() {
     let home = tempfile::tempdir().unwrap();
-    statuses_are_there_soon(|builder| builder.outbox(home.path().join("outbox"))).await;
+    statuses_are_there_soon(12, |builder| builder.outbox(home.path().join("outbox"))).await;
 }
 
 /// What a program's log gets.
