@@ -127,3 +127,26 @@ fn any_canvas_on_disk() {
 fn any_canvas_with_results_apart() {
     check_many(100, apart());
 }
+
+/// Canvases that once did not end: what follows a group was lost if it was a chord.
+#[test]
+fn a_chord_after_groups() {
+    use Tree::{Chain, Chord, Group, Task};
+    let nested = || Chord(vec![Task(10), Task(70)], Box::new(Task(40)));
+    let group = |n: i64| Group((0..n).map(Task).collect());
+    let trees = [
+        Chain(vec![group(2), group(3), nested()]),
+        Chain(vec![group(2), group(3), group(2), nested()]),
+        Chain(vec![group(2), group(3), Chord(vec![Task(69), nested(), Task(81)], Box::new(Task(81)))]),
+        Chain(vec![Chord(vec![Task(1), Task(2)], Box::new(group(2))), nested(), Task(3)]),
+    ];
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        for celeriac in [memory().await, apart().await] {
+            for tree in &trees {
+                check(&celeriac, tree).await;
+            }
+            celeriac.shutdown().await.unwrap();
+        }
+    });
+}

@@ -74,9 +74,24 @@ fn merge(steps: &mut Vec<Node>, next: Node) {
                     chord.body = chord.body.then(next);
                     steps.push(Node { kind: NodeKind::Chord(chord), ..last });
                 }
+                // What follows a group has to be the body of its chord, so a chord goes there as well.
+                (NodeKind::Chord(mut chord), NodeKind::Chord(_)) if ends_in_group(&chord.body) => {
+                    chord.body = chord.body.then(next);
+                    steps.push(Node { kind: NodeKind::Chord(chord), ..last });
+                }
                 (kind, _) => steps.extend([Node { kind, ..last }, next]),
             },
         },
+    }
+}
+
+/// Whether the last thing that runs of this node is a group.
+fn ends_in_group(node: &Node) -> bool {
+    match &node.kind {
+        NodeKind::Group(_) => true,
+        NodeKind::Chord(chord) => ends_in_group(&chord.body),
+        NodeKind::Chain(steps) => steps.last().is_some_and(ends_in_group),
+        NodeKind::Task { .. } => false,
     }
 }
 
