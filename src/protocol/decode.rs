@@ -276,11 +276,8 @@ fn custom_headers(
     });
     let differs =
         |shown: &str, made: Result<String, serde_json::Error>| made.map_or(true, |made| made != shown);
-    // Python shows a call by `apply_async([1, 2])` with the list that it was given, and any other with a tuple.
-    let positional_differs =
-        |shown: &str| differs(shown, repr::positional(args)) && shown != repr::value(args);
     if let Some(shown) = fields.shown("argsrepr")
-        && own.map_or_else(|| positional_differs(&shown), |own| own.argsrepr)
+        && own.map_or_else(|| differs(&shown, repr::positional(args)), |own| own.argsrepr)
     {
         custom.insert("argsrepr".to_owned(), shown.into());
     }

@@ -39,7 +39,7 @@ pub fn run() -> ExitCode {
 
 async fn work() -> Result<(), Failure> {
     let row = QueueRow::new("celery").with_pool(Pool::Io).with_workers(1).with_prefetch(4);
-    let options = AmqpOptions::default().with_task_events(true).with_node(std::env::var("WORKER_NODENAME")?);
+    let options = AmqpOptions::default().with_node(std::env::var("WORKER_NODENAME")?);
     let celeriac = Celeriac::builder()
         .catalogue(Catalogue::new().with_default_queue("celery").with_queue(row))
         .amqp(std::env::var("TEST_BROKER")?.replace("pyamqp://", "amqp://"))
