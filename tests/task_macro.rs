@@ -522,7 +522,7 @@ fn a_task_of_plain_types_works_inside_a_function_too() {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct User {
     username: String,
-    /// Whose.
+    /// The user's team: its name and its number.
     pub team: (String, u8),
 }
 
@@ -599,13 +599,4 @@ fn the_lane_is_made_of_the_arguments() {
     let lane = LaneName::new("task_macro::without_key", "");
     assert_eq!(serial("task_macro::without_key", "[]").map(|serial| serial.lane), Ok(lane));
     assert!(definition("mail.send").serial.is_none());
-}
-
-/// The macros check crontabs with a copy of the crate's grammar; their own test reads the same file.
-#[test]
-fn the_crate_accepts_the_crontabs_that_the_macros_accept() {
-    for line in include_str!("../macros/src/crontabs.tsv").lines() {
-        let (accepted, text) = line.split_once('\t').unwrap();
-        assert_eq!(text.parse::<celeriac::core::calendar::Crontab>().is_ok(), accepted == "yes", "{text}");
-    }
 }

@@ -43,7 +43,7 @@ mod tests {
         assert_eq!(include_str!("rate.rs"), include_str!("../../src/core/rate.rs"));
     }
 
-    /// The macros accept and refuse what the file says. `tests/task_macro.rs` compares the crate with the same file.
+    /// The macros accept and refuse what the file says. `tests/beat/declared.rs` compares the crate with the same file.
     #[test]
     fn what_is_accepted() {
         for line in include_str!("crontabs.tsv").lines() {

@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_states_have_hqs_numbers() {
-        // HQ: `soil.progress.STATES`.
+        // These are the numbers of HQ's `soil.progress.STATES`.
         let states = [
             (SoilState::Missing, -1),
             (SoilState::NotStarted, 0),

@@ -177,3 +177,12 @@ async fn a_task_that_nobody_has_is_a_mistake() {
     );
     assert!(lines[1].contains("one at the catalogue"), "{text}");
 }
+
+/// The macros check crontabs with a copy of the crate's grammar; their own test reads the same file.
+#[test]
+fn the_crate_accepts_the_crontabs_that_the_macros_accept() {
+    for line in include_str!("../../macros/src/crontabs.tsv").lines() {
+        let (accepted, text) = line.split_once('\t').unwrap();
+        assert_eq!(text.parse::<celeriac::core::calendar::Crontab>().is_ok(), accepted == "yes", "{text}");
+    }
+}
