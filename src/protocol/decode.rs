@@ -14,7 +14,7 @@ use super::{
 };
 use crate::core::Timestamp;
 use crate::task::token::not_finite;
-use crate::task::{Arguments, Durability, Headers, Message, TaskId, TaskOptions, Workflow};
+use crate::task::{Arguments, Durability, Headers, Message, SHOWN_AS_LIST, TaskId, TaskOptions, Workflow};
 
 /// The facts about a message that the message itself does not state.
 #[derive(Clone, Copy)]
@@ -260,7 +260,7 @@ fn workflow(
 
 /// The application's headers, and the texts that it wants shown instead of the arguments, so that a task that is sent
 /// on still hides what was hidden. In a foreign message those are texts that differ from the ones that Celeriac would
-/// make.
+/// make. The text of a list, which Python makes of `apply_async([1, 2])`, hides nothing; only the brackets are kept.
 fn custom_headers(
     headers: &dyn Table,
     own: Option<&Private>,
@@ -276,10 +276,13 @@ fn custom_headers(
     });
     let differs =
         |shown: &str, made: Result<String, serde_json::Error>| made.map_or(true, |made| made != shown);
-    if let Some(shown) = fields.shown("argsrepr")
-        && own.map_or_else(|| differs(&shown, repr::positional(args)), |own| own.argsrepr)
-    {
-        custom.insert("argsrepr".to_owned(), shown.into());
+    if let Some(shown) = fields.shown("argsrepr") {
+        let is_stated = own.is_some_and(|own| own.argsrepr);
+        if !is_stated && shown.starts_with('[') && *shown == *repr::value(args) {
+            custom.insert(SHOWN_AS_LIST.to_owned(), true.into());
+        } else if is_stated || (own.is_none() && differs(&shown, repr::positional(args))) {
+            custom.insert("argsrepr".to_owned(), shown.into());
+        }
     }
     if let Some(shown) = fields.shown("kwargsrepr")
         && own.map_or_else(|| differs(&shown, repr::keyword(kwargs)), |own| own.kwargsrepr)

@@ -36,7 +36,8 @@ pub fn encode(message: &Message, now: Timestamp) -> Result<WireMessage, EncodeEr
         error: error.to_string(),
     };
     // Making the texts for tools also checks that the arguments are JSON of the right kind.
-    let argsrepr = repr::positional(args).map_err(|error| wrong("positional", "array", error))?;
+    let argsrepr =
+        repr::positional_of(&message.headers, args).map_err(|error| wrong("positional", "array", error))?;
     let kwargsrepr = repr::keyword(kwargs).map_err(|error| wrong("keyword", "object", error))?;
 
     let workflow = message.workflow.as_deref();

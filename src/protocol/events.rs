@@ -190,7 +190,7 @@ fn describe(message: &Message, fields: &mut Map<String, Value>) {
     let root = workflow.and_then(|workflow| workflow.root_id.as_ref()).unwrap_or(&message.id);
     let parent = workflow.and_then(|workflow| workflow.parent_id.as_ref());
     let time = |time: Option<Timestamp>| time.map_or(Value::Null, |time| instant::write(time).into());
-    let arguments = |name: &str, text: &str, none: &str, show: fn(&str) -> Option<String>| {
+    let arguments = |name: &str, text: &str, none: &str, show: &dyn Fn(&str) -> Option<String>| {
         let given = message.headers.0.get(name).and_then(Value::as_str).map(str::to_owned);
         let text = if text.is_empty() { none } else { text };
         Value::from(given.or_else(|| show(text)))
@@ -198,8 +198,11 @@ fn describe(message: &Message, fields: &mut Map<String, Value>) {
     let (args, kwargs) = (&message.arguments.args, &message.arguments.kwargs);
     for (name, value) in [
         ("name", shadow.unwrap_or(&message.task).into()),
-        ("args", arguments("argsrepr", args, "[]", |text| repr::positional(text).ok())),
-        ("kwargs", arguments("kwargsrepr", kwargs, "{}", |text| repr::keyword(text).ok())),
+        (
+            "args",
+            arguments("argsrepr", args, "[]", &|text: &str| repr::positional_of(&message.headers, text).ok()),
+        ),
+        ("kwargs", arguments("kwargsrepr", kwargs, "{}", &|text: &str| repr::keyword(text).ok())),
         ("root_id", root.as_str().into()),
         ("parent_id", parent.map(|id| id.as_str()).into()),
         ("retries", message.retries.into()),

@@ -27,7 +27,7 @@ pub(crate) use decode::refused;
 pub use decode::{Arrival, decode, decode_parts};
 pub use encode::encode;
 pub use error::{DecodeError, EncodeError, Reason, Recognised};
-pub(crate) use repr::{keyword as keyword_repr, positional as positional_repr};
+pub(crate) use repr::{keyword as keyword_repr, positional_of as positional_repr};
 pub use table::{Field, Table};
 pub use wire::{Properties, WireMessage};
 

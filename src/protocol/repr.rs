@@ -10,6 +10,7 @@ use serde::de::Error as _;
 use serde_json::value::RawValue;
 
 use crate::task::token::{Token, Tokens};
+use crate::task::{Headers, SHOWN_AS_LIST};
 
 /// The most characters of the text, as Celery's `resultrepr_maxsize`.
 const MAX_CHARS: i64 = 1024;
@@ -18,6 +19,12 @@ const MAX_LEVELS: usize = 3;
 /// Shows a JSON array as a Python tuple: `(2, 'x')`.
 pub(crate) fn positional(args: &str) -> Result<String, serde_json::Error> {
     run(args, Shape::Tuple)
+}
+
+/// Shows the positional arguments of a message with these headers: as a tuple, or as a list if its sender did so.
+pub(crate) fn positional_of(headers: &Headers, args: &str) -> Result<String, serde_json::Error> {
+    let tuple = positional(args)?;
+    Ok(if headers.0.contains_key(SHOWN_AS_LIST) { value(args) } else { tuple })
 }
 
 /// Shows a JSON object as a Python dict: `{'x': 1, 'y': None}`.

@@ -35,6 +35,11 @@ pub struct Headers(pub BTreeMap<String, Value>);
 /// of its body.
 pub(crate) const PROPERTIES: &str = "celeriac-properties";
 
+/// The header that says that the positional arguments are shown as a list, `[1, 2]`. Python shows a call by
+/// `apply_async([1, 2])` so, and most calls as a tuple, `(1, 2)`. No header says it on the wire, where it is seen from the
+/// text.
+pub(crate) const SHOWN_AS_LIST: &str = "celeriac-args-list";
+
 impl Headers {
     /// Whether the caller has stated a text to show instead of the arguments.
     pub(crate) fn hide_arguments(&self) -> bool {

@@ -76,7 +76,7 @@ pub use id::{LONGEST_ID, TaskId};
 pub(crate) use json::look;
 pub use json::{Json, JsonMap};
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING};
-pub(crate) use message::{PROPERTIES, REQUEUES};
+pub(crate) use message::{PROPERTIES, REQUEUES, SHOWN_AS_LIST};
 #[doc(hidden)]
 pub use options::StatedOptions;
 pub(crate) use options::TaskDefaults;

@@ -234,6 +234,29 @@ fn hidden_arguments_stay_hidden() {
     assert_eq!(encode(&shown, now()).unwrap().headers["argsrepr"], "(3,)");
 }
 
+/// Python shows the list of `apply_async([1, 2])` as it is. That hides nothing, and stays a list through any number of
+/// hands.
+#[test]
+fn a_list_that_is_shown_as_it_is_hides_nothing() {
+    let message = read(&plain(json!({"argsrepr": "[1, 2]", "kwargsrepr": "{}"}))).unwrap();
+    assert!(!message.hides_arguments());
+    let once = encode(&message, now()).unwrap();
+    let mut again = read(&once).unwrap();
+    assert_eq!(once.headers["argsrepr"], "[1, 2]");
+    assert!(!again.hides_arguments());
+    assert_eq!(again.headers, message.headers);
+    again.arguments.args = "[3]".into();
+    assert_eq!(encode(&again, now()).unwrap().headers["argsrepr"], "[3]");
+    // What is no picture of the arguments hides them, also in brackets.
+    for other in ["[1, 3]", "[...]", "[1,2]"] {
+        assert!(read(&plain(json!({"argsrepr": other}))).unwrap().hides_arguments(), "{other}");
+    }
+    let mut hidden = message;
+    hidden.headers.0.insert("argsrepr".into(), json!("[1, 2]"));
+    let hidden = read(&encode(&hidden, now()).unwrap()).unwrap();
+    assert!(hidden.hides_arguments(), "a text that our caller has stated");
+}
+
 /// A header of the application's with a name of Celery's does not break the message.
 #[test]
 fn an_applications_header_cannot_take_the_place_of_celerys() {

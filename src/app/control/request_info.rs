@@ -89,7 +89,7 @@ impl<'a> RequestInfo<'a> {
             }
         }
         let text = |shown: Result<String, serde_json::Error>| shown.unwrap_or_else(|_| "...".to_owned());
-        (text(positional_repr(&args)).into(), text(keyword_repr(&kwargs)).into())
+        (text(positional_repr(&message.headers, &args)).into(), text(keyword_repr(&kwargs)).into())
     }
 }
 
@@ -101,7 +101,7 @@ fn seconds(time: Timestamp) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::{Arguments, Context, Workflow};
+    use crate::task::{Arguments, Context, SHOWN_AS_LIST, Workflow};
 
     fn message() -> Message {
         let mut message = Context::detached().message().clone();
@@ -155,6 +155,15 @@ mod tests {
         assert_eq!(shown["eta"], "2026-11-22T09:28:58.743795+00:00");
         assert_eq!((&shown["priority"], &shown["request"]["time_start"]), (&json!(6), &Value::Null));
         assert_eq!(shown["request"]["delivery_info"]["routing_key"], "celery");
+    }
+
+    /// A call by Python's `apply_async([20])`.
+    #[test]
+    fn a_list_that_its_sender_shows_is_not_hidden() {
+        let mut listed = message();
+        listed.headers.0.insert(SHOWN_AS_LIST.into(), true.into());
+        let shown = |safe| RequestInfo::new("n", safe).of(&held(listed.clone()))["args"].clone();
+        assert_eq!((shown(false), shown(true)), (json!([20]), json!("[20]")));
     }
 
     #[test]

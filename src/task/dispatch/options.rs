@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::core::{Timestamp, instant, time};
 use crate::task::option_value::{self, count, is_nothing, tally};
-use crate::task::{Durability, JsonMap, NewTask, PROPERTIES, TaskId, TaskOptions, Workflow};
+use crate::task::{Durability, JsonMap, NewTask, PROPERTIES, SHOWN_AS_LIST, TaskId, TaskOptions, Workflow};
 
 /// Reads Celery's options of a call. A value of the wrong type counts as not given, because a foreign signature must
 /// not stop here.
@@ -143,7 +143,7 @@ pub(crate) fn write_options(call: &NewTask, of_task: &TaskOptions) -> JsonMap {
         .0
         .clone()
         .into_iter()
-        .filter(|(name, _)| name != PROPERTIES)
+        .filter(|(name, _)| name != PROPERTIES && name != SHOWN_AS_LIST)
         .partition(|(name, _)| matches!(name.as_str(), "argsrepr" | "kwargsrepr"));
     call.headers.properties().for_each(|(name, value)| set(name, Some(value.clone())));
     shown.into_iter().for_each(|(name, text)| set(&name, Some(text)));
