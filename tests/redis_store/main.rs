@@ -1,7 +1,9 @@
-//! The Redis store beside Python's: keys and documents, each other's results, faults, and a runtime that uses it.
+//! The Redis store beside Python's: keys and documents, each other's results, chords that are sent again, faults, and a
+//! runtime that uses it.
 
 use celeriac_test_support as services;
 
+mod chords;
 mod documents;
 mod faults;
 mod python;

@@ -15,9 +15,11 @@ use std::time::Duration;
 
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::RedisInner;
 use super::records::whole_seconds;
+use crate::core::Backoff;
 use crate::protocol::result::Exception;
 use crate::store::chord::too_large;
 use crate::store::{ChordJoin, ChordPart, GroupMember, GroupResult, StoreError};
@@ -28,6 +30,14 @@ use crate::task::{Json, State, TaskId};
 const DONE: Duration = Duration::from_secs(300);
 /// How much later than Redis says this process looks whether a claim has ended.
 const MARGIN: Duration = Duration::from_millis(10);
+/// The pauses between two looks at a chord whose body is being sent, or was sent.
+const LOOKS: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_millis(500));
+/// How long a member that finds its chord done waits for somebody to open the chord again.
+///
+/// A client of Celery's that sends a chord again under the same ids opens it late: it sends all members but the last,
+/// and then deletes the mark `done` and stores the size. A member may have ended by then. If it were not counted, the
+/// chord would wait for it for ever. The wait costs nothing else than the time of a late duplicate.
+const REOPENED_WITHIN: Duration = Duration::from_secs(5);
 
 impl RedisInner {
     pub(super) async fn open_chord(&self, group: &str, size: u64) -> Result<(), StoreError> {
@@ -63,6 +73,7 @@ impl RedisInner {
         let group = &part.group;
         let keys: &Vec<String> =
             &[".j", ".t", ".s", ".d", "", ".c"].map(|suffix| self.keys.chord(group, suffix)).into();
+        let (mut looks, mut done_since) = (LOOKS, None);
         loop {
             let (token, member, score, id) = (&token, &member, &score, &part.id);
             let (came_to, lasts): (String, i64) = self
@@ -89,12 +100,18 @@ impl RedisInner {
                     };
                     return Ok(ChordJoin::Complete { token: token.clone(), parts });
                 }
-                // All parts are there, and this part was counted before. So the member runs again because its first
-                // process died. The same process may have claimed the body, and then no other process comes to send the
-                // body.
+                // All parts are there, and this part was counted before. There are two reasons for that:
+                // - The member runs again because its first process died. The same process may have claimed the body,
+                //   and then no other process comes to send the body.
+                // - The chord is sent again while its first body is being sent. When the claim has ended, the member
+                //   counts in the second sending. That is seen long before the claim would have run out.
                 "taken" => {
                     let left = Duration::from_millis(u64::try_from(lasts).unwrap_or_default());
-                    tokio::time::sleep(left + MARGIN).await;
+                    tokio::time::sleep(looks.pause().min(left + MARGIN)).await;
+                }
+                // The member is a late duplicate, or the chord is sent again and not open yet.
+                "done" if done_since.get_or_insert_with(Instant::now).elapsed() < REOPENED_WITHIN => {
+                    tokio::time::sleep(looks.pause()).await;
                 }
                 _ => return Ok(ChordJoin::Waiting),
             }

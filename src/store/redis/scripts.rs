@@ -103,9 +103,10 @@ return 1
 ";
 
 /// Counts a member. Returns a word, and the milliseconds for which another process's claim still lasts. The words are:
-/// - `waiting`: members are missing, the size is not known, or the body was sent.
+/// - `waiting`: members are missing, or the size is not known.
 /// - `claimed`: the caller sends the body.
 /// - `taken`: another process is about to send the body.
+/// - `done`: the body was sent. The member was not counted.
 ///
 /// A claim that the caller already has stays its own, so the caller may ask again after a lost answer.
 const JOIN: &str = r"
@@ -115,7 +116,7 @@ local id, part, score = ARGV[1], ARGV[2], ARGV[3]
 local seconds, lease, token = ARGV[4], ARGV[5], ARGV[6]
 local holder = redis.call('GET', claim)
 if holder == 'done' then
-    return {'waiting', 0}
+    return {'done', 0}
 end
 local member = id .. ':' .. score
 if redis.call('SISMEMBER', done, member) == 0 then
