@@ -73,7 +73,8 @@ def await_pong(app, node, process):
 
 
 def gather_successes(app):
-    """Some tests look for a finished task in the memory of the worker, which is this process by default."""
+    """Some tests look for a finished task in the memory of the worker, which is this process by default. Here that memory
+    has the tasks of which the worker has sent the event that they succeeded."""
     from celery.worker import state
 
     ready = threading.Event()
@@ -83,16 +84,18 @@ def gather_successes(app):
             receiver = app.events.Receiver(connection, handlers={
                 'task-succeeded': lambda event: state.successful_requests.add(event['uuid']),
             })
-            with receiver.consumer_context():
+            # A receiver consumes on a connection of its own: a clone of the one that it is given.
+            with receiver.consumer_context() as (consuming, _, _):
                 ready.set()
                 while True:
                     try:
-                        connection.drain_events(timeout=1)
+                        consuming.drain_events(timeout=1)
                     except socket.timeout:
-                        connection.heartbeat_check()
+                        consuming.heartbeat_check()
 
     threading.Thread(target=gather, daemon=True).start()
-    ready.wait(PATIENCE)
+    if not ready.wait(PATIENCE):
+        pytest.exit(f'the events of the worker are not received after {PATIENCE} s')
 
 
 def await_answer_to_active(app, node):
