@@ -41,6 +41,19 @@ where_the_time_went() {
     done
 }
 
+# What the tests say is kept, so that what failed can be told once more at the end.
+log=target/tests.log
+
+told() { # told COMMAND...
+    "$@" 2>&1 | tee -a "$log"
+}
+
+# The first lines of what each failed test says: its message. Whoever looks at a long output sees its end.
+what_failed() {
+    printf '\n== what failed\n'
+    awk '/^---- / { left = 90 } /^test result: / { left = 0 } left > 0 { print; left-- }' "$log"
+}
+
 need() { # need COMMAND PACKAGE
     command -v "$1" >/dev/null || get "$1" "$2"
 }
@@ -112,20 +125,22 @@ targets() { # targets TARGET...
 }
 
 failed=
+: >"$log"
 set -m # the fleets are in a process group of their own
 targets faults >target/lane-faults.log 2>&1 &
 set +m
 lanes[faults]=$!
-cargo test --workspace --all-features --no-fail-fast --lib --bins --example custom_broker "${rest[@]/#/--test=}" || failed+=" rest"
-cargo test --workspace --all-features --doc || failed+=" doc"
+told cargo test --workspace --all-features --no-fail-fast --lib --bins --example custom_broker "${rest[@]/#/--test=}" || failed+=" rest"
+told cargo test --workspace --all-features --doc || failed+=" doc"
 say "the rest of tests/faults"
 wait "${lanes[faults]}" || failed+=" faults"
 unset "lanes[faults]"
-cat target/lane-faults.log
+told cat target/lane-faults.log
 say "tests with services"
-targets "${services[@]}" || failed+=" services"
+told targets "${services[@]}" || failed+=" services"
 if [ -n "$failed" ]; then
     where_the_time_went
+    what_failed
     echo "test.sh: these parts failed, and their output is above:$failed" >&2
     exit 1
 fi

@@ -1,6 +1,6 @@
 //! The fleet: one RabbitMQ, one Redis, Celery workers, a Celeriac, and a Python client that runs cases.
 
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use celeriac::broker::amqp::{AmqpOptions, QueueSetup};
 use celeriac::catalogue::{Catalogue, Pool, QueueRow, RouteRow};
@@ -10,7 +10,9 @@ use lapin::types::FieldTable;
 use lapin::{BasicProperties, ConnectionProperties};
 use serde_json::{Value, json};
 
-use crate::services::{CeleryWorker, Dialogue, Python, RabbitMq, Redis, Script};
+use crate::python_client::{self, PythonClient};
+use crate::rust_log;
+use crate::services::{CeleryWorker, Python, RabbitMq, Redis, Script};
 
 /// Where Python keeps results.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +27,7 @@ pub struct Fleet {
     backend: String,
     /// Where results are kept, unless they go over rpc.
     pub redis: Redis,
-    client: Mutex<Dialogue>,
+    client: Mutex<PythonClient>,
     workers: Vec<CeleryWorker>,
 }
 
@@ -75,7 +77,7 @@ impl Fleet {
                 .collect();
             starting.into_iter().map(|worker| worker.join().expect("a worker")).collect()
         });
-        let client = Mutex::new(python.converse(&script("client.py")));
+        let client = Mutex::new(PythonClient::new(python.converse(&script("client.py"))));
         Self { broker, backend, redis, client, workers }
     }
 
@@ -91,30 +93,32 @@ impl Fleet {
         Python::with_celery().worker(&options.into_iter().fold(script, Script::arg), node)
     }
 
-    /// Has the Python client run a case; panics with its traceback when it fails.
+    /// Has the Python client run a case. If it fails, panics with its direction, its traceback, and what the workers have
+    /// logged meanwhile.
     pub fn case(&self, case: &str, arguments: Value) -> Value {
-        let order = json!({ "case": case, "arguments": arguments });
-        let answer = self.client().ask(&order.to_string());
-        let mut answer: Value = serde_json::from_str(&answer).expect("an answer in JSON");
-        match answer.get("error").and_then(Value::as_str) {
-            None => answer["value"].take(),
-            Some(traceback) => panic!("{case} {arguments}: {traceback}\n{}", self.logs()),
-        }
+        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.length_of_logs();
+        let came_to = client.run(case, &arguments);
+        drop(client);
+        came_to.unwrap_or_else(|why| {
+            panic!("{}", python_client::failure(case, &arguments, &why, &self.logs_since(&before)))
+        })
     }
 
-    fn client(&self) -> MutexGuard<'_, Dialogue> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How long the logs of the workers are now, and last that of the Rust side.
+    fn length_of_logs(&self) -> Vec<usize> {
+        let lengths = self.workers.iter().map(|worker| worker.log().len());
+        lengths.chain([rust_log::position()]).collect()
     }
 
-    fn logs(&self) -> String {
-        self.workers
-            .iter()
-            .map(|worker| {
-                let log = worker.log();
-                let from = log.ceil_char_boundary(log.len().saturating_sub(3000));
-                format!("-- {}:\n{}\n", worker.node(), &log[from..])
-            })
-            .collect()
+    /// What has come to the logs since they had these lengths, with the names of the workers.
+    fn logs_since(&self, lengths: &[usize]) -> Vec<(String, String)> {
+        let python = self.workers.iter().zip(lengths).map(|(worker, length)| {
+            let log = worker.log();
+            (worker.node().to_owned(), log[log.ceil_char_boundary(*length)..].to_owned())
+        });
+        let rust = lengths.last().map(|position| ("the Rust side".to_owned(), rust_log::since(*position)));
+        python.chain(rust).collect()
     }
 }
 
@@ -162,6 +166,7 @@ impl Mixed {
 
     /// The Rust side of this fleet.
     pub fn over(fleet: Fleet) -> Self {
+        rust_log::keep();
         let started = on_runtime(builder(&fleet).start());
         let celeriac = started.unwrap_or_else(|error| panic!("the Rust side does not start: {error}"));
         let connection =

@@ -18,6 +18,8 @@ mod gates;
 mod ladder;
 mod odd_messages;
 mod over_rpc;
+mod python_client;
+mod rust_log;
 mod serial;
 mod tasks;
 mod to_python;

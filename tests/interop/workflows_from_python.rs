@@ -50,6 +50,12 @@ fn a_step_hides_its_arguments_and_keeps_its_properties() {
     }
 }
 
+/// Celery's own workers may lose a member of such a chord.
+#[test]
+fn a_chord_that_is_sent_again_at_once() {
+    mixed().case("canvas.sent_again_at_once", json!({ "here": "rust" }));
+}
+
 #[test]
 fn what_is_no_number_is_told_of() {
     mixed().case("canvas.no_number", json!({ "here": "rust", "there": "python" }));

@@ -1,8 +1,9 @@
 """A Python client that does what the Rust test asks: a line of JSON in, a line of JSON out.
 
-In: `{"case": "plain.kwargs", "arguments": {…}}`. Out: `{"value": …}`, or `{"error": "traceback"}`.
+In: `{"number": 1, "case": "plain.kwargs", "arguments": {…}}`. Out: `{"number": 1, "value": …}`, or `{…, "error": "traceback"}`.
 """
 
+import faulthandler
 import importlib
 import json
 import sys
@@ -11,8 +12,11 @@ import traceback
 import app
 
 
-def run(line):
-    order = json.loads(line)
+# The test gives a case up after two minutes. Before that, the log says where the case waits.
+TELLS_AFTER = 100
+
+
+def run(order):
     module, function = order["case"].split(".")
     case = getattr(importlib.import_module(f"cases.{module}"), function)
     return case(app.app, **order.get("arguments", {}))
@@ -20,11 +24,14 @@ def run(line):
 
 def main():
     for line in sys.stdin:
+        order = json.loads(line)
+        faulthandler.dump_traceback_later(TELLS_AFTER)
         try:
-            answer = {"value": run(line)}
+            answer = {"value": run(order)}
         except BaseException:
             answer = {"error": traceback.format_exc()}
-        print(json.dumps(answer), flush=True)
+        faulthandler.cancel_dump_traceback_later()
+        print(json.dumps({"number": order["number"], **answer}), flush=True)
 
 
 main()

@@ -31,19 +31,23 @@ impl Dialogue {
         Self { what: what.to_owned(), process, stdin, answers, home }
     }
 
-    /// Says a line and waits for the answer. Panics when none comes.
-    pub fn ask(&mut self, line: &str) -> String {
-        let told = self.stdin.write_all(format!("{line}\n").as_bytes());
-        let answer = told.ok().map(|()| self.answers.recv_timeout(PATIENCE));
-        match answer {
-            Some(Ok(answer)) => answer,
-            Some(Err(RecvTimeoutError::Timeout)) => {
-                panic!("{} did not answer `{line}` within {PATIENCE:?}: {}", self.what, self.log())
-            }
-            None | Some(Err(RecvTimeoutError::Disconnected)) => {
-                panic!("{} ended when asked `{line}`: {}", self.what, self.log())
-            }
+    /// Says a line and waits for the answer. The error says why none comes, with what the program wrote to stderr.
+    pub fn ask(&mut self, line: &str) -> Result<String, String> {
+        match self.stdin.write_all(format!("{line}\n").as_bytes()) {
+            Ok(()) => self.next_answer(),
+            Err(error) => Err(format!("{} does not listen: {error}\n{}", self.what, self.log())),
         }
+    }
+
+    /// Waits for one more answer, after one that was to another question.
+    pub fn next_answer(&mut self) -> Result<String, String> {
+        self.answers.recv_timeout(PATIENCE).map_err(|error| {
+            let why = match error {
+                RecvTimeoutError::Timeout => format!("did not answer within {PATIENCE:?}"),
+                RecvTimeoutError::Disconnected => "ended and did not answer".to_owned(),
+            };
+            format!("{} {why}\n{}", self.what, self.log())
+        })
     }
 
     /// What it wrote to stderr.
