@@ -12,6 +12,7 @@ mod control;
 mod dead_letters;
 mod declared;
 mod delays;
+mod deleted_queue;
 mod events;
 mod exchanges;
 mod expiry;

@@ -21,7 +21,13 @@ pub async fn vhost() -> String {
 
 /// The kit's queues, over RabbitMQ.
 pub fn builder(url: &str) -> Builder {
-    kit::builder().amqp(url)
+    kit::builder().amqp(steady(url))
+}
+
+/// An address whose connections only the test cuts: on a machine that has no time for short heartbeats they would cut as
+/// well. An address that states its own keeps it.
+pub fn steady(url: &str) -> String {
+    if url.contains('?') { url.to_owned() } else { format!("{url}?heartbeat=60") }
 }
 
 pub async fn runtime(url: &str) -> Celeriac {
@@ -63,6 +69,14 @@ impl Peer {
             .unwrap()
             .message_count()
     }
+}
+
+/// How many consumers a queue has; `None`: there is no such queue. The question costs its channel then, so it has its own.
+pub async fn consumers(url: &str, queue: &str) -> Option<u32> {
+    let peer = Peer::connect(url).await;
+    let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let declared = peer.channel.queue_declare(queue.into(), passive, FieldTable::default()).await;
+    declared.ok().map(|queue| queue.consumer_count())
 }
 
 /// The properties of a task as Python sends it.

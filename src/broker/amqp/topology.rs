@@ -351,6 +351,24 @@ impl Topology {
             self.link.during(self.build_ladder()).await?;
             self.known().ladder = true;
         }
+        self.bind_delivery(queue).await?;
+        self.known().delayed.insert(queue.to_owned());
+        Ok(())
+    }
+
+    /// Binds a queue that was made anew to the end of the delays, if there are any. Tasks that wait there for their time come
+    /// out nowhere else, and who sent them does not know that their queue is another one.
+    pub(super) async fn bind_to_delays(&self, queue: &str) -> Result<(), BrokerError> {
+        match self.find_exchange(delay::DELIVERY).await {
+            Ok(()) => self.bind_delivery(queue).await,
+            // Nothing was ever delayed.
+            Err(error) if error.is_permanent() => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Binds a queue to the exchange out of which delayed messages come.
+    async fn bind_delivery(&self, queue: &str) -> Result<(), BrokerError> {
         let channel = self.channel().await?;
         let key = short(&delay::delivery_key(queue))?;
         let (name, none) = (short(queue)?, FieldTable::default());
@@ -363,9 +381,7 @@ impl Topology {
                 channel.queue_bind(name, delay::DELIVERY.into(), key, bind, none).await
             }
         };
-        self.link.during(async { bound.await.map_err(|e| broken(&e)) }).await?;
-        self.known().delayed.insert(queue.to_owned());
-        Ok(())
+        self.link.during(async { bound.await.map_err(|e| broken(&e)) }).await
     }
 
     /// Builds the ladder of delays as kombu's `declare_native_delayed_delivery_exchanges_and_queues` does. It begins
@@ -460,7 +476,7 @@ impl Topology {
         let declared = async {
             match channel.queue_declare(name.clone(), passive, FieldTable::default()).await {
                 Ok(queue) => Ok(Some(queue.message_count().into())),
-                Err(error) if code(&error) == Some(NOT_FOUND) => Ok(None),
+                Err(error) if is_missing(&error) => Ok(None),
                 Err(error) => Err(broken(&error)),
             }
         };
@@ -482,6 +498,15 @@ impl Topology {
 
     /// The options of a fetch that must be acknowledged.
     pub(super) const FETCH: BasicGetOptions = BasicGetOptions { no_ack: false };
+}
+
+/// Whether RabbitMQ has no such queue. It answers with the same code if the queue is there and cannot be reached: its node is
+/// down, or it has crashed.
+fn is_missing(error: &lapin::Error) -> bool {
+    const UNREACHABLE: [&str; 4] =
+        ["is down or inaccessible", "has crashed and failed", "is stopped by supervisor", "due to timeout"];
+    let text = error.to_string();
+    code(error) == Some(NOT_FOUND) && !UNREACHABLE.iter().any(|part| text.contains(part))
 }
 
 /// Makes a name in the form that AMQP takes.

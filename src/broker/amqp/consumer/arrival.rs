@@ -211,6 +211,9 @@ impl QueueConsumer {
                 in_flight.since = tokio::time::Instant::now();
                 in_flight.handing_over = false;
                 let old = std::mem::replace(&mut in_flight.place, new);
+                if old == DeliveryLocation::Gone {
+                    self.lost.remove(&in_flight.message.id);
+                }
                 self.acknowledge(old);
             }
             // The delivery was settled while its copy was on the way.

@@ -33,9 +33,9 @@ impl QueueConsumer {
         }
     }
 
-    /// Notes that no lost delivery will come again.
+    /// Notes that no lost delivery will come again. One that does all the same while its task runs here is recognised.
     pub(super) fn all_gone(&mut self) -> usize {
-        let tags: Vec<u64> = self.lost.drain().map(|(_, tag)| tag).collect();
+        let tags: Vec<u64> = self.lost.values().copied().collect();
         let count = tags.len();
         for tag in tags {
             self.gone(tag);
@@ -89,7 +89,7 @@ impl QueueConsumer {
             return;
         }
         for (_, tag) in std::mem::take(&mut self.early) {
-            self.in_flight.remove(&tag);
+            self.let_go(tag);
         }
     }
 }

@@ -17,14 +17,16 @@ use tokio::time::{Instant, timeout};
 use super::super::acks::{AckWindow, Acks};
 use super::super::link::{LinkState, LiveConnection, ReconnectPause};
 use super::super::prefetch::Change;
-use super::super::topology::{broken, short};
+use super::super::topology::{NOT_FOUND, broken, short};
+use super::deletion::QueueDoubt;
 use super::guard_queue::GuardQueue;
 use super::{DeliveryLocation, QueueConsumer};
 use crate::broker::BrokerError;
+use crate::rabbitmq::code;
 use crate::rabbitmq::frame_guard::UnreadWatch;
 
 /// How long RabbitMQ may take to answer on a channel.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The most messages of a consumer that the line takes at once.
 const CHUNK: usize = 64;
@@ -119,9 +121,7 @@ impl QueueConsumer {
             self.retry_at = None; // the link says when a connection is up again
             return;
         };
-        if std::mem::take(&mut self.cancelled) {
-            self.look_for_queue().await;
-        }
+        self.look_for_queue().await;
         if self.retry_at.is_some_and(|at| at > Instant::now())
             || self.consumer.is_none() && self.flow.is_none()
         {
@@ -136,25 +136,11 @@ impl QueueConsumer {
         }
     }
 
-    /// Finds out why RabbitMQ has cancelled a consumer, before anybody makes the queue anew. If the queue is gone, the
-    /// deliveries of it that this process holds will not come again.
-    async fn look_for_queue(&mut self) {
-        let Ok(name) = short(self.source()) else { return };
-        if !matches!(timeout(PATIENCE, self.shared.topology.waiting(&name)).await, Ok(Ok(None))) {
-            return;
-        }
-        let out = self.all_gone();
-        tracing::warn!(
-            queue = self.queue,
-            out,
-            "the queue was deleted, and what waited in it; what was delivered goes on"
-        );
-    }
-
     /// Opens the channel if there is none, and carries out the changes that the prefetch plan asks for.
     async fn follow_ration(&mut self, up: &LiveConnection) -> Result<(), BrokerError> {
         if self.flow.is_none() {
             self.shared.topology.declare(&self.queue).await?;
+            self.bind_again().await?;
             if self.shared.options.is_broadcast(&self.queue) {
                 let own = self.shared.topology.own_queue(&self.queue, up).await?;
                 self.take_from(own);
@@ -184,7 +170,13 @@ impl QueueConsumer {
                         options,
                         FieldTable::default(),
                     );
-                    self.streams.push(follow(consumer, stream.await.map_err(|e| broken(&e))?));
+                    let stream = stream.await.map_err(|error| {
+                        if code(&error) == Some(NOT_FOUND) {
+                            self.doubt = Some(QueueDoubt::Cancelled);
+                        }
+                        broken(&error)
+                    });
+                    self.streams.push(follow(consumer, stream?));
                 }
                 Change::End(consumer) => {
                     let tag = format!("{}-{consumer}", self.shared.node());
@@ -193,6 +185,21 @@ impl QueueConsumer {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Binds a queue that was made anew to the end of the delays, where tasks may be waiting for it.
+    async fn bind_again(&mut self) -> Result<(), BrokerError> {
+        if !self.remade {
+            return Ok(());
+        }
+        match self.shared.topology.bind_to_delays(&self.queue).await {
+            Err(error) if error.is_permanent() => {
+                tracing::warn!(queue = self.queue, %error, "the queue cannot be bound to the end of the delays");
+            }
+            bound => bound?,
+        }
+        self.remade = false;
         Ok(())
     }
 
@@ -206,11 +213,14 @@ impl QueueConsumer {
                 self.lose("the channel of the deliveries in the guard queue is closed");
             }
         } else if gone {
+            if error.as_ref().and_then(code) == Some(NOT_FOUND) {
+                self.doubt = Some(QueueDoubt::Cancelled);
+            }
             let why = error.map_or_else(|| "the channel is closed".to_owned(), |error| error.to_string());
             self.lose(&why);
         } else if self.plan.is_live(consumer) {
             // RabbitMQ has cancelled the consumer: the queue was deleted, or has moved to another node.
-            self.cancelled = true;
+            self.doubt = Some(QueueDoubt::Cancelled);
             self.lose("RabbitMQ has cancelled the consumer; was the queue deleted?");
         }
     }
@@ -236,8 +246,11 @@ impl QueueConsumer {
             // stay there.
             self.shared.runtime.spawn(flow.close());
         }
-        // A delivery that was not handed to a consumer simply comes again.
-        self.forget_early();
+        self.doubt = self.doubt.max(Some(QueueDoubt::Away));
+        // A delivery that was not handed to a consumer simply comes again, unless its queue was deleted.
+        if self.doubt == Some(QueueDoubt::Away) {
+            self.forget_early();
+        }
         let tags: Vec<u64> = self.in_flight.keys().copied().collect();
         for tag in tags {
             self.lost(tag);

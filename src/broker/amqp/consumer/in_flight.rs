@@ -43,8 +43,7 @@ pub(super) enum DeliveryLocation {
     GuardQueue { delivery_tag: u64 },
     /// The channel was lost, and the message is wherever RabbitMQ has put it.
     Lost,
-    /// The message is nowhere. Its queue was deleted while this process held the delivery, and no process will ever get
-    /// it again.
+    /// The message is nowhere. Its queue was deleted while this process held the delivery, and it is not waited for.
     Gone,
 }
 

@@ -15,9 +15,9 @@
 //!                v  |                       |
 //!               Lost <----------------------+           settle: the end is remembered (`ended`), and takes effect
 //!                |  |                                           when the delivery comes again
-//!                |  | queue deleted
-//!                |  +-------------> Gone                settle: what follows is published, and nothing acknowledged
-//!                |
+//!                |  | queue deleted, perhaps
+//!                |  +-------------> Gone                settle: what follows is published at once; should the message
+//!                |                                              come again all the same, it is acknowledged
 //!                | does not come again within `LOST_FOR`
 //!                v
 //!            forgotten: it is another process's by now
@@ -28,6 +28,7 @@ mod arrival;
 mod broadcast;
 mod channel;
 mod dead_letter;
+mod deletion;
 mod guard_queue;
 mod in_flight;
 mod settlement;
@@ -51,6 +52,7 @@ use crate::task::clock::now;
 use crate::task::{Message, TaskId};
 use ack_buffer::{Plain, Suspect};
 use channel::{ConsumerStreams, Flow};
+use deletion::QueueDoubt;
 use in_flight::{DeliveryLocation, InFlight};
 
 pub(super) use ack_buffer::AckBuffer;
@@ -142,8 +144,10 @@ pub(super) struct QueueConsumer {
     flushed: Vec<Done>,
     pause: ReconnectPause,
     retry_at: Option<Instant>,
-    /// Whether RabbitMQ has cancelled a consumer and the line has not yet looked for the reason.
-    cancelled: bool,
+    /// Why the line has yet to look whether its queue is still there; `None`: it need not.
+    doubt: Option<QueueDoubt>,
+    /// Whether the queue was deleted, and may have been made anew without its place at the end of the delays.
+    remade: bool,
     /// The time at which the line looks for old deliveries next.
     patrol_at: Instant,
     settlers: Settlers,
@@ -195,7 +199,8 @@ impl QueueConsumer {
             flushed: Vec::new(),
             pause: ReconnectPause::default(),
             retry_at: None,
-            cancelled: false,
+            doubt: None,
+            remade: false,
             patrol_at: Instant::now(),
             settlers,
             last_info: None,

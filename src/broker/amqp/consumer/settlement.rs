@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use super::super::AmqpInner;
 use super::super::outgoing;
 use super::super::post::OutgoingMessage;
+use super::deletion::QueueDoubt;
 use super::in_flight::DeliveryLocation;
 use super::{ConsumerCommand, Done, QueueConsumer};
 use crate::broker::dead_letter::{crash_reason, crash_result, unsendable_result};
@@ -52,13 +53,21 @@ impl QueueConsumer {
         if in_flight.place == DeliveryLocation::Lost {
             // RabbitMQ has the message back. If the run is over, its end takes effect when the message comes again,
             // provided that it comes to this process. A task that is acknowledged early has not run yet, so it may run
-            // wherever the message comes again.
-            if in_flight.message.acks_late && !matches!(settle, Settle::Return { .. }) {
+            // wherever the message comes again. One that was not started is given back to a queue that may be gone.
+            let takes_effect = match settle {
+                Settle::Return { .. } => self.doubt == Some(QueueDoubt::Cancelled),
+                _ => in_flight.message.acks_late,
+            };
+            if takes_effect {
                 in_flight.ended = Some(settle);
             } else {
                 self.let_go(tag);
             }
             return answer(done, Err(BrokerError::Stale));
+        }
+        // From here on a message of this task may be one that follows from this run.
+        if in_flight.place == DeliveryLocation::Gone {
+            self.lost.remove(&in_flight.message.id);
         }
         match settle {
             // This case is by far the most frequent one.
@@ -175,6 +184,7 @@ impl QueueConsumer {
                 self.in_flight.insert(tag, in_flight);
                 answer(done, Ok(()));
             }
+            Ok(()) if in_flight.place == DeliveryLocation::Gone => answer(done, Ok(())),
             Ok(()) => {
                 self.acknowledge(in_flight.place);
                 self.flushed.extend(done);
@@ -217,8 +227,8 @@ impl QueueConsumer {
         }
     }
 
-    /// Notes that a lost delivery will not come again, because its queue was deleted. This process still publishes the
-    /// messages that follow from the run.
+    /// Notes that a lost delivery will not come again, because its queue was deleted. This process publishes the messages
+    /// that follow from the run at its end, or now if it has ended.
     pub(super) fn gone(&mut self, tag: u64) {
         let Some(in_flight) = self.in_flight.get_mut(&tag) else { return };
         in_flight.place = DeliveryLocation::Gone;
@@ -241,9 +251,11 @@ impl QueueConsumer {
         }
     }
 
-    /// Forgets a lost delivery, because it belongs to another process by now.
+    /// Forgets a delivery, because it belongs to another process by now.
     pub(super) fn let_go(&mut self, tag: u64) {
-        if let Some(in_flight) = self.in_flight.remove(&tag) {
+        if let Some(in_flight) = self.in_flight.remove(&tag)
+            && self.lost.get(&in_flight.message.id) == Some(&tag)
+        {
             self.lost.remove(&in_flight.message.id);
         }
     }

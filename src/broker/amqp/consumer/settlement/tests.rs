@@ -124,3 +124,51 @@ async fn what_is_lost_during_the_pause_counts_when_it_comes_again() {
     assert!(line.in_flight[&tag].posting, "it is published with its count");
     assert!(heard.0.lock().is_empty());
 }
+
+/// Somebody made its queue anew before this process looked: its retry is published, and waits for nothing to come again.
+#[tokio::test]
+async fn what_ended_while_it_was_lost_takes_effect_when_it_is_gone() {
+    let (mut line, tag, _) = consumer(DeliveryLocation::Queue { consumer: 1, delivery_tag: 1 }).await;
+    line.in_flight.get_mut(&tag).unwrap().posting = false;
+    line.lost(tag);
+    let message = Message { retries: 1, ..Message::clone(&line.in_flight[&tag].message) };
+    line.settle(tag, Settle::Requeue { message: Box::new(message), due: None }, None);
+    assert!(!line.in_flight[&tag].posting, "it may come again");
+    assert_eq!(line.all_gone(), 1);
+    assert!(line.in_flight[&tag].posting, "its retry is published");
+    line.posted(tag, Ok(()), None);
+    assert!(line.in_flight.is_empty() && line.lost.is_empty());
+}
+
+/// A copy of it may come again, from the guard queue say, and must not start beside its run.
+#[tokio::test]
+async fn what_is_gone_is_recognised_for_as_long_as_it_runs() {
+    let (mut line, tag, _) = consumer(DeliveryLocation::Queue { consumer: 1, delivery_tag: 1 }).await;
+    line.in_flight.get_mut(&tag).unwrap().posting = false;
+    line.lost(tag);
+    line.all_gone();
+    let id = line.in_flight[&tag].message.id.clone();
+    assert_eq!(line.lost.get(&id), Some(&tag));
+    line.settle(tag, Settle::Return { crashed: false }, None);
+    // The message that is published now is another one, which is to run.
+    assert_eq!(line.lost.get(&id), None);
+    assert!(line.in_flight[&tag].posting);
+}
+
+/// What was in hand and had not started goes back only if there is a queue to go back to.
+#[tokio::test]
+async fn what_is_given_back_before_it_is_known_whether_its_queue_is_gone_is_kept() {
+    let place = DeliveryLocation::Queue { consumer: 1, delivery_tag: 2 };
+    let (mut line, first, _) = consumer(place).await;
+    let of_first = Message::clone(&line.in_flight[&first].message);
+    for (doubt, is_kept) in [(QueueDoubt::Away, false), (QueueDoubt::Cancelled, true)] {
+        let message = Message { id: format!("{doubt:?}").into(), ..of_first.clone() };
+        let tag = line.hold(InFlight::new(message, place, false));
+        line.doubt = Some(doubt);
+        line.lost(tag);
+        line.settle(tag, Settle::Return { crashed: false }, None);
+        assert_eq!(line.in_flight.contains_key(&tag), is_kept, "{doubt:?}");
+        line.all_gone();
+        assert_eq!(line.in_flight.get(&tag).is_some_and(|held| held.posting), is_kept, "{doubt:?}");
+    }
+}

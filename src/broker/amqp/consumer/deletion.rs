@@ -1,0 +1,61 @@
+//! What becomes of deliveries whose queue is deleted while this process holds them.
+//!
+//! RabbitMQ cancels the consumers of a deleted queue, each process hears of it at its own moment, and whoever is first makes
+//! the queue anew. Those that look later find a queue, and RabbitMQ does not say that it is another one. So a line whose
+//! consumer was cancelled takes its deliveries for gone, whether or not it finds the queue: a delivery that comes again after
+//! all costs a second run, and one that is waited for in vain would cost the retry and the next steps of its run.
+//!
+//! A line that has lost its connection hears of no cancellation. It looks before it declares the queue itself, and takes its
+//! deliveries for gone only if there is no queue. If somebody else has made the queue anew by then, nobody can know, and
+//! what follows from those runs is not published.
+
+use tokio::time::timeout;
+
+use super::super::topology::short;
+use super::QueueConsumer;
+use super::channel::PATIENCE;
+
+/// Why a line does not know whether its queue is still the one from which it took its deliveries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum QueueDoubt {
+    /// The channel was lost, and the queue may have been deleted meanwhile.
+    Away,
+    /// RabbitMQ has cancelled a consumer, or has said that there is no such queue.
+    Cancelled,
+}
+
+impl QueueConsumer {
+    /// Looks whether the queue is still there, before this line makes it anew.
+    pub(super) async fn look_for_queue(&mut self) {
+        let Some(doubt) = self.doubt.take() else { return };
+        // The queue of a broadcast goes with its connection, which `take_from` sees.
+        if doubt == QueueDoubt::Away && (self.lost.is_empty() || self.own_queue.is_some()) {
+            return;
+        }
+        let Ok(name) = short(self.source()) else { return };
+        match timeout(PATIENCE, self.shared.topology.waiting(&name)).await {
+            Ok(Ok(None)) => self.deleted(doubt, "there is no such queue"),
+            Ok(Ok(Some(_))) if doubt == QueueDoubt::Cancelled => {
+                self.deleted(doubt, "somebody has made it anew");
+            }
+            Ok(Ok(Some(_))) => {}
+            // Nobody has answered. The line looks again on the next connection.
+            Ok(Err(_)) | Err(_) if !self.shared.link.is_up() => self.doubt = Some(doubt),
+            // The queue is there, and its node is away: what it has comes again.
+            Ok(Err(_)) | Err(_) => self.forget_early(),
+        }
+    }
+
+    /// Takes the deliveries of the queue for gone.
+    fn deleted(&mut self, doubt: QueueDoubt, found: &str) {
+        let out = self.all_gone();
+        self.remade = self.own_queue.is_none();
+        tracing::warn!(
+            queue = self.queue,
+            out,
+            ?doubt,
+            found,
+            "the queue was deleted, and what waited in it; what was delivered goes on"
+        );
+    }
+}
