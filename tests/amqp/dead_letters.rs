@@ -11,7 +11,7 @@ use lapin::options::{BasicGetOptions, ExchangeDeclareOptions, QueueBindOptions, 
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, ExchangeKind};
 
-use crate::kit::{LONG, add, io_queue, record, until};
+use crate::kit::{LONG, add, io_queue, record, status_of, until};
 use crate::rabbit::{Peer, builder, runtime, task as python, text, vhost, with};
 use crate::services::blocking;
 
@@ -126,12 +126,12 @@ async fn the_requeue_command_puts_back_what_it_is_asked_for() {
     let out = requeue(&["-n", "--reason", "not 2"]).await;
     assert!(out.starts_with("0 of 3 dead letters would go back to their queues.\n"), "{out}");
     assert!(requeue(&["--limit", "1", "--younger-than", "1h"]).await.contains("not 0 today"));
-    until("it ran", async || celeriac.queue("io").await.unwrap().done == 2).await;
+    until("it ran", async || status_of(&celeriac, "io").await.done == 2).await;
     // By the handle, its record is replaced as well.
     assert_eq!(celeriac.requeue_dead_letter(sent[3].id()).await, Ok(true));
     assert_eq!(sent[3].get(LONG).await, Ok(3));
     assert_eq!(celeriac.requeue_dead_letter(sent[3].id()).await, Ok(false));
-    assert_eq!(celeriac.queue("io").await.unwrap().dead, 1);
+    assert_eq!(status_of(&celeriac, "io").await.dead, 1);
     celeriac.shutdown_within(Duration::from_secs(20)).await.unwrap();
 }
 

@@ -12,7 +12,7 @@ use celeriac::{Celeriac, Context, State, TaskId, task};
 use lapin::options::BasicGetOptions;
 use lapin::types::{AMQPValue, FieldTable};
 
-use crate::kit::{Gate, LONG, add, hold, until};
+use crate::kit::{Gate, LONG, add, hold, status_of, until};
 use crate::rabbit::{Peer, builder, task as python, text, vhost};
 use crate::raw::{Properties, Raw, long, long_header, nested, short};
 use crate::services::{Proxy, RabbitMq, blocking};
@@ -419,7 +419,7 @@ async fn half_an_emoji_in_what_follows_ends_once_and_is_kept() {
         assert_eq!((record.state, record.error_type.as_deref()), expected, "{id}");
     }
     until("nothing is left to do", async || {
-        let queue = celeriac.queue("io").await.unwrap();
+        let queue = status_of(&celeriac, "io").await;
         (queue.ready, queue.running, queue.scheduled) == (0, 0, 0)
     })
     .await;
@@ -489,7 +489,7 @@ async fn a_next_step_that_cannot_be_sent_is_a_dead_letter() {
         let letters = letters(&celeriac, dead).await;
         assert!(letters.iter().all(|letter| letter.message.id.as_str() == id), "{letters:?}");
         until("the first step is done with", async || {
-            let queue = celeriac.queue("io").await.unwrap();
+            let queue = status_of(&celeriac, "io").await;
             queue.done + queue.failed > n as u64
         })
         .await;
@@ -578,7 +578,7 @@ async fn packed_bodies_of_one_queue_hold_up_no_other() {
     }
     let task = add::s(1, 1).queue("one").send(celeriac.client()).await.unwrap();
     assert_eq!(task.get(LONG).await, Ok(2));
-    let unpacked = celeriac.queue("io").await.unwrap().dead;
+    let unpacked = status_of(&celeriac, "io").await.dead;
     assert!(
         unpacked < BODIES as u64,
         "a task of another queue was over when {unpacked} bodies were unpacked"

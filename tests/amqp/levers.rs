@@ -8,7 +8,7 @@ use lapin::options::BasicPublishOptions;
 use serde_json::{Value, json};
 
 use crate::control::Caller;
-use crate::kit::{Gate, LONG, add, hold, note, notes, record, until, until_status};
+use crate::kit::{Gate, LONG, add, hold, note, notes, record, status_of, until, until_status};
 use crate::rabbit::{builder, runtime, task as properties, vhost};
 
 #[task(queue = "io")]
@@ -68,7 +68,7 @@ async fn a_rate_limit_holds_back_one_task() {
     assert!(held[1..].iter().all(|task| notes(task.id()).is_empty()));
     let reserved = caller.told("reserved", json!({})).await;
     assert!(reserved.as_array().unwrap().iter().any(|task| task["id"] == json!(held[1].id())), "{reserved}");
-    let status = celeriac.queue("io").await.unwrap();
+    let status = status_of(&celeriac, "io").await;
     assert_eq!(status.running, 0, "they take no slot");
 
     // Twenty milliseconds each: they come one after the other, without anybody who wakes the queue.

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
-use crate::kit::{self, LONG, add, note, notes, until};
+use crate::kit::{self, LONG, add, note, notes, status_of, until};
 use crate::rabbit::{builder, impatient, runtime, vhost};
 use crate::services::{Proxy, RabbitMq, RabbitMqOptions, blocking};
 
@@ -87,7 +87,7 @@ async fn a_message_that_is_too_large_is_refused_and_nothing_else_is() {
     assert_eq!(told(step.id().as_str()).state().await, Ok(State::Failure));
     assert_eq!(told(first.id().as_str()).state().await, Ok(State::Success));
     until("its delivery is done with", async || {
-        let status = celeriac.queue("io").await.unwrap();
+        let status = status_of(&celeriac, "io").await;
         (status.running, status.ready) == (0, 0)
     })
     .await;

@@ -11,7 +11,7 @@ use celeriac::{Celeriac, Context, State, TaskId, task};
 use lapin::options::{BasicAckOptions, BasicGetOptions};
 use lapin::types::AMQPValue;
 
-use crate::kit::{Gate, LONG, add, hold, record, until};
+use crate::kit::{Gate, LONG, add, hold, record, status_of, until};
 use crate::rabbit::{Peer, runtime, task as python, vhost};
 use crate::services::{Proxy, RabbitMq, blocking};
 
@@ -39,7 +39,7 @@ async fn defect_1_early_acknowledgement_is_bounded_too() {
         sent.push(early::s(gate.name.clone()).send(celeriac.client()).await.unwrap());
     }
     gate.entered(4).await;
-    assert_eq!(celeriac.queue("io").await.unwrap().running, 4);
+    assert_eq!(status_of(&celeriac, "io").await.running, 4);
     gate.open();
     for task in sent {
         assert_eq!(task.get(LONG).await, Ok(1));

@@ -7,7 +7,7 @@ use celeriac::task::source_poller::SourcePoller;
 use celeriac::{Builder, Celeriac, TaskError, task};
 
 use crate::blockage::NoRows;
-use crate::kit::{self, LONG, add, until};
+use crate::kit::{self, LONG, add, status_of, until};
 use crate::rabbit::{builder, runtime, vhost};
 use crate::services::{Proxy, RabbitMq, Redis, blocking};
 
@@ -26,15 +26,15 @@ async fn dead_letters_are_counted_for_their_own_queue() {
     for _ in 0..3 {
         refuses::s().send(celeriac.client()).await.unwrap();
     }
-    until("all are there", async || celeriac.queue("io").await.unwrap().dead_in_all == 3).await;
+    until("all are there", async || status_of(&celeriac, "io").await.dead_in_all == 3).await;
     let counted: Vec<_> = celeriac.queues().await.unwrap().into_iter().map(|q| (q.name, q.dead)).collect();
     let expected = [("io", 3), ("cpu", 0), ("one", 0), ("threads", 0), ("celery", 0)]
         .map(|(name, n)| (name.to_owned(), n));
     assert_eq!(counted, expected);
     let letter = celeriac.dead_letters(1).await.unwrap().remove(0);
     assert_eq!(celeriac.requeue_dead_letter(&letter.message.id).await, Ok(true));
-    until("it is there again", async || celeriac.queue("io").await.unwrap().rejected == 4).await;
-    until("it is counted once", async || celeriac.queue("io").await.unwrap().dead == 3).await;
+    until("it is there again", async || status_of(&celeriac, "io").await.rejected == 4).await;
+    until("it is counted once", async || status_of(&celeriac, "io").await.dead == 3).await;
     celeriac.shutdown().await.unwrap();
 }
 
