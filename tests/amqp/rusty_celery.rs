@@ -113,7 +113,8 @@ async fn defect_5_a_shutdown_ends_after_a_panic() {
 async fn defect_6_what_was_accepted_is_there_when_the_process_is_not() {
     let url = vhost().await;
     let proxy = blocking(|| Proxy::start(RabbitMq::shared().address())).await;
-    let broker = Arc::new(AmqpBroker::connect(&proxy.url(&url), AmqpOptions::default()).await.unwrap());
+    let options = AmqpOptions::default().with_heartbeat(Duration::from_secs(60));
+    let broker = Arc::new(AmqpBroker::connect(&proxy.url(&url), options).await.unwrap());
     let all = (0..2000).map(|n| {
         let broker = Arc::clone(&broker);
         async move { broker.publish(sample("io", n, Durability::Disk), false).await }
