@@ -1,7 +1,6 @@
 //! Remote control as Celery's tools and as nobody in his right mind uses it.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use celeriac::protocol::control;
 use celeriac::{Celeriac, State, TaskError, task};
