@@ -12,8 +12,8 @@ use celeriac_test_support as services;
 use serde_json::{Value, json};
 use services::{Python, RabbitMq, Script, blocking};
 
-const PATIENCE: Duration = Duration::from_secs(60);
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+const PATIENCE: Duration = Duration::from_secs(120);
+const NOW: Timestamp = Timestamp::from_millis(4_102_444_800_000);
 
 async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
