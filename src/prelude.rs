@@ -17,7 +17,7 @@
 //! let email = QueueRow::new("email").with_io_bound(true);
 //! let celeriac = Celeriac::builder().in_memory().queue(email).start().await?;
 //! let both = group([send_email::s(1), send_email::s(2)]).delay().await?;
-//! assert_eq!(both.get(Duration::from_secs(10)).await?, ["sent to user 1", "sent to user 2"]);
+//! assert_eq!(both.get(Duration::from_secs(60)).await?, ["sent to user 1", "sent to user 2"]);
 //! celeriac.shutdown().await?;
 //! # Ok(()) }
 //! ```

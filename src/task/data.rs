@@ -36,7 +36,7 @@ use super::{Context, TaskError};
 /// let mailer = Mailer { sender: "shop@example.org".to_owned() };
 /// let celeriac = Celeriac::builder().in_memory().data(mailer).start().await?;
 /// let greeting = greet::delay("Ada".to_owned()).await?;
-/// assert_eq!(greeting.get(std::time::Duration::from_secs(10)).await?, "shop@example.org greets Ada");
+/// assert_eq!(greeting.get(std::time::Duration::from_secs(60)).await?, "shop@example.org greets Ada");
 /// celeriac.shutdown().await?;
 ///
 /// // A test of the function itself makes the value.
