@@ -2,6 +2,8 @@
 //! any thread until it is shut down. The files here join the catalogue, the broker, the store, the runtime and the
 //! actors; none of them decides how a task runs.
 
+#[cfg(test)]
+mod alone;
 mod backend;
 mod beat;
 mod builder;

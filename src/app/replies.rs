@@ -81,22 +81,16 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use crate::Celeriac;
+    use crate::app::alone::is_alone;
     use crate::catalogue::QueueRow;
 
-    /// This starts a runtime, which every `delay` of its process uses from then on. Other tests of this binary
-    /// rely on there being none, so it runs in a process of its own.
     #[test]
     fn a_queue_that_is_being_rebuilt_is_left_out_by_name_and_fails_nothing() {
-        const ALONE: &str = "CELERIAC_TEST_ALONE";
-        if std::env::var_os(ALONE).is_some() {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            return runtime.block_on(kills_a_queue());
-        }
         let name = "app::replies::tests::a_queue_that_is_being_rebuilt_is_left_out_by_name_and_fails_nothing";
-        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
-        let ran = alone.args(["--exact", name]).env(ALONE, "1").output().unwrap();
-        let told = String::from_utf8_lossy(&ran.stdout);
-        assert!(ran.status.success() && told.contains("1 passed"), "{told}");
+        if is_alone(name) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(kills_a_queue());
+        }
     }
 
     async fn kills_a_queue() {
