@@ -70,11 +70,11 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Starts the tree on threads of its own, so that it works in any program, with or without an actix system.
+    /// Starts the tree on threads of its own, so that it works in any program, with or without an actix system. It has no
+    /// queues before [`start_queues`](Self::start_queues).
     ///
     /// `progress_hub` is the one that `runtime` shows its bars on; `rows` are the queues that are served here;
-    /// `arbiters` is the number of event loops for queues (at least one is made). The receiver is told when all
-    /// queues have addresses.
+    /// `arbiters` is the number of event loops for queues (at least one is made).
     ///
     /// # Errors
     /// The thread could not be started, or it ended before the root was there.
@@ -83,9 +83,8 @@ impl Tree {
         progress_hub: Arc<ActorProgressHub>,
         rows: Vec<QueueRow>,
         arbiters: usize,
-    ) -> std::io::Result<(Self, tokio::sync::oneshot::Receiver<()>)> {
+    ) -> std::io::Result<Self> {
         let (told, ready) = std::sync::mpsc::channel();
-        let (grown, up) = tokio::sync::oneshot::channel();
         let (queues, serials) = (Queues::default(), Arc::<Serials>::default());
         let shared = (queues.clone(), Arc::clone(&serials), progress_hub);
         let thread = std::thread::Builder::new().name("celeriac-root".to_owned()).spawn(move || {
@@ -104,8 +103,6 @@ impl Tree {
                         }
                     },
                 );
-                // The queues are built by a message, so that this thread serves its event loop meanwhile.
-                root.do_send(StartQueues(Some(grown)));
                 let _ = told.send((root, System::current()));
             });
             if let Err(error) = runner.run() {
@@ -113,7 +110,15 @@ impl Tree {
             }
         })?;
         let (root, system) = ready.recv().map_err(std::io::Error::other)?;
-        Ok((Self { root, queues, serials, system, thread }, up))
+        Ok(Self { root, queues, serials, system, thread })
+    }
+
+    /// Builds the queues. Each begins at once to run what waits in it, so what its bodies use must be there. The receiver is
+    /// told when all queues have addresses.
+    pub(crate) fn start_queues(&self) -> tokio::sync::oneshot::Receiver<()> {
+        let (grown, up) = tokio::sync::oneshot::channel();
+        self.root.do_send(StartQueues(Some(grown)));
+        up
     }
 
     /// Builds beat, and completes when beat can be asked. It completes as well if the root is gone: then the

@@ -65,8 +65,8 @@ impl Grown {
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.show_on(Arc::clone(&progress_hub) as Arc<dyn ProgressHub>);
         let runtime = Arc::new(runtime);
-        let (tree, up) = Tree::start(Arc::clone(&runtime), Arc::clone(&progress_hub), vec![row], 1).unwrap();
-        up.await.unwrap();
+        let tree = Tree::start(Arc::clone(&runtime), Arc::clone(&progress_hub), vec![row], 1).unwrap();
+        tree.start_queues().await.unwrap();
         Self { tree, runtime, progress_hub }
     }
 

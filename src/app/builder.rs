@@ -499,18 +499,16 @@ impl Builder {
             None
         } else {
             let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
-            let (tree, up) = Tree::start(Arc::clone(&runtime), progress_hub, rows, self.arbiters)
+            let tree = Tree::start(Arc::clone(&runtime), progress_hub, rows, self.arbiters)
                 .map_err(StartError::System)?;
             listener.grown(tree.queues.clone());
-            // The caller gets a runtime whose queues can be asked.
-            up.await.map_err(|_| StartError::System(std::io::Error::other("the queues did not come up")))?;
             Some(tree)
         };
         let mut inner = CeleriacInner::new(runtime, routing, tree, self.grace);
         inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
         inner.control.settings = settings;
         inner.control.commands = commands;
-        let celeriac = Celeriac::started(inner, beat.then_some(entries), self.pollers).await;
+        let celeriac = Celeriac::started(inner, beat.then_some(entries), self.pollers).await?;
         listener.attend(Arc::downgrade(&celeriac.inner));
         Ok(celeriac)
     }

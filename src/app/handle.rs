@@ -14,6 +14,7 @@ use super::control::ControlState;
 use super::replies::Replies;
 use super::routing::Routing;
 use super::shutdown::{self, ShutdownReport};
+use super::start_error::StartError;
 use crate::actors::beat::{BeatParts, LEASE, TickPublisher};
 use crate::actors::queue::{BrokerBacklog, Steer};
 use crate::actors::queues::Queues;
@@ -144,26 +145,33 @@ impl Celeriac {
         Builder::new()
     }
 
-    /// Makes the handle when all parts are there: it registers the client, then starts beat and the source pollers.
-    /// `entries` are the periodic entries that fire here; `None`: beat is off.
+    /// Makes the handle when all parts are there: it registers the client, then starts the queues, beat and the source
+    /// pollers. `entries` are the periodic entries that fire here; `None`: beat is off.
     pub(super) async fn started(
         inner: CeleriacInner,
         entries: Option<Vec<(Periodic, EntryOrigin)>>,
         pollers: Vec<SourcePoller>,
-    ) -> Self {
+    ) -> Result<Self, StartError> {
         let inner = Arc::new(inner);
         let celeriac = Self { inner };
         let client = celeriac.client();
         let _ = celeriac.inner.runtime.client.set(Arc::downgrade(&client));
         // A test's runtime is used by its own thread only, so `delay` must not find it in the whole process.
         if celeriac.has_tree() {
-            task::install(client);
+            task::install(Arc::clone(&client));
+        }
+        // What waits runs from now on, and its bodies send. The caller gets a runtime whose queues can be asked.
+        if let Some(up) = celeriac.inner.with_tree(Tree::start_queues)
+            && up.await.is_err()
+        {
+            task::uninstall(&client);
+            return Err(StartError::System(std::io::Error::other("the queues did not come up")));
         }
         if let Some(entries) = entries {
             celeriac.inner.start_beat(entries).await;
         }
         celeriac.inner.start_pollers(pollers).await;
-        celeriac
+        Ok(celeriac)
     }
 
     pub(super) fn runtime(&self) -> &Runtime {

@@ -242,15 +242,9 @@ async fn tally(all: Vec<serde_json::Value>) -> (usize, i64) {
     (all.len(), all.iter().map(sum).sum())
 }
 
-/// In a process of its own, without the runtimes of other tests.
 #[test]
 fn a_member_that_runs_adds_others_to_its_chord() {
-    let run = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "flows::a_running_member_alone", "--ignored", "--test-threads=1"])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.success() && said.contains("1 passed"), "{said}");
+    alone("flows::a_running_member_alone");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

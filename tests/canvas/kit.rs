@@ -60,7 +60,19 @@ pub async fn on_all<F: Future<Output = ()>>(test: impl Fn(Celeriac) -> F) {
     }
 }
 
-/// Runs a test on all forms, one after the other: what a body sends goes to the runtime that was started last.
+/// Runs an ignored test in a process of its own, without the runtimes of other tests: what a body sends goes to the runtime that
+/// was started last.
+pub fn alone(test: &str) {
+    let run = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--test-threads=1"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// Runs a test on all forms, one after the other: what a body sends goes to the runtime that was started last. If one sends, the
+/// test is [alone].
 pub async fn on_each<F: Future<Output = ()>>(test: impl Fn(Celeriac) -> F) {
     let dir = tempfile::tempdir().unwrap();
     for form in 0..3 {

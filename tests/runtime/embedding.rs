@@ -1,6 +1,6 @@
 //! Where a runtime may be started and tasks enqueued from: any executor, any thread.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix_web::{App, HttpResponse, web};
@@ -8,7 +8,7 @@ use celeriac::catalogue::QueueRow;
 use celeriac::task::Client;
 use celeriac::{Celeriac, EnqueueError, State, TaskError, task};
 
-use crate::kit::{LONG, add, builder, embedded, hold, memory, status_of};
+use crate::kit::{LONG, add, builder, embedded, hold, memory, status_of, until, until_state};
 
 const _: () = {
     const fn handle<T: Clone + Send + Sync + 'static>() {}
@@ -193,6 +193,55 @@ impl OnAThread for celeriac::task::Enqueue<add::Task> {
 #[test]
 fn delay_goes_to_the_runtime_that_was_started_last_and_still_runs() {
     crate::kit::alone("embedding::delay_in_a_process_of_its_own");
+}
+
+static TOLD: Mutex<Option<std::sync::mpsc::Sender<Option<EnqueueError>>>> = Mutex::new(None);
+
+/// Sends another one first of all, and tells what was wrong with that.
+#[task(queue = "io", max_retries = 0)]
+async fn sends_first_of_all() -> Result<(), TaskError> {
+    let sent = add::delay(1, 1).await;
+    let told = TOLD.lock().unwrap().take();
+    told.expect("it runs once").send(sent.err()).unwrap();
+    Ok(())
+}
+
+/// The thread at the root of a runtime is there from before its queues are.
+fn has_a_root() -> bool {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let mut names = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());
+    names.any(|name| name.trim_end() == "celeriac-root")
+}
+
+#[tokio::test]
+#[ignore = "`what_waits_at_the_start_sends_before_the_start_is_over` runs it in a process of its own"]
+async fn sends_at_the_start_in_a_process_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let elsewhere = QueueRow::new("io").with_served(false);
+    let celeriac = Celeriac::builder().queue(elsewhere).directory(dir.path()).start().await.unwrap();
+    let sends = sends_first_of_all::s().send(celeriac.client()).await.unwrap().id().clone();
+    celeriac.shutdown().await.unwrap();
+    until("the first runtime is gone", async || !has_a_root()).await;
+
+    let (told, heard) = std::sync::mpsc::channel();
+    *TOLD.lock().unwrap() = Some(told);
+    // It holds the thread on which the runtime starts, from when the queues are built until the body has sent.
+    let held = tokio::spawn(async move {
+        while !has_a_root() {
+            tokio::task::yield_now().await;
+        }
+        heard.recv_timeout(LONG)
+    });
+    let celeriac = embedded(dir.path()).await;
+    assert_eq!(held.await.unwrap(), Ok(None));
+    until_state(&sends, &celeriac, State::Success).await;
+    celeriac.shutdown().await.unwrap();
+}
+
+/// What waits in a store runs as soon as its queue is there, which may be before `start` returns.
+#[test]
+fn what_waits_at_the_start_sends_before_the_start_is_over() {
+    crate::kit::alone("embedding::sends_at_the_start_in_a_process_of_its_own");
 }
 
 /// What blocks an event loop is the task's fault; the others' loops go on, and the end comes all the same.
