@@ -106,14 +106,8 @@ async fn adds_one_called(ctx: Context, id: String) -> Result<i64, TaskError> {
     Ok(1)
 }
 
-#[test]
-fn a_member_that_is_added_under_such_an_id_is_refused_and_says_so() {
-    alone("ids::a_member_that_is_added_alone");
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "run by a_member_that_is_added_under_such_an_id_is_refused_and_says_so"]
-async fn a_member_that_is_added_alone() {
+async fn a_member_that_is_added_under_such_an_id_is_refused_and_says_so() {
     on_each(async |celeriac| {
         for id in [String::new(), "x".repeat(300), "\u{1b}[2J\n".repeat(60)] {
             let chord = chord([adds_one_called::s(id.clone()), adds_one_called::s(id.clone())], sum::p());
