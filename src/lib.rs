@@ -58,8 +58,8 @@
 //!
 //! - A task may run twice: it is settled after its run, so one whose process dies runs again. Write it for that.
 //! - An `async fn` must not block; what computes is a plain `fn`, and runs on a thread of its own.
-//! - A queue without a row in the catalogue runs two tasks at a time on blocking threads. One that says
-//!   `io_bound = true` runs fifty on the event loop.
+//! - A queue without a row in the catalogue runs fifty tasks at a time on the event loop if the task that names it is an
+//!   `async fn`, and two at a time on blocking threads if it is a plain `fn`. A row says otherwise.
 //! - Call [`Celeriac::shutdown`] at the end: without it, what runs counts as crashed.
 //!
 //! # Features
@@ -78,7 +78,8 @@
 //! | `cli` | the `celeriac` command: `cargo install celeriac --features cli`, with `amqp` for what waits in RabbitMQ |
 //! | `testing` | for tests of tasks: eager mode, a clock that the test moves, assertions on what was enqueued; and the conformance suites for those who write a broker or a store of their own |
 //!
-//! The manual, one question a page, is in the folder `docs` of the repository.
+//! The manual, one question a page, is in the folder `docs` of the repository. It begins with `docs/start-here.md`, and
+//! `celeriac new` writes the program that is shown there.
 
 // `#[task]` writes `::celeriac::…`; this lets it do so inside this crate too.
 extern crate self as celeriac;
@@ -131,6 +132,23 @@ pub use inventory as __inventory;
 /// The manual's examples are compiled, and those without `no_run` run, with the doc tests.
 #[cfg(doctest)]
 mod manual {
+    #[doc = include_str!("../docs/start-here.md")]
+    struct StartHerePage;
+    #[doc = include_str!("../docs/recipes/mail.md")]
+    struct MailRecipe;
+    #[doc = include_str!("../docs/recipes/webhook.md")]
+    struct WebhookRecipe;
+    #[doc = include_str!("../docs/recipes/import.md")]
+    struct ImportRecipe;
+    #[cfg(feature = "web")]
+    #[doc = include_str!("../docs/recipes/export.md")]
+    struct ExportRecipe;
+    #[doc = include_str!("../docs/recipes/nightly.md")]
+    struct NightlyRecipe;
+    #[doc = include_str!("../docs/recipes/rate-limit.md")]
+    struct RateLimitRecipe;
+    #[doc = include_str!("../docs/recipes/pipeline.md")]
+    struct PipelineRecipe;
     #[doc = include_str!("../docs/arguments.md")]
     struct ArgumentsPage;
     #[doc = include_str!("../docs/calling-tasks.md")]
@@ -174,6 +192,9 @@ mod manual {
     struct RabbitMqPage;
     #[doc = include_str!("../docs/rabbitmq-exchanges.md")]
     struct RabbitMqExchangesPage;
+    #[cfg(feature = "redis")]
+    #[doc = include_str!("../docs/redis.md")]
+    struct RedisPage;
     #[doc = include_str!("../docs/results.md")]
     struct ResultsPage;
     #[doc = include_str!("../docs/serial-tasks.md")]

@@ -77,7 +77,8 @@
 ///
 /// - `async fn` is for work that mostly waits. In a queue of the pool `io` it runs on the event loop beside hundreds
 ///   of others, so it must not block. In a queue of the pool `cpu` it runs on a blocking thread. A queue that the
-///   catalogue does not describe is in the pool `cpu`.
+///   catalogue does not describe takes the pool of the task that names it: `io` for an `async fn`, `cpu` for a plain
+///   `fn`.
 /// - A plain `fn` runs on a blocking thread in both pools, where it may compute for hours without holding up others.
 /// - **Parameters** travel as JSON, by position or by name, also from Python. So each parameter has a plain name and
 ///   an owned type that implements `Serialize` and `DeserializeOwned`: `String`, not `&str`. There are at most 16.

@@ -2,6 +2,8 @@
 
 #[path = "embedded_store/damaged_block.rs"]
 mod damaged_block;
+#[path = "cli/new.rs"]
+mod new;
 #[path = "cli/waiting_tasks.rs"]
 mod waiting_tasks;
 

@@ -7,6 +7,7 @@
 mod check;
 #[cfg(feature = "amqp")]
 mod events;
+mod new;
 mod place;
 mod purge;
 mod queues;
@@ -32,7 +33,7 @@ use crate::store::StoreError;
 /// The exit code when nobody replies: `EX_UNAVAILABLE`, as with Celery.
 const UNAVAILABLE: u8 = 69;
 
-/// Looks after background tasks.
+/// Begins a program with background tasks, and looks after them.
 ///
 /// Exit codes: 0 all is well, 1 the thing that was examined has a fault, 2 the command line is wrong, 69 nobody replies.
 #[derive(Debug, Parser)]
@@ -44,6 +45,10 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a small program with one task, a catalogue and a test, in a directory that is not there yet.
+    ///
+    /// Nothing is overwritten. The program of the manual's first page is the same.
+    New(new::NewArgs),
     /// Check a queue catalogue and explain what each queue promises.
     ///
     /// Prints every mistake at once to standard error, each with its line and what to do about it, and ends with 1.
@@ -114,6 +119,8 @@ enum Failure {
     Store(#[from] StoreError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error(transparent)]
+    New(#[from] new::NewError),
     /// Something is wrong with a store, and the command has printed the details.
     #[error("{0}")]
     Found(String),
@@ -140,6 +147,7 @@ pub fn run() -> ExitCode {
     let line = CommandLine::parse();
     let mut out = io::stdout().lock();
     let done = match &line.command {
+        Command::New(args) => new::run(args, &mut out),
         Command::Check(args) => check::run(args, &mut out),
         Command::Queues(args) => queues::run(args, &mut out),
         Command::Requeue(args) => requeue::run(args, &mut out),
