@@ -182,6 +182,9 @@ mod manual {
     #[cfg(feature = "web")]
     #[doc = include_str!("../docs/soil-pages.md")]
     struct SoilPagesPage;
+    #[cfg(feature = "web")]
+    #[doc = include_str!("../docs/soil-branding.md")]
+    struct SoilBrandingPage;
     #[doc = include_str!("../docs/tasks.md")]
     struct TasksPage;
     #[doc = include_str!("../docs/testing.md")]
