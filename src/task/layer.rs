@@ -35,7 +35,7 @@ pub(crate) type Layers = Arc<[Box<dyn Layer>]>;
 /// #[celeriac::async_trait(?Send)]
 /// impl Layer for Watch {
 ///     async fn call(&self, context: &Context, body: LayeredBody<'_>) -> Outcome {
-///         if context.header("tenant").and_then(|tenant| tenant.as_str()) == Some(&self.moving) {
+///         if context.header("tenant").and_then(|tenant| tenant.as_str()) == Some(self.moving.as_str()) {
 ///             return Err(TaskError::postpone(Duration::from_secs(60)));
 ///         }
 ///         let start = Instant::now();
