@@ -122,7 +122,8 @@ pub use task::{
 };
 
 /// The attribute for implementations of the traits here whose functions are `async`: [`Source`],
-/// [`Broker`](broker::Broker), [`Store`](store::Store) and their abilities. It is the one of the crate `async-trait`, so
+/// [`Broker`](broker::Broker), [`Store`](store::Store) and their abilities, and (as `async_trait(?Send)`)
+/// [`Layer`](task::Layer). It is the one of the crate `async-trait`, so
 /// that a program need not depend on that crate itself.
 pub use async_trait::async_trait;
 
@@ -202,6 +203,9 @@ mod manual {
     #[cfg(feature = "web")]
     #[doc = include_str!("../docs/soil-pages.md")]
     struct SoilPagesPage;
+    #[cfg(feature = "web")]
+    #[doc = include_str!("../docs/soil-branding.md")]
+    struct SoilBrandingPage;
     #[doc = include_str!("../docs/tasks.md")]
     struct TasksPage;
     #[doc = include_str!("../docs/testing.md")]

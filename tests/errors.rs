@@ -15,7 +15,7 @@ use celeriac::soil::{DownloadError, SoilError};
 use celeriac::store::StoreError;
 use celeriac::task::registry::DuplicateTask;
 use celeriac::task::{Interrupt, PermitError, UpdateStateError};
-use celeriac::web::SoilPages;
+use celeriac::web::{Colour, SoilPages, Theme};
 use celeriac::{
     Builder, Celeriac, Due, EnqueueError, GetError, Periodic, Source, SourcePoller, TaskError, async_trait,
 };
@@ -129,6 +129,8 @@ fn each_error_prints_its_text() {
     prints_its_text(&UpdateStateError::Name(0));
     prints_its_text(&Interrupt::SoftTimeLimit);
     prints_its_text(&SoilPages::new("short").unwrap_err());
+    prints_its_text(&SoilPages::new([7; 32]).unwrap().home("exports").unwrap_err());
+    prints_its_text(&Theme::new().colour(Colour::Ink, "red", "#fff").unwrap_err());
     prints_its_text(&"61 * * * *".parse::<Crontab>().unwrap_err());
     prints_its_text(&"Mars/Olympus".parse::<Zone>().unwrap_err());
     for ended in [

@@ -30,7 +30,7 @@ use crate::runtime::{MAX_RESULT_SIZE, Runtime};
 use crate::store::{Address, EmbeddedStore, GuardedStore, MemoryStore, Payloads, Store};
 use crate::task::canvas::CanvasLimits;
 use crate::task::registry::Registry;
-use crate::task::{DataMap, Dispatcher, Periodic, SourcePoller, TaskDefaults};
+use crate::task::{DataMap, Dispatcher, Layer, Periodic, SourcePoller, TaskDefaults};
 
 /// How long a publish may wait for RabbitMQ if the message can go to an outbox instead.
 #[cfg(feature = "amqp")]
@@ -83,6 +83,7 @@ pub struct Builder {
     grace: Duration,
     downloads: Option<DownloadLocation>,
     pub(super) hooks: ProgramHooks,
+    pub(super) layers: Vec<Box<dyn Layer>>,
     pub(super) commands: CustomCommands,
     pub(super) periodic: Vec<Periodic>,
     pollers: Vec<SourcePoller>,
@@ -120,6 +121,7 @@ impl Builder {
             grace: Duration::from_secs(30),
             downloads: None,
             hooks: ProgramHooks::default(),
+            layers: Vec::new(),
             commands: CustomCommands::default(),
             periodic: Vec::new(),
             pollers: Vec::new(),
@@ -482,6 +484,7 @@ impl Builder {
         runtime.track_started = self.track_started;
         runtime.max_result_size = self.max_result_size;
         runtime.hooks = self.hooks;
+        runtime.layers = self.layers.into();
         runtime.payloads = Arc::new(payloads);
         runtime.data = Arc::new(self.data);
         let progress_hub = Arc::new(ActorProgressHub::default());

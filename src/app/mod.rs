@@ -13,6 +13,7 @@ mod fleet;
 mod handle;
 mod hooks;
 mod lanes;
+mod layers;
 mod listener;
 mod program_data;
 mod replies;

@@ -8,14 +8,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as Poller, Poll};
 
+use futures_lite::future::block_on;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use crate::core::Timestamp;
 use crate::core::text::logged_errors;
 use crate::task::{
-    Arguments, Body, BodyFuture, Context, CurrentGuard, Ending, Message, Outcome, TaskDefinition, TaskError,
-    panic_message,
+    Arguments, Body, BodyFuture, Context, CurrentGuard, Ending, Layers, Message, Outcome, TaskDefinition,
+    TaskError, layered, panic_message,
 };
 
 /// The ending of a body that panicked.
@@ -94,12 +95,16 @@ impl Drop for IoBody {
 /// What starts an async body.
 pub(super) type StartIo = fn(Context, &Arguments) -> Result<BodyFuture, TaskError>;
 
-/// Builds an async body on this thread; the caller polls it.
-pub(super) fn start_io(run: StartIo, context: Context) -> Result<IoBody, Ending> {
+/// Builds an async body on this thread, with the program's layers around it; the caller polls it.
+pub(super) fn start_io(run: StartIo, context: Context, layers: &Layers) -> Result<IoBody, Ending> {
     let message = Arc::clone(context.message_arc());
     let span = span_of(&context);
     let entered = CurrentGuard::of(&message);
-    let future = guard(|| run(context, &message.arguments))?.map_err(TaskError::into_ending)?;
+    let future = if layers.is_empty() {
+        guard(|| run(context, &message.arguments))?.map_err(TaskError::into_ending)?
+    } else {
+        layered(layers, Body::Io(run), context)
+    };
     drop(entered);
     Ok(IoBody { future: Some(future), message, span })
 }
@@ -158,6 +163,7 @@ impl CpuBody {
         context: Context,
         started_at: Timestamp,
         stuck: Arc<Stuck>,
+        layers: Layers,
     ) -> Self {
         let (mut done, outcome) = oneshot::channel();
         let own = context.clone();
@@ -172,9 +178,9 @@ impl CpuBody {
                 Body::Cpu(run) => {
                     // Code that looks for the runtime finds it: `Handle::current()`, clients that spawn.
                     let _entered = runtime.enter();
-                    Some(run_cpu(run, context))
+                    Some(run_cpu(run, context, &layers))
                 }
-                Body::Io(run) => runtime.block_on(run_io(run, context, &mut done)),
+                Body::Io(run) => runtime.block_on(run_io(run, context, &layers, &mut done)),
             });
             let returned = ended.unwrap_or_else(|panic| Some(Err(panic)));
             let late = returned.is_some();
@@ -188,12 +194,25 @@ impl CpuBody {
     }
 }
 
-fn run_cpu(run: fn(Context, &Arguments) -> Outcome, context: Context) -> Result<String, Ending> {
+/// Runs a blocking body on this thread, with the program's layers around it.
+fn run_cpu(
+    run: fn(Context, &Arguments) -> Outcome,
+    context: Context,
+    layers: &Layers,
+) -> Result<String, Ending> {
     let message = Arc::clone(context.message_arc());
     let span = span_of(&context);
     let _in_span = span.enter();
     let _entered = CurrentGuard::of(&message);
-    guard(|| run(context, &message.arguments))?.map_err(TaskError::into_ending)
+    let outcome = guard(|| {
+        if layers.is_empty() {
+            return run(context, &message.arguments);
+        }
+        // The body is called inside of this, and may block on futures of its own. Tokio's `block_on` and that of
+        // `futures` would not let it.
+        block_on(layered(layers, Body::Cpu(run), context))
+    });
+    outcome?.map_err(TaskError::into_ending)
 }
 
 /// Runs an async body on a blocking thread of a pool. The body has the thread to itself and may spawn local tasks,
@@ -201,9 +220,10 @@ fn run_cpu(run: fn(Context, &Arguments) -> Outcome, context: Context) -> Result<
 async fn run_io(
     run: StartIo,
     context: Context,
+    layers: &Layers,
     done: &mut oneshot::Sender<Result<String, Ending>>,
 ) -> Option<Result<String, Ending>> {
-    let body = match start_io(run, context.clone()) {
+    let body = match start_io(run, context.clone(), layers) {
         Ok(body) => body,
         Err(ending) => return Some(Err(ending)),
     };

@@ -37,7 +37,7 @@ use crate::protocol::result::Exception;
 use crate::store::{Decision, MemoryStore, Notes, Payloads, Store, StoreError};
 use crate::task::clock::now;
 use crate::task::{
-    Client, Context, DataMap, Dispatcher, DownloadSink, EventFunnel, LaneName, Message, PermitKeeper,
+    Client, Context, DataMap, Dispatcher, DownloadSink, EventFunnel, LaneName, Layers, Message, PermitKeeper,
     ProgressSink, Sinks, State, StateSink, TaskDefinition, TaskId, TaskResult, TrackedState, progress_meta,
     read_progress,
 };
@@ -81,6 +81,8 @@ pub(crate) struct Runtime {
     pub(crate) data: Arc<DataMap>,
     /// What the program wants to be told of.
     pub(crate) hooks: ProgramHooks,
+    /// The program's code around every body.
+    pub(crate) layers: Layers,
 }
 
 impl Runtime {
@@ -163,6 +165,7 @@ impl Runtime {
             permits,
             data: Arc::default(),
             hooks: ProgramHooks::default(),
+            layers: Layers::default(),
         }
     }
 

@@ -268,12 +268,13 @@ async fn wait(run: &Run, hooks: &Hooks) -> Result<String, Ending> {
     let ((soft, hard), context) = (run.time_limits, &run.context);
     before_start(hooks, &run.runtime.hooks, context)?;
     let mut body = match run.start_on_loop() {
-        Some(start) => Running::Io(start_io(start, context.clone())?),
+        Some(start) => Running::Io(start_io(start, context.clone(), &run.runtime.layers)?),
         None => Running::Cpu(CpuBody::start(
             run.definition,
             context.clone(),
             run.started_at,
             Arc::clone(&run.stuck),
+            Arc::clone(&run.runtime.layers),
         )),
     };
     let io = matches!(body, Running::Io(_));

@@ -17,6 +17,7 @@ mod events;
 mod finite;
 mod id;
 mod json;
+mod layer;
 mod message;
 pub(crate) mod option_value;
 mod options;
@@ -75,6 +76,8 @@ pub(crate) use id::{BadId, check_id};
 pub use id::{LONGEST_ID, TaskId};
 pub(crate) use json::look;
 pub use json::{Json, JsonMap};
+pub use layer::{Layer, LayeredBody};
+pub(crate) use layer::{Layers, layered};
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING};
 pub(crate) use message::{PROPERTIES, REQUEUES, SHOWN_AS_LIST};
 #[doc(hidden)]

@@ -4,6 +4,8 @@
 
 mod origin;
 pub mod soil;
+mod theme;
 
 pub use origin::same_origin;
 pub use soil::{SoilPages, soil};
+pub use theme::{Colour, Theme, ThemeError};

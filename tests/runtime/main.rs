@@ -19,6 +19,7 @@ mod for_ever;
 mod fragile;
 mod healing;
 mod hooks;
+mod layers;
 mod options;
 mod order;
 mod overlap;

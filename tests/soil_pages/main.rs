@@ -1,5 +1,6 @@
 //! Soil's pages: as requests see them, and in a real browser.
 
+mod appearance;
 mod browser;
 mod chromium;
 mod guards;

@@ -14,6 +14,7 @@ use futures_util::StreamExt;
 use super::access::Action;
 use super::problem::ProblemDetails;
 use super::routes::{Site, Visit, admit};
+use super::texts::Sentence;
 use crate::soil::{DownloadError, DownloadFacts, SoilState, content_disposition};
 use crate::store::payloads::check_header;
 use crate::task::TaskId;
@@ -32,7 +33,7 @@ pub(super) async fn part(
 ) -> Result<HttpResponse, ProblemDetails> {
     let visit = admit(&request, &site, Action::Look).await?;
     let part = request.match_info().get("part").and_then(|part| part.parse::<usize>().ok());
-    let part = part.ok_or_else(|| ProblemDetails::malformed("A part has a number, from 0."))?;
+    let part = part.ok_or_else(|| ProblemDetails::malformed(Sentence::BrokenPart))?;
     let task = visit.tasks().get(part).cloned().ok_or_else(ProblemDetails::unknown)?;
     serve(&request, &visit, &task).await
 }
@@ -44,9 +45,9 @@ async fn nothing(visit: &Visit, task: &TaskId) -> ProblemDetails {
         Ok(status) if status.gone => ProblemDetails::gone(),
         Ok(status) => match status.state {
             SoilState::Missing => ProblemDetails::unknown(),
-            SoilState::Failed => ProblemDetails::no_file("What was to make it has failed."),
-            SoilState::Success => ProblemDetails::no_file("It is done, and made no file."),
-            SoilState::NotStarted | SoilState::Started => ProblemDetails::no_file("It is not ready yet."),
+            SoilState::Failed => ProblemDetails::no_file(Sentence::NoFileFailed),
+            SoilState::Success => ProblemDetails::no_file(Sentence::NoFileMade),
+            SoilState::NotStarted | SoilState::Started => ProblemDetails::no_file(Sentence::NoFileYet),
         },
     }
 }

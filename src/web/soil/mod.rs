@@ -12,6 +12,9 @@
 //!
 //! Each needs the `key` of a [link](SoilPages::start), unless the pages are [open](SoilPages::open_to_ids).
 //!
+//! [Title](SoilPages::title), [colours](SoilPages::theme), [frame](SoilPages::layout) and
+//! [languages](SoilPages::languages) are the program's to choose.
+//!
 //! ```no_run
 //! use actix_web::{App, HttpServer, Responder, post, web};
 //! use celeriac::soil::Download;
@@ -54,6 +57,7 @@
 
 mod access;
 mod assets;
+mod branding;
 mod events;
 mod file;
 mod html;
@@ -64,11 +68,15 @@ mod problem;
 mod routes;
 mod single_flight;
 mod streams;
+mod texts;
 mod view;
+mod way_back;
 
 pub use access::{Access, Action, Asked};
+pub use branding::PageContent;
 pub use link::StartResponse;
 pub use pages::{SoilPages, SoilPagesError};
+pub use texts::{Language, Sentence};
 
 use actix_web::dev::HttpServiceFactory;
 

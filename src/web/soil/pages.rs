@@ -7,9 +7,11 @@ use std::time::Duration;
 use actix_web::HttpRequest;
 
 use super::access::{Access, AccessHook, Asked};
+use super::branding::Branding;
 use super::key::Keyring;
 use super::link::StartResponse;
 use super::streams::Streams;
+use super::texts::Languages;
 use crate::soil::PartialFailure;
 use crate::task::TaskId;
 
@@ -28,6 +30,22 @@ pub enum SoilPagesError {
     /// The program gave no secret.
     #[error("the links need a secret to be signed with: name at least one")]
     NoSecret,
+    /// A page cannot link to this address.
+    #[error(
+        "`{address}` cannot be the {what}: write a path that begins with one `/`, or a URL that begins with http:// or https://, without spaces and backslashes"
+    )]
+    Address {
+        /// What the address is for.
+        what: &'static str,
+        /// The address.
+        address: String,
+    },
+    /// The program offers no language.
+    #[error("the pages need a language: name at least one, such as `Language::english()`")]
+    NoLanguage,
+    /// The tag of a language has not the form of one.
+    #[error("`{0}` is no tag of a language: write one of BCP 47, such as `de` or `pt-BR`")]
+    Language(String),
 }
 
 crate::core::debug_as_display!(SoilPagesError);
@@ -43,6 +61,8 @@ pub struct SoilPages {
     pub(super) lifetime: Duration,
     pub(super) open: bool,
     pub(super) streams: Streams,
+    pub(super) branding: Branding,
+    pub(super) languages: Languages,
 }
 
 impl SoilPages {
@@ -69,8 +89,8 @@ impl SoilPages {
     /// # Ok::<_, celeriac::web::soil::SoilPagesError>(())
     /// ```
     ///
+    /// # Errors
     /// A secret has fewer than 32 bytes, or there is none.
-    /// One of them is too short, or there is none.
     pub fn with_secrets<S: AsRef<[u8]>>(
         secrets: impl IntoIterator<Item = S>,
     ) -> Result<Self, SoilPagesError> {
@@ -93,6 +113,8 @@ impl SoilPages {
             lifetime: Duration::from_secs(7 * 24 * 3_600),
             open: false,
             streams: Streams::default(),
+            branding: Branding::default(),
+            languages: Languages::default(),
         })
     }
 
