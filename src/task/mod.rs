@@ -18,6 +18,7 @@ mod finite;
 mod id;
 mod json;
 mod message;
+mod on_commit;
 pub(crate) mod option_value;
 mod options;
 pub(crate) mod panic;
@@ -77,6 +78,8 @@ pub(crate) use json::look;
 pub use json::{Json, JsonMap};
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING};
 pub(crate) use message::{PROPERTIES, REQUEUES};
+pub(crate) use on_commit::writes;
+pub use on_commit::{CommitRow, CommitTableError, CommitTransaction, OnCommit, WriteRow};
 #[doc(hidden)]
 pub use options::StatedOptions;
 pub(crate) use options::TaskDefaults;
