@@ -164,7 +164,7 @@ fn no_text_names_a_feature_that_does_not_exist() {
     let (features, _) = features.split_once("[dependencies]").expect("dependencies");
     let features: Vec<&str> = features.lines().filter_map(|line| Some(line.split_once(" = [")?.0)).collect();
     let named = named(
-        r#"features? `([a-z0-9]+)`|--features[ =]([a-z0-9,]+)|celeriac = \{[^}]*features = \[([^\]]*)\]"#,
+        r#"features? `([a-z0-9-]+)`|--features[ =]([a-z0-9,-]+)|celeriac = \{[^}]*features = \[([^\]]*)\]"#,
     );
     assert!(named.len() > 8, "only {} were found: the search is broken", named.len());
     for (page, names) in named {
