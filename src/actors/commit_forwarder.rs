@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -226,7 +226,7 @@ impl Actor for CommitForwarder {
     fn started(&mut self, ctx: &mut Self::Context) {
         let parts = Arc::clone(&self.parts);
         let run = async move { parts.run().await };
-        ctx.spawn(run.into_actor(self).map(|(), _, _| ()));
+        ctx.spawn(run.into_actor(self));
     }
 }
 

@@ -144,6 +144,8 @@ async fn produce(orders: Arc<Orders>, numbers: Arc<AtomicI64>, step: Option<Step
         if end == End::Commit {
             note(&Line::Committed { n });
         }
+        // Stands for the time from one customer to the next.
+        tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
 
