@@ -131,12 +131,13 @@ impl<'t, T: Task> IntoFuture for OnCommit<'t, T> {
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send + 't>>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let row = match Self::row(self.signature) {
+        let Self { signature, transaction } = self;
+        let row = match Self::row(signature) {
             Ok(row) => row,
             Err(refused) => return Box::pin(ready(Err(refused))),
         };
         let id = row.id.clone();
-        let writing = self.transaction.write(row);
+        let writing = transaction.write(row);
         Box::pin(async move {
             if !writing.await? {
                 return Err(EnqueueError::DuplicateId { id });
