@@ -40,6 +40,8 @@
 //! - **Calls.** `delay` and [`Signature`] enqueue, and answer with an [`AsyncResult`]: its [`Receipt`]
 //!   says where the task is and how safe; its value, [`State`] and record can be waited for. What can go wrong is an
 //!   [`EnqueueError`] or a [`GetError`].
+//! - **Commit and enqueue.** `delay_on_commit` makes a call that is a task if a transaction of the program's own database
+//!   commits: [`commit_table`].
 //! - **Canvas.** Tasks follow from each other in chains, groups and chords: [`task::canvas`].
 //! - **The runtime.** [`Celeriac::builder`] starts it, on threads of its own, in any program. The handle, [`Celeriac`],
 //!   has the operator's levers: [`queues`](Celeriac::queues), [`pause`](Celeriac::pause), [`resize`](Celeriac::resize),
@@ -73,6 +75,7 @@
 //! | `tls` | `amqps://` and `rediss://` |
 //! | `web` | Soil's pages for actix-web |
 //! | `s3` | files of downloads in S3 and what speaks its protocol |
+//! | `sqlx-postgres`, `sqlx-sqlite`, `rusqlite`, `diesel-postgres`, `diesel-sqlite` | commit and enqueue, with transactions of that driver: [`commit_table`] |
 //! | `anyhow` | tasks that return `anyhow::Result` |
 //! | `jiff` | times of the crate `jiff` wherever a call takes a time; those of `std` and `chrono` need no feature |
 //! | `cli` | the `celeriac` command: `cargo install celeriac --features cli`, with `amqp` for what waits in RabbitMQ |
@@ -88,6 +91,7 @@ pub mod actors;
 pub mod app;
 pub mod broker;
 pub mod catalogue;
+pub mod commit_table;
 pub mod core;
 mod macros;
 pub mod prelude;
@@ -156,6 +160,9 @@ mod manual {
     struct CallingTasksPage;
     #[doc = include_str!("../docs/celery-tools.md")]
     struct CeleryToolsPage;
+    #[cfg(all(feature = "rusqlite", feature = "sqlx-postgres"))]
+    #[doc = include_str!("../docs/commit-and-enqueue.md")]
+    struct CommitAndEnqueuePage;
     #[doc = include_str!("../docs/celery-protocol.md")]
     struct CeleryProtocolPage;
     #[doc = include_str!("../docs/canvas.md")]

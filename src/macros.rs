@@ -63,6 +63,8 @@
 /// names of functions and modules apart, so both can be used by that name, and one `use` brings in both:
 ///
 /// - `send_email::delay(args..)` enqueues a call. Await it, or block on it with `.wait()` in code that is not async.
+/// - `send_email::delay_on_commit(&mut transaction, args..)` enqueues a call when a transaction of the program's database
+///   commits: see [`commit_table`](crate::commit_table).
 /// - `send_email::s(args..)` is a `Signature`: a call that is not made yet and can get a queue, an ETA, an id...
 /// - `send_email::Task` is the task as a type, for `AsyncResult<send_email::Task>`.
 ///

@@ -239,7 +239,7 @@ fn no_text_names_a_feature_that_does_not_exist() {
     let manifest = read(&root().join("Cargo.toml"));
     let features: Vec<&str> = features(&manifest).collect();
     let named = named(
-        r#"features? `([a-z0-9]+)`|--features[ =]([a-z0-9,]+)|celeriac = \{[^}]*features = \[([^\]]*)\]"#,
+        r#"features? `([a-z0-9-]+)`|--features[ =]([a-z0-9,-]+)|celeriac = \{[^}]*features = \[([^\]]*)\]"#,
     );
     assert!(named.len() > 8, "only {} were found: the search is broken", named.len());
     for (page, names) in named {

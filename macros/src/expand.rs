@@ -114,6 +114,11 @@ fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
         format!("A call of `{plain}` with these arguments, not made yet: a signature, to be given options.");
     let partial = partial(function, task, &vis, &names, &params);
     let delay_doc = format!("Enqueues a call of `{plain}` with these arguments; await it.");
+    let on_commit_doc = format!(
+        "Enqueues a call of `{plain}` with these arguments when the transaction commits; await it, or `wait()`."
+    );
+    // The user's parameters stand beside this name.
+    let transaction = Ident::new("transaction", Span::mixed_site());
     quote! {
         #(#cfgs)*
         #[doc = #module_doc]
@@ -134,6 +139,14 @@ fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
             #[doc = #delay_doc]
             #vis fn delay(#(#params),*) -> ::celeriac::task::Enqueue<Task> {
                 self::s(#(#names),*).delay()
+            }
+
+            #[doc = #on_commit_doc]
+            #vis fn delay_on_commit(
+                #transaction: &mut impl ::celeriac::task::CommitTransaction,
+                #(#params),*
+            ) -> ::celeriac::task::OnCommit<'_, Task> {
+                self::s(#(#names),*).delay_on_commit(#transaction)
             }
         }
     }

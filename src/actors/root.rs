@@ -1,6 +1,5 @@
 //! The root of the supervision tree. `Tree::start` runs it on a thread of its own when the runtime starts; it
-//! builds the queues, beat, the source pollers and the progress actor on its arbiters, and builds each anew when it
-//! dies.
+//! builds the queues, beat, the source pollers, the forwarder and the progress actor, and builds each anew when it dies.
 //!
 //! Invariants:
 //! - A child that died is built anew after a pause by its own restart intensity. The root never gives a child up;
@@ -17,6 +16,7 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use actix_rt::{Arbiter, System};
 
 use super::beat::{Beat, BeatParts, EndBeat};
+use super::commit_forwarder::{CommitForwarder, CommitForwarderParts, EndForwarding};
 use super::progress::{ActorProgressHub, Progress};
 use super::queue::{Queue, TellBars};
 use super::queues::Queues;
@@ -48,6 +48,7 @@ pub(crate) struct Root {
     restarts: HashMap<String, Restarts>,
     beat: Option<Arc<BeatParts>>,
     pollers: Vec<Arc<PollerParts>>,
+    forwarder: Option<Arc<CommitForwarderParts>>,
     closing: bool,
 }
 
@@ -132,7 +133,15 @@ impl Tree {
         self.tell(StartPollers(parts))
     }
 
-    /// Tells the root that a shutdown has begun, and completes when beat and the source pollers have ended.
+    /// Builds the forwarder of the commit table, and completes when it is there.
+    pub(crate) fn start_forwarder(
+        &self,
+        parts: Arc<CommitForwarderParts>,
+    ) -> impl Future<Output = ()> + use<> {
+        self.tell(StartForwarder(parts))
+    }
+
+    /// Tells the root that a shutdown has begun, and completes when beat, the source pollers and the forwarder have ended.
     pub(crate) fn closing(&self) -> impl Future<Output = ()> + use<> {
         self.tell(Closing)
     }
@@ -185,6 +194,7 @@ impl Root {
             restarts: HashMap::new(),
             beat: None,
             pollers: Vec::new(),
+            forwarder: None,
             closing: false,
         }
     }
@@ -229,6 +239,15 @@ impl Root {
             *parts.address.lock() = Some(address);
             drop(built);
         });
+    }
+
+    /// Builds the forwarder on the root's own thread, where no task body can block it.
+    fn start_forwarder(&self, root: Addr<Self>) {
+        let Some(parts) = self.forwarder.clone() else { return };
+        let own = Arc::clone(&parts);
+        let address =
+            supervisor::spawn(|_| CommitForwarder::new(own), move |exit| root.do_send(ForwarderDown(exit)));
+        parts.lives_at(address);
     }
 
     /// Builds the progress actor on the root's own thread, where no task body can block it, and has the queues tell
@@ -475,6 +494,42 @@ impl Handler<PollerDown> for Root {
     }
 }
 
+/// Builds the forwarder of the commit table.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct StartForwarder(Arc<CommitForwarderParts>);
+
+impl Handler<StartForwarder> for Root {
+    type Result = ();
+
+    fn handle(&mut self, StartForwarder(parts): StartForwarder, ctx: &mut Self::Context) {
+        self.forwarder = Some(parts);
+        self.start_forwarder(ctx.address());
+    }
+}
+
+/// The forwarder has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct ForwarderDown(Exit);
+
+impl Handler<ForwarderDown> for Root {
+    type Result = ();
+
+    fn handle(&mut self, ForwarderDown(exit): ForwarderDown, ctx: &mut Self::Context) {
+        if self.closing {
+            return;
+        }
+        let after = self.pause("forwarder");
+        tracing::error!(?exit, ?after, "the forwarder of the commit table died; it is built anew");
+        ctx.run_later(after, |root, ctx| {
+            if !root.closing {
+                root.start_forwarder(ctx.address());
+            }
+        });
+    }
+}
+
 /// The progress actor has ended.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -497,8 +552,8 @@ impl Handler<ProgressDown> for Root {
     }
 }
 
-/// A shutdown has begun. Beat and the source pollers end first, so that they enqueue nothing more; from now on the
-/// root builds nothing anew.
+/// A shutdown has begun. Beat, the source pollers and the forwarder end first, so that they enqueue nothing more; from
+/// now on the root builds nothing anew.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Closing;
@@ -510,8 +565,12 @@ impl Handler<Closing> for Root {
         self.closing = true;
         let beat = self.beat.as_ref().and_then(|parts| parts.living());
         let loops: Vec<_> = self.pollers.iter().filter_map(|parts| parts.living()).collect();
+        let forwarder = self.forwarder.as_ref().and_then(|parts| parts.living());
         Box::pin(async move {
             futures_util::future::join_all(loops.iter().map(|one| one.send(EndLoop))).await;
+            if let Some(forwarder) = forwarder {
+                let _ = forwarder.send(EndForwarding).await;
+            }
             if let Some(beat) = beat {
                 // Beat that is being built anew does not answer, but it publishes nothing either.
                 let _ = beat.send(EndBeat).await;

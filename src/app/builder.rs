@@ -24,6 +24,7 @@ use crate::broker::amqp::{AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Broker, BrokerListener, EmbeddedBroker, GuardedBroker, MemoryBroker, SplitBroker};
 use crate::catalogue::{Catalogue, QueueRow};
+use crate::commit_table::CommitTable;
 use crate::runtime::hooks::ProgramHooks;
 use crate::runtime::progress::ProgressHub;
 use crate::runtime::{MAX_RESULT_SIZE, Runtime};
@@ -87,6 +88,7 @@ pub struct Builder {
     pub(super) commands: CustomCommands,
     pub(super) periodic: Vec<Periodic>,
     pollers: Vec<SourcePoller>,
+    commit_table: Option<Arc<dyn CommitTable>>,
     beat: Option<bool>,
     beat_lease: Option<Duration>,
     pub(super) data: DataMap,
@@ -125,6 +127,7 @@ impl Builder {
             commands: CustomCommands::default(),
             periodic: Vec::new(),
             pollers: Vec::new(),
+            commit_table: None,
             beat: None,
             beat_lease: None,
             data: DataMap::default(),
@@ -176,6 +179,14 @@ impl Builder {
     /// or the store keeps notes, one poller of a name works at a time, in however many processes it is.
     pub fn poller(mut self, poller: SourcePoller) -> Self {
         self.pollers.push(poller);
+        self
+    }
+
+    /// Forwards the calls of [`delay_on_commit`](crate::Signature::delay_on_commit) from this table of the program's
+    /// database to the broker, when their transactions have committed. Of several processes with one table, one at a time
+    /// forwards. A program that only writes into the table does not need this.
+    pub fn commit_table(mut self, table: impl CommitTable) -> Self {
+        self.commit_table = Some(Arc::new(table));
         self
     }
 
@@ -389,6 +400,9 @@ impl Builder {
         }
         #[cfg(feature = "amqp")]
         let mut outbox = None;
+        if let Some(table) = &self.commit_table {
+            table.open().await.map_err(StartError::CommitTable)?;
+        }
         let payloads = self.payloads()?;
         let settings = self.settings(beat);
         let commands = self.commands.checked()?;
@@ -513,7 +527,8 @@ impl Builder {
         inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
         inner.control.settings = settings;
         inner.control.commands = commands;
-        let celeriac = Celeriac::started(inner, beat.then_some(entries), self.pollers).await;
+        let celeriac =
+            Celeriac::started(inner, beat.then_some(entries), self.pollers, self.commit_table).await;
         listener.attend(Arc::downgrade(&celeriac.inner));
         Ok(celeriac)
     }

@@ -160,6 +160,10 @@ impl Client for CeleriacInner {
         self.runtime.enqueue(call, unique).await
     }
 
+    fn check(&self, call: &NewTask) -> Result<(), EnqueueError> {
+        self.runtime.dispatcher.message(call.clone()).map(drop)
+    }
+
     async fn launch(&self, canvas: RawSignature) -> Result<Promise, EnqueueError> {
         if self.closing.load(Ordering::Acquire) {
             return Err(EnqueueError::ShuttingDown);

@@ -1,5 +1,6 @@
 //! The handle on a started runtime, with the operator's levers on queues, dead letters and permits. The levers
-//! on lanes, beat and source pollers are in `lanes.rs`, `beat.rs` and `source_pollers.rs`.
+//! on lanes, beat, source pollers and the commit table are in `lanes.rs`, `beat.rs`, `source_pollers.rs` and
+//! `commit_table.rs`.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
@@ -15,6 +16,7 @@ use super::replies::Replies;
 use super::routing::Routing;
 use super::shutdown::{self, ShutdownReport};
 use crate::actors::beat::{BeatParts, LEASE, TickPublisher};
+use crate::actors::commit_forwarder::CommitForwarderParts;
 use crate::actors::queue::{BrokerBacklog, Steer};
 use crate::actors::queues::Queues;
 use crate::actors::root::Tree;
@@ -23,6 +25,7 @@ use crate::actors::source_poller::PollerParts;
 use crate::actors::{EntryOrigin, QueueStatus, RunningTask};
 use crate::broker::{BrokerError, DeadLetter};
 use crate::catalogue::Catalogue;
+use crate::commit_table::CommitTable;
 use crate::runtime::Runtime;
 use crate::store::{StoreError, groups};
 use crate::task::canvas::CanvasResult;
@@ -71,6 +74,8 @@ pub(super) struct CeleriacInner {
     /// Beat; empty if it is switched off here.
     pub(super) beat: OnceLock<Arc<BeatParts>>,
     pub(super) pollers: OnceLock<Vec<Arc<PollerParts>>>,
+    /// The forwarder of the commit table; empty if there is none.
+    pub(super) forwarder: OnceLock<Arc<CommitForwarderParts>>,
     pub(super) beat_lease: Duration,
     pub(super) control: ControlState,
     /// The client that answers in this one's place, if this is the runtime of a test.
@@ -144,12 +149,13 @@ impl Celeriac {
         Builder::new()
     }
 
-    /// Makes the handle when all parts are there: it registers the client, then starts beat and the source pollers.
-    /// `entries` are the periodic entries that fire here; `None`: beat is off.
+    /// Makes the handle when all parts are there: it registers the client, then starts beat, the source pollers and the
+    /// forwarder. `entries` are the periodic entries that fire here; `None`: beat is off.
     pub(super) async fn started(
         inner: CeleriacInner,
         entries: Option<Vec<(Periodic, EntryOrigin)>>,
         pollers: Vec<SourcePoller>,
+        commit_table: Option<Arc<dyn CommitTable>>,
     ) -> Self {
         let inner = Arc::new(inner);
         let celeriac = Self { inner };
@@ -163,6 +169,9 @@ impl Celeriac {
             celeriac.inner.start_beat(entries).await;
         }
         celeriac.inner.start_pollers(pollers).await;
+        if let Some(table) = commit_table {
+            celeriac.inner.start_forwarder(table).await;
+        }
         celeriac
     }
 
@@ -491,6 +500,7 @@ impl CeleriacInner {
             status_cache: Arc::default(),
             beat: OnceLock::new(),
             pollers: OnceLock::new(),
+            forwarder: OnceLock::new(),
             beat_lease: LEASE,
             control: ControlState::default(),
             #[cfg(feature = "testing")]
@@ -519,6 +529,15 @@ impl CeleriacInner {
         });
         let parts = self.pollers.get_or_init(|| parts.collect()).clone();
         let started = self.with_tree(|tree| tree.start_pollers(parts));
+        if let Some(started) = started {
+            started.await;
+        }
+    }
+
+    async fn start_forwarder(&self, table: Arc<dyn CommitTable>) {
+        let parts = Arc::new(CommitForwarderParts::new(Arc::clone(&self.runtime), table));
+        let parts = Arc::clone(self.forwarder.get_or_init(|| parts));
+        let started = self.with_tree(|tree| tree.start_forwarder(parts));
         if let Some(started) = started {
             started.await;
         }

@@ -7,6 +7,7 @@ mod beat;
 mod builder;
 mod client;
 mod commands;
+mod commit_table;
 mod control;
 mod events;
 mod fleet;

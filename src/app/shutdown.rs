@@ -1,8 +1,8 @@
 //! The shutdown of a runtime within its grace.
 //!
-//! The order: beat and the source pollers end, the queues start nothing more, the runs may end by themselves, their
-//! bodies are told to end when the grace is nearly over, and at its end what is left is handed back. The broker
-//! closes when the queues are done, and the threads of the tree end last.
+//! The order: beat, the source pollers and the forwarder end, the queues start nothing more, the runs may end by
+//! themselves, their bodies are told to end when the grace is nearly over, and at its end what is left is handed back.
+//! The broker closes when the queues are done, and the threads of the tree end last.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -4,6 +4,7 @@ use super::schedule::ScheduleErrors;
 use crate::broker::BrokerError;
 use crate::catalogue::CatalogueErrors;
 use crate::store::StoreError;
+use crate::task::CommitTableError;
 use crate::task::registry::DuplicateTask;
 
 /// Why a runtime did not start. The text says what to do.
@@ -69,6 +70,9 @@ pub enum StartError {
     /// The result store did not open.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The commit table cannot be used.
+    #[error(transparent)]
+    CommitTable(CommitTableError),
     /// The place for downloads cannot be used.
     #[error("{0}")]
     Downloads(String),

@@ -21,6 +21,7 @@ mod io_failure;
 pub(crate) mod json_time;
 pub mod key;
 pub mod lane;
+pub mod look_pauses;
 pub mod permits;
 pub mod poll_schedule;
 pub mod progress;

@@ -11,6 +11,7 @@ pub(crate) mod conclusion;
 pub(crate) mod enqueue;
 mod events;
 mod follow_ups;
+pub(crate) mod forwarding;
 pub(crate) mod hooks;
 pub(crate) mod progress;
 pub(crate) mod revoked_stamps;

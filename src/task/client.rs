@@ -10,8 +10,8 @@ use parking_lot::RwLock;
 
 use super::canvas::Promise;
 use super::{
-    Arguments, Durability, Headers, Json, Message, RawSignature, SerialHeader, State, Task, TaskId,
-    TaskOptions, TaskResult, TrackedState, Unique, UntypedResult,
+    Arguments, CommitTableError, Durability, Headers, Json, Message, RawSignature, SerialHeader, State, Task,
+    TaskId, TaskOptions, TaskResult, TrackedState, Unique, UntypedResult,
 };
 use crate::core::Timestamp;
 
@@ -270,6 +270,9 @@ pub enum EnqueueError {
     /// The broker failed, for the reason in the text.
     #[error("the broker could not take the task: {0}")]
     Broker(String),
+    /// The call could not be written into the commit table.
+    #[error(transparent)]
+    CommitTable(#[from] CommitTableError),
     /// The task was accepted and run at once, and did not succeed. This happens in eager mode only (the feature
     /// `testing`).
     #[error("`{task}` was run at once and is {state}: {}", .errors.join("; "))]
@@ -299,6 +302,7 @@ impl EnqueueError {
                 | Self::Window { .. }
                 | Self::Chord(_)
                 | Self::Broker(_)
+                | Self::CommitTable(CommitTableError::Failed(_))
         )
     }
 }
@@ -374,6 +378,11 @@ crate::core::debug_as_display!(GetError);
 pub trait Client: Send + Sync + 'static {
     /// Accepts a task.
     async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError>;
+    /// Finds what is wrong with a call that is made when a transaction commits, before it is written into the commit
+    /// table. A client that cannot tell finds nothing.
+    fn check(&self, _call: &NewTask) -> Result<(), EnqueueError> {
+        Ok(())
+    }
     /// Sends a canvas: gives ids to its tasks, sends those that run first, and says where the result will be.
     async fn launch(&self, _canvas: RawSignature) -> Result<Promise, EnqueueError> {
         Err(EnqueueError::Canvas("this client knows single tasks only".to_owned()))

@@ -4,6 +4,7 @@
 //! countdown count from the time of sending, not from the time at which the signature was made.
 
 mod broadcast;
+mod committed;
 mod delivery;
 mod options;
 
@@ -24,6 +25,7 @@ use super::{
     Unique, Workflow, check_id,
 };
 use crate::task::clock::now;
+pub(crate) use committed::CallDocument;
 use options::read_options;
 pub(crate) use options::{write_options, written};
 

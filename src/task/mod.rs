@@ -19,6 +19,7 @@ mod id;
 mod json;
 mod layer;
 mod message;
+mod on_commit;
 pub(crate) mod option_value;
 mod options;
 pub(crate) mod panic;
@@ -80,6 +81,8 @@ pub use layer::{Layer, LayeredBody};
 pub(crate) use layer::{Layers, layered};
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING};
 pub(crate) use message::{PROPERTIES, REQUEUES, SHOWN_AS_LIST};
+pub(crate) use on_commit::writes;
+pub use on_commit::{CommitRow, CommitTableError, CommitTransaction, OnCommit, WriteRow};
 #[doc(hidden)]
 pub use options::StatedOptions;
 pub(crate) use options::TaskDefaults;

@@ -11,6 +11,7 @@ use celeriac_test_support as services;
 mod bad_input;
 mod blockage;
 mod builder_options;
+mod commit_table;
 mod concurrency;
 mod embedding;
 mod endings;

@@ -1,5 +1,5 @@
-//! Real services for tests: RabbitMQ, Redis and Python's Celery, each started by the test on ports and directories of
-//! its own, and a proxy that breaks the way to them.
+//! Real services for tests: RabbitMQ, Redis, Postgres and Python's Celery, each started by the test on ports and
+//! directories of its own, and a proxy that breaks the way to them.
 //!
 //! A test binary takes it in with `use celeriac_test_support as services;` in its root.
 //!
@@ -16,6 +16,7 @@ mod authority;
 mod dialogue;
 mod home;
 mod ports;
+mod postgres;
 mod process;
 mod program;
 mod proxy;
@@ -30,6 +31,7 @@ pub use authority::Authority;
 pub use dialogue::Dialogue;
 pub use home::Home;
 pub use ports::free as free_port;
+pub use postgres::Postgres;
 pub use process::{Output, Process, run};
 pub use program::Program;
 pub use proxy::Proxy;
