@@ -8,6 +8,8 @@ mod builder;
 mod client;
 mod commands;
 mod control;
+mod defaults;
+mod downloads;
 mod events;
 mod fleet;
 mod handle;

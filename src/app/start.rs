@@ -75,6 +75,8 @@ impl Builder {
         if let Some(environment) = environment {
             catalogue = catalogue.for_environment(environment)?;
         }
+        catalogue = catalogue.with_defaults(self.defaults.clone());
+        catalogue.zone = self.zone.or(catalogue.zone);
         catalogue.validate()?;
         Ok(catalogue)
     }

@@ -8,6 +8,7 @@ pub(crate) mod clock;
 mod context;
 mod current;
 mod data;
+mod defaults;
 mod definition;
 mod dispatch;
 mod download;
@@ -60,6 +61,7 @@ pub use context::{Context, UpdateStateError};
 pub(crate) use current::CurrentGuard;
 pub(crate) use data::DataMap;
 pub use data::{Data, NeededData};
+pub use defaults::TaskDefaults;
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition, UniqueFn};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
@@ -79,7 +81,6 @@ pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING};
 pub(crate) use message::{PROPERTIES, REQUEUES};
 #[doc(hidden)]
 pub use options::StatedOptions;
-pub(crate) use options::TaskDefaults;
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};
