@@ -28,6 +28,7 @@ mod tests;
 mod worker;
 
 pub use beat::{BeatError, EntryOrigin, EntryStatus};
+pub(crate) use retained::InitialQueue;
 pub use running::RunningTask;
 pub use serial::{LaneHolder, LaneRun, LaneStatus};
 pub use source_poller::PollerStatus;

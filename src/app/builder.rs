@@ -10,6 +10,7 @@ use super::defaults::warn_of_unknown_tasks;
 use super::downloads::DownloadLocation;
 use super::handle::{Celeriac, CeleriacInner};
 use super::listener::RuntimeListener;
+use super::persistent;
 use super::revocation_orders;
 use super::routing::Routing;
 use super::schedule;
@@ -468,7 +469,8 @@ impl Builder {
             None
         } else {
             let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
-            let (tree, up) = Tree::start(Arc::clone(&runtime), progress_hub, rows, self.arbiters)
+            let queues = persistent::begin(&runtime, rows).await?;
+            let (tree, up) = Tree::start(Arc::clone(&runtime), progress_hub, queues, self.arbiters)
                 .map_err(StartError::System)?;
             listener.grown(tree.queues.clone());
             // The caller gets a runtime whose queues can be asked.

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::beat::BeatHandle;
 use super::builder::Builder;
 use super::control::ControlState;
+use super::persistent::forget_pause;
 use super::replies::Replies;
 use super::routing::Routing;
 use super::shutdown::{self, ShutdownReport};
@@ -22,7 +23,7 @@ use crate::actors::serial::Serials;
 use crate::actors::source_poller::PollerParts;
 use crate::actors::{EntryOrigin, QueueStatus, RunningTask};
 use crate::broker::{BrokerError, DeadLetter};
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, QueueRow};
 use crate::runtime::Runtime;
 use crate::store::{StoreError, groups};
 use crate::task::canvas::CanvasResult;
@@ -125,6 +126,11 @@ pub enum ControlError {
     /// The arguments of a command of remote control are no object.
     #[error("a command of remote control takes an object with its arguments by name, or null, not `{0}`")]
     Arguments(String),
+    /// Nobody keeps here what is to hold after a restart.
+    #[error(
+        "nothing here keeps what is to hold after a restart: RabbitMQ keeps no notes, so keep results in Redis (`.result_backend(\"redis://…\")`); the lever was moved for now"
+    )]
+    NothingKept,
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
     NoWorkers,
@@ -259,7 +265,7 @@ impl Celeriac {
             let waiting = BrokerBacklog::in_broker(&*self.inner.runtime.broker, &row.name).await?;
             return Ok(QueueStatus::without_actors(row, waiting, now()));
         }
-        let name = self.find(name)?;
+        let name = &self.find(name)?.name;
         if !self.inner.queues.has(name) {
             return Err(ControlError::NotAnswering(name.to_owned()));
         }
@@ -296,7 +302,7 @@ impl Celeriac {
     }
 
     /// Pauses a queue: nothing more starts in it, and runs go on. The pause lasts until [`resume`](Self::resume) or
-    /// a restart of the program.
+    /// a restart of the program; [`persistent`](Self::persistent) pauses for longer.
     ///
     /// # Errors
     /// There is no such queue, or it does not answer.
@@ -304,16 +310,18 @@ impl Celeriac {
         self.steer(queue, Steer::Pause).await
     }
 
-    /// Ends the pause of a queue.
+    /// Ends the pause of a queue, also one that was to hold after a restart.
     ///
     /// # Errors
-    /// There is no such queue, or it does not answer.
+    /// There is no such queue, or it does not answer. Or it goes on, and the note that pauses it after a restart cannot be
+    /// deleted.
     pub async fn resume(&self, queue: &str) -> Result<(), ControlError> {
-        self.steer(queue, Steer::Resume).await
+        self.steer(queue, Steer::Resume).await?;
+        Ok(forget_pause(self.runtime(), &self.find(queue)?.name).await?)
     }
 
     /// Sets the number of workers of a queue. With fewer than before, the runs go on, and nothing starts until they
-    /// fit.
+    /// fit. It lasts until a restart of the program; [`persistent`](Self::persistent) resizes for longer.
     ///
     /// # Errors
     /// There is no such queue, it does not answer, or `workers` is 0.
@@ -329,7 +337,7 @@ impl Celeriac {
         if let Some(row) = self.row_in_test(queue) {
             return Err(ControlError::InTest(row.name.clone()));
         }
-        let name = self.find(queue)?;
+        let name = &self.find(queue)?.name;
         match self.inner.queues.steer(name, steer).await {
             true => Ok(()),
             false => Err(ControlError::NotAnswering(name.to_owned())),
@@ -351,8 +359,8 @@ impl Celeriac {
         self.is_in_test().then(|| self.catalogue().queue(queue)).flatten().filter(|row| row.served)
     }
 
-    /// The physical name of a queue that is served here.
-    fn find(&self, queue: &str) -> Result<&str, ControlError> {
+    /// The row of a queue that is served here.
+    pub(super) fn find(&self, queue: &str) -> Result<&QueueRow, ControlError> {
         let Some(row) = self.catalogue().queue(queue) else {
             let known: Vec<_> = self.catalogue().queues.iter().map(|row| row.name.as_str()).collect();
             return Err(ControlError::UnknownQueue { queue: queue.to_owned(), known: known.join(", ") });
@@ -360,7 +368,7 @@ impl Celeriac {
         if !row.served {
             return Err(ControlError::ServedElsewhere(row.name.clone()));
         }
-        Ok(&row.name)
+        Ok(row)
     }
 
     /// The dead letters, oldest first, at most `limit`.

@@ -16,6 +16,7 @@ mod handle;
 mod hooks;
 mod lanes;
 mod listener;
+mod persistent;
 mod program_data;
 mod replies;
 mod revocation_orders;
@@ -34,6 +35,7 @@ pub use beat::BeatHandle;
 pub use builder::Builder;
 pub use fleet::{Fleet, NodeReplies};
 pub use handle::{Celeriac, ControlError};
+pub use persistent::PersistentLevers;
 pub use replies::Replies;
 #[cfg(feature = "cli")]
 pub(crate) use revocation_orders::order;
