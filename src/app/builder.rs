@@ -15,6 +15,7 @@ use super::revocation_orders;
 use super::routing::Routing;
 use super::schedule;
 use super::start_error::StartError;
+use super::takeover::when_free;
 use super::variables::Taken;
 use crate::actors::progress::ActorProgressHub;
 use crate::actors::root::Tree;
@@ -339,6 +340,7 @@ impl Builder {
         let environment = self.environment.as_deref();
         // Where no other program can run a task, a periodic entry of a task that is not here is a mistake.
         let runs_all = matches!(self.keeping, Transport::Embedded(..) | Transport::Memory);
+        let forgets = matches!(self.keeping, Transport::Memory);
         let zone = catalogue.zone;
         let entries = schedule::collect(&catalogue.periodic, environment, zone, &registry, runs_all)?;
         let mut routing = Routing::new(catalogue, &registry);
@@ -387,7 +389,11 @@ impl Builder {
             }
             Transport::Embedded(dir) => {
                 let options = EmbeddedOptions { max_chord_size: self.limits.bytes, ..self.embedded.clone() };
-                let broker = blocking::unblock(move || EmbeddedBroker::open(dir, options)).await?;
+                let open = || {
+                    let (dir, options) = (dir.clone(), options.clone());
+                    blocking::unblock(move || EmbeddedBroker::open(dir, options))
+                };
+                let broker = when_free(self.patience, open).await?;
                 (Arc::new(broker.clone()), Arc::new(EmbeddedStore::new(broker)))
             }
         };
@@ -409,8 +415,11 @@ impl Builder {
         #[cfg(feature = "amqp")]
         let broker = match outbox {
             Some(dir) => {
-                let front = OutboxBroker::open(broker, Arc::clone(&store), dir, self.embedded).await?;
-                Arc::new(front) as Arc<dyn Broker>
+                let open = || {
+                    let (broker, store) = (Arc::clone(&broker), Arc::clone(&store));
+                    OutboxBroker::open(broker, store, dir.clone(), self.embedded.clone())
+                };
+                Arc::new(when_free(self.patience, open).await?) as Arc<dyn Broker>
             }
             None => broker,
         };
@@ -478,6 +487,7 @@ impl Builder {
             Some(tree)
         };
         let mut inner = CeleriacInner::new(runtime, routing, tree, self.grace);
+        inner.forgets = forgets;
         inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
         inner.control.settings = settings;
         inner.control.commands = commands;

@@ -14,7 +14,6 @@ use super::control::ControlState;
 use super::persistent::forget_pause;
 use super::replies::Replies;
 use super::routing::Routing;
-use super::shutdown::{self, ShutdownReport};
 use crate::actors::beat::{BeatParts, LEASE, TickPublisher};
 use crate::actors::queue::{BrokerBacklog, Steer};
 use crate::actors::queues::Queues;
@@ -64,7 +63,14 @@ pub(super) struct CeleriacInner {
     pub(super) serials: Arc<Serials>,
     pub(super) tree: Mutex<Option<Tree>>,
     pub(super) grace: Duration,
+    /// Whether a shutdown has begun.
     pub(super) closing: AtomicBool,
+    /// Whether nothing is enqueued any more. It comes after `closing` if a server beside the runtime still answers.
+    pub(super) refusing: AtomicBool,
+    /// Whether what is accepted lasts no longer than the program, so that it is refused as soon as the end begins.
+    pub(super) forgets: bool,
+    /// Cancelled at the beginning of the shutdown, for those who would hold it up.
+    pub(super) ending: CancellationToken,
     /// Cancelled at the end of the shutdown, for those who still wait for results.
     pub(super) closed: CancellationToken,
     /// The statuses that Soil has just computed.
@@ -428,56 +434,6 @@ impl Celeriac {
         self.inner.runtime.sweep_payloads().await?;
         Ok(swept)
     }
-
-    /// Shuts the runtime down within its grace (see [`Builder::shutdown_grace`]): it takes nothing new, starts
-    /// nothing more, waits for what runs, tells it to end when the grace is nearly over, and hands back what is
-    /// left. No attempt is counted for that. A second call waits for nothing and reports nothing.
-    ///
-    /// # Errors
-    /// It is not known whether what was settled last is safe; if it is not, those tasks run again.
-    pub async fn shutdown(&self) -> Result<ShutdownReport, BrokerError> {
-        let grace = self.inner.grace;
-        self.shutdown_within(grace).await
-    }
-
-    /// Shuts the runtime down as [`shutdown`](Self::shutdown) does, but within another grace.
-    ///
-    /// # Errors
-    /// It is not known whether what was settled last is safe; if it is not, those tasks run again.
-    pub async fn shutdown_within(&self, grace: Duration) -> Result<ShutdownReport, BrokerError> {
-        let report = match shutdown::run(&self.inner, grace).await {
-            // Another call shuts down, and is perhaps not done yet.
-            Ok(None) => return Ok(ShutdownReport::default()),
-            Ok(Some(report)) => Ok(report),
-            Err(error) => Err(error),
-        };
-        // The client goes last: a task that still runs and enqueues another one must hear that the runtime shuts
-        // down.
-        task::uninstall(&self.client());
-        report
-    }
-
-    /// Waits for SIGTERM, SIGINT or Ctrl-C, or until somebody asks for the end by remote control (`celery control
-    /// shutdown`), then shuts down.
-    ///
-    /// # Errors
-    /// Signals cannot be waited for, or the shutdown fails as in [`shutdown`](Self::shutdown).
-    pub async fn run_until_signal(&self) -> Result<ShutdownReport, BrokerError> {
-        tokio::select! {
-            signal = shutdown::signal() => {
-                signal.map_err(|e| BrokerError::io_because(format!("signals cannot be waited for: {e}"), e))?;
-            }
-            () = self.shutdown_requested() => {}
-        }
-        self.shutdown().await
-    }
-
-    /// Completes when somebody asks for the end of the program by remote control: Celery's `shutdown`. A program that
-    /// does not call [`run_until_signal`](Self::run_until_signal) waits for it here, and then ends itself and
-    /// [shuts down](Self::shutdown). While nobody waits, whoever asks is told so.
-    pub async fn shutdown_requested(&self) {
-        self.inner.control.shutdown.asked().await;
-    }
 }
 
 impl CeleriacInner {
@@ -495,6 +451,9 @@ impl CeleriacInner {
             tree: Mutex::new(tree),
             grace,
             closing: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
+            forgets: false,
+            ending: CancellationToken::new(),
             closed: CancellationToken::new(),
             status_cache: Arc::default(),
             beat: OnceLock::new(),

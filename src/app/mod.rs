@@ -27,6 +27,7 @@ mod soil;
 mod source_pollers;
 mod start;
 mod start_error;
+mod takeover;
 pub(crate) mod variables;
 
 #[cfg(feature = "cli")]

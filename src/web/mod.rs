@@ -3,7 +3,9 @@
 //! Only this room and the actors name actix.
 
 mod origin;
+mod run;
 pub mod soil;
 
 pub use origin::same_origin;
+pub use run::{RunError, run};
 pub use soil::{SoilPages, soil};
