@@ -61,6 +61,7 @@ mod key;
 mod link;
 mod pages;
 mod problem;
+mod proxy_header;
 mod routes;
 mod single_flight;
 mod streams;
