@@ -46,8 +46,8 @@
 //!                 .service(soil(&celeriac, &pages))
 //!         }
 //!     });
-//!     server.bind(("127.0.0.1", 8080))?.run().await?;
-//!     celeriac.shutdown().await?;
+//!     let server = server.disable_signals().bind(("127.0.0.1", 8080))?.run();
+//!     celeriac::web::run(server, &celeriac).await?;
 //!     Ok(())
 //! }
 //! ```
