@@ -169,6 +169,9 @@ mod manual {
     struct CanvasPage;
     #[doc = include_str!("../docs/defaults.md")]
     struct DefaultsPage;
+    #[cfg(feature = "web")]
+    #[doc = include_str!("../docs/deploying.md")]
+    struct DeployingPage;
     #[doc = include_str!("../docs/downloads.md")]
     struct DownloadsPage;
     #[doc = include_str!("../docs/embedded-store.md")]

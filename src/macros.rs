@@ -272,7 +272,8 @@ pub use celeriac_macros::serial_task;
 ///   with a number, a list of numbers or text; a field that is not named is `*`. Naming a coarse field without the finer
 ///   ones does not compile, because in Celery `crontab(day_of_week = 6)` runs every minute of every Saturday.
 /// - `every = "30s"`: the entry fires at each multiple of this interval since 1970 in UTC.
-/// - `zone = "UTC"`: the zone whose clocks count. If the clocks skip a time, the entry fires at the first instant
+/// - `zone = "UTC"`: the zone whose clocks count; without it that of the program ([`Builder::zone`](crate::Builder::zone)),
+///   which is UTC unless it says so. If the clocks skip a time, the entry fires at the first instant
 ///   after the gap; if they show a time twice, at the first. A crontab of every hour fires whenever the clock shows
 ///   one of its minutes.
 /// - `tenants = path`: an `async fn` without parameters that returns a `Vec<Tenant>`, or a `Result` of one. The entry

@@ -41,8 +41,9 @@ fn check_explains_a_good_file() {
     let email = "\nemail_queue: a task starts at most 30s after it is due; 50 run at a time on the event loop (I/O \
                  bound), up to 100 held over RabbitMQ, up to 1024 of the embedded store; a typical one takes: seconds\n";
     assert!(out.contains(email), "{out}");
-    let route = "\n\nroute: \"*send_report\" with \"domain\" like /ews-ghana$/ or /mvp-/ goes to send_report_throttled\n";
-    assert!(out.ends_with(route), "{out}");
+    let end = "\n\nroute: \"*send_report\" with \"domain\" like /ews-ghana$/ or /mvp-/ goes to send_report_throttled\n\
+               defaults: soft_time_limit 2d\n";
+    assert!(out.ends_with(end), "{out}");
     assert!(
         out.contains("\nlogistics_reminder_queue: no promise on when a task starts; 1 runs at a time on ")
     );

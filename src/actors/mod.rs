@@ -31,6 +31,7 @@ mod worker;
 
 pub use beat::{BeatError, EntryOrigin, EntryStatus};
 pub use commit_forwarder::CommitTableStatus;
+pub(crate) use retained::InitialQueue;
 pub use running::RunningTask;
 pub use serial::{LaneHolder, LaneRun, LaneStatus};
 pub use source_poller::PollerStatus;

@@ -249,7 +249,7 @@ impl Queue {
             stuck: Arc::clone(&self.retained.stuck),
             runtime: Arc::clone(&self.runtime),
             started_at: now,
-            time_limits: self.runtime.levers.time_limits(&message, definition.options),
+            time_limits: self.runtime.time_limits(&message),
             place: None,
         };
         self.assign(slot, run, delivery);

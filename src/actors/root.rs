@@ -20,7 +20,7 @@ use super::commit_forwarder::{CommitForwarder, CommitForwarderParts, EndForwardi
 use super::progress::{ActorProgressHub, Progress};
 use super::queue::{Queue, TellBars};
 use super::queues::Queues;
-use super::retained::RetainedState;
+use super::retained::{InitialQueue, RetainedState};
 use super::serial::Serials;
 use super::source_poller::{EndLoop, PollerLoop, PollerParts};
 use super::supervisor::{self, Exit};
@@ -82,7 +82,7 @@ impl Tree {
     pub(crate) fn start(
         runtime: Arc<Runtime>,
         progress_hub: Arc<ActorProgressHub>,
-        rows: Vec<QueueRow>,
+        rows: Vec<InitialQueue>,
         arbiters: usize,
     ) -> std::io::Result<(Self, tokio::sync::oneshot::Receiver<()>)> {
         let (told, ready) = std::sync::mpsc::channel();
@@ -170,7 +170,7 @@ impl Tree {
 impl Root {
     fn new(
         runtime: Arc<Runtime>,
-        rows: Vec<QueueRow>,
+        rows: Vec<InitialQueue>,
         (queues, serials, progress_hub): (Queues, Arc<Serials>, Arc<ActorProgressHub>),
         arbiters: usize,
     ) -> Self {
@@ -182,8 +182,11 @@ impl Root {
                 reported: false,
             })
             .collect();
-        let rows =
-            rows.into_iter().map(|row| (row.clone(), Arc::new(RetainedState::new(row.workers)))).collect();
+        let rows = rows.into_iter().map(|InitialQueue { row, is_paused }| {
+            let retained = Arc::new(RetainedState::new(row.workers, is_paused));
+            (row, retained)
+        });
+        let rows = rows.collect();
         Self {
             runtime,
             rows,
@@ -368,7 +371,7 @@ impl Handler<AddQueue> for Root {
         if self.closing || self.rows.iter().any(|(known, _)| known.name == row.name) {
             return;
         }
-        let retained = Arc::new(RetainedState::new(row.workers));
+        let retained = Arc::new(RetainedState::new(row.workers, false));
         self.rows.push((row, retained));
         self.start_queue(self.rows.len() - 1, ctx.address(), None);
     }

@@ -65,7 +65,8 @@ impl Grown {
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.show_on(Arc::clone(&progress_hub) as Arc<dyn ProgressHub>);
         let runtime = Arc::new(runtime);
-        let (tree, up) = Tree::start(Arc::clone(&runtime), Arc::clone(&progress_hub), vec![row], 1).unwrap();
+        let (tree, up) =
+            Tree::start(Arc::clone(&runtime), Arc::clone(&progress_hub), vec![row.into()], 1).unwrap();
         up.await.unwrap();
         Self { tree, runtime, progress_hub }
     }

@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use super::backend::{Backend, OpenBackend};
 use super::control::{CustomCommands, Settings};
+use super::defaults::warn_of_unknown_tasks;
+use super::downloads::DownloadLocation;
 use super::handle::{Celeriac, CeleriacInner};
 use super::listener::RuntimeListener;
+use super::persistent;
 use super::revocation_orders;
 use super::routing::Routing;
 use super::schedule;
 use super::start_error::StartError;
+use super::takeover::when_free;
 use super::variables::Taken;
 use crate::actors::progress::ActorProgressHub;
 use crate::actors::root::Tree;
@@ -25,10 +29,11 @@ use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Broker, BrokerListener, EmbeddedBroker, GuardedBroker, MemoryBroker, SplitBroker};
 use crate::catalogue::{Catalogue, QueueRow};
 use crate::commit_table::CommitTable;
+use crate::core::calendar::Zone;
 use crate::runtime::hooks::ProgramHooks;
 use crate::runtime::progress::ProgressHub;
 use crate::runtime::{MAX_RESULT_SIZE, Runtime};
-use crate::store::{Address, EmbeddedStore, GuardedStore, MemoryStore, Payloads, Store};
+use crate::store::{EmbeddedStore, GuardedStore, MemoryStore, Store};
 use crate::task::canvas::CanvasLimits;
 use crate::task::registry::Registry;
 use crate::task::{DataMap, Dispatcher, Layer, Periodic, SourcePoller, TaskDefaults};
@@ -44,13 +49,6 @@ pub(super) enum Transport {
     #[cfg(feature = "amqp")]
     Amqp(String),
     Given(Arc<dyn Broker>, Arc<dyn Store>),
-}
-
-/// Where downloads are kept, if not in the default place.
-enum DownloadLocation {
-    Address(String),
-    Directory(PathBuf),
-    Store(Arc<dyn object_store::ObjectStore>),
 }
 
 /// Puts a runtime together. [`Celeriac::builder`] returns one with the defaults.
@@ -70,7 +68,7 @@ pub struct Builder {
     pub(super) keeping: Transport,
     pub(super) backend: Option<Backend>,
     track_started: bool,
-    embedded: EmbeddedOptions,
+    pub(super) embedded: EmbeddedOptions,
     #[cfg(feature = "amqp")]
     amqp: AmqpOptions,
     #[cfg(feature = "amqp")]
@@ -82,7 +80,7 @@ pub struct Builder {
     limits: CanvasLimits,
     arbiters: usize,
     grace: Duration,
-    downloads: Option<DownloadLocation>,
+    pub(super) downloads: Option<DownloadLocation>,
     pub(super) hooks: ProgramHooks,
     pub(super) layers: Vec<Box<dyn Layer>>,
     pub(super) commands: CustomCommands,
@@ -92,7 +90,10 @@ pub struct Builder {
     beat: Option<bool>,
     beat_lease: Option<Duration>,
     pub(super) data: DataMap,
-    defaults: TaskDefaults,
+    pub(super) defaults: TaskDefaults,
+    pub(super) zone: Option<Zone>,
+    /// How long the start waits for a directory that another process has.
+    pub(super) patience: Duration,
     /// A test has no actors: it does their work itself.
     pub(super) without_actors: bool,
     ca_certs: Option<PathBuf>,
@@ -132,6 +133,8 @@ impl Builder {
             beat_lease: None,
             data: DataMap::default(),
             defaults: TaskDefaults::default(),
+            zone: None,
+            patience: Duration::ZERO,
             without_actors: false,
             ca_certs: None,
             taken: Vec::new(),
@@ -292,20 +295,6 @@ impl Builder {
         self
     }
 
-    /// Whether tasks that do not say it themselves are settled after their run. Celery's `task_acks_late`. Default
-    /// `true`. Serial tasks and tasks with a unique window always are.
-    pub fn acks_late(mut self, late: bool) -> Self {
-        self.defaults.acks_late = Some(late);
-        self
-    }
-
-    /// Whether errors of tasks that do not say it themselves are tried again. Default `true`. Celery says it for all
-    /// tasks with `task_annotations`.
-    pub fn autoretry(mut self, on: bool) -> Self {
-        self.defaults.autoretry = Some(on);
-        self
-    }
-
     /// Sets how the embedded store behaves.
     pub fn embedded_options(mut self, options: EmbeddedOptions) -> Self {
         self.embedded = options;
@@ -353,37 +342,20 @@ impl Builder {
         self
     }
 
-    /// Keeps the files that tasks make for their users in this directory. Default: `downloads` in the directory of
-    /// the embedded store, or memory if everything is there. Over another broker there is no default, and all
-    /// programs that run or serve the exports need the same place.
-    pub fn downloads_in(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.downloads = Some(DownloadLocation::Directory(dir.into()));
-        self
-    }
-
-    /// Keeps those files at a URL: `s3://bucket/prefix` (feature `s3`: S3, or a server with its protocol, found by
-    /// the variables that AWS's tools read, such as `AWS_ENDPOINT_URL` and `AWS_ACCESS_KEY_ID`) or
-    /// `file:///srv/exports`. [`start`](Self::start) refuses any other.
-    pub fn downloads_at(mut self, url: impl Into<String>) -> Self {
-        self.downloads = Some(DownloadLocation::Address(url.into()));
-        self
-    }
-
-    /// Keeps those files in any [`ObjectStore`](object_store::ObjectStore).
-    pub fn download_store(mut self, store: Arc<dyn object_store::ObjectStore>) -> Self {
-        self.downloads = Some(DownloadLocation::Store(store));
-        self
-    }
-
     /// Opens the parts and starts the actors. [`start`](Self::start) is this with what is said around it.
     pub(super) async fn assemble(self) -> Result<Celeriac, StartError> {
-        let registry = Registry::discover()?.with_defaults(self.defaults);
+        let registry = Registry::discover()?;
         let catalogue = self.read_catalogue()?;
+        let registry = registry.with_defaults(catalogue.defaults.clone());
+        let registry = registry.with_rate_limits(catalogue.rate_limits.clone());
+        warn_of_unknown_tasks(&catalogue, &registry);
         let beat = self.beat.or(catalogue.beat).unwrap_or(true);
         let environment = self.environment.as_deref();
         // Where no other program can run a task, a periodic entry of a task that is not here is a mistake.
         let runs_all = matches!(self.keeping, Transport::Embedded(..) | Transport::Memory);
-        let entries = schedule::collect(&catalogue.periodic, environment, &registry, runs_all)?;
+        let forgets = matches!(self.keeping, Transport::Memory);
+        let zone = catalogue.zone;
+        let entries = schedule::collect(&catalogue.periodic, environment, zone, &registry, runs_all)?;
         let mut routing = Routing::new(catalogue, &registry);
         routing.check_broadcasts(&registry)?;
         // A test runs some of the tasks of its program: a task that it does not run may go without its data.
@@ -404,7 +376,7 @@ impl Builder {
             table.open().await.map_err(StartError::CommitTable)?;
         }
         let payloads = self.payloads()?;
-        let settings = self.settings(beat);
+        let settings = self.settings(beat, routing.catalogue());
         let commands = self.commands.checked()?;
         #[cfg(all(feature = "amqp", feature = "redis"))]
         let mut lane_limit = None;
@@ -433,7 +405,11 @@ impl Builder {
             }
             Transport::Embedded(dir) => {
                 let options = EmbeddedOptions { max_chord_size: self.limits.bytes, ..self.embedded.clone() };
-                let broker = blocking::unblock(move || EmbeddedBroker::open(dir, options)).await?;
+                let open = || {
+                    let (dir, options) = (dir.clone(), options.clone());
+                    blocking::unblock(move || EmbeddedBroker::open(dir, options))
+                };
+                let broker = when_free(self.patience, open).await?;
                 (Arc::new(broker.clone()), Arc::new(EmbeddedStore::new(broker)))
             }
         };
@@ -455,8 +431,11 @@ impl Builder {
         #[cfg(feature = "amqp")]
         let broker = match outbox {
             Some(dir) => {
-                let front = OutboxBroker::open(broker, Arc::clone(&store), dir, self.embedded).await?;
-                Arc::new(front) as Arc<dyn Broker>
+                let open = || {
+                    let (broker, store) = (Arc::clone(&broker), Arc::clone(&store));
+                    OutboxBroker::open(broker, store, dir.clone(), self.embedded.clone())
+                };
+                Arc::new(when_free(self.patience, open).await?) as Arc<dyn Broker>
             }
             None => broker,
         };
@@ -516,7 +495,8 @@ impl Builder {
             None
         } else {
             let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
-            let (tree, up) = Tree::start(Arc::clone(&runtime), progress_hub, rows, self.arbiters)
+            let queues = persistent::begin(&runtime, rows).await?;
+            let (tree, up) = Tree::start(Arc::clone(&runtime), progress_hub, queues, self.arbiters)
                 .map_err(StartError::System)?;
             listener.grown(tree.queues.clone());
             // The caller gets a runtime whose queues can be asked.
@@ -524,6 +504,7 @@ impl Builder {
             Some(tree)
         };
         let mut inner = CeleriacInner::new(runtime, routing, tree, self.grace);
+        inner.forgets = forgets;
         inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
         inner.control.settings = settings;
         inner.control.commands = commands;
@@ -534,7 +515,7 @@ impl Builder {
     }
 
     /// What operators may want to know of this program.
-    fn settings(&self, beat: bool) -> Settings {
+    fn settings(&self, beat: bool, catalogue: &Catalogue) -> Settings {
         #[cfg(feature = "amqp")]
         let outbox = self.outbox.is_some();
         #[cfg(feature = "amqp")]
@@ -544,7 +525,8 @@ impl Builder {
         Settings {
             result_backend: self.backend.as_ref().map(Backend::address),
             task_track_started: self.track_started,
-            task_acks_late: self.defaults.acks_late.unwrap_or(true),
+            of_tasks: catalogue.defaults.clone(),
+            zone: catalogue.zone.unwrap_or_default(),
             beat,
             environment: self.environment.clone(),
             shutdown_grace: self.grace,
@@ -553,25 +535,5 @@ impl Builder {
             outbox,
             of_broker,
         }
-    }
-
-    fn payloads(&self) -> Result<Payloads, StartError> {
-        // In a store of its own, no other program makes downloads.
-        let alone = matches!(self.keeping, Transport::Embedded(..) | Transport::Memory);
-        let reserve = self.embedded.min_free_space / 2;
-        Ok(match (&self.downloads, &self.keeping) {
-            (Some(DownloadLocation::Address(url)), _) => {
-                match Address::open(url).map_err(StartError::Downloads)? {
-                    Address::Directory(dir) => Payloads::in_directory(dir, 0, alone),
-                    Address::Objects(objects) => Payloads::given(objects, alone),
-                }
-            }
-            (Some(DownloadLocation::Store(store)), _) => Payloads::given(Arc::clone(store), alone),
-            (Some(DownloadLocation::Directory(dir)), _) => Payloads::in_directory(dir.clone(), 0, alone),
-            (None, Transport::Embedded(dir)) => Payloads::in_directory(dir.join("downloads"), reserve, alone),
-            (None, Transport::Memory) => Payloads::in_memory(),
-            (None, _) if self.without_actors => Payloads::in_memory(),
-            (None, _) => Payloads::nowhere(),
-        })
     }
 }

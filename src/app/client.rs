@@ -21,8 +21,8 @@ use crate::store::{self, GroupResult, StoreError};
 use crate::task::canvas::Promise;
 use crate::task::clock::now;
 use crate::task::{
-    BadId, CanvasPlan, Client, EnqueueError, GetError, HandedOver, Judge, Message, NewTask, RawSignature,
-    Receipt, State, TaskId, TaskResult, TrackedState, Verdict, check_id,
+    BadId, CanvasPlan, Client, Durability, EnqueueError, GetError, HandedOver, Judge, Message, NewTask,
+    RawSignature, Receipt, State, TaskId, TaskResult, TrackedState, Verdict, check_id,
 };
 
 /// How often a task is looked for that neither the broker nor a queue has. A task that is acknowledged before its
@@ -32,6 +32,13 @@ const LOOKS: u32 = 3;
 const MOVING: Duration = Duration::from_millis(1);
 
 impl CeleriacInner {
+    /// Whether a call is refused because of a shutdown. While a server beside the runtime answers its last requests, only
+    /// such calls are that would be gone with the program.
+    fn refuses(&self, durability: Durability) -> bool {
+        let lasts = durability == Durability::Disk && !self.forgets;
+        self.refusing.load(Ordering::Acquire) || (!lasts && self.closing.load(Ordering::Acquire))
+    }
+
     /// The state of a task that is not over, and whether its result will be kept. `None`: nobody has the task.
     async fn unfinished(&self, id: &TaskId) -> Result<Option<(State, bool)>, GetError> {
         if !id.is_usable() {
@@ -153,7 +160,7 @@ fn unreadable<E: Into<StoreError>>(id: &TaskId) -> impl FnOnce(E) -> GetError {
 #[async_trait]
 impl Client for CeleriacInner {
     async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError> {
-        if self.closing.load(Ordering::Acquire) {
+        if self.refuses(call.options.durability) {
             return Err(EnqueueError::ShuttingDown);
         }
         let unique = call.id.is_some();
@@ -165,10 +172,13 @@ impl Client for CeleriacInner {
     }
 
     async fn launch(&self, canvas: RawSignature) -> Result<Promise, EnqueueError> {
-        if self.closing.load(Ordering::Acquire) {
+        if self.refuses(Durability::Disk) {
             return Err(EnqueueError::ShuttingDown);
         }
         let CanvasPlan { messages, sizes, promise, unique } = self.runtime.dispatcher.plan_canvas(canvas)?;
+        if messages.iter().any(|message| self.refuses(message.durability)) {
+            return Err(EnqueueError::ShuttingDown);
+        }
         let unsent: Vec<_> = messages.iter().map(|message| self.runtime.unsent(&message.headers)).collect();
         let sent = self.runtime.to_tell(&messages);
         self.runtime.results()?.publish_canvas(messages, sizes, unique).await?;

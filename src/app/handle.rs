@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::beat::BeatHandle;
 use super::builder::Builder;
 use super::control::ControlState;
+use super::persistent::forget_pause;
 use super::replies::Replies;
 use super::routing::Routing;
-use super::shutdown::{self, ShutdownReport};
 use crate::actors::beat::{BeatParts, LEASE, TickPublisher};
 use crate::actors::commit_forwarder::CommitForwarderParts;
 use crate::actors::queue::{BrokerBacklog, Steer};
@@ -24,7 +24,7 @@ use crate::actors::serial::Serials;
 use crate::actors::source_poller::PollerParts;
 use crate::actors::{EntryOrigin, QueueStatus, RunningTask};
 use crate::broker::{BrokerError, DeadLetter};
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, QueueRow};
 use crate::commit_table::CommitTable;
 use crate::runtime::Runtime;
 use crate::store::{StoreError, groups};
@@ -66,7 +66,14 @@ pub(super) struct CeleriacInner {
     pub(super) serials: Arc<Serials>,
     pub(super) tree: Mutex<Option<Tree>>,
     pub(super) grace: Duration,
+    /// Whether a shutdown has begun.
     pub(super) closing: AtomicBool,
+    /// Whether nothing is enqueued any more. It comes after `closing` if a server beside the runtime still answers.
+    pub(super) refusing: AtomicBool,
+    /// Whether what is accepted lasts no longer than the program, so that it is refused as soon as the end begins.
+    pub(super) forgets: bool,
+    /// Cancelled at the beginning of the shutdown, for those who would hold it up.
+    pub(super) ending: CancellationToken,
     /// Cancelled at the end of the shutdown, for those who still wait for results.
     pub(super) closed: CancellationToken,
     /// The statuses that Soil has just computed.
@@ -130,6 +137,11 @@ pub enum ControlError {
     /// The arguments of a command of remote control are no object.
     #[error("a command of remote control takes an object with its arguments by name, or null, not `{0}`")]
     Arguments(String),
+    /// Nobody keeps here what is to hold after a restart.
+    #[error(
+        "nothing here keeps what is to hold after a restart: RabbitMQ keeps no notes, so keep results in Redis (`.result_backend(\"redis://…\")`); the lever was moved for now"
+    )]
+    NothingKept,
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
     NoWorkers,
@@ -268,7 +280,7 @@ impl Celeriac {
             let waiting = BrokerBacklog::in_broker(&*self.inner.runtime.broker, &row.name).await?;
             return Ok(QueueStatus::without_actors(row, waiting, now()));
         }
-        let name = self.find(name)?;
+        let name = &self.find(name)?.name;
         if !self.inner.queues.has(name) {
             return Err(ControlError::NotAnswering(name.to_owned()));
         }
@@ -305,7 +317,7 @@ impl Celeriac {
     }
 
     /// Pauses a queue: nothing more starts in it, and runs go on. The pause lasts until [`resume`](Self::resume) or
-    /// a restart of the program.
+    /// a restart of the program; [`persistent`](Self::persistent) pauses for longer.
     ///
     /// # Errors
     /// There is no such queue, or it does not answer.
@@ -313,16 +325,18 @@ impl Celeriac {
         self.steer(queue, Steer::Pause).await
     }
 
-    /// Ends the pause of a queue.
+    /// Ends the pause of a queue, also one that was to hold after a restart.
     ///
     /// # Errors
-    /// There is no such queue, or it does not answer.
+    /// There is no such queue, or it does not answer. Or it goes on, and the note that pauses it after a restart cannot be
+    /// deleted.
     pub async fn resume(&self, queue: &str) -> Result<(), ControlError> {
-        self.steer(queue, Steer::Resume).await
+        self.steer(queue, Steer::Resume).await?;
+        Ok(forget_pause(self.runtime(), &self.find(queue)?.name).await?)
     }
 
     /// Sets the number of workers of a queue. With fewer than before, the runs go on, and nothing starts until they
-    /// fit.
+    /// fit. It lasts until a restart of the program; [`persistent`](Self::persistent) resizes for longer.
     ///
     /// # Errors
     /// There is no such queue, it does not answer, or `workers` is 0.
@@ -338,7 +352,7 @@ impl Celeriac {
         if let Some(row) = self.row_in_test(queue) {
             return Err(ControlError::InTest(row.name.clone()));
         }
-        let name = self.find(queue)?;
+        let name = &self.find(queue)?.name;
         match self.inner.queues.steer(name, steer).await {
             true => Ok(()),
             false => Err(ControlError::NotAnswering(name.to_owned())),
@@ -360,8 +374,8 @@ impl Celeriac {
         self.is_in_test().then(|| self.catalogue().queue(queue)).flatten().filter(|row| row.served)
     }
 
-    /// The physical name of a queue that is served here.
-    fn find(&self, queue: &str) -> Result<&str, ControlError> {
+    /// The row of a queue that is served here.
+    pub(super) fn find(&self, queue: &str) -> Result<&QueueRow, ControlError> {
         let Some(row) = self.catalogue().queue(queue) else {
             let known: Vec<_> = self.catalogue().queues.iter().map(|row| row.name.as_str()).collect();
             return Err(ControlError::UnknownQueue { queue: queue.to_owned(), known: known.join(", ") });
@@ -369,7 +383,7 @@ impl Celeriac {
         if !row.served {
             return Err(ControlError::ServedElsewhere(row.name.clone()));
         }
-        Ok(&row.name)
+        Ok(row)
     }
 
     /// The dead letters, oldest first, at most `limit`.
@@ -429,56 +443,6 @@ impl Celeriac {
         self.inner.runtime.sweep_payloads().await?;
         Ok(swept)
     }
-
-    /// Shuts the runtime down within its grace (see [`Builder::shutdown_grace`]): it takes nothing new, starts
-    /// nothing more, waits for what runs, tells it to end when the grace is nearly over, and hands back what is
-    /// left. No attempt is counted for that. A second call waits for nothing and reports nothing.
-    ///
-    /// # Errors
-    /// It is not known whether what was settled last is safe; if it is not, those tasks run again.
-    pub async fn shutdown(&self) -> Result<ShutdownReport, BrokerError> {
-        let grace = self.inner.grace;
-        self.shutdown_within(grace).await
-    }
-
-    /// Shuts the runtime down as [`shutdown`](Self::shutdown) does, but within another grace.
-    ///
-    /// # Errors
-    /// It is not known whether what was settled last is safe; if it is not, those tasks run again.
-    pub async fn shutdown_within(&self, grace: Duration) -> Result<ShutdownReport, BrokerError> {
-        let report = match shutdown::run(&self.inner, grace).await {
-            // Another call shuts down, and is perhaps not done yet.
-            Ok(None) => return Ok(ShutdownReport::default()),
-            Ok(Some(report)) => Ok(report),
-            Err(error) => Err(error),
-        };
-        // The client goes last: a task that still runs and enqueues another one must hear that the runtime shuts
-        // down.
-        task::uninstall(&self.client());
-        report
-    }
-
-    /// Waits for SIGTERM, SIGINT or Ctrl-C, or until somebody asks for the end by remote control (`celery control
-    /// shutdown`), then shuts down.
-    ///
-    /// # Errors
-    /// Signals cannot be waited for, or the shutdown fails as in [`shutdown`](Self::shutdown).
-    pub async fn run_until_signal(&self) -> Result<ShutdownReport, BrokerError> {
-        tokio::select! {
-            signal = shutdown::signal() => {
-                signal.map_err(|e| BrokerError::io_because(format!("signals cannot be waited for: {e}"), e))?;
-            }
-            () = self.shutdown_requested() => {}
-        }
-        self.shutdown().await
-    }
-
-    /// Completes when somebody asks for the end of the program by remote control: Celery's `shutdown`. A program that
-    /// does not call [`run_until_signal`](Self::run_until_signal) waits for it here, and then ends itself and
-    /// [shuts down](Self::shutdown). While nobody waits, whoever asks is told so.
-    pub async fn shutdown_requested(&self) {
-        self.inner.control.shutdown.asked().await;
-    }
 }
 
 impl CeleriacInner {
@@ -496,6 +460,9 @@ impl CeleriacInner {
             tree: Mutex::new(tree),
             grace,
             closing: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
+            forgets: false,
+            ending: CancellationToken::new(),
             closed: CancellationToken::new(),
             status_cache: Arc::default(),
             beat: OnceLock::new(),

@@ -9,6 +9,8 @@ mod client;
 mod commands;
 mod commit_table;
 mod control;
+mod defaults;
+mod downloads;
 mod events;
 mod fleet;
 mod handle;
@@ -16,6 +18,7 @@ mod hooks;
 mod lanes;
 mod layers;
 mod listener;
+mod persistent;
 mod program_data;
 mod replies;
 mod revocation_orders;
@@ -26,6 +29,7 @@ mod soil;
 mod source_pollers;
 mod start;
 mod start_error;
+mod takeover;
 pub(crate) mod variables;
 
 #[cfg(feature = "cli")]
@@ -34,6 +38,7 @@ pub use beat::BeatHandle;
 pub use builder::Builder;
 pub use fleet::{Fleet, NodeReplies};
 pub use handle::{Celeriac, ControlError};
+pub use persistent::PersistentLevers;
 pub use replies::Replies;
 #[cfg(feature = "cli")]
 pub(crate) use revocation_orders::order;

@@ -6,6 +6,7 @@ use super::builder::{Builder, Transport};
 use super::handle::Celeriac;
 use super::schedule;
 use super::start_error::StartError;
+use super::takeover::WaitingCalls;
 use super::variables::{CATALOGUE, traced};
 use crate::catalogue::{Catalogue, CatalogueErrors, Pool};
 use crate::core::Timestamp;
@@ -26,6 +27,8 @@ impl Builder {
     /// name, or the broker or a store does not open. An error about what a variable of [`from_env`](Self::from_env) names
     /// says so.
     pub async fn start(self) -> Result<Celeriac, StartError> {
+        // Before anything is waited for: calls that come from now on find it.
+        let waiting = (!self.patience.is_zero() && !self.without_actors).then(WaitingCalls::open);
         let (in_force, place) = (self.variables_in_force(), self.place());
         if !self.without_actors && self.file.is_none() && Path::new(CUSTOMARY).is_file() {
             tracing::info!(
@@ -34,6 +37,9 @@ impl Builder {
             );
         }
         let celeriac = self.assemble().await.map_err(|error| traced(error, &in_force))?;
+        if let Some(waiting) = waiting {
+            waiting.answer(celeriac.client());
+        }
         // A test's runtime has no actors, and a test has no use for this.
         if celeriac.inner.tree.lock().is_some() {
             celeriac.tell_what_started(&place);
@@ -75,6 +81,8 @@ impl Builder {
         if let Some(environment) = environment {
             catalogue = catalogue.for_environment(environment)?;
         }
+        catalogue = catalogue.with_defaults(self.defaults.clone());
+        catalogue.zone = self.zone.or(catalogue.zone);
         catalogue.validate()?;
         Ok(catalogue)
     }

@@ -89,11 +89,45 @@ impl Catalogue {
             several => format!("{several} aliases"),
         };
         let _ = write!(text, "\n  {aliases}, {}", count(self.routes.len() + self.route_rows.len(), "route"));
+        if !self.rate_limits.is_empty() {
+            let _ = write!(text, ", {}", count(self.rate_limits.len(), "rate limit"));
+        }
         let environments: Vec<_> = self.environments().map(one_line).collect();
         if !environments.is_empty() {
             let _ = write!(text, ", environments: {}", environments.join(", "));
         }
         text
+    }
+
+    /// The defaults of tasks in one line, with the keys of `[defaults]`; `None`: the catalogue states none.
+    #[cfg(feature = "cli")]
+    pub(crate) fn explain_defaults(&self) -> Option<String> {
+        let defaults = &self.defaults;
+        let spans = [
+            ("soft_time_limit", defaults.soft_time_limit),
+            ("time_limit", defaults.time_limit),
+            ("expires", defaults.expires),
+            ("default_retry_delay", defaults.default_retry_delay),
+            ("retry_backoff_max", defaults.retry_backoff_max),
+            ("result_expires", defaults.result_expires),
+        ];
+        let switches = [
+            ("retry_backoff", defaults.retry_backoff),
+            ("retry_jitter", defaults.retry_jitter),
+            ("autoretry", defaults.autoretry),
+            ("acks_late", defaults.acks_late),
+        ];
+        let mut parts: Vec<String> =
+            spans.iter().filter_map(|(key, span)| Some(format!("{key} {}", format_span((*span)?)))).collect();
+        parts.extend(defaults.max_retries.map(|most| format!("max_retries {most}")));
+        parts.extend(switches.iter().filter_map(|(key, on)| Some(format!("{key} {}", (*on)?))));
+        parts.extend(defaults.rate_limit.as_ref().map(|limit| format!("rate_limit {}", limit.text())));
+        if !defaults.expires_except.is_empty() {
+            let names: Vec<String> = defaults.expires_except.iter().map(|name| one_line(name)).collect();
+            parts.push(format!("expires_except {}", names.join(", ")));
+        }
+        parts.extend(self.zone.map(|zone| format!("zone {zone}")));
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
 
     /// How many workers all served queues have, or those in one pool.

@@ -28,7 +28,7 @@ use self::hooks::ProgramHooks;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
 use self::revoked_stamps::RevokedStamps;
 use self::states::StateWriter;
-use self::task_levers::TaskLevers;
+use self::task_levers::{TaskLevers, TimeLimits};
 use crate::broker::completer::{Completer, PlanFollowUps};
 use crate::broker::{
     Broker, BrokerError, BrokerNotes, LaneFacts, LaneLever, MessageLocation, Results, Settle, refusal_reason,
@@ -176,6 +176,12 @@ impl Runtime {
         self.bars =
             Arc::new(BarSink { store: Arc::clone(&self.store), progress_hub: Arc::clone(&progress_hub) });
         self.progress_hub = progress_hub;
+    }
+
+    /// The limits of a run of this message.
+    pub(crate) fn time_limits(&self, message: &Message) -> TimeLimits {
+        let options = || self.dispatcher.registry.options(&message.task).unwrap_or_default();
+        self.levers.time_limits(message, options)
     }
 
     /// The sinks by which bodies report states, progress and downloads, and send calls.

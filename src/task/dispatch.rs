@@ -138,12 +138,12 @@ impl Dispatcher {
         let shadow = call.headers.take_property("shadow");
         let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
         let serial = self.serial(&call)?;
-        let options = self.registry.filled_in(&call.task, call.options);
+        let call = self.filled_in(call);
         let ParentTask { root_id, parent_id, .. } = ParentTask::current();
         let workflow =
             Workflow { root_id, parent_id, reply_to: self.reply_to.clone(), shadow, ..Workflow::default() };
         let workflow = Some(workflow).filter(|workflow| *workflow != Workflow::default());
-        Ok(fill_in(NewTask { serial, options, ..call }, queue, workflow.map(Box::new)))
+        Ok(fill_in(NewTask { serial, ..call }, queue, workflow.map(Box::new)))
     }
 
     /// Makes the messages that are sent when a canvas starts.
@@ -235,8 +235,20 @@ impl Dispatcher {
         };
         // If the key cannot be made here, the worker finds that out too and moves the message to the dead letters.
         let serial = self.serial(&call).unwrap_or_default();
-        let options = self.registry.filled_in(&call.task, call.options);
-        fill_in(NewTask { serial, options, ..call }, queue, workflow)
+        fill_in(NewTask { serial, ..self.filled_in(call) }, queue, workflow)
+    }
+
+    /// The call with the program's defaults for what neither it nor its task states.
+    fn filled_in(&self, mut call: NewTask) -> NewTask {
+        let is_stated = call.options.expires.is_some() || call.expires_at.is_some();
+        call.options = self.registry.filled_in(&call.task, call.options);
+        // Nobody who sends a task for next week means that a default takes it away before its time.
+        if let Some(after) = call.options.expires.filter(|_| !is_stated) {
+            let now = now();
+            let due = call.eta.or_else(|| call.countdown.map(|delay| now + delay));
+            call.expires_at = Some(due.map_or(now, |due| due.max(now)) + after);
+        }
+        call
     }
 
     /// The lane of a call: the call's own, or else the one of its task.

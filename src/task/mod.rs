@@ -8,6 +8,7 @@ pub(crate) mod clock;
 mod context;
 mod current;
 mod data;
+mod defaults;
 mod definition;
 mod dispatch;
 mod download;
@@ -62,6 +63,7 @@ pub use context::{Context, UpdateStateError};
 pub(crate) use current::CurrentGuard;
 pub(crate) use data::DataMap;
 pub use data::{Data, NeededData};
+pub use defaults::TaskDefaults;
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition, UniqueFn};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
@@ -85,7 +87,6 @@ pub(crate) use on_commit::writes;
 pub use on_commit::{CommitRow, CommitTableError, CommitTransaction, OnCommit, WriteRow};
 #[doc(hidden)]
 pub use options::StatedOptions;
-pub(crate) use options::TaskDefaults;
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};

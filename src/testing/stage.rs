@@ -175,7 +175,7 @@ impl Stage {
             stuck: Arc::default(),
             runtime: Arc::clone(&self.runtime),
             started_at: now,
-            time_limits: self.runtime.levers.time_limits(&message, definition.options),
+            time_limits: self.runtime.time_limits(&message),
             place: None,
         };
         let ran = self.perform(&run, delivery).await;

@@ -57,7 +57,7 @@ d = "e"
 e = "d"
 "#;
     let expected = r#"celeriac.toml:1:17: default_queue is "celry", but there is no such queue; did you mean "celery"?
-celeriac.toml:2:1: unknown key "colour" at the top level; the keys at the top level are default_queue, beat, queue, periodic, aliases, routes, route, environment
+celeriac.toml:2:1: unknown key "colour" at the top level; the keys at the top level are default_queue, beat, defaults, queue, periodic, aliases, routes, route, rate_limits, environment
 celeriac.toml:5:1: unknown key "wokers" in queue "celery"; did you mean "workers"?
 celeriac.toml:6:11: "workers" in queue "celery" must be a whole number such as 4, not the string "ten"
 celeriac.toml:7:12: "io_bound" in queue "celery" must be true or false, not the string "yes"
@@ -119,6 +119,67 @@ celeriac.toml:7:8: "queue_arguments" in queue "b" is x-max-priority = 3; it has 
 celeriac.toml:10:36: "x-max-length" in queue_arguments in queue "b" must be text, a number, true, false, or an array or table of these, not the datetime 1979-05-27
 celeriac.toml:12:16: "max_priority" in environment "e", queue "b" is 0; write at least 1"#;
     assert_eq!(errors_of(text), expected);
+}
+
+#[test]
+fn mistakes_in_defaults_and_rate_limits_are_told() {
+    let text = r#"[[queue]]
+name = "celery"
+[defaults]
+soft_time_limit = "2h"
+time_limit = "1h"
+time_limt = "1h"
+max_retries = -1
+default_retry_delay = 10
+autoretry = "yes"
+expires_except = "a.*"
+rate_limit = "0"
+zone = "Asia/Calcuta"
+[rate_limits]
+"a.b" = "10/week"
+"a.c" = 10
+"a.d" = "0"
+"" = "1/s"
+[environment.live.defaults]
+time_limit = "30m"
+expires = "0s"
+expires_except = ["[z-a]"]
+[environment.live.rate_limits]
+"a.b" = "x"
+[environment.live.routes]
+"a.b" = "celry"
+[[environment.live.route]]
+task = "a.*"
+"#;
+    let expected = r#"celeriac.toml:4:1: "soft_time_limit" in [defaults] is "2h"; write less than time_limit, which is "1h": a body that is told to end needs time to do so
+celeriac.toml:6:1: unknown key "time_limt" in [defaults]; did you mean "time_limit"?
+celeriac.toml:7:15: "max_retries" in [defaults] is -1; write at least 0
+celeriac.toml:8:23: "default_retry_delay" in [defaults] must be a duration in quotes such as "30s", not the integer 10
+celeriac.toml:9:13: "autoretry" in [defaults] must be true or false, not the string "yes"
+celeriac.toml:10:18: "expires_except" in [defaults] must be an array of names of tasks such as ["billing.*"], not the string "a.*"
+celeriac.toml:11:14: "rate_limit" in [defaults] is "0"; remove it: without it there is no limit
+celeriac.toml:12:8: "zone" in [defaults] is "Asia/Calcuta"; there is no time zone `Asia/Calcuta`; did you mean `Asia/Calcutta`?
+celeriac.toml:14:9: "a.b" in [rate_limits] is "10/week"; write a rate such as "10/s", "10/m" or "10/h", or "0" for no limit
+celeriac.toml:15:9: "a.c" in [rate_limits] must be a rate in quotes such as "10/m", not the integer 10
+celeriac.toml:17:1: the name "" of a task is empty; write at least one character
+celeriac.toml:19:1: "soft_time_limit" in environment "live" under defaults is "2h"; write less than time_limit, which is "30m": a body that is told to end needs time to do so
+celeriac.toml:20:11: "expires" in environment "live" under defaults is "0s"; write a duration above zero
+celeriac.toml:23:9: "a.b" in environment "live" under rate_limits is "x"; write a rate such as "10/s", "10/m" or "10/h", or "0" for no limit
+celeriac.toml:25:1: route "a.b" leads to "celry", but there is no such queue; did you mean "celery"?
+celeriac.toml:26:1: environment "live", route number 1 has no queue; add queue = "...""#;
+    let found = errors_of(text);
+    let found: Vec<_> =
+        found.lines().filter(|line| !line.contains("expires_except\" in environment")).collect();
+    for (found, expected) in found.iter().zip(expected.lines()) {
+        assert_eq!(*found, expected);
+    }
+    assert_eq!(found.len(), expected.lines().count(), "{found:#?}");
+    // A set that is none is no pattern, and the parser of regular expressions says why.
+    let pattern = errors_of("[defaults]\nexpires_except = [\"[z-a]\"]\n");
+    assert!(
+        pattern.contains("\"expires_except\" in [defaults] is \"[z-a]\"; write names of tasks"),
+        "{pattern}"
+    );
 }
 
 #[test]

@@ -26,6 +26,7 @@ mod order;
 mod overlap;
 mod panics;
 mod permits;
+mod persistent;
 mod refused_rows;
 mod results;
 mod revocation;

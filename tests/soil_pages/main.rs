@@ -5,5 +5,6 @@ mod browser;
 mod chromium;
 mod guards;
 mod program;
+mod proxy;
 mod routes;
 mod tasks;

@@ -63,13 +63,14 @@ use super::{
 use crate::core::Timestamp;
 use crate::core::time::deadline;
 use crate::protocol::{self, Arrival, DecodeError, Properties, Table};
-use crate::rabbitmq::Addresses;
+use crate::rabbitmq::{AddressError, Addresses};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
 use consumer::{ConsumerCommand, ConsumerHandle, QueueConsumer};
 use events::EventsHandle;
 use link::{AmqpLink, ReconnectPause};
 use node::NodeName;
+use options::WriteUrl;
 use parked::ParkedTasks;
 use publisher::{Attempt, Publisher};
 use replies::Replies;
@@ -217,10 +218,21 @@ impl AmqpBroker {
     }
 
     async fn open(url: &str, options: AmqpOptions, patient: bool) -> Result<Self, BrokerError> {
-        let addresses = Addresses::parse(url)
-            .and_then(|addresses| addresses.trusting(options.ca_certs.as_deref()))
-            .map_err(|error| BrokerError::io_because(error.to_string(), error))?
-            .beating(options.heartbeat);
+        let wrong = |error: AddressError| BrokerError::io_because(error.to_string(), error);
+        let read = |url: &str| -> Result<Addresses, AddressError> {
+            let addresses = Addresses::parse(url)?.trusting(options.ca_certs.as_deref())?;
+            Ok(addresses.beating(options.heartbeat))
+        };
+        let reading = read(url).map_err(wrong)?;
+        let writing = match &options.write_url {
+            None => reading.clone(),
+            Some(WriteUrl(url)) => {
+                let writing = read(url).map_err(wrong)?;
+                reading.check_one_vhost(&writing).map_err(wrong)?;
+                writing
+            }
+        };
+        let addresses = BothWays { reading, writing };
         let closing = CancellationToken::new();
         let (told, opened) = oneshot::channel();
         let until = closing.clone();
@@ -264,9 +276,15 @@ impl AmqpBroker {
     }
 }
 
+/// The addresses by which the broker consumes, and those by which it publishes.
+struct BothWays {
+    reading: Addresses,
+    writing: Addresses,
+}
+
 /// The body of the broker's thread.
 fn live(
-    addresses: Addresses,
+    addresses: BothWays,
     options: AmqpOptions,
     patient: bool,
     closing: CancellationToken,
@@ -292,14 +310,15 @@ fn live(
 
 impl AmqpInner {
     async fn open(
-        addresses: Addresses,
+        addresses: BothWays,
         options: AmqpOptions,
         patient: bool,
         closing: CancellationToken,
     ) -> Result<Arc<Self>, BrokerError> {
         let options = Arc::new(options);
-        let link = AmqpLink::open("consumer", addresses.clone(), patient, closing.clone()).await?;
-        let publishing = AmqpLink::open("publisher", addresses, patient, closing).await?;
+        let BothWays { reading, writing } = addresses;
+        let link = AmqpLink::open("consumer", reading, patient, closing.clone()).await?;
+        let publishing = AmqpLink::open("publisher", writing, patient, closing).await?;
         let topology = Arc::new(Topology::new(Arc::clone(&link), Arc::clone(&options)));
         let publisher = Publisher::new(Arc::clone(&publishing), Arc::clone(&topology));
         let events = EventsHandle::new(options.task_events);

@@ -1,5 +1,5 @@
 //! Serves a file by the rules of HTTP: HEAD, ranges, validators, a name that no browser can misread. The bytes are
-//! streamed.
+//! streamed, or a server in front of the program sends them.
 
 use std::ops::Range;
 
@@ -65,6 +65,17 @@ async fn serve(request: &HttpRequest, visit: &Visit, task: &TaskId) -> Result<Ht
 
     if is_known(request, &facts) {
         return Ok(about(&mut HttpResponse::NotModified(), &facts).finish());
+    }
+    if let Some(proxy) = &visit.site.pages.proxy {
+        match proxy.of(&visit.site.soil, task).await {
+            // HEAD, ranges and the length are the other server's matter.
+            Ok(Some(header)) => {
+                return Ok(about(&mut HttpResponse::Ok(), &facts).insert_header(header).finish());
+            }
+            Ok(None) => {}
+            Err(DownloadError::Missing(_)) => return Err(ProblemDetails::gone()),
+            Err(error) => return Err(ProblemDetails::unavailable(&error)),
+        }
     }
     let (code, range) = match wanted(request, &facts) {
         RequestedRange::Whole => (StatusCode::OK, 0..facts.size),

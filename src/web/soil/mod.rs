@@ -49,8 +49,8 @@
 //!                 .service(soil(&celeriac, &pages))
 //!         }
 //!     });
-//!     server.bind(("127.0.0.1", 8080))?.run().await?;
-//!     celeriac.shutdown().await?;
+//!     let server = server.disable_signals().bind(("127.0.0.1", 8080))?.run();
+//!     celeriac::web::run(server, &celeriac).await?;
 //!     Ok(())
 //! }
 //! ```
@@ -65,6 +65,7 @@ mod key;
 mod link;
 mod pages;
 mod problem;
+mod proxy_header;
 mod routes;
 mod single_flight;
 mod streams;

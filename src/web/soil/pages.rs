@@ -10,6 +10,7 @@ use super::access::{Access, AccessHook, Asked};
 use super::branding::Branding;
 use super::key::Keyring;
 use super::link::StartResponse;
+use super::proxy_header::ProxyHeader;
 use super::streams::Streams;
 use super::texts::Languages;
 use crate::soil::PartialFailure;
@@ -63,6 +64,8 @@ pub struct SoilPages {
     pub(super) streams: Streams,
     pub(super) branding: Branding,
     pub(super) languages: Languages,
+    /// How files are sent by the server in front of the program, if they are.
+    pub(super) proxy: Option<ProxyHeader>,
 }
 
 impl SoilPages {
@@ -115,6 +118,7 @@ impl SoilPages {
             streams: Streams::default(),
             branding: Branding::default(),
             languages: Languages::default(),
+            proxy: None,
         })
     }
 
@@ -187,6 +191,35 @@ impl SoilPages {
     #[must_use]
     pub fn event_streams(mut self, of_a_link: usize, in_all: usize) -> Self {
         self.streams = Streams::new(of_a_link, in_all);
+        self
+    }
+
+    /// Has nginx send the files: the answer names them in `X-Accel-Redirect`, below `location`. This location serves
+    /// the directory of downloads and is `internal`, so that nobody else reaches it:
+    ///
+    /// ```text
+    /// location /celeriac-files/ {
+    ///     internal;
+    ///     alias /srv/app/data/downloads/;
+    ///     add_header X-Content-Type-Options nosniff;
+    ///     add_header Content-Security-Policy "default-src 'none'; sandbox";
+    /// }
+    /// ```
+    ///
+    /// nginx keeps the type, the name and the caching of the answer, and makes ranges and validators itself; all other
+    /// headers it takes from its location. A file that is not on a disk of this machine is sent by the program.
+    #[must_use]
+    pub fn x_accel_redirect(mut self, location: &str) -> Self {
+        self.proxy = Some(ProxyHeader::x_accel_redirect(location));
+        self
+    }
+
+    /// Has Apache (`mod_xsendfile`) or lighttpd send the files: the answer names them in `X-Sendfile`. `directory` is the
+    /// directory of downloads as that server sees it. A file that is not on a disk of this machine is sent by the
+    /// program.
+    #[must_use]
+    pub fn x_sendfile(mut self, directory: &str) -> Self {
+        self.proxy = Some(ProxyHeader::x_sendfile(directory));
         self
     }
 

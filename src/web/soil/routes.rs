@@ -8,6 +8,7 @@ use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{HttpRequest, HttpResponse, Resource, web};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::SoilPages;
 use super::access::{Access, Action, Asked, nobodys};
@@ -34,6 +35,8 @@ const POLICY: &str =
 pub(super) struct Site {
     pub(super) soil: Soil,
     pub(super) pages: SoilPages,
+    /// Cancelled when the runtime begins to shut down.
+    pub(super) ending: CancellationToken,
     single_flight: SingleFlight,
 }
 
@@ -52,7 +55,12 @@ pub(super) struct Visit {
 }
 
 pub(super) fn scope(celeriac: &Celeriac, pages: &SoilPages) -> impl HttpServiceFactory + use<> {
-    let site = Site { soil: celeriac.soil(), pages: pages.clone(), single_flight: SingleFlight::default() };
+    let site = Site {
+        soil: celeriac.soil(),
+        pages: pages.clone(),
+        ending: celeriac.ending(),
+        single_flight: SingleFlight::default(),
+    };
     let at = |path: &str| Resource::new(path.to_owned());
     web::scope(&pages.path)
         .app_data(web::Data::new(site))
