@@ -49,10 +49,40 @@ told() { # told COMMAND...
     "$@" 2>&1 | tee -a "$log"
 }
 
-# The first lines of what each failed test says: its message. Whoever looks at a long output sees its end.
+# Whoever looks at a long output sees its end. So that has the names of the failed tests, each below its target, and then what
+# they say: the first lines, and those from where it panics. Of a target that ended in the middle it has the last lines.
 what_failed() {
     printf '\n== what failed\n'
-    awk '/^---- / { left = 90 } /^test result: / { left = 0 } left > 0 { print; left-- }' "$log"
+    awk '
+        /^ +(Running|Doc-tests) / { target = $0; next }
+        /^test .* \.\.\. FAILED/ || /process didn.t exit successfully/ {
+            if (target != "") print target
+            target = ""
+            print
+        }' "$log"
+    awk '
+        function tell(line) {
+            if (++told < 500) print line
+            else if (told == 500) print "(there is more of it in target/tests.log)"
+        }
+        function tell_last(from,    i) {
+            if (from < NR - 59) from = NR - 59
+            for (i = from; i < NR; i++) tell(last[i % 60])
+        }
+        { last[NR % 60] = $0 }
+        /^ +(Running|Doc-tests) / { target = $0; begun = NR; whole = 0; case_begun = 0; section = 0 }
+        # The targets with cases tell of one after the other.
+        /^case .* \.\.\.$/ { case_begun = NR }
+        /^test .* \.\.\. ok/ { case_begun = 0 }
+        /^test .* \.\.\. FAILED/ && case_begun { tell("\n" target); tell_last(case_begun); tell($0); case_begun = 0 }
+        # The others have a section for each that failed.
+        /^---- / { tell("\n" target); tell($0); section = NR; panic = 0; next }
+        /^test result: / { whole = 1 }
+        /^failures:$/ || /^test result: / { section = 0 }
+        section && /panicked at/ && !panic { panic = NR }
+        section && (NR <= section + 30 || panic && NR <= panic + 60) { tell($0) }
+        /process didn.t exit successfully/ && !whole { tell("\n" target); tell_last(begun + 1); tell($0) }
+    ' "$log"
 }
 
 need() { # need COMMAND PACKAGE

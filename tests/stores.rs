@@ -93,7 +93,8 @@ mod redis {
             let server = services::blocking(services::Redis::shared).await;
             let mut options = RedisOptions::default();
             options.global_keyprefix = Some(prefix.clone());
-            options.chord_lease = Duration::from_secs(1);
+            // Longer than a process that is only slow takes, and short enough to be waited for.
+            options.chord_lease = Duration::from_secs(5);
             let store = RedisStore::connect(&server.url_of(1), options).await.unwrap();
             Self { store, prefix }
         }

@@ -25,7 +25,7 @@ pub(super) const REVOKED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How many ids of one revocation are stored and told to the queues at a time.
 const AT_A_TIME: usize = 64;
 /// How long a queue may take to answer a revocation: whoever revokes by remote control waits for about a second.
-const PATIENCE: Duration = Duration::from_millis(80);
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// The runtime as its broker sees it. Until the tree is there, it has no queues.
 pub(super) struct RuntimeListener {

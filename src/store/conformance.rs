@@ -45,8 +45,9 @@ pub trait StoreUnderTest: Sized + Send + Sync + 'static {
     }
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+const PATIENCE: Duration = Duration::from_secs(120);
+/// The first moment of the year 2100. Some stores look at the clock of their machine as well, for which this is always later.
+const NOW: Timestamp = Timestamp::from_millis(4_102_444_800_000);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A record of a task that ended at a fixed time and that expires an hour later.
@@ -126,7 +127,7 @@ pub async fn wait_after_put<S: StoreUnderTest>() {
 
 async fn wait(store: &Arc<dyn Store>, id: &str) -> Result<TaskResult, StoreError> {
     let id = TaskId::from(id);
-    tokio::time::timeout(PATIENCE, store.wait(&id)).await.expect("a record within 20 seconds")
+    tokio::time::timeout(PATIENCE, store.wait(&id)).await.expect("a record within two minutes")
 }
 
 /// All who wait for a record are woken by it, and by nothing else.

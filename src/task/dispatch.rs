@@ -434,7 +434,7 @@ mod tests {
 
     #[test]
     fn what_differs_from_the_task_is_written_and_read() {
-        let eta = Timestamp::from_millis(1_800_000_000_500);
+        let eta = Timestamp::from_millis(4_102_444_800_500);
         let second = Duration::from_secs;
         let signature = Signature::<Mail>::new(&(1,))
             .queue("slow")
@@ -452,7 +452,7 @@ mod tests {
         let plain = write_options(&Signature::<Mail>::new(&(1,)).into_parts().0, &Mail::options());
         assert!(plain.is_empty(), "{plain:?}");
         let options = write_options(&signature.into_parts().0, &Mail::options());
-        assert_eq!(options["eta"], "2027-01-15T08:00:00.500+00:00");
+        assert_eq!(options["eta"], "2100-01-01T00:00:00.500+00:00");
         let message =
             dispatcher().next(Call { options, ..call(serde_json::json!({})) }, &ParentTask::default());
         assert_eq!((message.id.as_str(), message.queue.as_str(), message.priority), ("mine", "slow", 9));
@@ -471,13 +471,13 @@ mod tests {
     #[test]
     fn what_python_writes_is_read_and_what_is_odd_is_left_out() {
         let options = serde_json::json!({
-            "task_id": "t", "countdown": 5, "expires": "2027-01-15T08:00:00", "time_limit": null, "priority": "high",
+            "task_id": "t", "countdown": 5, "expires": "2100-01-01T00:00:00", "time_limit": null, "priority": "high",
             "soft_time_limit": [], "headers": 3, "serializer": "json", "group_id": "g", "group_index": 2,
             "stamped_headers": ["tenant"], "tenant": "acme", "queue": null,
         });
         let message = dispatcher().next(call(options), &ParentTask::default());
         assert_eq!(message.eta, Some(message.enqueued_at + Duration::from_secs(5)));
-        assert_eq!(message.expires, Some(Timestamp::from_millis(1_800_000_000_000)));
+        assert_eq!(message.expires, Some(Timestamp::from_millis(4_102_444_800_000)));
         assert_eq!((message.priority, message.soft_time_limit, message.queue.as_str()), (0, None, "own"));
         let workflow = message.workflow.unwrap();
         assert_eq!((workflow.group.as_deref(), workflow.group_index), (Some("g"), Some(2)));

@@ -12,7 +12,7 @@ use celeriac::task::source_poller::{Due, Source, SourcePoller};
 use celeriac::{TaskError, task};
 use lapin::options::QueuePurgeOptions;
 
-use crate::kit::{Gate, LONG, add, hold, io_queue, record, until, until_status};
+use crate::kit::{Gate, LONG, add, hold, io_queue, record, status_of, until, until_status};
 use crate::rabbit::{Peer, builder, task as python, vhost};
 use crate::services::{Redis, blocking};
 
@@ -28,7 +28,7 @@ async fn what_waits_in_rabbitmq_counts() {
     let gate = Gate::new();
     let held = hold::s(gate.name.clone()).queue("narrow").send(celeriac.client()).await.unwrap();
     gate.entered(1).await;
-    assert_eq!(celeriac.queue("narrow").await.unwrap().blockage, Duration::ZERO, "nothing waits");
+    assert_eq!(status_of(&celeriac, "narrow").await.blockage, Duration::ZERO, "nothing waits");
     let begun = Instant::now();
     let waiting = add::s(1, 1).queue("narrow").send(celeriac.client()).await.unwrap();
     // It is not delivered: the one delivery that the queue may have is the one that runs.
@@ -38,10 +38,8 @@ async fn what_waits_in_rabbitmq_counts() {
     assert!(status.blockage <= begun.elapsed(), "{:?}: never more than it is", status.blockage);
     gate.open();
     assert_eq!(waiting.get(LONG).await, Ok(2));
-    until("nothing waits any more", async || {
-        celeriac.queue("narrow").await.unwrap().blockage == Duration::ZERO
-    })
-    .await;
+    until("nothing waits any more", async || status_of(&celeriac, "narrow").await.blockage == Duration::ZERO)
+        .await;
     drop(held);
     celeriac.shutdown().await.unwrap();
 }

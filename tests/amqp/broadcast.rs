@@ -15,7 +15,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use serde_json::{Value, json};
 
 use crate::control::Caller;
-use crate::kit::{self, io_queue, note, notes, until};
+use crate::kit::{self, io_queue, note, notes, status_of, until};
 use crate::rabbit::{Peer, builder, task as python, vhost};
 
 /// Notes its run; of those that `fails`, the first attempt fails.
@@ -72,7 +72,7 @@ async fn only_id(peer: &Peer) -> String {
 
 async fn until_done(processes: &[&Celeriac], runs: u64) {
     for process in processes {
-        until("it has run here", async || process.queue("news").await.unwrap().done == runs).await;
+        until("it has run here", async || status_of(process, "news").await.done == runs).await;
     }
 }
 

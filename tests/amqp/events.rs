@@ -222,7 +222,7 @@ async fn every_task_has_the_events_that_celery_sends() {
     let peer = &listener.peer;
     peer.send("io", python_task(&name, "eta", "eta", in_millis(2_500)), body).await;
     expect(&"eta".into(), &["received", "started", "succeeded"]);
-    peer.send("io", python_task(&name, "revoked", "eta", in_millis(2_000)), body).await;
+    peer.send("io", python_task(&name, "revoked", "eta", in_millis(10_000)), body).await;
     expect(&"revoked".into(), &["received", "revoked"]);
     peer.send("io", python_task(&name, "expired", "expires", in_millis(-1_000)), body).await;
     expect(&"expired".into(), &["revoked"]);

@@ -52,9 +52,9 @@ async fn tasks_are_shown_where_they_are() {
     let body = json!([[gate.name], {}, {}]).to_string();
     caller.peer.send("io", later.with_priority(0), body.as_bytes()).await;
 
-    let active = caller.told("active", json!({})).await;
-    let own = &active.as_array().unwrap()[0];
-    assert_eq!((keys(own), active.as_array().unwrap().len()), (BTreeSet::from(INFO), 1));
+    let active = caller.list_of(1, "active", json!({})).await;
+    let own = &active[0];
+    assert_eq!(keys(own), BTreeSet::from(INFO));
     assert_eq!(
         (&own["id"], &own["args"], &own["kwargs"]),
         (&json!(running.id()), &json!([gate.name]), &json!({}))
@@ -62,24 +62,24 @@ async fn tasks_are_shown_where_they_are() {
     let info = json!({"exchange": "", "routing_key": "one", "priority": 3, "redelivered": false});
     assert_eq!((&own["delivery_info"], &own["acknowledged"]), (&info, &json!(false)));
     assert_eq!((&own["worker_pid"], own["time_start"].is_f64()), (&json!(std::process::id()), true));
-    let safe = caller.told("dump_active", json!({"safe": true})).await;
+    let safe = caller.list_of(1, "dump_active", json!({"safe": true})).await;
     assert_eq!((&safe[0]["args"], &safe[0]["kwargs"]), (&json!(format!("('{}',)", gate.name)), &json!("{}")));
 
-    until_told(&mut caller, "reserved", |told| told.as_array().is_some_and(|list| list.len() == 1)).await;
-    let reserved = caller.told("dump_reserved", json!({})).await;
+    caller.list_of(1, "reserved", json!({})).await;
+    let reserved = caller.list_of(1, "dump_reserved", json!({})).await;
     assert_eq!((&reserved[0]["id"], &reserved[0]["time_start"]), (&json!(waiting.id()), &Value::Null));
     assert_eq!(reserved[0]["worker_pid"], Value::Null);
 
-    until_told(&mut caller, "scheduled", |told| told.as_array().is_some_and(|list| list.len() == 1)).await;
-    let scheduled = caller.told("dump_schedule", json!({})).await;
+    caller.list_of(1, "scheduled", json!({})).await;
+    let scheduled = caller.list_of(1, "dump_schedule", json!({})).await;
     assert_eq!(keys(&scheduled[0]), BTreeSet::from(["eta", "priority", "request"]));
     assert_eq!((&scheduled[0]["eta"], &scheduled[0]["priority"]), (&json!(eta), &json!(6)));
     let request = &scheduled[0]["request"];
     assert_eq!((&request["id"], &request["acknowledged"]), (&json!("later"), &json!(false)));
 
     let ids = json!([running.id(), waiting.id(), "later", "nobody's"]);
-    let found = caller.told("query_task", json!({ "ids": ids })).await;
-    assert_eq!(found.as_object().unwrap().len(), 3);
+    let all_three = |told: &Value| told.as_object().is_some_and(|found| found.len() == 3);
+    let found = caller.until_told("query_task", json!({ "ids": ids }), all_three).await;
     for (id, state) in
         [(running.id().as_str(), "active"), (waiting.id().as_str(), "reserved"), ("later", "scheduled")]
     {
@@ -89,17 +89,6 @@ async fn tasks_are_shown_where_they_are() {
     gate.open();
     assert_eq!(running.get(LONG).await, Ok(1));
     celeriac.shutdown().await.unwrap();
-}
-
-async fn until_told(caller: &mut Caller, method: &str, is_so: impl Fn(&Value) -> bool) {
-    let start = std::time::Instant::now();
-    loop {
-        let told = caller.told(method, json!({})).await;
-        if is_so(&told) {
-            return;
-        }
-        assert!(start.elapsed() < LONG, "{method} never became what it should be: {told}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,7 +168,7 @@ async fn answers_come_although_everything_is_busy() {
         }
     }
     threads.entered(4).await;
-    assert_eq!(caller.told("active", json!({})).await.as_array().unwrap().len(), 4);
+    caller.list_of(4, "active", json!({})).await;
     block_loop::s(loops.name.clone()).send(celeriac.client()).await.unwrap();
     loops.entered(1).await;
     let methods = [

@@ -36,7 +36,7 @@ pub async fn runtime(url: &str) -> Celeriac {
 
 /// Options that fail soon.
 pub fn impatient() -> AmqpOptions {
-    AmqpOptions::default().with_publish_timeout(Duration::from_secs(2))
+    AmqpOptions::default().with_publish_timeout(Duration::from_secs(10))
 }
 
 /// Somebody else on RabbitMQ.

@@ -48,19 +48,18 @@ async fn killed_connections_lose_nothing_and_the_prefetch_stays() {
     let starts = STARTS.lock().unwrap().clone().unwrap();
     assert_eq!(starts.len(), TASKS as usize);
     let again: u32 = starts.values().map(|n| n - 1).sum();
-    // A publish whose confirmation was cut off is sent again; at most what was on its way at each cut.
-    assert!(again <= 5 * 8, "{again} ran again");
+    // A publish whose confirmation was cut off is sent again; at most what was on its way at each cut, either way.
+    assert!(again <= 5 * (8 + 1), "{again} ran again");
     celeriac.shutdown().await.unwrap();
 }
 
 /// RabbitMQ finds out within a lease that a machine is gone, unless the address says otherwise.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_heartbeat_is_short() {
-    let url = vhost().await;
-    let name = url.rsplit_once('/').unwrap().1.to_owned();
     for (query, seconds) in [("", "3"), ("?heartbeat=20", "20")] {
-        let celeriac = runtime(&format!("{url}{query}")).await;
-        let name = name.clone();
+        let url = vhost().await;
+        let name = url.rsplit_once('/').unwrap().1.to_owned();
+        let celeriac = kit::builder().amqp(format!("{url}{query}")).start().await.unwrap();
         let rows = blocking(move || {
             RabbitMq::shared().ctl(&["list_connections", "vhost", "timeout", "--no-table-headers"])
         });
@@ -108,9 +107,15 @@ fn cpu_of_broker() -> f64 {
     all as f64 / 100.0
 }
 
+#[test]
+fn a_deleted_queue_is_there_again() {
+    kit::alone("recovery::a_queue_that_is_deleted_in_a_process_of_its_own");
+}
+
 /// A queue that is deleted under its consumer is declared again, and consumed on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deleted_queue_is_there_again() {
+#[ignore = "measures the process; run by `a_deleted_queue_is_there_again`"]
+async fn a_queue_that_is_deleted_in_a_process_of_its_own() {
     let url = vhost().await;
     let celeriac = runtime(&url).await;
     let client = || celeriac.client();
@@ -132,9 +137,15 @@ async fn a_deleted_queue_is_there_again() {
     celeriac.shutdown().await.unwrap();
 }
 
+#[test]
+fn a_node_may_stop_and_start() {
+    kit::alone("recovery::a_node_that_stops_and_starts_in_a_process_of_its_own");
+}
+
 /// A node that stops and starts: enqueues say that it is away, what waited is there again, and consumption goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_node_may_stop_and_start() {
+#[ignore = "measures the process; run by `a_node_may_stop_and_start`"]
+async fn a_node_that_stops_and_starts_in_a_process_of_its_own() {
     let node = blocking(RabbitMq::start).await;
     let url = node.url();
     let celeriac = builder(&url).amqp_options(impatient()).start().await.unwrap();
@@ -159,7 +170,11 @@ async fn a_node_may_stop_and_start() {
     for (n, task) in waiting.into_iter().enumerate() {
         assert_eq!(task.get(LONG).await, Ok(2 * n as i64));
     }
-    assert_eq!(add::s(1, 1).send(client()).await.unwrap().get(LONG).await, Ok(2));
+    until("it takes tasks again", async || match add::s(1, 1).send(client()).await {
+        Ok(sum) => sum.get(LONG).await == Ok(2),
+        Err(_) => false,
+    })
+    .await;
     assert_eq!(gate.gauge.all(), 1, "what ended meanwhile did not run again");
     celeriac.shutdown().await.unwrap();
 }

@@ -11,7 +11,7 @@ use celeriac::{Celeriac, Context, State, TaskId, task};
 use lapin::options::{BasicAckOptions, BasicGetOptions};
 use lapin::types::AMQPValue;
 
-use crate::kit::{Gate, LONG, add, hold, record, until};
+use crate::kit::{Gate, LONG, add, hold, record, status_of, until};
 use crate::rabbit::{Peer, runtime, task as python, vhost};
 use crate::services::{Proxy, RabbitMq, blocking};
 
@@ -39,7 +39,7 @@ async fn defect_1_early_acknowledgement_is_bounded_too() {
         sent.push(early::s(gate.name.clone()).send(celeriac.client()).await.unwrap());
     }
     gate.entered(4).await;
-    assert_eq!(celeriac.queue("io").await.unwrap().running, 4);
+    assert_eq!(status_of(&celeriac, "io").await.running, 4);
     gate.open();
     for task in sent {
         assert_eq!(task.get(LONG).await, Ok(1));
@@ -113,7 +113,8 @@ async fn defect_5_a_shutdown_ends_after_a_panic() {
 async fn defect_6_what_was_accepted_is_there_when_the_process_is_not() {
     let url = vhost().await;
     let proxy = blocking(|| Proxy::start(RabbitMq::shared().address())).await;
-    let broker = Arc::new(AmqpBroker::connect(&proxy.url(&url), AmqpOptions::default()).await.unwrap());
+    let options = AmqpOptions::default().with_heartbeat(Duration::from_secs(60));
+    let broker = Arc::new(AmqpBroker::connect(&proxy.url(&url), options).await.unwrap());
     let all = (0..2000).map(|n| {
         let broker = Arc::clone(&broker);
         async move { broker.publish(sample("io", n, Durability::Disk), false).await }

@@ -365,7 +365,7 @@ async fn settled(front: &Front, left: u64) {
             tokio::task::yield_now().await;
         }
     };
-    let patience = std::time::Duration::from_secs(20);
+    let patience = std::time::Duration::from_secs(120);
     tokio::time::timeout(patience, settled).await.expect("the rest is struck out");
 }
 

@@ -26,7 +26,7 @@ pub struct RedisLanes {
 impl RedisLanes {
     async fn at(url: String, prefix: String) -> Self {
         let address = blocking(|| Redis::shared().url()).await;
-        Self::with(url, prefix, address, Duration::from_millis(500)).await
+        Self::with(url, prefix, address, LEASE).await
     }
 
     pub async fn with(url: String, prefix: String, address: String, lease: Duration) -> Self {
@@ -133,7 +133,7 @@ impl Two {
             if is_enough(counts.ready) {
                 return;
             }
-            assert!(start.elapsed() < Duration::from_secs(20), "{counts:?}");
+            assert!(start.elapsed() < Duration::from_secs(120), "{counts:?}");
             tokio::task::yield_now().await;
         }
     }

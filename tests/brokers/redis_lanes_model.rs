@@ -19,7 +19,8 @@ use crate::redis_lanes::{RedisLanes, place};
 use crate::services::{Redis, blocking};
 
 const KEYS: usize = 3;
-const LEASE: Duration = Duration::from_millis(500);
+/// Longer than a process that is only slow takes to renew it. Each crash costs one.
+const LEASE: Duration = Duration::from_secs(3);
 
 #[derive(Clone, Copy, Debug)]
 enum How {

@@ -291,7 +291,7 @@ pub fn with_a_long_journal() {
         took.as_millis(),
         (MORE_THAN_FITS * LOAD) >> 20
     );
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(took < Duration::from_secs(60), "{took:?}");
     again.kill_9().assert_no_panic();
 }
 

@@ -7,14 +7,14 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rustix::process::Signal;
 
-use crate::book::{Book, spread};
+use crate::book::{Book, Totals, spread};
 use crate::child::Orders;
 use crate::ledger::Reader;
 use crate::process::Home;
 use crate::workload::custom_id;
 
 /// Bounds what a start may take on the slowest machine; what it takes on this one is printed.
-const GENEROUS: u64 = 10_000_000;
+const GENEROUS: u64 = 60_000_000;
 
 pub fn number(name: &str, default: u64) -> u64 {
     std::env::var(name)
@@ -43,7 +43,8 @@ impl Moment {
     }
 }
 
-/// At least 200 kills, one final life that drains, and the book.
+/// At least 200 kills, and more where the machine is so slow that too little happens between them; one final life that
+/// drains, and the book.
 pub fn at_random_moments() {
     let seed = number("CRASH_SEED", rand::rng().random_range(0..1_000_000));
     let kills_wanted = number("CRASH_KILLS", 200);
@@ -54,7 +55,8 @@ pub fn at_random_moments() {
     let mut book = Book::default();
     let mut start_takes = 50_000;
     let mut kills = 0;
-    while kills < kills_wanted {
+    let enough = |totals: &Totals| totals.acked > kills_wanted * 5 && totals.reruns > kills_wanted / 10;
+    while kills < kills_wanted || !enough(&book.totals) && kills < kills_wanted * 5 {
         let asked = book.to_ask(40);
         let taken = asked.iter().filter(|(n, id)| *id == custom_id(*n)).map(|(_, id)| id.clone());
         let taken: Vec<_> = taken.collect::<Vec<_>>().choose_multiple(&mut rng, 3).cloned().collect();
@@ -119,8 +121,7 @@ pub fn at_random_moments() {
     println!("    spawn to first start: {}", spread(&book.first_starts));
     println!("    spawn to the rerun of an interrupted task: {}", spread(&book.restarts));
     book.assert_kept();
-    assert!(totals.acked > kills_wanted * 5, "too little happened to mean anything: {totals:?}");
-    assert!(totals.reruns > kills_wanted / 10, "no reruns, so nothing was interrupted: {totals:?}");
+    assert!(enough(totals), "too little happened or was interrupted to mean anything: {totals:?}");
     let slowest = book.restarts.iter().max().copied().unwrap_or(0);
     assert!(slowest < GENEROUS, "an interrupted task started {slowest} µs after the restart");
 }

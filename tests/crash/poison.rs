@@ -1,7 +1,7 @@
 //! A task that takes its process down, every time: it ends in the dead letters, and it alone.
 
 use std::os::unix::process::ExitStatusExt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use celeriac::broker::embedded::EmbeddedOptions;
@@ -25,27 +25,33 @@ const COMPANIONS: u64 = 7;
 /// How many companions run in this process, and that one more does.
 static COMPANY: AtomicUsize = AtomicUsize::new(0);
 static ARRIVED: Notify = Notify::const_new();
+/// Whether the poison runs in this process.
+static ACTING: AtomicBool = AtomicBool::new(false);
 
 /// Waits for company, as far as there is any to be had, and aborts.
 #[task(queue = "io")]
 async fn poison(ctx: Context, company: usize) {
     let _run = Run::start(&ctx, N, 0);
+    ACTING.store(true, Ordering::SeqCst);
     let all_there = async {
         while COMPANY.load(Ordering::SeqCst) < company {
             ARRIVED.notified().await;
         }
     };
-    let _ = tokio::time::timeout(Duration::from_millis(500), all_there).await;
+    let _ = tokio::time::timeout(Duration::from_secs(2), all_there).await;
     std::process::abort();
 }
 
-/// Runs long enough to be there when the poison acts.
+/// Runs for a while, and where the poison runs, until it acts.
 #[task(queue = "io")]
 async fn companion(ctx: Context, n: u64) -> u64 {
     let run = Run::start(&ctx, n, 0);
     COMPANY.fetch_add(1, Ordering::SeqCst);
     ARRIVED.notify_one();
     tokio::time::sleep(Duration::from_millis(100)).await;
+    if ACTING.load(Ordering::SeqCst) {
+        std::future::pending::<()>().await;
+    }
     run.end(How::Value);
     n
 }

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::ledger;
 
 /// Longer than anything takes on a slow machine; who waits this long has hung.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Where a scenario lives: the store, the ledger, and what children wrote to stderr.
 pub struct Home {

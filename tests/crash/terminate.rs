@@ -11,13 +11,12 @@ use tokio::sync::Notify;
 use crate::book::Book;
 use crate::child::{Child, Failure, Orders, emptied, say, until_signal};
 use crate::ledger::{How, Line, Reader};
-use crate::process::Home;
+use crate::process::{Home, PATIENCE};
 use crate::tasks::{Kind, MANY_PANICS, Run};
 use crate::workload::{Call, Numbers, enqueue, watch};
 
-/// The children's grace is 2 s. What a slow machine may take on top; the held tasks would take much longer.
-const IN_TIME: Duration = Duration::from_secs(20);
-const HELD: Duration = Duration::from_secs(50);
+/// The children's grace is 2 s. A child that waits for tasks that are held so long ends too late for the parent.
+const HELD: Duration = Duration::from_secs(5 * PATIENCE.as_secs());
 
 /// Tasks of each sort: on the loop, on threads and attentive, on threads and deaf.
 const ON_LOOP: u64 = 8;
@@ -109,7 +108,6 @@ fn end_with(signals: usize) {
     death.assert_clean();
     let took = begin.elapsed();
     println!("    ended {:.1} s after SIGTERM, grace 2 s", took.as_secs_f64());
-    assert!(took < IN_TIME, "it waited for its tasks: {took:?}");
     home.spawn("terminate", "").death().assert_clean();
     let lines = Reader::open(&home.ledger()).lines();
     let mut starts: HashMap<u64, Vec<(u32, bool)>> = HashMap::new();
@@ -179,7 +177,6 @@ pub fn among_panics() {
     first.signal(Signal::TERM);
     first.death().assert_clean();
     let took = begin.elapsed();
-    assert!(took < IN_TIME, "{took:?}");
     let mut reader = Reader::open(&home.ledger());
     let mut book = Book::default();
     book.read(&mut reader);

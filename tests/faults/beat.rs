@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::ledger::{Line, Reader, note, now};
 use crate::process::{Home, Life};
+use crate::scene::STEADY;
 use crate::services::{Proxy, RabbitMq, Redis, await_condition};
 
 const ENTRY: &str = "often";
@@ -159,17 +160,23 @@ impl Stage {
     }
 }
 
-/// The one that leads.
-fn leader(beaters: &mut [Beater]) -> usize {
+/// The one that leads, and its term.
+fn leader(stage: &Stage, beaters: &mut [Beater]) -> (usize, u64) {
     await_condition("one of them leads", || {
-        beaters.iter_mut().position(Beater::leads).ok_or_else(|| "nobody does".to_owned())
+        let term = stage.term();
+        let leading: Vec<usize> = (0..beaters.len()).filter(|n| beaters[*n].leads()).collect();
+        // Else another one took over meanwhile, or one does not know yet that another one has.
+        match (&leading[..], stage.term() == term) {
+            ([one], true) => Ok((*one, term)),
+            (all, _) => Err(format!("{all:?} do, since term {term}")),
+        }
     })
 }
 
 pub fn each_tick_once() {
     // A server of its own: the notes have no other prefix than those of other cases.
     let (rabbitmq, redis) = (RabbitMq::shared(), Redis::start());
-    let amqp = rabbitmq.vhost("beat");
+    let amqp = format!("{}?{STEADY}", rabbitmq.vhost("beat"));
     let home = Home::new();
     let reader = Reader::open(&home.ledger());
     let mut stage = Stage { rabbitmq, redis, amqp, home, reader, ran: BTreeMap::new() };
@@ -183,8 +190,7 @@ pub fn each_tick_once() {
     let mut took: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
     for round in 0..15 {
         stage.progress(SOME);
-        let at = leader(&mut beaters);
-        let term = stage.term();
+        let (at, term) = leader(&stage, &mut beaters);
         let how = ["killed", "frozen", "cut off", "without RabbitMQ", "ended"][round % 5];
         match how {
             "killed" => {

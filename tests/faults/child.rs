@@ -27,6 +27,8 @@ use crate::workflows::child as workflows;
 pub const QUEUE: &str = "fleet";
 /// Enqueues of one process that are under way at a time.
 const AT_ONCE: usize = 100;
+/// Longer than anything that is got over takes on a slow machine, alarms and stopped nodes included.
+pub const PUBLISH_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What a child is told at its start, on the first line of its stdin. Later lines: `more <n>` enqueues so many, and is
 /// answered by `enqueued`; `end` ends it.
@@ -144,7 +146,10 @@ async fn live(
     GATE.set(orders.gate).expect("one fleet a process");
     let queue_type = if orders.quorum { QueueType::Quorum } else { QueueType::Classic };
     // Here each kill is one of ours.
-    let options = AmqpOptions::default().queue_type(queue_type).with_delivery_limit(1000);
+    let options = AmqpOptions::default()
+        .queue_type(queue_type)
+        .with_delivery_limit(1000)
+        .with_publish_timeout(PUBLISH_TIMEOUT);
     let mut row = QueueRow::new(QUEUE).with_pool(Pool::Io).with_workers(orders.workers);
     if orders.none_in_reserve {
         row = row.with_prefetch(orders.workers);

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::scene::{Scene, TASKS};
+use crate::scene::{STEADY, Scene, TASKS};
 use crate::services::{Proxy, RabbitMq, await_condition};
 
 /// A fleet that reaches RabbitMQ through this proxy.
-fn behind(proxy: &Proxy, query: &str) -> Scene {
+fn behind(proxy: &Proxy) -> Scene {
     let mut scene = Scene::shared();
-    scene.orders.amqp = format!("{}{query}", proxy.url(&scene.orders.amqp));
+    scene.orders.amqp = proxy.url(&scene.orders.amqp);
     scene
 }
 
@@ -16,8 +16,7 @@ fn behind(proxy: &Proxy, query: &str) -> Scene {
 pub fn cut_and_closed() {
     let node = RabbitMq::shared();
     let proxy = Proxy::start(node.address());
-    // Only what is cut here is cut: on a machine that has no time for heartbeats they would cut as well.
-    let mut scene = behind(&proxy, "?heartbeat=60");
+    let mut scene = behind(&proxy);
     scene.join_all(3);
     scene.progress(1);
     scene.disturb();
@@ -39,7 +38,8 @@ pub fn cut_and_closed() {
 pub fn slow_and_half_open() {
     let node = RabbitMq::shared();
     let proxy = Proxy::start(node.address());
-    let mut scene = behind(&proxy, "?heartbeat=2");
+    let mut scene = behind(&proxy);
+    scene.orders.amqp = scene.orders.amqp.replace(STEADY, "heartbeat=5");
     scene.join_all(3);
     scene.progress(1);
     scene.disturb();

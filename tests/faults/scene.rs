@@ -12,7 +12,9 @@ use crate::services::{RabbitMq, Redis};
 use crate::witness::Witness;
 
 /// Longer than anything takes on a slow machine; who waits this long has hung.
-const PATIENCE: Duration = Duration::from_secs(180);
+pub const PATIENCE: Duration = Duration::from_secs(300);
+/// Only what is cut here is cut: on a machine that has no time for heartbeats they would cut as well.
+pub const STEADY: &str = "heartbeat=60";
 /// Workers of each process.
 pub const WORKERS: usize = 8;
 
@@ -50,7 +52,7 @@ impl Scene {
     pub fn shared() -> Self {
         static SCENES: AtomicU32 = AtomicU32::new(0);
         let url = RabbitMq::shared().vhost(&format!("scene-{}", SCENES.fetch_add(1, Ordering::Relaxed)));
-        Self::at(url)
+        Self::at(format!("{url}?{STEADY}"))
     }
 
     /// Tasks do not end until it is opened again.

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 
 use crate::ledger::{Reader, note};
 use crate::process::{Home, Life};
+use crate::scene::STEADY;
 use crate::services::{RabbitMq, Redis, await_condition};
 
 pub const QUEUE: &str = "rows";
@@ -56,7 +57,7 @@ struct Table(Connection);
 impl Table {
     fn open(path: &Path) -> rusqlite::Result<Self> {
         let connection = Connection::open(path)?;
-        connection.busy_timeout(Duration::from_secs(30))?;
+        connection.busy_timeout(Duration::from_secs(120))?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.execute(
             "CREATE TABLE IF NOT EXISTS rows (id INTEGER PRIMARY KEY, tenant TEXT NOT NULL, due INTEGER NOT NULL)",
@@ -185,7 +186,7 @@ pub fn each_row_once() {
     let mut home = Home::new();
     let path = home.path().join("table.sqlite");
     let mut table = Table::open(&path).expect("SQLite");
-    let (amqp, redis) = (RabbitMq::shared().vhost("producers"), Redis::start());
+    let (amqp, redis) = (format!("{}?{STEADY}", RabbitMq::shared().vhost("producers")), Redis::start());
     let reader = Reader::open(&home.ledger());
     let mut watch = Watch { reader, running: HashMap::new(), done: HashMap::new(), runs: 0 };
     let mut spawn = |produces| {

@@ -31,7 +31,7 @@ impl Witness {
         let records = Arc::<Mutex<HashMap<String, Vec<Record>>>>::default();
         let living = Arc::new(());
         let mut connection = client.get_connection().expect("Redis");
-        connection.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+        connection.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
         let (heard, alive) = (Arc::clone(&records), Arc::downgrade(&living));
         let (ready, listening) = std::sync::mpsc::channel();
         let listen = move || {

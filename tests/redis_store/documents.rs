@@ -42,7 +42,7 @@ async fn a_record_is_celerys_document_with_its_lifetime_and_is_announced() {
         ("result", json!([9])),
         ("traceback", json!(null)),
         ("children", json!([[["child", null], null], [["g", null], [[["m", null], null]]]])),
-        ("date_done", json!("2027-01-15T08:00:00+00:00")),
+        ("date_done", json!("2100-01-01T00:00:00+00:00")),
         ("group_id", json!("group")),
         ("parent_id", json!("parent")),
         ("task_id", json!(record.id)),

@@ -18,12 +18,14 @@ use celeriac::store::{RedisOptions, RedisStore};
 use celeriac::task::{TaskId, TaskResult};
 use services::{Redis, blocking};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 /// When records of the conformance suite were finished.
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+const NOW: Timestamp = Timestamp::from_millis(4_102_444_800_000);
 
 async fn connect(url: &str) -> RedisStore {
-    RedisStore::connect(url, RedisOptions::default()).await.unwrap()
+    let mut options = RedisOptions::default();
+    options.patience = PATIENCE;
+    RedisStore::connect(url, options).await.unwrap()
 }
 
 /// The server that most tests share, with a store on its database 2.

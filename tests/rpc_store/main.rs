@@ -12,8 +12,8 @@ use celeriac_test_support as services;
 use serde_json::{Value, json};
 use services::{Python, RabbitMq, Script, blocking};
 
-const PATIENCE: Duration = Duration::from_secs(60);
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+const PATIENCE: Duration = Duration::from_secs(120);
+const NOW: Timestamp = Timestamp::from_millis(4_102_444_800_000);
 
 async fn in_time<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
@@ -41,17 +41,30 @@ fn progress(id: &TaskId, reply_to: &str, done: u32) -> TrackedState {
     }
 }
 
-/// Waits until a queue has a consumer.
-async fn consumed(server: &RabbitMq, queue: &str) {
-    let (server, queue) = (server.clone(), queue.to_owned());
+/// Waits until a queue has a consumer, and says on which channel of which connection.
+async fn consumed(server: &RabbitMq, queue: &str) -> String {
+    consumed_elsewhere(server, queue, "nowhere").await
+}
+
+/// As [`consumed`], on another channel than that.
+async fn consumed_elsewhere(server: &RabbitMq, queue: &str, before: &str) -> String {
+    let (server, queue, before) = (server.clone(), format!("{queue}\t"), before.to_owned());
     blocking(move || {
         services::await_condition("the reply queue is consumed", || {
-            let queues = server.ctl(&["list_queues", "--silent", "name", "consumers"]);
-            let line = format!("{queue}\t1");
-            if queues.lines().any(|l| l == line) { Ok(()) } else { Err(queues) }
-        });
+            let consumers = server.ctl(&["list_consumers", "--silent", "queue_name", "channel_pid"]);
+            let mut channels = consumers.lines().filter_map(|line| line.strip_prefix(&queue));
+            channels.find(|channel| *channel != before).map(str::to_owned).ok_or_else(|| consumers.clone())
+        })
     })
-    .await;
+    .await
+}
+
+/// Closes all connections, and waits until the queue is consumed on a new one.
+async fn close_connections(server: &RabbitMq, queue: &str) {
+    let before = consumed(server, queue).await;
+    let closing = server.clone();
+    blocking(move || closing.close_connections()).await;
+    consumed_elsewhere(server, queue, &before).await;
 }
 
 /// Of several nodes, the first one that is there; a connection that is lost goes to the next.
@@ -64,9 +77,7 @@ async fn all_nodes_are_tried() {
         let client = RpcStore::connect(&urls, RpcOptions::default()).await.unwrap();
         let worker = connect(&server).await;
         let queue = client.reply_to().unwrap();
-        let closing = server.clone();
-        blocking(move || closing.close_connections()).await;
-        consumed(&server, &queue).await;
+        close_connections(&server, &queue).await;
         let record = new_record(&queue, "1");
         assert_eq!(worker.put(record.clone()).await, Ok(true));
         let waited = in_time("a record", client.wait(&record.id)).await.unwrap();
@@ -127,9 +138,7 @@ async fn results_go_on_after_the_connections_were_closed() {
         let (client, id) = (client.clone(), record.id.clone());
         async move { client.wait(&id).await }
     });
-    let closed = server.clone();
-    blocking(move || closed.close_connections()).await;
-    consumed(&server, &queue).await;
+    close_connections(&server, &queue).await;
     assert_eq!(worker.put(record.clone()).await, Ok(true));
     assert_eq!(in_time("the record", waiting).await.unwrap(), Ok(record));
     // When the store is dropped its thread ends, and its queue with it.

@@ -47,7 +47,7 @@ def wait():
     for task_id in ids:
         result = AsyncResult(task_id, app=app)
         try:
-            print(json.dumps({"state": "SUCCESS", "value": result.get(timeout=60)}))
+            print(json.dumps({"state": "SUCCESS", "value": result.get(timeout=120)}))
         except Exception as raised:
             said = {"class": type(raised).__name__, "module": type(raised).__module__, "args": list(raised.args)}
             print(json.dumps({"state": result.state, "raised": said}))

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use celeriac::task::TaskError;
 use celeriac::{Celeriac, Context, task};
 
-use crate::kit::{Gate, LONG, add, builder, hold, io_queue, record, until, until_status};
+use crate::kit::{Gate, LONG, add, builder, hold, io_queue, record, status_of, until, until_status};
 
 /// One worker and one delivery: what waits behind a run waits in the broker.
 async fn narrow(dir: Option<&std::path::Path>) -> Celeriac {
@@ -24,7 +24,7 @@ async fn what_waits_in_the_broker_counts() {
         let client = || celeriac.client();
         let held = hold::s(gate.name.clone()).queue("narrow").send(client()).await.unwrap();
         gate.entered(1).await;
-        assert_eq!(celeriac.queue("narrow").await.unwrap().blockage, Duration::ZERO, "nothing waits");
+        assert_eq!(status_of(&celeriac, "narrow").await.blockage, Duration::ZERO, "nothing waits");
         let low = Instant::now();
         let waiting = add::s(1, 1).queue("narrow").send(client()).await.unwrap();
         let urgent = add::s(2, 2).queue("narrow").priority(9).send(client()).await.unwrap();

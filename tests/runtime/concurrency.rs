@@ -7,7 +7,9 @@ use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::{AsyncResult, Celeriac, task};
 use futures_util::future::join_all;
 
-use crate::kit::{Gate, Gauge, LONG, add, hold, hold_cpu, io_queue, on_both, quiet, until, until_status};
+use crate::kit::{
+    Gate, Gauge, LONG, add, hold, hold_cpu, io_queue, on_both, quiet, status_of, until, until_status,
+};
 
 #[tokio::test]
 async fn early_or_late_on_the_loop_or_on_threads_n_is_the_most() {
@@ -25,8 +27,8 @@ async fn early_or_late_on_the_loop_or_on_threads_n_is_the_most() {
                     }
                 }
                 gate.entered(workers).await;
-                let status = until_status(&celeriac, queue, |s| s.running == workers).await;
-                assert_eq!(status.ready as usize, 20 - workers, "{queue} {pass}");
+                let counts = (workers, 20 - workers as u64);
+                until_status(&celeriac, queue, |s| (s.running, s.ready) == counts).await;
                 gate.open();
                 gate.left(20).await;
                 assert_eq!((gate.gauge.most(), gate.gauge.all()), (workers, 20), "{queue} {pass}");
@@ -92,7 +94,7 @@ async fn a_resize_holds_from_the_next_start_on() {
         gate.open();
         gate.left(10).await;
         next.entered(2).await;
-        assert_eq!(celeriac.queue("io").await.unwrap().running, 2);
+        until_status(&celeriac, "io", |s| s.running == 2).await;
         next.open();
         next.left(10).await;
         assert_eq!(next.gauge.most(), 2);
@@ -111,12 +113,11 @@ async fn a_paused_queue_starts_nothing_and_ends_what_runs() {
         until_status(&celeriac, "io", |s| s.paused && s.ready == 1).await;
         gate.open();
         assert_eq!(running.get(LONG).await, Ok(1));
-        let status = until_status(&celeriac, "io", |s| s.running == 0).await;
-        assert_eq!((status.ready, status.done), (1, 1));
+        until_status(&celeriac, "io", |s| (s.running, s.ready, s.done) == (0, 1, 1)).await;
         // A resize is no resume.
         celeriac.resize("io", 6).await.unwrap();
         assert!(!waiting.state().await.unwrap().is_finished());
-        assert!(celeriac.queue("io").await.unwrap().paused);
+        assert!(status_of(&celeriac, "io").await.paused);
         celeriac.resume("io").await.unwrap();
         assert_eq!(waiting.get(LONG).await, Ok(2));
     })
@@ -180,14 +181,15 @@ async fn ten_thousand_tasks_while_the_queue_is_resized_and_paused() {
         celeriac.pause("busy").await.unwrap();
         until_status(&celeriac, "busy", |s| s.running == 0).await;
         let paused_at = BUSY.all();
-        celeriac.queue("busy").await.unwrap();
+        status_of(&celeriac, "busy").await;
         assert_eq!(BUSY.all(), paused_at);
         BUSY.reset();
         celeriac.resume("busy").await.unwrap();
     };
     tokio::join!(producers, operator);
-    let status = until_status(&celeriac, "busy", |s| s.done == 10_000).await;
-    assert_eq!((BUSY.all(), status.failed, status.ready, status.running), (10_000, 0, 0, 0));
+    let counts = (10_000, 0, 0, 0);
+    until_status(&celeriac, "busy", |s| (s.done, s.failed, s.ready, s.running) == counts).await;
+    assert_eq!(BUSY.all(), 10_000);
     assert!(BUSY.most() <= 100, "{} at once on 100 workers", BUSY.most());
     celeriac.shutdown().await.unwrap();
 }

@@ -8,7 +8,7 @@ use celeriac::catalogue::QueueRow;
 use celeriac::task::Client;
 use celeriac::{Celeriac, EnqueueError, State, TaskError, task};
 
-use crate::kit::{LONG, add, builder, embedded, hold, memory};
+use crate::kit::{LONG, add, builder, embedded, hold, memory, status_of};
 
 const _: () = {
     const fn handle<T: Clone + Send + Sync + 'static>() {}
@@ -152,7 +152,7 @@ async fn two_runtimes_side_by_side_know_nothing_of_each_other() {
     let there = add::s(2, 2).id("same").send(other.client()).await.unwrap();
     assert_eq!((here.get(LONG).await, there.get(LONG).await), (Ok(2), Ok(4)));
     one.pause("io").await.unwrap();
-    assert!(!other.queue("io").await.unwrap().paused);
+    assert!(!status_of(&other, "io").await.paused);
     one.shutdown().await.unwrap();
     assert_eq!(add::s(1, 1).send(one.client()).await.err(), Some(EnqueueError::ShuttingDown));
     assert_eq!(add::s(3, 3).send(other.client()).await.unwrap().get(LONG).await, Ok(6));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use celeriac::{Celeriac, Context, State, TaskError, task};
 
-use crate::kit::{LONG, add, add_cpu, note, notes, on_both, record, until, until_status};
+use crate::kit::{LONG, add, add_cpu, note, notes, on_both, record, status_of, until, until_status};
 
 #[derive(Debug, thiserror::Error)]
 pub enum MailError {
@@ -207,7 +207,7 @@ async fn a_rejected_task_is_a_dead_letter_that_can_be_revived() {
         let letters = celeriac.dead_letters(10).await.unwrap();
         assert_eq!(letters.len(), 1);
         assert_eq!((&letters[0].message.id, letters[0].reason.as_str()), (rejected.id(), "not mine"));
-        assert_eq!(celeriac.queue("io").await.unwrap().dead, 1);
+        assert_eq!(status_of(&celeriac, "io").await.dead, 1);
 
         assert!(celeriac.requeue_dead_letter(rejected.id()).await.unwrap());
         let second = record(&rejected).await;

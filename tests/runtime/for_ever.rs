@@ -7,7 +7,7 @@ use celeriac::task::canvas::group;
 use celeriac::task::{Periodic, Task};
 use celeriac::{Celeriac, State, task};
 
-use crate::kit::{Gate, LONG, add, builder, hold, note, notes, on_both, record, until};
+use crate::kit::{Gate, LONG, add, builder, hold, note, notes, on_both, record, status_of, until};
 
 const EVER: Duration = Duration::MAX;
 
@@ -52,7 +52,7 @@ async fn a_countdown_never_comes() {
         let alone = runs::s().countdown(EVER).send(client()).await.unwrap();
         let chain = add::s(1, 1).then(add::p(1).countdown(EVER)).send(client()).await.unwrap();
         let members = group([add::s(1, 2).countdown(EVER), add::s(1, 3)]).send(client()).await.unwrap();
-        until("three wait for their time", async || celeriac.queue("io").await.unwrap().scheduled == 3).await;
+        until("three wait for their time", async || status_of(&celeriac, "io").await.scheduled == 3).await;
         assert!(notes(alone.id()).is_empty());
         assert_eq!(alone.state().await, Ok(State::Pending));
         drop((chain, members));

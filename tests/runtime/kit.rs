@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, Once};
 use std::time::{Duration, Instant};
 
-use celeriac::actors::QueueStatus;
+use celeriac::actors::{QueueStatus, RunningTask};
+use celeriac::app::{ControlError, Replies};
 use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::task::{GetError, TaskResult};
 use celeriac::{AsyncResult, Builder, Celeriac, Context, State, TaskId, task};
@@ -79,12 +80,35 @@ pub async fn until_status(
 ) -> QueueStatus {
     let start = Instant::now();
     loop {
-        let status = celeriac.queue(queue).await.unwrap();
+        let status = status_of(celeriac, queue).await;
         if wanted(&status) {
             return status;
         }
         assert!(start.elapsed() < LONG, "the status never came to what it should be: {status:#?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A queue's counters as they are now. An event loop that has no time to answer is asked again.
+pub async fn status_of(celeriac: &Celeriac, queue: &str) -> QueueStatus {
+    let start = Instant::now();
+    loop {
+        match celeriac.queue(queue).await {
+            Err(ControlError::NotAnswering(_)) if start.elapsed() < LONG => {}
+            answer => return answer.unwrap(),
+        }
+    }
+}
+
+/// What runs now in all queues; likewise.
+pub async fn all_running(celeriac: &Celeriac) -> Replies<RunningTask> {
+    let start = Instant::now();
+    loop {
+        let running = celeriac.running().await.unwrap();
+        if running.missing.is_empty() {
+            return running;
+        }
+        assert!(start.elapsed() < LONG, "these do not answer: {:?}", running.missing);
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use celeriac::task::TaskError;
 use celeriac::{Context, State, TaskId, task};
 
-use crate::kit::{Gate, LONG, add, builder, io_queue, on_both, record, until};
+use crate::kit::{Gate, LONG, add, builder, io_queue, on_both, record, status_of, until, until_status};
 
 /// Hands its lock to a task that is not due for an hour, for a moment.
 #[task(queue = "io", max_retries = 0)]
@@ -65,7 +65,7 @@ async fn what_waits_without_a_row_is_served() {
     let without = builder().directory(dir.path()).start().await.unwrap();
     let record = tokio::time::timeout(LONG, without.client().wait(left.id())).await.unwrap().unwrap();
     assert_eq!(record.result.as_deref(), Some("42"));
-    until("it is counted", async || without.queue("leaving").await.unwrap().done == 1).await;
+    until("it is counted", async || status_of(&without, "leaving").await.done == 1).await;
     without.shutdown().await.unwrap();
     // Empty, it is no more.
     let empty = builder().directory(dir.path()).start().await.unwrap();
@@ -111,8 +111,8 @@ async fn a_rate_limit_that_a_task_states_holds_its_runs_back_and_no_others() {
         for n in 0..8 {
             assert_eq!(add::s(n, 1).send(celeriac.client()).await.unwrap().get(LONG).await, Ok(n + 1));
         }
-        let queue = celeriac.queue("io").await.unwrap();
-        assert_eq!((queue.ready, queue.running), (1, 0), "the second is held back, by the rate alone");
+        // The second is held back, by the rate alone.
+        until_status(&celeriac, "io", |queue| (queue.ready, queue.running) == (1, 0)).await;
         assert_eq!(second.state().await, Ok(State::Received), "a worker has it, and has not started it");
     })
     .await;

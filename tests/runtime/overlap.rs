@@ -14,7 +14,7 @@ use celeriac::task::{Message, Receipt, SerialHeader};
 use celeriac::{Celeriac, Context, TaskId, serial_task};
 use tokio::sync::oneshot;
 
-use crate::kit::{self, Gate, LONG, builder, until, until_status};
+use crate::kit::{self, Gate, LONG, builder, status_of, until, until_status};
 
 #[serial_task(key = "{key}", scope = "overlap", queue = "io")]
 async fn one_at_a_time(ctx: Context, key: String, gate: String) -> u32 {
@@ -236,6 +236,6 @@ async fn a_limit_that_was_raised_by_hand_lets_more_run() {
         assert_eq!(one.get(LONG).await, Ok(1));
     }
     assert_eq!(gate.gauge.most(), 2);
-    assert_eq!(celeriac.queue("io").await.unwrap().overlaps, 0);
+    assert_eq!(status_of(&celeriac, "io").await.overlaps, 0);
     celeriac.shutdown().await.unwrap();
 }

@@ -8,7 +8,7 @@ use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::task::HookEvent;
 use celeriac::{AsyncResult, Celeriac, Context, GetError, State, task};
 
-use crate::kit::{LONG, add, add_cpu, io_queue, on_both, quiet, resident, until, until_status};
+use crate::kit::{LONG, add, add_cpu, io_queue, on_both, quiet, resident, status_of, until, until_status};
 
 /// Its message is a panic in its drop.
 struct Spiteful;
@@ -198,7 +198,7 @@ async fn ten_thousand_panics_in_a_process_of_their_own() {
     gate.open();
     gate.left(60).await;
     assert_eq!(gate.gauge.most(), 50);
-    until("it is quiet", async || celeriac.queue("io").await.unwrap().running == 0).await;
+    until("it is quiet", async || status_of(&celeriac, "io").await.running == 0).await;
     let report = celeriac.shutdown_within(Duration::from_secs(30)).await.unwrap();
     assert!(report.drained);
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use celeriac::task::PermitError;
 use celeriac::{Context, State, TaskError, TaskId, task};
 
-use crate::kit::{Gate, embedded, note, notes, on_both, record, until};
+use crate::kit::{Gate, embedded, note, notes, on_both, record, status_of, until};
 
 /// Sends an SMS, of which the gateway takes two at a time.
 #[task(queue = "io", max_retries = 0)]
@@ -201,7 +201,7 @@ async fn what_was_handed_over_outlives_the_process() {
     gate.open();
     let over = celeriac.client().wait(&next).await.unwrap();
     assert_eq!(over.result.as_deref(), Some("true"), "{over:?}");
-    until("nothing is left of it", async || celeriac.queue("one").await.unwrap().running == 0).await;
+    until("nothing is left of it", async || status_of(&celeriac, "one").await.running == 0).await;
     celeriac.shutdown().await.unwrap();
 }
 

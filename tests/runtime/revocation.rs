@@ -5,7 +5,7 @@ use std::time::Duration;
 use celeriac::task::Interrupt;
 use celeriac::{Celeriac, Context, State, TaskError, task};
 
-use crate::kit::{Gate, LONG, add, hold, note, notes, on_both, record, until_state, until_status};
+use crate::kit::{Gate, LONG, add, hold, note, notes, on_both, record, status_of, until_state, until_status};
 
 #[tokio::test]
 async fn what_has_not_started_never_does() {
@@ -28,8 +28,7 @@ async fn what_has_not_started_never_does() {
         }
         gate.open();
         assert_eq!(held.get(LONG).await, Ok(1));
-        let status = until_status(&celeriac, "one", |s| s.running == 0).await;
-        assert_eq!((status.ready, status.done), (0, 1));
+        until_status(&celeriac, "one", |s| (s.running, s.ready, s.done) == (0, 0, 1)).await;
         assert_eq!(held.revoke(true).await, Ok(false), "it is over");
     })
     .await;
@@ -60,7 +59,7 @@ async fn an_async_body_on_a_thread_is_dropped_where_it_waits() {
         assert_eq!(held.revoke(true).await, Ok(true));
         gate.left(1).await;
         assert_eq!(record(&held).await.state, State::Revoked);
-        assert_eq!(celeriac.queue("cpu").await.unwrap().stuck, 0);
+        assert_eq!(status_of(&celeriac, "cpu").await.stuck, 0);
     })
     .await;
 }
@@ -85,7 +84,7 @@ async fn a_computing_body_is_told_and_ends_itself() {
         assert_eq!(computing.revoke(true).await, Ok(true));
         assert_eq!(record(&computing).await.state, State::Revoked);
         assert_eq!(gate.gauge.now(), 0, "it had ended when it was said to be revoked");
-        assert_eq!(celeriac.queue("cpu").await.unwrap().stuck, 0);
+        assert_eq!(status_of(&celeriac, "cpu").await.stuck, 0);
     })
     .await;
 }

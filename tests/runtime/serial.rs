@@ -69,8 +69,7 @@ async fn contenders_of_a_long_run_wait_and_run_in_order() {
         let run = holder.run.as_ref().expect("it runs here");
         assert_eq!((&holder.id, run.attempt, run.task.as_str()), (long.id(), 1, import::Task::NAME));
         assert!(run.worker.starts_with("io#") && run.started_at >= holder.since);
-        let status = until_status(&celeriac, "io", |s| s.running == 1).await;
-        assert_eq!((status.ready, status.in_line), (0, 8));
+        until_status(&celeriac, "io", |s| (s.running, s.ready, s.in_line) == (1, 0, 8)).await;
         let other = import::s(form("other"), list.clone(), "other".into(), None);
         assert_eq!(record(&other.send(celeriac.client()).await.unwrap()).await.state, State::Success);
         assert_eq!(record(&add::s(1, 2).send(celeriac.client()).await.unwrap()).await.state, State::Success);
@@ -109,7 +108,8 @@ async fn contenders_of_a_long_run_wait_and_run_in_order() {
         let tokens = notes(&format!("tokens of {list}").as_str().into());
         let tokens: Vec<u64> = tokens[1..].iter().map(|token| token.parse().unwrap()).collect();
         assert!(tokens.is_sorted_by(|a, b| a < b), "{tokens:?}");
-        assert_eq!(celeriac.lane(import::Task::NAME, "demo-1").await.unwrap(), None);
+        let lane = async || celeriac.lane(import::Task::NAME, "demo-1").await.unwrap();
+        until("it is idle", async || lane().await.is_none()).await;
     })
     .await;
 }

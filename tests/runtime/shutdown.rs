@@ -76,11 +76,11 @@ async fn unfinished_work_of_every_kind_runs_after_the_restart_and_burns_no_attem
     let scheduled =
         add::s(2, 2).countdown(Duration::from_millis(1)).queue("cpu").send(client()).await.unwrap();
 
-    let grace = Duration::from_millis(400);
+    let grace = Duration::from_secs(3);
     let report = celeriac.shutdown_within(grace).await.unwrap();
     assert!(!report.drained, "two bodies are deaf");
     assert_eq!(report.handed_back, 5, "those that heed it, and those that do not");
-    assert!(report.took >= grace && report.took < grace + Duration::from_secs(20), "{report:?}");
+    assert!(report.took >= grace && report.took < grace + LONG, "{report:?}");
     assert_eq!(notes(listening.id()), [FRESH, &Interrupt::Shutdown.to_string()], "it was told");
     assert_eq!(
         deaf.gauge.now(),
@@ -178,19 +178,19 @@ async fn twenty_cycles_in_a_process_of_their_own() {
     let dir = tempfile::tempdir().unwrap();
     cycle(dir.path()).await;
     let resident = crate::kit::resident();
-    let before = settled_threads().await;
+    let before = least_threads().await;
     for _ in 0..20 {
         cycle(dir.path()).await;
     }
-    let after = settled_threads().await;
-    assert!(after <= before, "{before} threads before, {after} after");
+    // Idle blocking threads linger for a while.
+    until(&format!("no more than the {before} threads"), async || threads() <= before).await;
     let grown = crate::kit::resident().saturating_sub(resident);
-    println!("20 cycles: {before} threads before, {after} after; {grown} kB more");
+    println!("20 cycles: {before} threads before, {} after; {grown} kB more", threads());
     assert!(grown < 60_000, "{grown} kB more");
 }
 
-/// The number of threads when those that linger for a moment (idle blocking threads) are gone.
-async fn settled_threads() -> usize {
+/// The least number of threads in three seconds.
+async fn least_threads() -> usize {
     let mut lowest = threads();
     for _ in 0..30 {
         tokio::time::sleep(Duration::from_millis(100)).await;

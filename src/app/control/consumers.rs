@@ -1,16 +1,20 @@
 //! Which queues this process takes tasks from, changed while it runs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::arguments::python_error;
-use super::{Answer, ControlCommand, PATIENCE, ok};
+use super::{Answer, ControlCommand, ok};
 use crate::actors::queue::Steer;
 use crate::broker::QueueBinding;
 use crate::catalogue::{Pool, QueueRow};
 use crate::core::text::shortened;
 
+/// How long the broker may take to declare a queue before the answer says that the queue is consumed. Celery's tools wait for a
+/// second.
+const DECLARED_WITHIN: Duration = Duration::from_millis(700);
 /// The most queues that are added while a program runs. Each has an actor and workers.
 const MOST_ADDED: usize = 100;
 /// The most bytes of a text that is shown in an error.
@@ -77,7 +81,7 @@ pub(super) async fn add(command: &ControlCommand<'_>) -> Answer {
         declared
     });
     tracing::info!(queue = name, "a queue is consumed by remote control");
-    match timeout(PATIENCE, declared).await {
+    match timeout(DECLARED_WITHIN, declared).await {
         Ok(Ok(Err(error))) => Err(python_error("ValueError", &error.to_string())),
         _ => Ok(done),
     }

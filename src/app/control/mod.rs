@@ -45,8 +45,9 @@ pub(super) use conf::Settings;
 pub(super) use custom::{CommandKind, CustomCommands};
 pub(super) use revocations::mark_revoked;
 
-/// How long an actor may take to say what it has.
-const PATIENCE: Duration = Duration::from_millis(80);
+/// How long an actor may take to say what it has. Celery's tools wait for about a second, and on a busy machine an event loop
+/// that is not blocked at all may take more than 100 ms.
+const PATIENCE: Duration = Duration::from_millis(250);
 /// The most items of a list of tasks.
 const MOST: usize = 1_000;
 

@@ -223,16 +223,14 @@ pub async fn revoked_ones_leave_their_lane<S: BrokerUnderTest>() {
 pub async fn an_eta_comes_before_the_lane<S: BrokerUnderTest>() {
     let subject = S::open().await;
     let broker = subject.broker();
-    let soon = now() + Duration::from_millis(60);
+    let soon = now() + Duration::from_secs(3);
     send(&broker, Message { eta: Some(soon), ..serial::<S>("q", 0, "a") }).await;
     send(&broker, serial::<S>("q", 1, "a")).await;
     assert_eq!(facts(&broker, "a").await.expect("one is in").waiting, 0);
     let mut inbox = Inbox::open(&broker, "q", 10);
     let first = inbox.next().await;
     assert_eq!(first.message().id.as_str(), "q-1");
-    while in_line(&broker, "q").await == 0 {
-        tokio::task::yield_now().await;
-    }
+    expect_in_line(&broker, "q", 1).await;
     assert!(now() >= soon);
     send(&broker, serial::<S>("q", 2, "a")).await;
     ack(first).await;
@@ -440,7 +438,9 @@ pub async fn lanes_survive<S: BrokerUnderTest>() {
     assert_eq!(set, Ok(true));
     let mut inbox = Inbox::open(&broker, "q", 10);
     let mut tokens = Vec::new();
+    let start = std::time::Instant::now();
     while facts(&broker, "b").await.expect("it is not idle").blocked.is_none() {
+        assert!(start.elapsed() < PATIENCE, "a failure does not block its lane");
         let mut delivery = inbox.next().await;
         match number(&delivery) {
             0 => {
@@ -453,6 +453,7 @@ pub async fn lanes_survive<S: BrokerUnderTest>() {
         }
     }
     while facts(&broker, "a").await.expect("it is not idle").waiting > 3 {
+        assert!(start.elapsed() < PATIENCE, "those that have no patience do not leave their line");
         tokio::task::yield_now().await;
     }
     while let Some(delivery) = inbox.rest(&broker, "q").await.pop() {

@@ -4,7 +4,7 @@
 //! whatever a run writes to should do it; only a process that was frozen may have such lines, and only it may still be inside
 //! when another one starts. A run of a process that was killed ends with it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,8 @@ struct Account {
 #[derive(Default)]
 pub struct Book {
     accounts: HashMap<u64, Account>,
+    /// The processes in which something has started.
+    pub started: HashSet<u64>,
     /// When each process was killed or frozen.
     pub killed: HashMap<u64, u64>,
     pub frozen: HashMap<u64, u64>,
@@ -87,6 +89,7 @@ impl Book {
     }
 
     fn start(&mut self, life: u64, key: u64, n: u64, token: u64, at: u64) {
+        self.started.insert(life);
         let account = self.accounts.entry(key).or_default();
         if token <= account.token {
             self.stale += 1;
@@ -147,6 +150,11 @@ impl Book {
             open.map(|(n, id)| (*key, *n, id.clone())).collect()
         };
         self.accounts.iter().flat_map(open).collect()
+    }
+
+    /// Whether each kind of disturbance has met somebody who was inside.
+    pub fn has_seen_all(&self) -> bool {
+        [&self.after_kill, &self.after_kill_apart, &self.after_freeze].iter().all(|times| !times.is_empty())
     }
 
     /// All ids that were acknowledged.

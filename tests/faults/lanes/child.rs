@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::book::{Line, is_flaky};
+use crate::child::PUBLISH_TIMEOUT;
 use crate::ledger::{note, now};
 
 /// The queue of all tasks here.
@@ -19,7 +20,8 @@ const QUEUE: &str = "lanes";
 /// Keys of one process that are enqueued for at a time.
 const AT_ONCE: usize = 32;
 
-/// What a child is told at its start. A worker lives until it is told to `end`; a producer tells `produced` before.
+/// What a child is told at its start. It lives until it is told to `end`. A producer enqueues one task for each of its keys when
+/// it is told `round`, and says `produced`; when it is told `enough`, it says so as soon as it has enqueued those of the first key.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Orders {
     pub amqp: String,
@@ -32,9 +34,7 @@ pub struct Orders {
     pub workers: usize,
     /// It enqueues for these keys.
     pub keys: std::ops::Range<u64>,
-    /// So many for each, one after the other.
-    pub rounds: u64,
-    /// So many for the first of its keys, of which the first one takes longer than three leases.
+    /// So many for the first of its keys, one after the other; the first one takes as long as three leases.
     pub hot: u64,
 }
 
@@ -97,10 +97,12 @@ pub async fn live(
     let mut redis = RedisOptions::default();
     redis.lane_lease = Duration::from_millis(orders.lease);
     redis.lane_neighbours = orders.neighbours;
+    // Here each kill is one of ours.
+    let options = AmqpOptions::default().with_delivery_limit(1000).with_publish_timeout(PUBLISH_TIMEOUT);
     let row = QueueRow::new(QUEUE).with_pool(Pool::Io).with_workers(orders.workers.max(1));
     let celeriac = Celeriac::builder()
         .amqp(orders.amqp.clone())
-        .amqp_options(AmqpOptions::default().with_delivery_limit(1000)) // here each kill is one of ours
+        .amqp_options(options)
         .redis(orders.redis.clone(), redis)
         .queue(row.with_served(orders.workers > 0))
         .arbiters(1)
@@ -108,27 +110,42 @@ pub async fn live(
         .start()
         .await?;
     println!("up");
-    let mut under_way = JoinSet::new();
-    for key in orders.keys.clone() {
-        while under_way.len() >= AT_ONCE {
-            under_way.join_next().await;
-        }
-        let hot = key == orders.keys.start;
-        let (count, lease) = (if hot { orders.hot } else { orders.rounds }, orders.lease);
-        under_way.spawn(async move {
-            for n in 0..count {
-                let takes = if hot && n == 0 { 3 * lease } else { (key + n) % 40 };
-                enqueue(key, n, takes).await;
+    let (keys, lease) = (orders.keys, orders.lease);
+    let mut hot = JoinSet::new();
+    if !keys.is_empty() {
+        let key = keys.start;
+        hot.spawn(async move {
+            for n in 0..orders.hot {
+                enqueue(key, n, if n == 0 { 3 * lease } else { (key + n) % 40 }).await;
             }
         });
     }
-    while under_way.join_next().await.is_some() {}
-    if !orders.keys.is_empty() {
+    let mut round = 0;
+    while let Some(command) = commands.recv().await {
+        match command.as_str() {
+            "round" => {
+                produce(keys.start + 1..keys.end, round).await;
+                round += 1;
+            }
+            "enough" => while hot.join_next().await.is_some() {},
+            _ => break,
+        }
         println!("produced");
     }
-    while commands.recv().await.is_some_and(|command| command != "end") {}
     celeriac.shutdown().await?;
     Ok(())
+}
+
+/// Enqueues the `n`th task of each key.
+async fn produce(keys: std::ops::Range<u64>, n: u64) {
+    let mut under_way = JoinSet::new();
+    for key in keys {
+        while under_way.len() >= AT_ONCE {
+            under_way.join_next().await;
+        }
+        under_way.spawn(enqueue(key, n, (key + n) % 40));
+    }
+    while under_way.join_next().await.is_some() {}
 }
 
 async fn enqueue(key: u64, n: u64, takes: u64) {

@@ -1,5 +1,8 @@
 //! Serial tasks on RabbitMQ and Redis, in three processes, of which one is killed each second and one is frozen for longer than
 //! the lease, while connections are cut: of a key no runs overlap, none passes another, and none is lost.
+//!
+//! It goes on until each kind of disturbance has met somebody who was inside, and a process is killed only after it has run
+//! something: so a slow machine takes longer, and does the same.
 
 mod book;
 pub mod child;
@@ -17,17 +20,26 @@ use book::Book;
 use child::Orders;
 
 const WORKERS: usize = 3;
-const LEASE: Duration = Duration::from_secs(3);
-/// How long they are disturbed.
-const DISTURBED: Duration = Duration::from_secs(30);
+/// A process that is only slow renews it in time.
+const LEASE: Duration = Duration::from_secs(6);
+/// The least time for which they are disturbed.
+const DISTURBED: Duration = Duration::from_secs(40);
 /// Longer than all takes that is left then.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Fewer than these are to do when another round is enqueued.
+const FEW: u64 = 1000;
+
+struct Producer {
+    life: Life,
+    /// It was told to enqueue, and has not said yet that it has.
+    enqueuing: bool,
+}
 
 struct Fleet {
     home: Home,
     orders: Orders,
     workers: Vec<(u64, Life)>,
-    producers: Vec<(u64, Life)>,
+    producers: Vec<Producer>,
     book: Book,
     reader: Reader,
 }
@@ -42,7 +54,6 @@ impl Fleet {
             neighbours: true,
             workers: 0,
             keys: 0..0,
-            rounds: 3,
             hot: 150,
         };
         let reader = Reader::open(&home.ledger());
@@ -64,12 +75,15 @@ impl Fleet {
     }
 
     fn produces(&mut self, keys: Range<u64>) {
-        let producer = self.spawn(0, keys);
-        self.producers.push(producer);
+        let (_, life) = self.spawn(0, keys);
+        self.producers.push(Producer { life, enqueuing: false });
     }
 
-    /// `kill -9`; another one takes its place.
+    /// `kill -9`, if it has run something; another one takes its place.
     fn kill(&mut self, which: usize) {
+        if !self.book.started.contains(&self.workers[which].0) {
+            return;
+        }
         let (life, process) = self.workers.remove(which);
         self.book.killed.insert(life, now()); // before anybody can take over
         assert!(process.kill_9().was_killed());
@@ -84,6 +98,32 @@ impl Fleet {
 
     fn read(&mut self) {
         self.book.enter(self.reader.lines());
+    }
+
+    /// Reads, and keeps enough to do.
+    fn tend(&mut self) {
+        self.read();
+        for producer in &mut self.producers {
+            producer.enqueuing &= !producer.life.has_said("produced");
+        }
+        let left = self.book.acked.saturating_sub(self.book.done);
+        if left < FEW && self.producers.iter().all(|producer| !producer.enqueuing) {
+            for producer in &mut self.producers {
+                producer.life.tell("round");
+                producer.enqueuing = true;
+            }
+        }
+    }
+
+    /// Nothing more is enqueued.
+    fn enough(&mut self) {
+        for producer in &mut self.producers {
+            if producer.enqueuing {
+                producer.life.expect("produced");
+            }
+            producer.life.tell("enough");
+            producer.life.expect("produced");
+        }
     }
 
     /// Reads until all that was acknowledged is done.
@@ -110,7 +150,8 @@ impl Fleet {
     }
 
     fn end(&mut self) {
-        for (_, mut life) in self.workers.drain(..).chain(self.producers.drain(..)) {
+        let workers = self.workers.drain(..).map(|(_, life)| life);
+        for mut life in workers.chain(self.producers.drain(..).map(|producer| producer.life)) {
             life.tell("end");
             life.death().assert_clean();
         }
@@ -127,18 +168,20 @@ pub fn killed_frozen_and_cut() {
     (0..WORKERS).for_each(|_| fleet.works());
     fleet.produces(0..1000);
     fleet.produces(1000..2000);
-    for (_, life) in fleet.workers.iter().chain(&fleet.producers) {
+    let producers = fleet.producers.iter().map(|producer| &producer.life);
+    for life in fleet.workers.iter().map(|(_, life)| life).chain(producers) {
         life.expect("up");
     }
     let start = Instant::now();
     let mut frozen: Option<Instant> = None;
     for tick in 1.. {
         std::thread::sleep(Duration::from_millis(500)); // between two strikes
-        fleet.read();
+        fleet.tend();
         if frozen.take_if(|since| since.elapsed() > LEASE * 2).is_some() {
             fleet.workers[0].1.signal(Signal::CONT);
         }
-        if start.elapsed() > DISTURBED && frozen.is_none() {
+        let enough = fleet.book.has_seen_all() || start.elapsed() > PATIENCE;
+        if start.elapsed() > DISTURBED && frozen.is_none() && enough {
             break;
         }
         if start.elapsed() > DISTURBED / 2 && fleet.orders.neighbours {
@@ -157,9 +200,7 @@ pub fn killed_frozen_and_cut() {
             frozen = Some(Instant::now());
         }
     }
-    for (_, producer) in &fleet.producers {
-        producer.expect("produced");
-    }
+    fleet.enough();
     let disturbed = start.elapsed();
     fleet.settle();
     fleet.end();

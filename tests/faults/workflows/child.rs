@@ -15,7 +15,7 @@ use super::flow::{QUEUE, Shape};
 use crate::ledger::note;
 
 /// Longer than anything takes on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What a child is told at its start. A producer then hears the numbers of flows, a worker `idle`, which it answers as soon as
 /// nothing is left to do; both hear `end`.
@@ -25,6 +25,8 @@ pub struct Orders {
     pub redis: String,
     /// None: it only sends.
     pub workers: usize,
+    /// After how many milliseconds a chord that one process has begun to close is for another one.
+    pub chord_lease: u64,
 }
 
 static LIFE: OnceLock<u64> = OnceLock::new();
@@ -40,11 +42,13 @@ pub async fn live(
     mut commands: mpsc::UnboundedReceiver<String>,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let mut redis = RedisOptions::default();
-    redis.chord_lease = Duration::from_millis(500);
+    redis.chord_lease = Duration::from_millis(orders.chord_lease);
+    // Here each kill is one of ours.
+    let options = AmqpOptions::default().with_delivery_limit(1000).with_publish_timeout(PATIENCE);
     let row = QueueRow::new(QUEUE).with_pool(Pool::Io).with_workers(orders.workers.max(1));
     let celeriac = Celeriac::builder()
         .amqp(orders.amqp)
-        .amqp_options(AmqpOptions::default().with_delivery_limit(1000)) // here each kill is one of ours
+        .amqp_options(options)
         .redis(orders.redis, redis)
         .queue(row.with_served(orders.workers > 0))
         .arbiters(1)

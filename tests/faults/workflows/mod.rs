@@ -18,14 +18,12 @@ use rand::{Rng, SeedableRng};
 
 use crate::ledger::Reader;
 use crate::process::{Home, Life};
+use crate::scene::STEADY;
 use crate::services::{RabbitMq, Redis};
 use book::Book;
-use child::Orders;
+use child::{Orders, PATIENCE};
 use flow::Shape;
 use tripwire::Tripwire;
-
-/// Longer than all takes.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Stage {
     home: Home,
@@ -39,11 +37,11 @@ struct Stage {
 
 impl Stage {
     fn new(vhost: &str) -> Self {
-        let amqp = RabbitMq::shared().vhost(vhost);
+        let amqp = format!("{}?{STEADY}", RabbitMq::shared().vhost(vhost));
         let redis = Redis::shared();
         let mut home = Home::new();
         let reader = Reader::open(&home.ledger());
-        let orders = Orders { amqp: amqp.clone(), redis: redis.url(), workers: 0 };
+        let orders = Orders { amqp: amqp.clone(), redis: redis.url(), workers: 0, chord_lease: 1000 };
         let producer = spawn(&mut home, &orders);
         producer.expect("up");
         Self { home, amqp, redis, reader, book: Book::default(), producer, flows: 0 }
@@ -110,6 +108,8 @@ pub fn killed_between_steps() {
         amqp: by_way_of(&stage.amqp, wire.amqp.port()),
         redis: by_way_of(&stage.redis.url(), wire.redis.port()),
         workers: 2,
+        // One process works at a time: only one that has died lets it expire.
+        chord_lease: 1000,
     };
     let mut worker = spawn(&mut stage.home, &orders);
     worker.expect("up");
@@ -165,7 +165,9 @@ pub fn killed_at_random() {
     println!("    FAULTS_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let mut stage = Stage::new("at-random");
-    let orders = Orders { amqp: stage.amqp.clone(), redis: stage.redis.url(), workers: 4 };
+    // One that is slow is not one that has died.
+    let orders =
+        Orders { amqp: stage.amqp.clone(), redis: stage.redis.url(), workers: 4, chord_lease: 10_000 };
     let mut workers: Vec<_> = (0..3).map(|_| (spawn(&mut stage.home, &orders), stage.home.lives())).collect();
     workers.iter().for_each(|(worker, _)| drop(worker.expect("up")));
     for _ in 0..20 {

@@ -259,7 +259,7 @@ async fn large_files_flow_through_alone() {
     let before = resident();
     let start = std::time::Instant::now();
     let task = large::s(chunks).send(celeriac.client()).await.unwrap();
-    task.get(LONG).await.unwrap();
+    task.get(5 * LONG).await.unwrap();
     let (writing, written) = (look(), start.elapsed());
     MOST.store(resident(), Ordering::Relaxed);
     let mut body = celeriac.soil().open(task.id(), None).await.unwrap().body;

@@ -4,8 +4,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -18,9 +18,21 @@ use super::ports;
 pub struct Proxy {
     port: u16,
     state: watch::Sender<State>,
-    connections: Arc<AtomicUsize>,
-    accepted: Arc<AtomicUsize>,
+    counts: Arc<Counts>,
     listening: watch::Receiver<bool>,
+}
+
+#[derive(Default)]
+struct Counts {
+    accepted: AtomicUsize,
+    /// The generation of each open connection.
+    open: Mutex<Vec<u64>>,
+}
+
+impl Counts {
+    fn open(&self) -> MutexGuard<'_, Vec<u64>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,14 +56,13 @@ impl Proxy {
         let port = ports::free();
         let (state, states) = watch::channel(State { mode: Mode::Pass, generation: 0 });
         let (heard, mut listening) = watch::channel(false);
-        let connections = Arc::new(AtomicUsize::new(0));
-        let accepted = Arc::new(AtomicUsize::new(0));
-        let counts = (Arc::clone(&connections), Arc::clone(&accepted));
+        let counts = Arc::new(Counts::default());
+        let counted = Arc::clone(&counts);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let run = move || runtime.block_on(serve(port, target, states, heard, counts));
+        let run = move || runtime.block_on(serve(port, target, states, heard, counted));
         std::thread::Builder::new().name("proxy".to_owned()).spawn(run).expect("a thread");
         wait_for(&mut listening, true);
-        Self { port, state, connections, accepted, listening }
+        Self { port, state, counts, listening }
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -65,15 +76,17 @@ impl Proxy {
         format!("{}{}{}", &url[..at], self.port, &url[end..])
     }
 
-    /// Resets all connections that there are now; new ones are welcome.
+    /// Resets all connections that there are now, and returns when they are; new ones are welcome.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.generation += 1);
+        self.wait_for_the_cut();
     }
 
-    /// Resets all connections, and listens no more: who connects is refused.
+    /// Resets all connections, and listens no more: who connects is refused. Returns when it is so.
     pub fn refuse(&self) {
         self.set(Mode::Refuse, true);
         wait_for(&mut self.listening.clone(), false);
+        self.wait_for_the_cut();
     }
 
     /// Each piece of data, either way, arrives so much later.
@@ -94,18 +107,28 @@ impl Proxy {
 
     /// How many connections are open.
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::SeqCst)
+        self.counts.open().len()
     }
 
     /// How many connections there have ever been.
     pub fn accepted(&self) -> usize {
-        self.accepted.load(Ordering::SeqCst)
+        self.counts.accepted.load(Ordering::SeqCst)
     }
 
     fn set(&self, mode: Mode, cut: bool) {
         self.state.send_modify(|state| {
             state.mode = mode;
             state.generation += u64::from(cut);
+        });
+    }
+
+    fn wait_for_the_cut(&self) {
+        let now = self.state.borrow().generation;
+        super::await_condition("the proxy cuts", || {
+            match self.counts.open().iter().filter(|born| **born < now).count() {
+                0 => Ok(()),
+                open => Err(format!("{open} connections are open")),
+            }
         });
     }
 }
@@ -122,7 +145,7 @@ async fn serve(
     target: SocketAddr,
     mut states: watch::Receiver<State>,
     heard: watch::Sender<bool>,
-    (connections, accepted): (Arc<AtomicUsize>, Arc<AtomicUsize>),
+    counts: Arc<Counts>,
 ) {
     let ended = |states: &watch::Receiver<State>| states.has_changed().is_err();
     while !ended(&states) {
@@ -137,12 +160,20 @@ async fn serve(
             tokio::select! {
                 taken = listener.accept() => {
                     let Ok((client, _)) = taken else { continue };
-                    accepted.fetch_add(1, Ordering::SeqCst);
-                    connections.fetch_add(1, Ordering::SeqCst);
-                    let (states, connections) = (states.clone(), Arc::clone(&connections));
+                    reset(&client);
+                    let State { mode, generation } = *states.borrow();
+                    if mode == Mode::Refuse {
+                        continue;
+                    }
+                    counts.accepted.fetch_add(1, Ordering::SeqCst);
+                    counts.open().push(generation);
+                    let (states, counts) = (states.clone(), Arc::clone(&counts));
                     tokio::spawn(async move {
-                        carry(client, target, states).await;
-                        connections.fetch_sub(1, Ordering::SeqCst);
+                        carry(client, target, states, generation).await;
+                        let mut open = counts.open();
+                        if let Some(at) = open.iter().position(|born| *born == generation) {
+                            open.swap_remove(at);
+                        }
                     });
                 }
                 changed = states.changed() => {
@@ -155,28 +186,25 @@ async fn serve(
     }
 }
 
-/// One connection, until it is closed or cut.
-async fn carry(client: TcpStream, target: SocketAddr, states: watch::Receiver<State>) {
-    let born = states.borrow().generation;
+/// One connection, until it is closed, or cut because there is a newer generation than its own.
+async fn carry(client: TcpStream, target: SocketAddr, states: watch::Receiver<State>, generation: u64) {
     let mut cut = states.clone();
-    let Ok(server) = TcpStream::connect(target).await else {
-        reset(&client);
-        return;
-    };
+    tokio::select! {
+        _ = cut.wait_for(|state| state.generation != generation) => {}
+        () = pass(client, target, states) => {}
+    }
+}
+
+async fn pass(client: TcpStream, target: SocketAddr, states: watch::Receiver<State>) {
+    let Ok(server) = TcpStream::connect(target).await else { return };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    reset(&client);
     reset(&server);
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    tokio::select! {
-        _ = cut.wait_for(|state| state.generation != born) => {}
-        _ = async {
-            let up = pump(&mut from_client, &mut to_server, states.clone());
-            let down = pump(&mut from_server, &mut to_client, states.clone());
-            // An end is passed on, and the other way stays open. A way that breaks breaks both, as the dead say nothing more.
-            tokio::try_join!(up, down)
-        } => {}
-    }
+    let up = pump(&mut from_client, &mut to_server, states.clone());
+    let down = pump(&mut from_server, &mut to_client, states);
+    // An end is passed on, and the other way stays open. A way that breaks breaks both, as the dead say nothing more.
+    let _ = tokio::try_join!(up, down);
 }
 
 /// Closing then resets the connection, as a host or a firewall that goes away does.

@@ -159,7 +159,7 @@ impl Server {
     }
 }
 
-/// A sentinel that watches one master, which it takes for dead half a second after it has fallen silent.
+/// A sentinel that watches one master, which it takes for dead two seconds after it has fallen silent.
 pub struct Sentinel {
     process: Process,
     port: u16,
@@ -175,7 +175,7 @@ impl Sentinel {
         // It writes what it learns into this file.
         let text = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {master_name} 127.0.0.1 {} 1\n\
-             sentinel down-after-milliseconds {master_name} 500\nsentinel failover-timeout {master_name} 5000\n",
+             sentinel down-after-milliseconds {master_name} 2000\nsentinel failover-timeout {master_name} 5000\n",
             home.path().display(),
             master.0.port,
         );
