@@ -57,7 +57,7 @@ pub use client::{
 };
 pub(crate) use context::RunSetup;
 pub use context::{Context, UpdateStateError};
-pub(crate) use current::CurrentGuard;
+pub(crate) use current::{CurrentGuard, current_message, inside};
 pub(crate) use data::DataMap;
 pub use data::{Data, NeededData};
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition, UniqueFn};
@@ -83,7 +83,7 @@ pub(crate) use options::TaskDefaults;
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};
-pub(crate) use permit::HandedOver;
+pub(crate) use permit::{HandedOver, HandedPermit};
 pub use permit::{Limits, Permit, PermitAnswer, PermitError, PermitHolder, PermitKeeper, Want};
 pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, read_meta as read_progress};
 pub use rest::{Rest, RestByName};

@@ -33,7 +33,7 @@ pub enum TaskKind {
 }
 
 /// The options of a task, as its attribute states them. A call may override most of them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TaskOptions {
     /// The name of the queue. `None` stands for the catalogue's default queue.
@@ -73,7 +73,9 @@ pub struct TaskOptions {
     pub durability: Durability,
     /// How many runs of the task start in each process at most, evenly spread: Celery's `rate_limit`. What may not start
     /// yet waits in its queue, takes no worker slot, and holds up no other task. `None`, the default, is no limit.
-    /// Remote control changes it while the program runs.
+    /// Remote control changes it while the program runs. It belongs to the task and is no part of a call, so it is not
+    /// serialized.
+    #[serde(skip)]
     pub rate_limit: Option<RateLimit>,
     /// Whether events are sent of what happens to the task: Celery's `send_events`. The default is true. Events that
     /// a body [sends itself](crate::Context::send_event) are sent in any case.
@@ -85,7 +87,7 @@ pub struct TaskOptions {
 
 /// Whether a task states these options itself. The attribute macro fills it in.
 #[doc(hidden)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatedOptions {
     pub acks_late: bool,
     pub autoretry: bool,
