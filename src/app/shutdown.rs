@@ -77,6 +77,8 @@ pub(super) async fn run(
     let handed_back: usize = ended.unwrap_or_default().into_iter().flatten().sum();
     queues.stop();
     let closed = inner.runtime.broker.close().await;
+    // Their workers have dismissed them. What is left after this is killed with the event loops.
+    let _ = timeout(FORCED, inner.runtime.children.none_left()).await;
     inner.runtime.events.close();
     inner.closed.cancel();
     // The tree is stopped on a thread of its own, because the threads for blocking work may all be held by stuck

@@ -5,6 +5,7 @@ use crate::broker::BrokerError;
 use crate::catalogue::CatalogueErrors;
 use crate::store::StoreError;
 use crate::task::registry::DuplicateTask;
+use crate::task::{NeededData, TaskDefinition};
 
 /// Why a runtime did not start. The text says what to do.
 #[derive(thiserror::Error)]
@@ -30,6 +31,14 @@ pub enum StartError {
         location: &'static str,
         /// The type of the data.
         data: &'static str,
+    },
+    /// A queue cannot have the child processes that its row wants.
+    #[error("queue `{queue}` has pool = \"process\", but {problem}")]
+    Processes {
+        /// The name of the queue.
+        queue: String,
+        /// What is in the way, and what to do.
+        problem: &'static str,
     },
     /// The queue of a task is a broadcast, and the task needs one run.
     #[error(
@@ -94,3 +103,10 @@ pub enum StartError {
 }
 
 crate::core::debug_as_display!(StartError);
+
+impl StartError {
+    /// The error of a task that takes data which the program did not give.
+    pub(super) fn data_not_given(task: &'static TaskDefinition, data: &NeededData) -> Self {
+        Self::DataNotGiven { task: task.name, location: task.location, data: data.type_name() }
+    }
+}
