@@ -25,10 +25,10 @@ pub enum Durability {
 #[serde(rename_all = "lowercase")]
 pub enum TaskKind {
     /// The body is an `async fn`. It runs on the event loop of its queue's arbiter, where it must not block; if the
-    /// queue's pool is `cpu`, it runs on a blocking thread.
+    /// queue's pool is `cpu`, it runs on a blocking thread, and if it is `process`, in a child process.
     Io,
-    /// The body is a plain `fn`. It runs on a blocking thread, where it may compute for hours without starving
-    /// anybody's timer.
+    /// The body is a plain `fn`. It runs on a blocking thread, or in a child process, where it may compute for hours
+    /// without starving anybody's timer.
     Cpu,
 }
 
