@@ -30,7 +30,7 @@ impl Builder {
     ///
     /// ```no_run
     /// # use celeriac::Celeriac;
-    /// # async fn main_() -> Result<(), Box<dyn std::error::Error>> {
+    /// # async fn demo() -> Result<(), Box<dyn std::error::Error>> {
     /// let builder = Celeriac::builder().catalogue_file("celeriac.toml").data("a client".to_owned());
     /// let builder = builder.serve_if_child().await?; // a child comes as far as this
     /// let listener = std::net::TcpListener::bind("127.0.0.1:8080")?;
@@ -44,20 +44,23 @@ impl Builder {
     pub async fn serve_if_child(self) -> Result<Self, StartError> {
         #[cfg(unix)]
         if is_child_process() && !self.without_actors {
-            return match self.serve().await? {};
+            return Err(self.serve().await);
         }
         Ok(self)
     }
 
+    /// Serves until the process ends. Returns only if it cannot.
     #[cfg(unix)]
-    async fn serve(self) -> Result<std::convert::Infallible, StartError> {
+    async fn serve(self) -> StartError {
         let setup = self.child_setup().map_err(|error| {
             tracing::error!(%error, "a child process cannot work");
             format!("ended because its `main` has built something else than that of the program: {error}")
         });
-        child::serve(setup).map_err(StartError::System)?;
-        // The thread that serves ends the process. The event loop of `main` goes on meanwhile.
-        std::future::pending().await
+        match child::serve(setup) {
+            // The thread that serves ends the process. The event loop of `main` goes on meanwhile.
+            Ok(()) => std::future::pending().await,
+            Err(error) => StartError::Child(error),
+        }
     }
 
     /// What a child needs of all that the builder has.

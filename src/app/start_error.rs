@@ -97,6 +97,11 @@ pub enum StartError {
         /// Why the runtime did not start.
         error: Box<StartError>,
     },
+    /// This process is a child of a process pool, and cannot reach the program that has started it.
+    #[error(
+        "this process is a child of a process pool, and cannot serve the program that has started it: {0}"
+    )]
+    Child(std::io::Error),
     /// A thread of the actors could not be started, or the queues did not come up.
     #[error("the actor system did not start: {0}")]
     System(std::io::Error),

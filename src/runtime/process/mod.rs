@@ -25,7 +25,7 @@ use std::future::pending;
 use tokio::time::{Instant, sleep_until};
 
 pub(super) use body::run_in_child;
-pub(crate) use child_process::{ChildProcess, ChildWatch};
+pub(crate) use child_process::ChildProcess;
 
 /// The variable that says to a process that it is a child of a process pool.
 const VARIABLE: &str = "CELERIAC_POOL_CHILD";

@@ -128,6 +128,7 @@ async fn serve_on(socket: Socket, setup: Result<ChildSetup, String>) -> io::Erro
 
 /// Makes the process a child: its memory is limited, and the program's hook for workers is called.
 fn begin(setup: &ChildSetup, welcome: &Welcome) -> Result<(), String> {
+    take_name();
     memory::go_first();
     if let Some(bytes) = welcome.memory_limit {
         memory::limit(bytes)
@@ -141,6 +142,16 @@ fn begin(setup: &ChildSetup, welcome: &Welcome) -> Result<(), String> {
         };
         format!("ended because `on_worker_start` panicked: {panic}")
     })
+}
+
+/// Gives the process the name of its program, which tools such as `top` show. It was started as `/proc/self/exe`.
+fn take_name() {
+    if cfg!(target_os = "linux") {
+        let program = std::env::current_exe().unwrap_or_default();
+        let name = program.file_name().unwrap_or_default().as_encoded_bytes();
+        // The kernel takes no more. If it takes nothing, the name says less.
+        let _ = std::fs::write("/proc/self/comm", &name[..name.len().min(15)]);
+    }
 }
 
 /// The next frame of the program. Without one the program is gone, and this process ends.
