@@ -89,7 +89,10 @@ impl Driver {
                 () = self.shared.dismissed.cancelled(), if ends_at.is_none() => {
                     ends_at = Some(Instant::now() + DISMISSAL_PATIENCE);
                 }
-                () = until(ends_at) => return None,
+                () = until(ends_at) => {
+                    self.kill();
+                    return None;
+                }
                 () = sleep_until(start), if !self.shared.ready.is_cancelled() => {
                     return Some(format!(
                         "was not ready within {START_PATIENCE:?}: does its `main` reach `Builder::start`, with the arguments of this program?"
