@@ -116,7 +116,7 @@ pub use crate::core::Timestamp;
 pub use crate::core::calendar::{Tenant, Zone};
 pub use crate::macros::{periodic_task, serial_task, task};
 pub use actors::QueueStatus;
-pub use app::{Builder, Celeriac, ShutdownReport, StartError};
+pub use app::{Builder, Celeriac, ShutdownReport, StartError, is_child_process};
 pub use catalogue::{Catalogue, Pool, QueueRow};
 pub use task::canvas::{Canvas, chain, chord, group, signature};
 pub use task::source_poller::{Due, Source, SourcePoller};
@@ -189,6 +189,8 @@ mod manual {
     struct BeatPage;
     #[doc = include_str!("../docs/periodic-tasks.md")]
     struct PeriodicTasksPage;
+    #[doc = include_str!("../docs/process-pool.md")]
+    struct ProcessPoolPage;
     #[doc = include_str!("../docs/progress.md")]
     struct ProgressPage;
     #[doc = include_str!("../docs/queues-and-workers.md")]

@@ -82,6 +82,7 @@
 ///   catalogue does not describe takes the pool of the task that names it: `io` for an `async fn`, `cpu` for a plain
 ///   `fn`.
 /// - A plain `fn` runs on a blocking thread in both pools, where it may compute for hours without holding up others.
+/// - In a queue of the pool `process` both run in a child process, which is killed if it has to be.
 /// - **Parameters** travel as JSON, by position or by name, also from Python. So each parameter has a plain name and
 ///   an owned type that implements `Serialize` and `DeserializeOwned`: `String`, not `&str`. There are at most 16.
 ///   Pass ids rather than objects: by the time the task runs, the object may have changed.

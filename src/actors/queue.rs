@@ -27,8 +27,9 @@ use crate::catalogue::QueueRow;
 use crate::core::{self, Intensity, Restarts, TimeToStart, Timestamp};
 use crate::runtime::Runtime;
 use crate::runtime::admission::admit;
+use crate::runtime::children::ChildSettings;
 use crate::runtime::conclusion::conclude;
-use crate::runtime::run::{Report, Run};
+use crate::runtime::run::{AfterRun, Report, Run};
 use crate::task::clock::now;
 use crate::task::{self, Hooks, Interrupt, Judge, RunSetup, TaskId, Verdict};
 use rate::HeldBack;
@@ -51,7 +52,7 @@ pub(super) use lookup::{GetRunning, TellBars};
 pub(crate) use lookup::{LanesLost, Locate, LocateTask, Revoke, Revoked};
 pub(super) use stamps::TerminateStamped;
 pub(crate) use waiting::BrokerBacklog;
-pub(super) use worker_pool::WorkerReady;
+pub(super) use worker_pool::{ChildDown, WorkerReady};
 
 /// How many serial tasks that did not start the queue remembers. Beyond that, the first start of a task may be
 /// counted twice.
@@ -60,6 +61,8 @@ const MOST_COUNTED: usize = 1_000;
 /// The actor of one queue. What must survive it is in `retained`; all other state begins anew with its successor.
 pub(crate) struct Queue {
     row: QueueRow,
+    /// How the child processes of its workers are to be; `None`: its bodies run in this process.
+    children: Option<Arc<ChildSettings>>,
     runtime: Arc<Runtime>,
     backlog: core::RunQueue<Delivery>,
     /// Deliveries of which the store has not said yet whether they are revoked.
@@ -107,6 +110,8 @@ struct GivenRun {
     message: Arc<task::Message>,
     delivery_info: Option<Arc<DeliveryInfo>>,
     started_at: Timestamp,
+    /// The process that runs the body.
+    pid: u32,
 }
 
 impl Queue {
@@ -129,6 +134,7 @@ impl Queue {
             last_start: None,
             seen: SeenBacklog::default(),
             restarts: Restarts::new(intensity),
+            children: ChildSettings::of(&row).map(Arc::new),
             row,
             runtime,
             workers: HashMap::new(),
@@ -245,6 +251,7 @@ impl Queue {
             definition,
             context,
             pool: self.row.pool,
+            child: None, // its worker has one, in the process pool
             force,
             stuck: Arc::clone(&self.retained.stuck),
             runtime: Arc::clone(&self.runtime),
@@ -386,16 +393,25 @@ impl Handler<Finished> for Queue {
         self.handed_back += usize::from(self.closing.is_some() && report.is_handed_back());
         self.counters.panics += u64::from(report.panicked);
         self.counters.timed_out += u64::from(report.timed_out);
+        self.counters.lost += u64::from(report.lost);
         // The slot is free only if the worker that had the run is still on it.
         if self.is_staffed(slot, generation) {
-            if report.panicked {
-                // A panic is the task's fault, not the worker's: the worker is replaced at once, and the restart
-                // intensity does not count it.
-                self.counters.replaced += 1;
-                self.retire(slot);
-                self.hire(slot, ctx);
-            } else {
-                self.idle.push(slot);
+            match report.worker {
+                AfterRun::Stays => self.idle.push(slot),
+                // A panic or the death of a child process is the task's fault, not the worker's: the worker is replaced
+                // at once, and the restart intensity does not count it.
+                AfterRun::Replaced => {
+                    self.counters.replaced += 1;
+                    self.replace(slot, ctx);
+                }
+                AfterRun::Recycled => {
+                    self.counters.recycled += 1;
+                    self.replace(slot, ctx);
+                }
+                AfterRun::Died => {
+                    let cause = "its child process ended before it could take a task".to_owned();
+                    self.worker_died(slot, generation, cause, ctx);
+                }
             }
         }
         self.check_closed();

@@ -24,7 +24,7 @@ use crate::task::{Next, State};
 pub struct QueueStatus {
     /// The queue's physical name, as the broker knows it.
     pub name: String,
-    /// What the bodies run on: `io` or `cpu`.
+    /// What the bodies run on: `io`, `cpu` or `process`.
     pub pool: &'static str,
     /// The number of worker slots.
     pub workers: usize,
@@ -66,6 +66,9 @@ pub struct QueueStatus {
     pub panics: u64,
     /// Bodies that reached their hard time limit.
     pub timed_out: u64,
+    /// Runs whose child process ended before them: by a signal, by an exit, or because it had no memory left. Each cost an
+    /// attempt of its task.
+    pub lost: u64,
     /// Bodies on threads that could not be stopped and still run.
     pub stuck: usize,
     /// Returns of such bodies that came after their run was given up, and were refused.
@@ -74,8 +77,11 @@ pub struct QueueStatus {
     /// went back to its queue, and the log names it. The number should be 0: anything else is a fault of the broker
     /// or of the storage under it.
     pub overlaps: u64,
-    /// Workers that were replaced, after a panic of a task or the death of the worker itself.
+    /// Workers that were replaced, after a panic of a task, or the death of the worker itself or of its child process.
     pub replaced: u64,
+    /// Workers that were replaced because their child processes were used up: `max_tasks_per_child`,
+    /// `max_memory_per_child`.
+    pub recycled: u64,
     /// Whether an operator has paused the queue.
     pub paused: bool,
     /// Why the queue has stopped itself: its workers died too often. `None`: it has not.
@@ -108,10 +114,12 @@ impl QueueStatus {
             requeued: 0,
             panics: 0,
             timed_out: 0,
+            lost: 0,
             stuck: 0,
             refused: 0,
             overlaps: 0,
             replaced: 0,
+            recycled: 0,
             paused: false,
             halted: None,
         }
@@ -129,8 +137,10 @@ pub(super) struct Counters {
     pub(super) requeued: u64,
     pub(super) panics: u64,
     pub(super) timed_out: u64,
+    pub(super) lost: u64,
     pub(super) overlaps: u64,
     pub(super) replaced: u64,
+    pub(super) recycled: u64,
 }
 
 impl Counters {

@@ -76,7 +76,7 @@ pub struct Builder {
     #[cfg(feature = "amqp")]
     outbox: Option<PathBuf>,
     max_message_size: usize,
-    max_result_size: usize,
+    pub(super) max_result_size: usize,
     limits: CanvasLimits,
     arbiters: usize,
     grace: Duration,
@@ -356,13 +356,17 @@ impl Builder {
         let forgets = matches!(self.keeping, Transport::Memory);
         let zone = catalogue.zone;
         let entries = schedule::collect(&catalogue.periodic, environment, zone, &registry, runs_all)?;
+        for row in catalogue.queues.iter().filter(|_| !self.without_actors) {
+            if let Some(problem) = crate::runtime::children::impossible(row) {
+                return Err(StartError::Processes { queue: row.name.clone(), problem });
+            }
+        }
         let mut routing = Routing::new(catalogue, &registry);
         routing.check_broadcasts(&registry)?;
         // A test runs some of the tasks of its program: a task that it does not run may go without its data.
         let runs_here = !self.without_actors && routing.catalogue().queues.iter().any(|row| row.served);
         if let Some((task, data)) = registry.lacks(&self.data).filter(|_| runs_here) {
-            let (name, location) = (task.name, task.location);
-            return Err(StartError::DataNotGiven { task: name, location, data: data.type_name() });
+            return Err(StartError::data_not_given(task, data));
         }
         #[cfg_attr(not(feature = "amqp"), allow(unused_mut))]
         let mut rabbitmq: Option<String> = None;

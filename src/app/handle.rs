@@ -61,7 +61,7 @@ pub struct Celeriac {
 /// What all clones of a handle share.
 pub(super) struct CeleriacInner {
     pub(super) runtime: Arc<Runtime>,
-    routing: Arc<Routing>,
+    pub(super) routing: Arc<Routing>,
     pub(super) queues: Queues,
     pub(super) serials: Arc<Serials>,
     pub(super) tree: Mutex<Option<Tree>>,

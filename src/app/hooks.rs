@@ -56,7 +56,8 @@ impl Builder {
     }
 
     /// Sets a hook for each worker that starts, with its queue and slot. It must not block. If it panics, the
-    /// worker has died, and the queue's restart intensity decides what is done.
+    /// worker has died, and the queue's restart intensity decides what is done. In the process pool it is called in the
+    /// worker's child process.
     pub fn on_worker_start(mut self, hook: impl Fn(&str, usize) + Send + Sync + 'static) -> Self {
         self.hooks.on_worker_start = Some(Box::new(hook));
         self

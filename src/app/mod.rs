@@ -5,6 +5,7 @@
 mod backend;
 mod beat;
 mod builder;
+mod child_process;
 mod client;
 mod commands;
 mod commit_table;
@@ -36,6 +37,7 @@ pub(crate) mod variables;
 pub(crate) use backend::Backend;
 pub use beat::BeatHandle;
 pub use builder::Builder;
+pub use child_process::is_child_process;
 pub use fleet::{Fleet, NodeReplies};
 pub use handle::{Celeriac, ControlError};
 pub use persistent::PersistentLevers;

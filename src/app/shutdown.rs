@@ -25,6 +25,8 @@ use crate::task;
 const TOLD_BEFORE: Duration = Duration::from_secs(5);
 /// How long a queue may take to say what runs in it, before the shutdown goes on without its answer.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long child processes may take to end that have nothing to do. They take some milliseconds.
+const DISMISSED: Duration = Duration::from_secs(7);
 /// How long a forced step may take.
 const FORCED: Duration = Duration::from_secs(1);
 
@@ -162,6 +164,8 @@ async fn run(
     let ((), (all_answered, handed_back)) = tokio::join!(other, queues);
     inner.queues.ending().stop();
     let closed = inner.runtime.broker.close().await;
+    // Their workers have dismissed them. What is left after this is killed with the event loops.
+    let _ = timeout(DISMISSED, inner.runtime.children.none_left()).await;
     inner.runtime.events.close();
     inner.closed.cancel();
     // The tree is stopped on a thread of its own, because the threads for blocking work may all be held by stuck

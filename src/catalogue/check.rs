@@ -105,6 +105,9 @@ impl Check<'_> {
             ("prefetch", row.prefetch == Some(0), "0", "set at least 1"),
             ("target", row.target == Some(Duration::ZERO), "0s", "set a duration above zero"),
             ("restart_window", row.restart_window.is_zero(), "0s", "set a duration above zero"),
+            ("max_tasks_per_child", row.max_tasks_per_child == Some(0), "0", "set at least 1"),
+            ("max_memory_per_child", row.max_memory_per_child == Some(0), "0", "set a size above zero"),
+            ("memory_limit_per_child", row.memory_limit_per_child == Some(0), "0", "set a size above zero"),
         ];
         let faults = faults.into_iter().filter(|(_, bad, ..)| *bad);
         let faults = faults.map(|(key, _, value, advice)| (key, value.to_owned(), advice.to_owned()));

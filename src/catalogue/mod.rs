@@ -68,6 +68,7 @@ mod rate_limits;
 mod route_row;
 mod routes;
 mod section;
+mod size;
 mod span_of_time;
 mod spelling;
 mod warning;
@@ -79,8 +80,9 @@ pub use error::{CatalogueError, CatalogueErrors, Position, Problem};
 pub use queue_row::{Pool, QueueRow, TargetClass};
 pub use queue_setup::{QueueSetup, QueueType};
 pub use route_row::{Argument, ArgumentPattern, RouteRow, TaskPattern};
+pub use size::format_size;
 pub use span_of_time::{format_span, parse_span};
-pub use warning::{MANY_CPU_WORKERS, Warning, WarningKind};
+pub use warning::{MANY_CHILDREN, MANY_CPU_WORKERS, Warning, WarningKind};
 
 pub(crate) use explain::one_line;
 pub(crate) use route_row::RouteRule;

@@ -134,11 +134,9 @@ fn manifest(name: &str, checkout: Option<&str>) -> String {
 
 /// Writes the files, none of which may be there.
 fn write_all(directory: &Path, files: &[(&str, String)]) -> Result<(), NewError> {
-    match fs::read_dir(directory) {
-        Ok(mut entries) if entries.next().is_some() => {
-            return Err(NewError::Occupied(directory.to_owned()));
-        }
-        Ok(_) => {}
+    match fs::read_dir(directory).map(|mut entries| entries.next().is_some()) {
+        Ok(true) => return Err(NewError::Occupied(directory.to_owned())),
+        Ok(false) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(source) => return Err(NewError::Unwritable { path: directory.to_owned(), source }),
     }

@@ -12,6 +12,7 @@ pub mod address;
 mod backoff;
 pub mod calendar;
 pub(crate) mod canonical;
+pub mod child_life;
 pub(crate) mod did_you_mean;
 mod error_text;
 pub(crate) mod glob;
@@ -34,6 +35,7 @@ pub mod time_to_start;
 pub mod token_bucket;
 
 pub(crate) use backoff::Backoff;
+pub use child_life::ChildLife;
 pub(crate) use error_text::debug_as_display;
 pub use intensity::{Intensity, RestartVerdict, Restarts};
 pub use io_failure::IoFailure;

@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 
 use crate::core::Timestamp;
 use crate::core::text::logged_errors;
+use crate::task::clock::now;
 use crate::task::{
     Arguments, Body, BodyFuture, Context, CurrentGuard, Ending, Layers, Message, Outcome, TaskDefinition,
     TaskError, layered, panic_message,
@@ -32,6 +33,11 @@ pub(super) fn guard<T>(step: impl FnOnce() -> T) -> Result<T, Ending> {
 /// Whether this outcome is that of a panic.
 pub(super) fn is_panic(outcome: &Result<String, Ending>) -> bool {
     matches!(outcome, Err(Ending::Failure { name, .. }) if name.name == "Panic")
+}
+
+/// Whether this outcome is that of a body whose process has ended.
+pub(super) fn is_lost(outcome: &Result<String, Ending>) -> bool {
+    matches!(outcome, Err(Ending::Failure { name, .. }) if name.name == "WorkerLost")
 }
 
 /// The span of one run. What a body logs is inside of it, so an operator finds the lines of a task by its id, and a tracing
@@ -150,6 +156,8 @@ impl Stuck {
 /// A body on a blocking thread. If this is dropped before the body has ended, the body is stuck until it ends.
 pub(super) struct CpuBody {
     outcome: oneshot::Receiver<Result<String, Ending>>,
+    /// Completes when the body has a thread and begins. All bodies of the process share its blocking threads.
+    began: Option<oneshot::Receiver<()>>,
     stuck: Arc<Stuck>,
     context: Context,
     started_at: Timestamp,
@@ -166,14 +174,29 @@ impl CpuBody {
         layers: Layers,
     ) -> Self {
         let (mut done, outcome) = oneshot::channel();
+        let (begins, began) = oneshot::channel();
         let own = context.clone();
-        let body = Self { outcome, stuck: Arc::clone(&stuck), context: own.clone(), started_at, over: false };
+        let body = Self {
+            outcome,
+            began: Some(began),
+            stuck: Arc::clone(&stuck),
+            context: own.clone(),
+            started_at,
+            over: false,
+        };
         let runtime = tokio::runtime::Handle::current();
         #[cfg(feature = "testing")]
         let scope = crate::task::scope::here();
         blocking::unblock(move || {
             #[cfg(feature = "testing")]
             let _scope = scope.map(crate::task::scope::Scope::enter);
+            if done.is_closed() {
+                // The run was given up while the body waited for a thread, so the body does not begin.
+                stuck.returned(&own);
+                return;
+            }
+            own.note_beginning(now());
+            let _ = begins.send(());
             let ended = guard(|| match definition.body {
                 Body::Cpu(run) => {
                     // Code that looks for the runtime finds it: `Handle::current()`, clients that spawn.
@@ -191,6 +214,11 @@ impl CpuBody {
         })
         .detach();
         body
+    }
+
+    /// What completes when the body begins.
+    pub(super) fn take_beginning(&mut self) -> Option<oneshot::Receiver<()>> {
+        self.began.take()
     }
 }
 

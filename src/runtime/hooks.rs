@@ -25,7 +25,8 @@ pub type ProgramHook = dyn Fn(&Context, &HookEvent) + Send + Sync;
 pub type ReadyHook = dyn Fn(&Context, &DownloadFacts) + Send + Sync;
 
 /// A hook that is called on the queue's event loop when a worker starts, with the queue's name and the worker's
-/// slot. If it panics, the worker has not started. Celery's `worker_process_init`.
+/// slot. If it panics, the worker has not started. In the process pool it is called in the worker's child process.
+/// Celery's `worker_process_init`.
 pub type WorkerHook = dyn Fn(&str, usize) + Send + Sync;
 
 /// A hook that is asked whether a task that has expired is to run all the same.

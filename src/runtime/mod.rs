@@ -7,12 +7,18 @@
 pub(crate) mod admission;
 mod again;
 pub(crate) mod body;
+pub(crate) mod children;
 pub(crate) mod conclusion;
 pub(crate) mod enqueue;
 mod events;
 mod follow_ups;
 pub(crate) mod forwarding;
 pub(crate) mod hooks;
+#[cfg(unix)]
+pub(crate) mod process;
+#[cfg(not(unix))]
+#[path = "no_processes.rs"]
+pub(crate) mod process;
 pub(crate) mod progress;
 pub(crate) mod revoked_stamps;
 pub(crate) mod run;
@@ -23,6 +29,7 @@ mod unique_window;
 
 use std::sync::{Arc, OnceLock, Weak};
 
+use self::children::ChildCount;
 use self::events::{ActivityMeter, traceback};
 use self::hooks::ProgramHooks;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
@@ -84,6 +91,8 @@ pub(crate) struct Runtime {
     pub(crate) hooks: ProgramHooks,
     /// The program's code around every body.
     pub(crate) layers: Layers,
+    /// How many child processes there are.
+    pub(crate) children: ChildCount,
 }
 
 impl Runtime {
@@ -167,6 +176,7 @@ impl Runtime {
             data: Arc::default(),
             hooks: ProgramHooks::default(),
             layers: Layers::default(),
+            children: ChildCount::default(),
         }
     }
 
@@ -202,8 +212,9 @@ impl Runtime {
     }
 
     /// A body is about to start. A bar that other processes have shown of the task goes on from there, and the
-    /// store is told of the start if somebody wants to know; the body does not wait for that.
-    pub(crate) async fn begin(&self, context: &Context, definition: &TaskDefinition) {
+    /// store is told of the start if somebody wants to know; the body does not wait for that. `pid` is the process that
+    /// runs the body.
+    pub(crate) async fn begin(&self, context: &Context, definition: &TaskDefinition, pid: u32) {
         let message = context.message();
         let before = context.is_redelivered() || message.retries > 0 || message.continuations > 0;
         let shown = before && self.store.is_shared() && Box::pin(self.recall(context)).await;
@@ -212,7 +223,7 @@ impl Runtime {
             let wanted = self.track_started || (definition.options)().track_started;
             // STARTED would take the place of the bar in the store.
             if wanted && !shown {
-                let meta = serde_json::json!({ "pid": std::process::id(), "hostname": self.node().unwrap_or_else(|| context.worker().to_owned()) });
+                let meta = serde_json::json!({ "pid": pid, "hostname": self.node().unwrap_or_else(|| context.worker().to_owned()) });
                 context.report(State::Started.as_str(), meta);
             }
         }

@@ -13,12 +13,14 @@ use std::task::{Context as Poller, Poll};
 use std::time::Duration;
 
 use futures_util::future::OptionFuture;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::Runtime;
-use super::body::{CpuBody, IoBody, StartIo, Stuck, guard, is_panic, start_io};
+use super::body::{CpuBody, IoBody, StartIo, Stuck, guard, is_lost, is_panic, start_io};
 use super::conclusion::conclude;
 use super::hooks::{after_return, before_start};
+use super::process::{ChildProcess, run_in_child};
 use super::task_levers::TimeLimits;
 use crate::broker::{Delivery, Settle};
 use crate::catalogue::Pool;
@@ -37,6 +39,8 @@ pub(crate) struct Run {
     pub(crate) definition: &'static TaskDefinition,
     pub(crate) context: Context,
     pub(crate) pool: Pool,
+    /// The worker's child process, in the process pool.
+    pub(crate) child: Option<Arc<ChildProcess>>,
     /// Cancelled when a shutdown loses its patience or the worker dies: the run ends at once and its task is handed
     /// back.
     pub(crate) force: CancellationToken,
@@ -66,6 +70,19 @@ impl Drop for LanePlace {
     }
 }
 
+/// What becomes of a worker after a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterRun {
+    /// The worker runs the next task.
+    Stays,
+    /// The worker is replaced because of the run: its body has panicked, or its child process is gone.
+    Replaced,
+    /// The worker is replaced because its child process is used up.
+    Recycled,
+    /// The worker's child process had ended before the run could begin.
+    Died,
+}
+
 /// How a run ended, for the counters of its queue.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Report {
@@ -77,11 +94,22 @@ pub(crate) struct Report {
     pub(crate) panicked: bool,
     /// Whether the hard time limit passed.
     pub(crate) timed_out: bool,
+    /// Whether the child process that ran the body has ended by itself.
+    pub(crate) lost: bool,
+    /// What becomes of the worker.
+    pub(crate) worker: AfterRun,
 }
 
 impl Report {
     /// The report of a run that never began, or was lost on its way.
-    pub(crate) const HANDED_BACK: Self = Self { over: None, again: None, panicked: false, timed_out: false };
+    pub(crate) const HANDED_BACK: Self = Self {
+        over: None,
+        again: None,
+        panicked: false,
+        timed_out: false,
+        lost: false,
+        worker: AfterRun::Stays,
+    };
 
     /// The report of a run with this verdict.
     pub(crate) fn of(verdict: &Verdict) -> Self {
@@ -145,10 +173,13 @@ impl Run {
         let outcome = self.body(&hooks).await;
         drop(place);
         let (panicked, timed_out) = (is_panic(&outcome), matches!(outcome, Err(Ending::TimeLimit(_))));
+        let lost = is_lost(&outcome);
         let verdict = self.verdict(outcome, rand::random());
         let report = conclude(verdict, delivery, &self.context, &hooks, &self.runtime).await;
         self.after_return(&hooks, &report);
-        Report { panicked, timed_out, ..report }
+        // Whether a child process goes on is for its worker to say.
+        let worker = if panicked && self.child.is_none() { AfterRun::Replaced } else { AfterRun::Stays };
+        Report { panicked, timed_out, lost, worker, ..report }
     }
 
     /// What starts the body on the event loop; `None`: the body runs on a thread. A plain `fn` does so even in a queue
@@ -162,7 +193,16 @@ impl Run {
 
     /// The pool that the body runs in.
     pub(crate) fn pool_of_body(&self) -> Pool {
-        if self.start_on_loop().is_some() { Pool::Io } else { Pool::Cpu }
+        match self.pool {
+            Pool::Process => Pool::Process,
+            Pool::Io if self.start_on_loop().is_some() => Pool::Io,
+            Pool::Io | Pool::Cpu => Pool::Cpu,
+        }
+    }
+
+    /// The process that the body runs in.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().map_or_else(std::process::id, |child| child.pid())
     }
 
     /// The hooks of the task; none if making them panics.
@@ -210,7 +250,7 @@ impl Run {
         self.runtime.tell_event(self.context.message_arc(), || EventKind::Started {
             worker: self.context.worker().into(),
         });
-        self.runtime.begin(&self.context, self.definition).await;
+        self.runtime.begin(&self.context, self.definition, self.pid()).await;
         Ok(delivery)
     }
 
@@ -233,7 +273,7 @@ impl Run {
         let judge = Judge {
             message: self.context.message(),
             now: now(),
-            started_at: Some(self.started_at),
+            started_at: Some(self.context.began_at(self.started_at)),
             worker: Some(self.context.worker()),
             entropy,
             revoked: self.context.decide(),
@@ -255,7 +295,7 @@ impl Run {
 
 /// The ending of a body whose value is too large. It is a failure without a retry, because another attempt would
 /// return the same.
-fn too_large(value: &str, most: usize) -> Ending {
+pub(super) fn too_large(value: &str, most: usize) -> Ending {
     let error = format!(
         "the result takes {} bytes, the limit is {most}: store the object, and return its id, or hand it out as a download; the builder's `max_result_size` changes the limit",
         value.len(),
@@ -267,6 +307,13 @@ fn too_large(value: &str, most: usize) -> Ending {
 async fn wait(run: &Run, hooks: &Hooks) -> Result<String, Ending> {
     let ((soft, hard), context) = (run.time_limits, &run.context);
     before_start(hooks, &run.runtime.hooks, context)?;
+    if run.pool == Pool::Process {
+        return match &run.child {
+            Some(child) => Box::pin(run_in_child(run, child)).await,
+            // Its worker has lost its child, and goes.
+            None => Err(Ending::Interrupted(Interrupt::Shutdown)),
+        };
+    }
     let mut body = match run.start_on_loop() {
         Some(start) => Running::Io(start_io(start, context.clone(), &run.runtime.layers)?),
         None => Running::Cpu(CpuBody::start(
@@ -278,10 +325,14 @@ async fn wait(run: &Run, hooks: &Hooks) -> Result<String, Ending> {
         )),
     };
     let io = matches!(body, Running::Io(_));
+    let began = match &mut body {
+        Running::Cpu(body) => body.take_beginning(),
+        Running::Io(_) => None,
+    };
     // The timers are large and most runs have none, so they are boxed only where there are limits, and a run stays
     // small.
     let limited = soft.is_some() || hard.is_some();
-    let limits = limited.then(|| Box::pin(limits(soft, hard, context)));
+    let limits = limited.then(|| Box::pin(limits(began, soft, hard, context)));
     let mut limits = pin!(OptionFuture::from(limits));
     tokio::select! {
         // The body comes first, so that one which is ready at its limit counts as ended.
@@ -294,8 +345,17 @@ async fn wait(run: &Run, hooks: &Hooks) -> Result<String, Ending> {
     }
 }
 
-/// Interrupts the body at the soft limit. Completes at the hard limit with that limit, or never if there is none.
-async fn limits(soft: Option<Duration>, hard: Option<Duration>, context: &Context) -> Duration {
+/// Interrupts the body at the soft limit. Completes at the hard limit with that limit, or never if there is none. Both
+/// count from the beginning of the body: a body that waits for a thread does not run.
+pub(super) async fn limits(
+    began: Option<oneshot::Receiver<()>>,
+    soft: Option<Duration>,
+    hard: Option<Duration>,
+    context: &Context,
+) -> Duration {
+    if let Some(began) = began {
+        let _ = began.await;
+    }
     let start = tokio::time::Instant::now();
     if let Some(soft) = soft.filter(|soft| hard.is_none_or(|hard| *soft < hard)) {
         tokio::time::sleep_until(deadline(start, soft)).await;

@@ -39,7 +39,11 @@ pub(crate) use address::Address;
 #[cfg(feature = "web")]
 pub(crate) use name::check_header;
 pub use name::content_disposition;
+#[cfg(unix)]
+pub(crate) use source::chunks as chunks_of_download;
 pub(crate) use sweep::Decision;
+#[cfg(unix)]
+pub(crate) use upload::check as check_download;
 
 use crate::task::{Download, DownloadError, DownloadRecord, DownloadSink, KeepPayload, KeptPayload, TaskId};
 

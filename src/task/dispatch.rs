@@ -262,7 +262,7 @@ impl Dispatcher {
             })?),
         };
         match self.without_lanes {
-            Some(broker) => Err(EnqueueError::NoLanes { task: call.task.clone(), broker }),
+            Some(broker) => Err(EnqueueError::NoLanes { task: call.task.clone(), broker: broker.into() }),
             None => Ok(Some(serial)),
         }
     }
@@ -279,7 +279,7 @@ impl Dispatcher {
         };
         match self.without_windows {
             _ if unique.window.is_zero() => Ok(None),
-            Some(broker) => Err(EnqueueError::NoWindows { task: call.task.clone(), broker }),
+            Some(broker) => Err(EnqueueError::NoWindows { task: call.task.clone(), broker: broker.into() }),
             None => Ok(Some(unique)),
         }
     }

@@ -60,7 +60,7 @@ pub use client::{
 };
 pub(crate) use context::RunSetup;
 pub use context::{Context, UpdateStateError};
-pub(crate) use current::CurrentGuard;
+pub(crate) use current::{CurrentGuard, current_message, inside};
 pub(crate) use data::DataMap;
 pub use data::{Data, NeededData};
 pub use defaults::TaskDefaults;
@@ -90,7 +90,7 @@ pub use options::StatedOptions;
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};
-pub(crate) use permit::HandedOver;
+pub(crate) use permit::{HandedOver, HandedPermit};
 pub use permit::{Limits, Permit, PermitAnswer, PermitError, PermitHolder, PermitKeeper, Want};
 pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, read_meta as read_progress};
 pub use rest::{Rest, RestByName};

@@ -25,15 +25,15 @@ pub enum Durability {
 #[serde(rename_all = "lowercase")]
 pub enum TaskKind {
     /// The body is an `async fn`. It runs on the event loop of its queue's arbiter, where it must not block; if the
-    /// queue's pool is `cpu`, it runs on a blocking thread.
+    /// queue's pool is `cpu`, it runs on a blocking thread, and if it is `process`, in a child process.
     Io,
-    /// The body is a plain `fn`. It runs on a blocking thread, where it may compute for hours without starving
-    /// anybody's timer.
+    /// The body is a plain `fn`. It runs on a blocking thread, or in a child process, where it may compute for hours
+    /// without starving anybody's timer.
     Cpu,
 }
 
 /// The options of a task, as its attribute states them. A call may override most of them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TaskOptions {
     /// The name of the queue. `None` stands for the catalogue's default queue.
@@ -73,7 +73,9 @@ pub struct TaskOptions {
     pub durability: Durability,
     /// How many runs of the task start in each process at most, evenly spread: Celery's `rate_limit`. What may not start
     /// yet waits in its queue, takes no worker slot, and holds up no other task. `None`, the default, is no limit.
-    /// Remote control changes it while the program runs.
+    /// Remote control changes it while the program runs. It belongs to the task and is no part of a call, so it is not
+    /// serialized.
+    #[serde(skip)]
     pub rate_limit: Option<RateLimit>,
     /// Whether events are sent of what happens to the task: Celery's `send_events`. The default is true. Events that
     /// a body [sends itself](crate::Context::send_event) are sent in any case.
@@ -85,7 +87,8 @@ pub struct TaskOptions {
 
 /// Whether a task states these options itself. The attribute macro fills it in.
 #[doc(hidden)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StatedOptions {
     pub acks_late: bool,
     pub autoretry: bool,

@@ -109,7 +109,7 @@ impl<'a> Judge<'a> {
                     failed: None,
                 }
             }
-            Ending::Continue { task, arguments } => self.go_on(task, arguments),
+            Ending::Continue { task, arguments } => self.go_on(&task, arguments),
             Ending::Replace { signature } => self.replace(signature),
             Ending::Fail { errors, name } => self.over(State::Failure, None, errors, Some(name)),
             Ending::Ignore => self.over(State::Ignored, None, Vec::new(), None),
@@ -234,7 +234,7 @@ impl<'a> Judge<'a> {
         policy.max_retries = next.max_retries.unwrap_or(policy.max_retries);
         let arguments = match next.arguments {
             None => None,
-            Some((task, arguments)) => match self.own_arguments(task, arguments, "be retried") {
+            Some((task, arguments)) => match self.own_arguments(&task, arguments, "be retried") {
                 Ok(arguments) => Some(arguments),
                 Err(text) => return self.over(State::Failure, None, vec![text], Some("Retry".into())),
             },

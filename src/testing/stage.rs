@@ -170,7 +170,9 @@ impl Stage {
         let run = Run {
             definition,
             context,
+            // In a test a body runs where the test does, whatever the pool of its queue.
             pool: Pool::Io,
+            child: None,
             force: CancellationToken::new(),
             stuck: Arc::default(),
             runtime: Arc::clone(&self.runtime),

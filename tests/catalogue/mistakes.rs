@@ -73,7 +73,7 @@ celeriac.toml:19:11: "workers" in queue "email_queue" is 5_000_000; write at mos
 celeriac.toml:20:1: queue number 4 has no name; add name = "..."
 celeriac.toml:23:8: the name "" of a queue is empty; write at least one character
 celeriac.toml:25:8: the name "tab\there" of a queue contains the control character '\t'; remove it
-celeriac.toml:26:1: unknown key "zzz" in queue "tab\there"; the keys in queue "tab\there" are name, io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, prefetch, max_restarts, restart_window, served, queue_type, max_priority, queue_arguments, broadcast
+celeriac.toml:26:1: unknown key "zzz" in queue "tab\there"; the keys in queue "tab\there" are name, io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, prefetch, max_restarts, restart_window, max_tasks_per_child, max_memory_per_child, memory_limit_per_child, served, queue_type, max_priority, queue_arguments, broadcast
 celeriac.toml:28:1: alias "mail" leads to "emial_queue", but there is no such queue; did you mean "email_queue"?
 celeriac.toml:29:1: alias "celery" has the name of a queue; rename the alias or remove it
 celeriac.toml:30:1: aliases run in a circle: "a" -> "b" -> "a"; let one of them lead to a queue
@@ -83,7 +83,7 @@ celeriac.toml:35:1: route "shop.buy" leads to "warehouse", but there is no such 
 celeriac.toml:37:1: unknown key "queues" in environment "production"; did you mean "queue"?
 celeriac.toml:38:31: environment "production" changes queue "emailqueue", but there is no such queue; did you mean "email_queue"?
 celeriac.toml:40:31: environment "production" changes queue "mail", but there is no such queue; add a [[queue]] with name = "mail" or name one that is there
-celeriac.toml:42:1: unknown key "name" in environment "production", queue "celery"; the keys in environment "production", queue "celery" are io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, prefetch, max_restarts, restart_window, served, queue_type, max_priority, queue_arguments, broadcast
+celeriac.toml:42:1: unknown key "name" in environment "production", queue "celery"; the keys in environment "production", queue "celery" are io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, prefetch, max_restarts, restart_window, max_tasks_per_child, max_memory_per_child, memory_limit_per_child, served, queue_type, max_priority, queue_arguments, broadcast
 celeriac.toml:43:1: unknown key "worker" in environment "production", queue "celery"; did you mean "workers"?
 celeriac.toml:44:16: "max_restarts" in environment "production", queue "celery" must be a whole number such as 4, not the float 1.5
 celeriac.toml:46:1: alias "y" leads to "nowhere", but there is no such queue; add a [[queue]] with name = "nowhere" or name one that is there
@@ -179,6 +179,58 @@ celeriac.toml:26:1: environment "live", route number 1 has no queue; add queue =
     assert!(
         pattern.contains("\"expires_except\" in [defaults] is \"[z-a]\"; write names of tasks"),
         "{pattern}"
+    );
+}
+
+#[test]
+fn what_says_nothing_about_child_processes_is_told() {
+    let text = r#"[[queue]]
+name = "a"
+pool = "proces"
+max_tasks_per_child = 0
+max_memory_per_child = "400"
+memory_limit_per_child = true
+[[queue]]
+name = "b"
+max_memory_per_child = -1
+memory_limit_per_child = "0MB"
+"#;
+    let expected = r#"celeriac.toml:3:8: "pool" in queue "a" is "proces"; did you mean "process"?
+celeriac.toml:4:23: "max_tasks_per_child" in queue "a" is 0; write at least 1
+celeriac.toml:5:24: "max_memory_per_child" in queue "a" is "400"; write a size above zero such as "400MB" or "2GiB", or a number of kilobytes
+celeriac.toml:6:26: "memory_limit_per_child" in queue "a" must be a size in quotes such as "400MB", or a number of kilobytes, not the boolean true
+celeriac.toml:9:24: "max_memory_per_child" in queue "b" is -1; write a size above zero such as "400MB" or "2GiB", or a number of kilobytes
+celeriac.toml:10:26: "memory_limit_per_child" in queue "b" is "0MB"; write a size above zero such as "400MB" or "2GiB", or a number of kilobytes"#;
+    assert_eq!(errors_of(text), expected);
+}
+
+#[test]
+fn a_row_says_when_its_child_processes_are_replaced() {
+    let text = "[[queue]]\nname = \"celery\"\npool = \"process\"\nworkers = 65\ntarget = \"1h\"\nmax_tasks_per_child = 5\n\
+                max_memory_per_child = 400_000\nmemory_limit_per_child = \"1GiB\"\n\
+                [[queue]]\nname = \"b\"\ntarget = \"1h\"\nmax_memory_per_child = \"1GB\"\n";
+    let catalogue = parse(text);
+    let row = &catalogue.queues[0];
+    assert_eq!((row.max_tasks_per_child, row.max_memory_per_child), (Some(5), Some(400_000 << 10)));
+    assert_eq!(
+        row.explain(),
+        "celery: a task starts at most 1h after it is due; 65 run at a time in child processes (each replaced after \
+         5 tasks, replaced above 400000KiB, ended at 1GiB), up to 65 held over RabbitMQ, up to 1024 of the embedded store"
+    );
+    assert!(
+        catalogue.summary().contains("\n  pool process: 1 queue with 65 workers"),
+        "{}",
+        catalogue.summary()
+    );
+    let warnings: Vec<_> = catalogue.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "celeriac.toml:2:8: warning: queue \"celery\" has 65 workers in the process pool, and each is a process with \
+             all of the program in it; lower workers",
+            "celeriac.toml:10:8: warning: queue \"b\" states max_memory_per_child, which says something in the process \
+             pool only; set pool = \"process\" or remove it",
+        ]
     );
 }
 

@@ -51,10 +51,12 @@ impl Queue {
             requeued: c.requeued,
             panics: c.panics,
             timed_out: c.timed_out,
+            lost: c.lost,
             stuck: self.retained.stuck.count(),
             refused: self.retained.stuck.refused(),
             overlaps: c.overlaps,
             replaced: c.replaced,
+            recycled: c.recycled,
             paused: self.backlog.is_paused(),
             halted: self.halted.clone(),
         }

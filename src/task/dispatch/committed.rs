@@ -29,8 +29,8 @@ pub(crate) struct CallDocument {
     retry: RetryPolicy,
     autoretry: bool,
     acks_late: bool,
-    /// Whether the task states the two options above itself.
-    stated: (bool, bool),
+    /// Which options the task states itself.
+    stated: StatedOptions,
     soft_time_limit: Option<Duration>,
     time_limit: Option<Duration>,
     ignore_result: bool,
@@ -104,7 +104,7 @@ impl CallDocument {
             retry,
             autoretry,
             acks_late,
-            stated: (stated.autoretry, stated.acks_late),
+            stated,
             soft_time_limit,
             time_limit,
             ignore_result,
@@ -127,7 +127,6 @@ impl CallDocument {
 
     /// The call, and the tasks that led to it.
     fn into_call(self) -> (NewTask, Option<TaskId>, Option<TaskId>) {
-        let (autoretry, acks_late) = self.stated;
         let options = TaskOptions {
             queue: self.queue,
             priority: self.priority,
@@ -139,7 +138,7 @@ impl CallDocument {
             ignore_result: self.ignore_result,
             result_expires: self.result_expires,
             durability: self.durability,
-            stated: StatedOptions { acks_late, autoretry },
+            stated: self.stated,
             ..TaskOptions::default()
         };
         let call = NewTask {

@@ -90,14 +90,14 @@ fn permanent_errors_and_tasks_without_autoretry_fail_at_once() {
 #[test]
 fn a_retry_may_say_its_delay_its_limit_its_expiry_and_its_arguments() {
     let next = Arguments { args: "[7]".into(), kwargs: String::new() };
-    let ending = |task, max_retries| Ending::Retry {
+    let ending = |task: &'static str, max_retries| Ending::Retry {
         messages: vec!["later".into()],
         name: "E".into(),
         next: Box::new(NextAttempt {
             after: Some(Duration::from_secs(1)),
             max_retries: Some(max_retries),
             expires: Some(Duration::from_secs(2)),
-            arguments: Some((task, Ok(next.clone()))),
+            arguments: Some((task.into(), Ok(next.clone()))),
         }),
     };
     // The task's own limit is 3.
@@ -129,13 +129,13 @@ fn postpone_and_continue_burn_no_attempt() {
     };
     assert_eq!((m.retries, due), (2, Some(Timestamp::from_millis(6_000))));
     let next = Arguments { args: "[7]".into(), kwargs: String::new() };
-    let ending = Ending::Continue { task: "app::t", arguments: Ok(next.clone()) };
+    let ending = Ending::Continue { task: "app::t".into(), arguments: Ok(next.clone()) };
     let Verdict::Again { message: m, due: None, next: Next::Continue, .. } = judge(&message(2), ending)
     else {
         panic!()
     };
     assert_eq!((m.retries, m.continuations, m.arguments), (0, 1, next));
-    let other = Ending::Continue { task: "app::u", arguments: Ok(Arguments::default()) };
+    let other = Ending::Continue { task: "app::u".into(), arguments: Ok(Arguments::default()) };
     assert!(state(judge(&message(0), other)).unwrap().2[0].contains("wanted to continue as `app::u`"));
 }
 
@@ -144,11 +144,14 @@ fn the_next_arguments_may_be_as_large_as_those_of_a_call() {
     let m = message(0);
     let judge = Judge { max_message_size: 10, ..Judge::unstarted(&m, Timestamp::ZERO) };
     let of = |len: usize| Arguments { args: "x".repeat(len), kwargs: String::new() };
-    let go_on = |len| Ending::Continue { task: "app::t", arguments: Ok(of(len)) };
+    let go_on = |len| Ending::Continue { task: "app::t".into(), arguments: Ok(of(len)) };
     let retry = |len| Ending::Retry {
         messages: vec!["later".into()],
         name: "E".into(),
-        next: Box::new(NextAttempt { arguments: Some(("app::t", Ok(of(len)))), ..NextAttempt::default() }),
+        next: Box::new(NextAttempt {
+            arguments: Some(("app::t".into(), Ok(of(len)))),
+            ..NextAttempt::default()
+        }),
     };
     for (fits, too_large) in [(go_on(10), go_on(11)), (retry(10), retry(11))] {
         assert!(matches!(judge.judge(Err(fits)), Verdict::Again { .. }));
