@@ -9,7 +9,7 @@ use super::queue_setup::QueueType;
 use super::section::{Section, SourceText};
 
 /// The keys of a queue besides its name.
-pub(super) const COLUMNS: [&str; 17] = [
+pub(super) const COLUMNS: [&str; 18] = [
     "io_bound",
     "target_class",
     "target",
@@ -22,6 +22,7 @@ pub(super) const COLUMNS: [&str; 17] = [
     "prefetch",
     "max_restarts",
     "restart_window",
+    "keep_failed",
     "served",
     "queue_type",
     "max_priority",
@@ -44,6 +45,7 @@ pub(super) struct Columns {
     prefetch: Option<u32>,
     max_restarts: Option<u32>,
     restart_window: Option<Duration>,
+    keep_failed: Option<Duration>,
     served: Option<bool>,
     queue_type: Option<QueueType>,
     max_priority: Option<u8>,
@@ -72,6 +74,8 @@ impl Columns {
             // Zero is allowed: then the first crash stops the queue.
             max_restarts: section.number("max_restarts", 0, source),
             restart_window: section.span_of_time("restart_window", source),
+            // Zero is allowed: then no failed task is kept.
+            keep_failed: section.span_or_zero("keep_failed", source),
             served: section.boolean("served", source),
             queue_type: section.choice(
                 "queue_type",
@@ -98,6 +102,7 @@ impl Columns {
         let row = lay(row, self.prefetch.map(as_count), QueueRow::with_prefetch);
         let row = lay(row, self.max_restarts, QueueRow::with_max_restarts);
         let row = lay(row, self.restart_window, QueueRow::with_restart_window);
+        let row = lay(row, self.keep_failed, QueueRow::with_keep_failed);
         let row = lay(row, self.served, QueueRow::with_served);
         let row = lay(row, self.queue_type, QueueRow::with_queue_type);
         let row = lay(row, self.max_priority, QueueRow::with_max_priority);

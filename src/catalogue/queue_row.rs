@@ -10,6 +10,10 @@ use serde_json::{Map, Value};
 
 use super::queue_setup::{QueueSetup, QueueType};
 
+/// How long a queue keeps its failed tasks that states nothing: seven days, so that what fails before a weekend or a holiday
+/// is there after it.
+pub const KEEP_FAILED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// How soon the tasks of a queue should start, as an order of magnitude. The number beside it is
 /// [`QueueRow::target`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -122,6 +126,9 @@ pub struct QueueRow {
     pub max_restarts: u32,
     /// The window in which the queue counts crashes: 60 seconds unless stated.
     pub restart_window: Duration,
+    /// How long a task that has failed for good is kept, with its arguments and its attempts: [`KEEP_FAILED`] unless
+    /// stated. Zero: none is kept. The number of tasks that a queue keeps is bounded as well, and the oldest go first.
+    pub keep_failed: Duration,
     /// Whether this program runs the tasks of the queue. If not, this program only sends them, and others run them:
     /// the Python workers of a mixed fleet, or other programs of the same application.
     pub served: bool,
@@ -151,6 +158,7 @@ impl QueueRow {
             prefetch: None,
             max_restarts: 10,
             restart_window: Duration::from_secs(60),
+            keep_failed: KEEP_FAILED,
             served: true,
             setup: QueueSetup::default(),
             pool_stated: false,
@@ -265,6 +273,13 @@ impl QueueRow {
     #[must_use]
     pub fn with_restart_window(mut self, window: Duration) -> Self {
         self.restart_window = window;
+        self
+    }
+
+    /// Sets how long a task that has failed for good is kept. With zero none is.
+    #[must_use]
+    pub fn with_keep_failed(mut self, keep: Duration) -> Self {
+        self.keep_failed = keep;
         self
     }
 
