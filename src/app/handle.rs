@@ -1,5 +1,6 @@
 //! The handle on a started runtime, with the operator's levers on queues, dead letters and permits. The levers
-//! on lanes, beat and source pollers are in `lanes.rs`, `beat.rs` and `source_pollers.rs`.
+//! on failed tasks, tasks that are not over, lanes, beat and source pollers are in `failed.rs`, `unfinished.rs`, `lanes.rs`,
+//! `beat.rs` and `source_pollers.rs`.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
@@ -125,6 +126,14 @@ pub enum ControlError {
     /// The arguments of a command of remote control are no object.
     #[error("a command of remote control takes an object with its arguments by name, or null, not `{0}`")]
     Arguments(String),
+    /// The broker lacks an ability.
+    #[error("the broker `{broker}` cannot {what}")]
+    NoAbility {
+        /// The broker's name.
+        broker: &'static str,
+        /// What it cannot do.
+        what: &'static str,
+    },
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
     NoWorkers,

@@ -9,6 +9,7 @@ mod client;
 mod commands;
 mod control;
 mod events;
+mod failed;
 mod fleet;
 mod handle;
 mod hooks;
@@ -24,6 +25,7 @@ mod soil;
 mod source_pollers;
 mod start;
 mod start_error;
+mod unfinished;
 pub(crate) mod variables;
 
 #[cfg(feature = "cli")]
@@ -40,3 +42,4 @@ pub use shutdown::ShutdownReport;
 #[cfg(feature = "cli")]
 pub(crate) use start::too_many_blocking_workers;
 pub use start_error::StartError;
+pub use unfinished::RevokedTasks;
