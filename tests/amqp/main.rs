@@ -15,6 +15,7 @@ mod delays;
 mod events;
 mod exchanges;
 mod expiry;
+mod failed;
 #[cfg(feature = "redis")]
 mod fan_out;
 mod fleet;
