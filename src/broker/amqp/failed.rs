@@ -48,13 +48,13 @@ struct FetchedTask {
 }
 
 impl Look {
-    async fn at(shared: &AmqpInner, queue: &'static str) -> Result<Self, BrokerError> {
-        match queue {
-            DEAD => shared.topology.declare_dead().await?,
-            _ => shared.topology.declare_failed().await?,
+    /// Begins to look. `None`: there is no such queue yet, so nothing is in it; to make it is for who puts something there.
+    async fn at(shared: &AmqpInner, queue: &'static str) -> Result<Option<Self>, BrokerError> {
+        if shared.topology.waiting(&queue.into()).await?.is_none() {
+            return Ok(None);
         }
         let (channel, unread) = look(shared).await?;
-        Ok(Self { queue, channel, unread })
+        Ok(Some(Self { queue, channel, unread }))
     }
 
     /// Fetches the next one; `None`: that was all.
@@ -95,7 +95,7 @@ async fn list(
 ) -> Result<Vec<FailedTask>, BrokerError> {
     let (mut all, now) = (Vec::new(), now());
     for queue in QUEUES {
-        let look = Look::at(shared, queue).await?;
+        let Some(look) = Look::at(shared, queue).await? else { continue };
         let mut left = limit;
         while left > 0
             && let Some(fetched) = look.next(shared).await?
@@ -114,7 +114,7 @@ async fn list(
 async fn ids(shared: &Arc<AmqpInner>, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
     let (mut all, now) = (Vec::new(), now());
     for queue in QUEUES {
-        let look = Look::at(shared, queue).await?;
+        let Some(look) = Look::at(shared, queue).await? else { continue };
         while let Some(fetched) = look.next(shared).await? {
             if filter.takes(&fetched.task, now) {
                 all.push((fetched.task.failed_at, fetched.task.message.id));
@@ -138,7 +138,7 @@ async fn retry(
         if wanted.is_empty() {
             break;
         }
-        let look = Look::at(shared, queue).await?;
+        let Some(look) = Look::at(shared, queue).await? else { continue };
         while !wanted.is_empty()
             && let Some(FetchedTask { task, again, delivery_tag }) = look.next(shared).await?
         {
@@ -206,7 +206,7 @@ async fn delete(shared: &Arc<AmqpInner>, ids: &[TaskId]) -> Result<Vec<TaskId>, 
     let wanted: HashSet<&TaskId> = ids.iter().collect();
     let mut deleted = HashSet::new();
     for queue in QUEUES {
-        let look = Look::at(shared, queue).await?;
+        let Some(look) = Look::at(shared, queue).await? else { continue };
         while deleted.len() < wanted.len()
             && let Some(FetchedTask { task, delivery_tag, .. }) = look.next(shared).await?
         {
