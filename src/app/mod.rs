@@ -13,6 +13,7 @@ mod control;
 mod defaults;
 mod downloads;
 mod events;
+mod failed;
 mod fleet;
 mod handle;
 mod hooks;
@@ -31,6 +32,7 @@ mod source_pollers;
 mod start;
 mod start_error;
 mod takeover;
+mod unfinished;
 pub(crate) mod variables;
 
 #[cfg(feature = "cli")]
@@ -49,3 +51,4 @@ pub use shutdown::ShutdownReport;
 #[cfg(feature = "cli")]
 pub(crate) use start::too_many_blocking_workers;
 pub use start_error::StartError;
+pub use unfinished::RevokedTasks;
