@@ -220,7 +220,7 @@ async fn delete(shared: &Arc<AmqpInner>, ids: &[TaskId]) -> Result<Vec<TaskId>, 
         }
         look.close().await?;
     }
-    Ok(ids.iter().filter(|id| deleted.contains(id)).cloned().collect())
+    Ok(ids.iter().filter(|id| deleted.contains(*id)).cloned().collect())
 }
 
 impl AmqpInner {
