@@ -5,8 +5,21 @@ Flower refuses levers on tasks that its app does not know, so the tasks of the R
 import os
 
 from celery import Celery
+from celery.app.control import Control
 
-app = Celery("shop", broker=os.environ["FLEET_BROKER"], backend=os.environ["FLEET_BACKEND"])
+
+class PatientControl(Control):
+    """Waits longer than a second for a worker that is named. It comes back as soon as that one has answered."""
+
+    def broadcast(self, command, arguments=None, destination=None, *rest, **options):
+        if destination:
+            options["timeout"] = 60.0
+        return super().broadcast(command, arguments, destination, *rest, **options)
+
+
+app = Celery(
+    "shop", broker=os.environ["FLEET_BROKER"], backend=os.environ["FLEET_BACKEND"], control=PatientControl
+)
 app.conf.update(task_default_queue="python", worker_send_task_events=True)
 
 

@@ -1,12 +1,11 @@
 //! celery-exporter, which Grafana boards and alerts stand on: it asks and listens to our worker as to a Python one.
 
 use celeriac::Celeriac;
-use celeriac::broker::amqp::AmqpOptions;
 use celeriac::catalogue::{Pool, QueueRow};
 
 use crate::flower::{Answer, ask};
 use crate::services::{PATIENCE, Python, RabbitMq, Script, Server, await_condition, blocking, free_port};
-use crate::{add, fails, rabbitmq};
+use crate::{add, fails, options, rabbitmq, workers};
 
 /// The exporter, and where its metrics are.
 struct Exporter {
@@ -67,12 +66,18 @@ async fn the_exporter_counts_our_tasks_and_queues_as_those_of_python() {
     (row.pool, row.workers) = (Pool::Io, 4);
     let celeriac = Celeriac::builder()
         .amqp(&broker)
-        .amqp_options(AmqpOptions::default().with_node("celeriac@ours").with_task_events(true))
+        .amqp_options(options().with_node("celeriac@ours").with_task_events(true))
         .result_backend(broker.replace("amqp://", "rpc://"))
         .queue(row)
         .start()
         .await
         .expect("our worker starts");
+    // What happens before the exporter listens it does not count.
+    let exporter = blocking(move || {
+        exporter.until("celery_worker_up", &[("hostname", "ours")], |up| up == 1.0);
+        exporter
+    })
+    .await;
     for n in 0..3 {
         let sum = add::s(n, n).send(celeriac.client()).await.unwrap();
         assert_eq!(sum.get(PATIENCE).await, Ok(2 * n));
@@ -80,7 +85,7 @@ async fn the_exporter_counts_our_tasks_and_queues_as_those_of_python() {
     let failed = fails::s("no such order".into()).send(celeriac.client()).await.unwrap();
     failed.get(PATIENCE).await.unwrap_err();
     // Celery's worker has one pool for all of its queues, so the exporter takes all slots of ours for those of each queue.
-    let slots: usize = celeriac.queues().await.unwrap().iter().map(|queue| queue.workers).sum();
+    let slots = workers(&celeriac).await;
     blocking(move || {
         let ours = ("hostname", "ours");
         let of_ours = [ours, ("name", "shop.add")];

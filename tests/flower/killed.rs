@@ -1,16 +1,14 @@
 //! A worker of ours that dies without a word: Flower shows it offline when its heartbeats stay out.
 
-use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use celeriac::Celeriac;
-use celeriac::broker::amqp::AmqpOptions;
 use celeriac::catalogue::QueueRow;
 use serde_json::json;
 
 use crate::flower::Flower;
-use crate::rabbitmq;
-use crate::services::{Script, blocking};
+use crate::services::{Home, Process, Script, blocking};
+use crate::{options, rabbitmq};
 
 const BROKER: &str = "CELERIAC_TEST_KILLED_BROKER";
 const NODE: &str = "celeriac@doomed";
@@ -24,20 +22,19 @@ async fn a_worker_that_is_killed_is_offline_when_its_heartbeats_stay_out() {
             .env("FLEET_BROKER", broker.replace("amqp://", "pyamqp://"))
             .env("FLEET_BACKEND", "cache+memory://");
         let flower = Flower::start(&script, &rabbitmq().management_api());
-        let mut worker = Command::new(std::env::current_exe().expect("a test knows where it is"))
-            .args(["--exact", "killed::child", "--ignored", "--nocapture", "--test-threads=1"])
-            .env(BROKER, broker)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("this program starts once more");
+        let (home, program) =
+            (Home::new("doomed"), std::env::current_exe().expect("a test knows where it is"));
+        let mut worker = Process::start("the worker", program, home.join("log"), |command| {
+            command.args(["--exact", "killed::child", "--ignored", "--nocapture", "--test-threads=1"]);
+            command.env(BROKER, broker);
+        });
         let online = |wanted: bool| {
             flower
                 .until("/api/workers?status=true", |workers| (workers[NODE] == json!(wanted)).then_some(()));
         };
         online(true);
         let killed_at = Instant::now();
-        worker.kill().expect("kill -9");
-        worker.wait().expect("it is dead");
+        worker.kill();
         online(false);
         killed_at.elapsed()
     })
@@ -51,7 +48,7 @@ async fn child() {
     let broker = std::env::var(BROKER).expect("an address");
     let celeriac = Celeriac::builder()
         .amqp(&broker)
-        .amqp_options(AmqpOptions::default().with_node(NODE))
+        .amqp_options(options().with_node(NODE))
         .queue(QueueRow::new("doomed"))
         .start()
         .await

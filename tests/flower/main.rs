@@ -8,6 +8,7 @@ mod flower;
 mod killed;
 
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use celeriac::broker::amqp::AmqpOptions;
 use celeriac::catalogue::{Pool, QueueRow};
@@ -19,7 +20,7 @@ use tokio::sync::Semaphore;
 
 use chromium::Chromium;
 use flower::Flower;
-use services::{CeleryWorker, Python, RabbitMq, RabbitMqOptions, Redis, Script, blocking};
+use services::{CeleryWorker, Python, RabbitMq, RabbitMqOptions, Redis, Script, await_condition, blocking};
 
 /// The node of these tests. Flower's page of the broker asks its management API.
 fn rabbitmq() -> RabbitMq {
@@ -46,6 +47,21 @@ async fn waits(gate: String) -> Result<String, TaskError> {
     Ok(gate)
 }
 
+/// On a machine that has no time for short heartbeats they would cut connections that nobody wants to cut.
+fn options() -> AmqpOptions {
+    AmqpOptions::default().with_heartbeat(Duration::from_secs(60))
+}
+
+/// The workers of all our queues. An event loop that has no time to answer is asked again.
+async fn workers(celeriac: &Celeriac) -> usize {
+    loop {
+        let queues = celeriac.queues().await.unwrap();
+        if queues.missing.is_empty() {
+            return queues.iter().map(|queue| queue.workers).sum();
+        }
+    }
+}
+
 /// The fleet, and Flower before it.
 struct Fleet {
     celeriac: Celeriac,
@@ -70,7 +86,7 @@ async fn fleet(vhost: &'static str) -> Fleet {
     (row.pool, row.workers) = (Pool::Io, 4);
     let celeriac = Celeriac::builder()
         .amqp(&broker)
-        .amqp_options(AmqpOptions::default())
+        .amqp_options(options())
         .redis(redis, RedisOptions::default())
         .queue(row)
         .start()
@@ -82,11 +98,6 @@ async fn fleet(vhost: &'static str) -> Fleet {
 }
 
 impl Fleet {
-    /// How many workers our queues have.
-    async fn workers(&self) -> usize {
-        self.celeriac.queues().await.unwrap().iter().map(|queue| queue.workers).sum()
-    }
-
     /// Asks Flower, which blocks.
     async fn ask<T: Send + 'static>(
         self: &std::sync::Arc<Self>,
@@ -112,7 +123,7 @@ async fn flower_sees_and_steers_our_worker_as_it_does_pythons() {
     let id = seen.id().to_string();
     assert_eq!(seen.get(services::PATIENCE).await, Ok(5));
     // The first one may have run before the events were on.
-    let deadline = std::time::Instant::now() + services::PATIENCE;
+    let deadline = Instant::now() + services::PATIENCE;
     let mut known = id;
     loop {
         let asked = known.clone();
@@ -120,7 +131,7 @@ async fn flower_sees_and_steers_our_worker_as_it_does_pythons() {
         if answer.status == 200 && answer.json()["state"] == json!("SUCCESS") {
             break;
         }
-        assert!(std::time::Instant::now() < deadline, "Flower never sees a task of ours: {answer:?}");
+        assert!(Instant::now() < deadline, "Flower never sees a task of ours: {answer:?}");
         let again = add::s(2, 3).send(client.clone()).await.unwrap();
         assert_eq!(again.get(services::PATIENCE).await, Ok(5));
         known = again.id().to_string();
@@ -169,7 +180,13 @@ async fn flower_sees_and_steers_our_worker_as_it_does_pythons() {
     };
     let us = fleet.ask(asks_all(ours.clone())).await;
     let them = fleet.ask(asks_all(theirs.clone())).await;
-    assert_eq!(us["active"][0]["id"], json!(running.id().as_str()), "{us}");
+    let (path, node) = (format!("/api/workers?refresh=1&workername={ours}"), ours.clone());
+    let id = json!(running.id().as_str());
+    fleet
+        .ask(move |flower| {
+            flower.until(&path, |workers| (workers[&node]["active"][0]["id"] == id).then_some(()))
+        })
+        .await;
     for part in ["total", "broker", "pool", "rusage", "prefetch_count", "pid"] {
         assert!(!us["stats"][part].is_null() && !them["stats"][part].is_null(), "{part}: {us}");
     }
@@ -208,7 +225,7 @@ async fn flower_sees_and_steers_our_worker_as_it_does_pythons() {
     })
     .await;
 
-    let before = fleet.workers().await;
+    let before = workers(&fleet.celeriac).await;
     // Each lever of the worker's page answers as with a Python worker.
     for (path, status) in [
         (format!("/api/worker/pool/grow/{ours}?n=2"), 200),
@@ -225,8 +242,13 @@ async fn flower_sees_and_steers_our_worker_as_it_does_pythons() {
         assert_eq!(answer.status, status, "{path}: {answer:?}");
     }
     // The pool of a worker here is that of all its queues: two more, and one less.
-    assert_eq!(fleet.workers().await, before + 1);
-    assert!(!fleet.celeriac.queue("rust").await.unwrap().paused);
+    let deadline = Instant::now() + services::PATIENCE;
+    while workers(&fleet.celeriac).await != before + 1 {
+        assert!(Instant::now() < deadline, "there were {before} workers");
+    }
+    while fleet.celeriac.queue("rust").await.map(|queue| queue.paused) != Ok(false) {
+        assert!(Instant::now() < deadline, "it is paused");
+    }
 
     // A revocation by its button.
     let asked = format!("/api/task/revoke/{}?terminate=true", running.id());
@@ -237,10 +259,15 @@ async fn flower_sees_and_steers_our_worker_as_it_does_pythons() {
 
     // What it counts for Prometheus.
     let node = ours.clone();
-    let metrics = fleet.ask(|flower| flower.get("/metrics").body).await;
     let online = format!("flower_worker_online{{worker=\"{node}\"}} 1.0");
-    assert!(metrics.contains(&online), "{metrics}");
-    assert!(metrics.contains("type=\"task-succeeded\""), "{metrics}");
+    let counted = move |flower: &Flower| {
+        await_condition("Flower counts", || {
+            let metrics = flower.get("/metrics").body;
+            let all = [online.as_str(), "type=\"task-succeeded\""];
+            if all.iter().all(|figure| metrics.contains(figure)) { Ok(()) } else { Err(metrics) }
+        });
+    };
+    fleet.ask(counted).await;
 
     // The last button ends our worker, and Flower sees it go.
     let path = format!("/api/worker/shutdown/{ours}");

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
+use std::time::Instant;
 
 use celeriac::Celeriac;
 use serde_json::{Value, json};
 
 use crate::fleet::{Backend, Fleet, Mixed};
-use crate::services::{CeleryWorker, await_condition};
+use crate::services::{CeleryWorker, PATIENCE, await_condition};
 
 /// The nodes of the fleet: two programs of ours, and Python workers that have started after them.
 const OURS: [&str; 2] = ["rust@localhost", "rust-two@localhost"];
@@ -35,7 +36,7 @@ fn defaults() -> &'static Defaults {
         let mixed = Mixed::over(fleet);
         let second = mixed.another(OURS[1]);
         let clock = mixed.case("defaults.revoke_before", json!({ "nodes": OURS }));
-        let workers = ["one", "two", "tried"].map(|node| mixed.default_worker(node));
+        let workers = ["one", "two", "tried"].map(|node| mingled(&mixed, node));
         for worker in &workers {
             for node in OURS.into_iter().chain(THEIRS).filter(|node| *node != worker.node()) {
                 await_condition(&format!("{} knows {node}", worker.node()), || {
@@ -47,6 +48,20 @@ fn defaults() -> &'static Defaults {
         Defaults { mixed, workers, usual, clock, _second: second }
     });
     &FLEET
+}
+
+/// Starts a worker that knows of others. Celery's waits one second for their answers; whoever was late for that is asked by
+/// the next start.
+fn mingled(mixed: &Mixed, node: &str) -> CeleryWorker {
+    let begin = Instant::now();
+    loop {
+        let worker = mixed.default_worker(node);
+        if worker.log().contains("mingle: sync with ") {
+            return worker;
+        }
+        let log = worker.stop();
+        assert!(begin.elapsed() < PATIENCE, "nobody answers its hello:\n{log}");
+    }
 }
 
 /// What a worker's log says that is worse than information, without times and its name.

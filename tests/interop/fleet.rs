@@ -1,6 +1,7 @@
 //! The fleet: one RabbitMQ, one Redis, Celery workers, a Celeriac, and a Python client that runs cases.
 
 use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 use celeriac::broker::amqp::{AmqpOptions, QueueSetup};
 use celeriac::catalogue::{Catalogue, Pool, QueueRow, RouteRow};
@@ -177,7 +178,7 @@ impl Mixed {
 
     /// Starts another program with the same queues.
     pub fn another(&self, node: &str) -> Celeriac {
-        let options = AmqpOptions::default().with_node(node);
+        let options = steady().with_node(node);
         on_runtime(builder(&self.fleet).amqp_options(options).start()).expect("a start")
     }
 
@@ -206,6 +207,11 @@ impl Mixed {
     }
 }
 
+/// On a machine that has no time for short heartbeats they would cut connections that nobody wants to cut.
+fn steady() -> AmqpOptions {
+    AmqpOptions::default().with_heartbeat(Duration::from_secs(60))
+}
+
 fn builder(fleet: &Fleet) -> Builder {
     let priorities = QueueSetup { max_priority: Some(10), ..QueueSetup::default() };
     let row = |name: &str, workers| QueueRow::new(name).with_pool(Pool::Io).with_workers(workers);
@@ -225,7 +231,7 @@ fn builder(fleet: &Fleet) -> Builder {
     Celeriac::builder()
         .catalogue(catalogue)
         .amqp(&fleet.broker)
-        .amqp_options(AmqpOptions::default().queue("rust-priority", priorities).with_node("rust@localhost"))
+        .amqp_options(steady().queue("rust-priority", priorities).with_node("rust@localhost"))
         .result_backend(&fleet.backend)
         // As in the Python app.
         .control_command("greet_everybody", |arguments| async move {

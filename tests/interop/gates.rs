@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use crate::fleet::gates_url;
 
 /// As the Python side has it.
-const PATIENCE: f64 = 60.0;
+const PATIENCE: f64 = 120.0;
 
 /// A connection of its own for each call that waits: a wait holds up all that share it.
 async fn connection() -> Result<MultiplexedConnection, redis::RedisError> {
@@ -66,7 +66,7 @@ pub async fn noted(key: &str) -> Vec<Value> {
 pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     let start = std::time::Instant::now();
     while !condition().await {
-        assert!(start.elapsed() < Duration::from_secs(60), "not in a minute: {what}");
+        assert!(start.elapsed() < Duration::from_secs(120), "not in two minutes: {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }

@@ -199,6 +199,7 @@ fn odd_messages_fare_as_with_celery() {
     // Nothing is lost: what was refused, and what failed because no task takes it, is with the dead letters.
     let is_kept = |outcome: &&String| *outcome == "refused" || outcome.starts_with("FAILURE");
     let kept = ours.values().chain(deadly.values()).filter(is_kept).count();
-    let letters = on_runtime(fleet.celeriac.dead_letters(1000)).unwrap();
-    assert_eq!(letters.len(), kept);
+    on_runtime(until("all of them are there", async || {
+        fleet.celeriac.dead_letters(1000).await.is_ok_and(|letters| letters.len() == kept)
+    }));
 }

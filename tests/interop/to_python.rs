@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::fleet::{Mixed, mixed, on_runtime};
 use crate::gates;
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A call of a task that this program knows only by name.
 pub fn python(task: &str, args: Value) -> NewTask {
@@ -280,9 +280,9 @@ fn expiries() {
         let holding = send(fleet, on("python-one", python("hold", json!([key])))).await;
         gates::await_held(&key).await;
         let mut late = on("python-one", python("note", json!(["late", key])));
-        late.options.expires = Some(Duration::from_millis(500));
+        late.options.expires = Some(Duration::from_secs(3));
         let late = send(fleet, late).await;
-        let expired = now() + 0.6;
+        let expired = now() + 3.1;
         // With the worker by now: from there RabbitMQ does not take it back and drop it.
         gates::until("it is with the worker", async || fleet.ready("python-one").await == 0).await;
         gates::until("it has expired", async || now() > expired).await;
@@ -335,6 +335,13 @@ fn revoked_while_it_waits() {
         let behind = send(fleet, on("python-one", python("note", json!(["behind", key])))).await;
         assert_eq!(revoked.revoke(false).await, Ok(true));
         gates::until("it is revoked", async || revoked.state().await == Ok(State::Revoked)).await;
+        // Ours may have said so before its worker has heard of it.
+        let worker = || fleet.celeriac.fleet().nodes(["python-one@localhost"]).within(PATIENCE);
+        gates::until("its worker knows", async || {
+            let told = worker().inspect("revoked", Value::Null).await.unwrap();
+            told.values().any(|ids| ids.as_array().is_some_and(|ids| ids.contains(&json!(revoked.id()))))
+        })
+        .await;
         gates::release(&key).await;
         assert_eq!(holding.get::<String>(PATIENCE).await.as_deref(), Ok("released"));
         assert_eq!(behind.get::<Value>(PATIENCE).await, Ok(Value::Null));

@@ -6,7 +6,7 @@ import os
 
 import redis
 
-PATIENCE = 60
+PATIENCE = 120
 
 
 @functools.cache

@@ -41,7 +41,7 @@ pub use redis::{Redis, RedisOptions, Sentinel};
 pub use s3::S3;
 
 /// Longer than anything takes on a slow machine; who waits this long has hung.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Runs what blocks without holding up the runtime of an async test.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

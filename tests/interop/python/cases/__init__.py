@@ -2,7 +2,7 @@
 
 import time
 
-PATIENCE = 60
+PATIENCE = 120
 
 
 def until(what, condition):

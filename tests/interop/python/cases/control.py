@@ -10,16 +10,21 @@ from celery.exceptions import TaskRevokedError
 
 import gates
 
+from . import PATIENCE
+
 OURS = "rust@localhost"
+# The workers of the fleet. Whoever asks all of them waits until so many have answered.
+NODES = {OURS, "python-many@localhost", "python-one@localhost"}
+ALL = {"timeout": PATIENCE, "limit": len(NODES)}
 
 
 def inspect(app):
     """Questions: those workers answer that know them, each as Celery's tools expect it."""
-    ask = app.control.inspect(timeout=3)
+    ask = app.control.inspect(**ALL)
     pong = ask.ping()
     assert pong[OURS] == {"ok": "pong"}, pong
-    python = set(pong) - {OURS}
-    assert python, pong
+    python = NODES - {OURS}
+    assert set(pong) == NODES, pong
     for question in ("stats", "active_queues", "registered", "conf", "report", "clock",
                      "active", "reserved", "scheduled", "revoked"):
         answers = getattr(ask, question)()
@@ -37,13 +42,13 @@ def inspect(app):
 
 def everybody(app):
     """An empty destination means everybody."""
-    answered = {node for answer in app.control.ping(destination=[], timeout=3) for node in answer}
-    assert OURS in answered and len(answered) > 1, answered
+    answered = {node for answer in app.control.ping(destination=[], **ALL) for node in answer}
+    assert answered == NODES, answered
 
 
 def revoke(app):
     """Our answer has the words of Celery's own."""
-    replies = app.control.revoke(["nobody-has-it"], reply=True, timeout=3)
+    replies = app.control.revoke(["nobody-has-it"], reply=True, **ALL)
     said = {node: answer for reply in replies for node, answer in reply.items()}
     assert said[OURS] == {"ok": "tasks {'nobody-has-it'} flagged as revoked"}, said
     assert all(answer == said[OURS] for answer in said.values()), said
@@ -52,12 +57,12 @@ def revoke(app):
 def revoke_marks_what_waits_nowhere(app):
     """Celery 5.7: an id of which nothing is known is REVOKED before the answer comes; one that is over stays as it is."""
     done = app.send_task("rust.add", (1, 2))
-    assert done.get(timeout=60) == 3
+    assert done.get(timeout=PATIENCE) == 3
     unknown = str(uuid.uuid4())
-    app.control.revoke([done.id, unknown], destination=[OURS], reply=True, timeout=3)
+    app.control.revoke([done.id, unknown], destination=[OURS], reply=True, timeout=PATIENCE)
     assert app.AsyncResult(unknown).state == "REVOKED"
     try:
-        app.AsyncResult(unknown).get(timeout=1)
+        app.AsyncResult(unknown).get(timeout=PATIENCE)
     except TaskRevokedError as error:
         assert error.args == ("revoked",), repr(error)
     else:
@@ -105,7 +110,7 @@ def same_keys(app):
             task.revoke()
     assert not differences, "\n".join(differences)
     for task in running:
-        task.get(timeout=60, propagate=False)
+        task.get(timeout=PATIENCE, propagate=False)
 
 
 def ask(app, method, arguments):
@@ -113,7 +118,7 @@ def ask(app, method, arguments):
     if method in ("active", "stats", "active_queues"):
         return cli("inspect", method, *arguments)
     named = {"query_task": "ids", "registered": "taskinfoitems"}.get(method)
-    return app.control.inspect(timeout=3)._request(method, **({named: list(arguments)} if named else {}))
+    return app.control.inspect(**ALL)._request(method, **({named: list(arguments)} if named else {}))
 
 
 def compare(path, theirs, ours):
@@ -145,7 +150,9 @@ def compare(path, theirs, ours):
 
 def cli(*arguments, code=0):
     """Celery's own command line, with its answer in JSON."""
-    command = [sys.executable, "-m", "celery", "-A", "app", *arguments, "--json", "--timeout", "3"]
+    # It does not wait for more than it names, and not for long.
+    named = () if "--destination" in arguments else ("--destination", ",".join(sorted(NODES)))
+    command = [sys.executable, "-m", "celery", "-A", "app", *arguments, *named, "--json", "--timeout", "60"]
     here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     done = subprocess.run(command, cwd=here, capture_output=True, text=True, timeout=120)
     assert done.returncode == code, (arguments, done.returncode, done.stdout, done.stderr)
@@ -170,21 +177,21 @@ def command_line(app):
     ):
         replies = cli("control", "--destination", OURS, *command)
         assert replies == [{OURS: answer}], (command, replies)
-    assert app.send_task("rust.mul", (6, 7)).get(timeout=60) == 42
+    assert app.send_task("rust.mul", (6, 7)).get(timeout=PATIENCE) == 42
 
 
 def mingle(app):
     """A Python worker that starts asks ours what is revoked; the answer is what Celery's own code reads."""
-    app.control.revoke("told-by-mingle", destination=[OURS], reply=True, timeout=3)
-    said = app.control.inspect(timeout=3).hello("somebody@elsewhere", revoked=["brought-by-mingle"])
+    app.control.revoke("told-by-mingle", destination=[OURS], reply=True, timeout=PATIENCE)
+    said = app.control.inspect(**ALL).hello("somebody@elsewhere", revoked=["brought-by-mingle"])
     assert "told-by-mingle" in said[OURS]["revoked"], said
     assert isinstance(said[OURS]["clock"], int), said
-    assert "brought-by-mingle" in app.control.inspect([OURS], timeout=3).revoked()[OURS]
+    assert "brought-by-mingle" in app.control.inspect([OURS], timeout=PATIENCE).revoked()[OURS]
 
 
 def own_commands(app):
     """Commands that the program adds: from Celery's code and from its command line, ours answers as Python's worker."""
-    greeted = app.control.broadcast("greet_everybody", arguments={"name": "Ann", "times": 2}, reply=True, timeout=3)
+    greeted = app.control.broadcast("greet_everybody", arguments={"name": "Ann", "times": 2}, reply=True, **ALL)
     said = {node: answer for reply in greeted for node, answer in reply.items()}
     assert said[OURS] == {"ok": "hello Ann, hello Ann"}, said
     assert len(said) > 1 and all(answer == said[OURS] for answer in said.values()), said
@@ -194,5 +201,5 @@ def own_commands(app):
     assert sides.pop(OURS) == {"language": "rust"}, sides
     assert sides and all(answer == {"language": "python"} for answer in sides.values()), sides
     # An error in ours is an error for who asks, and no more.
-    wrong, = app.control.broadcast("greet_everybody", destination=[OURS], reply=True, timeout=3)
+    wrong, = app.control.broadcast("greet_everybody", destination=[OURS], reply=True, timeout=PATIENCE)
     assert wrong == {OURS: {"error": "greet_everybody() needs `name`, a text"}}, wrong

@@ -4,22 +4,22 @@ import uuid
 
 import gates
 
-from . import until
+from . import PATIENCE, until
 from .events import Watch
 
 
 def revoke_before(app, nodes):
     """Has ours hear of a revocation; the answer is the latest clock among them."""
-    until("ours are there", lambda: set(app.control.inspect(nodes, timeout=2).ping() or {}) == set(nodes))
-    replies = app.control.revoke("revoked-before", destination=nodes, reply=True, timeout=10)
+    until("ours are there", lambda: set(app.control.inspect(nodes, timeout=5).ping() or {}) == set(nodes))
+    replies = app.control.revoke("revoked-before", destination=nodes, reply=True, timeout=PATIENCE)
     assert len(replies) == len(nodes), replies
-    clocks = app.control.inspect(nodes, timeout=10).clock()
+    clocks = app.control.inspect(nodes, timeout=PATIENCE).clock()
     return max(clock["clock"] for clock in clocks.values())
 
 
 def mingled(app, nodes, clock):
     """Workers that have started since then know it, and have a later clock."""
-    ask = app.control.inspect(nodes, timeout=10)
+    ask = app.control.inspect(nodes, timeout=PATIENCE)
     revoked = ask.revoked()
     assert set(revoked) == set(nodes), revoked
     assert all("revoked-before" in ids for ids in revoked.values()), revoked
@@ -44,7 +44,7 @@ def elected(app, candidates, nodes):
 
     watch = ElectionWatch(app)
     watch.start()
-    assert watch.ready.wait(30)
+    assert watch.ready.wait(PATIENCE)
     action = app.signature("python.note", args=("elected", key))
     if candidates is None:
         app.control.election(id, "task", action)
