@@ -230,7 +230,8 @@ mod tests {
             if let Ok(theme) = Theme::new().colour(Colour::Ink, &text, &text) {
                 let sheet = theme.style_sheet();
                 prop_assert_eq!(sheet.len(), plain.len());
-                prop_assert!(sheet.starts_with(":root { --ink: #"));
+                let begins = sheet.starts_with(":root { --ink: #");
+                prop_assert!(begins, "{}", sheet);
                 prop_assert_eq!(sheet.matches(['{', ';', '}']).count(), plain.matches(['{', ';', '}']).count());
             }
         }

@@ -63,8 +63,8 @@ impl Database {
             Self::Postgres(url) => postgres(url).create().await?,
         }
         match self.open().await? {
-            Orders::Sqlite(pool) => drop(sqlx::query(ORDERS).execute(&pool).await?),
-            Orders::Postgres(pool) => drop(sqlx::query(ORDERS).execute(&pool).await?),
+            Orders::Sqlite(pool) => sqlx::query(ORDERS).execute(&pool).await.map(|_| ())?,
+            Orders::Postgres(pool) => sqlx::query(ORDERS).execute(&pool).await.map(|_| ())?,
         }
         Ok(())
     }

@@ -145,7 +145,7 @@ async fn they_are_there_after_a_restart() {
         [(&id, 2)]
     );
     let edit = TaskEdit::set(Argument::Name("gateway".to_owned()), NEW);
-    assert_eq!(celeriac.edit_and_retry_failed(&at(OLD), edit).await.unwrap().ids, [id.clone()]);
+    assert_eq!(celeriac.edit_and_retry_failed(&at(OLD), edit).await.unwrap().ids, std::slice::from_ref(&id));
     let record = tokio::time::timeout(LONG, celeriac.client().wait(&id)).await.unwrap().unwrap();
     assert_eq!((record.state, record.result.as_deref()), (State::Success, Some("5")));
     celeriac.shutdown().await.unwrap();

@@ -76,7 +76,7 @@ fn a_message_takes_the_attempts_that_failed_along_until_it_is_continued() {
     let place = Some("src/mail.rs:3:5");
     assert_eq!(told, [(1, Some("E"), "boom", None), (2, Some("Panic"), "boom", place)]);
     assert_eq!((attempts[1].at, attempts[1].worker.as_deref()), (Timestamp::from_millis(5_000), Some("q#1")));
-    let next = Ending::Continue { task: "app::t", arguments: Ok(Arguments::default()) };
+    let next = Ending::Continue { task: "app::t".into(), arguments: Ok(Arguments::default()) };
     let Verdict::Again { message: continued, .. } = judge(&second, next) else { panic!() };
     assert_eq!(continued.failed_attempts(), []);
 }
