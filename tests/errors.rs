@@ -14,7 +14,7 @@ use celeriac::core::calendar::{Crontab, Schedule, Zone};
 use celeriac::soil::{DownloadError, SoilError};
 use celeriac::store::StoreError;
 use celeriac::task::registry::DuplicateTask;
-use celeriac::task::{Interrupt, PermitError, UpdateStateError};
+use celeriac::task::{CommitTableError, Interrupt, PermitError, UpdateStateError};
 use celeriac::web::{Colour, SoilPages, Theme};
 use celeriac::{
     Builder, Celeriac, Due, EnqueueError, GetError, Periodic, Source, SourcePoller, TaskError, async_trait,
@@ -183,6 +183,9 @@ fn variant(error: &StartError) -> &'static str {
         StartError::Downloads(_) => "Downloads",
         StartError::Variable { .. } => "Variable",
         StartError::OfVariable { .. } => "OfVariable",
+        StartError::CommitTable(_) => "CommitTable",
+        StartError::Processes { .. } => "Processes",
+        StartError::Child(_) => "Child",
         StartError::System(_) => "System",
         _ => panic!("name this variant, and add an example of it: {error}"),
     }
@@ -253,6 +256,13 @@ fn made_by_hand() -> Vec<StartError> {
             variable: "CELERIAC_DIRECTORY",
             error: Box::new(StartError::Broker(BrokerError::Full("the disk of data is full".to_owned()))),
         },
+        StartError::CommitTable(CommitTableError::of(std::io::Error::other("no such table"), true)),
+        StartError::CommitTable(CommitTableError::of(std::io::Error::other("the disk is full"), false)),
+        StartError::Processes {
+            queue: "reports".to_owned(),
+            problem: "this system has no child processes that Celeriac could use: set pool = \"cpu\"",
+        },
+        StartError::Child(std::io::ErrorKind::BrokenPipe.into()),
         StartError::System(std::io::ErrorKind::WouldBlock.into()),
     ]
 }

@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn only_a_new_task_whose_result_is_kept_is_marked() {
-        let new = Context::detached().message().clone();
+        let new = Message { ignore_result: false, ..Context::detached().message().clone() };
         let retried = Message { retries: 1, ..new.clone() };
         let continued = Message { continuations: 1, ..new.clone() };
         let ignored = Message { ignore_result: true, ..new.clone() };

@@ -124,12 +124,12 @@ mod tests {
         for attempt in 1..=30 {
             message.note_failed_attempt(failed(attempt, &"\u{e4}".repeat(100_000)));
         }
-        let bytes = message.headers.0[ATTEMPTS].as_str().map_or(0, str::len);
-        assert!(bytes < MOST * (LONGEST + 200), "{bytes}");
+        let bytes = |message: &Message| message.headers.0[ATTEMPTS].as_str().map_or(usize::MAX, str::len);
+        assert!(bytes(&message) < MOST * (LONGEST + 200), "{}", bytes(&message));
         message.forget_failed_attempts();
         for attempt in 1..=30 {
             message.note_failed_attempt(failed(attempt, &"\u{1}\n".repeat(100_000)));
         }
-        assert!(message.headers.0[ATTEMPTS].as_str().is_some_and(|text| text.len() < bytes));
+        assert!(bytes(&message) < MOST * (LONGEST + 200), "{}", bytes(&message));
     }
 }

@@ -105,7 +105,7 @@ async fn a_call_has_what_neither_it_nor_its_task_states_from_the_defaults() {
     // A task for next week is not taken away before it is due.
     assert_eq!(later.expires, later.eta.map(|eta| eta + seconds(86_400)));
     // The limits of another program's task are that program's.
-    assert_eq!((foreign.time_limit, foreign.expires, foreign.retry.max_retries), (None, None, 3));
+    assert_eq!((foreign.time_limit, foreign.expires, foreign.retry.max_retries), (None, None, 20));
 }
 
 #[tokio::test]
