@@ -4,7 +4,7 @@ use std::time::Duration;
 use celeriac::task::canvas::{chord, group};
 use celeriac::{Celeriac, GetError, TaskError, task};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 #[task]
 async fn count_words(text: String) -> usize {

@@ -9,7 +9,7 @@ use celeriac::app::StartError;
 use celeriac::task::Data;
 use celeriac::{Builder, Celeriac, Context, task};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a program might share: a name, and something that counts.
 struct Shop {

@@ -70,7 +70,7 @@ async fn order(items: impl Iterator<Item = String>) -> Result<(), Box<dyn std::e
     let celeriac = start(false).await?;
     let total = chord(prices, signature("tasks.total").returns::<u32>());
     let total = total.send(celeriac.client()).await?;
-    println!("total {}", total.get(Duration::from_secs(30)).await?);
+    println!("total {}", total.get(Duration::from_secs(60)).await?);
     celeriac.shutdown().await?;
     Ok(())
 }

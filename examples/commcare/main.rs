@@ -61,6 +61,9 @@ struct Options {
     /// How many seconds running tasks get when the program is told to end.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u64,
+    /// How many seconds an export of Soil's demo takes; its other tasks take a part or a multiple of that.
+    #[arg(long, value_name = "SECONDS", default_value_t = 4)]
+    demo_seconds: u64,
     /// Feed a mixed load through all queues, print how it went, and exit.
     #[arg(long)]
     once: bool,
@@ -125,7 +128,8 @@ async fn run(options: Options) -> Result<bool, Box<dyn Error>> {
     let celeriac = start(&options).await?;
 
     let pages = web::demo::pages(&options.data)?;
-    let server = serve(listener, celeriac.clone(), sink.clone(), pages)?;
+    let pace = web::demo::Pace { seconds: options.demo_seconds };
+    let server = serve(listener, celeriac.clone(), sink.clone(), pages, pace)?;
     let outcome = if options.once {
         once::run(&celeriac, &sink, options.catalogue.is_none()).await
     } else {
@@ -174,6 +178,7 @@ fn serve(
     celeriac: Celeriac,
     sink: actix_web::web::Data<Sink>,
     pages: celeriac::web::SoilPages,
+    pace: web::demo::Pace,
 ) -> Result<ServerHandle, Box<dyn Error>> {
     let celeriac = actix_web::web::Data::new(celeriac);
     let server = HttpServer::new(move || {
@@ -182,6 +187,7 @@ fn serve(
             .app_data(celeriac.clone())
             .app_data(sink.clone())
             .app_data(actix_web::web::Data::new(pages.clone()))
+            .app_data(actix_web::web::Data::new(pace))
             .service(celeriac::web::soil(&celeriac, &pages))
             .configure(web::routes)
     })

@@ -19,7 +19,7 @@ use celeriac::{Celeriac, Context, TaskError, task};
 
 use broker::SqliteBroker;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Fails at the first attempt, and runs again half a second later.
 #[task]

@@ -103,15 +103,25 @@ mod tests {
         let rows = ["first", "second"].map(QueueRow::new);
         let builder = rows.into_iter().fold(Celeriac::builder(), crate::Builder::queue);
         let celeriac = builder.in_memory().start().await.unwrap();
-        celeriac.inner.queues.kill("first");
-        let queues = celeriac.queues().await.unwrap();
-        let names: Vec<_> = queues.iter().map(|queue| queue.name.as_str()).collect();
-        assert_eq!(queues.missing, ["first"]);
-        assert!(names.contains(&"second") && !names.contains(&"first"), "{names:?}");
         let start = Instant::now();
-        while !celeriac.queues().await.unwrap().missing.is_empty() {
-            assert!(start.elapsed() < Duration::from_secs(120), "it is never built again");
-            tokio::time::sleep(Duration::from_millis(5)).await;
+        let mut was_left_out = false;
+        while !was_left_out {
+            celeriac.inner.queues.kill("first");
+            let queues = celeriac.queues().await.unwrap();
+            let names: Vec<_> = queues.iter().map(|queue| queue.name.as_str()).collect();
+            // Where this thread gets no time, it is there again before it is asked, or another one does not answer in time.
+            was_left_out = queues.missing == ["first"];
+            assert_eq!(names.contains(&"first"), !queues.missing.contains(&"first".to_owned()), "{names:?}");
+            assert_eq!(
+                names.contains(&"second"),
+                !queues.missing.contains(&"second".to_owned()),
+                "{names:?}"
+            );
+            while !celeriac.queues().await.unwrap().missing.is_empty() {
+                assert!(start.elapsed() < Duration::from_secs(120), "it is never built again");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            assert!(start.elapsed() < Duration::from_secs(120), "it is never left out");
         }
         celeriac.shutdown().await.unwrap();
     }

@@ -242,7 +242,7 @@ mod tests {
             let start = Instant::now();
             let error = unpack(&empty.repeat(4_000_000 / empty.len()), compression, 4 << 20).unwrap_err();
             assert!(error.to_string().contains("more than 256 streams"), "{compression}: {error}");
-            assert!(start.elapsed() < Duration::from_secs(5), "{compression}: {:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_secs(60), "{compression}: {:?}", start.elapsed());
         }
         for compression in ["gzip", "bzip2", "lzma", "brotli", "zstd"] {
             let error = unpack_within(&packed(compression, TEXT), compression, 100, Duration::ZERO);

@@ -219,6 +219,9 @@ mod tests {
     use crate::store::{ChordStore, DuplicateStore, GroupStore, Notes, StoreError, UniqueWindowStore};
     use crate::task::{PermitKeeper, TaskResult};
 
+    /// Longer than anything here takes on a slow machine.
+    const PATIENCE: Duration = Duration::from_secs(120);
+
     /// A store that writes one state for each permit, and panics at a state of the name `panic`.
     struct SlowStore {
         permits: Semaphore,
@@ -316,7 +319,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!flushed.is_finished());
         store.permits.add_permits(1_000);
-        tokio::time::timeout(Duration::from_secs(20), flushed).await.unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, flushed).await.unwrap().unwrap();
         writer.flush(&"b".into()).await;
         let written = store.written.lock().clone();
         for id in ["a", "b"] {
@@ -335,7 +338,7 @@ mod tests {
         let progress_hub = Arc::new(LocalProgressHub::default());
         let writer = StateWriter::new(store, progress_hub);
         writer.update(state("a", "PROGRESS".into()));
-        tokio::time::timeout(Duration::from_secs(20), writer.flush(&"a".into())).await.unwrap();
+        tokio::time::timeout(PATIENCE, writer.flush(&"a".into())).await.unwrap();
     }
 
     #[tokio::test]
@@ -345,9 +348,9 @@ mod tests {
         let writer = StateWriter::new(store.clone(), progress_hub);
         for round in 0..3 {
             writer.update(state("a", "panic".into()));
-            tokio::time::timeout(Duration::from_secs(20), writer.flush(&"a".into())).await.unwrap();
+            tokio::time::timeout(PATIENCE, writer.flush(&"a".into())).await.unwrap();
             writer.update(state("b", format!("{round}")));
-            tokio::time::timeout(Duration::from_secs(20), writer.flush(&"b".into())).await.unwrap();
+            tokio::time::timeout(PATIENCE, writer.flush(&"b".into())).await.unwrap();
         }
         let written: Vec<_> = store.written.lock().iter().map(|(_, state)| state.clone()).collect();
         assert_eq!(written, ["0", "1", "2"]);

@@ -13,7 +13,7 @@ use celeriac::store::MemoryStore;
 use celeriac::task::canvas::chord;
 use celeriac::task::source_poller::{Due, Source, SourcePoller};
 use celeriac::task::{AcceptedBy, Arguments, Periodic, Task};
-use celeriac::{Context, State, TaskError, TaskId, task};
+use celeriac::{Context, State, TaskError, task};
 use tokio::sync::OnceCell;
 
 use crate::kit::{LONG, add, note, notes, until};
@@ -76,8 +76,9 @@ async fn a_tick_fails_with_the_reason_and_the_next_one_is_tried() {
     assert!(notes(&"large".into()).is_empty());
     let entries = celeriac.beat().entries().await.unwrap();
     let large = entries.into_iter().find(|entry| entry.name == "large").unwrap();
-    let last = TaskId::from(large.last_id.unwrap());
-    let record = tokio::time::timeout(LONG, celeriac.client().wait(&last)).await.unwrap().unwrap();
+    let last = celeriac.async_result(large.last_id.unwrap());
+    until("its record is there", async || last.result().await.is_ok_and(|record| record.is_some())).await;
+    let record = last.result().await.unwrap().unwrap();
     assert_eq!(record.state, State::Failure);
     assert!(record.errors[0].contains("message size"), "{:?}", record.errors);
     // A letter would be as large as its message, so the node refuses that as well, and the record alone tells.

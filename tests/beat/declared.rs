@@ -101,7 +101,7 @@ async fn only_on_its_environments() {
     })
     .await;
     // It is a task like any other.
-    often::delay().await.unwrap();
+    often::s().send(celeriac.client()).await.unwrap();
     celeriac.shutdown().await.unwrap();
 
     let elsewhere = builder().in_memory().start().await.unwrap();

@@ -14,7 +14,7 @@ use celeriac::core::Timestamp;
 use celeriac::store::{MemoryStore, Store};
 use celeriac::task::{Message, Receipt, TaskId};
 
-use crate::kit::{LONG, assert_each_once, builder, each, now, ran, status, until, until_ran};
+use crate::kit::{LONG, assert_each_once, builder, each, io, now, ran, status, until, until_ran};
 
 const INTERVAL: Duration = Duration::from_millis(20);
 
@@ -120,7 +120,7 @@ async fn start(key: &str, broker: &Arc<dyn Broker>, store: &Arc<MemoryStore>) ->
 async fn end(key: &str, begin: Timestamp, first: Celeriac, second: Celeriac) {
     let last = status(&second, key).await.last;
     until("all ran", async || {
-        let queue = second.queue("io").await.unwrap();
+        let queue = io(&second).await;
         queue.ready == 0 && queue.running == 0
     })
     .await;
@@ -139,7 +139,7 @@ async fn takes_over(key: &str, notes: bool) {
     let first = start(key, &broker, &store).await;
     let second = start(key, &broker, &store).await;
     until_ran(key, 20).await;
-    assert!(first.beat().entries().await.is_ok());
+    until("the first leads", async || first.beat().entries().await.is_ok()).await;
     assert_eq!(second.beat().entries().await, Err(BeatError::NotAnswering), "one leads");
     let before = ran(key).len();
     first.beat().resign().await.unwrap();
@@ -181,6 +181,9 @@ async fn two_leaders_publish_each_tick_once() {
     let first = start("two leaders", &broker, &store).await;
     let second = start("two leaders", &broker, &store).await;
     until_ran("two leaders", 100).await;
-    assert!(first.beat().entries().await.is_ok() && second.beat().entries().await.is_ok());
+    until("both lead", async || {
+        first.beat().entries().await.is_ok() && second.beat().entries().await.is_ok()
+    })
+    .await;
     end("two leaders", begin, first, second).await;
 }

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use celeriac::app::Builder;
-use celeriac::core::calendar::Misfire;
+use celeriac::core::calendar::{Misfire, Schedule};
 
 use crate::kit::{
-    LONG, assert_each_once, builder, each, embedded, entry, now, ran, status, tick, until, until_ran,
+    LONG, assert_each_once, builder, each, embedded, entry, io, now, ran, status, tick, until, until_ran,
 };
 
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -17,7 +17,7 @@ async fn fires(key: &str, builder: Builder) {
     until_ran(key, 50).await;
     let end = status(&celeriac, key).await.last;
     until("all that was published ran", async || {
-        let queue = celeriac.queue("io").await.unwrap();
+        let queue = io(&celeriac).await;
         queue.ready + queue.scheduled == 0 && queue.running == 0
     })
     .await;
@@ -49,7 +49,7 @@ async fn restarts_neither_lose_nor_double_a_tick() {
     let last = embedded(dir.path()).periodic(each("lives", INTERVAL)).start().await.unwrap();
     let end = now();
     until("all up to now is decided", async || status(&last, "lives").await.last >= end - INTERVAL).await;
-    until("and has run", async || last.queue("io").await.unwrap().ready == 0).await;
+    until("and has run", async || io(&last).await.ready == 0).await;
     last.shutdown_within(LONG).await.unwrap();
     let ticks = assert_each_once("lives", INTERVAL, begin, end - INTERVAL);
     assert!(ticks >= 50, "{ticks}");
@@ -75,11 +75,19 @@ async fn missed_ticks_by_policy() {
     celeriac.shutdown().await.unwrap();
 }
 
+/// An interval of which no tick comes due while a test runs: of some that are about an hour long, the one whose next tick is
+/// the furthest.
+fn about_an_hour() -> Duration {
+    let some = (0..10).map(|n| Duration::from_secs(3600 - 97 * n));
+    let next = |every: &Duration| Schedule::Every(*every).next_after(now());
+    some.max_by_key(next).expect("ten")
+}
+
 /// Another schedule begins anew: nothing of the old one is made up for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_changed_schedule_begins_now() {
     let dir = tempfile::tempdir().unwrap();
-    let hourly = Duration::from_secs(3600);
+    let hourly = about_an_hour();
     let celeriac = embedded(dir.path()).periodic(each("changed", INTERVAL)).start().await.unwrap();
     until_ran("changed", 1).await;
     celeriac.shutdown().await.unwrap();
@@ -110,7 +118,7 @@ async fn a_store_that_refuses_loses_no_tick() {
     let end = now();
     let celeriac = embedded(dir.path()).periodic(each("refused", INTERVAL)).start().await.unwrap();
     until("all up to now is decided", async || status(&celeriac, "refused").await.last >= end).await;
-    until("all ran", async || celeriac.queue("io").await.unwrap().ready == 0).await;
+    until("all ran", async || io(&celeriac).await.ready == 0).await;
     celeriac.shutdown().await.unwrap();
     assert_each_once("refused", INTERVAL, begin, end);
 }

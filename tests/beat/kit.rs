@@ -6,6 +6,8 @@ use std::path::Path;
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+use celeriac::actors::{BeatError, EntryStatus, QueueStatus};
+use celeriac::app::ControlError;
 use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::core::Timestamp;
 use celeriac::core::calendar::{Misfire, Overlap, Schedule, tick_id};
@@ -15,6 +17,8 @@ use celeriac::{Builder, Celeriac, Context, task};
 /// Longer than anything takes, even on a slow machine: who waits this long has found a bug.
 pub const LONG: Duration = Duration::from_secs(120);
 pub const HOUR: Duration = Duration::from_secs(3600);
+/// An interval of which no tick comes due before October 2096, whenever a test runs.
+pub const RARELY: Duration = Duration::from_secs(4_000_000_000);
 
 pub fn builder() -> Builder {
     Celeriac::builder().queue(QueueRow::new("io").with_pool(Pool::Io).with_workers(4)).arbiters(2)
@@ -86,7 +90,27 @@ pub fn assert_each_once(key: &str, interval: Duration, begin: Timestamp, end: Ti
     ticks.len() - first
 }
 
-pub async fn status(celeriac: &Celeriac, name: &str) -> celeriac::actors::EntryStatus {
-    let all = celeriac.beat().entries().await.unwrap();
+/// How an entry is. A beat that has lost its lease on a slow machine is asked again.
+pub async fn status(celeriac: &Celeriac, name: &str) -> EntryStatus {
+    let start = Instant::now();
+    let all = loop {
+        match celeriac.beat().entries().await {
+            Err(BeatError::NotAnswering) if start.elapsed() < LONG => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            all => break all.unwrap(),
+        }
+    };
     all.into_iter().find(|entry| entry.name == name).unwrap_or_else(|| panic!("no entry {name}"))
+}
+
+/// The counters of the queue `io` now. An event loop that has no time to answer is asked again.
+pub async fn io(celeriac: &Celeriac) -> QueueStatus {
+    let start = Instant::now();
+    loop {
+        match celeriac.queue("io").await {
+            Err(ControlError::NotAnswering(_)) if start.elapsed() < LONG => {}
+            status => return status.unwrap(),
+        }
+    }
 }

@@ -7,7 +7,7 @@ use celeriac::core::calendar::Overlap;
 use celeriac::{Celeriac, Context, task};
 use tokio::sync::watch;
 
-use crate::kit::{HOUR, builder, entry, now, ran, status, tick, until, write_down};
+use crate::kit::{HOUR, builder, entry, io, now, ran, status, tick, until, write_down};
 
 const INTERVAL: Duration = Duration::from_millis(20);
 
@@ -133,10 +133,11 @@ async fn none_piles_up_behind_a_block() {
         celeriac.beat().put(entry).await.unwrap();
         until("ten ticks came due", async || {
             let now = status(&celeriac, key).await;
-            let queue = celeriac.queue("io").await.unwrap();
+            let queue = io(&celeriac).await;
             // One, and for a moment the expired one that it replaces.
             assert!(queue.ready <= 2, "{} tasks wait", queue.ready);
-            now.published + now.coalesced >= 10
+            // One publish stands for all that came due while the machine was busy.
+            now.published + now.coalesced >= 10 && (stays || now.published > 1)
         })
         .await;
         let now = status(&celeriac, key).await;

@@ -156,7 +156,9 @@ async fn a_tick_that_is_too_long_fails_and_the_next_one_is_tried() {
         let refused = status(&celeriac, &long).await;
         assert_eq!(refused.error, None, "the entry is not held up");
         let id = refused.last_id.expect("the id of its last tick");
-        let record = celeriac.async_result(id).result().await.unwrap().expect("its record");
+        let last = celeriac.async_result(id);
+        until("its record is there", async || last.result().await.is_ok_and(|record| record.is_some())).await;
+        let record = last.result().await.unwrap().expect("it was there a moment ago");
         assert_eq!((record.state, record.error_type.as_deref()), (State::Failure, Some("Refused")));
         assert!(record.errors[0].contains("the unique key has 2000 bytes"), "{:?}", record.errors);
         assert!(ran(&long).is_empty());

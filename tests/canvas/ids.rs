@@ -49,7 +49,7 @@ async fn an_id_that_no_store_can_hold_is_refused_wherever_it_is() {
         assert!(number.contains("is 7, which is no text"), "{number}");
         let longest = add::s(1, 1).then(add::p(1).id("x".repeat(LONGEST_ID)));
         assert_eq!(longest.send(celeriac.client()).await.unwrap().get(LONG).await, Ok(3));
-        assert_eq!(celeriac.queue("default").await.unwrap().ready, 0);
+        assert_eq!(default_queue(&celeriac).await.ready, 0);
     })
     .await;
 }
@@ -94,7 +94,7 @@ async fn a_name_that_amqp_cannot_carry_is_refused_on_every_broker() {
         let second = twice::p().set("message_id", longest.as_str());
         let fits = add::s(1, 1).header(longest.as_str(), 1).then(second);
         assert_eq!(fits.send(celeriac.client()).await.unwrap().get(LONG).await, Ok(4));
-        assert_eq!(celeriac.queue("default").await.unwrap().ready, 0);
+        assert_eq!(default_queue(&celeriac).await.ready, 0);
     })
     .await;
 }
@@ -122,7 +122,7 @@ async fn a_member_that_is_added_under_such_an_id_is_refused_and_says_so() {
         let sent = chord([adds_one_called::s("\u{1b}[2J\n".into())], sum::p()).send(celeriac.client()).await;
         assert_eq!(sent.unwrap().get(LONG).await, Ok(11));
         assert_eq!(celeriac.async_result("\u{1b}[2J\n").state().await, Ok(State::Success));
-        assert_eq!(celeriac.queue("default").await.unwrap().ready, 0);
+        assert_eq!(default_queue(&celeriac).await.ready, 0);
     })
     .await;
 }

@@ -7,6 +7,8 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use celeriac::actors::QueueStatus;
+use celeriac::app::ControlError;
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
     Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, UniqueWindows,
@@ -17,7 +19,7 @@ use celeriac::task::{Message, Receipt};
 use celeriac::{Builder, Celeriac, Context, TaskError, TaskId, task};
 
 /// Longer than anything takes, even on a slow machine.
-pub const LONG: Duration = Duration::from_secs(120);
+pub const LONG: Duration = Duration::from_secs(300);
 
 pub fn builder() -> Builder {
     let row = |name: &str| QueueRow::new(name).with_pool(Pool::Io).with_workers(4);
@@ -168,6 +170,17 @@ pub async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() ->
     while !condition().await {
         assert!(start.elapsed() < LONG, "never came true: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// The counters of the queue `default` now. An event loop that has no time to answer is asked again.
+pub async fn default_queue(celeriac: &Celeriac) -> QueueStatus {
+    let start = Instant::now();
+    loop {
+        match celeriac.queue("default").await {
+            Err(ControlError::NotAnswering(_)) if start.elapsed() < LONG => {}
+            status => return status.unwrap(),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{celeriac as command, text};
 
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_secs(120);
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[task(queue = "letters")]

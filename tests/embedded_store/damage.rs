@@ -10,7 +10,7 @@ use celeriac::store::{EmbeddedStore, Store};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use crate::{copy, drain, message, open, publish, shared, shrink, used};
+use crate::{PATIENCE, copy, drain, message, open, publish, shared, shrink, used};
 
 const MESSAGES: usize = 40;
 
@@ -94,7 +94,7 @@ async fn try_out(dir: &Path) -> Result<(Vec<String>, u64), BrokerError> {
         let _ = broker.close().await;
         (drained.iter().map(|m| m.id.to_string()).collect(), unread)
     };
-    Ok(tokio::time::timeout(Duration::from_secs(30), work).await.expect("it answers"))
+    Ok(tokio::time::timeout(PATIENCE, work).await.expect("it answers"))
 }
 
 /// Nothing is missing.

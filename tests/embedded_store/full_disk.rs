@@ -6,7 +6,6 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use celeriac::broker::conformance::{Inbox, counts, success};
 use celeriac::broker::embedded::EmbeddedOptions;
@@ -15,7 +14,7 @@ use celeriac::store::{EmbeddedStore, Store};
 use celeriac::task::{LaneName, Message, SerialHeader};
 use tempfile::TempDir;
 
-use crate::{drain, large, message, publish, shared};
+use crate::{PATIENCE, drain, large, message, publish, shared};
 
 const MIB: usize = 1 << 20;
 
@@ -80,7 +79,7 @@ async fn fill(broker: &EmbeddedBroker, from: usize, size: usize) -> (usize, Brok
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(60), what).await.expect("within a minute")
+    tokio::time::timeout(PATIENCE, what).await.expect("it has room again")
 }
 
 fn numbers(from: std::ops::Range<usize>) -> Vec<String> {

@@ -13,7 +13,7 @@ use celeriac::store::{
 };
 use celeriac::task::{LaneName, Message, SerialHeader, Unique, UniqueKey};
 
-use crate::{drain, ids, message, open, publish, shared};
+use crate::{PATIENCE, drain, ids, message, open, publish, shared};
 
 /// The database's longest key has 65,535 bytes.
 const LONG: usize = 70_000;
@@ -129,7 +129,7 @@ async fn as_a_step_they_fail_and_are_not_tried_again() {
         let held = inbox.next().await;
         assert_eq!(held.message().id, healthy.id, "{n}");
         if (1..60_000).contains(&step.id.as_str().len()) {
-            let waited = tokio::time::timeout(Duration::from_secs(20), store.wait(&step.id)).await;
+            let waited = tokio::time::timeout(PATIENCE, store.wait(&step.id)).await;
             let record = waited.expect("it hears").unwrap();
             assert_eq!(record.state, State::Failure, "{n}");
             assert!(record.errors[0].contains("cannot be enqueued"), "{:?}", record.errors);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use celeriac::broker::{Broker, BrokerError};
 
-use crate::{CHILD, drain, in_a_child, open, publish};
+use crate::{CHILD, PATIENCE, drain, in_a_child, open, publish};
 
 #[tokio::test]
 async fn a_second_owner_is_told_who_has_it() {
@@ -80,13 +80,12 @@ async fn a_sink_may_own_the_broker() {
     let again = tokio::task::spawn_blocking(move || {
         loop {
             match open(dir.path()) {
-                Err(BrokerError::InUse { .. }) => std::thread::yield_now(),
+                Err(BrokerError::InUse { .. }) => std::thread::sleep(std::time::Duration::from_millis(5)),
                 other => return (dir, other),
             }
         }
     });
-    let (_dir, again) =
-        tokio::time::timeout(std::time::Duration::from_secs(20), again).await.unwrap().unwrap();
+    let (_dir, again) = tokio::time::timeout(PATIENCE, again).await.unwrap().unwrap();
     assert_eq!(drain(&again.unwrap(), "q").await.len(), 1);
 }
 

@@ -159,10 +159,22 @@ impl Chromium {
     }
 
     pub fn click(&self, selector: &str) {
-        let element = self.tell("/element", &json!({ "using": "css selector", "value": selector }));
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = self.find_and_click(selector) {
+            // A page that shows how far something is may have been written anew between the two requests.
+            let is_gone =
+                ["stale element reference", "no such element"].iter().any(|gone| error["error"] == *gone);
+            assert!(is_gone && Instant::now() < deadline, "{selector}: {error}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    fn find_and_click(&self, selector: &str) -> Result<Value, Value> {
+        let path = format!("/session/{}/element", self.session);
+        let element = self.ask("POST", &path, &json!({ "using": "css selector", "value": selector }))?;
         let id =
             element.as_object().and_then(|fields| fields.values().next()).and_then(Value::as_str).unwrap();
-        self.tell(&format!("/element/{id}/click"), &json!({}));
+        self.ask("POST", &format!("{path}/{id}/click"), &json!({}))
     }
 
     /// Opens another tab and goes there; answers with the ways to this one and that.

@@ -4,12 +4,15 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+
+use celeriac_test_support::Process;
 
 pub struct Program {
-    child: Child,
+    process: Process,
     /// `http://127.0.0.1:PORT`
     pub url: String,
+    /// Where its log lies.
+    _home: tempfile::TempDir,
 }
 
 fn program() -> PathBuf {
@@ -24,31 +27,23 @@ fn program() -> PathBuf {
 
 impl Program {
     pub fn start(data: &Path, port: &str) -> Self {
-        let mut child = Command::new(program())
-            .arg("--data")
-            .arg(data)
-            .args(["--port", port, "--grace", "1"])
-            .env("RUST_LOG", "error")
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let line = lines.next().expect("it says where it is").unwrap();
+        let home = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        // An export is still being made when a browser that has to share two cores has come to its page.
+        let options = ["--port", port, "--grace", "1", "--demo-seconds", "30"];
+        let log = home.path().join("log");
+        let mut process = Process::start_with_pipes("the example", &program(), log, |command| {
+            command.arg("--data").arg(data).args(options).env("RUST_LOG", "error");
+        });
+        let (_, stdout) = process.take_pipes();
+        let line = BufReader::new(stdout).lines().next();
+        let line =
+            line.unwrap_or_else(|| panic!("it does not say where it is: {}", process.last_of_log())).unwrap();
         let url = line.split_whitespace().find(|word| word.starts_with("http://")).expect("an address");
-        Self { url: url.trim_end_matches('/').to_owned(), child }
+        Self { url: url.trim_end_matches('/').to_owned(), process, _home: home }
     }
 
     /// As a power cut does it.
-    pub fn kill(mut self) -> String {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.url.rsplit(':').next().unwrap().to_owned()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub fn kill(mut self) {
+        self.process.kill();
     }
 }

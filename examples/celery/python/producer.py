@@ -7,7 +7,7 @@ from celery import chord
 
 from tasks import price, total
 
-TIMEOUT = 30
+TIMEOUT = 60
 
 
 def main():

@@ -153,7 +153,7 @@ impl Load {
             let counted = sink.counted(kind, &prefix)?;
             tally.equal(&format!("{kind}: ids at the other side"), counted.ids, ids);
             tally.equal(&format!("{kind}: posts not below ids"), counted.hits >= ids, true);
-            tally.equal(&format!("{kind}: answered 400"), counted.bad, bad);
+            tally.equal(&format!("{kind}: ids answered 400"), counted.bad, bad);
             tally.equal(&format!("{kind}: some were answered 503"), counted.busy > 0, true);
         }
         let sql = "SELECT count(delivered_at) FROM outgoing WHERE substr(id, 1, length(?1)) = ?1";

@@ -15,6 +15,13 @@ const PAGE: &str = include_str!("demo.html");
 /// Rows of a file, and steps of its bar.
 const ROWS: u64 = 100;
 
+/// How long the demo's tasks take.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    /// An export.
+    pub seconds: u64,
+}
+
 /// A file that takes so many seconds. Who asks for one that is being made joins that.
 #[task(queue = "export_download_queue", unique_for = "30m", unique_key = "{name}")]
 async fn slow_export(ctx: Context, name: String, seconds: u64) -> Result<u64, TaskError> {
@@ -62,14 +69,17 @@ pub async fn start(
     kind: web::Path<String>,
     pages: web::Data<SoilPages>,
     celeriac: web::Data<Celeriac>,
+    pace: web::Data<Pace>,
 ) -> Result<StartResponse, Problem> {
+    let seconds = pace.seconds;
     let answer = match kind.as_str() {
         "export" => {
-            let task = slow_export::delay("Fälle demo".to_owned(), 4).await?;
+            let task = slow_export::delay("Fälle demo".to_owned(), seconds).await?;
             pages.start(task.id()).message("Your export is ready.")
         }
         "long" => {
-            let task = slow_export::s("long".to_owned(), 60).unique_key(uuid::Uuid::now_v7()).delay().await?;
+            let task = slow_export::s("long".to_owned(), 15 * seconds).unique_key(uuid::Uuid::now_v7());
+            let task = task.delay().await?;
             pages.start(task.id())
         }
         "fail-listed" => pages.start(fails_with_a_list::delay().await?.id()),
@@ -77,7 +87,8 @@ pub async fn start(
         "group" => {
             let mut parts = Vec::new();
             for part in 1..=3 {
-                let call = slow_export::s(format!("part {part}"), part).unique_key(uuid::Uuid::now_v7());
+                let call = slow_export::s(format!("part {part}"), part * seconds / 4);
+                let call = call.unique_key(uuid::Uuid::now_v7());
                 parts.push(call.delay().await?.id().clone());
             }
             let group = downloads::make_group(&celeriac, &parts).await?;

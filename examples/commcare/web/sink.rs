@@ -31,9 +31,9 @@ pub struct Counted {
     pub ids: usize,
     /// Posts taken; more than ids if something was sent again.
     pub hits: usize,
-    /// Posts answered with 503.
+    /// Different ids answered with 503.
     pub busy: usize,
-    /// Posts answered with 400.
+    /// Different ids answered with 400.
     pub bad: usize,
 }
 
@@ -47,8 +47,8 @@ impl Sink {
         let db = self.db.read()?;
         let sql = "SELECT count(*), coalesce(sum(hits), 0) FROM received WHERE kind = ?1 AND substr(id, 1, length(?2)) = ?2";
         let (ids, hits) = db.query_row(sql, [kind, prefix], |r| Ok((r.get(0)?, r.get(1)?)))?;
-        let sql = "SELECT coalesce(sum(hits), 0) FROM refused
-                   WHERE kind = ?1 AND substr(id, 1, length(?2)) = ?2 AND status = ?3";
+        let sql =
+            "SELECT count(*) FROM refused WHERE kind = ?1 AND substr(id, 1, length(?2)) = ?2 AND status = ?3";
         let refused = |status: u16| db.query_row(sql, (kind, prefix, status), |r| r.get(0));
         Ok(Counted { ids, hits, busy: refused(503)?, bad: refused(400)? })
     }

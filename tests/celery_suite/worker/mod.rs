@@ -15,6 +15,7 @@ mod request;
 mod retries;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use celeriac::Celeriac;
 use celeriac::broker::amqp::AmqpOptions;
@@ -39,7 +40,9 @@ pub fn run() -> ExitCode {
 
 async fn work() -> Result<(), Failure> {
     let row = QueueRow::new("celery").with_pool(Pool::Io).with_workers(1).with_prefetch(4);
-    let options = AmqpOptions::default().with_node(std::env::var("WORKER_NODENAME")?);
+    // On a machine that has no time for short heartbeats they would cut connections that nobody wants to cut.
+    let options = AmqpOptions::default().with_heartbeat(Duration::from_secs(60));
+    let options = options.with_node(std::env::var("WORKER_NODENAME")?);
     let celeriac = Celeriac::builder()
         .catalogue(Catalogue::new().with_default_queue("celery").with_queue(row))
         .amqp(std::env::var("TEST_BROKER")?.replace("pyamqp://", "amqp://"))

@@ -5,25 +5,25 @@ import uuid
 import gates
 
 from . import PATIENCE, until
+from .control import answers
 from .events import Watch
 
 
 def revoke_before(app, nodes):
     """Has ours hear of a revocation; the answer is the latest clock among them."""
     until("ours are there", lambda: set(app.control.inspect(nodes, timeout=5).ping() or {}) == set(nodes))
-    replies = app.control.revoke("revoked-before", destination=nodes, reply=True, timeout=PATIENCE)
-    assert len(replies) == len(nodes), replies
-    clocks = app.control.inspect(nodes, timeout=PATIENCE).clock()
+    answers(lambda: app.control.revoke("revoked-before", destination=nodes, reply=True, timeout=10), nodes)
+    clocks = answers(app.control.inspect(nodes, timeout=10).clock, nodes)
     return max(clock["clock"] for clock in clocks.values())
 
 
 def mingled(app, nodes, clock):
     """Workers that have started since then know it, and have a later clock."""
-    ask = app.control.inspect(nodes, timeout=PATIENCE)
-    revoked = ask.revoked()
+    ask = app.control.inspect(nodes, timeout=10)
+    revoked = answers(ask.revoked, nodes)
     assert set(revoked) == set(nodes), revoked
     assert all("revoked-before" in ids for ids in revoked.values()), revoked
-    clocks = ask.clock()
+    clocks = answers(ask.clock, nodes)
     assert all(now["clock"] > clock for now in clocks.values()), (clock, clocks)
 
 
