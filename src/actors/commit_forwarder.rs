@@ -241,6 +241,9 @@ impl Handler<EndForwarding> for CommitForwarder {
     fn handle(&mut self, _: EndForwarding, _: &mut Self::Context) -> Self::Result {
         let parts = Arc::clone(&self.parts);
         parts.closing.cancel();
-        Box::pin(async move { drop(parts.looking.lock().await) })
+        Box::pin(async move {
+            let _looking = parts.looking.lock().await;
+            parts.table.close().await;
+        })
     }
 }

@@ -92,6 +92,10 @@ pub trait CommitTable: Send + Sync + 'static {
 
     /// Completes when rows may have been committed. It is dropped and called again at any time, and then loses no commit.
     async fn committed(&self);
+
+    /// Frees what keeps other forwarders away between two looks, because the runtime shuts down: its handle may live on.
+    /// A table that keeps nothing has nothing to do.
+    async fn close(&self) {}
 }
 
 /// Rows that a forwarder has in hand. When they are dropped without being settled, they are free again.

@@ -149,6 +149,15 @@ impl CommitTable for SqliteTable {
     async fn committed(&self) {
         pending().await
     }
+
+    async fn close(&self) {
+        let opened = Arc::clone(&self.opened);
+        blocking::unblock(move || {
+            let mut opened = opened.lock();
+            (opened.lock, opened.connection) = (None, None);
+        })
+        .await;
+    }
 }
 
 /// Rows in hand. The lock of the database keeps other forwarders away from them.
