@@ -183,6 +183,8 @@ fn serve(
             .app_data(sink.clone())
             .app_data(actix_web::web::Data::new(pages.clone()))
             .service(celeriac::web::soil(&celeriac, &pages))
+            .service(celeriac::web::health(&celeriac))
+            .service(celeriac::web::metrics(&celeriac))
             .configure(web::routes)
     })
     .workers(2)
