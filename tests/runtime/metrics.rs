@@ -1,6 +1,6 @@
 //! What Prometheus scrapes: exactly what ran, under celery-exporter's names and Celeriac's own, with bounded labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use actix_web::App;
@@ -314,5 +314,51 @@ async fn a_programs_own_registry_shows_what_was_read_last() {
     })
     .await;
     assert_eq!(told().all("orders_total", &[]), [1.0]);
+    celeriac.shutdown().await.unwrap();
+}
+
+/// The text of a file of the repository.
+fn file(name: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The names of metrics in a text.
+fn names(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let names = words.filter(|word| word.starts_with("celery_") || word.starts_with("celeriac_"));
+    let family = |name: &str| {
+        let part = ["_bucket", "_sum"].iter().find_map(|suffix| name.strip_suffix(*suffix));
+        part.unwrap_or(name).to_owned()
+    };
+    names.map(family).collect()
+}
+
+#[actix_web::test]
+async fn the_board_the_alerts_and_the_manual_name_what_there_is() {
+    let celeriac = program().in_memory().start().await.unwrap();
+    run_some(&celeriac).await;
+    let start = Instant::now();
+    let text = loop {
+        let text = celeriac.metrics_text().await;
+        if Scrape::read(&text).one("celeriac_queue_up", &[OURS]) == Some(1.0) {
+            break text;
+        }
+        assert!(start.elapsed() < LONG, "the queue does not answer: {text}");
+    };
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let there: BTreeSet<String> = types.map(str::to_owned).collect();
+    let page = file("docs/metrics.md");
+    let explained: BTreeSet<String> =
+        page.lines().filter(|line| line.starts_with("| `cel")).flat_map(names).collect();
+    assert_eq!(explained, there, "docs/metrics.md has a row for each metric");
+    for shown in ["docs/grafana/board.json", "docs/grafana/alerts.yml"] {
+        let named = names(&file(shown));
+        assert!(named.len() > 8, "{shown}: only {named:?} were found: the search is broken");
+        let unknown: Vec<_> = named.difference(&there).collect();
+        assert!(unknown.is_empty(), "{shown} names what is not there: {unknown:?}");
+    }
+    let board: serde_json::Value = serde_json::from_str(&file("docs/grafana/board.json")).unwrap();
+    assert!(board["panels"].as_array().is_some_and(|panels| panels.len() > 10));
     celeriac.shutdown().await.unwrap();
 }
