@@ -192,6 +192,8 @@ mod manual {
     struct EmbeddingPage;
     #[doc = include_str!("../docs/events.md")]
     struct EventsPage;
+    #[doc = include_str!("../docs/failed-tasks.md")]
+    struct FailedTasksPage;
     #[cfg(all(feature = "amqp", feature = "redis"))]
     #[doc = include_str!("../docs/moving-from-celery.md")]
     struct MovingFromCeleryPage;

@@ -128,7 +128,8 @@
 /// - `throws = path`: a `fn(&E) -> bool` that says whether the error is expected, such as a user who does not exist.
 ///   The log then calls it information and no error. Celery has a list of exceptions here. It needs a task that
 ///   returns a `Result`.
-/// - `max_retries = 3`: how many retries follow the first run, as in Celery. 0 never retries.
+/// - `max_retries = 20`: how many retries follow the first run. 0 never retries. Celery's default is 3; twenty pauses
+///   outlast an outage of an hour.
 /// - `default_retry_delay = 10`: the delay before the first retry. Celery waits three minutes. Most temporary faults
 ///   pass sooner, and the backoff takes care of the rest.
 /// - `retry_backoff = true`: double the delay with each retry, so that retries do not keep an overloaded service

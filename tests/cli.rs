@@ -2,6 +2,8 @@
 
 #[path = "embedded_store/damaged_block.rs"]
 mod damaged_block;
+#[path = "cli/failed_tasks.rs"]
+mod failed_tasks;
 #[path = "cli/new.rs"]
 mod new;
 #[path = "cli/waiting_tasks.rs"]
@@ -274,7 +276,7 @@ fn commands_make_no_store() {
 /// Nor do those about the tasks in it.
 #[test]
 fn commands_about_tasks_need_a_place_and_something_to_do() {
-    let unplaced: [&[&str]; 2] = [&["purge", "q"], &["revoke", "some-id"]];
+    let unplaced: [&[&str]; 3] = [&["purge", "q"], &["revoke", "some-id"], &["failed", "list"]];
     for command in unplaced {
         let (code, out, err) = run(command);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{command:?}");

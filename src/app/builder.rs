@@ -31,6 +31,7 @@ use crate::catalogue::{Catalogue, QueueRow};
 use crate::commit_table::CommitTable;
 use crate::core::calendar::Zone;
 use crate::runtime::hooks::ProgramHooks;
+use crate::runtime::keep_failed::KeepFailed;
 use crate::runtime::progress::ProgressHub;
 use crate::runtime::{MAX_RESULT_SIZE, Runtime};
 use crate::store::{EmbeddedStore, GuardedStore, MemoryStore, Store};
@@ -68,6 +69,7 @@ pub struct Builder {
     pub(super) keeping: Transport,
     pub(super) backend: Option<Backend>,
     track_started: bool,
+    track_sent: bool,
     pub(super) embedded: EmbeddedOptions,
     #[cfg(feature = "amqp")]
     amqp: AmqpOptions,
@@ -110,6 +112,7 @@ impl Builder {
             keeping: Transport::Embedded(PathBuf::from("celeriac-data")),
             backend: None,
             track_started: false,
+            track_sent: false,
             embedded: EmbeddedOptions::default(),
             #[cfg(feature = "amqp")]
             amqp: AmqpOptions::default(),
@@ -295,6 +298,17 @@ impl Builder {
         self
     }
 
+    /// Whether Redis is told of each task when it is sent. On RabbitMQ, where nobody can look into a queue, an id that nobody
+    /// ever sent then has the state [`UNKNOWN`](crate::State::Unknown), and [`get`](crate::task::AsyncResult::get) says so at
+    /// once; else it looks like a task that waits, as for Celery. It costs a write to Redis for each task. All programs that send
+    /// tasks must do so: what a Python program has sent is unknown until it starts. Tasks that keep no result are not
+    /// told of. Default `false`. The brokers without a server know all their tasks, and results by rpc cannot do it: there it
+    /// changes nothing.
+    pub fn track_sent(mut self, track: bool) -> Self {
+        self.track_sent = track;
+        self
+    }
+
     /// Sets how the embedded store behaves.
     pub fn embedded_options(mut self, options: EmbeddedOptions) -> Self {
         self.embedded = options;
@@ -443,10 +457,15 @@ impl Builder {
             }
             None => broker,
         };
+        let knows_all = broker.facts().knows_all;
+        let marks_sent = self.track_sent && !knows_all && store.is_shared() && store.reply_to().is_none();
         // The outermost layer: it settles through the store whatever the layers below deliver.
         let broker = match broker.results() {
             Some(_) if !apart => broker,
-            _ => Arc::new(SplitBroker::open(broker, Arc::clone(&store))?) as Arc<dyn Broker>,
+            _ => {
+                let split = SplitBroker::open(broker, Arc::clone(&store))?;
+                Arc::new(split.marking_sent(marks_sent)) as Arc<dyn Broker>
+            }
         };
         // Before the actors are built, so that a queue which still has tasks gets one, whatever the catalogue says.
         for queue in broker.queues().await? {
@@ -479,7 +498,9 @@ impl Builder {
         });
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.track_started = self.track_started;
+        runtime.marks_sent = marks_sent;
         runtime.max_result_size = self.max_result_size;
+        runtime.keep_failed = KeepFailed::of(&routing.catalogue().queues);
         runtime.hooks = self.hooks;
         runtime.layers = self.layers.into();
         runtime.payloads = Arc::new(payloads);

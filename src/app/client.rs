@@ -17,6 +17,7 @@ use crate::actors::beat::TickPublisher;
 use crate::actors::queue::Revoked;
 use crate::broker::{BrokerError, MessageLocation, Remains, Removal};
 use crate::runtime::enqueue::Unsent;
+use crate::store::sent_marks::{marks_of, write_marks};
 use crate::store::{self, GroupResult, StoreError};
 use crate::task::canvas::Promise;
 use crate::task::clock::now;
@@ -57,8 +58,9 @@ impl CeleriacInner {
                 }
                 // Only a task that is acknowledged before its run can be in a queue without the broker knowing it.
                 None => match self.queues.look(id, None).await {
-                    // Another program may have the task. Celery says PENDING of every id that it does not know.
-                    None if !self.runtime.broker.facts().knows_all => {
+                    // Another program may have the task. Celery says PENDING of every id that it does not know. Where the
+                    // store is told of each task that is sent, it knows better.
+                    None if !self.runtime.broker.facts().knows_all && !self.runtime.marks_sent => {
                         return Ok(Some((State::Pending, true)));
                     }
                     None => {}
@@ -181,6 +183,9 @@ impl Client for CeleriacInner {
         }
         let unsent: Vec<_> = messages.iter().map(|message| self.runtime.unsent(&message.headers)).collect();
         let sent = self.runtime.to_tell(&messages);
+        if self.runtime.marks_sent {
+            write_marks(&*self.runtime.store, marks_of(&messages)).await;
+        }
         self.runtime.results()?.publish_canvas(messages, sizes, unique).await?;
         self.runtime.tell_sent(sent);
         unsent.into_iter().for_each(Unsent::sent);
@@ -198,6 +203,9 @@ impl Client for CeleriacInner {
         let (group, departure) = self.runtime.dispatcher.plan_chord_member(member, canvas, nth)?;
         let CanvasPlan { messages, sizes, promise, .. } = departure;
         let told = self.runtime.to_tell(&messages);
+        if self.runtime.marks_sent {
+            write_marks(&*self.runtime.store, marks_of(&messages)).await;
+        }
         let sent = self.runtime.results()?.publish_chord_member(messages, sizes, &group, &promise.id).await;
         match sent {
             Ok(()) => {

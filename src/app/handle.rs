@@ -1,6 +1,6 @@
 //! The handle on a started runtime, with the operator's levers on queues, dead letters and permits. The levers
-//! on lanes, beat, source pollers and the commit table are in `lanes.rs`, `beat.rs`, `source_pollers.rs` and
-//! `commit_table.rs`.
+//! on failed tasks, tasks that are not over, lanes, beat, source pollers and the commit table are in `failed.rs`,
+//! `unfinished.rs`, `lanes.rs`, `beat.rs`, `source_pollers.rs` and `commit_table.rs`.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
@@ -142,6 +142,14 @@ pub enum ControlError {
         "nothing here keeps what is to hold after a restart: RabbitMQ keeps no notes, so keep results in Redis (`.result_backend(\"redis://…\")`); the lever was moved for now"
     )]
     NothingKept,
+    /// The broker lacks an ability.
+    #[error("the broker `{broker}` cannot {what}")]
+    NoAbility {
+        /// The broker's name.
+        broker: &'static str,
+        /// What it cannot do.
+        what: &'static str,
+    },
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
     NoWorkers,

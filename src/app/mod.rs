@@ -14,6 +14,7 @@ mod control;
 mod defaults;
 mod downloads;
 mod events;
+mod failed;
 mod fleet;
 mod handle;
 mod health;
@@ -37,6 +38,7 @@ mod start_error;
 #[cfg(all(unix, feature = "systemd"))]
 mod systemd;
 mod takeover;
+mod unfinished;
 pub(crate) mod variables;
 
 #[cfg(feature = "cli")]
@@ -58,3 +60,4 @@ pub use shutdown::ShutdownReport;
 #[cfg(feature = "cli")]
 pub(crate) use start::too_many_blocking_workers;
 pub use start_error::StartError;
+pub use unfinished::RevokedTasks;

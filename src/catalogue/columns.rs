@@ -9,7 +9,7 @@ use super::queue_setup::QueueType;
 use super::section::{Section, SourceText};
 
 /// The keys of a queue besides its name.
-pub(super) const COLUMNS: [&str; 20] = [
+pub(super) const COLUMNS: [&str; 21] = [
     "io_bound",
     "target_class",
     "target",
@@ -25,6 +25,7 @@ pub(super) const COLUMNS: [&str; 20] = [
     "max_tasks_per_child",
     "max_memory_per_child",
     "memory_limit_per_child",
+    "keep_failed",
     "served",
     "queue_type",
     "max_priority",
@@ -50,6 +51,7 @@ pub(super) struct Columns {
     max_tasks_per_child: Option<u32>,
     max_memory_per_child: Option<u64>,
     memory_limit_per_child: Option<u64>,
+    keep_failed: Option<Duration>,
     served: Option<bool>,
     queue_type: Option<QueueType>,
     max_priority: Option<u8>,
@@ -81,6 +83,8 @@ impl Columns {
             max_tasks_per_child: section.number("max_tasks_per_child", 1, source),
             max_memory_per_child: section.size("max_memory_per_child", source),
             memory_limit_per_child: section.size("memory_limit_per_child", source),
+            // Zero is allowed: then no failed task is kept.
+            keep_failed: section.span_or_zero("keep_failed", source),
             served: section.boolean("served", source),
             queue_type: section.choice(
                 "queue_type",
@@ -110,6 +114,7 @@ impl Columns {
         let row = lay(row, self.max_tasks_per_child, QueueRow::with_max_tasks_per_child);
         let row = lay(row, self.max_memory_per_child, QueueRow::with_max_memory_per_child);
         let row = lay(row, self.memory_limit_per_child, QueueRow::with_memory_limit_per_child);
+        let row = lay(row, self.keep_failed, QueueRow::with_keep_failed);
         let row = lay(row, self.served, QueueRow::with_served);
         let row = lay(row, self.queue_type, QueueRow::with_queue_type);
         let row = lay(row, self.max_priority, QueueRow::with_max_priority);

@@ -77,7 +77,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use error::{CatalogueError, CatalogueErrors, Position, Problem};
-pub use queue_row::{Pool, QueueRow, TargetClass};
+pub use queue_row::{KEEP_FAILED, Pool, QueueRow, TargetClass};
 pub use queue_setup::{QueueSetup, QueueType};
 pub use route_row::{Argument, ArgumentPattern, RouteRow, TaskPattern};
 pub use size::format_size;
@@ -85,7 +85,7 @@ pub use span_of_time::{format_span, parse_span};
 pub use warning::{MANY_CHILDREN, MANY_CPU_WORKERS, Warning, WarningKind};
 
 pub(crate) use explain::one_line;
-pub(crate) use route_row::RouteRule;
+pub(crate) use route_row::{RouteRule, argument_value};
 
 use crate::core::calendar::Zone;
 use crate::core::token_bucket::RateLimit;

@@ -10,6 +10,10 @@ use serde_json::{Map, Value};
 
 use super::queue_setup::{QueueSetup, QueueType};
 
+/// How long a queue keeps its failed tasks that states nothing: seven days, so that what fails before a weekend or a holiday
+/// is there after it.
+pub const KEEP_FAILED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// How soon the tasks of a queue should start, as an order of magnitude. The number beside it is
 /// [`QueueRow::target`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -135,6 +139,9 @@ pub struct QueueRow {
     /// The bytes of memory that a child process may have at all. The kernel refuses it more, which ends a Rust program:
     /// it costs one attempt of the task. It has an effect in [`Pool::Process`], on Linux.
     pub memory_limit_per_child: Option<u64>,
+    /// How long a task that has failed for good is kept, with its arguments and its attempts: [`KEEP_FAILED`] unless
+    /// stated. Zero: none is kept. The number of tasks that a queue keeps is bounded as well, and the oldest go first.
+    pub keep_failed: Duration,
     /// Whether this program runs the tasks of the queue. If not, this program only sends them, and others run them:
     /// the Python workers of a mixed fleet, or other programs of the same application.
     pub served: bool,
@@ -167,6 +174,7 @@ impl QueueRow {
             max_tasks_per_child: None,
             max_memory_per_child: None,
             memory_limit_per_child: None,
+            keep_failed: KEEP_FAILED,
             served: true,
             setup: QueueSetup::default(),
             pool_stated: false,
@@ -313,6 +321,13 @@ impl QueueRow {
             self.memory_limit_per_child.map(|_| "memory_limit_per_child"),
         ];
         stated.into_iter().flatten()
+    }
+
+    /// Sets how long a task that has failed for good is kept. With zero none is.
+    #[must_use]
+    pub fn with_keep_failed(mut self, keep: Duration) -> Self {
+        self.keep_failed = keep;
+        self
     }
 
     /// Sets whether this program runs the tasks of the queue.

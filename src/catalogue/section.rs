@@ -264,18 +264,27 @@ impl<'t> Section<'t> {
 
     /// Reads a span of time above zero.
     pub(super) fn span_of_time(&self, key: &str, source: &mut SourceText<'_>) -> Option<Duration> {
+        let span = self.span_or_zero(key, source)?;
+        if !span.is_zero() {
+            return Some(span);
+        }
+        self.report_bad_value(key, self.get(key)?, "write a duration above zero".to_owned(), source);
+        None
+    }
+
+    /// Reads a span of time, which may be zero.
+    pub(super) fn span_or_zero(&self, key: &str, source: &mut SourceText<'_>) -> Option<Duration> {
         let item = self.get(key)?;
         let Some(text) = item.as_str() else {
             self.report_wrong_type(key, item, "a duration in quotes such as \"30s\"", source);
             return None;
         };
-        let advice = match parse_span(text) {
-            Some(Duration::ZERO) => "write a duration above zero",
-            Some(span) => return Some(span),
-            None => "write a duration such as \"500ms\", \"30s\", \"15m\", \"6h\" or \"1h30m\"",
-        };
-        self.report_bad_value(key, item, advice.to_owned(), source);
-        None
+        let span = parse_span(text);
+        if span.is_none() {
+            let advice = "write a duration such as \"500ms\", \"30s\", \"15m\", \"6h\" or \"1h30m\"";
+            self.report_bad_value(key, item, advice.to_owned(), source);
+        }
+        span
     }
 
     /// Reads a size of memory above zero, in bytes. A number without a unit is in kilobytes of 1024 bytes, as for Celery.

@@ -7,6 +7,8 @@
 mod check;
 #[cfg(feature = "amqp")]
 mod events;
+mod failed;
+mod filter;
 mod new;
 mod place;
 mod purge;
@@ -18,6 +20,7 @@ mod revoke;
 mod schedule;
 mod store;
 mod table;
+mod waiting;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -60,6 +63,13 @@ enum Command {
     ///
     /// Their attempts are counted anew. Prints the letters that went back; with --dry-run, those that would go back.
     Requeue(requeue::RequeueArgs),
+    /// List, retry, correct and delete tasks that have failed for good, dead letters among them.
+    #[command(subcommand)]
+    Failed(failed::FailedCommand),
+    /// List the tasks that wait in an embedded store. Its program must not run.
+    ///
+    /// RabbitMQ lets nobody look into a queue; there, `celeriac inspect` asks the workers what they hold.
+    Waiting(waiting::WaitingArgs),
     /// Check an embedded store, or copy the readable part of a damaged one.
     ///
     /// The program of the store must not run. The command changes nothing in its directory.
@@ -83,7 +93,9 @@ enum Command {
     /// No record is left of them, and nothing follows from them. What workers hold stays, and so do dead letters and, on
     /// RabbitMQ, tasks that wait for their time.
     Purge(purge::PurgeArgs),
-    /// Revoke tasks, by their ids or by their name: they do not start.
+    /// Revoke tasks: they do not start. They are named by their ids or by --task.
+    ///
+    /// In a store, the other conditions can be used too; `celeriac waiting` lists what they choose.
     Revoke(revoke::RevokeArgs),
 }
 
@@ -151,6 +163,8 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(args, &mut out),
         Command::Queues(args) => queues::run(args, &mut out),
         Command::Requeue(args) => requeue::run(args, &mut out),
+        Command::Failed(command) => failed::run(command, &mut out),
+        Command::Waiting(args) => waiting::run(args, &mut out),
         Command::Store(command) => store::run(command, &mut out),
         Command::Schedule(args) => schedule::run(args, &mut out),
         Command::Status(args) => remote::status(args, &mut out),

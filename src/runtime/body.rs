@@ -2,7 +2,6 @@
 //! panic in it hurts neither its worker nor the event loop. `run.rs` starts bodies and awaits them.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,24 +14,27 @@ use tokio::sync::oneshot;
 use crate::core::Timestamp;
 use crate::core::text::logged_errors;
 use crate::task::clock::now;
+use crate::task::panic::located;
 use crate::task::{
-    Arguments, Body, BodyFuture, Context, CurrentGuard, Ending, Layers, Message, Outcome, TaskDefinition,
-    TaskError, layered, panic_message,
+    Arguments, Body, BodyFuture, Context, CurrentGuard, Ending, ErrorName, Layers, Message, Outcome,
+    TaskDefinition, TaskError, layered, panic_message,
 };
 
-/// The ending of a body that panicked.
-pub(super) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Ending {
-    Ending::Failure { messages: vec![panic_message(panic)], name: "Panic".into(), transient: None }
-}
+/// The name of the error of a body that panicked.
+const PANIC: &str = "Panic";
 
-/// Runs `step` and turns a panic in it into an ending.
+/// Runs `step` and turns a panic in it into an ending, which says where the panic was.
 pub(super) fn guard<T>(step: impl FnOnce() -> T) -> Result<T, Ending> {
-    catch_unwind(AssertUnwindSafe(step)).map_err(panicked)
+    located(step).map_err(|(panic, place)| Ending::Failure {
+        messages: vec![panic_message(panic)],
+        name: ErrorName { place: place.map(String::into_boxed_str), ..PANIC.into() },
+        transient: None,
+    })
 }
 
 /// Whether this outcome is that of a panic.
 pub(super) fn is_panic(outcome: &Result<String, Ending>) -> bool {
-    matches!(outcome, Err(Ending::Failure { name, .. }) if name.name == "Panic")
+    matches!(outcome, Err(Ending::Failure { name, .. }) if name.name == PANIC)
 }
 
 /// Whether this outcome is that of a body whose process has ended.

@@ -14,6 +14,7 @@ mod events;
 mod follow_ups;
 pub(crate) mod forwarding;
 pub(crate) mod hooks;
+pub(crate) mod keep_failed;
 #[cfg(unix)]
 pub(crate) mod process;
 #[cfg(not(unix))]
@@ -32,6 +33,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use self::children::ChildCount;
 use self::events::{ActivityMeter, traceback};
 use self::hooks::ProgramHooks;
+use self::keep_failed::KeepFailed;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
 use self::revoked_stamps::RevokedStamps;
 use self::states::StateWriter;
@@ -63,6 +65,8 @@ pub(crate) struct Runtime {
     pub(crate) own_notes: MemoryStore,
     /// Whether the store is told of the start of every task (STARTED), and not only of tasks that ask for it.
     pub(crate) track_started: bool,
+    /// Whether the store is told of each task that is sent, so that an id which nobody ever sent differs from one that waits.
+    pub(crate) marks_sent: bool,
     /// The most that a task's value may take, in bytes of JSON.
     pub(crate) max_result_size: usize,
     /// Writes the states that bodies report to the store.
@@ -85,6 +89,8 @@ pub(crate) struct Runtime {
     pub(crate) revoked_stamps: RevokedStamps,
     /// Who keeps the permits for all processes that share the broker; `None`: nobody.
     pub(crate) permits: Option<Arc<dyn PermitKeeper>>,
+    /// How long failed tasks are kept.
+    pub(crate) keep_failed: KeepFailed,
     /// What the program has given to its tasks.
     pub(crate) data: Arc<DataMap>,
     /// What the program wants to be told of.
@@ -160,6 +166,7 @@ impl Runtime {
             own_notes: MemoryStore::default(),
             client: OnceLock::new(),
             track_started: false,
+            marks_sent: false,
             max_result_size: MAX_RESULT_SIZE,
             states: Arc::new(StateWriter::new(Arc::clone(&store), Arc::clone(&progress_hub))),
             events: Arc::default(),
@@ -173,6 +180,7 @@ impl Runtime {
             dispatcher,
             revoked_stamps: RevokedStamps::default(),
             permits,
+            keep_failed: KeepFailed::default(),
             data: Arc::default(),
             hooks: ProgramHooks::default(),
             layers: Layers::default(),
@@ -301,7 +309,8 @@ impl Runtime {
     /// The steps of an end for tasks that have no delivery to settle.
     fn completer<'a>(&'a self, plan_follow_ups: &'a PlanFollowUps<'a>) -> Completer<'a> {
         let windows = self.broker.unique_windows();
-        Completer { store: &*self.store, broker: &*self.broker, windows, plan_follow_ups }
+        let (store, broker) = (&*self.store, &*self.broker);
+        Completer { store, broker, marks_sent: self.marks_sent, windows, plan_follow_ups }
     }
 
     /// Ends a task that was acknowledged before it ran.

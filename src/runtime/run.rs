@@ -321,6 +321,9 @@ impl Run {
         if outcome.as_ref().is_err_and(Ending::is_expected) {
             self.context.note_expected();
         }
+        if let Some(place) = outcome.as_ref().err().and_then(Ending::place) {
+            self.context.note_panic_place(place);
+        }
         let judge = Judge {
             message: self.context.message(),
             now: now(),

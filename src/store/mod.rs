@@ -13,6 +13,7 @@ mod permits;
 pub mod redis;
 #[cfg(feature = "amqp")]
 pub mod rpc;
+pub(crate) mod sent_marks;
 
 mod unique_windows;
 mod waiters;

@@ -78,6 +78,8 @@ pub(crate) struct RunState {
     reported: AtomicBool,
     /// Whether the run has ended with an error that was expected.
     expected: AtomicBool,
+    /// The place in the source of the panic that the run has ended with.
+    panic_place: OnceLock<Box<str>>,
     /// The number of members that the run has added to its chord.
     added: AtomicU32,
     message: Arc<Message>,
@@ -110,6 +112,7 @@ impl Context {
             permits: OnceLock::new(),
             reported: AtomicBool::new(false),
             expected: AtomicBool::new(false),
+            panic_place: OnceLock::new(),
             added: AtomicU32::new(0),
             message,
             again,
@@ -529,6 +532,16 @@ impl Context {
     /// Whether the run has ended with an error that was expected.
     pub(crate) fn is_expected(&self) -> bool {
         self.run.expected.load(Ordering::Acquire)
+    }
+
+    /// Notes where the panic was that the run has ended with.
+    pub(crate) fn note_panic_place(&self, place: &str) {
+        self.run.panic_place.get_or_init(|| place.into());
+    }
+
+    /// The place in the source of the panic that the run has ended with, if that is known.
+    pub(crate) fn panic_place(&self) -> Option<&str> {
+        self.run.panic_place.get().map(|place| &**place)
     }
 }
 

@@ -73,15 +73,25 @@ impl Ending {
         }
     }
 
-    /// Whether the ending is an error that was expected.
-    pub(crate) fn is_expected(&self) -> bool {
+    /// The name of the error, if the ending is one.
+    fn error_name(&self) -> Option<&ErrorName> {
         match self {
             Self::Failure { name, .. }
             | Self::Retry { name, .. }
             | Self::Fail { name, .. }
-            | Self::Reject { name, .. } => name.expected,
-            _ => false,
+            | Self::Reject { name, .. } => Some(name),
+            _ => None,
         }
+    }
+
+    /// Whether the ending is an error that was expected.
+    pub(crate) fn is_expected(&self) -> bool {
+        self.error_name().is_some_and(|name| name.expected)
+    }
+
+    /// The place in the source of the panic that was the ending, if it was one and its place is known.
+    pub(crate) fn place(&self) -> Option<&str> {
+        self.error_name()?.place.as_deref()
     }
 }
 
@@ -107,11 +117,13 @@ pub(crate) struct ErrorName {
     pub(crate) arguments: Option<Json>,
     /// Whether the error is expected, so that the log does not call it one.
     pub(crate) expected: bool,
+    /// The place in the source, if the error is a panic.
+    pub(crate) place: Option<Box<str>>,
 }
 
 impl<T: Into<String>> From<T> for ErrorName {
     fn from(name: T) -> Self {
-        Self { name: name.into(), module: None, arguments: None, expected: false }
+        Self { name: name.into(), module: None, arguments: None, expected: false, place: None }
     }
 }
 

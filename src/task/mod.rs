@@ -2,6 +2,7 @@
 
 mod any_error;
 mod arguments;
+mod attempts;
 pub mod canvas;
 mod client;
 pub(crate) mod clock;
@@ -56,6 +57,7 @@ pub use any_error::{ErrorOf, PlainError};
 pub use arguments::{Arguments, ArgumentsError};
 #[doc(hidden)]
 pub use arguments::{ParamDefault, param_default};
+pub use attempts::FailedAttempt;
 pub use client::{
     AcceptedBy, AsyncResult, Client, EnqueueError, GetError, NewTask, Receipt, current, install, uninstall,
 };

@@ -51,7 +51,7 @@ impl CommitRow {
 }
 
 /// The error of a commit table.
-#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum CommitTableError {
     /// The database has no commit table.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Delivery, Events, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Settle, Settler, Sink,
+    Delivery, Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Settle, Settler, Sink,
     UniqueWindows,
 };
 use celeriac::core::{IoFailure, Timestamp};
@@ -410,6 +410,10 @@ impl Broker for FragileBroker {
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         None
+    }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        self.inner.failed_tasks()
     }
 }
 

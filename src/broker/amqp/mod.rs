@@ -25,6 +25,7 @@ mod dead_letters;
 mod delay;
 mod elections;
 mod events;
+mod failed;
 mod fleet_events;
 mod link;
 mod mailbox;
@@ -58,7 +59,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, Events, Inspect, Lanes, QueueCounts, Results, Sink, UniqueWindows,
+    DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink, UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::core::time::deadline;
@@ -112,6 +113,8 @@ struct AmqpInner {
     parked: ParkedTasks,
     tags: AtomicU64,
     refused: AtomicU64,
+    /// The number of failed tasks that RabbitMQ has refused to keep.
+    dropped_failed: AtomicU64,
     replies: Replies,
     /// Whether RabbitMQ failed to answer the last count in time.
     silent: AtomicBool,
@@ -174,6 +177,13 @@ impl AmqpInner {
             }
         }
         None
+    }
+
+    /// All tasks that were delivered to this process.
+    async fn held(&self) -> Vec<Arc<Message>> {
+        let queues: Vec<String> = self.lines().keys().cloned().collect();
+        let asked = queues.iter().map(|queue| self.ask(queue, ConsumerCommand::Held));
+        future::join_all(asked).await.into_iter().flatten().flatten().collect()
     }
 
     /// The number of ready messages in a queue; `None` if there is no such queue, or RabbitMQ cannot be asked.
@@ -335,6 +345,7 @@ impl AmqpInner {
             parked: ParkedTasks::default(),
             tags: AtomicU64::new(1),
             refused: AtomicU64::new(0),
+            dropped_failed: AtomicU64::new(0),
             replies: Replies::default(),
             silent: AtomicBool::new(false),
             listener: OnceLock::new(),
@@ -522,6 +533,10 @@ impl Broker for AmqpBroker {
     }
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
+        Some(self)
+    }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         Some(self)
     }
 }

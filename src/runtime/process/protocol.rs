@@ -17,7 +17,7 @@ use tokio_util::codec::{FramedWrite, LengthDelimitedCodec};
 
 use crate::task::canvas::Promise;
 use crate::task::{
-    About, DownloadError, Ending, EnqueueError, GetError, HandedPermit, Interrupt, Json, Message, NewTask,
+    About, DownloadError, Ending, EnqueueError, GetError, HandedPermit, Interrupt, Json, NewTask,
     RawSignature, Receipt, State, TaskId, TaskResult, TrackedState, Want,
 };
 
@@ -244,6 +244,7 @@ pub(super) async fn write(mut frames: UnboundedReceiver<Bytes>, socket: OwnedWri
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::Message;
     use crate::task::{Context, TaskError, TaskOptions};
 
     fn there_and_back<T: Serialize + serde::de::DeserializeOwned>(frame: &T) -> T {

@@ -8,6 +8,7 @@ fn message(retries: u32) -> Message {
     message.task = "app::t".into();
     message.retries = retries;
     message.autoretry = true;
+    message.retry.max_retries = 3;
     message.retry.jitter = false;
     message
 }
@@ -54,6 +55,30 @@ fn an_error_is_retried_until_the_policy_gives_up() {
     assert_eq!(again.first_started_at, Some(Timestamp::from_millis(5_000)));
     let over = state(judge(&message(3), failure(None)));
     assert_eq!(over, Some((State::Failure, 4, vec!["boom".into()])));
+}
+
+#[test]
+fn a_message_takes_the_attempts_that_failed_along_until_it_is_continued() {
+    let panicked = || Ending::Failure {
+        messages: vec!["boom".into()],
+        name: ErrorName { place: Some("src/mail.rs:3:5".into()), ..ErrorName::from("Panic") },
+        transient: None,
+    };
+    let Verdict::Again { message: first, .. } = judge(&message(0), failure(None)) else { panic!() };
+    let Verdict::Again { message: second, .. } = judge(&first, panicked()) else { panic!() };
+    let attempts = second.failed_attempts();
+    let told: Vec<_> = attempts
+        .iter()
+        .map(|failed| {
+            (failed.attempt, failed.error_type.as_deref(), failed.error.as_str(), failed.place.as_deref())
+        })
+        .collect();
+    let place = Some("src/mail.rs:3:5");
+    assert_eq!(told, [(1, Some("E"), "boom", None), (2, Some("Panic"), "boom", place)]);
+    assert_eq!((attempts[1].at, attempts[1].worker.as_deref()), (Timestamp::from_millis(5_000), Some("q#1")));
+    let next = Ending::Continue { task: "app::t", arguments: Ok(Arguments::default()) };
+    let Verdict::Again { message: continued, .. } = judge(&second, next) else { panic!() };
+    assert_eq!(continued.failed_attempts(), []);
 }
 
 #[test]
