@@ -77,7 +77,7 @@ fn workers(reading: &Reading, families: &mut Families<'_>) -> fmt::Result {
 }
 
 fn queues(queues: &[QueueAccounts], families: &mut Families<'_>) -> fmt::Result {
-    let mut gauges = |name, help, value: fn(&QueueAccounts) -> f64| {
+    let mut gauges = |name: &str, help: &str, value: fn(&QueueAccounts) -> f64| {
         let series = queues.iter().map(|queue| ([("queue_name", queue.status.name.as_str())], value(queue)));
         families.gauges(name, help, series)
     };
