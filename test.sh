@@ -9,6 +9,7 @@
 #   rabbitmq-server           brings Erlang; the tests start nodes of their own, on ports and directories of their own
 #   redis-server              likewise; brings redis-cli
 #   postgresql                likewise; the servers run as the user postgres, which the package makes
+#   prometheus                likewise; brings promtool, which checks our metrics and alert rules
 #   chromium, chromium-driver the tests of Soil's pages drive a real browser
 #   python3-venv              for environments in target/, into which the tests install from PyPI at their first run
 #                             celery[redis] 5.7 (CELERIAC_TEST_PYTHON names another Python) and moto 5, a server of S3
@@ -116,6 +117,7 @@ need redis-server redis-server
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || get postgres postgresql
 need chromium chromium
 need chromedriver chromium-driver
+need promtool prometheus
 need setpriv util-linux
 need /usr/bin/python3 python3-venv
 /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || get ensurepip python3-venv

@@ -73,7 +73,9 @@
 //! | `amqp` | RabbitMQ as the broker, by Celery's protocol: `Builder::amqp`; results by `rpc://` |
 //! | `redis` | Redis as the result store, in Celery's documents, and the lanes of serial tasks beside RabbitMQ: `Builder::redis` |
 //! | `tls` | `amqps://` and `rediss://` |
-//! | `web` | Soil's pages for actix-web |
+//! | `web` | for actix-web: Soil's pages, and the probes of the program's health |
+//! | `metrics` | metrics for Prometheus: [`Celeriac::metrics_text`], and with `web` the page that it scrapes |
+//! | `systemd` | the program tells systemd that it is ready, that it ends, and that it is alive |
 //! | `s3` | files of downloads in S3 and what speaks its protocol |
 //! | `sqlx-postgres`, `sqlx-sqlite`, `rusqlite`, `diesel-postgres`, `diesel-sqlite` | commit and enqueue, with transactions of that driver: [`commit_table`] |
 //! | `anyhow` | tasks that return `anyhow::Result` |
@@ -131,6 +133,10 @@ pub use task::{
 /// that a program need not depend on that crate itself.
 pub use async_trait::async_trait;
 
+/// The crate whose registry [`Celeriac::register`] takes.
+#[cfg(feature = "metrics")]
+pub use prometheus_client;
+
 #[doc(hidden)]
 pub use inventory as __inventory;
 
@@ -172,6 +178,12 @@ mod manual {
     #[cfg(feature = "web")]
     #[doc = include_str!("../docs/deploying.md")]
     struct DeployingPage;
+    #[cfg(feature = "web")]
+    #[doc = include_str!("../docs/health.md")]
+    struct HealthPage;
+    #[cfg(all(feature = "metrics", feature = "web"))]
+    #[doc = include_str!("../docs/metrics.md")]
+    struct MetricsPage;
     #[doc = include_str!("../docs/downloads.md")]
     struct DownloadsPage;
     #[doc = include_str!("../docs/embedded-store.md")]

@@ -35,4 +35,4 @@ pub(crate) use retained::InitialQueue;
 pub use running::RunningTask;
 pub use serial::{LaneHolder, LaneRun, LaneStatus};
 pub use source_poller::PollerStatus;
-pub use status::QueueStatus;
+pub use status::{QueueAccounts, QueueStatus};

@@ -25,6 +25,8 @@ use super::serial::Serials;
 use super::source_poller::{EndLoop, PollerLoop, PollerParts};
 use super::supervisor::{self, Exit};
 use crate::catalogue::QueueRow;
+use crate::core::accounts::time_to_start_edges;
+use crate::core::duration_histogram::Edges;
 use crate::core::{Intensity, RestartVerdict, Restarts};
 use crate::runtime::Runtime;
 use crate::task::clock::now;
@@ -41,6 +43,8 @@ const COOL_DOWN: Duration = Duration::from_secs(30);
 pub(crate) struct Root {
     runtime: Arc<Runtime>,
     rows: Vec<(QueueRow, Arc<RetainedState>)>,
+    /// The edges for time-to-start, at the targets of all queues: so the histograms of several queues add up.
+    time_to_start: Edges,
     queues: Queues,
     serials: Arc<Serials>,
     progress_hub: Arc<ActorProgressHub>,
@@ -182,6 +186,7 @@ impl Root {
                 reported: false,
             })
             .collect();
+        let time_to_start = time_to_start_edges(rows.iter().filter_map(|queue| queue.row.target));
         let rows = rows.into_iter().map(|InitialQueue { row, is_paused }| {
             let retained = Arc::new(RetainedState::new(row.workers, is_paused));
             (row, retained)
@@ -190,6 +195,7 @@ impl Root {
         Self {
             runtime,
             rows,
+            time_to_start,
             queues,
             serials,
             progress_hub,
@@ -207,11 +213,12 @@ impl Root {
         let (row, retained) = self.rows[index].clone();
         let (runtime, queues, serials) =
             (Arc::clone(&self.runtime), self.queues.clone(), Arc::clone(&self.serials));
+        let time_to_start = self.time_to_start.clone();
         let arbiter = &self.arbiters[index % self.arbiters.len()].arbiter;
         arbiter.spawn_fn(move || {
             let name = row.name.clone();
             let address = supervisor::spawn(
-                |_| Queue::new(row, runtime, retained, serials),
+                |_| Queue::new(row, runtime, retained, serials, time_to_start),
                 move |exit| root.do_send(QueueDown { index, exit }),
             );
             queues.insert(name, address);

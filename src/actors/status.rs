@@ -10,6 +10,7 @@ use super::queue::BrokerBacklog;
 #[cfg(feature = "testing")]
 use crate::catalogue::QueueRow;
 use crate::core::TimeToStartSnapshot;
+use crate::core::accounts::Accounts;
 #[cfg(feature = "testing")]
 use crate::core::{TimeToStart, Timestamp, blockage};
 use crate::runtime::run::Report;
@@ -50,6 +51,10 @@ pub struct QueueStatus {
     /// RabbitMQ does not say since when a message is ready, so there the value may be up to five seconds too low.
     #[serde(rename = "blockage_ms", serialize_with = "crate::core::json_time::millis")]
     pub blockage: Duration,
+    /// For how long the oldest ready task, here or in the broker, has waited. On RabbitMQ a task that was not delivered yet
+    /// has the age at which this process first saw that some wait.
+    #[serde(rename = "oldest_wait_ms", serialize_with = "crate::core::json_time::millis")]
+    pub oldest_wait: Duration,
     /// Tasks that succeeded.
     pub done: u64,
     /// Tasks that failed for good.
@@ -88,6 +93,27 @@ pub struct QueueStatus {
     pub halted: Option<String>,
 }
 
+/// The status of a queue with its accounts: what has happened to each of its tasks, and how long they waited and ran. The
+/// accounts begin with the queue's actor, as its counters do.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct QueueAccounts {
+    /// The queue as it is now.
+    pub status: QueueStatus,
+    /// Whether the queue takes tasks from the broker.
+    pub is_consuming: bool,
+    /// What has happened to its tasks.
+    pub accounts: Accounts,
+}
+
+#[cfg(feature = "testing")]
+impl QueueAccounts {
+    /// The accounts of a queue in a test, which has no workers: they are empty.
+    pub(crate) fn without_actors(status: QueueStatus) -> Self {
+        Self { status, is_consuming: true, accounts: Accounts::default() }
+    }
+}
+
 #[cfg(feature = "testing")]
 impl QueueStatus {
     /// The status of a queue in a test, which has no workers: it says what waits, and all counters are zero.
@@ -106,6 +132,7 @@ impl QueueStatus {
             away: false,
             time_to_start: TimeToStart::new(row.target).snapshot(),
             blockage: blockage(waiting.oldest, None, now),
+            oldest_wait: waiting.oldest.map_or(Duration::ZERO, |since| now.since(since)),
             done: 0,
             failed: 0,
             retried: 0,
@@ -145,7 +172,7 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Counts a run, or a task that was settled without a run, by how it left the queue.
-    pub(super) fn count(&mut self, report: Report) {
+    pub(super) fn count(&mut self, report: &Report) {
         let counter = match (report.over, report.again) {
             (Some(State::Success | State::Ignored), _) => &mut self.done,
             (Some(State::Revoked), _) => &mut self.revoked,

@@ -128,7 +128,8 @@ impl SlotGuard {
 
 impl Drop for SlotGuard {
     fn drop(&mut self) {
-        let Self { tag, slot, generation, report, unstarted, .. } = *self;
+        let Self { tag, slot, generation, unstarted, .. } = *self;
+        let report = std::mem::replace(&mut self.report, Report::HANDED_BACK);
         self.queue.do_send(Finished { tag, slot, generation, report, unstarted });
     }
 }

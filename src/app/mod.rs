@@ -2,6 +2,7 @@
 //! any thread until it is shut down. The files here join the catalogue, the broker, the store, the runtime and the
 //! actors; none of them decides how a task runs.
 
+mod accounts;
 mod backend;
 mod beat;
 mod builder;
@@ -16,10 +17,13 @@ mod events;
 mod failed;
 mod fleet;
 mod handle;
+mod health;
 mod hooks;
 mod lanes;
 mod layers;
 mod listener;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod persistent;
 mod program_data;
 mod replies;
@@ -31,6 +35,8 @@ mod soil;
 mod source_pollers;
 mod start;
 mod start_error;
+#[cfg(all(unix, feature = "systemd"))]
+mod systemd;
 mod takeover;
 mod unfinished;
 pub(crate) mod variables;
@@ -42,6 +48,9 @@ pub use builder::Builder;
 pub use child_process::is_child_process;
 pub use fleet::{Fleet, NodeReplies};
 pub use handle::{Celeriac, ControlError};
+pub use health::{Health, Trouble, TroubleKind};
+#[cfg(feature = "metrics")]
+pub use metrics::MetricsReader;
 pub use persistent::PersistentLevers;
 pub use replies::Replies;
 #[cfg(feature = "cli")]

@@ -97,12 +97,17 @@ impl Celeriac {
     /// Completes when the program is told to end: by a signal, or by remote control. From the first look on, signals are
     /// heard.
     pub(crate) async fn told_to_end(&self) -> Result<(), BrokerError> {
-        tokio::select! {
-            signal = signal() => {
-                signal.map_err(|e| BrokerError::io_because(format!("signals cannot be waited for: {e}"), e))
+        let told = async {
+            tokio::select! {
+                signal = signal() => {
+                    signal.map_err(|e| BrokerError::io_because(format!("signals cannot be waited for: {e}"), e))
+                }
+                () = self.shutdown_requested() => Ok(()),
             }
-            () = self.shutdown_requested() => Ok(()),
-        }
+        };
+        #[cfg(all(unix, feature = "systemd"))]
+        let told = super::systemd::supervised(told);
+        told.await
     }
 
     /// Completes when somebody asks for the end of the program by remote control: Celery's `shutdown`. A program that

@@ -8,14 +8,17 @@
 //! The rule of the floors: this is floor 0. It uses the standard library and crates that only compute, and no other
 //! room of Celeriac; every other room may use it.
 
+pub mod accounts;
 pub mod address;
 mod backoff;
 pub mod calendar;
 pub(crate) mod canonical;
 pub mod child_life;
 pub(crate) mod did_you_mean;
+pub mod duration_histogram;
 mod error_text;
 pub(crate) mod glob;
+pub mod health;
 pub(crate) mod instant;
 pub mod intensity;
 mod io_failure;

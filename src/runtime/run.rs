@@ -25,10 +25,13 @@ use super::task_levers::TimeLimits;
 use crate::broker::{Delivery, Settle};
 use crate::catalogue::Pool;
 use crate::core::Timestamp;
+use crate::core::accounts::Ended;
 use crate::core::time::deadline;
+use crate::protocol::result::Exception;
 use crate::task::clock::now;
 use crate::task::{
-    Body, Context, Ending, EventKind, Hooks, Interrupt, Judge, Next, State, TaskDefinition, Until, Verdict,
+    Body, Context, Ending, EventKind, Hooks, Interrupt, Judge, Next, State, TaskDefinition, TaskResult,
+    Until, Verdict,
 };
 
 /// The pause before a task is tried again whose permit was handed over to it and has another holder by now.
@@ -83,13 +86,19 @@ pub(crate) enum AfterRun {
     Died,
 }
 
-/// How a run ended, for the counters of its queue.
-#[derive(Clone, Copy, Debug)]
+/// How a run ended, for the counters and the accounts of its queue.
+#[derive(Clone, Debug)]
 pub(crate) struct Report {
     /// The state of the task, if the task is over.
     pub(crate) over: Option<State>,
     /// Why the task waits for another run, if it does. If it neither is over nor waits, it was handed back.
     pub(crate) again: Option<Next>,
+    /// The class of the error of a task that is over without success.
+    error: Option<Box<str>>,
+    /// Whether the task was rejected, by itself or because it cannot be run.
+    rejected: bool,
+    /// How long the run took that ended the task, or failed.
+    run_time: Option<Duration>,
     /// Whether the body panicked.
     pub(crate) panicked: bool,
     /// Whether the hard time limit passed.
@@ -105,6 +114,9 @@ impl Report {
     pub(crate) const HANDED_BACK: Self = Self {
         over: None,
         again: None,
+        error: None,
+        rejected: false,
+        run_time: None,
         panicked: false,
         timed_out: false,
         lost: false,
@@ -113,13 +125,47 @@ impl Report {
 
     /// The report of a run with this verdict.
     pub(crate) fn of(verdict: &Verdict) -> Self {
-        let (over, again) = match verdict {
-            Verdict::Over(record) | Verdict::Dead { record, .. } => (Some(record.state), None),
-            Verdict::Again { next, .. } => (None, Some(*next)),
-            Verdict::Replaced(_) => (None, Some(Next::Replace)),
-            Verdict::HandBack => (None, None),
-        };
-        Self { over, again, ..Self::HANDED_BACK }
+        match verdict {
+            Verdict::Over(record) => Self::of_end(record),
+            Verdict::Dead { record, .. } => {
+                let rejected = record.error_type.as_deref() == Some("Reject");
+                Self { rejected, ..Self::of_end(record) }
+            }
+            Verdict::Again { next, failed, .. } => {
+                let run_time = failed.as_deref().and_then(run_time);
+                Self { again: Some(*next), run_time, ..Self::HANDED_BACK }
+            }
+            Verdict::Replaced(_) => Self { again: Some(Next::Replace), ..Self::HANDED_BACK },
+            Verdict::HandBack => Self::HANDED_BACK,
+        }
+    }
+
+    fn of_end(record: &TaskResult) -> Self {
+        let is_success = matches!(record.state, State::Success | State::Ignored);
+        let error = (!is_success).then(|| Exception::class(record).into());
+        Self { over: Some(record.state), error, run_time: run_time(record), ..Self::HANDED_BACK }
+    }
+
+    /// How the run counts in the accounts. `None`: the task goes on, or wants to be ignored.
+    pub(crate) fn ended(&self) -> Option<Ended<'_>> {
+        let error = self.error.as_deref().unwrap_or_default();
+        match (self.over, self.again) {
+            (Some(State::Success), _) => Some(Ended::Succeeded),
+            (Some(State::Ignored), _) => None,
+            (Some(State::Revoked), _) => Some(Ended::Revoked),
+            (Some(_), _) if self.rejected => Some(Ended::Rejected(error)),
+            (Some(_), _) => Some(Ended::Failed(error)),
+            (None, Some(Next::Retry)) => Some(Ended::Retried),
+            (None, Some(Next::Requeue)) => Some(Ended::PutBack),
+            (None, _) => None,
+        }
+    }
+
+    /// How long the run took, with the state that it left its task in. `None`: there was no run, or the task goes on after it
+    /// without having failed.
+    pub(crate) fn ran(&self) -> Option<(State, Duration)> {
+        let state = self.over.or_else(|| (self.again == Some(Next::Retry)).then_some(State::Retry));
+        state.zip(self.run_time)
     }
 
     /// Whether the task is over.
@@ -131,6 +177,11 @@ impl Report {
     pub(crate) fn is_handed_back(&self) -> bool {
         self.over.is_none() && self.again.is_none()
     }
+}
+
+/// How long the run of a record took; `None`: the task did not come to its run.
+fn run_time(record: &TaskResult) -> Option<Duration> {
+    record.started_at.map(|started_at| record.finished_at.since(started_at))
 }
 
 /// A running body of either kind.

@@ -33,6 +33,7 @@ mod rest;
 mod result;
 #[cfg(feature = "testing")]
 pub(crate) mod scope;
+mod sender_counts;
 mod serial;
 mod signature;
 mod sinks;
@@ -97,6 +98,7 @@ pub use permit::{Limits, Permit, PermitAnswer, PermitError, PermitHolder, Permit
 pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, read_meta as read_progress};
 pub use rest::{Rest, RestByName};
 pub use result::{State, TaskResult};
+pub(crate) use sender_counts::SenderCount;
 pub(crate) use serial::Pass;
 pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, SerialHeader};
 #[doc(hidden)]

@@ -1,4 +1,4 @@
-//! Real services for tests: RabbitMQ, Redis, Postgres and Python's Celery, each started by the test on ports and
+//! Real services for tests: RabbitMQ, Redis, Postgres, Prometheus and Python's Celery, each started by the test on ports and
 //! directories of its own, and a proxy that breaks the way to them.
 //!
 //! A test binary takes it in with `use celeriac_test_support as services;` in its root.
@@ -19,6 +19,7 @@ mod ports;
 mod postgres;
 mod process;
 mod program;
+mod prometheus;
 mod proxy;
 mod python;
 mod rabbitmq;
@@ -34,6 +35,7 @@ pub use ports::free as free_port;
 pub use postgres::Postgres;
 pub use process::{Output, Process, run};
 pub use program::Program;
+pub use prometheus::{Prometheus, promtool};
 pub use proxy::Proxy;
 pub use python::{CeleryWorker, Python, Script, Server};
 pub use rabbitmq::{RabbitMq, RabbitMqOptions};
