@@ -15,10 +15,13 @@ use crate::core::accounts::{ErrorCounts, OTHER, TaskAccounts};
 /// How many pairs of task and queue are told apart.
 const MOST_PAIRS: usize = 1_000;
 
-/// The counts by task, and of each task by queue. A task has few queues, so they are a list.
+/// The counts of one task by queue. A task has few queues, so they are a list.
+type ByQueue = Vec<(Box<str>, Arc<SenderCount>)>;
+
+/// The counts by task, and of each task by queue.
 #[derive(Default)]
 pub(crate) struct SenderCounts {
-    tasks: DashMap<Box<str>, Vec<(Box<str>, Arc<SenderCount>)>>,
+    tasks: DashMap<Box<str>, ByQueue>,
     pairs: AtomicUsize,
 }
 
