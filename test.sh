@@ -8,6 +8,8 @@
 #   gcc mount                 to build, and for the full-disk tests
 #   rabbitmq-server           brings Erlang; the tests start nodes of their own, on ports and directories of their own
 #   redis-server              likewise; brings redis-cli
+#   postgresql                likewise; the servers run as the user postgres, which the package makes
+#   prometheus                likewise; brings promtool, which checks our metrics and alert rules
 #   chromium, chromium-driver the tests of Soil's pages drive a real browser
 #   python3-venv              for environments in target/, into which the tests install from PyPI at their first run
 #                             celery[redis] 5.7 (CELERIAC_TEST_PYTHON names another Python) and moto 5, a server of S3
@@ -112,8 +114,10 @@ need cc gcc
 need mount mount
 need /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server
 need redis-server redis-server
+compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || get postgres postgresql
 need chromium chromium
 need chromedriver chromium-driver
+need promtool prometheus
 need setpriv util-linux
 need /usr/bin/python3 python3-venv
 /usr/bin/python3 -c 'import ensurepip, venv' 2>/dev/null || get ensurepip python3-venv
@@ -140,7 +144,7 @@ cargo build --workspace --all-features --examples --quiet
 say "tests"
 # The fleets of tests/faults mostly wait, for leases and for nodes that start. So they run beside the targets that start no
 # service of their own; the targets that do come after both, because two RabbitMQs starve each other on two cores.
-services=(amqp brokers celery_suite flower interop redis_store rpc_store services_smoke stores)
+services=(amqp brokers celery_suite commit_table flower interop redis_store rpc_store services_smoke stores)
 rest=()
 for file in tests/*.rs tests/*/main.rs tests/compile_fail/tests/*.rs; do
     name=${file%/main.rs}

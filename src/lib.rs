@@ -40,6 +40,8 @@
 //! - **Calls.** `delay` and [`Signature`] enqueue, and answer with an [`AsyncResult`]: its [`Receipt`]
 //!   says where the task is and how safe; its value, [`State`] and record can be waited for. What can go wrong is an
 //!   [`EnqueueError`] or a [`GetError`].
+//! - **Commit and enqueue.** `delay_on_commit` makes a call that is a task if a transaction of the program's own database
+//!   commits: [`commit_table`].
 //! - **Canvas.** Tasks follow from each other in chains, groups and chords: [`task::canvas`].
 //! - **The runtime.** [`Celeriac::builder`] starts it, on threads of its own, in any program. The handle, [`Celeriac`],
 //!   has the operator's levers: [`queues`](Celeriac::queues), [`pause`](Celeriac::pause), [`resize`](Celeriac::resize),
@@ -58,8 +60,8 @@
 //!
 //! - A task may run twice: it is settled after its run, so one whose process dies runs again. Write it for that.
 //! - An `async fn` must not block; what computes is a plain `fn`, and runs on a thread of its own.
-//! - A queue without a row in the catalogue runs two tasks at a time on blocking threads. One that says
-//!   `io_bound = true` runs fifty on the event loop.
+//! - A queue without a row in the catalogue runs fifty tasks at a time on the event loop if the task that names it is an
+//!   `async fn`, and two at a time on blocking threads if it is a plain `fn`. A row says otherwise.
 //! - Call [`Celeriac::shutdown`] at the end: without it, what runs counts as crashed.
 //!
 //! # Features
@@ -71,14 +73,18 @@
 //! | `amqp` | RabbitMQ as the broker, by Celery's protocol: `Builder::amqp`; results by `rpc://` |
 //! | `redis` | Redis as the result store, in Celery's documents, and the lanes of serial tasks beside RabbitMQ: `Builder::redis` |
 //! | `tls` | `amqps://` and `rediss://` |
-//! | `web` | Soil's pages for actix-web |
+//! | `web` | for actix-web: Soil's pages, and the probes of the program's health |
+//! | `metrics` | metrics for Prometheus: [`Celeriac::metrics_text`], and with `web` the page that it scrapes |
+//! | `systemd` | the program tells systemd that it is ready, that it ends, and that it is alive |
 //! | `s3` | files of downloads in S3 and what speaks its protocol |
+//! | `sqlx-postgres`, `sqlx-sqlite`, `rusqlite`, `diesel-postgres`, `diesel-sqlite` | commit and enqueue, with transactions of that driver: [`commit_table`] |
 //! | `anyhow` | tasks that return `anyhow::Result` |
 //! | `jiff` | times of the crate `jiff` wherever a call takes a time; those of `std` and `chrono` need no feature |
 //! | `cli` | the `celeriac` command: `cargo install celeriac --features cli`, with `amqp` for what waits in RabbitMQ |
 //! | `testing` | for tests of tasks: eager mode, a clock that the test moves, assertions on what was enqueued; and the conformance suites for those who write a broker or a store of their own |
 //!
-//! The manual, one question a page, is in the folder `docs` of the repository.
+//! The manual, one question a page, is in the folder `docs` of the repository. It begins with `docs/start-here.md`, and
+//! `celeriac new` writes the program that is shown there.
 
 // `#[task]` writes `::celeriac::…`; this lets it do so inside this crate too.
 extern crate self as celeriac;
@@ -87,6 +93,7 @@ pub mod actors;
 pub mod app;
 pub mod broker;
 pub mod catalogue;
+pub mod commit_table;
 pub mod core;
 mod macros;
 pub mod prelude;
@@ -111,7 +118,7 @@ pub use crate::core::Timestamp;
 pub use crate::core::calendar::{Tenant, Zone};
 pub use crate::macros::{periodic_task, serial_task, task};
 pub use actors::QueueStatus;
-pub use app::{Builder, Celeriac, ShutdownReport, StartError};
+pub use app::{Builder, Celeriac, ShutdownReport, StartError, is_child_process};
 pub use catalogue::{Catalogue, Pool, QueueRow};
 pub use task::canvas::{Canvas, chain, chord, group, signature};
 pub use task::source_poller::{Due, Source, SourcePoller};
@@ -121,9 +128,14 @@ pub use task::{
 };
 
 /// The attribute for implementations of the traits here whose functions are `async`: [`Source`],
-/// [`Broker`](broker::Broker), [`Store`](store::Store) and their abilities. It is the one of the crate `async-trait`, so
+/// [`Broker`](broker::Broker), [`Store`](store::Store) and their abilities, and (as `async_trait(?Send)`)
+/// [`Layer`](task::Layer). It is the one of the crate `async-trait`, so
 /// that a program need not depend on that crate itself.
 pub use async_trait::async_trait;
+
+/// The crate whose registry [`Celeriac::register`] takes.
+#[cfg(feature = "metrics")]
+pub use prometheus_client;
 
 #[doc(hidden)]
 pub use inventory as __inventory;
@@ -131,18 +143,47 @@ pub use inventory as __inventory;
 /// The manual's examples are compiled, and those without `no_run` run, with the doc tests.
 #[cfg(doctest)]
 mod manual {
+    #[doc = include_str!("../docs/start-here.md")]
+    struct StartHerePage;
+    #[doc = include_str!("../docs/recipes/mail.md")]
+    struct MailRecipe;
+    #[doc = include_str!("../docs/recipes/webhook.md")]
+    struct WebhookRecipe;
+    #[doc = include_str!("../docs/recipes/import.md")]
+    struct ImportRecipe;
+    #[cfg(feature = "web")]
+    #[doc = include_str!("../docs/recipes/export.md")]
+    struct ExportRecipe;
+    #[doc = include_str!("../docs/recipes/nightly.md")]
+    struct NightlyRecipe;
+    #[doc = include_str!("../docs/recipes/rate-limit.md")]
+    struct RateLimitRecipe;
+    #[doc = include_str!("../docs/recipes/pipeline.md")]
+    struct PipelineRecipe;
     #[doc = include_str!("../docs/arguments.md")]
     struct ArgumentsPage;
     #[doc = include_str!("../docs/calling-tasks.md")]
     struct CallingTasksPage;
     #[doc = include_str!("../docs/celery-tools.md")]
     struct CeleryToolsPage;
+    #[cfg(all(feature = "rusqlite", feature = "sqlx-postgres"))]
+    #[doc = include_str!("../docs/commit-and-enqueue.md")]
+    struct CommitAndEnqueuePage;
     #[doc = include_str!("../docs/celery-protocol.md")]
     struct CeleryProtocolPage;
     #[doc = include_str!("../docs/canvas.md")]
     struct CanvasPage;
     #[doc = include_str!("../docs/defaults.md")]
     struct DefaultsPage;
+    #[cfg(feature = "web")]
+    #[doc = include_str!("../docs/deploying.md")]
+    struct DeployingPage;
+    #[cfg(feature = "web")]
+    #[doc = include_str!("../docs/health.md")]
+    struct HealthPage;
+    #[cfg(all(feature = "metrics", feature = "web"))]
+    #[doc = include_str!("../docs/metrics.md")]
+    struct MetricsPage;
     #[doc = include_str!("../docs/downloads.md")]
     struct DownloadsPage;
     #[doc = include_str!("../docs/embedded-store.md")]
@@ -151,6 +192,8 @@ mod manual {
     struct EmbeddingPage;
     #[doc = include_str!("../docs/events.md")]
     struct EventsPage;
+    #[doc = include_str!("../docs/failed-tasks.md")]
+    struct FailedTasksPage;
     #[cfg(all(feature = "amqp", feature = "redis"))]
     #[doc = include_str!("../docs/moving-from-celery.md")]
     struct MovingFromCeleryPage;
@@ -160,6 +203,8 @@ mod manual {
     struct BeatPage;
     #[doc = include_str!("../docs/periodic-tasks.md")]
     struct PeriodicTasksPage;
+    #[doc = include_str!("../docs/process-pool.md")]
+    struct ProcessPoolPage;
     #[doc = include_str!("../docs/progress.md")]
     struct ProgressPage;
     #[doc = include_str!("../docs/queues-and-workers.md")]
@@ -174,6 +219,9 @@ mod manual {
     struct RabbitMqPage;
     #[doc = include_str!("../docs/rabbitmq-exchanges.md")]
     struct RabbitMqExchangesPage;
+    #[cfg(feature = "redis")]
+    #[doc = include_str!("../docs/redis.md")]
+    struct RedisPage;
     #[doc = include_str!("../docs/results.md")]
     struct ResultsPage;
     #[doc = include_str!("../docs/serial-tasks.md")]
@@ -181,6 +229,9 @@ mod manual {
     #[cfg(feature = "web")]
     #[doc = include_str!("../docs/soil-pages.md")]
     struct SoilPagesPage;
+    #[cfg(feature = "web")]
+    #[doc = include_str!("../docs/soil-branding.md")]
+    struct SoilBrandingPage;
     #[doc = include_str!("../docs/tasks.md")]
     struct TasksPage;
     #[doc = include_str!("../docs/testing.md")]

@@ -63,6 +63,8 @@
 /// names of functions and modules apart, so both can be used by that name, and one `use` brings in both:
 ///
 /// - `send_email::delay(args..)` enqueues a call. Await it, or block on it with `.wait()` in code that is not async.
+/// - `send_email::delay_on_commit(&mut transaction, args..)` enqueues a call when a transaction of the program's database
+///   commits: see [`commit_table`](crate::commit_table).
 /// - `send_email::s(args..)` is a `Signature`: a call that is not made yet and can get a queue, an ETA, an id...
 /// - `send_email::Task` is the task as a type, for `AsyncResult<send_email::Task>`.
 ///
@@ -77,8 +79,10 @@
 ///
 /// - `async fn` is for work that mostly waits. In a queue of the pool `io` it runs on the event loop beside hundreds
 ///   of others, so it must not block. In a queue of the pool `cpu` it runs on a blocking thread. A queue that the
-///   catalogue does not describe is in the pool `cpu`.
+///   catalogue does not describe takes the pool of the task that names it: `io` for an `async fn`, `cpu` for a plain
+///   `fn`.
 /// - A plain `fn` runs on a blocking thread in both pools, where it may compute for hours without holding up others.
+/// - In a queue of the pool `process` both run in a child process, which is killed if it has to be.
 /// - **Parameters** travel as JSON, by position or by name, also from Python. So each parameter has a plain name and
 ///   an owned type that implements `Serialize` and `DeserializeOwned`: `String`, not `&str`. There are at most 16.
 ///   Pass ids rather than objects: by the time the task runs, the object may have changed.
@@ -124,7 +128,8 @@
 /// - `throws = path`: a `fn(&E) -> bool` that says whether the error is expected, such as a user who does not exist.
 ///   The log then calls it information and no error. Celery has a list of exceptions here. It needs a task that
 ///   returns a `Result`.
-/// - `max_retries = 3`: how many retries follow the first run, as in Celery. 0 never retries.
+/// - `max_retries = 20`: how many retries follow the first run. 0 never retries. Celery's default is 3; twenty pauses
+///   outlast an outage of an hour.
 /// - `default_retry_delay = 10`: the delay before the first retry. Celery waits three minutes. Most temporary faults
 ///   pass sooner, and the backoff takes care of the rest.
 /// - `retry_backoff = true`: double the delay with each retry, so that retries do not keep an overloaded service
@@ -269,7 +274,8 @@ pub use celeriac_macros::serial_task;
 ///   with a number, a list of numbers or text; a field that is not named is `*`. Naming a coarse field without the finer
 ///   ones does not compile, because in Celery `crontab(day_of_week = 6)` runs every minute of every Saturday.
 /// - `every = "30s"`: the entry fires at each multiple of this interval since 1970 in UTC.
-/// - `zone = "UTC"`: the zone whose clocks count. If the clocks skip a time, the entry fires at the first instant
+/// - `zone = "UTC"`: the zone whose clocks count; without it that of the program ([`Builder::zone`](crate::Builder::zone)),
+///   which is UTC unless it says so. If the clocks skip a time, the entry fires at the first instant
 ///   after the gap; if they show a time twice, at the first. A crontab of every hour fires whenever the clock shows
 ///   one of its minutes.
 /// - `tenants = path`: an `async fn` without parameters that returns a `Vec<Tenant>`, or a `Result` of one. The entry

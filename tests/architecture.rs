@@ -13,7 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["core", "rabbitmq", "tls"],
     &["task"],
     &["catalogue"],
-    &["protocol"],
+    &["protocol", "commit_table"],
     &["store"],
     &["broker"],
     &["runtime"],

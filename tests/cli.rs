@@ -2,6 +2,10 @@
 
 #[path = "embedded_store/damaged_block.rs"]
 mod damaged_block;
+#[path = "cli/failed_tasks.rs"]
+mod failed_tasks;
+#[path = "cli/new.rs"]
+mod new;
 #[path = "cli/waiting_tasks.rs"]
 mod waiting_tasks;
 
@@ -39,8 +43,9 @@ fn check_explains_a_good_file() {
     let email = "\nemail_queue: a task starts at most 30s after it is due; 50 run at a time on the event loop (I/O \
                  bound), up to 100 held over RabbitMQ, up to 1024 of the embedded store; a typical one takes: seconds\n";
     assert!(out.contains(email), "{out}");
-    let route = "\n\nroute: \"*send_report\" with \"domain\" like /ews-ghana$/ or /mvp-/ goes to send_report_throttled\n";
-    assert!(out.ends_with(route), "{out}");
+    let end = "\n\nroute: \"*send_report\" with \"domain\" like /ews-ghana$/ or /mvp-/ goes to send_report_throttled\n\
+               defaults: soft_time_limit 2d\n";
+    assert!(out.ends_with(end), "{out}");
     assert!(
         out.contains("\nlogistics_reminder_queue: no promise on when a task starts; 1 runs at a time on ")
     );
@@ -271,7 +276,7 @@ fn commands_make_no_store() {
 /// Nor do those about the tasks in it.
 #[test]
 fn commands_about_tasks_need_a_place_and_something_to_do() {
-    let unplaced: [&[&str]; 2] = [&["purge", "q"], &["revoke", "some-id"]];
+    let unplaced: [&[&str]; 3] = [&["purge", "q"], &["revoke", "some-id"], &["failed", "list"]];
     for command in unplaced {
         let (code, out, err) = run(command);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{command:?}");

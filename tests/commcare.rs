@@ -318,7 +318,9 @@ fn the_page_the_queues_an_import_and_an_export() {
             assert!(queue["time_to_start"].get(column).is_some(), "{column}: {queue}");
         }
     }
-    assert_eq!(server.get("/health").json()["health"], "ok");
+    assert_eq!(server.get("/health/live").status, 200);
+    let health = server.get("/health").json();
+    assert!(health["severity"].is_null() && health["troubles"] == serde_json::json!([]), "{health}");
 
     let csv = "case_id,name,visits\na,<script>alert(1)</script>,1\nb,B,many\nc,C\n a ,A again,2\n";
     let import = server.result(&server.upload(csv));

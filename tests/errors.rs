@@ -1,5 +1,6 @@
 //! Errors as users see them: whatever prints one, `Debug` included, prints its text.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fmt::{Debug, Display};
 use std::path::{Path, PathBuf};
@@ -9,12 +10,15 @@ use std::time::Duration;
 use celeriac::app::{ControlError, StartError};
 use celeriac::broker::BrokerError;
 use celeriac::catalogue::{Catalogue, QueueRow};
-use celeriac::core::calendar::{Crontab, Zone};
+use celeriac::core::calendar::{Crontab, Schedule, Zone};
 use celeriac::soil::{DownloadError, SoilError};
 use celeriac::store::StoreError;
-use celeriac::task::{Interrupt, PermitError, UpdateStateError};
-use celeriac::web::SoilPages;
-use celeriac::{Celeriac, EnqueueError, GetError, TaskError};
+use celeriac::task::registry::DuplicateTask;
+use celeriac::task::{CommitTableError, Interrupt, PermitError, UpdateStateError};
+use celeriac::web::{Colour, SoilPages, Theme};
+use celeriac::{
+    Builder, Celeriac, Due, EnqueueError, GetError, Periodic, Source, SourcePoller, TaskError, async_trait,
+};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -125,6 +129,8 @@ fn each_error_prints_its_text() {
     prints_its_text(&UpdateStateError::Name(0));
     prints_its_text(&Interrupt::SoftTimeLimit);
     prints_its_text(&SoilPages::new("short").unwrap_err());
+    prints_its_text(&SoilPages::new([7; 32]).unwrap().home("exports").unwrap_err());
+    prints_its_text(&Theme::new().colour(Colour::Ink, "red", "#fff").unwrap_err());
     prints_its_text(&"61 * * * *".parse::<Crontab>().unwrap_err());
     prints_its_text(&"Mars/Olympus".parse::<Zone>().unwrap_err());
     for ended in [
@@ -139,6 +145,146 @@ fn each_error_prints_its_text() {
     // What `main` makes of it.
     let boxed: Box<dyn Error> = Box::new(StartError::Broker(broker()));
     assert_eq!(format!("Error: {boxed:?}"), "Error: no room");
+}
+
+/// What `fn main() -> Result<(), Box<dyn Error>>` prints of an error.
+fn from_main(error: StartError) -> String {
+    let boxed: Box<dyn Error> = Box::new(error);
+    format!("Error: {boxed:?}")
+}
+
+/// Fails unless each line of a text is a sentence for people: words, and nothing of how Rust holds the error.
+fn reads_as_a_sentence(text: &str) {
+    for line in text.lines() {
+        assert!(line.split_whitespace().count() > 5, "too short to say what to do: {line}");
+        assert!(line.matches('`').count() % 2 == 0, "a name that does not end: {line}");
+        let dumps =
+            ["Error(", "Some(", "Ok(", "Err(", "Os {", "kind:", "{ ", " }", "\\n", "\\\"", ": :", ";;"];
+        for dump in dumps {
+            assert!(!line.contains(dump), "`{dump}` is in: {line}");
+        }
+        assert!(!line.ends_with([':', ';', ',', ' ']), "it does not end: {line}");
+    }
+}
+
+/// The variant of a start error. The test below has an example of each.
+fn variant(error: &StartError) -> &'static str {
+    match error {
+        StartError::Catalogue(_) => "Catalogue",
+        StartError::DuplicateTask(_) => "DuplicateTask",
+        StartError::Schedule(_) => "Schedule",
+        StartError::DataNotGiven { .. } => "DataNotGiven",
+        StartError::Broadcast { .. } => "Broadcast",
+        StartError::DuplicatePoller(_) => "DuplicatePoller",
+        StartError::ControlCommand { .. } => "ControlCommand",
+        StartError::PollerWithoutWindows(_) => "PollerWithoutWindows",
+        StartError::Broker(_) => "Broker",
+        StartError::Store(_) => "Store",
+        StartError::Downloads(_) => "Downloads",
+        StartError::Variable { .. } => "Variable",
+        StartError::OfVariable { .. } => "OfVariable",
+        StartError::CommitTable(_) => "CommitTable",
+        StartError::Processes { .. } => "Processes",
+        StartError::Child(_) => "Child",
+        StartError::System(_) => "System",
+        _ => panic!("name this variant, and add an example of it: {error}"),
+    }
+}
+
+/// The variants that `StartError` declares.
+fn declared_variants() -> BTreeSet<String> {
+    let source = std::fs::read_to_string(root().join("src/app/start_error.rs")).unwrap();
+    let (_, body) = source.split_once("pub enum StartError {").unwrap();
+    let (body, _) = body.split_once("\n}").unwrap();
+    let variants = body.lines().filter_map(|line| line.strip_prefix("    "));
+    let variants = variants.filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()));
+    variants.map(|line| line.split(|c: char| !c.is_alphanumeric()).next().unwrap().to_owned()).collect()
+}
+
+struct NoRows;
+
+#[async_trait]
+impl Source for NoRows {
+    async fn due(&self, _: usize) -> Result<Vec<Due>, TaskError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Programs that do not start, each with a part of what it says.
+fn programs_that_do_not_start(dir: &Path) -> Vec<(Builder, &'static str)> {
+    let memory = || Celeriac::builder().in_memory();
+    let mistakes = dir.join("mistakes.toml");
+    std::fs::write(&mistakes, "[[queue]]\nname = \"a\"\nwokers = 3\nworkers = 0\n").unwrap();
+    std::fs::write(dir.join("file"), "in the way").unwrap();
+    std::fs::create_dir(dir.join("photos")).unwrap();
+    std::fs::write(dir.join("photos/holiday.jpg"), "x").unwrap();
+    let unknown = Periodic::new("clean up", "app.clean_up", Schedule::Every(Duration::from_secs(60)));
+    let poller = || SourcePoller::new("rows", NoRows);
+    let control = memory().control_command("ping", |_| async { Ok(serde_json::json!(null)) });
+    vec![
+        (memory().catalogue_file(dir.join("nowhere.toml")), "cannot read the file"),
+        (memory().catalogue_file(mistakes), "did you mean \"workers\"?"),
+        (memory().queue(QueueRow::new("")), "the name"),
+        (memory().environment("prodution"), "unknown environment"),
+        (memory().periodic(unknown), "has no task of that name"),
+        (memory().poller(poller()).poller(poller()), "two source pollers are named `rows`"),
+        (control, "choose another one"),
+        (Celeriac::builder().directory(dir.join("file")), "needs a directory of its own"),
+        (Celeriac::builder().directory(dir.join("photos")), "Nothing there was touched"),
+        (Celeriac::builder().directory(dir.join("taken")), "in use by process"),
+        (Celeriac::builder().amqp("amqp://user:password@127.0.0.1:1/hq"), "start it, or correct the address"),
+        (memory().result_backend("mongodb://h"), "is no result backend"),
+        (memory().result_backend("amqp://h"), "`rpc://"),
+        (memory().downloads_at("ftp://h/exports"), "`s3://bucket/prefix`"),
+    ]
+}
+
+/// Start errors that need more than a builder, as the library makes them.
+fn made_by_hand() -> Vec<StartError> {
+    let (task, location) = ("shop::order", "src/orders.rs:7");
+    let (first, second) = (location.to_owned(), "src/old.rs:3".to_owned());
+    vec![
+        StartError::DuplicateTask(DuplicateTask { name: task.to_owned(), first, second }),
+        StartError::DataNotGiven { task, location, data: "shop::Pool" },
+        StartError::Broadcast { task, location, queue: "news".to_owned(), what: "is serial" },
+        StartError::PollerWithoutWindows("rows".to_owned()),
+        StartError::Variable {
+            variable: "CELERIAC_BROKER",
+            problem: "`redis://h` is no broker of Celeriac".to_owned(),
+        },
+        StartError::OfVariable {
+            variable: "CELERIAC_DIRECTORY",
+            error: Box::new(StartError::Broker(BrokerError::Full("the disk of data is full".to_owned()))),
+        },
+        StartError::CommitTable(CommitTableError::of(std::io::Error::other("no such table"), true)),
+        StartError::CommitTable(CommitTableError::of(std::io::Error::other("the disk is full"), false)),
+        StartError::Processes {
+            queue: "reports".to_owned(),
+            problem: "this system has no child processes that Celeriac could use: set pool = \"cpu\"",
+        },
+        StartError::Child(std::io::ErrorKind::BrokenPipe.into()),
+        StartError::System(std::io::ErrorKind::WouldBlock.into()),
+    ]
+}
+
+#[tokio::test]
+async fn each_start_error_reads_as_a_sentence_from_main() {
+    let dir = tempfile::tempdir().unwrap();
+    let owner = Celeriac::builder().directory(dir.path().join("taken")).start().await.unwrap();
+    let mut seen = BTreeSet::new();
+    for (builder, part) in programs_that_do_not_start(dir.path()) {
+        let Err(error) = builder.start().await else { panic!("it starts: {part}") };
+        seen.insert(variant(&error).to_owned());
+        let told = from_main(error);
+        assert!(told.contains(part), "`{part}` is not in: {told}");
+        reads_as_a_sentence(&told);
+    }
+    for error in made_by_hand() {
+        seen.insert(variant(&error).to_owned());
+        reads_as_a_sentence(&from_main(error));
+    }
+    assert_eq!(seen, declared_variants(), "each variant has an example");
+    owner.shutdown().await.unwrap();
 }
 
 /// Addresses with a password in it, and none that a program could be started with.

@@ -2,6 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+/// The program that docs/start-here.md shows and `celeriac new` writes, with its test.
+#[allow(dead_code)]
+#[path = "../src/cli/new/template/main.rs"]
+mod start_here;
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
@@ -12,12 +17,35 @@ fn read(path: &Path) -> String {
 
 /// The pages of the manual and the files at the root that people read.
 fn pages() -> Vec<PathBuf> {
-    let docs = std::fs::read_dir(root().join("docs")).expect("the manual is there");
-    let docs = docs.map(|entry| entry.expect("readable").path());
-    let mut pages: Vec<_> = docs.filter(|path| path.extension().is_some_and(|ext| ext == "md")).collect();
+    let mut pages = files("docs", "md");
     pages.sort();
     pages.extend([root().join("README.md"), root().join("CHANGELOG.md")]);
     pages
+}
+
+/// The pages of the manual but its list of contents, by their paths below docs/.
+fn manual() -> Vec<(String, String)> {
+    let docs = root().join("docs");
+    let below = |page: &PathBuf| page.strip_prefix(&docs).ok().map(|name| name.display().to_string());
+    let named = pages().into_iter().filter_map(|page| Some((below(&page)?, read(&page))));
+    named.filter(|(name, _)| name != "README.md").collect()
+}
+
+/// The files with this extension in a folder of the repository and the folders in it.
+fn files(folder: &str, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).expect("a folder") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|it| it == extension) {
+                found.push(path);
+            }
+        }
+    }
+    found
 }
 
 /// The targets of `[text](target)` outside of code blocks.
@@ -76,33 +104,75 @@ fn no_link_leads_nowhere() {
 }
 
 #[test]
-fn every_page_is_in_the_index_and_short_enough_to_read() {
-    let index = read(&root().join("docs/README.md"));
-    for page in pages().iter().filter(|page| page.parent() == Some(&root().join("docs"))) {
-        let name = page.file_name().and_then(|name| name.to_str()).expect("a name");
-        assert!(name == "README.md" || index.contains(&format!("]({name})")), "docs/README.md has no {name}");
-        let lines = read(page).lines().count();
-        // Figures may take their room.
-        let long = lines > 150 && name != "benchmarks.md";
+fn every_page_is_in_both_indexes_and_short_enough_to_read() {
+    let (contents, nouns) = (read(&root().join("docs/README.md")), read(&root().join("docs/by-noun.md")));
+    let pages = manual();
+    assert!(pages.len() > 40, "only {} were found: the search is broken", pages.len());
+    for (name, text) in pages {
+        assert!(contents.contains(&format!("]({name})")), "docs/README.md has no {name}");
+        let is_named = nouns.contains(&format!("]({name})")) || nouns.contains(&format!("]({name}#"));
+        assert!(is_named || name == "by-noun.md", "docs/by-noun.md has no noun that leads to {name}");
+        let lines = text.lines().count();
+        // Figures and an index may take their room.
+        let long = lines > 150 && name != "benchmarks.md" && name != "by-noun.md";
         assert!(!long, "docs/{name} has {lines} lines: it answers more than one question");
+    }
+}
+
+#[test]
+fn the_nouns_are_in_the_order_of_the_alphabet() {
+    let text = read(&root().join("docs/by-noun.md"));
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| noun "));
+    let nouns: Vec<String> = rows
+        .filter_map(|row| Some(row.split(" | ").next()?.replace(['|', '`', '#', '[', ']'], "")))
+        .collect();
+    let nouns: Vec<String> = nouns.iter().map(|noun| noun.trim().to_lowercase()).collect();
+    assert!(nouns.len() > 80, "only {} were found: the search is broken", nouns.len());
+    for pair in nouns.windows(2) {
+        assert!(pair[0] < pair[1], "`{}` comes before `{}`", pair[1], pair[0]);
+    }
+}
+
+#[test]
+fn the_rust_of_every_page_is_compiled() {
+    let front = read(&root().join("src/lib.rs"));
+    for (name, text) in manual() {
+        let is_named = front.contains(&format!("include_str!(\"../docs/{name}\")"));
+        assert!(is_named || !text.contains("```rust"), "`mod manual` in src/lib.rs has no {name}");
+    }
+}
+
+#[test]
+fn the_first_page_shows_what_celeriac_new_writes() {
+    let page = read(&root().join("docs/start-here.md"));
+    for (language, file) in [("toml", "manifest.toml"), ("toml", "celeriac.toml"), ("rust,no_run", "main.rs")]
+    {
+        let text = read(&root().join("src/cli/new/template").join(file));
+        // The page itself says what the comment at the top of the program says.
+        let lines = text.lines().skip_while(|line| line.starts_with("//!") || line.is_empty());
+        let text: String = lines.map(|line| format!("{line}\n")).collect();
+        let block = format!("```{language}\n{text}```\n");
+        assert!(page.contains(&block), "copy src/cli/new/template/{file} into docs/start-here.md");
+    }
+    let manifest = read(&root().join("Cargo.toml"));
+    let rust = manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).expect("a version");
+    let rust = format!("Rust {}", rust.trim_matches('"'));
+    assert!(page.contains(&rust), "docs/start-here.md does not say {rust}");
+}
+
+#[test]
+fn the_page_of_features_has_each_of_them() {
+    let page = read(&root().join("docs/features.md"));
+    let manifest = read(&root().join("Cargo.toml"));
+    for feature in features(&manifest).filter(|feature| *feature != "default") {
+        assert!(page.contains(&format!("| `{feature}` |")), "docs/features.md has no {feature}");
     }
 }
 
 /// The text of all sources, by path.
 fn sources(folders: &[&str]) -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    let mut folders: Vec<PathBuf> = folders.iter().map(|folder| root().join(folder)).collect();
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).expect("a folder") {
-            let path = entry.expect("readable").path();
-            match path.extension() {
-                _ if path.is_dir() => folders.push(path),
-                Some(extension) if extension == "rs" => found.push((path.clone(), read(&path))),
-                _ => {}
-            }
-        }
-    }
-    found
+    let found = folders.iter().flat_map(|folder| files(folder, "rs"));
+    found.map(|path| (path.clone(), read(&path))).collect()
 }
 
 /// Where people read of it: the manual, the README, the changelog, the crate's front page.
@@ -140,7 +210,7 @@ fn no_text_names_a_method_or_field_that_does_not_exist() {
         }
     }
     // Of other crates.
-    let foreign = [("Error", "other"), ("Map", "remove")];
+    let foreign = [("Error", "other"), ("Map", "remove"), ("Connection", "open"), ("Instant", "now")];
     let (mut checked, mut unknown) = (0, Vec::new());
     for (page, names) in named(r"\b([A-Z]\w+)::([A-Za-z_]\w*)\b") {
         let [kind, member] = &names[..] else { continue };
@@ -157,14 +227,19 @@ fn no_text_names_a_method_or_field_that_does_not_exist() {
     assert!(unknown.is_empty(), "these do not exist:\n{}", unknown.join("\n"));
 }
 
+/// The features of the crate, as its manifest has them.
+fn features(manifest: &str) -> impl Iterator<Item = &str> {
+    let (_, features) = manifest.split_once("[features]").expect("features");
+    let (features, _) = features.split_once("[dependencies]").expect("dependencies");
+    features.lines().filter_map(|line| Some(line.split_once(" = [")?.0))
+}
+
 #[test]
 fn no_text_names_a_feature_that_does_not_exist() {
     let manifest = read(&root().join("Cargo.toml"));
-    let (_, features) = manifest.split_once("[features]").expect("features");
-    let (features, _) = features.split_once("[dependencies]").expect("dependencies");
-    let features: Vec<&str> = features.lines().filter_map(|line| Some(line.split_once(" = [")?.0)).collect();
+    let features: Vec<&str> = features(&manifest).collect();
     let named = named(
-        r#"features? `([a-z0-9]+)`|--features[ =]([a-z0-9,]+)|celeriac = \{[^}]*features = \[([^\]]*)\]"#,
+        r#"features? `([a-z0-9-]+)`|--features[ =]([a-z0-9,-]+)|celeriac = \{[^}]*features = \[([^\]]*)\]"#,
     );
     assert!(named.len() > 8, "only {} were found: the search is broken", named.len());
     for (page, names) in named {
@@ -188,7 +263,7 @@ fn no_text_names_a_command_that_does_not_exist() {
     for (page, names) in named {
         let words: Vec<&str> = names[0].split(' ').collect();
         // The second word may be an argument.
-        let help = if words[0] == "store" { help(&words) } else { help(&words[..1]) };
+        let help = if matches!(words[0], "store" | "failed") { help(&words) } else { help(&words[..1]) };
         let Some(help) = help else { panic!("{page}: there is no command `celeriac {}`", names[0]) };
         let arguments = names.get(1).map_or("", |rest| rest.split('#').next().unwrap_or_default());
         for flag in flag.captures_iter(arguments) {
@@ -215,7 +290,7 @@ fn no_text_names_an_option_that_does_not_exist() {
         }
     }
     // Celery's own settings, where they are spoken of, and Cargo's.
-    let foreign = ["task_serializer", "panic"];
+    let foreign = ["task_serializer", "panic", "celeriac"];
     for (page, names) in named(r"`([a-z_]+) = [^`\n]*`") {
         checked += 1;
         if !is_known(&names[0]) && !foreign.contains(&names[0].as_str()) {

@@ -189,6 +189,8 @@ fn serve(
             .app_data(actix_web::web::Data::new(pages.clone()))
             .app_data(actix_web::web::Data::new(pace))
             .service(celeriac::web::soil(&celeriac, &pages))
+            .service(celeriac::web::health(&celeriac))
+            .service(celeriac::web::metrics(&celeriac))
             .configure(web::routes)
     })
     .workers(2)

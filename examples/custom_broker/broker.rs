@@ -13,8 +13,9 @@ use std::time::Duration;
 use celeriac::async_trait;
 use celeriac::broker::{
     Backlog, Broker, BrokerConnection, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition,
-    Consumer, DeadLetter, DeadLetterQueue, Events, Inspect, Lanes, MessageLocation, QueueCounts, RecordFn,
-    Removal, Results, ScheduledTask, Settle, Settler, Sink, UniqueWindows, requeued,
+    Consumer, DeadLetter, DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, MessageLocation, QueueCounts,
+    RecordFn, Removal, Results, ScheduledTask, Settle, Settler, Sink, TaskFilter, UnfinishedTask,
+    UniqueWindows, requeued,
 };
 use celeriac::core::Timestamp;
 use celeriac::protocol::control::{Reply, Request};
@@ -209,6 +210,12 @@ impl Broker for SqliteBroker {
         Some(self)
     }
 
+    /// `None`: a task that failed for good leaves its record alone, and the runtime then settles it like any other. A
+    /// table beside the dead letters would do it.
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        None
+    }
+
     /// `None`: dead letters are counted for each queue, and SQLite refuses no message for good.
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         None
@@ -231,6 +238,20 @@ impl Inspect for SqliteBroker {
     async fn position(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
         let id = id.clone();
         self.ask(move |table| table.position(&id, limit)).await
+    }
+
+    async fn list_unfinished(
+        &self,
+        filter: &TaskFilter,
+        limit: usize,
+    ) -> Result<Vec<UnfinishedTask>, BrokerError> {
+        let filter = filter.clone();
+        self.ask(move |table| table.unfinished(&filter, limit).map(Ok)).await
+    }
+
+    async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
+        let all = self.list_unfinished(filter, usize::MAX).await?;
+        Ok(all.into_iter().map(|task| task.message.id).collect())
     }
 
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {

@@ -1,6 +1,8 @@
 //! The SQL of the steps: what becomes of messages between their insert and their end.
 
-use celeriac::broker::{BrokerError, DeadLetter, FollowUps, QueueCounts, Settle};
+use celeriac::broker::{
+    BrokerError, DeadLetter, FollowUps, QueueCounts, Settle, Standing, TaskFilter, UnfinishedTask,
+};
 use celeriac::core::Timestamp;
 use celeriac::task::{Message, TaskId};
 use rusqlite::types::Type;
@@ -77,8 +79,9 @@ impl Table {
                 self.delete(seq)?;
                 self.insert(&message, due)?;
             }
-            // The row goes first: a task may be replaced by a message of its own id.
-            Settle::Ack { follow_ups, result: _ } => {
+            // The row goes first: a task may be replaced by a message of its own id. This broker keeps no failed tasks,
+            // and is sent none.
+            Settle::Ack { follow_ups, .. } | Settle::Fail { follow_ups, .. } => {
                 self.delete(seq)?;
                 self.follow(follow_ups)?;
             }
@@ -136,6 +139,30 @@ impl Table {
             "SELECT seq, crashes, message, seq IN (SELECT seq FROM delivered) FROM messages WHERE id = ?1";
         let found = |row: &Row<'_>| Ok((row.get(0)?, message(row, 1, 2)?, row.get(3)?));
         self.db.prepare_cached(find)?.query_row([id.as_str()], found).optional()
+    }
+
+    /// The tasks that the filter chooses, up to a limit, in the order of their rows.
+    pub fn unfinished(&self, filter: &TaskFilter, limit: usize) -> rusqlite::Result<Vec<UnfinishedTask>> {
+        let all =
+            "SELECT due, seq IN (SELECT seq FROM delivered), crashes, message FROM messages ORDER BY seq";
+        let mut all = self.db.prepare_cached(all)?;
+        let rows = all.query_map([], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?, message(row, 2, 3))))?;
+        let mut chosen = Vec::new();
+        for row in rows {
+            let (due, is_delivered, Ok(message)) = row? else { continue }; // one that cannot be read is put aside
+            if chosen.len() >= limit {
+                break;
+            }
+            if filter.takes_unfinished(&message, now()) {
+                let standing = match (is_delivered, due) {
+                    (true, _) => Standing::Delivered,
+                    (false, 0) => Standing::Ready,
+                    (false, _) => Standing::Scheduled,
+                };
+                chosen.push(UnfinishedTask { message, standing });
+            }
+        }
+        Ok(chosen)
     }
 
     pub fn position(&self, id: &TaskId, limit: usize) -> Answer<Option<usize>> {

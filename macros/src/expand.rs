@@ -114,6 +114,11 @@ fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
         format!("A call of `{plain}` with these arguments, not made yet: a signature, to be given options.");
     let partial = partial(function, task, &vis, &names, &params);
     let delay_doc = format!("Enqueues a call of `{plain}` with these arguments; await it.");
+    let on_commit_doc = format!(
+        "Enqueues a call of `{plain}` with these arguments when the transaction commits; await it, or `wait()`."
+    );
+    // The user's parameters stand beside this name.
+    let transaction = Ident::new("transaction", Span::mixed_site());
     quote! {
         #(#cfgs)*
         #[doc = #module_doc]
@@ -134,6 +139,14 @@ fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
             #[doc = #delay_doc]
             #vis fn delay(#(#params),*) -> ::celeriac::task::Enqueue<Task> {
                 self::s(#(#names),*).delay()
+            }
+
+            #[doc = #on_commit_doc]
+            #vis fn delay_on_commit(
+                #transaction: &mut impl ::celeriac::task::CommitTransaction,
+                #(#params),*
+            ) -> ::celeriac::task::OnCommit<'_, Task> {
+                self::s(#(#names),*).delay_on_commit(#transaction)
             }
         }
     }
@@ -425,9 +438,7 @@ fn set_options(options: &Options) -> TokenStream {
     assign(quote!(retry.max_delay), options.retry_backoff_max.map(duration));
     assign(quote!(retry.jitter), plain(options.retry_jitter));
     assign(quote!(autoretry), plain(options.autoretry));
-    assign(quote!(stated.autoretry), options.autoretry.map(|_| quote!(true)));
     assign(quote!(acks_late), plain(options.acks_late));
-    assign(quote!(stated.acks_late), options.acks_late.map(|_| quote!(true)));
     assign(quote!(acks_on_failure_or_timeout), plain(options.acks_on_failure_or_timeout));
     assign(quote!(soft_time_limit), options.soft_time_limit.map(duration).map(some));
     assign(quote!(time_limit), options.time_limit.map(duration).map(some));
@@ -451,6 +462,20 @@ fn set_options(options: &Options) -> TokenStream {
             .map(|text| quote!(::celeriac::core::token_bucket::RateLimit::parse(#text).ok().flatten())),
     );
     assign(quote!(send_events), plain(options.send_events));
+    // Options whose value may be that of no statement at all: the program's defaults do not hold for what is stated.
+    for (field, is_stated) in [
+        (quote!(stated.acks_late), options.acks_late.is_some()),
+        (quote!(stated.autoretry), options.autoretry.is_some()),
+        (quote!(stated.max_retries), options.max_retries.is_some()),
+        (quote!(stated.retry_delay), options.default_retry_delay.is_some()),
+        (quote!(stated.retry_backoff), options.retry_backoff.is_some()),
+        (quote!(stated.retry_backoff_max), options.retry_backoff_max.is_some()),
+        (quote!(stated.retry_jitter), options.retry_jitter.is_some()),
+        (quote!(stated.result_expires), options.result_expires.is_some()),
+        (quote!(stated.rate_limit), options.rate_limit.is_some()),
+    ] {
+        assign(field, is_stated.then(|| quote!(true)));
+    }
     let default = quote!(<::celeriac::task::TaskOptions as ::core::default::Default>::default());
     if set.is_empty() { default } else { quote!(let mut options = #default; #set options) }
 }

@@ -230,6 +230,9 @@ impl PeriodicOptions {
 
     fn policies(&self) -> TokenStream {
         let mut set = TokenStream::new();
+        if self.crontab.is_some() && self.zone.is_none() {
+            set.extend(quote!(let entry = entry.in_default_zone();));
+        }
         if let Some(misfire) = &self.misfire {
             let misfire = match misfire.value().as_str() {
                 "all" => {

@@ -13,13 +13,15 @@ pub(crate) struct HeldTask {
     pub(crate) delivery_info: Option<Arc<DeliveryInfo>>,
     /// When its run started; `None`: it has not.
     pub(crate) started_at: Option<Timestamp>,
+    /// The process that runs it; `None`: it has not started.
+    pub(crate) pid: Option<u32>,
 }
 
 impl HeldTask {
     /// One that has not started.
     pub(super) fn waiting(delivery: &Delivery) -> Self {
         let (message, delivery_info) = (Arc::clone(delivery.message()), delivery.info().cloned());
-        Self { message, delivery_info, started_at: None }
+        Self { message, delivery_info, started_at: None, pid: None }
     }
 }
 

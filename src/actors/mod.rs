@@ -4,7 +4,8 @@
 //! Root ── Queue (one per queue; it supervises its workers) ── Worker … Worker   (one task at a time each)
 //!      ├─ Progress (one; it keeps the progress bars of the tasks that run here)
 //!      ├─ Beat (in each process; one in the cluster leads)
-//!      └─ PollerLoop (one per source poller; of each, one in the cluster leads)
+//!      ├─ PollerLoop (one per source poller; of each, one in the cluster leads)
+//!      └─ CommitForwarder (of the commit table; one at a time forwards)
 //! Serials (a register) ── Serial (one per lane that has a run here)
 //! ```
 //! `Tree::start` grows the tree when the runtime starts, and a parent builds a child anew when it dies.
@@ -12,6 +13,7 @@
 //! Invariant: only this module and its submodules name actix; the runtime below it works without actors too.
 
 pub(crate) mod beat;
+pub(crate) mod commit_forwarder;
 pub(crate) mod held;
 pub(crate) mod progress;
 pub(crate) mod queue;
@@ -28,7 +30,9 @@ mod tests;
 mod worker;
 
 pub use beat::{BeatError, EntryOrigin, EntryStatus};
+pub use commit_forwarder::CommitTableStatus;
+pub(crate) use retained::InitialQueue;
 pub use running::RunningTask;
 pub use serial::{LaneHolder, LaneRun, LaneStatus};
 pub use source_poller::PollerStatus;
-pub use status::QueueStatus;
+pub use status::{QueueAccounts, QueueStatus};

@@ -24,11 +24,14 @@ use super::status::Counters;
 use super::worker::{SlotGuard, Start, Unstarted, Worker};
 use crate::broker::{Consumer, Delivery, DeliveryInfo};
 use crate::catalogue::QueueRow;
+use crate::core::accounts::{Accounts, OTHER, TaskPlace};
+use crate::core::duration_histogram::Edges;
 use crate::core::{self, Intensity, Restarts, TimeToStart, Timestamp};
 use crate::runtime::Runtime;
 use crate::runtime::admission::admit;
+use crate::runtime::children::ChildSettings;
 use crate::runtime::conclusion::conclude;
-use crate::runtime::run::{Report, Run};
+use crate::runtime::run::{AfterRun, Report, Run};
 use crate::task::clock::now;
 use crate::task::{self, Hooks, Interrupt, Judge, RunSetup, TaskId, Verdict};
 use rate::HeldBack;
@@ -45,13 +48,13 @@ mod stamps;
 mod waiting;
 mod worker_pool;
 
-pub(crate) use control::{Close, GetStatus, Hurry, Steer, StopQueue};
+pub(crate) use control::{Close, GetAccounts, GetStatus, Hurry, Steer, StopQueue};
 pub(super) use held::GetHeld;
 pub(super) use lookup::{GetRunning, TellBars};
 pub(crate) use lookup::{LanesLost, Locate, LocateTask, Revoke, Revoked};
 pub(super) use stamps::TerminateStamped;
 pub(crate) use waiting::BrokerBacklog;
-pub(super) use worker_pool::WorkerReady;
+pub(super) use worker_pool::{ChildDown, WorkerReady};
 
 /// How many serial tasks that did not start the queue remembers. Beyond that, the first start of a task may be
 /// counted twice.
@@ -60,6 +63,8 @@ const MOST_COUNTED: usize = 1_000;
 /// The actor of one queue. What must survive it is in `retained`; all other state begins anew with its successor.
 pub(crate) struct Queue {
     row: QueueRow,
+    /// How the child processes of its workers are to be; `None`: its bodies run in this process.
+    children: Option<Arc<ChildSettings>>,
     runtime: Arc<Runtime>,
     backlog: core::RunQueue<Delivery>,
     /// Deliveries of which the store has not said yet whether they are revoked.
@@ -78,6 +83,7 @@ pub(crate) struct Queue {
     /// What the queue has seen of the tasks that wait in the broker.
     seen: SeenBacklog,
     counters: Counters,
+    accounts: Accounts,
     consumer: Option<Box<dyn Consumer>>,
     /// What rate limits keep from starting.
     held_back: HeldBack,
@@ -107,6 +113,10 @@ struct GivenRun {
     message: Arc<task::Message>,
     delivery_info: Option<Arc<DeliveryInfo>>,
     started_at: Timestamp,
+    /// The process that runs the body.
+    pid: u32,
+    /// Where its task is in the accounts.
+    account: TaskPlace,
 }
 
 impl Queue {
@@ -115,6 +125,7 @@ impl Queue {
         runtime: Arc<Runtime>,
         retained: Arc<RetainedState>,
         serials: Arc<Serials>,
+        time_to_start: Edges,
     ) -> Self {
         let intensity = Intensity::within(row.max_restarts, row.restart_window);
         row.workers = retained.workers();
@@ -129,6 +140,7 @@ impl Queue {
             last_start: None,
             seen: SeenBacklog::default(),
             restarts: Restarts::new(intensity),
+            children: ChildSettings::of(&row).map(Arc::new),
             row,
             runtime,
             workers: HashMap::new(),
@@ -136,6 +148,7 @@ impl Queue {
             runs: HashMap::new(),
             counted: HashSet::new(),
             counters: Counters::default(),
+            accounts: Accounts::new(time_to_start),
             consumer: None,
             held_back: HeldBack::default(),
             own_address: None,
@@ -186,6 +199,7 @@ impl Queue {
         let now = now();
         for delivery in deliveries {
             self.runtime.tell_received(&delivery);
+            self.count_received(delivery.message(), now);
             let priority = delivery.message().priority;
             // Its time in the broker counts as well, so it waits since it was due, not since it came here.
             let since = delivery.message().due();
@@ -223,9 +237,13 @@ impl Queue {
         };
         // The promise is about the first start of a task only.
         let is_first = message.first_started_at.is_none() && message.crashes == 0;
-        if is_first && !self.counted.remove(&message.id) {
-            self.time_to_start.record(now.since(message.due()));
+        let is_first = is_first && !self.counted.remove(&message.id);
+        let wait = now.since(message.due());
+        if is_first {
+            self.time_to_start.record(wait);
         }
+        let account = self.accounts.place(definition.name);
+        self.accounts.started(account, wait, is_first);
         self.last_start = Some(now);
         self.runtime.levers.accept(&message);
         // A run is ended by its worker's token, so a worker that dies takes it along.
@@ -245,14 +263,15 @@ impl Queue {
             definition,
             context,
             pool: self.row.pool,
+            child: None, // its worker has one, in the process pool
             force,
             stuck: Arc::clone(&self.retained.stuck),
             runtime: Arc::clone(&self.runtime),
             started_at: now,
-            time_limits: self.runtime.levers.time_limits(&message, definition.options),
+            time_limits: self.runtime.time_limits(&message),
             place: None,
         };
-        self.assign(slot, run, delivery);
+        self.assign(slot, run, delivery, account);
         true
     }
 
@@ -262,7 +281,14 @@ impl Queue {
         if delivery.fence().is_none() {
             delivery.at_risk(); // should its settlement panic, it counts as a crash: else it would come again for ever
         }
-        self.counters.count(Report::of(&verdict));
+        let report = Report::of(&verdict);
+        self.counters.count(&report);
+        if let Some(ended) = report.ended() {
+            // Only the program's own tasks are told apart: other names come from outside.
+            let account = self.own_account(&delivery.message().task);
+            let account = account.unwrap_or_else(|| self.accounts.place(OTHER));
+            self.accounts.ended(account, ended, None);
+        }
         let runtime = Arc::clone(&self.runtime);
         actix_rt::spawn(async move {
             let context = task::Context::of_run(RunSetup {
@@ -275,6 +301,33 @@ impl Queue {
             });
             conclude(verdict, Some(delivery), &context, &Hooks::default(), &runtime).await;
         });
+    }
+
+    /// Where a task of this program is in the accounts; `None`: the program has no such task.
+    fn own_account(&mut self, task: &str) -> Option<TaskPlace> {
+        self.accounts.find(task).or_else(|| {
+            self.runtime.dispatcher.registry.get(task)?;
+            Some(self.accounts.place(task))
+        })
+    }
+
+    /// Counts a task that has come. As in Celery, what is not going to run is not received.
+    fn count_received(&mut self, message: &task::Message, now: Timestamp) {
+        let will_run = message.expires.is_none_or(|at| at > now);
+        if will_run && let Some(account) = self.own_account(&message.task) {
+            self.accounts.received(account);
+        }
+    }
+
+    /// Counts the end of a run.
+    fn count_end(&mut self, account: TaskPlace, report: &Report) {
+        let ran = report.ran();
+        if let Some((state, run_time)) = ran {
+            self.accounts.ran(state.as_str(), run_time);
+        }
+        if let Some(ended) = report.ended() {
+            self.accounts.ended(account, ended, ran.map(|(_, run_time)| run_time));
+        }
     }
 
     /// Takes what the broker has for this queue from now on.
@@ -374,6 +427,9 @@ impl Handler<Finished> for Queue {
     fn handle(&mut self, finished: Finished, ctx: &mut Self::Context) {
         let Finished { tag, slot, generation, report, unstarted } = finished;
         let run = self.runs.remove(&tag);
+        if let Some(run) = &run {
+            self.count_end(run.account, &report);
+        }
         // A serial task that did not start comes again, and its first start is in the statistics already.
         if let Some(why) = unstarted {
             self.counters.overlaps += u64::from(why == Unstarted::Overlaps);
@@ -382,20 +438,29 @@ impl Handler<Finished> for Queue {
             }
         }
         self.backlog.finish(tag);
-        self.counters.count(report);
+        self.counters.count(&report);
         self.handed_back += usize::from(self.closing.is_some() && report.is_handed_back());
         self.counters.panics += u64::from(report.panicked);
         self.counters.timed_out += u64::from(report.timed_out);
+        self.counters.lost += u64::from(report.lost);
         // The slot is free only if the worker that had the run is still on it.
         if self.is_staffed(slot, generation) {
-            if report.panicked {
-                // A panic is the task's fault, not the worker's: the worker is replaced at once, and the restart
-                // intensity does not count it.
-                self.counters.replaced += 1;
-                self.retire(slot);
-                self.hire(slot, ctx);
-            } else {
-                self.idle.push(slot);
+            match report.worker {
+                AfterRun::Stays => self.idle.push(slot),
+                // A panic or the death of a child process is the task's fault, not the worker's: the worker is replaced
+                // at once, and the restart intensity does not count it.
+                AfterRun::Replaced => {
+                    self.counters.replaced += 1;
+                    self.replace(slot, ctx);
+                }
+                AfterRun::Recycled => {
+                    self.counters.recycled += 1;
+                    self.replace(slot, ctx);
+                }
+                AfterRun::Died => {
+                    let cause = "its child process ended before it could take a task".to_owned();
+                    self.worker_died(slot, generation, cause, ctx);
+                }
             }
         }
         self.check_closed();

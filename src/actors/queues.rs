@@ -17,11 +17,11 @@ use tokio::time::timeout;
 
 use super::held::HeldTasks;
 use super::queue::{
-    BrokerBacklog, Close, GetHeld, GetRunning, GetStatus, Hurry, LanesLost, Locate, LocateTask, Queue,
-    Revoke, Revoked, Steer, StopQueue, TerminateStamped,
+    BrokerBacklog, Close, GetAccounts, GetHeld, GetRunning, GetStatus, Hurry, LanesLost, Locate, LocateTask,
+    Queue, Revoke, Revoked, Steer, StopQueue, TerminateStamped,
 };
 use super::running::RunningTask;
-use super::status::QueueStatus;
+use super::status::{QueueAccounts, QueueStatus};
 use crate::runtime::revoked_stamps::Stamps;
 use crate::runtime::task_location::TaskLocation;
 use crate::task::{State, TaskId};
@@ -72,6 +72,14 @@ impl Queues {
         let queue = self.get(name)?;
         let status = timeout(PATIENCE, queue.send(GetStatus(waiting))).await.ok()?;
         status.ok().map(|status| *status)
+    }
+
+    /// The status of a queue with its accounts. `None`: there is no queue of this name, or it did not answer within the
+    /// deadline.
+    pub(crate) async fn accounts(&self, name: &str, waiting: BrokerBacklog) -> Option<QueueAccounts> {
+        let queue = self.get(name)?;
+        let accounts = timeout(PATIENCE, queue.send(GetAccounts(waiting))).await.ok()?;
+        accounts.ok().map(|accounts| *accounts)
     }
 
     /// What runs in a queue, ordered by start. `None`: there is no queue of this name, or it did not answer within

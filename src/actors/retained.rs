@@ -5,7 +5,20 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::catalogue::QueueRow;
 use crate::runtime::body::Stuck;
+
+/// A queue as it begins: its row, and whether an operator has paused it for good.
+pub(crate) struct InitialQueue {
+    pub(crate) row: QueueRow,
+    pub(crate) is_paused: bool,
+}
+
+impl From<QueueRow> for InitialQueue {
+    fn from(row: QueueRow) -> Self {
+        Self { row, is_paused: false }
+    }
+}
 
 /// What survives the death of a queue's actor. The root owns it; the living actor of the queue reads and writes it.
 pub(super) struct RetainedState {
@@ -17,11 +30,11 @@ pub(super) struct RetainedState {
 }
 
 impl RetainedState {
-    /// The state of a queue that no operator has touched yet. `workers` is the number of slots that its row states.
-    pub(super) fn new(workers: usize) -> Self {
+    /// The state of a queue that no operator has touched since the start. `workers` is its number of slots.
+    pub(super) fn new(workers: usize, is_paused: bool) -> Self {
         Self {
             workers: AtomicUsize::new(workers),
-            paused: AtomicBool::new(false),
+            paused: AtomicBool::new(is_paused),
             cancelled: AtomicBool::new(false),
             stuck: Arc::default(),
         }

@@ -1,6 +1,5 @@
 //! The root of the supervision tree. `Tree::start` runs it on a thread of its own when the runtime starts; it
-//! builds the queues, beat, the source pollers and the progress actor on its arbiters, and builds each anew when it
-//! dies.
+//! builds the queues, beat, the source pollers, the forwarder and the progress actor, and builds each anew when it dies.
 //!
 //! Invariants:
 //! - A child that died is built anew after a pause by its own restart intensity. The root never gives a child up;
@@ -17,14 +16,17 @@ use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use actix_rt::{Arbiter, System};
 
 use super::beat::{Beat, BeatParts, EndBeat};
+use super::commit_forwarder::{CommitForwarder, CommitForwarderParts, EndForwarding};
 use super::progress::{ActorProgressHub, Progress};
 use super::queue::{Queue, TellBars};
 use super::queues::Queues;
-use super::retained::RetainedState;
+use super::retained::{InitialQueue, RetainedState};
 use super::serial::Serials;
 use super::source_poller::{EndLoop, PollerLoop, PollerParts};
 use super::supervisor::{self, Exit};
 use crate::catalogue::QueueRow;
+use crate::core::accounts::time_to_start_edges;
+use crate::core::duration_histogram::Edges;
 use crate::core::{Intensity, RestartVerdict, Restarts};
 use crate::runtime::Runtime;
 use crate::task::clock::now;
@@ -41,6 +43,8 @@ const COOL_DOWN: Duration = Duration::from_secs(30);
 pub(crate) struct Root {
     runtime: Arc<Runtime>,
     rows: Vec<(QueueRow, Arc<RetainedState>)>,
+    /// The edges for time-to-start, at the targets of all queues: so the histograms of several queues add up.
+    time_to_start: Edges,
     queues: Queues,
     serials: Arc<Serials>,
     progress_hub: Arc<ActorProgressHub>,
@@ -48,6 +52,7 @@ pub(crate) struct Root {
     restarts: HashMap<String, Restarts>,
     beat: Option<Arc<BeatParts>>,
     pollers: Vec<Arc<PollerParts>>,
+    forwarder: Option<Arc<CommitForwarderParts>>,
     closing: bool,
 }
 
@@ -81,7 +86,7 @@ impl Tree {
     pub(crate) fn start(
         runtime: Arc<Runtime>,
         progress_hub: Arc<ActorProgressHub>,
-        rows: Vec<QueueRow>,
+        rows: Vec<InitialQueue>,
         arbiters: usize,
     ) -> std::io::Result<Self> {
         let (told, ready) = std::sync::mpsc::channel();
@@ -137,7 +142,15 @@ impl Tree {
         self.tell(StartPollers(parts))
     }
 
-    /// Tells the root that a shutdown has begun, and completes when beat and the source pollers have ended.
+    /// Builds the forwarder of the commit table, and completes when it is there.
+    pub(crate) fn start_forwarder(
+        &self,
+        parts: Arc<CommitForwarderParts>,
+    ) -> impl Future<Output = ()> + use<> {
+        self.tell(StartForwarder(parts))
+    }
+
+    /// Tells the root that a shutdown has begun, and completes when beat, the source pollers and the forwarder have ended.
     pub(crate) fn closing(&self) -> impl Future<Output = ()> + use<> {
         self.tell(Closing)
     }
@@ -166,7 +179,7 @@ impl Tree {
 impl Root {
     fn new(
         runtime: Arc<Runtime>,
-        rows: Vec<QueueRow>,
+        rows: Vec<InitialQueue>,
         (queues, serials, progress_hub): (Queues, Arc<Serials>, Arc<ActorProgressHub>),
         arbiters: usize,
     ) -> Self {
@@ -178,11 +191,16 @@ impl Root {
                 reported: false,
             })
             .collect();
-        let rows =
-            rows.into_iter().map(|row| (row.clone(), Arc::new(RetainedState::new(row.workers)))).collect();
+        let time_to_start = time_to_start_edges(rows.iter().filter_map(|queue| queue.row.target));
+        let rows = rows.into_iter().map(|InitialQueue { row, is_paused }| {
+            let retained = Arc::new(RetainedState::new(row.workers, is_paused));
+            (row, retained)
+        });
+        let rows = rows.collect();
         Self {
             runtime,
             rows,
+            time_to_start,
             queues,
             serials,
             progress_hub,
@@ -190,6 +208,7 @@ impl Root {
             restarts: HashMap::new(),
             beat: None,
             pollers: Vec::new(),
+            forwarder: None,
             closing: false,
         }
     }
@@ -199,11 +218,12 @@ impl Root {
         let (row, retained) = self.rows[index].clone();
         let (runtime, queues, serials) =
             (Arc::clone(&self.runtime), self.queues.clone(), Arc::clone(&self.serials));
+        let time_to_start = self.time_to_start.clone();
         let arbiter = &self.arbiters[index % self.arbiters.len()].arbiter;
         arbiter.spawn_fn(move || {
             let name = row.name.clone();
             let address = supervisor::spawn(
-                |_| Queue::new(row, runtime, retained, serials),
+                |_| Queue::new(row, runtime, retained, serials, time_to_start),
                 move |exit| root.do_send(QueueDown { index, exit }),
             );
             queues.insert(name, address);
@@ -234,6 +254,15 @@ impl Root {
             *parts.address.lock() = Some(address);
             drop(built);
         });
+    }
+
+    /// Builds the forwarder on the root's own thread, where no task body can block it.
+    fn start_forwarder(&self, root: Addr<Self>) {
+        let Some(parts) = self.forwarder.clone() else { return };
+        let own = Arc::clone(&parts);
+        let address =
+            supervisor::spawn(|_| CommitForwarder::new(own), move |exit| root.do_send(ForwarderDown(exit)));
+        parts.lives_at(address);
     }
 
     /// Builds the progress actor on the root's own thread, where no task body can block it, and has the queues tell
@@ -354,7 +383,7 @@ impl Handler<AddQueue> for Root {
         if self.closing || self.rows.iter().any(|(known, _)| known.name == row.name) {
             return;
         }
-        let retained = Arc::new(RetainedState::new(row.workers));
+        let retained = Arc::new(RetainedState::new(row.workers, false));
         self.rows.push((row, retained));
         self.start_queue(self.rows.len() - 1, ctx.address(), None);
     }
@@ -480,6 +509,42 @@ impl Handler<PollerDown> for Root {
     }
 }
 
+/// Builds the forwarder of the commit table.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct StartForwarder(Arc<CommitForwarderParts>);
+
+impl Handler<StartForwarder> for Root {
+    type Result = ();
+
+    fn handle(&mut self, StartForwarder(parts): StartForwarder, ctx: &mut Self::Context) {
+        self.forwarder = Some(parts);
+        self.start_forwarder(ctx.address());
+    }
+}
+
+/// The forwarder has ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct ForwarderDown(Exit);
+
+impl Handler<ForwarderDown> for Root {
+    type Result = ();
+
+    fn handle(&mut self, ForwarderDown(exit): ForwarderDown, ctx: &mut Self::Context) {
+        if self.closing {
+            return;
+        }
+        let after = self.pause("forwarder");
+        tracing::error!(?exit, ?after, "the forwarder of the commit table died; it is built anew");
+        ctx.run_later(after, |root, ctx| {
+            if !root.closing {
+                root.start_forwarder(ctx.address());
+            }
+        });
+    }
+}
+
 /// The progress actor has ended.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -502,8 +567,8 @@ impl Handler<ProgressDown> for Root {
     }
 }
 
-/// A shutdown has begun. Beat and the source pollers end first, so that they enqueue nothing more; from now on the
-/// root builds nothing anew.
+/// A shutdown has begun. Beat, the source pollers and the forwarder end first, so that they enqueue nothing more; from
+/// now on the root builds nothing anew.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Closing;
@@ -515,8 +580,12 @@ impl Handler<Closing> for Root {
         self.closing = true;
         let beat = self.beat.as_ref().and_then(|parts| parts.living());
         let loops: Vec<_> = self.pollers.iter().filter_map(|parts| parts.living()).collect();
+        let forwarder = self.forwarder.as_ref().and_then(|parts| parts.living());
         Box::pin(async move {
             futures_util::future::join_all(loops.iter().map(|one| one.send(EndLoop))).await;
+            if let Some(forwarder) = forwarder {
+                let _ = forwarder.send(EndForwarding).await;
+            }
             if let Some(beat) = beat {
                 // Beat that is being built anew does not answer, but it publishes nothing either.
                 let _ = beat.send(EndBeat).await;

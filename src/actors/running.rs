@@ -36,8 +36,11 @@ pub struct RunningTask {
     pub time_limit: Option<Duration>,
     /// Where the body runs, which says how it can be interrupted. `io` is the event loop: a body that is to end is
     /// dropped at the point where it waits. `cpu` is a thread: the body is told to end
-    /// ([`Context::interrupt`](crate::Context::interrupt)), and its return is waited for.
+    /// ([`Context::interrupt`](crate::Context::interrupt)), and its return is waited for. `process` is a child process: the
+    /// body is told to end, and its process is killed if it has to.
     pub pool: &'static str,
+    /// The id of the process that runs the body: this one, or a child of its process pool.
+    pub pid: u32,
     /// Why the body was told to end; `None`: it was not.
     pub interrupt: Option<Interrupt>,
     /// The run was given up, but its body on a thread could not be stopped: the body goes on, and what it returns is
@@ -50,6 +53,7 @@ pub(super) struct OwnRun {
     context: Context,
     started_at: Timestamp,
     pool: Pool,
+    pid: u32,
     time_limits: TimeLimits,
 }
 
@@ -60,6 +64,7 @@ impl OwnRun {
             context: run.context.clone(),
             started_at: run.started_at,
             pool: run.pool_of_body(),
+            pid: run.pid(),
             time_limits: run.time_limits,
         }
     }
@@ -68,7 +73,7 @@ impl OwnRun {
     pub(super) fn now(&self) -> RunningTask {
         let (soft_time_limit, time_limit) = self.time_limits;
         let run = RunningTask::new(&self.context, self.started_at, self.pool);
-        RunningTask { soft_time_limit, time_limit, ..run }
+        RunningTask { soft_time_limit, time_limit, pid: self.pid, ..run }
     }
 }
 
@@ -85,11 +90,12 @@ impl RunningTask {
             task: message.task.clone(),
             queue: message.queue.clone(),
             worker: context.worker().to_owned(),
-            started_at,
+            started_at: context.began_at(started_at),
             attempt: context.attempt(),
             soft_time_limit: message.soft_time_limit,
             time_limit: message.time_limit,
             pool: pool.as_str(),
+            pid: std::process::id(),
             interrupt: context.interrupt(),
             is_stuck: false,
         }

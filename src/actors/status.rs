@@ -10,6 +10,7 @@ use super::queue::BrokerBacklog;
 #[cfg(feature = "testing")]
 use crate::catalogue::QueueRow;
 use crate::core::TimeToStartSnapshot;
+use crate::core::accounts::Accounts;
 #[cfg(feature = "testing")]
 use crate::core::{TimeToStart, Timestamp, blockage};
 use crate::runtime::run::Report;
@@ -24,7 +25,7 @@ use crate::task::{Next, State};
 pub struct QueueStatus {
     /// The queue's physical name, as the broker knows it.
     pub name: String,
-    /// What the bodies run on: `io` or `cpu`.
+    /// What the bodies run on: `io`, `cpu` or `process`.
     pub pool: &'static str,
     /// The number of worker slots.
     pub workers: usize,
@@ -50,6 +51,10 @@ pub struct QueueStatus {
     /// RabbitMQ does not say since when a message is ready, so there the value may be up to five seconds too low.
     #[serde(rename = "blockage_ms", serialize_with = "crate::core::json_time::millis")]
     pub blockage: Duration,
+    /// For how long the oldest ready task, here or in the broker, has waited. On RabbitMQ a task that was not delivered yet
+    /// has the age at which this process first saw that some wait.
+    #[serde(rename = "oldest_wait_ms", serialize_with = "crate::core::json_time::millis")]
+    pub oldest_wait: Duration,
     /// Tasks that succeeded.
     pub done: u64,
     /// Tasks that failed for good.
@@ -66,6 +71,9 @@ pub struct QueueStatus {
     pub panics: u64,
     /// Bodies that reached their hard time limit.
     pub timed_out: u64,
+    /// Runs whose child process ended before them: by a signal, by an exit, or because it had no memory left. Each cost an
+    /// attempt of its task.
+    pub lost: u64,
     /// Bodies on threads that could not be stopped and still run.
     pub stuck: usize,
     /// Returns of such bodies that came after their run was given up, and were refused.
@@ -74,12 +82,36 @@ pub struct QueueStatus {
     /// went back to its queue, and the log names it. The number should be 0: anything else is a fault of the broker
     /// or of the storage under it.
     pub overlaps: u64,
-    /// Workers that were replaced, after a panic of a task or the death of the worker itself.
+    /// Workers that were replaced, after a panic of a task, or the death of the worker itself or of its child process.
     pub replaced: u64,
+    /// Workers that were replaced because their child processes were used up: `max_tasks_per_child`,
+    /// `max_memory_per_child`.
+    pub recycled: u64,
     /// Whether an operator has paused the queue.
     pub paused: bool,
     /// Why the queue has stopped itself: its workers died too often. `None`: it has not.
     pub halted: Option<String>,
+}
+
+/// The status of a queue with its accounts: what has happened to each of its tasks, and how long they waited and ran. The
+/// accounts begin with the queue's actor, as its counters do.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct QueueAccounts {
+    /// The queue as it is now.
+    pub status: QueueStatus,
+    /// Whether the queue takes tasks from the broker.
+    pub is_consuming: bool,
+    /// What has happened to its tasks.
+    pub accounts: Accounts,
+}
+
+#[cfg(feature = "testing")]
+impl QueueAccounts {
+    /// The accounts of a queue in a test, which has no workers: they are empty.
+    pub(crate) fn without_actors(status: QueueStatus) -> Self {
+        Self { status, is_consuming: true, accounts: Accounts::default() }
+    }
 }
 
 #[cfg(feature = "testing")]
@@ -100,6 +132,7 @@ impl QueueStatus {
             away: false,
             time_to_start: TimeToStart::new(row.target).snapshot(),
             blockage: blockage(waiting.oldest, None, now),
+            oldest_wait: waiting.oldest.map_or(Duration::ZERO, |since| now.since(since)),
             done: 0,
             failed: 0,
             retried: 0,
@@ -108,10 +141,12 @@ impl QueueStatus {
             requeued: 0,
             panics: 0,
             timed_out: 0,
+            lost: 0,
             stuck: 0,
             refused: 0,
             overlaps: 0,
             replaced: 0,
+            recycled: 0,
             paused: false,
             halted: None,
         }
@@ -129,13 +164,15 @@ pub(super) struct Counters {
     pub(super) requeued: u64,
     pub(super) panics: u64,
     pub(super) timed_out: u64,
+    pub(super) lost: u64,
     pub(super) overlaps: u64,
     pub(super) replaced: u64,
+    pub(super) recycled: u64,
 }
 
 impl Counters {
     /// Counts a run, or a task that was settled without a run, by how it left the queue.
-    pub(super) fn count(&mut self, report: Report) {
+    pub(super) fn count(&mut self, report: &Report) {
         let counter = match (report.over, report.again) {
             (Some(State::Success | State::Ignored), _) => &mut self.done,
             (Some(State::Revoked), _) => &mut self.revoked,

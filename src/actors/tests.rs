@@ -65,7 +65,8 @@ impl Grown {
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.show_on(Arc::clone(&progress_hub) as Arc<dyn ProgressHub>);
         let runtime = Arc::new(runtime);
-        let tree = Tree::start(Arc::clone(&runtime), Arc::clone(&progress_hub), vec![row], 1).unwrap();
+        let queues = vec![row.into()];
+        let tree = Tree::start(Arc::clone(&runtime), Arc::clone(&progress_hub), queues, 1).unwrap();
         tree.start_queues().await.unwrap();
         Self { tree, runtime, progress_hub }
     }

@@ -3,6 +3,9 @@
 //! The queue builds a worker for each slot and sends it [`Start`]. The run is a future of its own beside the actor,
 //! so the worker's mailbox stays free, and no task body is ever polled inside an actor's poll.
 //!
+//! In the process pool a worker has a child process, which runs the bodies of its tasks. The worker takes tasks when its
+//! child is ready, and goes when its child does: the queue puts another worker on its slot, with another child.
+//!
 //! Invariants:
 //! - What the worker runs lies on its [`Desk`], which worker and run share. The run clears it when it ends; both live
 //!   on one event loop, so this takes no message.
@@ -15,11 +18,13 @@ use std::sync::Arc;
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use tokio_util::sync::CancellationToken;
 
-use super::queue::{Finished, Queue, WorkerReady};
+use super::queue::{ChildDown, Finished, Queue, WorkerReady};
 use super::running::{OwnRun, RunningTask};
 use crate::broker::Delivery;
 use crate::runtime::Runtime;
-use crate::runtime::run::{Report, Run};
+use crate::runtime::children::ChildSettings;
+use crate::runtime::process::ChildProcess;
+use crate::runtime::run::{AfterRun, Report, Run};
 
 /// The actor. When a task has panicked, the queue replaces the worker that ran it with a new one.
 pub(super) struct Worker {
@@ -32,6 +37,9 @@ pub(super) struct Worker {
     /// Cancelling it ends the worker's run at once and hands the task back to the broker.
     pub(super) force: CancellationToken,
     pub(super) desk: Rc<Desk>,
+    /// How the worker's child process is to be; `None`: it has none.
+    pub(super) children: Option<Arc<ChildSettings>>,
+    pub(super) child: Option<Arc<ChildProcess>>,
 }
 
 /// What a worker and its run share: the run's facts, and whether the worker is to stop after it.
@@ -58,6 +66,10 @@ impl Desk {
         if let Some(worker) = state.retires.take() {
             worker.do_send(Retire);
         }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.0.borrow().run.is_some()
     }
 
     /// Whether there is a run. If so, `worker` is sent [`Retire`] once more when the run is over.
@@ -116,7 +128,8 @@ impl SlotGuard {
 
 impl Drop for SlotGuard {
     fn drop(&mut self) {
-        let Self { tag, slot, generation, report, unstarted, .. } = *self;
+        let Self { tag, slot, generation, unstarted, .. } = *self;
+        let report = std::mem::replace(&mut self.report, Report::HANDED_BACK);
         self.queue.do_send(Finished { tag, slot, generation, report, unstarted });
     }
 }
@@ -143,11 +156,43 @@ pub(super) struct GetRun;
 impl Actor for Worker {
     type Context = Context<Self>;
 
-    fn started(&mut self, _: &mut Self::Context) {
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Some(children) = self.children.clone() {
+            self.start_child(&children, ctx);
+            return;
+        }
         if let Some(hook) = &self.runtime.hooks.on_worker_start {
             hook(&self.name, self.slot);
         }
-        self.queue.do_send(WorkerReady { slot: self.slot, generation: self.generation });
+        self.queue.do_send(WorkerReady { slot: self.slot, generation: self.generation, child: None });
+    }
+}
+
+impl Worker {
+    /// Starts the worker's child process. The queue is told when the child is ready for tasks, and when it is gone.
+    fn start_child(&mut self, children: &ChildSettings, ctx: &mut Context<Self>) {
+        let (queue, slot, generation) = (self.queue.clone(), self.slot, self.generation);
+        let child = match ChildProcess::start(children, slot, &self.runtime) {
+            Ok(child) => child,
+            Err(error) => {
+                let cause = format!("its child process could not be started: {error}");
+                queue.do_send(ChildDown { slot, generation, cause });
+                return;
+            }
+        };
+        let (watch, pid) = (child.watch(), child.pid());
+        self.child = Some(Arc::new(child));
+        // The worker is not kept by who waits for its child.
+        let worker = ctx.address().downgrade();
+        actix_rt::spawn(async move {
+            if watch.ready().await.is_ok() {
+                queue.do_send(WorkerReady { slot, generation, child: Some(pid) });
+            }
+            let cause = watch.gone().await;
+            if let Some(worker) = worker.upgrade() {
+                worker.do_send(ChildGone(cause));
+            }
+        });
     }
 }
 
@@ -160,14 +205,38 @@ impl Drop for Worker {
 impl Handler<Start> for Worker {
     type Result = ();
 
-    fn handle(&mut self, Start { run, delivery, permit }: Start, _: &mut Self::Context) {
+    fn handle(&mut self, Start { mut run, delivery, permit }: Start, _: &mut Self::Context) {
+        let child = self.child.clone();
+        run.child = child.clone();
         let at_desk = AtDesk(Rc::clone(&self.desk), delivery.tag());
         self.desk.lay(delivery.tag(), OwnRun::of(&run));
         actix_rt::spawn(async move {
-            let report = run.execute(delivery).await;
+            let mut report = run.execute(delivery).await;
+            if let Some(child) = child {
+                report.worker = child.after_run();
+            }
             drop(at_desk); // before the slot is given back: the queue may start the next task on it at once
             permit.give_back(report);
         });
+    }
+}
+
+/// The worker's child process is gone, in this way.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct ChildGone(String);
+
+impl Handler<ChildGone> for Worker {
+    type Result = ();
+
+    fn handle(&mut self, ChildGone(cause): ChildGone, _: &mut Self::Context) {
+        // The report of a run says itself that the worker is to be replaced: then the death is the run's, and no fault of
+        // the worker's.
+        let is_used_up = self.child.as_ref().is_some_and(|child| child.after_run() == AfterRun::Recycled);
+        if !self.desk.is_busy() && !is_used_up {
+            let (slot, generation) = (self.slot, self.generation);
+            self.queue.do_send(ChildDown { slot, generation, cause: format!("its child process {cause}") });
+        }
     }
 }
 

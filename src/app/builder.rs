@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use super::backend::{Backend, OpenBackend};
 use super::control::{CustomCommands, Settings};
+use super::defaults::warn_of_unknown_tasks;
+use super::downloads::DownloadLocation;
 use super::handle::{Celeriac, CeleriacInner};
 use super::listener::RuntimeListener;
+use super::persistent;
 use super::revocation_orders;
 use super::routing::Routing;
 use super::schedule;
 use super::start_error::StartError;
+use super::takeover::when_free;
 use super::variables::Taken;
 use crate::actors::progress::ActorProgressHub;
 use crate::actors::root::Tree;
@@ -24,13 +28,16 @@ use crate::broker::amqp::{AmqpBroker, AmqpOptions};
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Broker, BrokerListener, EmbeddedBroker, GuardedBroker, MemoryBroker, SplitBroker};
 use crate::catalogue::{Catalogue, QueueRow};
+use crate::commit_table::CommitTable;
+use crate::core::calendar::Zone;
 use crate::runtime::hooks::ProgramHooks;
+use crate::runtime::keep_failed::KeepFailed;
 use crate::runtime::progress::ProgressHub;
 use crate::runtime::{MAX_RESULT_SIZE, Runtime};
-use crate::store::{Address, EmbeddedStore, GuardedStore, MemoryStore, Payloads, Store};
+use crate::store::{EmbeddedStore, GuardedStore, MemoryStore, Store};
 use crate::task::canvas::CanvasLimits;
 use crate::task::registry::Registry;
-use crate::task::{DataMap, Dispatcher, Periodic, SourcePoller, TaskDefaults};
+use crate::task::{DataMap, Dispatcher, Layer, Periodic, SourcePoller, TaskDefaults};
 
 /// How long a publish may wait for RabbitMQ if the message can go to an outbox instead.
 #[cfg(feature = "amqp")]
@@ -43,13 +50,6 @@ pub(super) enum Transport {
     #[cfg(feature = "amqp")]
     Amqp(String),
     Given(Arc<dyn Broker>, Arc<dyn Store>),
-}
-
-/// Where downloads are kept, if not in the default place.
-enum DownloadLocation {
-    Address(String),
-    Directory(PathBuf),
-    Store(Arc<dyn object_store::ObjectStore>),
 }
 
 /// Puts a runtime together. [`Celeriac::builder`] returns one with the defaults.
@@ -69,7 +69,8 @@ pub struct Builder {
     pub(super) keeping: Transport,
     pub(super) backend: Option<Backend>,
     track_started: bool,
-    embedded: EmbeddedOptions,
+    track_sent: bool,
+    pub(super) embedded: EmbeddedOptions,
     #[cfg(feature = "amqp")]
     amqp: AmqpOptions,
     #[cfg(feature = "amqp")]
@@ -77,19 +78,24 @@ pub struct Builder {
     #[cfg(feature = "amqp")]
     outbox: Option<PathBuf>,
     max_message_size: usize,
-    max_result_size: usize,
+    pub(super) max_result_size: usize,
     limits: CanvasLimits,
     arbiters: usize,
     grace: Duration,
-    downloads: Option<DownloadLocation>,
+    pub(super) downloads: Option<DownloadLocation>,
     pub(super) hooks: ProgramHooks,
+    pub(super) layers: Vec<Box<dyn Layer>>,
     pub(super) commands: CustomCommands,
     pub(super) periodic: Vec<Periodic>,
     pollers: Vec<SourcePoller>,
+    commit_table: Option<Arc<dyn CommitTable>>,
     beat: Option<bool>,
     beat_lease: Option<Duration>,
     pub(super) data: DataMap,
-    defaults: TaskDefaults,
+    pub(super) defaults: TaskDefaults,
+    pub(super) zone: Option<Zone>,
+    /// How long the start waits for a directory that another process has.
+    pub(super) patience: Duration,
     /// A test has no actors: it does their work itself.
     pub(super) without_actors: bool,
     ca_certs: Option<PathBuf>,
@@ -106,6 +112,7 @@ impl Builder {
             keeping: Transport::Embedded(PathBuf::from("celeriac-data")),
             backend: None,
             track_started: false,
+            track_sent: false,
             embedded: EmbeddedOptions::default(),
             #[cfg(feature = "amqp")]
             amqp: AmqpOptions::default(),
@@ -120,13 +127,17 @@ impl Builder {
             grace: Duration::from_secs(30),
             downloads: None,
             hooks: ProgramHooks::default(),
+            layers: Vec::new(),
             commands: CustomCommands::default(),
             periodic: Vec::new(),
             pollers: Vec::new(),
+            commit_table: None,
             beat: None,
             beat_lease: None,
             data: DataMap::default(),
             defaults: TaskDefaults::default(),
+            zone: None,
+            patience: Duration::ZERO,
             without_actors: false,
             ca_certs: None,
             taken: Vec::new(),
@@ -174,6 +185,14 @@ impl Builder {
     /// or the store keeps notes, one poller of a name works at a time, in however many processes it is.
     pub fn poller(mut self, poller: SourcePoller) -> Self {
         self.pollers.push(poller);
+        self
+    }
+
+    /// Forwards the calls of [`delay_on_commit`](crate::Signature::delay_on_commit) from this table of the program's
+    /// database to the broker, when their transactions have committed. Of several processes with one table, one at a time
+    /// forwards. A program that only writes into the table does not need this.
+    pub fn commit_table(mut self, table: impl CommitTable) -> Self {
+        self.commit_table = Some(Arc::new(table));
         self
     }
 
@@ -279,17 +298,14 @@ impl Builder {
         self
     }
 
-    /// Whether tasks that do not say it themselves are settled after their run. Celery's `task_acks_late`. Default
-    /// `true`. Serial tasks and tasks with a unique window always are.
-    pub fn acks_late(mut self, late: bool) -> Self {
-        self.defaults.acks_late = Some(late);
-        self
-    }
-
-    /// Whether errors of tasks that do not say it themselves are tried again. Default `true`. Celery says it for all
-    /// tasks with `task_annotations`.
-    pub fn autoretry(mut self, on: bool) -> Self {
-        self.defaults.autoretry = Some(on);
+    /// Whether Redis is told of each task when it is sent. On RabbitMQ, where nobody can look into a queue, an id that nobody
+    /// ever sent then has the state [`UNKNOWN`](crate::State::Unknown), and [`get`](crate::task::AsyncResult::get) says so at
+    /// once; else it looks like a task that waits, as for Celery. It costs a write to Redis for each task. All programs that send
+    /// tasks must do so: what a Python program has sent is unknown until it starts. Tasks that keep no result are not
+    /// told of. Default `false`. The brokers without a server know all their tasks, and results by rpc cannot do it: there it
+    /// changes nothing.
+    pub fn track_sent(mut self, track: bool) -> Self {
+        self.track_sent = track;
         self
     }
 
@@ -340,44 +356,31 @@ impl Builder {
         self
     }
 
-    /// Keeps the files that tasks make for their users in this directory. Default: `downloads` in the directory of
-    /// the embedded store, or memory if everything is there. Over another broker there is no default, and all
-    /// programs that run or serve the exports need the same place.
-    pub fn downloads_in(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.downloads = Some(DownloadLocation::Directory(dir.into()));
-        self
-    }
-
-    /// Keeps those files at a URL: `s3://bucket/prefix` (feature `s3`: S3, or a server with its protocol, found by
-    /// the variables that AWS's tools read, such as `AWS_ENDPOINT_URL` and `AWS_ACCESS_KEY_ID`) or
-    /// `file:///srv/exports`. [`start`](Self::start) refuses any other.
-    pub fn downloads_at(mut self, url: impl Into<String>) -> Self {
-        self.downloads = Some(DownloadLocation::Address(url.into()));
-        self
-    }
-
-    /// Keeps those files in any [`ObjectStore`](object_store::ObjectStore).
-    pub fn download_store(mut self, store: Arc<dyn object_store::ObjectStore>) -> Self {
-        self.downloads = Some(DownloadLocation::Store(store));
-        self
-    }
-
     /// Opens the parts and starts the actors. [`start`](Self::start) is this with what is said around it.
     pub(super) async fn assemble(self) -> Result<Celeriac, StartError> {
-        let registry = Registry::discover()?.with_defaults(self.defaults);
+        let registry = Registry::discover()?;
         let catalogue = self.read_catalogue()?;
+        let registry = registry.with_defaults(catalogue.defaults.clone());
+        let registry = registry.with_rate_limits(catalogue.rate_limits.clone());
+        warn_of_unknown_tasks(&catalogue, &registry);
         let beat = self.beat.or(catalogue.beat).unwrap_or(true);
         let environment = self.environment.as_deref();
         // Where no other program can run a task, a periodic entry of a task that is not here is a mistake.
         let runs_all = matches!(self.keeping, Transport::Embedded(..) | Transport::Memory);
-        let entries = schedule::collect(&catalogue.periodic, environment, &registry, runs_all)?;
+        let forgets = matches!(self.keeping, Transport::Memory);
+        let zone = catalogue.zone;
+        let entries = schedule::collect(&catalogue.periodic, environment, zone, &registry, runs_all)?;
+        for row in catalogue.queues.iter().filter(|_| !self.without_actors) {
+            if let Some(problem) = crate::runtime::children::impossible(row) {
+                return Err(StartError::Processes { queue: row.name.clone(), problem });
+            }
+        }
         let mut routing = Routing::new(catalogue, &registry);
         routing.check_broadcasts(&registry)?;
         // A test runs some of the tasks of its program: a task that it does not run may go without its data.
         let runs_here = !self.without_actors && routing.catalogue().queues.iter().any(|row| row.served);
         if let Some((task, data)) = registry.lacks(&self.data).filter(|_| runs_here) {
-            let (name, location) = (task.name, task.location);
-            return Err(StartError::DataNotGiven { task: name, location, data: data.type_name() });
+            return Err(StartError::data_not_given(task, data));
         }
         #[cfg_attr(not(feature = "amqp"), allow(unused_mut))]
         let mut rabbitmq: Option<String> = None;
@@ -387,8 +390,11 @@ impl Builder {
         }
         #[cfg(feature = "amqp")]
         let mut outbox = None;
+        if let Some(table) = &self.commit_table {
+            table.open().await.map_err(StartError::CommitTable)?;
+        }
         let payloads = self.payloads()?;
-        let settings = self.settings(beat);
+        let settings = self.settings(beat, routing.catalogue());
         let commands = self.commands.checked()?;
         #[cfg(all(feature = "amqp", feature = "redis"))]
         let mut lane_limit = None;
@@ -417,7 +423,11 @@ impl Builder {
             }
             Transport::Embedded(dir) => {
                 let options = EmbeddedOptions { max_chord_size: self.limits.bytes, ..self.embedded.clone() };
-                let broker = blocking::unblock(move || EmbeddedBroker::open(dir, options)).await?;
+                let open = || {
+                    let (dir, options) = (dir.clone(), options.clone());
+                    blocking::unblock(move || EmbeddedBroker::open(dir, options))
+                };
+                let broker = when_free(self.patience, open).await?;
                 (Arc::new(broker.clone()), Arc::new(EmbeddedStore::new(broker)))
             }
         };
@@ -439,15 +449,23 @@ impl Builder {
         #[cfg(feature = "amqp")]
         let broker = match outbox {
             Some(dir) => {
-                let front = OutboxBroker::open(broker, Arc::clone(&store), dir, self.embedded).await?;
-                Arc::new(front) as Arc<dyn Broker>
+                let open = || {
+                    let (broker, store) = (Arc::clone(&broker), Arc::clone(&store));
+                    OutboxBroker::open(broker, store, dir.clone(), self.embedded.clone())
+                };
+                Arc::new(when_free(self.patience, open).await?) as Arc<dyn Broker>
             }
             None => broker,
         };
+        let knows_all = broker.facts().knows_all;
+        let marks_sent = self.track_sent && !knows_all && store.is_shared() && store.reply_to().is_none();
         // The outermost layer: it settles through the store whatever the layers below deliver.
         let broker = match broker.results() {
             Some(_) if !apart => broker,
-            _ => Arc::new(SplitBroker::open(broker, Arc::clone(&store))?) as Arc<dyn Broker>,
+            _ => {
+                let split = SplitBroker::open(broker, Arc::clone(&store))?;
+                Arc::new(split.marking_sent(marks_sent)) as Arc<dyn Broker>
+            }
         };
         // Before the actors are built, so that a queue which still has tasks gets one, whatever the catalogue says.
         for queue in broker.queues().await? {
@@ -480,8 +498,11 @@ impl Builder {
         });
         let mut runtime = Runtime::new(broker, store, dispatcher);
         runtime.track_started = self.track_started;
+        runtime.marks_sent = marks_sent;
         runtime.max_result_size = self.max_result_size;
+        runtime.keep_failed = KeepFailed::of(&routing.catalogue().queues);
         runtime.hooks = self.hooks;
+        runtime.layers = self.layers.into();
         runtime.payloads = Arc::new(payloads);
         runtime.data = Arc::new(self.data);
         let progress_hub = Arc::new(ActorProgressHub::default());
@@ -499,22 +520,25 @@ impl Builder {
             None
         } else {
             let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
-            let tree = Tree::start(Arc::clone(&runtime), progress_hub, rows, self.arbiters)
+            let queues = persistent::begin(&runtime, rows).await?;
+            let tree = Tree::start(Arc::clone(&runtime), progress_hub, queues, self.arbiters)
                 .map_err(StartError::System)?;
             listener.grown(tree.queues.clone());
             Some(tree)
         };
         let mut inner = CeleriacInner::new(runtime, routing, tree, self.grace);
+        inner.forgets = forgets;
         inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
         inner.control.settings = settings;
         inner.control.commands = commands;
-        let celeriac = Celeriac::started(inner, beat.then_some(entries), self.pollers).await?;
+        let celeriac =
+            Celeriac::started(inner, beat.then_some(entries), self.pollers, self.commit_table).await?;
         listener.attend(Arc::downgrade(&celeriac.inner));
         Ok(celeriac)
     }
 
     /// What operators may want to know of this program.
-    fn settings(&self, beat: bool) -> Settings {
+    fn settings(&self, beat: bool, catalogue: &Catalogue) -> Settings {
         #[cfg(feature = "amqp")]
         let outbox = self.outbox.is_some();
         #[cfg(feature = "amqp")]
@@ -524,7 +548,8 @@ impl Builder {
         Settings {
             result_backend: self.backend.as_ref().map(Backend::address),
             task_track_started: self.track_started,
-            task_acks_late: self.defaults.acks_late.unwrap_or(true),
+            of_tasks: catalogue.defaults.clone(),
+            zone: catalogue.zone.unwrap_or_default(),
             beat,
             environment: self.environment.clone(),
             shutdown_grace: self.grace,
@@ -533,25 +558,5 @@ impl Builder {
             outbox,
             of_broker,
         }
-    }
-
-    fn payloads(&self) -> Result<Payloads, StartError> {
-        // In a store of its own, no other program makes downloads.
-        let alone = matches!(self.keeping, Transport::Embedded(..) | Transport::Memory);
-        let reserve = self.embedded.min_free_space / 2;
-        Ok(match (&self.downloads, &self.keeping) {
-            (Some(DownloadLocation::Address(url)), _) => {
-                match Address::open(url).map_err(StartError::Downloads)? {
-                    Address::Directory(dir) => Payloads::in_directory(dir, 0, alone),
-                    Address::Objects(objects) => Payloads::given(objects, alone),
-                }
-            }
-            (Some(DownloadLocation::Store(store)), _) => Payloads::given(Arc::clone(store), alone),
-            (Some(DownloadLocation::Directory(dir)), _) => Payloads::in_directory(dir.clone(), 0, alone),
-            (None, Transport::Embedded(dir)) => Payloads::in_directory(dir.join("downloads"), reserve, alone),
-            (None, Transport::Memory) => Payloads::in_memory(),
-            (None, _) if self.without_actors => Payloads::in_memory(),
-            (None, _) => Payloads::nowhere(),
-        })
     }
 }

@@ -17,12 +17,13 @@ use crate::actors::beat::TickPublisher;
 use crate::actors::queue::Revoked;
 use crate::broker::{BrokerError, MessageLocation, Remains, Removal};
 use crate::runtime::enqueue::Unsent;
+use crate::store::sent_marks::{marks_of, write_marks};
 use crate::store::{self, GroupResult, StoreError};
 use crate::task::canvas::Promise;
 use crate::task::clock::now;
 use crate::task::{
-    BadId, CanvasPlan, Client, EnqueueError, GetError, HandedOver, Judge, Message, NewTask, RawSignature,
-    Receipt, State, TaskId, TaskResult, TrackedState, Verdict, check_id,
+    BadId, CanvasPlan, Client, Durability, EnqueueError, GetError, HandedOver, Judge, Message, NewTask,
+    RawSignature, Receipt, State, TaskId, TaskResult, TrackedState, Verdict, check_id,
 };
 
 /// How often a task is looked for that neither the broker nor a queue has. A task that is acknowledged before its
@@ -32,6 +33,13 @@ const LOOKS: u32 = 3;
 const MOVING: Duration = Duration::from_millis(1);
 
 impl CeleriacInner {
+    /// Whether a call is refused because of a shutdown. While a server beside the runtime answers its last requests, only
+    /// such calls are that would be gone with the program.
+    fn refuses(&self, durability: Durability) -> bool {
+        let lasts = durability == Durability::Disk && !self.forgets;
+        self.refusing.load(Ordering::Acquire) || (!lasts && self.closing.load(Ordering::Acquire))
+    }
+
     /// The state of a task that is not over, and whether its result will be kept. `None`: nobody has the task.
     async fn unfinished(&self, id: &TaskId) -> Result<Option<(State, bool)>, GetError> {
         if !id.is_usable() {
@@ -50,8 +58,9 @@ impl CeleriacInner {
                 }
                 // Only a task that is acknowledged before its run can be in a queue without the broker knowing it.
                 None => match self.queues.look(id, None).await {
-                    // Another program may have the task. Celery says PENDING of every id that it does not know.
-                    None if !self.runtime.broker.facts().knows_all => {
+                    // Another program may have the task. Celery says PENDING of every id that it does not know. Where the
+                    // store is told of each task that is sent, it knows better.
+                    None if !self.runtime.broker.facts().knows_all && !self.runtime.marks_sent => {
                         return Ok(Some((State::Pending, true)));
                     }
                     None => {}
@@ -153,20 +162,30 @@ fn unreadable<E: Into<StoreError>>(id: &TaskId) -> impl FnOnce(E) -> GetError {
 #[async_trait]
 impl Client for CeleriacInner {
     async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError> {
-        if self.closing.load(Ordering::Acquire) {
+        if self.refuses(call.options.durability) {
             return Err(EnqueueError::ShuttingDown);
         }
         let unique = call.id.is_some();
         self.runtime.enqueue(call, unique).await
     }
 
+    fn check(&self, call: &NewTask) -> Result<(), EnqueueError> {
+        self.runtime.dispatcher.message(call.clone()).map(drop)
+    }
+
     async fn launch(&self, canvas: RawSignature) -> Result<Promise, EnqueueError> {
-        if self.closing.load(Ordering::Acquire) {
+        if self.refuses(Durability::Disk) {
             return Err(EnqueueError::ShuttingDown);
         }
         let CanvasPlan { messages, sizes, promise, unique } = self.runtime.dispatcher.plan_canvas(canvas)?;
+        if messages.iter().any(|message| self.refuses(message.durability)) {
+            return Err(EnqueueError::ShuttingDown);
+        }
         let unsent: Vec<_> = messages.iter().map(|message| self.runtime.unsent(&message.headers)).collect();
         let sent = self.runtime.to_tell(&messages);
+        if self.runtime.marks_sent {
+            write_marks(&*self.runtime.store, marks_of(&messages)).await;
+        }
         self.runtime.results()?.publish_canvas(messages, sizes, unique).await?;
         self.runtime.tell_sent(sent);
         unsent.into_iter().for_each(Unsent::sent);
@@ -184,6 +203,9 @@ impl Client for CeleriacInner {
         let (group, departure) = self.runtime.dispatcher.plan_chord_member(member, canvas, nth)?;
         let CanvasPlan { messages, sizes, promise, .. } = departure;
         let told = self.runtime.to_tell(&messages);
+        if self.runtime.marks_sent {
+            write_marks(&*self.runtime.store, marks_of(&messages)).await;
+        }
         let sent = self.runtime.results()?.publish_chord_member(messages, sizes, &group, &promise.id).await;
         match sent {
             Ok(()) => {

@@ -1,5 +1,6 @@
 //! The handle on a started runtime, with the operator's levers on queues, dead letters and permits. The levers
-//! on lanes, beat and source pollers are in `lanes.rs`, `beat.rs` and `source_pollers.rs`.
+//! on failed tasks, tasks that are not over, lanes, beat, source pollers and the commit table are in `failed.rs`,
+//! `unfinished.rs`, `lanes.rs`, `beat.rs`, `source_pollers.rs` and `commit_table.rs`.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
@@ -11,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use super::beat::BeatHandle;
 use super::builder::Builder;
 use super::control::ControlState;
+use super::persistent::forget_pause;
 use super::replies::Replies;
 use super::routing::Routing;
-use super::shutdown::{self, ShutdownReport};
 use super::start_error::StartError;
 use crate::actors::beat::{BeatParts, LEASE, TickPublisher};
+use crate::actors::commit_forwarder::CommitForwarderParts;
 use crate::actors::queue::{BrokerBacklog, Steer};
 use crate::actors::queues::Queues;
 use crate::actors::root::Tree;
@@ -23,7 +25,8 @@ use crate::actors::serial::Serials;
 use crate::actors::source_poller::PollerParts;
 use crate::actors::{EntryOrigin, QueueStatus, RunningTask};
 use crate::broker::{BrokerError, DeadLetter};
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, QueueRow};
+use crate::commit_table::CommitTable;
 use crate::runtime::Runtime;
 use crate::store::{StoreError, groups};
 use crate::task::canvas::CanvasResult;
@@ -59,12 +62,19 @@ pub struct Celeriac {
 /// What all clones of a handle share.
 pub(super) struct CeleriacInner {
     pub(super) runtime: Arc<Runtime>,
-    routing: Arc<Routing>,
+    pub(super) routing: Arc<Routing>,
     pub(super) queues: Queues,
     pub(super) serials: Arc<Serials>,
     pub(super) tree: Mutex<Option<Tree>>,
     pub(super) grace: Duration,
+    /// Whether a shutdown has begun.
     pub(super) closing: AtomicBool,
+    /// Whether nothing is enqueued any more. It comes after `closing` if a server beside the runtime still answers.
+    pub(super) refusing: AtomicBool,
+    /// Whether what is accepted lasts no longer than the program, so that it is refused as soon as the end begins.
+    pub(super) forgets: bool,
+    /// Cancelled at the beginning of the shutdown, for those who would hold it up.
+    pub(super) ending: CancellationToken,
     /// Cancelled at the end of the shutdown, for those who still wait for results.
     pub(super) closed: CancellationToken,
     /// The statuses that Soil has just computed.
@@ -72,6 +82,8 @@ pub(super) struct CeleriacInner {
     /// Beat; empty if it is switched off here.
     pub(super) beat: OnceLock<Arc<BeatParts>>,
     pub(super) pollers: OnceLock<Vec<Arc<PollerParts>>>,
+    /// The forwarder of the commit table; empty if there is none.
+    pub(super) forwarder: OnceLock<Arc<CommitForwarderParts>>,
     pub(super) beat_lease: Duration,
     pub(super) control: ControlState,
     /// The client that answers in this one's place, if this is the runtime of a test.
@@ -126,6 +138,19 @@ pub enum ControlError {
     /// The arguments of a command of remote control are no object.
     #[error("a command of remote control takes an object with its arguments by name, or null, not `{0}`")]
     Arguments(String),
+    /// Nobody keeps here what is to hold after a restart.
+    #[error(
+        "nothing here keeps what is to hold after a restart: RabbitMQ keeps no notes, so keep results in Redis (`.result_backend(\"redis://…\")`); the lever was moved for now"
+    )]
+    NothingKept,
+    /// The broker lacks an ability.
+    #[error("the broker `{broker}` cannot {what}")]
+    NoAbility {
+        /// The broker's name.
+        broker: &'static str,
+        /// What it cannot do.
+        what: &'static str,
+    },
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
     NoWorkers,
@@ -145,12 +170,13 @@ impl Celeriac {
         Builder::new()
     }
 
-    /// Makes the handle when all parts are there: it registers the client, then starts the queues, beat and the source
-    /// pollers. `entries` are the periodic entries that fire here; `None`: beat is off.
+    /// Makes the handle when all parts are there: it registers the client, then starts the queues, beat, the source pollers
+    /// and the forwarder. `entries` are the periodic entries that fire here; `None`: beat is off.
     pub(super) async fn started(
         inner: CeleriacInner,
         entries: Option<Vec<(Periodic, EntryOrigin)>>,
         pollers: Vec<SourcePoller>,
+        commit_table: Option<Arc<dyn CommitTable>>,
     ) -> Result<Self, StartError> {
         let inner = Arc::new(inner);
         let celeriac = Self { inner };
@@ -171,6 +197,9 @@ impl Celeriac {
             celeriac.inner.start_beat(entries).await;
         }
         celeriac.inner.start_pollers(pollers).await;
+        if let Some(table) = commit_table {
+            celeriac.inner.start_forwarder(table).await;
+        }
         Ok(celeriac)
     }
 
@@ -267,7 +296,7 @@ impl Celeriac {
             let waiting = BrokerBacklog::in_broker(&*self.inner.runtime.broker, &row.name).await?;
             return Ok(QueueStatus::without_actors(row, waiting, now()));
         }
-        let name = self.find(name)?;
+        let name = &self.find(name)?.name;
         if !self.inner.queues.has(name) {
             return Err(ControlError::NotAnswering(name.to_owned()));
         }
@@ -304,7 +333,7 @@ impl Celeriac {
     }
 
     /// Pauses a queue: nothing more starts in it, and runs go on. The pause lasts until [`resume`](Self::resume) or
-    /// a restart of the program.
+    /// a restart of the program; [`persistent`](Self::persistent) pauses for longer.
     ///
     /// # Errors
     /// There is no such queue, or it does not answer.
@@ -312,16 +341,18 @@ impl Celeriac {
         self.steer(queue, Steer::Pause).await
     }
 
-    /// Ends the pause of a queue.
+    /// Ends the pause of a queue, also one that was to hold after a restart.
     ///
     /// # Errors
-    /// There is no such queue, or it does not answer.
+    /// There is no such queue, or it does not answer. Or it goes on, and the note that pauses it after a restart cannot be
+    /// deleted.
     pub async fn resume(&self, queue: &str) -> Result<(), ControlError> {
-        self.steer(queue, Steer::Resume).await
+        self.steer(queue, Steer::Resume).await?;
+        Ok(forget_pause(self.runtime(), &self.find(queue)?.name).await?)
     }
 
     /// Sets the number of workers of a queue. With fewer than before, the runs go on, and nothing starts until they
-    /// fit.
+    /// fit. It lasts until a restart of the program; [`persistent`](Self::persistent) resizes for longer.
     ///
     /// # Errors
     /// There is no such queue, it does not answer, or `workers` is 0.
@@ -337,7 +368,7 @@ impl Celeriac {
         if let Some(row) = self.row_in_test(queue) {
             return Err(ControlError::InTest(row.name.clone()));
         }
-        let name = self.find(queue)?;
+        let name = &self.find(queue)?.name;
         match self.inner.queues.steer(name, steer).await {
             true => Ok(()),
             false => Err(ControlError::NotAnswering(name.to_owned())),
@@ -359,8 +390,8 @@ impl Celeriac {
         self.is_in_test().then(|| self.catalogue().queue(queue)).flatten().filter(|row| row.served)
     }
 
-    /// The physical name of a queue that is served here.
-    fn find(&self, queue: &str) -> Result<&str, ControlError> {
+    /// The row of a queue that is served here.
+    pub(super) fn find(&self, queue: &str) -> Result<&QueueRow, ControlError> {
         let Some(row) = self.catalogue().queue(queue) else {
             let known: Vec<_> = self.catalogue().queues.iter().map(|row| row.name.as_str()).collect();
             return Err(ControlError::UnknownQueue { queue: queue.to_owned(), known: known.join(", ") });
@@ -368,7 +399,7 @@ impl Celeriac {
         if !row.served {
             return Err(ControlError::ServedElsewhere(row.name.clone()));
         }
-        Ok(&row.name)
+        Ok(row)
     }
 
     /// The dead letters, oldest first, at most `limit`.
@@ -428,56 +459,6 @@ impl Celeriac {
         self.inner.runtime.sweep_payloads().await?;
         Ok(swept)
     }
-
-    /// Shuts the runtime down within its grace (see [`Builder::shutdown_grace`]): it takes nothing new, starts
-    /// nothing more, waits for what runs, tells it to end when the grace is nearly over, and hands back what is
-    /// left. No attempt is counted for that. A second call waits for nothing and reports nothing.
-    ///
-    /// # Errors
-    /// It is not known whether what was settled last is safe; if it is not, those tasks run again.
-    pub async fn shutdown(&self) -> Result<ShutdownReport, BrokerError> {
-        let grace = self.inner.grace;
-        self.shutdown_within(grace).await
-    }
-
-    /// Shuts the runtime down as [`shutdown`](Self::shutdown) does, but within another grace.
-    ///
-    /// # Errors
-    /// It is not known whether what was settled last is safe; if it is not, those tasks run again.
-    pub async fn shutdown_within(&self, grace: Duration) -> Result<ShutdownReport, BrokerError> {
-        let report = match shutdown::run(&self.inner, grace).await {
-            // Another call shuts down, and is perhaps not done yet.
-            Ok(None) => return Ok(ShutdownReport::default()),
-            Ok(Some(report)) => Ok(report),
-            Err(error) => Err(error),
-        };
-        // The client goes last: a task that still runs and enqueues another one must hear that the runtime shuts
-        // down.
-        task::uninstall(&self.client());
-        report
-    }
-
-    /// Waits for SIGTERM, SIGINT or Ctrl-C, or until somebody asks for the end by remote control (`celery control
-    /// shutdown`), then shuts down.
-    ///
-    /// # Errors
-    /// Signals cannot be waited for, or the shutdown fails as in [`shutdown`](Self::shutdown).
-    pub async fn run_until_signal(&self) -> Result<ShutdownReport, BrokerError> {
-        tokio::select! {
-            signal = shutdown::signal() => {
-                signal.map_err(|e| BrokerError::io_because(format!("signals cannot be waited for: {e}"), e))?;
-            }
-            () = self.shutdown_requested() => {}
-        }
-        self.shutdown().await
-    }
-
-    /// Completes when somebody asks for the end of the program by remote control: Celery's `shutdown`. A program that
-    /// does not call [`run_until_signal`](Self::run_until_signal) waits for it here, and then ends itself and
-    /// [shuts down](Self::shutdown). While nobody waits, whoever asks is told so.
-    pub async fn shutdown_requested(&self) {
-        self.inner.control.shutdown.asked().await;
-    }
 }
 
 impl CeleriacInner {
@@ -495,10 +476,14 @@ impl CeleriacInner {
             tree: Mutex::new(tree),
             grace,
             closing: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
+            forgets: false,
+            ending: CancellationToken::new(),
             closed: CancellationToken::new(),
             status_cache: Arc::default(),
             beat: OnceLock::new(),
             pollers: OnceLock::new(),
+            forwarder: OnceLock::new(),
             beat_lease: LEASE,
             control: ControlState::default(),
             #[cfg(feature = "testing")]
@@ -527,6 +512,15 @@ impl CeleriacInner {
         });
         let parts = self.pollers.get_or_init(|| parts.collect()).clone();
         let started = self.with_tree(|tree| tree.start_pollers(parts));
+        if let Some(started) = started {
+            started.await;
+        }
+    }
+
+    async fn start_forwarder(&self, table: Arc<dyn CommitTable>) {
+        let parts = Arc::new(CommitForwarderParts::new(Arc::clone(&self.runtime), table));
+        let parts = Arc::clone(self.forwarder.get_or_init(|| parts));
+        let started = self.with_tree(|tree| tree.start_forwarder(parts));
         if let Some(started) = started {
             started.await;
         }

@@ -1,7 +1,7 @@
 //! The hooks that a program sets for all of its tasks, its downloads and its workers.
 
 use super::builder::Builder;
-use crate::task::{Context, DownloadFacts, HookEvent};
+use crate::task::{Context, DownloadFacts, HookEvent, Message};
 
 /// Hooks for all tasks, where Celery has signals. The runtime calls them on the queue's event loop, also for blocking
 /// bodies, so they must be short and must not block. If one panics, the runtime logs it and the outcome stands; only a
@@ -56,9 +56,28 @@ impl Builder {
     }
 
     /// Sets a hook for each worker that starts, with its queue and slot. It must not block. If it panics, the
-    /// worker has died, and the queue's restart intensity decides what is done.
+    /// worker has died, and the queue's restart intensity decides what is done. In the process pool it is called in the
+    /// worker's child process.
     pub fn on_worker_start(mut self, hook: impl Fn(&str, usize) + Send + Sync + 'static) -> Self {
         self.hooks.on_worker_start = Some(Box::new(hook));
+        self
+    }
+
+    /// Asks the program about each task that has expired and is about to start: if the hook answers `true`, the task
+    /// runs all the same. CommCare HQ drops an export that is stale by the time of its turn, unless somebody has asked
+    /// for an e-mail meanwhile. The hook is called on the queue's event loop, so it must be short and must not block. If
+    /// it panics, the task is revoked.
+    ///
+    /// Over RabbitMQ, a task that keeps no result and that nothing follows from may be dropped by RabbitMQ itself when
+    /// it expires; nobody is asked about it.
+    ///
+    /// ```
+    /// use celeriac::Celeriac;
+    /// let builder = Celeriac::builder().exempt_from_expiry(|message| message.headers.0.contains_key("email_when_done"));
+    /// # let _ = builder;
+    /// ```
+    pub fn exempt_from_expiry(mut self, hook: impl Fn(&Message) -> bool + Send + Sync + 'static) -> Self {
+        self.hooks.exempt_from_expiry = Some(Box::new(hook));
         self
     }
 }

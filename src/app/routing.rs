@@ -118,6 +118,12 @@ impl Routing {
         Ok(())
     }
 
+    /// Whether a task of this program that is a plain `fn` goes to this queue, unless its call says otherwise.
+    pub(super) fn runs_plain_fn(&self, queue: &str, registry: &Registry) -> bool {
+        let is_plain = |name: &str| registry.get(name).is_some_and(|task| task.kind == TaskKind::Cpu);
+        self.tasks.iter().any(|(name, route)| route.queue == queue && is_plain(name))
+    }
+
     /// The catalogue in force, with the queues that were added because tasks need them.
     pub(super) fn catalogue(&self) -> &Catalogue {
         &self.catalogue

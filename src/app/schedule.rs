@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::actors::EntryOrigin;
-use crate::core::calendar::Schedule;
+use crate::core::calendar::{Schedule, Zone};
 use crate::core::did_you_mean;
 use crate::task::registry::Registry;
 use crate::task::{Periodic, PeriodicDefinition};
@@ -63,10 +63,12 @@ impl fmt::Display for ScheduleErrors {
 impl std::error::Error for ScheduleErrors {}
 
 /// The entries that fire in this environment. All entries are checked, whatever their environments. With `runs_all`
-/// no other program can run a task, so an entry of a task that is not in this program is a mistake.
+/// no other program can run a task, so an entry of a task that is not in this program is a mistake. `zone` is that of
+/// entries which state none.
 pub(super) fn collect(
     catalogue: &[Periodic],
     environment: Option<&str>,
+    zone: Option<Zone>,
     registry: &Registry,
     runs_all: bool,
 ) -> Result<Vec<(Periodic, EntryOrigin)>, ScheduleErrors> {
@@ -77,9 +79,10 @@ pub(super) fn collect(
             format!("it calls `{}`, and this program has no task of that name{hint}", entry.task)
         })
     };
-    let entries = collect_from(PeriodicDefinition::all(), catalogue, environment, |entry| {
+    let mut entries = collect_from(PeriodicDefinition::all(), catalogue, environment, |entry| {
         if runs_all { unknown(entry) } else { None }
     })?;
+    entries.iter_mut().for_each(|(entry, _)| entry.settle_zone(zone));
     for (entry, _) in &entries {
         if let Schedule::Crontab { crontab, .. } = &entry.schedule {
             for lint in crontab.lints() {

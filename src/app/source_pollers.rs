@@ -7,7 +7,7 @@ use super::handle::{Celeriac, ControlError};
 use super::replies::Replies;
 use crate::actors::PollerStatus;
 use crate::actors::source_poller::PollerParts;
-use crate::store::CompareAndSet;
+use crate::store::set_note;
 
 impl Celeriac {
     /// The statuses of this program's source pollers, in the order in which they were given to the builder. All are
@@ -64,17 +64,7 @@ impl Celeriac {
     async fn set_paused(&self, name: &str, value: Option<&str>) -> Result<(), ControlError> {
         let parts = self.find_poller(name)?;
         let (key, notes) = (parts.pause_key(), self.runtime().notes());
-        let value = value.map(str::to_owned);
-        loop {
-            let expected = notes.note(&key).await?;
-            if expected == value {
-                break;
-            }
-            let change = CompareAndSet { key: key.clone(), expected, value: value.clone() };
-            if notes.compare_and_set(change).await? {
-                break;
-            }
-        }
+        set_note(notes, key, value.map(str::to_owned)).await?;
         parts.stir();
         Ok(())
     }

@@ -6,8 +6,9 @@ use super::builder::{Builder, Transport};
 use super::handle::Celeriac;
 use super::schedule;
 use super::start_error::StartError;
+use super::takeover::WaitingCalls;
 use super::variables::{CATALOGUE, traced};
-use crate::catalogue::{Catalogue, CatalogueErrors, Pool};
+use crate::catalogue::{Catalogue, CatalogueErrors, Pool, QueueRow};
 use crate::core::Timestamp;
 use crate::task::clock::now;
 
@@ -21,11 +22,20 @@ const THREADS: (&str, usize) = ("BLOCKING_MAX_THREADS", 500);
 impl Builder {
     /// Starts the runtime on threads of its own, and makes it the one that `delay` uses.
     ///
+    /// In a child of a process pool it does not start, and never returns: see
+    /// [`serve_if_child`](Self::serve_if_child).
+    ///
     /// # Errors
     /// The catalogue or the schedule has mistakes (all are told at once), two tasks or source pollers have one
     /// name, or the broker or a store does not open. An error about what a variable of [`from_env`](Self::from_env) names
     /// says so.
     pub async fn start(self) -> Result<Celeriac, StartError> {
+        self.serve_if_child().await?.start_here().await
+    }
+
+    async fn start_here(self) -> Result<Celeriac, StartError> {
+        // Before anything is waited for: calls that come from now on find it.
+        let waiting = (!self.patience.is_zero() && !self.without_actors).then(WaitingCalls::open);
         let (in_force, place) = (self.variables_in_force(), self.place());
         if !self.without_actors && self.file.is_none() && Path::new(CUSTOMARY).is_file() {
             tracing::info!(
@@ -34,6 +44,9 @@ impl Builder {
             );
         }
         let celeriac = self.assemble().await.map_err(|error| traced(error, &in_force))?;
+        if let Some(waiting) = waiting {
+            waiting.answer(celeriac.client());
+        }
         // A test's runtime has no actors, and a test has no use for this.
         if celeriac.inner.tree.lock().is_some() {
             celeriac.tell_what_started(&place);
@@ -75,6 +88,8 @@ impl Builder {
         if let Some(environment) = environment {
             catalogue = catalogue.for_environment(environment)?;
         }
+        catalogue = catalogue.with_defaults(self.defaults.clone());
+        catalogue.zone = self.zone.or(catalogue.zone);
         catalogue.validate()?;
         Ok(catalogue)
     }
@@ -90,7 +105,9 @@ impl Celeriac {
         let tasks = self.inner.runtime.dispatcher.registry.names().len();
         let ticks = self.next_ticks(now()).join(", ");
         tracing::info!(target: "celeriac", version = env!("CARGO_PKG_VERSION"), place, queues, tasks, ticks, "started");
-        if let Some(text) = too_many_blocking_workers(catalogue) {
+        let registry = &self.inner.runtime.dispatcher.registry;
+        let blocks = |row: &QueueRow| self.inner.routing.runs_plain_fn(&row.name, registry);
+        if let Some(text) = beyond(catalogue, threads(), blocks) {
             tracing::warn!(target: "celeriac", "{text}");
         }
     }
@@ -108,19 +125,37 @@ impl Celeriac {
 }
 
 /// What is to be said if the queues of the pool `cpu` have more workers together than the process may have threads for
-/// them.
+/// them. Which queues of the pool `io` run a plain `fn`, which takes a thread there as well, a catalogue alone does not
+/// say; the start of a program knows.
+#[cfg(feature = "cli")]
 pub(crate) fn too_many_blocking_workers(catalogue: &Catalogue) -> Option<String> {
-    let (variable, default) = THREADS;
-    let stated = std::env::var(variable).ok().and_then(|text| text.parse().ok());
-    beyond(catalogue, stated.map_or(default, |threads: usize| threads.clamp(1, 10_000)))
+    beyond(catalogue, threads(), |_| false)
 }
 
-fn beyond(catalogue: &Catalogue, threads: usize) -> Option<String> {
-    let rows = catalogue.queues.iter().filter(|row| row.served && row.pool == Pool::Cpu);
-    let workers = rows.fold(0_usize, |sum, row| sum.saturating_add(row.workers));
+/// The most threads for blocking bodies in this process.
+fn threads() -> usize {
+    let (variable, default) = THREADS;
+    let stated = std::env::var(variable).ok().and_then(|text| text.parse().ok());
+    stated.map_or(default, |threads: usize| threads.clamp(1, 10_000))
+}
+
+/// What is to be said if so many threads are too few. `blocks` says of a queue of the pool `io` whether it runs a plain
+/// `fn`.
+fn beyond(catalogue: &Catalogue, threads: usize, blocks: impl Fn(&QueueRow) -> bool) -> Option<String> {
+    let workers_of = |counts: &dyn Fn(&QueueRow) -> bool| {
+        let rows = catalogue.queues.iter().filter(|row| row.served && counts(row));
+        rows.fold(0_usize, |sum, row| sum.saturating_add(row.workers))
+    };
+    let cpu = workers_of(&|row: &QueueRow| row.pool == Pool::Cpu);
+    let io = workers_of(&|row: &QueueRow| row.pool == Pool::Io && blocks(row));
+    let workers = cpu.saturating_add(io);
+    let queues = match io {
+        0 => "the queues of pool cpu".to_owned(),
+        _ => "the queues of pool cpu, and those of pool io that run a plain `fn`,".to_owned(),
+    };
     (workers > threads).then(|| {
         format!(
-            "the queues of pool cpu have {workers} workers together, and a process has at most {threads} threads for them: the rest of the workers hold tasks that do not begin; lower workers, or set {} in the environment (10000 at most)",
+            "{queues} have {workers} workers together, and a process has at most {threads} threads for them: the rest of the workers hold tasks that do not begin; lower workers, set {} in the environment (10000 at most), or set pool = \"process\", whose bodies take none of these threads",
             THREADS.0
         )
     })
@@ -129,19 +164,22 @@ fn beyond(catalogue: &Catalogue, threads: usize) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalogue::QueueRow;
 
     #[test]
     fn more_blocking_workers_than_threads_are_told() {
         let row = |name: &str, workers| QueueRow::new(name).with_workers(workers);
         let catalogue = Catalogue::new().with_queue(row("a", 300)).with_queue(row("b", 200));
-        assert_eq!(beyond(&catalogue, 500), None, "all of them have a thread");
+        let beyond = |catalogue: &Catalogue| beyond(catalogue, 500, |row| row.name == "plain");
+        assert_eq!(beyond(&catalogue), None, "all of them have a thread");
         let others = catalogue
             .clone()
             .with_queue(row("io", 1000).with_pool(Pool::Io))
+            .with_queue(row("processes", 1000).with_pool(Pool::Process))
             .with_queue(row("elsewhere", 1000).with_served(false));
-        assert_eq!(beyond(&others, 500), None, "these need no thread here");
-        let text = beyond(&catalogue.with_queue(row("c", 1)), 500).expect("one too many");
+        assert_eq!(beyond(&others), None, "these need no thread here");
+        let text = beyond(&others.with_queue(row("plain", 1).with_pool(Pool::Io))).expect("one too many");
+        assert!(text.contains("those of pool io that run a plain `fn`, have 501 workers"), "{text}");
+        let text = beyond(&catalogue.with_queue(row("c", 1))).expect("one too many");
         assert!(text.contains("501 workers") && text.contains("at most 500 threads"), "{text}");
         assert!(text.contains("BLOCKING_MAX_THREADS"), "{text}");
     }

@@ -4,7 +4,9 @@ use super::schedule::ScheduleErrors;
 use crate::broker::BrokerError;
 use crate::catalogue::CatalogueErrors;
 use crate::store::StoreError;
+use crate::task::CommitTableError;
 use crate::task::registry::DuplicateTask;
+use crate::task::{NeededData, TaskDefinition};
 
 /// Why a runtime did not start. The text says what to do.
 #[derive(thiserror::Error)]
@@ -30,6 +32,14 @@ pub enum StartError {
         location: &'static str,
         /// The type of the data.
         data: &'static str,
+    },
+    /// A queue cannot have the child processes that its row wants.
+    #[error("queue `{queue}` has pool = \"process\", but {problem}")]
+    Processes {
+        /// The name of the queue.
+        queue: String,
+        /// What is in the way, and what to do.
+        problem: &'static str,
     },
     /// The queue of a task is a broadcast, and the task needs one run.
     #[error(
@@ -69,6 +79,9 @@ pub enum StartError {
     /// The result store did not open.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The commit table cannot be used.
+    #[error(transparent)]
+    CommitTable(CommitTableError),
     /// The place for downloads cannot be used.
     #[error("{0}")]
     Downloads(String),
@@ -88,9 +101,21 @@ pub enum StartError {
         /// Why the runtime did not start.
         error: Box<StartError>,
     },
+    /// This process is a child of a process pool, and cannot reach the program that has started it.
+    #[error(
+        "this process is a child of a process pool, and cannot serve the program that has started it: {0}"
+    )]
+    Child(std::io::Error),
     /// A thread of the actors could not be started, or the queues did not come up.
     #[error("the actor system did not start: {0}")]
     System(std::io::Error),
 }
 
 crate::core::debug_as_display!(StartError);
+
+impl StartError {
+    /// The error of a task that takes data which the program did not give.
+    pub(super) fn data_not_given(task: &'static TaskDefinition, data: &NeededData) -> Self {
+        Self::DataNotGiven { task: task.name, location: task.location, data: data.type_name() }
+    }
+}

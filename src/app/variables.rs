@@ -1,14 +1,17 @@
-//! The environment variables that say where a program's tasks are. The builder takes them when it is asked to, and the
-//! command line reads those of the broker and the result backend, under the same names.
+//! The environment variables that say where a program's tasks are, and what holds for all of them. The builder takes them
+//! when it is asked to, and the command line reads those of the broker and the result backend, under the same names.
 
 use std::ffi::OsString;
 use std::path::Path;
+use std::time::Duration;
 
 use super::backend::{Backend, unknown};
 use super::builder::{Builder, Transport};
 use super::start_error::StartError;
-use crate::catalogue::Problem;
+use crate::catalogue::{Problem, parse_span};
 use crate::core::address::shown;
+use crate::core::calendar::Zone;
+use crate::task::TaskDefaults;
 
 /// The address of the broker.
 pub(crate) const BROKER: &str = "CELERIAC_BROKER";
@@ -20,6 +23,17 @@ pub(crate) const DIRECTORY: &str = "CELERIAC_DIRECTORY";
 pub(crate) const CATALOGUE: &str = "CELERIAC_CATALOGUE";
 /// The environment of the catalogue.
 pub(crate) const ENVIRONMENT: &str = "CELERIAC_ENVIRONMENT";
+
+/// The soft time limit of tasks that state none.
+const SOFT_TIME_LIMIT: &str = "CELERIAC_SOFT_TIME_LIMIT";
+/// The hard time limit of tasks that state none.
+const TIME_LIMIT: &str = "CELERIAC_TIME_LIMIT";
+/// How often a failed attempt is tried again, of tasks that do not say it.
+const MAX_RETRIES: &str = "CELERIAC_MAX_RETRIES";
+/// How long results are kept, of tasks that do not say it.
+const RESULT_EXPIRES: &str = "CELERIAC_RESULT_EXPIRES";
+/// The zone of periodic entries that state none.
+const ZONE: &str = "CELERIAC_ZONE";
 
 /// A variable that was taken, with its value.
 pub(super) type Taken = (&'static str, String);
@@ -36,6 +50,9 @@ impl Builder {
     /// | `CELERIAC_RESULT_BACKEND` | [`result_backend`](Self::result_backend) |
     /// | `CELERIAC_CATALOGUE` | [`catalogue_file`](Self::catalogue_file) |
     /// | `CELERIAC_ENVIRONMENT` | [`environment`](Self::environment) |
+    /// | `CELERIAC_SOFT_TIME_LIMIT`, `CELERIAC_TIME_LIMIT` | the limits of [`defaults`](Self::defaults): `2d`, `90s` |
+    /// | `CELERIAC_MAX_RETRIES`, `CELERIAC_RESULT_EXPIRES` | those of [`defaults`](Self::defaults): `5`, `12h` |
+    /// | `CELERIAC_ZONE` | [`zone`](Self::zone): `Asia/Kolkata` |
     ///
     /// A variable that is empty counts as not set.
     ///
@@ -102,6 +119,25 @@ impl Builder {
             self = self.environment(&environment);
             taken.push((ENVIRONMENT, environment));
         }
+        let mut defaults = TaskDefaults::default();
+        for (variable, limit) in [
+            (SOFT_TIME_LIMIT, &mut defaults.soft_time_limit),
+            (TIME_LIMIT, &mut defaults.time_limit),
+            (RESULT_EXPIRES, &mut defaults.result_expires),
+        ] {
+            *limit = text(variable)?.map(|value| span(variable, &value)).transpose()?;
+        }
+        let retries = |value: String| {
+            value
+                .parse::<u32>()
+                .map_err(|_| wrong(MAX_RETRIES, format!("`{value}` is no whole number such as 5")))
+        };
+        defaults.max_retries = text(MAX_RETRIES)?.map(retries).transpose()?;
+        self = self.defaults(defaults);
+        if let Some(zone) = text(ZONE)? {
+            let zone = zone.parse::<Zone>().map_err(|error| wrong(ZONE, error.to_string()))?;
+            self = self.zone(zone);
+        }
         self.taken = taken;
         Ok(self)
     }
@@ -144,6 +180,15 @@ impl Builder {
         };
         self.taken.iter().filter(holds).map(|(variable, _)| *variable).collect()
     }
+}
+
+fn span(variable: &'static str, value: &str) -> Result<Duration, StartError> {
+    parse_span(value).filter(|span| !span.is_zero()).ok_or_else(|| {
+        wrong(
+            variable,
+            format!("`{value}` is no duration above zero; write one such as `90s`, `15m` or `2d`"),
+        )
+    })
 }
 
 fn wrong(variable: &'static str, problem: String) -> StartError {
@@ -208,6 +253,35 @@ mod tests {
             of(&[(BROKER, "AMQPS://rabbit/hq")]),
             Ok(Builder { keeping: Transport::Amqp(_), .. })
         ));
+    }
+
+    #[test]
+    fn defaults_of_tasks_are_taken_and_win_over_what_the_code_said_before() {
+        let mut before = TaskDefaults::default();
+        (before.max_retries, before.autoretry) = (Some(1), Some(false));
+        let variables = [
+            (SOFT_TIME_LIMIT, "2d"),
+            (TIME_LIMIT, "2d1h"),
+            (MAX_RETRIES, "5"),
+            (RESULT_EXPIRES, "12h"),
+            (ZONE, "Asia/Kolkata"),
+        ];
+        let builder = after(Celeriac::builder().defaults(before), &variables).expect("valid");
+        let hour = |hours: u64| Some(Duration::from_secs(hours * 3600));
+        let defaults = &builder.defaults;
+        assert_eq!((defaults.soft_time_limit, defaults.time_limit), (hour(48), hour(49)));
+        assert_eq!((defaults.max_retries, defaults.result_expires), (Some(5), hour(12)));
+        assert_eq!(defaults.autoretry, Some(false));
+        assert_eq!(builder.zone.map(|zone| zone.to_string()).as_deref(), Some("Asia/Kolkata"));
+        for (variable, value, part) in [
+            (TIME_LIMIT, "2 days", "`2 days` is no duration"),
+            (SOFT_TIME_LIMIT, "0s", "above zero"),
+            (MAX_RETRIES, "-1", "`-1` is no whole number"),
+            (ZONE, "Asia/Calcuta", "did you mean `Asia/Calcutta`?"),
+        ] {
+            let error = of(&[(variable, value)]).err().expect("an error").to_string();
+            assert!(error.starts_with(variable) && error.contains(part), "{error}");
+        }
     }
 
     #[test]

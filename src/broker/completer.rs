@@ -13,11 +13,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use super::failed::keep_for_sure;
 use super::{
-    Broker, BrokerError, ChordEnd, FollowUps, Remains, Settle, UniqueWindows, copies, dead_letter,
-    refusal_reason, refused_result,
+    Broker, BrokerError, ChordEnd, FailedTasks, FollowUps, Remains, Retried, Settle, TaskEdit, TaskFilter,
+    UniqueWindows, copies, dead_letter, refusal_reason, refused_result,
 };
 use crate::core::Backoff;
+use crate::store::sent_marks::{mark, marks_of, write_marks};
 use crate::store::{self, ChordJoin, ChordPart, ChordSize, Store, StoreError};
 use crate::task::{Message, State, TaskId, TaskResult};
 
@@ -62,6 +64,8 @@ pub(crate) struct Completer<'a> {
     pub(crate) store: &'a dyn Store,
     /// Where the follow-ups are published.
     pub(crate) broker: &'a dyn Broker,
+    /// Whether the store is told of each task that is sent.
+    pub(crate) marks_sent: bool,
     /// Keeps the unique windows, which end with their tasks.
     pub(crate) windows: Option<&'a dyn UniqueWindows>,
     /// Makes the follow-ups of tasks that are given up.
@@ -73,10 +77,14 @@ impl Completer<'_> {
     pub(crate) async fn end(&self, message: &Message, settle: Settle) {
         match settle {
             Settle::Ack { result, follow_ups } | Settle::DeadLetter { result, follow_ups, .. } => {
-                if let Some(record) = result {
-                    self.keep(record).await;
+                self.end_with(result, follow_ups).await;
+            }
+            Settle::Fail { failed, result, follow_ups } => {
+                // Before the record: whoever reads that the task has failed finds it.
+                if let Some(kept) = self.broker.failed_tasks() {
+                    keep_for_sure(kept, *failed).await;
                 }
-                self.carry_out(follow_ups).await;
+                self.end_with(result, follow_ups).await;
             }
             Settle::Requeue { message, due } => {
                 let mut next = *message;
@@ -87,6 +95,13 @@ impl Completer<'_> {
                 tracing::warn!(id = %message.id, "a run was cut short; the task was acknowledged before it ran and does not run again");
             }
         }
+    }
+
+    async fn end_with(&self, record: Option<TaskResult>, follow_ups: Option<Box<FollowUps>>) {
+        if let Some(record) = record {
+            self.keep(record).await;
+        }
+        self.carry_out(follow_ups).await;
     }
 
     /// Ends a task that was never delivered, or had no chance to be. `message` is there if it could be read.
@@ -102,10 +117,7 @@ impl Completer<'_> {
     /// Ends a task that was taken out before it ran, with what it leaves behind.
     pub(super) async fn leave(&self, message: &Message, Remains { record, follow_ups }: Remains) {
         self.end_window(message).await;
-        if let Some(record) = record {
-            self.keep(record).await;
-        }
-        self.carry_out(follow_ups).await;
+        self.end_with(record, follow_ups).await;
     }
 
     /// Fails a task that was promised to run, but that the broker refuses for good, with the reason; what was to
@@ -220,6 +232,9 @@ impl Completer<'_> {
             }
         }
         copies::mark(&mut all, self.broker, self.store);
+        if self.marks_sent {
+            write_marks(self.store, marks_of(&all)).await;
+        }
         (all, completed)
     }
 
@@ -323,44 +338,84 @@ async fn insist<T, F: Future<Output = Result<T, StoreError>>>(
 
 /// Puts dead letters back into their queues when their records are in a store apart from the broker. Returns the
 /// ids of those that were there.
-///
-/// The records are deleted first: the next run may end before anything else happens here, and the first record
-/// would stay. A record is written back if its letter was not there.
 pub(super) async fn requeue_dead_letter(
     broker: &dyn Broker,
     store: &dyn Store,
+    marks_sent: bool,
     ids: &[TaskId],
 ) -> Result<Vec<TaskId>, BrokerError> {
+    let again = async {
+        let requeued = broker.requeue_dead_letters(ids).await;
+        // If it is not known which are back, those that are no dead letters any more are.
+        let back = match &requeued {
+            Ok(back) => back.clone(),
+            Err(_) => match broker.dead_letters(LETTERS).await {
+                Ok(letters) => {
+                    let is_back = |id: &&TaskId| !letters.iter().any(|letter| letter.message.id == **id);
+                    ids.iter().filter(is_back).cloned().collect()
+                }
+                Err(_) => Vec::new(),
+            },
+        };
+        (requeued, back)
+    };
+    run_again(store, marks_sent, ids, again).await
+}
+
+/// Puts failed tasks back into their queues when their records are in a store apart from the broker.
+pub(super) async fn retry_failed(
+    failed: &dyn FailedTasks,
+    store: &dyn Store,
+    marks_sent: bool,
+    ids: &[TaskId],
+    edit: Option<&TaskEdit>,
+) -> Result<Retried, BrokerError> {
+    let again = async {
+        let retried = failed.retry_failed(ids, edit).await;
+        let back = match &retried {
+            Ok(retried) => retried.ids.clone(),
+            Err(_) => match failed.failed_ids(&TaskFilter::new().ids(ids.iter().cloned())).await {
+                Ok(left) => ids.iter().filter(|id| !left.contains(id)).cloned().collect(),
+                Err(_) => Vec::new(),
+            },
+        };
+        (retried, back)
+    };
+    run_again(store, marks_sent, ids, again).await
+}
+
+/// Has tasks run again whose records are in a store apart from the broker. `again` puts them back, and says which are back,
+/// as far as that is known, also after an error.
+///
+/// The records are deleted first: the next run may end before anything else happens here, and the first record
+/// would stay. A record is written back if its task is not back.
+async fn run_again<T>(
+    store: &dyn Store,
+    marks_sent: bool,
+    ids: &[TaskId],
+    again: impl Future<Output = (Result<T, BrokerError>, Vec<TaskId>)>,
+) -> Result<T, BrokerError> {
     let mut records = Vec::new();
     let mut forget = async || {
         for id in ids {
             records.extend(store.get(id, crate::task::clock::now()).await?);
             store.forget(id).await?;
         }
+        if marks_sent {
+            write_marks(store, ids.iter().cloned().map(mark).collect()).await;
+        }
         Ok::<_, BrokerError>(())
     };
-    let requeued = match forget().await {
-        Ok(()) => broker.requeue_dead_letters(ids).await,
-        Err(error) => Err(error),
-    };
-    // A letter that is not back keeps its record. If it is not known which are back, those that are no dead letters any
-    // more are.
-    let back = match &requeued {
-        Ok(back) => back.clone(),
-        Err(_) => match broker.dead_letters(LETTERS).await {
-            Ok(letters) => {
-                let is_back = |id: &&TaskId| !letters.iter().any(|letter| letter.message.id == **id);
-                ids.iter().filter(is_back).cloned().collect()
-            }
-            Err(_) => Vec::new(),
-        },
+    let (done, back) = match forget().await {
+        Ok(()) => again.await,
+        Err(error) => (Err(error), Vec::new()),
     };
     let mut kept = Ok(());
     for record in records.into_iter().filter(|record| !back.contains(&record.id)) {
         kept = kept.and(store.put(record).await.map(drop));
     }
     kept?;
-    requeued
+    done
 }
 
 #[cfg(test)]

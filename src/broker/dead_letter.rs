@@ -125,6 +125,7 @@ pub fn requeued(mut message: Message, now: Timestamp) -> Message {
     message.expires = None;
     message.enqueued_at = now;
     message.first_started_at = None;
+    message.forget_failed_attempts();
     message.headers.0.remove(RUN_ONCE_HEADER); // the task's id was given to this copy, which lost it to no other copy
     if let Some(serial) = &mut message.serial {
         serial.refusal = None;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Serialize;
 use tokio::sync::oneshot;
 
-use super::BrokerError;
+use super::{BrokerError, FailedTask};
 use crate::core::Timestamp;
 use crate::store::{ChordPart, ChordSize};
 use crate::task::{Message, TaskResult};
@@ -66,6 +66,16 @@ pub enum Settle {
         /// What follows from the end of the task.
         follow_ups: Option<Box<FollowUps>>,
     },
+    /// The task has failed for good: as [`Ack`](Self::Ack), and its message [is kept](super::FailedTasks) in the same step, so
+    /// that somebody can look at it and try it again.
+    Fail {
+        /// The task as it is kept.
+        failed: Box<FailedTask>,
+        /// The task's record.
+        result: Option<TaskResult>,
+        /// What follows from the end of the task.
+        follow_ups: Option<Box<FollowUps>>,
+    },
     /// Another message takes the place of this one, in one step: a retry, a postponement, a continuation.
     Requeue {
         /// The message that waits from now on, under the same id and in the same queue.
@@ -92,7 +102,12 @@ pub enum Settle {
 impl Settle {
     /// Whether something follows from this end of a task.
     pub(super) fn has_follow_ups(&self) -> bool {
-        matches!(self, Self::Ack { follow_ups: Some(_), .. } | Self::DeadLetter { follow_ups: Some(_), .. })
+        matches!(
+            self,
+            Self::Ack { follow_ups: Some(_), .. }
+                | Self::Fail { follow_ups: Some(_), .. }
+                | Self::DeadLetter { follow_ups: Some(_), .. }
+        )
     }
 }
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{BrokerError, FollowUps};
+use super::{BrokerError, FollowUps, TaskFilter};
 use crate::task::{Message, TaskId, TaskResult};
 
 /// Where a task is, if the broker has it.
@@ -15,6 +15,42 @@ pub enum MessageLocation {
         /// The name of the queue.
         queue: String,
     },
+}
+
+/// A task that is not over.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnfinishedTask {
+    /// The message as it is now.
+    pub message: Message,
+    /// What the task waits for, or who has it.
+    pub standing: Standing,
+}
+
+/// What a task waits for that is not over, or who has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Standing {
+    /// The task could start, and waits for a worker.
+    Ready,
+    /// The task waits for its time: its ETA, or the next attempt.
+    Scheduled,
+    /// The task waits for its lane.
+    InLine,
+    /// The task is delivered to the consumer of its queue: it runs, or is about to.
+    Delivered,
+}
+
+impl Standing {
+    /// The word for it: `ready`, `scheduled`, `in_line`, `delivered`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Scheduled => "scheduled",
+            Self::InLine => "in_line",
+            Self::Delivered => "delivered",
+        }
+    }
 }
 
 /// The outcome of taking a task out.
@@ -66,6 +102,24 @@ pub trait Inspect: Send + Sync {
     /// # Errors
     /// The broker is closed or cannot be reached.
     async fn position(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError>;
+
+    /// The tasks that are not over and that the filter chooses, up to `limit`, in no certain order. It looks at all that the
+    /// broker knows.
+    ///
+    /// # Errors
+    /// The broker is closed or cannot be reached.
+    async fn list_unfinished(
+        &self,
+        filter: &TaskFilter,
+        limit: usize,
+    ) -> Result<Vec<UnfinishedTask>, BrokerError>;
+
+    /// The ids of all tasks that are not over and that the filter chooses. Those in lanes come first: who takes them out in
+    /// this order lets none of them into its lane.
+    ///
+    /// # Errors
+    /// The broker is closed or cannot be reached.
+    async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError>;
 
     /// Takes a waiting task out for good. `record` makes what it leaves behind from its message.
     ///

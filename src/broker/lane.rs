@@ -138,6 +138,7 @@ pub(super) fn let_in(mut message: Message, now: Timestamp) -> Message {
 pub(super) fn block_of(message: &Message, settle: &Settle) -> Option<String> {
     match settle {
         Settle::Ack { result: Some(result), .. } => blocks(message, Some(result)),
+        Settle::Fail { result: Some(result), .. } => blocks(message, Some(result)),
         Settle::DeadLetter { result, .. } => blocks(message, result.as_ref()),
         _ => None,
     }

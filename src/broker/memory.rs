@@ -14,14 +14,15 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use super::dead_letter::requeued;
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, CasOutcome, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, Delivery, Events, Inspect, QueueCounts, Results, Settler, Sink, UniqueWindows,
-    call_sink,
+    DeadLetterQueue, Delivery, Events, FailedTasks, Inspect, QueueCounts, Results, Settler, Sink,
+    UniqueWindows, call_sink,
 };
 use crate::core::Timestamp;
 use crate::store::{CompareAndSet, MemoryStore};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId};
 use consumer::MemoryConsumer;
+use failed::MemoryFailed;
 use lanes::MemoryLanes;
 use settler::MemorySettler;
 use unique_windows::MemoryUniqueWindows;
@@ -29,6 +30,7 @@ use unique_windows::MemoryUniqueWindows;
 mod abilities;
 mod backlog;
 mod consumer;
+mod failed;
 mod follow_ups;
 mod lanes;
 mod settler;
@@ -59,6 +61,7 @@ struct MemoryState {
     queues: HashMap<String, MemoryQueue>,
     ids: HashMap<TaskId, (Arc<Message>, MemorySpot)>,
     dead: VecDeque<DeadLetter>,
+    failed: MemoryFailed,
     lanes: MemoryLanes,
     windows: MemoryUniqueWindows,
     /// The queues that got something to deliver while another queue was changed.
@@ -489,5 +492,9 @@ impl Broker for MemoryBroker {
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         None
+    }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        Some(self)
     }
 }

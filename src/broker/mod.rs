@@ -19,6 +19,7 @@ mod dead_letter;
 mod delivery;
 pub mod embedded;
 mod error;
+mod failed;
 mod guarded;
 mod inspect;
 mod lane;
@@ -46,8 +47,10 @@ pub(crate) use dead_letter::{refusal_reason, refused_result};
 pub use delivery::{ChordEnd, Delivery, DeliveryInfo, FollowUps, Settle, Settler};
 pub use embedded::EmbeddedBroker;
 pub use error::BrokerError;
+pub(crate) use failed::FindParams;
+pub use failed::{FailedTask, FailedTasks, MOST_FAILED, MOST_FAILED_BYTES, Retried, TaskEdit, TaskFilter};
 pub(crate) use guarded::GuardedBroker;
-pub use inspect::{Inspect, MessageLocation, RecordFn, Remains, Removal};
+pub use inspect::{Inspect, MessageLocation, RecordFn, Remains, Removal, Standing, UnfinishedTask};
 pub use lane::{LaneFacts, LaneLever, Lanes, Waiting};
 pub use listener::{
     Activity, BrokerConnection, BrokerListener, ControlRequest, Events, QueueBinding, ScheduledTask,
@@ -56,7 +59,7 @@ pub use memory::MemoryBroker;
 pub use notes::{BrokerNotes, CasOutcome};
 pub use outbox::OutboxBroker;
 #[cfg(feature = "cli")]
-pub(crate) use outbox::opened;
+pub(crate) use outbox::{is_line as is_outbox_line, opened};
 #[cfg(feature = "redis")]
 pub use redis_lanes::RedisLanesBroker;
 
@@ -234,6 +237,10 @@ pub trait Broker: Send + Sync + 'static {
     /// The ability to keep the dead letters of all queues in one queue, which takes messages that the broker
     /// refuses.
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue>;
+
+    /// The ability to keep tasks that have failed for good. No delivery of a broker without it ends with
+    /// [`Settle::Fail`].
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks>;
 }
 
 /// The consuming end of one queue; dropping it ends the deliveries.

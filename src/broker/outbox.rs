@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::embedded::EmbeddedOptions;
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    EmbeddedBroker, Events, Inspect, Lanes, QueueCounts, Results, Sink, UniqueWindows,
+    EmbeddedBroker, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink, UniqueWindows,
 };
 use crate::store::Store;
 use crate::task::{AcceptedBy, Durability, Message, Receipt, TaskId};
@@ -38,6 +38,8 @@ use crate::task::{AcceptedBy, Durability, Message, Receipt, TaskId};
 use queue::IN_FLIGHT;
 use queue::{OLD, OutboxQueue, Way, name_of, wrap};
 
+#[cfg(feature = "cli")]
+pub(crate) use queue::is_line;
 pub(crate) use queue::opened;
 
 /// A broker with an outbox in front of it.
@@ -318,5 +320,10 @@ impl Broker for OutboxBroker {
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         self.way.inner.dead_letter_queue().map(|_| self as _)
+    }
+
+    /// The broker's own. The outbox's dead letters are not among them, because they never came to the broker.
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        self.way.inner.failed_tasks()
     }
 }

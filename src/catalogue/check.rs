@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use super::error::{CatalogueError, Position, Problem, quote};
 use super::spelling;
-use super::{Catalogue, DEFAULT_QUEUE, QueueRow, RouteRule, TaskPattern};
+use super::{Catalogue, DEFAULT_QUEUE, QueueRow, RouteRow, RouteRule, TaskPattern, format_span};
 use crate::core::glob;
+use crate::core::token_bucket::RateLimit;
+use crate::task::TaskDefaults;
 
 /// The most bytes of a name. AMQP carries names as short strings.
 const LONGEST_NAME: usize = 255;
@@ -20,13 +22,15 @@ pub(super) enum MistakeSubject {
     DefaultQueue,
     /// The queue row of that index.
     Queue(usize),
-    /// An alias, with the environment that states it, or `None` for the base.
+    /// An alias, with the environment that states it, or `None` for the base. So are the other pairs.
     Alias(Option<String>, String),
-    Route(String),
+    Route(Option<String>, String),
+    /// The `[[route]]` row of that index.
+    RouteRow(Option<String>, usize),
+    RateLimit(Option<String>, String),
+    Defaults(Option<String>),
     /// The periodic entry of that index.
     Periodic(usize),
-    /// The `[[route]]` row of that index.
-    RouteRow(usize),
     EnvironmentQueue(String, String),
 }
 
@@ -39,10 +43,21 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
     check.names.extend(catalogue.queues.iter().map(|row| row.name.as_str()));
     check.queues();
     check.aliases(None, &catalogue.aliases, &catalogue.aliases);
+    check.routes(None, &catalogue.routes, &catalogue.aliases);
+    check.route_rows(None, &catalogue.route_rows, &catalogue.aliases);
+    check.rate_limits(None, &catalogue.rate_limits);
+    check.defaults(None, &catalogue.defaults);
     for (name, environment) in &catalogue.environments {
         let mut merged = catalogue.aliases.clone();
         merged.extend(environment.aliases.clone());
         check.aliases(Some(name), &environment.aliases, &merged);
+        check.routes(Some(name), &environment.routes, &merged);
+        check.route_rows(Some(name), &environment.route_rows, &merged);
+        check.rate_limits(Some(name), &environment.rate_limits);
+        if environment.defaults != TaskDefaults::default() {
+            // An environment may state one of two limits, and the base the other one.
+            check.defaults(Some(name), &environment.defaults.clone().over(catalogue.defaults.clone()));
+        }
         for queue in environment.rows.keys() {
             let place = MistakeSubject::EnvironmentQueue(name.clone(), queue.clone());
             if !check.names.contains(queue.as_str()) {
@@ -50,7 +65,7 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
             }
         }
     }
-    check.routes();
+    check.default_queue();
     check.periodic();
     check.errors
 }
@@ -90,6 +105,9 @@ impl Check<'_> {
             ("prefetch", row.prefetch == Some(0), "0", "set at least 1"),
             ("target", row.target == Some(Duration::ZERO), "0s", "set a duration above zero"),
             ("restart_window", row.restart_window.is_zero(), "0s", "set a duration above zero"),
+            ("max_tasks_per_child", row.max_tasks_per_child == Some(0), "0", "set at least 1"),
+            ("max_memory_per_child", row.max_memory_per_child == Some(0), "0", "set a size above zero"),
+            ("memory_limit_per_child", row.memory_limit_per_child == Some(0), "0", "set a size above zero"),
         ];
         let faults = faults.into_iter().filter(|(_, bad, ..)| *bad);
         let faults = faults.map(|(key, _, value, advice)| (key, value.to_owned(), advice.to_owned()));
@@ -153,17 +171,31 @@ impl Check<'_> {
         None
     }
 
-    fn routes(&mut self) {
-        let catalogue = self.catalogue;
-        for (task, queue) in &catalogue.routes {
-            let place = MistakeSubject::Route(task.clone());
+    /// Checks the exact routes that `environment` (or the base) states. `aliases` are all that hold there.
+    fn routes(
+        &mut self,
+        environment: Option<&String>,
+        routes: &BTreeMap<String, String>,
+        aliases: &BTreeMap<String, String>,
+    ) {
+        for (task, queue) in routes {
+            let place = MistakeSubject::Route(environment.cloned(), task.clone());
             self.name(&place, "a task", task);
-            if !self.is_known(queue) {
+            if !self.names.contains(queue.as_str()) && !aliases.contains_key(queue) {
                 self.unknown_queue(place, format!("route {} leads to", quote(task)), queue);
             }
         }
-        for (index, row) in catalogue.route_rows.iter().enumerate() {
-            let place = MistakeSubject::RouteRow(index);
+    }
+
+    /// As [`routes`](Self::routes), for the routes by patterns.
+    fn route_rows(
+        &mut self,
+        environment: Option<&String>,
+        rows: &[RouteRow],
+        aliases: &BTreeMap<String, String>,
+    ) {
+        for (index, row) in rows.iter().enumerate() {
+            let place = MistakeSubject::RouteRow(environment.cloned(), index);
             // The message does not number the rows, because rows with other mistakes are missing from this list.
             let known_as = format!("route {}", row.task);
             if let TaskPattern::Glob(name) = &row.task {
@@ -188,10 +220,55 @@ impl Check<'_> {
                 let problem = bad(key, quote(&pattern), format!("write a regular expression: {reason}"));
                 self.report(&place, problem);
             }
-            if !self.is_known(&row.queue) {
+            if !self.names.contains(row.queue.as_str()) && !aliases.contains_key(&row.queue) {
                 self.unknown_queue(place, format!("{known_as} leads to"), &row.queue);
             }
         }
+    }
+
+    /// Checks the names of the tasks that have a rate limit in `environment` (or the base).
+    fn rate_limits(&mut self, environment: Option<&String>, limits: &BTreeMap<String, Option<RateLimit>>) {
+        for task in limits.keys() {
+            self.name(&MistakeSubject::RateLimit(environment.cloned(), task.clone()), "a task", task);
+        }
+    }
+
+    /// Checks the defaults of tasks as they hold in `environment` (or in the base).
+    fn defaults(&mut self, environment: Option<&String>, defaults: &TaskDefaults) {
+        let subject = MistakeSubject::Defaults(environment.cloned());
+        let place = match environment {
+            Some(name) => format!("in environment {} under defaults", quote(name)),
+            None => "in [defaults]".to_owned(),
+        };
+        let bad = |key: &str, value: String, advice: String| {
+            let place = place.clone();
+            Problem::BadValue { key: key.to_owned(), place, value, advice }
+        };
+        let TaskDefaults { soft_time_limit: soft, time_limit: hard, expires, .. } = defaults;
+        for (key, span) in [("soft_time_limit", soft), ("time_limit", hard), ("expires", expires)] {
+            if *span == Some(Duration::ZERO) {
+                self.report(&subject, bad(key, "0s".to_owned(), "set a duration above zero".to_owned()));
+            }
+        }
+        if let (Some(soft), Some(hard)) = (soft, hard)
+            && soft >= hard
+        {
+            let advice = format!(
+                "write less than time_limit, which is {}: a body that is told to end needs time to do so",
+                quote(&format_span(*hard))
+            );
+            self.report(&subject, bad("soft_time_limit", quote(&format_span(*soft)), advice));
+        }
+        for name in &defaults.expires_except {
+            if let Err((_, reason)) = RouteRule::new(&RouteRow::new(name.as_str(), "")) {
+                let advice = format!("write names of tasks, also with `*` and `?`: {reason}");
+                self.report(&subject, bad("expires_except", quote(name), advice));
+            }
+        }
+    }
+
+    fn default_queue(&mut self) {
+        let catalogue = self.catalogue;
         // A catalogue that does not name a default queue need not have a row for it.
         let default = &catalogue.default_queue;
         if default != DEFAULT_QUEUE && !self.is_known(default) {

@@ -9,7 +9,7 @@ use super::queue_setup::QueueType;
 use super::section::{Section, SourceText};
 
 /// The keys of a queue besides its name.
-pub(super) const COLUMNS: [&str; 17] = [
+pub(super) const COLUMNS: [&str; 21] = [
     "io_bound",
     "target_class",
     "target",
@@ -22,6 +22,10 @@ pub(super) const COLUMNS: [&str; 17] = [
     "prefetch",
     "max_restarts",
     "restart_window",
+    "max_tasks_per_child",
+    "max_memory_per_child",
+    "memory_limit_per_child",
+    "keep_failed",
     "served",
     "queue_type",
     "max_priority",
@@ -44,6 +48,10 @@ pub(super) struct Columns {
     prefetch: Option<u32>,
     max_restarts: Option<u32>,
     restart_window: Option<Duration>,
+    max_tasks_per_child: Option<u32>,
+    max_memory_per_child: Option<u64>,
+    memory_limit_per_child: Option<u64>,
+    keep_failed: Option<Duration>,
     served: Option<bool>,
     queue_type: Option<QueueType>,
     max_priority: Option<u8>,
@@ -72,6 +80,11 @@ impl Columns {
             // Zero is allowed: then the first crash stops the queue.
             max_restarts: section.number("max_restarts", 0, source),
             restart_window: section.span_of_time("restart_window", source),
+            max_tasks_per_child: section.number("max_tasks_per_child", 1, source),
+            max_memory_per_child: section.size("max_memory_per_child", source),
+            memory_limit_per_child: section.size("memory_limit_per_child", source),
+            // Zero is allowed: then no failed task is kept.
+            keep_failed: section.span_or_zero("keep_failed", source),
             served: section.boolean("served", source),
             queue_type: section.choice(
                 "queue_type",
@@ -98,6 +111,10 @@ impl Columns {
         let row = lay(row, self.prefetch.map(as_count), QueueRow::with_prefetch);
         let row = lay(row, self.max_restarts, QueueRow::with_max_restarts);
         let row = lay(row, self.restart_window, QueueRow::with_restart_window);
+        let row = lay(row, self.max_tasks_per_child, QueueRow::with_max_tasks_per_child);
+        let row = lay(row, self.max_memory_per_child, QueueRow::with_max_memory_per_child);
+        let row = lay(row, self.memory_limit_per_child, QueueRow::with_memory_limit_per_child);
+        let row = lay(row, self.keep_failed, QueueRow::with_keep_failed);
         let row = lay(row, self.served, QueueRow::with_served);
         let row = lay(row, self.queue_type, QueueRow::with_queue_type);
         let row = lay(row, self.max_priority, QueueRow::with_max_priority);

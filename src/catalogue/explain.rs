@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Catalogue, Pool, QueueRow, format_span};
+use super::{Catalogue, Pool, QueueRow, format_size, format_span};
 
 impl QueueRow {
     /// A sentence that says what the queue promises and how it runs its tasks.
@@ -36,6 +36,7 @@ impl QueueRow {
         let pool = match self.pool {
             Pool::Io => "on the event loop",
             Pool::Cpu => "on threads of their own",
+            Pool::Process => "in child processes",
         };
         let _ = write!(text, "; {} {run} at a time {pool}", self.workers);
         match self.io_bound {
@@ -43,6 +44,7 @@ impl QueueRow {
             Some(false) => text.push_str(" (not I/O bound)"),
             None => {}
         }
+        text.push_str(&self.children());
         let (shared, alone) = (self.max_deliveries(), self.max_deliveries_alone());
         let _ = match shared == alone {
             true => write!(text, ", up to {shared} held"),
@@ -52,6 +54,24 @@ impl QueueRow {
             let _ = write!(text, "; a typical one takes: {}", one_line(typical).trim_end_matches('.'));
         }
         text + &self.made()
+    }
+
+    /// When child processes are replaced and what memory they have, if the row says so; else an empty text.
+    fn children(&self) -> String {
+        let mut parts = Vec::new();
+        if let Some(tasks) = self.max_tasks_per_child {
+            parts.push(format!("each replaced after {}", count(tasks as usize, "task")));
+        }
+        if let Some(bytes) = self.max_memory_per_child {
+            parts.push(format!("replaced above {}", format_size(bytes)));
+        }
+        if let Some(bytes) = self.memory_limit_per_child {
+            parts.push(format!("ended at {}", format_size(bytes)));
+        }
+        if self.pool != Pool::Process || parts.is_empty() {
+            return String::new();
+        }
+        format!(" ({})", parts.join(", "))
     }
 
     /// How RabbitMQ makes the queue, if the row says so; else an empty text.
@@ -75,6 +95,9 @@ impl Catalogue {
             format!("{}, {} in all:", count(self.queues.len(), "queue"), count(self.workers(None), "worker"));
         for pool in Pool::ALL {
             let queues = self.queues.iter().filter(|row| row.served && row.pool == pool).count();
+            if queues == 0 && pool == Pool::Process {
+                continue; // few programs have such a queue
+            }
             let workers = count(self.workers(Some(pool)), "worker");
             let _ = write!(text, "\n  pool {pool}: {} with {workers}", count(queues, "queue"));
         }
@@ -89,11 +112,45 @@ impl Catalogue {
             several => format!("{several} aliases"),
         };
         let _ = write!(text, "\n  {aliases}, {}", count(self.routes.len() + self.route_rows.len(), "route"));
+        if !self.rate_limits.is_empty() {
+            let _ = write!(text, ", {}", count(self.rate_limits.len(), "rate limit"));
+        }
         let environments: Vec<_> = self.environments().map(one_line).collect();
         if !environments.is_empty() {
             let _ = write!(text, ", environments: {}", environments.join(", "));
         }
         text
+    }
+
+    /// The defaults of tasks in one line, with the keys of `[defaults]`; `None`: the catalogue states none.
+    #[cfg(feature = "cli")]
+    pub(crate) fn explain_defaults(&self) -> Option<String> {
+        let defaults = &self.defaults;
+        let spans = [
+            ("soft_time_limit", defaults.soft_time_limit),
+            ("time_limit", defaults.time_limit),
+            ("expires", defaults.expires),
+            ("default_retry_delay", defaults.default_retry_delay),
+            ("retry_backoff_max", defaults.retry_backoff_max),
+            ("result_expires", defaults.result_expires),
+        ];
+        let switches = [
+            ("retry_backoff", defaults.retry_backoff),
+            ("retry_jitter", defaults.retry_jitter),
+            ("autoretry", defaults.autoretry),
+            ("acks_late", defaults.acks_late),
+        ];
+        let mut parts: Vec<String> =
+            spans.iter().filter_map(|(key, span)| Some(format!("{key} {}", format_span((*span)?)))).collect();
+        parts.extend(defaults.max_retries.map(|most| format!("max_retries {most}")));
+        parts.extend(switches.iter().filter_map(|(key, on)| Some(format!("{key} {}", (*on)?))));
+        parts.extend(defaults.rate_limit.as_ref().map(|limit| format!("rate_limit {}", limit.text())));
+        if !defaults.expires_except.is_empty() {
+            let names: Vec<String> = defaults.expires_except.iter().map(|name| one_line(name)).collect();
+            parts.push(format!("expires_except {}", names.join(", ")));
+        }
+        parts.extend(self.zone.map(|zone| format!("zone {zone}")));
+        (!parts.is_empty()).then(|| parts.join("; "))
     }
 
     /// How many workers all served queues have, or those in one pool.

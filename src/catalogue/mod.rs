@@ -36,6 +36,12 @@
 //! crontab = "0 5 1 * *"
 //! zone = "America/New_York"
 //!
+//! [defaults]                           # of all tasks that do not say it themselves
+//! soft_time_limit = "2d"
+//!
+//! [rate_limits]                        # task -> starts in each process
+//! "shop.send_email" = "100/m"
+//!
 //! [environment.production.queue.email_queue]
 //! workers = 500
 //!
@@ -49,14 +55,20 @@
 
 mod check;
 mod columns;
+mod defaults;
+mod environment;
 mod error;
 mod explain;
+mod names;
 mod parse;
 mod periodic;
 mod queue_row;
 mod queue_setup;
+mod rate_limits;
 mod route_row;
+mod routes;
 mod section;
+mod size;
 mod span_of_time;
 mod spelling;
 mod warning;
@@ -65,18 +77,21 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use error::{CatalogueError, CatalogueErrors, Position, Problem};
-pub use queue_row::{Pool, QueueRow, TargetClass};
+pub use queue_row::{KEEP_FAILED, Pool, QueueRow, TargetClass};
 pub use queue_setup::{QueueSetup, QueueType};
 pub use route_row::{Argument, ArgumentPattern, RouteRow, TaskPattern};
+pub use size::format_size;
 pub use span_of_time::{format_span, parse_span};
-pub use warning::{MANY_CPU_WORKERS, Warning, WarningKind};
+pub use warning::{MANY_CHILDREN, MANY_CPU_WORKERS, Warning, WarningKind};
 
 pub(crate) use explain::one_line;
-pub(crate) use route_row::RouteRule;
+pub(crate) use route_row::{RouteRule, argument_value};
 
-use crate::task::Periodic;
+use crate::core::calendar::Zone;
+use crate::core::token_bucket::RateLimit;
+use crate::task::{Periodic, TaskDefaults};
 
-use columns::Columns;
+use environment::Environment;
 
 /// The queue of tasks that name no queue, unless the file says otherwise. Celery has the same default.
 pub const DEFAULT_QUEUE: &str = "celery";
@@ -103,20 +118,18 @@ pub struct Catalogue {
     pub periodic: Vec<Periodic>,
     /// Whether beat sends any periodic tasks; `None` counts as true.
     pub beat: Option<bool>,
+    /// The options of all tasks that do not state them.
+    pub defaults: TaskDefaults,
+    /// The zone whose clocks count for periodic entries that state none; `None` counts as UTC.
+    pub zone: Option<Zone>,
+    /// The rate limits of tasks, by their exact names. They win over what the tasks say; `None`: no limit.
+    pub rate_limits: BTreeMap<String, Option<RateLimit>>,
     /// The changes that each environment makes, by its name.
     environments: BTreeMap<String, Environment>,
     /// The name of the file in errors and warnings.
     file: String,
     /// The position of each row in the file, by the name of the queue.
     positions: BTreeMap<String, Position>,
-}
-
-/// The changes of one environment: columns of rows, aliases, and whether beat sends periodic tasks.
-#[derive(Debug, Clone, Default, PartialEq)]
-struct Environment {
-    rows: BTreeMap<String, Columns>,
-    aliases: BTreeMap<String, String>,
-    beat: Option<bool>,
 }
 
 impl Default for Catalogue {
@@ -136,6 +149,9 @@ impl Catalogue {
             route_rows: Vec::new(),
             periodic: Vec::new(),
             beat: None,
+            defaults: TaskDefaults::default(),
+            zone: None,
+            rate_limits: BTreeMap::new(),
             environments: BTreeMap::new(),
             file: "catalogue".to_owned(),
             positions: BTreeMap::new(),
@@ -172,46 +188,6 @@ impl Catalogue {
                 Err(CatalogueErrors::one(&name, Some(at), Problem::NotUtf8 { byte }))
             }
         }
-    }
-
-    /// This catalogue with the changes of the environment `name` applied to its rows and aliases.
-    ///
-    /// # Errors
-    /// The catalogue has no environment of this name, and no periodic entry names it.
-    pub fn for_environment(&self, name: &str) -> Result<Self, CatalogueErrors> {
-        if !self.environments.contains_key(name) && self.names_environment(name) {
-            return Ok(self.clone());
-        }
-        let Some(environment) = self.environments.get(name) else {
-            let advice = spelling::advice(name, self.environments(), || match self.environments.len() {
-                0 => "the file has no [environment...] at all".to_owned(),
-                _ => format!(
-                    "the file has {}",
-                    self.environments().map(one_line).collect::<Vec<_>>().join(", ")
-                ),
-            });
-            let problem = Problem::UnknownEnvironment { name: name.to_owned(), advice };
-            return Err(CatalogueErrors::one(&self.file, None, problem));
-        };
-        let mut catalogue = self.clone();
-        for row in &mut catalogue.queues {
-            if let Some(columns) = environment.rows.get(&row.name) {
-                *row = columns.apply(row.clone());
-            }
-        }
-        catalogue.aliases.extend(environment.aliases.clone());
-        catalogue.beat = environment.beat.or(catalogue.beat);
-        Ok(catalogue)
-    }
-
-    /// Whether a periodic entry names this environment. Such an environment exists even if it changes nothing.
-    fn names_environment(&self, name: &str) -> bool {
-        self.periodic.iter().any(|entry| entry.environments.iter().any(|environment| environment == name))
-    }
-
-    /// The names of the environments that change something, in alphabetical order.
-    pub fn environments(&self) -> impl Iterator<Item = &str> {
-        self.environments.keys().map(String::as_str)
     }
 
     /// The row of a queue, by its name or by one of its aliases.
@@ -284,6 +260,27 @@ impl Catalogue {
     #[must_use]
     pub fn with_route_row(mut self, row: RouteRow) -> Self {
         self.route_rows.push(row);
+        self
+    }
+
+    /// Sets a rate limit: so many runs of tasks of the exact name `task` start in each process.
+    #[must_use]
+    pub fn with_rate_limit(mut self, task: impl Into<String>, limit: Option<RateLimit>) -> Self {
+        self.rate_limits.insert(task.into(), limit);
+        self
+    }
+
+    /// Sets the options of all tasks that do not state them. What was set before holds where `defaults` says nothing.
+    #[must_use]
+    pub fn with_defaults(mut self, defaults: TaskDefaults) -> Self {
+        self.defaults = defaults.over(self.defaults);
+        self
+    }
+
+    /// Sets the zone whose clocks count for periodic entries that state none.
+    #[must_use]
+    pub fn with_zone(mut self, zone: Zone) -> Self {
+        self.zone = Some(zone);
         self
     }
 

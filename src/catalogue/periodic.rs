@@ -5,7 +5,7 @@
 //! name = "monthly invoices"
 //! task = "accounting.generate_invoices"
 //! crontab = { minute = 0, hour = 5, day_of_month = 1 }   # or "0 5 1 * *", or every = "30s"
-//! zone = "America/New_York"                               # UTC when left out
+//! zone = "America/New_York"                               # that of [defaults] when left out, else UTC
 //! args = [2026]
 //! overlap = "skip"                                        # buffer_one | skip | allow
 //! misfire = "all"                                         # once | skip | all
@@ -16,6 +16,7 @@
 use toml_edit::{Item, TableLike, Value};
 
 use super::check::{MistakeSubject, SubjectPositions};
+use super::defaults::read_zone;
 use super::error::{Problem, quote};
 use super::section::{Section, SourceText};
 use crate::core::calendar::{Crontab, Fields, Misfire, Overlap, Schedule, Zone};
@@ -67,7 +68,10 @@ pub(super) fn read(
         // The settings are read before any entry is skipped, so that all mistakes are found.
         let settings = Settings::read(&section, source);
         let (Some((name, name_at)), Some(task), Some(schedule)) = (name, task, schedule) else { continue };
-        let entry = settings.apply(Periodic::new(name, task, schedule));
+        let mut entry = settings.apply(Periodic::new(name, task, schedule));
+        if section.get("zone").is_none() {
+            entry = entry.in_default_zone();
+        }
         if let Some(fault) = entry.fault() {
             source.report(name_at, Problem::Periodic { place: section.place.clone(), fault });
             continue;
@@ -163,15 +167,7 @@ fn schedule(section: &Section<'_>, source: &mut SourceText<'_>) -> Option<Schedu
 
 /// The zone of an entry; `None` if it is wrong, which is then reported.
 fn zone(section: &Section<'_>, source: &mut SourceText<'_>) -> Option<Zone> {
-    let Some(item) = section.get("zone") else { return Some(Zone::UTC) };
-    let name = section.text("zone", source)?;
-    match name.parse::<Zone>() {
-        Ok(zone) => Some(zone),
-        Err(error) => {
-            section.report_bad_value("zone", item, error.to_string(), source);
-            None
-        }
-    }
+    if section.get("zone").is_none() { Some(Zone::UTC) } else { read_zone(section, source) }
 }
 
 fn crontab(section: &Section<'_>, item: &Item, source: &mut SourceText<'_>) -> Option<Crontab> {

@@ -10,6 +10,10 @@ use serde_json::{Map, Value};
 
 use super::queue_setup::{QueueSetup, QueueType};
 
+/// How long a queue keeps its failed tasks that states nothing: seven days, so that what fails before a weekend or a holiday
+/// is there after it.
+pub const KEEP_FAILED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
 /// How soon the tasks of a queue should start, as an order of magnitude. The number beside it is
 /// [`QueueRow::target`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,28 +63,32 @@ impl fmt::Display for TargetClass {
 pub enum Pool {
     /// The event loop, for hundreds of cheap workers whose tasks mostly wait. Celery's counterpart is gevent.
     Io,
-    /// Blocking threads, for few workers whose tasks compute, so that they hold up no heartbeat. Celery's counterpart
-    /// is prefork.
+    /// Blocking threads, for few workers whose tasks compute, so that they hold up no heartbeat.
     Cpu,
+    /// Child processes of the program, for tasks that must be ended at their limits whatever they do, or that may take
+    /// their process down: a child that dies costs one attempt of one task. It works on Unix. Celery's counterpart is
+    /// prefork.
+    Process,
 }
 
 impl Pool {
     /// All pools that there are.
-    pub const ALL: [Self; 2] = [Self::Io, Self::Cpu];
+    pub const ALL: [Self; 3] = [Self::Io, Self::Cpu, Self::Process];
 
     /// The word for the pool in a catalogue.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Io => "io",
             Self::Cpu => "cpu",
+            Self::Process => "process",
         }
     }
 
-    /// The number of workers of a queue that states none: 50 in the io pool, 2 in the cpu pool.
+    /// The number of workers of a queue that states none: 50 in the io pool, 2 in the others.
     pub const fn default_workers(self) -> usize {
         match self {
             Self::Io => 50,
-            Self::Cpu => 2,
+            Self::Cpu | Self::Process => 2,
         }
     }
 }
@@ -122,6 +130,18 @@ pub struct QueueRow {
     pub max_restarts: u32,
     /// The window in which the queue counts crashes: 60 seconds unless stated.
     pub restart_window: Duration,
+    /// The number of tasks after which a child process is replaced by a new one: Celery's `worker_max_tasks_per_child`.
+    /// `None`: it is not replaced for that. It has an effect in [`Pool::Process`].
+    pub max_tasks_per_child: Option<u32>,
+    /// The resident memory in bytes above which a child process is replaced by a new one when its task is over: Celery's
+    /// `worker_max_memory_per_child`. It has an effect in [`Pool::Process`], on Linux.
+    pub max_memory_per_child: Option<u64>,
+    /// The bytes of memory that a child process may have at all. The kernel refuses it more, which ends a Rust program:
+    /// it costs one attempt of the task. It has an effect in [`Pool::Process`], on Linux.
+    pub memory_limit_per_child: Option<u64>,
+    /// How long a task that has failed for good is kept, with its arguments and its attempts: [`KEEP_FAILED`] unless
+    /// stated. Zero: none is kept. The number of tasks that a queue keeps is bounded as well, and the oldest go first.
+    pub keep_failed: Duration,
     /// Whether this program runs the tasks of the queue. If not, this program only sends them, and others run them:
     /// the Python workers of a mixed fleet, or other programs of the same application.
     pub served: bool,
@@ -151,6 +171,10 @@ impl QueueRow {
             prefetch: None,
             max_restarts: 10,
             restart_window: Duration::from_secs(60),
+            max_tasks_per_child: None,
+            max_memory_per_child: None,
+            memory_limit_per_child: None,
+            keep_failed: KEEP_FAILED,
             served: true,
             setup: QueueSetup::default(),
             pool_stated: false,
@@ -161,12 +185,12 @@ impl QueueRow {
     /// The most deliveries that this queue holds at a time, running ones included.
     ///
     /// Unless stated it is twice the workers in the io pool, so that the next task is there when one ends, and
-    /// exactly the workers in the cpu pool, so that no task waits behind a long one while another machine could start
+    /// exactly the workers in the others, so that no task waits behind a long one while another machine could start
     /// it. If no other machine could, [`max_deliveries_alone`](Self::max_deliveries_alone) counts.
     pub fn max_deliveries(&self) -> usize {
         self.prefetch.unwrap_or(match self.pool {
             Pool::Io => self.workers.saturating_mul(2),
-            Pool::Cpu => self.workers,
+            Pool::Cpu | Pool::Process => self.workers,
         })
     }
 
@@ -265,6 +289,44 @@ impl QueueRow {
     #[must_use]
     pub fn with_restart_window(mut self, window: Duration) -> Self {
         self.restart_window = window;
+        self
+    }
+
+    /// Sets the number of tasks after which a child process is replaced.
+    #[must_use]
+    pub fn with_max_tasks_per_child(mut self, tasks: u32) -> Self {
+        self.max_tasks_per_child = Some(tasks);
+        self
+    }
+
+    /// Sets the resident memory in bytes above which a child process is replaced when its task is over.
+    #[must_use]
+    pub fn with_max_memory_per_child(mut self, bytes: u64) -> Self {
+        self.max_memory_per_child = Some(bytes);
+        self
+    }
+
+    /// Sets the bytes of memory that a child process may have at all.
+    #[must_use]
+    pub fn with_memory_limit_per_child(mut self, bytes: u64) -> Self {
+        self.memory_limit_per_child = Some(bytes);
+        self
+    }
+
+    /// The columns about child processes that the row states.
+    pub(super) fn child_columns(&self) -> impl Iterator<Item = &'static str> {
+        let stated = [
+            self.max_tasks_per_child.map(|_| "max_tasks_per_child"),
+            self.max_memory_per_child.map(|_| "max_memory_per_child"),
+            self.memory_limit_per_child.map(|_| "memory_limit_per_child"),
+        ];
+        stated.into_iter().flatten()
+    }
+
+    /// Sets how long a task that has failed for good is kept. With zero none is.
+    #[must_use]
+    pub fn with_keep_failed(mut self, keep: Duration) -> Self {
+        self.keep_failed = keep;
         self
     }
 

@@ -142,7 +142,7 @@ impl RouteRule {
     /// they are unknown.
     pub(crate) fn fits(&self, params: &[&str], arguments: &Arguments) -> bool {
         let Some((argument, patterns)) = &self.argument else { return true };
-        value(argument, params, arguments)
+        argument_value(argument, params, arguments)
             .is_some_and(|value| patterns.iter().any(|pattern| pattern.is_match(&value)))
     }
 }
@@ -165,8 +165,9 @@ fn compile(pattern: &str) -> Result<Regex, (String, String)> {
     })
 }
 
-/// The value of an argument as text: a string without its quotes, any other value as JSON.
-fn value(argument: &Argument, params: &[&str], arguments: &Arguments) -> Option<String> {
+/// The value of an argument as text: a string without its quotes, any other value as JSON. `params` are the names of the
+/// task's parameters, empty if they are unknown; then an argument is found by its name only where it was given by name.
+pub(crate) fn argument_value(argument: &Argument, params: &[&str], arguments: &Arguments) -> Option<String> {
     let positional = |at: usize| {
         let args: Vec<&RawValue> = serde_json::from_str(&arguments.args).ok()?;
         args.get(at).map(|value| value.get().to_owned())

@@ -8,6 +8,7 @@ use serde_json::Map;
 use toml_edit::{Item, TableLike, Value};
 
 use super::error::{CatalogueError, Position, Problem, quote, shorten};
+use super::size::parse_size;
 use super::span_of_time::parse_span;
 use super::spelling;
 
@@ -263,18 +264,47 @@ impl<'t> Section<'t> {
 
     /// Reads a span of time above zero.
     pub(super) fn span_of_time(&self, key: &str, source: &mut SourceText<'_>) -> Option<Duration> {
+        let span = self.span_or_zero(key, source)?;
+        if !span.is_zero() {
+            return Some(span);
+        }
+        self.report_bad_value(key, self.get(key)?, "write a duration above zero".to_owned(), source);
+        None
+    }
+
+    /// Reads a span of time, which may be zero.
+    pub(super) fn span_or_zero(&self, key: &str, source: &mut SourceText<'_>) -> Option<Duration> {
         let item = self.get(key)?;
         let Some(text) = item.as_str() else {
             self.report_wrong_type(key, item, "a duration in quotes such as \"30s\"", source);
             return None;
         };
-        let advice = match parse_span(text) {
-            Some(Duration::ZERO) => "write a duration above zero",
-            Some(span) => return Some(span),
-            None => "write a duration such as \"500ms\", \"30s\", \"15m\", \"6h\" or \"1h30m\"",
+        let span = parse_span(text);
+        if span.is_none() {
+            let advice = "write a duration such as \"500ms\", \"30s\", \"15m\", \"6h\" or \"1h30m\"";
+            self.report_bad_value(key, item, advice.to_owned(), source);
+        }
+        span
+    }
+
+    /// Reads a size of memory above zero, in bytes. A number without a unit is in kilobytes of 1024 bytes, as for Celery.
+    pub(super) fn size(&self, key: &str, source: &mut SourceText<'_>) -> Option<u64> {
+        let item = self.get(key)?;
+        let size = match (item.as_integer(), item.as_str()) {
+            (Some(kilobytes), _) => u64::try_from(kilobytes).ok().and_then(|number| number.checked_mul(1024)),
+            (None, Some(text)) => parse_size(text),
+            (None, None) => {
+                let expected = "a size in quotes such as \"400MB\", or a number of kilobytes";
+                self.report_wrong_type(key, item, expected, source);
+                return None;
+            }
         };
-        self.report_bad_value(key, item, advice.to_owned(), source);
-        None
+        let size = size.filter(|size| *size > 0);
+        if size.is_none() {
+            let advice = "write a size above zero such as \"400MB\" or \"2GiB\", or a number of kilobytes";
+            self.report_bad_value(key, item, advice.to_owned(), source);
+        }
+        size
     }
 
     /// Reads one of a few words. Returns the choice that belongs to the word.

@@ -10,6 +10,9 @@ use super::{Catalogue, format_span};
 /// A queue with more blocking threads than this on one machine is seldom meant.
 pub const MANY_CPU_WORKERS: usize = 64;
 
+/// A queue with more child processes than this on one machine is seldom meant.
+pub const MANY_CHILDREN: usize = 64;
+
 /// A warning about one queue. It prints like an error, with `warning:` before it.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -46,6 +49,22 @@ pub enum WarningKind {
     ManyCpuWorkers {
         /// How many workers the queue has.
         workers: usize,
+    },
+    /// The queue is in the process pool and has more workers than [`MANY_CHILDREN`].
+    #[error(
+        "has {workers} workers in the process pool, and each is a process with all of the program in it; lower workers"
+    )]
+    ManyChildren {
+        /// How many workers the queue has.
+        workers: usize,
+    },
+    /// The queue states something about child processes, and has none.
+    #[error(
+        "states {column}, which says something in the process pool only; set pool = \"process\" or remove it"
+    )]
+    NoChildren {
+        /// The first of the columns about child processes.
+        column: &'static str,
     },
     /// The tasks compute, and run on the event loop.
     #[error(
@@ -95,11 +114,15 @@ fn of_row(row: &QueueRow) -> impl Iterator<Item = WarningKind> {
         _ => None,
     };
     let many = pool == Pool::Cpu && workers > MANY_CPU_WORKERS;
+    let children = pool == Pool::Process && workers > MANY_CHILDREN;
+    let column = row.child_columns().next().filter(|_| pool != Pool::Process);
     let computes = pool == Pool::Io && row.io_bound == Some(false);
     let short = row.prefetch.filter(|prefetch| *prefetch < workers);
     [
         target,
         many.then_some(WarningKind::ManyCpuWorkers { workers }),
+        children.then_some(WarningKind::ManyChildren { workers }),
+        column.map(|column| WarningKind::NoChildren { column }),
         computes.then_some(WarningKind::ComputesOnEventLoop),
         short.map(|prefetch| WarningKind::PrefetchBelowWorkers { prefetch, workers }),
     ]

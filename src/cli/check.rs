@@ -4,6 +4,7 @@ use std::io::Write;
 
 use super::{CatalogueArgs, Failure};
 use crate::app::too_many_blocking_workers;
+use crate::catalogue::one_line;
 
 pub(super) fn run(args: &CatalogueArgs, out: &mut impl Write) -> Result<(), Failure> {
     let catalogue = args.load()?;
@@ -30,11 +31,19 @@ pub(super) fn run(args: &CatalogueArgs, out: &mut impl Write) -> Result<(), Fail
     for row in &catalogue.queues {
         writeln!(out, "{}", row.explain())?;
     }
-    if !catalogue.route_rows.is_empty() {
+    let defaults = catalogue.explain_defaults();
+    if !catalogue.route_rows.is_empty() || !catalogue.rate_limits.is_empty() || defaults.is_some() {
         writeln!(out)?;
     }
     for row in &catalogue.route_rows {
         writeln!(out, "route: {row}")?;
+    }
+    for (task, limit) in &catalogue.rate_limits {
+        let limit = limit.as_ref().map_or("none", |limit| limit.text());
+        writeln!(out, "rate limit: {} {}", one_line(task), one_line(limit))?;
+    }
+    if let Some(defaults) = defaults {
+        writeln!(out, "defaults: {defaults}")?;
     }
     Ok(())
 }

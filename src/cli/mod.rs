@@ -7,6 +7,9 @@
 mod check;
 #[cfg(feature = "amqp")]
 mod events;
+mod failed;
+mod filter;
+mod new;
 mod place;
 mod purge;
 mod queues;
@@ -17,6 +20,7 @@ mod revoke;
 mod schedule;
 mod store;
 mod table;
+mod waiting;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -32,7 +36,7 @@ use crate::store::StoreError;
 /// The exit code when nobody replies: `EX_UNAVAILABLE`, as with Celery.
 const UNAVAILABLE: u8 = 69;
 
-/// Looks after background tasks.
+/// Begins a program with background tasks, and looks after them.
 ///
 /// Exit codes: 0 all is well, 1 the thing that was examined has a fault, 2 the command line is wrong, 69 nobody replies.
 #[derive(Debug, Parser)]
@@ -44,6 +48,10 @@ struct CommandLine {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a small program with one task, a catalogue and a test, in a directory that is not there yet.
+    ///
+    /// Nothing is overwritten. The program of the manual's first page is the same.
+    New(new::NewArgs),
     /// Check a queue catalogue and explain what each queue promises.
     ///
     /// Prints every mistake at once to standard error, each with its line and what to do about it, and ends with 1.
@@ -55,6 +63,13 @@ enum Command {
     ///
     /// Their attempts are counted anew. Prints the letters that went back; with --dry-run, those that would go back.
     Requeue(requeue::RequeueArgs),
+    /// List, retry, correct and delete tasks that have failed for good, dead letters among them.
+    #[command(subcommand)]
+    Failed(failed::FailedCommand),
+    /// List the tasks that wait in an embedded store. Its program must not run.
+    ///
+    /// RabbitMQ lets nobody look into a queue; there, `celeriac inspect` asks the workers what they hold.
+    Waiting(waiting::WaitingArgs),
     /// Check an embedded store, or copy the readable part of a damaged one.
     ///
     /// The program of the store must not run. The command changes nothing in its directory.
@@ -78,7 +93,9 @@ enum Command {
     /// No record is left of them, and nothing follows from them. What workers hold stays, and so do dead letters and, on
     /// RabbitMQ, tasks that wait for their time.
     Purge(purge::PurgeArgs),
-    /// Revoke tasks, by their ids or by their name: they do not start.
+    /// Revoke tasks: they do not start. They are named by their ids or by --task.
+    ///
+    /// In a store, the other conditions can be used too; `celeriac waiting` lists what they choose.
     Revoke(revoke::RevokeArgs),
 }
 
@@ -114,6 +131,8 @@ enum Failure {
     Store(#[from] StoreError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error(transparent)]
+    New(#[from] new::NewError),
     /// Something is wrong with a store, and the command has printed the details.
     #[error("{0}")]
     Found(String),
@@ -140,9 +159,12 @@ pub fn run() -> ExitCode {
     let line = CommandLine::parse();
     let mut out = io::stdout().lock();
     let done = match &line.command {
+        Command::New(args) => new::run(args, &mut out),
         Command::Check(args) => check::run(args, &mut out),
         Command::Queues(args) => queues::run(args, &mut out),
         Command::Requeue(args) => requeue::run(args, &mut out),
+        Command::Failed(command) => failed::run(command, &mut out),
+        Command::Waiting(args) => waiting::run(args, &mut out),
         Command::Store(command) => store::run(command, &mut out),
         Command::Schedule(args) => schedule::run(args, &mut out),
         Command::Status(args) => remote::status(args, &mut out),

@@ -121,6 +121,11 @@ fn is_meant(waiting: &[(&str, u64)]) -> Result<bool, io::Error> {
     for (name, count) in waiting {
         writeln!(err, "  {name}: {}", tasks(*count))?;
     }
+    says_yes(&mut err)
+}
+
+/// Waits for a yes on standard input.
+pub(super) fn says_yes(err: &mut impl Write) -> Result<bool, io::Error> {
     write!(err, "Type yes to delete them: ")?;
     err.flush()?;
     let mut answer = String::new();

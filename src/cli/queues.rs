@@ -44,7 +44,7 @@ pub(super) fn run(args: &QueuesArgs, out: &mut impl Write) -> Result<(), Failure
         Column::left("CLASS", 7),
         Column::right("TARGET", 12),
         Column::right("WORKERS", 7),
-        Column::left("POOL", 4),
+        Column::left("POOL", 7),
         Column::left("TYPICAL", 24),
         Column::left("DESCRIPTION", WIDTH),
     ]);

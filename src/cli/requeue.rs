@@ -99,7 +99,7 @@ impl RequeueArgs {
     }
 }
 
-fn span(text: &str) -> Result<Duration, String> {
+pub(super) fn span(text: &str) -> Result<Duration, String> {
     parse_span(text).ok_or_else(|| "a span of time is written like `30s`, `15m` or `1h30m`".to_owned())
 }
 
@@ -111,26 +111,37 @@ pub(super) fn glob(pattern: &str) -> Option<Regex> {
 pub(super) fn run(args: &RequeueArgs, out: &mut impl Write) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let chosen = args.place.chosen()?;
-        let rabbitmq = chosen.place.rabbitmq();
-        let broker = open(chosen.place).await?;
-        let store = match chosen.result_backend {
-            Some(url) if !args.dry_run => Some(Backend::at(url.to_owned()).open(rabbitmq, None, LARGEST_CHORD).await?.store),
-            _ => None,
-        };
-        if rabbitmq.is_some() && store.is_none() && !args.dry_run {
-            eprintln!(
-                "Records stay, and keep those of the next runs out: name where they are with --result-backend or CELERIAC_RESULT_BACKEND."
-            );
-        }
-        let broker = match store {
-            Some(store) => Arc::new(SplitBroker::open(broker, store)?) as Arc<dyn Broker>,
-            None => broker,
-        };
+        let broker = open_with_records(&args.place, args.dry_run).await?;
         let done = requeue(args, &*broker, out).await;
         let closed = broker.close().await;
         done?;
         Ok(closed?)
+    })
+}
+
+/// Opens the broker of a command that has tasks run again, and the store of their records if that is another one. With
+/// `dry_run` nothing runs again, and no record is removed.
+pub(super) async fn open_with_records(
+    source: &TaskSource,
+    dry_run: bool,
+) -> Result<Arc<dyn Broker>, Failure> {
+    let chosen = source.chosen()?;
+    let rabbitmq = chosen.place.rabbitmq();
+    let broker = open(chosen.place).await?;
+    let store = match chosen.result_backend {
+        Some(url) if !dry_run => {
+            Some(Backend::at(url.to_owned()).open(rabbitmq, None, LARGEST_CHORD).await?.store)
+        }
+        _ => None,
+    };
+    if rabbitmq.is_some() && store.is_none() && !dry_run {
+        eprintln!(
+            "Records stay, and keep those of the next runs out: name where they are with --result-backend or CELERIAC_RESULT_BACKEND."
+        );
+    }
+    Ok(match store {
+        Some(store) => Arc::new(SplitBroker::open(broker, store)?),
+        None => broker,
     })
 }
 

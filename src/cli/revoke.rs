@@ -1,7 +1,7 @@
 //! `celeriac revoke`: revokes tasks by their ids, or all that can be found of a name.
 //!
-//! In an embedded store every task can be found. In RabbitMQ nobody can look: only what workers hold is known, by asking
-//! them, and the command says what it could not see.
+//! In an embedded store every task can be found, by all that its message says. In RabbitMQ nobody can look: only what
+//! workers hold is known, by asking them, and the command says what it could not see.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -15,6 +15,7 @@ use regex::Regex;
 use serde_json::{Value, json};
 
 use super::Failure;
+use super::filter::FilterArgs;
 use super::place::{BrokerSource, Place, RabbitMq, open_store, rabbitmq};
 use super::remote::{patience, said};
 use super::requeue::glob;
@@ -31,16 +32,10 @@ const LOOKS: usize = 20;
 #[derive(Debug, Args)]
 pub(super) struct RevokeArgs {
     /// The ids of the tasks.
-    #[arg(
-        value_name = "ID",
-        required_unless_present = "task",
-        conflicts_with = "task",
-        value_parser = NonEmptyStringValueParser::new()
-    )]
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     ids: Vec<String>,
-    /// All tasks whose name matches; `*` stands for any text. On RabbitMQ those that workers hold.
-    #[arg(long, value_name = "GLOB")]
-    task: Option<String>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// Also end those that run.
     #[arg(long)]
     terminate: bool,
@@ -55,8 +50,29 @@ pub(super) struct RevokeArgs {
 }
 
 impl RevokeArgs {
+    /// Makes sure that the command line says what to revoke, in one way.
+    fn check(&self) -> Result<(), Failure> {
+        let wrong = match (self.ids.is_empty(), self.filter.is_empty()) {
+            (true, true) => {
+                "name the tasks by their ids, or say which ones with --task, --queue and the like"
+            }
+            (false, false) => "an id says by itself which task is meant: leave the other conditions out",
+            _ => return Ok(()),
+        };
+        Err(Failure::CommandLine(wrong.to_owned()))
+    }
+
+    /// The pattern for names, which is all that workers can be asked by; `None`: the tasks are named by their ids.
     fn pattern(&self) -> Result<Option<Regex>, Failure> {
-        let Some(text) = &self.task else { return Ok(None) };
+        if !self.ids.is_empty() {
+            return Ok(None);
+        }
+        let Some(text) = self.filter.only_task() else {
+            return Err(Failure::CommandLine(
+                "over RabbitMQ nobody can look into the messages that wait: name the tasks by --task alone, or by their ids"
+                    .to_owned(),
+            ));
+        };
         let wrong = || Failure::CommandLine(format!("`{text}` is no pattern that can be used"));
         glob(text).map(Some).ok_or_else(wrong)
     }
@@ -64,12 +80,14 @@ impl RevokeArgs {
 
 pub(super) fn run(args: &RevokeArgs, out: &mut impl Write) -> Result<(), Failure> {
     let place = args.source.chosen()?;
-    let (pattern, patience) = (args.pattern()?, patience(args.timeout)?);
+    args.check()?;
+    let patience = patience(args.timeout)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match place {
-            Place::Directory(directory) => in_store(args, directory, pattern.as_ref(), out).await,
+            Place::Directory(directory) => in_store(args, directory, out).await,
             Place::RabbitMq(url) => {
+                let pattern = args.pattern()?;
                 let broker = rabbitmq(url).await?;
                 let fleet = Fleet::over(Arc::clone(&broker) as Arc<dyn Broker>).within(patience);
                 let done = match &pattern {
@@ -84,29 +102,19 @@ pub(super) fn run(args: &RevokeArgs, out: &mut impl Write) -> Result<(), Failure
 }
 
 /// Leaves an order in the store for each task that is not over; nothing runs, so `--terminate` makes no difference.
-async fn in_store(
-    args: &RevokeArgs,
-    directory: &Path,
-    pattern: Option<&Regex>,
-    out: &mut impl Write,
-) -> Result<(), Failure> {
+async fn in_store(args: &RevokeArgs, directory: &Path, out: &mut impl Write) -> Result<(), Failure> {
     let store = open_store(directory)?;
-    let done = order_in(args, &store, pattern, out).await;
+    let done = order_in(args, &store, out).await;
     let closed = store.close().await;
     done?;
     Ok(closed?)
 }
 
-async fn order_in(
-    args: &RevokeArgs,
-    store: &EmbeddedBroker,
-    pattern: Option<&Regex>,
-    out: &mut impl Write,
-) -> Result<(), Failure> {
+async fn order_in(args: &RevokeArgs, store: &EmbeddedBroker, out: &mut impl Write) -> Result<(), Failure> {
     let (mut found, mut unknown) = (Vec::new(), Vec::new());
-    match pattern {
-        Some(pattern) => found = store.unfinished(|message| pattern.is_match(&message.task))?,
-        None => {
+    match args.ids.is_empty() {
+        true => found = store.unfinished_ids(&args.filter.filter(&[])?).await?,
+        false => {
             for id in args.ids.iter().map(|id| TaskId::from(id.as_str())) {
                 match store.find(&id).await? {
                     Some(_) => found.push(id),

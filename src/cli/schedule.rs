@@ -49,7 +49,9 @@ pub(super) fn run(args: &ScheduleArgs, out: &mut impl Write) -> Result<(), Failu
         if index > 0 {
             writeln!(out)?;
         }
-        show(entry, environment, from, args.next, out)?;
+        let mut entry = entry.clone();
+        entry.settle_zone(catalogue.zone);
+        show(&entry, environment, from, args.next, out)?;
     }
     Ok(())
 }

@@ -50,8 +50,8 @@ pub(super) fn run(command: &StoreCommand, out: &mut impl Write) -> Result<(), Fa
                 writeln!(out, "{text}")?;
             }
             lost(&found.lost, "cannot be read", out)?;
-            let (waiting, results, dead) = (found.waiting, found.results, found.dead);
-            writeln!(out, "{waiting} waiting tasks, {results} results and {dead} dead letters can be read.")?;
+            let (waiting, results, dead) = (found.waiting, found.results, letters(found.dead, found.failed));
+            writeln!(out, "{waiting} waiting tasks, {results} results and {dead} can be read.")?;
             let directory = args.directory.display();
             if found.damage.is_empty() && found.lost.is_empty() {
                 writeln!(out, "The store {directory} is sound.")?;
@@ -67,14 +67,19 @@ pub(super) fn run(command: &StoreCommand, out: &mut impl Write) -> Result<(), Fa
                 writeln!(out, "{text}")?;
             }
             lost(&done.lost, "is lost", out)?;
-            let (waiting, results, dead) = (done.waiting, done.results, done.dead);
+            let (waiting, results, dead) = (done.waiting, done.results, letters(done.dead, done.failed));
             let into = args.into.display();
-            writeln!(
-                out,
-                "{waiting} waiting tasks, {results} results and {dead} dead letters are in {into}."
-            )?;
+            writeln!(out, "{waiting} waiting tasks, {results} results and {dead} are in {into}.")?;
             Ok(())
         }
+    }
+}
+
+/// The dead letters, and the failed tasks that are kept beside them, if there are any.
+fn letters(dead: u64, failed: u64) -> String {
+    match failed {
+        0 => format!("{dead} dead letters"),
+        _ => format!("{dead} dead letters (and {failed} failed tasks)"),
     }
 }
 

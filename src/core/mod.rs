@@ -8,19 +8,24 @@
 //! The rule of the floors: this is floor 0. It uses the standard library and crates that only compute, and no other
 //! room of Celeriac; every other room may use it.
 
+pub mod accounts;
 pub mod address;
 mod backoff;
 pub mod calendar;
 pub(crate) mod canonical;
+pub mod child_life;
 pub(crate) mod did_you_mean;
+pub mod duration_histogram;
 mod error_text;
 pub(crate) mod glob;
+pub mod health;
 pub(crate) mod instant;
 pub mod intensity;
 mod io_failure;
 pub(crate) mod json_time;
 pub mod key;
 pub mod lane;
+pub mod look_pauses;
 pub mod permits;
 pub mod poll_schedule;
 pub mod progress;
@@ -33,6 +38,7 @@ pub mod time_to_start;
 pub mod token_bucket;
 
 pub(crate) use backoff::Backoff;
+pub use child_life::ChildLife;
 pub(crate) use error_text::debug_as_display;
 pub use intensity::{Intensity, RestartVerdict, Restarts};
 pub use io_failure::IoFailure;

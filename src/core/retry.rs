@@ -31,10 +31,12 @@ pub struct RetryPolicy {
 }
 
 impl Default for RetryPolicy {
-    /// Three retries, after about 10, 20 and 40 seconds.
+    /// Twenty retries, after about 10, 20, 40, 80, 160 and 320 seconds, and then every ten minutes. Whatever the jitter,
+    /// the last one comes more than an hour and a quarter after the first failure, so that a task outlasts an outage of an
+    /// hour.
     fn default() -> Self {
         Self {
-            max_retries: 3,
+            max_retries: 20,
             delay: Duration::from_secs(10),
             backoff: true,
             max_delay: Duration::from_secs(600),
@@ -112,13 +114,40 @@ mod tests {
     }
 
     #[test]
-    fn three_retries_that_double_are_the_default() {
+    fn twenty_retries_that_double_up_to_ten_minutes_are_the_default() {
         let policy = RetryPolicy { jitter: false, ..RetryPolicy::default() };
-        let seconds: Vec<_> = (0..5).map(|n| after(&policy, n, 0).map(|wait| wait.as_secs())).collect();
-        assert_eq!(seconds, [Some(10), Some(20), Some(40), None, None]);
-        let policy = RetryPolicy { max_retries: 100, ..policy };
-        assert_eq!(after(&policy, 6, 0), Some(Duration::from_secs(600)));
+        let seconds: Vec<_> = (0..22).map(|n| after(&policy, n, 0).map(|wait| wait.as_secs())).collect();
+        assert_eq!(seconds[..8], [10, 20, 40, 80, 160, 320, 600, 600].map(Some));
+        assert!(seconds[8..20].iter().all(|wait| *wait == Some(600)) && seconds[20..] == [None, None]);
         assert_eq!(RetryPolicy { max_retries: 0, ..policy }.next(0, 0), RetryVerdict::GiveUp);
+    }
+
+    /// The retries of a task that first fails when an outage begins, whatever the jitter: with every delay at its shortest,
+    /// and with every delay at its longest. The last one must come after the outage, and the one that succeeds soon after
+    /// its end.
+    #[test]
+    fn the_default_outlasts_an_outage_of_an_hour_whatever_the_jitter() {
+        let policy = RetryPolicy::default();
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        // The entropies at which the random part is smallest and largest, among many.
+        let drawn = |retries: u32, shortest: bool| {
+            let delays = (0..1_000).filter_map(|entropy| after(&policy, retries, entropy));
+            if shortest { delays.min() } else { delays.max() }
+        };
+        for shortest in [true, false] {
+            let mut at = Duration::ZERO;
+            let mut tries = Vec::new();
+            for retries in 0..policy.max_retries {
+                at += drawn(retries, shortest).expect("a retry is left");
+                tries.push(at);
+            }
+            for outage in [minutes(2), minutes(60)] {
+                let first = tries.iter().find(|at| **at >= outage).expect("a retry after the outage");
+                // A delay is at most as long as all delays before it together, and ten minutes.
+                assert!(*first < outage * 2 + minutes(1) && *first <= outage + minutes(10), "{first:?}");
+            }
+            assert!(at > minutes(75) && at < minutes(160), "{at:?}");
+        }
     }
 
     #[test]

@@ -147,7 +147,7 @@ fn seconds(limit: Option<Duration>) -> Value {
 }
 
 /// The name of this machine, for display only.
-fn host() -> String {
+pub(crate) fn host() -> String {
     let told = std::env::var("HOSTNAME").ok();
     let asked = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let name = told.or_else(asked).map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());

@@ -26,6 +26,8 @@ pub mod result;
 pub(crate) use decode::refused;
 pub use decode::{Arrival, decode, decode_parts};
 pub use encode::encode;
+#[cfg(feature = "metrics")]
+pub(crate) use encode::host;
 pub use error::{DecodeError, EncodeError, Reason, Recognised};
 pub(crate) use repr::{keyword as keyword_repr, positional_of as positional_repr};
 pub use table::{Field, Table};

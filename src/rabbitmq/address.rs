@@ -88,6 +88,23 @@ impl Addresses {
         (0..self.len()).map(move |more| self.turn(n + more).parts())
     }
 
+    /// Checks that these addresses and `others` lead to one virtual host.
+    ///
+    /// # Errors
+    /// They do not; the text names both.
+    pub(crate) fn check_one_vhost(&self, others: &Self) -> Result<(), AddressError> {
+        let mut vhosts = self.nodes.iter().chain(&others.nodes).map(|node| node.uri.vhost.as_str());
+        let Some(first) = vhosts.next() else { return Ok(()) };
+        match vhosts.find(|vhost| *vhost != first) {
+            None => Ok(()),
+            Some(other) => Err(AddressError(format!(
+                "the addresses to consume from and to publish to lead to the virtual hosts `{}` and `{}`: name one, because queues are declared in the one that is consumed from",
+                shown(first),
+                shown(other)
+            ))),
+        }
+    }
+
     /// Connects to the address whose turn it is after `n` others.
     pub(crate) async fn connect(&self, n: usize, name: String) -> lapin::Result<Connection> {
         self.connect_beside(n, name, Arc::default()).await
@@ -180,6 +197,15 @@ mod tests {
             assert_eq!(AmqpUrl::parse(url).unwrap().to_string(), shown, "{url}");
         }
         assert!(AmqpUrl::parse("redis://x").unwrap_err().to_string().contains("amqp://user:password@host"));
+    }
+
+    #[test]
+    fn two_addresses_of_one_broker_have_one_virtual_host() {
+        let addresses = |urls: &str| Addresses::parse(urls).unwrap();
+        let reading = addresses("amqp://u:p@one/hq;amqp://two/hq");
+        assert!(reading.check_one_vhost(&addresses("amqp://other:geheim@balancer/hq")).is_ok());
+        let error = reading.check_one_vhost(&addresses("amqp://u:geheim@balancer")).unwrap_err().to_string();
+        assert!(error.contains("`hq` and `/`") && !error.contains("geheim"), "{error}");
     }
 
     #[test]

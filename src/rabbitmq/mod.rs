@@ -4,5 +4,5 @@ mod address;
 pub(crate) mod frame_guard;
 mod refusal;
 
-pub(crate) use address::{AddressParts, Addresses};
+pub(crate) use address::{AddressError, AddressParts, Addresses};
 pub(crate) use refusal::{ACCESS_REFUSED, PRECONDITION_FAILED, code, is_refusal};

@@ -2,35 +2,44 @@
 //! panic in it hurts neither its worker nor the event loop. `run.rs` starts bodies and awaits them.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context as Poller, Poll};
 
+use futures_lite::future::block_on;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
 use crate::core::Timestamp;
 use crate::core::text::logged_errors;
+use crate::task::clock::now;
+use crate::task::panic::located;
 use crate::task::{
-    Arguments, Body, BodyFuture, Context, CurrentGuard, Ending, Message, Outcome, TaskDefinition, TaskError,
-    panic_message,
+    Arguments, Body, BodyFuture, Context, CurrentGuard, Ending, ErrorName, Layers, Message, Outcome,
+    TaskDefinition, TaskError, layered, panic_message,
 };
 
-/// The ending of a body that panicked.
-pub(super) fn panicked(panic: Box<dyn std::any::Any + Send>) -> Ending {
-    Ending::Failure { messages: vec![panic_message(panic)], name: "Panic".into(), transient: None }
-}
+/// The name of the error of a body that panicked.
+const PANIC: &str = "Panic";
 
-/// Runs `step` and turns a panic in it into an ending.
+/// Runs `step` and turns a panic in it into an ending, which says where the panic was.
 pub(super) fn guard<T>(step: impl FnOnce() -> T) -> Result<T, Ending> {
-    catch_unwind(AssertUnwindSafe(step)).map_err(panicked)
+    located(step).map_err(|(panic, place)| Ending::Failure {
+        messages: vec![panic_message(panic)],
+        name: ErrorName { place: place.map(String::into_boxed_str), ..PANIC.into() },
+        transient: None,
+    })
 }
 
 /// Whether this outcome is that of a panic.
 pub(super) fn is_panic(outcome: &Result<String, Ending>) -> bool {
-    matches!(outcome, Err(Ending::Failure { name, .. }) if name.name == "Panic")
+    matches!(outcome, Err(Ending::Failure { name, .. }) if name.name == PANIC)
+}
+
+/// Whether this outcome is that of a body whose process has ended.
+pub(super) fn is_lost(outcome: &Result<String, Ending>) -> bool {
+    matches!(outcome, Err(Ending::Failure { name, .. }) if name.name == "WorkerLost")
 }
 
 /// The span of one run. What a body logs is inside of it, so an operator finds the lines of a task by its id, and a tracing
@@ -94,12 +103,16 @@ impl Drop for IoBody {
 /// What starts an async body.
 pub(super) type StartIo = fn(Context, &Arguments) -> Result<BodyFuture, TaskError>;
 
-/// Builds an async body on this thread; the caller polls it.
-pub(super) fn start_io(run: StartIo, context: Context) -> Result<IoBody, Ending> {
+/// Builds an async body on this thread, with the program's layers around it; the caller polls it.
+pub(super) fn start_io(run: StartIo, context: Context, layers: &Layers) -> Result<IoBody, Ending> {
     let message = Arc::clone(context.message_arc());
     let span = span_of(&context);
     let entered = CurrentGuard::of(&message);
-    let future = guard(|| run(context, &message.arguments))?.map_err(TaskError::into_ending)?;
+    let future = if layers.is_empty() {
+        guard(|| run(context, &message.arguments))?.map_err(TaskError::into_ending)?
+    } else {
+        layered(layers, Body::Io(run), context)
+    };
     drop(entered);
     Ok(IoBody { future: Some(future), message, span })
 }
@@ -145,6 +158,8 @@ impl Stuck {
 /// A body on a blocking thread. If this is dropped before the body has ended, the body is stuck until it ends.
 pub(super) struct CpuBody {
     outcome: oneshot::Receiver<Result<String, Ending>>,
+    /// Completes when the body has a thread and begins. All bodies of the process share its blocking threads.
+    began: Option<oneshot::Receiver<()>>,
     stuck: Arc<Stuck>,
     context: Context,
     started_at: Timestamp,
@@ -158,23 +173,39 @@ impl CpuBody {
         context: Context,
         started_at: Timestamp,
         stuck: Arc<Stuck>,
+        layers: Layers,
     ) -> Self {
         let (mut done, outcome) = oneshot::channel();
+        let (begins, began) = oneshot::channel();
         let own = context.clone();
-        let body = Self { outcome, stuck: Arc::clone(&stuck), context: own.clone(), started_at, over: false };
+        let body = Self {
+            outcome,
+            began: Some(began),
+            stuck: Arc::clone(&stuck),
+            context: own.clone(),
+            started_at,
+            over: false,
+        };
         let runtime = tokio::runtime::Handle::current();
         #[cfg(feature = "testing")]
         let scope = crate::task::scope::here();
         blocking::unblock(move || {
             #[cfg(feature = "testing")]
             let _scope = scope.map(crate::task::scope::Scope::enter);
+            if done.is_closed() {
+                // The run was given up while the body waited for a thread, so the body does not begin.
+                stuck.returned(&own);
+                return;
+            }
+            own.note_beginning(now());
+            let _ = begins.send(());
             let ended = guard(|| match definition.body {
                 Body::Cpu(run) => {
                     // Code that looks for the runtime finds it: `Handle::current()`, clients that spawn.
                     let _entered = runtime.enter();
-                    Some(run_cpu(run, context))
+                    Some(run_cpu(run, context, &layers))
                 }
-                Body::Io(run) => runtime.block_on(run_io(run, context, &mut done)),
+                Body::Io(run) => runtime.block_on(run_io(run, context, &layers, &mut done)),
             });
             let returned = ended.unwrap_or_else(|panic| Some(Err(panic)));
             let late = returned.is_some();
@@ -186,14 +217,32 @@ impl CpuBody {
         .detach();
         body
     }
+
+    /// What completes when the body begins.
+    pub(super) fn take_beginning(&mut self) -> Option<oneshot::Receiver<()>> {
+        self.began.take()
+    }
 }
 
-fn run_cpu(run: fn(Context, &Arguments) -> Outcome, context: Context) -> Result<String, Ending> {
+/// Runs a blocking body on this thread, with the program's layers around it.
+fn run_cpu(
+    run: fn(Context, &Arguments) -> Outcome,
+    context: Context,
+    layers: &Layers,
+) -> Result<String, Ending> {
     let message = Arc::clone(context.message_arc());
     let span = span_of(&context);
     let _in_span = span.enter();
     let _entered = CurrentGuard::of(&message);
-    guard(|| run(context, &message.arguments))?.map_err(TaskError::into_ending)
+    let outcome = guard(|| {
+        if layers.is_empty() {
+            return run(context, &message.arguments);
+        }
+        // The body is called inside of this, and may block on futures of its own. Tokio's `block_on` and that of
+        // `futures` would not let it.
+        block_on(layered(layers, Body::Cpu(run), context))
+    });
+    outcome?.map_err(TaskError::into_ending)
 }
 
 /// Runs an async body on a blocking thread of a pool. The body has the thread to itself and may spawn local tasks,
@@ -201,9 +250,10 @@ fn run_cpu(run: fn(Context, &Arguments) -> Outcome, context: Context) -> Result<
 async fn run_io(
     run: StartIo,
     context: Context,
+    layers: &Layers,
     done: &mut oneshot::Sender<Result<String, Ending>>,
 ) -> Option<Result<String, Ending>> {
-    let body = match start_io(run, context.clone()) {
+    let body = match start_io(run, context.clone(), layers) {
         Ok(body) => body,
         Err(ending) => return Some(Err(ending)),
     };

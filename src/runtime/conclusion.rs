@@ -40,7 +40,7 @@ pub(crate) async fn conclude(
     // Permits are given back before the record is stored, so that whoever sees that the task is over finds them
     // free. A task that runs again may keep the permit that was handed over to it.
     context.end_permits(matches!(verdict, Verdict::Again { .. } | Verdict::HandBack));
-    log(context.message(), &verdict, context.is_expected());
+    log(context, &verdict);
     // The file comes to its final place before a record names it.
     let ready = promote(&mut verdict, context);
     // The bar closes before the last states are written, so that no state is newer than the end.
@@ -64,8 +64,7 @@ pub(crate) async fn conclude(
     // have happened.
     let told = event.is_some() || waits_for_end(hooks, &runtime.hooks);
     let wait = told || context.has_exposed() || (report.is_over() && context.has_reported());
-    let is_settled =
-        settle(settle_of(verdict, context.message(), runtime), delivery, context, runtime, wait).await;
+    let is_settled = settle(settle_of(verdict, context, runtime), delivery, context, runtime, wait).await;
     // From here on the end has happened, and may be told.
     if is_settled {
         runtime.tell_ends(context.message_arc(), ends);
@@ -93,7 +92,8 @@ fn promote(verdict: &mut Verdict, context: &Context) -> Option<DownloadFacts> {
 
 /// Makes the settlement from the verdict, with all that follows from the task's end. If the failure of a serial
 /// task blocks its lane, the broker does that, so it gets the record even if the task's result is not kept.
-fn settle_of(verdict: Verdict, message: &Message, runtime: &Runtime) -> Settle {
+fn settle_of(verdict: Verdict, context: &Context, runtime: &Runtime) -> Settle {
+    let message = context.message();
     let (mut record, rejected) = match verdict {
         Verdict::Over(record) => (record, None),
         Verdict::Dead { reason, record } => (record, Some(reason)),
@@ -133,10 +133,12 @@ fn settle_of(verdict: Verdict, message: &Message, runtime: &Runtime) -> Settle {
         _ => None,
     };
     let reason = reason.map(|why| format!("{why}: {}", record.errors.join(": ")));
+    let failed = if reason.is_none() { runtime.failed_task(context, &record) } else { None };
     let result = is_kept.then_some(*record);
-    match reason {
-        Some(reason) => Settle::DeadLetter { reason, result, follow_ups },
-        None => Settle::Ack { result, follow_ups },
+    match (reason, failed) {
+        (Some(reason), _) => Settle::DeadLetter { reason, result, follow_ups },
+        (None, Some(failed)) => Settle::Fail { failed: Box::new(failed), result, follow_ups },
+        (None, None) => Settle::Ack { result, follow_ups },
     }
 }
 
@@ -204,8 +206,8 @@ async fn forget_states(context: &Context, runtime: &Runtime) {
 }
 
 /// Logs what becomes of a task. An error that was expected is information.
-fn log(message: &Message, verdict: &Verdict, is_expected: bool) {
-    let (id, task) = (&message.id, &message.task);
+fn log(context: &Context, verdict: &Verdict) {
+    let (id, task, is_expected) = (context.id(), context.task(), context.is_expected());
     match verdict {
         Verdict::Over(r) if r.state == State::Failure && is_expected => {
             tracing::info!(%id, task, errors = ?r.errors, error_type = ?r.error_type, attempts = r.attempts, "FAILURE, as expected");
@@ -217,11 +219,13 @@ fn log(message: &Message, verdict: &Verdict, is_expected: bool) {
             tracing::info!(%id, task, reason, "REJECTED, as expected");
         }
         Verdict::Over(r) if r.state == State::Failure => {
-            tracing::error!(%id, task, errors = ?logged_errors(&r.errors), error_type = ?r.error_type, attempts = r.attempts, "FAILURE");
+            let place = context.panic_place();
+            tracing::error!(%id, task, errors = ?logged_errors(&r.errors), error_type = ?r.error_type, place, attempts = r.attempts, "FAILURE");
         }
         Verdict::Over(r) => tracing::debug!(%id, task, state = %r.state, "over"),
         Verdict::Again { message: m, due, next: Next::Retry, .. } => {
-            tracing::warn!(%id, task, errors = ?logged_errors(&m.last_errors), retries = m.retries, due = ?due.map(|d| d.to_string()), "RETRY");
+            let place = context.panic_place();
+            tracing::warn!(%id, task, errors = ?logged_errors(&m.last_errors), place, retries = m.retries, due = ?due.map(|d| d.to_string()), "RETRY");
         }
         Verdict::Again { message: m, due, next: Next::Requeue, .. } => {
             let due = due.map(|due| due.to_string());

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Runtime;
+use crate::store::sent_marks::{marks_of, write_marks};
 use crate::task::{EnqueueError, HandedOver, Headers, Message, NewTask, PermitKeeper, Receipt};
 
 impl Runtime {
@@ -22,6 +23,9 @@ impl Runtime {
 
     async fn send(&self, message: Message, unique: bool, unsent: Unsent) -> Result<Receipt, EnqueueError> {
         let sent = self.to_tell([&message]);
+        if self.marks_sent {
+            write_marks(&*self.store, marks_of([&message])).await;
+        }
         let receipt = self.broker.publish(message, unique).await?;
         if !receipt.joined {
             self.tell_sent(sent);

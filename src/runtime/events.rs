@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Runtime;
 use crate::broker::{Activity, Delivery};
+use crate::core::accounts::OTHER;
 use crate::protocol::repr;
 use crate::protocol::result::Exception;
 use crate::task::clock::now;
 use crate::task::{
-    Context, EventFunnel, EventGroup, EventKind, Interrupt, Message, Next, State, TaskEvent, TaskResult,
-    Verdict,
+    Context, EventFunnel, EventGroup, EventKind, Interrupt, Message, Next, SenderCount, State, TaskEvent,
+    TaskResult, Verdict,
 };
 
 /// Counts the bodies that run.
@@ -41,6 +42,13 @@ impl Drop for Active<'_> {
     fn drop(&mut self) {
         self.0.active.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// Calls that are about to be published: how they are counted, and the messages that are told of if anybody listens.
+#[derive(Default)]
+pub(crate) struct CallsToTell {
+    counts: Vec<Arc<SenderCount>>,
+    messages: Vec<Arc<Message>>,
 }
 
 /// What is told at the end of a run: a rejection is a failure first.
@@ -102,8 +110,9 @@ impl Runtime {
         }
     }
 
-    /// Tells that a task is over although nobody here had it.
+    /// Counts and tells that a task is over although nobody here had it.
     pub(super) fn tell_over(&self, message: Option<&Message>, record: &TaskResult) {
+        self.count_over(record);
         self.events.emit(EventGroup::Run, || {
             let kind = end_of(record, None).filter(|_| self.tells(&record.task))?;
             Some(match message {
@@ -113,32 +122,52 @@ impl Runtime {
         });
     }
 
-    /// Tells that a task was taken out of the broker, because it was revoked.
+    fn count_over(&self, record: &TaskResult) {
+        // A message that could not be read has whatever name its bytes had.
+        let is_known = self.dispatcher.registry.get(&record.task).is_some();
+        let task = if is_known { record.task.as_str() } else { OTHER };
+        let count = self.events.counts().of(task, &record.queue);
+        match record.state {
+            State::Revoked => count.revoked(),
+            State::Failure | State::Rejected => count.failed(Exception::class(record)),
+            _ => {}
+        }
+    }
+
+    /// Counts and tells that a task was taken out of the broker, because it was revoked.
     pub(crate) fn tell_taken_out(&self, message: &Message) {
+        self.events.counts().of(&message.task, &message.queue).revoked();
         self.events.emit(EventGroup::Run, || {
             let kind = EventKind::Revoked { terminated: false, expired: false };
             self.tells(&message.task).then(|| TaskEvent::now(Arc::new(message.clone()), kind))
         });
     }
 
-    /// The messages that [`tell_sent`](Self::tell_sent) will tell of. None while nobody listens.
-    pub(crate) fn to_tell<'a>(&self, messages: impl IntoIterator<Item = &'a Message>) -> Vec<Arc<Message>> {
-        if !self.events.is_heard(EventGroup::Sent) {
-            return Vec::new();
+    /// The calls that [`tell_sent`](Self::tell_sent) will count and tell of, when they are published.
+    pub(crate) fn to_tell<'a>(&self, messages: impl IntoIterator<Item = &'a Message>) -> CallsToTell {
+        let is_heard = self.events.is_heard(EventGroup::Sent);
+        let mut calls = CallsToTell::default();
+        for message in messages {
+            calls.counts.push(self.events.counts().of(&message.task, &message.queue));
+            if is_heard {
+                calls.messages.push(Arc::new(message.clone()));
+            }
         }
-        messages.into_iter().map(|message| Arc::new(message.clone())).collect()
+        calls
     }
 
-    /// Tells that these calls were published.
-    pub(crate) fn tell_sent(&self, messages: Vec<Arc<Message>>) {
+    /// Counts and tells that these calls were published.
+    pub(crate) fn tell_sent(&self, CallsToTell { counts, messages }: CallsToTell) {
+        counts.iter().for_each(|count| count.sent());
         for message in messages {
             self.events.emit(EventGroup::Sent, || Some(TaskEvent::now(message, EventKind::Sent)));
         }
     }
 }
 
-/// Tells that a message is sent that takes the place of its task or follows from it.
+/// Counts and tells that a message is sent that takes the place of its task or follows from it.
 pub(super) fn tell_sent(events: &EventFunnel, message: &Message) {
+    events.counts().of(&message.task, &message.queue).sent();
     events.emit(EventGroup::Sent, || Some(TaskEvent::now(Arc::new(message.clone()), EventKind::Sent)));
 }
 

@@ -25,8 +25,12 @@ pub type ProgramHook = dyn Fn(&Context, &HookEvent) + Send + Sync;
 pub type ReadyHook = dyn Fn(&Context, &DownloadFacts) + Send + Sync;
 
 /// A hook that is called on the queue's event loop when a worker starts, with the queue's name and the worker's
-/// slot. If it panics, the worker has not started. Celery's `worker_process_init`.
+/// slot. If it panics, the worker has not started. In the process pool it is called in the worker's child process.
+/// Celery's `worker_process_init`.
 pub type WorkerHook = dyn Fn(&str, usize) + Send + Sync;
+
+/// A hook that is asked whether a task that has expired is to run all the same.
+pub type ExpiryHook = dyn Fn(&Message) -> bool + Send + Sync;
 
 /// The program's own hooks.
 #[derive(Default)]
@@ -39,6 +43,7 @@ pub(crate) struct ProgramHooks {
     pub(crate) after_return: Option<Box<ProgramHook>>,
     pub(crate) on_ready: Option<Box<ReadyHook>>,
     pub(crate) on_worker_start: Option<Box<WorkerHook>>,
+    pub(crate) exempt_from_expiry: Option<Box<ExpiryHook>>,
 }
 
 impl ProgramHooks {
@@ -53,6 +58,15 @@ impl ProgramHooks {
             HookEvent::AfterReturn(_) => &self.after_return,
         };
         hook.as_deref()
+    }
+
+    /// Whether a task that has expired is to run all the same. A hook that panics exempts nothing.
+    pub(super) fn exempts(&self, message: &Message) -> bool {
+        let Some(hook) = &self.exempt_from_expiry else { return false };
+        guard(|| hook(message)).unwrap_or_else(|_| {
+            tracing::error!(id = %message.id, task = message.task, "the hook for expired tasks panicked; the task is revoked");
+            false
+        })
     }
 }
 

@@ -7,11 +7,19 @@
 pub(crate) mod admission;
 mod again;
 pub(crate) mod body;
+pub(crate) mod children;
 pub(crate) mod conclusion;
 pub(crate) mod enqueue;
 mod events;
 mod follow_ups;
+pub(crate) mod forwarding;
 pub(crate) mod hooks;
+pub(crate) mod keep_failed;
+#[cfg(unix)]
+pub(crate) mod process;
+#[cfg(not(unix))]
+#[path = "no_processes.rs"]
+pub(crate) mod process;
 pub(crate) mod progress;
 pub(crate) mod revoked_stamps;
 pub(crate) mod run;
@@ -22,12 +30,14 @@ mod unique_window;
 
 use std::sync::{Arc, OnceLock, Weak};
 
+use self::children::ChildCount;
 use self::events::{ActivityMeter, traceback};
 use self::hooks::ProgramHooks;
+use self::keep_failed::KeepFailed;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
 use self::revoked_stamps::RevokedStamps;
 use self::states::StateWriter;
-use self::task_levers::TaskLevers;
+use self::task_levers::{TaskLevers, TimeLimits};
 use crate::broker::completer::{Completer, PlanFollowUps};
 use crate::broker::{
     Broker, BrokerError, BrokerNotes, LaneFacts, LaneLever, MessageLocation, Results, Settle, refusal_reason,
@@ -37,7 +47,7 @@ use crate::protocol::result::Exception;
 use crate::store::{Decision, MemoryStore, Notes, Payloads, Store, StoreError};
 use crate::task::clock::now;
 use crate::task::{
-    Client, Context, DataMap, Dispatcher, DownloadSink, EventFunnel, LaneName, Message, PermitKeeper,
+    Client, Context, DataMap, Dispatcher, DownloadSink, EventFunnel, LaneName, Layers, Message, PermitKeeper,
     ProgressSink, Sinks, State, StateSink, TaskDefinition, TaskId, TaskResult, TrackedState, progress_meta,
     read_progress,
 };
@@ -55,6 +65,8 @@ pub(crate) struct Runtime {
     pub(crate) own_notes: MemoryStore,
     /// Whether the store is told of the start of every task (STARTED), and not only of tasks that ask for it.
     pub(crate) track_started: bool,
+    /// Whether the store is told of each task that is sent, so that an id which nobody ever sent differs from one that waits.
+    pub(crate) marks_sent: bool,
     /// The most that a task's value may take, in bytes of JSON.
     pub(crate) max_result_size: usize,
     /// Writes the states that bodies report to the store.
@@ -77,10 +89,16 @@ pub(crate) struct Runtime {
     pub(crate) revoked_stamps: RevokedStamps,
     /// Who keeps the permits for all processes that share the broker; `None`: nobody.
     pub(crate) permits: Option<Arc<dyn PermitKeeper>>,
+    /// How long failed tasks are kept.
+    pub(crate) keep_failed: KeepFailed,
     /// What the program has given to its tasks.
     pub(crate) data: Arc<DataMap>,
     /// What the program wants to be told of.
     pub(crate) hooks: ProgramHooks,
+    /// The program's code around every body.
+    pub(crate) layers: Layers,
+    /// How many child processes there are.
+    pub(crate) children: ChildCount,
 }
 
 impl Runtime {
@@ -148,6 +166,7 @@ impl Runtime {
             own_notes: MemoryStore::default(),
             client: OnceLock::new(),
             track_started: false,
+            marks_sent: false,
             max_result_size: MAX_RESULT_SIZE,
             states: Arc::new(StateWriter::new(Arc::clone(&store), Arc::clone(&progress_hub))),
             events: Arc::default(),
@@ -161,8 +180,11 @@ impl Runtime {
             dispatcher,
             revoked_stamps: RevokedStamps::default(),
             permits,
+            keep_failed: KeepFailed::default(),
             data: Arc::default(),
             hooks: ProgramHooks::default(),
+            layers: Layers::default(),
+            children: ChildCount::default(),
         }
     }
 
@@ -172,6 +194,12 @@ impl Runtime {
         self.bars =
             Arc::new(BarSink { store: Arc::clone(&self.store), progress_hub: Arc::clone(&progress_hub) });
         self.progress_hub = progress_hub;
+    }
+
+    /// The limits of a run of this message.
+    pub(crate) fn time_limits(&self, message: &Message) -> TimeLimits {
+        let options = || self.dispatcher.registry.options(&message.task).unwrap_or_default();
+        self.levers.time_limits(message, options)
     }
 
     /// The sinks by which bodies report states, progress and downloads, and send calls.
@@ -192,8 +220,9 @@ impl Runtime {
     }
 
     /// A body is about to start. A bar that other processes have shown of the task goes on from there, and the
-    /// store is told of the start if somebody wants to know; the body does not wait for that.
-    pub(crate) async fn begin(&self, context: &Context, definition: &TaskDefinition) {
+    /// store is told of the start if somebody wants to know; the body does not wait for that. `pid` is the process that
+    /// runs the body.
+    pub(crate) async fn begin(&self, context: &Context, definition: &TaskDefinition, pid: u32) {
         let message = context.message();
         let before = context.is_redelivered() || message.retries > 0 || message.continuations > 0;
         let shown = before && self.store.is_shared() && Box::pin(self.recall(context)).await;
@@ -202,7 +231,7 @@ impl Runtime {
             let wanted = self.track_started || (definition.options)().track_started;
             // STARTED would take the place of the bar in the store.
             if wanted && !shown {
-                let meta = serde_json::json!({ "pid": std::process::id(), "hostname": self.node().unwrap_or_else(|| context.worker().to_owned()) });
+                let meta = serde_json::json!({ "pid": pid, "hostname": self.node().unwrap_or_else(|| context.worker().to_owned()) });
                 context.report(State::Started.as_str(), meta);
             }
         }
@@ -280,7 +309,8 @@ impl Runtime {
     /// The steps of an end for tasks that have no delivery to settle.
     fn completer<'a>(&'a self, plan_follow_ups: &'a PlanFollowUps<'a>) -> Completer<'a> {
         let windows = self.broker.unique_windows();
-        Completer { store: &*self.store, broker: &*self.broker, windows, plan_follow_ups }
+        let (store, broker) = (&*self.store, &*self.broker);
+        Completer { store, broker, marks_sent: self.marks_sent, windows, plan_follow_ups }
     }
 
     /// Ends a task that was acknowledged before it ran.

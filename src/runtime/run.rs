@@ -13,20 +13,25 @@ use std::task::{Context as Poller, Poll};
 use std::time::Duration;
 
 use futures_util::future::OptionFuture;
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::Runtime;
-use super::body::{CpuBody, IoBody, StartIo, Stuck, guard, is_panic, start_io};
+use super::body::{CpuBody, IoBody, StartIo, Stuck, guard, is_lost, is_panic, start_io};
 use super::conclusion::conclude;
 use super::hooks::{after_return, before_start};
+use super::process::{ChildProcess, run_in_child};
 use super::task_levers::TimeLimits;
 use crate::broker::{Delivery, Settle};
 use crate::catalogue::Pool;
 use crate::core::Timestamp;
+use crate::core::accounts::Ended;
 use crate::core::time::deadline;
+use crate::protocol::result::Exception;
 use crate::task::clock::now;
 use crate::task::{
-    Body, Context, Ending, EventKind, Hooks, Interrupt, Judge, Next, State, TaskDefinition, Until, Verdict,
+    Body, Context, Ending, EventKind, Hooks, Interrupt, Judge, Next, State, TaskDefinition, TaskResult,
+    Until, Verdict,
 };
 
 /// The pause before a task is tried again whose permit was handed over to it and has another holder by now.
@@ -37,6 +42,8 @@ pub(crate) struct Run {
     pub(crate) definition: &'static TaskDefinition,
     pub(crate) context: Context,
     pub(crate) pool: Pool,
+    /// The worker's child process, in the process pool.
+    pub(crate) child: Option<Arc<ChildProcess>>,
     /// Cancelled when a shutdown loses its patience or the worker dies: the run ends at once and its task is handed
     /// back.
     pub(crate) force: CancellationToken,
@@ -66,32 +73,99 @@ impl Drop for LanePlace {
     }
 }
 
-/// How a run ended, for the counters of its queue.
-#[derive(Clone, Copy, Debug)]
+/// What becomes of a worker after a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterRun {
+    /// The worker runs the next task.
+    Stays,
+    /// The worker is replaced because of the run: its body has panicked, or its child process is gone.
+    Replaced,
+    /// The worker is replaced because its child process is used up.
+    Recycled,
+    /// The worker's child process had ended before the run could begin.
+    Died,
+}
+
+/// How a run ended, for the counters and the accounts of its queue.
+#[derive(Clone, Debug)]
 pub(crate) struct Report {
     /// The state of the task, if the task is over.
     pub(crate) over: Option<State>,
     /// Why the task waits for another run, if it does. If it neither is over nor waits, it was handed back.
     pub(crate) again: Option<Next>,
+    /// The class of the error of a task that is over without success.
+    error: Option<Box<str>>,
+    /// Whether the task was rejected, by itself or because it cannot be run.
+    rejected: bool,
+    /// How long the run took that ended the task, or failed.
+    run_time: Option<Duration>,
     /// Whether the body panicked.
     pub(crate) panicked: bool,
     /// Whether the hard time limit passed.
     pub(crate) timed_out: bool,
+    /// Whether the child process that ran the body has ended by itself.
+    pub(crate) lost: bool,
+    /// What becomes of the worker.
+    pub(crate) worker: AfterRun,
 }
 
 impl Report {
     /// The report of a run that never began, or was lost on its way.
-    pub(crate) const HANDED_BACK: Self = Self { over: None, again: None, panicked: false, timed_out: false };
+    pub(crate) const HANDED_BACK: Self = Self {
+        over: None,
+        again: None,
+        error: None,
+        rejected: false,
+        run_time: None,
+        panicked: false,
+        timed_out: false,
+        lost: false,
+        worker: AfterRun::Stays,
+    };
 
     /// The report of a run with this verdict.
     pub(crate) fn of(verdict: &Verdict) -> Self {
-        let (over, again) = match verdict {
-            Verdict::Over(record) | Verdict::Dead { record, .. } => (Some(record.state), None),
-            Verdict::Again { next, .. } => (None, Some(*next)),
-            Verdict::Replaced(_) => (None, Some(Next::Replace)),
-            Verdict::HandBack => (None, None),
-        };
-        Self { over, again, ..Self::HANDED_BACK }
+        match verdict {
+            Verdict::Over(record) => Self::of_end(record),
+            Verdict::Dead { record, .. } => {
+                let rejected = record.error_type.as_deref() == Some("Reject");
+                Self { rejected, ..Self::of_end(record) }
+            }
+            Verdict::Again { next, failed, .. } => {
+                let run_time = failed.as_deref().and_then(run_time);
+                Self { again: Some(*next), run_time, ..Self::HANDED_BACK }
+            }
+            Verdict::Replaced(_) => Self { again: Some(Next::Replace), ..Self::HANDED_BACK },
+            Verdict::HandBack => Self::HANDED_BACK,
+        }
+    }
+
+    fn of_end(record: &TaskResult) -> Self {
+        let is_success = matches!(record.state, State::Success | State::Ignored);
+        let error = (!is_success).then(|| Exception::class(record).into());
+        Self { over: Some(record.state), error, run_time: run_time(record), ..Self::HANDED_BACK }
+    }
+
+    /// How the run counts in the accounts. `None`: the task goes on, or wants to be ignored.
+    pub(crate) fn ended(&self) -> Option<Ended<'_>> {
+        let error = self.error.as_deref().unwrap_or_default();
+        match (self.over, self.again) {
+            (Some(State::Success), _) => Some(Ended::Succeeded),
+            (Some(State::Ignored), _) => None,
+            (Some(State::Revoked), _) => Some(Ended::Revoked),
+            (Some(_), _) if self.rejected => Some(Ended::Rejected(error)),
+            (Some(_), _) => Some(Ended::Failed(error)),
+            (None, Some(Next::Retry)) => Some(Ended::Retried),
+            (None, Some(Next::Requeue)) => Some(Ended::PutBack),
+            (None, _) => None,
+        }
+    }
+
+    /// How long the run took, with the state that it left its task in. `None`: there was no run, or the task goes on after it
+    /// without having failed.
+    pub(crate) fn ran(&self) -> Option<(State, Duration)> {
+        let state = self.over.or_else(|| (self.again == Some(Next::Retry)).then_some(State::Retry));
+        state.zip(self.run_time)
     }
 
     /// Whether the task is over.
@@ -103,6 +177,11 @@ impl Report {
     pub(crate) fn is_handed_back(&self) -> bool {
         self.over.is_none() && self.again.is_none()
     }
+}
+
+/// How long the run of a record took; `None`: the task did not come to its run.
+fn run_time(record: &TaskResult) -> Option<Duration> {
+    record.started_at.map(|started_at| record.finished_at.since(started_at))
 }
 
 /// A running body of either kind.
@@ -145,10 +224,13 @@ impl Run {
         let outcome = self.body(&hooks).await;
         drop(place);
         let (panicked, timed_out) = (is_panic(&outcome), matches!(outcome, Err(Ending::TimeLimit(_))));
+        let lost = is_lost(&outcome);
         let verdict = self.verdict(outcome, rand::random());
         let report = conclude(verdict, delivery, &self.context, &hooks, &self.runtime).await;
         self.after_return(&hooks, &report);
-        Report { panicked, timed_out, ..report }
+        // Whether a child process goes on is for its worker to say.
+        let worker = if panicked && self.child.is_none() { AfterRun::Replaced } else { AfterRun::Stays };
+        Report { panicked, timed_out, lost, worker, ..report }
     }
 
     /// What starts the body on the event loop; `None`: the body runs on a thread. A plain `fn` does so even in a queue
@@ -162,7 +244,16 @@ impl Run {
 
     /// The pool that the body runs in.
     pub(crate) fn pool_of_body(&self) -> Pool {
-        if self.start_on_loop().is_some() { Pool::Io } else { Pool::Cpu }
+        match self.pool {
+            Pool::Process => Pool::Process,
+            Pool::Io if self.start_on_loop().is_some() => Pool::Io,
+            Pool::Io | Pool::Cpu => Pool::Cpu,
+        }
+    }
+
+    /// The process that the body runs in.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().map_or_else(std::process::id, |child| child.pid())
     }
 
     /// The hooks of the task; none if making them panics.
@@ -210,7 +301,7 @@ impl Run {
         self.runtime.tell_event(self.context.message_arc(), || EventKind::Started {
             worker: self.context.worker().into(),
         });
-        self.runtime.begin(&self.context, self.definition).await;
+        self.runtime.begin(&self.context, self.definition, self.pid()).await;
         Ok(delivery)
     }
 
@@ -230,10 +321,13 @@ impl Run {
         if outcome.as_ref().is_err_and(Ending::is_expected) {
             self.context.note_expected();
         }
+        if let Some(place) = outcome.as_ref().err().and_then(Ending::place) {
+            self.context.note_panic_place(place);
+        }
         let judge = Judge {
             message: self.context.message(),
             now: now(),
-            started_at: Some(self.started_at),
+            started_at: Some(self.context.began_at(self.started_at)),
             worker: Some(self.context.worker()),
             entropy,
             revoked: self.context.decide(),
@@ -255,7 +349,7 @@ impl Run {
 
 /// The ending of a body whose value is too large. It is a failure without a retry, because another attempt would
 /// return the same.
-fn too_large(value: &str, most: usize) -> Ending {
+pub(super) fn too_large(value: &str, most: usize) -> Ending {
     let error = format!(
         "the result takes {} bytes, the limit is {most}: store the object, and return its id, or hand it out as a download; the builder's `max_result_size` changes the limit",
         value.len(),
@@ -267,20 +361,32 @@ fn too_large(value: &str, most: usize) -> Ending {
 async fn wait(run: &Run, hooks: &Hooks) -> Result<String, Ending> {
     let ((soft, hard), context) = (run.time_limits, &run.context);
     before_start(hooks, &run.runtime.hooks, context)?;
+    if run.pool == Pool::Process {
+        return match &run.child {
+            Some(child) => Box::pin(run_in_child(run, child)).await,
+            // Its worker has lost its child, and goes.
+            None => Err(Ending::Interrupted(Interrupt::Shutdown)),
+        };
+    }
     let mut body = match run.start_on_loop() {
-        Some(start) => Running::Io(start_io(start, context.clone())?),
+        Some(start) => Running::Io(start_io(start, context.clone(), &run.runtime.layers)?),
         None => Running::Cpu(CpuBody::start(
             run.definition,
             context.clone(),
             run.started_at,
             Arc::clone(&run.stuck),
+            Arc::clone(&run.runtime.layers),
         )),
     };
     let io = matches!(body, Running::Io(_));
+    let began = match &mut body {
+        Running::Cpu(body) => body.take_beginning(),
+        Running::Io(_) => None,
+    };
     // The timers are large and most runs have none, so they are boxed only where there are limits, and a run stays
     // small.
     let limited = soft.is_some() || hard.is_some();
-    let limits = limited.then(|| Box::pin(limits(soft, hard, context)));
+    let limits = limited.then(|| Box::pin(limits(began, soft, hard, context)));
     let mut limits = pin!(OptionFuture::from(limits));
     tokio::select! {
         // The body comes first, so that one which is ready at its limit counts as ended.
@@ -293,8 +399,17 @@ async fn wait(run: &Run, hooks: &Hooks) -> Result<String, Ending> {
     }
 }
 
-/// Interrupts the body at the soft limit. Completes at the hard limit with that limit, or never if there is none.
-async fn limits(soft: Option<Duration>, hard: Option<Duration>, context: &Context) -> Duration {
+/// Interrupts the body at the soft limit. Completes at the hard limit with that limit, or never if there is none. Both
+/// count from the beginning of the body: a body that waits for a thread does not run.
+pub(super) async fn limits(
+    began: Option<oneshot::Receiver<()>>,
+    soft: Option<Duration>,
+    hard: Option<Duration>,
+    context: &Context,
+) -> Duration {
+    if let Some(began) = began {
+        let _ = began.await;
+    }
     let start = tokio::time::Instant::now();
     if let Some(soft) = soft.filter(|soft| hard.is_none_or(|hard| *soft < hard)) {
         tokio::time::sleep_until(deadline(start, soft)).await;

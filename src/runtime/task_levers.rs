@@ -53,12 +53,12 @@ impl Default for TaskLevers {
 }
 
 impl TaskLevers {
-    /// The limits that the tasks state themselves.
+    /// The limits that the tasks and the program's catalogue state.
     pub(crate) fn of(registry: &Registry) -> Self {
         let levers = Self::default();
-        for task in registry.names().into_iter().filter_map(|name| registry.get(name)) {
-            if let Some(limit) = (task.options)().rate_limit {
-                levers.limit_rate(task.name, limit.text(), Some(limit.per_second()));
+        for name in registry.names() {
+            if let Some(limit) = registry.options(name).and_then(|options| options.rate_limit) {
+                levers.limit_rate(name, limit.text(), Some(limit.per_second()));
             }
         }
         levers

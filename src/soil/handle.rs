@@ -241,6 +241,15 @@ impl Soil {
         Ok(OpenDownload { facts: record.facts, range: range.unwrap_or(0..size), body })
     }
 
+    /// The name of a file below the directory of downloads. `None`: its bytes are not in a file of this machine.
+    #[cfg(feature = "web")]
+    pub(crate) async fn file_on_disk(&self, id: &TaskId) -> Result<Option<String>, DownloadError> {
+        let key = self.record(id).await?.key;
+        let Some(path) = self.runtime().payloads.path_of_payload(&key) else { return Ok(None) };
+        let is_there = blocking::unblock(move || path.is_file()).await;
+        Ok(is_there.then_some(key))
+    }
+
     /// Stores a file that no task made, for the time `expiry`, and answers with its id, which nobody can guess. The
     /// file is called `download` with the given extension. It is HQ's `expose_cached_download(payload, expiry,
     /// file_extension)`.

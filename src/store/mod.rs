@@ -13,6 +13,7 @@ mod permits;
 pub mod redis;
 #[cfg(feature = "amqp")]
 pub mod rpc;
+pub(crate) mod sent_marks;
 
 mod unique_windows;
 mod waiters;
@@ -31,6 +32,7 @@ pub use embedded::EmbeddedStore;
 pub use group::{GroupMember, GroupResult, GroupStore};
 pub(crate) use guarded::GuardedStore;
 pub use memory::MemoryStore;
+pub(crate) use notes::set_note;
 pub use notes::{CompareAndSet, Leadership, Notes, Term};
 pub(crate) use payloads::{Address, Decision, Payloads};
 pub(crate) use permits::{LocalPermits, ParkedPermit, Parking};

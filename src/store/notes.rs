@@ -172,6 +172,27 @@ pub trait Notes: Send + Sync {
     }
 }
 
+/// Sets a note to `value`, whatever it says now; `None` deletes it.
+///
+/// # Errors
+/// The store cannot be read, or it is not known whether the note is changed.
+pub(crate) async fn set_note(
+    notes: &dyn Notes,
+    key: String,
+    value: Option<String>,
+) -> Result<(), StoreError> {
+    loop {
+        let expected = notes.note(&key).await?;
+        if expected == value {
+            return Ok(());
+        }
+        let change = CompareAndSet { key: key.clone(), expected, value: value.clone() };
+        if notes.compare_and_set(change).await? {
+            return Ok(());
+        }
+    }
+}
+
 /// What the note of an election says.
 #[derive(Serialize, Deserialize)]
 struct ElectionNote {

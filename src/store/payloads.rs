@@ -39,7 +39,11 @@ pub(crate) use address::Address;
 #[cfg(feature = "web")]
 pub(crate) use name::check_header;
 pub use name::content_disposition;
+#[cfg(unix)]
+pub(crate) use source::chunks as chunks_of_download;
 pub(crate) use sweep::Decision;
+#[cfg(unix)]
+pub(crate) use upload::check as check_download;
 
 use crate::task::{Download, DownloadError, DownloadRecord, DownloadSink, KeepPayload, KeptPayload, TaskId};
 
@@ -148,8 +152,7 @@ impl Payloads {
         record: &DownloadRecord,
         range: Option<Range<u64>>,
     ) -> Result<DownloadBody, DownloadError> {
-        // A record may come from another program, and must not open other files of this place.
-        if files::task_of(&record.key).or_else(|| files::task_of_old(&record.key)).is_none() {
+        if !is_payload(&record.key) {
             let error = "its record names no file that Celeriac could have written".to_owned();
             return Err(DownloadError::Store { name: record.facts.name.clone(), error });
         }
@@ -161,6 +164,12 @@ impl Payloads {
         let read = objects.get_opts(&object_store::path::Path::from(record.key.as_str()), options).await;
         let read = read.map_err(|error| upload::fault(&record.facts.name, &error))?;
         Ok(read.into_stream().map(|chunk| chunk.map_err(std::io::Error::other)).boxed())
+    }
+
+    /// The path of a payload, if payloads are files of this machine and Celeriac gives such a name.
+    #[cfg(feature = "web")]
+    pub(crate) fn path_of_payload(&self, key: &str) -> Option<PathBuf> {
+        self.path_of(key).filter(|_| is_payload(key))
     }
 
     /// Deletes a payload.
@@ -186,6 +195,12 @@ impl Payloads {
             error: "no thread for it could be started".to_owned(),
         })
     }
+}
+
+/// Whether Celeriac gives such a name to payloads. A record may come from another program, and must not open other
+/// files of this place.
+fn is_payload(key: &str) -> bool {
+    files::task_of(key).or_else(|| files::task_of_old(key)).is_some()
 }
 
 impl DownloadSink for Payloads {

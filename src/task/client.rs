@@ -1,5 +1,6 @@
 //! The callers' side of a runtime: the client, receipts, and the results to come.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -7,16 +8,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use parking_lot::RwLock;
+use serde::{Deserialize, Serialize};
 
 use super::canvas::Promise;
 use super::{
-    Arguments, Durability, Headers, Json, Message, RawSignature, SerialHeader, State, Task, TaskId,
-    TaskOptions, TaskResult, TrackedState, Unique, UntypedResult,
+    Arguments, CommitTableError, Durability, Headers, Json, Message, RawSignature, SerialHeader, State, Task,
+    TaskId, TaskOptions, TaskResult, TrackedState, Unique, UntypedResult,
 };
 use crate::core::Timestamp;
 
 /// A call as the caller asked for it, before the runtime fills in the rest.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct NewTask {
     /// The task's name.
@@ -64,7 +66,7 @@ impl NewTask {
 }
 
 /// The proof that a task was accepted, and what was promised for it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Receipt {
     /// The task's id.
@@ -82,7 +84,7 @@ pub struct Receipt {
 }
 
 /// The place that has taken a task.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum AcceptedBy {
     /// The broker has the task, and workers can see it.
@@ -115,7 +117,7 @@ impl Receipt {
 }
 
 /// The reason why a task was not accepted. Nothing was enqueued, unless the text says that this is not known.
-#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum EnqueueError {
     /// No runtime runs in this program.
@@ -220,7 +222,7 @@ pub enum EnqueueError {
         /// The task's name.
         task: String,
         /// The broker's name.
-        broker: &'static str,
+        broker: Cow<'static, str>,
     },
     /// The call has a unique window, and neither the broker nor the store keeps such windows.
     #[error(
@@ -230,7 +232,7 @@ pub enum EnqueueError {
         /// The task's name.
         task: String,
         /// The broker's name.
-        broker: &'static str,
+        broker: Cow<'static, str>,
     },
     /// The call names an exchange, and the broker has none.
     #[error(
@@ -240,7 +242,7 @@ pub enum EnqueueError {
         /// The task's name.
         task: String,
         /// The broker's name.
-        broker: &'static str,
+        broker: Cow<'static, str>,
     },
     /// The queue is a broadcast, and the call needs one run or one end.
     #[error("`{task}` goes to the broadcast `{queue}`, which every process that serves it runs, but {what}")]
@@ -250,7 +252,7 @@ pub enum EnqueueError {
         /// The queue.
         queue: String,
         /// What the call needs, and what to do.
-        what: &'static str,
+        what: Cow<'static, str>,
     },
     /// The store could not say whether the call is a duplicate.
     #[error("whether `{task}` is a duplicate is not known, and nothing was enqueued: {error}")]
@@ -270,6 +272,9 @@ pub enum EnqueueError {
     /// The broker failed, for the reason in the text.
     #[error("the broker could not take the task: {0}")]
     Broker(String),
+    /// The call could not be written into the commit table.
+    #[error(transparent)]
+    CommitTable(#[from] CommitTableError),
     /// The task was accepted and run at once, and did not succeed. This happens in eager mode only (the feature
     /// `testing`).
     #[error("`{task}` was run at once and is {state}: {}", .errors.join("; "))]
@@ -299,12 +304,13 @@ impl EnqueueError {
                 | Self::Window { .. }
                 | Self::Chord(_)
                 | Self::Broker(_)
+                | Self::CommitTable(CommitTableError::Failed(_))
         )
     }
 }
 
 /// The reason why a result has no value.
-#[derive(Clone, PartialEq, thiserror::Error)]
+#[derive(Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum GetError {
     /// The task was not over within the time that the caller waited.
@@ -374,6 +380,11 @@ crate::core::debug_as_display!(GetError);
 pub trait Client: Send + Sync + 'static {
     /// Accepts a task.
     async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError>;
+    /// Finds what is wrong with a call that is made when a transaction commits, before it is written into the commit
+    /// table. A client that cannot tell finds nothing.
+    fn check(&self, _call: &NewTask) -> Result<(), EnqueueError> {
+        Ok(())
+    }
     /// Sends a canvas: gives ids to its tasks, sends those that run first, and says where the result will be.
     async fn launch(&self, _canvas: RawSignature) -> Result<Promise, EnqueueError> {
         Err(EnqueueError::Canvas("this client knows single tasks only".to_owned()))

@@ -1,5 +1,6 @@
 //! What a body can learn of its run and ask of it.
 
+mod interruption;
 mod update_state_error;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -9,6 +10,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Notify;
 
+use self::interruption::{NONE, OPEN};
 use self::update_state_error::MOST_META;
 pub use self::update_state_error::UpdateStateError;
 use super::canvas::{IntoCanvas, Launching, json_len};
@@ -16,8 +18,8 @@ use super::download::Exposed;
 use super::permit::{HandedOver, HeldPermit, RunPermits};
 use super::progress::ProgressCell;
 use super::{
-    Arguments, Data, Durability, Interrupt, Json, Limits, Lineage, Message, Permit, PermitKeeper, Sinks,
-    State, TaskError, TaskId, TaskOptions, TrackedState, Want,
+    Arguments, Data, Durability, Json, Limits, Lineage, Message, Permit, PermitKeeper, Sinks, State,
+    TaskError, TaskId, TaskOptions, TrackedState, Want,
 };
 use crate::core::Timestamp;
 use crate::core::text::bounded_errors;
@@ -76,6 +78,8 @@ pub(crate) struct RunState {
     reported: AtomicBool,
     /// Whether the run has ended with an error that was expected.
     expected: AtomicBool,
+    /// The place in the source of the panic that the run has ended with.
+    panic_place: OnceLock<Box<str>>,
     /// The number of members that the run has added to its chord.
     added: AtomicU32,
     message: Arc<Message>,
@@ -83,23 +87,12 @@ pub(crate) struct RunState {
     again: bool,
     worker: Arc<str>,
     fence: Option<u64>,
+    /// The time at which the body began, if it had to wait for a thread.
+    began: OnceLock<Timestamp>,
     interrupt: AtomicU8,
     revocation: AtomicU8,
     told: Notify,
 }
-
-// The reasons to end a run, the stronger one higher: a revocation may follow a shutdown, but never the other way round.
-const NONE: u8 = 0;
-const SOFT: u8 = 1;
-const SHUTDOWN: u8 = 2;
-const REVOKED: u8 = 3;
-const LANE_LOST: u8 = 4;
-
-// The state of a revocation while the task runs. One atomic cell holds it, so that a revocation either counts or learns
-// that it came too late.
-const OPEN: u8 = 0;
-const WAS_REVOKED: u8 = 1;
-const DECIDED: u8 = 2;
 
 impl Context {
     pub(crate) fn new(message: Arc<Message>, worker: Arc<str>, sinks: Sinks) -> Self {
@@ -119,11 +112,13 @@ impl Context {
             permits: OnceLock::new(),
             reported: AtomicBool::new(false),
             expected: AtomicBool::new(false),
+            panic_place: OnceLock::new(),
             added: AtomicU32::new(0),
             message,
             again,
             worker,
             fence,
+            began: OnceLock::new(),
             interrupt: AtomicU8::new(NONE),
             revocation: AtomicU8::new(OPEN),
             told: Notify::new(),
@@ -212,6 +207,17 @@ impl Context {
         self.run.sinks.data.get()
     }
 
+    /// Notes that the body begins now, on the thread that it had to wait for.
+    pub(crate) fn note_beginning(&self, now: Timestamp) {
+        let _ = self.run.began.set(now);
+    }
+
+    /// The time at which the body began, for a run that was started at `started_at`. The time for which the body waited for
+    /// a thread is no part of its run.
+    pub(crate) fn began_at(&self, started_at: Timestamp) -> Timestamp {
+        self.run.began.get().map_or(started_at, |began| started_at.max(*began))
+    }
+
     /// Whether both are of the same run.
     pub(crate) fn is_of_run(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.run, &other.run)
@@ -267,6 +273,21 @@ impl Context {
     pub fn is_redelivered(&self) -> bool {
         let message = &self.run.message;
         self.run.again || message.crashes > 0 || message.requeues() > 0
+    }
+
+    /// Whether the broker has delivered the message before.
+    pub(crate) fn is_again(&self) -> bool {
+        self.run.again
+    }
+
+    /// The keeper of the run's permits.
+    pub(super) fn keeper(&self) -> Option<&Arc<dyn PermitKeeper>> {
+        self.run.keeper.as_ref()
+    }
+
+    /// The permits of the run.
+    pub(super) fn permits(&self) -> &RunPermits {
+        self.run.permits.get_or_init(Box::default)
     }
 
     /// The fencing token of a serial task: a number that grows with each start in its lane. Pass it on to the storage
@@ -388,7 +409,15 @@ impl Context {
         I::Item: Into<String>,
     {
         let errors = bounded_errors(errors.into_iter().map(Into::into));
-        TaskError::fail(self.run.failure.get_or_init(|| errors).clone())
+        let mut is_first = false;
+        let failure = self.run.failure.get_or_init(|| {
+            is_first = true;
+            errors
+        });
+        if let Some(states) = self.run.sinks.states.as_ref().filter(|_| is_first) {
+            states.failed(failure);
+        }
+        TaskError::fail(failure.clone())
     }
 
     /// The errors that the body has [failed](Self::fail) with.
@@ -409,13 +438,18 @@ impl Context {
     fn open_bar(&self) -> Option<&Arc<ProgressCell>> {
         let open = || {
             let sink = self.run.sinks.progress.as_ref()?;
-            let elsewhere = self.run.shown_elsewhere.get().map(|state| TrackedState::clone(state));
-            let before = elsewhere.or_else(|| sink.shown_before(self.id()));
+            let before = self.shown_before();
             let cell = Arc::new(ProgressCell::new(self, before.as_ref()));
             sink.opened(&cell);
             Some(cell)
         };
         self.run.progress.get_or_init(open).as_ref()
+    }
+
+    /// What earlier runs of the task have shown. A bar of this run goes on from there.
+    pub(crate) fn shown_before(&self) -> Option<TrackedState> {
+        let elsewhere = self.run.shown_elsewhere.get().map(|state| TrackedState::clone(state));
+        elsewhere.or_else(|| self.run.sinks.progress.as_ref()?.shown_before(self.id()))
     }
 
     /// Runs of the task in other processes have shown this, and the bar of this run goes on from there. The runtime says so
@@ -464,14 +498,25 @@ impl Context {
         });
     }
 
-    pub(super) fn tell(&self, state: TrackedState) {
-        let Some(states) = &self.run.sinks.states else { return };
-        if self.failure().is_some() {
-            // The body has failed already, so a later state is ignored.
-            return;
+    fn tell(&self, state: TrackedState) {
+        if let Some(states) = self.sink_of_report() {
+            states.update(state);
         }
+    }
+
+    /// Reports the state of the run's bar.
+    pub(super) fn tell_bar(&self, state: TrackedState) {
+        if let Some(states) = self.sink_of_report() {
+            states.update_bar(state);
+        }
+    }
+
+    /// Where a report goes, which is noted. There is no such place for a body that has failed: what it reports later is
+    /// ignored.
+    fn sink_of_report(&self) -> Option<&Arc<dyn super::StateSink>> {
+        let states = self.run.sinks.states.as_ref().filter(|_| self.failure().is_none())?;
         self.run.reported.store(true, Ordering::Release);
-        states.update(state);
+        Some(states)
     }
 
     /// Whether the run has reported any state.
@@ -489,77 +534,14 @@ impl Context {
         self.run.expected.load(Ordering::Acquire)
     }
 
-    /// The reason why the run should end now, if there is one.
-    pub fn interrupt(&self) -> Option<Interrupt> {
-        match self.run.interrupt.load(Ordering::Acquire) {
-            SOFT => Some(Interrupt::SoftTimeLimit),
-            REVOKED => Some(Interrupt::Revoked),
-            SHUTDOWN => Some(Interrupt::Shutdown),
-            LANE_LOST => Some(Interrupt::LaneLost),
-            _ => None,
-        }
+    /// Notes where the panic was that the run has ended with.
+    pub(crate) fn note_panic_place(&self, place: &str) {
+        self.run.panic_place.get_or_init(|| place.into());
     }
 
-    /// Ends a loop when the run should end: `ctx.check()?` returns at a soft time limit, a revocation or a shutdown.
-    ///
-    /// # Errors
-    /// The run should end, for the reason in the error.
-    pub fn check(&self) -> Result<(), Interrupt> {
-        self.interrupt().map_or(Ok(()), Err)
-    }
-
-    /// Waits until the run should end, and answers with the reason. It is meant for `select!`.
-    pub async fn interrupted(&self) -> Interrupt {
-        self.told(|_| true).await
-    }
-
-    /// Waits until the runtime has to stop the body itself, because the task was revoked with `terminate` or its lane
-    /// is lost. It does so even if the body was told to end for another reason before.
-    pub(crate) async fn terminated(&self) -> Interrupt {
-        self.told(|interrupt| matches!(interrupt, Interrupt::Revoked | Interrupt::LaneLost)).await
-    }
-
-    async fn told(&self, wanted: fn(Interrupt) -> bool) -> Interrupt {
-        loop {
-            // The waiter is armed before the look, so that no notice is lost between the two.
-            let told = self.run.told.notified();
-            if let Some(interrupt) = self.interrupt().filter(|interrupt| wanted(*interrupt)) {
-                return interrupt;
-            }
-            told.await;
-        }
-    }
-
-    /// Notes that the task was revoked: it will not run again, and with `terminate` the body is told to end. The answer
-    /// is `false` if the revocation came too late, because the end of the task is decided.
-    pub(crate) fn revoke(&self, terminate: bool) -> bool {
-        let before =
-            self.run.revocation.compare_exchange(OPEN, WAS_REVOKED, Ordering::AcqRel, Ordering::Acquire);
-        if before == Err(DECIDED) {
-            return false;
-        }
-        if terminate {
-            self.interrupt_with(Interrupt::Revoked);
-        }
-        true
-    }
-
-    /// Closes the run to revocations when its end is judged, and answers whether it was revoked before.
-    pub(crate) fn decide(&self) -> bool {
-        self.run.revocation.swap(DECIDED, Ordering::AcqRel) == WAS_REVOKED
-    }
-
-    /// Tells the body to end. The strongest reason stays: a lost lane, then a revocation, then a shutdown, then the
-    /// soft time limit.
-    pub(crate) fn interrupt_with(&self, interrupt: Interrupt) {
-        let code = match interrupt {
-            Interrupt::SoftTimeLimit => SOFT,
-            Interrupt::Revoked => REVOKED,
-            Interrupt::Shutdown => SHUTDOWN,
-            Interrupt::LaneLost => LANE_LOST,
-        };
-        self.run.interrupt.fetch_max(code, Ordering::AcqRel);
-        self.run.told.notify_waiters();
+    /// The place in the source of the panic that the run has ended with, if that is known.
+    pub(crate) fn panic_place(&self) -> Option<&str> {
+        self.run.panic_place.get().map(|place| &**place)
     }
 }
 

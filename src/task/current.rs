@@ -5,6 +5,8 @@
 //! it.
 
 use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 
 use super::Message;
@@ -16,6 +18,17 @@ thread_local! {
 /// The message of the task whose body this thread runs, if it runs one.
 pub(crate) fn current_message() -> Option<Arc<Message>> {
     CURRENT.with(|current| current.borrow().clone())
+}
+
+/// Awaits a future inside the body of this message's task, on whatever thread it is polled. It is for what a body in a
+/// child process asks of this one.
+pub(crate) async fn inside<T>(message: &Arc<Message>, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let _entered = CurrentGuard::of(message);
+        future.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// A guard: while it lives, the thread is inside the body; when it is dropped, the thread is back in the body before.

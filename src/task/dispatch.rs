@@ -4,6 +4,7 @@
 //! countdown count from the time of sending, not from the time at which the signature was made.
 
 mod broadcast;
+mod committed;
 mod delivery;
 mod options;
 
@@ -24,6 +25,7 @@ use super::{
     Unique, Workflow, check_id,
 };
 use crate::task::clock::now;
+pub(crate) use committed::CallDocument;
 use options::read_options;
 pub(crate) use options::{write_options, written};
 
@@ -136,12 +138,12 @@ impl Dispatcher {
         let shadow = call.headers.take_property("shadow");
         let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
         let serial = self.serial(&call)?;
-        let options = self.registry.filled_in(&call.task, call.options);
+        let call = self.filled_in(call);
         let ParentTask { root_id, parent_id, .. } = ParentTask::current();
         let workflow =
             Workflow { root_id, parent_id, reply_to: self.reply_to.clone(), shadow, ..Workflow::default() };
         let workflow = Some(workflow).filter(|workflow| *workflow != Workflow::default());
-        Ok(fill_in(NewTask { serial, options, ..call }, queue, workflow.map(Box::new)))
+        Ok(fill_in(NewTask { serial, ..call }, queue, workflow.map(Box::new)))
     }
 
     /// Makes the messages that are sent when a canvas starts.
@@ -233,8 +235,20 @@ impl Dispatcher {
         };
         // If the key cannot be made here, the worker finds that out too and moves the message to the dead letters.
         let serial = self.serial(&call).unwrap_or_default();
-        let options = self.registry.filled_in(&call.task, call.options);
-        fill_in(NewTask { serial, options, ..call }, queue, workflow)
+        fill_in(NewTask { serial, ..self.filled_in(call) }, queue, workflow)
+    }
+
+    /// The call with the program's defaults for what neither it nor its task states.
+    fn filled_in(&self, mut call: NewTask) -> NewTask {
+        let is_stated = call.options.expires.is_some() || call.expires_at.is_some();
+        call.options = self.registry.filled_in(&call.task, call.options);
+        // Nobody who sends a task for next week means that a default takes it away before its time.
+        if let Some(after) = call.options.expires.filter(|_| !is_stated) {
+            let now = now();
+            let due = call.eta.or_else(|| call.countdown.map(|delay| now + delay));
+            call.expires_at = Some(due.map_or(now, |due| due.max(now)) + after);
+        }
+        call
     }
 
     /// The lane of a call: the call's own, or else the one of its task.
@@ -248,7 +262,7 @@ impl Dispatcher {
             })?),
         };
         match self.without_lanes {
-            Some(broker) => Err(EnqueueError::NoLanes { task: call.task.clone(), broker }),
+            Some(broker) => Err(EnqueueError::NoLanes { task: call.task.clone(), broker: broker.into() }),
             None => Ok(Some(serial)),
         }
     }
@@ -265,7 +279,7 @@ impl Dispatcher {
         };
         match self.without_windows {
             _ if unique.window.is_zero() => Ok(None),
-            Some(broker) => Err(EnqueueError::NoWindows { task: call.task.clone(), broker }),
+            Some(broker) => Err(EnqueueError::NoWindows { task: call.task.clone(), broker: broker.into() }),
             None => Ok(Some(unique)),
         }
     }

@@ -48,7 +48,7 @@ pub(crate) enum DownloadSource {
 pub(crate) type ByteStream = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
 
 /// The facts that a body states about a download.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct About {
     pub(crate) name: Option<String>,
     pub(crate) content_type: Option<String>,

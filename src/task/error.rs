@@ -2,8 +2,11 @@
 
 mod python;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::canvas::IntoCanvas;
 use super::{Arguments, EnqueueError, Json, RawSignature, Signature, Task};
@@ -29,8 +32,8 @@ use crate::core::text::bounded_errors;
 /// ```
 pub struct TaskError(Box<Ending>);
 
-/// The ending inside a [`TaskError`].
-#[derive(Debug)]
+/// The ending inside a [`TaskError`]. It is serialized to come from a child process.
+#[derive(Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub(crate) enum Ending {
     /// The body failed. `transient` says whether another attempt may help; with `None` the task's predicate and policy
@@ -41,7 +44,7 @@ pub(crate) enum Ending {
     /// The task waits until the given time. This burns no attempt.
     Postpone { until: Until },
     /// The same task goes on with other arguments ("process 1000, then requeue").
-    Continue { task: &'static str, arguments: Result<Arguments, String> },
+    Continue { task: Cow<'static, str>, arguments: Result<Arguments, String> },
     /// Another signature takes the task's place and its id.
     Replace { signature: Result<Box<RawSignature>, String> },
     /// The task ends as FAILURE now and is not retried. It is Soil's option 1.
@@ -70,31 +73,41 @@ impl Ending {
         }
     }
 
-    /// Whether the ending is an error that was expected.
-    pub(crate) fn is_expected(&self) -> bool {
+    /// The name of the error, if the ending is one.
+    fn error_name(&self) -> Option<&ErrorName> {
         match self {
             Self::Failure { name, .. }
             | Self::Retry { name, .. }
             | Self::Fail { name, .. }
-            | Self::Reject { name, .. } => name.expected,
-            _ => false,
+            | Self::Reject { name, .. } => Some(name),
+            _ => None,
         }
+    }
+
+    /// Whether the ending is an error that was expected.
+    pub(crate) fn is_expected(&self) -> bool {
+        self.error_name().is_some_and(|name| name.expected)
+    }
+
+    /// The place in the source of the panic that was the ending, if it was one and its place is known.
+    pub(crate) fn place(&self) -> Option<&str> {
+        self.error_name()?.place.as_deref()
     }
 }
 
 /// What the next attempt has in place of what the task's policy and its message say.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct NextAttempt {
     pub(crate) after: Option<Duration>,
     pub(crate) max_retries: Option<u32>,
     /// How long after this attempt the next one may start at the latest.
     pub(crate) expires: Option<Duration>,
     /// The arguments, and the task that they are of.
-    pub(crate) arguments: Option<(&'static str, Result<Arguments, String>)>,
+    pub(crate) arguments: Option<(Cow<'static, str>, Result<Arguments, String>)>,
 }
 
 /// The name of an error's type.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ErrorName {
     /// The Rust type, a name of Celeriac's such as `Panic`, or a Python class.
     pub(crate) name: String,
@@ -104,23 +117,25 @@ pub(crate) struct ErrorName {
     pub(crate) arguments: Option<Json>,
     /// Whether the error is expected, so that the log does not call it one.
     pub(crate) expected: bool,
+    /// The place in the source, if the error is a panic.
+    pub(crate) place: Option<Box<str>>,
 }
 
 impl<T: Into<String>> From<T> for ErrorName {
     fn from(name: T) -> Self {
-        Self { name: name.into(), module: None, arguments: None, expected: false }
+        Self { name: name.into(), module: None, arguments: None, expected: false, place: None }
     }
 }
 
 /// The time at which a postponed task is due.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum Until {
     At(Timestamp),
     In(Duration),
 }
 
 /// Why a body was told to end.
-#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error, serde::Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Interrupt {
@@ -216,7 +231,7 @@ impl TaskError {
     /// then requeue". The count of attempts starts over. `next` must be of the same task; a call of another one is a
     /// failure.
     pub fn continue_with<T: Task>(next: Signature<T>) -> Self {
-        Self::new(Ending::Continue { task: T::NAME, arguments: next.into_arguments() })
+        Self::new(Ending::Continue { task: T::NAME.into(), arguments: next.into_arguments() })
     }
 
     /// Replaces this task by another task or a whole canvas, under the same id. Whoever waits for this task gets the
@@ -339,7 +354,7 @@ impl TaskError {
     #[must_use]
     pub fn with_arguments<T: Task>(mut self, next: Signature<T>) -> Self {
         if let Some(attempt) = self.next_attempt() {
-            attempt.arguments = Some((T::NAME, next.into_arguments()));
+            attempt.arguments = Some((T::NAME.into(), next.into_arguments()));
         }
         self
     }

@@ -17,6 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::ReusableBoxFuture;
 
 use super::TaskEvent;
+use super::sender_counts::SenderCounts;
 
 /// How many events wait for a slow listener.
 const CAPACITY: usize = 4096;
@@ -46,6 +47,7 @@ impl EventGroup {
 pub struct EventFunnel {
     listeners: Arc<Listeners>,
     outlet: RwLock<Outlet>,
+    counts: SenderCounts,
 }
 
 /// The number of listeners of each group.
@@ -94,6 +96,11 @@ impl EventFunnel {
             count.fetch_add(1, Ordering::Relaxed);
         });
         EventStream { incoming: ReusableBoxFuture::new(receive(receiver)), missed: 0, ended: false, ear }
+    }
+
+    /// What is counted of the events that happen outside of a queue, whether anybody listens or not.
+    pub(crate) fn counts(&self) -> &SenderCounts {
+        &self.counts
     }
 
     /// Ends all streams once they have told what was emitted before.

@@ -2,12 +2,14 @@
 
 mod any_error;
 mod arguments;
+mod attempts;
 pub mod canvas;
 mod client;
 pub(crate) mod clock;
 mod context;
 mod current;
 mod data;
+mod defaults;
 mod definition;
 mod dispatch;
 mod download;
@@ -17,7 +19,9 @@ mod events;
 mod finite;
 mod id;
 mod json;
+mod layer;
 mod message;
+mod on_commit;
 pub(crate) mod option_value;
 mod options;
 pub(crate) mod panic;
@@ -29,6 +33,7 @@ mod rest;
 mod result;
 #[cfg(feature = "testing")]
 pub(crate) mod scope;
+mod sender_counts;
 mod serial;
 mod signature;
 mod sinks;
@@ -52,14 +57,16 @@ pub use any_error::{ErrorOf, PlainError};
 pub use arguments::{Arguments, ArgumentsError};
 #[doc(hidden)]
 pub use arguments::{ParamDefault, param_default};
+pub use attempts::FailedAttempt;
 pub use client::{
     AcceptedBy, AsyncResult, Client, EnqueueError, GetError, NewTask, Receipt, current, install, uninstall,
 };
 pub(crate) use context::RunSetup;
 pub use context::{Context, UpdateStateError};
-pub(crate) use current::CurrentGuard;
+pub(crate) use current::{CurrentGuard, current_message, inside};
 pub(crate) use data::DataMap;
 pub use data::{Data, NeededData};
+pub use defaults::TaskDefaults;
 pub use definition::{Body, BodyFuture, Hook, HookEvent, Hooks, Outcome, SerialFn, TaskDefinition, UniqueFn};
 #[doc(hidden)]
 pub use definition::{decode_args, encode_output};
@@ -75,19 +82,23 @@ pub(crate) use id::{BadId, check_id};
 pub use id::{LONGEST_ID, TaskId};
 pub(crate) use json::look;
 pub use json::{Json, JsonMap};
+pub use layer::{Layer, LayeredBody};
+pub(crate) use layer::{Layers, layered};
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING};
 pub(crate) use message::{PROPERTIES, REQUEUES, SHOWN_AS_LIST};
+pub(crate) use on_commit::writes;
+pub use on_commit::{CommitRow, CommitTableError, CommitTransaction, OnCommit, WriteRow};
 #[doc(hidden)]
 pub use options::StatedOptions;
-pub(crate) use options::TaskDefaults;
 pub use options::{Durability, TaskKind, TaskOptions};
 pub(crate) use panic::panic_message;
 pub use periodic::{PerTenant, Periodic, PeriodicDefinition, PeriodicFault, TenantSource, TenantsFuture};
-pub(crate) use permit::HandedOver;
+pub(crate) use permit::{HandedOver, HandedPermit};
 pub use permit::{Limits, Permit, PermitAnswer, PermitError, PermitHolder, PermitKeeper, Want};
 pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, read_meta as read_progress};
 pub use rest::{Rest, RestByName};
 pub use result::{State, TaskResult};
+pub(crate) use sender_counts::SenderCount;
 pub(crate) use serial::Pass;
 pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, SerialHeader};
 #[doc(hidden)]

@@ -25,15 +25,15 @@ pub enum Durability {
 #[serde(rename_all = "lowercase")]
 pub enum TaskKind {
     /// The body is an `async fn`. It runs on the event loop of its queue's arbiter, where it must not block; if the
-    /// queue's pool is `cpu`, it runs on a blocking thread.
+    /// queue's pool is `cpu`, it runs on a blocking thread, and if it is `process`, in a child process.
     Io,
-    /// The body is a plain `fn`. It runs on a blocking thread, where it may compute for hours without starving
-    /// anybody's timer.
+    /// The body is a plain `fn`. It runs on a blocking thread, or in a child process, where it may compute for hours
+    /// without starving anybody's timer.
     Cpu,
 }
 
 /// The options of a task, as its attribute states them. A call may override most of them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct TaskOptions {
     /// The name of the queue. `None` stands for the catalogue's default queue.
@@ -73,7 +73,9 @@ pub struct TaskOptions {
     pub durability: Durability,
     /// How many runs of the task start in each process at most, evenly spread: Celery's `rate_limit`. What may not start
     /// yet waits in its queue, takes no worker slot, and holds up no other task. `None`, the default, is no limit.
-    /// Remote control changes it while the program runs.
+    /// Remote control changes it while the program runs. It belongs to the task and is no part of a call, so it is not
+    /// serialized.
+    #[serde(skip)]
     pub rate_limit: Option<RateLimit>,
     /// Whether events are sent of what happens to the task: Celery's `send_events`. The default is true. Events that
     /// a body [sends itself](crate::Context::send_event) are sent in any case.
@@ -85,32 +87,18 @@ pub struct TaskOptions {
 
 /// Whether a task states these options itself. The attribute macro fills it in.
 #[doc(hidden)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StatedOptions {
     pub acks_late: bool,
     pub autoretry: bool,
-}
-
-/// What a program says for all of its tasks that do not say it themselves.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct TaskDefaults {
-    pub(crate) acks_late: Option<bool>,
-    pub(crate) autoretry: Option<bool>,
-}
-
-impl TaskDefaults {
-    /// Fills in what `options` do not state. With `settles_late` the message is settled after the run whatever the
-    /// program says. An option that was set in code is stated if its value is not the default.
-    pub(crate) fn fill_in(self, mut options: TaskOptions, settles_late: bool) -> TaskOptions {
-        let TaskOptions { acks_late, autoretry, .. } = TaskOptions::default();
-        if !options.stated.acks_late && options.acks_late == acks_late && !settles_late {
-            options.acks_late = self.acks_late.unwrap_or(acks_late);
-        }
-        if !options.stated.autoretry && options.autoretry == autoretry {
-            options.autoretry = self.autoretry.unwrap_or(autoretry);
-        }
-        options
-    }
+    pub max_retries: bool,
+    pub retry_delay: bool,
+    pub retry_backoff: bool,
+    pub retry_backoff_max: bool,
+    pub retry_jitter: bool,
+    pub result_expires: bool,
+    pub rate_limit: bool,
 }
 
 impl Default for TaskOptions {
@@ -134,28 +122,5 @@ impl Default for TaskOptions {
             send_events: true,
             stated: StatedOptions::default(),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_programs_defaults_hold_for_what_a_task_does_not_state() {
-        let defaults = TaskDefaults { acks_late: Some(false), autoretry: Some(false) };
-        let of = |options: TaskOptions, settles_late| {
-            let TaskOptions { acks_late, autoretry, .. } = defaults.fill_in(options, settles_late);
-            (acks_late, autoretry)
-        };
-        assert_eq!(of(TaskOptions::default(), false), (false, false));
-        assert_eq!(of(TaskOptions::default(), true), (true, false), "a window or a lane needs its end");
-        let stated = StatedOptions { acks_late: true, autoretry: true };
-        assert_eq!(of(TaskOptions { stated, ..TaskOptions::default() }, false), (true, true));
-        let none = TaskDefaults::default().fill_in(TaskOptions::default(), false);
-        assert_eq!(none, TaskOptions::default());
-        let opposite = TaskDefaults { acks_late: Some(true), autoretry: Some(true) };
-        let in_code = TaskOptions { acks_late: false, autoretry: false, ..TaskOptions::default() };
-        assert_eq!(opposite.fill_in(in_code.clone(), false), in_code);
     }
 }

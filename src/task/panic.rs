@@ -11,8 +11,43 @@ use futures_util::FutureExt;
 thread_local! {
     /// Whether the text of a panic on this thread must not be shown.
     static IS_UNSEEN: Cell<bool> = const { Cell::new(false) };
-    /// Where the last such panic was.
+    /// The place in the source of the last panic on this thread.
     static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Puts a hook in front of the process's panic hook, once. It notes the place of each panic, and keeps the text of those from
+/// being printed that must not be shown; it passes on every other panic, of this thread and of all others. A hook that the
+/// program sets later without calling the one before it takes this one away.
+fn watch_panics() {
+    static HOOK: Once = Once::new();
+    // While a thread unwinds, it may not change the hook.
+    if HOOK.is_completed() || std::thread::panicking() {
+        return;
+    }
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            // The values of a thread that ends may be gone: it decodes nothing any more.
+            let place = panic.location().map(ToString::to_string);
+            let _ = PLACE.try_with(|last| last.replace(place));
+            if !IS_UNSEEN.try_with(Cell::get).unwrap_or(false) {
+                usual(panic);
+            }
+        }));
+    });
+}
+
+/// Takes the place of the last panic on this thread. There is none while the thread ends.
+fn take_place() -> Option<String> {
+    PLACE.try_with(RefCell::take).ok().flatten()
+}
+
+/// Calls a function. `Err`: it panicked, with the payload and the place in the source, if that is known.
+pub(crate) fn located<T>(call: impl FnOnce() -> T) -> Result<T, (Box<dyn Any + Send>, Option<String>)> {
+    watch_panics();
+    // A panic that was caught elsewhere has left its place, and one that is resumed calls no hook.
+    take_place();
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| (panic, take_place()))
 }
 
 /// Reads the text of a caught panic and disposes of its payload, whose own drop may panic again.
@@ -83,32 +118,16 @@ impl<T: Clone> Fixed<T> {
 /// Calls a function whose panic shows its text nowhere, because the text may quote what a call hides. `Err`: it
 /// panicked, with the place in the source, which is logged.
 ///
-/// The process's panic hook prints the text before anything can catch the panic. So the first call puts a hook in
-/// front of the one that is there, which passes on every other panic, of this thread and of all others. A hook that
-/// the program sets later without calling the one before it takes this one away, and prints the text again.
+/// The process's panic hook prints the text before anything can catch the panic, so [another hook](watch_panics) stands in
+/// front of it.
 pub(crate) fn unseen<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    static HOOK: Once = Once::new();
-    // While a thread unwinds, it may not change the hook.
-    if !std::thread::panicking() {
-        HOOK.call_once(|| {
-            let usual = std::panic::take_hook();
-            std::panic::set_hook(Box::new(move |panic| {
-                // The values of a thread that ends may be gone: it decodes nothing any more.
-                if IS_UNSEEN.try_with(Cell::get).unwrap_or(false) {
-                    let place = panic.location().map(ToString::to_string);
-                    let _ = PLACE.try_with(|last| last.replace(place));
-                } else {
-                    usual(panic);
-                }
-            }));
-        });
-    }
+    watch_panics();
     let before = IS_UNSEEN.replace(true);
-    let called = catch_unwind(AssertUnwindSafe(call));
+    let called = located(call);
     IS_UNSEEN.set(before);
-    called.map_err(|panic| {
+    called.map_err(|(panic, place)| {
         panic_message(panic); // disposes of it
-        let place = PLACE.take().unwrap_or_else(|| "an unknown place".to_owned());
+        let place = place.unwrap_or_else(|| "an unknown place".to_owned());
         tracing::error!(place, "a panic whose text is not shown, because it may quote what a call hides");
         place
     })
@@ -141,6 +160,16 @@ mod tests {
         let place = unseen::<u8>(|| panic!("hunter2")).unwrap_err();
         assert!(place.contains("panic.rs:") && !place.contains("hunter2"), "{place}");
         assert!(!IS_UNSEEN.get(), "the next panic of this thread is seen");
+    }
+
+    #[test]
+    fn the_place_of_a_panic_is_that_of_no_earlier_one() {
+        assert_eq!(located(|| 7).ok(), Some(7));
+        let (_, place) = located::<u8>(|| panic!("seen")).unwrap_err();
+        assert!(place.is_some_and(|place| place.contains("panic.rs:")));
+        // One that is resumed, for example after a thread has ended with it, has no place here.
+        let (_, place) = located::<u8>(|| std::panic::resume_unwind(Box::new("resumed"))).unwrap_err();
+        assert_eq!(place, None);
     }
 
     #[test]

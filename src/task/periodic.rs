@@ -64,6 +64,8 @@ pub struct Periodic {
     pub environments: Vec<String>,
     /// The tenants of the entry, if it fires once for each tenant.
     pub tenants: Option<PerTenant>,
+    /// Whether the program's default zone is to take the place of the schedule's.
+    takes_default_zone: bool,
 }
 
 impl Periodic {
@@ -80,6 +82,7 @@ impl Periodic {
             expires: None,
             environments: Vec::new(),
             tenants: None,
+            takes_default_zone: false,
         }
     }
 
@@ -136,6 +139,24 @@ impl Periodic {
     pub fn on(mut self, environment: impl Into<String>) -> Self {
         self.environments.push(environment.into());
         self
+    }
+
+    /// Has the clocks of the program's default zone count (`[defaults]` of the catalogue, or
+    /// [`Builder::zone`](crate::Builder::zone)) in place of the zone of the entry's crontab. It holds for entries that the
+    /// program has when it starts. Those of `#[periodic_task]` and of the catalogue that state no zone are like that.
+    #[must_use]
+    pub fn in_default_zone(mut self) -> Self {
+        self.takes_default_zone = true;
+        self
+    }
+
+    /// Gives the entry the program's default zone, if it is to have it.
+    pub(crate) fn settle_zone(&mut self, default: Option<Zone>) {
+        if let (true, Some(default), Schedule::Crontab { zone, .. }) =
+            (self.takes_default_zone, default, &mut self.schedule)
+        {
+            *zone = default;
+        }
     }
 
     /// Lets the entry fire once for each tenant and local day, spread over the time `spread` after the entry's time of
@@ -387,6 +408,21 @@ mod tests {
             let fault = entry.fault().unwrap();
             assert!(fault.contains(what), "{fault}");
         }
+    }
+
+    #[test]
+    fn the_default_zone_is_for_entries_that_state_none() {
+        let daily = || entry(Schedule::crontab("0 0 * * *".parse().unwrap(), Zone::UTC));
+        let kolkata: Zone = "Asia/Kolkata".parse().unwrap();
+        let settled = |mut entry: Periodic, default| {
+            entry.settle_zone(default);
+            entry.schedule.to_string()
+        };
+        assert_eq!(settled(daily().in_default_zone(), Some(kolkata)), "0 0 * * * (Asia/Kolkata)");
+        assert_eq!(settled(daily().in_default_zone(), None), "0 0 * * * (UTC)");
+        assert_eq!(settled(daily(), Some(kolkata)), "0 0 * * * (UTC)");
+        let often = entry(Schedule::Every(Duration::from_secs(1))).in_default_zone();
+        assert_eq!(settled(often, Some(kolkata)), "every 1s");
     }
 
     #[test]

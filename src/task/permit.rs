@@ -6,6 +6,8 @@
 //! over to a task that follows, and nobody else gets it in between. A body that waits for a permit occupies a worker;
 //! [`Limits::or_postpone`] does not.
 
+mod body_elsewhere;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,6 +18,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub(crate) use self::body_elsewhere::HandedPermit;
 use super::{Context, Headers, Interrupt, Message, TaskError, TaskId};
 use crate::core::Backoff;
 use crate::core::IoFailure;

@@ -133,7 +133,7 @@ impl ProgressCell {
 
     fn tell(&self, bar: &Bar) {
         if let Some(context) = Context::upgrade(&self.context) {
-            context.tell(TrackedState {
+            context.tell_bar(TrackedState {
                 id: self.id.clone(),
                 state: PROGRESS.to_owned(),
                 meta: meta(bar.shown(), bar.note()).into(),

@@ -1,8 +1,11 @@
 //! The registry of all tasks of this program, which are found at link time.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use crate::core::did_you_mean;
+use regex::Regex;
+
+use crate::core::token_bucket::RateLimit;
+use crate::core::{did_you_mean, glob};
 
 use super::{DataMap, NeededData, TaskDefaults, TaskDefinition, TaskOptions};
 
@@ -12,6 +15,10 @@ pub struct Registry {
     tasks: HashMap<&'static str, &'static TaskDefinition>,
     /// What the program says for the tasks that do not say it themselves.
     defaults: TaskDefaults,
+    /// The patterns of the tasks for which the default expiry does not hold.
+    never_expire: Vec<Regex>,
+    /// The rate limits that the program states by the names of its tasks; `None`: there is none, whatever the task says.
+    rate_limits: BTreeMap<String, Option<RateLimit>>,
 }
 
 /// The error of two tasks that share a name.
@@ -61,12 +68,21 @@ impl Registry {
                 });
             }
         }
-        Ok(Self { tasks, defaults: TaskDefaults::default() })
+        let (never_expire, rate_limits) = (Vec::new(), BTreeMap::new());
+        Ok(Self { tasks, defaults: TaskDefaults::default(), never_expire, rate_limits })
     }
 
     /// Has the program's defaults hold for the options that tasks do not state.
     pub(crate) fn with_defaults(self, defaults: TaskDefaults) -> Self {
-        Self { defaults, ..self }
+        // A pattern that cannot be read names no task. `Catalogue::validate` refuses it, so none comes from there.
+        let patterns = defaults.expires_except.iter();
+        let never_expire = patterns.filter_map(|name| Regex::new(&glob::as_regex(name)).ok()).collect();
+        Self { defaults, never_expire, ..self }
+    }
+
+    /// Has these rate limits hold for the tasks of these names, whatever the tasks say.
+    pub(crate) fn with_rate_limits(self, rate_limits: BTreeMap<String, Option<RateLimit>>) -> Self {
+        Self { rate_limits, ..self }
     }
 
     /// The options of the task of this name in this program, if the program has it.
@@ -74,10 +90,18 @@ impl Registry {
         self.get(name).map(|task| self.filled_in(name, (task.options)()))
     }
 
-    /// These options of a call of the task, with the program's defaults for what they do not state.
+    /// These options of a call of the task, with the program's defaults for what they do not state. The limits of another
+    /// program's task are that program's business.
     pub(crate) fn filled_in(&self, name: &str, options: TaskOptions) -> TaskOptions {
-        let settles_late = self.get(name).is_some_and(|task| task.serial.is_some() || task.unique.is_some());
-        self.defaults.fill_in(options, settles_late)
+        let Some(task) = self.get(name) else { return self.defaults.fill_in(options, false) };
+        let settles_late = task.serial.is_some() || task.unique.is_some();
+        let never_expires = self.never_expire.iter().any(|pattern| pattern.is_match(name));
+        let options = self.defaults.fill_in(options, settles_late);
+        let mut options = self.defaults.fill_in_limits(options, never_expires);
+        if let Some(limit) = self.rate_limits.get(name) {
+            options.rate_limit.clone_from(limit);
+        }
+        options
     }
 
     /// The task of this name, if the program has it.
@@ -148,5 +172,26 @@ mod tests {
         assert_eq!(registry.nearest("zzz"), None);
         assert_eq!(registry.names(), ["app::send_email", "app::send_sms"]);
         assert!(registry.get("app::send_sms").is_some());
+    }
+
+    #[test]
+    fn limits_hold_for_the_programs_own_tasks_and_expiry_has_exceptions() {
+        let hour = Some(std::time::Duration::from_secs(3600));
+        let defaults = TaskDefaults {
+            time_limit: hour,
+            expires: hour,
+            expires_except: vec!["*_sms".to_owned()],
+            rate_limit: RateLimit::parse("1/s").unwrap(),
+            ..TaskDefaults::default()
+        };
+        let limits = BTreeMap::from([("app::send_sms".to_owned(), None)]);
+        let registry = Registry::from_definitions([&A, &C].into_iter()).unwrap();
+        let registry = registry.with_defaults(defaults).with_rate_limits(limits);
+        let of = |name: &str| {
+            let options = registry.options(name).unwrap();
+            (options.time_limit, options.expires, options.rate_limit.is_some())
+        };
+        assert_eq!((of("app::send_email"), of("app::send_sms")), ((hour, hour, true), (hour, None, false)));
+        assert_eq!(registry.filled_in("python.task", TaskOptions::default()), TaskOptions::default());
     }
 }

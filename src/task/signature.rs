@@ -122,6 +122,7 @@ impl<T: Task> Signature<T> {
     /// Sets how many times a failed attempt is tried again.
     pub fn max_retries(mut self, retries: u32) -> Self {
         self.call.options.retry.max_retries = retries;
+        self.call.options.stated.max_retries = true;
         self
     }
 
@@ -414,6 +415,7 @@ mod tests {
             ..TaskOptions::default()
         };
         expected.retry.max_retries = 7;
+        expected.stated.max_retries = true;
         assert_eq!(call.options, expected);
         assert_eq!((call.countdown, call.eta, call.expires_at), (Some(second(1)), Some(time), Some(time)));
         assert_eq!(call.id, Some("import-42".into()));

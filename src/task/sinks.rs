@@ -10,6 +10,14 @@ use super::{Client, DataMap, TrackedState};
 /// Publishes the states that bodies report. An implementation must not block.
 pub(crate) trait StateSink: Send + Sync {
     fn update(&self, state: TrackedState);
+
+    /// Publishes the state of a progress bar.
+    fn update_bar(&self, state: TrackedState) {
+        self.update(state);
+    }
+
+    /// The body has failed the task with these errors, whatever it does next.
+    fn failed(&self, _errors: &[String]) {}
 }
 
 /// The receivers of what a body reports, and the client that sends for it. A

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{NewTask, Signature, Task, TaskError, Unique, UniqueKey, UniqueUntil};
+use super::{Arguments, NewTask, Signature, Task, TaskError, Unique, UniqueKey, UniqueUntil};
 use crate::core::poll_schedule::Rule;
 
 /// The source of a source poller. It finds the rows that are due.
@@ -56,6 +56,8 @@ pub trait Source: Send + Sync + 'static {
 pub struct Due {
     pub(crate) tenant: String,
     pub(crate) key: String,
+    /// The key of the row's unique window, if the source has stated one.
+    unique_key: Option<String>,
     pub(crate) call: Result<NewTask, String>,
     pub(crate) task: &'static str,
 }
@@ -63,12 +65,23 @@ pub struct Due {
 impl Due {
     /// The row of this key and the call to make for it. The key has to hold everything that makes the row a new piece
     /// of work, such as its id and the time at which it is due; then a row that is rescheduled can be enqueued again at
-    /// once. [`key_of`](crate::task::key_of) joins several texts to a key. A call made elsewhere joins the row's task
-    /// if it has the same `unique_key`.
+    /// once. [`key_of`](crate::task::key_of) joins several texts to a key.
+    ///
+    /// The row's key is the key of its unique window too, unless the task or its call has a unique key of its own
+    /// (`unique_for`, `unique_key`). Then that one is the key, so the row and a `delay` of the same work elsewhere join
+    /// each other.
     pub fn new<T: Task>(key: impl fmt::Display, call: Signature<T>) -> Self {
         let (call, arguments) = call.into_parts();
         let call = arguments.map(|arguments| NewTask { arguments, ..call });
-        Self { tenant: String::new(), key: key.to_string(), call, task: T::NAME }
+        Self { tenant: String::new(), key: key.to_string(), unique_key: None, call, task: T::NAME }
+    }
+
+    /// Sets the key of the row's unique window, whatever unique key the task has. Calls of the task with the same
+    /// `unique_key` join the row's task, and the row joins theirs.
+    #[must_use]
+    pub fn unique_key(mut self, key: impl fmt::Display) -> Self {
+        self.unique_key = Some(key.to_string());
+        self
     }
 
     /// Sets the tenant of the row. Tenants take turns within a batch.
@@ -165,10 +178,16 @@ impl SourcePoller {
         self
     }
 
-    /// The call of a row, with its unique window.
+    /// The call of a row, with its unique window. The window is as long as the poller says, and its key is the one that
+    /// the source states for the row, or else that of the task, or else the row's own.
     pub(crate) fn call(&self, due: Due) -> Result<NewTask, String> {
-        let unique = Unique::new(UniqueKey::new(due.task, due.key), self.window).until(self.until);
-        Ok(NewTask { unique: Some(Box::new(unique)), ..due.call? })
+        let call = due.call?;
+        let key = match due.unique_key {
+            Some(key) => UniqueKey::new(due.task, key),
+            None => own_key(&call).unwrap_or_else(|| UniqueKey::new(due.task, due.key)),
+        };
+        let unique = Unique::new(key, self.window).until(self.until);
+        Ok(NewTask { unique: Some(Box::new(unique)), ..call })
     }
 }
 
@@ -178,5 +197,61 @@ impl fmt::Debug for SourcePoller {
             .field("name", &self.name)
             .field("rule", &self.rule)
             .finish_non_exhaustive()
+    }
+}
+
+/// The unique key that a call has by itself. A call that its caller has made not unique (`unique_for` of zero) has none;
+/// then its key is that of its arguments.
+fn own_key(call: &NewTask) -> Option<UniqueKey> {
+    let unique = call.unique.as_deref()?;
+    let of_arguments = |arguments: &Arguments| UniqueKey::of_arguments(&call.task, arguments);
+    let stated = !unique.window.is_zero() || unique.key != of_arguments(&call.arguments);
+    stated.then(|| unique.key.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task;
+
+    #[task]
+    fn plain(user: u64) {
+        let _ = user;
+    }
+
+    #[task(unique_for = "5m", unique_key = "{user}")]
+    fn mail(user: u64, subject: String) {
+        let _ = (user, subject);
+    }
+
+    struct Nothing;
+
+    #[async_trait]
+    impl Source for Nothing {
+        async fn due(&self, _: usize) -> Result<Vec<Due>, TaskError> {
+            Ok(Vec::new())
+        }
+    }
+
+    /// The unique window that the poller gives to a row.
+    fn window(due: Due) -> Unique {
+        let poller = SourcePoller::new("rows", Nothing).unique_for(Duration::from_secs(7));
+        *poller.call(due).unwrap().unique.unwrap()
+    }
+
+    #[test]
+    fn a_row_has_the_unique_key_of_its_task_unless_told_otherwise() {
+        let key = |due: Due| window(due).key.key().to_owned();
+        let to = |user| mail::s(user, "hello".into());
+        assert_eq!(key(Due::new("row 3", plain::s(42))), "row 3");
+        assert_eq!(key(Due::new("row 3", to(42))), "42", "as that of `mail::delay`");
+        assert_eq!(key(Due::new("row 3", to(42)).unique_key("row 3")), "row 3");
+        assert_eq!(key(Due::new("row 3", to(42).unique_key("x"))), "x");
+        assert_eq!(key(Due::new("row 3", plain::s(42).unique_key("x"))), "x");
+        let always = Duration::ZERO;
+        assert_eq!(key(Due::new("row 3", plain::s(42).unique_for(always))), "row 3");
+        let own = UniqueKey::of_args(plain::Task::NAME, &(42,));
+        assert_eq!(window(Due::new("row 3", plain::s(42).unique_for(Duration::from_secs(1)))).key, own);
+        assert_eq!(window(Due::new("row 3", to(42))).window, Duration::from_secs(7), "the poller's");
     }
 }

@@ -1,9 +1,11 @@
 //! The state of a task that is not over.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Json, Lineage, TaskId};
 
 /// The state of a task that is not over, as Celery's `update_state(state, meta)` sets it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrackedState {
     /// The task's id.
     pub id: TaskId,

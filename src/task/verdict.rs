@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::canvas::{CanvasLimits, Launch, replacement};
 use super::{
-    Arguments, Ending, EnqueueError, ErrorName, Interrupt, Lineage, Message, NextAttempt, REQUEUES,
-    RawSignature, Refusal, State, TaskResult, Until,
+    Arguments, Ending, EnqueueError, ErrorName, FailedAttempt, Interrupt, Lineage, Message, NextAttempt,
+    REQUEUES, RawSignature, Refusal, State, TaskResult, Until,
 };
 use crate::core::text::{ERROR, MOST_ERROR_BYTES, bounded_errors, shortened};
 use crate::core::{Backoff, RetryVerdict, Timestamp};
@@ -109,7 +109,7 @@ impl<'a> Judge<'a> {
                     failed: None,
                 }
             }
-            Ending::Continue { task, arguments } => self.go_on(task, arguments),
+            Ending::Continue { task, arguments } => self.go_on(&task, arguments),
             Ending::Replace { signature } => self.replace(signature),
             Ending::Fail { errors, name } => self.over(State::Failure, None, errors, Some(name)),
             Ending::Ignore => self.over(State::Ignored, None, Vec::new(), None),
@@ -234,7 +234,7 @@ impl<'a> Judge<'a> {
         policy.max_retries = next.max_retries.unwrap_or(policy.max_retries);
         let arguments = match next.arguments {
             None => None,
-            Some((task, arguments)) => match self.own_arguments(task, arguments, "be retried") {
+            Some((task, arguments)) => match self.own_arguments(&task, arguments, "be retried") {
                 Ok(arguments) => Some(arguments),
                 Err(text) => return self.over(State::Failure, None, vec![text], Some("Retry".into())),
             },
@@ -247,8 +247,10 @@ impl<'a> Judge<'a> {
             RetryVerdict::Retry { after: by_policy } => next.after.unwrap_or(by_policy),
         };
         let due = self.now + after;
+        let place = name.place.clone();
         let failed = Box::new(self.record(State::Retry, None, messages.clone(), Some(name)));
         let mut message = self.next_message();
+        message.note_failed_attempt(FailedAttempt::of(&failed, place.as_deref()));
         message.arguments = arguments.unwrap_or(message.arguments);
         message.expires = next.expires.map(|after| self.now + after).or(message.expires);
         message.retries = message.retries.saturating_add(1);
@@ -291,6 +293,7 @@ impl<'a> Judge<'a> {
                 message.continuations = message.continuations.saturating_add(1);
                 message.eta = None;
                 message.last_errors.clear();
+                message.forget_failed_attempts();
                 Verdict::Again { message: Box::new(message), due: None, next: Next::Continue, failed: None }
             }
         }

@@ -111,6 +111,10 @@ impl Client for TestClient {
         Ok(receipt)
     }
 
+    fn check(&self, call: &NewTask) -> Result<(), EnqueueError> {
+        self.inner.check(call)
+    }
+
     async fn launch(&self, canvas: RawSignature) -> Result<Promise, EnqueueError> {
         let before = self.stage.recorder.enqueued().len();
         let promise = self.scope.around(self.inner.launch(canvas)).await?;

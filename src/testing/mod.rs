@@ -56,6 +56,8 @@ mod client;
 mod expectation;
 #[cfg(test)]
 mod levers;
+#[cfg(test)]
+mod outages;
 mod recorder;
 mod stage;
 #[cfg(test)]

@@ -170,12 +170,14 @@ impl Stage {
         let run = Run {
             definition,
             context,
+            // In a test a body runs where the test does, whatever the pool of its queue.
             pool: Pool::Io,
+            child: None,
             force: CancellationToken::new(),
             stuck: Arc::default(),
             runtime: Arc::clone(&self.runtime),
             started_at: now,
-            time_limits: self.runtime.levers.time_limits(&message, definition.options),
+            time_limits: self.runtime.time_limits(&message),
             place: None,
         };
         let ran = self.perform(&run, delivery).await;

@@ -56,14 +56,37 @@ pub fn same_origin(request: &HttpRequest, public: Option<&str>) -> bool {
     if said.is_empty() {
         said = all(header::REFERER).collect();
     }
-    let public = public.and_then(Origin::of);
-    let asked: Vec<&str> = all(header::HOST).collect();
-    let forwarded = request.connection_info().host().to_owned();
-    said.into_iter().all(|said| {
-        let Some(origin) = Origin::of(said) else { return false };
-        let is_host = |host: &str| !host.is_empty() && plain_host(&origin.scheme, host) == origin.host;
-        public.as_ref() == Some(&origin) || asked.iter().any(|host| is_host(host)) || is_host(&forwarded)
-    })
+    said.into_iter().all(|said| Origin::of(said).is_some_and(|origin| is_own(request, &origin, public)))
+}
+
+/// Whether an origin is that of the site to which the request was sent.
+fn is_own(request: &HttpRequest, origin: &Origin, public: Option<&str>) -> bool {
+    let is_host = |host: &str| !host.is_empty() && plain_host(&origin.scheme, host) == origin.host;
+    public.and_then(Origin::of).as_ref() == Some(origin)
+        || request.headers().get_all(header::HOST).any(|host| host.to_str().is_ok_and(is_host))
+        || is_host(request.connection_info().host())
+}
+
+/// The path and the query of an address on the site to which the request was sent, for a link; `None` for an address of any
+/// other site, and for a path that a browser might read as another site.
+pub(super) fn own_path<'a>(request: &HttpRequest, address: &'a str, public: Option<&str>) -> Option<&'a str> {
+    let origin = Origin::of(address)?;
+    if !matches!(origin.scheme.as_str(), "http" | "https") || !is_own(request, &origin, public) {
+        return None;
+    }
+    let path = path_of(address);
+    let path = path.split('#').next().unwrap_or(path);
+    let is_plain = path.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
+    (is_plain && path.starts_with('/') && !path.starts_with("//")).then_some(path)
+}
+
+/// The path of an address, with all that follows it; `/` if it has none. Of an address without an origin it is the whole.
+pub(super) fn path_of(address: &str) -> &str {
+    let Some((_, rest)) = address.trim().split_once("://") else { return address };
+    match rest.find(['/', '?', '#']) {
+        Some(at) if rest[at..].starts_with('/') => &rest[at..],
+        _ => "/",
+    }
 }
 
 #[cfg(test)]

@@ -568,6 +568,7 @@ async fn packed_bodies_of_one_queue_hold_up_no_other() {
     let celeriac = builder(&url).queue(row).start().await.unwrap();
     let peer = Peer::connect(&url).await;
     let body = blocking(slow_to_unpack).await;
+    let small = format!("[[1,1],{{}},{EMBED}]");
     // All of them are in RabbitMQ before the task is, and none is waited for.
     let mut sent = Vec::new();
     for n in 0..BODIES {
@@ -578,7 +579,6 @@ async fn packed_bodies_of_one_queue_hold_up_no_other() {
         ]);
         sent.push(peer.send("packed", packed, &body));
     }
-    let small = format!("[[1,1],{{}},{EMBED}]");
     sent.push(peer.send("one", python(add::Task::NAME, "small"), small.as_bytes()));
     futures_util::future::join_all(sent).await;
     let small = wait(&celeriac, "small").await;

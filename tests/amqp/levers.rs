@@ -163,6 +163,11 @@ async fn pools_grow_and_shrink_and_queues_pause() {
     until_status(&celeriac, "io", |status| status.workers == 7 && !status.paused).await;
     let unknown = caller.told("pause", json!({"queue": "nosuch"})).await;
     assert!(unknown["error"].as_str().unwrap().contains("no queue 'nosuch' is served here"), "{unknown}");
+    // Nothing here keeps notes, so nothing can hold after a restart.
+    let kept = caller.told("pause", json!({"queue": "one", "persistent": true})).await;
+    assert!(kept["error"].as_str().unwrap().contains("keep results in Redis"), "{kept}");
+    let error = celeriac.persistent().resize("one", 2).await.unwrap_err().to_string();
+    assert!(error.contains("keep results in Redis"), "{error}");
     celeriac.shutdown().await.unwrap();
 }
 

@@ -16,6 +16,7 @@ mod deleted_queue;
 mod events;
 mod exchanges;
 mod expiry;
+mod failed;
 #[cfg(feature = "redis")]
 mod fan_out;
 mod fleet;

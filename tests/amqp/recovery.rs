@@ -71,6 +71,29 @@ async fn the_heartbeat_is_short() {
     }
 }
 
+/// Messages are published by another address than they are consumed by: a load balancer, another node, another user.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_may_go_by_an_address_of_its_own() {
+    let (url, elsewhere) = (vhost().await, vhost().await);
+    let proxy = blocking(|| Proxy::start(RabbitMq::shared().address())).await;
+    let options = impatient().with_write_url(proxy.url(&url));
+    let celeriac = builder(&url).amqp_options(options).start().await.unwrap();
+    assert_eq!(add::s(1, 1).send(celeriac.client()).await.unwrap().get(LONG).await, Ok(2));
+    assert_eq!(proxy.connections(), 1, "only what is published comes by here");
+    // What runs while nothing can be published is acknowledged all the same, and the way out is found again.
+    let gate = Gate::new();
+    let held = hold::s(gate.name.clone()).send(celeriac.client()).await.unwrap();
+    gate.entered(1).await;
+    proxy.cut();
+    gate.open();
+    assert_eq!(held.get(LONG).await, Ok(1));
+    assert_eq!(add::s(2, 2).send(celeriac.client()).await.unwrap().get(LONG).await, Ok(4));
+    celeriac.shutdown().await.unwrap();
+    let apart = impatient().with_write_url(elsewhere);
+    let error = builder(&url).amqp_options(apart).start().await.err().expect("two virtual hosts").to_string();
+    assert!(error.contains("virtual hosts") && !error.contains("guest:"), "{error}");
+}
+
 /// Processor time of the broker's threads, in seconds.
 fn cpu_of_broker() -> f64 {
     let ticks = |task: std::fs::DirEntry| {

@@ -8,7 +8,7 @@ use celeriac::Celeriac;
 use celeriac::actors::BeatError;
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Events, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, UniqueWindows,
+    Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, UniqueWindows,
 };
 use celeriac::core::Timestamp;
 use celeriac::store::{MemoryStore, Store};
@@ -105,6 +105,10 @@ impl Broker for Shared {
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         None
+    }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        self.inner.failed_tasks()
     }
 }
 

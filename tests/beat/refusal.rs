@@ -6,7 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, CasOutcome, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, Events, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, UniqueWindows,
+    DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink,
+    UniqueWindows,
 };
 use celeriac::core::calendar::Overlap;
 use celeriac::store::{CompareAndSet, MemoryStore, Notes};
@@ -132,6 +133,10 @@ impl Broker for Narrow {
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         self.inner.dead_letter_queue()
+    }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        self.inner.failed_tasks()
     }
 }
 

@@ -103,6 +103,7 @@ macro_rules! subject {
             }
 
             celeriac::broker_conformance!($name, durable);
+            celeriac::broker_conformance!($name, durable failed);
         }
     };
 }

@@ -70,3 +70,4 @@ celeriac::broker_conformance!(Embedded, durable);
 celeriac::broker_conformance!(Embedded, durable results);
 celeriac::broker_conformance!(Embedded, durable lanes);
 celeriac::broker_conformance!(Embedded, durable windows);
+celeriac::broker_conformance!(Embedded, durable failed);

@@ -35,3 +35,4 @@ celeriac::broker_conformance!(Memory);
 celeriac::broker_conformance!(Memory, results);
 celeriac::broker_conformance!(Memory, lanes);
 celeriac::broker_conformance!(Memory, windows);
+celeriac::broker_conformance!(Memory, failed);

@@ -9,8 +9,8 @@ use celeriac::broker::conformance::{BrokerUnderTest, Inbox, sample};
 use celeriac::broker::embedded::EmbeddedOptions;
 use celeriac::broker::{
     Activity, Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition, Consumer,
-    ControlRequest, DeadLetter, DeadLetterQueue, Events, FollowUps, Inspect, Lanes, MemoryBroker,
-    MessageLocation, OutboxBroker, QueueCounts, Removal, Results, Settle, Sink, UniqueWindows,
+    ControlRequest, DeadLetter, DeadLetterQueue, Events, FailedTasks, FollowUps, Inspect, Lanes,
+    MemoryBroker, MessageLocation, OutboxBroker, QueueCounts, Removal, Results, Settle, Sink, UniqueWindows,
 };
 use celeriac::store::{MemoryStore, Store, StoreError};
 use celeriac::task::{
@@ -133,6 +133,10 @@ impl Broker for Barred {
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         None
     }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        self.broker.failed_tasks()
+    }
 }
 
 struct Front {
@@ -192,6 +196,7 @@ impl BrokerUnderTest for Front {
 // While the broker is there, the outbox is not to be noticed.
 celeriac::broker_conformance!(Front);
 celeriac::broker_conformance!(Front, results);
+celeriac::broker_conformance!(Front, failed);
 
 fn message(n: usize) -> Message {
     sample("q", n, Durability::Memory)

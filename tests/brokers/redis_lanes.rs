@@ -86,6 +86,7 @@ impl BrokerUnderTest for RedisLanes {
 // Plain tasks pass by as they do without lanes; what of them survives is the other one's affair.
 celeriac::broker_conformance!(RedisLanes);
 celeriac::broker_conformance!(RedisLanes, durable lanes);
+celeriac::broker_conformance!(RedisLanes, failed);
 
 /// Longer than RabbitMQ takes to confirm a message on a busy machine: what is not confirmed in a lease is sent once more.
 const LEASE: Duration = Duration::from_secs(4);

@@ -8,7 +8,8 @@ use celeriac::broker::amqp::AmqpBroker;
 use celeriac::broker::conformance::{Inbox, sample};
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Events, FollowUps, Inspect, Lanes, QueueCounts, RedisLanesBroker, Results, Settle, Sink, UniqueWindows,
+    Events, FailedTasks, FollowUps, Inspect, Lanes, QueueCounts, RedisLanesBroker, Results, Settle, Sink,
+    UniqueWindows,
 };
 use celeriac::store::{RedisOptions, RedisStore};
 use celeriac::task::{Durability, LaneName, Message, Receipt, SerialHeader, TaskId};
@@ -112,6 +113,10 @@ impl Broker for Withholds {
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         Some(self)
+    }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        self.inner.failed_tasks()
     }
 }
 

@@ -148,6 +148,7 @@ mod in_memory {
     celeriac::broker_conformance!(Split<Memory>, results);
     celeriac::broker_conformance!(Split<Memory>, lanes);
     celeriac::broker_conformance!(Split<Memory>, windows);
+    celeriac::broker_conformance!(Split<Memory>, failed);
 }
 
 mod on_classic_queues {
@@ -156,6 +157,7 @@ mod on_classic_queues {
     celeriac::broker_conformance!(Split<Classic>, durable);
     celeriac::broker_conformance!(Split<Classic>, durable results);
     celeriac::broker_conformance!(Split<Classic>, durable windows);
+    celeriac::broker_conformance!(Split<Classic>, durable failed);
 }
 
 mod on_quorum_queues {

@@ -31,6 +31,7 @@ impl BrokerUnderTest for Volatile {
 
 celeriac::broker_conformance!(Volatile);
 celeriac::broker_conformance!(Volatile, results);
+celeriac::broker_conformance!(Volatile, failed);
 
 // A lane has one place.
 #[tokio::test(flavor = "multi_thread")]

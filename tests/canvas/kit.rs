@@ -11,7 +11,7 @@ use celeriac::actors::QueueStatus;
 use celeriac::app::ControlError;
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Events, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, UniqueWindows,
+    Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, UniqueWindows,
 };
 use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::store::{MemoryStore, Store};
@@ -169,6 +169,10 @@ impl Broker for Apart {
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         None
+    }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        self.0.failed_tasks()
     }
 }
 

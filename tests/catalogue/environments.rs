@@ -69,3 +69,27 @@ fn environments_lay_their_columns_and_aliases_over_the_base() {
         "celeriac.toml:17:1: aliases run in a circle: \"x\" -> \"y\" -> \"x\"; let one of them lead to a queue"
     );
 }
+
+/// HQ's throttle holds in production only: there it is a row of the environment.
+#[test]
+fn routes_of_an_environment_hold_there_only_and_come_first() {
+    let text = "[[queue]]\nname = \"slow\"\n[[queue]]\nname = \"fast\"\n[routes]\na = \"fast\"\nb = \"fast\"\n\
+                [[route]]\ntask = \"send_*\"\nqueue = \"fast\"\n\
+                [environment.live.aliases]\nthrottled = \"slow\"\n[environment.live.routes]\na = \"throttled\"\n\
+                [[environment.live.route]]\ntask = \"send_report\"\nargument = \"domain\"\nmatches = [\"mvp-\"]\n\
+                queue = \"throttled\"\n";
+    let base = parse(text);
+    let live = base.for_environment("live").unwrap_or_else(|errors| panic!("{errors}"));
+    let rows =
+        |catalogue: &Catalogue| catalogue.route_rows.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let everywhere = "\"send_*\" goes to fast";
+    assert_eq!(rows(&base), [everywhere]);
+    assert_eq!(rows(&live), ["\"send_report\" with \"domain\" like /mvp-/ goes to throttled", everywhere]);
+    assert_eq!(
+        (base.route("a"), live.route("a"), live.route("b")),
+        (Some("fast"), Some("slow"), Some("fast"))
+    );
+    // An alias of one environment is unknown in the others.
+    let elsewhere = text.replace("[environment.live.routes]", "[environment.test.routes]");
+    assert!(errors_of(&elsewhere).contains("route \"a\" leads to \"throttled\", but there is no such queue"));
+}

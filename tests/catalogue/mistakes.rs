@@ -57,7 +57,7 @@ d = "e"
 e = "d"
 "#;
     let expected = r#"celeriac.toml:1:17: default_queue is "celry", but there is no such queue; did you mean "celery"?
-celeriac.toml:2:1: unknown key "colour" at the top level; the keys at the top level are default_queue, beat, queue, periodic, aliases, routes, route, environment
+celeriac.toml:2:1: unknown key "colour" at the top level; the keys at the top level are default_queue, beat, defaults, queue, periodic, aliases, routes, route, rate_limits, environment
 celeriac.toml:5:1: unknown key "wokers" in queue "celery"; did you mean "workers"?
 celeriac.toml:6:11: "workers" in queue "celery" must be a whole number such as 4, not the string "ten"
 celeriac.toml:7:12: "io_bound" in queue "celery" must be true or false, not the string "yes"
@@ -73,7 +73,7 @@ celeriac.toml:19:11: "workers" in queue "email_queue" is 5_000_000; write at mos
 celeriac.toml:20:1: queue number 4 has no name; add name = "..."
 celeriac.toml:23:8: the name "" of a queue is empty; write at least one character
 celeriac.toml:25:8: the name "tab\there" of a queue contains the control character '\t'; remove it
-celeriac.toml:26:1: unknown key "zzz" in queue "tab\there"; the keys in queue "tab\there" are name, io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, prefetch, max_restarts, restart_window, served, queue_type, max_priority, queue_arguments, broadcast
+celeriac.toml:26:1: unknown key "zzz" in queue "tab\there"; the keys in queue "tab\there" are name, io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, prefetch, max_restarts, restart_window, max_tasks_per_child, max_memory_per_child, memory_limit_per_child, keep_failed, served, queue_type, max_priority, queue_arguments, broadcast
 celeriac.toml:28:1: alias "mail" leads to "emial_queue", but there is no such queue; did you mean "email_queue"?
 celeriac.toml:29:1: alias "celery" has the name of a queue; rename the alias or remove it
 celeriac.toml:30:1: aliases run in a circle: "a" -> "b" -> "a"; let one of them lead to a queue
@@ -83,7 +83,7 @@ celeriac.toml:35:1: route "shop.buy" leads to "warehouse", but there is no such 
 celeriac.toml:37:1: unknown key "queues" in environment "production"; did you mean "queue"?
 celeriac.toml:38:31: environment "production" changes queue "emailqueue", but there is no such queue; did you mean "email_queue"?
 celeriac.toml:40:31: environment "production" changes queue "mail", but there is no such queue; add a [[queue]] with name = "mail" or name one that is there
-celeriac.toml:42:1: unknown key "name" in environment "production", queue "celery"; the keys in environment "production", queue "celery" are io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, prefetch, max_restarts, restart_window, served, queue_type, max_priority, queue_arguments, broadcast
+celeriac.toml:42:1: unknown key "name" in environment "production", queue "celery"; the keys in environment "production", queue "celery" are io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, prefetch, max_restarts, restart_window, max_tasks_per_child, max_memory_per_child, memory_limit_per_child, keep_failed, served, queue_type, max_priority, queue_arguments, broadcast
 celeriac.toml:43:1: unknown key "worker" in environment "production", queue "celery"; did you mean "workers"?
 celeriac.toml:44:16: "max_restarts" in environment "production", queue "celery" must be a whole number such as 4, not the float 1.5
 celeriac.toml:46:1: alias "y" leads to "nowhere", but there is no such queue; add a [[queue]] with name = "nowhere" or name one that is there
@@ -119,6 +119,119 @@ celeriac.toml:7:8: "queue_arguments" in queue "b" is x-max-priority = 3; it has 
 celeriac.toml:10:36: "x-max-length" in queue_arguments in queue "b" must be text, a number, true, false, or an array or table of these, not the datetime 1979-05-27
 celeriac.toml:12:16: "max_priority" in environment "e", queue "b" is 0; write at least 1"#;
     assert_eq!(errors_of(text), expected);
+}
+
+#[test]
+fn mistakes_in_defaults_and_rate_limits_are_told() {
+    let text = r#"[[queue]]
+name = "celery"
+[defaults]
+soft_time_limit = "2h"
+time_limit = "1h"
+time_limt = "1h"
+max_retries = -1
+default_retry_delay = 10
+autoretry = "yes"
+expires_except = "a.*"
+rate_limit = "0"
+zone = "Asia/Calcuta"
+[rate_limits]
+"a.b" = "10/week"
+"a.c" = 10
+"a.d" = "0"
+"" = "1/s"
+[environment.live.defaults]
+time_limit = "30m"
+expires = "0s"
+expires_except = ["[z-a]"]
+[environment.live.rate_limits]
+"a.b" = "x"
+[environment.live.routes]
+"a.b" = "celry"
+[[environment.live.route]]
+task = "a.*"
+"#;
+    let expected = r#"celeriac.toml:4:1: "soft_time_limit" in [defaults] is "2h"; write less than time_limit, which is "1h": a body that is told to end needs time to do so
+celeriac.toml:6:1: unknown key "time_limt" in [defaults]; did you mean "time_limit"?
+celeriac.toml:7:15: "max_retries" in [defaults] is -1; write at least 0
+celeriac.toml:8:23: "default_retry_delay" in [defaults] must be a duration in quotes such as "30s", not the integer 10
+celeriac.toml:9:13: "autoretry" in [defaults] must be true or false, not the string "yes"
+celeriac.toml:10:18: "expires_except" in [defaults] must be an array of names of tasks such as ["billing.*"], not the string "a.*"
+celeriac.toml:11:14: "rate_limit" in [defaults] is "0"; remove it: without it there is no limit
+celeriac.toml:12:8: "zone" in [defaults] is "Asia/Calcuta"; there is no time zone `Asia/Calcuta`; did you mean `Asia/Calcutta`?
+celeriac.toml:14:9: "a.b" in [rate_limits] is "10/week"; write a rate such as "10/s", "10/m" or "10/h", or "0" for no limit
+celeriac.toml:15:9: "a.c" in [rate_limits] must be a rate in quotes such as "10/m", not the integer 10
+celeriac.toml:17:1: the name "" of a task is empty; write at least one character
+celeriac.toml:19:1: "soft_time_limit" in environment "live" under defaults is "2h"; write less than time_limit, which is "30m": a body that is told to end needs time to do so
+celeriac.toml:20:11: "expires" in environment "live" under defaults is "0s"; write a duration above zero
+celeriac.toml:23:9: "a.b" in environment "live" under rate_limits is "x"; write a rate such as "10/s", "10/m" or "10/h", or "0" for no limit
+celeriac.toml:25:1: route "a.b" leads to "celry", but there is no such queue; did you mean "celery"?
+celeriac.toml:26:1: environment "live", route number 1 has no queue; add queue = "...""#;
+    let found = errors_of(text);
+    let found: Vec<_> =
+        found.lines().filter(|line| !line.contains("expires_except\" in environment")).collect();
+    for (found, expected) in found.iter().zip(expected.lines()) {
+        assert_eq!(*found, expected);
+    }
+    assert_eq!(found.len(), expected.lines().count(), "{found:#?}");
+    // A set that is none is no pattern, and the parser of regular expressions says why.
+    let pattern = errors_of("[defaults]\nexpires_except = [\"[z-a]\"]\n");
+    assert!(
+        pattern.contains("\"expires_except\" in [defaults] is \"[z-a]\"; write names of tasks"),
+        "{pattern}"
+    );
+}
+
+#[test]
+fn what_says_nothing_about_child_processes_is_told() {
+    let text = r#"[[queue]]
+name = "a"
+pool = "proces"
+max_tasks_per_child = 0
+max_memory_per_child = "400"
+memory_limit_per_child = true
+[[queue]]
+name = "b"
+max_memory_per_child = -1
+memory_limit_per_child = "0MB"
+"#;
+    let expected = r#"celeriac.toml:3:8: "pool" in queue "a" is "proces"; did you mean "process"?
+celeriac.toml:4:23: "max_tasks_per_child" in queue "a" is 0; write at least 1
+celeriac.toml:5:24: "max_memory_per_child" in queue "a" is "400"; write a size above zero such as "400MB" or "2GiB", or a number of kilobytes
+celeriac.toml:6:26: "memory_limit_per_child" in queue "a" must be a size in quotes such as "400MB", or a number of kilobytes, not the boolean true
+celeriac.toml:9:24: "max_memory_per_child" in queue "b" is -1; write a size above zero such as "400MB" or "2GiB", or a number of kilobytes
+celeriac.toml:10:26: "memory_limit_per_child" in queue "b" is "0MB"; write a size above zero such as "400MB" or "2GiB", or a number of kilobytes"#;
+    assert_eq!(errors_of(text), expected);
+}
+
+#[test]
+fn a_row_says_when_its_child_processes_are_replaced() {
+    let text = "[[queue]]\nname = \"celery\"\npool = \"process\"\nworkers = 65\ntarget = \"1h\"\nmax_tasks_per_child = 5\n\
+                max_memory_per_child = 400_000\nmemory_limit_per_child = \"1GiB\"\n\
+                [[queue]]\nname = \"b\"\ntarget = \"1h\"\nmax_memory_per_child = \"1GB\"\n";
+    let catalogue = parse(text);
+    let row = &catalogue.queues[0];
+    assert_eq!((row.max_tasks_per_child, row.max_memory_per_child), (Some(5), Some(400_000 << 10)));
+    assert_eq!(
+        row.explain(),
+        "celery: a task starts at most 1h after it is due; 65 run at a time in child processes (each replaced after \
+         5 tasks, replaced above 400000KiB, ended at 1GiB), up to 65 held over RabbitMQ, up to 1024 of the embedded store"
+    );
+    assert!(
+        catalogue.summary().contains("\n  pool process: 1 queue with 65 workers"),
+        "{}",
+        catalogue.summary()
+    );
+    let warnings: Vec<_> = catalogue.warnings().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
+        [
+            "celeriac.toml:2:8: warning: queue \"celery\" has 65 workers in the process pool, and each is a process with \
+             all of the program in it; lower workers",
+            "celeriac.toml:10:8: warning: queue \"b\" states max_memory_per_child, which says something in the process \
+             pool only; set pool = \"process\" or remove it",
+        ]
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `kill -9`, aborts, SIGTERM, a second process and a full disk, on real processes with an outside ledger.
+//! `kill -9`, aborts, SIGTERM, a second process, deploys and a full disk, on real processes with an outside ledger.
 //!
 //! This program is parent and child: the parent starts itself again with `CRASH_ROLE` in the environment, kills the
 //! child, and afterwards compares what the child had told the [`ledger`] with what the store made of it ([`book`]).
@@ -9,6 +9,7 @@ mod beat;
 mod book;
 mod cases;
 mod child;
+mod deploys;
 mod exports;
 mod full_disk;
 mod kills;
@@ -24,8 +25,10 @@ mod workload;
 
 use std::process::ExitCode;
 
-const CASES: [(&str, fn()); 17] = [
+const CASES: [(&str, fn()); 19] = [
     ("beat::each_tick_once", beat::each_tick_once),
+    ("deploys::a_new_program_takes_over_under_load", deploys::a_new_program_takes_over_under_load),
+    ("deploys::open_pages_do_not_hold_up_the_end", deploys::open_pages_do_not_hold_up_the_end),
     ("exports::killed_at_every_step", exports::killed_at_every_step),
     ("exports::killed_at_random_moments", exports::killed_at_random_moments),
     ("kills::at_random_moments", kills::at_random_moments),

@@ -3,6 +3,7 @@
 mod crash_count;
 mod damage;
 mod damaged_block;
+mod failed;
 mod full_disk;
 mod limits;
 mod mending;

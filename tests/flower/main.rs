@@ -1,4 +1,5 @@
-//! Flower 2.2 and celery-exporter 0.11 in front of a fleet of one Python worker and one of ours: each page, each lever of its API, and what it counts.
+//! Flower 2.2 and celery-exporter 0.11 in front of a fleet of one Python worker and one of ours: each page, each lever of its API,
+//! and what it counts. And Prometheus in front of a program of ours, without a fleet and without that exporter.
 
 #[path = "../soil_pages/chromium.rs"]
 #[allow(dead_code)] // these tests use their own part of it
@@ -6,6 +7,7 @@ mod chromium;
 mod exporter;
 mod flower;
 mod killed;
+mod prometheus;
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};

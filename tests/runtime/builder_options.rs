@@ -6,7 +6,7 @@ use std::time::Duration;
 use celeriac::catalogue::{Catalogue, QueueRow, TargetClass};
 use celeriac::soil::Download;
 use celeriac::task::canvas::group;
-use celeriac::{Celeriac, Context, State, TaskError, task};
+use celeriac::{Celeriac, Context, State, TaskError, task, testing};
 use futures_util::TryStreamExt;
 use object_store::{ObjectStore, memory::InMemory};
 
@@ -168,4 +168,22 @@ async fn what_a_program_says_for_all_tasks_holds_for_those_that_say_nothing() {
     let chain = add::s(1, 1).then(says_nothing::s());
     assert_eq!(chain.send(client).await.unwrap().get(LONG).await, Ok((false, false)));
     celeriac.shutdown().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_task_that_has_expired_runs_all_the_same_if_the_program_says_so() {
+    let program = Celeriac::builder().exempt_from_expiry(|message| {
+        assert!(!message.headers.0.contains_key("panics"), "a hook that panics exempts nothing");
+        message.headers.0.contains_key("email_when_done")
+    });
+    let app = testing::builder().program(program).start().await.unwrap();
+    let second = Duration::from_secs(1);
+    let plain = add::s(1, 1).expires(second).delay().await.unwrap();
+    let wanted = add::s(1, 1).expires(second).header("email_when_done", true).delay().await.unwrap();
+    let panics = add::s(1, 1).expires(second).header("panics", true).delay().await.unwrap();
+    app.jump(2 * second);
+    app.run_until_idle().await;
+    assert_eq!(plain.state().await, Ok(State::Revoked));
+    assert_eq!(wanted.state().await, Ok(State::Success));
+    assert_eq!(panics.state().await, Ok(State::Revoked));
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Delivery, Events, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Settle, Settler, Sink,
+    Delivery, Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Settle, Settler, Sink,
     UniqueWindows,
 };
 use celeriac::core::{IoFailure, Timestamp};
@@ -411,6 +411,10 @@ impl Broker for FragileBroker {
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         None
     }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        self.inner.failed_tasks()
+    }
 }
 
 /// Settles one delivery, after its panics.
@@ -548,8 +552,17 @@ async fn a_store_that_panics_anywhere_stalls_no_task() {
         let strikes = Strikes::at(at);
         let store =
             FragileStore { inner: Arc::default(), windows: Mutex::default(), strikes: Arc::clone(&strikes) };
-        let broker = FragileBroker::over(Arc::default(), false, Strikes::at("nothing"));
-        let celeriac = builder().broker(broker, Arc::new(store)).start().await.unwrap();
+        let store = Arc::new(store);
+        let start = || {
+            let broker = FragileBroker::over(Arc::default(), false, Strikes::at("nothing"));
+            builder().broker(broker, Arc::clone(&store) as _).start()
+        };
+        // A start that cannot read which queues are paused must not go on as if none were.
+        for _ in 0..if at == "all notes" { 2 } else { 0 } {
+            let refused = start().await.err().map(|error| error.to_string());
+            assert_eq!(refused.as_deref(), Some("the store panicked in `notes`: all notes panics"));
+        }
+        let celeriac = start().await.unwrap();
         eight_tasks_end(&celeriac, true).await;
         celeriac.shutdown().await.unwrap();
         assert!(!again || strikes.calls() > 2, "`{at}` was called {} times", strikes.calls());

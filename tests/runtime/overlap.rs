@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Delivery, Events, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Settle, Settler, Sink,
+    Delivery, Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Settle, Settler, Sink,
     UniqueWindows,
 };
 use celeriac::store::MemoryStore;
@@ -166,6 +166,10 @@ impl Broker for Forgetful {
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         self.inner.dead_letter_queue()
+    }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        self.inner.failed_tasks()
     }
 
     async fn close(&self) -> Result<(), BrokerError> {

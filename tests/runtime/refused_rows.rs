@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Events, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, UniqueWindows,
+    Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, UniqueWindows,
 };
 use celeriac::store::MemoryStore;
 use celeriac::task::source_poller::{Due, Source, SourcePoller};
@@ -104,6 +104,10 @@ impl Broker for Narrow {
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         self.0.dead_letter_queue()
+    }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        self.0.failed_tasks()
     }
 }
 

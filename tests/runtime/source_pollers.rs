@@ -250,3 +250,36 @@ async fn nothing_is_asked_for_while_the_queue_is_too_old() {
     drop(held);
     celeriac.shutdown().await.unwrap();
 }
+
+/// Writes a mail. Whoever asks for it, by a row or by a call, means the same mail to the same user.
+#[task(queue = "io", ignore_result, unique_for = "1h", unique_key = "{gate}")]
+async fn mail(gate: String, by: String) {
+    note(&gate.as_str().into(), by);
+    Gate::named(&gate).pass().await;
+}
+
+/// One row of mails to be sent, which stays due.
+struct Mails(String);
+
+#[async_trait]
+impl Source for Mails {
+    async fn due(&self, _: usize) -> Result<Vec<Due>, TaskError> {
+        Ok(vec![Due::new("mail 1", mail::s(self.0.clone(), "the row".into()))])
+    }
+}
+
+#[tokio::test]
+async fn a_row_and_a_call_of_the_same_unique_key_are_one_task() {
+    let gate = Gate::new();
+    let hour = Duration::from_secs(3600);
+    let mails = SourcePoller::new("rows", Mails(gate.name.clone())).interval(hour);
+    let celeriac = builder().in_memory().poller(mails).start().await.unwrap();
+    gate.entered(1).await;
+    let call = mail::s(gate.name.clone(), "a call".into()).send(celeriac.client()).await.unwrap();
+    assert!(call.receipt().joined, "{:?}", call.receipt());
+    celeriac.run_poller("rows").await.unwrap();
+    until("the row has joined its own task", async || status(&celeriac).await.joined == 1).await;
+    assert_eq!(notes(&gate.name.as_str().into()), ["the row"]);
+    gate.open();
+    celeriac.shutdown().await.unwrap();
+}

@@ -1,5 +1,7 @@
 //! The demo of the commcare example in a real Chromium.
 
+use serde_json::{Value, json};
+
 use super::chromium::Chromium;
 use super::program::Program;
 
@@ -66,10 +68,7 @@ fn failures_are_shown_one_by_one_a_group_as_one_and_cancelling_works() {
     start(&chromium, &program, "fail-listed");
     chromium.until("document.querySelector('[id^=error_]')");
     let errors = chromium.eval("[...document.querySelectorAll('.soil-errors li')].map(one => one.innerText)");
-    assert_eq!(
-        errors,
-        serde_json::json!(["row 3: no case of id \"<b>x7</b>\"", "row 9: 2026-02-30 is no date"])
-    );
+    assert_eq!(errors, json!(["row 3: no case of id \"<b>x7</b>\"", "row 9: 2026-02-30 is no date"]));
     chromium.pictures("failed-listed");
     start(&chromium, &program, "fail-raised");
     chromium.until("document.querySelector('[id^=error_]')");
@@ -137,6 +136,38 @@ fn a_killed_server_goes_on_where_the_bar_was() {
     assert_eq!(file.lines().count(), 101);
     assert!(file.lines().next().unwrap().ends_with("run 2"), "{file}");
     drop(program);
+}
+
+#[test]
+fn in_arabic_the_page_is_mirrored_and_its_script_speaks_arabic() {
+    let data = data();
+    let program = Program::start(data.path(), "0");
+    let chromium = Chromium::start(true);
+    chromium.command("Network.enable", &json!({}));
+    let headers = json!({ "headers": { "Accept-Language": "ar-EG,ar;q=0.9" } });
+    chromium.command("Network.setExtraHTTPHeaders", &headers);
+    start(&chromium, &program, "long");
+    chromium.until(IS_MOVING);
+    assert_eq!(chromium.eval("document.documentElement.dir"), "rtl");
+    assert_eq!(chromium.eval("document.documentElement.lang"), "ar");
+    // The script has written this since the page was loaded.
+    chromium.until("document.title.includes('٪')");
+    // What begins a line is on the right, and the bar fills from there.
+    let is_right = "(() => {
+        const card = document.querySelector('.soil-card').getBoundingClientRect();
+        const button = document.querySelector('.soil-actions button').getBoundingClientRect();
+        return card.right - button.right < button.left - card.left;
+    })()";
+    assert_eq!(chromium.eval(is_right), true);
+    assert_eq!(chromium.eval("getComputedStyle(document.querySelector('progress')).direction"), "rtl");
+    chromium.pictures("running-arabic");
+    start(&chromium, &program, "export");
+    chromium.until(IS_READY);
+    chromium.pictures("ready-arabic");
+    assert_eq!(chromium.eval("document.title"), "جاهز");
+    assert!(chromium.text().contains("تنزيل"), "{}", chromium.text());
+    chromium.click(".soil-back a");
+    chromium.until("location.pathname === '/soil-demo'");
 }
 
 #[test]

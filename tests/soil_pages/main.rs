@@ -1,8 +1,10 @@
 //! Soil's pages: as requests see them, and in a real browser.
 
+mod appearance;
 mod browser;
 mod chromium;
 mod guards;
 mod program;
+mod proxy;
 mod routes;
 mod tasks;

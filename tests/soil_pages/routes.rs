@@ -44,7 +44,7 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
 }
@@ -385,7 +385,15 @@ async fn a_waiting_one_says_its_place_and_what_its_own_queue_is_at() {
     let pages = pages();
     let page = ask(&celeriac, &pages, get(&pages.start(third.id()).url())).await;
     assert!(page.body.contains("2 others are before it in line"), "{}", page.body);
-    assert!(page.body.contains("Its queue, exports, is paused."), "{}", page.body);
+    assert!(page.body.contains("Its queue is paused."), "{}", page.body);
+    // What the queue is called is told to nobody, unless the program says so.
+    let url = pages.start(third.id()).url();
+    let status = ask(&celeriac, &pages, get(&beyond(&url, "/status"))).await;
+    for told in [&page.body, &status.body] {
+        assert!(!told.contains("exports"), "{told}");
+    }
+    let named = ask(&celeriac, &pages.clone().show_queue_names(), get(&url)).await;
+    assert!(named.body.contains("Its queue, exports, is paused."), "{}", named.body);
     let page = ask(&celeriac, &pages, get(&pages.start(first.id()).url())).await;
     assert!(page.body.contains("It is the next to start."), "{}", page.body);
     celeriac.resume("exports").await.unwrap();
@@ -414,10 +422,10 @@ async fn a_waiting_one_says_when_its_queue_has_started_nothing_for_five_minutes(
     assert!(alive.contains("Waiting to start") && !alive.contains("started nothing"), "{alive}");
     app.jump(second);
     let stuck = page().await;
-    assert!(stuck.contains("Its queue, exports, has started nothing for 5 minutes."), "{stuck}");
+    assert!(stuck.contains("Its queue has started nothing for 5 minutes."), "{stuck}");
     app.jump(60 * second);
     let stuck = page().await;
-    assert!(stuck.contains("Its queue, exports, has started nothing for 6 minutes."), "{stuck}");
+    assert!(stuck.contains("Its queue has started nothing for 6 minutes."), "{stuck}");
 }
 
 #[actix_web::test]

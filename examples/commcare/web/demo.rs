@@ -6,7 +6,7 @@ use actix_web::http::header;
 use actix_web::{HttpResponse, web};
 use celeriac::soil::Download;
 use celeriac::web::SoilPages;
-use celeriac::web::soil::{Access, StartResponse};
+use celeriac::web::soil::{Access, Language, StartResponse};
 use celeriac::{Celeriac, Context, TaskError, task};
 
 use super::{Problem, downloads};
@@ -111,6 +111,7 @@ pub fn pages(data: &std::path::Path) -> Result<SoilPages, Box<dyn std::error::Er
     // One that an earlier version wrote may be open to others.
     #[cfg(unix)]
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
-    let pages = SoilPages::new(std::fs::read(file)?)?;
+    let languages = [Language::english(), Language::french(), Language::arabic()];
+    let pages = SoilPages::new(std::fs::read(file)?)?.home("/soil-demo")?.languages(languages)?;
     Ok(pages.access(|_, asked| async move { if asked.signed { Access::Allowed } else { Access::Denied } }))
 }

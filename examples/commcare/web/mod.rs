@@ -29,7 +29,6 @@ pub fn routes(config: &mut web::ServiceConfig) {
         .app_data(web::PathConfig::default().error_handler(|error, _| Problem::bad(error).into()))
         .app_data(web::QueryConfig::default().error_handler(|error, _| Problem::bad(error).into()))
         .route("/", web::get().to(page))
-        .route("/health", web::get().to(queues::health))
         .route("/queues.json", web::get().to(queues::list))
         .route("/queues/{queue}/pause", web::post().to(queues::pause))
         .route("/queues/{queue}/resume", web::post().to(queues::resume))

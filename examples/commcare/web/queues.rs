@@ -69,27 +69,6 @@ pub async fn list(celeriac: web::Data<Celeriac>) -> Result<HttpResponse, Problem
     Ok(HttpResponse::Ok().insert_header(("Cache-Control", "no-store")).json(body))
 }
 
-/// `GET /health`: 200 while every queue answers and none has stopped itself or is blocked beyond its target.
-pub async fn health(celeriac: web::Data<Celeriac>) -> Result<HttpResponse, Problem> {
-    let queues = celeriac.queues().await?;
-    let mut ill: Vec<String> = queues.missing.iter().map(|name| format!("{name} does not answer")).collect();
-    for queue in queues {
-        if let Some(reason) = &queue.halted {
-            ill.push(format!("{} has stopped itself: {reason}", queue.name));
-        }
-        if queue.time_to_start.target.is_some_and(|target| queue.blockage > target) && !queue.paused {
-            ill.push(format!(
-                "{}: nothing has started for {:.0?} although tasks wait",
-                queue.name, queue.blockage
-            ));
-        }
-    }
-    match ill.is_empty() {
-        true => Ok(HttpResponse::Ok().json(json!({ "health": "ok" }))),
-        false => Ok(HttpResponse::ServiceUnavailable().json(json!({ "health": "ill", "reasons": ill }))),
-    }
-}
-
 /// `POST /queues/{queue}/pause`
 pub async fn pause(celeriac: web::Data<Celeriac>, queue: web::Path<String>) -> Result<HttpResponse, Problem> {
     celeriac.pause(&queue).await?;

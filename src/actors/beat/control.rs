@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use actix::{ActorFutureExt, Handler, Message, ResponseActFuture, WrapFuture};
 
-use super::memory::{self, Fired, day_key, entry_key, fired_key, paused_key};
+use super::memory::{Fired, day_key, entry_key, fired_key, paused_key};
 use super::status::{BeatError, EntryOrigin, EntryStatus};
 use super::tick::options;
 use super::{Beat, BeatParts, LiveEntry};
 use crate::core::calendar::{Agenda, Tenants};
 use crate::core::did_you_mean;
-use crate::store::{CompareAndSet, StoreError};
+use crate::store::{CompareAndSet, StoreError, set_note};
 use crate::task::clock::now;
 use crate::task::{NewTask, Periodic, Receipt};
 
@@ -73,7 +73,7 @@ pub(super) async fn keep(
     if let Some(fault) = entry.fault() {
         return Err(BeatError::Entry { name: entry.name.clone(), fault });
     }
-    memory::set(parts.runtime.notes(), entry_key(&entry.name), Some(entry.to_text())).await?;
+    set_note(parts.runtime.notes(), entry_key(&entry.name), Some(entry.to_text())).await?;
     Ok(())
 }
 
@@ -81,12 +81,12 @@ pub(super) async fn keep(
 /// of their last day. If the program has an entry of this name, its own notes stay.
 pub(super) async fn take_out(parts: &BeatParts, name: &str, days: Vec<String>) -> Result<(), BeatError> {
     let notes = parts.runtime.notes();
-    memory::set(notes, entry_key(name), None).await?;
+    set_note(notes, entry_key(name), None).await?;
     if !parts.entries.iter().any(|(entry, _)| entry.name == name) {
-        memory::set(notes, fired_key(name), None).await?;
-        memory::set(notes, paused_key(name), None).await?;
+        set_note(notes, fired_key(name), None).await?;
+        set_note(notes, paused_key(name), None).await?;
         for tenant in days {
-            memory::set(notes, day_key(name, &tenant), None).await?;
+            set_note(notes, day_key(name, &tenant), None).await?;
         }
     }
     Ok(())
@@ -102,7 +102,7 @@ pub(super) async fn note_pause(
     before: Option<(Fired, Option<String>)>,
 ) -> Result<Option<(String, Fired)>, BeatError> {
     let notes = parts.runtime.notes();
-    memory::set(notes, paused_key(entry), paused.then(|| now().to_string())).await?;
+    set_note(notes, paused_key(entry), paused.then(|| now().to_string())).await?;
     let Some((fired, note)) = before.filter(|_| !paused) else { return Ok(None) };
     let begun = Fired { last: fired.last.max(now()), ..fired };
     let value = begun.text();

@@ -64,20 +64,6 @@ pub(super) fn paused_key(entry: &str) -> String {
     format!("{PAUSED}{entry}")
 }
 
-/// Sets a note to `value`, whatever it says now; `None` deletes it.
-pub(super) async fn set(notes: &dyn Notes, key: String, value: Option<String>) -> Result<(), StoreError> {
-    loop {
-        let expected = notes.note(&key).await?;
-        if expected == value {
-            return Ok(());
-        }
-        let change = CompareAndSet { key: key.clone(), expected, value: value.clone() };
-        if notes.compare_and_set(change).await? {
-            return Ok(());
-        }
-    }
-}
-
 /// All entries as they go on: those of the program and its catalogue, and those of run time. An entry that is new,
 /// or has another schedule than before, begins now; that is noted before its first tick.
 pub(super) async fn recall(parts: &BeatParts) -> Result<Vec<LiveEntry>, StoreError> {

@@ -1,12 +1,16 @@
 //! What an operator or a shutdown asks of a queue: its status, pause, resume, resize, and its end. The messages
 //! come through [`Queues`](super::super::queues::Queues).
 
+use std::time::Duration;
+
 use actix::{ActorContext, Context, Handler, Message, MessageResult};
 use tokio::sync::oneshot;
 
-use super::super::status::QueueStatus;
+use super::super::status::{QueueAccounts, QueueStatus};
 use super::{BrokerBacklog, Queue};
+use crate::core::blockage;
 use crate::task::Interrupt;
+use crate::task::clock::now;
 
 /// Asks for the status of the queue. The caller has asked the broker for its part first, because the actor does not
 /// wait.
@@ -22,9 +26,27 @@ impl Handler<GetStatus> for Queue {
     }
 }
 
+/// As [`GetStatus`], with the accounts of the queue's tasks.
+#[derive(Message)]
+#[rtype(result = "Box<QueueAccounts>")]
+pub(crate) struct GetAccounts(pub(crate) BrokerBacklog);
+
+impl Handler<GetAccounts> for Queue {
+    type Result = MessageResult<GetAccounts>;
+
+    fn handle(&mut self, GetAccounts(waiting): GetAccounts, _: &mut Self::Context) -> Self::Result {
+        MessageResult(Box::new(QueueAccounts {
+            status: self.status(waiting),
+            is_consuming: self.consumer.is_some(),
+            accounts: self.accounts.clone(),
+        }))
+    }
+}
+
 impl Queue {
     fn status(&mut self, waiting: BrokerBacklog) -> QueueStatus {
-        let blockage = self.blockage(waiting);
+        let now = now();
+        let oldest = self.oldest_ready(waiting, now);
         let (c, counts) = (&self.counters, waiting.counts);
         let broker = &self.runtime.broker;
         let dead = broker
@@ -42,7 +64,8 @@ impl Queue {
             dead_in_all: counts.dead,
             away: broker.condition().is_silent,
             time_to_start: self.time_to_start.snapshot(),
-            blockage,
+            blockage: blockage(oldest, self.last_start, now),
+            oldest_wait: oldest.map_or(Duration::ZERO, |since| now.since(since)),
             done: c.done,
             failed: c.failed,
             retried: c.retried,
@@ -51,10 +74,12 @@ impl Queue {
             requeued: c.requeued,
             panics: c.panics,
             timed_out: c.timed_out,
+            lost: c.lost,
             stuck: self.retained.stuck.count(),
             refused: self.retained.stuck.refused(),
             overlaps: c.overlaps,
             replaced: c.replaced,
+            recycled: c.recycled,
             paused: self.backlog.is_paused(),
             halted: self.halted.clone(),
         }

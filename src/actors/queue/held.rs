@@ -30,7 +30,8 @@ impl Handler<GetHeld> for Queue {
             .map(|run| HeldTask {
                 message: Arc::clone(&run.message),
                 delivery_info: run.delivery_info.clone(),
-                started_at: Some(run.started_at),
+                started_at: Some(run.context.began_at(run.started_at)),
+                pid: Some(run.pid),
             })
             .collect();
         running.sort_by_key(|run| run.started_at);

@@ -12,8 +12,8 @@ use actix::{AsyncContext, Context, Handler, Message};
 
 use super::Queue;
 use crate::broker::{Broker, BrokerError, QueueCounts};
+use crate::core::Timestamp;
 use crate::core::time_to_start::ReadySeen;
-use crate::core::{self, Timestamp};
 use crate::task::clock::now;
 
 /// How often the queue asks such a broker how many messages are ready.
@@ -81,16 +81,14 @@ impl Queue {
         });
     }
 
-    /// The blockage: how long the oldest ready task, here or in the broker, has waited while nothing started.
-    pub(super) fn blockage(&mut self, waiting: BrokerBacklog) -> Duration {
-        let now = now();
+    /// Since when the oldest ready task, here or in the broker, is ready; `None`: none is.
+    pub(super) fn oldest_ready(&mut self, waiting: BrokerBacklog, now: Timestamp) -> Option<Timestamp> {
         if let Some(ready) = waiting.watched() {
             self.seen.ready.look(ready, now);
         }
         let outside = if waiting.untold { self.seen.ready.since() } else { waiting.oldest };
         let here = [self.backlog.oldest_ready_since(), self.unchecked.oldest_due()];
-        let oldest = here.into_iter().chain([outside]).flatten().min();
-        core::blockage(oldest, self.last_start, now)
+        here.into_iter().chain([outside]).flatten().min()
     }
 }
 

@@ -14,6 +14,7 @@ use super::super::worker::{Retire, Worker};
 use super::{GivenRun, Queue, Run, SlotGuard, Start};
 use crate::broker::Delivery;
 use crate::core::RestartVerdict;
+use crate::core::accounts::TaskPlace;
 use crate::task::clock::now;
 
 /// The longest halt. A halted queue tries again when its failures have left the restart window, or after this time.
@@ -28,6 +29,8 @@ pub(super) struct Slot {
     generation: u64,
     /// The worker's name in runs and results: `queue#slot`.
     name: Arc<str>,
+    /// The id of the worker's child process, if it has one that is ready.
+    child: Option<u32>,
 }
 
 impl Slot {
@@ -67,12 +70,14 @@ impl Queue {
             runtime: Arc::clone(&self.runtime),
             force: force.clone(),
             desk: Rc::default(),
+            children: self.children.clone(),
+            child: None,
         };
         let worker =
             supervisor::spawn(|_| worker, move |exit| down.do_send(WorkerDown { slot, generation, exit }));
         let name = format!("{}#{slot}", self.row.name).into();
         let worker = Rc::new(worker);
-        self.workers.insert(slot, Slot { queue, worker, force, generation, name });
+        self.workers.insert(slot, Slot { queue, worker, force, generation, name, child: None });
     }
 
     /// Lets the worker of a slot go; a run that it has goes on to its end.
@@ -83,9 +88,17 @@ impl Queue {
         self.idle.retain(|idle| *idle != slot);
     }
 
+    /// Puts a new worker on a slot in the place of the one that is there; none if the queue needs it no more.
+    pub(super) fn replace(&mut self, slot: usize, ctx: &mut Context<Self>) {
+        self.retire(slot);
+        if self.closing.is_none() && self.halted.is_none() && slot < self.row.workers {
+            self.hire(slot, ctx);
+        }
+    }
+
     /// Gives the slot's worker a task. The pump sends it at its end, together with all other starts.
-    pub(super) fn assign(&mut self, slot: usize, run: Run, delivery: Delivery) {
-        if let Some(Slot { queue, worker, generation, .. }) = self.workers.get(&slot) {
+    pub(super) fn assign(&mut self, slot: usize, run: Run, delivery: Delivery, account: TaskPlace) {
+        if let Some(Slot { queue, worker, generation, child, .. }) = self.workers.get(&slot) {
             let permit = SlotGuard::new(queue.clone(), delivery.tag(), slot, *generation);
             let given = GivenRun {
                 context: run.context.clone(),
@@ -93,6 +106,8 @@ impl Queue {
                 message: Arc::clone(delivery.message()),
                 delivery_info: delivery.info().cloned(),
                 started_at: run.started_at,
+                pid: child.unwrap_or_else(std::process::id),
+                account,
             };
             self.runs.insert(delivery.tag(), given);
             self.starting.push((Rc::clone(worker), Start { run: Box::new(run), delivery, permit }));
@@ -123,13 +138,16 @@ impl Queue {
 pub(in super::super) struct WorkerReady {
     pub(in super::super) slot: usize,
     pub(in super::super) generation: u64,
+    /// The id of the worker's child process, if it has one.
+    pub(in super::super) child: Option<u32>,
 }
 
 impl Handler<WorkerReady> for Queue {
     type Result = ();
 
-    fn handle(&mut self, WorkerReady { slot, generation }: WorkerReady, _: &mut Self::Context) {
-        if self.is_staffed(slot, generation) {
+    fn handle(&mut self, WorkerReady { slot, generation, child }: WorkerReady, _: &mut Self::Context) {
+        if let Some(staffed) = self.workers.get_mut(&slot).filter(|slot| slot.generation == generation) {
+            staffed.child = child;
             self.idle.push(slot);
             self.pump();
         }
@@ -149,16 +167,46 @@ impl Handler<WorkerDown> for Queue {
     type Result = ();
 
     fn handle(&mut self, WorkerDown { slot, generation, exit }: WorkerDown, ctx: &mut Self::Context) {
+        let cause = match exit {
+            Exit::Stopped => "it stopped".to_owned(),
+            Exit::Panicked(text) => text,
+        };
+        self.worker_died(slot, generation, cause, ctx);
+    }
+}
+
+/// The child process of a worker did not start, or ended while it had no task: the worker is of no use any more.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(in super::super) struct ChildDown {
+    pub(in super::super) slot: usize,
+    pub(in super::super) generation: u64,
+    pub(in super::super) cause: String,
+}
+
+impl Handler<ChildDown> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, ChildDown { slot, generation, cause }: ChildDown, ctx: &mut Self::Context) {
+        self.worker_died(slot, generation, cause, ctx);
+    }
+}
+
+impl Queue {
+    /// A worker is gone. Another one is built for its slot, as the restart intensity allows.
+    pub(super) fn worker_died(
+        &mut self,
+        slot: usize,
+        generation: u64,
+        cause: String,
+        ctx: &mut Context<Self>,
+    ) {
         if !self.is_staffed(slot, generation) {
             return; // the queue had let this worker go
         }
         self.workers.remove(&slot);
         self.idle.retain(|idle| *idle != slot);
         self.counters.replaced += 1;
-        let cause = match exit {
-            Exit::Stopped => "it stopped".to_owned(),
-            Exit::Panicked(text) => text,
-        };
         match self.restarts.failed(now()) {
             RestartVerdict::Restart { after } => {
                 tracing::warn!(queue = %self.row.name, slot, cause, ?after, "a worker died and is built anew");

@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 use super::{Answer, ControlCommand};
 use crate::broker::BrokerConnection;
 use crate::core::address;
+use crate::core::calendar::Zone;
+use crate::task::TaskDefaults;
 
 /// What stands in the place of a secret, as in Celery.
 const HIDDEN: &str = "********";
@@ -20,7 +22,9 @@ pub(in super::super) struct Settings {
     /// The address of the result backend, with whatever secrets it has.
     pub(in super::super) result_backend: Option<String>,
     pub(in super::super) task_track_started: bool,
-    pub(in super::super) task_acks_late: bool,
+    /// What holds for tasks that do not say it themselves.
+    pub(in super::super) of_tasks: TaskDefaults,
+    pub(in super::super) zone: Zone,
     pub(in super::super) beat: bool,
     pub(in super::super) environment: Option<String>,
     pub(in super::super) shutdown_grace: Duration,
@@ -35,6 +39,7 @@ pub(super) fn conf(command: &ControlCommand<'_>) -> Answer {
     let mut all = settings(command);
     if command.arguments.switch("with_defaults") {
         all.extend(constants());
+        all.extend(of_tasks(&command.state().settings));
         all.extend(command.state().settings.of_broker.clone());
     }
     Ok(masked(all).into())
@@ -70,7 +75,7 @@ fn settings(command: &ControlCommand<'_>) -> Map<String, Value> {
         "broker_heartbeat": connection.map(|connection| connection.heartbeat.as_secs()),
         "result_backend": backend(settings),
         "task_default_queue": catalogue.default_queue,
-        "task_acks_late": settings.task_acks_late,
+        "task_acks_late": settings.of_tasks.acks_late.unwrap_or(true),
         "task_track_started": settings.task_track_started,
         "worker_concurrency": rows.iter().map(|row| row.workers).sum::<usize>(),
         "include": [],
@@ -96,13 +101,29 @@ fn constants() -> Map<String, Value> {
         "task_serializer": "json",
         "result_serializer": "json",
         "task_protocol": 2,
-        "timezone": "UTC",
         "enable_utc": true,
-        "result_expires": 86400,
         "worker_enable_remote_control": true,
         "worker_pool_restarts": false,
         "worker_disable_rate_limits": false,
         "control_exchange": "celery",
+    });
+    match all {
+        Value::Object(all) => all,
+        _ => Map::new(),
+    }
+}
+
+/// What holds for tasks and periodic entries that do not say it themselves, in Celery's words.
+fn of_tasks(settings: &Settings) -> Map<String, Value> {
+    let TaskDefaults { soft_time_limit, time_limit, result_expires, rate_limit, .. } = &settings.of_tasks;
+    let seconds = |span: &Option<Duration>| span.map(|span| span.as_secs_f64());
+    let kept = result_expires.map_or(24 * 60 * 60, |span| span.as_secs());
+    let all = json!({
+        "timezone": settings.zone.name(),
+        "task_soft_time_limit": seconds(soft_time_limit),
+        "task_time_limit": seconds(time_limit),
+        "task_default_rate_limit": rate_limit.as_ref().map(|limit| limit.text()),
+        "result_expires": kept,
     });
     match all {
         Value::Object(all) => all,

@@ -156,9 +156,9 @@ async fn obey(method: &str, command: &ControlCommand<'_>) -> Option<Answer> {
         "election" => Ok(Value::Null),
         "revoke_by_stamped_headers" => stamps::revoke_by_stamped_headers(command).await,
         "shutdown" => return levers::shutdown(command),
-        "pause" => own::pause(command),
-        "resume" => own::resume(command),
-        "resize" => own::resize(command),
+        "pause" => own::pause(command).await,
+        "resume" => own::resume(command).await,
+        "resize" => own::resize(command).await,
         "queues" => own::queues(command).await,
         _ => return command.state().commands.obey(method, command.arguments.all()).await,
     })

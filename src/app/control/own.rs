@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::handle::ControlError;
+use super::super::persistent::{KeptLever, forget_pause, keep};
 use super::arguments::python_error;
 use super::{Answer, ControlCommand, ok};
 use crate::actors::queue::Steer;
@@ -9,18 +11,23 @@ use crate::actors::queue::Steer;
 /// The most workers of a queue.
 const MOST_WORKERS: i64 = 100_000;
 
-/// Starts nothing more in a queue.
-pub(super) fn pause(command: &ControlCommand<'_>) -> Answer {
-    steer(command, Steer::Pause, |queue| format!("paused {queue}"))
+/// Starts nothing more in a queue; after a restart neither, if it is to be kept.
+pub(super) async fn pause(command: &ControlCommand<'_>) -> Answer {
+    let paused = steer(command, Steer::Pause, |queue| format!("paused {queue}"))?;
+    keep_if_asked(command, KeptLever::Paused).await?;
+    Ok(paused)
 }
 
-/// Lets a paused queue go on.
-pub(super) fn resume(command: &ControlCommand<'_>) -> Answer {
-    steer(command, Steer::Resume, |queue| format!("resumed {queue}"))
+/// Lets a paused queue go on, and forgets that it was to be paused after a restart.
+pub(super) async fn resume(command: &ControlCommand<'_>) -> Answer {
+    let resumed = steer(command, Steer::Resume, |queue| format!("resumed {queue}"))?;
+    let forgotten = forget_pause(&command.inner.runtime, queue_of(command)?).await;
+    forgotten.map_err(|error| not_kept(&error.into()))?;
+    Ok(resumed)
 }
 
-/// Gives a queue so many workers.
-pub(super) fn resize(command: &ControlCommand<'_>) -> Answer {
+/// Gives a queue so many workers; after a restart too, if that is to be kept.
+pub(super) async fn resize(command: &ControlCommand<'_>) -> Answer {
     let workers = command.arguments.whole("workers", 0)?;
     let Some(workers) =
         Some(workers).filter(|n| (1..=MOST_WORKERS).contains(n)).and_then(|n| usize::try_from(n).ok())
@@ -28,12 +35,31 @@ pub(super) fn resize(command: &ControlCommand<'_>) -> Answer {
         let text = format!("workers must be a number from 1 to {MOST_WORKERS}; use 'pause' to stop a queue");
         return Err(python_error("ValueError", &text));
     };
-    steer(command, Steer::Resize(workers), |queue| format!("{queue} has {workers} workers"))
+    let resized = steer(command, Steer::Resize(workers), |queue| format!("{queue} has {workers} workers"))?;
+    keep_if_asked(command, KeptLever::Workers(workers)).await?;
+    Ok(resized)
+}
+
+/// Keeps what was set over restarts, if the command says `persistent`.
+async fn keep_if_asked(command: &ControlCommand<'_>, lever: KeptLever) -> Result<(), String> {
+    if !command.arguments.switch("persistent") {
+        return Ok(());
+    }
+    keep(&command.inner.runtime, queue_of(command)?, lever).await.map_err(|error| not_kept(&error))
+}
+
+fn not_kept(error: &ControlError) -> String {
+    python_error("RuntimeError", &error.to_string())
+}
+
+/// The physical name of the queue that the command is about.
+fn queue_of<'a>(command: &'a ControlCommand<'_>) -> Result<&'a str, String> {
+    let queue = command.arguments.text("queue")?;
+    Ok(command.inner.catalogue().queue(queue).map_or(queue, |row| row.name.as_str()))
 }
 
 fn steer(command: &ControlCommand<'_>, steer: Steer, done: impl Fn(&str) -> String) -> Answer {
-    let queue = command.arguments.text("queue")?;
-    let name = command.inner.catalogue().queue(queue).map_or(queue, |row| row.name.as_str());
+    let (queue, name) = (command.arguments.text("queue")?, queue_of(command)?);
     if command.inner.queues.tell(name, steer) {
         return Ok(ok(done(name)));
     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Answer, ControlCommand};
 use crate::runtime::task_levers::TaskLevers;
-use crate::task::TaskDefinition;
+use crate::task::TaskOptions;
 
 /// What is told of each task if the question names nothing.
 const DEFAULT: [&str; 3] = ["exchange", "routing_key", "rate_limit"];
@@ -21,30 +21,31 @@ pub(super) fn registered(command: &ControlCommand<'_>) -> Answer {
     let with_builtins = command.arguments.switch("builtins");
     let runtime = &command.inner.runtime;
     let registry = &runtime.dispatcher.registry;
-    let tasks = registry.names().into_iter().filter_map(|name| registry.get(name));
-    let tasks = tasks.filter(|task| with_builtins || !task.name.starts_with("celery."));
-    Ok(tasks.map(|task| Value::from(described(task, &asked, &runtime.levers))).collect())
+    let names = registry.names().into_iter();
+    let names = names.filter(|name| with_builtins || !name.starts_with("celery."));
+    let told =
+        names.filter_map(|name| Some(described(name, &registry.options(name)?, &asked, &runtime.levers)));
+    Ok(told.map(Value::from).collect())
 }
 
-fn described(task: &TaskDefinition, asked: &[&str], levers: &TaskLevers) -> String {
-    let told = asked.iter().filter_map(|item| Some(format!("{item}={}", attribute(task, item, levers)?)));
+fn described(task: &str, options: &TaskOptions, asked: &[&str], levers: &TaskLevers) -> String {
+    let told =
+        asked.iter().filter_map(|item| Some(format!("{item}={}", attribute(task, options, item, levers)?)));
     let told: Vec<String> = told.collect();
-    if told.is_empty() { task.name.to_owned() } else { format!("{} [{}]", task.name, told.join(" ")) }
+    if told.is_empty() { task.to_owned() } else { format!("{task} [{}]", told.join(" ")) }
 }
 
 /// An attribute of a Celery task as Python's `str` shows it; `None`: the task has no such attribute, or it is `None`.
-fn attribute(task: &TaskDefinition, name: &str, levers: &TaskLevers) -> Option<String> {
-    let options = (task.options)();
-    let (soft, hard) =
-        levers.time_limits_of(task.name).unwrap_or((options.soft_time_limit, options.time_limit));
+fn attribute(task: &str, options: &TaskOptions, name: &str, levers: &TaskLevers) -> Option<String> {
+    let (soft, hard) = levers.time_limits_of(task).unwrap_or((options.soft_time_limit, options.time_limit));
     let truth = |value: bool| Some(if value { "True" } else { "False" }.to_owned());
     match name {
-        "name" => Some(task.name.to_owned()),
-        "rate_limit" => levers.rate_of(task.name),
+        "name" => Some(task.to_owned()),
+        "rate_limit" => levers.rate_of(task),
         "max_retries" => {
             Some(options.retry.max_retries).filter(|most| *most != u32::MAX).map(|most| most.to_string())
         }
-        "queue" => options.queue,
+        "queue" => options.queue.clone(),
         "priority" => Some(options.priority).filter(|priority| *priority > 0).map(|p| p.to_string()),
         "soft_time_limit" => soft.map(seconds),
         "time_limit" => hard.map(seconds),
@@ -67,28 +68,13 @@ fn seconds(length: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::{Body, Hooks, TaskError, TaskKind, TaskOptions};
-
-    static TASK: TaskDefinition = TaskDefinition {
-        name: "cap.rl",
-        params: &[],
-        location: "src/a.rs:1",
-        kind: TaskKind::Cpu,
-        options: || TaskOptions {
-            soft_time_limit: Some(Duration::from_millis(1500)),
-            ..TaskOptions::default()
-        },
-        body: Body::Cpu(|_, _| Err(TaskError::ignore())),
-        hooks: Hooks::default,
-        data: &[],
-        serial: None,
-        unique: None,
-    };
 
     #[test]
     fn a_task_is_described_as_celery_does() {
         let levers = TaskLevers::default();
-        let told = |asked: &[&str]| described(&TASK, asked, &levers);
+        let options =
+            TaskOptions { soft_time_limit: Some(Duration::from_millis(1500)), ..TaskOptions::default() };
+        let told = |asked: &[&str]| described("cap.rl", &options, asked, &levers);
         assert_eq!(told(&DEFAULT), "cap.rl");
         assert_eq!(
             told(&["name", "nosuch", "soft_time_limit", "time_limit"]),
@@ -97,7 +83,7 @@ mod tests {
         assert_eq!(told(&["acks_late", "ignore_result"]), "cap.rl [acks_late=True ignore_result=False]");
         levers.limit_rate("cap.rl", "2/s", Some(2.0));
         levers.limit_time("cap.rl", (None, Some(Duration::from_secs(10))));
-        assert_eq!(described(&TASK, &DEFAULT, &levers), "cap.rl [rate_limit=2/s]");
-        assert_eq!(described(&TASK, &["soft_time_limit", "time_limit"], &levers), "cap.rl [time_limit=10]");
+        assert_eq!(told(&DEFAULT), "cap.rl [rate_limit=2/s]");
+        assert_eq!(told(&["soft_time_limit", "time_limit"]), "cap.rl [time_limit=10]");
     }
 }

@@ -32,7 +32,7 @@ impl<'a> RequestInfo<'a> {
 
     /// A task that runs here or waits here for a slot.
     pub(super) fn of(&mut self, task: &HeldTask) -> Value {
-        self.show(&task.message, task.delivery_info.as_ref(), task.started_at)
+        self.show(&task.message, task.delivery_info.as_ref(), task.started_at, task.pid)
     }
 
     /// A task that waits for its ETA.
@@ -40,7 +40,7 @@ impl<'a> RequestInfo<'a> {
         json!({
             "eta": instant::write(task.eta),
             "priority": ETA_PRIORITY,
-            "request": self.show(&task.message, task.delivery_info.as_ref(), None),
+            "request": self.show(&task.message, task.delivery_info.as_ref(), None, None),
         })
     }
 
@@ -49,6 +49,7 @@ impl<'a> RequestInfo<'a> {
         message: &Message,
         info: Option<&Arc<DeliveryInfo>>,
         started_at: Option<Timestamp>,
+        pid: Option<u32>,
     ) -> Value {
         let (args, kwargs) = self.arguments(message);
         let own = || DeliveryInfo {
@@ -67,7 +68,7 @@ impl<'a> RequestInfo<'a> {
             // A message that is settled before its run is acknowledged when that starts.
             "acknowledged": started_at.is_some() && !message.settles_late(),
             "delivery_info": info.map_or_else(own, |info| DeliveryInfo::clone(info)),
-            "worker_pid": started_at.map(|_| std::process::id()),
+            "worker_pid": pid,
         })
     }
 
@@ -115,7 +116,12 @@ mod tests {
     fn held(message: Message) -> HeldTask {
         let info =
             DeliveryInfo { routing_key: "celery".into(), priority: Some(0), ..DeliveryInfo::default() };
-        HeldTask { message: Arc::new(message), delivery_info: Some(Arc::new(info)), started_at: None }
+        HeldTask {
+            message: Arc::new(message),
+            delivery_info: Some(Arc::new(info)),
+            started_at: None,
+            pid: None,
+        }
     }
 
     /// As Celery 5.7 answered (`control_replies.json` of the captures), but for the process's id.
@@ -133,15 +139,18 @@ mod tests {
         let mut early = message();
         early.acks_late = false;
         early.workflow = Some(Box::new(Workflow { shadow: Some("nick".into()), ..Workflow::default() }));
-        let running =
-            HeldTask { started_at: Some(Timestamp::from_micros(1_795_339_618_747_921)), ..held(early) };
+        let running = HeldTask {
+            started_at: Some(Timestamp::from_micros(1_795_339_618_747_921)),
+            pid: Some(41),
+            ..held(early)
+        };
         let mut expected = expected;
         expected["name"] = "nick".into();
         expected["args"] = "(20,)".into();
         expected["kwargs"] = "{}".into();
         expected["time_start"] = json!(1795339618.747921);
         expected["acknowledged"] = true.into();
-        expected["worker_pid"] = std::process::id().into();
+        expected["worker_pid"] = 41.into();
         assert_eq!(RequestInfo::new("w1@research", true).of(&running), expected);
         let late = HeldTask { started_at: running.started_at, ..waiting };
         assert_eq!(RequestInfo::new("n", false).of(&late)["acknowledged"], false, "it is settled after it");

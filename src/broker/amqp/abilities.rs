@@ -1,6 +1,7 @@
 //! The abilities of the broker on RabbitMQ: what it can do beside what every [`Broker`](crate::broker::Broker)
 //! does.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::topology::short;
 use super::{AmqpBroker, elections, events, mailbox, pidbox};
 use crate::broker::{
     BrokerConnection, BrokerError, BrokerListener, DeadLetterQueue, Events, Inspect, MessageLocation,
-    QueueBinding, RecordFn, Removal, ScheduledTask,
+    QueueBinding, RecordFn, Removal, ScheduledTask, Standing, TaskFilter, UnfinishedTask,
 };
 use crate::protocol::control::{Reply, Request};
 use crate::task::clock::now;
@@ -43,6 +44,21 @@ impl AmqpBroker {
     pub async fn purge(&self, queue: &str) -> Result<Option<u64>, BrokerError> {
         let (shared, name) = (Arc::clone(&self.shared), short(queue)?);
         self.there(async move { shared.topology.purge(&name).await }).await
+    }
+
+    /// The tasks that this process knows and that the filter chooses: those that were delivered to it, and those that it has
+    /// sent away until their ETA.
+    async fn known_here(&self, filter: &TaskFilter) -> Result<Vec<(Arc<Message>, Standing)>, BrokerError> {
+        self.still_open()?;
+        let scheduled = Events::scheduled(self, usize::MAX).await.into_iter().map(|task| task.message);
+        let mut tasks: Vec<_> = scheduled.map(|message| (message, Standing::Scheduled)).collect();
+        let known: HashSet<TaskId> = tasks.iter().map(|(message, _)| message.id.clone()).collect();
+        // What waits here for its ETA is delivered as well.
+        let held = self.shared.held().await.into_iter().filter(|message| !known.contains(&message.id));
+        tasks.extend(held.map(|message| (message, Standing::Delivered)));
+        let now = now();
+        tasks.retain(|(message, _)| filter.takes_unfinished(message, now));
+        Ok(tasks)
     }
 
     /// The events of all workers and programs on this RabbitMQ, Celery's and ours, from now on. Each of them is asked
@@ -135,6 +151,21 @@ impl Inspect for AmqpBroker {
 
     async fn position(&self, _id: &TaskId, _limit: usize) -> Result<Option<usize>, BrokerError> {
         Ok(None)
+    }
+
+    async fn list_unfinished(
+        &self,
+        filter: &TaskFilter,
+        limit: usize,
+    ) -> Result<Vec<UnfinishedTask>, BrokerError> {
+        let tasks = self.known_here(filter).await?.into_iter().take(limit);
+        let tasks =
+            tasks.map(|(message, standing)| UnfinishedTask { message: Message::clone(&message), standing });
+        Ok(tasks.collect())
+    }
+
+    async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
+        Ok(self.known_here(filter).await?.iter().map(|(message, _)| message.id.clone()).collect())
     }
 
     async fn remove(&self, id: &TaskId, _record: RecordFn) -> Result<Removal, BrokerError> {

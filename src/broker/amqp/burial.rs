@@ -20,6 +20,9 @@ impl AmqpInner {
     /// full. A task that RabbitMQ refuses for good is given up, which settles the matter. A dead letter is never
     /// given up.
     pub(super) async fn deliver(&self, post: &OutgoingMessage, full: impl Fn()) -> Result<(), BrokerError> {
+        if post.aim == Aim::Failed {
+            return self.keep_failed(post).await;
+        }
         match (self.publisher.insist(post, &full).await, &post.task) {
             (Err(error), Some(message)) if error.is_permanent() => self.give_up(message, &error, &full).await,
             (Err(refused), None) if refused.is_permanent() && post.aim == Aim::Dead => {

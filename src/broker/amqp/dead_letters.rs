@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SHOWN: usize = 500;
 
 /// What can be put back of a dead letter.
-enum Again {
+pub(super) enum Again {
     /// A task that was read, and is written anew.
     Task(Box<Message>),
     /// A message as it was sent. Its next consumer reads it again, and may be a later version that understands it.
@@ -101,7 +101,7 @@ pub(super) async fn requeue_dead_letter(
 }
 
 /// Opens a channel on which to look at the letters.
-async fn look(shared: &AmqpInner) -> Result<(Channel, UnreadWatch), BrokerError> {
+pub(super) async fn look(shared: &AmqpInner) -> Result<(Channel, UnreadWatch), BrokerError> {
     let up = shared.link.up(Instant::now() + PATIENCE).await?;
     let open = async { up.connection.create_channel().await.map_err(|e| broken(&e)) };
     let channel = shared.link.during(open).await?;
@@ -110,7 +110,11 @@ async fn look(shared: &AmqpInner) -> Result<(Channel, UnreadWatch), BrokerError>
 }
 
 /// Reads a dead letter, and finds out what can be put back of it.
-async fn open(shared: &Arc<AmqpInner>, delivery: Delivery, unread: &UnreadWatch) -> (DeadLetter, Again) {
+pub(super) async fn open(
+    shared: &Arc<AmqpInner>,
+    delivery: Delivery,
+    unread: &UnreadWatch,
+) -> (DeadLetter, Again) {
     let lies_unread = unread.take(delivery.delivery_tag).is_some();
     let Delivery { properties, data: mut body, .. } = delivery;
     let headers = properties.headers().as_ref().map(table::to_map).unwrap_or_default();

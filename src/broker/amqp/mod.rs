@@ -25,6 +25,7 @@ mod dead_letters;
 mod delay;
 mod elections;
 mod events;
+mod failed;
 mod fleet_events;
 mod link;
 mod mailbox;
@@ -58,18 +59,19 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, Events, Inspect, Lanes, QueueCounts, Results, Sink, UniqueWindows,
+    DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink, UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::core::time::deadline;
 use crate::protocol::{self, Arrival, DecodeError, Properties, Table};
-use crate::rabbitmq::Addresses;
+use crate::rabbitmq::{AddressError, Addresses};
 use crate::task::clock::now;
 use crate::task::{Durability, Message, Receipt, TaskId, TaskResult};
 use consumer::{ConsumerCommand, ConsumerHandle, QueueConsumer};
 use events::EventsHandle;
 use link::{AmqpLink, ReconnectPause};
 use node::NodeName;
+use options::WriteUrl;
 use parked::ParkedTasks;
 use publisher::{Attempt, Publisher};
 use replies::Replies;
@@ -111,6 +113,8 @@ struct AmqpInner {
     parked: ParkedTasks,
     tags: AtomicU64,
     refused: AtomicU64,
+    /// The number of failed tasks that RabbitMQ has refused to keep.
+    dropped_failed: AtomicU64,
     replies: Replies,
     /// Whether RabbitMQ failed to answer the last count in time.
     silent: AtomicBool,
@@ -175,6 +179,13 @@ impl AmqpInner {
         None
     }
 
+    /// All tasks that were delivered to this process.
+    async fn held(&self) -> Vec<Arc<Message>> {
+        let queues: Vec<String> = self.lines().keys().cloned().collect();
+        let asked = queues.iter().map(|queue| self.ask(queue, ConsumerCommand::Held));
+        future::join_all(asked).await.into_iter().flatten().flatten().collect()
+    }
+
     /// The number of ready messages in a queue; `None` if there is no such queue, or RabbitMQ cannot be asked.
     async fn waiting(&self, queue: &str) -> Option<u64> {
         if !self.link.is_up() || self.options.is_broadcast(queue) {
@@ -217,10 +228,21 @@ impl AmqpBroker {
     }
 
     async fn open(url: &str, options: AmqpOptions, patient: bool) -> Result<Self, BrokerError> {
-        let addresses = Addresses::parse(url)
-            .and_then(|addresses| addresses.trusting(options.ca_certs.as_deref()))
-            .map_err(|error| BrokerError::io_because(error.to_string(), error))?
-            .beating(options.heartbeat);
+        let wrong = |error: AddressError| BrokerError::io_because(error.to_string(), error);
+        let read = |url: &str| -> Result<Addresses, AddressError> {
+            let addresses = Addresses::parse(url)?.trusting(options.ca_certs.as_deref())?;
+            Ok(addresses.beating(options.heartbeat))
+        };
+        let reading = read(url).map_err(wrong)?;
+        let writing = match &options.write_url {
+            None => reading.clone(),
+            Some(WriteUrl(url)) => {
+                let writing = read(url).map_err(wrong)?;
+                reading.check_one_vhost(&writing).map_err(wrong)?;
+                writing
+            }
+        };
+        let addresses = BothWays { reading, writing };
         let closing = CancellationToken::new();
         let (told, opened) = oneshot::channel();
         let until = closing.clone();
@@ -264,9 +286,15 @@ impl AmqpBroker {
     }
 }
 
+/// The addresses by which the broker consumes, and those by which it publishes.
+struct BothWays {
+    reading: Addresses,
+    writing: Addresses,
+}
+
 /// The body of the broker's thread.
 fn live(
-    addresses: Addresses,
+    addresses: BothWays,
     options: AmqpOptions,
     patient: bool,
     closing: CancellationToken,
@@ -292,14 +320,15 @@ fn live(
 
 impl AmqpInner {
     async fn open(
-        addresses: Addresses,
+        addresses: BothWays,
         options: AmqpOptions,
         patient: bool,
         closing: CancellationToken,
     ) -> Result<Arc<Self>, BrokerError> {
         let options = Arc::new(options);
-        let link = AmqpLink::open("consumer", addresses.clone(), patient, closing.clone()).await?;
-        let publishing = AmqpLink::open("publisher", addresses, patient, closing).await?;
+        let BothWays { reading, writing } = addresses;
+        let link = AmqpLink::open("consumer", reading, patient, closing.clone()).await?;
+        let publishing = AmqpLink::open("publisher", writing, patient, closing).await?;
         let topology = Arc::new(Topology::new(Arc::clone(&link), Arc::clone(&options)));
         let publisher = Publisher::new(Arc::clone(&publishing), Arc::clone(&topology));
         let events = EventsHandle::new(options.task_events);
@@ -316,6 +345,7 @@ impl AmqpInner {
             parked: ParkedTasks::default(),
             tags: AtomicU64::new(1),
             refused: AtomicU64::new(0),
+            dropped_failed: AtomicU64::new(0),
             replies: Replies::default(),
             silent: AtomicBool::new(false),
             listener: OnceLock::new(),
@@ -503,6 +533,10 @@ impl Broker for AmqpBroker {
     }
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
+        Some(self)
+    }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         Some(self)
     }
 }

@@ -1,6 +1,7 @@
 //! The options of the RabbitMQ broker.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::broker::embedded::DEFAULT_DELIVERY_LIMIT;
 use crate::broker::{QueueSetup, QueueType};
 use crate::catalogue::QueueRow;
+use crate::core::address::shown;
 use crate::protocol::Arrival;
 use crate::protocol::events::EXCHANGE;
 
@@ -72,6 +74,18 @@ pub struct AmqpOptions {
     pub ca_certs: Option<PathBuf>,
     /// The broadcasts that this program only sends.
     pub(super) unheard: HashSet<String>,
+    /// The address by which messages are published, if it is another one than that by which they are consumed.
+    pub(super) write_url: Option<WriteUrl>,
+}
+
+/// An address that is shown without its password.
+#[derive(Clone)]
+pub(super) struct WriteUrl(pub(super) String);
+
+impl fmt::Debug for WriteUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(&self.0))
+    }
 }
 
 impl Default for AmqpOptions {
@@ -97,6 +111,7 @@ impl Default for AmqpOptions {
             max_size: Arrival::MAX_SIZE,
             ca_certs: None,
             unheard: HashSet::new(),
+            write_url: None,
         }
     }
 }
@@ -225,6 +240,20 @@ impl AmqpOptions {
     #[must_use]
     pub fn with_ca_certs(mut self, file: impl Into<PathBuf>) -> Self {
         self.ca_certs = Some(file.into());
+        self
+    }
+
+    /// Publishes by this address, and consumes by that of the broker: a load balancer in front of the nodes, or a user
+    /// who may only write. Celery's `broker_write_url`; the broker's own address is then its `broker_read_url`. Like that
+    /// one, it may be several, separated by `;`. In either case the program has one connection that publishes and another
+    /// one that consumes.
+    ///
+    /// Both addresses lead to the same virtual host of the same cluster, because queues are declared, and retries and
+    /// next steps awaited, where the program consumes. Another virtual host is an error of the start; a message for
+    /// another cluster is refused, because its queue is not there.
+    #[must_use]
+    pub fn with_write_url(mut self, url: impl Into<String>) -> Self {
+        self.write_url = Some(WriteUrl(url.into()));
         self
     }
 
@@ -361,6 +390,13 @@ mod tests {
         assert_eq!(Value::from(options.arguments("any")), any);
         let own = json!({"x-max-length": 3, "x-overflow": "reject-publish", "x-max-priority": 5});
         assert_eq!(Value::from(options.arguments("own")), own);
+    }
+
+    #[test]
+    fn options_are_shown_without_a_password() {
+        let options = AmqpOptions::default().with_write_url("amqp://user:geheim@host/vhost");
+        let text = format!("{options:?}");
+        assert!(text.contains("amqp://***@host/vhost") && !text.contains("geheim"), "{text}");
     }
 
     #[test]

@@ -8,10 +8,10 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use serde_json::Value;
 
 use super::post::{Aim, OutgoingMessage};
-use super::topology::{DEAD, short};
+use super::topology::{DEAD, FAILED, short};
 use super::{delay, table};
-use crate::broker::BrokerError;
 use crate::broker::error::shown;
+use crate::broker::{BrokerError, FailedTask};
 use crate::core::Timestamp;
 use crate::core::text::{self, shortened};
 use crate::protocol::{self, WireMessage};
@@ -35,6 +35,8 @@ pub(super) const QUEUE: &str = "celeriac-queue";
 pub(super) const DIED_AT: &str = "celeriac-died-at";
 /// A header of dead letters: the letter's id here.
 pub(super) const LETTER: &str = "celeriac-letter";
+/// A header of failed tasks beside those of dead letters: the time until which the task is kept, in milliseconds since 1970.
+pub(super) const EXPIRES_AT: &str = "celeriac-expires-at";
 /// A header of a dead letter whose properties could not be read: the properties as they came, from the property
 /// flags on.
 pub(super) const PROPERTIES: &str = "celeriac-properties";
@@ -131,13 +133,15 @@ fn is_deeper(value: &Value, depth: usize) -> bool {
     }
 }
 
-/// The facts that are written on a dead letter.
+/// The facts that are written on a dead letter, and on a failed task.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Label<'a> {
     pub(super) queue: &'a str,
     pub(super) reason: &'a str,
     pub(super) letter: &'a str,
     pub(super) now: Timestamp,
+    /// The time until which a failed task is kept.
+    pub(super) expires_at: Option<Timestamp>,
 }
 
 impl Label<'_> {
@@ -145,8 +149,12 @@ impl Label<'_> {
         let text = |text: &str| AMQPValue::LongString(text.into());
         headers.insert(REASON.into(), text(&shortened(self.reason, text::ERROR)));
         headers.insert(QUEUE.into(), text(self.queue));
-        let died_at = i64::try_from(self.now.as_millis()).unwrap_or(i64::MAX);
-        headers.insert(DIED_AT.into(), AMQPValue::LongLongInt(died_at));
+        let time =
+            |time: Timestamp| AMQPValue::LongLongInt(i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
+        headers.insert(DIED_AT.into(), time(self.now));
+        if let Some(at) = self.expires_at {
+            headers.insert(EXPIRES_AT.into(), time(at));
+        }
         headers.insert(LETTER.into(), text(self.letter));
     }
 }
@@ -156,7 +164,21 @@ impl Label<'_> {
 pub(super) fn letter(message: &Message, reason: &str) -> OutgoingMessage {
     let now = now();
     let wire = encode(message, now).unwrap_or_else(|_| bare(message));
-    dead(wire, Label { queue: &message.queue, reason, letter: message.id.as_str(), now })
+    dead(wire, Label { queue: &message.queue, reason, letter: message.id.as_str(), now, expires_at: None })
+}
+
+/// A failed task on its way to where it is kept. RabbitMQ drops it when its time has come.
+pub(super) fn failed(task: &FailedTask) -> OutgoingMessage {
+    let (message, expires_at) = (&task.message, task.expires_at);
+    let wire = encode(message, task.failed_at).unwrap_or_else(|_| bare(message));
+    let (queue, reason) = (message.queue.as_str(), task.reason.as_str());
+    let label = Label { queue, reason, letter: message.id.as_str(), now: task.failed_at, expires_at };
+    let mut post = OutgoingMessage { key: FAILED.into(), aim: Aim::Failed, ..dead(wire, label) };
+    let life = expires_at.map(|at| at.since(now()).as_millis().min(u128::from(LONGEST_LIFE)).to_string());
+    if let Some(life) = life.and_then(|life| ShortString::try_new(life).ok()) {
+        post.properties = post.properties.with_expiration(life);
+    }
+    post
 }
 
 /// Addresses a whole message to the dead letters.
@@ -234,7 +256,7 @@ pub(super) fn letter_to(
 pub(super) fn unlabelled(properties: &BasicProperties) -> BasicProperties {
     let mut headers = FieldTable::default();
     for (name, value) in properties.headers().iter().flat_map(FieldTable::inner) {
-        if ![REASON, QUEUE, DIED_AT, LETTER].contains(&name.as_str()) {
+        if ![REASON, QUEUE, DIED_AT, LETTER, EXPIRES_AT].contains(&name.as_str()) {
             headers.insert(name.clone(), value.clone());
         }
     }
@@ -319,8 +341,13 @@ mod tests {
 
     use super::*;
 
-    const LABEL: Label<'_> =
-        Label { queue: "q", reason: "of a test", letter: "me", now: Timestamp::from_millis(7) };
+    const LABEL: Label<'_> = Label {
+        queue: "q",
+        reason: "of a test",
+        letter: "me",
+        now: Timestamp::from_millis(7),
+        expires_at: None,
+    };
 
     fn with(name: &str, value: AMQPValue) -> BasicProperties {
         let mut headers = FieldTable::default();

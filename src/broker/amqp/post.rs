@@ -32,10 +32,10 @@ pub(super) struct OutgoingMessage {
 }
 
 impl OutgoingMessage {
-    /// Whether the message gets a channel of its own. A dead letter gets none: RabbitMQ took the message before, and
-    /// letters keep their order.
+    /// Whether the message gets a channel of its own. A dead letter and a failed task get none: RabbitMQ took the message
+    /// before, and they keep their order.
     pub(super) fn goes_alone(&self) -> bool {
-        self.body.len() > LARGE && self.aim != Aim::Dead
+        self.body.len() > LARGE && !matches!(self.aim, Aim::Dead | Aim::Failed)
     }
 
     /// The same message, addressed to the exchange if its queue is a broadcast. A delayed one comes to the exchange by its
@@ -86,6 +86,8 @@ pub(super) enum Aim {
     Broadcast(String),
     /// The message goes to the dead letters.
     Dead,
+    /// The message goes to the failed tasks.
+    Failed,
     /// The message goes to an exchange of others, by this routing key.
     Exchange { name: String, key: String },
     /// The message goes into the guard queue of this process.
@@ -116,6 +118,7 @@ impl fmt::Display for Aim {
             Self::Delayed(queue) => write!(f, "queue `{queue}` by way of the delays"),
             Self::Broadcast(queue) => write!(f, "the broadcast `{queue}`"),
             Self::Dead => f.write_str("the dead letters"),
+            Self::Failed => f.write_str("the failed tasks"),
             Self::Exchange { name, key } => write!(f, "the exchange `{name}` by the routing key `{key}`"),
             Self::GuardQueue => f.write_str("the guard queue of this process"),
             Self::Anybody => f.write_str("whoever listens"),

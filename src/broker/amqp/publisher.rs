@@ -281,7 +281,7 @@ impl Publisher {
             // RabbitMQ may have the first one already, so the second says that it is a copy.
             if attempt.sent
                 && (copy.is_none() || post.once)
-                && !matches!(post.aim, Aim::Dead | Aim::GuardQueue | Aim::Anybody)
+                && !matches!(post.aim, Aim::Dead | Aim::Failed | Aim::GuardQueue | Aim::Anybody)
             {
                 copy = Some(post.copy());
             }
@@ -363,7 +363,7 @@ impl Publisher {
     fn is_declared(&self, aim: &Aim) -> bool {
         match aim {
             Aim::Queue(queue) | Aim::Broadcast(queue) => self.topology.knows(queue),
-            Aim::Delayed(_) | Aim::Dead => false,
+            Aim::Delayed(_) | Aim::Dead | Aim::Failed => false,
             Aim::Exchange { name, .. } => self.topology.has_exchange(name),
             Aim::GuardQueue | Aim::Anybody => true,
         }
@@ -374,6 +374,7 @@ impl Publisher {
             Aim::Queue(queue) | Aim::Broadcast(queue) => self.topology.declare(queue).await,
             Aim::Delayed(queue) => self.topology.declare_delay(queue).await,
             Aim::Dead => self.topology.declare_dead().await,
+            Aim::Failed => self.topology.declare_failed().await,
             Aim::Exchange { name, .. } => self.topology.find_exchange(name).await,
             Aim::GuardQueue | Aim::Anybody => Ok(()),
         }

@@ -26,7 +26,7 @@ use super::link::{AmqpLink, LiveConnection};
 use super::options::AmqpOptions;
 use super::{delay, table};
 use crate::broker::error::shown;
-use crate::broker::{BrokerError, QueueBinding, QueueType};
+use crate::broker::{BrokerError, MOST_FAILED, MOST_FAILED_BYTES, QueueBinding, QueueType};
 use crate::rabbitmq::{ACCESS_REFUSED, PRECONDITION_FAILED, code};
 use crate::task::TaskId;
 
@@ -38,6 +38,10 @@ const REFUSED_FOR: Duration = Duration::from_secs(60);
 
 /// The queue of the dead letters.
 pub(super) const DEAD: &str = "celeriac.dead";
+/// The queue of the failed tasks.
+pub(super) const FAILED: &str = "celeriac.failed";
+/// How many times as much the failed tasks of all queues may be as those of one queue are elsewhere.
+const OF_ALL_QUEUES: u64 = 10;
 /// The argument that says how often a quorum queue delivers a message before it throws the message away. Without the
 /// argument, RabbitMQ 4 takes 20. The queue of the dead letters gets `LOOKS`.
 const DELIVERY_LIMIT: &str = "x-delivery-limit";
@@ -86,6 +90,9 @@ struct Known {
     exchanges: HashSet<String>,
     ladder: bool,
     dead: bool,
+    failed: bool,
+    /// When RabbitMQ refused to make the queue of the failed tasks, and why.
+    failed_refused: Option<(Instant, BrokerError)>,
     /// When RabbitMQ refused to make the queue of the dead letters.
     dead_refused_at: Option<Instant>,
 }
@@ -338,6 +345,46 @@ impl Topology {
         }
         self.link.during(self.make_queue(&DEAD.into(), &arguments)).await?;
         self.known().dead = true;
+        Ok(())
+    }
+
+    /// Makes sure that the queue of the failed tasks exists. It is bounded, and drops the oldest ones. What is set for all
+    /// queues is meant for those that keep tasks until somebody takes them, so a task that is dropped here goes nowhere else.
+    pub(super) async fn declare_failed(&self) -> Result<(), BrokerError> {
+        {
+            let known = self.known();
+            if known.failed {
+                return Ok(());
+            }
+            // Each refusal closes a channel, so RabbitMQ is not asked again for a while.
+            if let Some((at, error)) = &known.failed_refused
+                && at.elapsed() < REFUSED_FOR
+            {
+                return Err(error.clone());
+            }
+        }
+        let mut arguments = self.options.arguments(FAILED);
+        if self.options.type_of(FAILED) == QueueType::Quorum {
+            arguments.entry(DELIVERY_LIMIT).or_insert_with(|| LOOKS.into());
+        }
+        arguments.retain(|name, _| !name.starts_with("x-dead-letter-"));
+        for (name, value) in [
+            ("x-max-length", Value::from(OF_ALL_QUEUES * MOST_FAILED)),
+            ("x-max-length-bytes", Value::from(OF_ALL_QUEUES * MOST_FAILED_BYTES)),
+            ("x-overflow", Value::from("drop-head")),
+        ] {
+            arguments.insert(name.to_owned(), value);
+        }
+        let made = self.link.during(self.make_queue(&FAILED.into(), &arguments)).await;
+        let mut known = self.known();
+        match made {
+            Ok(_) => known.failed = true,
+            Err(error) => {
+                known.failed_refused =
+                    Some((Instant::now(), error.clone())).filter(|(_, error)| error.is_permanent());
+                return Err(error);
+            }
+        }
         Ok(())
     }
 

@@ -115,6 +115,10 @@ impl Broker for Refusing {
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         Some(self)
     }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        None
+    }
 }
 
 #[async_trait]
@@ -227,7 +231,7 @@ fn nothing(_: &Message, _: &mut TaskResult) -> Option<Box<FollowUps>> {
 }
 
 fn completer<'a>(store: &'a Recording, broker: &'a Refusing) -> Completer<'a> {
-    Completer { store, broker, windows: None, plan_follow_ups: &nothing }
+    Completer { store, broker, marks_sent: false, windows: None, plan_follow_ups: &nothing }
 }
 
 fn message(id: &str) -> Message {

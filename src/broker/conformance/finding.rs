@@ -1,7 +1,8 @@
 //! The promises about what a broker knows of its tasks.
 
 use super::*;
-use crate::broker::{BrokerError, MessageLocation, Removal};
+use crate::broker::{BrokerError, MessageLocation, Removal, Standing, TaskFilter};
+use crate::catalogue::Argument;
 
 /// An id is taken while its task waits, is scheduled or runs, and while its result is kept.
 pub async fn unique_ids_are_refused<S: BrokerUnderTest>() {
@@ -99,6 +100,42 @@ pub async fn find_tells_the_place<S: BrokerUnderTest>() {
     inbox.set_prefetch(0);
     delivery.settle_and_wait(Settle::Return { crashed: false }).await.expect("a return");
     assert!(matches!(find(&broker, &ready.id).await, Ok(Some(MessageLocation::Waiting(_)))));
+}
+
+/// Tasks that wait and tasks that run are listed, each with what it waits for, and chosen by what they say.
+pub async fn unfinished_tasks_are_listed<S: BrokerUnderTest>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..3).await;
+    put(&broker, Message { eta: Some(far()), ..message::<S>("q", 3) }).await;
+    let mut inbox = Inbox::open(&broker, "q", 1);
+    let _running = inbox.next().await;
+    let list = async |filter: TaskFilter, limit| {
+        let listed = inspect(&broker).list_unfinished(&filter, limit).await.expect("tasks");
+        let mut listed: Vec<_> =
+            listed.into_iter().map(|task| (task.message.id.to_string(), task.standing)).collect();
+        listed.sort_by(|a, b| a.0.cmp(&b.0));
+        listed
+    };
+    let all = TaskFilter::new;
+    if !broker.facts().knows_all {
+        limits::in_part("unfinished_tasks_are_listed");
+        assert_eq!(
+            list(all(), 10).await,
+            [("q-0".to_owned(), Standing::Delivered)],
+            "what waits is not known"
+        );
+        assert!(list(all().queue("other"), 10).await.is_empty());
+        return;
+    }
+    let expected = [Standing::Delivered, Standing::Ready, Standing::Ready, Standing::Scheduled];
+    let expected: Vec<_> = names("q", 0..4).into_iter().zip(expected).collect();
+    assert_eq!(list(all(), 10).await, expected);
+    assert_eq!(list(all(), 2).await.len(), 2);
+    assert_eq!(list(all().argument(Argument::Position(0), "2"), 10).await, expected[2..3]);
+    assert!(list(all().queue("other"), 10).await.is_empty());
+    let ids = inspect(&broker).unfinished_ids(&all().ids(["q-1", "q-3", "q-9"])).await.expect("ids");
+    same(ids.iter().map(TaskId::to_string).collect(), names("q", [1, 3]), false);
 }
 
 /// A waiting task is taken out and leaves its record, if the broker keeps results. Of a delivered task the broker names the queue. An unknown

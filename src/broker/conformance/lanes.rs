@@ -191,6 +191,30 @@ pub async fn dead_letters_leave_their_lane<S: BrokerUnderTest>() {
     assert_eq!(facts(&broker, "a").await, None);
 }
 
+/// A task that failed for good and is kept leaves its lane with its end. When it is tried again, it comes to its lane again.
+pub async fn failed_tasks_leave_their_lane<S: BrokerUnderTest>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    let mut inbox = Inbox::open(&broker, "q", 10);
+    for n in 0..2 {
+        send(&broker, serial::<S>("q", n, "a")).await;
+    }
+    let first = inbox.next().await;
+    assert_eq!(first.message().id.as_str(), "q-0");
+    failed::fail_for_good(first).await;
+    let second = inbox.next().await;
+    assert_eq!(second.message().id.as_str(), "q-1");
+    let retried = failed_tasks(&broker).retry_failed(&[TaskId::from("q-0")], None).await.expect("a retry");
+    assert_eq!((retried.ids, retried.refused), (vec![TaskId::from("q-0")], vec![]));
+    expect_in_line(&broker, "q", 1).await;
+    ack(second).await;
+    let again = inbox.next().await;
+    assert_eq!(again.message().id.as_str(), "q-0");
+    ack(again).await;
+    expect::<S>(&broker, "q", QueueCounts::default()).await;
+    assert_eq!(facts(&broker, "a").await, None);
+}
+
 /// A run that waits can be taken out, and so can a holder that no process has yet; the next run goes in.
 pub async fn revoked_ones_leave_their_lane<S: BrokerUnderTest>() {
     let subject = S::open().await;

@@ -24,6 +24,7 @@ const LANES: &[&str] = &[
     "a_lane_lets_one_in_at_a_time",
     "a_run_keeps_its_lane_to_its_end",
     "dead_letters_leave_their_lane",
+    "failed_tasks_leave_their_lane",
     "revoked_ones_leave_their_lane",
     "an_eta_comes_before_the_lane",
     "a_lanes_concurrency_can_change",
@@ -42,6 +43,7 @@ const SURVIVAL: &[&str] = &[
     "order_goes_on_after_a_restart",
     "crash_limit_across_processes",
     "parts_survive",
+    "failed_tasks_survive",
 ];
 
 /// The promises about unique windows.
@@ -64,7 +66,7 @@ pub const LIMITS: &[Limit] = &[
     },
     Limit {
         brokers: RABBITMQ,
-        promises: &["find_tells_the_place", "requeue_replaces"],
+        promises: &["find_tells_the_place", "requeue_replaces", "unfinished_tasks_are_listed"],
         in_part: true,
         because: "Only a task that was delivered to this process is found; what waits in RabbitMQ cannot be looked at.",
     },

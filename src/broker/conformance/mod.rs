@@ -24,6 +24,7 @@
 //! with its macros and its multi-threaded runtime among the development dependencies.
 
 mod consuming;
+mod failed;
 mod finding;
 mod follow_ups;
 mod lanes;
@@ -40,8 +41,8 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use super::{
-    Broker, BrokerError, Consumer, Delivery, Inspect, Lanes, MessageLocation, QueueCounts, Results, Settle,
-    UniqueWindows,
+    Broker, BrokerError, Consumer, Delivery, FailedTasks, Inspect, Lanes, MessageLocation, QueueCounts,
+    Results, Settle, UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::store::Store;
@@ -49,6 +50,7 @@ use crate::task::clock::now;
 use crate::task::{Arguments, Durability, Message, State, TaskId, TaskOptions, TaskResult};
 
 pub use consuming::*;
+pub use failed::*;
 pub use finding::*;
 pub use follow_ups::*;
 pub use lanes::*;
@@ -296,6 +298,10 @@ fn lanes(broker: &Arc<dyn Broker>) -> &dyn Lanes {
     broker.lanes().expect("it keeps lanes")
 }
 
+fn failed_tasks(broker: &Arc<dyn Broker>) -> &dyn FailedTasks {
+    broker.failed_tasks().expect("it keeps failed tasks")
+}
+
 fn windows(broker: &Arc<dyn Broker>) -> &dyn UniqueWindows {
     broker.unique_windows().expect("it keeps unique windows")
 }
@@ -316,7 +322,7 @@ fn far() -> Timestamp {
 
 /// Makes each promise a test, for a [`BrokerUnderTest`]: `broker_conformance!(Mine)`, or `broker_conformance!(Mine, durable)`
 /// with those of a broker that survives its process. Those about an [ability](Broker) come on top, each with a line of its own:
-/// `broker_conformance!(Mine, results)`, or `durable results`, and so `lanes` and `unique_windows`. A promise that is left out has no
+/// `broker_conformance!(Mine, results)`, or `durable results`, and so `lanes`, `windows` and `failed`. A promise that is left out has no
 /// test of its name.
 #[macro_export]
 macro_rules! broker_conformance {
@@ -330,15 +336,16 @@ macro_rules! broker_conformance {
             ack_removes unstarted_goes_back_unburnt started_goes_back_with_a_crash
             what_goes_back_keeps_its_place the_delivery_limit_makes_a_dead_letter requeue_replaces
             dead_letters_and_requeue many_are_requeued settled_once
-            unique_ids_are_refused find_tells_the_place remove_takes_out_what_waits counts_at_each_step
-            the_age_of_what_waits
+            unique_ids_are_refused find_tells_the_place unfinished_tasks_are_listed remove_takes_out_what_waits
+            counts_at_each_step the_age_of_what_waits
             closed_is_closed
         }
     };
     (@lanes $subject:ty) => {
         $crate::broker_conformance! { @tests $subject:
             a_lane_lets_one_in_at_a_time a_run_keeps_its_lane_to_its_end dead_letters_leave_their_lane
-            revoked_ones_leave_their_lane an_eta_comes_before_the_lane a_lanes_concurrency_can_change
+            failed_tasks_leave_their_lane revoked_ones_leave_their_lane an_eta_comes_before_the_lane
+            a_lanes_concurrency_can_change
             newcomers_get_what_they_state a_failure_may_block_its_lane lanes_keep_their_order_under_load
         }
     };
@@ -376,6 +383,16 @@ macro_rules! broker_conformance {
     ($subject:ty, durable windows) => {
         $crate::broker_conformance! { $subject, windows }
         $crate::broker_conformance! { @tests $subject: windows_survive }
+    };
+    ($subject:ty, failed) => {
+        $crate::broker_conformance! { @tests $subject:
+            failed_tasks_are_kept failed_tasks_are_found failed_tasks_are_retried failed_tasks_are_edited
+            failed_tasks_are_deleted dead_letters_are_failed_tasks
+        }
+    };
+    ($subject:ty, durable failed) => {
+        $crate::broker_conformance! { $subject, failed }
+        $crate::broker_conformance! { @tests $subject: failed_tasks_survive }
     };
     (@tests $subject:ty: $($promise:ident)*) => {
         $(

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use super::failed::{failures, numbers, task_ids};
 use super::*;
-use crate::broker::BrokerError;
+use crate::broker::{BrokerError, TaskFilter};
 
 async fn reopen<S: BrokerUnderTest>(subject: S) -> S {
     subject.reopen().await.expect("a durable broker can be opened again")
@@ -165,6 +166,25 @@ pub async fn dead_letters_survive<S: BrokerUnderTest>() {
     drop(broker);
     let subject = crash(subject).await;
     expect::<S>(&subject.broker(), "q", count(1, 0, 0, 1)).await;
+}
+
+/// Failed tasks are there after a crash and a restart, and can be retried and deleted then.
+pub async fn failed_tasks_survive<S: BrokerUnderTest>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    failures::<S>(&broker, "q", 0..4).await;
+    drop(broker);
+    let subject = crash(subject).await;
+    let broker = subject.broker();
+    assert_eq!(numbers(&broker, TaskFilter::new()).await, [0, 1, 2, 3]);
+    let retried = failed_tasks(&broker).retry_failed(&task_ids("q", [1]), None).await.expect("a retry");
+    assert_eq!(retried.ids, task_ids("q", [1]));
+    assert_eq!(failed_tasks(&broker).delete_failed(&task_ids("q", [2])).await, Ok(task_ids("q", [2])));
+    drop(broker);
+    let subject = reopen(crash(subject).await).await;
+    let broker = subject.broker();
+    assert_eq!(numbers(&broker, TaskFilter::new()).await, [0, 3]);
+    expect::<S>(&broker, "q", count(1, 0, 0, 0)).await;
 }
 
 /// New messages go behind the old ones, however often the broker was opened in between.

@@ -6,7 +6,7 @@ use super::command::EngineCommand;
 use super::{EmbeddedBroker, limits};
 use crate::broker::{
     Backlog, BrokerError, BrokerNotes, CasOutcome, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation,
-    RecordFn, Removal, Results, UniqueWindows,
+    RecordFn, Removal, Results, TaskFilter, UnfinishedTask, UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::store::{CompareAndSet, Notes};
@@ -94,6 +94,22 @@ impl Inspect for EmbeddedBroker {
             Some(ahead) => Ok(Some(ahead)),
             None => self.rows_before(id, limit),
         }
+    }
+
+    async fn list_unfinished(
+        &self,
+        filter: &TaskFilter,
+        limit: usize,
+    ) -> Result<Vec<UnfinishedTask>, BrokerError> {
+        let mut tasks = self.unfinished_on_disk(filter.clone(), limit).await?;
+        tasks.extend(self.inner.volatile.list_unfinished(filter, limit - tasks.len()).await?);
+        Ok(tasks)
+    }
+
+    async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
+        let mut ids = self.unfinished_ids_on_disk(filter.clone()).await?;
+        ids.extend(self.inner.volatile.unfinished_ids(filter).await?);
+        Ok(ids)
     }
 
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use super::failed::FailedPick;
 use super::groups::GroupStep;
 use super::notes::Noting;
+use super::rows::ReadyKey;
 use crate::broker::{
-    BrokerError, DeadLetter, LaneFacts, LaneLever, MessageLocation, QueueCounts, RecordFn, Removal, Settle,
-    Sink,
+    BrokerError, DeadLetter, FailedTask, LaneFacts, LaneLever, MessageLocation, QueueCounts, RecordFn,
+    Removal, Settle, Sink,
 };
 use crate::core::Timestamp;
 use crate::store::{ChordJoin, ChordPart};
@@ -110,6 +112,20 @@ pub(super) enum EngineCommand {
     Erase {
         ids: Vec<TaskId>,
         reply: ReplySender<u64>,
+    },
+    /// Keeps a failed task that has no delivery.
+    KeepFailed {
+        task: Box<FailedTask>,
+        reply: ReplySender<()>,
+    },
+    /// Puts failed tasks and dead letters back, or deletes them.
+    TakeFailed {
+        picks: Vec<FailedPick>,
+        reply: ReplySender<Vec<TaskId>>,
+    },
+    /// Asks for the keys of all rows that are delivered.
+    HeldKeys {
+        reply: ReplySender<HashSet<ReadyKey>>,
     },
     DeadLetters {
         limit: usize,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::chords::Chords;
 use super::command::ReplySender;
+use super::failed::FailedChange;
 use super::lanes::LaneStep;
 use super::queue_cursor::DeliveredRow;
 use super::rows::{ReadyKey, ScheduledKey};
@@ -114,6 +115,8 @@ pub(super) enum RowEnd {
     Gone,
     /// The row is deleted, and its message is a dead letter.
     Dead,
+    /// The row is deleted, and its task is kept as a failed one.
+    Failed(FailedChange),
     /// The row is where it was and may be delivered again.
     Back,
     /// Another row took its place.

@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -46,6 +47,8 @@ pub(super) struct EngineShared {
     pub(super) tables: RwLock<Result<Tables, BrokerError>>,
     pub(super) start_log: StartLog,
     pub(super) waiters: Waiters,
+    /// How many failed tasks were dropped because their queues kept too many.
+    pub(super) dropped_failed: AtomicU64,
 }
 
 impl EngineShared {
@@ -451,7 +454,7 @@ impl Engine {
                 self.shared.waiters.wake(record);
             }
             match settled.end {
-                RowEnd::Gone | RowEnd::Dead => {}
+                RowEnd::Gone | RowEnd::Dead | RowEnd::Failed(_) => {}
                 RowEnd::Back => {
                     self.shared.start_log.take_back(settled.held.key);
                     self.cursors[settled.queue].waits(&settled.held.key);
@@ -547,7 +550,13 @@ impl Engine {
     /// Stages the rows that go with every commit: the counts, the last sequence, and which results expire when.
     pub(super) fn stage_meta(&mut self, writes: &mut Writes) {
         for index in std::mem::take(&mut self.commit.queues) {
-            let cursor = &self.cursors[index];
+            let cursor = &mut self.cursors[index];
+            if cursor.failed != cursor.failed_on_disk
+                && let Ok(row) = encode(&cursor.failed)
+            {
+                writes.put(TableName::Meta, format!("failed/{}", cursor.name).as_bytes(), &row);
+                cursor.failed_on_disk = cursor.failed;
+            }
             let row = StoredQueue {
                 number: cursor.number,
                 ready: cursor.ready,

@@ -90,7 +90,7 @@ pub(super) fn examine(dir: &Path) -> Result<DirectoryContents, BrokerError> {
         Ok(text) if text == LAYOUT.as_bytes() => return Ok(DirectoryContents::Made),
         Ok(text) => {
             let text = String::from_utf8_lossy(&text[..text.len().min(60)]).into_owned();
-            let error = format!("it says {text:?}, not {LAYOUT:?}");
+            let error = format!("it says {:?}, not {:?}", text.trim_end(), LAYOUT.trim_end());
             return Err(BrokerError::Damaged { path: dir.join(LAYOUT_FILE), error });
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

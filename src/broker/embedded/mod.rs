@@ -22,6 +22,8 @@ mod commit;
 mod copy;
 mod engine;
 mod expiry;
+mod failed;
+mod failed_tasks;
 mod files;
 mod follow_ups;
 mod groups;
@@ -65,7 +67,8 @@ use tokio::sync::oneshot;
 
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Events, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, UniqueWindows, limits,
+    Events, FailedTasks, Inspect, Lanes, MOST_FAILED, MOST_FAILED_BYTES, MemoryBroker, QueueCounts, Results,
+    Sink, UniqueWindows, limits,
 };
 use crate::core::Timestamp;
 use crate::store::chord::LARGEST_CHORD;
@@ -95,6 +98,11 @@ pub struct EmbeddedOptions {
     /// The number of runs of one task that may end with their worker or process; at that number the task is a dead
     /// letter. Default 20.
     pub delivery_limit: u32,
+    /// The most tasks that a queue keeps of those that have failed for good; the oldest go first. Dead letters do not count.
+    /// Default 10,000.
+    pub max_failed: u64,
+    /// The most bytes that those of a queue take. Default 64 MiB.
+    pub max_failed_bytes: u64,
     /// The most that the results of a chord's members may take together, in bytes.
     pub(crate) max_chord_size: usize,
 }
@@ -104,6 +112,8 @@ impl Default for EmbeddedOptions {
         Self {
             min_free_space: 128 << 20,
             delivery_limit: DEFAULT_DELIVERY_LIMIT,
+            max_failed: MOST_FAILED,
+            max_failed_bytes: MOST_FAILED_BYTES,
             max_chord_size: LARGEST_CHORD,
         }
     }
@@ -145,7 +155,8 @@ impl EmbeddedBroker {
             start_log::StartLog::open(&dir).map_err(|e| tables::io_error(&dir.join("claims"), e))?;
         let (states, told) = States::open(&dir).map_err(|e| tables::io_error(&dir.join("states"), e))?;
         let not_yet = RwLock::new(Err(BrokerError::Closed));
-        let shared = Arc::new(EngineShared { tables: not_yet, start_log, waiters: Waiters::default() });
+        let (waiters, dropped_failed) = (Waiters::default(), AtomicU64::new(0));
+        let shared = Arc::new(EngineShared { tables: not_yet, start_log, waiters, dropped_failed });
         let (requests, inbox) = mpsc::channel();
         let delivery_limit = options.delivery_limit;
         let mut engine =
@@ -495,6 +506,10 @@ impl Broker for EmbeddedBroker {
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         None
+    }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        Some(self)
     }
 }
 

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::failed::FailedTotals;
 use super::revisit::RevisitSet;
 use super::rows::{ReadyKey, ready_bounds};
 use crate::broker::{QueueCounts, Sink};
@@ -35,6 +36,12 @@ pub(super) struct QueueCursor {
     pub(super) ready: u64,
     pub(super) scheduled: u64,
     pub(super) dead: u64,
+    /// The failed tasks that are kept.
+    pub(super) failed: FailedTotals,
+    /// Those that the table `meta` has.
+    pub(super) failed_on_disk: FailedTotals,
+    /// The sequence from which the oldest failed task is looked for.
+    pub(super) failed_from: u64,
     /// The number of rows that wait in the lines of their lanes.
     pub(super) in_line: u64,
     pub(super) consumer: Option<AttachedConsumer>,
@@ -67,6 +74,9 @@ impl QueueCursor {
             ready: 0,
             scheduled: 0,
             dead: 0,
+            failed: FailedTotals::default(),
+            failed_on_disk: FailedTotals::default(),
+            failed_from: 0,
             in_line: 0,
             consumer: None,
             held: HashMap::new(),
@@ -181,6 +191,11 @@ impl QueueCursor {
         let held = self.held.remove(&tag)?;
         self.held_keys.remove(&held.key);
         Some(held)
+    }
+
+    /// The keys of the rows that are delivered and not settled.
+    pub(super) fn held_keys(&self) -> impl Iterator<Item = &ReadyKey> {
+        self.held_keys.iter()
     }
 
     pub(super) fn holds(&self, key: &[u8]) -> bool {

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::acknowledged::Acknowledged;
 use super::commit::{RowEnd, RowKey};
 use super::engine::Engine;
+use super::failed::FailedTotals;
 use super::known_lanes::KnownLanes;
 use super::lanes::{LaneBatch, LaneStep, Newcoming};
 use super::queue_cursor::QueueCursor;
@@ -68,8 +69,17 @@ impl Engine {
             rows.push((name, row));
         }
         rows.sort_by_key(|(_, row)| row.number);
+        let mut failed = Vec::new();
+        for row in tables.range(TableName::Meta, b"failed/", std::ops::Bound::Excluded(b"failed0"))? {
+            let (key, value) = row?;
+            let name = String::from_utf8_lossy(&key[b"failed/".len()..]).into_owned();
+            let totals = decode::<FailedTotals>(&value)
+                .map_err(|e| damaged(format!("the failed tasks of queue `{name}`: {e}")))?;
+            failed.push((name, totals));
+        }
         for cursor in &mut self.cursors {
             (cursor.ready, cursor.scheduled, cursor.dead, cursor.in_line) = (0, 0, 0, 0); // the next commit rewrites them
+            (cursor.failed, cursor.failed_on_disk) = (FailedTotals::default(), FailedTotals::default());
         }
         for (name, row) in rows {
             let number = usize::from(row.number);
@@ -85,6 +95,12 @@ impl Engine {
             let cursor = &mut self.cursors[index];
             (cursor.ready, cursor.scheduled, cursor.dead) = (row.ready, row.scheduled, row.dead);
             cursor.in_line = row.in_line;
+        }
+        for (name, totals) in failed {
+            if let Some(index) = self.by_name.get(&name) {
+                let cursor = &mut self.cursors[*index];
+                (cursor.failed, cursor.failed_on_disk) = (totals, totals);
+            }
         }
         self.commit.queues.clear();
         self.next_deadline = Some(Timestamp::ZERO);
@@ -287,6 +303,7 @@ impl Engine {
                 RowEnd::Back => continue,
                 RowEnd::Gone => {}
                 RowEnd::Dead => cursor.dead += 1,
+                RowEnd::Failed(change) => change.count(&mut cursor.failed),
                 RowEnd::Replaced(arrival) => *cursor.count(&arrival.place) += 1,
             }
             cursor.ready = cursor.ready.saturating_sub(1);

@@ -8,6 +8,7 @@ use super::chords;
 use super::command::EngineCommand;
 use super::engine::Engine;
 use super::expiry;
+use super::failed::FAILED;
 use super::groups;
 use super::lanes::LaneBatch;
 use super::queue_cursor::{AttachedConsumer, QueueCursor};
@@ -53,6 +54,12 @@ impl Engine {
             EngineCommand::Find { id, reply } => drop(reply.send(self.find(&id))),
             EngineCommand::Remove { id, record, reply } => drop(reply.send(self.remove(&id, record))),
             EngineCommand::Erase { ids, reply } => drop(reply.send(self.erase(&ids))),
+            EngineCommand::KeepFailed { task, reply } => drop(reply.send(self.keep_undelivered(&task))),
+            EngineCommand::TakeFailed { picks, reply } => drop(reply.send(self.take_failed(picks))),
+            EngineCommand::HeldKeys { reply } => {
+                let held = self.cursors.iter().flat_map(QueueCursor::held_keys).copied();
+                let _ = reply.send(Ok(held.collect()));
+            }
             EngineCommand::DeadLetters { limit, reply } => drop(reply.send(self.dead_letters(limit))),
             EngineCommand::RequeueDeadLetters { ids, reply } => {
                 drop(reply.send(self.requeue_dead_letters(ids)))
@@ -151,7 +158,7 @@ impl Engine {
     /// The dead letters with their keys, oldest first. Rows that were set aside, and letters that cannot be read,
     /// are left out.
     fn letters(tables: &Tables) -> impl Iterator<Item = ([u8; 8], DeadLetter)> {
-        let rows = tables.readable(TableName::Dead, &[], Bound::Unbounded);
+        let rows = tables.readable(TableName::Dead, &[], Bound::Excluded(&[FAILED]));
         rows.filter_map(|(key, value)| match (<[u8; 8]>::try_from(&*key), decode(&value)) {
             (Ok(key), Ok(letter)) => Some((key, letter)),
             (Ok(key), Err(error)) => {
@@ -239,6 +246,7 @@ impl Engine {
             }
             swept += results;
             if !more {
+                self.sweep_failed(now)?;
                 return Ok(swept);
             }
         }

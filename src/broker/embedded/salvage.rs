@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::copy::Copy;
+use super::failed::{FailedTotals, failed_key, parts_of};
 use super::home;
 use super::lanes;
 use super::lock::DirLock;
@@ -17,7 +18,7 @@ use super::rows::{
 };
 use super::tables::{TableName, Tables, Writes};
 use super::verify::{each, hex, message_at};
-use crate::broker::{BrokerError, DeadLetter};
+use crate::broker::{BrokerError, DeadLetter, FailedTask};
 use crate::core::Timestamp;
 use crate::core::lane::Lane;
 use crate::task::{Message, TaskId};
@@ -34,6 +35,8 @@ pub struct Salvaged {
     pub results: u64,
     /// The number of dead letters that were found.
     pub dead: u64,
+    /// The number of failed tasks that are kept.
+    pub failed: u64,
     /// The tasks that are known to have waited and are not in the new store.
     pub lost: Vec<TaskId>,
 }
@@ -59,7 +62,8 @@ pub(super) fn copy_to(copy: &Copy, into: &Path, in_hand: &InHand) -> Result<Salv
     let old = copy.tables()?;
     let new = Tables::open(into, None)?;
     let salvaged = Salvaged { damage: copy.damage.clone(), ..Salvaged::default() };
-    let mut work = Work { old, new, writes: Writes::default(), salvaged, seq: 0, queues: HashMap::new() };
+    let (queues, failed) = (HashMap::new(), HashMap::new());
+    let mut work = Work { old, new, writes: Writes::default(), salvaged, seq: 0, queues, failed };
     let done = work.all(in_hand);
     let Work { new, mut salvaged, .. } = work;
     new.close();
@@ -76,6 +80,8 @@ struct Work {
     seq: u64,
     /// The queues of the store by their numbers, each with its name and its row.
     queues: HashMap<u16, (String, StoredQueue)>,
+    /// The failed tasks of each queue.
+    failed: HashMap<u16, FailedTotals>,
 }
 
 impl Work {
@@ -291,6 +297,17 @@ impl Work {
 
     fn copy_others(&mut self) -> Result<(), BrokerError> {
         self.each(TableName::Dead, |this, key, value| {
+            if let Some((_, seq)) = parts_of(key)
+                && let Ok(task) = decode::<FailedTask>(value)
+            {
+                let number = this.number_of(&task.message.queue);
+                this.queue(number, &task.message.queue);
+                this.failed.entry(number).or_default().add(value.len() as u64);
+                this.salvaged.failed += 1;
+                this.seq = this.seq.max(seq);
+                this.writes.put(TableName::Dead, &failed_key(number, seq), value);
+                return Ok(());
+            }
             if key.len() == 8
                 && let Ok(letter) = decode::<DeadLetter>(value)
             {
@@ -311,7 +328,7 @@ impl Work {
                 (true, Ok(seq)) => this.seq = this.seq.max(u64::from_be_bytes(seq)),
                 // The counts of queues and lanes are written anew, and the starts of the old store mean nothing in
                 // the new one.
-                _ if key.starts_with(b"queue/") || COUNTED.contains(&key) => {}
+                _ if key.starts_with(b"queue/") || key.starts_with(b"failed/") || COUNTED.contains(&key) => {}
                 _ => this.writes.put(TableName::Meta, key, value),
             }
             Ok(())
@@ -321,6 +338,9 @@ impl Work {
     fn write_counts(&mut self) -> Result<(), BrokerError> {
         for (name, row) in self.queues.values() {
             self.writes.put(TableName::Meta, format!("queue/{name}").as_bytes(), &encode(row)?);
+            if let Some(failed) = self.failed.get(&row.number) {
+                self.writes.put(TableName::Meta, format!("failed/{name}").as_bytes(), &encode(failed)?);
+            }
         }
         // Well behind any sequence that may have been written and lost.
         let seq = self.seq.saturating_add(1 << 20);

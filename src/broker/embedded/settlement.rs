@@ -105,6 +105,19 @@ impl Engine {
                 record = result;
                 RowEnd::Gone
             }
+            Settle::Fail { failed, result, follow_ups } => {
+                self.remove_row(&mut writes, index, &held.key);
+                self.leaves_lane(&held.message, block);
+                self.lets_go(&held.message);
+                let result = lane::kept(&held.message, result);
+                self.leave_record(&mut writes, id, result.as_ref(), None);
+                let change = self.keep_failed(&mut writes, index, &failed);
+                if let Some(follow_ups) = follow_ups {
+                    self.follow(&mut writes, &held.message.id, *follow_ups);
+                }
+                record = result;
+                RowEnd::Failed(change)
+            }
             Settle::Requeue { message, due } => {
                 // A requeued run that stays in its lane keeps holding it.
                 if held.message.lane() != message.lane() {

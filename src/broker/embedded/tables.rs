@@ -5,6 +5,7 @@
 //! | `messages` | queue, class, then (ready) inverted priority and sequence or (scheduled) due time and sequence | [`Message`](crate::task::Message) |
 //! | `tasks` | task id, packed if it is a UUID | where its message is, or its [`TaskResult`](crate::task::TaskResult) |
 //! | `dead` | sequence | [`DeadLetter`](crate::broker::DeadLetter) |
+//! | | `0xfe`, queue, sequence | [`FailedTask`](crate::broker::FailedTask) |
 //! | `expiries` | time, sequence | the ids whose results go at that time |
 //! | `lanes` | see [`lanes`](super::lanes) | lanes of serial keys, and the messages that wait for them; [unique windows](super::unique_windows) |
 //! | `meta` | name | counts per queue, the last sequence, notes |

@@ -6,9 +6,10 @@ use super::EmbeddedBroker;
 use super::command::EngineCommand;
 use super::engine::Engine;
 use super::lanes::{self, LaneBatch};
-use super::rows::{TaskRow, decode, is_ready, task_key};
-use super::tables::{TableName, Writes};
-use crate::broker::{BrokerError, QueueCounts, Remains, Removal};
+use super::rows::{ReadyKey, TaskRow, decode, is_ready, task_key};
+use super::tables::{TableName, Tables, Writes};
+use crate::broker::{BrokerError, QueueCounts, Remains, Removal, Standing, TaskFilter, UnfinishedTask};
+use crate::task::clock::now;
 use crate::task::{Message, TaskId};
 
 /// The most tasks that one commit takes out.
@@ -38,6 +39,48 @@ impl EmbeddedBroker {
             }
         }
         Ok(ids)
+    }
+
+    /// As [`unfinished`](Self::unfinished), on a thread of its own, with all that was asked before; each with what it waits for,
+    /// and at most `limit` of them.
+    pub(super) async fn unfinished_on_disk(
+        &self,
+        filter: TaskFilter,
+        limit: usize,
+    ) -> Result<Vec<UnfinishedTask>, BrokerError> {
+        let held = self.ask(|reply| EngineCommand::HeldKeys { reply }).await?;
+        let read = move |tables: &Tables| {
+            let now = now();
+            let rows = [TableName::Lanes, TableName::Messages].into_iter().flat_map(|table| {
+                let rows = tables.readable(table, &[], Bound::Unbounded);
+                rows.map(move |(key, value)| (table, key, value))
+            });
+            let tasks = rows.filter_map(|(table, key, value)| {
+                let standing = match table {
+                    TableName::Lanes if !lanes::is_waiting(&key) => return None,
+                    TableName::Lanes => Standing::InLine,
+                    _ if ReadyKey::try_from(&*key).is_ok_and(|key| held.contains(&key)) => {
+                        Standing::Delivered
+                    }
+                    _ if is_ready(&key) => Standing::Ready,
+                    _ => Standing::Scheduled,
+                };
+                let message = decode::<Message>(&value).ok()?;
+                filter.takes_unfinished(&message, now).then_some(UnfinishedTask { message, standing })
+            });
+            tasks.take(limit).collect::<Vec<_>>()
+        };
+        self.on_disk(read).await
+    }
+
+    /// The ids of all of these.
+    pub(super) async fn unfinished_ids_on_disk(
+        &self,
+        filter: TaskFilter,
+    ) -> Result<Vec<TaskId>, BrokerError> {
+        self.ask(|reply| EngineCommand::Queues { reply }).await?;
+        let (store, now) = (self.clone(), now());
+        blocking::unblock(move || store.unfinished(|message| filter.takes_unfinished(message, now))).await
     }
 
     /// Deletes the tasks of a queue that wait on disk, and says how many they were. No record is left of them, and

@@ -5,10 +5,11 @@ use std::ops::Bound;
 use std::path::Path;
 
 use super::copy::Copy;
+use super::failed::parts_of;
 use super::lanes;
 use super::rows::{StoredQueue, TaskRow, decode, id_of, is_ready, queue_of};
 use super::tables::{TableName, Tables};
-use crate::broker::{BrokerError, DeadLetter};
+use crate::broker::{BrokerError, DeadLetter, FailedTask};
 use crate::task::{Message, TaskId};
 
 /// What a look over a store has found.
@@ -25,6 +26,8 @@ pub struct Verified {
     pub results: u64,
     /// The number of dead letters that were found.
     pub dead: u64,
+    /// The number of failed tasks that are kept.
+    pub failed: u64,
     /// The tasks that are known to wait and whose messages cannot be read.
     pub lost: Vec<TaskId>,
 }
@@ -55,6 +58,9 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<Verified, BrokerError> {
         }
     });
     each(&tables, TableName::Dead, &mut damage, |key, value, damage| match key.len() {
+        _ if parts_of(key).is_some() => {
+            verified.failed += u64::from(check::<FailedTask>(TableName::Dead, key, value, damage));
+        }
         8 => verified.dead += u64::from(check::<DeadLetter>(TableName::Dead, key, value, damage)),
         _ => {
             damage.push(format!("table dead: the row {} was set aside, because it did not decode", hex(key)))

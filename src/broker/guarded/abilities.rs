@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use super::{GuardedBroker, calm, caught};
 use crate::broker::{
     Backlog, BrokerConnection, BrokerError, BrokerListener, BrokerNotes, CasOutcome, DeadLetterQueue, Events,
-    Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, QueueBinding, RecordFn, Removal, Results,
-    ScheduledTask, UniqueWindows,
+    FailedTask, FailedTasks, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, QueueBinding, RecordFn,
+    Removal, Results, Retried, ScheduledTask, TaskEdit, TaskFilter, UnfinishedTask, UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::protocol::control::{Reply, Request};
@@ -54,6 +54,10 @@ impl GuardedBroker {
 
     fn own_letters(&self) -> Result<&dyn DeadLetterQueue, BrokerError> {
         still(self.given.dead_letter_queue(), "dead letter queue")
+    }
+
+    fn own_failed(&self) -> Result<&dyn FailedTasks, BrokerError> {
+        still(self.given.failed_tasks(), "failed tasks")
     }
 }
 
@@ -116,6 +120,19 @@ impl Inspect for GuardedBroker {
 
     async fn position(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
         caught("position", async { self.own_inspect()?.position(id, limit).await }).await
+    }
+
+    async fn list_unfinished(
+        &self,
+        filter: &TaskFilter,
+        limit: usize,
+    ) -> Result<Vec<UnfinishedTask>, BrokerError> {
+        let list = async { self.own_inspect()?.list_unfinished(filter, limit).await };
+        caught("list_unfinished", list).await
+    }
+
+    async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
+        caught("unfinished_ids", async { self.own_inspect()?.unfinished_ids(filter).await }).await
     }
 
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
@@ -254,5 +271,32 @@ impl DeadLetterQueue for GuardedBroker {
         calm("dead_from_here", || {
             self.given.dead_letter_queue().map_or(0, |letters| letters.dead_from_here(queue))
         })
+    }
+}
+
+#[async_trait]
+impl FailedTasks for GuardedBroker {
+    async fn keep_failed(&self, task: FailedTask) -> Result<(), BrokerError> {
+        caught("keep_failed", async { self.own_failed()?.keep_failed(task).await }).await
+    }
+
+    async fn list_failed(&self, filter: &TaskFilter, limit: usize) -> Result<Vec<FailedTask>, BrokerError> {
+        caught("list_failed", async { self.own_failed()?.list_failed(filter, limit).await }).await
+    }
+
+    async fn failed_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
+        caught("failed_ids", async { self.own_failed()?.failed_ids(filter).await }).await
+    }
+
+    async fn retry_failed(&self, ids: &[TaskId], edit: Option<&TaskEdit>) -> Result<Retried, BrokerError> {
+        caught("retry_failed", async { self.own_failed()?.retry_failed(ids, edit).await }).await
+    }
+
+    async fn delete_failed(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
+        caught("delete_failed", async { self.own_failed()?.delete_failed(ids).await }).await
+    }
+
+    fn dropped_failed(&self) -> u64 {
+        calm("dropped_failed", || self.given.failed_tasks().map_or(0, |failed| failed.dropped_failed()))
     }
 }

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Delivery, Events, Inspect, Lanes, QueueCounts, Results, Sink, UniqueWindows,
+    Delivery, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink, UniqueWindows,
 };
 use crate::task::panic::{self, Fixed};
 use crate::task::{Message, Receipt, TaskId};
@@ -45,6 +45,7 @@ struct BrokerAbilities {
     backlog: Fixed<bool>,
     events: Fixed<bool>,
     dead_letter_queue: Fixed<bool>,
+    failed_tasks: Fixed<bool>,
 }
 
 /// Awaits a future that may panic, and makes a panic an error.
@@ -159,5 +160,10 @@ impl Broker for GuardedBroker {
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         let ask = || self.given.dead_letter_queue().is_some();
         has("dead_letter_queue", &self.known.dead_letter_queue, ask).then_some(self)
+    }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        let ask = || self.given.failed_tasks().is_some();
+        has("failed_tasks", &self.known.failed_tasks, ask).then_some(self)
     }
 }

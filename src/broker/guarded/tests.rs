@@ -8,8 +8,9 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::broker::{
-    BrokerConnection, BrokerListener, CasOutcome, LaneFacts, LaneLever, MessageLocation, RecordFn, Remains,
-    Removal, ScheduledTask, Settle, Settler,
+    BrokerConnection, BrokerListener, CasOutcome, FailedTask, LaneFacts, LaneLever, MessageLocation,
+    RecordFn, Remains, Removal, Retried, ScheduledTask, Settle, Settler, TaskEdit, TaskFilter,
+    UnfinishedTask,
 };
 use crate::core::Timestamp;
 use crate::protocol::control::{Reply, Request};
@@ -31,18 +32,19 @@ fn functions<'a>(source: &'a str, of: &str) -> Vec<&'a str> {
 fn each_function_of_a_broker_is_forwarded() {
     let own = [include_str!("mod.rs"), include_str!("abilities.rs"), include_str!("settlement.rs")].concat();
     for (source, of, least) in [
-        (include_str!("../mod.rs"), "Broker", 21),
+        (include_str!("../mod.rs"), "Broker", 22),
         (include_str!("../mod.rs"), "Consumer", 1),
         (include_str!("../delivery.rs"), "Settler", 4),
         (include_str!("../results.rs"), "Results", 2),
         (include_str!("../lane.rs"), "Lanes", 3),
         (include_str!("../unique_windows.rs"), "UniqueWindows", 2),
-        (include_str!("../inspect.rs"), "Inspect", 3),
+        (include_str!("../inspect.rs"), "Inspect", 5),
         (include_str!("../notes.rs"), "BrokerNotes", 2),
         (include_str!("../../store/notes.rs"), "Notes", 6),
         (include_str!("../backlog.rs"), "Backlog", 1),
         (include_str!("../listener.rs"), "Events", 7),
         (include_str!("../dead_letter.rs"), "DeadLetterQueue", 2),
+        (include_str!("../failed/mod.rs"), "FailedTasks", 6),
     ] {
         let (_, guarded) = own.split_once(&format!("impl {of} for Guarded")).expect("the guard of a trait");
         let guarded = guarded.split("\n}").next().expect("its end");
@@ -122,6 +124,9 @@ impl Broker for Broken {
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         Some(self)
     }
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        Some(self)
+    }
 }
 
 impl Consumer for Broken {
@@ -187,6 +192,12 @@ impl Inspect for Broken {
     }
     async fn position(&self, _: &TaskId, _: usize) -> Result<Option<usize>, BrokerError> {
         panic!("position")
+    }
+    async fn list_unfinished(&self, _: &TaskFilter, _: usize) -> Result<Vec<UnfinishedTask>, BrokerError> {
+        panic!("list_unfinished")
+    }
+    async fn unfinished_ids(&self, _: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
+        panic!("unfinished_ids")
     }
     async fn remove(&self, _: &TaskId, _: RecordFn) -> Result<Removal, BrokerError> {
         panic!("remove")
@@ -267,6 +278,28 @@ impl DeadLetterQueue for Broken {
     }
 }
 
+#[async_trait]
+impl FailedTasks for Broken {
+    async fn keep_failed(&self, _: FailedTask) -> Result<(), BrokerError> {
+        panic!("keep_failed")
+    }
+    async fn list_failed(&self, _: &TaskFilter, _: usize) -> Result<Vec<FailedTask>, BrokerError> {
+        panic!("list_failed")
+    }
+    async fn failed_ids(&self, _: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
+        panic!("failed_ids")
+    }
+    async fn retry_failed(&self, _: &[TaskId], _: Option<&TaskEdit>) -> Result<Retried, BrokerError> {
+        panic!("retry_failed")
+    }
+    async fn delete_failed(&self, _: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
+        panic!("delete_failed")
+    }
+    fn dropped_failed(&self) -> u64 {
+        panic!("dropped_failed")
+    }
+}
+
 /// The guard of a broken broker, which is never dropped: nobody catches that.
 fn guarded() -> Arc<dyn Broker> {
     let broken: Arc<dyn Broker> = Arc::new(Broken);
@@ -295,6 +328,13 @@ async fn a_panic_is_an_error() {
     let events = broker.events().unwrap();
     let own = broker.notes().unwrap();
     let letters = broker.dead_letter_queue().unwrap();
+    let failed = broker.failed_tasks().unwrap();
+    let (all, task) = (TaskFilter::new(), || FailedTask {
+        message: message(),
+        reason: "r".to_owned(),
+        failed_at: Timestamp::ZERO,
+        expires_at: None,
+    });
     let wait = Duration::ZERO;
     for _ in 0..2 {
         let said = [
@@ -320,12 +360,19 @@ async fn a_panic_is_an_error() {
             ("release", windows.release(&message()).await.err()),
             ("find", inspect.find(&id).await.err()),
             ("position", inspect.position(&id, 1).await.err()),
+            ("list_unfinished", inspect.list_unfinished(&all, 1).await.err()),
+            ("unfinished_ids", inspect.unfinished_ids(&all).await.err()),
             ("remove", inspect.remove(&id, record()).await.err()),
             ("publish_with_cas", own.publish_with_cas(message(), change()).await.err()),
             ("oldest_ready", broker.backlog().unwrap().oldest_ready("q").await.err()),
             ("broadcast_revoke", events.broadcast_revoke(ids, true).await.err()),
             ("ask", events.ask(Request::default(), wait).await.err()),
             ("bury", letters.bury(message(), "r").await.err()),
+            ("keep_failed", failed.keep_failed(task()).await.err()),
+            ("list_failed", failed.list_failed(&all, 1).await.err()),
+            ("failed_ids", failed.failed_ids(&all).await.err()),
+            ("retry_failed", failed.retry_failed(ids, None).await.err()),
+            ("delete_failed", failed.delete_failed(ids).await.err()),
         ];
         for (what, error) in said {
             let panicked = BrokerError::Panicked(format!("the broker panicked in `{what}`: {what}"));
@@ -348,7 +395,7 @@ async fn a_panic_is_an_error() {
         assert_eq!(broker.condition(), Condition::default());
         assert_eq!((events.node(), events.connection()), (None, None));
         assert!(events.queue_arguments("q").is_empty() && events.scheduled(1).await.is_empty());
-        assert_eq!(letters.dead_from_here("q"), 0);
+        assert_eq!((letters.dead_from_here("q"), failed.dropped_failed()), (0, 0));
         let consumer = broker.consume("consumed", 1, Arc::clone(&sink)).unwrap();
         consumer.set_prefetch(2);
         drop(consumer); // panics, too

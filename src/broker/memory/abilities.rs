@@ -1,13 +1,16 @@
 //! The abilities of the broker in memory: what it can do beside what every [`Broker`](crate::broker::Broker) does.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
 use super::{MemoryBroker, MemorySpot};
 use crate::broker::{
     BrokerError, BrokerNotes, CasOutcome, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, RecordFn,
-    Remains, Removal, Results, UniqueWindows,
+    Remains, Removal, Results, Standing, TaskFilter, UnfinishedTask, UniqueWindows,
 };
 use crate::store::{CompareAndSet, Notes};
+use crate::task::clock::now;
 use crate::task::{LaneName, Message, TaskId, UniqueKey};
 
 #[async_trait]
@@ -63,6 +66,28 @@ impl UniqueWindows for MemoryBroker {
     }
 }
 
+impl MemorySpot {
+    fn standing(self) -> Standing {
+        match self {
+            Self::Ready(_) => Standing::Ready,
+            Self::Scheduled(_) => Standing::Scheduled,
+            Self::InLine(_) => Standing::InLine,
+            Self::Delivered => Standing::Delivered,
+        }
+    }
+}
+
+impl MemoryBroker {
+    /// The tasks that the filter chooses, in the order of their enqueue. The broker is not locked while the filter looks.
+    fn unfinished(&self, filter: &TaskFilter) -> Result<Vec<(Arc<Message>, MemorySpot)>, BrokerError> {
+        let mut tasks: Vec<_> = self.shared.lock()?.ids.values().cloned().collect();
+        let now = now();
+        tasks.retain(|(message, _)| filter.takes_unfinished(message, now));
+        tasks.sort_by_key(|(message, _)| message.enqueued_at);
+        Ok(tasks)
+    }
+}
+
 #[async_trait]
 impl Inspect for MemoryBroker {
     async fn find(&self, id: &TaskId) -> Result<Option<MessageLocation>, BrokerError> {
@@ -80,6 +105,25 @@ impl Inspect for MemoryBroker {
         let Some((message, MemorySpot::Ready(rank))) = state.ids.get(id) else { return Ok(None) };
         let Some(line) = state.queues.get(&message.queue) else { return Ok(None) };
         Ok(Some((line.unsettled.len() + line.ready.range(..rank).take(limit).count()).min(limit)))
+    }
+
+    async fn list_unfinished(
+        &self,
+        filter: &TaskFilter,
+        limit: usize,
+    ) -> Result<Vec<UnfinishedTask>, BrokerError> {
+        let tasks = self.unfinished(filter)?.into_iter().take(limit);
+        let tasks = tasks.map(|(message, spot)| UnfinishedTask {
+            message: Arc::unwrap_or_clone(message),
+            standing: spot.standing(),
+        });
+        Ok(tasks.collect())
+    }
+
+    async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
+        let mut tasks = self.unfinished(filter)?;
+        tasks.sort_by_key(|(_, spot)| !matches!(spot, MemorySpot::InLine(_)));
+        Ok(tasks.into_iter().map(|(message, _)| message.id.clone()).collect())
     }
 
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {

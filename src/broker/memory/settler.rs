@@ -8,6 +8,7 @@ use super::{MemoryInner, MemorySpot};
 use crate::broker::dead_letter::{crash_reason, crash_result};
 use crate::broker::{BrokerError, Settle, Settler, lane};
 use crate::task::Message;
+use crate::task::clock::now;
 
 /// Settles the deliveries of one queue.
 pub(super) struct MemorySettler {
@@ -47,6 +48,12 @@ impl MemorySettler {
                 (record, follows) = (lane::kept(&message, result), follow_ups);
                 state.leave_lane(&message, block);
                 state.windows.release(&message);
+            }
+            Settle::Fail { failed, result, follow_ups } => {
+                (record, follows) = (lane::kept(&message, result), follow_ups);
+                state.leave_lane(&message, block);
+                state.windows.release(&message);
+                state.failed.keep(*failed, now());
             }
             Settle::Requeue { message: next, due } => {
                 if message.lane() != next.lane() {

@@ -1,5 +1,6 @@
 //! The abilities of a broker with an outbox: its own, and those of the broker behind it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,9 +12,10 @@ use super::queue::{name_of, unwrap};
 use crate::broker::completer::Completer;
 use crate::broker::{
     Broker, BrokerConnection, BrokerError, BrokerListener, DeadLetterQueue, Events, Inspect, MessageLocation,
-    QueueBinding, RecordFn, Removal, ScheduledTask,
+    QueueBinding, RecordFn, Removal, ScheduledTask, Standing, TaskFilter, UnfinishedTask,
 };
 use crate::protocol::control::{Reply, Request};
+use crate::task::clock::now;
 use crate::task::{Message, TaskId, TaskResult};
 
 #[async_trait]
@@ -78,6 +80,17 @@ impl Events for OutboxBroker {
     }
 }
 
+impl OutboxBroker {
+    /// The tasks in the outbox that the filter chooses.
+    async fn own_unfinished(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
+        let (outbox, filter, now) = (self.outbox.clone(), filter.clone(), now());
+        let is_meant = move |wrapped: &Message| {
+            unwrap(wrapped).is_ok_and(|message| filter.takes_unfinished(&message, now))
+        };
+        blocking::unblock(move || outbox.unfinished(is_meant)).await
+    }
+}
+
 #[async_trait]
 impl Inspect for OutboxBroker {
     async fn find(&self, id: &TaskId) -> Result<Option<MessageLocation>, BrokerError> {
@@ -102,6 +115,39 @@ impl Inspect for OutboxBroker {
         }
     }
 
+    /// Lists the tasks in the outbox, and those that the broker knows. What is in the outbox is not in its queue yet, and
+    /// counts as scheduled.
+    async fn list_unfinished(
+        &self,
+        filter: &TaskFilter,
+        limit: usize,
+    ) -> Result<Vec<UnfinishedTask>, BrokerError> {
+        let mut tasks = Vec::new();
+        for id in self.own_unfinished(filter).await?.into_iter().take(limit) {
+            // A message that is on its way to the broker is not listed, or listed by it.
+            if let Some(MessageLocation::Waiting(wrapped)) = self.outbox.find(&id).await? {
+                let message = unwrap(&wrapped).map_err(BrokerError::Io)?;
+                tasks.push(UnfinishedTask { message, standing: Standing::Scheduled });
+            }
+        }
+        if let Some(inner) = self.way.inner.inspect() {
+            tasks.extend(inner.list_unfinished(filter, limit - tasks.len()).await?);
+        }
+        Ok(tasks)
+    }
+
+    async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
+        let mut ids = match self.way.inner.inspect() {
+            Some(inner) => inner.unfinished_ids(filter).await?,
+            None => Vec::new(),
+        };
+        // A message that is on its way may be in both.
+        let own = self.own_unfinished(filter).await?;
+        let known: HashSet<TaskId> = ids.iter().cloned().collect();
+        ids.extend(own.into_iter().filter(|id| !known.contains(id)));
+        Ok(ids)
+    }
+
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
         if let Some(MessageLocation::Waiting(wrapped)) = self.outbox.find(id).await?
             && let Removal::Removed = self.outbox.remove(id, Box::new(|_| None.into())).await?
@@ -116,7 +162,13 @@ impl Inspect for OutboxBroker {
                 listener.as_ref()?.plan_follow_ups(message, record)
             };
             let (store, windows) = (&*self.way.store, self.unique_windows());
-            let completer = Completer { store, broker: self, windows, plan_follow_ups: &plan_follow_ups };
+            let completer = Completer {
+                store,
+                broker: self,
+                marks_sent: false,
+                windows,
+                plan_follow_ups: &plan_follow_ups,
+            };
             completer.leave(&message, remains).await;
             return Ok(Removal::Removed);
         }

@@ -62,7 +62,7 @@ pub(super) fn name_of(queue: &str) -> String {
 }
 
 /// Whether a queue of a store is a line of an outbox.
-fn is_line(queue: &str) -> bool {
+pub(crate) fn is_line(queue: &str) -> bool {
     queue.strip_prefix(OLD).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 

@@ -12,7 +12,7 @@ use crate::broker::completer::Completer;
 use crate::broker::lane::SHOWN;
 use crate::broker::{
     Broker, BrokerConnection, BrokerError, BrokerListener, Events, Inspect, LaneFacts, LaneLever, Lanes,
-    MessageLocation, QueueBinding, RecordFn, Removal, ScheduledTask,
+    MessageLocation, QueueBinding, RecordFn, Removal, ScheduledTask, TaskFilter, UnfinishedTask,
 };
 use crate::protocol::control::{Reply, Request};
 use crate::store::Store;
@@ -123,6 +123,26 @@ impl Inspect for RedisLanesBroker {
         }
     }
 
+    /// Lists what the broker behind this one knows. The tasks that wait in lanes are not among them: Redis has their
+    /// [lanes](Lanes::busy_lanes).
+    async fn list_unfinished(
+        &self,
+        filter: &TaskFilter,
+        limit: usize,
+    ) -> Result<Vec<UnfinishedTask>, BrokerError> {
+        match self.shared.inner.inspect() {
+            Some(inner) => inner.list_unfinished(filter, limit).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
+        match self.shared.inner.inspect() {
+            Some(inner) => inner.unfinished_ids(filter).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
         let (taken, due) = self.shared.lanes.remove(id).await.map_err(broken)?;
         self.shared.send_soon(due);
@@ -140,7 +160,13 @@ impl Inspect for RedisLanesBroker {
                 };
                 let store: &dyn Store = self.shared.lanes.store();
                 let windows = self.unique_windows();
-                let completer = Completer { store, broker: self, windows, plan_follow_ups: &plan_follow_ups };
+                let completer = Completer {
+                    store,
+                    broker: self,
+                    marks_sent: false,
+                    windows,
+                    plan_follow_ups: &plan_follow_ups,
+                };
                 completer.leave(&message, remains).await;
                 Ok(Removal::Removed)
             }

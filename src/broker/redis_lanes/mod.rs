@@ -60,7 +60,7 @@ use tokio_util::sync::CancellationToken;
 use super::lane::{self, LaneFacts, Waiting};
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, Events, Inspect, QueueCounts, Results, Sink, UniqueWindows,
+    DeadLetterQueue, Events, FailedTasks, Inspect, QueueCounts, Results, Sink, UniqueWindows,
 };
 use crate::store::{RedisStore, StoreError};
 use crate::task::{Durability, Message, Pass, Receipt, Refusal, TaskId};
@@ -354,5 +354,10 @@ impl Broker for RedisLanesBroker {
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         self.shared.inner.dead_letter_queue()
+    }
+
+    /// The broker's own: a serial task that goes back comes to its lane when the broker delivers it.
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        self.shared.inner.failed_tasks()
     }
 }

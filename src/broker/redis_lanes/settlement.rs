@@ -110,6 +110,13 @@ impl RedisLanesInner {
                 self.leave(claim, &StartReport::Requeue { message: &message, due: now(), crashed: true })
                     .await
             }
+            Settle::Fail { failed, follow_ups, .. } => {
+                if let Some(follow_ups) = follow_ups {
+                    self.publish_what_follows(follow_ups.messages).await?;
+                }
+                let kept = Settle::Fail { failed, result: None, follow_ups: None };
+                self.keep(claim, kept, block).await
+            }
             Settle::DeadLetter { reason, follow_ups, .. } => {
                 if let Some(follow_ups) = follow_ups {
                     self.publish_what_follows(follow_ups.messages).await?;
@@ -189,12 +196,23 @@ impl RedisLanesInner {
         delivery.settle(settle);
     }
 
-    /// Makes a dead letter of a run. The broker gets the letter before the lane is released. If the process dies in
-    /// between, the task runs once more, but is not lost.
+    /// Makes a dead letter of a run.
     async fn bury(
         self: &Arc<Self>,
         claim: EndingStart,
         reason: String,
+        block: Option<String>,
+    ) -> Result<(), BrokerError> {
+        let letter = Settle::DeadLetter { reason, result: None, follow_ups: None };
+        self.keep(claim, letter, block).await
+    }
+
+    /// Ends a run with an end of the delivery by which the broker keeps the message. The broker has it before the lane is
+    /// released. If the process dies in between, the task runs once more, but is not lost.
+    async fn keep(
+        self: &Arc<Self>,
+        claim: EndingStart,
+        end: Settle,
         block: Option<String>,
     ) -> Result<(), BrokerError> {
         let EndingStart { token, delivery, message } = claim;
@@ -203,9 +221,8 @@ impl RedisLanesInner {
             self.leave(EndingStart { token, delivery, message }, &StartReport::Back).await?;
             return Err(BrokerError::Stale);
         }
-        let buried =
-            delivery.settle_and_wait(Settle::DeadLetter { reason, result: None, follow_ups: None }).await;
-        let end = match &buried {
+        let kept = delivery.settle_and_wait(end).await;
+        let end = match &kept {
             Ok(()) => StartReport::Release(block),
             // The broker has the message again. The process that gets the message from the broker decides once more.
             Err(_) => StartReport::Requeue { message: &message, due: now(), crashed: false },
@@ -215,7 +232,7 @@ impl RedisLanesInner {
         });
         let (_, due) = told.await?;
         self.send_soon(due);
-        buried
+        kept
     }
 
     /// Makes a dead letter of a task whose runs kept ending with their process.

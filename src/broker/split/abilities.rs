@@ -9,11 +9,12 @@ use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::SplitInner;
-use crate::broker::copies;
 use crate::broker::{
-    BrokerConnection, BrokerError, BrokerListener, Events, Inspect, MessageLocation, QueueBinding, RecordFn,
-    Remains, Removal, Results, ScheduledTask,
+    BrokerConnection, BrokerError, BrokerListener, Events, FailedTask, FailedTasks, Inspect, MessageLocation,
+    QueueBinding, RecordFn, Remains, Removal, Results, Retried, ScheduledTask, TaskEdit, TaskFilter,
+    UnfinishedTask,
 };
+use crate::broker::{completer, copies};
 use crate::protocol::control::{Reply, Request};
 use crate::store::chords;
 use crate::task::{Message, TaskId, TaskResult};
@@ -139,6 +140,24 @@ impl Inspect for SplitInner {
         }
     }
 
+    async fn list_unfinished(
+        &self,
+        filter: &TaskFilter,
+        limit: usize,
+    ) -> Result<Vec<UnfinishedTask>, BrokerError> {
+        match self.transport.inspect() {
+            Some(transport) => transport.list_unfinished(filter, limit).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
+        match self.transport.inspect() {
+            Some(transport) => transport.unfinished_ids(filter).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// The record of the task is kept only after the transport has let the task go: until then a worker may start it.
     async fn remove(&self, id: &TaskId, record: RecordFn) -> Result<Removal, BrokerError> {
         let Some(transport) = self.transport.inspect() else { return Ok(Removal::Unknown) };
@@ -158,4 +177,38 @@ impl Inspect for SplitInner {
         }
         Ok(removal)
     }
+}
+
+/// The transport's own. A task that goes back takes its record along.
+#[async_trait]
+impl FailedTasks for SplitInner {
+    async fn keep_failed(&self, task: FailedTask) -> Result<(), BrokerError> {
+        own(self.transport.failed_tasks())?.keep_failed(task).await
+    }
+
+    async fn list_failed(&self, filter: &TaskFilter, limit: usize) -> Result<Vec<FailedTask>, BrokerError> {
+        own(self.transport.failed_tasks())?.list_failed(filter, limit).await
+    }
+
+    async fn failed_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
+        own(self.transport.failed_tasks())?.failed_ids(filter).await
+    }
+
+    async fn retry_failed(&self, ids: &[TaskId], edit: Option<&TaskEdit>) -> Result<Retried, BrokerError> {
+        let failed = own(self.transport.failed_tasks())?;
+        completer::retry_failed(failed, &*self.store, self.marks_sent, ids, edit).await
+    }
+
+    async fn delete_failed(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
+        own(self.transport.failed_tasks())?.delete_failed(ids).await
+    }
+
+    fn dropped_failed(&self) -> u64 {
+        self.transport.failed_tasks().map_or(0, |failed| failed.dropped_failed())
+    }
+}
+
+/// The ability that the transport had when it was asked first.
+fn own(failed: Option<&dyn FailedTasks>) -> Result<&dyn FailedTasks, BrokerError> {
+    failed.ok_or_else(|| BrokerError::io("the broker does not hand out its failed tasks any more"))
 }

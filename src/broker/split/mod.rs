@@ -5,8 +5,8 @@
 //! - A message with a unique window is published under it ([`unique_windows`]).
 //! - A delivery passes through with another settler ([`settlement`]): its end leaves the record in the store, and
 //!   its follow-ups are sent and counted.
-//! - A task that is taken out leaves its record, and a dead letter that goes back takes its record along
-//!   ([`abilities`]).
+//! - A task that is taken out leaves its record, and a dead letter or a failed task that goes back takes its record
+//!   along ([`abilities`]).
 //! - All other abilities of the transport are passed on as they are.
 //!
 //! Invariant: an end, which is one commit in the embedded broker, is a series of steps here. A process may die
@@ -31,7 +31,8 @@ use tokio_util::sync::CancellationToken;
 use super::completer::{self, Completer, PlanFollowUps};
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, Delivery, Events, FollowUps, Inspect, Lanes, QueueCounts, Results, Sink, UniqueWindows,
+    DeadLetterQueue, Delivery, Events, FailedTasks, FollowUps, Inspect, Lanes, QueueCounts, Results, Sink,
+    UniqueWindows,
 };
 use crate::store::Store;
 use crate::task::{Message, Receipt, TaskId, TaskResult};
@@ -50,6 +51,8 @@ pub struct SplitBroker {
 struct SplitInner {
     transport: Arc<dyn Broker>,
     store: Arc<dyn Store>,
+    /// Whether the store is told of each task that is sent.
+    marks_sent: bool,
     /// The runtime, to which this broker belongs; the close lets it go, because the two hold each other.
     listener: Mutex<Option<Arc<dyn BrokerListener>>>,
     /// The event loop that ends are kept on. It has a thread of its own, so a body that blocks an event loop of the
@@ -73,12 +76,24 @@ impl SplitBroker {
         let shared = Arc::new(SplitInner {
             transport,
             store,
+            marks_sent: false,
             listener: Mutex::default(),
             runtime,
             ending: AtomicUsize::new(0),
             ended: Notify::new(),
         });
         Ok(Self { shared, closing, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Has the store told of each task that follows from another one or runs again, before it is sent. Whoever sends a task
+    /// through this broker tells the store himself.
+    #[must_use]
+    pub(crate) fn marking_sent(mut self, marks_sent: bool) -> Self {
+        // Nobody else has it yet.
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.marks_sent = marks_sent;
+        }
+        self
     }
 
     /// Ends the thread. The deliveries whose ends it has in hand go back to the transport.
@@ -121,7 +136,13 @@ impl SplitInner {
     }
 
     fn completer<'a>(&'a self, plan_follow_ups: &'a PlanFollowUps<'a>) -> Completer<'a> {
-        Completer { store: &*self.store, broker: &*self.transport, windows: self.windows(), plan_follow_ups }
+        Completer {
+            store: &*self.store,
+            broker: &*self.transport,
+            marks_sent: self.marks_sent,
+            windows: self.windows(),
+            plan_follow_ups,
+        }
     }
 
     /// The unique windows: the transport's if it keeps any, else the store's; `None`: neither keeps any.
@@ -192,7 +213,8 @@ impl Broker for SplitBroker {
     }
 
     async fn requeue_dead_letters(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
-        completer::requeue_dead_letter(&*self.shared.transport, &*self.shared.store, ids).await
+        let shared = &self.shared;
+        completer::requeue_dead_letter(&*shared.transport, &*shared.store, shared.marks_sent, ids).await
     }
 
     /// Closes the transport, after the ends that are being kept.
@@ -244,5 +266,9 @@ impl Broker for SplitBroker {
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
         self.shared.transport.dead_letter_queue()
+    }
+
+    fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        self.shared.transport.failed_tasks().map(|_| &*self.shared as _)
     }
 }

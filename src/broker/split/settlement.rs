@@ -80,7 +80,9 @@ impl SplitSettler {
     /// Whether this end concerns the transport only: there is no record, nothing follows, and no window ends.
     fn is_the_transports(&self, settle: &Settle) -> bool {
         match settle {
-            Settle::Ack { result, follow_ups } | Settle::DeadLetter { result, follow_ups, .. } => {
+            Settle::Ack { result, follow_ups }
+            | Settle::Fail { result, follow_ups, .. }
+            | Settle::DeadLetter { result, follow_ups, .. } => {
                 result.is_none() && follow_ups.is_none() && self.message.unique.is_none()
             }
             Settle::Requeue { message: next, .. } => !comes_to_a_lane(&self.message, next),
@@ -120,7 +122,9 @@ impl SplitInner {
         let completer = self.completer(&plan_follow_ups);
         let mut completed = Vec::new();
         match &mut settle {
-            Settle::Ack { result, follow_ups } | Settle::DeadLetter { result, follow_ups, .. } => {
+            Settle::Ack { result, follow_ups }
+            | Settle::Fail { result, follow_ups, .. }
+            | Settle::DeadLetter { result, follow_ups, .. } => {
                 // 1. Before the record: whoever reads the record and makes the same call again must get a task of
                 //   its own.
                 completer.end_window(&message).await;

@@ -21,7 +21,7 @@ const PLACES: usize = 8;
 const LARGE: u64 = u32::MAX as u64;
 
 /// The chunks of a source.
-pub(super) fn chunks(source: DownloadSource) -> io::Result<ByteStream> {
+pub(crate) fn chunks(source: DownloadSource) -> io::Result<ByteStream> {
     match source {
         DownloadSource::Bytes(bytes) => Ok(futures_util::stream::iter([Ok(bytes)]).boxed()),
         DownloadSource::Stream(stream) => Ok(stream),

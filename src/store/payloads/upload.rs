@@ -159,8 +159,8 @@ impl Upload {
     }
 }
 
-/// Checks the name and the type that the download will have.
-fn check(about: &About) -> Result<(String, String), DownloadError> {
+/// Checks the name and the type that the download will have, and answers with both.
+pub(crate) fn check(about: &About) -> Result<(String, String), DownloadError> {
     let name = about.name.clone().unwrap_or_else(|| "download".to_owned());
     name::check_name(&name)?;
     for (header, value) in &about.headers {

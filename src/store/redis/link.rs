@@ -135,7 +135,8 @@ impl RedisLink {
     }
 
     /// Runs `work`, which may be done twice, until it succeeds, fails for good, or takes longer than the patience. The
-    /// argument of `work` says whether it was tried before, in which case its writes may be there already.
+    /// argument of `work` says whether it was tried before, in which case its writes may be there already. Errors name the
+    /// `key`, unless it is empty.
     pub(super) async fn run<T, W, F>(&self, key: &str, work: W) -> Result<T, StoreError>
     where
         W: Fn(MultiplexedConnection, bool) -> F,
@@ -208,7 +209,8 @@ impl RedisLink {
             }
             _ => "see its log, and whether it can be reached from here",
         };
-        StoreError::io_because(format!("redis at {address}: {error}; {advice} (key `{key}`)"), error.clone())
+        let of_key = if key.is_empty() { String::new() } else { format!(" (key `{key}`)") };
+        StoreError::io_because(format!("redis at {address}: {error}; {advice}{of_key}"), error.clone())
     }
 }
 

@@ -162,7 +162,7 @@ impl RedisStore {
         store
             .run(|core| async move {
                 core.link
-                    .run("none", |mut connection, _| async move {
+                    .run("", |mut connection, _| async move {
                         redis::cmd("PING").exec_async(&mut connection).await
                     })
                     .await

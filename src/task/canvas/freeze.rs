@@ -6,6 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::join::joined;
@@ -40,7 +41,7 @@ impl Ids {
 }
 
 /// The place where the result of a canvas will be: the id of its last task, or the ids of the group that it ends in.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Promise {
     /// The id of the task or of the group.
     pub id: TaskId,

@@ -1,7 +1,7 @@
 use Interrupt::{LaneLost, Revoked, Shutdown, SoftTimeLimit};
 
 use super::*;
-use crate::task::StateSink;
+use crate::task::{Interrupt, StateSink};
 
 #[test]
 fn the_strongest_interrupt_stays() {

@@ -76,7 +76,7 @@ fn needs_one_run(message: &Message) -> Option<&'static str> {
 }
 
 fn refused(task: &str, queue: &str, what: &'static str) -> EnqueueError {
-    EnqueueError::Broadcast { task: task.to_owned(), queue: queue.to_owned(), what }
+    EnqueueError::Broadcast { task: task.to_owned(), queue: queue.to_owned(), what: what.into() }
 }
 
 #[cfg(test)]

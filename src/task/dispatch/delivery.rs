@@ -17,7 +17,7 @@ impl Dispatcher {
             (None, None) => {}
             (Some(_), Some(_)) => {
                 if let Some(broker) = self.without_exchanges {
-                    return Err(EnqueueError::NoExchanges { task: call.task.clone(), broker });
+                    return Err(EnqueueError::NoExchanges { task: call.task.clone(), broker: broker.into() });
                 }
             }
             (Some(exchange), None) => {
@@ -77,7 +77,7 @@ mod tests {
         assert!(error.contains("the property `routing_key`") && error.contains("at most 255"), "{error}");
         let without = Dispatcher { without_exchanges: Some("memory"), ..dispatcher() };
         let error = without.message(call(&both)).unwrap_err();
-        assert_eq!(error, EnqueueError::NoExchanges { task: "t".to_owned(), broker: "memory" });
+        assert_eq!(error, EnqueueError::NoExchanges { task: "t".to_owned(), broker: "memory".into() });
         assert!(without.message(call(&[("compression", "gzip"), ("shadow", "nick")])).is_ok());
     }
 

@@ -41,6 +41,7 @@ pub(super) fn read_options(options: &JsonMap, new: &mut NewTask, workflow: &mut 
             "max_retries" => {
                 let most = count(value).or_else(|| value.as_u64().map(|_| u32::MAX));
                 new.options.retry.max_retries = most.unwrap_or(new.options.retry.max_retries);
+                new.options.stated.max_retries |= most.is_some();
             }
             // Python asks whether the value is true.
             "ignore_result" => new.options.ignore_result = !is_nothing(value),
@@ -125,7 +126,10 @@ pub(crate) fn write_options(call: &NewTask, of_task: &TaskOptions) -> JsonMap {
     set("queue", queue.clone().filter(|_| *queue != of_task.queue).map(Value::from));
     set("priority", (*priority != of_task.priority).then(|| Value::from(*priority)));
     let retries = retry.max_retries;
-    set("max_retries", (retries != of_task.retry.max_retries).then(|| Value::from(retries)));
+    // The program's default must not take the place of a number that the call states.
+    let states_retries = call.options.stated.max_retries && !of_task.stated.max_retries;
+    let differs = states_retries || retries != of_task.retry.max_retries;
+    set("max_retries", differs.then(|| Value::from(retries)));
     set("time_limit", time_limit.filter(|_| *time_limit != of_task.time_limit).map(span));
     set("soft_time_limit", soft_time_limit.filter(|_| *soft_time_limit != of_task.soft_time_limit).map(span));
     set("expires", expires.filter(|_| *expires != of_task.expires).map(span));

@@ -8,6 +8,7 @@ fn message(retries: u32) -> Message {
     message.task = "app::t".into();
     message.retries = retries;
     message.autoretry = true;
+    message.retry.max_retries = 3;
     message.retry.jitter = false;
     message
 }
@@ -57,6 +58,30 @@ fn an_error_is_retried_until_the_policy_gives_up() {
 }
 
 #[test]
+fn a_message_takes_the_attempts_that_failed_along_until_it_is_continued() {
+    let panicked = || Ending::Failure {
+        messages: vec!["boom".into()],
+        name: ErrorName { place: Some("src/mail.rs:3:5".into()), ..ErrorName::from("Panic") },
+        transient: None,
+    };
+    let Verdict::Again { message: first, .. } = judge(&message(0), failure(None)) else { panic!() };
+    let Verdict::Again { message: second, .. } = judge(&first, panicked()) else { panic!() };
+    let attempts = second.failed_attempts();
+    let told: Vec<_> = attempts
+        .iter()
+        .map(|failed| {
+            (failed.attempt, failed.error_type.as_deref(), failed.error.as_str(), failed.place.as_deref())
+        })
+        .collect();
+    let place = Some("src/mail.rs:3:5");
+    assert_eq!(told, [(1, Some("E"), "boom", None), (2, Some("Panic"), "boom", place)]);
+    assert_eq!((attempts[1].at, attempts[1].worker.as_deref()), (Timestamp::from_millis(5_000), Some("q#1")));
+    let next = Ending::Continue { task: "app::t".into(), arguments: Ok(Arguments::default()) };
+    let Verdict::Again { message: continued, .. } = judge(&second, next) else { panic!() };
+    assert_eq!(continued.failed_attempts(), []);
+}
+
+#[test]
 fn what_an_error_is_called_in_python_is_in_the_record_also_after_retries() {
     let error = || {
         let error = TaskError::failure(["bad"]).with_python_type("builtins", "ValueError");
@@ -90,14 +115,14 @@ fn permanent_errors_and_tasks_without_autoretry_fail_at_once() {
 #[test]
 fn a_retry_may_say_its_delay_its_limit_its_expiry_and_its_arguments() {
     let next = Arguments { args: "[7]".into(), kwargs: String::new() };
-    let ending = |task, max_retries| Ending::Retry {
+    let ending = |task: &'static str, max_retries| Ending::Retry {
         messages: vec!["later".into()],
         name: "E".into(),
         next: Box::new(NextAttempt {
             after: Some(Duration::from_secs(1)),
             max_retries: Some(max_retries),
             expires: Some(Duration::from_secs(2)),
-            arguments: Some((task, Ok(next.clone()))),
+            arguments: Some((task.into(), Ok(next.clone()))),
         }),
     };
     // The task's own limit is 3.
@@ -129,13 +154,13 @@ fn postpone_and_continue_burn_no_attempt() {
     };
     assert_eq!((m.retries, due), (2, Some(Timestamp::from_millis(6_000))));
     let next = Arguments { args: "[7]".into(), kwargs: String::new() };
-    let ending = Ending::Continue { task: "app::t", arguments: Ok(next.clone()) };
+    let ending = Ending::Continue { task: "app::t".into(), arguments: Ok(next.clone()) };
     let Verdict::Again { message: m, due: None, next: Next::Continue, .. } = judge(&message(2), ending)
     else {
         panic!()
     };
     assert_eq!((m.retries, m.continuations, m.arguments), (0, 1, next));
-    let other = Ending::Continue { task: "app::u", arguments: Ok(Arguments::default()) };
+    let other = Ending::Continue { task: "app::u".into(), arguments: Ok(Arguments::default()) };
     assert!(state(judge(&message(0), other)).unwrap().2[0].contains("wanted to continue as `app::u`"));
 }
 
@@ -144,11 +169,14 @@ fn the_next_arguments_may_be_as_large_as_those_of_a_call() {
     let m = message(0);
     let judge = Judge { max_message_size: 10, ..Judge::unstarted(&m, Timestamp::ZERO) };
     let of = |len: usize| Arguments { args: "x".repeat(len), kwargs: String::new() };
-    let go_on = |len| Ending::Continue { task: "app::t", arguments: Ok(of(len)) };
+    let go_on = |len| Ending::Continue { task: "app::t".into(), arguments: Ok(of(len)) };
     let retry = |len| Ending::Retry {
         messages: vec!["later".into()],
         name: "E".into(),
-        next: Box::new(NextAttempt { arguments: Some(("app::t", Ok(of(len)))), ..NextAttempt::default() }),
+        next: Box::new(NextAttempt {
+            arguments: Some(("app::t".into(), Ok(of(len)))),
+            ..NextAttempt::default()
+        }),
     };
     for (fits, too_large) in [(go_on(10), go_on(11)), (retry(10), retry(11))] {
         assert!(matches!(judge.judge(Err(fits)), Verdict::Again { .. }));

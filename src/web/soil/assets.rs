@@ -1,22 +1,29 @@
 //! The style sheet and the script of the pages, which are part of the program.
 
+use std::borrow::Cow;
+
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse};
+use actix_web::{HttpRequest, HttpResponse, web};
 use xxhash_rust::xxh3::xxh3_64;
 
-const STYLE: &str = include_str!("assets/soil.css");
+use super::routes::Site;
+
+const STYLE: &str = concat!(include_str!("../assets/tokens.css"), include_str!("assets/soil.css"));
 const SCRIPT: &str = include_str!("assets/soil.js");
 
-pub(super) async fn style(request: HttpRequest) -> HttpResponse {
-    asset(&request, STYLE, "text/css; charset=utf-8")
+/// The style sheet, with the colours of the program's theme behind it.
+pub(super) async fn style(request: HttpRequest, site: web::Data<Site>) -> HttpResponse {
+    let colours = &site.pages.branding.colours;
+    let text = if colours.is_empty() { STYLE.into() } else { format!("{STYLE}{colours}").into() };
+    asset(&request, text, "text/css; charset=utf-8")
 }
 
 pub(super) async fn script(request: HttpRequest) -> HttpResponse {
-    asset(&request, SCRIPT, "text/javascript; charset=utf-8")
+    asset(&request, SCRIPT.into(), "text/javascript; charset=utf-8")
 }
 
 /// Answers with a text that browsers keep and ask about, so that they load it again only when it has changed.
-fn asset(request: &HttpRequest, text: &'static str, content_type: &str) -> HttpResponse {
+fn asset(request: &HttpRequest, text: Cow<'static, str>, content_type: &str) -> HttpResponse {
     let etag = format!("\"{:016x}\"", xxh3_64(text.as_bytes()));
     let known =
         request.headers().get(header::IF_NONE_MATCH).is_some_and(|known| known.as_bytes() == etag.as_bytes());

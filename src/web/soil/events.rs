@@ -2,6 +2,9 @@
 //!
 //! Each event is a whole view, so a missed event is no loss, and a client that connects again is up to date at once.
 //! The stream ends with the last view. If nothing changes, a client still hears something once in each [`ALIVE`].
+//!
+//! When the runtime begins to shut down, all streams end, because they would hold up the server. Their browsers connect
+//! again after a second, and find the next process, or poll.
 
 use std::time::Duration;
 
@@ -10,6 +13,7 @@ use actix_web::web::Bytes;
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::StreamExt;
 use futures_util::stream::{BoxStream, select_all};
+use tokio_util::sync::CancellationToken;
 
 use super::access::Action;
 use super::problem::ProblemDetails;
@@ -34,6 +38,7 @@ struct Stream {
     /// The time until a large group is looked at again.
     pause: Duration,
     _counted: OpenStream,
+    ending: CancellationToken,
     last: Option<String>,
     over: bool,
 }
@@ -55,7 +60,8 @@ pub(super) async fn stream(
     // A group is looked at once at the beginning.
     let first = futures_util::stream::iter(visit.is_group().then_some(Some(None)));
     let changes = first.chain(changes).boxed();
-    let events = Stream { visit, changes, pause: ALIVE, _counted: counted, last: None, over: false };
+    let ending = visit.site.ending.clone();
+    let events = Stream { visit, changes, pause: ALIVE, _counted: counted, ending, last: None, over: false };
     let body = futures_util::stream::unfold(events, |mut events| async move {
         let next = events.next().await?;
         Some((Ok::<_, std::convert::Infallible>(next), events))
@@ -70,7 +76,17 @@ pub(super) async fn stream(
 }
 
 impl Stream {
+    /// The next event; `None`: the stream is over, or the runtime shuts down.
     async fn next(&mut self) -> Option<Bytes> {
+        let ending = self.ending.clone();
+        tokio::select! {
+            biased;
+            () = ending.cancelled() => None,
+            next = self.change() => next,
+        }
+    }
+
+    async fn change(&mut self) -> Option<Bytes> {
         if self.over {
             return None;
         }

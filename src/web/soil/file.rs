@@ -1,5 +1,5 @@
 //! Serves a file by the rules of HTTP: HEAD, ranges, validators, a name that no browser can misread. The bytes are
-//! streamed.
+//! streamed, or a server in front of the program sends them.
 
 use std::ops::Range;
 
@@ -14,6 +14,7 @@ use futures_util::StreamExt;
 use super::access::Action;
 use super::problem::ProblemDetails;
 use super::routes::{Site, Visit, admit};
+use super::texts::Sentence;
 use crate::soil::{DownloadError, DownloadFacts, SoilState, content_disposition};
 use crate::store::payloads::check_header;
 use crate::task::TaskId;
@@ -32,7 +33,7 @@ pub(super) async fn part(
 ) -> Result<HttpResponse, ProblemDetails> {
     let visit = admit(&request, &site, Action::Look).await?;
     let part = request.match_info().get("part").and_then(|part| part.parse::<usize>().ok());
-    let part = part.ok_or_else(|| ProblemDetails::malformed("A part has a number, from 0."))?;
+    let part = part.ok_or_else(|| ProblemDetails::malformed(Sentence::BrokenPart))?;
     let task = visit.tasks().get(part).cloned().ok_or_else(ProblemDetails::unknown)?;
     serve(&request, &visit, &task).await
 }
@@ -44,9 +45,9 @@ async fn nothing(visit: &Visit, task: &TaskId) -> ProblemDetails {
         Ok(status) if status.gone => ProblemDetails::gone(),
         Ok(status) => match status.state {
             SoilState::Missing => ProblemDetails::unknown(),
-            SoilState::Failed => ProblemDetails::no_file("What was to make it has failed."),
-            SoilState::Success => ProblemDetails::no_file("It is done, and made no file."),
-            SoilState::NotStarted | SoilState::Started => ProblemDetails::no_file("It is not ready yet."),
+            SoilState::Failed => ProblemDetails::no_file(Sentence::NoFileFailed),
+            SoilState::Success => ProblemDetails::no_file(Sentence::NoFileMade),
+            SoilState::NotStarted | SoilState::Started => ProblemDetails::no_file(Sentence::NoFileYet),
         },
     }
 }
@@ -64,6 +65,17 @@ async fn serve(request: &HttpRequest, visit: &Visit, task: &TaskId) -> Result<Ht
 
     if is_known(request, &facts) {
         return Ok(about(&mut HttpResponse::NotModified(), &facts).finish());
+    }
+    if let Some(proxy) = &visit.site.pages.proxy {
+        match proxy.of(&visit.site.soil, task).await {
+            // HEAD, ranges and the length are the other server's matter.
+            Ok(Some(header)) => {
+                return Ok(about(&mut HttpResponse::Ok(), &facts).insert_header(header).finish());
+            }
+            Ok(None) => {}
+            Err(DownloadError::Missing(_)) => return Err(ProblemDetails::gone()),
+            Err(error) => return Err(ProblemDetails::unavailable(&error)),
+        }
     }
     let (code, range) = match wanted(request, &facts) {
         RequestedRange::Whole => (StatusCode::OK, 0..facts.size),

@@ -12,6 +12,9 @@
 //!
 //! Each needs the `key` of a [link](SoilPages::start), unless the pages are [open](SoilPages::open_to_ids).
 //!
+//! [Title](SoilPages::title), [colours](SoilPages::theme), [frame](SoilPages::layout) and
+//! [languages](SoilPages::languages) are the program's to choose.
+//!
 //! ```no_run
 //! use actix_web::{App, HttpServer, Responder, post, web};
 //! use celeriac::soil::Download;
@@ -46,14 +49,15 @@
 //!                 .service(soil(&celeriac, &pages))
 //!         }
 //!     });
-//!     server.bind(("127.0.0.1", 8080))?.run().await?;
-//!     celeriac.shutdown().await?;
+//!     let server = server.disable_signals().bind(("127.0.0.1", 8080))?.run();
+//!     celeriac::web::run(server, &celeriac).await?;
 //!     Ok(())
 //! }
 //! ```
 
 mod access;
 mod assets;
+mod branding;
 mod events;
 mod file;
 mod html;
@@ -61,14 +65,19 @@ mod key;
 mod link;
 mod pages;
 mod problem;
+mod proxy_header;
 mod routes;
 mod single_flight;
 mod streams;
+mod texts;
 mod view;
+mod way_back;
 
 pub use access::{Access, Action, Asked};
+pub use branding::PageContent;
 pub use link::StartResponse;
 pub use pages::{SoilPages, SoilPagesError};
+pub use texts::{Language, Sentence};
 
 use actix_web::dev::HttpServiceFactory;
 

@@ -7,9 +7,12 @@ use std::time::Duration;
 use actix_web::HttpRequest;
 
 use super::access::{Access, AccessHook, Asked};
+use super::branding::Branding;
 use super::key::Keyring;
 use super::link::StartResponse;
+use super::proxy_header::ProxyHeader;
 use super::streams::Streams;
+use super::texts::Languages;
 use crate::soil::PartialFailure;
 use crate::task::TaskId;
 
@@ -28,6 +31,22 @@ pub enum SoilPagesError {
     /// The program gave no secret.
     #[error("the links need a secret to be signed with: name at least one")]
     NoSecret,
+    /// A page cannot link to this address.
+    #[error(
+        "`{address}` cannot be the {what}: write a path that begins with one `/`, or a URL that begins with http:// or https://, without spaces and backslashes"
+    )]
+    Address {
+        /// What the address is for.
+        what: &'static str,
+        /// The address.
+        address: String,
+    },
+    /// The program offers no language.
+    #[error("the pages need a language: name at least one, such as `Language::english()`")]
+    NoLanguage,
+    /// The tag of a language has not the form of one.
+    #[error("`{0}` is no tag of a language: write one of BCP 47, such as `de` or `pt-BR`")]
+    Language(String),
 }
 
 crate::core::debug_as_display!(SoilPagesError);
@@ -43,6 +62,10 @@ pub struct SoilPages {
     pub(super) lifetime: Duration,
     pub(super) open: bool,
     pub(super) streams: Streams,
+    pub(super) branding: Branding,
+    pub(super) languages: Languages,
+    /// How files are sent by the server in front of the program, if they are.
+    pub(super) proxy: Option<ProxyHeader>,
 }
 
 impl SoilPages {
@@ -69,8 +92,8 @@ impl SoilPages {
     /// # Ok::<_, celeriac::web::soil::SoilPagesError>(())
     /// ```
     ///
+    /// # Errors
     /// A secret has fewer than 32 bytes, or there is none.
-    /// One of them is too short, or there is none.
     pub fn with_secrets<S: AsRef<[u8]>>(
         secrets: impl IntoIterator<Item = S>,
     ) -> Result<Self, SoilPagesError> {
@@ -93,6 +116,9 @@ impl SoilPages {
             lifetime: Duration::from_secs(7 * 24 * 3_600),
             open: false,
             streams: Streams::default(),
+            branding: Branding::default(),
+            languages: Languages::default(),
+            proxy: None,
         })
     }
 
@@ -165,6 +191,35 @@ impl SoilPages {
     #[must_use]
     pub fn event_streams(mut self, of_a_link: usize, in_all: usize) -> Self {
         self.streams = Streams::new(of_a_link, in_all);
+        self
+    }
+
+    /// Has nginx send the files: the answer names them in `X-Accel-Redirect`, below `location`. This location serves
+    /// the directory of downloads and is `internal`, so that nobody else reaches it:
+    ///
+    /// ```text
+    /// location /celeriac-files/ {
+    ///     internal;
+    ///     alias /srv/app/data/downloads/;
+    ///     add_header X-Content-Type-Options nosniff;
+    ///     add_header Content-Security-Policy "default-src 'none'; sandbox";
+    /// }
+    /// ```
+    ///
+    /// nginx keeps the type, the name and the caching of the answer, and makes ranges and validators itself; all other
+    /// headers it takes from its location. A file that is not on a disk of this machine is sent by the program.
+    #[must_use]
+    pub fn x_accel_redirect(mut self, location: &str) -> Self {
+        self.proxy = Some(ProxyHeader::x_accel_redirect(location));
+        self
+    }
+
+    /// Has Apache (`mod_xsendfile`) or lighttpd send the files: the answer names them in `X-Sendfile`. `directory` is the
+    /// directory of downloads as that server sees it. A file that is not on a disk of this machine is sent by the
+    /// program.
+    #[must_use]
+    pub fn x_sendfile(mut self, directory: &str) -> Self {
+        self.proxy = Some(ProxyHeader::x_sendfile(directory));
         self
     }
 

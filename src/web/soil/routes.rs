@@ -4,16 +4,19 @@ use std::sync::Arc;
 
 use actix_web::dev::HttpServiceFactory;
 use actix_web::http::header;
-use actix_web::middleware::DefaultHeaders;
+use actix_web::middleware::{DefaultHeaders, from_fn};
 use actix_web::{HttpRequest, HttpResponse, Resource, web};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::SoilPages;
 use super::access::{Access, Action, Asked, nobodys};
+use super::branding::Wording;
 use super::key::{BadKey, Grant};
-use super::problem::ProblemDetails;
+use super::problem::{ProblemDetails, answer_refused};
 use super::single_flight::SingleFlight;
+use super::texts::Sentence;
 use super::view::{self, Look, Urls, View};
 use super::{assets, events, file, html};
 use crate::Celeriac;
@@ -32,6 +35,8 @@ const POLICY: &str =
 pub(super) struct Site {
     pub(super) soil: Soil,
     pub(super) pages: SoilPages,
+    /// Cancelled when the runtime begins to shut down.
+    pub(super) ending: CancellationToken,
     single_flight: SingleFlight,
 }
 
@@ -42,6 +47,7 @@ pub(super) struct Visit {
     pub(super) id: TaskId,
     pub(super) grant: Option<Grant>,
     key: Option<String>,
+    wording: Wording,
     /// For a group, its overview and its policy; the overview has no members if nobody knows the group any more.
     group: Option<(Arc<Overview>, PartialFailure)>,
     /// The number of the page of members, from 1.
@@ -49,10 +55,16 @@ pub(super) struct Visit {
 }
 
 pub(super) fn scope(celeriac: &Celeriac, pages: &SoilPages) -> impl HttpServiceFactory + use<> {
-    let site = Site { soil: celeriac.soil(), pages: pages.clone(), single_flight: SingleFlight::default() };
+    let site = Site {
+        soil: celeriac.soil(),
+        pages: pages.clone(),
+        ending: celeriac.ending(),
+        single_flight: SingleFlight::default(),
+    };
     let at = |path: &str| Resource::new(path.to_owned());
     web::scope(&pages.path)
         .app_data(web::Data::new(site))
+        .wrap(from_fn(answer_refused))
         .wrap(
             DefaultHeaders::new()
                 .add((header::X_CONTENT_TYPE_OPTIONS, "nosniff"))
@@ -76,9 +88,9 @@ pub(super) fn id_of(request: &HttpRequest) -> Result<TaskId, ProblemDetails> {
     // actix leaves some escapes in the path, among them that of the percent sign, so decoding the rest once is right.
     let id = request.match_info().get("id").unwrap_or_default();
     let id = percent_decode_str(id).decode_utf8();
-    let id = id.map_err(|_| ProblemDetails::malformed("The id in it is no text."))?;
+    let id = id.map_err(|_| ProblemDetails::malformed(Sentence::BrokenId))?;
     if !(1..=255).contains(&id.len()) || id.chars().any(char::is_control) {
-        return Err(ProblemDetails::malformed("An id has 1 to 255 bytes, and no control characters."));
+        return Err(ProblemDetails::malformed(Sentence::BrokenIdLength));
     }
     Ok(TaskId::from(&*id))
 }
@@ -91,8 +103,7 @@ pub(super) async fn admit(
 ) -> Result<Visit, ProblemDetails> {
     let id = id_of(request)?;
     let query = web::Query::<Vec<(String, String)>>::from_query(request.query_string());
-    let query =
-        query.map_err(|_| ProblemDetails::malformed("What follows the question mark cannot be read."))?;
+    let query = query.map_err(|_| ProblemDetails::malformed(Sentence::BrokenQuery))?;
     let key = query.iter().find(|(name, _)| name == "key").map(|(_, key)| key.clone());
     // The key comes first: without a valid one, the caller learns nothing about the id.
     let grant = match &key {
@@ -105,7 +116,9 @@ pub(super) async fn admit(
         None => return Err(ProblemDetails::denied()),
     };
     let page = query.iter().find(|(name, _)| name == "page").and_then(|(_, page)| page.parse().ok());
-    let mut visit = Visit { site: site.clone(), id, grant, key, group: None, page: page.unwrap_or(1) };
+    let wording = site.pages.wording(request);
+    let page = page.unwrap_or(1);
+    let mut visit = Visit { site: site.clone(), id, grant, key, wording, group: None, page };
     // A key that is valid by itself may have been revoked, which only the store knows.
     if !visit.generation().await.map_err(|error| ProblemDetails::unavailable(&error))? {
         return Err(ProblemDetails::link_revoked());
@@ -191,7 +204,7 @@ impl Visit {
     /// The view of one task.
     pub(super) fn view_of(&self, status: Status) -> View {
         let message = self.grant.as_ref().and_then(|grant| grant.message.clone());
-        View::of(status, self.urls()).with_message(message)
+        View::of(status, self.urls(), self.wording.clone()).with_message(message)
     }
 
     /// Whether the visit is about a group.
@@ -228,9 +241,9 @@ impl Visit {
                 soil.statuses(&group.members[at..=at]).await.map_err(unavailable)?.pop().map(|s| (at, s)),
             );
         }
-        let urls = Urls::new(&self.site.pages.public, self.id.as_str(), self.key.as_deref(), self.page);
         let seen = view::SeenGroup { group: &group, policy, shown, members, errors };
-        Ok(View::of_group(self.id.as_str(), seen, urls).with_message(message))
+        let view = View::of_group(self.id.as_str(), seen, self.urls(), self.wording.clone());
+        Ok(view.with_message(message))
     }
 }
 
@@ -240,12 +253,15 @@ struct ViewUpdate<'a> {
     #[serde(flatten)]
     view: &'a View,
     title: String,
+    /// What readers of screens are told.
+    spoken: Option<String>,
     html: String,
 }
 
 /// A view as JSON: its facts, and the HTML that shows them.
 pub(super) fn tell(view: &View) -> String {
-    let told = ViewUpdate { view, title: html::title(view), html: html::partial(view).into_string() };
+    let (title, spoken) = (html::title(view), html::spoken(view));
+    let told = ViewUpdate { view, title, spoken, html: html::partial(view).into_string() };
     // A view has only text, numbers and lists, all of which can be written as JSON.
     serde_json::to_string(&told).unwrap_or_default()
 }
@@ -269,8 +285,10 @@ async fn page(request: HttpRequest, site: web::Data<Site>) -> Result<HttpRespons
     }
     let visit = admit(&request, &site, Action::Look).await?;
     let view = visit.view().await?;
+    let pages = &site.pages;
+    let frame = html::Frame { request: &request, pages, wording: &view.wording };
     let mut response = HttpResponse::build(code(&view, actix_web::http::StatusCode::OK));
-    Ok(html::headers(&mut response).body(html::page(&view).into_string()))
+    Ok(html::headers(&mut response, pages, &view.wording).body(html::page(&view, &frame).into_string()))
 }
 
 /// Answers as HQ's `ajax_job_poll` does. For a task that failed it answers 500 with the errors, which makes HQ's
@@ -280,7 +298,8 @@ async fn partial(request: HttpRequest, site: web::Data<Site>) -> Result<HttpResp
     let view = visit.glimpse().await?;
     let failure = actix_web::http::StatusCode::INTERNAL_SERVER_ERROR;
     let mut response = HttpResponse::build(code(&view, failure));
-    Ok(html::headers(&mut response).body(html::partial(&view).into_string()))
+    let response = html::headers(&mut response, &site.pages, &view.wording);
+    Ok(response.body(html::partial(&view).into_string()))
 }
 
 async fn status(request: HttpRequest, site: web::Data<Site>) -> Result<HttpResponse, ProblemDetails> {

@@ -4,7 +4,9 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use super::branding::Wording;
 use super::link::segment;
+use super::texts::Sentence;
 use crate::soil::{DownloadFacts, Overview, PartialFailure, QueuePosition, QueueSummary, SoilState, Status};
 
 /// How many members a page shows.
@@ -24,9 +26,11 @@ pub(super) enum Look {
     Cancelled,
 }
 
-/// The content of a page.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+/// The content of a page, in the words of its reader.
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct View {
+    #[serde(skip)]
+    pub(super) wording: Wording,
     pub(super) id: String,
     pub(super) state: Look,
     /// Whether there was a download of this id, which has expired or was forgotten.
@@ -161,8 +165,9 @@ pub(super) fn failed(group: &Overview) -> Vec<usize> {
 }
 
 impl View {
-    fn new(id: &str, state: Look, urls: Urls) -> Self {
+    fn new(id: &str, state: Look, urls: Urls, wording: Wording) -> Self {
         Self {
+            wording,
             id: id.to_owned(),
             state,
             gone: false,
@@ -186,7 +191,7 @@ impl View {
     }
 
     /// The content of the page of one task.
-    pub(super) fn of(status: Status, urls: Urls) -> Self {
+    pub(super) fn of(status: Status, urls: Urls, wording: Wording) -> Self {
         let id = status.id.as_str();
         let files = status.download.as_ref().map(|facts| file(facts, urls.file_of(None)));
         let waits = matches!(status.state, SoilState::NotStarted | SoilState::Started);
@@ -197,12 +202,12 @@ impl View {
             total: status.progress.map_or(0, |progress| progress.total),
             results: if status.is_ready() { status.messages() } else { Vec::new() },
             files: files.into_iter().collect(),
-            place: status.place.map(|place| say_place(place, status.state)),
+            place: status.place.map(|place| say_place(place, status.state, &wording)),
             not_alive: (waits && !status.is_alive())
-                .then(|| status.line.as_ref().map(say_not_alive))
+                .then(|| status.line.as_ref().map(|line| say_not_alive(line, &wording)))
                 .flatten(),
             next_poll_ms: status.next_poll_ms,
-            ..Self::new(id, look(status.state, status.is_revoked), urls)
+            ..Self::new(id, look(status.state, status.is_revoked), urls, wording)
         }
         .with_texts(status.note, status.errors)
     }
@@ -214,7 +219,7 @@ impl View {
     }
 
     /// The content of the page of a group.
-    pub(super) fn of_group(id: &str, seen: SeenGroup<'_>, urls: Urls) -> Self {
+    pub(super) fn of_group(id: &str, seen: SeenGroup<'_>, urls: Urls, wording: Wording) -> Self {
         let SeenGroup { group, policy, shown, members, errors } = seen;
         let tally = group.tally(policy);
         let mut failed = group.glances.iter().filter(|glance| glance.state == SoilState::Failed);
@@ -224,17 +229,20 @@ impl View {
         let waits = matches!(tally.state, SoilState::NotStarted | SoilState::Started);
         let moves = group.glances.iter().any(|glance| glance.moves);
         let errors_of = |member: &Status| {
-            if member.is_revoked { vec!["cancelled".to_owned()] } else { member.errors.clone() }
+            if member.is_revoked { vec![wording.say(Sentence::PartCancelled)] } else { member.errors.clone() }
         };
         let told = errors.len();
         let mut errors: Vec<String> = errors
             .iter()
             .flat_map(|(at, member)| {
-                errors_of(member).into_iter().map(move |error| format!("Part {}: {error}", at + 1))
+                let error_of = |error: String| {
+                    wording.say(Sentence::ErrorOfPart { part: *at as u64 + 1, error: &error })
+                };
+                errors_of(member).into_iter().map(error_of).collect::<Vec<_>>()
             })
             .collect();
         if all_failed > told {
-            errors.push(format!("And {} more parts have failed.", all_failed - told));
+            errors.push(wording.say(Sentence::MorePartsFailed((all_failed - told) as u64)));
         }
         let ready = tally.state == SoilState::Success;
         let numbered = || members.iter().enumerate().map(|(at, member)| (shown.start + at, member));
@@ -258,16 +266,16 @@ impl View {
             errors,
             results: members.iter().filter(|_| ready).flat_map(Status::messages).collect(),
             files: files.collect(),
-            place: group.place.map(|place| say_place(place, tally.state)),
+            place: group.place.map(|place| say_place(place, tally.state, &wording)),
             not_alive: (group.stuck.as_ref())
                 .filter(|_| waits && !moves && tally.done + tally.failed == 0)
-                .map(say_not_alive),
+                .map(|queue| say_not_alive(queue, &wording)),
             members: parts.collect(),
             total_members: total,
             page: shown.start / PAGE + 1,
             pages: pages(total),
             next_poll_ms: group.next_poll_ms.filter(|_| waits),
-            ..Self::new(id, look(tally.state, all_failed_are_cancelled), urls)
+            ..Self::new(id, look(tally.state, all_failed_are_cancelled), urls, wording)
         }
     }
 
@@ -297,27 +305,22 @@ fn file(facts: &DownloadFacts, url: String) -> File {
     File { name: facts.name.clone(), size: facts.size, url }
 }
 
-fn say_place(place: QueuePosition, state: SoilState) -> String {
-    let what = if state == SoilState::Started { "for its next turn" } else { "to start" };
-    match (place.ahead, place.or_more) {
-        (0, _) => format!("It is the next {what}."),
-        (1, false) => format!("It waits {what}: one other is before it in line."),
-        (ahead, false) => format!("It waits {what}: {ahead} others are before it in line."),
-        (ahead, true) => format!("It waits {what}: {ahead} others or more are before it in line."),
-    }
+fn say_place(place: QueuePosition, state: SoilState, wording: &Wording) -> String {
+    let again = state == SoilState::Started;
+    wording.say(match place.ahead {
+        0 => Sentence::NextInLine { again },
+        ahead => Sentence::InLine { ahead, or_more: place.or_more, again },
+    })
 }
 
 /// Says why the task's queue starts nothing.
-fn say_not_alive(queue: &QueueSummary) -> String {
-    let name = &queue.name;
-    if queue.paused {
-        format!("Its queue, {name}, is paused. It goes on when somebody lets the queue go on.")
-    } else if queue.halted {
-        format!("Its queue, {name}, has stopped because of a fault. It goes on when that is mended.")
+fn say_not_alive(line: &QueueSummary, wording: &Wording) -> String {
+    let queue = wording.name_of(line);
+    wording.say(if line.paused {
+        Sentence::QueuePaused(queue)
+    } else if line.halted {
+        Sentence::QueueHalted(queue)
     } else {
-        let minutes = queue.blocked_seconds / 60;
-        format!(
-            "Its queue, {name}, has started nothing for {minutes} minutes. There may be something wrong with the system."
-        )
-    }
+        Sentence::QueueStuck { queue, minutes: line.blocked_seconds / 60 }
+    })
 }

@@ -8,8 +8,14 @@ use serde_json::{Map, Value, json};
 
 use super::python::{expected, raise, truthy};
 
-/// Python's task counts its attempts in an attribute of its own.
-#[task(name = "t.integration.tasks.retry", default_retry_delay = 1, autoretry = false, acks_late = false)]
+/// Python's task counts its attempts in an attribute of its own. It has Celery's three retries.
+#[task(
+    name = "t.integration.tasks.retry",
+    max_retries = 3,
+    default_retry_delay = 1,
+    autoretry = false,
+    acks_late = false
+)]
 async fn retry(ctx: Context, return_value: Option<Value>) -> Result<Value, TaskError> {
     match return_value {
         Some(value) if truthy(&value) && ctx.retries() >= 3 => Ok(value),

@@ -1,5 +1,5 @@
-//! Real services for tests: RabbitMQ, Redis and Python's Celery, each started by the test on ports and directories of
-//! its own, and a proxy that breaks the way to them.
+//! Real services for tests: RabbitMQ, Redis, Postgres, Prometheus and Python's Celery, each started by the test on ports and
+//! directories of its own, and a proxy that breaks the way to them.
 //!
 //! A test binary takes it in with `use celeriac_test_support as services;` in its root.
 //!
@@ -16,8 +16,10 @@ mod authority;
 mod dialogue;
 mod home;
 mod ports;
+mod postgres;
 mod process;
 mod program;
+mod prometheus;
 mod proxy;
 mod python;
 mod rabbitmq;
@@ -30,8 +32,10 @@ pub use authority::Authority;
 pub use dialogue::Dialogue;
 pub use home::Home;
 pub use ports::free as free_port;
+pub use postgres::Postgres;
 pub use process::{Output, Process, run};
 pub use program::Program;
+pub use prometheus::{Prometheus, promtool};
 pub use proxy::Proxy;
 pub use python::{CeleryWorker, Python, Script, Server};
 pub use rabbitmq::{RabbitMq, RabbitMqOptions};

@@ -97,7 +97,8 @@ impl QueueConsumer {
                 tracing::warn!(queue = self.queue, %error, "a message was refused; it is a dead letter");
                 let letter = error.recognised.id.clone().unwrap_or_else(TaskId::new);
                 let reason = error.to_string();
-                let label = Label { queue: &self.queue, reason: &reason, letter: letter.as_str(), now };
+                let queue = self.queue.as_str();
+                let label = Label { queue, reason: &reason, letter: letter.as_str(), now, expires_at: None };
                 let unread = unread.map(|unread| unread.properties);
                 let post = outgoing::dead_as_it_came(&delivery.properties, delivery.data, unread, label);
                 if let Some(record) = refused_result(&error, &self.queue, now) {

@@ -102,6 +102,8 @@ pub(super) enum ConsumerCommand {
     Early(oneshot::Sender<Vec<ScheduledTask>>),
     /// Asks whether this process has a task.
     Find(TaskId, oneshot::Sender<bool>),
+    /// Asks for all tasks that this process has.
+    Held(oneshot::Sender<Vec<Arc<Message>>>),
     /// Asks the line to end.
     Close(oneshot::Sender<()>),
 }
@@ -300,6 +302,10 @@ impl QueueConsumer {
                 let here =
                     self.in_flight.values().any(|h| h.message.id == id && h.place != DeliveryLocation::Lost);
                 let _ = asked.send(here);
+            }
+            ConsumerCommand::Held(asked) => {
+                let here = self.in_flight.values().filter(|h| h.place != DeliveryLocation::Lost);
+                let _ = asked.send(here.map(|h| Arc::clone(&h.message)).collect());
             }
             ConsumerCommand::Close(done) => {
                 self.detach();

@@ -76,6 +76,12 @@ impl QueueConsumer {
                 let messages = follow_ups.map(|follow_ups| follow_ups.messages).unwrap_or_default();
                 self.post(tag, messages, None, done);
             }
+            Settle::Fail { failed, follow_ups, .. } => {
+                let messages = follow_ups.map(|follow_ups| follow_ups.messages).unwrap_or_default();
+                // There is no queue to which the task of a broadcast could go back.
+                let kept = self.own_queue.is_none().then(|| outgoing::failed(&failed));
+                self.post(tag, messages, kept, done);
+            }
             Settle::Requeue { mut message, due } => {
                 message.eta = due.or(message.eta);
                 self.send_back(tag, *message, done);

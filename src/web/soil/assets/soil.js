@@ -1,5 +1,6 @@
 // Keeps the page up to date: by events, which the server sends when something has changed; where they do not come
-// through, by asking again when the server says so. Without this script the page loads itself again.
+// through, by asking again when the server says so. Without this script the page loads itself again. All texts come from
+// the server, which knows the reader's language.
 (() => {
   "use strict";
   const display = document.querySelector(".soil-display");
@@ -11,8 +12,7 @@
   // Readers of screens hear of each quarter and of the end, not of each percent.
   const tell = (view) => {
     const quarter = view.percent === null ? -1 : Math.floor(view.percent / 25);
-    if (over(view.state)) live.textContent = document.title;
-    else if (quarter > told && quarter > 0) live.textContent = view.percent + " percent done";
+    if (over(view.state) || (quarter > told && quarter > 0)) live.textContent = view.spoken;
     told = Math.max(told, quarter);
   };
 

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::InFlight;
 use super::*;
-use crate::broker::amqp::AmqpOptions;
+use crate::broker::amqp::{AmqpOptions, BothWays};
 use crate::broker::{Activity, BrokerListener, ControlRequest, FollowUps};
 use crate::rabbitmq::Addresses;
 use crate::store::StoreError;
@@ -62,8 +62,9 @@ const LIMIT: u32 = 3;
 /// publisher's answers, because the publisher itself goes on trying for as long as RabbitMQ is away.
 async fn consumer(place: DeliveryLocation) -> (QueueConsumer, u64, Arc<Heard>) {
     let addresses = Addresses::parse("amqp://guest:guest@127.0.0.1:1/%2f").unwrap();
+    let both = BothWays { reading: addresses.clone(), writing: addresses };
     let options = AmqpOptions { delivery_limit: LIMIT, ..AmqpOptions::default() };
-    let shared = AmqpInner::open(addresses, options, true, CancellationToken::new()).await.unwrap();
+    let shared = AmqpInner::open(both, options, true, CancellationToken::new()).await.unwrap();
     let heard = Arc::<Heard>::default();
     assert!(shared.listener.set(Arc::clone(&heard) as _).is_ok());
     let mut line = QueueConsumer::new(shared, "q".to_owned());

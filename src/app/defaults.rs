@@ -1,0 +1,64 @@
+//! What a program says in code for all of its tasks and periodic entries that do not say it themselves. It wins over the
+//! `[defaults]` of the catalogue.
+
+use super::builder::Builder;
+use crate::catalogue::Catalogue;
+use crate::core::calendar::Zone;
+use crate::task::TaskDefaults;
+use crate::task::registry::Registry;
+
+impl Builder {
+    /// Whether tasks that do not say it themselves are settled after their run. Celery's `task_acks_late`. Default
+    /// `true`. Serial tasks and tasks with a unique window always are.
+    pub fn acks_late(mut self, late: bool) -> Self {
+        self.defaults.acks_late = Some(late);
+        self
+    }
+
+    /// Whether errors of tasks that do not say it themselves are tried again. Default `true`. Celery says it for all
+    /// tasks with `task_annotations`.
+    pub fn autoretry(mut self, on: bool) -> Self {
+        self.defaults.autoretry = Some(on);
+        self
+    }
+
+    /// Options of all tasks that do not state them: time limits, retries, expiry, how long results are kept. What the
+    /// catalogue says in `[defaults]` holds where `defaults` says nothing, and so does an earlier call of this.
+    ///
+    /// ```
+    /// use celeriac::Celeriac;
+    /// use celeriac::task::TaskDefaults;
+    /// use std::time::Duration;
+    ///
+    /// let mut defaults = TaskDefaults::default();
+    /// defaults.soft_time_limit = Some(Duration::from_secs(2 * 24 * 3600));
+    /// let builder = Celeriac::builder().defaults(defaults);
+    /// # let _ = builder;
+    /// ```
+    pub fn defaults(mut self, defaults: TaskDefaults) -> Self {
+        self.defaults = defaults.over(self.defaults);
+        self
+    }
+
+    /// The zone whose clocks count for periodic entries that state none: those of `#[periodic_task]`, of the catalogue,
+    /// and [entries in code](crate::Periodic::in_default_zone) that ask for it. Default: the catalogue's, else UTC.
+    /// Celery's `timezone`.
+    pub fn zone(mut self, zone: Zone) -> Self {
+        self.zone = Some(zone);
+        self
+    }
+}
+
+/// Warns of rate limits whose task is probably mistyped. This is no error, because another program that reads the same
+/// catalogue may have the task.
+pub(super) fn warn_of_unknown_tasks(catalogue: &Catalogue, registry: &Registry) {
+    for task in catalogue.rate_limits.keys().filter(|task| registry.get(task).is_none()) {
+        if let Some(nearest) = registry.nearest(task) {
+            tracing::warn!(
+                task,
+                nearest,
+                "the rate limit is of a task that this program does not have; did you mean the nearest one?"
+            );
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Chooses tasks by what their messages say: to list them, and to act on all that match.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use regex::Regex;
+
+use super::FailedTask;
+use crate::broker::BrokerError;
+use crate::catalogue::{Argument, Catalogue, argument_value};
+use crate::core::Timestamp;
+use crate::core::glob::as_regex;
+use crate::task::{Message, TaskId};
+
+/// Which tasks are meant. Each condition that is added makes them fewer; without any, all are meant.
+///
+/// ```
+/// use celeriac::broker::TaskFilter;
+/// use celeriac::catalogue::Argument;
+/// use std::time::Duration;
+///
+/// let filter = TaskFilter::new()
+///     .task("mail.*")?
+///     .queue("email_queue")
+///     .error("connection refused")
+///     .argument(Argument::Name("domain".into()), "acme")
+///     .older_than(Duration::from_secs(3600));
+/// # Ok::<(), celeriac::broker::BrokerError>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct TaskFilter {
+    ids: Option<HashSet<TaskId>>,
+    queue: Option<String>,
+    task: Option<Regex>,
+    error: Option<String>,
+    arguments: Vec<ArgumentMatch>,
+    older_than: Option<Duration>,
+    younger_than: Option<Duration>,
+    params: Params,
+}
+
+/// A condition on the arguments of a call.
+#[derive(Clone, Debug)]
+enum ArgumentMatch {
+    /// The argument has this value, as text without quotes or as JSON.
+    Is(Argument, String),
+    /// The arguments contain this text, as JSON.
+    Contain(String),
+}
+
+/// Says which parameters a task has.
+pub(crate) type FindParams = dyn Fn(&str) -> &'static [&'static str] + Send + Sync;
+
+/// The parameters of the tasks of this program, if they are known.
+#[derive(Clone, Default)]
+pub(super) struct Params(Option<Arc<FindParams>>);
+
+impl fmt::Debug for Params {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "known" } else { "unknown" })
+    }
+}
+
+impl Params {
+    pub(super) fn known(find: Arc<FindParams>) -> Self {
+        Self(Some(find))
+    }
+
+    pub(super) fn or(self, other: Self) -> Self {
+        Self(self.0.or(other.0))
+    }
+
+    pub(super) fn of(&self, task: &str) -> &'static [&'static str] {
+        self.0.as_ref().map_or(&[], |find| find(task))
+    }
+}
+
+impl TaskFilter {
+    /// A filter that chooses all tasks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Chooses tasks of these ids.
+    #[must_use]
+    pub fn ids<I>(mut self, ids: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<TaskId>,
+    {
+        self.ids = Some(ids.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Chooses tasks of this queue.
+    #[must_use]
+    pub fn queue(mut self, queue: impl Into<String>) -> Self {
+        self.queue = Some(queue.into());
+        self
+    }
+
+    /// Chooses tasks whose name matches: `*` stands for any text, `?` for one character, `[ab]` for one of these.
+    ///
+    /// # Errors
+    /// The pattern cannot be used.
+    pub fn task(mut self, pattern: &str) -> Result<Self, BrokerError> {
+        let task = Regex::new(&as_regex(pattern)).map_err(|_| {
+            BrokerError::Invalid(format!(
+                "`{pattern}` is no pattern for names of tasks; write a name, with `*` for any text"
+            ))
+        })?;
+        self.task = Some(task);
+        Ok(self)
+    }
+
+    /// Chooses tasks of which an error contains this text: the last one, or that of an attempt that is still known. Of tasks that
+    /// wait, it is that of their last attempts.
+    #[must_use]
+    pub fn error(mut self, text: impl Into<String>) -> Self {
+        self.error = Some(text.into());
+        self
+    }
+
+    /// Chooses tasks one of whose arguments has this value: a text as it is, without quotes, and any other value as JSON. An
+    /// argument is found by its name where it was given by name, and by its position where it was given by position; a program
+    /// that has the task finds it by name in either case.
+    #[must_use]
+    pub fn argument(mut self, argument: Argument, value: impl Into<String>) -> Self {
+        self.arguments.push(ArgumentMatch::Is(argument, value.into()));
+        self
+    }
+
+    /// Chooses tasks whose arguments contain this text, in JSON as they are sent.
+    #[must_use]
+    pub fn arguments_contain(mut self, text: impl Into<String>) -> Self {
+        self.arguments.push(ArgumentMatch::Contain(text.into()));
+        self
+    }
+
+    /// Chooses tasks that failed at least this long ago; of tasks that wait, those that were enqueued at least this long ago.
+    #[must_use]
+    pub fn older_than(mut self, age: Duration) -> Self {
+        self.older_than = Some(age);
+        self
+    }
+
+    /// Chooses tasks that failed less than this long ago; of tasks that wait, those that were enqueued less than this long ago.
+    #[must_use]
+    pub fn younger_than(mut self, age: Duration) -> Self {
+        self.younger_than = Some(age);
+        self
+    }
+
+    /// Has the queue found by an alias that this catalogue has of it.
+    #[must_use]
+    pub(crate) fn within(mut self, catalogue: &Catalogue) -> Self {
+        let resolved = self.queue.as_deref().and_then(|queue| catalogue.resolve(queue)).map(str::to_owned);
+        self.queue = resolved.or(self.queue);
+        self
+    }
+
+    /// Has arguments found by their names where they were given by position.
+    #[must_use]
+    pub(crate) fn knowing(mut self, params: Arc<FindParams>) -> Self {
+        self.params = Params::known(params);
+        self
+    }
+
+    /// Whether the filter chooses this failed task at this time. One that has expired is never chosen.
+    pub fn takes(&self, task: &FailedTask, now: Timestamp) -> bool {
+        let says = |text: &str| {
+            task.reason.contains(text) || task.attempts().iter().any(|attempt| attempt.error.contains(text))
+        };
+        !task.has_expired(now)
+            && self.takes_message(&task.message, task.failed_at, now)
+            && self.error.as_deref().is_none_or(says)
+    }
+
+    /// Whether the filter chooses this message of a task that is not over, at this time.
+    pub fn takes_unfinished(&self, message: &Message, now: Timestamp) -> bool {
+        let says = |text: &str| message.last_errors.iter().any(|error| error.contains(text));
+        self.takes_message(message, message.enqueued_at, now) && self.error.as_deref().is_none_or(says)
+    }
+
+    /// `since` is the time from which the age counts.
+    fn takes_message(&self, message: &Message, since: Timestamp, now: Timestamp) -> bool {
+        let age = now.since(since);
+        self.ids.as_ref().is_none_or(|ids| ids.contains(&message.id))
+            && self.queue.as_ref().is_none_or(|queue| *queue == message.queue)
+            && self.task.as_ref().is_none_or(|task| task.is_match(&message.task))
+            && self.older_than.is_none_or(|least| age >= least)
+            && self.younger_than.is_none_or(|most| age < most)
+            && self.arguments.iter().all(|wanted| self.has_argument(message, wanted))
+    }
+
+    fn has_argument(&self, message: &Message, wanted: &ArgumentMatch) -> bool {
+        let arguments = &message.arguments;
+        match wanted {
+            ArgumentMatch::Contain(text) => {
+                arguments.args.contains(text.as_str()) || arguments.kwargs.contains(text.as_str())
+            }
+            ArgumentMatch::Is(argument, value) => {
+                argument_value(argument, self.params.of(&message.task), arguments)
+                    .is_some_and(|is| is == *value)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Arguments, Context, FailedAttempt, State, TaskResult};
+
+    fn failed() -> FailedTask {
+        let mut message = Context::detached().message().clone();
+        message.id = "one".into();
+        message.task = "mail.send".into();
+        message.queue = "email".into();
+        message.arguments = Arguments {
+            args: r#"["acme",7]"#.into(),
+            kwargs: r#"{"to":"amina@example.org","copy":null}"#.into(),
+        };
+        let mut record = TaskResult::of(&message, State::Retry, Timestamp::from_millis(1_000));
+        record.errors = vec!["the gateway does not answer".to_owned()];
+        message.note_failed_attempt(FailedAttempt::of(&record, None));
+        let (failed_at, expires_at) = (Timestamp::from_millis(10_000), Some(Timestamp::from_millis(90_000)));
+        FailedTask { message, reason: "connection refused".to_owned(), failed_at, expires_at }
+    }
+
+    fn takes(filter: TaskFilter) -> bool {
+        filter.takes(&failed(), Timestamp::from_millis(40_000))
+    }
+
+    #[test]
+    fn all_conditions_must_hold() {
+        let all = || TaskFilter::new().task("mail.*").unwrap().queue("email").ids(["one", "two"]);
+        assert!(takes(TaskFilter::new()) && takes(all()));
+        assert!(takes(all().error("refused")) && takes(all().error("does not answer")));
+        assert!(!takes(all().error("timeout")) && !takes(all().queue("other")) && !takes(all().ids(["two"])));
+        assert!(!takes(all().task("mail").unwrap()) && !takes(TaskFilter::new().ids(Vec::<TaskId>::new())));
+        let seconds = Duration::from_secs;
+        assert!(takes(all().older_than(seconds(30)).younger_than(seconds(31))));
+        assert!(!takes(all().older_than(seconds(31))) && !takes(all().younger_than(seconds(30))));
+        let late = Timestamp::from_millis(90_000);
+        assert!(!TaskFilter::new().takes(&failed(), late), "it has expired");
+        let letter = FailedTask { expires_at: None, ..failed() };
+        assert!(TaskFilter::new().takes(&letter, late), "a dead letter does not expire");
+    }
+
+    #[test]
+    fn arguments_are_found_by_name_by_position_and_by_their_text() {
+        let by_name =
+            |name: &str, value: &str| TaskFilter::new().argument(Argument::Name(name.into()), value);
+        let at = |position, value: &str| TaskFilter::new().argument(Argument::Position(position), value);
+        assert!(takes(at(0, "acme")) && takes(at(1, "7")) && !takes(at(1, "77")) && !takes(at(2, "7")));
+        assert!(takes(by_name("to", "amina@example.org")) && takes(by_name("copy", "null")));
+        assert!(
+            !takes(by_name("to", "amina")) && !takes(by_name("domain", "acme")),
+            "nobody knows its position"
+        );
+        let known: Arc<FindParams> =
+            Arc::new(|task| if task == "mail.send" { &["domain", "user"] } else { &[] });
+        assert!(takes(by_name("domain", "acme").knowing(known)));
+        assert!(takes(TaskFilter::new().arguments_contain("@example.org")));
+        assert!(takes(TaskFilter::new().arguments_contain("acme").arguments_contain("copy")));
+        assert!(!takes(TaskFilter::new().arguments_contain("acme").arguments_contain("bob")));
+    }
+
+    #[test]
+    fn a_task_that_waits_is_chosen_by_the_error_of_its_last_attempt() {
+        let mut message = failed().message;
+        let takes = |filter: TaskFilter, message: &Message| {
+            filter.takes_unfinished(message, message.enqueued_at + Duration::from_secs(5))
+        };
+        assert!(!takes(TaskFilter::new().error("busy"), &message));
+        message.last_errors = vec!["the database is busy".to_owned()];
+        assert!(takes(TaskFilter::new().error("busy"), &message));
+        assert!(takes(TaskFilter::new().older_than(Duration::from_secs(5)), &message));
+    }
+}

@@ -1,0 +1,147 @@
+//! The answers to what a child asks: its body sends calls, asks for results, holds permits and keeps files through the
+//! program that has its run.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::unfold;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::child_process::{Order, Shared};
+use super::protocol::{Answer, KeepRefusal, PermitReply, Question};
+use crate::task::{About, Client, Context, Download, EnqueueError, GetError, PermitAnswer, Want, inside};
+
+/// A part of a download that a child sends.
+pub(super) enum Piece {
+    Bytes(Bytes),
+    /// There is no more, or the rest cannot be read.
+    End(Option<String>),
+}
+
+/// Who asks, and by what it is answered.
+pub(super) struct Asker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) run: u64,
+    pub(super) question: u64,
+    /// The run, unless it is over.
+    pub(super) context: Option<Context>,
+    /// Whether the body itself asks, so that what it sends is sent by its task.
+    pub(super) in_body: bool,
+    pub(super) client: Option<Arc<dyn Client>>,
+}
+
+impl Asker {
+    /// Finds the answer and sends it. `uploaded` has the bytes of a download to keep.
+    pub(super) async fn answer(self, question: Question, uploaded: Option<UnboundedReceiver<Piece>>) {
+        let body =
+            self.context.as_ref().filter(|_| self.in_body).map(|context| Arc::clone(context.message_arc()));
+        let finding = self.find(question, uploaded);
+        let answer = match &body {
+            Some(message) => inside(message, finding).await,
+            None => finding.await,
+        };
+        self.shared.send(&Order::Answer { question: self.question, answer: Box::new(answer) });
+    }
+
+    async fn find(&self, question: Question, uploaded: Option<UnboundedReceiver<Piece>>) -> Answer {
+        match question {
+            Question::Acquire { wants, holder } => self.acquire(&wants, holder).await,
+            Question::Freed { at_most } => {
+                match &self.context {
+                    Some(context) => context.permits_freed(at_most).await,
+                    None => tokio::time::sleep(at_most).await,
+                }
+                Answer::Freed
+            }
+            Question::Keep(about) => self.keep(about, uploaded).await,
+            question => match &self.client {
+                Some(client) => self.by_client(&**client, question).await,
+                None => not_running(&question),
+            },
+        }
+    }
+
+    async fn by_client(&self, client: &dyn Client, question: Question) -> Answer {
+        match question {
+            Question::Enqueue(call) => Answer::Enqueued(client.enqueue(*call).await),
+            Question::Launch(canvas) => Answer::Launched(client.launch(*canvas).await),
+            Question::AddToChord { canvas, nth } => Answer::Launched(match &self.context {
+                Some(context) => client.add_to_chord(context.message(), *canvas, nth).await,
+                None => {
+                    Err(EnqueueError::Canvas("the run that adds a member to its chord is over".to_owned()))
+                }
+            }),
+            Question::State(id) => Answer::State(client.state(&id).await),
+            Question::Result(id) => Answer::Result(client.result(&id).await.map(|found| found.map(Box::new))),
+            Question::Tracked(id) => {
+                Answer::Tracked(client.tracked(&id).await.map(|found| found.map(Box::new)))
+            }
+            Question::Wait(id) => Answer::Result(client.wait(&id).await.map(|found| Some(Box::new(found)))),
+            Question::Expect(id) => {
+                Answer::Result(client.expect(&id).await.map(|found| Some(Box::new(found))))
+            }
+            Question::Revoke { id, terminate } => Answer::Flag(client.revoke(&id, terminate).await),
+            Question::Forget(id) => Answer::Flag(client.forget(&id).await),
+            Question::SaveGroup { group, lifetime } => {
+                Answer::Saved(client.save_group(&group, lifetime).await)
+            }
+            // These are for the run, and not for its client.
+            Question::Acquire { .. } | Question::Freed { .. } | Question::Keep(_) => Answer::Freed,
+        }
+    }
+
+    async fn acquire(&self, wants: &[Want], holder: String) -> Answer {
+        let Some(context) = &self.context else {
+            return Answer::Acquired(Err("the run that asks for permits is over".to_owned()));
+        };
+        Answer::Acquired(match context.acquire_for_body(wants, &holder).await {
+            Ok(PermitAnswer::Granted { tokens, lost }) => {
+                self.shared.watch_permits(self.run, holder, lost);
+                Ok(PermitReply::Granted(tokens))
+            }
+            Ok(PermitAnswer::Busy(place)) => Ok(PermitReply::Busy(place)),
+            Err(error) => Err(error.to_string()),
+        })
+    }
+
+    async fn keep(&self, about: About, uploaded: Option<UnboundedReceiver<Piece>>) -> Answer {
+        let (Some(context), Some(pieces)) = (&self.context, uploaded) else {
+            let error = "the run that exposes it is over".to_owned();
+            return Answer::Kept(Err(KeepRefusal::Store { name: "download".to_owned(), error }));
+        };
+        let (shared, question) = (Arc::clone(&self.shared), self.question);
+        let chunks = unfold(Some(pieces), move |pieces| {
+            let shared = Arc::clone(&shared);
+            async move {
+                let mut pieces = pieces?;
+                match pieces.recv().await {
+                    Some(Piece::Bytes(bytes)) => {
+                        shared.send(&Order::ChunkTaken { question });
+                        Some((Ok(bytes), Some(pieces)))
+                    }
+                    Some(Piece::End(None)) => None,
+                    Some(Piece::End(Some(error))) => Some((Err(io::Error::other(error)), None)),
+                    None => Some((Err(io::Error::other("the process that sent it has ended")), None)),
+                }
+            }
+        });
+        let download = Download { about, ..Download::from_stream(chunks) };
+        Answer::Kept(context.expose_download(download).await.map_err(KeepRefusal::from))
+    }
+}
+
+/// The answer where no runtime is there any more.
+fn not_running(question: &Question) -> Answer {
+    let gone = || GetError::Store("the runtime has shut down".to_owned());
+    match question {
+        Question::Enqueue(_) => Answer::Enqueued(Err(EnqueueError::NotRunning)),
+        Question::Launch(_) | Question::AddToChord { .. } => Answer::Launched(Err(EnqueueError::NotRunning)),
+        Question::State(_) => Answer::State(Err(gone())),
+        Question::Result(_) | Question::Wait(_) | Question::Expect(_) => Answer::Result(Err(gone())),
+        Question::Tracked(_) => Answer::Tracked(Err(gone())),
+        Question::Revoke { .. } | Question::Forget(_) => Answer::Flag(Err(gone())),
+        Question::SaveGroup { .. } => Answer::Saved(Err(gone())),
+        Question::Acquire { .. } | Question::Freed { .. } | Question::Keep(_) => Answer::Freed,
+    }
+}

@@ -1,0 +1,135 @@
+//! The attempts of a task that have failed, which its message carries along: what an operator asks first of a task that
+//! has failed for good.
+//!
+//! They are in a header of the message, as JSON text, which passes unharmed through every broker and every retry of a
+//! Python worker. Invariant: the header is bounded, however often a task is tried and whatever its errors say.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Message, TaskResult};
+use crate::core::Timestamp;
+use crate::core::text::shortened;
+
+/// The header that holds the attempts.
+const ATTEMPTS: &str = "celeriac_attempts";
+/// The most attempts that a message carries: the first one, and the last ones.
+const MOST: usize = 10;
+/// The most bytes of the text of each error.
+const LONGEST: usize = 500;
+
+/// An attempt of a task that has failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct FailedAttempt {
+    /// The number of the attempt, counted from 1.
+    pub attempt: u32,
+    /// The time at which the attempt failed.
+    pub at: Timestamp,
+    /// The type of the error, or a name of Celeriac's such as `Panic`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_type: Option<String>,
+    /// The text of the error on one line, cut to 500 bytes. Several messages are joined.
+    pub error: String,
+    /// The place of a panic in the source, such as `src/mail.rs:12:5`. It is `None` if the attempt ended otherwise, or if the
+    /// program has replaced the panic hook.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// The worker of the run, as `queue#slot`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<String>,
+}
+
+impl FailedAttempt {
+    /// The attempt that ended with this record. `place` is that of its panic.
+    pub(crate) fn of(record: &TaskResult, place: Option<&str>) -> Self {
+        Self {
+            attempt: record.attempts,
+            at: record.finished_at,
+            error_type: record.error_type.clone(),
+            error: on_one_line(&record.errors.join(": ")),
+            place: place.map(on_one_line),
+            worker: record.worker.clone(),
+        }
+    }
+}
+
+/// A text without control characters, each of which would take six bytes in JSON.
+fn on_one_line(text: &str) -> String {
+    shortened(text, LONGEST).replace(char::is_control, " ")
+}
+
+impl Message {
+    /// The attempts of the task that have failed since it was enqueued, continued or put back, in their order. Of many, they
+    /// are the first one and the last nine.
+    pub fn failed_attempts(&self) -> Vec<FailedAttempt> {
+        let text = self.headers.0.get(ATTEMPTS).and_then(Value::as_str);
+        // What somebody else has written there counts for nothing.
+        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
+    /// Adds an attempt that has failed.
+    pub(crate) fn note_failed_attempt(&mut self, attempt: FailedAttempt) {
+        let mut attempts = self.failed_attempts();
+        attempts.push(attempt);
+        if attempts.len() > MOST {
+            attempts.drain(1..=attempts.len() - MOST);
+        }
+        if let Ok(text) = serde_json::to_string(&attempts) {
+            self.headers.0.insert(ATTEMPTS.to_owned(), text.into());
+        }
+    }
+
+    /// Forgets the attempts that have failed, because they are counted anew.
+    pub(crate) fn forget_failed_attempts(&mut self) {
+        self.headers.0.remove(ATTEMPTS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::{Context, State};
+
+    fn failed(attempt: u32, error: &str) -> FailedAttempt {
+        let message = Context::detached().message().clone();
+        let mut record = TaskResult::of(&message, State::Retry, Timestamp::from_millis(attempt.into()));
+        record.attempts = attempt;
+        record.errors = vec![error.to_owned(), "because".to_owned()];
+        FailedAttempt::of(&record, Some("src/mail.rs:1:2"))
+    }
+
+    #[test]
+    fn of_many_attempts_the_first_and_the_last_ones_are_kept() {
+        let mut message = Context::detached().message().clone();
+        assert_eq!(message.failed_attempts(), []);
+        for attempt in 1..=30 {
+            message.note_failed_attempt(failed(attempt, "no"));
+        }
+        let attempts: Vec<u32> = message.failed_attempts().iter().map(|failed| failed.attempt).collect();
+        assert_eq!(attempts, [1, 22, 23, 24, 25, 26, 27, 28, 29, 30]);
+        assert_eq!(message.failed_attempts()[9], failed(30, "no"));
+        assert_eq!(message.failed_attempts()[9].error, "no: because");
+        message.forget_failed_attempts();
+        assert!(message.failed_attempts().is_empty() && message.headers.0.is_empty());
+    }
+
+    #[test]
+    fn the_header_is_bounded_and_one_that_somebody_else_wrote_counts_for_nothing() {
+        let mut message = Context::detached().message().clone();
+        for value in [Value::from("no JSON"), Value::from(7), Value::from("[{\"attempt\": -1}]")] {
+            message.headers.0.insert(ATTEMPTS.to_owned(), value);
+            assert_eq!(message.failed_attempts(), []);
+        }
+        for attempt in 1..=30 {
+            message.note_failed_attempt(failed(attempt, &"\u{e4}".repeat(100_000)));
+        }
+        let bytes = |message: &Message| message.headers.0[ATTEMPTS].as_str().map_or(usize::MAX, str::len);
+        assert!(bytes(&message) < MOST * (LONGEST + 200), "{}", bytes(&message));
+        message.forget_failed_attempts();
+        for attempt in 1..=30 {
+            message.note_failed_attempt(failed(attempt, &"\u{1}\n".repeat(100_000)));
+        }
+        assert!(bytes(&message) < MOST * (LONGEST + 200), "{}", bytes(&message));
+    }
+}

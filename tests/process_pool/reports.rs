@@ -1,0 +1,109 @@
+//! What bodies report and ask for from another process: as in the other pools.
+
+use std::time::Duration;
+
+use celeriac::core::Progress;
+use celeriac::soil::DownloadError;
+use celeriac::task::EventKind;
+use celeriac::{Celeriac, State, TaskId};
+use futures_util::StreamExt;
+
+use crate::kit::{Gate, LONG, record, row, until, until_status, with_queue};
+use crate::tasks::{begins, exports, holds, pattern, reports, reports_plainly};
+
+pub fn progress_events_and_calls() {
+    with_queue(row(2), |celeriac| async move {
+        let gate = Gate::new();
+        let mut events = celeriac.events();
+        let task = reports::s(gate.path()).send(celeriac.client()).await.unwrap();
+        gate.entered().await;
+        let soil = celeriac.soil();
+        until("its bar is shown", async || {
+            let seen = soil.status(task.id()).await.unwrap();
+            seen.progress == Some(Progress::of(3, 10)) && seen.note.as_deref() == Some("packing")
+        })
+        .await;
+        let event = tokio::time::timeout(LONG, async {
+            loop {
+                let event = events.next().await.expect("the runtime is up");
+                if let EventKind::Custom { name, fields } = event.kind {
+                    return (name.to_string(), fields["pages"].clone());
+                }
+            }
+        });
+        assert_eq!(event.await.unwrap(), ("task-mark".to_owned(), 7.into()));
+        gate.open();
+        let (greeting, sent, other) = task.get(LONG).await.unwrap();
+        assert!(greeting.starts_with("hello from ") && !greeting.ends_with(&std::process::id().to_string()));
+        assert_ne!(greeting, format!("hello from {other}"), "the data is that of its own process");
+        let sent = celeriac.client().result(&TaskId::from(sent)).await.unwrap().expect("it is over");
+        assert_eq!(sent.lineage.and_then(|lineage| lineage.parent_id).as_ref(), Some(task.id()));
+    });
+}
+
+/// The bytes of a download.
+async fn read(celeriac: &Celeriac, id: &TaskId) -> Result<Vec<u8>, DownloadError> {
+    let chunks: Vec<_> = celeriac.soil().open(id, None).await?.body.collect().await;
+    Ok(chunks.into_iter().flat_map(|chunk| chunk.unwrap()).collect())
+}
+
+pub fn downloads_of_every_kind() {
+    with_queue(row(1), |celeriac| async move {
+        // More than what may be on its way at a time.
+        let bytes = 7_000_000;
+        for kind in ["bytes", "reader", "stream"] {
+            let task = exports::s(kind.to_owned(), bytes).send(celeriac.client()).await.unwrap();
+            task.get(LONG).await.unwrap_or_else(|error| panic!("{kind}: {error}"));
+            assert!(read(&celeriac, task.id()).await.unwrap() == pattern(bytes), "{kind}");
+        }
+        for (kind, error) in [("broken", "cut off"), ("badly named", "cannot be the name of a download")] {
+            let task = exports::s(kind.to_owned(), 100).send(celeriac.client()).await.unwrap();
+            let failed = record(&task).await;
+            assert!(failed.errors.iter().any(|told| told.contains(error)), "{kind}: {:?}", failed.errors);
+            assert!(matches!(read(&celeriac, task.id()).await, Err(DownloadError::Missing(_))), "{kind}");
+        }
+        let task = exports::s("and dies".to_owned(), 0).send(celeriac.client()).await.unwrap();
+        assert_eq!(record(&task).await.error_type.as_deref(), Some("WorkerLost"));
+        assert!(matches!(read(&celeriac, task.id()).await, Err(DownloadError::Missing(_))));
+        until_status(&celeriac, |s| (s.done, s.failed, s.lost) == (3, 3, 1)).await;
+    });
+}
+
+pub fn permits_are_held_and_given_back() {
+    with_queue(row(2), |celeriac| async move {
+        for how in ["gives back", "forgets", "dies"] {
+            let gate = Gate::new();
+            let first = holds::s(gate.path(), how.to_owned()).send(celeriac.client()).await.unwrap();
+            gate.entered().await;
+            gate.reset();
+            let holders = celeriac.permit_holders("gateway").await.unwrap();
+            assert_eq!(holders.len(), 1, "{how}");
+            let next = holds::s(gate.path(), "gives back".to_owned()).send(celeriac.client()).await.unwrap();
+            until_status(&celeriac, |s| s.running == 2).await;
+            let holders = celeriac.permit_holders("gateway").await.unwrap();
+            assert!(holders[0].holder.starts_with(first.id().as_str()), "{how}: {holders:?}");
+            gate.open();
+            let ended = record(&first).await;
+            let expected = if how == "dies" { State::Failure } else { State::Success };
+            assert_eq!(ended.state, expected, "{how}");
+            assert_eq!(record(&next).await.state, State::Success, "{how}: the next one gets it");
+            until("nobody holds it", async || celeriac.permit_holders("gateway").await.unwrap().is_empty())
+                .await;
+        }
+        let handed = begins::s().send(celeriac.client()).await.unwrap().get(LONG).await.unwrap();
+        let taken = celeriac.async_result(handed.as_str()).get::<bool>(LONG).await;
+        assert_eq!(taken, Ok(true), "the task that it was handed to has it");
+        until("nobody holds it", async || celeriac.permit_holders("relay").await.unwrap().is_empty()).await;
+    });
+}
+
+pub fn of_a_plain_body() {
+    with_queue(row(2), |celeriac| async move {
+        let task =
+            reports_plainly::s().time_limit(Duration::from_secs(60)).send(celeriac.client()).await.unwrap();
+        let (greeting, other, has_held) = task.get(LONG).await.unwrap();
+        assert!(greeting.starts_with("hello from ") && has_held);
+        assert_ne!(other, std::process::id());
+        assert_eq!(read(&celeriac, task.id()).await.unwrap(), b"a,b\n");
+    });
+}
