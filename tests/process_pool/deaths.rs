@@ -5,7 +5,9 @@ use std::time::Duration;
 use celeriac::State;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::kit::{self, Gate, LONG, QUEUE, children, is_alive, record, row, until, until_status, with_queue};
+use crate::kit::{
+    self, Gate, LONG, QUEUE, children, is_alive, record, row, status_of, until, until_status, with_queue,
+};
 use crate::tasks::{dies, pid, waits};
 
 /// How a task ends its process, and what its record says of it.
@@ -71,7 +73,7 @@ pub fn at_the_start_halt_the_queue() {
             .with_restart_window(Duration::from_secs(60));
         let celeriac = kit::builder().queue(row(1)).queue(broken).start().await.unwrap();
         let waiting = pid::s().queue("broken").send(celeriac.client()).await.unwrap();
-        let halted = async || celeriac.queue("broken").await.unwrap().halted;
+        let halted = async || status_of(&celeriac, "broken").await.halted;
         until("the queue halts", async || halted().await.is_some()).await;
         let why = halted().await.unwrap();
         assert!(why.contains("`on_worker_start` panicked: there is no database"), "{why}");

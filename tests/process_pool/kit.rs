@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use celeriac::actors::QueueStatus;
+use celeriac::app::ControlError;
 use celeriac::task::{GetError, Task, TaskResult};
 use celeriac::{AsyncResult, Builder, Celeriac, Pool, QueueRow};
 
@@ -70,11 +71,22 @@ pub async fn until<F: Future<Output = bool>>(what: &str, condition: impl Fn() ->
     }
 }
 
+/// A queue's counters as they are now. An event loop that has no time to answer is asked again.
+pub async fn status_of(celeriac: &Celeriac, queue: &str) -> QueueStatus {
+    let start = Instant::now();
+    loop {
+        match celeriac.queue(queue).await {
+            Err(ControlError::NotAnswering(_)) if start.elapsed() < LONG => {}
+            answer => return answer.expect("it answers"),
+        }
+    }
+}
+
 /// Waits for the queue's counters, which follow a task's end by a moment.
 pub async fn until_status(celeriac: &Celeriac, wanted: impl Fn(&QueueStatus) -> bool) -> QueueStatus {
     let start = Instant::now();
     loop {
-        let status = celeriac.queue(QUEUE).await.expect("it answers");
+        let status = status_of(celeriac, QUEUE).await;
         if wanted(&status) {
             return status;
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use celeriac::{Celeriac, Context, Pool, QueueRow, State, task};
 
-use crate::kit::{self, LONG, enter, is_open, record, row};
+use crate::kit::{self, LONG, enter, is_open, record, row, status_of};
 use crate::tasks::loops;
 
 /// Plays a role.
@@ -47,7 +47,8 @@ async fn one_thread(gate: PathBuf) {
     let threads = QueueRow::new("threads").with_pool(Pool::Cpu).with_workers(3);
     let celeriac = kit::builder().queue(threads).start().await.unwrap();
     let client = celeriac.client();
-    let limit = Duration::from_millis(200);
+    // Long enough for a body that returns at once, where this process gets no time.
+    let limit = Duration::from_secs(3);
     let first = holds_its_thread::s(gate.clone()).send(client.clone()).await.unwrap();
     kit::until("it has the thread", async || gate.join("entered").exists()).await;
     let second = needs_a_thread::s().time_limit(limit).send(client.clone()).await.unwrap();
@@ -68,5 +69,5 @@ async fn one_thread(gate: PathBuf) {
 }
 
 async fn running(celeriac: &Celeriac) -> usize {
-    celeriac.queue("threads").await.unwrap().running
+    status_of(celeriac, "threads").await.running
 }
