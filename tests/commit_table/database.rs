@@ -15,6 +15,9 @@ use sqlx::{PgPool, SqlitePool};
 use crate::child::{Failure, send_mail};
 use crate::tripping::{Step, Tripping};
 
+/// Longer than anything waits for a connection or a lock, even on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// Where the database is.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Database {
@@ -73,12 +76,13 @@ impl Database {
         Ok(match self {
             Self::Sqlite(path) => {
                 let options = SqliteConnectOptions::new().filename(path).journal_mode(SqliteJournalMode::Wal);
-                let options = options.busy_timeout(Duration::from_secs(60));
-                let pool = SqlitePoolOptions::new().max_connections(4);
+                let options = options.busy_timeout(PATIENCE);
+                let pool = SqlitePoolOptions::new().max_connections(4).acquire_timeout(PATIENCE);
                 Orders::Sqlite(pool.connect_with(options).await?)
             }
             Self::Postgres(url) => {
-                Orders::Postgres(PgPoolOptions::new().max_connections(4).connect(url).await?)
+                let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(PATIENCE);
+                Orders::Postgres(pool.connect(url).await?)
             }
         })
     }

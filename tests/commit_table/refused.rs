@@ -1,6 +1,7 @@
 //! A row for a queue that the forwarding program does not know: it stays, with the reason, until one that knows it starts.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use celeriac::commit_table::{CommitTable, SqliteTable};
 use celeriac::{Celeriac, Context, QueueRow, TaskId, task};
@@ -20,6 +21,7 @@ pub fn stays_until_somebody_can_take_it() {
     let path = dir.path().join("orders.db");
     block_on(SqliteTable::new(&path).create()).unwrap();
     let mut connection = rusqlite::Connection::open(&path).unwrap();
+    connection.busy_timeout(Duration::from_secs(60)).unwrap();
     // No Celeriac runs here, so nobody can say that there is no such queue.
     let mut transaction = connection.transaction().unwrap();
     let id = routed::s().queue("later").delay_on_commit(&mut transaction).wait().unwrap();
