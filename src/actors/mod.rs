@@ -15,6 +15,7 @@
 pub(crate) mod beat;
 pub(crate) mod commit_forwarder;
 pub(crate) mod held;
+mod patience;
 pub(crate) mod progress;
 pub(crate) mod queue;
 pub(crate) mod queues;

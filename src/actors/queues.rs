@@ -13,9 +13,9 @@ use dashmap::DashMap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 use super::held::HeldTasks;
+use super::patience::{PATIENCE, answered};
 use super::queue::{
     BrokerBacklog, Close, GetAccounts, GetHeld, GetRunning, GetStatus, Hurry, LanesLost, Locate, LocateTask,
     Queue, Revoke, Revoked, Steer, StopQueue, TerminateStamped,
@@ -25,9 +25,6 @@ use super::status::{QueueAccounts, QueueStatus};
 use crate::runtime::revoked_stamps::Stamps;
 use crate::runtime::task_location::TaskLocation;
 use crate::task::{State, TaskId};
-
-/// How long an actor may take to say how things are. Celery's `inspect` waits for its workers as long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The addresses of the living queue actors. All clones share one map.
 #[derive(Clone, Default)]
@@ -70,7 +67,7 @@ impl Queues {
     /// The status of a queue. `None`: there is no queue of this name, or it did not answer within the deadline.
     pub(crate) async fn status(&self, name: &str, waiting: BrokerBacklog) -> Option<QueueStatus> {
         let queue = self.get(name)?;
-        let status = timeout(PATIENCE, queue.send(GetStatus(waiting))).await.ok()?;
+        let status = answered(PATIENCE, queue.send(GetStatus(waiting))).await.ok()?;
         status.ok().map(|status| *status)
     }
 
@@ -78,7 +75,7 @@ impl Queues {
     /// deadline.
     pub(crate) async fn accounts(&self, name: &str, waiting: BrokerBacklog) -> Option<QueueAccounts> {
         let queue = self.get(name)?;
-        let accounts = timeout(PATIENCE, queue.send(GetAccounts(waiting))).await.ok()?;
+        let accounts = answered(PATIENCE, queue.send(GetAccounts(waiting))).await.ok()?;
         accounts.ok().map(|accounts| *accounts)
     }
 
@@ -86,7 +83,7 @@ impl Queues {
     /// the deadline.
     pub(crate) async fn running(&self, name: &str) -> Option<Vec<RunningTask>> {
         let queue = self.get(name)?;
-        timeout(PATIENCE, queue.send(GetRunning)).await.ok()?.ok()
+        answered(PATIENCE, queue.send(GetRunning)).await.ok()?.ok()
     }
 
     /// What all queues have, of each kind at most `limit` from each: those of these ids, or all. All are asked at once,
@@ -98,7 +95,7 @@ impl Queues {
         patience: Duration,
     ) -> Vec<HeldTasks> {
         let get = GetHeld { ids, limit };
-        let asked = self.all().into_iter().map(|queue| timeout(patience, queue.send(get.clone())));
+        let asked = self.all().into_iter().map(|queue| answered(patience, queue.send(get.clone())));
         let answers = futures_util::future::join_all(asked).await;
         let mut held: Vec<HeldTasks> = answers.into_iter().flatten().flatten().collect();
         held.sort_by(|one, other| one.queue.cmp(&other.queue));
@@ -109,7 +106,7 @@ impl Queues {
     /// queues that answer within `patience`.
     pub(crate) async fn terminate_stamped(&self, stamps: Arc<Stamps>, patience: Duration) -> Vec<Stamps> {
         let terminate = TerminateStamped(stamps);
-        let asked = self.all().into_iter().map(|queue| timeout(patience, queue.send(terminate.clone())));
+        let asked = self.all().into_iter().map(|queue| answered(patience, queue.send(terminate.clone())));
         let answers = futures_util::future::join_all(asked).await;
         answers.into_iter().flatten().flatten().flatten().collect()
     }
@@ -129,7 +126,7 @@ impl Queues {
     /// Where a task is, for its user. It asks the named queue, or all of them at once, until one has the task or the
     /// deadline is over.
     pub(crate) async fn locate(&self, id: &TaskId, name: Option<&str>) -> Option<TaskLocation> {
-        timeout(PATIENCE, self.first_answer(name, || Locate(id.clone()))).await.ok().flatten()
+        answered(PATIENCE, self.first_answer(name, || Locate(id.clone()))).await.ok().flatten()
     }
 
     /// The state of a task that a queue has, and whether its result will be kept. This has no deadline: a caller
@@ -137,7 +134,7 @@ impl Queues {
     pub(crate) async fn look(&self, id: &TaskId, name: Option<&str>) -> Option<(State, bool)> {
         let found = self.first_answer(name, || LocateTask(id.clone()));
         match name {
-            Some(_) => timeout(PATIENCE, found).await.ok().flatten(),
+            Some(_) => answered(PATIENCE, found).await.ok().flatten(),
             None => found.await,
         }
     }
@@ -187,7 +184,8 @@ impl Queues {
         terminate: bool,
         patience: Duration,
     ) -> RevokedCopies {
-        let revoke = |queue: Addr<Queue>| timeout(patience, queue.send(Revoke { id: id.clone(), terminate }));
+        let revoke =
+            |queue: Addr<Queue>| answered(patience, queue.send(Revoke { id: id.clone(), terminate }));
         let answers = futures_util::future::join_all(self.all().into_iter().map(revoke)).await;
         let mut copies = RevokedCopies::default();
         for answer in answers {
@@ -229,7 +227,7 @@ impl Queues {
             }
         };
         // Whoever has not answered by then is told all the same: the message waits in the mailbox.
-        let _ = timeout(PATIENCE, all).await;
+        let _ = answered(PATIENCE, all).await;
         missing
     }
 
@@ -249,7 +247,7 @@ impl Queues {
     /// Pauses, resumes or resizes a queue. `false`: it does not answer.
     pub(crate) async fn steer(&self, name: &str, steer: Steer) -> bool {
         match self.get(name) {
-            Some(queue) => matches!(timeout(PATIENCE, queue.send(steer)).await, Ok(Ok(_))),
+            Some(queue) => matches!(answered(PATIENCE, queue.send(steer)).await, Ok(Ok(_))),
             None => false,
         }
     }

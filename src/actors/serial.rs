@@ -20,9 +20,8 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, MessageResult,
     ResponseActFuture, WrapFuture,
 };
-use tokio::time::timeout;
 
-use super::queues::PATIENCE;
+use super::patience::{PATIENCE, answered};
 use super::worker::{Start, Unstarted, Worker};
 use crate::broker::{BrokerError, LaneLever};
 use crate::core::lane::{Admission, Lane, Newcomer};
@@ -129,7 +128,7 @@ impl Serial {
     /// the broker has let the run in wrongly; then it is refused.
     fn doubt(&mut self, candidate: Candidate, ctx: &mut Context<Self>) {
         let (runtime, name) = (Arc::clone(&self.runtime), self.name.clone());
-        let facts = async move { timeout(PATIENCE, runtime.lane(&name)).await };
+        let facts = async move { answered(PATIENCE, runtime.lane(&name)).await };
         ctx.spawn(facts.into_actor(self).map(|facts, serial, ctx| {
             if let Ok(Ok(Some(facts))) = facts {
                 serial.adjust(facts.is_adjusted.then_some(facts.concurrency), candidate.stated());

@@ -17,11 +17,11 @@ use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Ha
 use futures_util::future::FutureExt;
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
-use tokio::time::timeout;
 
 use super::beat::TickPublisher;
+use super::patience::{PATIENCE, answered};
 use super::queue::BrokerBacklog;
-use super::queues::{PATIENCE, Queues};
+use super::queues::Queues;
 use crate::core::poll_schedule::{PollSchedule, PollStep, Pressure, Why, round_robin};
 use crate::core::time_to_start::OutsideView;
 use crate::core::{Timestamp, blockage};
@@ -126,7 +126,7 @@ impl PollerParts {
 
     /// The status of the loop. `None`: its actor did not answer within the deadline.
     pub(crate) async fn ask(&self) -> Option<PollerStatus> {
-        let status = timeout(PATIENCE, self.living()?.send(GetPoller)).await.ok()?;
+        let status = answered(PATIENCE, self.living()?.send(GetPoller)).await.ok()?;
         status.ok().map(|status| *status)
     }
 

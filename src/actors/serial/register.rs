@@ -12,9 +12,8 @@ use std::time::Duration;
 use actix::Addr;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
-use tokio::time::timeout;
 
-use super::super::queues::PATIENCE;
+use super::super::patience::{PATIENCE, answered};
 use super::super::supervisor::{self, Exit};
 use super::super::worker::Unstarted;
 use super::runs::Run;
@@ -110,7 +109,7 @@ impl Serials {
     /// Asks the lane's actor for its runs here. A lane without an actor has none.
     pub(crate) async fn runs(&self, lane: &LaneName) -> Result<Runs, Silent> {
         let Some(actor) = self.address(lane) else { return Ok(Runs::new()) };
-        let answer = timeout(PATIENCE, actor.send(GetRuns)).await.map_err(|_| Silent)?;
+        let answer = answered(PATIENCE, actor.send(GetRuns)).await.map_err(|_| Silent)?;
         match answer {
             Ok(runs) => Ok(runs),
             // The actor has ended with its last run, and the lane has none.
