@@ -2,7 +2,7 @@
 
 use celeriac::app::ControlError;
 
-use crate::kit::{LONG, add, embedded, until_status};
+use crate::kit::{LONG, add, embedded, status_of, until_status};
 
 #[tokio::test]
 async fn a_pause_and_a_size_that_are_kept_hold_after_a_restart() {
@@ -19,7 +19,7 @@ async fn a_pause_and_a_size_that_are_kept_hold_after_a_restart() {
     let celeriac = embedded(dir.path()).await;
     let paused = until_status(&celeriac, "io", |status| status.ready == 1).await;
     assert!(paused.paused && paused.running == 0 && paused.done == 0, "{paused:?}");
-    let status = async |name: &str| celeriac.queue(name).await.unwrap();
+    let status = async |name: &str| status_of(&celeriac, name).await;
     assert_eq!((status("cpu").await.workers, status("threads").await.workers), (7, 2));
     assert!(!status("one").await.paused);
     // The row is still what the catalogue says.
@@ -31,16 +31,16 @@ async fn a_pause_and_a_size_that_are_kept_hold_after_a_restart() {
     celeriac.shutdown().await.unwrap();
 
     let celeriac = embedded(dir.path()).await;
-    assert!(!celeriac.queue("io").await.unwrap().paused, "the resume has ended the pause for good");
-    assert_eq!(celeriac.queue("cpu").await.unwrap().workers, 7);
+    assert!(!status_of(&celeriac, "io").await.paused, "the resume has ended the pause for good");
+    assert_eq!(status_of(&celeriac, "cpu").await.workers, 7);
     celeriac.persistent().pause("cpu").await.unwrap();
     celeriac.persistent().reset("cpu").await.unwrap();
-    let now = celeriac.queue("cpu").await.unwrap();
+    let now = status_of(&celeriac, "cpu").await;
     assert_eq!((now.workers, now.paused), (2, false));
     celeriac.shutdown().await.unwrap();
 
     let celeriac = embedded(dir.path()).await;
-    let after = celeriac.queue("cpu").await.unwrap();
+    let after = status_of(&celeriac, "cpu").await;
     assert_eq!((after.workers, after.paused), (2, false));
     celeriac.shutdown().await.unwrap();
 }
@@ -54,6 +54,6 @@ async fn a_lever_that_is_refused_is_not_kept() {
     assert!(matches!(unknown, ControlError::UnknownQueue { .. }), "{unknown}");
     celeriac.shutdown().await.unwrap();
     let celeriac = embedded(dir.path()).await;
-    assert_eq!(celeriac.queue("io").await.unwrap().workers, 4);
+    assert_eq!(status_of(&celeriac, "io").await.workers, 4);
     celeriac.shutdown().await.unwrap();
 }
