@@ -10,7 +10,7 @@ use lapin::options::BasicGetOptions;
 use lapin::types::AMQPValue;
 use serde_json::{Value, json};
 
-use crate::kit::{LONG, record, until};
+use crate::kit::{LONG, record, status_of, until};
 use crate::rabbit::{Peer, runtime, task as python, text, vhost};
 use crate::services::blocking;
 
@@ -60,7 +60,7 @@ async fn a_hundred_failed_tasks_are_found_by_an_argument_put_right_and_tried_aga
     assert!(all.iter().all(|task| task.attempts().len() == 2 && !task.is_dead_letter()));
     assert_eq!(failed(&celeriac, &at(OLD), 100).await.len(), 100);
     assert!(celeriac.dead_letters(10).await.unwrap().is_empty());
-    let status = celeriac.queue("io").await.unwrap();
+    let status = status_of(&celeriac, "io").await;
     assert_eq!((status.ready, status.dead), (0, 0), "nothing is left in its queue");
 
     let edit = TaskEdit::set(gateway(), NEW);
@@ -144,7 +144,7 @@ async fn the_command_lists_retries_and_deletes() {
     let set = format!("1={NEW}");
     let out = command(&["retry", "--argument", "0=3", "--set", &set]).await;
     assert_eq!(out, "1 of 1 failed task went back to their queues.\n");
-    until("its next run is done", async || celeriac.queue("io").await.unwrap().done == 1).await;
+    until("its next run is done", async || status_of(&celeriac, "io").await.done == 1).await;
     let first = lost[0].id().to_string();
     let out = command(&["delete", &first, "--yes", "--json"]).await;
     assert_eq!(serde_json::from_str::<Value>(&out).unwrap(), json!({ "deleted": [first] }));

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{celeriac as command, text};
 
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_secs(120);
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// Charges a customer. The year 1999 has no prices.

@@ -158,12 +158,16 @@ fn program() -> PathBuf {
 struct Running {
     child: Child,
     lines: Receiver<String>,
+    /// What it writes to stderr: a program that outlives this test holds nobody's pipe.
+    log: PathBuf,
 }
 
 impl Running {
     fn start(directory: &Path, arguments: &[&str]) -> Self {
         let mut command = Command::new(program());
-        command.args(arguments).current_dir(directory).stdout(Stdio::piped());
+        let log = directory.join("stderr");
+        let stderr = fs::File::create(&log).expect("a log");
+        command.args(arguments).current_dir(directory).stdout(Stdio::piped()).stderr(stderr);
         let mut child = command.spawn().expect("it starts");
         let output = BufReader::new(child.stdout.take().expect("piped"));
         let (told, lines) = channel();
@@ -174,7 +178,7 @@ impl Running {
                 }
             }
         });
-        Self { child, lines }
+        Self { child, lines, log }
     }
 
     /// Waits until the program prints this line.
@@ -185,7 +189,10 @@ impl Running {
             match self.lines.recv_timeout(left) {
                 Ok(printed) if printed == line => return,
                 Ok(_) => {}
-                Err(error) => panic!("it did not print `{line}`: {error}"),
+                Err(error) => {
+                    let log = fs::read_to_string(&self.log).unwrap_or_default();
+                    panic!("it did not print `{line}`: {error}: {log}");
+                }
             }
         }
     }
