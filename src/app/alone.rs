@@ -4,7 +4,7 @@
 ///
 /// A runtime that a test starts is the one that every `delay` of its process uses from then on, and other tests of this
 /// binary rely on there being none.
-pub(super) fn is_alone(test: &str) -> bool {
+pub(crate) fn is_alone(test: &str) -> bool {
     const ALONE: &str = "CELERIAC_TEST_ALONE";
     if std::env::var_os(ALONE).is_some() {
         return true;

@@ -4,7 +4,7 @@
 
 mod accounts;
 #[cfg(test)]
-mod alone;
+pub(crate) mod alone;
 mod backend;
 mod beat;
 mod builder;

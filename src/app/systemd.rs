@@ -47,7 +47,7 @@ fn tell(state: &NotifyState<'_>) {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixDatagram;
-    use std::process::Command;
+    use std::process::{Child, Command};
 
     use rustix::process::{Pid, Signal, kill_process};
 
@@ -56,6 +56,16 @@ mod tests {
 
     /// Longer than anything takes on a slow machine.
     const LONG: Duration = Duration::from_secs(120);
+
+    /// A program that ends with the test, however that ends.
+    struct Program(Child);
+
+    impl Drop for Program {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
 
     fn next(systemd: &UnixDatagram) -> String {
         let mut bytes = [0; 256];
@@ -80,7 +90,7 @@ mod tests {
         systemd.set_read_timeout(Some(LONG)).unwrap();
         let name =
             "app::systemd::tests::systemd_hears_that_the_program_is_ready_that_it_lives_and_that_it_ends";
-        let mut program = Command::new(std::env::current_exe().unwrap())
+        let program = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name])
             .env(ALONE, "1")
             .env("NOTIFY_SOCKET", &socket)
@@ -88,15 +98,16 @@ mod tests {
             .env_remove("WATCHDOG_PID")
             .spawn()
             .unwrap();
+        let mut program = Program(program);
         let heard = [next(&systemd), next(&systemd), next(&systemd)];
         assert_eq!(heard, ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
-        let pid = Pid::from_raw(i32::try_from(program.id()).unwrap()).unwrap();
+        let pid = Pid::from_raw(i32::try_from(program.0.id()).unwrap()).unwrap();
         kill_process(pid, Signal::TERM).unwrap();
         let mut last = next(&systemd);
         while last == "WATCHDOG=1" {
             last = next(&systemd);
         }
         assert_eq!(last, "STOPPING=1");
-        assert!(program.wait().unwrap().success());
+        assert!(program.0.wait().unwrap().success());
     }
 }
