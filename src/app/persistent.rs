@@ -104,22 +104,35 @@ pub(super) async fn keep(runtime: &Runtime, queue: &str, lever: KeptLever) -> Re
         return Err(ControlError::NothingKept);
     }
     let (prefix, value) = match lever {
-        KeptLever::Paused => (PAUSED, now().to_string()),
+        KeptLever::Paused => {
+            // Noted first: a pause of which it is not known whether it is kept has to be forgotten as well.
+            runtime.kept_pauses.lock().insert(queue.to_owned());
+            (PAUSED, now().to_string())
+        }
         KeptLever::Workers(workers) => (WORKERS, workers.to_string()),
     };
     Ok(set_note(runtime.notes(), format!("{prefix}{queue}"), Some(value)).await?)
 }
 
-/// Forgets the pause that was kept of a queue, if there is one.
+/// Forgets the pause that was kept of a queue, if there is one. Where nobody else keeps notes and none is known, the store is
+/// not asked: one whose disk is full would not answer, and a queue that is paused for now goes on all the same.
 pub(super) async fn forget_pause(runtime: &Runtime, queue: &str) -> Result<(), StoreError> {
+    let is_known = runtime.kept_pauses.lock().contains(queue);
+    if !is_known && !runtime.broker.facts().is_shared && !runtime.store.is_shared() {
+        return Ok(());
+    }
     forget(runtime, &[PAUSED], queue).await
 }
 
 async fn forget(runtime: &Runtime, prefixes: &[&str], queue: &str) -> Result<(), StoreError> {
-    if runtime.shares_notes() {
-        for prefix in prefixes {
-            set_note(runtime.notes(), format!("{prefix}{queue}"), None).await?;
-        }
+    if !runtime.shares_notes() {
+        return Ok(());
+    }
+    for prefix in prefixes {
+        set_note(runtime.notes(), format!("{prefix}{queue}"), None).await?;
+    }
+    if prefixes.contains(&PAUSED) {
+        runtime.kept_pauses.lock().remove(queue);
     }
     Ok(())
 }
@@ -133,6 +146,7 @@ pub(super) async fn begin(runtime: &Runtime, rows: Vec<QueueRow>) -> Result<Vec<
         return Ok(rows.into_iter().map(InitialQueue::from).collect());
     }
     let (paused, workers) = (kept(runtime, PAUSED).await?, kept(runtime, WORKERS).await?);
+    runtime.kept_pauses.lock().extend(paused.keys().cloned());
     let begun = rows.into_iter().map(|mut row| {
         let since = paused.get(&row.name);
         let count = workers.get(&row.name).and_then(|count| count.parse::<usize>().ok()).filter(|count| *count > 0);

@@ -28,7 +28,10 @@ pub(crate) mod task_levers;
 pub(crate) mod task_location;
 mod unique_window;
 
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock, Weak};
+
+use parking_lot::Mutex;
 
 use self::children::ChildCount;
 use self::events::{ActivityMeter, traceback};
@@ -97,6 +100,8 @@ pub(crate) struct Runtime {
     pub(crate) hooks: ProgramHooks,
     /// The program's code around every body.
     pub(crate) layers: Layers,
+    /// The queues whose pause is kept for the next start, as far as this process has kept them or found them kept.
+    pub(crate) kept_pauses: Mutex<HashSet<String>>,
     /// How many child processes there are.
     pub(crate) children: ChildCount,
 }
@@ -184,6 +189,7 @@ impl Runtime {
             data: Arc::default(),
             hooks: ProgramHooks::default(),
             layers: Layers::default(),
+            kept_pauses: Mutex::default(),
             children: ChildCount::default(),
         }
     }

@@ -91,7 +91,7 @@ async fn scrape_once(celeriac: &Celeriac) -> Scrape {
     let kind = response.headers().get(header::CONTENT_TYPE).unwrap();
     assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8");
     let body = to_bytes(response.into_body()).await.unwrap_or_else(|_| panic!("the body broke off"));
-    Scrape::read(&String::from_utf8(body.to_vec()).unwrap())
+    Scrape::read(std::str::from_utf8(&body).unwrap())
 }
 
 /// Scrapes until the queue of these tests has answered: an event loop that has no time is left out of a scrape.

@@ -1,6 +1,6 @@
 //! The demo of the commcare example in a real Chromium.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::chromium::Chromium;
 use super::program::Program;
