@@ -9,7 +9,7 @@ use lapin::options::{
     BasicConsumeOptions, BasicPublishOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, ExchangeKind};
+use lapin::{BasicProperties, Confirmation, ExchangeKind};
 use serde_json::{Value, json};
 
 use crate::kit::{Gate, LONG, add, record, until};
@@ -43,11 +43,16 @@ impl Caller {
         Self { peer, answers }
     }
 
+    /// Says something to all who listen. A worker that has just started may not listen yet; then RabbitMQ sends the message
+    /// back, and it is said again.
     pub async fn say(&self, properties: BasicProperties, body: &[u8]) {
-        let options = BasicPublishOptions::default();
-        let said =
-            self.peer.channel.basic_publish(control::EXCHANGE.into(), "".into(), options, body, properties);
-        said.await.unwrap().await.unwrap();
+        let mandatory = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+        until("somebody listens", async || {
+            let (exchange, properties) = (control::EXCHANGE.into(), properties.clone());
+            let said = self.peer.channel.basic_publish(exchange, "".into(), mandatory, body, properties);
+            matches!(said.await.unwrap().await.unwrap(), Confirmation::Ack(None))
+        })
+        .await;
     }
 
     pub async fn ask(&self, request: Value) {

@@ -14,6 +14,8 @@ use crate::task::{About, Download, DownloadError, KeptPayload, TaskId};
 
 /// The least bytes that S3 takes as a part.
 const PART: usize = 5 << 20;
+/// How often the write of a payload begins when somebody else deletes its directory meanwhile.
+const BEGINNINGS: u32 = 20;
 /// The most parts under way at a time. With the part that is being filled, they are all that is in memory.
 const PARTS: usize = 2;
 
@@ -82,7 +84,8 @@ impl Payloads {
         match upload {
             Some(upload) => upload.finish(&name).await?,
             None => {
-                let put = objects.put(&path, first.freeze().into()).await;
+                let bytes = first.freeze();
+                let put = despite_deletes(|| objects.put(&path, bytes.clone().into())).await;
                 put.map_err(|error| fault(&name, &error))?;
             }
         }
@@ -133,7 +136,8 @@ struct Upload(WriteMultipart);
 
 impl Upload {
     async fn open(objects: &dyn ObjectStore, path: &Path, name: &str) -> Result<Self, DownloadError> {
-        let upload = objects.put_multipart(path).await.map_err(|error| fault(name, &error))?;
+        let upload = despite_deletes(|| objects.put_multipart(path)).await;
+        let upload = upload.map_err(|error| fault(name, &error))?;
         Ok(Self(WriteMultipart::new_with_chunk_size(upload, PART)))
     }
 
@@ -174,18 +178,41 @@ pub(crate) fn check(about: &About) -> Result<(String, String), DownloadError> {
     Ok((name, content_type))
 }
 
+/// Begins to write a payload. Whoever deletes the last payload of a directory deletes the directory as well, perhaps at the
+/// moment when it was made for this one: the attempt before has failed, and its payload goes. Then the write begins anew.
+async fn despite_deletes<T, F>(mut begin: impl FnMut() -> F) -> object_store::Result<T>
+where
+    F: Future<Output = object_store::Result<T>>,
+{
+    for _ in 1..BEGINNINGS {
+        match begin().await {
+            Err(error) if io_error_of(&error).is_some_and(|io| io.kind() == io::ErrorKind::NotFound) => {}
+            begun => return begun,
+        }
+    }
+    begin().await
+}
+
 /// What an error of the object store means for a download.
 pub(super) fn fault(name: &str, error: &object_store::Error) -> DownloadError {
+    if let Some(io) = io_error_of(error)
+        && is_full(io)
+    {
+        return DownloadError::Full { name: name.to_owned(), error: io.to_string() };
+    }
+    DownloadError::Store { name: name.to_owned(), error: error.to_string() }
+}
+
+/// The error of the operating system below an error of the object store.
+fn io_error_of(error: &object_store::Error) -> Option<&io::Error> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(next) = cause {
-        if let Some(io) = next.downcast_ref::<io::Error>()
-            && is_full(io)
-        {
-            return DownloadError::Full { name: name.to_owned(), error: io.to_string() };
+        if let Some(io) = next.downcast_ref::<io::Error>() {
+            return Some(io);
         }
         cause = next.source();
     }
-    DownloadError::Store { name: name.to_owned(), error: error.to_string() }
+    None
 }
 
 pub(super) fn io_error(name: &str, error: &io::Error) -> DownloadError {
@@ -198,4 +225,25 @@ pub(super) fn io_error(name: &str, error: &io::Error) -> DownloadError {
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::DownloadSink;
+
+    /// A failed attempt's file is deleted in the background, while the next attempt writes its own.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_payload_is_kept_while_the_one_before_is_deleted() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let payloads = Payloads::in_directory(dir.path().join("downloads"), 0, true);
+        let id = TaskId::new();
+        for n in 0..300 {
+            let size = if n % 30 == 0 { PART + 1 } else { 10 };
+            let kept = payloads.upload(&id, Download::from_bytes(vec![7; size])).await.expect("it is kept");
+            payloads.release(&kept.key);
+            // The next upload begins before this is done.
+            payloads.discard(kept.key);
+        }
+    }
 }
