@@ -25,8 +25,8 @@ pub fn is_child_process() -> bool {
 impl Builder {
     /// In a child of a process pool, serves the program that has started it, and never returns. Otherwise it returns the
     /// builder as it is. [`start`](Self::start) does the same; a program calls this earlier if its `main` does something
-    /// before the start that a child must not do, such as binding a port. The data and the hook for workers have to be in the
-    /// builder by then.
+    /// before the start that a child must not do, such as binding a port. The data, the layers and the hook for workers have to
+    /// be in the builder by then.
     ///
     /// ```no_run
     /// # use celeriac::Celeriac;

@@ -47,7 +47,9 @@ impl Drop for Active<'_> {
 /// Calls that are about to be published: how they are counted, and the messages that are told of if anybody listens.
 #[derive(Default)]
 pub(crate) struct CallsToTell {
-    counts: Vec<Arc<SenderCount>>,
+    /// Most calls are alone, and one takes no list.
+    first: Option<Arc<SenderCount>>,
+    others: Vec<Arc<SenderCount>>,
     messages: Vec<Arc<Message>>,
 }
 
@@ -148,7 +150,11 @@ impl Runtime {
         let is_heard = self.events.is_heard(EventGroup::Sent);
         let mut calls = CallsToTell::default();
         for message in messages {
-            calls.counts.push(self.events.counts().of(&message.task, &message.queue));
+            let count = self.events.counts().of(&message.task, &message.queue);
+            match calls.first {
+                None => calls.first = Some(count),
+                Some(_) => calls.others.push(count),
+            }
             if is_heard {
                 calls.messages.push(Arc::new(message.clone()));
             }
@@ -157,8 +163,8 @@ impl Runtime {
     }
 
     /// Counts and tells that these calls were published.
-    pub(crate) fn tell_sent(&self, CallsToTell { counts, messages }: CallsToTell) {
-        counts.iter().for_each(|count| count.sent());
+    pub(crate) fn tell_sent(&self, CallsToTell { first, others, messages }: CallsToTell) {
+        first.iter().chain(&others).for_each(|count| count.sent());
         for message in messages {
             self.events.emit(EventGroup::Sent, || Some(TaskEvent::now(message, EventKind::Sent)));
         }

@@ -2,8 +2,8 @@
 
 use celeriac::{Celeriac, State};
 
-use crate::kit::{LONG, QUEUE, children, record, row, until, until_status, with_queue};
-use crate::tasks::{leaks, panics, pid};
+use crate::kit::{LONG, QUEUE, children, is_alive, record, row, until, until_status, with_queue};
+use crate::tasks::{leaks, leaves_behind, panics, pid};
 
 async fn pids(celeriac: &Celeriac, count: usize) -> Vec<u32> {
     let mut pids = Vec::new();
@@ -21,6 +21,16 @@ pub fn a_child_is_replaced_after_its_tasks() {
         let status = until_status(&celeriac, |s| s.done == 5).await;
         assert_eq!((status.recycled, status.replaced, status.lost), (2, 0, 0));
         until("those that are used up are gone", async || children() == [pids[4]]).await;
+    });
+}
+
+pub fn a_child_takes_along_what_it_has_started() {
+    with_queue(row(1).with_max_tasks_per_child(1), |celeriac| async move {
+        let task = leaves_behind::s().send(celeriac.client()).await.unwrap();
+        let left = task.get(LONG).await.unwrap();
+        until("what a child that is used up has started is gone", async || !is_alive(left)).await;
+        let status = until_status(&celeriac, |s| s.recycled == 1).await;
+        assert_eq!((status.done, status.replaced, status.lost), (1, 0, 0));
     });
 }
 

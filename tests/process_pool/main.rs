@@ -19,7 +19,7 @@ mod tasks;
 
 use std::process::ExitCode;
 
-const CASES: [(&str, fn()); 19] = [
+const CASES: [(&str, fn()); 21] = [
     ("deaths::each_costs_one_attempt", deaths::each_costs_one_attempt),
     ("deaths::of_an_idle_child_cost_nothing", deaths::of_an_idle_child_cost_nothing),
     ("deaths::at_the_start_halt_the_queue", deaths::at_the_start_halt_the_queue),
@@ -27,10 +27,12 @@ const CASES: [(&str, fn()); 19] = [
     ("limits::are_told_to_bodies_that_listen", limits::are_told_to_bodies_that_listen),
     ("limits::a_revoked_task_is_ended", limits::a_revoked_task_is_ended),
     ("life::a_child_is_replaced_after_its_tasks", life::a_child_is_replaced_after_its_tasks),
+    ("life::a_child_takes_along_what_it_has_started", life::a_child_takes_along_what_it_has_started),
     ("life::a_child_is_replaced_above_its_memory", life::a_child_is_replaced_above_its_memory),
     ("life::a_panic_leaves_its_child", life::a_panic_leaves_its_child),
     ("life::a_queue_is_resized_with_its_children", life::a_queue_is_resized_with_its_children),
     ("reports::progress_events_and_calls", reports::progress_events_and_calls),
+    ("reports::all_events_of_a_body", reports::all_events_of_a_body),
     ("reports::downloads_of_every_kind", reports::downloads_of_every_kind),
     ("reports::permits_are_held_and_given_back", reports::permits_are_held_and_given_back),
     ("reports::of_a_plain_body", reports::of_a_plain_body),

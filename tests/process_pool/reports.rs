@@ -9,7 +9,7 @@ use celeriac::{Celeriac, State, TaskId};
 use futures_util::StreamExt;
 
 use crate::kit::{Gate, LONG, record, row, until, until_status, with_queue};
-use crate::tasks::{begins, exports, holds, pattern, reports, reports_plainly};
+use crate::tasks::{asks_twice, begins, exports, holds, marks, pattern, pid, reports, reports_plainly};
 
 pub fn progress_events_and_calls() {
     with_queue(row(2), |celeriac| async move {
@@ -38,6 +38,30 @@ pub fn progress_events_and_calls() {
         assert_ne!(greeting, format!("hello from {other}"), "the data is that of its own process");
         let sent = celeriac.client().result(&TaskId::from(sent)).await.unwrap().expect("it is over");
         assert_eq!(sent.lineage.and_then(|lineage| lineage.parent_id).as_ref(), Some(task.id()));
+    });
+}
+
+/// A body may send more events at a time than its process takes up before the body has ended.
+pub fn all_events_of_a_body() {
+    const MANY: u64 = 1_000;
+    with_queue(row(1), |celeriac| async move {
+        let mut events = celeriac.events();
+        let task = marks::s(MANY as u32).send(celeriac.client()).await.unwrap();
+        task.get(LONG).await.unwrap();
+        // What is told too late would be told of this one.
+        pid::s().send(celeriac.client()).await.unwrap().get(LONG).await.unwrap();
+        let numbers = tokio::time::timeout(LONG, async {
+            let mut numbers = Vec::new();
+            while numbers.len() < MANY as usize {
+                let event = events.next().await.expect("the runtime is up");
+                if let EventKind::Custom { fields, .. } = &event.kind {
+                    assert_eq!(event.id(), task.id());
+                    numbers.push(fields["number"].as_u64().expect("a number"));
+                }
+            }
+            numbers
+        });
+        assert_eq!(numbers.await.unwrap(), (0..MANY).collect::<Vec<_>>());
     });
 }
 
@@ -90,6 +114,9 @@ pub fn permits_are_held_and_given_back() {
             until("nobody holds it", async || celeriac.permit_holders("gateway").await.unwrap().is_empty())
                 .await;
         }
+        // A request that the body has given up holds nothing: the body gets the lock by the next one.
+        let asked = asks_twice::s().send(celeriac.client()).await.unwrap();
+        assert_eq!(asked.get(LONG).await, Ok(true));
         let handed = begins::s().send(celeriac.client()).await.unwrap().get(LONG).await.unwrap();
         let taken = celeriac.async_result(handed.as_str()).get::<bool>(LONG).await;
         assert_eq!(taken, Ok(true), "the task that it was handed to has it");

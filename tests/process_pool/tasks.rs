@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use celeriac::soil::Download;
 use celeriac::{Context, Data, TaskError, task};
+use futures_util::FutureExt;
 
 use crate::kit::{Greeting, LONG, enter, is_open};
 
@@ -53,6 +54,15 @@ pub fn loops(gate: PathBuf) {
     loop {
         std::hint::spin_loop();
     }
+}
+
+/// Starts another process and leaves it behind.
+#[task(queue = "processes", max_retries = 0)]
+pub fn leaves_behind() -> Result<u32, TaskError> {
+    let sleep = std::process::Command::new("sleep").arg("1000").spawn()?;
+    let pid = sleep.id();
+    std::mem::forget(sleep);
+    Ok(pid)
 }
 
 /// Ends its process.
@@ -126,6 +136,23 @@ pub fn reports_plainly(ctx: &Context, greeting: Data<Greeting>) -> Result<(Strin
     let sent = pid::delay().wait()?;
     let other = tokio::runtime::Handle::current().block_on(sent.get(LONG))?;
     Ok((greeting.0.clone(), other, permit.is_guarded() && permit.token() > 0))
+}
+
+/// Sends so many events in a row, and ends.
+#[task(queue = "processes", max_retries = 0)]
+pub fn marks(ctx: &Context, count: u32) -> Result<(), TaskError> {
+    for number in 0..count {
+        ctx.send_event("task-mark", serde_json::json!({ "number": number }))?;
+    }
+    Ok(())
+}
+
+/// Gives up a request for a lock, and makes another one.
+#[task(queue = "processes", max_retries = 0)]
+pub async fn asks_twice(ctx: Context) -> Result<bool, TaskError> {
+    let given_up = ctx.lock("asked twice").acquire().now_or_never().is_none();
+    let permit = ctx.lock("asked twice").acquire_within(LONG).await?;
+    Ok(given_up && permit.is_guarded())
 }
 
 /// Exposes a file of so many bytes, from a source of this kind.

@@ -57,6 +57,9 @@ impl Queue {
 
     /// Puts a new worker on a slot. The slot is idle only when the worker has said that it is [`WorkerReady`].
     pub(super) fn hire(&mut self, slot: usize, ctx: &mut Context<Self>) {
+        if self.closing.is_some() {
+            return; // nothing starts any more, and a child process would only have to be ended
+        }
         self.generations += 1;
         let generation = self.generations;
         let queue = ctx.address();

@@ -139,6 +139,7 @@ impl ChildProcess {
             process,
             frames: FramedRead::new(reader, codec()),
             questions: FuturesUnordered::new(),
+            aborts: Default::default(),
             uploads: Default::default(),
             refusal: None,
             is_over: false,

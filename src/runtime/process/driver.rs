@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures_util::StreamExt;
+use futures_util::future::{AbortHandle, Abortable};
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::net::unix::OwnedReadHalf;
 use tokio::process::Child;
@@ -35,12 +36,16 @@ use crate::task::{Client, Context, EventGroup, EventKind, TaskEvent, current};
 const START_PATIENCE: Duration = Duration::from_secs(60);
 /// How long a child may take to end after it was told to.
 const DISMISSAL_PATIENCE: Duration = Duration::from_secs(5);
+/// How often the driver looks whether a child has ended that was told to.
+#[cfg(target_os = "linux")]
+const DISMISSAL_LOOK: Duration = Duration::from_millis(5);
 /// How often the driver looks at what nobody tells it.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long the last frames of a process are waited for that has ended.
 const LAST_FRAMES: Duration = Duration::from_secs(1);
 
-type Answering = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// A question that is being answered. It completes with its number.
+type Answering = Pin<Box<dyn Future<Output = u64> + Send>>;
 
 /// The driver of one child.
 pub(super) struct Driver {
@@ -51,6 +56,8 @@ pub(super) struct Driver {
     pub(super) frames: FramedRead<OwnedReadHalf, LengthDelimitedCodec>,
     /// The questions that are being answered.
     pub(super) questions: FuturesUnordered<Answering>,
+    /// What ends the answering of a question, by its number.
+    pub(super) aborts: HashMap<u64, AbortHandle>,
     /// The downloads that the child sends, by their questions.
     pub(super) uploads: HashMap<u64, mpsc::UnboundedSender<Piece>>,
     /// Why the child says that it cannot work.
@@ -85,7 +92,9 @@ impl Driver {
                     // A process that dies may reset its socket.
                     Some(Err(_)) | None => return None,
                 },
-                Some(()) = self.questions.next(), if !self.questions.is_empty() => {}
+                Some(question) = self.questions.next(), if !self.questions.is_empty() => {
+                    self.aborts.remove(&question);
+                }
                 () = self.shared.dismissed.cancelled(), if ends_at.is_none() => {
                     ends_at = Some(Instant::now() + DISMISSAL_PATIENCE);
                 }
@@ -158,6 +167,11 @@ impl Driver {
                 }
             }
             Up::Ask { run, question, in_body, asks } => self.answer(run, question, in_body, *asks),
+            Up::Withdraw { question } => {
+                if let Some(abort) = self.aborts.remove(&question) {
+                    abort.abort();
+                }
+            }
             Up::Chunk { question, bytes } => self.upload(question, Piece::Bytes(bytes.0)),
             Up::ChunksEnd { question, error } => {
                 self.upload(question, Piece::End(error));
@@ -207,7 +221,10 @@ impl Driver {
             }
             _ => None,
         };
-        self.questions.push(Box::pin(asker.answer(question, uploaded)));
+        let (abort, registration) = AbortHandle::new_pair();
+        self.aborts.insert(number, abort);
+        let answering = Abortable::new(asker.answer(question, uploaded), registration);
+        self.questions.push(Box::pin(answering.map(move |_| number)));
     }
 
     /// The client of the runtime that the child belongs to.
@@ -231,14 +248,15 @@ impl Driver {
 
     /// Ends the process, and tells everybody how it has ended.
     async fn end(&mut self, fault: Option<String>) {
-        if !self.shared.dismissed.is_cancelled() || fault.is_some() {
-            self.kill();
+        // Nobody hears the answers. A question that is not driven on must not hold what others wait for.
+        self.questions.clear();
+        self.uploads.clear();
+        if self.shared.dismissed.is_cancelled() && fault.is_none() {
+            let _ = timeout(DISMISSAL_PATIENCE, ended(&mut self.process, self.shared.pid)).await;
         }
-        let mut exit = timeout(DISMISSAL_PATIENCE, self.process.wait()).await;
-        if exit.is_err() {
-            self.kill();
-            exit = timeout(DEATH_PATIENCE, self.process.wait()).await;
-        }
+        // What it has started is killed along with it, also if it has ended by itself.
+        self.kill();
+        let exit = timeout(DEATH_PATIENCE, self.process.wait()).await;
         let told = match exit {
             Ok(Ok(status)) => exit_text(status, self.welcome.memory_limit.is_some()),
             Ok(Err(error)) => format!("cannot be waited for: {error}"),
@@ -303,11 +321,29 @@ fn has_ended(pid: u32) -> bool {
     use rustix::process::{WaitId, WaitIdOptions, waitid};
     let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| matches!(waitid(WaitId::Pid(pid), look), Ok(Some(_))))
+    // Where the program ignores SIGCHLD, the kernel itself has waited for it.
+    pid.is_some_and(|pid| {
+        matches!(waitid(WaitId::Pid(pid), look), Ok(Some(_)) | Err(rustix::io::Errno::CHILD))
+    })
+}
+
+/// Waits until a child of this process has ended. It stays to be waited for, so that its group can still be killed.
+#[cfg(target_os = "linux")]
+async fn ended(_: &mut Child, pid: u32) {
+    let mut looks = interval_at(Instant::now(), DISMISSAL_LOOK);
+    while !has_ended(pid) {
+        looks.tick().await;
+    }
 }
 
 /// Elsewhere the end of the socket is all that tells of the end of a process.
 #[cfg(not(target_os = "linux"))]
 fn has_ended(_: u32) -> bool {
     false
+}
+
+/// Waits until a child of this process has ended. What it has started cannot be killed any more then.
+#[cfg(not(target_os = "linux"))]
+async fn ended(process: &mut Child, _: u32) {
+    let _ = process.wait().await;
 }

@@ -95,6 +95,8 @@ pub(super) enum Up {
     Failed { run: u64, errors: Vec<String> },
     /// The child asks. `in_body` says whether the body itself does, on the thread that runs it.
     Ask { run: u64, question: u64, in_body: bool, asks: Box<Question> },
+    /// Nobody waits for the answer any more.
+    Withdraw { question: u64 },
     /// More bytes of the download of a [`Question::Keep`].
     Chunk { question: u64, bytes: Blob },
     /// There are no more bytes, or they could not be read.

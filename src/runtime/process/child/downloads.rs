@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use super::super::protocol::{Answer, Blob, CHUNK, Question, Up};
 use super::client::NO_ANSWER;
-use super::uplink::{Pending, Uplink};
+use super::uplink::Uplink;
 use crate::store::payloads::{check_download, chunks_of_download};
 use crate::task::{ByteStream, Download, DownloadError, DownloadSink, KeepPayload, KeptPayload, TaskId};
 
@@ -30,7 +30,8 @@ impl ChildDownloads {
             stream: chunks.map_err(|error| DownloadError::Source { name: name.clone(), error })?,
             rest: Bytes::new(),
         };
-        let Pending { question, mut answer, room } = self.uplink.ask(Question::Keep(about.clone()));
+        let mut pending = self.uplink.ask(Question::Keep(about.clone()));
+        let (question, room) = (pending.question, Arc::clone(&pending.room));
         // If the body is dropped on the way, the program must not take what it has for the whole file.
         let mut unfinished = Unfinished { uplink: &self.uplink, question, is_over: false };
         let answered = loop {
@@ -43,7 +44,7 @@ impl ChildDownloads {
             };
             let chunk = tokio::select! {
                 biased;
-                answered = &mut answer => break answered,
+                answered = &mut pending.answer => break answered,
                 chunk = next => chunk,
             };
             match chunk {
@@ -54,7 +55,8 @@ impl ChildDownloads {
                 }
                 None => {
                     unfinished.end(None);
-                    break answer.await;
+                    pending.withdraws = true;
+                    break (&mut pending.answer).await;
                 }
             }
         };

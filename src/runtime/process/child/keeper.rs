@@ -18,7 +18,7 @@ use crate::task::{PermitAnswer, PermitHolder, PermitKeeper, Want};
 pub(super) struct ChildKeeper {
     uplink: Arc<Uplink>,
     run: u64,
-    /// The flags of what is held, by holder: whether it is lost.
+    /// The flags of what is held, by holder: whether it is lost. Each request has a holder of its own.
     held: Mutex<HashMap<String, Arc<AtomicBool>>>,
 }
 
@@ -29,16 +29,12 @@ impl ChildKeeper {
 
     /// The flag of what this holder holds from now on.
     pub(super) fn holds(&self, holder: &str) -> Arc<AtomicBool> {
-        let lost = Arc::<AtomicBool>::default();
-        self.held.lock().insert(holder.to_owned(), Arc::clone(&lost));
-        lost
+        Arc::clone(self.held.lock().entry(holder.to_owned()).or_default())
     }
 
-    /// What this holder holds is lost.
+    /// What this holder holds is lost. The body may hear of this before it has taken the answer that it holds it.
     pub(super) fn lost(&self, holder: &str) {
-        if let Some(lost) = self.held.lock().remove(holder) {
-            lost.store(true, Ordering::Release);
-        }
+        self.held.lock().entry(holder.to_owned()).or_default().store(true, Ordering::Release);
     }
 }
 

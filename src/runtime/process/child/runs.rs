@@ -6,6 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::task::coop::unconstrained;
 use tokio::time::{Instant, interval_at};
 
 use super::super::memory;
@@ -164,16 +165,24 @@ impl Runs {
             let has_room = self.uplink.has_room();
             tokio::select! {
                 outcome = &mut body => break outcome,
-                Some(event) = self.sent.next(), if has_room => self.uplink.push(said(run, event)),
+                Some(event) = self.sent.next(), if has_room => self.say(run, &context, event),
                 _ = looks.tick() => bar.tick(),
             }
         };
-        while let Some(Some(event)) = self.sent.next().now_or_never() {
-            self.uplink.push(said(run, event));
+        // All of them: what stayed behind would be taken for events of the next run. Tokio's budget would end this early.
+        while let Some(Some(event)) = unconstrained(self.sent.next()).now_or_never() {
+            self.say(run, &context, event);
         }
         // Whether the task is over is for the program to judge, and whether it shows this.
         context.close_bar(true);
         outcome
+    }
+
+    /// Says an event of this run. What an earlier body left behind may send one of its own task, which comes too late.
+    fn say(&self, run: u64, context: &Context, event: TaskEvent) {
+        if event.id() == context.id() {
+            self.uplink.push(said(run, event));
+        }
     }
 }
 

@@ -48,12 +48,24 @@ struct Asked {
     room: Arc<Semaphore>,
 }
 
-/// A question that was asked.
-pub(super) struct Pending {
+/// A question that was asked. If this is dropped before the answer has come, the program is told that nobody waits for it.
+pub(super) struct Pending<'a> {
+    uplink: &'a Uplink,
     pub(super) question: u64,
     pub(super) answer: oneshot::Receiver<Answer>,
     /// A permit for each chunk of a download that may be sent.
     pub(super) room: Arc<Semaphore>,
+    /// Whether the program has to be told. A download that is not whole ends with its bytes, and the program clears it away.
+    pub(super) withdraws: bool,
+}
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        let unanswered = self.uplink.asked.lock().remove(&self.question).is_some();
+        if unanswered && self.withdraws {
+            self.uplink.push(Up::Withdraw { question: self.question });
+        }
+    }
 }
 
 impl Uplink {
@@ -73,16 +85,21 @@ impl Uplink {
         self.arrived.notify_one();
     }
 
-    /// Says the state of the run, in place of one that was not said yet.
+    /// Says the state of the run, in place of one that was not said yet. What a body left behind may report for an earlier
+    /// run, and must not take the place of what this one has reported.
     pub(super) fn state(&self, run: u64, state: String, meta: Json) {
-        self.waiting.lock().state = Some(Up::State { run, state, meta });
-        self.arrived.notify_one();
+        if run == self.run() {
+            self.waiting.lock().state = Some(Up::State { run, state, meta });
+            self.arrived.notify_one();
+        }
     }
 
     /// Says the progress of the run, in place of one that was not said yet.
     pub(super) fn bar(&self, run: u64, bar: BarReport) {
-        self.waiting.lock().bar = Some(Up::Bar { run, bar });
-        self.arrived.notify_one();
+        if run == self.run() {
+            self.waiting.lock().bar = Some(Up::Bar { run, bar });
+            self.arrived.notify_one();
+        }
     }
 
     /// Whether more may be said that nobody waits for.
@@ -97,19 +114,21 @@ impl Uplink {
     }
 
     /// Asks the program.
-    pub(super) fn ask(&self, asks: Question) -> Pending {
+    pub(super) fn ask(&self, asks: Question) -> Pending<'_> {
         let question = self.questions.fetch_add(1, Ordering::Relaxed) + 1;
         let (sender, answer) = oneshot::channel();
         let room = Arc::new(Semaphore::new(CHUNKS_ON_THE_WAY));
         self.asked.lock().insert(question, Asked { answer: sender, room: Arc::clone(&room) });
         let in_body = current_message().is_some();
+        let withdraws = !matches!(asks, Question::Keep(_));
         self.push(Up::Ask { run: self.run(), question, in_body, asks: Box::new(asks) });
-        Pending { question, answer, room }
+        Pending { uplink: self, question, answer, room, withdraws }
     }
 
     /// Asks the program, and waits for its answer.
     pub(super) async fn answer_to(&self, asks: Question) -> Option<Answer> {
-        self.ask(asks).answer.await.ok()
+        let mut pending = self.ask(asks);
+        (&mut pending.answer).await.ok()
     }
 
     /// The program has answered.
@@ -184,9 +203,11 @@ mod tests {
     #[test]
     fn a_body_in_a_tight_loop_says_its_last_state_before_its_end() {
         let uplink = Uplink::default();
+        uplink.begin(1);
         for n in 0..1000_u64 {
             uplink.state(1, n.to_string(), Json::default());
             uplink.bar(1, BarReport { progress: Some((n, 1000)), note: None });
+            uplink.state(0, "of an earlier run".to_owned(), Json::default());
         }
         uplink.push(Up::Done { run: 1, outcome: Ok("null".into()), memory: None });
         uplink.close();
@@ -201,14 +222,29 @@ mod tests {
     fn an_answer_comes_to_its_question() {
         let uplink = Uplink::default();
         uplink.begin(5);
-        let (first, second) =
-            (uplink.ask(Question::Forget("a".into())), uplink.ask(Question::Forget("b".into())));
+        let mut first = uplink.ask(Question::Forget("a".into()));
+        let mut second = uplink.ask(Question::Forget("b".into()));
         uplink.answered(second.question, Answer::Flag(Ok(true)));
         uplink.answered(second.question, Answer::Flag(Ok(false)));
         uplink.answered(99, Answer::Freed);
-        assert!(matches!(second.answer.now_or_never(), Some(Ok(Answer::Flag(Ok(true))))));
-        assert!(first.answer.now_or_never().is_none());
+        assert!(matches!((&mut second.answer).now_or_never(), Some(Ok(Answer::Flag(Ok(true))))));
+        assert!((&mut first.answer).now_or_never().is_none());
         let asked = uplink.next().now_or_never().flatten();
         assert!(matches!(asked, Some(Up::Ask { run: 5, question: 1, in_body: false, .. })));
+    }
+
+    #[test]
+    fn a_question_that_nobody_waits_for_any_more_is_withdrawn() {
+        let uplink = Uplink::default();
+        let (answered, given_up) =
+            (uplink.ask(Question::Forget("a".into())), uplink.ask(Question::Wait("b".into())));
+        uplink.answered(answered.question, Answer::Flag(Ok(true)));
+        drop(answered);
+        drop(given_up);
+        let next = || uplink.next().now_or_never().flatten();
+        assert!(matches!(next(), Some(Up::Ask { question: 1, .. })));
+        assert!(matches!(next(), Some(Up::Ask { question: 2, .. })));
+        assert!(matches!(next(), Some(Up::Withdraw { question: 2 })));
+        assert!(next().is_none());
     }
 }
