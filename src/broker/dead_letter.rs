@@ -137,6 +137,11 @@ pub fn requeued(mut message: Message, now: Timestamp) -> Message {
         serial.let_in_at = None;
         serial.pass = None;
     }
+    if let Some(workflow) = &mut message.workflow {
+        // The steps that were to follow have failed with the task, and finished is final.
+        workflow.chain.clear();
+        workflow.chord = None;
+    }
     message
 }
 
@@ -156,7 +161,21 @@ mod tests {
 
     use super::*;
     use crate::store::DuplicateClaim;
-    use crate::task::{Context, TaskId};
+    use crate::task::{Context, RawSignature, TaskId, Workflow};
+
+    fn step(task: &str) -> RawSignature {
+        RawSignature { task: task.to_owned(), ..RawSignature::default() }
+    }
+
+    #[test]
+    fn what_goes_back_runs_without_the_steps_that_have_failed_with_it() {
+        let group = Some("g".to_owned());
+        let (chain, chord, callbacks) = (vec![step("next")], Some(step("body")), vec![step("told")]);
+        let alone = Workflow { group, callbacks, ..Workflow::default() };
+        let workflow = Workflow { chain, chord, ..alone.clone() };
+        let message = Message { workflow: Some(Box::new(workflow)), ..Context::detached().message().clone() };
+        assert_eq!(requeued(message, now()).workflow, Some(Box::new(alone)));
+    }
 
     /// A message of a canvas as it is claimed in its first retry.
     fn claimed(message: &Message, copy: &str) -> TaskId {
