@@ -162,7 +162,11 @@ async fn retry(
                     retried.refused.push((id, error.to_string()));
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // Whoever asks next which tasks are there still must find those that were fetched here.
+                    let _ = look.close().await;
+                    return Err(error);
+                }
             }
             look.take(delivery_tag).await?;
             if queue == DEAD {
