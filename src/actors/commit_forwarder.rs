@@ -3,7 +3,8 @@
 //!
 //! Invariants:
 //! - A row is deleted after the broker has its task, and not before ([`forwarding`](crate::runtime::forwarding)).
-//! - Publishes begin in the order of the rows. One that fails holds up no other; its row is tried again after a pause.
+//! - Publishes begin in the order of the rows. One that fails holds up no other; its row
+//!   [rests](crate::core::resting_rows) and is tried again.
 //! - A row that cannot be forwarded as it is stays in the table with the reason, and holds nothing up.
 //! - When it looks is decided by [`core::look_pauses`](crate::core::look_pauses).
 
@@ -15,15 +16,17 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::commit_table::{CommitTable, RowEnds};
+use crate::commit_table::{CommitRow, CommitTable, RowEnds};
 use crate::core::Timestamp;
 use crate::core::look_pauses::LookPauses;
+use crate::core::resting_rows::RestingRows;
+use crate::core::text::{ERROR, shortened};
 use crate::runtime::Runtime;
 use crate::runtime::forwarding::Forwarding;
-use crate::task::clock::now;
-use crate::task::writes;
+use crate::task::clock::{now, steady};
+use crate::task::{TaskId, writes};
 
-/// The most rows that are in hand at a time.
+/// The most rows that are in hand at a time, beside those that rest.
 const BATCH: usize = 256;
 /// How many of their publishes are under way at a time. They begin in order, and share commits of the broker.
 const AT_A_TIME: usize = 64;
@@ -32,13 +35,22 @@ const AT_A_TIME: usize = 64;
 pub(crate) struct CommitForwarderParts {
     runtime: Arc<Runtime>,
     table: Arc<dyn CommitTable>,
-    /// Held during a look. Says whether the notes of rows that are gone are gone, too.
-    looking: tokio::sync::Mutex<bool>,
+    /// Held during a look.
+    looking: tokio::sync::Mutex<LookState>,
     /// Told when somebody wants a look now.
     hurry: Notify,
     closing: CancellationToken,
     address: Mutex<Option<Addr<CommitForwarder>>>,
     status: Mutex<CommitTableStatus>,
+}
+
+/// What one look leaves to the next.
+#[derive(Default)]
+struct LookState {
+    /// Whether the notes of rows that are gone are gone, too.
+    is_tidy: bool,
+    /// The rows that the broker could not take.
+    resting: RestingRows<TaskId>,
 }
 
 /// A commit table as this process forwards it. The numbers count from the start of this process.
@@ -58,9 +70,9 @@ pub struct CommitTableStatus {
     pub forwarded: u64,
     /// How many rows could not be forwarded as they are. They are in the table, each with the reason.
     pub refused: u64,
-    /// How often a look has failed.
+    /// How often a look has failed, or has met a row that the broker could not take.
     pub failures: u64,
-    /// Why the last look has failed; `None`: it went well.
+    /// Why the last look has failed, or why the broker could not take a row that is there still; `None`: all is well.
     pub last_error: Option<String>,
 }
 
@@ -79,7 +91,7 @@ impl CommitForwarderParts {
         Self {
             runtime,
             table,
-            looking: tokio::sync::Mutex::new(false),
+            looking: tokio::sync::Mutex::default(),
             hurry: Notify::new(),
             closing: CancellationToken::new(),
             address: Mutex::new(None),
@@ -136,77 +148,101 @@ impl CommitForwarderParts {
     /// One look: forwards the rows that are committed, at most a batch of them. Returns how many it found. `None`: it
     /// failed; the status says why.
     pub(crate) async fn look(&self) -> Option<usize> {
-        let mut is_tidy = self.looking.lock().await;
+        let mut state = self.looking.lock().await;
         if self.closing.is_cancelled() {
             return Some(0);
         }
-        let looked = self.forward_rows(&mut is_tidy).await;
-        drop(is_tidy);
-        let last_error = looked.as_ref().err().cloned();
-        if let Some(error) = &last_error {
+        let looked = self.forward_rows(&mut state).await;
+        let some_rest = !state.resting.is_empty();
+        drop(state);
+        let (found, error) = match looked {
+            Ok((found, late)) => (Some(found), late),
+            Err(error) => (None, Some(error)),
+        };
+        if let Some(error) = &error {
             let database = self.table.name();
-            tracing::warn!(database, %error, "the commit table cannot be forwarded now; it is tried again after a pause");
+            tracing::warn!(database, %error, "not all of the commit table can be forwarded now; it is tried again after a pause");
         }
         self.change(|status| {
             status.last_look = Some(now());
-            status.failures += u64::from(last_error.is_some());
-            status.last_error = last_error;
+            status.failures += u64::from(error.is_some());
+            if error.is_some() || !some_rest {
+                status.last_error = error;
+            }
         });
-        looked.ok()
+        found
     }
 
-    async fn forward_rows(&self, is_tidy: &mut bool) -> Result<usize, String> {
+    /// Returns how many rows were tried, and why the broker could not take one of them now.
+    async fn forward_rows(&self, state: &mut LookState) -> Result<(usize, Option<String>), String> {
         let waits_for_broker = self.runtime.broker.condition().is_unavailable;
         self.change(|status| status.waits_for_broker = waits_for_broker);
         if waits_for_broker {
             // The rows wait in their table as well as anywhere.
-            return Ok(0);
+            return Ok((0, None));
         }
-        let taken = self.table.take(BATCH).await.map_err(|error| error.to_string())?;
+        let begin = steady();
+        state.resting.forget_old(begin);
+        let limit = BATCH + state.resting.len();
+        let taken = self.table.take(limit).await.map_err(|error| error.to_string())?;
         self.change(|status| status.forwards = taken.is_some());
-        let Some(taken) = taken else { return Ok(0) };
-        let rows = taken.rows().to_vec();
-        let found = rows.len();
-        if found == 0 {
-            if !*is_tidy {
+        let Some(taken) = taken else { return Ok((0, None)) };
+        if taken.rows().is_empty() {
+            if !state.is_tidy {
                 self.runtime.forget_all_forwarded().await.map_err(|error| error.to_string())?;
-                *is_tidy = true;
+                state.is_tidy = true;
             }
-            return Ok(0);
+            return Ok((0, None));
         }
+        let awake = taken.rows().iter().filter(|row| !state.resting.contains(&row.id, begin));
+        let rows: Vec<CommitRow> = awake.cloned().collect();
+        let found = rows.len();
         let runtime = &self.runtime;
         let forwarded = stream::iter(rows).map(|row| async move {
             let forwarding = runtime.forward(&row).await;
             (row, forwarding)
         });
         let forwarded: Vec<_> = forwarded.buffered(AT_A_TIME).collect().await;
-        let (mut ends, mut later) = (RowEnds::default(), None);
+        let (mut ends, mut late, mut all_rest) = (RowEnds::default(), None, true);
+        let end = steady();
         for (row, forwarding) in forwarded {
             match forwarding {
-                Forwarding::Done => ends.forwarded.push(row.id),
+                Forwarding::Done => {
+                    state.resting.over(&row.id);
+                    ends.forwarded.push(row.id);
+                }
                 Forwarding::Refused(reason) => {
+                    let reason = kept(&reason);
                     let (id, task) = (&row.id, &row.task);
                     tracing::error!(%id, task, reason, "a committed call cannot be forwarded; its row stays in the commit table, with the reason");
+                    state.resting.over(id);
                     ends.refused.push((row.id, reason));
                 }
-                Forwarding::Later(reason) => drop(later.get_or_insert(reason)),
+                Forwarding::Later(reason) => {
+                    all_rest &= state.resting.put(row.id, end);
+                    late.get_or_insert(reason);
+                }
             }
         }
         let (done, refused) = (ends.forwarded.clone(), ends.refused.len() as u64);
-        if !done.is_empty() || refused > 0 {
-            taken.settle(ends).await.map_err(|error| error.to_string())?;
-        }
+        taken.settle(ends).await.map_err(|error| error.to_string())?;
         self.change(|status| {
             status.forwarded += done.len() as u64;
             status.refused += refused;
         });
         // The rows are gone, so their notes are needed no more.
-        *is_tidy &= matches!(self.runtime.forget_forwarded(&done).await, Ok(true));
-        match later {
-            Some(reason) => Err(reason),
-            None => Ok(found),
+        state.is_tidy &= matches!(self.runtime.forget_forwarded(&done).await, Ok(true));
+        match late {
+            // A row that may not rest would be tried again at once.
+            Some(reason) if !all_rest => Err(reason),
+            late => Ok((found, late)),
         }
     }
+}
+
+/// A reason as a table keeps it: not too long, and without the one character that a text in Postgres cannot have.
+fn kept(reason: &str) -> String {
+    shortened(reason, ERROR).replace('\0', "\u{fffd}")
 }
 
 /// The actor of a commit table: its loop.

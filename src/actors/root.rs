@@ -583,13 +583,19 @@ impl Handler<Closing> for Root {
         let forwarder = self.forwarder.as_ref().and_then(|parts| parts.living());
         Box::pin(async move {
             futures_util::future::join_all(loops.iter().map(|one| one.send(EndLoop))).await;
-            if let Some(forwarder) = forwarder {
-                let _ = forwarder.send(EndForwarding).await;
-            }
-            if let Some(beat) = beat {
-                // Beat that is being built anew does not answer, but it publishes nothing either.
-                let _ = beat.send(EndBeat).await;
-            }
+            // A forwarder whose database is away may take long to end, and beat does not wait for it.
+            let forwarder = async {
+                if let Some(forwarder) = forwarder {
+                    let _ = forwarder.send(EndForwarding).await;
+                }
+            };
+            let beat = async {
+                if let Some(beat) = beat {
+                    // Beat that is being built anew does not answer, but it publishes nothing either.
+                    let _ = beat.send(EndBeat).await;
+                }
+            };
+            futures_util::future::join(forwarder, beat).await;
         })
     }
 }

@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::Value;
 
 use super::BrokerError;
 #[cfg(feature = "amqp")]
 use crate::core::text::{ERROR, shortened};
 use crate::core::{Backoff, Timestamp};
 use crate::task::clock::now;
-use crate::task::{Lineage, Message, RUN_ONCE_HEADER, State, TaskResult};
+use crate::task::{Lineage, Message, RUN_ONCE_HEADER, SENDING, State, TaskResult};
 
 /// The pauses between two tries to keep a dead letter.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+
+/// What stands between the number of a sending and the time at which the last life of the task was enqueued.
+const LIFE: char = '~';
 
 /// A message that runs only if somebody puts it back.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -119,6 +123,7 @@ pub(super) fn unwritable_result(message: &Message, error: &BrokerError) -> TaskR
 /// The message of a dead letter on its way back into its queue, with its attempts counted anew: what brokers publish in
 /// [`Broker::requeue_dead_letters`](super::Broker::requeue_dead_letters). `now` is the time at which it is enqueued again.
 pub fn requeued(mut message: Message, now: Timestamp) -> Message {
+    number_anew(&mut message);
     message.retries = 0;
     message.crashes = 0;
     message.eta = None;
@@ -132,5 +137,71 @@ pub fn requeued(mut message: Message, now: Timestamp) -> Message {
         serial.let_in_at = None;
         serial.pass = None;
     }
+    if let Some(workflow) = &mut message.workflow {
+        // The steps that were to follow have failed with the task, and finished is final.
+        workflow.chain.clear();
+        workflow.chord = None;
+    }
     message
+}
+
+/// Gives the next life of a task a number of its own in the place of that of its [sending](SENDING). Its attempts are
+/// counted anew, so under the old number each of them would be taken for a copy of an attempt of the last life, and be
+/// dropped. A message that goes back twice, because a process died in between, has the same number both times.
+fn number_anew(message: &mut Message) {
+    let Some(old) = message.headers.0.remove(SENDING) else { return };
+    let Some(first) = old.as_str().and_then(|old| old.split(LIFE).next()) else { return };
+    let number = format!("{first}{LIFE}{}", message.enqueued_at.as_micros());
+    message.headers.0.insert(SENDING.to_owned(), Value::from(number));
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::DuplicateClaim;
+    use crate::task::{Context, RawSignature, TaskId, Workflow};
+
+    fn step(task: &str) -> RawSignature {
+        RawSignature { task: task.to_owned(), ..RawSignature::default() }
+    }
+
+    #[test]
+    fn what_goes_back_runs_without_the_steps_that_have_failed_with_it() {
+        let group = Some("g".to_owned());
+        let (chain, chord, callbacks) = (vec![step("next")], Some(step("body")), vec![step("told")]);
+        let alone = Workflow { group, callbacks, ..Workflow::default() };
+        let workflow = Workflow { chain, chord, ..alone.clone() };
+        let message = Message { workflow: Some(Box::new(workflow)), ..Context::detached().message().clone() };
+        assert_eq!(requeued(message, now()).workflow, Some(Box::new(alone)));
+    }
+
+    /// A message of a canvas as it is claimed in its first retry.
+    fn claimed(message: &Message, copy: &str) -> TaskId {
+        let mut message = Message { retries: 1, ..message.clone() };
+        message.headers.0.insert(RUN_ONCE_HEADER.to_owned(), json!(copy));
+        DuplicateClaim::of(&message, now()).map(|claim| claim.id).unwrap()
+    }
+
+    #[test]
+    fn no_attempt_of_the_next_life_is_taken_for_a_copy_of_one_of_the_last() {
+        let at = Timestamp::from_millis;
+        let mut message = Message { enqueued_at: at(1_000), ..Context::detached().message().clone() };
+        message.headers.0.insert(SENDING.to_owned(), json!("s"));
+        message.headers.0.insert(RUN_ONCE_HEADER.to_owned(), json!("first"));
+        let second = requeued(message.clone(), at(2_000));
+        let third = requeued(Message { retries: 1, ..second.clone() }, at(3_000));
+        assert!(!second.headers.0.contains_key(RUN_ONCE_HEADER), "its first run is claimed by nobody");
+        let claims = [&message, &second, &third].map(|message| claimed(message, "a"));
+        assert!(claims[0] != claims[1] && claims[1] != claims[2] && claims[0] != claims[2], "{claims:?}");
+        let again = requeued(message.clone(), at(2_500));
+        assert_eq!(claimed(&again, "b"), claims[1], "a process died before the letter was gone");
+        assert_eq!(third.headers.0[SENDING], json!("s~2000000"), "it does not grow");
+        message.headers.0.insert(SENDING.to_owned(), json!(7));
+        assert!(
+            !requeued(message, at(2_000)).headers.0.contains_key(SENDING),
+            "somebody else has written it"
+        );
+    }
 }

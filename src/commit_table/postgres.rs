@@ -2,7 +2,7 @@
 //!
 //! - A batch is in hand while its transaction is open. The transaction holds an advisory lock of the table, so one process
 //!   forwards at a time and the order of the rows is kept. When a process dies, Postgres ends its transaction, and another
-//!   process takes the rows.
+//!   process takes the rows. When its machine vanishes, Postgres finds that out in half a minute.
 //! - The insert of a row notifies (`pg_notify`), and Postgres delivers that with the commit. A connection that listens is
 //!   the forwarder's alarm; where it cannot listen, as behind a pooler of transactions, the forwarder looks once a second.
 //! - Its connections are its own and belong to the event loop of the forwarder, so a task that blocks an event loop of the
@@ -23,6 +23,13 @@ use super::{CommitRow, CommitTable, CommitTableError, POSTGRES, RowEnds, TakenRo
 
 /// The channel on which the inserts notify.
 const CHANNEL: &str = "celeriac_on_commit";
+/// Begins the transaction that holds the lock. While it is open Postgres asks the machine of this process whether it is there:
+/// otherwise the transaction of a machine that has vanished would hold the lock for more than two hours.
+const BEGIN: &str = "BEGIN; SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; \
+     SET LOCAL tcp_keepalives_count = 4";
+/// How long Postgres may take to hand out rows or to end them. A machine that has vanished says nothing for a quarter of an
+/// hour.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Takes the lock of the table until the end of the transaction; the first number is the word "cele".
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(1667591269, 'celeriac_on_commit'::regclass::oid::int4)";
 const SELECT: &str =
@@ -61,12 +68,12 @@ impl PostgresTable {
     async fn begun(&self) -> Result<PgConnection, sqlx::Error> {
         let idle = self.idle.lock().take();
         if let Some(mut connection) = idle
-            && sqlx::raw_sql("BEGIN").execute(&mut connection).await.is_ok()
+            && sqlx::raw_sql(BEGIN).execute(&mut connection).await.is_ok()
         {
             return Ok(connection);
         }
         let mut connection = PgConnection::connect_with(&self.options).await?;
-        sqlx::raw_sql("BEGIN").execute(&mut connection).await?;
+        sqlx::raw_sql(BEGIN).execute(&mut connection).await?;
         Ok(connection)
     }
 
@@ -141,7 +148,7 @@ impl CommitTable for PostgresTable {
 
     async fn take(&self, limit: usize) -> Result<Option<Box<dyn TakenRows>>, CommitTableError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let taken = self.try_take(limit).await.map_err(failed)?;
+        let taken = in_time(self.try_take(limit)).await?;
         Ok(taken.map(|rows| Box::new(rows) as Box<dyn TakenRows>))
     }
 
@@ -165,17 +172,31 @@ impl TakenRows for PostgresRows {
 
     async fn settle(self: Box<Self>, ends: RowEnds) -> Result<(), CommitTableError> {
         let Some((mut connection, idle)) = self.holding else { return Ok(()) };
-        if !ends.forwarded.is_empty() {
-            let ids: Vec<String> = ends.forwarded.iter().map(ToString::to_string).collect();
-            sqlx::query(DELETE).bind(ids).execute(&mut connection).await.map_err(failed)?;
-        }
-        for (id, reason) in ends.refused {
-            let refuse = sqlx::query(REFUSE).bind(id.to_string()).bind(reason);
-            refuse.execute(&mut connection).await.map_err(failed)?;
-        }
-        sqlx::raw_sql("COMMIT").execute(&mut connection).await.map_err(failed)?;
+        let settle = async {
+            if !ends.forwarded.is_empty() {
+                let ids: Vec<String> = ends.forwarded.iter().map(ToString::to_string).collect();
+                sqlx::query(DELETE).bind(ids).execute(&mut connection).await?;
+            }
+            for (id, reason) in ends.refused {
+                let refuse = sqlx::query(REFUSE).bind(id.to_string()).bind(reason);
+                refuse.execute(&mut connection).await?;
+            }
+            sqlx::raw_sql("COMMIT").execute(&mut connection).await.map(drop)
+        };
+        in_time(settle).await?;
         *idle.lock() = Some(connection);
         Ok(())
+    }
+}
+
+/// Waits for an answer of Postgres, and not for ever.
+async fn in_time<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, CommitTableError> {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(done) => done.map_err(failed),
+        Err(_) => {
+            let text = format!("Postgres has not answered for {PATIENCE:?}");
+            Err(failed(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))))
+        }
     }
 }
 

@@ -176,6 +176,9 @@ impl TakenRows for SqliteRows {
 
     async fn settle(self: Box<Self>, ends: RowEnds) -> Result<(), CommitTableError> {
         let Self { numbers, opened, .. } = *self;
+        if ends == RowEnds::default() {
+            return Ok(()); // the writers of the program are not held up for nothing
+        }
         let settle = move |connection: &mut Connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             for number in ends.forwarded.iter().filter_map(|id| numbers.get(id.as_str())) {

@@ -30,6 +30,7 @@ pub mod permits;
 pub mod poll_schedule;
 pub mod progress;
 pub mod rate;
+pub mod resting_rows;
 pub mod retry;
 pub mod run_queue;
 pub mod text;

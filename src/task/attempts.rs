@@ -46,10 +46,21 @@ impl FailedAttempt {
         Self {
             attempt: record.attempts,
             at: record.finished_at,
-            error_type: record.error_type.clone(),
+            error_type: record.error_type.as_deref().map(on_one_line),
             error: on_one_line(&record.errors.join(": ")),
             place: place.map(on_one_line),
-            worker: record.worker.clone(),
+            worker: record.worker.as_deref().map(on_one_line),
+        }
+    }
+
+    /// The same with texts that are as short as those of [`of`](Self::of): somebody else may have written the header.
+    fn bounded(self) -> Self {
+        Self {
+            error_type: self.error_type.as_deref().map(on_one_line),
+            error: on_one_line(&self.error),
+            place: self.place.as_deref().map(on_one_line),
+            worker: self.worker.as_deref().map(on_one_line),
+            ..self
         }
     }
 }
@@ -75,6 +86,7 @@ impl Message {
         if attempts.len() > MOST {
             attempts.drain(1..=attempts.len() - MOST);
         }
+        let attempts: Vec<FailedAttempt> = attempts.into_iter().map(FailedAttempt::bounded).collect();
         if let Ok(text) = serde_json::to_string(&attempts) {
             self.headers.0.insert(ATTEMPTS.to_owned(), text.into());
         }
@@ -131,5 +143,18 @@ mod tests {
             message.note_failed_attempt(failed(attempt, &"\u{1}\n".repeat(100_000)));
         }
         assert!(bytes(&message) < MOST * (LONGEST + 200), "{}", bytes(&message));
+
+        let long = "x".repeat(10_000);
+        let odd = FailedAttempt {
+            error_type: Some(long.clone()),
+            error: long.clone(),
+            place: Some(long.clone()),
+            worker: Some(long),
+            ..failed(1, "no")
+        };
+        let forged = serde_json::to_string(&vec![odd; MOST]).unwrap();
+        message.headers.0.insert(ATTEMPTS.to_owned(), forged.into());
+        message.note_failed_attempt(failed(2, "no"));
+        assert!(bytes(&message) < MOST * (4 * LONGEST + 200), "{}", bytes(&message));
     }
 }

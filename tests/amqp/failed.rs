@@ -1,6 +1,8 @@
 //! What failed for good is kept on RabbitMQ too: found by its arguments, put right, tried again, deleted.
 
 use std::process::Command;
+#[cfg(feature = "redis")]
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use celeriac::broker::{FailedTask, TaskEdit, TaskFilter};
 use celeriac::catalogue::Argument;
@@ -184,4 +186,51 @@ async fn an_id_that_nobody_sent_differs_from_one_that_waits() {
     assert_eq!(retried.ids, [lost.id().clone()]);
     assert_eq!(lost.get(LONG).await, Ok(1), "the state of its first life is gone");
     celeriac.shutdown().await.unwrap();
+}
+
+/// The runs of `repaired`.
+#[cfg(feature = "redis")]
+static REPAIRED: AtomicU32 = AtomicU32::new(0);
+/// The runs of `billed`.
+#[cfg(feature = "redis")]
+static BILLED: AtomicU32 = AtomicU32::new(0);
+
+/// Fails in both attempts of its first life, and in the first one of its second.
+#[cfg(feature = "redis")]
+#[task(queue = "io", max_retries = 1, default_retry_delay = 0.001)]
+async fn repaired() -> Result<u32, TaskError> {
+    match REPAIRED.fetch_add(1, Ordering::SeqCst) {
+        run if run < 3 => Err(TaskError::from_display("not yet")),
+        run => Ok(run),
+    }
+}
+
+#[cfg(feature = "redis")]
+#[task(queue = "io")]
+async fn billed(run: u32) -> u32 {
+    BILLED.fetch_add(1, Ordering::SeqCst);
+    run
+}
+
+/// In Redis the attempts of its first life have taken their numbers. The next step has failed with the first one, and finished
+/// is final.
+#[cfg(feature = "redis")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_of_a_canvas_that_is_tried_again_has_all_its_attempts_and_runs_without_the_next_one() {
+    let url = vhost().await;
+    let backend = blocking(|| crate::services::Redis::shared().url_of(4)).await;
+    let celeriac = crate::rabbit::builder(&url).result_backend(backend).start().await.unwrap();
+    let id = TaskId::new();
+    let chained = repaired::s().id(id.clone()).then(billed::p());
+    let chained = chained.send(celeriac.client()).await.unwrap();
+    assert!(chained.get(LONG).await.is_err());
+    let filter = TaskFilter::new().ids([id.clone()]);
+    failed(&celeriac, &filter, 1).await;
+    assert_eq!(celeriac.retry_failed(&filter).await.unwrap().ids, std::slice::from_ref(&id));
+    let record = tokio::time::timeout(LONG, celeriac.client().wait(&id)).await;
+    let record = record.expect("no attempt is dropped").unwrap();
+    assert_eq!((record.state, record.result.as_deref()), (State::Success, Some("3")));
+    celeriac.shutdown().await.unwrap();
+    assert_eq!(Peer::connect(&url).await.ready("io").await, 0);
+    assert_eq!(BILLED.load(Ordering::SeqCst), 0);
 }

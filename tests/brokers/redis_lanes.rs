@@ -9,7 +9,7 @@ use celeriac::broker::amqp::AmqpBroker;
 use celeriac::broker::conformance::{Abilities, BrokerUnderTest, Inbox, sample};
 use celeriac::broker::{Broker, Delivery, Lanes as _, RedisLanesBroker, Settle};
 use celeriac::store::{RedisOptions, RedisStore, Store};
-use celeriac::task::{Durability, LaneName, Message, SerialHeader};
+use celeriac::task::{Durability, LaneName, Message, RUN_ONCE_HEADER, SerialHeader};
 
 use crate::amqp::{LIMIT, NONE, options};
 use crate::services::{Proxy, RabbitMq, Redis, await_condition, blocking};
@@ -210,6 +210,33 @@ async fn what_a_vanished_process_had_starts_when_rabbitmq_finds_out() {
     two.proxy.cut();
     two.until_back().await;
     two.expect_the_dead_ones().await;
+}
+
+/// Of the copies of a message that is to run once, the first one that starts is the only one. What is sent anew is the same copy
+/// as the one that is gone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_anew_has_the_mark_of_the_copy_that_a_process_has_vanished_with() {
+    let (url, prefix) = place().await;
+    let redis = blocking(|| Redis::shared().url()).await;
+    let one = RedisLanes::with(url.clone(), prefix.clone(), redis.clone(), LEASE).await;
+    let RedisLanes { broker, proxy, .. } = one;
+    let broker: Arc<dyn Broker> = broker;
+    let mut message = serial(0, "key");
+    message.headers.0.insert(RUN_ONCE_HEADER.to_owned(), true.into());
+    broker.publish(message, true).await.unwrap();
+    let mut its = Inbox::open(&broker, "q", 1);
+    let first = its.next().await;
+    let mark = first.message().headers.0[RUN_ONCE_HEADER].clone();
+    assert!(mark.is_string(), "{mark}");
+    std::mem::forget(first); // who is killed says nothing more
+    proxy.swallow();
+    drop((its, broker));
+    let other = RedisLanes::with(url, prefix, redis, LEASE).await;
+    let mut inbox = Inbox::open(&other.broker(), "q", 1);
+    let again = inbox.next().await;
+    assert!(again.is_again());
+    assert_eq!(again.message().headers.0[RUN_ONCE_HEADER], mark);
+    ack(again).await;
 }
 
 /// Redis starts again with nothing. Who was let in is in RabbitMQ, or with a process, and comes to its lane anew; who waited in

@@ -101,6 +101,10 @@ pub fn postgres() {
     let missing = block_on(table.open()).unwrap_err();
     assert!(matches!(missing, CommitTableError::Missing(_)), "{missing}");
     block_on(Database::Postgres(server.url()).create()).unwrap();
+    // Why it is refused is kept, although its queue has a character that no text in Postgres has.
+    let mut connection = block_on(PgConnection::connect(&server.url())).unwrap();
+    let odd = written::s("nobody".into()).queue("no\0where");
+    block_on(async { odd.delay_on_commit(&mut connection).await }).unwrap();
     let told = Arc::new(AtomicU32::new(0));
     let table = Telling { inner: table, told: Arc::clone(&told) };
     let celeriac = block_on(Celeriac::builder().in_memory().commit_table(table).start()).unwrap();
@@ -111,8 +115,11 @@ pub fn postgres() {
         })
     };
     let listens = until_told(1);
+    await_condition("it is refused", || match celeriac.commit_table().unwrap() {
+        status if status.refused == 1 && status.last_error.is_none() => Ok(()),
+        status => Err(format!("{status:?}")),
+    });
 
-    let mut connection = block_on(PgConnection::connect(&server.url())).unwrap();
     block_on(async {
         let mut transaction = connection.begin().await.unwrap();
         written::delay_on_commit(&mut transaction, "nobody".into()).await.unwrap();

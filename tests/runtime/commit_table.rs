@@ -5,12 +5,15 @@ use std::future::{pending, ready};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
+use celeriac::broker::Broker;
 use celeriac::commit_table::{
     CommitRow, CommitTable, CommitTableError, CommitTransaction, RowEnds, TakenRows, WriteRow,
 };
+use celeriac::store::MemoryStore;
 use celeriac::{Celeriac, Context, TaskId, async_trait, task};
 
 use crate::kit::{Gate, LONG, builder, hold, note, notes, status_of, until};
+use crate::refused_rows::Narrow;
 
 /// A table that fails as often as it is told to.
 #[derive(Clone, Default)]
@@ -224,7 +227,7 @@ async fn a_row_that_cannot_be_forwarded_holds_nothing_up() {
     let mut transaction = table.begin();
     let twice = mail::s(line.clone(), 1).id(held.id().clone()).delay_on_commit(&mut transaction).await;
     assert_eq!(twice.as_ref(), Ok(held.id()));
-    transaction.rows.push(CommitRow::new("odd", "nobody's", "{}"));
+    transaction.rows.push(CommitRow::new("odd", "no\0body's", "{}"));
     let id = mail::delay_on_commit(&mut transaction, line.clone(), 2).await.unwrap();
     transaction.commit();
     until("the last one has run", async || lines(&line) == [format!("2 {id}")]).await;
@@ -232,8 +235,35 @@ async fn a_row_that_cannot_be_forwarded_holds_nothing_up() {
     let refused = table.0.refused.lock().unwrap().clone();
     assert!(refused[0].1.contains("waits, runs or has its result kept"), "{refused:?}");
     assert!(refused[1].1.contains("is none of this version of Celeriac"), "{refused:?}");
+    assert!(!refused[1].1.contains('\0'), "a text in Postgres has no such character: {refused:?}");
     gate.open();
     held.get(LONG).await.unwrap();
+    celeriac.shutdown().await.unwrap();
+}
+
+/// They rest, however many they are, and are tried again.
+#[tokio::test]
+async fn rows_whose_queue_is_full_hold_nothing_up() {
+    let (table, line) = (Table::default(), TaskId::new().to_string());
+    let store = Arc::new(MemoryStore::default());
+    let broker = Arc::new(Narrow::new(Arc::clone(&store), false));
+    broker.is_full.store(true, Ordering::SeqCst);
+    let given: Arc<dyn Broker> = Arc::<Narrow>::clone(&broker);
+    let celeriac = builder().broker(given, store).commit_table(table.clone()).start().await.unwrap();
+    let mut transaction = table.begin();
+    for n in 10..600 {
+        mail::s(line.clone(), n).queue("io").delay_on_commit(&mut transaction).await.unwrap();
+    }
+    let id = mail::delay_on_commit(&mut transaction, line.clone(), 600).await.unwrap();
+    transaction.commit();
+    until("the one behind them has run", async || lines(&line) == [format!("600 {id}")]).await;
+    until("its row is counted", async || forwarded(&celeriac) == 1).await;
+    let error = celeriac.commit_table().unwrap().last_error.unwrap();
+    assert!(error.contains("the queue is at its length"), "{error}");
+    broker.is_full.store(false, Ordering::SeqCst);
+    until("the others follow", async || lines(&line).len() == 591).await;
+    until("all is well", async || celeriac.commit_table().unwrap().last_error.is_none()).await;
+    assert!(table.is_empty());
     celeriac.shutdown().await.unwrap();
 }
 

@@ -1,5 +1,6 @@
 //! A row that its broker never takes costs the rows behind it nothing.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,8 +19,18 @@ use crate::kit::{builder, note, notes, until};
 /// The row whose task the broker does not take.
 const INVALID: u64 = 2;
 
-/// A broker that finds something of one row's task too long.
-struct Narrow(MemoryBroker);
+/// A broker that finds something of one row's task too long, whose queue `io` may be full, and that may keep no notes.
+pub struct Narrow {
+    inner: MemoryBroker,
+    pub is_full: AtomicBool,
+    keeps_notes: bool,
+}
+
+impl Narrow {
+    pub fn new(store: Arc<MemoryStore>, keeps_notes: bool) -> Self {
+        Self { inner: MemoryBroker::new(store), is_full: AtomicBool::new(false), keeps_notes }
+    }
+}
 
 #[async_trait]
 impl Broker for Narrow {
@@ -28,86 +39,89 @@ impl Broker for Narrow {
     }
 
     fn facts(&self) -> BrokerFacts {
-        self.0.facts()
+        self.inner.facts()
     }
 
     fn condition(&self) -> Condition {
-        self.0.condition()
+        self.inner.condition()
     }
 
     async fn declare(&self, queue: &str) -> Result<(), BrokerError> {
-        self.0.declare(queue).await
+        self.inner.declare(queue).await
     }
 
     async fn queues(&self) -> Result<Vec<String>, BrokerError> {
-        self.0.queues().await
+        self.inner.queues().await
     }
 
     async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, BrokerError> {
         if message.arguments.args.ends_with(&format!(",{INVALID}]")) {
             return Err(BrokerError::Invalid("the unique key has 2000 bytes".to_owned()));
         }
-        self.0.publish(message, unique).await
+        if message.queue == "io" && self.is_full.load(Ordering::SeqCst) {
+            return Err(BrokerError::Full("the queue is at its length".to_owned()));
+        }
+        self.inner.publish(message, unique).await
     }
 
     async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError> {
-        self.0.publish_all(messages, unique).await
+        self.inner.publish_all(messages, unique).await
     }
 
     fn consume(&self, queue: &str, prefetch: usize, sink: Sink) -> Result<Box<dyn Consumer>, BrokerError> {
-        self.0.consume(queue, prefetch, sink)
+        self.inner.consume(queue, prefetch, sink)
     }
 
     async fn counts(&self, queue: &str) -> Result<QueueCounts, BrokerError> {
-        self.0.counts(queue).await
+        self.inner.counts(queue).await
     }
 
     async fn dead_letters(&self, limit: usize) -> Result<Vec<DeadLetter>, BrokerError> {
-        self.0.dead_letters(limit).await
+        self.inner.dead_letters(limit).await
     }
 
     async fn requeue_dead_letters(&self, ids: &[TaskId]) -> Result<Vec<TaskId>, BrokerError> {
-        self.0.requeue_dead_letters(ids).await
+        self.inner.requeue_dead_letters(ids).await
     }
 
     async fn close(&self) -> Result<(), BrokerError> {
-        self.0.close().await
+        self.inner.close().await
     }
 
     fn results(&self) -> Option<&dyn Results> {
-        self.0.results()
+        self.inner.results()
     }
 
     fn lanes(&self) -> Option<&dyn Lanes> {
-        self.0.lanes()
+        self.inner.lanes()
     }
 
     fn unique_windows(&self) -> Option<&dyn UniqueWindows> {
-        self.0.unique_windows()
+        self.inner.unique_windows()
     }
 
     fn inspect(&self) -> Option<&dyn Inspect> {
-        self.0.inspect()
+        self.inner.inspect()
     }
 
     fn notes(&self) -> Option<&dyn BrokerNotes> {
-        Broker::notes(&self.0)
+        Broker::notes(&self.inner).filter(|_| self.keeps_notes)
     }
 
     fn backlog(&self) -> Option<&dyn Backlog> {
-        self.0.backlog()
+        self.inner.backlog()
     }
 
     fn events(&self) -> Option<&dyn Events> {
-        self.0.events()
+        self.inner.events()
     }
 
     fn dead_letter_queue(&self) -> Option<&dyn DeadLetterQueue> {
-        self.0.dead_letter_queue()
+        self.inner.dead_letter_queue()
     }
 
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
-        self.0.failed_tasks()
+        self.inner.failed_tasks()
     }
 }
 
@@ -142,7 +156,7 @@ async fn the_other_four_are_enqueued() {
         .interval(Duration::from_millis(5))
         .longest_pause(Duration::from_millis(5));
     let store = Arc::new(MemoryStore::default());
-    let broker = Arc::new(Narrow(MemoryBroker::new(Arc::clone(&store))));
+    let broker = Arc::new(Narrow::new(Arc::clone(&store), true));
     let celeriac = builder().broker(broker, store).poller(poller).start().await.unwrap();
     let ran = || {
         let mut rows = notes(&list.as_str().into());

@@ -91,7 +91,11 @@ pub(super) async fn requeue_dead_letter(
         };
         // The letter is acknowledged only when its message is confirmed: a crash in between makes two of it, not
         // none.
-        shared.publisher.publish(&post, shared.options.publish_timeout).await?;
+        if let Err(error) = shared.publisher.publish(&post, shared.options.publish_timeout).await {
+            // Whoever asks next which letters are there still must find those that were fetched here.
+            let _ = channel.close(200, "OK".into()).await;
+            return Err(error);
+        }
         channel.basic_ack(delivery_tag, BasicAckOptions::default()).await.map_err(|e| broken(&e))?;
         shared.publisher.requeued(&queue);
         found.push(id);

@@ -126,7 +126,8 @@ async fn ids(shared: &Arc<AmqpInner>, filter: &TaskFilter) -> Result<Vec<TaskId>
     Ok(all.into_iter().map(|(_, id)| id).collect())
 }
 
-/// Puts those of these ids back into their queues, in one pass over each of the two queues.
+/// Puts those of these ids back into their queues, in one pass over each of the two queues. After an error half-way it tells
+/// which are back, because their records must not come back.
 async fn retry(
     shared: &Arc<AmqpInner>,
     ids: &[TaskId],
@@ -135,44 +136,65 @@ async fn retry(
     let mut wanted: HashSet<&TaskId> = ids.iter().collect();
     let mut retried = Retried::default();
     for queue in QUEUES {
-        if wanted.is_empty() {
-            break;
+        let Err(error) = retry_of(shared, queue, &mut wanted, edit, &mut retried).await else { continue };
+        if retried.ids.is_empty() {
+            return Err(error);
         }
-        let Some(look) = Look::at(shared, queue).await? else { continue };
-        while !wanted.is_empty()
-            && let Some(FetchedTask { task, again, delivery_tag }) = look.next(shared).await?
-        {
-            let id = task.message.id.clone();
-            if task.has_expired(now()) || !wanted.remove(&id) {
-                continue;
-            }
-            let of = task.message.queue.clone();
-            // What cannot go back stays unacknowledged, and goes back to its place when the channel is closed.
-            let post = match written(shared, task, again, edit) {
-                Ok(post) => post,
-                Err(why) => {
-                    retried.refused.push((id, why));
-                    continue;
-                }
-            };
-            // It is acknowledged only when its message is confirmed: a crash in between makes two of it, not none.
-            match shared.publisher.publish(&post, shared.options.publish_timeout).await {
-                Ok(()) => {}
-                Err(error) if error.is_permanent() => {
-                    retried.refused.push((id, error.to_string()));
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-            look.take(delivery_tag).await?;
-            if queue == DEAD {
-                shared.publisher.requeued(&of);
-            }
-            retried.ids.push(id);
-        }
-        look.close().await?;
+        let left = wanted.iter().map(|id| ((*id).clone(), error.to_string()));
+        retried.refused.extend(left);
+        break;
     }
     Ok(retried)
+}
+
+/// Puts those of the wanted ids back that are in one queue, and takes them out of `wanted`.
+async fn retry_of(
+    shared: &Arc<AmqpInner>,
+    queue: &'static str,
+    wanted: &mut HashSet<&TaskId>,
+    edit: Option<&TaskEdit>,
+    retried: &mut Retried,
+) -> Result<(), BrokerError> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let Some(look) = Look::at(shared, queue).await? else { return Ok(()) };
+    while !wanted.is_empty()
+        && let Some(FetchedTask { task, again, delivery_tag }) = look.next(shared).await?
+    {
+        if task.has_expired(now()) {
+            continue;
+        }
+        let Some(wished) = wanted.take(&task.message.id) else { continue };
+        let (id, of) = (task.message.id.clone(), task.message.queue.clone());
+        // What cannot go back stays unacknowledged, and goes back to its place when the channel is closed.
+        let post = match written(shared, task, again, edit) {
+            Ok(post) => post,
+            Err(why) => {
+                retried.refused.push((id, why));
+                continue;
+            }
+        };
+        // It is acknowledged only when its message is confirmed: a crash in between makes two of it, not none.
+        match shared.publisher.publish(&post, shared.options.publish_timeout).await {
+            Ok(()) => retried.ids.push(id),
+            Err(error) if error.is_permanent() => {
+                retried.refused.push((id, error.to_string()));
+                continue;
+            }
+            Err(error) => {
+                wanted.insert(wished);
+                // Whoever asks next which tasks are there still must find those that were fetched here.
+                let _ = look.close().await;
+                return Err(error);
+            }
+        }
+        look.take(delivery_tag).await?;
+        if queue == DEAD {
+            shared.publisher.requeued(&of);
+        }
+    }
+    look.close().await
 }
 
 /// Writes the message with which a task is tried again, or says why it cannot be.

@@ -25,6 +25,8 @@ pub(super) const FAILED: u8 = 0xfe;
 pub(super) const FAILED_KEY: usize = 1 + 2 + 8;
 /// The most rows that one commit deletes because a task fails.
 const AT_ONCE: u64 = 64;
+/// The most rows that one commit of a sweep deletes. Nothing starts while the engine sweeps, and each commit waits for the disk.
+const SWEPT_AT_ONCE: u64 = 4096;
 
 /// The key of a failed task.
 pub(super) fn failed_key(queue: u16, seq: u64) -> [u8; FAILED_KEY] {
@@ -121,22 +123,24 @@ impl Engine {
         }
         // While the tables are closed, nothing can be looked at; the next one that fails makes up for it.
         if let Some(tables) = self.tables.clone() {
-            change.deleted = self.drop_failed(writes, &tables, queue, now());
+            change.deleted = self.drop_failed(writes, &tables, queue, AT_ONCE, now());
         }
         change
     }
 
-    /// Stages the deletion of the oldest failed tasks of a queue: of those that have expired, and of those that are too many.
+    /// Stages the deletion of the oldest failed tasks of a queue: of those that have expired, and of those that are too many,
+    /// at most `at_once`.
     fn drop_failed(
         &mut self,
         writes: &mut Writes,
         tables: &Tables,
         queue: usize,
+        at_once: u64,
         now: Timestamp,
     ) -> FailedTotals {
         let (most, most_bytes) = (self.options.max_failed, self.options.max_failed_bytes);
         let mut deleted = FailedTotals::default();
-        while deleted.rows < AT_ONCE {
+        while deleted.rows < at_once {
             let cursor = &mut self.cursors[queue];
             let Some((key, value)) = oldest(tables, cursor.number, cursor.failed_from) else { break };
             let Some((_, seq)) = parts_of(&key) else { break };
@@ -168,11 +172,15 @@ impl Engine {
         for queue in 0..self.cursors.len() {
             while self.cursors[queue].failed.rows > 0 {
                 let (tables, mut writes) = (self.open_tables()?, Writes::default());
-                self.drop_failed(&mut writes, &tables, queue, now);
+                let from = self.cursors[queue].failed_from;
+                self.drop_failed(&mut writes, &tables, queue, SWEPT_AT_ONCE, now);
                 if writes.is_empty() {
                     break;
                 }
-                self.commit_now(&[queue], &writes)?;
+                if let Err(error) = self.commit_now(&[queue], &writes) {
+                    self.cursors[queue].failed_from = from; // they are there still
+                    return Err(error);
+                }
             }
         }
         Ok(())
@@ -183,8 +191,13 @@ impl Engine {
         self.open_tables()?;
         let queue = self.queue(&task.message.queue)?;
         let mut writes = Writes::default();
+        let from = self.cursors[queue].failed_from;
         self.keep_failed(&mut writes, queue, task);
-        self.commit_now(&[queue], &writes)
+        let committed = self.commit_now(&[queue], &writes);
+        if committed.is_err() {
+            self.cursors[queue].failed_from = from; // what was to go is there still
+        }
+        committed
     }
 
     /// Takes failed tasks and dead letters off, in one commit. Answers with the ids of those that were still there.

@@ -63,7 +63,7 @@ use super::{
     DeadLetterQueue, Events, FailedTasks, Inspect, QueueCounts, Results, Sink, UniqueWindows,
 };
 use crate::store::{RedisStore, StoreError};
-use crate::task::{Durability, Message, Pass, Receipt, Refusal, TaskId};
+use crate::task::{Durability, Message, Pass, RUN_ONCE_HEADER, Receipt, Refusal, TaskId};
 use lanes::{ArrivalReply, RedisLaneFacts, RedisLaneTable};
 use leases::HeldLeases;
 
@@ -186,6 +186,7 @@ impl RedisLanesInner {
             return self.inner.publish(message, unique).await;
         };
         serial.pass = None;
+        keep_one_mark(&mut message);
         let (id, queue) = (message.id.clone(), message.queue.clone());
         let Some(serial) = message.serial.as_deref() else { return Err(BrokerError::Stale) };
         let (arrived, due) = self.lanes.arrive(&message, serial, is_new, unique).await.map_err(broken)?;
@@ -231,6 +232,17 @@ impl RedisLanesInner {
                 tracing::warn!(%id, %error, "a task that could not be published stays in its lane, and is sent later");
             }
         }
+    }
+}
+
+/// Gives a message that is to run once its [mark](RUN_ONCE_HEADER) before Redis keeps it. Redis has the message sent again if
+/// the process that runs it is gone, and that is the same copy: with another mark it would be dropped in favour of the one
+/// that is gone, and nobody would run the task.
+fn keep_one_mark(message: &mut Message) {
+    if let Some(mark) = message.headers.0.get_mut(RUN_ONCE_HEADER)
+        && mark.as_bool() == Some(true)
+    {
+        *mark = TaskId::new().to_string().into();
     }
 }
 
