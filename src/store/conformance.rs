@@ -167,6 +167,22 @@ impl std::task::Wake for Woken {
     }
 }
 
+/// A wait that begins when the record is there ends, although somebody has waited for that task before and is not gone yet.
+pub async fn wait_beside_one_that_is_over<S: StoreUnderTest>() {
+    let subject = S::open().await;
+    let store = subject.store();
+    let (id, a) = (TaskId::from("a"), record("a", "1"));
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut first = pin!(store.wait(&id));
+    assert!(first.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    assert_eq!(store.put(a.clone()).await, Ok(true));
+    assert!(woken.0.load(std::sync::atomic::Ordering::SeqCst), "not woken");
+    // The first one has been told, and does not look yet.
+    assert_eq!(wait(&store, "a").await, Ok(a.clone()));
+    assert_eq!(first.as_mut().poll(&mut Context::from_waker(&waker)), Poll::Ready(Ok(a)));
+}
+
 /// Waits that are given up do no harm to those that go on, or to the record.
 pub async fn waiters_may_give_up<S: StoreUnderTest>() {
     let subject = S::open().await;
@@ -404,7 +420,8 @@ pub async fn windows_are_held_by_one<S: StoreUnderTest>() {
 macro_rules! store_conformance {
     ($subject:ty $(, $more:ident)*) => {
         $crate::store_conformance! { @tests $subject:
-            put_and_get the_first_record_stays expiry_is_kept wait_after_put wait_before_put waiters_may_give_up
+            put_and_get the_first_record_stays expiry_is_kept wait_after_put wait_before_put
+            wait_beside_one_that_is_over waiters_may_give_up
             forget_deletes sweep_deletes_what_expired states_are_tracked revocations_are_kept
         }
         $( $crate::store_conformance! { @more $more $subject } )*

@@ -2,7 +2,8 @@
 //!
 //! The store subscribes once to each such task, while anybody waits for it. A record may have been announced before a
 //! subscription. So the store reads the key itself after each new subscription, and after each subscription that was
-//! made anew because the connection was lost.
+//! made anew because the connection was lost. A record may also have been announced before somebody began to wait for a task
+//! that others have waited for, so the store reads the key for each who joins them, too.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -59,30 +60,43 @@ impl Drop for Subscription {
 struct SubscribedTasks(HashMap<TaskId, usize>);
 
 impl SubscribedTasks {
-    /// Takes in a batch of changes. Returns the tasks that are new and those that are gone by the end of the batch.
-    fn change(&mut self, interests: &mut Vec<Interest>) -> (Vec<TaskId>, Vec<TaskId>) {
-        let mut before: HashMap<TaskId, bool> = HashMap::new();
+    /// Takes in a batch of changes, and returns what they come to.
+    fn change(&mut self, interests: &mut Vec<Interest>) -> Changed {
+        // Whether anybody waited before the batch, and whether somebody begins in it.
+        let mut before: HashMap<TaskId, (bool, bool)> = HashMap::new();
         for interest in interests.drain(..) {
             let (id, more) = match interest {
                 Interest::More(id) => (id, true),
                 Interest::Less(id) => (id, false),
             };
             let count = self.0.entry(id.clone()).or_default();
-            before.entry(id).or_insert(*count > 0);
+            before.entry(id).or_insert((*count > 0, false)).1 |= more;
             *count = if more { *count + 1 } else { count.saturating_sub(1) };
         }
-        let (mut new, mut gone) = (Vec::new(), Vec::new());
-        for (id, was) in before {
+        let mut changed = Changed::default();
+        for (id, (was, begins)) in before {
             let is = self.0.get(&id).is_some_and(|count| *count > 0);
             match (was, is) {
-                (false, true) => new.push(id),
-                (true, false) => gone.push(id.clone()),
-                _ => continue,
+                (false, true) => changed.new.push(id),
+                (true, false) => changed.gone.push(id),
+                (true, true) if begins => changed.joined.push(id),
+                _ => {}
             }
         }
         self.0.retain(|_, count| *count > 0);
-        (new, gone)
+        changed
     }
+}
+
+/// What a batch of changes comes to.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Changed {
+    /// The tasks for which nobody waited before.
+    new: Vec<TaskId>,
+    /// The tasks for which one more waits.
+    joined: Vec<TaskId>,
+    /// The tasks for which nobody waits any more.
+    gone: Vec<TaskId>,
 }
 
 /// Serves the waits until the store is dropped.
@@ -153,9 +167,12 @@ impl Listening<'_> {
                     if changes == 0 {
                         return Ok(ControlFlow::Break(()));
                     }
-                    let (new, gone) = watched.change(&mut batch);
+                    let Changed { new, joined, gone } = watched.change(&mut batch);
                     self.unsubscribe(gone).await?;
                     self.subscribe(new).await?;
+                    if !joined.is_empty() {
+                        tokio::spawn(look(Arc::clone(self.core), joined));
+                    }
                     // The store keeps a connection without subscriptions, because the next wait most likely comes soon.
                 }
                 message = self.stream.next() => match message {
@@ -201,7 +218,7 @@ async fn answered<T>(asked: impl Future<Output = RedisResult<T>>) -> RedisResult
     tokio::time::timeout(ANSWER, asked).await.unwrap_or_else(lost)
 }
 
-/// Reads the records that may have been written before the subscription.
+/// Reads the records that may have been written before the subscription, or before somebody joined those who wait.
 async fn look(core: Arc<RedisInner>, ids: Vec<TaskId>) {
     let core = &core;
     futures_util::stream::iter(ids)
@@ -234,10 +251,12 @@ mod tests {
         let less = |id: &TaskId| Interest::Less(id.clone());
         let mut watched = SubscribedTasks::default();
         let mut change = |mut batch: Vec<Interest>| watched.change(&mut batch);
-        assert_eq!(change(vec![more(&a), more(&a)]), (vec![a.clone()], vec![]));
-        assert_eq!(change(vec![less(&a), more(&b), less(&b)]), (vec![], vec![]));
-        assert_eq!(change(vec![less(&a), more(&a)]), (vec![], vec![]));
-        assert_eq!(change(vec![less(&a)]), (vec![], vec![a.clone()]));
+        let (none, only) = (Changed::default, || vec![a.clone()]);
+        assert_eq!(change(vec![more(&a), more(&a)]), Changed { new: only(), ..none() });
+        assert_eq!(change(vec![less(&a), more(&b), less(&b)]), none());
+        // Its record may have been announced before this one began to wait.
+        assert_eq!(change(vec![less(&a), more(&a)]), Changed { joined: only(), ..none() });
+        assert_eq!(change(vec![less(&a)]), Changed { gone: only(), ..none() });
         assert!(watched.0.is_empty());
     }
 }
