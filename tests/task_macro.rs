@@ -570,10 +570,8 @@ fn the_lane_is_made_of_the_arguments() {
     let typed = greet::Task::serial(&(joe(), "Dimagi".into(), true)).unwrap();
     assert_eq!(typed.lane, LaneName::new("greet", "joeshmoe-Dimagi"));
     assert_eq!(typed.lane.to_string(), "greet-joeshmoe-Dimagi", "as HQ spells it");
-    assert_eq!(
-        (typed.concurrency, typed.newcomer, typed.after_failure),
-        (1, Newcomer::Wait, AfterFailure::Next)
-    );
+    let rest = (typed.concurrency, typed.newcomer, typed.after_failure);
+    assert_eq!(rest, (1, Newcomer::Wait, AfterFailure::Next));
     assert_eq!(serial("greet", &json), Ok(typed), "and of encoded ones");
     // Wherever the one ends and the other begins.
     let lane = |username: &str, project: &str| {

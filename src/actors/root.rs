@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use actix_rt::{Arbiter, System};
+use futures_util::future::OptionFuture;
 
 use super::beat::{Beat, BeatParts, EndBeat};
 use super::commit_forwarder::{CommitForwarder, CommitForwarderParts, EndForwarding};
@@ -583,18 +584,10 @@ impl Handler<Closing> for Root {
         let forwarder = self.forwarder.as_ref().and_then(|parts| parts.living());
         Box::pin(async move {
             futures_util::future::join_all(loops.iter().map(|one| one.send(EndLoop))).await;
-            // A forwarder whose database is away may take long to end, and beat does not wait for it.
-            let forwarder = async {
-                if let Some(forwarder) = forwarder {
-                    let _ = forwarder.send(EndForwarding).await;
-                }
-            };
-            let beat = async {
-                if let Some(beat) = beat {
-                    // Beat that is being built anew does not answer, but it publishes nothing either.
-                    let _ = beat.send(EndBeat).await;
-                }
-            };
+            // A forwarder whose database is away may take long to end, and beat does not wait for it. Beat that is being
+            // built anew does not answer, but it publishes nothing either.
+            let forwarder = OptionFuture::from(forwarder.map(|forwarder| forwarder.send(EndForwarding)));
+            let beat = OptionFuture::from(beat.map(|beat| beat.send(EndBeat)));
             futures_util::future::join(forwarder, beat).await;
         })
     }
