@@ -478,12 +478,14 @@ mod dead_letters {
         WILLING.store(true, Ordering::SeqCst);
         let runtime = start().await;
         let client = runtime.client();
-        for (n, id) in ids.iter().enumerate() {
+        // Four workers refuse them, so those that were refused last are not quite those that were sent last.
+        let mut states = std::collections::HashMap::new();
+        for id in &ids {
             let record =
                 tokio::time::timeout(wait, client.wait(id)).await.expect("in time").expect("a record");
-            let wanted = if n < 290 { State::Success } else { State::Rejected };
-            assert_eq!(record.state, wanted, "{n}");
+            *states.entry(record.state).or_insert(0) += 1;
         }
+        assert_eq!(states, [(State::Success, 290), (State::Rejected, 10)].into());
         // Where its event loop has no time to answer, it is asked again.
         let asked = async {
             loop {
