@@ -67,6 +67,9 @@ pub(crate) struct Payloads {
     nothing_old: AtomicBool,
     /// The keys that runs hold.
     held: Mutex<HashSet<String>>,
+    /// Held to read while a payload begins to be written, and to write while one is deleted: the last payload of a directory
+    /// takes the directory along, perhaps just when it was made for the next one. (The attempt before has failed.)
+    beginning: Arc<tokio::sync::RwLock<()>>,
     /// The event loop for threads that have none.
     handle: OnceLock<Option<tokio::runtime::Handle>>,
 }
@@ -83,6 +86,7 @@ impl Payloads {
             marked: AtomicBool::new(false),
             nothing_old: AtomicBool::new(false),
             held: Mutex::default(),
+            beginning: Arc::default(),
             handle: OnceLock::new(),
         }
     }
@@ -174,6 +178,7 @@ impl Payloads {
 
     /// Deletes a payload.
     async fn delete(&self, key: &str) -> Result<(), DownloadError> {
+        let _alone = self.beginning.write().await;
         match self.objects()?.delete(&object_store::path::Path::from(key)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(upload::fault(key, &error)),
@@ -220,8 +225,10 @@ impl DownloadSink for Payloads {
     fn discard(&self, key: String) {
         let (Ok(objects), Ok(handle)) = (self.objects(), self.handle()) else { return };
         let (objects, path) = (Arc::clone(objects), object_store::path::Path::from(key));
+        let beginning = Arc::clone(&self.beginning);
         // If this fails, the sweep deletes the payload.
         handle.spawn(async move {
+            let _alone = beginning.write().await;
             if let Err(error) = objects.delete(&path).await {
                 tracing::debug!(%path, %error, "a payload that nobody will see stays until the sweep");
             }

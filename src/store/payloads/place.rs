@@ -77,6 +77,7 @@ impl Payloads {
 
     /// Writes a small content that is in memory.
     pub(super) async fn put_small(&self, key: &str, bytes: Bytes) -> Result<(), DownloadError> {
+        let _begins = self.beginning.read().await;
         self.make_room_for(key)?;
         let put = self.objects()?.put(&Path::from(key), bytes.into()).await;
         put.map_err(|error| upload::fault(key, &error))?;

@@ -14,8 +14,6 @@ use crate::task::{About, Download, DownloadError, KeptPayload, TaskId};
 
 /// The least bytes that S3 takes as a part.
 const PART: usize = 5 << 20;
-/// How often the write of a payload begins when somebody else deletes its directory meanwhile.
-const BEGINNINGS: u32 = 20;
 /// The most parts under way at a time. With the part that is being filled, they are all that is in memory.
 const PARTS: usize = 2;
 
@@ -29,7 +27,6 @@ impl Payloads {
         let mut chunks = chunks.map_err(|error| DownloadError::Source { name: name.clone(), error })?;
         self.settle_in().await?;
         let key = files::new_key(id);
-        self.make_room_for(&key)?;
         self.held().insert(key.clone());
         // If the run is dropped in the middle of this, the sweep must see that nobody holds the payload.
         let held = KeyReservation { payloads: self, key: Some(key) };
@@ -59,7 +56,12 @@ impl Payloads {
             match &mut upload {
                 None if first.len() + chunk.len() <= PART => first.extend_from_slice(&chunk),
                 None => {
-                    let mut opened = Upload::open(&*objects, &path, &name).await?;
+                    let opened = {
+                        let _begins = self.beginning.read().await;
+                        self.make_room_for(held.key())?;
+                        Upload::open(&*objects, &path, &name).await
+                    };
+                    let mut opened = opened?;
                     let buffered = std::mem::take(&mut first).freeze();
                     let written = match opened.write(&name, buffered).await {
                         Ok(()) => opened.write(&name, chunk).await,
@@ -84,8 +86,9 @@ impl Payloads {
         match upload {
             Some(upload) => upload.finish(&name).await?,
             None => {
-                let bytes = first.freeze();
-                let put = despite_deletes(|| objects.put(&path, bytes.clone().into())).await;
+                let _begins = self.beginning.read().await;
+                self.make_room_for(held.key())?;
+                let put = objects.put(&path, first.freeze().into()).await;
                 put.map_err(|error| fault(&name, &error))?;
             }
         }
@@ -136,8 +139,7 @@ struct Upload(WriteMultipart);
 
 impl Upload {
     async fn open(objects: &dyn ObjectStore, path: &Path, name: &str) -> Result<Self, DownloadError> {
-        let upload = despite_deletes(|| objects.put_multipart(path)).await;
-        let upload = upload.map_err(|error| fault(name, &error))?;
+        let upload = objects.put_multipart(path).await.map_err(|error| fault(name, &error))?;
         Ok(Self(WriteMultipart::new_with_chunk_size(upload, PART)))
     }
 
@@ -178,41 +180,18 @@ pub(crate) fn check(about: &About) -> Result<(String, String), DownloadError> {
     Ok((name, content_type))
 }
 
-/// Begins to write a payload. Whoever deletes the last payload of a directory deletes the directory as well, perhaps at the
-/// moment when it was made for this one: the attempt before has failed, and its payload goes. Then the write begins anew.
-async fn despite_deletes<T, F>(mut begin: impl FnMut() -> F) -> object_store::Result<T>
-where
-    F: Future<Output = object_store::Result<T>>,
-{
-    for _ in 1..BEGINNINGS {
-        match begin().await {
-            Err(error) if io_error_of(&error).is_some_and(|io| io.kind() == io::ErrorKind::NotFound) => {}
-            begun => return begun,
-        }
-    }
-    begin().await
-}
-
 /// What an error of the object store means for a download.
 pub(super) fn fault(name: &str, error: &object_store::Error) -> DownloadError {
-    if let Some(io) = io_error_of(error)
-        && is_full(io)
-    {
-        return DownloadError::Full { name: name.to_owned(), error: io.to_string() };
-    }
-    DownloadError::Store { name: name.to_owned(), error: error.to_string() }
-}
-
-/// The error of the operating system below an error of the object store.
-fn io_error_of(error: &object_store::Error) -> Option<&io::Error> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(next) = cause {
-        if let Some(io) = next.downcast_ref::<io::Error>() {
-            return Some(io);
+        if let Some(io) = next.downcast_ref::<io::Error>()
+            && is_full(io)
+        {
+            return DownloadError::Full { name: name.to_owned(), error: io.to_string() };
         }
         cause = next.source();
     }
-    None
+    DownloadError::Store { name: name.to_owned(), error: error.to_string() }
 }
 
 pub(super) fn io_error(name: &str, error: &io::Error) -> DownloadError {
