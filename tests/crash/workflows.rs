@@ -5,7 +5,7 @@
 //! `WORKFLOW_KILLS=100` kills more often than the usual 8, `WORKFLOW_FLOWS` says how many a life enqueues.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use celeriac::task::Client;
@@ -13,6 +13,7 @@ use celeriac::task::canvas::{chord, group};
 use celeriac::{Context, EnqueueError, TaskError, TaskId, serial_task, task};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use tokio::sync::watch as channel;
 
 use crate::child::{Child, Failure, Orders, emptied, say, until_signal};
 use crate::kills::number;
@@ -28,6 +29,9 @@ const MEMBERS: u64 = 8;
 const BODY: u64 = 24;
 const PRODUCERS: u64 = 3;
 const KEYS: u64 = 5;
+/// The unique flows whose two calls are under way in this life.
+static CALLING: LazyLock<channel::Sender<HashSet<u64>>> =
+    LazyLock::new(|| channel::Sender::new(HashSet::new()));
 
 /// What a flow is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -110,6 +114,8 @@ async fn in_turn(ctx: Context, key: u64, n: u64) -> Result<u64, TaskError> {
     retry_backoff = false
 )]
 async fn once(ctx: Context, n: u64) -> Result<u64, TaskError> {
+    // The window ends with the task. A second call that is enqueued after that is a task of its own.
+    let _ = CALLING.subscribe().wait_for(|flows| !flows.contains(&n)).await;
     run(ctx, n, 0, n).await
 }
 
@@ -161,7 +167,13 @@ async fn enqueue(client: &Arc<dyn Client>, n: u64) -> Result<TaskId, EnqueueErro
         }
         Shape::Serial => in_turn::s(n % KEYS, n).send(client()).await?.id().clone(),
         Shape::Unique => {
+            CALLING.send_modify(|flows| {
+                flows.insert(n);
+            });
             let (one, other) = tokio::join!(once::s(n).send(client()), once::s(n).send(client()));
+            CALLING.send_modify(|flows| {
+                flows.remove(&n);
+            });
             let (one, other) = (one?.id().clone(), other?.id().clone());
             if one != other {
                 note(&Line::Twice { id: format!("{one} and {other} of unique flow {n}") });

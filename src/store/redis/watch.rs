@@ -61,7 +61,7 @@ struct SubscribedTasks(HashMap<TaskId, usize>);
 
 impl SubscribedTasks {
     /// Takes in a batch of changes, and returns what they come to.
-    fn change(&mut self, interests: &mut Vec<Interest>) -> Changed {
+    fn change(&mut self, interests: &mut Vec<Interest>) -> InterestChanges {
         // Whether anybody waited before the batch, and whether somebody begins in it.
         let mut before: HashMap<TaskId, (bool, bool)> = HashMap::new();
         for interest in interests.drain(..) {
@@ -73,7 +73,7 @@ impl SubscribedTasks {
             before.entry(id).or_insert((*count > 0, false)).1 |= more;
             *count = if more { *count + 1 } else { count.saturating_sub(1) };
         }
-        let mut changed = Changed::default();
+        let mut changed = InterestChanges::default();
         for (id, (was, begins)) in before {
             let is = self.0.get(&id).is_some_and(|count| *count > 0);
             match (was, is) {
@@ -90,7 +90,7 @@ impl SubscribedTasks {
 
 /// What a batch of changes comes to.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Changed {
+struct InterestChanges {
     /// The tasks for which nobody waited before.
     new: Vec<TaskId>,
     /// The tasks for which one more waits.
@@ -167,7 +167,7 @@ impl Listening<'_> {
                     if changes == 0 {
                         return Ok(ControlFlow::Break(()));
                     }
-                    let Changed { new, joined, gone } = watched.change(&mut batch);
+                    let InterestChanges { new, joined, gone } = watched.change(&mut batch);
                     self.unsubscribe(gone).await?;
                     self.subscribe(new).await?;
                     if !joined.is_empty() {
@@ -251,12 +251,12 @@ mod tests {
         let less = |id: &TaskId| Interest::Less(id.clone());
         let mut watched = SubscribedTasks::default();
         let mut change = |mut batch: Vec<Interest>| watched.change(&mut batch);
-        let (none, only) = (Changed::default, || vec![a.clone()]);
-        assert_eq!(change(vec![more(&a), more(&a)]), Changed { new: only(), ..none() });
+        let (none, only) = (InterestChanges::default, || vec![a.clone()]);
+        assert_eq!(change(vec![more(&a), more(&a)]), InterestChanges { new: only(), ..none() });
         assert_eq!(change(vec![less(&a), more(&b), less(&b)]), none());
         // Its record may have been announced before this one began to wait.
-        assert_eq!(change(vec![less(&a), more(&a)]), Changed { joined: only(), ..none() });
-        assert_eq!(change(vec![less(&a)]), Changed { gone: only(), ..none() });
+        assert_eq!(change(vec![less(&a), more(&a)]), InterestChanges { joined: only(), ..none() });
+        assert_eq!(change(vec![less(&a)]), InterestChanges { gone: only(), ..none() });
         assert!(watched.0.is_empty());
     }
 }
