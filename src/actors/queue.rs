@@ -31,10 +31,11 @@ use crate::runtime::Runtime;
 use crate::runtime::admission::admit;
 use crate::runtime::children::ChildSettings;
 use crate::runtime::conclusion::conclude;
+use crate::runtime::gates::Admission;
 use crate::runtime::run::{AfterRun, Report, Run};
 use crate::task::clock::now;
 use crate::task::{self, Hooks, Interrupt, Judge, RunSetup, TaskId, Verdict};
-use rate::HeldBack;
+use release::HeldBack;
 use revocation::Unchecked;
 use waiting::SeenBacklog;
 use worker_pool::Slot;
@@ -42,7 +43,7 @@ use worker_pool::Slot;
 mod control;
 mod held;
 mod lookup;
-mod rate;
+mod release;
 mod revocation;
 mod stamps;
 mod waiting;
@@ -85,7 +86,7 @@ pub(crate) struct Queue {
     counters: Counters,
     accounts: Accounts,
     consumer: Option<Box<dyn Consumer>>,
-    /// What rate limits keep from starting.
+    /// What the gates keep from starting.
     held_back: HeldBack,
     own_address: Option<Addr<Queue>>,
     retained: Arc<RetainedState>,
@@ -117,6 +118,8 @@ struct GivenRun {
     pid: u32,
     /// Where its task is in the accounts.
     account: TaskPlace,
+    /// What the gates counted for it, which they get back when this drops.
+    _admission: Admission,
 }
 
 impl Queue {
@@ -209,9 +212,9 @@ impl Queue {
 
     fn line_up(&mut self) {
         while let Some(slot) = self.idle.last().copied()
-            && let Some((tag, delivery)) = self.release()
+            && let Some((tag, delivery, admission)) = self.release()
         {
-            if self.start(slot, tag, delivery) {
+            if self.start(slot, tag, delivery, admission) {
                 self.idle.pop();
             }
         }
@@ -219,7 +222,7 @@ impl Queue {
 
     /// Starts a delivery on an idle slot. `false`: it was settled or dropped without a run, and the slot is still
     /// idle.
-    fn start(&mut self, slot: usize, tag: u64, delivery: Delivery) -> bool {
+    fn start(&mut self, slot: usize, tag: u64, delivery: Delivery, admission: Admission) -> bool {
         if delivery.has_lapsed() {
             self.backlog.finish(tag); // the delivery drops here, and so goes back to the broker
             return false;
@@ -271,7 +274,7 @@ impl Queue {
             time_limits: self.runtime.time_limits(&message),
             place: None,
         };
-        self.assign(slot, run, delivery, account);
+        self.assign(slot, run, delivery, (account, admission));
         true
     }
 

@@ -13,6 +13,7 @@ pub(crate) mod enqueue;
 mod events;
 mod follow_ups;
 pub(crate) mod forwarding;
+pub(crate) mod gates;
 pub(crate) mod hooks;
 pub(crate) mod keep_failed;
 #[cfg(unix)]

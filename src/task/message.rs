@@ -40,6 +40,10 @@ pub(crate) const PROPERTIES: &str = "celeriac-properties";
 /// text.
 pub(crate) const SHOWN_AS_LIST: &str = "celeriac-args-list";
 
+/// The header that names the tenant of a task: the one on whose behalf it runs, such as CommCare HQ's `domain`. Queues share
+/// their slots fairly among tenants.
+pub const TENANT: &str = "celeriac_tenant";
+
 impl Headers {
     /// Whether the caller has stated a text to show instead of the arguments.
     pub(crate) fn hide_arguments(&self) -> bool {
@@ -220,6 +224,11 @@ impl Message {
         let due = self.eta.map_or(self.enqueued_at, |eta| eta.max(self.enqueued_at));
         let let_in_at = self.serial.as_ref().and_then(|serial| serial.let_in_at);
         let_in_at.map_or(due, |let_in_at| let_in_at.max(due))
+    }
+
+    /// The tenant on whose behalf the task runs, if one is stated.
+    pub fn tenant(&self) -> Option<&str> {
+        self.headers.0.get(TENANT).and_then(Value::as_str)
     }
 
     /// The number of earlier runs that count as attempts: attempts that failed, and runs that ended with their worker.

@@ -15,6 +15,7 @@ use super::{GivenRun, Queue, Run, SlotGuard, Start};
 use crate::broker::Delivery;
 use crate::core::RestartVerdict;
 use crate::core::accounts::TaskPlace;
+use crate::runtime::gates::Admission;
 use crate::task::clock::now;
 
 /// The longest halt. A halted queue tries again when its failures have left the restart window, or after this time.
@@ -100,7 +101,13 @@ impl Queue {
     }
 
     /// Gives the slot's worker a task. The pump sends it at its end, together with all other starts.
-    pub(super) fn assign(&mut self, slot: usize, run: Run, delivery: Delivery, account: TaskPlace) {
+    pub(super) fn assign(
+        &mut self,
+        slot: usize,
+        run: Run,
+        delivery: Delivery,
+        (account, admission): (TaskPlace, Admission),
+    ) {
         if let Some(Slot { queue, worker, generation, child, .. }) = self.workers.get(&slot) {
             let permit = SlotGuard::new(queue.clone(), delivery.tag(), slot, *generation);
             let given = GivenRun {
@@ -111,6 +118,7 @@ impl Queue {
                 started_at: run.started_at,
                 pid: child.unwrap_or_else(std::process::id),
                 account,
+                _admission: admission,
             };
             self.runs.insert(delivery.tag(), given);
             self.starting.push((Rc::clone(worker), Start { run: Box::new(run), delivery, permit }));

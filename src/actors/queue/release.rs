@@ -1,19 +1,20 @@
-//! Rate limits: whether a task may start, `runtime/task_levers.rs` says. What may not start yet stays in the backlog, takes no slot, and holds up no other task.
+//! What starts next, if the gates let it: rate limits and all else that `runtime/gates.rs` asks. What may not start yet
+//! stays in the backlog, takes no slot, and holds up no other task.
 
-use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use super::{Pump, Queue};
 use crate::broker::Delivery;
+use crate::runtime::gates::Admission;
 use crate::task::clock::now;
 
-/// So many deliveries more than its prefetch a queue takes at most while rate limits hold back what it has, so that
+/// So many deliveries more than its prefetch a queue takes at most while the gates hold back what it has, so that
 /// the tasks behind them come too.
 const MOST_MORE: usize = 1024;
 /// The longest pause before it is looked again what may start.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-/// What rate limits hold back in a queue.
+/// What the gates hold back in a queue.
 #[derive(Default)]
 pub(super) struct HeldBack {
     /// When a pump comes because the next of them may start.
@@ -23,29 +24,24 @@ pub(super) struct HeldBack {
 }
 
 impl Queue {
-    /// Lets the first one run that may.
-    pub(super) fn release(&mut self) -> Option<(u64, Delivery)> {
-        let levers = &self.runtime.levers;
-        if !levers.limits_any() {
+    /// Lets the first one run that may. The run keeps what the gates counted for it.
+    pub(super) fn release(&mut self) -> Option<(u64, Delivery, Admission)> {
+        if !self.runtime.has_gates() {
             self.take_more(0);
-            return self.backlog.release(now());
+            return self.backlog.release(now()).map(|(tag, delivery)| (tag, delivery, Admission::default()));
         }
-        let mut refused: HashSet<String> = HashSet::new();
+        let mut round = self.runtime.gates();
         let (mut count, mut wait) = (0_usize, Duration::MAX);
-        let released = self.backlog.release_first(now(), |delivery| {
-            let task = &delivery.message().task;
-            // Of one task the first goes first.
-            let admitted = if refused.contains(task) { Err(Duration::MAX) } else { levers.admit(task) };
-            match admitted {
-                Ok(()) => true,
-                Err(until) => {
-                    count += 1;
-                    wait = wait.min(until);
-                    if !refused.contains(task) {
-                        refused.insert(task.clone());
-                    }
-                    false
-                }
+        let mut admission = None;
+        let released = self.backlog.release_first(now(), |delivery| match round.admit(delivery.message()) {
+            Ok(admitted) => {
+                admission = Some(admitted);
+                true
+            }
+            Err(hold) => {
+                count += 1;
+                wait = wait.min(hold.wait.unwrap_or(Duration::MAX));
+                false
             }
         });
         if released.is_none() {
@@ -55,7 +51,7 @@ impl Queue {
                 self.wake_in(wait.min(LONGEST_WAIT));
             }
         }
-        released
+        released.map(|(tag, delivery)| (tag, delivery, admission.unwrap_or_default()))
     }
 
     fn wake_in(&mut self, wait: Duration) {
@@ -79,7 +75,7 @@ impl Queue {
     }
 }
 
-/// One that a rate limit has held back may start.
+/// One that a gate has held back may start.
 #[derive(actix::Message)]
 #[rtype(result = "()")]
 pub(super) struct Wake;
