@@ -17,8 +17,8 @@ use futures_util::future::join_all;
 
 use super::failed::keep_for_sure;
 use super::{
-    Broker, BrokerError, ChordEnd, FollowUps, Remains, Settle, UniqueWindows, copies,
-    dead_letter, refusal_reason, refused_result,
+    Broker, BrokerError, ChordEnd, FollowUps, Remains, Settle, UniqueWindows, copies, dead_letter,
+    refusal_reason, refused_result,
 };
 use crate::core::Backoff;
 use crate::store::sent_marks::{marks_of, write_marks};
