@@ -23,6 +23,7 @@ mod healing;
 mod health;
 mod hooks;
 mod layers;
+mod many;
 mod metrics;
 mod options;
 mod order;
