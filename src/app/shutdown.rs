@@ -152,7 +152,10 @@ async fn run(
         if timeout_at(ends_at, other).await.is_err() {
             tracing::warn!(target: "celeriac", ?grace, "the grace is over, and the server beside the runtime still answers; it is cut short");
         }
-        inner.refusing.store(true, Ordering::Release);
+        // Another call has nothing to wait for, while the server of the first one still answers.
+        if is_first {
+            inner.refusing.store(true, Ordering::Release);
+        }
     };
     let tree = if is_first { inner.take_tree() } else { None };
     let Some(tree) = tree else {
