@@ -41,5 +41,6 @@ mod source_pollers;
 mod spans;
 mod status;
 mod time_limits;
+mod traces;
 mod unique;
 mod words;
