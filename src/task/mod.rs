@@ -39,6 +39,7 @@ mod signature;
 mod sinks;
 pub mod source_poller;
 pub(crate) mod token;
+mod trace;
 mod tracked;
 mod unique;
 mod untyped;

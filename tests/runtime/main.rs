@@ -42,5 +42,6 @@ mod source_pollers;
 mod spans;
 mod status;
 mod time_limits;
+mod traces;
 mod unique;
 mod words;
