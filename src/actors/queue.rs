@@ -18,7 +18,7 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::retained::RetainedState;
+use super::retained::{Books, RetainedState};
 use super::serial::{Candidate, Serials};
 use super::status::Counters;
 use super::worker::{SlotGuard, Start, Unstarted, Worker};
@@ -136,10 +136,12 @@ impl Queue {
         if retained.is_paused() {
             backlog.pause();
         }
+        let Books { counters, accounts, time_to_start } =
+            retained.take_books().map_or_else(|| Books::new(row.target, time_to_start), |books| *books);
         Self {
             backlog,
             unchecked: Unchecked::default(),
-            time_to_start: TimeToStart::new(row.target),
+            time_to_start,
             last_start: None,
             seen: SeenBacklog::default(),
             restarts: Restarts::new(intensity),
@@ -150,8 +152,8 @@ impl Queue {
             idle: Vec::new(),
             runs: HashMap::new(),
             counted: HashSet::new(),
-            counters: Counters::default(),
-            accounts: Accounts::new(time_to_start),
+            counters,
+            accounts,
             consumer: None,
             held_back: HeldBack::default(),
             own_address: None,
@@ -371,10 +373,16 @@ impl Queue {
 }
 
 impl Drop for Queue {
-    /// A queue that dies takes its runs along, so that its successor has all slots for itself.
+    /// A queue that dies takes its runs along, so that its successor has all slots for itself, and leaves it what it has
+    /// counted.
     fn drop(&mut self) {
         self.tell_bodies(Interrupt::Shutdown);
         self.force.cancel();
+        self.retained.keep_books(Books {
+            counters: std::mem::take(&mut self.counters),
+            accounts: std::mem::take(&mut self.accounts),
+            time_to_start: self.time_to_start.clone(),
+        });
     }
 }
 

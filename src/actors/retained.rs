@@ -1,11 +1,19 @@
-//! The part of a queue's state that outlives its actor: the number of workers and the pause that an operator set, and
-//! the bodies on threads that nobody could stop. The root holds one `RetainedState` for each queue and gives it to
-//! each actor that it builds for that queue, so a restart after a panic does not undo what the operator did.
+//! The part of a queue's state that outlives its actor: the number of workers and the pause that an operator set, what the
+//! queue has counted, and the bodies on threads that nobody could stop. The root holds one `RetainedState` for each queue
+//! and gives it to each actor that it builds for that queue, so a restart after a panic undoes neither what the operator
+//! did nor what was counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use super::status::Counters;
 use crate::catalogue::QueueRow;
+use crate::core::TimeToStart;
+use crate::core::accounts::Accounts;
+use crate::core::duration_histogram::Edges;
 use crate::runtime::body::Stuck;
 
 /// A queue as it begins: its row, and whether an operator has paused it for good.
@@ -27,6 +35,26 @@ pub(super) struct RetainedState {
     /// Whether the queue takes nothing from the broker.
     cancelled: AtomicBool,
     pub(super) stuck: Arc<Stuck>,
+    /// What the last actor of the queue has counted. The living one has taken it.
+    books: Mutex<Option<Box<Books>>>,
+}
+
+/// What a queue counts from the start of the program.
+pub(super) struct Books {
+    pub(super) counters: Counters,
+    pub(super) accounts: Accounts,
+    pub(super) time_to_start: TimeToStart,
+}
+
+impl Books {
+    /// Books without an entry, of a queue with this target for time-to-start, which its histogram tells by these edges.
+    pub(super) fn new(target: Option<Duration>, edges: Edges) -> Self {
+        Self {
+            counters: Counters::default(),
+            accounts: Accounts::new(edges),
+            time_to_start: TimeToStart::new(target),
+        }
+    }
 }
 
 impl RetainedState {
@@ -37,7 +65,18 @@ impl RetainedState {
             paused: AtomicBool::new(is_paused),
             cancelled: AtomicBool::new(false),
             stuck: Arc::default(),
+            books: Mutex::default(),
         }
+    }
+
+    /// Takes what the last actor of the queue has counted. `None`: there was none before this one.
+    pub(super) fn take_books(&self) -> Option<Box<Books>> {
+        self.books.lock().take()
+    }
+
+    /// Keeps what an actor has counted, for its successor.
+    pub(super) fn keep_books(&self, books: Books) {
+        *self.books.lock() = Some(Box::new(books));
     }
 
     /// The number of worker slots, as an operator has set it, else as the row states it.

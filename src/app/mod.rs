@@ -40,6 +40,9 @@ mod start_error;
 #[cfg(all(unix, feature = "systemd"))]
 mod systemd;
 mod takeover;
+mod task_pages;
+#[cfg(feature = "web")]
+mod task_sighting;
 mod unfinished;
 pub(crate) mod variables;
 
@@ -62,4 +65,6 @@ pub use shutdown::ShutdownReport;
 #[cfg(feature = "cli")]
 pub(crate) use start::too_many_blocking_workers;
 pub use start_error::StartError;
+#[cfg(feature = "web")]
+pub(crate) use task_sighting::TaskSighting;
 pub use unfinished::RevokedTasks;

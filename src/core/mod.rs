@@ -19,6 +19,7 @@ pub mod duration_histogram;
 mod error_text;
 pub(crate) mod glob;
 pub mod health;
+pub mod history;
 pub mod hold;
 pub(crate) mod instant;
 pub mod intensity;

@@ -50,6 +50,7 @@ fn span_of(context: &Context) -> tracing::Span {
         task = context.task(),
         id = %context.id(),
         queue = context.queue(),
+        tenant = context.message().tenant(),
         attempt = context.attempt()
     )
 }

@@ -39,6 +39,7 @@ mod signature;
 mod sinks;
 pub mod source_poller;
 pub(crate) mod token;
+mod trace;
 mod tracked;
 mod unique;
 mod untyped;
@@ -46,6 +47,7 @@ mod verdict;
 pub(crate) mod wire_names;
 mod workflow;
 
+mod enqueue_many;
 pub mod envelope;
 pub mod registry;
 
@@ -73,6 +75,7 @@ pub use definition::{decode_args, encode_output};
 pub(crate) use dispatch::{CanvasPlan, Dispatcher, ParentTask, Router};
 pub(crate) use download::{About, ByteStream, DownloadSink, DownloadSource, KeepPayload, KeptPayload};
 pub use download::{Download, DownloadError, DownloadFacts, DownloadRecord};
+pub use enqueue_many::EnqueueMany;
 pub use envelope::Typed;
 pub(crate) use error::{Ending, ErrorName, NextAttempt, Until};
 pub use error::{Interrupt, TaskError};

@@ -62,7 +62,7 @@ impl CallDocument {
             eta,
             expires_at,
             retries,
-            headers,
+            mut headers,
             serial,
             unique,
         } = call;
@@ -94,7 +94,8 @@ impl CallDocument {
             send_events: _,
         } = options;
         let now = now();
-        let ParentTask { root_id, parent_id, .. } = ParentTask::current();
+        let ParentTask { root_id, parent_id, trace, .. } = ParentTask::current();
+        headers.inherit_trace(&trace);
         let document = Self {
             id: id.clone(),
             task: task.clone(),
