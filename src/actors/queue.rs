@@ -35,11 +35,13 @@ use crate::runtime::gates::Admission;
 use crate::runtime::run::{AfterRun, Report, Run};
 use crate::task::clock::now;
 use crate::task::{self, Hooks, Interrupt, Judge, RunSetup, TaskId, Verdict};
+use autoscale::LoadWatch;
 use release::HeldBack;
 use revocation::Unchecked;
 use waiting::SeenBacklog;
 use worker_pool::Slot;
 
+mod autoscale;
 mod control;
 mod held;
 mod lookup;
@@ -88,6 +90,7 @@ pub(crate) struct Queue {
     consumer: Option<Box<dyn Consumer>>,
     /// What the gates keep from starting.
     held_back: HeldBack,
+    load: LoadWatch,
     own_address: Option<Addr<Queue>>,
     retained: Arc<RetainedState>,
     serials: Arc<Serials>,
@@ -156,6 +159,7 @@ impl Queue {
             accounts,
             consumer: None,
             held_back: HeldBack::default(),
+            load: LoadWatch::default(),
             own_address: None,
             retained,
             serials,
@@ -392,6 +396,7 @@ impl Actor for Queue {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.fill(ctx);
         self.watch_backlog(ctx);
+        self.watch_load(ctx);
         self.own_address = Some(ctx.address());
         if !self.retained.is_cancelled() {
             self.consume(ctx);

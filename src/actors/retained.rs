@@ -13,6 +13,7 @@ use super::status::Counters;
 use crate::catalogue::QueueRow;
 use crate::core::TimeToStart;
 use crate::core::accounts::Accounts;
+use crate::core::autoscale::WorkerRange;
 use crate::core::duration_histogram::Edges;
 use crate::runtime::body::Stuck;
 
@@ -31,6 +32,8 @@ impl From<QueueRow> for InitialQueue {
 /// What survives the death of a queue's actor. The root owns it; the living actor of the queue reads and writes it.
 pub(super) struct RetainedState {
     workers: AtomicUsize,
+    /// The fewest and the most workers; `None`: their number is fixed.
+    range: Mutex<Option<WorkerRange>>,
     paused: AtomicBool,
     /// Whether the queue takes nothing from the broker.
     cancelled: AtomicBool,
@@ -58,10 +61,12 @@ impl Books {
 }
 
 impl RetainedState {
-    /// The state of a queue that no operator has touched since the start. `workers` is its number of slots.
-    pub(super) fn new(workers: usize, is_paused: bool) -> Self {
+    /// The state of a queue with this row that no operator has touched since the start.
+    pub(super) fn new(row: &QueueRow, is_paused: bool) -> Self {
+        let range = row.max_workers.map(|most| WorkerRange::new(row.workers, most));
         Self {
-            workers: AtomicUsize::new(workers),
+            workers: AtomicUsize::new(row.workers),
+            range: Mutex::new(range),
             paused: AtomicBool::new(is_paused),
             cancelled: AtomicBool::new(false),
             stuck: Arc::default(),
@@ -86,6 +91,21 @@ impl RetainedState {
 
     pub(super) fn set_workers(&self, workers: usize) {
         self.workers.store(workers, Ordering::Relaxed);
+    }
+
+    /// The fewest and the most workers, if their number follows the load.
+    pub(super) fn range(&self) -> Option<WorkerRange> {
+        *self.range.lock()
+    }
+
+    pub(super) fn set_range(&self, range: WorkerRange) {
+        *self.range.lock() = Some(range);
+    }
+
+    /// Has the queue have so many workers at least, if their number follows the load.
+    pub(super) fn set_fewest(&self, workers: usize) {
+        let mut range = self.range.lock();
+        *range = range.map(|range| WorkerRange::new(workers, range.max()));
     }
 
     /// Whether an operator has paused the queue.

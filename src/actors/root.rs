@@ -194,7 +194,7 @@ impl Root {
             .collect();
         let time_to_start = time_to_start_edges(rows.iter().filter_map(|queue| queue.row.target));
         let rows = rows.into_iter().map(|InitialQueue { row, is_paused }| {
-            let retained = Arc::new(RetainedState::new(row.workers, is_paused));
+            let retained = Arc::new(RetainedState::new(&row, is_paused));
             (row, retained)
         });
         let rows = rows.collect();
@@ -384,7 +384,7 @@ impl Handler<AddQueue> for Root {
         if self.closing || self.rows.iter().any(|(known, _)| known.name == row.name) {
             return;
         }
-        let retained = Arc::new(RetainedState::new(row.workers, false));
+        let retained = Arc::new(RetainedState::new(&row, false));
         self.rows.push((row, retained));
         self.start_queue(self.rows.len() - 1, ctx.address(), None);
     }

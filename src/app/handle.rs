@@ -154,6 +154,16 @@ pub enum ControlError {
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
     NoWorkers,
+    /// A range of workers from which none can be chosen.
+    #[error(
+        "a queue cannot have from {min} to {max} workers; state the fewest first, and one at most at least"
+    )]
+    WorkerRange {
+        /// The fewest that were asked for.
+        min: usize,
+        /// The most that were asked for.
+        max: usize,
+    },
     /// The broker failed.
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -363,7 +373,7 @@ impl Celeriac {
         self.steer(queue, Steer::Resize(workers)).await
     }
 
-    async fn steer(&self, queue: &str, steer: Steer) -> Result<(), ControlError> {
+    pub(super) async fn steer(&self, queue: &str, steer: Steer) -> Result<(), ControlError> {
         #[cfg(feature = "testing")]
         if let Some(row) = self.row_in_test(queue) {
             return Err(ControlError::InTest(row.name.clone()));

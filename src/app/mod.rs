@@ -5,6 +5,7 @@
 mod accounts;
 #[cfg(test)]
 pub(crate) mod alone;
+mod autoscale;
 mod backend;
 mod beat;
 mod builder;

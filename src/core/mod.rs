@@ -10,6 +10,7 @@
 
 pub mod accounts;
 pub mod address;
+pub mod autoscale;
 mod backoff;
 pub mod calendar;
 pub(crate) mod canonical;

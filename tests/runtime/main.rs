@@ -8,6 +8,7 @@ mod kit;
 #[cfg(feature = "s3")]
 use celeriac_test_support as services;
 
+mod autoscale;
 mod bad_input;
 mod blockage;
 mod builder_options;

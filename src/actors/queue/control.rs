@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::super::status::{QueueAccounts, QueueStatus};
 use super::{BrokerBacklog, Queue};
+use crate::core::autoscale::WorkerRange;
 use crate::core::blockage;
 use crate::task::Interrupt;
 use crate::task::clock::now;
@@ -85,7 +86,7 @@ impl Queue {
         }
     }
 
-    fn resize(&mut self, workers: usize, ctx: &mut Context<Self>) {
+    pub(super) fn resize(&mut self, workers: usize, ctx: &mut Context<Self>) {
         let before = std::mem::replace(&mut self.row.workers, workers);
         self.retained.set_workers(workers);
         self.backlog.resize(workers);
@@ -109,8 +110,10 @@ pub(crate) enum Steer {
     Pause,
     /// Start tasks again after a pause.
     Resume,
-    /// Have this many worker slots.
+    /// Have this many worker slots; at least as many, if their number follows the load.
     Resize(usize),
+    /// Have as many worker slots as there is work, within this range.
+    Range(WorkerRange),
     /// So many workers more, or fewer, but one at least.
     Grow(isize),
     /// Take nothing more from the broker, and give back what has not started.
@@ -128,7 +131,15 @@ impl Handler<Steer> for Queue {
         match steer {
             Steer::Pause => self.backlog.pause(),
             Steer::Resume => self.backlog.resume(),
-            Steer::Resize(workers) => self.resize(workers, ctx),
+            Steer::Resize(workers) => {
+                self.retained.set_fewest(workers);
+                self.resize(workers, ctx);
+            }
+            Steer::Range(range) => {
+                self.retained.set_range(range);
+                self.resize(range.clamp(self.row.workers), ctx);
+                self.watch_load(ctx);
+            }
             Steer::Grow(more) => self.resize(self.row.workers.saturating_add_signed(more).max(1), ctx),
             Steer::CancelConsumer => {
                 self.retained.set_cancelled(true);

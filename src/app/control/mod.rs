@@ -150,7 +150,7 @@ async fn obey(method: &str, command: &ControlCommand<'_>) -> Option<Answer> {
         "pool_grow" => pool::grow(command).await,
         "pool_shrink" => pool::shrink(command).await,
         "pool_restart" => Err(python_error("ValueError", "Pool restarts not enabled")),
-        "autoscale" => Err(python_error("ValueError", "Autoscale not enabled")),
+        "autoscale" => pool::autoscale(command).await,
         "add_consumer" => consumers::add(command).await,
         "cancel_consumer" => consumers::cancel(command),
         "election" => Ok(Value::Null),

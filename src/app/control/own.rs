@@ -5,11 +5,10 @@ use serde_json::{Map, Value, json};
 use super::super::handle::ControlError;
 use super::super::persistent::{KeptLever, forget_pause, keep};
 use super::arguments::python_error;
+use super::pool::MOST_OF_A_QUEUE as MOST_WORKERS;
 use super::{Answer, ControlCommand, ok};
 use crate::actors::queue::Steer;
-
-/// The most workers of a queue.
-const MOST_WORKERS: i64 = 100_000;
+use crate::core::autoscale::WorkerRange;
 
 /// Starts nothing more in a queue; after a restart neither, if it is to be kept.
 pub(super) async fn pause(command: &ControlCommand<'_>) -> Answer {
@@ -77,7 +76,7 @@ pub(super) async fn queues(command: &ControlCommand<'_>) -> Answer {
             Some(held) => json!({
                 "pool": row.pool.as_str(), "target": target, "workers": held.workers, "running": held.all_running,
                 "reserved": held.all_reserved, "prefetch": held.prefetch, "paused": held.is_paused,
-                "consuming": held.is_consuming,
+                "consuming": held.is_consuming, "max_workers": held.range.map(WorkerRange::max),
             }),
             None => {
                 json!({ "pool": row.pool.as_str(), "target": target, "workers": row.workers, "answering": false })
