@@ -156,7 +156,7 @@ pub enum ControlError {
     NoWorkers,
     /// A range of workers from which none can be chosen.
     #[error(
-        "a queue cannot have from {min} to {max} workers; state the fewest first, and one at most at least"
+        "a queue cannot have from {min} to {max} workers: state the fewest first, and at least one as the most"
     )]
     WorkerRange {
         /// The fewest that were asked for.

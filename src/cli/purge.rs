@@ -55,6 +55,16 @@ impl Queues {
         }
     }
 
+    /// Whether there is an exchange of this name, as that of a broadcast.
+    async fn has_exchange(&self, name: &str) -> Result<bool, BrokerError> {
+        #[cfg(feature = "amqp")]
+        if let Self::RabbitMq(broker) = self {
+            return broker.has_exchange(name).await;
+        }
+        let _ = name; // a store has none
+        Ok(false)
+    }
+
     async fn close(&self) -> Result<(), BrokerError> {
         match self {
             Self::RabbitMq(broker) => broker.close().await,
@@ -84,6 +94,11 @@ async fn purge(args: &PurgeArgs, queues: &Queues, out: &mut impl Write) -> Resul
     for name in names {
         match queues.waiting(name).await? {
             Some(count) => waiting.push((name, count)),
+            None if queues.has_exchange(name).await? => {
+                return Err(Failure::Found(format!(
+                    "Nothing was deleted: `{name}` is an exchange and no queue. What is sent to a broadcast waits in queues of the processes that serve it, and goes with them."
+                )));
+            }
             None => missing.push(format!("`{name}`")),
         }
     }
