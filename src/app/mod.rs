@@ -20,6 +20,7 @@ mod failed;
 mod fleet;
 mod handle;
 mod health;
+mod history;
 mod hooks;
 mod lanes;
 mod layers;
@@ -51,6 +52,7 @@ pub use child_process::is_child_process;
 pub use fleet::{Fleet, NodeReplies};
 pub use handle::{Celeriac, ControlError};
 pub use health::{Health, Trouble, TroubleKind};
+pub use history::HistoryQuery;
 #[cfg(feature = "metrics")]
 pub use metrics::MetricsReader;
 pub use persistent::PersistentLevers;
@@ -63,3 +65,6 @@ pub use shutdown::ShutdownReport;
 pub(crate) use start::too_many_blocking_workers;
 pub use start_error::StartError;
 pub use unfinished::RevokedTasks;
+
+pub use crate::core::history::{DurationTotals, HistoryBy, HistoryCounts, HistoryRow, Mark};
+pub use crate::store::history::{History, HistoryMark};

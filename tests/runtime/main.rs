@@ -21,6 +21,7 @@ mod for_ever;
 mod fragile;
 mod healing;
 mod health;
+mod history;
 mod hooks;
 mod layers;
 mod metrics;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use super::super::handle::ControlError;
 use super::super::persistent::{KeptLever, forget_pause, keep};
 use super::arguments::python_error;
-use super::{Answer, ControlCommand, ok};
+use super::{Answer, BY_REMOTE_CONTROL, ControlCommand, ok};
 use crate::actors::queue::Steer;
 
 /// The most workers of a queue.
@@ -60,7 +60,9 @@ fn queue_of<'a>(command: &'a ControlCommand<'_>) -> Result<&'a str, String> {
 
 fn steer(command: &ControlCommand<'_>, steer: Steer, done: impl Fn(&str) -> String) -> Answer {
     let (queue, name) = (command.arguments.text("queue")?, queue_of(command)?);
+    let act = steer.clone();
     if command.inner.queues.tell(name, steer) {
+        command.inner.mark_act(&act, name, Some(BY_REMOTE_CONTROL));
         return Ok(ok(done(name)));
     }
     let known = command.inner.queues.names().join(", ");
