@@ -17,6 +17,8 @@ pub(crate) mod gates;
 pub(crate) mod history_inbox;
 pub(crate) mod hooks;
 pub(crate) mod keep_failed;
+#[cfg(feature = "log-lines")]
+pub(crate) mod log_lines;
 #[cfg(unix)]
 pub(crate) mod process;
 #[cfg(not(unix))]

@@ -24,6 +24,7 @@ mod health;
 mod history;
 mod hooks;
 mod layers;
+mod log_lines;
 mod metrics;
 mod options;
 mod order;
