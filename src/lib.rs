@@ -76,6 +76,7 @@
 //! | `web` | for actix-web: Soil's pages, and the probes of the program's health |
 //! | `metrics` | metrics for Prometheus: [`Celeriac::metrics_text`], and with `web` the page that it scrapes |
 //! | `log-lines` | the last log lines of a failed attempt are kept with it: `celeriac::log_lines` |
+//! | `otel` | spans of OpenTelemetry for calls and runs, named as Celery's instrumentation names them; their contexts go along with the tasks |
 //! | `systemd` | the program tells systemd that it is ready, that it ends, and that it is alive |
 //! | `s3` | files of downloads in S3 and what speaks its protocol |
 //! | `sqlx-postgres`, `sqlx-mysql`, `sqlx-sqlite`, `rusqlite`, `diesel-postgres`, `diesel-sqlite` | commit and enqueue, with transactions of that driver: [`commit_table`] |

@@ -27,6 +27,7 @@ pub(crate) mod process;
 pub(crate) mod progress;
 pub(crate) mod revoked_stamps;
 pub(crate) mod run;
+mod run_span;
 mod states;
 pub(crate) mod task_levers;
 pub(crate) mod task_location;
