@@ -199,6 +199,8 @@ mod manual {
     struct EventsPage;
     #[doc = include_str!("../docs/failed-tasks.md")]
     struct FailedTasksPage;
+    #[doc = include_str!("../docs/history.md")]
+    struct HistoryPage;
     #[cfg(all(feature = "amqp", feature = "redis"))]
     #[doc = include_str!("../docs/moving-from-celery.md")]
     struct MovingFromCeleryPage;
@@ -243,6 +245,9 @@ mod manual {
     struct TestingPage;
     #[doc = include_str!("../docs/testing-programs.md")]
     struct TestingProgramsPage;
+    #[cfg(all(feature = "log-lines", feature = "otel"))]
+    #[doc = include_str!("../docs/tracing.md")]
+    struct TracingPage;
     #[doc = include_str!("../docs/unique-tasks.md")]
     struct UniqueTasksPage;
     #[doc = include_str!("../docs/locks-and-limits.md")]
