@@ -3,8 +3,7 @@
 use serde_json::Value;
 
 use crate::task::current::current_message;
-use crate::task::trace::span_headers;
-use crate::task::{Headers, Message, SENDING, TaskId};
+use crate::task::{Headers, Message, SENDING, TaskId, span_headers};
 
 /// What a message inherits of the task that it follows from.
 #[derive(Clone, Debug, Default)]
