@@ -26,6 +26,7 @@ use crate::broker::{Consumer, Delivery, DeliveryInfo};
 use crate::catalogue::QueueRow;
 use crate::core::accounts::{Accounts, OTHER, TaskPlace};
 use crate::core::duration_histogram::Edges;
+use crate::core::forecast::Forecaster;
 use crate::core::{self, Intensity, Restarts, TimeToStart, Timestamp};
 use crate::runtime::Runtime;
 use crate::runtime::admission::admit;
@@ -41,15 +42,18 @@ use waiting::SeenBacklog;
 use worker_pool::Slot;
 
 mod control;
+mod explain;
 mod held;
 mod lookup;
 mod release;
 mod revocation;
 mod stamps;
+mod starts;
 mod waiting;
 mod worker_pool;
 
 pub(crate) use control::{Close, GetAccounts, GetStatus, Hurry, Steer, StopQueue};
+pub(crate) use explain::{Explain, Sighting, WaitingInBroker};
 pub(super) use held::GetHeld;
 pub(super) use lookup::{GetRunning, TellBars};
 pub(crate) use lookup::{LanesLost, Locate, LocateTask, Revoke, Revoked};
@@ -85,6 +89,8 @@ pub(crate) struct Queue {
     seen: SeenBacklog,
     counters: Counters,
     accounts: Accounts,
+    /// When tasks that wait will start.
+    forecasts: Forecaster,
     consumer: Option<Box<dyn Consumer>>,
     /// What the gates keep from starting.
     held_back: HeldBack,
@@ -152,6 +158,7 @@ impl Queue {
             counted: HashSet::new(),
             counters: Counters::default(),
             accounts: Accounts::new(time_to_start),
+            forecasts: Forecaster::new(rand::random()),
             consumer: None,
             held_back: HeldBack::default(),
             own_address: None,
@@ -203,10 +210,11 @@ impl Queue {
         for delivery in deliveries {
             self.runtime.tell_received(&delivery);
             self.count_received(delivery.message(), now);
-            let priority = delivery.message().priority;
+            let (tag, priority) = (delivery.tag(), delivery.message().priority);
             // Its time in the broker counts as well, so it waits since it was due, not since it came here.
             let since = delivery.message().due();
-            self.backlog.arrive_ready(delivery.tag(), delivery, priority, since, now);
+            self.backlog.arrive_ready(tag, delivery, priority, since, now);
+            self.note_arrival(tag, priority, now);
         }
     }
 
@@ -248,6 +256,7 @@ impl Queue {
         let account = self.accounts.place(definition.name);
         self.accounts.started(account, wait, is_first);
         self.last_start = Some(now);
+        self.forecasts.started(tag, now);
         self.runtime.levers.accept(&message);
         // A run is ended by its worker's token, so a worker that dies takes it along.
         let (worker, force) = match self.workers.get(&slot) {
@@ -281,6 +290,7 @@ impl Queue {
     /// Settles a delivery that is not to run, with the verdict that says why.
     fn end_unstarted(&mut self, tag: u64, mut delivery: Delivery, verdict: Verdict) {
         self.backlog.finish(tag);
+        self.forecasts.left(tag);
         if delivery.fence().is_none() {
             delivery.at_risk(); // should its settlement panic, it counts as a crash: else it would come again for ever
         }
@@ -432,6 +442,11 @@ impl Handler<Finished> for Queue {
         let run = self.runs.remove(&tag);
         if let Some(run) = &run {
             self.count_end(run.account, &report);
+            if unstarted.is_none() {
+                let took = report.ran().map(|(_, took)| took);
+                let took = took.unwrap_or_else(|| now().since(run.started_at));
+                self.forecasts.ended(run.account.index(), took);
+            }
         }
         // A serial task that did not start comes again, and its first start is in the statistics already.
         if let Some(why) = unstarted {

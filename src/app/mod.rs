@@ -16,6 +16,7 @@ mod control;
 mod defaults;
 mod downloads;
 mod events;
+mod explain;
 mod failed;
 mod fleet;
 mod handle;
@@ -48,11 +49,15 @@ pub(crate) use backend::Backend;
 pub use beat::BeatHandle;
 pub use builder::Builder;
 pub use child_process::is_child_process;
+#[cfg(feature = "cli")]
+pub(crate) use explain::{ended, of_message, told, wait_in_broker};
 pub use fleet::{Fleet, NodeReplies};
 pub use handle::{Celeriac, ControlError};
 pub use health::{Health, Trouble, TroubleKind};
 #[cfg(feature = "metrics")]
 pub use metrics::MetricsReader;
+#[cfg(feature = "cli")]
+pub(crate) use persistent::paused_since;
 pub use persistent::PersistentLevers;
 pub use replies::Replies;
 #[cfg(feature = "cli")]

@@ -41,7 +41,7 @@ const fn many(
     RemoteCommand { name, arguments, rest: Some(rest), least }
 }
 
-const INSPECT: [RemoteCommand; 16] = [
+const INSPECT: [RemoteCommand; 17] = [
     plain("active"),
     plain("active_queues"),
     plain("clock"),
@@ -58,6 +58,7 @@ const INSPECT: [RemoteCommand; 16] = [
     plain("revoked"),
     plain("scheduled"),
     plain("stats"),
+    takes("why", &[("id", Kind::Text)], 1),
 ];
 
 const CONTROL: [RemoteCommand; 19] = [
@@ -220,6 +221,7 @@ mod tests {
             ("conf true", json!({"with_defaults": true})),
             ("memdump 5", json!({"samples": 5})),
             ("query_task a b", json!({"ids": ["a", "b"]})),
+            ("why a", json!({"id": "a"})),
             ("registered name max_retries", json!({"taskinfoitems": ["name", "max_retries"]})),
             ("registered", json!({"taskinfoitems": []})),
         ] {

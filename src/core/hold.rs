@@ -27,6 +27,24 @@ pub enum HoldReason {
     },
 }
 
+impl HoldReason {
+    /// The name of what holds the task, for programs: JSON and labels.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::RateLimit { .. } => "rate_limit",
+        }
+    }
+
+    /// What an operator can do about it, as a sentence.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::RateLimit { .. } => {
+                "Raise the rate limit of the task, or take it away: `celeriac control rate_limit TASK 0`.".to_owned()
+            }
+        }
+    }
+}
+
 impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -45,5 +63,7 @@ mod tests {
     fn a_reason_reads_as_the_rest_of_a_sentence() {
         let reason = HoldReason::RateLimit { limit: "10/m".to_owned() };
         assert_eq!(reason.to_string(), "the rate limit of its task, 10/m, is used up in this process");
+        assert_eq!(reason.code(), "rate_limit");
+        assert!(reason.remedy().ends_with('.'), "a remedy is a sentence: {}", reason.remedy());
     }
 }

@@ -17,6 +17,8 @@ pub mod child_life;
 pub(crate) mod did_you_mean;
 pub mod duration_histogram;
 mod error_text;
+pub mod explanation;
+pub mod forecast;
 pub(crate) mod glob;
 pub mod health;
 pub mod hold;

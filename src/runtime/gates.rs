@@ -31,6 +31,21 @@ impl Runtime {
         self.levers.limits_any()
     }
 
+    /// What holds a run of this message back now. Looking takes nothing and counts nothing, so it changes no start. Each gate
+    /// that [`Round::admit`] asks has a line here, in the order in which people are told of them.
+    pub(crate) fn look(&self, message: &Message) -> Vec<Hold> {
+        if !self.has_gates() {
+            return Vec::new();
+        }
+        let gates = [self.rate_limit_hold(message)];
+        gates.into_iter().flatten().collect()
+    }
+
+    fn rate_limit_hold(&self, message: &Message) -> Option<Hold> {
+        let wait = self.levers.held_for(&message.task)?;
+        Some(self.gates().rate_limit(message, Some(wait)))
+    }
+
     /// Begins a look through a backlog.
     pub(crate) fn gates(&self) -> Round<'_> {
         Round { runtime: self, rate_limited: HashSet::new() }

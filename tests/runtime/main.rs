@@ -16,6 +16,7 @@ mod concurrency;
 mod embedding;
 mod endings;
 mod events;
+mod explain;
 mod failed;
 mod for_ever;
 mod fragile;

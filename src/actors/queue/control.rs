@@ -80,6 +80,7 @@ impl Queue {
             overlaps: c.overlaps,
             replaced: c.replaced,
             recycled: c.recycled,
+            forecasts: self.forecasts.record(),
             paused: self.backlog.is_paused(),
             halted: self.halted.clone(),
         }
@@ -126,7 +127,10 @@ impl Handler<Steer> for Queue {
 
     fn handle(&mut self, steer: Steer, ctx: &mut Self::Context) {
         match steer {
-            Steer::Pause => self.backlog.pause(),
+            Steer::Pause => {
+                self.backlog.pause();
+                self.forecasts.forget_made();
+            }
             Steer::Resume => self.backlog.resume(),
             Steer::Resize(workers) => self.resize(workers, ctx),
             Steer::Grow(more) => self.resize(self.row.workers.saturating_add_signed(more).max(1), ctx),
@@ -135,6 +139,7 @@ impl Handler<Steer> for Queue {
                 self.consumer = None;
                 drop(self.backlog.clear()); // each goes back as it drops
                 self.unchecked.clear();
+                self.forecasts.forget_made();
             }
             Steer::AddConsumer => {
                 self.retained.set_cancelled(false);

@@ -68,6 +68,7 @@ const BUILT_IN: &[&str] = &[
     "stats",
     "terminate",
     "time_limit",
+    "why",
 ];
 
 /// Why a command of the program has failed.

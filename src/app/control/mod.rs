@@ -160,6 +160,7 @@ async fn obey(method: &str, command: &ControlCommand<'_>) -> Option<Answer> {
         "resume" => own::resume(command).await,
         "resize" => own::resize(command).await,
         "queues" => own::queues(command).await,
+        "why" => own::why(command).await,
         _ => return command.state().commands.obey(method, command.arguments.all()).await,
     })
 }

@@ -5,8 +5,9 @@ use serde_json::{Map, Value, json};
 use super::super::handle::ControlError;
 use super::super::persistent::{KeptLever, forget_pause, keep};
 use super::arguments::python_error;
-use super::{Answer, ControlCommand, ok};
+use super::{Answer, ControlCommand, PATIENCE, ok};
 use crate::actors::queue::Steer;
+use crate::task::TaskId;
 
 /// The most workers of a queue.
 const MOST_WORKERS: i64 = 100_000;
@@ -65,6 +66,14 @@ fn steer(command: &ControlCommand<'_>, steer: Steer, done: impl Fn(&str) -> Stri
     }
     let known = command.inner.queues.names().join(", ");
     Err(python_error("ValueError", &format!("no queue '{queue}' is served here; there are: {known}")))
+}
+
+/// Why a task does not run, as far as this program knows: `Explanation` as JSON.
+pub(super) async fn why(command: &ControlCommand<'_>) -> Answer {
+    let id = TaskId::from(command.arguments.text("id")?);
+    let explained = command.inner.explain(&id, PATIENCE).await;
+    let explained = explained.map_err(|error| python_error("RuntimeError", &error.to_string()))?;
+    serde_json::to_value(explained).map_err(|error| python_error("RuntimeError", &error.to_string()))
 }
 
 /// The queues of this process, with what they have in hand.
