@@ -244,4 +244,6 @@ mod manual {
     struct LocksAndLimitsPage;
     #[doc = include_str!("../docs/source-pollers.md")]
     struct ProducersPage;
+    #[doc = include_str!("../docs/why-and-when.md")]
+    struct WhyAndWhenPage;
 }

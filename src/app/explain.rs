@@ -56,11 +56,7 @@ impl Celeriac {
 
 impl CeleriacInner {
     /// As [`Celeriac::explain`]; each queue may take as long as `patience`.
-    pub(super) async fn explain(
-        &self,
-        id: &TaskId,
-        patience: Duration,
-    ) -> Result<Explanation, ControlError> {
+    pub(super) async fn explain(&self, id: &TaskId, patience: Duration) -> Result<Explanation, ControlError> {
         let mut facts = TaskFacts::new(id.as_str(), now());
         let broker = &*self.runtime.broker;
         facts.scope.node = broker.events().and_then(|events| events.node());
@@ -151,8 +147,7 @@ impl CeleriacInner {
                 of_message(facts, &task.message);
                 let service = self.unseen(&task.message.queue);
                 let tries = task.message.tries();
-                facts.wait =
-                    Some(WaitFacts { due: Some(task.eta), tries, service, ..WaitFacts::default() });
+                facts.wait = Some(WaitFacts { due: Some(task.eta), tries, service, ..WaitFacts::default() });
                 return Ok(());
             }
         }
@@ -267,13 +262,18 @@ pub(crate) async fn wait_in_broker(
     scope: &mut ExplanationScope,
 ) -> WaitFacts {
     let due = message.eta.filter(|eta| *eta > now());
-    let mut wait =
-        WaitFacts { due, tries: message.tries(), is_serial: Some(message.lane().is_some()), ..WaitFacts::default() };
+    let mut wait = WaitFacts {
+        due,
+        tries: message.tries(),
+        is_serial: Some(message.lane().is_some()),
+        ..WaitFacts::default()
+    };
     let unknown = |what: &str, error: String| format!("{what} is not known: {error}.");
     if let Some(inspect) = broker.inspect() {
         match inspect.position(&message.id, COUNTED).await {
             Ok(before) => {
-                wait.ahead = before.map(|before| BoundedCount { count: before as u64, or_more: before >= COUNTED });
+                wait.ahead =
+                    before.map(|before| BoundedCount { count: before as u64, or_more: before >= COUNTED });
             }
             Err(error) => scope.cannot_know.push(unknown("How many are before it", error.to_string())),
         }
@@ -301,7 +301,9 @@ fn lane_wait(facts: LaneFacts, id: &TaskId) -> Option<LaneWait> {
     // The broker shows the front of the line only.
     let ahead = match facts.next.iter().position(|waiting| waiting.id == *id) {
         Some(ahead) => BoundedCount::exactly(ahead as u64),
-        None => BoundedCount { count: facts.next.len() as u64, or_more: facts.waiting > facts.next.len() as u64 },
+        None => {
+            BoundedCount { count: facts.next.len() as u64, or_more: facts.waiting > facts.next.len() as u64 }
+        }
     };
     let holders = facts.holders.into_iter().map(|holder| (holder.id.to_string(), holder.since));
     Some(LaneWait {

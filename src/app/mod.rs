@@ -56,9 +56,9 @@ pub use handle::{Celeriac, ControlError};
 pub use health::{Health, Trouble, TroubleKind};
 #[cfg(feature = "metrics")]
 pub use metrics::MetricsReader;
+pub use persistent::PersistentLevers;
 #[cfg(feature = "cli")]
 pub(crate) use persistent::paused_since;
-pub use persistent::PersistentLevers;
 pub use replies::Replies;
 #[cfg(feature = "cli")]
 pub(crate) use revocation_orders::order;

@@ -57,7 +57,9 @@ impl SoilHost for CeleriacInner {
                 // The broker counts running tasks as well, and those do not wait any more.
                 let running = match (&seen, rows) {
                     (Some(seen), _) => seen.queue.running,
-                    (None, Some(_)) => self.queue_status(&message.queue).await.map_or(0, |queue| queue.running),
+                    (None, Some(_)) => {
+                        self.queue_status(&message.queue).await.map_or(0, |queue| queue.running)
+                    }
                     (None, None) => 0,
                 };
                 let place =

@@ -87,7 +87,8 @@ async fn explain_stopped(broker: &EmbeddedBroker, id: &TaskId) -> Result<Explana
     }
     facts.scope.asked.push("store".to_owned());
     facts.scope.cannot_know.push(
-        "The program does not run, so how its queues stand and what it would start first is not known.".to_owned(),
+        "The program does not run, so how its queues stand and what it would start first is not known."
+            .to_owned(),
     );
     let found = broker.find(id).await?;
     if let Some(MessageLocation::Waiting(message)) = found {
@@ -134,7 +135,8 @@ async fn in_fleet(
     let question = json!({ "id": id.as_str() });
     let replies = fleet.inspect("why", question).await?;
     // Who has the task knows more than who has not.
-    let mut known = replies.values().filter(|reply| state(reply) != "unknown" && reply.get("reason").is_some());
+    let mut known =
+        replies.values().filter(|reply| state(reply) != "unknown" && reply.get("reason").is_some());
     if let Some(known) = known.next() {
         return Ok(known.clone());
     }
@@ -149,7 +151,10 @@ async fn in_fleet(
         return Err(Failure::NoReply);
     }
     if facts.run.is_none() && facts.elsewhere.is_none() {
-        facts.scope.cannot_know.push("RabbitMQ lets nobody look into a queue, so it may wait there.".to_owned());
+        facts
+            .scope
+            .cannot_know
+            .push("RabbitMQ lets nobody look into a queue, so it may wait there.".to_owned());
         if let Some(store) = &store
             && let Some(tracked) = store.tracked(id).await?
         {
@@ -167,7 +172,9 @@ fn state(reply: &Value) -> &str {
 fn held_by(facts: &mut TaskFacts, node: &str, of: &Value) {
     let text = |key: &str| of.get(1)?.get(key)?.as_str().map(str::to_owned);
     facts.task = text("name");
-    facts.queue = of.get(1).and_then(|request| request.pointer("/delivery_info/routing_key")?.as_str().map(str::to_owned));
+    facts.queue = of
+        .get(1)
+        .and_then(|request| request.pointer("/delivery_info/routing_key")?.as_str().map(str::to_owned));
     match of.get(0).and_then(Value::as_str) {
         Some("active") => {
             facts.run = Some(RunFacts { worker: Some(node.to_owned()), ..RunFacts::default() });

@@ -39,7 +39,8 @@ impl HoldReason {
     pub fn remedy(&self) -> String {
         match self {
             Self::RateLimit { .. } => {
-                "Raise the rate limit of the task, or take it away: `celeriac control rate_limit TASK 0`.".to_owned()
+                "Raise the rate limit of the task, or take it away: `celeriac control rate_limit TASK 0`."
+                    .to_owned()
             }
         }
     }

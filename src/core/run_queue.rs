@@ -202,7 +202,8 @@ impl<T> RunQueue<T> {
 
     /// How many ready items leave before this ready one. `None`: it is not ready. O(n), as it counts them.
     pub fn ahead_of(&self, tag: u64) -> Option<usize> {
-        let WaitingItem { priority, place: WaitIndex::Ready { rank, .. }, .. } = self.waiting.get(&tag)? else {
+        let WaitingItem { priority, place: WaitIndex::Ready { rank, .. }, .. } = self.waiting.get(&tag)?
+        else {
             return None;
         };
         Some(self.line.range(..(Reverse(*priority), *rank)).count())

@@ -9,9 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::poll_interval::poll_interval;
-use super::{
-    DownloadBody, QueueSummary, SoilState, StartsBetween, Status, StatusCache, WhyWaiting,
-};
+use super::{DownloadBody, QueueSummary, SoilState, StartsBetween, Status, StatusCache, WhyWaiting};
 use crate::actors::QueueStatus;
 use crate::broker::BrokerError;
 use crate::runtime::Runtime;

@@ -38,3 +38,4 @@ mod status;
 #[cfg(all(feature = "redis", feature = "tls"))]
 mod tls;
 mod unique;
+mod why;

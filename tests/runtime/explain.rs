@@ -142,10 +142,8 @@ async fn a_rate_limit_is_named_and_looking_uses_nothing_up() {
         // Whoever looks all the time keeps nothing from its start.
         for _ in 0..5 {
             let one = often::s().send(client()).await.unwrap();
-            until("it is over", async || {
-                celeriac.explain(one.id()).await.unwrap().reason().code() == "over"
-            })
-            .await;
+            until("it is over", async || celeriac.explain(one.id()).await.unwrap().reason().code() == "over")
+                .await;
         }
     })
     .await;

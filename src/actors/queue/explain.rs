@@ -103,7 +103,8 @@ impl Queue {
     /// A task of which nothing is known but its message, in this queue as it is.
     fn sighting(&self, message: Arc<task::Message>) -> Sighting {
         let is_kept = || self.runtime.kept_pauses.lock().contains(&self.row.name);
-        let pause = self.backlog.is_paused().then(|| PauseFacts { is_kept: is_kept(), ..PauseFacts::default() });
+        let pause =
+            self.backlog.is_paused().then(|| PauseFacts { is_kept: is_kept(), ..PauseFacts::default() });
         let queue = QueueState {
             workers: self.row.workers,
             running: self.runs.len(),

@@ -2,8 +2,7 @@
 //! [`core::forecast`](crate::core::forecast).
 //!
 //! Now and then an arrival is sampled: the queue notes when it forecasts its start, and so learns how good its forecasts
-//! are. A sample costs up to a thousandth of a second, and there is one a second at most for 64 arrivals; who starts at once
-//! is never one.
+//! are. A sample costs up to a thousandth of a second, so there is one a second at most; who starts at once is never one.
 
 use super::Queue;
 use crate::core::Timestamp;
@@ -18,7 +17,9 @@ impl Queue {
         if starts_at_once || stands_still || !self.forecasts.wants_sample(now) {
             return;
         }
-        let (Some(delivery), Some(ahead)) = (self.backlog.get(tag), self.backlog.ahead_of(tag)) else { return };
+        let (Some(delivery), Some(ahead)) = (self.backlog.get(tag), self.backlog.ahead_of(tag)) else {
+            return;
+        };
         // What a gate holds starts when the gate opens, and nobody forecasts that.
         if !self.runtime.look(delivery.message()).is_empty() {
             return;

@@ -169,7 +169,8 @@ impl Speaker<'_> {
                 format!("It does not start before {}.", self.moment(*at))
             }
             StartForecast::NotInSight => {
-                "Its start is not in sight: more urgent tasks come as fast as its queue starts them.".to_owned()
+                "Its start is not in sight: more urgent tasks come as fast as its queue starts them."
+                    .to_owned()
             }
             StartForecast::Open => "When it starts cannot be said while that lasts.".to_owned(),
         }
@@ -341,8 +342,14 @@ mod tests {
                 TaskReason::Halted { why: halted },
                 "It waits because its queue `email` has stopped itself: its workers died 5 times.",
             ),
-            (TaskReason::QueueFull { workers: 1 }, "It waits because the one worker of its queue `email` has a task."),
-            (TaskReason::QueueFull { workers: 4 }, "It waits because all 4 workers of its queue `email` have a task."),
+            (
+                TaskReason::QueueFull { workers: 1 },
+                "It waits because the one worker of its queue `email` has a task.",
+            ),
+            (
+                TaskReason::QueueFull { workers: 4 },
+                "It waits because all 4 workers of its queue `email` have a task.",
+            ),
             (behind(1, false, None), "It waits because 1 task is before it in line."),
             (
                 behind(10_000, true, Some(12)),

@@ -3,10 +3,10 @@
 
 use serde::{Serialize, Serializer};
 
+use super::Explanation;
 use super::facts::ExplanationScope;
 use super::reason::TaskReason;
 use super::remedy::Remedy;
-use super::Explanation;
 use crate::core::Timestamp;
 use crate::core::forecast::StartForecast;
 

@@ -177,7 +177,8 @@ fn lane_reasons(lane: &LaneWait) -> impl Iterator<Item = TaskReason> {
 
 /// The reasons that lie with the queue of the task.
 fn service_reasons(wait: &WaitFacts, reasons: &mut Vec<TaskReason>, ruled_out: &mut Vec<RuledOut>) {
-    let is_behind = |idle: usize| wait.ahead.is_some_and(|ahead| ahead.count > 0 && ahead.count >= idle as u64);
+    let is_behind =
+        |idle: usize| wait.ahead.is_some_and(|ahead| ahead.count > 0 && ahead.count >= idle as u64);
     let behind = wait.ahead.map(|ahead| TaskReason::Behind { ahead, of_tenant: wait.ahead_of_tenant });
     let queue = match &wait.service {
         Service::Here(queue) => queue,

@@ -108,13 +108,19 @@ pub(super) fn remedies(reason: &TaskReason, queue: Option<&str>) -> Vec<Remedy> 
         ],
         TaskReason::StoreAsked => vec![
             (Itself, "It starts when the store has answered.".into()),
-            (Operator, "If that lasts, look at the result store: nothing of the queue starts before it answers.".into()),
+            (
+                Operator,
+                "If that lasts, look at the result store: nothing of the queue starts before it answers."
+                    .into(),
+            ),
         ],
         TaskReason::QueueFull { .. } => vec![
             (Itself, "It starts when workers have ended what they run.".into()),
             (
                 Operator,
-                format!("Give the queue more workers: `Celeriac::resize`, or `celeriac control resize {queue} N`."),
+                format!(
+                    "Give the queue more workers: `Celeriac::resize`, or `celeriac control resize {queue} N`."
+                ),
             ),
         ],
         TaskReason::WorkersStarting { .. } => {
@@ -132,11 +138,17 @@ pub(super) fn remedies(reason: &TaskReason, queue: Option<&str>) -> Vec<Remedy> 
             vec![(Itself, "Look again in a moment.".into())]
         }
         TaskReason::Elsewhere { node, .. } => {
-            vec![(Operator, format!("Ask that worker what it runs: `celeriac inspect active --destination {node}`."))]
+            vec![(
+                Operator,
+                format!("Ask that worker what it runs: `celeriac inspect active --destination {node}`."),
+            )]
         }
         TaskReason::Running { .. } | TaskReason::Over { .. } => Vec::new(),
         TaskReason::Unknown { .. } => {
-            vec![(Operator, "Check the id, and ask the programs that serve its queue: `celeriac why`.".into())]
+            vec![(
+                Operator,
+                "Check the id, and ask the programs that serve its queue: `celeriac why`.".into(),
+            )]
         }
     };
     all.into_iter().map(|(by, says)| Remedy { by, says }).collect()

@@ -112,7 +112,15 @@ fn the_reason_is_true_take_it_away_and_the_next_is_named() {
     }
     let ruled_out: Vec<_> = explain(facts).ruled_out.iter().map(|it| it.code()).collect();
     let expected = [
-        "not_due", "paused", "held", "lane_busy", "not_served", "draining", "halted", "queue_full", "behind",
+        "not_due",
+        "paused",
+        "held",
+        "lane_busy",
+        "not_served",
+        "draining",
+        "halted",
+        "queue_full",
+        "behind",
     ];
     assert_eq!(ruled_out, expected);
 }

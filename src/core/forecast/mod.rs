@@ -6,8 +6,8 @@
 //!
 //! Invariants:
 //! - Nothing is forecast before [`OBSERVED_AT_LEAST`] runs were seen.
-//! - What it costs is bounded: [`FORWARD_RUNS`] runs of [`MOST_STARTS`] starts, once in each [`GOOD`]; places further back
-//!   are told by how fast the line moved until there.
+//! - What it costs is bounded: [`FORWARD_RUNS`] runs of [`MOST_STARTS`] starts, which are good for a [second](GOOD) and say it
+//!   for all who wait; places further back are told by how fast the line moved until there.
 //! - The forecasts are about starts that only others who run or wait delay. Whoever knows that something else holds a task,
 //!   such as a pause, does not ask.
 
@@ -42,8 +42,10 @@ pub const GOOD: Duration = Duration::from_secs(1);
 /// A queue with more slots than this is run forward as a smaller one of the same shape: each slot has to become free some
 /// times within [`MOST_STARTS`].
 const MOST_SLOTS: usize = 250;
-/// Of so many arrivals one is sampled, or one a second if fewer come.
-const SAMPLED: u32 = 64;
+/// For so long they are good even if the number of runs has changed: in a queue of short tasks it changes all the time.
+const GOOD_ENOUGH: Duration = Duration::from_millis(100);
+/// How many of them are kept: of tasks of several priorities that are asked about in turns.
+const MOST_KEPT: usize = 4;
 /// The least half of an interval, as a share of the middle and in seconds: even a line of equal tasks is not exact.
 const LEAST_SHARE: f64 = 0.05;
 const LEAST_SECONDS: f64 = 0.002;
@@ -88,18 +90,23 @@ pub struct Forecaster {
     run_times: RunTimes,
     arrivals: Arrivals,
     calibration: Calibration,
-    latest: Option<ForwardRuns>,
-    /// How many tasks have come since the last sample.
-    unsampled: u32,
+    /// The latest forward runs, the newest last.
+    latest: Vec<ForwardRuns>,
     sampled_at: Option<Timestamp>,
 }
 
-/// The forward runs of a line that were made last.
+/// What the forward runs of a line say.
 #[derive(Clone, Debug)]
 struct ForwardRuns {
     made_at: Timestamp,
-    /// The line that they were made of; `ahead` is how many places they were to reach.
-    of: LineView,
+    /// How many tasks could run, and ran.
+    slots: usize,
+    busy: usize,
+    /// How many tasks came in a second that overtake others.
+    overtaking: f64,
+    /// How many places they were to reach.
+    reach: usize,
+    /// Those that they did.
     places: Vec<Quantiles>,
 }
 
@@ -111,8 +118,7 @@ impl Forecaster {
             run_times: RunTimes::default(),
             arrivals: Arrivals::default(),
             calibration: Calibration::default(),
-            latest: None,
-            unsampled: 0,
+            latest: Vec::new(),
             sampled_at: None,
         }
     }
@@ -120,7 +126,6 @@ impl Forecaster {
     /// A task of this priority has come to the queue.
     pub fn arrived(&mut self, priority: u8, now: Timestamp) {
         self.arrivals.record(priority, now);
-        self.unsampled = self.unsampled.saturating_add(1);
     }
 
     /// A run has ended. The task is known by its place in the queue's accounts.
@@ -148,10 +153,10 @@ impl Forecaster {
         self.calibration.record()
     }
 
-    /// Whether a task that has just come, and has to wait, is to be [sampled](Self::sample).
+    /// Whether a task that has just come, and has to wait, is to be [sampled](Self::sample). One a second is, at most.
     pub fn wants_sample(&mut self, now: Timestamp) -> bool {
-        let is_time = self.sampled_at.is_none_or(|at| now.since(at) >= GOOD);
-        if self.run_times.observed() < OBSERVED_AT_LEAST || !(is_time || self.unsampled >= SAMPLED) {
+        let is_time = self.sampled_at.is_none_or(|at| now.since(at) >= GOOD || now < at);
+        if self.run_times.observed() < OBSERVED_AT_LEAST || !is_time {
             return false;
         }
         self.calibration.expire(now);
@@ -168,7 +173,7 @@ impl Forecaster {
         runs: impl Iterator<Item = (usize, Duration)>,
         now: Timestamp,
     ) -> Option<(Timestamp, Timestamp)> {
-        (self.unsampled, self.sampled_at) = (0, Some(now));
+        self.sampled_at = Some(now);
         let StartForecast::Between { from, to, .. } = self.forecast(line, runs, now) else { return None };
         self.calibration.made(tag, from, to);
         Some((from, to))
@@ -213,27 +218,36 @@ impl Forecaster {
             priority: line.priority,
         };
         let place = usize::try_from(line.ahead).unwrap_or(usize::MAX).min(MOST_STARTS - 1);
-        let is_good = self.latest.as_ref().is_some_and(|latest| latest.is_good(line, place, now));
-        if !is_good {
-            let reach = (place + 1).next_power_of_two().min(MOST_STARTS);
-            let overtaking = self.arrivals.rate_above(line.priority, now) / scale as f64;
-            let whole = Line { slots: line.slots, runs: runs.step_by(scale).collect(), overtaking };
-            let places = whole.quantiles(reach, &self.run_times, &mut self.draws);
-            self.latest =
-                Some(ForwardRuns { made_at: now, of: LineView { ahead: reach as u64, ..line }, places });
+        let overtaking = self.arrivals.rate_above(line.priority, now) / scale as f64;
+        if let Some(good) =
+            self.latest.iter().rev().find(|latest| latest.are_good(line, overtaking, place, now))
+        {
+            return good.at(line.ahead, place);
         }
-        self.latest.as_ref()?.at(line.ahead, place)
+        self.latest.retain(|latest| latest.made_at <= now && now.since(latest.made_at) < GOOD);
+        if self.latest.len() >= MOST_KEPT {
+            self.latest.remove(0);
+        }
+        let reach = (place + 1).next_power_of_two().min(MOST_STARTS);
+        let whole = Line { slots: line.slots, runs: runs.step_by(scale).collect(), overtaking };
+        let places = whole.quantiles(reach, &self.run_times, &mut self.draws);
+        let LineView { slots, busy, .. } = line;
+        let made = ForwardRuns { made_at: now, slots, busy, overtaking, reach, places };
+        let told = made.at(line.ahead, place);
+        self.latest.push(made);
+        told
     }
 }
 
 impl ForwardRuns {
     /// Whether they say when this place of this line starts. A line that they did not get to the end of will not be seen to
     /// the end by running it once more.
-    fn is_good(&self, line: LineView, place: usize, now: Timestamp) -> bool {
-        self.made_at <= now
-            && now.since(self.made_at) < GOOD
-            && (self.of.slots, self.of.busy, self.of.priority) == (line.slots, line.busy, line.priority)
-            && self.of.ahead > place as u64
+    fn are_good(&self, line: LineView, overtaking: f64, place: usize, now: Timestamp) -> bool {
+        let age = now.since(self.made_at);
+        let is_as_busy = self.busy == line.busy || age < GOOD_ENOUGH;
+        let is_as_urgent = (self.overtaking - overtaking).abs() <= 0.05 * self.overtaking.max(overtaking);
+        let is_fresh = self.made_at <= now && age < GOOD;
+        is_fresh && self.slots == line.slots && is_as_busy && is_as_urgent && self.reach > place
     }
 
     /// When the task behind so many others starts. `place` is its place, or the last one that was run forward. Further back,

@@ -81,8 +81,20 @@ fn forward_runs_are_made_once_a_second() {
     assert_eq!(asked.get(), 2, "this one is further back");
     forecaster.forecast(view(2, 1, 0), run(&asked), at(0.6));
     assert_eq!(asked.get(), 3, "the queue has another size");
+    forecaster.forecast(view(2, 2, 0), run(&asked), at(0.65));
+    assert_eq!(asked.get(), 3, "one run more makes no difference for a moment");
+    forecaster.forecast(view(2, 2, 0), run(&asked), at(0.9));
+    assert_eq!(asked.get(), 4, "then it does");
     forecaster.forecast(view(2, 1, 0), run(&asked), at(1.7));
-    assert_eq!(asked.get(), 4, "they are old");
+    assert_eq!(asked.get(), 5, "they are old");
+    (0..30).for_each(|_| forecaster.arrived(9, at(1.7)));
+    forecaster.forecast(view(2, 1, 0), run(&asked), at(1.7));
+    assert_eq!(asked.get(), 6, "others overtake it");
+    let urgent = LineView { priority: 9, ..view(2, 1, 0) };
+    for line in [urgent, view(2, 1, 0), urgent] {
+        forecaster.forecast(line, run(&asked), at(1.71));
+    }
+    assert_eq!(asked.get(), 6, "both kinds are known");
 }
 
 #[test]
