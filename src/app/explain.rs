@@ -145,9 +145,8 @@ impl CeleriacInner {
             let mut scheduled = events.scheduled(COUNTED).await.into_iter();
             if let Some(task) = scheduled.find(|task| task.message.id == *id) {
                 of_message(facts, &task.message);
-                let service = self.unseen(&task.message.queue);
                 let tries = task.message.tries();
-                facts.wait = Some(WaitFacts { due: Some(task.eta), tries, service, ..WaitFacts::default() });
+                facts.wait = Some(WaitFacts { due: Some(task.eta), tries, ..WaitFacts::default() });
                 return Ok(());
             }
         }
