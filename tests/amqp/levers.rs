@@ -230,7 +230,7 @@ async fn a_queue_follows_its_load_within_a_range() {
     queue = "io"
 )]
 async fn booked(key: String, fails: bool) -> Result<(), celeriac::TaskError> {
-    if fails { Err(celeriac::TaskError::permanent("no such account")) } else { Ok(()) }
+    if fails { Err(celeriac::TaskError::permanent(format!("no account {key}"))) } else { Ok(()) }
 }
 
 /// Lanes in Redis are those of all programs, so any of them is asked.
@@ -250,8 +250,7 @@ async fn a_lane_is_shown_and_goes_on() {
     let is_listed =
         |told: &Value| told.as_array().is_some_and(|lanes| lanes.iter().any(|it| it["key"] == key.as_str()));
     caller.until_told("lanes", json!({"limit": 1000}), is_listed).await;
-    let unblock = |told: &Value| *told == ok(&format!("the lane levers-{key} goes on"));
-    caller.until_told("unblock", lane.clone(), unblock).await;
+    caller.until_told("unblock", lane.clone(), |told| told["ok"].is_string()).await;
     assert_eq!(next.get(LONG).await, Ok(()));
     caller.until_told("lane", lane.clone(), Value::is_null).await;
     let mut wider = lane.clone();
