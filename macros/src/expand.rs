@@ -482,6 +482,7 @@ fn set_options(options: &Options) -> TokenStream {
             .map(|text| quote!(::celeriac::core::token_bucket::RateLimit::parse(#text).ok().flatten())),
     );
     assign(quote!(send_events), plain(options.send_events));
+    assign(quote!(keep_log), plain(options.keep_log));
     // Options whose value may be that of no statement at all: the program's defaults do not hold for what is stated.
     for (field, is_stated) in [
         (quote!(stated.acks_late), options.acks_late.is_some()),

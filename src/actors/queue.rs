@@ -26,6 +26,7 @@ use crate::broker::{Consumer, Delivery, DeliveryInfo};
 use crate::catalogue::QueueRow;
 use crate::core::accounts::{Accounts, OTHER, TaskPlace};
 use crate::core::duration_histogram::Edges;
+use crate::core::history::{HistoryEvent, MinuteBook};
 use crate::core::{self, Intensity, Restarts, TimeToStart, Timestamp};
 use crate::runtime::Runtime;
 use crate::runtime::admission::admit;
@@ -51,7 +52,7 @@ mod stamps;
 mod waiting;
 mod worker_pool;
 
-pub(crate) use control::{Close, GetAccounts, GetStatus, Hurry, Steer, StopQueue};
+pub(crate) use control::{Close, GetAccounts, GetStatus, HandInMinutes, Hurry, Steer, StopQueue};
 pub(super) use held::GetHeld;
 pub(super) use lookup::{GetRunning, TellBars};
 pub(crate) use lookup::{LanesLost, Locate, LocateTask, Revoke, Revoked};
@@ -87,6 +88,8 @@ pub(crate) struct Queue {
     seen: SeenBacklog,
     counters: Counters,
     accounts: Accounts,
+    /// What the history has not taken yet.
+    minutes: MinuteBook,
     consumer: Option<Box<dyn Consumer>>,
     /// What the gates keep from starting.
     held_back: HeldBack,
@@ -139,7 +142,7 @@ impl Queue {
         if retained.is_paused() {
             backlog.pause();
         }
-        let Books { counters, accounts, time_to_start } =
+        let Books { counters, accounts, minutes, time_to_start } =
             retained.take_books().map_or_else(|| Books::new(row.target, time_to_start), |books| *books);
         Self {
             backlog,
@@ -157,6 +160,7 @@ impl Queue {
             counted: HashSet::new(),
             counters,
             accounts,
+            minutes,
             consumer: None,
             held_back: HeldBack::default(),
             load: LoadWatch::default(),
@@ -253,6 +257,8 @@ impl Queue {
         }
         let account = self.accounts.place(definition.name);
         self.accounts.started(account, wait, is_first);
+        let began = HistoryEvent::Started { waited: is_first.then_some(wait) };
+        self.minutes.count(now, account, message.tenant(), began);
         self.last_start = Some(now);
         self.runtime.levers.accept(&message);
         // A run is ended by its worker's token, so a worker that dies takes it along.
@@ -297,6 +303,8 @@ impl Queue {
             let account = self.own_account(&delivery.message().task);
             let account = account.unwrap_or_else(|| self.accounts.place(OTHER));
             self.accounts.ended(account, ended, None);
+            let event = HistoryEvent::Ended { ended: Some(ended), ran: None };
+            self.minutes.count(now(), account, delivery.message().tenant(), event);
         }
         let runtime = Arc::clone(&self.runtime);
         actix_rt::spawn(async move {
@@ -325,17 +333,23 @@ impl Queue {
         let will_run = message.expires.is_none_or(|at| at > now);
         if will_run && let Some(account) = self.own_account(&message.task) {
             self.accounts.received(account);
+            self.minutes.count(now, account, message.tenant(), HistoryEvent::Received);
         }
     }
 
     /// Counts the end of a run.
-    fn count_end(&mut self, account: TaskPlace, report: &Report) {
-        let ran = report.ran();
+    fn count_end(&mut self, run: &GivenRun, report: &Report) {
+        let (account, ran) = (run.account, report.ran());
         if let Some((state, run_time)) = ran {
             self.accounts.ran(state.as_str(), run_time);
         }
         if let Some(ended) = report.ended() {
             self.accounts.ended(account, ended, ran.map(|(_, run_time)| run_time));
+        }
+        let (ended, ran) = (report.ended(), ran.map(|(_, run_time)| run_time));
+        if ended.is_some() || ran.is_some() {
+            let event = HistoryEvent::Ended { ended, ran };
+            self.minutes.count(now(), account, run.message.tenant(), event);
         }
     }
 
@@ -385,6 +399,7 @@ impl Drop for Queue {
         self.retained.keep_books(Books {
             counters: std::mem::take(&mut self.counters),
             accounts: std::mem::take(&mut self.accounts),
+            minutes: std::mem::take(&mut self.minutes),
             time_to_start: self.time_to_start.clone(),
         });
     }
@@ -444,7 +459,7 @@ impl Handler<Finished> for Queue {
         let Finished { tag, slot, generation, report, unstarted } = finished;
         let run = self.runs.remove(&tag);
         if let Some(run) = &run {
-            self.count_end(run.account, &report);
+            self.count_end(run, &report);
         }
         // A serial task that did not start comes again, and its first start is in the statistics already.
         if let Some(why) = unstarted {

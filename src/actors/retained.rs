@@ -15,6 +15,7 @@ use crate::core::TimeToStart;
 use crate::core::accounts::Accounts;
 use crate::core::autoscale::WorkerRange;
 use crate::core::duration_histogram::Edges;
+use crate::core::history::MinuteBook;
 use crate::runtime::body::Stuck;
 
 /// A queue as it begins: its row, and whether an operator has paused it for good.
@@ -46,6 +47,8 @@ pub(super) struct RetainedState {
 pub(super) struct Books {
     pub(super) counters: Counters,
     pub(super) accounts: Accounts,
+    /// What the history has not taken yet; its tasks have their places in these accounts.
+    pub(super) minutes: MinuteBook,
     pub(super) time_to_start: TimeToStart,
 }
 
@@ -55,6 +58,7 @@ impl Books {
         Self {
             counters: Counters::default(),
             accounts: Accounts::new(edges),
+            minutes: MinuteBook::default(),
             time_to_start: TimeToStart::new(target),
         }
     }

@@ -21,6 +21,7 @@ mod failed;
 mod fleet;
 mod handle;
 mod health;
+mod history;
 mod hooks;
 mod lanes;
 mod layers;
@@ -55,6 +56,7 @@ pub use child_process::is_child_process;
 pub use fleet::{Fleet, NodeReplies};
 pub use handle::{Celeriac, ControlError};
 pub use health::{Health, Trouble, TroubleKind};
+pub use history::HistoryQuery;
 #[cfg(feature = "metrics")]
 pub use metrics::MetricsReader;
 pub use persistent::PersistentLevers;
@@ -69,3 +71,6 @@ pub use start_error::StartError;
 #[cfg(feature = "web")]
 pub(crate) use task_sighting::TaskSighting;
 pub use unfinished::RevokedTasks;
+
+pub use crate::core::history::{DurationTotals, HistoryBy, HistoryCounts, HistoryRow, Mark};
+pub use crate::store::history::{History, HistoryMark};

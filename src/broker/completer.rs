@@ -23,7 +23,7 @@ use super::{
 use crate::core::Backoff;
 use crate::store::sent_marks::{marks_of, write_marks};
 use crate::store::{self, ChordJoin, ChordPart, ChordSize, Store, StoreError};
-use crate::task::{Message, State, TaskId, TaskResult};
+use crate::task::{Message, State, TaskResult};
 
 pub(super) use run_again::{requeue_dead_letter, retry_failed};
 

@@ -31,6 +31,7 @@ mod progress;
 mod properties;
 mod rest;
 mod result;
+pub(crate) mod run_log;
 #[cfg(feature = "testing")]
 pub(crate) mod scope;
 mod sender_counts;
@@ -101,6 +102,7 @@ pub use permit::{Limits, Permit, PermitAnswer, PermitError, PermitHolder, Permit
 pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, read_meta as read_progress};
 pub use rest::{Rest, RestByName};
 pub use result::{State, TaskResult};
+pub use run_log::LogLine;
 pub(crate) use sender_counts::SenderCount;
 pub(crate) use serial::Pass;
 pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, SerialHeader};

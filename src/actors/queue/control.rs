@@ -1,10 +1,11 @@
 //! What an operator or a shutdown asks of a queue: its status, pause, resume, resize, and its end. The messages
 //! come through [`Queues`](super::super::queues::Queues).
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use actix::{ActorContext, Context, Handler, Message, MessageResult};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::super::status::{QueueAccounts, QueueStatus};
 use super::{BrokerBacklog, Queue};
@@ -41,6 +42,21 @@ impl Handler<GetAccounts> for Queue {
             is_consuming: self.consumer.is_some(),
             accounts: self.accounts.clone(),
         }))
+    }
+}
+
+/// Hands in what the queue has counted for the history. Whoever asks waits for the drop of this message.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct HandInMinutes(pub(crate) mpsc::Sender<Infallible>);
+
+impl Handler<HandInMinutes> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, HandInMinutes(handed_in): HandInMinutes, _: &mut Self::Context) {
+        let minutes = self.minutes.take(&self.accounts);
+        self.runtime.history.hand_in(&self.row.name, minutes);
+        drop(handed_in);
     }
 }
 
@@ -103,7 +119,7 @@ impl Queue {
 }
 
 /// Steers the queue while it runs. What this sets outlives the actor.
-#[derive(Message)]
+#[derive(Clone, Message)]
 #[rtype(result = "()")]
 pub(crate) enum Steer {
     /// Start nothing more; runs that go on are left alone.

@@ -51,6 +51,8 @@ pub(super) use revocations::mark_revoked;
 const PATIENCE: Duration = Duration::from_millis(250);
 /// The most items of a list of tasks.
 const MOST: usize = 1_000;
+/// Who does what remote control asks for, in the marks of the history. A request does not say who has sent it.
+const BY_REMOTE_CONTROL: &str = "remote control";
 
 /// What a command comes to: the reply, or the text of its error.
 type Answer = Result<Value, String>;

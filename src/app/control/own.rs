@@ -6,7 +6,7 @@ use super::super::handle::ControlError;
 use super::super::persistent::{KeptLever, forget_pause, keep};
 use super::arguments::python_error;
 use super::pool::MOST_OF_A_QUEUE as MOST_WORKERS;
-use super::{Answer, ControlCommand, ok};
+use super::{Answer, BY_REMOTE_CONTROL, ControlCommand, ok};
 use crate::actors::queue::Steer;
 use crate::core::autoscale::WorkerRange;
 
@@ -59,7 +59,9 @@ fn queue_of<'a>(command: &'a ControlCommand<'_>) -> Result<&'a str, String> {
 
 fn steer(command: &ControlCommand<'_>, steer: Steer, done: impl Fn(&str) -> String) -> Answer {
     let (queue, name) = (command.arguments.text("queue")?, queue_of(command)?);
+    let act = steer.clone();
     if command.inner.queues.tell(name, steer) {
+        command.inner.mark_act(&act, name, Some(BY_REMOTE_CONTROL));
         return Ok(ok(done(name)));
     }
     let known = command.inner.queues.names().join(", ");

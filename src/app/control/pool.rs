@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 
 use super::arguments::python_error;
-use super::{Answer, ControlCommand, ok};
+use super::{Answer, BY_REMOTE_CONTROL, ControlCommand, ok};
 use crate::actors::held::HeldTasks;
 use crate::actors::queue::Steer;
 use crate::catalogue::QueueRow;
@@ -143,6 +143,7 @@ async fn spread(command: &ControlCommand<'_>, sign: isize, name: &str) -> Result
         if share > 0 {
             let share = isize::try_from(share).unwrap_or(isize::MAX).saturating_mul(sign);
             command.inner.queues.tell(&row.name, Steer::Grow(share));
+            command.inner.mark_act(&Steer::Grow(share), &row.name, Some(BY_REMOTE_CONTROL));
         }
     }
     Ok(())

@@ -120,6 +120,12 @@ impl Hour {
         coarse
     }
 
+    /// The same hour without its marks.
+    #[must_use]
+    pub fn without_marks(self) -> Self {
+        Self { marks: Vec::new(), ..self }
+    }
+
     /// The marks, by time.
     pub fn marks(&self) -> &[Mark] {
         &self.marks

@@ -92,6 +92,7 @@ impl CallDocument {
             track_started: _,
             rate_limit: _,
             send_events: _,
+            keep_log: _,
         } = options;
         let now = now();
         let ParentTask { root_id, parent_id, trace, .. } = ParentTask::current();
