@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::super::handle::{Celeriac, ControlError};
 use super::arguments::python_error;
-use super::{Answer, ControlCommand, MOST, ok};
+use super::{Answer, BY_REMOTE_CONTROL, ControlCommand, MOST, ok};
 
 /// How long the keeper of the lanes may take. Celery's tools wait for a second.
 const KEEPER: Duration = Duration::from_millis(700);
@@ -61,7 +61,7 @@ pub(super) async fn set_concurrency(command: &ControlCommand<'_>) -> Answer {
 }
 
 fn celeriac(command: &ControlCommand<'_>) -> Celeriac {
-    Celeriac { inner: Arc::clone(command.inner) }
+    Celeriac { inner: Arc::clone(command.inner), who: Some(BY_REMOTE_CONTROL.into()) }
 }
 
 /// The scope and the key of the lane that the command is about.
