@@ -189,6 +189,9 @@ impl CeleriacInner {
             Steer::Resume => ("resume", None),
             Steer::Resize(workers) => ("resize", Some(format!("to {workers} workers"))),
             Steer::Grow(workers) => ("resize", Some(format!("by {workers:+} workers"))),
+            Steer::Range(range) => {
+                ("autoscale", Some(format!("from {} to {} workers", range.min(), range.max())))
+            }
             Steer::CancelConsumer => ("cancel_consumer", None),
             Steer::AddConsumer => ("add_consumer", None),
             // A look changes nothing.

@@ -70,7 +70,9 @@ pub(super) async fn autoscale(command: &ControlCommand<'_>) -> Answer {
     if min > max {
         return Err(python_error("ValueError", &format!("min={min} is more than max={max}")));
     }
-    command.inner.queues.tell(&held.queue, Steer::Range(WorkerRange::new(min, max)));
+    let range = WorkerRange::new(min, max);
+    command.inner.mark_act(&Steer::Range(range), &held.queue, Some(BY_REMOTE_CONTROL));
+    command.inner.queues.tell(&held.queue, Steer::Range(range));
     Ok(ok(format!("autoscale now max={max} min={min}")))
 }
 
