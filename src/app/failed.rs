@@ -98,7 +98,7 @@ impl Celeriac {
         Ok(retried)
     }
 
-    fn keeper(&self) -> Result<&dyn FailedTasks, ControlError> {
+    pub(super) fn keeper(&self) -> Result<&dyn FailedTasks, ControlError> {
         let broker = &self.runtime().broker;
         broker.failed_tasks().ok_or_else(|| ControlError::NoAbility {
             broker: broker.name(),
@@ -117,6 +117,13 @@ impl Celeriac {
         Arc::new(move |task: &str| {
             dispatcher.registry.get(task).map_or(&[] as &'static [&'static str], |known| known.params)
         })
+    }
+
+    /// The names of the parameters of a task, if this program has it.
+    #[cfg(feature = "web")]
+    #[allow(dead_code)] // TEMPORARY
+    pub(crate) fn parameters_of(&self, task: &str) -> &'static [&'static str] {
+        self.runtime().dispatcher.registry.get(task).map_or(&[], |known| known.params)
     }
 }
 

@@ -10,6 +10,7 @@
 
 pub mod accounts;
 pub mod address;
+pub mod autoscale;
 mod backoff;
 pub mod calendar;
 pub(crate) mod canonical;
@@ -21,6 +22,7 @@ pub mod explanation;
 pub mod forecast;
 pub(crate) mod glob;
 pub mod health;
+pub mod history;
 pub mod hold;
 pub(crate) mod instant;
 pub mod intensity;
