@@ -17,6 +17,7 @@ use actix_rt::{Arbiter, System};
 use futures_util::future::OptionFuture;
 
 use super::beat::{Beat, BeatParts, EndBeat};
+use super::brake_watch;
 use super::commit_forwarder::{CommitForwarder, CommitForwarderParts, EndForwarding};
 use super::progress::{ActorProgressHub, Progress};
 use super::queue::{Queue, TellBars};
@@ -353,6 +354,7 @@ impl Actor for Root {
             });
         });
         self.start_progress(ctx.address());
+        brake_watch::watch(Arc::clone(&self.runtime), self.queues.clone());
     }
 }
 

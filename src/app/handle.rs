@@ -27,6 +27,7 @@ use crate::actors::{EntryOrigin, QueueStatus, RunningTask};
 use crate::broker::{BrokerError, DeadLetter};
 use crate::catalogue::{Catalogue, QueueRow};
 use crate::commit_table::CommitTable;
+use crate::core::brake::BrakeError;
 use crate::runtime::Runtime;
 use crate::store::{StoreError, groups};
 use crate::task::canvas::CanvasResult;
@@ -151,6 +152,9 @@ pub enum ControlError {
         /// What it cannot do.
         what: &'static str,
     },
+    /// A brake is refused.
+    #[error(transparent)]
+    Brake(#[from] BrakeError),
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
     NoWorkers,

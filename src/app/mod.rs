@@ -7,6 +7,7 @@ mod accounts;
 pub(crate) mod alone;
 mod backend;
 mod beat;
+mod brakes;
 mod builder;
 mod child_process;
 mod client;
@@ -43,9 +44,11 @@ mod takeover;
 mod unfinished;
 pub(crate) mod variables;
 
+pub use crate::runtime::rule_count::RuleCount;
 #[cfg(feature = "cli")]
 pub(crate) use backend::Backend;
 pub use beat::BeatHandle;
+pub use brakes::{BrakeHandle, BrakeScope, DryRun};
 pub use builder::Builder;
 pub use child_process::is_child_process;
 pub use fleet::{Fleet, NodeReplies};

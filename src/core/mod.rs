@@ -11,6 +11,7 @@
 pub mod accounts;
 pub mod address;
 mod backoff;
+pub mod brake;
 pub mod calendar;
 pub(crate) mod canonical;
 pub mod child_life;
