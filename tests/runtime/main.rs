@@ -10,6 +10,7 @@ use celeriac_test_support as services;
 
 mod bad_input;
 mod blockage;
+mod brakes;
 mod builder_options;
 mod commit_table;
 mod concurrency;
