@@ -75,6 +75,16 @@ impl Celeriac {
     pub fn brakes(&self) -> BrakeHandle<'_> {
         BrakeHandle { celeriac: self }
     }
+
+    /// The messages of the tasks that run in this process, and the queues that have not said what runs in them.
+    pub(super) async fn held_running(&self) -> (Vec<Arc<Message>>, Vec<String>) {
+        let queues = &self.inner.queues;
+        let held = queues.held(None, usize::MAX, PATIENCE).await;
+        let mut missing = queues.names();
+        missing.retain(|name| held.iter().all(|held| held.queue != *name));
+        let running = held.into_iter().flat_map(|held| held.running);
+        (running.map(|task| task.message).collect(), missing)
+    }
 }
 
 impl BrakeHandle<'_> {
@@ -154,11 +164,7 @@ impl BrakeHandle<'_> {
         let wanted = Arc::clone(&matcher);
         let is_meant = move |message: &Message| fits(&wanted, message, params(&message.task));
 
-        let inner = &self.celeriac.inner;
-        let held = inner.queues.held(None, usize::MAX, PATIENCE).await;
-        let mut missing = inner.queues.names();
-        missing.retain(|name| held.iter().all(|held| held.queue != *name));
-        let running: Vec<_> = held.iter().flat_map(|held| &held.running).map(|task| &task.message).collect();
+        let (running, missing) = self.celeriac.held_running().await;
         let ids: HashSet<TaskId> = running.iter().map(|message| message.id.clone()).collect();
         let running = running.iter().filter(|message| is_meant(message)).count() as u64;
 

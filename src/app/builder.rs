@@ -536,6 +536,9 @@ impl Builder {
         let celeriac =
             Celeriac::started(inner, beat.then_some(entries), self.pollers, self.commit_table).await?;
         listener.attend(Arc::downgrade(&celeriac.inner));
+        if celeriac.inner.tree.lock().is_some() {
+            celeriac.resume_bulk();
+        }
         Ok(celeriac)
     }
 

@@ -98,7 +98,7 @@ impl Celeriac {
         Ok(retried)
     }
 
-    fn keeper(&self) -> Result<&dyn FailedTasks, ControlError> {
+    pub(super) fn keeper(&self) -> Result<&dyn FailedTasks, ControlError> {
         let broker = &self.runtime().broker;
         broker.failed_tasks().ok_or_else(|| ControlError::NoAbility {
             broker: broker.name(),

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::beat::BeatHandle;
 use super::builder::Builder;
+use super::bulk::BulkState;
 use super::control::ControlState;
 use super::persistent::forget_pause;
 use super::replies::Replies;
@@ -87,6 +88,8 @@ pub(super) struct CeleriacInner {
     pub(super) forwarder: OnceLock<Arc<CommitForwarderParts>>,
     pub(super) beat_lease: Duration,
     pub(super) control: ControlState,
+    /// The acts on many tasks that go on here.
+    pub(super) bulk: BulkState,
     /// The client that answers in this one's place, if this is the runtime of a test.
     #[cfg(feature = "testing")]
     pub(super) front: OnceLock<std::sync::Weak<dyn Client>>,
@@ -155,6 +158,9 @@ pub enum ControlError {
     /// A brake is refused.
     #[error(transparent)]
     Brake(#[from] BrakeError),
+    /// There is no act on many tasks of this id.
+    #[error("there is no act `{0}`: it was over more than a week ago, or was never begun here")]
+    UnknownAct(String),
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
     NoWorkers,
@@ -490,6 +496,7 @@ impl CeleriacInner {
             forwarder: OnceLock::new(),
             beat_lease: LEASE,
             control: ControlState::default(),
+            bulk: BulkState::new(),
             #[cfg(feature = "testing")]
             front: OnceLock::new(),
         }

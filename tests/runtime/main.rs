@@ -12,6 +12,7 @@ mod bad_input;
 mod blockage;
 mod brakes;
 mod builder_options;
+mod bulk;
 mod commit_table;
 mod concurrency;
 mod embedding;
