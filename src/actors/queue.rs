@@ -43,6 +43,7 @@ use waiting::SeenBacklog;
 use worker_pool::Slot;
 
 mod autoscale;
+mod brakes;
 mod control;
 mod held;
 mod lookup;
@@ -211,6 +212,7 @@ impl Queue {
     fn line_up_all(&mut self, deliveries: Vec<Delivery>) {
         let now = now();
         for delivery in deliveries {
+            let Some(delivery) = self.past_brakes(delivery) else { continue };
             self.runtime.tell_received(&delivery);
             self.count_received(delivery.message(), now);
             let priority = delivery.message().priority;
@@ -261,6 +263,7 @@ impl Queue {
         self.minutes.count(now, account, message.tenant(), began);
         self.last_start = Some(now);
         self.runtime.levers.accept(&message);
+        self.runtime.brakes.started(&message, now);
         // A run is ended by its worker's token, so a worker that dies takes it along.
         let (worker, force) = match self.workers.get(&slot) {
             Some(slot) => (slot.name(), slot.force()),

@@ -136,7 +136,7 @@ pub(crate) enum Steer {
     CancelConsumer,
     /// Take again what the broker has.
     AddConsumer,
-    /// See what may start: somebody has changed a limit.
+    /// See what may start: somebody has changed a limit or a brake.
     Look,
 }
 
@@ -169,7 +169,7 @@ impl Handler<Steer> for Queue {
                     self.consume(ctx);
                 }
             }
-            Steer::Look => {}
+            Steer::Look => self.sweep_brakes(),
         }
         self.retained.set_paused(self.backlog.is_paused());
         self.pump();
