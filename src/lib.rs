@@ -45,7 +45,7 @@
 //! - **Canvas.** Tasks follow from each other in chains, groups and chords: [`task::canvas`].
 //! - **The runtime.** [`Celeriac::builder`] starts it, on threads of its own, in any program. The handle, [`Celeriac`],
 //!   has the operator's levers: [`queues`](Celeriac::queues), [`pause`](Celeriac::pause), [`resize`](Celeriac::resize),
-//!   [`dead_letters`](Celeriac::dead_letters), [`shutdown`](Celeriac::shutdown).
+//!   [`dead_letters`](Celeriac::dead_letters), [`brakes`](Celeriac::brakes), [`shutdown`](Celeriac::shutdown).
 //! - **Queues.** The [`catalogue`] has a row for each: what is promised, what it runs on, how many at a
 //!   time. Without one, the queues that tasks name are served with defaults.
 //! - **Soil.** A task says how far it is and gives its user a file; [`Celeriac::soil`] shows both: [`soil`].
@@ -166,6 +166,8 @@ mod manual {
     struct PipelineRecipe;
     #[doc = include_str!("../docs/arguments.md")]
     struct ArgumentsPage;
+    #[doc = include_str!("../docs/brakes.md")]
+    struct BrakesPage;
     #[doc = include_str!("../docs/calling-tasks.md")]
     struct CallingTasksPage;
     #[doc = include_str!("../docs/celery-tools.md")]

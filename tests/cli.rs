@@ -1,5 +1,7 @@
 //! The `celeriac` command, run as its users run it.
 
+#[path = "cli/brakes.rs"]
+mod brakes;
 #[path = "embedded_store/damaged_block.rs"]
 mod damaged_block;
 #[path = "cli/failed_tasks.rs"]

@@ -44,6 +44,7 @@ use waiting::SeenBacklog;
 use worker_pool::Slot;
 
 mod autoscale;
+mod brakes;
 mod control;
 mod explain;
 mod held;
@@ -218,6 +219,7 @@ impl Queue {
     fn line_up_all(&mut self, deliveries: Vec<Delivery>) {
         let now = now();
         for delivery in deliveries {
+            let Some(delivery) = self.past_brakes(delivery) else { continue };
             self.runtime.tell_received(&delivery);
             self.count_received(delivery.message(), now);
             let (tag, priority) = (delivery.tag(), delivery.message().priority);
@@ -270,6 +272,7 @@ impl Queue {
         self.last_start = Some(now);
         self.forecasts.started(tag, now);
         self.runtime.levers.accept(&message);
+        self.runtime.brakes.started(&message, now);
         // A run is ended by its worker's token, so a worker that dies takes it along.
         let (worker, force) = match self.workers.get(&slot) {
             Some(slot) => (slot.name(), slot.force()),

@@ -8,7 +8,9 @@ pub(crate) mod alone;
 mod autoscale;
 mod backend;
 mod beat;
+mod brakes;
 mod builder;
+mod bulk;
 mod child_process;
 mod client;
 mod commands;
@@ -50,10 +52,13 @@ mod task_sighting;
 mod unfinished;
 pub(crate) mod variables;
 
+pub use crate::runtime::rule_count::RuleCount;
 #[cfg(feature = "cli")]
 pub(crate) use backend::Backend;
 pub use beat::BeatHandle;
+pub use brakes::{BrakeHandle, BrakeScope, DryRun};
 pub use builder::Builder;
+pub use bulk::{BulkAct, BulkAction, BulkHandle};
 pub use child_process::is_child_process;
 #[cfg(feature = "cli")]
 pub(crate) use explain::{ended, of_message, told, wait_in_broker};

@@ -4,6 +4,7 @@
 //! code is 0 when all is well, 1 when the thing that was examined has a fault, 2 when the command line is wrong, and
 //! 69 when nobody replies.
 
+mod brake;
 mod check;
 #[cfg(feature = "amqp")]
 mod events;
@@ -68,6 +69,9 @@ enum Command {
     /// List, retry, correct and delete tasks that have failed for good, dead letters among them.
     #[command(subcommand)]
     Failed(failed::FailedCommand),
+    /// Pause, slow, divert or end tasks by a rule while programs run, and see which rules are in force.
+    #[command(subcommand)]
+    Brake(brake::BrakeCommand),
     /// List the tasks that wait in an embedded store. Its program must not run.
     ///
     /// RabbitMQ lets nobody look into a queue; there, `celeriac inspect` asks the workers what they hold.
@@ -174,6 +178,7 @@ pub fn run() -> ExitCode {
         Command::Queues(args) => queues::run(args, &mut out),
         Command::Requeue(args) => requeue::run(args, &mut out),
         Command::Failed(command) => failed::run(command, &mut out),
+        Command::Brake(command) => brake::run(command, &mut out),
         Command::Waiting(args) => waiting::run(args, &mut out),
         Command::Why(args) => why::run(args, &mut out),
         Command::Store(command) => store::run(command, &mut out),

@@ -22,6 +22,7 @@ use crate::catalogue::one_line;
 use crate::core::explanation::{
     ElsewhereFacts, Explanation, NotServed, PauseFacts, RunFacts, Service, TaskFacts, explain,
 };
+use crate::runtime::brakes::kept_hold;
 use crate::store::chord::LARGEST_CHORD;
 use crate::store::{EmbeddedStore, Store};
 use crate::task::TaskId;
@@ -97,6 +98,7 @@ async fn explain_stopped(broker: &EmbeddedBroker, id: &TaskId) -> Result<Explana
         if let Some(notes) = broker.notes() {
             let is_kept = paused_since(notes.notes(), &message.queue).await?.is_some();
             wait.pause = is_kept.then(|| PauseFacts { is_kept, ..PauseFacts::default() });
+            wait.holds.extend(kept_hold(notes.notes(), &message).await?);
         }
         wait.service = Service::NotHere(NotServed::ProgramStopped);
         facts.wait = Some(wait);

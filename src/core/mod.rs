@@ -12,6 +12,7 @@ pub mod accounts;
 pub mod address;
 pub mod autoscale;
 mod backoff;
+pub mod brake;
 pub mod calendar;
 pub(crate) mod canonical;
 pub mod child_life;

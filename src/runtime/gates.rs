@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::Runtime;
+use super::brakes::BrakeRound;
 use crate::core::hold::{Hold, HoldReason};
 use crate::task::Message;
 
@@ -23,12 +24,14 @@ pub(crate) struct Round<'a> {
     runtime: &'a Runtime,
     /// The names of the tasks whose rate limit has said no.
     rate_limited: HashSet<String>,
+    /// `None`: there are no brakes.
+    brakes: Option<BrakeRound>,
 }
 
 impl Runtime {
     /// Whether any gate may hold a task back.
     pub(crate) fn has_gates(&self) -> bool {
-        self.levers.limits_any()
+        self.levers.limits_any() || self.brakes.any()
     }
 
     /// What holds a run of this message back now. Looking takes nothing and counts nothing, so it changes no start. Each gate
@@ -37,8 +40,12 @@ impl Runtime {
         if !self.has_gates() {
             return Vec::new();
         }
-        let gates = [self.rate_limit_hold(message)];
+        let gates = [self.brake_hold(message), self.rate_limit_hold(message)];
         gates.into_iter().flatten().collect()
+    }
+
+    fn brake_hold(&self, message: &Message) -> Option<Hold> {
+        BrakeRound::begin(self)?.look(self, message).err()
     }
 
     fn rate_limit_hold(&self, message: &Message) -> Option<Hold> {
@@ -48,7 +55,7 @@ impl Runtime {
 
     /// Begins a look through a backlog.
     pub(crate) fn gates(&self) -> Round<'_> {
-        Round { runtime: self, rate_limited: HashSet::new() }
+        Round { runtime: self, rate_limited: HashSet::new(), brakes: BrakeRound::begin(self) }
     }
 }
 
@@ -58,6 +65,10 @@ impl Round<'_> {
     /// # Errors
     /// A gate holds the task back. `wait` is `None` too if another task of this round was told already how long to wait.
     pub(crate) fn admit(&mut self, message: &Message) -> Result<Admission, Hold> {
+        let slow = match &mut self.brakes {
+            Some(brakes) => brakes.look(self.runtime, message)?,
+            None => Vec::new(),
+        };
         let levers = &self.runtime.levers;
         if self.rate_limited.contains(&message.task) {
             return Err(self.rate_limit(message, None));
@@ -65,6 +76,9 @@ impl Round<'_> {
         if let Err(wait) = levers.admit(&message.task) {
             self.rate_limited.insert(message.task.clone());
             return Err(self.rate_limit(message, Some(wait)));
+        }
+        if let Some(brakes) = &mut self.brakes {
+            brakes.take(self.runtime, &slow)?;
         }
         Ok(Admission::default())
     }

@@ -25,8 +25,8 @@ pub enum WhyWaiting {
     Halted,
     /// Another task of its serial key has to end first.
     Lane,
-    /// Only so many of its kind start at a time.
-    Limit,
+    /// Something holds its kind back: a rate limit, a brake or a limit.
+    Held,
     /// Others are before it, or all workers are busy.
     Busy,
 }
@@ -57,7 +57,7 @@ impl WhyWaiting {
         } else if place.is_in_line {
             Some(Self::Lane)
         } else if place.is_held {
-            Some(Self::Limit)
+            Some(Self::Held)
         } else if is_behind || line.is_some_and(|line| line.workers > 0 && line.running >= line.workers) {
             Some(Self::Busy)
         } else {
@@ -92,7 +92,7 @@ impl StartsBetween {
 mod tests {
     use std::time::Duration;
 
-    use WhyWaiting::{Busy, Halted, Lane, Limit, NotDue, Paused, Retry};
+    use WhyWaiting::{Busy, Halted, Held, Lane, NotDue, Paused, Retry};
 
     use super::*;
     use crate::core::forecast::ForecastRecord;
@@ -133,7 +133,7 @@ mod tests {
         told.push(WhyWaiting::of(&place, Some(&line)));
         line.running = 0;
         told.push(WhyWaiting::of(&place, Some(&line)));
-        let all = [NotDue, Retry, Paused, Halted, Lane, Limit, Busy, Busy].map(Some);
+        let all = [NotDue, Retry, Paused, Halted, Lane, Held, Busy, Busy].map(Some);
         assert_eq!(told, [&all[..], &[None][..]].concat());
         place.is_running = true;
         assert_eq!(WhyWaiting::of(&place, None), None);

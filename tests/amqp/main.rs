@@ -7,6 +7,8 @@ mod kit;
 use celeriac_test_support as services;
 
 mod blockage;
+#[cfg(feature = "redis")]
+mod brakes;
 mod broadcast;
 mod control;
 mod dead_letters;

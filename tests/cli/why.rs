@@ -95,4 +95,16 @@ async fn a_stopped_store_says_what_it_knows() {
     let (code, out, _) = text(command(&["store", "verify", "--directory", &dir.display().to_string()], dir));
     assert_eq!(code, Some(0), "{out}");
     assert!(out.starts_with("5 waiting tasks, 1 results"), "{out}");
+
+    let directory = dir.display().to_string();
+    let pause = ["brake", "set", "pause", "--task", "*::ask", "--id", "quiet", "--directory", &directory];
+    assert_eq!(text(command(&pause, dir)).0, Some(0));
+    let (reasons, braked) = codes(dir, first.id());
+    assert_eq!(reasons, ["paused", "held", "not_served"], "{braked}");
+    assert_eq!(
+        (&braked["reasons"][1]["hold"], &braked["reasons"][1]["brake"]),
+        (&json!("brake"), &json!("quiet"))
+    );
+    let (reasons, free) = codes(dir, holder.id());
+    assert_eq!(reasons, ["paused", "not_served", "behind"], "{free}");
 }

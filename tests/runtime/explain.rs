@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use celeriac::catalogue::QueueRow;
+use celeriac::core::brake::{Brake, BrakeAction, BrakeRule};
 use celeriac::core::explanation::{BoundedCount, Explanation, NotServed, RuledOut, TaskReason};
 use celeriac::core::forecast::{OBSERVED_AT_LEAST, StartForecast};
 use celeriac::core::hold::HoldReason;
@@ -239,6 +240,36 @@ async fn a_queue_that_is_not_served_is_named_until_a_program_serves_it() {
 #[task(queue = "io")]
 async fn blocks_its_loop(gate: String) {
     Gate::named(&gate).pass_blocking();
+}
+
+#[tokio::test]
+async fn a_brake_is_named_by_its_id_and_looking_uses_up_none_of_its_tokens() {
+    on_both(|celeriac| async move {
+        let send = async || add::s(1, 2).send(celeriac.client()).await.unwrap();
+        let rule = || BrakeRule::new().task(add::Task::NAME);
+        let brake = Brake::new(rule(), BrakeAction::Pause).id("quiet").owner("amina");
+        celeriac.brakes().set(brake).await.unwrap();
+        let held = send().await;
+        let explanation = until_reasons(&celeriac, held.id(), &["held"]).await;
+        let TaskReason::Held { hold: HoldReason::Brake { id, owner, .. }, wait: None } = explanation.reason()
+        else {
+            panic!("{explanation:#?}")
+        };
+        assert_eq!((&**id, owner.as_deref()), ("quiet", Some("amina")));
+        assert_eq!(explanation.starts, Some(StartForecast::Open));
+        assert_eq!(json!(explanation)["reason"]["brake"], "quiet");
+        assert!(explanation.remedies(explanation.reason())[0].says.contains("celeriac brake remove quiet"));
+        assert!(celeriac.brakes().remove("quiet").await.unwrap().is_some());
+        until_reasons(&celeriac, held.id(), &["over"]).await;
+
+        celeriac.brakes().set(Brake::new(rule(), BrakeAction::slow("20/s"))).await.unwrap();
+        for _ in 0..5 {
+            let one = send().await;
+            until("it is over", async || celeriac.explain(one.id()).await.unwrap().reason().code() == "over")
+                .await;
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

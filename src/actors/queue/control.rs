@@ -137,7 +137,7 @@ pub(crate) enum Steer {
     CancelConsumer,
     /// Take again what the broker has.
     AddConsumer,
-    /// See what may start: somebody has changed a limit.
+    /// See what may start: somebody has changed a limit or a brake.
     Look,
 }
 
@@ -174,7 +174,10 @@ impl Handler<Steer> for Queue {
                     self.consume(ctx);
                 }
             }
-            Steer::Look => {}
+            Steer::Look => {
+                self.sweep_brakes();
+                self.forecasts.forget_made(); // nobody could foresee that
+            }
         }
         self.retained.set_paused(self.backlog.is_paused());
         self.pump();

@@ -9,6 +9,7 @@ use super::reason::TaskReason;
 use super::remedy::Remedy;
 use crate::core::Timestamp;
 use crate::core::forecast::StartForecast;
+use crate::core::hold::HoldReason;
 
 #[derive(Serialize)]
 struct ExplanationJson<'a> {
@@ -31,6 +32,9 @@ struct ExplanationJson<'a> {
 struct ReasonJson<'a> {
     #[serde(flatten)]
     reason: &'a TaskReason,
+    /// The id of the brake that holds the task.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    brake: Option<&'a str>,
     says: String,
     remedies: Vec<Remedy>,
 }
@@ -50,7 +54,11 @@ struct StartsJson<'a> {
 
 impl<'a> ReasonJson<'a> {
     fn of(reason: &'a TaskReason, explanation: &Explanation) -> Self {
-        Self { reason, says: explanation.says(reason), remedies: explanation.remedies(reason) }
+        let brake = match reason {
+            TaskReason::Held { hold: HoldReason::Brake { id, .. }, .. } => Some(&**id),
+            _ => None,
+        };
+        Self { reason, brake, says: explanation.says(reason), remedies: explanation.remedies(reason) }
     }
 }
 

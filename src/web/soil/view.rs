@@ -342,7 +342,7 @@ fn say_why(why: WhyWaiting) -> Option<Sentence<'static>> {
         WhyWaiting::NotDue => Some(Sentence::WaitsForTime),
         WhyWaiting::Retry => Some(Sentence::WaitsForAttempt),
         WhyWaiting::Lane => Some(Sentence::WaitsForOther),
-        WhyWaiting::Limit => Some(Sentence::WaitsForLimit),
+        WhyWaiting::Held => Some(Sentence::HeldBack),
         WhyWaiting::Paused | WhyWaiting::Halted | WhyWaiting::Busy => None,
     }
 }

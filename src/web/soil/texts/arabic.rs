@@ -35,9 +35,7 @@ pub(super) fn say(sentence: Sentence<'_>) -> String {
         S::WaitsForTime => "ستبدأ هذه المهمة في وقت لاحق كما طُلب.".into(),
         S::WaitsForAttempt => "ستُعاد المحاولة تلقائيًا بعد فترة.".into(),
         S::WaitsForOther => "تنتظر هذه المهمة حتى تنتهي مهمة أخرى من النوع نفسه.".into(),
-        S::WaitsForLimit => {
-            "عدد هذه المهام التي تبدأ معًا محدود. ستبدأ هذه المهمة تلقائيًا عند توفر مكان.".into()
-        }
+        S::HeldBack => "هذه المهمة موقوفة حاليًا، وستبدأ تلقائيًا لاحقًا.".into(),
         S::StartsIn { from, to, hours } => {
             let to = if hours { HOURS.count(to) } else { MINUTES.count(to) };
             match from {

@@ -37,9 +37,7 @@ pub(super) fn say(sentence: Sentence<'_>) -> String {
         S::WaitsForTime => "It starts at a later time, as was asked.".into(),
         S::WaitsForAttempt => "It is tried again by itself after a pause.".into(),
         S::WaitsForOther => "It waits until another one of the same kind is done.".into(),
-        S::WaitsForLimit => {
-            "Only so many of these start at a time. It starts by itself when there is room.".into()
-        }
+        S::HeldBack => "It is held back for now, and starts by itself later.".into(),
         S::StartsIn { from, to, hours } => {
             let unit = match (hours, to) {
                 (false, 1) => "minute",

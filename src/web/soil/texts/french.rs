@@ -41,10 +41,7 @@ pub(super) fn say(sentence: Sentence<'_>) -> String {
         S::WaitsForTime => "Cette tâche démarrera plus tard, comme demandé.".into(),
         S::WaitsForAttempt => "Une nouvelle tentative aura lieu d’elle-même après une pause.".into(),
         S::WaitsForOther => "Cette tâche attend la fin d’une autre du même genre.".into(),
-        S::WaitsForLimit => {
-            "Le nombre de ces tâches est limité. Celle-ci démarrera d’elle-même dès qu’il y aura de la place."
-                .into()
-        }
+        S::HeldBack => "Cette tâche est retenue pour le moment. Elle démarrera d’elle-même plus tard.".into(),
         S::StartsIn { from, to, hours } => {
             let unit = match (hours, is_singular(to)) {
                 (false, true) => "minute",

@@ -74,8 +74,8 @@ pub enum Sentence<'a> {
     WaitsForAttempt,
     /// "It waits until another one of the same kind is done."
     WaitsForOther,
-    /// "Only so many of these start at a time. It starts by itself when there is room."
-    WaitsForLimit,
+    /// "It is held back for now, and starts by itself later."
+    HeldBack,
     /// "It is likely to start in 2 to 5 minutes." or "It is likely to start within 5 minutes."
     StartsIn {
         /// The earlier end, in whole minutes or hours; 0: at any time from now.

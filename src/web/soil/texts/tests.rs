@@ -32,7 +32,7 @@ const SENTENCES: &[Sentence<'static>] = &[
     S::WaitsForTime,
     S::WaitsForAttempt,
     S::WaitsForOther,
-    S::WaitsForLimit,
+    S::HeldBack,
     S::StartsIn { from: 4, to: 7, hours: false },
     S::StartsIn { from: 4, to: 40, hours: true },
     S::StartsIn { from: 0, to: 7, hours: true },
