@@ -75,9 +75,10 @@
 //! | `tls` | `amqps://` and `rediss://` |
 //! | `web` | for actix-web: Soil's pages, and the probes of the program's health |
 //! | `metrics` | metrics for Prometheus: [`Celeriac::metrics_text`], and with `web` the page that it scrapes |
+//! | `log-lines` | the last log lines of a failed attempt are kept with it: `celeriac::log_lines` |
 //! | `systemd` | the program tells systemd that it is ready, that it ends, and that it is alive |
 //! | `s3` | files of downloads in S3 and what speaks its protocol |
-//! | `sqlx-postgres`, `sqlx-sqlite`, `rusqlite`, `diesel-postgres`, `diesel-sqlite` | commit and enqueue, with transactions of that driver: [`commit_table`] |
+//! | `sqlx-postgres`, `sqlx-mysql`, `sqlx-sqlite`, `rusqlite`, `diesel-postgres`, `diesel-sqlite` | commit and enqueue, with transactions of that driver: [`commit_table`] |
 //! | `anyhow` | tasks that return `anyhow::Result` |
 //! | `jiff` | times of the crate `jiff` wherever a call takes a time; those of `std` and `chrono` need no feature |
 //! | `cli` | the `celeriac` command: `cargo install celeriac --features cli`, with `amqp` for what waits in RabbitMQ |
@@ -132,6 +133,9 @@ pub use task::{
 /// [`Layer`](task::Layer). It is the one of the crate `async-trait`, so
 /// that a program need not depend on that crate itself.
 pub use async_trait::async_trait;
+
+#[cfg(feature = "log-lines")]
+pub use runtime::log_lines::{LogLines, log_lines};
 
 /// The crate whose registry [`Celeriac::register`] takes.
 #[cfg(feature = "metrics")]

@@ -6,6 +6,8 @@ mod brakes;
 mod damaged_block;
 #[path = "cli/failed_tasks.rs"]
 mod failed_tasks;
+#[path = "cli/history.rs"]
+mod history;
 #[path = "cli/new.rs"]
 mod new;
 #[path = "cli/waiting_tasks.rs"]

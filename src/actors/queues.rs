@@ -12,13 +12,13 @@ use actix::{Addr, Handler, Message};
 use dashmap::DashMap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::held::HeldTasks;
 use super::patience::{PATIENCE, answered};
 use super::queue::{
-    BrokerBacklog, Close, GetAccounts, GetHeld, GetRunning, GetStatus, Hurry, LanesLost, Locate, LocateTask,
-    Queue, Revoke, Revoked, Steer, StopQueue, TerminateStamped,
+    BrokerBacklog, Close, GetAccounts, GetHeld, GetRunning, GetStatus, HandInMinutes, Hurry, LanesLost,
+    Locate, LocateTask, Queue, Revoke, Revoked, Steer, StopQueue, TerminateStamped,
 };
 use super::running::RunningTask;
 use super::status::{QueueAccounts, QueueStatus};
@@ -116,6 +116,18 @@ impl Queues {
         let mut names: Vec<String> = self.0.iter().map(|queue| queue.key().clone()).collect();
         names.sort();
         names
+    }
+
+    /// Has all queues hand in what they have counted for the history, and waits for as long as `patience`. A queue that takes
+    /// longer hands in when it comes to it.
+    pub(crate) async fn hand_in_minutes(&self, patience: Duration) {
+        let (handing_in, mut all) = mpsc::channel(1);
+        for queue in self.all() {
+            queue.do_send(HandInMinutes(handing_in.clone()));
+        }
+        drop(handing_in);
+        // Nobody sends anything. The channel closes when the last queue has dropped its message.
+        let _ = answered(patience, all.recv()).await;
     }
 
     /// Moves a lever of all queues, and waits for none.

@@ -1,5 +1,5 @@
 //! The status of a queue as operators and metrics see it, and the counters behind it. `queue/control.rs` fills a
-//! [`QueueStatus`] in when somebody asks. The counters start at zero with each actor of the queue.
+//! [`QueueStatus`] in when somebody asks. The counters start at zero with the program, and outlive the queue's actor.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ pub struct QueueStatus {
     pub dead_in_all: u64,
     /// The broker could not be reached or did not answer in time, so what waits in it is not counted here.
     pub away: bool,
-    /// Time-to-start since the queue's actor started, with the target.
+    /// Time-to-start since the program started, with the target.
     pub time_to_start: TimeToStartSnapshot,
     /// Blockage: the age of the oldest ready task, here or in the broker, while nothing started in this process.
     /// RabbitMQ does not say since when a message is ready, so there the value may be up to five seconds too low.
@@ -94,7 +94,7 @@ pub struct QueueStatus {
 }
 
 /// The status of a queue with its accounts: what has happened to each of its tasks, and how long they waited and ran. The
-/// accounts begin with the queue's actor, as its counters do.
+/// accounts begin with the program, as its counters do.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct QueueAccounts {
@@ -153,7 +153,7 @@ impl QueueStatus {
     }
 }
 
-/// What the queue's actor has counted since it started.
+/// What the queue has counted since the program started.
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) done: u64,

@@ -10,6 +10,7 @@ use super::control::{CustomCommands, Settings};
 use super::defaults::warn_of_unknown_tasks;
 use super::downloads::DownloadLocation;
 use super::handle::{Celeriac, CeleriacInner};
+use super::history::HistorySettings;
 use super::listener::RuntimeListener;
 use super::persistent;
 use super::revocation_orders;
@@ -100,6 +101,7 @@ pub struct Builder {
     /// A test has no actors: it does their work itself.
     pub(super) without_actors: bool,
     ca_certs: Option<PathBuf>,
+    pub(super) history: HistorySettings,
     /// What was taken from the environment.
     pub(super) taken: Vec<Taken>,
 }
@@ -141,6 +143,7 @@ impl Builder {
             patience: Duration::ZERO,
             without_actors: false,
             ca_certs: None,
+            history: HistorySettings::default(),
             taken: Vec::new(),
         }
     }
@@ -530,6 +533,7 @@ impl Builder {
         };
         let mut inner = CeleriacInner::new(runtime, routing, tree, self.grace);
         inner.forgets = forgets;
+        inner.history = self.history;
         inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
         inner.control.settings = settings;
         inner.control.commands = commands;

@@ -118,6 +118,13 @@ impl Celeriac {
             dispatcher.registry.get(task).map_or(&[] as &'static [&'static str], |known| known.params)
         })
     }
+
+    /// The names of the parameters of a task, if this program has it.
+    #[cfg(feature = "web")]
+    #[allow(dead_code)] // TEMPORARY
+    pub(crate) fn parameters_of(&self, task: &str) -> &'static [&'static str] {
+        self.runtime().dispatcher.registry.get(task).map_or(&[], |known| known.params)
+    }
 }
 
 /// Makes sure that an edited message could have been sent, and that a serial one comes to the lane of its arguments.

@@ -5,6 +5,7 @@
 mod accounts;
 #[cfg(test)]
 pub(crate) mod alone;
+mod autoscale;
 mod backend;
 mod beat;
 mod brakes;
@@ -22,6 +23,7 @@ mod failed;
 mod fleet;
 mod handle;
 mod health;
+mod history;
 mod hooks;
 mod lanes;
 mod layers;
@@ -42,6 +44,10 @@ mod start_error;
 #[cfg(all(unix, feature = "systemd"))]
 mod systemd;
 mod takeover;
+mod task_pages;
+#[cfg(feature = "web")]
+#[allow(dead_code)] // TEMPORARY
+mod task_sighting;
 mod unfinished;
 pub(crate) mod variables;
 
@@ -56,6 +62,7 @@ pub use child_process::is_child_process;
 pub use fleet::{Fleet, NodeReplies};
 pub use handle::{Celeriac, ControlError};
 pub use health::{Health, Trouble, TroubleKind};
+pub use history::HistoryQuery;
 #[cfg(feature = "metrics")]
 pub use metrics::MetricsReader;
 pub use persistent::PersistentLevers;
@@ -67,4 +74,10 @@ pub use shutdown::ShutdownReport;
 #[cfg(feature = "cli")]
 pub(crate) use start::too_many_blocking_workers;
 pub use start_error::StartError;
+#[cfg(feature = "web")]
+#[allow(unused_imports)] // TEMPORARY
+pub(crate) use task_sighting::TaskSighting;
 pub use unfinished::RevokedTasks;
+
+pub use crate::core::history::{DurationTotals, HistoryBy, HistoryCounts, HistoryRow, Mark};
+pub use crate::store::history::{History, HistoryMark};

@@ -10,6 +10,7 @@ mod check;
 mod events;
 mod failed;
 mod filter;
+mod history;
 mod new;
 mod place;
 mod purge;
@@ -79,6 +80,10 @@ enum Command {
     /// The program of the store must not run. The command changes nothing in its directory.
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Print what happened in the last seven days, by queue, task or tenant, and what operators did.
+    ///
+    /// Programs write it once a minute into their embedded store, or into Redis where it has their results.
+    History(history::HistoryArgs),
     /// Print the periodic entries of a catalogue, the times at which each fires next, and warnings about them.
     Schedule(schedule::ScheduleArgs),
     /// List the workers on RabbitMQ that reply, Celery's and Celeriac's.
@@ -171,6 +176,7 @@ pub fn run() -> ExitCode {
         Command::Brake(command) => brake::run(command, &mut out),
         Command::Waiting(args) => waiting::run(args, &mut out),
         Command::Store(command) => store::run(command, &mut out),
+        Command::History(args) => history::run(args, &mut out),
         Command::Schedule(args) => schedule::run(args, &mut out),
         Command::Status(args) => remote::status(args, &mut out),
         Command::Inspect(args) => remote::inspect(args, &mut out),

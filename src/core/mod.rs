@@ -10,6 +10,7 @@
 
 pub mod accounts;
 pub mod address;
+pub mod autoscale;
 mod backoff;
 pub mod brake;
 pub mod calendar;
@@ -20,6 +21,7 @@ pub mod duration_histogram;
 mod error_text;
 pub(crate) mod glob;
 pub mod health;
+pub mod history;
 pub mod hold;
 pub(crate) mod instant;
 pub mod intensity;

@@ -15,8 +15,11 @@ mod events;
 mod follow_ups;
 pub(crate) mod forwarding;
 pub(crate) mod gates;
+pub(crate) mod history_inbox;
 pub(crate) mod hooks;
 pub(crate) mod keep_failed;
+#[cfg(feature = "log-lines")]
+pub(crate) mod log_lines;
 #[cfg(unix)]
 pub(crate) mod process;
 #[cfg(not(unix))]
@@ -39,6 +42,7 @@ use parking_lot::Mutex;
 use self::brakes::Brakes;
 use self::children::ChildCount;
 use self::events::{ActivityMeter, traceback};
+use self::history_inbox::HistoryInbox;
 use self::hooks::ProgramHooks;
 use self::keep_failed::KeepFailed;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
@@ -110,6 +114,8 @@ pub(crate) struct Runtime {
     pub(crate) kept_pauses: Mutex<HashSet<String>>,
     /// How many child processes there are.
     pub(crate) children: ChildCount,
+    /// What the history has not taken yet.
+    pub(crate) history: HistoryInbox,
 }
 
 impl Runtime {
@@ -206,6 +212,7 @@ impl Runtime {
             layers: Layers::default(),
             kept_pauses: Mutex::default(),
             children: ChildCount::default(),
+            history: HistoryInbox::default(),
         }
     }
 

@@ -8,6 +8,7 @@ mod kit;
 #[cfg(feature = "s3")]
 use celeriac_test_support as services;
 
+mod autoscale;
 mod bad_input;
 mod blockage;
 mod brakes;
@@ -23,8 +24,11 @@ mod for_ever;
 mod fragile;
 mod healing;
 mod health;
+mod history;
 mod hooks;
 mod layers;
+mod log_lines;
+mod many;
 mod metrics;
 mod options;
 mod order;
@@ -43,5 +47,6 @@ mod source_pollers;
 mod spans;
 mod status;
 mod time_limits;
+mod traces;
 mod unique;
 mod words;

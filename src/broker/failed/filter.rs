@@ -38,6 +38,8 @@ pub struct TaskFilter {
     arguments: Vec<ArgumentMatch>,
     older_than: Option<Duration>,
     younger_than: Option<Duration>,
+    until: Option<Timestamp>,
+    is_dead_letter: Option<bool>,
     params: Params,
     choice: Choice,
 }
@@ -172,6 +174,26 @@ impl TaskFilter {
         self
     }
 
+    /// Chooses tasks that failed no later than at this time; of tasks that wait, those that were enqueued no later. So what was
+    /// counted at a time can be acted on later, without those that have come since.
+    #[must_use]
+    pub fn until(mut self, time: impl Into<Timestamp>) -> Self {
+        self.until = Some(time.into());
+        self
+    }
+
+    /// Chooses, of failed tasks, dead letters only, or (`false`) only those that are none. Tasks that wait are not affected.
+    #[must_use]
+    pub fn dead_letters(mut self, are_meant: bool) -> Self {
+        self.is_dead_letter = Some(are_meant);
+        self
+    }
+
+    /// The queue whose tasks are meant, if it is one.
+    pub(crate) fn named_queue(&self) -> Option<&str> {
+        self.queue.as_deref()
+    }
+
     /// Has the queue found by an alias that this catalogue has of it.
     #[must_use]
     pub(crate) fn within(mut self, catalogue: &Catalogue) -> Self {
@@ -193,6 +215,7 @@ impl TaskFilter {
             task.reason.contains(text) || task.attempts().iter().any(|attempt| attempt.error.contains(text))
         };
         !task.has_expired(now)
+            && self.is_dead_letter.is_none_or(|is_meant| is_meant == task.is_dead_letter())
             && self.takes_message(&task.message, task.failed_at, now)
             && self.error.as_deref().is_none_or(says)
     }
@@ -211,6 +234,7 @@ impl TaskFilter {
             && self.task.as_ref().is_none_or(|task| task.is_match(&message.task))
             && self.older_than.is_none_or(|least| age >= least)
             && self.younger_than.is_none_or(|most| age < most)
+            && self.until.is_none_or(|until| since <= until)
             && self.arguments.iter().all(|wanted| self.has_argument(message, wanted))
             && self.choice.0.as_ref().is_none_or(|chooses| chooses(message))
     }
@@ -271,6 +295,11 @@ mod tests {
         assert!(!TaskFilter::new().takes(&failed(), late), "it has expired");
         let letter = FailedTask { expires_at: None, ..failed() };
         assert!(TaskFilter::new().takes(&letter, late), "a dead letter does not expire");
+        let letters = |are_meant| TaskFilter::new().dead_letters(are_meant);
+        assert!(takes(letters(false)) && !takes(letters(true)));
+        assert!(letters(true).takes(&letter, late) && !letters(false).takes(&letter, late));
+        let until = |millis| TaskFilter::new().until(Timestamp::from_millis(millis));
+        assert!(takes(until(10_000)) && !takes(until(9_999)), "it failed at 10 s");
     }
 
     #[test]
