@@ -21,7 +21,6 @@ use super::beat::{Beat, BeatParts, EndBeat};
 use super::brake_watch;
 use super::commit_forwarder::{CommitForwarderParts, EndForwarding};
 use super::historian::HistorianParts;
-
 use super::progress::{ActorProgressHub, Progress};
 use super::queue::{Queue, TellBars};
 use super::queues::Queues;

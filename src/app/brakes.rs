@@ -12,6 +12,7 @@ use crate::actors::queue::Steer;
 use crate::catalogue::Catalogue;
 use crate::core::brake::{Brake, BrakeAction, BrakeError, BrakeRule, STANDING};
 use crate::core::did_you_mean;
+use crate::core::history::Mark;
 use crate::runtime::brakes::fits;
 use crate::runtime::rule_count::{RuleCount, count_unfinished};
 use crate::task::clock::now;
@@ -98,7 +99,7 @@ impl BrakeHandle<'_> {
 
     /// Sets a brake, in the place of one of the same id. It holds in this process when this returns, and elsewhere as the
     /// [scope](Self::scope) says. Answers with the brake as it is kept: a brake without an id has one by now, and names of
-    /// queues are physical names.
+    /// queues are physical names. A brake without an owner has the [operator](Celeriac::as_operator) of this handle.
     ///
     /// # Errors
     /// The brake has a mistake, there are too many, or it is not known whether it is kept.
@@ -107,6 +108,7 @@ impl BrakeHandle<'_> {
         if brake.id.is_empty() {
             brake.id = format!("{:08x}", rand::random::<u32>());
         }
+        brake.owner = brake.owner.take().or_else(|| self.celeriac.who().map(str::to_owned));
         if brake.is_standing() {
             return Err(BrakeError::Standing(brake.id).into());
         }
@@ -119,6 +121,7 @@ impl BrakeHandle<'_> {
         let runtime = self.celeriac.runtime();
         runtime.change_brakes(|note| Ok((note.with(&brake, now)?, ()))).await??;
         tracing::info!(target: "celeriac", %brake, owner = ?brake.owner, reason = ?brake.reason, "a brake is set");
+        self.mark("brake", &brake, brake.owner.as_deref());
         self.tell_queues();
         Ok(brake)
     }
@@ -136,6 +139,7 @@ impl BrakeHandle<'_> {
         let removed = runtime.change_brakes(|note| Ok(note.without(id, now))).await??;
         if let Some(brake) = &removed {
             tracing::info!(target: "celeriac", %brake, "a brake is taken away");
+            self.mark("unbrake", brake, self.celeriac.who());
         }
         self.tell_queues();
         Ok(removed)
@@ -233,6 +237,12 @@ impl BrakeHandle<'_> {
                 Err(BrakeError::UnknownQueue { field, queue: queue.to_owned(), hint })
             }
         }
+    }
+
+    /// Puts a mark into the history, which says why less has started since.
+    fn mark(&self, what: &str, brake: &Brake, who: Option<&str>) {
+        let mark = Mark::new(now(), what).detail(&brake.to_string()).by(who);
+        self.celeriac.runtime().history.mark(mark);
     }
 
     /// Has the queues of this process look at what they hold.

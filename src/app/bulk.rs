@@ -129,7 +129,7 @@ impl Celeriac {
         self.inner.bulk.handle.spawn(async move {
             let look = async {
                 while let Some(inner) = Weak::upgrade(&inner) {
-                    Self { inner }.carry_on().await;
+                    Self { inner, who: None }.carry_on().await;
                     if !others {
                         return;
                     }
@@ -160,7 +160,7 @@ impl Celeriac {
         self.inner.bulk.handle.spawn(async move {
             let id = act.id.clone();
             let mut run = BulkRun {
-                celeriac: Self { inner: Arc::clone(&inner) },
+                celeriac: Self { inner: Arc::clone(&inner), who: None },
                 candidate: TaskId::new().to_string(),
                 act,
             };
@@ -320,8 +320,9 @@ impl Celeriac {
     /// Chooses the failed tasks of a rule that had failed by `then`.
     fn failed_by(&self, rule: &BrakeRule, then: Timestamp) -> Result<TaskFilter, ControlError> {
         let (matcher, params) = (rule.compile()?, self.params());
-        let filter = TaskFilter::new().older_than(now().since(then));
-        Ok(filter.matching(move |message| fits(&matcher, message, params(&message.task))))
+        Ok(TaskFilter::new()
+            .until(then)
+            .matching(move |message| fits(&matcher, message, params(&message.task))))
     }
 }
 

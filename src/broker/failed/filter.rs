@@ -166,6 +166,14 @@ impl TaskFilter {
         self
     }
 
+    /// Chooses tasks of which this function says so. It is asked last, of one task after the other, on threads of the broker's.
+    /// One that only counts and chooses none can look at any number of tasks, because no list of them is made.
+    #[must_use]
+    pub fn matching(mut self, chooses: impl Fn(&Message) -> bool + Send + Sync + 'static) -> Self {
+        self.choice = Choice(Some(Arc::new(chooses)));
+        self
+    }
+
     /// Chooses tasks that failed no later than at this time; of tasks that wait, those that were enqueued no later. So what was
     /// counted at a time can be acted on later, without those that have come since.
     #[must_use]
@@ -184,14 +192,6 @@ impl TaskFilter {
     /// The queue whose tasks are meant, if it is one.
     pub(crate) fn named_queue(&self) -> Option<&str> {
         self.queue.as_deref()
-    }
-
-    /// Chooses tasks of which this function says so. It is asked last, of one task after the other, on threads of the broker's.
-    /// One that only counts and chooses none can look at any number of tasks, because no list of them is made.
-    #[must_use]
-    pub fn matching(mut self, chooses: impl Fn(&Message) -> bool + Send + Sync + 'static) -> Self {
-        self.choice = Choice(Some(Arc::new(chooses)));
-        self
     }
 
     /// Has the queue found by an alias that this catalogue has of it.
