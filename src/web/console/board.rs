@@ -10,6 +10,7 @@ use super::problem::ConsoleProblem;
 use super::shared_looks::Looked;
 use super::visit::ConsoleVisit;
 use crate::QueueStatus;
+use crate::actors::RunningTask;
 use crate::app::{ControlError, Replies};
 use crate::catalogue::{QueueRow, format_span};
 use crate::core::Timestamp;
@@ -122,6 +123,8 @@ fn promise_used(status: &QueueStatus) -> Option<f64> {
 }
 
 type QueueReplies = Result<Replies<QueueStatus>, ControlError>;
+/// What runs in this program.
+pub(super) type RunReplies = Result<Replies<RunningTask>, ControlError>;
 
 /// The queues that a viewer may see.
 pub(super) struct QueueBoard {
@@ -143,6 +146,11 @@ impl Console {
             replies
         };
         self.shared.looks.look("queues", FRESH, look).await
+    }
+
+    /// All runs of this program, at most [`FRESH`] old, whoever looks.
+    pub(super) async fn runs(&self) -> Looked<RunReplies> {
+        self.shared.looks.look("running", FRESH, self.celeriac.running()).await
     }
 }
 

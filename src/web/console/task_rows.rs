@@ -1,5 +1,7 @@
 //! Rows of tasks that are not over, in the lists of a queue and of what was searched for.
 
+use std::collections::HashSet;
+
 use maud::{Markup, html};
 use serde::Serialize;
 
@@ -13,10 +15,13 @@ use super::{Console, words};
 use crate::app::ControlError;
 use crate::broker::{Standing, TaskFilter, UnfinishedTask};
 use crate::core::Timestamp;
+use crate::task::TaskId;
 use crate::task::clock::now;
 
 /// The most bytes of an error in a row.
 const ERROR: usize = 160;
+/// The most pages that are looked at to find some of the tasks that are meant.
+const MOST_PIECES: usize = 5;
 
 /// A task in a list, without what would make the list large.
 #[derive(Clone, Debug, Serialize)]
@@ -25,7 +30,7 @@ pub(super) struct TaskRow {
     pub(super) task: String,
     pub(super) queue: String,
     pub(super) tenant: Option<String>,
-    pub(super) standing: Standing,
+    pub(super) is: TaskStanding,
     pub(super) priority: u8,
     /// The number of earlier runs that count as attempts.
     pub(super) tries: u32,
@@ -38,6 +43,59 @@ pub(super) struct TaskRow {
     pub(super) error: Option<String>,
     /// The key of its lane.
     pub(super) lane: Option<String>,
+}
+
+/// What a task waits for, or that it runs. Other than for a broker, a task that a queue has fetched and that waits there for
+/// a worker is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum TaskStanding {
+    Ready,
+    Running,
+    Scheduled,
+    InLine,
+}
+
+impl TaskStanding {
+    const ALL: [Self; 4] = [Self::Ready, Self::Running, Self::Scheduled, Self::InLine];
+
+    fn of(task: &UnfinishedTask, running: &HashSet<TaskId>) -> Self {
+        match task.standing {
+            Standing::Delivered if running.contains(&task.message.id) => Self::Running,
+            Standing::Ready | Standing::Delivered => Self::Ready,
+            Standing::Scheduled => Self::Scheduled,
+            Standing::InLine => Self::InLine,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Running => "running",
+            Self::Scheduled => "scheduled",
+            Self::InLine => "in_line",
+        }
+    }
+
+    /// Where the broker has such tasks.
+    fn in_broker(self) -> &'static [Standing] {
+        match self {
+            Self::Ready => &[Standing::Ready, Standing::Delivered],
+            Self::Running => &[Standing::Delivered],
+            Self::Scheduled => &[Standing::Scheduled],
+            Self::InLine => &[Standing::InLine],
+        }
+    }
+
+    /// Its mark and its word.
+    fn shown(self) -> (Mark, &'static str) {
+        match self {
+            Self::Ready => (Mark::Idle, "ready"),
+            Self::Running => (Mark::Run, "running"),
+            Self::Scheduled => (Mark::Held, "scheduled"),
+            Self::InLine => (Mark::Held, "in line"),
+        }
+    }
 }
 
 /// A page of a list.
@@ -78,17 +136,15 @@ impl TaskQuery {
         self.task.is_some() || self.argument.is_some() || self.error.is_some()
     }
 
-    fn standing(&self) -> Result<Option<Standing>, ConsoleProblem> {
-        let all = [Standing::Ready, Standing::Scheduled, Standing::InLine, Standing::Delivered];
-        match &self.standing {
-            None => Ok(None),
-            Some(word) => all.into_iter().find(|standing| standing.as_str() == word).map(Some).ok_or_else(|| {
-                let word = words::line(word, 40);
-                ConsoleProblem::malformed(format!(
-                    "`{word}` is nothing that a task waits for: write ready, scheduled, in_line or delivered."
-                ))
-            }),
-        }
+    fn standing(&self) -> Result<Option<TaskStanding>, ConsoleProblem> {
+        let Some(word) = &self.standing else { return Ok(None) };
+        let known = TaskStanding::ALL.into_iter().find(|standing| standing.as_str() == word);
+        known.map(Some).ok_or_else(|| {
+            let word = words::line(word, 40);
+            ConsoleProblem::malformed(format!(
+                "`{word}` is nothing that a task waits for: write ready, running, scheduled or in_line."
+            ))
+        })
     }
 
     /// The filter for tasks.
@@ -126,14 +182,14 @@ pub(super) fn with_argument(filter: TaskFilter, text: &str) -> TaskFilter {
 }
 
 impl TaskRow {
-    fn of(console: &Console, task: &UnfinishedTask) -> Self {
+    fn of(console: &Console, task: &UnfinishedTask, running: &HashSet<TaskId>) -> Self {
         let message = &task.message;
         Self {
             id: message.id.to_string(),
             task: message.task.clone(),
             queue: message.queue.clone(),
             tenant: message.tenant().map(str::to_owned),
-            standing: task.standing,
+            is: TaskStanding::of(task, running),
             priority: message.priority,
             tries: message.tries(),
             arguments: console.argument_line(message),
@@ -155,26 +211,43 @@ pub(super) async fn find(
 ) -> Result<(Timestamp, TaskRows), ConsoleProblem> {
     let (filter, standing) = (query.filter()?, query.standing()?);
     let console = &visit.console;
-    let look = async {
-        let page = console.celeriac.page_unfinished_tasks(&filter, standing, after, ROWS).await?;
-        let tasks = page.tasks.iter().map(|task| TaskRow::of(console, task)).collect();
-        Ok::<_, ControlError>(TaskRows { tasks, next: page.next, looked_at: page.looked_at })
-    };
     let name = format!("tasks {query:?} {after:?}");
+    let look = look(console, &filter, standing, after);
     let Looked { at, seen } = console.shared.looks.look::<SeenRows>(&name, LIST_FRESH, look).await;
     let mut rows = (*seen).as_ref().map_err(ConsoleProblem::from)?.clone();
     rows.tasks.retain(|task| visit.viewer.sees(&task.queue));
     Ok((at, rows))
 }
 
-/// The mark and the word for what a task waits for.
-pub(super) fn standing(standing: Standing) -> (Mark, &'static str) {
-    match standing {
-        Standing::Ready => (Mark::Idle, "ready"),
-        Standing::Scheduled => (Mark::Held, "scheduled"),
-        Standing::InLine => (Mark::Held, "in line"),
-        Standing::Delivered => (Mark::Run, "running"),
+/// Looks at one page after the other, until some of the tasks are meant, or enough was looked at.
+async fn look(
+    console: &Console,
+    filter: &TaskFilter,
+    standing: Option<TaskStanding>,
+    after: Option<&str>,
+) -> SeenRows {
+    let Looked { seen, .. } = console.runs().await;
+    let running: HashSet<TaskId> = match &*seen {
+        Ok(runs) => runs.iter().filter(|run| !run.is_stuck).map(|run| run.id.clone()).collect(),
+        Err(_) => HashSet::new(),
+    };
+    let standings = standing.map_or(&[] as &[Standing], TaskStanding::in_broker);
+    let mut rows = TaskRows { tasks: Vec::new(), next: after.map(str::to_owned), looked_at: None };
+    for _ in 0..MOST_PIECES {
+        let page =
+            console.celeriac.page_unfinished_tasks(filter, standings, rows.next.as_deref(), ROWS).await?;
+        let all = page.tasks.iter().map(|task| TaskRow::of(console, task, &running));
+        rows.tasks = all.filter(|row| standing.is_none_or(|standing| row.is == standing)).collect();
+        rows.looked_at = match (rows.looked_at, page.looked_at) {
+            (Some(before), Some(now)) => Some(before + now),
+            (before, now) => before.or(now),
+        };
+        rows.next = page.next;
+        if !rows.tasks.is_empty() || rows.next.is_none() {
+            break;
+        }
     }
+    Ok(rows)
 }
 
 /// The table of these rows.
@@ -192,7 +265,7 @@ pub(super) fn table(visit: &ConsoleVisit, labelled_by: &str, rows: &TaskRows, ca
     let body = html! {
         @for task in &rows.tasks {
             tr data-key=(task.id) {
-                @let (mark, word) = standing(task.standing);
+                @let (mark, word) = task.is.shown();
                 th scope="row" {
                     span class="name" { (parts::mark(mark, word)) a href=(visit.task(&task.id)) { (words::line(&task.task, 100)) } }
                     @if let Some(error) = &task.error { span class="why" { "last error: " (error) } }
@@ -236,7 +309,7 @@ mod tests {
         let query = TaskQuery::of(&address);
         assert_eq!((query.queue.as_deref(), query.argument.as_deref()), (Some("mail"), Some("a=b")));
         assert!(query.searches() && query.filter().is_ok());
-        assert!(matches!(query.standing(), Ok(Some(Standing::Ready))));
+        assert!(matches!(query.standing(), Ok(Some(TaskStanding::Ready))));
         let odd = TaskQuery { standing: Some("asleep".to_owned()), ..TaskQuery::default() };
         assert!(odd.standing().is_err() && !odd.searches());
     }

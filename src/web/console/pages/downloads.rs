@@ -34,7 +34,8 @@ type SeenProgress = Result<Vec<Status>, ConsoleProblem>;
 
 /// The statuses of the tasks that run here and have said how far they are.
 async fn progress(console: &Console) -> SeenProgress {
-    let (soil, running) = (console.celeriac.soil(), console.celeriac.running().await?);
+    let (soil, Looked { seen, .. }) = (console.celeriac.soil(), console.runs().await);
+    let running = (*seen).as_ref().map_err(ConsoleProblem::from)?;
     let mut in_progress = Vec::new();
     for run in running.iter().take(MOST) {
         let status = soil.status(&run.id).await?;

@@ -8,16 +8,14 @@ use serde_json::Value;
 
 use super::{PageBody, ROWS};
 use crate::actors::RunningTask;
-use crate::app::{ControlError, NodeReplies, Replies};
+use crate::app::{ControlError, NodeReplies};
 use crate::task::clock::now;
-use crate::web::console::address::PageName;
 use crate::web::console::parts::Mark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::shared_looks::Looked;
 use crate::web::console::visit::ConsoleVisit;
 use crate::web::console::{parts, words};
 
-const FRESH: Duration = Duration::from_secs(1);
 /// How long what the fleet says is shared: each question waits a second for its replies.
 const FLEET_FRESH: Duration = Duration::from_secs(10);
 /// The most programs of the fleet that are shown.
@@ -62,7 +60,6 @@ impl Node {
     }
 }
 
-type SeenRuns = Result<Replies<RunningTask>, ControlError>;
 type SeenFleet = Result<NodeReplies, ControlError>;
 
 pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
@@ -72,8 +69,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         Some(Err(_)) => return Err(ConsoleProblem::malformed("`after` is no place in the list of runs.")),
     };
     let console = &visit.console;
-    let Looked { at, seen } =
-        console.shared.looks.look::<SeenRuns>("running", FRESH, console.celeriac.running()).await;
+    let Looked { at, seen } = console.runs().await;
     let replies = (*seen).as_ref().map_err(ConsoleProblem::from)?;
     let mut runs: Vec<&RunningTask> = replies.iter().filter(|run| visit.viewer.sees(&run.queue)).collect();
     runs.sort_by_key(|run| (!run.is_stuck, run.started_at));
@@ -114,7 +110,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
 
 /// The programs on the broker; the error says why they cannot be asked.
 async fn fleet(visit: &ConsoleVisit, is_one: bool) -> Result<Vec<Node>, String> {
-    if !is_one || visit.address.page != PageName::Processes {
+    if !is_one {
         return Ok(Vec::new());
     }
     let fleet = visit.console.celeriac.fleet();

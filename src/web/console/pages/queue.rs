@@ -193,7 +193,7 @@ fn listing(visit: &ConsoleVisit, tasks: &TaskRows, query: &TaskQuery) -> Markup 
     let chips = [
         ("", "all"),
         ("ready", "ready"),
-        ("delivered", "running"),
+        ("running", "running"),
         ("scheduled", "scheduled"),
         ("in_line", "in line"),
     ];

@@ -89,7 +89,7 @@ fn form(visit: &ConsoleVisit, query: &TaskQuery) -> Markup {
     let standings = [
         ("", "any"),
         ("ready", "ready"),
-        ("delivered", "running"),
+        ("running", "running"),
         ("scheduled", "scheduled"),
         ("in_line", "in line"),
     ];
