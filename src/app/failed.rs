@@ -112,7 +112,7 @@ impl Celeriac {
     }
 
     /// Says which parameters the tasks of this program have.
-    fn params(&self) -> Arc<FindParams> {
+    pub(super) fn params(&self) -> Arc<FindParams> {
         let dispatcher = Arc::clone(&self.runtime().dispatcher);
         Arc::new(move |task: &str| {
             dispatcher.registry.get(task).map_or(&[] as &'static [&'static str], |known| known.params)
@@ -121,6 +121,7 @@ impl Celeriac {
 
     /// The names of the parameters of a task, if this program has it.
     #[cfg(feature = "web")]
+    #[allow(dead_code)] // TEMPORARY
     pub(crate) fn parameters_of(&self, task: &str) -> &'static [&'static str] {
         self.runtime().dispatcher.registry.get(task).map_or(&[], |known| known.params)
     }

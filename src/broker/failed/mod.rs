@@ -86,7 +86,8 @@ pub struct Retried {
     /// The tasks that wait in their queues again.
     pub ids: Vec<TaskId>,
     /// The tasks that stay where they are because the edit cannot be made or the message cannot be sent, each with the
-    /// reason. A task that is in neither list is no failed task any more, or waits already.
+    /// reason. A task that is in neither list is no failed task any more, or waits already, or another process just puts it
+    /// back.
     pub refused: Vec<(TaskId, String)>,
 }
 
