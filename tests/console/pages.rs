@@ -228,7 +228,10 @@ async fn a_task_is_told_from_its_start_to_its_end() {
         mail::s("b@example.org".into(), "hi".into()).id("waits").send(client.clone()).await.unwrap();
         data(&console, "/task?id=waits", |told| told["state"] == "PENDING" || told["state"] == "RECEIVED")
             .await;
-        let shown = page(&console, "/task?id=waits", |_| true).await;
+        data(&console, "/task?id=waits", |told| told["why"]["reason"]["code"] == "paused").await;
+        let shown =
+            page(&console, "/task?id=waits", |body| body.contains("its queue `mail` is paused")).await;
+        assert!(shown.contains("Why it waits") && shown.contains("What helps"), "{shown}");
         assert!(shown.contains("Revoke…"), "{shown}");
         assert_eq!(get(&console, "/task?id=nobody").await.status, 404);
     })

@@ -190,9 +190,9 @@ impl OperatorAct {
         })
     }
 
-    /// Does it. The answer says what came of it.
-    async fn perform(&self, console: &Console) -> Result<String, ConsoleProblem> {
-        let celeriac = &console.celeriac;
+    /// Does it in the name of whoever asks, so that the marks in the history have the name. The answer says what came of it.
+    async fn perform(&self, console: &Console, who: &str) -> Result<String, ConsoleProblem> {
+        let celeriac = console.celeriac.as_operator(who);
         let beat = |error: BeatError| ConsoleProblem::from(&error);
         match self {
             Self::Pause { queue } => {
@@ -336,7 +336,7 @@ pub(super) async fn answer(
         Err(_) => console.permit(request, Permission::See, None).await?,
     };
     let outcome = match allowed {
-        Ok(_) => act.perform(console).await,
+        Ok(_) => act.perform(console, &who).await,
         Err(refusal) => Err(refusal.into()),
     };
     console.shared.looks.forget();

@@ -81,7 +81,7 @@ impl Samples {
             }
             let (mut starts, mut failed, mut ready) = (0, 0, 0);
             for (name, counts) in sample.queues.iter().filter(|(name, _)| is_meant(name)) {
-                // The counts of a queue begin anew with its actor, and one that has just come has no counts before.
+                // A queue that has just come has no counts before, and no count is believed that falls.
                 let last = before.queues.get(name).copied().unwrap_or(*counts);
                 starts += counts.starts.saturating_sub(last.starts);
                 failed += counts.failed.saturating_sub(last.failed);
@@ -123,7 +123,7 @@ mod tests {
         add(&samples, 94_000, &[("a", 2, 0), ("b", 15, 0)]);
         let all = samples.series(|_| true);
         assert_eq!(all.at, [92_000, 94_000].map(Timestamp::from_millis));
-        assert_eq!(all.starts_per_second, [2.0, 5.0], "what an actor counts anew is no start");
+        assert_eq!(all.starts_per_second, [2.0, 5.0], "a count that falls is no start");
         assert_eq!(all.ready, [3, 0]);
         assert_eq!(samples.series(|name| name == "b").starts_per_second, [0.0, 5.0]);
         assert_eq!(Samples::default().series(|_| true), Series::default());

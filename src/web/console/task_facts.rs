@@ -12,7 +12,9 @@ use crate::app::{ControlError, TaskSighting};
 use crate::broker::{FailedTask, TaskFilter};
 use crate::core::Timestamp;
 use crate::task::clock::now;
-use crate::task::{Child, FailedAttempt, GetError, Lineage, Message, State, TaskId, TaskResult, Workflow};
+use crate::task::{
+    Child, FailedAttempt, GetError, Lineage, LogLine, Message, State, TaskId, TaskResult, Workflow,
+};
 
 /// The most bytes of an error, and of a value, on the page.
 const TEXT: usize = 2_000;
@@ -75,12 +77,32 @@ pub(super) struct ShownAttempt {
     /// The place of a panic in the source.
     pub(super) place: Option<String>,
     pub(super) worker: Option<String>,
+    /// The last lines that its body has logged, if the program keeps them.
+    pub(super) log: Vec<ShownLogLine>,
+    /// How many lines came before them.
+    pub(super) log_left_out: u64,
+}
+
+/// A line that a body has logged.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct ShownLogLine {
+    #[serde(serialize_with = "crate::core::json_time::iso")]
+    pub(super) at: Timestamp,
+    pub(super) level: String,
+    pub(super) text: String,
+}
+
+impl From<LogLine> for ShownLogLine {
+    fn from(LogLine { at, level, text }: LogLine) -> Self {
+        Self { at, level: words::line(&level, 10), text: words::line(&text, TEXT) }
+    }
 }
 
 impl From<FailedAttempt> for ShownAttempt {
     fn from(failed: FailedAttempt) -> Self {
-        let FailedAttempt { attempt, at, error_type, error, place, worker } = failed;
-        Self { attempt, at, error_type, error: words::line(&error, TEXT), place, worker }
+        let FailedAttempt { attempt, at, error_type, error, place, worker, log, log_left_out } = failed;
+        let log = log.into_iter().map(ShownLogLine::from).collect();
+        Self { attempt, at, error_type, error: words::line(&error, TEXT), place, worker, log, log_left_out }
     }
 }
 

@@ -140,7 +140,7 @@ fn now_card(line: &QueueLine) -> Markup {
             html! { @match &status.halted { Some(why) => span class="bad" { (why) }, None => span class="faint" { "no" } } },
         ),
     ];
-    let scope = html! { "now; counts since the queue was built" };
+    let scope = html! { "now; counts since the program started" };
     parts::card("now", "Now", &scope, &html! { div class="pad" { (parts::facts(&facts)) } })
 }
 

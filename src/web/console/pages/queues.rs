@@ -37,7 +37,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let next = (from + shown.len() < board.queues.len()).then(|| (from + shown.len()).to_string());
     let scope = html! {
         (words::counted(board.queues.len() as u64, "queue", "queues")) " that this program serves · "
-        "waits and runs as of now, percentiles since each queue was built"
+        "waits and runs as of now, percentiles since the program started"
     };
     let main = html! {
         (parts::headline(&html! { (sentence(&board)) }, &scope, None))
@@ -157,7 +157,7 @@ fn figures(board: &QueueBoard) -> Markup {
                 (figure("ready now", sum(|queue| queue.status.ready), "could start"))
                 (figure("scheduled", sum(|queue| queue.status.scheduled), "wait for their time"))
                 (figure("in lanes", sum(|queue| queue.status.in_line), "wait for their key"))
-                (figure("failed", sum(|queue| queue.status.failed), "since the queues were built"))
+                (figure("failed", sum(|queue| queue.status.failed), "since the program started"))
             }
         }
     }

@@ -1,18 +1,34 @@
 //! One task: its state, its attempts with their errors, its arguments, what it belongs to, and what can be done with it.
 
 use maud::{Markup, html};
+use serde::Serialize;
 
 use super::PageBody;
+use crate::app::ControlError;
+use crate::core::explanation::{Explanation, Remedy};
 use crate::soil::Status;
 use crate::task::clock::now;
 use crate::task::{State, TaskId};
 use crate::web::console::address::{PageName, ScreenAddress};
+use crate::web::console::board::FRESH;
 use crate::web::console::parts::Mark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission};
-use crate::web::console::task_facts::{RELATIVES, Relatives, TaskFacts};
+use crate::web::console::task_facts::{RELATIVES, Relatives, ShownAttempt, TaskFacts};
 use crate::web::console::visit::ConsoleVisit;
 use crate::web::console::{arguments, parts, words};
+
+/// The most bytes of a sentence of an explanation.
+const SENTENCE: usize = 600;
+
+/// What the page tells as data.
+#[derive(Serialize)]
+struct TaskData<'a> {
+    #[serde(flatten)]
+    facts: &'a TaskFacts,
+    /// Why it does not run, and when it will. `null`: it is over, or nobody could be asked.
+    why: Option<&'a Explanation>,
+}
 
 pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
     let (id, facts) = find(visit).await?;
@@ -20,11 +36,13 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     // Progress and the place in line, as the user of the task sees them.
     let seen =
         if facts.is_unfinished() { visit.console.celeriac.soil().status(&id).await.ok() } else { None };
+    let why = if facts.is_unfinished() { explained(visit, &id).await } else { None };
     let exact = format!("{}/arguments{}", visit.console.public, query_of(&id));
     let main = html! {
         (head(visit, &facts))
         div class="cols" {
             div class="stack" {
+                @if let Some(why) = why.as_ref().filter(|why| why.state() == "waiting") { (reasons(why)) }
                 (way(&facts))
                 (attempts(&facts))
                 @if let Some(shown) = &facts.arguments { (arguments::markup(shown, &exact)) }
@@ -43,7 +61,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     } else {
         format!("{} {}", words::line(&facts.task, 60), facts.state)
     };
-    Ok(PageBody::new(title, at, &facts, main))
+    Ok(PageBody::new(title, at, &TaskData { facts: &facts, why: why.as_ref() }, main))
 }
 
 /// The task that the address names, if it is known and may be seen.
@@ -64,6 +82,15 @@ pub(in crate::web::console) async fn find(
         return Err(NotAllowed::Denied(Permission::See, Some(facts.queue)).into());
     }
     Ok((id, facts))
+}
+
+/// Why the task does not run, whoever looks at it. It is no more than is known: who does not answer is named in it.
+async fn explained(visit: &ConsoleVisit, id: &TaskId) -> Option<Explanation> {
+    let console = &visit.console;
+    let name = format!("why {id}");
+    let look = console.celeriac.explain(id);
+    let looked = console.shared.looks.look::<Result<Explanation, ControlError>>(&name, FRESH, look).await;
+    (*looked.seen).as_ref().ok().cloned()
 }
 
 /// The query that names a task.
@@ -119,6 +146,36 @@ fn last_error(facts: &TaskFacts) -> Option<&str> {
     kept.or_else(|| facts.errors.first().map(String::as_str))
 }
 
+/// *The* reason for which it waits, what else keeps it from starting, and what would help.
+fn reasons(why: &Explanation) -> Markup {
+    let says = |sentence: &str| words::line(sentence, SENTENCE);
+    let others: Vec<String> = why.reasons.iter().skip(1).map(|reason| says(&why.says(reason))).collect();
+    let remedies: Vec<Remedy> = why.remedies(why.reason());
+    let scope = html! {
+        "asked: " (says(&why.scope.asked.join(", ")))
+        @if !why.scope.silent.is_empty() { "; no answer: " (says(&why.scope.silent.join(", "))) }
+    };
+    html! {
+        (parts::card("why", "Why it waits", &scope, &html! {
+            div class="pad stack" {
+                p { strong { (says(&why.sentence())) } }
+                @if let Some(starts) = why.starts_in_words() { p { (says(&starts)) } }
+                @if !others.is_empty() {
+                    h3 { "After that" }
+                    ul class="why-list" { @for other in &others { li { (other) } } }
+                }
+                @if !remedies.is_empty() {
+                    h3 { "What helps" }
+                    ul class="why-list" {
+                        @for remedy in &remedies { li { (says(&remedy.says)) " " span class="faint" { (remedy.by.as_str()) } } }
+                    }
+                }
+                @for gap in &why.scope.cannot_know { p class="small faint" { (says(gap)) } }
+            }
+        }))
+    }
+}
+
 /// The way through the states: what is known of it, in order.
 fn way(facts: &TaskFacts) -> Markup {
     let mut steps: Vec<(&str, Option<crate::Timestamp>)> = vec![("PENDING, enqueued", facts.enqueued_at)];
@@ -167,6 +224,7 @@ fn attempts(facts: &TaskFacts) -> Markup {
                         }
                     }
                     pre class="bad" { @if let Some(kind) = &attempt.error_type { (kind) ": " } (attempt.error) }
+                    (log(attempt))
                 }
             }
             @if facts.failed_attempts.is_empty() && !facts.errors.is_empty() {
@@ -176,6 +234,27 @@ fn attempts(facts: &TaskFacts) -> Markup {
             }
             @if let Some(traceback) = &facts.traceback {
                 details { summary { "Traceback" } pre { (traceback) } }
+            }
+        }
+    }
+}
+
+/// The last lines that the body of an attempt has logged.
+fn log(attempt: &ShownAttempt) -> Markup {
+    let level_class = |level: &str| match level {
+        "ERROR" => "lv bad",
+        "WARN" => "lv warn",
+        _ => "lv",
+    };
+    html! {
+        @if !attempt.log.is_empty() {
+            ol class="log" aria-label="Its last log lines" {
+                @if attempt.log_left_out > 0 {
+                    li { span {} span class="lv" {} span class="faint" { (words::counted(attempt.log_left_out, "line", "lines")) " before these" } }
+                }
+                @for line in &attempt.log {
+                    li { (parts::time(line.at)) span class=(level_class(&line.level)) { (line.level) } span { (line.text) } }
+                }
             }
         }
     }
