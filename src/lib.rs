@@ -45,7 +45,7 @@
 //! - **Canvas.** Tasks follow from each other in chains, groups and chords: [`task::canvas`].
 //! - **The runtime.** [`Celeriac::builder`] starts it, on threads of its own, in any program. The handle, [`Celeriac`],
 //!   has the operator's levers: [`queues`](Celeriac::queues), [`pause`](Celeriac::pause), [`resize`](Celeriac::resize),
-//!   [`dead_letters`](Celeriac::dead_letters), [`shutdown`](Celeriac::shutdown).
+//!   [`dead_letters`](Celeriac::dead_letters), [`brakes`](Celeriac::brakes), [`shutdown`](Celeriac::shutdown).
 //! - **Queues.** The [`catalogue`] has a row for each: what is promised, what it runs on, how many at a
 //!   time. Without one, the queues that tasks name are served with defaults.
 //! - **Soil.** A task says how far it is and gives its user a file; [`Celeriac::soil`] shows both: [`soil`].
@@ -73,7 +73,7 @@
 //! | `amqp` | RabbitMQ as the broker, by Celery's protocol: `Builder::amqp`; results by `rpc://` |
 //! | `redis` | Redis as the result store, in Celery's documents, and the lanes of serial tasks beside RabbitMQ: `Builder::redis` |
 //! | `tls` | `amqps://` and `rediss://` |
-//! | `web` | for actix-web: Soil's pages, and the probes of the program's health |
+//! | `web` | for actix-web: Soil's pages, the console, and the probes of the program's health |
 //! | `metrics` | metrics for Prometheus: [`Celeriac::metrics_text`], and with `web` the page that it scrapes |
 //! | `log-lines` | the last log lines of a failed attempt are kept with it: `celeriac::log_lines` |
 //! | `otel` | spans of OpenTelemetry for calls and runs, named as Celery's instrumentation names them; their contexts go along with the tasks |
@@ -167,6 +167,8 @@ mod manual {
     struct PipelineRecipe;
     #[doc = include_str!("../docs/arguments.md")]
     struct ArgumentsPage;
+    #[doc = include_str!("../docs/brakes.md")]
+    struct BrakesPage;
     #[doc = include_str!("../docs/calling-tasks.md")]
     struct CallingTasksPage;
     #[doc = include_str!("../docs/celery-tools.md")]
@@ -174,6 +176,9 @@ mod manual {
     #[cfg(all(feature = "rusqlite", feature = "sqlx-postgres"))]
     #[doc = include_str!("../docs/commit-and-enqueue.md")]
     struct CommitAndEnqueuePage;
+    #[cfg(feature = "web")]
+    #[doc = include_str!("../docs/console.md")]
+    struct ConsolePage;
     #[doc = include_str!("../docs/celery-protocol.md")]
     struct CeleryProtocolPage;
     #[doc = include_str!("../docs/canvas.md")]
@@ -254,4 +259,6 @@ mod manual {
     struct LocksAndLimitsPage;
     #[doc = include_str!("../docs/source-pollers.md")]
     struct ProducersPage;
+    #[doc = include_str!("../docs/why-and-when.md")]
+    struct WhyAndWhenPage;
 }

@@ -112,7 +112,7 @@ impl Celeriac {
     }
 
     /// Says which parameters the tasks of this program have.
-    fn params(&self) -> Arc<FindParams> {
+    pub(super) fn params(&self) -> Arc<FindParams> {
         let dispatcher = Arc::clone(&self.runtime().dispatcher);
         Arc::new(move |task: &str| {
             dispatcher.registry.get(task).map_or(&[] as &'static [&'static str], |known| known.params)

@@ -91,8 +91,8 @@ pub(crate) use json::look;
 pub use json::{Json, JsonMap};
 pub use layer::{Layer, LayeredBody};
 pub(crate) use layer::{Layers, layered};
+pub(crate) use message::{DIVERTED, PROPERTIES, REQUEUES, SHOWN_AS_LIST};
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING, TENANT};
-pub(crate) use message::{PROPERTIES, REQUEUES, SHOWN_AS_LIST};
 pub(crate) use on_commit::writes;
 pub use on_commit::{CommitRow, CommitTableError, CommitTransaction, OnCommit, WriteRow};
 #[doc(hidden)]

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use celeriac::actors::QueueStatus;
+#[cfg(feature = "redis")]
+use celeriac::store::RedisOptions;
 use celeriac::task::Task;
 use celeriac::{Celeriac, Context, State, task};
 use lapin::options::BasicPublishOptions;
@@ -11,6 +13,8 @@ use serde_json::{Value, json};
 use crate::control::Caller;
 use crate::kit::{Gate, LONG, add, hold, io_queue, note, notes, record, until, until_status};
 use crate::rabbit::{builder, runtime, task as properties, vhost};
+#[cfg(feature = "redis")]
+use crate::services::{Redis, blocking};
 
 #[task(queue = "io")]
 async fn limited(ctx: Context) {
@@ -214,6 +218,56 @@ async fn a_queue_follows_its_load_within_a_range() {
     caller.until_told("autoscale", json!({"max": 9}), which).await;
     gate.open();
     gate.left(5).await;
+    celeriac.shutdown().await.unwrap();
+}
+
+#[cfg(feature = "redis")]
+#[celeriac::serial_task(
+    scope = "levers",
+    key = "{key}",
+    after_failure = "block",
+    max_retries = 0,
+    queue = "io"
+)]
+async fn booked(key: String, fails: bool) -> Result<(), celeriac::TaskError> {
+    if fails { Err(celeriac::TaskError::permanent(format!("no account {key}"))) } else { Ok(()) }
+}
+
+/// Lanes in Redis are those of all programs, so any of them is asked.
+#[cfg(feature = "redis")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_is_shown_and_goes_on() {
+    let url = vhost().await;
+    let redis = blocking(|| Redis::shared().url_of(5)).await;
+    let celeriac = builder(&url).redis(redis, RedisOptions::default()).start().await.unwrap();
+    let mut caller = Caller::new(&url).await;
+    let key = celeriac::TaskId::new().to_string();
+    let failed = booked::s(key.clone(), true).send(celeriac.client()).await.unwrap();
+    let next = booked::s(key.clone(), false).send(celeriac.client()).await.unwrap();
+    let lane = json!({"scope": "levers", "key": key});
+    let is_blocked = |told: &Value| told["blocked"]["by"] == json!(failed.id()) && told["waiting"] == 1;
+    caller.until_told("lane", lane.clone(), is_blocked).await;
+    let is_listed =
+        |told: &Value| told.as_array().is_some_and(|lanes| lanes.iter().any(|it| it["key"] == key.as_str()));
+    caller.until_told("lanes", json!({"limit": 1000}), is_listed).await;
+    caller.until_told("unblock", lane.clone(), |told| told["ok"].is_string()).await;
+    assert_eq!(next.get(LONG).await, Ok(()));
+    caller.until_told("lane", lane.clone(), Value::is_null).await;
+    let mut wider = lane.clone();
+    wider["concurrency"] = json!(3);
+    let set = |told: &Value| *told == ok(&format!("the lane levers-{key} has the concurrency 3"));
+    caller.until_told("set_concurrency", wider, set).await;
+    let of_its_tasks = |told: &Value| told["ok"].as_str().is_some_and(|text| text.ends_with("of its tasks"));
+    caller.until_told("set_concurrency", lane, of_its_tasks).await;
+    for (method, wrong) in [
+        ("lane", json!({"scope": "levers"})),
+        ("lanes", json!({"limit": 0})),
+        ("unblock", json!({"scope": 5, "key": "a"})),
+        ("set_concurrency", json!({"scope": "levers", "key": "a", "concurrency": -1})),
+    ] {
+        let answer = caller.told(method, wrong).await;
+        assert!(answer["error"].is_string(), "{method}: {answer}");
+    }
     celeriac.shutdown().await.unwrap();
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actix::{Addr, AsyncContext, Context, Handler, Message};
+use actix::{Addr, AsyncContext, Handler, Message};
 
 use super::super::commit_forwarder::{CommitForwarder, CommitForwarderParts};
 use super::super::supervisor::{self, Exit};

@@ -12,6 +12,7 @@ mod conf;
 mod consumers;
 mod custom;
 mod inspect;
+mod lanes;
 mod levers;
 mod memory;
 mod own;
@@ -162,6 +163,11 @@ async fn obey(method: &str, command: &ControlCommand<'_>) -> Option<Answer> {
         "resume" => own::resume(command).await,
         "resize" => own::resize(command).await,
         "queues" => own::queues(command).await,
+        "why" => own::why(command).await,
+        "lanes" => lanes::lanes(command).await,
+        "lane" => lanes::lane(command).await,
+        "unblock" => lanes::unblock(command).await,
+        "set_concurrency" => lanes::set_concurrency(command).await,
         _ => return command.state().commands.obey(method, command.arguments.all()).await,
     })
 }

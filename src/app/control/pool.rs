@@ -70,9 +70,9 @@ pub(super) async fn autoscale(command: &ControlCommand<'_>) -> Answer {
     if min > max {
         return Err(python_error("ValueError", &format!("min={min} is more than max={max}")));
     }
-    let act = Steer::Range(WorkerRange::new(min, max));
-    command.inner.mark_act(&act, &held.queue, Some(BY_REMOTE_CONTROL));
-    command.inner.queues.tell(&held.queue, act);
+    let range = WorkerRange::new(min, max);
+    command.inner.mark_act(&Steer::Range(range), &held.queue, Some(BY_REMOTE_CONTROL));
+    command.inner.queues.tell(&held.queue, Steer::Range(range));
     Ok(ok(format!("autoscale now max={max} min={min}")))
 }
 

@@ -99,7 +99,8 @@ pub async fn failed_tasks_are_kept<S: BrokerUnderTest>() {
     for limit in [1, 2, 3, 9] {
         let (mut paged, mut after) = (Vec::new(), None::<String>);
         let is_newest_first = loop {
-            let page = failed_tasks(&broker).page_failed(&TaskFilter::new(), after.as_deref(), limit);
+            let all = TaskFilter::new();
+            let page = failed_tasks(&broker).page_failed(&all, after.as_deref(), limit);
             let page = page.await.expect("a page");
             assert!(page.tasks.len() <= limit, "{} tasks on a page of {limit}", page.tasks.len());
             paged.extend(page.tasks);

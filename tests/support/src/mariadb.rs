@@ -28,7 +28,11 @@ impl MariaDb {
         let common = ["--no-defaults", &data, "--user=root", "--innodb-log-file-size=8M"];
         let install = program(&["mariadb-install-db"], PACKAGE);
         let made = run("mariadb-install-db", install, |command| {
-            command.args(common).args(["--auth-root-authentication-method=normal", "--skip-test-db"]);
+            command.args(common).args([
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                "--force",
+            ]);
             command.arg("--innodb-flush-log-at-trx-commit=0");
         });
         made.expect_success("mariadb-install-db");
