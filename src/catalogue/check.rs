@@ -33,6 +33,7 @@ pub(super) enum MistakeSubject {
     RateLimit(Option<String>, String),
     /// The `[[brake]]` row of that index.
     BrakeRow(Option<String>, usize),
+    TenantOf(Option<String>, String),
     Defaults(Option<String>),
     /// The periodic entry of that index.
     Periodic(usize),
@@ -52,6 +53,7 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
     check.route_rows(None, &catalogue.route_rows, &catalogue.aliases);
     check.rate_limits(None, &catalogue.rate_limits);
     check.brake_rows(None, &catalogue.brakes, &catalogue.aliases);
+    check.tenants(None, &catalogue.tenants);
     check.defaults(None, &catalogue.defaults);
     for (name, environment) in &catalogue.environments {
         let mut merged = catalogue.aliases.clone();
@@ -61,6 +63,7 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
         check.route_rows(Some(name), &environment.route_rows, &merged);
         check.rate_limits(Some(name), &environment.rate_limits);
         check.brake_rows(Some(name), &environment.brakes, &merged);
+        check.tenants(Some(name), &environment.tenants);
         if environment.defaults != TaskDefaults::default() {
             // An environment may state one of two limits, and the base the other one.
             check.defaults(Some(name), &environment.defaults.clone().over(catalogue.defaults.clone()));
@@ -273,6 +276,14 @@ impl Check<'_> {
                 };
                 self.report(&place, problem);
             }
+        }
+    }
+
+    /// As [`rate_limits`](Self::rate_limits), of the tasks whose tenants are named. Which parameters they have, the program
+    /// knows.
+    fn tenants(&mut self, environment: Option<&String>, tenants: &BTreeMap<String, String>) {
+        for task in tenants.keys() {
+            self.name(&MistakeSubject::TenantOf(environment.cloned(), task.clone()), "a task", task);
         }
     }
 

@@ -42,6 +42,7 @@ mod serial;
 mod signature;
 mod sinks;
 pub mod source_poller;
+pub(crate) mod tenant;
 pub(crate) mod token;
 mod trace;
 mod tracked;
@@ -114,6 +115,9 @@ pub use serial::{KeyPart, serial_of};
 pub use signature::{Enqueue, Signature};
 pub(crate) use sinks::{Sinks, StateSink};
 pub use source_poller::{Due, SourcePoller};
+#[doc(hidden)]
+pub use tenant::tenant_of;
+pub use tenant::{LONGEST_TENANT, TenantFn, TenantRules};
 pub(crate) use trace::span_headers;
 pub use tracked::TrackedState;
 #[doc(hidden)]
@@ -150,6 +154,10 @@ pub trait Task: 'static {
     }
     /// The unique window of a call with these arguments. It is `None` unless the task has one.
     fn unique(_args: &Self::Args) -> Option<Unique> {
+        None
+    }
+    /// The tenant of a call with these arguments. It is `None` unless the task names one.
+    fn tenant(_args: &Self::Args) -> Option<String> {
         None
     }
 }
