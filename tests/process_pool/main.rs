@@ -22,7 +22,7 @@ use std::process::ExitCode;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-const CASES: [(&str, fn()); 22] = [
+const CASES: [(&str, fn()); 23] = [
     ("deaths::each_costs_one_attempt", deaths::each_costs_one_attempt),
     ("deaths::of_an_idle_child_cost_nothing", deaths::of_an_idle_child_cost_nothing),
     ("deaths::at_the_start_halt_the_queue", deaths::at_the_start_halt_the_queue),
@@ -38,6 +38,7 @@ const CASES: [(&str, fn()); 22] = [
     ("reports::all_events_of_a_body", reports::all_events_of_a_body),
     ("reports::downloads_of_every_kind", reports::downloads_of_every_kind),
     ("reports::permits_are_held_and_given_back", reports::permits_are_held_and_given_back),
+    ("reports::many_calls_of_a_body", reports::many_calls_of_a_body),
     ("reports::of_a_plain_body", reports::of_a_plain_body),
     ("reports::the_log_of_a_failed_attempt", reports::the_log_of_a_failed_attempt),
     ("endings::are_those_of_the_other_pools", endings::are_those_of_the_other_pools),

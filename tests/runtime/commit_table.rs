@@ -293,7 +293,8 @@ async fn rows_of_a_lane_wait_for_one_whose_queue_is_full() {
     in_line::delay_on_commit(&mut transaction, line.clone(), 13).await.unwrap();
     in_line::delay_on_commit(&mut transaction, other.clone(), 12).await.unwrap();
     transaction.commit();
-    until("the other lane goes on", async || lines(&other) == ["11", "12"] && forwarded(&celeriac) == 2).await;
+    until("the other lane goes on", async || lines(&other) == ["11", "12"] && forwarded(&celeriac) == 2)
+        .await;
     assert_eq!(lines(&line), Vec::<String>::new(), "they were accepted after it");
     broker.is_full.store(false, Ordering::SeqCst);
     until("all have run in their order", async || lines(&line) == ["11", "12", "13"]).await;
