@@ -68,9 +68,10 @@ fn expand(attribute: &str, tokens: TokenStream, item: TokenStream) -> TokenStrea
             serial.check(&task, &mut errors);
         }
         options.unique.check(&task, options.acks_late, &mut errors);
+        options.tenant.check(&task, &mut errors);
         // A function may take a parameter for a key alone, which must not cause a warning about an unused variable.
         let of_lane = options.serial.iter().flat_map(|serial| serial.key_params());
-        for param in of_lane.chain(options.unique.key_params()) {
+        for param in of_lane.chain(options.unique.key_params()).chain(options.tenant.params()) {
             function.block.stmts.insert(0, syn::parse_quote!(let _ = &#param;));
         }
     }
@@ -228,6 +229,11 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
         true => some(quote!(::celeriac::task::unique_of::<#function_name::Task>)),
         false => quote!(::core::option::Option::None),
     };
+    let tenant = options.tenant.method(task);
+    let tenant_of = match options.tenant.is_given() {
+        true => some(quote!(::celeriac::task::tenant_of::<#function_name::Task>)),
+        false => quote!(::core::option::Option::None),
+    };
     let data = task.data();
     let set_options = set_options(options);
     let set_hooks = set_hooks(options);
@@ -252,6 +258,8 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
                 #serial
 
                 #unique
+
+                #tenant
             }
 
             #rests
@@ -274,6 +282,7 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
                     data: &[#(<#data>::NEEDED),*],
                     serial: #serial_of,
                     unique: #unique_of,
+                    tenant: #tenant_of,
                 }
             }
         };

@@ -14,6 +14,7 @@
 //! Invariant: only this module and its submodules name actix; the runtime below it works without actors too.
 
 pub(crate) mod beat;
+mod brake_watch;
 pub(crate) mod commit_forwarder;
 pub(crate) mod held;
 pub(crate) mod historian;

@@ -26,6 +26,7 @@ use crate::broker::{Consumer, Delivery, DeliveryInfo};
 use crate::catalogue::QueueRow;
 use crate::core::accounts::{Accounts, OTHER, TaskPlace};
 use crate::core::duration_histogram::Edges;
+use crate::core::forecast::Forecaster;
 use crate::core::history::{HistoryEvent, MinuteBook};
 use crate::core::{self, Intensity, Restarts, TimeToStart, Timestamp};
 use crate::runtime::Runtime;
@@ -43,16 +44,20 @@ use waiting::SeenBacklog;
 use worker_pool::Slot;
 
 mod autoscale;
+mod brakes;
 mod control;
+mod explain;
 mod held;
 mod lookup;
 mod release;
 mod revocation;
 mod stamps;
+mod starts;
 mod waiting;
 mod worker_pool;
 
 pub(crate) use control::{Close, GetAccounts, GetStatus, HandInMinutes, Hurry, Steer, StopQueue};
+pub(crate) use explain::{Explain, Sighting, WaitingInBroker};
 pub(super) use held::GetHeld;
 pub(super) use lookup::{GetRunning, TellBars};
 pub(crate) use lookup::{LanesLost, Locate, LocateTask, Revoke, Revoked};
@@ -88,6 +93,8 @@ pub(crate) struct Queue {
     seen: SeenBacklog,
     counters: Counters,
     accounts: Accounts,
+    /// When tasks that wait will start.
+    forecasts: Forecaster,
     /// What the history has not taken yet.
     minutes: MinuteBook,
     consumer: Option<Box<dyn Consumer>>,
@@ -142,7 +149,7 @@ impl Queue {
         if retained.is_paused() {
             backlog.pause();
         }
-        let Books { counters, accounts, minutes, time_to_start } =
+        let Books { counters, accounts, minutes, time_to_start, forecasts } =
             retained.take_books().map_or_else(|| Books::new(row.target, time_to_start), |books| *books);
         Self {
             backlog,
@@ -160,6 +167,7 @@ impl Queue {
             counted: HashSet::new(),
             counters,
             accounts,
+            forecasts,
             minutes,
             consumer: None,
             held_back: HeldBack::default(),
@@ -211,12 +219,14 @@ impl Queue {
     fn line_up_all(&mut self, deliveries: Vec<Delivery>) {
         let now = now();
         for delivery in deliveries {
+            let Some(delivery) = self.past_brakes(delivery) else { continue };
             self.runtime.tell_received(&delivery);
             self.count_received(delivery.message(), now);
-            let priority = delivery.message().priority;
+            let (tag, priority) = (delivery.tag(), delivery.message().priority);
             // Its time in the broker counts as well, so it waits since it was due, not since it came here.
             let since = delivery.message().due();
-            self.backlog.arrive_ready(delivery.tag(), delivery, priority, since, now);
+            self.backlog.arrive_ready(tag, delivery, priority, since, now);
+            self.note_arrival(tag, priority, now);
         }
     }
 
@@ -260,7 +270,9 @@ impl Queue {
         let began = HistoryEvent::Started { waited: is_first.then_some(wait) };
         self.minutes.count(now, account, message.tenant(), began);
         self.last_start = Some(now);
+        self.forecasts.started(tag, now);
         self.runtime.levers.accept(&message);
+        self.runtime.brakes.started(&message, now);
         // A run is ended by its worker's token, so a worker that dies takes it along.
         let (worker, force) = match self.workers.get(&slot) {
             Some(slot) => (slot.name(), slot.force()),
@@ -293,6 +305,7 @@ impl Queue {
     /// Settles a delivery that is not to run, with the verdict that says why.
     fn end_unstarted(&mut self, tag: u64, mut delivery: Delivery, verdict: Verdict) {
         self.backlog.finish(tag);
+        self.forecasts.left(tag);
         if delivery.fence().is_none() {
             delivery.at_risk(); // should its settlement panic, it counts as a crash: else it would come again for ever
         }
@@ -396,11 +409,13 @@ impl Drop for Queue {
     fn drop(&mut self) {
         self.tell_bodies(Interrupt::Shutdown);
         self.force.cancel();
+        self.forecasts.forget_made(); // what waits here goes back
         self.retained.keep_books(Books {
             counters: std::mem::take(&mut self.counters),
             accounts: std::mem::take(&mut self.accounts),
             minutes: std::mem::take(&mut self.minutes),
             time_to_start: self.time_to_start.clone(),
+            forecasts: self.forecasts.clone(),
         });
     }
 }
@@ -460,6 +475,11 @@ impl Handler<Finished> for Queue {
         let run = self.runs.remove(&tag);
         if let Some(run) = &run {
             self.count_end(run, &report);
+            if unstarted.is_none() {
+                let took = report.ran().map(|(_, took)| took);
+                let took = took.unwrap_or_else(|| now().since(run.started_at));
+                self.forecasts.ended(run.account.index(), took);
+            }
         }
         // A serial task that did not start comes again, and its first start is in the statistics already.
         if let Some(why) = unstarted {

@@ -15,6 +15,7 @@ use crate::core::TimeToStart;
 use crate::core::accounts::Accounts;
 use crate::core::autoscale::WorkerRange;
 use crate::core::duration_histogram::Edges;
+use crate::core::forecast::Forecaster;
 use crate::core::history::MinuteBook;
 use crate::runtime::body::Stuck;
 
@@ -50,6 +51,8 @@ pub(super) struct Books {
     /// What the history has not taken yet; its tasks have their places in these accounts.
     pub(super) minutes: MinuteBook,
     pub(super) time_to_start: TimeToStart,
+    /// What it has seen of run times; the tasks have their places in these accounts.
+    pub(super) forecasts: Forecaster,
 }
 
 impl Books {
@@ -60,6 +63,7 @@ impl Books {
             accounts: Accounts::new(edges),
             minutes: MinuteBook::default(),
             time_to_start: TimeToStart::new(target),
+            forecasts: Forecaster::new(rand::random()),
         }
     }
 }

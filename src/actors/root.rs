@@ -18,6 +18,7 @@ use actix_rt::{Arbiter, System};
 use futures_util::future::OptionFuture;
 
 use super::beat::{Beat, BeatParts, EndBeat};
+use super::brake_watch;
 use super::commit_forwarder::{CommitForwarderParts, EndForwarding};
 use super::historian::HistorianParts;
 use super::progress::{ActorProgressHub, Progress};
@@ -356,6 +357,7 @@ impl Actor for Root {
             });
         });
         self.start_progress(ctx.address());
+        brake_watch::watch(Arc::clone(&self.runtime), self.queues.clone());
     }
 }
 

@@ -11,6 +11,7 @@ use super::queue::BrokerBacklog;
 use crate::catalogue::QueueRow;
 use crate::core::TimeToStartSnapshot;
 use crate::core::accounts::Accounts;
+use crate::core::forecast::ForecastRecord;
 #[cfg(feature = "testing")]
 use crate::core::{TimeToStart, Timestamp, blockage};
 use crate::runtime::run::Report;
@@ -87,6 +88,8 @@ pub struct QueueStatus {
     /// Workers that were replaced because their child processes were used up: `max_tasks_per_child`,
     /// `max_memory_per_child`.
     pub recycled: u64,
+    /// How often forecasts of when a task starts came true lately.
+    pub forecasts: ForecastRecord,
     /// Whether an operator has paused the queue.
     pub paused: bool,
     /// Why the queue has stopped itself: its workers died too often. `None`: it has not.
@@ -147,6 +150,7 @@ impl QueueStatus {
             overlaps: 0,
             replaced: 0,
             recycled: 0,
+            forecasts: ForecastRecord::default(),
             paused: false,
             halted: None,
         }

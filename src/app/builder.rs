@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::{Backend, OpenBackend};
+use super::brakes;
 use super::control::{CustomCommands, Settings};
 use super::defaults::warn_of_unknown_tasks;
 use super::downloads::DownloadLocation;
@@ -366,6 +367,8 @@ impl Builder {
         let registry = registry.with_defaults(catalogue.defaults.clone());
         let registry = registry.with_rate_limits(catalogue.rate_limits.clone());
         warn_of_unknown_tasks(&catalogue, &registry);
+        let tenants = super::defaults::tenants(&catalogue, &registry)?;
+        let registry = registry.with_tenants(tenants);
         let beat = self.beat.or(catalogue.beat).unwrap_or(true);
         let environment = self.environment.as_deref();
         // Where no other program can run a task, a periodic entry of a task that is not here is a mistake.
@@ -524,6 +527,7 @@ impl Builder {
         } else {
             let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
             let queues = persistent::begin(&runtime, rows).await?;
+            runtime.begin_brakes(brakes::standing(routing.catalogue())).await?;
             let tree = Tree::start(Arc::clone(&runtime), progress_hub, queues, self.arbiters)
                 .map_err(StartError::System)?;
             listener.grown(tree.queues.clone());
@@ -538,6 +542,9 @@ impl Builder {
         let celeriac =
             Celeriac::started(inner, beat.then_some(entries), self.pollers, self.commit_table).await?;
         listener.attend(Arc::downgrade(&celeriac.inner));
+        if celeriac.inner.tree.lock().is_some() {
+            celeriac.resume_bulk();
+        }
         Ok(celeriac)
     }
 

@@ -1,6 +1,6 @@
 //! The handle on a started runtime, with the operator's levers on queues, dead letters and permits. The levers
-//! on failed tasks, tasks that are not over, lanes, beat, source pollers and the commit table are in `failed.rs`,
-//! `unfinished.rs`, `lanes.rs`, `beat.rs`, `source_pollers.rs` and `commit_table.rs`.
+//! on failed tasks, tasks that are not over, lanes, tenants, beat, source pollers and the commit table are in `failed.rs`,
+//! `unfinished.rs`, `lanes.rs`, `tenants.rs`, `beat.rs`, `source_pollers.rs` and `commit_table.rs`.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::beat::BeatHandle;
 use super::builder::Builder;
+use super::bulk::BulkState;
 use super::control::ControlState;
 use super::history::HistorySettings;
 use super::persistent::forget_pause;
@@ -29,6 +30,7 @@ use crate::actors::{EntryOrigin, QueueStatus, RunningTask};
 use crate::broker::{BrokerError, DeadLetter};
 use crate::catalogue::{Catalogue, QueueRow};
 use crate::commit_table::CommitTable;
+use crate::core::brake::BrakeError;
 use crate::runtime::Runtime;
 use crate::store::{StoreError, groups};
 use crate::task::canvas::CanvasResult;
@@ -93,6 +95,8 @@ pub(super) struct CeleriacInner {
     pub(super) history: HistorySettings,
     pub(super) beat_lease: Duration,
     pub(super) control: ControlState,
+    /// The acts on many tasks that go on here.
+    pub(super) bulk: BulkState,
     /// The client that answers in this one's place, if this is the runtime of a test.
     #[cfg(feature = "testing")]
     pub(super) front: OnceLock<std::sync::Weak<dyn Client>>,
@@ -158,6 +162,12 @@ pub enum ControlError {
         /// What it cannot do.
         what: &'static str,
     },
+    /// A brake is refused.
+    #[error(transparent)]
+    Brake(#[from] BrakeError),
+    /// There is no act on many tasks of this id.
+    #[error("there is no act `{0}`: it was over more than a week ago, or was never begun here")]
+    UnknownAct(String),
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
     NoWorkers,
@@ -510,6 +520,7 @@ impl CeleriacInner {
             history: HistorySettings::default(),
             beat_lease: LEASE,
             control: ControlState::default(),
+            bulk: BulkState::new(),
             #[cfg(feature = "testing")]
             front: OnceLock::new(),
         }

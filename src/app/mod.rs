@@ -8,7 +8,9 @@ pub(crate) mod alone;
 mod autoscale;
 mod backend;
 mod beat;
+mod brakes;
 mod builder;
+mod bulk;
 mod child_process;
 mod client;
 mod commands;
@@ -17,6 +19,7 @@ mod control;
 mod defaults;
 mod downloads;
 mod events;
+mod explain;
 mod failed;
 mod fleet;
 mod handle;
@@ -44,16 +47,21 @@ mod systemd;
 mod takeover;
 mod task_pages;
 #[cfg(feature = "web")]
-#[allow(dead_code)] // TEMPORARY
 mod task_sighting;
+mod tenants;
 mod unfinished;
 pub(crate) mod variables;
 
+pub use crate::runtime::rule_count::RuleCount;
 #[cfg(feature = "cli")]
 pub(crate) use backend::Backend;
 pub use beat::BeatHandle;
+pub use brakes::{BrakeHandle, BrakeScope, DryRun};
 pub use builder::Builder;
+pub use bulk::{BulkAct, BulkAction, BulkHandle};
 pub use child_process::is_child_process;
+#[cfg(feature = "cli")]
+pub(crate) use explain::{ended, of_message, told, wait_in_broker};
 pub use fleet::{Fleet, NodeReplies};
 pub use handle::{Celeriac, ControlError};
 pub use health::{Health, Trouble, TroubleKind};
@@ -61,6 +69,8 @@ pub use history::HistoryQuery;
 #[cfg(feature = "metrics")]
 pub use metrics::MetricsReader;
 pub use persistent::PersistentLevers;
+#[cfg(feature = "cli")]
+pub(crate) use persistent::paused_since;
 pub use replies::Replies;
 #[cfg(feature = "cli")]
 pub(crate) use revocation_orders::order;
@@ -70,7 +80,6 @@ pub use shutdown::ShutdownReport;
 pub(crate) use start::too_many_blocking_workers;
 pub use start_error::StartError;
 #[cfg(feature = "web")]
-#[allow(unused_imports)] // TEMPORARY
 pub(crate) use task_sighting::TaskSighting;
 pub use unfinished::RevokedTasks;
 

@@ -8,7 +8,10 @@ use std::time::Duration;
 
 use super::error::{CatalogueError, Position, Problem, quote};
 use super::spelling;
-use super::{Catalogue, DEFAULT_QUEUE, QueueRow, RouteRow, RouteRule, TaskPattern, format_span};
+use super::{
+    BrakeRow, Catalogue, DEFAULT_QUEUE, QueueRow, RouteRow, RouteRule, TaskPattern, brake_row, format_span,
+};
+use crate::core::brake::BrakeAction;
 use crate::core::glob;
 use crate::core::token_bucket::RateLimit;
 use crate::task::TaskDefaults;
@@ -28,6 +31,9 @@ pub(super) enum MistakeSubject {
     /// The `[[route]]` row of that index.
     RouteRow(Option<String>, usize),
     RateLimit(Option<String>, String),
+    /// The `[[brake]]` row of that index.
+    BrakeRow(Option<String>, usize),
+    TenantOf(Option<String>, String),
     Defaults(Option<String>),
     /// The periodic entry of that index.
     Periodic(usize),
@@ -46,6 +52,8 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
     check.routes(None, &catalogue.routes, &catalogue.aliases);
     check.route_rows(None, &catalogue.route_rows, &catalogue.aliases);
     check.rate_limits(None, &catalogue.rate_limits);
+    check.brake_rows(None, &catalogue.brakes, &catalogue.aliases);
+    check.tenants(None, &catalogue.tenants);
     check.defaults(None, &catalogue.defaults);
     for (name, environment) in &catalogue.environments {
         let mut merged = catalogue.aliases.clone();
@@ -54,6 +62,8 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
         check.routes(Some(name), &environment.routes, &merged);
         check.route_rows(Some(name), &environment.route_rows, &merged);
         check.rate_limits(Some(name), &environment.rate_limits);
+        check.brake_rows(Some(name), &environment.brakes, &merged);
+        check.tenants(Some(name), &environment.tenants);
         if environment.defaults != TaskDefaults::default() {
             // An environment may state one of two limits, and the base the other one.
             check.defaults(Some(name), &environment.defaults.clone().over(catalogue.defaults.clone()));
@@ -230,6 +240,50 @@ impl Check<'_> {
     fn rate_limits(&mut self, environment: Option<&String>, limits: &BTreeMap<String, Option<RateLimit>>) {
         for task in limits.keys() {
             self.name(&MistakeSubject::RateLimit(environment.cloned(), task.clone()), "a task", task);
+        }
+    }
+
+    /// Checks the brakes that `environment` (or the base) states. `aliases` are all that hold there.
+    fn brake_rows(
+        &mut self,
+        environment: Option<&String>,
+        rows: &[BrakeRow],
+        aliases: &BTreeMap<String, String>,
+    ) {
+        for (index, row) in rows.iter().enumerate() {
+            let place = MistakeSubject::BrakeRow(environment.cloned(), index);
+            let known_as = format!("brake on {}", quote(&row.rule.to_string()));
+            if let Some(problem) = brake_row::fault(row, &known_as) {
+                self.report(&place, problem);
+            }
+            let divert_to = match &row.action {
+                BrakeAction::Divert { divert_to } => Some(divert_to),
+                _ => None,
+            };
+            for (queue, is_about) in [(row.rule.queue.as_ref(), "is about"), (divert_to, "diverts to")] {
+                let Some(queue) = queue.filter(|queue| !queue.is_empty()) else { continue };
+                if !self.names.contains(queue.as_str()) && !aliases.contains_key(queue) {
+                    self.unknown_queue(place.clone(), format!("{known_as} {is_about}"), queue);
+                }
+            }
+            let target = divert_to.and_then(|queue| self.catalogue.queue(queue));
+            if let Some(queue) = target.filter(|row| row.setup.broadcast) {
+                let problem = Problem::BadValue {
+                    key: "divert_to".to_owned(),
+                    place: format!("in {known_as}"),
+                    value: quote(&queue.name),
+                    advice: "every process runs each of its tasks: name another queue".to_owned(),
+                };
+                self.report(&place, problem);
+            }
+        }
+    }
+
+    /// As [`rate_limits`](Self::rate_limits), of the tasks whose tenants are named. Which parameters they have, the program
+    /// knows.
+    fn tenants(&mut self, environment: Option<&String>, tenants: &BTreeMap<String, String>) {
+        for task in tenants.keys() {
+            self.name(&MistakeSubject::TenantOf(environment.cloned(), task.clone()), "a task", task);
         }
     }
 

@@ -7,12 +7,16 @@ use super::check::{MistakeSubject, SubjectPositions};
 use super::columns::{COLUMNS, Columns};
 use super::error::{CatalogueErrors, Problem, quote};
 use super::section::{Section, SourceText};
-use super::{Catalogue, RouteRow, defaults, names, one_line, rate_limits, routes, spelling};
+use super::{
+    BrakeRow, Catalogue, RouteRow, brake_row, defaults, names, one_line, rate_limits, routes, spelling,
+    tenants,
+};
 use crate::core::calendar::Zone;
 use crate::core::token_bucket::RateLimit;
 use crate::task::TaskDefaults;
 
-const KEYS: [&str; 7] = ["queue", "aliases", "beat", "defaults", "routes", "route", "rate_limits"];
+const KEYS: [&str; 9] =
+    ["queue", "aliases", "beat", "defaults", "routes", "route", "rate_limits", "tenants", "brake"];
 
 /// The changes of one environment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -23,6 +27,9 @@ pub(super) struct Environment {
     /// The routes by patterns that hold here only, before those of the base.
     pub(super) route_rows: Vec<RouteRow>,
     pub(super) rate_limits: BTreeMap<String, Option<RateLimit>>,
+    /// The brakes that stand here only.
+    pub(super) brakes: Vec<BrakeRow>,
+    pub(super) tenants: BTreeMap<String, String>,
     pub(super) defaults: TaskDefaults,
     zone: Option<Zone>,
     beat: Option<bool>,
@@ -55,6 +62,8 @@ impl Environment {
         environment.routes = routes::read_exact(section, Some(name), places, source);
         environment.route_rows = routes::read_rows(section, Some(name), places, source);
         environment.rate_limits = rate_limits::read(section, Some(name), places, source);
+        environment.brakes = brake_row::read_rows(section, Some(name), places, source);
+        environment.tenants = tenants::read(section, Some(name), places, source);
         (environment.defaults, environment.zone) = defaults::read(section, Some(name), places, source);
         environment
     }
@@ -90,6 +99,8 @@ impl Catalogue {
         catalogue.routes.extend(environment.routes.clone());
         drop(catalogue.route_rows.splice(0..0, environment.route_rows.clone()));
         catalogue.rate_limits.extend(environment.rate_limits.clone());
+        catalogue.brakes.extend(environment.brakes.clone());
+        catalogue.tenants.extend(environment.tenants.clone());
         catalogue.defaults = environment.defaults.clone().over(catalogue.defaults);
         catalogue.zone = environment.zone.or(catalogue.zone);
         catalogue.beat = environment.beat.or(catalogue.beat);

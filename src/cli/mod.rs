@@ -4,6 +4,7 @@
 //! code is 0 when all is well, 1 when the thing that was examined has a fault, 2 when the command line is wrong, and
 //! 69 when nobody replies.
 
+mod brake;
 mod check;
 #[cfg(feature = "amqp")]
 mod events;
@@ -22,6 +23,7 @@ mod schedule;
 mod store;
 mod table;
 mod waiting;
+mod why;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -67,10 +69,17 @@ enum Command {
     /// List, retry, correct and delete tasks that have failed for good, dead letters among them.
     #[command(subcommand)]
     Failed(failed::FailedCommand),
+    /// Pause, slow, divert or end tasks by a rule while programs run, and see which rules are in force.
+    #[command(subcommand)]
+    Brake(brake::BrakeCommand),
     /// List the tasks that wait in an embedded store. Its program must not run.
     ///
     /// RabbitMQ lets nobody look into a queue; there, `celeriac inspect` asks the workers what they hold.
     Waiting(waiting::WaitingArgs),
+    /// Say why a task does not run, and when it will start.
+    ///
+    /// Over RabbitMQ all programs are asked. Of an embedded store whose program does not run, it says what the store knows.
+    Why(why::WhyArgs),
     /// Check an embedded store, or copy the readable part of a damaged one.
     ///
     /// The program of the store must not run. The command changes nothing in its directory.
@@ -169,7 +178,9 @@ pub fn run() -> ExitCode {
         Command::Queues(args) => queues::run(args, &mut out),
         Command::Requeue(args) => requeue::run(args, &mut out),
         Command::Failed(command) => failed::run(command, &mut out),
+        Command::Brake(command) => brake::run(command, &mut out),
         Command::Waiting(args) => waiting::run(args, &mut out),
+        Command::Why(args) => why::run(args, &mut out),
         Command::Store(command) => store::run(command, &mut out),
         Command::History(args) => history::run(args, &mut out),
         Command::Schedule(args) => schedule::run(args, &mut out),

@@ -64,6 +64,13 @@ pub struct Accounts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TaskPlace(pub(super) usize);
 
+impl TaskPlace {
+    /// The place as a number, at most [`MOST_TASKS`].
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
+
 /// What became of a task, or of one attempt, in the words of Celery's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended<'a> {

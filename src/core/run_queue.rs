@@ -195,6 +195,20 @@ impl<T> RunQueue<T> {
         self.waiting().find(|(_, item)| wanted(item)).map(|(tag, _)| tag)
     }
 
+    /// The waiting item with this tag.
+    pub fn get(&self, tag: u64) -> Option<&T> {
+        self.waiting.get(&tag).map(|waiting| &waiting.item)
+    }
+
+    /// How many ready items leave before this ready one. `None`: it is not ready. O(n), as it counts them.
+    pub fn ahead_of(&self, tag: u64) -> Option<usize> {
+        let WaitingItem { priority, place: WaitIndex::Ready { rank, .. }, .. } = self.waiting.get(&tag)?
+        else {
+            return None;
+        };
+        Some(self.line.range(..(Reverse(*priority), *rank)).count())
+    }
+
     /// Changes how many items may run at a time. If more run already, nothing is released until enough have finished.
     pub fn resize(&mut self, limit: usize) {
         self.limit = limit;

@@ -7,6 +7,7 @@
 pub(crate) mod admission;
 mod again;
 pub(crate) mod body;
+pub(crate) mod brakes;
 pub(crate) mod children;
 pub(crate) mod conclusion;
 pub(crate) mod enqueue;
@@ -26,7 +27,9 @@ pub(crate) mod process;
 pub(crate) mod process;
 pub(crate) mod progress;
 pub(crate) mod revoked_stamps;
+pub(crate) mod rule_count;
 pub(crate) mod run;
+mod run_span;
 mod states;
 pub(crate) mod task_levers;
 pub(crate) mod task_location;
@@ -37,6 +40,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
+use self::brakes::Brakes;
 use self::children::ChildCount;
 use self::events::{ActivityMeter, traceback};
 use self::history_inbox::HistoryInbox;
@@ -93,6 +97,8 @@ pub(crate) struct Runtime {
     pub(crate) client: OnceLock<Weak<dyn Client>>,
     /// What operators have changed for single tasks.
     pub(crate) levers: TaskLevers,
+    /// What operators keep from starting, by rules.
+    pub(crate) brakes: Brakes,
     /// The stamps whose tasks do not start.
     pub(crate) revoked_stamps: RevokedStamps,
     /// Who keeps the permits for all processes that share the broker; `None`: nobody.
@@ -118,6 +124,14 @@ impl Runtime {
     pub(crate) fn shares_notes(&self) -> bool {
         let store_does = self.store.is_shared() || !self.broker.facts().is_shared;
         self.broker.notes().is_some() || (store_does && self.store.notes().is_some())
+    }
+
+    /// Whether other processes may change the notes.
+    pub(crate) fn others_change_notes(&self) -> bool {
+        match self.broker.notes() {
+            Some(_) => self.broker.facts().is_shared,
+            None => self.store.notes().is_some() && self.store.is_shared(),
+        }
     }
 
     /// Where notes are kept: in the broker if it keeps any (then they change in one step with messages), else in
@@ -190,6 +204,7 @@ impl Runtime {
             store,
             levers: TaskLevers::of(&dispatcher.registry),
             dispatcher,
+            brakes: Brakes::default(),
             revoked_stamps: RevokedStamps::default(),
             permits,
             keep_failed: KeepFailed::default(),

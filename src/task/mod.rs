@@ -24,6 +24,8 @@ mod message;
 mod on_commit;
 pub(crate) mod option_value;
 mod options;
+#[cfg(feature = "otel")]
+pub(crate) mod otel;
 pub(crate) mod panic;
 pub mod periodic;
 mod permit;
@@ -35,10 +37,12 @@ pub(crate) mod run_log;
 #[cfg(feature = "testing")]
 pub(crate) mod scope;
 mod sender_counts;
+mod sending;
 mod serial;
 mod signature;
 mod sinks;
 pub mod source_poller;
+pub(crate) mod tenant;
 pub(crate) mod token;
 mod trace;
 mod tracked;
@@ -88,8 +92,8 @@ pub(crate) use json::look;
 pub use json::{Json, JsonMap};
 pub use layer::{Layer, LayeredBody};
 pub(crate) use layer::{Layers, layered};
+pub(crate) use message::{DIVERTED, PROPERTIES, REQUEUES, SHOWN_AS_LIST};
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING, TENANT};
-pub(crate) use message::{PROPERTIES, REQUEUES, SHOWN_AS_LIST};
 pub(crate) use on_commit::writes;
 pub use on_commit::{CommitRow, CommitTableError, CommitTransaction, OnCommit, WriteRow};
 #[doc(hidden)]
@@ -111,6 +115,10 @@ pub use serial::{KeyPart, serial_of};
 pub use signature::{Enqueue, Signature};
 pub(crate) use sinks::{Sinks, StateSink};
 pub use source_poller::{Due, SourcePoller};
+#[doc(hidden)]
+pub use tenant::tenant_of;
+pub use tenant::{LONGEST_TENANT, TenantFn, TenantRules};
+pub(crate) use trace::span_headers;
 pub use tracked::TrackedState;
 #[doc(hidden)]
 pub use unique::unique_of;
@@ -146,6 +154,10 @@ pub trait Task: 'static {
     }
     /// The unique window of a call with these arguments. It is `None` unless the task has one.
     fn unique(_args: &Self::Args) -> Option<Unique> {
+        None
+    }
+    /// The tenant of a call with these arguments. It is `None` unless the task names one.
+    fn tenant(_args: &Self::Args) -> Option<String> {
         None
     }
 }

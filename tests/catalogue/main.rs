@@ -1,12 +1,14 @@
 //! The queue catalogue: the shipped file is whole, every mistake is told at once, and nothing brings it down.
 
 mod any_text;
+mod brakes;
 mod defaults;
 mod environments;
 mod mistakes;
 mod periodic;
 mod routes;
 mod shipped;
+mod tenants;
 
 use celeriac::catalogue::Catalogue;
 

@@ -97,6 +97,7 @@ impl Queue {
             overlaps: c.overlaps,
             replaced: c.replaced,
             recycled: c.recycled,
+            forecasts: self.forecasts.record(),
             paused: self.backlog.is_paused(),
             halted: self.halted.clone(),
         }
@@ -138,7 +139,7 @@ pub(crate) enum Steer {
     CancelConsumer,
     /// Take again what the broker has.
     AddConsumer,
-    /// See what may start: somebody has changed a limit.
+    /// See what may start: somebody has changed a limit or a brake.
     Look,
 }
 
@@ -147,7 +148,10 @@ impl Handler<Steer> for Queue {
 
     fn handle(&mut self, steer: Steer, ctx: &mut Self::Context) {
         match steer {
-            Steer::Pause => self.backlog.pause(),
+            Steer::Pause => {
+                self.backlog.pause();
+                self.forecasts.forget_made();
+            }
             Steer::Resume => self.backlog.resume(),
             Steer::Resize(workers) => {
                 self.retained.set_fewest(workers);
@@ -169,6 +173,7 @@ impl Handler<Steer> for Queue {
                 self.consumer = None;
                 drop(self.backlog.clear()); // each goes back as it drops
                 self.unchecked.clear();
+                self.forecasts.forget_made();
             }
             Steer::AddConsumer => {
                 self.retained.set_cancelled(false);
@@ -176,7 +181,10 @@ impl Handler<Steer> for Queue {
                     self.consume(ctx);
                 }
             }
-            Steer::Look => {}
+            Steer::Look => {
+                self.sweep_brakes();
+                self.forecasts.forget_made(); // nobody could foresee that
+            }
         }
         self.retained.set_paused(self.backlog.is_paused());
         self.pump();

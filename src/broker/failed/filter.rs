@@ -41,6 +41,19 @@ pub struct TaskFilter {
     until: Option<Timestamp>,
     is_dead_letter: Option<bool>,
     params: Params,
+    choice: Choice,
+}
+
+/// A condition that a function checks.
+#[derive(Clone, Default)]
+struct Choice(Option<Arc<Chooses>>);
+
+type Chooses = dyn Fn(&Message) -> bool + Send + Sync;
+
+impl fmt::Debug for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "a function" } else { "none" })
+    }
 }
 
 /// A condition on the arguments of a call.
@@ -155,6 +168,14 @@ impl TaskFilter {
         self
     }
 
+    /// Chooses tasks of which this function says so. It is asked last, of one task after the other, on threads of the broker's.
+    /// One that only counts and chooses none can look at any number of tasks, because no list of them is made.
+    #[must_use]
+    pub fn matching(mut self, chooses: impl Fn(&Message) -> bool + Send + Sync + 'static) -> Self {
+        self.choice = Choice(Some(Arc::new(chooses)));
+        self
+    }
+
     /// Chooses tasks that failed no later than at this time; of tasks that wait, those that were enqueued no later. So what was
     /// counted at a time can be acted on later, without those that have come since.
     #[must_use]
@@ -217,6 +238,7 @@ impl TaskFilter {
             && self.younger_than.is_none_or(|most| age < most)
             && self.until.is_none_or(|until| since <= until)
             && self.arguments.iter().all(|wanted| self.has_argument(message, wanted))
+            && self.choice.0.as_ref().is_none_or(|chooses| chooses(message))
     }
 
     fn has_argument(&self, message: &Message, wanted: &ArgumentMatch) -> bool {
@@ -265,6 +287,9 @@ mod tests {
         assert!(takes(all().error("refused")) && takes(all().error("does not answer")));
         assert!(!takes(all().error("timeout")) && !takes(all().queue("other")) && !takes(all().ids(["two"])));
         assert!(!takes(all().task("mail").unwrap()) && !takes(TaskFilter::new().ids(Vec::<TaskId>::new())));
+        assert!(
+            takes(all().matching(|message| message.task == "mail.send")) && !takes(all().matching(|_| false))
+        );
         let seconds = Duration::from_secs;
         assert!(takes(all().older_than(seconds(30)).younger_than(seconds(31))));
         assert!(!takes(all().older_than(seconds(31))) && !takes(all().younger_than(seconds(30))));
