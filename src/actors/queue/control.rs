@@ -131,6 +131,8 @@ pub(crate) enum Steer {
     Resize(usize),
     /// Have as many worker slots as there is work, within this range.
     Range(WorkerRange),
+    /// Have as many worker slots as the row states, and follow the load if it says so.
+    AsStated { workers: usize, range: Option<WorkerRange> },
     /// So many workers more, or fewer, but one at least.
     Grow(isize),
     /// Take nothing more from the broker, and give back what has not started.
@@ -156,8 +158,13 @@ impl Handler<Steer> for Queue {
                 self.resize(workers, ctx);
             }
             Steer::Range(range) => {
-                self.retained.set_range(range);
+                self.retained.set_range(Some(range));
                 self.resize(range.clamp(self.row.workers), ctx);
+                self.watch_load(ctx);
+            }
+            Steer::AsStated { workers, range } => {
+                self.retained.set_range(range);
+                self.resize(workers, ctx);
                 self.watch_load(ctx);
             }
             Steer::Grow(more) => self.resize(self.row.workers.saturating_add_signed(more).max(1), ctx),
