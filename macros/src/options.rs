@@ -14,6 +14,7 @@ use syn::{Error, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path, Token};
 
 use crate::duration;
 use crate::errors::{Errors, did_you_mean};
+use crate::limits::{self, LimitOptions};
 use crate::serial::SerialOptions;
 use crate::unique::{self, UniqueOptions};
 
@@ -41,6 +42,11 @@ const NAMES: &[&str] = &[
     "result_expires",
     "durability",
     "rate_limit",
+    "rate_key",
+    "rate_scope",
+    "max_running",
+    "limit_key",
+    "breaker",
     "send_events",
     "unique_for",
     "unique_until",
@@ -98,6 +104,8 @@ pub struct Options {
     pub on_retry: Option<Path>,
     pub on_failure: Option<Path>,
     pub after_return: Option<Path>,
+    /// The options that limit the starts by a key.
+    pub limits: LimitOptions,
     /// The options of the unique window.
     pub unique: UniqueOptions,
     /// The options of the lane, if the task is serial.
@@ -207,6 +215,7 @@ impl Options {
             "rate_limit" => self.rate_limit = Some(rate_limit(name, meta)?),
             "send_events" => self.send_events = Some(boolean(name, meta)?),
             name if unique::NAMES.contains(&name) => drop(self.unique.set(name, meta)?),
+            name if limits::NAMES.contains(&name) => drop(self.limits.set(name, meta)?),
             "before_start" => self.before_start = Some(function(name, meta)?),
             "on_success" => self.on_success = Some(function(name, meta)?),
             "on_retry" => self.on_retry = Some(function(name, meta)?),

@@ -140,6 +140,14 @@ pub enum Problem {
         /// What is wrong with the entry, and what to do.
         fault: String,
     },
+    /// The settings of a limit contradict each other, or there are none.
+    #[error("{place}: {fault}")]
+    Limit {
+        /// The limit, as in `limit number 3`.
+        place: String,
+        /// What is wrong with the limit, and what to do.
+        fault: &'static str,
+    },
     /// An alias, a route, an environment or the default leads to a queue that does not exist.
     #[error("{subject} {}, but there is no such queue; {advice}", quote(.queue))]
     UnknownQueue {

@@ -115,6 +115,9 @@ impl Catalogue {
         if !self.rate_limits.is_empty() {
             let _ = write!(text, ", {}", count(self.rate_limits.len(), "rate limit"));
         }
+        if !self.limits.is_empty() {
+            let _ = write!(text, ", {}", count(self.limits.len(), "limit"));
+        }
         let environments: Vec<_> = self.environments().map(one_line).collect();
         if !environments.is_empty() {
             let _ = write!(text, ", environments: {}", environments.join(", "));

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::canvas::{CanvasLimits, Launch, replacement};
 use super::{
-    Arguments, Ending, EnqueueError, ErrorName, FailedAttempt, Interrupt, Lineage, Message, NextAttempt,
-    REQUEUES, RawSignature, Refusal, State, TaskResult, Until,
+    Arguments, Ending, EnqueueError, ErrorName, FailedAttempt, HELD, Interrupt, Lineage, Message,
+    NextAttempt, REQUEUES, RawSignature, Refusal, State, TaskResult, Until,
 };
 use crate::core::text::{ERROR, MOST_ERROR_BYTES, bounded_errors, shortened};
 use crate::core::{Backoff, RetryVerdict, Timestamp};
@@ -329,6 +329,7 @@ impl<'a> Judge<'a> {
     fn next_message(&self) -> Message {
         let mut message = self.message.clone();
         message.headers.0.remove(REQUEUES);
+        message.headers.0.remove(HELD);
         message.first_started_at = message.first_started_at.or(self.started_at);
         message
     }

@@ -11,7 +11,9 @@ use crate::broker::{
     Lanes, QueueCounts, Results, Sink,
 };
 use crate::core::Timestamp;
-use crate::store::{ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, UniqueWindowStore};
+use crate::store::{
+    ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, SharedRates, UniqueWindowStore,
+};
 use crate::task::clock::now;
 use crate::task::{Arguments, PermitKeeper, Receipt, TaskOptions, TrackedState};
 
@@ -222,6 +224,9 @@ impl Store for Recording {
     }
 
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        None
+    }
+    fn shared_rates(&self) -> Option<&dyn SharedRates> {
         None
     }
 }
