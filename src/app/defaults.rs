@@ -2,7 +2,7 @@
 //! `[defaults]` of the catalogue.
 
 use super::builder::Builder;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, TaskPattern};
 use crate::core::calendar::Zone;
 use crate::task::TaskDefaults;
 use crate::task::registry::Registry;
@@ -49,15 +49,20 @@ impl Builder {
     }
 }
 
-/// Warns of rate limits whose task is probably mistyped. This is no error, because another program that reads the same
+/// Warns of limits whose task is probably mistyped. This is no error, because another program that reads the same
 /// catalogue may have the task.
 pub(super) fn warn_of_unknown_tasks(catalogue: &Catalogue, registry: &Registry) {
-    for task in catalogue.rate_limits.keys().filter(|task| registry.get(task).is_none()) {
+    let of_rows = catalogue.limits.iter().filter_map(|row| match &row.task {
+        TaskPattern::Glob(name) if !name.contains(['*', '?', '[']) => Some(name),
+        _ => None,
+    });
+    let named = catalogue.rate_limits.keys().chain(of_rows);
+    for task in named.filter(|task| registry.get(task).is_none()) {
         if let Some(nearest) = registry.nearest(task) {
             tracing::warn!(
                 task,
                 nearest,
-                "the rate limit is of a task that this program does not have; did you mean the nearest one?"
+                "the limit is of a task that this program does not have; did you mean the nearest one?"
             );
         }
     }

@@ -48,6 +48,8 @@ struct WaitingItem<T> {
     item: T,
     priority: u8,
     place: WaitIndex,
+    /// Since when something keeps it from starting, if it was ever held.
+    held_since: Option<Timestamp>,
 }
 
 /// Where a waiting item is indexed. Each item takes the next rank, so ranks break every tie.
@@ -61,7 +63,7 @@ enum WaitIndex {
         due: Timestamp,
         rank: u64,
     },
-    /// `since` is when it became ready, `held` since when it is held, and `group` with which others.
+    /// `since` is when it became ready, `held` since when it is held, and `group` says with which others.
     Held {
         rank: u64,
         since: Timestamp,
@@ -115,7 +117,7 @@ impl<T> RunQueue<T> {
                 WaitIndex::Ready { rank, since: now }
             }
         };
-        self.waiting.insert(tag, WaitingItem { item, priority, place });
+        self.waiting.insert(tag, WaitingItem { item, priority, place, held_since: None });
         true
     }
 
@@ -136,7 +138,8 @@ impl<T> RunQueue<T> {
         }
         let (rank, since) = (self.take_rank(), since.min(now));
         self.line_up(tag, priority, rank, since);
-        self.waiting.insert(tag, WaitingItem { item, priority, place: WaitIndex::Ready { rank, since } });
+        let place = WaitIndex::Ready { rank, since };
+        self.waiting.insert(tag, WaitingItem { item, priority, place, held_since: None });
         true
     }
 
@@ -166,21 +169,22 @@ impl<T> RunQueue<T> {
         Some((tag, &self.waiting.get(&tag)?.item))
     }
 
-    /// Sets a ready item aside, with the others of its group. `since` is since when something keeps it from starting; an item
-    /// that was held before and brought back may have been so for longer. Returns false if the item is not ready.
+    /// Sets a ready item aside, with the others of its group. `since` is since when something keeps it from starting; for an
+    /// item that was held before and brought back, the first such time counts. Returns false if the item is not ready.
     pub fn hold(&mut self, tag: u64, group: u64, since: Timestamp) -> bool {
         let Some(waiting) = self.waiting.get_mut(&tag) else { return false };
         let WaitIndex::Ready { rank, since: ready_since } = waiting.place else { return false };
-        waiting.place = WaitIndex::Held { rank, since: ready_since, held: since, group };
+        let held = *waiting.held_since.get_or_insert(since);
+        waiting.place = WaitIndex::Held { rank, since: ready_since, held, group };
         self.line.remove(&(Reverse(waiting.priority), rank));
         self.ready_since.remove(&(ready_since, rank));
         self.held.insert((group, Reverse(waiting.priority), rank), tag);
-        self.held_since.insert((since, rank));
+        self.held_since.insert((held, rank));
         true
     }
 
-    /// Makes the first held item of a group ready again, at its old place. Returns its tag, and since when it was held.
-    pub fn bring_back(&mut self, group: u64) -> Option<(u64, Timestamp)> {
+    /// Makes the first held item of a group ready again, at its old place. Returns its tag.
+    pub fn bring_back(&mut self, group: u64) -> Option<u64> {
         let tag = *self.held.range(whole(group)).next()?.1;
         let waiting = self.waiting.get_mut(&tag)?;
         let WaitIndex::Held { rank, since, held, .. } = waiting.place else { return None };
@@ -189,7 +193,7 @@ impl<T> RunQueue<T> {
         self.held.remove(&(group, Reverse(priority), rank));
         self.held_since.remove(&(held, rank));
         self.line_up(tag, priority, rank, since);
-        Some((tag, held))
+        Some(tag)
     }
 
     /// Makes all held items ready again. O(n log n).
@@ -205,6 +209,11 @@ impl<T> RunQueue<T> {
     /// The last held item of a group: the one that would leave last.
     pub fn last_held(&self, group: u64) -> Option<u64> {
         self.held.range(whole(group)).next_back().map(|(_, tag)| *tag)
+    }
+
+    /// Since when something keeps this waiting item from starting, if it was ever held.
+    pub fn held_since(&self, tag: u64) -> Option<Timestamp> {
+        self.waiting.get(&tag)?.held_since
     }
 
     /// Whether an item is ready: it waits, is due, and is not held.

@@ -16,6 +16,7 @@ pub(crate) mod forwarding;
 pub(crate) mod gates;
 pub(crate) mod hooks;
 pub(crate) mod keep_failed;
+mod limit_keeper;
 #[cfg(unix)]
 pub(crate) mod process;
 #[cfg(not(unix))]
@@ -24,6 +25,7 @@ pub(crate) mod process;
 pub(crate) mod progress;
 pub(crate) mod revoked_stamps;
 pub(crate) mod run;
+pub(crate) mod start_limits;
 mod states;
 pub(crate) mod task_levers;
 pub(crate) mod task_location;
@@ -40,6 +42,7 @@ use self::hooks::ProgramHooks;
 use self::keep_failed::KeepFailed;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
 use self::revoked_stamps::RevokedStamps;
+use self::start_limits::StartLimits;
 use self::states::StateWriter;
 use self::task_levers::{TaskLevers, TimeLimits};
 use crate::broker::completer::{Completer, PlanFollowUps};
@@ -89,6 +92,8 @@ pub(crate) struct Runtime {
     pub(crate) client: OnceLock<Weak<dyn Client>>,
     /// What operators have changed for single tasks.
     pub(crate) levers: TaskLevers,
+    /// The limits on the starts of tasks, by their keys.
+    pub(crate) limits: Arc<StartLimits>,
     /// The stamps whose tasks do not start.
     pub(crate) revoked_stamps: RevokedStamps,
     /// Who keeps the permits for all processes that share the broker; `None`: nobody.
@@ -183,6 +188,7 @@ impl Runtime {
             broker,
             store,
             levers: TaskLevers::of(&dispatcher.registry),
+            limits: Arc::default(),
             dispatcher,
             revoked_stamps: RevokedStamps::default(),
             permits,

@@ -23,6 +23,7 @@ mod healing;
 mod health;
 mod hooks;
 mod layers;
+mod limits;
 mod metrics;
 mod options;
 mod order;

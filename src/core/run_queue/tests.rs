@@ -151,16 +151,17 @@ fn a_held_one_stands_in_nobodys_way_and_keeps_its_place() {
     assert_eq!(queue.find(|tag| *tag == 3), Some(3), "it still waits");
     assert_eq!(queue.first(at(20)), Some((4, &4)));
     // The one of the higher priority comes back first, and passes those that came before it, as ever.
-    assert_eq!(queue.bring_back(7), Some((2, at(11))));
+    assert_eq!((queue.bring_back(7), queue.held_since(2)), (Some(2), Some(at(11))));
     assert!(queue.is_ready(2) && !queue.is_ready(1));
     assert_eq!(queue.first(at(20)), Some((2, &2)));
-    assert_eq!(queue.bring_back(7), Some((1, at(10))));
+    assert_eq!((queue.bring_back(7), queue.held_since(4)), (Some(1), None));
     assert_eq!((queue.bring_back(7), queue.last_held(7)), (None, None));
     assert_eq!(queue.release_tag(1), Some(1), "in whatever order its caller wants");
     assert_eq!((queue.release_tag(2), queue.first(at(20))), (None, None), "the limit is reached");
     queue.finish(1);
     assert_eq!(queue.remove(3), Some(3));
     assert!(queue.hold(2, 9, at(30)));
+    assert_eq!(queue.oldest_held_since(), Some(at(11)), "since something kept it first");
     assert_eq!(queue.clear(), [(4, 4), (2, 2)]);
     assert_eq!((queue.ready(), queue.held(), queue.oldest_held_since()), (0, 0, None));
 }
@@ -444,7 +445,7 @@ proptest! {
                 }
                 HoldOp::BringBack(group) => {
                     let first = order(&model, Some(group)).first().copied();
-                    prop_assert_eq!(queue.bring_back(group).map(|(tag, _)| tag), first);
+                    prop_assert_eq!(queue.bring_back(group), first);
                     model.iter_mut().filter(|item| Some(item.0) == first).for_each(|item| item.2 = None);
                 }
                 HoldOp::BringAllBack => {

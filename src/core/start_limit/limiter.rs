@@ -163,18 +163,36 @@ impl StartLimiter {
         }
     }
 
+    /// Whose counts this key has now.
+    pub fn key(&mut self, key: &str, now: LimitClock) -> LimitKey {
+        let own = LimitKey::Own(key.into());
+        if self.keys.contains_key(&own) {
+            return own;
+        }
+        let number = u16::try_from(xxh3_64(key.as_bytes()) % TOGETHER).unwrap_or_default();
+        let together = LimitKey::Together(number);
+        // What this key has started with others still counts for it.
+        let counts_together = self.keys.get(&together).is_some_and(|counts| !self.is_idle(counts, now));
+        if counts_together {
+            return together;
+        }
+        if self.keys.len() >= MOST_KEYS {
+            self.sweep(now);
+        }
+        if self.keys.len() < MOST_KEYS { own } else { together }
+    }
+
     /// Whether a run of this key may start now. It is counted by [`start`](Self::start), which is to follow before anything
     /// else is asked.
     ///
     /// # Errors
     /// It may not, with the reason and the time when it may.
-    pub fn check(&mut self, key: &str, now: LimitClock) -> Result<LimitKey, Refused> {
+    pub fn check(&mut self, key: &LimitKey, now: LimitClock) -> Result<(), Refused> {
         if let Some(hours) = &self.limit.hours
             && let Some(wait) = hours.opens_in(self.limit.zone, now.wall)
         {
             return Err(Refused::by(LimitedBy::Hours(hours.to_string()), Some(wait)));
         }
-        let key = self.key_for(key, now);
         let StartLimit { rate, max_running, daily, zone, breaker, .. } = &self.limit;
         let counts = self.keys.entry(key.clone()).or_default();
         if let Some(breaker) = breaker
@@ -201,7 +219,7 @@ impl StartLimiter {
             }
             None => {}
         }
-        Ok(key)
+        Ok(())
     }
 
     /// Counts a start that [`check`](Self::check) has just allowed. A question follows if it is time to ask the store.
@@ -273,25 +291,6 @@ impl StartLimiter {
     /// Whether there are no counts.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
-    }
-
-    /// Whose counts this key has.
-    fn key_for(&mut self, key: &str, now: LimitClock) -> LimitKey {
-        let own = LimitKey::Own(key.into());
-        if self.keys.contains_key(&own) {
-            return own;
-        }
-        let number = u16::try_from(xxh3_64(key.as_bytes()) % TOGETHER).unwrap_or_default();
-        let together = LimitKey::Together(number);
-        // What this key has started with others still counts for it.
-        let counts_together = self.keys.get(&together).is_some_and(|counts| !self.is_idle(counts, now));
-        if counts_together {
-            return together;
-        }
-        if self.keys.len() >= MOST_KEYS {
-            self.sweep(now);
-        }
-        if self.keys.len() < MOST_KEYS { own } else { together }
     }
 
     /// Forgets the keys whose counts equal those of a new one.

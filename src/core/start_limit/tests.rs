@@ -18,7 +18,8 @@ fn at(passed: Duration) -> LimitClock {
 }
 
 fn start(limiter: &mut StartLimiter, key: &str, now: LimitClock) -> Result<LimitedStart, Refused> {
-    let key = limiter.check(key, now)?;
+    let key = limiter.key(key, now);
+    limiter.check(&key, now)?;
     Ok(limiter.start(key, now).0)
 }
 
@@ -40,7 +41,8 @@ fn each_key_has_its_own_rate() {
     assert!(start(&mut limiter, "b", at(Duration::ZERO)).is_ok());
     assert!(start(&mut limiter, "a", at(SECOND)).is_ok());
     // A check counts nothing.
-    assert!(limiter.check("b", at(SECOND)).is_ok() && start(&mut limiter, "b", at(SECOND)).is_ok());
+    let key = limiter.key("b", at(SECOND));
+    assert!(limiter.check(&key, at(SECOND)).is_ok() && start(&mut limiter, "b", at(SECOND)).is_ok());
     limiter.set_rate(rate("1/h"));
     assert!(start(&mut limiter, "a", at(SECOND)).is_ok());
     assert!(start(&mut limiter, "a", at(60 * SECOND)).is_err());
@@ -116,8 +118,8 @@ fn starts_of_a_shared_rate_are_taken_ahead() {
         if n > 0 {
             assert!(start(&mut limiter, "a", at(early - Duration::from_millis(1))).is_err(), "{n}");
         }
-        let key = limiter.check("a", at(early)).unwrap();
-        questions += usize::from(limiter.start(key, at(early)).1.is_some());
+        limiter.check(&key, at(early)).unwrap();
+        questions += usize::from(limiter.start(key.clone(), at(early)).1.is_some());
     }
     assert_eq!(questions, 1);
     // Nobody else has asked for the times behind these.
@@ -294,10 +296,11 @@ proptest! {
             passed += Duration::from_millis(millis);
             let (limiter, now) = (&mut processes[process], at(passed));
             for _ in 0..10 {
-                let question = match limiter.check("a", now) {
-                    Ok(key) => {
+                let key = limiter.key("a", now);
+                let question = match limiter.check(&key, now) {
+                    Ok(()) => {
                         starts.push(passed);
-                        limiter.start(key, now).1
+                        limiter.start(key.clone(), now).1
                     }
                     Err(refused) => match refused.question {
                         Some(question) => Some(question),
@@ -306,7 +309,7 @@ proptest! {
                 };
                 if let Some(question) = question {
                     let granted = answer(question, passed);
-                    limiter.answer_rate(&LimitKey::Own("a".into()), Some(granted), now);
+                    limiter.answer_rate(&key, Some(granted), now);
                 }
             }
         }

@@ -19,8 +19,8 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, SharedRates, Store, StoreError,
-    TrackedState, UniqueWindowStore, Waiters,
+    ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, SharedRates, Store, StoreError, TrackedState,
+    UniqueWindowStore, Waiters,
 };
 use crate::core::Timestamp;
 use crate::protocol::result::{Detail, Meta, decode, encode, encode_tracked};
