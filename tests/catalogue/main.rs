@@ -3,6 +3,7 @@
 mod any_text;
 mod defaults;
 mod environments;
+mod limits;
 mod mistakes;
 mod periodic;
 mod routes;
