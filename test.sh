@@ -9,6 +9,7 @@
 #   rabbitmq-server           brings Erlang; the tests start nodes of their own, on ports and directories of their own
 #   redis-server              likewise; brings redis-cli
 #   postgresql                likewise; the servers run as the user postgres, which the package makes
+#   mariadb-server            likewise
 #   prometheus                likewise; brings promtool, which checks our metrics and alert rules
 #   chromium, chromium-driver the tests of Soil's pages drive a real browser
 #   python3-venv              for environments in target/, into which the tests install from PyPI at their first run
@@ -115,6 +116,8 @@ need mount mount
 need /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server
 need redis-server redis-server
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || get postgres postgresql
+need mariadbd mariadb-server
+need mariadb-install-db mariadb-server
 need chromium chromium
 need chromedriver chromium-driver
 need promtool prometheus

@@ -45,7 +45,7 @@
 //! - **Canvas.** Tasks follow from each other in chains, groups and chords: [`task::canvas`].
 //! - **The runtime.** [`Celeriac::builder`] starts it, on threads of its own, in any program. The handle, [`Celeriac`],
 //!   has the operator's levers: [`queues`](Celeriac::queues), [`pause`](Celeriac::pause), [`resize`](Celeriac::resize),
-//!   [`dead_letters`](Celeriac::dead_letters), [`shutdown`](Celeriac::shutdown).
+//!   [`dead_letters`](Celeriac::dead_letters), [`brakes`](Celeriac::brakes), [`shutdown`](Celeriac::shutdown).
 //! - **Queues.** The [`catalogue`] has a row for each: what is promised, what it runs on, how many at a
 //!   time. Without one, the queues that tasks name are served with defaults.
 //! - **Soil.** A task says how far it is and gives its user a file; [`Celeriac::soil`] shows both: [`soil`].
@@ -75,9 +75,10 @@
 //! | `tls` | `amqps://` and `rediss://` |
 //! | `web` | for actix-web: Soil's pages, and the probes of the program's health |
 //! | `metrics` | metrics for Prometheus: [`Celeriac::metrics_text`], and with `web` the page that it scrapes |
+//! | `log-lines` | the last log lines of a failed attempt are kept with it: `celeriac::log_lines` |
 //! | `systemd` | the program tells systemd that it is ready, that it ends, and that it is alive |
 //! | `s3` | files of downloads in S3 and what speaks its protocol |
-//! | `sqlx-postgres`, `sqlx-sqlite`, `rusqlite`, `diesel-postgres`, `diesel-sqlite` | commit and enqueue, with transactions of that driver: [`commit_table`] |
+//! | `sqlx-postgres`, `sqlx-mysql`, `sqlx-sqlite`, `rusqlite`, `diesel-postgres`, `diesel-sqlite` | commit and enqueue, with transactions of that driver: [`commit_table`] |
 //! | `anyhow` | tasks that return `anyhow::Result` |
 //! | `jiff` | times of the crate `jiff` wherever a call takes a time; those of `std` and `chrono` need no feature |
 //! | `cli` | the `celeriac` command: `cargo install celeriac --features cli`, with `amqp` for what waits in RabbitMQ |
@@ -133,6 +134,9 @@ pub use task::{
 /// that a program need not depend on that crate itself.
 pub use async_trait::async_trait;
 
+#[cfg(feature = "log-lines")]
+pub use runtime::log_lines::{LogLines, log_lines};
+
 /// The crate whose registry [`Celeriac::register`] takes.
 #[cfg(feature = "metrics")]
 pub use prometheus_client;
@@ -162,6 +166,8 @@ mod manual {
     struct PipelineRecipe;
     #[doc = include_str!("../docs/arguments.md")]
     struct ArgumentsPage;
+    #[doc = include_str!("../docs/brakes.md")]
+    struct BrakesPage;
     #[doc = include_str!("../docs/calling-tasks.md")]
     struct CallingTasksPage;
     #[doc = include_str!("../docs/celery-tools.md")]
@@ -244,4 +250,6 @@ mod manual {
     struct LocksAndLimitsPage;
     #[doc = include_str!("../docs/source-pollers.md")]
     struct ProducersPage;
+    #[doc = include_str!("../docs/why-and-when.md")]
+    struct WhyAndWhenPage;
 }

@@ -166,6 +166,8 @@
 ///   not start yet waits in its queue, takes no worker slot, and holds up no other task.
 /// - `send_events = true`: with `false` no events are sent of what happens to the task, as in Celery. Those that its
 ///   body sends itself are.
+/// - `keep_log = true`: with `false` the log lines of a failed attempt are not kept with it, although the program keeps those of
+///   other tasks (`celeriac::log_lines`, feature `log-lines`).
 ///
 /// ## Which calls are duplicates
 ///

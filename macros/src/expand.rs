@@ -107,7 +107,8 @@ fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
         Deeper.visit_type_mut(&mut ty);
         ty
     });
-    let params: Vec<TokenStream> = names.iter().zip(types).map(|(name, ty)| quote!(#name: #ty)).collect();
+    let types: Vec<Type> = types.collect();
+    let params: Vec<TokenStream> = names.iter().zip(&types).map(|(name, ty)| quote!(#name: #ty)).collect();
     let module_doc =
         format!("The task [`{plain}`](fn@{plain}): enqueue it with `delay`, or prepare a call with `s`.");
     let task_doc = format!("The task `{plain}` as a type.");
@@ -118,12 +119,21 @@ fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
     let on_commit_doc = format!(
         "Enqueues a call of `{plain}` with these arguments when the transaction commits; await it, or `wait()`."
     );
-    // The user's parameters stand beside this name.
+    // The user's parameters stand beside these names.
     let transaction = Ident::new("transaction", Span::mixed_site());
+    let calls = Ident::new("calls", Span::mixed_site());
+    // The arguments of one call of many: a tuple, or the argument itself if there is only one.
+    let (call, open) = match (types.as_slice(), names.as_slice()) {
+        ([ty], [name]) => (quote!(#ty), quote!(#name)),
+        _ => (quote!((#(#types),*)), quote!((#(#names),*))),
+    };
+    let many_doc = format!(
+        "Enqueues many calls of `{plain}` with one receipt; await it, or `wait()`. Each item has the arguments of one call: a tuple, or the argument itself if there is one."
+    );
     quote! {
         #(#cfgs)*
         #[doc = #module_doc]
-        #[allow(unused_imports, dead_code, clippy::too_many_arguments)]
+        #[allow(unused_imports, dead_code, clippy::too_many_arguments, clippy::type_complexity)]
         #outer mod #name {
             use super::*;
 
@@ -140,6 +150,16 @@ fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
             #[doc = #delay_doc]
             #vis fn delay(#(#params),*) -> ::celeriac::task::Enqueue<Task> {
                 self::s(#(#names),*).delay()
+            }
+
+            #[doc = #many_doc]
+            #vis fn delay_many(
+                #calls: impl ::core::iter::IntoIterator<Item = #call>,
+            ) -> ::celeriac::task::EnqueueMany<Task> {
+                let #calls = ::core::iter::IntoIterator::into_iter(#calls);
+                ::celeriac::task::Signature::<Task>::delay_many(
+                    ::core::iter::Iterator::map(#calls, |#open| self::s(#(#names),*)),
+                )
             }
 
             #[doc = #on_commit_doc]
@@ -472,6 +492,7 @@ fn set_options(options: &Options) -> TokenStream {
     for (field, value) in options.limits.fields() {
         assign(field, Some(some(value)));
     }
+    assign(quote!(keep_log), plain(options.keep_log));
     // Options whose value may be that of no statement at all: the program's defaults do not hold for what is stated.
     for (field, is_stated) in [
         (quote!(stated.acks_late), options.acks_late.is_some()),

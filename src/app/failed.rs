@@ -98,7 +98,7 @@ impl Celeriac {
         Ok(retried)
     }
 
-    fn keeper(&self) -> Result<&dyn FailedTasks, ControlError> {
+    pub(super) fn keeper(&self) -> Result<&dyn FailedTasks, ControlError> {
         let broker = &self.runtime().broker;
         broker.failed_tasks().ok_or_else(|| ControlError::NoAbility {
             broker: broker.name(),
@@ -112,11 +112,18 @@ impl Celeriac {
     }
 
     /// Says which parameters the tasks of this program have.
-    fn params(&self) -> Arc<FindParams> {
+    pub(super) fn params(&self) -> Arc<FindParams> {
         let dispatcher = Arc::clone(&self.runtime().dispatcher);
         Arc::new(move |task: &str| {
             dispatcher.registry.get(task).map_or(&[] as &'static [&'static str], |known| known.params)
         })
+    }
+
+    /// The names of the parameters of a task, if this program has it.
+    #[cfg(feature = "web")]
+    #[allow(dead_code)] // TEMPORARY
+    pub(crate) fn parameters_of(&self, task: &str) -> &'static [&'static str] {
+        self.runtime().dispatcher.registry.get(task).map_or(&[], |known| known.params)
     }
 }
 

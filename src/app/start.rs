@@ -147,7 +147,7 @@ fn threads() -> usize {
 fn beyond(catalogue: &Catalogue, threads: usize, blocks: impl Fn(&QueueRow) -> bool) -> Option<String> {
     let workers_of = |counts: &dyn Fn(&QueueRow) -> bool| {
         let rows = catalogue.queues.iter().filter(|row| row.served && counts(row));
-        rows.fold(0_usize, |sum, row| sum.saturating_add(row.workers))
+        rows.fold(0_usize, |sum, row| sum.saturating_add(row.most_workers()))
     };
     let cpu = workers_of(&|row: &QueueRow| row.pool == Pool::Cpu);
     let io = workers_of(&|row: &QueueRow| row.pool == Pool::Io && blocks(row));

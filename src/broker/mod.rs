@@ -32,6 +32,7 @@ mod outbox;
 mod redis_lanes;
 mod results;
 mod split;
+mod task_page;
 mod unique_windows;
 
 use std::sync::Arc;
@@ -65,6 +66,7 @@ pub use redis_lanes::RedisLanesBroker;
 
 pub use results::Results;
 pub use split::SplitBroker;
+pub use task_page::TaskPage;
 pub use unique_windows::UniqueWindows;
 
 use crate::task::{Message, Receipt, TaskId};

@@ -8,7 +8,11 @@ use std::time::Duration;
 
 use super::error::{CatalogueError, Position, Problem, quote};
 use super::spelling;
-use super::{Catalogue, DEFAULT_QUEUE, LimitRow, QueueRow, RouteRow, RouteRule, TaskPattern, format_span};
+use super::{
+    BrakeRow, Catalogue, DEFAULT_QUEUE, LimitRow, QueueRow, RouteRow, RouteRule, TaskPattern, brake_row,
+    format_span,
+};
+use crate::core::brake::BrakeAction;
 use crate::core::glob;
 use crate::core::token_bucket::RateLimit;
 use crate::task::TaskDefaults;
@@ -30,6 +34,8 @@ pub(super) enum MistakeSubject {
     RateLimit(Option<String>, String),
     /// The `[[limit]]` row of that index.
     Limit(Option<String>, usize),
+    /// The `[[brake]]` row of that index.
+    BrakeRow(Option<String>, usize),
     Defaults(Option<String>),
     /// The periodic entry of that index.
     Periodic(usize),
@@ -49,6 +55,7 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
     check.route_rows(None, &catalogue.route_rows, &catalogue.aliases);
     check.rate_limits(None, &catalogue.rate_limits);
     check.limits(None, &catalogue.limits);
+    check.brake_rows(None, &catalogue.brakes, &catalogue.aliases);
     check.defaults(None, &catalogue.defaults);
     for (name, environment) in &catalogue.environments {
         let mut merged = catalogue.aliases.clone();
@@ -58,6 +65,7 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
         check.route_rows(Some(name), &environment.route_rows, &merged);
         check.rate_limits(Some(name), &environment.rate_limits);
         check.limits(Some(name), &environment.limits);
+        check.brake_rows(Some(name), &environment.brakes, &merged);
         if environment.defaults != TaskDefaults::default() {
             // An environment may state one of two limits, and the base the other one.
             check.defaults(Some(name), &environment.defaults.clone().over(catalogue.defaults.clone()));
@@ -268,6 +276,42 @@ impl Check<'_> {
             if rows[..index].iter().any(|other| other.name == row.name) {
                 let advice = "another limit has this name: give one of them a name of its own".to_owned();
                 self.report(&subject, bad("name", quote(&row.name), advice));
+            }
+        }
+    }
+
+    /// Checks the brakes that `environment` (or the base) states. `aliases` are all that hold there.
+    fn brake_rows(
+        &mut self,
+        environment: Option<&String>,
+        rows: &[BrakeRow],
+        aliases: &BTreeMap<String, String>,
+    ) {
+        for (index, row) in rows.iter().enumerate() {
+            let place = MistakeSubject::BrakeRow(environment.cloned(), index);
+            let known_as = format!("brake on {}", quote(&row.rule.to_string()));
+            if let Some(problem) = brake_row::fault(row, &known_as) {
+                self.report(&place, problem);
+            }
+            let divert_to = match &row.action {
+                BrakeAction::Divert { divert_to } => Some(divert_to),
+                _ => None,
+            };
+            for (queue, is_about) in [(row.rule.queue.as_ref(), "is about"), (divert_to, "diverts to")] {
+                let Some(queue) = queue.filter(|queue| !queue.is_empty()) else { continue };
+                if !self.names.contains(queue.as_str()) && !aliases.contains_key(queue) {
+                    self.unknown_queue(place.clone(), format!("{known_as} {is_about}"), queue);
+                }
+            }
+            let target = divert_to.and_then(|queue| self.catalogue.queue(queue));
+            if let Some(queue) = target.filter(|row| row.setup.broadcast) {
+                let problem = Problem::BadValue {
+                    key: "divert_to".to_owned(),
+                    place: format!("in {known_as}"),
+                    value: quote(&queue.name),
+                    advice: "every process runs each of its tasks: name another queue".to_owned(),
+                };
+                self.report(&place, problem);
             }
         }
     }

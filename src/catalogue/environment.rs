@@ -8,13 +8,15 @@ use super::columns::{COLUMNS, Columns};
 use super::error::{CatalogueErrors, Problem, quote};
 use super::section::{Section, SourceText};
 use super::{
-    Catalogue, LimitRow, RouteRow, defaults, limits, names, one_line, rate_limits, routes, spelling,
+    BrakeRow, Catalogue, LimitRow, RouteRow, brake_row, defaults, limits, names, one_line, rate_limits,
+    routes, spelling,
 };
 use crate::core::calendar::Zone;
 use crate::core::token_bucket::RateLimit;
 use crate::task::TaskDefaults;
 
-const KEYS: [&str; 8] = ["queue", "aliases", "beat", "defaults", "routes", "route", "rate_limits", "limit"];
+const KEYS: [&str; 9] =
+    ["queue", "aliases", "beat", "defaults", "routes", "route", "rate_limits", "limit", "brake"];
 
 /// The changes of one environment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -27,6 +29,8 @@ pub(super) struct Environment {
     pub(super) rate_limits: BTreeMap<String, Option<RateLimit>>,
     /// The limits of this environment. One that has the name of a limit of the base takes its place.
     pub(super) limits: Vec<LimitRow>,
+    /// The brakes that stand here only.
+    pub(super) brakes: Vec<BrakeRow>,
     pub(super) defaults: TaskDefaults,
     zone: Option<Zone>,
     beat: Option<bool>,
@@ -60,6 +64,7 @@ impl Environment {
         environment.route_rows = routes::read_rows(section, Some(name), places, source);
         environment.rate_limits = rate_limits::read(section, Some(name), places, source);
         environment.limits = limits::read_rows(section, Some(name), places, source);
+        environment.brakes = brake_row::read_rows(section, Some(name), places, source);
         (environment.defaults, environment.zone) = defaults::read(section, Some(name), places, source);
         environment
     }
@@ -98,6 +103,7 @@ impl Catalogue {
         let is_replaced = |row: &LimitRow| environment.limits.iter().any(|own| own.name == row.name);
         catalogue.limits.retain(|row| !is_replaced(row));
         catalogue.limits.extend(environment.limits.iter().cloned());
+        catalogue.brakes.extend(environment.brakes.clone());
         catalogue.defaults = environment.defaults.clone().over(catalogue.defaults);
         catalogue.zone = environment.zone.or(catalogue.zone);
         catalogue.beat = environment.beat.or(catalogue.beat);

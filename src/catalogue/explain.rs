@@ -32,13 +32,17 @@ impl QueueRow {
             }
             (None, None) => text.push_str("no promise on when a task starts"),
         }
-        let run = if self.workers == 1 { "runs" } else { "run" };
+        let most = self.most_workers();
+        let run = if most == 1 { "runs" } else { "run" };
         let pool = match self.pool {
             Pool::Io => "on the event loop",
             Pool::Cpu => "on threads of their own",
             Pool::Process => "in child processes",
         };
-        let _ = write!(text, "; {} {run} at a time {pool}", self.workers);
+        let _ = match most > self.workers {
+            true => write!(text, "; {} to {most} {run} at a time {pool}, as many as wait", self.workers),
+            false => write!(text, "; {most} {run} at a time {pool}"),
+        };
         match self.io_bound {
             Some(true) => text.push_str(" (I/O bound)"),
             Some(false) => text.push_str(" (not I/O bound)"),
@@ -117,6 +121,9 @@ impl Catalogue {
         }
         if !self.limits.is_empty() {
             let _ = write!(text, ", {}", count(self.limits.len(), "limit"));
+        }
+        if !self.brakes.is_empty() {
+            let _ = write!(text, ", {}", count(self.brakes.len(), "brake"));
         }
         let environments: Vec<_> = self.environments().map(one_line).collect();
         if !environments.is_empty() {

@@ -47,6 +47,11 @@
 //! key = "gateway"
 //! rate = "8/s"
 //!
+//! [[brake]]                            # what does not start, or only so fast; see the manual's page on brakes
+//! task = "shop.reports.*"
+//! action = "slow"
+//! rate = "6/m"
+//!
 //! [environment.production.queue.email_queue]
 //! workers = 500
 //!
@@ -58,6 +63,7 @@
 //! queues are unique and fit AMQP, every alias ends at a queue, and every route leads to one, also under every
 //! environment of the file. The errors name all breaches at once, each with its line.
 
+mod brake_row;
 mod check;
 mod columns;
 mod defaults;
@@ -83,6 +89,7 @@ mod warning;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub use brake_row::BrakeRow;
 pub use error::{CatalogueError, CatalogueErrors, Position, Problem};
 pub use limit_row::{LimitRow, TENANT_KEY};
 pub use queue_row::{KEEP_FAILED, Pool, QueueRow, TargetClass};
@@ -134,6 +141,8 @@ pub struct Catalogue {
     pub rate_limits: BTreeMap<String, Option<RateLimit>>,
     /// The limits of tasks by patterns and keys, in the order of the file. A start has to be within all that match.
     pub limits: Vec<LimitRow>,
+    /// The brakes that stand while the program runs.
+    pub brakes: Vec<BrakeRow>,
     /// The changes that each environment makes, by its name.
     environments: BTreeMap<String, Environment>,
     /// The name of the file in errors and warnings.
@@ -163,6 +172,7 @@ impl Catalogue {
             zone: None,
             rate_limits: BTreeMap::new(),
             limits: Vec::new(),
+            brakes: Vec::new(),
             environments: BTreeMap::new(),
             file: "catalogue".to_owned(),
             positions: BTreeMap::new(),
@@ -285,6 +295,13 @@ impl Catalogue {
     #[must_use]
     pub fn with_limit(mut self, row: LimitRow) -> Self {
         self.limits.push(row);
+        self
+    }
+
+    /// Adds a brake that stands while the program runs.
+    #[must_use]
+    pub fn with_brake(mut self, row: BrakeRow) -> Self {
+        self.brakes.push(row);
         self
     }
 

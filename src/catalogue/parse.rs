@@ -11,10 +11,10 @@ use super::environment::Environment;
 use super::error::{CatalogueErrors, Problem, quote};
 use super::queue_row::QueueRow;
 use super::section::{Section, SourceText};
-use super::{Catalogue, defaults, limits, names, periodic, rate_limits, routes};
+use super::{Catalogue, brake_row, defaults, limits, names, periodic, rate_limits, routes};
 
 /// The keys at the top level.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "default_queue",
     "beat",
     "defaults",
@@ -25,6 +25,7 @@ const KEYS: [&str; 11] = [
     "route",
     "rate_limits",
     "limit",
+    "brake",
     "environment",
 ];
 
@@ -69,6 +70,7 @@ fn read(
     catalogue.route_rows = routes::read_rows(&root, None, places, source);
     catalogue.rate_limits = rate_limits::read(&root, None, places, source);
     catalogue.limits = limits::read_rows(&root, None, places, source);
+    catalogue.brakes = brake_row::read_rows(&root, None, places, source);
     if let Some(section) = root.table("environment", "in [environment]".to_owned(), source) {
         for (name, section) in section.tables(|name| format!("in environment {}", quote(name)), source) {
             let environment = Environment::read(name, &section, places, source);

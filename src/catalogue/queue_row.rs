@@ -123,6 +123,9 @@ pub struct QueueRow {
     pub pool: Pool,
     /// How many tasks run at a time; [`Pool::default_workers`] unless stated.
     pub workers: usize,
+    /// How many tasks run at a time at most: the queue then has `workers` workers at least, and more while tasks wait for
+    /// them. Celery's `--autoscale`. `None`: it always has `workers`.
+    pub max_workers: Option<usize>,
     /// The most deliveries that the queue holds at a time, running ones included; see [`QueueRow::max_deliveries`].
     pub prefetch: Option<usize>,
     /// How many crashes of workers the queue allows within [`restart_window`](Self::restart_window): 10 unless
@@ -168,6 +171,7 @@ impl QueueRow {
             notes: None,
             pool: Pool::Cpu,
             workers: Pool::Cpu.default_workers(),
+            max_workers: None,
             prefetch: None,
             max_restarts: 10,
             restart_window: Duration::from_secs(60),
@@ -180,6 +184,11 @@ impl QueueRow {
             pool_stated: false,
             workers_stated: false,
         }
+    }
+
+    /// The most workers that the queue may have.
+    pub fn most_workers(&self) -> usize {
+        self.max_workers.map_or(self.workers, |most| most.max(self.workers))
     }
 
     /// The most deliveries that this queue holds at a time, running ones included.
@@ -268,6 +277,13 @@ impl QueueRow {
     pub fn with_workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self.workers_stated = true;
+        self
+    }
+
+    /// Sets how many tasks run at a time at most, while tasks wait for workers.
+    #[must_use]
+    pub fn with_max_workers(mut self, max_workers: usize) -> Self {
+        self.max_workers = Some(max_workers);
         self
     }
 

@@ -32,7 +32,8 @@ pub(super) fn run(args: &CatalogueArgs, out: &mut impl Write) -> Result<(), Fail
         writeln!(out, "{}", row.explain())?;
     }
     let defaults = catalogue.explain_defaults();
-    let has_rows = !catalogue.route_rows.is_empty() || !catalogue.limits.is_empty();
+    let has_rows =
+        !(catalogue.route_rows.is_empty() && catalogue.limits.is_empty() && catalogue.brakes.is_empty());
     if has_rows || !catalogue.rate_limits.is_empty() || defaults.is_some() {
         writeln!(out)?;
     }
@@ -45,6 +46,9 @@ pub(super) fn run(args: &CatalogueArgs, out: &mut impl Write) -> Result<(), Fail
     }
     for row in &catalogue.limits {
         writeln!(out, "limit: {row}")?;
+    }
+    for row in &catalogue.brakes {
+        writeln!(out, "brake: {row}")?;
     }
     if let Some(defaults) = defaults {
         writeln!(out, "defaults: {defaults}")?;

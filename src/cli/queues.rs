@@ -68,7 +68,11 @@ fn cells(row: &QueueRow) -> [String; 8] {
         io.to_owned(),
         row.target_class.map(|class| class.to_string()).unwrap_or_default(),
         row.target.map(format_span).unwrap_or_default(),
-        if row.served { row.workers.to_string() } else { "other".to_owned() },
+        match (row.served, row.most_workers()) {
+            (false, _) => "other".to_owned(),
+            (true, most) if most > row.workers => format!("{}-{most}", row.workers),
+            (true, workers) => workers.to_string(),
+        },
         if row.served { row.pool.to_string() } else { String::new() },
         row.typical_duration.clone().unwrap_or_default(),
         row.description.clone().unwrap_or_default(),

@@ -2,8 +2,9 @@
 //!
 //! An item that arrives is *ready* or, with a due time ahead, *scheduled*. A release makes it *running*, and a finish
 //! ends it. A ready item that something keeps from starting is *held*: it is set aside with others of its group, so that it
-//! stands in nobody's way, and keeps its place for when it is brought back. The same machine serves the `Queue` actor (items are deliveries, the limit is the number of workers) and
-//! the in-memory broker (items are messages, the limit is the prefetch count).
+//! stands in nobody's way, and keeps its place for when it is brought back. The same machine serves the `Queue` actor (items
+//! are deliveries, the limit is the number of workers) and the in-memory broker (items are messages, the limit is the
+//! prefetch count).
 //!
 //! Invariants:
 //! - The queue holds a tag at most once: waiting (ready, held or scheduled) or running, never both.
@@ -63,11 +64,10 @@ enum WaitIndex {
         due: Timestamp,
         rank: u64,
     },
-    /// `since` is when it became ready, `held` since when it is held, and `group` says with which others.
+    /// `since` is since when it is held, and `group` says with which others.
     Held {
         rank: u64,
         since: Timestamp,
-        held: Timestamp,
         group: u64,
     },
 }
@@ -174,33 +174,34 @@ impl<T> RunQueue<T> {
     pub fn hold(&mut self, tag: u64, group: u64, since: Timestamp) -> bool {
         let Some(waiting) = self.waiting.get_mut(&tag) else { return false };
         let WaitIndex::Ready { rank, since: ready_since } = waiting.place else { return false };
-        let held = *waiting.held_since.get_or_insert(since);
-        waiting.place = WaitIndex::Held { rank, since: ready_since, held, group };
+        let since = *waiting.held_since.get_or_insert(since);
+        waiting.place = WaitIndex::Held { rank, since, group };
         self.line.remove(&(Reverse(waiting.priority), rank));
         self.ready_since.remove(&(ready_since, rank));
         self.held.insert((group, Reverse(waiting.priority), rank), tag);
-        self.held_since.insert((held, rank));
+        self.held_since.insert((since, rank));
         true
     }
 
-    /// Makes the first held item of a group ready again, at its old place. Returns its tag.
-    pub fn bring_back(&mut self, group: u64) -> Option<u64> {
+    /// Makes the first held item of a group ready again, at its old place. It counts as ready since `since`, when nothing kept
+    /// it any more. Returns its tag.
+    pub fn bring_back(&mut self, group: u64, since: Timestamp) -> Option<u64> {
         let tag = *self.held.range(whole(group)).next()?.1;
         let waiting = self.waiting.get_mut(&tag)?;
-        let WaitIndex::Held { rank, since, held, .. } = waiting.place else { return None };
+        let WaitIndex::Held { rank, since: held_since, .. } = waiting.place else { return None };
         waiting.place = WaitIndex::Ready { rank, since };
         let priority = waiting.priority;
         self.held.remove(&(group, Reverse(priority), rank));
-        self.held_since.remove(&(held, rank));
+        self.held_since.remove(&(held_since, rank));
         self.line_up(tag, priority, rank, since);
         Some(tag)
     }
 
-    /// Makes all held items ready again. O(n log n).
-    pub fn bring_all_back(&mut self) {
+    /// Makes all held items ready again, since `since`. O(n log n).
+    pub fn bring_all_back(&mut self, since: Timestamp) {
         while let Some(((group, ..), _)) = self.held.first_key_value() {
             let group = *group;
-            if self.bring_back(group).is_none() {
+            if self.bring_back(group, since).is_none() {
                 return;
             }
         }
@@ -216,14 +217,17 @@ impl<T> RunQueue<T> {
         self.waiting.get(&tag)?.held_since
     }
 
-    /// Whether an item is ready: it waits, is due, and is not held.
-    pub fn is_ready(&self, tag: u64) -> bool {
-        self.waiting.get(&tag).is_some_and(|waiting| matches!(waiting.place, WaitIndex::Ready { .. }))
+    /// Since when an item is ready. `None`: it is not, because it is held, scheduled, runs, or is unknown.
+    pub fn ready_since(&self, tag: u64) -> Option<Timestamp> {
+        match self.waiting.get(&tag)?.place {
+            WaitIndex::Ready { since, .. } => Some(since),
+            _ => None,
+        }
     }
 
     /// Lets this ready item run. Returns `None` if it is not ready, the queue is paused or the limit is reached.
     pub fn release_tag(&mut self, tag: u64) -> Option<T> {
-        if self.paused || self.running.len() >= self.limit || !self.is_ready(tag) {
+        if self.paused || self.running.len() >= self.limit || self.ready_since(tag).is_none() {
             return None;
         }
         let item = self.remove(tag)?;
@@ -248,9 +252,9 @@ impl<T> RunQueue<T> {
             WaitIndex::Scheduled { due, rank } => {
                 self.agenda.remove(&(due, rank));
             }
-            WaitIndex::Held { rank, held, group, .. } => {
+            WaitIndex::Held { rank, since, group } => {
                 self.held.remove(&(group, Reverse(waiting.priority), rank));
-                self.held_since.remove(&(held, rank));
+                self.held_since.remove(&(since, rank));
             }
         }
         Some(waiting.item)
@@ -279,6 +283,20 @@ impl<T> RunQueue<T> {
     /// true. O(n log n), as it looks at one item after the other.
     pub fn find(&self, wanted: impl Fn(&T) -> bool) -> Option<u64> {
         self.waiting().find(|(_, item)| wanted(item)).map(|(tag, _)| tag)
+    }
+
+    /// The waiting item with this tag.
+    pub fn get(&self, tag: u64) -> Option<&T> {
+        self.waiting.get(&tag).map(|waiting| &waiting.item)
+    }
+
+    /// How many ready items leave before this ready one. `None`: it is not ready. O(n), as it counts them.
+    pub fn ahead_of(&self, tag: u64) -> Option<usize> {
+        let WaitingItem { priority, place: WaitIndex::Ready { rank, .. }, .. } = self.waiting.get(&tag)?
+        else {
+            return None;
+        };
+        Some(self.line.range(..(Reverse(*priority), *rank)).count())
     }
 
     /// Changes how many items may run at a time. If more run already, nothing is released until enough have finished.
@@ -341,8 +359,8 @@ impl<T> RunQueue<T> {
         self.agenda.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// When the oldest ready item of any priority became ready. Held items do not count. It measures how long a queue is blocked, see
-    /// [`blockage`](super::blockage).
+    /// When the oldest ready item of any priority became ready. Held items do not count, and one that was held counts from when
+    /// it was brought back. It measures how long a queue is blocked, see [`blockage`](super::blockage).
     pub fn oldest_ready_since(&self) -> Option<Timestamp> {
         self.ready_since.first().map(|(since, _)| *since)
     }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Runtime;
+use super::brakes::BrakeRound;
 use super::start_limits::LimitedRun;
 use crate::core::Timestamp;
 use crate::core::hold::{Hold, HoldReason};
@@ -107,17 +108,32 @@ pub(crate) struct Round<'a> {
     runtime: &'a Runtime,
     pub(super) bell: &'a Arc<Bell>,
     shut: &'a dyn ShutGroups,
+    /// `None`: there are no brakes.
+    brakes: Option<BrakeRound>,
 }
 
 impl Runtime {
     /// Whether any gate may hold a task back.
     pub(crate) fn has_gates(&self) -> bool {
-        self.levers.limits_any() || self.limits.any()
+        self.levers.limits_any() || self.limits.any() || self.brakes.any()
+    }
+
+    /// What holds a run of this message back now. Looking takes nothing and counts nothing, so it changes no start. Each gate
+    /// that [`Round::admit`] asks has a part here, in the order in which people are told of them.
+    pub(crate) fn look(&self, message: &Message) -> Vec<Hold> {
+        if !self.has_gates() {
+            return Vec::new();
+        }
+        let brake = BrakeRound::begin(self).and_then(|brakes| brakes.look(self, message).err());
+        let limits = self.limits.look(message, self.params_of(message));
+        let wait = self.levers.held_for(&message.task);
+        let rate = wait.map(|wait| Hold { reason: self.rate_reason(message), wait: Some(wait) });
+        brake.into_iter().chain(limits).chain(rate).collect()
     }
 
     /// Looks at what may start in a queue, which holds back `shut` already, and is told by `bell` when there is more.
     pub(crate) fn gates<'a>(&'a self, bell: &'a Arc<Bell>, shut: &'a dyn ShutGroups) -> Round<'a> {
-        Round { runtime: self, bell, shut }
+        Round { runtime: self, bell, shut, brakes: BrakeRound::begin(self) }
     }
 
     /// Has another rate limit hold for a task from now on: the one that it states for each of its keys or for all processes, if
@@ -128,6 +144,15 @@ impl Runtime {
             self.levers.limit_rate(task, text, per_second);
         }
     }
+
+    fn rate_reason(&self, message: &Message) -> HoldReason {
+        HoldReason::RateLimit { limit: self.levers.rate_of(&message.task).unwrap_or_default() }
+    }
+
+    /// The names of the parameters of the message's task; empty if they are not known here.
+    fn params_of(&self, message: &Message) -> &'static [&'static str] {
+        self.dispatcher.registry.get(&message.task).map_or(&[] as &[&str], |task| task.params)
+    }
 }
 
 impl Round<'_> {
@@ -135,13 +160,15 @@ impl Round<'_> {
     ///
     /// # Errors
     /// A gate holds the task back. `wait` is `None` too if others that wait for the same were told already how long to wait.
-    pub(crate) fn admit(&mut self, message: &Message) -> Result<Admission, Hold> {
+    pub(crate) fn admit(&self, message: &Message) -> Result<Admission, Hold> {
         // Gates that count nothing come first: whatever those behind them say, there is nothing to give back.
         // Those that count are asked together, so that one which refuses costs the others nothing.
-        let registry = &self.runtime.dispatcher.registry;
-        let params = registry.get(&message.task).map_or(&[] as &[&str], |task| task.params);
-        let round = &*self;
-        let limited = self.runtime.limits.admit(message, params, round, || round.rate_of_task(message))?;
+        let slow = self.look_at_brakes(message)?;
+        let limits = &self.runtime.limits;
+        let limited = limits.admit(message, self.runtime.params_of(message), self, || {
+            self.rate_of_task(message)?;
+            self.brakes.as_ref().map_or(Ok(()), |brakes| brakes.take(self.runtime, &slow))
+        })?;
         Ok(Admission { limited: limited.map(Box::new), held: None })
     }
 
@@ -150,17 +177,23 @@ impl Round<'_> {
         self.shut.any() && self.shut.is_shut(reason().group(&message.task))
     }
 
+    /// The brakes whose tokens a start of this message takes.
+    fn look_at_brakes(&self, message: &Message) -> Result<Vec<usize>, Hold> {
+        let Some(brakes) = &self.brakes else { return Ok(Vec::new()) };
+        let slow = brakes.look(self.runtime, message)?;
+        match slow.iter().find(|index| self.is_behind(message, || brakes.hold(**index).reason)) {
+            Some(index) => Err(brakes.hold(*index)),
+            None => Ok(slow),
+        }
+    }
+
     /// Celery's rate limit of the task, in this process.
     fn rate_of_task(&self, message: &Message) -> Result<(), Hold> {
         let levers = &self.runtime.levers;
-        let reason = || {
-            let limit = levers.rate_of(&message.task).unwrap_or_default();
-            HoldReason::RateLimit { limit }
-        };
-        let refused = |wait: Option<Duration>| Err(Hold { reason: reason(), wait });
-        if levers.limits_any() && self.is_behind(message, reason) {
-            return refused(None);
+        let refused = |wait| Hold { reason: self.runtime.rate_reason(message), wait };
+        if levers.limits_any() && self.is_behind(message, || self.runtime.rate_reason(message)) {
+            return Err(refused(None));
         }
-        levers.admit(&message.task).or_else(|wait| refused(Some(wait)))
+        levers.admit(&message.task).map_err(|wait| refused(Some(wait)))
     }
 }

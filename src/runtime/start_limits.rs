@@ -237,6 +237,17 @@ impl StartLimits {
         Ok(Some(LimitedRun { limits: Arc::clone(self), starts, end: RunEnd::NotRun }))
     }
 
+    /// What of the limits of its task holds a run of this message back now. To look counts nothing.
+    pub(super) fn look(&self, message: &Message, params: &[&str]) -> Vec<Hold> {
+        let (rules, clock) = (self.of_task(&message.task), clock());
+        let held = rules.iter().filter_map(|at| {
+            let key = self.rules[*at].key.of(message, params)?;
+            let refused = self.counts.lock().limiters[*at].look(&key, clock).err()?;
+            Some(Hold { reason: self.reason(*at, &key, refused.by), wait: refused.wait })
+        });
+        held.collect()
+    }
+
     /// The rate that this task states for its keys or for all processes, as it holds now.
     pub(crate) fn rate_of(&self, task: &str) -> Option<String> {
         let at = self.rate_rule(task)?;

@@ -380,6 +380,15 @@ crate::core::debug_as_display!(GetError);
 pub trait Client: Send + Sync + 'static {
     /// Accepts a task.
     async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError>;
+    /// Accepts several calls, and answers with their receipts in the order of the calls. A client that cannot take them
+    /// together takes one after the other, and stops at the first that it refuses.
+    async fn enqueue_many(&self, calls: Vec<NewTask>) -> Result<Vec<Receipt>, EnqueueError> {
+        let mut receipts = Vec::with_capacity(calls.len());
+        for call in calls {
+            receipts.push(self.enqueue(call).await?);
+        }
+        Ok(receipts)
+    }
     /// Finds what is wrong with a call that is made when a transaction commits, before it is written into the commit
     /// table. A client that cannot tell finds nothing.
     fn check(&self, _call: &NewTask) -> Result<(), EnqueueError> {

@@ -1,6 +1,7 @@
 //! What a body can learn of its run and ask of it.
 
 mod interruption;
+mod log;
 mod update_state_error;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -17,6 +18,7 @@ use super::canvas::{IntoCanvas, Launching, json_len};
 use super::download::Exposed;
 use super::permit::{HandedOver, HeldPermit, RunPermits};
 use super::progress::ProgressCell;
+use super::run_log::RunLog;
 use super::{
     Arguments, Data, Durability, Json, Limits, Lineage, Message, Permit, PermitKeeper, Sinks, State,
     TaskError, TaskId, TaskOptions, TrackedState, Want,
@@ -82,6 +84,8 @@ pub(crate) struct RunState {
     panic_place: OnceLock<Box<str>>,
     /// The number of members that the run has added to its chord.
     added: AtomicU32,
+    /// The last lines that the body has logged, if they are kept.
+    log: OnceLock<Arc<RunLog>>,
     message: Arc<Message>,
     /// Whether the broker has delivered the message before.
     again: bool,
@@ -114,6 +118,7 @@ impl Context {
             expected: AtomicBool::new(false),
             panic_place: OnceLock::new(),
             added: AtomicU32::new(0),
+            log: OnceLock::new(),
             message,
             again,
             worker,

@@ -81,13 +81,20 @@ pub(crate) struct ParentTask {
     pub(crate) stamps: Headers,
     /// The header [`SENDING`].
     sending: Option<Value>,
+    /// The headers of its trace.
+    pub(crate) trace: Headers,
 }
 
 impl ParentTask {
     /// The origin of a message that is sent from here: the task whose body this thread runs, if it runs one.
     fn current() -> Self {
         let sender = current_message();
-        let lineage = |Self { root_id, parent_id, .. }: Self| Self { root_id, parent_id, ..Self::default() };
+        let lineage = |Self { root_id, parent_id, trace, .. }: Self| Self {
+            root_id,
+            parent_id,
+            trace,
+            ..Self::default()
+        };
         sender.map(|message| lineage(Self::of(&message))).unwrap_or_default()
     }
 
@@ -100,6 +107,7 @@ impl ParentTask {
             stamped_headers: workflow.map(|w| w.stamped_headers.clone()).unwrap_or_default(),
             stamps: workflow.map(|w| w.stamps.clone()).unwrap_or_default(),
             sending: message.headers.0.get(SENDING).cloned(),
+            trace: message.headers.trace(),
         }
     }
 }
@@ -138,8 +146,9 @@ impl Dispatcher {
         let shadow = call.headers.take_property("shadow");
         let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
         let serial = self.serial(&call)?;
-        let call = self.filled_in(call);
-        let ParentTask { root_id, parent_id, .. } = ParentTask::current();
+        let mut call = self.filled_in(call);
+        let ParentTask { root_id, parent_id, trace, .. } = ParentTask::current();
+        call.headers.inherit_trace(&trace);
         let workflow =
             Workflow { root_id, parent_id, reply_to: self.reply_to.clone(), shadow, ..Workflow::default() };
         let workflow = Some(workflow).filter(|workflow| *workflow != Workflow::default());
@@ -157,7 +166,8 @@ impl Dispatcher {
         // Freezing gives ids to all, so the caller's own ids are looked for before it.
         let unique = node.has_ids();
         let mut freezer = Freezer { ids: Ids::Fresh, reply_to: self.reply_to.clone() };
-        let mut launch = Launch::within(self.limits);
+        let parent = ParentTask::current();
+        let mut launch = Launch::within(self.limits).each_with(parent.trace.inherited_bytes());
         // A node that was frozen once stays as it is: `launch.add` below freezes again and gets the same ids.
         let _ = freezer.freeze(&mut node, CanvasPosition::default());
         node.check_unique().map_err(refused)?;
@@ -170,7 +180,7 @@ impl Dispatcher {
         let mut promise = launch.add(node, Vec::new(), None, &mut freezer);
         promise.ignore(&ignored);
         launch.check().map_err(refused)?;
-        let messages = self.firsts(launch.calls, &ParentTask::current())?;
+        let messages = self.firsts(launch.calls, &parent)?;
         Ok(CanvasPlan { messages, sizes: launch.chords, promise, unique })
     }
 
@@ -307,6 +317,7 @@ impl Dispatcher {
         if let Some(sending) = &origin.sending {
             new.headers.0.insert(SENDING.to_owned(), sending.clone());
         }
+        new.headers.inherit_trace(&origin.trace);
         let Call { callbacks, errbacks, chain, chord, .. } = call;
         let chord = chord.map(Arc::unwrap_or_clone);
         let workflow = Workflow { callbacks, errbacks, chain, chord, ..workflow };
@@ -362,6 +373,8 @@ fn fill_in(call: NewTask, queue: String, workflow: Option<Box<Workflow>>) -> Mes
 
 #[cfg(test)]
 mod extremes;
+#[cfg(test)]
+mod traces;
 
 #[cfg(test)]
 mod tests {

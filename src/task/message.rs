@@ -40,6 +40,10 @@ pub(crate) const PROPERTIES: &str = "celeriac-properties";
 /// text.
 pub(crate) const SHOWN_AS_LIST: &str = "celeriac-args-list";
 
+/// The header of a task that a brake has diverted: the queue that it comes from. Nothing diverts it once more, so that two
+/// brakes cannot send it to and fro.
+pub(crate) const DIVERTED: &str = "celeriac_diverted";
+
 /// The header that names the tenant of a task: the one on whose behalf it runs, such as CommCare HQ's `domain`. Queues share
 /// their slots fairly among tenants.
 pub const TENANT: &str = "celeriac_tenant";

@@ -32,6 +32,7 @@ mod progress;
 mod properties;
 mod rest;
 mod result;
+pub(crate) mod run_log;
 #[cfg(feature = "testing")]
 pub(crate) mod scope;
 mod sender_counts;
@@ -40,6 +41,7 @@ mod signature;
 mod sinks;
 pub mod source_poller;
 pub(crate) mod token;
+mod trace;
 mod tracked;
 mod unique;
 mod untyped;
@@ -47,6 +49,7 @@ mod verdict;
 pub(crate) mod wire_names;
 mod workflow;
 
+mod enqueue_many;
 pub mod envelope;
 pub mod registry;
 
@@ -74,6 +77,7 @@ pub use definition::{decode_args, encode_output};
 pub(crate) use dispatch::{CanvasPlan, Dispatcher, ParentTask, Router};
 pub(crate) use download::{About, ByteStream, DownloadSink, DownloadSource, KeepPayload, KeptPayload};
 pub use download::{Download, DownloadError, DownloadFacts, DownloadRecord};
+pub use enqueue_many::EnqueueMany;
 pub use envelope::Typed;
 pub(crate) use error::{Ending, ErrorName, NextAttempt, Until};
 pub use error::{Interrupt, TaskError};
@@ -89,7 +93,7 @@ pub use limit_key::LimitKeyFn;
 pub(crate) use limit_key::shortened_key;
 #[doc(hidden)]
 pub use limit_key::{limit_key_of, rate_key_of};
-pub(crate) use message::{HELD, HeldMark, PROPERTIES, REQUEUES, SHOWN_AS_LIST};
+pub(crate) use message::{DIVERTED, HELD, HeldMark, PROPERTIES, REQUEUES, SHOWN_AS_LIST};
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING, TENANT};
 pub(crate) use on_commit::writes;
 pub use on_commit::{CommitRow, CommitTableError, CommitTransaction, OnCommit, WriteRow};
@@ -103,6 +107,7 @@ pub use permit::{Limits, Permit, PermitAnswer, PermitError, PermitHolder, Permit
 pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, read_meta as read_progress};
 pub use rest::{Rest, RestByName};
 pub use result::{State, TaskResult};
+pub use run_log::LogLine;
 pub(crate) use sender_counts::SenderCount;
 pub(crate) use serial::Pass;
 pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, SerialHeader};

@@ -253,6 +253,16 @@ impl<T: Task> Signature<T> {
         self.call.options.queue.as_deref()
     }
 
+    /// The call, as a client takes it.
+    ///
+    /// # Errors
+    /// Its arguments have no form in JSON.
+    pub(super) fn into_call(self) -> Result<NewTask, EnqueueError> {
+        let arguments =
+            self.arguments.map_err(|error| EnqueueError::Arguments { task: T::NAME.to_owned(), error })?;
+        Ok(NewTask { arguments, ..self.call })
+    }
+
     pub(crate) fn into_parts(self) -> (NewTask, Result<Arguments, String>) {
         (self.call, self.arguments)
     }
@@ -275,11 +285,7 @@ impl<T: Task> Enqueue<T> {
             Some(client) => client,
             None => current().ok_or(EnqueueError::NotRunning)?,
         };
-        let mut call = self.signature.call;
-        call.arguments = self
-            .signature
-            .arguments
-            .map_err(|error| EnqueueError::Arguments { task: T::NAME.to_owned(), error })?;
+        let call = self.signature.into_call()?;
         let ignored = call.options.ignore_result;
         let receipt = client.enqueue(call).await?;
         Ok(AsyncResult::new(receipt, ignored, client))

@@ -236,6 +236,22 @@ async fn what_is_accepted_while_the_broker_is_away_comes_once_and_in_order() {
     inbox.is_quiet(&broker, "q").await;
 }
 
+/// A trace goes on behind an absence of the broker.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_go_through_the_outbox() {
+    let front = Front::open().await;
+    front.barred.bar(true);
+    let mut traced = message(0);
+    traced.headers.0.insert("traceparent".to_owned(), Value::from("00-1-2-01"));
+    let headers = traced.headers.clone();
+    let receipt = front.outbox.publish(traced, false).await.expect("accepted");
+    assert_eq!(receipt.keeper, AcceptedBy::Outbox);
+    front.barred.bar(false);
+    let mut inbox = Inbox::open(&front.broker(), "q", 10);
+    let came = inbox.take(1).await;
+    assert_eq!(came[0].message().headers, headers);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_absence_that_only_a_publish_notices_loses_nothing() {
     let front = Front::open().await;

@@ -1,6 +1,7 @@
 //! The queue catalogue: the shipped file is whole, every mistake is told at once, and nothing brings it down.
 
 mod any_text;
+mod brakes;
 mod defaults;
 mod environments;
 mod limits;

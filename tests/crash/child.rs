@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::{self, Line, note};
 use crate::workload::{Numbers, enqueue_taken, produce, watch};
-use crate::{beat, deploys, exports, full_disk, lanes, ownership, poison, terminate, workflows};
+use crate::{beat, brakes, deploys, exports, full_disk, lanes, ownership, poison, terminate, workflows};
 
 pub type Failure = Box<dyn std::error::Error>;
 
@@ -83,6 +83,7 @@ pub fn run(role: &str) -> ExitCode {
         match role {
             "mixed" => mixed(child).await,
             "beat" => beat::child(child).await,
+            "brakes" => brakes::child(child).await,
             "exports" => exports::child(child).await,
             "serving" => deploys::serving(child).await,
             "showing" => deploys::showing(child).await,
@@ -188,7 +189,7 @@ pub async fn emptied(celeriac: &Celeriac) -> Result<(), Failure> {
         look.tick().await;
         let queues = celeriac.queues().await?;
         if queues.missing.is_empty()
-            && queues.iter().all(|q| (q.ready, q.scheduled, q.in_line, q.running) == (0, 0, 0, 0))
+            && queues.iter().all(|q| (q.ready, q.held, q.scheduled, q.in_line, q.running) == (0, 0, 0, 0, 0))
         {
             return Ok(());
         }

@@ -19,7 +19,10 @@ mod tasks;
 
 use std::process::ExitCode;
 
-const CASES: [(&str, fn()); 21] = [
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+const CASES: [(&str, fn()); 22] = [
     ("deaths::each_costs_one_attempt", deaths::each_costs_one_attempt),
     ("deaths::of_an_idle_child_cost_nothing", deaths::of_an_idle_child_cost_nothing),
     ("deaths::at_the_start_halt_the_queue", deaths::at_the_start_halt_the_queue),
@@ -36,6 +39,7 @@ const CASES: [(&str, fn()); 21] = [
     ("reports::downloads_of_every_kind", reports::downloads_of_every_kind),
     ("reports::permits_are_held_and_given_back", reports::permits_are_held_and_given_back),
     ("reports::of_a_plain_body", reports::of_a_plain_body),
+    ("reports::the_log_of_a_failed_attempt", reports::the_log_of_a_failed_attempt),
     ("endings::are_those_of_the_other_pools", endings::are_those_of_the_other_pools),
     (
         "shutdown::waits_for_bodies_and_ends_those_that_are_deaf",
@@ -50,6 +54,8 @@ const CASES: [(&str, fn()); 21] = [
 ];
 
 fn main() -> ExitCode {
+    // As parent and as child.
+    tracing_subscriber::registry().with(celeriac::log_lines()).init();
     if celeriac::is_child_process() {
         kit::serve();
     }

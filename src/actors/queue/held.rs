@@ -49,6 +49,7 @@ impl Handler<GetHeld> for Queue {
                 + self.backlog.scheduled()
                 + self.unchecked.len(),
             workers: self.row.workers,
+            range: self.retained.range(),
             prefetch: self.prefetch(),
             is_paused: self.backlog.is_paused(),
             is_consuming: self.consumer.is_some(),

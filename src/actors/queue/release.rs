@@ -40,8 +40,8 @@ pub(super) struct HeldBack {
     groups: HashMap<u64, HeldGroup>,
     /// The groups that are shut, by the time at which they are asked again.
     agenda: BTreeSet<(Instant, u64)>,
-    /// The members that were brought back and are about to be asked, by their tags.
-    brought: HashMap<u64, BroughtBack>,
+    /// The members that were brought back and are about to be asked, by their tags, each with its group.
+    brought: HashMap<u64, u64>,
     /// When those come back that were put back into the broker.
     returns: ReturnTimes,
     /// By this the gates tell that a group may start.
@@ -52,20 +52,13 @@ pub(super) struct HeldBack {
     more: usize,
 }
 
-/// The tasks of one name that one gate holds back.
+/// The tasks that one gate holds back together.
 struct HeldGroup {
     hold: Hold,
     /// When the gate opens, as far as it has said.
     opens_at: Timestamp,
     /// When the group is asked again; `None`: its first member was brought back.
     ask_at: Option<Instant>,
-}
-
-/// A member of a group that may start now.
-struct BroughtBack {
-    group: u64,
-    /// Since when it may.
-    free_since: Timestamp,
 }
 
 impl ShutGroups for HeldBack {
@@ -169,10 +162,11 @@ impl Queue {
         let group = hold.reason.group(&message.task);
         let since = message.held().map_or(now, |mark| mark.since.min(now));
         self.backlog.hold(tag, group, since);
+        self.forecasts.left(tag); // nobody forecasts when a gate opens
         self.held_back.shut(group, hold, now);
         // It may be another gate that holds it back now.
-        if let Some(before) = self.held_back.brought.remove(&tag).filter(|before| before.group != group) {
-            self.bring_back(before.group, now);
+        if let Some(before) = self.held_back.brought.remove(&tag).filter(|before| *before != group) {
+            self.bring_back(before, now);
         }
         if self.backlog.held() > MOST_MORE
             && let Some(last) = self.backlog.last_held(group)
@@ -209,22 +203,28 @@ impl Queue {
     /// Has the first member of a group asked at its old place. It may start since `free_since`.
     fn bring_back(&mut self, group: u64, free_since: Timestamp) {
         self.held_back.open(group);
-        match self.backlog.bring_back(group) {
-            Some(tag) => drop(self.held_back.brought.insert(tag, BroughtBack { group, free_since })),
-            None => drop(self.held_back.groups.remove(&group)),
+        match self.backlog.bring_back(group, free_since) {
+            Some(tag) => {
+                self.held_back.brought.insert(tag, group);
+            }
+            None => {
+                self.held_back.groups.remove(&group);
+            }
         }
     }
 
     /// A delivery leaves the backlog: if it was brought back, the next one of its group is asked in its place.
     pub(super) fn let_next_come(&mut self, tag: u64) {
-        if let Some(brought) = self.held_back.brought.remove(&tag) {
-            self.bring_back(brought.group, now());
+        if let Some(group) = self.held_back.brought.remove(&tag) {
+            self.bring_back(group, now());
         }
     }
 
-    /// Has all that is held asked again, because somebody has changed a limit.
+    /// Has all that is held asked again, because somebody has changed a limit or a brake.
     pub(super) fn ask_all_again(&mut self) {
-        self.backlog.bring_all_back();
+        if self.backlog.held() > 0 {
+            self.backlog.bring_all_back(now());
+        }
         self.forget_held();
     }
 
@@ -238,12 +238,10 @@ impl Queue {
     /// For how long gates kept a delivery from starting that may start now.
     fn held_for(&self, tag: u64, message: &Message, now: Timestamp) -> Option<HeldFor> {
         // One that comes back from the broker is let through at once, or it is held again.
-        let since = self.backlog.held_since(tag);
-        let Some(since) = since else {
+        let Some(since) = self.backlog.held_since(tag) else {
             return message.held().map(|mark| HeldFor { since: mark.since, until: message.due().min(now) });
         };
-        let brought = self.held_back.brought.get(&tag);
-        Some(HeldFor { since, until: brought.map_or(now, |brought| brought.free_since) })
+        Some(HeldFor { since, until: self.backlog.ready_since(tag).unwrap_or(now) })
     }
 
     /// By this the gates tell that something may start. `None`: the queue is not started yet.

@@ -7,8 +7,8 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::broker::{
-    Backlog, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue, Events, Inspect,
-    Lanes, QueueCounts, Results, Sink,
+    Backlog, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue, Events, FailedTasks,
+    Inspect, Lanes, QueueCounts, Results, Sink,
 };
 use crate::core::Timestamp;
 use crate::store::{

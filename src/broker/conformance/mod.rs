@@ -335,6 +335,7 @@ macro_rules! broker_conformance {
             a_sink_that_panics_loses_nothing every_message_exactly_once
             ack_removes unstarted_goes_back_unburnt started_goes_back_with_a_crash
             what_goes_back_keeps_its_place the_delivery_limit_makes_a_dead_letter requeue_replaces
+            requeue_moves_to_another_queue
             dead_letters_and_requeue many_are_requeued settled_once
             unique_ids_are_refused find_tells_the_place unfinished_tasks_are_listed remove_takes_out_what_waits
             counts_at_each_step the_age_of_what_waits

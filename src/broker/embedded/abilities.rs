@@ -6,7 +6,7 @@ use super::command::EngineCommand;
 use super::{EmbeddedBroker, limits};
 use crate::broker::{
     Backlog, BrokerError, BrokerNotes, CasOutcome, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation,
-    RecordFn, Removal, Results, TaskFilter, UnfinishedTask, UniqueWindows,
+    RecordFn, Removal, Results, Standing, TaskFilter, TaskPage, UnfinishedTask, UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::store::{CompareAndSet, Notes};
@@ -104,6 +104,16 @@ impl Inspect for EmbeddedBroker {
         let mut tasks = self.unfinished_on_disk(filter.clone(), limit).await?;
         tasks.extend(self.inner.volatile.list_unfinished(filter, limit - tasks.len()).await?);
         Ok(tasks)
+    }
+
+    async fn page_unfinished(
+        &self,
+        filter: &TaskFilter,
+        standing: Option<Standing>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
+        self.page_of_unfinished(filter, standing, after, limit).await
     }
 
     async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {

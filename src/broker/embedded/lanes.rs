@@ -32,7 +32,8 @@ use crate::task::clock::now;
 use crate::task::{LaneName, Message, Refusal, TaskId, UniqueKey};
 
 pub(super) const RECORD: u8 = 0;
-const WAITING: u8 = 1;
+/// The first byte of the keys of runs that wait.
+pub(super) const WAITING: u8 = 1;
 const DEADLINE: u8 = 2;
 /// The most waiting runs that give up in one commit.
 const STEP: usize = 1024;

@@ -35,6 +35,7 @@ mod last_chance;
 mod lock;
 mod mend;
 mod notes;
+mod paging;
 mod queue_cursor;
 mod readable;
 mod reclaim;

@@ -304,8 +304,12 @@ impl Engine {
                 RowEnd::Gone => {}
                 RowEnd::Dead => cursor.dead += 1,
                 RowEnd::Failed(change) => change.count(&mut cursor.failed),
-                RowEnd::Replaced(arrival) => *cursor.count(&arrival.place) += 1,
+                RowEnd::Replaced(arrival) => {
+                    self.commit.queues.insert(arrival.queue);
+                    *self.cursors[arrival.queue].count(&arrival.place) += 1;
+                }
             }
+            let cursor = &mut self.cursors[settled.queue];
             cursor.ready = cursor.ready.saturating_sub(1);
         }
         for arrival in &self.commit.arrivals {

@@ -211,9 +211,10 @@ impl Engine {
         writes: &mut Writes,
         queue: usize,
         key: &ReadyKey,
-        message: Message,
+        mut message: Message,
         due: Option<Timestamp>,
     ) -> RowEnd {
+        let next = self.next_queue(queue, &mut message);
         if let Err(error) = limits::check_again(&message) {
             self.remove_row(writes, queue, key);
             self.fails(writes, Arc::new(message), &error);
@@ -225,11 +226,11 @@ impl Engine {
                 if message.has_to_pass_lane(due) {
                     let message = Arc::new(message);
                     let newcoming =
-                        Newcoming { queue, message, row, is_new: false, is_kept: true, reply: None };
+                        Newcoming { queue: next, message, row, is_new: false, is_kept: true, reply: None };
                     self.commit.steps.push(LaneStep::Arrive(newcoming));
                     return RowEnd::Gone;
                 }
-                RowEnd::Replaced(self.place(writes, queue, Arc::new(message), &row, due))
+                RowEnd::Replaced(self.place(writes, next, Arc::new(message), &row, due))
             }
             Err(error) => {
                 // The message was decoded from such a row, so this is a bug of Celeriac's; the row stays as it is.
@@ -237,6 +238,19 @@ impl Engine {
                 RowEnd::Back
             }
         }
+    }
+
+    /// The queue in which the message waits that takes the place of one of queue `own`. It stays there if the store cannot
+    /// have the other queue.
+    fn next_queue(&mut self, own: usize, message: &mut Message) -> usize {
+        if message.queue == self.cursors[own].name {
+            return own;
+        }
+        self.queue(&message.queue).unwrap_or_else(|error| {
+            tracing::error!(id = %message.id, queue = message.queue, %error, "a task cannot go to this queue, and stays in its own");
+            message.queue.clone_from(&self.cursors[own].name);
+            own
+        })
     }
 
     /// Makes a dead letter of a message that was promised to run and cannot be written, and records that its task

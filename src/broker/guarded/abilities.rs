@@ -11,7 +11,8 @@ use super::{GuardedBroker, calm, caught};
 use crate::broker::{
     Backlog, BrokerConnection, BrokerError, BrokerListener, BrokerNotes, CasOutcome, DeadLetterQueue, Events,
     FailedTask, FailedTasks, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, QueueBinding, RecordFn,
-    Removal, Results, Retried, ScheduledTask, TaskEdit, TaskFilter, UnfinishedTask, UniqueWindows,
+    Removal, Results, Retried, ScheduledTask, Standing, TaskEdit, TaskFilter, TaskPage, UnfinishedTask,
+    UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::protocol::control::{Reply, Request};
@@ -129,6 +130,17 @@ impl Inspect for GuardedBroker {
     ) -> Result<Vec<UnfinishedTask>, BrokerError> {
         let list = async { self.own_inspect()?.list_unfinished(filter, limit).await };
         caught("list_unfinished", list).await
+    }
+
+    async fn page_unfinished(
+        &self,
+        filter: &TaskFilter,
+        standing: Option<Standing>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
+        let page = async { self.own_inspect()?.page_unfinished(filter, standing, after, limit).await };
+        caught("page_unfinished", page).await
     }
 
     async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
@@ -282,6 +294,15 @@ impl FailedTasks for GuardedBroker {
 
     async fn list_failed(&self, filter: &TaskFilter, limit: usize) -> Result<Vec<FailedTask>, BrokerError> {
         caught("list_failed", async { self.own_failed()?.list_failed(filter, limit).await }).await
+    }
+
+    async fn page_failed(
+        &self,
+        filter: &TaskFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<FailedTask>, BrokerError> {
+        caught("page_failed", async { self.own_failed()?.page_failed(filter, after, limit).await }).await
     }
 
     async fn failed_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {

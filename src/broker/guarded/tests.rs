@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::broker::{
     BrokerConnection, BrokerListener, CasOutcome, FailedTask, LaneFacts, LaneLever, MessageLocation,
-    RecordFn, Remains, Removal, Retried, ScheduledTask, Settle, Settler, TaskEdit, TaskFilter,
-    UnfinishedTask,
+    RecordFn, Remains, Removal, Retried, ScheduledTask, Settle, Settler, Standing, TaskEdit, TaskFilter,
+    TaskPage, UnfinishedTask,
 };
 use crate::core::Timestamp;
 use crate::protocol::control::{Reply, Request};
@@ -196,6 +196,15 @@ impl Inspect for Broken {
     async fn list_unfinished(&self, _: &TaskFilter, _: usize) -> Result<Vec<UnfinishedTask>, BrokerError> {
         panic!("list_unfinished")
     }
+    async fn page_unfinished(
+        &self,
+        _: &TaskFilter,
+        _: Option<Standing>,
+        _: Option<&str>,
+        _: usize,
+    ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
+        panic!("page_unfinished")
+    }
     async fn unfinished_ids(&self, _: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
         panic!("unfinished_ids")
     }
@@ -286,6 +295,14 @@ impl FailedTasks for Broken {
     async fn list_failed(&self, _: &TaskFilter, _: usize) -> Result<Vec<FailedTask>, BrokerError> {
         panic!("list_failed")
     }
+    async fn page_failed(
+        &self,
+        _: &TaskFilter,
+        _: Option<&str>,
+        _: usize,
+    ) -> Result<TaskPage<FailedTask>, BrokerError> {
+        panic!("page_failed")
+    }
     async fn failed_ids(&self, _: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
         panic!("failed_ids")
     }
@@ -361,6 +378,7 @@ async fn a_panic_is_an_error() {
             ("find", inspect.find(&id).await.err()),
             ("position", inspect.position(&id, 1).await.err()),
             ("list_unfinished", inspect.list_unfinished(&all, 1).await.err()),
+            ("page_unfinished", inspect.page_unfinished(&all, None, None, 1).await.err()),
             ("unfinished_ids", inspect.unfinished_ids(&all).await.err()),
             ("remove", inspect.remove(&id, record()).await.err()),
             ("publish_with_cas", own.publish_with_cas(message(), change()).await.err()),
@@ -370,6 +388,7 @@ async fn a_panic_is_an_error() {
             ("bury", letters.bury(message(), "r").await.err()),
             ("keep_failed", failed.keep_failed(task()).await.err()),
             ("list_failed", failed.list_failed(&all, 1).await.err()),
+            ("page_failed", failed.page_failed(&all, None, 1).await.err()),
             ("failed_ids", failed.failed_ids(&all).await.err()),
             ("retry_failed", failed.retry_failed(ids, None).await.err()),
             ("delete_failed", failed.delete_failed(ids).await.err()),

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{MemoryBroker, MemorySpot};
 use crate::broker::{
     BrokerError, BrokerNotes, CasOutcome, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, RecordFn,
-    Remains, Removal, Results, Standing, TaskFilter, UnfinishedTask, UniqueWindows,
+    Remains, Removal, Results, Standing, TaskFilter, TaskPage, UnfinishedTask, UniqueWindows, task_page,
 };
 use crate::store::{CompareAndSet, Notes};
 use crate::task::clock::now;
@@ -118,6 +118,23 @@ impl Inspect for MemoryBroker {
             standing: spot.standing(),
         });
         Ok(tasks.collect())
+    }
+
+    async fn page_unfinished(
+        &self,
+        filter: &TaskFilter,
+        standing: Option<Standing>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
+        let offset = task_page::offset(after)?;
+        let mut tasks = self.unfinished(filter)?;
+        tasks.retain(|(_, spot)| standing.is_none_or(|standing| spot.standing() == standing));
+        let rest = tasks.into_iter().skip(offset).map(|(message, spot)| UnfinishedTask {
+            message: Arc::unwrap_or_clone(message),
+            standing: spot.standing(),
+        });
+        Ok(TaskPage::of_list(rest, offset, limit))
     }
 
     async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {

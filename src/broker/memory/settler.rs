@@ -59,6 +59,9 @@ impl MemorySettler {
                 if message.lane() != next.lane() {
                     state.leave_lane(&message, None);
                 }
+                if next.queue != self.queue {
+                    state.stirred.push(next.queue.clone());
+                }
                 shared.arrive(&mut state, Arc::new(*next), due, false);
             }
             Settle::Return { crashed: false } => state.put(message, MemorySpot::Ready(rank)),

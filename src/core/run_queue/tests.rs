@@ -25,6 +25,20 @@ fn higher_priority_first_then_arrival() {
 }
 
 #[test]
+fn who_waits_can_be_looked_at_and_knows_how_many_are_before_it() {
+    let mut queue = RunQueue::new(1);
+    for (tag, priority) in [(1, 0), (2, 5), (3, 0), (4, 9)] {
+        queue.arrive(tag, tag * 10, priority, None, at(tag));
+    }
+    queue.arrive(5, 50, 9, Some(at(1_000)), at(6));
+    assert_eq!([4, 2, 1, 3].map(|tag| queue.ahead_of(tag)), [0, 1, 2, 3].map(Some));
+    assert_eq!((queue.ahead_of(5), queue.get(5)), (None, Some(&50)), "it is not ready");
+    assert_eq!((queue.ahead_of(9), queue.get(9)), (None, None));
+    assert_eq!(queue.release(at(10)), Some((4, 40)));
+    assert_eq!((queue.ahead_of(4), queue.get(4), queue.ahead_of(3)), (None, None, Some(2)));
+}
+
+#[test]
 fn no_more_than_the_limit_runs_and_a_finish_frees_a_place() {
     let mut queue = RunQueue::new(2);
     for tag in 1..=4 {
@@ -151,11 +165,11 @@ fn a_held_one_stands_in_nobodys_way_and_keeps_its_place() {
     assert_eq!(queue.find(|tag| *tag == 3), Some(3), "it still waits");
     assert_eq!(queue.first(at(20)), Some((4, &4)));
     // The one of the higher priority comes back first, and passes those that came before it, as ever.
-    assert_eq!((queue.bring_back(7), queue.held_since(2)), (Some(2), Some(at(11))));
-    assert!(queue.is_ready(2) && !queue.is_ready(1));
+    assert_eq!((queue.bring_back(7, at(19)), queue.held_since(2)), (Some(2), Some(at(11))));
+    assert_eq!((queue.ready_since(2), queue.ready_since(1)), (Some(at(19)), None), "since nothing keeps it");
     assert_eq!(queue.first(at(20)), Some((2, &2)));
-    assert_eq!((queue.bring_back(7), queue.held_since(4)), (Some(1), None));
-    assert_eq!((queue.bring_back(7), queue.last_held(7)), (None, None));
+    assert_eq!((queue.bring_back(7, at(20)), queue.held_since(4)), (Some(1), None));
+    assert_eq!((queue.bring_back(7, at(20)), queue.last_held(7)), (None, None));
     assert_eq!(queue.release_tag(1), Some(1), "in whatever order its caller wants");
     assert_eq!((queue.release_tag(2), queue.first(at(20))), (None, None), "the limit is reached");
     queue.finish(1);
@@ -445,11 +459,11 @@ proptest! {
                 }
                 HoldOp::BringBack(group) => {
                     let first = order(&model, Some(group)).first().copied();
-                    prop_assert_eq!(queue.bring_back(group), first);
+                    prop_assert_eq!(queue.bring_back(group, now), first);
                     model.iter_mut().filter(|item| Some(item.0) == first).for_each(|item| item.2 = None);
                 }
                 HoldOp::BringAllBack => {
-                    queue.bring_all_back();
+                    queue.bring_all_back(now);
                     model.iter_mut().for_each(|item| item.2 = None);
                 }
                 HoldOp::Release => {

@@ -133,7 +133,7 @@ pub struct StartLimiter {
     swept_at: Option<Duration>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct KeyCounts {
     running: u32,
     /// The rate, as far as this process counts it by itself.
@@ -169,8 +169,7 @@ impl StartLimiter {
         if self.keys.contains_key(&own) {
             return own;
         }
-        let number = u16::try_from(xxh3_64(key.as_bytes()) % TOGETHER).unwrap_or_default();
-        let together = LimitKey::Together(number);
+        let together = together(key);
         // What this key has started with others still counts for it.
         let counts_together = self.keys.get(&together).is_some_and(|counts| !self.is_idle(counts, now));
         if counts_together {
@@ -220,6 +219,23 @@ impl StartLimiter {
             None => {}
         }
         Ok(())
+    }
+
+    /// Whether a run of this key could start now. To look counts nothing and asks the store nothing: what only the store knows
+    /// counts as allowed.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn look(&self, key: &str, now: LimitClock) -> Result<(), Refused> {
+        let keys = [LimitKey::Own(key.into()), together(key)];
+        let known = keys.into_iter().find_map(|key| self.keys.get_key_value(&key));
+        let mut copy = Self::new(self.limit.clone(), self.keeping);
+        let key = known.map_or_else(|| together(key), |(key, _)| key.clone());
+        copy.keys.extend(known.map(|(key, counts)| (key.clone(), counts.clone())));
+        copy.check(&key, now).or_else(|refused| match refused.question {
+            Some(_) => Ok(()),
+            None => Err(refused),
+        })
     }
 
     /// Counts a start that [`check`](Self::check) has just allowed. A question follows if it is time to ask the store.
@@ -314,6 +330,11 @@ impl StartLimiter {
             && counts.days.is_idle(*zone, now)
             && counts.breaker.is_idle()
     }
+}
+
+/// The counts that this key shares with others, if it has none of its own.
+fn together(key: &str) -> LimitKey {
+    LimitKey::Together(u16::try_from(xxh3_64(key.as_bytes()) % TOGETHER).unwrap_or_default())
 }
 
 impl KeyCounts {

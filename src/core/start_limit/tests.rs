@@ -38,6 +38,8 @@ fn each_key_has_its_own_rate() {
     let refused = start(&mut limiter, "a", at(Duration::ZERO)).unwrap_err();
     assert_eq!(refused.by, LimitedBy::Rate("2/s".to_owned()));
     assert!(refused.wait.is_some_and(|wait| wait <= SECOND / 2 + Duration::from_millis(1)));
+    let looked = |key| limiter.look(key, at(Duration::ZERO));
+    assert_eq!((looked("a").map_err(|refused| refused.wait), looked("b")), (Err(refused.wait), Ok(())));
     assert!(start(&mut limiter, "b", at(Duration::ZERO)).is_ok());
     assert!(start(&mut limiter, "a", at(SECOND)).is_ok());
     // A check counts nothing.

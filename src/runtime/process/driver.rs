@@ -166,6 +166,11 @@ impl Driver {
                     drop(context.fail(errors));
                 }
             }
+            Up::Logged { run, lines } => {
+                if let Some(log) = context_of(run).as_ref().and_then(Context::log) {
+                    log.receive(lines);
+                }
+            }
             Up::Ask { run, question, in_body, asks } => self.answer(run, question, in_body, *asks),
             Up::Withdraw { question } => {
                 if let Some(abort) = self.aborts.remove(&question) {

@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::codec::{FramedWrite, LengthDelimitedCodec};
 
 use crate::task::canvas::Promise;
+use crate::task::run_log::LogExcerpt;
 use crate::task::{
     About, DownloadError, Ending, EnqueueError, GetError, HandedPermit, Interrupt, Json, NewTask,
     RawSignature, Receipt, State, TaskId, TaskResult, TrackedState, Want,
@@ -93,6 +94,8 @@ pub(super) enum Up {
     Event { run: u64, name: String, fields: String },
     /// The body has failed the task with these errors.
     Failed { run: u64, errors: Vec<String> },
+    /// The body has logged these lines.
+    Logged { run: u64, lines: LogExcerpt },
     /// The child asks. `in_body` says whether the body itself does, on the thread that runs it.
     Ask { run: u64, question: u64, in_body: bool, asks: Box<Question> },
     /// Nobody waits for the answer any more.

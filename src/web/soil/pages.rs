@@ -122,10 +122,13 @@ impl SoilPages {
         })
     }
 
-    /// Sets the path below which the pages are mounted. The default is `/soil`.
+    /// Sets the path below which the pages are mounted. The default is `/soil`, and `/` is the root of the site.
     #[must_use]
     pub fn at(mut self, path: &str) -> Self {
-        self.path = format!("/{}", path.trim_matches('/')).into();
+        self.path = match path.trim_matches('/') {
+            "" => "".into(), // a link is this and `/id`: one that begins with `//` leads to another site
+            path => format!("/{path}").into(),
+        };
         self.public = Arc::clone(&self.path);
         self
     }

@@ -158,6 +158,7 @@ impl Runs {
             context.receive_permit(handed, lost);
         }
         self.slot.begin(Active { run, context: context.clone(), keeper });
+        context.open_log(|| (definition.options)().keep_log);
         let (stuck, layers) = (Arc::clone(&self.stuck), Arc::clone(&self.setup.layers));
         let mut body = CpuBody::start(definition, context.clone(), now(), stuck, layers);
         let mut looks = interval_at(Instant::now() + QUIET, QUIET);
@@ -172,6 +173,9 @@ impl Runs {
         // All of them: what stayed behind would be taken for events of the next run. Tokio's budget would end this early.
         while let Some(Some(event)) = unconstrained(self.sent.next()).now_or_never() {
             self.say(run, &context, event);
+        }
+        if context.log().is_some() {
+            self.uplink.push(Up::Logged { run, lines: context.take_log() });
         }
         // Whether the task is over is for the program to judge, and whether it shows this.
         context.close_bar(true);
