@@ -73,7 +73,7 @@
 //! | `amqp` | RabbitMQ as the broker, by Celery's protocol: `Builder::amqp`; results by `rpc://` |
 //! | `redis` | Redis as the result store, in Celery's documents, and the lanes of serial tasks beside RabbitMQ: `Builder::redis` |
 //! | `tls` | `amqps://` and `rediss://` |
-//! | `web` | for actix-web: Soil's pages, and the probes of the program's health |
+//! | `web` | for actix-web: Soil's pages, the console, and the probes of the program's health |
 //! | `metrics` | metrics for Prometheus: [`Celeriac::metrics_text`], and with `web` the page that it scrapes |
 //! | `log-lines` | the last log lines of a failed attempt are kept with it: `celeriac::log_lines` |
 //! | `systemd` | the program tells systemd that it is ready, that it ends, and that it is alive |
@@ -175,6 +175,9 @@ mod manual {
     #[cfg(all(feature = "rusqlite", feature = "sqlx-postgres"))]
     #[doc = include_str!("../docs/commit-and-enqueue.md")]
     struct CommitAndEnqueuePage;
+    #[cfg(feature = "web")]
+    #[doc = include_str!("../docs/console.md")]
+    struct ConsolePage;
     #[doc = include_str!("../docs/celery-protocol.md")]
     struct CeleryProtocolPage;
     #[doc = include_str!("../docs/canvas.md")]

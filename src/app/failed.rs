@@ -121,7 +121,6 @@ impl Celeriac {
 
     /// The names of the parameters of a task, if this program has it.
     #[cfg(feature = "web")]
-    #[allow(dead_code)] // TEMPORARY
     pub(crate) fn parameters_of(&self, task: &str) -> &'static [&'static str] {
         self.runtime().dispatcher.registry.get(task).map_or(&[], |known| known.params)
     }

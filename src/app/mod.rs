@@ -47,7 +47,6 @@ mod systemd;
 mod takeover;
 mod task_pages;
 #[cfg(feature = "web")]
-#[allow(dead_code)] // TEMPORARY
 mod task_sighting;
 mod unfinished;
 pub(crate) mod variables;
@@ -80,7 +79,6 @@ pub use shutdown::ShutdownReport;
 pub(crate) use start::too_many_blocking_workers;
 pub use start_error::StartError;
 #[cfg(feature = "web")]
-#[allow(unused_imports)] // TEMPORARY
 pub(crate) use task_sighting::TaskSighting;
 pub use unfinished::RevokedTasks;
 

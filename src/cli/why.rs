@@ -172,11 +172,8 @@ fn state(reply: &Value) -> &str {
 
 /// Adds what a worker of Celery's says that it has: `["active", request]`, or with `reserved` or `scheduled`.
 fn held_by(facts: &mut TaskFacts, node: &str, of: &Value) {
-    let text = |key: &str| of.get(1)?.get(key)?.as_str().map(str::to_owned);
-    facts.task = text("name");
-    facts.queue = of
-        .get(1)
-        .and_then(|request| request.pointer("/delivery_info/routing_key")?.as_str().map(str::to_owned));
+    let text = |pointer: &str| of.get(1)?.pointer(pointer)?.as_str().map(str::to_owned);
+    (facts.task, facts.queue) = (text("/name"), text("/delivery_info/routing_key"));
     match of.get(0).and_then(Value::as_str) {
         Some("active") => {
             facts.run = Some(RunFacts { worker: Some(node.to_owned()), ..RunFacts::default() });

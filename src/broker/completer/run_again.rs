@@ -268,11 +268,15 @@ mod tests {
         let second = async {
             kept.came.notified().await;
             let second = retry_failed(&kept, store, false, &ids, None).await.unwrap();
-            assert_eq!(second.ids, [other.clone()], "the first one is another's, and holds up no other");
+            assert_eq!(
+                second.ids,
+                std::slice::from_ref(other),
+                "the first one is another's, and holds up no other"
+            );
             kept.goes.notify_one();
         };
         let (first, ()) = tokio::join!(first, second);
-        assert_eq!(first.unwrap().ids, [id.clone()]);
+        assert_eq!(first.unwrap().ids, std::slice::from_ref(id));
         assert_eq!(state(store, &id).await, None, "the old record does not come back");
         assert!(store.put(record(&id, State::Success)).await.unwrap());
         // Who comes afterwards finds no failed task, and leaves the record of the new run as it is.

@@ -15,7 +15,7 @@ use crate::store::{
     ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, SharedRates, UniqueWindowStore,
 };
 use crate::task::clock::now;
-use crate::task::{Arguments, PermitKeeper, Receipt, TaskOptions, TrackedState};
+use crate::task::{Arguments, PermitKeeper, Receipt, TaskId, TaskOptions, TrackedState};
 
 /// A broker that refuses each publish with the same error, and burials with those that a test has prepared.
 struct Refusing {

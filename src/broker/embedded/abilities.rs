@@ -109,11 +109,11 @@ impl Inspect for EmbeddedBroker {
     async fn page_unfinished(
         &self,
         filter: &TaskFilter,
-        standing: Option<Standing>,
+        standings: &[Standing],
         after: Option<&str>,
         limit: usize,
     ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
-        self.page_of_unfinished(filter, standing, after, limit).await
+        self.page_of_unfinished(filter, standings, after, limit).await
     }
 
     async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {

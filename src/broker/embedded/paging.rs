@@ -130,7 +130,7 @@ impl EmbeddedBroker {
     pub(super) async fn page_of_unfinished(
         &self,
         filter: &TaskFilter,
-        standing: Option<Standing>,
+        standings: &[Standing],
         after: Option<&str>,
         limit: usize,
     ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
@@ -139,7 +139,13 @@ impl EmbeddedBroker {
             UnfinishedMark::Memory(after) => (TaskPage::empty(), after),
             mark => {
                 let held = self.ask(|reply| EngineCommand::HeldKeys { reply }).await?;
-                let look = UnfinishedLook { filter: filter.clone(), standing, held, now: now(), limit };
+                let look = UnfinishedLook {
+                    filter: filter.clone(),
+                    standings: standings.to_vec(),
+                    held,
+                    now: now(),
+                    limit,
+                };
                 let page = self.on_disk(move |tables| look.page(tables, mark)).await?;
                 (page, None)
             }
@@ -148,12 +154,12 @@ impl EmbeddedBroker {
             return Ok(page);
         }
         let left = limit.saturating_sub(page.tasks.len());
-        let rest = self.inner.volatile.page_unfinished(filter, standing, in_memory.as_deref(), left).await?;
+        let rest = self.inner.volatile.page_unfinished(filter, standings, in_memory.as_deref(), left).await?;
         // A full page does not know whether more follow in memory, unless it looks.
         let more = if left > 0 {
             rest.next.map(Some)
         } else {
-            self.memory_has_more(filter, standing).await?.then_some(None)
+            self.memory_has_more(filter, standings).await?.then_some(None)
         };
         page.tasks.extend(rest.tasks);
         page.next = more.map(|after| UnfinishedMark::Memory(after).written());
@@ -164,9 +170,9 @@ impl EmbeddedBroker {
     async fn memory_has_more(
         &self,
         filter: &TaskFilter,
-        standing: Option<Standing>,
+        standings: &[Standing],
     ) -> Result<bool, BrokerError> {
-        let first = self.inner.volatile.page_unfinished(filter, standing, None, 1).await?;
+        let first = self.inner.volatile.page_unfinished(filter, standings, None, 1).await?;
         Ok(!first.tasks.is_empty())
     }
 
@@ -200,7 +206,8 @@ impl EmbeddedBroker {
 /// A look at the tasks on disk that are not over.
 struct UnfinishedLook {
     filter: TaskFilter,
-    standing: Option<Standing>,
+    /// Which tasks are meant by what they wait for; empty: all.
+    standings: Vec<Standing>,
     /// The keys of the rows that are delivered.
     held: HashSet<ReadyKey>,
     now: Timestamp,
@@ -224,7 +231,7 @@ impl UnfinishedLook {
             UnfinishedMark::Memory(_) => None,
         };
         if let Some(after) = in_lanes
-            && self.standing.is_none_or(|standing| standing == Standing::InLine)
+            && self.means(Standing::InLine)
         {
             let range = (vec![lanes::WAITING], BEHIND_LANES.to_vec());
             let stop = self.range(tables, TableName::Lanes, &range, &after, &mut page, &mut budget);
@@ -243,10 +250,7 @@ impl UnfinishedLook {
         page: &mut TaskPage<UnfinishedTask>,
         budget: &mut Budget,
     ) -> Option<Vec<u8>> {
-        if self.standing == Some(Standing::InLine) {
-            return None;
-        }
-        if self.standing == Some(Standing::Delivered) {
+        if self.standings == [Standing::Delivered] {
             return self.delivered(tables, after, page, budget);
         }
         self.ranges(tables)
@@ -255,19 +259,26 @@ impl UnfinishedLook {
             .find_map(|range| self.range(tables, TableName::Messages, &range, after, page, budget))
     }
 
+    fn means(&self, standing: Standing) -> bool {
+        self.standings.is_empty() || self.standings.contains(&standing)
+    }
+
     /// The ranges of the table `messages` in which the tasks that are meant may lie.
     fn ranges(&self, tables: &Tables) -> Vec<KeyRange> {
         let wanted = self.filter.named_queue();
-        if wanted.is_none() && self.standing.is_none() {
+        // The rows of delivered tasks lie among those of ready ones.
+        let in_ready = self.means(Standing::Ready) || self.means(Standing::Delivered);
+        let in_scheduled = self.means(Standing::Scheduled);
+        if wanted.is_none() && in_ready && in_scheduled {
             return vec![(Vec::new(), vec![u8::MAX; 4])];
+        }
+        if !in_ready && !in_scheduled {
+            return Vec::new();
         }
         let of_queue = |queue: u16| {
             let (ready, scheduled) = (ready_bounds(queue), scheduled_bounds(queue));
-            let (start, end) = match self.standing {
-                Some(Standing::Ready) => ready,
-                Some(Standing::Scheduled) => scheduled,
-                _ => (ready.0, scheduled.1),
-            };
+            let start = if in_ready { ready.0 } else { scheduled.0 };
+            let end = if in_scheduled { scheduled.1 } else { ready.1 };
             (start.to_vec(), end.to_vec())
         };
         queues(tables, wanted).into_iter().map(of_queue).collect()
@@ -330,7 +341,7 @@ impl UnfinishedLook {
             _ if is_ready(key) => Standing::Ready,
             _ => Standing::Scheduled,
         };
-        if self.standing.is_none_or(|wanted| wanted == standing)
+        if self.means(standing)
             && let Ok(message) = decode::<Message>(value)
             && self.filter.takes_unfinished(&message, self.now)
         {

@@ -135,11 +135,11 @@ impl Inspect for GuardedBroker {
     async fn page_unfinished(
         &self,
         filter: &TaskFilter,
-        standing: Option<Standing>,
+        standings: &[Standing],
         after: Option<&str>,
         limit: usize,
     ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
-        let page = async { self.own_inspect()?.page_unfinished(filter, standing, after, limit).await };
+        let page = async { self.own_inspect()?.page_unfinished(filter, standings, after, limit).await };
         caught("page_unfinished", page).await
     }
 

@@ -199,7 +199,7 @@ impl Inspect for Broken {
     async fn page_unfinished(
         &self,
         _: &TaskFilter,
-        _: Option<Standing>,
+        _: &[Standing],
         _: Option<&str>,
         _: usize,
     ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
@@ -378,7 +378,7 @@ async fn a_panic_is_an_error() {
             ("find", inspect.find(&id).await.err()),
             ("position", inspect.position(&id, 1).await.err()),
             ("list_unfinished", inspect.list_unfinished(&all, 1).await.err()),
-            ("page_unfinished", inspect.page_unfinished(&all, None, None, 1).await.err()),
+            ("page_unfinished", inspect.page_unfinished(&all, &[], None, 1).await.err()),
             ("unfinished_ids", inspect.unfinished_ids(&all).await.err()),
             ("remove", inspect.remove(&id, record()).await.err()),
             ("publish_with_cas", own.publish_with_cas(message(), change()).await.err()),

@@ -123,13 +123,13 @@ impl Inspect for MemoryBroker {
     async fn page_unfinished(
         &self,
         filter: &TaskFilter,
-        standing: Option<Standing>,
+        standings: &[Standing],
         after: Option<&str>,
         limit: usize,
     ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
         let offset = task_page::offset(after)?;
         let mut tasks = self.unfinished(filter)?;
-        tasks.retain(|(_, spot)| standing.is_none_or(|standing| spot.standing() == standing));
+        tasks.retain(|(_, spot)| standings.is_empty() || standings.contains(&spot.standing()));
         let rest = tasks.into_iter().skip(offset).map(|(message, spot)| UnfinishedTask {
             message: Arc::unwrap_or_clone(message),
             standing: spot.standing(),

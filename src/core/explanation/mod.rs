@@ -74,6 +74,11 @@ impl Explanation {
         self.speaker().headline(self.reason())
     }
 
+    /// When the task will start, as a sentence. `None`: it does not wait, or nobody could be asked.
+    pub fn starts_in_words(&self) -> Option<String> {
+        self.starts.as_ref().map(|starts| self.speaker().starts(starts))
+    }
+
     /// One of the reasons as a sentence of its own.
     pub fn says(&self, reason: &TaskReason) -> String {
         self.speaker().sentence(reason)
@@ -92,8 +97,8 @@ impl Explanation {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.sentence())?;
-        match &self.starts {
-            Some(starts) => write!(f, " {}", self.speaker().starts(starts)),
+        match self.starts_in_words() {
+            Some(starts) => write!(f, " {starts}"),
             None => Ok(()),
         }
     }
