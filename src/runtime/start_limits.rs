@@ -402,11 +402,11 @@ fn check_key(registry: &Registry, rule: &RouteRule, key: &str) -> Result<(), Str
     let Some(first) = tasks.first().filter(|_| !is_known) else { return Ok(()) };
     let hint = did_you_mean::hint(key, first.params.iter().copied());
     let params = match first.params {
-        [] => "it has no parameters".to_owned(),
-        params => format!("its parameters are: {}", params.join(", ")),
+        [] => "which has none".to_owned(),
+        params => format!("whose parameters are: {}", params.join(", ")),
     };
     Err(format!(
-        "its key `{key}` is no parameter of task `{}` ({}){hint}; {params}; a key may also be \"{TENANT_KEY}\"",
+        "its key `{key}` is no parameter of task `{}` ({}), {params}; a key may also be \"{TENANT_KEY}\"{hint}",
         first.name, first.location
     ))
 }

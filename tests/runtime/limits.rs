@@ -366,7 +366,10 @@ async fn a_key_that_is_no_parameter_stops_the_start() {
         text.starts_with("the limit `runtime::limits::reports` cannot be kept: its key `domian`"),
         "{text}"
     );
-    assert!(text.contains("did you mean `domain`?; its parameters are: domain"), "{text}");
+    assert!(
+        text.contains("whose parameters are: domain; a key may also be \"tenant\"; did you mean `domain`?"),
+        "{text}"
+    );
 }
 
 /// A context is no argument, and a rate of all processes needs no key.

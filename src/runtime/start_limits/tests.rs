@@ -303,7 +303,7 @@ fn a_key_that_is_no_parameter_is_told_with_those_that_are() {
     assert_eq!(
         fault(row("gatway")).as_deref(),
         Some(
-            "its key `gatway` is no parameter of task `sms` (src/sms.rs:1); did you mean `gateway`?; its parameters are: gateway, id; a key may also be \"tenant\""
+            "its key `gatway` is no parameter of task `sms` (src/sms.rs:1), whose parameters are: gateway, id; a key may also be \"tenant\"; did you mean `gateway`?"
         )
     );
     assert_eq!((fault(row("gateway")), fault(row("tenant"))), (None, None));
