@@ -76,6 +76,7 @@
 //! | `web` | for actix-web: Soil's pages, the console, and the probes of the program's health |
 //! | `metrics` | metrics for Prometheus: [`Celeriac::metrics_text`], and with `web` the page that it scrapes |
 //! | `log-lines` | the last log lines of a failed attempt are kept with it: `celeriac::log_lines` |
+//! | `otel` | spans of OpenTelemetry for calls and runs, named as Celery's instrumentation names them; their contexts go along with the tasks |
 //! | `systemd` | the program tells systemd that it is ready, that it ends, and that it is alive |
 //! | `s3` | files of downloads in S3 and what speaks its protocol |
 //! | `sqlx-postgres`, `sqlx-mysql`, `sqlx-sqlite`, `rusqlite`, `diesel-postgres`, `diesel-sqlite` | commit and enqueue, with transactions of that driver: [`commit_table`] |
@@ -205,6 +206,8 @@ mod manual {
     struct EventsPage;
     #[doc = include_str!("../docs/failed-tasks.md")]
     struct FailedTasksPage;
+    #[doc = include_str!("../docs/history.md")]
+    struct HistoryPage;
     #[cfg(all(feature = "amqp", feature = "redis"))]
     #[doc = include_str!("../docs/moving-from-celery.md")]
     struct MovingFromCeleryPage;
@@ -249,6 +252,9 @@ mod manual {
     struct TestingPage;
     #[doc = include_str!("../docs/testing-programs.md")]
     struct TestingProgramsPage;
+    #[cfg(all(feature = "log-lines", feature = "otel"))]
+    #[doc = include_str!("../docs/tracing.md")]
+    struct TracingPage;
     #[doc = include_str!("../docs/unique-tasks.md")]
     struct UniqueTasksPage;
     #[doc = include_str!("../docs/locks-and-limits.md")]

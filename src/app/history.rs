@@ -138,8 +138,8 @@ impl Celeriac {
         HistoryQuery { celeriac: self, filter }
     }
 
-    /// The same runtime for an operator of this name: what this handle [pauses](Self::pause), [resumes](Self::resume) and
-    /// [resizes](Self::resize) has the name in its mark in the history.
+    /// The same runtime for an operator of this name: what this handle [pauses](Self::pause), [resumes](Self::resume),
+    /// [resizes](Self::resize) or lets [follow the load](Self::autoscale) has the name in its mark in the history.
     pub fn as_operator(&self, who: impl Into<String>) -> Self {
         Self { inner: Arc::clone(&self.inner), who: Some(who.into().into()) }
     }
@@ -194,8 +194,8 @@ impl CeleriacInner {
             }
             Steer::CancelConsumer => ("cancel_consumer", None),
             Steer::AddConsumer => ("add_consumer", None),
-            // A look changes nothing.
-            _ => return,
+            // It changes nothing.
+            Steer::Look => return,
         };
         let mark = Mark::new(now(), what).of(queue).by(who);
         let mark = match detail {

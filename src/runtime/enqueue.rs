@@ -1,6 +1,7 @@
 //! Publishing a call, together with the permit that was handed over to it. If the call is not taken, the permit is
 //! given back, because no task will come for it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -34,6 +35,10 @@ impl Runtime {
         let made: Result<Vec<Message>, EnqueueError> =
             calls.into_iter().map(|call| self.dispatcher.message(call)).collect();
         let messages = made?;
+        let mut ids = HashSet::new();
+        if let Some(twice) = messages.iter().find(|message| !ids.insert(&message.id)) {
+            return Err(EnqueueError::DuplicateId { id: twice.id.clone() });
+        }
         // A broker elsewhere answers for each message by itself, and may leave one to the outbox.
         if !self.broker.facts().knows_all || !messages.iter().all(goes_with_others) {
             let sends = stream::iter(messages.into_iter().zip(unsent));

@@ -30,6 +30,7 @@ pub(crate) mod progress;
 pub(crate) mod revoked_stamps;
 pub(crate) mod rule_count;
 pub(crate) mod run;
+mod run_span;
 pub(crate) mod start_limits;
 mod states;
 pub(crate) mod task_levers;

@@ -4,6 +4,7 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::sending::sending;
 use super::{AsyncResult, Client, EnqueueError, NewTask, Signature, Task, current};
 
 impl<T: Task> Signature<T> {
@@ -59,7 +60,7 @@ impl<T: Task> EnqueueMany<T> {
         let calls: Vec<NewTask> =
             self.calls.into_iter().map(Signature::into_call).collect::<Result<_, _>>()?;
         let ignored: Vec<bool> = calls.iter().map(|call| call.options.ignore_result).collect();
-        let receipts = client.enqueue_many(calls).await?;
+        let receipts = sending(T::NAME, client.enqueue_many(calls), |_| None).await?;
         let results = receipts.into_iter().zip(ignored);
         Ok(results
             .map(|(receipt, ignored)| AsyncResult::new(receipt, ignored, Arc::clone(&client)))

@@ -25,6 +25,8 @@ mod message;
 mod on_commit;
 pub(crate) mod option_value;
 mod options;
+#[cfg(feature = "otel")]
+pub(crate) mod otel;
 pub(crate) mod panic;
 pub mod periodic;
 mod permit;
@@ -36,6 +38,7 @@ pub(crate) mod run_log;
 #[cfg(feature = "testing")]
 pub(crate) mod scope;
 mod sender_counts;
+mod sending;
 mod serial;
 mod signature;
 mod sinks;
@@ -116,6 +119,7 @@ pub use serial::{KeyPart, serial_of};
 pub use signature::{Enqueue, Signature};
 pub(crate) use sinks::{Sinks, StateSink};
 pub use source_poller::{Due, SourcePoller};
+pub(crate) use trace::span_headers;
 pub use tracked::TrackedState;
 #[doc(hidden)]
 pub use unique::unique_of;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::client::NewTask;
+use super::sending::sending;
 use super::{
     Arguments, AsyncResult, Client, Durability, EnqueueError, Permit, Task, TaskId, Unique, UniqueKey,
     UniqueUntil, current, finite,
@@ -287,7 +288,7 @@ impl<T: Task> Enqueue<T> {
         };
         let call = self.signature.into_call()?;
         let ignored = call.options.ignore_result;
-        let receipt = client.enqueue(call).await?;
+        let receipt = sending(T::NAME, client.enqueue(call), |receipt| Some(receipt.id.to_string())).await?;
         Ok(AsyncResult::new(receipt, ignored, client))
     }
 
