@@ -9,7 +9,6 @@
 //!   asked about a task as long as others of its group are held.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 

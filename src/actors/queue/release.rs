@@ -13,6 +13,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinHandle;
+
 use super::{Pump, Queue};
 use crate::broker::{Delivery, Settle};
 use crate::core::hold::{Hold, HoldReason};
@@ -46,8 +48,8 @@ pub(super) struct HeldBack {
     returns: ReturnTimes,
     /// By this the gates tell that a group may start.
     bell: Option<Arc<Bell>>,
-    /// When a pump comes because a group is to be asked.
-    wake_at: Option<Instant>,
+    /// When a pump comes because a group is to be asked, and who sees to that.
+    wake: Option<(Instant, JoinHandle<()>)>,
     /// How many deliveries more than its prefetch the queue takes.
     more: usize,
 }
@@ -127,8 +129,8 @@ impl Queue {
             let held = self.backlog.held();
             self.take_more(if held == 0 { 0 } else { held.next_power_of_two().min(MOST_MORE) });
         }
-        if let Some((at, _)) = self.held_back.agenda.first() {
-            self.wake_at(*at);
+        if let Some((at, _)) = self.held_back.agenda.first().copied() {
+            self.wake_at(at);
         }
         released
     }
@@ -255,12 +257,15 @@ impl Queue {
 
     fn wake_at(&mut self, at: Instant) {
         let Some(queue) = self.own_address.clone() else { return };
-        if self.held_back.wake_at.is_none_or(|earlier| at < earlier) {
-            self.held_back.wake_at = Some(at);
-            actix_rt::spawn(async move {
-                tokio::time::sleep_until(at.into()).await;
-                queue.do_send(Wake);
-            });
+        if self.held_back.wake.as_ref().is_some_and(|(earlier, _)| *earlier <= at) {
+            return;
+        }
+        let waits = actix_rt::spawn(async move {
+            tokio::time::sleep_until(at.into()).await;
+            queue.do_send(Wake);
+        });
+        if let Some((_, later)) = self.held_back.wake.replace((at, waits)) {
+            later.abort();
         }
     }
 
@@ -282,8 +287,8 @@ impl actix::Handler<Wake> for Queue {
     type Result = ();
 
     fn handle(&mut self, _: Wake, ctx: &mut Self::Context) {
-        if self.held_back.wake_at.is_some_and(|at| at <= Instant::now()) {
-            self.held_back.wake_at = None;
+        if self.held_back.wake.as_ref().is_some_and(|(at, _)| *at <= Instant::now()) {
+            self.held_back.wake = None;
         }
         <Self as actix::Handler<Pump>>::handle(self, Pump, ctx);
     }
