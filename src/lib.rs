@@ -47,7 +47,8 @@
 //!   has the operator's levers: [`queues`](Celeriac::queues), [`pause`](Celeriac::pause), [`resize`](Celeriac::resize),
 //!   [`dead_letters`](Celeriac::dead_letters), [`brakes`](Celeriac::brakes), [`shutdown`](Celeriac::shutdown).
 //! - **Queues.** The [`catalogue`] has a row for each: what is promised, what it runs on, how many at a
-//!   time. Without one, the queues that tasks name are served with defaults.
+//!   time. Without one, the queues that tasks name are served with defaults. The tenants of a queue take turns:
+//!   [`tenants`](Celeriac::tenants).
 //! - **Soil.** A task says how far it is and gives its user a file; [`Celeriac::soil`] shows both: [`soil`].
 //! - **Where work waits.** The [`broker`] and the [`store`] are seams. The default is the
 //!   [embedded](broker::embedded) store in a directory: an enqueue that returned `Ok` is synced to disk.
@@ -248,6 +249,8 @@ mod manual {
     struct SoilBrandingPage;
     #[doc = include_str!("../docs/tasks.md")]
     struct TasksPage;
+    #[doc = include_str!("../docs/tenants.md")]
+    struct TenantsPage;
     #[doc = include_str!("../docs/testing.md")]
     struct TestingPage;
     #[doc = include_str!("../docs/testing-programs.md")]

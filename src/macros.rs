@@ -188,6 +188,13 @@
 /// - `unique_key = "{domain}-{kind}"`: the key, written as the `key` of a [`macro@serial_task`] and checked like it
 ///   when the program is compiled. By default all arguments are the key.
 ///
+/// ## For whom it runs
+///
+/// - `tenant = "{domain}"`: the tenant of a call, which is the customer on whose behalf the task runs. Queues deliver the tasks
+///   of their tenants in turn, so that many tasks of one hold up none of another. It is written as `unique_key` is, and has to
+///   name a parameter; an empty text stands for no tenant. By default the tenant is the argument that the catalogue names
+///   by `tenant`. A call may state another one: `task::s(..).tenant("acme")`.
+///
 /// ## Hooks
 ///
 /// - `before_start`, `on_success`, `on_retry`, `on_failure`, `after_return` `= path`: functions that the runtime calls

@@ -69,9 +69,11 @@ fn expand(attribute: &str, tokens: TokenStream, item: TokenStream) -> TokenStrea
         }
         options.unique.check(&task, options.acks_late, &mut errors);
         options.limits.check(&task, options.rate_limit.is_some(), &mut errors);
+        options.tenant.check(&task, &mut errors);
         // A function may take a parameter for a key alone, which must not cause a warning about an unused variable.
         let of_lane = options.serial.iter().flat_map(|serial| serial.key_params());
-        for param in of_lane.chain(options.unique.key_params()).chain(options.limits.key_params()) {
+        let of_call = of_lane.chain(options.unique.key_params()).chain(options.tenant.params());
+        for param in of_call.chain(options.limits.key_params()) {
             function.block.stmts.insert(0, syn::parse_quote!(let _ = &#param;));
         }
     }
@@ -231,6 +233,11 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
     };
     let limit_keys = options.limits.methods(task);
     let [rate_key_of, limit_key_of] = options.limits.keys_of(function_name);
+    let tenant = options.tenant.method(task);
+    let tenant_of = match options.tenant.is_given() {
+        true => some(quote!(::celeriac::task::tenant_of::<#function_name::Task>)),
+        false => quote!(::core::option::Option::None),
+    };
     let data = task.data();
     let set_options = set_options(options);
     let set_hooks = set_hooks(options);
@@ -257,6 +264,8 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
                 #unique
 
                 #limit_keys
+
+                #tenant
             }
 
             #rests
@@ -281,6 +290,7 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
                     unique: #unique_of,
                     rate_key: #rate_key_of,
                     limit_key: #limit_key_of,
+                    tenant: #tenant_of,
                 }
             }
         };

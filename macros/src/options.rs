@@ -16,6 +16,7 @@ use crate::duration;
 use crate::errors::{Errors, did_you_mean};
 use crate::limits::{self, LimitOptions};
 use crate::serial::SerialOptions;
+use crate::tenant::TenantOption;
 use crate::unique::{self, UniqueOptions};
 
 /// All options in the order of the manual.
@@ -52,6 +53,7 @@ const NAMES: &[&str] = &[
     "unique_for",
     "unique_until",
     "unique_key",
+    "tenant",
     "before_start",
     "on_success",
     "on_retry",
@@ -110,6 +112,8 @@ pub struct Options {
     pub limits: LimitOptions,
     /// The options of the unique window.
     pub unique: UniqueOptions,
+    /// The tenants of the calls.
+    pub tenant: TenantOption,
     /// The options of the lane, if the task is serial.
     pub serial: Option<SerialOptions>,
 }
@@ -219,6 +223,7 @@ impl Options {
             "keep_log" => self.keep_log = Some(boolean(name, meta)?),
             name if unique::NAMES.contains(&name) => drop(self.unique.set(name, meta)?),
             name if limits::NAMES.contains(&name) => drop(self.limits.set(name, meta)?),
+            "tenant" => self.tenant.set(name, meta)?,
             "before_start" => self.before_start = Some(function(name, meta)?),
             "on_success" => self.on_success = Some(function(name, meta)?),
             "on_retry" => self.on_retry = Some(function(name, meta)?),

@@ -368,6 +368,8 @@ impl Builder {
         let registry = registry.with_defaults(catalogue.defaults.clone());
         let registry = registry.with_rate_limits(catalogue.rate_limits.clone());
         warn_of_unknown_tasks(&catalogue, &registry);
+        let tenants = super::defaults::tenants(&catalogue, &registry)?;
+        let registry = registry.with_tenants(tenants);
         let beat = self.beat.or(catalogue.beat).unwrap_or(true);
         let environment = self.environment.as_deref();
         // Where no other program can run a task, a periodic entry of a task that is not here is a mistake.

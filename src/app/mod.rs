@@ -48,6 +48,7 @@ mod takeover;
 mod task_pages;
 #[cfg(feature = "web")]
 mod task_sighting;
+mod tenants;
 mod unfinished;
 pub(crate) mod variables;
 

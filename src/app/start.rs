@@ -113,6 +113,7 @@ impl Celeriac {
         if let Some(text) = beyond(catalogue, threads(), blocks) {
             tracing::warn!(target: "celeriac", "{text}");
         }
+        self.warn_of_vain_priorities();
     }
 
     /// The next ticks of the periodic entries here, the first ones first. Entries for tenants have no one time.

@@ -97,7 +97,8 @@ pub trait Inspect: Send + Sync {
 
     /// How many tasks of the queue run before this waiting one: those that could start and are before it, and
     /// those that are delivered and not settled, up to `limit`. `None`: that is not known, or the task waits for
-    /// its time or its lane.
+    /// its time or its lane. Where [tenants take turns](super::TenantBacklog) it is an estimate: of each other tenant as many
+    /// tasks count as this task has turns to wait for.
     ///
     /// # Errors
     /// The broker is closed or cannot be reached.

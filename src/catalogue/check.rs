@@ -36,6 +36,7 @@ pub(super) enum MistakeSubject {
     Limit(Option<String>, usize),
     /// The `[[brake]]` row of that index.
     BrakeRow(Option<String>, usize),
+    TenantOf(Option<String>, String),
     Defaults(Option<String>),
     /// The periodic entry of that index.
     Periodic(usize),
@@ -56,6 +57,7 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
     check.rate_limits(None, &catalogue.rate_limits);
     check.limits(None, &catalogue.limits);
     check.brake_rows(None, &catalogue.brakes, &catalogue.aliases);
+    check.tenants(None, &catalogue.tenants);
     check.defaults(None, &catalogue.defaults);
     for (name, environment) in &catalogue.environments {
         let mut merged = catalogue.aliases.clone();
@@ -66,6 +68,7 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
         check.rate_limits(Some(name), &environment.rate_limits);
         check.limits(Some(name), &environment.limits);
         check.brake_rows(Some(name), &environment.brakes, &merged);
+        check.tenants(Some(name), &environment.tenants);
         if environment.defaults != TaskDefaults::default() {
             // An environment may state one of two limits, and the base the other one.
             check.defaults(Some(name), &environment.defaults.clone().over(catalogue.defaults.clone()));
@@ -313,6 +316,14 @@ impl Check<'_> {
                 };
                 self.report(&place, problem);
             }
+        }
+    }
+
+    /// As [`rate_limits`](Self::rate_limits), of the tasks whose tenants are named. Which parameters they have, the program
+    /// knows.
+    fn tenants(&mut self, environment: Option<&String>, tenants: &BTreeMap<String, String>) {
+        for task in tenants.keys() {
+            self.name(&MistakeSubject::TenantOf(environment.cloned(), task.clone()), "a task", task);
         }
     }
 

@@ -9,14 +9,14 @@ use super::error::{CatalogueErrors, Problem, quote};
 use super::section::{Section, SourceText};
 use super::{
     BrakeRow, Catalogue, LimitRow, RouteRow, brake_row, defaults, limits, names, one_line, rate_limits,
-    routes, spelling,
+    routes, spelling, tenants,
 };
 use crate::core::calendar::Zone;
 use crate::core::token_bucket::RateLimit;
 use crate::task::TaskDefaults;
 
-const KEYS: [&str; 9] =
-    ["queue", "aliases", "beat", "defaults", "routes", "route", "rate_limits", "limit", "brake"];
+const KEYS: [&str; 10] =
+    ["queue", "aliases", "beat", "defaults", "routes", "route", "rate_limits", "limit", "tenants", "brake"];
 
 /// The changes of one environment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -31,6 +31,7 @@ pub(super) struct Environment {
     pub(super) limits: Vec<LimitRow>,
     /// The brakes that stand here only.
     pub(super) brakes: Vec<BrakeRow>,
+    pub(super) tenants: BTreeMap<String, String>,
     pub(super) defaults: TaskDefaults,
     zone: Option<Zone>,
     beat: Option<bool>,
@@ -65,6 +66,7 @@ impl Environment {
         environment.rate_limits = rate_limits::read(section, Some(name), places, source);
         environment.limits = limits::read_rows(section, Some(name), places, source);
         environment.brakes = brake_row::read_rows(section, Some(name), places, source);
+        environment.tenants = tenants::read(section, Some(name), places, source);
         (environment.defaults, environment.zone) = defaults::read(section, Some(name), places, source);
         environment
     }
@@ -104,6 +106,7 @@ impl Catalogue {
         catalogue.limits.retain(|row| !is_replaced(row));
         catalogue.limits.extend(environment.limits.iter().cloned());
         catalogue.brakes.extend(environment.brakes.clone());
+        catalogue.tenants.extend(environment.tenants.clone());
         catalogue.defaults = environment.defaults.clone().over(catalogue.defaults);
         catalogue.zone = environment.zone.or(catalogue.zone);
         catalogue.beat = environment.beat.or(catalogue.beat);

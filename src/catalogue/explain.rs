@@ -159,6 +159,7 @@ impl Catalogue {
             let names: Vec<String> = defaults.expires_except.iter().map(|name| one_line(name)).collect();
             parts.push(format!("expires_except {}", names.join(", ")));
         }
+        parts.extend(defaults.tenant.as_ref().map(|argument| format!("tenant {}", one_line(argument))));
         parts.extend(self.zone.map(|zone| format!("zone {zone}")));
         (!parts.is_empty()).then(|| parts.join("; "))
     }

@@ -47,6 +47,9 @@
 //! key = "gateway"
 //! rate = "8/s"
 //!
+//! [tenants.tasks]                      # task -> the argument that names its tenant
+//! "shop.send_email" = "shop"
+//!
 //! [[brake]]                            # what does not start, or only so fast; see the manual's page on brakes
 //! task = "shop.reports.*"
 //! action = "slow"
@@ -84,6 +87,7 @@ mod section;
 mod size;
 mod span_of_time;
 mod spelling;
+mod tenants;
 mod warning;
 
 use std::collections::BTreeMap;
@@ -143,6 +147,9 @@ pub struct Catalogue {
     pub limits: Vec<LimitRow>,
     /// The brakes that stand while the program runs.
     pub brakes: Vec<BrakeRow>,
+    /// The arguments that name the tenants of tasks, by the exact names of the tasks. They win over what the tasks say; an
+    /// empty text: the task has no tenants. [`defaults`](Self::defaults) has one for all other tasks.
+    pub tenants: BTreeMap<String, String>,
     /// The changes that each environment makes, by its name.
     environments: BTreeMap<String, Environment>,
     /// The name of the file in errors and warnings.
@@ -173,6 +180,7 @@ impl Catalogue {
             rate_limits: BTreeMap::new(),
             limits: Vec::new(),
             brakes: Vec::new(),
+            tenants: BTreeMap::new(),
             environments: BTreeMap::new(),
             file: "catalogue".to_owned(),
             positions: BTreeMap::new(),
@@ -302,6 +310,13 @@ impl Catalogue {
     #[must_use]
     pub fn with_brake(mut self, row: BrakeRow) -> Self {
         self.brakes.push(row);
+        self
+    }
+
+    /// States which argument names the tenant of calls of tasks of the exact name `task`.
+    #[must_use]
+    pub fn with_tenant(mut self, task: impl Into<String>, argument: impl Into<String>) -> Self {
+        self.tenants.insert(task.into(), argument.into());
         self
     }
 

@@ -20,6 +20,7 @@ pub(crate) mod did_you_mean;
 pub mod duration_histogram;
 mod error_text;
 pub mod explanation;
+pub mod fair_lines;
 pub mod forecast;
 pub(crate) mod glob;
 pub mod health;

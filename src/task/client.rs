@@ -214,6 +214,14 @@ pub enum EnqueueError {
         /// What is wrong with the arguments.
         error: String,
     },
+    /// The name of the task's tenant is not usable.
+    #[error("`{task}` cannot be sent: {what}")]
+    Tenant {
+        /// The task's name.
+        task: String,
+        /// What is wrong with which name.
+        what: String,
+    },
     /// The task is serial, and the broker keeps no lanes.
     #[error(
         "`{task}` is serial, and the broker `{broker}` keeps no lanes: its runs could overlap. Give the program a result backend in Redis, where they are kept for RabbitMQ, or keep the task on the embedded broker"

@@ -7,7 +7,7 @@ use super::finite;
 use super::panic::unseen;
 use super::{
     Arguments, ArgumentsError, Context, LimitKeyFn, NeededData, SerialHeader, State, Task, TaskError,
-    TaskKind, TaskOptions, Unique,
+    TaskKind, TaskOptions, TenantFn, Unique,
 };
 
 /// The outcome of one run: the returned value as JSON, or the way in which the run ended otherwise.
@@ -97,6 +97,8 @@ pub struct TaskDefinition {
     pub rate_key: Option<LimitKeyFn>,
     /// Makes the key by which the task's runs are counted, if there is one.
     pub limit_key: Option<LimitKeyFn>,
+    /// Makes the tenant of a call from its encoded arguments, if the task names one.
+    pub tenant: Option<TenantFn>,
 }
 
 inventory::collect!(TaskDefinition);

@@ -8,6 +8,7 @@ mod committed;
 mod delivery;
 mod options;
 mod parent_task;
+mod tenants;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -89,6 +90,7 @@ impl Dispatcher {
         if size > self.max_message_size {
             return Err(EnqueueError::TooLarge { task: call.task, size, limit: self.max_message_size });
         }
+        self.put_tenant(&mut call)?;
         let size = if call.headers.0.is_empty() { 0 } else { json_len(&call.headers.0) };
         if size > self.max_message_size {
             return Err(EnqueueError::HeadersTooLarge {
@@ -194,7 +196,8 @@ impl Dispatcher {
     /// refused any more.
     pub(crate) fn next(&self, call: Call, origin: &ParentTask) -> Message {
         let named = inner_task(&call).to_owned();
-        let (call, workflow) = self.read(call, origin);
+        let (mut call, workflow) = self.read(call, origin);
+        self.put_fit_tenant(&mut call);
         let wanted = call.options.queue.as_deref();
         let queue = match self.route.queue(&named, wanted, &call.arguments) {
             Ok(queue) => queue,

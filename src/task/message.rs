@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::clock::now;
 use super::permit::HandedOver;
+use super::tenant::LONGEST_TENANT;
 use super::{Arguments, Durability, LaneName, SerialHeader, TaskId, TaskOptions, Unique, Workflow};
 use crate::core::{RetryPolicy, Timestamp};
 
@@ -243,9 +244,11 @@ impl Message {
         let_in_at.map_or(due, |let_in_at| let_in_at.max(due))
     }
 
-    /// The tenant on whose behalf the task runs, if one is stated.
+    /// The tenant on whose behalf the task runs, if one is stated. A header that is empty, longer than
+    /// [`LONGEST_TENANT`](super::LONGEST_TENANT) or no text states none.
     pub fn tenant(&self) -> Option<&str> {
-        self.headers.0.get(TENANT).and_then(Value::as_str)
+        let tenant = self.headers.0.get(TENANT).and_then(Value::as_str);
+        tenant.filter(|tenant| (1..=LONGEST_TENANT).contains(&tenant.len()))
     }
 
     /// For how long a limit keeps the task from starting, if it was put back into its queue for that.

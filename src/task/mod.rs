@@ -43,6 +43,7 @@ mod serial;
 mod signature;
 mod sinks;
 pub mod source_poller;
+pub(crate) mod tenant;
 pub(crate) mod token;
 mod trace;
 mod tracked;
@@ -119,6 +120,9 @@ pub use serial::{KeyPart, serial_of};
 pub use signature::{Enqueue, Signature};
 pub(crate) use sinks::{Sinks, StateSink};
 pub use source_poller::{Due, SourcePoller};
+#[doc(hidden)]
+pub use tenant::tenant_of;
+pub use tenant::{LONGEST_TENANT, TenantFn, TenantRules};
 pub(crate) use trace::span_headers;
 pub use tracked::TrackedState;
 #[doc(hidden)]
@@ -164,6 +168,10 @@ pub trait Task: 'static {
     /// The key by which the task's `max_running` and `breaker` count a call with these arguments. It is `None` if all calls
     /// share one.
     fn limit_key(_args: &Self::Args) -> Option<String> {
+        None
+    }
+    /// The tenant of a call with these arguments. It is `None` unless the task names one.
+    fn tenant(_args: &Self::Args) -> Option<String> {
         None
     }
 }

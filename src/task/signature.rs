@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::client::NewTask;
 use super::sending::sending;
 use super::{
-    Arguments, AsyncResult, Client, Durability, EnqueueError, Permit, Task, TaskId, Unique, UniqueKey,
-    UniqueUntil, current, finite,
+    Arguments, AsyncResult, Client, Durability, EnqueueError, Permit, TENANT, Task, TaskId, Unique,
+    UniqueKey, UniqueUntil, current, finite,
 };
 use crate::core::Timestamp;
 
@@ -137,6 +137,12 @@ impl<T: Task> Signature<T> {
             Err(_) => {}
         }
         self
+    }
+
+    /// Sets the tenant on whose behalf the task runs, whatever its arguments say. Queues share their slots fairly among
+    /// tenants. An empty text stands for no tenant. A name has at most [256](crate::task::LONGEST_TENANT) bytes.
+    pub fn tenant(self, tenant: impl Into<String>) -> Self {
+        self.header(TENANT, tenant.into())
     }
 
     /// Sets the text that tools and logs of a Celery fleet show instead of the positional arguments, for example

@@ -9,6 +9,7 @@ mod mistakes;
 mod periodic;
 mod routes;
 mod shipped;
+mod tenants;
 
 use celeriac::catalogue::Catalogue;
 

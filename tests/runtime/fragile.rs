@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
     Delivery, Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Settle, Settler, Sink,
-    UniqueWindows,
+    TenantBacklog, UniqueWindows,
 };
 use celeriac::core::{IoFailure, Timestamp};
 use celeriac::store::{
@@ -417,6 +417,10 @@ impl Broker for FragileBroker {
 
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         self.inner.failed_tasks()
+    }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        self.inner.tenant_backlog()
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::{Instant, timeout};
 use super::*;
 use crate::broker::{
     Backlog, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue, Events, FailedTasks,
-    Inspect, Lanes, QueueCounts, Results, Sink,
+    Inspect, Lanes, QueueCounts, Results, Sink, TenantBacklog,
 };
 use crate::core::Timestamp;
 use crate::store::{
@@ -119,6 +119,10 @@ impl Broker for Refusing {
     }
 
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        None
+    }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         None
     }
 }

@@ -5,9 +5,9 @@
 //!   however much waits. A page that ends there says from where to go on.
 //! - The tables are read on a thread of their own, so that no start waits for somebody who looks.
 //!
-//! Rows of `messages` lie by queue, and in a queue by class: ready, then scheduled. So the scheduled tasks of one queue are
-//! found without a look at the others. The rows of failed tasks lie by queue and sequence; the sequence counts for all
-//! queues, so the newest of all queues are those with the highest sequences.
+//! Rows of `messages` lie by queue, and in a queue by class: ready without a tenant, then scheduled, then ready by tenant.
+//! So the scheduled tasks of one queue are found without a look at the others. The rows of failed tasks lie by queue and
+//! sequence; the sequence counts for all queues, so the newest of all queues are those with the highest sequences.
 
 use std::collections::HashSet;
 use std::ops::Bound;
@@ -20,7 +20,8 @@ use super::command::EngineCommand;
 use super::failed::{FAILED, failed_key, parts_of};
 use super::failed_tasks::failed_in;
 use super::lanes;
-use super::rows::{ReadyKey, decode, is_ready, queue_of, ready_bounds, scheduled_bounds};
+use super::ready_key::{ReadyKey, is_ready, line_bounds, tenants_bounds};
+use super::rows::{decode, queue_of, scheduled_bounds};
 use super::tables::{Rows, Slice, TableName, Tables};
 use crate::broker::task_page::unknown_place;
 use crate::broker::{
@@ -217,6 +218,10 @@ struct UnfinishedLook {
 /// A range of rows: the first key is included, the second is not.
 type KeyRange = (Vec<u8>, Vec<u8>);
 
+fn key_range((start, end): ([u8; 3], [u8; 3])) -> KeyRange {
+    (start.to_vec(), end.to_vec())
+}
+
 impl UnfinishedLook {
     /// The page behind this mark.
     fn page(&self, tables: &Tables, mark: UnfinishedMark) -> TaskPage<UnfinishedTask> {
@@ -276,12 +281,14 @@ impl UnfinishedLook {
             return Vec::new();
         }
         let of_queue = |queue: u16| {
-            let (ready, scheduled) = (ready_bounds(queue), scheduled_bounds(queue));
-            let start = if in_ready { ready.0 } else { scheduled.0 };
-            let end = if in_scheduled { scheduled.1 } else { ready.1 };
-            (start.to_vec(), end.to_vec())
+            let (plain, of_tenants) = (line_bounds(queue, None), key_range(tenants_bounds(queue)));
+            match (in_ready, in_scheduled) {
+                (true, true) => vec![(plain.0, of_tenants.1)],
+                (true, false) => vec![plain, of_tenants],
+                _ => vec![key_range(scheduled_bounds(queue))],
+            }
         };
-        queues(tables, wanted).into_iter().map(of_queue).collect()
+        queues(tables, wanted).into_iter().flat_map(of_queue).collect()
     }
 
     /// Those that are delivered: they are few, and their keys are known.
@@ -292,7 +299,7 @@ impl UnfinishedLook {
         page: &mut TaskPage<UnfinishedTask>,
         budget: &mut Budget,
     ) -> Option<Vec<u8>> {
-        let mut keys: Vec<&ReadyKey> = self.held.iter().filter(|key| key.as_slice() > after).collect();
+        let mut keys: Vec<&ReadyKey> = self.held.iter().filter(|key| &key[..] > after).collect();
         keys.sort_unstable();
         for key in keys {
             let Ok(Some(value)) = tables.get(TableName::Messages, key) else { continue };
@@ -337,7 +344,7 @@ impl UnfinishedLook {
         budget.pay(value);
         let standing = match table {
             TableName::Lanes => Standing::InLine,
-            _ if ReadyKey::try_from(key).is_ok_and(|key| self.held.contains(&key)) => Standing::Delivered,
+            _ if ReadyKey::of(key).is_some_and(|key| self.held.contains(&key)) => Standing::Delivered,
             _ if is_ready(key) => Standing::Ready,
             _ => Standing::Scheduled,
         };

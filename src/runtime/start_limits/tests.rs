@@ -71,6 +71,7 @@ const fn definition(
         unique: None,
         rate_key: None,
         limit_key: key,
+        tenant: None,
     }
 }
 

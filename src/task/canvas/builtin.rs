@@ -26,6 +26,7 @@ const fn builtin(name: &'static str, body: Body) -> TaskDefinition {
         unique: None,
         rate_key: None,
         limit_key: None,
+        tenant: None,
     }
 }
 
