@@ -60,6 +60,10 @@ async fn no_more_of_a_key_run_than_may_and_others_go_on() {
         );
         assert!(status.oldest_held > Duration::ZERO);
         assert_eq!(sent[5].state().await, Ok(State::Received), "a worker has it, and has not started it");
+        let explanation = celeriac.explain(sent[5].id()).await.unwrap();
+        assert_eq!(explanation.reason().code(), "held");
+        let expected = format!("the limit `runs of runtime::limits::calls` for `{one}`: 2 run already");
+        assert!(explanation.to_string().contains(&expected), "{explanation}");
         gate.open();
         other.open();
         for task in &sent {
