@@ -11,10 +11,10 @@ use super::environment::Environment;
 use super::error::{CatalogueErrors, Problem, quote};
 use super::queue_row::QueueRow;
 use super::section::{Section, SourceText};
-use super::{Catalogue, brake_row, defaults, names, periodic, rate_limits, routes, tenants};
+use super::{Catalogue, brake_row, defaults, limits, names, periodic, rate_limits, routes, tenants};
 
 /// The keys at the top level.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "default_queue",
     "beat",
     "defaults",
@@ -24,6 +24,7 @@ const KEYS: [&str; 13] = [
     "routes",
     "route",
     "rate_limits",
+    "limit",
     "tenant",
     "tenants",
     "brake",
@@ -77,6 +78,7 @@ fn read(
     catalogue.routes = routes::read_exact(&root, None, places, source);
     catalogue.route_rows = routes::read_rows(&root, None, places, source);
     catalogue.rate_limits = rate_limits::read(&root, None, places, source);
+    catalogue.limits = limits::read_rows(&root, None, places, source);
     catalogue.brakes = brake_row::read_rows(&root, None, places, source);
     catalogue.tenants = tenants::read(&root, None, places, source);
     if let Some(section) = root.table("environment", "in [environment]".to_owned(), source) {

@@ -100,7 +100,7 @@ async fn a_queue_with_a_free_worker_does_not_grow() {
         }
         gate.entered(running).await;
     }
-    let is_idle = |status: &QueueStatus| (status.running, status.ready) == (0, 2);
+    let is_idle = |status: &QueueStatus| (status.running, status.held) == (0, 2);
     assert_eq!(until_status(&celeriac, "rare", is_idle).await.workers, 1);
     gate.open();
     gate.left(4).await;

@@ -75,6 +75,8 @@ impl Queue {
             workers: self.row.workers,
             running: self.runs.len(),
             ready: counts.ready + (self.backlog.ready() + self.unchecked.len()) as u64,
+            held: self.backlog.held() as u64,
+            put_back: self.held_back.away(now),
             scheduled: counts.scheduled + self.backlog.scheduled() as u64,
             in_line: counts.in_line,
             dead,
@@ -83,6 +85,7 @@ impl Queue {
             time_to_start: self.time_to_start.snapshot(),
             blockage: blockage(oldest, self.last_start, now),
             oldest_wait: oldest.map_or(Duration::ZERO, |since| now.since(since)),
+            oldest_held: self.backlog.oldest_held_since().map_or(Duration::ZERO, |since| now.since(since)),
             done: c.done,
             failed: c.failed,
             retried: c.retried,
@@ -172,6 +175,7 @@ impl Handler<Steer> for Queue {
                 self.retained.set_cancelled(true);
                 self.consumer = None;
                 drop(self.backlog.clear()); // each goes back as it drops
+                self.forget_held();
                 self.unchecked.clear();
                 self.forecasts.forget_made();
             }
@@ -182,6 +186,7 @@ impl Handler<Steer> for Queue {
                 }
             }
             Steer::Look => {
+                self.ask_all_again();
                 self.sweep_brakes();
                 self.forecasts.forget_made(); // nobody could foresee that
             }
@@ -204,6 +209,7 @@ impl Handler<Close> for Queue {
         self.consumer = None;
         // The consumer went first, so no delivery comes after the backlog is empty.
         drop(self.backlog.clear()); // each delivery goes back to the broker as it drops
+        self.forget_held();
         self.unchecked.clear();
         self.closing.get_or_insert_default().push(done);
         self.check_closed();

@@ -106,8 +106,9 @@ impl Queue {
         slot: usize,
         run: Run,
         delivery: Delivery,
-        (account, admission): (TaskPlace, Admission),
+        (account, mut admission): (TaskPlace, Admission),
     ) {
+        admission.begin();
         if let Some(Slot { queue, worker, generation, child, .. }) = self.workers.get(&slot) {
             let permit = SlotGuard::new(queue.clone(), delivery.tag(), slot, *generation);
             let given = GivenRun {
@@ -118,7 +119,7 @@ impl Queue {
                 started_at: run.started_at,
                 pid: child.unwrap_or_else(std::process::id),
                 account,
-                _admission: admission,
+                admission,
             };
             self.runs.insert(delivery.tag(), given);
             self.starting.push((Rc::clone(worker), Start { run: Box::new(run), delivery, permit }));
