@@ -8,6 +8,7 @@ use super::*;
 use crate::broker::MemoryBroker;
 use crate::catalogue::{LimitRow, TaskPattern};
 use crate::core::calendar::Zone;
+use crate::core::start_limit::Breaker;
 use crate::runtime::Runtime;
 use crate::runtime::gates::{Admission, ShutGroups};
 use crate::store::MemoryStore;
@@ -193,6 +194,33 @@ fn a_place_is_given_back_whatever_becomes_of_it_and_who_waits_is_told() {
         assert_eq!(rung, [held.reason.group("sms")], "{end:?}");
         assert!(listener.admit(&sms).is_ok());
         assert!(second.is_ok());
+    }
+}
+
+/// Also when it has failed: then it is known how long the next pause is, which may be shorter than they would wait otherwise.
+#[test]
+fn a_run_that_finds_out_tells_those_who_wait_for_it_whatever_it_came_to() {
+    let breaker = Breaker::new(1, 1, Duration::from_millis(1), LONG);
+    let row = LimitRow::new("plain", limit(|limit| limit.breaker = Some(breaker)));
+    let listener = Listener::new(&with_limits([row]));
+    let plain = call("plain", "[]");
+    let mut first = listener.admit(&plain).unwrap_or_else(|hold| panic!("{}", hold.reason));
+    first.end(RunEnd::Failure);
+    drop(first);
+    for end in [RunEnd::Failure, RunEnd::Other, RunEnd::Success] {
+        // After the pause one may find out.
+        let mut probe = loop {
+            if let Ok(admission) = listener.admit(&plain) {
+                break admission;
+            }
+            std::thread::yield_now();
+        };
+        let held = listener.admit(&plain).err().expect("one run finds out");
+        assert_eq!(held.wait, None, "{end:?}");
+        probe.end(end);
+        drop(probe);
+        let rung: Vec<u64> = listener.bell.take().into_iter().map(|(group, _)| group).collect();
+        assert_eq!(rung, [held.reason.group("plain")], "{end:?}");
     }
 }
 
