@@ -11,7 +11,7 @@ use crate::core::calendar::Zone;
 use crate::core::start_limit::Breaker;
 use crate::runtime::Runtime;
 use crate::runtime::gates::{Admission, ShutGroups};
-use crate::store::MemoryStore;
+use crate::store::{CompareAndSet, MemoryStore};
 use crate::task::canvas::CanvasLimits;
 use crate::task::{
     Arguments, ArgumentsError, Body, Context, Dispatcher, EnqueueError, Hooks, Router, TENANT, Task,
@@ -319,6 +319,26 @@ async fn the_cap_of_a_day_is_kept_through_a_restart() {
     let mut last = listener.admit_in_time(&plain).await.unwrap_or_else(|hold| panic!("{}", hold.reason));
     last.begin();
     assert!(listener.admit_in_time(&plain).await.is_err());
+}
+
+/// They go after whoever waits for a share of today has it.
+#[tokio::test]
+async fn the_counts_of_days_that_are_long_over_go() {
+    let row = LimitRow::new("plain", limit(|limit| limit.daily = Some(60))).with_zone(past_noon());
+    let store = Arc::new(MemoryStore::default());
+    let broker = Arc::new(MemoryBroker::new(Arc::clone(&store)));
+    let notes = Store::notes(&*store).expect("a store in memory has notes");
+    let (key, value) = ("limit-day/old".to_owned(), Some("[[\"2020-01-01\",3]]".to_owned()));
+    assert!(notes.compare_and_set(CompareAndSet { key, expected: None, value }).await.unwrap());
+    let listener = Listener::on(&broker, &store, &with_limits([row]));
+    assert!(listener.admit_in_time(&call("plain", "[]")).await.is_ok());
+    let goes = async {
+        while notes.note("limit-day/old").await.unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, goes).await.expect("the old one goes");
+    assert_eq!(notes.notes("limit-day/").await.unwrap().len(), 1, "that of today stays");
 }
 
 #[test]
