@@ -24,6 +24,7 @@ pub(crate) mod queue;
 pub(crate) mod queues;
 mod retained;
 pub(crate) mod root;
+mod run_time_rounds;
 mod running;
 pub(crate) mod serial;
 pub(crate) mod source_poller;

@@ -29,6 +29,7 @@ pub(crate) mod progress;
 pub(crate) mod revoked_stamps;
 pub(crate) mod rule_count;
 pub(crate) mod run;
+pub(crate) mod run_times;
 mod states;
 pub(crate) mod task_levers;
 pub(crate) mod task_location;
@@ -47,6 +48,7 @@ use self::hooks::ProgramHooks;
 use self::keep_failed::KeepFailed;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
 use self::revoked_stamps::RevokedStamps;
+use self::run_times::RunTimeKeeper;
 use self::states::StateWriter;
 use self::task_levers::{TaskLevers, TimeLimits};
 use crate::broker::completer::{Completer, PlanFollowUps};
@@ -116,6 +118,8 @@ pub(crate) struct Runtime {
     pub(crate) children: ChildCount,
     /// What the history has not taken yet.
     pub(crate) history: HistoryInbox,
+    /// How long runs of tasks took.
+    pub(crate) run_times: Arc<RunTimeKeeper>,
 }
 
 impl Runtime {
@@ -213,6 +217,7 @@ impl Runtime {
             kept_pauses: Mutex::default(),
             children: ChildCount::default(),
             history: HistoryInbox::default(),
+            run_times: Arc::default(),
         }
     }
 

@@ -49,6 +49,11 @@ pub(crate) const DIVERTED: &str = "celeriac_diverted";
 pub const TENANT: &str = "celeriac_tenant";
 
 impl Headers {
+    /// The tenant that they state.
+    pub(crate) fn tenant(&self) -> Option<&str> {
+        self.0.get(TENANT).and_then(Value::as_str)
+    }
+
     /// Whether the caller has stated a text to show instead of the arguments.
     pub(crate) fn hide_arguments(&self) -> bool {
         ["argsrepr", "kwargsrepr"].iter().any(|name| self.0.contains_key(*name))
