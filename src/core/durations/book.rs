@@ -50,12 +50,6 @@ impl RunTimeBook {
         self.tasks.is_empty() && self.tenants.is_empty() && self.values.is_empty()
     }
 
-    /// When the last of all runs ended.
-    pub fn latest(&self) -> Timestamp {
-        let tables = [&self.tasks, &self.tenants, &self.values];
-        tables.map(RunTimeTable::latest).into_iter().max().unwrap_or_default()
-    }
-
     /// Records a run of this length, which ended at `at`, under each of these keys.
     pub fn record(&mut self, keys: &[RunTimeKey], took: Duration, at: Timestamp) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);

@@ -52,11 +52,6 @@ impl RunTimeTable {
         self.entries.get(&hash)
     }
 
-    /// When the last of all runs ended.
-    pub(super) fn latest(&self) -> Timestamp {
-        self.entries.values().map(RunTimeEntry::at).max().unwrap_or_default()
-    }
-
     /// Records a run of this length that ended at `at`.
     pub(super) fn record(&mut self, hash: u64, took: u64, at: Timestamp) {
         self.latest = self.latest.max(at);
