@@ -59,6 +59,8 @@ pub use beat::BeatHandle;
 pub use brakes::{BrakeHandle, BrakeScope, DryRun};
 pub use builder::Builder;
 pub use bulk::{BulkAct, BulkAction, BulkHandle};
+#[cfg(feature = "cli")]
+pub(crate) use bulk::{acts_in, begin_in};
 pub use child_process::is_child_process;
 pub use durations::DurationQuery;
 pub use fleet::{Fleet, NodeReplies};
