@@ -187,7 +187,8 @@ mod tests {
 
     #[test]
     fn what_is_no_call_is_shown_as_it_came() {
-        let named = named(&call("<xml>", "[]"), &[]);
+        let call = call("<xml>", "[]");
+        let named = named(&call, &[]);
         assert_eq!(named, [("args".to_owned(), "<xml>"), ("kwargs".to_owned(), "[]")]);
     }
 }
