@@ -175,8 +175,10 @@ fn variant(error: &StartError) -> &'static str {
         StartError::Schedule(_) => "Schedule",
         StartError::DataNotGiven { .. } => "DataNotGiven",
         StartError::Broadcast { .. } => "Broadcast",
+        StartError::TenantArgument { .. } => "TenantArgument",
         StartError::DuplicatePoller(_) => "DuplicatePoller",
         StartError::ControlCommand { .. } => "ControlCommand",
+        StartError::Limit { .. } => "Limit",
         StartError::PollerWithoutWindows(_) => "PollerWithoutWindows",
         StartError::Broker(_) => "Broker",
         StartError::Store(_) => "Store",
@@ -247,7 +249,17 @@ fn made_by_hand() -> Vec<StartError> {
         StartError::DuplicateTask(DuplicateTask { name: task.to_owned(), first, second }),
         StartError::DataNotGiven { task, location, data: "shop::Pool" },
         StartError::Broadcast { task, location, queue: "news".to_owned(), what: "is serial" },
+        StartError::TenantArgument {
+            task: task.to_owned(),
+            argument: "domian".to_owned(),
+            parameters: "its parameters are: order, domain".to_owned(),
+            hint: "; did you mean `domain`?".to_owned(),
+        },
         StartError::PollerWithoutWindows("rows".to_owned()),
+        StartError::Limit {
+            name: "sms gateway".to_owned(),
+            fault: "its key `gatway` is no parameter of task `shop::order` (src/orders.rs:7), whose parameters are: gateway, to; a key may also be \"tenant\"; did you mean `gateway`?".to_owned(),
+        },
         StartError::Variable {
             variable: "CELERIAC_BROKER",
             problem: "`redis://h` is no broker of Celeriac".to_owned(),

@@ -9,11 +9,13 @@ mod errors;
 mod expand;
 mod grammar;
 mod key;
+mod limits;
 mod options;
 mod periodic;
 mod rate;
 mod serial;
 mod signature;
+mod tenant;
 mod unique;
 
 use proc_macro::TokenStream;

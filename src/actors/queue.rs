@@ -26,7 +26,9 @@ use crate::broker::{Consumer, Delivery, DeliveryInfo};
 use crate::catalogue::QueueRow;
 use crate::core::accounts::{Accounts, OTHER, TaskPlace};
 use crate::core::duration_histogram::Edges;
+use crate::core::forecast::Forecaster;
 use crate::core::history::{HistoryEvent, MinuteBook};
+use crate::core::start_limit::RunEnd;
 use crate::core::{self, Intensity, Restarts, TimeToStart, Timestamp};
 use crate::runtime::Runtime;
 use crate::runtime::admission::admit;
@@ -35,7 +37,7 @@ use crate::runtime::conclusion::conclude;
 use crate::runtime::gates::Admission;
 use crate::runtime::run::{AfterRun, Report, Run};
 use crate::task::clock::now;
-use crate::task::{self, Hooks, Interrupt, Judge, RunSetup, TaskId, Verdict};
+use crate::task::{self, Hooks, Interrupt, Judge, Next, RunSetup, State, TaskId, Verdict};
 use autoscale::LoadWatch;
 use release::HeldBack;
 use revocation::Unchecked;
@@ -45,15 +47,18 @@ use worker_pool::Slot;
 mod autoscale;
 mod brakes;
 mod control;
+mod explain;
 mod held;
 mod lookup;
 mod release;
 mod revocation;
 mod stamps;
+mod starts;
 mod waiting;
 mod worker_pool;
 
 pub(crate) use control::{Close, GetAccounts, GetStatus, HandInMinutes, Hurry, Steer, StopQueue};
+pub(crate) use explain::{Explain, Sighting, WaitingInBroker};
 pub(super) use held::GetHeld;
 pub(super) use lookup::{GetRunning, TellBars};
 pub(crate) use lookup::{LanesLost, Locate, LocateTask, Revoke, Revoked};
@@ -89,6 +94,8 @@ pub(crate) struct Queue {
     seen: SeenBacklog,
     counters: Counters,
     accounts: Accounts,
+    /// When tasks that wait will start.
+    forecasts: Forecaster,
     /// What the history has not taken yet.
     minutes: MinuteBook,
     consumer: Option<Box<dyn Consumer>>,
@@ -126,7 +133,7 @@ struct GivenRun {
     /// Where its task is in the accounts.
     account: TaskPlace,
     /// What the gates counted for it, which they get back when this drops.
-    _admission: Admission,
+    admission: Admission,
 }
 
 impl Queue {
@@ -143,7 +150,7 @@ impl Queue {
         if retained.is_paused() {
             backlog.pause();
         }
-        let Books { counters, accounts, minutes, time_to_start } =
+        let Books { counters, accounts, minutes, time_to_start, forecasts } =
             retained.take_books().map_or_else(|| Books::new(row.target, time_to_start), |books| *books);
         Self {
             backlog,
@@ -161,6 +168,7 @@ impl Queue {
             counted: HashSet::new(),
             counters,
             accounts,
+            forecasts,
             minutes,
             consumer: None,
             held_back: HeldBack::default(),
@@ -213,12 +221,19 @@ impl Queue {
         let now = now();
         for delivery in deliveries {
             let Some(delivery) = self.past_brakes(delivery) else { continue };
-            self.runtime.tell_received(&delivery);
-            self.count_received(delivery.message(), now);
-            let priority = delivery.message().priority;
+            // One that was put back because a limit holds it has come before.
+            let is_back = delivery.message().held().is_some();
+            if !is_back {
+                self.runtime.tell_received(&delivery);
+                self.count_received(delivery.message(), now);
+            }
+            let (tag, priority) = (delivery.tag(), delivery.message().priority);
             // Its time in the broker counts as well, so it waits since it was due, not since it came here.
             let since = delivery.message().due();
-            self.backlog.arrive_ready(delivery.tag(), delivery, priority, since, now);
+            self.backlog.arrive_ready(tag, delivery, priority, since, now);
+            if !is_back {
+                self.note_arrival(tag, priority, now);
+            }
         }
     }
 
@@ -253,7 +268,13 @@ impl Queue {
         // The promise is about the first start of a task only.
         let is_first = message.first_started_at.is_none() && message.crashes == 0;
         let is_first = is_first && !self.counted.remove(&message.id);
-        let wait = now.since(message.due());
+        // No queue could have started it while a limit held it.
+        let held = admission.held();
+        let due = held.map_or_else(|| message.due(), |held| held.until.max(message.due()));
+        let wait = now.since(due);
+        if let Some(held) = held {
+            self.accounts.was_held(held.until.since(held.since));
+        }
         if is_first {
             self.time_to_start.record(wait);
         }
@@ -262,6 +283,7 @@ impl Queue {
         let began = HistoryEvent::Started { waited: is_first.then_some(wait) };
         self.minutes.count(now, account, message.tenant(), began);
         self.last_start = Some(now);
+        self.forecasts.started(tag, now);
         self.runtime.levers.accept(&message);
         self.runtime.brakes.started(&message, now);
         // A run is ended by its worker's token, so a worker that dies takes it along.
@@ -296,6 +318,7 @@ impl Queue {
     /// Settles a delivery that is not to run, with the verdict that says why.
     fn end_unstarted(&mut self, tag: u64, mut delivery: Delivery, verdict: Verdict) {
         self.backlog.finish(tag);
+        self.forecasts.left(tag);
         if delivery.fence().is_none() {
             delivery.at_risk(); // should its settlement panic, it counts as a crash: else it would come again for ever
         }
@@ -399,11 +422,13 @@ impl Drop for Queue {
     fn drop(&mut self) {
         self.tell_bodies(Interrupt::Shutdown);
         self.force.cancel();
+        self.forecasts.forget_made(); // what waits here goes back
         self.retained.keep_books(Books {
             counters: std::mem::take(&mut self.counters),
             accounts: std::mem::take(&mut self.accounts),
             minutes: std::mem::take(&mut self.minutes),
             time_to_start: self.time_to_start.clone(),
+            forecasts: self.forecasts.clone(),
         });
     }
 }
@@ -460,9 +485,15 @@ impl Handler<Finished> for Queue {
 
     fn handle(&mut self, finished: Finished, ctx: &mut Self::Context) {
         let Finished { tag, slot, generation, report, unstarted } = finished;
-        let run = self.runs.remove(&tag);
-        if let Some(run) = &run {
+        let mut run = self.runs.remove(&tag);
+        if let Some(run) = &mut run {
             self.count_end(run, &report);
+            if unstarted.is_none() {
+                let took = report.ran().map(|(_, took)| took);
+                let took = took.unwrap_or_else(|| now().since(run.started_at));
+                self.forecasts.ended(run.account.index(), took);
+            }
+            run.admission.end(run_end(&report, unstarted, run.context.is_expected()));
         }
         // A serial task that did not start comes again, and its first start is in the statistics already.
         if let Some(why) = unstarted {
@@ -499,6 +530,18 @@ impl Handler<Finished> for Queue {
         }
         self.check_closed();
         self.pump_soon(ctx);
+    }
+}
+
+/// What a run came to, as its limits see it: an error that was expected says nothing against its key.
+fn run_end(report: &Report, unstarted: Option<Unstarted>, is_expected: bool) -> RunEnd {
+    match (report.over, report.again) {
+        _ if unstarted.is_some() => RunEnd::NotRun,
+        (Some(State::Success | State::Ignored), _) => RunEnd::Success,
+        (None, Some(Next::Continue | Next::Replace)) => RunEnd::Success,
+        (Some(State::Failure), _) | (None, Some(Next::Retry)) if is_expected => RunEnd::Success,
+        (Some(State::Failure), _) | (None, Some(Next::Retry)) => RunEnd::Failure,
+        _ => RunEnd::Other,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The handle on a started runtime, with the operator's levers on queues, dead letters and permits. The levers
-//! on failed tasks, tasks that are not over, lanes, beat, source pollers and the commit table are in `failed.rs`,
-//! `unfinished.rs`, `lanes.rs`, `beat.rs`, `source_pollers.rs` and `commit_table.rs`.
+//! on failed tasks, tasks that are not over, lanes, tenants, beat, source pollers and the commit table are in `failed.rs`,
+//! `unfinished.rs`, `lanes.rs`, `tenants.rs`, `beat.rs`, `source_pollers.rs` and `commit_table.rs`.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};

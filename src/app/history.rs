@@ -138,8 +138,8 @@ impl Celeriac {
         HistoryQuery { celeriac: self, filter }
     }
 
-    /// The same runtime for an operator of this name: what this handle [pauses](Self::pause), [resumes](Self::resume) and
-    /// [resizes](Self::resize) has the name in its mark in the history.
+    /// The same runtime for an operator of this name: what this handle [pauses](Self::pause), [resumes](Self::resume),
+    /// [resizes](Self::resize) or lets [follow the load](Self::autoscale) has the name in its mark in the history.
     pub fn as_operator(&self, who: impl Into<String>) -> Self {
         Self { inner: Arc::clone(&self.inner), who: Some(who.into().into()) }
     }
@@ -187,15 +187,17 @@ impl CeleriacInner {
         let (what, detail) = match act {
             Steer::Pause => ("pause", None),
             Steer::Resume => ("resume", None),
-            Steer::Resize(workers) => ("resize", Some(format!("to {workers} workers"))),
+            Steer::Resize(workers) | Steer::AsStated { workers, .. } => {
+                ("resize", Some(format!("to {workers} workers")))
+            }
             Steer::Grow(workers) => ("resize", Some(format!("by {workers:+} workers"))),
             Steer::Range(range) => {
                 ("autoscale", Some(format!("from {} to {} workers", range.min(), range.max())))
             }
             Steer::CancelConsumer => ("cancel_consumer", None),
             Steer::AddConsumer => ("add_consumer", None),
-            // A look changes nothing.
-            _ => return,
+            // It changes nothing.
+            Steer::Look => return,
         };
         let mark = Mark::new(now(), what).of(queue).by(who);
         let mark = match detail {

@@ -20,6 +20,7 @@ mod defaults;
 mod downloads;
 mod durations;
 mod events;
+mod explain;
 mod failed;
 mod fleet;
 mod handle;
@@ -47,8 +48,8 @@ mod systemd;
 mod takeover;
 mod task_pages;
 #[cfg(feature = "web")]
-#[allow(dead_code)] // TEMPORARY
 mod task_sighting;
+mod tenants;
 mod unfinished;
 pub(crate) mod variables;
 
@@ -63,6 +64,8 @@ pub use bulk::{BulkAct, BulkAction, BulkHandle};
 pub(crate) use bulk::{acts_in, begin_in};
 pub use child_process::is_child_process;
 pub use durations::DurationQuery;
+#[cfg(feature = "cli")]
+pub(crate) use explain::{ended, of_message, told, wait_in_broker};
 pub use fleet::{Fleet, NodeReplies};
 pub use handle::{Celeriac, ControlError};
 pub use health::{Health, Trouble, TroubleKind};
@@ -70,6 +73,8 @@ pub use history::HistoryQuery;
 #[cfg(feature = "metrics")]
 pub use metrics::MetricsReader;
 pub use persistent::PersistentLevers;
+#[cfg(feature = "cli")]
+pub(crate) use persistent::paused_since;
 pub use replies::Replies;
 #[cfg(feature = "cli")]
 pub(crate) use revocation_orders::order;
@@ -79,7 +84,6 @@ pub use shutdown::ShutdownReport;
 pub(crate) use start::too_many_blocking_workers;
 pub use start_error::StartError;
 #[cfg(feature = "web")]
-#[allow(unused_imports)] // TEMPORARY
 pub(crate) use task_sighting::TaskSighting;
 pub use unfinished::RevokedTasks;
 

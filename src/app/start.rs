@@ -76,6 +76,9 @@ impl Builder {
             for entry in catalogue.periodic.drain(..) {
                 read = read.with_periodic(entry);
             }
+            for row in catalogue.limits.drain(..) {
+                read = read.with_limit(row);
+            }
             catalogue = read;
         }
         for entry in &self.periodic {
@@ -110,6 +113,7 @@ impl Celeriac {
         if let Some(text) = beyond(catalogue, threads(), blocks) {
             tracing::warn!(target: "celeriac", "{text}");
         }
+        self.warn_of_vain_priorities();
     }
 
     /// The next ticks of the periodic entries here, the first ones first. Entries for tenants have no one time.

@@ -3,6 +3,8 @@
 use super::schedule::ScheduleErrors;
 use crate::broker::BrokerError;
 use crate::catalogue::CatalogueErrors;
+use crate::core::did_you_mean;
+use crate::runtime::start_limits::LimitFault;
 use crate::store::StoreError;
 use crate::task::CommitTableError;
 use crate::task::registry::DuplicateTask;
@@ -33,6 +35,14 @@ pub enum StartError {
         /// The type of the data.
         data: &'static str,
     },
+    /// A limit on the starts of tasks cannot be kept.
+    #[error("the limit `{name}` cannot be kept: {fault}")]
+    Limit {
+        /// The name of the limit.
+        name: String,
+        /// What is wrong with it, and what to do.
+        fault: String,
+    },
     /// A queue cannot have the child processes that its row wants.
     #[error("queue `{queue}` has pool = \"process\", but {problem}")]
     Processes {
@@ -54,6 +64,20 @@ pub enum StartError {
         queue: String,
         /// Why the task needs one run.
         what: &'static str,
+    },
+    /// A row of the catalogue names the tenants of a task by an argument that the task does not have.
+    #[error(
+        "[tenants.tasks] says that the argument `{argument}` of `{task}` names its tenant, but the task has no such parameter; {parameters}{hint}"
+    )]
+    TenantArgument {
+        /// The name of the task.
+        task: String,
+        /// The argument that the row names.
+        argument: String,
+        /// The parameters that the task has, in a sentence.
+        parameters: String,
+        /// The text "; did you mean ...?", or an empty text.
+        hint: String,
     },
     /// Two source pollers have the same name.
     #[error(
@@ -113,7 +137,23 @@ pub enum StartError {
 
 crate::core::debug_as_display!(StartError);
 
+impl From<LimitFault> for StartError {
+    fn from(LimitFault { name, fault }: LimitFault) -> Self {
+        Self::Limit { name, fault }
+    }
+}
+
 impl StartError {
+    /// The error of a row that names the tenants of a task by an argument that the task does not have.
+    pub(super) fn tenant_argument(task: &str, argument: &str, params: &[&'static str]) -> Self {
+        let hint = did_you_mean::hint(argument, params.iter().copied());
+        let parameters = match params {
+            [] => "it has no parameters: take the row away".to_owned(),
+            names => format!("its parameters are: {}", names.join(", ")),
+        };
+        Self::TenantArgument { task: task.to_owned(), argument: argument.to_owned(), hint, parameters }
+    }
+
     /// The error of a task that takes data which the program did not give.
     pub(super) fn data_not_given(task: &'static TaskDefinition, data: &NeededData) -> Self {
         Self::DataNotGiven { task: task.name, location: task.location, data: data.type_name() }

@@ -4,8 +4,8 @@ use super::handle::{Celeriac, ControlError};
 use crate::broker::{FailedTask, Standing, TaskFilter, TaskPage, UnfinishedTask};
 
 impl Celeriac {
-    /// A page of the tasks that wait, are scheduled or run and that the filter chooses, of those that stand so or of all: at
-    /// most `limit` of them. `after` is [`next`](TaskPage::next) of the page before. In the embedded store a page costs the
+    /// A page of the tasks that wait, are scheduled or run and that the filter chooses, of those that stand so, or of all if
+    /// none is stated: at most `limit` of them. `after` is [`next`](TaskPage::next) of the page before. In the embedded store a page costs the
     /// same however much waits; one for which too many tasks would have to be looked at ends early, and says from where to go
     /// on.
     ///
@@ -15,7 +15,7 @@ impl Celeriac {
     ///
     /// let (filter, mut after) = (TaskFilter::new().queue("email_queue"), None);
     /// loop {
-    ///     let page = celeriac.page_unfinished_tasks(&filter, Some(Standing::Scheduled), after.as_deref(), 50).await?;
+    ///     let page = celeriac.page_unfinished_tasks(&filter, &[Standing::Scheduled], after.as_deref(), 50).await?;
     ///     for task in &page.tasks {
     ///         println!("{} {}", task.message.id, task.message.task);
     ///     }
@@ -30,11 +30,11 @@ impl Celeriac {
     pub async fn page_unfinished_tasks(
         &self,
         filter: &TaskFilter,
-        standing: Option<Standing>,
+        standings: &[Standing],
         after: Option<&str>,
         limit: usize,
     ) -> Result<TaskPage<UnfinishedTask>, ControlError> {
-        Ok(self.inspector()?.page_unfinished(&self.informed(filter), standing, after, limit).await?)
+        Ok(self.inspector()?.page_unfinished(&self.informed(filter), standings, after, limit).await?)
     }
 
     /// A page of the tasks that have failed for good and that the filter chooses, dead letters among them: at most `limit` of

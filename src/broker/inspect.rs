@@ -97,7 +97,8 @@ pub trait Inspect: Send + Sync {
 
     /// How many tasks of the queue run before this waiting one: those that could start and are before it, and
     /// those that are delivered and not settled, up to `limit`. `None`: that is not known, or the task waits for
-    /// its time or its lane.
+    /// its time or its lane. Where [tenants take turns](super::TenantBacklog) it is an estimate: of each other tenant as many
+    /// tasks count as this task has turns to wait for.
     ///
     /// # Errors
     /// The broker is closed or cannot be reached.
@@ -114,8 +115,8 @@ pub trait Inspect: Send + Sync {
         limit: usize,
     ) -> Result<Vec<UnfinishedTask>, BrokerError>;
 
-    /// A page of the tasks that are not over and that the filter chooses, of those that stand so or of all, at most `limit`
-    /// of them. `after`: the [`next`](TaskPage::next) of the page before. A broker whose whole list is long has a way of its
+    /// A page of the tasks that are not over and that the filter chooses, of those that stand so, or of all if none is stated,
+    /// at most `limit` of them. `after`: the [`next`](TaskPage::next) of the page before. A broker whose whole list is long has a way of its
     /// own to make a page, at a cost that does not grow with the list.
     ///
     /// # Errors
@@ -123,16 +124,16 @@ pub trait Inspect: Send + Sync {
     async fn page_unfinished(
         &self,
         filter: &TaskFilter,
-        standing: Option<Standing>,
+        standings: &[Standing],
         after: Option<&str>,
         limit: usize,
     ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
         let offset = task_page::offset(after)?;
         // What stands otherwise is taken out of the list only after it was made.
         let most =
-            if standing.is_some() { usize::MAX } else { offset.saturating_add(limit).saturating_add(1) };
+            if standings.is_empty() { offset.saturating_add(limit).saturating_add(1) } else { usize::MAX };
         let mut tasks = self.list_unfinished(filter, most).await?;
-        tasks.retain(|task| standing.is_none_or(|standing| task.standing == standing));
+        tasks.retain(|task| standings.is_empty() || standings.contains(&task.standing));
         Ok(TaskPage::of_list(tasks.into_iter().skip(offset), offset, limit))
     }
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::error::{CatalogueError, Position, Problem, quote};
 use super::spelling;
 use super::{
-    BrakeRow, Catalogue, DEFAULT_QUEUE, QueueRow, RouteRow, RouteRule, TaskPattern, brake_row, format_span,
+    BrakeRow, Catalogue, DEFAULT_QUEUE, LimitRow, QueueRow, RouteRow, RouteRule, TaskPattern, brake_row,
+    format_span,
 };
 use crate::core::brake::BrakeAction;
 use crate::core::durations::RunTimeCondition;
@@ -32,8 +33,11 @@ pub(super) enum MistakeSubject {
     /// The `[[route]]` row of that index.
     RouteRow(Option<String>, usize),
     RateLimit(Option<String>, String),
+    /// The `[[limit]]` row of that index.
+    Limit(Option<String>, usize),
     /// The `[[brake]]` row of that index.
     BrakeRow(Option<String>, usize),
+    TenantOf(Option<String>, String),
     Defaults(Option<String>),
     /// The periodic entry of that index.
     Periodic(usize),
@@ -52,7 +56,9 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
     check.routes(None, &catalogue.routes, &catalogue.aliases);
     check.route_rows(None, &catalogue.route_rows, &catalogue.aliases);
     check.rate_limits(None, &catalogue.rate_limits);
+    check.limits(None, &catalogue.limits);
     check.brake_rows(None, &catalogue.brakes, &catalogue.aliases);
+    check.tenants(None, &catalogue.tenants);
     check.defaults(None, &catalogue.defaults);
     for (name, environment) in &catalogue.environments {
         let mut merged = catalogue.aliases.clone();
@@ -61,7 +67,9 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
         check.routes(Some(name), &environment.routes, &merged);
         check.route_rows(Some(name), &environment.route_rows, &merged);
         check.rate_limits(Some(name), &environment.rate_limits);
+        check.limits(Some(name), &environment.limits);
         check.brake_rows(Some(name), &environment.brakes, &merged);
+        check.tenants(Some(name), &environment.tenants);
         if environment.defaults != TaskDefaults::default() {
             // An environment may state one of two limits, and the base the other one.
             check.defaults(Some(name), &environment.defaults.clone().over(catalogue.defaults.clone()));
@@ -245,6 +253,41 @@ impl Check<'_> {
         }
     }
 
+    /// Checks the limits that `environment` (or the base) states.
+    fn limits(&mut self, environment: Option<&String>, rows: &[LimitRow]) {
+        for (index, row) in rows.iter().enumerate() {
+            let subject = MistakeSubject::Limit(environment.cloned(), index);
+            let place = format!("in limit {}", quote(&row.name));
+            let bad = |key: &str, value: String, advice: String| {
+                let place = place.clone();
+                Problem::BadValue { key: key.to_owned(), place, value, advice }
+            };
+            self.name(&subject, "a limit", &row.name);
+            if let TaskPattern::Glob(name) = &row.task {
+                self.name(&subject, "a task", name);
+            }
+            if let Err((pattern, reason)) = RouteRule::new(&RouteRow::of_tasks(row.task.clone())) {
+                let key = if matches!(row.task, TaskPattern::Regex(_)) { "task_pattern" } else { "task" };
+                self.report(&subject, bad(key, quote(&pattern), format!("write a pattern: {reason}")));
+            }
+            if row.key.as_deref() == Some("") {
+                let advice = "name a parameter or \"tenant\", or remove it".to_owned();
+                self.report(&subject, bad("key", quote(""), advice));
+            }
+            if let Some((key, value, advice)) = row.limit.fault() {
+                self.report(&subject, bad(key, value, advice));
+            }
+            if row.limit.is_empty() {
+                let advice = "state rate, max_running, daily, hours or breaker".to_owned();
+                self.report(&subject, bad("limit", "empty".to_owned(), advice));
+            }
+            if rows[..index].iter().any(|other| other.name == row.name) {
+                let advice = "another limit has this name: give one of them a name of its own".to_owned();
+                self.report(&subject, bad("name", quote(&row.name), advice));
+            }
+        }
+    }
+
     /// Checks the brakes that `environment` (or the base) states. `aliases` are all that hold there.
     fn brake_rows(
         &mut self,
@@ -278,6 +321,14 @@ impl Check<'_> {
                 };
                 self.report(&place, problem);
             }
+        }
+    }
+
+    /// As [`rate_limits`](Self::rate_limits), of the tasks whose tenants are named. Which parameters they have, the program
+    /// knows.
+    fn tenants(&mut self, environment: Option<&String>, tenants: &BTreeMap<String, String>) {
+        for task in tenants.keys() {
+            self.name(&MistakeSubject::TenantOf(environment.cloned(), task.clone()), "a task", task);
         }
     }
 

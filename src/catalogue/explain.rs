@@ -119,6 +119,9 @@ impl Catalogue {
         if !self.rate_limits.is_empty() {
             let _ = write!(text, ", {}", count(self.rate_limits.len(), "rate limit"));
         }
+        if !self.limits.is_empty() {
+            let _ = write!(text, ", {}", count(self.limits.len(), "limit"));
+        }
         if !self.brakes.is_empty() {
             let _ = write!(text, ", {}", count(self.brakes.len(), "brake"));
         }
@@ -156,6 +159,7 @@ impl Catalogue {
             let names: Vec<String> = defaults.expires_except.iter().map(|name| one_line(name)).collect();
             parts.push(format!("expires_except {}", names.join(", ")));
         }
+        parts.extend(defaults.tenant.as_ref().map(|argument| format!("tenant {}", one_line(argument))));
         parts.extend(self.zone.map(|zone| format!("zone {zone}")));
         (!parts.is_empty()).then(|| parts.join("; "))
     }

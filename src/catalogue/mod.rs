@@ -42,6 +42,14 @@
 //! [rate_limits]                        # task -> starts in each process
 //! "shop.send_email" = "100/m"
 //!
+//! [[limit]]                            # by a key; see the manual's page on limits
+//! task = "shop.send_sms"
+//! key = "gateway"
+//! rate = "8/s"
+//!
+//! [tenants.tasks]                      # task -> the argument that names its tenant
+//! "shop.send_email" = "shop"
+//!
 //! [[brake]]                            # what does not start, or only so fast; see the manual's page on brakes
 //! task = "shop.reports.*"
 //! action = "slow"
@@ -65,6 +73,8 @@ mod defaults;
 mod environment;
 mod error;
 mod explain;
+mod limit_row;
+mod limits;
 mod names;
 mod parse;
 mod periodic;
@@ -77,6 +87,7 @@ mod section;
 mod size;
 mod span_of_time;
 mod spelling;
+mod tenants;
 mod warning;
 
 use std::collections::BTreeMap;
@@ -84,6 +95,7 @@ use std::path::Path;
 
 pub use brake_row::BrakeRow;
 pub use error::{CatalogueError, CatalogueErrors, Position, Problem};
+pub use limit_row::{LimitRow, TENANT_KEY};
 pub use queue_row::{KEEP_FAILED, Pool, QueueRow, TargetClass};
 pub use queue_setup::{QueueSetup, QueueType};
 pub use route_row::{Argument, ArgumentPattern, RouteRow, TaskPattern};
@@ -131,8 +143,13 @@ pub struct Catalogue {
     pub zone: Option<Zone>,
     /// The rate limits of tasks, by their exact names. They win over what the tasks say; `None`: no limit.
     pub rate_limits: BTreeMap<String, Option<RateLimit>>,
+    /// The limits of tasks by patterns and keys, in the order of the file. A start has to be within all that match.
+    pub limits: Vec<LimitRow>,
     /// The brakes that stand while the program runs.
     pub brakes: Vec<BrakeRow>,
+    /// The arguments that name the tenants of tasks, by the exact names of the tasks. They win over what the tasks say; an
+    /// empty text: the task has no tenants. [`defaults`](Self::defaults) has one for all other tasks.
+    pub tenants: BTreeMap<String, String>,
     /// The changes that each environment makes, by its name.
     environments: BTreeMap<String, Environment>,
     /// The name of the file in errors and warnings.
@@ -161,7 +178,9 @@ impl Catalogue {
             defaults: TaskDefaults::default(),
             zone: None,
             rate_limits: BTreeMap::new(),
+            limits: Vec::new(),
             brakes: Vec::new(),
+            tenants: BTreeMap::new(),
             environments: BTreeMap::new(),
             file: "catalogue".to_owned(),
             positions: BTreeMap::new(),
@@ -280,10 +299,24 @@ impl Catalogue {
         self
     }
 
+    /// Adds a limit.
+    #[must_use]
+    pub fn with_limit(mut self, row: LimitRow) -> Self {
+        self.limits.push(row);
+        self
+    }
+
     /// Adds a brake that stands while the program runs.
     #[must_use]
     pub fn with_brake(mut self, row: BrakeRow) -> Self {
         self.brakes.push(row);
+        self
+    }
+
+    /// States which argument names the tenant of calls of tasks of the exact name `task`.
+    #[must_use]
+    pub fn with_tenant(mut self, task: impl Into<String>, argument: impl Into<String>) -> Self {
+        self.tenants.insert(task.into(), argument.into());
         self
     }
 

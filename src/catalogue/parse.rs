@@ -11,10 +11,10 @@ use super::environment::Environment;
 use super::error::{CatalogueErrors, Problem, quote};
 use super::queue_row::QueueRow;
 use super::section::{Section, SourceText};
-use super::{Catalogue, brake_row, defaults, names, periodic, rate_limits, routes};
+use super::{Catalogue, brake_row, defaults, limits, names, periodic, rate_limits, routes, tenants};
 
 /// The keys at the top level.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 14] = [
     "default_queue",
     "beat",
     "defaults",
@@ -24,6 +24,9 @@ const KEYS: [&str; 11] = [
     "routes",
     "route",
     "rate_limits",
+    "limit",
+    "tenant",
+    "tenants",
     "brake",
     "environment",
 ];
@@ -57,6 +60,13 @@ fn read(
         places.insert(MistakeSubject::DefaultQueue, source.position(at));
     }
     (catalogue.defaults, catalogue.zone) = defaults::read(&root, None, places, source);
+    if let (Some(argument), Some(item)) = (tenants::read_argument(&root, source), root.get("tenant")) {
+        if catalogue.defaults.tenant.is_some() {
+            let advice = "[defaults] says it too: keep one of the two".to_owned();
+            root.report_bad_value("tenant", item, advice, source);
+        }
+        catalogue.defaults.tenant = Some(argument);
+    }
     read_queues(&root, &mut catalogue, places, source);
     catalogue.beat = root.boolean("beat", source);
     catalogue.periodic = periodic::read(&root, places, source);
@@ -68,7 +78,9 @@ fn read(
     catalogue.routes = routes::read_exact(&root, None, places, source);
     catalogue.route_rows = routes::read_rows(&root, None, places, source);
     catalogue.rate_limits = rate_limits::read(&root, None, places, source);
+    catalogue.limits = limits::read_rows(&root, None, places, source);
     catalogue.brakes = brake_row::read_rows(&root, None, places, source);
+    catalogue.tenants = tenants::read(&root, None, places, source);
     if let Some(section) = root.table("environment", "in [environment]".to_owned(), source) {
         for (name, section) in section.tables(|name| format!("in environment {}", quote(name)), source) {
             let environment = Environment::read(name, &section, places, source);

@@ -24,6 +24,7 @@ mod schedule;
 mod store;
 mod table;
 mod waiting;
+mod why;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -79,6 +80,10 @@ enum Command {
     ///
     /// RabbitMQ lets nobody look into a queue; there, `celeriac inspect` asks the workers what they hold.
     Waiting(waiting::WaitingArgs),
+    /// Say why a task does not run, and when it will start.
+    ///
+    /// Over RabbitMQ all programs are asked. Of an embedded store whose program does not run, it says what the store knows.
+    Why(why::WhyArgs),
     /// Check an embedded store, or copy the readable part of a damaged one.
     ///
     /// The program of the store must not run. The command changes nothing in its directory.
@@ -180,6 +185,7 @@ pub fn run() -> ExitCode {
         Command::Brake(command) => brake::run(command, &mut out),
         Command::Bulk(command) => bulk::run(command, &mut out),
         Command::Waiting(args) => waiting::run(args, &mut out),
+        Command::Why(args) => why::run(args, &mut out),
         Command::Store(command) => store::run(command, &mut out),
         Command::History(args) => history::run(args, &mut out),
         Command::Schedule(args) => schedule::run(args, &mut out),

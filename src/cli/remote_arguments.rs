@@ -41,7 +41,7 @@ const fn many(
     RemoteCommand { name, arguments, rest: Some(rest), least }
 }
 
-const INSPECT: [RemoteCommand; 18] = [
+const INSPECT: [RemoteCommand; 19] = [
     plain("active"),
     plain("active_queues"),
     plain("clock"),
@@ -60,6 +60,7 @@ const INSPECT: [RemoteCommand; 18] = [
     plain("revoked"),
     plain("scheduled"),
     plain("stats"),
+    takes("why", &[("id", Kind::Text)], 1),
 ];
 
 const CONTROL: [RemoteCommand; 21] = [
@@ -224,6 +225,7 @@ mod tests {
             ("conf true", json!({"with_defaults": true})),
             ("memdump 5", json!({"samples": 5})),
             ("query_task a b", json!({"ids": ["a", "b"]})),
+            ("why a", json!({"id": "a"})),
             ("registered name max_retries", json!({"taskinfoitems": ["name", "max_retries"]})),
             ("registered", json!({"taskinfoitems": []})),
             ("lane shop.sync demo", json!({"scope": "shop.sync", "key": "demo"})),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use super::start_limits::is_own_rate;
 use crate::core::token_bucket::TokenBucket;
 use crate::task::registry::Registry;
 use crate::task::{Message, TaskOptions};
@@ -57,7 +58,9 @@ impl TaskLevers {
     pub(crate) fn of(registry: &Registry) -> Self {
         let levers = Self::default();
         for name in registry.names() {
-            if let Some(limit) = registry.options(name).and_then(|options| options.rate_limit) {
+            let (Some(task), Some(options)) = (registry.get(name), registry.options(name)) else { continue };
+            // A rate with a key, or of all processes together, is kept elsewhere.
+            if let Some(limit) = options.rate_limit.as_ref().filter(|_| !is_own_rate(task, &options)) {
                 levers.limit_rate(name, limit.text(), Some(limit.per_second()));
             }
         }
@@ -97,6 +100,11 @@ impl TaskLevers {
             Some(rate) => rate.bucket.lock().take(self.since.elapsed()),
             None => Ok(()),
         }
+    }
+
+    /// How long the rate limit of a task does not let a run of it start; `None`: it does. Nothing is taken.
+    pub(crate) fn held_for(&self, task: &str) -> Option<Duration> {
+        self.rates.get(task)?.bucket.lock().peek(self.since.elapsed()).err()
     }
 
     /// Gives the runs of a task that start from now on other limits than the task states.
@@ -173,8 +181,9 @@ mod tests {
         let levers = TaskLevers::default();
         assert!(!levers.limits_any() && levers.admit("a").is_ok());
         levers.limit_rate("a", "1/h", Some(1.0 / 3600.0));
-        assert!(levers.limits_any() && levers.admit("a").is_ok());
-        assert!(levers.admit("a").unwrap_err() > Duration::from_secs(3000));
+        assert!(levers.limits_any() && levers.held_for("a").is_none() && levers.admit("a").is_ok());
+        assert!(levers.held_for("a").is_some_and(|wait| wait > Duration::from_secs(3000)));
+        assert!(levers.admit("a").unwrap_err() > Duration::from_secs(3000) && levers.held_for("b").is_none());
         assert!(levers.admit("b").is_ok() && levers.admit("b").is_ok());
         assert_eq!(levers.rate_of("a").as_deref(), Some("1/h"));
         levers.limit_rate("a", "", None);

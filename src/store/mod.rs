@@ -16,6 +16,7 @@ pub mod redis;
 pub mod rpc;
 pub(crate) mod run_times;
 pub(crate) mod sent_marks;
+mod shared_rates;
 
 mod unique_windows;
 mod waiters;
@@ -42,6 +43,7 @@ pub(crate) use permits::{LocalPermits, ParkedPermit, Parking};
 pub use redis::{RedisOptions, RedisStore};
 #[cfg(feature = "amqp")]
 pub use rpc::{RpcOptions, RpcStore};
+pub use shared_rates::{SharedRates, StartsGranted, StartsWanted};
 pub use unique_windows::{UniqueWindowStore, WindowHold};
 pub(crate) use waiters::Waiters;
 
@@ -198,6 +200,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The keeper of named locks and limits for all processes that use this store.
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>>;
+
+    /// The ability to keep rates for all processes together. Only stores that several processes share have it.
+    fn shared_rates(&self) -> Option<&dyn SharedRates>;
 }
 
 /// The store's ability to count chords.

@@ -186,7 +186,7 @@ pub enum EnqueueError {
     },
     /// Another task has this id.
     #[error(
-        "a task of id `{id}` waits, runs or has its result kept; take another id, or forget that result first"
+        "a task of id `{id}` waits, runs or has its result kept, or two calls that are made together have this id; take another id, or forget that result first"
     )]
     DuplicateId {
         /// The id that was asked for.
@@ -213,6 +213,14 @@ pub enum EnqueueError {
         task: String,
         /// What is wrong with the arguments.
         error: String,
+    },
+    /// The name of the task's tenant is not usable.
+    #[error("`{task}` cannot be sent: {what}")]
+    Tenant {
+        /// The task's name.
+        task: String,
+        /// What is wrong with which name.
+        what: String,
     },
     /// The task is serial, and the broker keeps no lanes.
     #[error(

@@ -2,6 +2,7 @@
 
 mod interruption;
 mod log;
+mod trace;
 mod update_state_error;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -20,7 +21,7 @@ use super::permit::{HandedOver, HeldPermit, RunPermits};
 use super::progress::ProgressCell;
 use super::run_log::RunLog;
 use super::{
-    Arguments, Data, Durability, Json, Limits, Lineage, Message, Permit, PermitKeeper, Sinks, State,
+    Arguments, Data, Durability, Headers, Json, Limits, Lineage, Message, Permit, PermitKeeper, Sinks, State,
     TaskError, TaskId, TaskOptions, TrackedState, Want,
 };
 use crate::core::Timestamp;
@@ -86,6 +87,11 @@ pub(crate) struct RunState {
     added: AtomicU32,
     /// The last lines that the body has logged, if they are kept.
     log: OnceLock<Arc<RunLog>>,
+    /// The span of the run, until its end is known.
+    #[cfg(feature = "otel")]
+    span: parking_lot::Mutex<Option<tracing::Span>>,
+    /// The headers of the run's span, for what follows from the run.
+    trace: OnceLock<Box<Headers>>,
     message: Arc<Message>,
     /// Whether the broker has delivered the message before.
     again: bool,
@@ -119,6 +125,9 @@ impl Context {
             panic_place: OnceLock::new(),
             added: AtomicU32::new(0),
             log: OnceLock::new(),
+            #[cfg(feature = "otel")]
+            span: parking_lot::Mutex::default(),
+            trace: OnceLock::new(),
             message,
             again,
             worker,

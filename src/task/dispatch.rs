@@ -7,17 +7,16 @@ mod broadcast;
 mod committed;
 mod delivery;
 mod options;
+mod parent_task;
+mod tenants;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-
-use serde_json::Value;
 
 use super::canvas::{
     Addition, Call, CanvasLimits, CanvasPosition, Freezer, Ids, Launch, Node, Promise, SignatureError,
     addition, json_len,
 };
-use super::current::current_message;
 use super::registry::Registry;
 use super::wire_names::check_call;
 use super::{
@@ -28,6 +27,7 @@ use crate::task::clock::now;
 pub(crate) use committed::CallDocument;
 use options::read_options;
 pub(crate) use options::{write_options, written};
+pub(crate) use parent_task::ParentTask;
 
 /// Finds the queue of a call: the one that the call asks for, or else the task's own.
 pub(crate) trait Router: Send + Sync {
@@ -83,46 +83,6 @@ pub(crate) struct CanvasPlan {
     pub(crate) unique: bool,
 }
 
-/// The task that other tasks follow from, and what these inherit of it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ParentTask {
-    pub(crate) root_id: Option<TaskId>,
-    pub(crate) parent_id: Option<TaskId>,
-    pub(crate) stamped_headers: Vec<String>,
-    pub(crate) stamps: Headers,
-    /// The header [`SENDING`].
-    sending: Option<Value>,
-    /// The headers of its trace.
-    pub(crate) trace: Headers,
-}
-
-impl ParentTask {
-    /// The origin of a message that is sent from here: the task whose body this thread runs, if it runs one.
-    fn current() -> Self {
-        let sender = current_message();
-        let lineage = |Self { root_id, parent_id, trace, .. }: Self| Self {
-            root_id,
-            parent_id,
-            trace,
-            ..Self::default()
-        };
-        sender.map(|message| lineage(Self::of(&message))).unwrap_or_default()
-    }
-
-    /// The origin of what follows from this message.
-    pub(crate) fn of(message: &Message) -> Self {
-        let workflow = message.workflow.as_deref();
-        Self {
-            root_id: workflow.and_then(|w| w.root_id.clone()).or_else(|| Some(message.id.clone())),
-            parent_id: Some(message.id.clone()),
-            stamped_headers: workflow.map(|w| w.stamped_headers.clone()).unwrap_or_default(),
-            stamps: workflow.map(|w| w.stamps.clone()).unwrap_or_default(),
-            sending: message.headers.0.get(SENDING).cloned(),
-            trace: message.headers.trace(),
-        }
-    }
-}
-
 impl Dispatcher {
     /// Makes the message of a caller's call.
     ///
@@ -141,6 +101,7 @@ impl Dispatcher {
         if size > self.max_message_size {
             return Err(EnqueueError::TooLarge { task: call.task, size, limit: self.max_message_size });
         }
+        self.put_tenant(&mut call)?;
         let size = if call.headers.0.is_empty() { 0 } else { json_len(&call.headers.0) };
         if size > self.max_message_size {
             return Err(EnqueueError::HeadersTooLarge {
@@ -212,8 +173,12 @@ impl Dispatcher {
         self.check(&node)?;
         let Addition { group, launch, promise } =
             addition(member, node, nth, self.limits).map_err(refused)?;
-        let origin =
+        let mut origin =
             ParentTask { stamped_headers: Vec::new(), stamps: Headers::default(), ..ParentTask::of(member) };
+        // The run that adds it is that of the member.
+        let mut trace = ParentTask::current().trace;
+        trace.inherit_trace(&origin.trace);
+        origin.trace = trace;
         let messages = self.firsts(launch.calls, &origin)?;
         Ok((group, CanvasPlan { messages, sizes: launch.chords, promise, unique: true }))
     }
@@ -243,7 +208,8 @@ impl Dispatcher {
     /// refused any more.
     pub(crate) fn next(&self, call: Call, origin: &ParentTask) -> Message {
         let named = inner_task(&call).to_owned();
-        let (call, workflow) = self.read(call, origin);
+        let (mut call, workflow) = self.read(call, origin);
+        self.put_fit_tenant(&mut call);
         let wanted = call.options.queue.as_deref();
         let tenant = call.headers.tenant();
         let queue = match self.route.queue_for(tenant, &named, wanted, &call.arguments) {

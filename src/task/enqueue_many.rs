@@ -4,6 +4,7 @@ use std::future::IntoFuture;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use super::sending::sending;
 use super::{AsyncResult, Client, EnqueueError, NewTask, Signature, Task, current};
 
 impl<T: Task> Signature<T> {
@@ -42,6 +43,11 @@ impl<T: Task> Signature<T> {
 /// calls may join an earlier one (`unique_for`), is serial, or waits in memory only. The calls of one queue keep their
 /// order.
 ///
+/// All of the calls are in memory until they are taken, and while the embedded store writes them it takes nothing else. So a
+/// program with a million calls hands over some thousands at a time.
+///
+/// If two of the calls state the same id, none is taken.
+///
 /// It answers with the results to come, in the order of the calls.
 #[must_use = "nothing is enqueued until this is awaited"]
 pub struct EnqueueMany<T: Task> {
@@ -59,7 +65,7 @@ impl<T: Task> EnqueueMany<T> {
         let calls: Vec<NewTask> =
             self.calls.into_iter().map(Signature::into_call).collect::<Result<_, _>>()?;
         let ignored: Vec<bool> = calls.iter().map(|call| call.options.ignore_result).collect();
-        let receipts = client.enqueue_many(calls).await?;
+        let receipts = sending(T::NAME, client.enqueue_many(calls), |_| None).await?;
         let results = receipts.into_iter().zip(ignored);
         Ok(results
             .map(|(receipt, ignored)| AsyncResult::new(receipt, ignored, Arc::clone(&client)))

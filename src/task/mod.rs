@@ -20,10 +20,13 @@ mod finite;
 mod id;
 mod json;
 mod layer;
+mod limit_key;
 mod message;
 mod on_commit;
 pub(crate) mod option_value;
 mod options;
+#[cfg(feature = "otel")]
+pub(crate) mod otel;
 pub(crate) mod panic;
 pub mod periodic;
 mod permit;
@@ -35,10 +38,12 @@ pub(crate) mod run_log;
 #[cfg(feature = "testing")]
 pub(crate) mod scope;
 mod sender_counts;
+mod sending;
 mod serial;
 mod signature;
 mod sinks;
 pub mod source_poller;
+pub(crate) mod tenant;
 pub(crate) mod token;
 mod trace;
 mod tracked;
@@ -88,7 +93,11 @@ pub(crate) use json::look;
 pub use json::{Json, JsonMap};
 pub use layer::{Layer, LayeredBody};
 pub(crate) use layer::{Layers, layered};
-pub(crate) use message::{DIVERTED, PROPERTIES, REQUEUES, SHOWN_AS_LIST};
+pub use limit_key::LimitKeyFn;
+pub(crate) use limit_key::shortened_key;
+#[doc(hidden)]
+pub use limit_key::{limit_key_of, rate_key_of};
+pub(crate) use message::{DIVERTED, HELD, HeldMark, PROPERTIES, REQUEUES, SHOWN_AS_LIST};
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING, TENANT};
 pub(crate) use on_commit::writes;
 pub use on_commit::{CommitRow, CommitTableError, CommitTransaction, OnCommit, WriteRow};
@@ -111,6 +120,10 @@ pub use serial::{KeyPart, serial_of};
 pub use signature::{Enqueue, Signature};
 pub(crate) use sinks::{Sinks, StateSink};
 pub use source_poller::{Due, SourcePoller};
+#[doc(hidden)]
+pub use tenant::tenant_of;
+pub use tenant::{LONGEST_TENANT, TenantFn, TenantRules};
+pub(crate) use trace::span_headers;
 pub use tracked::TrackedState;
 #[doc(hidden)]
 pub use unique::unique_of;
@@ -146,6 +159,19 @@ pub trait Task: 'static {
     }
     /// The unique window of a call with these arguments. It is `None` unless the task has one.
     fn unique(_args: &Self::Args) -> Option<Unique> {
+        None
+    }
+    /// The key of the task's rate limit for a call with these arguments. It is `None` if all calls share one.
+    fn rate_key(_args: &Self::Args) -> Option<String> {
+        None
+    }
+    /// The key by which the task's `max_running` and `breaker` count a call with these arguments. It is `None` if all calls
+    /// share one.
+    fn limit_key(_args: &Self::Args) -> Option<String> {
+        None
+    }
+    /// The tenant of a call with these arguments. It is `None` unless the task names one.
+    fn tenant(_args: &Self::Args) -> Option<String> {
         None
     }
 }

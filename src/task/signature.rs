@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::client::NewTask;
+use super::sending::sending;
 use super::{
-    Arguments, AsyncResult, Client, Durability, EnqueueError, Permit, Task, TaskId, Unique, UniqueKey,
-    UniqueUntil, current, finite,
+    Arguments, AsyncResult, Client, Durability, EnqueueError, Permit, TENANT, Task, TaskId, Unique,
+    UniqueKey, UniqueUntil, current, finite,
 };
 use crate::core::Timestamp;
 
@@ -136,6 +137,12 @@ impl<T: Task> Signature<T> {
             Err(_) => {}
         }
         self
+    }
+
+    /// Sets the tenant on whose behalf the task runs, whatever its arguments say. Queues share their slots fairly among
+    /// tenants. An empty text stands for no tenant. A name has at most [256](crate::task::LONGEST_TENANT) bytes.
+    pub fn tenant(self, tenant: impl Into<String>) -> Self {
+        self.header(TENANT, tenant.into())
     }
 
     /// Sets the text that tools and logs of a Celery fleet show instead of the positional arguments, for example
@@ -287,7 +294,7 @@ impl<T: Task> Enqueue<T> {
         };
         let call = self.signature.into_call()?;
         let ignored = call.options.ignore_result;
-        let receipt = client.enqueue(call).await?;
+        let receipt = sending(T::NAME, client.enqueue(call), |receipt| Some(receipt.id.to_string())).await?;
         Ok(AsyncResult::new(receipt, ignored, client))
     }
 

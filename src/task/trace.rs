@@ -60,6 +60,20 @@ impl Headers {
         }
     }
 
+    /// Puts the headers of a span in the place of those of the span that it follows from.
+    pub(crate) fn continue_trace(&mut self, span: &Self) {
+        if span.0.contains_key(PARENT) {
+            self.0.remove(STATE);
+        }
+        if let Some(Value::Object(table)) = self.0.get_mut(TABLE) {
+            if span.0.contains_key(PARENT) {
+                table.remove(STATE);
+            }
+            table.extend(span.0.iter().filter(|(name, _)| *name != TABLE).map(owned));
+        }
+        self.0.extend(span.0.iter().filter(|(name, _)| *name != TABLE).map(owned));
+    }
+
     /// Adds Sentry's table, with what the message itself says by now.
     fn inherit_table(&mut self, inherited: &Map<String, Value>) {
         let mut table: Map<String, Value> = match self.0.get(TABLE) {
@@ -73,6 +87,18 @@ impl Headers {
         }
         self.0.insert(TABLE.to_owned(), Value::Object(table));
     }
+}
+
+/// The headers of the span that this thread is in. Without the feature `otel` there are none.
+#[cfg(feature = "otel")]
+pub(crate) fn span_headers() -> Headers {
+    super::otel::current_headers()
+}
+
+/// The headers of the span that this thread is in: none, without the feature `otel`.
+#[cfg(not(feature = "otel"))]
+pub(crate) fn span_headers() -> Headers {
+    Headers::default()
 }
 
 /// The headers of a trace among those that `get` finds.
@@ -152,6 +178,21 @@ mod tests {
         let own = inherited(json!({ "headers": { "sentry-trace": "3-4-0" } }), parent.clone());
         assert_eq!(own["headers"], json!({ "sentry-trace": "3-4-0", "baggage": "a=b" }));
         assert_eq!(inherited(json!({ "headers": 3 }), parent)["headers"], 3);
+    }
+
+    #[test]
+    fn a_span_takes_the_place_of_the_one_before() {
+        let table = json!({ "traceparent": W3C, "tracestate": "v=1", "tenant": "acme" });
+        let own =
+            json!({ "traceparent": W3C, "tracestate": "v=1", "baggage": "a=b", "x": 1, "headers": table });
+        let mut continued = headers(own.clone());
+        continued.continue_trace(&headers(json!({ "traceparent": "00-1-2-01", "headers": { "y": 1 } })));
+        let table = json!({ "traceparent": "00-1-2-01", "tenant": "acme" });
+        let expected = json!({ "traceparent": "00-1-2-01", "baggage": "a=b", "x": 1, "headers": table });
+        assert_eq!(serde_json::to_value(continued).unwrap(), expected);
+        let mut same = headers(own.clone());
+        same.continue_trace(&Headers::default());
+        assert_eq!(serde_json::to_value(same).unwrap(), own);
     }
 
     #[test]

@@ -40,3 +40,4 @@ mod status;
 #[cfg(all(feature = "redis", feature = "tls"))]
 mod tls;
 mod unique;
+mod why;

@@ -10,7 +10,8 @@ use celeriac::broker::embedded::EmbeddedOptions;
 use celeriac::broker::{
     Activity, Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition, Consumer,
     ControlRequest, DeadLetter, DeadLetterQueue, Events, FailedTasks, FollowUps, Inspect, Lanes,
-    MemoryBroker, MessageLocation, OutboxBroker, QueueCounts, Removal, Results, Settle, Sink, UniqueWindows,
+    MemoryBroker, MessageLocation, OutboxBroker, QueueCounts, Removal, Results, Settle, Sink, TenantBacklog,
+    UniqueWindows,
 };
 use celeriac::store::{MemoryStore, Store, StoreError};
 use celeriac::task::{
@@ -137,6 +138,10 @@ impl Broker for Barred {
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         self.broker.failed_tasks()
     }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        self.broker.tenant_backlog()
+    }
 }
 
 struct Front {
@@ -197,6 +202,7 @@ impl BrokerUnderTest for Front {
 celeriac::broker_conformance!(Front);
 celeriac::broker_conformance!(Front, results);
 celeriac::broker_conformance!(Front, failed);
+celeriac::broker_conformance!(Front, tenants);
 
 fn message(n: usize) -> Message {
     sample("q", n, Durability::Memory)

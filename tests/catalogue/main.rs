@@ -4,10 +4,12 @@ mod any_text;
 mod brakes;
 mod defaults;
 mod environments;
+mod limits;
 mod mistakes;
 mod periodic;
 mod routes;
 mod shipped;
+mod tenants;
 
 use celeriac::catalogue::Catalogue;
 

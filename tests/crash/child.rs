@@ -181,7 +181,8 @@ async fn births(child: Child) -> Result<(), Failure> {
     until_signal(&celeriac, "up").await
 }
 
-/// Waits until nothing waits and nothing runs, by the runtime's own counts; wrong ones would never come to 0.
+/// Waits until nothing waits and nothing runs, by the runtime's own counts and those of the tenants; wrong ones would never
+/// come to 0.
 pub async fn emptied(celeriac: &Celeriac) -> Result<(), Failure> {
     let mut look = tokio::time::interval(Duration::from_millis(10));
     let patience = tokio::time::Instant::now() + crate::process::PATIENCE / 2;
@@ -189,9 +190,15 @@ pub async fn emptied(celeriac: &Celeriac) -> Result<(), Failure> {
         look.tick().await;
         let queues = celeriac.queues().await?;
         if queues.missing.is_empty()
-            && queues.iter().all(|q| (q.ready, q.scheduled, q.in_line, q.running) == (0, 0, 0, 0))
+            && queues.iter().all(|q| (q.ready, q.held, q.scheduled, q.in_line, q.running) == (0, 0, 0, 0, 0))
         {
-            return Ok(());
+            let mut tenants = 0;
+            for queue in queues.iter() {
+                tenants += celeriac.tenants(&queue.name, 1).await.map_or(0, |found| found.total);
+            }
+            if tenants == 0 {
+                return Ok(());
+            }
         }
         if tokio::time::Instant::now() > patience {
             let left: Vec<_> = queues.iter().map(|q| (&q.name, q.ready, q.scheduled, q.running)).collect();

@@ -15,6 +15,8 @@ mod programs;
 mod reports;
 mod roles;
 mod shutdown;
+#[cfg(feature = "otel")]
+mod spans;
 mod tasks;
 
 use std::process::ExitCode;
@@ -22,7 +24,7 @@ use std::process::ExitCode;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-const CASES: [(&str, fn()); 22] = [
+const CASES: &[cases::Case] = &[
     ("deaths::each_costs_one_attempt", deaths::each_costs_one_attempt),
     ("deaths::of_an_idle_child_cost_nothing", deaths::of_an_idle_child_cost_nothing),
     ("deaths::at_the_start_halt_the_queue", deaths::at_the_start_halt_the_queue),
@@ -38,8 +40,11 @@ const CASES: [(&str, fn()); 22] = [
     ("reports::all_events_of_a_body", reports::all_events_of_a_body),
     ("reports::downloads_of_every_kind", reports::downloads_of_every_kind),
     ("reports::permits_are_held_and_given_back", reports::permits_are_held_and_given_back),
+    ("reports::many_calls_of_a_body", reports::many_calls_of_a_body),
     ("reports::of_a_plain_body", reports::of_a_plain_body),
     ("reports::the_log_of_a_failed_attempt", reports::the_log_of_a_failed_attempt),
+    #[cfg(feature = "otel")]
+    ("spans::what_follows_from_a_body_is_in_its_trace", spans::what_follows_from_a_body_is_in_its_trace),
     ("endings::are_those_of_the_other_pools", endings::are_those_of_the_other_pools),
     (
         "shutdown::waits_for_bodies_and_ends_those_that_are_deaf",
@@ -55,9 +60,12 @@ const CASES: [(&str, fn()); 22] = [
 
 fn main() -> ExitCode {
     // As parent and as child.
-    tracing_subscriber::registry().with(celeriac::log_lines()).init();
+    let subscriber = tracing_subscriber::registry().with(celeriac::log_lines());
+    #[cfg(feature = "otel")]
+    let subscriber = subscriber.with(spans::layer());
+    subscriber.init();
     if celeriac::is_child_process() {
         kit::serve();
     }
-    cases::run(&CASES, roles::play)
+    cases::run(CASES, roles::play)
 }

@@ -423,6 +423,19 @@ async fn a_waiting_one_says_its_place_and_what_its_own_queue_is_at() {
 }
 
 #[actix_web::test]
+async fn a_waiting_one_says_why_in_plain_words() {
+    let app = testing::start().await.unwrap();
+    let (celeriac, pages) = (app.celeriac(), pages());
+    let call = export::s("a.csv".into(), None).countdown(Duration::from_secs(60));
+    let url = pages.start(call.delay().await.unwrap().id()).url();
+    let page = ask(celeriac, &pages, get(&url)).await;
+    assert!(page.body.contains("It starts at a later time, as was asked."), "{}", page.body);
+    let status = ask(celeriac, &pages, get(&beyond(&url, "/status"))).await.json();
+    assert_eq!(status["why"], "It starts at a later time, as was asked.");
+    assert!(status["starts_between"].is_null(), "{status}");
+}
+
+#[actix_web::test]
 async fn a_waiting_one_says_when_its_queue_has_started_nothing_for_five_minutes() {
     let app = testing::start().await.unwrap();
     let (celeriac, pages) = (app.celeriac(), pages());

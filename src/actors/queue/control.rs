@@ -75,6 +75,8 @@ impl Queue {
             workers: self.row.workers,
             running: self.runs.len(),
             ready: counts.ready + (self.backlog.ready() + self.unchecked.len()) as u64,
+            held: self.backlog.held() as u64,
+            put_back: self.held_back.away(now),
             scheduled: counts.scheduled + self.backlog.scheduled() as u64,
             in_line: counts.in_line,
             dead,
@@ -83,6 +85,7 @@ impl Queue {
             time_to_start: self.time_to_start.snapshot(),
             blockage: blockage(oldest, self.last_start, now),
             oldest_wait: oldest.map_or(Duration::ZERO, |since| now.since(since)),
+            oldest_held: self.backlog.oldest_held_since().map_or(Duration::ZERO, |since| now.since(since)),
             done: c.done,
             failed: c.failed,
             retried: c.retried,
@@ -97,6 +100,7 @@ impl Queue {
             overlaps: c.overlaps,
             replaced: c.replaced,
             recycled: c.recycled,
+            forecasts: self.forecasts.record(),
             paused: self.backlog.is_paused(),
             halted: self.halted.clone(),
         }
@@ -130,6 +134,8 @@ pub(crate) enum Steer {
     Resize(usize),
     /// Have as many worker slots as there is work, within this range.
     Range(WorkerRange),
+    /// Have as many worker slots as the row states, and follow the load if it says so.
+    AsStated { workers: usize, range: Option<WorkerRange> },
     /// So many workers more, or fewer, but one at least.
     Grow(isize),
     /// Take nothing more from the broker, and give back what has not started.
@@ -145,15 +151,23 @@ impl Handler<Steer> for Queue {
 
     fn handle(&mut self, steer: Steer, ctx: &mut Self::Context) {
         match steer {
-            Steer::Pause => self.backlog.pause(),
+            Steer::Pause => {
+                self.backlog.pause();
+                self.forecasts.forget_made();
+            }
             Steer::Resume => self.backlog.resume(),
             Steer::Resize(workers) => {
                 self.retained.set_fewest(workers);
                 self.resize(workers, ctx);
             }
             Steer::Range(range) => {
-                self.retained.set_range(range);
+                self.retained.set_range(Some(range));
                 self.resize(range.clamp(self.row.workers), ctx);
+                self.watch_load(ctx);
+            }
+            Steer::AsStated { workers, range } => {
+                self.retained.set_range(range);
+                self.resize(workers, ctx);
                 self.watch_load(ctx);
             }
             Steer::Grow(more) => self.resize(self.row.workers.saturating_add_signed(more).max(1), ctx),
@@ -161,7 +175,9 @@ impl Handler<Steer> for Queue {
                 self.retained.set_cancelled(true);
                 self.consumer = None;
                 drop(self.backlog.clear()); // each goes back as it drops
+                self.forget_held();
                 self.unchecked.clear();
+                self.forecasts.forget_made();
             }
             Steer::AddConsumer => {
                 self.retained.set_cancelled(false);
@@ -169,7 +185,11 @@ impl Handler<Steer> for Queue {
                     self.consume(ctx);
                 }
             }
-            Steer::Look => self.sweep_brakes(),
+            Steer::Look => {
+                self.ask_all_again();
+                self.sweep_brakes();
+                self.forecasts.forget_made(); // nobody could foresee that
+            }
         }
         self.retained.set_paused(self.backlog.is_paused());
         self.pump();
@@ -189,6 +209,7 @@ impl Handler<Close> for Queue {
         self.consumer = None;
         // The consumer went first, so no delivery comes after the backlog is empty.
         drop(self.backlog.clear()); // each delivery goes back to the broker as it drops
+        self.forget_held();
         self.unchecked.clear();
         self.closing.get_or_insert_default().push(done);
         self.check_closed();

@@ -106,8 +106,9 @@ impl Queue {
         slot: usize,
         run: Run,
         delivery: Delivery,
-        (account, admission): (TaskPlace, Admission),
+        (account, mut admission): (TaskPlace, Admission),
     ) {
+        admission.begin();
         if let Some(Slot { queue, worker, generation, child, .. }) = self.workers.get(&slot) {
             let permit = SlotGuard::new(queue.clone(), delivery.tag(), slot, *generation);
             let given = GivenRun {
@@ -118,7 +119,7 @@ impl Queue {
                 started_at: run.started_at,
                 pid: child.unwrap_or_else(std::process::id),
                 account,
-                _admission: admission,
+                admission,
             };
             self.runs.insert(delivery.tag(), given);
             self.starting.push((Rc::clone(worker), Start { run: Box::new(run), delivery, permit }));
@@ -134,6 +135,7 @@ impl Queue {
         let pause = self.row.restart_window.min(LONGEST_HALT);
         tracing::error!(queue = %self.row.name, reason, ?pause, "the queue has stopped itself and tries again after a pause");
         self.halted = Some(reason);
+        self.forecasts.forget_made();
         ctx.run_later(pause, |queue, ctx| {
             queue.halted = None;
             queue.fill(ctx);

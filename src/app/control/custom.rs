@@ -72,6 +72,7 @@ const BUILT_IN: &[&str] = &[
     "terminate",
     "time_limit",
     "unblock",
+    "why",
 ];
 
 /// Why a command of the program has failed.

@@ -6,9 +6,10 @@ use super::super::handle::ControlError;
 use super::super::persistent::{KeptLever, forget_pause, keep};
 use super::arguments::python_error;
 use super::pool::MOST_OF_A_QUEUE as MOST_WORKERS;
-use super::{Answer, BY_REMOTE_CONTROL, ControlCommand, ok};
+use super::{Answer, BY_REMOTE_CONTROL, ControlCommand, PATIENCE, ok};
 use crate::actors::queue::Steer;
 use crate::core::autoscale::WorkerRange;
+use crate::task::TaskId;
 
 /// Starts nothing more in a queue; after a restart neither, if it is to be kept.
 pub(super) async fn pause(command: &ControlCommand<'_>) -> Answer {
@@ -66,6 +67,14 @@ fn steer(command: &ControlCommand<'_>, steer: Steer, done: impl Fn(&str) -> Stri
     }
     let known = command.inner.queues.names().join(", ");
     Err(python_error("ValueError", &format!("no queue '{queue}' is served here; there are: {known}")))
+}
+
+/// Why a task does not run, as far as this program knows: `Explanation` as JSON.
+pub(super) async fn why(command: &ControlCommand<'_>) -> Answer {
+    let id = TaskId::from(command.arguments.text("id")?);
+    let explained = command.inner.explain(&id, PATIENCE).await;
+    let explained = explained.map_err(|error| python_error("RuntimeError", &error.to_string()))?;
+    serde_json::to_value(explained).map_err(|error| python_error("RuntimeError", &error.to_string()))
 }
 
 /// The queues of this process, with what they have in hand.

@@ -8,12 +8,14 @@ use tokio::time::{Instant, timeout};
 use super::*;
 use crate::broker::{
     Backlog, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue, Events, FailedTasks,
-    Inspect, Lanes, QueueCounts, Results, Sink,
+    Inspect, Lanes, QueueCounts, Results, Sink, TenantBacklog,
 };
 use crate::core::Timestamp;
-use crate::store::{ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, UniqueWindowStore};
+use crate::store::{
+    ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, SharedRates, UniqueWindowStore,
+};
 use crate::task::clock::now;
-use crate::task::{Arguments, PermitKeeper, Receipt, TaskOptions, TrackedState};
+use crate::task::{Arguments, PermitKeeper, Receipt, TaskId, TaskOptions, TrackedState};
 
 /// A broker that refuses each publish with the same error, and burials with those that a test has prepared.
 struct Refusing {
@@ -119,6 +121,10 @@ impl Broker for Refusing {
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         None
     }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        None
+    }
 }
 
 #[async_trait]
@@ -222,6 +228,9 @@ impl Store for Recording {
     }
 
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        None
+    }
+    fn shared_rates(&self) -> Option<&dyn SharedRates> {
         None
     }
 }

@@ -21,7 +21,7 @@ use super::command::ReplySender;
 use super::commit::{ArrivedRow, RowKey};
 use super::engine::Engine;
 use super::known_lanes::{Changes, KnownLanes};
-use super::rows::{LANES, TaskRow, decode, encode, ready_key, task_key};
+use super::rows::{LANES, TaskRow, decode, encode, task_key};
 use super::tables::{Slice, TableName, Tables, Writes};
 use super::unique_windows::UniqueWindowRows;
 use crate::broker::lane::{self, LaneFacts, LaneLever, SHOWN, Waiting};
@@ -397,12 +397,13 @@ impl Engine {
     fn line_up(&mut self, batch: &mut LaneBatch, queue: usize, message: Arc<Message>, row: &[u8]) {
         let seq = self.next_seq();
         let cursor = &mut self.cursors[queue];
-        let key = ready_key(cursor.number, message.priority, seq);
-        cursor.ready += 1;
+        let key = cursor.ready_key(&message, seq);
+        let place = RowKey::Ready(key);
+        cursor.came(&place, &message);
         self.commit.queues.insert(queue);
         batch.writes.put(TableName::Messages, &key, row);
         batch.writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::at(&key));
-        batch.arrivals.push(ArrivedRow { queue, place: RowKey::Ready(key), message });
+        batch.arrivals.push(ArrivedRow { queue, place, message });
     }
 
     /// Sends a message on with its refusal. The consumer of its queue tells the task that its lane did not take it.

@@ -5,9 +5,9 @@
 //!   however much waits. A page that ends there says from where to go on.
 //! - The tables are read on a thread of their own, so that no start waits for somebody who looks.
 //!
-//! Rows of `messages` lie by queue, and in a queue by class: ready, then scheduled. So the scheduled tasks of one queue are
-//! found without a look at the others. The rows of failed tasks lie by queue and sequence; the sequence counts for all
-//! queues, so the newest of all queues are those with the highest sequences.
+//! Rows of `messages` lie by queue, and in a queue by class: ready without a tenant, then scheduled, then ready by tenant.
+//! So the scheduled tasks of one queue are found without a look at the others. The rows of failed tasks lie by queue and
+//! sequence; the sequence counts for all queues, so the newest of all queues are those with the highest sequences.
 
 use std::collections::HashSet;
 use std::ops::Bound;
@@ -20,7 +20,8 @@ use super::command::EngineCommand;
 use super::failed::{FAILED, failed_key, parts_of};
 use super::failed_tasks::failed_in;
 use super::lanes;
-use super::rows::{ReadyKey, decode, is_ready, queue_of, ready_bounds, scheduled_bounds};
+use super::ready_key::{ReadyKey, is_ready, line_bounds, tenants_bounds};
+use super::rows::{decode, queue_of, scheduled_bounds};
 use super::tables::{Rows, Slice, TableName, Tables};
 use crate::broker::task_page::unknown_place;
 use crate::broker::{
@@ -130,7 +131,7 @@ impl EmbeddedBroker {
     pub(super) async fn page_of_unfinished(
         &self,
         filter: &TaskFilter,
-        standing: Option<Standing>,
+        standings: &[Standing],
         after: Option<&str>,
         limit: usize,
     ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
@@ -139,7 +140,13 @@ impl EmbeddedBroker {
             UnfinishedMark::Memory(after) => (TaskPage::empty(), after),
             mark => {
                 let held = self.ask(|reply| EngineCommand::HeldKeys { reply }).await?;
-                let look = UnfinishedLook { filter: filter.clone(), standing, held, now: now(), limit };
+                let look = UnfinishedLook {
+                    filter: filter.clone(),
+                    standings: standings.to_vec(),
+                    held,
+                    now: now(),
+                    limit,
+                };
                 let page = self.on_disk(move |tables| look.page(tables, mark)).await?;
                 (page, None)
             }
@@ -148,12 +155,12 @@ impl EmbeddedBroker {
             return Ok(page);
         }
         let left = limit.saturating_sub(page.tasks.len());
-        let rest = self.inner.volatile.page_unfinished(filter, standing, in_memory.as_deref(), left).await?;
+        let rest = self.inner.volatile.page_unfinished(filter, standings, in_memory.as_deref(), left).await?;
         // A full page does not know whether more follow in memory, unless it looks.
         let more = if left > 0 {
             rest.next.map(Some)
         } else {
-            self.memory_has_more(filter, standing).await?.then_some(None)
+            self.memory_has_more(filter, standings).await?.then_some(None)
         };
         page.tasks.extend(rest.tasks);
         page.next = more.map(|after| UnfinishedMark::Memory(after).written());
@@ -164,9 +171,9 @@ impl EmbeddedBroker {
     async fn memory_has_more(
         &self,
         filter: &TaskFilter,
-        standing: Option<Standing>,
+        standings: &[Standing],
     ) -> Result<bool, BrokerError> {
-        let first = self.inner.volatile.page_unfinished(filter, standing, None, 1).await?;
+        let first = self.inner.volatile.page_unfinished(filter, standings, None, 1).await?;
         Ok(!first.tasks.is_empty())
     }
 
@@ -200,7 +207,8 @@ impl EmbeddedBroker {
 /// A look at the tasks on disk that are not over.
 struct UnfinishedLook {
     filter: TaskFilter,
-    standing: Option<Standing>,
+    /// Which tasks are meant by what they wait for; empty: all.
+    standings: Vec<Standing>,
     /// The keys of the rows that are delivered.
     held: HashSet<ReadyKey>,
     now: Timestamp,
@@ -209,6 +217,10 @@ struct UnfinishedLook {
 
 /// A range of rows: the first key is included, the second is not.
 type KeyRange = (Vec<u8>, Vec<u8>);
+
+fn key_range((start, end): ([u8; 3], [u8; 3])) -> KeyRange {
+    (start.to_vec(), end.to_vec())
+}
 
 impl UnfinishedLook {
     /// The page behind this mark.
@@ -224,7 +236,7 @@ impl UnfinishedLook {
             UnfinishedMark::Memory(_) => None,
         };
         if let Some(after) = in_lanes
-            && self.standing.is_none_or(|standing| standing == Standing::InLine)
+            && self.means(Standing::InLine)
         {
             let range = (vec![lanes::WAITING], BEHIND_LANES.to_vec());
             let stop = self.range(tables, TableName::Lanes, &range, &after, &mut page, &mut budget);
@@ -243,10 +255,7 @@ impl UnfinishedLook {
         page: &mut TaskPage<UnfinishedTask>,
         budget: &mut Budget,
     ) -> Option<Vec<u8>> {
-        if self.standing == Some(Standing::InLine) {
-            return None;
-        }
-        if self.standing == Some(Standing::Delivered) {
+        if self.standings == [Standing::Delivered] {
             return self.delivered(tables, after, page, budget);
         }
         self.ranges(tables)
@@ -255,22 +264,31 @@ impl UnfinishedLook {
             .find_map(|range| self.range(tables, TableName::Messages, &range, after, page, budget))
     }
 
+    fn means(&self, standing: Standing) -> bool {
+        self.standings.is_empty() || self.standings.contains(&standing)
+    }
+
     /// The ranges of the table `messages` in which the tasks that are meant may lie.
     fn ranges(&self, tables: &Tables) -> Vec<KeyRange> {
         let wanted = self.filter.named_queue();
-        if wanted.is_none() && self.standing.is_none() {
+        // The rows of delivered tasks lie among those of ready ones.
+        let in_ready = self.means(Standing::Ready) || self.means(Standing::Delivered);
+        let in_scheduled = self.means(Standing::Scheduled);
+        if wanted.is_none() && in_ready && in_scheduled {
             return vec![(Vec::new(), vec![u8::MAX; 4])];
         }
+        if !in_ready && !in_scheduled {
+            return Vec::new();
+        }
         let of_queue = |queue: u16| {
-            let (ready, scheduled) = (ready_bounds(queue), scheduled_bounds(queue));
-            let (start, end) = match self.standing {
-                Some(Standing::Ready) => ready,
-                Some(Standing::Scheduled) => scheduled,
-                _ => (ready.0, scheduled.1),
-            };
-            (start.to_vec(), end.to_vec())
+            let (plain, of_tenants) = (line_bounds(queue, None), key_range(tenants_bounds(queue)));
+            match (in_ready, in_scheduled) {
+                (true, true) => vec![(plain.0, of_tenants.1)],
+                (true, false) => vec![plain, of_tenants],
+                _ => vec![key_range(scheduled_bounds(queue))],
+            }
         };
-        queues(tables, wanted).into_iter().map(of_queue).collect()
+        queues(tables, wanted).into_iter().flat_map(of_queue).collect()
     }
 
     /// Those that are delivered: they are few, and their keys are known.
@@ -281,7 +299,7 @@ impl UnfinishedLook {
         page: &mut TaskPage<UnfinishedTask>,
         budget: &mut Budget,
     ) -> Option<Vec<u8>> {
-        let mut keys: Vec<&ReadyKey> = self.held.iter().filter(|key| key.as_slice() > after).collect();
+        let mut keys: Vec<&ReadyKey> = self.held.iter().filter(|key| &key[..] > after).collect();
         keys.sort_unstable();
         for key in keys {
             let Ok(Some(value)) = tables.get(TableName::Messages, key) else { continue };
@@ -303,6 +321,10 @@ impl UnfinishedLook {
         budget: &mut Budget,
     ) -> Option<Vec<u8>> {
         let start = start.as_slice().max(after);
+        // Somebody else may have made the mark. The database is not asked for a range that ends before it begins.
+        if start >= end.as_slice() {
+            return None;
+        }
         for (key, value) in tables.readable(table, start, Bound::Excluded(end.as_slice())) {
             if *key <= *after && !after.is_empty() {
                 continue; // the page before has it
@@ -326,11 +348,11 @@ impl UnfinishedLook {
         budget.pay(value);
         let standing = match table {
             TableName::Lanes => Standing::InLine,
-            _ if ReadyKey::try_from(key).is_ok_and(|key| self.held.contains(&key)) => Standing::Delivered,
+            _ if ReadyKey::of(key).is_some_and(|key| self.held.contains(&key)) => Standing::Delivered,
             _ if is_ready(key) => Standing::Ready,
             _ => Standing::Scheduled,
         };
-        if self.standing.is_none_or(|wanted| wanted == standing)
+        if self.means(standing)
             && let Ok(message) = decode::<Message>(value)
             && self.filter.takes_unfinished(&message, self.now)
         {
@@ -403,6 +425,9 @@ fn newest_failed(
 
 /// The dead letters, and the failed tasks of each queue, from their newest row before this sequence on.
 fn failed_lines(tables: &Tables, before: u64) -> Result<Vec<FailedLine>, BrokerError> {
+    if before == 0 {
+        return Ok(Vec::new());
+    }
     // The key of a dead letter is a sequence, and lies before those of failed tasks.
     let letters = before.min(u64::from(FAILED) << 56).to_be_bytes();
     let letters = tables.range(TableName::Dead, &[], Bound::Excluded(&letters))?;
@@ -431,6 +456,52 @@ fn next_of(mut rows: Rows) -> Option<FailedLine> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Broker;
+    use crate::broker::conformance::sample;
+    use crate::broker::embedded::EmbeddedOptions;
+    use crate::task::Durability;
+
+    async fn broker(dir: &tempfile::TempDir) -> EmbeddedBroker {
+        let broker = EmbeddedBroker::open(dir.path(), EmbeddedOptions::default()).unwrap();
+        broker.declare("q").await.unwrap();
+        broker
+    }
+
+    #[tokio::test]
+    async fn a_page_ends_early_where_little_is_chosen_and_says_from_where_to_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = broker(&dir).await;
+        let most = usize::try_from(MOST_ROWS).unwrap();
+        let many = (0..most + 5).map(|n| sample("q", n, Durability::Disk)).collect();
+        broker.publish_all(many, false).await.unwrap();
+        let last = TaskFilter::new().ids([format!("q-{}", most + 4)]);
+        let first = broker.page_unfinished(&last, &[], None, 10).await.unwrap();
+        assert_eq!((first.tasks.len(), first.looked_at), (0, Some(MOST_ROWS)));
+        let after = first.next.expect("it goes on");
+        let second = broker.page_unfinished(&last, &[], Some(&after), 10).await.unwrap();
+        assert_eq!((second.tasks.len(), second.looked_at, second.next), (1, Some(5), None));
+        // Those that stand otherwise are not even looked at.
+        let later = broker.page_unfinished(&last, &[Standing::Scheduled], None, 10).await.unwrap();
+        assert_eq!((later.tasks.len(), later.looked_at, later.next), (0, Some(0), None));
+    }
+
+    #[tokio::test]
+    async fn a_mark_that_the_store_has_not_made_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = broker(&dir).await;
+        broker.publish(sample("q", 0, Durability::Disk), false).await.unwrap();
+        let all = TaskFilter::new();
+        let (lanes, messages) = (UnfinishedMark::Lanes, UnfinishedMark::Messages);
+        for mark in [lanes(vec![]), lanes(vec![9]), lanes(vec![1; 70_000]), messages(vec![255; 40])] {
+            let page = broker.page_unfinished(&all, &[], Some(&mark.written()), 5).await.unwrap();
+            assert_eq!((page.tasks.len(), page.next), (0, None), "{mark:?}");
+        }
+        for seq in [0, 1, u64::MAX] {
+            let mark = FailedMark::Disk(seq).written();
+            let page = broker.page_failed(&all, Some(&mark), 5).await.unwrap();
+            assert_eq!((page.tasks.len(), page.next), (0, None), "{seq}");
+        }
+    }
 
     #[test]
     fn a_mark_is_read_as_it_was_written() {

@@ -9,7 +9,8 @@ use super::command::{EngineCommand, ReplySender};
 use super::commit::{RowEnd, Settled};
 use super::engine::{Engine, EngineShared};
 use super::lanes::{LaneStep, Newcoming};
-use super::rows::{ReadyKey, TaskRow, encode, task_key};
+use super::ready_key::ReadyKey;
+use super::rows::{TaskRow, encode, task_key};
 use super::tables::{TableName, Writes};
 use crate::broker::dead_letter::{crash_reason, crash_result, unwritable_result};
 use crate::broker::{BrokerError, DeadLetter, Settle, Settler, lane, limits};
@@ -184,8 +185,7 @@ impl Engine {
 
     fn remove_row(&mut self, writes: &mut Writes, queue: usize, key: &ReadyKey) {
         writes.delete(TableName::Messages, key);
-        let cursor = &mut self.cursors[queue];
-        cursor.ready = cursor.ready.saturating_sub(1);
+        self.cursors[queue].left_ready(key);
     }
 
     /// Writes the record of a task that is over; without a record it deletes the task's row. `row` is the encoded

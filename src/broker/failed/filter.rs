@@ -46,7 +46,9 @@ pub struct TaskFilter {
 
 /// A condition that a function checks.
 #[derive(Clone, Default)]
-struct Choice(Option<Arc<dyn Fn(&Message) -> bool + Send + Sync>>);
+struct Choice(Option<Arc<Chooses>>);
+
+type Chooses = dyn Fn(&Message) -> bool + Send + Sync;
 
 impl fmt::Debug for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

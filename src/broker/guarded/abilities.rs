@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 use super::{GuardedBroker, calm, caught};
 use crate::broker::{
     Backlog, BrokerConnection, BrokerError, BrokerListener, BrokerNotes, CasOutcome, DeadLetterQueue, Events,
-    FailedTask, FailedTasks, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, QueueBinding, RecordFn,
-    Removal, Results, Retried, ScheduledTask, Standing, TaskEdit, TaskFilter, TaskPage, UnfinishedTask,
-    UniqueWindows,
+    FailedTask, FailedTasks, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, QueueBinding,
+    QueueTenants, RecordFn, Removal, Results, Retried, ScheduledTask, Standing, TaskEdit, TaskFilter,
+    TaskPage, TenantBacklog, UnfinishedTask, UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::protocol::control::{Reply, Request};
@@ -55,6 +55,10 @@ impl GuardedBroker {
 
     fn own_letters(&self) -> Result<&dyn DeadLetterQueue, BrokerError> {
         still(self.given.dead_letter_queue(), "dead letter queue")
+    }
+
+    fn own_tenants(&self) -> Result<&dyn TenantBacklog, BrokerError> {
+        still(self.given.tenant_backlog(), "tenants")
     }
 
     fn own_failed(&self) -> Result<&dyn FailedTasks, BrokerError> {
@@ -135,11 +139,11 @@ impl Inspect for GuardedBroker {
     async fn page_unfinished(
         &self,
         filter: &TaskFilter,
-        standing: Option<Standing>,
+        standings: &[Standing],
         after: Option<&str>,
         limit: usize,
     ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
-        let page = async { self.own_inspect()?.page_unfinished(filter, standing, after, limit).await };
+        let page = async { self.own_inspect()?.page_unfinished(filter, standings, after, limit).await };
         caught("page_unfinished", page).await
     }
 
@@ -215,6 +219,13 @@ impl Notes for GuardedBroker {
 impl Backlog for GuardedBroker {
     async fn oldest_ready(&self, queue: &str) -> Result<Option<Timestamp>, BrokerError> {
         caught("oldest_ready", async { self.own_backlog()?.oldest_ready(queue).await }).await
+    }
+}
+
+#[async_trait]
+impl TenantBacklog for GuardedBroker {
+    async fn tenants(&self, queue: &str, limit: usize) -> Result<QueueTenants, BrokerError> {
+        caught("tenants", async { self.own_tenants()?.tenants(queue, limit).await }).await
     }
 }
 

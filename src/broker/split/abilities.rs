@@ -154,12 +154,12 @@ impl Inspect for SplitInner {
     async fn page_unfinished(
         &self,
         filter: &TaskFilter,
-        standing: Option<Standing>,
+        standings: &[Standing],
         after: Option<&str>,
         limit: usize,
     ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
         match self.transport.inspect() {
-            Some(transport) => transport.page_unfinished(filter, standing, after, limit).await,
+            Some(transport) => transport.page_unfinished(filter, standings, after, limit).await,
             None => Ok(TaskPage::empty()),
         }
     }

@@ -18,7 +18,7 @@ use tokio_util::codec::{FramedWrite, LengthDelimitedCodec};
 use crate::task::canvas::Promise;
 use crate::task::run_log::LogExcerpt;
 use crate::task::{
-    About, DownloadError, Ending, EnqueueError, GetError, HandedPermit, Interrupt, Json, NewTask,
+    About, DownloadError, Ending, EnqueueError, GetError, HandedPermit, Headers, Interrupt, Json, NewTask,
     RawSignature, Receipt, State, TaskId, TaskResult, TrackedState, Want,
 };
 
@@ -96,8 +96,11 @@ pub(super) enum Up {
     Failed { run: u64, errors: Vec<String> },
     /// The body has logged these lines.
     Logged { run: u64, lines: LogExcerpt },
-    /// The child asks. `in_body` says whether the body itself does, on the thread that runs it.
-    Ask { run: u64, question: u64, in_body: bool, asks: Box<Question> },
+    /// The span of the run, in the headers of a message. What follows from the run is below it.
+    Traced { run: u64, span: Headers },
+    /// The child asks. `in_body` says whether the body itself does, on the thread that runs it; `span` is the one in which it
+    /// sends something.
+    Ask { run: u64, question: u64, in_body: bool, span: Headers, asks: Box<Question> },
     /// Nobody waits for the answer any more.
     Withdraw { question: u64 },
     /// More bytes of the download of a [`Question::Keep`].
@@ -124,6 +127,7 @@ pub(super) struct BarReport {
 #[derive(Serialize, Deserialize)]
 pub(super) enum Question {
     Enqueue(Box<NewTask>),
+    EnqueueMany(Vec<NewTask>),
     Launch(Box<RawSignature>),
     AddToChord { canvas: Box<RawSignature>, nth: u32 },
     State(TaskId),
@@ -139,10 +143,18 @@ pub(super) enum Question {
     Keep(About),
 }
 
+impl Question {
+    /// Whether the child sends a task.
+    pub(super) fn sends(&self) -> bool {
+        matches!(self, Self::Enqueue(_) | Self::Launch(_) | Self::AddToChord { .. })
+    }
+}
+
 /// The answer to a question of a child.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Answer {
     Enqueued(Result<Receipt, EnqueueError>),
+    EnqueuedMany(Result<Vec<Receipt>, EnqueueError>),
     Launched(Result<Promise, EnqueueError>),
     State(Result<State, GetError>),
     Result(Result<Option<Box<TaskResult>>, GetError>),
@@ -318,10 +330,11 @@ mod tests {
         let options = TaskOptions { queue: Some("mail".into()), priority: 3, ..TaskOptions::default() };
         let call = NewTask::new("app::mail", options.clone());
         let asks = Box::new(Question::Enqueue(Box::new(call)));
-        let up = Up::Ask { run: 1, question: 2, in_body: true, asks };
-        let Up::Ask { asks, .. } = there_and_back(&up) else { panic!("another frame") };
+        let span = Headers([("traceparent".to_owned(), "00-1-2-01".into())].into());
+        let up = Up::Ask { run: 1, question: 2, in_body: true, span: span.clone(), asks };
+        let Up::Ask { asks, span: arrived, .. } = there_and_back(&up) else { panic!("another frame") };
         let Question::Enqueue(call) = *asks else { panic!("another question") };
-        assert_eq!((call.task.as_str(), call.options), ("app::mail", options));
+        assert_eq!((call.task.as_str(), call.options, arrived), ("app::mail", options, span));
         let error = EnqueueError::NoLanes { task: "t".into(), broker: "memory".into() };
         let down =
             Down::<Message>::Answer { question: 2, answer: Box::new(Answer::Enqueued(Err(error.clone()))) };

@@ -11,10 +11,10 @@ use super::branding::Branding;
 use super::key::Keyring;
 use super::link::StartResponse;
 use super::proxy_header::ProxyHeader;
-use super::streams::Streams;
 use super::texts::Languages;
 use crate::soil::PartialFailure;
 use crate::task::TaskId;
+use crate::web::streams::Streams;
 
 /// The least length of a secret, in bytes.
 const SECRET: usize = 32;

@@ -19,6 +19,7 @@ use super::uplink::Uplink;
 use crate::core::progress::QUIET;
 use crate::runtime::body::{CpuBody, Stuck};
 use crate::runtime::run::too_large;
+use crate::runtime::run_span::end_span_in_child;
 use crate::task::clock::now;
 use crate::task::{
     Client, Context, DownloadSink, Ending, EventFunnel, EventGroup, EventKind, EventStream, Interrupt,
@@ -176,6 +177,10 @@ impl Runs {
         }
         if context.log().is_some() {
             self.uplink.push(Up::Logged { run, lines: context.take_log() });
+        }
+        let span = end_span_in_child(&context, &outcome);
+        if !span.0.is_empty() {
+            self.uplink.push(Up::Traced { run, span });
         }
         // Whether the task is over is for the program to judge, and whether it shows this.
         context.close_bar(true);
