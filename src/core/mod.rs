@@ -34,6 +34,7 @@ pub mod rate;
 pub mod resting_rows;
 pub mod retry;
 pub mod run_queue;
+pub mod slots;
 pub mod text;
 pub mod time;
 pub mod time_to_start;
