@@ -6,13 +6,16 @@ use std::collections::BTreeMap;
 use super::check::{MistakeSubject, SubjectPositions};
 use super::columns::{COLUMNS, Columns};
 use super::error::{CatalogueErrors, Problem, quote};
+use super::pool_row::{self, PoolColumns};
 use super::section::{Section, SourceText};
-use super::{Catalogue, RouteRow, defaults, names, one_line, rate_limits, routes, spelling};
+use super::{
+    Catalogue, Pool, PoolRow, QueueRow, RouteRow, defaults, names, one_line, rate_limits, routes, spelling,
+};
 use crate::core::calendar::Zone;
 use crate::core::token_bucket::RateLimit;
 use crate::task::TaskDefaults;
 
-const KEYS: [&str; 7] = ["queue", "aliases", "beat", "defaults", "routes", "route", "rate_limits"];
+const KEYS: [&str; 8] = ["queue", "aliases", "beat", "defaults", "routes", "route", "rate_limits", "pool"];
 
 /// The changes of one environment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -24,6 +27,7 @@ pub(super) struct Environment {
     pub(super) route_rows: Vec<RouteRow>,
     pub(super) rate_limits: BTreeMap<String, Option<RateLimit>>,
     pub(super) defaults: TaskDefaults,
+    pub(super) pools: BTreeMap<Pool, PoolColumns>,
     zone: Option<Zone>,
     beat: Option<bool>,
 }
@@ -56,7 +60,28 @@ impl Environment {
         environment.route_rows = routes::read_rows(section, Some(name), places, source);
         environment.rate_limits = rate_limits::read(section, Some(name), places, source);
         (environment.defaults, environment.zone) = defaults::read(section, Some(name), places, source);
+        environment.pools = pool_row::read(section, Some(name), places, source);
         environment
+    }
+
+    /// The rows of the queues as they are in this environment.
+    pub(super) fn rows_over(&self, rows: &[QueueRow]) -> Vec<QueueRow> {
+        let over = |row: &QueueRow| match self.rows.get(&row.name) {
+            Some(columns) => columns.apply(row.clone()),
+            None => row.clone(),
+        };
+        rows.iter().map(over).collect()
+    }
+
+    /// The pools as they are in this environment. One of which nothing says how many slots it has is missing.
+    pub(super) fn pools_over(&self, pools: &BTreeMap<Pool, PoolRow>) -> BTreeMap<Pool, PoolRow> {
+        let mut over = pools.clone();
+        over.extend(
+            self.pools
+                .iter()
+                .filter_map(|(pool, columns)| Some((*pool, columns.apply(pools.get(pool).copied())?))),
+        );
+        over
     }
 }
 
@@ -81,11 +106,8 @@ impl Catalogue {
             return Err(CatalogueErrors::one(&self.file, None, problem));
         };
         let mut catalogue = self.clone();
-        for row in &mut catalogue.queues {
-            if let Some(columns) = environment.rows.get(&row.name) {
-                *row = columns.apply(row.clone());
-            }
-        }
+        catalogue.queues = environment.rows_over(&self.queues);
+        catalogue.pools = environment.pools_over(&self.pools);
         catalogue.aliases.extend(environment.aliases.clone());
         catalogue.routes.extend(environment.routes.clone());
         drop(catalogue.route_rows.splice(0..0, environment.route_rows.clone()));

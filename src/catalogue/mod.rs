@@ -42,6 +42,12 @@
 //! [rate_limits]                        # task -> starts in each process
 //! "shop.send_email" = "100/m"
 //!
+//! [pool.io]                            # its queues share these slots; see the manual's page on pools
+//! slots = 40
+//!
+//! [tenants.weights]                    # tenant -> how much of the slots it gets beside others
+//! "malawi" = 2.0
+//!
 //! [environment.production.queue.email_queue]
 //! workers = 500
 //!
@@ -62,6 +68,7 @@ mod explain;
 mod names;
 mod parse;
 mod periodic;
+mod pool_row;
 mod queue_row;
 mod queue_setup;
 mod rate_limits;
@@ -71,12 +78,14 @@ mod section;
 mod size;
 mod span_of_time;
 mod spelling;
+mod tenant_weights;
 mod warning;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use error::{CatalogueError, CatalogueErrors, Position, Problem};
+pub use pool_row::PoolRow;
 pub use queue_row::{KEEP_FAILED, Pool, QueueRow, TargetClass};
 pub use queue_setup::{QueueSetup, QueueType};
 pub use route_row::{Argument, ArgumentPattern, RouteRow, TaskPattern};
@@ -124,6 +133,10 @@ pub struct Catalogue {
     pub zone: Option<Zone>,
     /// The rate limits of tasks, by their exact names. They win over what the tasks say; `None`: no limit.
     pub rate_limits: BTreeMap<String, Option<RateLimit>>,
+    /// The pools whose queues share slots. The queues of the others have their workers to themselves.
+    pub pools: BTreeMap<Pool, PoolRow>,
+    /// How much of the slots tenants get beside others, by their names: 1 unless stated.
+    pub tenant_weights: BTreeMap<String, f64>,
     /// The changes that each environment makes, by its name.
     environments: BTreeMap<String, Environment>,
     /// The name of the file in errors and warnings.
@@ -152,6 +165,8 @@ impl Catalogue {
             defaults: TaskDefaults::default(),
             zone: None,
             rate_limits: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            tenant_weights: BTreeMap::new(),
             environments: BTreeMap::new(),
             file: "catalogue".to_owned(),
             positions: BTreeMap::new(),
@@ -268,6 +283,26 @@ impl Catalogue {
     pub fn with_rate_limit(mut self, task: impl Into<String>, limit: Option<RateLimit>) -> Self {
         self.rate_limits.insert(task.into(), limit);
         self
+    }
+
+    /// Has the queues of a pool share slots.
+    #[must_use]
+    pub fn with_pool(mut self, pool: Pool, row: PoolRow) -> Self {
+        self.pools.insert(pool, row);
+        self
+    }
+
+    /// Sets how much of the slots a tenant gets beside others, from 0.001 to 1,000,000: with 2, twice as much as one that is not
+    /// listed.
+    #[must_use]
+    pub fn with_tenant_weight(mut self, tenant: impl Into<String>, weight: f64) -> Self {
+        self.tenant_weights.insert(tenant.into(), weight);
+        self
+    }
+
+    /// The slots that a queue shares with others; `None`: it has its workers to itself.
+    pub fn pool_of(&self, row: &QueueRow) -> Option<&PoolRow> {
+        self.pools.get(&row.pool).filter(|_| row.shared)
     }
 
     /// Sets the options of all tasks that do not state them. What was set before holds where `defaults` says nothing.

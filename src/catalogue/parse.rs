@@ -11,10 +11,10 @@ use super::environment::Environment;
 use super::error::{CatalogueErrors, Problem, quote};
 use super::queue_row::QueueRow;
 use super::section::{Section, SourceText};
-use super::{Catalogue, defaults, names, periodic, rate_limits, routes};
+use super::{Catalogue, defaults, names, periodic, pool_row, rate_limits, routes, tenant_weights};
 
 /// The keys at the top level.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 12] = [
     "default_queue",
     "beat",
     "defaults",
@@ -25,6 +25,8 @@ const KEYS: [&str; 10] = [
     "route",
     "rate_limits",
     "environment",
+    "pool",
+    "tenants",
 ];
 
 /// Reads the text of a catalogue; `file` is its name in errors.
@@ -67,6 +69,9 @@ fn read(
     catalogue.routes = routes::read_exact(&root, None, places, source);
     catalogue.route_rows = routes::read_rows(&root, None, places, source);
     catalogue.rate_limits = rate_limits::read(&root, None, places, source);
+    let pools = pool_row::read(&root, None, places, source);
+    catalogue.pools = pools.into_iter().filter_map(|(pool, row)| Some((pool, row.apply(None)?))).collect();
+    catalogue.tenant_weights = tenant_weights::read(&root, places, source);
     if let Some(section) = root.table("environment", "in [environment]".to_owned(), source) {
         for (name, section) in section.tables(|name| format!("in environment {}", quote(name)), source) {
             let environment = Environment::read(name, &section, places, source);

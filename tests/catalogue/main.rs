@@ -5,6 +5,7 @@ mod defaults;
 mod environments;
 mod mistakes;
 mod periodic;
+mod pools;
 mod routes;
 mod shipped;
 
