@@ -14,6 +14,7 @@
 
 pub(crate) mod beat;
 pub(crate) mod commit_forwarder;
+mod countdown;
 pub(crate) mod held;
 mod patience;
 pub(crate) mod progress;
@@ -23,6 +24,7 @@ mod retained;
 pub(crate) mod root;
 mod running;
 pub(crate) mod serial;
+pub(crate) mod slot_pool;
 pub(crate) mod source_poller;
 mod status;
 mod supervisor;
@@ -35,5 +37,6 @@ pub use commit_forwarder::CommitTableStatus;
 pub(crate) use retained::InitialQueue;
 pub use running::RunningTask;
 pub use serial::{LaneHolder, LaneRun, LaneStatus};
+pub use slot_pool::PoolStatus;
 pub use source_poller::PollerStatus;
 pub use status::{QueueAccounts, QueueStatus};

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::retained::RetainedState;
 use super::serial::{Candidate, Serials};
+use super::slot_pool::{PoolMember, SlotPermit, SlotPools};
 use super::status::Counters;
 use super::worker::{SlotGuard, Start, Unstarted, Worker};
 use crate::broker::{Consumer, Delivery, DeliveryInfo};
@@ -37,6 +38,7 @@ use crate::task::clock::now;
 use crate::task::{self, Hooks, Interrupt, Judge, RunSetup, TaskId, Verdict};
 use release::HeldBack;
 use revocation::Unchecked;
+use slots::Released;
 use waiting::SeenBacklog;
 use worker_pool::Slot;
 
@@ -45,6 +47,7 @@ mod held;
 mod lookup;
 mod release;
 mod revocation;
+mod slots;
 mod stamps;
 mod waiting;
 mod worker_pool;
@@ -53,6 +56,7 @@ pub(crate) use control::{Close, GetAccounts, GetStatus, Hurry, Steer, StopQueue}
 pub(super) use held::GetHeld;
 pub(super) use lookup::{GetRunning, TellBars};
 pub(crate) use lookup::{LanesLost, Locate, LocateTask, Revoke, Revoked};
+pub(super) use slots::Granted;
 pub(super) use stamps::TerminateStamped;
 pub(crate) use waiting::BrokerBacklog;
 pub(super) use worker_pool::{ChildDown, WorkerReady};
@@ -88,6 +92,9 @@ pub(crate) struct Queue {
     consumer: Option<Box<dyn Consumer>>,
     /// What the gates keep from starting.
     held_back: HeldBack,
+    pools: Arc<SlotPools>,
+    /// The pool that the queue gets its slots from, if it has one.
+    pool: Option<PoolMember>,
     own_address: Option<Addr<Queue>>,
     retained: Arc<RetainedState>,
     serials: Arc<Serials>,
@@ -128,6 +135,7 @@ impl Queue {
         runtime: Arc<Runtime>,
         retained: Arc<RetainedState>,
         serials: Arc<Serials>,
+        pools: Arc<SlotPools>,
         time_to_start: Edges,
     ) -> Self {
         let intensity = Intensity::within(row.max_restarts, row.restart_window);
@@ -154,6 +162,8 @@ impl Queue {
             accounts: Accounts::new(time_to_start),
             consumer: None,
             held_back: HeldBack::default(),
+            pools,
+            pool: None,
             own_address: None,
             retained,
             serials,
@@ -177,6 +187,7 @@ impl Queue {
     /// Starts what may start: it lines runs up for idle slots, notes their starts in one step, and sends them to
     /// their workers.
     fn pump(&mut self) {
+        self.report_to_pool();
         if self.halted.is_some() || self.closing.is_some() {
             return;
         }
@@ -200,21 +211,26 @@ impl Queue {
     /// Takes deliveries from the broker into the backlog.
     fn line_up_all(&mut self, deliveries: Vec<Delivery>) {
         let now = now();
+        let mut arrived = Vec::new();
         for delivery in deliveries {
             self.runtime.tell_received(&delivery);
             self.count_received(delivery.message(), now);
             let priority = delivery.message().priority;
             // Its time in the broker counts as well, so it waits since it was due, not since it came here.
             let since = delivery.message().due();
-            self.backlog.arrive_ready(delivery.tag(), delivery, priority, since, now);
+            let noted = self.note_for_pool(&delivery);
+            if self.backlog.arrive_ready(delivery.tag(), delivery, priority, since, now) {
+                arrived.extend(noted);
+            }
         }
+        self.bring_to_pool(&arrived);
     }
 
     fn line_up(&mut self) {
         while let Some(slot) = self.idle.last().copied()
-            && let Some((tag, delivery, admission)) = self.release()
+            && let Some(released) = self.release()
         {
-            if self.start(slot, tag, delivery, admission) {
+            if self.start(slot, released) {
                 self.idle.pop();
             }
         }
@@ -222,7 +238,8 @@ impl Queue {
 
     /// Starts a delivery on an idle slot. `false`: it was settled or dropped without a run, and the slot is still
     /// idle.
-    fn start(&mut self, slot: usize, tag: u64, delivery: Delivery, admission: Admission) -> bool {
+    fn start(&mut self, slot: usize, released: Released) -> bool {
+        let Released { tag, delivery, admission, permit } = released;
         if delivery.has_lapsed() {
             self.backlog.finish(tag); // the delivery drops here, and so goes back to the broker
             return false;
@@ -262,6 +279,9 @@ impl Queue {
             again: delivery.is_again(),
             keeper: self.runtime.permits.clone(),
         });
+        if let Some(permit) = &permit {
+            context.lend(permit.lent());
+        }
         let run = Run {
             definition,
             context,
@@ -274,7 +294,7 @@ impl Queue {
             time_limits: self.runtime.time_limits(&message),
             place: None,
         };
-        self.assign(slot, run, delivery, (account, admission));
+        self.assign(slot, run, delivery, (account, admission, permit));
         true
     }
 
@@ -385,6 +405,7 @@ impl Actor for Queue {
         self.fill(ctx);
         self.watch_backlog(ctx);
         self.own_address = Some(ctx.address());
+        self.pool = self.pools.of_row(&self.row).map(|pool| pool.join(&self.row, ctx.address()));
         if !self.retained.is_cancelled() {
             self.consume(ctx);
         }
@@ -422,13 +443,15 @@ pub(super) struct Finished {
     pub(super) generation: u64,
     pub(super) report: Report,
     pub(super) unstarted: Option<Unstarted>,
+    /// The slot of the run, if it is one of a pool.
+    pub(super) permit: Option<SlotPermit>,
 }
 
 impl Handler<Finished> for Queue {
     type Result = ();
 
     fn handle(&mut self, finished: Finished, ctx: &mut Self::Context) {
-        let Finished { tag, slot, generation, report, unstarted } = finished;
+        let Finished { tag, slot, generation, report, unstarted, permit } = finished;
         let run = self.runs.remove(&tag);
         if let Some(run) = &run {
             self.count_end(run.account, &report);
@@ -465,6 +488,10 @@ impl Handler<Finished> for Queue {
                     self.worker_died(slot, generation, cause, ctx);
                 }
             }
+        }
+        // The pool hears of the slot and of the worker at once, so that a task of this queue can have both.
+        if let Some(permit) = permit {
+            self.end_in_pool(permit, unstarted.is_none() && !report.is_handed_back());
         }
         self.check_closed();
         self.pump_soon(ctx);

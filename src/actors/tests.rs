@@ -12,6 +12,7 @@ use super::progress::ActorProgressHub;
 use super::queue::{BrokerBacklog, Crash, GetStatus, Queue, Steer};
 use super::root::Tree;
 use super::serial::{self, GetLane, Pull};
+use super::slot_pool::SlotPools;
 use super::status::QueueStatus;
 use crate::State;
 use crate::broker::{Broker, EmbeddedBroker, LaneLever, MemoryBroker};
@@ -66,7 +67,8 @@ impl Grown {
         runtime.show_on(Arc::clone(&progress_hub) as Arc<dyn ProgressHub>);
         let runtime = Arc::new(runtime);
         let queues = vec![row.into()];
-        let tree = Tree::start(Arc::clone(&runtime), Arc::clone(&progress_hub), queues, 1).unwrap();
+        let pools = SlotPools::default();
+        let tree = Tree::start(Arc::clone(&runtime), Arc::clone(&progress_hub), queues, pools, 1).unwrap();
         tree.start_queues().await.unwrap();
         Self { tree, runtime, progress_hub }
     }

@@ -22,10 +22,11 @@ use crate::actors::queue::{BrokerBacklog, Steer};
 use crate::actors::queues::Queues;
 use crate::actors::root::Tree;
 use crate::actors::serial::Serials;
+use crate::actors::slot_pool::SlotPools;
 use crate::actors::source_poller::PollerParts;
 use crate::actors::{EntryOrigin, QueueStatus, RunningTask};
 use crate::broker::{BrokerError, DeadLetter};
-use crate::catalogue::{Catalogue, QueueRow};
+use crate::catalogue::{Catalogue, Pool, QueueRow};
 use crate::commit_table::CommitTable;
 use crate::runtime::Runtime;
 use crate::store::{StoreError, groups};
@@ -65,6 +66,7 @@ pub(super) struct CeleriacInner {
     pub(super) routing: Arc<Routing>,
     pub(super) queues: Queues,
     pub(super) serials: Arc<Serials>,
+    pub(super) slot_pools: Arc<SlotPools>,
     pub(super) tree: Mutex<Option<Tree>>,
     pub(super) grace: Duration,
     /// Whether a shutdown has begun.
@@ -154,6 +156,24 @@ pub enum ControlError {
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
     NoWorkers,
+    /// A pool needs at least one slot.
+    #[error("a pool needs at least one slot; pause its queues to stop them")]
+    NoSlots,
+    /// The queues of this pool share no slots.
+    #[error(
+        "the queues of pool `{0}` share no slots: set slots = ... in [pool.{0}] of the catalogue, or resize a queue"
+    )]
+    NothingShared(Pool),
+    /// This is no weight of a tenant.
+    #[error(
+        "{weight} is no weight of tenant `{tenant}`: it is a number from 0.001 to 1000000, and 1 unless stated"
+    )]
+    BadWeight {
+        /// The tenant that was to have it.
+        tenant: String,
+        /// The number that was given.
+        weight: String,
+    },
     /// The broker failed.
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -473,6 +493,7 @@ impl CeleriacInner {
             routing,
             queues: tree.as_ref().map(|tree| tree.queues.clone()).unwrap_or_default(),
             serials: tree.as_ref().map(|tree| Arc::clone(&tree.serials)).unwrap_or_default(),
+            slot_pools: tree.as_ref().map(|tree| Arc::clone(&tree.slot_pools)).unwrap_or_default(),
             tree: Mutex::new(tree),
             grace,
             closing: AtomicBool::new(false),

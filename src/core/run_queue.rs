@@ -151,6 +151,25 @@ impl<T> RunQueue<T> {
         Some((tag, item))
     }
 
+    /// As [`release`](Self::release), but lets this very item run, whatever is before it. `None`: it is not ready, or nothing may
+    /// be released.
+    pub fn release_tag(&mut self, tag: u64, now: Timestamp) -> Option<T> {
+        self.promote(now);
+        if self.paused || self.running.len() >= self.limit {
+            return None;
+        }
+        let is_ready = |waiting: &&WaitingItem<T>| matches!(waiting.place, WaitIndex::Ready { .. });
+        self.waiting.get(&tag).filter(is_ready)?;
+        let item = self.remove(tag)?;
+        self.running.insert(tag);
+        Some(item)
+    }
+
+    /// The waiting item of this tag.
+    pub fn get(&self, tag: u64) -> Option<&T> {
+        self.waiting.get(&tag).map(|waiting| &waiting.item)
+    }
+
     /// Ends a running item and frees its place. Returns false if the item is not running, which refuses a late finish
     /// of an item that somebody else has finished.
     pub fn finish(&mut self, tag: u64) -> bool {

@@ -89,6 +89,7 @@ impl Queue {
         let before = std::mem::replace(&mut self.row.workers, workers);
         self.retained.set_workers(workers);
         self.backlog.resize(workers);
+        self.resize_in_pool();
         for slot in workers..before {
             self.retire(slot);
         }
@@ -134,6 +135,7 @@ impl Handler<Steer> for Queue {
                 self.retained.set_cancelled(true);
                 self.consumer = None;
                 drop(self.backlog.clear()); // each goes back as it drops
+                self.clear_in_pool();
                 self.unchecked.clear();
             }
             Steer::AddConsumer => {
@@ -164,6 +166,8 @@ impl Handler<Close> for Queue {
         drop(self.backlog.clear()); // each delivery goes back to the broker as it drops
         self.unchecked.clear();
         self.closing.get_or_insert_default().push(done);
+        self.clear_in_pool();
+        self.report_to_pool();
         self.check_closed();
     }
 }

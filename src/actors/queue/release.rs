@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::slots::Released;
 use super::{Pump, Queue};
-use crate::broker::Delivery;
 use crate::runtime::gates::Admission;
 use crate::task::clock::now;
 
@@ -25,10 +25,14 @@ pub(super) struct HeldBack {
 
 impl Queue {
     /// Lets the first one run that may. The run keeps what the gates counted for it.
-    pub(super) fn release(&mut self) -> Option<(u64, Delivery, Admission)> {
+    pub(super) fn release(&mut self) -> Option<Released> {
+        if self.pool.is_some() {
+            return self.release_by_pool();
+        }
         if !self.runtime.has_gates() {
             self.take_more(0);
-            return self.backlog.release(now()).map(|(tag, delivery)| (tag, delivery, Admission::default()));
+            let (tag, delivery) = self.backlog.release(now())?;
+            return Some(Released { tag, delivery, admission: Admission::default(), permit: None });
         }
         let mut round = self.runtime.gates();
         let (mut count, mut wait) = (0_usize, Duration::MAX);
@@ -45,16 +49,22 @@ impl Queue {
             }
         });
         if released.is_none() {
-            // In steps, because each change costs the broker something.
-            self.take_more(if count == 0 { 0 } else { count.next_power_of_two().min(MOST_MORE) });
-            if count > 0 {
-                self.wake_in(wait.min(LONGEST_WAIT));
-            }
+            self.note_held_back(count, wait);
         }
-        released.map(|(tag, delivery)| (tag, delivery, admission.unwrap_or_default()))
+        let (tag, delivery) = released?;
+        Some(Released { tag, delivery, admission: admission.unwrap_or_default(), permit: None })
     }
 
-    fn wake_in(&mut self, wait: Duration) {
+    /// Nothing may start, and so many are held back by gates, the first of them for so long.
+    pub(super) fn note_held_back(&mut self, count: usize, wait: Duration) {
+        // In steps, because each change costs the broker something.
+        self.take_more(if count == 0 { 0 } else { count.next_power_of_two().min(MOST_MORE) });
+        if count > 0 {
+            self.wake_in(wait.min(LONGEST_WAIT));
+        }
+    }
+
+    pub(super) fn wake_in(&mut self, wait: Duration) {
         let Some(queue) = self.own_address.clone() else { return };
         let at = Instant::now() + wait;
         if self.held_back.wake_at.is_none_or(|earlier| at < earlier) {

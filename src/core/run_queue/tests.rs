@@ -148,6 +148,32 @@ fn a_clock_that_steps_back_does_not_reorder_arrivals() {
     assert_eq!(released(&mut queue, at(1_100)), [3]);
 }
 
+/// Somebody else decides the order, and the bounds of the queue hold all the same.
+#[test]
+fn one_item_is_released_out_of_turn() {
+    let mut queue = RunQueue::new(1);
+    for tag in 1..4 {
+        queue.arrive(tag, tag, 0, None, at(0));
+    }
+    queue.arrive(9, 9, 0, Some(at(50)), at(0));
+    assert_eq!((queue.get(2), queue.get(7)), (Some(&2), None));
+    assert_eq!(
+        (queue.release_tag(9, at(10)), queue.release_tag(7, at(10))),
+        (None, None),
+        "not due, and unknown"
+    );
+    queue.pause();
+    assert_eq!(queue.release_tag(2, at(10)), None);
+    queue.resume();
+    assert_eq!(queue.release_tag(2, at(10)), Some(2));
+    assert!(queue.is_running(2) && queue.get(2).is_none());
+    assert_eq!(queue.release_tag(3, at(10)), None, "as many run as may");
+    queue.finish(2);
+    assert_eq!(queue.release_tag(9, at(60)), Some(9));
+    queue.finish(9);
+    assert_eq!(released(&mut queue, at(60)), [1]);
+}
+
 /// One item of the reference model. `serial` distinguishes two arrivals with the same tag.
 #[derive(Clone, Debug)]
 struct HeldItem {

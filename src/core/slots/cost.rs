@@ -9,6 +9,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use super::tenant::bounded;
+
 /// What a run is charged at its start if nothing is known of its task: more than most tasks take, because a task that is
 /// thought too cheap takes slots from others, and one that is thought too dear is put right at its end.
 pub(super) const UNKNOWN: Duration = Duration::from_secs(60);
@@ -83,6 +85,7 @@ impl Default for TaskCosts {
 impl TaskCosts {
     /// The number of a task.
     pub(super) fn number(&mut self, task: &str) -> usize {
+        let task = bounded(task);
         if let Some(number) = self.numbers.get(task) {
             return *number;
         }

@@ -42,6 +42,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
+use serde::Serialize;
+
 use self::cost::TaskCosts;
 use self::line::Item;
 use self::queue::PooledQueue;
@@ -102,7 +104,7 @@ pub struct SlotGrant {
 }
 
 /// A tenant of a pool as a screen shows it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TenantShare {
     /// The name of the tenant. It is empty for tasks without one.
     pub name: String,

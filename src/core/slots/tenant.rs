@@ -17,6 +17,8 @@ use crate::core::Timestamp;
 pub(super) const ABOUT: Duration = Duration::from_secs(60);
 /// The most tenants without work that are remembered for their debts.
 const MOST_IDLE: usize = 100_000;
+/// The most characters of a name that tell one from another. Names of tenants come from outside.
+const MOST_NAME: usize = 200;
 /// Weight 1, in the units in which weights are kept.
 const ONE: u64 = 1_000;
 
@@ -149,6 +151,7 @@ impl TenantBook {
     /// The number of a tenant, which begins an account if it has none. Tasks without a tenant are those of one tenant without
     /// a name.
     pub(super) fn number(&mut self, name: &str) -> usize {
+        let name = bounded(name);
         if let Some(number) = self.numbers.get(name) {
             return *number;
         }
@@ -175,7 +178,7 @@ impl TenantBook {
 
     /// The number of a tenant that has an account.
     pub(super) fn find(&self, name: &str) -> Option<usize> {
-        self.numbers.get(name).copied()
+        self.numbers.get(bounded(name)).copied()
     }
 
     /// The tenants that have accounts, in the order of their names.
@@ -185,7 +188,7 @@ impl TenantBook {
 
     /// Sets the weight of a tenant for its charges from now on. Returns its number if it has an account.
     pub(super) fn weigh(&mut self, name: &str, weight: TenantWeight) -> Option<usize> {
-        self.weights.insert(name.into(), weight.0);
+        self.weights.insert(bounded(name).into(), weight.0);
         let number = self.find(name)?;
         let account = &mut self.accounts[number];
         if account.is_busy {
@@ -297,6 +300,12 @@ impl TenantBook {
     }
 }
 
+/// The beginning of a name.
+pub(super) fn bounded(name: &str) -> &str {
+    let end = name.char_indices().nth(MOST_NAME).map_or(name.len(), |(at, _)| at);
+    name.get(..end).unwrap_or(name)
+}
+
 /// How much more than the one that has had least a tenant may have had when it starts a run: as much as its runs on all slots
 /// cost. It bounds how far the promises of queues can bend the shares of tenants.
 pub(super) fn allowance(slots: usize, pace: Spent) -> Spent {
@@ -315,6 +324,15 @@ mod tests {
         assert_eq!(TenantWeight::new(1.0), Some(TenantWeight::default()));
         assert_eq!(TenantWeight::new(0.001), Some(TenantWeight(1)));
         assert_eq!(TenantWeight::new(2.5), Some(TenantWeight(2_500)));
+    }
+
+    #[test]
+    fn a_name_is_as_long_as_it_may_be() {
+        assert_eq!((bounded(""), bounded("malawi")), ("", "malawi"));
+        assert_eq!(bounded(&"é".repeat(70_000)), "é".repeat(MOST_NAME));
+        let mut book = TenantBook::default();
+        let number = book.number(&"x".repeat(70_000));
+        assert_eq!(book.find(&"x".repeat(60_000)), Some(number));
     }
 
     #[test]
