@@ -15,11 +15,12 @@ mod programs;
 mod reports;
 mod roles;
 mod shutdown;
+mod slots;
 mod tasks;
 
 use std::process::ExitCode;
 
-const CASES: [(&str, fn()); 21] = [
+const CASES: [(&str, fn()); 22] = [
     ("deaths::each_costs_one_attempt", deaths::each_costs_one_attempt),
     ("deaths::of_an_idle_child_cost_nothing", deaths::of_an_idle_child_cost_nothing),
     ("deaths::at_the_start_halt_the_queue", deaths::at_the_start_halt_the_queue),
@@ -37,6 +38,7 @@ const CASES: [(&str, fn()); 21] = [
     ("reports::permits_are_held_and_given_back", reports::permits_are_held_and_given_back),
     ("reports::of_a_plain_body", reports::of_a_plain_body),
     ("endings::are_those_of_the_other_pools", endings::are_those_of_the_other_pools),
+    ("slots::are_given_up_at_a_checkpoint", slots::are_given_up_at_a_checkpoint),
     (
         "shutdown::waits_for_bodies_and_ends_those_that_are_deaf",
         shutdown::waits_for_bodies_and_ends_those_that_are_deaf,
