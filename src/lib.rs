@@ -178,6 +178,8 @@ mod manual {
     #[cfg(feature = "web")]
     #[doc = include_str!("../docs/deploying.md")]
     struct DeployingPage;
+    #[doc = include_str!("../docs/fairness.md")]
+    struct FairnessPage;
     #[cfg(feature = "web")]
     #[doc = include_str!("../docs/health.md")]
     struct HealthPage;
@@ -203,6 +205,8 @@ mod manual {
     struct BeatPage;
     #[doc = include_str!("../docs/periodic-tasks.md")]
     struct PeriodicTasksPage;
+    #[doc = include_str!("../docs/pools.md")]
+    struct PoolsPage;
     #[doc = include_str!("../docs/process-pool.md")]
     struct ProcessPoolPage;
     #[doc = include_str!("../docs/progress.md")]
