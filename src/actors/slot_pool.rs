@@ -154,7 +154,7 @@ impl PoolMember {
     }
 
     /// The next task of the queue that gets a slot, by its tag.
-    pub(super) fn next(&self) -> Option<(u64, SlotPermit)> {
+    pub(super) fn next_task(&self) -> Option<(u64, SlotPermit)> {
         let now = now();
         let (grant, told) = {
             let mut state = self.pool.state.lock();

@@ -83,7 +83,7 @@ impl Queue {
         let mut wait = Duration::MAX;
         let released = loop {
             let pool = self.pool.as_ref()?;
-            let Some((tag, permit)) = pool.next() else { break None };
+            let Some((tag, permit)) = pool.next_task() else { break None };
             let Some(delivery) = self.backlog.get(tag) else { continue }; // it is gone, and its slot is free
             let admitted = match &mut round {
                 Some(round) => round.admit(delivery.message()),

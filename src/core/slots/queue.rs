@@ -85,7 +85,7 @@ impl Slots {
     /// Puts a task into its line.
     pub(super) fn line_up(&mut self, queue: usize, tenant: usize, key: LineKey, item: Item, now: Timestamp) {
         if self.tenants.accounts[tenant].waiting == 0 && !self.has(Fault::HoardsCredit) {
-            self.tenants.lift(tenant);
+            self.tenants.welcome(tenant);
         }
         self.tenants.accounts[tenant].waiting += 1;
         let of = &mut self.queues[queue];

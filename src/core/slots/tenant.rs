@@ -201,7 +201,13 @@ impl TenantBook {
     /// A tenant has a debt at most: what it did not use while it could not is gone.
     pub(super) fn lift(&mut self, number: usize) {
         let account = &mut self.accounts[number];
-        if account.done < self.floor {
+        account.done = account.done.max(self.floor);
+    }
+
+    /// A tenant comes back of which nothing waited. Without a debt it is owed, and has been all the time.
+    pub(super) fn welcome(&mut self, number: usize) {
+        let account = &mut self.accounts[number];
+        if account.done <= self.floor {
             account.done = self.floor;
             (account.owed, account.owed_since) = (Owed::Yes, Timestamp::ZERO);
         }
