@@ -9,10 +9,12 @@
 #   rabbitmq-server           brings Erlang; the tests start nodes of their own, on ports and directories of their own
 #   redis-server              likewise; brings redis-cli
 #   postgresql                likewise; the servers run as the user postgres, which the package makes
+#   mariadb-server            likewise
 #   prometheus                likewise; brings promtool, which checks our metrics and alert rules
 #   chromium, chromium-driver the tests of Soil's pages drive a real browser
 #   python3-venv              for environments in target/, into which the tests install from PyPI at their first run
-#                             celery[redis] 5.7 (CELERIAC_TEST_PYTHON names another Python) and moto 5, a server of S3
+#                             celery[redis] 5.7 (CELERIAC_TEST_PYTHON names another Python), what watches and traces it
+#                             (Flower, celery-exporter, opentelemetry-instrumentation-celery), and moto 5, a server of S3
 # Services that the system runs itself are neither used nor touched. Without a service the tests fail; none is skipped.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -115,6 +117,8 @@ need mount mount
 need /usr/lib/rabbitmq/bin/rabbitmq-server rabbitmq-server
 need redis-server redis-server
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || get postgres postgresql
+need mariadbd mariadb-server
+need mariadb-install-db mariadb-server
 need chromium chromium
 need chromedriver chromium-driver
 need promtool prometheus
@@ -144,7 +148,7 @@ cargo build --workspace --all-features --examples --quiet
 say "tests"
 # The fleets of tests/faults mostly wait, for leases and for nodes that start. So they run beside the targets that start no
 # service of their own; the targets that do come after both, because two RabbitMQs starve each other on two cores.
-services=(amqp brokers celery_suite commit_table flower interop redis_store rpc_store services_smoke stores)
+services=(amqp brokers celery_suite commit_table flower interop otel redis_store rpc_store services_smoke stores)
 rest=()
 for file in tests/*.rs tests/*/main.rs tests/compile_fail/tests/*.rs; do
     name=${file%/main.rs}

@@ -108,6 +108,55 @@ async fn durable_enqueue(producers: usize) -> Done {
     done
 }
 
+/// Calls of `delay_many` with this many each.
+const MANY: usize = 100;
+
+/// As [`durable_enqueue`], by `delay_many`.
+async fn durable_enqueue_many(producers: usize) -> Done {
+    let dir = directory();
+    let running = Running::embedded(dir.path(), one_queue(QUEUE, WORKERS)).await;
+    running.celeriac.pause(QUEUE).await.expect("it pauses");
+    let watch = Watch::start();
+    let start = Instant::now();
+    let mut producing = Vec::new();
+    for _ in 0..producers {
+        producing.push(tokio::spawn(async move {
+            let (payload, mut accepted) = ("x".repeat(ARGUMENT), 0);
+            while start.elapsed() < span() {
+                let calls = std::iter::repeat_n(payload.clone(), MANY);
+                accepted += noop::delay_many(calls).await.expect("accepted").len() as u64;
+            }
+            accepted
+        }));
+    }
+    let mut accepted = 0;
+    for producer in producing {
+        accepted += producer.await.expect("a producer ends");
+    }
+    let done = watch.stop(accepted);
+    running.shutdown().await;
+    done
+}
+
+/// Calls of a hundred tasks each, beside a log that takes as many records from as many producers.
+async fn many() {
+    let mut table =
+        Table::new(&["producers", "bare log, enqueue", "delay_many of 100", "ratio", "CPU", "goal"]);
+    // As many records wait for their commit at a time as producers of single calls would have.
+    for producers in [1, 5] {
+        let (mut log, mut taken) = (Rounds::default(), Rounds::default());
+        for _ in 0..rounds() {
+            log.push(bare_log::run(directory().path(), producers * MANY, RECORD, 0, span()).await);
+            taken.push(durable_enqueue_many(producers).await);
+        }
+        let ratio = taken.rate.over(&log.rate);
+        let verdict = goal(ratio.median() >= 0.8, "80% of the bare log");
+        let cells = [log.rate.show(rate), taken.rate.show(rate), ratio.show(percent), taken.cpu.show(micros)];
+        table.row([vec![producers.to_string()], cells.to_vec(), vec![verdict]].concat());
+    }
+    table.print("Durable, enqueue of many calls with one receipt");
+}
+
 /// All cases of one number of producers, interleaved.
 #[derive(Default)]
 struct Durable {
@@ -300,5 +349,6 @@ async fn main() {
     headline("throughput");
     memory().await;
     durable().await;
+    many().await;
     catalogue().await;
 }

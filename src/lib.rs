@@ -45,9 +45,10 @@
 //! - **Canvas.** Tasks follow from each other in chains, groups and chords: [`task::canvas`].
 //! - **The runtime.** [`Celeriac::builder`] starts it, on threads of its own, in any program. The handle, [`Celeriac`],
 //!   has the operator's levers: [`queues`](Celeriac::queues), [`pause`](Celeriac::pause), [`resize`](Celeriac::resize),
-//!   [`dead_letters`](Celeriac::dead_letters), [`shutdown`](Celeriac::shutdown).
+//!   [`dead_letters`](Celeriac::dead_letters), [`brakes`](Celeriac::brakes), [`shutdown`](Celeriac::shutdown).
 //! - **Queues.** The [`catalogue`] has a row for each: what is promised, what it runs on, how many at a
-//!   time. Without one, the queues that tasks name are served with defaults.
+//!   time. Without one, the queues that tasks name are served with defaults. The tenants of a queue take turns:
+//!   [`tenants`](Celeriac::tenants).
 //! - **Soil.** A task says how far it is and gives its user a file; [`Celeriac::soil`] shows both: [`soil`].
 //! - **Where work waits.** The [`broker`] and the [`store`] are seams. The default is the
 //!   [embedded](broker::embedded) store in a directory: an enqueue that returned `Ok` is synced to disk.
@@ -73,11 +74,13 @@
 //! | `amqp` | RabbitMQ as the broker, by Celery's protocol: `Builder::amqp`; results by `rpc://` |
 //! | `redis` | Redis as the result store, in Celery's documents, and the lanes of serial tasks beside RabbitMQ: `Builder::redis` |
 //! | `tls` | `amqps://` and `rediss://` |
-//! | `web` | for actix-web: Soil's pages, and the probes of the program's health |
+//! | `web` | for actix-web: Soil's pages, the console, and the probes of the program's health |
 //! | `metrics` | metrics for Prometheus: [`Celeriac::metrics_text`], and with `web` the page that it scrapes |
+//! | `log-lines` | the last log lines of a failed attempt are kept with it: `celeriac::log_lines` |
+//! | `otel` | spans of OpenTelemetry for calls and runs, named as Celery's instrumentation names them; their contexts go along with the tasks |
 //! | `systemd` | the program tells systemd that it is ready, that it ends, and that it is alive |
 //! | `s3` | files of downloads in S3 and what speaks its protocol |
-//! | `sqlx-postgres`, `sqlx-sqlite`, `rusqlite`, `diesel-postgres`, `diesel-sqlite` | commit and enqueue, with transactions of that driver: [`commit_table`] |
+//! | `sqlx-postgres`, `sqlx-mysql`, `sqlx-sqlite`, `rusqlite`, `diesel-postgres`, `diesel-sqlite` | commit and enqueue, with transactions of that driver: [`commit_table`] |
 //! | `anyhow` | tasks that return `anyhow::Result` |
 //! | `jiff` | times of the crate `jiff` wherever a call takes a time; those of `std` and `chrono` need no feature |
 //! | `cli` | the `celeriac` command: `cargo install celeriac --features cli`, with `amqp` for what waits in RabbitMQ |
@@ -133,6 +136,9 @@ pub use task::{
 /// that a program need not depend on that crate itself.
 pub use async_trait::async_trait;
 
+#[cfg(feature = "log-lines")]
+pub use runtime::log_lines::{LogLines, log_lines};
+
 /// The crate whose registry [`Celeriac::register`] takes.
 #[cfg(feature = "metrics")]
 pub use prometheus_client;
@@ -162,6 +168,8 @@ mod manual {
     struct PipelineRecipe;
     #[doc = include_str!("../docs/arguments.md")]
     struct ArgumentsPage;
+    #[doc = include_str!("../docs/brakes.md")]
+    struct BrakesPage;
     #[doc = include_str!("../docs/calling-tasks.md")]
     struct CallingTasksPage;
     #[doc = include_str!("../docs/celery-tools.md")]
@@ -169,6 +177,9 @@ mod manual {
     #[cfg(all(feature = "rusqlite", feature = "sqlx-postgres"))]
     #[doc = include_str!("../docs/commit-and-enqueue.md")]
     struct CommitAndEnqueuePage;
+    #[cfg(feature = "web")]
+    #[doc = include_str!("../docs/console.md")]
+    struct ConsolePage;
     #[doc = include_str!("../docs/celery-protocol.md")]
     struct CeleryProtocolPage;
     #[doc = include_str!("../docs/canvas.md")]
@@ -196,6 +207,8 @@ mod manual {
     struct EventsPage;
     #[doc = include_str!("../docs/failed-tasks.md")]
     struct FailedTasksPage;
+    #[doc = include_str!("../docs/history.md")]
+    struct HistoryPage;
     #[cfg(all(feature = "amqp", feature = "redis"))]
     #[doc = include_str!("../docs/moving-from-celery.md")]
     struct MovingFromCeleryPage;
@@ -238,14 +251,21 @@ mod manual {
     struct SoilBrandingPage;
     #[doc = include_str!("../docs/tasks.md")]
     struct TasksPage;
+    #[doc = include_str!("../docs/tenants.md")]
+    struct TenantsPage;
     #[doc = include_str!("../docs/testing.md")]
     struct TestingPage;
     #[doc = include_str!("../docs/testing-programs.md")]
     struct TestingProgramsPage;
+    #[cfg(all(feature = "log-lines", feature = "otel"))]
+    #[doc = include_str!("../docs/tracing.md")]
+    struct TracingPage;
     #[doc = include_str!("../docs/unique-tasks.md")]
     struct UniqueTasksPage;
     #[doc = include_str!("../docs/locks-and-limits.md")]
     struct LocksAndLimitsPage;
     #[doc = include_str!("../docs/source-pollers.md")]
     struct ProducersPage;
+    #[doc = include_str!("../docs/why-and-when.md")]
+    struct WhyAndWhenPage;
 }

@@ -166,6 +166,8 @@
 ///   not start yet waits in its queue, takes no worker slot, and holds up no other task.
 /// - `send_events = true`: with `false` no events are sent of what happens to the task, as in Celery. Those that its
 ///   body sends itself are.
+/// - `keep_log = true`: with `false` the log lines of a failed attempt are not kept with it, although the program keeps those of
+///   other tasks (`celeriac::log_lines`, feature `log-lines`).
 ///
 /// ## Which calls are duplicates
 ///
@@ -175,6 +177,13 @@
 /// - `unique_until = "done"`: with `"start"`, a second call that comes while the first one runs is a task of its own.
 /// - `unique_key = "{domain}-{kind}"`: the key, written as the `key` of a [`macro@serial_task`] and checked like it
 ///   when the program is compiled. By default all arguments are the key.
+///
+/// ## For whom it runs
+///
+/// - `tenant = "{domain}"`: the tenant of a call, which is the customer on whose behalf the task runs. Queues deliver the tasks
+///   of their tenants in turn, so that many tasks of one hold up none of another. It is written as `unique_key` is, and has to
+///   name a parameter; an empty text stands for no tenant. By default the tenant is the argument that the catalogue names
+///   by `tenant`. A call may state another one: `task::s(..).tenant("acme")`.
 ///
 /// ## Hooks
 ///

@@ -1,13 +1,19 @@
 //! The `celeriac` command, run as its users run it.
 
+#[path = "cli/brakes.rs"]
+mod brakes;
 #[path = "embedded_store/damaged_block.rs"]
 mod damaged_block;
 #[path = "cli/failed_tasks.rs"]
 mod failed_tasks;
+#[path = "cli/history.rs"]
+mod history;
 #[path = "cli/new.rs"]
 mod new;
 #[path = "cli/waiting_tasks.rs"]
 mod waiting_tasks;
+#[path = "cli/why.rs"]
+mod why;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -276,7 +282,8 @@ fn commands_make_no_store() {
 /// Nor do those about the tasks in it.
 #[test]
 fn commands_about_tasks_need_a_place_and_something_to_do() {
-    let unplaced: [&[&str]; 3] = [&["purge", "q"], &["revoke", "some-id"], &["failed", "list"]];
+    let unplaced: [&[&str]; 4] =
+        [&["purge", "q"], &["revoke", "some-id"], &["failed", "list"], &["why", "some-id"]];
     for command in unplaced {
         let (code, out, err) = run(command);
         assert_eq!((code, out.as_str()), (Some(2), ""), "{command:?}");
@@ -285,8 +292,15 @@ fn commands_about_tasks_need_a_place_and_something_to_do() {
         assert_eq!(code, Some(1), "{command:?}");
         assert!(err.contains("there is no directory `nowhere`"), "{err}");
     }
-    let wrong: [&[&str]; 5] =
-        [&["purge"], &["purge", ""], &["revoke"], &["revoke", "id", "--task", "t"], &["events", "-n", "0"]];
+    let wrong: [&[&str]; 7] = [
+        &["purge"],
+        &["purge", ""],
+        &["revoke"],
+        &["revoke", "id", "--task", "t"],
+        &["events", "-n", "0"],
+        &["why"],
+        &["why", "", "--directory", "."],
+    ];
     for command in wrong {
         assert_eq!(run(command).0, Some(2), "{command:?}");
     }

@@ -175,6 +175,7 @@ fn variant(error: &StartError) -> &'static str {
         StartError::Schedule(_) => "Schedule",
         StartError::DataNotGiven { .. } => "DataNotGiven",
         StartError::Broadcast { .. } => "Broadcast",
+        StartError::TenantArgument { .. } => "TenantArgument",
         StartError::DuplicatePoller(_) => "DuplicatePoller",
         StartError::ControlCommand { .. } => "ControlCommand",
         StartError::PollerWithoutWindows(_) => "PollerWithoutWindows",
@@ -247,6 +248,12 @@ fn made_by_hand() -> Vec<StartError> {
         StartError::DuplicateTask(DuplicateTask { name: task.to_owned(), first, second }),
         StartError::DataNotGiven { task, location, data: "shop::Pool" },
         StartError::Broadcast { task, location, queue: "news".to_owned(), what: "is serial" },
+        StartError::TenantArgument {
+            task: task.to_owned(),
+            argument: "domian".to_owned(),
+            parameters: "its parameters are: order, domain".to_owned(),
+            hint: "; did you mean `domain`?".to_owned(),
+        },
         StartError::PollerWithoutWindows("rows".to_owned()),
         StartError::Variable {
             variable: "CELERIAC_BROKER",

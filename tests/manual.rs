@@ -257,13 +257,14 @@ fn no_text_names_a_command_that_does_not_exist() {
         let output = command.args(arguments).arg("--help").output().expect("it runs");
         output.status.success().then(|| String::from_utf8(output.stdout).expect("text"))
     };
-    let named = named(r"(?m)(?:^|`|\$ )celeriac ([a-z]+(?: [a-z]+\b)?)([^`\n]*)");
+    let named = named(r"(?m)(?:^|`|\$ )celeriac ([a-z]+(?: [a-z][a-z-]*\b)?)([^`\n]*)");
     assert!(named.len() > 15, "only {} were found: the search is broken", named.len());
     let flag = regex::Regex::new(r"(?:^| )(--?[a-z][a-z-]*)").expect("a pattern");
     for (page, names) in named {
         let words: Vec<&str> = names[0].split(' ').collect();
         // The second word may be an argument.
-        let help = if matches!(words[0], "store" | "failed") { help(&words) } else { help(&words[..1]) };
+        let help =
+            if matches!(words[0], "brake" | "failed" | "store") { help(&words) } else { help(&words[..1]) };
         let Some(help) = help else { panic!("{page}: there is no command `celeriac {}`", names[0]) };
         let arguments = names.get(1).map_or("", |rest| rest.split('#').next().unwrap_or_default());
         for flag in flag.captures_iter(arguments) {
@@ -307,7 +308,8 @@ fn every_catalogue_in_the_manual_is_one() {
     let mut checked = 0;
     for (page, names) in named(r"(?s)```toml\n(.*?)```") {
         let text = &names[0];
-        if !text.contains("[[queue]]") && !text.contains("[[periodic]]") && !text.contains("[[route]]") {
+        let rows = ["[[queue]]", "[[periodic]]", "[[route]]", "[[brake]]"];
+        if !rows.iter().any(|row| text.contains(row)) {
             continue; // Cargo's
         }
         checked += 1;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use celeriac::{Celeriac, QueueRow, serial_task};
-use serde_json::{Value, to_value};
+use serde_json::{Value, json, to_value};
 use tokio::sync::Semaphore;
 
 static STARTED: Semaphore = Semaphore::const_new(0);
@@ -48,6 +48,7 @@ async fn durations_are_milliseconds_and_times_are_iso_8601() {
     let status = complete(async || to_value(celeriac.queue("books").await.ok()?).ok()).await;
     assert_eq!(status["blockage_ms"], 0.0, "{status}");
     assert_eq!(status["running"], 1, "{status}");
+    assert_eq!(status["forecasts"], json!({"right": 0, "of": 0, "coverage": null}), "{status}");
     let waits = &status["time_to_start"];
     assert_eq!(waits["target_ms"], 2500.0, "{status}");
     assert_eq!(waits["count"], 1, "{status}");

@@ -14,8 +14,8 @@ use celeriac::async_trait;
 use celeriac::broker::{
     Backlog, Broker, BrokerConnection, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition,
     Consumer, DeadLetter, DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, MessageLocation, QueueCounts,
-    RecordFn, Removal, Results, ScheduledTask, Settle, Settler, Sink, TaskFilter, UnfinishedTask,
-    UniqueWindows, requeued,
+    RecordFn, Removal, Results, ScheduledTask, Settle, Settler, Sink, TaskFilter, TenantBacklog,
+    UnfinishedTask, UniqueWindows, requeued,
 };
 use celeriac::core::Timestamp;
 use celeriac::protocol::control::{Reply, Request};
@@ -213,6 +213,12 @@ impl Broker for SqliteBroker {
     /// `None`: a task that failed for good leaves its record alone, and the runtime then settles it like any other. A
     /// table beside the dead letters would do it.
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        None
+    }
+
+    /// `None`: tasks come by priority and in order of arrival, whoever they are for. A column with the tenant and an index
+    /// on it would let the tenants take turns.
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         None
     }
 

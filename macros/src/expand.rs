@@ -68,9 +68,10 @@ fn expand(attribute: &str, tokens: TokenStream, item: TokenStream) -> TokenStrea
             serial.check(&task, &mut errors);
         }
         options.unique.check(&task, options.acks_late, &mut errors);
+        options.tenant.check(&task, &mut errors);
         // A function may take a parameter for a key alone, which must not cause a warning about an unused variable.
         let of_lane = options.serial.iter().flat_map(|serial| serial.key_params());
-        for param in of_lane.chain(options.unique.key_params()) {
+        for param in of_lane.chain(options.unique.key_params()).chain(options.tenant.params()) {
             function.block.stmts.insert(0, syn::parse_quote!(let _ = &#param;));
         }
     }
@@ -106,7 +107,8 @@ fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
         Deeper.visit_type_mut(&mut ty);
         ty
     });
-    let params: Vec<TokenStream> = names.iter().zip(types).map(|(name, ty)| quote!(#name: #ty)).collect();
+    let types: Vec<Type> = types.collect();
+    let params: Vec<TokenStream> = names.iter().zip(&types).map(|(name, ty)| quote!(#name: #ty)).collect();
     let module_doc =
         format!("The task [`{plain}`](fn@{plain}): enqueue it with `delay`, or prepare a call with `s`.");
     let task_doc = format!("The task `{plain}` as a type.");
@@ -117,12 +119,21 @@ fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
     let on_commit_doc = format!(
         "Enqueues a call of `{plain}` with these arguments when the transaction commits; await it, or `wait()`."
     );
-    // The user's parameters stand beside this name.
+    // The user's parameters stand beside these names.
     let transaction = Ident::new("transaction", Span::mixed_site());
+    let calls = Ident::new("calls", Span::mixed_site());
+    // The arguments of one call of many: a tuple, or the argument itself if there is only one.
+    let (call, open) = match (types.as_slice(), names.as_slice()) {
+        ([ty], [name]) => (quote!(#ty), quote!(#name)),
+        _ => (quote!((#(#types),*)), quote!((#(#names),*))),
+    };
+    let many_doc = format!(
+        "Enqueues many calls of `{plain}` with one receipt; await it, or `wait()`. Each item has the arguments of one call: a tuple, or the argument itself if there is one."
+    );
     quote! {
         #(#cfgs)*
         #[doc = #module_doc]
-        #[allow(unused_imports, dead_code, clippy::too_many_arguments)]
+        #[allow(unused_imports, dead_code, clippy::too_many_arguments, clippy::type_complexity)]
         #outer mod #name {
             use super::*;
 
@@ -139,6 +150,16 @@ fn module(function: &ItemFn, task: &TaskFn) -> TokenStream {
             #[doc = #delay_doc]
             #vis fn delay(#(#params),*) -> ::celeriac::task::Enqueue<Task> {
                 self::s(#(#names),*).delay()
+            }
+
+            #[doc = #many_doc]
+            #vis fn delay_many(
+                #calls: impl ::core::iter::IntoIterator<Item = #call>,
+            ) -> ::celeriac::task::EnqueueMany<Task> {
+                let #calls = ::core::iter::IntoIterator::into_iter(#calls);
+                ::celeriac::task::Signature::<Task>::delay_many(
+                    ::core::iter::Iterator::map(#calls, |#open| self::s(#(#names),*)),
+                )
             }
 
             #[doc = #on_commit_doc]
@@ -208,6 +229,11 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
         true => some(quote!(::celeriac::task::unique_of::<#function_name::Task>)),
         false => quote!(::core::option::Option::None),
     };
+    let tenant = options.tenant.method(task);
+    let tenant_of = match options.tenant.is_given() {
+        true => some(quote!(::celeriac::task::tenant_of::<#function_name::Task>)),
+        false => quote!(::core::option::Option::None),
+    };
     let data = task.data();
     let set_options = set_options(options);
     let set_hooks = set_hooks(options);
@@ -232,6 +258,8 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
                 #serial
 
                 #unique
+
+                #tenant
             }
 
             #rests
@@ -254,6 +282,7 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
                     data: &[#(<#data>::NEEDED),*],
                     serial: #serial_of,
                     unique: #unique_of,
+                    tenant: #tenant_of,
                 }
             }
         };
@@ -462,6 +491,7 @@ fn set_options(options: &Options) -> TokenStream {
             .map(|text| quote!(::celeriac::core::token_bucket::RateLimit::parse(#text).ok().flatten())),
     );
     assign(quote!(send_events), plain(options.send_events));
+    assign(quote!(keep_log), plain(options.keep_log));
     // Options whose value may be that of no statement at all: the program's defaults do not hold for what is stated.
     for (field, is_stated) in [
         (quote!(stated.acks_late), options.acks_late.is_some()),

@@ -50,6 +50,14 @@ impl Key {
         }
     }
 
+    /// The text of a template that names no parameter, so that all calls have one key.
+    pub fn constant(&self) -> Option<&LitStr> {
+        match (&self.given, &self.template) {
+            (Given::Template(text), Some(template)) if template.is_constant() => Some(text),
+            _ => None,
+        }
+    }
+
     /// The parameters that the template names; none for a function.
     pub fn params(&self) -> &[Ident] {
         self.template.as_ref().map_or(&[], Template::params)
@@ -76,14 +84,20 @@ pub struct Template {
     parts: Vec<TokenStream>,
     /// The parameters that the template names.
     params: Vec<Ident>,
+    /// Whether nothing in it is wrong.
+    is_sound: bool,
 }
 
 impl Template {
     /// Reads a template. Its mistakes go to `errors`, with a list of the parameters of the function.
     pub fn of(literal: &LitStr, params: &[&Ident], errors: &mut Errors) -> Self {
-        let mut template = Self { texts: vec![String::new()], parts: Vec::new(), params: Vec::new() };
+        let (texts, parts) = (vec![String::new()], Vec::new());
+        let mut template = Self { texts, parts, params: Vec::new(), is_sound: true };
         match pieces(&literal.value()) {
-            Err(text) => errors.at(literal, format!("{text}; {}", known(params))),
+            Err(text) => {
+                template.is_sound = false;
+                errors.at(literal, format!("{text}; {}", known(params)));
+            }
             Ok(pieces) => {
                 for piece in pieces {
                     match piece {
@@ -98,13 +112,21 @@ impl Template {
                                 template.params.push(param);
                                 template.parts.push(part);
                             }
-                            Err(text) => errors.at(literal, text),
+                            Err(text) => {
+                                template.is_sound = false;
+                                errors.at(literal, text);
+                            }
                         },
                     }
                 }
             }
         }
         template
+    }
+
+    /// Whether the template could be read and names no parameter.
+    fn is_constant(&self) -> bool {
+        self.is_sound && self.params.is_empty()
     }
 
     /// The parameters that the template names. The function need not use them for anything else.
@@ -194,7 +216,8 @@ fn part(literal: &LitStr, path: &str, params: &[&Ident]) -> Result<(Ident, Token
     Ok(((*param).clone(), part))
 }
 
-fn known(params: &[&Ident]) -> String {
+/// The sentence that lists the parameters of the function.
+pub fn known(params: &[&Ident]) -> String {
     if params.is_empty() {
         return "the task has no parameters, and so one key: leave it out".to_owned();
     }

@@ -14,6 +14,7 @@ mod periodic;
 mod rate;
 mod serial;
 mod signature;
+mod tenant;
 mod unique;
 
 use proc_macro::TokenStream;

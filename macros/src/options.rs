@@ -15,6 +15,7 @@ use syn::{Error, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path, Token};
 use crate::duration;
 use crate::errors::{Errors, did_you_mean};
 use crate::serial::SerialOptions;
+use crate::tenant::TenantOption;
 use crate::unique::{self, UniqueOptions};
 
 /// All options in the order of the manual.
@@ -42,9 +43,11 @@ const NAMES: &[&str] = &[
     "durability",
     "rate_limit",
     "send_events",
+    "keep_log",
     "unique_for",
     "unique_until",
     "unique_key",
+    "tenant",
     "before_start",
     "on_success",
     "on_retry",
@@ -93,6 +96,7 @@ pub struct Options {
     pub durability: Option<DurabilityOption>,
     pub rate_limit: Option<LitStr>,
     pub send_events: Option<bool>,
+    pub keep_log: Option<bool>,
     pub before_start: Option<Path>,
     pub on_success: Option<Path>,
     pub on_retry: Option<Path>,
@@ -100,6 +104,8 @@ pub struct Options {
     pub after_return: Option<Path>,
     /// The options of the unique window.
     pub unique: UniqueOptions,
+    /// The tenants of the calls.
+    pub tenant: TenantOption,
     /// The options of the lane, if the task is serial.
     pub serial: Option<SerialOptions>,
 }
@@ -206,7 +212,9 @@ impl Options {
             "durability" => self.durability = Some(durability(name, meta)?),
             "rate_limit" => self.rate_limit = Some(rate_limit(name, meta)?),
             "send_events" => self.send_events = Some(boolean(name, meta)?),
+            "keep_log" => self.keep_log = Some(boolean(name, meta)?),
             name if unique::NAMES.contains(&name) => drop(self.unique.set(name, meta)?),
+            "tenant" => self.tenant.set(name, meta)?,
             "before_start" => self.before_start = Some(function(name, meta)?),
             "on_success" => self.on_success = Some(function(name, meta)?),
             "on_retry" => self.on_retry = Some(function(name, meta)?),

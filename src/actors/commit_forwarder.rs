@@ -3,14 +3,15 @@
 //!
 //! Invariants:
 //! - A row is deleted after the broker has its task, and not before ([`forwarding`](crate::runtime::forwarding)).
-//! - Publishes begin in the order of the rows. One that fails holds up no other; its row
-//!   [rests](crate::core::resting_rows) and is tried again.
+//! - Publishes begin in the order of the rows; those of one lane wait for each other. One that fails holds up no row but
+//!   those behind it in its lane; its row [rests](crate::core::resting_rows) and is tried again.
 //! - A row that cannot be forwarded as it is stays in the table with the reason, and holds nothing up.
 //! - When it looks is decided by [`core::look_pauses`](crate::core::look_pauses).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, WrapFuture};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, WrapFuture};
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -24,7 +25,7 @@ use crate::core::text::{ERROR, shortened};
 use crate::runtime::Runtime;
 use crate::runtime::forwarding::Forwarding;
 use crate::task::clock::{now, steady};
-use crate::task::{TaskId, writes};
+use crate::task::{LaneName, Message, TaskId, writes};
 
 /// The most rows that are in hand at a time, beside those that rest.
 const BATCH: usize = 256;
@@ -50,7 +51,13 @@ struct LookState {
     /// Whether the notes of rows that are gone are gone, too.
     is_tidy: bool,
     /// The rows that the broker could not take.
-    resting: RestingRows<TaskId>,
+    resting: RestingRows<TaskId, LaneName>,
+}
+
+/// Rows that are forwarded one after the other: those of a lane, or one row that stands in none.
+struct InTurn {
+    lane: Option<LaneName>,
+    rows: Vec<(CommitRow, Result<Message, Forwarding>)>,
 }
 
 /// A commit table as this process forwards it. The numbers count from the start of this process.
@@ -194,18 +201,13 @@ impl CommitForwarderParts {
             }
             return Ok((0, None));
         }
-        let awake = taken.rows().iter().filter(|row| !state.resting.contains(&row.id, begin));
-        let rows: Vec<CommitRow> = awake.cloned().collect();
-        let found = rows.len();
-        let runtime = &self.runtime;
-        let forwarded = stream::iter(rows).map(|row| async move {
-            let forwarding = runtime.forward(&row).await;
-            (row, forwarding)
-        });
+        let (turns, mut late) = self.turns(taken.rows(), &mut state.resting, begin);
+        let found = turns.iter().map(|turn| turn.rows.len()).sum::<usize>();
+        let mut all_rest = late.is_none();
+        let forwarded = stream::iter(turns).map(|turn| self.forward_in_turn(turn));
         let forwarded: Vec<_> = forwarded.buffered(AT_A_TIME).collect().await;
-        let (mut ends, mut late, mut all_rest) = (RowEnds::default(), None, true);
-        let end = steady();
-        for (row, forwarding) in forwarded {
+        let (mut ends, end) = (RowEnds::default(), steady());
+        for (row, lane, forwarding) in forwarded.into_iter().flatten() {
             match forwarding {
                 Forwarding::Done => {
                     state.resting.over(&row.id);
@@ -219,7 +221,7 @@ impl CommitForwarderParts {
                     ends.refused.push((row.id, reason));
                 }
                 Forwarding::Later(reason) => {
-                    all_rest &= state.resting.put(row.id, end);
+                    all_rest &= state.resting.put(row.id, lane, end);
                     late.get_or_insert(reason);
                 }
             }
@@ -237,6 +239,61 @@ impl CommitForwarderParts {
             Some(reason) if !all_rest => Err(reason),
             late => Ok((found, late)),
         }
+    }
+
+    /// The rows that are to be forwarded now. The others rest, or stand in a lane behind one that rests; the answer says why
+    /// one of those may not rest.
+    fn turns(
+        &self,
+        rows: &[CommitRow],
+        resting: &mut RestingRows<TaskId, LaneName>,
+        now: Timestamp,
+    ) -> (Vec<InTurn>, Option<String>) {
+        let (mut turns, mut late) = (Vec::<InTurn>::new(), None);
+        let mut of_lane: HashMap<LaneName, usize> = HashMap::new();
+        for row in rows {
+            if resting.contains(&row.id, now) {
+                continue;
+            }
+            let message = self.runtime.message_of(row);
+            let lane = message.as_ref().ok().and_then(|message| Some(message.serial.as_ref()?.lane.clone()));
+            if let Some(lane) = &lane
+                && resting.holds_up(lane, now)
+            {
+                if !resting.put(row.id.clone(), Some(lane.clone()), now) {
+                    late = Some(format!("too many calls wait behind one of the lane `{lane}`"));
+                }
+                continue;
+            }
+            let row = (row.clone(), message);
+            if let Some(turn) = lane.as_ref().and_then(|lane| of_lane.get(lane)) {
+                turns[*turn].rows.push(row);
+                continue;
+            }
+            if let Some(lane) = &lane {
+                of_lane.insert(lane.clone(), turns.len());
+            }
+            turns.push(InTurn { lane, rows: vec![row] });
+        }
+        (turns, late)
+    }
+
+    /// Forwards rows one after the other, up to one that the broker cannot take now.
+    async fn forward_in_turn(&self, turn: InTurn) -> Vec<(CommitRow, Option<LaneName>, Forwarding)> {
+        let InTurn { lane, rows } = turn;
+        let (mut forwarded, mut late) = (Vec::with_capacity(rows.len()), None::<String>);
+        for (row, message) in rows {
+            let forwarding = match (&late, message) {
+                (Some(reason), _) => Forwarding::Later(reason.clone()),
+                (None, Ok(message)) => self.runtime.forward(message).await,
+                (None, Err(unmade)) => unmade,
+            };
+            if let Forwarding::Later(reason) = &forwarding {
+                late.get_or_insert_with(|| reason.clone());
+            }
+            forwarded.push((row, lane.clone(), forwarding));
+        }
+        forwarded
     }
 }
 
@@ -267,7 +324,7 @@ impl Actor for CommitForwarder {
 }
 
 /// A shutdown has begun: the forwarder ends what it has in hand, and takes no more rows.
-#[derive(Message)]
+#[derive(actix::Message)]
 #[rtype(result = "()")]
 pub(super) struct EndForwarding;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::broker::{Delivery, DeliveryInfo};
 use crate::core::Timestamp;
+use crate::core::autoscale::WorkerRange;
 use crate::task::Message;
 
 /// A task that a queue has.
@@ -38,6 +39,8 @@ pub(crate) struct HeldTasks {
     /// How many wait here in all.
     pub(crate) all_reserved: usize,
     pub(crate) workers: usize,
+    /// The fewest and the most workers, if their number follows the load.
+    pub(crate) range: Option<WorkerRange>,
     pub(crate) prefetch: usize,
     pub(crate) is_paused: bool,
     /// Whether it takes anything from the broker.

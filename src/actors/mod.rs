@@ -5,7 +5,8 @@
 //!      ├─ Progress (one; it keeps the progress bars of the tasks that run here)
 //!      ├─ Beat (in each process; one in the cluster leads)
 //!      ├─ PollerLoop (one per source poller; of each, one in the cluster leads)
-//!      └─ CommitForwarder (of the commit table; one at a time forwards)
+//!      ├─ CommitForwarder (of the commit table; one at a time forwards)
+//!      └─ Historian (it writes down what happened, once a minute)
 //! Serials (a register) ── Serial (one per lane that has a run here)
 //! ```
 //! `Tree::start` grows the tree when the runtime starts, and a parent builds a child anew when it dies.
@@ -13,9 +14,11 @@
 //! Invariant: only this module and its submodules name actix; the runtime below it works without actors too.
 
 pub(crate) mod beat;
+mod brake_watch;
 pub(crate) mod commit_forwarder;
 mod countdown;
 pub(crate) mod held;
+pub(crate) mod historian;
 mod patience;
 pub(crate) mod progress;
 pub(crate) mod queue;
@@ -34,6 +37,7 @@ mod worker;
 
 pub use beat::{BeatError, EntryOrigin, EntryStatus};
 pub use commit_forwarder::CommitTableStatus;
+pub(crate) use patience::PATIENCE;
 pub(crate) use retained::InitialQueue;
 pub use running::RunningTask;
 pub use serial::{LaneHolder, LaneRun, LaneStatus};

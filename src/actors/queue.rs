@@ -18,7 +18,7 @@ use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::retained::RetainedState;
+use super::retained::{Books, RetainedState};
 use super::serial::{Candidate, Serials};
 use super::slot_pool::{PoolMember, SlotPermit, SlotPools};
 use super::status::Counters;
@@ -27,6 +27,8 @@ use crate::broker::{Consumer, Delivery, DeliveryInfo};
 use crate::catalogue::QueueRow;
 use crate::core::accounts::{Accounts, OTHER, TaskPlace};
 use crate::core::duration_histogram::Edges;
+use crate::core::forecast::Forecaster;
+use crate::core::history::{HistoryEvent, MinuteBook};
 use crate::core::{self, Intensity, Restarts, TimeToStart, Timestamp};
 use crate::runtime::Runtime;
 use crate::runtime::admission::admit;
@@ -36,23 +38,29 @@ use crate::runtime::gates::Admission;
 use crate::runtime::run::{AfterRun, Report, Run};
 use crate::task::clock::now;
 use crate::task::{self, Hooks, Interrupt, Judge, RunSetup, TaskId, Verdict};
+use autoscale::LoadWatch;
 use release::HeldBack;
 use revocation::Unchecked;
 use slots::Released;
 use waiting::SeenBacklog;
 use worker_pool::Slot;
 
+mod autoscale;
+mod brakes;
 mod control;
+mod explain;
 mod held;
 mod lookup;
 mod release;
 mod revocation;
 mod slots;
 mod stamps;
+mod starts;
 mod waiting;
 mod worker_pool;
 
-pub(crate) use control::{Close, GetAccounts, GetStatus, Hurry, Steer, StopQueue};
+pub(crate) use control::{Close, GetAccounts, GetStatus, HandInMinutes, Hurry, Steer, StopQueue};
+pub(crate) use explain::{Explain, Sighting, WaitingInBroker};
 pub(super) use held::GetHeld;
 pub(super) use lookup::{GetRunning, TellBars};
 pub(crate) use lookup::{LanesLost, Locate, LocateTask, Revoke, Revoked};
@@ -89,9 +97,14 @@ pub(crate) struct Queue {
     seen: SeenBacklog,
     counters: Counters,
     accounts: Accounts,
+    /// When tasks that wait will start.
+    forecasts: Forecaster,
+    /// What the history has not taken yet.
+    minutes: MinuteBook,
     consumer: Option<Box<dyn Consumer>>,
     /// What the gates keep from starting.
     held_back: HeldBack,
+    load: LoadWatch,
     pools: Arc<SlotPools>,
     /// The pool that the queue gets its slots from, if it has one.
     pool: Option<PoolMember>,
@@ -144,10 +157,12 @@ impl Queue {
         if retained.is_paused() {
             backlog.pause();
         }
+        let Books { counters, accounts, minutes, time_to_start, forecasts } =
+            retained.take_books().map_or_else(|| Books::new(row.target, time_to_start), |books| *books);
         Self {
             backlog,
             unchecked: Unchecked::default(),
-            time_to_start: TimeToStart::new(row.target),
+            time_to_start,
             last_start: None,
             seen: SeenBacklog::default(),
             restarts: Restarts::new(intensity),
@@ -158,10 +173,13 @@ impl Queue {
             idle: Vec::new(),
             runs: HashMap::new(),
             counted: HashSet::new(),
-            counters: Counters::default(),
-            accounts: Accounts::new(time_to_start),
+            counters,
+            accounts,
+            forecasts,
+            minutes,
             consumer: None,
             held_back: HeldBack::default(),
+            load: LoadWatch::default(),
             pools,
             pool: None,
             own_address: None,
@@ -213,22 +231,27 @@ impl Queue {
         let now = now();
         let mut arrived = Vec::new();
         for delivery in deliveries {
+            let Some(delivery) = self.past_brakes(delivery) else { continue };
             self.runtime.tell_received(&delivery);
             self.count_received(delivery.message(), now);
-            let priority = delivery.message().priority;
+            let (tag, priority) = (delivery.tag(), delivery.message().priority);
             // Its time in the broker counts as well, so it waits since it was due, not since it came here.
             let since = delivery.message().due();
             let noted = self.note_for_pool(&delivery);
-            if self.backlog.arrive_ready(delivery.tag(), delivery, priority, since, now) {
+            if self.backlog.arrive_ready(tag, delivery, priority, since, now) {
                 arrived.extend(noted);
             }
+            self.note_arrival(tag, priority, now);
         }
         self.bring_to_pool(&arrived);
     }
 
     fn line_up(&mut self) {
+        // A pool is asked in one round: what a gate has held in it is not overtaken by a later one that the same gate lets in.
+        let runtime = self.pool.as_ref().map(|_| Arc::clone(&self.runtime));
+        let mut round = runtime.as_deref().filter(|runtime| runtime.has_gates()).map(Runtime::gates);
         while let Some(slot) = self.idle.last().copied()
-            && let Some(released) = self.release()
+            && let Some(released) = self.release(round.as_mut())
         {
             if self.start(slot, released) {
                 self.idle.pop();
@@ -264,8 +287,12 @@ impl Queue {
         }
         let account = self.accounts.place(definition.name);
         self.accounts.started(account, wait, is_first);
+        let began = HistoryEvent::Started { waited: is_first.then_some(wait) };
+        self.minutes.count(now, account, message.tenant(), began);
         self.last_start = Some(now);
+        self.forecasts.started(tag, now);
         self.runtime.levers.accept(&message);
+        self.runtime.brakes.started(&message, now);
         // A run is ended by its worker's token, so a worker that dies takes it along.
         let (worker, force) = match self.workers.get(&slot) {
             Some(slot) => (slot.name(), slot.force()),
@@ -301,6 +328,7 @@ impl Queue {
     /// Settles a delivery that is not to run, with the verdict that says why.
     fn end_unstarted(&mut self, tag: u64, mut delivery: Delivery, verdict: Verdict) {
         self.backlog.finish(tag);
+        self.forecasts.left(tag);
         if delivery.fence().is_none() {
             delivery.at_risk(); // should its settlement panic, it counts as a crash: else it would come again for ever
         }
@@ -311,6 +339,8 @@ impl Queue {
             let account = self.own_account(&delivery.message().task);
             let account = account.unwrap_or_else(|| self.accounts.place(OTHER));
             self.accounts.ended(account, ended, None);
+            let event = HistoryEvent::Ended { ended: Some(ended), ran: None };
+            self.minutes.count(now(), account, delivery.message().tenant(), event);
         }
         let runtime = Arc::clone(&self.runtime);
         actix_rt::spawn(async move {
@@ -339,17 +369,23 @@ impl Queue {
         let will_run = message.expires.is_none_or(|at| at > now);
         if will_run && let Some(account) = self.own_account(&message.task) {
             self.accounts.received(account);
+            self.minutes.count(now, account, message.tenant(), HistoryEvent::Received);
         }
     }
 
     /// Counts the end of a run.
-    fn count_end(&mut self, account: TaskPlace, report: &Report) {
-        let ran = report.ran();
+    fn count_end(&mut self, run: &GivenRun, report: &Report) {
+        let (account, ran) = (run.account, report.ran());
         if let Some((state, run_time)) = ran {
             self.accounts.ran(state.as_str(), run_time);
         }
         if let Some(ended) = report.ended() {
             self.accounts.ended(account, ended, ran.map(|(_, run_time)| run_time));
+        }
+        let (ended, ran) = (report.ended(), ran.map(|(_, run_time)| run_time));
+        if ended.is_some() || ran.is_some() {
+            let event = HistoryEvent::Ended { ended, ran };
+            self.minutes.count(now(), account, run.message.tenant(), event);
         }
     }
 
@@ -391,10 +427,19 @@ impl Queue {
 }
 
 impl Drop for Queue {
-    /// A queue that dies takes its runs along, so that its successor has all slots for itself.
+    /// A queue that dies takes its runs along, so that its successor has all slots for itself, and leaves it what it has
+    /// counted.
     fn drop(&mut self) {
         self.tell_bodies(Interrupt::Shutdown);
         self.force.cancel();
+        self.forecasts.forget_made(); // what waits here goes back
+        self.retained.keep_books(Books {
+            counters: std::mem::take(&mut self.counters),
+            accounts: std::mem::take(&mut self.accounts),
+            minutes: std::mem::take(&mut self.minutes),
+            time_to_start: self.time_to_start.clone(),
+            forecasts: self.forecasts.clone(),
+        });
     }
 }
 
@@ -404,6 +449,7 @@ impl Actor for Queue {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.fill(ctx);
         self.watch_backlog(ctx);
+        self.watch_load(ctx);
         self.own_address = Some(ctx.address());
         self.pool = self.pools.of_row(&self.row).map(|pool| pool.join(&self.row, ctx.address()));
         if !self.retained.is_cancelled() {
@@ -454,7 +500,12 @@ impl Handler<Finished> for Queue {
         let Finished { tag, slot, generation, report, unstarted, permit } = finished;
         let run = self.runs.remove(&tag);
         if let Some(run) = &run {
-            self.count_end(run.account, &report);
+            self.count_end(run, &report);
+            if unstarted.is_none() {
+                let took = report.ran().map(|(_, took)| took);
+                let took = took.unwrap_or_else(|| now().since(run.started_at));
+                self.forecasts.ended(run.account.index(), took);
+            }
         }
         // A serial task that did not start comes again, and its first start is in the statistics already.
         if let Some(why) = unstarted {

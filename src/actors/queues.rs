@@ -12,13 +12,13 @@ use actix::{Addr, Handler, Message};
 use dashmap::DashMap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::held::HeldTasks;
 use super::patience::{PATIENCE, answered};
 use super::queue::{
-    BrokerBacklog, Close, GetAccounts, GetHeld, GetRunning, GetStatus, Hurry, LanesLost, Locate, LocateTask,
-    Queue, Revoke, Revoked, Steer, StopQueue, TerminateStamped,
+    BrokerBacklog, Close, Explain, GetAccounts, GetHeld, GetRunning, GetStatus, HandInMinutes, Hurry,
+    LanesLost, Locate, LocateTask, Queue, Revoke, Revoked, Sighting, Steer, StopQueue, TerminateStamped,
 };
 use super::running::RunningTask;
 use super::status::{QueueAccounts, QueueStatus};
@@ -118,6 +118,18 @@ impl Queues {
         names
     }
 
+    /// Has all queues hand in what they have counted for the history, and waits for as long as `patience`. A queue that takes
+    /// longer hands in when it comes to it.
+    pub(crate) async fn hand_in_minutes(&self, patience: Duration) {
+        let (handing_in, mut all) = mpsc::channel(1);
+        for queue in self.all() {
+            queue.do_send(HandInMinutes(handing_in.clone()));
+        }
+        drop(handing_in);
+        // Nobody sends anything. The channel closes when the last queue has dropped its message.
+        let _ = answered(patience, all.recv()).await;
+    }
+
     /// Moves a lever of all queues, and waits for none.
     pub(crate) fn tell_all(&self, steer: impl Fn() -> Steer) {
         self.all().into_iter().for_each(|queue| queue.do_send(steer()));
@@ -127,6 +139,43 @@ impl Queues {
     /// deadline is over.
     pub(crate) async fn locate(&self, id: &TaskId, name: Option<&str>) -> Option<TaskLocation> {
         answered(PATIENCE, self.first_answer(name, || Locate(id.clone()))).await.ok().flatten()
+    }
+
+    /// What a queue knows of a task, for an explanation. `Ok(None)`: it does not have the task.
+    ///
+    /// # Errors
+    /// There is no queue of this name now, or it did not answer within `patience`.
+    pub(crate) async fn sighting(
+        &self,
+        name: &str,
+        explain: Explain,
+        patience: Duration,
+    ) -> Result<Option<Box<Sighting>>, NoAnswer> {
+        let queue = self.get(name).ok_or(NoAnswer)?;
+        answered(patience, queue.send(explain)).await.map_err(|_| NoAnswer)?.map_err(|_| NoAnswer)
+    }
+
+    /// As [`sighting`](Self::sighting), of a task of which nobody knows in which queue it is. All are asked at once, until one
+    /// has it. Answers with the names of the queues that did not answer, too.
+    pub(crate) async fn sighting_anywhere(
+        &self,
+        id: &TaskId,
+        patience: Duration,
+    ) -> (Option<Box<Sighting>>, Vec<String>) {
+        let explain = |name: String| {
+            let explain = Explain { id: id.clone(), waiting: None };
+            async move { (self.sighting(&name, explain, patience).await, name) }
+        };
+        let mut answers: FuturesUnordered<_> = self.names().into_iter().map(explain).collect();
+        let mut silent = Vec::new();
+        while let Some((answer, name)) = answers.next().await {
+            match answer {
+                Ok(Some(sighting)) => return (Some(sighting), silent),
+                Ok(None) => {}
+                Err(NoAnswer) => silent.push(name),
+            }
+        }
+        (None, silent)
     }
 
     /// The state of a task that a queue has, and whether its result will be kept. This has no deadline: a caller
@@ -265,6 +314,10 @@ impl Queues {
         }
     }
 }
+
+/// A queue did not answer within the deadline, or there is none of the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoAnswer;
 
 /// What a revocation of all copies of a task came to.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,11 +1,22 @@
-//! The part of a queue's state that outlives its actor: the number of workers and the pause that an operator set, and
-//! the bodies on threads that nobody could stop. The root holds one `RetainedState` for each queue and gives it to
-//! each actor that it builds for that queue, so a restart after a panic does not undo what the operator did.
+//! The part of a queue's state that outlives its actor: the number of workers and the pause that an operator set, what the
+//! queue has counted, and the bodies on threads that nobody could stop. The root holds one `RetainedState` for each queue
+//! and gives it to each actor that it builds for that queue, so a restart after a panic undoes neither what the operator
+//! did nor what was counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use parking_lot::Mutex;
+
+use super::status::Counters;
 use crate::catalogue::QueueRow;
+use crate::core::TimeToStart;
+use crate::core::accounts::Accounts;
+use crate::core::autoscale::WorkerRange;
+use crate::core::duration_histogram::Edges;
+use crate::core::forecast::Forecaster;
+use crate::core::history::MinuteBook;
 use crate::runtime::body::Stuck;
 
 /// A queue as it begins: its row, and whether an operator has paused it for good.
@@ -23,21 +34,62 @@ impl From<QueueRow> for InitialQueue {
 /// What survives the death of a queue's actor. The root owns it; the living actor of the queue reads and writes it.
 pub(super) struct RetainedState {
     workers: AtomicUsize,
+    /// The fewest and the most workers; `None`: their number is fixed.
+    range: Mutex<Option<WorkerRange>>,
     paused: AtomicBool,
     /// Whether the queue takes nothing from the broker.
     cancelled: AtomicBool,
     pub(super) stuck: Arc<Stuck>,
+    /// What the last actor of the queue has counted. The living one has taken it.
+    books: Mutex<Option<Box<Books>>>,
+}
+
+/// What a queue counts from the start of the program.
+pub(super) struct Books {
+    pub(super) counters: Counters,
+    pub(super) accounts: Accounts,
+    /// What the history has not taken yet; its tasks have their places in these accounts.
+    pub(super) minutes: MinuteBook,
+    pub(super) time_to_start: TimeToStart,
+    /// What it has seen of run times; the tasks have their places in these accounts.
+    pub(super) forecasts: Forecaster,
+}
+
+impl Books {
+    /// Books without an entry, of a queue with this target for time-to-start, which its histogram tells by these edges.
+    pub(super) fn new(target: Option<Duration>, edges: Edges) -> Self {
+        Self {
+            counters: Counters::default(),
+            accounts: Accounts::new(edges),
+            minutes: MinuteBook::default(),
+            time_to_start: TimeToStart::new(target),
+            forecasts: Forecaster::new(rand::random()),
+        }
+    }
 }
 
 impl RetainedState {
-    /// The state of a queue that no operator has touched since the start. `workers` is its number of slots.
-    pub(super) fn new(workers: usize, is_paused: bool) -> Self {
+    /// The state of a queue with this row that no operator has touched since the start.
+    pub(super) fn new(row: &QueueRow, is_paused: bool) -> Self {
+        let range = row.max_workers.map(|most| WorkerRange::new(row.workers, most));
         Self {
-            workers: AtomicUsize::new(workers),
+            workers: AtomicUsize::new(row.workers),
+            range: Mutex::new(range),
             paused: AtomicBool::new(is_paused),
             cancelled: AtomicBool::new(false),
             stuck: Arc::default(),
+            books: Mutex::default(),
         }
+    }
+
+    /// Takes what the last actor of the queue has counted. `None`: there was none before this one.
+    pub(super) fn take_books(&self) -> Option<Box<Books>> {
+        self.books.lock().take()
+    }
+
+    /// Keeps what an actor has counted, for its successor.
+    pub(super) fn keep_books(&self, books: Books) {
+        *self.books.lock() = Some(Box::new(books));
     }
 
     /// The number of worker slots, as an operator has set it, else as the row states it.
@@ -47,6 +99,21 @@ impl RetainedState {
 
     pub(super) fn set_workers(&self, workers: usize) {
         self.workers.store(workers, Ordering::Relaxed);
+    }
+
+    /// The fewest and the most workers, if their number follows the load.
+    pub(super) fn range(&self) -> Option<WorkerRange> {
+        *self.range.lock()
+    }
+
+    pub(super) fn set_range(&self, range: WorkerRange) {
+        *self.range.lock() = Some(range);
+    }
+
+    /// Has the queue have so many workers at least, if their number follows the load.
+    pub(super) fn set_fewest(&self, workers: usize) {
+        let mut range = self.range.lock();
+        *range = range.map(|range| WorkerRange::new(workers, range.max()));
     }
 
     /// Whether an operator has paused the queue.

@@ -1,5 +1,6 @@
 //! The root of the supervision tree. `Tree::start` runs it on a thread of its own when the runtime starts; it
-//! builds the queues, beat, the source pollers, the forwarder and the progress actor, and builds each anew when it dies.
+//! builds the queues, beat, the source pollers, the forwarder, the historian and the progress actor, and builds each anew when
+//! it dies.
 //!
 //! Invariants:
 //! - A child that died is built anew after a pause by its own restart intensity. The root never gives a child up;
@@ -17,8 +18,10 @@ use actix_rt::{Arbiter, System};
 use futures_util::future::OptionFuture;
 
 use super::beat::{Beat, BeatParts, EndBeat};
-use super::commit_forwarder::{CommitForwarder, CommitForwarderParts, EndForwarding};
+use super::brake_watch;
+use super::commit_forwarder::{CommitForwarderParts, EndForwarding};
 use super::countdown::{Countdown, DropTells};
+use super::historian::HistorianParts;
 use super::progress::{ActorProgressHub, Progress};
 use super::queue::{Queue, TellBars};
 use super::queues::Queues;
@@ -33,6 +36,9 @@ use crate::core::duration_histogram::Edges;
 use crate::core::{Intensity, RestartVerdict, Restarts};
 use crate::runtime::Runtime;
 use crate::task::clock::now;
+
+mod forwarder;
+mod historian;
 
 /// How often the root has expired results and old downloads deleted.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -57,6 +63,7 @@ pub(crate) struct Root {
     beat: Option<Arc<BeatParts>>,
     pollers: Vec<Arc<PollerParts>>,
     forwarder: Option<Arc<CommitForwarderParts>>,
+    historian: Option<Arc<HistorianParts>>,
     closing: bool,
 }
 
@@ -154,7 +161,12 @@ impl Tree {
         &self,
         parts: Arc<CommitForwarderParts>,
     ) -> impl Future<Output = ()> + use<> {
-        self.tell(StartForwarder(parts))
+        self.tell(forwarder::StartForwarder(parts))
+    }
+
+    /// Builds the historian.
+    pub(crate) fn start_historian(&self, parts: Arc<HistorianParts>) {
+        self.root.do_send(historian::StartHistorian(parts));
     }
 
     /// Tells the root that a shutdown has begun, and completes when beat, the source pollers and the forwarder have ended.
@@ -203,7 +215,7 @@ impl Root {
             .collect();
         let time_to_start = time_to_start_edges(rows.iter().filter_map(|queue| queue.row.target));
         let rows = rows.into_iter().map(|InitialQueue { row, is_paused }| {
-            let retained = Arc::new(RetainedState::new(row.workers, is_paused));
+            let retained = Arc::new(RetainedState::new(&row, is_paused));
             (row, retained)
         });
         let rows = rows.collect();
@@ -220,6 +232,7 @@ impl Root {
             beat: None,
             pollers: Vec::new(),
             forwarder: None,
+            historian: None,
             closing: false,
         }
     }
@@ -265,15 +278,6 @@ impl Root {
             *parts.address.lock() = Some(address);
             drop(built);
         });
-    }
-
-    /// Builds the forwarder on the root's own thread, where no task body can block it.
-    fn start_forwarder(&self, root: Addr<Self>) {
-        let Some(parts) = self.forwarder.clone() else { return };
-        let own = Arc::clone(&parts);
-        let address =
-            supervisor::spawn(|_| CommitForwarder::new(own), move |exit| root.do_send(ForwarderDown(exit)));
-        parts.lives_at(address);
     }
 
     /// Builds the progress actor on the root's own thread, where no task body can block it, and has the queues tell
@@ -351,6 +355,7 @@ impl Actor for Root {
             });
         });
         self.start_progress(ctx.address());
+        brake_watch::watch(Arc::clone(&self.runtime), self.queues.clone());
     }
 }
 
@@ -382,7 +387,7 @@ impl Handler<AddQueue> for Root {
         if self.closing || self.rows.iter().any(|(known, _)| known.name == row.name) {
             return;
         }
-        let retained = Arc::new(RetainedState::new(row.workers, false));
+        let retained = Arc::new(RetainedState::new(&row, false));
         self.rows.push((row, retained));
         self.start_queue(self.rows.len() - 1, ctx.address(), None);
     }
@@ -503,42 +508,6 @@ impl Handler<PollerDown> for Root {
         ctx.run_later(after, move |root, ctx| {
             if !root.closing {
                 root.start_poller(index, ctx.address(), None);
-            }
-        });
-    }
-}
-
-/// Builds the forwarder of the commit table.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct StartForwarder(Arc<CommitForwarderParts>);
-
-impl Handler<StartForwarder> for Root {
-    type Result = ();
-
-    fn handle(&mut self, StartForwarder(parts): StartForwarder, ctx: &mut Self::Context) {
-        self.forwarder = Some(parts);
-        self.start_forwarder(ctx.address());
-    }
-}
-
-/// The forwarder has ended.
-#[derive(Message)]
-#[rtype(result = "()")]
-struct ForwarderDown(Exit);
-
-impl Handler<ForwarderDown> for Root {
-    type Result = ();
-
-    fn handle(&mut self, ForwarderDown(exit): ForwarderDown, ctx: &mut Self::Context) {
-        if self.closing {
-            return;
-        }
-        let after = self.pause("forwarder");
-        tracing::error!(?exit, ?after, "the forwarder of the commit table died; it is built anew");
-        ctx.run_later(after, |root, ctx| {
-            if !root.closing {
-                root.start_forwarder(ctx.address());
             }
         });
     }

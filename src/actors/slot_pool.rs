@@ -20,7 +20,7 @@ use serde::Serialize;
 use super::queue::{Granted, Queue};
 use crate::catalogue::{Catalogue, Pool, QueueRow, parse_span};
 use crate::core::Timestamp;
-use crate::core::slots::{QueueTerms, SlotRules, Slots, TenantShare, TenantWeight, WaitingTask};
+use crate::core::slots::{QueueTerms, SlotHold, SlotRules, Slots, TenantShare, TenantWeight, WaitingTask};
 use crate::task::clock::now;
 use crate::task::{LentSlot, Message, SlotOwner};
 
@@ -101,6 +101,12 @@ impl SlotPool {
         };
         told.iter().for_each(|queue| queue.do_send(Granted));
         answer
+    }
+
+    /// The number of slots, if all of them are taken.
+    pub(super) fn all_taken(&self) -> Option<usize> {
+        let state = self.state.lock();
+        Some(state.slots.slots()).filter(|slots| state.slots.running() >= *slots)
     }
 
     /// Takes grants back from queues that do not answer, and sees whether anything may start by now.
@@ -200,6 +206,12 @@ impl PoolMember {
     /// The number of slots of a pool that the queue has for itself follows its workers.
     pub(super) fn resize(&self, slots: usize) {
         self.pool.step(None, |pool, now| pool.resize(slots, now));
+    }
+
+    /// Why the pool keeps slots from a task of the queue that others may have, if it does.
+    pub(super) fn kept_for_others(&self, tag: u64) -> Option<SlotHold> {
+        let hold = self.pool.state.lock().slots.hold_of(self.number, tag, now());
+        hold.filter(SlotHold::is_for_others)
     }
 
     /// How many tasks of the queue gates hold, and how long until it is worth asking for a slot although nothing happens.

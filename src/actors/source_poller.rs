@@ -28,7 +28,7 @@ use crate::core::{Timestamp, blockage};
 use crate::runtime::Runtime;
 use crate::store::{Leadership, StoreError};
 use crate::task::clock::now;
-use crate::task::{Client, Due, Receipt, SourcePoller, TaskId, panic_message};
+use crate::task::{Client, Due, Receipt, SourcePoller, TaskError, TaskId, panic_message};
 
 /// How long a leader leads without renewing its lease, and how often it renews it.
 const LEASE: Duration = Duration::from_secs(10);
@@ -38,6 +38,9 @@ const RENEW: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_secs(1);
 /// How many enqueues are under way at a time. They begin in order, and share commits of the broker.
 const AT_A_TIME: usize = 64;
+/// How often in a round the source is asked for the rows of further tenants: so many tenants with long backlogs cannot hide
+/// the others.
+const QUESTIONS: usize = 8;
 
 /// What a loop is made of. It outlives the actor, which the root builds from it each time.
 pub(crate) struct PollerParts {
@@ -214,15 +217,33 @@ impl PollerParts {
         view.blockage(now)
     }
 
+    /// The rows that are due, and how many of them may be enqueued. While the source gives as many as it was asked for, it is
+    /// asked for those of tenants that it gave none of.
+    async fn due(&self, limit: usize) -> Result<(Vec<Due>, usize), String> {
+        let source = &self.poller.source;
+        let mut due = asked(source.due(limit)).await?;
+        let most = due.len().max(limit);
+        let mut is_full = due.len() >= limit;
+        for _ in 0..QUESTIONS {
+            if !is_full {
+                break;
+            }
+            let tenants: BTreeSet<String> = due.iter().map(|due| due.tenant.clone()).collect();
+            let tenants: Vec<String> = tenants.into_iter().collect();
+            let others = asked(source.due_of_others(&tenants, limit)).await?;
+            is_full = others.len() >= limit;
+            due.extend(others);
+        }
+        Ok((due, most))
+    }
+
     /// One round: asks the source for at most `limit` rows and enqueues a task for each. Rows of different tenants
     /// take turns, so that one tenant with many rows does not hold the others up.
     async fn round(&self, limit: usize) -> Round {
         let mut round = Round::default();
-        let asked = AssertUnwindSafe(self.poller.source.due(limit)).catch_unwind().await;
-        let mut due = match asked {
-            Ok(Ok(due)) => due,
-            Ok(Err(error)) => return round.failed(error.to_string()),
-            Err(panic) => return round.failed(format!("the source panicked: {}", panic_message(panic))),
+        let (mut due, most) = match self.due(limit).await {
+            Ok(found) => found,
+            Err(error) => return round.failed(error),
         };
         round.found = due.len();
         // Skipped tenants go before the others take turns, and before they take up enqueues.
@@ -232,7 +253,7 @@ impl PollerParts {
         round.skipped = round.found - due.len();
         let order = round_robin(due.iter().map(|due| due.tenant.as_str()));
         let mut due: Vec<Option<Due>> = due.into_iter().map(Some).collect();
-        let due: Vec<Due> = order.into_iter().filter_map(|place| due[place].take()).collect();
+        let due: Vec<Due> = order.into_iter().filter_map(|place| due[place].take()).take(most).collect();
         let mut new = Vec::new();
         let mut receipts = stream::iter(due).map(|due| self.enqueue(due)).buffered(AT_A_TIME);
         let mut failure = None;
@@ -348,6 +369,14 @@ impl PollerParts {
             Ok(Err(error)) => Err(told(error.to_string(), error.is_permanent())),
             Err(panic) => Err(told(format!("its enqueue panicked: {}", panic_message(panic)), true)),
         }
+    }
+}
+
+/// Awaits an answer of the source. A panic of the source is an error.
+async fn asked(answer: impl Future<Output = Result<Vec<Due>, TaskError>>) -> Result<Vec<Due>, String> {
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(panic) => Err(format!("the source panicked: {}", panic_message(panic))),
     }
 }
 

@@ -1,5 +1,5 @@
 //! The status of a queue as operators and metrics see it, and the counters behind it. `queue/control.rs` fills a
-//! [`QueueStatus`] in when somebody asks. The counters start at zero with each actor of the queue.
+//! [`QueueStatus`] in when somebody asks. The counters start at zero with the program, and outlive the queue's actor.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use super::queue::BrokerBacklog;
 use crate::catalogue::QueueRow;
 use crate::core::TimeToStartSnapshot;
 use crate::core::accounts::Accounts;
+use crate::core::forecast::ForecastRecord;
 #[cfg(feature = "testing")]
 use crate::core::{TimeToStart, Timestamp, blockage};
 use crate::runtime::run::Report;
@@ -45,7 +46,7 @@ pub struct QueueStatus {
     pub dead_in_all: u64,
     /// The broker could not be reached or did not answer in time, so what waits in it is not counted here.
     pub away: bool,
-    /// Time-to-start since the queue's actor started, with the target.
+    /// Time-to-start since the program started, with the target.
     pub time_to_start: TimeToStartSnapshot,
     /// Blockage: the age of the oldest ready task, here or in the broker, while nothing started in this process.
     /// RabbitMQ does not say since when a message is ready, so there the value may be up to five seconds too low.
@@ -87,6 +88,8 @@ pub struct QueueStatus {
     /// Workers that were replaced because their child processes were used up: `max_tasks_per_child`,
     /// `max_memory_per_child`.
     pub recycled: u64,
+    /// How often forecasts of when a task starts came true lately.
+    pub forecasts: ForecastRecord,
     /// Whether an operator has paused the queue.
     pub paused: bool,
     /// Why the queue has stopped itself: its workers died too often. `None`: it has not.
@@ -94,7 +97,7 @@ pub struct QueueStatus {
 }
 
 /// The status of a queue with its accounts: what has happened to each of its tasks, and how long they waited and ran. The
-/// accounts begin with the queue's actor, as its counters do.
+/// accounts begin with the program, as its counters do.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct QueueAccounts {
@@ -147,13 +150,14 @@ impl QueueStatus {
             overlaps: 0,
             replaced: 0,
             recycled: 0,
+            forecasts: ForecastRecord::default(),
             paused: false,
             halted: None,
         }
     }
 }
 
-/// What the queue's actor has counted since it started.
+/// What the queue has counted since the program started.
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) done: u64,

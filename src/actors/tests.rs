@@ -9,7 +9,7 @@ use actix::Addr;
 use tokio::sync::watch as signal;
 
 use super::progress::ActorProgressHub;
-use super::queue::{BrokerBacklog, Crash, GetStatus, Queue, Steer};
+use super::queue::{BrokerBacklog, Crash, GetAccounts, GetStatus, Queue, Steer};
 use super::root::Tree;
 use super::serial::{self, GetLane, Pull};
 use super::slot_pool::SlotPools;
@@ -17,6 +17,7 @@ use super::status::QueueStatus;
 use crate::State;
 use crate::broker::{Broker, EmbeddedBroker, LaneLever, MemoryBroker};
 use crate::catalogue::{Catalogue, Pool, PoolRow, QueueRow};
+use crate::core::accounts::Accounts;
 use crate::runtime::Runtime;
 use crate::runtime::progress::{ProgressHub, watch};
 use crate::store::{EmbeddedStore, MemoryStore, Store};
@@ -273,6 +274,19 @@ async fn what_the_operator_set_and_what_is_stuck_outlive_the_actor() {
     let status = grown.status(|s| s.done == 1).await;
     assert_eq!((status.panics, status.replaced), (0, 0));
     assert_eq!(held.starts.borrow().to_owned(), 2);
+    // What was counted does so as well.
+    let accounts = async || grown.queue().send(GetAccounts(BrokerBacklog::default())).await;
+    let before = accounts().await.unwrap();
+    grown.die().await;
+    let after = grown.status(|s| s.done == 1).await;
+    assert_eq!(after.time_to_start, before.status.time_to_start);
+    assert!(after.time_to_start.count > 0, "the task has started");
+    let tasks = |accounts: &Accounts| {
+        let tasks = accounts.tasks().map(|(name, task)| (name.to_owned(), task.clone()));
+        tasks.collect::<Vec<_>>()
+    };
+    let after = accounts().await.unwrap();
+    assert_eq!(tasks(&after.accounts), tasks(&before.accounts));
     grown.end().await;
 }
 

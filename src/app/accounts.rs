@@ -22,8 +22,8 @@ impl Celeriac {
     /// often each came, started and ended in which way, how long it waited and ran.
     ///
     /// All queues are asked at once. A queue that does not answer, or whose broker does not, is left out and named in
-    /// [`Replies::missing`]. The accounts begin anew with the actor of a queue, so their counts may fall; Prometheus and its
-    /// like know counters that do.
+    /// [`Replies::missing`]. The accounts begin with the program and outlive the actor of a queue;
+    /// [`history`](Self::history) has what was before the start.
     ///
     /// ```no_run
     /// # async fn demo(celeriac: celeriac::Celeriac) {

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::{Backend, OpenBackend};
+use super::brakes;
 use super::control::{CustomCommands, Settings};
 use super::defaults::warn_of_unknown_tasks;
 use super::downloads::DownloadLocation;
 use super::handle::{Celeriac, CeleriacInner};
+use super::history::HistorySettings;
 use super::listener::RuntimeListener;
 use super::persistent;
 use super::revocation_orders;
@@ -100,6 +102,7 @@ pub struct Builder {
     /// A test has no actors: it does their work itself.
     pub(super) without_actors: bool,
     ca_certs: Option<PathBuf>,
+    pub(super) history: HistorySettings,
     /// What was taken from the environment.
     pub(super) taken: Vec<Taken>,
 }
@@ -141,6 +144,7 @@ impl Builder {
             patience: Duration::ZERO,
             without_actors: false,
             ca_certs: None,
+            history: HistorySettings::default(),
             taken: Vec::new(),
         }
     }
@@ -364,6 +368,8 @@ impl Builder {
         let registry = registry.with_defaults(catalogue.defaults.clone());
         let registry = registry.with_rate_limits(catalogue.rate_limits.clone());
         warn_of_unknown_tasks(&catalogue, &registry);
+        let tenants = super::defaults::tenants(&catalogue, &registry)?;
+        let registry = registry.with_tenants(tenants);
         let beat = self.beat.or(catalogue.beat).unwrap_or(true);
         let environment = self.environment.as_deref();
         // Where no other program can run a task, a periodic entry of a task that is not here is a mistake.
@@ -522,6 +528,7 @@ impl Builder {
         } else {
             let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
             let queues = persistent::begin(&runtime, rows).await?;
+            runtime.begin_brakes(brakes::standing(routing.catalogue())).await?;
             let pools = SlotPools::of(routing.catalogue());
             let tree = Tree::start(Arc::clone(&runtime), progress_hub, queues, pools, self.arbiters)
                 .map_err(StartError::System)?;
@@ -530,12 +537,16 @@ impl Builder {
         };
         let mut inner = CeleriacInner::new(runtime, routing, tree, self.grace);
         inner.forgets = forgets;
+        inner.history = self.history;
         inner.beat_lease = self.beat_lease.unwrap_or(inner.beat_lease);
         inner.control.settings = settings;
         inner.control.commands = commands;
         let celeriac =
             Celeriac::started(inner, beat.then_some(entries), self.pollers, self.commit_table).await?;
         listener.attend(Arc::downgrade(&celeriac.inner));
+        if celeriac.inner.tree.lock().is_some() {
+            celeriac.resume_bulk();
+        }
         Ok(celeriac)
     }
 

@@ -169,6 +169,13 @@ impl Client for CeleriacInner {
         self.runtime.enqueue(call, unique).await
     }
 
+    async fn enqueue_many(&self, calls: Vec<NewTask>) -> Result<Vec<Receipt>, EnqueueError> {
+        if calls.iter().any(|call| self.refuses(call.options.durability)) {
+            return Err(EnqueueError::ShuttingDown);
+        }
+        self.runtime.enqueue_many(calls).await
+    }
+
     fn check(&self, call: &NewTask) -> Result<(), EnqueueError> {
         self.runtime.dispatcher.message(call.clone()).map(drop)
     }

@@ -2,10 +2,11 @@
 //! `[defaults]` of the catalogue.
 
 use super::builder::Builder;
+use super::start_error::StartError;
 use crate::catalogue::Catalogue;
 use crate::core::calendar::Zone;
-use crate::task::TaskDefaults;
 use crate::task::registry::Registry;
+use crate::task::{TaskDefaults, TenantRules};
 
 impl Builder {
     /// Whether tasks that do not say it themselves are settled after their run. Celery's `task_acks_late`. Default
@@ -49,16 +50,32 @@ impl Builder {
     }
 }
 
-/// Warns of rate limits whose task is probably mistyped. This is no error, because another program that reads the same
+/// Warns of rows about a task that is probably mistyped. This is no error, because another program that reads the same
 /// catalogue may have the task.
 pub(super) fn warn_of_unknown_tasks(catalogue: &Catalogue, registry: &Registry) {
-    for task in catalogue.rate_limits.keys().filter(|task| registry.get(task).is_none()) {
+    let rate_limits = catalogue.rate_limits.keys().map(|task| ("rate_limits", task));
+    let tenants = catalogue.tenants.keys().map(|task| ("tenants.tasks", task));
+    for (table, task) in rate_limits.chain(tenants).filter(|(_, task)| registry.get(task).is_none()) {
         if let Some(nearest) = registry.nearest(task) {
             tracing::warn!(
+                table,
                 task,
                 nearest,
-                "the rate limit is of a task that this program does not have; did you mean the nearest one?"
+                "a row is about a task that this program does not have; did you mean the nearest one?"
             );
         }
+    }
+}
+
+/// Which arguments name the tenants of tasks, according to the catalogue.
+///
+/// # Errors
+/// A row names an argument that its task does not have.
+pub(super) fn tenants(catalogue: &Catalogue, registry: &Registry) -> Result<TenantRules, StartError> {
+    let rules = TenantRules { argument: catalogue.defaults.tenant.clone(), tasks: catalogue.tenants.clone() };
+    let fault = rules.faults(|task| registry.get(task).map(|task| task.params)).next();
+    match fault {
+        Some((task, argument, params)) => Err(StartError::tenant_argument(task, argument, params)),
+        None => Ok(rules),
     }
 }

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use super::handle::{Celeriac, ControlError};
 use crate::broker::{FailedTask, FailedTasks, FindParams, Retried, TaskEdit, TaskFilter};
-use crate::task::{Dispatcher, EnqueueError, Message, SerialFn, TaskId};
+use crate::task::registry::Registry;
+use crate::task::tenant::check as check_tenant;
+use crate::task::{Dispatcher, EnqueueError, Message, SerialFn, TENANT, TaskId};
 
 /// How many tasks go back, or are deleted, in one step of the broker.
 const BATCH: usize = 1000;
@@ -98,7 +100,7 @@ impl Celeriac {
         Ok(retried)
     }
 
-    fn keeper(&self) -> Result<&dyn FailedTasks, ControlError> {
+    pub(super) fn keeper(&self) -> Result<&dyn FailedTasks, ControlError> {
         let broker = &self.runtime().broker;
         broker.failed_tasks().ok_or_else(|| ControlError::NoAbility {
             broker: broker.name(),
@@ -112,11 +114,17 @@ impl Celeriac {
     }
 
     /// Says which parameters the tasks of this program have.
-    fn params(&self) -> Arc<FindParams> {
+    pub(super) fn params(&self) -> Arc<FindParams> {
         let dispatcher = Arc::clone(&self.runtime().dispatcher);
         Arc::new(move |task: &str| {
             dispatcher.registry.get(task).map_or(&[] as &'static [&'static str], |known| known.params)
         })
+    }
+
+    /// The names of the parameters of a task, if this program has it.
+    #[cfg(feature = "web")]
+    pub(crate) fn parameters_of(&self, task: &str) -> &'static [&'static str] {
+        self.runtime().dispatcher.registry.get(task).map_or(&[], |known| known.params)
     }
 }
 
@@ -126,10 +134,23 @@ fn sound(dispatcher: &Dispatcher, before: &Message, message: &mut Message) -> Re
     if size > limit {
         return Err(EnqueueError::TooLarge { task: message.task.clone(), size, limit }.to_string());
     }
+    retenant(&dispatcher.registry, before, message)?;
     match dispatcher.registry.get(&message.task).and_then(|task| task.serial) {
         Some(lane) => relane(lane, before, message),
         None => Ok(()),
     }
+}
+
+/// Gives a message the tenant of its new arguments. A tenant that its caller has chosen stays.
+fn retenant(registry: &Registry, before: &Message, message: &mut Message) -> Result<(), String> {
+    let own = |message: &Message| registry.tenant(&message.task, &message.arguments);
+    if own(before).as_deref() == before.tenant() {
+        match own(message) {
+            Some(tenant) => drop(message.headers.0.insert(TENANT.to_owned(), tenant.into())),
+            None => drop(message.headers.0.remove(TENANT)),
+        }
+    }
+    check_tenant(&message.headers)
 }
 
 /// Gives a message the lane of its new arguments. A lane that its caller has chosen stays.

@@ -1,6 +1,6 @@
 //! The handle on a started runtime, with the operator's levers on queues, dead letters and permits. The levers
-//! on failed tasks, tasks that are not over, lanes, beat, source pollers and the commit table are in `failed.rs`,
-//! `unfinished.rs`, `lanes.rs`, `beat.rs`, `source_pollers.rs` and `commit_table.rs`.
+//! on failed tasks, tasks that are not over, lanes, tenants, beat, source pollers and the commit table are in `failed.rs`,
+//! `unfinished.rs`, `lanes.rs`, `tenants.rs`, `beat.rs`, `source_pollers.rs` and `commit_table.rs`.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
@@ -11,13 +11,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::beat::BeatHandle;
 use super::builder::Builder;
+use super::bulk::BulkState;
 use super::control::ControlState;
+use super::history::HistorySettings;
 use super::persistent::forget_pause;
 use super::replies::Replies;
 use super::routing::Routing;
 use super::start_error::StartError;
 use crate::actors::beat::{BeatParts, LEASE, TickPublisher};
 use crate::actors::commit_forwarder::CommitForwarderParts;
+use crate::actors::historian::HistorianParts;
 use crate::actors::queue::{BrokerBacklog, Steer};
 use crate::actors::queues::Queues;
 use crate::actors::root::Tree;
@@ -28,6 +31,7 @@ use crate::actors::{EntryOrigin, QueueStatus, RunningTask};
 use crate::broker::{BrokerError, DeadLetter};
 use crate::catalogue::{Catalogue, Pool, QueueRow};
 use crate::commit_table::CommitTable;
+use crate::core::brake::BrakeError;
 use crate::runtime::Runtime;
 use crate::store::{StoreError, groups};
 use crate::task::canvas::CanvasResult;
@@ -58,6 +62,8 @@ use crate::task::{
 #[derive(Clone)]
 pub struct Celeriac {
     pub(super) inner: Arc<CeleriacInner>,
+    /// The name of the operator who has this handle, if it has been said.
+    pub(super) who: Option<Arc<str>>,
 }
 
 /// What all clones of a handle share.
@@ -86,8 +92,13 @@ pub(super) struct CeleriacInner {
     pub(super) pollers: OnceLock<Vec<Arc<PollerParts>>>,
     /// The forwarder of the commit table; empty if there is none.
     pub(super) forwarder: OnceLock<Arc<CommitForwarderParts>>,
+    /// The historian; empty if no history is kept here.
+    pub(super) historian: OnceLock<Arc<HistorianParts>>,
+    pub(super) history: HistorySettings,
     pub(super) beat_lease: Duration,
     pub(super) control: ControlState,
+    /// The acts on many tasks that go on here.
+    pub(super) bulk: BulkState,
     /// The client that answers in this one's place, if this is the runtime of a test.
     #[cfg(feature = "testing")]
     pub(super) front: OnceLock<std::sync::Weak<dyn Client>>,
@@ -153,9 +164,25 @@ pub enum ControlError {
         /// What it cannot do.
         what: &'static str,
     },
+    /// A brake is refused.
+    #[error(transparent)]
+    Brake(#[from] BrakeError),
+    /// There is no act on many tasks of this id.
+    #[error("there is no act `{0}`: it was over more than a week ago, or was never begun here")]
+    UnknownAct(String),
     /// A queue needs at least one worker; `pause` stops it.
     #[error("a queue needs at least one worker; use `pause` to stop it")]
     NoWorkers,
+    /// A range of workers from which none can be chosen.
+    #[error(
+        "a queue cannot have from {min} to {max} workers: state the fewest first, and at least one as the most"
+    )]
+    WorkerRange {
+        /// The fewest that were asked for.
+        min: usize,
+        /// The most that were asked for.
+        max: usize,
+    },
     /// A pool needs at least one slot.
     #[error("a pool needs at least one slot; pause its queues to stop them")]
     NoSlots,
@@ -199,7 +226,7 @@ impl Celeriac {
         commit_table: Option<Arc<dyn CommitTable>>,
     ) -> Result<Self, StartError> {
         let inner = Arc::new(inner);
-        let celeriac = Self { inner };
+        let celeriac = Self { inner, who: None };
         let client = celeriac.client();
         let _ = celeriac.inner.runtime.client.set(Arc::downgrade(&client));
         // A test's runtime is used by its own thread only, so `delay` must not find it in the whole process.
@@ -219,6 +246,9 @@ impl Celeriac {
         celeriac.inner.start_pollers(pollers).await;
         if let Some(table) = commit_table {
             celeriac.inner.start_forwarder(table).await;
+        }
+        if celeriac.has_tree() {
+            celeriac.inner.start_history(celeriac.node());
         }
         Ok(celeriac)
     }
@@ -383,12 +413,14 @@ impl Celeriac {
         self.steer(queue, Steer::Resize(workers)).await
     }
 
-    async fn steer(&self, queue: &str, steer: Steer) -> Result<(), ControlError> {
+    pub(super) async fn steer(&self, queue: &str, steer: Steer) -> Result<(), ControlError> {
         #[cfg(feature = "testing")]
         if let Some(row) = self.row_in_test(queue) {
             return Err(ControlError::InTest(row.name.clone()));
         }
         let name = &self.find(queue)?.name;
+        // A queue that does not answer in time is steered all the same, when it comes to it.
+        self.inner.mark_act(&steer, name, self.who());
         match self.inner.queues.steer(name, steer).await {
             true => Ok(()),
             false => Err(ControlError::NotAnswering(name.to_owned())),
@@ -505,8 +537,11 @@ impl CeleriacInner {
             beat: OnceLock::new(),
             pollers: OnceLock::new(),
             forwarder: OnceLock::new(),
+            historian: OnceLock::new(),
+            history: HistorySettings::default(),
             beat_lease: LEASE,
             control: ControlState::default(),
+            bulk: BulkState::new(),
             #[cfg(feature = "testing")]
             front: OnceLock::new(),
         }

@@ -5,9 +5,12 @@
 mod accounts;
 #[cfg(test)]
 pub(crate) mod alone;
+mod autoscale;
 mod backend;
 mod beat;
+mod brakes;
 mod builder;
+mod bulk;
 mod child_process;
 mod client;
 mod commands;
@@ -16,10 +19,12 @@ mod control;
 mod defaults;
 mod downloads;
 mod events;
+mod explain;
 mod failed;
 mod fleet;
 mod handle;
 mod health;
+mod history;
 mod hooks;
 mod lanes;
 mod layers;
@@ -41,20 +46,32 @@ mod start_error;
 #[cfg(all(unix, feature = "systemd"))]
 mod systemd;
 mod takeover;
+mod task_pages;
+#[cfg(feature = "web")]
+mod task_sighting;
+mod tenants;
 mod unfinished;
 pub(crate) mod variables;
 
+pub use crate::runtime::rule_count::RuleCount;
 #[cfg(feature = "cli")]
 pub(crate) use backend::Backend;
 pub use beat::BeatHandle;
+pub use brakes::{BrakeHandle, BrakeScope, DryRun};
 pub use builder::Builder;
+pub use bulk::{BulkAct, BulkAction, BulkHandle};
 pub use child_process::is_child_process;
+#[cfg(feature = "cli")]
+pub(crate) use explain::{ended, of_message, told, wait_in_broker};
 pub use fleet::{Fleet, NodeReplies};
 pub use handle::{Celeriac, ControlError};
 pub use health::{Health, Trouble, TroubleKind};
+pub use history::HistoryQuery;
 #[cfg(feature = "metrics")]
 pub use metrics::MetricsReader;
 pub use persistent::PersistentLevers;
+#[cfg(feature = "cli")]
+pub(crate) use persistent::paused_since;
 pub use replies::Replies;
 #[cfg(feature = "cli")]
 pub(crate) use revocation_orders::order;
@@ -63,4 +80,9 @@ pub use shutdown::ShutdownReport;
 #[cfg(feature = "cli")]
 pub(crate) use start::too_many_blocking_workers;
 pub use start_error::StartError;
+#[cfg(feature = "web")]
+pub(crate) use task_sighting::TaskSighting;
 pub use unfinished::RevokedTasks;
+
+pub use crate::core::history::{DurationTotals, HistoryBy, HistoryCounts, HistoryRow, Mark};
+pub use crate::store::history::{History, HistoryMark};

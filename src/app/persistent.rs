@@ -137,6 +137,18 @@ async fn forget(runtime: &Runtime, prefixes: &[&str], queue: &str) -> Result<(),
     Ok(())
 }
 
+/// Since when a queue is paused for good, as its note says. `None`: it is not.
+///
+/// # Errors
+/// The notes cannot be read.
+#[cfg(feature = "cli")]
+pub(crate) async fn paused_since(
+    notes: &dyn crate::store::Notes,
+    queue: &str,
+) -> Result<Option<String>, StoreError> {
+    notes.note(&format!("{PAUSED}{queue}")).await
+}
+
 /// The queues as they begin, by their rows and by what is kept of them.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! The order: beat, the source pollers and the forwarder end, the queues start nothing more, the runs may end by
 //! themselves, their bodies are told to end when the grace is nearly over, and at its end what is left is handed back.
-//! The broker closes when the queues are done, and the threads of the tree end last.
+//! The history is written for the last time and the broker closes when the queues are done, and the threads of the tree end last.
 //!
 //! A server beside the runtime (`web::run`) ends within the same grace. Until it has answered its last request, the
 //! runtime takes what these requests enqueue, and the broker stays open.
@@ -27,6 +27,8 @@ const TOLD_BEFORE: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_millis(100);
 /// How long child processes may take to end that have nothing to do. They take some milliseconds.
 const DISMISSED: Duration = Duration::from_secs(7);
+/// How long the last write of the history may take.
+const HISTORY: Duration = Duration::from_millis(500);
 /// How long a forced step may take.
 const FORCED: Duration = Duration::from_secs(1);
 
@@ -152,7 +154,10 @@ async fn run(
         if timeout_at(ends_at, other).await.is_err() {
             tracing::warn!(target: "celeriac", ?grace, "the grace is over, and the server beside the runtime still answers; it is cut short");
         }
-        inner.refusing.store(true, Ordering::Release);
+        // Another call has nothing to wait for, while the server of the first one still answers.
+        if is_first {
+            inner.refusing.store(true, Ordering::Release);
+        }
     };
     let tree = if is_first { inner.take_tree() } else { None };
     let Some(tree) = tree else {
@@ -167,6 +172,9 @@ async fn run(
     };
     let queues = end_queues(inner, closing, start, grace);
     let ((), (all_answered, handed_back)) = tokio::join!(other, queues);
+    if timeout(HISTORY, inner.end_history()).await.is_err() {
+        tracing::warn!(target: "celeriac", "the end of the history is not written: the store does not answer");
+    }
     inner.queues.ending().stop();
     let closed = inner.runtime.broker.close().await;
     // Their workers have dismissed them. What is left after this is killed with the event loops.

@@ -110,6 +110,7 @@ impl Celeriac {
         if let Some(text) = beyond(catalogue, threads(), blocks) {
             tracing::warn!(target: "celeriac", "{text}");
         }
+        self.warn_of_vain_priorities();
     }
 
     /// The next ticks of the periodic entries here, the first ones first. Entries for tenants have no one time.
@@ -144,7 +145,7 @@ fn threads() -> usize {
 fn beyond(catalogue: &Catalogue, threads: usize, blocks: impl Fn(&QueueRow) -> bool) -> Option<String> {
     let workers_of = |counts: &dyn Fn(&QueueRow) -> bool| {
         let rows = catalogue.queues.iter().filter(|row| row.served && counts(row));
-        rows.fold(0_usize, |sum, row| sum.saturating_add(row.workers))
+        rows.fold(0_usize, |sum, row| sum.saturating_add(row.most_workers()))
     };
     let cpu = workers_of(&|row: &QueueRow| row.pool == Pool::Cpu);
     let io = workers_of(&|row: &QueueRow| row.pool == Pool::Io && blocks(row));

@@ -3,6 +3,7 @@
 use super::schedule::ScheduleErrors;
 use crate::broker::BrokerError;
 use crate::catalogue::CatalogueErrors;
+use crate::core::did_you_mean;
 use crate::store::StoreError;
 use crate::task::CommitTableError;
 use crate::task::registry::DuplicateTask;
@@ -54,6 +55,20 @@ pub enum StartError {
         queue: String,
         /// Why the task needs one run.
         what: &'static str,
+    },
+    /// A row of the catalogue names the tenants of a task by an argument that the task does not have.
+    #[error(
+        "[tenants.tasks] says that the argument `{argument}` of `{task}` names its tenant, but the task has no such parameter; {parameters}{hint}"
+    )]
+    TenantArgument {
+        /// The name of the task.
+        task: String,
+        /// The argument that the row names.
+        argument: String,
+        /// The parameters that the task has, in a sentence.
+        parameters: String,
+        /// The text "; did you mean ...?", or an empty text.
+        hint: String,
     },
     /// Two source pollers have the same name.
     #[error(
@@ -114,6 +129,16 @@ pub enum StartError {
 crate::core::debug_as_display!(StartError);
 
 impl StartError {
+    /// The error of a row that names the tenants of a task by an argument that the task does not have.
+    pub(super) fn tenant_argument(task: &str, argument: &str, params: &[&'static str]) -> Self {
+        let hint = did_you_mean::hint(argument, params.iter().copied());
+        let parameters = match params {
+            [] => "it has no parameters: take the row away".to_owned(),
+            names => format!("its parameters are: {}", names.join(", ")),
+        };
+        Self::TenantArgument { task: task.to_owned(), argument: argument.to_owned(), hint, parameters }
+    }
+
     /// The error of a task that takes data which the program did not give.
     pub(super) fn data_not_given(task: &'static TaskDefinition, data: &NeededData) -> Self {
         Self::DataNotGiven { task: task.name, location: task.location, data: data.type_name() }

@@ -124,6 +124,10 @@ impl Client for WaitingClient {
         self.to_enqueue().await?.enqueue(call).await
     }
 
+    async fn enqueue_many(&self, calls: Vec<NewTask>) -> Result<Vec<Receipt>, EnqueueError> {
+        self.to_enqueue().await?.enqueue_many(calls).await
+    }
+
     async fn launch(&self, canvas: RawSignature) -> Result<Promise, EnqueueError> {
         self.to_enqueue().await?.launch(canvas).await
     }

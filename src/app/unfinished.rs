@@ -60,7 +60,7 @@ impl Celeriac {
         Ok(revoked)
     }
 
-    fn inspector(&self) -> Result<&dyn Inspect, ControlError> {
+    pub(super) fn inspector(&self) -> Result<&dyn Inspect, ControlError> {
         let broker = &self.runtime().broker;
         broker.inspect().ok_or_else(|| ControlError::NoAbility {
             broker: broker.name(),

@@ -7,6 +7,8 @@
 //! the rest is done under the same ids; what was done before is recognised by them. A chord is closed last, because
 //! a member that joins a complete chord which is not closed sends the chord's body once more.
 
+mod run_again;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::time::Duration;
@@ -15,16 +17,15 @@ use futures_util::future::join_all;
 
 use super::failed::keep_for_sure;
 use super::{
-    Broker, BrokerError, ChordEnd, FailedTasks, FollowUps, Remains, Retried, Settle, TaskEdit, TaskFilter,
-    UniqueWindows, copies, dead_letter, refusal_reason, refused_result,
+    Broker, BrokerError, ChordEnd, FollowUps, Remains, Settle, UniqueWindows, copies, dead_letter,
+    refusal_reason, refused_result,
 };
 use crate::core::Backoff;
-use crate::store::sent_marks::{mark, marks_of, write_marks};
+use crate::store::sent_marks::{marks_of, write_marks};
 use crate::store::{self, ChordJoin, ChordPart, ChordSize, Store, StoreError};
-use crate::task::{Message, State, TaskId, TaskResult};
+use crate::task::{Message, State, TaskResult};
 
-/// The most dead letters that are looked at after a requeue that failed half-way.
-const LETTERS: usize = 10_000;
+pub(super) use run_again::{requeue_dead_letter, retry_failed};
 
 /// The error type of a record that the store has refused; Celery's name for it.
 const REFUSED: &str = "BackendStoreError";
@@ -334,88 +335,6 @@ async fn insist<T, F: Future<Output = Result<T, StoreError>>>(
         }
         tokio::time::sleep(backoff.pause()).await;
     }
-}
-
-/// Puts dead letters back into their queues when their records are in a store apart from the broker. Returns the
-/// ids of those that were there.
-pub(super) async fn requeue_dead_letter(
-    broker: &dyn Broker,
-    store: &dyn Store,
-    marks_sent: bool,
-    ids: &[TaskId],
-) -> Result<Vec<TaskId>, BrokerError> {
-    let again = async {
-        let requeued = broker.requeue_dead_letters(ids).await;
-        // If it is not known which are back, those that are no dead letters any more are.
-        let back = match &requeued {
-            Ok(back) => back.clone(),
-            Err(_) => match broker.dead_letters(LETTERS).await {
-                Ok(letters) => {
-                    let is_back = |id: &&TaskId| !letters.iter().any(|letter| letter.message.id == **id);
-                    ids.iter().filter(is_back).cloned().collect()
-                }
-                Err(_) => Vec::new(),
-            },
-        };
-        (requeued, back)
-    };
-    run_again(store, marks_sent, ids, again).await
-}
-
-/// Puts failed tasks back into their queues when their records are in a store apart from the broker.
-pub(super) async fn retry_failed(
-    failed: &dyn FailedTasks,
-    store: &dyn Store,
-    marks_sent: bool,
-    ids: &[TaskId],
-    edit: Option<&TaskEdit>,
-) -> Result<Retried, BrokerError> {
-    let again = async {
-        let retried = failed.retry_failed(ids, edit).await;
-        let back = match &retried {
-            Ok(retried) => retried.ids.clone(),
-            Err(_) => match failed.failed_ids(&TaskFilter::new().ids(ids.iter().cloned())).await {
-                Ok(left) => ids.iter().filter(|id| !left.contains(id)).cloned().collect(),
-                Err(_) => Vec::new(),
-            },
-        };
-        (retried, back)
-    };
-    run_again(store, marks_sent, ids, again).await
-}
-
-/// Has tasks run again whose records are in a store apart from the broker. `again` puts them back, and says which are back,
-/// as far as that is known, also after an error.
-///
-/// The records are deleted first: the next run may end before anything else happens here, and the first record
-/// would stay. A record is written back if its task is not back.
-async fn run_again<T>(
-    store: &dyn Store,
-    marks_sent: bool,
-    ids: &[TaskId],
-    again: impl Future<Output = (Result<T, BrokerError>, Vec<TaskId>)>,
-) -> Result<T, BrokerError> {
-    let mut records = Vec::new();
-    let mut forget = async || {
-        for id in ids {
-            records.extend(store.get(id, crate::task::clock::now()).await?);
-            store.forget(id).await?;
-        }
-        if marks_sent {
-            write_marks(store, ids.iter().cloned().map(mark).collect()).await;
-        }
-        Ok::<_, BrokerError>(())
-    };
-    let (done, back) = match forget().await {
-        Ok(()) => again.await,
-        Err(error) => (Err(error), Vec::new()),
-    };
-    let mut kept = Ok(());
-    for record in records.into_iter().filter(|record| !back.contains(&record.id)) {
-        kept = kept.and(store.put(record).await.map(drop));
-    }
-    kept?;
-    done
 }
 
 #[cfg(test)]

@@ -78,7 +78,7 @@ pub enum Settle {
     },
     /// Another message takes the place of this one, in one step: a retry, a postponement, a continuation.
     Requeue {
-        /// The message that waits from now on, under the same id and in the same queue.
+        /// The message that waits from now on, under the same id: in the same queue, or in the other one that it names.
         message: Box<Message>,
         /// The time before which the message must not start.
         due: Option<Timestamp>,

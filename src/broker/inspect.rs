@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{BrokerError, FollowUps, TaskFilter};
+use super::{BrokerError, FollowUps, TaskFilter, TaskPage, task_page};
 use crate::task::{Message, TaskId, TaskResult};
 
 /// Where a task is, if the broker has it.
@@ -97,7 +97,8 @@ pub trait Inspect: Send + Sync {
 
     /// How many tasks of the queue run before this waiting one: those that could start and are before it, and
     /// those that are delivered and not settled, up to `limit`. `None`: that is not known, or the task waits for
-    /// its time or its lane.
+    /// its time or its lane. Where [tenants take turns](super::TenantBacklog) it is an estimate: of each other tenant as many
+    /// tasks count as this task has turns to wait for.
     ///
     /// # Errors
     /// The broker is closed or cannot be reached.
@@ -113,6 +114,28 @@ pub trait Inspect: Send + Sync {
         filter: &TaskFilter,
         limit: usize,
     ) -> Result<Vec<UnfinishedTask>, BrokerError>;
+
+    /// A page of the tasks that are not over and that the filter chooses, of those that stand so, or of all if none is stated,
+    /// at most `limit` of them. `after`: the [`next`](TaskPage::next) of the page before. A broker whose whole list is long has a way of its
+    /// own to make a page, at a cost that does not grow with the list.
+    ///
+    /// # Errors
+    /// The broker is closed or cannot be reached, or `after` is no place in its list.
+    async fn page_unfinished(
+        &self,
+        filter: &TaskFilter,
+        standings: &[Standing],
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
+        let offset = task_page::offset(after)?;
+        // What stands otherwise is taken out of the list only after it was made.
+        let most =
+            if standings.is_empty() { offset.saturating_add(limit).saturating_add(1) } else { usize::MAX };
+        let mut tasks = self.list_unfinished(filter, most).await?;
+        tasks.retain(|task| standings.is_empty() || standings.contains(&task.standing));
+        Ok(TaskPage::of_list(tasks.into_iter().skip(offset), offset, limit))
+    }
 
     /// The ids of all tasks that are not over and that the filter chooses. Those in lanes come first: who takes them out in
     /// this order lets none of them into its lane.

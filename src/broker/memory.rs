@@ -1,8 +1,8 @@
 //! Keeps messages in this process's memory: fast, and gone with the process.
 //!
-//! A queue has a line of ready messages and an agenda of scheduled ones, each a sorted map. Whoever changes the
-//! queue takes out what the consumer may have, and hands it over when the lock is free. Only one thread at a time
-//! does so for a queue, so that the consumer gets the messages in the order of the line.
+//! A queue has a line of ready messages for each tenant, and an agenda of scheduled ones; each is a sorted map. Whoever
+//! changes the queue takes out what the consumer may have, and hands it over when the lock is free. Only one thread at a
+//! time does so for a queue, so that the consumer gets the messages in the order of the lines.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -15,7 +15,7 @@ use super::dead_letter::requeued;
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, CasOutcome, Condition, Consumer, DeadLetter,
     DeadLetterQueue, Delivery, Events, FailedTasks, Inspect, QueueCounts, Results, Settler, Sink,
-    UniqueWindows, call_sink,
+    TenantBacklog, UniqueWindows, call_sink,
 };
 use crate::core::Timestamp;
 use crate::store::{CompareAndSet, MemoryStore};
@@ -24,6 +24,7 @@ use crate::task::{Durability, Message, Receipt, TaskId};
 use consumer::MemoryConsumer;
 use failed::MemoryFailed;
 use lanes::MemoryLanes;
+use ready_lines::ReadyLines;
 use settler::MemorySettler;
 use unique_windows::MemoryUniqueWindows;
 
@@ -33,6 +34,7 @@ mod consumer;
 mod failed;
 mod follow_ups;
 mod lanes;
+mod ready_lines;
 mod settler;
 #[cfg(feature = "testing")]
 mod stepping;
@@ -96,7 +98,7 @@ enum MemorySpot {
 /// The messages of one queue.
 #[derive(Default)]
 struct MemoryQueue {
-    ready: BTreeMap<Rank, Arc<Message>>,
+    ready: ReadyLines,
     scheduled: BTreeMap<Appointment, Arc<Message>>,
     /// The number of messages that wait for their lane.
     in_line: u64,
@@ -318,7 +320,7 @@ impl MemoryState {
         self.ids.insert(message.id.clone(), (Arc::clone(&message), spot));
         let line = self.line(&message.queue);
         match spot {
-            MemorySpot::Ready(rank) => drop(line.ready.insert(rank, message)),
+            MemorySpot::Ready(rank) => line.ready.insert(rank, message),
             MemorySpot::Scheduled(appointment) => drop(line.scheduled.insert(appointment, message)),
             MemorySpot::InLine(_) => line.in_line += 1,
             MemorySpot::Delivered => {}
@@ -340,22 +342,31 @@ impl MemoryState {
             self.enter(message, false);
         }
         let Some(line) = self.queues.get_mut(name) else { return };
-        if line.ready.is_empty() || line.unsettled.len() >= line.prefetch {
+        let room = line.prefetch;
+        if line.ready.next(room).is_none() {
             return;
         }
         let settler: Arc<dyn Settler> =
             Arc::new(MemorySettler { shared: Arc::downgrade(shared), queue: name.to_owned() });
-        while self.queues.get(name).is_some_and(|line| line.unsettled.len() < line.prefetch)
-            && let Some(delivery) = self.deliver_first(name, &settler)
-        {
+        while let Some(delivery) = self.deliver_next(name, room, &settler) {
             self.line(name).outbox.push(delivery);
         }
     }
 
-    /// Delivers the first ready message of a queue.
-    fn deliver_first(&mut self, queue: &str, settler: &Arc<dyn Settler>) -> Option<Delivery> {
+    /// Delivers the next ready message of a queue, if at most `room` may be out.
+    fn deliver_next(&mut self, queue: &str, room: usize, settler: &Arc<dyn Settler>) -> Option<Delivery> {
+        let taken = self.queues.get_mut(queue)?.ready.deliver(room)?;
+        self.delivered(queue, taken, settler)
+    }
+
+    /// Makes a delivery of a message that was taken out of the ready ones.
+    fn delivered(
+        &mut self,
+        queue: &str,
+        (rank, message): (Rank, Arc<Message>),
+        settler: &Arc<dyn Settler>,
+    ) -> Option<Delivery> {
         let line = self.queues.get_mut(queue)?;
-        let (rank, message) = line.ready.pop_first()?;
         self.next_tag += 1;
         if let Some((_, spot)) = self.ids.get_mut(&message.id) {
             *spot = MemorySpot::Delivered;
@@ -495,6 +506,10 @@ impl Broker for MemoryBroker {
     }
 
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        Some(self)
+    }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         Some(self)
     }
 }

@@ -32,6 +32,8 @@ mod outbox;
 mod redis_lanes;
 mod results;
 mod split;
+mod task_page;
+mod tenant_backlog;
 mod unique_windows;
 
 use std::sync::Arc;
@@ -65,6 +67,8 @@ pub use redis_lanes::RedisLanesBroker;
 
 pub use results::Results;
 pub use split::SplitBroker;
+pub use task_page::TaskPage;
+pub use tenant_backlog::{QueueTenants, TenantBacklog, TenantCounts};
 pub use unique_windows::UniqueWindows;
 
 use crate::task::{Message, Receipt, TaskId};
@@ -171,9 +175,10 @@ pub trait Broker: Send + Sync + 'static {
     async fn publish_all(&self, messages: Vec<Message>, unique: bool) -> Result<(), BrokerError>;
 
     /// Delivers the queue's messages to `sink`: best priority first, then in order of arrival, each not before its
-    /// ETA, and never more than `prefetch` unsettled ones at a time. A queue has one consumer in a process, and a
-    /// new one replaces the old one. What the old one has stays with it until it is settled or dropped, and
-    /// counts.
+    /// ETA, and never more than `prefetch` unsettled ones at a time. In a broker whose [tenants take
+    /// turns](TenantBacklog) that is the order for each tenant, and a tenant that has no delivery may get one beyond
+    /// the prefetch. A queue has one consumer in a process, and a new one replaces the old one. What the old one has
+    /// stays with it until it is settled or dropped, and counts.
     ///
     /// # Errors
     /// The broker is closed or cannot be reached.
@@ -241,6 +246,9 @@ pub trait Broker: Send + Sync + 'static {
     /// The ability to keep tasks that have failed for good. No delivery of a broker without it ends with
     /// [`Settle::Fail`].
     fn failed_tasks(&self) -> Option<&dyn FailedTasks>;
+
+    /// The ability to keep the ready tasks of each tenant in a line of its own, and to deliver from these lines in turn.
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog>;
 }
 
 /// The consuming end of one queue; dropping it ends the deliveries.

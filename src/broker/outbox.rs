@@ -30,7 +30,8 @@ use tokio_util::sync::CancellationToken;
 use super::embedded::EmbeddedOptions;
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    EmbeddedBroker, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink, UniqueWindows,
+    EmbeddedBroker, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink, TenantBacklog,
+    UniqueWindows,
 };
 use crate::store::Store;
 use crate::task::{AcceptedBy, Durability, Message, Receipt, TaskId};
@@ -325,5 +326,10 @@ impl Broker for OutboxBroker {
     /// The broker's own. The outbox's dead letters are not among them, because they never came to the broker.
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         self.way.inner.failed_tasks()
+    }
+
+    /// The broker's own. What is in the outbox is not in its queue yet.
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        self.way.inner.tenant_backlog()
     }
 }

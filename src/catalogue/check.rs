@@ -11,7 +11,11 @@ use super::error::{CatalogueError, Position, Problem, quote};
 use super::pool_row::{Culprit, faults, missing_slots};
 use super::spelling;
 use super::tenant_weights;
-use super::{Catalogue, DEFAULT_QUEUE, Pool, QueueRow, RouteRow, RouteRule, TaskPattern, format_span};
+use super::{
+    BrakeRow, Catalogue, DEFAULT_QUEUE, Pool, QueueRow, RouteRow, RouteRule, TaskPattern, brake_row,
+    format_span,
+};
+use crate::core::brake::BrakeAction;
 use crate::core::glob;
 use crate::core::slots::TenantWeight;
 use crate::core::token_bucket::RateLimit;
@@ -32,12 +36,14 @@ pub(super) enum MistakeSubject {
     /// The `[[route]]` row of that index.
     RouteRow(Option<String>, usize),
     RateLimit(Option<String>, String),
+    /// The `[[brake]]` row of that index.
+    BrakeRow(Option<String>, usize),
+    TenantOf(Option<String>, String),
     Defaults(Option<String>),
     /// The periodic entry of that index.
     Periodic(usize),
     EnvironmentQueue(String, String),
     Pool(Option<String>, Pool),
-    TenantWeight(String),
 }
 
 /// The position in the text of each part of the catalogue.
@@ -52,6 +58,8 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
     check.routes(None, &catalogue.routes, &catalogue.aliases);
     check.route_rows(None, &catalogue.route_rows, &catalogue.aliases);
     check.rate_limits(None, &catalogue.rate_limits);
+    check.brake_rows(None, &catalogue.brakes, &catalogue.aliases);
+    check.tenants(None, &catalogue.tenants);
     check.defaults(None, &catalogue.defaults);
     check.pools();
     check.tenant_weights();
@@ -62,6 +70,8 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
         check.routes(Some(name), &environment.routes, &merged);
         check.route_rows(Some(name), &environment.route_rows, &merged);
         check.rate_limits(Some(name), &environment.rate_limits);
+        check.brake_rows(Some(name), &environment.brakes, &merged);
+        check.tenants(Some(name), &environment.tenants);
         if environment.defaults != TaskDefaults::default() {
             // An environment may state one of two limits, and the base the other one.
             check.defaults(Some(name), &environment.defaults.clone().over(catalogue.defaults.clone()));
@@ -242,6 +252,50 @@ impl Check<'_> {
         }
     }
 
+    /// Checks the brakes that `environment` (or the base) states. `aliases` are all that hold there.
+    fn brake_rows(
+        &mut self,
+        environment: Option<&String>,
+        rows: &[BrakeRow],
+        aliases: &BTreeMap<String, String>,
+    ) {
+        for (index, row) in rows.iter().enumerate() {
+            let place = MistakeSubject::BrakeRow(environment.cloned(), index);
+            let known_as = format!("brake on {}", quote(&row.rule.to_string()));
+            if let Some(problem) = brake_row::fault(row, &known_as) {
+                self.report(&place, problem);
+            }
+            let divert_to = match &row.action {
+                BrakeAction::Divert { divert_to } => Some(divert_to),
+                _ => None,
+            };
+            for (queue, is_about) in [(row.rule.queue.as_ref(), "is about"), (divert_to, "diverts to")] {
+                let Some(queue) = queue.filter(|queue| !queue.is_empty()) else { continue };
+                if !self.names.contains(queue.as_str()) && !aliases.contains_key(queue) {
+                    self.unknown_queue(place.clone(), format!("{known_as} {is_about}"), queue);
+                }
+            }
+            let target = divert_to.and_then(|queue| self.catalogue.queue(queue));
+            if let Some(queue) = target.filter(|row| row.setup.broadcast) {
+                let problem = Problem::BadValue {
+                    key: "divert_to".to_owned(),
+                    place: format!("in {known_as}"),
+                    value: quote(&queue.name),
+                    advice: "every process runs each of its tasks: name another queue".to_owned(),
+                };
+                self.report(&place, problem);
+            }
+        }
+    }
+
+    /// As [`rate_limits`](Self::rate_limits), of the tasks whose tenants are named. Which parameters they have, the program
+    /// knows.
+    fn tenants(&mut self, environment: Option<&String>, tenants: &BTreeMap<String, String>) {
+        for task in tenants.keys() {
+            self.name(&MistakeSubject::TenantOf(environment.cloned(), task.clone()), "a task", task);
+        }
+    }
+
     /// Checks the defaults of tasks as they hold in `environment` (or in the base).
     fn defaults(&mut self, environment: Option<&String>, defaults: &TaskDefaults) {
         let subject = MistakeSubject::Defaults(environment.cloned());
@@ -329,7 +383,7 @@ impl Check<'_> {
                     value: weight.to_string(),
                     advice: tenant_weights::ADVICE.to_owned(),
                 };
-                self.report(&MistakeSubject::TenantWeight(tenant.clone()), problem);
+                self.errors.push(CatalogueError { position: None, problem });
             }
         }
     }

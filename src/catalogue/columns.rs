@@ -9,7 +9,7 @@ use super::queue_setup::QueueType;
 use super::section::{Section, SourceText};
 
 /// The keys of a queue besides its name.
-pub(super) const COLUMNS: [&str; 23] = [
+pub(super) const COLUMNS: [&str; 24] = [
     "io_bound",
     "target_class",
     "target",
@@ -19,6 +19,7 @@ pub(super) const COLUMNS: [&str; 23] = [
     "notes",
     "pool",
     "workers",
+    "max_workers",
     "prefetch",
     "max_restarts",
     "restart_window",
@@ -47,6 +48,7 @@ pub(super) struct Columns {
     notes: Option<String>,
     pool: Option<Pool>,
     workers: Option<u32>,
+    max_workers: Option<u32>,
     prefetch: Option<u32>,
     max_restarts: Option<u32>,
     restart_window: Option<Duration>,
@@ -80,6 +82,7 @@ impl Columns {
             notes: section.text("notes", source),
             pool: section.choice("pool", &Pool::ALL.map(|pool| (pool.as_str(), pool)), source),
             workers: section.number("workers", 1, source),
+            max_workers: section.number("max_workers", 1, source),
             prefetch: section.number("prefetch", 1, source),
             // Zero is allowed: then the first crash stops the queue.
             max_restarts: section.number("max_restarts", 0, source),
@@ -114,6 +117,7 @@ impl Columns {
         let row = lay(row, self.notes.as_ref(), QueueRow::with_notes);
         let row = lay(row, self.pool, QueueRow::with_pool);
         let row = lay(row, self.workers.map(as_count), QueueRow::with_workers);
+        let row = lay(row, self.max_workers.map(as_count), QueueRow::with_max_workers);
         let row = lay(row, self.prefetch.map(as_count), QueueRow::with_prefetch);
         let row = lay(row, self.max_restarts, QueueRow::with_max_restarts);
         let row = lay(row, self.restart_window, QueueRow::with_restart_window);

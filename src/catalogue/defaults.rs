@@ -3,10 +3,11 @@
 use super::check::{MistakeSubject, SubjectPositions};
 use super::rate_limits::read_limit;
 use super::section::{Section, SourceText};
+use super::tenants::read_argument;
 use crate::core::calendar::Zone;
 use crate::task::TaskDefaults;
 
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "time_limit",
     "soft_time_limit",
     "expires",
@@ -20,6 +21,7 @@ const KEYS: [&str; 14] = [
     "acks_late",
     "result_expires",
     "rate_limit",
+    "tenant",
     "zone",
 ];
 
@@ -60,6 +62,7 @@ pub(super) fn read(
         }
         (limit, _) => defaults.rate_limit = limit.flatten(),
     }
+    defaults.tenant = read_argument(&section, source);
     (defaults, read_zone(&section, source))
 }
 

@@ -9,13 +9,15 @@ use super::error::{CatalogueErrors, Problem, quote};
 use super::pool_row::{self, PoolColumns};
 use super::section::{Section, SourceText};
 use super::{
-    Catalogue, Pool, PoolRow, QueueRow, RouteRow, defaults, names, one_line, rate_limits, routes, spelling,
+    BrakeRow, Catalogue, Pool, PoolRow, QueueRow, RouteRow, brake_row, defaults, names, one_line,
+    rate_limits, routes, spelling, tenant_weights, tenants,
 };
 use crate::core::calendar::Zone;
 use crate::core::token_bucket::RateLimit;
 use crate::task::TaskDefaults;
 
-const KEYS: [&str; 8] = ["queue", "aliases", "beat", "defaults", "routes", "route", "rate_limits", "pool"];
+const KEYS: [&str; 10] =
+    ["queue", "aliases", "beat", "defaults", "routes", "route", "rate_limits", "tenants", "brake", "pool"];
 
 /// The changes of one environment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,6 +28,10 @@ pub(super) struct Environment {
     /// The routes by patterns that hold here only, before those of the base.
     pub(super) route_rows: Vec<RouteRow>,
     pub(super) rate_limits: BTreeMap<String, Option<RateLimit>>,
+    /// The brakes that stand here only.
+    pub(super) brakes: Vec<BrakeRow>,
+    pub(super) tenants: BTreeMap<String, String>,
+    tenant_weights: BTreeMap<String, f64>,
     pub(super) defaults: TaskDefaults,
     pub(super) pools: BTreeMap<Pool, PoolColumns>,
     zone: Option<Zone>,
@@ -59,6 +65,9 @@ impl Environment {
         environment.routes = routes::read_exact(section, Some(name), places, source);
         environment.route_rows = routes::read_rows(section, Some(name), places, source);
         environment.rate_limits = rate_limits::read(section, Some(name), places, source);
+        environment.brakes = brake_row::read_rows(section, Some(name), places, source);
+        environment.tenants = tenants::read(section, Some(name), places, source);
+        environment.tenant_weights = tenant_weights::read(section, Some(name), source);
         (environment.defaults, environment.zone) = defaults::read(section, Some(name), places, source);
         environment.pools = pool_row::read(section, Some(name), places, source);
         environment
@@ -112,6 +121,9 @@ impl Catalogue {
         catalogue.routes.extend(environment.routes.clone());
         drop(catalogue.route_rows.splice(0..0, environment.route_rows.clone()));
         catalogue.rate_limits.extend(environment.rate_limits.clone());
+        catalogue.brakes.extend(environment.brakes.clone());
+        catalogue.tenants.extend(environment.tenants.clone());
+        catalogue.tenant_weights.extend(environment.tenant_weights.clone());
         catalogue.defaults = environment.defaults.clone().over(catalogue.defaults);
         catalogue.zone = environment.zone.or(catalogue.zone);
         catalogue.beat = environment.beat.or(catalogue.beat);

@@ -140,6 +140,14 @@ pub enum Problem {
         /// What is wrong with the entry, and what to do.
         fault: String,
     },
+    /// The rule of a brake contradicts itself, or has no condition.
+    #[error("{place}: {fault}")]
+    Brake {
+        /// The brake, as in `in brake on "task a.*"`.
+        place: String,
+        /// What is wrong with the brake, and what to do.
+        fault: String,
+    },
     /// An alias, a route, an environment or the default leads to a queue that does not exist.
     #[error("{subject} {}, but there is no such queue; {advice}", quote(.queue))]
     UnknownQueue {

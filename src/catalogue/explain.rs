@@ -32,13 +32,17 @@ impl QueueRow {
             }
             (None, None) => text.push_str("no promise on when a task starts"),
         }
-        let run = if self.workers == 1 { "runs" } else { "run" };
+        let most = self.most_workers();
+        let run = if most == 1 { "runs" } else { "run" };
         let pool = match self.pool {
             Pool::Io => "on the event loop",
             Pool::Cpu => "on threads of their own",
             Pool::Process => "in child processes",
         };
-        let _ = write!(text, "; {} {run} at a time {pool}", self.workers);
+        let _ = match most > self.workers {
+            true => write!(text, "; {} to {most} {run} at a time {pool}, as many as wait", self.workers),
+            false => write!(text, "; {most} {run} at a time {pool}"),
+        };
         match self.io_bound {
             Some(true) => text.push_str(" (I/O bound)"),
             Some(false) => text.push_str(" (not I/O bound)"),
@@ -131,6 +135,9 @@ impl Catalogue {
         if !self.rate_limits.is_empty() {
             let _ = write!(text, ", {}", count(self.rate_limits.len(), "rate limit"));
         }
+        if !self.brakes.is_empty() {
+            let _ = write!(text, ", {}", count(self.brakes.len(), "brake"));
+        }
         let environments: Vec<_> = self.environments().map(one_line).collect();
         if !environments.is_empty() {
             let _ = write!(text, ", environments: {}", environments.join(", "));
@@ -165,6 +172,7 @@ impl Catalogue {
             let names: Vec<String> = defaults.expires_except.iter().map(|name| one_line(name)).collect();
             parts.push(format!("expires_except {}", names.join(", ")));
         }
+        parts.extend(defaults.tenant.as_ref().map(|argument| format!("tenant {}", one_line(argument))));
         parts.extend(self.zone.map(|zone| format!("zone {zone}")));
         (!parts.is_empty()).then(|| parts.join("; "))
     }

@@ -45,8 +45,16 @@
 //! [pool.io]                            # its queues share these slots; see the manual's page on pools
 //! slots = 40
 //!
+//! [tenants.tasks]                      # task -> the argument that names its tenant
+//! "shop.send_email" = "shop"
+//!
 //! [tenants.weights]                    # tenant -> how much of the slots it gets beside others
 //! "malawi" = 2.0
+//!
+//! [[brake]]                            # what does not start, or only so fast; see the manual's page on brakes
+//! task = "shop.reports.*"
+//! action = "slow"
+//! rate = "6/m"
 //!
 //! [environment.production.queue.email_queue]
 //! workers = 500
@@ -59,6 +67,7 @@
 //! queues are unique and fit AMQP, every alias ends at a queue, and every route leads to one, also under every
 //! environment of the file. The errors name all breaches at once, each with its line.
 
+mod brake_row;
 mod check;
 mod columns;
 mod defaults;
@@ -79,11 +88,13 @@ mod size;
 mod span_of_time;
 mod spelling;
 mod tenant_weights;
+mod tenants;
 mod warning;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+pub use brake_row::BrakeRow;
 pub use error::{CatalogueError, CatalogueErrors, Position, Problem};
 pub use pool_row::PoolRow;
 pub use queue_row::{KEEP_FAILED, Pool, QueueRow, TargetClass};
@@ -133,6 +144,11 @@ pub struct Catalogue {
     pub zone: Option<Zone>,
     /// The rate limits of tasks, by their exact names. They win over what the tasks say; `None`: no limit.
     pub rate_limits: BTreeMap<String, Option<RateLimit>>,
+    /// The brakes that stand while the program runs.
+    pub brakes: Vec<BrakeRow>,
+    /// The arguments that name the tenants of tasks, by the exact names of the tasks. They win over what the tasks say; an
+    /// empty text: the task has no tenants. [`defaults`](Self::defaults) has one for all other tasks.
+    pub tenants: BTreeMap<String, String>,
     /// The pools whose queues share slots. The queues of the others have their workers to themselves.
     pub pools: BTreeMap<Pool, PoolRow>,
     /// How much of the slots tenants get beside others, by their names: 1 unless stated.
@@ -165,6 +181,8 @@ impl Catalogue {
             defaults: TaskDefaults::default(),
             zone: None,
             rate_limits: BTreeMap::new(),
+            brakes: Vec::new(),
+            tenants: BTreeMap::new(),
             pools: BTreeMap::new(),
             tenant_weights: BTreeMap::new(),
             environments: BTreeMap::new(),
@@ -282,6 +300,20 @@ impl Catalogue {
     #[must_use]
     pub fn with_rate_limit(mut self, task: impl Into<String>, limit: Option<RateLimit>) -> Self {
         self.rate_limits.insert(task.into(), limit);
+        self
+    }
+
+    /// Adds a brake that stands while the program runs.
+    #[must_use]
+    pub fn with_brake(mut self, row: BrakeRow) -> Self {
+        self.brakes.push(row);
+        self
+    }
+
+    /// States which argument names the tenant of calls of tasks of the exact name `task`.
+    #[must_use]
+    pub fn with_tenant(mut self, task: impl Into<String>, argument: impl Into<String>) -> Self {
+        self.tenants.insert(task.into(), argument.into());
         self
     }
 

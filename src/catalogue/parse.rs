@@ -11,10 +11,12 @@ use super::environment::Environment;
 use super::error::{CatalogueErrors, Problem, quote};
 use super::queue_row::QueueRow;
 use super::section::{Section, SourceText};
-use super::{Catalogue, defaults, names, periodic, pool_row, rate_limits, routes, tenant_weights};
+use super::{
+    Catalogue, brake_row, defaults, names, periodic, pool_row, rate_limits, routes, tenant_weights, tenants,
+};
 
 /// The keys at the top level.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 14] = [
     "default_queue",
     "beat",
     "defaults",
@@ -24,9 +26,11 @@ const KEYS: [&str; 12] = [
     "routes",
     "route",
     "rate_limits",
+    "tenant",
+    "tenants",
+    "brake",
     "environment",
     "pool",
-    "tenants",
 ];
 
 /// Reads the text of a catalogue; `file` is its name in errors.
@@ -58,6 +62,13 @@ fn read(
         places.insert(MistakeSubject::DefaultQueue, source.position(at));
     }
     (catalogue.defaults, catalogue.zone) = defaults::read(&root, None, places, source);
+    if let (Some(argument), Some(item)) = (tenants::read_argument(&root, source), root.get("tenant")) {
+        if catalogue.defaults.tenant.is_some() {
+            let advice = "[defaults] says it too: keep one of the two".to_owned();
+            root.report_bad_value("tenant", item, advice, source);
+        }
+        catalogue.defaults.tenant = Some(argument);
+    }
     read_queues(&root, &mut catalogue, places, source);
     catalogue.beat = root.boolean("beat", source);
     catalogue.periodic = periodic::read(&root, places, source);
@@ -71,7 +82,9 @@ fn read(
     catalogue.rate_limits = rate_limits::read(&root, None, places, source);
     let pools = pool_row::read(&root, None, places, source);
     catalogue.pools = pools.into_iter().filter_map(|(pool, row)| Some((pool, row.apply(None)?))).collect();
-    catalogue.tenant_weights = tenant_weights::read(&root, places, source);
+    catalogue.brakes = brake_row::read_rows(&root, None, places, source);
+    catalogue.tenants = tenants::read(&root, None, places, source);
+    catalogue.tenant_weights = tenant_weights::read(&root, None, source);
     if let Some(section) = root.table("environment", "in [environment]".to_owned(), source) {
         for (name, section) in section.tables(|name| format!("in environment {}", quote(name)), source) {
             let environment = Environment::read(name, &section, places, source);

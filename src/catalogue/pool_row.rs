@@ -124,9 +124,9 @@ pub(super) fn faults(
     within: &str,
 ) -> Vec<(Culprit, Problem)> {
     let mut faults = Vec::new();
-    for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.min_workers > row.workers) {
-        let advice =
-            format!("it is guaranteed more than its workers, which are {}: write at most that", row.workers);
+    for (index, row) in rows.iter().enumerate().filter(|(_, row)| row.min_workers > row.most_workers()) {
+        let most = row.most_workers();
+        let advice = format!("it is guaranteed more than its workers, which are {most}: write at most that");
         let problem = Problem::BadValue {
             key: "min_workers".to_owned(),
             place: format!("in {within}queue {}", quote(&row.name)),

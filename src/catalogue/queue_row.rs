@@ -134,6 +134,9 @@ pub struct QueueRow {
     /// How many tasks run at a time; [`Pool::default_workers`] unless stated. Where the pool has slots that its queues share,
     /// this is the most that the queue has of them.
     pub workers: usize,
+    /// How many tasks run at a time at most: the queue then has `workers` workers at least, and more while tasks wait for
+    /// them. Celery's `--autoscale`. `None`: it always has `workers`.
+    pub max_workers: Option<usize>,
     /// How many of the slots of its pool come to this queue before others have any: 0 unless stated. It has an effect where the
     /// pool has slots that its queues share.
     pub min_workers: usize,
@@ -184,6 +187,7 @@ impl QueueRow {
             notes: None,
             pool: Pool::Cpu,
             workers: Pool::Cpu.default_workers(),
+            max_workers: None,
             min_workers: 0,
             shared: true,
             prefetch: None,
@@ -198,6 +202,11 @@ impl QueueRow {
             pool_stated: false,
             workers_stated: false,
         }
+    }
+
+    /// The most workers that the queue may have.
+    pub fn most_workers(&self) -> usize {
+        self.max_workers.map_or(self.workers, |most| most.max(self.workers))
     }
 
     /// The most deliveries that this queue holds at a time, running ones included.
@@ -286,6 +295,13 @@ impl QueueRow {
     pub fn with_workers(mut self, workers: usize) -> Self {
         self.workers = workers;
         self.workers_stated = true;
+        self
+    }
+
+    /// Sets how many tasks run at a time at most, while tasks wait for workers.
+    #[must_use]
+    pub fn with_max_workers(mut self, max_workers: usize) -> Self {
+        self.max_workers = Some(max_workers);
         self
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use regex::{Regex, RegexBuilder};
+use regex::Regex;
 use serde_json::value::RawValue;
 
 use super::error::quote;
@@ -116,17 +116,17 @@ impl RouteRule {
     /// The pattern that is wrong, and why.
     pub(crate) fn new(row: &RouteRow) -> Result<Self, (String, String)> {
         let (task, name) = match &row.task {
-            TaskPattern::Glob(name) if name.contains(['*', '?', '[']) => {
-                (Some(compile(&glob::as_regex(name))?), "")
+            TaskPattern::Glob(name) if glob::is_pattern(name) => {
+                (Some(glob::compile(&glob::as_regex(name))?), "")
             }
             TaskPattern::Glob(name) => (None, name.as_str()),
-            TaskPattern::Regex(pattern) => (Some(from_start(pattern)?), ""),
+            TaskPattern::Regex(pattern) => (Some(glob::from_start(pattern)?), ""),
         };
         let argument = match &row.argument {
             None => None,
             Some(ArgumentPattern { argument, matches }) => {
                 let matches =
-                    matches.iter().map(|pattern| from_start(pattern)).collect::<Result<Vec<_>, _>>()?;
+                    matches.iter().map(|pattern| glob::from_start(pattern)).collect::<Result<Vec<_>, _>>()?;
                 Some((argument.clone(), matches))
             }
         };
@@ -145,24 +145,6 @@ impl RouteRule {
         argument_value(argument, params, arguments)
             .is_some_and(|value| patterns.iter().any(|pattern| pattern.is_match(&value)))
     }
-}
-
-/// The most memory of a compiled pattern, which is enough for any pattern that a person writes.
-const MAX_PATTERN: usize = 1 << 20;
-
-fn from_start(pattern: &str) -> Result<Regex, (String, String)> {
-    // The pattern is compiled alone first, because `a)(b` is valid only between these parentheses.
-    compile(pattern)?;
-    compile(&format!("^(?:{pattern})")).map_err(|(_, reason)| (pattern.to_owned(), reason))
-}
-
-fn compile(pattern: &str) -> Result<Regex, (String, String)> {
-    RegexBuilder::new(pattern).size_limit(MAX_PATTERN).build().map_err(|error| {
-        // The last line says what is wrong, and the lines above show where.
-        let reason = error.to_string();
-        let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-        (pattern.to_owned(), reason)
-    })
 }
 
 /// The value of an argument as text: a string without its quotes, any other value as JSON. `params` are the names of the

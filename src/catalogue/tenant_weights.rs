@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::check::{MistakeSubject, SubjectPositions};
+use toml_edit::Item;
+
 use super::section::{Section, SourceText};
 use crate::core::slots::TenantWeight;
 
@@ -10,18 +11,21 @@ use crate::core::slots::TenantWeight;
 pub(super) const ADVICE: &str =
     "write a number from 0.001 to 1000000, where 1 is the share of a tenant that is not listed";
 
-/// Reads the table `tenants` of the file.
+/// Reads the weights in the table `tenants` of the file or of an environment. What else is wrong with that table,
+/// [`tenants`](super::tenants) tells.
 pub(super) fn read(
-    root: &Section<'_>,
-    places: &mut SubjectPositions,
+    section: &Section<'_>,
+    environment: Option<&str>,
     source: &mut SourceText<'_>,
 ) -> BTreeMap<String, f64> {
     let mut weights = BTreeMap::new();
-    let Some(tenants) = root.table("tenants", "in [tenants]".to_owned(), source) else { return weights };
-    tenants.refuse_unknown_keys(&["weights"], source);
-    let Some(table) = tenants.table("weights", "in [tenants.weights]".to_owned(), source) else {
-        return weights;
+    let Some(tenants) = section.get("tenants").and_then(Item::as_table_like) else { return weights };
+    let place = |table: &str| match environment {
+        Some(_) => format!("{} under {table}", section.place),
+        None => format!("in [{table}]"),
     };
+    let tenants = Section::new(tenants, section.key_at("tenants"), place("tenants"));
+    let Some(table) = tenants.table("weights", place("tenants.weights"), source) else { return weights };
     for (tenant, item) in table.iter() {
         let number = item.as_float().or_else(|| item.as_integer().map(|number| number as f64));
         let Some(weight) = number else {
@@ -32,7 +36,6 @@ pub(super) fn read(
             table.report_bad_value(tenant, item, ADVICE.to_owned(), source);
             continue;
         }
-        places.insert(MistakeSubject::TenantWeight(tenant.to_owned()), source.position(table.key_at(tenant)));
         weights.insert(tenant.to_owned(), weight);
     }
     weights

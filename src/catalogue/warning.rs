@@ -87,6 +87,16 @@ pub enum WarningKind {
         /// How many workers the queue has.
         workers: usize,
     },
+    /// The most workers of the queue are fewer than its fewest.
+    #[error(
+        "has {workers} workers and max_workers = {max_workers}, so it never grows; raise max_workers or lower workers"
+    )]
+    MaxBelowWorkers {
+        /// The stated most.
+        max_workers: usize,
+        /// How many workers the queue has at least.
+        workers: usize,
+    },
     /// Tasks that name no queue go to a queue that has no row.
     #[error(
         "is where tasks without a queue go, but it has no row; add a [[queue]] for it or set default_queue"
@@ -117,7 +127,7 @@ pub(super) fn warnings(catalogue: &Catalogue) -> Vec<Warning> {
 }
 
 fn of_row(row: &QueueRow) -> impl Iterator<Item = WarningKind> {
-    let &QueueRow { workers, pool, .. } = row;
+    let (pool, workers) = (row.pool, row.most_workers());
     let target = match (row.target_class, row.target) {
         (_, None) => Some(WarningKind::NoTarget),
         (Some(class), Some(target)) if !class.covers(target) => {
@@ -137,6 +147,9 @@ fn of_row(row: &QueueRow) -> impl Iterator<Item = WarningKind> {
         column.map(|column| WarningKind::NoChildren { column }),
         computes.then_some(WarningKind::ComputesOnEventLoop),
         short.map(|prefetch| WarningKind::PrefetchBelowWorkers { prefetch, workers }),
+        row.max_workers
+            .filter(|most| *most < row.workers)
+            .map(|max_workers| WarningKind::MaxBelowWorkers { max_workers, workers: row.workers }),
     ]
     .into_iter()
     .flatten()

@@ -32,7 +32,11 @@ pub(super) fn run(args: &CatalogueArgs, out: &mut impl Write) -> Result<(), Fail
         writeln!(out, "{}", row.explain())?;
     }
     let defaults = catalogue.explain_defaults();
-    if !catalogue.route_rows.is_empty() || !catalogue.rate_limits.is_empty() || defaults.is_some() {
+    let has_rows = !catalogue.route_rows.is_empty()
+        || !catalogue.rate_limits.is_empty()
+        || !catalogue.tenants.is_empty()
+        || !catalogue.brakes.is_empty();
+    if has_rows || defaults.is_some() {
         writeln!(out)?;
     }
     for row in &catalogue.route_rows {
@@ -41,6 +45,13 @@ pub(super) fn run(args: &CatalogueArgs, out: &mut impl Write) -> Result<(), Fail
     for (task, limit) in &catalogue.rate_limits {
         let limit = limit.as_ref().map_or("none", |limit| limit.text());
         writeln!(out, "rate limit: {} {}", one_line(task), one_line(limit))?;
+    }
+    for (task, argument) in &catalogue.tenants {
+        let argument = if argument.is_empty() { "none" } else { argument };
+        writeln!(out, "tenant: {} {}", one_line(task), one_line(argument))?;
+    }
+    for row in &catalogue.brakes {
+        writeln!(out, "brake: {row}")?;
     }
     if let Some(defaults) = defaults {
         writeln!(out, "defaults: {defaults}")?;

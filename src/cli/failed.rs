@@ -16,7 +16,7 @@ use super::requeue::open_with_records;
 use super::table::{Column, TextTable};
 use crate::broker::{Broker, FailedTask, FailedTasks, Retried, TaskEdit, is_outbox_line};
 use crate::catalogue::Argument;
-use crate::task::{Arguments, FailedAttempt, Message, TaskId};
+use crate::task::{Arguments, FailedAttempt, LogLine, Message, TaskId};
 
 /// The width of an operator's terminal.
 const WIDTH: usize = 160;
@@ -277,10 +277,10 @@ fn told(task: &FailedTask) -> Value {
     let attempts: Vec<Value> = task
         .attempts()
         .iter()
-        .map(|FailedAttempt { attempt, at, error_type, error, place, worker, .. }| {
+        .map(|FailedAttempt { attempt, at, error_type, error, place, worker, log, log_left_out, .. }| {
             json!({
                 "attempt": attempt, "at": at.to_string(), "error_type": error_type, "error": error, "place": place,
-                "worker": worker,
+                "worker": worker, "log": log.iter().map(logged).collect::<Vec<_>>(), "log_left_out": log_left_out,
             })
         })
         .collect();
@@ -308,8 +308,19 @@ fn at_length(task: &FailedTask) -> String {
         let place = attempt.place.map(|place| format!(" at {place}")).unwrap_or_default();
         text +=
             &format!("  {} attempt {}: {error_type}{}{place}\n", attempt.at, attempt.attempt, attempt.error);
+        if attempt.log_left_out > 0 && !attempt.log.is_empty() {
+            text += &format!("    ({} lines of its log are not kept)\n", attempt.log_left_out);
+        }
+        for LogLine { at, level, text: line, .. } in &attempt.log {
+            text += &format!("    {at} {level:5} {line}\n");
+        }
     }
     text
+}
+
+/// A line of a log for programs.
+fn logged(LogLine { at, level, text, .. }: &LogLine) -> Value {
+    json!({ "at": at.to_string(), "level": level, "text": text })
 }
 
 fn texts(ids: &[TaskId]) -> Vec<&str> {

@@ -4,11 +4,13 @@
 //! code is 0 when all is well, 1 when the thing that was examined has a fault, 2 when the command line is wrong, and
 //! 69 when nobody replies.
 
+mod brake;
 mod check;
 #[cfg(feature = "amqp")]
 mod events;
 mod failed;
 mod filter;
+mod history;
 mod new;
 mod place;
 mod purge;
@@ -21,6 +23,7 @@ mod schedule;
 mod store;
 mod table;
 mod waiting;
+mod why;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -66,15 +69,26 @@ enum Command {
     /// List, retry, correct and delete tasks that have failed for good, dead letters among them.
     #[command(subcommand)]
     Failed(failed::FailedCommand),
+    /// Pause, slow, divert or end tasks by a rule while programs run, and see which rules are in force.
+    #[command(subcommand)]
+    Brake(brake::BrakeCommand),
     /// List the tasks that wait in an embedded store. Its program must not run.
     ///
     /// RabbitMQ lets nobody look into a queue; there, `celeriac inspect` asks the workers what they hold.
     Waiting(waiting::WaitingArgs),
+    /// Say why a task does not run, and when it will start.
+    ///
+    /// Over RabbitMQ all programs are asked. Of an embedded store whose program does not run, it says what the store knows.
+    Why(why::WhyArgs),
     /// Check an embedded store, or copy the readable part of a damaged one.
     ///
     /// The program of the store must not run. The command changes nothing in its directory.
     #[command(subcommand)]
     Store(store::StoreCommand),
+    /// Print what happened in the last seven days, by queue, task or tenant, and what operators did.
+    ///
+    /// Programs write it once a minute into their embedded store, or into Redis where it has their results.
+    History(history::HistoryArgs),
     /// Print the periodic entries of a catalogue, the times at which each fires next, and warnings about them.
     Schedule(schedule::ScheduleArgs),
     /// List the workers on RabbitMQ that reply, Celery's and Celeriac's.
@@ -164,8 +178,11 @@ pub fn run() -> ExitCode {
         Command::Queues(args) => queues::run(args, &mut out),
         Command::Requeue(args) => requeue::run(args, &mut out),
         Command::Failed(command) => failed::run(command, &mut out),
+        Command::Brake(command) => brake::run(command, &mut out),
         Command::Waiting(args) => waiting::run(args, &mut out),
+        Command::Why(args) => why::run(args, &mut out),
         Command::Store(command) => store::run(command, &mut out),
+        Command::History(args) => history::run(args, &mut out),
         Command::Schedule(args) => schedule::run(args, &mut out),
         Command::Status(args) => remote::status(args, &mut out),
         Command::Inspect(args) => remote::inspect(args, &mut out),

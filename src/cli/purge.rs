@@ -55,6 +55,16 @@ impl Queues {
         }
     }
 
+    /// Whether there is an exchange of this name, as that of a broadcast.
+    async fn has_exchange(&self, name: &str) -> Result<bool, BrokerError> {
+        #[cfg(feature = "amqp")]
+        if let Self::RabbitMq(broker) = self {
+            return broker.has_exchange(name).await;
+        }
+        let _ = name; // a store has none
+        Ok(false)
+    }
+
     async fn close(&self) -> Result<(), BrokerError> {
         match self {
             Self::RabbitMq(broker) => broker.close().await,
@@ -82,9 +92,14 @@ async fn purge(args: &PurgeArgs, queues: &Queues, out: &mut impl Write) -> Resul
     let mut waiting = Vec::new();
     let mut missing = Vec::new();
     for name in names {
-        match queues.waiting(name).await? {
-            Some(count) => waiting.push((name, count)),
-            None => missing.push(format!("`{name}`")),
+        if let Some(count) = queues.waiting(name).await? {
+            waiting.push((name, count));
+        } else if queues.has_exchange(name).await? {
+            return Err(Failure::Found(format!(
+                "Nothing was deleted: `{name}` is an exchange and no queue. What is sent to a broadcast waits in queues of the processes that serve it, and goes with them."
+            )));
+        } else {
+            missing.push(format!("`{name}`"));
         }
     }
     if !missing.is_empty() {

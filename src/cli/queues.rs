@@ -64,11 +64,11 @@ fn cells(row: &QueueRow, catalogue: &Catalogue) -> [String; 8] {
         Some(false) => "no",
         None => "",
     };
+    let most = row.most_workers();
     let (workers, pool) = match catalogue.pool_of(row) {
         _ if !row.served => ("other".to_owned(), String::new()),
-        Some(shared) => {
-            (format!("{}-{}", row.min_workers, row.workers), format!("{} of {}", row.pool, shared.slots))
-        }
+        Some(shared) => (format!("{}-{most}", row.min_workers), format!("{} of {}", row.pool, shared.slots)),
+        None if most > row.workers => (format!("{}-{most}", row.workers), row.pool.to_string()),
         None => (row.workers.to_string(), row.pool.to_string()),
     };
     [

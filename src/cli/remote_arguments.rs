@@ -41,11 +41,13 @@ const fn many(
     RemoteCommand { name, arguments, rest: Some(rest), least }
 }
 
-const INSPECT: [RemoteCommand; 16] = [
+const INSPECT: [RemoteCommand; 19] = [
     plain("active"),
     plain("active_queues"),
     plain("clock"),
     takes("conf", &[("with_defaults", Kind::Switch)], 0),
+    takes("lane", &[("scope", Kind::Text), ("key", Kind::Text)], 2),
+    takes("lanes", &[("limit", Kind::Whole)], 0),
     takes("memdump", &[("samples", Kind::Whole)], 0),
     plain("memsample"),
     takes("objgraph", &[("type", Kind::Text), ("num", Kind::Whole), ("max_depth", Kind::Whole)], 0),
@@ -58,9 +60,10 @@ const INSPECT: [RemoteCommand; 16] = [
     plain("revoked"),
     plain("scheduled"),
     plain("stats"),
+    takes("why", &[("id", Kind::Text)], 1),
 ];
 
-const CONTROL: [RemoteCommand; 19] = [
+const CONTROL: [RemoteCommand; 21] = [
     takes(
         "add_consumer",
         &[
@@ -71,7 +74,7 @@ const CONTROL: [RemoteCommand; 19] = [
         ],
         1,
     ),
-    takes("autoscale", &[("max", Kind::Whole), ("min", Kind::Whole)], 0),
+    takes("autoscale", &[("max", Kind::Whole), ("min", Kind::Whole), ("queue", Kind::Text)], 0),
     takes("cancel_consumer", &[("queue", Kind::Text)], 1),
     plain("disable_events"),
     takes("election", &[("id", Kind::Text), ("topic", Kind::Text), ("action", Kind::Text)], 2),
@@ -86,9 +89,11 @@ const CONTROL: [RemoteCommand; 19] = [
     takes("resume", &[("queue", Kind::Text)], 1),
     many("revoke", &[], "task_id", 1),
     many("revoke_by_stamped_headers", &[], "headers", 1),
+    takes("set_concurrency", &[("scope", Kind::Text), ("key", Kind::Text), ("concurrency", Kind::Whole)], 2),
     plain("shutdown"),
     many("terminate", &[("signal", Kind::Text)], "task_id", 2),
     takes("time_limit", &[("task_name", Kind::Text), ("soft", Kind::Seconds), ("hard", Kind::Seconds)], 2),
+    takes("unblock", &[("scope", Kind::Text), ("key", Kind::Text)], 2),
 ];
 
 /// The arguments of a question, by name.
@@ -220,8 +225,10 @@ mod tests {
             ("conf true", json!({"with_defaults": true})),
             ("memdump 5", json!({"samples": 5})),
             ("query_task a b", json!({"ids": ["a", "b"]})),
+            ("why a", json!({"id": "a"})),
             ("registered name max_retries", json!({"taskinfoitems": ["name", "max_retries"]})),
             ("registered", json!({"taskinfoitems": []})),
+            ("lane shop.sync demo", json!({"scope": "shop.sync", "key": "demo"})),
         ] {
             assert_eq!(told(inspect, line), Ok(expected), "{line}");
         }
@@ -232,6 +239,9 @@ mod tests {
             ("pool_grow", json!({})),
             ("pool_grow 3", json!({"n": 3})),
             ("autoscale 4 1", json!({"max": 4, "min": 1})),
+            ("autoscale 4 1 q", json!({"max": 4, "min": 1, "queue": "q"})),
+            ("set_concurrency s k", json!({"scope": "s", "key": "k"})),
+            ("set_concurrency s k 3", json!({"scope": "s", "key": "k", "concurrency": 3})),
             (
                 "add_consumer q x direct k",
                 json!({"queue": "q", "exchange": "x", "exchange_type": "direct", "routing_key": "k"}),

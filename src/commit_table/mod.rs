@@ -8,6 +8,7 @@
 //! | database | written by | read by |
 //! |---|---|---|
 //! | Postgres | `sqlx` (feature `sqlx-postgres`), `diesel` (`diesel-postgres`) | `PostgresTable` |
+//! | MySQL, MariaDB | `sqlx` (`sqlx-mysql`) | `MySqlTable` |
 //! | SQLite | `sqlx` (`sqlx-sqlite`), `rusqlite` (`rusqlite`), `diesel` (`diesel-sqlite`) | `SqliteTable` |
 //!
 //! With diesel the connection is wrapped: `send_email::delay_on_commit(&mut DieselTransaction(conn), 42).wait()`.
@@ -21,13 +22,17 @@
 mod diesel_transaction;
 #[cfg(feature = "rusqlite")]
 mod forwarder_lock;
+#[cfg(feature = "sqlx-mysql")]
+mod mysql;
 #[cfg(feature = "sqlx-postgres")]
 mod postgres;
 #[cfg(feature = "rusqlite")]
 mod rusqlite_transaction;
+#[cfg(any(feature = "sqlx-mysql", feature = "sqlx-postgres"))]
+mod server_answer;
 #[cfg(feature = "rusqlite")]
 mod sqlite;
-#[cfg(any(feature = "sqlx-postgres", feature = "sqlx-sqlite"))]
+#[cfg(any(feature = "sqlx-mysql", feature = "sqlx-postgres", feature = "sqlx-sqlite"))]
 mod sqlx_transaction;
 
 use async_trait::async_trait;
@@ -36,6 +41,8 @@ use crate::task::TaskId;
 
 #[cfg(any(feature = "diesel-postgres", feature = "diesel-sqlite"))]
 pub use diesel_transaction::DieselTransaction;
+#[cfg(feature = "sqlx-mysql")]
+pub use mysql::MySqlTable;
 #[cfg(feature = "sqlx-postgres")]
 pub use postgres::PostgresTable;
 #[cfg(feature = "rusqlite")]
@@ -46,6 +53,9 @@ pub use crate::task::{CommitRow, CommitTableError, CommitTransaction, OnCommit, 
 /// The migration that makes the commit table in Postgres. It may run more than once.
 pub const POSTGRES: &str = include_str!("postgres.sql");
 
+/// The migration that makes the commit table in MySQL and MariaDB. It may run more than once.
+pub const MYSQL: &str = include_str!("mysql.sql");
+
 /// The migration that makes the commit table in SQLite. It may run more than once.
 pub const SQLITE: &str = include_str!("sqlite.sql");
 
@@ -54,6 +64,10 @@ pub const SQLITE: &str = include_str!("sqlite.sql");
 const INTO_POSTGRES: &str = "WITH written AS (INSERT INTO celeriac_on_commit (id, task, call) VALUES ($1, $2, $3) \
      ON CONFLICT (id) DO NOTHING RETURNING id) \
      SELECT pg_notify('celeriac_on_commit', '') FROM written";
+
+/// Writes a row in MySQL. It fails if the id is taken.
+#[cfg(feature = "sqlx-mysql")]
+const INTO_MYSQL: &str = "INSERT INTO celeriac_on_commit (id, task, `call`) VALUES (?, ?, ?)";
 
 /// Writes a row in SQLite, unless the id is taken.
 #[cfg(feature = "rusqlite")]

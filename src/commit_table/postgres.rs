@@ -18,6 +18,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::server_answer::in_time;
 use super::sqlx_transaction::failed;
 use super::{CommitRow, CommitTable, CommitTableError, POSTGRES, RowEnds, TakenRows};
 
@@ -27,9 +28,8 @@ const CHANNEL: &str = "celeriac_on_commit";
 /// otherwise the transaction of a machine that has vanished would hold the lock for more than two hours.
 const BEGIN: &str = "BEGIN; SET LOCAL tcp_keepalives_idle = 10; SET LOCAL tcp_keepalives_interval = 5; \
      SET LOCAL tcp_keepalives_count = 4";
-/// How long Postgres may take to hand out rows or to end them. A machine that has vanished says nothing for a quarter of an
-/// hour.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// What the forwarder calls the server in its errors.
+const SERVER: &str = "Postgres";
 /// Takes the lock of the table until the end of the transaction; the first number is the word "cele".
 const LOCK: &str = "SELECT pg_try_advisory_xact_lock(1667591269, 'celeriac_on_commit'::regclass::oid::int4)";
 const SELECT: &str =
@@ -148,7 +148,7 @@ impl CommitTable for PostgresTable {
 
     async fn take(&self, limit: usize) -> Result<Option<Box<dyn TakenRows>>, CommitTableError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let taken = in_time(self.try_take(limit)).await?;
+        let taken = in_time(SERVER, self.try_take(limit)).await.map_err(failed)?;
         Ok(taken.map(|rows| Box::new(rows) as Box<dyn TakenRows>))
     }
 
@@ -183,20 +183,9 @@ impl TakenRows for PostgresRows {
             }
             sqlx::raw_sql("COMMIT").execute(&mut connection).await.map(drop)
         };
-        in_time(settle).await?;
+        in_time(SERVER, settle).await.map_err(failed)?;
         *idle.lock() = Some(connection);
         Ok(())
-    }
-}
-
-/// Waits for an answer of Postgres, and not for ever.
-async fn in_time<T>(work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, CommitTableError> {
-    match tokio::time::timeout(PATIENCE, work).await {
-        Ok(done) => done.map_err(failed),
-        Err(_) => {
-            let text = format!("Postgres has not answered for {PATIENCE:?}");
-            Err(failed(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))))
-        }
     }
 }
 

@@ -81,8 +81,10 @@ impl Opened {
     /// Whether this process forwards the rows.
     fn is_forwarder(&mut self) -> Result<bool, CommitTableError> {
         if self.lock.is_none() {
-            // All ways to one database lead to one lock.
-            let path = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+            // All ways to one database lead to one lock, a `file:` URL among them.
+            let told = self.on(|connection| Ok(connection.path().map(PathBuf::from)))?;
+            let path = told.filter(|path| !path.as_os_str().is_empty()).unwrap_or_else(|| self.path.clone());
+            let path = std::fs::canonicalize(&path).unwrap_or(path);
             self.lock = ForwarderLock::take(&path)?;
         }
         Ok(self.lock.is_some())
@@ -192,5 +194,34 @@ impl TakenRows for SqliteRows {
             transaction.commit()
         };
         blocking::unblock(move || opened.lock().on(settle)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_ways_to_a_database_lead_to_one_forwarder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("orders.db");
+        let forwarder = SqliteTable::new(&path);
+        forwarder.create().await.unwrap();
+        assert!(forwarder.take(1).await.unwrap().is_some());
+        let detour = dir.path().join("..").join(dir.path().file_name().unwrap()).join("orders.db");
+        let url = format!("file:{}?mode=rw", path.display());
+        for way in [detour, PathBuf::from(url)] {
+            let other = SqliteTable::new(&way);
+            other.open().await.unwrap();
+            assert!(other.take(1).await.unwrap().is_none(), "{}", way.display());
+            forwarder.close().await;
+            assert!(other.take(1).await.unwrap().is_some(), "{}", way.display());
+            other.close().await;
+            assert!(forwarder.take(1).await.unwrap().is_some());
+        }
+        let files = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name());
+        let locks: Vec<_> =
+            files.filter(|name| name.to_str().is_some_and(|it| it.ends_with("-celeriac"))).collect();
+        assert_eq!(locks, ["orders.db-celeriac"]);
     }
 }

@@ -51,7 +51,7 @@ pub fn time_to_start_edges(targets: impl IntoIterator<Item = Duration>) -> Edges
     SPAN.with(targets, MOST_TARGETS)
 }
 
-/// The accounts of one queue since its actor started.
+/// The accounts of one queue since its program started.
 #[derive(Clone, Debug)]
 pub struct Accounts {
     tasks: IndexMap<Box<str>, TaskAccounts>,
@@ -62,7 +62,14 @@ pub struct Accounts {
 
 /// The place of a task in the accounts in which it was looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TaskPlace(usize);
+pub struct TaskPlace(pub(super) usize);
+
+impl TaskPlace {
+    /// The place as a number, at most [`MOST_TASKS`].
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
 
 /// What became of a task, or of one attempt, in the words of Celery's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,15 +10,21 @@
 
 pub mod accounts;
 pub mod address;
+pub mod autoscale;
 mod backoff;
+pub mod brake;
 pub mod calendar;
 pub(crate) mod canonical;
 pub mod child_life;
 pub(crate) mod did_you_mean;
 pub mod duration_histogram;
 mod error_text;
+pub mod explanation;
+pub mod fair_lines;
+pub mod forecast;
 pub(crate) mod glob;
 pub mod health;
+pub mod history;
 pub mod hold;
 pub(crate) mod instant;
 pub mod intensity;

@@ -165,11 +165,6 @@ impl<T> RunQueue<T> {
         Some(item)
     }
 
-    /// The waiting item of this tag.
-    pub fn get(&self, tag: u64) -> Option<&T> {
-        self.waiting.get(&tag).map(|waiting| &waiting.item)
-    }
-
     /// Ends a running item and frees its place. Returns false if the item is not running, which refuses a late finish
     /// of an item that somebody else has finished.
     pub fn finish(&mut self, tag: u64) -> bool {
@@ -212,6 +207,20 @@ impl<T> RunQueue<T> {
     /// true. O(n log n), as it looks at one item after the other.
     pub fn find(&self, wanted: impl Fn(&T) -> bool) -> Option<u64> {
         self.waiting().find(|(_, item)| wanted(item)).map(|(tag, _)| tag)
+    }
+
+    /// The waiting item with this tag.
+    pub fn get(&self, tag: u64) -> Option<&T> {
+        self.waiting.get(&tag).map(|waiting| &waiting.item)
+    }
+
+    /// How many ready items leave before this ready one. `None`: it is not ready. O(n), as it counts them.
+    pub fn ahead_of(&self, tag: u64) -> Option<usize> {
+        let WaitingItem { priority, place: WaitIndex::Ready { rank, .. }, .. } = self.waiting.get(&tag)?
+        else {
+            return None;
+        };
+        Some(self.line.range(..(Reverse(*priority), *rank)).count())
     }
 
     /// Changes how many items may run at a time. If more run already, nothing is released until enough have finished.

@@ -43,6 +43,15 @@ impl TokenBucket {
         let wait = Duration::try_from_secs_f64(wait).unwrap_or(Duration::MAX);
         Err(wait.saturating_add(Duration::from_micros(1)))
     }
+
+    /// Whether there is a token. It is not taken.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub fn peek(&self, now: Duration) -> Result<(), Duration> {
+        let mut copy = *self;
+        copy.take(now)
+    }
 }
 
 /// A rate limit of a task, as it was stated: at most so many starts a second in each process, evenly spread.
@@ -90,8 +99,10 @@ mod tests {
     fn starts_are_spread_out_and_never_come_in_bursts() {
         let at = Duration::from_millis;
         let mut bucket = TokenBucket::new(2.0, at(0));
+        assert_eq!((bucket.peek(at(0)), bucket.peek(at(0))), (Ok(()), Ok(())), "to look takes nothing");
         assert_eq!(bucket.take(at(0)), Ok(()));
         let wait = bucket.take(at(100)).unwrap_err();
+        assert_eq!(bucket.peek(at(100)), Err(wait));
         assert!((at(400)..at(401)).contains(&wait), "{wait:?}");
         assert_eq!(bucket.take(at(100) + wait), Ok(()), "when the wait is over there is one");
         // However long nothing started, there is one token.

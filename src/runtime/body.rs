@@ -11,6 +11,7 @@ use futures_lite::future::block_on;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 
+use super::run_span::span_of;
 use crate::core::Timestamp;
 use crate::core::text::logged_errors;
 use crate::task::clock::now;
@@ -40,18 +41,6 @@ pub(super) fn is_panic(outcome: &Result<String, Ending>) -> bool {
 /// Whether this outcome is that of a body whose process has ended.
 pub(super) fn is_lost(outcome: &Result<String, Ending>) -> bool {
     matches!(outcome, Err(Ending::Failure { name, .. }) if name.name == "WorkerLost")
-}
-
-/// The span of one run. What a body logs is inside of it, so an operator finds the lines of a task by its id, and a tracing
-/// backend shows the run. It costs nothing where nobody records spans of the level INFO.
-fn span_of(context: &Context) -> tracing::Span {
-    tracing::info_span!(
-        "task",
-        task = context.task(),
-        id = %context.id(),
-        queue = context.queue(),
-        attempt = context.attempt()
-    )
 }
 
 /// An async body. Its drop is guarded as well, also when it is dropped before its end.

@@ -11,6 +11,7 @@ use super::events::{tell_sent, traceback};
 use super::follow_ups::instead;
 use super::hooks::{event_of, tell, tell_ready, waits_for_end};
 use super::run::Report;
+use super::run_span::end_span;
 use crate::broker::{Delivery, Settle};
 use crate::core::text::{ERROR, logged_errors, shortened};
 use crate::protocol::result::Exception;
@@ -37,6 +38,7 @@ pub(crate) async fn conclude(
         return Report::HANDED_BACK; // the dropped delivery has no effect any more
     }
     let report = Report::of(&verdict);
+    end_span(context, &verdict);
     // Permits are given back before the record is stored, so that whoever sees that the task is over finds them
     // free. A task that runs again may keep the permit that was handed over to it.
     context.end_permits(matches!(verdict, Verdict::Again { .. } | Verdict::HandBack));
@@ -107,7 +109,7 @@ fn settle_of(verdict: Verdict, context: &Context, runtime: &Runtime) -> Settle {
         Verdict::Replaced(launch) => {
             return Settle::Ack {
                 result: None,
-                follow_ups: Some(instead(&runtime.dispatcher, &runtime.events, message, *launch)),
+                follow_ups: Some(instead(&runtime.dispatcher, &runtime.events, &context.origin(), *launch)),
             };
         }
         Verdict::HandBack => return Settle::Return { crashed: false },
@@ -117,7 +119,8 @@ fn settle_of(verdict: Verdict, context: &Context, runtime: &Runtime) -> Settle {
         record.traceback = Some(traceback(&Exception::of(&record), &record));
     }
     // Nothing follows from a task without a workflow.
-    let follow_ups = message.workflow.as_ref().and_then(|_| runtime.follow_ups(message, &mut record));
+    let follow_ups =
+        message.workflow.as_ref().and_then(|_| runtime.follow_ups(&context.origin(), &mut record));
     if let Some(reason) = rejected {
         return Settle::DeadLetter { reason, result: Some(*record), follow_ups };
     }

@@ -1,11 +1,17 @@
 //! Publishing a call, together with the permit that was handed over to it. If the call is not taken, the permit is
 //! given back, because no task will come for it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::Runtime;
 use crate::store::sent_marks::{marks_of, write_marks};
-use crate::task::{EnqueueError, HandedOver, Headers, Message, NewTask, PermitKeeper, Receipt};
+use crate::task::{Durability, EnqueueError, HandedOver, Headers, Message, NewTask, PermitKeeper, Receipt};
+
+/// How many of the calls that are made together wait for their confirmations at a time.
+const IN_FLIGHT: usize = 1024;
 
 impl Runtime {
     /// Makes the message of a call and publishes it. With `unique`, its id must be new to the broker.
@@ -19,6 +25,37 @@ impl Runtime {
     pub(crate) async fn publish(&self, message: Message, unique: bool) -> Result<Receipt, EnqueueError> {
         let unsent = self.unsent(&message.headers);
         self.send(message, unique, unsent).await
+    }
+
+    /// Makes the messages of these calls and publishes them together; the receipts are in the order of the calls.
+    pub(crate) async fn enqueue_many(&self, calls: Vec<NewTask>) -> Result<Vec<Receipt>, EnqueueError> {
+        let unique = calls.iter().any(|call| call.id.is_some());
+        let unsent: Vec<Unsent> = calls.iter().map(|call| self.unsent(&call.headers)).collect();
+        // All messages are made before any is sent, so that a call which is refused here sends nothing.
+        let made: Result<Vec<Message>, EnqueueError> =
+            calls.into_iter().map(|call| self.dispatcher.message(call)).collect();
+        let messages = made?;
+        let mut ids = HashSet::new();
+        if let Some(twice) = messages.iter().find(|message| !ids.insert(&message.id)) {
+            return Err(EnqueueError::DuplicateId { id: twice.id.clone() });
+        }
+        // A broker elsewhere answers for each message by itself, and may leave one to the outbox.
+        if !self.broker.facts().knows_all || !messages.iter().all(goes_with_others) {
+            let sends = stream::iter(messages.into_iter().zip(unsent));
+            // Each future sends when it is polled first, so that the order stays.
+            let sends = sends.map(|(message, unsent)| self.send(message, unique, unsent));
+            return sends.buffered(IN_FLIGHT).try_collect().await;
+        }
+        let receipts = messages.iter().map(|m| Receipt::new(m.id.clone(), m.queue.clone(), m.durability));
+        let receipts: Vec<Receipt> = receipts.collect();
+        let sent = self.to_tell(&messages);
+        if self.marks_sent {
+            write_marks(&*self.store, marks_of(&messages)).await;
+        }
+        self.broker.publish_all(messages, unique).await?;
+        self.tell_sent(sent);
+        unsent.into_iter().for_each(Unsent::sent);
+        Ok(receipts)
     }
 
     async fn send(&self, message: Message, unique: bool, unsent: Unsent) -> Result<Receipt, EnqueueError> {
@@ -39,6 +76,12 @@ impl Runtime {
     pub(crate) fn unsent(&self, headers: &Headers) -> Unsent {
         Unsent(HandedOver::of_headers(headers).zip(self.permits.clone()))
     }
+}
+
+/// Whether a broker may take this message in one step with others. One that may join an earlier call needs an answer of
+/// its own, and so does a newcomer in a lane. What waits in memory does not go to the disk with others.
+fn goes_with_others(message: &Message) -> bool {
+    message.unique.is_none() && message.serial.is_none() && message.durability == Durability::Disk
 }
 
 /// The permit that was handed over to a call which is not taken yet. Dropping this gives it back. If the broker has

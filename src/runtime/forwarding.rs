@@ -37,17 +37,23 @@ impl From<EnqueueError> for Forwarding {
 }
 
 impl Runtime {
-    /// Gives the task of a row to the broker, unless the broker has had it before.
-    pub(crate) async fn forward(&self, row: &CommitRow) -> Forwarding {
+    /// Makes the message of a row.
+    ///
+    /// # Errors
+    /// What becomes of the row if that cannot be done.
+    pub(crate) fn message_of(&self, row: &CommitRow) -> Result<Message, Forwarding> {
         // The keys of lanes and unique windows are made by the program's own code, which may panic.
-        let message = match catch_unwind(AssertUnwindSafe(|| self.dispatcher.committed(row))) {
-            Ok(Ok(message)) => message,
-            Ok(Err(error)) => return error.into(),
+        match catch_unwind(AssertUnwindSafe(|| self.dispatcher.committed(row))) {
+            Ok(made) => made.map_err(Forwarding::from),
             Err(panic) => {
                 let panic = panic_message(panic);
-                return Forwarding::Refused(format!("its message cannot be made: panicked: {panic}"));
+                Err(Forwarding::Refused(format!("its message cannot be made: panicked: {panic}")))
             }
-        };
+        }
+    }
+
+    /// Gives the task of a row to the broker, unless the broker has had it before.
+    pub(crate) async fn forward(&self, message: Message) -> Forwarding {
         match self.broker.notes() {
             Some(notes) => self.forward_with_note(message, notes).await,
             None => self.forward_with_mark(message).await,

@@ -10,6 +10,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::Runtime;
+use super::brakes::BrakeRound;
 use crate::core::hold::{Hold, HoldReason};
 use crate::task::Message;
 
@@ -23,17 +24,38 @@ pub(crate) struct Round<'a> {
     runtime: &'a Runtime,
     /// The names of the tasks whose rate limit has said no.
     rate_limited: HashSet<String>,
+    /// `None`: there are no brakes.
+    brakes: Option<BrakeRound>,
 }
 
 impl Runtime {
     /// Whether any gate may hold a task back.
     pub(crate) fn has_gates(&self) -> bool {
-        self.levers.limits_any()
+        self.levers.limits_any() || self.brakes.any()
+    }
+
+    /// What holds a run of this message back now. Looking takes nothing and counts nothing, so it changes no start. Each gate
+    /// that [`Round::admit`] asks has a line here, in the order in which people are told of them.
+    pub(crate) fn look(&self, message: &Message) -> Vec<Hold> {
+        if !self.has_gates() {
+            return Vec::new();
+        }
+        let gates = [self.brake_hold(message), self.rate_limit_hold(message)];
+        gates.into_iter().flatten().collect()
+    }
+
+    fn brake_hold(&self, message: &Message) -> Option<Hold> {
+        BrakeRound::begin(self)?.look(self, message).err()
+    }
+
+    fn rate_limit_hold(&self, message: &Message) -> Option<Hold> {
+        let wait = self.levers.held_for(&message.task)?;
+        Some(self.gates().rate_limit(message, Some(wait)))
     }
 
     /// Begins a look through a backlog.
     pub(crate) fn gates(&self) -> Round<'_> {
-        Round { runtime: self, rate_limited: HashSet::new() }
+        Round { runtime: self, rate_limited: HashSet::new(), brakes: BrakeRound::begin(self) }
     }
 }
 
@@ -43,6 +65,10 @@ impl Round<'_> {
     /// # Errors
     /// A gate holds the task back. `wait` is `None` too if another task of this round was told already how long to wait.
     pub(crate) fn admit(&mut self, message: &Message) -> Result<Admission, Hold> {
+        let slow = match &mut self.brakes {
+            Some(brakes) => brakes.look(self.runtime, message)?,
+            None => Vec::new(),
+        };
         let levers = &self.runtime.levers;
         if self.rate_limited.contains(&message.task) {
             return Err(self.rate_limit(message, None));
@@ -50,6 +76,9 @@ impl Round<'_> {
         if let Err(wait) = levers.admit(&message.task) {
             self.rate_limited.insert(message.task.clone());
             return Err(self.rate_limit(message, Some(wait)));
+        }
+        if let Some(brakes) = &mut self.brakes {
+            brakes.take(self.runtime, &slow)?;
         }
         Ok(Admission::default())
     }

@@ -40,7 +40,8 @@ impl Runtime {
         let span = self.keep_failed.span(context.queue())?;
         self.broker.failed_tasks()?;
         let mut message = context.message().clone();
-        message.note_failed_attempt(FailedAttempt::of(record, context.panic_place()));
+        let attempt = FailedAttempt::of(record, context.panic_place());
+        message.note_failed_attempt(attempt.with_log(context.take_log()));
         Some(FailedTask {
             message,
             reason: shortened(&record.errors.join(": "), ERROR).into_owned(),

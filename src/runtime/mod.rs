@@ -7,6 +7,7 @@
 pub(crate) mod admission;
 mod again;
 pub(crate) mod body;
+pub(crate) mod brakes;
 pub(crate) mod children;
 pub(crate) mod conclusion;
 pub(crate) mod enqueue;
@@ -14,8 +15,11 @@ mod events;
 mod follow_ups;
 pub(crate) mod forwarding;
 pub(crate) mod gates;
+pub(crate) mod history_inbox;
 pub(crate) mod hooks;
 pub(crate) mod keep_failed;
+#[cfg(feature = "log-lines")]
+pub(crate) mod log_lines;
 #[cfg(unix)]
 pub(crate) mod process;
 #[cfg(not(unix))]
@@ -23,7 +27,9 @@ pub(crate) mod process;
 pub(crate) mod process;
 pub(crate) mod progress;
 pub(crate) mod revoked_stamps;
+pub(crate) mod rule_count;
 pub(crate) mod run;
+mod run_span;
 mod states;
 pub(crate) mod task_levers;
 pub(crate) mod task_location;
@@ -34,8 +40,10 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
+use self::brakes::Brakes;
 use self::children::ChildCount;
 use self::events::{ActivityMeter, traceback};
+use self::history_inbox::HistoryInbox;
 use self::hooks::ProgramHooks;
 use self::keep_failed::KeepFailed;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
@@ -89,6 +97,8 @@ pub(crate) struct Runtime {
     pub(crate) client: OnceLock<Weak<dyn Client>>,
     /// What operators have changed for single tasks.
     pub(crate) levers: TaskLevers,
+    /// What operators keep from starting, by rules.
+    pub(crate) brakes: Brakes,
     /// The stamps whose tasks do not start.
     pub(crate) revoked_stamps: RevokedStamps,
     /// Who keeps the permits for all processes that share the broker; `None`: nobody.
@@ -105,6 +115,8 @@ pub(crate) struct Runtime {
     pub(crate) kept_pauses: Mutex<HashSet<String>>,
     /// How many child processes there are.
     pub(crate) children: ChildCount,
+    /// What the history has not taken yet.
+    pub(crate) history: HistoryInbox,
 }
 
 impl Runtime {
@@ -112,6 +124,14 @@ impl Runtime {
     pub(crate) fn shares_notes(&self) -> bool {
         let store_does = self.store.is_shared() || !self.broker.facts().is_shared;
         self.broker.notes().is_some() || (store_does && self.store.notes().is_some())
+    }
+
+    /// Whether other processes may change the notes.
+    pub(crate) fn others_change_notes(&self) -> bool {
+        match self.broker.notes() {
+            Some(_) => self.broker.facts().is_shared,
+            None => self.store.notes().is_some() && self.store.is_shared(),
+        }
     }
 
     /// Where notes are kept: in the broker if it keeps any (then they change in one step with messages), else in
@@ -184,6 +204,7 @@ impl Runtime {
             store,
             levers: TaskLevers::of(&dispatcher.registry),
             dispatcher,
+            brakes: Brakes::default(),
             revoked_stamps: RevokedStamps::default(),
             permits,
             keep_failed: KeepFailed::default(),
@@ -192,6 +213,7 @@ impl Runtime {
             layers: Layers::default(),
             kept_pauses: Mutex::default(),
             children: ChildCount::default(),
+            history: HistoryInbox::default(),
         }
     }
 

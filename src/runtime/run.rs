@@ -308,6 +308,7 @@ impl Run {
     /// Runs the body until it ends, reaches a limit, or must be handed back.
     pub(crate) async fn body(&self, hooks: &Hooks) -> Result<String, Ending> {
         let _active = self.runtime.activity.begin();
+        self.context.open_log(|| (self.definition.options)().keep_log);
         wait(self, hooks).await
     }
 
@@ -340,10 +341,15 @@ impl Run {
             return judge.failed(errors);
         }
         let most = self.runtime.max_result_size;
-        judge.judge(
+        let mut verdict = judge.judge(
             outcome
                 .and_then(|value| if value.len() > most { Err(too_large(&value, most)) } else { Ok(value) }),
-        )
+        );
+        // What the body of a failed attempt has logged goes along with it.
+        if let Verdict::Again { message, next: Next::Retry, .. } = &mut verdict {
+            message.note_log(self.context.take_log());
+        }
+        verdict
     }
 }
 

@@ -99,6 +99,11 @@ impl TaskLevers {
         }
     }
 
+    /// How long the rate limit of a task does not let a run of it start; `None`: it does. Nothing is taken.
+    pub(crate) fn held_for(&self, task: &str) -> Option<Duration> {
+        self.rates.get(task)?.bucket.lock().peek(self.since.elapsed()).err()
+    }
+
     /// Gives the runs of a task that start from now on other limits than the task states.
     pub(crate) fn limit_time(&self, task: &str, limits: TimeLimits) {
         self.time_limits.insert(task.to_owned(), limits);
@@ -173,8 +178,9 @@ mod tests {
         let levers = TaskLevers::default();
         assert!(!levers.limits_any() && levers.admit("a").is_ok());
         levers.limit_rate("a", "1/h", Some(1.0 / 3600.0));
-        assert!(levers.limits_any() && levers.admit("a").is_ok());
-        assert!(levers.admit("a").unwrap_err() > Duration::from_secs(3000));
+        assert!(levers.limits_any() && levers.held_for("a").is_none() && levers.admit("a").is_ok());
+        assert!(levers.held_for("a").is_some_and(|wait| wait > Duration::from_secs(3000)));
+        assert!(levers.admit("a").unwrap_err() > Duration::from_secs(3000) && levers.held_for("b").is_none());
         assert!(levers.admit("b").is_ok() && levers.admit("b").is_ok());
         assert_eq!(levers.rate_of("a").as_deref(), Some("1/h"));
         levers.limit_rate("a", "", None);

@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 
+use crate::core::Timestamp;
+use crate::core::forecast::StartForecast;
+
 /// A place in the line of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -19,7 +22,7 @@ impl QueuePosition {
 }
 
 /// Where a task is that is not over.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct TaskLocation {
     pub(crate) task: String,
     pub(crate) queue: String,
@@ -28,4 +31,12 @@ pub(crate) struct TaskLocation {
     pub(crate) is_running: bool,
     /// Its place in line, if it waits and the place is known.
     pub(crate) place: Option<QueuePosition>,
+    /// The time before which it does not start, if that is ahead.
+    pub(crate) due: Option<Timestamp>,
+    /// Whether its lane has not let it in.
+    pub(crate) is_in_line: bool,
+    /// Whether a gate holds it.
+    pub(crate) is_held: bool,
+    /// When it will start, if only those before it delay it.
+    pub(crate) starts: Option<StartForecast>,
 }

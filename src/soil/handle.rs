@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::poll_interval::poll_interval;
-use super::{DownloadBody, QueueSummary, SoilState, Status, StatusCache};
+use super::{DownloadBody, QueueSummary, SoilState, StartsBetween, Status, StatusCache, WhyWaiting};
 use crate::actors::QueueStatus;
 use crate::broker::BrokerError;
 use crate::runtime::Runtime;
@@ -200,6 +200,11 @@ impl Soil {
                 }
             };
             status.place = place.place.filter(|_| !place.is_running);
+            status.why = WhyWaiting::of(&place, status.line.as_ref());
+            if matches!(status.why, None | Some(WhyWaiting::Busy)) {
+                let starts = place.starts.as_ref();
+                status.starts_between = starts.and_then(|starts| StartsBetween::of(starts, now()));
+            }
             (status.task, status.queue) = (Some(place.task), Some(place.queue));
         }
         status.next_poll_ms = Some(poll_interval(status.state, status.place));

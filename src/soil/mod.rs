@@ -30,6 +30,7 @@ mod queue_position;
 mod status;
 mod status_cache;
 mod watch;
+mod why_waiting;
 
 pub use group::{GroupStatus, MemberErrors, PartialFailure};
 pub(crate) use handle::SoilHost;
@@ -39,6 +40,7 @@ pub(crate) use overview::Overview;
 pub use queue_position::QueueSummary;
 pub use status::{SoilState, Status};
 pub(crate) use status_cache::StatusCache;
+pub use why_waiting::{StartsBetween, WhyWaiting};
 
 pub use crate::core::Progress;
 pub use crate::runtime::task_location::QueuePosition;

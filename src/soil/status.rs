@@ -7,7 +7,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{QueuePosition, QueueSummary};
+use super::{QueuePosition, QueueSummary, StartsBetween, WhyWaiting};
 use crate::core::Progress;
 use crate::task::{DownloadFacts, Json, State, TaskId, TaskResult};
 
@@ -70,6 +70,10 @@ pub struct Status {
     pub place: Option<QueuePosition>,
     /// The state of the task's queue, while the task is not over and this program serves the queue.
     pub line: Option<QueueSummary>,
+    /// Why the task waits, if it does and that can be said.
+    pub why: Option<WhyWaiting>,
+    /// When the task is likely to start, if it waits for others only and its queue has seen enough to say so.
+    pub starts_between: Option<StartsBetween>,
     /// The time after which to ask again, in milliseconds. It is `None` when the status will not change any more.
     pub next_poll_ms: Option<u64>,
     /// Whether somebody revoked the failed task.
@@ -92,6 +96,8 @@ impl Status {
             download: None,
             place: None,
             line: None,
+            why: None,
+            starts_between: None,
             next_poll_ms: None,
             is_revoked: false,
         }

@@ -5,6 +5,7 @@ mod duplicates;
 pub mod embedded;
 mod group;
 mod guarded;
+pub(crate) mod history;
 pub mod memory;
 mod notes;
 pub(crate) mod payloads;

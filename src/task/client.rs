@@ -214,6 +214,14 @@ pub enum EnqueueError {
         /// What is wrong with the arguments.
         error: String,
     },
+    /// The name of the task's tenant is not usable.
+    #[error("`{task}` cannot be sent: {what}")]
+    Tenant {
+        /// The task's name.
+        task: String,
+        /// What is wrong with which name.
+        what: String,
+    },
     /// The task is serial, and the broker keeps no lanes.
     #[error(
         "`{task}` is serial, and the broker `{broker}` keeps no lanes: its runs could overlap. Give the program a result backend in Redis, where they are kept for RabbitMQ, or keep the task on the embedded broker"
@@ -380,6 +388,15 @@ crate::core::debug_as_display!(GetError);
 pub trait Client: Send + Sync + 'static {
     /// Accepts a task.
     async fn enqueue(&self, call: NewTask) -> Result<Receipt, EnqueueError>;
+    /// Accepts several calls, and answers with their receipts in the order of the calls. A client that cannot take them
+    /// together takes one after the other, and stops at the first that it refuses.
+    async fn enqueue_many(&self, calls: Vec<NewTask>) -> Result<Vec<Receipt>, EnqueueError> {
+        let mut receipts = Vec::with_capacity(calls.len());
+        for call in calls {
+            receipts.push(self.enqueue(call).await?);
+        }
+        Ok(receipts)
+    }
     /// Finds what is wrong with a call that is made when a transaction commits, before it is written into the commit
     /// table. A client that cannot tell finds nothing.
     fn check(&self, _call: &NewTask) -> Result<(), EnqueueError> {

@@ -2,6 +2,8 @@
 
 mod checkpoint;
 mod interruption;
+mod log;
+mod trace;
 mod update_state_error;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -19,8 +21,9 @@ use super::canvas::{IntoCanvas, Launching, json_len};
 use super::download::Exposed;
 use super::permit::{HandedOver, HeldPermit, RunPermits};
 use super::progress::ProgressCell;
+use super::run_log::RunLog;
 use super::{
-    Arguments, Data, Durability, Json, Limits, Lineage, Message, Permit, PermitKeeper, Sinks, State,
+    Arguments, Data, Durability, Headers, Json, Limits, Lineage, Message, Permit, PermitKeeper, Sinks, State,
     TaskError, TaskId, TaskOptions, TrackedState, Want,
 };
 use crate::core::Timestamp;
@@ -84,6 +87,13 @@ pub(crate) struct RunState {
     panic_place: OnceLock<Box<str>>,
     /// The number of members that the run has added to its chord.
     added: AtomicU32,
+    /// The last lines that the body has logged, if they are kept.
+    log: OnceLock<Arc<RunLog>>,
+    /// The span of the run, until its end is known.
+    #[cfg(feature = "otel")]
+    span: parking_lot::Mutex<Option<tracing::Span>>,
+    /// The headers of the run's span, for what follows from the run.
+    trace: OnceLock<Box<Headers>>,
     message: Arc<Message>,
     /// Whether the broker has delivered the message before.
     again: bool,
@@ -120,6 +130,10 @@ impl Context {
             expected: AtomicBool::new(false),
             panic_place: OnceLock::new(),
             added: AtomicU32::new(0),
+            log: OnceLock::new(),
+            #[cfg(feature = "otel")]
+            span: parking_lot::Mutex::default(),
+            trace: OnceLock::new(),
             message,
             again,
             worker,

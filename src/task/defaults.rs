@@ -53,6 +53,9 @@ pub struct TaskDefaults {
     pub result_expires: Option<Duration>,
     /// How many runs of a task start in each process at most: Celery's `task_default_rate_limit`.
     pub rate_limit: Option<RateLimit>,
+    /// The argument that names the tenant of a call, for all tasks that have an argument of this name and do not name their
+    /// tenants themselves.
+    pub tenant: Option<String>,
 }
 
 impl TaskDefaults {
@@ -74,6 +77,7 @@ impl TaskDefaults {
             expires_except: if has_exceptions { self.expires_except } else { other.expires_except },
             result_expires: self.result_expires.or(other.result_expires),
             rate_limit: self.rate_limit.or(other.rate_limit),
+            tenant: self.tenant.or(other.tenant),
         }
     }
 

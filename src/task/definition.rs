@@ -7,7 +7,7 @@ use super::finite;
 use super::panic::unseen;
 use super::{
     Arguments, ArgumentsError, Context, NeededData, SerialHeader, State, Task, TaskError, TaskKind,
-    TaskOptions, Unique,
+    TaskOptions, TenantFn, Unique,
 };
 
 /// The outcome of one run: the returned value as JSON, or the way in which the run ended otherwise.
@@ -93,6 +93,8 @@ pub struct TaskDefinition {
     pub serial: Option<SerialFn>,
     /// Makes the unique window of a call from its encoded arguments, if the task has one.
     pub unique: Option<UniqueFn>,
+    /// Makes the tenant of a call from its encoded arguments, if the task names one.
+    pub tenant: Option<TenantFn>,
 }
 
 inventory::collect!(TaskDefinition);

@@ -7,17 +7,16 @@ mod broadcast;
 mod committed;
 mod delivery;
 mod options;
+mod parent_task;
+mod tenants;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-
-use serde_json::Value;
 
 use super::canvas::{
     Addition, Call, CanvasLimits, CanvasPosition, Freezer, Ids, Launch, Node, Promise, SignatureError,
     addition, json_len,
 };
-use super::current::current_message;
 use super::registry::Registry;
 use super::wire_names::check_call;
 use super::{
@@ -28,6 +27,7 @@ use crate::task::clock::now;
 pub(crate) use committed::CallDocument;
 use options::read_options;
 pub(crate) use options::{write_options, written};
+pub(crate) use parent_task::ParentTask;
 
 /// Finds the queue of a call: the one that the call asks for, or else the task's own.
 pub(crate) trait Router: Send + Sync {
@@ -72,38 +72,6 @@ pub(crate) struct CanvasPlan {
     pub(crate) unique: bool,
 }
 
-/// The task that other tasks follow from, and what these inherit of it.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct ParentTask {
-    pub(crate) root_id: Option<TaskId>,
-    pub(crate) parent_id: Option<TaskId>,
-    pub(crate) stamped_headers: Vec<String>,
-    pub(crate) stamps: Headers,
-    /// The header [`SENDING`].
-    sending: Option<Value>,
-}
-
-impl ParentTask {
-    /// The origin of a message that is sent from here: the task whose body this thread runs, if it runs one.
-    fn current() -> Self {
-        let sender = current_message();
-        let lineage = |Self { root_id, parent_id, .. }: Self| Self { root_id, parent_id, ..Self::default() };
-        sender.map(|message| lineage(Self::of(&message))).unwrap_or_default()
-    }
-
-    /// The origin of what follows from this message.
-    pub(crate) fn of(message: &Message) -> Self {
-        let workflow = message.workflow.as_deref();
-        Self {
-            root_id: workflow.and_then(|w| w.root_id.clone()).or_else(|| Some(message.id.clone())),
-            parent_id: Some(message.id.clone()),
-            stamped_headers: workflow.map(|w| w.stamped_headers.clone()).unwrap_or_default(),
-            stamps: workflow.map(|w| w.stamps.clone()).unwrap_or_default(),
-            sending: message.headers.0.get(SENDING).cloned(),
-        }
-    }
-}
-
 impl Dispatcher {
     /// Makes the message of a caller's call.
     ///
@@ -122,6 +90,7 @@ impl Dispatcher {
         if size > self.max_message_size {
             return Err(EnqueueError::TooLarge { task: call.task, size, limit: self.max_message_size });
         }
+        self.put_tenant(&mut call)?;
         let size = if call.headers.0.is_empty() { 0 } else { json_len(&call.headers.0) };
         if size > self.max_message_size {
             return Err(EnqueueError::HeadersTooLarge {
@@ -138,8 +107,9 @@ impl Dispatcher {
         let shadow = call.headers.take_property("shadow");
         let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
         let serial = self.serial(&call)?;
-        let call = self.filled_in(call);
-        let ParentTask { root_id, parent_id, .. } = ParentTask::current();
+        let mut call = self.filled_in(call);
+        let ParentTask { root_id, parent_id, trace, .. } = ParentTask::current();
+        call.headers.inherit_trace(&trace);
         let workflow =
             Workflow { root_id, parent_id, reply_to: self.reply_to.clone(), shadow, ..Workflow::default() };
         let workflow = Some(workflow).filter(|workflow| *workflow != Workflow::default());
@@ -157,7 +127,8 @@ impl Dispatcher {
         // Freezing gives ids to all, so the caller's own ids are looked for before it.
         let unique = node.has_ids();
         let mut freezer = Freezer { ids: Ids::Fresh, reply_to: self.reply_to.clone() };
-        let mut launch = Launch::within(self.limits);
+        let parent = ParentTask::current();
+        let mut launch = Launch::within(self.limits).each_with(parent.trace.inherited_bytes());
         // A node that was frozen once stays as it is: `launch.add` below freezes again and gets the same ids.
         let _ = freezer.freeze(&mut node, CanvasPosition::default());
         node.check_unique().map_err(refused)?;
@@ -170,7 +141,7 @@ impl Dispatcher {
         let mut promise = launch.add(node, Vec::new(), None, &mut freezer);
         promise.ignore(&ignored);
         launch.check().map_err(refused)?;
-        let messages = self.firsts(launch.calls, &ParentTask::current())?;
+        let messages = self.firsts(launch.calls, &parent)?;
         Ok(CanvasPlan { messages, sizes: launch.chords, promise, unique })
     }
 
@@ -190,8 +161,12 @@ impl Dispatcher {
         self.check(&node)?;
         let Addition { group, launch, promise } =
             addition(member, node, nth, self.limits).map_err(refused)?;
-        let origin =
+        let mut origin =
             ParentTask { stamped_headers: Vec::new(), stamps: Headers::default(), ..ParentTask::of(member) };
+        // The run that adds it is that of the member.
+        let mut trace = ParentTask::current().trace;
+        trace.inherit_trace(&origin.trace);
+        origin.trace = trace;
         let messages = self.firsts(launch.calls, &origin)?;
         Ok((group, CanvasPlan { messages, sizes: launch.chords, promise, unique: true }))
     }
@@ -221,7 +196,8 @@ impl Dispatcher {
     /// refused any more.
     pub(crate) fn next(&self, call: Call, origin: &ParentTask) -> Message {
         let named = inner_task(&call).to_owned();
-        let (call, workflow) = self.read(call, origin);
+        let (mut call, workflow) = self.read(call, origin);
+        self.put_fit_tenant(&mut call);
         let wanted = call.options.queue.as_deref();
         let queue = match self.route.queue(&named, wanted, &call.arguments) {
             Ok(queue) => queue,
@@ -307,6 +283,7 @@ impl Dispatcher {
         if let Some(sending) = &origin.sending {
             new.headers.0.insert(SENDING.to_owned(), sending.clone());
         }
+        new.headers.inherit_trace(&origin.trace);
         let Call { callbacks, errbacks, chain, chord, .. } = call;
         let chord = chord.map(Arc::unwrap_or_clone);
         let workflow = Workflow { callbacks, errbacks, chain, chord, ..workflow };
@@ -362,6 +339,8 @@ fn fill_in(call: NewTask, queue: String, workflow: Option<Box<Workflow>>) -> Mes
 
 #[cfg(test)]
 mod extremes;
+#[cfg(test)]
+mod traces;
 
 #[cfg(test)]
 mod tests {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::clock::now;
 use super::permit::HandedOver;
+use super::tenant::LONGEST_TENANT;
 use super::{Arguments, Durability, LaneName, SerialHeader, TaskId, TaskOptions, Unique, Workflow};
 use crate::core::{RetryPolicy, Timestamp};
 
@@ -39,6 +40,10 @@ pub(crate) const PROPERTIES: &str = "celeriac-properties";
 /// `apply_async([1, 2])` so, and most calls as a tuple, `(1, 2)`. No header says it on the wire, where it is seen from the
 /// text.
 pub(crate) const SHOWN_AS_LIST: &str = "celeriac-args-list";
+
+/// The header of a task that a brake has diverted: the queue that it comes from. Nothing diverts it once more, so that two
+/// brakes cannot send it to and fro.
+pub(crate) const DIVERTED: &str = "celeriac_diverted";
 
 /// The header that names the tenant of a task: the one on whose behalf it runs, such as CommCare HQ's `domain`. Queues share
 /// their slots fairly among tenants.
@@ -226,9 +231,11 @@ impl Message {
         let_in_at.map_or(due, |let_in_at| let_in_at.max(due))
     }
 
-    /// The tenant on whose behalf the task runs, if one is stated.
+    /// The tenant on whose behalf the task runs, if one is stated. A header that is empty, longer than
+    /// [`LONGEST_TENANT`](super::LONGEST_TENANT) or no text states none.
     pub fn tenant(&self) -> Option<&str> {
-        self.headers.0.get(TENANT).and_then(Value::as_str)
+        let tenant = self.headers.0.get(TENANT).and_then(Value::as_str);
+        tenant.filter(|tenant| (1..=LONGEST_TENANT).contains(&tenant.len()))
     }
 
     /// The number of earlier runs that count as attempts: attempts that failed, and runs that ended with their worker.

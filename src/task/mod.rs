@@ -24,6 +24,8 @@ mod message;
 mod on_commit;
 pub(crate) mod option_value;
 mod options;
+#[cfg(feature = "otel")]
+pub(crate) mod otel;
 pub(crate) mod panic;
 pub mod periodic;
 mod permit;
@@ -31,14 +33,18 @@ mod progress;
 mod properties;
 mod rest;
 mod result;
+pub(crate) mod run_log;
 #[cfg(feature = "testing")]
 pub(crate) mod scope;
 mod sender_counts;
+mod sending;
 mod serial;
 mod signature;
 mod sinks;
 pub mod source_poller;
+pub(crate) mod tenant;
 pub(crate) mod token;
+mod trace;
 mod tracked;
 mod unique;
 mod untyped;
@@ -46,6 +52,7 @@ mod verdict;
 pub(crate) mod wire_names;
 mod workflow;
 
+mod enqueue_many;
 pub mod envelope;
 pub mod registry;
 
@@ -73,6 +80,7 @@ pub use definition::{decode_args, encode_output};
 pub(crate) use dispatch::{CanvasPlan, Dispatcher, ParentTask, Router};
 pub(crate) use download::{About, ByteStream, DownloadSink, DownloadSource, KeepPayload, KeptPayload};
 pub use download::{Download, DownloadError, DownloadFacts, DownloadRecord};
+pub use enqueue_many::EnqueueMany;
 pub use envelope::Typed;
 pub(crate) use error::{Ending, ErrorName, NextAttempt, Until};
 pub use error::{Interrupt, TaskError};
@@ -84,8 +92,8 @@ pub(crate) use json::look;
 pub use json::{Json, JsonMap};
 pub use layer::{Layer, LayeredBody};
 pub(crate) use layer::{Layers, layered};
+pub(crate) use message::{DIVERTED, PROPERTIES, REQUEUES, SHOWN_AS_LIST};
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING, TENANT};
-pub(crate) use message::{PROPERTIES, REQUEUES, SHOWN_AS_LIST};
 pub(crate) use on_commit::writes;
 pub use on_commit::{CommitRow, CommitTableError, CommitTransaction, OnCommit, WriteRow};
 #[doc(hidden)]
@@ -98,6 +106,7 @@ pub use permit::{Limits, Permit, PermitAnswer, PermitError, PermitHolder, Permit
 pub(crate) use progress::{ProgressCell, ProgressSink, meta as progress_meta, read_meta as read_progress};
 pub use rest::{Rest, RestByName};
 pub use result::{State, TaskResult};
+pub use run_log::LogLine;
 pub(crate) use sender_counts::SenderCount;
 pub(crate) use serial::Pass;
 pub use serial::{AfterFailure, LaneName, Newcomer, Refusal, SerialHeader};
@@ -106,6 +115,10 @@ pub use serial::{KeyPart, serial_of};
 pub use signature::{Enqueue, Signature};
 pub(crate) use sinks::{Sinks, StateSink};
 pub use source_poller::{Due, SourcePoller};
+#[doc(hidden)]
+pub use tenant::tenant_of;
+pub use tenant::{LONGEST_TENANT, TenantFn, TenantRules};
+pub(crate) use trace::span_headers;
 pub use tracked::TrackedState;
 #[doc(hidden)]
 pub use unique::unique_of;
@@ -141,6 +154,10 @@ pub trait Task: 'static {
     }
     /// The unique window of a call with these arguments. It is `None` unless the task has one.
     fn unique(_args: &Self::Args) -> Option<Unique> {
+        None
+    }
+    /// The tenant of a call with these arguments. It is `None` unless the task names one.
+    fn tenant(_args: &Self::Args) -> Option<String> {
         None
     }
 }

@@ -56,7 +56,7 @@ impl CommitRow {
 pub enum CommitTableError {
     /// The database has no commit table.
     #[error(
-        "the database has no table `celeriac_on_commit`: run its migration (the text `POSTGRES` or `SQLITE` of the module `commit_table`), or call `create` of the commit table once: {0}"
+        "the database has no table `celeriac_on_commit`: run its migration (the text `POSTGRES`, `MYSQL` or `SQLITE` of the module `commit_table`), or call `create` of the commit table once: {0}"
     )]
     Missing(#[source] IoFailure),
     /// The database failed, for the reason in the text.

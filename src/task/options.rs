@@ -80,6 +80,9 @@ pub struct TaskOptions {
     /// Whether events are sent of what happens to the task: Celery's `send_events`. The default is true. Events that
     /// a body [sends itself](crate::Context::send_event) are sent in any case.
     pub send_events: bool,
+    /// Whether the log lines of a failed attempt are kept with it, in programs that keep them
+    /// (`celeriac::log_lines`, feature `log-lines`). The default is true.
+    pub keep_log: bool,
     /// What the task states itself, so that the program's defaults do not hold for it.
     #[doc(hidden)]
     pub stated: StatedOptions,
@@ -120,6 +123,7 @@ impl Default for TaskOptions {
             durability: Durability::Disk,
             rate_limit: None,
             send_events: true,
+            keep_log: true,
             stated: StatedOptions::default(),
         }
     }

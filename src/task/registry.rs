@@ -7,7 +7,7 @@ use regex::Regex;
 use crate::core::token_bucket::RateLimit;
 use crate::core::{did_you_mean, glob};
 
-use super::{DataMap, NeededData, TaskDefaults, TaskDefinition, TaskOptions};
+use super::{Arguments, DataMap, NeededData, TaskDefaults, TaskDefinition, TaskOptions, TenantRules};
 
 /// The tasks of a program by name.
 #[derive(Clone)]
@@ -19,6 +19,8 @@ pub struct Registry {
     never_expire: Vec<Regex>,
     /// The rate limits that the program states by the names of its tasks; `None`: there is none, whatever the task says.
     rate_limits: BTreeMap<String, Option<RateLimit>>,
+    /// What the program says of the tenants of its tasks.
+    tenants: TenantRules,
 }
 
 /// The error of two tasks that share a name.
@@ -69,7 +71,8 @@ impl Registry {
             }
         }
         let (never_expire, rate_limits) = (Vec::new(), BTreeMap::new());
-        Ok(Self { tasks, defaults: TaskDefaults::default(), never_expire, rate_limits })
+        let (defaults, tenants) = (TaskDefaults::default(), TenantRules::default());
+        Ok(Self { tasks, defaults, never_expire, rate_limits, tenants })
     }
 
     /// Has the program's defaults hold for the options that tasks do not state.
@@ -83,6 +86,18 @@ impl Registry {
     /// Has these rate limits hold for the tasks of these names, whatever the tasks say.
     pub(crate) fn with_rate_limits(self, rate_limits: BTreeMap<String, Option<RateLimit>>) -> Self {
         Self { rate_limits, ..self }
+    }
+
+    /// Has these rules say which arguments name the tenants of tasks.
+    pub(crate) fn with_tenants(self, tenants: TenantRules) -> Self {
+        Self { tenants, ..self }
+    }
+
+    /// The tenant of a call, which need not be of a task of this program.
+    pub(crate) fn tenant(&self, task: &str, arguments: &Arguments) -> Option<String> {
+        let known = self.get(task);
+        let params = known.map_or(&[] as &[&str], |known| known.params);
+        self.tenants.tenant(task, params, known.and_then(|known| known.tenant), arguments)
     }
 
     /// The options of the task of this name in this program, if the program has it.
@@ -147,6 +162,7 @@ mod tests {
             data: &[],
             serial: None,
             unique: None,
+            tenant: None,
         }
     }
 

@@ -9,9 +9,10 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::client::NewTask;
+use super::sending::sending;
 use super::{
-    Arguments, AsyncResult, Client, Durability, EnqueueError, Permit, Task, TaskId, Unique, UniqueKey,
-    UniqueUntil, current, finite,
+    Arguments, AsyncResult, Client, Durability, EnqueueError, Permit, TENANT, Task, TaskId, Unique,
+    UniqueKey, UniqueUntil, current, finite,
 };
 use crate::core::Timestamp;
 
@@ -138,6 +139,12 @@ impl<T: Task> Signature<T> {
         self
     }
 
+    /// Sets the tenant on whose behalf the task runs, whatever its arguments say. Queues share their slots fairly among
+    /// tenants. An empty text stands for no tenant. A name has at most [256](crate::task::LONGEST_TENANT) bytes.
+    pub fn tenant(self, tenant: impl Into<String>) -> Self {
+        self.header(TENANT, tenant.into())
+    }
+
     /// Sets the text that tools and logs of a Celery fleet show instead of the positional arguments, for example
     /// `<redacted>`. It travels with the task and its retries. Celery's `apply_async(argsrepr=…)`.
     pub fn argsrepr(self, shown: impl Into<String>) -> Self {
@@ -253,6 +260,16 @@ impl<T: Task> Signature<T> {
         self.call.options.queue.as_deref()
     }
 
+    /// The call, as a client takes it.
+    ///
+    /// # Errors
+    /// Its arguments have no form in JSON.
+    pub(super) fn into_call(self) -> Result<NewTask, EnqueueError> {
+        let arguments =
+            self.arguments.map_err(|error| EnqueueError::Arguments { task: T::NAME.to_owned(), error })?;
+        Ok(NewTask { arguments, ..self.call })
+    }
+
     pub(crate) fn into_parts(self) -> (NewTask, Result<Arguments, String>) {
         (self.call, self.arguments)
     }
@@ -275,13 +292,9 @@ impl<T: Task> Enqueue<T> {
             Some(client) => client,
             None => current().ok_or(EnqueueError::NotRunning)?,
         };
-        let mut call = self.signature.call;
-        call.arguments = self
-            .signature
-            .arguments
-            .map_err(|error| EnqueueError::Arguments { task: T::NAME.to_owned(), error })?;
+        let call = self.signature.into_call()?;
         let ignored = call.options.ignore_result;
-        let receipt = client.enqueue(call).await?;
+        let receipt = sending(T::NAME, client.enqueue(call), |receipt| Some(receipt.id.to_string())).await?;
         Ok(AsyncResult::new(receipt, ignored, client))
     }
 

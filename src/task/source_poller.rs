@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Arguments, NewTask, Signature, Task, TaskError, Unique, UniqueKey, UniqueUntil};
+use super::{
+    Arguments, LONGEST_TENANT, NewTask, Signature, TENANT, Task, TaskError, Unique, UniqueKey, UniqueUntil,
+};
 use crate::core::poll_schedule::Rule;
 
 /// The source of a source poller. It finds the rows that are due.
@@ -28,6 +30,18 @@ pub trait Source: Send + Sync + 'static {
     /// The source may return any error. The loop logs and counts it and asks again later. It treats a panic in the same
     /// way.
     async fn due(&self, limit: usize) -> Result<Vec<Due>, TaskError>;
+
+    /// The rows that are due now of tenants other than these, the most urgent first, at most `limit` of them.
+    ///
+    /// The loop asks for them when a batch was full, with the tenants of that batch: one tenant with many rows would
+    /// otherwise hide those of all others, from batch to batch. Then tenants take turns in what the loop enqueues, and the
+    /// rows that do not fit are left out. A source that cannot leave tenants out gives none, which is the default.
+    ///
+    /// # Errors
+    /// As for [`due`](Self::due).
+    async fn due_of_others(&self, _tenants: &[String], _limit: usize) -> Result<Vec<Due>, TaskError> {
+        Ok(Vec::new())
+    }
 
     /// Whether the loop should enqueue nothing for this tenant now, for example because the tenant is being migrated.
     /// The loop asks once for each tenant of a batch, before it enqueues anything of the batch. Rows of such a tenant
@@ -84,7 +98,8 @@ impl Due {
         self
     }
 
-    /// Sets the tenant of the row. Tenants take turns within a batch.
+    /// Sets the tenant of the row. Tenants take turns within a batch, and the row's task runs on behalf of the tenant, unless
+    /// its call states another one.
     #[must_use]
     pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
         self.tenant = tenant.into();
@@ -181,7 +196,11 @@ impl SourcePoller {
     /// The call of a row, with its unique window. The window is as long as the poller says, and its key is the one that
     /// the source states for the row, or else that of the task, or else the row's own.
     pub(crate) fn call(&self, due: Due) -> Result<NewTask, String> {
-        let call = due.call?;
+        let mut call = due.call?;
+        // A name that is too long for a tenant only keeps the rows apart.
+        if (1..=LONGEST_TENANT).contains(&due.tenant.len()) {
+            call.headers.0.entry(TENANT.to_owned()).or_insert_with(|| due.tenant.into());
+        }
         let key = match due.unique_key {
             Some(key) => UniqueKey::new(due.task, key),
             None => own_key(&call).unwrap_or_else(|| UniqueKey::new(due.task, due.key)),
@@ -237,6 +256,17 @@ mod tests {
     fn window(due: Due) -> Unique {
         let poller = SourcePoller::new("rows", Nothing).unique_for(Duration::from_secs(7));
         *poller.call(due).unwrap().unique.unwrap()
+    }
+
+    #[test]
+    fn a_row_has_the_tenant_of_its_source_unless_its_call_states_one() {
+        let poller = SourcePoller::new("rows", Nothing);
+        let tenant = |due: Due| poller.call(due).unwrap().headers.0.get(TENANT).cloned();
+        let row = || Due::new("row 3", plain::s(42));
+        assert_eq!(tenant(row()), None);
+        assert_eq!(tenant(row().tenant("acme")), Some("acme".into()));
+        assert_eq!(tenant(Due::new("row 3", plain::s(42).tenant("zoo")).tenant("acme")), Some("zoo".into()));
+        assert_eq!(tenant(row().tenant("x".repeat(257))), None);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::canvas::{CanvasLimits, Launch, replacement};
 use super::{
-    Arguments, Ending, EnqueueError, ErrorName, FailedAttempt, Interrupt, Lineage, Message, NextAttempt,
-    REQUEUES, RawSignature, Refusal, State, TaskResult, Until,
+    Arguments, DIVERTED, Ending, EnqueueError, ErrorName, FailedAttempt, Interrupt, Lineage, Message,
+    NextAttempt, REQUEUES, RawSignature, Refusal, State, TaskResult, Until,
 };
 use crate::core::text::{ERROR, MOST_ERROR_BYTES, bounded_errors, shortened};
 use crate::core::{Backoff, RetryVerdict, Timestamp};
@@ -163,6 +163,23 @@ impl<'a> Judge<'a> {
     /// Judges a task that did not start before it expired: REVOKED.
     pub(crate) fn expired(&self, at: Timestamp) -> Verdict {
         self.revoked(&format!("expired: it was to start before {at}"))
+    }
+
+    /// Judges a task that a brake ends before it starts: REVOKED, as when it expires. `why` says which brake it is.
+    pub(crate) fn expired_by(&self, why: &str) -> Verdict {
+        self.revoked(&format!("expired: {why}"))
+    }
+
+    /// Sends a task that has not started to another queue, as it is. A run that it had before is counted as ever.
+    pub(crate) fn diverted(&self, queue: &str) -> Verdict {
+        let mut message = self.message.clone();
+        let from = std::mem::replace(&mut message.queue, queue.to_owned());
+        message.headers.0.insert(DIVERTED.to_owned(), from.into());
+        // What its call says about an exchange was about its first way, and is over.
+        for property in ["exchange", "routing_key"] {
+            message.headers.take_property(property);
+        }
+        Verdict::Again { message: Box::new(message), due: None, next: Next::Postpone, failed: None }
     }
 
     /// Judges a task that its lane did not take: FAILURE, or REVOKED if a newer task took its place.

@@ -111,6 +111,13 @@ impl Client for TestClient {
         Ok(receipt)
     }
 
+    async fn enqueue_many(&self, calls: Vec<NewTask>) -> Result<Vec<Receipt>, EnqueueError> {
+        let receipts = self.scope.around(self.inner.enqueue_many(calls)).await?;
+        self.run_eagerly().await?;
+        receipts.iter().try_for_each(|receipt| self.failure_of(&receipt.id))?;
+        Ok(receipts)
+    }
+
     fn check(&self, call: &NewTask) -> Result<(), EnqueueError> {
         self.inner.check(call)
     }

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 
 use crate::core::Timestamp;
 use crate::core::calendar::Schedule;
+use crate::core::explanation::TaskReason;
 use crate::task::source_poller::{Due, Source, SourcePoller};
-use crate::task::{Periodic, Task};
-use crate::{Celeriac, EnqueueError, TaskError, assert_enqueued, assert_not_enqueued, task, testing};
+use crate::task::{Periodic, Task, TaskId};
+use crate::{Celeriac, EnqueueError, State, TaskError, assert_enqueued, assert_not_enqueued, task, testing};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const MIDNIGHT: Timestamp = Timestamp::from_millis(1_772_323_200_000); // 2026-03-01T00:00Z
@@ -124,6 +125,34 @@ async fn a_queue_says_what_waits_in_it() {
     let error = app.celeriac().pause("levers").await.unwrap_err().to_string();
     assert!(error.contains("the test itself runs its tasks"), "{error}");
     assert!(app.celeriac().queue("lever").await.unwrap_err().to_string().contains("no queue `lever`"));
+}
+
+#[task(queue = "levers", max_retries = 1, default_retry_delay = 60, retry_jitter = false)]
+async fn fails() -> Result<(), TaskError> {
+    Err(TaskError::failure(["not today"]))
+}
+
+#[tokio::test]
+async fn why_a_task_waits_is_told_by_the_tests_clock() {
+    let app = testing::builder().at(MIDNIGHT).start().await.unwrap();
+    let explained = async |id: &TaskId| app.celeriac().explain(id).await.unwrap();
+    let later = tick::s().countdown(MINUTE).delay().await.unwrap();
+    let explanation = explained(later.id()).await;
+    assert_eq!(*explanation.reason(), TaskReason::NotDue { at: MIDNIGHT + MINUTE });
+    assert_eq!(explanation.as_of, MIDNIGHT);
+    app.jump(MINUTE);
+    assert_eq!(*explained(later.id()).await.reason(), TaskReason::Starting);
+    assert_eq!(app.run_until_idle().await, 1);
+    let state = "SUCCESS".to_owned();
+    let over = TaskReason::Over { state, at: MIDNIGHT + MINUTE };
+    assert_eq!(*explained(later.id()).await.reason(), over);
+
+    let failing = fails::delay().await.unwrap();
+    assert_eq!(app.step().await.unwrap().state, State::Retry);
+    let next = TaskReason::RetryAt { attempt: 2, at: app.now() + MINUTE };
+    assert_eq!(*explained(failing.id()).await.reason(), next);
+    assert_eq!(app.advance(MINUTE).await, 1);
+    assert_eq!(explained(failing.id()).await.state(), "over");
 }
 
 struct One(AtomicBool);

@@ -1,15 +1,20 @@
-//! Pages for actix-web programs, which a program mounts beside its own: Soil's, the probes of its health, and its metrics.
+//! Pages for actix-web programs, which a program mounts beside its own: Soil's, the console of those who look after the
+//! queues, the probes of its health, and its metrics.
 //!
 //! Only this room and the actors name actix.
 
+mod asset;
+mod console;
 mod health;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod origin;
 mod run;
 pub mod soil;
+mod streams;
 mod theme;
 
+pub use console::{Authorization, Console, Permission, PermissionCheck};
 pub use health::health;
 #[cfg(feature = "metrics")]
 pub use metrics::metrics;

@@ -188,6 +188,8 @@ mod tests {
         let ending = celeriac.ending();
         let release = async {
             ending.cancelled().await;
+            let second = celeriac.shutdown().await.unwrap();
+            assert_eq!(second, ShutdownReport::default(), "it waits for nothing, and refuses nobody");
             held.goes.notify_one();
         };
         let stopped = async { stop(&mut server).await.unwrap() };

@@ -1,6 +1,7 @@
 //! Remote control as Celery's tools and as nobody in his right mind uses it.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use celeriac::protocol::control;
 use celeriac::{Celeriac, State, TaskError, task};
@@ -83,7 +84,7 @@ impl Caller {
         arguments: Value,
         is_so: impl Fn(&Value) -> bool,
     ) -> Value {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         loop {
             let told = self.told(method, arguments.clone()).await;
             if is_so(&told) {
@@ -214,6 +215,41 @@ async fn hostile_control_messages_are_dropped() {
     }
     caller.only_pings_back("after").await;
     assert_eq!(add::s(1, 1).send(celeriac.client()).await.unwrap().get(LONG).await, Ok(2));
+    celeriac.shutdown().await.unwrap();
+}
+
+/// Ten thousand questions at once wait their turn in RabbitMQ; meanwhile tasks run, and in the end all is answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_of_questions_holds_up_no_task() {
+    let url = vhost().await;
+    let celeriac = runtime(&url).await;
+    let mut caller = Caller::new(&url).await;
+    caller.only_pings_back("first").await;
+    let json = || BasicProperties::default().with_content_type(control_type().into());
+    let ping = |ticket: &str| {
+        let reply_to = json!({"exchange": control::REPLY_EXCHANGE, "routing_key": "me"});
+        json!({"method": "ping", "ticket": ticket, "reply_to": reply_to}).to_string()
+    };
+    let begun = Instant::now();
+    let mut said = Vec::new();
+    for n in 0..10_000 {
+        let (exchange, body) = (control::EXCHANGE.into(), ping(&n.to_string()));
+        let options = BasicPublishOptions::default();
+        let say = caller.peer.channel.basic_publish(exchange, "".into(), options, body.as_bytes(), json());
+        said.push(say.await.unwrap());
+    }
+    for said in said {
+        assert!(said.await.unwrap().is_ack());
+    }
+    let said = begun.elapsed();
+    assert_eq!(add::s(1, 1).send(celeriac.client()).await.unwrap().get(LONG).await, Ok(2));
+    caller.say(json(), ping("last").as_bytes()).await;
+    let mut answered = 0;
+    while caller.answer().await.0 != "last" {
+        answered += 1;
+    }
+    println!("{answered} of 10000 pings, said in {said:?}, were answered after {:?}", begun.elapsed());
+    assert_eq!(add::s(2, 2).send(celeriac.client()).await.unwrap().get(LONG).await, Ok(4));
     celeriac.shutdown().await.unwrap();
 }
 

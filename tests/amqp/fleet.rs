@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use celeriac::broker::amqp::AmqpOptions;
 use celeriac::{Builder, Celeriac, State};
-use lapin::options::QueueDeclareOptions;
+use lapin::ExchangeKind;
+use lapin::options::{ExchangeDeclareOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use serde_json::{Value, json};
 
@@ -247,6 +248,13 @@ async fn the_command_line_purges_queues() {
     let (code, out, err) = celeriac(&url, &["purge", "pile", "plie", "--yes"]).await;
     assert_eq!((code, out.as_str()), (Some(1), ""));
     assert_eq!(err, "Nothing was deleted: there is no queue `plie`. Correct the name.\n");
+    // A broadcast has no queue of its own.
+    let (durable, none) =
+        (ExchangeDeclareOptions { durable: true, ..Default::default() }, FieldTable::default());
+    peer.channel.exchange_declare("news".into(), ExchangeKind::Fanout, durable, none).await.unwrap();
+    let (code, _, err) = celeriac(&url, &["purge", "news", "pile", "--yes"]).await;
+    assert_eq!(code, Some(1));
+    assert!(err.starts_with("Nothing was deleted: `news` is an exchange and no queue."), "{err}");
     let (code, out, err) = celeriac(&url, &["purge", "pile"]).await;
     assert_eq!((code, out.as_str()), (Some(1), ""), "nobody has said yes");
     assert!(err.contains("  pile: 7 tasks\n") && err.ends_with("Nothing was deleted.\n"), "{err}");

@@ -1,13 +1,19 @@
 //! What is asked by remote control, over the wire, and answered as Celery answers it.
 
 use std::collections::BTreeSet;
+use std::hint::black_box;
+use std::pin::pin;
+use std::time::Instant;
 
+use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::task;
 use celeriac::task::Task;
+use futures_util::FutureExt;
+use lapin::options::QueuePurgeOptions;
 use serde_json::{Value, json};
 
 use crate::control::Caller;
-use crate::kit::{Gate, LONG, add, hold, hold_cpu, until};
+use crate::kit::{Gate, LONG, add, add_cpu, hold, hold_cpu, until};
 use crate::rabbit::{builder, runtime, task as properties, text, vhost, with};
 
 /// Blocks the event loop that its queue lives on.
@@ -15,6 +21,40 @@ use crate::rabbit::{builder, runtime, task as properties, text, vhost, with};
 async fn block_loop(gate: String) {
     Gate::named(&gate).pass_blocking();
 }
+
+/// Waits at one gate, and then computes until the other one is open.
+#[task(queue = "cpu")]
+fn compute(begin: String, end: String) -> u64 {
+    Gate::named(&begin).pass_blocking();
+    let end = Gate::named(&end);
+    let (mut passing, mut sum) = (pin!(end.pass()), 0_u64);
+    while passing.as_mut().now_or_never().is_none() {
+        for n in 0..1_000_000 {
+            sum = sum.rotate_left(5) ^ black_box(n);
+        }
+    }
+    sum
+}
+
+/// All questions of Celery's, and one of our own.
+const QUESTIONS: [&str; 16] = [
+    "ping",
+    "active",
+    "reserved",
+    "scheduled",
+    "revoked",
+    "registered",
+    "active_queues",
+    "stats",
+    "conf",
+    "report",
+    "query_task",
+    "hello",
+    "memsample",
+    "memdump",
+    "clock",
+    "queues",
+];
 
 fn keys(value: &Value) -> BTreeSet<&str> {
     value.as_object().unwrap_or_else(|| panic!("an object: {value}")).keys().map(String::as_str).collect()
@@ -171,25 +211,7 @@ async fn answers_come_although_everything_is_busy() {
     caller.list_of(4, "active", json!({})).await;
     block_loop::s(loops.name.clone()).send(celeriac.client()).await.unwrap();
     loops.entered(1).await;
-    let methods = [
-        "ping",
-        "active",
-        "reserved",
-        "scheduled",
-        "revoked",
-        "registered",
-        "active_queues",
-        "stats",
-        "conf",
-        "report",
-        "query_task",
-        "hello",
-        "memsample",
-        "memdump",
-        "clock",
-        "queues",
-    ];
-    for method in methods {
+    for method in QUESTIONS {
         caller.told(method, json!({})).await;
     }
     assert!(!loops.is_open() && caller.told("stats", json!({})).await["pool"].is_object());
@@ -198,6 +220,47 @@ async fn answers_come_although_everything_is_busy() {
     loops.open();
     threads.open();
     until("they are over", async || celeriac.running().await.unwrap().is_empty()).await;
+    celeriac.shutdown().await.unwrap();
+}
+
+/// Every slot computes, and very many tasks wait: each question is answered, and no answer grows with them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_come_while_all_slots_compute_and_200_000_tasks_wait() {
+    const WAITING: usize = 200_000;
+    let url = vhost().await;
+    let crowded = QueueRow::new("crowded").with_pool(Pool::Cpu).with_workers(2);
+    let celeriac = builder(&url).queue(crowded).start().await.unwrap();
+    let mut caller = Caller::new(&url).await;
+    let (begin, end) = (Gate::new(), Gate::new());
+    for _ in 0..2 {
+        let call = compute::s(begin.name.clone(), end.name.clone()).queue("crowded");
+        call.send(celeriac.client()).await.unwrap();
+    }
+    begin.entered(2).await;
+    let waiting = |n| properties(add_cpu::Task::NAME, &format!("waiting-{n}"));
+    caller.peer.send_many("crowded", WAITING, waiting, b"[[1, 1], {}, {}]").await;
+    let ready = caller.peer.ready("crowded").await;
+    assert!(ready as usize > WAITING / 2, "{ready} are ready");
+    begin.open();
+    end.entered(2).await;
+    let mut took = Vec::new();
+    for question in QUESTIONS {
+        let asked = Instant::now();
+        let answer = caller.told(question, json!({"ids": ["waiting-0", "waiting-199999"]})).await;
+        took.push((asked.elapsed(), question, answer.to_string().len()));
+    }
+    took.sort_unstable_by_key(|(took, ..)| std::cmp::Reverse(*took));
+    println!(
+        "{ready} tasks wait; the questions, the slowest first, and the bytes of their answers: {took:?}"
+    );
+    let longest = took.iter().map(|(.., bytes)| *bytes).max().unwrap();
+    assert!(longest < 1 << 20, "an answer of {longest} bytes");
+    caller.list_of(2, "active", json!({})).await;
+    assert!(!end.is_open());
+    celeriac.pause("crowded").await.unwrap();
+    end.open();
+    let purge = QueuePurgeOptions::default();
+    caller.peer.channel.queue_purge("crowded".into(), purge).await.unwrap();
     celeriac.shutdown().await.unwrap();
 }
 

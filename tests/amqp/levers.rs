@@ -3,14 +3,18 @@
 use std::time::Duration;
 
 use celeriac::actors::QueueStatus;
+#[cfg(feature = "redis")]
+use celeriac::store::RedisOptions;
 use celeriac::task::Task;
 use celeriac::{Celeriac, Context, State, task};
 use lapin::options::BasicPublishOptions;
 use serde_json::{Value, json};
 
 use crate::control::Caller;
-use crate::kit::{Gate, LONG, add, hold, note, notes, record, until, until_status};
+use crate::kit::{Gate, LONG, add, hold, io_queue, note, notes, record, until, until_status};
 use crate::rabbit::{builder, runtime, task as properties, vhost};
+#[cfg(feature = "redis")]
+use crate::services::{Redis, blocking};
 
 #[task(queue = "io")]
 async fn limited(ctx: Context) {
@@ -168,6 +172,102 @@ async fn pools_grow_and_shrink_and_queues_pause() {
     assert!(kept["error"].as_str().unwrap().contains("keep results in Redis"), "{kept}");
     let error = celeriac.persistent().resize("one", 2).await.unwrap_err().to_string();
     assert!(error.contains("keep results in Redis"), "{error}");
+    celeriac.shutdown().await.unwrap();
+}
+
+/// Celery's `autoscale` is about the only queue here that follows its load; with `queue`, about any.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_follows_its_load_within_a_range() {
+    let url = vhost().await;
+    let celeriac = builder(&url).queue(io_queue("waves", 1).with_max_workers(4)).start().await.unwrap();
+    let mut caller = Caller::new(&url).await;
+    let is_so = |stats: &Value| {
+        stats["autoscaler"] == json!({"max": 4, "min": 1, "current": 1, "qty": 0})
+            && stats["pool"].is_object()
+    };
+    caller.until_told("stats", json!({}), is_so).await;
+    let range = json!({"max": 3, "min": 2});
+    caller.until_told("autoscale", range, |told| *told == ok("autoscale now max=3 min=2")).await;
+    until_status(&celeriac, "waves", |status| status.workers == 2).await;
+    let gate = Gate::new();
+    for _ in 0..5 {
+        hold::s(gate.name.clone()).queue("waves").send(celeriac.client()).await.unwrap();
+    }
+    gate.entered(3).await;
+    until_status(&celeriac, "waves", |status| status.workers == 3 && status.running == 3).await;
+    // The others grow by hand, and it does not.
+    let workers = async || -> usize {
+        let queues = all_queues(&celeriac).await;
+        queues.iter().map(|queue| queue.workers).sum()
+    };
+    let before = workers().await;
+    assert_eq!(caller.told("pool_grow", json!({"n": 4})).await, ok("pool will grow"));
+    until("they have grown", async || workers().await == before + 4).await;
+    until_status(&celeriac, "waves", |status| status.workers == 3).await;
+    for wrong in
+        [json!({"max": 1, "min": 2}), json!({"max": 0}), json!({"min": "many"}), json!({"queue": "nosuch"})]
+    {
+        let answer = caller.told("autoscale", wrong).await;
+        assert!(answer["error"].is_string(), "{answer}");
+    }
+    let other = json!({"queue": "one", "min": 1, "max": 2});
+    caller.until_told("autoscale", other, |told| *told == ok("autoscale now max=2 min=1")).await;
+    let which = |told: &Value| {
+        told["error"].as_str().is_some_and(|text| text.contains("several queues follow their load"))
+    };
+    caller.until_told("autoscale", json!({"max": 9}), which).await;
+    gate.open();
+    gate.left(5).await;
+    celeriac.shutdown().await.unwrap();
+}
+
+#[cfg(feature = "redis")]
+#[celeriac::serial_task(
+    scope = "levers",
+    key = "{key}",
+    after_failure = "block",
+    max_retries = 0,
+    queue = "io"
+)]
+async fn booked(key: String, fails: bool) -> Result<(), celeriac::TaskError> {
+    if fails { Err(celeriac::TaskError::permanent(format!("no account {key}"))) } else { Ok(()) }
+}
+
+/// Lanes in Redis are those of all programs, so any of them is asked.
+#[cfg(feature = "redis")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_is_shown_and_goes_on() {
+    let url = vhost().await;
+    let redis = blocking(|| Redis::shared().url_of(5)).await;
+    let celeriac = builder(&url).redis(redis, RedisOptions::default()).start().await.unwrap();
+    let mut caller = Caller::new(&url).await;
+    let key = celeriac::TaskId::new().to_string();
+    let failed = booked::s(key.clone(), true).send(celeriac.client()).await.unwrap();
+    let next = booked::s(key.clone(), false).send(celeriac.client()).await.unwrap();
+    let lane = json!({"scope": "levers", "key": key});
+    let is_blocked = |told: &Value| told["blocked"]["by"] == json!(failed.id()) && told["waiting"] == 1;
+    caller.until_told("lane", lane.clone(), is_blocked).await;
+    let is_listed =
+        |told: &Value| told.as_array().is_some_and(|lanes| lanes.iter().any(|it| it["key"] == key.as_str()));
+    caller.until_told("lanes", json!({"limit": 1000}), is_listed).await;
+    caller.until_told("unblock", lane.clone(), |told| told["ok"].is_string()).await;
+    assert_eq!(next.get(LONG).await, Ok(()));
+    caller.until_told("lane", lane.clone(), Value::is_null).await;
+    let mut wider = lane.clone();
+    wider["concurrency"] = json!(3);
+    let set = |told: &Value| *told == ok(&format!("the lane levers-{key} has the concurrency 3"));
+    caller.until_told("set_concurrency", wider, set).await;
+    let of_its_tasks = |told: &Value| told["ok"].as_str().is_some_and(|text| text.ends_with("of its tasks"));
+    caller.until_told("set_concurrency", lane, of_its_tasks).await;
+    for (method, wrong) in [
+        ("lane", json!({"scope": "levers"})),
+        ("lanes", json!({"limit": 0})),
+        ("unblock", json!({"scope": 5, "key": "a"})),
+        ("set_concurrency", json!({"scope": "levers", "key": "a", "concurrency": -1})),
+    ] {
+        let answer = caller.told(method, wrong).await;
+        assert!(answer["error"].is_string(), "{method}: {answer}");
+    }
     celeriac.shutdown().await.unwrap();
 }
 

@@ -7,6 +7,8 @@ mod kit;
 use celeriac_test_support as services;
 
 mod blockage;
+#[cfg(feature = "redis")]
+mod brakes;
 mod broadcast;
 mod control;
 mod dead_letters;
@@ -38,3 +40,4 @@ mod status;
 #[cfg(all(feature = "redis", feature = "tls"))]
 mod tls;
 mod unique;
+mod why;

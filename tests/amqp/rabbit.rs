@@ -60,6 +60,27 @@ impl Peer {
         assert!(confirmed.is_ack() && confirmed.take_message().is_none(), "it arrives in `{queue}`");
     }
 
+    /// Sends many messages, which need not outlive the node, and waits for RabbitMQ's answers a thousand at a time.
+    pub async fn send_many(
+        &self,
+        queue: &str,
+        count: usize,
+        properties: impl Fn(usize) -> BasicProperties,
+        body: &[u8],
+    ) {
+        let mut sent = Vec::new();
+        for n in 0..count {
+            let (options, properties) = (BasicPublishOptions::default(), properties(n).with_delivery_mode(1));
+            let publish = self.channel.basic_publish("".into(), queue.into(), options, body, properties);
+            sent.push(publish.await.unwrap());
+            if sent.len() == 1000 || n + 1 == count {
+                for confirm in sent.drain(..) {
+                    assert!(confirm.await.unwrap().is_ack(), "RabbitMQ has it");
+                }
+            }
+        }
+    }
+
     /// How many messages are ready.
     pub async fn ready(&self, queue: &str) -> u32 {
         let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };

@@ -8,7 +8,8 @@ use celeriac::Celeriac;
 use celeriac::actors::BeatError;
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, UniqueWindows,
+    Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, TenantBacklog,
+    UniqueWindows,
 };
 use celeriac::core::Timestamp;
 use celeriac::store::{MemoryStore, Store};
@@ -109,6 +110,10 @@ impl Broker for Shared {
 
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         self.inner.failed_tasks()
+    }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        self.inner.tenant_backlog()
     }
 }
 

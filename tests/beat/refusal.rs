@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, CasOutcome, Condition, Consumer, DeadLetter,
     DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink,
-    UniqueWindows,
+    TenantBacklog, UniqueWindows,
 };
 use celeriac::core::calendar::Overlap;
 use celeriac::store::{CompareAndSet, MemoryStore, Notes};
@@ -137,6 +137,10 @@ impl Broker for Narrow {
 
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         self.inner.failed_tasks()
+    }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        self.inner.tenant_backlog()
     }
 }
 

@@ -14,4 +14,5 @@ mod redis_lanes_model;
 mod redis_lanes_refusal;
 mod split;
 mod split_steps;
+mod tenants_model;
 mod volatile;

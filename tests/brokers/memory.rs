@@ -36,3 +36,4 @@ celeriac::broker_conformance!(Memory, results);
 celeriac::broker_conformance!(Memory, lanes);
 celeriac::broker_conformance!(Memory, windows);
 celeriac::broker_conformance!(Memory, failed);
+celeriac::broker_conformance!(Memory, tenants);

@@ -10,7 +10,8 @@ use celeriac::broker::embedded::EmbeddedOptions;
 use celeriac::broker::{
     Activity, Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition, Consumer,
     ControlRequest, DeadLetter, DeadLetterQueue, Events, FailedTasks, FollowUps, Inspect, Lanes,
-    MemoryBroker, MessageLocation, OutboxBroker, QueueCounts, Removal, Results, Settle, Sink, UniqueWindows,
+    MemoryBroker, MessageLocation, OutboxBroker, QueueCounts, Removal, Results, Settle, Sink, TenantBacklog,
+    UniqueWindows,
 };
 use celeriac::store::{MemoryStore, Store, StoreError};
 use celeriac::task::{
@@ -137,6 +138,10 @@ impl Broker for Barred {
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         self.broker.failed_tasks()
     }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        self.broker.tenant_backlog()
+    }
 }
 
 struct Front {
@@ -197,6 +202,7 @@ impl BrokerUnderTest for Front {
 celeriac::broker_conformance!(Front);
 celeriac::broker_conformance!(Front, results);
 celeriac::broker_conformance!(Front, failed);
+celeriac::broker_conformance!(Front, tenants);
 
 fn message(n: usize) -> Message {
     sample("q", n, Durability::Memory)
@@ -234,6 +240,22 @@ async fn what_is_accepted_while_the_broker_is_away_comes_once_and_in_order() {
     let came = ids(&mut inbox, 601).await;
     assert!(came == names(0..601), "in order: {came:?}");
     inbox.is_quiet(&broker, "q").await;
+}
+
+/// A trace goes on behind an absence of the broker.
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_go_through_the_outbox() {
+    let front = Front::open().await;
+    front.barred.bar(true);
+    let mut traced = message(0);
+    traced.headers.0.insert("traceparent".to_owned(), Value::from("00-1-2-01"));
+    let headers = traced.headers.clone();
+    let receipt = front.outbox.publish(traced, false).await.expect("accepted");
+    assert_eq!(receipt.keeper, AcceptedBy::Outbox);
+    front.barred.bar(false);
+    let mut inbox = Inbox::open(&front.broker(), "q", 10);
+    let came = inbox.take(1).await;
+    assert_eq!(came[0].message().headers, headers);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use celeriac::broker::conformance::{Inbox, sample};
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
     Events, FailedTasks, FollowUps, Inspect, Lanes, QueueCounts, RedisLanesBroker, Results, Settle, Sink,
-    UniqueWindows,
+    TenantBacklog, UniqueWindows,
 };
 use celeriac::store::{RedisOptions, RedisStore};
 use celeriac::task::{Durability, LaneName, Message, Receipt, SerialHeader, TaskId};
@@ -117,6 +117,10 @@ impl Broker for Withholds {
 
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         self.inner.failed_tasks()
+    }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        self.inner.tenant_backlog()
     }
 }
 

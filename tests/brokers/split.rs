@@ -149,6 +149,7 @@ mod in_memory {
     celeriac::broker_conformance!(Split<Memory>, lanes);
     celeriac::broker_conformance!(Split<Memory>, windows);
     celeriac::broker_conformance!(Split<Memory>, failed);
+    celeriac::broker_conformance!(Split<Memory>, tenants);
 }
 
 mod on_classic_queues {

@@ -11,7 +11,8 @@ use celeriac::actors::QueueStatus;
 use celeriac::app::ControlError;
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, UniqueWindows,
+    Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, TenantBacklog,
+    UniqueWindows,
 };
 use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::store::{MemoryStore, Store};
@@ -173,6 +174,10 @@ impl Broker for Apart {
 
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         self.0.failed_tasks()
+    }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        self.0.tenant_backlog()
     }
 }
 

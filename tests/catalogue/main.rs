@@ -1,6 +1,7 @@
 //! The queue catalogue: the shipped file is whole, every mistake is told at once, and nothing brings it down.
 
 mod any_text;
+mod brakes;
 mod defaults;
 mod environments;
 mod mistakes;
@@ -8,6 +9,7 @@ mod periodic;
 mod pools;
 mod routes;
 mod shipped;
+mod tenants;
 
 use celeriac::catalogue::Catalogue;
 

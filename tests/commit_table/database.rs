@@ -1,16 +1,17 @@
-//! The orders' database: the same table in SQLite and in Postgres.
+//! The orders' database: the same table in SQLite, in Postgres and in MySQL.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use celeriac::Builder;
-use celeriac::commit_table::{CommitTable, PostgresTable, SqliteTable};
+use celeriac::commit_table::{CommitTable, MySqlTable, PostgresTable, SqliteTable};
 use rustix::process::{Signal, getpid, kill_process};
 use serde::{Deserialize, Serialize};
+use sqlx::mysql::MySqlPoolOptions;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
-use sqlx::{PgPool, SqlitePool};
+use sqlx::{MySqlPool, PgPool, SqlitePool};
 
 use crate::child::{Failure, send_mail};
 use crate::tripping::{Step, Tripping};
@@ -23,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub enum Database {
     Sqlite(PathBuf),
     Postgres(String),
+    MySql(String),
 }
 
 /// How the transaction of an order ends.
@@ -39,6 +41,7 @@ pub enum End {
 pub enum Orders {
     Sqlite(SqlitePool),
     Postgres(PgPool),
+    MySql(MySqlPool),
 }
 
 /// `kill -9` of this process.
@@ -55,6 +58,7 @@ impl Database {
         match self {
             Self::Sqlite(path) => builder.commit_table(Tripping::over(SqliteTable::new(path), step)),
             Self::Postgres(url) => builder.commit_table(Tripping::over(postgres(url), step)),
+            Self::MySql(url) => builder.commit_table(Tripping::over(mysql(url), step)),
         }
     }
 
@@ -64,10 +68,12 @@ impl Database {
         match self {
             Self::Sqlite(path) => SqliteTable::new(path).create().await?,
             Self::Postgres(url) => postgres(url).create().await?,
+            Self::MySql(url) => mysql(url).create().await?,
         }
         match self.open().await? {
             Orders::Sqlite(pool) => sqlx::query(ORDERS).execute(&pool).await.map(|_| ())?,
             Orders::Postgres(pool) => sqlx::query(ORDERS).execute(&pool).await.map(|_| ())?,
+            Orders::MySql(pool) => sqlx::query(ORDERS).execute(&pool).await.map(|_| ())?,
         }
         Ok(())
     }
@@ -84,6 +90,10 @@ impl Database {
                 let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(PATIENCE);
                 Orders::Postgres(pool.connect(url).await?)
             }
+            Self::MySql(url) => {
+                let pool = MySqlPoolOptions::new().max_connections(4).acquire_timeout(PATIENCE);
+                Orders::MySql(pool.connect(url).await?)
+            }
         })
     }
 }
@@ -94,31 +104,33 @@ pub fn postgres(url: &str) -> PostgresTable {
     PostgresTable::new(options)
 }
 
+/// The commit table at this URL.
+pub fn mysql(url: &str) -> MySqlTable {
+    let options: sqlx::mysql::MySqlConnectOptions = url.parse().expect("a URL of MySQL");
+    MySqlTable::new(options)
+}
+
+/// Takes an order in a transaction of this pool, up to its end.
+macro_rules! take_in {
+    ($pool:expr, $order:expr, $n:expr, $end:expr) => {{
+        let mut transaction = $pool.begin().await?;
+        sqlx::query($order).bind($n).execute(&mut *transaction).await?;
+        send_mail::delay_on_commit(&mut transaction, $n).await?;
+        match $end {
+            End::RollBack => transaction.rollback().await?,
+            End::DieBefore => die(),
+            End::Commit | End::DieAfter => transaction.commit().await?,
+        }
+    }};
+}
+
 impl Orders {
     /// Takes an order: its row, and its mail, in one transaction.
     pub async fn take(&self, n: i64, end: End) -> Result<(), Failure> {
-        const ORDER: &str = "INSERT INTO orders (n) VALUES ($1)";
         match self {
-            Self::Sqlite(pool) => {
-                let mut transaction = pool.begin().await?;
-                sqlx::query(ORDER).bind(n).execute(&mut *transaction).await?;
-                send_mail::delay_on_commit(&mut transaction, n).await?;
-                match end {
-                    End::RollBack => transaction.rollback().await?,
-                    End::DieBefore => die(),
-                    End::Commit | End::DieAfter => transaction.commit().await?,
-                }
-            }
-            Self::Postgres(pool) => {
-                let mut transaction = pool.begin().await?;
-                sqlx::query(ORDER).bind(n).execute(&mut *transaction).await?;
-                send_mail::delay_on_commit(&mut transaction, n).await?;
-                match end {
-                    End::RollBack => transaction.rollback().await?,
-                    End::DieBefore => die(),
-                    End::Commit | End::DieAfter => transaction.commit().await?,
-                }
-            }
+            Self::Sqlite(pool) => take_in!(pool, "INSERT INTO orders (n) VALUES ($1)", n, end),
+            Self::Postgres(pool) => take_in!(pool, "INSERT INTO orders (n) VALUES ($1)", n, end),
+            Self::MySql(pool) => take_in!(pool, "INSERT INTO orders (n) VALUES (?)", n, end),
         }
         if end == End::DieAfter {
             die();
@@ -132,6 +144,7 @@ impl Orders {
         let all = match self {
             Self::Sqlite(pool) => sqlx::query_scalar::<_, i64>(ALL).fetch_all(pool).await?,
             Self::Postgres(pool) => sqlx::query_scalar::<_, i64>(ALL).fetch_all(pool).await?,
+            Self::MySql(pool) => sqlx::query_scalar::<_, i64>(ALL).fetch_all(pool).await?,
         };
         Ok(all.into_iter().collect())
     }
@@ -142,6 +155,7 @@ impl Orders {
         Ok(match self {
             Self::Sqlite(pool) => sqlx::query_scalar::<_, i64>(WAITING).fetch_one(pool).await?,
             Self::Postgres(pool) => sqlx::query_scalar::<_, i64>(WAITING).fetch_one(pool).await?,
+            Self::MySql(pool) => sqlx::query_scalar::<_, i64>(WAITING).fetch_one(pool).await?,
         })
     }
 }

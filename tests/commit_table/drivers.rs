@@ -4,16 +4,16 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use celeriac::commit_table::{CommitTable, CommitTableError, DieselTransaction, SqliteTable};
+use celeriac::commit_table::{CommitTable, CommitTableError, DieselTransaction, RowEnds, SqliteTable};
 use celeriac::{Celeriac, Context, EnqueueError, TaskId, task};
 use diesel::Connection as _;
 use diesel::connection::SimpleConnection as _;
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{Connection, PgConnection, SqliteConnection};
+use sqlx::{Connection, MySqlConnection, PgConnection, SqliteConnection};
 
 use crate::block_on;
 use crate::database::{self, Database};
-use crate::services::{Postgres, await_condition};
+use crate::services::{MariaDb, Postgres, await_condition};
 use crate::tripping::Telling;
 
 /// What ran: who wrote it, and its id.
@@ -152,13 +152,79 @@ pub fn postgres() {
         assert_eq!(taken.rows().len(), 1);
         assert!(third.take(10).await.unwrap().is_none());
         drop(taken);
-        let mut look = tokio::time::interval(Duration::from_millis(20));
-        for _ in 0..6000 {
-            look.tick().await;
-            if third.take(10).await.unwrap().is_some_and(|taken| taken.rows().len() == 1) {
-                return;
-            }
+        become_free(&third).await;
+    });
+}
+
+/// Waits until the rows of a connection that is gone can be taken by another one.
+async fn become_free(table: &impl CommitTable) {
+    let mut look = tokio::time::interval(Duration::from_millis(20));
+    for _ in 0..6000 {
+        look.tick().await;
+        if table.take(10).await.unwrap().is_some_and(|taken| taken.rows().len() == 1) {
+            return;
         }
-        panic!("the rows of a connection that is gone do not become free");
+    }
+    panic!("the rows of a connection that is gone do not become free");
+}
+
+pub fn mysql() {
+    let server = MariaDb::start();
+    let table = database::mysql(&server.url());
+    let missing = block_on(table.open()).unwrap_err();
+    assert!(matches!(missing, CommitTableError::Missing(_)), "{missing}");
+    block_on(Database::MySql(server.url()).create()).unwrap();
+    let mut connection = block_on(MySqlConnection::connect(&server.url())).unwrap();
+    // Each start tries it again, and it is refused again.
+    let odd = written::s("nobody".into()).queue("nowhere");
+    block_on(async { odd.delay_on_commit(&mut connection).await }).unwrap();
+    for _ in 0..2 {
+        let table = database::mysql(&server.url());
+        let celeriac = block_on(Celeriac::builder().in_memory().commit_table(table).start()).unwrap();
+        await_condition("it is refused", || match celeriac.commit_table().unwrap() {
+            status if status.refused == 1 && status.last_error.is_none() => Ok(()),
+            status => Err(format!("{status:?}")),
+        });
+        block_on(celeriac.shutdown()).unwrap();
+    }
+    let celeriac = block_on(Celeriac::builder().in_memory().commit_table(table).start()).unwrap();
+    let id = block_on(async {
+        let mut transaction = connection.begin().await.unwrap();
+        written::delay_on_commit(&mut transaction, "nobody".into()).await.unwrap();
+        transaction.rollback().await.unwrap();
+        let mut transaction = connection.begin().await.unwrap();
+        let id = written::delay_on_commit(&mut transaction, "sqlx".into()).await.unwrap();
+        let again = written::s("again".into()).id(id.clone()).delay_on_commit(&mut transaction).await;
+        assert_eq!(again, Err(EnqueueError::DuplicateId { id: id.clone() }));
+        transaction.commit().await.unwrap();
+        id
+    });
+    assert_eq!(ran(&id), ["sqlx"]);
+    let direct = block_on(async {
+        written::delay_on_commit(&mut connection, "sqlx, no transaction".into()).await.unwrap()
+    });
+    assert_eq!(ran(&direct), ["sqlx, no transaction"]);
+
+    block_on(async {
+        celeriac.shutdown().await.unwrap();
+        let (second, third) = (database::mysql(&server.url()), database::mysql(&server.url()));
+        let held = written::s("held".into()).id("held").delay_on_commit(&mut connection).await;
+        // A row that is not committed yet holds up nobody who forwards, and is not forwarded.
+        let mut other = MySqlConnection::connect(&server.url()).await.unwrap();
+        let mut open = other.begin().await.unwrap();
+        written::s("open".into()).id("open").delay_on_commit(&mut open).await.unwrap();
+        third.open().await.unwrap(); // the one that was refused is tried again
+        let taken = second.take(10).await.unwrap().expect("nobody has rows in hand");
+        let ids: Vec<TaskId> = taken.rows().iter().map(|row| row.id.clone()).collect();
+        assert_eq!((ids.len(), &ids[1]), (2, held.as_ref().unwrap()));
+        assert!(third.take(10).await.unwrap().is_none(), "one that does not forward leaves the rows alone");
+        let mut ends = RowEnds::default();
+        ends.refused.push((ids[0].clone(), "as it was".to_owned()));
+        taken.settle(ends).await.unwrap();
+        let taken = third.take(10).await.unwrap().expect("they are free");
+        assert_eq!(taken.rows().len(), 1, "the one that is refused is left out");
+        drop(taken);
+        become_free(&second).await;
+        open.rollback().await.unwrap();
     });
 }

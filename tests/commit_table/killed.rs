@@ -11,7 +11,7 @@ use crate::child::Plan;
 use crate::database::Database;
 use crate::ledger::Reader;
 use crate::process::Home;
-use crate::services::Postgres;
+use crate::services::{MariaDb, Postgres};
 use crate::tripping::Step;
 
 /// How often a process dies at each step.
@@ -36,6 +36,11 @@ pub fn at_each_step_on_postgres() {
     at_each_step(Home::new(), Database::Postgres(postgres.url()));
 }
 
+pub fn at_each_step_on_mysql() {
+    let mariadb = MariaDb::start();
+    at_each_step(Home::new(), Database::MySql(mariadb.url()));
+}
+
 pub fn at_random_on_sqlite() {
     let home = Home::new();
     let database = Database::Sqlite(home.path().join("orders.db"));
@@ -45,6 +50,11 @@ pub fn at_random_on_sqlite() {
 pub fn at_random_on_postgres() {
     let postgres = Postgres::start();
     at_random(Home::new(), Database::Postgres(postgres.url()));
+}
+
+pub fn at_random_on_mysql() {
+    let mariadb = MariaDb::start();
+    at_random(Home::new(), Database::MySql(mariadb.url()));
 }
 
 fn at_each_step(mut home: Home, database: Database) {

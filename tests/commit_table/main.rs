@@ -1,8 +1,8 @@
 //! Commit and enqueue on real databases: orders, each with a mail, under `kill -9`.
 //!
-//! This program is parent and child, as in `tests/crash`: the parent starts a Postgres, makes files for SQLite, starts copies
-//! of itself that take orders and send mails, kills them, and compares the orders in the database with the mails that the
-//! children noted in the [`ledger`].
+//! This program is parent and child, as in `tests/crash`: the parent starts a Postgres or a MariaDB, makes files for SQLite,
+//! starts copies of itself that take orders and send mails, kills them, and compares the orders in the database with the
+//! mails that the children noted in the [`ledger`].
 //!
 //! `COMMIT_ORDERS=10000` takes more orders a case than the usual 1000, `COMMIT_LOG=info` writes the children's log to their
 //! stderr files. Arguments filter the cases.
@@ -28,14 +28,17 @@ use std::sync::LazyLock;
 use celeriac_test_support as services;
 use tokio::runtime::Runtime;
 
-const CASES: [(&str, fn()); 8] = [
+const CASES: [(&str, fn()); 11] = [
     ("drivers::sqlite", drivers::sqlite),
     ("drivers::postgres", drivers::postgres),
+    ("drivers::mysql", drivers::mysql),
     ("refused::stays_until_somebody_can_take_it", refused::stays_until_somebody_can_take_it),
     ("killed::at_each_step_on_sqlite", killed::at_each_step_on_sqlite),
     ("killed::at_each_step_on_postgres", killed::at_each_step_on_postgres),
+    ("killed::at_each_step_on_mysql", killed::at_each_step_on_mysql),
     ("killed::at_random_on_sqlite", killed::at_random_on_sqlite),
     ("killed::at_random_on_postgres", killed::at_random_on_postgres),
+    ("killed::at_random_on_mysql", killed::at_random_on_mysql),
     ("fleet::of_workers_on_rabbitmq", fleet::of_workers_on_rabbitmq),
 ];
 

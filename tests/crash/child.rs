@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ledger::{self, Line, note};
 use crate::workload::{Numbers, enqueue_taken, produce, watch};
-use crate::{beat, deploys, exports, full_disk, lanes, ownership, poison, terminate, workflows};
+use crate::{beat, brakes, deploys, exports, full_disk, lanes, ownership, poison, terminate, workflows};
 
 pub type Failure = Box<dyn std::error::Error>;
 
@@ -83,6 +83,7 @@ pub fn run(role: &str) -> ExitCode {
         match role {
             "mixed" => mixed(child).await,
             "beat" => beat::child(child).await,
+            "brakes" => brakes::child(child).await,
             "exports" => exports::child(child).await,
             "serving" => deploys::serving(child).await,
             "showing" => deploys::showing(child).await,
@@ -180,7 +181,8 @@ async fn births(child: Child) -> Result<(), Failure> {
     until_signal(&celeriac, "up").await
 }
 
-/// Waits until nothing waits and nothing runs, by the runtime's own counts; wrong ones would never come to 0.
+/// Waits until nothing waits and nothing runs, by the runtime's own counts and those of the tenants; wrong ones would never
+/// come to 0.
 pub async fn emptied(celeriac: &Celeriac) -> Result<(), Failure> {
     let mut look = tokio::time::interval(Duration::from_millis(10));
     let patience = tokio::time::Instant::now() + crate::process::PATIENCE / 2;
@@ -190,7 +192,13 @@ pub async fn emptied(celeriac: &Celeriac) -> Result<(), Failure> {
         if queues.missing.is_empty()
             && queues.iter().all(|q| (q.ready, q.scheduled, q.in_line, q.running) == (0, 0, 0, 0))
         {
-            return Ok(());
+            let mut tenants = 0;
+            for queue in queues.iter() {
+                tenants += celeriac.tenants(&queue.name, 1).await.map_or(0, |found| found.total);
+            }
+            if tenants == 0 {
+                return Ok(());
+            }
         }
         if tokio::time::Instant::now() > patience {
             let left: Vec<_> = queues.iter().map(|q| (&q.name, q.ready, q.scheduled, q.running)).collect();

@@ -7,6 +7,7 @@
 
 mod beat;
 mod book;
+mod brakes;
 mod cases;
 mod child;
 mod deploys;
@@ -25,8 +26,9 @@ mod workload;
 
 use std::process::ExitCode;
 
-const CASES: [(&str, fn()); 19] = [
+const CASES: [(&str, fn()); 20] = [
     ("beat::each_tick_once", beat::each_tick_once),
+    ("brakes::killed_in_the_middle", brakes::killed_in_the_middle),
     ("deploys::a_new_program_takes_over_under_load", deploys::a_new_program_takes_over_under_load),
     ("deploys::open_pages_do_not_hold_up_the_end", deploys::open_pages_do_not_hold_up_the_end),
     ("exports::killed_at_every_step", exports::killed_at_every_step),

@@ -107,6 +107,14 @@ pub fn value(n: u64) -> u64 {
     n.wrapping_mul(3) + 1
 }
 
+/// The tenant of task `n`; empty: it has none.
+pub fn tenant_of(n: u64) -> String {
+    match n % 7 {
+        0 => String::new(),
+        tenant => format!("tenant {tenant}"),
+    }
+}
+
 /// Notes the begin of a run, and its end whatever ends it.
 pub struct Run {
     n: u64,
@@ -152,6 +160,7 @@ fn outcome(
     cursor: u32,
     next: impl FnOnce() -> TaskError,
 ) -> (How, Result<u64, TaskError>) {
+    assert_eq!(ctx.message().tenant().unwrap_or_default(), tenant_of(n), "a task keeps its tenant");
     match kind {
         Kind::Flaky if u64::from(ctx.retries()) <= n % 3 => (How::Error, Err(TaskError::transient("flaky"))),
         Kind::Hopeless => (How::Error, Err(TaskError::transient("hopeless"))),

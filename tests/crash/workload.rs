@@ -99,6 +99,7 @@ async fn send<T: Task>(
 ) -> Result<TaskId, EnqueueError> {
     let mut signature = signature
         .header("n", n)
+        .tenant(tasks::tenant_of(n))
         .priority(call.priority)
         .ignore_result(kind == Kind::Silent)
         .max_retries(if kind == Kind::Panic { 1 } else { 3 });

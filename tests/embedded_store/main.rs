@@ -11,6 +11,7 @@ mod ownership;
 mod permissions;
 mod scale;
 mod strangers;
+mod tenants;
 mod torn_tail;
 mod unreadable;
 

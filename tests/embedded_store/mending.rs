@@ -5,7 +5,7 @@ use std::path::Path;
 
 use celeriac::broker::embedded::{salvage, verify};
 use celeriac::broker::{Broker, BrokerError, EmbeddedBroker, Settle};
-use celeriac::task::Message;
+use celeriac::task::{Message, TENANT};
 
 use crate::damaged_block::{damage, flush, table};
 use crate::{copy, drain, large, message, open, publish, shared};
@@ -16,8 +16,13 @@ const EACH: usize = 600;
 const SMALL: usize = FILES * EACH;
 
 /// Of three priorities, which are apart in the table: so each file has rows between those of the others, and is merged with them.
+/// Every other one has a tenant.
 fn one(n: usize, size: usize) -> Message {
-    Message { priority: u8::try_from(n % 3).unwrap(), ..large(n, size) }
+    let mut message = Message { priority: u8::try_from(n % 3).unwrap(), ..large(n, size) };
+    if n % 2 == 1 {
+        message.headers.0.insert(TENANT.to_owned(), format!("tenant {}", n % 10).into());
+    }
+    message
 }
 
 /// A store of which a block in the middle of a file is damaged, and the tasks that it costs.

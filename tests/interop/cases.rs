@@ -1,13 +1,14 @@
 //! The names of the cases in `python/cases/`, and which backends they can be asked of.
 
 /// What a client asks of workers of one side: `{"side": …}`.
-pub const ON_ONE_SIDE: [&str; 20] = [
+pub const ON_ONE_SIDE: [&str; 21] = [
     "plain.positional",
     "plain.kwargs",
     "plain.spread",
     "plain.values",
     "plain.compressed",
     "plain.own_id",
+    "plain.headers",
     "plain.ignore_result",
     "plain.ignored_by_the_task",
     "plain.old_protocol",

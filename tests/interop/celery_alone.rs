@@ -26,6 +26,7 @@ fn over_redis() {
     fleet.case("times.priorities", json!({ "side": "rust", "queue": "rust-priority" }));
     fleet.case("canvas.mapped", json!({ "there": "rust" }));
     fleet.case("events.compared", json!({}));
+    fleet.case("exporters.read", json!({ "nodes": ["python-many@localhost", "rust-many@localhost"] }));
     fleet.case("plain.broadcast", json!({}));
 }
 

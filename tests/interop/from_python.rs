@@ -20,6 +20,7 @@ on_the_rust_side! {
     every_value_that_json_has: "plain.values";
     compressed_bodies: "plain.compressed";
     the_clients_own_id_and_headers: "plain.own_id";
+    headers_of_a_tracer: "plain.headers";
     protocol_1: "plain.old_protocol";
     an_error_by_class_and_arguments: "endings.error";
     an_error_of_the_applications_own_class: "endings.own_class";

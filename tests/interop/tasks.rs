@@ -181,6 +181,22 @@ pub async fn about(ctx: Context, before: Option<Value>) -> Value {
     })
 }
 
+/// The headers that tracers write, and one of the application's, after so many failed attempts.
+#[task(name = "rust.headers", queue = "rust", max_retries = 3, default_retry_delay = 0)]
+pub async fn headers(
+    ctx: Context,
+    before: Option<Value>,
+    failures: Option<u32>,
+) -> Result<serde_json::Map<String, Value>, TaskError> {
+    let _ = before;
+    if ctx.retries() < failures.unwrap_or_default() {
+        return Err(TaskError::retry("once more"));
+    }
+    let names = ["traceparent", "tracestate", "baggage", "sentry-trace", "x-tenant"];
+    let told = names.into_iter().filter_map(|name| Some((name.to_owned(), ctx.header(name)?.clone())));
+    Ok(told.collect())
+}
+
 /// Puts another task in its own place.
 #[task(name = "rust.replaced_by", queue = "rust")]
 pub async fn replaced_by(name: String, x: i64, y: i64) -> Result<i64, TaskError> {

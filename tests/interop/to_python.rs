@@ -128,6 +128,30 @@ fn the_clients_own_id_and_headers() {
     });
 }
 
+/// Also in the table in which Sentry's client for Python looks for them, and in each attempt.
+#[test]
+fn headers_of_a_tracer() {
+    on_rust(async |fleet| {
+        let given = json!({
+            "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "tracestate": "vendor=1",
+            "baggage": "user=5",
+            "sentry-trace": "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1",
+            "x-tenant": "acme",
+        });
+        for nested in [false, true] {
+            let mut call = python("headers", json!([null, 2]));
+            for (name, value) in given.as_object().unwrap() {
+                call.headers.0.insert(name.clone(), value.clone());
+            }
+            if nested {
+                call.headers.0.insert("headers".to_owned(), given.clone());
+            }
+            assert_eq!(value(fleet, call).await, given, "nested: {nested}");
+        }
+    });
+}
+
 #[test]
 fn ignored_results_leave_nothing() {
     on_rust(async |fleet| {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::fleet::Mixed;
 use crate::gates;
-use crate::tasks::{about, add, clock, echo, fail, grow, mul, note, on_error, replaced_by, total};
+use crate::tasks::{about, add, clock, echo, fail, grow, headers, mul, note, on_error, replaced_by, total};
 use crate::to_python::{PATIENCE, now, on_rust};
 
 /// A task of Python's; the catalogue's route says where it waits.
@@ -42,6 +42,19 @@ fn a_chain_from_side_to_side() {
 
         let chain = python::<i64>("add").args([1, 1]).then(add::s(5, 5)).then(python::<i64>("mul").arg(3));
         assert_eq!(value(fleet, chain).await, 30, "a step that takes nothing from the one before");
+    });
+}
+
+/// The trace goes on behind a task in Rust, wherever the next step runs.
+#[test]
+fn a_trace_through_a_chain() {
+    on_rust(async |fleet| {
+        let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let first = || echo::s(json!(1)).header("traceparent", parent).header("x-tenant", "acme");
+        let expected = json!({ "traceparent": parent });
+        assert_eq!(value(fleet, first().then(python::<Value>("headers"))).await, expected);
+        let told = value(fleet, first().then(headers::p(None))).await;
+        assert_eq!(Value::Object(told), expected);
     });
 }
 

@@ -16,11 +16,16 @@ mod reports;
 mod roles;
 mod shutdown;
 mod slots;
+#[cfg(feature = "otel")]
+mod spans;
 mod tasks;
 
 use std::process::ExitCode;
 
-const CASES: [(&str, fn()); 22] = [
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+const CASES: &[cases::Case] = &[
     ("deaths::each_costs_one_attempt", deaths::each_costs_one_attempt),
     ("deaths::of_an_idle_child_cost_nothing", deaths::of_an_idle_child_cost_nothing),
     ("deaths::at_the_start_halt_the_queue", deaths::at_the_start_halt_the_queue),
@@ -37,6 +42,9 @@ const CASES: [(&str, fn()); 22] = [
     ("reports::downloads_of_every_kind", reports::downloads_of_every_kind),
     ("reports::permits_are_held_and_given_back", reports::permits_are_held_and_given_back),
     ("reports::of_a_plain_body", reports::of_a_plain_body),
+    ("reports::the_log_of_a_failed_attempt", reports::the_log_of_a_failed_attempt),
+    #[cfg(feature = "otel")]
+    ("spans::what_follows_from_a_body_is_in_its_trace", spans::what_follows_from_a_body_is_in_its_trace),
     ("endings::are_those_of_the_other_pools", endings::are_those_of_the_other_pools),
     ("slots::are_given_up_at_a_checkpoint", slots::are_given_up_at_a_checkpoint),
     (
@@ -52,8 +60,13 @@ const CASES: [(&str, fn()); 22] = [
 ];
 
 fn main() -> ExitCode {
+    // As parent and as child.
+    let subscriber = tracing_subscriber::registry().with(celeriac::log_lines());
+    #[cfg(feature = "otel")]
+    let subscriber = subscriber.with(spans::layer());
+    subscriber.init();
     if celeriac::is_child_process() {
         kit::serve();
     }
-    cases::run(&CASES, roles::play)
+    cases::run(CASES, roles::play)
 }

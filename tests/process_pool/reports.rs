@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use celeriac::broker::TaskFilter;
 use celeriac::core::Progress;
 use celeriac::soil::DownloadError;
 use celeriac::task::EventKind;
@@ -9,7 +10,9 @@ use celeriac::{Celeriac, State, TaskId};
 use futures_util::StreamExt;
 
 use crate::kit::{Gate, LONG, record, row, until, until_status, with_queue};
-use crate::tasks::{asks_twice, begins, exports, holds, marks, pattern, pid, reports, reports_plainly};
+use crate::tasks::{
+    asks_twice, begins, exports, holds, marks, pattern, pid, reports, reports_plainly, talks,
+};
 
 pub fn progress_events_and_calls() {
     with_queue(row(2), |celeriac| async move {
@@ -121,6 +124,22 @@ pub fn permits_are_held_and_given_back() {
         let taken = celeriac.async_result(handed.as_str()).get::<bool>(LONG).await;
         assert_eq!(taken, Ok(true), "the task that it was handed to has it");
         until("nobody holds it", async || celeriac.permit_holders("relay").await.unwrap().is_empty()).await;
+    });
+}
+
+pub fn the_log_of_a_failed_attempt() {
+    with_queue(row(1), |celeriac| async move {
+        for (lines, kept) in [(3, 3), (70, 50)] {
+            let task = talks::s(lines).send(celeriac.client()).await.unwrap();
+            assert_eq!(record(&task).await.state, State::Failure);
+            let filter = TaskFilter::new().ids([task.id().clone()]);
+            let attempts = celeriac.failed_tasks(&filter, 9).await.unwrap()[0].attempts();
+            assert_eq!(
+                (attempts[0].log.len(), attempts[0].log_left_out),
+                (kept, u64::from(lines) - kept as u64)
+            );
+            assert_eq!(attempts[0].log[kept - 1].text, format!("line {}", lines - 1));
+        }
     });
 }
 

@@ -17,6 +17,15 @@ pub fn pid() -> u32 {
     std::process::id()
 }
 
+/// Logs so many lines, and fails.
+#[task(queue = "processes", max_retries = 0)]
+pub fn talks(lines: u32) -> Result<(), TaskError> {
+    for line in 0..lines {
+        tracing::info!("line {line}");
+    }
+    Err(TaskError::permanent("no more to say"))
+}
+
 /// Waits at a gate, deaf to all telling.
 #[task(queue = "processes", max_retries = 0)]
 pub fn waits(gate: PathBuf) -> u32 {

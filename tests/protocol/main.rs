@@ -9,3 +9,4 @@ mod golden;
 mod peers;
 mod refused;
 mod results;
+mod traces;

@@ -10,7 +10,7 @@ use celeriac::commit_table::{
     CommitRow, CommitTable, CommitTableError, CommitTransaction, RowEnds, TakenRows, WriteRow,
 };
 use celeriac::store::MemoryStore;
-use celeriac::{Celeriac, Context, TaskId, async_trait, task};
+use celeriac::{Celeriac, Context, TaskId, async_trait, serial_task, task};
 
 use crate::kit::{Gate, LONG, builder, hold, note, notes, status_of, until};
 use crate::refused_rows::Narrow;
@@ -262,6 +262,42 @@ async fn rows_whose_queue_is_full_hold_nothing_up() {
     assert!(error.contains("the queue is at its length"), "{error}");
     broker.is_full.store(false, Ordering::SeqCst);
     until("the others follow", async || lines(&line).len() == 591).await;
+    until("all is well", async || celeriac.commit_table().unwrap().last_error.is_none()).await;
+    assert!(table.is_empty());
+    celeriac.shutdown().await.unwrap();
+}
+
+#[serial_task(key = "{line}", queue = "one", ignore_result)]
+async fn in_line(line: String, n: u32) {
+    note(&line.as_str().into(), n.to_string());
+}
+
+/// A row that rests is overtaken by rows of other lanes, and by none of its own.
+#[tokio::test]
+async fn rows_of_a_lane_wait_for_one_whose_queue_is_full() {
+    let (table, line, other) = (Table::default(), TaskId::new().to_string(), TaskId::new().to_string());
+    let store = Arc::new(MemoryStore::default());
+    let broker = Arc::new(Narrow::new(Arc::clone(&store), false));
+    broker.is_full.store(true, Ordering::SeqCst);
+    let given: Arc<dyn Broker> = Arc::<Narrow>::clone(&broker);
+    let celeriac = builder().broker(given, store).commit_table(table.clone()).start().await.unwrap();
+    let mut transaction = table.begin();
+    // The broker never takes a task whose last argument is 2.
+    in_line::s(line.clone(), 11).queue("io").delay_on_commit(&mut transaction).await.unwrap();
+    in_line::delay_on_commit(&mut transaction, line.clone(), 12).await.unwrap();
+    in_line::delay_on_commit(&mut transaction, other.clone(), 11).await.unwrap();
+    transaction.commit();
+    until("the other lane goes on", async || lines(&other) == ["11"] && forwarded(&celeriac) == 1).await;
+    // These come while the first one rests.
+    let mut transaction = table.begin();
+    in_line::delay_on_commit(&mut transaction, line.clone(), 13).await.unwrap();
+    in_line::delay_on_commit(&mut transaction, other.clone(), 12).await.unwrap();
+    transaction.commit();
+    until("the other lane goes on", async || lines(&other) == ["11", "12"] && forwarded(&celeriac) == 2)
+        .await;
+    assert_eq!(lines(&line), Vec::<String>::new(), "they were accepted after it");
+    broker.is_full.store(false, Ordering::SeqCst);
+    until("all have run in their order", async || lines(&line) == ["11", "12", "13"]).await;
     until("all is well", async || celeriac.commit_table().unwrap().last_error.is_none()).await;
     assert!(table.is_empty());
     celeriac.shutdown().await.unwrap();

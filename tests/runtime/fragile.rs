@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
     Delivery, Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Settle, Settler, Sink,
-    UniqueWindows,
+    TenantBacklog, UniqueWindows,
 };
 use celeriac::core::{IoFailure, Timestamp};
 use celeriac::store::{
@@ -415,6 +415,10 @@ impl Broker for FragileBroker {
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         self.inner.failed_tasks()
     }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        self.inner.tenant_backlog()
+    }
 }
 
 /// Settles one delivery, after its panics.
@@ -557,10 +561,15 @@ async fn a_store_that_panics_anywhere_stalls_no_task() {
             let broker = FragileBroker::over(Arc::default(), false, Strikes::at("nothing"));
             builder().broker(broker, Arc::clone(&store) as _).start()
         };
-        // A start that cannot read which queues are paused must not go on as if none were.
-        for _ in 0..if at == "all notes" { 2 } else { 0 } {
+        // A start that cannot read which queues are paused, or which brakes are set, must not go on as if none were.
+        let refusal = match at {
+            "all notes" => Some("the store panicked in `notes`: all notes panics"),
+            "note" => Some("the store panicked in `note`: note panics"),
+            _ => None,
+        };
+        for _ in 0..if refusal.is_some() { 2 } else { 0 } {
             let refused = start().await.err().map(|error| error.to_string());
-            assert_eq!(refused.as_deref(), Some("the store panicked in `notes`: all notes panics"));
+            assert_eq!(refused.as_deref(), refusal);
         }
         let celeriac = start().await.unwrap();
         eight_tasks_end(&celeriac, true).await;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
     Delivery, Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Settle, Settler, Sink,
-    UniqueWindows,
+    TenantBacklog, UniqueWindows,
 };
 use celeriac::store::MemoryStore;
 use celeriac::task::{Message, Receipt, SerialHeader};
@@ -170,6 +170,10 @@ impl Broker for Forgetful {
 
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         self.inner.failed_tasks()
+    }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        self.inner.tenant_backlog()
     }
 
     async fn close(&self) -> Result<(), BrokerError> {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use celeriac::broker::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, UniqueWindows,
+    Events, FailedTasks, Inspect, Lanes, MemoryBroker, QueueCounts, Results, Sink, TenantBacklog,
+    UniqueWindows,
 };
 use celeriac::store::MemoryStore;
 use celeriac::task::source_poller::{Due, Source, SourcePoller};
@@ -122,6 +123,10 @@ impl Broker for Narrow {
 
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         self.inner.failed_tasks()
+    }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        self.inner.tenant_backlog()
     }
 }
 

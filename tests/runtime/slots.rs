@@ -9,6 +9,9 @@ use std::time::Duration;
 use celeriac::actors::PoolStatus;
 use celeriac::app::ControlError;
 use celeriac::catalogue::{Catalogue, Pool, PoolRow, QueueRow};
+use celeriac::core::explanation::TaskReason;
+use celeriac::core::hold::HoldReason;
+use celeriac::core::slots::SlotHold;
 use celeriac::task::TENANT;
 use celeriac::{AsyncResult, Celeriac, Context, State, TaskError, TaskId, task};
 
@@ -241,6 +244,39 @@ async fn the_flood_of_a_tenant_does_not_keep_another_one_waiting() {
     assert_eq!(flood.gauge.most(), 2);
     until_status(&celeriac, "flooded", |status| (status.running, status.done) == (0, 33)).await;
     assert!(celeriac.pools().is_empty(), "the queue shares nothing with others");
+    celeriac.shutdown().await.unwrap();
+}
+
+/// A slot is free, and the task of a tenant that leaves it to others waits: whoever asks is told so.
+#[tokio::test]
+async fn what_a_pool_keeps_for_others_is_told() {
+    let catalogue = Catalogue::new()
+        .with_pool(Pool::Io, PoolRow::new(2).with_room(1).with_reserve(0))
+        .with_queue(io_queue("urgent", 4).with_target(Duration::from_secs(1)))
+        .with_queue(io_queue("bulk", 4).with_target(HOUR));
+    let celeriac = start(catalogue).await;
+    let send = async |gate: &Gate, queue: &str, tenant: &str| {
+        let call = hold::s(gate.name.clone()).queue(queue).header(TENANT, tenant);
+        call.send(celeriac.client()).await.unwrap()
+    };
+    let (small, large) = (Gate::new(), Gate::new());
+    send(&small, "bulk", "small").await;
+    small.entered(1).await;
+    send(&large, "urgent", "large").await;
+    large.entered(1).await;
+    let waits = send(&large, "urgent", "large").await;
+    small.open();
+    small.left(1).await;
+    let room = HoldReason::Slots { why: SlotHold::Room { held: 1, of: 2 } };
+    until("the pool says why", async || {
+        let told = celeriac.explain(waits.id()).await.unwrap();
+        told.reasons == [TaskReason::Held { hold: room.clone(), wait: None }]
+    })
+    .await;
+    celeriac.resize_pool(Pool::Io, 4).unwrap();
+    large.entered(2).await;
+    large.open();
+    large.left(2).await;
     celeriac.shutdown().await.unwrap();
 }
 

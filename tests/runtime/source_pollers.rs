@@ -283,3 +283,43 @@ async fn a_row_and_a_call_of_the_same_unique_key_are_one_task() {
     gate.open();
     celeriac.shutdown().await.unwrap();
 }
+
+/// The same rows, of a source that can leave tenants out.
+struct Fair(Rows);
+
+#[async_trait]
+impl Source for Fair {
+    async fn due(&self, limit: usize) -> Result<Vec<Due>, TaskError> {
+        self.0.due(limit).await
+    }
+
+    async fn due_of_others(&self, tenants: &[String], limit: usize) -> Result<Vec<Due>, TaskError> {
+        let Rows(name, table) = &self.0;
+        let due = table.due.lock().unwrap();
+        let others = due.iter().filter(|(_, tenant)| !tenants.contains(tenant)).take(limit);
+        let row = |(row, tenant): (&u64, &String)| {
+            Due::new(format!("{name}-{row}"), process::s(name.clone(), *row)).tenant(tenant)
+        };
+        Ok(others.map(row).collect())
+    }
+}
+
+/// Batch after batch would be the flood's: its rows are the first, and they are found until their tasks are over.
+#[tokio::test]
+async fn the_backlog_of_one_tenant_hides_no_other() {
+    let gate = Gate::new();
+    let rows = (0..50).map(|row| (row, "flood")).chain([(50, "quiet"), (51, "other")]);
+    let (name, table) = table(rows);
+    *table.gate.lock().unwrap() = gate.name.clone();
+    let fair = SourcePoller::new("rows", Fair(Rows(name.clone(), Arc::clone(&table))));
+    let fair = fair.interval(Duration::from_millis(5)).batch(5);
+    let celeriac = builder().in_memory().poller(fair).start().await.unwrap();
+    gate.entered(4).await;
+    let mut first: Vec<u64> = ran(&name)[..4].to_vec();
+    first.sort_unstable();
+    assert_eq!(first, [0, 1, 50, 51], "each had its turn");
+    gate.open();
+    until("all are done", async || table.due.lock().unwrap().is_empty()).await;
+    assert_eq!(ran(&name).len(), 52, "each once");
+    celeriac.shutdown().await.unwrap();
+}

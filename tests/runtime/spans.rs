@@ -1,5 +1,6 @@
 //! What a body logs says of which run it is; which failures are errors in the log.
 
+use celeriac::task::TENANT;
 use celeriac::{Celeriac, TaskError, task};
 
 use crate::kit::{self, LONG, Log};
@@ -26,7 +27,7 @@ fn each_line_of_a_body_names_its_run() {
 async fn each_line_in_a_process_of_its_own() {
     let log = Log::capture(tracing::Level::INFO);
     let celeriac: Celeriac = kit::memory().await;
-    let looped = says::s("one".into()).send(celeriac.client()).await.unwrap();
+    let looped = says::s("one".into()).header(TENANT, "acme").send(celeriac.client()).await.unwrap();
     let threaded = writes::s("two".into()).send(celeriac.client()).await.unwrap();
     looped.get(LONG).await.unwrap_err();
     assert_eq!(threaded.get(LONG).await, Ok(()));
@@ -42,6 +43,7 @@ async fn each_line_in_a_process_of_its_own() {
             format!("task={task:?}"),
             format!("id={id}"),
             "queue=\"io\"".into(),
+            "tenant=\"acme\"".into(),
             format!("attempt={attempt}"),
         ] {
             assert!(line.contains(&part), "{part} is not in {line}");
@@ -49,6 +51,7 @@ async fn each_line_in_a_process_of_its_own() {
     }
     let said = lines("said on a thread");
     assert!(said.len() == 1 && said[0].contains(&format!("id={}", threaded.id())), "{said:?}");
+    assert!(!said[0].contains("tenant"), "nobody has stated one: {said:?}");
 }
 
 #[derive(Debug, thiserror::Error)]

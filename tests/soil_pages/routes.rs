@@ -94,6 +94,25 @@ async fn whoever_starts_something_gets_a_link_to_its_page() {
 }
 
 #[actix_web::test]
+async fn pages_at_the_root_of_a_site_link_to_that_site() {
+    let app = testing::start().await.unwrap();
+    let id = made(&app, "a.csv", None).await;
+    for path in ["/", ""] {
+        let pages = pages().at(path);
+        let url = pages.start(&id).url();
+        assert!(url.starts_with(&format!("/{id}?key=")), "{url}");
+        let page = ask(app.celeriac(), &pages, get(&url)).await;
+        assert_eq!(page.status, StatusCode::OK, "{}", page.body);
+        assert!(page.body.contains("href=\"/assets/soil.css\""), "{}", page.body);
+        assert!(!page.body.contains("\"//"), "{}", page.body);
+        let style = ask(app.celeriac(), &pages, get("/assets/soil.css")).await;
+        assert_eq!(style.status, StatusCode::OK);
+        let file = ask(app.celeriac(), &pages, get(&beyond(&url, "/file"))).await;
+        assert_eq!(file.status, StatusCode::OK, "{}", file.body);
+    }
+}
+
+#[actix_web::test]
 async fn a_page_goes_from_waiting_to_its_file() {
     let app = testing::start().await.unwrap();
     let (celeriac, pages) = (app.celeriac(), pages());
@@ -401,6 +420,19 @@ async fn a_waiting_one_says_its_place_and_what_its_own_queue_is_at() {
     let page = ask(&celeriac, &pages, get(&pages.start(third.id()).url())).await;
     assert!(!page.body.contains("queue"), "{}", page.body);
     celeriac.shutdown().await.unwrap();
+}
+
+#[actix_web::test]
+async fn a_waiting_one_says_why_in_plain_words() {
+    let app = testing::start().await.unwrap();
+    let (celeriac, pages) = (app.celeriac(), pages());
+    let call = export::s("a.csv".into(), None).countdown(Duration::from_secs(60));
+    let url = pages.start(call.delay().await.unwrap().id()).url();
+    let page = ask(celeriac, &pages, get(&url)).await;
+    assert!(page.body.contains("It starts at a later time, as was asked."), "{}", page.body);
+    let status = ask(celeriac, &pages, get(&beyond(&url, "/status"))).await.json();
+    assert_eq!(status["why"], "It starts at a later time, as was asked.");
+    assert!(status["starts_between"].is_null(), "{status}");
 }
 
 #[actix_web::test]

@@ -44,6 +44,7 @@ pub(super) fn status_of(name: &str, live: &LiveEntry, agenda: &Agenda) -> EntryS
         name: name.to_owned(),
         task: live.entry.task.clone(),
         schedule: live.entry.schedule.to_string(),
+        entry: Arc::clone(&live.entry),
         origin: live.origin,
         paused: live.paused,
         next: match &live.tenants {

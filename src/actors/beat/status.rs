@@ -1,8 +1,11 @@
 //! What operators see of beat's entries, and why a lever of beat may fail.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::core::Timestamp;
+use crate::task::Periodic;
 
 /// Where a periodic entry comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -27,6 +30,9 @@ pub struct EntryStatus {
     pub task: String,
     /// Its schedule, as text.
     pub schedule: String,
+    /// The entry itself: its schedule, its arguments and its rules. It is not in the serialized form.
+    #[serde(skip)]
+    pub entry: Arc<Periodic>,
     /// Where it comes from.
     pub origin: EntryOrigin,
     /// Whether it is paused.

@@ -1,13 +1,15 @@
 //! What an operator or a shutdown asks of a queue: its status, pause, resume, resize, and its end. The messages
 //! come through [`Queues`](super::super::queues::Queues).
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use actix::{ActorContext, Context, Handler, Message, MessageResult};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::super::status::{QueueAccounts, QueueStatus};
 use super::{BrokerBacklog, Queue};
+use crate::core::autoscale::WorkerRange;
 use crate::core::blockage;
 use crate::task::Interrupt;
 use crate::task::clock::now;
@@ -40,6 +42,21 @@ impl Handler<GetAccounts> for Queue {
             is_consuming: self.consumer.is_some(),
             accounts: self.accounts.clone(),
         }))
+    }
+}
+
+/// Hands in what the queue has counted for the history. Whoever asks waits for the drop of this message.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct HandInMinutes(pub(crate) mpsc::Sender<Infallible>);
+
+impl Handler<HandInMinutes> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, HandInMinutes(handed_in): HandInMinutes, _: &mut Self::Context) {
+        let minutes = self.minutes.take(&self.accounts);
+        self.runtime.history.hand_in(&self.row.name, minutes);
+        drop(handed_in);
     }
 }
 
@@ -80,12 +97,13 @@ impl Queue {
             overlaps: c.overlaps,
             replaced: c.replaced,
             recycled: c.recycled,
+            forecasts: self.forecasts.record(),
             paused: self.backlog.is_paused(),
             halted: self.halted.clone(),
         }
     }
 
-    fn resize(&mut self, workers: usize, ctx: &mut Context<Self>) {
+    pub(super) fn resize(&mut self, workers: usize, ctx: &mut Context<Self>) {
         let before = std::mem::replace(&mut self.row.workers, workers);
         self.retained.set_workers(workers);
         self.backlog.resize(workers);
@@ -103,22 +121,24 @@ impl Queue {
 }
 
 /// Steers the queue while it runs. What this sets outlives the actor.
-#[derive(Message)]
+#[derive(Clone, Message)]
 #[rtype(result = "()")]
 pub(crate) enum Steer {
     /// Start nothing more; runs that go on are left alone.
     Pause,
     /// Start tasks again after a pause.
     Resume,
-    /// Have this many worker slots.
+    /// Have this many worker slots; at least as many, if their number follows the load.
     Resize(usize),
+    /// Have as many worker slots as there is work, within this range.
+    Range(WorkerRange),
     /// So many workers more, or fewer, but one at least.
     Grow(isize),
     /// Take nothing more from the broker, and give back what has not started.
     CancelConsumer,
     /// Take again what the broker has.
     AddConsumer,
-    /// See what may start: somebody has changed a limit.
+    /// See what may start: somebody has changed a limit or a brake.
     Look,
 }
 
@@ -127,9 +147,20 @@ impl Handler<Steer> for Queue {
 
     fn handle(&mut self, steer: Steer, ctx: &mut Self::Context) {
         match steer {
-            Steer::Pause => self.backlog.pause(),
+            Steer::Pause => {
+                self.backlog.pause();
+                self.forecasts.forget_made();
+            }
             Steer::Resume => self.backlog.resume(),
-            Steer::Resize(workers) => self.resize(workers, ctx),
+            Steer::Resize(workers) => {
+                self.retained.set_fewest(workers);
+                self.resize(workers, ctx);
+            }
+            Steer::Range(range) => {
+                self.retained.set_range(range);
+                self.resize(range.clamp(self.row.workers), ctx);
+                self.watch_load(ctx);
+            }
             Steer::Grow(more) => self.resize(self.row.workers.saturating_add_signed(more).max(1), ctx),
             Steer::CancelConsumer => {
                 self.retained.set_cancelled(true);
@@ -137,6 +168,7 @@ impl Handler<Steer> for Queue {
                 drop(self.backlog.clear()); // each goes back as it drops
                 self.clear_in_pool();
                 self.unchecked.clear();
+                self.forecasts.forget_made();
             }
             Steer::AddConsumer => {
                 self.retained.set_cancelled(false);
@@ -144,7 +176,10 @@ impl Handler<Steer> for Queue {
                     self.consume(ctx);
                 }
             }
-            Steer::Look => {}
+            Steer::Look => {
+                self.sweep_brakes();
+                self.forecasts.forget_made(); // nobody could foresee that
+            }
         }
         self.retained.set_paused(self.backlog.is_paused());
         self.pump();

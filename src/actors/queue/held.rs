@@ -46,6 +46,7 @@ impl Handler<GetHeld> for Queue {
             all_running: self.runs.len(),
             all_reserved: self.backlog.ready() + self.backlog.scheduled() + self.unchecked.len(),
             workers: self.row.workers,
+            range: self.retained.range(),
             prefetch: self.prefetch(),
             is_paused: self.backlog.is_paused(),
             is_consuming: self.consumer.is_some(),

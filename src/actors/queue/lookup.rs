@@ -20,6 +20,17 @@ impl Queue {
     fn run_of(&self, id: &TaskId) -> Option<&Context> {
         self.runs.values().map(|run| &run.context).find(|run| run.id() == id)
     }
+
+    /// Where a task is that this queue has, as far as its message says.
+    fn located(&self, message: &crate::task::Message) -> TaskLocation {
+        TaskLocation {
+            task: message.task.clone(),
+            queue: self.row.name.clone(),
+            has_begun: message.has_begun(),
+            is_held: !self.runtime.look(message).is_empty(),
+            ..TaskLocation::default()
+        }
+    }
 }
 
 /// Asks what runs in this queue. The queue asks its workers, and adds the bodies that are stuck.
@@ -71,23 +82,20 @@ impl Handler<Locate> for Queue {
     type Result = Option<TaskLocation>;
 
     fn handle(&mut self, Locate(id): Locate, _: &mut Self::Context) -> Self::Result {
-        let told = |message: &crate::task::Message, is_running, place| TaskLocation {
-            task: message.task.clone(),
-            queue: self.row.name.clone(),
-            has_begun: is_running || message.has_begun(),
-            is_running,
-            place,
-        };
         if let Some(run) = self.run_of(&id) {
-            return Some(told(run.message(), true, None));
+            return Some(TaskLocation { has_begun: true, is_running: true, ..self.located(run.message()) });
         }
-        let mut waiting = self.backlog.waiting().map(|(_, delivery)| delivery.message()).enumerate();
-        if let Some((ahead, message)) = waiting.find(|(_, message)| message.id == id) {
-            let place = (ahead < self.backlog.ready()).then(|| QueuePosition::new(ahead as u64, false));
-            return Some(told(message, false, place));
+        if let Some((ahead, message)) = self.place_of(&id) {
+            let located = self.located(&message);
+            if ahead >= self.backlog.ready() {
+                return Some(located);
+            }
+            let place = Some(QueuePosition::new(ahead as u64, false));
+            let starts = Some(self.forecast(ahead as u64, message.priority, now()));
+            return Some(TaskLocation { place, starts, ..located });
         }
         let unchecked = self.unchecked.find(&id)?;
-        Some(told(unchecked.message(), false, None))
+        Some(self.located(unchecked.message()))
     }
 }
 

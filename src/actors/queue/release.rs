@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 
 use super::slots::Released;
 use super::{Pump, Queue};
-use crate::runtime::gates::Admission;
+use crate::runtime::gates::{Admission, Round};
 use crate::task::clock::now;
 
 /// So many deliveries more than its prefetch a queue takes at most while the gates hold back what it has, so that
 /// the tasks behind them come too.
 const MOST_MORE: usize = 1024;
 /// The longest pause before it is looked again what may start.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// What the gates hold back in a queue.
 #[derive(Default)]
@@ -24,10 +24,11 @@ pub(super) struct HeldBack {
 }
 
 impl Queue {
-    /// Lets the first one run that may. The run keeps what the gates counted for it.
-    pub(super) fn release(&mut self) -> Option<Released> {
+    /// Lets the first one run that may. The run keeps what the gates counted for it. `pooled` is the round of this pump in which
+    /// the gates are asked, if the queue has a pool and there are gates.
+    pub(super) fn release(&mut self, pooled: Option<&mut Round<'_>>) -> Option<Released> {
         if self.pool.is_some() {
-            return self.release_by_pool();
+            return self.release_by_pool(pooled);
         }
         if !self.runtime.has_gates() {
             self.take_more(0);

@@ -10,10 +10,12 @@ use actix::{Context, Handler, Message};
 
 use super::super::slot_pool::{PoolMember, SlotPermit};
 use super::Queue;
+use super::release::LONGEST_WAIT;
 use crate::broker::Delivery;
-use crate::runtime::gates::Admission;
-use crate::task;
+use crate::core::hold::{Hold, HoldReason};
+use crate::runtime::gates::{Admission, Round};
 use crate::task::clock::now;
+use crate::task::{self, TaskId};
 
 /// A delivery that may start.
 pub(super) struct Released {
@@ -77,9 +79,7 @@ impl Queue {
 
     /// As [`release`](Self::release), in the order in which the pool gives its slots away. A gate has the last word: what it holds
     /// stays in the backlog, and the next of its line may start.
-    pub(super) fn release_by_pool(&mut self) -> Option<Released> {
-        let runtime = Arc::clone(&self.runtime);
-        let mut round = runtime.has_gates().then(|| runtime.gates());
+    pub(super) fn release_by_pool(&mut self, mut round: Option<&mut Round<'_>>) -> Option<Released> {
         let mut wait = Duration::MAX;
         let released = loop {
             let pool = self.pool.as_ref()?;
@@ -109,6 +109,8 @@ impl Queue {
             if let Some(look) = look {
                 self.wake_in(look);
             }
+        } else if wait < Duration::MAX {
+            self.wake_in(wait.min(LONGEST_WAIT)); // this pump does not come back to what is held
         }
         released
     }
@@ -125,6 +127,19 @@ impl Queue {
         if let Some(pool) = &self.pool {
             pool.clear();
         }
+    }
+
+    /// What keeps slots from a task that waits here, although others may have them.
+    pub(super) fn slot_hold(&self, id: &TaskId) -> Option<Hold> {
+        let pool = self.pool.as_ref()?;
+        let tag = self.backlog.find(|delivery| delivery.message().id == *id)?;
+        let why = pool.kept_for_others(tag)?;
+        Some(Hold { reason: HoldReason::Slots { why }, wait: None })
+    }
+
+    /// The slots of the pool that the queue shares with others, if all of them are taken.
+    pub(super) fn busy_pool(&self) -> Option<usize> {
+        self.pools.of_row(&self.row)?.all_taken()
     }
 
     /// The queue has another number of workers.

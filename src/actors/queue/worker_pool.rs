@@ -138,6 +138,7 @@ impl Queue {
         let pause = self.row.restart_window.min(LONGEST_HALT);
         tracing::error!(queue = %self.row.name, reason, ?pause, "the queue has stopped itself and tries again after a pause");
         self.halted = Some(reason);
+        self.forecasts.forget_made();
         self.report_to_pool();
         ctx.run_later(pause, |queue, ctx| {
             queue.halted = None;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::arguments::python_error;
-use super::{Answer, ControlCommand, ok};
+use super::{Answer, BY_REMOTE_CONTROL, ControlCommand, ok};
 use crate::actors::queue::Steer;
 use crate::broker::QueueBinding;
 use crate::catalogue::{Pool, QueueRow};
@@ -33,10 +33,12 @@ pub(super) async fn add(command: &ControlCommand<'_>) -> Answer {
     let known = command.inner.catalogue().queue(queue);
     if let Some(row) = known.filter(|row| row.served) {
         command.inner.queues.tell(&row.name, Steer::AddConsumer);
+        command.inner.mark_act(&Steer::AddConsumer, &row.name, Some(BY_REMOTE_CONTROL));
         return Ok(done);
     }
     if command.state().added().iter().any(|row| row.name == queue) {
         command.inner.queues.tell(queue, Steer::AddConsumer);
+        command.inner.mark_act(&Steer::AddConsumer, queue, Some(BY_REMOTE_CONTROL));
         return Ok(done);
     }
     if !QueueBinding::TYPES.contains(&kind) {
@@ -80,6 +82,7 @@ pub(super) async fn add(command: &ControlCommand<'_>) -> Answer {
         }
         declared
     });
+    command.inner.mark_act(&Steer::AddConsumer, &name, Some(BY_REMOTE_CONTROL));
     tracing::info!(queue = name, "a queue is consumed by remote control");
     match timeout(DECLARED_WITHIN, declared).await {
         Ok(Ok(Err(error))) => Err(python_error("ValueError", &error.to_string())),
@@ -92,6 +95,7 @@ pub(super) fn cancel(command: &ControlCommand<'_>) -> Answer {
     let queue = command.arguments.text("queue")?;
     let name = command.inner.catalogue().queue(queue).map_or(queue, |row| row.name.as_str());
     if command.inner.queues.tell(name, Steer::CancelConsumer) {
+        command.inner.mark_act(&Steer::CancelConsumer, name, Some(BY_REMOTE_CONTROL));
         tracing::info!(queue = name, "a queue is not consumed any more, by remote control");
     }
     // As in Celery, it is not consumed either if it never was.

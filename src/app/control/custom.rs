@@ -44,6 +44,8 @@ const BUILT_IN: &[&str] = &[
     "enable_events",
     "heartbeat",
     "hello",
+    "lane",
+    "lanes",
     "memdump",
     "memsample",
     "objgraph",
@@ -64,10 +66,13 @@ const BUILT_IN: &[&str] = &[
     "revoke_by_stamped_headers",
     "revoked",
     "scheduled",
+    "set_concurrency",
     "shutdown",
     "stats",
     "terminate",
     "time_limit",
+    "unblock",
+    "why",
 ];
 
 /// Why a command of the program has failed.

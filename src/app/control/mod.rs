@@ -12,6 +12,7 @@ mod conf;
 mod consumers;
 mod custom;
 mod inspect;
+mod lanes;
 mod levers;
 mod memory;
 mod own;
@@ -50,6 +51,8 @@ pub(super) use revocations::mark_revoked;
 const PATIENCE: Duration = Duration::from_millis(250);
 /// The most items of a list of tasks.
 const MOST: usize = 1_000;
+/// Who does what remote control asks for, in the marks of the history. A request does not say who has sent it.
+const BY_REMOTE_CONTROL: &str = "remote control";
 
 /// What a command comes to: the reply, or the text of its error.
 type Answer = Result<Value, String>;
@@ -150,7 +153,7 @@ async fn obey(method: &str, command: &ControlCommand<'_>) -> Option<Answer> {
         "pool_grow" => pool::grow(command).await,
         "pool_shrink" => pool::shrink(command).await,
         "pool_restart" => Err(python_error("ValueError", "Pool restarts not enabled")),
-        "autoscale" => Err(python_error("ValueError", "Autoscale not enabled")),
+        "autoscale" => pool::autoscale(command).await,
         "add_consumer" => consumers::add(command).await,
         "cancel_consumer" => consumers::cancel(command),
         "election" => Ok(Value::Null),
@@ -160,6 +163,11 @@ async fn obey(method: &str, command: &ControlCommand<'_>) -> Option<Answer> {
         "resume" => own::resume(command).await,
         "resize" => own::resize(command).await,
         "queues" => own::queues(command).await,
+        "why" => own::why(command).await,
+        "lanes" => lanes::lanes(command).await,
+        "lane" => lanes::lane(command).await,
+        "unblock" => lanes::unblock(command).await,
+        "set_concurrency" => lanes::set_concurrency(command).await,
         _ => return command.state().commands.obey(method, command.arguments.all()).await,
     })
 }

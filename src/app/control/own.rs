@@ -5,11 +5,11 @@ use serde_json::{Map, Value, json};
 use super::super::handle::ControlError;
 use super::super::persistent::{KeptLever, forget_pause, keep};
 use super::arguments::python_error;
-use super::{Answer, ControlCommand, ok};
+use super::pool::MOST_OF_A_QUEUE as MOST_WORKERS;
+use super::{Answer, BY_REMOTE_CONTROL, ControlCommand, PATIENCE, ok};
 use crate::actors::queue::Steer;
-
-/// The most workers of a queue.
-const MOST_WORKERS: i64 = 100_000;
+use crate::core::autoscale::WorkerRange;
+use crate::task::TaskId;
 
 /// Starts nothing more in a queue; after a restart neither, if it is to be kept.
 pub(super) async fn pause(command: &ControlCommand<'_>) -> Answer {
@@ -60,11 +60,21 @@ fn queue_of<'a>(command: &'a ControlCommand<'_>) -> Result<&'a str, String> {
 
 fn steer(command: &ControlCommand<'_>, steer: Steer, done: impl Fn(&str) -> String) -> Answer {
     let (queue, name) = (command.arguments.text("queue")?, queue_of(command)?);
+    let act = steer.clone();
     if command.inner.queues.tell(name, steer) {
+        command.inner.mark_act(&act, name, Some(BY_REMOTE_CONTROL));
         return Ok(ok(done(name)));
     }
     let known = command.inner.queues.names().join(", ");
     Err(python_error("ValueError", &format!("no queue '{queue}' is served here; there are: {known}")))
+}
+
+/// Why a task does not run, as far as this program knows: `Explanation` as JSON.
+pub(super) async fn why(command: &ControlCommand<'_>) -> Answer {
+    let id = TaskId::from(command.arguments.text("id")?);
+    let explained = command.inner.explain(&id, PATIENCE).await;
+    let explained = explained.map_err(|error| python_error("RuntimeError", &error.to_string()))?;
+    serde_json::to_value(explained).map_err(|error| python_error("RuntimeError", &error.to_string()))
 }
 
 /// The queues of this process, with what they have in hand.
@@ -77,7 +87,7 @@ pub(super) async fn queues(command: &ControlCommand<'_>) -> Answer {
             Some(held) => json!({
                 "pool": row.pool.as_str(), "target": target, "workers": held.workers, "running": held.all_running,
                 "reserved": held.all_reserved, "prefetch": held.prefetch, "paused": held.is_paused,
-                "consuming": held.is_consuming,
+                "consuming": held.is_consuming, "max_workers": held.range.map(WorkerRange::max),
             }),
             None => {
                 json!({ "pool": row.pool.as_str(), "target": target, "workers": row.workers, "answering": false })

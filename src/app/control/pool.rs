@@ -6,14 +6,19 @@ use std::collections::HashMap;
 use parking_lot::Mutex;
 
 use super::arguments::python_error;
-use super::{Answer, ControlCommand, ok};
+use super::{Answer, BY_REMOTE_CONTROL, ControlCommand, ok};
+use crate::actors::held::HeldTasks;
 use crate::actors::queue::Steer;
+use crate::catalogue::QueueRow;
+use crate::core::autoscale::WorkerRange;
 
 /// The most workers that one command adds or takes away.
 const MOST: i64 = 1_000;
 /// The most workers that all commands together have added and not taken away again. A worker takes memory and a place
 /// of the prefetch, and whoever repeats a command must not use up the program.
 const MOST_ADDED: usize = 10 * MOST as usize;
+/// The most workers of a queue.
+pub(super) const MOST_OF_A_QUEUE: i64 = 100_000;
 
 /// Counts the workers that commands have added, less those that they have taken away.
 #[derive(Default)]
@@ -41,24 +46,92 @@ impl AddedWorkers {
 }
 
 pub(super) async fn grow(command: &ControlCommand<'_>) -> Answer {
-    spread(command, 1).await?;
+    spread(command, 1, "pool_grow").await?;
     Ok(ok("pool will grow"))
 }
 
 pub(super) async fn shrink(command: &ControlCommand<'_>) -> Answer {
-    spread(command, -1).await?;
+    spread(command, -1, "pool_shrink").await?;
     Ok(ok("pool will shrink"))
 }
 
-async fn spread(command: &ControlCommand<'_>, sign: isize) -> Result<(), String> {
+/// Sets the range of a queue whose number of workers follows its load. Celery's command names no queue, so it is about the
+/// only one here; ours may name any queue, which follows its load from then on.
+pub(super) async fn autoscale(command: &ControlCommand<'_>) -> Answer {
+    let held = command.held(None, 0).await;
+    let held = match command.arguments.optional_text("queue")? {
+        Some(queue) => named(command, &held, queue)?,
+        None => only_one(&held)?,
+    };
+    let before = held.range.unwrap_or(WorkerRange::new(held.workers, held.workers));
+    let max = bound(command, "max", before.max())?;
+    // As in Celery, a most below the fewest takes these along.
+    let min = bound(command, "min", before.min().min(max))?;
+    if min > max {
+        return Err(python_error("ValueError", &format!("min={min} is more than max={max}")));
+    }
+    let range = WorkerRange::new(min, max);
+    command.inner.mark_act(&Steer::Range(range), &held.queue, Some(BY_REMOTE_CONTROL));
+    command.inner.queues.tell(&held.queue, Steer::Range(range));
+    Ok(ok(format!("autoscale now max={max} min={min}")))
+}
+
+/// The queue of this name, or of this alias.
+fn named<'a>(
+    command: &ControlCommand<'_>,
+    held: &'a [HeldTasks],
+    queue: &str,
+) -> Result<&'a HeldTasks, String> {
+    let name = command.inner.catalogue().queue(queue).map_or(queue, |row| row.name.as_str());
+    held.iter().find(|held| held.queue == name).ok_or_else(|| {
+        let known = command.inner.queues.names().join(", ");
+        let text = format!("no queue '{queue}' is served here and answers; there are: {known}");
+        python_error("ValueError", &text)
+    })
+}
+
+/// The only queue whose number of workers follows its load.
+fn only_one(held: &[HeldTasks]) -> Result<&HeldTasks, String> {
+    let mut follow = held.iter().filter(|held| held.range.is_some());
+    match (follow.next(), follow.next()) {
+        (None, _) => Err(python_error("ValueError", "Autoscale not enabled")),
+        (Some(one), None) => Ok(one),
+        (Some(one), Some(other)) => {
+            let (one, other) = (&one.queue, &other.queue);
+            let text = format!(
+                "several queues follow their load, such as '{one}' and '{other}'; name one as 'queue'"
+            );
+            Err(python_error("ValueError", &text))
+        }
+    }
+}
+
+/// A bound that the command states, or else this one.
+fn bound(command: &ControlCommand<'_>, name: &str, default: usize) -> Result<usize, String> {
+    let stated = command.arguments.whole(name, i64::try_from(default).unwrap_or(MOST_OF_A_QUEUE))?;
+    let bound = Some(stated).filter(|n| (1..=MOST_OF_A_QUEUE).contains(n));
+    bound.and_then(|n| usize::try_from(n).ok()).ok_or_else(|| {
+        python_error("ValueError", &format!("{name} must be a number from 1 to {MOST_OF_A_QUEUE}"))
+    })
+}
+
+async fn spread(command: &ControlCommand<'_>, sign: isize, name: &str) -> Result<(), String> {
     let n = command.arguments.whole("n", 1)?;
     let n = Some(n).filter(|n| (0..=MOST).contains(n)).and_then(|n| usize::try_from(n).ok());
     let n = n.ok_or_else(|| python_error("ValueError", &format!("n must be a number from 0 to {MOST}")))?;
     let held = command.held(None, 0).await;
-    let now: HashMap<&str, usize> = held.iter().map(|held| (held.queue.as_str(), held.workers)).collect();
-    let rows = command.rows();
+    let now: HashMap<&str, &HeldTasks> = held.iter().map(|held| (held.queue.as_str(), held)).collect();
+    let follows = |row: &QueueRow| {
+        now.get(row.name.as_str()).map_or(row.max_workers.is_some(), |held| held.range.is_some())
+    };
+    let mut rows = command.rows();
+    let all = rows.len();
+    rows.retain(|row| !follows(row));
+    if rows.is_empty() && all > 0 {
+        return Err(format!("{name} is not supported with autoscale. Adjust autoscale range instead."));
+    }
     let sizes: Vec<usize> =
-        rows.iter().map(|row| now.get(row.name.as_str()).copied().unwrap_or(row.workers)).collect();
+        rows.iter().map(|row| now.get(row.name.as_str()).map_or(row.workers, |held| held.workers)).collect();
     let shares = shares(&sizes, n);
     match sign {
         1.. => command.state().added_workers.add(shares.iter().sum())?,
@@ -72,6 +145,7 @@ async fn spread(command: &ControlCommand<'_>, sign: isize) -> Result<(), String>
         if share > 0 {
             let share = isize::try_from(share).unwrap_or(isize::MAX).saturating_mul(sign);
             command.inner.queues.tell(&row.name, Steer::Grow(share));
+            command.inner.mark_act(&Steer::Grow(share), &row.name, Some(BY_REMOTE_CONTROL));
         }
     }
     Ok(())

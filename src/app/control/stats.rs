@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Value, json};
 
 use super::{Answer, ControlCommand, MOST, process};
+use crate::actors::held::HeldTasks;
 use crate::broker::BrokerConnection;
 
 /// The seconds that kombu waits for a connection, which `broker` shows.
@@ -13,7 +14,7 @@ const CONNECT_TIMEOUT: u32 = 4;
 pub(super) async fn stats(command: &ControlCommand<'_>) -> Answer {
     let runtime = &command.inner.runtime;
     let held = command.held(None, 0).await;
-    let held: HashMap<&str, _> = held.iter().map(|held| (held.queue.as_str(), held)).collect();
+    let held: HashMap<&str, &HeldTasks> = held.iter().map(|held| (held.queue.as_str(), held)).collect();
     let rows = command.rows();
     let (mut workers, mut prefetch, mut queues) = (0, 0, Map::new());
     for row in &rows {
@@ -33,7 +34,7 @@ pub(super) async fn stats(command: &ControlCommand<'_>) -> Answer {
     let total: Map<String, Value> =
         runtime.levers.accepted().into_iter().map(|(name, count)| (name, count.into())).collect();
     let pid = std::process::id();
-    Ok(json!({
+    let mut stats = json!({
         "total": total,
         "pid": pid,
         // The one place where Celery writes the clock as a text.
@@ -44,7 +45,23 @@ pub(super) async fn stats(command: &ControlCommand<'_>) -> Answer {
         "prefetch_count": prefetch,
         "rusage": process::rusage(),
         "queues": queues,
-    }))
+    });
+    if let (Some(stats), Some(autoscaler)) = (stats.as_object_mut(), autoscaler(held.into_values())) {
+        stats.insert("autoscaler".to_owned(), autoscaler);
+    }
+    Ok(stats)
+}
+
+/// The queues whose number of workers follows their load, as one autoscaler of Celery's. `None`: there are none.
+fn autoscaler<'a>(held: impl Iterator<Item = &'a HeldTasks>) -> Option<Value> {
+    let (mut max, mut min, mut current, mut qty) = (0, 0, 0, 0);
+    for (held, range) in held.filter_map(|held| Some((held, held.range?))) {
+        max += range.max();
+        min += range.min();
+        current += held.workers;
+        qty += held.all_running + held.all_reserved;
+    }
+    (max > 0).then(|| json!({ "max": max, "min": min, "current": current, "qty": qty }))
 }
 
 /// The slots of all queues. The exporters count the processes, so each slot shows this one.
@@ -86,6 +103,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::core::autoscale::WorkerRange;
 
     #[test]
     fn the_connection_is_shown_as_kombu_does_and_without_a_password() {
@@ -105,6 +123,16 @@ mod tests {
             "alternates": [], "credential_provider": null,
         });
         assert_eq!(broker(&connection), captured);
+    }
+
+    #[test]
+    fn the_queues_that_follow_their_load_are_one_autoscaler() {
+        let held = |workers, range| HeldTasks { workers, range, all_running: 2, ..HeldTasks::default() };
+        let range = |min, max| Some(WorkerRange::new(min, max));
+        assert_eq!(autoscaler([held(5, None)].iter()), None);
+        let three = [held(5, None), held(3, range(1, 4)), held(2, range(2, 10))];
+        let told = json!({ "max": 14, "min": 3, "current": 5, "qty": 4 });
+        assert_eq!(autoscaler(three.iter()), Some(told));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::core::health::threshold;
 /// The name of a metric, what it says, and its value for a queue. `None`: the queue does not have it.
 type Metric<T> = (&'static str, &'static str, fn(&QueueStatus) -> Option<T>);
 
-const GAUGES: [Metric<f64>; 10] = [
+const GAUGES: [Metric<f64>; 11] = [
     ("celeriac_target_seconds", "The promised longest time-to-start.", |queue| {
         seconds(queue.time_to_start.target)
     }),
@@ -28,6 +28,11 @@ const GAUGES: [Metric<f64>; 10] = [
         let target = queue.time_to_start.target.filter(|target| !target.is_zero())?;
         Some(queue.oldest_wait.as_secs_f64() / target.as_secs_f64())
     }),
+    (
+        "celeriac_start_prediction_coverage",
+        "The share of forecasts of starts that came true lately; it is to be 0.8.",
+        |queue| Some(queue.forecasts.coverage().unwrap_or(f64::NAN)),
+    ),
     ("celeriac_dead_letters", "Dead letters of the queue.", |queue| Some(queue.dead as f64)),
     ("celeriac_stuck_bodies", "Bodies that were given up and still hold a thread.", |queue| {
         Some(queue.stuck as f64)

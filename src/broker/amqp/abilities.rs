@@ -46,6 +46,19 @@ impl AmqpBroker {
         self.there(async move { shared.topology.purge(&name).await }).await
     }
 
+    /// Whether there is an exchange of this name, as that of a broadcast.
+    ///
+    /// # Errors
+    /// The broker is closed, RabbitMQ cannot be reached, or it does not allow that.
+    pub async fn has_exchange(&self, exchange: &str) -> Result<bool, BrokerError> {
+        let (shared, name) = (Arc::clone(&self.shared), exchange.to_owned());
+        match self.there(async move { shared.topology.find_exchange(&name).await }).await {
+            Ok(()) => Ok(true),
+            Err(BrokerError::Refused(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The tasks that this process knows and that the filter chooses: those that were delivered to it, and those that it has
     /// sent away until their ETA.
     async fn known_here(&self, filter: &TaskFilter) -> Result<Vec<(Arc<Message>, Standing)>, BrokerError> {

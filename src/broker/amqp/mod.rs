@@ -41,6 +41,7 @@ mod reading;
 mod replies;
 mod table;
 mod topology;
+mod vain_priorities;
 
 use std::collections::HashMap;
 use std::pin::pin;
@@ -59,7 +60,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink, UniqueWindows,
+    DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink, TenantBacklog,
+    UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::core::time::deadline;
@@ -76,6 +78,7 @@ use parked::ParkedTasks;
 use publisher::{Attempt, Publisher};
 use replies::Replies;
 use topology::{Topology, short};
+use vain_priorities::VainPriorities;
 
 pub use super::{QueueSetup, QueueType};
 pub use fleet_events::FleetEvents;
@@ -118,6 +121,7 @@ struct AmqpInner {
     replies: Replies,
     /// Whether RabbitMQ failed to answer the last count in time.
     silent: AtomicBool,
+    vain_priorities: VainPriorities,
     listener: OnceLock<Arc<dyn BrokerListener>>,
     lines: Mutex<HashMap<String, ConsumerHandle>>,
 }
@@ -348,6 +352,7 @@ impl AmqpInner {
             dropped_failed: AtomicU64::new(0),
             replies: Replies::default(),
             silent: AtomicBool::new(false),
+            vain_priorities: VainPriorities::default(),
             listener: OnceLock::new(),
             lines: Mutex::default(),
         }))
@@ -399,6 +404,7 @@ impl Broker for AmqpBroker {
 
     async fn publish(&self, message: Message, _unique: bool) -> Result<Receipt, BrokerError> {
         self.still_open()?;
+        self.shared.vain_priorities.look(&message, &self.shared.options);
         let post = outgoing::task(&message, now())?.addressed(&self.shared.options);
         let mut attempt = Attempt::new(self.shared.options.publish_timeout);
         if !self.shared.publisher.publish_at_once(post, &mut attempt).await? {
@@ -538,6 +544,10 @@ impl Broker for AmqpBroker {
 
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         Some(self)
+    }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        None // RabbitMQ cannot reorder what waits in a queue
     }
 }
 

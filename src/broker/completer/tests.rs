@@ -7,13 +7,13 @@ use tokio::time::{Instant, timeout};
 
 use super::*;
 use crate::broker::{
-    Backlog, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue, Events, Inspect,
-    Lanes, QueueCounts, Results, Sink,
+    Backlog, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue, Events, FailedTasks,
+    Inspect, Lanes, QueueCounts, Results, Sink, TenantBacklog,
 };
 use crate::core::Timestamp;
 use crate::store::{ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, UniqueWindowStore};
 use crate::task::clock::now;
-use crate::task::{Arguments, PermitKeeper, Receipt, TaskOptions, TrackedState};
+use crate::task::{Arguments, PermitKeeper, Receipt, TaskId, TaskOptions, TrackedState};
 
 /// A broker that refuses each publish with the same error, and burials with those that a test has prepared.
 struct Refusing {
@@ -117,6 +117,10 @@ impl Broker for Refusing {
     }
 
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        None
+    }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         None
     }
 }

@@ -96,6 +96,22 @@ pub async fn failed_tasks_are_kept<S: BrokerUnderTest>() {
     }
     let first = failed_tasks(&broker).list_failed(&TaskFilter::new(), 2).await.expect("failed tasks");
     assert_eq!(first, listed[..2], "the oldest come first");
+    for limit in [1, 2, 3, 9] {
+        let (mut paged, mut after) = (Vec::new(), None::<String>);
+        let is_newest_first = loop {
+            let all = TaskFilter::new();
+            let page = failed_tasks(&broker).page_failed(&all, after.as_deref(), limit);
+            let page = page.await.expect("a page");
+            assert!(page.tasks.len() <= limit, "{} tasks on a page of {limit}", page.tasks.len());
+            paged.extend(page.tasks);
+            let Some(next) = page.next else { break page.is_newest_first };
+            after = Some(next);
+        };
+        if is_newest_first {
+            paged.reverse();
+        }
+        assert_eq!(paged, listed, "page by page they are the same, in the stated order");
+    }
     let id = &tasks[0].message.id;
     assert_eq!(find(&broker, id).await, Ok(None), "it is over");
     if broker.results().is_some() {

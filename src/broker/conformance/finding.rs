@@ -136,6 +136,34 @@ pub async fn unfinished_tasks_are_listed<S: BrokerUnderTest>() {
     assert!(list(all().queue("other"), 10).await.is_empty());
     let ids = inspect(&broker).unfinished_ids(&all().ids(["q-1", "q-3", "q-9"])).await.expect("ids");
     same(ids.iter().map(TaskId::to_string).collect(), names("q", [1, 3]), false);
+
+    // Page by page they are the same, and none comes twice.
+    let pages = async |filter: TaskFilter, standings: &[Standing], limit: usize| {
+        let (mut found, mut after) = (Vec::new(), None::<String>);
+        loop {
+            let page = inspect(&broker).page_unfinished(&filter, standings, after.as_deref(), limit);
+            let page = page.await.expect("a page");
+            assert!(page.tasks.len() <= limit, "{} tasks on a page of {limit}", page.tasks.len());
+            found.extend(page.tasks.into_iter().map(|task| (task.message.id.to_string(), task.standing)));
+            let Some(next) = page.next else { break };
+            after = Some(next);
+        }
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
+    };
+    for limit in [1, 2, 4, 10] {
+        assert_eq!(pages(all(), &[], limit).await, expected);
+        assert_eq!(pages(all().queue("q"), &[], limit).await, expected);
+        assert_eq!(pages(all(), &[Standing::Delivered], limit).await, expected[..1]);
+        assert_eq!(pages(all(), &[Standing::Ready], limit).await, expected[1..3]);
+        assert_eq!(pages(all(), &[Standing::Ready, Standing::Delivered], limit).await, expected[..3]);
+        assert_eq!(pages(all().queue("q"), &[Standing::Scheduled], limit).await, expected[3..]);
+        assert!(pages(all(), &[Standing::InLine], limit).await.is_empty());
+        assert!(pages(all().queue("other"), &[], limit).await.is_empty());
+        assert_eq!(pages(all().argument(Argument::Position(0), "2"), &[], limit).await, expected[2..3]);
+    }
+    let nowhere = inspect(&broker).page_unfinished(&all(), &[], Some("?"), 1).await;
+    assert!(matches!(nowhere, Err(BrokerError::Invalid(_))), "{nowhere:?}");
 }
 
 /// A waiting task is taken out and leaves its record, if the broker keeps results. Of a delivered task the broker names the queue. An unknown

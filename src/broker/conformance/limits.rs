@@ -44,7 +44,12 @@ const SURVIVAL: &[&str] = &[
     "crash_limit_across_processes",
     "parts_survive",
     "failed_tasks_survive",
+    "tenants_survive",
 ];
+
+/// The promises about tenants.
+const TENANTS: &[&str] =
+    &["a_flood_of_one_tenant_hides_nobody", "tenants_share_what_is_delivered", "tenants_are_counted"];
 
 /// The promises about unique windows.
 const WINDOWS: &[&str] = &[
@@ -179,6 +184,18 @@ pub const LIMITS: &[Limit] = &[
         promises: WINDOWS,
         in_part: false,
         because: "The store opens a unique window before the task comes to the outbox.",
+    },
+    Limit {
+        brokers: RABBITMQ,
+        promises: TENANTS,
+        in_part: false,
+        because: "RabbitMQ cannot reorder what waits in a queue, so a tenant waits there behind whatever came before.",
+    },
+    Limit {
+        brokers: &["RabbitMQ classic", "RabbitMQ quorum"],
+        promises: &["tenants_survive"],
+        in_part: false,
+        because: "RabbitMQ does not know whose the messages are that wait in it.",
     },
 ];
 

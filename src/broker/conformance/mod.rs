@@ -32,6 +32,7 @@ mod limits;
 mod order;
 mod settling;
 mod survival;
+mod tenants;
 mod unique_windows;
 
 use std::sync::Arc;
@@ -58,6 +59,7 @@ pub use limits::{LIMITS, Limit};
 pub use order::*;
 pub use settling::*;
 pub use survival::*;
+pub use tenants::*;
 pub use unique_windows::*;
 
 /// A broker under test, with its store.
@@ -322,8 +324,8 @@ fn far() -> Timestamp {
 
 /// Makes each promise a test, for a [`BrokerUnderTest`]: `broker_conformance!(Mine)`, or `broker_conformance!(Mine, durable)`
 /// with those of a broker that survives its process. Those about an [ability](Broker) come on top, each with a line of its own:
-/// `broker_conformance!(Mine, results)`, or `durable results`, and so `lanes`, `windows` and `failed`. A promise that is left out has no
-/// test of its name.
+/// `broker_conformance!(Mine, results)`, or `durable results`, and so `lanes`, `windows`, `failed` and `tenants`. A promise that is left
+/// out has no test of its name.
 #[macro_export]
 macro_rules! broker_conformance {
     ($subject:ty) => {
@@ -335,6 +337,7 @@ macro_rules! broker_conformance {
             a_sink_that_panics_loses_nothing every_message_exactly_once
             ack_removes unstarted_goes_back_unburnt started_goes_back_with_a_crash
             what_goes_back_keeps_its_place the_delivery_limit_makes_a_dead_letter requeue_replaces
+            requeue_moves_to_another_queue
             dead_letters_and_requeue many_are_requeued settled_once
             unique_ids_are_refused find_tells_the_place unfinished_tasks_are_listed remove_takes_out_what_waits
             counts_at_each_step the_age_of_what_waits
@@ -393,6 +396,15 @@ macro_rules! broker_conformance {
     ($subject:ty, durable failed) => {
         $crate::broker_conformance! { $subject, failed }
         $crate::broker_conformance! { @tests $subject: failed_tasks_survive }
+    };
+    ($subject:ty, tenants) => {
+        $crate::broker_conformance! { @tests $subject:
+            a_flood_of_one_tenant_hides_nobody tenants_share_what_is_delivered tenants_are_counted
+        }
+    };
+    ($subject:ty, durable tenants) => {
+        $crate::broker_conformance! { $subject, tenants }
+        $crate::broker_conformance! { @tests $subject: tenants_survive }
     };
     (@tests $subject:ty: $($promise:ident)*) => {
         $(

@@ -156,6 +156,30 @@ pub async fn requeue_replaces<S: BrokerUnderTest>() {
     );
 }
 
+/// A requeue may name another queue: the message waits there from then on, and is gone from its old one.
+pub async fn requeue_moves_to_another_queue<S: BrokerUnderTest>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    publish::<S>(&broker, "q", 0..2).await;
+    let (mut inbox, mut other) = (Inbox::open(&broker, "q", 1), Inbox::open(&broker, "other", 1));
+    let delivery = inbox.next().await;
+    let next = Message { queue: "other".to_owned(), ..Message::clone(delivery.message()) };
+    let requeue = Settle::Requeue { message: Box::new(next.clone()), due: None };
+    delivery.settle_and_wait(requeue).await.expect("a requeue");
+    let moved = other.next().await;
+    assert_eq!(**moved.message(), next);
+    let stays = inbox.next().await;
+    assert_eq!(stays.message().id.as_str(), "q-1");
+    expect::<S>(&broker, "q", count(0, 0, 1, 0)).await;
+    expect::<S>(&broker, "other", count(0, 0, 1, 0)).await;
+    for delivery in [moved, stays] {
+        ack(delivery).await;
+    }
+    for queue in ["q", "other"] {
+        expect::<S>(&broker, queue, count(0, 0, 0, 0)).await;
+    }
+}
+
 /// Many dead letters are put back at once, and the others stay.
 pub async fn many_are_requeued<S: BrokerUnderTest>() {
     let subject = S::open().await;

@@ -6,7 +6,8 @@ use super::command::EngineCommand;
 use super::{EmbeddedBroker, limits};
 use crate::broker::{
     Backlog, BrokerError, BrokerNotes, CasOutcome, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation,
-    RecordFn, Removal, Results, TaskFilter, UnfinishedTask, UniqueWindows,
+    QueueTenants, RecordFn, Removal, Results, Standing, TaskFilter, TaskPage, TenantBacklog, UnfinishedTask,
+    UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::store::{CompareAndSet, Notes};
@@ -19,6 +20,22 @@ impl Backlog for EmbeddedBroker {
         let disk = self.ask(|reply| EngineCommand::OldestReady { queue: name, reply }).await?;
         let memory = self.inner.volatile.oldest_ready(queue).await?;
         Ok(disk.into_iter().chain(memory).min())
+    }
+}
+
+#[async_trait]
+impl TenantBacklog for EmbeddedBroker {
+    async fn tenants(&self, queue: &str, limit: usize) -> Result<QueueTenants, BrokerError> {
+        let memory = self.inner.volatile.tenants(queue, usize::MAX).await?;
+        let is_alone = memory == QueueTenants::default();
+        // Only whole lists can be added up.
+        let (name, most) = (queue.to_owned(), if is_alone { limit } else { usize::MAX });
+        let mut tenants =
+            self.ask(|reply| EngineCommand::Tenants { queue: name, limit: most, reply }).await?;
+        if !is_alone {
+            tenants.merge(memory);
+        }
+        Ok(tenants.cut(limit))
     }
 }
 
@@ -104,6 +121,16 @@ impl Inspect for EmbeddedBroker {
         let mut tasks = self.unfinished_on_disk(filter.clone(), limit).await?;
         tasks.extend(self.inner.volatile.list_unfinished(filter, limit - tasks.len()).await?);
         Ok(tasks)
+    }
+
+    async fn page_unfinished(
+        &self,
+        filter: &TaskFilter,
+        standings: &[Standing],
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
+        self.page_of_unfinished(filter, standings, after, limit).await
     }
 
     async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {

@@ -8,10 +8,10 @@ use tokio::sync::oneshot;
 use super::failed::FailedPick;
 use super::groups::GroupStep;
 use super::notes::Noting;
-use super::rows::ReadyKey;
+use super::ready_key::ReadyKey;
 use crate::broker::{
-    BrokerError, DeadLetter, FailedTask, LaneFacts, LaneLever, MessageLocation, QueueCounts, RecordFn,
-    Removal, Settle, Sink,
+    BrokerError, DeadLetter, FailedTask, LaneFacts, LaneLever, MessageLocation, QueueCounts, QueueTenants,
+    RecordFn, Removal, Settle, Sink,
 };
 use crate::core::Timestamp;
 use crate::store::{ChordJoin, ChordPart};
@@ -98,6 +98,12 @@ pub(super) enum EngineCommand {
     OldestReady {
         queue: String,
         reply: ReplySender<Option<Timestamp>>,
+    },
+    /// Asks for the tenants of a queue that have ready rows.
+    Tenants {
+        queue: String,
+        limit: usize,
+        reply: ReplySender<QueueTenants>,
     },
     Find {
         id: TaskId,

@@ -19,17 +19,16 @@ use super::acknowledged::Acknowledged;
 use super::command::{EngineCommand, ReplySender};
 use super::commit::{ArrivedRow, Commit, Published, RowEnd, RowKey};
 use super::known_lanes::KnownLanes;
-use super::lanes::{self, LaneBatch, LaneStep, Newcoming};
+use super::lanes::{LaneBatch, LaneStep, Newcoming};
 use super::last_chance::LastChance;
 use super::lock::DirLock;
-use super::queue_cursor::{AttachedConsumer, QueueCursor};
+use super::queue_cursor::QueueCursor;
 use super::reclaim::Reclaim;
 use super::recovery::{WriteFailure, reopening};
-use super::rows::{ReadyKey, SEQ, StoredQueue, TaskRow, encode, ready_key, scheduled_key, seq_of, task_key};
-use super::settlement::RowSettler;
+use super::rows::{SEQ, StoredQueue, TaskRow, encode, scheduled_key, task_key};
 use super::start_log::StartLog;
 use super::tables::{TableName, Tables, Writes, io_error};
-use crate::broker::{BrokerError, Delivery, call_sink, limits};
+use crate::broker::{BrokerError, limits};
 use crate::core::Backoff;
 use crate::core::Timestamp;
 use crate::store::Waiters;
@@ -69,10 +68,12 @@ pub(super) struct Engine {
     pub(super) by_name: HashMap<String, usize>,
     /// The last sequence that was given to a row or a commit. No two get the same one, in no process.
     pub(super) seq: u64,
-    next_tag: u64,
+    pub(super) next_tag: u64,
     pub(super) commit: Commit,
     pub(super) known_lanes: KnownLanes,
     pub(super) last_chance: LastChance,
+    /// The lines, by queue and number, whose last rows the commit under construction takes.
+    pub(super) emptied: Vec<(usize, u32)>,
     /// Settlements that wait until the tables are open again.
     pub(super) deferred: Vec<EngineCommand>,
     /// The time of the earliest run that will have waited long enough for its lane, or an earlier time.
@@ -81,7 +82,7 @@ pub(super) struct Engine {
     spare: Commit,
     pub(super) reclaim: Reclaim,
     pub(super) mending: Option<JoinHandle<Result<bool, BrokerError>>>,
-    sender: Sender<EngineCommand>,
+    pub(super) sender: Sender<EngineCommand>,
     pub(super) acknowledged: Option<Acknowledged>,
     pub(super) failure: Option<WriteFailure>,
     /// The pauses before the store is opened again after a failure.
@@ -128,6 +129,7 @@ impl Engine {
             commit: Commit::default(),
             known_lanes: KnownLanes::default(),
             last_chance: LastChance::default(),
+            emptied: Vec::new(),
             deferred: Vec::new(),
             next_deadline: None,
             spare: Commit::default(),
@@ -147,10 +149,18 @@ impl Engine {
 
     /// Writes and syncs a commit, and notes that it is about to be acknowledged.
     pub(super) fn write(&mut self, tables: &Tables, parts: &[&Writes]) -> Result<(), BrokerError> {
-        let Some(acknowledged) = &mut self.acknowledged else { return tables.write(parts) };
-        let journal = acknowledged.journal(&self.dir.join("db"), tables);
-        tables.write(parts)?;
-        acknowledged.note(self.seq, journal);
+        let emptied = std::mem::take(&mut self.emptied);
+        match &mut self.acknowledged {
+            Some(acknowledged) => {
+                let journal = acknowledged.journal(&self.dir.join("db"), tables);
+                tables.write(parts)?;
+                acknowledged.note(self.seq, journal);
+            }
+            None => tables.write(parts)?,
+        }
+        for (queue, number) in emptied {
+            self.cursors[queue].forget_if_empty(Some(number));
+        }
         Ok(())
     }
 
@@ -274,9 +284,9 @@ impl Engine {
         // not due when that was decided, and stays scheduled even if its time has come since.
         let place = match due.filter(|due| *due > now() || message.lane().is_some()) {
             Some(due) => RowKey::Scheduled(due, scheduled_key(cursor.number, due, seq)),
-            None => RowKey::Ready(ready_key(cursor.number, message.priority, seq)),
+            None => RowKey::Ready(cursor.ready_key(&message, seq)),
         };
-        *cursor.count(&place) += 1;
+        cursor.came(&place, &message);
         writes.put(TableName::Messages, place.key(), row);
         writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::at(place.key()));
         self.commit.queues.insert(queue);
@@ -486,67 +496,6 @@ impl Engine {
         }
     }
 
-    /// Delivers those of these rows, which are on disk, for which a consumer has room; a later scan finds the
-    /// others.
-    pub(super) fn arrived(&mut self, arrivals: Vec<ArrivedRow>) {
-        let mut ready = Vec::with_capacity(arrivals.len());
-        for ArrivedRow { queue, place, message } in arrivals {
-            match place {
-                RowKey::Scheduled(due, _) => self.cursors[queue].scheduled_for(due),
-                RowKey::Ready(key) => ready.push((key, queue, message)),
-            }
-        }
-        ready.sort_by_key(|(key, ..)| *key); // sorted by queue, and within it in the order in which they run
-        let mut ready = ready.into_iter().peekable();
-        while let Some((_, queue, _)) = ready.peek() {
-            let queue = *queue;
-            let mut out = Vec::new();
-            while let Some((key, _, message)) = ready.next_if(|(_, q, _)| *q == queue) {
-                if !self.cursors[queue].is_next() {
-                    self.cursors[queue].waits(&key);
-                } else if message.crashes > 0 {
-                    out.extend(self.hand_out_in_turn(queue, key, message));
-                } else {
-                    out.push(self.hand_out(queue, key, message));
-                }
-            }
-            self.send(queue, out);
-        }
-    }
-
-    /// Makes a delivery of a row.
-    pub(super) fn hand_out(&mut self, queue: usize, key: ReadyKey, message: Arc<Message>) -> Delivery {
-        self.next_tag += 1;
-        let tag = self.next_tag;
-        let cursor = &mut self.cursors[queue];
-        cursor.hold(tag, key, Arc::clone(&message));
-        let sender = self.sender.clone();
-        let settler = RowSettler { sender, shared: Arc::clone(&self.shared), queue: cursor.number, key };
-        let fence = message.serial.is_some().then(|| lanes::token(seq_of(&key), &message));
-        let delivery = Delivery::new(tag, message, Arc::new(settler));
-        match fence {
-            Some(token) => delivery.fenced(token),
-            None => delivery,
-        }
-    }
-
-    pub(super) fn send(&mut self, queue: usize, deliveries: Vec<Delivery>) {
-        let Some(consumer) = &self.cursors[queue].consumer else { return };
-        if !deliveries.is_empty() && !call_sink(&consumer.sink, deliveries) {
-            self.cursors[queue].consumer = None;
-        }
-    }
-
-    pub(super) fn consume(&mut self, queue: &str, consumer: AttachedConsumer) {
-        match self.queue(queue) {
-            Ok(index) => {
-                self.cursors[index].consumer = Some(consumer);
-                self.cursors[index].look_again();
-            }
-            Err(error) => tracing::error!(queue, %error, "nothing will be delivered"),
-        }
-    }
-
     /// Stages the rows that go with every commit: the counts, the last sequence, and which results expire when.
     pub(super) fn stage_meta(&mut self, writes: &mut Writes) {
         for index in std::mem::take(&mut self.commit.queues) {
@@ -557,6 +506,8 @@ impl Engine {
                 writes.put(TableName::Meta, format!("failed/{}", cursor.name).as_bytes(), &row);
                 cursor.failed_on_disk = cursor.failed;
             }
+            let emptied = cursor.tenants.stage(cursor.number, writes);
+            self.emptied.extend(emptied.into_iter().map(|number| (index, number)));
             let row = StoredQueue {
                 number: cursor.number,
                 ready: cursor.ready,
@@ -564,7 +515,7 @@ impl Engine {
                 dead: cursor.dead,
                 in_line: cursor.in_line,
             };
-            if let Ok(row) = encode(&row) {
+            if let Ok(row) = row.encode(cursor.tenants.have_rows()) {
                 writes.put(TableName::Meta, format!("queue/{}", cursor.name).as_bytes(), &row);
             }
         }

@@ -14,7 +14,9 @@ use super::failed::{FAILED, FAILED_KEY, FailedPick};
 use super::rows::decode;
 use super::tables::{TableName, Tables};
 use crate::broker::failed::oldest_first;
-use crate::broker::{BrokerError, DeadLetter, FailedTask, FailedTasks, Retried, TaskEdit, TaskFilter};
+use crate::broker::{
+    BrokerError, DeadLetter, FailedTask, FailedTasks, Retried, TaskEdit, TaskFilter, TaskPage,
+};
 use crate::task::TaskId;
 use crate::task::clock::now;
 
@@ -24,7 +26,7 @@ const LETTER_KEY: usize = 8;
 const STEP: usize = 256;
 
 /// The failed task in a row of the table `dead`; `None`: the row was set aside, or cannot be read.
-fn failed_in(key: &[u8], value: &[u8]) -> Option<FailedTask> {
+pub(super) fn failed_in(key: &[u8], value: &[u8]) -> Option<FailedTask> {
     match key.len() {
         LETTER_KEY => decode::<DeadLetter>(value).ok().map(FailedTask::from),
         FAILED_KEY => decode::<FailedTask>(value).ok().filter(|_| key[0] == FAILED),
@@ -99,6 +101,15 @@ impl FailedTasks for EmbeddedBroker {
         });
         tasks.extend(on_disk.await?);
         Ok(oldest_first(tasks, limit))
+    }
+
+    async fn page_failed(
+        &self,
+        filter: &TaskFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<FailedTask>, BrokerError> {
+        self.page_of_failed(filter, after, limit).await
     }
 
     async fn failed_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {

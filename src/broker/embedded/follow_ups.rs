@@ -131,8 +131,7 @@ impl Engine {
             records.iter().for_each(|record| self.shared.waiters.wake(record));
         } else {
             for arrival in arrivals {
-                let count = self.cursors[arrival.queue].count(&arrival.place);
-                *count = count.saturating_sub(1);
+                self.cursors[arrival.queue].left(&arrival.place);
             }
         }
         committed

@@ -21,7 +21,7 @@ use super::command::ReplySender;
 use super::commit::{ArrivedRow, RowKey};
 use super::engine::Engine;
 use super::known_lanes::{Changes, KnownLanes};
-use super::rows::{LANES, TaskRow, decode, encode, ready_key, task_key};
+use super::rows::{LANES, TaskRow, decode, encode, task_key};
 use super::tables::{Slice, TableName, Tables, Writes};
 use super::unique_windows::UniqueWindowRows;
 use crate::broker::lane::{self, LaneFacts, LaneLever, SHOWN, Waiting};
@@ -32,7 +32,8 @@ use crate::task::clock::now;
 use crate::task::{LaneName, Message, Refusal, TaskId, UniqueKey};
 
 pub(super) const RECORD: u8 = 0;
-const WAITING: u8 = 1;
+/// The first byte of the keys of runs that wait.
+pub(super) const WAITING: u8 = 1;
 const DEADLINE: u8 = 2;
 /// The most waiting runs that give up in one commit.
 const STEP: usize = 1024;
@@ -396,12 +397,13 @@ impl Engine {
     fn line_up(&mut self, batch: &mut LaneBatch, queue: usize, message: Arc<Message>, row: &[u8]) {
         let seq = self.next_seq();
         let cursor = &mut self.cursors[queue];
-        let key = ready_key(cursor.number, message.priority, seq);
-        cursor.ready += 1;
+        let key = cursor.ready_key(&message, seq);
+        let place = RowKey::Ready(key);
+        cursor.came(&place, &message);
         self.commit.queues.insert(queue);
         batch.writes.put(TableName::Messages, &key, row);
         batch.writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::at(&key));
-        batch.arrivals.push(ArrivedRow { queue, place: RowKey::Ready(key), message });
+        batch.arrivals.push(ArrivedRow { queue, place, message });
     }
 
     /// Sends a message on with its refusal. The consumer of its queue tells the task that its lane did not take it.

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::engine::Engine;
-use super::rows::ReadyKey;
+use super::ready_key::ReadyKey;
 use crate::broker::Delivery;
 use crate::task::Message;
 

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::copy::Copy;
-use super::rows::ReadyKey;
+use super::ready_key::ReadyKey;
 use super::salvage::{Salvaged, copy_to};
 use super::tables::{NAMES, TABLES, Tables, io_error};
 use super::{acknowledged, home};

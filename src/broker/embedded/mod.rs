@@ -20,6 +20,7 @@ mod chords;
 mod command;
 mod commit;
 mod copy;
+mod deliveries;
 mod engine;
 mod expiry;
 mod failed;
@@ -32,11 +33,14 @@ mod journal;
 mod known_lanes;
 mod lanes;
 mod last_chance;
+mod line_cursor;
 mod lock;
 mod mend;
 mod notes;
+mod paging;
 mod queue_cursor;
 mod readable;
+mod ready_key;
 mod reclaim;
 mod records;
 mod recovery;
@@ -50,6 +54,7 @@ mod start_log;
 mod states;
 mod steps;
 mod tables;
+mod tenant_lines;
 mod unfinished;
 mod unique_windows;
 mod verify;
@@ -68,7 +73,7 @@ use tokio::sync::oneshot;
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
     Events, FailedTasks, Inspect, Lanes, MOST_FAILED, MOST_FAILED_BYTES, MemoryBroker, QueueCounts, Results,
-    Sink, UniqueWindows, limits,
+    Sink, TenantBacklog, UniqueWindows, limits,
 };
 use crate::core::Timestamp;
 use crate::store::chord::LARGEST_CHORD;
@@ -78,9 +83,11 @@ use crate::task::{Durability, Message, Receipt, TaskId, TaskResult, TrackedState
 use command::{EngineCommand, Join, ReplySender};
 use engine::{Engine, EngineShared};
 use lock::DirLock;
+use ready_key::{ReadyKey, line_bounds};
 use rows::{TaskRow, task_key};
 use states::States;
 use tables::{TableName, Tables};
+use tenant_lines::StoredLine;
 
 pub use salvage::{Salvaged, salvage};
 pub use verify::{Verified, verify};
@@ -297,7 +304,8 @@ impl EmbeddedBroker {
         Ok(matches!(row, Some(TaskRow::At(_) | TaskRow::InLine(_))))
     }
 
-    /// The number of rows of its queue that are before this task's row, up to `limit`.
+    /// The number of rows of its queue that are before this task's row, up to `limit`. Lines of tenants take turns, so of
+    /// each other line as many rows count as this row has turns to wait for.
     fn rows_before(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
         let tables = self.inner.shared.tables.read();
         let tables = tables.as_ref().map_err(Clone::clone)?;
@@ -305,15 +313,34 @@ impl EmbeddedBroker {
         let Some(TaskRow::At(key)) = row.as_deref().map(TaskRow::decode).transpose()? else {
             return Ok(None);
         };
-        let Some(queue) = rows::queue_of(&key).filter(|_| rows::is_ready(&key)) else { return Ok(None) };
-        let (first, _) = rows::ready_bounds(queue);
-        let before = tables.range(TableName::Messages, &first, Bound::Excluded(&key))?;
-        let mut count = 0;
-        for row in before.take(limit) {
-            row?;
-            count += 1;
+        let Some((queue, key)) = rows::queue_of(&key).zip(ReadyKey::of(&key)) else { return Ok(None) };
+        let count = |first: &[u8], end: &[u8], most: usize| -> Result<usize, BrokerError> {
+            let rows = tables.range(TableName::Messages, first, Bound::Excluded(end))?;
+            let mut count = 0;
+            for row in rows.take(most) {
+                row?;
+                count += 1;
+            }
+            Ok(count)
+        };
+        let own = count(&line_bounds(queue, key.line()).0, &key, limit)?;
+        let (mut before, turns) = (own, own.saturating_add(1));
+        if key.line().is_some() {
+            let (first, end) = line_bounds(queue, None);
+            before += count(&first, &end, turns.min(limit.saturating_sub(before)))?;
         }
-        Ok(Some(count))
+        let first = tenant_lines::line_key(queue, 0);
+        let last = tenant_lines::line_key(queue, u32::MAX);
+        for row in tables.range(TableName::Meta, &first, Bound::Included(&last))? {
+            let (line, row) = row?;
+            let is_other =
+                tenant_lines::parts_of(&line).is_some_and(|(_, number)| key.line() != Some(number));
+            if is_other && before < limit {
+                let ready = rows::decode::<StoredLine>(&row).map_or(0, |line| line.ready);
+                before += turns.min(usize::try_from(ready).unwrap_or(usize::MAX));
+            }
+        }
+        Ok(Some(before.min(limit)))
     }
 
     /// Whether the tables know this id: its task waits, runs or has its result kept.
@@ -509,6 +536,10 @@ impl Broker for EmbeddedBroker {
     }
 
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
+        Some(self)
+    }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
         Some(self)
     }
 }

@@ -1,18 +1,24 @@
-//! The delivered rows of one queue of the embedded broker, and the position of its scan.
+//! The delivered rows of one queue of the embedded broker, and the positions of its scans.
 //!
 //! The consumer's prefetch limits the memory, and the backlog does not. Memory holds only the delivered rows. The other
-//! rows are on disk, and a scan finds them from the key `from` on. There are two invariants: every ready row before
-//! `from` is held or lies in `revisit`, and while `drained` is true every ready row is held.
+//! rows are on disk, and scans find them. The rows of each tenant are a [line](super::tenant_lines) of their own, and so
+//! are the rows without a tenant; each line has a [position](LineCursor) of its own. [`FairLines`] says which line gives
+//! the next row, so that no tenant's rows hide those of another. A queue without tenants has one line.
+//!
+//! Invariant: a line counts as one that gives unless it is drained.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::commit::RowKey;
 use super::failed::FailedTotals;
-use super::revisit::RevisitSet;
-use super::rows::{ReadyKey, ready_bounds};
-use crate::broker::{QueueCounts, Sink};
+use super::line_cursor::LineCursor;
+use super::ready_key::{LineNumber, ReadyKey};
+use super::tenant_lines::TenantLines;
+use crate::broker::{QueueCounts, QueueTenants, Sink, TenantCounts};
 use crate::core::Timestamp;
+use crate::core::fair_lines::FairLines;
 use crate::task::Message;
 
 /// A row that is delivered and not settled.
@@ -48,11 +54,11 @@ pub(super) struct QueueCursor {
     /// The rows that are delivered and not settled, by delivery tag.
     pub(super) held: HashMap<u64, DeliveredRow>,
     held_keys: BTreeSet<ReadyKey>,
-    /// The rows that the scan has passed and that are not held. They are delivered first.
-    pub(super) revisit: RevisitSet,
-    /// The key from which the next scan reads.
-    from: Vec<u8>,
-    drained: bool,
+    /// The position in the line of the rows without a tenant.
+    plain: LineCursor,
+    pub(super) tenants: TenantLines,
+    /// Which line gives the next row. The rows that are out are the held ones.
+    fair: FairLines<LineNumber>,
     /// A time that is not later than that of the earliest scheduled row.
     pub(super) next_due: Option<Timestamp>,
     /// The time before which the queue is not read again, because none of its rows could be read.
@@ -68,6 +74,8 @@ const RETRY_AT_MOST: Duration = Duration::from_secs(600);
 
 impl QueueCursor {
     pub(super) fn new(name: String, number: u16) -> Self {
+        let mut fair = FairLines::default();
+        fair.set_giving(&None, true);
         Self {
             name,
             number,
@@ -81,9 +89,9 @@ impl QueueCursor {
             consumer: None,
             held: HashMap::new(),
             held_keys: BTreeSet::new(),
-            revisit: RevisitSet::default(),
-            from: ready_bounds(number).0.to_vec(),
-            drained: false,
+            plain: LineCursor::unread(number, None),
+            tenants: TenantLines::default(),
+            fair,
             next_due: None,
             retry_at: None,
             unreadable: None,
@@ -137,33 +145,66 @@ impl QueueCursor {
         due.into_iter().chain(again).min()
     }
 
-    /// The number of further deliveries that the consumer may have.
+    /// The number of further deliveries that the consumer may have, whichever line they are from.
     pub(super) fn room(&self) -> usize {
-        self.consumer.as_ref().map_or(0, |c| c.prefetch.saturating_sub(self.held.len()))
+        self.prefetch().saturating_sub(self.held.len())
+    }
+
+    fn prefetch(&self) -> usize {
+        self.consumer.as_ref().map_or(0, |c| c.prefetch)
     }
 
     /// Whether a scan may find rows to deliver.
     pub(super) fn wants_scan(&self) -> bool {
-        !self.drained && self.room() > 0
+        self.fair.next(self.prefetch()).is_some()
     }
 
-    pub(super) fn scan_from(&self) -> &[u8] {
-        &self.from
+    /// The lines that give the next rows, one turn after the other, at most `most`.
+    pub(super) fn turns(&mut self, most: usize) -> Vec<LineNumber> {
+        self.fair.turns(self.prefetch(), most)
     }
 
-    /// Notes that a scan has read all rows up to `last`. `end` says that no row follows it.
-    pub(super) fn scanned(&mut self, last: Option<&[u8]>, end: bool) {
-        if let Some(last) = last {
-            self.from.clear();
-            self.from.extend_from_slice(last);
-            self.from.push(0); // the next possible key after `last`
+    /// The position of the scan in a line. `None`: there is no such line.
+    pub(super) fn line(&self, line: LineNumber) -> Option<&LineCursor> {
+        match line {
+            None => Some(&self.plain),
+            Some(number) => self.tenants.get(number).map(|line| &line.cursor),
         }
-        self.drained = end;
     }
 
-    /// Whether a row that arrives now is the next one to deliver, and needs no scan.
-    pub(super) fn is_next(&self) -> bool {
-        self.drained && self.room() > 0
+    pub(super) fn line_mut(&mut self, line: LineNumber) -> Option<&mut LineCursor> {
+        match line {
+            None => Some(&mut self.plain),
+            Some(number) => self.tenants.get_mut(number).map(|line| &mut line.cursor),
+        }
+    }
+
+    /// Notes that a scan has read all rows of a line up to `last`. `end` says that no row follows it.
+    pub(super) fn scanned(&mut self, line: LineNumber, last: Option<&[u8]>, end: bool) {
+        if let Some(cursor) = self.line_mut(line) {
+            cursor.scanned(last, end);
+        }
+        if end {
+            self.fair.set_giving(&line, false);
+            self.forget_if_empty(line);
+        }
+    }
+
+    /// Notes that there is no such line, so that no row of it is asked for.
+    pub(super) fn has_no_line(&mut self, line: LineNumber) {
+        self.fair.set_giving(&line, false);
+    }
+
+    /// Forgets the line of a tenant who has no rows any more. The commit that took the last one must be safe.
+    pub(super) fn forget_if_empty(&mut self, line: LineNumber) {
+        if let Some(number) = line.filter(|_| self.fair.out_of(&line) == 0) {
+            self.tenants.forget_if_empty(number);
+        }
+    }
+
+    /// Whether a row that arrives now at this key is the next one to deliver, and needs no scan.
+    pub(super) fn is_next(&self, key: &ReadyKey) -> bool {
+        !self.fair.any_gives() && self.fair.may_give(&key.line(), self.prefetch())
     }
 
     /// Notes that a row was scheduled for this time.
@@ -173,23 +214,26 @@ impl QueueCursor {
 
     /// Notes that there is a ready row at `key` that is not held.
     pub(super) fn waits(&mut self, key: &ReadyKey) {
-        if key.as_slice() < self.from.as_slice() {
-            self.revisit.insert(*key);
-        } else if self.drained {
-            self.from.clear(); // no row is left before this key
-            self.from.extend_from_slice(key);
+        match key.line() {
+            None => self.plain.waits(key),
+            Some(number) => self.tenants.waits(self.number, number, key),
         }
-        self.drained = false;
+        self.fair.set_giving(&key.line(), true);
     }
 
     pub(super) fn hold(&mut self, tag: u64, key: ReadyKey, message: Arc<Message>) {
         self.held_keys.insert(key);
         self.held.insert(tag, DeliveredRow { key, message });
+        self.fair.gave(&key.line());
+        if let Some(line) = key.line().and_then(|number| self.tenants.get_mut(number)) {
+            line.oldest = None;
+        }
     }
 
     pub(super) fn release(&mut self, tag: u64) -> Option<DeliveredRow> {
         let held = self.held.remove(&tag)?;
         self.held_keys.remove(&held.key);
+        self.fair.took_back(&held.key.line());
         Some(held)
     }
 
@@ -199,15 +243,61 @@ impl QueueCursor {
     }
 
     pub(super) fn holds(&self, key: &[u8]) -> bool {
-        ReadyKey::try_from(key).is_ok_and(|key| self.held_keys.contains(&key))
+        ReadyKey::of(key).is_some_and(|key| self.held_keys.contains(&key))
     }
 
     /// Makes the next scan read all rows again, the scheduled ones too. Held rows stay held.
     pub(super) fn look_again(&mut self) {
-        self.revisit.clear();
-        self.from = ready_bounds(self.number).0.to_vec();
-        self.drained = false;
+        self.plain.look_again(self.number, None);
+        self.fair.set_giving(&None, true);
+        for (number, line) in self.tenants.iter_mut() {
+            line.cursor.look_again(self.number, Some(number));
+            self.fair.set_giving(&Some(number), true);
+        }
         self.next_due = Some(Timestamp::ZERO);
+    }
+
+    /// The key of a ready row of this message.
+    pub(super) fn ready_key(&mut self, message: &Message, seq: u64) -> ReadyKey {
+        let line = message.tenant().map(|tenant| self.tenants.number_of(self.number, tenant));
+        ReadyKey::new(self.number, line, message.priority, seq)
+    }
+
+    /// Counts a row of this message that has come to its place.
+    pub(super) fn came(&mut self, place: &RowKey, message: &Message) {
+        match place {
+            RowKey::Scheduled(..) => self.scheduled += 1,
+            RowKey::Ready(key) => {
+                self.ready += 1;
+                if let Some(number) = key.line() {
+                    self.tenants.came(self.number, number, message.tenant());
+                }
+            }
+        }
+    }
+
+    /// Counts a row that has left its place.
+    pub(super) fn left(&mut self, place: &RowKey) {
+        match place {
+            RowKey::Scheduled(..) => self.scheduled = self.scheduled.saturating_sub(1),
+            RowKey::Ready(key) => self.left_ready(key),
+        }
+    }
+
+    /// Counts a row that has left the ready ones.
+    pub(super) fn left_ready(&mut self, key: &ReadyKey) {
+        self.ready = self.ready.saturating_sub(1);
+        if let Some(number) = key.line() {
+            self.tenants.left(number);
+        }
+    }
+
+    /// As [`left`](Self::left), for a key as the table `messages` has it.
+    pub(super) fn left_at(&mut self, key: &[u8]) {
+        match ReadyKey::of(key) {
+            Some(key) => self.left_ready(&key),
+            None => self.scheduled = self.scheduled.saturating_sub(1),
+        }
     }
 
     pub(super) fn counts(&self) -> QueueCounts {
@@ -219,5 +309,16 @@ impl QueueCursor {
             dead: self.dead,
             in_line: self.in_line,
         }
+    }
+
+    /// The tenants that have ready rows. O(n log n) in the number of tenants.
+    pub(super) fn tenant_counts(&self) -> QueueTenants {
+        let mut tenants = QueueTenants::default();
+        for (number, line) in self.tenants.iter().filter(|(_, line)| line.ready > 0) {
+            let unsettled = self.fair.out_of(&Some(number)) as u64;
+            let ready = line.ready.saturating_sub(unsettled);
+            tenants.add(TenantCounts { tenant: line.name.to_string(), ready, unsettled });
+        }
+        tenants
     }
 }

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::acknowledged::Acknowledged;
-use super::commit::{RowEnd, RowKey};
+use super::commit::RowEnd;
 use super::engine::Engine;
 use super::failed::FailedTotals;
 use super::known_lanes::KnownLanes;
 use super::lanes::{LaneBatch, LaneStep, Newcoming};
 use super::queue_cursor::QueueCursor;
-use super::rows::{CLAIMS, ReadyKey, SEQ, StoredQueue, decode, queue_of};
+use super::ready_key::ReadyKey;
+use super::rows::{CLAIMS, SEQ, StoredQueue, decode, queue_of};
 use super::start_log::LoggedStarts;
 use super::tables::{TableName, Tables, Writes, io_error, is_full};
 use super::{journal, mend};
@@ -49,6 +50,7 @@ impl Engine {
     /// Takes newly opened tables into use.
     pub(super) fn adopt(&mut self, tables: Tables) -> Result<(), BrokerError> {
         self.load_meta(&tables)?;
+        self.load_lines(&tables)?;
         self.known_lanes = KnownLanes::open(&tables)?;
         self.shared.set_tables(Ok(tables.clone()));
         self.tables = Some(tables);
@@ -65,7 +67,7 @@ impl Engine {
         for row in tables.range(TableName::Meta, b"queue/", std::ops::Bound::Excluded(b"queue0"))? {
             let (key, value) = row?;
             let name = String::from_utf8_lossy(&key[b"queue/".len()..]).into_owned();
-            let row = decode::<StoredQueue>(&value).map_err(|e| damaged(format!("queue `{name}`: {e}")))?;
+            let row = StoredQueue::decode(&value).map_err(|e| damaged(format!("queue `{name}`: {e}")))?;
             rows.push((name, row));
         }
         rows.sort_by_key(|(_, row)| row.number);
@@ -192,8 +194,7 @@ impl Engine {
         }
         // The rows of these publishes were counted when the publishes were staged.
         for published in self.commit.published.drain(..) {
-            let count = self.cursors[published.arrival.queue].count(&published.arrival.place);
-            *count = count.saturating_sub(1);
+            self.cursors[published.arrival.queue].left(&published.arrival.place);
             published.reply.map(|reply| reply.send(Err(error.clone())));
         }
         let retry_at = Instant::now() + self.reopening.pause();
@@ -304,13 +305,16 @@ impl Engine {
                 RowEnd::Gone => {}
                 RowEnd::Dead => cursor.dead += 1,
                 RowEnd::Failed(change) => change.count(&mut cursor.failed),
-                RowEnd::Replaced(arrival) => *cursor.count(&arrival.place) += 1,
+                RowEnd::Replaced(arrival) => {
+                    self.commit.queues.insert(arrival.queue);
+                    self.cursors[arrival.queue].came(&arrival.place, &arrival.message);
+                }
             }
-            cursor.ready = cursor.ready.saturating_sub(1);
+            self.cursors[settled.queue].left_ready(&settled.held.key);
         }
         for arrival in &self.commit.arrivals {
             self.commit.queues.insert(arrival.queue);
-            *self.cursors[arrival.queue].count(&arrival.place) += 1;
+            self.cursors[arrival.queue].came(&arrival.place, &arrival.message);
         }
     }
 
@@ -323,15 +327,5 @@ impl Engine {
         }
         let kept = self.commit.writes() || !self.deferred.is_empty();
         self.failure.as_ref().filter(|_| kept).map_or(Ok(()), |f| Err(f.error.clone()))
-    }
-}
-
-impl QueueCursor {
-    /// The count of the window to which a row of this key belongs.
-    pub(super) fn count(&mut self, place: &RowKey) -> &mut u64 {
-        match place {
-            RowKey::Ready(_) => &mut self.ready,
-            RowKey::Scheduled(..) => &mut self.scheduled,
-        }
     }
 }

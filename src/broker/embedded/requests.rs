@@ -12,11 +12,11 @@ use super::failed::FAILED;
 use super::groups;
 use super::lanes::LaneBatch;
 use super::queue_cursor::{AttachedConsumer, QueueCursor};
-use super::rows::{TaskRow, decode, encode, is_ready, queue_of, task_key};
+use super::rows::{TaskRow, decode, encode, queue_of, task_key};
 use super::tables::{TableName, Tables, Writes};
 use crate::broker::dead_letter::requeued;
 use crate::broker::{
-    BrokerError, DeadLetter, MessageLocation, QueueCounts, RecordFn, Remains, Removal, limits,
+    BrokerError, DeadLetter, MessageLocation, QueueCounts, QueueTenants, RecordFn, Remains, Removal, limits,
 };
 use crate::core::Timestamp;
 use crate::task::clock::now;
@@ -51,6 +51,11 @@ impl Engine {
                 let _ = reply.send(Ok(cursor.map_or_else(QueueCounts::default, QueueCursor::counts)));
             }
             EngineCommand::OldestReady { queue, reply } => drop(reply.send(self.oldest_ready(&queue))),
+            EngineCommand::Tenants { queue, limit, reply } => {
+                let cursor = self.by_name.get(&queue).map(|index| &self.cursors[*index]);
+                let tenants = cursor.map_or_else(QueueTenants::default, QueueCursor::tenant_counts);
+                let _ = reply.send(Ok(tenants.cut(limit)));
+            }
             EngineCommand::Find { id, reply } => drop(reply.send(self.find(&id))),
             EngineCommand::Remove { id, record, reply } => drop(reply.send(self.remove(&id, record))),
             EngineCommand::Erase { ids, reply } => drop(reply.send(self.erase(&ids))),
@@ -140,9 +145,7 @@ impl Engine {
         let mut writes = Writes::default();
         writes.delete(TableName::Messages, &key);
         self.leave_record(&mut writes, &task_key(id), record.as_ref(), None);
-        let cursor = &mut self.cursors[queue];
-        let count = if is_ready(&key) { &mut cursor.ready } else { &mut cursor.scheduled };
-        *count = count.saturating_sub(1);
+        self.cursors[queue].left_at(&key);
         self.leaves_lane(&message, None);
         self.lets_go(&message);
         if let Some(follow_ups) = follow_ups {

@@ -1,4 +1,4 @@
-//! Ready rows that lie before the position of their queue's scan: urgent rows, and rows that were handed back.
+//! Ready rows that lie before the position of their line's scan: urgent rows, and rows that were handed back.
 //!
 //! The scan must not go back for them. Between such a row and the scan's position lie the deleted rows of
 //! everything that has run since, and the database steps over each of those: behind half a million of them an
@@ -8,7 +8,7 @@
 
 use std::collections::BTreeSet;
 
-use super::rows::ReadyKey;
+use super::ready_key::ReadyKey;
 
 /// How many keys are kept one by one.
 const KEYS: usize = 4096;
@@ -24,7 +24,7 @@ pub(super) struct RevisitSet {
 impl RevisitSet {
     pub(super) fn insert(&mut self, key: ReadyKey) {
         if let Some((first, last)) = &mut self.rest
-            && key.as_slice() >= first.as_slice()
+            && key[..] >= first[..]
         {
             *last = key.max(*last);
             return;
@@ -50,14 +50,12 @@ impl RevisitSet {
 
     /// The rows that are known by their keys, from `from` on.
     pub(super) fn known_from(&self, from: &[u8]) -> impl Iterator<Item = ReadyKey> + '_ {
-        let mut least = ReadyKey::default();
-        least[..from.len()].copy_from_slice(from);
-        self.keys.range(least..).copied()
+        self.keys.range(ReadyKey::beginning_with(from)..).copied()
     }
 
     /// The range of the other rows, both ends included, whether or not some rows are known by their keys.
     pub(super) fn beyond(&self) -> Option<(&[u8], &[u8])> {
-        self.rest.as_ref().map(|(first, last)| (first.as_slice(), last.as_slice()))
+        self.rest.as_ref().map(|(first, last)| (first.as_slice(), &last[..]))
     }
 
     /// Notes that a scan has read the range up to and including `read`. `ended` says that it reached the end of
@@ -81,8 +79,11 @@ impl RevisitSet {
 
 #[cfg(test)]
 mod tests {
-    use super::super::rows::ready_key;
     use super::*;
+
+    fn ready_key(queue: u16, priority: u8, seq: u64) -> ReadyKey {
+        ReadyKey::new(queue, Some(7), priority, seq)
+    }
 
     /// Takes all rows out as a scan does, a few at a time; `rows` stand for those on disk.
     fn drain(revisit: &mut RevisitSet, rows: &BTreeSet<ReadyKey>) -> Vec<ReadyKey> {
@@ -90,8 +91,7 @@ mod tests {
         while !revisit.is_empty() {
             out.extend(std::iter::from_fn(|| revisit.next()));
             if let Some((first, last)) = revisit.rest() {
-                let mut within =
-                    rows.iter().filter(|k| k.as_slice() >= first.as_slice() && **k <= last).peekable();
+                let mut within = rows.iter().filter(|k| k[..] >= first[..] && **k <= last).peekable();
                 let read: Vec<_> = within.by_ref().take(7).copied().collect();
                 revisit.was_read(read.last().map(|k| &k[..]), within.peek().is_none());
                 out.extend(read);

@@ -1,7 +1,6 @@
-//! The rows of the tables: their keys, which sort in the order in which tasks run, and their bytes.
+//! The rows of the tables: their keys and their bytes. The keys of ready rows are in [`ready_key`](super::ready_key).
 //!
-//! A queue's rows lie in the order in which they run, so a short scan finds the next tasks. Rows are encoded with
-//! `postcard`, behind a version byte.
+//! Rows are encoded with `postcard`, behind a version byte.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -12,10 +11,6 @@ use crate::broker::BrokerError;
 use crate::core::Timestamp;
 use crate::task::{TaskId, TaskResult};
 
-/// The bytes of a ready row's key.
-pub(super) const READY_KEY: usize = 2 + 1 + 1 + 8;
-/// The key of a ready row. Keys sort by queue, priority (high first) and arrival.
-pub(super) type ReadyKey = [u8; READY_KEY];
 /// The bytes of a scheduled row's key.
 const SCHEDULED_KEY: usize = 2 + 1 + 8 + 8;
 /// The key of a task in the table `tasks`.
@@ -23,7 +18,7 @@ pub(super) type TaskKey = Vec<u8>;
 /// The key of a scheduled row. Keys sort by queue, due time and arrival.
 pub(super) type ScheduledKey = [u8; SCHEDULED_KEY];
 
-const READY: u8 = 0;
+/// The class of scheduled rows in the key. Those of ready rows are the ones before and behind it.
 const SCHEDULED: u8 = 1;
 const END: u8 = 2;
 
@@ -36,15 +31,9 @@ pub(super) const CLAIMS: &[u8] = b"claims";
 
 /// The version of the rows' layout.
 const VERSION: u8 = 6;
-
-pub(super) fn ready_key(queue: u16, priority: u8, seq: u64) -> ReadyKey {
-    let mut key = [0; READY_KEY];
-    key[..2].copy_from_slice(&queue.to_be_bytes());
-    key[2] = READY;
-    key[3] = !priority;
-    key[4..].copy_from_slice(&seq.to_be_bytes());
-    key
-}
+/// The version of the row of a queue that has ready rows with a tenant. Programs that do not know of such rows would
+/// never run them; so they find a version that they do not read, and do not open the store.
+const VERSION_WITH_TENANTS: u8 = 7;
 
 pub(super) fn scheduled_key(queue: u16, due: Timestamp, seq: u64) -> ScheduledKey {
     let mut key = [0; SCHEDULED_KEY];
@@ -95,17 +84,6 @@ pub(super) fn due_of(key: &[u8]) -> Option<Timestamp> {
     Some(Timestamp::from_micros(u64::from_be_bytes(key.get(3..11)?.try_into().ok()?)))
 }
 
-/// The sequence in a ready row's key.
-pub(super) fn seq_of(key: &ReadyKey) -> u64 {
-    key.last_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
-}
-
-/// The bounds of the keys of a queue's ready rows: the first is included, the second is not.
-pub(super) fn ready_bounds(queue: u16) -> ([u8; 3], [u8; 3]) {
-    let [a, b] = queue.to_be_bytes();
-    ([a, b, READY], [a, b, SCHEDULED])
-}
-
 /// The bounds of the keys of a queue's scheduled rows: the first is included, the second is not.
 pub(super) fn scheduled_bounds(queue: u16) -> ([u8; 3], [u8; 3]) {
     let [a, b] = queue.to_be_bytes();
@@ -117,15 +95,14 @@ pub(super) fn queue_of(key: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(key.get(..2)?.try_into().ok()?))
 }
 
-/// Whether a key of the table `messages` belongs to a ready row.
-pub(super) fn is_ready(key: &[u8]) -> bool {
-    key.get(2) == Some(&READY)
-}
-
 /// Encodes a row, behind the version byte.
 pub(super) fn encode<T: Serialize>(row: &T) -> Result<Vec<u8>, BrokerError> {
+    encode_as(VERSION, row)
+}
+
+fn encode_as<T: Serialize>(version: u8, row: &T) -> Result<Vec<u8>, BrokerError> {
     let mut bytes = Vec::with_capacity(384);
-    bytes.push(VERSION);
+    bytes.push(version);
     postcard::to_extend(row, bytes).map_err(|e| {
         BrokerError::io_because(
             format!("a row of type {} cannot be encoded: {e}", std::any::type_name::<T>()),
@@ -200,22 +177,51 @@ pub(super) struct StoredQueue {
     pub(super) in_line: u64,
 }
 
+impl StoredQueue {
+    /// Encodes the row. `has_tenants`: the queue has ready rows with a tenant.
+    pub(super) fn encode(&self, has_tenants: bool) -> Result<Vec<u8>, BrokerError> {
+        encode_as(if has_tenants { VERSION_WITH_TENANTS } else { VERSION }, self)
+    }
+
+    /// Decodes a row of either version, which differ in nothing else.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, BrokerError> {
+        match bytes.split_first() {
+            Some((&VERSION_WITH_TENANTS, row)) => decode(&[&[VERSION], row].concat()),
+            _ => decode(bytes),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::ready_key::{ReadyKey, is_ready};
     use super::*;
 
     #[test]
-    fn keys_sort_as_tasks_run() {
-        assert!(ready_key(1, 9, 5) < ready_key(1, 0, 1), "a higher priority goes first");
-        assert!(ready_key(1, 0, 1) < ready_key(1, 0, 256), "then arrival");
-        assert!(ready_key(1, 0, u64::MAX) < ready_key(2, 255, 0), "queues lie apart");
-        let (lo, hi) = ready_bounds(1);
-        assert!(lo.as_slice() <= ready_key(1, 255, 0).as_slice());
-        assert!(ready_key(1, 0, u64::MAX).as_slice() < hi.as_slice());
+    fn scheduled_rows_lie_between_the_classes_of_ready_ones() {
         let key = scheduled_key(1, Timestamp::from_millis(7), 3);
         assert_eq!(due_of(&key), Some(Timestamp::from_millis(7)));
-        assert!(is_ready(&ready_key(1, 0, 0)) && !is_ready(&key));
-        assert_eq!(queue_of(&key), Some(1));
+        assert_eq!((queue_of(&key), is_ready(&key)), (Some(1), false));
+        let (first, end) = scheduled_bounds(1);
+        let last_plain = ReadyKey::new(1, None, 0, u64::MAX);
+        let first_of_tenant = ReadyKey::new(1, Some(0), 255, 0);
+        assert!(&last_plain[..] < first.as_slice() && first.as_slice() <= key.as_slice());
+        assert!(key.as_slice() < end.as_slice() && end.as_slice() <= &first_of_tenant[..]);
+    }
+
+    #[test]
+    fn a_queue_with_tenants_is_of_a_version_of_its_own() {
+        let queue = StoredQueue { number: 3, ready: 5, ..StoredQueue::default() };
+        let (plain, with_tenants) = (queue.encode(false).unwrap(), queue.encode(true).unwrap());
+        assert_eq!((plain[0], with_tenants[0]), (VERSION, VERSION_WITH_TENANTS));
+        for row in [&plain, &with_tenants] {
+            let read = StoredQueue::decode(row).unwrap();
+            assert_eq!((read.number, read.ready), (3, 5));
+        }
+        // What a program says that does not know of tenants.
+        let error = decode::<StoredQueue>(&with_tenants).unwrap_err().to_string();
+        assert!(error.contains("layout 7, this program reads 6"), "{error}");
+        assert!(StoredQueue::decode(&[9, 1]).is_err() && StoredQueue::decode(&[]).is_err());
     }
 
     #[test]

@@ -13,10 +13,10 @@ use super::home;
 use super::lanes;
 use super::lock::DirLock;
 use super::mend::InHand;
-use super::rows::{
-    SEQ, StoredQueue, TaskRow, decode, encode, id_of, is_ready, queue_of, scheduled_key, task_key,
-};
+use super::ready_key::{ReadyKey, is_ready};
+use super::rows::{SEQ, StoredQueue, TaskRow, decode, encode, id_of, queue_of, scheduled_key, task_key};
 use super::tables::{TableName, Tables, Writes};
+use super::tenant_lines::{self, StoredLine};
 use super::verify::{each, hex, message_at};
 use crate::broker::{BrokerError, DeadLetter, FailedTask};
 use crate::core::Timestamp;
@@ -62,8 +62,8 @@ pub(super) fn copy_to(copy: &Copy, into: &Path, in_hand: &InHand) -> Result<Salv
     let old = copy.tables()?;
     let new = Tables::open(into, None)?;
     let salvaged = Salvaged { damage: copy.damage.clone(), ..Salvaged::default() };
-    let (queues, failed) = (HashMap::new(), HashMap::new());
-    let mut work = Work { old, new, writes: Writes::default(), salvaged, seq: 0, queues, failed };
+    let (queues, lines, failed) = (HashMap::new(), HashMap::new(), HashMap::new());
+    let mut work = Work { old, new, writes: Writes::default(), salvaged, seq: 0, queues, lines, failed };
     let done = work.all(in_hand);
     let Work { new, mut salvaged, .. } = work;
     new.close();
@@ -80,6 +80,8 @@ struct Work {
     seq: u64,
     /// The queues of the store by their numbers, each with its name and its row.
     queues: HashMap<u16, (String, StoredQueue)>,
+    /// The lines of tenants, by the numbers of queue and line.
+    lines: HashMap<(u16, u32), StoredLine>,
     /// The failed tasks of each queue.
     failed: HashMap<u16, FailedTotals>,
 }
@@ -136,7 +138,7 @@ impl Work {
         let (old, mut damage) = (self.old.clone(), Vec::new());
         each(&old, TableName::Meta, &mut damage, |key, value, _| {
             if let Some(name) = key.strip_prefix(b"queue/")
-                && let Ok(StoredQueue { number, .. }) = decode::<StoredQueue>(value)
+                && let Ok(StoredQueue { number, .. }) = StoredQueue::decode(value)
             {
                 let row = StoredQueue { number, ..StoredQueue::default() };
                 self.queues.insert(number, (String::from_utf8_lossy(name).into_owned(), row));
@@ -163,6 +165,10 @@ impl Work {
         let number = queue_of(key).unwrap_or_default();
         let row = self.queue(number, &message.queue);
         *(if is_ready(key) { &mut row.ready } else { &mut row.scheduled }) += 1;
+        if let Some(line) = ReadyKey::of(key).and_then(|key| key.line()) {
+            let kept = self.lines.entry((number, line)).or_insert_with(|| StoredLine::of(line, message));
+            kept.ready += 1;
+        }
         self.seq = self.seq.max(key.last_chunk().map_or(0, |seq| u64::from_be_bytes(*seq)));
         self.salvaged.waiting += 1;
         self.writes.put(TableName::Messages, key, value);
@@ -329,6 +335,7 @@ impl Work {
                 // The counts of queues and lanes are written anew, and the starts of the old store mean nothing in
                 // the new one.
                 _ if key.starts_with(b"queue/") || key.starts_with(b"failed/") || COUNTED.contains(&key) => {}
+                _ if key.starts_with(tenant_lines::LINES) => {}
                 _ => this.writes.put(TableName::Meta, key, value),
             }
             Ok(())
@@ -336,8 +343,14 @@ impl Work {
     }
 
     fn write_counts(&mut self) -> Result<(), BrokerError> {
+        for ((queue, number), line) in &self.lines {
+            let key = tenant_lines::line_key(*queue, *number);
+            self.writes.put(TableName::Meta, &key, &encode(line)?);
+        }
+        let with_tenants: HashSet<u16> = self.lines.keys().map(|(queue, _)| *queue).collect();
         for (name, row) in self.queues.values() {
-            self.writes.put(TableName::Meta, format!("queue/{name}").as_bytes(), &encode(row)?);
+            let row_bytes = row.encode(with_tenants.contains(&row.number))?;
+            self.writes.put(TableName::Meta, format!("queue/{name}").as_bytes(), &row_bytes);
             if let Some(failed) = self.failed.get(&row.number) {
                 self.writes.put(TableName::Meta, format!("failed/{name}").as_bytes(), &encode(failed)?);
             }

@@ -1,14 +1,15 @@
 //! How rows come off the disk: the next rows of a queue, and the rows whose ETA has come.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::commit::RowKey;
 use super::engine::Engine;
 use super::lanes::LaneBatch;
 use super::queue_cursor::QueueCursor;
-use super::rows::{
-    ReadyKey, TaskRow, decode, due_of, ready_bounds, ready_key, scheduled_bounds, scheduled_key, task_key,
-};
+use super::ready_key::{LineNumber, ReadyKey, line_bounds};
+use super::rows::{TaskRow, decode, due_of, scheduled_bounds, scheduled_key, task_key};
 use super::tables::{Slice, TableName, Tables, Writes};
 use crate::broker::{BrokerError, Delivery};
 use crate::core::Timestamp;
@@ -17,6 +18,9 @@ use crate::task::clock::now;
 
 /// The most rows that one scan or one promotion takes.
 const STEP: usize = 1024;
+
+/// A row of the table `messages`: its key and its bytes.
+type Row = (Slice, Slice);
 
 impl Engine {
     /// Delivers rows from the disk to the consumers that have room.
@@ -42,42 +46,19 @@ impl Engine {
     fn scan(&mut self, queue: usize) -> Result<Vec<Delivery>, BrokerError> {
         let tables = self.open_tables()?;
         let cursor = &mut self.cursors[queue];
-        let room = cursor.room().min(STEP);
-        let mut rows = Vec::with_capacity(room);
-        // Rows before the scan's position come first: they are more urgent than those behind it, or were handed
-        // back.
-        while rows.len() < room
-            && let Some(key) = cursor.revisit.next()
-        {
-            if !cursor.holds(&key) {
-                match tables.get(TableName::Messages, &key) {
-                    Ok(row) => rows.extend(row.map(|value| (Slice::from(&key[..]), value))), // no row: the task was revoked
-                    Err(error) => {
-                        cursor.passed_over();
-                        if tables.tell(TableName::Messages, &key) {
-                            tracing::error!(queue = %cursor.name, ?key, %error, "a waiting row cannot be read; it is passed over");
-                        }
-                    }
-                }
-            }
+        // Each line is read once, and then the lines take turns.
+        let turns = cursor.turns(STEP);
+        let mut shares: BTreeMap<LineNumber, usize> = BTreeMap::new();
+        turns.iter().for_each(|line| *shares.entry(*line).or_default() += 1);
+        let mut lines: BTreeMap<LineNumber, std::vec::IntoIter<Row>> = BTreeMap::new();
+        for (line, share) in shares {
+            lines.insert(line, read_line(&tables, cursor, line, share).into_iter());
         }
-        if rows.len() < room
-            && let Some((first, last)) = cursor.revisit.rest()
-        {
-            let (read, ended) = read(&tables, cursor, &first, Bound::Included(&last), room, &mut rows);
-            cursor.revisit.was_read(read.as_deref(), ended);
-        }
-        // The scan goes on only when no row before its position is left.
-        if rows.len() < room && cursor.revisit.is_empty() {
-            let (_, end) = ready_bounds(cursor.number);
-            let from = cursor.scan_from().to_vec();
-            let (read, ended) = read(&tables, cursor, &from, Bound::Excluded(&end), room, &mut rows);
-            cursor.scanned(read.as_deref(), ended);
-        }
-        let mut deliveries = Vec::with_capacity(rows.len());
-        for (key, value) in rows {
-            let row =
-                ReadyKey::try_from(&*key).map_err(|_| BrokerError::io("a key of a wrong length".to_owned()));
+        let mut deliveries = Vec::with_capacity(turns.len());
+        for line in turns {
+            // A line that has fewer rows than it was asked for gives way to the others in the next scan.
+            let Some((key, value)) = lines.get_mut(&line).and_then(Iterator::next) else { continue };
+            let row = ReadyKey::of(&key).ok_or_else(|| BrokerError::io("a key of a wrong length".to_owned()));
             match row.and_then(|key| Ok((key, decode::<Message>(&value)?))) {
                 Ok((key, message)) if message.crashes > 0 => {
                     deliveries.extend(self.hand_out_in_turn(queue, key, Arc::new(message)));
@@ -85,7 +66,10 @@ impl Engine {
                 Ok((key, message)) => deliveries.push(self.hand_out(queue, key, Arc::new(message))),
                 Err(error) => {
                     let cursor = &mut self.cursors[queue];
-                    cursor.ready = cursor.ready.saturating_sub(1);
+                    match ReadyKey::of(&key) {
+                        Some(key) => cursor.left_ready(&key),
+                        None => cursor.ready = cursor.ready.saturating_sub(1),
+                    }
                     self.set_aside(queue, &key, &value, &error)?;
                 }
             }
@@ -157,7 +141,10 @@ impl Engine {
                     passing += 1;
                 }
                 Ok(message) => {
-                    let ready = ready_key(number, message.priority, self.next_seq());
+                    let seq = self.next_seq();
+                    let cursor = &mut self.cursors[queue];
+                    let ready = cursor.ready_key(&message, seq);
+                    cursor.came(&RowKey::Ready(ready), &message);
                     writes.delete(TableName::Messages, &key);
                     writes.put(TableName::Messages, &ready, &value);
                     writes.put(TableName::Tasks, &task_key(&message.id), &TaskRow::at(&ready));
@@ -172,7 +159,6 @@ impl Engine {
             cursor.passed_over();
         }
         cursor.scheduled = cursor.scheduled.saturating_sub((promoted.len() + damaged.len() + passing) as u64);
-        cursor.ready += promoted.len() as u64;
         self.commit.queues.insert(queue);
         self.commit_lanes(lanes, writes)?;
         for (key, value, error) in damaged {
@@ -187,6 +173,48 @@ impl Engine {
     }
 }
 
+/// Reads up to `count` rows of a line that are not held, in order. Passes over rows that cannot be read.
+fn read_line(tables: &Tables, cursor: &mut QueueCursor, line: LineNumber, count: usize) -> Vec<Row> {
+    let mut rows = Vec::with_capacity(count);
+    if cursor.line(line).is_none() {
+        cursor.has_no_line(line);
+    }
+    // Rows before the scan's position come first: they are more urgent than those behind it, or were handed back.
+    while rows.len() < count
+        && let Some(key) = cursor.line_mut(line).and_then(|line| line.revisit.next())
+    {
+        if !cursor.holds(&key) {
+            match tables.get(TableName::Messages, &key) {
+                Ok(row) => rows.extend(row.map(|value| (Slice::from(&key[..]), value))), // no row: the task was revoked
+                Err(error) => {
+                    cursor.passed_over();
+                    if tables.tell(TableName::Messages, &key) {
+                        tracing::error!(queue = %cursor.name, ?key, %error, "a waiting row cannot be read; it is passed over");
+                    }
+                }
+            }
+        }
+    }
+    if rows.len() < count
+        && let Some((first, last)) = cursor.line(line).and_then(|line| line.revisit.rest())
+    {
+        let (read, ended) = read(tables, cursor, &first, Bound::Included(&last), count, &mut rows);
+        if let Some(line) = cursor.line_mut(line) {
+            line.revisit.was_read(read.as_deref(), ended);
+        }
+    }
+    // The scan goes on only when no row before its position is left.
+    if rows.len() < count
+        && let Some(from) = cursor.line(line).filter(|line| line.revisit.is_empty())
+    {
+        let from = from.scan_from().to_vec();
+        let (_, end) = line_bounds(cursor.number, line);
+        let (read, ended) = read(tables, cursor, &from, Bound::Excluded(&end), count, &mut rows);
+        cursor.scanned(line, read.as_deref(), ended);
+    }
+    rows
+}
+
 /// Adds rows that the window does not hold to `rows`, until there are `room` of them, and passes over rows that
 /// cannot be read. Answers with the last key that was looked at, and with whether nothing lies behind it.
 fn read(
@@ -195,7 +223,7 @@ fn read(
     start: &[u8],
     end: Bound<&[u8]>,
     room: usize,
-    rows: &mut Vec<(Slice, Slice)>,
+    rows: &mut Vec<Row>,
 ) -> (Option<Slice>, bool) {
     let (mut last, mut ended) = (None, true);
     let mut found = tables.readable(TableName::Messages, start, end);

@@ -9,7 +9,8 @@ use super::command::{EngineCommand, ReplySender};
 use super::commit::{RowEnd, Settled};
 use super::engine::{Engine, EngineShared};
 use super::lanes::{LaneStep, Newcoming};
-use super::rows::{ReadyKey, TaskRow, encode, task_key};
+use super::ready_key::ReadyKey;
+use super::rows::{TaskRow, encode, task_key};
 use super::tables::{TableName, Writes};
 use crate::broker::dead_letter::{crash_reason, crash_result, unwritable_result};
 use crate::broker::{BrokerError, DeadLetter, Settle, Settler, lane, limits};
@@ -184,8 +185,7 @@ impl Engine {
 
     fn remove_row(&mut self, writes: &mut Writes, queue: usize, key: &ReadyKey) {
         writes.delete(TableName::Messages, key);
-        let cursor = &mut self.cursors[queue];
-        cursor.ready = cursor.ready.saturating_sub(1);
+        self.cursors[queue].left_ready(key);
     }
 
     /// Writes the record of a task that is over; without a record it deletes the task's row. `row` is the encoded
@@ -211,9 +211,10 @@ impl Engine {
         writes: &mut Writes,
         queue: usize,
         key: &ReadyKey,
-        message: Message,
+        mut message: Message,
         due: Option<Timestamp>,
     ) -> RowEnd {
+        let next = self.next_queue(queue, &mut message);
         if let Err(error) = limits::check_again(&message) {
             self.remove_row(writes, queue, key);
             self.fails(writes, Arc::new(message), &error);
@@ -225,11 +226,11 @@ impl Engine {
                 if message.has_to_pass_lane(due) {
                     let message = Arc::new(message);
                     let newcoming =
-                        Newcoming { queue, message, row, is_new: false, is_kept: true, reply: None };
+                        Newcoming { queue: next, message, row, is_new: false, is_kept: true, reply: None };
                     self.commit.steps.push(LaneStep::Arrive(newcoming));
                     return RowEnd::Gone;
                 }
-                RowEnd::Replaced(self.place(writes, queue, Arc::new(message), &row, due))
+                RowEnd::Replaced(self.place(writes, next, Arc::new(message), &row, due))
             }
             Err(error) => {
                 // The message was decoded from such a row, so this is a bug of Celeriac's; the row stays as it is.
@@ -237,6 +238,19 @@ impl Engine {
                 RowEnd::Back
             }
         }
+    }
+
+    /// The queue in which the message waits that takes the place of one of queue `own`. It stays there if the store cannot
+    /// have the other queue.
+    fn next_queue(&mut self, own: usize, message: &mut Message) -> usize {
+        if message.queue == self.cursors[own].name {
+            return own;
+        }
+        self.queue(&message.queue).unwrap_or_else(|error| {
+            tracing::error!(id = %message.id, queue = message.queue, %error, "a task cannot go to this queue, and stays in its own");
+            message.queue.clone_from(&self.cursors[own].name);
+            own
+        })
     }
 
     /// Makes a dead letter of a message that was promised to run and cannot be written, and records that its task

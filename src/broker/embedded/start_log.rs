@@ -4,12 +4,13 @@
 //! must survive, so that a task that takes its process down is counted. After a power cut a count may be missing,
 //! never a task. So a start costs a microsecond and no place in the group commit.
 //!
-//! The file is a list of records of one length. Each holds what happened (1: a body started, 0: the start was
-//! taken back, 2: the generation) and the row's key. A row that is no longer in the tables was settled, so its
-//! record is void. The first record is the generation. Recovery counts the crashes and raises the store's own
-//! generation in one commit. If the process is killed before it can start the file over, the file still has the
-//! older generation, and so the next recovery knows that its records were counted. The file has spare room,
-//! written as zeros, so that a start can be noted on a full disk too.
+//! The file is a list of records of one length. Each holds what happened (1: a body started, 0: the start was taken
+//! back, 2: the generation) and the row's key. The key of a row with a tenant is longer; the number of its line
+//! stands in a record of its own (3) before the one of the row, which has the rest of the key. A row that is no
+//! longer in the tables was settled, so its record is void. The first record is the generation. Recovery counts the
+//! crashes and raises the store's own generation in one commit. If the process is killed before it can start the
+//! file over, the file still has the older generation, and so the next recovery knows that its records were
+//! counted. The file has spare room, written as zeros, so that a start can be noted on a full disk too.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -19,9 +20,9 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use super::home::private;
-use super::rows::{READY_KEY, ReadyKey};
+use super::ready_key::{PLAIN_KEY, ReadyKey};
 
-const RECORD: usize = 1 + READY_KEY;
+const RECORD: usize = 1 + PLAIN_KEY;
 /// The file is written anew when it has grown to this many bytes.
 const REWRITE_AT: u64 = 4 << 20;
 /// The spare room at the end of the file in bytes: enough for some five thousand starts.
@@ -30,6 +31,8 @@ const ROOM: u64 = 64 << 10;
 const TAKEN_BACK: u8 = 0;
 const START: u8 = 1;
 const GENERATION: u8 = 2;
+/// The line of the row in the next record. A program that does not know of lines finds no row for that one.
+const LINE: u8 = 3;
 
 /// The open file of starts.
 pub(super) struct StartLog {
@@ -65,16 +68,20 @@ impl StartLog {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
         let mut found = LoggedStarts { generation: 0, started: HashSet::new() };
+        let mut line = None;
         // A torn last record stands for a start whose body never began.
         for record in bytes.chunks_exact(RECORD) {
-            let Ok(key) = ReadyKey::try_from(&record[1..]) else { continue };
-            match record[0] {
-                START => {
-                    found.started.insert(key);
-                }
-                GENERATION => found.generation = generation_of(&key),
+            let Some((what, rest)) = record.split_first_chunk::<1>() else { continue };
+            let Ok(plain) = <[u8; PLAIN_KEY]>::try_from(rest) else { continue };
+            let before = std::mem::take(&mut line);
+            match what[0] {
+                LINE => line = plain.last_chunk().map(|number| u32::from_be_bytes(*number)),
+                GENERATION => found.generation = generation_of(&plain),
+                START => found.started.extend(ReadyKey::with_line(&plain, before)),
                 _ => {
-                    found.started.remove(&key);
+                    if let Some(key) = ReadyKey::with_line(&plain, before) {
+                        found.started.remove(&key);
+                    }
                 }
             }
         }
@@ -121,8 +128,8 @@ impl StartLog {
     }
 }
 
-fn generation_of(key: &ReadyKey) -> u64 {
-    key.last_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
+fn generation_of(plain: &[u8; PLAIN_KEY]) -> u64 {
+    plain.last_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes))
 }
 
 fn record(what: u8, key: &[u8]) -> [u8; RECORD] {
@@ -132,6 +139,14 @@ fn record(what: u8, key: &[u8]) -> [u8; RECORD] {
     record
 }
 
+/// Adds the records of what happened to a row. They are written together, so that a torn one says nothing.
+fn append_records(records: &mut Vec<u8>, what: u8, key: &ReadyKey) {
+    if let Some(number) = key.line() {
+        records.extend_from_slice(&record(LINE, &number.to_be_bytes()));
+    }
+    records.extend_from_slice(&record(what, &key.without_line()));
+}
+
 impl StartLogInner {
     fn write(&mut self, what: u8, keys: &[ReadyKey]) {
         keys.iter().for_each(|key| self.note(what, key));
@@ -139,7 +154,7 @@ impl StartLogInner {
     }
 
     fn note(&mut self, what: u8, key: &ReadyKey) {
-        self.pending.extend_from_slice(&record(what, key));
+        append_records(&mut self.pending, what, key);
         if what == START {
             self.live.insert(*key);
         } else {
@@ -219,7 +234,7 @@ impl StartLogInner {
         let fresh = self.path.with_extension("new");
         let mut bytes = Vec::with_capacity((1 + self.live.len()) * RECORD);
         bytes.extend_from_slice(&record(GENERATION, &self.generation.to_be_bytes()));
-        self.live.iter().for_each(|key| bytes.extend_from_slice(&record(START, key)));
+        self.live.iter().for_each(|key| append_records(&mut bytes, START, key));
         let end = bytes.len() as u64;
         let len = end + ROOM;
         bytes.resize(usize::try_from(len).unwrap_or(0), 0);
@@ -237,8 +252,10 @@ mod tests {
 
     use super::*;
 
+    /// Of every second one the row has a tenant.
     fn key(n: u8) -> ReadyKey {
-        [n; READY_KEY]
+        let line = (n % 2 == 1).then_some(u32::from(n) << 16);
+        ReadyKey::new(u16::from(n), line, n, u64::from(n))
     }
 
     impl StartLog {
@@ -286,7 +303,10 @@ mod tests {
     #[test]
     fn a_file_that_ends_in_half_a_record_is_read() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("claims"), [&record(START, &key(5))[..], &[1, 9]].concat()).unwrap();
+        let mut records = Vec::new();
+        append_records(&mut records, START, &key(5));
+        records.extend([1, 9]);
+        std::fs::write(dir.path().join("claims"), records).unwrap();
         let (start_log, found) = opened(&dir);
         assert_eq!((found.generation, found.started), (0, HashSet::from([key(5)])));
         start_log.reset(1).unwrap();
@@ -300,8 +320,7 @@ mod tests {
         start_log.reset(3).unwrap();
         start_log.start(&[key(200)]);
         for n in 0..400_000_u64 {
-            let mut k = [0; READY_KEY];
-            k[..8].copy_from_slice(&n.to_be_bytes());
+            let k = ReadyKey::new(0, None, 0, n);
             start_log.start(&[k]);
             start_log.forget([k].into_iter());
         }
@@ -312,5 +331,21 @@ mod tests {
         assert!(found.started.contains(&key(200)), "it is live, however often the file is written anew");
         start_log.reset(4).unwrap();
         assert_eq!(std::fs::metadata(dir.path().join("claims")).unwrap().len(), ROOM);
+    }
+
+    /// What a program has written that did not know of tenants, and what it reads of a newer one's file.
+    #[test]
+    fn a_row_without_a_tenant_has_one_record_as_it_always_had() {
+        let (plain, of_tenant) = (ReadyKey::new(1, None, 5, 7), ReadyKey::new(1, Some(9), 5, 8));
+        let mut records = Vec::new();
+        append_records(&mut records, START, &plain);
+        assert_eq!(records, [&[1_u8, 0, 1, 0, !5][..], &7_u64.to_be_bytes()].concat());
+        append_records(&mut records, START, &of_tenant);
+        assert_eq!(records.len(), 3 * RECORD);
+        let dir = tempfile::tempdir().unwrap();
+        // The row's own record without the one before it, and one before no record, are no starts.
+        let torn = [&records[2 * RECORD..], &records[RECORD..2 * RECORD]].concat();
+        std::fs::write(dir.path().join("claims"), [&records[..], &torn].concat()).unwrap();
+        assert_eq!(opened(&dir).1.started, HashSet::from([plain, of_tenant]));
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! | table | key | row |
 //! |---|---|---|
-//! | `messages` | queue, class, then (ready) inverted priority and sequence or (scheduled) due time and sequence | [`Message`](crate::task::Message) |
+//! | `messages` | queue, class, then (ready) the tenant's line if there is one, inverted priority and sequence or (scheduled) due time and sequence | [`Message`](crate::task::Message) |
 //! | `tasks` | task id, packed if it is a UUID | where its message is, or its [`TaskResult`](crate::task::TaskResult) |
 //! | `dead` | sequence | [`DeadLetter`](crate::broker::DeadLetter) |
 //! | | `0xfe`, queue, sequence | [`FailedTask`](crate::broker::FailedTask) |
 //! | `expiries` | time, sequence | the ids whose results go at that time |
 //! | `lanes` | see [`lanes`](super::lanes) | lanes of serial keys, and the messages that wait for them; [unique windows](super::unique_windows) |
-//! | `meta` | name | counts per queue, the last sequence, notes |
+//! | `meta` | name | counts per queue and [tenant](super::tenant_lines), the last sequence, notes |
 //!
 //! Whatever the database does with a damaged file, even a panic, becomes an error that names the directory.
 

@@ -6,7 +6,8 @@ use super::EmbeddedBroker;
 use super::command::EngineCommand;
 use super::engine::Engine;
 use super::lanes::{self, LaneBatch};
-use super::rows::{ReadyKey, TaskRow, decode, is_ready, task_key};
+use super::ready_key::{ReadyKey, is_ready};
+use super::rows::{TaskRow, decode, task_key};
 use super::tables::{TableName, Tables, Writes};
 use crate::broker::{BrokerError, QueueCounts, Remains, Removal, Standing, TaskFilter, UnfinishedTask};
 use crate::task::clock::now;
@@ -59,9 +60,7 @@ impl EmbeddedBroker {
                 let standing = match table {
                     TableName::Lanes if !lanes::is_waiting(&key) => return None,
                     TableName::Lanes => Standing::InLine,
-                    _ if ReadyKey::try_from(&*key).is_ok_and(|key| held.contains(&key)) => {
-                        Standing::Delivered
-                    }
+                    _ if ReadyKey::of(&key).is_some_and(|key| held.contains(&key)) => Standing::Delivered,
                     _ if is_ready(&key) => Standing::Ready,
                     _ => Standing::Scheduled,
                 };
@@ -145,9 +144,7 @@ impl Engine {
         for (queue, key, message) in &found {
             writes.delete(TableName::Messages, key);
             writes.delete(TableName::Tasks, &task_key(&message.id));
-            let cursor = &mut self.cursors[*queue];
-            let count = if is_ready(key) { &mut cursor.ready } else { &mut cursor.scheduled };
-            *count = count.saturating_sub(1);
+            self.cursors[*queue].left_at(key);
             self.leaves_lane(message, None);
             self.lets_go(message);
             queues.push(*queue);

@@ -7,8 +7,10 @@ use std::path::Path;
 use super::copy::Copy;
 use super::failed::parts_of;
 use super::lanes;
-use super::rows::{StoredQueue, TaskRow, decode, id_of, is_ready, queue_of};
+use super::ready_key::{ReadyKey, is_ready};
+use super::rows::{StoredQueue, TaskRow, decode, id_of, queue_of};
 use super::tables::{TableName, Tables};
+use super::tenant_lines::{self, StoredLine};
 use crate::broker::{BrokerError, DeadLetter, FailedTask};
 use crate::task::{Message, TaskId};
 
@@ -44,11 +46,15 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<Verified, BrokerError> {
     let mut verified =
         Verified { damage: copy.damage.clone(), notes: copy.notes.clone(), ..Verified::default() };
     let mut found: BTreeMap<u16, RowCounts> = BTreeMap::new();
+    let mut lines: BTreeMap<(u16, u32), u64> = BTreeMap::new();
     let mut damage = std::mem::take(&mut verified.damage);
     each(&tables, TableName::Messages, &mut damage, |key, value, damage| {
         let counts = found.entry(queue_of(key).unwrap_or_default()).or_default();
         if check::<Message>(TableName::Messages, key, value, damage) {
             *(if is_ready(key) { &mut counts.ready } else { &mut counts.scheduled }) += 1;
+            if let Some(number) = ReadyKey::of(key).and_then(|key| key.line()) {
+                *lines.entry((queue_of(key).unwrap_or_default(), number)).or_default() += 1;
+            }
             verified.waiting += 1;
         }
     });
@@ -77,9 +83,13 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<Verified, BrokerError> {
         Err(error) => damage.push(format!("table tasks: the row of {} does not decode: {error}", id_of(key))),
     });
     each(&tables, TableName::Meta, &mut damage, |key, value, damage| {
+        if let Some(line) = tenant_lines::parts_of(key) {
+            let found = lines.remove(&line).unwrap_or_default();
+            check_line(line, decode(value).ok().as_ref(), found, damage);
+        }
         let Some(name) = key.strip_prefix(b"queue/") else { return };
         let name = String::from_utf8_lossy(name).into_owned();
-        let Ok(row) = decode::<StoredQueue>(value) else {
+        let Ok(row) = StoredQueue::decode(value) else {
             damage.push(format!("queue `{name}`: its counts do not decode"));
             return;
         };
@@ -91,6 +101,8 @@ pub fn verify(dir: impl AsRef<Path>) -> Result<Verified, BrokerError> {
             ));
         }
     });
+    // Those that the table `meta` has were taken out.
+    lines.into_iter().for_each(|(line, found)| check_line(line, None, found, &mut damage));
     verified.damage = copy.damaged_files(&damage);
     verified.damage.append(&mut damage);
     Ok(verified)
@@ -134,6 +146,17 @@ pub(super) fn message_at(tables: &Tables, place: &TaskRow) -> Option<Message> {
         TaskRow::Over(_) => return None,
     };
     decode(&row.ok().flatten()?).ok()
+}
+
+/// Compares what is kept of a tenant with the rows that can be read. The store counts anew what it has nothing of.
+fn check_line((queue, number): (u16, u32), kept: Option<&StoredLine>, found: u64, damage: &mut Vec<String>) {
+    let counted = kept.map_or(0, |line| line.ready);
+    if counted != found {
+        let tenant = kept.map_or("", |line| line.tenant.as_str());
+        damage.push(format!(
+            "queue number {queue}, tenant `{tenant}` ({number}): {counted} tasks are counted as waiting, and {found} can be read"
+        ));
+    }
 }
 
 fn check<T: serde::de::DeserializeOwned>(

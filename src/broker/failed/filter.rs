@@ -38,7 +38,22 @@ pub struct TaskFilter {
     arguments: Vec<ArgumentMatch>,
     older_than: Option<Duration>,
     younger_than: Option<Duration>,
+    until: Option<Timestamp>,
+    is_dead_letter: Option<bool>,
     params: Params,
+    choice: Choice,
+}
+
+/// A condition that a function checks.
+#[derive(Clone, Default)]
+struct Choice(Option<Arc<Chooses>>);
+
+type Chooses = dyn Fn(&Message) -> bool + Send + Sync;
+
+impl fmt::Debug for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "a function" } else { "none" })
+    }
 }
 
 /// A condition on the arguments of a call.
@@ -153,6 +168,34 @@ impl TaskFilter {
         self
     }
 
+    /// Chooses tasks of which this function says so. It is asked last, of one task after the other, on threads of the broker's.
+    /// One that only counts and chooses none can look at any number of tasks, because no list of them is made.
+    #[must_use]
+    pub fn matching(mut self, chooses: impl Fn(&Message) -> bool + Send + Sync + 'static) -> Self {
+        self.choice = Choice(Some(Arc::new(chooses)));
+        self
+    }
+
+    /// Chooses tasks that failed no later than at this time; of tasks that wait, those that were enqueued no later. So what was
+    /// counted at a time can be acted on later, without those that have come since.
+    #[must_use]
+    pub fn until(mut self, time: impl Into<Timestamp>) -> Self {
+        self.until = Some(time.into());
+        self
+    }
+
+    /// Chooses, of failed tasks, dead letters only, or (`false`) only those that are none. Tasks that wait are not affected.
+    #[must_use]
+    pub fn dead_letters(mut self, are_meant: bool) -> Self {
+        self.is_dead_letter = Some(are_meant);
+        self
+    }
+
+    /// The queue whose tasks are meant, if it is one.
+    pub(crate) fn named_queue(&self) -> Option<&str> {
+        self.queue.as_deref()
+    }
+
     /// Has the queue found by an alias that this catalogue has of it.
     #[must_use]
     pub(crate) fn within(mut self, catalogue: &Catalogue) -> Self {
@@ -174,6 +217,7 @@ impl TaskFilter {
             task.reason.contains(text) || task.attempts().iter().any(|attempt| attempt.error.contains(text))
         };
         !task.has_expired(now)
+            && self.is_dead_letter.is_none_or(|is_meant| is_meant == task.is_dead_letter())
             && self.takes_message(&task.message, task.failed_at, now)
             && self.error.as_deref().is_none_or(says)
     }
@@ -192,7 +236,9 @@ impl TaskFilter {
             && self.task.as_ref().is_none_or(|task| task.is_match(&message.task))
             && self.older_than.is_none_or(|least| age >= least)
             && self.younger_than.is_none_or(|most| age < most)
+            && self.until.is_none_or(|until| since <= until)
             && self.arguments.iter().all(|wanted| self.has_argument(message, wanted))
+            && self.choice.0.as_ref().is_none_or(|chooses| chooses(message))
     }
 
     fn has_argument(&self, message: &Message, wanted: &ArgumentMatch) -> bool {
@@ -241,6 +287,9 @@ mod tests {
         assert!(takes(all().error("refused")) && takes(all().error("does not answer")));
         assert!(!takes(all().error("timeout")) && !takes(all().queue("other")) && !takes(all().ids(["two"])));
         assert!(!takes(all().task("mail").unwrap()) && !takes(TaskFilter::new().ids(Vec::<TaskId>::new())));
+        assert!(
+            takes(all().matching(|message| message.task == "mail.send")) && !takes(all().matching(|_| false))
+        );
         let seconds = Duration::from_secs;
         assert!(takes(all().older_than(seconds(30)).younger_than(seconds(31))));
         assert!(!takes(all().older_than(seconds(31))) && !takes(all().younger_than(seconds(30))));
@@ -248,6 +297,11 @@ mod tests {
         assert!(!TaskFilter::new().takes(&failed(), late), "it has expired");
         let letter = FailedTask { expires_at: None, ..failed() };
         assert!(TaskFilter::new().takes(&letter, late), "a dead letter does not expire");
+        let letters = |are_meant| TaskFilter::new().dead_letters(are_meant);
+        assert!(takes(letters(false)) && !takes(letters(true)));
+        assert!(letters(true).takes(&letter, late) && !letters(false).takes(&letter, late));
+        let until = |millis| TaskFilter::new().until(Timestamp::from_millis(millis));
+        assert!(takes(until(10_000)) && !takes(until(9_999)), "it failed at 10 s");
     }
 
     #[test]

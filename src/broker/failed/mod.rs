@@ -12,7 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::{BrokerError, DeadLetter, limits, requeued};
+use super::{BrokerError, DeadLetter, TaskPage, limits, requeued, task_page};
 use crate::core::{Backoff, Timestamp};
 use crate::task::{FailedAttempt, Message, TaskId};
 
@@ -86,7 +86,8 @@ pub struct Retried {
     /// The tasks that wait in their queues again.
     pub ids: Vec<TaskId>,
     /// The tasks that stay where they are because the edit cannot be made or the message cannot be sent, each with the
-    /// reason. A task that is in neither list is no failed task any more, or waits already.
+    /// reason. A task that is in neither list is no failed task any more, or waits already, or another process just puts it
+    /// back.
     pub refused: Vec<(TaskId, String)>,
 }
 
@@ -105,6 +106,22 @@ pub trait FailedTasks: Send + Sync {
     /// # Errors
     /// The broker is closed or cannot be reached.
     async fn list_failed(&self, filter: &TaskFilter, limit: usize) -> Result<Vec<FailedTask>, BrokerError>;
+
+    /// A page of the failed tasks that the filter chooses, at most `limit` of them. `after`: the [`next`](TaskPage::next) of
+    /// the page before. A broker that can begins with the newest, and the page says whether it does.
+    ///
+    /// # Errors
+    /// The broker is closed or cannot be reached, or `after` is no place in its list.
+    async fn page_failed(
+        &self,
+        filter: &TaskFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<FailedTask>, BrokerError> {
+        let offset = task_page::offset(after)?;
+        let tasks = self.list_failed(filter, offset.saturating_add(limit).saturating_add(1)).await?;
+        Ok(TaskPage::of_list(tasks.into_iter().skip(offset), offset, limit))
+    }
 
     /// The ids of all failed tasks that the filter chooses, the oldest first.
     ///

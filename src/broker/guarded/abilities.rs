@@ -10,8 +10,9 @@ use serde_json::{Map, Value};
 use super::{GuardedBroker, calm, caught};
 use crate::broker::{
     Backlog, BrokerConnection, BrokerError, BrokerListener, BrokerNotes, CasOutcome, DeadLetterQueue, Events,
-    FailedTask, FailedTasks, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, QueueBinding, RecordFn,
-    Removal, Results, Retried, ScheduledTask, TaskEdit, TaskFilter, UnfinishedTask, UniqueWindows,
+    FailedTask, FailedTasks, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, QueueBinding,
+    QueueTenants, RecordFn, Removal, Results, Retried, ScheduledTask, Standing, TaskEdit, TaskFilter,
+    TaskPage, TenantBacklog, UnfinishedTask, UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::protocol::control::{Reply, Request};
@@ -54,6 +55,10 @@ impl GuardedBroker {
 
     fn own_letters(&self) -> Result<&dyn DeadLetterQueue, BrokerError> {
         still(self.given.dead_letter_queue(), "dead letter queue")
+    }
+
+    fn own_tenants(&self) -> Result<&dyn TenantBacklog, BrokerError> {
+        still(self.given.tenant_backlog(), "tenants")
     }
 
     fn own_failed(&self) -> Result<&dyn FailedTasks, BrokerError> {
@@ -131,6 +136,17 @@ impl Inspect for GuardedBroker {
         caught("list_unfinished", list).await
     }
 
+    async fn page_unfinished(
+        &self,
+        filter: &TaskFilter,
+        standings: &[Standing],
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
+        let page = async { self.own_inspect()?.page_unfinished(filter, standings, after, limit).await };
+        caught("page_unfinished", page).await
+    }
+
     async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
         caught("unfinished_ids", async { self.own_inspect()?.unfinished_ids(filter).await }).await
     }
@@ -203,6 +219,13 @@ impl Notes for GuardedBroker {
 impl Backlog for GuardedBroker {
     async fn oldest_ready(&self, queue: &str) -> Result<Option<Timestamp>, BrokerError> {
         caught("oldest_ready", async { self.own_backlog()?.oldest_ready(queue).await }).await
+    }
+}
+
+#[async_trait]
+impl TenantBacklog for GuardedBroker {
+    async fn tenants(&self, queue: &str, limit: usize) -> Result<QueueTenants, BrokerError> {
+        caught("tenants", async { self.own_tenants()?.tenants(queue, limit).await }).await
     }
 }
 
@@ -282,6 +305,15 @@ impl FailedTasks for GuardedBroker {
 
     async fn list_failed(&self, filter: &TaskFilter, limit: usize) -> Result<Vec<FailedTask>, BrokerError> {
         caught("list_failed", async { self.own_failed()?.list_failed(filter, limit).await }).await
+    }
+
+    async fn page_failed(
+        &self,
+        filter: &TaskFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<FailedTask>, BrokerError> {
+        caught("page_failed", async { self.own_failed()?.page_failed(filter, after, limit).await }).await
     }
 
     async fn failed_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {

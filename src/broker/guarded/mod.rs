@@ -18,7 +18,7 @@ use async_trait::async_trait;
 
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerNotes, Condition, Consumer, DeadLetter, DeadLetterQueue,
-    Delivery, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink, UniqueWindows,
+    Delivery, Events, FailedTasks, Inspect, Lanes, QueueCounts, Results, Sink, TenantBacklog, UniqueWindows,
 };
 use crate::task::panic::{self, Fixed};
 use crate::task::{Message, Receipt, TaskId};
@@ -46,6 +46,7 @@ struct BrokerAbilities {
     events: Fixed<bool>,
     dead_letter_queue: Fixed<bool>,
     failed_tasks: Fixed<bool>,
+    tenant_backlog: Fixed<bool>,
 }
 
 /// Awaits a future that may panic, and makes a panic an error.
@@ -165,5 +166,10 @@ impl Broker for GuardedBroker {
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         let ask = || self.given.failed_tasks().is_some();
         has("failed_tasks", &self.known.failed_tasks, ask).then_some(self)
+    }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        let ask = || self.given.tenant_backlog().is_some();
+        has("tenant_backlog", &self.known.tenant_backlog, ask).then_some(self)
     }
 }

@@ -9,8 +9,8 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::broker::{
     BrokerConnection, BrokerListener, CasOutcome, FailedTask, LaneFacts, LaneLever, MessageLocation,
-    RecordFn, Remains, Removal, Retried, ScheduledTask, Settle, Settler, TaskEdit, TaskFilter,
-    UnfinishedTask,
+    QueueTenants, RecordFn, Remains, Removal, Retried, ScheduledTask, Settle, Settler, Standing, TaskEdit,
+    TaskFilter, TaskPage, UnfinishedTask,
 };
 use crate::core::Timestamp;
 use crate::protocol::control::{Reply, Request};
@@ -32,7 +32,7 @@ fn functions<'a>(source: &'a str, of: &str) -> Vec<&'a str> {
 fn each_function_of_a_broker_is_forwarded() {
     let own = [include_str!("mod.rs"), include_str!("abilities.rs"), include_str!("settlement.rs")].concat();
     for (source, of, least) in [
-        (include_str!("../mod.rs"), "Broker", 22),
+        (include_str!("../mod.rs"), "Broker", 23),
         (include_str!("../mod.rs"), "Consumer", 1),
         (include_str!("../delivery.rs"), "Settler", 4),
         (include_str!("../results.rs"), "Results", 2),
@@ -42,6 +42,7 @@ fn each_function_of_a_broker_is_forwarded() {
         (include_str!("../notes.rs"), "BrokerNotes", 2),
         (include_str!("../../store/notes.rs"), "Notes", 6),
         (include_str!("../backlog.rs"), "Backlog", 1),
+        (include_str!("../tenant_backlog.rs"), "TenantBacklog", 1),
         (include_str!("../listener.rs"), "Events", 7),
         (include_str!("../dead_letter.rs"), "DeadLetterQueue", 2),
         (include_str!("../failed/mod.rs"), "FailedTasks", 6),
@@ -127,6 +128,9 @@ impl Broker for Broken {
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         Some(self)
     }
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        Some(self)
+    }
 }
 
 impl Consumer for Broken {
@@ -196,6 +200,15 @@ impl Inspect for Broken {
     async fn list_unfinished(&self, _: &TaskFilter, _: usize) -> Result<Vec<UnfinishedTask>, BrokerError> {
         panic!("list_unfinished")
     }
+    async fn page_unfinished(
+        &self,
+        _: &TaskFilter,
+        _: &[Standing],
+        _: Option<&str>,
+        _: usize,
+    ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
+        panic!("page_unfinished")
+    }
     async fn unfinished_ids(&self, _: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
         panic!("unfinished_ids")
     }
@@ -244,6 +257,13 @@ impl Backlog for Broken {
 }
 
 #[async_trait]
+impl TenantBacklog for Broken {
+    async fn tenants(&self, _: &str, _: usize) -> Result<QueueTenants, BrokerError> {
+        panic!("tenants")
+    }
+}
+
+#[async_trait]
 impl Events for Broken {
     fn node(&self) -> Option<String> {
         panic!("node")
@@ -285,6 +305,14 @@ impl FailedTasks for Broken {
     }
     async fn list_failed(&self, _: &TaskFilter, _: usize) -> Result<Vec<FailedTask>, BrokerError> {
         panic!("list_failed")
+    }
+    async fn page_failed(
+        &self,
+        _: &TaskFilter,
+        _: Option<&str>,
+        _: usize,
+    ) -> Result<TaskPage<FailedTask>, BrokerError> {
+        panic!("page_failed")
     }
     async fn failed_ids(&self, _: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
         panic!("failed_ids")
@@ -361,15 +389,18 @@ async fn a_panic_is_an_error() {
             ("find", inspect.find(&id).await.err()),
             ("position", inspect.position(&id, 1).await.err()),
             ("list_unfinished", inspect.list_unfinished(&all, 1).await.err()),
+            ("page_unfinished", inspect.page_unfinished(&all, &[], None, 1).await.err()),
             ("unfinished_ids", inspect.unfinished_ids(&all).await.err()),
             ("remove", inspect.remove(&id, record()).await.err()),
             ("publish_with_cas", own.publish_with_cas(message(), change()).await.err()),
             ("oldest_ready", broker.backlog().unwrap().oldest_ready("q").await.err()),
+            ("tenants", broker.tenant_backlog().unwrap().tenants("q", 1).await.err()),
             ("broadcast_revoke", events.broadcast_revoke(ids, true).await.err()),
             ("ask", events.ask(Request::default(), wait).await.err()),
             ("bury", letters.bury(message(), "r").await.err()),
             ("keep_failed", failed.keep_failed(task()).await.err()),
             ("list_failed", failed.list_failed(&all, 1).await.err()),
+            ("page_failed", failed.page_failed(&all, None, 1).await.err()),
             ("failed_ids", failed.failed_ids(&all).await.err()),
             ("retry_failed", failed.retry_failed(ids, None).await.err()),
             ("delete_failed", failed.delete_failed(ids).await.err()),

@@ -6,8 +6,9 @@ use async_trait::async_trait;
 
 use super::{MemoryBroker, MemorySpot};
 use crate::broker::{
-    BrokerError, BrokerNotes, CasOutcome, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, RecordFn,
-    Remains, Removal, Results, Standing, TaskFilter, UnfinishedTask, UniqueWindows,
+    BrokerError, BrokerNotes, CasOutcome, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation,
+    QueueTenants, RecordFn, Remains, Removal, Results, Standing, TaskFilter, TaskPage, TenantBacklog,
+    UnfinishedTask, UniqueWindows, task_page,
 };
 use crate::store::{CompareAndSet, Notes};
 use crate::task::clock::now;
@@ -104,7 +105,7 @@ impl Inspect for MemoryBroker {
         let state = self.shared.lock()?;
         let Some((message, MemorySpot::Ready(rank))) = state.ids.get(id) else { return Ok(None) };
         let Some(line) = state.queues.get(&message.queue) else { return Ok(None) };
-        Ok(Some((line.unsettled.len() + line.ready.range(..rank).take(limit).count()).min(limit)))
+        Ok(Some((line.unsettled.len() + line.ready.before(rank, message, limit)).min(limit)))
     }
 
     async fn list_unfinished(
@@ -120,6 +121,23 @@ impl Inspect for MemoryBroker {
         Ok(tasks.collect())
     }
 
+    async fn page_unfinished(
+        &self,
+        filter: &TaskFilter,
+        standings: &[Standing],
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
+        let offset = task_page::offset(after)?;
+        let mut tasks = self.unfinished(filter)?;
+        tasks.retain(|(_, spot)| standings.is_empty() || standings.contains(&spot.standing()));
+        let rest = tasks.into_iter().skip(offset).map(|(message, spot)| UnfinishedTask {
+            message: Arc::unwrap_or_clone(message),
+            standing: spot.standing(),
+        });
+        Ok(TaskPage::of_list(rest, offset, limit))
+    }
+
     async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
         let mut tasks = self.unfinished(filter)?;
         tasks.sort_by_key(|(_, spot)| !matches!(spot, MemorySpot::InLine(_)));
@@ -132,7 +150,7 @@ impl Inspect for MemoryBroker {
         let line = state.line(&message.queue);
         match spot {
             MemorySpot::Delivered => return Ok(Removal::Delivered { queue: message.queue.clone() }),
-            MemorySpot::Ready(rank) => drop(line.ready.remove(&rank)),
+            MemorySpot::Ready(rank) => drop(line.ready.remove(&rank, &message)),
             MemorySpot::Scheduled(appointment) => drop(line.scheduled.remove(&appointment)),
             MemorySpot::InLine(ticket) => state.leave_line(&message, ticket),
         }
@@ -148,6 +166,14 @@ impl Inspect for MemoryBroker {
         self.shared.hand_over(&message.queue);
         queues.iter().for_each(|queue| self.shared.hand_over(queue));
         Ok(Removal::Removed)
+    }
+}
+
+#[async_trait]
+impl TenantBacklog for MemoryBroker {
+    async fn tenants(&self, queue: &str, limit: usize) -> Result<QueueTenants, BrokerError> {
+        let tenants = self.shared.lock()?.queues.get(queue).map(|line| line.ready.tenants());
+        Ok(tenants.unwrap_or_default().cut(limit))
     }
 }
 

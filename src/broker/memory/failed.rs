@@ -9,6 +9,7 @@ use super::{MemoryBroker, MemoryState};
 use crate::broker::failed::oldest_first;
 use crate::broker::{
     BrokerError, FailedTask, FailedTasks, MOST_FAILED, MOST_FAILED_BYTES, Retried, TaskEdit, TaskFilter,
+    TaskPage, task_page,
 };
 use crate::core::Timestamp;
 use crate::task::clock::now;
@@ -151,6 +152,18 @@ impl FailedTasks for MemoryBroker {
     async fn list_failed(&self, filter: &TaskFilter, limit: usize) -> Result<Vec<FailedTask>, BrokerError> {
         let chosen = self.chosen(filter)?.into_iter().take(limit).map(Arc::unwrap_or_clone).collect();
         Ok(oldest_first(chosen, limit))
+    }
+
+    async fn page_failed(
+        &self,
+        filter: &TaskFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<FailedTask>, BrokerError> {
+        let offset = task_page::offset(after)?;
+        let newest_first = self.chosen(filter)?.into_iter().rev();
+        let page = TaskPage::of_list(newest_first.skip(offset).map(Arc::unwrap_or_clone), offset, limit);
+        Ok(TaskPage { is_newest_first: true, ..page })
     }
 
     async fn failed_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {

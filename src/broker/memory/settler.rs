@@ -39,7 +39,9 @@ impl Settler for MemorySettler {
 impl MemorySettler {
     fn settle_in(&self, shared: &Arc<MemoryInner>, tag: u64, settle: Settle) -> Result<(), BrokerError> {
         let mut state = shared.lock()?;
-        let (rank, message) = state.line(&self.queue).unsettled.remove(&tag).ok_or(BrokerError::Stale)?;
+        let line = state.line(&self.queue);
+        let (rank, message) = line.unsettled.remove(&tag).ok_or(BrokerError::Stale)?;
+        line.ready.ended(&message);
         state.ids.remove(&message.id);
         let (mut record, mut follows) = (None, None);
         let block = lane::block_of(&message, &settle);
@@ -58,6 +60,9 @@ impl MemorySettler {
             Settle::Requeue { message: next, due } => {
                 if message.lane() != next.lane() {
                     state.leave_lane(&message, None);
+                }
+                if next.queue != self.queue {
+                    state.stirred.push(next.queue.clone());
                 }
                 shared.arrive(&mut state, Arc::new(*next), due, false);
             }

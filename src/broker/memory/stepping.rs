@@ -25,13 +25,13 @@ impl MemoryBroker {
         state.give_up_waiting(now());
         state.promote_all();
         state.stirred.clear();
-        let heads =
-            state.queues.iter().filter_map(|(name, line)| Some((line.ready.first_key_value()?.0.1, name)));
+        let heads = state.queues.iter().filter_map(|(name, line)| Some((line.ready.first()?.0.1, name)));
         let (_, queue) = heads.min()?;
         let queue = queue.clone();
         let shared = Arc::downgrade(&self.shared);
         let settler: Arc<dyn Settler> = Arc::new(MemorySettler { shared, queue: queue.clone() });
-        state.deliver_first(&queue, &settler)
+        let taken = state.queues.get_mut(&queue)?.ready.deliver_first()?;
+        state.delivered(&queue, taken, &settler)
     }
 
     /// When the next scheduled message is due.

@@ -312,13 +312,13 @@ function commands.release(id, start, block, again)
     return answer('done', era())
 end
 
--- Ends a run that is followed by another one of the same task.
-function commands.requeue(id, start, message, due, crashed, again)
+-- Ends a run that is followed by another one of the same task, which may be in another queue.
+function commands.requeue(id, start, message, due, crashed, queue, again)
     local v = call('HMGET', task(id), 'f', 'w')
     if v[1] ~= start then return stale(start, again) end
     take_back(id, v[2])
     call('HDEL', task(id), 'n', 'c')
-    call('HSET', task(id), 'm', message)
+    call('HSET', task(id), 'm', message, 'queue', queue)
     if crashed == '1' then call('HSET', task(id), 'n', 1) end
     if tonumber(due) <= now then
         send(id)

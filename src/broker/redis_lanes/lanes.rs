@@ -300,7 +300,7 @@ impl RedisLaneTable {
             }
             StartReport::Requeue { message, due, crashed } => {
                 arguments.extend([json(message)?, due.as_micros().to_string()]);
-                arguments.push(u8::from(*crashed).to_string());
+                arguments.extend([u8::from(*crashed).to_string(), message.queue.clone()]);
                 "requeue"
             }
             StartReport::Back => "back",

@@ -60,7 +60,7 @@ use tokio_util::sync::CancellationToken;
 use super::lane::{self, LaneFacts, Waiting};
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition, Consumer, DeadLetter,
-    DeadLetterQueue, Events, FailedTasks, Inspect, QueueCounts, Results, Sink, UniqueWindows,
+    DeadLetterQueue, Events, FailedTasks, Inspect, QueueCounts, Results, Sink, TenantBacklog, UniqueWindows,
 };
 use crate::store::{RedisStore, StoreError};
 use crate::task::{Durability, Message, Pass, RUN_ONCE_HEADER, Receipt, Refusal, TaskId};
@@ -371,5 +371,9 @@ impl Broker for RedisLanesBroker {
     /// The broker's own: a serial task that goes back comes to its lane when the broker delivers it.
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         self.shared.inner.failed_tasks()
+    }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        self.shared.inner.tenant_backlog()
     }
 }

@@ -11,8 +11,8 @@ use serde_json::{Map, Value};
 use super::SplitInner;
 use crate::broker::{
     BrokerConnection, BrokerError, BrokerListener, Events, FailedTask, FailedTasks, Inspect, MessageLocation,
-    QueueBinding, RecordFn, Remains, Removal, Results, Retried, ScheduledTask, TaskEdit, TaskFilter,
-    UnfinishedTask,
+    QueueBinding, RecordFn, Remains, Removal, Results, Retried, ScheduledTask, Standing, TaskEdit,
+    TaskFilter, TaskPage, UnfinishedTask,
 };
 use crate::broker::{completer, copies};
 use crate::protocol::control::{Reply, Request};
@@ -151,6 +151,19 @@ impl Inspect for SplitInner {
         }
     }
 
+    async fn page_unfinished(
+        &self,
+        filter: &TaskFilter,
+        standings: &[Standing],
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
+        match self.transport.inspect() {
+            Some(transport) => transport.page_unfinished(filter, standings, after, limit).await,
+            None => Ok(TaskPage::empty()),
+        }
+    }
+
     async fn unfinished_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {
         match self.transport.inspect() {
             Some(transport) => transport.unfinished_ids(filter).await,
@@ -188,6 +201,15 @@ impl FailedTasks for SplitInner {
 
     async fn list_failed(&self, filter: &TaskFilter, limit: usize) -> Result<Vec<FailedTask>, BrokerError> {
         own(self.transport.failed_tasks())?.list_failed(filter, limit).await
+    }
+
+    async fn page_failed(
+        &self,
+        filter: &TaskFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<FailedTask>, BrokerError> {
+        own(self.transport.failed_tasks())?.page_failed(filter, after, limit).await
     }
 
     async fn failed_ids(&self, filter: &TaskFilter) -> Result<Vec<TaskId>, BrokerError> {

@@ -32,7 +32,7 @@ use super::completer::{self, Completer, PlanFollowUps};
 use super::{
     Backlog, Broker, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition, Consumer, DeadLetter,
     DeadLetterQueue, Delivery, Events, FailedTasks, FollowUps, Inspect, Lanes, QueueCounts, Results, Sink,
-    UniqueWindows,
+    TenantBacklog, UniqueWindows,
 };
 use crate::store::Store;
 use crate::task::{Message, Receipt, TaskId, TaskResult};
@@ -270,5 +270,9 @@ impl Broker for SplitBroker {
 
     fn failed_tasks(&self) -> Option<&dyn FailedTasks> {
         self.shared.transport.failed_tasks().map(|_| &*self.shared as _)
+    }
+
+    fn tenant_backlog(&self) -> Option<&dyn TenantBacklog> {
+        self.shared.transport.tenant_backlog()
     }
 }

@@ -255,6 +255,12 @@ impl Crontab {
         self.hour.is_all()
     }
 
+    /// The fields, in the order in which a crontab writes them.
+    pub(super) fn fields(&self) -> [&CrontabField; 5] {
+        let Self { minute, hour, day_of_month, month_of_year, day_of_week, .. } = self;
+        [minute, hour, day_of_month, month_of_year, day_of_week]
+    }
+
     /// The hour and the minute, if the crontab has only one time of day.
     pub fn time_of_day(&self) -> Option<(u8, u8)> {
         Some((self.hour.only()?, self.minute.only()?))
@@ -320,11 +326,7 @@ impl fmt::Display for Crontab {
 /// Two crontabs are equal if they match the same times, however they are written.
 impl PartialEq for Crontab {
     fn eq(&self, other: &Self) -> bool {
-        fn fields(crontab: &Crontab) -> [&CrontabField; 5] {
-            let Crontab { minute, hour, day_of_month, month_of_year, day_of_week, .. } = crontab;
-            [minute, hour, day_of_month, month_of_year, day_of_week]
-        }
-        fields(self) == fields(other)
+        self.fields() == other.fields()
     }
 }
 

@@ -13,6 +13,7 @@ mod policy;
 mod schedule;
 mod tenants;
 mod tick_id;
+mod words;
 mod zone;
 
 pub use agenda::{Agenda, Fire};

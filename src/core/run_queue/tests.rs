@@ -25,6 +25,20 @@ fn higher_priority_first_then_arrival() {
 }
 
 #[test]
+fn who_waits_can_be_looked_at_and_knows_how_many_are_before_it() {
+    let mut queue = RunQueue::new(1);
+    for (tag, priority) in [(1, 0), (2, 5), (3, 0), (4, 9)] {
+        queue.arrive(tag, tag * 10, priority, None, at(tag));
+    }
+    queue.arrive(5, 50, 9, Some(at(1_000)), at(6));
+    assert_eq!([4, 2, 1, 3].map(|tag| queue.ahead_of(tag)), [0, 1, 2, 3].map(Some));
+    assert_eq!((queue.ahead_of(5), queue.get(5)), (None, Some(&50)), "it is not ready");
+    assert_eq!((queue.ahead_of(9), queue.get(9)), (None, None));
+    assert_eq!(queue.release(at(10)), Some((4, 40)));
+    assert_eq!((queue.ahead_of(4), queue.get(4), queue.ahead_of(3)), (None, None, Some(2)));
+}
+
+#[test]
 fn no_more_than_the_limit_runs_and_a_finish_frees_a_place() {
     let mut queue = RunQueue::new(2);
     for tag in 1..=4 {

@@ -42,6 +42,29 @@ pub enum SlotHold {
     },
 }
 
+impl SlotHold {
+    /// Whether the pool keeps slots from this very task that others may have.
+    pub fn is_for_others(&self) -> bool {
+        matches!(self, Self::Room { .. } | Self::Reserved { .. } | Self::OverShare)
+    }
+
+    /// What an operator can do about it, as a sentence.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Room { .. } => "Give the pool more slots, or less `room`: `[pool...]` of the catalogue.",
+            Self::Reserved { .. } => {
+                "Give the pool more slots, or less `reserve`; state the `typical_duration` of the queue if its tasks are short."
+            }
+            Self::OverShare => {
+                "Give the pool more slots, or the tenant a larger weight: `Celeriac::set_tenant_weight`."
+            }
+            Self::Closed | Self::Gate => "See what its queue or its gate says.",
+            Self::QueueFull => "Give the queue more workers.",
+            Self::Behind { .. } => "Give the pool more slots: `Celeriac::resize_pool`.",
+        }
+    }
+}
+
 impl fmt::Display for SlotHold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -17,8 +17,8 @@ use crate::core::Timestamp;
 pub(super) const ABOUT: Duration = Duration::from_secs(60);
 /// The most tenants without work that are remembered for their debts.
 const MOST_IDLE: usize = 100_000;
-/// The most characters of a name that tell one from another. Names of tenants come from outside.
-const MOST_NAME: usize = 200;
+/// The most characters of a name that tell one from another: what a message may have. Names of tasks come from outside.
+const MOST_NAME: usize = 256;
 /// Weight 1, in the units in which weights are kept.
 const ONE: u64 = 1_000;
 

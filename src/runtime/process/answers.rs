@@ -10,13 +10,25 @@ use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::child_process::{Order, Shared};
 use super::protocol::{Answer, KeepRefusal, PermitReply, Question};
-use crate::task::{About, Client, Context, Download, EnqueueError, GetError, PermitAnswer, Want, inside};
+use crate::task::{
+    About, Client, Context, Download, EnqueueError, GetError, Headers, Message, PermitAnswer, Want, inside,
+};
 
 /// A part of a download that a child sends.
 pub(super) enum Piece {
     Bytes(Bytes),
     /// There is no more, or the rest cannot be read.
     End(Option<String>),
+}
+
+/// The task whose body sends something within a span of these headers.
+pub(super) fn sender_of(context: &Context, span: &Headers) -> Arc<Message> {
+    if span.0.is_empty() {
+        return Arc::clone(context.message_arc());
+    }
+    let mut message = context.message().clone();
+    message.headers.continue_trace(span);
+    Arc::new(message)
 }
 
 /// Who asks, and by what it is answered.
@@ -26,18 +38,16 @@ pub(super) struct Asker {
     pub(super) question: u64,
     /// The run, unless it is over.
     pub(super) context: Option<Context>,
-    /// Whether the body itself asks, so that what it sends is sent by its task.
-    pub(super) in_body: bool,
+    /// The task whose body asks, within the span in which it does. `None`: it is not the body itself that asks.
+    pub(super) sender: Option<Arc<Message>>,
     pub(super) client: Option<Arc<dyn Client>>,
 }
 
 impl Asker {
     /// Finds the answer and sends it. `uploaded` has the bytes of a download to keep.
     pub(super) async fn answer(self, question: Question, uploaded: Option<UnboundedReceiver<Piece>>) {
-        let body =
-            self.context.as_ref().filter(|_| self.in_body).map(|context| Arc::clone(context.message_arc()));
         let finding = self.find(question, uploaded);
-        let answer = match &body {
+        let answer = match &self.sender {
             Some(message) => inside(message, finding).await,
             None => finding.await,
         };

@@ -22,7 +22,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
-use super::answers::{Asker, Piece};
+use super::answers::{Asker, Piece, sender_of};
 use super::child_process::{DEATH_PATIENCE, Order, Shared};
 use super::exit_text::exit_text;
 use super::protocol::{BarReport, Question, Up, Welcome};
@@ -30,7 +30,7 @@ use super::until;
 use crate::core::child_life::ChildDeath;
 use crate::runtime::Runtime;
 use crate::runtime::children::OneChild;
-use crate::task::{Client, Context, EventGroup, EventKind, TaskEvent, current};
+use crate::task::{Client, Context, EventGroup, EventKind, Message, TaskEvent, current};
 
 /// How long a child may take until it is ready: a program that loads much at its start needs its time.
 const START_PATIENCE: Duration = Duration::from_secs(60);
@@ -166,7 +166,21 @@ impl Driver {
                     drop(context.fail(errors));
                 }
             }
-            Up::Ask { run, question, in_body, asks } => self.answer(run, question, in_body, *asks),
+            Up::Logged { run, lines } => {
+                if let Some(log) = context_of(run).as_ref().and_then(Context::log) {
+                    log.receive(lines);
+                }
+            }
+            Up::Traced { run, span } => {
+                if let Some(context) = context_of(run) {
+                    context.note_trace(span);
+                }
+            }
+            Up::Ask { run, question, in_body, span, asks } => {
+                let sender =
+                    if in_body { context_of(run).map(|context| sender_of(&context, &span)) } else { None };
+                self.answer(run, question, sender, *asks);
+            }
             Up::Withdraw { question } => {
                 if let Some(abort) = self.aborts.remove(&question) {
                     abort.abort();
@@ -204,13 +218,13 @@ impl Driver {
     }
 
     /// Has a question answered, beside what else goes on.
-    fn answer(&mut self, run: u64, number: u64, in_body: bool, question: Question) {
+    fn answer(&mut self, run: u64, number: u64, sender: Option<Arc<Message>>, question: Question) {
         let asker = Asker {
             shared: Arc::clone(&self.shared),
             run,
             question: number,
             context: self.shared.context_of(run),
-            in_body,
+            sender,
             client: self.client(),
         };
         let uploaded = match &question {

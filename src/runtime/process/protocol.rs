@@ -16,8 +16,9 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::codec::{FramedWrite, LengthDelimitedCodec};
 
 use crate::task::canvas::Promise;
+use crate::task::run_log::LogExcerpt;
 use crate::task::{
-    About, DownloadError, Ending, EnqueueError, GetError, HandedPermit, Interrupt, Json, NewTask,
+    About, DownloadError, Ending, EnqueueError, GetError, HandedPermit, Headers, Interrupt, Json, NewTask,
     RawSignature, Receipt, State, TaskId, TaskResult, TrackedState, Want,
 };
 
@@ -95,8 +96,13 @@ pub(super) enum Up {
     Event { run: u64, name: String, fields: String },
     /// The body has failed the task with these errors.
     Failed { run: u64, errors: Vec<String> },
-    /// The child asks. `in_body` says whether the body itself does, on the thread that runs it.
-    Ask { run: u64, question: u64, in_body: bool, asks: Box<Question> },
+    /// The body has logged these lines.
+    Logged { run: u64, lines: LogExcerpt },
+    /// The span of the run, in the headers of a message. What follows from the run is below it.
+    Traced { run: u64, span: Headers },
+    /// The child asks. `in_body` says whether the body itself does, on the thread that runs it; `span` is the one in which it
+    /// sends something.
+    Ask { run: u64, question: u64, in_body: bool, span: Headers, asks: Box<Question> },
     /// Nobody waits for the answer any more.
     Withdraw { question: u64 },
     /// More bytes of the download of a [`Question::Keep`].
@@ -136,6 +142,13 @@ pub(super) enum Question {
     Acquire { wants: Vec<Want>, holder: String },
     Freed { at_most: Duration },
     Keep(About),
+}
+
+impl Question {
+    /// Whether the child sends a task.
+    pub(super) fn sends(&self) -> bool {
+        matches!(self, Self::Enqueue(_) | Self::Launch(_) | Self::AddToChord { .. })
+    }
 }
 
 /// The answer to a question of a child.
@@ -317,10 +330,11 @@ mod tests {
         let options = TaskOptions { queue: Some("mail".into()), priority: 3, ..TaskOptions::default() };
         let call = NewTask::new("app::mail", options.clone());
         let asks = Box::new(Question::Enqueue(Box::new(call)));
-        let up = Up::Ask { run: 1, question: 2, in_body: true, asks };
-        let Up::Ask { asks, .. } = there_and_back(&up) else { panic!("another frame") };
+        let span = Headers([("traceparent".to_owned(), "00-1-2-01".into())].into());
+        let up = Up::Ask { run: 1, question: 2, in_body: true, span: span.clone(), asks };
+        let Up::Ask { asks, span: arrived, .. } = there_and_back(&up) else { panic!("another frame") };
         let Question::Enqueue(call) = *asks else { panic!("another question") };
-        assert_eq!((call.task.as_str(), call.options), ("app::mail", options));
+        assert_eq!((call.task.as_str(), call.options, arrived), ("app::mail", options, span));
         let error = EnqueueError::NoLanes { task: "t".into(), broker: "memory".into() };
         let down =
             Down::<Message>::Answer { question: 2, answer: Box::new(Answer::Enqueued(Err(error.clone()))) };

@@ -60,7 +60,7 @@ pub(crate) fn addition(
     let mut freezer = Freezer { ids: Ids::of(message, &format!("added {nth} {said}")), reply_to };
     let _ = freezer.freeze(&mut node, place);
     node.check_unique()?;
-    let mut launch = Launch::within(limits);
+    let mut launch = Launch::within(limits).each_with(message.headers.trace().inherited_bytes());
     let promise = launch.add(node, Vec::new(), None, &mut freezer);
     launch.check()?;
     Ok(Addition { group, launch, promise })

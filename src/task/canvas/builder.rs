@@ -15,6 +15,7 @@ use super::node::{Node, NodeKind};
 use super::result::CanvasResult;
 use crate::core::Timestamp;
 use crate::task::dispatch;
+use crate::task::sending::sending;
 use crate::task::{
     Arguments, Client, EnqueueError, Json, Message, NewTask, RawSignature, Signature, Task, TaskId, current,
 };
@@ -490,15 +491,20 @@ pub struct Launching<O> {
 
 impl<O> Launching<O> {
     async fn run(self) -> Result<CanvasResult<O>, EnqueueError> {
-        let client = match self.client {
+        let Self { canvas, client, beside } = self;
+        let client = match client {
             Some(client) => client,
             None => current().ok_or(EnqueueError::NotRunning)?,
         };
-        let canvas = self.canvas.into_raw()?;
-        let promise = match &self.beside {
-            Some((member, nth)) => client.add_to_chord(member, canvas, *nth).await?,
-            None => client.launch(canvas).await?,
+        let canvas = canvas.into_raw()?;
+        let task = canvas.task.clone();
+        let sent = async {
+            match &beside {
+                Some((member, nth)) => client.add_to_chord(member, canvas, *nth).await,
+                None => client.launch(canvas).await,
+            }
         };
+        let promise = sending(&task, sent, |promise| Some(promise.id.to_string())).await?;
         Ok(CanvasResult::new(promise, client))
     }
 

@@ -24,6 +24,7 @@ const fn builtin(name: &'static str, body: Body) -> TaskDefinition {
         data: &[],
         serial: None,
         unique: None,
+        tenant: None,
     }
 }
 

@@ -110,10 +110,11 @@ pub(super) fn map_bytes(map: &JsonMap) -> usize {
     map.iter().map(|(name, value)| name.len() + value.text().len() + ENTRY).sum()
 }
 
-/// What each message that follows from this one inherits of it, in bytes: the stamps.
+/// What each message that follows from this one inherits of it, in bytes: the stamps, and the headers of its trace.
 pub(super) fn inherited(message: &Message) -> usize {
-    let Some(workflow) = message.workflow.as_deref() else { return 0 };
-    json_len(&workflow.stamps.0) + json_len(&workflow.stamped_headers)
+    let trace = message.headers.trace().inherited_bytes();
+    let Some(workflow) = message.workflow.as_deref() else { return trace };
+    trace + json_len(&workflow.stamps.0) + json_len(&workflow.stamped_headers)
 }
 
 /// How long a value is as JSON, without making the text.

@@ -62,7 +62,7 @@ impl CallDocument {
             eta,
             expires_at,
             retries,
-            headers,
+            mut headers,
             serial,
             unique,
         } = call;
@@ -92,9 +92,11 @@ impl CallDocument {
             track_started: _,
             rate_limit: _,
             send_events: _,
+            keep_log: _,
         } = options;
         let now = now();
-        let ParentTask { root_id, parent_id, .. } = ParentTask::current();
+        let ParentTask { root_id, parent_id, trace, .. } = ParentTask::current();
+        headers.inherit_trace(&trace);
         let document = Self {
             id: id.clone(),
             task: task.clone(),

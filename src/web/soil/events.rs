@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use super::access::Action;
 use super::problem::ProblemDetails;
 use super::routes::{Site, Visit, admit, tell};
-use super::streams::OpenStream;
 use crate::soil::Status;
+use crate::web::streams::OpenStream;
 
 /// The time after which a silent stream sends a comment, which finds out whether proxies and clients are still there.
 const ALIVE: Duration = Duration::from_secs(15);

@@ -218,6 +218,8 @@ fn under_way(view: &View) -> Markup {
         }
         @if let Some(note) = &view.note { p data-role="note" { (note) } }
         @if let Some(place) = &view.place { p data-role="place" { (place) } }
+        @if let Some(why) = &view.why { p data-role="why" { (why) } }
+        @if let Some(starts) = &view.starts_between { p data-role="starts" class="soil-faint" { (starts) } }
         @if let Some(not_alive) = &view.not_alive {
             p class="soil-warning" role="alert" { (not_alive) }
         }

@@ -68,7 +68,6 @@ mod problem;
 mod proxy_header;
 mod routes;
 mod single_flight;
-mod streams;
 mod texts;
 mod view;
 mod way_back;

@@ -11,10 +11,10 @@ use super::branding::Branding;
 use super::key::Keyring;
 use super::link::StartResponse;
 use super::proxy_header::ProxyHeader;
-use super::streams::Streams;
 use super::texts::Languages;
 use crate::soil::PartialFailure;
 use crate::task::TaskId;
+use crate::web::streams::Streams;
 
 /// The least length of a secret, in bytes.
 const SECRET: usize = 32;
@@ -122,10 +122,13 @@ impl SoilPages {
         })
     }
 
-    /// Sets the path below which the pages are mounted. The default is `/soil`.
+    /// Sets the path below which the pages are mounted. The default is `/soil`, and `/` is the root of the site.
     #[must_use]
     pub fn at(mut self, path: &str) -> Self {
-        self.path = format!("/{}", path.trim_matches('/')).into();
+        self.path = match path.trim_matches('/') {
+            "" => "".into(), // a link is this and `/id`: one that begins with `//` leads to another site
+            path => format!("/{path}").into(),
+        };
         self.public = Arc::clone(&self.path);
         self
     }

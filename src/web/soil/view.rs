@@ -7,7 +7,10 @@ use serde::Serialize;
 use super::branding::Wording;
 use super::link::segment;
 use super::texts::Sentence;
-use crate::soil::{DownloadFacts, Overview, PartialFailure, QueuePosition, QueueSummary, SoilState, Status};
+use crate::soil::{
+    DownloadFacts, Overview, PartialFailure, QueuePosition, QueueSummary, SoilState, StartsBetween, Status,
+    WhyWaiting,
+};
 
 /// How many members a page shows.
 const PAGE: usize = 100;
@@ -50,6 +53,10 @@ pub(super) struct View {
     pub(super) place: Option<String>,
     /// Why nothing is likely to happen, in words.
     pub(super) not_alive: Option<String>,
+    /// Why the task waits, in words, if neither its place nor its queue says so.
+    pub(super) why: Option<String>,
+    /// When it is likely to start, in words.
+    pub(super) starts_between: Option<String>,
     /// The members that the page shows.
     pub(super) members: Vec<Member>,
     /// How many members the group has.
@@ -181,6 +188,8 @@ impl View {
             message: None,
             place: None,
             not_alive: None,
+            why: None,
+            starts_between: None,
             members: Vec::new(),
             total_members: 0,
             page: 1,
@@ -206,6 +215,8 @@ impl View {
             not_alive: (waits && !status.is_alive())
                 .then(|| status.line.as_ref().map(|line| say_not_alive(line, &wording)))
                 .flatten(),
+            why: status.why.and_then(say_why).map(|why| wording.say(why)),
+            starts_between: status.starts_between.and_then(say_starts).map(|starts| wording.say(starts)),
             next_poll_ms: status.next_poll_ms,
             ..Self::new(id, look(status.state, status.is_revoked), urls, wording)
         }
@@ -323,4 +334,47 @@ fn say_not_alive(line: &QueueSummary, wording: &Wording) -> String {
     } else {
         Sentence::QueueStuck { queue, minutes: line.blocked_seconds / 60 }
     })
+}
+
+/// Says why a task waits. What its place in line or its queue says is not said twice.
+fn say_why(why: WhyWaiting) -> Option<Sentence<'static>> {
+    match why {
+        WhyWaiting::NotDue => Some(Sentence::WaitsForTime),
+        WhyWaiting::Retry => Some(Sentence::WaitsForAttempt),
+        WhyWaiting::Lane => Some(Sentence::WaitsForOther),
+        WhyWaiting::Held => Some(Sentence::HeldBack),
+        WhyWaiting::Paused | WhyWaiting::Halted | WhyWaiting::Busy => None,
+    }
+}
+
+/// Says when a task is likely to start, in minutes, or in hours beyond ninety minutes. A day and more helps nobody.
+fn say_starts(StartsBetween { from_seconds, to_seconds, .. }: StartsBetween) -> Option<Sentence<'static>> {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    let hours = to_seconds > 90 * MINUTE;
+    let unit = if hours { HOUR } else { MINUTE };
+    let to = to_seconds.div_ceil(unit);
+    let from = (from_seconds / unit).min(to.saturating_sub(1));
+    (to_seconds < 24 * HOUR).then_some(Sentence::StartsIn { from, to, hours })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn starts_are_told_in_minutes_or_hours() {
+        for (from, to, expected) in [
+            (0, 10, Some((0, 1, false))),
+            (60, 240, Some((1, 4, false))),
+            (60, 60, Some((0, 1, false))),
+            (3_000, 5_400, Some((50, 90, false))),
+            (3_600, 6_000, Some((1, 2, true))),
+            (7_000, 90_000, None),
+        ] {
+            let starts = StartsBetween::of_seconds(from, to);
+            let expected = expected.map(|(from, to, hours)| Sentence::StartsIn { from, to, hours });
+            assert_eq!(say_starts(starts), expected, "{from} to {to}");
+        }
+    }
 }

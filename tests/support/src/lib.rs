@@ -1,5 +1,5 @@
-//! Real services for tests: RabbitMQ, Redis, Postgres, Prometheus and Python's Celery, each started by the test on ports and
-//! directories of its own, and a proxy that breaks the way to them.
+//! Real services for tests: RabbitMQ, Redis, Postgres, MariaDB, Prometheus and Python's Celery, each started by the test on
+//! ports and directories of its own, and a proxy that breaks the way to them.
 //!
 //! A test binary takes it in with `use celeriac_test_support as services;` in its root.
 //!
@@ -15,6 +15,7 @@
 mod authority;
 mod dialogue;
 mod home;
+mod mariadb;
 mod ports;
 mod postgres;
 mod process;
@@ -31,6 +32,7 @@ use std::time::{Duration, Instant};
 pub use authority::Authority;
 pub use dialogue::Dialogue;
 pub use home::Home;
+pub use mariadb::MariaDb;
 pub use ports::free as free_port;
 pub use postgres::Postgres;
 pub use process::{Output, Process, run};

@@ -14,6 +14,9 @@ use super::process::{Output, Process, program, run};
 const CELERY: &str = "celery[redis]==5.7.*";
 const FLOWER: &str = "celery[redis]==5.7.* flower==2.2.*";
 const EXPORTER: &str = "prometheus-exporter-celery==0.11.*";
+/// Celery, and what traces it. The instrumentation has only versions that pip takes if they are named.
+const OTEL: &str =
+    "celery[redis]==5.7.* opentelemetry-sdk==1.45.* opentelemetry-instrumentation-celery==0.66b2";
 const MOTO: &str = "moto[s3,server]==5.*";
 /// Celery, and what its integration tests import.
 const SUITE: &str = "celery[redis]==5.7.0 pydantic==2.* pytest==9.* pytest-subtests pytest-timeout==2.*";
@@ -96,6 +99,13 @@ impl Python {
             interpreter: make_environment("python-exporter-0.11", EXPORTER, |_, _| {}),
         })
         .clone()
+    }
+
+    /// Python with Celery and OpenTelemetry's instrumentation of it. The first call makes the environment.
+    pub fn with_otel() -> Self {
+        static MADE: OnceLock<Python> = OnceLock::new();
+        MADE.get_or_init(|| Self { interpreter: make_environment("python-otel-0.66", OTEL, |_, _| {}) })
+            .clone()
     }
 
     /// Python with moto, whose server keeps buckets in its memory. The first call makes the environment.

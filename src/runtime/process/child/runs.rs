@@ -19,6 +19,7 @@ use super::uplink::Uplink;
 use crate::core::progress::QUIET;
 use crate::runtime::body::{CpuBody, Stuck};
 use crate::runtime::run::too_large;
+use crate::runtime::run_span::end_span_in_child;
 use crate::task::clock::now;
 use crate::task::{
     Client, Context, DownloadSink, Ending, EventFunnel, EventGroup, EventKind, EventStream, Interrupt,
@@ -165,6 +166,7 @@ impl Runs {
             context.receive_permit(handed, lost);
         }
         self.slot.begin(Active { run, context: context.clone(), keeper });
+        context.open_log(|| (definition.options)().keep_log);
         let (stuck, layers) = (Arc::clone(&self.stuck), Arc::clone(&self.setup.layers));
         let mut body = CpuBody::start(definition, context.clone(), now(), stuck, layers);
         let mut looks = interval_at(Instant::now() + QUIET, QUIET);
@@ -179,6 +181,13 @@ impl Runs {
         // All of them: what stayed behind would be taken for events of the next run. Tokio's budget would end this early.
         while let Some(Some(event)) = unconstrained(self.sent.next()).now_or_never() {
             self.say(run, &context, event);
+        }
+        if context.log().is_some() {
+            self.uplink.push(Up::Logged { run, lines: context.take_log() });
+        }
+        let span = end_span_in_child(&context, &outcome);
+        if !span.0.is_empty() {
+            self.uplink.push(Up::Traced { run, span });
         }
         // Whether the task is over is for the program to judge, and whether it shows this.
         context.close_bar(true);

@@ -16,7 +16,7 @@ use tokio_util::codec::FramedWrite;
 use super::super::protocol::{
     Answer, BarReport, CHUNKS_ON_THE_WAY, LARGEST_FRAME, Question, Up, codec, encode,
 };
-use crate::task::{Ending, Json, current_message};
+use crate::task::{Ending, Headers, Json, current_message, span_headers};
 
 /// From so many frames on that wait, events of bodies have to wait.
 const MANY_FRAMES: usize = 4096;
@@ -121,7 +121,8 @@ impl Uplink {
         self.asked.lock().insert(question, Asked { answer: sender, room: Arc::clone(&room) });
         let in_body = current_message().is_some();
         let withdraws = !matches!(asks, Question::Keep(_));
-        self.push(Up::Ask { run: self.run(), question, in_body, asks: Box::new(asks) });
+        let span = if asks.sends() { span_headers() } else { Headers::default() };
+        self.push(Up::Ask { run: self.run(), question, in_body, span, asks: Box::new(asks) });
         Pending { uplink: self, question, answer, room, withdraws }
     }
 

@@ -32,6 +32,17 @@ pub(super) fn say(sentence: Sentence<'_>) -> String {
             let least = if or_more { " على الأقل" } else { "" };
             format!("تنتظر هذه المهمة {}: {}{least} قبلها في الصف.", turn(again), OTHERS.count(ahead))
         }
+        S::WaitsForTime => "ستبدأ هذه المهمة في وقت لاحق كما طُلب.".into(),
+        S::WaitsForAttempt => "ستُعاد المحاولة تلقائيًا بعد فترة.".into(),
+        S::WaitsForOther => "تنتظر هذه المهمة حتى تنتهي مهمة أخرى من النوع نفسه.".into(),
+        S::HeldBack => "هذه المهمة موقوفة حاليًا، وستبدأ تلقائيًا لاحقًا.".into(),
+        S::StartsIn { from, to, hours } => {
+            let to = if hours { HOURS.count(to) } else { MINUTES.count(to) };
+            match from {
+                0 => format!("من المرجح أن تبدأ هذه المهمة خلال {to}."),
+                from => format!("من المرجح أن تبدأ هذه المهمة بعد {} إلى {to}.", number(from)),
+            }
+        }
         S::QueuePaused(name) => {
             format!("قائمة انتظارها{} متوقفة مؤقتًا. ستتابع المهمة عند إعادة تشغيل القائمة.", queue(name))
         }
@@ -151,6 +162,15 @@ const MINUTES: Counted = Counted {
     few: "دقائق",
     many: "دقيقة",
     other: "دقيقة",
+};
+
+const HOURS: Counted = Counted {
+    zero: "أقل من ساعة",
+    one: "ساعة واحدة",
+    two: "ساعتين",
+    few: "ساعات",
+    many: "ساعة",
+    other: "ساعة",
 };
 
 impl Counted {

@@ -34,6 +34,22 @@ pub(super) fn say(sentence: Sentence<'_>) -> String {
             let others = if or_more { "others or more" } else { "others" };
             format!("It waits {}: {ahead} {others} are before it in line.", turn(again))
         }
+        S::WaitsForTime => "It starts at a later time, as was asked.".into(),
+        S::WaitsForAttempt => "It is tried again by itself after a pause.".into(),
+        S::WaitsForOther => "It waits until another one of the same kind is done.".into(),
+        S::HeldBack => "It is held back for now, and starts by itself later.".into(),
+        S::StartsIn { from, to, hours } => {
+            let unit = match (hours, to) {
+                (false, 1) => "minute",
+                (false, _) => "minutes",
+                (true, 1) => "hour",
+                (true, _) => "hours",
+            };
+            match from {
+                0 => format!("It is likely to start within {to} {unit}."),
+                from => format!("It is likely to start in {from} to {to} {unit}."),
+            }
+        }
         S::QueuePaused(name) => {
             format!("{} is paused. It goes on when somebody lets the queue go on.", queue(name))
         }

@@ -38,6 +38,24 @@ pub(super) fn say(sentence: Sentence<'_>) -> String {
             };
             format!("Cette tâche attend de {}\u{202f}: {least}{others} dans la file.", turn(again))
         }
+        S::WaitsForTime => "Cette tâche démarrera plus tard, comme demandé.".into(),
+        S::WaitsForAttempt => "Une nouvelle tentative aura lieu d’elle-même après une pause.".into(),
+        S::WaitsForOther => "Cette tâche attend la fin d’une autre du même genre.".into(),
+        S::HeldBack => "Cette tâche est retenue pour le moment. Elle démarrera d’elle-même plus tard.".into(),
+        S::StartsIn { from, to, hours } => {
+            let unit = match (hours, is_singular(to)) {
+                (false, true) => "minute",
+                (false, false) => "minutes",
+                (true, true) => "heure",
+                (true, false) => "heures",
+            };
+            match from {
+                0 => format!("Cette tâche devrait démarrer d’ici {} {unit}.", number(to)),
+                from => {
+                    format!("Cette tâche devrait démarrer dans {} à {} {unit}.", number(from), number(to))
+                }
+            }
+        }
         S::QueuePaused(name) => {
             format!("{} est en pause. Le traitement reprendra dès qu’elle sera remise en marche.", queue(name))
         }

@@ -68,6 +68,23 @@ pub enum Sentence<'a> {
         /// Whether the task has run before and waits for its next turn.
         again: bool,
     },
+    /// "It starts at a later time, as was asked."
+    WaitsForTime,
+    /// "It is tried again by itself after a pause."
+    WaitsForAttempt,
+    /// "It waits until another one of the same kind is done."
+    WaitsForOther,
+    /// "It is held back for now, and starts by itself later."
+    HeldBack,
+    /// "It is likely to start in 2 to 5 minutes." or "It is likely to start within 5 minutes."
+    StartsIn {
+        /// The earlier end, in whole minutes or hours; 0: at any time from now.
+        from: u64,
+        /// The later end.
+        to: u64,
+        /// Whether these are hours.
+        hours: bool,
+    },
     /// "Its queue is paused. It goes on when somebody lets the queue go on." With the queue's name, if the program
     /// [shows them](crate::web::SoilPages::show_queue_names).
     QueuePaused(Option<&'a str>),

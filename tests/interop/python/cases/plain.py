@@ -69,6 +69,20 @@ def own_id(app, side):
     assert (about["retries"], about["tenant"]) == (0, "acme")
 
 
+def headers(app, side):
+    """The body sees what a tracer has written into the headers of the call, in each of its attempts."""
+    given = {
+        "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        "tracestate": "vendor=1",
+        "baggage": "user=5,release=7",
+        "sentry-trace": "4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-1",
+        "x-tenant": "acme",
+    }
+    for failures in (0, 2):
+        result = app.send_task(f"{side}.headers", kwargs={"failures": failures}, headers=given)
+        assert result.get(timeout=PATIENCE) == given, failures
+
+
 def ignore_result(app, side):
     """It runs, and leaves nothing behind."""
     key = str(uuid.uuid4())

@@ -1,0 +1,131 @@
+//! What the queue knows of one task, for an explanation of why it does not run.
+
+use std::sync::Arc;
+
+use actix::{Handler, Message};
+
+use super::Queue;
+use crate::core::explanation::{BoundedCount, PauseFacts, QueueState, RunFacts};
+use crate::core::forecast::StartForecast;
+use crate::core::hold::Hold;
+use crate::task::clock::now;
+use crate::task::{self, TaskId};
+
+/// Asks what the queue knows of a task. The broker was asked first, and says whether the task waits in it.
+#[derive(Clone, Message)]
+#[rtype(result = "Option<Box<Sighting>>")]
+pub(crate) struct Explain {
+    pub(crate) id: TaskId,
+    /// The task waits in the broker. `None`: the queue looks whether it has the task itself.
+    pub(crate) waiting: Option<WaitingInBroker>,
+}
+
+/// A task that waits in the broker.
+#[derive(Clone)]
+pub(crate) struct WaitingInBroker {
+    pub(crate) message: Arc<task::Message>,
+    /// How many tasks of the queue are before it, in the broker or delivered and not settled, if that is known.
+    pub(crate) before: Option<BoundedCount>,
+}
+
+/// A task as its queue sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Sighting {
+    pub(crate) message: Arc<task::Message>,
+    /// Its run, if it runs.
+    pub(crate) run: Option<RunFacts>,
+    /// Whether the store has still to say that it is not revoked.
+    pub(crate) is_unchecked: bool,
+    /// How many start before it, if that is known.
+    pub(crate) ahead: Option<BoundedCount>,
+    /// How many of those are of its own tenant, if that is known.
+    pub(crate) ahead_of_tenant: Option<u64>,
+    /// What holds it back.
+    pub(crate) holds: Vec<Hold>,
+    pub(crate) pause: Option<PauseFacts>,
+    pub(crate) queue: QueueState,
+    /// When it starts, if only those before it delay it.
+    pub(crate) forecast: Option<StartForecast>,
+}
+
+impl Handler<Explain> for Queue {
+    type Result = Option<Box<Sighting>>;
+
+    fn handle(&mut self, Explain { id, waiting }: Explain, _: &mut Self::Context) -> Self::Result {
+        if let Some(run) = self.runs.values().find(|run| *run.context.id() == id) {
+            let facts = RunFacts {
+                since: Some(run.context.began_at(run.started_at)),
+                worker: Some(run.context.worker().to_owned()),
+                attempt: Some(run.context.attempt()),
+            };
+            let message = Arc::clone(&run.message);
+            return Some(Box::new(Sighting { run: Some(facts), ..self.sighting(message) }));
+        }
+        if let Some((ahead, message)) = self.place_of(&id) {
+            let ahead_of_tenant = self.of_tenant(&message, ahead);
+            let ahead = Some(ahead as u64).filter(|_| ahead < self.backlog.ready());
+            let forecast = ahead.map(|ahead| self.forecast(ahead, message.priority, now()));
+            let ahead = ahead.map(BoundedCount::exactly);
+            let mut seen = Sighting { ahead, ahead_of_tenant, forecast, ..self.sighting(message) };
+            seen.holds.extend(self.slot_hold(&id));
+            return Some(Box::new(seen));
+        }
+        if let Some(delivery) = self.unchecked.find(&id) {
+            let message = Arc::clone(delivery.message());
+            return Some(Box::new(Sighting { is_unchecked: true, ..self.sighting(message) }));
+        }
+        let WaitingInBroker { message, before } = waiting?;
+        // The broker counts those that run as well, and they start no more.
+        let running = self.runs.len() as u64;
+        let ahead = before.map(|BoundedCount { count, or_more }| BoundedCount {
+            count: count.saturating_sub(running),
+            or_more,
+        });
+        let forecast = ahead.map(|ahead| self.forecast(ahead.count, message.priority, now()));
+        Some(Box::new(Sighting { ahead, forecast, ..self.sighting(message) }))
+    }
+}
+
+impl Queue {
+    /// Where a task stands that waits here: how many are before it. Those that wait for their time stand behind all that are
+    /// ready.
+    pub(super) fn place_of(&self, id: &TaskId) -> Option<(usize, Arc<task::Message>)> {
+        let mut waiting = self.backlog.waiting().map(|(_, delivery)| delivery.message()).enumerate();
+        let (ahead, message) = waiting.find(|(_, message)| message.id == *id)?;
+        Some((ahead, Arc::clone(message)))
+    }
+
+    /// How many of the first tasks that wait here are of the tenant of this one. `None`: it has none.
+    fn of_tenant(&self, message: &task::Message, first: usize) -> Option<u64> {
+        let tenant = message.tenant()?;
+        let before = self.backlog.waiting().take(first);
+        Some(before.filter(|(_, delivery)| delivery.message().tenant() == Some(tenant)).count() as u64)
+    }
+
+    /// A task of which nothing is known but its message, in this queue as it is.
+    fn sighting(&self, message: Arc<task::Message>) -> Sighting {
+        let is_kept = || self.runtime.kept_pauses.lock().contains(&self.row.name);
+        let pause =
+            self.backlog.is_paused().then(|| PauseFacts { is_kept: is_kept(), ..PauseFacts::default() });
+        let queue = QueueState {
+            workers: self.row.workers,
+            running: self.runs.len(),
+            idle: self.idle.len(),
+            halted: self.halted.clone(),
+            is_draining: self.closing.is_some(),
+            is_cancelled: self.retained.is_cancelled(),
+            busy_pool: self.busy_pool(),
+        };
+        Sighting {
+            holds: self.runtime.look(&message),
+            message,
+            run: None,
+            is_unchecked: false,
+            ahead: None,
+            ahead_of_tenant: None,
+            pause,
+            queue,
+            forecast: None,
+        }
+    }
+}

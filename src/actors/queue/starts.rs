@@ -1,0 +1,44 @@
+//! When the tasks that wait in this queue will start: what the queue sees of its arrivals, starts and ends goes into
+//! [`core::forecast`](crate::core::forecast).
+//!
+//! Now and then an arrival is sampled: the queue notes when it forecasts its start, and so learns how good its forecasts
+//! are. A sample costs up to a thousandth of a second, so there is one a second at most; who starts at once is never one.
+
+use super::Queue;
+use crate::core::Timestamp;
+use crate::core::forecast::{LineView, StartForecast};
+
+impl Queue {
+    /// A delivery has come into the backlog.
+    pub(super) fn note_arrival(&mut self, tag: u64, priority: u8, now: Timestamp) {
+        self.forecasts.arrived(priority, now);
+        let starts_at_once = self.backlog.ready() <= self.idle.len();
+        let stands_still = self.backlog.is_paused() || self.halted.is_some() || self.closing.is_some();
+        if starts_at_once || stands_still || !self.forecasts.wants_sample(now) {
+            return;
+        }
+        let (Some(delivery), Some(ahead)) = (self.backlog.get(tag), self.backlog.ahead_of(tag)) else {
+            return;
+        };
+        // What a gate holds starts when the gate opens, and nobody forecasts that.
+        if !self.runtime.look(delivery.message()).is_empty() {
+            return;
+        }
+        let line = self.line(ahead as u64, priority);
+        let runs = self.runs.values();
+        let runs = runs.map(|run| (run.account.index(), now.since(run.started_at)));
+        self.forecasts.sample(tag, line, runs, now);
+    }
+
+    /// When a task starts that has so many before it.
+    pub(super) fn forecast(&mut self, ahead: u64, priority: u8, now: Timestamp) -> StartForecast {
+        let line = self.line(ahead, priority);
+        let runs = self.runs.values();
+        let runs = runs.map(|run| (run.account.index(), now.since(run.started_at)));
+        self.forecasts.forecast(line, runs, now)
+    }
+
+    fn line(&self, ahead: u64, priority: u8) -> LineView {
+        LineView { slots: self.row.workers, busy: self.runs.len(), ahead, priority }
+    }
+}

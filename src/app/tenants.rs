@@ -1,0 +1,62 @@
+//! What an operator sees of tenants: how many tasks of whom wait in a queue. And what the program says of priorities at its
+//! start, where the broker does not keep to them.
+
+use std::collections::BTreeMap;
+
+use super::handle::{Celeriac, ControlError};
+use crate::broker::QueueTenants;
+use crate::task::Arguments;
+
+impl Celeriac {
+    /// The tenants of a queue that have tasks which could start, those with the most tasks first, at most `limit` of them. The
+    /// cost grows with the number of tenants, and not with that of tasks.
+    ///
+    /// ```no_run
+    /// # async fn demo(celeriac: celeriac::Celeriac) -> Result<(), celeriac::app::ControlError> {
+    /// let tenants = celeriac.tenants("export_download_queue", 10).await?;
+    /// println!("{} tenants have tasks, the first ten of them:", tenants.total);
+    /// for counts in tenants.tenants {
+    ///     println!("{}: {} wait, {} are with workers", counts.tenant, counts.ready, counts.unsettled);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// There is no such queue, the broker does not know the tenants of what waits in it (RabbitMQ), or it does not answer.
+    pub async fn tenants(&self, queue: &str, limit: usize) -> Result<QueueTenants, ControlError> {
+        let name = &self.find(queue)?.name;
+        let broker = &self.runtime().broker;
+        let known = broker.tenant_backlog().ok_or_else(|| ControlError::NoAbility {
+            broker: broker.name(),
+            what: "say how many tasks of which tenant wait in a queue",
+        })?;
+        Ok(known.tenants(name, limit).await?)
+    }
+
+    /// Warns of tasks whose priority has no effect, because RabbitMQ tells priorities apart only in queues that are declared
+    /// with a highest one.
+    pub(super) fn warn_of_vain_priorities(&self) {
+        let Some(events) = self.runtime().broker.events().filter(|events| events.has_exchanges()) else {
+            return; // it is not RabbitMQ
+        };
+        let registry = &self.runtime().dispatcher.registry;
+        let mut vain: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for task in registry.names() {
+            let has_priority = registry.options(task).is_some_and(|options| options.priority > 0);
+            let Ok(queue) = self.inner.routing.queue(task, None, &Arguments::default()) else { continue };
+            let arguments = events.queue_arguments(queue);
+            let is_quorum = arguments.get("x-queue-type").is_some_and(|kind| kind == "quorum");
+            if has_priority && !is_quorum && !arguments.contains_key("x-max-priority") {
+                vain.entry(queue).or_default().push(task);
+            }
+        }
+        for (queue, tasks) in vain {
+            tracing::warn!(
+                target: "celeriac",
+                queue,
+                ?tasks,
+                "the priority of these tasks has no effect, because RabbitMQ ignores it in a queue that is declared without priorities: state `max_priority` in the row of the queue"
+            );
+        }
+    }
+}

@@ -1,0 +1,490 @@
+//! Pages of the tasks in the store: those that are not over, and those that have failed for good.
+//!
+//! Invariants:
+//! - A page looks at no more than [`MOST_ROWS`] rows and reads no more than [`MOST_BYTES`], whatever the filter chooses and
+//!   however much waits. A page that ends there says from where to go on.
+//! - The tables are read on a thread of their own, so that no start waits for somebody who looks.
+//!
+//! Rows of `messages` lie by queue, and in a queue by class: ready without a tenant, then scheduled, then ready by tenant.
+//! So the scheduled tasks of one queue are found without a look at the others. The rows of failed tasks lie by queue and
+//! sequence; the sequence counts for all queues, so the newest of all queues are those with the highest sequences.
+
+use std::collections::HashSet;
+use std::ops::Bound;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+
+use super::EmbeddedBroker;
+use super::command::EngineCommand;
+use super::failed::{FAILED, failed_key, parts_of};
+use super::failed_tasks::failed_in;
+use super::lanes;
+use super::ready_key::{ReadyKey, is_ready, line_bounds, tenants_bounds};
+use super::rows::{decode, queue_of, scheduled_bounds};
+use super::tables::{Rows, Slice, TableName, Tables};
+use crate::broker::task_page::unknown_place;
+use crate::broker::{
+    BrokerError, FailedTask, FailedTasks, Inspect, Standing, TaskFilter, TaskPage, UnfinishedTask,
+};
+use crate::core::Timestamp;
+use crate::task::Message;
+use crate::task::clock::now;
+
+/// The most rows that one page looks at.
+const MOST_ROWS: u64 = 10_000;
+/// The most bytes of rows that one page reads.
+const MOST_BYTES: usize = 32 << 20;
+/// The key behind all keys of waiting rows of the table `lanes`.
+const BEHIND_LANES: [u8; 1] = [2];
+/// The sequence behind all sequences.
+const BEHIND_ALL: u64 = u64::MAX;
+
+/// Up to where the tasks that are not over were looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum UnfinishedMark {
+    /// Up to this key of the table `messages`; an empty key is before all.
+    Messages(Vec<u8>),
+    /// Up to this key of the table `lanes`, and all of `messages`.
+    Lanes(Vec<u8>),
+    /// Up to this place in the list of those that are in memory only, and all that are on disk.
+    Memory(Option<String>),
+}
+
+impl UnfinishedMark {
+    fn read(after: Option<&str>) -> Result<Self, BrokerError> {
+        let Some(text) = after else { return Ok(Self::Messages(Vec::new())) };
+        let key = |rest: &str| BASE64.decode(rest).map_err(|_| unknown_place(text));
+        match text.split_at_checked(1) {
+            Some(("m", rest)) => Ok(Self::Messages(key(rest)?)),
+            Some(("l", rest)) => Ok(Self::Lanes(key(rest)?)),
+            Some(("v", "")) => Ok(Self::Memory(None)),
+            Some(("v", rest)) => Ok(Self::Memory(Some(rest.to_owned()))),
+            _ => Err(unknown_place(text)),
+        }
+    }
+
+    fn written(&self) -> String {
+        match self {
+            Self::Messages(key) => format!("m{}", BASE64.encode(key)),
+            Self::Lanes(key) => format!("l{}", BASE64.encode(key)),
+            Self::Memory(after) => format!("v{}", after.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+/// Up to where the failed tasks were looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum FailedMark {
+    /// Down to this sequence, which was looked at.
+    Disk(u64),
+    /// Up to this place in the list of those that are in memory only, and all that are on disk.
+    Memory(Option<String>),
+}
+
+impl FailedMark {
+    fn read(after: Option<&str>) -> Result<Self, BrokerError> {
+        let Some(text) = after else { return Ok(Self::Disk(BEHIND_ALL)) };
+        match text.split_at_checked(1) {
+            Some(("d", rest)) => rest.parse().map(Self::Disk).map_err(|_| unknown_place(text)),
+            Some(("v", "")) => Ok(Self::Memory(None)),
+            Some(("v", rest)) => Ok(Self::Memory(Some(rest.to_owned()))),
+            _ => Err(unknown_place(text)),
+        }
+    }
+
+    fn written(&self) -> String {
+        match self {
+            Self::Disk(seq) => format!("d{seq}"),
+            Self::Memory(after) => format!("v{}", after.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+/// What is left of what one page may cost.
+struct Budget {
+    rows: u64,
+    bytes: usize,
+}
+
+impl Budget {
+    fn new() -> Self {
+        Self { rows: MOST_ROWS, bytes: MOST_BYTES }
+    }
+
+    /// Pays for a row. Nothing is left afterwards: this row is the last one.
+    fn pay(&mut self, value: &[u8]) {
+        self.rows = self.rows.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(value.len());
+    }
+
+    fn is_spent(&self) -> bool {
+        self.rows == 0 || self.bytes == 0
+    }
+
+    fn paid(&self) -> u64 {
+        MOST_ROWS - self.rows
+    }
+}
+
+impl EmbeddedBroker {
+    pub(super) async fn page_of_unfinished(
+        &self,
+        filter: &TaskFilter,
+        standings: &[Standing],
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<UnfinishedTask>, BrokerError> {
+        let mark = UnfinishedMark::read(after)?;
+        let (mut page, in_memory) = match mark {
+            UnfinishedMark::Memory(after) => (TaskPage::empty(), after),
+            mark => {
+                let held = self.ask(|reply| EngineCommand::HeldKeys { reply }).await?;
+                let look = UnfinishedLook {
+                    filter: filter.clone(),
+                    standings: standings.to_vec(),
+                    held,
+                    now: now(),
+                    limit,
+                };
+                let page = self.on_disk(move |tables| look.page(tables, mark)).await?;
+                (page, None)
+            }
+        };
+        if page.next.is_some() {
+            return Ok(page);
+        }
+        let left = limit.saturating_sub(page.tasks.len());
+        let rest = self.inner.volatile.page_unfinished(filter, standings, in_memory.as_deref(), left).await?;
+        // A full page does not know whether more follow in memory, unless it looks.
+        let more = if left > 0 {
+            rest.next.map(Some)
+        } else {
+            self.memory_has_more(filter, standings).await?.then_some(None)
+        };
+        page.tasks.extend(rest.tasks);
+        page.next = more.map(|after| UnfinishedMark::Memory(after).written());
+        Ok(page)
+    }
+
+    /// Whether there are tasks in memory only that are not over.
+    async fn memory_has_more(
+        &self,
+        filter: &TaskFilter,
+        standings: &[Standing],
+    ) -> Result<bool, BrokerError> {
+        let first = self.inner.volatile.page_unfinished(filter, standings, None, 1).await?;
+        Ok(!first.tasks.is_empty())
+    }
+
+    pub(super) async fn page_of_failed(
+        &self,
+        filter: &TaskFilter,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<TaskPage<FailedTask>, BrokerError> {
+        let (mut page, in_memory) = match FailedMark::read(after)? {
+            FailedMark::Memory(after) => (TaskPage::empty(), after),
+            FailedMark::Disk(before) => {
+                let filter = filter.clone();
+                let page = self.on_disk(move |tables| newest_failed(tables, &filter, before, limit)).await?;
+                (page?, None)
+            }
+        };
+        page.is_newest_first = true;
+        if page.next.is_some() {
+            return Ok(page);
+        }
+        let left = limit.saturating_sub(page.tasks.len());
+        let rest = self.inner.volatile.page_failed(filter, in_memory.as_deref(), left.max(1)).await?;
+        let more = if left > 0 { rest.next.map(Some) } else { (!rest.tasks.is_empty()).then_some(None) };
+        page.tasks.extend(rest.tasks.into_iter().take(left));
+        page.next = more.map(|after| FailedMark::Memory(after).written());
+        Ok(page)
+    }
+}
+
+/// A look at the tasks on disk that are not over.
+struct UnfinishedLook {
+    filter: TaskFilter,
+    /// Which tasks are meant by what they wait for; empty: all.
+    standings: Vec<Standing>,
+    /// The keys of the rows that are delivered.
+    held: HashSet<ReadyKey>,
+    now: Timestamp,
+    limit: usize,
+}
+
+/// A range of rows: the first key is included, the second is not.
+type KeyRange = (Vec<u8>, Vec<u8>);
+
+fn key_range((start, end): ([u8; 3], [u8; 3])) -> KeyRange {
+    (start.to_vec(), end.to_vec())
+}
+
+impl UnfinishedLook {
+    /// The page behind this mark.
+    fn page(&self, tables: &Tables, mark: UnfinishedMark) -> TaskPage<UnfinishedTask> {
+        let (mut page, mut budget) = (TaskPage::empty(), Budget::new());
+        let mut stopped = None;
+        let in_lanes = match &mark {
+            UnfinishedMark::Lanes(key) => Some(key.clone()),
+            UnfinishedMark::Messages(after) => {
+                stopped = self.messages(tables, after, &mut page, &mut budget).map(UnfinishedMark::Messages);
+                stopped.is_none().then(Vec::new)
+            }
+            UnfinishedMark::Memory(_) => None,
+        };
+        if let Some(after) = in_lanes
+            && self.means(Standing::InLine)
+        {
+            let range = (vec![lanes::WAITING], BEHIND_LANES.to_vec());
+            let stop = self.range(tables, TableName::Lanes, &range, &after, &mut page, &mut budget);
+            stopped = stop.map(UnfinishedMark::Lanes);
+        }
+        page.next = stopped.map(|mark| mark.written());
+        page.looked_at = Some(budget.paid());
+        page
+    }
+
+    /// Looks at the table `messages` behind this key. Answers with the key at which it stopped before the end.
+    fn messages(
+        &self,
+        tables: &Tables,
+        after: &[u8],
+        page: &mut TaskPage<UnfinishedTask>,
+        budget: &mut Budget,
+    ) -> Option<Vec<u8>> {
+        if self.standings == [Standing::Delivered] {
+            return self.delivered(tables, after, page, budget);
+        }
+        self.ranges(tables)
+            .into_iter()
+            .filter(|(_, end)| end.as_slice() > after)
+            .find_map(|range| self.range(tables, TableName::Messages, &range, after, page, budget))
+    }
+
+    fn means(&self, standing: Standing) -> bool {
+        self.standings.is_empty() || self.standings.contains(&standing)
+    }
+
+    /// The ranges of the table `messages` in which the tasks that are meant may lie.
+    fn ranges(&self, tables: &Tables) -> Vec<KeyRange> {
+        let wanted = self.filter.named_queue();
+        // The rows of delivered tasks lie among those of ready ones.
+        let in_ready = self.means(Standing::Ready) || self.means(Standing::Delivered);
+        let in_scheduled = self.means(Standing::Scheduled);
+        if wanted.is_none() && in_ready && in_scheduled {
+            return vec![(Vec::new(), vec![u8::MAX; 4])];
+        }
+        if !in_ready && !in_scheduled {
+            return Vec::new();
+        }
+        let of_queue = |queue: u16| {
+            let (plain, of_tenants) = (line_bounds(queue, None), key_range(tenants_bounds(queue)));
+            match (in_ready, in_scheduled) {
+                (true, true) => vec![(plain.0, of_tenants.1)],
+                (true, false) => vec![plain, of_tenants],
+                _ => vec![key_range(scheduled_bounds(queue))],
+            }
+        };
+        queues(tables, wanted).into_iter().flat_map(of_queue).collect()
+    }
+
+    /// Those that are delivered: they are few, and their keys are known.
+    fn delivered(
+        &self,
+        tables: &Tables,
+        after: &[u8],
+        page: &mut TaskPage<UnfinishedTask>,
+        budget: &mut Budget,
+    ) -> Option<Vec<u8>> {
+        let mut keys: Vec<&ReadyKey> = self.held.iter().filter(|key| &key[..] > after).collect();
+        keys.sort_unstable();
+        for key in keys {
+            let Ok(Some(value)) = tables.get(TableName::Messages, key) else { continue };
+            if self.look_at(TableName::Messages, key, &value, page, budget) {
+                return Some(key.to_vec());
+            }
+        }
+        None
+    }
+
+    /// Looks at the rows of a range behind this key. Answers with the key at which it stopped before the end.
+    fn range(
+        &self,
+        tables: &Tables,
+        table: TableName,
+        (start, end): &KeyRange,
+        after: &[u8],
+        page: &mut TaskPage<UnfinishedTask>,
+        budget: &mut Budget,
+    ) -> Option<Vec<u8>> {
+        let start = start.as_slice().max(after);
+        for (key, value) in tables.readable(table, start, Bound::Excluded(end.as_slice())) {
+            if *key <= *after && !after.is_empty() {
+                continue; // the page before has it
+            }
+            if self.look_at(table, &key, &value, page, budget) {
+                return Some(key.to_vec());
+            }
+        }
+        None
+    }
+
+    /// Looks at a row. Says whether the page ends with it.
+    fn look_at(
+        &self,
+        table: TableName,
+        key: &[u8],
+        value: &[u8],
+        page: &mut TaskPage<UnfinishedTask>,
+        budget: &mut Budget,
+    ) -> bool {
+        budget.pay(value);
+        let standing = match table {
+            TableName::Lanes => Standing::InLine,
+            _ if ReadyKey::of(key).is_some_and(|key| self.held.contains(&key)) => Standing::Delivered,
+            _ if is_ready(key) => Standing::Ready,
+            _ => Standing::Scheduled,
+        };
+        if self.means(standing)
+            && let Ok(message) = decode::<Message>(value)
+            && self.filter.takes_unfinished(&message, self.now)
+        {
+            page.tasks.push(UnfinishedTask { message, standing });
+        }
+        page.tasks.len() >= self.limit || budget.is_spent()
+    }
+}
+
+/// The numbers of the queues that have rows in the table `messages`: of all, or of the one of this name. It reads one row of
+/// each queue.
+fn queues(tables: &Tables, wanted: Option<&str>) -> Vec<u16> {
+    let (mut found, mut from) = (Vec::new(), 0_u16);
+    loop {
+        let start = from.to_be_bytes();
+        let Some((key, value)) = tables.readable(TableName::Messages, &start, Bound::Unbounded).next() else {
+            return found;
+        };
+        let Some(queue) = queue_of(&key) else { return found };
+        match wanted {
+            None => found.push(queue),
+            // A row that cannot be decoded leaves it open whose it is.
+            Some(wanted) => match decode::<Message>(&value) {
+                Ok(message) if message.queue != wanted => {}
+                Ok(_) => return vec![queue],
+                Err(_) => found.push(queue),
+            },
+        }
+        match queue.checked_add(1) {
+            Some(next) if next > from => from = next,
+            _ => return found,
+        }
+    }
+}
+
+/// The newest row of one line of failed tasks that was not looked at yet, and the rows before it.
+struct FailedLine {
+    seq: u64,
+    row: (Slice, Slice),
+    rest: Rows,
+}
+
+/// The failed tasks on disk before this sequence, the newest first.
+fn newest_failed(
+    tables: &Tables,
+    filter: &TaskFilter,
+    before: u64,
+    limit: usize,
+) -> Result<TaskPage<FailedTask>, BrokerError> {
+    let (mut page, mut budget, now) = (TaskPage::empty(), Budget::new(), now());
+    let mut lines = failed_lines(tables, before)?;
+    while let Some(newest) = (0..lines.len()).max_by_key(|at| lines[*at].seq) {
+        let line = lines.swap_remove(newest);
+        let (seq, (key, value)) = (line.seq, line.row);
+        if let Some(line) = next_of(line.rest) {
+            lines.push(line);
+        }
+        budget.pay(&value);
+        if let Some(task) = failed_in(&key, &value).filter(|task| filter.takes(task, now)) {
+            page.tasks.push(task);
+        }
+        if page.tasks.len() >= limit || budget.is_spent() {
+            page.next = (!lines.is_empty()).then(|| FailedMark::Disk(seq).written());
+            break;
+        }
+    }
+    page.looked_at = Some(budget.paid());
+    Ok(page)
+}
+
+/// The dead letters, and the failed tasks of each queue, from their newest row before this sequence on.
+fn failed_lines(tables: &Tables, before: u64) -> Result<Vec<FailedLine>, BrokerError> {
+    // The key of a dead letter is a sequence, and lies before those of failed tasks.
+    let letters = before.min(u64::from(FAILED) << 56).to_be_bytes();
+    let letters = tables.range(TableName::Dead, &[], Bound::Excluded(&letters))?;
+    let mut lines: Vec<FailedLine> = next_of(letters).into_iter().collect();
+    // From the last queue to the first: the last row before those of a queue is of the queue before it.
+    let mut end = vec![FAILED + 1];
+    loop {
+        let mut rows = tables.range(TableName::Dead, &[FAILED], Bound::Excluded(&end))?;
+        let Some((queue, _)) = rows.next_back().transpose()?.and_then(|(key, _)| parts_of(&key)) else {
+            return Ok(lines);
+        };
+        end = failed_key(queue, 0).to_vec();
+        let until = failed_key(queue, before);
+        let rows = tables.range(TableName::Dead, &end, Bound::Excluded(&until))?;
+        lines.extend(next_of(rows));
+    }
+}
+
+/// The newest of these rows. Rows behind one that cannot be read are not found here; whoever lists the whole finds them.
+fn next_of(mut rows: Rows) -> Option<FailedLine> {
+    let row = rows.next_back()?.ok()?;
+    let seq = row.0.last_chunk().map_or(0, |seq| u64::from_be_bytes(*seq));
+    Some(FailedLine { seq, row, rest: rows })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_read_as_it_was_written() {
+        for mark in [
+            UnfinishedMark::Messages(vec![0, 1, 0, 255, 9]),
+            UnfinishedMark::Lanes(vec![1, 0, 200]),
+            UnfinishedMark::Memory(None),
+            UnfinishedMark::Memory(Some("50".to_owned())),
+        ] {
+            assert_eq!(UnfinishedMark::read(Some(&mark.written())), Ok(mark));
+        }
+        for mark in [FailedMark::Disk(7), FailedMark::Memory(None), FailedMark::Memory(Some("3".to_owned()))]
+        {
+            assert_eq!(FailedMark::read(Some(&mark.written())), Ok(mark));
+        }
+        assert_eq!(UnfinishedMark::read(None), Ok(UnfinishedMark::Messages(Vec::new())));
+        assert_eq!(FailedMark::read(None), Ok(FailedMark::Disk(BEHIND_ALL)));
+    }
+
+    #[test]
+    fn what_is_no_mark_is_refused() {
+        for text in ["", "x", "m!", "lä", "d", "dx", "ä", "d-1"] {
+            assert!(UnfinishedMark::read(Some(text)).is_err(), "{text}");
+            assert!(FailedMark::read(Some(text)).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_page_may_cost_so_much_and_no_more() {
+        let mut budget = Budget::new();
+        budget.pay(&[0; 10]);
+        assert!(!budget.is_spent() && budget.paid() == 1);
+        budget.pay(&vec![0; MOST_BYTES]);
+        assert!(budget.is_spent(), "a row that is larger than all that is left is the last one");
+        let mut budget = Budget { rows: 1, ..Budget::new() };
+        budget.pay(&[]);
+        assert!(budget.is_spent());
+    }
+}

@@ -1,0 +1,109 @@
+//! An ability of brokers: they keep the ready tasks of each tenant in a line of its own, and deliver from these lines in
+//! turn, so that a flood of one tenant hides nobody.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+use serde::Serialize;
+
+use super::BrokerError;
+
+/// Knows how many tasks of each [tenant](crate::task::Message::tenant) a queue has, and lets the tenants take turns.
+///
+/// What it lets take turns is what it delivers: with room for P deliveries, k tenants that have enough ready tasks have P/k
+/// each, and a tenant that has none delivered gets one beyond that room, up to
+/// [`MOST_EXTRA`](crate::core::fair_lines::MOST_EXTRA) for all tenants together. The tasks of one tenant come by priority,
+/// and then in order of arrival. The tasks without a tenant are one line among these.
+#[async_trait]
+pub trait TenantBacklog: Send + Sync {
+    /// The tenants of a queue that have tasks which could start, those with the most tasks first, at most `limit` of them.
+    /// The cost grows with the number of tenants, and not with that of tasks.
+    ///
+    /// # Errors
+    /// The broker is closed or cannot be reached.
+    async fn tenants(&self, queue: &str, limit: usize) -> Result<QueueTenants, BrokerError>;
+}
+
+/// The tenants of a queue that have tasks which could start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct QueueTenants {
+    /// The tenants, those with the most tasks first, and at most as many as were asked for.
+    pub tenants: Vec<TenantCounts>,
+    /// The number of all such tenants.
+    pub total: u64,
+    /// The number of tasks whose tenants are not counted one by one, because the queue has too many tenants.
+    pub uncounted: u64,
+}
+
+/// How many tasks of one tenant a queue has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TenantCounts {
+    /// The name of the tenant.
+    pub tenant: String,
+    /// The tasks that could start and are not delivered.
+    pub ready: u64,
+    /// The tasks that are delivered and not settled: they run, or are about to.
+    pub unsettled: u64,
+}
+
+impl QueueTenants {
+    /// Adds a tenant. Tasks under the empty name have tenants that are not counted one by one.
+    pub(crate) fn add(&mut self, counts: TenantCounts) {
+        if counts.tenant.is_empty() {
+            self.uncounted += counts.ready + counts.unsettled;
+        } else {
+            self.total += 1;
+            self.tenants.push(counts);
+        }
+    }
+
+    /// Adds the counts of another part of the same queue. Neither may be cut.
+    pub(crate) fn merge(&mut self, other: Self) {
+        let places = self.tenants.iter().enumerate();
+        let places: HashMap<String, usize> =
+            places.map(|(place, counts)| (counts.tenant.clone(), place)).collect();
+        for counts in other.tenants {
+            match places.get(&counts.tenant) {
+                Some(place) => {
+                    let own = &mut self.tenants[*place];
+                    own.ready += counts.ready;
+                    own.unsettled += counts.unsettled;
+                }
+                None => self.add(counts),
+            }
+        }
+        self.uncounted += other.uncounted;
+    }
+
+    /// Sorts the tenants and keeps those that have the most tasks.
+    #[must_use]
+    pub(crate) fn cut(mut self, limit: usize) -> Self {
+        let rank = |counts: &TenantCounts| Reverse(counts.ready + counts.unsettled);
+        self.tenants.sort_unstable_by(|a, b| rank(a).cmp(&rank(b)).then_with(|| a.tenant.cmp(&b.tenant)));
+        self.tenants.truncate(limit);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(tenant: &str, ready: u64, unsettled: u64) -> TenantCounts {
+        TenantCounts { tenant: tenant.to_owned(), ready, unsettled }
+    }
+
+    #[test]
+    fn parts_of_a_queue_are_added_up() {
+        let mut disk = QueueTenants::default();
+        [counts("a", 1, 1), counts("b", 5, 0), counts("", 2, 1)].into_iter().for_each(|c| disk.add(c));
+        let mut memory = QueueTenants::default();
+        [counts("c", 0, 3), counts("a", 3, 1)].into_iter().for_each(|c| memory.add(c));
+        disk.merge(memory);
+        let all = disk.cut(2);
+        assert_eq!(all.tenants, [counts("a", 4, 2), counts("b", 5, 0)]);
+        assert_eq!((all.total, all.uncounted), (3, 3));
+    }
+}

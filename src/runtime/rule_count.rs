@@ -1,0 +1,96 @@
+//! How many tasks that wait match a rule: counted one by one, as the broker finds them, without a list of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::broker::{BrokerError, Inspect, TaskFilter};
+use crate::core::accounts::OTHER;
+use crate::task::{Message, TaskId};
+
+/// How many names of tasks are told apart.
+const MOST_NAMES: usize = 1_000;
+/// How many ids are told.
+const SAMPLE: usize = 20;
+
+/// The tasks that wait and match a rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RuleCount {
+    /// How many there are.
+    pub tasks: u64,
+    /// How many there are in each queue.
+    pub by_queue: BTreeMap<String, u64>,
+    /// How many there are of each task. Of more than a thousand names, the rest is `other`.
+    pub by_task: BTreeMap<String, u64>,
+    /// The ids of some of them.
+    pub sample: Vec<TaskId>,
+}
+
+impl RuleCount {
+    fn add(&mut self, message: &Message) {
+        self.tasks += 1;
+        count(&mut self.by_queue, &message.queue);
+        let is_known = self.by_task.contains_key(&message.task) || self.by_task.len() < MOST_NAMES;
+        count(&mut self.by_task, if is_known { message.task.as_str() } else { OTHER });
+        if self.sample.len() < SAMPLE {
+            self.sample.push(message.id.clone());
+        }
+    }
+}
+
+fn count(counts: &mut BTreeMap<String, u64>, name: &str) {
+    match counts.get_mut(name) {
+        Some(count) => *count += 1,
+        None => drop(counts.insert(name.to_owned(), 1)),
+    }
+}
+
+/// Counts the tasks that are not over and that `is_meant` chooses, of all that the broker knows.
+///
+/// # Errors
+/// The broker is closed or cannot be reached.
+pub(crate) async fn count_unfinished(
+    inspect: &dyn Inspect,
+    is_meant: impl Fn(&Message) -> bool + Send + Sync + 'static,
+) -> Result<RuleCount, BrokerError> {
+    let counted = Arc::new(Mutex::new(RuleCount::default()));
+    let counts = Arc::clone(&counted);
+    let look = TaskFilter::new().matching(move |message| {
+        if is_meant(message) {
+            counts.lock().add(message);
+        }
+        false
+    });
+    inspect.unfinished_ids(&look).await?;
+    let counted = counted.lock().clone();
+    Ok(counted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::{Broker, MemoryBroker};
+    use crate::store::MemoryStore;
+    use crate::task::Context;
+
+    #[tokio::test]
+    async fn tasks_are_counted_by_queue_and_name() {
+        let broker = MemoryBroker::new(Arc::new(MemoryStore::default()));
+        for n in 0..MOST_NAMES + 50 {
+            let mut message = Context::detached().message().clone();
+            message.id = format!("id-{n}").into();
+            message.task = format!("task-{n}");
+            message.queue = if n % 2 == 0 { "even".to_owned() } else { "odd".to_owned() };
+            broker.publish(message, true).await.unwrap();
+        }
+        let is_even = |message: &Message| message.queue == "even";
+        let found = count_unfinished(&broker, is_even).await.unwrap();
+        assert_eq!((found.tasks, found.by_task.len(), found.sample.len()), (525, 525, SAMPLE));
+        assert_eq!(found.by_queue, BTreeMap::from([("even".to_owned(), 525)]));
+        let all = count_unfinished(&broker, |_| true).await.unwrap();
+        assert_eq!((all.tasks, all.by_task[OTHER], all.by_queue.len()), (1_050, 50, 2));
+    }
+}

@@ -1,0 +1,193 @@
+//! The arguments of a task as the pages show them: short ones as they are, long ones folded, and none that the program or
+//! the caller hides.
+//!
+//! Invariant: however large the arguments are, what a page shows of them is bounded. The exact text is an answer of its own.
+
+use std::collections::BTreeMap;
+
+use maud::{Markup, html};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{Console, words};
+use crate::core::text::shortened;
+use crate::task::{Arguments, Message};
+
+/// The most bytes of an argument that are shown without being asked for.
+const SHORT: usize = 200;
+/// The most bytes of an argument that are shown when it is unfolded.
+const FOLDED: usize = 4_000;
+/// The most bytes of all arguments together.
+const ALL: usize = 24_000;
+/// The most arguments that are shown.
+const MOST: usize = 40;
+/// The most bytes of all arguments in a row of a list.
+const IN_A_ROW: usize = 140;
+/// In the place of arguments that are hidden.
+const HIDDEN: &str = "hidden";
+
+/// The arguments of one task.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct ShownArguments {
+    /// Whether they are hidden.
+    pub(super) is_hidden: bool,
+    /// The bytes that they take in the message.
+    pub(super) bytes: usize,
+    /// Those that are shown, in their order.
+    pub(super) shown: Vec<ShownArgument>,
+    /// How many are not shown because there are so many.
+    pub(super) more: usize,
+}
+
+/// One argument.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(super) struct ShownArgument {
+    /// Its name, or its position from 0 if nobody here knows its name.
+    pub(super) name: String,
+    /// Its JSON text, or the beginning of it.
+    pub(super) text: String,
+    /// The bytes of the whole text.
+    pub(super) bytes: usize,
+    /// Whether the text is only its beginning.
+    pub(super) is_cut: bool,
+}
+
+impl Console {
+    /// Whether the arguments of a task are hidden: by its caller, or by the program.
+    pub(super) fn hides(&self, message: &Message) -> bool {
+        message.hides_arguments() || self.hides.as_ref().is_some_and(|hides| hides(message))
+    }
+
+    /// The arguments as one line, for a row of a list.
+    pub(super) fn argument_line(&self, message: &Message) -> String {
+        if self.hides(message) {
+            return HIDDEN.to_owned();
+        }
+        let Arguments { args, kwargs } = &message.arguments;
+        // Only the beginning of a long text is looked at.
+        let inner = |text: &str| -> String {
+            let cut = shortened(text, IN_A_ROW);
+            let text = cut.strip_prefix(['[', '{']).unwrap_or(&cut);
+            text.strip_suffix([']', '}']).unwrap_or(text).to_owned()
+        };
+        let both: Vec<String> =
+            [inner(args), inner(kwargs)].into_iter().filter(|text| !text.is_empty()).collect();
+        words::line(&both.join(", "), IN_A_ROW)
+    }
+
+    /// The arguments one by one.
+    pub(super) fn arguments(&self, message: &Message) -> ShownArguments {
+        let bytes = message.arguments.len();
+        if self.hides(message) {
+            return ShownArguments { is_hidden: true, bytes, shown: Vec::new(), more: 0 };
+        }
+        let all = named(&message.arguments, self.celeriac.parameters_of(&message.task));
+        let mut room = ALL;
+        let mut shown = Vec::new();
+        for (name, text) in all.iter().take(MOST) {
+            let cut = shortened(text, FOLDED.min(room));
+            room = room.saturating_sub(cut.len());
+            shown.push(ShownArgument {
+                name: words::line(name, 100),
+                bytes: text.len(),
+                is_cut: cut.len() != text.len() || *cut != **text,
+                text: cut.into_owned(),
+            });
+        }
+        ShownArguments { is_hidden: false, bytes, more: all.len() - shown.len(), shown }
+    }
+}
+
+/// The arguments with their names, each as JSON text.
+fn named<'a>(arguments: &'a Arguments, parameters: &[&str]) -> Vec<(String, &'a str)> {
+    let positional: Result<Vec<&RawValue>, _> = match arguments.args.as_str() {
+        "" => Ok(Vec::new()),
+        args => serde_json::from_str(args),
+    };
+    let by_name: Result<BTreeMap<String, &RawValue>, _> = match arguments.kwargs.as_str() {
+        "" => Ok(BTreeMap::new()),
+        kwargs => serde_json::from_str(kwargs),
+    };
+    // What is no call is shown as it was sent.
+    let (Ok(positional), Ok(by_name)) = (positional, by_name) else {
+        return vec![
+            ("args".to_owned(), arguments.args.as_str()),
+            ("kwargs".to_owned(), arguments.kwargs.as_str()),
+        ];
+    };
+    let name_of = |at: usize| match parameters.get(at) {
+        Some(name) if !name.starts_with('*') => (*name).to_owned(),
+        _ => at.to_string(),
+    };
+    let positional = positional.into_iter().enumerate().map(|(at, value)| (name_of(at), value.get()));
+    positional.chain(by_name.into_iter().map(|(name, value)| (name, value.get()))).collect()
+}
+
+/// The exact arguments as one JSON text.
+pub(super) fn exact(arguments: &Arguments) -> String {
+    let or = |text: &str, empty: &str| if text.is_empty() { empty.to_owned() } else { text.to_owned() };
+    format!("{{\"args\":{},\"kwargs\":{}}}", or(&arguments.args, "[]"), or(&arguments.kwargs, "{}"))
+}
+
+/// The card of the arguments.
+pub(super) fn markup(arguments: &ShownArguments, exact_at: &str) -> Markup {
+    let ShownArguments { is_hidden, bytes, shown, more } = arguments;
+    let (short, long): (Vec<_>, Vec<_>) = shown.iter().partition(|argument| argument.bytes <= SHORT);
+    html! {
+        section class="card" aria-labelledby="arguments" data-still {
+            header {
+                h2 id="arguments" { "Arguments" }
+                p class="scope" { "as they were sent · " (words::size(*bytes)) }
+            }
+            @if *is_hidden {
+                div class="pad" { p class="note" { "The arguments of this task are hidden, by its caller or by this program." } }
+            } @else if shown.is_empty() {
+                div class="pad" { p class="faint small" { "It has none." } }
+            }
+            @if !short.is_empty() {
+                div class="pad" { dl class="facts" { @for argument in &short { dt { (argument.name) } dd { code { (argument.text) } } } } }
+            }
+            @for argument in &long {
+                details {
+                    summary { strong { (argument.name) } span class="faint" { (words::size(argument.bytes)) ", shown when opened" } }
+                    pre { (argument.text) }
+                    @if argument.is_cut { p class="faint small" { "This is its beginning." } }
+                }
+            }
+            @if *more > 0 { div class="pad" { p class="faint small" { "And " (words::count(*more as u64)) " more." } } }
+            @if !is_hidden && !shown.is_empty() {
+                div class="pad" { p class="small" { a href=(exact_at) download="arguments.json" { "All of them, exact, as JSON" } } }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(args: &str, kwargs: &str) -> Arguments {
+        Arguments { args: args.into(), kwargs: kwargs.into() }
+    }
+
+    #[test]
+    fn arguments_have_the_names_of_their_parameters_and_their_own_digits() {
+        let arguments = call("[1e30,\"a\",9007199254740993]", "{\"z\":null,\"b\":1.50}");
+        let named = named(&arguments, &["size", "name", "*rest"]);
+        let shown: Vec<(&str, &str)> = named.iter().map(|(name, text)| (name.as_str(), *text)).collect();
+        let expected =
+            [("size", "1e30"), ("name", "\"a\""), ("2", "9007199254740993"), ("b", "1.50"), ("z", "null")];
+        assert_eq!(shown, expected);
+        assert_eq!(exact(&call("", "")), "{\"args\":[],\"kwargs\":{}}");
+        assert_eq!(
+            exact(&arguments),
+            "{\"args\":[1e30,\"a\",9007199254740993],\"kwargs\":{\"z\":null,\"b\":1.50}}"
+        );
+    }
+
+    #[test]
+    fn what_is_no_call_is_shown_as_it_came() {
+        let named = named(&call("<xml>", "[]"), &[]);
+        assert_eq!(named, [("args".to_owned(), "<xml>"), ("kwargs".to_owned(), "[]")]);
+    }
+}

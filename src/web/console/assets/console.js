@@ -1,0 +1,142 @@
+// Keeps a page up to date while somebody looks at it: by events, or by asking where they do not come through. Rows keep
+// their places; forms and what is folded open stay as they are. Without this script a page is whole, with times in UTC.
+(() => {
+  "use strict";
+  const by = (id) => document.getElementById(id);
+  const [main, page, age, spoken, keys] = ["main", "page", "age", "spoken", "keys"].map(by);
+  if (!page) return;
+  const { events, part } = main.dataset;
+  const isField = (node) => /^(INPUT|SELECT|TEXTAREA)$/.test(node.nodeName);
+  let source = null, timer = 0, held = false, failed = false, seen = Date.now();
+
+  const format = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medium" });
+  const localise = (root) => {
+    for (const time of root.querySelectorAll("time[datetime]")) {
+      const at = new Date(time.dateTime);
+      if (isNaN(at)) continue;
+      time.title = time.dateTime;
+      time.textContent = format.format(at);
+    }
+  };
+
+  const keyOf = (node) => (node.dataset && node.dataset.key) || node.id || "";
+  const morph = (from, to) => {
+    if (from.isEqualNode(to)) return;
+    if (from.nodeType === 1 && (from.hasAttribute("data-still") || (isField(from) && from === document.activeElement))) return;
+    if (from.nodeName !== to.nodeName || keyOf(from) !== keyOf(to)) return from.replaceWith(to.cloneNode(true));
+    if (from.nodeType !== 1) return void (from.nodeValue = to.nodeValue);
+    for (const { name, value } of to.attributes) if (name !== "open" && from.getAttribute(name) !== value) from.setAttribute(name, value);
+    for (const { name } of [...from.attributes]) if (name !== "open" && !to.hasAttribute(name)) from.removeAttribute(name);
+    children(from, to);
+  };
+  const children = (from, to) => {
+    const old = [...from.childNodes], wanted = [...to.childNodes];
+    if (wanted.some((node) => node.dataset && node.dataset.key)) {
+      const left = new Map(old.filter(keyOf).map((node) => [keyOf(node), node]));
+      for (const node of wanted.filter(keyOf)) {
+        const known = left.get(keyOf(node));
+        if (known) morph(known, node);
+        else from.append(node.cloneNode(true));
+        left.delete(keyOf(node));
+      }
+      return left.forEach((node) => node.remove());
+    }
+    wanted.forEach((node, at) => (old[at] ? morph(old[at], node) : from.append(node.cloneNode(true))));
+    old.slice(wanted.length).forEach((node) => node.remove());
+  };
+
+  const headline = () => page.querySelector("h1")?.textContent;
+  const show = (html) => {
+    const next = new DOMParser().parseFromString(html, "text/html").body.firstElementChild;
+    if (!next) return;
+    localise(next);
+    const before = headline();
+    children(page, next);
+    document.title = next.dataset.title;
+    if (headline() !== before) spoken.textContent = headline();
+    [seen, failed] = [Date.now(), false];
+    tell();
+  };
+
+  const tell = () => {
+    if (!part) return;
+    const seconds = Math.round((Date.now() - seen) / 1000);
+    const isOld = !held && !document.hidden && (seconds > 30 || (failed && seconds > 10));
+    const [mark, word] = age.children;
+    mark.className = "mark " + (held || seconds > 5 ? "held" : "fine beat");
+    word.textContent = (held ? "held, " : "live, ") + seconds + " s old";
+    document.body.classList.toggle("stale", isOld);
+    page.querySelectorAll("form[method=post] button").forEach((button) => (button.disabled = isOld));
+    let note = by("old");
+    if (!isOld) return note?.remove();
+    if (!note) {
+      note = document.createElement("p");
+      note.id = "old";
+      note.className = "note bad";
+      page.before(note);
+    }
+    note.textContent = `No connection: this is ${seconds} s old, and nothing can be pressed. Trying again.`;
+  };
+
+  const ask = async () => {
+    timer = 0;
+    try {
+      const answer = await fetch(part, { cache: "no-store" });
+      if (answer.redirected || answer.status === 401 || answer.status === 403) return location.reload();
+      if (answer.ok) show(await answer.text());
+      failed = !answer.ok;
+    } catch {
+      failed = true;
+    }
+    if (!held && !document.hidden) timer = setTimeout(ask, failed ? 5000 : 2000);
+  };
+  const start = () => {
+    if (!part || held || document.hidden || source || timer) return;
+    if (!("EventSource" in window)) return ask();
+    source = new EventSource(events);
+    source.addEventListener("part", (event) => show(JSON.parse(event.data)));
+    source.onerror = () => {
+      failed = true;
+      // It connects again by itself after a cut, not after an answer that is no stream.
+      if (source && source.readyState === EventSource.CLOSED) {
+        source = null;
+        ask();
+      }
+    };
+  };
+  const stop = () => {
+    source?.close();
+    clearTimeout(timer);
+    [source, timer] = [null, 0];
+  };
+
+  localise(document);
+  by("zone").textContent = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  document.addEventListener("visibilitychange", () => (document.hidden ? stop() : start()));
+  addEventListener("pagehide", stop);
+  addEventListener("pageshow", start);
+  setInterval(tell, 1000);
+  start();
+
+  // Single letters are keys, unless somebody has switched that off.
+  keys.checked = localStorage.getItem("celeriac-keys") !== "off";
+  keys.addEventListener("change", () => localStorage.setItem("celeriac-keys", keys.checked ? "on" : "off"));
+  let goes = false;
+  addEventListener("keydown", (event) => {
+    if (!keys.checked || event.ctrlKey || event.metaKey || event.altKey || isField(event.target)) return;
+    const { key } = event;
+    if (goes) document.querySelector(`.nav [data-key="${CSS.escape(key)}"]`)?.click();
+    goes = !goes && key === "g";
+    if (key === "/") {
+      event.preventDefault();
+      by("find").focus();
+    } else if (key === ".") {
+      held = !held;
+      held ? stop() : start();
+      tell();
+    } else if (key === "j" || key === "k") {
+      const rows = [...page.querySelectorAll("tbody th a")];
+      rows[rows.indexOf(document.activeElement) + (key === "j" ? 1 : -1)]?.focus();
+    }
+  });
+})();

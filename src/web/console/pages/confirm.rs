@@ -1,0 +1,188 @@
+//! What an act will do, before it is done: how many tasks it is about, exactly, and which.
+
+use maud::{Markup, html};
+use serde::Serialize;
+
+use super::PageBody;
+use crate::broker::TaskFilter;
+use crate::core::Timestamp;
+use crate::task::clock::now;
+use crate::web::console::acts::{Fields, OperatorAct};
+use crate::web::console::address::{PageName, ScreenAddress};
+use crate::web::console::problem::ConsoleProblem;
+use crate::web::console::rights::{NotAllowed, Permission};
+use crate::web::console::task_rows::TaskQuery;
+use crate::web::console::token::FIELD;
+use crate::web::console::visit::ConsoleVisit;
+use crate::web::console::{parts, words};
+
+/// How many of the tasks are shown.
+const SAMPLE: usize = 10;
+
+/// The page as data.
+#[derive(Serialize)]
+struct Data {
+    what: String,
+    permission: &'static str,
+    /// How many tasks the act is about, if it is about several.
+    count: Option<usize>,
+    /// Up to when they were counted: what to pass as `until`.
+    until: Option<String>,
+}
+
+/// The filter for failed tasks that an address states.
+pub(in crate::web::console) fn failed_filter(address: &ScreenAddress) -> Result<TaskFilter, ConsoleProblem> {
+    let mut filter = TaskQuery::of(address).filter()?;
+    match address.get("kind") {
+        None => {}
+        Some("failed") => filter = filter.dead_letters(false),
+        Some("dead") => filter = filter.dead_letters(true),
+        Some(other) => {
+            let shown = words::line(other, 40);
+            return Err(ConsoleProblem::malformed(format!("`{shown}` is no kind: write failed or dead.")));
+        }
+    }
+    if let Some(until) = address.get("until") {
+        let micros = until
+            .parse()
+            .map_err(|_| ConsoleProblem::malformed("`until` is no time that was counted at."))?;
+        filter = filter.until(Timestamp::from_micros(micros));
+    }
+    Ok(filter)
+}
+
+pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
+    let at = now();
+    let address = visit.address.clone().with("until", at.as_micros().to_string());
+    let fields = Fields::of(address.fields().map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let act = OperatorAct::read(&fields)?;
+    let queue = address.get("queue").map(str::to_owned);
+    let (count, queue) = match &act {
+        OperatorAct::RetryAll { chosen } | OperatorAct::DeleteAll { chosen } => {
+            require(visit, act.permission(), queue.as_deref())?;
+            let count = visit.console.celeriac.count_failed_tasks(&failed_filter(chosen)?).await?;
+            (Some((count, chosen)), queue)
+        }
+        OperatorAct::Revoke { id, .. } | OperatorAct::Delete { id } | OperatorAct::Retry { id } => {
+            let address = ScreenAddress::of(PageName::Task).with("id", id.as_str());
+            let (_, facts) = super::task::find(&ConsoleVisit { address, ..visit.clone() }).await?;
+            require(visit, act.permission(), Some(&facts.queue))?;
+            (None, Some(facts.queue))
+        }
+        _ => {
+            require(visit, act.permission(), queue.as_deref())?;
+            (None, queue)
+        }
+    };
+    let sample = match &count {
+        Some((_, chosen)) => {
+            let list = ConsoleVisit { address: (*chosen).clone(), ..visit.clone() };
+            super::failed::find(&list).await?.1.tasks
+        }
+        None => Vec::new(),
+    };
+    let number = count.map(|(count, _)| count);
+    let sentence = match number {
+        Some(0) => "Nothing matches any more.".to_owned(),
+        Some(count) => format!("{}: {}?", words::counted(count as u64, "task", "tasks"), act.what()),
+        None => format!("Shall the console {}?", act.what()),
+    };
+    let scope = html! {
+        @if number.is_some() { "counted exactly, " (parts::time(at)) "; what fails later is left alone" } @else { "nothing has been done yet" }
+        @if let Some(queue) = &queue { " · queue " (queue) }
+    };
+    let back = address
+        .get("back")
+        .and_then(ScreenAddress::read_relative)
+        .unwrap_or(ScreenAddress::of(PageName::Queues));
+    let main = html! {
+        (parts::headline(&html! { (sentence) }, &scope, None))
+        section class="card" aria-labelledby="does" {
+            header { h2 id="does" { "What it will do" } }
+            div class="pad stack" {
+                ul class="why-list" { @for line in does(&act) { li { (line) } } }
+                @if number != Some(0) { (form(visit, &address, &act)) }
+                div class="acts" { a class="button" href=(visit.href(&back)) { "Back, and do nothing" } }
+            }
+        }
+        @if !sample.is_empty() {
+            (parts::card("sample", "The first of them", &html! { (sample.len().min(SAMPLE)) " of " (number.unwrap_or(sample.len())) }, &html! {
+                ul class="needs" {
+                    @for task in sample.iter().take(SAMPLE) {
+                        li { (parts::mark(parts::Mark::Failed, "failed")) p { a href=(visit.task(&task.id)) { (words::line(&task.task, 80)) } " " span class="faint" { (task.error) } } }
+                    }
+                }
+            }))
+        }
+    };
+    let until = number.map(|_| at.as_micros().to_string());
+    let data = Data { what: act.what(), permission: act.permission().as_str(), count: number, until };
+    Ok(PageBody::new("Confirm", at, &data, main))
+}
+
+fn require(visit: &ConsoleVisit, permission: Permission, queue: Option<&str>) -> Result<(), ConsoleProblem> {
+    if visit.viewer.may(permission, queue) {
+        return Ok(());
+    }
+    Err(NotAllowed::Denied(permission, queue.map(str::to_owned)).into())
+}
+
+/// What an act does and what it leaves alone.
+fn does(act: &OperatorAct) -> Vec<&'static str> {
+    match act {
+        OperatorAct::Revoke { .. } => vec![
+            "A task that waits is taken out of its queue and is over, with the state REVOKED.",
+            "A task that runs goes on to its end, unless its run is ended too; it is not tried again.",
+            "What was to follow from its success does not follow.",
+        ],
+        OperatorAct::Retry { .. } | OperatorAct::RetryAll { .. } => vec![
+            "Each goes back into its queue under its own id, with the same arguments, and its attempts are counted anew.",
+            "Its record goes, so that the next one can be kept.",
+            "The next steps of a chain or a chord do not follow: they have failed with it.",
+        ],
+        OperatorAct::Delete { .. } | OperatorAct::DeleteAll { .. } => vec![
+            "The message is deleted with its arguments, and cannot be tried again. This cannot be undone.",
+            "The record of the task stays for as long as results are kept.",
+        ],
+        OperatorAct::RunNow { .. } => vec![
+            "The task of the entry is enqueued once, now, besides its schedule.",
+            "The schedule goes on as it is.",
+        ],
+        OperatorAct::Unblock { .. } => vec![
+            "The lane that a failure has blocked goes on with the next task in line.",
+            "The task that failed is not run again.",
+        ],
+        OperatorAct::SetConcurrency { .. } => vec![
+            "From now on so many tasks of the lane run at a time, whatever they state; with 0 none starts. What runs goes on.",
+            "It holds until somebody takes it back.",
+        ],
+        _ => vec!["It is done at once, and is written to the log with your name."],
+    }
+}
+
+/// The form that does it.
+fn form(visit: &ConsoleVisit, address: &ScreenAddress, act: &OperatorAct) -> Markup {
+    let is_dangerous = matches!(act.permission(), Permission::Revoke | Permission::Delete);
+    html! {
+        form class="stack" method="post" action=(parts::act_address(visit)) {
+            input type="hidden" name=(FIELD) value=(visit.token.text);
+            @for (name, value) in address.fields().filter(|(name, _)| *name != FIELD) { input type="hidden" name=(name) value=(value); }
+            @if let OperatorAct::Revoke { .. } = act {
+                p { label class="check" { input type="checkbox" name="terminate" value="1"; "end its run, if it runs" } }
+            }
+            div class="acts" { button class=(if is_dangerous { "danger" } else { "main" }) { (label(act)) } }
+        }
+    }
+}
+
+fn label(act: &OperatorAct) -> &'static str {
+    match act {
+        OperatorAct::Revoke { .. } => "Revoke it",
+        OperatorAct::Delete { .. } => "Delete it",
+        OperatorAct::DeleteAll { .. } => "Delete them",
+        OperatorAct::Retry { .. } => "Run it again",
+        OperatorAct::RetryAll { .. } => "Run them again",
+        OperatorAct::RunNow { .. } => "Run it now",
+        _ => "Do it",
+    }
+}

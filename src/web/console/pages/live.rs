@@ -1,0 +1,135 @@
+//! The last minutes as charts: how many tasks started in a second, how many were ready, how many failed.
+
+use std::collections::BTreeMap;
+
+use maud::{Markup, html};
+use serde::Serialize;
+
+use super::PageBody;
+use crate::web::console::board::QueueBoard;
+use crate::web::console::problem::ConsoleProblem;
+use crate::web::console::samples::Series;
+use crate::web::console::visit::ConsoleVisit;
+use crate::web::console::{parts, words};
+
+/// The most queues that have charts of their own.
+const MOST: usize = 40;
+
+/// The page as data.
+#[derive(Serialize)]
+struct Data {
+    /// The times of the numbers.
+    at: Vec<String>,
+    all: Numbers,
+    queues: BTreeMap<String, Numbers>,
+}
+
+#[derive(Serialize)]
+struct Numbers {
+    first_starts_per_second: Vec<f64>,
+    failures_per_second: Vec<f64>,
+    ready: Vec<u64>,
+}
+
+impl From<&Series> for Numbers {
+    fn from(series: &Series) -> Self {
+        Self {
+            first_starts_per_second: series.starts_per_second.clone(),
+            failures_per_second: series.failures_per_second.clone(),
+            ready: series.ready.clone(),
+        }
+    }
+}
+
+pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
+    // It takes the sample.
+    let board = QueueBoard::of(visit).await?;
+    let samples = &visit.console.shared.samples;
+    let all = samples.series(|queue| visit.viewer.sees(queue));
+    let named: Vec<(String, Series)> = board
+        .queues
+        .iter()
+        .take(MOST)
+        .map(|line| (line.status.name.clone(), samples.series(|queue| queue == line.status.name)))
+        .collect();
+    let span = all.at.first().zip(all.at.last()).map(|(first, last)| last.since(*first));
+    let sentence = match (all.starts_per_second.last(), all.ready.last()) {
+        (Some(starts), Some(ready)) => format!(
+            "{starts:.1} tasks start in a second, and {} ready.",
+            words::counted(*ready, "task is", "tasks are")
+        ),
+        _ => "The charts begin now.".to_owned(),
+    };
+    let over =
+        span.map_or_else(|| "no sample yet".to_owned(), |span| format!("the last {}", words::span(span)));
+    let scope = html! { (over) " · a sample in about two seconds while a console is open · first starts, as counted by this program" };
+    let main = html! {
+        (parts::headline(&html! { (sentence) }, &scope, None))
+        @if all.at.len() < 2 {
+            (parts::note("", &html! { "A chart needs three samples. They are taken while somebody looks, so stay for six seconds, or load the page again." }))
+        }
+        div class="grid2" {
+            (chart("starts", "Starts", "a second, all queues", &all.starts_per_second))
+            (chart("ready", "Ready", "tasks that could start, all queues", &floats(&all.ready)))
+            (chart("failures", "Failures", "a second, for good, all queues", &all.failures_per_second))
+        }
+        (parts::card("each", "Each queue", &html! { "the same time; each line has a scale of its own" }, &table(visit, &named)))
+    };
+    let data = Data {
+        at: all.at.iter().map(ToString::to_string).collect(),
+        all: Numbers::from(&all),
+        queues: named.iter().map(|(name, series)| (name.clone(), Numbers::from(series))).collect(),
+    };
+    Ok(PageBody::new("Live", board.at, &data, main))
+}
+
+#[allow(clippy::cast_precision_loss)] // of a number that is drawn
+fn floats(numbers: &[u64]) -> Vec<f64> {
+    numbers.iter().map(|number| *number as f64).collect()
+}
+
+/// The highest value, and at least 1.
+fn most(values: &[f64]) -> f64 {
+    values.iter().copied().fold(1.0, f64::max)
+}
+
+/// A chart with the sentence that says the same.
+fn chart(id: &str, title: &str, what: &str, values: &[f64]) -> Markup {
+    let now = values.last().copied().unwrap_or_default();
+    let spoken =
+        format!("{title}, {what}: {now:.1} now, {:.1} at most", values.iter().copied().fold(0.0, f64::max));
+    parts::card(
+        id,
+        title,
+        &html! { (what) },
+        &html! {
+            div class="pad" {
+                svg class="strip" role="img" aria-label=(spoken) {
+                    line class="grid" x1="0" x2="100%" y1="4%" y2="4%" {}
+                    line class="axis" x1="0" x2="100%" y1="100%" y2="100%" {}
+                    (parts::line(values, 1.0))
+                    text x="2" y="14" { (format!("{:.1}", most(values))) }
+                }
+                p class="small faint" { (spoken) }
+            }
+        },
+    )
+}
+
+fn table(visit: &ConsoleVisit, queues: &[(String, Series)]) -> Markup {
+    let columns = [("Queue", false), ("Starts", false), ("a second", true), ("Ready", false), ("now", true)];
+    let spark =
+        |values: &[f64]| html! { svg class="spark" aria-hidden="true" { (parts::line(values, 1.0)) } };
+    let rows = html! {
+        @for (name, series) in queues {
+            tr data-key=(name) {
+                th scope="row" { span class="name" { a href=(visit.queue(name)) { (name) } } }
+                td class="off" { (spark(&series.starts_per_second)) }
+                td class="n" data-l="starts a second" { (format!("{:.1}", series.starts_per_second.last().copied().unwrap_or_default())) }
+                td class="off" { (spark(&floats(&series.ready))) }
+                (parts::number("ready now", series.ready.last().copied().unwrap_or_default()))
+            }
+        }
+    };
+    parts::table("each", &columns, &rows, "In the order of the first page.")
+}

@@ -1,0 +1,185 @@
+//! What runs: in this process with its children, body by body, and which other programs share the broker.
+
+use std::time::Duration;
+
+use maud::{Markup, html};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{PageBody, ROWS};
+use crate::actors::RunningTask;
+use crate::app::{ControlError, NodeReplies};
+use crate::task::clock::now;
+use crate::web::console::parts::Mark;
+use crate::web::console::problem::ConsoleProblem;
+use crate::web::console::shared_looks::Looked;
+use crate::web::console::visit::ConsoleVisit;
+use crate::web::console::{parts, words};
+
+/// How long what the fleet says is shared: each question waits a second for its replies.
+const FLEET_FRESH: Duration = Duration::from_secs(10);
+/// The most programs of the fleet that are shown.
+const MOST_NODES: usize = 50;
+
+/// The page as data.
+#[derive(Serialize)]
+struct Data<'a> {
+    pid: u32,
+    /// The name of this program in the fleet.
+    node: Option<String>,
+    running: &'a [RunningTask],
+    /// How many run in all queues that may be seen.
+    count: usize,
+    /// The queues that did not answer within a second.
+    missing: &'a [String],
+    /// The other programs on the broker, by their names.
+    fleet: &'a [Node],
+}
+
+/// A program of the fleet, as it says of itself.
+#[derive(Clone, Debug, Serialize)]
+struct Node {
+    name: String,
+    pid: Option<u64>,
+    uptime_seconds: Option<u64>,
+    workers: Option<u64>,
+    /// What it is built on, such as `prefork` or `celeriac:io+cpu`.
+    pool: Option<String>,
+}
+
+impl Node {
+    fn of(name: &str, stats: &Value) -> Self {
+        let pool = |field: &str| stats.get("pool").and_then(|pool| pool.get(field));
+        Self {
+            name: words::line(name, 100),
+            pid: stats.get("pid").and_then(Value::as_u64),
+            uptime_seconds: stats.get("uptime").and_then(Value::as_u64),
+            workers: pool("max-concurrency").and_then(Value::as_u64),
+            pool: pool("implementation").and_then(Value::as_str).map(|name| words::line(name, 60)),
+        }
+    }
+}
+
+type SeenFleet = Result<NodeReplies, ControlError>;
+
+pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
+    let from: usize = match visit.address.get("after").map(str::parse) {
+        None => 0,
+        Some(Ok(from)) => from,
+        Some(Err(_)) => return Err(ConsoleProblem::malformed("`after` is no place in the list of runs.")),
+    };
+    let console = &visit.console;
+    let Looked { at, seen } = console.runs().await;
+    let replies = (*seen).as_ref().map_err(ConsoleProblem::from)?;
+    let mut runs: Vec<&RunningTask> = replies.iter().filter(|run| visit.viewer.sees(&run.queue)).collect();
+    runs.sort_by_key(|run| (!run.is_stuck, run.started_at));
+    let shown: Vec<RunningTask> = runs.iter().skip(from).take(ROWS).map(|run| (*run).clone()).collect();
+    let next = (from + shown.len() < runs.len()).then(|| (from + shown.len()).to_string());
+    let stuck = runs.iter().filter(|run| run.is_stuck).count();
+    let node = console.celeriac.node();
+    let fleet = fleet(visit, node.is_some()).await;
+    let missing: Vec<String> =
+        replies.missing.iter().filter(|name| visit.viewer.sees(name)).cloned().collect();
+    let sentence = match (runs.len(), stuck) {
+        (0, _) => "Nothing runs in this program.".to_owned(),
+        (count, 0) => format!("{} in this program.", words::counted(count as u64, "task runs", "tasks run")),
+        (count, stuck) => format!(
+            "{} in this program; {} that nobody could stop.",
+            words::counted(count as u64, "task runs", "tasks run"),
+            words::counted(stuck as u64, "is a body", "are bodies")
+        ),
+    };
+    let pid = std::process::id();
+    let scope = html! { "process " (pid) @if let Some(node) = &node { " · " (node) } " · Celeriac " (env!("CARGO_PKG_VERSION")) };
+    let main = html! {
+        (parts::headline(&html! { (sentence) }, &scope, None))
+        @for name in &missing { (parts::note("warn", &html! { "The queue " strong { (name) } " does not answer within a second, so its runs are not among these." })) }
+        @if shown.is_empty() {
+            (parts::empty("Nothing runs", &html! { "A task is here from the start of its body to its end." }))
+        } @else {
+            (parts::card("runs", "Runs", &html! { "stuck bodies first, then the longest" }, &table(visit, &shown)))
+            @if next.is_some() || from > 0 { (parts::pager(visit, next.as_deref(), &format!("{} of {}", shown.len(), runs.len()))) }
+        }
+        (parts::card("fleet", "Programs on the broker", &html! { "at most 10 s old · who is silent may be gone or busy" }, &fleet_markup(node.as_deref(), &fleet)))
+    };
+    let nodes = fleet.as_deref().unwrap_or_default();
+    let data =
+        Data { pid, node: node.clone(), running: &shown, count: runs.len(), missing: &missing, fleet: nodes };
+    Ok(PageBody::new("Processes", at, &data, main))
+}
+
+/// The programs on the broker; the error says why they cannot be asked.
+async fn fleet(visit: &ConsoleVisit, is_one: bool) -> Result<Vec<Node>, String> {
+    if !is_one {
+        return Ok(Vec::new());
+    }
+    let fleet = visit.console.celeriac.fleet();
+    let ask = async move { fleet.inspect("stats", Value::Null).await };
+    let Looked { seen, .. } = visit.console.shared.looks.look::<SeenFleet>("fleet", FLEET_FRESH, ask).await;
+    match &*seen {
+        Ok(replies) => {
+            Ok(replies.iter().take(MOST_NODES).map(|(name, stats)| Node::of(name, stats)).collect())
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn table(visit: &ConsoleVisit, runs: &[RunningTask]) -> Markup {
+    let columns = [
+        ("Task", false),
+        ("Queue", false),
+        ("Worker", false),
+        ("Pool", false),
+        ("Process", true),
+        ("Attempt", true),
+        ("Runs for", true),
+    ];
+    let now = now();
+    let rows = html! {
+        @for run in runs {
+            @let time = now.since(run.started_at);
+            @let is_over = run.time_limit.is_some_and(|limit| time > limit);
+            @let (mark, word) = if run.is_stuck { (Mark::Failed, "stuck") } else if run.interrupt.is_some() { (Mark::Held, "told to end") } else { (Mark::Run, "runs") };
+            tr data-key=(format!("{} {}", run.id, run.is_stuck)) {
+                th scope="row" {
+                    span class="name" { (parts::mark(mark, word)) a href=(visit.task(run.id.as_str())) { (words::line(&run.task, 100)) } }
+                    @if run.is_stuck { span class="why bad" { "given up, and its body on a thread goes on: what it returns is refused" } }
+                    @else if run.interrupt.is_some() { span class="why" { "told to end" } }
+                }
+                td data-l="queue" { a href=(visit.queue(&run.queue)) { (run.queue) } }
+                td data-l="worker" { (run.worker) }
+                td data-l="pool" { (run.pool) }
+                td class="n" data-l="process" { (run.pid) }
+                (parts::number("attempt", u64::from(run.attempt)))
+                td class="n" data-l="runs for" {
+                    span class=[is_over.then_some("bad")] { (words::span(time)) }
+                    @if let Some(limit) = run.time_limit { span class="why" { "limit " (words::span(limit)) } }
+                }
+            }
+        }
+    };
+    parts::table("runs", &columns, &rows, "The process is this one, or a child of a process pool.")
+}
+
+fn fleet_markup(node: Option<&str>, fleet: &Result<Vec<Node>, String>) -> Markup {
+    let unknown = || html! { span class="faint" { "not said" } };
+    html! {
+        @match (node, fleet) {
+            (None, _) => { div class="pad" { p class="faint small" { "The broker is this program's alone, so there are no others." } } }
+            (_, Err(error)) => { div class="pad" { (parts::note("warn", &html! { (error) })) } }
+            (_, Ok(nodes)) => {
+                (parts::table("fleet", &[("Program", false), ("Process", true), ("Up for", true), ("Workers", true), ("Pool", false)], &html! {
+                    @for other in nodes {
+                        tr data-key=(other.name) {
+                            th scope="row" { span class="name" { (parts::mark(Mark::Fine, "answers")) (other.name) } @if Some(other.name.as_str()) == node { span class="why" { "this program" } } }
+                            td class="n" data-l="process" { @match other.pid { Some(pid) => (pid), None => (unknown()) } }
+                            td class="n" data-l="up for" { @match other.uptime_seconds { Some(seconds) => (words::span(Duration::from_secs(seconds))), None => (unknown()) } }
+                            td class="n" data-l="workers" { @match other.workers { Some(workers) => (words::count(workers)), None => (unknown()) } }
+                            td data-l="pool" { @match &other.pool { Some(pool) => (pool), None => (unknown()) } }
+                        }
+                    }
+                }, "As they say of themselves, by Celery's remote control."))
+            }
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! One queue: what it promises and how it is, what can be done with it, and its tasks.
+
+use maud::{Markup, html};
+use serde::Serialize;
+
+use super::PageBody;
+use super::queues::pause_button;
+use crate::catalogue::QueueRow;
+use crate::web::console::address::{PageName, ScreenAddress};
+use crate::web::console::board::{QueueBoard, QueueLine};
+use crate::web::console::problem::ConsoleProblem;
+use crate::web::console::rights::{NotAllowed, Permission};
+use crate::web::console::task_rows::{self, TaskQuery, TaskRows};
+use crate::web::console::visit::ConsoleVisit;
+use crate::web::console::{parts, words};
+
+/// The page as data.
+#[derive(Serialize)]
+struct Data<'a> {
+    queue: Option<&'a QueueLine>,
+    /// Whether the queue did not answer within a second.
+    is_missing: bool,
+    tasks: &'a TaskRows,
+}
+
+pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
+    let asked = visit.required("name")?;
+    let catalogue = visit.console.celeriac.catalogue();
+    let unknown = || {
+        let shown = words::line(asked, 80);
+        ConsoleProblem::unknown(format!(
+            "This program has no queue `{shown}`. The first page lists those that it has."
+        ))
+    };
+    let row = catalogue.queue(asked).ok_or_else(unknown)?;
+    if !visit.viewer.sees(&row.name) {
+        return Err(NotAllowed::Denied(Permission::See, Some(row.name.clone())).into());
+    }
+    let query = TaskQuery { queue: Some(row.name.clone()), ..TaskQuery::of(&visit.address) };
+    let board = QueueBoard::of(visit).await?;
+    let (_, tasks) = task_rows::find(visit, &query, visit.address.get("after")).await?;
+    let line = board.queues.iter().find(|line| line.status.name == row.name);
+    let main = html! {
+        (head(visit, row, line))
+        @if line.is_none() && row.served {
+            (parts::note("warn", &html! { "The queue does not answer within a second: a task blocks its event loop, or its actor is being built anew." }))
+        } @else if !row.served {
+            (parts::note("", &html! { "This program only sends to this queue (" code { "served = false" } "); others run its tasks." }))
+        }
+        div class="cols" {
+            div class="stack" { (listing(visit, &tasks, &query)) }
+            div class="stack" {
+                @if let Some(line) = line { (now_card(line)) (steering(visit, line)) }
+                (row_card(row))
+            }
+        }
+    };
+    let data = Data { queue: line, is_missing: line.is_none() && row.served, tasks: &tasks };
+    Ok(PageBody::new(&row.name, board.at, &data, main))
+}
+
+fn head(visit: &ConsoleVisit, row: &QueueRow, line: Option<&QueueLine>) -> Markup {
+    let sentence = html! {
+        @match line {
+            Some(line) => {
+                @let (mark, word) = line.condition.shown();
+                span class="state" { (parts::mark(mark, word)) } " " (row.name) " is " (word)
+                @if let Some(share) = line.promise_used { ": " (format!("{:.0} %", share * 100.0)) " of its promise are used" } "."
+            }
+            None => { (row.name) }
+        }
+    };
+    let scope = html! {
+        a href=(visit.href(&ScreenAddress::of(PageName::Queues))) { "Queues" } " / " (row.name)
+        @if let Some(description) = &row.description { " · " (description) }
+    };
+    let acts = line.filter(|line| visit.viewer.may(Permission::Pause, Some(&line.status.name)));
+    parts::headline(&sentence, &scope, acts.map(|line| pause_button(visit, line)))
+}
+
+/// What the queue is like now.
+fn now_card(line: &QueueLine) -> Markup {
+    let status = &line.status;
+    let wait = &status.time_to_start;
+    let waited = |wait| if status.time_to_start.count == 0 { "–".to_owned() } else { words::span(wait) };
+    let kept = (wait.target.is_some() && wait.count > 0).then(|| {
+        format!("{} of {} starts kept it", words::count(wait.within_target), words::count(wait.count))
+    });
+    let facts = [
+        (
+            "Promise",
+            html! {
+                @if let Some(target) = &line.target { "a task starts at most " (target) " after it became due" } @else { "none" }
+                @if let Some(kept) = kept { " · " (kept) }
+            },
+        ),
+        (
+            "Used now",
+            html! { @match line.promise_used { Some(share) => span class="used" { (parts::used(share)) }, None => span class="faint" { "no target" } } },
+        ),
+        (
+            "Time to start",
+            html! { "p50 " (waited(wait.p50)) " · p95 " (waited(wait.p95)) " · longest " (waited(wait.max)) },
+        ),
+        (
+            "Workers",
+            html! { (words::count(status.running as u64)) " run, of " (words::count(status.workers as u64)) " · pool " (status.pool) },
+        ),
+        (
+            "Waits",
+            html! {
+                (words::count(status.ready)) " ready · " (words::count(status.scheduled)) " scheduled · " (words::count(status.in_line)) " in lanes"
+            },
+        ),
+        (
+            "Oldest ready",
+            html! { @if status.ready == 0 { span class="faint" { "none" } } @else { (words::span(status.oldest_wait)) } },
+        ),
+        (
+            "Blocked",
+            html! { @if status.blockage.is_zero() { span class="faint" { "no" } } @else { (words::span(status.blockage)) } },
+        ),
+        (
+            "Ended",
+            html! {
+                (words::count(status.done)) " succeeded · " (words::count(status.failed)) " failed · " (words::count(status.retried)) " attempts retried · "
+                (words::count(status.revoked)) " revoked · " (words::count(status.rejected)) " rejected"
+            },
+        ),
+        (
+            "Accidents",
+            html! {
+                (words::count(status.panics)) " panics · " (words::count(status.timed_out)) " over their time · " (words::count(status.lost)) " processes lost · "
+                (words::count(status.stuck as u64)) " stuck bodies · " (words::count(status.overlaps)) " overlaps refused"
+            },
+        ),
+        ("Dead letters", html! { (words::count(status.dead)) }),
+        (
+            "Halted",
+            html! { @match &status.halted { Some(why) => span class="bad" { (why) }, None => span class="faint" { "no" } } },
+        ),
+    ];
+    let scope = html! { "now; counts since the program started" };
+    parts::card("now", "Now", &scope, &html! { div class="pad" { (parts::facts(&facts)) } })
+}
+
+/// The levers of the queue.
+fn steering(visit: &ConsoleVisit, line: &QueueLine) -> Markup {
+    let name = &line.status.name;
+    html! {
+        @if visit.viewer.may(Permission::Resize, Some(name)) {
+            (parts::card("levers", "Workers", &html! { "in this program, until it restarts" }, &html! {
+                form class="pad" method="post" action=(parts::act_address(visit)) data-still {
+                    (parts::act_fields(visit, "resize"))
+                    input type="hidden" name="queue" value=(name);
+                    div class="fields" {
+                        (parts::field("workers", "Number of workers", "1 or more; what runs goes on", &html! {
+                            input id="workers" name="workers" type="number" min="1" max="100000" required inputmode="numeric" value=(line.status.workers);
+                        }))
+                    }
+                    p { label class="check" { input type="checkbox" name="keep" value="1"; "also after a restart" } }
+                    div class="acts" { button { "Resize" } }
+                }
+            }))
+        }
+    }
+}
+
+/// What the catalogue says of the queue.
+fn row_card(row: &QueueRow) -> Markup {
+    let text = |text: &Option<String>| html! { @match text { Some(text) => (text), None => span class="faint" { "not said" } } };
+    let facts = [
+        ("For", text(&row.description)),
+        (
+            "Class",
+            html! { @match row.target_class { Some(class) => (class.as_str()), None => span class="faint" { "not said" } } },
+        ),
+        ("Why so", text(&row.target_comment)),
+        ("Typical", text(&row.typical_duration)),
+        ("Notes", text(&row.notes)),
+    ];
+    parts::card(
+        "row",
+        "In the catalogue",
+        &html! { "as it was at the start" },
+        &html! { div class="pad" { (parts::facts(&facts)) } },
+    )
+}
+
+/// The tasks of the queue.
+fn listing(visit: &ConsoleVisit, tasks: &TaskRows, query: &TaskQuery) -> Markup {
+    let here = visit.address.clone().without("after");
+    let chips = [
+        ("", "all"),
+        ("ready", "ready"),
+        ("running", "running"),
+        ("scheduled", "scheduled"),
+        ("in_line", "in line"),
+    ];
+    let failed = ScreenAddress::of(PageName::Failed).with("queue", query.queue.clone().unwrap_or_default());
+    html! {
+        section class="card" aria-labelledby="tasks" data-still {
+            header { h2 id="tasks" { "Its tasks" } p class="scope" { (task_rows::scope(tasks, query)) } }
+            nav class="chips filters" aria-label="What the tasks wait for" {
+                @for (value, label) in chips {
+                    @let is_current = query.standing.as_deref().unwrap_or_default() == value;
+                    a class="chip add" href=(visit.href(&here.clone().with("standing", value))) aria-current=[is_current.then_some("true")] {
+                        @if is_current { strong { (label) } } @else { (label) }
+                    }
+                }
+                a class="chip add" href=(visit.href(&failed)) { "failed" }
+            }
+            @if tasks.tasks.is_empty() {
+                div class="pad" {
+                    p class="faint" {
+                        @if tasks.next.is_some() { "None so far; look further." } @else { "None. A task appears here within a second of its " code { "delay" } "." }
+                    }
+                }
+            } @else {
+                (task_rows::table(visit, "tasks", tasks, "In the order in which they would run, as far as that is known. The list stays as it was found; load the page again for a new one."))
+            }
+            (parts::pager(visit, tasks.next.as_deref(), ""))
+        }
+    }
+}

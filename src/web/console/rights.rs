@@ -1,0 +1,271 @@
+//! Who may do what in the console.
+//!
+//! Invariants:
+//! - A console is closed until the program says who may do what: without a hook, every page and every act is refused.
+//! - The hook is asked anew for each request, and for each queue. What it did not allow is neither shown nor done.
+
+use std::collections::{HashMap, HashSet};
+use std::future::{Future, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use actix_web::HttpRequest;
+use futures_util::future::join_all;
+
+use super::Console;
+
+/// What somebody may do in the console.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Permission {
+    /// Looking at the pages, and at the tasks of a queue with their arguments and errors.
+    See,
+    /// Pausing a queue, and ending its pause.
+    Pause,
+    /// Changing the number of workers of a queue.
+    Resize,
+    /// Revoking a task.
+    Revoke,
+    /// Putting failed tasks and dead letters back into their queue as they are.
+    Retry,
+    /// Putting a failed task back with other arguments.
+    Edit,
+    /// Deleting failed tasks and dead letters for good.
+    Delete,
+    /// Letting a blocked lane go on, and stopping or limiting the starts of a lane.
+    SteerLane,
+    /// Calling the task of a periodic entry now.
+    RunNow,
+    /// Pausing a periodic entry, and ending its pause.
+    PauseEntry,
+}
+
+impl Permission {
+    /// All that there are.
+    pub const ALL: [Self; 10] = [
+        Self::See,
+        Self::Pause,
+        Self::Resize,
+        Self::Revoke,
+        Self::Retry,
+        Self::Edit,
+        Self::Delete,
+        Self::SteerLane,
+        Self::RunNow,
+        Self::PauseEntry,
+    ];
+
+    /// The word for it: `see`, `pause`, `resize`, `revoke`, `retry`, `edit`, `delete`, `steer_lane`, `run_now`,
+    /// `pause_entry`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::See => "see",
+            Self::Pause => "pause",
+            Self::Resize => "resize",
+            Self::Revoke => "revoke",
+            Self::Retry => "retry",
+            Self::Edit => "edit",
+            Self::Delete => "delete",
+            Self::SteerLane => "steer_lane",
+            Self::RunNow => "run_now",
+            Self::PauseEntry => "pause_entry",
+        }
+    }
+}
+
+/// The question to the program: may this request do that?
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PermissionCheck {
+    /// What the request wants to do, or shows a button for.
+    pub permission: Permission,
+    /// The physical name of the queue that it is about. `None`: it is about no single queue, such as the console itself, a
+    /// lane, a periodic entry, or the tasks of all queues at once.
+    pub queue: Option<String>,
+}
+
+/// The answer of the program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Authorization {
+    /// The person of this name may do that. The name is logged with each act, and shown beside it.
+    As(String),
+    /// The request may not do that.
+    Denied,
+    /// Whoever asks has to log in first. A request for a page is redirected to this address.
+    LogIn(String),
+}
+
+impl From<bool> for Authorization {
+    /// `true` allows it to somebody whose name is not known.
+    fn from(is_allowed: bool) -> Self {
+        if is_allowed { Self::As("somebody".to_owned()) } else { Self::Denied }
+    }
+}
+
+impl From<Option<String>> for Authorization {
+    /// The name of somebody allows it, and `None` denies it.
+    fn from(who: Option<String>) -> Self {
+        who.map_or(Self::Denied, Self::As)
+    }
+}
+
+impl From<Option<&str>> for Authorization {
+    /// The name of somebody allows it, and `None` denies it.
+    fn from(who: Option<&str>) -> Self {
+        who.map(str::to_owned).into()
+    }
+}
+
+pub(super) type AuthorizationFuture = Pin<Box<dyn Future<Output = Authorization>>>;
+pub(super) type AuthorizationHook =
+    Arc<dyn Fn(HttpRequest, PermissionCheck) -> AuthorizationFuture + Send + Sync>;
+
+/// The hook that answers at once.
+pub(super) fn at_once<F, A>(hook: F) -> AuthorizationHook
+where
+    F: Fn(&HttpRequest, &PermissionCheck) -> A + Send + Sync + 'static,
+    A: Into<Authorization>,
+{
+    Arc::new(move |request: HttpRequest, check: PermissionCheck| {
+        let answer: Authorization = hook(&request, &check).into();
+        Box::pin(ready(answer)) as AuthorizationFuture
+    })
+}
+
+/// The hook that has to ask somebody first.
+pub(super) fn later<F, Fut, A>(hook: F) -> AuthorizationHook
+where
+    F: Fn(HttpRequest, PermissionCheck) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = A> + 'static,
+    A: Into<Authorization>,
+{
+    Arc::new(move |request: HttpRequest, check: PermissionCheck| {
+        let answer = hook(request, check);
+        Box::pin(async move { Into::<Authorization>::into(answer.await) }) as AuthorizationFuture
+    })
+}
+
+/// Why a request may not do what it wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NotAllowed {
+    /// The program has not said who may do what.
+    Closed,
+    /// The program has denied it.
+    Denied(Permission, Option<String>),
+    /// Whoever asks has to log in at this address.
+    LogIn(String),
+}
+
+/// Who looks at a page, and what may be shown and offered there.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Viewer {
+    pub(super) who: String,
+    allowed: HashMap<Permission, HashSet<Option<String>>>,
+    queues: HashSet<String>,
+}
+
+impl Viewer {
+    /// Whether the viewer may do that with a queue; `None`: with what is of no single queue. For a queue that the catalogue
+    /// does not have, the answer is that for what is of no single queue.
+    pub(super) fn may(&self, permission: Permission, queue: Option<&str>) -> bool {
+        let queue = queue.filter(|queue| self.queues.contains(*queue)).map(str::to_owned);
+        self.allowed.get(&permission).is_some_and(|queues| queues.contains(&queue))
+    }
+
+    /// Whether the viewer may see the tasks of a queue.
+    pub(super) fn sees(&self, queue: &str) -> bool {
+        self.may(Permission::See, Some(queue))
+    }
+
+    /// The names of what the viewer may do with anything, in the order of [`Permission::ALL`], of what the page asked for.
+    pub(super) fn permissions(&self) -> Vec<&'static str> {
+        let is_allowed =
+            |permission: &Permission| self.allowed.get(permission).is_some_and(|all| !all.is_empty());
+        Permission::ALL.into_iter().filter(is_allowed).map(Permission::as_str).collect()
+    }
+}
+
+impl Console {
+    /// Asks the program for one permission; the answer is the name of who asks.
+    pub(super) async fn permit(
+        &self,
+        request: &HttpRequest,
+        permission: Permission,
+        queue: Option<&str>,
+    ) -> Result<String, NotAllowed> {
+        let Some(hook) = &self.hook else { return Err(NotAllowed::Closed) };
+        // A queue that the catalogue does not have is no queue that the program could have an opinion about.
+        let queue = queue.and_then(|queue| self.celeriac.catalogue().resolve(queue)).map(str::to_owned);
+        let check = PermissionCheck { permission, queue: queue.clone() };
+        match hook(request.clone(), check).await {
+            Authorization::As(who) => Ok(who),
+            Authorization::Denied => Err(NotAllowed::Denied(permission, queue)),
+            Authorization::LogIn(address) => Err(NotAllowed::LogIn(address)),
+        }
+    }
+
+    /// Finds out what the request may see, and which of these other things it may do. All questions are asked at once.
+    ///
+    /// # Errors
+    /// The request may not see the console at all.
+    pub(super) async fn viewer(
+        &self,
+        request: &HttpRequest,
+        permissions: &[Permission],
+    ) -> Result<Viewer, NotAllowed> {
+        let who = self.permit(request, Permission::See, None).await?;
+        let queues: HashSet<String> =
+            self.celeriac.catalogue().queues.iter().map(|row| row.name.clone()).collect();
+        let mut viewer = Viewer { who, allowed: HashMap::new(), queues };
+        viewer.allowed.entry(Permission::See).or_default().insert(None);
+        let mut checks: Vec<(Permission, Option<String>)> =
+            viewer.queues.iter().map(|queue| (Permission::See, Some(queue.clone()))).collect();
+        for permission in permissions.iter().filter(|permission| **permission != Permission::See) {
+            checks.push((*permission, None));
+            checks.extend(viewer.queues.iter().map(|queue| (*permission, Some(queue.clone()))));
+        }
+        let asked =
+            checks.iter().map(|(permission, queue)| self.permit(request, *permission, queue.as_deref()));
+        let answers = join_all(asked).await;
+        for ((permission, queue), answer) in checks.into_iter().zip(answers) {
+            if answer.is_ok() {
+                viewer.allowed.entry(permission).or_default().insert(queue);
+            }
+        }
+        Ok(viewer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_hook_may_answer() {
+        assert_eq!(Authorization::from(true), Authorization::As("somebody".to_owned()));
+        assert_eq!(Authorization::from(false), Authorization::Denied);
+        assert_eq!(Authorization::from(Some("amina")), Authorization::As("amina".to_owned()));
+        assert_eq!(Authorization::from(None::<String>), Authorization::Denied);
+    }
+
+    #[test]
+    fn a_viewer_has_what_was_allowed_and_no_more() {
+        let all = |queues: &[Option<&str>]| queues.iter().map(|queue| queue.map(str::to_owned)).collect();
+        let viewer = Viewer {
+            who: "amina".to_owned(),
+            allowed: HashMap::from([
+                (Permission::See, all(&[None, Some("mail")])),
+                (Permission::Pause, all(&[Some("mail")])),
+            ]),
+            queues: ["mail", "sms"].map(str::to_owned).into(),
+        };
+        assert!(viewer.sees("mail") && !viewer.sees("sms"));
+        assert!(viewer.may(Permission::Pause, Some("mail")) && !viewer.may(Permission::Pause, None));
+        assert!(viewer.sees("gone"), "a queue that the catalogue does not have is as no queue");
+        assert!(
+            !viewer.may(Permission::Pause, Some("gone")) && !viewer.may(Permission::Delete, Some("mail"))
+        );
+        assert_eq!(viewer.permissions(), ["see", "pause"]);
+    }
+}

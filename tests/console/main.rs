@@ -1,0 +1,11 @@
+//! The console: as requests see it, and in a real browser.
+
+mod acts;
+mod browser;
+#[path = "../soil_pages/chromium.rs"]
+#[allow(dead_code)] // these tests use their own part of it
+mod chromium;
+mod guards;
+mod kit;
+mod pages;
+mod tasks;
