@@ -86,6 +86,8 @@ malawi = 2.5
 zambia = 3
 [environment.live.pool.io]
 slots = 80
+[environment.live.tenants.weights]
+malawi = 4
 "#;
 
 #[test]
@@ -99,6 +101,8 @@ fn queues_share_the_slots_of_their_pool() {
     assert_eq!(base.tenant_weights.get("zambia"), Some(&3.0));
     let live = base.for_environment("live").unwrap_or_else(|errors| panic!("{errors}"));
     assert_eq!(live.pools.get(&Pool::Io), Some(&PoolRow::new(80).with_reserve(3).with_room(8)));
+    let weight = |name: &str| live.tenant_weights.get(name).copied();
+    assert_eq!((weight("malawi"), weight("zambia")), (Some(4.0), Some(3.0)));
     let summary = base.summary();
     let expected = "\n  pool io: 2 queues with 80 workers, which share 40 slots, 3 kept for tighter promises, 8 left to other tenants\n";
     assert!(summary.contains(expected) && summary.contains(", 2 tenant weights"), "{summary}");
