@@ -14,7 +14,8 @@ use celeriac::broker::MemoryBroker;
 use celeriac::catalogue::{Pool, QueueRow};
 use celeriac::core::Timestamp;
 use celeriac::store::{
-    ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, Store, StoreError, UniqueWindowStore,
+    ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, SharedRates, Store, StoreError,
+    UniqueWindowStore,
 };
 use celeriac::task::{PermitKeeper, TaskResult, TrackedState};
 use celeriac::{Celeriac, Context, TaskId, task};
@@ -103,6 +104,9 @@ impl Store for Counting {
     }
 
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        None
+    }
+    fn shared_rates(&self) -> Option<&dyn SharedRates> {
         None
     }
 

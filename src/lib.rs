@@ -199,6 +199,8 @@ mod manual {
     struct MetricsPage;
     #[doc = include_str!("../docs/downloads.md")]
     struct DownloadsPage;
+    #[doc = include_str!("../docs/limits.md")]
+    struct LimitsPage;
     #[doc = include_str!("../docs/embedded-store.md")]
     struct EmbeddedStorePage;
     #[doc = include_str!("../docs/embedding.md")]

@@ -164,6 +164,16 @@
 ///   the one that loses nothing.
 /// - `rate_limit = "10/m"`: at most so many runs start in each process (`/s`, `/m`, `/h`), evenly spread, as in Celery. What may
 ///   not start yet waits in its queue, takes no worker slot, and holds up no other task.
+/// - `rate_key = "{gateway}"`: the rate limit holds for each key, which is written as the `key` of a
+///   [`macro@serial_task`] and checked like it when the program is compiled.
+/// - `rate_scope = "cluster"`: all processes that share Redis count together, which is the default with a `rate_key`; with
+///   `"process"` each counts its own starts, which is the default without. Without Redis, each process counts its own.
+/// - `max_running = 3`: at most so many runs of the task are under way at a time in each process.
+/// - `limit_key = "{gateway}"`: `max_running` and `breaker` hold for each key.
+/// - `breaker`, or `breaker(errors = 5, of = 10, pause = "1m", longest = "1h")`, whose values are the defaults: after so many
+///   failed attempts of the last runs nothing starts for a while, and then one run finds out whether the trouble is over. If
+///   not, the pause is twice as long, up to the longest. Errors that are expected (`throws`) do not count. Each process has a
+///   breaker of its own. The manual's page on limits has more, and caps for each day and allowed hours.
 /// - `send_events = true`: with `false` no events are sent of what happens to the task, as in Celery. Those that its
 ///   body sends itself are.
 /// - `keep_log = true`: with `false` the log lines of a failed attempt are not kept with it, although the program keeps those of

@@ -178,6 +178,7 @@ fn variant(error: &StartError) -> &'static str {
         StartError::TenantArgument { .. } => "TenantArgument",
         StartError::DuplicatePoller(_) => "DuplicatePoller",
         StartError::ControlCommand { .. } => "ControlCommand",
+        StartError::Limit { .. } => "Limit",
         StartError::PollerWithoutWindows(_) => "PollerWithoutWindows",
         StartError::Broker(_) => "Broker",
         StartError::Store(_) => "Store",
@@ -255,6 +256,10 @@ fn made_by_hand() -> Vec<StartError> {
             hint: "; did you mean `domain`?".to_owned(),
         },
         StartError::PollerWithoutWindows("rows".to_owned()),
+        StartError::Limit {
+            name: "sms gateway".to_owned(),
+            fault: "its key `gatway` is no parameter of task `shop::order` (src/orders.rs:7), whose parameters are: gateway, to; a key may also be \"tenant\"; did you mean `gateway`?".to_owned(),
+        },
         StartError::Variable {
             variable: "CELERIAC_BROKER",
             problem: "`redis://h` is no broker of Celeriac".to_owned(),

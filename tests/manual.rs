@@ -308,7 +308,7 @@ fn every_catalogue_in_the_manual_is_one() {
     let mut checked = 0;
     for (page, names) in named(r"(?s)```toml\n(.*?)```") {
         let text = &names[0];
-        let rows = ["[[queue]]", "[[periodic]]", "[[route]]", "[[brake]]"];
+        let rows = ["[[queue]]", "[[periodic]]", "[[route]]", "[[brake]]", "[[limit]]"];
         if !rows.iter().any(|row| text.contains(row)) {
             continue; // Cargo's
         }

@@ -68,10 +68,12 @@ fn expand(attribute: &str, tokens: TokenStream, item: TokenStream) -> TokenStrea
             serial.check(&task, &mut errors);
         }
         options.unique.check(&task, options.acks_late, &mut errors);
+        options.limits.check(&task, options.rate_limit.is_some(), &mut errors);
         options.tenant.check(&task, &mut errors);
         // A function may take a parameter for a key alone, which must not cause a warning about an unused variable.
         let of_lane = options.serial.iter().flat_map(|serial| serial.key_params());
-        for param in of_lane.chain(options.unique.key_params()).chain(options.tenant.params()) {
+        let of_call = of_lane.chain(options.unique.key_params()).chain(options.tenant.params());
+        for param in of_call.chain(options.limits.key_params()) {
             function.block.stmts.insert(0, syn::parse_quote!(let _ = &#param;));
         }
     }
@@ -229,6 +231,8 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
         true => some(quote!(::celeriac::task::unique_of::<#function_name::Task>)),
         false => quote!(::core::option::Option::None),
     };
+    let limit_keys = options.limits.methods(task);
+    let [rate_key_of, limit_key_of] = options.limits.keys_of(function_name);
     let tenant = options.tenant.method(task);
     let tenant_of = match options.tenant.is_given() {
         true => some(quote!(::celeriac::task::tenant_of::<#function_name::Task>)),
@@ -259,6 +263,8 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
 
                 #unique
 
+                #limit_keys
+
                 #tenant
             }
 
@@ -282,6 +288,8 @@ fn registration(function: &ItemFn, task: &TaskFn, options: &Options) -> TokenStr
                     data: &[#(<#data>::NEEDED),*],
                     serial: #serial_of,
                     unique: #unique_of,
+                    rate_key: #rate_key_of,
+                    limit_key: #limit_key_of,
                     tenant: #tenant_of,
                 }
             }
@@ -491,6 +499,9 @@ fn set_options(options: &Options) -> TokenStream {
             .map(|text| quote!(::celeriac::core::token_bucket::RateLimit::parse(#text).ok().flatten())),
     );
     assign(quote!(send_events), plain(options.send_events));
+    for (field, value) in options.limits.fields() {
+        assign(field, Some(some(value)));
+    }
     assign(quote!(keep_log), plain(options.keep_log));
     // Options whose value may be that of no statement at all: the program's defaults do not hold for what is stated.
     for (field, is_stated) in [

@@ -9,6 +9,7 @@ mod errors;
 mod expand;
 mod grammar;
 mod key;
+mod limits;
 mod options;
 mod periodic;
 mod rate;

@@ -14,6 +14,7 @@ use syn::{Error, Expr, ExprLit, Ident, Lit, LitStr, Meta, Path, Token};
 
 use crate::duration;
 use crate::errors::{Errors, did_you_mean};
+use crate::limits::{self, LimitOptions};
 use crate::serial::SerialOptions;
 use crate::tenant::TenantOption;
 use crate::unique::{self, UniqueOptions};
@@ -42,6 +43,11 @@ const NAMES: &[&str] = &[
     "result_expires",
     "durability",
     "rate_limit",
+    "rate_key",
+    "rate_scope",
+    "max_running",
+    "limit_key",
+    "breaker",
     "send_events",
     "keep_log",
     "unique_for",
@@ -102,6 +108,8 @@ pub struct Options {
     pub on_retry: Option<Path>,
     pub on_failure: Option<Path>,
     pub after_return: Option<Path>,
+    /// The options that limit the starts by a key.
+    pub limits: LimitOptions,
     /// The options of the unique window.
     pub unique: UniqueOptions,
     /// The tenants of the calls.
@@ -214,6 +222,7 @@ impl Options {
             "send_events" => self.send_events = Some(boolean(name, meta)?),
             "keep_log" => self.keep_log = Some(boolean(name, meta)?),
             name if unique::NAMES.contains(&name) => drop(self.unique.set(name, meta)?),
+            name if limits::NAMES.contains(&name) => drop(self.limits.set(name, meta)?),
             "tenant" => self.tenant.set(name, meta)?,
             "before_start" => self.before_start = Some(function(name, meta)?),
             "on_success" => self.on_success = Some(function(name, meta)?),

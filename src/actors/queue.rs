@@ -29,6 +29,7 @@ use crate::core::accounts::{Accounts, OTHER, TaskPlace};
 use crate::core::duration_histogram::Edges;
 use crate::core::forecast::Forecaster;
 use crate::core::history::{HistoryEvent, MinuteBook};
+use crate::core::start_limit::RunEnd;
 use crate::core::{self, Intensity, Restarts, TimeToStart, Timestamp};
 use crate::runtime::Runtime;
 use crate::runtime::admission::admit;
@@ -37,7 +38,7 @@ use crate::runtime::conclusion::conclude;
 use crate::runtime::gates::Admission;
 use crate::runtime::run::{AfterRun, Report, Run};
 use crate::task::clock::now;
-use crate::task::{self, Hooks, Interrupt, Judge, RunSetup, TaskId, Verdict};
+use crate::task::{self, Hooks, Interrupt, Judge, Next, RunSetup, State, TaskId, Verdict};
 use autoscale::LoadWatch;
 use release::HeldBack;
 use revocation::Unchecked;
@@ -139,7 +140,7 @@ struct GivenRun {
     /// Where its task is in the accounts.
     account: TaskPlace,
     /// What the gates counted for it, which they get back when this drops.
-    _admission: Admission,
+    admission: Admission,
 }
 
 impl Queue {
@@ -232,8 +233,12 @@ impl Queue {
         let mut arrived = Vec::new();
         for delivery in deliveries {
             let Some(delivery) = self.past_brakes(delivery) else { continue };
-            self.runtime.tell_received(&delivery);
-            self.count_received(delivery.message(), now);
+            // One that was put back because a limit holds it has come before.
+            let is_back = delivery.message().held().is_some();
+            if !is_back {
+                self.runtime.tell_received(&delivery);
+                self.count_received(delivery.message(), now);
+            }
             let (tag, priority) = (delivery.tag(), delivery.message().priority);
             // Its time in the broker counts as well, so it waits since it was due, not since it came here.
             let since = delivery.message().due();
@@ -241,17 +246,16 @@ impl Queue {
             if self.backlog.arrive_ready(tag, delivery, priority, since, now) {
                 arrived.extend(noted);
             }
-            self.note_arrival(tag, priority, now);
+            if !is_back {
+                self.note_arrival(tag, priority, now);
+            }
         }
         self.bring_to_pool(&arrived);
     }
 
     fn line_up(&mut self) {
-        // A pool is asked in one round: what a gate has held in it is not overtaken by a later one that the same gate lets in.
-        let runtime = self.pool.as_ref().map(|_| Arc::clone(&self.runtime));
-        let mut round = runtime.as_deref().filter(|runtime| runtime.has_gates()).map(Runtime::gates);
         while let Some(slot) = self.idle.last().copied()
-            && let Some(released) = self.release(round.as_mut())
+            && let Some(released) = self.release()
         {
             if self.start(slot, released) {
                 self.idle.pop();
@@ -281,7 +285,13 @@ impl Queue {
         // The promise is about the first start of a task only.
         let is_first = message.first_started_at.is_none() && message.crashes == 0;
         let is_first = is_first && !self.counted.remove(&message.id);
-        let wait = now.since(message.due());
+        // No queue could have started it while a limit held it.
+        let held = admission.held();
+        let due = held.map_or_else(|| message.due(), |held| held.until.max(message.due()));
+        let wait = now.since(due);
+        if let Some(held) = held {
+            self.accounts.was_held(held.until.since(held.since));
+        }
         if is_first {
             self.time_to_start.record(wait);
         }
@@ -498,14 +508,15 @@ impl Handler<Finished> for Queue {
 
     fn handle(&mut self, finished: Finished, ctx: &mut Self::Context) {
         let Finished { tag, slot, generation, report, unstarted, permit } = finished;
-        let run = self.runs.remove(&tag);
-        if let Some(run) = &run {
+        let mut run = self.runs.remove(&tag);
+        if let Some(run) = &mut run {
             self.count_end(run, &report);
             if unstarted.is_none() {
                 let took = report.ran().map(|(_, took)| took);
                 let took = took.unwrap_or_else(|| now().since(run.started_at));
                 self.forecasts.ended(run.account.index(), took);
             }
+            run.admission.end(run_end(&report, unstarted, run.context.is_expected()));
         }
         // A serial task that did not start comes again, and its first start is in the statistics already.
         if let Some(why) = unstarted {
@@ -546,6 +557,18 @@ impl Handler<Finished> for Queue {
         }
         self.check_closed();
         self.pump_soon(ctx);
+    }
+}
+
+/// What a run came to, as its limits see it: an error that was expected says nothing against its key.
+fn run_end(report: &Report, unstarted: Option<Unstarted>, is_expected: bool) -> RunEnd {
+    match (report.over, report.again) {
+        _ if unstarted.is_some() => RunEnd::NotRun,
+        (Some(State::Success | State::Ignored), _) => RunEnd::Success,
+        (None, Some(Next::Continue | Next::Replace)) => RunEnd::Success,
+        (Some(State::Failure), _) | (None, Some(Next::Retry)) if is_expected => RunEnd::Success,
+        (Some(State::Failure), _) | (None, Some(Next::Retry)) => RunEnd::Failure,
+        _ => RunEnd::Other,
     }
 }
 

@@ -34,8 +34,8 @@ impl From<QueueRow> for InitialQueue {
 /// What survives the death of a queue's actor. The root owns it; the living actor of the queue reads and writes it.
 pub(super) struct RetainedState {
     workers: AtomicUsize,
-    /// The fewest and the most workers; `None`: their number is fixed.
-    range: Mutex<Option<WorkerRange>>,
+    /// The fewest and the most workers as they were stated; `None`: their number is fixed.
+    range: Mutex<Option<(usize, usize)>>,
     paused: AtomicBool,
     /// Whether the queue takes nothing from the broker.
     cancelled: AtomicBool,
@@ -71,7 +71,7 @@ impl Books {
 impl RetainedState {
     /// The state of a queue with this row that no operator has touched since the start.
     pub(super) fn new(row: &QueueRow, is_paused: bool) -> Self {
-        let range = row.max_workers.map(|most| WorkerRange::new(row.workers, most));
+        let range = row.max_workers.map(|most| (row.workers, most));
         Self {
             workers: AtomicUsize::new(row.workers),
             range: Mutex::new(range),
@@ -103,17 +103,20 @@ impl RetainedState {
 
     /// The fewest and the most workers, if their number follows the load.
     pub(super) fn range(&self) -> Option<WorkerRange> {
-        *self.range.lock()
+        self.range.lock().map(|(fewest, most)| WorkerRange::new(fewest, most))
     }
 
-    pub(super) fn set_range(&self, range: WorkerRange) {
-        *self.range.lock() = Some(range);
+    /// `None`: the number of workers is fixed from now on.
+    pub(super) fn set_range(&self, range: Option<WorkerRange>) {
+        *self.range.lock() = range.map(|range| (range.min(), range.max()));
     }
 
-    /// Has the queue have so many workers at least, if their number follows the load.
+    /// Has the queue have so many workers at least, if their number follows the load. The stated most stays as it is: it holds
+    /// again as soon as the fewest are below it.
     pub(super) fn set_fewest(&self, workers: usize) {
-        let mut range = self.range.lock();
-        *range = range.map(|range| WorkerRange::new(workers, range.max()));
+        if let Some((fewest, _)) = &mut *self.range.lock() {
+            *fewest = workers;
+        }
     }
 
     /// Whether an operator has paused the queue.
@@ -131,5 +134,24 @@ impl RetainedState {
 
     pub(super) fn set_paused(&self, paused: bool) {
         self.paused.store(paused, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stated_most_workers_hold_again_when_fewer_are_wanted() {
+        let state = RetainedState::new(&QueueRow::new("q").with_workers(2).with_max_workers(10), false);
+        let range = || state.range().map(|range| (range.min(), range.max()));
+        assert_eq!(range(), Some((2, 10)));
+        state.set_fewest(50);
+        assert_eq!(range(), Some((50, 50)));
+        state.set_fewest(3);
+        assert_eq!(range(), Some((3, 10)));
+        state.set_range(None);
+        state.set_fewest(4);
+        assert_eq!(range(), None, "a fixed number stays fixed");
     }
 }

@@ -151,12 +151,9 @@ impl PoolMember {
         });
     }
 
-    /// Says how many workers of the queue have no task, and whether it may start anything. What gates hold is asked for anew.
+    /// Says how many workers of the queue have no task, and whether it may start anything.
     pub(super) fn report(&self, free: usize, is_open: bool) {
-        self.pool.step(Some(self.number), |slots, now| {
-            slots.release_held(self.number, now);
-            slots.report(self.number, free, is_open, now);
-        });
+        self.pool.step(Some(self.number), |slots, now| slots.report(self.number, free, is_open, now));
     }
 
     /// The next task of the queue that gets a slot, by its tag.
@@ -178,10 +175,20 @@ impl PoolMember {
         Some((grant.tag, SlotPermit { pool, run: grant.run, has_begun: false, is_over: false }))
     }
 
-    /// A gate holds the task of a grant. The next report asks for it again.
+    /// A gate holds the task of a grant, until it is brought back.
     pub(super) fn hold(&self, mut permit: SlotPermit) {
         permit.is_over = true;
         self.pool.step(Some(self.number), |slots, now| slots.hold(permit.run, now));
+    }
+
+    /// The gate that holds a task is asked anew. It could not have started before `free_since`.
+    pub(super) fn bring_back(&self, tag: u64, free_since: Timestamp) {
+        self.pool.step(None, |slots, now| slots.bring_back(self.number, tag, free_since, now));
+    }
+
+    /// The same for all tasks of the queue that gates hold.
+    pub(super) fn bring_all_back(&self, free_since: Timestamp) {
+        self.pool.step(None, |slots, now| slots.bring_all_back(self.number, free_since, now));
     }
 
     /// A run is over, and so many workers of the queue have no task. `ran`: the body did run.
@@ -214,11 +221,10 @@ impl PoolMember {
         hold.filter(SlotHold::is_for_others)
     }
 
-    /// How many tasks of the queue gates hold, and how long until it is worth asking for a slot although nothing happens.
-    pub(super) fn outlook(&self) -> (usize, Option<Duration>) {
+    /// How long until it is worth asking for a slot although nothing happens.
+    pub(super) fn next_look(&self) -> Option<Duration> {
         let now = now();
-        let state = self.pool.state.lock();
-        (state.slots.held(self.number), state.slots.next_look(now).map(|at| at.since(now)))
+        self.pool.state.lock().slots.next_look(now).map(|at| at.since(now))
     }
 }
 

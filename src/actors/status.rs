@@ -34,6 +34,11 @@ pub struct QueueStatus {
     pub running: usize,
     /// Tasks that could start now, whether they wait in the broker or in this process.
     pub ready: u64,
+    /// Tasks in this process that a limit keeps from starting. They take no slot and hold up no other task.
+    pub held: u64,
+    /// Tasks that this process has put back into the broker for a while because a limit keeps them from starting. They wait
+    /// there among the scheduled ones.
+    pub put_back: u64,
     /// Tasks that wait for their ETA.
     pub scheduled: u64,
     /// Serial tasks that wait for their lane.
@@ -56,6 +61,10 @@ pub struct QueueStatus {
     /// has the age at which this process first saw that some wait.
     #[serde(rename = "oldest_wait_ms", serialize_with = "crate::core::json_time::millis")]
     pub oldest_wait: Duration,
+    /// For how long a limit has kept the oldest of the held tasks from starting. That is no fault of the queue, so neither the
+    /// blockage nor `oldest_wait` counts it.
+    #[serde(rename = "oldest_held_ms", serialize_with = "crate::core::json_time::millis")]
+    pub oldest_held: Duration,
     /// Tasks that succeeded.
     pub done: u64,
     /// Tasks that failed for good.
@@ -128,6 +137,8 @@ impl QueueStatus {
             workers: 0,
             running: usize::try_from(counts.unsettled).unwrap_or(usize::MAX),
             ready: counts.ready,
+            held: 0,
+            put_back: 0,
             scheduled: counts.scheduled,
             in_line: counts.in_line,
             dead: counts.dead,
@@ -136,6 +147,7 @@ impl QueueStatus {
             time_to_start: TimeToStart::new(row.target).snapshot(),
             blockage: blockage(waiting.oldest, None, now),
             oldest_wait: waiting.oldest.map_or(Duration::ZERO, |since| now.since(since)),
+            oldest_held: Duration::ZERO,
             done: 0,
             failed: 0,
             retried: 0,

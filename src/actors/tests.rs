@@ -20,6 +20,7 @@ use crate::catalogue::{Catalogue, Pool, PoolRow, QueueRow};
 use crate::core::accounts::Accounts;
 use crate::runtime::Runtime;
 use crate::runtime::progress::{ProgressHub, watch};
+use crate::runtime::start_limits::StartLimits;
 use crate::store::{EmbeddedStore, MemoryStore, Store};
 use crate::task::canvas::CanvasLimits;
 use crate::task::registry::Registry;
@@ -75,6 +76,9 @@ impl Grown {
         });
         let progress_hub = Arc::new(ActorProgressHub::default());
         let mut runtime = Runtime::new(broker, store, dispatcher);
+        let (broker, store) = (Arc::clone(&runtime.broker), Arc::clone(&runtime.store));
+        let limits = StartLimits::of(&runtime.dispatcher.registry, &Catalogue::new(), broker, store);
+        runtime.limits = Arc::new(limits.unwrap_or_else(|fault| panic!("{}", fault.fault)));
         runtime.show_on(Arc::clone(&progress_hub) as Arc<dyn ProgressHub>);
         let runtime = Arc::new(runtime);
         let arbiters = rows.len();
@@ -195,8 +199,8 @@ impl Drop for InBody {
     }
 }
 
-static BODIES: std::sync::LazyLock<[TestBodies; 9]> =
-    std::sync::LazyLock::new(|| [(); 9].map(|()| TestBodies::new()));
+static BODIES: std::sync::LazyLock<[TestBodies; 10]> =
+    std::sync::LazyLock::new(|| [(); 10].map(|()| TestBodies::new()));
 
 #[crate::task]
 async fn holds(ctx: Context, which: usize) -> u32 {
@@ -251,6 +255,39 @@ async fn what_a_dead_queue_had_runs_under_its_successor_on_disk() {
         EmbeddedBroker::open(dir.path(), crate::broker::embedded::EmbeddedOptions::default()).unwrap();
     broker.declare("q").await.unwrap();
     dies_with_work_in_hand(Arc::new(broker.clone()), Arc::new(EmbeddedStore::new(broker)), 1).await;
+}
+
+#[crate::task(max_running = 1, limit_key = "{which}")]
+async fn holds_alone(which: usize) {
+    BODIES[which].pass().await;
+}
+
+#[tokio::test]
+async fn a_dead_queue_gives_back_what_a_limit_has_counted_for_it() {
+    let held = &BODIES[7];
+    let store = Arc::new(MemoryStore::default());
+    let broker = Arc::new(MemoryBroker::new(Arc::clone(&store)));
+    let row = QueueRow::new("q").with_pool(Pool::Io).with_workers(4);
+    let grown = Grown::new(broker, store.clone(), row).await;
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        ids.push(grown.publish::<holds_alone::Task>(&(7,)).await);
+    }
+    for deaths in 0..2 {
+        held.started(deaths + 1).await;
+        grown.status(|s| (s.running, s.held, s.ready) == (1, 2, 0)).await;
+        grown.die().await;
+    }
+    held.started(3).await;
+    held.open.send_replace(true);
+    for id in &ids {
+        let record = tokio::time::timeout(LONG, store.wait(id)).await.unwrap().unwrap();
+        assert_eq!((record.state, record.attempts), (State::Success, 1), "no attempt is burnt");
+    }
+    assert_eq!(held.most.load(Ordering::SeqCst), 1, "never two at a time");
+    let status = grown.status(|s| s.running == 0).await;
+    assert_eq!((status.held, status.ready), (0, 0));
+    grown.end().await;
 }
 
 #[tokio::test]
@@ -435,7 +472,7 @@ async fn the_death_of_the_progress_actor_loses_no_bar() {
 /// Two queues share three slots. The runs of a queue that dies hold theirs until they are over, and no longer.
 #[tokio::test]
 async fn the_death_of_a_queue_loses_no_slot_of_its_pool() {
-    let (held, after) = (&BODIES[7], &BODIES[8]);
+    let (held, after) = (&BODIES[8], &BODIES[9]);
     let store = Arc::new(MemoryStore::default());
     let broker = Arc::new(MemoryBroker::new(Arc::clone(&store)));
     let catalogue = Catalogue::new().with_pool(Pool::Io, PoolRow::new(3).with_room(0).with_reserve(0));
@@ -444,7 +481,7 @@ async fn the_death_of_a_queue_loses_no_slot_of_its_pool() {
     let mut ids = Vec::new();
     for _ in 0..4 {
         for queue in ["q", "r"] {
-            ids.push(grown.publish_in::<holds::Task>(queue, &(7,)).await);
+            ids.push(grown.publish_in::<holds::Task>(queue, &(8,)).await);
         }
     }
     held.started(3).await;
@@ -461,7 +498,7 @@ async fn the_death_of_a_queue_loses_no_slot_of_its_pool() {
     assert_eq!(held.most.load(Ordering::SeqCst), 3, "never more than there are slots");
     grown.taken(0).await;
     for queue in ["q", "r", "q", "r"] {
-        grown.publish_in::<holds::Task>(queue, &(8,)).await;
+        grown.publish_in::<holds::Task>(queue, &(9,)).await;
     }
     after.started(3).await;
     grown.taken(3).await;

@@ -36,6 +36,7 @@ use crate::core::calendar::Zone;
 use crate::runtime::hooks::ProgramHooks;
 use crate::runtime::keep_failed::KeepFailed;
 use crate::runtime::progress::ProgressHub;
+use crate::runtime::start_limits::StartLimits;
 use crate::runtime::{MAX_RESULT_SIZE, Runtime};
 use crate::store::{EmbeddedStore, GuardedStore, MemoryStore, Store};
 use crate::task::canvas::CanvasLimits;
@@ -504,6 +505,13 @@ impl Builder {
             without_exchanges: broker.events().is_none_or(|e| !e.has_exchanges()).then(|| broker.name()),
         });
         let mut runtime = Runtime::new(broker, store, dispatcher);
+        let limits = StartLimits::of(
+            &runtime.dispatcher.registry,
+            routing.catalogue(),
+            Arc::clone(&runtime.broker),
+            Arc::clone(&runtime.store),
+        )?;
+        runtime.limits = Arc::new(limits);
         runtime.track_started = self.track_started;
         runtime.marks_sent = marks_sent;
         runtime.max_result_size = self.max_result_size;

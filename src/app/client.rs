@@ -173,7 +173,12 @@ impl Client for CeleriacInner {
         if calls.iter().any(|call| self.refuses(call.options.durability)) {
             return Err(EnqueueError::ShuttingDown);
         }
-        self.runtime.enqueue_many(calls).await
+        let mut receipts = self.runtime.enqueue_many(calls).await?;
+        // A program that keeps its tasks in memory promises no more for many of them than for one.
+        if self.forgets {
+            receipts.iter_mut().for_each(|receipt| receipt.durability = Durability::Memory);
+        }
+        Ok(receipts)
     }
 
     fn check(&self, call: &NewTask) -> Result<(), EnqueueError> {

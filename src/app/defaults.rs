@@ -3,7 +3,7 @@
 
 use super::builder::Builder;
 use super::start_error::StartError;
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, TaskPattern};
 use crate::core::calendar::Zone;
 use crate::task::registry::Registry;
 use crate::task::{TaskDefaults, TenantRules};
@@ -53,9 +53,14 @@ impl Builder {
 /// Warns of rows about a task that is probably mistyped. This is no error, because another program that reads the same
 /// catalogue may have the task.
 pub(super) fn warn_of_unknown_tasks(catalogue: &Catalogue, registry: &Registry) {
+    let limits = catalogue.limits.iter().filter_map(|row| match &row.task {
+        TaskPattern::Glob(name) if !name.contains(['*', '?', '[']) => Some(("limit", name)),
+        _ => None,
+    });
     let rate_limits = catalogue.rate_limits.keys().map(|task| ("rate_limits", task));
     let tenants = catalogue.tenants.keys().map(|task| ("tenants.tasks", task));
-    for (table, task) in rate_limits.chain(tenants).filter(|(_, task)| registry.get(task).is_none()) {
+    let named = rate_limits.chain(tenants).chain(limits);
+    for (table, task) in named.filter(|(_, task)| registry.get(task).is_none()) {
         if let Some(nearest) = registry.nearest(task) {
             tracing::warn!(
                 table,

@@ -224,6 +224,8 @@ fn seen(facts: &mut TaskFacts, sighting: Sighting) {
         ..WaitFacts::default()
     });
     (wait.ahead, wait.ahead_of_tenant, wait.is_unchecked) = (ahead, ahead_of_tenant, is_unchecked);
+    // What a gate holds back may have been put back until it opens: then its time is not the reason.
+    wait.due = wait.due.filter(|_| holds.is_empty() || message.held().is_none());
     (wait.holds, wait.pause, wait.service) = (holds, pause, Service::Here(queue));
 }
 

@@ -102,7 +102,7 @@ impl TroubleKind {
 impl Celeriac {
     /// The health of this program. A queue is in trouble if it has stopped itself, if nothing has started in it although tasks
     /// wait, or if the oldest of these has waited, for longer than its target and for longer than five minutes. A queue without
-    /// a target is never late, and one that is paused is as its operator wants it.
+    /// a target is never late, and one that is paused is as its operator wants it. What a limit or a brake holds does not count.
     ///
     /// `celeriac::web::health` (feature `web`) serves it to probes.
     ///

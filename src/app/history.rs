@@ -187,7 +187,9 @@ impl CeleriacInner {
         let (what, detail) = match act {
             Steer::Pause => ("pause", None),
             Steer::Resume => ("resume", None),
-            Steer::Resize(workers) => ("resize", Some(format!("to {workers} workers"))),
+            Steer::Resize(workers) | Steer::AsStated { workers, .. } => {
+                ("resize", Some(format!("to {workers} workers")))
+            }
             Steer::Grow(workers) => ("resize", Some(format!("by {workers:+} workers"))),
             Steer::Range(range) => {
                 ("autoscale", Some(format!("from {} to {} workers", range.min(), range.max())))

@@ -13,7 +13,9 @@ use std::collections::HashMap;
 
 use super::handle::{Celeriac, ControlError};
 use crate::actors::InitialQueue;
+use crate::actors::queue::Steer;
 use crate::catalogue::QueueRow;
+use crate::core::autoscale::WorkerRange;
 use crate::runtime::Runtime;
 use crate::store::{StoreError, set_note};
 use crate::task::clock::now;
@@ -69,16 +71,18 @@ impl PersistentLevers<'_> {
         self.keep_unless_refused(queue, resized, KeptLever::Workers(workers)).await
     }
 
-    /// Forgets what was set: the queue is not paused and has as many workers as its row says, now and after a restart.
+    /// Forgets what was set: the queue is not paused, and has as many workers as its row says or follows its load within the
+    /// range that its row says, now and after a restart.
     ///
     /// # Errors
     /// There is no such queue, it does not answer, or the notes cannot be written.
     pub async fn reset(&self, queue: &str) -> Result<(), ControlError> {
         let row = self.celeriac.find(queue)?;
         let (name, workers) = (row.name.clone(), row.workers);
+        let range = row.max_workers.map(|most| WorkerRange::new(workers, most));
         forget(self.celeriac.runtime(), &[PAUSED, WORKERS], &name).await?;
         self.celeriac.resume(&name).await?;
-        self.celeriac.resize(&name, workers).await
+        self.celeriac.steer(&name, Steer::AsStated { workers, range }).await
     }
 
     /// Keeps what was set, also if the queue did not answer: then it finds the note at its next start.

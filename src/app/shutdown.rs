@@ -176,6 +176,8 @@ async fn run(
         tracing::warn!(target: "celeriac", "the end of the history is not written: the store does not answer");
     }
     inner.queues.ending().stop();
+    // Nothing starts any more, so what is left of the shares of limits is not needed here.
+    let _ = timeout(FORCED, inner.runtime.limits.give_unused_back()).await;
     let closed = inner.runtime.broker.close().await;
     // Their workers have dismissed them. What is left after this is killed with the event loops.
     let _ = timeout(DISMISSED, inner.runtime.children.none_left()).await;

@@ -76,6 +76,9 @@ impl Builder {
             for entry in catalogue.periodic.drain(..) {
                 read = read.with_periodic(entry);
             }
+            for row in catalogue.limits.drain(..) {
+                read = read.with_limit(row);
+            }
             catalogue = read;
         }
         for entry in &self.periodic {

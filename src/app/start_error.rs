@@ -4,6 +4,7 @@ use super::schedule::ScheduleErrors;
 use crate::broker::BrokerError;
 use crate::catalogue::CatalogueErrors;
 use crate::core::did_you_mean;
+use crate::runtime::start_limits::LimitFault;
 use crate::store::StoreError;
 use crate::task::CommitTableError;
 use crate::task::registry::DuplicateTask;
@@ -33,6 +34,14 @@ pub enum StartError {
         location: &'static str,
         /// The type of the data.
         data: &'static str,
+    },
+    /// A limit on the starts of tasks cannot be kept.
+    #[error("the limit `{name}` cannot be kept: {fault}")]
+    Limit {
+        /// The name of the limit.
+        name: String,
+        /// What is wrong with it, and what to do.
+        fault: String,
     },
     /// A queue cannot have the child processes that its row wants.
     #[error("queue `{queue}` has pool = \"process\", but {problem}")]
@@ -127,6 +136,12 @@ pub enum StartError {
 }
 
 crate::core::debug_as_display!(StartError);
+
+impl From<LimitFault> for StartError {
+    fn from(LimitFault { name, fault }: LimitFault) -> Self {
+        Self::Limit { name, fault }
+    }
+}
 
 impl StartError {
     /// The error of a row that names the tenants of a task by an argument that the task does not have.

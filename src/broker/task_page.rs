@@ -1,7 +1,8 @@
 //! A part of a long list of tasks: what a screen shows at a time, and from where it goes on.
 //!
-//! Invariant: making a page costs no more the longer the list is. A broker that would have to look at too many tasks for a
-//! page ends it early: then the page may have fewer tasks than were asked for, or none, and says from where to go on.
+//! Where a list may be long, as in the embedded store, making a page costs no more the longer the list is. A broker that would
+//! have to look at too many tasks for a page ends it early: then the page may have fewer tasks than were asked for, or none, and
+//! says from where to go on. Other brokers cut pages out of their whole list, which is in memory anyway.
 
 use super::BrokerError;
 

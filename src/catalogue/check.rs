@@ -12,8 +12,8 @@ use super::pool_row::{Culprit, faults, missing_slots};
 use super::spelling;
 use super::tenant_weights;
 use super::{
-    BrakeRow, Catalogue, DEFAULT_QUEUE, Pool, QueueRow, RouteRow, RouteRule, TaskPattern, brake_row,
-    format_span,
+    BrakeRow, Catalogue, DEFAULT_QUEUE, LimitRow, Pool, QueueRow, RouteRow, RouteRule, TaskPattern,
+    brake_row, format_span,
 };
 use crate::core::brake::BrakeAction;
 use crate::core::glob;
@@ -36,6 +36,8 @@ pub(super) enum MistakeSubject {
     /// The `[[route]]` row of that index.
     RouteRow(Option<String>, usize),
     RateLimit(Option<String>, String),
+    /// The `[[limit]]` row of that index.
+    Limit(Option<String>, usize),
     /// The `[[brake]]` row of that index.
     BrakeRow(Option<String>, usize),
     TenantOf(Option<String>, String),
@@ -58,6 +60,7 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
     check.routes(None, &catalogue.routes, &catalogue.aliases);
     check.route_rows(None, &catalogue.route_rows, &catalogue.aliases);
     check.rate_limits(None, &catalogue.rate_limits);
+    check.limits(None, &catalogue.limits);
     check.brake_rows(None, &catalogue.brakes, &catalogue.aliases);
     check.tenants(None, &catalogue.tenants);
     check.defaults(None, &catalogue.defaults);
@@ -70,6 +73,7 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
         check.routes(Some(name), &environment.routes, &merged);
         check.route_rows(Some(name), &environment.route_rows, &merged);
         check.rate_limits(Some(name), &environment.rate_limits);
+        check.limits(Some(name), &environment.limits);
         check.brake_rows(Some(name), &environment.brakes, &merged);
         check.tenants(Some(name), &environment.tenants);
         if environment.defaults != TaskDefaults::default() {
@@ -249,6 +253,41 @@ impl Check<'_> {
     fn rate_limits(&mut self, environment: Option<&String>, limits: &BTreeMap<String, Option<RateLimit>>) {
         for task in limits.keys() {
             self.name(&MistakeSubject::RateLimit(environment.cloned(), task.clone()), "a task", task);
+        }
+    }
+
+    /// Checks the limits that `environment` (or the base) states.
+    fn limits(&mut self, environment: Option<&String>, rows: &[LimitRow]) {
+        for (index, row) in rows.iter().enumerate() {
+            let subject = MistakeSubject::Limit(environment.cloned(), index);
+            let place = format!("in limit {}", quote(&row.name));
+            let bad = |key: &str, value: String, advice: String| {
+                let place = place.clone();
+                Problem::BadValue { key: key.to_owned(), place, value, advice }
+            };
+            self.name(&subject, "a limit", &row.name);
+            if let TaskPattern::Glob(name) = &row.task {
+                self.name(&subject, "a task", name);
+            }
+            if let Err((pattern, reason)) = RouteRule::new(&RouteRow::of_tasks(row.task.clone())) {
+                let key = if matches!(row.task, TaskPattern::Regex(_)) { "task_pattern" } else { "task" };
+                self.report(&subject, bad(key, quote(&pattern), format!("write a pattern: {reason}")));
+            }
+            if row.key.as_deref() == Some("") {
+                let advice = "name a parameter or \"tenant\", or remove it".to_owned();
+                self.report(&subject, bad("key", quote(""), advice));
+            }
+            if let Some((key, value, advice)) = row.limit.fault() {
+                self.report(&subject, bad(key, value, advice));
+            }
+            if row.limit.is_empty() {
+                let advice = "state rate, max_running, daily, hours or breaker".to_owned();
+                self.report(&subject, bad("limit", "empty".to_owned(), advice));
+            }
+            if rows[..index].iter().any(|other| other.name == row.name) {
+                let advice = "another limit has this name: give one of them a name of its own".to_owned();
+                self.report(&subject, bad("name", quote(&row.name), advice));
+            }
         }
     }
 

@@ -9,15 +9,26 @@ use super::error::{CatalogueErrors, Problem, quote};
 use super::pool_row::{self, PoolColumns};
 use super::section::{Section, SourceText};
 use super::{
-    BrakeRow, Catalogue, Pool, PoolRow, QueueRow, RouteRow, brake_row, defaults, names, one_line,
-    rate_limits, routes, spelling, tenant_weights, tenants,
+    BrakeRow, Catalogue, LimitRow, Pool, PoolRow, QueueRow, RouteRow, brake_row, defaults, limits, names,
+    one_line, rate_limits, routes, spelling, tenant_weights, tenants,
 };
 use crate::core::calendar::Zone;
 use crate::core::token_bucket::RateLimit;
 use crate::task::TaskDefaults;
 
-const KEYS: [&str; 10] =
-    ["queue", "aliases", "beat", "defaults", "routes", "route", "rate_limits", "tenants", "brake", "pool"];
+const KEYS: [&str; 11] = [
+    "queue",
+    "aliases",
+    "beat",
+    "defaults",
+    "routes",
+    "route",
+    "rate_limits",
+    "limit",
+    "tenants",
+    "brake",
+    "pool",
+];
 
 /// The changes of one environment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -28,6 +39,8 @@ pub(super) struct Environment {
     /// The routes by patterns that hold here only, before those of the base.
     pub(super) route_rows: Vec<RouteRow>,
     pub(super) rate_limits: BTreeMap<String, Option<RateLimit>>,
+    /// The limits of this environment. One that has the name of a limit of the base takes its place.
+    pub(super) limits: Vec<LimitRow>,
     /// The brakes that stand here only.
     pub(super) brakes: Vec<BrakeRow>,
     pub(super) tenants: BTreeMap<String, String>,
@@ -65,6 +78,7 @@ impl Environment {
         environment.routes = routes::read_exact(section, Some(name), places, source);
         environment.route_rows = routes::read_rows(section, Some(name), places, source);
         environment.rate_limits = rate_limits::read(section, Some(name), places, source);
+        environment.limits = limits::read_rows(section, Some(name), places, source);
         environment.brakes = brake_row::read_rows(section, Some(name), places, source);
         environment.tenants = tenants::read(section, Some(name), places, source);
         environment.tenant_weights = tenant_weights::read(section, Some(name), source);
@@ -121,6 +135,9 @@ impl Catalogue {
         catalogue.routes.extend(environment.routes.clone());
         drop(catalogue.route_rows.splice(0..0, environment.route_rows.clone()));
         catalogue.rate_limits.extend(environment.rate_limits.clone());
+        let is_replaced = |row: &LimitRow| environment.limits.iter().any(|own| own.name == row.name);
+        catalogue.limits.retain(|row| !is_replaced(row));
+        catalogue.limits.extend(environment.limits.iter().cloned());
         catalogue.brakes.extend(environment.brakes.clone());
         catalogue.tenants.extend(environment.tenants.clone());
         catalogue.tenant_weights.extend(environment.tenant_weights.clone());

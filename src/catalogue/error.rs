@@ -140,6 +140,14 @@ pub enum Problem {
         /// What is wrong with the entry, and what to do.
         fault: String,
     },
+    /// The settings of a limit contradict each other, or there are none.
+    #[error("{place}: {fault}")]
+    Limit {
+        /// The limit, as in `limit number 3`.
+        place: String,
+        /// What is wrong with the limit, and what to do.
+        fault: &'static str,
+    },
     /// The rule of a brake contradicts itself, or has no condition.
     #[error("{place}: {fault}")]
     Brake {

@@ -135,6 +135,9 @@ impl Catalogue {
         if !self.rate_limits.is_empty() {
             let _ = write!(text, ", {}", count(self.rate_limits.len(), "rate limit"));
         }
+        if !self.limits.is_empty() {
+            let _ = write!(text, ", {}", count(self.limits.len(), "limit"));
+        }
         if !self.brakes.is_empty() {
             let _ = write!(text, ", {}", count(self.brakes.len(), "brake"));
         }

@@ -42,6 +42,11 @@
 //! [rate_limits]                        # task -> starts in each process
 //! "shop.send_email" = "100/m"
 //!
+//! [[limit]]                            # by a key; see the manual's page on limits
+//! task = "shop.send_sms"
+//! key = "gateway"
+//! rate = "8/s"
+//!
 //! [pool.io]                            # its queues share these slots; see the manual's page on pools
 //! slots = 40
 //!
@@ -74,6 +79,8 @@ mod defaults;
 mod environment;
 mod error;
 mod explain;
+mod limit_row;
+mod limits;
 mod names;
 mod parse;
 mod periodic;
@@ -96,6 +103,7 @@ use std::path::Path;
 
 pub use brake_row::BrakeRow;
 pub use error::{CatalogueError, CatalogueErrors, Position, Problem};
+pub use limit_row::{LimitRow, TENANT_KEY};
 pub use pool_row::PoolRow;
 pub use queue_row::{KEEP_FAILED, Pool, QueueRow, TargetClass};
 pub use queue_setup::{QueueSetup, QueueType};
@@ -144,6 +152,8 @@ pub struct Catalogue {
     pub zone: Option<Zone>,
     /// The rate limits of tasks, by their exact names. They win over what the tasks say; `None`: no limit.
     pub rate_limits: BTreeMap<String, Option<RateLimit>>,
+    /// The limits of tasks by patterns and keys, in the order of the file. A start has to be within all that match.
+    pub limits: Vec<LimitRow>,
     /// The brakes that stand while the program runs.
     pub brakes: Vec<BrakeRow>,
     /// The arguments that name the tenants of tasks, by the exact names of the tasks. They win over what the tasks say; an
@@ -181,6 +191,7 @@ impl Catalogue {
             defaults: TaskDefaults::default(),
             zone: None,
             rate_limits: BTreeMap::new(),
+            limits: Vec::new(),
             brakes: Vec::new(),
             tenants: BTreeMap::new(),
             pools: BTreeMap::new(),
@@ -300,6 +311,13 @@ impl Catalogue {
     #[must_use]
     pub fn with_rate_limit(mut self, task: impl Into<String>, limit: Option<RateLimit>) -> Self {
         self.rate_limits.insert(task.into(), limit);
+        self
+    }
+
+    /// Adds a limit.
+    #[must_use]
+    pub fn with_limit(mut self, row: LimitRow) -> Self {
+        self.limits.push(row);
         self
     }
 

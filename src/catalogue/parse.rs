@@ -12,11 +12,12 @@ use super::error::{CatalogueErrors, Problem, quote};
 use super::queue_row::QueueRow;
 use super::section::{Section, SourceText};
 use super::{
-    Catalogue, brake_row, defaults, names, periodic, pool_row, rate_limits, routes, tenant_weights, tenants,
+    Catalogue, brake_row, defaults, limits, names, periodic, pool_row, rate_limits, routes, tenant_weights,
+    tenants,
 };
 
 /// The keys at the top level.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "default_queue",
     "beat",
     "defaults",
@@ -26,6 +27,7 @@ const KEYS: [&str; 14] = [
     "routes",
     "route",
     "rate_limits",
+    "limit",
     "tenant",
     "tenants",
     "brake",
@@ -80,6 +82,7 @@ fn read(
     catalogue.routes = routes::read_exact(&root, None, places, source);
     catalogue.route_rows = routes::read_rows(&root, None, places, source);
     catalogue.rate_limits = rate_limits::read(&root, None, places, source);
+    catalogue.limits = limits::read_rows(&root, None, places, source);
     let pools = pool_row::read(&root, None, places, source);
     catalogue.pools = pools.into_iter().filter_map(|(pool, row)| Some((pool, row.apply(None)?))).collect();
     catalogue.brakes = brake_row::read_rows(&root, None, places, source);

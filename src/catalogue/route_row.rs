@@ -59,6 +59,11 @@ impl RouteRow {
         Self { task: TaskPattern::Glob(task.into()), argument: None, queue: queue.into() }
     }
 
+    /// A row that says no more than which tasks it is about.
+    pub(crate) fn of_tasks(task: TaskPattern) -> Self {
+        Self { task, argument: None, queue: String::new() }
+    }
+
     /// Limits the route to calls whose argument matches one of the patterns.
     #[must_use]
     pub fn with_argument<I>(mut self, argument: Argument, matches: I) -> Self

@@ -32,10 +32,11 @@ pub(super) fn run(args: &CatalogueArgs, out: &mut impl Write) -> Result<(), Fail
         writeln!(out, "{}", row.explain())?;
     }
     let defaults = catalogue.explain_defaults();
-    let has_rows = !catalogue.route_rows.is_empty()
-        || !catalogue.rate_limits.is_empty()
-        || !catalogue.tenants.is_empty()
-        || !catalogue.brakes.is_empty();
+    let has_rows = !(catalogue.route_rows.is_empty()
+        && catalogue.rate_limits.is_empty()
+        && catalogue.limits.is_empty()
+        && catalogue.tenants.is_empty()
+        && catalogue.brakes.is_empty());
     if has_rows || defaults.is_some() {
         writeln!(out)?;
     }
@@ -45,6 +46,9 @@ pub(super) fn run(args: &CatalogueArgs, out: &mut impl Write) -> Result<(), Fail
     for (task, limit) in &catalogue.rate_limits {
         let limit = limit.as_ref().map_or("none", |limit| limit.text());
         writeln!(out, "rate limit: {} {}", one_line(task), one_line(limit))?;
+    }
+    for row in &catalogue.limits {
+        writeln!(out, "limit: {row}")?;
     }
     for (task, argument) in &catalogue.tenants {
         let argument = if argument.is_empty() { "none" } else { argument };

@@ -15,7 +15,7 @@ use super::purge::says_yes;
 use super::requeue::open_with_records;
 use super::table::{Column, TextTable};
 use crate::broker::{Broker, FailedTask, FailedTasks, Retried, TaskEdit, is_outbox_line};
-use crate::catalogue::Argument;
+use crate::catalogue::{Argument, one_line};
 use crate::task::{Arguments, FailedAttempt, LogLine, Message, TaskId};
 
 /// The width of an operator's terminal.
@@ -302,17 +302,19 @@ fn at_length(task: &FailedTask) -> String {
         Some(at) => format!("kept until {at}"),
         None => "a dead letter".to_owned(),
     };
-    let mut text = format!("{} {} {arguments}; {kept}\n", message.id, message.task);
+    let (id, name) = (one_line(message.id.as_str()), one_line(&message.task));
+    let mut text = format!("{id} {name} {arguments}; {kept}\n");
     for attempt in task.attempts() {
         let error_type = attempt.error_type.map(|error_type| format!("{error_type}: ")).unwrap_or_default();
         let place = attempt.place.map(|place| format!(" at {place}")).unwrap_or_default();
-        text +=
-            &format!("  {} attempt {}: {error_type}{}{place}\n", attempt.at, attempt.attempt, attempt.error);
+        // Whoever sent the message may have written its headers.
+        let error = one_line(&format!("{error_type}{}{place}", attempt.error));
+        text += &format!("  {} attempt {}: {error}\n", attempt.at, attempt.attempt);
         if attempt.log_left_out > 0 && !attempt.log.is_empty() {
             text += &format!("    ({} lines of its log are not kept)\n", attempt.log_left_out);
         }
         for LogLine { at, level, text: line, .. } in &attempt.log {
-            text += &format!("    {at} {level:5} {line}\n");
+            text += &format!("    {at} {:5} {}\n", one_line(level), one_line(line));
         }
     }
     text
@@ -329,4 +331,25 @@ fn texts(ids: &[TaskId]) -> Vec<&str> {
 
 fn counted(count: usize) -> String {
     format!("{count} failed {}", if count == 1 { "task" } else { "tasks" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::Timestamp;
+    use crate::task::Context;
+
+    #[test]
+    fn what_somebody_else_has_written_into_a_message_cannot_steer_the_terminal() {
+        let mut message = Context::detached().message().clone();
+        message.task = "a\u{1b}[31m\nb".to_owned();
+        let line = json!({ "at": 5, "level": "IN\u{7}FO", "text": "c\u{1b}[2J" });
+        let attempt = json!({ "attempt": 1, "at": 5, "error": "d\r\u{1b}", "place": "\u{7}", "log": [line] });
+        message.headers.0.insert("celeriac_attempts".to_owned(), json!([attempt]).to_string().into());
+        let reason = "no".to_owned();
+        let task = FailedTask { message, reason, failed_at: Timestamp::ZERO, expires_at: None };
+        let text = at_length(&task);
+        assert!(text.contains("attempt 1: d") && text.contains("c[2J"), "{text:?}");
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n') && text.lines().count() == 3, "{text:?}");
+    }
 }

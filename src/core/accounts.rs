@@ -56,6 +56,8 @@ pub fn time_to_start_edges(targets: impl IntoIterator<Item = Duration>) -> Edges
 pub struct Accounts {
     tasks: IndexMap<Box<str>, TaskAccounts>,
     time_to_start: DurationHistogram,
+    /// How long limits kept tasks from starting, which is no part of time-to-start.
+    limit_waits: DurationHistogram,
     /// By the state that a run left its task in.
     run_times: Vec<(&'static str, DurationHistogram)>,
 }
@@ -94,6 +96,7 @@ impl Accounts {
         Self {
             tasks: IndexMap::new(),
             time_to_start: DurationHistogram::new(time_to_start),
+            limit_waits: DurationHistogram::new(SPAN.clone()),
             run_times: Vec::new(),
         }
     }
@@ -131,6 +134,11 @@ impl Accounts {
         }
     }
 
+    /// Counts a start that a limit had held back for so long.
+    pub fn was_held(&mut self, wait: Duration) {
+        self.limit_waits.record(wait);
+    }
+
     /// Counts an end. `run_time` is how long the run took, if there was one.
     pub fn ended(&mut self, task: TaskPlace, ended: Ended<'_>, run_time: Option<Duration>) {
         self.with(task, |task| task.count(ended, run_time));
@@ -156,6 +164,11 @@ impl Accounts {
     /// How long tasks waited for their first start.
     pub fn time_to_start(&self) -> &DurationHistogram {
         &self.time_to_start
+    }
+
+    /// How long limits kept tasks from starting that have started since.
+    pub fn limit_waits(&self) -> &DurationHistogram {
+        &self.limit_waits
     }
 
     /// How long runs took, by the state that they left their task in.

@@ -28,7 +28,7 @@ pub struct QueueFacts {
     pub target: Option<Duration>,
     /// For how long nothing has started although tasks wait.
     pub blockage: Duration,
-    /// For how long the oldest ready task has waited.
+    /// For how long the oldest ready task has waited. What a limit holds is not ready.
     pub oldest_wait: Duration,
     /// Whether an operator has paused the queue.
     pub is_paused: bool,

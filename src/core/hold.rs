@@ -4,12 +4,14 @@
 //! that kept the task from starting.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Timestamp;
 use super::brake::STANDING;
 use super::slots::SlotHold;
+use super::start_limit::LimitedBy;
 
 /// What keeps a ready task from starting, and when it is worth looking again.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +31,15 @@ pub enum HoldReason {
     RateLimit {
         /// The limit as it was stated, for example `10/m`.
         limit: String,
+    },
+    /// A limit on the starts of tasks, for the key that the task has in it.
+    Limit {
+        /// The name of the limit.
+        name: String,
+        /// The key; empty if the limit has none.
+        key: String,
+        /// What of the limit does not allow the start.
+        by: LimitedBy,
     },
     /// A [brake](crate::core::brake) is on it.
     Brake {
@@ -51,10 +62,26 @@ pub enum HoldReason {
 }
 
 impl HoldReason {
+    /// Names the group of the tasks that are held together with this one: those that the same gate holds back. If the first of
+    /// them may not start, none of them may.
+    pub fn group(&self, task: &str) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        match self {
+            Self::RateLimit { .. } => ("rate", task).hash(&mut hasher),
+            // Whatever part of the limit is used up, its key has to wait.
+            Self::Limit { name, key, .. } => ("limit", name, key, task).hash(&mut hasher),
+            Self::Brake { id, .. } => ("brake", id).hash(&mut hasher),
+            // No gate says so, but the pool, which keeps its tasks in lines of its own.
+            Self::Slots { .. } => ("slots", task).hash(&mut hasher),
+        }
+        hasher.finish()
+    }
+
     /// The name of what holds the task, for programs: JSON and labels.
     pub fn code(&self) -> &'static str {
         match self {
             Self::RateLimit { .. } => "rate_limit",
+            Self::Limit { .. } => "limit",
             Self::Brake { .. } => "brake",
             Self::Slots { .. } => "slots",
         }
@@ -66,6 +93,15 @@ impl HoldReason {
             Self::RateLimit { .. } => {
                 "Raise the rate limit of the task, or take it away: `celeriac control rate_limit TASK 0`."
                     .to_owned()
+            }
+            Self::Limit { by: LimitedBy::Unanswered, .. } => {
+                "If that lasts, look at the store that keeps the limit for all processes.".to_owned()
+            }
+            Self::Limit { by: LimitedBy::Breaker { .. }, .. } => {
+                "Mend what makes the runs of this key fail; one of them is tried after each pause.".to_owned()
+            }
+            Self::Limit { name, .. } => {
+                format!("Change the limit `{name}`, where its task or the catalogue states it.")
             }
             Self::Brake { id, .. } if id.starts_with(STANDING) => {
                 format!("Take the brake `{id}` out of the catalogue.")
@@ -82,6 +118,8 @@ impl fmt::Display for HoldReason {
             Self::RateLimit { limit } => {
                 write!(f, "the rate limit of its task, {limit}, is used up in this process")
             }
+            Self::Limit { name, key, by } if key.is_empty() => write!(f, "the limit `{name}`: {by}"),
+            Self::Limit { name, key, by } => write!(f, "the limit `{name}` for `{key}`: {by}"),
             Self::Brake { id, action, reason, owner, until } => {
                 write!(f, "brake `{id}` is on it ({action})")?;
                 if let Some(owner) = owner {
@@ -141,5 +179,42 @@ mod tests {
             ("slots", "its tenant has 32 of 40 slots and leaves the others to tenants that are about")
         );
         assert!(slots.remedy().ends_with('.'));
+        let limit = |key: &str, by| HoldReason::Limit { name: "sms".to_owned(), key: key.to_owned(), by };
+        assert_eq!(
+            limit("", LimitedBy::Running(3)).to_string(),
+            "the limit `sms`: 3 run already in this process"
+        );
+        let daily = limit("a", LimitedBy::Daily(9));
+        assert_eq!(daily.to_string(), "the limit `sms` for `a`: 9 have started today");
+        assert_eq!(
+            (daily.code(), daily.remedy().as_str()),
+            ("limit", "Change the limit `sms`, where its task or the catalogue states it.")
+        );
+    }
+
+    #[test]
+    fn those_that_one_gate_holds_back_are_one_group() {
+        let limit = |key: &str, by| HoldReason::Limit { name: "sms".to_owned(), key: key.to_owned(), by };
+        let (running, daily) = (LimitedBy::Running(3), LimitedBy::Daily(9));
+        let group = limit("a", running.clone()).group("send");
+        assert_eq!(group, limit("a", daily).group("send"), "whatever part of it is used up");
+        assert_ne!(group, limit("b", running.clone()).group("send"));
+        assert_ne!(group, limit("a", running).group("call"));
+        let rate = HoldReason::RateLimit { limit: "10/m".to_owned() };
+        assert_eq!(rate.group("send"), rate.clone().group("send"));
+        assert_ne!(rate.group("send"), rate.group("call"));
+        let brake = |id: &str| HoldReason::Brake {
+            id: id.into(),
+            action: "pause".into(),
+            reason: None,
+            owner: None,
+            until: None,
+        };
+        assert_eq!(
+            brake("a").group("send"),
+            brake("a").group("call"),
+            "a brake counts all its tasks together"
+        );
+        assert_ne!(brake("a").group("send"), brake("b").group("send"));
     }
 }

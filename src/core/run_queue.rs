@@ -1,11 +1,13 @@
 //! Which item of a queue runs next.
 //!
 //! An item that arrives is *ready* or, with a due time ahead, *scheduled*. A release makes it *running*, and a finish
-//! ends it. The same machine serves the `Queue` actor (items are deliveries, the limit is the number of workers) and
-//! the in-memory broker (items are messages, the limit is the prefetch count).
+//! ends it. A ready item that something keeps from starting is *held*: it is set aside with others of its group, so that it
+//! stands in nobody's way, and keeps its place for when it is brought back. The same machine serves the `Queue` actor (items
+//! are deliveries, the limit is the number of workers) and the in-memory broker (items are messages, the limit is the
+//! prefetch count).
 //!
 //! Invariants:
-//! - The queue holds a tag at most once: waiting (ready or scheduled) or running, never both.
+//! - The queue holds a tag at most once: waiting (ready, held or scheduled) or running, never both.
 //! - A release never raises the number of running items above the limit. A smaller limit does not stop running items.
 //! - Ready items leave by priority, the higher number first, as in RabbitMQ's priority queues (not as in Celery's
 //!   Redis transport, where the lower number wins), then in the order in which they became ready. A scheduled item
@@ -16,6 +18,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 
 use super::Timestamp;
 
@@ -31,6 +34,10 @@ pub struct RunQueue<T> {
     ready_since: BTreeSet<(Timestamp, u64)>,
     /// The tags of the scheduled items by due time.
     agenda: BTreeMap<(Timestamp, u64), u64>,
+    /// The tags of the held items, by group, and in each group in the order in which they would leave.
+    held: BTreeMap<(u64, Reverse<u8>, u64), u64>,
+    /// Since when each held item is held, with its rank. The first entry is the oldest.
+    held_since: BTreeSet<(Timestamp, u64)>,
     running: BTreeSet<u64>,
     limit: usize,
     paused: bool,
@@ -42,13 +49,27 @@ struct WaitingItem<T> {
     item: T,
     priority: u8,
     place: WaitIndex,
+    /// Since when something keeps it from starting, if it was ever held.
+    held_since: Option<Timestamp>,
 }
 
 /// Where a waiting item is indexed. Each item takes the next rank, so ranks break every tie.
 #[derive(Clone, Copy, Debug)]
 enum WaitIndex {
-    Ready { rank: u64, since: Timestamp },
-    Scheduled { due: Timestamp, rank: u64 },
+    Ready {
+        rank: u64,
+        since: Timestamp,
+    },
+    Scheduled {
+        due: Timestamp,
+        rank: u64,
+    },
+    /// `since` is since when it is held, and `group` says with which others.
+    Held {
+        rank: u64,
+        since: Timestamp,
+        group: u64,
+    },
 }
 
 impl<T> RunQueue<T> {
@@ -59,6 +80,8 @@ impl<T> RunQueue<T> {
             line: BTreeMap::new(),
             ready_since: BTreeSet::new(),
             agenda: BTreeMap::new(),
+            held: BTreeMap::new(),
+            held_since: BTreeSet::new(),
             running: BTreeSet::new(),
             limit,
             paused: false,
@@ -94,7 +117,7 @@ impl<T> RunQueue<T> {
                 WaitIndex::Ready { rank, since: now }
             }
         };
-        self.waiting.insert(tag, WaitingItem { item, priority, place });
+        self.waiting.insert(tag, WaitingItem { item, priority, place, held_since: None });
         true
     }
 
@@ -115,7 +138,8 @@ impl<T> RunQueue<T> {
         }
         let (rank, since) = (self.take_rank(), since.min(now));
         self.line_up(tag, priority, rank, since);
-        self.waiting.insert(tag, WaitingItem { item, priority, place: WaitIndex::Ready { rank, since } });
+        let place = WaitIndex::Ready { rank, since };
+        self.waiting.insert(tag, WaitingItem { item, priority, place, held_since: None });
         true
     }
 
@@ -135,31 +159,77 @@ impl<T> RunQueue<T> {
         Some((tag, waiting.item))
     }
 
-    /// As [`release`](Self::release), but lets the first ready item run that `admit` lets through: it is called for one
-    /// after the other, until it says true. The others keep their places. O(n log n), as it may look at all that are
-    /// ready.
-    pub fn release_first(&mut self, now: Timestamp, mut admit: impl FnMut(&T) -> bool) -> Option<(u64, T)> {
+    /// The first ready item, which [`release`](Self::release) would let run.
+    pub fn first(&mut self, now: Timestamp) -> Option<(u64, &T)> {
         self.promote(now);
         if self.paused || self.running.len() >= self.limit {
             return None;
         }
-        let waiting = &self.waiting;
-        let mut tags = self.line.values().copied();
-        let tag = tags.find(|tag| waiting.get(tag).is_some_and(|waiting| admit(&waiting.item)))?;
-        let item = self.remove(tag)?;
-        self.running.insert(tag);
-        Some((tag, item))
+        let tag = *self.line.first_key_value()?.1;
+        Some((tag, &self.waiting.get(&tag)?.item))
     }
 
-    /// As [`release`](Self::release), but lets this very item run, whatever is before it. `None`: it is not ready, or nothing may
-    /// be released.
-    pub fn release_tag(&mut self, tag: u64, now: Timestamp) -> Option<T> {
-        self.promote(now);
-        if self.paused || self.running.len() >= self.limit {
+    /// Sets a ready item aside, with the others of its group. `since` is since when something keeps it from starting; for an
+    /// item that was held before and brought back, the first such time counts. Returns false if the item is not ready.
+    pub fn hold(&mut self, tag: u64, group: u64, since: Timestamp) -> bool {
+        let Some(waiting) = self.waiting.get_mut(&tag) else { return false };
+        let WaitIndex::Ready { rank, since: ready_since } = waiting.place else { return false };
+        let since = *waiting.held_since.get_or_insert(since);
+        waiting.place = WaitIndex::Held { rank, since, group };
+        self.line.remove(&(Reverse(waiting.priority), rank));
+        self.ready_since.remove(&(ready_since, rank));
+        self.held.insert((group, Reverse(waiting.priority), rank), tag);
+        self.held_since.insert((since, rank));
+        true
+    }
+
+    /// Makes the first held item of a group ready again, at its old place. It counts as ready since `since`, when nothing kept
+    /// it any more. Returns its tag.
+    pub fn bring_back(&mut self, group: u64, since: Timestamp) -> Option<u64> {
+        let tag = *self.held.range(whole(group)).next()?.1;
+        let waiting = self.waiting.get_mut(&tag)?;
+        let WaitIndex::Held { rank, since: held_since, .. } = waiting.place else { return None };
+        waiting.place = WaitIndex::Ready { rank, since };
+        let priority = waiting.priority;
+        self.held.remove(&(group, Reverse(priority), rank));
+        self.held_since.remove(&(held_since, rank));
+        self.line_up(tag, priority, rank, since);
+        Some(tag)
+    }
+
+    /// Makes all held items ready again, since `since`. O(n log n).
+    pub fn bring_all_back(&mut self, since: Timestamp) {
+        while let Some(((group, ..), _)) = self.held.first_key_value() {
+            let group = *group;
+            if self.bring_back(group, since).is_none() {
+                return;
+            }
+        }
+    }
+
+    /// The last held item of a group: the one that would leave last.
+    pub fn last_held(&self, group: u64) -> Option<u64> {
+        self.held.range(whole(group)).next_back().map(|(_, tag)| *tag)
+    }
+
+    /// Since when something keeps this waiting item from starting, if it was ever held.
+    pub fn held_since(&self, tag: u64) -> Option<Timestamp> {
+        self.waiting.get(&tag)?.held_since
+    }
+
+    /// Since when an item is ready. `None`: it is not, because it is held, scheduled, runs, or is unknown.
+    pub fn ready_since(&self, tag: u64) -> Option<Timestamp> {
+        match self.waiting.get(&tag)?.place {
+            WaitIndex::Ready { since, .. } => Some(since),
+            _ => None,
+        }
+    }
+
+    /// Lets this ready item run. Returns `None` if it is not ready, the queue is paused or the limit is reached.
+    pub fn release_tag(&mut self, tag: u64) -> Option<T> {
+        if self.paused || self.running.len() >= self.limit || self.ready_since(tag).is_none() {
             return None;
         }
-        let is_ready = |waiting: &&WaitingItem<T>| matches!(waiting.place, WaitIndex::Ready { .. });
-        self.waiting.get(&tag).filter(is_ready)?;
         let item = self.remove(tag)?;
         self.running.insert(tag);
         Some(item)
@@ -182,24 +252,30 @@ impl<T> RunQueue<T> {
             WaitIndex::Scheduled { due, rank } => {
                 self.agenda.remove(&(due, rank));
             }
+            WaitIndex::Held { rank, since, group } => {
+                self.held.remove(&(group, Reverse(waiting.priority), rank));
+                self.held_since.remove(&(since, rank));
+            }
         }
         Some(waiting.item)
     }
 
-    /// Takes out all waiting items, the ready ones in their order and then the scheduled ones by due time, so that a
-    /// drain or a shutdown can hand them back. Running items, the limit and a pause stay. O(n log n).
+    /// Takes out all waiting items, the ready ones in their order, then the held ones, and then the scheduled ones by due
+    /// time, so that a drain or a shutdown can hand them back. Running items, the limit and a pause stay. O(n log n).
     pub fn clear(&mut self) -> Vec<(u64, T)> {
         self.ready_since.clear();
+        self.held_since.clear();
         let line = std::mem::take(&mut self.line);
+        let held = std::mem::take(&mut self.held);
         let agenda = std::mem::take(&mut self.agenda);
         let mut waiting = std::mem::take(&mut self.waiting);
-        let tags = line.into_values().chain(agenda.into_values());
+        let tags = line.into_values().chain(held.into_values()).chain(agenda.into_values());
         tags.filter_map(|tag| Some((tag, waiting.remove(&tag)?.item))).collect()
     }
 
     /// All waiting items, in the order of [`clear`](Self::clear). O(log n) for each step.
     pub fn waiting(&self) -> impl Iterator<Item = (u64, &T)> {
-        let tags = self.line.values().chain(self.agenda.values());
+        let tags = self.line.values().chain(self.held.values()).chain(self.agenda.values());
         tags.filter_map(|tag| Some((*tag, &self.waiting.get(tag)?.item)))
     }
 
@@ -263,6 +339,16 @@ impl<T> RunQueue<T> {
         self.agenda.len()
     }
 
+    /// How many items are held.
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Since when the oldest held item is held.
+    pub fn oldest_held_since(&self) -> Option<Timestamp> {
+        self.held_since.first().map(|(since, _)| *since)
+    }
+
     /// How many items run; more than the limit only after a [`resize`](Self::resize).
     pub fn running(&self) -> usize {
         self.running.len()
@@ -273,8 +359,8 @@ impl<T> RunQueue<T> {
         self.agenda.first_key_value().map(|((due, _), _)| *due)
     }
 
-    /// When the oldest ready item of any priority became ready. It measures how long a queue is blocked, see
-    /// [`blockage`](super::blockage).
+    /// When the oldest ready item of any priority became ready. Held items do not count, and one that was held counts from when
+    /// it was brought back. It measures how long a queue is blocked, see [`blockage`](super::blockage).
     pub fn oldest_ready_since(&self) -> Option<Timestamp> {
         self.ready_since.first().map(|(since, _)| *since)
     }
@@ -304,6 +390,11 @@ impl<T> RunQueue<T> {
         self.next_rank += 1;
         rank
     }
+}
+
+/// All keys of a group among the held items.
+fn whole(group: u64) -> RangeInclusive<(u64, Reverse<u8>, u64)> {
+    (group, Reverse(u8::MAX), 0)..=(group, Reverse(0), u64::MAX)
 }
 
 #[cfg(test)]

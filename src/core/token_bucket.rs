@@ -52,6 +52,11 @@ impl TokenBucket {
         let mut copy = *self;
         copy.take(now)
     }
+
+    /// Whether there is a token at `now`. A bucket that has one equals a new one, so nobody needs to keep it.
+    pub fn is_full(&self, now: Duration) -> bool {
+        self.peek(now).is_ok()
+    }
 }
 
 /// A rate limit of a task, as it was stated: at most so many starts a second in each process, evenly spread.
@@ -89,6 +94,17 @@ impl RateLimit {
     pub const fn per_second(&self) -> f64 {
         self.per_second
     }
+
+    /// The time between two starts.
+    pub fn interval(&self) -> Duration {
+        Duration::try_from_secs_f64(1.0 / self.per_second).unwrap_or(Duration::MAX)
+    }
+}
+
+impl std::fmt::Display for RateLimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 #[cfg(test)]
@@ -111,6 +127,7 @@ mod tests {
         // A clock that steps back gives nothing and takes nothing.
         assert!(bucket.take(at(0)).is_err());
         assert_eq!(bucket.take(at(60_501)), Ok(()));
+        assert!(!bucket.is_full(at(60_502)) && bucket.is_full(at(61_002)));
         let mut open = TokenBucket::new(0.0, at(0));
         assert_eq!((open.take(at(0)), open.take(at(0))), (Ok(()), Ok(())));
         let mut slow = TokenBucket::new(1e-300, at(0));

@@ -180,18 +180,14 @@ fn reason_of(brake: &Brake) -> HoldReason {
     }
 }
 
-/// The brakes as one look through a backlog asks them.
-pub(crate) struct BrakeRound {
-    in_force: Arc<BrakesInForce>,
-    /// The brakes that slow and have said no in this round: of the tasks that one of them holds back the first goes first.
-    spent: Vec<usize>,
-}
+/// The brakes as one look at what may start asks them.
+pub(crate) struct BrakeRound(Arc<BrakesInForce>);
 
 impl BrakeRound {
     /// `None`: there is no brake.
     pub(super) fn begin(runtime: &Runtime) -> Option<Self> {
         let brakes = &runtime.brakes;
-        brakes.any().then(|| Self { in_force: brakes.in_force(), spent: Vec::new() })
+        brakes.any().then(|| Self(brakes.in_force()))
     }
 
     /// Whether a task may start as far as brakes are asked. Answers with the brakes whose tokens its start
@@ -199,18 +195,18 @@ impl BrakeRound {
     ///
     /// # Errors
     /// A brake holds it back.
-    pub(super) fn look(&mut self, runtime: &Runtime, message: &Message) -> Result<Vec<usize>, Hold> {
+    pub(super) fn look(&self, runtime: &Runtime, message: &Message) -> Result<Vec<usize>, Hold> {
         let now = now();
-        let set = &self.in_force.set;
+        let set = &self.0.set;
         match runtime.as_subject(set, message, |subject| set.decide(subject, now)) {
             Braking::Free => Ok(Vec::new()),
             Braking::Slow(slow) => self.tokens(runtime, &slow, true).map(|()| slow),
             Braking::Pause(index) => {
-                let until = self.in_force.held[index].until;
-                Err(self.in_force.hold(index, until.map(|until| until.since(now))))
+                let until = self.0.held[index].until;
+                Err(self.0.hold(index, until.map(|until| until.since(now))))
             }
             // The queue is about to be told of this brake, and sends the task away then.
-            Braking::Divert(index) | Braking::Expire(index) => Err(self.in_force.hold(index, None)),
+            Braking::Divert(index) | Braking::Expire(index) => Err(self.0.hold(index, None)),
         }
     }
 
@@ -218,22 +214,23 @@ impl BrakeRound {
     ///
     /// # Errors
     /// Another queue has taken a token since the look.
-    pub(super) fn take(&mut self, runtime: &Runtime, slow: &[usize]) -> Result<(), Hold> {
+    pub(super) fn take(&self, runtime: &Runtime, slow: &[usize]) -> Result<(), Hold> {
         self.tokens(runtime, slow, false)
     }
 
-    fn tokens(&mut self, runtime: &Runtime, slow: &[usize], peek: bool) -> Result<(), Hold> {
-        if let Some(index) = slow.iter().find(|index| self.spent.contains(index)) {
-            return Err(self.in_force.hold(*index, None));
-        }
+    /// What a brake says to a task whose turn has not come, because it holds others back that came before.
+    pub(super) fn hold(&self, index: usize) -> Hold {
+        self.0.hold(index, None)
+    }
+
+    fn tokens(&self, runtime: &Runtime, slow: &[usize], peek: bool) -> Result<(), Hold> {
         let elapsed = runtime.brakes.since.elapsed();
         for index in slow {
-            if let Err(wait) = self.in_force.token(*index, peek, elapsed) {
-                self.spent.push(*index);
+            if let Err(wait) = self.0.token(*index, peek, elapsed) {
                 // The brake may end before it has a token again.
-                let ends_in = self.in_force.held[*index].until.map(|until| until.since(now()));
+                let ends_in = self.0.held[*index].until.map(|until| until.since(now()));
                 let wait = ends_in.map_or(wait, |ends_in| wait.min(ends_in));
-                return Err(self.in_force.hold(*index, Some(wait)));
+                return Err(self.0.hold(*index, Some(wait)));
             }
         }
         Ok(())

@@ -35,23 +35,25 @@ impl Runtime {
         let made: Result<Vec<Message>, EnqueueError> =
             calls.into_iter().map(|call| self.dispatcher.message(call)).collect();
         let messages = made?;
-        let mut ids = HashSet::new();
-        if let Some(twice) = messages.iter().find(|message| !ids.insert(&message.id)) {
-            return Err(EnqueueError::DuplicateId { id: twice.id.clone() });
+        if unique {
+            all_differ(&messages)?;
+        }
+        // All marks come before the first message, so that the publishes begin in the order of the calls.
+        if self.marks_sent {
+            for some in messages.chunks(IN_FLIGHT) {
+                write_marks(&*self.store, marks_of(some)).await;
+            }
         }
         // A broker elsewhere answers for each message by itself, and may leave one to the outbox.
         if !self.broker.facts().knows_all || !messages.iter().all(goes_with_others) {
             let sends = stream::iter(messages.into_iter().zip(unsent));
             // Each future sends when it is polled first, so that the order stays.
-            let sends = sends.map(|(message, unsent)| self.send(message, unique, unsent));
+            let sends = sends.map(|(message, unsent)| self.send_marked(message, unique, unsent));
             return sends.buffered(IN_FLIGHT).try_collect().await;
         }
         let receipts = messages.iter().map(|m| Receipt::new(m.id.clone(), m.queue.clone(), m.durability));
         let receipts: Vec<Receipt> = receipts.collect();
         let sent = self.to_tell(&messages);
-        if self.marks_sent {
-            write_marks(&*self.store, marks_of(&messages)).await;
-        }
         self.broker.publish_all(messages, unique).await?;
         self.tell_sent(sent);
         unsent.into_iter().for_each(Unsent::sent);
@@ -59,10 +61,20 @@ impl Runtime {
     }
 
     async fn send(&self, message: Message, unique: bool, unsent: Unsent) -> Result<Receipt, EnqueueError> {
-        let sent = self.to_tell([&message]);
         if self.marks_sent {
             write_marks(&*self.store, marks_of([&message])).await;
         }
+        self.send_marked(message, unique, unsent).await
+    }
+
+    /// Publishes a message of which the store knows that it is sent, if the store is told of that at all.
+    async fn send_marked(
+        &self,
+        message: Message,
+        unique: bool,
+        unsent: Unsent,
+    ) -> Result<Receipt, EnqueueError> {
+        let sent = self.to_tell([&message]);
         let receipt = self.broker.publish(message, unique).await?;
         if !receipt.joined {
             self.tell_sent(sent);
@@ -75,6 +87,19 @@ impl Runtime {
     /// taken.
     pub(crate) fn unsent(&self, headers: &Headers) -> Unsent {
         Unsent(HandedOver::of_headers(headers).zip(self.permits.clone()))
+    }
+}
+
+/// Finds an id that two of the messages have. A broker that takes messages together compares their ids only with those that it
+/// knows.
+///
+/// # Errors
+/// Two messages have one id.
+fn all_differ(messages: &[Message]) -> Result<(), EnqueueError> {
+    let mut ids = HashSet::with_capacity(messages.len());
+    match messages.iter().find(|message| !ids.insert(&message.id)) {
+        Some(message) => Err(EnqueueError::DuplicateId { id: message.id.clone() }),
+        None => Ok(()),
     }
 }
 

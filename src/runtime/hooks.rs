@@ -61,7 +61,7 @@ impl ProgramHooks {
     }
 
     /// Whether a task that has expired is to run all the same. A hook that panics exempts nothing.
-    pub(super) fn exempts(&self, message: &Message) -> bool {
+    pub(crate) fn exempts(&self, message: &Message) -> bool {
         let Some(hook) = &self.exempt_from_expiry else { return false };
         guard(|| hook(message)).unwrap_or_else(|_| {
             tracing::error!(id = %message.id, task = message.task, "the hook for expired tasks panicked; the task is revoked");

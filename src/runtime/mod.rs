@@ -18,6 +18,7 @@ pub(crate) mod gates;
 pub(crate) mod history_inbox;
 pub(crate) mod hooks;
 pub(crate) mod keep_failed;
+mod limit_keeper;
 #[cfg(feature = "log-lines")]
 pub(crate) mod log_lines;
 #[cfg(unix)]
@@ -30,6 +31,7 @@ pub(crate) mod revoked_stamps;
 pub(crate) mod rule_count;
 pub(crate) mod run;
 mod run_span;
+pub(crate) mod start_limits;
 mod states;
 pub(crate) mod task_levers;
 pub(crate) mod task_location;
@@ -48,6 +50,7 @@ use self::hooks::ProgramHooks;
 use self::keep_failed::KeepFailed;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
 use self::revoked_stamps::RevokedStamps;
+use self::start_limits::StartLimits;
 use self::states::StateWriter;
 use self::task_levers::{TaskLevers, TimeLimits};
 use crate::broker::completer::{Completer, PlanFollowUps};
@@ -97,6 +100,8 @@ pub(crate) struct Runtime {
     pub(crate) client: OnceLock<Weak<dyn Client>>,
     /// What operators have changed for single tasks.
     pub(crate) levers: TaskLevers,
+    /// The limits on the starts of tasks, by their keys.
+    pub(crate) limits: Arc<StartLimits>,
     /// What operators keep from starting, by rules.
     pub(crate) brakes: Brakes,
     /// The stamps whose tasks do not start.
@@ -203,6 +208,7 @@ impl Runtime {
             broker,
             store,
             levers: TaskLevers::of(&dispatcher.registry),
+            limits: Arc::default(),
             dispatcher,
             brakes: Brakes::default(),
             revoked_stamps: RevokedStamps::default(),

@@ -216,7 +216,9 @@ mod tests {
     use super::super::progress::LocalProgressHub;
     use super::*;
     use crate::core::Timestamp;
-    use crate::store::{ChordStore, DuplicateStore, GroupStore, Notes, StoreError, UniqueWindowStore};
+    use crate::store::{
+        ChordStore, DuplicateStore, GroupStore, Notes, SharedRates, StoreError, UniqueWindowStore,
+    };
     use crate::task::{PermitKeeper, TaskResult};
 
     /// Longer than anything here takes on a slow machine.
@@ -286,6 +288,9 @@ mod tests {
         }
 
         fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+            None
+        }
+        fn shared_rates(&self) -> Option<&dyn SharedRates> {
             None
         }
 

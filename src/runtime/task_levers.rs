@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 
+use super::start_limits::is_own_rate;
 use crate::core::token_bucket::TokenBucket;
 use crate::task::registry::Registry;
 use crate::task::{Message, TaskOptions};
@@ -57,7 +58,9 @@ impl TaskLevers {
     pub(crate) fn of(registry: &Registry) -> Self {
         let levers = Self::default();
         for name in registry.names() {
-            if let Some(limit) = registry.options(name).and_then(|options| options.rate_limit) {
+            let (Some(task), Some(options)) = (registry.get(name), registry.options(name)) else { continue };
+            // A rate with a key, or of all processes together, is kept elsewhere.
+            if let Some(limit) = options.rate_limit.as_ref().filter(|_| !is_own_rate(task, &options)) {
                 levers.limit_rate(name, limit.text(), Some(limit.per_second()));
             }
         }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use super::group::GROUPS_GO;
 use super::{
     ChordJoin, ChordPart, ChordStore, DuplicateStore, GroupResult, GroupStore, LocalPermits, MemoryStore,
-    Notes, Store, StoreError, TrackedState, UniqueWindowStore, Waiters,
+    Notes, SharedRates, Store, StoreError, TrackedState, UniqueWindowStore, Waiters,
 };
 use crate::core::Timestamp;
 use crate::task::clock::now;
@@ -135,6 +135,9 @@ impl Store for EmbeddedStore {
 
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
         Some(Arc::clone(&self.permits) as Arc<dyn PermitKeeper>)
+    }
+    fn shared_rates(&self) -> Option<&dyn SharedRates> {
+        None
     }
 
     fn notes(&self) -> Option<&dyn Notes> {

@@ -15,7 +15,8 @@ use parking_lot::Mutex;
 
 use super::{
     ChordJoin, ChordPart, ChordStore, CompareAndSet, DuplicateClaim, DuplicateStore, GroupResult, GroupStore,
-    Leadership, Notes, Store, StoreError, Term, UniqueWindowStore, WindowHold, chords, groups,
+    Leadership, Notes, SharedRates, StartsGranted, StartsWanted, Store, StoreError, Term, UniqueWindowStore,
+    WindowHold, chords, groups,
 };
 use crate::core::IoFailure;
 use crate::core::Timestamp;
@@ -32,6 +33,7 @@ struct StoreAbilities {
     notes: Fixed<bool>,
     unique_windows: Fixed<bool>,
     permits: Fixed<Option<Arc<dyn PermitKeeper>>>,
+    shared_rates: Fixed<bool>,
     is_shared: Fixed<bool>,
     chords: Fixed<bool>,
     groups: Fixed<bool>,
@@ -136,6 +138,9 @@ impl Store for GuardedStore {
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
         let permits = self.1.permits.ask("store", "permits", || self.0.permits())??;
         Some(Arc::new(GuardedPermits(permits)))
+    }
+    fn shared_rates(&self) -> Option<&dyn SharedRates> {
+        has("shared_rates", &self.1.shared_rates, || self.0.shared_rates().is_some()).then_some(self)
     }
 
     fn reply_to(&self) -> Option<String> {
@@ -324,6 +329,19 @@ impl UniqueWindowStore for GuardedStore {
                 drop(tokio::spawn(work));
             }
         }
+    }
+}
+
+#[async_trait]
+impl SharedRates for GuardedStore {
+    async fn take_starts(&self, name: &str, wanted: StartsWanted) -> Result<StartsGranted, StoreError> {
+        let take = async {
+            match self.0.shared_rates() {
+                Some(rates) => rates.take_starts(name, wanted).await,
+                None => Err(StoreError::Unsupported("this store keeps no rates".to_owned())),
+            }
+        };
+        caught("take_starts", take, StoreError::Panicked).await
     }
 }
 

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::group::GROUPS_GO;
 use super::{
     ChordJoin, ChordPart, ChordStore, CompareAndSet, DuplicateStore, GroupResult, GroupStore, LocalPermits,
-    Notes, Store, StoreError, Term, TrackedState, UniqueWindowStore, Waiters,
+    Notes, SharedRates, Store, StoreError, Term, TrackedState, UniqueWindowStore, Waiters,
 };
 use crate::core::Timestamp;
 use crate::task::clock::{now, steady};
@@ -213,6 +213,9 @@ impl Store for MemoryStore {
 
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
         Some(Arc::clone(&self.permits) as Arc<dyn PermitKeeper>)
+    }
+    fn shared_rates(&self) -> Option<&dyn SharedRates> {
+        None
     }
 
     fn notes(&self) -> Option<&dyn Notes> {

@@ -15,6 +15,7 @@ pub mod redis;
 #[cfg(feature = "amqp")]
 pub mod rpc;
 pub(crate) mod sent_marks;
+mod shared_rates;
 
 mod unique_windows;
 mod waiters;
@@ -41,6 +42,7 @@ pub(crate) use permits::{LocalPermits, ParkedPermit, Parking};
 pub use redis::{RedisOptions, RedisStore};
 #[cfg(feature = "amqp")]
 pub use rpc::{RpcOptions, RpcStore};
+pub use shared_rates::{SharedRates, StartsGranted, StartsWanted};
 pub use unique_windows::{UniqueWindowStore, WindowHold};
 pub(crate) use waiters::Waiters;
 
@@ -197,6 +199,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The keeper of named locks and limits for all processes that use this store.
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>>;
+
+    /// The ability to keep rates for all processes together. Only stores that several processes share have it.
+    fn shared_rates(&self) -> Option<&dyn SharedRates>;
 }
 
 /// The store's ability to count chords.

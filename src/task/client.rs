@@ -186,7 +186,7 @@ pub enum EnqueueError {
     },
     /// Another task has this id.
     #[error(
-        "a task of id `{id}` waits, runs or has its result kept; take another id, or forget that result first"
+        "a task of id `{id}` waits, runs or has its result kept, or two calls that are made together have this id; take another id, or forget that result first"
     )]
     DuplicateId {
         /// The id that was asked for.

@@ -6,8 +6,8 @@ use std::pin::Pin;
 use super::finite;
 use super::panic::unseen;
 use super::{
-    Arguments, ArgumentsError, Context, NeededData, SerialHeader, State, Task, TaskError, TaskKind,
-    TaskOptions, TenantFn, Unique,
+    Arguments, ArgumentsError, Context, LimitKeyFn, NeededData, SerialHeader, State, Task, TaskError,
+    TaskKind, TaskOptions, TenantFn, Unique,
 };
 
 /// The outcome of one run: the returned value as JSON, or the way in which the run ended otherwise.
@@ -93,6 +93,10 @@ pub struct TaskDefinition {
     pub serial: Option<SerialFn>,
     /// Makes the unique window of a call from its encoded arguments, if the task has one.
     pub unique: Option<UniqueFn>,
+    /// Makes the key of the task's rate limit, if the limit has one.
+    pub rate_key: Option<LimitKeyFn>,
+    /// Makes the key by which the task's runs are counted, if there is one.
+    pub limit_key: Option<LimitKeyFn>,
     /// Makes the tenant of a call from its encoded arguments, if the task names one.
     pub tenant: Option<TenantFn>,
 }

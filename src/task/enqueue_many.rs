@@ -43,6 +43,11 @@ impl<T: Task> Signature<T> {
 /// calls may join an earlier one (`unique_for`), is serial, or waits in memory only. The calls of one queue keep their
 /// order.
 ///
+/// All of the calls are in memory until they are taken, and while the embedded store writes them it takes nothing else. So a
+/// program with a million calls hands over some thousands at a time.
+///
+/// If two of the calls state the same id, none is taken.
+///
 /// It answers with the results to come, in the order of the calls.
 #[must_use = "nothing is enqueued until this is awaited"]
 pub struct EnqueueMany<T: Task> {

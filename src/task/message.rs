@@ -49,6 +49,19 @@ pub(crate) const DIVERTED: &str = "celeriac_diverted";
 /// their slots fairly among tenants.
 pub const TENANT: &str = "celeriac_tenant";
 
+/// The header of a task that a limit keeps from starting and that was put back into its queue for a while. It says since when
+/// it is held, in microseconds since 1970, and how often it was put back: `1796040000000000/3`.
+pub(crate) const HELD: &str = "celeriac_held";
+
+/// For how long a limit has kept a task from starting that was put back into its queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeldMark {
+    /// Since when it is held.
+    pub(crate) since: Timestamp,
+    /// How often it was put back.
+    pub(crate) times: u32,
+}
+
 impl Headers {
     /// Whether the caller has stated a text to show instead of the arguments.
     pub(crate) fn hide_arguments(&self) -> bool {
@@ -238,6 +251,23 @@ impl Message {
         tenant.filter(|tenant| (1..=LONGEST_TENANT).contains(&tenant.len()))
     }
 
+    /// For how long a limit keeps the task from starting, if it was put back into its queue for that.
+    pub(crate) fn held(&self) -> Option<HeldMark> {
+        let (since, times) = self.headers.0.get(HELD)?.as_str()?.split_once('/')?;
+        Some(HeldMark { since: Timestamp::from_micros(since.parse().ok()?), times: times.parse().ok()? })
+    }
+
+    /// The message of a task that a limit keeps from starting, as it goes back into its queue until `due`. Nothing is counted
+    /// as an attempt. Its time-to-start counts from `due`, because no queue could have started it before.
+    pub(crate) fn held_until(&self, due: Timestamp, mark: HeldMark) -> Self {
+        let HeldMark { since, times } = mark;
+        let mut message = self.clone();
+        let mark = format!("{}/{}", since.as_micros(), times.saturating_add(1));
+        message.headers.0.insert(HELD.to_owned(), mark.into());
+        message.eta = Some(due);
+        message
+    }
+
     /// The number of earlier runs that count as attempts: attempts that failed, and runs that ended with their worker.
     pub fn tries(&self) -> u32 {
         self.retries.saturating_add(self.crashes)
@@ -308,6 +338,21 @@ mod tests {
 
     use super::*;
     use crate::task::{Context, RawSignature, UniqueKey};
+
+    #[test]
+    fn a_message_that_is_held_says_since_when_and_counts_from_its_return() {
+        let message = Context::detached().message().clone();
+        assert_eq!(message.held(), None);
+        let (since, due) = (Timestamp::from_millis(5), Timestamp::from_millis(9_000));
+        let held = message.held_until(due, HeldMark { since, times: 2 });
+        assert_eq!(held.held(), Some(HeldMark { since, times: 3 }));
+        assert_eq!((held.due(), held.first_started_at, held.tries()), (due, None, 0));
+        let mut odd = message;
+        for text in ["", "5", "x/1", "5/-1"] {
+            odd.headers.0.insert(HELD.to_owned(), text.into());
+            assert_eq!(odd.held(), None, "{text}");
+        }
+    }
 
     #[test]
     fn only_what_nobody_waits_for_may_vanish() {

@@ -20,6 +20,7 @@ mod finite;
 mod id;
 mod json;
 mod layer;
+mod limit_key;
 mod message;
 mod on_commit;
 pub(crate) mod option_value;
@@ -92,7 +93,11 @@ pub(crate) use json::look;
 pub use json::{Json, JsonMap};
 pub use layer::{Layer, LayeredBody};
 pub(crate) use layer::{Layers, layered};
-pub(crate) use message::{DIVERTED, PROPERTIES, REQUEUES, SHOWN_AS_LIST};
+pub use limit_key::LimitKeyFn;
+pub(crate) use limit_key::shortened_key;
+#[doc(hidden)]
+pub use limit_key::{limit_key_of, rate_key_of};
+pub(crate) use message::{DIVERTED, HELD, HeldMark, PROPERTIES, REQUEUES, SHOWN_AS_LIST};
 pub use message::{Headers, Message, RUN_ONCE_HEADER, SENDING, TENANT};
 pub(crate) use on_commit::writes;
 pub use on_commit::{CommitRow, CommitTableError, CommitTransaction, OnCommit, WriteRow};
@@ -154,6 +159,15 @@ pub trait Task: 'static {
     }
     /// The unique window of a call with these arguments. It is `None` unless the task has one.
     fn unique(_args: &Self::Args) -> Option<Unique> {
+        None
+    }
+    /// The key of the task's rate limit for a call with these arguments. It is `None` if all calls share one.
+    fn rate_key(_args: &Self::Args) -> Option<String> {
+        None
+    }
+    /// The key by which the task's `max_running` and `breaker` count a call with these arguments. It is `None` if all calls
+    /// share one.
+    fn limit_key(_args: &Self::Args) -> Option<String> {
         None
     }
     /// The tenant of a call with these arguments. It is `None` unless the task names one.

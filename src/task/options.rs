@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::core::RetryPolicy;
+use crate::core::start_limit::{Breaker, RateScope};
 use crate::core::token_bucket::RateLimit;
 
 /// The place where a waiting task is kept, and so how safe it is. The receipt of an enqueue states it.
@@ -77,6 +78,16 @@ pub struct TaskOptions {
     /// serialized.
     #[serde(skip)]
     pub rate_limit: Option<RateLimit>,
+    /// Who counts the rate together. `None`: each process by itself, or the whole cluster if the rate has a key.
+    #[serde(skip)]
+    pub rate_scope: Option<RateScope>,
+    /// How many runs of the task, or of one key of it, are under way in each process at most. `None`, the default, is no limit.
+    /// What may not start yet waits in its queue, takes no worker slot, and holds up no other task.
+    #[serde(skip)]
+    pub max_running: Option<u32>,
+    /// When the task, or one key of it, pauses because of its errors. `None`, the default, is never.
+    #[serde(skip)]
+    pub breaker: Option<Breaker>,
     /// Whether events are sent of what happens to the task: Celery's `send_events`. The default is true. Events that
     /// a body [sends itself](crate::Context::send_event) are sent in any case.
     pub send_events: bool,
@@ -122,6 +133,9 @@ impl Default for TaskOptions {
             result_expires: Duration::from_secs(24 * 60 * 60),
             durability: Durability::Disk,
             rate_limit: None,
+            rate_scope: None,
+            max_running: None,
+            breaker: None,
             send_events: true,
             keep_log: true,
             stated: StatedOptions::default(),

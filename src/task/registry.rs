@@ -162,6 +162,8 @@ mod tests {
             data: &[],
             serial: None,
             unique: None,
+            rate_key: None,
+            limit_key: None,
             tenant: None,
         }
     }

@@ -19,6 +19,8 @@ use crate::core::Timestamp;
 pub(crate) const MOST_LINES: usize = 50;
 /// The most bytes of a line.
 pub(crate) const LONGEST_LINE: usize = 500;
+/// The most bytes of the name of a level.
+const LONGEST_LEVEL: usize = 10;
 
 /// A line that the body of a task has logged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,23 +47,29 @@ pub(crate) struct LogExcerpt {
 pub(crate) struct RunLog(Mutex<LogExcerpt>);
 
 impl LogLine {
+    #[cfg(feature = "log-lines")]
     pub(crate) fn new(at: Timestamp, level: &str, text: &str) -> Self {
-        Self { at, level: level.to_owned(), text: on_one_line(text) }.bounded()
+        Self { at, level: level.to_owned(), text: text.to_owned() }.bounded()
     }
 
-    /// The same line, no longer than a line may be.
+    /// The same line, which is one line and no longer than a line may be: somebody else may have written it.
     pub(crate) fn bounded(mut self) -> Self {
-        let cut = |text: &mut String, most: usize| text.truncate(text.floor_char_boundary(most));
-        cut(&mut self.text, LONGEST_LINE);
-        cut(&mut self.level, 10);
+        plain(&mut self.text, LONGEST_LINE);
+        plain(&mut self.level, LONGEST_LEVEL);
         self
     }
 }
 
-fn on_one_line(text: &str) -> String {
-    text.replace(char::is_control, " ")
+/// Cuts a text to so many bytes, and takes the control characters out of it.
+fn plain(text: &mut String, most: usize) {
+    text.truncate(text.floor_char_boundary(most));
+    if text.contains(char::is_control) {
+        *text = text.replace(char::is_control, " ");
+    }
 }
 
+// Without the feature only the lines of child processes come here, and there are none on other systems than Unix.
+#[cfg_attr(not(any(unix, feature = "log-lines")), allow(dead_code))]
 impl RunLog {
     /// Adds a line. Of too many, the last ones stay.
     pub(crate) fn push(&self, line: LogLine) {
@@ -146,7 +154,8 @@ mod tests {
         let long =
             LogLine::new(Timestamp::ZERO, "INFO", &format!("a\nb\u{1b}[31m {}", "\u{e4}".repeat(1_000)));
         assert!(long.text.starts_with("a b [31m ä") && long.text.len() <= LONGEST_LINE, "{}", long.text);
-        let forged = LogLine { level: "x".repeat(1_000), ..line(1) };
-        assert!(forged.bounded().level.len() <= 10);
+        let forged = LogLine { level: "\n".repeat(1_000), text: "a\u{1b}b".to_owned(), ..line(1) };
+        let LogLine { level, text, .. } = forged.bounded();
+        assert_eq!((level.as_str(), text.as_str()), (&*" ".repeat(LONGEST_LEVEL), "a b"));
     }
 }

@@ -31,10 +31,10 @@ pub struct TenantRules {
 impl TenantRules {
     /// The rows that name an argument which their tasks do not have: each with its task and the parameters of that task.
     /// `params` says which parameters a task has; `None`: the task is not known.
-    pub(crate) fn faults<'a>(
-        &'a self,
+    pub(crate) fn faults(
+        &self,
         params: impl Fn(&str) -> Option<&'static [&'static str]>,
-    ) -> impl Iterator<Item = (&'a str, &'a str, &'static [&'static str])> {
+    ) -> impl Iterator<Item = (&str, &str, &'static [&'static str])> {
         self.tasks.iter().filter_map(move |(task, argument)| {
             let known = params(task)?;
             // What `**options` takes has any name.

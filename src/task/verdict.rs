@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::canvas::{CanvasLimits, Launch, replacement};
 use super::{
-    Arguments, DIVERTED, Ending, EnqueueError, ErrorName, FailedAttempt, Interrupt, Lineage, Message,
+    Arguments, DIVERTED, Ending, EnqueueError, ErrorName, FailedAttempt, HELD, Interrupt, Lineage, Message,
     NextAttempt, REQUEUES, RawSignature, Refusal, State, TaskResult, Until,
 };
 use crate::core::text::{ERROR, MOST_ERROR_BYTES, bounded_errors, shortened};
@@ -175,6 +175,7 @@ impl<'a> Judge<'a> {
         let mut message = self.message.clone();
         let from = std::mem::replace(&mut message.queue, queue.to_owned());
         message.headers.0.insert(DIVERTED.to_owned(), from.into());
+        message.headers.0.remove(HELD); // what held it was in its first queue
         // What its call says about an exchange was about its first way, and is over.
         for property in ["exchange", "routing_key"] {
             message.headers.take_property(property);
@@ -346,6 +347,7 @@ impl<'a> Judge<'a> {
     fn next_message(&self) -> Message {
         let mut message = self.message.clone();
         message.headers.0.remove(REQUEUES);
+        message.headers.0.remove(HELD);
         message.first_started_at = message.first_started_at.or(self.started_at);
         message
     }

@@ -48,7 +48,7 @@ async fn what_one_process_sets_and_takes_away_holds_in_the_others() {
     for (n, task) in (1..).zip(&free) {
         assert_eq!(task.get(LONG).await, Ok(n));
     }
-    until_status(&worker, "io", |status| (status.done, status.ready, status.running) == (5, 5, 0)).await;
+    until_status(&worker, "io", |status| (status.done, status.held, status.running) == (5, 5, 0)).await;
     let found = operator.brakes().dry_run(&pause.rule).await.unwrap();
     assert_eq!(found.waiting.tasks, 0, "nobody can look into RabbitMQ");
 
@@ -118,7 +118,7 @@ async fn the_command_line_sets_a_brake_for_the_fleet() {
     assert!(err.contains("nobody look into its queues"), "{err}");
     assert_eq!(celeriac.brakes().list().await.unwrap()[0].id, id);
     let held = add::s(1, 1).header(TENANT, "acme").send(celeriac.client()).await.unwrap();
-    until_status(&celeriac, "io", |status| (status.ready, status.running) == (1, 0)).await;
+    until_status(&celeriac, "io", |status| (status.held, status.running) == (1, 0)).await;
     let (code, out, _) = told(&["remove", id]).await;
     assert_eq!((code, out), (Some(0), format!("brake `{id}` is taken away.\n")));
     assert_eq!(held.get(LONG).await, Ok(2));

@@ -103,6 +103,31 @@ async fn a_rate_limit_holds_back_one_task() {
     celeriac.shutdown().await.unwrap();
 }
 
+#[task(queue = "io", max_running = 1)]
+async fn one_at_a_time(gate: String) {
+    Gate::named(&gate).pass().await;
+}
+
+/// More than the queue has room for: it publishes the rest anew, until later, and looks at what is behind them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_behind_more_held_tasks_than_there_is_room_for_starts() {
+    let url = vhost().await;
+    let celeriac = runtime(&url).await;
+    let gate = Gate::new();
+    let send = |_| one_at_a_time::s(gate.name.clone()).send(celeriac.client()).into_future();
+    let sent = futures_util::future::try_join_all((0..1_200).map(send)).await.unwrap();
+    let behind = in_line::s().send(celeriac.client()).await.unwrap();
+    assert_eq!(behind.get(LONG).await, Ok(()), "another task is not held up");
+    let status = until_status(&celeriac, "io", |status| status.put_back > 0).await;
+    assert!(status.held <= 1_024 && status.running <= 2, "{status:#?}");
+    gate.open();
+    for task in &sent {
+        assert_eq!(task.get(LONG).await, Ok(()), "none is lost");
+    }
+    assert_eq!(gate.gauge.most(), 1);
+    celeriac.shutdown().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn time_limits_hold_for_runs_that_start_from_then_on() {
     let url = vhost().await;

@@ -9,8 +9,8 @@ use celeriac::broker::conformance::{Inbox, counts, sample, success};
 use celeriac::broker::{Broker, ChordEnd, FollowUps, MemoryBroker, QueueCounts, Settle, SplitBroker};
 use celeriac::core::Timestamp;
 use celeriac::store::{
-    ChordJoin, ChordPart, ChordSize, ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, Store,
-    StoreError, UniqueWindowStore,
+    ChordJoin, ChordPart, ChordSize, ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, SharedRates,
+    Store, StoreError, UniqueWindowStore,
 };
 use celeriac::task::{Durability, Message, PermitKeeper, State, TaskId, TaskResult, TrackedState};
 use tokio::sync::Notify;
@@ -104,6 +104,9 @@ impl Store for Stops {
     }
 
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        None
+    }
+    fn shared_rates(&self) -> Option<&dyn SharedRates> {
         None
     }
 

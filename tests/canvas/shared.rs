@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use celeriac::TaskId;
 use celeriac::core::Timestamp;
 use celeriac::store::{
-    ChordJoin, ChordPart, ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, Store, StoreError,
-    TrackedState, UniqueWindowStore,
+    ChordJoin, ChordPart, ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, SharedRates, Store,
+    StoreError, TrackedState, UniqueWindowStore,
 };
 use celeriac::task::canvas::{IntoCanvas, chord};
 use celeriac::task::{PermitKeeper, TaskResult};
@@ -91,6 +91,9 @@ impl Store for Shared {
     }
 
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        None
+    }
+    fn shared_rates(&self) -> Option<&dyn SharedRates> {
         None
     }
 

@@ -4,6 +4,7 @@ mod any_text;
 mod brakes;
 mod defaults;
 mod environments;
+mod limits;
 mod mistakes;
 mod periodic;
 mod pools;

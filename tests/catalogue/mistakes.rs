@@ -57,7 +57,7 @@ d = "e"
 e = "d"
 "#;
     let expected = r#"celeriac.toml:1:17: default_queue is "celry", but there is no such queue; did you mean "celery"?
-celeriac.toml:2:1: unknown key "colour" at the top level; the keys at the top level are default_queue, beat, defaults, queue, periodic, aliases, routes, route, rate_limits, tenant, tenants, brake, environment, pool
+celeriac.toml:2:1: unknown key "colour" at the top level; the keys at the top level are default_queue, beat, defaults, queue, periodic, aliases, routes, route, rate_limits, limit, tenant, tenants, brake, environment, pool
 celeriac.toml:5:1: unknown key "wokers" in queue "celery"; did you mean "workers"?
 celeriac.toml:6:11: "workers" in queue "celery" must be a whole number such as 4, not the string "ten"
 celeriac.toml:7:12: "io_bound" in queue "celery" must be true or false, not the string "yes"

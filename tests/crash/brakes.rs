@@ -72,12 +72,13 @@ async fn settled(celeriac: &Celeriac) -> Result<(), Failure> {
     loop {
         look.tick().await;
         let queues = celeriac.queues().await?;
-        let left: BTreeMap<_, _> = queues.iter().map(|q| (q.name.as_str(), (q.ready, q.running))).collect();
-        if left.get("io") == Some(&(20, 0)) && left.get("io2") == Some(&(0, 0)) {
+        let counts = queues.iter().map(|q| (q.name.as_str(), (q.ready, q.held, q.scheduled, q.running)));
+        let left: BTreeMap<_, _> = counts.collect();
+        if left.get("io") == Some(&(0, 20, 0, 0)) && left.get("io2") == Some(&(0, 0, 0, 0)) {
             return Ok(());
         }
         if tokio::time::Instant::now() > patience {
-            return Err(format!("tasks are left (queue, ready, running): {left:?}").into());
+            return Err(format!("tasks are left (queue, ready, held, scheduled, running): {left:?}").into());
         }
     }
 }

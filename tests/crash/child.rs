@@ -190,7 +190,7 @@ pub async fn emptied(celeriac: &Celeriac) -> Result<(), Failure> {
         look.tick().await;
         let queues = celeriac.queues().await?;
         if queues.missing.is_empty()
-            && queues.iter().all(|q| (q.ready, q.scheduled, q.in_line, q.running) == (0, 0, 0, 0))
+            && queues.iter().all(|q| (q.ready, q.held, q.scheduled, q.in_line, q.running) == (0, 0, 0, 0, 0))
         {
             let mut tenants = 0;
             for queue in queues.iter() {

@@ -41,6 +41,7 @@ const CASES: &[cases::Case] = &[
     ("reports::all_events_of_a_body", reports::all_events_of_a_body),
     ("reports::downloads_of_every_kind", reports::downloads_of_every_kind),
     ("reports::permits_are_held_and_given_back", reports::permits_are_held_and_given_back),
+    ("reports::many_calls_of_a_body", reports::many_calls_of_a_body),
     ("reports::of_a_plain_body", reports::of_a_plain_body),
     ("reports::the_log_of_a_failed_attempt", reports::the_log_of_a_failed_attempt),
     #[cfg(feature = "otel")]

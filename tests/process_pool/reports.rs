@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 
 use crate::kit::{Gate, LONG, record, row, until, until_status, with_queue};
 use crate::tasks::{
-    asks_twice, begins, exports, holds, marks, pattern, pid, reports, reports_plainly, talks,
+    asks_twice, begins, exports, holds, marks, pattern, pid, reports, reports_plainly, sends_many, talks,
 };
 
 pub fn progress_events_and_calls() {
@@ -41,6 +41,21 @@ pub fn progress_events_and_calls() {
         assert_ne!(greeting, format!("hello from {other}"), "the data is that of its own process");
         let sent = celeriac.client().result(&TaskId::from(sent)).await.unwrap().expect("it is over");
         assert_eq!(sent.lineage.and_then(|lineage| lineage.parent_id).as_ref(), Some(task.id()));
+    });
+}
+
+pub fn many_calls_of_a_body() {
+    with_queue(row(2), |celeriac| async move {
+        let task = sends_many::s().send(celeriac.client()).await.unwrap();
+        let (sent, refused) = task.get(LONG).await.unwrap();
+        assert_eq!(sent.len(), 3);
+        for id in sent.into_iter().map(TaskId::from) {
+            let record = celeriac.client().wait(&id).await.unwrap();
+            assert_eq!(record.state, State::Success);
+            assert_eq!(record.lineage.and_then(|lineage| lineage.parent_id).as_ref(), Some(task.id()));
+        }
+        assert!(refused.contains("`same`"), "{refused}");
+        assert_eq!(celeriac.client().state(&"same".into()).await, Ok(State::Unknown));
     });
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use celeriac::soil::Download;
-use celeriac::{Context, Data, TaskError, task};
+use celeriac::{Context, Data, Signature, TaskError, task};
 use futures_util::FutureExt;
 
 use crate::kit::{Greeting, LONG, enter, is_open};
@@ -146,6 +146,15 @@ pub async fn reports(
     let sent = pid::delay().await?;
     let other = sent.get(LONG).await?;
     Ok((greeting.0.clone(), sent.id().to_string(), other))
+}
+
+/// Makes three calls together, and two that have one id. Tells the ids of the three, and why the two are refused.
+#[task(queue = "processes", max_retries = 0)]
+pub async fn sends_many() -> Result<(Vec<String>, String), TaskError> {
+    let sent = pid::delay_many([(), (), ()]).await?;
+    let refused = Signature::delay_many(["same", "same"].map(|id| pid::s().id(id))).await;
+    let ids = sent.iter().map(|result| result.id().to_string()).collect();
+    Ok((ids, refused.err().map(|error| error.to_string()).unwrap_or_default()))
 }
 
 /// The same by a plain body, whose calls block.

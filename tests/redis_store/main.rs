@@ -6,6 +6,7 @@ use celeriac_test_support as services;
 mod chords;
 mod documents;
 mod faults;
+mod limits;
 mod python;
 mod runtime;
 mod sentinel;

@@ -55,6 +55,24 @@ async fn a_queue_of_a_fixed_size_may_follow_its_load_from_some_time_on() {
     celeriac.shutdown().await.unwrap();
 }
 
+#[tokio::test]
+async fn a_reset_gives_a_queue_the_range_of_its_row() {
+    let (gate, row) = (Gate::new(), io_queue("waves", 1).with_max_workers(2));
+    let celeriac = builder().in_memory().queue(row).start().await.unwrap();
+    celeriac.resize("waves", 5).await.unwrap();
+    celeriac.autoscale("waves", 3..=9).await.unwrap();
+    celeriac.persistent().reset("waves").await.unwrap();
+    for _ in 0..4 {
+        hold::s(gate.name.clone()).queue("waves").ignore_result(true).send(celeriac.client()).await.unwrap();
+    }
+    gate.entered(2).await;
+    let grown = until_status(&celeriac, "waves", |status| status.workers > 1).await;
+    assert_eq!((grown.workers, grown.running, grown.ready), (2, 2, 2));
+    gate.open();
+    gate.left(4).await;
+    celeriac.shutdown().await.unwrap();
+}
+
 #[task(queue = "io", rate_limit = "1/h")]
 async fn rarely(list: String) {
     note(&list.as_str().into(), "ran");
@@ -82,7 +100,7 @@ async fn a_queue_with_a_free_worker_does_not_grow() {
         }
         gate.entered(running).await;
     }
-    let is_idle = |status: &QueueStatus| (status.running, status.ready) == (0, 2);
+    let is_idle = |status: &QueueStatus| (status.running, status.held) == (0, 2);
     assert_eq!(until_status(&celeriac, "rare", is_idle).await.workers, 1);
     gate.open();
     gate.left(4).await;

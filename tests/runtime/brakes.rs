@@ -61,7 +61,7 @@ async fn a_pause_holds_the_tasks_of_its_tenant_and_no_others() {
             assert_eq!(task.get(LONG).await, Ok(n));
         }
         let status = until_status(&celeriac, "io", |status| status.done == 21).await;
-        assert_eq!((status.ready, status.running), (20, 0), "they wait, and hold no slot");
+        assert_eq!((status.held, status.running), (20, 0), "they wait, and hold no slot");
 
         remove(&celeriac, &brake).await;
         for (n, task) in (1..).zip(&held) {
@@ -89,7 +89,7 @@ async fn a_brake_is_about_what_waits_already_and_about_what_comes_due() {
         let brake = set(&celeriac, tenant("acme"), BrakeAction::Pause).await;
         gate.open();
         assert_eq!(free.get(LONG).await, Ok(4));
-        let status = until_status(&celeriac, "io", |status| (status.done, status.ready) == (5, 2)).await;
+        let status = until_status(&celeriac, "io", |status| (status.done, status.held) == (5, 2)).await;
         assert_eq!((status.running, status.scheduled), (0, 0));
         remove(&celeriac, &brake).await;
         assert_eq!((waits.get(SOON).await, due.get(SOON).await), (Ok(2), Ok(3)));
@@ -110,7 +110,7 @@ async fn a_slow_brake_lets_one_start_and_holds_the_rest() {
         let behind = other::s().send(celeriac.client()).await.unwrap();
         assert_eq!(behind.get(LONG).await, Ok(()), "another task is not held up");
         let status = until_status(&celeriac, "io", |status| status.done == 2).await;
-        assert_eq!((status.ready, status.running), (5, 0));
+        assert_eq!((status.held, status.running), (5, 0));
         // One that is set in its place is another one, with a token of its own.
         let faster = Brake::new(brake.rule.clone(), BrakeAction::slow("1000/s")).id(&brake.id);
         celeriac.brakes().set(faster).await.unwrap();
@@ -190,7 +190,7 @@ async fn an_expiring_brake_ends_what_matches_with_a_record() {
         let held = set(&celeriac, BrakeRule::all(), BrakeAction::Pause).await;
         let ended = send(&celeriac, of("acme", 1)).await;
         let stays = send(&celeriac, of("other", 1)).await;
-        until_status(&celeriac, "io", |status| status.ready == 2).await;
+        until_status(&celeriac, "io", |status| status.held == 2).await;
         let brake = Brake::new(tenant("acme"), BrakeAction::Expire).id("no-acme").reason("they have left");
         celeriac.brakes().set(brake).await.unwrap();
         let later = send(&celeriac, of("acme", 2)).await;
@@ -200,7 +200,7 @@ async fn an_expiring_brake_ends_what_matches_with_a_record() {
             assert_eq!(record.errors, ["expired: brake `no-acme` is on it (expire): they have left"]);
         }
         let status = until_status(&celeriac, "io", |status| status.revoked == 2).await;
-        assert_eq!((status.ready, status.done), (1, 0), "the other one is still paused");
+        assert_eq!((status.held, status.done), (1, 0), "the other one is still paused");
         remove(&celeriac, &held).await;
         assert_eq!(stays.get(SOON).await, Ok(2));
     })
@@ -235,7 +235,7 @@ async fn a_kept_brake_holds_after_a_restart_and_one_in_memory_says_that_it_does_
     assert_eq!(celeriac.brakes().list().await, Ok(vec![brake.clone()]));
     let free = send(&celeriac, add::s(77, 1)).await;
     assert_eq!(free.get(LONG).await, Ok(78));
-    let status = until_status(&celeriac, "io", |status| (status.done, status.ready) == (1, 1)).await;
+    let status = until_status(&celeriac, "io", |status| (status.done, status.held) == (1, 1)).await;
     assert_eq!(status.running, 0);
     remove(&celeriac, &brake).await;
     let client = celeriac.client();
@@ -258,7 +258,7 @@ async fn a_brake_of_the_catalogue_stands_and_only_the_file_takes_it_away() {
     let held = send(&celeriac, of("acme", 1)).await;
     assert_eq!(send(&celeriac, of("other", 1)).await.get(LONG).await, Ok(2));
     let status = until_status(&celeriac, "io", |status| status.done == 1).await;
-    assert_eq!((status.ready, status.running), (1, 0));
+    assert_eq!((status.held, status.running), (1, 0));
     let brakes = celeriac.brakes().list().await.unwrap();
     assert_eq!(brakes[0].to_string(), "brake `catalogue-1`: pause for queue io, tenant acme");
     assert!(brakes[0].is_standing() && brakes[0].reason.as_deref() == Some("a trial"));

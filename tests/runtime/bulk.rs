@@ -109,7 +109,7 @@ async fn an_act_that_was_cut_off_goes_on_after_the_restart() {
         let record = tokio::time::timeout(LONG, client.wait(id)).await.unwrap().unwrap();
         assert_eq!(record.state, State::Revoked);
     }
-    let status = until_status(&celeriac, "many", |status| status.ready == 1).await;
+    let status = until_status(&celeriac, "many", |status| status.held == 1).await;
     assert_eq!((status.running, status.done), (0, 0), "the other one is still paused");
     celeriac.shutdown().await.unwrap();
 }

@@ -17,7 +17,7 @@ use celeriac::broker::{
 use celeriac::core::{IoFailure, Timestamp};
 use celeriac::store::{
     ChordJoin, ChordPart, ChordStore, CompareAndSet, DuplicateStore, GroupResult, GroupStore, Leadership,
-    MemoryStore, Notes, Store, StoreError, Term, UniqueWindowStore, WindowHold,
+    MemoryStore, Notes, SharedRates, Store, StoreError, Term, UniqueWindowStore, WindowHold,
 };
 use celeriac::task::canvas::chord;
 use celeriac::task::{
@@ -123,6 +123,9 @@ impl Store for FragileStore {
         self.strikes.strike("permits");
         let inner = self.inner.permits()?;
         Some(Arc::new(FragilePermits { inner, strikes: Arc::clone(&self.strikes) }))
+    }
+    fn shared_rates(&self) -> Option<&dyn SharedRates> {
+        self.inner.shared_rates()
     }
     fn reply_to(&self) -> Option<String> {
         self.strikes.strike("reply_to");

@@ -28,6 +28,7 @@ mod health;
 mod history;
 mod hooks;
 mod layers;
+mod limits;
 mod log_lines;
 mod many;
 mod metrics;

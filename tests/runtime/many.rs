@@ -38,6 +38,8 @@ async fn many_calls_are_taken_and_answered_in_their_order() {
         assert!(none.is_empty());
         let own = [double::s(1).id("mine"), double::s(2).queue("one")];
         let sent = Signature::send_many(own, celeriac.client()).await.unwrap();
+        let alone = double::s(3).send(celeriac.client()).await.unwrap();
+        assert_eq!(sent[0].receipt().durability, alone.receipt().durability, "many promise what one does");
         assert_eq!((sent[0].id().as_str(), sent[1].receipt().queue.as_str()), ("mine", "one"));
         assert_eq!((sent[0].get(LONG).await, sent[1].get(LONG).await), (Ok(2), Ok(4)));
     })

@@ -248,6 +248,25 @@ async fn what_waits_is_told_by_its_reason() {
     celeriac.shutdown().await.unwrap();
 }
 
+#[task(queue = "scraped", rate_limit = "1/h")]
+async fn hourly() {}
+
+#[actix_web::test]
+async fn what_a_limit_holds_is_told_apart() {
+    let celeriac = program().in_memory().start().await.unwrap();
+    hourly::s().send(celeriac.client()).await.unwrap().get(LONG).await.unwrap();
+    let held = hourly::s().send(celeriac.client()).await.unwrap();
+    let limit = [OURS, ("reason", "limit")];
+    until("it is held", async || scrape(&celeriac).await.one("celeriac_waiting", &limit) == Some(1.0)).await;
+    let told = scrape(&celeriac).await;
+    assert!(told.one("celeriac_oldest_held_seconds", &[OURS]).unwrap() > 0.0);
+    assert_eq!(told.one("celery_queue_length", &[QUEUE]), Some(0.0), "it could not start");
+    assert_eq!(told.one("celeriac_blockage_seconds", &[OURS]), Some(0.0));
+    assert_eq!(told.one("celeriac_limit_wait_seconds_count", &[OURS]), None, "no limit has let any go");
+    assert_eq!(held.revoke(false).await, Ok(true));
+    celeriac.shutdown().await.unwrap();
+}
+
 /// Names that come from outside are not told apart: whoever can send tasks could make labels without end.
 #[actix_web::test]
 async fn tasks_that_the_program_does_not_have_share_one_label() {

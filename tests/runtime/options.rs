@@ -112,7 +112,7 @@ async fn a_rate_limit_that_a_task_states_holds_its_runs_back_and_no_others() {
             assert_eq!(add::s(n, 1).send(celeriac.client()).await.unwrap().get(LONG).await, Ok(n + 1));
         }
         // The second is held back, by the rate alone.
-        until_status(&celeriac, "io", |queue| (queue.ready, queue.running) == (1, 0)).await;
+        until_status(&celeriac, "io", |queue| (queue.held, queue.ready, queue.running) == (1, 0, 0)).await;
         assert_eq!(second.state().await, Ok(State::Received), "a worker has it, and has not started it");
     })
     .await;

@@ -292,7 +292,7 @@ async fn what_a_gate_holds_takes_no_slot() {
     }
     let next = add::s(1, 2).queue("bulk").send(celeriac.client()).await.unwrap();
     assert_eq!(next.get(LONG).await, Ok(3));
-    until_status(&celeriac, "bulk", |status| (status.running, status.ready, status.done) == (0, 1, 2)).await;
+    until_status(&celeriac, "bulk", |status| (status.running, status.held, status.done) == (0, 1, 2)).await;
     until_taken(&celeriac, 0).await;
     assert_eq!(pool(&celeriac).waiting, 1);
     all_slots_work(&celeriac, 4).await;

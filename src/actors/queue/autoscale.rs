@@ -33,7 +33,8 @@ impl Queue {
     }
 
     fn look_at_load(&mut self, ctx: &mut Context<Self>) {
-        if self.closing.is_some()
+        if self.retained.range().is_none()
+            || self.closing.is_some()
             || self.halted.is_some()
             || self.backlog.is_paused()
             || self.runtime.broker.condition().is_unavailable

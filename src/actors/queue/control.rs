@@ -75,6 +75,8 @@ impl Queue {
             workers: self.row.workers,
             running: self.runs.len(),
             ready: counts.ready + (self.backlog.ready() + self.unchecked.len()) as u64,
+            held: self.backlog.held() as u64,
+            put_back: self.held_back.away(now),
             scheduled: counts.scheduled + self.backlog.scheduled() as u64,
             in_line: counts.in_line,
             dead,
@@ -83,6 +85,7 @@ impl Queue {
             time_to_start: self.time_to_start.snapshot(),
             blockage: blockage(oldest, self.last_start, now),
             oldest_wait: oldest.map_or(Duration::ZERO, |since| now.since(since)),
+            oldest_held: self.backlog.oldest_held_since().map_or(Duration::ZERO, |since| now.since(since)),
             done: c.done,
             failed: c.failed,
             retried: c.retried,
@@ -132,6 +135,8 @@ pub(crate) enum Steer {
     Resize(usize),
     /// Have as many worker slots as there is work, within this range.
     Range(WorkerRange),
+    /// Have as many worker slots as the row states, and follow the load if it says so.
+    AsStated { workers: usize, range: Option<WorkerRange> },
     /// So many workers more, or fewer, but one at least.
     Grow(isize),
     /// Take nothing more from the broker, and give back what has not started.
@@ -157,8 +162,13 @@ impl Handler<Steer> for Queue {
                 self.resize(workers, ctx);
             }
             Steer::Range(range) => {
-                self.retained.set_range(range);
+                self.retained.set_range(Some(range));
                 self.resize(range.clamp(self.row.workers), ctx);
+                self.watch_load(ctx);
+            }
+            Steer::AsStated { workers, range } => {
+                self.retained.set_range(range);
+                self.resize(workers, ctx);
                 self.watch_load(ctx);
             }
             Steer::Grow(more) => self.resize(self.row.workers.saturating_add_signed(more).max(1), ctx),
@@ -166,6 +176,7 @@ impl Handler<Steer> for Queue {
                 self.retained.set_cancelled(true);
                 self.consumer = None;
                 drop(self.backlog.clear()); // each goes back as it drops
+                self.forget_held();
                 self.clear_in_pool();
                 self.unchecked.clear();
                 self.forecasts.forget_made();
@@ -177,6 +188,7 @@ impl Handler<Steer> for Queue {
                 }
             }
             Steer::Look => {
+                self.ask_all_again();
                 self.sweep_brakes();
                 self.forecasts.forget_made(); // nobody could foresee that
             }
@@ -199,6 +211,7 @@ impl Handler<Close> for Queue {
         self.consumer = None;
         // The consumer went first, so no delivery comes after the backlog is empty.
         drop(self.backlog.clear()); // each delivery goes back to the broker as it drops
+        self.forget_held();
         self.unchecked.clear();
         self.closing.get_or_insert_default().push(done);
         self.clear_in_pool();

@@ -44,7 +44,10 @@ impl Handler<GetHeld> for Queue {
             running,
             reserved,
             all_running: self.runs.len(),
-            all_reserved: self.backlog.ready() + self.backlog.scheduled() + self.unchecked.len(),
+            all_reserved: self.backlog.ready()
+                + self.backlog.held()
+                + self.backlog.scheduled()
+                + self.unchecked.len(),
             workers: self.row.workers,
             range: self.retained.range(),
             prefetch: self.prefetch(),

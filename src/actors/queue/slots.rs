@@ -1,19 +1,20 @@
 //! How a queue gets slots: from the pool whose slots it shares with other queues, or, as soon as its tasks name tenants, from a
 //! pool of its own, in which its tenants share its workers. A queue that does neither starts by its backlog alone.
 //!
-//! Invariant: what is ready in the backlog is in the pool too, as waiting, held by a gate, or granted.
+//! Invariant: what is ready in the backlog waits in the pool too, or has a grant there; and what is held in the one is held in the
+//! other.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use actix::{Context, Handler, Message};
 
 use super::super::slot_pool::{PoolMember, SlotPermit};
 use super::Queue;
-use super::release::LONGEST_WAIT;
 use crate::broker::Delivery;
+use crate::core::Timestamp;
 use crate::core::hold::{Hold, HoldReason};
-use crate::runtime::gates::{Admission, Round};
+use crate::runtime::gates::{Admission, Bell};
 use crate::task::clock::now;
 use crate::task::{self, TaskId};
 
@@ -49,6 +50,7 @@ impl Queue {
             return;
         }
         let Some(own) = self.own_address.clone() else { return };
+        self.ask_all_again(); // the pool knows of nothing that gates hold already
         let pool = self.pools.own(self.row.workers).join(&self.row, own);
         pool.arrive(self.backlog.waiting().map(|(tag, delivery)| (tag, &**delivery.message())));
         self.pool = Some(pool);
@@ -78,41 +80,44 @@ impl Queue {
     }
 
     /// As [`release`](Self::release), in the order in which the pool gives its slots away. A gate has the last word: what it holds
-    /// stays in the backlog, and the next of its line may start.
-    pub(super) fn release_by_pool(&mut self, mut round: Option<&mut Round<'_>>) -> Option<Released> {
-        let mut wait = Duration::MAX;
-        let released = loop {
+    /// is set aside, and the next of its line may start. `bell`: the gates are asked.
+    pub(super) fn release_by_pool(&mut self, bell: Option<&Arc<Bell>>, now: Timestamp) -> Option<Released> {
+        loop {
             let pool = self.pool.as_ref()?;
-            let Some((tag, permit)) = pool.next_task() else { break None };
+            let Some((tag, permit)) = pool.next_task() else {
+                if let Some(look) = pool.next_look() {
+                    self.wake_at(Instant::now() + look);
+                }
+                return None;
+            };
             let Some(delivery) = self.backlog.get(tag) else { continue }; // it is gone, and its slot is free
-            let admitted = match &mut round {
-                Some(round) => round.admit(delivery.message()),
+            let message = Arc::clone(delivery.message());
+            let admitted = match bell {
+                Some(bell) => self.ask_gates(bell, &message, now),
                 None => Ok(Admission::default()),
             };
-            let admission = match admitted {
-                Ok(admission) => admission,
+            match admitted {
+                Ok(admission) => return self.let_go(tag, &message, admission, Some(permit), now),
                 Err(hold) => {
-                    wait = wait.min(hold.wait.unwrap_or(Duration::MAX));
                     pool.hold(permit);
-                    continue;
+                    self.hold(tag, &message, hold, now);
                 }
-            };
-            let Some(delivery) = self.backlog.release_tag(tag, now()) else {
-                pool.hold(permit); // until the next report, which says why nothing may start
-                break None;
-            };
-            break Some(Released { tag, delivery, admission, permit: Some(permit) });
-        };
-        if released.is_none() {
-            let (held, look) = self.pool.as_ref().map(PoolMember::outlook).unwrap_or_default();
-            self.note_held_back(held, wait);
-            if let Some(look) = look {
-                self.wake_in(look);
             }
-        } else if wait < Duration::MAX {
-            self.wake_in(wait.min(LONGEST_WAIT)); // this pump does not come back to what is held
         }
-        released
+    }
+
+    /// A gate is asked anew about this task.
+    pub(super) fn bring_back_in_pool(&self, tag: u64, free_since: Timestamp) {
+        if let Some(pool) = &self.pool {
+            pool.bring_back(tag, free_since);
+        }
+    }
+
+    /// The gates are asked anew about all tasks that they hold.
+    pub(super) fn bring_all_back_in_pool(&self, free_since: Timestamp) {
+        if let Some(pool) = &self.pool {
+            pool.bring_all_back(free_since);
+        }
     }
 
     /// The task of this tag was taken out of the backlog.

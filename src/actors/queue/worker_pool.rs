@@ -107,8 +107,9 @@ impl Queue {
         slot: usize,
         run: Run,
         delivery: Delivery,
-        (account, admission, mut slot_permit): (TaskPlace, Admission, Option<SlotPermit>),
+        (account, mut admission, mut slot_permit): (TaskPlace, Admission, Option<SlotPermit>),
     ) {
+        admission.begin();
         if let Some(Slot { queue, worker, generation, child, .. }) = self.workers.get(&slot) {
             if let Some(slot_permit) = &mut slot_permit {
                 slot_permit.begin();
@@ -122,7 +123,7 @@ impl Queue {
                 started_at: run.started_at,
                 pid: child.unwrap_or_else(std::process::id),
                 account,
-                _admission: admission,
+                admission,
             };
             self.runs.insert(delivery.tag(), given);
             self.starting.push((Rc::clone(worker), Start { run: Box::new(run), delivery, permit }));

@@ -30,7 +30,7 @@ pub(super) fn rate_limit(command: &ControlCommand<'_>) -> Answer {
     if runtime.dispatcher.registry.get(task).is_none() {
         return Ok(nok("unknown task"));
     }
-    runtime.levers.limit_rate(task, &text, per_second);
+    runtime.limit_rate(task, &text, per_second);
     command.inner.queues.tell_all(|| Steer::Look);
     tracing::info!(task, rate_limit = text, "a rate limit was set by remote control");
     Ok(ok(match per_second {

@@ -61,7 +61,7 @@ pub(super) async fn autoscale(command: &ControlCommand<'_>) -> Answer {
     let held = command.held(None, 0).await;
     let held = match command.arguments.optional_text("queue")? {
         Some(queue) => named(command, &held, queue)?,
-        None => only_one(&held)?,
+        None => only_one(&held, &command.rows())?,
     };
     let before = held.range.unwrap_or(WorkerRange::new(held.workers, held.workers));
     let max = bound(command, "max", before.max())?;
@@ -90,20 +90,22 @@ fn named<'a>(
     })
 }
 
-/// The only queue whose number of workers follows its load.
-fn only_one(held: &[HeldTasks]) -> Result<&HeldTasks, String> {
+/// The only queue whose number of workers follows its load. One that has not answered counts by its row, so that no other queue
+/// is taken for the only one meanwhile.
+fn only_one<'a>(held: &'a [HeldTasks], rows: &[QueueRow]) -> Result<&'a HeldTasks, String> {
+    let is_silent = |row: &&QueueRow| held.iter().all(|held| held.queue != row.name);
+    let silent = rows.iter().filter(|row| row.max_workers.is_some()).find(is_silent);
     let mut follow = held.iter().filter(|held| held.range.is_some());
-    match (follow.next(), follow.next()) {
-        (None, _) => Err(python_error("ValueError", "Autoscale not enabled")),
-        (Some(one), None) => Ok(one),
-        (Some(one), Some(other)) => {
-            let (one, other) = (&one.queue, &other.queue);
-            let text = format!(
-                "several queues follow their load, such as '{one}' and '{other}'; name one as 'queue'"
-            );
-            Err(python_error("ValueError", &text))
+    let text = match (follow.next(), follow.next().map(|held| &held.queue), silent.map(|row| &row.name)) {
+        (Some(one), None, None) => return Ok(one),
+        (Some(one), Some(other), _) | (Some(one), None, Some(other)) => {
+            let one = &one.queue;
+            format!("several queues follow their load, such as '{one}' and '{other}'; name one as 'queue'")
         }
-    }
+        (None, _, Some(silent)) => format!("the queue '{silent}' does not answer now; try it again"),
+        (None, _, None) => "Autoscale not enabled".to_owned(),
+    };
+    Err(python_error("ValueError", &text))
 }
 
 /// A bound that the command states, or else this one.
@@ -187,6 +189,24 @@ mod tests {
         added.remove(usize::MAX);
         added.add(10_000).unwrap();
         assert!(added.add(usize::MAX).is_err());
+    }
+
+    #[test]
+    fn a_command_without_a_queue_is_about_the_only_one_that_follows_its_load() {
+        let held = |queue: &str, range| HeldTasks { queue: queue.to_owned(), range, ..HeldTasks::default() };
+        let follows = |queue: &str| held(queue, Some(WorkerRange::new(1, 4)));
+        let rows = [QueueRow::new("fixed"), QueueRow::new("waves").with_max_workers(4)];
+        let told = |held: &[HeldTasks]| only_one(held, &rows).map(|held| held.queue.clone());
+        assert_eq!(told(&[held("fixed", None), follows("waves")]), Ok("waves".to_owned()));
+        // An operator has a range set of the other one.
+        for two in [&[follows("fixed"), follows("waves")][..], &[follows("fixed")]] {
+            let error = told(two).unwrap_err();
+            assert!(error.contains("such as 'fixed' and 'waves'"), "{error}");
+        }
+        let silent = told(&[held("fixed", None)]).unwrap_err();
+        assert!(silent.contains("'waves' does not answer"), "{silent}");
+        let none = only_one(&[held("fixed", None)], &rows[..1]).map(|held| &held.queue).unwrap_err();
+        assert!(none.contains("Autoscale not enabled"), "{none}");
     }
 
     #[test]

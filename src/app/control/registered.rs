@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::{Answer, ControlCommand};
+use crate::runtime::start_limits::StartLimits;
 use crate::runtime::task_levers::TaskLevers;
 use crate::task::TaskOptions;
 
@@ -23,25 +24,33 @@ pub(super) fn registered(command: &ControlCommand<'_>) -> Answer {
     let registry = &runtime.dispatcher.registry;
     let names = registry.names().into_iter();
     let names = names.filter(|name| with_builtins || !name.starts_with("celery."));
-    let told =
-        names.filter_map(|name| Some(described(name, &registry.options(name)?, &asked, &runtime.levers)));
+    let limits = (&runtime.levers, &*runtime.limits);
+    let told = names.filter_map(|name| Some(described(name, &registry.options(name)?, &asked, limits)));
     Ok(told.map(Value::from).collect())
 }
 
-fn described(task: &str, options: &TaskOptions, asked: &[&str], levers: &TaskLevers) -> String {
+/// The limits of tasks: those of each process, and those by keys.
+type TaskLimits<'a> = (&'a TaskLevers, &'a StartLimits);
+
+fn described(task: &str, options: &TaskOptions, asked: &[&str], limits: TaskLimits<'_>) -> String {
     let told =
-        asked.iter().filter_map(|item| Some(format!("{item}={}", attribute(task, options, item, levers)?)));
+        asked.iter().filter_map(|item| Some(format!("{item}={}", attribute(task, options, item, limits)?)));
     let told: Vec<String> = told.collect();
     if told.is_empty() { task.to_owned() } else { format!("{task} [{}]", told.join(" ")) }
 }
 
 /// An attribute of a Celery task as Python's `str` shows it; `None`: the task has no such attribute, or it is `None`.
-fn attribute(task: &str, options: &TaskOptions, name: &str, levers: &TaskLevers) -> Option<String> {
+fn attribute(
+    task: &str,
+    options: &TaskOptions,
+    name: &str,
+    (levers, limits): TaskLimits<'_>,
+) -> Option<String> {
     let (soft, hard) = levers.time_limits_of(task).unwrap_or((options.soft_time_limit, options.time_limit));
     let truth = |value: bool| Some(if value { "True" } else { "False" }.to_owned());
     match name {
         "name" => Some(task.to_owned()),
-        "rate_limit" => levers.rate_of(task),
+        "rate_limit" => levers.rate_of(task).or_else(|| limits.rate_of(task)),
         "max_retries" => {
             Some(options.retry.max_retries).filter(|most| *most != u32::MAX).map(|most| most.to_string())
         }
@@ -74,7 +83,8 @@ mod tests {
         let levers = TaskLevers::default();
         let options =
             TaskOptions { soft_time_limit: Some(Duration::from_millis(1500)), ..TaskOptions::default() };
-        let told = |asked: &[&str]| described("cap.rl", &options, asked, &levers);
+        let by_keys = StartLimits::default();
+        let told = |asked: &[&str]| described("cap.rl", &options, asked, (&levers, &by_keys));
         assert_eq!(told(&DEFAULT), "cap.rl");
         assert_eq!(
             told(&["name", "nosuch", "soft_time_limit", "time_limit"]),

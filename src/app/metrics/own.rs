@@ -11,7 +11,7 @@ use crate::core::health::threshold;
 /// The name of a metric, what it says, and its value for a queue. `None`: the queue does not have it.
 type Metric<T> = (&'static str, &'static str, fn(&QueueStatus) -> Option<T>);
 
-const GAUGES: [Metric<f64>; 11] = [
+const GAUGES: [Metric<f64>; 12] = [
     ("celeriac_target_seconds", "The promised longest time-to-start.", |queue| {
         seconds(queue.time_to_start.target)
     }),
@@ -24,6 +24,11 @@ const GAUGES: [Metric<f64>; 11] = [
     ("celeriac_oldest_wait_seconds", "For how long the oldest ready task has waited.", |queue| {
         seconds(Some(queue.oldest_wait))
     }),
+    (
+        "celeriac_oldest_held_seconds",
+        "For how long a limit has kept the oldest held task from starting.",
+        |queue| seconds(Some(queue.oldest_held)),
+    ),
     ("celeriac_promise_used_ratio", "How much of its target the oldest ready task has waited.", |queue| {
         let target = queue.time_to_start.target.filter(|target| !target.is_zero())?;
         Some(queue.oldest_wait.as_secs_f64() / target.as_secs_f64())
@@ -93,6 +98,10 @@ pub(super) fn encode(reading: &Reading, families: &mut Families<'_>) -> fmt::Res
 fn histograms(reading: &Reading, families: &mut Families<'_>) -> fmt::Result {
     let starts = reading.queues.iter().map(|queue| (of(&queue.status), queue.accounts.time_to_start()));
     families.histograms("celeriac_time_to_start_seconds", "Seconds until tasks first started.", starts)?;
+    let held = reading.queues.iter().map(|queue| (of(&queue.status), queue.accounts.limit_waits()));
+    let held = held.filter(|(_, waits)| waits.count() > 0);
+    let help = "Seconds for which limits kept tasks from starting.";
+    families.histograms("celeriac_limit_wait_seconds", help, held)?;
     let runs = reading.queues.iter().flat_map(|queue| {
         let status = &queue.status;
         queue.accounts.run_times().map(move |(state, run_times)| with(status, "state", state, run_times))
@@ -115,7 +124,7 @@ fn with<'r, T>(
 }
 
 /// What the tasks of a queue wait for. A ready task waits for a slot, unless nothing starts at all.
-fn waiting(queue: &QueueStatus) -> [([Label<'_>; 2], f64); 5] {
+fn waiting(queue: &QueueStatus) -> [([Label<'_>; 2], f64); 6] {
     let (paused, halted) = (queue.paused, queue.halted.is_some());
     let ready = |here: bool| if here { queue.ready as f64 } else { 0.0 };
     [
@@ -124,6 +133,7 @@ fn waiting(queue: &QueueStatus) -> [([Label<'_>; 2], f64); 5] {
         with(queue, "reason", "halt", ready(halted && !paused)),
         with(queue, "reason", "eta", queue.scheduled as f64),
         with(queue, "reason", "lane", queue.in_line as f64),
+        with(queue, "reason", "limit", queue.held as f64),
     ]
 }
 

@@ -6,6 +6,7 @@
 //! - The record of a task that does not go back is written back.
 //! - One process at a time puts a task back. Another one that had the record in hand would write it back, because it does not
 //!   find the task, and the record of the run that goes on meanwhile would come too late. So a note says whose the task is.
+//! - What a process that has died has claimed stays claimed for [`LEASE`]. Whoever puts tasks back later deletes its notes.
 
 use std::time::Duration;
 
@@ -156,9 +157,21 @@ impl<'a> RunAgain<'a> {
                     tracing::warn!(%error, "others can put these tasks back only after {LEASE:?}");
                 }
             }
+            if let Err(error) = forget_old(notes).await {
+                tracing::debug!(%error, "claims that are over stay for now");
+            }
         }
         kept
     }
+}
+
+/// Deletes the claims that are over, which processes have left that died.
+async fn forget_old(notes: &dyn Notes) -> Result<(), StoreError> {
+    let claims = notes.notes(CLAIMED).await?;
+    for (key, text) in claims.into_iter().filter(|(_, claim)| lasts_until(claim) <= now()).take(AT_ONCE) {
+        notes.compare_and_set(CompareAndSet { key, expected: Some(text), value: None }).await?;
+    }
+    Ok(())
 }
 
 /// Claims one task, unless it is another process's now.
@@ -270,13 +283,13 @@ mod tests {
             let second = retry_failed(&kept, store, false, &ids, None).await.unwrap();
             assert_eq!(
                 second.ids,
-                std::slice::from_ref(other),
+                std::slice::from_ref(&other),
                 "the first one is another's, and holds up no other"
             );
             kept.goes.notify_one();
         };
         let (first, ()) = tokio::join!(first, second);
-        assert_eq!(first.unwrap().ids, std::slice::from_ref(id));
+        assert_eq!(first.unwrap().ids, std::slice::from_ref(&id));
         assert_eq!(state(store, &id).await, None, "the old record does not come back");
         assert!(store.put(record(&id, State::Success)).await.unwrap());
         // Who comes afterwards finds no failed task, and leaves the record of the new run as it is.
@@ -302,6 +315,24 @@ mod tests {
             let free = CompareAndSet { key: key(&id), expected: Some(old), value: None };
             assert_eq!(notes.compare_and_set(free).await.unwrap(), !is_free);
         }
+    }
+
+    #[tokio::test]
+    async fn claims_that_are_over_are_deleted_when_somebody_puts_other_tasks_back() {
+        let id = TaskId::from("a");
+        let store = MemoryStore::default();
+        let (store, ids): (&dyn Store, _) = (&store, [id.clone()]);
+        let notes = store.notes().unwrap();
+        for (of, until) in [("dead", now()), ("alive", now() + LEASE)] {
+            let claim = format!("{} {of}", until.as_micros());
+            let set = CompareAndSet { key: key(&TaskId::from(of)), expected: None, value: Some(claim) };
+            assert!(notes.compare_and_set(set).await.unwrap());
+        }
+        let kept = Kept::new(&ids);
+        *kept.first.lock() = false;
+        assert_eq!(retry_failed(&kept, store, false, &ids, None).await.unwrap().ids, ids);
+        let left: Vec<String> = notes.notes(CLAIMED).await.unwrap().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(left, [key(&TaskId::from("alive"))]);
     }
 
     #[tokio::test]

@@ -11,7 +11,9 @@ use crate::broker::{
     Inspect, Lanes, QueueCounts, Results, Sink, TenantBacklog,
 };
 use crate::core::Timestamp;
-use crate::store::{ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, UniqueWindowStore};
+use crate::store::{
+    ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, SharedRates, UniqueWindowStore,
+};
 use crate::task::clock::now;
 use crate::task::{Arguments, PermitKeeper, Receipt, TaskId, TaskOptions, TrackedState};
 
@@ -226,6 +228,9 @@ impl Store for Recording {
     }
 
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        None
+    }
+    fn shared_rates(&self) -> Option<&dyn SharedRates> {
         None
     }
 }

@@ -321,6 +321,10 @@ impl UnfinishedLook {
         budget: &mut Budget,
     ) -> Option<Vec<u8>> {
         let start = start.as_slice().max(after);
+        // Somebody else may have made the mark. The database is not asked for a range that ends before it begins.
+        if start >= end.as_slice() {
+            return None;
+        }
         for (key, value) in tables.readable(table, start, Bound::Excluded(end.as_slice())) {
             if *key <= *after && !after.is_empty() {
                 continue; // the page before has it
@@ -421,6 +425,9 @@ fn newest_failed(
 
 /// The dead letters, and the failed tasks of each queue, from their newest row before this sequence on.
 fn failed_lines(tables: &Tables, before: u64) -> Result<Vec<FailedLine>, BrokerError> {
+    if before == 0 {
+        return Ok(Vec::new());
+    }
     // The key of a dead letter is a sequence, and lies before those of failed tasks.
     let letters = before.min(u64::from(FAILED) << 56).to_be_bytes();
     let letters = tables.range(TableName::Dead, &[], Bound::Excluded(&letters))?;
@@ -449,6 +456,52 @@ fn next_of(mut rows: Rows) -> Option<FailedLine> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::Broker;
+    use crate::broker::conformance::sample;
+    use crate::broker::embedded::EmbeddedOptions;
+    use crate::task::Durability;
+
+    async fn broker(dir: &tempfile::TempDir) -> EmbeddedBroker {
+        let broker = EmbeddedBroker::open(dir.path(), EmbeddedOptions::default()).unwrap();
+        broker.declare("q").await.unwrap();
+        broker
+    }
+
+    #[tokio::test]
+    async fn a_page_ends_early_where_little_is_chosen_and_says_from_where_to_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = broker(&dir).await;
+        let most = usize::try_from(MOST_ROWS).unwrap();
+        let many = (0..most + 5).map(|n| sample("q", n, Durability::Disk)).collect();
+        broker.publish_all(many, false).await.unwrap();
+        let last = TaskFilter::new().ids([format!("q-{}", most + 4)]);
+        let first = broker.page_unfinished(&last, None, None, 10).await.unwrap();
+        assert_eq!((first.tasks.len(), first.looked_at), (0, Some(MOST_ROWS)));
+        let after = first.next.expect("it goes on");
+        let second = broker.page_unfinished(&last, None, Some(&after), 10).await.unwrap();
+        assert_eq!((second.tasks.len(), second.looked_at, second.next), (1, Some(5), None));
+        // Those that stand otherwise are not even looked at.
+        let later = broker.page_unfinished(&last, Some(Standing::Scheduled), None, 10).await.unwrap();
+        assert_eq!((later.tasks.len(), later.looked_at, later.next), (0, Some(0), None));
+    }
+
+    #[tokio::test]
+    async fn a_mark_that_the_store_has_not_made_leads_nowhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let broker = broker(&dir).await;
+        broker.publish(sample("q", 0, Durability::Disk), false).await.unwrap();
+        let all = TaskFilter::new();
+        let (lanes, messages) = (UnfinishedMark::Lanes, UnfinishedMark::Messages);
+        for mark in [lanes(vec![]), lanes(vec![9]), lanes(vec![1; 70_000]), messages(vec![255; 40])] {
+            let page = broker.page_unfinished(&all, None, Some(&mark.written()), 5).await.unwrap();
+            assert_eq!((page.tasks.len(), page.next), (0, None), "{mark:?}");
+        }
+        for seq in [0, 1, u64::MAX] {
+            let mark = FailedMark::Disk(seq).written();
+            let page = broker.page_failed(&all, Some(&mark), 5).await.unwrap();
+            assert_eq!((page.tasks.len(), page.next), (0, None), "{seq}");
+        }
+    }
 
     #[test]
     fn a_mark_is_read_as_it_was_written() {

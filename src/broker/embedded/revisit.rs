@@ -71,10 +71,6 @@ impl RevisitSet {
     pub(super) fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.rest.is_none()
     }
-
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
-    }
 }
 
 #[cfg(test)]

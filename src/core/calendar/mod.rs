@@ -9,6 +9,7 @@ mod agenda;
 mod crontab;
 mod field;
 mod grammar;
+mod hours;
 mod policy;
 mod schedule;
 mod tenants;
@@ -18,6 +19,7 @@ mod zone;
 
 pub use agenda::{Agenda, Fire};
 pub use crontab::{Crontab, CrontabError, Fields, Lint};
+pub use hours::{AllowedHours, HoursError};
 pub use policy::{Misfire, Overlap};
 pub use schedule::Schedule;
 pub use tenants::{LocalDay, Tenant, TenantTick, Tenants};

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::schedule::{Tick, next_tick};
-use super::zone::{seconds, timestamp};
+use super::zone::{Moment, seconds, timestamp};
 use super::{Crontab, Misfire, Zone};
 use crate::core::Timestamp;
 
@@ -26,7 +26,21 @@ pub struct LocalDay(NaiveDate);
 impl LocalDay {
     /// The date at an instant, by UTC.
     pub fn of(time: Timestamp) -> Self {
-        Self(Zone::UTC.clock(seconds(time)).date())
+        Self::at(time, Zone::UTC)
+    }
+
+    /// The date that the clocks of a zone show at an instant.
+    pub fn at(time: Timestamp, zone: Zone) -> Self {
+        Self(zone.clock(seconds(time)).date())
+    }
+
+    /// When the clocks of a zone first show a later date. Clocks that are put back over midnight may show this date once
+    /// more after that.
+    pub fn end(self, zone: Zone) -> Timestamp {
+        let Some(next) = self.0.succ_opt() else { return Timestamp::from_micros(u64::MAX) };
+        match zone.moment(midnight(next)) {
+            Moment::Once(at) | Moment::Twice(at) | Moment::Skipped(at) => timestamp(at),
+        }
     }
 }
 

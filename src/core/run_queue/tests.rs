@@ -153,6 +153,34 @@ fn the_oldest_ready_is_the_one_passed_over() {
 }
 
 #[test]
+fn a_held_one_stands_in_nobodys_way_and_keeps_its_place() {
+    let mut queue = RunQueue::new(1);
+    for (tag, priority) in [(1, 0), (2, 5), (3, 0), (4, 0)] {
+        queue.arrive(tag, tag, priority, None, at(tag));
+    }
+    assert!(queue.hold(1, 7, at(10)) && queue.hold(2, 7, at(11)) && queue.hold(3, 8, at(12)));
+    assert!(!queue.hold(1, 7, at(10)), "held already");
+    assert_eq!((queue.ready(), queue.held(), queue.last_held(7)), (1, 3, Some(1)));
+    assert_eq!((queue.oldest_ready_since(), queue.oldest_held_since()), (Some(at(4)), Some(at(10))));
+    assert_eq!(queue.find(|tag| *tag == 3), Some(3), "it still waits");
+    assert_eq!(queue.first(at(20)), Some((4, &4)));
+    // The one of the higher priority comes back first, and passes those that came before it, as ever.
+    assert_eq!((queue.bring_back(7, at(19)), queue.held_since(2)), (Some(2), Some(at(11))));
+    assert_eq!((queue.ready_since(2), queue.ready_since(1)), (Some(at(19)), None), "since nothing keeps it");
+    assert_eq!(queue.first(at(20)), Some((2, &2)));
+    assert_eq!((queue.bring_back(7, at(20)), queue.held_since(4)), (Some(1), None));
+    assert_eq!((queue.bring_back(7, at(20)), queue.last_held(7)), (None, None));
+    assert_eq!(queue.release_tag(1), Some(1), "in whatever order its caller wants");
+    assert_eq!((queue.release_tag(2), queue.first(at(20))), (None, None), "the limit is reached");
+    queue.finish(1);
+    assert_eq!(queue.remove(3), Some(3));
+    assert!(queue.hold(2, 9, at(30)));
+    assert_eq!(queue.oldest_held_since(), Some(at(11)), "since something kept it first");
+    assert_eq!(queue.clear(), [(4, 4), (2, 2)]);
+    assert_eq!((queue.ready(), queue.held(), queue.oldest_held_since()), (0, 0, None));
+}
+
+#[test]
 fn a_clock_that_steps_back_does_not_reorder_arrivals() {
     let mut queue = RunQueue::new(10);
     queue.arrive(1, (), 0, None, at(5_000));
@@ -160,32 +188,6 @@ fn a_clock_that_steps_back_does_not_reorder_arrivals() {
     queue.arrive(3, (), 0, Some(at(1_100)), at(1_000));
     assert_eq!(released(&mut queue, at(1_050)), [1, 2]);
     assert_eq!(released(&mut queue, at(1_100)), [3]);
-}
-
-/// Somebody else decides the order, and the bounds of the queue hold all the same.
-#[test]
-fn one_item_is_released_out_of_turn() {
-    let mut queue = RunQueue::new(1);
-    for tag in 1..4 {
-        queue.arrive(tag, tag, 0, None, at(0));
-    }
-    queue.arrive(9, 9, 0, Some(at(50)), at(0));
-    assert_eq!((queue.get(2), queue.get(7)), (Some(&2), None));
-    assert_eq!(
-        (queue.release_tag(9, at(10)), queue.release_tag(7, at(10))),
-        (None, None),
-        "not due, and unknown"
-    );
-    queue.pause();
-    assert_eq!(queue.release_tag(2, at(10)), None);
-    queue.resume();
-    assert_eq!(queue.release_tag(2, at(10)), Some(2));
-    assert!(queue.is_running(2) && queue.get(2).is_none());
-    assert_eq!(queue.release_tag(3, at(10)), None, "as many run as may");
-    queue.finish(2);
-    assert_eq!(queue.release_tag(9, at(60)), Some(9));
-    queue.finish(9);
-    assert_eq!(released(&mut queue, at(60)), [1]);
 }
 
 /// One item of the reference model. `serial` distinguishes two arrivals with the same tag.
@@ -403,6 +405,85 @@ proptest! {
             agree(&queue, &model)?;
             // No item is lost: each accepted item has left or still waits.
             prop_assert_eq!(accepted, (left.len() + queue.ready() + queue.scheduled()) as u64);
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum HoldOp {
+    Arrive(u8),
+    HoldFirst(u64),
+    BringBack(u64),
+    BringAllBack,
+    Release,
+    Remove(usize),
+}
+
+fn hold_op() -> impl Strategy<Value = HoldOp> {
+    prop_oneof![
+        4 => (0u8..3).prop_map(HoldOp::Arrive),
+        4 => (0u64..3).prop_map(HoldOp::HoldFirst),
+        2 => (0u64..3).prop_map(HoldOp::BringBack),
+        1 => Just(HoldOp::BringAllBack),
+        2 => Just(HoldOp::Release),
+        1 => (0usize..8).prop_map(HoldOp::Remove),
+    ]
+}
+
+proptest! {
+    /// The reference is one list in the order of arrival, with the group of each item that is held.
+    #[test]
+    fn held_ones_come_back_where_they_were(ops in prop::collection::vec(hold_op(), 1..200)) {
+        let mut queue = RunQueue::new(usize::MAX);
+        let mut model: Vec<(u64, u8, Option<u64>)> = Vec::new();
+        let now = at(1_000);
+        let order = |model: &[(u64, u8, Option<u64>)], group: Option<u64>| {
+            let mut found: Vec<_> = model.iter().filter(|item| item.2 == group).copied().collect();
+            found.sort_by_key(|item| Reverse(item.1)); // a stable sort, so ties stay in the order of arrival
+            found.into_iter().map(|item| item.0).collect::<Vec<u64>>()
+        };
+        for (tag, op) in ops.into_iter().enumerate() {
+            let tag = tag as u64;
+            match op {
+                HoldOp::Arrive(priority) => {
+                    prop_assert!(queue.arrive(tag, (), priority, None, now));
+                    model.push((tag, priority, None));
+                }
+                HoldOp::HoldFirst(group) => {
+                    let first = queue.first(now).map(|(tag, ())| tag);
+                    prop_assert_eq!(first, order(&model, None).first().copied());
+                    if let Some(first) = first {
+                        prop_assert!(queue.hold(first, group, now));
+                        model.iter_mut().filter(|item| item.0 == first).for_each(|item| item.2 = Some(group));
+                    }
+                }
+                HoldOp::BringBack(group) => {
+                    let first = order(&model, Some(group)).first().copied();
+                    prop_assert_eq!(queue.bring_back(group, now), first);
+                    model.iter_mut().filter(|item| Some(item.0) == first).for_each(|item| item.2 = None);
+                }
+                HoldOp::BringAllBack => {
+                    queue.bring_all_back(now);
+                    model.iter_mut().for_each(|item| item.2 = None);
+                }
+                HoldOp::Release => {
+                    let first = order(&model, None).first().copied();
+                    prop_assert_eq!(queue.release(now).map(|(tag, ())| tag), first);
+                    model.retain(|item| Some(item.0) != first);
+                }
+                HoldOp::Remove(at) if at < model.len() => {
+                    prop_assert_eq!(queue.remove(model[at].0), Some(()));
+                    model.remove(at);
+                }
+                HoldOp::Remove(_) => {}
+            }
+            prop_assert_eq!(queue.ready(), order(&model, None).len());
+            prop_assert_eq!(queue.held(), model.len() - queue.ready());
+            prop_assert_eq!(queue.held_since.len(), queue.held());
+            prop_assert_eq!(queue.ready_since.len(), queue.ready());
+            for group in 0..3 {
+                prop_assert_eq!(queue.last_held(group), order(&model, Some(group)).last().copied());
+            }
         }
     }
 }

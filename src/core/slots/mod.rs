@@ -205,8 +205,7 @@ impl Slots {
     /// `false`: it is none of these. O(n) in the tasks of the queue.
     pub fn remove(&mut self, queue: usize, tag: u64, now: Timestamp) -> bool {
         let Some(of) = self.queues.get_mut(queue) else { return false };
-        if let Some(at) = of.held.iter().position(|(_, _, item)| item.tag == tag) {
-            let (tenant, ..) = of.held.swap_remove(at);
+        if let Some((tenant, ..)) = of.held.remove(&tag) {
             self.tenants.accounts[tenant].waiting -= 1;
             self.settle(tenant, now);
             return true;
@@ -236,7 +235,7 @@ impl Slots {
         for run in granted {
             self.cancel(run, now);
         }
-        for (tenant, ..) in held {
+        for (tenant, ..) in held.into_values() {
             self.tenants.accounts[tenant].waiting -= 1;
             self.settle(tenant, now);
         }
@@ -302,22 +301,30 @@ impl Slots {
     }
 
     /// A gate holds the task of a grant. Its slot is free, and the next of its line is its head. It comes back by
-    /// [`release_held`](Self::release_held).
+    /// [`bring_back`](Self::bring_back).
     pub fn hold(&mut self, run: u64, now: Timestamp) {
         if let Some(run) = self.withdraw(run) {
             self.tenants.accounts[run.tenant].waiting += 1;
-            self.queues[run.queue].held.push((run.tenant, run.key, run.item));
+            self.queues[run.queue].held.insert(run.item.tag, (run.tenant, run.key, run.item));
             self.settle(run.tenant, now);
         }
     }
 
-    /// What gates hold of a queue takes its place in line again, because they are asked anew.
-    pub fn release_held(&mut self, queue: usize, now: Timestamp) {
+    /// A task that a gate holds takes its place in line again, because the gate is asked anew. No queue could have started it
+    /// before `free_since`, so its promise counts from then.
+    pub fn bring_back(&mut self, queue: usize, tag: u64, free_since: Timestamp, now: Timestamp) {
         let Some(of) = self.queues.get_mut(queue) else { return };
-        for (tenant, key, item) in std::mem::take(&mut of.held) {
-            self.tenants.accounts[tenant].waiting -= 1;
-            self.line_up(queue, tenant, key, item, now);
-        }
+        let Some((tenant, key, item)) = of.held.remove(&tag) else { return };
+        let item = Item { since: item.since.max(free_since), ..item };
+        self.tenants.accounts[tenant].waiting -= 1;
+        self.line_up(queue, tenant, key, item, now);
+    }
+
+    /// As [`bring_back`](Self::bring_back), of all that gates hold of a queue.
+    pub fn bring_all_back(&mut self, queue: usize, free_since: Timestamp, now: Timestamp) {
+        let Some(of) = self.queues.get(queue) else { return };
+        let tags: Vec<u64> = of.held.keys().copied().collect();
+        tags.into_iter().for_each(|tag| self.bring_back(queue, tag, free_since, now));
     }
 
     /// Takes the grants back that a queue has not taken for so long, so that others can use the slots. The queue is left out

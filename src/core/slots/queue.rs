@@ -36,8 +36,8 @@ pub(super) struct PooledQueue {
     pub(super) contending: usize,
     /// The grants that it has not taken.
     pub(super) granted: VecDeque<u64>,
-    /// The tasks that a gate holds.
-    pub(super) held: Vec<(usize, LineKey, Item)>,
+    /// The tasks that a gate holds, by their tags.
+    pub(super) held: BTreeMap<u64, (usize, LineKey, Item)>,
 }
 
 impl PooledQueue {
@@ -55,7 +55,7 @@ impl PooledQueue {
             contests: Vec::new(),
             contending: 0,
             granted: VecDeque::new(),
-            held: Vec::new(),
+            held: BTreeMap::new(),
         }
     }
 }

@@ -96,7 +96,7 @@ impl Slots {
     /// of its queue.
     pub fn hold_of(&self, queue: usize, tag: u64, now: Timestamp) -> Option<SlotHold> {
         let of = self.queues.get(queue)?;
-        if of.held.iter().any(|(_, _, item)| item.tag == tag) {
+        if of.held.contains_key(&tag) {
             return Some(SlotHold::Gate);
         }
         let (tenant, line, ahead, item) = of.lines.iter().find_map(|(tenant, line)| {

@@ -75,6 +75,7 @@ impl Asker {
     async fn by_client(&self, client: &dyn Client, question: Question) -> Answer {
         match question {
             Question::Enqueue(call) => Answer::Enqueued(client.enqueue(*call).await),
+            Question::EnqueueMany(calls) => Answer::EnqueuedMany(client.enqueue_many(calls).await),
             Question::Launch(canvas) => Answer::Launched(client.launch(*canvas).await),
             Question::AddToChord { canvas, nth } => Answer::Launched(match &self.context {
                 Some(context) => client.add_to_chord(context.message(), *canvas, nth).await,
@@ -146,6 +147,7 @@ fn not_running(question: &Question) -> Answer {
     let gone = || GetError::Store("the runtime has shut down".to_owned());
     match question {
         Question::Enqueue(_) => Answer::Enqueued(Err(EnqueueError::NotRunning)),
+        Question::EnqueueMany(_) => Answer::EnqueuedMany(Err(EnqueueError::NotRunning)),
         Question::Launch(_) | Question::AddToChord { .. } => Answer::Launched(Err(EnqueueError::NotRunning)),
         Question::State(_) => Answer::State(Err(gone())),
         Question::Result(_) | Question::Wait(_) | Question::Expect(_) => Answer::Result(Err(gone())),

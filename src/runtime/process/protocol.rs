@@ -129,6 +129,7 @@ pub(super) struct BarReport {
 #[derive(Serialize, Deserialize)]
 pub(super) enum Question {
     Enqueue(Box<NewTask>),
+    EnqueueMany(Vec<NewTask>),
     Launch(Box<RawSignature>),
     AddToChord { canvas: Box<RawSignature>, nth: u32 },
     State(TaskId),
@@ -155,6 +156,7 @@ impl Question {
 #[derive(Serialize, Deserialize)]
 pub(super) enum Answer {
     Enqueued(Result<Receipt, EnqueueError>),
+    EnqueuedMany(Result<Vec<Receipt>, EnqueueError>),
     Launched(Result<Promise, EnqueueError>),
     State(Result<State, GetError>),
     Result(Result<Option<Box<TaskResult>>, GetError>),

@@ -15,13 +15,14 @@ fn functions<'a>(source: &'a str, of: &str) -> Vec<&'a str> {
 }
 
 /// The functions of each trait that a store has to do with, with the least number of them.
-const TRAITS: [(&str, &str, usize); 7] = [
+const TRAITS: [(&str, &str, usize); 8] = [
     (include_str!("../mod.rs"), "Store", 18),
     (include_str!("../chord.rs"), "ChordStore", 5),
     (include_str!("../group.rs"), "GroupStore", 3),
     (include_str!("../duplicates.rs"), "DuplicateStore", 1),
     (include_str!("../notes.rs"), "Notes", 6),
     (include_str!("../unique_windows.rs"), "UniqueWindowStore", 7),
+    (include_str!("../shared_rates.rs"), "SharedRates", 1),
     (include_str!("../../task/permit.rs"), "PermitKeeper", 5),
 ];
 
@@ -91,6 +92,9 @@ impl Store for Broken {
     }
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
         Some(Arc::new(Broken))
+    }
+    fn shared_rates(&self) -> Option<&dyn SharedRates> {
+        Some(self)
     }
     fn is_shared(&self) -> bool {
         panic!("is_shared")
@@ -162,6 +166,13 @@ impl Notes for Broken {
 }
 
 #[async_trait]
+impl SharedRates for Broken {
+    async fn take_starts(&self, _: &str, _: StartsWanted) -> Result<StartsGranted, StoreError> {
+        panic!("take_starts")
+    }
+}
+
+#[async_trait]
 impl UniqueWindowStore for Broken {
     async fn acquire(&self, _: &UniqueKey, _: &TaskId, _: Duration) -> Result<WindowHold, StoreError> {
         panic!("acquire")
@@ -229,6 +240,8 @@ async fn a_panic_is_an_error() {
     let groups = store.groups().unwrap();
     let notes = store.notes().unwrap();
     let windows = store.unique_windows().unwrap();
+    let rates = store.shared_rates().unwrap();
+    let wanted = StartsWanted { interval: lease, starts: 1, ahead: lease };
     for _ in 0..2 {
         let said = [
             ("put", store.put(record()).await.err()),
@@ -262,6 +275,7 @@ async fn a_panic_is_an_error() {
             ("release", windows.release(&key, &id).await.err()),
             ("release_of", windows.release_of(&id).await.err()),
             ("holder", windows.holder(&key).await.err()),
+            ("take_starts", rates.take_starts("r", wanted).await.err()),
         ];
         for (what, error) in said {
             let panicked = StoreError::Panicked(format!("the store panicked in `{what}`: {what}"));

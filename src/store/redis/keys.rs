@@ -70,6 +70,11 @@ impl Keys {
         format!("{}celeriac:permit-tokens:{name}", self.prefix)
     }
 
+    /// Celeriac's key of a rate that all processes share. Its value is the time before which no further start lies.
+    pub(super) fn rate(&self, name: &str) -> String {
+        format!("{}celeriac:rate:{name}", self.prefix)
+    }
+
     /// The beginning of Celeriac's keys of lanes.
     pub(super) fn lanes(&self) -> String {
         format!("{}celeriac:lanes:", self.prefix)

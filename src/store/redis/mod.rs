@@ -14,6 +14,7 @@ mod keys;
 mod link;
 mod notes;
 mod permits;
+mod rates;
 mod records;
 mod scripts;
 mod sentinel;
@@ -31,8 +32,8 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use super::chord::LARGEST_CHORD;
 use super::{
-    ChordJoin, ChordPart, ChordStore, DuplicateClaim, DuplicateStore, GroupResult, GroupStore, Notes, Store,
-    StoreError, TrackedState, UniqueWindowStore, Waiters,
+    ChordJoin, ChordPart, ChordStore, DuplicateClaim, DuplicateStore, GroupResult, GroupStore, Notes,
+    SharedRates, Store, StoreError, TrackedState, UniqueWindowStore, Waiters,
 };
 use crate::core::Timestamp;
 use crate::protocol::result::Meta;
@@ -253,6 +254,9 @@ impl Store for RedisStore {
 
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
         Some(Arc::new(self.clone()))
+    }
+    fn shared_rates(&self) -> Option<&dyn SharedRates> {
+        Some(self)
     }
 
     fn unique_windows(&self) -> Option<&dyn UniqueWindowStore> {

@@ -25,6 +25,7 @@ pub(super) struct Scripts {
     pub(super) acquire: Script,
     pub(super) extend: Script,
     pub(super) holders: Script,
+    pub(super) take_starts: Script,
 }
 
 impl Scripts {
@@ -48,6 +49,7 @@ impl Scripts {
             acquire: with_helpers(ACQUIRE),
             extend: with_helpers(EXTEND),
             holders: Script::new(HOLDERS),
+            take_starts: Script::new(TAKE_STARTS),
         }
     }
 }
@@ -405,4 +407,22 @@ for i = 1, #held, 2 do
     answer[#answer + 1] = {held[i], token, tonumber(held[i + 1])}
 end
 return answer
+";
+
+/// Takes starts of a rate. The key has the time, in microseconds, before which no further start lies. The arguments are the
+/// microseconds between two starts, how many are wanted, and how many microseconds ahead they may lie. Returns how many
+/// there are, and the microseconds until the first of them; with none, until it is worth asking again.
+const TAKE_STARTS: &str = r"
+local key = KEYS[1]
+local interval, wanted, ahead = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local first = math.max(tonumber(redis.call('GET', key) or 0), now)
+if first - now > ahead then
+    return {0, first - now - ahead}
+end
+local starts = math.min(wanted, math.floor((now + ahead - first) / interval) + 1)
+local behind = first + starts * interval
+redis.call('SET', key, string.format('%.0f', behind), 'PX', math.ceil((behind - now) / 1000))
+return {starts, first - now}
 ";

@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, Store, StoreError, TrackedState,
+    ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, SharedRates, Store, StoreError, TrackedState,
     UniqueWindowStore, Waiters,
 };
 use crate::core::Timestamp;
@@ -252,6 +252,9 @@ impl Store for RpcStore {
     }
 
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        None
+    }
+    fn shared_rates(&self) -> Option<&dyn SharedRates> {
         None
     }
 }

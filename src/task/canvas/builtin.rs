@@ -24,6 +24,8 @@ const fn builtin(name: &'static str, body: Body) -> TaskDefinition {
         data: &[],
         serial: None,
         unique: None,
+        rate_key: None,
+        limit_key: None,
         tenant: None,
     }
 }

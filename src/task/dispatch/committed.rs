@@ -91,6 +91,9 @@ impl CallDocument {
             store_errors_even_if_ignored: _,
             track_started: _,
             rate_limit: _,
+            rate_scope: _,
+            max_running: _,
+            breaker: _,
             send_events: _,
             keep_log: _,
         } = options;

@@ -56,7 +56,7 @@ impl QueueCondition {
             status if status.blockage >= STUCK => Self::Stuck,
             _ if used >= 0.8 => Self::AtRisk,
             _ if used >= 0.5 => Self::Strained,
-            status if status.running == 0 && status.ready == 0 => Self::Idle,
+            status if status.running == 0 && status.ready == 0 && status.held == 0 => Self::Idle,
             _ => Self::Fine,
         }
     }

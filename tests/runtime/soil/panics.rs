@@ -7,7 +7,8 @@ use async_trait::async_trait;
 use celeriac::broker::MemoryBroker;
 use celeriac::core::Timestamp;
 use celeriac::store::{
-    ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, Store, StoreError, UniqueWindowStore,
+    ChordStore, DuplicateStore, GroupStore, MemoryStore, Notes, SharedRates, Store, StoreError,
+    UniqueWindowStore,
 };
 use celeriac::task::{PermitKeeper, TaskResult, TrackedState};
 use celeriac::{Context, State, TaskId, task};
@@ -86,6 +87,9 @@ impl Store for Fragile {
     }
 
     fn permits(&self) -> Option<Arc<dyn PermitKeeper>> {
+        None
+    }
+    fn shared_rates(&self) -> Option<&dyn SharedRates> {
         None
     }
 

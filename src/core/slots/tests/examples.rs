@@ -205,7 +205,7 @@ fn what_a_gate_holds_lets_the_next_of_its_line_pass_and_keeps_its_place() {
     assert_eq!(second[0].0, 2);
     pool.finish(second[0].1, true, at(1));
     pool.report(0, 1, true, at(1));
-    pool.release_held(0, at(1));
+    pool.bring_back(0, 1, at(0), at(1));
     assert_eq!(tags(&mut pool, 0, at(1)), [1]);
 }
 

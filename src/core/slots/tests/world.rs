@@ -206,7 +206,7 @@ impl World {
                 }
             }
             Op::Release(queue) => {
-                self.slots.release_held(queue, self.now);
+                self.slots.bring_all_back(queue, Timestamp::ZERO, self.now);
                 let (back, held): (Vec<_>, Vec<_>) =
                     self.held.drain(..).partition(|task| task.queue == queue);
                 self.held = held;

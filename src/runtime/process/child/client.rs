@@ -59,6 +59,13 @@ impl Client for ChildClient {
         }
     }
 
+    async fn enqueue_many(&self, calls: Vec<NewTask>) -> Result<Vec<Receipt>, EnqueueError> {
+        match self.0.answer_to(Question::EnqueueMany(calls)).await {
+            Some(Answer::EnqueuedMany(answer)) => answer,
+            _ => Err(unsent()),
+        }
+    }
+
     async fn launch(&self, canvas: RawSignature) -> Result<Promise, EnqueueError> {
         self.launched(Question::Launch(Box::new(canvas))).await
     }

@@ -109,7 +109,7 @@ fn now_card(line: &QueueLine) -> Markup {
         (
             "Waits",
             html! {
-                (words::count(status.ready)) " ready · " (words::count(status.scheduled)) " scheduled · " (words::count(status.in_line)) " in lanes"
+                (words::count(status.ready)) " ready · " (words::count(status.held)) " held · " (words::count(status.scheduled)) " scheduled · " (words::count(status.in_line)) " in lanes"
             },
         ),
         (
