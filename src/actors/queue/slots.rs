@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use actix::{Context, Handler, Message};
 
-use super::super::slot_pool::{PoolMember, SlotPermit};
+use super::super::slot_pool::SlotPermit;
 use super::Queue;
 use crate::broker::Delivery;
 use crate::core::Timestamp;
