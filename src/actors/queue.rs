@@ -29,7 +29,6 @@ use crate::core::accounts::{Accounts, OTHER, TaskPlace};
 use crate::core::duration_histogram::Edges;
 use crate::core::forecast::Forecaster;
 use crate::core::history::{HistoryEvent, MinuteBook};
-use crate::core::start_limit::RunEnd;
 use crate::core::{self, Intensity, Restarts, TimeToStart, Timestamp};
 use crate::runtime::Runtime;
 use crate::runtime::admission::admit;
@@ -38,9 +37,9 @@ use crate::runtime::conclusion::conclude;
 use crate::runtime::gates::Admission;
 use crate::runtime::run::{AfterRun, Report, Run};
 use crate::task::clock::now;
-use crate::task::{self, Hooks, Interrupt, Judge, Next, RunSetup, State, TaskId, Verdict};
+use crate::task::{self, Hooks, Interrupt, Judge, RunSetup, TaskId, Verdict};
 use autoscale::LoadWatch;
-use release::HeldBack;
+use release::{HeldBack, run_end};
 use revocation::Unchecked;
 use slots::Released;
 use waiting::SeenBacklog;
@@ -557,18 +556,6 @@ impl Handler<Finished> for Queue {
         }
         self.check_closed();
         self.pump_soon(ctx);
-    }
-}
-
-/// What a run came to, as its limits see it: an error that was expected says nothing against its key.
-fn run_end(report: &Report, unstarted: Option<Unstarted>, is_expected: bool) -> RunEnd {
-    match (report.over, report.again) {
-        _ if unstarted.is_some() => RunEnd::NotRun,
-        (Some(State::Success | State::Ignored), _) => RunEnd::Success,
-        (None, Some(Next::Continue | Next::Replace)) => RunEnd::Success,
-        (Some(State::Failure), _) | (None, Some(Next::Retry)) if is_expected => RunEnd::Success,
-        (Some(State::Failure), _) | (None, Some(Next::Retry)) => RunEnd::Failure,
-        _ => RunEnd::Other,
     }
 }
 

@@ -16,16 +16,18 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use super::super::slot_pool::SlotPermit;
+use super::super::worker::Unstarted;
 use super::slots::Released;
 use super::{Pump, Queue};
 use crate::broker::Settle;
 use crate::core::hold::{Hold, HoldReason};
 use crate::core::return_times::ReturnTimes;
-use crate::core::start_limit::LimitedBy;
+use crate::core::start_limit::{LimitedBy, RunEnd};
 use crate::core::{Backoff, Timestamp};
 use crate::runtime::gates::{Admission, Bell, HeldFor, ShutGroups};
+use crate::runtime::run::Report;
 use crate::task::clock::now;
-use crate::task::{HeldMark, Message};
+use crate::task::{HeldMark, Message, Next, State};
 
 /// So many deliveries more than its prefetch a queue takes at most while the gates hold back what it has, so that
 /// the tasks behind them come too. It holds no more than that, and puts back the rest.
@@ -306,6 +308,18 @@ impl Queue {
         {
             consumer.set_prefetch(self.prefetch().saturating_add(more));
         }
+    }
+}
+
+/// What a run came to, as its limits see it: an error that was expected says nothing against its key.
+pub(super) fn run_end(report: &Report, unstarted: Option<Unstarted>, is_expected: bool) -> RunEnd {
+    match (report.over, report.again) {
+        _ if unstarted.is_some() => RunEnd::NotRun,
+        (Some(State::Success | State::Ignored), _) => RunEnd::Success,
+        (None, Some(Next::Continue | Next::Replace)) => RunEnd::Success,
+        (Some(State::Failure), _) | (None, Some(Next::Retry)) if is_expected => RunEnd::Success,
+        (Some(State::Failure), _) | (None, Some(Next::Retry)) => RunEnd::Failure,
+        _ => RunEnd::Other,
     }
 }
 
