@@ -21,6 +21,7 @@ use super::takeover::when_free;
 use super::variables::Taken;
 use crate::actors::progress::ActorProgressHub;
 use crate::actors::root::Tree;
+use crate::actors::slot_pool::SlotPools;
 #[cfg(feature = "amqp")]
 use crate::broker::OutboxBroker;
 #[cfg(all(feature = "amqp", feature = "redis"))]
@@ -536,7 +537,8 @@ impl Builder {
             let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
             let queues = persistent::begin(&runtime, rows).await?;
             runtime.begin_brakes(brakes::standing(routing.catalogue())).await?;
-            let tree = Tree::start(Arc::clone(&runtime), progress_hub, queues, self.arbiters)
+            let pools = SlotPools::of(routing.catalogue());
+            let tree = Tree::start(Arc::clone(&runtime), progress_hub, queues, pools, self.arbiters)
                 .map_err(StartError::System)?;
             listener.grown(tree.queues.clone());
             Some(tree)
