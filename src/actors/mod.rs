@@ -25,6 +25,7 @@ pub(crate) mod queue;
 pub(crate) mod queues;
 mod retained;
 pub(crate) mod root;
+mod run_time_rounds;
 mod running;
 pub(crate) mod serial;
 pub(crate) mod slot_pool;

@@ -26,6 +26,7 @@ use super::progress::{ActorProgressHub, Progress};
 use super::queue::{Queue, TellBars};
 use super::queues::Queues;
 use super::retained::{InitialQueue, RetainedState};
+use super::run_time_rounds;
 use super::serial::Serials;
 use super::slot_pool::SlotPools;
 use super::source_poller::{EndLoop, PollerLoop, PollerParts};
@@ -356,6 +357,7 @@ impl Actor for Root {
         });
         self.start_progress(ctx.address());
         brake_watch::watch(Arc::clone(&self.runtime), self.queues.clone());
+        run_time_rounds::begin(Arc::clone(&self.runtime));
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     brake_row, format_span,
 };
 use crate::core::brake::BrakeAction;
+use crate::core::durations::RunTimeCondition;
 use crate::core::glob;
 use crate::core::slots::TenantWeight;
 use crate::core::token_bucket::RateLimit;
@@ -228,9 +229,13 @@ impl Check<'_> {
                 let place = format!("in {known_as}");
                 Problem::BadValue { key: key.to_owned(), place, value, advice }
             };
-            if row.argument.as_ref().is_some_and(|argument| argument.matches.is_empty()) {
+            let without_patterns = row.argument.as_ref().is_some_and(|argument| argument.matches.is_empty());
+            if without_patterns && row.run_time.is_none() {
                 let problem = bad("matches", "empty".to_owned(), "write at least one pattern".to_owned());
                 self.report(&place, problem);
+            }
+            if let Some((key, value, advice)) = row.run_time.as_ref().and_then(run_time_fault) {
+                self.report(&place, bad(key, value, advice));
             }
             if let Err((pattern, reason)) = RouteRule::new(row) {
                 let is_task = matches!(&row.task, TaskPattern::Regex(task) if *task == pattern);
@@ -480,5 +485,27 @@ impl Check<'_> {
             }
         };
         self.report(&place, Problem::UnknownQueue { subject, queue: queue.to_owned(), advice });
+    }
+}
+
+/// What is wrong with the limits of run times in a row: the key, its value, and what to do.
+fn run_time_fault(condition: &RunTimeCondition) -> Option<(&'static str, String, String)> {
+    let (longer, shorter) = (condition.longer_than, condition.shorter_than);
+    for (key, limit) in [("longer_than", longer), ("shorter_than", shorter)] {
+        if limit == Some(Duration::ZERO) {
+            return Some((key, "0s".to_owned(), "set a duration above zero".to_owned()));
+        }
+    }
+    match (longer, shorter) {
+        (None, None) => {
+            let advice = "it says which run time a limit is about: set longer_than or shorter_than";
+            Some(("by", quote(condition.by.as_str()), advice.to_owned()))
+        }
+        (Some(longer), Some(shorter)) if shorter <= longer => {
+            let longer = quote(&format_span(longer));
+            let advice = format!("write more than longer_than, which is {longer}: no run time is both");
+            Some(("shorter_than", quote(&format_span(shorter)), advice))
+        }
+        _ => None,
     }
 }

@@ -18,6 +18,7 @@ pub(crate) mod canonical;
 pub mod child_life;
 pub(crate) mod did_you_mean;
 pub mod duration_histogram;
+pub mod durations;
 mod error_text;
 pub mod explanation;
 pub mod fair_lines;
