@@ -22,6 +22,7 @@ use super::takeover::when_free;
 use super::variables::Taken;
 use crate::actors::progress::ActorProgressHub;
 use crate::actors::root::Tree;
+use crate::actors::slot_pool::SlotPools;
 #[cfg(feature = "amqp")]
 use crate::broker::OutboxBroker;
 #[cfg(all(feature = "amqp", feature = "redis"))]
@@ -539,7 +540,8 @@ impl Builder {
             let queues = persistent::begin(&runtime, rows).await?;
             runtime.begin_brakes(brakes::standing(routing.catalogue())).await?;
             durations::begin(&runtime).await;
-            let tree = Tree::start(Arc::clone(&runtime), progress_hub, queues, self.arbiters)
+            let pools = SlotPools::of(routing.catalogue());
+            let tree = Tree::start(Arc::clone(&runtime), progress_hub, queues, pools, self.arbiters)
                 .map_err(StartError::System)?;
             listener.grown(tree.queues.clone());
             Some(tree)

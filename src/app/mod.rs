@@ -39,6 +39,7 @@ mod revocation_orders;
 mod routing;
 mod schedule;
 mod shutdown;
+mod slot_pools;
 mod soil;
 mod source_pollers;
 mod start;

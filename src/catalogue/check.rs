@@ -6,15 +6,19 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use super::environment::Environment;
 use super::error::{CatalogueError, Position, Problem, quote};
+use super::pool_row::{Culprit, faults, missing_slots};
 use super::spelling;
+use super::tenant_weights;
 use super::{
-    BrakeRow, Catalogue, DEFAULT_QUEUE, LimitRow, QueueRow, RouteRow, RouteRule, TaskPattern, brake_row,
-    format_span,
+    BrakeRow, Catalogue, DEFAULT_QUEUE, LimitRow, Pool, QueueRow, RouteRow, RouteRule, TaskPattern,
+    brake_row, format_span,
 };
 use crate::core::brake::BrakeAction;
 use crate::core::durations::RunTimeCondition;
 use crate::core::glob;
+use crate::core::slots::TenantWeight;
 use crate::core::token_bucket::RateLimit;
 use crate::task::TaskDefaults;
 
@@ -42,6 +46,7 @@ pub(super) enum MistakeSubject {
     /// The periodic entry of that index.
     Periodic(usize),
     EnvironmentQueue(String, String),
+    Pool(Option<String>, Pool),
 }
 
 /// The position in the text of each part of the catalogue.
@@ -60,6 +65,8 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
     check.brake_rows(None, &catalogue.brakes, &catalogue.aliases);
     check.tenants(None, &catalogue.tenants);
     check.defaults(None, &catalogue.defaults);
+    check.pools();
+    check.tenant_weights();
     for (name, environment) in &catalogue.environments {
         let mut merged = catalogue.aliases.clone();
         merged.extend(environment.aliases.clone());
@@ -74,6 +81,7 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
             // An environment may state one of two limits, and the base the other one.
             check.defaults(Some(name), &environment.defaults.clone().over(catalogue.defaults.clone()));
         }
+        check.pools_in(name, environment);
         for queue in environment.rows.keys() {
             let place = MistakeSubject::EnvironmentQueue(name.clone(), queue.clone());
             if !check.names.contains(queue.as_str()) {
@@ -362,6 +370,64 @@ impl Check<'_> {
             if let Err((_, reason)) = RouteRule::new(&RouteRow::new(name.as_str(), "")) {
                 let advice = format!("write names of tasks, also with `*` and `?`: {reason}");
                 self.report(&subject, bad("expires_except", quote(name), advice));
+            }
+        }
+    }
+
+    /// Checks the pools against their queues.
+    fn pools(&mut self) {
+        for (culprit, problem) in faults(&self.catalogue.queues, &self.catalogue.pools, "") {
+            let place = match culprit {
+                Culprit::Queue(index) => MistakeSubject::Queue(index),
+                Culprit::Pool(pool) => MistakeSubject::Pool(None, pool),
+            };
+            self.report(&place, problem);
+        }
+    }
+
+    /// As [`pools`](Self::pools), for what an environment makes of them. What is wrong in the base is told there.
+    fn pools_in(&mut self, name: &str, environment: &Environment) {
+        let catalogue = self.catalogue;
+        let within = format!("environment {}, ", quote(name));
+        let pools = environment.pools_over(&catalogue.pools);
+        for pool in environment.pools.keys().filter(|pool| !pools.contains_key(*pool)) {
+            let place = MistakeSubject::Pool(Some(name.to_owned()), *pool);
+            self.report(&place, missing_slots(*pool, &within));
+        }
+        let told: Vec<Culprit> =
+            faults(&catalogue.queues, &catalogue.pools, "").into_iter().map(|(culprit, _)| culprit).collect();
+        let rows = environment.rows_over(&catalogue.queues);
+        for (culprit, problem) in faults(&rows, &pools, &within) {
+            if told.contains(&culprit) {
+                continue;
+            }
+            let stated = match culprit {
+                Culprit::Queue(index) => {
+                    let queue = catalogue.queues.get(index).map(|row| row.name.clone()).unwrap_or_default();
+                    MistakeSubject::EnvironmentQueue(name.to_owned(), queue)
+                }
+                Culprit::Pool(pool) => MistakeSubject::Pool(Some(name.to_owned()), pool),
+            };
+            let place = match culprit {
+                // The pool is the base's, and a row of the environment does not fit it.
+                Culprit::Pool(pool) if !self.places.contains_key(&stated) => MistakeSubject::Pool(None, pool),
+                _ => stated,
+            };
+            self.report(&place, problem);
+        }
+    }
+
+    /// Checks the weights of a catalogue that was built in code. The parser refuses bad ones already.
+    fn tenant_weights(&mut self) {
+        for (tenant, weight) in &self.catalogue.tenant_weights {
+            if TenantWeight::new(*weight).is_none() {
+                let problem = Problem::BadValue {
+                    key: tenant.clone(),
+                    place: "in [tenants.weights]".to_owned(),
+                    value: weight.to_string(),
+                    advice: tenant_weights::ADVICE.to_owned(),
+                };
+                self.errors.push(CatalogueError { position: None, problem });
             }
         }
     }

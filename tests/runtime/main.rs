@@ -45,6 +45,7 @@ mod revocation;
 mod running;
 mod serial;
 mod shutdown;
+mod slots;
 mod soil;
 mod source_pollers;
 mod spans;
