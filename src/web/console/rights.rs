@@ -187,6 +187,11 @@ impl Viewer {
 }
 
 impl Console {
+    /// The physical name of a queue that may be named by an alias; of a queue that the catalogue does not have, the name itself.
+    pub(super) fn physical(&self, queue: &str) -> String {
+        self.celeriac.catalogue().resolve(queue).unwrap_or(queue).to_owned()
+    }
+
     /// Asks the program for one permission; the answer is the name of who asks.
     pub(super) async fn permit(
         &self,
