@@ -6,8 +6,8 @@ use celeriac::web::Console;
 use celeriac::{Celeriac, TaskId};
 use serde_json::{Value, json};
 
-use super::kit::{act, data, done, failed, get, on_both, open};
-use super::tasks::{fails, mail};
+use super::kit::{act, data, done, failed, get, on_both, open, start};
+use super::tasks::{fails, import, mail};
 
 /// A console in which Bola may do everything, but for one queue.
 fn without(celeriac: &Celeriac, queue: &'static str) -> Console {
@@ -98,4 +98,34 @@ async fn what_is_hidden_is_not_found_by_what_it_is() {
         assert_eq!(kept(&celeriac).await, ["secret-bad"].map(TaskId::from));
     })
     .await;
+}
+
+#[actix_web::test]
+async fn what_is_of_a_queue_that_somebody_may_not_see_is_on_no_page() {
+    let celeriac = start().await;
+    let (amina, bola) = (open(&celeriac), without(&celeriac, "mail"));
+    celeriac.pause("keyed").await.unwrap();
+    import::s("malawi".into()).send(celeriac.client()).await.unwrap();
+    done(&amina, &[("act", "pause"), ("queue", "mail"), ("back", "acts")]).await;
+    done(&amina, &[("act", "pause"), ("queue", "slow"), ("back", "acts")]).await;
+    // Each console has acts of its own, so Bola looks at that of Amina.
+    let shared =
+        amina.clone().authorize(|_, check| (check.queue.as_deref() != Some("mail")).then_some("bola"));
+    let whats = async |console: &Console| {
+        let told = data(console, "/acts", |_| true).await;
+        let acts = told["acts"].as_array().unwrap().iter();
+        acts.map(|act| act["what"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(whats(&amina).await, ["pause the queue slow", "pause the queue mail"]);
+    assert_eq!(whats(&shared).await, ["pause the queue slow"]);
+    // Beat answers when it leads. Its entry calls a task of the queue `mail`.
+    data(&amina, "/periodic", |told| told["count"] == json!(1)).await;
+    assert_eq!(data(&bola, "/periodic", |_| true).await["count"], json!(0));
+    data(&amina, "/lanes", |told| told["lanes"][0]["key"] == "malawi").await;
+    for path in ["/entry?name=yearly", "/lanes", "/lane?scope=shop.import&key=malawi"] {
+        let answer = get(&bola, path).await;
+        assert_eq!(answer.status, StatusCode::FORBIDDEN, "{path}: {}", answer.body);
+        assert!(!answer.body.contains("malawi") && !answer.body.contains("shop."), "{path}: {}", answer.body);
+    }
+    celeriac.shutdown().await.unwrap();
 }

@@ -372,6 +372,7 @@ pub(super) async fn answer(
         number: 0,
         at: now(),
         who,
+        queue: queue.map(|queue| console.physical(&queue)),
         permission: act.permission().as_str(),
         what: act.what(),
         outcome: match &outcome {

@@ -178,6 +178,11 @@ impl Viewer {
         self.may(Permission::See, Some(queue))
     }
 
+    /// Whether the viewer may see the tasks of every queue, and so what may have tasks of any: a lane.
+    pub(super) fn sees_all(&self) -> bool {
+        self.queues.iter().all(|queue| self.sees(queue))
+    }
+
     /// The names of what the viewer may do with anything, in the order of [`Permission::ALL`], of what the page asked for.
     pub(super) fn permissions(&self) -> Vec<&'static str> {
         let is_allowed =
@@ -265,7 +270,7 @@ mod tests {
             ]),
             queues: ["mail", "sms"].map(str::to_owned).into(),
         };
-        assert!(viewer.sees("mail") && !viewer.sees("sms"));
+        assert!(viewer.sees("mail") && !viewer.sees("sms") && !viewer.sees_all());
         assert!(viewer.may(Permission::Pause, Some("mail")) && !viewer.may(Permission::Pause, None));
         assert!(viewer.sees("gone"), "a queue that the catalogue does not have is as no queue");
         assert!(
