@@ -189,6 +189,8 @@ mod manual {
     #[cfg(feature = "web")]
     #[doc = include_str!("../docs/deploying.md")]
     struct DeployingPage;
+    #[doc = include_str!("../docs/fairness.md")]
+    struct FairnessPage;
     #[cfg(feature = "web")]
     #[doc = include_str!("../docs/health.md")]
     struct HealthPage;
@@ -218,6 +220,8 @@ mod manual {
     struct BeatPage;
     #[doc = include_str!("../docs/periodic-tasks.md")]
     struct PeriodicTasksPage;
+    #[doc = include_str!("../docs/pools.md")]
+    struct PoolsPage;
     #[doc = include_str!("../docs/process-pool.md")]
     struct ProcessPoolPage;
     #[doc = include_str!("../docs/progress.md")]

@@ -2,6 +2,8 @@
 
 #[path = "cli/brakes.rs"]
 mod brakes;
+#[path = "cli/bulk.rs"]
+mod bulk;
 #[path = "embedded_store/damaged_block.rs"]
 mod damaged_block;
 #[path = "cli/failed_tasks.rs"]
@@ -58,6 +60,25 @@ fn check_explains_a_good_file() {
     assert!(
         out.contains("\nicds_dashboard_reports_queue: a task should start within seconds, but no number is ")
     );
+}
+
+#[test]
+fn check_shows_routes_by_run_times_and_their_mistakes() {
+    let dir = tempfile::tempdir().unwrap_or_else(|error| panic!("{error}"));
+    let check = |by: &str| {
+        let file = format!(
+            "[[queue]]\nname = \"celery\"\n[[route]]\ntask = \"export\"\nargument = \"build_id\"\nlonger_than = \"10m\"\n\
+             by = \"{by}\"\nqueue = \"celery\"\n"
+        );
+        std::fs::write(dir.path().join("celeriac.toml"), file).unwrap_or_else(|error| panic!("{error}"));
+        text(celeriac(&["check"], dir.path()))
+    };
+    let (code, out, _) = check("p95");
+    let route = "\n\nroute: \"export\" whose p95 run time with the same \"build_id\" is longer than 10m goes to celery\n";
+    assert!(code == Some(0) && out.ends_with(route), "{out}");
+    let (code, _, err) = check("men");
+    let mistake = "celeriac.toml:7:6: \"by\" in route number 1 is \"men\"; did you mean \"mean\"?\n";
+    assert_eq!((code, err.as_str()), (Some(1), mistake));
 }
 
 #[test]

@@ -263,8 +263,11 @@ fn no_text_names_a_command_that_does_not_exist() {
     for (page, names) in named {
         let words: Vec<&str> = names[0].split(' ').collect();
         // The second word may be an argument.
-        let help =
-            if matches!(words[0], "brake" | "failed" | "store") { help(&words) } else { help(&words[..1]) };
+        let help = if matches!(words[0], "brake" | "bulk" | "failed" | "store") {
+            help(&words)
+        } else {
+            help(&words[..1])
+        };
         let Some(help) = help else { panic!("{page}: there is no command `celeriac {}`", names[0]) };
         let arguments = names.get(1).map_or("", |rest| rest.split('#').next().unwrap_or_default());
         for flag in flag.captures_iter(arguments) {

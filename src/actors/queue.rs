@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::retained::{Books, RetainedState};
 use super::serial::{Candidate, Serials};
+use super::slot_pool::{PoolMember, SlotPermit, SlotPools};
 use super::status::Counters;
 use super::worker::{SlotGuard, Start, Unstarted, Worker};
 use crate::broker::{Consumer, Delivery, DeliveryInfo};
@@ -28,7 +29,6 @@ use crate::core::accounts::{Accounts, OTHER, TaskPlace};
 use crate::core::duration_histogram::Edges;
 use crate::core::forecast::Forecaster;
 use crate::core::history::{HistoryEvent, MinuteBook};
-use crate::core::start_limit::RunEnd;
 use crate::core::{self, Intensity, Restarts, TimeToStart, Timestamp};
 use crate::runtime::Runtime;
 use crate::runtime::admission::admit;
@@ -37,10 +37,11 @@ use crate::runtime::conclusion::conclude;
 use crate::runtime::gates::Admission;
 use crate::runtime::run::{AfterRun, Report, Run};
 use crate::task::clock::now;
-use crate::task::{self, Hooks, Interrupt, Judge, Next, RunSetup, State, TaskId, Verdict};
+use crate::task::{self, Hooks, Interrupt, Judge, RunSetup, TaskId, Verdict};
 use autoscale::LoadWatch;
-use release::HeldBack;
+use release::{HeldBack, run_end};
 use revocation::Unchecked;
+use slots::Released;
 use waiting::SeenBacklog;
 use worker_pool::Slot;
 
@@ -52,6 +53,7 @@ mod held;
 mod lookup;
 mod release;
 mod revocation;
+mod slots;
 mod stamps;
 mod starts;
 mod waiting;
@@ -62,6 +64,7 @@ pub(crate) use explain::{Explain, Sighting, WaitingInBroker};
 pub(super) use held::GetHeld;
 pub(super) use lookup::{GetRunning, TellBars};
 pub(crate) use lookup::{LanesLost, Locate, LocateTask, Revoke, Revoked};
+pub(super) use slots::Granted;
 pub(super) use stamps::TerminateStamped;
 pub(crate) use waiting::BrokerBacklog;
 pub(super) use worker_pool::{ChildDown, WorkerReady};
@@ -102,6 +105,9 @@ pub(crate) struct Queue {
     /// What the gates keep from starting.
     held_back: HeldBack,
     load: LoadWatch,
+    pools: Arc<SlotPools>,
+    /// The pool that the queue gets its slots from, if it has one.
+    pool: Option<PoolMember>,
     own_address: Option<Addr<Queue>>,
     retained: Arc<RetainedState>,
     serials: Arc<Serials>,
@@ -142,6 +148,7 @@ impl Queue {
         runtime: Arc<Runtime>,
         retained: Arc<RetainedState>,
         serials: Arc<Serials>,
+        pools: Arc<SlotPools>,
         time_to_start: Edges,
     ) -> Self {
         let intensity = Intensity::within(row.max_restarts, row.restart_window);
@@ -173,6 +180,8 @@ impl Queue {
             consumer: None,
             held_back: HeldBack::default(),
             load: LoadWatch::default(),
+            pools,
+            pool: None,
             own_address: None,
             retained,
             serials,
@@ -196,6 +205,7 @@ impl Queue {
     /// Starts what may start: it lines runs up for idle slots, notes their starts in one step, and sends them to
     /// their workers.
     fn pump(&mut self) {
+        self.report_to_pool();
         if self.halted.is_some() || self.closing.is_some() {
             return;
         }
@@ -219,6 +229,7 @@ impl Queue {
     /// Takes deliveries from the broker into the backlog.
     fn line_up_all(&mut self, deliveries: Vec<Delivery>) {
         let now = now();
+        let mut arrived = Vec::new();
         for delivery in deliveries {
             let Some(delivery) = self.past_brakes(delivery) else { continue };
             // One that was put back because a limit holds it has come before.
@@ -230,18 +241,22 @@ impl Queue {
             let (tag, priority) = (delivery.tag(), delivery.message().priority);
             // Its time in the broker counts as well, so it waits since it was due, not since it came here.
             let since = delivery.message().due();
-            self.backlog.arrive_ready(tag, delivery, priority, since, now);
+            let noted = self.note_for_pool(&delivery);
+            if self.backlog.arrive_ready(tag, delivery, priority, since, now) {
+                arrived.extend(noted);
+            }
             if !is_back {
                 self.note_arrival(tag, priority, now);
             }
         }
+        self.bring_to_pool(&arrived);
     }
 
     fn line_up(&mut self) {
         while let Some(slot) = self.idle.last().copied()
-            && let Some((tag, delivery, admission)) = self.release()
+            && let Some(released) = self.release()
         {
-            if self.start(slot, tag, delivery, admission) {
+            if self.start(slot, released) {
                 self.idle.pop();
             }
         }
@@ -249,7 +264,8 @@ impl Queue {
 
     /// Starts a delivery on an idle slot. `false`: it was settled or dropped without a run, and the slot is still
     /// idle.
-    fn start(&mut self, slot: usize, tag: u64, delivery: Delivery, admission: Admission) -> bool {
+    fn start(&mut self, slot: usize, released: Released) -> bool {
+        let Released { tag, delivery, admission, permit } = released;
         if delivery.has_lapsed() {
             self.backlog.finish(tag); // the delivery drops here, and so goes back to the broker
             return false;
@@ -299,6 +315,9 @@ impl Queue {
             again: delivery.is_again(),
             keeper: self.runtime.permits.clone(),
         });
+        if let Some(permit) = &permit {
+            context.lend(permit.lent());
+        }
         let run = Run {
             definition,
             context,
@@ -311,7 +330,7 @@ impl Queue {
             time_limits: self.runtime.time_limits(&message),
             place: None,
         };
-        self.assign(slot, run, delivery, (account, admission));
+        self.assign(slot, run, delivery, (account, admission, permit));
         true
     }
 
@@ -441,6 +460,7 @@ impl Actor for Queue {
         self.watch_backlog(ctx);
         self.watch_load(ctx);
         self.own_address = Some(ctx.address());
+        self.pool = self.pools.of_row(&self.row).map(|pool| pool.join(&self.row, ctx.address()));
         if !self.retained.is_cancelled() {
             self.consume(ctx);
         }
@@ -478,13 +498,15 @@ pub(super) struct Finished {
     pub(super) generation: u64,
     pub(super) report: Report,
     pub(super) unstarted: Option<Unstarted>,
+    /// The slot of the run, if it is one of a pool.
+    pub(super) permit: Option<SlotPermit>,
 }
 
 impl Handler<Finished> for Queue {
     type Result = ();
 
     fn handle(&mut self, finished: Finished, ctx: &mut Self::Context) {
-        let Finished { tag, slot, generation, report, unstarted } = finished;
+        let Finished { tag, slot, generation, report, unstarted, permit } = finished;
         let mut run = self.runs.remove(&tag);
         if let Some(run) = &mut run {
             self.count_end(run, &report);
@@ -528,20 +550,12 @@ impl Handler<Finished> for Queue {
                 }
             }
         }
+        // The pool hears of the slot and of the worker at once, so that a task of this queue can have both.
+        if let Some(permit) = permit {
+            self.end_in_pool(permit, unstarted.is_none() && !report.is_handed_back());
+        }
         self.check_closed();
         self.pump_soon(ctx);
-    }
-}
-
-/// What a run came to, as its limits see it: an error that was expected says nothing against its key.
-fn run_end(report: &Report, unstarted: Option<Unstarted>, is_expected: bool) -> RunEnd {
-    match (report.over, report.again) {
-        _ if unstarted.is_some() => RunEnd::NotRun,
-        (Some(State::Success | State::Ignored), _) => RunEnd::Success,
-        (None, Some(Next::Continue | Next::Replace)) => RunEnd::Success,
-        (Some(State::Failure), _) | (None, Some(Next::Retry)) if is_expected => RunEnd::Success,
-        (Some(State::Failure), _) | (None, Some(Next::Retry)) => RunEnd::Failure,
-        _ => RunEnd::Other,
     }
 }
 

@@ -20,12 +20,15 @@ use futures_util::future::OptionFuture;
 use super::beat::{Beat, BeatParts, EndBeat};
 use super::brake_watch;
 use super::commit_forwarder::{CommitForwarderParts, EndForwarding};
+use super::countdown::{Countdown, DropTells};
 use super::historian::HistorianParts;
 use super::progress::{ActorProgressHub, Progress};
 use super::queue::{Queue, TellBars};
 use super::queues::Queues;
 use super::retained::{InitialQueue, RetainedState};
+use super::run_time_rounds;
 use super::serial::Serials;
+use super::slot_pool::SlotPools;
 use super::source_poller::{EndLoop, PollerLoop, PollerParts};
 use super::supervisor::{self, Exit};
 use crate::catalogue::QueueRow;
@@ -54,6 +57,7 @@ pub(crate) struct Root {
     time_to_start: Edges,
     queues: Queues,
     serials: Arc<Serials>,
+    slot_pools: Arc<SlotPools>,
     progress_hub: Arc<ActorProgressHub>,
     arbiters: Vec<WatchedArbiter>,
     restarts: HashMap<String, Restarts>,
@@ -78,6 +82,7 @@ pub(crate) struct Tree {
     root: Addr<Root>,
     pub(crate) queues: Queues,
     pub(crate) serials: Arc<Serials>,
+    pub(crate) slot_pools: Arc<SlotPools>,
     system: System,
     thread: std::thread::JoinHandle<()>,
 }
@@ -86,8 +91,8 @@ impl Tree {
     /// Starts the tree on threads of its own, so that it works in any program, with or without an actix system. It has no
     /// queues before [`start_queues`](Self::start_queues).
     ///
-    /// `progress_hub` is the one that `runtime` shows its bars on; `rows` are the queues that are served here;
-    /// `arbiters` is the number of event loops for queues (at least one is made).
+    /// `progress_hub` is the one that `runtime` shows its bars on; `rows` are the queues that are served here, and `slot_pools`
+    /// the slots that they share; `arbiters` is the number of event loops for queues (at least one is made).
     ///
     /// # Errors
     /// The thread could not be started, or it ended before the root was there.
@@ -95,11 +100,13 @@ impl Tree {
         runtime: Arc<Runtime>,
         progress_hub: Arc<ActorProgressHub>,
         rows: Vec<InitialQueue>,
+        slot_pools: SlotPools,
         arbiters: usize,
     ) -> std::io::Result<Self> {
         let (told, ready) = std::sync::mpsc::channel();
         let (queues, serials) = (Queues::default(), Arc::<Serials>::default());
-        let shared = (queues.clone(), Arc::clone(&serials), progress_hub);
+        let slot_pools = Arc::new(slot_pools);
+        let shared = (queues.clone(), Arc::clone(&serials), Arc::clone(&slot_pools), progress_hub);
         let thread = std::thread::Builder::new().name("celeriac-root".to_owned()).spawn(move || {
             let runner = System::new();
             runner.block_on(async {
@@ -123,7 +130,7 @@ impl Tree {
             }
         })?;
         let (root, system) = ready.recv().map_err(std::io::Error::other)?;
-        Ok(Self { root, queues, serials, system, thread })
+        Ok(Self { root, queues, serials, slot_pools, system, thread })
     }
 
     /// Builds the queues. Each begins at once to run what waits in it, so what its bodies use must be there. The receiver is
@@ -189,11 +196,14 @@ impl Tree {
     }
 }
 
+/// What the tree and its root both have.
+type SharedParts = (Queues, Arc<Serials>, Arc<SlotPools>, Arc<ActorProgressHub>);
+
 impl Root {
     fn new(
         runtime: Arc<Runtime>,
         rows: Vec<InitialQueue>,
-        (queues, serials, progress_hub): (Queues, Arc<Serials>, Arc<ActorProgressHub>),
+        (queues, serials, slot_pools, progress_hub): SharedParts,
         arbiters: usize,
     ) -> Self {
         let arbiters = (0..arbiters.max(1))
@@ -216,6 +226,7 @@ impl Root {
             time_to_start,
             queues,
             serials,
+            slot_pools,
             progress_hub,
             arbiters,
             restarts: HashMap::new(),
@@ -232,12 +243,12 @@ impl Root {
         let (row, retained) = self.rows[index].clone();
         let (runtime, queues, serials) =
             (Arc::clone(&self.runtime), self.queues.clone(), Arc::clone(&self.serials));
-        let time_to_start = self.time_to_start.clone();
+        let (slot_pools, time_to_start) = (Arc::clone(&self.slot_pools), self.time_to_start.clone());
         let arbiter = &self.arbiters[index % self.arbiters.len()].arbiter;
         arbiter.spawn_fn(move || {
             let name = row.name.clone();
             let address = supervisor::spawn(
-                |_| Queue::new(row, runtime, retained, serials, time_to_start),
+                |_| Queue::new(row, runtime, retained, serials, slot_pools, time_to_start),
                 move |exit| root.do_send(QueueDown { index, exit }),
             );
             queues.insert(name, address);
@@ -302,6 +313,7 @@ impl Root {
 
     /// Reports arbiters that gave no sign of life for too long: a body that blocks holds their event loop.
     fn watch(&mut self) {
+        self.slot_pools.look();
         let rows = &self.rows;
         let count = self.arbiters.len();
         for (at, watched) in self.arbiters.iter_mut().enumerate() {
@@ -327,19 +339,6 @@ fn millis(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Its receiver is told when the last clone of this is dropped: each child that is built holds one.
-type Countdown = Arc<DropTells>;
-
-struct DropTells(Option<tokio::sync::oneshot::Sender<()>>);
-
-impl Drop for DropTells {
-    fn drop(&mut self) {
-        if let Some(told) = self.0.take() {
-            let _ = told.send(());
-        }
-    }
-}
-
 impl Actor for Root {
     type Context = Context<Self>;
 
@@ -358,6 +357,7 @@ impl Actor for Root {
         });
         self.start_progress(ctx.address());
         brake_watch::watch(Arc::clone(&self.runtime), self.queues.clone());
+        run_time_rounds::begin(Arc::clone(&self.runtime));
     }
 }
 
@@ -370,7 +370,7 @@ impl Handler<StartQueues> for Root {
     type Result = ();
 
     fn handle(&mut self, StartQueues(up): StartQueues, ctx: &mut Self::Context) {
-        let all = Arc::new(DropTells(up));
+        let all = DropTells::countdown(up);
         for index in 0..self.rows.len() {
             self.start_queue(index, ctx.address(), Some(Arc::clone(&all)));
         }
@@ -479,7 +479,7 @@ impl Handler<StartPollers> for Root {
     fn handle(&mut self, StartPollers(parts): StartPollers, ctx: &mut Self::Context) -> Self::Result {
         self.pollers = parts;
         let (built, are_built) = tokio::sync::oneshot::channel();
-        let all = Arc::new(DropTells(Some(built)));
+        let all = DropTells::countdown(Some(built));
         for index in 0..self.pollers.len() {
             self.start_poller(index, ctx.address(), Some(Arc::clone(&all)));
         }

@@ -12,10 +12,11 @@ use super::progress::ActorProgressHub;
 use super::queue::{BrokerBacklog, Crash, GetAccounts, GetStatus, Queue, Steer};
 use super::root::Tree;
 use super::serial::{self, GetLane, Pull};
+use super::slot_pool::SlotPools;
 use super::status::QueueStatus;
 use crate::State;
 use crate::broker::{Broker, EmbeddedBroker, LaneLever, MemoryBroker};
-use crate::catalogue::{Catalogue, Pool, QueueRow};
+use crate::catalogue::{Catalogue, Pool, PoolRow, QueueRow};
 use crate::core::accounts::Accounts;
 use crate::runtime::Runtime;
 use crate::runtime::progress::{ProgressHub, watch};
@@ -52,6 +53,16 @@ struct Grown {
 
 impl Grown {
     async fn new(broker: Arc<dyn Broker>, store: Arc<dyn Store>, row: QueueRow) -> Self {
+        Self::sharing(broker, store, vec![row], SlotPools::default()).await
+    }
+
+    /// A tree with these queues, each on an event loop of its own, which share the slots of these pools.
+    async fn sharing(
+        broker: Arc<dyn Broker>,
+        store: Arc<dyn Store>,
+        rows: Vec<QueueRow>,
+        pools: SlotPools,
+    ) -> Self {
         let registry = Registry::discover().unwrap();
         let dispatcher = Arc::new(Dispatcher {
             registry,
@@ -70,8 +81,10 @@ impl Grown {
         runtime.limits = Arc::new(limits.unwrap_or_else(|fault| panic!("{}", fault.fault)));
         runtime.show_on(Arc::clone(&progress_hub) as Arc<dyn ProgressHub>);
         let runtime = Arc::new(runtime);
-        let queues = vec![row.into()];
-        let tree = Tree::start(Arc::clone(&runtime), Arc::clone(&progress_hub), queues, 1).unwrap();
+        let arbiters = rows.len();
+        let queues = rows.into_iter().map(Into::into).collect();
+        let tree =
+            Tree::start(Arc::clone(&runtime), Arc::clone(&progress_hub), queues, pools, arbiters).unwrap();
         tree.start_queues().await.unwrap();
         Self { tree, runtime, progress_hub }
     }
@@ -114,17 +127,30 @@ impl Grown {
     }
 
     async fn publish<T: Task>(&self, args: &T::Args) -> TaskId {
+        self.publish_in::<T>("q", args).await
+    }
+
+    async fn publish_in<T: Task>(&self, queue: &str, args: &T::Args) -> TaskId {
         let message = Message {
             id: TaskId::new(),
             task: T::NAME.to_owned(),
             arguments: Arguments::encode(args).unwrap(),
-            queue: "q".to_owned(),
+            queue: queue.to_owned(),
             ignore_result: false,
             durability: Durability::Disk,
             result_expires: LONG,
             ..Context::detached().message().clone()
         };
         self.runtime.broker.publish(message, false).await.unwrap().id
+    }
+
+    /// Waits until so many slots of the one pool are taken.
+    async fn taken(&self, slots: usize) {
+        let start = Instant::now();
+        while self.tree.slot_pools.statuses()[0].running != slots {
+            assert!(start.elapsed() < LONG, "{:?}", self.tree.slot_pools.statuses());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     async fn end(self) {
@@ -173,8 +199,8 @@ impl Drop for InBody {
     }
 }
 
-static BODIES: std::sync::LazyLock<[TestBodies; 8]> =
-    std::sync::LazyLock::new(|| [(); 8].map(|()| TestBodies::new()));
+static BODIES: std::sync::LazyLock<[TestBodies; 10]> =
+    std::sync::LazyLock::new(|| [(); 10].map(|()| TestBodies::new()));
 
 #[crate::task]
 async fn holds(ctx: Context, which: usize) -> u32 {
@@ -440,5 +466,45 @@ async fn the_death_of_the_progress_actor_loses_no_bar() {
     assert!(watcher.changed().await, "who watches is told of it");
     after.open.send_replace(true);
     tokio::time::timeout(LONG, store.wait(&id)).await.unwrap().unwrap();
+    grown.end().await;
+}
+
+/// Two queues share three slots. The runs of a queue that dies hold theirs until they are over, and no longer.
+#[tokio::test]
+async fn the_death_of_a_queue_loses_no_slot_of_its_pool() {
+    let (held, after) = (&BODIES[8], &BODIES[9]);
+    let store = Arc::new(MemoryStore::default());
+    let broker = Arc::new(MemoryBroker::new(Arc::clone(&store)));
+    let catalogue = Catalogue::new().with_pool(Pool::Io, PoolRow::new(3).with_room(0).with_reserve(0));
+    let rows = ["q", "r"].map(|name| QueueRow::new(name).with_pool(Pool::Io).with_workers(3));
+    let grown = Grown::sharing(broker, store.clone(), rows.into(), SlotPools::of(&catalogue)).await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        for queue in ["q", "r"] {
+            ids.push(grown.publish_in::<holds::Task>(queue, &(8,)).await);
+        }
+    }
+    held.started(3).await;
+    for _ in 0..3 {
+        grown.die().await;
+        grown.taken(3).await;
+    }
+    held.open.send_replace(true);
+    for id in &ids {
+        let record = tokio::time::timeout(LONG, store.wait(id)).await.unwrap().unwrap();
+        let ended = (record.state, record.result.as_deref());
+        assert_eq!(ended, (State::Success, Some("1")), "no attempt is burnt");
+    }
+    assert_eq!(held.most.load(Ordering::SeqCst), 3, "never more than there are slots");
+    grown.taken(0).await;
+    for queue in ["q", "r", "q", "r"] {
+        grown.publish_in::<holds::Task>(queue, &(9,)).await;
+    }
+    after.started(3).await;
+    grown.taken(3).await;
+    after.open.send_replace(true);
+    after.started(4).await;
+    grown.taken(0).await;
+    assert_eq!(after.most.load(Ordering::SeqCst), 3);
     grown.end().await;
 }

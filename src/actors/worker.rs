@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::queue::{ChildDown, Finished, Queue, WorkerReady};
 use super::running::{OwnRun, RunningTask};
+use super::slot_pool::SlotPermit;
 use crate::broker::Delivery;
 use crate::runtime::Runtime;
 use crate::runtime::children::ChildSettings;
@@ -108,11 +109,19 @@ pub(super) struct SlotGuard {
     generation: u64,
     report: Report,
     unstarted: Option<Unstarted>,
+    /// The slot of the pool, if the queue gets its slots from one. It is free when the queue has heard of the end, or cannot.
+    permit: Option<SlotPermit>,
 }
 
 impl SlotGuard {
-    pub(super) fn new(queue: Addr<Queue>, tag: u64, slot: usize, generation: u64) -> Self {
-        Self { queue, tag, slot, generation, report: Report::HANDED_BACK, unstarted: None }
+    pub(super) fn new(
+        queue: Addr<Queue>,
+        tag: u64,
+        slot: usize,
+        generation: u64,
+        permit: Option<SlotPermit>,
+    ) -> Self {
+        Self { queue, tag, slot, generation, report: Report::HANDED_BACK, unstarted: None, permit }
     }
 
     /// Gives the slot back with the report of the run that used it.
@@ -130,7 +139,8 @@ impl Drop for SlotGuard {
     fn drop(&mut self) {
         let Self { tag, slot, generation, unstarted, .. } = *self;
         let report = std::mem::replace(&mut self.report, Report::HANDED_BACK);
-        self.queue.do_send(Finished { tag, slot, generation, report, unstarted });
+        let permit = self.permit.take();
+        self.queue.do_send(Finished { tag, slot, generation, report, unstarted, permit });
     }
 }
 

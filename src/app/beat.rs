@@ -133,6 +133,16 @@ impl BeatHandle {
     }
 }
 
+#[cfg(feature = "web")]
+impl super::handle::Celeriac {
+    /// The physical queue of the tasks of an entry, as far as its arguments decide it. `None`: the entry names a queue that the
+    /// catalogue does not have.
+    pub(crate) fn queue_of_entry(&self, entry: &Periodic) -> Option<&str> {
+        let wanted = entry.queue.as_deref();
+        self.inner.routing.queue(None, &entry.task, wanted, &entry.arguments).ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

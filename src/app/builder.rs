@@ -9,6 +9,7 @@ use super::brakes;
 use super::control::{CustomCommands, Settings};
 use super::defaults::warn_of_unknown_tasks;
 use super::downloads::DownloadLocation;
+use super::durations;
 use super::handle::{Celeriac, CeleriacInner};
 use super::history::HistorySettings;
 use super::listener::RuntimeListener;
@@ -21,6 +22,7 @@ use super::takeover::when_free;
 use super::variables::Taken;
 use crate::actors::progress::ActorProgressHub;
 use crate::actors::root::Tree;
+use crate::actors::slot_pool::SlotPools;
 #[cfg(feature = "amqp")]
 use crate::broker::OutboxBroker;
 #[cfg(all(feature = "amqp", feature = "redis"))]
@@ -519,6 +521,7 @@ impl Builder {
         runtime.layers = self.layers.into();
         runtime.payloads = Arc::new(payloads);
         runtime.data = Arc::new(self.data);
+        runtime.run_times = Arc::clone(routing.run_times());
         let progress_hub = Arc::new(ActorProgressHub::default());
         if !self.without_actors {
             runtime.show_on(Arc::clone(&progress_hub) as Arc<dyn ProgressHub>);
@@ -536,7 +539,9 @@ impl Builder {
             let rows = routing.catalogue().queues.iter().filter(|row| row.served).cloned().collect();
             let queues = persistent::begin(&runtime, rows).await?;
             runtime.begin_brakes(brakes::standing(routing.catalogue())).await?;
-            let tree = Tree::start(Arc::clone(&runtime), progress_hub, queues, self.arbiters)
+            durations::begin(&runtime).await;
+            let pools = SlotPools::of(routing.catalogue());
+            let tree = Tree::start(Arc::clone(&runtime), progress_hub, queues, pools, self.arbiters)
                 .map_err(StartError::System)?;
             listener.grown(tree.queues.clone());
             Some(tree)

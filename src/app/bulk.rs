@@ -24,7 +24,7 @@ use crate::core::Timestamp;
 use crate::core::brake::BrakeRule;
 use crate::runtime::brakes::fits;
 use crate::runtime::rule_count::{RuleCount, count_unfinished};
-use crate::store::{Leadership, set_note};
+use crate::store::{Leadership, Notes, StoreError, set_note};
 use crate::task::clock::now;
 use crate::task::{Message, TaskId};
 
@@ -217,11 +217,7 @@ impl BulkHandle<'_> {
     /// # Errors
     /// The store does not answer.
     pub async fn acts(&self) -> Result<Vec<BulkAct>, ControlError> {
-        let notes = self.celeriac.runtime().notes().notes(PREFIX).await?;
-        let mut acts: Vec<BulkAct> =
-            notes.iter().filter_map(|(_, text)| serde_json::from_str(text).ok()).collect();
-        acts.sort_by_key(|act| act.begun_at);
-        Ok(acts)
+        Ok(acts_in(self.celeriac.runtime().notes()).await?)
     }
 
     /// One act; `None`: there is none of this id.
@@ -253,23 +249,8 @@ impl BulkHandle<'_> {
 
     async fn begin(&self, action: BulkAction, rule: &BrakeRule, found: u64) -> Result<BulkAct, ControlError> {
         let rule = self.celeriac.brakes().with_queue(rule.clone())?;
-        let runtime = self.celeriac.runtime();
-        let now = now();
-        for old in self.acts().await?.iter().filter(|act| act.is_forgotten(now)) {
-            set_note(runtime.notes(), format!("{PREFIX}{}", old.id), None).await?;
-        }
-        let act = BulkAct {
-            id: format!("{:08x}", rand::random::<u32>()),
-            action,
-            rule,
-            begun_at: now,
-            found,
-            done: 0,
-            failed: 0,
-            ended_at: None,
-            error: None,
-        };
-        act.note(self.celeriac).await?;
+        let act = begin_in(self.celeriac.runtime().notes(), action, rule, found).await?;
+        self.celeriac.inner.bulk.progress.send_replace(());
         tracing::info!(target: "celeriac", id = act.id, ?action, rule = %act.rule, found, "an act on many tasks begins");
         self.celeriac.carry_out(act.clone());
         Ok(act)
@@ -292,13 +273,63 @@ impl BulkAct {
         self.ended_at.is_some_and(|at| now.since(at) > REMEMBERED)
     }
 
-    /// Keeps how far the act is.
+    /// Keeps how far the act is, and tells those who wait for it here.
     async fn note(&self, celeriac: &Celeriac) -> Result<(), ControlError> {
-        let text = serde_json::to_string(self).ok(); // it has texts and numbers, so it has a form in JSON
-        set_note(celeriac.runtime().notes(), format!("{PREFIX}{}", self.id), text).await?;
+        self.keep(celeriac.runtime().notes()).await?;
         celeriac.inner.bulk.progress.send_replace(());
         Ok(())
     }
+
+    /// Keeps how far the act is.
+    ///
+    /// # Errors
+    /// It is not known whether it is kept.
+    pub(crate) async fn keep(&self, notes: &dyn Notes) -> Result<(), StoreError> {
+        let text = serde_json::to_string(self).ok(); // it has texts and numbers, so it has a form in JSON
+        set_note(notes, format!("{PREFIX}{}", self.id), text).await
+    }
+}
+
+/// All acts that are kept in these notes, the oldest first.
+///
+/// # Errors
+/// The notes cannot be read.
+pub(crate) async fn acts_in(notes: &dyn Notes) -> Result<Vec<BulkAct>, StoreError> {
+    let notes = notes.notes(PREFIX).await?;
+    let mut acts: Vec<BulkAct> =
+        notes.iter().filter_map(|(_, text)| serde_json::from_str(text).ok()).collect();
+    acts.sort_by_key(|act| act.begun_at);
+    Ok(acts)
+}
+
+/// Keeps an act that begins now, so that a program which reads these notes carries it out, and forgets those that were over
+/// long ago. The queue of the rule is a physical one.
+///
+/// # Errors
+/// The notes cannot be read, or it is not known whether the act is kept.
+pub(crate) async fn begin_in(
+    notes: &dyn Notes,
+    action: BulkAction,
+    rule: BrakeRule,
+    found: u64,
+) -> Result<BulkAct, StoreError> {
+    let now = now();
+    for old in acts_in(notes).await?.iter().filter(|act| act.is_forgotten(now)) {
+        set_note(notes, format!("{PREFIX}{}", old.id), None).await?;
+    }
+    let act = BulkAct {
+        id: format!("{:08x}", rand::random::<u32>()),
+        action,
+        rule,
+        begun_at: now,
+        found,
+        done: 0,
+        failed: 0,
+        ended_at: None,
+        error: None,
+    };
+    act.keep(notes).await?;
+    Ok(act)
 }
 
 /// Says of a message whether an act is about it.

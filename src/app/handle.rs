@@ -25,10 +25,11 @@ use crate::actors::queue::{BrokerBacklog, Steer};
 use crate::actors::queues::Queues;
 use crate::actors::root::Tree;
 use crate::actors::serial::Serials;
+use crate::actors::slot_pool::SlotPools;
 use crate::actors::source_poller::PollerParts;
 use crate::actors::{EntryOrigin, QueueStatus, RunningTask};
 use crate::broker::{BrokerError, DeadLetter};
-use crate::catalogue::{Catalogue, QueueRow};
+use crate::catalogue::{Catalogue, Pool, QueueRow};
 use crate::commit_table::CommitTable;
 use crate::core::brake::BrakeError;
 use crate::runtime::Runtime;
@@ -71,6 +72,7 @@ pub(super) struct CeleriacInner {
     pub(super) routing: Arc<Routing>,
     pub(super) queues: Queues,
     pub(super) serials: Arc<Serials>,
+    pub(super) slot_pools: Arc<SlotPools>,
     pub(super) tree: Mutex<Option<Tree>>,
     pub(super) grace: Duration,
     /// Whether a shutdown has begun.
@@ -180,6 +182,24 @@ pub enum ControlError {
         min: usize,
         /// The most that were asked for.
         max: usize,
+    },
+    /// A pool needs at least one slot.
+    #[error("a pool needs at least one slot; pause its queues to stop them")]
+    NoSlots,
+    /// The queues of this pool share no slots.
+    #[error(
+        "the queues of pool `{0}` share no slots: set slots = ... in [pool.{0}] of the catalogue, or resize a queue"
+    )]
+    NothingShared(Pool),
+    /// This is no weight of a tenant.
+    #[error(
+        "{weight} is no weight of tenant `{tenant}`: it is a number from 0.001 to 1000000, and 1 unless stated"
+    )]
+    BadWeight {
+        /// The tenant that was to have it.
+        tenant: String,
+        /// The number that was given.
+        weight: String,
     },
     /// The broker failed.
     #[error(transparent)]
@@ -505,6 +525,7 @@ impl CeleriacInner {
             routing,
             queues: tree.as_ref().map(|tree| tree.queues.clone()).unwrap_or_default(),
             serials: tree.as_ref().map(|tree| Arc::clone(&tree.serials)).unwrap_or_default(),
+            slot_pools: tree.as_ref().map(|tree| Arc::clone(&tree.slot_pools)).unwrap_or_default(),
             tree: Mutex::new(tree),
             grace,
             closing: AtomicBool::new(false),

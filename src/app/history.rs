@@ -15,7 +15,7 @@ use crate::store::history::{History, read_history};
 use crate::task::clock::now;
 
 /// The name of a process that has none, because its broker has no others.
-const ALONE: &str = "here";
+pub(super) const ALONE: &str = "here";
 /// The range of a query that states none.
 const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

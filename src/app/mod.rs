@@ -18,6 +18,7 @@ mod commit_table;
 mod control;
 mod defaults;
 mod downloads;
+mod durations;
 mod events;
 mod explain;
 mod failed;
@@ -38,6 +39,7 @@ mod revocation_orders;
 mod routing;
 mod schedule;
 mod shutdown;
+mod slot_pools;
 mod soil;
 mod source_pollers;
 mod start;
@@ -59,7 +61,10 @@ pub use beat::BeatHandle;
 pub use brakes::{BrakeHandle, BrakeScope, DryRun};
 pub use builder::Builder;
 pub use bulk::{BulkAct, BulkAction, BulkHandle};
+#[cfg(feature = "cli")]
+pub(crate) use bulk::{acts_in, begin_in};
 pub use child_process::is_child_process;
+pub use durations::DurationQuery;
 #[cfg(feature = "cli")]
 pub(crate) use explain::{ended, of_message, told, wait_in_broker};
 pub use fleet::{Fleet, NodeReplies};
@@ -83,5 +88,6 @@ pub use start_error::StartError;
 pub(crate) use task_sighting::TaskSighting;
 pub use unfinished::RevokedTasks;
 
+pub use crate::core::durations::RunTimeFigures;
 pub use crate::core::history::{DurationTotals, HistoryBy, HistoryCounts, HistoryRow, Mark};
 pub use crate::store::history::{History, HistoryMark};

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::start_error::StartError;
-use crate::catalogue::{self, Argument, ArgumentPattern, Catalogue, Pool, QueueRow};
+use crate::catalogue::{self, Argument, ArgumentPattern, Catalogue, Pool, QueueRow, argument_value};
 use crate::core::did_you_mean;
+use crate::runtime::run_times::{RunTimeKeeper, WatchedArguments};
 use crate::task::registry::Registry;
 use crate::task::{Arguments, EnqueueError, Router, TaskKind};
 
@@ -19,6 +20,8 @@ pub(super) struct Routing {
     tasks: HashMap<&'static str, Route>,
     /// The `[[route]]` rows, each with its physical queue.
     rows: Vec<(catalogue::RouteRule, String)>,
+    /// How long calls took before, for the rows that look at that.
+    run_times: Arc<RunTimeKeeper>,
     /// Other programs have queues on this broker too, which the catalogue need not know.
     shared: bool,
 }
@@ -31,6 +34,16 @@ struct Route {
     params: &'static [&'static str],
     /// The indices of the rows that are about this task, in their order.
     rows: Vec<usize>,
+}
+
+/// A call whose queue is to be found.
+#[derive(Clone, Copy)]
+struct RoutedCall<'a> {
+    task: &'a str,
+    /// The names of the task's parameters, empty if they are unknown.
+    params: &'a [&'a str],
+    tenant: Option<&'a str>,
+    arguments: &'a Arguments,
 }
 
 impl Routing {
@@ -48,6 +61,7 @@ impl Routing {
             })
             .collect();
         warn_of_unknown_arguments(&catalogue, registry);
+        let mut watched = WatchedArguments::new();
         for name in registry.names() {
             let Some(definition) = registry.get(name) else { continue };
             let stated = (definition.options)().queue;
@@ -67,7 +81,12 @@ impl Routing {
             }
             let queue = catalogue.queue(&wanted).map_or(wanted, |row| row.name.clone());
             let about = rows.iter().enumerate().filter(|(_, (row, _))| row.is_about(name));
-            let about = about.map(|(index, _)| index).collect();
+            let about: Vec<usize> = about.map(|(index, _)| index).collect();
+            let arguments = about.iter().filter_map(|index| rows[*index].0.run_time()?.1).cloned();
+            let arguments: Vec<Argument> = arguments.collect();
+            if !arguments.is_empty() {
+                watched.insert(name, arguments);
+            }
             tasks.insert(name, Route { stated, queue, params: definition.params, rows: about });
         }
         if catalogue.queue(&catalogue.default_queue).is_none() {
@@ -75,7 +94,13 @@ impl Routing {
             let row = QueueRow::new(catalogue.default_queue.clone()).with_pool(Pool::Io);
             catalogue = catalogue.with_queue(row);
         }
-        Self { catalogue, tasks, rows, shared: false }
+        let run_times = Arc::new(RunTimeKeeper::watching(watched));
+        Self { catalogue, tasks, rows, run_times, shared: false }
+    }
+
+    /// How long calls took before. Whoever runs tasks records it here.
+    pub(super) fn run_times(&self) -> &Arc<RunTimeKeeper> {
+        &self.run_times
     }
 
     /// Says whether other programs have queues on the broker too.
@@ -129,27 +154,28 @@ impl Routing {
         &self.catalogue
     }
 
-    /// The physical queue of a call. `wanted` is the queue that the call names.
+    /// The physical queue of a call on behalf of this tenant. `wanted` is the queue that the call names.
     ///
     /// # Errors
     /// The call names a queue that the catalogue does not know.
     pub(super) fn queue(
         &self,
+        tenant: Option<&str>,
         task: &str,
         wanted: Option<&str>,
         arguments: &Arguments,
     ) -> Result<&str, EnqueueError> {
         match self.tasks.get(task) {
             Some(route) if wanted.is_none() || wanted == route.stated.as_deref() => {
+                let call = RoutedCall { task, params: route.params, tenant, arguments };
                 let rows = route.rows.iter().filter_map(|index| self.rows.get(*index));
-                return Ok(first_that_fits(rows, route.params, arguments).unwrap_or(&route.queue));
+                return Ok(self.first_that_fits(rows, call).unwrap_or(&route.queue));
             }
             // This is a task of another program, so only the catalogue can know its queue.
             None if wanted.is_none() => {
+                let call = RoutedCall { task, params: &[], tenant, arguments };
                 let rows = self.rows.iter().filter(|(row, _)| row.is_about(task));
-                if let Some(queue) =
-                    first_that_fits(rows, &[], arguments).or_else(|| self.catalogue.route(task))
-                {
+                if let Some(queue) = self.first_that_fits(rows, call).or_else(|| self.catalogue.route(task)) {
                     return Ok(queue);
                 }
             }
@@ -166,6 +192,38 @@ impl Routing {
         }
     }
 
+    fn first_that_fits<'r>(
+        &self,
+        mut rows: impl Iterator<Item = &'r (catalogue::RouteRule, String)>,
+        call: RoutedCall<'_>,
+    ) -> Option<&'r str> {
+        let fits = |row: &catalogue::RouteRule| row.fits(call.params, call.arguments) && self.took(row, call);
+        rows.find(|(row, _)| fits(row)).map(|(_, queue)| queue.as_str())
+    }
+
+    /// Whether such calls took as long before as the row says. Of a call that nobody knows, no row says anything.
+    fn took(&self, row: &catalogue::RouteRule, call: RoutedCall<'_>) -> bool {
+        let Some((condition, argument)) = row.run_time() else { return true };
+        let RoutedCall { task, params, tenant, arguments } = call;
+        let value =
+            argument.and_then(|argument| Some((argument, argument_value(argument, params, arguments)?)));
+        if argument.is_some() && value.is_none() {
+            return false;
+        }
+        let value = value.as_ref().map(|(argument, value)| (*argument, value.as_str()));
+        let known = self.run_times.known(task, tenant, value);
+        let holds = known.is_some_and(|figures| condition.holds(&figures));
+        if holds {
+            tracing::debug!(
+                task,
+                tenant,
+                ?known,
+                "a call goes to another queue for how long such calls took"
+            );
+        }
+        holds
+    }
+
     /// The physical name of this queue; of the catalogue's default queue if there is no such queue.
     fn or_default(&self, wanted: &str) -> &str {
         let wanted =
@@ -176,7 +234,17 @@ impl Routing {
 
 impl Router for Arc<Routing> {
     fn queue(&self, task: &str, wanted: Option<&str>, arguments: &Arguments) -> Result<String, EnqueueError> {
-        Routing::queue(self, task, wanted, arguments).map(str::to_owned)
+        Routing::queue(self, None, task, wanted, arguments).map(str::to_owned)
+    }
+
+    fn queue_for(
+        &self,
+        tenant: Option<&str>,
+        task: &str,
+        wanted: Option<&str>,
+        arguments: &Arguments,
+    ) -> Result<String, EnqueueError> {
+        Routing::queue(self, tenant, task, wanted, arguments).map(str::to_owned)
     }
 
     fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String {
@@ -185,21 +253,13 @@ impl Router for Arc<Routing> {
         if let Some(wanted) = wanted.filter(|_| self.shared) {
             return wanted.to_owned();
         }
-        let own = Routing::queue(self, task, None, &Arguments::default()).ok();
+        let own = Routing::queue(self, None, task, None, &Arguments::default()).ok();
         own.unwrap_or_else(|| self.or_default(wanted.unwrap_or_default())).to_owned()
     }
 
     fn is_broadcast(&self, queue: &str) -> bool {
         self.catalogue.queue(queue).is_some_and(|row| row.setup.broadcast)
     }
-}
-
-fn first_that_fits<'r>(
-    mut rows: impl Iterator<Item = &'r (catalogue::RouteRule, String)>,
-    params: &[&str],
-    arguments: &Arguments,
-) -> Option<&'r str> {
-    rows.find(|(row, _)| row.fits(params, arguments)).map(|(_, queue)| queue.as_str())
 }
 
 /// Warns of each row about an argument that none of its tasks has: it never fits. This is no error, because the row

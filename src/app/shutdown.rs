@@ -172,7 +172,8 @@ async fn run(
     };
     let queues = end_queues(inner, closing, start, grace);
     let ((), (all_answered, handed_back)) = tokio::join!(other, queues);
-    if timeout(HISTORY, inner.end_history()).await.is_err() {
+    let (history, ()) = tokio::join!(timeout(HISTORY, inner.end_history()), inner.end_run_times());
+    if history.is_err() {
         tracing::warn!(target: "celeriac", "the end of the history is not written: the store does not answer");
     }
     inner.queues.ending().stop();

@@ -6,14 +6,19 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use super::environment::Environment;
 use super::error::{CatalogueError, Position, Problem, quote};
+use super::pool_row::{Culprit, faults, missing_slots};
 use super::spelling;
+use super::tenant_weights;
 use super::{
-    BrakeRow, Catalogue, DEFAULT_QUEUE, LimitRow, QueueRow, RouteRow, RouteRule, TaskPattern, brake_row,
-    format_span,
+    BrakeRow, Catalogue, DEFAULT_QUEUE, LimitRow, Pool, QueueRow, RouteRow, RouteRule, TaskPattern,
+    brake_row, format_span,
 };
 use crate::core::brake::BrakeAction;
+use crate::core::durations::RunTimeCondition;
 use crate::core::glob;
+use crate::core::slots::TenantWeight;
 use crate::core::token_bucket::RateLimit;
 use crate::task::TaskDefaults;
 
@@ -41,6 +46,7 @@ pub(super) enum MistakeSubject {
     /// The periodic entry of that index.
     Periodic(usize),
     EnvironmentQueue(String, String),
+    Pool(Option<String>, Pool),
 }
 
 /// The position in the text of each part of the catalogue.
@@ -59,6 +65,8 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
     check.brake_rows(None, &catalogue.brakes, &catalogue.aliases);
     check.tenants(None, &catalogue.tenants);
     check.defaults(None, &catalogue.defaults);
+    check.pools();
+    check.tenant_weights();
     for (name, environment) in &catalogue.environments {
         let mut merged = catalogue.aliases.clone();
         merged.extend(environment.aliases.clone());
@@ -73,6 +81,7 @@ pub(super) fn check(catalogue: &Catalogue, places: &SubjectPositions) -> Vec<Cat
             // An environment may state one of two limits, and the base the other one.
             check.defaults(Some(name), &environment.defaults.clone().over(catalogue.defaults.clone()));
         }
+        check.pools_in(name, environment);
         for queue in environment.rows.keys() {
             let place = MistakeSubject::EnvironmentQueue(name.clone(), queue.clone());
             if !check.names.contains(queue.as_str()) {
@@ -220,9 +229,13 @@ impl Check<'_> {
                 let place = format!("in {known_as}");
                 Problem::BadValue { key: key.to_owned(), place, value, advice }
             };
-            if row.argument.as_ref().is_some_and(|argument| argument.matches.is_empty()) {
+            let without_patterns = row.argument.as_ref().is_some_and(|argument| argument.matches.is_empty());
+            if without_patterns && row.run_time.is_none() {
                 let problem = bad("matches", "empty".to_owned(), "write at least one pattern".to_owned());
                 self.report(&place, problem);
+            }
+            if let Some((key, value, advice)) = row.run_time.as_ref().and_then(run_time_fault) {
+                self.report(&place, bad(key, value, advice));
             }
             if let Err((pattern, reason)) = RouteRule::new(row) {
                 let is_task = matches!(&row.task, TaskPattern::Regex(task) if *task == pattern);
@@ -361,6 +374,64 @@ impl Check<'_> {
         }
     }
 
+    /// Checks the pools against their queues.
+    fn pools(&mut self) {
+        for (culprit, problem) in faults(&self.catalogue.queues, &self.catalogue.pools, "") {
+            let place = match culprit {
+                Culprit::Queue(index) => MistakeSubject::Queue(index),
+                Culprit::Pool(pool) => MistakeSubject::Pool(None, pool),
+            };
+            self.report(&place, problem);
+        }
+    }
+
+    /// As [`pools`](Self::pools), for what an environment makes of them. What is wrong in the base is told there.
+    fn pools_in(&mut self, name: &str, environment: &Environment) {
+        let catalogue = self.catalogue;
+        let within = format!("environment {}, ", quote(name));
+        let pools = environment.pools_over(&catalogue.pools);
+        for pool in environment.pools.keys().filter(|pool| !pools.contains_key(*pool)) {
+            let place = MistakeSubject::Pool(Some(name.to_owned()), *pool);
+            self.report(&place, missing_slots(*pool, &within));
+        }
+        let told: Vec<Culprit> =
+            faults(&catalogue.queues, &catalogue.pools, "").into_iter().map(|(culprit, _)| culprit).collect();
+        let rows = environment.rows_over(&catalogue.queues);
+        for (culprit, problem) in faults(&rows, &pools, &within) {
+            if told.contains(&culprit) {
+                continue;
+            }
+            let stated = match culprit {
+                Culprit::Queue(index) => {
+                    let queue = catalogue.queues.get(index).map(|row| row.name.clone()).unwrap_or_default();
+                    MistakeSubject::EnvironmentQueue(name.to_owned(), queue)
+                }
+                Culprit::Pool(pool) => MistakeSubject::Pool(Some(name.to_owned()), pool),
+            };
+            let place = match culprit {
+                // The pool is the base's, and a row of the environment does not fit it.
+                Culprit::Pool(pool) if !self.places.contains_key(&stated) => MistakeSubject::Pool(None, pool),
+                _ => stated,
+            };
+            self.report(&place, problem);
+        }
+    }
+
+    /// Checks the weights of a catalogue that was built in code. The parser refuses bad ones already.
+    fn tenant_weights(&mut self) {
+        for (tenant, weight) in &self.catalogue.tenant_weights {
+            if TenantWeight::new(*weight).is_none() {
+                let problem = Problem::BadValue {
+                    key: tenant.clone(),
+                    place: "in [tenants.weights]".to_owned(),
+                    value: weight.to_string(),
+                    advice: tenant_weights::ADVICE.to_owned(),
+                };
+                self.errors.push(CatalogueError { position: None, problem });
+            }
+        }
+    }
+
     fn default_queue(&mut self) {
         let catalogue = self.catalogue;
         // A catalogue that does not name a default queue need not have a row for it.
@@ -414,5 +485,27 @@ impl Check<'_> {
             }
         };
         self.report(&place, Problem::UnknownQueue { subject, queue: queue.to_owned(), advice });
+    }
+}
+
+/// What is wrong with the limits of run times in a row: the key, its value, and what to do.
+fn run_time_fault(condition: &RunTimeCondition) -> Option<(&'static str, String, String)> {
+    let (longer, shorter) = (condition.longer_than, condition.shorter_than);
+    for (key, limit) in [("longer_than", longer), ("shorter_than", shorter)] {
+        if limit == Some(Duration::ZERO) {
+            return Some((key, "0s".to_owned(), "set a duration above zero".to_owned()));
+        }
+    }
+    match (longer, shorter) {
+        (None, None) => {
+            let advice = "it says which run time a limit is about: set longer_than or shorter_than";
+            Some(("by", quote(condition.by.as_str()), advice.to_owned()))
+        }
+        (Some(longer), Some(shorter)) if shorter <= longer => {
+            let longer = quote(&format_span(longer));
+            let advice = format!("write more than longer_than, which is {longer}: no run time is both");
+            Some(("shorter_than", quote(&format_span(shorter)), advice))
+        }
+        _ => None,
     }
 }

@@ -9,7 +9,7 @@ use super::queue_setup::QueueType;
 use super::section::{Section, SourceText};
 
 /// The keys of a queue besides its name.
-pub(super) const COLUMNS: [&str; 22] = [
+pub(super) const COLUMNS: [&str; 24] = [
     "io_bound",
     "target_class",
     "target",
@@ -32,6 +32,8 @@ pub(super) const COLUMNS: [&str; 22] = [
     "max_priority",
     "queue_arguments",
     "broadcast",
+    "min_workers",
+    "shared",
 ];
 
 /// The columns that a table states. The others are `None` and change nothing.
@@ -59,6 +61,8 @@ pub(super) struct Columns {
     max_priority: Option<u8>,
     queue_arguments: Option<Map<String, Value>>,
     broadcast: Option<bool>,
+    min_workers: Option<u32>,
+    shared: Option<bool>,
 }
 
 impl Columns {
@@ -97,6 +101,8 @@ impl Columns {
             max_priority: section.small_number("max_priority", 1, source),
             queue_arguments: section.json("queue_arguments", "{ x-max-length = 1000 }", source),
             broadcast: section.boolean("broadcast", source),
+            min_workers: section.number("min_workers", 0, source),
+            shared: section.boolean("shared", source),
         }
     }
 
@@ -123,7 +129,9 @@ impl Columns {
         let row = lay(row, self.queue_type, QueueRow::with_queue_type);
         let row = lay(row, self.max_priority, QueueRow::with_max_priority);
         let row = lay(row, self.queue_arguments.clone(), QueueRow::with_queue_arguments);
-        lay(row, self.broadcast, QueueRow::with_broadcast)
+        let row = lay(row, self.broadcast, QueueRow::with_broadcast);
+        let row = lay(row, self.min_workers.map(as_count), QueueRow::with_min_workers);
+        lay(row, self.shared, QueueRow::with_shared)
     }
 }
 

@@ -6,17 +6,29 @@ use std::collections::BTreeMap;
 use super::check::{MistakeSubject, SubjectPositions};
 use super::columns::{COLUMNS, Columns};
 use super::error::{CatalogueErrors, Problem, quote};
+use super::pool_row::{self, PoolColumns};
 use super::section::{Section, SourceText};
 use super::{
-    BrakeRow, Catalogue, LimitRow, RouteRow, brake_row, defaults, limits, names, one_line, rate_limits,
-    routes, spelling, tenants,
+    BrakeRow, Catalogue, LimitRow, Pool, PoolRow, QueueRow, RouteRow, brake_row, defaults, limits, names,
+    one_line, rate_limits, routes, spelling, tenant_weights, tenants,
 };
 use crate::core::calendar::Zone;
 use crate::core::token_bucket::RateLimit;
 use crate::task::TaskDefaults;
 
-const KEYS: [&str; 10] =
-    ["queue", "aliases", "beat", "defaults", "routes", "route", "rate_limits", "limit", "tenants", "brake"];
+const KEYS: [&str; 11] = [
+    "queue",
+    "aliases",
+    "beat",
+    "defaults",
+    "routes",
+    "route",
+    "rate_limits",
+    "limit",
+    "tenants",
+    "brake",
+    "pool",
+];
 
 /// The changes of one environment.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,7 +44,9 @@ pub(super) struct Environment {
     /// The brakes that stand here only.
     pub(super) brakes: Vec<BrakeRow>,
     pub(super) tenants: BTreeMap<String, String>,
+    tenant_weights: BTreeMap<String, f64>,
     pub(super) defaults: TaskDefaults,
+    pub(super) pools: BTreeMap<Pool, PoolColumns>,
     zone: Option<Zone>,
     beat: Option<bool>,
 }
@@ -67,8 +81,30 @@ impl Environment {
         environment.limits = limits::read_rows(section, Some(name), places, source);
         environment.brakes = brake_row::read_rows(section, Some(name), places, source);
         environment.tenants = tenants::read(section, Some(name), places, source);
+        environment.tenant_weights = tenant_weights::read(section, Some(name), source);
         (environment.defaults, environment.zone) = defaults::read(section, Some(name), places, source);
+        environment.pools = pool_row::read(section, Some(name), places, source);
         environment
+    }
+
+    /// The rows of the queues as they are in this environment.
+    pub(super) fn rows_over(&self, rows: &[QueueRow]) -> Vec<QueueRow> {
+        let over = |row: &QueueRow| match self.rows.get(&row.name) {
+            Some(columns) => columns.apply(row.clone()),
+            None => row.clone(),
+        };
+        rows.iter().map(over).collect()
+    }
+
+    /// The pools as they are in this environment. One of which nothing says how many slots it has is missing.
+    pub(super) fn pools_over(&self, pools: &BTreeMap<Pool, PoolRow>) -> BTreeMap<Pool, PoolRow> {
+        let mut over = pools.clone();
+        over.extend(
+            self.pools
+                .iter()
+                .filter_map(|(pool, columns)| Some((*pool, columns.apply(pools.get(pool).copied())?))),
+        );
+        over
     }
 }
 
@@ -93,11 +129,8 @@ impl Catalogue {
             return Err(CatalogueErrors::one(&self.file, None, problem));
         };
         let mut catalogue = self.clone();
-        for row in &mut catalogue.queues {
-            if let Some(columns) = environment.rows.get(&row.name) {
-                *row = columns.apply(row.clone());
-            }
-        }
+        catalogue.queues = environment.rows_over(&self.queues);
+        catalogue.pools = environment.pools_over(&self.pools);
         catalogue.aliases.extend(environment.aliases.clone());
         catalogue.routes.extend(environment.routes.clone());
         drop(catalogue.route_rows.splice(0..0, environment.route_rows.clone()));
@@ -107,6 +140,7 @@ impl Catalogue {
         catalogue.limits.extend(environment.limits.iter().cloned());
         catalogue.brakes.extend(environment.brakes.clone());
         catalogue.tenants.extend(environment.tenants.clone());
+        catalogue.tenant_weights.extend(environment.tenant_weights.clone());
         catalogue.defaults = environment.defaults.clone().over(catalogue.defaults);
         catalogue.zone = environment.zone.or(catalogue.zone);
         catalogue.beat = environment.beat.or(catalogue.beat);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Catalogue, Pool, QueueRow, format_size, format_span};
+use super::{Catalogue, Pool, PoolRow, QueueRow, format_size, format_span};
 
 impl QueueRow {
     /// A sentence that says what the queue promises and how it runs its tasks.
@@ -49,6 +49,7 @@ impl QueueRow {
             None => {}
         }
         text.push_str(&self.children());
+        text.push_str(&self.sharing());
         let (shared, alone) = (self.max_deliveries(), self.max_deliveries_alone());
         let _ = match shared == alone {
             true => write!(text, ", up to {shared} held"),
@@ -78,6 +79,15 @@ impl QueueRow {
         format!(" ({})", parts.join(", "))
     }
 
+    /// What the queue has of the slots of its pool, if the row says so; else an empty text.
+    fn sharing(&self) -> String {
+        match (self.shared, self.min_workers) {
+            (false, _) => ", on slots of its own".to_owned(),
+            (true, 0) => String::new(),
+            (true, least) => format!(", {least} of them before other queues of the pool have any"),
+        }
+    }
+
     /// How RabbitMQ makes the queue, if the row says so; else an empty text.
     fn made(&self) -> String {
         let mut parts = Vec::new();
@@ -104,6 +114,9 @@ impl Catalogue {
             }
             let workers = count(self.workers(Some(pool)), "worker");
             let _ = write!(text, "\n  pool {pool}: {} with {workers}", count(queues, "queue"));
+            if let Some(row) = self.pools.get(&pool) {
+                text.push_str(&sharing_of(row));
+            }
         }
         let elsewhere = self.queues.iter().filter(|row| !row.served).count();
         if elsewhere > 0 {
@@ -116,6 +129,9 @@ impl Catalogue {
             several => format!("{several} aliases"),
         };
         let _ = write!(text, "\n  {aliases}, {}", count(self.routes.len() + self.route_rows.len(), "route"));
+        if !self.tenant_weights.is_empty() {
+            let _ = write!(text, ", {}", count(self.tenant_weights.len(), "tenant weight"));
+        }
         if !self.rate_limits.is_empty() {
             let _ = write!(text, ", {}", count(self.rate_limits.len(), "rate limit"));
         }
@@ -170,6 +186,18 @@ impl Catalogue {
         let rows = here.filter(|row| pool.is_none_or(|pool| row.pool == pool));
         rows.fold(0, |sum: usize, row| sum.saturating_add(row.workers))
     }
+}
+
+/// How the queues of a pool share its slots.
+fn sharing_of(row: &PoolRow) -> String {
+    let mut text = format!(", which share {}", count(row.slots, "slot"));
+    if let Some(reserve) = row.reserve {
+        let _ = write!(text, ", {reserve} kept for tighter promises");
+    }
+    if let Some(room) = row.room {
+        let _ = write!(text, ", {room} left to other tenants");
+    }
+    text
 }
 
 fn count(number: usize, noun: &str) -> String {

@@ -47,8 +47,14 @@
 //! key = "gateway"
 //! rate = "8/s"
 //!
+//! [pool.io]                            # its queues share these slots; see the manual's page on pools
+//! slots = 40
+//!
 //! [tenants.tasks]                      # task -> the argument that names its tenant
 //! "shop.send_email" = "shop"
+//!
+//! [tenants.weights]                    # tenant -> how much of the slots it gets beside others
+//! "malawi" = 2.0
 //!
 //! [[brake]]                            # what does not start, or only so fast; see the manual's page on brakes
 //! task = "shop.reports.*"
@@ -78,6 +84,7 @@ mod limits;
 mod names;
 mod parse;
 mod periodic;
+mod pool_row;
 mod queue_row;
 mod queue_setup;
 mod rate_limits;
@@ -87,6 +94,7 @@ mod section;
 mod size;
 mod span_of_time;
 mod spelling;
+mod tenant_weights;
 mod tenants;
 mod warning;
 
@@ -96,6 +104,7 @@ use std::path::Path;
 pub use brake_row::BrakeRow;
 pub use error::{CatalogueError, CatalogueErrors, Position, Problem};
 pub use limit_row::{LimitRow, TENANT_KEY};
+pub use pool_row::PoolRow;
 pub use queue_row::{KEEP_FAILED, Pool, QueueRow, TargetClass};
 pub use queue_setup::{QueueSetup, QueueType};
 pub use route_row::{Argument, ArgumentPattern, RouteRow, TaskPattern};
@@ -150,6 +159,10 @@ pub struct Catalogue {
     /// The arguments that name the tenants of tasks, by the exact names of the tasks. They win over what the tasks say; an
     /// empty text: the task has no tenants. [`defaults`](Self::defaults) has one for all other tasks.
     pub tenants: BTreeMap<String, String>,
+    /// The pools whose queues share slots. The queues of the others have their workers to themselves.
+    pub pools: BTreeMap<Pool, PoolRow>,
+    /// How much of the slots tenants get beside others, by their names: 1 unless stated.
+    pub tenant_weights: BTreeMap<String, f64>,
     /// The changes that each environment makes, by its name.
     environments: BTreeMap<String, Environment>,
     /// The name of the file in errors and warnings.
@@ -181,6 +194,8 @@ impl Catalogue {
             limits: Vec::new(),
             brakes: Vec::new(),
             tenants: BTreeMap::new(),
+            pools: BTreeMap::new(),
+            tenant_weights: BTreeMap::new(),
             environments: BTreeMap::new(),
             file: "catalogue".to_owned(),
             positions: BTreeMap::new(),
@@ -318,6 +333,26 @@ impl Catalogue {
     pub fn with_tenant(mut self, task: impl Into<String>, argument: impl Into<String>) -> Self {
         self.tenants.insert(task.into(), argument.into());
         self
+    }
+
+    /// Has the queues of a pool share slots.
+    #[must_use]
+    pub fn with_pool(mut self, pool: Pool, row: PoolRow) -> Self {
+        self.pools.insert(pool, row);
+        self
+    }
+
+    /// Sets how much of the slots a tenant gets beside others, from 0.001 to 1,000,000: with 2, twice as much as one that is not
+    /// listed.
+    #[must_use]
+    pub fn with_tenant_weight(mut self, tenant: impl Into<String>, weight: f64) -> Self {
+        self.tenant_weights.insert(tenant.into(), weight);
+        self
+    }
+
+    /// The slots that a queue shares with others; `None`: it has its workers to itself.
+    pub fn pool_of(&self, row: &QueueRow) -> Option<&PoolRow> {
+        self.pools.get(&row.pool).filter(|_| row.shared)
     }
 
     /// Sets the options of all tasks that do not state them. What was set before holds where `defaults` says nothing.

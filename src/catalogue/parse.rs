@@ -11,10 +11,13 @@ use super::environment::Environment;
 use super::error::{CatalogueErrors, Problem, quote};
 use super::queue_row::QueueRow;
 use super::section::{Section, SourceText};
-use super::{Catalogue, brake_row, defaults, limits, names, periodic, rate_limits, routes, tenants};
+use super::{
+    Catalogue, brake_row, defaults, limits, names, periodic, pool_row, rate_limits, routes, tenant_weights,
+    tenants,
+};
 
 /// The keys at the top level.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "default_queue",
     "beat",
     "defaults",
@@ -29,6 +32,7 @@ const KEYS: [&str; 14] = [
     "tenants",
     "brake",
     "environment",
+    "pool",
 ];
 
 /// Reads the text of a catalogue; `file` is its name in errors.
@@ -79,8 +83,11 @@ fn read(
     catalogue.route_rows = routes::read_rows(&root, None, places, source);
     catalogue.rate_limits = rate_limits::read(&root, None, places, source);
     catalogue.limits = limits::read_rows(&root, None, places, source);
+    let pools = pool_row::read(&root, None, places, source);
+    catalogue.pools = pools.into_iter().filter_map(|(pool, row)| Some((pool, row.apply(None)?))).collect();
     catalogue.brakes = brake_row::read_rows(&root, None, places, source);
     catalogue.tenants = tenants::read(&root, None, places, source);
+    catalogue.tenant_weights = tenant_weights::read(&root, None, source);
     if let Some(section) = root.table("environment", "in [environment]".to_owned(), source) {
         for (name, section) in section.tables(|name| format!("in environment {}", quote(name)), source) {
             let environment = Environment::read(name, &section, places, source);

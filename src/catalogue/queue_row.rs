@@ -39,6 +39,15 @@ impl TargetClass {
         }
     }
 
+    /// The target of a queue that states the class and no number, where a number is needed: 30 seconds, 15 minutes or 6 hours.
+    pub const fn default_target(self) -> Duration {
+        match self {
+            Self::Seconds => Duration::from_secs(30),
+            Self::Minutes => Duration::from_secs(15 * 60),
+            Self::Hours => Duration::from_secs(6 * 60 * 60),
+        }
+    }
+
     /// Whether a target of this size belongs to the class.
     ///
     /// One minute and one hour, where two classes meet, belong to both.
@@ -115,17 +124,24 @@ pub struct QueueRow {
     pub target_comment: Option<String>,
     /// What the queue is for, and what triggers its tasks.
     pub description: Option<String>,
-    /// How long a typical task runs, in words.
+    /// How long a typical task runs, in words. A span such as `90s` is also what a run is thought to take before any was
+    /// measured.
     pub typical_duration: Option<String>,
     /// Best practices and notes for the people who use the queue.
     pub notes: Option<String>,
     /// Where its tasks run: [`Pool::Io`] when `io_bound` is true, else [`Pool::Cpu`], unless stated.
     pub pool: Pool,
-    /// How many tasks run at a time; [`Pool::default_workers`] unless stated.
+    /// How many tasks run at a time; [`Pool::default_workers`] unless stated. Where the pool has slots that its queues share,
+    /// this is the most that the queue has of them.
     pub workers: usize,
     /// How many tasks run at a time at most: the queue then has `workers` workers at least, and more while tasks wait for
     /// them. Celery's `--autoscale`. `None`: it always has `workers`.
     pub max_workers: Option<usize>,
+    /// How many of the slots of its pool come to this queue before others have any: 0 unless stated. It has an effect where the
+    /// pool has slots that its queues share.
+    pub min_workers: usize,
+    /// Whether the queue shares the slots of its pool, if the pool has any: true unless stated.
+    pub shared: bool,
     /// The most deliveries that the queue holds at a time, running ones included; see [`QueueRow::max_deliveries`].
     pub prefetch: Option<usize>,
     /// How many crashes of workers the queue allows within [`restart_window`](Self::restart_window): 10 unless
@@ -172,6 +188,8 @@ impl QueueRow {
             pool: Pool::Cpu,
             workers: Pool::Cpu.default_workers(),
             max_workers: None,
+            min_workers: 0,
+            shared: true,
             prefetch: None,
             max_restarts: 10,
             restart_window: Duration::from_secs(60),
@@ -285,6 +303,26 @@ impl QueueRow {
     pub fn with_max_workers(mut self, max_workers: usize) -> Self {
         self.max_workers = Some(max_workers);
         self
+    }
+
+    /// Sets how many of the slots of its pool come to this queue before others have any.
+    #[must_use]
+    pub fn with_min_workers(mut self, min_workers: usize) -> Self {
+        self.min_workers = min_workers;
+        self
+    }
+
+    /// Sets whether the queue shares the slots of its pool.
+    #[must_use]
+    pub fn with_shared(mut self, shared: bool) -> Self {
+        self.shared = shared;
+        self
+    }
+
+    /// The longest time-to-start that the slots of a pool are given away by: the target, else what the class stands for, else
+    /// six hours.
+    pub fn scheduling_target(&self) -> Duration {
+        self.target.unwrap_or_else(|| self.target_class.unwrap_or(TargetClass::Hours).default_target())
     }
 
     /// Sets the most deliveries that the queue holds at a time, running ones included.

@@ -1,16 +1,20 @@
-//! One `[[route]]` of the catalogue: which calls go to which queue, by the name of the task and by an argument.
+//! One `[[route]]` of the catalogue: which calls go to which queue, by the name of the task, by an argument, and by how long the
+//! task took before.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use regex::Regex;
 use serde_json::value::RawValue;
 
 use super::error::quote;
+use super::format_span;
+use crate::core::durations::{RunTimeBy, RunTimeCondition};
 use crate::core::glob;
 use crate::task::Arguments;
 
-/// A route by patterns: calls of these tasks, with such an argument if one is stated, go to this queue.
+/// A route by patterns: calls of these tasks, with such an argument and such run times if these are stated, go to this queue.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RouteRow {
@@ -18,6 +22,9 @@ pub struct RouteRow {
     pub task: TaskPattern,
     /// The pattern for an argument of the calls; `None`: all calls match.
     pub argument: Option<ArgumentPattern>,
+    /// The condition on how long such calls took before; `None`: all calls match. Calls of which nobody knows it match none.
+    /// If the row has an argument, only calls with its very value count.
+    pub run_time: Option<RunTimeCondition>,
     /// The queue that the calls go to, or an alias of one.
     pub queue: String,
 }
@@ -38,7 +45,8 @@ pub enum TaskPattern {
 pub struct ArgumentPattern {
     /// The argument that the patterns are about.
     pub argument: Argument,
-    /// Regular expressions. One of them has to match from the beginning of the value, as in Python's `re.match`.
+    /// Regular expressions. One of them has to match from the beginning of the value, as in Python's `re.match`. Only a row
+    /// with a condition on run times may have none; then all values match.
     pub matches: Vec<String>,
 }
 
@@ -56,12 +64,13 @@ pub enum Argument {
 impl RouteRow {
     /// A route for calls of tasks of this name, which may contain `*`, `?` and `[seq]`, to `queue`.
     pub fn new(task: impl Into<String>, queue: impl Into<String>) -> Self {
-        Self { task: TaskPattern::Glob(task.into()), argument: None, queue: queue.into() }
+        let task = TaskPattern::Glob(task.into());
+        Self { task, argument: None, run_time: None, queue: queue.into() }
     }
 
     /// A row that says no more than which tasks it is about.
     pub(crate) fn of_tasks(task: TaskPattern) -> Self {
-        Self { task, argument: None, queue: String::new() }
+        Self { task, argument: None, run_time: None, queue: String::new() }
     }
 
     /// Limits the route to calls whose argument matches one of the patterns.
@@ -75,15 +84,55 @@ impl RouteRow {
             Some(ArgumentPattern { argument, matches: matches.into_iter().map(Into::into).collect() });
         self
     }
+
+    /// Limits the route to calls that took longer than this before.
+    #[must_use]
+    pub fn with_longer_than(mut self, least: Duration) -> Self {
+        self.run_time.get_or_insert_default().longer_than = Some(least);
+        self
+    }
+
+    /// Limits the route to calls that took less than this before.
+    #[must_use]
+    pub fn with_shorter_than(mut self, most: Duration) -> Self {
+        self.run_time.get_or_insert_default().shorter_than = Some(most);
+        self
+    }
+
+    /// Says which run time the limits are about. Without this it is that of the last run.
+    #[must_use]
+    pub fn with_run_time_by(mut self, by: RunTimeBy) -> Self {
+        self.run_time.get_or_insert_default().by = by;
+        self
+    }
+
+    /// Has the limits of run times be about calls with the same value of this argument.
+    #[must_use]
+    pub fn with_run_times_of(mut self, argument: Argument) -> Self {
+        self.argument = Some(ArgumentPattern { argument, matches: Vec::new() });
+        self
+    }
 }
 
 impl fmt::Display for RouteRow {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.task)?;
-        if let Some(ArgumentPattern { argument, matches }) = &self.argument {
+        let with_matches = self.argument.as_ref().filter(|argument| !argument.matches.is_empty());
+        if let Some(ArgumentPattern { argument, matches }) = with_matches {
             let matches: Vec<_> =
                 matches.iter().map(|pattern| format!("/{}/", super::one_line(pattern))).collect();
             write!(f, " with {argument} like {}", matches.join(" or "))?;
+        }
+        if let Some(RunTimeCondition { longer_than, shorter_than, by }) = &self.run_time {
+            write!(f, " whose {} run time", by.as_str())?;
+            if let Some(ArgumentPattern { argument, .. }) = &self.argument {
+                write!(f, " with the same {argument}")?;
+            }
+            let limits = [("longer", longer_than), ("shorter", shorter_than)];
+            let limits =
+                limits.map(|(word, limit)| limit.map(|limit| format!("{word} than {}", format_span(limit))));
+            let limits: Vec<String> = limits.into_iter().flatten().collect();
+            write!(f, " is {}", limits.join(" and "))?;
         }
         write!(f, " goes to {}", super::one_line(&self.queue))
     }
@@ -112,6 +161,7 @@ pub(crate) struct RouteRule {
     task: Option<Regex>,
     name: String,
     argument: Option<(Argument, Vec<Regex>)>,
+    run_time: Option<RunTimeCondition>,
 }
 
 impl RouteRule {
@@ -135,7 +185,7 @@ impl RouteRule {
                 Some((argument.clone(), matches))
             }
         };
-        Ok(Self { task, name: name.to_owned(), argument })
+        Ok(Self { task, name: name.to_owned(), argument, run_time: row.run_time })
     }
 
     /// Whether the route is about tasks of this name.
@@ -143,12 +193,19 @@ impl RouteRule {
         self.task.as_ref().map_or(self.name == task, |pattern| pattern.is_match(task))
     }
 
-    /// Whether a call of such a task matches the route. `params` are the names of the task's parameters, empty if
-    /// they are unknown.
+    /// Whether a call of such a task matches the route, but for how long it took before. `params` are the names of the task's
+    /// parameters, empty if they are unknown.
     pub(crate) fn fits(&self, params: &[&str], arguments: &Arguments) -> bool {
         let Some((argument, patterns)) = &self.argument else { return true };
+        let takes_all = self.run_time.is_some() && patterns.is_empty();
         argument_value(argument, params, arguments)
-            .is_some_and(|value| patterns.iter().any(|pattern| pattern.is_match(&value)))
+            .is_some_and(|value| takes_all || patterns.iter().any(|pattern| pattern.is_match(&value)))
+    }
+
+    /// The condition on how long such calls took before, and the argument whose value they have in common, if there is one.
+    pub(crate) fn run_time(&self) -> Option<(&RunTimeCondition, Option<&Argument>)> {
+        let argument = self.argument.as_ref().map(|(argument, _)| argument);
+        Some((self.run_time.as_ref()?, argument))
     }
 }
 
@@ -184,7 +241,7 @@ mod tests {
     #[test]
     fn tasks_by_name_glob_and_regex() {
         let about = |task: TaskPattern, name: &str| {
-            RouteRule::new(&RouteRow { task, argument: None, queue: "q".into() }).unwrap().is_about(name)
+            RouteRule::new(&RouteRow { task, ..RouteRow::new("", "q") }).unwrap().is_about(name)
         };
         let glob = |pattern: &str, name: &str| about(TaskPattern::Glob(pattern.into()), name);
         assert!(glob("feed.tasks.a", "feed.tasks.a") && !glob("feed.tasks.a", "feed_tasks.a"));
@@ -219,6 +276,39 @@ mod tests {
         let number = RouteRule::new(&number).unwrap();
         assert!(number.fits(&[], &arguments("[7]", "")) && number.fits(&[], &arguments("[null]", "")));
         assert!(!number.fits(&[], &arguments("[77]", "")) && !number.fits(&[], &arguments("[]", "")));
+    }
+
+    /// HQ's exports: the value of the argument is what their run times are kept by, and need not match anything.
+    #[test]
+    fn a_row_about_run_times_takes_every_value() {
+        let row = RouteRow::new("export", "big").with_run_times_of(Argument::Name("build_id".into()));
+        let fits = |row: &RouteRow, args: &str| {
+            RouteRule::new(row).unwrap().fits(&["build_id"], &arguments(args, ""))
+        };
+        assert!(!fits(&row, "[7]"), "without a limit the row is none");
+        let row = row.with_longer_than(Duration::from_secs(600));
+        assert!(fits(&row, "[7]") && fits(&row, "[\"x\"]") && !fits(&row, "[]"));
+        let rule = RouteRule::new(&row).unwrap();
+        let (condition, argument) = rule.run_time().unwrap();
+        assert_eq!((condition.by, condition.shorter_than), (RunTimeBy::Last, None));
+        assert_eq!(argument, Some(&Argument::Name("build_id".into())));
+        assert!(RouteRule::new(&RouteRow::new("export", "big")).unwrap().run_time().is_none());
+    }
+
+    #[test]
+    fn a_row_about_run_times_reads_well() {
+        let row = RouteRow::new("a.*", "big").with_longer_than(Duration::from_secs(600));
+        assert_eq!(row.to_string(), "\"a.*\" whose last run time is longer than 10m goes to big");
+        let row = row.with_shorter_than(Duration::from_secs(7_200)).with_run_time_by(RunTimeBy::P95);
+        let text = "\"a.*\" whose p95 run time is longer than 10m and shorter than 2h goes to big";
+        assert_eq!(row.to_string(), text);
+        let row = RouteRow::new("a", "big").with_shorter_than(Duration::from_secs(1));
+        let of_value = row.clone().with_run_times_of(Argument::Position(0));
+        let text = "\"a\" whose last run time with the same argument 0 is shorter than 1s goes to big";
+        assert_eq!(of_value.to_string(), text);
+        let row = row.with_argument(Argument::Name("domain".into()), ["x"]);
+        let text = "\"a\" with \"domain\" like /x/ whose last run time with the same \"domain\" is shorter than 1s goes to big";
+        assert_eq!(row.to_string(), text);
     }
 
     #[test]

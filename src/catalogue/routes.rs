@@ -7,6 +7,10 @@ use super::error::{Problem, quote};
 use super::names;
 use super::route_row::{Argument, ArgumentPattern, RouteRow, TaskPattern};
 use super::section::{Section, SourceText};
+use crate::core::durations::{RunTimeBy, RunTimeCondition};
+
+const KEYS: [&str; 8] =
+    ["task", "task_pattern", "argument", "matches", "longer_than", "shorter_than", "by", "queue"];
 
 /// Reads the table `routes` of the file or of an environment.
 pub(super) fn read_exact(
@@ -55,7 +59,7 @@ pub(super) fn read_rows(
 /// Reads one row, whose name in errors is `place`; `None` if it lacks what a route needs.
 fn read_row(section: &Section<'_>, place: &str, source: &mut SourceText<'_>) -> Option<RouteRow> {
     let at = section.at;
-    section.refuse_unknown_keys(&["task", "task_pattern", "argument", "matches", "queue"], source);
+    section.refuse_unknown_keys(&KEYS, source);
     let task = match (section.text("task", source), section.text("task_pattern", source)) {
         (Some(_), Some(_)) => {
             let advice = "keep one of `task` and `task_pattern`".to_owned();
@@ -73,9 +77,21 @@ fn read_row(section: &Section<'_>, place: &str, source: &mut SourceText<'_>) -> 
             None
         }
     };
+    let has_limit = ["longer_than", "shorter_than"].iter().any(|key| section.get(key).is_some());
+    let run_time = read_run_time(section, has_limit, source);
     let argument = read_argument(section, source);
     let matches = section.texts("matches", "an array of patterns such as [\"big-\"]", source);
+    if let Some(item) = section.get("matches").filter(|_| has_limit)
+        && matches.as_ref().is_some_and(Vec::is_empty)
+    {
+        let advice = "write at least one pattern, or leave it out: then every value of the argument matches";
+        section.report_bad_value("matches", item, advice.to_owned(), source);
+    }
     let argument = match (section.get("argument"), section.get("matches")) {
+        // The argument says of which runs the time counts.
+        (Some(_), None) if has_limit => {
+            argument.map(|argument| ArgumentPattern { argument, matches: Vec::new() })
+        }
         (Some(_), None) => {
             source.report(at, missing(place, "matches", "[\"...\"]"));
             None
@@ -90,7 +106,35 @@ fn read_row(section: &Section<'_>, place: &str, source: &mut SourceText<'_>) -> 
         source.report(at, missing(place, "queue", "\"...\""));
     }
     let queue = section.text("queue", source);
-    Some(RouteRow { task: task?, argument, queue: queue? })
+    // A limit that cannot be read must not make the row one about all run times.
+    let is_read = run_time.is_some() || !has_limit;
+    Some(RouteRow { task: task?, argument, run_time, queue: queue? }).filter(|_| is_read)
+}
+
+/// Reads the keys `longer_than`, `shorter_than` and `by`, which belong together. `has_limit`: one of the first two is there.
+fn read_run_time(
+    section: &Section<'_>,
+    has_limit: bool,
+    source: &mut SourceText<'_>,
+) -> Option<RunTimeCondition> {
+    let longer_than = section.span_of_time("longer_than", source);
+    let shorter_than = section.span_of_time("shorter_than", source);
+    let figures = [RunTimeBy::Last, RunTimeBy::Mean, RunTimeBy::P95].map(|by| (by.as_str(), by));
+    let by = section.choice("by", &figures, source);
+    if let Some(item) = section.get("by").filter(|_| !has_limit) {
+        let advice =
+            "it says which run time longer_than and shorter_than are about: add one of them, or leave it out";
+        section.report_bad_value("by", item, advice.to_owned(), source);
+    }
+    let is_read = |key: &str, read: bool| read || section.get(key).is_none();
+    let all_read = is_read("longer_than", longer_than.is_some())
+        && is_read("shorter_than", shorter_than.is_some())
+        && is_read("by", by.is_some());
+    (has_limit && all_read).then(|| RunTimeCondition {
+        longer_than,
+        shorter_than,
+        by: by.unwrap_or_default(),
+    })
 }
 
 /// Reads the key `argument`: a name, or a position from 0.

@@ -19,7 +19,7 @@ pub(super) fn read(
         None => format!("in [{table}]"),
     };
     let Some(tenants) = section.table("tenants", place("tenants"), source) else { return BTreeMap::new() };
-    tenants.refuse_unknown_keys(&["tasks"], source);
+    tenants.refuse_unknown_keys(&["tasks", "weights"], source);
     let Some(tasks) = tenants.table("tasks", place("tenants.tasks"), source) else { return BTreeMap::new() };
     names::read(&tasks, source, |task, position| {
         places.insert(MistakeSubject::TenantOf(environment.map(str::to_owned), task), position);

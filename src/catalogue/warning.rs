@@ -66,6 +66,14 @@ pub enum WarningKind {
         /// The first of the columns about child processes.
         column: &'static str,
     },
+    /// The queue is guaranteed workers, and its pool has no slots that queues share.
+    #[error(
+        "states min_workers, which says something where queues share slots; add slots = ... in [pool.{pool}], or remove it"
+    )]
+    NothingShared {
+        /// The pool of the queue.
+        pool: Pool,
+    },
     /// The tasks compute, and run on the event loop.
     #[error(
         "is not I/O bound but in the io pool, where a long computation holds up others; set pool = \"cpu\""
@@ -110,7 +118,11 @@ pub(super) fn warnings(catalogue: &Catalogue) -> Vec<Warning> {
         .then(|| warn(&catalogue.default_queue, WarningKind::DefaultWithoutRow));
     // The program that serves a queue makes its promise, so other programs do not warn about it.
     let here = catalogue.queues.iter().filter(|row| row.served);
-    let rows = here.flat_map(|row| of_row(row).map(|kind| warn(&row.name, kind)));
+    let rows = here.flat_map(|row| {
+        let is_alone = row.min_workers > 0 && catalogue.pool_of(row).is_none();
+        let shares = is_alone.then_some(WarningKind::NothingShared { pool: row.pool });
+        of_row(row).chain(shares).map(|kind| warn(&row.name, kind))
+    });
     default.into_iter().chain(rows).collect()
 }
 

@@ -59,7 +59,7 @@ struct NoteSource {
 
 /// Which tasks are meant. All conditions have to hold.
 #[derive(Debug, Args)]
-struct RuleArgs {
+pub(super) struct RuleArgs {
     /// Tasks whose name matches; `*` stands for any text, `?` for one character, `[ab]` for one of these.
     #[arg(long, value_name = "GLOB")]
     task: Option<String>,
@@ -243,7 +243,7 @@ impl<'a> NoteKeeper<'a> {
 }
 
 impl RuleArgs {
-    fn rule(&self) -> Result<BrakeRule, Failure> {
+    pub(super) fn rule(&self) -> Result<BrakeRule, Failure> {
         let mut rule = if self.all { BrakeRule::all() } else { BrakeRule::new() };
         rule.task.clone_from(&self.task);
         rule.queue.clone_from(&self.queue);
@@ -280,7 +280,7 @@ impl SetArgs {
 }
 
 /// A brake that is refused: mostly, the command line says something wrong.
-fn refused(error: BrakeError) -> Failure {
+pub(super) fn refused(error: BrakeError) -> Failure {
     match error {
         BrakeError::TooMany => Failure::Found(error.to_string()),
         error => Failure::CommandLine(error.to_string()),
@@ -437,6 +437,6 @@ fn told(brake: &Brake) -> Value {
     told
 }
 
-fn counted(count: u64, what: &str) -> String {
+pub(super) fn counted(count: u64, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }

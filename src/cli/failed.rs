@@ -126,7 +126,7 @@ pub(super) fn run(command: &FailedCommand, out: &mut impl Write) -> Result<(), F
 }
 
 /// Who keeps the failed tasks. An outbox keeps none: what it holds never came to its broker.
-async fn keeper(broker: &dyn Broker) -> Result<&dyn FailedTasks, Failure> {
+pub(super) async fn keeper(broker: &dyn Broker) -> Result<&dyn FailedTasks, Failure> {
     if broker.queues().await?.iter().any(|queue| is_outbox_line(queue)) {
         return Err(Failure::Found(
             "This is the store of an outbox. Its dead letters go back with `celeriac requeue`; the failed tasks are where the outbox sends to."

@@ -5,6 +5,7 @@
 //! 69 when nobody replies.
 
 mod brake;
+mod bulk;
 mod check;
 #[cfg(feature = "amqp")]
 mod events;
@@ -72,6 +73,9 @@ enum Command {
     /// Pause, slow, divert or end tasks by a rule while programs run, and see which rules are in force.
     #[command(subcommand)]
     Brake(brake::BrakeCommand),
+    /// Count all tasks in an embedded store that match a rule, and revoke them or try them again. Its program must not run.
+    #[command(subcommand)]
+    Bulk(bulk::BulkCommand),
     /// List the tasks that wait in an embedded store. Its program must not run.
     ///
     /// RabbitMQ lets nobody look into a queue; there, `celeriac inspect` asks the workers what they hold.
@@ -179,6 +183,7 @@ pub fn run() -> ExitCode {
         Command::Requeue(args) => requeue::run(args, &mut out),
         Command::Failed(command) => failed::run(command, &mut out),
         Command::Brake(command) => brake::run(command, &mut out),
+        Command::Bulk(command) => bulk::run(command, &mut out),
         Command::Waiting(args) => waiting::run(args, &mut out),
         Command::Why(args) => why::run(args, &mut out),
         Command::Store(command) => store::run(command, &mut out),

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::table::{Column, TextTable};
 use super::{CatalogueArgs, Failure};
-use crate::catalogue::{QueueRow, format_span};
+use crate::catalogue::{Catalogue, QueueRow, format_span};
 
 /// The width of an operator's terminal. A pipe gets the same width, so that pasted text looks like the screen.
 const WIDTH: usize = 160;
@@ -44,36 +44,40 @@ pub(super) fn run(args: &QueuesArgs, out: &mut impl Write) -> Result<(), Failure
         Column::left("CLASS", 7),
         Column::right("TARGET", 12),
         Column::right("WORKERS", 7),
-        Column::left("POOL", 7),
+        Column::left("POOL", 12),
         Column::left("TYPICAL", 24),
         Column::left("DESCRIPTION", WIDTH),
     ]);
     for row in &catalogue.queues {
-        table.add(cells(row));
+        table.add(cells(row, &catalogue));
     }
     out.write_all(table.render(WIDTH).as_bytes())?;
     Ok(())
 }
 
 /// The cells of a queue's row. As in HQ's own table, a cell is empty if the catalogue states nothing. The workers of
-/// a queue that is served elsewhere are unknown.
-fn cells(row: &QueueRow) -> [String; 8] {
+/// a queue that is served elsewhere are unknown. Where queues share the slots of their pool, the cells say of how many slots the
+/// queue has at least and at most how many.
+fn cells(row: &QueueRow, catalogue: &Catalogue) -> [String; 8] {
     let io = match row.io_bound {
         Some(true) => "yes",
         Some(false) => "no",
         None => "",
+    };
+    let most = row.most_workers();
+    let (workers, pool) = match catalogue.pool_of(row) {
+        _ if !row.served => ("other".to_owned(), String::new()),
+        Some(shared) => (format!("{}-{most}", row.min_workers), format!("{} of {}", row.pool, shared.slots)),
+        None if most > row.workers => (format!("{}-{most}", row.workers), row.pool.to_string()),
+        None => (row.workers.to_string(), row.pool.to_string()),
     };
     [
         row.name.clone(),
         io.to_owned(),
         row.target_class.map(|class| class.to_string()).unwrap_or_default(),
         row.target.map(format_span).unwrap_or_default(),
-        match (row.served, row.most_workers()) {
-            (false, _) => "other".to_owned(),
-            (true, most) if most > row.workers => format!("{}-{most}", row.workers),
-            (true, workers) => workers.to_string(),
-        },
-        if row.served { row.pool.to_string() } else { String::new() },
+        workers,
+        pool,
         row.typical_duration.clone().unwrap_or_default(),
         row.description.clone().unwrap_or_default(),
     ]

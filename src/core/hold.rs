@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Timestamp;
 use super::brake::STANDING;
+use super::slots::SlotHold;
 use super::start_limit::LimitedBy;
 
 /// What keeps a ready task from starting, and when it is worth looking again.
@@ -53,6 +54,11 @@ pub enum HoldReason {
         /// When it ends by itself.
         until: Option<Timestamp>,
     },
+    /// Slots are free, or soon will be, and its pool keeps them for others.
+    Slots {
+        /// Why it does.
+        why: SlotHold,
+    },
 }
 
 impl HoldReason {
@@ -65,6 +71,8 @@ impl HoldReason {
             // Whatever part of the limit is used up, its key has to wait.
             Self::Limit { name, key, .. } => ("limit", name, key, task).hash(&mut hasher),
             Self::Brake { id, .. } => ("brake", id).hash(&mut hasher),
+            // No gate says so, but the pool, which keeps its tasks in lines of its own.
+            Self::Slots { .. } => ("slots", task).hash(&mut hasher),
         }
         hasher.finish()
     }
@@ -75,6 +83,7 @@ impl HoldReason {
             Self::RateLimit { .. } => "rate_limit",
             Self::Limit { .. } => "limit",
             Self::Brake { .. } => "brake",
+            Self::Slots { .. } => "slots",
         }
     }
 
@@ -98,6 +107,7 @@ impl HoldReason {
                 format!("Take the brake `{id}` out of the catalogue.")
             }
             Self::Brake { id, .. } => format!("Take the brake away: `celeriac brake remove {id}`."),
+            Self::Slots { why } => why.remedy().to_owned(),
         }
     }
 }
@@ -123,6 +133,7 @@ impl fmt::Display for HoldReason {
                     None => Ok(()),
                 }
             }
+            Self::Slots { why } => write!(f, "{why}"),
         }
     }
 }
@@ -162,6 +173,12 @@ mod tests {
             until: None,
         };
         assert_eq!(standing.remedy(), "Take the brake `catalogue-1` out of the catalogue.");
+        let slots = HoldReason::Slots { why: SlotHold::Room { held: 32, of: 40 } };
+        assert_eq!(
+            (slots.code(), slots.to_string().as_str()),
+            ("slots", "its tenant has 32 of 40 slots and leaves the others to tenants that are about")
+        );
+        assert!(slots.remedy().ends_with('.'));
         let limit = |key: &str, by| HoldReason::Limit { name: "sms".to_owned(), key: key.to_owned(), by };
         assert_eq!(
             limit("", LimitedBy::Running(3)).to_string(),

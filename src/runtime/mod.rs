@@ -31,6 +31,7 @@ pub(crate) mod revoked_stamps;
 pub(crate) mod rule_count;
 pub(crate) mod run;
 mod run_span;
+pub(crate) mod run_times;
 pub(crate) mod start_limits;
 mod states;
 pub(crate) mod task_levers;
@@ -50,6 +51,7 @@ use self::hooks::ProgramHooks;
 use self::keep_failed::KeepFailed;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
 use self::revoked_stamps::RevokedStamps;
+use self::run_times::RunTimeKeeper;
 use self::start_limits::StartLimits;
 use self::states::StateWriter;
 use self::task_levers::{TaskLevers, TimeLimits};
@@ -122,6 +124,8 @@ pub(crate) struct Runtime {
     pub(crate) children: ChildCount,
     /// What the history has not taken yet.
     pub(crate) history: HistoryInbox,
+    /// How long runs of tasks took.
+    pub(crate) run_times: Arc<RunTimeKeeper>,
 }
 
 impl Runtime {
@@ -220,6 +224,7 @@ impl Runtime {
             kept_pauses: Mutex::default(),
             children: ChildCount::default(),
             history: HistoryInbox::default(),
+            run_times: Arc::default(),
         }
     }
 

@@ -325,6 +325,8 @@ impl Run {
         if let Some(place) = outcome.as_ref().err().and_then(Ending::place) {
             self.context.note_panic_place(place);
         }
+        let timed_out =
+            matches!(outcome, Err(Ending::TimeLimit(_) | Ending::Interrupted(Interrupt::SoftTimeLimit)));
         let judge = Judge {
             message: self.context.message(),
             now: now(),
@@ -349,8 +351,24 @@ impl Run {
         if let Verdict::Again { message, next: Next::Retry, .. } = &mut verdict {
             message.note_log(self.context.take_log());
         }
+        if let Some((took, at)) = work_time(&verdict, timed_out) {
+            let message = self.context.message();
+            self.runtime.run_times.record(message, self.definition.params, took, at);
+        }
         verdict
     }
+}
+
+/// How long the work of a task takes, as far as a run with this verdict says it, and when the run ended. A success says it,
+/// and so does a run that a time limit has ended, which would have taken still longer. A run that has failed by an error or was
+/// told to end does not.
+fn work_time(verdict: &Verdict, timed_out: bool) -> Option<(Duration, Timestamp)> {
+    let record = match verdict {
+        Verdict::Over(record) if timed_out || record.state == State::Success => record,
+        Verdict::Dead { record, .. } | Verdict::Again { failed: Some(record), .. } if timed_out => record,
+        _ => return None,
+    };
+    Some((run_time(record)?, record.finished_at))
 }
 
 /// The ending of a body whose value is too large. It is a failure without a retry, because another attempt would

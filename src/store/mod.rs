@@ -14,6 +14,7 @@ mod permits;
 pub mod redis;
 #[cfg(feature = "amqp")]
 pub mod rpc;
+pub(crate) mod run_times;
 pub(crate) mod sent_marks;
 mod shared_rates;
 

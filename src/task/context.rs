@@ -1,5 +1,6 @@
 //! What a body can learn of its run and ask of it.
 
+mod checkpoint;
 mod interruption;
 mod log;
 mod trace;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::Notify;
 
+pub(crate) use self::checkpoint::{LentSlot, SlotOwner};
 use self::interruption::{NONE, OPEN};
 use self::update_state_error::MOST_META;
 pub use self::update_state_error::UpdateStateError;
@@ -102,6 +104,10 @@ pub(crate) struct RunState {
     interrupt: AtomicU8,
     revocation: AtomicU8,
     told: Notify,
+    /// The slot that the run has of a pool whose queues share slots.
+    slot: OnceLock<LentSlot>,
+    /// Whether the body is to end at its next checkpoint.
+    gives_way: AtomicBool,
 }
 
 impl Context {
@@ -136,6 +142,8 @@ impl Context {
             interrupt: AtomicU8::new(NONE),
             revocation: AtomicU8::new(OPEN),
             told: Notify::new(),
+            slot: OnceLock::new(),
+            gives_way: AtomicBool::new(false),
         };
         Self { run: Arc::new(run) }
     }

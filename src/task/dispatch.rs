@@ -34,6 +34,17 @@ pub(crate) trait Router: Send + Sync {
     /// The physical queue of a call.
     fn queue(&self, task: &str, wanted: Option<&str>, arguments: &Arguments) -> Result<String, EnqueueError>;
 
+    /// The same of a call on behalf of this tenant, whose tasks may take longer than those of others.
+    fn queue_for(
+        &self,
+        _tenant: Option<&str>,
+        task: &str,
+        wanted: Option<&str>,
+        arguments: &Arguments,
+    ) -> Result<String, EnqueueError> {
+        self.queue(task, wanted, arguments)
+    }
+
     /// The queue of a call that must not fail, because the end that it follows from has happened. It is the best queue
     /// that exists.
     fn queue_of_last_resort(&self, task: &str, wanted: Option<&str>) -> String;
@@ -105,7 +116,8 @@ impl Dispatcher {
         }
         self.check_delivery(&call)?;
         let shadow = call.headers.take_property("shadow");
-        let queue = self.route.queue(&call.task, call.options.queue.as_deref(), &call.arguments)?;
+        let wanted = call.options.queue.as_deref();
+        let queue = self.route.queue_for(call.headers.tenant(), &call.task, wanted, &call.arguments)?;
         let serial = self.serial(&call)?;
         let mut call = self.filled_in(call);
         let ParentTask { root_id, parent_id, trace, .. } = ParentTask::current();
@@ -199,7 +211,8 @@ impl Dispatcher {
         let (mut call, workflow) = self.read(call, origin);
         self.put_fit_tenant(&mut call);
         let wanted = call.options.queue.as_deref();
-        let queue = match self.route.queue(&named, wanted, &call.arguments) {
+        let tenant = call.headers.tenant();
+        let queue = match self.route.queue_for(tenant, &named, wanted, &call.arguments) {
             Ok(queue) => queue,
             Err(error) => {
                 let queue = self.route.queue_of_last_resort(&named, wanted);

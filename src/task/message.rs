@@ -63,6 +63,12 @@ pub(crate) struct HeldMark {
 }
 
 impl Headers {
+    /// The tenant that they state: see [`Message::tenant`].
+    pub(crate) fn tenant(&self) -> Option<&str> {
+        let tenant = self.0.get(TENANT).and_then(Value::as_str);
+        tenant.filter(|tenant| (1..=LONGEST_TENANT).contains(&tenant.len()))
+    }
+
     /// Whether the caller has stated a text to show instead of the arguments.
     pub(crate) fn hide_arguments(&self) -> bool {
         ["argsrepr", "kwargsrepr"].iter().any(|name| self.0.contains_key(*name))
@@ -247,8 +253,7 @@ impl Message {
     /// The tenant on whose behalf the task runs, if one is stated. A header that is empty, longer than
     /// [`LONGEST_TENANT`](super::LONGEST_TENANT) or no text states none.
     pub fn tenant(&self) -> Option<&str> {
-        let tenant = self.headers.0.get(TENANT).and_then(Value::as_str);
-        tenant.filter(|tenant| (1..=LONGEST_TENANT).contains(&tenant.len()))
+        self.headers.tenant()
     }
 
     /// For how long a limit keeps the task from starting, if it was put back into its queue for that.

@@ -69,8 +69,8 @@ pub use attempts::FailedAttempt;
 pub use client::{
     AcceptedBy, AsyncResult, Client, EnqueueError, GetError, NewTask, Receipt, current, install, uninstall,
 };
-pub(crate) use context::RunSetup;
 pub use context::{Context, UpdateStateError};
+pub(crate) use context::{LentSlot, RunSetup, SlotOwner};
 pub(crate) use current::{CurrentGuard, current_message, inside};
 pub(crate) use data::DataMap;
 pub use data::{Data, NeededData};

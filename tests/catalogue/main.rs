@@ -7,6 +7,7 @@ mod environments;
 mod limits;
 mod mistakes;
 mod periodic;
+mod pools;
 mod routes;
 mod shipped;
 mod tenants;

@@ -57,7 +57,7 @@ d = "e"
 e = "d"
 "#;
     let expected = r#"celeriac.toml:1:17: default_queue is "celry", but there is no such queue; did you mean "celery"?
-celeriac.toml:2:1: unknown key "colour" at the top level; the keys at the top level are default_queue, beat, defaults, queue, periodic, aliases, routes, route, rate_limits, limit, tenant, tenants, brake, environment
+celeriac.toml:2:1: unknown key "colour" at the top level; the keys at the top level are default_queue, beat, defaults, queue, periodic, aliases, routes, route, rate_limits, limit, tenant, tenants, brake, environment, pool
 celeriac.toml:5:1: unknown key "wokers" in queue "celery"; did you mean "workers"?
 celeriac.toml:6:11: "workers" in queue "celery" must be a whole number such as 4, not the string "ten"
 celeriac.toml:7:12: "io_bound" in queue "celery" must be true or false, not the string "yes"
@@ -73,7 +73,7 @@ celeriac.toml:19:11: "workers" in queue "email_queue" is 5_000_000; write at mos
 celeriac.toml:20:1: queue number 4 has no name; add name = "..."
 celeriac.toml:23:8: the name "" of a queue is empty; write at least one character
 celeriac.toml:25:8: the name "tab\there" of a queue contains the control character '\t'; remove it
-celeriac.toml:26:1: unknown key "zzz" in queue "tab\there"; the keys in queue "tab\there" are name, io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, max_workers, prefetch, max_restarts, restart_window, max_tasks_per_child, max_memory_per_child, memory_limit_per_child, keep_failed, served, queue_type, max_priority, queue_arguments, broadcast
+celeriac.toml:26:1: unknown key "zzz" in queue "tab\there"; the keys in queue "tab\there" are name, io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, max_workers, prefetch, max_restarts, restart_window, max_tasks_per_child, max_memory_per_child, memory_limit_per_child, keep_failed, served, queue_type, max_priority, queue_arguments, broadcast, min_workers, shared
 celeriac.toml:28:1: alias "mail" leads to "emial_queue", but there is no such queue; did you mean "email_queue"?
 celeriac.toml:29:1: alias "celery" has the name of a queue; rename the alias or remove it
 celeriac.toml:30:1: aliases run in a circle: "a" -> "b" -> "a"; let one of them lead to a queue
@@ -83,7 +83,7 @@ celeriac.toml:35:1: route "shop.buy" leads to "warehouse", but there is no such 
 celeriac.toml:37:1: unknown key "queues" in environment "production"; did you mean "queue"?
 celeriac.toml:38:31: environment "production" changes queue "emailqueue", but there is no such queue; did you mean "email_queue"?
 celeriac.toml:40:31: environment "production" changes queue "mail", but there is no such queue; add a [[queue]] with name = "mail" or name one that is there
-celeriac.toml:42:1: unknown key "name" in environment "production", queue "celery"; the keys in environment "production", queue "celery" are io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, max_workers, prefetch, max_restarts, restart_window, max_tasks_per_child, max_memory_per_child, memory_limit_per_child, keep_failed, served, queue_type, max_priority, queue_arguments, broadcast
+celeriac.toml:42:1: unknown key "name" in environment "production", queue "celery"; the keys in environment "production", queue "celery" are io_bound, target_class, target, target_comment, description, typical_duration, notes, pool, workers, max_workers, prefetch, max_restarts, restart_window, max_tasks_per_child, max_memory_per_child, memory_limit_per_child, keep_failed, served, queue_type, max_priority, queue_arguments, broadcast, min_workers, shared
 celeriac.toml:43:1: unknown key "worker" in environment "production", queue "celery"; did you mean "workers"?
 celeriac.toml:44:16: "max_restarts" in environment "production", queue "celery" must be a whole number such as 4, not the float 1.5
 celeriac.toml:46:1: alias "y" leads to "nowhere", but there is no such queue; add a [[queue]] with name = "nowhere" or name one that is there

@@ -8,4 +8,5 @@ mod chromium;
 mod guards;
 mod kit;
 mod pages;
+mod rights;
 mod tasks;

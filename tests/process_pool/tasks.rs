@@ -47,6 +47,17 @@ pub fn listens(ctx: &Context, gate: PathBuf) -> Result<u32, TaskError> {
     Ok(std::process::id())
 }
 
+/// Waits at a gate, and goes on later if its slot is wanted. Its value is how often it was.
+#[task(queue = "processes", max_retries = 0)]
+pub fn gives_way(ctx: &Context, gate: PathBuf, times: u32) -> Result<u32, TaskError> {
+    enter(&gate, "");
+    while !is_open(&gate) {
+        ctx.checkpoint(|| gives_way::s(gate.clone(), times + 1))?;
+        std::thread::sleep(PAUSE);
+    }
+    Ok(times)
+}
+
 /// Waits for ever, as an async body does.
 #[task(queue = "processes", max_retries = 0)]
 pub async fn sleeps(gate: PathBuf) {

@@ -29,6 +29,7 @@ impl Queue {
         for (tag, verdict) in sent_away {
             if let Some(delivery) = self.backlog.remove(tag) {
                 self.let_next_come(tag);
+                self.remove_from_pool(tag);
                 self.end_unstarted(tag, delivery, verdict);
             }
         }

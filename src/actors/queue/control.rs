@@ -110,6 +110,7 @@ impl Queue {
         let before = std::mem::replace(&mut self.row.workers, workers);
         self.retained.set_workers(workers);
         self.backlog.resize(workers);
+        self.resize_in_pool();
         for slot in workers..before {
             self.retire(slot);
         }
@@ -176,6 +177,7 @@ impl Handler<Steer> for Queue {
                 self.consumer = None;
                 drop(self.backlog.clear()); // each goes back as it drops
                 self.forget_held();
+                self.clear_in_pool();
                 self.unchecked.clear();
                 self.forecasts.forget_made();
             }
@@ -212,6 +214,8 @@ impl Handler<Close> for Queue {
         self.forget_held();
         self.unchecked.clear();
         self.closing.get_or_insert_default().push(done);
+        self.clear_in_pool();
+        self.report_to_pool();
         self.check_closed();
     }
 }

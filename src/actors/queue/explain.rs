@@ -66,7 +66,9 @@ impl Handler<Explain> for Queue {
             let ahead = Some(ahead as u64).filter(|_| ahead < self.backlog.ready());
             let forecast = ahead.map(|ahead| self.forecast(ahead, message.priority, now()));
             let ahead = ahead.map(BoundedCount::exactly);
-            return Some(Box::new(Sighting { ahead, ahead_of_tenant, forecast, ..self.sighting(message) }));
+            let mut seen = Sighting { ahead, ahead_of_tenant, forecast, ..self.sighting(message) };
+            seen.holds.extend(self.slot_hold(&id));
+            return Some(Box::new(seen));
         }
         if let Some(delivery) = self.unchecked.find(&id) {
             let message = Arc::clone(delivery.message());
@@ -112,7 +114,7 @@ impl Queue {
             halted: self.halted.clone(),
             is_draining: self.closing.is_some(),
             is_cancelled: self.retained.is_cancelled(),
-            busy_pool: None,
+            busy_pool: self.busy_pool(),
         };
         Sighting {
             holds: self.runtime.look(&message),

@@ -142,6 +142,7 @@ impl Handler<Revoke> for Queue {
             && let Some(delivery) = self.backlog.remove(tag)
         {
             self.let_next_come(tag);
+            self.remove_from_pool(tag);
             let message = Arc::clone(delivery.message());
             self.end_unstarted(tag, delivery, Judge::unstarted(&message, now()).revoked_waiting());
             return Revoked::Ended;

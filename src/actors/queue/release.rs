@@ -15,15 +15,19 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
+use super::super::slot_pool::SlotPermit;
+use super::super::worker::Unstarted;
+use super::slots::Released;
 use super::{Pump, Queue};
-use crate::broker::{Delivery, Settle};
+use crate::broker::Settle;
 use crate::core::hold::{Hold, HoldReason};
 use crate::core::return_times::ReturnTimes;
-use crate::core::start_limit::LimitedBy;
+use crate::core::start_limit::{LimitedBy, RunEnd};
 use crate::core::{Backoff, Timestamp};
 use crate::runtime::gates::{Admission, Bell, HeldFor, ShutGroups};
+use crate::runtime::run::Report;
 use crate::task::clock::now;
-use crate::task::{HeldMark, Message};
+use crate::task::{HeldMark, Message, Next, State};
 
 /// So many deliveries more than its prefetch a queue takes at most while the gates hold back what it has, so that
 /// the tasks behind them come too. It holds no more than that, and puts back the rest.
@@ -114,16 +118,23 @@ impl HeldBack {
 
 impl Queue {
     /// Lets the first one run that may. The run keeps what the gates counted for it.
-    pub(super) fn release(&mut self) -> Option<(u64, Delivery, Admission)> {
+    pub(super) fn release(&mut self) -> Option<Released> {
         let now = now();
         if !self.runtime.has_gates() {
             self.ask_all_again();
             self.take_more(0);
-            return self.backlog.release(now).map(|(tag, delivery)| (tag, delivery, Admission::default()));
+            if self.pool.is_some() {
+                return self.release_by_pool(None, now);
+            }
+            let (tag, delivery) = self.backlog.release(now)?;
+            return Some(Released { tag, delivery, admission: Admission::default(), permit: None });
         }
         let bell = self.bell()?;
         self.bring_back_due(&bell, now);
-        let released = self.ask_in_turn(&bell, now);
+        let released = match self.pool.is_some() {
+            true => self.release_by_pool(Some(&bell), now),
+            false => self.ask_in_turn(&bell, now),
+        };
         // In steps, because each change costs the broker something.
         match self.backlog.held() {
             0 => self.take_more(0),
@@ -137,31 +148,49 @@ impl Queue {
     }
 
     /// Asks the gates about one ready delivery after the other, until they let one through.
-    fn ask_in_turn(&mut self, bell: &Arc<Bell>, now: Timestamp) -> Option<(u64, Delivery, Admission)> {
-        let runtime = Arc::clone(&self.runtime);
+    fn ask_in_turn(&mut self, bell: &Arc<Bell>, now: Timestamp) -> Option<Released> {
         loop {
             let (tag, delivery) = self.backlog.first(now)?;
             let message = Arc::clone(delivery.message());
-            // What has expired ends without a run, so no gate need let it through.
-            let is_over = message.expires.is_some_and(|at| at <= now) && !runtime.hooks.exempts(&message);
-            let admitted = match is_over {
-                true => Ok(Admission::default()),
-                false => runtime.gates(bell, &self.held_back).admit(&message),
-            };
-            match admitted {
-                Ok(admission) => {
-                    let held = self.held_for(tag, &message, now);
-                    self.let_next_come(tag);
-                    let delivery = self.backlog.release_tag(tag)?;
-                    return Some((tag, delivery, admission.after(held)));
-                }
+            match self.ask_gates(bell, &message, now) {
+                Ok(admission) => return self.let_go(tag, &message, admission, None, now),
                 Err(hold) => self.hold(tag, &message, hold, now),
             }
         }
     }
 
+    /// Asks the gates whether a task may start.
+    pub(super) fn ask_gates(
+        &self,
+        bell: &Arc<Bell>,
+        message: &Message,
+        now: Timestamp,
+    ) -> Result<Admission, Hold> {
+        // What has expired ends without a run, so no gate need let it through.
+        let is_over = message.expires.is_some_and(|at| at <= now) && !self.runtime.hooks.exempts(message);
+        match is_over {
+            true => Ok(Admission::default()),
+            false => self.runtime.gates(bell, &self.held_back).admit(message),
+        }
+    }
+
+    /// A ready delivery that the gates let through leaves the backlog for its run, on a slot if it has one of a pool.
+    pub(super) fn let_go(
+        &mut self,
+        tag: u64,
+        message: &Message,
+        admission: Admission,
+        permit: Option<SlotPermit>,
+        now: Timestamp,
+    ) -> Option<Released> {
+        let held = self.held_for(tag, message, now);
+        self.let_next_come(tag);
+        let delivery = self.backlog.release_tag(tag)?;
+        Some(Released { tag, delivery, admission: admission.after(held), permit })
+    }
+
     /// Sets a delivery aside that a gate holds back.
-    fn hold(&mut self, tag: u64, message: &Message, hold: Hold, now: Timestamp) {
+    pub(super) fn hold(&mut self, tag: u64, message: &Message, hold: Hold, now: Timestamp) {
         let group = hold.reason.group(&message.task);
         let since = message.held().map_or(now, |mark| mark.since.min(now));
         self.backlog.hold(tag, group, since);
@@ -182,6 +211,7 @@ impl Queue {
     fn put_back(&mut self, tag: u64, group: u64, now: Timestamp) {
         let since = self.backlog.held_since(tag).unwrap_or(now);
         let Some(delivery) = self.backlog.remove(tag) else { return };
+        self.remove_from_pool(tag);
         let times = delivery.message().held().map_or(0, |mark| mark.times);
         let earliest = now + self.held_back.pause(group, times, now);
         let due = self.held_back.returns.take(earliest, now);
@@ -209,6 +239,7 @@ impl Queue {
         match self.backlog.bring_back(group, free_since) {
             Some(tag) => {
                 self.held_back.brought.insert(tag, group);
+                self.bring_back_in_pool(tag, free_since);
             }
             None => {
                 self.held_back.groups.remove(&group);
@@ -226,7 +257,9 @@ impl Queue {
     /// Has all that is held asked again, because somebody has changed a limit or a brake.
     pub(super) fn ask_all_again(&mut self) {
         if self.backlog.held() > 0 {
-            self.backlog.bring_all_back(now());
+            let now = now();
+            self.backlog.bring_all_back(now);
+            self.bring_all_back_in_pool(now);
         }
         self.forget_held();
     }
@@ -256,7 +289,7 @@ impl Queue {
         self.held_back.bell.clone()
     }
 
-    fn wake_at(&mut self, at: Instant) {
+    pub(super) fn wake_at(&mut self, at: Instant) {
         if self.held_back.wake.as_ref().is_some_and(|(earlier, _)| *earlier <= at) {
             return;
         }
@@ -282,6 +315,18 @@ impl Queue {
     /// it has.
     pub(super) fn deliveries_wanted(&self) -> usize {
         self.prefetch().saturating_add(self.held_back.more)
+    }
+}
+
+/// What a run came to, as its limits see it: an error that was expected says nothing against its key.
+pub(super) fn run_end(report: &Report, unstarted: Option<Unstarted>, is_expected: bool) -> RunEnd {
+    match (report.over, report.again) {
+        _ if unstarted.is_some() => RunEnd::NotRun,
+        (Some(State::Success | State::Ignored), _) => RunEnd::Success,
+        (None, Some(Next::Continue | Next::Replace)) => RunEnd::Success,
+        (Some(State::Failure), _) | (None, Some(Next::Retry)) if is_expected => RunEnd::Success,
+        (Some(State::Failure), _) | (None, Some(Next::Retry)) => RunEnd::Failure,
+        _ => RunEnd::Other,
     }
 }
 

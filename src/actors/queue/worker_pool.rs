@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix::{Addr, AsyncContext, Context, Handler, Message};
 use tokio_util::sync::CancellationToken;
 
+use super::super::slot_pool::SlotPermit;
 use super::super::supervisor::{self, Exit};
 use super::super::worker::{Retire, Worker};
 use super::{GivenRun, Queue, Run, SlotGuard, Start};
@@ -106,11 +107,14 @@ impl Queue {
         slot: usize,
         run: Run,
         delivery: Delivery,
-        (account, mut admission): (TaskPlace, Admission),
+        (account, mut admission, mut slot_permit): (TaskPlace, Admission, Option<SlotPermit>),
     ) {
         admission.begin();
         if let Some(Slot { queue, worker, generation, child, .. }) = self.workers.get(&slot) {
-            let permit = SlotGuard::new(queue.clone(), delivery.tag(), slot, *generation);
+            if let Some(slot_permit) = &mut slot_permit {
+                slot_permit.begin();
+            }
+            let permit = SlotGuard::new(queue.clone(), delivery.tag(), slot, *generation, slot_permit);
             let given = GivenRun {
                 context: run.context.clone(),
                 worker: Rc::clone(worker),
@@ -136,6 +140,7 @@ impl Queue {
         tracing::error!(queue = %self.row.name, reason, ?pause, "the queue has stopped itself and tries again after a pause");
         self.halted = Some(reason);
         self.forecasts.forget_made();
+        self.report_to_pool();
         ctx.run_later(pause, |queue, ctx| {
             queue.halted = None;
             queue.fill(ctx);

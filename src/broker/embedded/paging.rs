@@ -475,13 +475,13 @@ mod tests {
         let many = (0..most + 5).map(|n| sample("q", n, Durability::Disk)).collect();
         broker.publish_all(many, false).await.unwrap();
         let last = TaskFilter::new().ids([format!("q-{}", most + 4)]);
-        let first = broker.page_unfinished(&last, None, None, 10).await.unwrap();
+        let first = broker.page_unfinished(&last, &[], None, 10).await.unwrap();
         assert_eq!((first.tasks.len(), first.looked_at), (0, Some(MOST_ROWS)));
         let after = first.next.expect("it goes on");
-        let second = broker.page_unfinished(&last, None, Some(&after), 10).await.unwrap();
+        let second = broker.page_unfinished(&last, &[], Some(&after), 10).await.unwrap();
         assert_eq!((second.tasks.len(), second.looked_at, second.next), (1, Some(5), None));
         // Those that stand otherwise are not even looked at.
-        let later = broker.page_unfinished(&last, Some(Standing::Scheduled), None, 10).await.unwrap();
+        let later = broker.page_unfinished(&last, &[Standing::Scheduled], None, 10).await.unwrap();
         assert_eq!((later.tasks.len(), later.looked_at, later.next), (0, Some(0), None));
     }
 
@@ -493,7 +493,7 @@ mod tests {
         let all = TaskFilter::new();
         let (lanes, messages) = (UnfinishedMark::Lanes, UnfinishedMark::Messages);
         for mark in [lanes(vec![]), lanes(vec![9]), lanes(vec![1; 70_000]), messages(vec![255; 40])] {
-            let page = broker.page_unfinished(&all, None, Some(&mark.written()), 5).await.unwrap();
+            let page = broker.page_unfinished(&all, &[], Some(&mark.written()), 5).await.unwrap();
             assert_eq!((page.tasks.len(), page.next), (0, None), "{mark:?}");
         }
         for seq in [0, 1, u64::MAX] {

@@ -26,6 +26,7 @@ pub(in crate::runtime) async fn run_in_child(run: &Run, child: &ChildProcess) ->
     let mut limits = pin!(OptionFuture::from(limits));
     let mut told = None;
     let mut ends_at = None;
+    let mut gives_way = false;
     loop {
         tokio::select! {
             // The body comes first, so that one which is over at its limit counts as ended.
@@ -42,6 +43,10 @@ pub(in crate::runtime) async fn run_in_child(run: &Run, child: &ChildProcess) ->
                 told = Some(interrupt);
                 body.interrupt(interrupt);
                 ends_at = patience(interrupt).map(|patience| Instant::now() + patience).or(ends_at);
+            }
+            () = context.slot_wanted_back(), if !gives_way => {
+                gives_way = true;
+                body.give_way();
             }
             () = until(ends_at) => {
                 body.kill().await;

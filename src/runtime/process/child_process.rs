@@ -357,6 +357,11 @@ impl ChildRun<'_> {
         self.shared.send(&Order::Interrupt { run: self.run, interrupt });
     }
 
+    /// Has the body end at its next checkpoint.
+    pub(super) fn give_way(&self) {
+        self.shared.send(&Order::GiveWay { run: self.run });
+    }
+
     /// Kills the process, and waits until it is gone.
     pub(super) async fn kill(&mut self) {
         self.is_over = true;

@@ -40,6 +40,8 @@ pub(super) enum Down<M> {
     Run(Box<RunOrder<M>>),
     /// The body of the run is to end.
     Interrupt { run: u64, interrupt: Interrupt },
+    /// The body of the run is to end at its next checkpoint.
+    GiveWay { run: u64 },
     /// The answer to a question of the child.
     Answer { question: u64, answer: Box<Answer> },
     /// A chunk of a download was taken, so another one may follow.

@@ -128,3 +128,55 @@ fn retries_and_crashes_are_attempts() {
     assert_eq!((ctx.header("tenant"), ctx.header("x")), (Some(&Value::from("a")), None));
     assert_eq!((Context::detached().attempt(), Context::detached().is_redelivered()), (1, false));
 }
+
+/// A pool that wants its slots back as often as it is told here.
+#[derive(Default)]
+struct Owner {
+    is_wanted: AtomicBool,
+    wants_back: AtomicBool,
+    asked: AtomicU32,
+}
+
+impl SlotOwner for Owner {
+    fn is_wanted(&self) -> bool {
+        self.is_wanted.load(Ordering::Relaxed)
+    }
+
+    fn wants_back(&self, run: u64) -> bool {
+        assert_eq!(run, 7);
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        self.wants_back.load(Ordering::Relaxed)
+    }
+}
+
+#[crate::task]
+fn counts(ctx: &Context, from: u64) -> Result<(), TaskError> {
+    ctx.checkpoint(|| counts::s(from + 1))
+}
+
+/// What a checkpoint says of a run, as text; `None`: it goes on.
+fn said(ctx: &Context) -> Option<String> {
+    counts(ctx, 3).err().map(|error| error.to_string())
+}
+
+#[test]
+fn a_checkpoint_ends_a_run_whose_slot_is_wanted() {
+    let goes_on = Some(format!("{} goes on with a new cursor", <counts::Task as crate::task::Task>::NAME));
+    assert_eq!(said(&Context::detached()), None);
+    let (ctx, owner) = (Context::detached(), Arc::new(Owner::default()));
+    ctx.lend(LentSlot { owner: Arc::clone(&owner) as Arc<dyn SlotOwner>, run: 7 });
+    assert_eq!(
+        (said(&ctx), owner.asked.load(Ordering::Relaxed)),
+        (None, 0),
+        "nobody asks while nothing waits"
+    );
+    owner.is_wanted.store(true, Ordering::Relaxed);
+    assert_eq!((said(&ctx), owner.asked.load(Ordering::Relaxed)), (None, 1));
+    owner.wants_back.store(true, Ordering::Relaxed);
+    assert_eq!(said(&ctx), goes_on);
+    let ctx = Context::detached();
+    ctx.interrupt_with(Shutdown);
+    assert_eq!(said(&ctx), goes_on, "the next program goes on from there");
+    ctx.interrupt_with(Revoked);
+    assert_eq!(said(&ctx).as_deref(), Some("the task was revoked while it ran"));
+}

@@ -22,6 +22,10 @@ pub(super) struct ActRecord {
     #[serde(serialize_with = "crate::core::json_time::iso")]
     pub(super) at: Timestamp,
     pub(super) who: String,
+    /// The physical name of the queue that it was about, if it was about one. Others who may not see that queue do not see the
+    /// act.
+    #[serde(skip)]
+    pub(super) queue: Option<String>,
     /// The word for the permission that it needed.
     pub(super) permission: &'static str,
     /// What was done, and with what.
@@ -69,10 +73,16 @@ impl ActLog {
         self.0.lock().last.iter().find(|act| act.number == number).cloned()
     }
 
-    /// The last acts before the one of this number, the newest first, at most `limit`; and whether there are more.
-    pub(super) fn before(&self, number: u64, limit: usize) -> (Vec<ActRecord>, bool) {
+    /// The last acts before the one of this number that may be seen, the newest first, at most `limit`; and whether there are
+    /// more.
+    pub(super) fn before(
+        &self,
+        number: u64,
+        limit: usize,
+        is_seen: impl Fn(&ActRecord) -> bool,
+    ) -> (Vec<ActRecord>, bool) {
         let acts = self.0.lock();
-        let mut before = acts.last.iter().rev().filter(|act| act.number < number);
+        let mut before = acts.last.iter().rev().filter(|act| act.number < number && is_seen(act));
         let page: Vec<ActRecord> = before.by_ref().take(limit).cloned().collect();
         (page, before.next().is_some())
     }
@@ -87,6 +97,7 @@ mod tests {
             number: 0,
             at: Timestamp::from_millis(1),
             who: "amina".to_owned(),
+            queue: None,
             permission: "pause",
             what: what.to_owned(),
             outcome: "done".to_owned(),
@@ -101,10 +112,13 @@ mod tests {
             assert_eq!(log.note(act(&"x".repeat(10_000))), n);
         }
         assert!(log.get(5).is_none() && log.get(6).is_some());
-        let (page, more) = log.before(u64::MAX, 3);
+        let (page, more) = log.before(u64::MAX, 3, |_| true);
         assert_eq!(page.iter().map(|act| act.number).collect::<Vec<_>>(), [505, 504, 503]);
         assert!(more && page[0].what.len() <= LONGEST);
-        assert_eq!(log.before(7, 10).0.len(), 1);
-        assert!(!log.before(7, 10).1);
+        assert_eq!(log.before(7, 10, |_| true).0.len(), 1);
+        assert!(!log.before(7, 10, |_| true).1);
+        let (page, more) = log.before(u64::MAX, 3, |act| act.number.is_multiple_of(100));
+        assert_eq!(page.iter().map(|act| act.number).collect::<Vec<_>>(), [500, 400, 300]);
+        assert!(more);
     }
 }

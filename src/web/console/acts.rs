@@ -5,6 +5,7 @@
 //!   whoever asks, for the queue that it is about.
 //! - Every act is noted with who, what and what came of it, also one that was refused.
 //! - What was counted is what is meant: an act on all that match leaves out what has come since they were counted.
+//! - An act on all that match is about the tasks of those queues only for which whoever asks has the permission.
 
 use std::collections::HashMap;
 
@@ -14,7 +15,7 @@ use serde_json::json;
 
 use super::act_log::ActRecord;
 use super::address::{LONGEST, PageName, ScreenAddress};
-use super::pages::failed_filter;
+use super::pages::acted_filter;
 use super::problem::{ConsoleProblem, wants_json};
 use super::rights::Permission;
 use super::{Console, task_facts, token, words};
@@ -190,8 +191,25 @@ impl OperatorAct {
         })
     }
 
+    /// The failed tasks that an act on all of them is about: those that are chosen, of queues for which whoever asks has the
+    /// permission.
+    async fn meant(
+        &self,
+        console: &Console,
+        request: &HttpRequest,
+        chosen: &ScreenAddress,
+    ) -> Result<TaskFilter, ConsoleProblem> {
+        let viewer = console.viewer(request, &[self.permission()]).await?;
+        acted_filter(console, chosen, &viewer, self.permission())
+    }
+
     /// Does it in the name of whoever asks, so that the marks in the history have the name. The answer says what came of it.
-    async fn perform(&self, console: &Console, who: &str) -> Result<String, ConsoleProblem> {
+    async fn perform(
+        &self,
+        console: &Console,
+        request: &HttpRequest,
+        who: &str,
+    ) -> Result<String, ConsoleProblem> {
         let celeriac = console.celeriac.as_operator(who);
         let beat = |error: BeatError| ConsoleProblem::from(&error);
         match self {
@@ -220,13 +238,23 @@ impl OperatorAct {
             }
             Self::Retry { id } => retried(&celeriac.retry_failed(&one(id)).await?),
             Self::Edit { id, arguments } => {
+                let kept = celeriac.failed_tasks(&one(id), 1).await?;
+                if kept.iter().any(|task| console.hides(&task.message)) {
+                    return Err(ConsoleProblem::denied(
+                        "The arguments of this task are hidden, by its caller or by this program, so it goes back as it was or not at all.",
+                    ));
+                }
                 let edit = TaskEdit::arguments(arguments.clone());
                 retried(&celeriac.edit_and_retry_failed(&one(id), edit).await?)
             }
             Self::Delete { id } => Ok(deleted(celeriac.delete_failed(&one(id)).await?.len())),
-            Self::RetryAll { chosen } => retried(&celeriac.retry_failed(&failed_filter(chosen)?).await?),
+            Self::RetryAll { chosen } => {
+                let meant = self.meant(console, request, chosen).await?;
+                retried(&celeriac.retry_failed(&meant).await?)
+            }
             Self::DeleteAll { chosen } => {
-                Ok(deleted(celeriac.delete_failed(&failed_filter(chosen)?).await?.len()))
+                let meant = self.meant(console, request, chosen).await?;
+                Ok(deleted(celeriac.delete_failed(&meant).await?.len()))
             }
             Self::Unblock { scope, key } => {
                 let was_blocked = celeriac.unblock(scope, key).await?;
@@ -336,7 +364,7 @@ pub(super) async fn answer(
         Err(_) => console.permit(request, Permission::See, None).await?,
     };
     let outcome = match allowed {
-        Ok(_) => act.perform(console, &who).await,
+        Ok(_) => act.perform(console, request, &who).await,
         Err(refusal) => Err(refusal.into()),
     };
     console.shared.looks.forget();
@@ -344,6 +372,7 @@ pub(super) async fn answer(
         number: 0,
         at: now(),
         who,
+        queue: queue.map(|queue| console.physical(&queue)),
         permission: act.permission().as_str(),
         what: act.what(),
         outcome: match &outcome {

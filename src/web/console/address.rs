@@ -125,9 +125,14 @@ impl ScreenAddress {
                 value.len()
             ));
         }
-        // An empty field of a form says nothing.
-        let fields = fields.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        Ok(Self { page, fields })
+        let mut kept: Vec<(String, String)> = Vec::new();
+        for (name, value) in fields {
+            // An empty field of a form says nothing, and of two of one name everybody has to read the same one.
+            if !value.is_empty() && kept.iter().all(|(known, _)| *known != name) {
+                kept.push((name, value));
+            }
+        }
+        Ok(Self { page, fields: kept })
     }
 
     /// Reads what [`relative`](Self::relative) wrote. `None`: it is no address of these pages.
@@ -221,6 +226,8 @@ mod tests {
         assert!(ScreenAddress::read(PageName::Task, &long).unwrap_err().contains("at most 1024"));
         let many = "a=b&".repeat(MOST + 1);
         assert!(ScreenAddress::read(PageName::Task, many.trim_end_matches('&')).is_err());
+        let twice = ScreenAddress::read(PageName::Failed, "queue=&queue=a&queue=b").expect("an address");
+        assert_eq!(twice.fields().collect::<Vec<_>>(), [("queue", "a")]);
         assert_eq!(
             ScreenAddress::read(PageName::Task, "id=&x=1").map(|address| address.relative()),
             Ok("task?x=1".to_owned())

@@ -1,7 +1,9 @@
 //! The arguments of a task as the pages show them: short ones as they are, long ones folded, and none that the program or
 //! the caller hides.
 //!
-//! Invariant: however large the arguments are, what a page shows of them is bounded. The exact text is an answer of its own.
+//! Invariants:
+//! - However large the arguments are, what a page shows of them is bounded. The exact text is an answer of its own.
+//! - What is hidden is not found either.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +11,7 @@ use maud::{Markup, html};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::{Console, words};
+use super::{Console, HideHook, words};
 use crate::core::text::shortened;
 use crate::task::{Arguments, Message};
 
@@ -55,7 +57,14 @@ pub(super) struct ShownArgument {
 impl Console {
     /// Whether the arguments of a task are hidden: by its caller, or by the program.
     pub(super) fn hides(&self, message: &Message) -> bool {
-        message.hides_arguments() || self.hides.as_ref().is_some_and(|hides| hides(message))
+        are_hidden(self.hides.as_ref(), message)
+    }
+
+    /// Says of a message whether it may be found by its arguments: those that are hidden must not be. Whoever can ask whether
+    /// they contain a text finds out what they are, letter by letter.
+    pub(super) fn shows_arguments(&self) -> impl Fn(&Message) -> bool + Send + Sync + use<> {
+        let hook = self.hides.clone();
+        move |message| !are_hidden(hook.as_ref(), message)
     }
 
     /// The arguments as one line, for a row of a list.
@@ -96,6 +105,10 @@ impl Console {
         }
         ShownArguments { is_hidden: false, bytes, more: all.len() - shown.len(), shown }
     }
+}
+
+fn are_hidden(hook: Option<&HideHook>, message: &Message) -> bool {
+    message.hides_arguments() || hook.is_some_and(|hides| hides(message))
 }
 
 /// The arguments with their names, each as JSON text.
@@ -187,7 +200,8 @@ mod tests {
 
     #[test]
     fn what_is_no_call_is_shown_as_it_came() {
-        let named = named(&call("<xml>", "[]"), &[]);
+        let call = call("<xml>", "[]");
+        let named = named(&call, &[]);
         assert_eq!(named, [("args".to_owned(), "<xml>"), ("kwargs".to_owned(), "[]")]);
     }
 }

@@ -166,9 +166,10 @@ impl Console {
         self
     }
 
-    /// Hides the arguments of tasks for which the function says so. They are neither shown nor sent nor edited; tasks are
-    /// still found by them. The arguments that their caller hides ([`Message::hides_arguments`]) are hidden without it. The
-    /// texts of errors are shown, so an error should not quote what is hidden.
+    /// Hides the arguments of tasks for which the function says so. They are neither shown nor sent nor edited, and a search
+    /// for arguments does not find the tasks. The arguments that their caller hides ([`Message::hides_arguments`]) are hidden
+    /// without it. The texts of errors, log lines and the keys of lanes and limits are shown, so none of them should have what
+    /// is hidden. The function is asked of each task that is searched through.
     ///
     /// ```
     /// # use celeriac::web::Console;

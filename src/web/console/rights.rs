@@ -178,6 +178,11 @@ impl Viewer {
         self.may(Permission::See, Some(queue))
     }
 
+    /// Whether the viewer may see the tasks of every queue, and so what may have tasks of any: a lane.
+    pub(super) fn sees_all(&self) -> bool {
+        self.queues.iter().all(|queue| self.sees(queue))
+    }
+
     /// The names of what the viewer may do with anything, in the order of [`Permission::ALL`], of what the page asked for.
     pub(super) fn permissions(&self) -> Vec<&'static str> {
         let is_allowed =
@@ -187,6 +192,11 @@ impl Viewer {
 }
 
 impl Console {
+    /// The physical name of a queue that may be named by an alias; of a queue that the catalogue does not have, the name itself.
+    pub(super) fn physical(&self, queue: &str) -> String {
+        self.celeriac.catalogue().resolve(queue).unwrap_or(queue).to_owned()
+    }
+
     /// Asks the program for one permission; the answer is the name of who asks.
     pub(super) async fn permit(
         &self,
@@ -260,7 +270,7 @@ mod tests {
             ]),
             queues: ["mail", "sms"].map(str::to_owned).into(),
         };
-        assert!(viewer.sees("mail") && !viewer.sees("sms"));
+        assert!(viewer.sees("mail") && !viewer.sees("sms") && !viewer.sees_all());
         assert!(viewer.may(Permission::Pause, Some("mail")) && !viewer.may(Permission::Pause, None));
         assert!(viewer.sees("gone"), "a queue that the catalogue does not have is as no queue");
         assert!(

@@ -147,8 +147,16 @@ impl TaskQuery {
         })
     }
 
-    /// The filter for tasks.
-    pub(super) fn filter(&self) -> Result<TaskFilter, ConsoleProblem> {
+    /// The filter for tasks. By an argument it chooses tasks only whose arguments this console shows.
+    pub(super) fn filter(&self, console: &Console) -> Result<TaskFilter, ConsoleProblem> {
+        let filter = self.conditions()?;
+        Ok(match self.argument {
+            Some(_) => filter.matching(console.shows_arguments()),
+            None => filter,
+        })
+    }
+
+    fn conditions(&self) -> Result<TaskFilter, ConsoleProblem> {
         let mut filter = TaskFilter::new();
         if let Some(queue) = &self.queue {
             filter = filter.queue(queue);
@@ -209,8 +217,8 @@ pub(super) async fn find(
     query: &TaskQuery,
     after: Option<&str>,
 ) -> Result<(Timestamp, TaskRows), ConsoleProblem> {
-    let (filter, standing) = (query.filter()?, query.standing()?);
     let console = &visit.console;
+    let (filter, standing) = (query.filter(console)?, query.standing()?);
     let name = format!("tasks {query:?} {after:?}");
     let look = look(console, &filter, standing, after);
     let Looked { at, seen } = console.shared.looks.look::<SeenRows>(&name, LIST_FRESH, look).await;
@@ -308,7 +316,7 @@ mod tests {
             .expect("an address");
         let query = TaskQuery::of(&address);
         assert_eq!((query.queue.as_deref(), query.argument.as_deref()), (Some("mail"), Some("a=b")));
-        assert!(query.searches() && query.filter().is_ok());
+        assert!(query.searches() && query.conditions().is_ok());
         assert!(matches!(query.standing(), Ok(Some(TaskStanding::Ready))));
         let odd = TaskQuery { standing: Some("asleep".to_owned()), ..TaskQuery::default() };
         assert!(odd.standing().is_err() && !odd.searches());

@@ -182,6 +182,7 @@ async fn listen(
         match next(&mut frames).await {
             Down::Run(order) => drop(orders.send(order)),
             Down::Interrupt { run, interrupt } => slot.interrupt(run, interrupt),
+            Down::GiveWay { run } => slot.give_way(run),
             Down::Answer { question, answer } => uplink.answered(question, *answer),
             Down::ChunkTaken { question } => uplink.chunk_taken(question),
             Down::PermitLost { run, holder } => slot.lost_permit(run, &holder),

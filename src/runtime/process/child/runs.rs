@@ -53,6 +53,13 @@ impl RunSlot {
         }
     }
 
+    /// The body of this run is to end at its next checkpoint.
+    pub(super) fn give_way(&self, run: u64) {
+        if let Some(active) = self.0.lock().active.as_ref().filter(|active| active.run == run) {
+            active.context.give_way();
+        }
+    }
+
     /// The permits that this run holds under this name are lost.
     pub(super) fn lost_permit(&self, run: u64, holder: &str) {
         if let Some(active) = self.0.lock().active.as_ref().filter(|active| active.run == run) {

@@ -20,13 +20,17 @@ struct Data {
 pub(super) fn look(visit: &ConsoleVisit) -> PageBody {
     let at = now();
     let before = visit.address.get("after").and_then(|number| number.parse().ok()).unwrap_or(u64::MAX);
-    let (acts, goes_on) = visit.console.shared.acts.before(before, ROWS);
+    let viewer = &visit.viewer;
+    let is_seen = |act: &ActRecord| {
+        act.who == viewer.who || act.queue.as_deref().is_none_or(|queue| viewer.sees(queue))
+    };
+    let (acts, goes_on) = visit.console.shared.acts.before(before, ROWS, is_seen);
     let next = acts.last().filter(|_| goes_on).map(|act| act.number.to_string());
     let sentence = match acts.len() {
         0 => "Nobody has done anything here.".to_owned(),
         count => format!("{}, the newest first.", words::counted(count as u64, "act", "acts")),
     };
-    let scope = html! { "in this program since it started, at most the last 500 · the log has all of them (" code { "celeriac::console" } ")" };
+    let scope = html! { "in this program since it started, at most the last 500, without those on queues that you may not see · the log has all of them (" code { "celeriac::console" } ")" };
     let columns =
         [("What", false), ("Who", false), ("Outcome", false), ("Permission", false), ("When", true)];
     let rows = html! {

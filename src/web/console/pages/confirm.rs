@@ -6,15 +6,16 @@ use serde::Serialize;
 use super::PageBody;
 use crate::broker::TaskFilter;
 use crate::core::Timestamp;
+use crate::task::Message;
 use crate::task::clock::now;
 use crate::web::console::acts::{Fields, OperatorAct};
 use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::problem::ConsoleProblem;
-use crate::web::console::rights::{NotAllowed, Permission};
+use crate::web::console::rights::{NotAllowed, Permission, Viewer};
 use crate::web::console::task_rows::TaskQuery;
 use crate::web::console::token::FIELD;
 use crate::web::console::visit::ConsoleVisit;
-use crate::web::console::{parts, words};
+use crate::web::console::{Console, parts, words};
 
 /// How many of the tasks are shown.
 const SAMPLE: usize = 10;
@@ -31,8 +32,11 @@ struct Data {
 }
 
 /// The filter for failed tasks that an address states.
-pub(in crate::web::console) fn failed_filter(address: &ScreenAddress) -> Result<TaskFilter, ConsoleProblem> {
-    let mut filter = TaskQuery::of(address).filter()?;
+pub(in crate::web::console) fn failed_filter(
+    console: &Console,
+    address: &ScreenAddress,
+) -> Result<TaskFilter, ConsoleProblem> {
+    let mut filter = TaskQuery::of(address).filter(console)?;
     match address.get("kind") {
         None => {}
         Some("failed") => filter = filter.dead_letters(false),
@@ -51,16 +55,34 @@ pub(in crate::web::console) fn failed_filter(address: &ScreenAddress) -> Result<
     Ok(filter)
 }
 
+/// The filter for the failed tasks that an act is about: of those that the address states, the ones of queues for which whoever
+/// acts has the permission.
+pub(in crate::web::console) fn acted_filter(
+    console: &Console,
+    address: &ScreenAddress,
+    viewer: &Viewer,
+    permission: Permission,
+) -> Result<TaskFilter, ConsoleProblem> {
+    let (viewer, shows) = (viewer.clone(), console.shows_arguments());
+    let is_by_argument = address.get("argument").is_some();
+    // One function takes the place of another, so this one asks what that of the query asks.
+    let is_meant = move |message: &Message| {
+        viewer.may(permission, Some(&message.queue)) && (!is_by_argument || shows(message))
+    };
+    Ok(failed_filter(console, address)?.matching(is_meant))
+}
+
 pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
     let at = now();
     let address = visit.address.clone().with("until", at.as_micros().to_string());
     let fields = Fields::of(address.fields().map(|(name, value)| (name.to_owned(), value.to_owned())));
     let act = OperatorAct::read(&fields)?;
-    let queue = address.get("queue").map(str::to_owned);
+    let queue = address.get("queue").map(|queue| visit.console.physical(queue));
     let (count, queue) = match &act {
         OperatorAct::RetryAll { chosen } | OperatorAct::DeleteAll { chosen } => {
             require(visit, act.permission(), queue.as_deref())?;
-            let count = visit.console.celeriac.count_failed_tasks(&failed_filter(chosen)?).await?;
+            let filter = acted_filter(&visit.console, chosen, &visit.viewer, act.permission())?;
+            let count = visit.console.celeriac.count_failed_tasks(&filter).await?;
             (Some((count, chosen)), queue)
         }
         OperatorAct::Revoke { id, .. } | OperatorAct::Delete { id } | OperatorAct::Retry { id } => {
@@ -77,7 +99,9 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let sample = match &count {
         Some((_, chosen)) => {
             let list = ConsoleVisit { address: (*chosen).clone(), ..visit.clone() };
-            super::failed::find(&list).await?.1.tasks
+            let mut first = super::failed::find(&list).await?.1.tasks;
+            first.retain(|task| visit.viewer.may(act.permission(), Some(&task.queue)));
+            first
         }
         None => Vec::new(),
     };
@@ -90,6 +114,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let scope = html! {
         @if number.is_some() { "counted exactly, " (parts::time(at)) "; what fails later is left alone" } @else { "nothing has been done yet" }
         @if let Some(queue) = &queue { " · queue " (queue) }
+        @else if number.is_some() { " · in the queues for which you may do that" }
     };
     let back = address
         .get("back")

@@ -70,8 +70,8 @@ type SeenRows = Result<FailedRows, ControlError>;
 
 /// A page of the failed tasks that the address chooses, of which the viewer may see the queue.
 pub(super) async fn find(visit: &ConsoleVisit) -> Result<(Timestamp, FailedRows), ConsoleProblem> {
-    let filter = failed_filter(&visit.address)?;
     let (console, after) = (&visit.console, visit.address.get("after"));
+    let filter = failed_filter(console, &visit.address)?;
     let look = async {
         let page = console.celeriac.page_failed_tasks(&filter, after, ROWS).await?;
         let tasks = page.tasks.iter().map(|task| FailedRow::of(console, task)).collect();
@@ -213,8 +213,8 @@ fn list(visit: &ConsoleVisit, rows: &FailedRows) -> Markup {
 
 /// What can be done with all that the filter chooses, on this page and the others.
 fn all_that_match(visit: &ConsoleVisit) -> Markup {
-    let queue = visit.address.get("queue");
-    let may = |permission| visit.viewer.may(permission, queue);
+    let queue = visit.address.get("queue").map(|queue| visit.console.physical(queue));
+    let may = |permission| visit.viewer.may(permission, queue.as_deref());
     let ask = |act: &str| {
         let fields = ["task", "queue", "argument", "error", "kind"];
         fields.into_iter().fold(ScreenAddress::of(PageName::Confirm).with("act", act), |address, name| {

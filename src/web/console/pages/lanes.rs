@@ -35,7 +35,18 @@ struct Data<'a> {
 
 type SeenLanes = Result<Replies<LaneStatus>, ControlError>;
 
+/// Whether whoever looks may see lanes.
+fn check(visit: &ConsoleVisit) -> Result<(), ConsoleProblem> {
+    if visit.viewer.sees_all() {
+        return Ok(());
+    }
+    Err(ConsoleProblem::denied(
+        "A lane may have tasks of any queue, so lanes are shown to those who have the permission `see` for every queue.",
+    ))
+}
+
 pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
+    check(visit)?;
     let from: usize = match visit.address.get("after").map(str::parse) {
         None => 0,
         Some(Ok(from)) if from < MOST => from,
@@ -168,6 +179,7 @@ fn squares(waiting: u64) -> Markup {
 type SeenLane = Result<Option<LaneStatus>, ControlError>;
 
 pub(super) async fn look_at_one(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
+    check(visit)?;
     let (scope, key) = (visit.required("scope")?, visit.required("key")?);
     let look = visit.console.celeriac.lane(scope, key);
     let name = format!("lane {} {scope}{key}", scope.len());

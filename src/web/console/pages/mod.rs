@@ -27,7 +27,7 @@ use super::problem::ConsoleProblem;
 use super::visit::ConsoleVisit;
 use crate::core::Timestamp;
 
-pub(super) use confirm::failed_filter;
+pub(super) use confirm::acted_filter;
 pub(super) use task::find as find_task;
 
 /// The rows of one page of a list.

@@ -14,7 +14,7 @@ use crate::task::clock::now;
 use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::parts::Mark;
 use crate::web::console::problem::ConsoleProblem;
-use crate::web::console::rights::Permission;
+use crate::web::console::rights::{NotAllowed, Permission};
 use crate::web::console::shared_looks::Looked;
 use crate::web::console::visit::ConsoleVisit;
 use crate::web::console::{parts, words};
@@ -69,6 +69,12 @@ fn upcoming(status: &EntryStatus, count: usize) -> Vec<Timestamp> {
     status.entry.schedule.preview(now(), count)
 }
 
+/// The queue of the entry's tasks, if whoever looks may not see it.
+fn unseen_queue<'a>(visit: &'a ConsoleVisit, status: &EntryStatus) -> Option<&'a str> {
+    let queue = visit.console.celeriac.queue_of_entry(&status.entry)?;
+    (!visit.viewer.sees(queue)).then_some(queue)
+}
+
 pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProblem> {
     let Looked { at, seen } = entries(visit).await;
     let entries = match &*seen {
@@ -82,6 +88,8 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         }
         Err(error) => return Err(error.into()),
     };
+    let entries: Vec<&EntryStatus> =
+        entries.iter().filter(|entry| unseen_queue(visit, entry).is_none()).collect();
     let from: usize = match visit.address.get("after").map(str::parse) {
         None => 0,
         Some(Ok(from)) => from,
@@ -135,7 +143,7 @@ fn condition(entry: &EntryStatus) -> (Mark, &'static str) {
     }
 }
 
-fn table(visit: &ConsoleVisit, entries: &[EntryStatus]) -> Markup {
+fn table(visit: &ConsoleVisit, entries: &[&EntryStatus]) -> Markup {
     let columns = [
         ("Entry", false),
         ("Fires", false),
@@ -202,6 +210,9 @@ pub(super) async fn look_at_one(visit: &ConsoleVisit) -> Result<PageBody, Consol
         ConsoleProblem::unknown(format!("There is no periodic entry `{shown}`."))
     };
     let status = entries.iter().find(|entry| entry.name == name).ok_or_else(unknown)?;
+    if let Some(queue) = unseen_queue(visit, status) {
+        return Err(NotAllowed::Denied(Permission::See, Some(queue.to_owned())).into());
+    }
     let (mark, word) = condition(status);
     let sentence = html! { span class="state" { (parts::mark(mark, word)) } " " (words::line(name, 100)) " fires " (status.entry.schedule.in_words()) "; " (word) "." };
     let crumbs = html! { a href=(visit.href(&ScreenAddress::of(PageName::Periodic))) { "Periodic" } " / " (words::line(name, 100)) };

@@ -123,7 +123,8 @@ def read(app, nodes):
     served = answers(asked.active_queues, nodes)
     with app.connection_for_read() as connection:
         for node in nodes:
-            for queue in served[node]:
+            # RabbitMQ tells nobody else of the queues that are a worker's own.
+            for queue in (queue for queue in served[node] if not queue["exclusive"]):
                 declared = connection.default_channel.queue_declare(queue["name"], passive=True)
                 assert declared.consumer_count >= 1 and declared.message_count >= 0, (node, queue, declared)
     return {side: sorted(names) for side, names in queues.items()}

@@ -1,0 +1,168 @@
+//! How a queue gets slots: from the pool whose slots it shares with other queues, or, as soon as its tasks name tenants, from a
+//! pool of its own, in which its tenants share its workers. A queue that does neither starts by its backlog alone.
+//!
+//! Invariant: what is ready in the backlog waits in the pool too, or has a grant there; and what is held in the one is held in the
+//! other.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::{Context, Handler, Message};
+
+use super::super::slot_pool::SlotPermit;
+use super::Queue;
+use crate::broker::Delivery;
+use crate::core::Timestamp;
+use crate::core::hold::{Hold, HoldReason};
+use crate::runtime::gates::{Admission, Bell};
+use crate::task::{self, TaskId};
+
+/// A delivery that may start.
+pub(super) struct Released {
+    pub(super) tag: u64,
+    pub(super) delivery: Delivery,
+    /// What the gates have counted for it.
+    pub(super) admission: Admission,
+    /// Its slot, if the queue gets its slots from a pool.
+    pub(super) permit: Option<SlotPermit>,
+}
+
+/// What may start of a delivery that has come, as far as the pool has to know it. `None`: the queue has no pool, and needs none.
+pub(super) type Arrived = Option<(u64, Arc<task::Message>)>;
+
+impl Queue {
+    /// Notes a delivery for the pool, before it goes into the backlog.
+    pub(super) fn note_for_pool(&self, delivery: &Delivery) -> Arrived {
+        let message = delivery.message();
+        let is_pooled = self.pool.is_some() || message.tenant().is_some();
+        is_pooled.then(|| (delivery.tag(), Arc::clone(message)))
+    }
+
+    /// Brings deliveries to the pool that have come into the backlog. The first one that names a tenant makes a pool for the
+    /// queue, if it has none.
+    pub(super) fn bring_to_pool(&mut self, arrived: &[(u64, Arc<task::Message>)]) {
+        if arrived.is_empty() {
+            return;
+        }
+        if let Some(pool) = &self.pool {
+            pool.arrive(arrived.iter().map(|(tag, message)| (*tag, &**message)));
+            return;
+        }
+        let Some(own) = self.own_address.clone() else { return };
+        self.ask_all_again(); // the pool knows of nothing that gates hold already
+        let pool = self.pools.own(self.row.workers).join(&self.row, own);
+        pool.arrive(self.backlog.waiting().map(|(tag, delivery)| (tag, &**delivery.message())));
+        self.pool = Some(pool);
+    }
+
+    /// Tells the pool how many workers have no task, and whether the queue may start anything.
+    pub(super) fn report_to_pool(&self) {
+        if let Some(pool) = &self.pool {
+            let (free, is_open) = self.readiness();
+            pool.report(free, is_open);
+        }
+    }
+
+    /// Gives the slot of a run back that is over. `ran`: the body did run.
+    pub(super) fn end_in_pool(&self, permit: SlotPermit, ran: bool) {
+        if let Some(pool) = &self.pool {
+            let (free, is_open) = self.readiness();
+            pool.end(permit, ran, free, is_open);
+        }
+    }
+
+    /// The number of workers that can be given a task, and whether the queue may start anything.
+    fn readiness(&self) -> (usize, bool) {
+        let room = self.backlog.limit().saturating_sub(self.backlog.running());
+        let is_open = !self.backlog.is_paused() && self.halted.is_none() && self.closing.is_none();
+        (self.idle.len().min(room), is_open)
+    }
+
+    /// As [`release`](Self::release), in the order in which the pool gives its slots away. A gate has the last word: what it holds
+    /// is set aside, and the next of its line may start. `bell`: the gates are asked.
+    pub(super) fn release_by_pool(&mut self, bell: Option<&Arc<Bell>>, now: Timestamp) -> Option<Released> {
+        loop {
+            let pool = self.pool.as_ref()?;
+            let Some((tag, permit)) = pool.next_task() else {
+                if let Some(look) = pool.next_look() {
+                    self.wake_at(Instant::now() + look);
+                }
+                return None;
+            };
+            let Some(delivery) = self.backlog.get(tag) else { continue }; // it is gone, and its slot is free
+            let message = Arc::clone(delivery.message());
+            let admitted = match bell {
+                Some(bell) => self.ask_gates(bell, &message, now),
+                None => Ok(Admission::default()),
+            };
+            match admitted {
+                Ok(admission) => return self.let_go(tag, &message, admission, Some(permit), now),
+                Err(hold) => {
+                    pool.hold(permit);
+                    self.hold(tag, &message, hold, now);
+                }
+            }
+        }
+    }
+
+    /// A gate is asked anew about this task.
+    pub(super) fn bring_back_in_pool(&self, tag: u64, free_since: Timestamp) {
+        if let Some(pool) = &self.pool {
+            pool.bring_back(tag, free_since);
+        }
+    }
+
+    /// The gates are asked anew about all tasks that they hold.
+    pub(super) fn bring_all_back_in_pool(&self, free_since: Timestamp) {
+        if let Some(pool) = &self.pool {
+            pool.bring_all_back(free_since);
+        }
+    }
+
+    /// The task of this tag was taken out of the backlog.
+    pub(super) fn remove_from_pool(&self, tag: u64) {
+        if let Some(pool) = &self.pool {
+            pool.remove(tag);
+        }
+    }
+
+    /// All was taken out of the backlog.
+    pub(super) fn clear_in_pool(&self) {
+        if let Some(pool) = &self.pool {
+            pool.clear();
+        }
+    }
+
+    /// What keeps slots from a task that waits here, although others may have them.
+    pub(super) fn slot_hold(&self, id: &TaskId) -> Option<Hold> {
+        let pool = self.pool.as_ref()?;
+        let tag = self.backlog.find(|delivery| delivery.message().id == *id)?;
+        let why = pool.kept_for_others(tag)?;
+        Some(Hold { reason: HoldReason::Slots { why }, wait: None })
+    }
+
+    /// The slots of the pool that the queue shares with others, if all of them are taken.
+    pub(super) fn busy_pool(&self) -> Option<usize> {
+        self.pools.of_row(&self.row)?.all_taken()
+    }
+
+    /// The queue has another number of workers.
+    pub(super) fn resize_in_pool(&self) {
+        if let Some(pool) = self.pool.as_ref().filter(|_| self.pools.of_row(&self.row).is_none()) {
+            pool.resize(self.row.workers);
+        }
+    }
+}
+
+/// The pool has slots for tasks of this queue.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(in super::super) struct Granted;
+
+impl Handler<Granted> for Queue {
+    type Result = ();
+
+    fn handle(&mut self, _: Granted, _: &mut Context<Self>) {
+        self.pump();
+    }
+}

@@ -1,0 +1,358 @@
+//! The pools of slots that queues share: a lock around [`core::slots`](crate::core::slots) for each, because the queues live on
+//! several event loops.
+//!
+//! Invariants:
+//! - The lock is held for the decision alone: nobody waits, sends or settles meanwhile. A queue that gets a slot by the end of
+//!   another queue's run is told after that.
+//! - A slot is lent by a [`SlotPermit`], which goes with the run. Whatever becomes of the run, of its worker or of its queue, the
+//!   slot is free when the permit is dropped, and not before the run is over.
+//! - A queue without such a pool, whose tasks name no tenants, locks nothing.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use actix::Addr;
+use parking_lot::Mutex;
+use serde::Serialize;
+
+use super::queue::{Granted, Queue};
+use crate::catalogue::{Catalogue, Pool, QueueRow, parse_span};
+use crate::core::Timestamp;
+use crate::core::slots::{QueueTerms, SlotHold, SlotRules, Slots, TenantShare, TenantWeight, WaitingTask};
+use crate::task::clock::now;
+use crate::task::{LentSlot, Message, SlotOwner};
+
+/// A queue that has not taken a grant for so long does not answer, and others get the slot.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A pool whose queues share slots, as it is now.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct PoolStatus {
+    /// What the bodies run on: `io`, `cpu` or `process`.
+    pub pool: &'static str,
+    /// The number of slots.
+    pub slots: usize,
+    /// The number of slots that are taken.
+    pub running: usize,
+    /// The number of tasks that wait for a slot in this process.
+    pub waiting: usize,
+    /// The tenants that have work here or have had more than their share, in the order of their names. Tasks without a tenant are
+    /// those of the tenant without a name.
+    pub tenants: Vec<TenantShare>,
+}
+
+/// One pool of slots.
+pub(crate) struct SlotPool {
+    state: Mutex<PoolState>,
+    /// Whether a task waits that has found no slot. Bodies look at it at their checkpoints.
+    is_wanted: AtomicBool,
+}
+
+struct PoolState {
+    slots: Slots,
+    /// The queues by their numbers in `slots`.
+    members: Vec<PoolSeat>,
+}
+
+/// A queue of a pool, whose actor may be dead at the moment.
+struct PoolSeat {
+    queue: String,
+    actor: Option<Addr<Queue>>,
+}
+
+impl SlotPool {
+    fn new(rules: SlotRules) -> Arc<Self> {
+        let state = PoolState { slots: Slots::new(rules), members: Vec::new() };
+        Arc::new(Self { state: Mutex::new(state), is_wanted: AtomicBool::new(false) })
+    }
+
+    /// Makes this actor the one of its queue. It starts nothing before it reports free workers.
+    pub(super) fn join(self: &Arc<Self>, row: &QueueRow, actor: Addr<Queue>) -> PoolMember {
+        let terms = QueueTerms {
+            target: row.scheduling_target(),
+            min_workers: row.min_workers,
+            typical: row.typical_duration.as_deref().and_then(parse_span),
+        };
+        let mut state = self.state.lock();
+        let known = state.members.iter().position(|seat| seat.queue == row.name);
+        let number = known.unwrap_or_else(|| {
+            state.members.push(PoolSeat { queue: row.name.clone(), actor: None });
+            state.slots.join(terms)
+        });
+        if let Some(seat) = state.members.get_mut(number) {
+            seat.actor = Some(actor);
+        }
+        PoolMember { pool: Arc::clone(self), number }
+    }
+
+    /// Changes the pool, gives away what is free by then, and tells the queues that got something, except this one, which
+    /// looks itself.
+    fn step<T>(&self, own: Option<usize>, change: impl FnOnce(&mut Slots, Timestamp) -> T) -> T {
+        let now = now();
+        let (answer, told) = {
+            let mut state = self.state.lock();
+            let answer = change(&mut state.slots, now);
+            state.slots.dispatch(now);
+            self.is_wanted.store(state.slots.is_wanted(), Ordering::Release);
+            (answer, state.told(own))
+        };
+        told.iter().for_each(|queue| queue.do_send(Granted));
+        answer
+    }
+
+    /// The number of slots, if all of them are taken.
+    pub(super) fn all_taken(&self) -> Option<usize> {
+        let state = self.state.lock();
+        Some(state.slots.slots()).filter(|slots| state.slots.running() >= *slots)
+    }
+
+    /// Takes grants back from queues that do not answer, and sees whether anything may start by now.
+    fn look(&self) {
+        self.step(None, |slots, now| slots.expire(PATIENCE, now));
+    }
+}
+
+impl PoolState {
+    /// The actors of the queues that have grants of which they do not know, except this one.
+    fn told(&mut self, own: Option<usize>) -> Vec<Addr<Queue>> {
+        let members = &self.members;
+        let told = self.slots.told().filter(|queue| Some(*queue) != own);
+        told.filter_map(|queue| members.get(queue)?.actor.clone()).collect()
+    }
+}
+
+impl SlotOwner for SlotPool {
+    fn is_wanted(&self) -> bool {
+        self.is_wanted.load(Ordering::Acquire)
+    }
+
+    fn wants_back(&self, run: u64) -> bool {
+        self.state.lock().slots.gives_way(run, now())
+    }
+}
+
+/// The place of a queue's actor in its pool. When this is dropped, what waits in the queue is forgotten there, and the slots that
+/// were granted to it and not taken are free.
+pub(super) struct PoolMember {
+    pool: Arc<SlotPool>,
+    number: usize,
+}
+
+impl PoolMember {
+    /// Brings tasks that wait in the queue.
+    pub(super) fn arrive<'a>(&self, tasks: impl IntoIterator<Item = (u64, &'a Message)>) {
+        self.pool.step(Some(self.number), |slots, now| {
+            for (tag, message) in tasks {
+                slots.arrive(self.number, waiting(tag, message, now), now);
+            }
+        });
+    }
+
+    /// Says how many workers of the queue have no task, and whether it may start anything.
+    pub(super) fn report(&self, free: usize, is_open: bool) {
+        self.pool.step(Some(self.number), |slots, now| slots.report(self.number, free, is_open, now));
+    }
+
+    /// The next task of the queue that gets a slot, by its tag.
+    pub(super) fn next_task(&self) -> Option<(u64, SlotPermit)> {
+        let now = now();
+        let (grant, told) = {
+            let mut state = self.pool.state.lock();
+            let slots = &mut state.slots;
+            let grant = slots.take(self.number).or_else(|| {
+                slots.dispatch(now);
+                slots.take(self.number)
+            });
+            self.pool.is_wanted.store(slots.is_wanted(), Ordering::Release);
+            (grant, state.told(Some(self.number)))
+        };
+        told.iter().for_each(|queue| queue.do_send(Granted));
+        let grant = grant?;
+        let pool = Arc::clone(&self.pool);
+        Some((grant.tag, SlotPermit { pool, run: grant.run, has_begun: false, is_over: false }))
+    }
+
+    /// A gate holds the task of a grant, until it is brought back.
+    pub(super) fn hold(&self, mut permit: SlotPermit) {
+        permit.is_over = true;
+        self.pool.step(Some(self.number), |slots, now| slots.hold(permit.run, now));
+    }
+
+    /// The gate that holds a task is asked anew. It could not have started before `free_since`.
+    pub(super) fn bring_back(&self, tag: u64, free_since: Timestamp) {
+        self.pool.step(None, |slots, now| slots.bring_back(self.number, tag, free_since, now));
+    }
+
+    /// The same for all tasks of the queue that gates hold.
+    pub(super) fn bring_all_back(&self, free_since: Timestamp) {
+        self.pool.step(None, |slots, now| slots.bring_all_back(self.number, free_since, now));
+    }
+
+    /// A run is over, and so many workers of the queue have no task. `ran`: the body did run.
+    pub(super) fn end(&self, mut permit: SlotPermit, ran: bool, free: usize, is_open: bool) {
+        permit.is_over = true;
+        self.pool.step(Some(self.number), |slots, now| {
+            slots.finish(permit.run, ran, now);
+            slots.report(self.number, free, is_open, now);
+        });
+    }
+
+    /// A task that waited is gone.
+    pub(super) fn remove(&self, tag: u64) {
+        self.pool.step(None, |slots, now| slots.remove(self.number, tag, now));
+    }
+
+    /// All tasks that waited are gone.
+    pub(super) fn clear(&self) {
+        self.pool.step(None, |slots, now| slots.clear(self.number, now));
+    }
+
+    /// The number of slots of a pool that the queue has for itself follows its workers.
+    pub(super) fn resize(&self, slots: usize) {
+        self.pool.step(None, |pool, now| pool.resize(slots, now));
+    }
+
+    /// Why the pool keeps slots from a task of the queue that others may have, if it does.
+    pub(super) fn kept_for_others(&self, tag: u64) -> Option<SlotHold> {
+        let hold = self.pool.state.lock().slots.hold_of(self.number, tag, now());
+        hold.filter(SlotHold::is_for_others)
+    }
+
+    /// How long until it is worth asking for a slot although nothing happens.
+    pub(super) fn next_look(&self) -> Option<Duration> {
+        let now = now();
+        self.pool.state.lock().slots.next_look(now).map(|at| at.since(now))
+    }
+}
+
+impl Drop for PoolMember {
+    fn drop(&mut self) {
+        let number = self.number;
+        let actor = self.pool.state.lock().members.get_mut(number).and_then(|seat| seat.actor.take());
+        self.pool.step(None, |slots, now| slots.leave(number, now));
+        drop(actor); // outside of the lock
+    }
+}
+
+/// A waiting task as the pool sees it. One that has run before has had its time-to-start, and waits since it came back.
+fn waiting(tag: u64, message: &Message, now: Timestamp) -> WaitingTask<'_> {
+    let since = if message.has_begun() && message.eta.is_none() { now } else { message.due().min(now) };
+    WaitingTask { tag, tenant: message.tenant(), task: &message.task, priority: message.priority, since }
+}
+
+/// A slot that is lent to a task. When this is dropped, the slot is free.
+pub(super) struct SlotPermit {
+    pool: Arc<SlotPool>,
+    run: u64,
+    /// Whether a worker has the task, so that its tenant pays for the time.
+    has_begun: bool,
+    is_over: bool,
+}
+
+impl SlotPermit {
+    /// The task is given to a worker.
+    pub(super) fn begin(&mut self) {
+        self.has_begun = true;
+    }
+
+    /// The slot as the body sees it.
+    pub(super) fn lent(&self) -> LentSlot {
+        LentSlot { owner: Arc::clone(&self.pool) as Arc<dyn SlotOwner>, run: self.run }
+    }
+}
+
+impl Drop for SlotPermit {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let (run, has_begun) = (self.run, self.has_begun);
+        self.pool.step(None, |slots, now| match has_begun {
+            true => slots.finish(run, false, now),
+            false => slots.cancel(run, now),
+        });
+    }
+}
+
+/// All pools of slots of a program.
+#[derive(Default)]
+pub(crate) struct SlotPools {
+    shared: BTreeMap<Pool, Arc<SlotPool>>,
+    /// The pools of single queues, whose workers are shared by tenants alone.
+    own: Mutex<Vec<Weak<SlotPool>>>,
+    weights: Mutex<BTreeMap<String, TenantWeight>>,
+}
+
+impl SlotPools {
+    /// The pools that a catalogue states, with the weights of its tenants.
+    pub(crate) fn of(catalogue: &Catalogue) -> Self {
+        let shared = catalogue.pools.iter().map(|(pool, row)| {
+            (*pool, SlotPool::new(SlotRules { slots: row.slots, reserve: row.reserve, room: row.room }))
+        });
+        let pools = Self { shared: shared.collect(), ..Self::default() };
+        for (tenant, weight) in &catalogue.tenant_weights {
+            if let Some(weight) = TenantWeight::new(*weight) {
+                pools.weigh(tenant, weight);
+            }
+        }
+        pools
+    }
+
+    /// The pool whose slots this queue shares with others.
+    pub(super) fn of_row(&self, row: &QueueRow) -> Option<&Arc<SlotPool>> {
+        self.shared.get(&row.pool).filter(|_| row.shared)
+    }
+
+    /// A pool for the tenants of one queue.
+    pub(super) fn own(&self, workers: usize) -> Arc<SlotPool> {
+        let pool = SlotPool::new(SlotRules { slots: workers, reserve: Some(0), room: Some(0) });
+        let weights = self.weights.lock();
+        let mut state = pool.state.lock();
+        weights.iter().for_each(|(tenant, weight)| state.slots.set_weight(tenant, *weight));
+        drop(state);
+        let mut own = self.own.lock();
+        own.retain(|pool| pool.strong_count() > 0);
+        own.push(Arc::downgrade(&pool));
+        pool
+    }
+
+    /// Sets the weight of a tenant in all pools, for what starts from now on.
+    pub(crate) fn weigh(&self, tenant: &str, weight: TenantWeight) {
+        let mut weights = self.weights.lock();
+        weights.insert(tenant.to_owned(), weight);
+        let own: Vec<_> = self.own.lock().iter().filter_map(Weak::upgrade).collect();
+        for pool in self.shared.values().chain(&own) {
+            pool.state.lock().slots.set_weight(tenant, weight);
+        }
+    }
+
+    /// Changes the number of slots of a pool. `false`: its queues share none.
+    pub(crate) fn resize(&self, pool: Pool, slots: usize) -> bool {
+        let pool = self.shared.get(&pool);
+        pool.map(|pool| pool.step(None, |state, now| state.resize(slots, now))).is_some()
+    }
+
+    /// Looks after the pools, every second or so.
+    pub(super) fn look(&self) {
+        self.shared.values().for_each(|pool| pool.look());
+    }
+
+    /// The pools whose queues share slots, as they are now.
+    pub(crate) fn statuses(&self) -> Vec<PoolStatus> {
+        let status = |(pool, shared): (&Pool, &Arc<SlotPool>)| {
+            let state = shared.state.lock();
+            let slots = &state.slots;
+            PoolStatus {
+                pool: pool.as_str(),
+                slots: slots.slots(),
+                running: slots.running(),
+                waiting: slots.waiting(),
+                tenants: slots.tenants().collect(),
+            }
+        };
+        self.shared.iter().map(status).collect()
+    }
+}

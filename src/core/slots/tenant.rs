@@ -1,0 +1,374 @@
+//! The tenants of a pool: what each has had of the slots, and whether others are about.
+//!
+//! What a tenant has had is slot time divided by the tenant's weight, as in weighted fair queueing. It has two parts: what
+//! the runs that are over have cost, and what the runs that go on are charged. Invariants:
+//! - A tenant that comes back after a time without work begins where all tenants together have come to by then (the floor),
+//!   or at what it has had, whichever is more: debt is kept, credit is not.
+//! - Only tenants with work, or with a debt, are remembered, and of those without work a bounded number.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cost::{OwnCosts, micros};
+use crate::core::Timestamp;
+
+/// How long a tenant counts as being about after its last task.
+pub(super) const ABOUT: Duration = Duration::from_secs(60);
+/// The most tenants without work that are remembered for their debts.
+const MOST_IDLE: usize = 100_000;
+/// The most characters of a name that tell one from another: what a message may have. Names of tasks come from outside.
+const MOST_NAME: usize = 256;
+/// Weight 1, in the units in which weights are kept.
+const ONE: u64 = 1_000;
+
+/// What somebody has had: slot time divided by weight.
+pub(super) type Spent = u128;
+
+/// The slot time of a run divided by a weight. It is never nothing, so that no weight makes runs free.
+pub(super) fn spent(took: u64, weight: u64) -> Spent {
+    ((u128::from(took) << 20) / u128::from(weight.max(1))).max(1)
+}
+
+/// `from`, moved by a fifth of the way to `to`.
+pub(super) fn moved(from: Spent, to: Spent) -> Spent {
+    if to >= from { from + (to - from) / 5 } else { from - (from - to) / 5 }
+}
+
+/// How much of the slots a tenant gets beside others: with twice the weight, twice as much. 1 unless stated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TenantWeight(u64);
+
+impl TenantWeight {
+    /// The least weight that there is.
+    pub const LEAST: f64 = 0.001;
+    /// The largest weight that there is.
+    pub const MOST: f64 = 1_000_000.0;
+
+    /// The weight of this number, to a thousandth. `None`: it is not a number, or not from [`LEAST`](Self::LEAST) to
+    /// [`MOST`](Self::MOST).
+    pub fn new(weight: f64) -> Option<Self> {
+        (Self::LEAST..=Self::MOST).contains(&weight).then(|| Self((weight * ONE as f64).round() as u64))
+    }
+}
+
+impl Default for TenantWeight {
+    fn default() -> Self {
+        Self(ONE)
+    }
+}
+
+/// Whether a tenant has had more than its share.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Owed {
+    /// It has not, as far as anybody has looked.
+    #[default]
+    Yes,
+    /// It has had more than the mean of all that may start.
+    No,
+    /// It is too far ahead of the one that has had least.
+    Ahead,
+}
+
+/// The sorted set in which a tenant is, with its key there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Shelf {
+    #[default]
+    None,
+    /// By what it has had.
+    Unowed(Spent),
+    /// By what the least must have had before it is not too far ahead any more.
+    Ahead(Spent),
+    /// By what it has had. It has no work.
+    Idle(Spent),
+}
+
+/// What is known of a tenant.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TenantAccount {
+    pub(super) name: Arc<str>,
+    pub(super) weight: u64,
+    /// What its runs have cost that are over.
+    pub(super) done: Spent,
+    /// What its runs are charged that go on.
+    pub(super) held: Spent,
+    /// The number of its tasks that wait, those that gates hold included.
+    pub(super) waiting: usize,
+    pub(super) running: usize,
+    /// Whether it is counted among those with work.
+    pub(super) is_busy: bool,
+    /// The queues in which a task of it may start as far as the queue and the tenant are concerned.
+    pub(super) lines: Vec<usize>,
+    pub(super) owed: Owed,
+    /// Since when it is owed again. What it waited before counts for nobody.
+    pub(super) owed_since: Timestamp,
+    pub(super) shelf: Shelf,
+    /// What a run of it mostly costs.
+    pub(super) pace: Spent,
+    pub(super) costs: OwnCosts,
+    /// Whether it has as many slots as one tenant may have beside others.
+    pub(super) is_large: bool,
+    /// Whether the rule of room keeps it from starting more.
+    pub(super) is_crowding: bool,
+}
+
+impl TenantAccount {
+    /// What it has had, what goes on included.
+    pub(super) fn spent(&self) -> Spent {
+        self.done.saturating_add(self.held)
+    }
+
+    /// What a run of this length costs it.
+    pub(super) fn cost(&self, took: Duration) -> Spent {
+        spent(micros(took), self.weight)
+    }
+
+    fn has_work(&self) -> bool {
+        self.waiting > 0 || self.running > 0
+    }
+}
+
+/// All tenants of a pool that are remembered, by their numbers.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TenantBook {
+    pub(super) accounts: Vec<TenantAccount>,
+    numbers: BTreeMap<Arc<str>, usize>,
+    /// Numbers that nobody has.
+    spare: Vec<usize>,
+    weights: BTreeMap<Box<str>, u64>,
+    pub(super) floor: Spent,
+    pub(super) unowed: BTreeSet<(Spent, usize)>,
+    pub(super) ahead: BTreeSet<(Spent, usize)>,
+    idle: BTreeSet<(Spent, usize)>,
+    busy: usize,
+    /// The weights of all tenants with work.
+    busy_weight: u64,
+    /// The last two tenants that have run out of work, the last one first.
+    rested: [Option<(Arc<str>, Timestamp)>; 2],
+}
+
+impl TenantBook {
+    /// The number of a tenant, which begins an account if it has none. Tasks without a tenant are those of one tenant without
+    /// a name.
+    pub(super) fn number(&mut self, name: &str) -> usize {
+        let name = bounded(name);
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
+        }
+        let account = TenantAccount {
+            name: name.into(),
+            weight: self.weights.get(name).copied().unwrap_or(ONE),
+            done: self.floor,
+            ..TenantAccount::default()
+        };
+        let known_as = Arc::clone(&account.name);
+        let number = match self.spare.pop() {
+            Some(number) => {
+                self.accounts[number] = account;
+                number
+            }
+            None => {
+                self.accounts.push(account);
+                self.accounts.len() - 1
+            }
+        };
+        self.numbers.insert(known_as, number);
+        number
+    }
+
+    /// The number of a tenant that has an account.
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
+        self.numbers.get(bounded(name)).copied()
+    }
+
+    /// The tenants that have accounts, in the order of their names.
+    pub(super) fn all(&self) -> impl Iterator<Item = &TenantAccount> {
+        self.numbers.values().map(|number| &self.accounts[*number])
+    }
+
+    /// Sets the weight of a tenant for its charges from now on. Returns its number if it has an account.
+    pub(super) fn weigh(&mut self, name: &str, weight: TenantWeight) -> Option<usize> {
+        self.weights.insert(bounded(name).into(), weight.0);
+        let number = self.find(name)?;
+        let account = &mut self.accounts[number];
+        if account.is_busy {
+            self.busy_weight = self.busy_weight.saturating_sub(account.weight).saturating_add(weight.0);
+        }
+        account.weight = weight.0;
+        Some(number)
+    }
+
+    /// A tenant has a debt at most: what it did not use while it could not is gone.
+    pub(super) fn lift(&mut self, number: usize) {
+        let account = &mut self.accounts[number];
+        account.done = account.done.max(self.floor);
+    }
+
+    /// A tenant comes back of which nothing waited. Without a debt it is owed, and has been all the time.
+    pub(super) fn welcome(&mut self, number: usize) {
+        let account = &mut self.accounts[number];
+        if account.done <= self.floor {
+            account.done = self.floor;
+            (account.owed, account.owed_since) = (Owed::Yes, Timestamp::ZERO);
+        }
+    }
+
+    /// So much slot time was used. The floor rises as what a tenant has had rises that has its share of it.
+    pub(super) fn raise_floor(&mut self, took: Duration) {
+        self.floor = self.floor.saturating_add(spent(micros(took), self.busy_weight));
+    }
+
+    /// Puts a tenant into the set where its state belongs, and counts it where it is to be counted.
+    pub(super) fn place(&mut self, number: usize, slots: usize, now: Timestamp) {
+        self.note_busy(number, now);
+        let account = &self.accounts[number];
+        let shelf = match account.owed {
+            _ if !account.has_work() => Shelf::Idle(account.done),
+            _ if account.lines.is_empty() => Shelf::None,
+            Owed::Yes => Shelf::None,
+            Owed::No => Shelf::Unowed(account.spent()),
+            Owed::Ahead => Shelf::Ahead(account.spent().saturating_sub(allowance(slots, account.pace))),
+        };
+        let before = account.shelf;
+        if shelf == before {
+            return;
+        }
+        self.accounts[number].shelf = shelf;
+        match before {
+            Shelf::None => {}
+            Shelf::Unowed(key) => {
+                self.unowed.remove(&(key, number));
+            }
+            Shelf::Ahead(key) => {
+                self.ahead.remove(&(key, number));
+            }
+            Shelf::Idle(key) => {
+                self.idle.remove(&(key, number));
+            }
+        }
+        match shelf {
+            Shelf::None => {}
+            Shelf::Unowed(key) => {
+                self.unowed.insert((key, number));
+            }
+            Shelf::Ahead(key) => {
+                self.ahead.insert((key, number));
+            }
+            Shelf::Idle(key) => {
+                self.idle.insert((key, number));
+            }
+        }
+    }
+
+    fn note_busy(&mut self, number: usize, now: Timestamp) {
+        let account = &mut self.accounts[number];
+        let is_busy = account.has_work();
+        if is_busy == account.is_busy {
+            return;
+        }
+        account.is_busy = is_busy;
+        let (name, weight) = (Arc::clone(&account.name), account.weight);
+        if is_busy {
+            self.busy += 1;
+            self.busy_weight = self.busy_weight.saturating_add(weight);
+            return;
+        }
+        self.busy = self.busy.saturating_sub(1);
+        self.busy_weight = self.busy_weight.saturating_sub(weight);
+        if self.rested[0].as_ref().is_some_and(|(last, _)| *last != name) {
+            self.rested.swap(0, 1);
+        }
+        self.rested[0] = Some((name, now));
+    }
+
+    /// Forgets the tenants without work that have no debt, and those with the smallest debts beyond the bound.
+    pub(super) fn forget(&mut self) {
+        while let Some(&(done, number)) = self.idle.first()
+            && (done <= self.floor || self.idle.len() > MOST_IDLE)
+        {
+            self.idle.pop_first();
+            let account = std::mem::take(&mut self.accounts[number]);
+            self.numbers.remove(&account.name);
+            self.spare.push(number);
+        }
+    }
+
+    /// Until when another tenant than this one counts as being about; `None`: no other one does now. One with work is about
+    /// for ever.
+    pub(super) fn others_until(&self, number: usize, now: Timestamp) -> Option<Timestamp> {
+        let account = &self.accounts[number];
+        if self.busy > usize::from(account.is_busy) {
+            return Some(Timestamp::from_micros(u64::MAX));
+        }
+        let mut rested = self.rested.iter().flatten();
+        let (_, at) = rested.find(|(name, _)| *name != account.name)?;
+        Some(*at + ABOUT).filter(|until| *until > now)
+    }
+}
+
+/// The beginning of a name.
+pub(super) fn bounded(name: &str) -> &str {
+    let end = name.char_indices().nth(MOST_NAME).map_or(name.len(), |(at, _)| at);
+    name.get(..end).unwrap_or(name)
+}
+
+/// How much more than the one that has had least a tenant may have had when it starts a run: as much as its runs on all slots
+/// cost. It bounds how far the promises of queues can bend the shares of tenants.
+pub(super) fn allowance(slots: usize, pace: Spent) -> Spent {
+    pace.saturating_mul(slots as u128)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weight_is_a_number_above_zero() {
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 0.000_1, 1e7] {
+            assert_eq!(TenantWeight::new(bad), None, "{bad}");
+        }
+        assert_eq!(TenantWeight::new(1.0), Some(TenantWeight::default()));
+        assert_eq!(TenantWeight::new(0.001), Some(TenantWeight(1)));
+        assert_eq!(TenantWeight::new(2.5), Some(TenantWeight(2_500)));
+    }
+
+    #[test]
+    fn a_name_is_as_long_as_it_may_be() {
+        assert_eq!((bounded(""), bounded("malawi")), ("", "malawi"));
+        assert_eq!(bounded(&"é".repeat(70_000)), "é".repeat(MOST_NAME));
+        let mut book = TenantBook::default();
+        let number = book.number(&"x".repeat(70_000));
+        assert_eq!(book.find(&"x".repeat(60_000)), Some(number));
+    }
+
+    #[test]
+    fn no_weight_makes_a_run_free() {
+        assert_eq!(spent(0, ONE), 1);
+        assert_eq!(spent(1, u64::MAX), 1);
+        assert_eq!(spent(2_000, 2 * ONE), spent(1_000, ONE));
+        assert!(spent(5, 0) > 0, "nobody is busy");
+    }
+
+    /// A hundred thousand tenants that came once leave nothing behind, and those with debts a bounded number of accounts.
+    #[test]
+    fn tenants_without_work_and_debt_are_forgotten() {
+        let mut book = TenantBook::default();
+        for name in 0..100_000 {
+            let number = book.number(&name.to_string());
+            book.place(number, 4, Timestamp::ZERO);
+            book.forget();
+        }
+        assert_eq!((book.accounts.len(), book.all().count()), (1, 0));
+        for name in 0..MOST_IDLE + 50 {
+            let number = book.number(&name.to_string());
+            book.accounts[number].done = 1_000_000 + name as u128;
+            book.place(number, 4, Timestamp::ZERO);
+            book.forget();
+        }
+        assert_eq!(book.all().count(), MOST_IDLE);
+        assert_eq!((book.find("49"), book.find("50").is_some()), (None, true), "the smallest debts go first");
+        book.floor = u128::MAX;
+        book.forget();
+        assert_eq!(book.all().count(), 0);
+    }
+}
