@@ -17,8 +17,9 @@ use crate::broker::BrokerError;
 use crate::core::Timestamp;
 use crate::task::Message;
 
-/// The most lines of tenants that one question reads. Those that it leaves out are read for the next questions.
-const LINES_AT_ONCE: usize = 4096;
+/// The most lines of tenants that one question reads, because nothing starts meanwhile. Those that it leaves out are read for
+/// the next questions.
+const LINES_AT_ONCE: usize = 512;
 
 impl Engine {
     /// Since when the oldest ready and undelivered row of a queue has been ready.
@@ -30,10 +31,7 @@ impl Engine {
         let tables = self.open_tables()?;
         let cursor = &mut self.cursors[index];
         let mut oldest = oldest_in(&tables, cursor, None)?;
-        let unknown =
-            cursor.tenants.iter().filter(|(_, line)| line.oldest.is_none()).map(|(number, _)| number);
-        let unknown: Vec<u32> = unknown.take(LINES_AT_ONCE).collect();
-        for number in unknown {
+        for number in cursor.tenants.next_unknown(LINES_AT_ONCE) {
             let found = oldest_in(&tables, cursor, Some(number))?;
             if let Some(line) = cursor.tenants.get_mut(number) {
                 line.oldest = Some(found);

@@ -87,6 +87,8 @@ pub(super) struct TenantLines {
     next: u32,
     /// The lines whose counts differ from those on disk.
     touched: BTreeSet<u32>,
+    /// The line from which those are looked for whose oldest row is not known.
+    unknown_from: u32,
 }
 
 impl TenantLines {
@@ -179,6 +181,18 @@ impl TenantLines {
             line.oldest = None;
             line.cursor.waits(key);
         }
+    }
+
+    /// Some lines of which it is not known since when their oldest row is ready, at most `most`. Each call goes on behind the one
+    /// before, so that lines which change all the time hide no others.
+    pub(super) fn next_unknown(&mut self, most: usize) -> Vec<u32> {
+        let in_turn = self.lines.range(self.unknown_from..).chain(self.lines.range(..self.unknown_from));
+        let unknown = in_turn.filter(|(_, line)| line.oldest.is_none()).map(|(number, _)| *number);
+        let unknown: Vec<u32> = unknown.take(most).collect();
+        if let Some(last) = unknown.last() {
+            self.unknown_from = last.saturating_add(1);
+        }
+        unknown
     }
 
     /// The lines with their numbers.
@@ -437,6 +451,18 @@ mod tests {
         lines.forget_if_empty(5000);
         assert!(lines.get(5000).is_none());
         assert_eq!(lines.number_of(1, "a"), 5002);
+    }
+
+    #[test]
+    fn lines_that_change_all_the_time_hide_no_others() {
+        let mut lines = TenantLines::default();
+        let numbers: Vec<u32> = (0..5).map(|n| lines.number_of(1, &format!("tenant {n}"))).collect();
+        let mut asked: Vec<u32> = (0..5).flat_map(|_| lines.next_unknown(2)).collect();
+        assert_eq!(asked[..5], numbers, "one after the other, although none of them gets known");
+        asked.sort_unstable();
+        assert!(asked.chunks(2).all(|same| same[0] == same[1]), "and each as often as the others: {asked:?}");
+        lines.get_mut(numbers[0]).unwrap().oldest = Some(None);
+        assert_eq!(lines.next_unknown(10).len(), 4);
     }
 
     #[test]
