@@ -7,7 +7,7 @@ use celeriac::broker::conformance::{counts, sample, success};
 use celeriac::broker::embedded::{salvage, verify};
 use celeriac::broker::{Broker, Settle};
 use celeriac::store::{EmbeddedStore, Store};
-use celeriac::task::{Durability, LaneName, Message, SerialHeader};
+use celeriac::task::{Durability, LaneName, Message, SerialHeader, TENANT};
 
 use crate::damaged_block::{damage, flush, table};
 use crate::{copy, drain, open, publish, shared};
@@ -65,6 +65,41 @@ async fn a_queue_goes_on_behind_what_cannot_be_read() {
         assert_eq!(counts(&shared(&broker), "q").await.ready, found.waiting);
         assert_eq!(drain(&broker, "q").await.len() as u64, found.waiting);
     }
+}
+
+/// A damaged block has rows of several tenants, and another file has rows between them: these are found, counted and copied.
+#[tokio::test]
+async fn what_lies_between_the_damaged_rows_of_several_tenants_is_copied() {
+    const EACH: usize = 1800;
+    let dir = tempfile::tempdir().unwrap();
+    for file in 0..2 {
+        let broker = open(dir.path()).unwrap();
+        let of_tenant = |n: usize| {
+            let mut message = crate::message(n);
+            message.headers.0.insert(TENANT.to_owned(), format!("tenant {}", n % (EACH / 2)).into());
+            message
+        };
+        let messages: Vec<Message> = (file * EACH..(file + 1) * EACH).map(of_tenant).collect();
+        for some in messages.chunks(600) {
+            futures_util::future::try_join_all(some.iter().map(|m| broker.publish(m.clone(), false)))
+                .await
+                .unwrap();
+        }
+        broker.close().await.unwrap();
+        drop(broker);
+        flush(dir.path());
+    }
+    damage(&table(dir.path(), 1), 50);
+    let found = verify(dir.path()).unwrap();
+    assert!((1..EACH / 2).contains(&found.lost.len()), "{} are lost", found.lost.len());
+    assert_eq!(found.waiting as usize + found.lost.len(), 2 * EACH, "each is found or lost");
+    let into = tempfile::tempdir().unwrap();
+    let salvaged = salvage(dir.path(), into.path()).unwrap();
+    assert_eq!((salvaged.waiting, &salvaged.lost), (found.waiting, &found.lost));
+    let sound = verify(into.path()).unwrap();
+    assert_eq!((sound.damage, sound.waiting), (Vec::new(), found.waiting));
+    let broker = open(into.path()).unwrap();
+    assert_eq!(drain(&broker, "q").await.len() as u64, found.waiting);
 }
 
 #[tokio::test]

@@ -3,12 +3,13 @@
 //! When a block of a table file is damaged, the database ends a scan there, and everything behind it would never
 //! be seen. So this module looks for the key from which reading works again: in steps that double, and then by
 //! halving between the last step that failed and the first that did not. If the keys in between differ in a number
-//! only, as those of waiting tasks do, it asks for each of them. That finds the rows that undamaged files have
-//! between the damaged ones, and tells the keys of the others.
+//! only, as those of waiting tasks of one line and priority do, it asks for each of them. That finds the rows that
+//! undamaged files have between the damaged ones, and tells the keys of the others. What a gap over several lines hides is
+//! found by who knows its keys from elsewhere (see [`Gap::hides`]).
 //!
 //! It changes nothing: a row that cannot be read stays where it is, for a program that can read it.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::ops::Bound;
 
 use super::tables::{Rows, Slice, TableName, Tables};
@@ -43,8 +44,19 @@ pub(super) struct Gap {
     pub(super) to: Option<Vec<u8>>,
     /// The keys of the rows in it, as far as they are known.
     pub(super) keys: Vec<Vec<u8>>,
+    /// The keys in it whose rows were found all the same.
+    found: HashSet<Vec<u8>>,
     /// The error of the database.
     pub(super) error: String,
+}
+
+impl Gap {
+    /// Whether a key lies in the range and was not found there. Its row may be in an undamaged file.
+    pub(super) fn hides(&self, key: &[u8]) -> bool {
+        self.from.as_slice() <= key
+            && self.to.as_deref().is_none_or(|to| key < to)
+            && !self.found.contains(key)
+    }
 }
 
 impl Readable {
@@ -112,6 +124,7 @@ impl Readable {
         let row = first.as_deref().and_then(|first| self.look(first).ok().flatten());
         let to = row.as_ref().map(|(key, _)| key.to_vec());
         let keys = to.as_deref().map(|to| self.ask_between(&from, to)).unwrap_or_default();
+        let found = self.found.iter().map(|(key, _)| key.to_vec()).collect();
         if self.tables.tell(self.table, &from) {
             let table = self.table.name();
             let hex = |key: &[u8]| key.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -124,7 +137,7 @@ impl Readable {
         }
         self.rows = to.as_deref().and_then(|to| self.rows_from(to).ok());
         self.from = to.clone().unwrap_or_default();
-        self.gaps.push(Gap { from, to, keys, error });
+        self.gaps.push(Gap { from, to, keys, found, error });
     }
 
     /// Asks for each key that may lie between these two, if they are not too many. Keeps the rows that are there,

@@ -7,9 +7,10 @@ use std::path::Path;
 use super::copy::Copy;
 use super::failed::parts_of;
 use super::lanes;
+use super::readable::Gap;
 use super::ready_key::{ReadyKey, is_ready};
 use super::rows::{StoredQueue, TaskRow, decode, id_of, queue_of};
-use super::tables::{TableName, Tables};
+use super::tables::{Slice, TableName, Tables};
 use super::tenant_lines::{self, StoredLine};
 use crate::broker::{BrokerError, DeadLetter, FailedTask};
 use crate::task::{Message, TaskId};
@@ -117,7 +118,8 @@ struct RowCounts {
     scheduled: u64,
 }
 
-/// Calls `take` for each row of a table that can be read, in order, and adds to `damage` what cannot.
+/// Calls `take` for each row of a table that can be read, and adds to `damage` what cannot. The rows come in order, but for
+/// those that lie where others cannot be read: these may come last.
 pub(super) fn each(
     tables: &Tables,
     table: TableName,
@@ -128,6 +130,9 @@ pub(super) fn each(
     for (key, value) in readable.by_ref() {
         take(&key, &value, damage);
     }
+    for (key, value) in hidden(tables, table, &readable.gaps) {
+        take(&key, &value, damage);
+    }
     for gap in &readable.gaps {
         let (table, from) = (table.name(), hex(&gap.from));
         let to = gap.to.as_deref().map_or_else(|| "the end".to_owned(), |to| format!("before {}", hex(to)));
@@ -136,6 +141,30 @@ pub(super) fn each(
         let keys = gap.keys.iter().take(SHOWN);
         damage.extend(keys.map(|key| format!("table {table}: the row {} cannot be read", hex(key))));
     }
+}
+
+/// The messages in these gaps that can be read although no scan comes to them, because they lie between damaged rows, in
+/// another file. The rows of their tasks name their places.
+fn hidden<'a>(
+    tables: &'a Tables,
+    table: TableName,
+    gaps: &'a [Gap],
+) -> impl Iterator<Item = (Vec<u8>, Slice)> + 'a {
+    let has_messages = matches!(table, TableName::Messages | TableName::Lanes);
+    let is_searched = has_messages && !gaps.is_empty();
+    let tasks = is_searched.then(|| tables.readable(TableName::Tasks, &[], Bound::Unbounded));
+    tasks.into_iter().flatten().filter_map(move |(_, row)| {
+        let key = match (table, TaskRow::decode(&row)) {
+            (TableName::Messages, Ok(TaskRow::At(key))) => key,
+            (TableName::Lanes, Ok(TaskRow::InLine(key))) => key,
+            _ => return None,
+        };
+        if !gaps.iter().any(|gap| gap.hides(&key)) {
+            return None;
+        }
+        let value = tables.get(table, &key).ok().flatten()?;
+        Some((key, value))
+    })
 }
 
 /// The message of a task that is not over, from the place that the task's row names.
