@@ -305,6 +305,7 @@ async fn what_cannot_be_is_a_page_that_says_so() {
         ("/confirm?act=delete&id=nobody".to_owned(), 404),
         ("/arguments?id=nobody".to_owned(), 404),
         ("/nowhere".to_owned(), 404),
+        (format!("/{}", "x".repeat(20_000)), 404),
         ("/task/x/y".to_owned(), 404),
     ] {
         let start = std::time::Instant::now();
