@@ -403,7 +403,7 @@ impl Queue {
         let address = ctx.address();
         // Called from the broker's threads. A mailbox is not bounded by actix; the prefetch bounds what is sent.
         let sink = Arc::new(move |deliveries| address.do_send(Deliveries(deliveries)));
-        match self.runtime.broker.consume(&self.row.name, self.prefetch(), sink) {
+        match self.runtime.broker.consume(&self.row.name, self.deliveries_wanted(), sink) {
             Ok(consumer) => self.consumer = Some(consumer),
             Err(error) => {
                 tracing::error!(queue = %self.row.name, %error, "the queue cannot consume");

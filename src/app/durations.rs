@@ -57,7 +57,7 @@ impl Celeriac {
     /// catalogue with `longer_than` and `shorter_than` look at the same figures.
     ///
     /// Runs that succeeded count, and runs that a time limit has ended. The figures outlast the program, and where several
-    /// processes keep their results in one Redis, they are those of all of them, a minute or two old. The last 1,000 tasks,
+    /// processes keep their results in one Redis, they are those of all of them, about two minutes old. The last 1,000 tasks,
     /// 10,000 pairs of a task and a tenant, and 10,000 values of arguments are known.
     ///
     /// ```no_run

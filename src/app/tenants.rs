@@ -43,7 +43,9 @@ impl Celeriac {
         let mut vain: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         for task in registry.names() {
             let has_priority = registry.options(task).is_some_and(|options| options.priority > 0);
-            let Ok(queue) = self.inner.routing.queue(task, None, &Arguments::default()) else { continue };
+            let Ok(queue) = self.inner.routing.queue(None, task, None, &Arguments::default()) else {
+                continue;
+            };
             let arguments = events.queue_arguments(queue);
             let is_quorum = arguments.get("x-queue-type").is_some_and(|kind| kind == "quorum");
             if has_priority && !is_quorum && !arguments.contains_key("x-max-priority") {

@@ -10,7 +10,7 @@ use super::BrokerError;
 use crate::core::text::{ERROR, shortened};
 use crate::core::{Backoff, Timestamp};
 use crate::task::clock::now;
-use crate::task::{Lineage, Message, RUN_ONCE_HEADER, SENDING, State, TaskResult};
+use crate::task::{HELD, Lineage, Message, RUN_ONCE_HEADER, SENDING, State, TaskResult};
 
 /// The pauses between two tries to keep a dead letter.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -131,6 +131,7 @@ pub fn requeued(mut message: Message, now: Timestamp) -> Message {
     message.enqueued_at = now;
     message.first_started_at = None;
     message.forget_failed_attempts();
+    message.headers.0.remove(HELD); // what held it was in its last life, and its wait is counted
     message.headers.0.remove(RUN_ONCE_HEADER); // the task's id was given to this copy, which lost it to no other copy
     if let Some(serial) = &mut message.serial {
         serial.refusal = None;
@@ -161,7 +162,7 @@ mod tests {
 
     use super::*;
     use crate::store::DuplicateClaim;
-    use crate::task::{Context, RawSignature, TaskId, Workflow};
+    use crate::task::{Context, HeldMark, RawSignature, TaskId, Workflow};
 
     fn step(task: &str) -> RawSignature {
         RawSignature { task: task.to_owned(), ..RawSignature::default() }
@@ -175,6 +176,16 @@ mod tests {
         let workflow = Workflow { chain, chord, ..alone.clone() };
         let message = Message { workflow: Some(Box::new(workflow)), ..Context::detached().message().clone() };
         assert_eq!(requeued(message, now()).workflow, Some(Box::new(alone)));
+    }
+
+    /// It comes to its queue as a new one does, and what a limit held it for before is not counted again.
+    #[test]
+    fn what_goes_back_has_been_held_by_nothing() {
+        let (since, due) = (Timestamp::from_millis(1_000), Timestamp::from_millis(9_000));
+        let held = Context::detached().message().held_until(due, HeldMark { since, times: 2 });
+        assert!(held.held().is_some());
+        let again = requeued(held, Timestamp::from_millis(90_000));
+        assert_eq!((again.held(), again.eta, again.due()), (None, None, Timestamp::from_millis(90_000)));
     }
 
     /// A message of a canvas as it is claimed in its first retry.

@@ -26,7 +26,8 @@ const UNIT: u64 = 1 << 40;
 #[derive(Debug, Default)]
 pub struct FairLines<K> {
     lines: BTreeMap<K, LineShare>,
-    /// The lines that have an item to give, with their passes and their last turns: the first one is next.
+    /// The lines that have an item to give, with their passes and their last turns: the first one is next. A line that is
+    /// alone takes no turns, so the order is empty while fewer than two lines are known.
     order: BTreeSet<(u64, u64, K)>,
     /// How many items are out.
     out: usize,
@@ -52,7 +53,7 @@ impl Default for LineShare {
 }
 
 impl LineShare {
-    /// The place in the order, if the line has an item to give. The first number is 0 only if the line has nothing out.
+    /// The place in the order, if the line has an item to give.
     fn place(&self) -> Option<(u64, u64)> {
         let pass = UNIT.saturating_mul(self.out as u64) / u64::from(self.weight);
         self.gives.then_some((pass, self.last_turn))
@@ -85,16 +86,32 @@ impl<K: Ord + Clone> FairLines<K> {
 
     /// Notes that an item of a line is not out any more: it is over, or has come back.
     pub fn took_back(&mut self, line: &K) {
-        if self.out_of(line) > 0 {
-            self.out -= 1;
-            self.change(line, |share| share.out -= 1);
-        }
+        let mut came = 0;
+        self.change(line, |share| {
+            came = share.out.min(1);
+            share.out -= came;
+        });
+        self.out -= came;
     }
 
     /// The line that gives the next item, if at most `room` items may be out.
     pub fn next(&self, room: usize) -> Option<&K> {
-        let (pass, _, line) = self.order.first()?;
-        self.fits(*pass == 0, room).then_some(line)
+        let (line, is_first) = self.first()?;
+        self.fits(is_first, room).then_some(line)
+    }
+
+    /// The line whose turn it is, and whether it has nothing out.
+    fn first(&self) -> Option<(&K, bool)> {
+        let (line, share) = match self.takes_turns() {
+            true => self.lines.get_key_value(&self.order.first()?.2)?,
+            false => self.lines.first_key_value().filter(|(_, share)| share.gives)?,
+        };
+        Some((line, share.out == 0))
+    }
+
+    /// Whether several lines are known, so that the order has those that have an item to give.
+    fn takes_turns(&self) -> bool {
+        self.lines.len() > 1
     }
 
     /// Whether this line may give an item now, if at most `room` items may be out.
@@ -111,8 +128,8 @@ impl<K: Ord + Clone> FairLines<K> {
     /// The lines that give the next items, one turn after the other, at most `most`, as if each of them always had an item
     /// to give. O(n log n) in the number of turns.
     pub fn turns(&mut self, room: usize, most: usize) -> Vec<K> {
-        if let (Some((_, _, line)), 1) = (self.order.first(), self.order.len()) {
-            let free = room.saturating_sub(self.out).max(usize::from(self.next(room).is_some()));
+        if let Some((line, is_first)) = self.first().filter(|_| self.order.len() < 2) {
+            let free = room.saturating_sub(self.out).max(usize::from(self.fits(is_first, room)));
             return vec![line.clone(); free.min(most)]; // there is nobody to take turns with
         }
         let mut turns = Vec::new();
@@ -128,7 +145,7 @@ impl<K: Ord + Clone> FairLines<K> {
 
     /// Whether any line has an item to give.
     pub fn any_gives(&self) -> bool {
-        !self.order.is_empty()
+        self.first().is_some()
     }
 
     /// How many items of a line are out.
@@ -152,13 +169,17 @@ impl<K: Ord + Clone> FairLines<K> {
     /// Changes a line, and its place in the order.
     fn change(&mut self, line: &K, change: impl FnOnce(&mut LineShare)) {
         if !self.lines.contains_key(line) {
+            if self.lines.len() == 1 {
+                self.begin_turns();
+            }
             self.lines.insert(line.clone(), LineShare::default());
         }
+        let takes_turns = self.takes_turns();
         let Some(share) = self.lines.get_mut(line) else { return };
         let before = share.place();
         change(share);
         let (after, is_idle) = (share.place(), share.is_idle());
-        if before != after {
+        if takes_turns && before != after {
             if let Some((pass, turn)) = before {
                 self.order.remove(&(pass, turn, line.clone()));
             }
@@ -168,7 +189,16 @@ impl<K: Ord + Clone> FairLines<K> {
         }
         if is_idle {
             self.lines.remove(line);
+            if !self.takes_turns() {
+                self.order.clear();
+            }
         }
+    }
+
+    /// A line that was alone gets its place in the order, because another one comes.
+    fn begin_turns(&mut self) {
+        let places = self.lines.iter().filter_map(|(line, share)| Some((line.clone(), share.place()?)));
+        self.order.extend(places.map(|(line, (pass, turn))| (pass, turn, line)));
     }
 }
 
@@ -265,6 +295,9 @@ mod tests {
                         prop_assert!(out.get(line).is_some_and(|count| *count > 0), "line {} is hidden", line);
                     }
                 }
+                // Who is alone has no place in the order; of several, those that give have one each.
+                let places = if model.fair.lines.len() > 1 { waits.len() } else { 0 };
+                prop_assert_eq!(model.fair.order.len(), places);
                 // What is known beyond that is nothing: lines that are idle are forgotten.
                 let known: BTreeSet<u8> = model.fair.lines().map(|(line, _)| *line).collect();
                 let meant = waits.into_iter().chain(out.iter().filter(|(_, n)| **n > 0).map(|(line, _)| *line));
@@ -338,6 +371,25 @@ mod tests {
             fair.set_giving(&line, true);
         }
         assert_eq!(fair.turns(1, usize::MAX).len(), 1 + MOST_EXTRA);
+    }
+
+    #[test]
+    fn a_line_that_is_alone_has_no_place_to_lose() {
+        let mut model = Model { room: 3, ..Model::default() };
+        model.come(1, 50);
+        for _ in 0..10 {
+            let free = model.room - model.fair.out();
+            assert_eq!(model.fill().len(), free);
+            model.fair.took_back(&1);
+            assert!(model.fair.order.is_empty(), "nothing is sorted for one line");
+        }
+        model.fair.took_back(&7);
+        assert_eq!((model.fair.out(), model.fair.lines().count()), (2, 1), "nobody knows that line");
+        // A second line comes while the first one has items out, and goes.
+        model.come(2, 1);
+        assert_eq!(model.fill(), [2]);
+        model.fair.took_back(&2);
+        assert_eq!((model.fill(), model.fair.order.len()), (vec![1], 0));
     }
 
     #[test]

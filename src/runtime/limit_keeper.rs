@@ -91,9 +91,7 @@ impl LimitKeeper {
             let share = share.min(cap.saturating_sub(taken));
             (taken.saturating_add(share), share)
         };
-        let granted = self.told(name, self.change(name, key, day, take).await);
-        self.forget_old_days(day).await;
-        granted
+        self.told(name, self.change(name, key, day, take).await)
     }
 
     /// Gives back a part of a share that nothing has started from.
@@ -142,8 +140,9 @@ impl LimitKeeper {
         Err(StoreError::io(format!("the note `{note}` is changed by others all the time")))
     }
 
-    /// Deletes the notes of days that are long over, once a day.
-    async fn forget_old_days(&self, today: LocalDay) {
+    /// Deletes the notes of days that are long over, once a day. There may be thousands, so nobody waits for it who waits for a
+    /// share.
+    pub(super) async fn forget_old_days(&self, today: LocalDay) {
         {
             let mut swept_on = self.swept_on.lock();
             if swept_on.is_some_and(|swept_on| swept_on >= today) {

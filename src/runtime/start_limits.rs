@@ -327,6 +327,9 @@ impl StartLimits {
             }
             let waiting = limits.counts.lock().waiting.remove(&(at, key));
             ring(waiting.into_iter().flatten());
+            if let LimitQuestion::Day { day, .. } = question {
+                keeper.forget_old_days(day).await;
+            }
         });
     }
 }

@@ -147,6 +147,30 @@ async fn each_key_has_its_own_rate() {
     .await;
 }
 
+/// As [`sends`], in the queue that has one worker and one more delivery in hand.
+#[task(queue = "one", rate_limit = "1/h", rate_key = "{gateway}")]
+async fn sends_one(gateway: String) {
+    let _ = gateway;
+}
+
+/// The room that a queue has made for what is behind the held tasks stays when it gets another number of workers.
+#[tokio::test]
+async fn a_resize_leaves_the_room_for_what_is_behind_held_tasks() {
+    on_both(|celeriac| async move {
+        let (one, two) = (key(), key());
+        let send = async |key: &str| sends_one::s(key.to_owned()).send(celeriac.client()).await.unwrap();
+        assert_eq!(send(&one).await.get(LONG).await, Ok(()));
+        for _ in 0..3 {
+            send(&one).await;
+        }
+        until_status(&celeriac, "one", |queue| (queue.held, queue.running) == (3, 0)).await;
+        celeriac.resize("one", 2).await.unwrap();
+        assert_eq!(send(&two).await.get(LONG).await, Ok(()), "three are held, and two may be delivered");
+        until_status(&celeriac, "one", |queue| (queue.held, queue.ready) == (3, 0)).await;
+    })
+    .await;
+}
+
 /// Five thousand in front, more than the queue has room for: it puts the rest back, and looks at what is behind them.
 #[tokio::test]
 async fn what_is_behind_five_thousand_held_tasks_starts_at_once() {

@@ -118,7 +118,7 @@ impl Queue {
             self.fill(ctx);
         }
         if let Some(consumer) = &self.consumer {
-            consumer.set_prefetch(self.prefetch());
+            consumer.set_prefetch(self.deliveries_wanted());
         }
     }
 }

@@ -135,10 +135,11 @@ impl Queue {
             true => self.release_by_pool(Some(&bell), now),
             false => self.ask_in_turn(&bell, now),
         };
-        if released.is_none() {
-            // In steps, because each change costs the broker something.
-            let held = self.backlog.held();
-            self.take_more(if held == 0 { 0 } else { held.next_power_of_two().min(MOST_MORE) });
+        // In steps, because each change costs the broker something.
+        match self.backlog.held() {
+            0 => self.take_more(0),
+            held if released.is_none() => self.take_more(held.next_power_of_two().min(MOST_MORE)),
+            _ => {}
         }
         if let Some((at, _)) = self.held_back.agenda.first().copied() {
             self.wake_at(at);
@@ -289,10 +290,10 @@ impl Queue {
     }
 
     pub(super) fn wake_at(&mut self, at: Instant) {
-        let Some(queue) = self.own_address.clone() else { return };
         if self.held_back.wake.as_ref().is_some_and(|(earlier, _)| *earlier <= at) {
             return;
         }
+        let Some(queue) = self.own_address.clone() else { return };
         let waits = actix_rt::spawn(async move {
             tokio::time::sleep_until(at.into()).await;
             queue.do_send(Wake);
@@ -306,8 +307,14 @@ impl Queue {
         if std::mem::replace(&mut self.held_back.more, more) != more
             && let Some(consumer) = &self.consumer
         {
-            consumer.set_prefetch(self.prefetch().saturating_add(more));
+            consumer.set_prefetch(self.deliveries_wanted());
         }
+    }
+
+    /// How many deliveries the queue wants to have at a time: its prefetch, and room for more while the gates hold back what
+    /// it has.
+    pub(super) fn deliveries_wanted(&self) -> usize {
+        self.prefetch().saturating_add(self.held_back.more)
     }
 }
 

@@ -15,7 +15,6 @@ use crate::broker::Delivery;
 use crate::core::Timestamp;
 use crate::core::hold::{Hold, HoldReason};
 use crate::runtime::gates::{Admission, Bell};
-use crate::task::clock::now;
 use crate::task::{self, TaskId};
 
 /// A delivery that may start.

@@ -99,7 +99,6 @@ fn histograms(reading: &Reading, families: &mut Families<'_>) -> fmt::Result {
     let starts = reading.queues.iter().map(|queue| (of(&queue.status), queue.accounts.time_to_start()));
     families.histograms("celeriac_time_to_start_seconds", "Seconds until tasks first started.", starts)?;
     let held = reading.queues.iter().map(|queue| (of(&queue.status), queue.accounts.limit_waits()));
-    let held = held.filter(|(_, waits)| waits.count() > 0);
     let help = "Seconds for which limits kept tasks from starting.";
     families.histograms("celeriac_limit_wait_seconds", help, held)?;
     let runs = reading.queues.iter().flat_map(|queue| {

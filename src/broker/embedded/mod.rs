@@ -332,10 +332,13 @@ impl EmbeddedBroker {
         let first = tenant_lines::line_key(queue, 0);
         let last = tenant_lines::line_key(queue, u32::MAX);
         for row in tables.range(TableName::Meta, &first, Bound::Included(&last))? {
+            if before >= limit {
+                break; // there may be a hundred thousand lines, and nobody asks for more
+            }
             let (line, row) = row?;
             let is_other =
                 tenant_lines::parts_of(&line).is_some_and(|(_, number)| key.line() != Some(number));
-            if is_other && before < limit {
+            if is_other {
                 let ready = rows::decode::<StoredLine>(&row).map_or(0, |line| line.ready);
                 before += turns.min(usize::try_from(ready).unwrap_or(usize::MAX));
             }

@@ -45,19 +45,9 @@ impl Engine {
 
     fn scan(&mut self, queue: usize) -> Result<Vec<Delivery>, BrokerError> {
         let tables = self.open_tables()?;
-        let cursor = &mut self.cursors[queue];
-        // Each line is read once, and then the lines take turns.
-        let turns = cursor.turns(STEP);
-        let mut shares: BTreeMap<LineNumber, usize> = BTreeMap::new();
-        turns.iter().for_each(|line| *shares.entry(*line).or_default() += 1);
-        let mut lines: BTreeMap<LineNumber, std::vec::IntoIter<Row>> = BTreeMap::new();
-        for (line, share) in shares {
-            lines.insert(line, read_line(&tables, cursor, line, share).into_iter());
-        }
-        let mut deliveries = Vec::with_capacity(turns.len());
-        for line in turns {
-            // A line that has fewer rows than it was asked for gives way to the others in the next scan.
-            let Some((key, value)) = lines.get_mut(&line).and_then(Iterator::next) else { continue };
+        let rows = read_in_turns(&tables, &mut self.cursors[queue]);
+        let mut deliveries = Vec::with_capacity(rows.len());
+        for (key, value) in rows {
             let row = ReadyKey::of(&key).ok_or_else(|| BrokerError::io("a key of a wrong length".to_owned()));
             match row.and_then(|key| Ok((key, decode::<Message>(&value)?))) {
                 Ok((key, message)) if message.crashes > 0 => {
@@ -171,6 +161,24 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Reads the next rows that are not held, in the order in which their lines take turns. A line that has fewer rows than it was
+/// asked for gives way to the others in the next scan.
+fn read_in_turns(tables: &Tables, cursor: &mut QueueCursor) -> Vec<Row> {
+    let turns = cursor.turns(STEP);
+    let Some(first) = turns.first().copied() else { return Vec::new() };
+    if turns.iter().all(|line| *line == first) {
+        return read_line(tables, cursor, first, turns.len()); // there is nothing to sort
+    }
+    // Each line is read once, and then the lines take turns.
+    let mut shares: BTreeMap<LineNumber, usize> = BTreeMap::new();
+    turns.iter().for_each(|line| *shares.entry(*line).or_default() += 1);
+    let mut lines: BTreeMap<LineNumber, std::vec::IntoIter<Row>> = BTreeMap::new();
+    for (line, share) in shares {
+        lines.insert(line, read_line(tables, cursor, line, share).into_iter());
+    }
+    turns.iter().filter_map(|line| lines.get_mut(line)?.next()).collect()
 }
 
 /// Reads up to `count` rows of a line that are not held, in order. Passes over rows that cannot be read.

@@ -20,6 +20,9 @@ pub(super) struct RunTimeEntry {
     sketch: DurationSketch,
 }
 
+/// A bucket of the sketch: its number, and how much it weighs.
+pub(super) type Bucket = (u8, u16);
+
 impl RunTimeEntry {
     /// The entry of one run.
     pub(super) fn new(took: u64, at: Timestamp) -> Self {
@@ -48,7 +51,7 @@ impl RunTimeEntry {
     }
 
     /// The count, the sum and the buckets, unless there was one run only, so that they follow from how long it took.
-    pub(super) fn more(&self) -> Option<(u64, u64, &[(u8, u16)])> {
+    pub(super) fn more(&self) -> Option<(u64, u64, &[Bucket])> {
         (self.count > 1).then(|| (self.count, self.sum, self.sketch.buckets()))
     }
 

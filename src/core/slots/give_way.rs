@@ -46,7 +46,8 @@ impl Slots {
         let had = |tenant: usize| self.tenants.accounts[tenant].spent();
         let without_this = had(asking.tenant).saturating_sub(asking.charge);
         let is_owed_more = choice.head.tenant != asking.tenant && without_this > had(choice.head.tenant);
-        if !is_tighter && !(is_owed_more && held >= AGAINST_TENANT) {
+        let wants = is_tighter || (is_owed_more && held >= AGAINST_TENANT);
+        if !wants {
             return false;
         }
         self.giving_way = Some((run, now));

@@ -120,7 +120,8 @@ impl BreakerState {
         }
     }
 
-    /// A run has ended. Says whether others may start because of that.
+    /// A run has ended. Says whether those that were told to wait for that are to ask again: another one may start, or it is
+    /// known now how long the next pause is.
     pub(super) fn end(&mut self, breaker: &Breaker, is_probe: bool, end: RunEnd, now: Duration) -> bool {
         match (self.phase, is_probe, end) {
             (Phase::HalfOpen { .. }, true, RunEnd::Success) => {
@@ -130,7 +131,7 @@ impl BreakerState {
             (Phase::HalfOpen { pause, .. }, true, RunEnd::Failure) => {
                 let pause = doubled(pause, 1, breaker.longest);
                 self.phase = Phase::Open { until: now.saturating_add(pause), pause };
-                false
+                true
             }
             (Phase::HalfOpen { pause, .. }, true, RunEnd::NotRun | RunEnd::Other) => {
                 self.phase = Phase::HalfOpen { pause, is_probed: false };
@@ -186,7 +187,10 @@ mod tests {
         assert_eq!(state.check(11 * SECOND), Err(None), "and no other one starts");
         assert!(!state.end(&breaker(), false, RunEnd::Success, 12 * SECOND), "one that began before");
         assert_eq!(state.check(12 * SECOND), Err(None));
-        state.end(&breaker(), true, RunEnd::Failure, 12 * SECOND);
+        assert!(
+            state.end(&breaker(), true, RunEnd::Failure, 12 * SECOND),
+            "who waits for it learns of the pause"
+        );
         assert_eq!(state.check(12 * SECOND), Err(Some(20 * SECOND)), "twice as long");
         assert!(state.begin());
         state.end(&breaker(), true, RunEnd::Failure, 40 * SECOND);

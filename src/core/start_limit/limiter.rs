@@ -258,7 +258,7 @@ impl StartLimiter {
         (LimitedStart { key, day, is_probe }, question)
     }
 
-    /// Gives back what a start took. Says whether others of its key may start because of that.
+    /// Gives back what a start took. Says whether those that wait for a run of its key to end are to check again.
     pub fn end(&mut self, start: &LimitedStart, end: RunEnd, now: LimitClock) -> bool {
         let Some(counts) = self.keys.get_mut(&start.key) else { return false };
         counts.running = counts.running.saturating_sub(1);

@@ -8,9 +8,10 @@ use super::*;
 use crate::broker::MemoryBroker;
 use crate::catalogue::{LimitRow, TaskPattern};
 use crate::core::calendar::Zone;
+use crate::core::start_limit::Breaker;
 use crate::runtime::Runtime;
 use crate::runtime::gates::{Admission, ShutGroups};
-use crate::store::MemoryStore;
+use crate::store::{CompareAndSet, MemoryStore};
 use crate::task::canvas::CanvasLimits;
 use crate::task::{
     Arguments, ArgumentsError, Body, Context, Dispatcher, EnqueueError, Hooks, Router, TENANT, Task,
@@ -196,6 +197,33 @@ fn a_place_is_given_back_whatever_becomes_of_it_and_who_waits_is_told() {
     }
 }
 
+/// Also when it has failed: then it is known how long the next pause is, which may be shorter than they would wait otherwise.
+#[test]
+fn a_run_that_finds_out_tells_those_who_wait_for_it_whatever_it_came_to() {
+    let breaker = Breaker::new(1, 1, Duration::from_millis(1), LONG);
+    let row = LimitRow::new("plain", limit(|limit| limit.breaker = Some(breaker)));
+    let listener = Listener::new(&with_limits([row]));
+    let plain = call("plain", "[]");
+    let mut first = listener.admit(&plain).unwrap_or_else(|hold| panic!("{}", hold.reason));
+    first.end(RunEnd::Failure);
+    drop(first);
+    for end in [RunEnd::Failure, RunEnd::Other, RunEnd::Success] {
+        // After the pause one may find out.
+        let mut probe = loop {
+            if let Ok(admission) = listener.admit(&plain) {
+                break admission;
+            }
+            std::thread::yield_now();
+        };
+        let held = listener.admit(&plain).err().expect("one run finds out");
+        assert_eq!(held.wait, None, "{end:?}");
+        probe.end(end);
+        drop(probe);
+        let rung: Vec<u64> = listener.bell.take().into_iter().map(|(group, _)| group).collect();
+        assert_eq!(rung, [held.reason.group("plain")], "{end:?}");
+    }
+}
+
 #[test]
 fn whoever_comes_waits_behind_those_that_are_held() {
     let mut listener = Listener::new(&Catalogue::new());
@@ -291,6 +319,26 @@ async fn the_cap_of_a_day_is_kept_through_a_restart() {
     let mut last = listener.admit_in_time(&plain).await.unwrap_or_else(|hold| panic!("{}", hold.reason));
     last.begin();
     assert!(listener.admit_in_time(&plain).await.is_err());
+}
+
+/// They go after whoever waits for a share of today has it.
+#[tokio::test]
+async fn the_counts_of_days_that_are_long_over_go() {
+    let row = LimitRow::new("plain", limit(|limit| limit.daily = Some(60))).with_zone(past_noon());
+    let store = Arc::new(MemoryStore::default());
+    let broker = Arc::new(MemoryBroker::new(Arc::clone(&store)));
+    let notes = Store::notes(&*store).expect("a store in memory has notes");
+    let (key, value) = ("limit-day/old".to_owned(), Some("[[\"2020-01-01\",3]]".to_owned()));
+    assert!(notes.compare_and_set(CompareAndSet { key, expected: None, value }).await.unwrap());
+    let listener = Listener::on(&broker, &store, &with_limits([row]));
+    assert!(listener.admit_in_time(&call("plain", "[]")).await.is_ok());
+    let goes = async {
+        while notes.note("limit-day/old").await.unwrap().is_some() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, goes).await.expect("the old one goes");
+    assert_eq!(notes.notes("limit-day/").await.unwrap().len(), 1, "that of today stays");
 }
 
 #[test]
