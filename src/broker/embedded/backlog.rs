@@ -97,9 +97,12 @@ fn first_waiting(
     from: &[u8],
     end: Bound<&[u8]>,
 ) -> Result<Option<(Slice, Slice)>, BrokerError> {
-    if let Bound::Included(last) | Bound::Excluded(last) = end
-        && from > last
-    {
+    let is_empty = match end {
+        Bound::Included(last) => from > last,
+        Bound::Excluded(last) => from >= last,
+        Bound::Unbounded => false,
+    };
+    if is_empty {
         return Ok(None);
     }
     for row in tables.range(TableName::Messages, from, end)? {

@@ -190,6 +190,14 @@ impl QueueCursor {
         }
     }
 
+    /// Notes that a scan has read what it can of a line, and that the rows from there on to `end`, its end, cannot be read.
+    pub(super) fn broke_off(&mut self, line: LineNumber, end: &[u8]) {
+        let Some(cursor) = self.line_mut(line) else { return };
+        cursor.broke_off(end);
+        let gives = !cursor.is_drained();
+        self.fair.set_giving(&line, gives);
+    }
+
     /// Notes that there is no such line, so that no row of it is asked for.
     pub(super) fn has_no_line(&mut self, line: LineNumber) {
         self.fair.set_giving(&line, false);

@@ -4,8 +4,8 @@
 //! be seen. So this module looks for the key from which reading works again: in steps that double, and then by
 //! halving between the last step that failed and the first that did not. If the keys in between differ in a number
 //! only, as those of waiting tasks of one line and priority do, it asks for each of them. That finds the rows that
-//! undamaged files have between the damaged ones, and tells the keys of the others. What a gap over several lines hides is
-//! found by who knows its keys from elsewhere (see [`Gap::hides`]).
+//! undamaged files have between the damaged ones, and tells the keys of the others. What a gap over several lines hides,
+//! but for the row right before the damage, is found by who knows its keys from elsewhere (see [`Gap::hides`]).
 //!
 //! It changes nothing: a row that cannot be read stays where it is, for a program that can read it.
 
@@ -123,7 +123,10 @@ impl Readable {
         });
         let row = first.as_deref().and_then(|first| self.look(first).ok().flatten());
         let to = row.as_ref().map(|(key, _)| key.to_vec());
-        let keys = to.as_deref().map(|to| self.ask_between(&from, to)).unwrap_or_default();
+        let keys = to.as_deref().and_then(|to| self.ask_between(&from, to)).unwrap_or_else(|| {
+            self.ask_last(&from, to.as_deref());
+            Vec::new()
+        });
         let found = self.found.iter().map(|(key, _)| key.to_vec()).collect();
         if self.tables.tell(self.table, &from) {
             let table = self.table.name();
@@ -140,18 +143,18 @@ impl Readable {
         self.gaps.push(Gap { from, to, keys, found, error });
     }
 
-    /// Asks for each key that may lie between these two, if they are not too many. Keeps the rows that are there,
-    /// and answers with the keys that cannot be read.
-    fn ask_between(&mut self, from: &[u8], to: &[u8]) -> Vec<Vec<u8>> {
-        let Some((prefix, last)) = to.split_last_chunk::<8>() else { return Vec::new() };
-        let Some(rest) = from.strip_prefix(prefix) else { return Vec::new() };
+    /// Asks for each key that may lie between these two. Keeps the rows that are there, and answers with the keys that cannot
+    /// be read. `None`: they do not differ in a number only, or are too many.
+    fn ask_between(&mut self, from: &[u8], to: &[u8]) -> Option<Vec<Vec<u8>>> {
+        let (prefix, last) = to.split_last_chunk::<8>()?;
+        let rest = from.strip_prefix(prefix)?;
         let mut first = [0; 8];
         let known = rest.len().min(8);
         first[..known].copy_from_slice(&rest[..known]);
         let (mut first, last) = (u64::from_be_bytes(first), u64::from_be_bytes(*last));
         first = first.saturating_add(u64::from(rest.len() > 8)); // starts behind the key `from`, which is longer
         if last.saturating_sub(first) > CANDIDATES {
-            return Vec::new();
+            return None;
         }
         let mut unreadable = Vec::new();
         for number in first..last {
@@ -162,7 +165,44 @@ impl Readable {
                 Err(_) => unreadable.push(key),
             }
         }
-        unreadable
+        Some(unreadable)
+    }
+
+    /// Keeps the last row that lies before those that cannot be read. The database reads on before it gives a row, so a scan
+    /// fails before it has given this one. Its key is that from which on, or behind which, reading up to a key fails. `to`: the
+    /// key before which the gap ends.
+    fn ask_last(&mut self, from: &[u8], to: Option<&[u8]>) {
+        let width = from.len().clamp(*WIDTH.start(), *WIDTH.end());
+        let end: &[u8] = match (to, &self.end) {
+            (Some(key), _) => key,
+            (None, Bound::Included(key) | Bound::Excluded(key)) => key.as_slice(),
+            (None, Bound::Unbounded) => &[u8::MAX; 64],
+        };
+        let (mut low, mut high) = (from.to_vec(), end.to_vec());
+        low.resize(width, 0);
+        high.resize(width, 0);
+        // Halves down to the last key up to which reading works, and the first one up to which it fails. The row's key is one
+        // of them, without the zeros behind it if it is shorter.
+        while let Some(middle) = between(&low, &high) {
+            match self.reads_up_to(from, &middle) {
+                true => low = middle,
+                false => high = middle,
+            }
+        }
+        let shortest = high.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        let shorter = (shortest..=width).filter_map(|len| high.get(..len));
+        for key in std::iter::once(low.as_slice()).chain(shorter).filter(|key| (from..end).contains(key)) {
+            if let Ok(Some(value)) = self.tables.get(self.table, key) {
+                self.found.push_back((Slice::from(key), value));
+                return;
+            }
+        }
+    }
+
+    /// Whether all rows from one key up to and including another one can be read.
+    fn reads_up_to(&self, from: &[u8], last: &[u8]) -> bool {
+        let rows = self.tables.range(self.table, from, Bound::Included(last));
+        rows.is_ok_and(|mut rows| rows.all(|row| row.is_ok()))
     }
 }
 

@@ -38,6 +38,11 @@ impl RevisitSet {
         }
     }
 
+    /// Adds the rows of another set that are known by their keys.
+    pub(super) fn add(&mut self, other: Self) {
+        other.keys.into_iter().for_each(|key| self.insert(key));
+    }
+
     /// Takes out the first row that is known by its key.
     pub(super) fn next(&mut self) -> Option<ReadyKey> {
         self.keys.pop_first()

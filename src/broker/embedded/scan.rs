@@ -206,9 +206,9 @@ fn read_line(tables: &Tables, cursor: &mut QueueCursor, line: LineNumber, count:
     if rows.len() < count
         && let Some((first, last)) = cursor.line(line).and_then(|line| line.revisit.rest())
     {
-        let (read, ended) = read(tables, cursor, &first, Bound::Included(&last), count, &mut rows);
+        let read = read(tables, cursor, &first, Bound::Included(&last), count, &mut rows);
         if let Some(line) = cursor.line_mut(line) {
-            line.revisit.was_read(read.as_deref(), ended);
+            line.revisit.was_read(read.last.as_deref(), read.has_ended);
         }
     }
     // The scan goes on only when no row before its position is left.
@@ -217,14 +217,32 @@ fn read_line(tables: &Tables, cursor: &mut QueueCursor, line: LineNumber, count:
     {
         let from = from.scan_from().to_vec();
         let (_, end) = line_bounds(cursor.number, line);
-        let (read, ended) = read(tables, cursor, &from, Bound::Excluded(&end), count, &mut rows);
-        cursor.scanned(line, read.as_deref(), ended);
+        if from >= end {
+            cursor.scanned(line, None, true); // an earlier scan broke off
+            return rows;
+        }
+        let read = read(tables, cursor, &from, Bound::Excluded(&end), count, &mut rows);
+        if read.broke_off {
+            cursor.broke_off(line, &end);
+        } else {
+            cursor.scanned(line, read.last.as_deref(), read.has_ended);
+        }
     }
     rows
 }
 
+/// How far a read has come.
+struct ReadEnd {
+    /// The last key that was looked at.
+    last: Option<Slice>,
+    /// Whether nothing lies behind it that can be read.
+    has_ended: bool,
+    /// Whether the rows behind it, up to the end, cannot be read.
+    broke_off: bool,
+}
+
 /// Adds rows that the window does not hold to `rows`, until there are `room` of them, and passes over rows that
-/// cannot be read. Answers with the last key that was looked at, and with whether nothing lies behind it.
+/// cannot be read.
 fn read(
     tables: &Tables,
     cursor: &mut QueueCursor,
@@ -232,12 +250,12 @@ fn read(
     end: Bound<&[u8]>,
     room: usize,
     rows: &mut Vec<Row>,
-) -> (Option<Slice>, bool) {
-    let (mut last, mut ended) = (None, true);
+) -> ReadEnd {
+    let (mut last, mut has_ended) = (None, true);
     let mut found = tables.readable(TableName::Messages, start, end);
     for (key, value) in found.by_ref() {
         if rows.len() == room {
-            ended = false;
+            has_ended = false;
             break;
         }
         last = Some(key.clone());
@@ -248,5 +266,6 @@ fn read(
     if !found.gaps.is_empty() {
         cursor.passed_over();
     }
-    (last, ended)
+    let broke_off = has_ended && found.gaps.last().is_some_and(|gap| gap.to.is_none());
+    ReadEnd { last, has_ended, broke_off }
 }
