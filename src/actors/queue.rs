@@ -268,6 +268,7 @@ impl Queue {
         let Released { tag, delivery, admission, permit } = released;
         if delivery.has_lapsed() {
             self.backlog.finish(tag); // the delivery drops here, and so goes back to the broker
+            self.forecasts.left(tag);
             return false;
         }
         let now = now();

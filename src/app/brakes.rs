@@ -126,7 +126,9 @@ impl BrakeHandle<'_> {
         Ok(brake)
     }
 
-    /// Takes a brake away. What it has held starts at once. Answers with the brake; `None`: there is none of this id.
+    /// Takes a brake away. What it has held starts at once; of very many tasks, those that a queue has put back into the broker
+    /// for want of room come back in their time, within a minute or at a thousand a second. Answers with the brake; `None`:
+    /// there is none of this id.
     ///
     /// # Errors
     /// The brake stands in the catalogue, or it is not known whether it is gone.

@@ -19,7 +19,7 @@ use super::table::{Column, TextTable};
 use crate::app::variables::RESULT_BACKEND;
 use crate::app::{Backend, RuleCount};
 use crate::broker::{Broker, EmbeddedBroker, is_outbox_line};
-use crate::catalogue::Argument;
+use crate::catalogue::{Argument, one_line};
 use crate::core::brake::{Brake, BrakeAction, BrakeError, BrakeNote, BrakeRule};
 use crate::runtime::brakes::{NOTE, change_note, fits};
 use crate::runtime::rule_count::count_unfinished;
@@ -418,11 +418,16 @@ fn tell(args: &DryRunArgs, rule: &BrakeRule, found: &RuleCount, out: &mut impl W
     }
     let verb = if found.tasks == 1 { "waits and matches" } else { "wait and match" };
     writeln!(out, "{} {verb}: {rule}.", counted(found.tasks, "task"))?;
+    tell_counts(found, out)
+}
+
+/// The counts of each queue and of each task. Whoever has sent a task has chosen its name, so the names are brought to one line.
+pub(super) fn tell_counts(found: &RuleCount, out: &mut impl Write) -> Result<(), Failure> {
     for (queue, count) in &found.by_queue {
-        writeln!(out, "  in {queue}: {count}")?;
+        writeln!(out, "  in {}: {count}", one_line(queue))?;
     }
     for (task, count) in &found.by_task {
-        writeln!(out, "  of {task}: {count}")?;
+        writeln!(out, "  of {}: {count}", one_line(task))?;
     }
     Ok(())
 }

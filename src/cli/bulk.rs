@@ -11,13 +11,14 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::Failure;
-use super::brake::{RuleArgs, counted, refused};
+use super::brake::{RuleArgs, counted, refused, tell_counts};
 use super::failed::keeper;
 use super::place::{BrokerSource, Place, TaskSource, open_store};
 use super::requeue::open_with_records;
 use super::table::{Column, TextTable};
 use crate::app::{BulkAct, BulkAction, acts_in, begin_in};
 use crate::broker::{Broker, BrokerNotes, EmbeddedBroker, Retried, TaskFilter, is_outbox_line};
+use crate::catalogue::one_line;
 use crate::core::brake::BrakeRule;
 use crate::core::did_you_mean;
 use crate::runtime::brakes::fits;
@@ -167,12 +168,7 @@ async fn revoke(
     }
     let verb = if found.tasks == 1 { "waits and matches" } else { "wait and match" };
     writeln!(out, "{} {verb}: {rule}.", counted(found.tasks, "task"))?;
-    for (queue, count) in &found.by_queue {
-        writeln!(out, "  in {queue}: {count}")?;
-    }
-    for (task, count) in &found.by_task {
-        writeln!(out, "  of {task}: {count}")?;
-    }
+    tell_counts(&found, out)?;
     if !is_exact(&rule) {
         writeln!(
             out,
@@ -231,7 +227,7 @@ async fn retry(
     let verb = if found == 1 { "matches" } else { "match" };
     writeln!(out, "{} {verb}: {rule}.", counted(found, "failed task"))?;
     for (id, why) in &stay {
-        writeln!(out, "{id} stays: {why}")?;
+        writeln!(out, "{} stays: {}", one_line(id.as_str()), one_line(why))?;
     }
     match act {
         Some(act) => writeln!(out, "act `{}`: {} of {found} went back to their queues.", act.id, act.done)?,

@@ -370,7 +370,8 @@ pub(crate) async fn kept_hold(notes: &dyn Notes, message: &Message) -> Result<Op
     let (kept, now) =
         (BrakeNote::read(notes.note(NOTE).await?.as_deref()).unwrap_or_default().brakes().0, now());
     let (set, _) = BrakeSet::new(kept);
-    let brake = match subject(message, &[], false, |subject| set.decide(subject, now)) {
+    let stays = message.headers.0.contains_key(DIVERTED);
+    let brake = match subject(message, &[], stays, |subject| set.decide(subject, now)) {
         Braking::Pause(index) | Braking::Divert(index) | Braking::Expire(index) => set.brake(index),
         Braking::Slow(_) | Braking::Free => None,
     };
@@ -457,5 +458,18 @@ mod tests {
         let (text, ()) =
             change_note(&notes, |note| Ok((note.without("b", now()).0, ()))).await.unwrap().unwrap();
         assert_eq!((text, notes.note(NOTE).await.unwrap()), (None, None));
+    }
+
+    #[cfg(feature = "cli")]
+    #[tokio::test]
+    async fn a_task_that_was_diverted_waits_for_no_divert() {
+        let notes = MemoryStore::default();
+        let brake = Brake::new(BrakeRule::new().tenant("acme"), BrakeAction::divert("bulk")).id("away");
+        change_note(&notes, |note| Ok((note.with(&brake, now())?, ()))).await.unwrap().unwrap();
+        let mut message = message();
+        let hold = kept_hold(&notes, &message).await.unwrap().expect("it waits to be diverted");
+        assert_eq!(hold.reason.to_string(), "brake `away` is on it (divert to bulk)");
+        message.headers.0.insert(DIVERTED.to_owned(), "email".into());
+        assert_eq!(kept_hold(&notes, &message).await.unwrap(), None);
     }
 }

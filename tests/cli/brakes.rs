@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use celeriac::catalogue::QueueRow;
-use celeriac::task::TENANT;
+use celeriac::task::{NewTask, TENANT, TaskOptions};
 use celeriac::{Celeriac, task};
 use serde_json::{Value, json};
 
@@ -97,6 +97,21 @@ async fn brakes_are_set_listed_counted_and_taken_away() {
         assert!(record.expect("a record").result.is_some());
     }
     program.shutdown().await.expect("an end");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_others_wrote_do_not_steer_a_terminal() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let program = start(dir.path(), false).await;
+    let mut call = NewTask::new("evil\u{1b}[2J\nof all: 9", TaskOptions::default());
+    call.options.queue = Some("mails".to_owned());
+    program.client().enqueue(call).await.expect("an enqueue");
+    program.shutdown().await.expect("an end");
+    for arguments in [["brake", "dry-run", "--all"], ["bulk", "revoke", "--all"]] {
+        let (code, out, _) = told(dir.path(), &arguments);
+        assert_eq!(code, Some(0), "{out:?}");
+        assert!(out.contains("  of evil[2J of all: 9: 1\n") && !out.contains('\u{1b}'), "{out:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

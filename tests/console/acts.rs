@@ -1,13 +1,18 @@
 //! What can be done, by plain forms.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
+use actix_web::App;
+use actix_web::dev::Service;
 use actix_web::http::StatusCode;
-use actix_web::test::TestRequest;
+use actix_web::test::{TestRequest, init_service};
 use celeriac::broker::TaskFilter;
 use celeriac::web::{Console, Permission};
 use celeriac::{AsyncResult, Celeriac, State};
 use serde_json::json;
 
-use super::kit::{LONG, act, ask, browser, data, done, failed, get, on_both, open, page, start};
+use super::kit::{Browser, LONG, act, ask, browser, data, done, failed, get, on_both, open, page, start};
 use super::tasks::{fails, import, mail};
 
 async fn is_paused(console: &Console, queue: &str) -> bool {
@@ -160,6 +165,74 @@ async fn tasks_are_revoked_lanes_stopped_and_entries_run_by_hand() {
     done(&console, &[("act", "resume_entry"), ("entry", "yearly")]).await;
     data(&console, "/entry?name=yearly", |told| told["paused"] == json!(false)).await;
     assert_eq!(act(&console, &[("act", "run_now"), ("entry", "none")]).await.status, StatusCode::NOT_FOUND);
+    celeriac.shutdown().await.unwrap();
+}
+
+/// By a double click a browser sends a form twice, and one that goes back may send it once more.
+#[actix_web::test]
+async fn a_form_that_is_sent_twice_is_acted_on_once() {
+    let celeriac = start().await;
+    let console = open(&celeriac);
+    celeriac.pause("mail").await.unwrap();
+    data(&console, "/periodic", |told| told["count"] == json!(1)).await;
+    let form = async || {
+        let shown = page(&console, "/confirm?act=run_now&entry=yearly&once=chosen", |_| true).await;
+        let (_, rest) = shown.split_once("name=\"once\" value=\"").expect("a form that is told from others");
+        rest.split_once('"').unwrap().0.to_owned()
+    };
+    let (one, other) = (form().await, form().await);
+    assert!(one != other && one != "chosen", "{one} {other}");
+    let run_now = |form: &str| {
+        let fields = [("act", "run_now"), ("entry", "yearly"), ("back", "periodic"), ("once", form)];
+        fields.map(|(name, value)| (name.to_owned(), value.to_owned()))
+    };
+    for (form, leads_to) in
+        [(&one, "/console/periodic?done=1"), (&one, "/console/acts"), (&other, "/console/periodic?done=2")]
+    {
+        let fields = run_now(form);
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let answer = act(&console, &fields).await;
+        assert_eq!((answer.status, answer.header("location")), (StatusCode::SEE_OTHER, leads_to));
+    }
+    let told = data(&console, "/tasks?queue=mail", |told| {
+        told["tasks"]["tasks"].as_array().is_some_and(|tasks| tasks.len() >= 2)
+    })
+    .await;
+    assert_eq!(told["tasks"]["tasks"].as_array().unwrap().len(), 2, "one for each form");
+    celeriac.shutdown().await.unwrap();
+}
+
+/// A browser goes away when somebody presses a button twice, or closes the page.
+#[actix_web::test]
+async fn an_act_goes_on_when_its_browser_goes_away() {
+    let celeriac = start().await;
+    let console = open(&celeriac);
+    let Browser { cookie, token } = browser(&console).await;
+    let app = init_service(App::new().service(console.clone())).await;
+    let form = [("act", "pause"), ("queue", "mail"), ("token", token.as_str())];
+    let request = TestRequest::post().uri("/console/act").insert_header(("Cookie", cookie)).set_form(form);
+    let mut asked = Box::pin(app.call(request.to_request()));
+    assert!(poll_fn(|cx| Poll::Ready(asked.as_mut().poll(cx).is_pending())).await, "it waits for the queue");
+    drop(asked);
+    data(&console, "/acts", |told| told["acts"][0]["what"] == "pause the queue mail").await;
+    assert!(paused(&celeriac).await);
+    celeriac.shutdown().await.unwrap();
+}
+
+/// The address of the page, with what was searched for, has no room in a field of the next address.
+#[actix_web::test]
+async fn an_act_is_offered_however_long_the_search_was() {
+    let celeriac = start().await;
+    let console = open(&celeriac);
+    let error = "é".repeat(200);
+    failed(&fails::s(error.clone()).id("bad").send(celeriac.client()).await.unwrap()).await;
+    let written: String = error.bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let shown =
+        page(&console, &format!("/failed?error={written}"), |body| body.contains("act=delete_all")).await;
+    let link = shown.split('"').find(|part| part.contains("act=delete_all")).unwrap().replace("&amp;", "&");
+    let path = link.strip_prefix("/console").expect("a page of the console");
+    let shown = page(&console, path, |_| true).await;
+    assert!(shown.contains("1 task: delete all failed tasks that match"), "{shown}");
     celeriac.shutdown().await.unwrap();
 }
 

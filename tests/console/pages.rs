@@ -7,7 +7,7 @@ use celeriac::web::Console;
 use serde_json::{Value, json};
 
 use super::kit::{data, embedded, failed, get, on_both, open, page, start};
-use super::tasks::{fails, import, mail, rejects, waits};
+use super::tasks::{blocks, fails, import, let_go, mail, rejects, waits};
 
 /// The most bytes of a page.
 const MOST_BYTES: usize = 50_000;
@@ -113,6 +113,29 @@ async fn a_queue_says_its_promise_what_waits_and_what_was_done_to_it() {
     assert!(shown.contains("Mails to &lt;customers&gt;") && shown.contains("0@example.org"), "{shown}");
     let none = page(&console, "/queue?name=mail&standing=scheduled", |body| body.contains("0 tasks")).await;
     assert!(!none.contains("0@example.org"), "{none}");
+    celeriac.shutdown().await.unwrap();
+}
+
+/// What the first page says of all queues has to be true of those that wait for later, and of those that say nothing.
+#[actix_web::test]
+async fn the_sentence_of_the_first_page_is_true() {
+    let celeriac = start().await;
+    let console = open(&celeriac);
+    page(&console, "", |body| body.contains("<h1>Nothing waits, and nothing runs.</h1>")).await;
+    let later = mail::s("a@example.org".into(), "hello".into()).countdown(super::kit::LONG * 100);
+    later.send(celeriac.client()).await.unwrap();
+    let sentence = "<h1>Nothing is ready, and nothing runs; 1 task waits for its time or its lane.</h1>";
+    page(&console, "", |body| body.contains(sentence)).await;
+    let blocks = blocks::s().send(celeriac.client()).await.unwrap();
+    let is_slow = |name: &Value| name == "slow";
+    let is_missing = |told: &Value| told["missing"].as_array().is_some_and(|all| all.iter().any(is_slow));
+    data(&console, "", is_missing).await;
+    let shown = page(&console, "", |body| body.contains("not answer")).await;
+    assert!(!shown.contains("All queues are well") && !shown.contains("Nothing is ready"), "{shown}");
+    assert!(shown.contains("<strong>slow</strong> does not answer within a second"), "{shown}");
+    let_go();
+    assert_eq!(blocks.get(super::kit::LONG).await, Ok(()));
+    page(&console, "", |body| body.contains(sentence)).await;
     celeriac.shutdown().await.unwrap();
 }
 
@@ -305,6 +328,7 @@ async fn what_cannot_be_is_a_page_that_says_so() {
         ("/confirm?act=delete&id=nobody".to_owned(), 404),
         ("/arguments?id=nobody".to_owned(), 404),
         ("/nowhere".to_owned(), 404),
+        (format!("/{}", "x".repeat(20_000)), 404),
         ("/task/x/y".to_owned(), 404),
     ] {
         let start = std::time::Instant::now();

@@ -1,5 +1,7 @@
 //! What the console shows.
 
+use std::sync::{Condvar, Mutex};
+
 use celeriac::{TaskError, serial_task, task};
 use tokio::sync::Semaphore;
 
@@ -31,4 +33,20 @@ pub async fn waits(name: String) -> Result<String, TaskError> {
 #[serial_task(name = "shop.import", key = "{domain}", queue = "keyed")]
 pub async fn import(domain: String) -> String {
     domain
+}
+
+static OPEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
+
+/// Does what an async body must not do: it keeps the event loop of its queue from everything else until it is
+/// [let go](let_go).
+#[task(name = "shop.blocks", queue = "slow")]
+pub async fn blocks() {
+    let (open, told) = &OPEN;
+    drop(told.wait_while(open.lock().unwrap(), |open| !*open).unwrap());
+}
+
+pub fn let_go() {
+    let (open, told) = &OPEN;
+    *open.lock().unwrap() = true;
+    told.notify_all();
 }

@@ -241,7 +241,7 @@ async fn the_flood_of_a_tenant_does_not_keep_another_one_waiting() {
     flood.open();
     other.open();
     flood.left(30).await;
-    assert_eq!(flood.gauge.most(), 2);
+    assert!(flood.gauge.most() <= 2, "{} ran at once", flood.gauge.most());
     until_status(&celeriac, "flooded", |status| (status.running, status.done) == (0, 33)).await;
     assert!(celeriac.pools().is_empty(), "the queue shares nothing with others");
     celeriac.shutdown().await.unwrap();

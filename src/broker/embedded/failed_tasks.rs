@@ -41,10 +41,25 @@ struct FoundFailed {
     id: TaskId,
 }
 
-/// The failed tasks and dead letters that `is_meant` chooses, the oldest first. Of each only its place is remembered.
-fn find(tables: &Tables, is_meant: impl Fn(&FailedTask) -> bool) -> Vec<FoundFailed> {
+/// The id of the task in a row, which begins with it. `None`: it is no row of ours.
+fn id_in(value: &[u8]) -> Option<&str> {
+    let (_, row) = value.split_first()?;
+    postcard::take_from_bytes::<&str>(row).ok().map(|(id, _)| id)
+}
+
+/// The failed tasks and dead letters of these ids, or of all, that `is_meant` chooses, the oldest first. Of each only its place
+/// is remembered. A row of another id is not decoded: that costs most of a look.
+fn find(
+    tables: &Tables,
+    ids: Option<&HashSet<TaskId>>,
+    is_meant: impl Fn(&FailedTask) -> bool,
+) -> Vec<FoundFailed> {
+    let ids: Option<HashSet<&str>> = ids.map(|ids| ids.iter().map(TaskId::as_str).collect());
+    let is_other =
+        |value: &[u8]| ids.as_ref().is_some_and(|ids| id_in(value).is_some_and(|id| !ids.contains(id)));
     let rows = tables.readable(TableName::Dead, &[], Bound::Unbounded);
     let mut found: Vec<_> = rows
+        .filter(|(_, value)| !is_other(value))
         .filter_map(|(key, value)| {
             let task = failed_in(&key, &value).filter(&is_meant)?;
             let seq = key.last_chunk().map_or(0, |seq| u64::from_be_bytes(*seq));
@@ -92,8 +107,8 @@ impl FailedTasks for EmbeddedBroker {
         let filter = filter.clone();
         let on_disk = self.on_disk(move |tables| {
             let now = now();
-            let found = find(tables, |task| filter.takes(task, now)).into_iter().take(limit);
-            let rows = found.filter_map(|found| {
+            let found = find(tables, filter.wanted_ids(), |task| filter.takes(task, now));
+            let rows = found.into_iter().take(limit).filter_map(|found| {
                 let row = tables.get(TableName::Dead, &found.key).ok().flatten()?;
                 failed_in(&found.key, &row)
             });
@@ -117,7 +132,8 @@ impl FailedTasks for EmbeddedBroker {
         let filter = filter.clone();
         let on_disk = self.on_disk(move |tables| {
             let now = now();
-            find(tables, |task| filter.takes(task, now)).into_iter().map(|found| found.id).collect::<Vec<_>>()
+            let found = find(tables, filter.wanted_ids(), |task| filter.takes(task, now));
+            found.into_iter().map(|found| found.id).collect::<Vec<_>>()
         });
         ids.extend(on_disk.await?);
         Ok(ids)
@@ -137,7 +153,7 @@ impl FailedTasks for EmbeddedBroker {
             let (now, mut picks, mut refused) = (now(), Vec::new(), Vec::new());
             let is_meant = |task: &FailedTask| wanted.contains(&task.message.id) && !task.has_expired(now);
             let mut seen = HashSet::new();
-            for FoundFailed { key, id, .. } in find(tables, is_meant) {
+            for FoundFailed { key, id, .. } in find(tables, Some(&wanted), is_meant) {
                 let row = tables.get(TableName::Dead, &key).ok().flatten();
                 let Some(task) = row.and_then(|row| failed_in(&key, &row)) else { continue };
                 if !seen.insert(id.clone()) {
@@ -160,8 +176,9 @@ impl FailedTasks for EmbeddedBroker {
         let mut deleted = self.inner.volatile.delete_failed(ids).await?;
         let wanted: HashSet<TaskId> = ids.iter().filter(|id| !deleted.contains(id)).cloned().collect();
         if !wanted.is_empty() {
-            let found =
-                self.on_disk(move |tables| find(tables, |task| wanted.contains(&task.message.id))).await?;
+            let found = self
+                .on_disk(move |tables| find(tables, Some(&wanted), |task| wanted.contains(&task.message.id)))
+                .await?;
             let picks =
                 found.into_iter().map(|FoundFailed { key, id, .. }| FailedPick { key, id, message: None });
             deleted.extend(self.take_picks(picks.collect()).await?);
@@ -171,5 +188,30 @@ impl FailedTasks for EmbeddedBroker {
 
     fn dropped_failed(&self) -> u64 {
         self.inner.shared.dropped_failed() + self.inner.volatile.dropped_failed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::rows::encode;
+    use super::*;
+    use crate::core::Timestamp;
+    use crate::task::Context;
+
+    #[test]
+    fn a_row_begins_with_the_id_of_its_task() {
+        let mut message = Context::detached().message().clone();
+        for id in ["a", "", &"é".repeat(127), &"x".repeat(255)] {
+            message.id = id.into();
+            let (message, reason, at) = (message.clone(), "down".to_owned(), Timestamp::from_millis(1));
+            let letter = DeadLetter { message: message.clone(), reason: reason.clone(), died_at: at };
+            let failed = FailedTask { message, reason, failed_at: at, expires_at: Some(at) };
+            for row in [encode(&failed).unwrap(), encode(&letter).unwrap()] {
+                assert_eq!(id_in(&row), Some(id));
+            }
+        }
+        for row in [&[][..], &[1], &[1, 200], &[1, 3, b'a'], &[1, 1, 0xff]] {
+            assert_eq!(id_in(row), None, "{row:?}");
+        }
     }
 }

@@ -280,6 +280,30 @@ impl Work {
         Ok(())
     }
 
+    /// Copies the message of a task that no reading of the table came to, because its row lies between damaged ones. The row
+    /// of the task says where it is.
+    fn copy_between_damage(&mut self, task: &[u8], place: &TaskRow) -> Result<(), BrokerError> {
+        let Some(message) = message_at(&self.old, place) else {
+            self.salvaged.lost.push(id_of(task));
+            return Ok(());
+        };
+        match place {
+            TaskRow::At(key) => self.put_message(key, &message, &encode(&message)?),
+            // It comes to its lane anew, in its place in the line.
+            TaskRow::InLine(key) => {
+                let number = self.number_of(&message.queue);
+                let ticket = key.last_chunk().map_or(0, |ticket| u64::from_be_bytes(*ticket));
+                self.put_message(
+                    &scheduled_key(number, Timestamp::ZERO, ticket),
+                    &message,
+                    &encode(&message)?,
+                );
+            }
+            TaskRow::Over(_) => {}
+        }
+        Ok(())
+    }
+
     /// Copies the records. The rows of tasks that are not over were written with their messages.
     fn copy_tasks(&mut self) -> Result<(), BrokerError> {
         self.each(TableName::Tasks, |this, key, value| {
@@ -289,10 +313,8 @@ impl Work {
                     this.writes.put(TableName::Tasks, key, value);
                 }
                 Ok(place) => {
-                    if message_at(&this.old, &place).is_none()
-                        && this.new.get(TableName::Tasks, key)?.is_none()
-                    {
-                        this.salvaged.lost.push(id_of(key));
+                    if this.new.get(TableName::Tasks, key)?.is_none() {
+                        this.copy_between_damage(key, &place)?;
                     }
                 }
                 Err(error) => this.damage(format!("the row of task {} does not decode: {error}", id_of(key))),

@@ -196,6 +196,11 @@ impl TaskFilter {
         self.queue.as_deref()
     }
 
+    /// The ids of the tasks that are meant, if they are stated.
+    pub(crate) fn wanted_ids(&self) -> Option<&HashSet<TaskId>> {
+        self.ids.as_ref()
+    }
+
     /// Has the queue found by an alias that this catalogue has of it.
     #[must_use]
     pub(crate) fn within(mut self, catalogue: &Catalogue) -> Self {

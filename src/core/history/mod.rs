@@ -207,7 +207,10 @@ mod tests {
         assert_eq!((received, started, succeeded, failed, retried, revoked), (1, 2, 1, 2, 1, 1));
         assert_eq!((waits.count(), waits.sum(), waits.max()), (1, 3 * SECOND, 3 * SECOND));
         assert_eq!((runs.count(), runs.sum(), runs.max()), (3, 4 * SECOND, 2 * SECOND));
-        assert_eq!((runs.mean(), DurationTotals::default().mean()), (4 * SECOND / 3, Duration::ZERO));
+        assert_eq!(
+            (runs.mean(), DurationTotals::default().mean()),
+            (Duration::from_micros(1_333_333), Duration::ZERO)
+        );
     }
 
     #[test]

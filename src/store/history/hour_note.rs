@@ -106,11 +106,13 @@ impl HourNote {
             let change = CompareAndSet { key, expected, value: Some(text.clone()) };
             let added = mem::take(&mut self.pending);
             self.in_flight = Some(InFlight { text, merged, added });
-            // If somebody else has changed the note, the next look finds that this one is not there.
             if notes.compare_and_set(change).await? {
                 self.landed();
                 return Ok(());
             }
+            // Somebody else has changed the note, perhaps to the very same text.
+            self.not_landed();
+            self.is_read = false;
         }
         Err(StoreError::io("the note of an hour of the history is changed by others time after time"))
     }
@@ -123,9 +125,7 @@ impl HourNote {
                 self.landed();
                 return Ok(());
             }
-            if let Some(InFlight { added, .. }) = self.in_flight.take() {
-                self.pending.merge(&added);
-            }
+            self.not_landed();
             match text.as_deref().map(read) {
                 None => {
                     (self.text, self.stored, self.is_read) = (None, Hour::default(), true);
@@ -145,6 +145,13 @@ impl HourNote {
             }
         }
         Err(StoreError::Refused(format!("the note `{}` cannot be read", self.key)))
+    }
+
+    /// What was in flight is not in the note, and is written with the next write.
+    fn not_landed(&mut self) {
+        if let Some(InFlight { added, .. }) = self.in_flight.take() {
+            self.pending.merge(&added);
+        }
     }
 
     /// What was in flight is in the note.

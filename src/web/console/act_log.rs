@@ -44,9 +44,32 @@ pub(super) struct ActLog(Mutex<Acts>);
 struct Acts {
     count: u64,
     last: VecDeque<ActRecord>,
+    /// The forms that were acted on last.
+    forms: VecDeque<String>,
 }
 
 impl ActLog {
+    /// Whether this form is acted on for the first time: it may be sent twice by a double click, or once more by a browser that
+    /// goes back.
+    pub(super) fn is_first(&self, form: &str) -> bool {
+        let form = shortened(form, LONGEST);
+        let mut acts = self.0.lock();
+        if acts.forms.iter().any(|known| *known == form) {
+            return false;
+        }
+        if acts.forms.len() >= MOST {
+            acts.forms.pop_front();
+        }
+        acts.forms.push_back(form.into_owned());
+        true
+    }
+
+    /// Lets a form be sent once more, because what it asked for was not done.
+    pub(super) fn forget_form(&self, form: &str) {
+        let form = shortened(form, LONGEST);
+        self.0.lock().forms.retain(|known| *known != form);
+    }
+
     /// Notes an act, and writes it to the log. Answers with its number.
     pub(super) fn note(&self, mut act: ActRecord) -> u64 {
         let ActRecord { who, permission, what, outcome, .. } = &act;
@@ -103,6 +126,18 @@ mod tests {
             outcome: "done".to_owned(),
             is_done: true,
         }
+    }
+
+    #[test]
+    fn a_form_is_acted_on_once_and_the_last_forms_are_remembered() {
+        let log = ActLog::default();
+        assert!(log.is_first("a") && !log.is_first("a") && log.is_first("b"));
+        log.forget_form("a");
+        assert!(log.is_first("a") && !log.is_first("b"), "what was not done is tried again");
+        for n in 0..2 * MOST {
+            assert!(log.is_first(&format!("form {n}")));
+        }
+        assert!(!log.is_first(&format!("form {MOST}")) && log.0.lock().forms.len() == MOST);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Invariants:
 //! - An act is done only if it comes from a page of this console ([`token`](super::token)) and if the program allows it to
 //!   whoever asks, for the queue that it is about.
+//! - A form that is sent twice is acted on once, if the page has marked it ([`ONCE`](token::ONCE)).
 //! - Every act is noted with who, what and what came of it, also one that was refused.
 //! - What was counted is what is meant: an act on all that match leaves out what has come since they were counted.
 //! - An act on all that match is about the tasks of those queues only for which whoever asks has the permission.
@@ -363,10 +364,17 @@ pub(super) async fn answer(
         // The name under which the console may be seen.
         Err(_) => console.permit(request, Permission::See, None).await?,
     };
+    let form = fields.get(token::ONCE).filter(|_| allowed.is_ok());
+    if form.is_some_and(|form| !console.shared.acts.is_first(form)) {
+        return sent_again(console, request);
+    }
     let outcome = match allowed {
         Ok(_) => act.perform(console, request, &who).await,
         Err(refusal) => Err(refusal.into()),
     };
+    if let Some(form) = form.filter(|_| outcome.is_err()) {
+        console.shared.acts.forget_form(form);
+    }
     console.shared.looks.forget();
     let record = ActRecord {
         number: 0,
@@ -389,6 +397,15 @@ pub(super) async fn answer(
     let back = fields.get("back").and_then(ScreenAddress::read_relative);
     let back = back.unwrap_or_else(|| ScreenAddress::of(PageName::Acts)).with("done", number.to_string());
     Ok(HttpResponse::SeeOther().insert_header((header::LOCATION, back.below(&console.public))).finish())
+}
+
+/// Answers a form that was acted on before: what came of it is on the page of acts.
+fn sent_again(console: &Console, request: &HttpRequest) -> Result<HttpResponse, ConsoleProblem> {
+    if wants_json(request) {
+        return Err(ConsoleProblem::sent_again());
+    }
+    let acts = ScreenAddress::of(PageName::Acts).below(&console.public);
+    Ok(HttpResponse::SeeOther().insert_header((header::LOCATION, acts)).finish())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 
 use maud::{Markup, html};
 
-use super::address::ScreenAddress;
+use super::address::{LONGEST, ScreenAddress};
 use super::visit::ConsoleVisit;
 use super::{token, words};
 use crate::core::Timestamp;
@@ -218,7 +218,9 @@ pub(super) fn act_button(
 
 /// A link to the page that says what an act will do before it does it.
 pub(super) fn ask_first(visit: &ConsoleVisit, question: &ScreenAddress, name: &str, what: &str) -> Markup {
-    let question = question.clone().with("back", visit.address.relative());
+    // An address that is too long for a field is not gone back to: the act is offered all the same.
+    let back = Some(visit.address.relative()).filter(|back| back.len() <= LONGEST);
+    let question = question.clone().with("back", back.unwrap_or_default());
     html! {
         a class="button" href=(visit.href(&question)) { (name) "…" span class="hidden" { " " (what) } }
     }

@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use serde_json::json;
 
 use super::rights::NotAllowed;
-use super::{Console, frame};
+use super::{Console, frame, words};
 use crate::actors::BeatError;
 use crate::app::ControlError;
 use crate::broker::BrokerError;
@@ -53,8 +53,17 @@ impl ConsoleProblem {
     }
 
     pub(super) fn unserved(status: StatusCode, request: &HttpRequest) -> Self {
-        let text = format!("The console has no {} {}.", request.method(), request.path());
+        let path = words::line(request.path(), 200);
+        let text = format!("The console has no {} {path}.", words::line(request.method().as_str(), 40));
         Self::new(status, "There is no such page", text)
+    }
+
+    pub(super) fn sent_again() -> Self {
+        Self::new(
+            StatusCode::CONFLICT,
+            "That was done before",
+            "A form with this value of `once` was acted on already. What came of it is among the acts.",
+        )
     }
 
     pub(super) fn crowded() -> Self {

@@ -80,7 +80,8 @@ pub struct PermissionCheck {
     /// What the request wants to do, or shows a button for.
     pub permission: Permission,
     /// The physical name of the queue that it is about. `None`: it is about no single queue, such as the console itself, a
-    /// lane, a periodic entry, or the tasks of all queues at once.
+    /// lane, a periodic entry, or the tasks of all queues at once. An act on these is asked about for each queue as well, and
+    /// leaves alone the queues for which it is denied.
     pub queue: Option<String>,
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use actix_web::dev::HttpServiceFactory;
 use actix_web::http::{StatusCode, header};
 use actix_web::middleware::DefaultHeaders;
-use actix_web::{HttpRequest, HttpResponse, Resource, web};
+use actix_web::{HttpRequest, HttpResponse, Resource, rt, web};
 use serde_json::json;
 
 use super::acts::{self, Fields};
@@ -141,7 +141,13 @@ async fn act(
     form: Result<web::Form<HashMap<String, String>>, actix_web::Error>,
 ) -> HttpResponse {
     let answered = match form {
-        Ok(form) => acts::answer(&console, &request, &Fields::of(form.into_inner())).await,
+        // Who goes away in the middle leaves no act half done, and none that nobody has noted.
+        Ok(form) => {
+            let (request, console) = (request.clone(), console.clone());
+            let fields = Fields::of(form.into_inner());
+            let answered = rt::spawn(async move { acts::answer(&console, &request, &fields).await });
+            answered.await.unwrap_or_else(|error| Err(ConsoleProblem::unavailable(&error)))
+        }
         // Whoever may not see the console learns nothing about its forms.
         Err(error) => match console.permit(&request, super::Permission::See, None).await {
             Ok(_) => Err(ConsoleProblem::malformed(format!("The form cannot be read: {error}."))),

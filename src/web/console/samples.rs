@@ -28,6 +28,27 @@ struct SampledCounts {
     failed: u64,
 }
 
+impl SampledCounts {
+    /// The starts and failures since these counts, and what is ready now. A queue that has just come has no counts before, and
+    /// no count is believed that falls.
+    fn since(self, before: Option<&Self>) -> Self {
+        let before = before.copied().unwrap_or(self);
+        Self {
+            starts: self.starts.saturating_sub(before.starts),
+            ready: self.ready,
+            failed: self.failed.saturating_sub(before.failed),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            starts: self.starts + other.starts,
+            ready: self.ready + other.ready,
+            failed: self.failed + other.failed,
+        }
+    }
+}
+
 struct Sample {
     at: Timestamp,
     queues: BTreeMap<String, SampledCounts>,
@@ -70,6 +91,28 @@ impl Samples {
 
     /// The numbers of the queues that are meant, added up, since the last gap.
     pub(super) fn series(&self, is_meant: impl Fn(&str) -> bool) -> Series {
+        self.collect(|sample, before| {
+            let meant = sample.queues.iter().filter(|(name, _)| is_meant(name));
+            meant.fold(SampledCounts::default(), |sum, (name, counts)| {
+                sum.plus(counts.since(before.get(name)))
+            })
+        })
+    }
+
+    /// The numbers of one queue, since the last gap. It looks at no other queue, because a page has many such series.
+    pub(super) fn series_of(&self, queue: &str) -> Series {
+        self.collect(|sample, before| {
+            sample
+                .queues
+                .get(queue)
+                .map_or_else(SampledCounts::default, |counts| counts.since(before.get(queue)))
+        })
+    }
+
+    fn collect(
+        &self,
+        changes: impl Fn(&Sample, &BTreeMap<String, SampledCounts>) -> SampledCounts,
+    ) -> Series {
         let samples = self.0.lock();
         let mut series = Series::default();
         let pairs = samples.iter().zip(samples.iter().skip(1));
@@ -79,14 +122,7 @@ impl Samples {
                 series = Series::default();
                 continue;
             }
-            let (mut starts, mut failed, mut ready) = (0, 0, 0);
-            for (name, counts) in sample.queues.iter().filter(|(name, _)| is_meant(name)) {
-                // A queue that has just come has no counts before, and no count is believed that falls.
-                let last = before.queues.get(name).copied().unwrap_or(*counts);
-                starts += counts.starts.saturating_sub(last.starts);
-                failed += counts.failed.saturating_sub(last.failed);
-                ready += counts.ready;
-            }
+            let SampledCounts { starts, ready, failed } = changes(sample, &before.queues);
             series.at.push(sample.at);
             series.starts_per_second.push(per_second(starts, pause));
             series.failures_per_second.push(per_second(failed, pause));
@@ -126,6 +162,9 @@ mod tests {
         assert_eq!(all.starts_per_second, [2.0, 5.0], "a count that falls is no start");
         assert_eq!(all.ready, [3, 0]);
         assert_eq!(samples.series(|name| name == "b").starts_per_second, [0.0, 5.0]);
+        for name in ["a", "b", "none"] {
+            assert_eq!(samples.series_of(name), samples.series(|other| other == name), "{name}");
+        }
         assert_eq!(Samples::default().series(|_| true), Series::default());
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::address::LONGEST;
 use super::arguments::ShownArguments;
 use super::board::FRESH;
 use super::problem::ConsoleProblem;
@@ -18,6 +19,8 @@ use crate::task::{
 
 /// The most bytes of an error, and of a value, on the page.
 const TEXT: usize = 2_000;
+/// The most bytes of a name, such as that of an error's type, a place or a worker.
+const NAME: usize = 200;
 /// The most errors of a record on the page.
 const ERRORS: usize = 20;
 /// The most relatives of one kind on the page.
@@ -102,6 +105,8 @@ impl From<FailedAttempt> for ShownAttempt {
     fn from(failed: FailedAttempt) -> Self {
         let FailedAttempt { attempt, at, error_type, error, place, worker, log, log_left_out } = failed;
         let log = log.into_iter().map(ShownLogLine::from).collect();
+        let [error_type, place, worker] =
+            [error_type, place, worker].map(|text| text.map(|text| words::line(&text, NAME)));
         Self { attempt, at, error_type, error: words::line(&error, TEXT), place, worker, log, log_left_out }
     }
 }
@@ -287,7 +292,7 @@ fn nothing(id: &TaskId) -> TaskFacts {
 fn of_message(console: &Console, id: &TaskId, message: Option<&Message>) -> TaskFacts {
     let Some(message) = message else { return nothing(id) };
     TaskFacts {
-        task: message.task.clone(),
+        task: words::line(&message.task, LONGEST),
         queue: message.queue.clone(),
         tenant: message.tenant().map(|tenant| words::line(tenant, 100)),
         enqueued_at: Some(message.enqueued_at),

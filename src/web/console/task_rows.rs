@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use maud::{Markup, html};
 use serde::Serialize;
 
-use super::address::ScreenAddress;
+use super::address::{LONGEST, ScreenAddress};
 use super::pages::{LIST_FRESH, ROWS};
 use super::parts::{self, Mark};
 use super::problem::ConsoleProblem;
@@ -194,7 +194,7 @@ impl TaskRow {
         let message = &task.message;
         Self {
             id: message.id.to_string(),
-            task: message.task.clone(),
+            task: words::line(&message.task, LONGEST),
             queue: message.queue.clone(),
             tenant: message.tenant().map(str::to_owned),
             is: TaskStanding::of(task, running),

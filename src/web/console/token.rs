@@ -19,6 +19,8 @@ use crate::web::same_origin;
 pub(super) const SCRIPT_HEADER: &str = "Celeriac-Console";
 /// The name of the form's field.
 pub(super) const FIELD: &str = "token";
+/// The name of the field that tells one form from all others, so that it is acted on once.
+pub(super) const ONCE: &str = "once";
 const COOKIE: &str = "celeriac_console";
 /// The letters of a token, which are hexadecimal digits.
 const LENGTH: usize = 32;
@@ -38,7 +40,7 @@ impl Token {
     pub(super) fn of(request: &HttpRequest) -> Self {
         match known(request) {
             Some(text) => Self { text, is_new: false },
-            None => Self { text: format!("{:032x}", rand::random::<u128>()), is_new: true },
+            None => Self { text: random(), is_new: true },
         }
     }
 
@@ -51,6 +53,11 @@ impl Token {
             format!("{COOKIE}={}; Path=/; Max-Age={KEPT}; HttpOnly; SameSite=Lax{secure}", self.text);
         self.is_new.then_some(cookie)
     }
+}
+
+/// A text that nobody guesses and nobody else has.
+pub(super) fn random() -> String {
+    format!("{:032x}", rand::random::<u128>())
 }
 
 /// The token in the cookies of a request, if there is one that has the form of a token.

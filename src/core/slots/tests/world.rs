@@ -508,12 +508,12 @@ impl World {
 
     /// Lets what runs end, one run after the other, until this task has started. Nothing comes.
     fn run_until(&mut self, tag: u64, at_most: usize) -> Result<(), String> {
-        (0..self.queues.len()).for_each(|queue| self.open(queue, true));
         let before = self.starts.len();
+        (0..self.queues.len()).for_each(|queue| self.open(queue, true));
         for _ in 0..1_000 {
             self.start_all(Property::TrueReasons)?;
-            if let Some(at) = self.starts.iter().position(|started| *started == tag) {
-                let passed = at - before;
+            // A task that was put back has started before.
+            if let Some(passed) = self.starts[before..].iter().position(|started| *started == tag) {
                 return if passed <= at_most {
                     Ok(())
                 } else {

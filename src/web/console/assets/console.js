@@ -7,7 +7,8 @@
   if (!page) return;
   const { events, part } = main.dataset;
   const isField = (node) => /^(INPUT|SELECT|TEXTAREA)$/.test(node.nodeName);
-  let source = null, timer = 0, held = false, failed = false, seen = Date.now();
+  let source = null, timer = 0, held = false, failed = false, seen = Date.now(), woke = seen;
+  const rests = () => held || document.hidden;
 
   const format = new Intl.DateTimeFormat([], { dateStyle: "medium", timeStyle: "medium" });
   const localise = (root) => {
@@ -61,7 +62,7 @@
   const tell = () => {
     if (!part) return;
     const seconds = Math.round((Date.now() - seen) / 1000);
-    const isOld = !held && !document.hidden && (seconds > 30 || (failed && seconds > 10));
+    const isOld = !rests() && Date.now() - woke > 5000 && (seconds > 30 || (failed && seconds > 10));
     const [mark, word] = age.children;
     mark.className = "mark " + (held || seconds > 5 ? "held" : "fine beat");
     word.textContent = (held ? "held, " : "live, ") + seconds + " s old";
@@ -88,10 +89,11 @@
     } catch {
       failed = true;
     }
-    if (!held && !document.hidden) timer = setTimeout(ask, failed ? 5000 : 2000);
+    if (!rests() && !source) timer = setTimeout(ask, failed ? 5000 : 2000);
   };
   const start = () => {
-    if (!part || held || document.hidden || source || timer) return;
+    if (!part || rests() || source || timer) return;
+    woke = Date.now();
     if (!("EventSource" in window)) return ask();
     source = new EventSource(events);
     source.addEventListener("part", (event) => show(JSON.parse(event.data)));

@@ -13,7 +13,7 @@ use crate::web::console::address::{PageName, ScreenAddress};
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::{NotAllowed, Permission, Viewer};
 use crate::web::console::task_rows::TaskQuery;
-use crate::web::console::token::FIELD;
+use crate::web::console::token::{FIELD, ONCE, random};
 use crate::web::console::visit::ConsoleVisit;
 use crate::web::console::{Console, parts, words};
 
@@ -191,7 +191,8 @@ fn form(visit: &ConsoleVisit, address: &ScreenAddress, act: &OperatorAct) -> Mar
     html! {
         form class="stack" method="post" action=(parts::act_address(visit)) {
             input type="hidden" name=(FIELD) value=(visit.token.text);
-            @for (name, value) in address.fields().filter(|(name, _)| *name != FIELD) { input type="hidden" name=(name) value=(value); }
+            input type="hidden" name=(ONCE) value=(random());
+            @for (name, value) in address.fields().filter(|(name, _)| ![FIELD, ONCE].contains(name)) { input type="hidden" name=(name) value=(value); }
             @if let OperatorAct::Revoke { .. } = act {
                 p { label class="check" { input type="checkbox" name="terminate" value="1"; "end its run, if it runs" } }
             }

@@ -9,7 +9,7 @@ use crate::app::ControlError;
 use crate::broker::FailedTask;
 use crate::core::Timestamp;
 use crate::task::clock::now;
-use crate::web::console::address::{PageName, ScreenAddress};
+use crate::web::console::address::{LONGEST, PageName, ScreenAddress};
 use crate::web::console::parts::Mark;
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::Permission;
@@ -53,7 +53,7 @@ impl FailedRow {
         let message = &task.message;
         Self {
             id: message.id.to_string(),
-            task: message.task.clone(),
+            task: words::line(&message.task, LONGEST),
             queue: message.queue.clone(),
             tenant: message.tenant().map(str::to_owned),
             is_dead_letter: task.is_dead_letter(),

@@ -50,7 +50,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
         .queues
         .iter()
         .take(MOST)
-        .map(|line| (line.status.name.clone(), samples.series(|queue| queue == line.status.name)))
+        .map(|line| (line.status.name.clone(), samples.series_of(&line.status.name)))
         .collect();
     let span = all.at.first().zip(all.at.last()).map(|(first, last)| last.since(*first));
     let sentence = match (all.starts_per_second.last(), all.ready.last()) {

@@ -69,7 +69,7 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
 /// How things are, in one sentence.
 fn sentence(board: &QueueBoard) -> String {
     use QueueCondition as Is;
-    let parts: Vec<String> = [
+    let mut parts: Vec<String> = [
         (Is::Halted, "has stopped itself", "have stopped themselves"),
         (Is::Late, "is late", "are late"),
         (Is::Stuck, "is stuck", "are stuck"),
@@ -88,9 +88,23 @@ fn sentence(board: &QueueBoard) -> String {
         (count > 0).then(|| format!("{} {verb}", words::counted(count, "queue", "queues")))
     })
     .collect();
+    if !board.missing.is_empty() {
+        let count = board.missing.len() as u64;
+        parts.push(words::counted(count, "queue does not answer", "queues do not answer"));
+    }
     let running: usize = board.queues.iter().map(|queue| queue.status.running).sum();
+    let later: u64 = board.queues.iter().map(|queue| queue.status.scheduled + queue.status.in_line).sum();
+    let is_idle = board.count(Is::Idle) == board.queues.len();
     match parts.as_slice() {
-        [] if board.count(Is::Idle) == board.queues.len() => "Nothing waits, and nothing runs.".to_owned(),
+        [] if is_idle && later == 0 => "Nothing waits, and nothing runs.".to_owned(),
+        [] if is_idle => format!(
+            "Nothing is ready, and nothing runs; {}.",
+            words::counted(
+                later,
+                "task waits for its time or its lane",
+                "tasks wait for their time or their lane"
+            )
+        ),
         [] => format!("All queues are well; {}.", words::counted(running as u64, "task runs", "tasks run")),
         parts => format!("{}.", parts.join("; ")),
     }
