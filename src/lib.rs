@@ -174,7 +174,7 @@ mod manual {
     struct CallingTasksPage;
     #[doc = include_str!("../docs/celery-tools.md")]
     struct CeleryToolsPage;
-    #[cfg(all(feature = "rusqlite", feature = "sqlx-postgres"))]
+    #[cfg(all(feature = "sqlx-postgres", feature = "sqlx-sqlite"))]
     #[doc = include_str!("../docs/commit-and-enqueue.md")]
     struct CommitAndEnqueuePage;
     #[cfg(feature = "web")]
@@ -257,6 +257,7 @@ mod manual {
     struct TenantsPage;
     #[doc = include_str!("../docs/testing.md")]
     struct TestingPage;
+    #[cfg(feature = "rusqlite")]
     #[doc = include_str!("../docs/testing-programs.md")]
     struct TestingProgramsPage;
     #[cfg(all(feature = "log-lines", feature = "otel"))]
