@@ -12,6 +12,8 @@
 use std::collections::{HashSet, VecDeque};
 use std::ops::Bound;
 
+use super::ready_key::rest_of_line;
+use super::rows::SEQ;
 use super::tables::{Rows, Slice, TableName, Tables};
 
 /// The most keys in a gap that are asked for one by one.
@@ -123,7 +125,8 @@ impl Readable {
         });
         let row = first.as_deref().and_then(|first| self.look(first).ok().flatten());
         let to = row.as_ref().map(|(key, _)| key.to_vec());
-        let keys = to.as_deref().and_then(|to| self.ask_between(&from, to)).unwrap_or_else(|| {
+        let keys = to.as_deref().and_then(|to| self.ask_between(&from, to));
+        let keys = keys.or_else(|| self.ask_in_line(&from, to.as_deref())).unwrap_or_else(|| {
             self.ask_last(&from, to.as_deref());
             Vec::new()
         });
@@ -163,6 +166,39 @@ impl Readable {
                 Ok(None) => {}
                 Ok(Some(value)) => self.found.push_back((Slice::from(&key[..]), value)),
                 Err(_) => unreadable.push(key),
+            }
+        }
+        Some(unreadable)
+    }
+
+    /// Asks for each key that a ready row may have from this key on, in what is left of its line: a gap that leads into another
+    /// line, or into another priority, hides the rows of undamaged files there. Keeps the rows that are there, and answers with
+    /// the keys that cannot be read. `None`: the gap does not begin with ready rows, or there are too many such keys.
+    fn ask_in_line(&mut self, from: &[u8], to: Option<&[u8]>) -> Option<Vec<Vec<u8>>> {
+        if self.table != TableName::Messages {
+            return None;
+        }
+        let last = self.tables.get(TableName::Meta, SEQ).ok()??;
+        let last = u64::from_be_bytes(<[u8; 8]>::try_from(&*last).ok()?);
+        let mut left = CANDIDATES;
+        let mut keys = Vec::new();
+        for (prefix, first) in rest_of_line(from, to)? {
+            let count = last.saturating_add(1).saturating_sub(first);
+            left = left.checked_sub(count)?;
+            keys.push((prefix, first..=last));
+        }
+        let mut unreadable = Vec::new();
+        for (prefix, numbers) in keys {
+            for number in numbers {
+                let key = [&prefix[..], &number.to_be_bytes()].concat();
+                if key.as_slice() < from || to.is_some_and(|to| key.as_slice() >= to) || self.is_past(&key) {
+                    continue;
+                }
+                match self.tables.get(self.table, &key) {
+                    Ok(None) => {}
+                    Ok(Some(value)) => self.found.push_back((Slice::from(&key[..]), value)),
+                    Err(_) => unreadable.push(key),
+                }
             }
         }
         Some(unreadable)

@@ -142,6 +142,22 @@ pub(super) fn tenants_bounds(queue: u16) -> ([u8; 3], [u8; 3]) {
     ([a, b, READY_OF_TENANT], [a, b, READY_OF_TENANT + 1])
 }
 
+/// What keys of ready rows begin with that are in the line of `from` and not before it, and not behind `to` if that is in the
+/// line, too: for each priority the bytes before the sequence, and the lowest sequence. `None`: `from` is in no line.
+pub(super) fn rest_of_line(from: &[u8], to: Option<&[u8]>) -> Option<Vec<(Vec<u8>, u64)>> {
+    let len = match from.get(2)? {
+        &READY => PLAIN_KEY - 9,
+        &READY_OF_TENANT => TENANT_KEY - 9,
+        _ => return None,
+    };
+    let line = from.get(..len)?;
+    let first = from.get(len).copied().unwrap_or_default();
+    let last = to.and_then(|to| to.strip_prefix(line)?.first().copied()).unwrap_or(u8::MAX);
+    let seq = from.get(len + 1..len + 9).and_then(|seq| seq.try_into().ok()).map_or(0, u64::from_be_bytes);
+    let prefix = |priority: u8| ([line, &[priority]].concat(), if priority == first { seq } else { 0 });
+    Some((first..=last).map(prefix).collect())
+}
+
 /// The bound from which the rows of a line follow that are less urgent than this one. `None`: there are none, because the
 /// row has the lowest priority.
 pub(super) fn behind_priority(key: &[u8]) -> Option<Vec<u8>> {
@@ -216,6 +232,22 @@ mod tests {
             assert_eq!(ReadyKey::of(wrong), None, "{wrong:?}");
         }
         assert_eq!(ReadyKey::with_line(&key.without_line(), None), None);
+    }
+
+    #[test]
+    fn what_is_left_of_a_line_is_its_priorities_from_a_key_on() {
+        let key = ReadyKey::new(1, Some(7), 255 - 253, 40);
+        let line = key[..7].to_vec();
+        let begins = |priority: u8| [&line[..], &[priority]].concat();
+        let rest = rest_of_line(&key, None).unwrap();
+        assert_eq!(rest, [(begins(253), 40), (begins(254), 0), (begins(255), 0)]);
+        let within = rest_of_line(&key, Some(&ReadyKey::new(1, Some(7), 1, 9))).unwrap();
+        assert_eq!(within, [(begins(253), 40), (begins(254), 0)]);
+        let beyond = rest_of_line(&key, Some(&ReadyKey::new(1, Some(8), 9, 9))).unwrap();
+        assert_eq!(beyond, rest, "another line ends this one");
+        assert_eq!(rest_of_line(&line, None).unwrap().len(), 256, "a bound of a line has all of it");
+        assert_eq!(rest_of_line(&[0, 1], None), None);
+        assert_eq!(rest_of_line(&[0, 1, 1, 0, 0], None), None, "scheduled rows are in no line");
     }
 
     #[test]
