@@ -173,7 +173,7 @@ impl Readable {
 
     /// Asks for each key that a ready row may have from this key on, in what is left of its line: a gap that leads into another
     /// line, or into another priority, hides the rows of undamaged files there. Keeps the rows that are there, and answers with
-    /// the keys that cannot be read. `None`: the gap does not begin with ready rows, or there are too many such keys.
+    /// the keys that cannot be read. `None`: the gap does not begin with ready rows, or there are too many keys of one priority.
     fn ask_in_line(&mut self, from: &[u8], to: Option<&[u8]>) -> Option<Vec<Vec<u8>>> {
         if self.table != TableName::Messages {
             return None;
@@ -182,11 +182,17 @@ impl Readable {
         let last = u64::from_be_bytes(<[u8; 8]>::try_from(&*last).ok()?);
         let mut left = CANDIDATES;
         let mut keys = Vec::new();
-        for (prefix, first) in rest_of_line(from, to)? {
+        // From the lowest priority on, which nearly all rows have, to those for which there are too many keys to ask for.
+        for (prefix, first) in rest_of_line(from, to)?.into_iter().rev() {
             let count = last.saturating_add(1).saturating_sub(first);
-            left = left.checked_sub(count)?;
+            let Some(fewer) = left.checked_sub(count) else { break };
+            left = fewer;
             keys.push((prefix, first..=last));
         }
+        if keys.is_empty() {
+            return None;
+        }
+        keys.reverse();
         let mut unreadable = Vec::new();
         for (prefix, numbers) in keys {
             for number in numbers {
