@@ -145,9 +145,9 @@ pub(super) fn tenants_bounds(queue: u16) -> ([u8; 3], [u8; 3]) {
 /// What keys of ready rows begin with that are in the line of `from` and not before it, and not behind `to` if that is in the
 /// line, too: for each priority the bytes before the sequence, and the lowest sequence. `None`: `from` is in no line.
 pub(super) fn rest_of_line(from: &[u8], to: Option<&[u8]>) -> Option<Vec<(Vec<u8>, u64)>> {
-    let len = match from.get(2)? {
-        &READY => PLAIN_KEY - 9,
-        &READY_OF_TENANT => TENANT_KEY - 9,
+    let len = match *from.get(2)? {
+        READY => PLAIN_KEY - 9,
+        READY_OF_TENANT => TENANT_KEY - 9,
         _ => return None,
     };
     let line = from.get(..len)?;
