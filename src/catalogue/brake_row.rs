@@ -15,6 +15,7 @@ use std::fmt;
 use super::check::{MistakeSubject, SubjectPositions};
 use super::error::{Problem, quote};
 use super::one_line;
+use super::row_array::RowArray;
 use super::section::{Section, SourceText};
 use crate::core::brake::{Brake, BrakeAction, BrakeError, BrakeRule};
 
@@ -64,24 +65,12 @@ pub(super) fn read_rows(
     places: &mut SubjectPositions,
     source: &mut SourceText<'_>,
 ) -> Vec<BrakeRow> {
-    let array = environment.map_or_else(|| "brake".to_owned(), |name| format!("environment.{name}.brake"));
-    let expected = format!("an array of tables: begin each brake with [[{array}]] and action = \"...\"");
-    let within = environment.map_or_else(String::new, |name| format!("environment {}, ", quote(name)));
-    let mut rows = Vec::new();
-    for (index, (table, at)) in section.array("brake", &expected, source).into_iter().enumerate() {
-        let place = format!("{within}brake number {}", index + 1);
-        let section = Section::new(table, at, format!("in {place}"));
-        section.refuse_unknown_keys(&KEYS, source);
-        if let Some(row) = read_row(&section, &place, source) {
-            let subject = MistakeSubject::BrakeRow(environment.map(str::to_owned), rows.len());
-            places.insert(subject, source.position(at));
-            rows.push(row);
-        }
-    }
-    rows
+    let rows = RowArray { key: "brake", first: "action", subject: MistakeSubject::BrakeRow };
+    rows.read(section, environment, places, source, read_row)
 }
 
 fn read_row(section: &Section<'_>, place: &str, source: &mut SourceText<'_>) -> Option<BrakeRow> {
+    section.refuse_unknown_keys(&KEYS, source);
     let mut rule = BrakeRule::new();
     rule.task = section.text("task", source);
     rule.queue = section.text("queue", source);

@@ -17,10 +17,11 @@
 
 use super::check::{MistakeSubject, SubjectPositions};
 use super::defaults::read_zone;
-use super::error::{Problem, quote};
+use super::error::Problem;
 use super::limit_row::LimitRow;
 use super::rate_limits::read_limit;
 use super::route_row::TaskPattern;
+use super::row_array::RowArray;
 use super::section::{Section, SourceText};
 use crate::core::calendar::{AllowedHours, HoursError};
 use crate::core::start_limit::{Breaker, RateScope, StartLimit};
@@ -49,24 +50,8 @@ pub(super) fn read_rows(
     places: &mut SubjectPositions,
     source: &mut SourceText<'_>,
 ) -> Vec<LimitRow> {
-    let expected = match environment {
-        None => "an array of tables: begin each limit with [[limit]] and task = \"...\"".to_owned(),
-        Some(name) => format!(
-            "an array of tables: begin each limit with [[environment.{name}.limit]] and task = \"...\""
-        ),
-    };
-    let within = environment.map_or_else(String::new, |name| format!("environment {}, ", quote(name)));
-    let mut rows = Vec::new();
-    for (index, (table, at)) in section.array("limit", &expected, source).into_iter().enumerate() {
-        let place = format!("{within}limit number {}", index + 1);
-        let section = Section::new(table, at, format!("in {place}"));
-        if let Some(row) = read_row(&section, &place, source) {
-            let subject = MistakeSubject::Limit(environment.map(str::to_owned), rows.len());
-            places.insert(subject, source.position(at));
-            rows.push(row);
-        }
-    }
-    rows
+    let rows = RowArray { key: "limit", first: "task", subject: MistakeSubject::Limit };
+    rows.read(section, environment, places, source, read_row)
 }
 
 /// Reads one row, whose name in errors is `place`; `None` if it lacks what a limit needs.

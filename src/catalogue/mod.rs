@@ -90,6 +90,7 @@ mod queue_setup;
 mod rate_limits;
 mod route_row;
 mod routes;
+mod row_array;
 mod section;
 mod size;
 mod span_of_time;

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::check::{MistakeSubject, SubjectPositions};
-use super::error::{Problem, quote};
+use super::error::Problem;
 use super::names;
 use super::route_row::{Argument, ArgumentPattern, RouteRow, TaskPattern};
+use super::row_array::RowArray;
 use super::section::{Section, SourceText};
 use crate::core::durations::{RunTimeBy, RunTimeCondition};
 
@@ -36,24 +37,8 @@ pub(super) fn read_rows(
     places: &mut SubjectPositions,
     source: &mut SourceText<'_>,
 ) -> Vec<RouteRow> {
-    let expected = match environment {
-        None => "an array of tables: begin each route with [[route]] and task = \"...\"".to_owned(),
-        Some(name) => format!(
-            "an array of tables: begin each route with [[environment.{name}.route]] and task = \"...\""
-        ),
-    };
-    let within = environment.map_or_else(String::new, |name| format!("environment {}, ", quote(name)));
-    let mut rows = Vec::new();
-    for (index, (table, at)) in section.array("route", &expected, source).into_iter().enumerate() {
-        let place = format!("{within}route number {}", index + 1);
-        let section = Section::new(table, at, format!("in {place}"));
-        if let Some(row) = read_row(&section, &place, source) {
-            let subject = MistakeSubject::RouteRow(environment.map(str::to_owned), rows.len());
-            places.insert(subject, source.position(at));
-            rows.push(row);
-        }
-    }
-    rows
+    let rows = RowArray { key: "route", first: "task", subject: MistakeSubject::RouteRow };
+    rows.read(section, environment, places, source, read_row)
 }
 
 /// Reads one row, whose name in errors is `place`; `None` if it lacks what a route needs.

@@ -31,7 +31,7 @@ pub(crate) fn headers_of_span(span: &Span) -> Headers {
 /// The span from which a task with these headers follows, if they name one.
 pub(crate) fn producer_of(headers: &Headers) -> Option<Context> {
     let producer = get_text_map_propagator(|propagator| {
-        propagator.extract_with_context(&Context::new(), &Reader(headers))
+        propagator.extract_with_context(&Context::new(), &HeaderReader(headers))
     });
     producer.span().span_context().is_valid().then_some(producer)
 }
@@ -68,9 +68,9 @@ impl Injector for Writer<'_> {
     }
 }
 
-struct Reader<'a>(&'a Headers);
+struct HeaderReader<'a>(&'a Headers);
 
-impl Extractor for Reader<'_> {
+impl Extractor for HeaderReader<'_> {
     /// Names differ in case: they are made for HTTP.
     fn get(&self, key: &str) -> Option<&str> {
         let Headers(headers) = self.0;

@@ -30,12 +30,12 @@ pub(super) struct Item {
 pub(super) struct Line {
     pub(super) items: BTreeMap<LineKey, Item>,
     /// Where the line contends, if it does.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<LinePlace>,
 }
 
 /// Where a line contends.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct LinePlace {
     /// How many of the pool's promises a run of its head would block: the number of its contest.
     pub(super) blocks: usize,
     pub(super) head: Head,
@@ -69,7 +69,7 @@ pub(super) struct Contest {
 }
 
 impl Contest {
-    pub(super) fn enter(&mut self, place: &Place) {
+    pub(super) fn enter(&mut self, place: &LinePlace) {
         if place.is_owed {
             self.owed.insert(place.head);
         }
@@ -78,7 +78,7 @@ impl Contest {
         self.weighted = self.weighted.saturating_add(weighted(place));
     }
 
-    pub(super) fn leave(&mut self, place: &Place) {
+    pub(super) fn leave(&mut self, place: &LinePlace) {
         if place.is_owed {
             self.owed.remove(&place.head);
         }
@@ -107,6 +107,6 @@ impl Contest {
     }
 }
 
-fn weighted(place: &Place) -> u128 {
+fn weighted(place: &LinePlace) -> u128 {
     place.spent.saturating_mul(u128::from(place.weight))
 }

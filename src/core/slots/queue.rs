@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::fault::Fault;
-use super::line::{Contest, Head, Item, Line, LineKey, Place};
+use super::line::{Contest, Head, Item, Line, LineKey, LinePlace};
 use super::tenant::Owed;
 use super::{QueueTerms, Slots};
 use crate::core::Timestamp;
@@ -126,7 +126,7 @@ impl Slots {
         let Some((&(priority, arrival), item)) = head else { return };
         let most = self.costs.most(item.task, &account.costs, of.terms.typical);
         let since = item.since.max(account.owed_since);
-        let place = Place {
+        let place = LinePlace {
             blocks: self.promises.blocked(of.promise, most),
             head: Head { since, priority, arrival, tenant },
             spent: account.spent(),

@@ -49,7 +49,7 @@ pub(crate) async fn read_history(
 ) -> Result<History, StoreError> {
     let last = history::minute_begins(history::minute_of(now) + 1);
     let filter = HistoryFilter { from: filter.from.max(now - KEPT), until: filter.until.min(last), ..filter };
-    let mut reader = Reader { rows: Rows::new(filter.clone()), filter, history: History::default() };
+    let mut reader = HistoryReader { rows: Rows::new(filter.clone()), filter, history: History::default() };
     for number in reader.filter.hours() {
         for StoredHour { node, hour, bytes } in hours(notes, number).await? {
             reader.history.bytes += bytes;
@@ -67,13 +67,13 @@ pub(crate) async fn read_history(
     Ok(reader.finish())
 }
 
-struct Reader {
+struct HistoryReader {
     filter: HistoryFilter,
     rows: Rows,
     history: History,
 }
 
-impl Reader {
+impl HistoryReader {
     fn add(&mut self, node: &str, number: u64, hour: &Hour) {
         let Self { filter, rows, history } = self;
         rows.add(number, hour);
