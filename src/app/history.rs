@@ -196,7 +196,7 @@ impl CeleriacInner {
             }
             Steer::CancelConsumer => ("cancel_consumer", None),
             Steer::AddConsumer => ("add_consumer", None),
-            // It changes nothing.
+            // A look changes nothing that an operator would ask about.
             Steer::Look => return,
         };
         let mark = Mark::new(now(), what).of(queue).by(who);

@@ -1,4 +1,4 @@
-//! Looks over a store and says what is damaged and which tasks that costs. It changes nothing.
+//! Looks over a store and says what is damaged and which tasks that costs. Verification writes nothing to the store.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
