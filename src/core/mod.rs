@@ -42,6 +42,7 @@ pub mod resting_rows;
 pub mod retry;
 pub mod return_times;
 pub mod run_queue;
+pub mod simulation;
 pub mod slots;
 pub mod start_limit;
 pub mod text;

@@ -1,18 +1,19 @@
-//! The numbers of forward runs: they look random, and the same seed gives the same ones.
+//! The numbers of forward runs, and of simulated loads: they look random, and the same seed gives the same ones.
 //!
 //! The generator is SplitMix64: one addition and five steps of mixing for a number. It is good enough to draw durations
 //! with, and for nothing that has to be secret.
 
 /// A source of numbers that is wholly decided by its seed.
 #[derive(Clone, Debug)]
-pub(super) struct Draws(u64);
+pub(in crate::core) struct Draws(u64);
 
 impl Draws {
-    pub(super) const fn seeded(seed: u64) -> Self {
+    pub(in crate::core) const fn seeded(seed: u64) -> Self {
         Self(seed)
     }
 
-    fn number(&mut self) -> u64 {
+    /// The next number, of which all are equally likely.
+    pub(in crate::core) fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,7 +22,7 @@ impl Draws {
     }
 
     /// A number from 0 to 1, without 1.
-    pub(super) fn share(&mut self) -> f64 {
+    pub(in crate::core) fn share(&mut self) -> f64 {
         // A float has 53 bits for its digits.
         (self.number() >> 11) as f64 / (1_u64 << 53) as f64
     }
@@ -34,7 +35,7 @@ impl Draws {
 
     /// A number with the exponential distribution of mean 1: how long it takes until something happens that happens once
     /// in each unit of time on average.
-    pub(super) fn exponential(&mut self) -> f64 {
+    pub(in crate::core) fn exponential(&mut self) -> f64 {
         -(1.0 - self.share()).ln()
     }
 }

@@ -13,7 +13,7 @@
 
 mod arrivals;
 mod calibration;
-mod draws;
+pub(in crate::core) mod draws;
 mod line;
 mod run_times;
 
