@@ -18,9 +18,9 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::queue::{Granted, Queue};
-use crate::catalogue::{Catalogue, Pool, QueueRow, parse_span};
+use crate::catalogue::{Catalogue, Pool, QueueRow};
 use crate::core::Timestamp;
-use crate::core::slots::{QueueTerms, SlotHold, SlotRules, Slots, TenantShare, TenantWeight, WaitingTask};
+use crate::core::slots::{SlotHold, SlotRules, Slots, TenantShare, TenantWeight, WaitingTask};
 use crate::task::clock::now;
 use crate::task::{LentSlot, Message, SlotOwner};
 
@@ -71,16 +71,11 @@ impl SlotPool {
 
     /// Makes this actor the one of its queue. It starts nothing before it reports free workers.
     pub(super) fn join(self: &Arc<Self>, row: &QueueRow, actor: Addr<Queue>) -> PoolMember {
-        let terms = QueueTerms {
-            target: row.scheduling_target(),
-            min_workers: row.min_workers,
-            typical: row.typical_duration.as_deref().and_then(parse_span),
-        };
         let mut state = self.state.lock();
         let known = state.members.iter().position(|seat| seat.queue == row.name);
         let number = known.unwrap_or_else(|| {
             state.members.push(PoolSeat { queue: row.name.clone(), actor: None });
-            state.slots.join(terms)
+            state.slots.join(row.slot_terms())
         });
         if let Some(seat) = state.members.get_mut(number) {
             seat.actor = Some(actor);
@@ -289,9 +284,7 @@ pub(crate) struct SlotPools {
 impl SlotPools {
     /// The pools that a catalogue states, with the weights of its tenants.
     pub(crate) fn of(catalogue: &Catalogue) -> Self {
-        let shared = catalogue.pools.iter().map(|(pool, row)| {
-            (*pool, SlotPool::new(SlotRules { slots: row.slots, reserve: row.reserve, room: row.room }))
-        });
+        let shared = catalogue.pools.iter().map(|(pool, row)| (*pool, SlotPool::new(row.slot_rules())));
         let pools = Self { shared: shared.collect(), ..Self::default() };
         for (tenant, weight) in &catalogue.tenant_weights {
             if let Some(weight) = TenantWeight::new(*weight) {

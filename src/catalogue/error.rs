@@ -156,6 +156,14 @@ pub enum Problem {
         /// What is wrong with the brake, and what to do.
         fault: String,
     },
+    /// A row of a written load lacks something or contradicts itself.
+    #[error("{place}: {fault}")]
+    Arrival {
+        /// The row, as in `arrival number 3`.
+        place: String,
+        /// What is wrong with the row, and what to do.
+        fault: String,
+    },
     /// An alias, a route, an environment or the default leads to a queue that does not exist.
     #[error("{subject} {}, but there is no such queue; {advice}", quote(.queue))]
     UnknownQueue {

@@ -81,6 +81,7 @@ mod error;
 mod explain;
 mod limit_row;
 mod limits;
+mod load_file;
 mod names;
 mod parse;
 mod periodic;
@@ -93,6 +94,7 @@ mod routes;
 mod row_array;
 mod section;
 mod size;
+mod slot_plan;
 mod span_of_time;
 mod spelling;
 mod tenant_weights;
@@ -105,6 +107,7 @@ use std::path::Path;
 pub use brake_row::BrakeRow;
 pub use error::{CatalogueError, CatalogueErrors, Position, Problem};
 pub use limit_row::{LimitRow, TENANT_KEY};
+pub use load_file::{load_written, parse_written};
 pub use pool_row::PoolRow;
 pub use queue_row::{KEEP_FAILED, Pool, QueueRow, TargetClass};
 pub use queue_setup::{QueueSetup, QueueType};
@@ -216,23 +219,8 @@ impl Catalogue {
     /// # Errors
     /// The file cannot be read, is not UTF-8, or has a mistake, see [`Catalogue::parse`].
     pub fn load(path: impl AsRef<Path>) -> Result<Self, CatalogueErrors> {
-        let path = path.as_ref();
-        let name = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|error| {
-            CatalogueErrors::one(&name, None, Problem::Unreadable { reason: error.to_string() })
-        })?;
-        match std::str::from_utf8(&bytes) {
-            Ok(text) => Self::parse(text, &name),
-            Err(error) => {
-                let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
-                let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-                let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-                let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
-                let byte = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
-                let at = Position { line, column };
-                Err(CatalogueErrors::one(&name, Some(at), Problem::NotUtf8 { byte }))
-            }
-        }
+        let (name, text) = read_text(path.as_ref())?;
+        Self::parse(&text, &name)
     }
 
     /// The row of a queue, by its name or by one of its aliases.
@@ -375,5 +363,28 @@ impl Catalogue {
     pub fn with_default_queue(mut self, queue: impl Into<String>) -> Self {
         self.default_queue = queue.into();
         self
+    }
+}
+
+/// The name of the file at `path` in errors, and its text.
+///
+/// # Errors
+/// The file cannot be read, or is not UTF-8.
+fn read_text(path: &Path) -> Result<(String, String), CatalogueErrors> {
+    let name = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|error| {
+        CatalogueErrors::one(&name, None, Problem::Unreadable { reason: error.to_string() })
+    })?;
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok((name, text.to_owned())),
+        Err(error) => {
+            let before = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+            let byte = bytes.get(error.valid_up_to()).copied().unwrap_or_default();
+            let at = Position { line, column };
+            Err(CatalogueErrors::one(&name, Some(at), Problem::NotUtf8 { byte }))
+        }
     }
 }

@@ -38,16 +38,25 @@ const KEYS: [&str; 15] = [
 /// Reads the text of a catalogue; `file` is its name in errors.
 pub(super) fn parse(text: &str, file: &str) -> Result<Catalogue, CatalogueErrors> {
     let mut source = SourceText::new(text);
-    let document = Document::parse(text).map_err(|error| {
-        let position = error.span().map(|span| source.position(span.start));
-        let reason = error.message().lines().collect::<Vec<_>>().join("; ");
-        CatalogueErrors::one(file, position, Problem::Syntax { reason })
-    })?;
+    let document = document(text, file, &source)?;
     let mut places = SubjectPositions::default();
     let catalogue = read(document.as_table(), file, &mut places, &mut source);
     let mut errors = source.errors;
     errors.extend(check::check(&catalogue, &places));
     if errors.is_empty() { Ok(catalogue) } else { Err(CatalogueErrors::new(file, errors)) }
+}
+
+/// The document of a text that is TOML.
+pub(super) fn document<'t>(
+    text: &'t str,
+    file: &str,
+    source: &SourceText<'_>,
+) -> Result<Document<&'t str>, CatalogueErrors> {
+    Document::parse(text).map_err(|error| {
+        let position = error.span().map(|span| source.position(span.start));
+        let reason = error.message().lines().collect::<Vec<_>>().join("; ");
+        CatalogueErrors::one(file, position, Problem::Syntax { reason })
+    })
 }
 
 fn read(
