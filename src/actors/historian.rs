@@ -1,5 +1,6 @@
-//! The historian: an actor that once a minute asks the queues what has happened, and writes it into the notes of the store. The
-//! root builds it, on its own thread, where no task body can block it; readers reach it through [`HistorianParts`].
+//! The historian: an actor that once a minute asks the queues what has happened, and writes it into the notes of the store, with the
+//! runs that simulations begin with. The root builds it, on its own thread, where no task body can block it; readers reach it through
+//! [`HistorianParts`].
 //!
 //! Invariants:
 //! - Nothing waits for the historian. While the notes cannot be written, it keeps what there is in a bounded amount of memory,
@@ -22,6 +23,7 @@ use crate::core::history::{Hour, KEPT_HOURS, Mark, hour_of};
 use crate::runtime::Runtime;
 use crate::runtime::history_inbox::HistoryNews;
 use crate::store::history::{HourNote, forget_old};
+use crate::store::recorded_runs::RecordedNotes;
 use crate::task::clock::now;
 
 /// How often the history is written.
@@ -38,6 +40,7 @@ pub(crate) struct HistorianParts {
     /// The name under which this process writes.
     node: String,
     hours: tokio::sync::Mutex<Hours>,
+    recording: tokio::sync::Mutex<Recording>,
     closing: CancellationToken,
     /// An actor that nobody has the address of would end.
     address: Mutex<Option<Addr<Historian>>>,
@@ -53,10 +56,19 @@ pub(crate) struct Hours {
     is_failing: bool,
 }
 
+/// The runs of this process on their way into notes.
+struct Recording {
+    notes: RecordedNotes,
+    /// Whether the last write has failed.
+    is_failing: bool,
+}
+
 impl HistorianParts {
     pub(crate) fn new(runtime: Arc<Runtime>, queues: Queues, node: String) -> Self {
         let (hours, closing) = (tokio::sync::Mutex::default(), CancellationToken::new());
-        Self { runtime, queues, node, hours, closing, address: Mutex::new(None) }
+        let recording = Recording { notes: RecordedNotes::new(&node), is_failing: false };
+        let recording = tokio::sync::Mutex::new(recording);
+        Self { runtime, queues, node, hours, recording, closing, address: Mutex::new(None) }
     }
 
     pub(super) fn lives_at(&self, address: Addr<Historian>) {
@@ -92,6 +104,8 @@ impl HistorianParts {
         self.runtime.history.mark(mark);
         let mut hours = self.collect(AT_THE_END).await;
         self.write(&mut hours).await;
+        drop(hours);
+        self.record().await;
     }
 
     async fn run(&self) {
@@ -105,6 +119,24 @@ impl HistorianParts {
             }
             let mut hours = self.collect(PATIENCE).await;
             self.write(&mut hours).await;
+            drop(hours);
+            self.record().await;
+        }
+    }
+
+    /// Writes the runs that have ended since the last time.
+    async fn record(&self) {
+        let mut recording = self.recording.lock().await;
+        let runs = self.runtime.recorded.take();
+        let written = recording.notes.write(self.runtime.notes(), runs, now()).await;
+        let is_failing = written.is_err();
+        let was_failing = std::mem::replace(&mut recording.is_failing, is_failing);
+        match written {
+            Err(error) if !was_failing => {
+                tracing::warn!(%error, "the runs for simulations cannot be written now; it is tried again each minute");
+            }
+            Ok(()) if was_failing => tracing::info!("the runs for simulations are written again"),
+            Err(_) | Ok(()) => {}
         }
     }
 

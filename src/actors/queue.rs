@@ -515,6 +515,10 @@ impl Handler<Finished> for Queue {
                 let took = report.ran().map(|(_, took)| took);
                 let took = took.unwrap_or_else(|| now().since(run.started_at));
                 self.forecasts.ended(run.account.index(), took);
+                if !report.is_handed_back() {
+                    let held = run.admission.held();
+                    self.runtime.recorded.ran(&self.row.name, &run.message, held, run.started_at, took);
+                }
             }
             run.admission.end(run_end(&report, unstarted, run.context.is_expected()));
         }

@@ -33,8 +33,9 @@ impl Default for HistorySettings {
 }
 
 impl Builder {
-    /// Whether this program writes what happens in it into the history. It takes a write to the store in each minute in which
-    /// something happened, and at most 16 MiB there. Default `true`.
+    /// Whether this program writes what happens in it into the history, and its last runs for
+    /// [simulations](crate::core::simulation). It takes two writes to the store in each minute in which something happened, and at
+    /// most 16 MiB and 4 MiB there. Default `true`.
     pub fn keep_history(mut self, on: bool) -> Self {
         self.history.is_kept = on;
         self
@@ -172,6 +173,7 @@ impl CeleriacInner {
         let parts = HistorianParts::new(runtime, queues, node.unwrap_or_else(|| ALONE.to_owned()));
         let parts = Arc::clone(self.historian.get_or_init(|| Arc::new(parts)));
         self.runtime.history.mark(self.history.mark("start"));
+        self.runtime.recorded.open();
         self.with_tree(|tree| tree.start_historian(parts));
     }
 

@@ -1,21 +1,17 @@
 //! `celeriac history`: prints what happened in the last seven days, from the notes that programs have written.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
 use super::Failure;
-use super::place::open_store;
+use super::place::NotesSource;
 use super::requeue::span;
 use super::table::{Column, TextTable};
-use crate::app::variables::RESULT_BACKEND;
-use crate::app::{Backend, History, HistoryBy, HistoryMark};
-use crate::broker::Broker;
+use crate::app::{History, HistoryBy, HistoryMark};
 use crate::core::history::{DurationTotals, HistoryFilter, HistoryRow};
 use crate::store::Notes;
-use crate::store::chord::LARGEST_CHORD;
 use crate::store::history::read_history;
 use crate::task::clock::now;
 
@@ -25,12 +21,8 @@ const WIDTH: usize = 160;
 /// The arguments of the command.
 #[derive(Debug, Args)]
 pub(super) struct HistoryArgs {
-    /// The directory of an embedded store. Its program must not run.
-    #[arg(long, value_name = "DIR")]
-    directory: Option<PathBuf>,
-    /// Where the results of a fleet are, as `redis://host:6379/0`.
-    #[arg(long, value_name = "URL", env = RESULT_BACKEND, hide_env_values = true)]
-    result_backend: Option<String>,
+    #[command(flatten)]
+    source: NotesSource,
     /// Begin so long ago, such as `90m` or `2d`.
     #[arg(long, value_name = "SPAN", value_parser = span, default_value = "1d")]
     since: Duration,
@@ -77,36 +69,13 @@ impl From<By> for HistoryBy {
 
 pub(super) fn run(args: &HistoryArgs, out: &mut impl Write) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let history = runtime.block_on(read(args))?;
+    let history = runtime.block_on(args.source.read("the history", async |notes| of(notes, args).await))?;
     if args.json {
         let text = serde_json::to_string(&history).map_err(std::io::Error::other)?;
         writeln!(out, "{text}")?;
         return Ok(());
     }
     print(&history, out)
-}
-
-async fn read(args: &HistoryArgs) -> Result<History, Failure> {
-    match (&args.directory, args.result_backend.as_deref()) {
-        (Some(directory), _) => {
-            let store = open_store(directory)?;
-            let history = of(&store, args).await;
-            let closed = store.close().await;
-            let history = history?;
-            closed?;
-            Ok(history)
-        }
-        (None, Some(url)) => {
-            let store = Backend::at(url.to_owned()).open(None, None, LARGEST_CHORD).await?.store;
-            let notes = store.notes().ok_or_else(|| {
-                Failure::Found("this result backend keeps no notes, and so no history: Redis does".to_owned())
-            })?;
-            of(notes, args).await
-        }
-        (None, None) => Err(Failure::CommandLine(format!(
-            "say where the history is: --directory DIR for an embedded store, or --result-backend URL (or {RESULT_BACKEND} in the environment) for Redis"
-        ))),
-    }
 }
 
 async fn of(notes: &dyn Notes, args: &HistoryArgs) -> Result<History, Failure> {

@@ -21,6 +21,7 @@ mod remote_arguments;
 mod requeue;
 mod revoke;
 mod schedule;
+mod simulate;
 mod store;
 mod table;
 mod waiting;
@@ -93,6 +94,11 @@ enum Command {
     ///
     /// Programs write it once a minute into their embedded store, or into Redis where it has their results.
     History(history::HistoryArgs),
+    /// Say how long tasks would wait under a changed catalogue: a recorded hour or a written load, in virtual time.
+    ///
+    /// Programs record their last runs into their embedded store, or into Redis where it has their results. The same input gives
+    /// the same output.
+    Simulate(simulate::SimulateArgs),
     /// Print the periodic entries of a catalogue, the times at which each fires next, and warnings about them.
     Schedule(schedule::ScheduleArgs),
     /// List the workers on RabbitMQ that reply, Celery's and Celeriac's.
@@ -188,6 +194,7 @@ pub fn run() -> ExitCode {
         Command::Why(args) => why::run(args, &mut out),
         Command::Store(command) => store::run(command, &mut out),
         Command::History(args) => history::run(args, &mut out),
+        Command::Simulate(args) => simulate::run(args, &mut out),
         Command::Schedule(args) => schedule::run(args, &mut out),
         Command::Status(args) => remote::status(args, &mut out),
         Command::Inspect(args) => remote::inspect(args, &mut out),

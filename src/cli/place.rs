@@ -10,6 +10,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::Failure;
+use crate::app::Backend;
 use crate::app::variables::{BROKER, RESULT_BACKEND};
 #[cfg(feature = "amqp")]
 pub(super) use crate::broker::AmqpBroker as RabbitMq;
@@ -18,6 +19,8 @@ pub(super) use crate::broker::AmqpBroker as RabbitMq;
 pub(super) use crate::broker::EmbeddedBroker as RabbitMq;
 use crate::broker::embedded::EmbeddedOptions;
 use crate::broker::{Broker, BrokerError, EmbeddedBroker};
+use crate::store::Notes;
+use crate::store::chord::LARGEST_CHORD;
 
 /// The options that say where the tasks are.
 #[derive(Debug, Args)]
@@ -47,6 +50,17 @@ pub(super) struct FleetSource {
     /// RabbitMQ, as `amqp://user:password@host:5672/vhost`. The environment is safer: others can read a command line.
     #[arg(short, long, value_name = "URL", env = BROKER, hide_env_values = true)]
     broker: Option<String>,
+}
+
+/// The options that say where the notes of programs are: their history, and the runs that they have recorded.
+#[derive(Debug, Args)]
+pub(super) struct NotesSource {
+    /// The directory of an embedded store. Its program must not run.
+    #[arg(long, value_name = "DIR")]
+    pub(super) directory: Option<PathBuf>,
+    /// Where the results of a fleet are, as `redis://host:6379/0`.
+    #[arg(long, value_name = "URL", env = RESULT_BACKEND, hide_env_values = true)]
+    result_backend: Option<String>,
 }
 
 /// The place that the options name.
@@ -97,6 +111,39 @@ impl TaskSource {
             },
             Place::RabbitMq(_) => Chosen { place, result_backend },
         })
+    }
+}
+
+impl NotesSource {
+    /// Opens the notes, and reads from them. `what` is what is looked for, in errors: `the history`.
+    pub(super) async fn read<T>(
+        &self,
+        what: &str,
+        read: impl AsyncFnOnce(&dyn Notes) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        match (&self.directory, self.result_backend.as_deref()) {
+            (Some(directory), _) => {
+                let store = open_store(directory)?;
+                let notes: &dyn Notes = &store;
+                let told = read(notes).await;
+                let closed = store.close().await;
+                let told = told?;
+                closed?;
+                Ok(told)
+            }
+            (None, Some(url)) => {
+                let store = Backend::at(url.to_owned()).open(None, None, LARGEST_CHORD).await?.store;
+                let notes = store.notes().ok_or_else(|| {
+                    Failure::Found(format!(
+                        "this result backend keeps no notes, and so not {what}: Redis does"
+                    ))
+                })?;
+                read(notes).await
+            }
+            (None, None) => Err(Failure::CommandLine(format!(
+                "say where {what} is: --directory DIR for an embedded store, or --result-backend URL (or {RESULT_BACKEND} in the environment) for Redis"
+            ))),
+        }
     }
 }
 

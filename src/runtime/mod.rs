@@ -30,6 +30,7 @@ pub(crate) mod progress;
 pub(crate) mod revoked_stamps;
 pub(crate) mod rule_count;
 pub(crate) mod run;
+pub(crate) mod run_inbox;
 mod run_span;
 pub(crate) mod run_times;
 pub(crate) mod start_limits;
@@ -51,6 +52,7 @@ use self::hooks::ProgramHooks;
 use self::keep_failed::KeepFailed;
 use self::progress::{BarSink, LocalProgressHub, ProgressHub};
 use self::revoked_stamps::RevokedStamps;
+use self::run_inbox::RunInbox;
 use self::run_times::RunTimeKeeper;
 use self::start_limits::StartLimits;
 use self::states::StateWriter;
@@ -124,6 +126,8 @@ pub(crate) struct Runtime {
     pub(crate) children: ChildCount,
     /// What the history has not taken yet.
     pub(crate) history: HistoryInbox,
+    /// The runs that simulations begin with, as far as the historian has not taken them yet.
+    pub(crate) recorded: RunInbox,
     /// How long runs of tasks took.
     pub(crate) run_times: Arc<RunTimeKeeper>,
 }
@@ -224,6 +228,7 @@ impl Runtime {
             kept_pauses: Mutex::default(),
             children: ChildCount::default(),
             history: HistoryInbox::default(),
+            recorded: RunInbox::default(),
             run_times: Arc::default(),
         }
     }

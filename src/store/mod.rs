@@ -6,10 +6,13 @@ pub mod embedded;
 mod group;
 mod guarded;
 pub(crate) mod history;
+mod hourly_notes;
 pub mod memory;
 mod notes;
+mod packed;
 pub(crate) mod payloads;
 mod permits;
+pub(crate) mod recorded_runs;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(feature = "amqp")]

@@ -3,10 +3,7 @@
 //!
 //! Invariant: a note takes at most [`MOST_BYTES`]. Of a book with more to say, what ran last is kept.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
-
-use super::{Notes, StoreError};
+use super::{Notes, StoreError, packed};
 use crate::core::Timestamp;
 use crate::core::durations::{MOST_VALUES, RunTimeBook};
 use crate::core::text::shortened;
@@ -15,10 +12,6 @@ use crate::core::text::shortened;
 const PREFIX: &str = "run-times/";
 /// The most bytes of a note.
 const MOST_BYTES: usize = 1 << 20;
-/// The most bytes that a note may have when it is unpacked.
-const MOST_UNPACKED: usize = 16 << 20;
-/// The first character of a note, which says how the rest is written.
-const VERSION: char = '1';
 /// How hard a note is compressed: 1 to 22.
 const LEVEL: i32 = 3;
 /// How many bytes of the name of a node are in the name of a note.
@@ -62,19 +55,12 @@ fn written_within(
 }
 
 fn packed(now: Timestamp, book: &RunTimeBook) -> Result<String, StoreError> {
-    let unwritable = |error: String| StoreError::Refused(format!("run times have no form: {error}"));
-    let bytes = postcard::to_stdvec(&(now, book)).map_err(|error| unwritable(error.to_string()))?;
-    let bytes = zstd::bulk::compress(&bytes, LEVEL).map_err(|error| unwritable(error.to_string()))?;
-    let mut text = String::from(VERSION);
-    BASE64.encode_string(&bytes, &mut text);
-    Ok(text)
+    packed::packed(&(now, book), LEVEL, "the book of run times")
 }
 
 /// When a note was written, and its book. `None`: the note is none of this version.
 pub(crate) fn read(text: &str) -> Option<(Timestamp, RunTimeBook)> {
-    let bytes = BASE64.decode(text.strip_prefix(VERSION)?).ok()?;
-    let bytes = zstd::bulk::decompress(&bytes, MOST_UNPACKED).ok()?;
-    postcard::from_bytes(&bytes).ok()
+    packed::unpacked(text)
 }
 
 /// The notes of all processes.

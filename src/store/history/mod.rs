@@ -13,10 +13,8 @@
 mod hour_note;
 mod reading;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
-
-use super::{CompareAndSet, Notes, StoreError};
+use super::hourly_notes::HourlyNotes;
+use super::{Notes, StoreError, packed};
 use crate::core::history::{Hour, KEPT_HOURS, Resolution};
 use crate::core::text::shortened;
 
@@ -26,18 +24,12 @@ pub use reading::{History, HistoryMark};
 
 /// The most bytes of a note. So a process takes at most 16 MiB for its seven days.
 const MOST_BYTES: usize = 96 << 10;
-/// The most bytes that a note may have when it is unpacked.
-const MOST_UNPACKED: usize = 16 << 20;
-/// The first character of a note, which says how the rest is written.
-const VERSION: char = '1';
 /// How hard a note is compressed: 1 to 22.
 const LEVEL: i32 = 6;
 /// How many bytes of the name of a node are in the name of a note.
 const LONGEST_NODE: usize = 255;
-/// The note that says where the history begins.
-const FIRST: &str = "history/first";
-/// How many hours are deleted in one step.
-const AT_ONCE: u64 = 48;
+
+const NOTES: HourlyNotes = HourlyNotes { prefix: "history", kept_hours: KEPT_HOURS };
 
 /// An hour of some process, as its note has it.
 #[derive(Debug)]
@@ -51,7 +43,7 @@ pub(crate) struct StoredHour {
 }
 
 fn prefix_of(hour: u64) -> String {
-    format!("history/{hour:08}/")
+    NOTES.of_hour(hour)
 }
 
 fn key_of(hour: u64, node: &str) -> String {
@@ -76,20 +68,12 @@ fn written(hour: &Hour) -> Result<(String, Hour), StoreError> {
 }
 
 fn packed(hour: &Hour) -> Result<String, StoreError> {
-    let unwritable =
-        |error: String| StoreError::Refused(format!("an hour of the history has no form: {error}"));
-    let bytes = postcard::to_stdvec(hour).map_err(|error| unwritable(error.to_string()))?;
-    let bytes = zstd::bulk::compress(&bytes, LEVEL).map_err(|error| unwritable(error.to_string()))?;
-    let mut text = String::from(VERSION);
-    BASE64.encode_string(&bytes, &mut text);
-    Ok(text)
+    packed::packed(hour, LEVEL, "an hour of the history")
 }
 
 /// The hour of a note. `None`: the note is none of this version.
 fn read(text: &str) -> Option<Hour> {
-    let bytes = BASE64.decode(text.strip_prefix(VERSION)?).ok()?;
-    let bytes = zstd::bulk::decompress(&bytes, MOST_UNPACKED).ok()?;
-    postcard::from_bytes(&bytes).ok()
+    packed::unpacked(text)
 }
 
 /// What the notes have of an hour, one for each process.
@@ -112,23 +96,7 @@ pub(crate) async fn hours(notes: &dyn Notes, number: u64) -> Result<Vec<StoredHo
 /// # Errors
 /// The notes cannot be read or written. Some may be deleted by then.
 pub(crate) async fn forget_old(notes: &dyn Notes, now: u64) -> Result<bool, StoreError> {
-    let text = notes.note(FIRST).await?;
-    let oldest = now.saturating_sub(KEPT_HOURS);
-    // Without the note there is no history yet. What somebody else wrote there, or a clock that was ahead, is not believed.
-    let stated = text.as_deref().and_then(|text| text.parse::<u64>().ok()).filter(|first| *first <= now);
-    let first = stated.unwrap_or(if text.is_some() { oldest } else { now });
-    let until = oldest.min(first.saturating_add(AT_ONCE)).max(first);
-    for hour in first..until {
-        for (key, text) in notes.notes(&prefix_of(hour)).await? {
-            notes.compare_and_set(CompareAndSet { key, expected: Some(text), value: None }).await?;
-        }
-    }
-    let value = Some(until.to_string());
-    if text != value {
-        // Another process may have done the same.
-        notes.compare_and_set(CompareAndSet { key: FIRST.to_owned(), expected: text, value }).await?;
-    }
-    Ok(until >= oldest)
+    NOTES.forget_old(notes, now).await
 }
 
 #[cfg(test)]
@@ -136,7 +104,10 @@ mod tests {
     use super::*;
     use crate::core::Timestamp;
     use crate::core::history::{HistoryCounts, HistoryEvent, Mark, MinuteRows};
-    use crate::store::MemoryStore;
+    use crate::store::{CompareAndSet, MemoryStore};
+
+    /// The note that says where the history begins.
+    const FIRST: &str = "history/first";
 
     pub(super) fn some(minute: u64, received: u64) -> Hour {
         let mut counts = HistoryCounts::default();
