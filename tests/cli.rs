@@ -12,6 +12,8 @@ mod failed_tasks;
 mod history;
 #[path = "cli/new.rs"]
 mod new;
+#[path = "cli/simulate.rs"]
+mod simulate;
 #[path = "cli/waiting_tasks.rs"]
 mod waiting_tasks;
 #[path = "cli/why.rs"]

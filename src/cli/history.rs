@@ -69,7 +69,7 @@ impl From<By> for HistoryBy {
 
 pub(super) fn run(args: &HistoryArgs, out: &mut impl Write) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let history = runtime.block_on(args.source.read("the history", async |notes| of(notes, args).await))?;
+    let history = runtime.block_on(args.source.read("history", async |notes| of(notes, args).await))?;
     if args.json {
         let text = serde_json::to_string(&history).map_err(std::io::Error::other)?;
         writeln!(out, "{text}")?;

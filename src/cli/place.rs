@@ -115,7 +115,12 @@ impl TaskSource {
 }
 
 impl NotesSource {
-    /// Opens the notes, and reads from them. `what` is what is looked for, in errors: `the history`.
+    /// Whether the options name a place, or the environment does.
+    pub(super) fn is_named(&self) -> bool {
+        self.directory.is_some() || self.result_backend.is_some()
+    }
+
+    /// Opens the notes, and reads from them. `what` is what is looked for, in errors: `history`.
     pub(super) async fn read<T>(
         &self,
         what: &str,
@@ -135,13 +140,13 @@ impl NotesSource {
                 let store = Backend::at(url.to_owned()).open(None, None, LARGEST_CHORD).await?.store;
                 let notes = store.notes().ok_or_else(|| {
                     Failure::Found(format!(
-                        "this result backend keeps no notes, and so not {what}: Redis does"
+                        "this result backend keeps no notes, and so no {what}: Redis does"
                     ))
                 })?;
                 read(notes).await
             }
             (None, None) => Err(Failure::CommandLine(format!(
-                "say where {what} is: --directory DIR for an embedded store, or --result-backend URL (or {RESULT_BACKEND} in the environment) for Redis"
+                "say where the {what} is: --directory DIR for an embedded store, or --result-backend URL (or {RESULT_BACKEND} in the environment) for Redis"
             ))),
         }
     }

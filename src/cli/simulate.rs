@@ -10,11 +10,12 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::Failure;
 use super::place::NotesSource;
 use super::requeue::span;
 use super::table::{Column, TextTable};
-use crate::catalogue::{Catalogue, format_span, load_written};
+use super::{CatalogueArgs, Failure};
+use crate::app::variables::RESULT_BACKEND;
+use crate::catalogue::{format_span, load_written};
 use crate::core::Timestamp;
 use crate::core::simulation::{
     SimulatedLoad, SimulatedQueue, SimulatedTenant, SimulationError, SimulationReport, StartTimes, measured,
@@ -97,11 +98,8 @@ pub(super) fn run(args: &SimulateArgs, out: &mut impl Write) -> Result<(), Failu
 
 fn tell(args: &SimulateArgs) -> Result<Told, Failure> {
     let catalogue = |file: &PathBuf| {
-        let catalogue = Catalogue::load(file)?;
-        match &args.environment {
-            Some(name) => catalogue.for_environment(name),
-            None => Ok(catalogue),
-        }
+        let (file, environment) = (file.clone(), args.environment.clone());
+        CatalogueArgs { file, environment }.load()
     };
     let changed = catalogue(&args.catalogue)?.slot_plan();
     let today = args.today.as_ref().map(catalogue).transpose()?.map(|today| today.slot_plan());
@@ -110,6 +108,11 @@ fn tell(args: &SimulateArgs) -> Result<Told, Failure> {
     let (mut recorded, mut begin) = (None, Timestamp::ZERO);
     // The environment may name a result backend that a written load has nothing to do with.
     if rows.is_none() || args.last.is_some() || args.source.directory.is_some() {
+        if !args.source.is_named() {
+            return Err(Failure::CommandLine(format!(
+                "say what comes: --load FILE for a written load, --directory DIR for what the program of an embedded store has recorded, or --result-backend URL (or {RESULT_BACKEND} in the environment) for what a fleet has recorded in Redis; RabbitMQ alone keeps no record"
+            )));
+        }
         let now = now();
         begin = now - args.last.unwrap_or(AN_HOUR);
         recorded = Some(add_recorded(args, begin, now, &mut load)?);
@@ -137,8 +140,7 @@ fn add_recorded(
     load: &mut SimulatedLoad,
 ) -> Result<Recorded, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let what = "what programs have recorded (or name a written load: --load FILE; RabbitMQ without Redis keeps no record)";
-    let read = args.source.read(what, async |notes| Ok(read_recorded(notes, from, now).await?));
+    let read = args.source.read("record of runs", async |notes| Ok(read_recorded(notes, from, now).await?));
     let stored = runtime.block_on(read)?;
     let mut recorded = Recorded::default();
     for note in &stored {
@@ -203,12 +205,12 @@ fn print(told: &Told, most_tenants: usize, out: &mut impl Write) -> Result<(), F
     writeln!(
         out,
         "Most of a promise that the p95 of a queue has used: {}.",
-        pair(&|it| ratio(it.worst_used))
+        pair(&|it: &SimulationReport| ratio(it.worst_used))
     )?;
     writeln!(
         out,
         "The last task starts so long after the last one came: {}.",
-        pair(&|it| readable(it.drained))
+        pair(&|it: &SimulationReport| readable(it.drained))
     )?;
     Ok(())
 }

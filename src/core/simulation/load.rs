@@ -101,7 +101,7 @@ impl SimulatedLoad {
 
     /// Its tasks, in the order in which they were added.
     pub fn iter(&self) -> impl Iterator<Item = TaskArrival<'_>> {
-        self.arrivals.iter().map(|stored| self.arrival(stored))
+        self.arrivals.iter().map(move |stored| self.arrival(stored))
     }
 
     /// When the first task comes, and when the last one does. `None`: it has no tasks.

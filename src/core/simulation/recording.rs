@@ -66,7 +66,8 @@ impl RecordedRuns {
     /// The runs. One whose names are not there, as in a damaged note, is left out.
     pub fn iter(&self) -> impl Iterator<Item = TaskArrival<'_>> {
         let base = i64::try_from(self.base.as_micros()).unwrap_or(i64::MAX);
-        let name = |number: u16| self.names.get(usize::from(number)).map(|name| &**name);
+        let names = &self.names;
+        let name = move |number: u16| names.get(usize::from(number)).map(|name| &**name);
         self.runs.iter().filter_map(move |run| {
             Some(TaskArrival {
                 at: Timestamp::from_micros(u64::try_from(base.saturating_add(run.at)).unwrap_or_default()),
