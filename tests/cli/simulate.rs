@@ -66,6 +66,21 @@ fn a_written_load_is_told_under_both_catalogues() {
     assert_eq!((queue["starts"].as_u64(), queue["p95_ms"].as_f64()), (Some(4), Some(10_000.0)));
 }
 
+/// The example of the manual.
+#[test]
+fn the_page_shows_what_the_command_prints() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write(dir.path(), "today.toml", &catalogue("mail_queue", 1));
+    write(dir.path(), "changed.toml", &catalogue("mail_queue", 2));
+    let load = "[[arrival]]\nqueue = \"mail_queue\"\ntask = \"t\"\ncount = 8\ntakes = \"10s\"\n";
+    write(dir.path(), "load.toml", load);
+    let both = ["--load", "load.toml", "--today", "today.toml", "--catalogue", "changed.toml"];
+    let (code, out, err) = simulate(dir.path(), &both);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let page = std::fs::read_to_string(Path::new(super::ROOT).join("docs/simulate.md")).expect("the page");
+    assert!(page.contains(&format!("```text\n{out}```\n")), "docs/simulate.md does not show {out}");
+}
+
 #[test]
 fn the_same_seed_gives_the_same_output() {
     let dir = tempfile::tempdir().expect("a directory");
