@@ -40,7 +40,7 @@ pub(crate) struct HistorianParts {
     /// The name under which this process writes.
     node: String,
     hours: tokio::sync::Mutex<Hours>,
-    recording: tokio::sync::Mutex<Recording>,
+    recording: tokio::sync::Mutex<RunNotes>,
     closing: CancellationToken,
     /// An actor that nobody has the address of would end.
     address: Mutex<Option<Addr<Historian>>>,
@@ -57,7 +57,7 @@ pub(crate) struct Hours {
 }
 
 /// The runs of this process on their way into notes.
-struct Recording {
+struct RunNotes {
     notes: RecordedNotes,
     /// Whether the last write has failed.
     is_failing: bool,
@@ -66,7 +66,7 @@ struct Recording {
 impl HistorianParts {
     pub(crate) fn new(runtime: Arc<Runtime>, queues: Queues, node: String) -> Self {
         let (hours, closing) = (tokio::sync::Mutex::default(), CancellationToken::new());
-        let recording = Recording { notes: RecordedNotes::new(&node), is_failing: false };
+        let recording = RunNotes { notes: RecordedNotes::new(&node), is_failing: false };
         let recording = tokio::sync::Mutex::new(recording);
         Self { runtime, queues, node, hours, recording, closing, address: Mutex::new(None) }
     }

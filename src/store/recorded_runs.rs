@@ -55,7 +55,7 @@ struct PendingNote {
 
 /// Runs of some process, as a note has them.
 #[cfg(any(feature = "cli", test))]
-pub(crate) struct StoredRuns {
+pub(crate) struct RecordedNote {
     /// The name of the process.
     pub(crate) node: String,
     /// The runs. `None`: the note cannot be read.
@@ -179,7 +179,7 @@ pub(crate) async fn read_recorded(
     notes: &dyn Notes,
     from: Timestamp,
     now: Timestamp,
-) -> Result<Vec<StoredRuns>, StoreError> {
+) -> Result<Vec<RecordedNote>, StoreError> {
     let mut found = Vec::new();
     let last = hour_of(now);
     for hour in hour_of(from).max(last.saturating_sub(KEPT_HOURS))..=last {
@@ -189,7 +189,7 @@ pub(crate) async fn read_recorded(
     let stored = found.into_iter().map(|(key, text)| {
         // `recorded/HOUR/NODE/NUMBER`, where the node may have a slash in its name.
         let node = key.splitn(3, '/').nth(2).and_then(|rest| rest.rsplit_once('/')).map(|(node, _)| node);
-        StoredRuns { node: node.unwrap_or_default().to_owned(), runs: unpacked(&text) }
+        RecordedNote { node: node.unwrap_or_default().to_owned(), runs: unpacked(&text) }
     });
     Ok(stored.collect())
 }

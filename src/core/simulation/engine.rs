@@ -65,7 +65,7 @@ struct ForwardRun<'a> {
     queues: &'a [Option<usize>],
     pools: Vec<SimulatedSlots>,
     /// By their places in the plan.
-    seats: Vec<Seat>,
+    seats: Vec<QueueSeat>,
     /// The arrivals that have not come yet, the first one last.
     coming: Vec<u32>,
     ends: BinaryHeap<Reverse<RunEnding>>,
@@ -86,7 +86,7 @@ struct SimulatedSlots {
 
 /// A queue in its pool.
 #[derive(Clone, Copy)]
-struct Seat {
+struct QueueSeat {
     pool: usize,
     number: usize,
     workers: usize,
@@ -120,13 +120,13 @@ impl<'a> ForwardRun<'a> {
         for (place, queue) in plan.queues.iter().enumerate() {
             // No task comes to a queue without a pool, so its seat is never asked.
             let Some(pool) = pools.get_mut(queue.pool) else {
-                seats.push(Seat { pool: usize::MAX, number: 0, workers: 0, running: 0 });
+                seats.push(QueueSeat { pool: usize::MAX, number: 0, workers: 0, running: 0 });
                 continue;
             };
             let number = pool.slots.join(queue.terms);
             pool.slots.report(number, queue.workers, true, begin);
             pool.members.push(place);
-            seats.push(Seat { pool: queue.pool, number, workers: queue.workers, running: 0 });
+            seats.push(QueueSeat { pool: queue.pool, number, workers: queue.workers, running: 0 });
         }
         let tasks = u32::try_from(load.len()).map_err(|_| SimulationError::TooManyArrivals)?;
         let mut coming: Vec<u32> = (0..tasks).collect();

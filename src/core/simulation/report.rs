@@ -105,8 +105,8 @@ pub fn simulate(plan: &SlotPlan, load: &SimulatedLoad) -> Result<SimulationRepor
     report(plan, load, &starts)
 }
 
-/// What was: the same report of the waits that were measured, with the promises and the numbers of slots of this plan. `None`: there
-/// are tasks of which nobody has measured it.
+/// What was: the same report of the waits that were measured, with the promises and the numbers of slots of this plan. So a queue that
+/// had more workers may have been busy for more than all of its time. `None`: there are tasks of which nobody has measured it.
 ///
 /// # Errors
 /// The load has no tasks or too many, or tasks for a queue that the plan does not have.
