@@ -13,7 +13,7 @@
 
 mod arrivals;
 mod calibration;
-pub(in crate::core) mod draws;
+mod draws;
 mod line;
 mod run_times;
 
@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use self::arrivals::Arrivals;
 use self::calibration::Calibration;
-use self::draws::Draws;
+pub(super) use self::draws::Draws;
 use self::line::{Line, Quantiles};
 use self::run_times::RunTimes;
 use super::{Timestamp, time};

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::SimulationError;
 use super::load::{LONGEST_RUN, MOST_ARRIVALS, SimulatedLoad, TaskArrival};
-use crate::core::forecast::draws::Draws;
+use crate::core::forecast::Draws;
 use crate::core::{Timestamp, time};
 
 /// How many standard deviations above the middle the p95 of a normal distribution is.
