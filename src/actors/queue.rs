@@ -49,6 +49,7 @@ mod autoscale;
 mod brakes;
 mod control;
 mod explain;
+mod hasten;
 mod held;
 mod lookup;
 mod release;
@@ -210,6 +211,7 @@ impl Queue {
             return;
         }
         self.line_up();
+        self.hasten();
         // The broker notes all these starts in one write, and before any of them happens: if the process dies now,
         // each counts as a crash. Tasks that are acknowledged before they run leave the broker instead.
         let late = |(_, start): &'_ &mut (_, Start)| start.run.context.message().settles_late();

@@ -273,6 +273,13 @@ impl Message {
         message
     }
 
+    /// The message as it waits when it may start from `now` on, although it was put back until a later time, because something
+    /// held it. `None`: it was not put back for that, or its time has come. Its time-to-start counts from `now`.
+    pub fn hastened(&self, now: Timestamp) -> Option<Self> {
+        let is_early = self.held().is_some() && self.eta.is_some_and(|eta| eta > now);
+        is_early.then(|| Self { eta: Some(now), ..self.clone() })
+    }
+
     /// The number of earlier runs that count as attempts: attempts that failed, and runs that ended with their worker.
     pub fn tries(&self) -> u32 {
         self.retries.saturating_add(self.crashes)
@@ -352,6 +359,9 @@ mod tests {
         let held = message.held_until(due, HeldMark { since, times: 2 });
         assert_eq!(held.held(), Some(HeldMark { since, times: 3 }));
         assert_eq!((held.due(), held.first_started_at, held.tries()), (due, None, 0));
+        let early = held.hastened(Timestamp::from_millis(7_000)).unwrap();
+        assert_eq!((early.eta, early.held()), (Some(Timestamp::from_millis(7_000)), held.held()));
+        assert_eq!((held.hastened(due), message.hastened(since)), (None, None), "it is due; nothing held it");
         let mut odd = message;
         for text in ["", "5", "x/1", "5/-1"] {
             odd.headers.0.insert(HELD.to_owned(), text.into());

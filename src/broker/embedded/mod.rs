@@ -28,6 +28,7 @@ mod failed_tasks;
 mod files;
 mod follow_ups;
 mod groups;
+mod hasten;
 mod home;
 mod journal;
 mod known_lanes;
