@@ -5,10 +5,10 @@
 
 /// A source of numbers that is wholly decided by its seed.
 #[derive(Clone, Debug)]
-pub(super) struct Draws(u64);
+pub(in crate::core) struct Draws(u64);
 
 impl Draws {
-    pub(super) const fn seeded(seed: u64) -> Self {
+    pub(in crate::core) const fn seeded(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -21,20 +21,20 @@ impl Draws {
     }
 
     /// A number from 0 to 1, without 1.
-    pub(super) fn share(&mut self) -> f64 {
+    pub(in crate::core) fn share(&mut self) -> f64 {
         // A float has 53 bits for its digits.
         (self.number() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// A whole number below `bound`, which is above 0.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(in crate::core) fn below(&mut self, bound: usize) -> usize {
         let drawn = (self.share() * bound as f64) as usize;
         drawn.min(bound.saturating_sub(1))
     }
 
     /// A number with the exponential distribution of mean 1: how long it takes until something happens that happens once
     /// in each unit of time on average.
-    pub(super) fn exponential(&mut self) -> f64 {
+    pub(in crate::core) fn exponential(&mut self) -> f64 {
         -(1.0 - self.share()).ln()
     }
 }

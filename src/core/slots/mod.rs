@@ -28,12 +28,14 @@
 mod cost;
 mod decision;
 mod fault;
+mod forward;
 mod give_way;
 mod line;
 mod queue;
 mod reason;
 mod reserve;
 mod run;
+mod seen;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -49,9 +51,11 @@ use self::line::Item;
 use self::queue::PooledQueue;
 use self::reserve::Promises;
 use self::run::SlotRun;
+use self::seen::{PoolSeen, SeenArrival};
 use self::tenant::{Owed, TenantBook};
 use super::Timestamp;
 
+pub use self::forward::ForwardPool;
 pub use self::reason::SlotHold;
 pub use self::tenant::TenantWeight;
 
@@ -135,6 +139,8 @@ pub struct Slots {
     told: Vec<usize>,
     /// The run that was told last to give way, and when.
     giving_way: Option<(u64, Timestamp)>,
+    /// What forward runs go by.
+    seen: PoolSeen,
     #[cfg(test)]
     fault: Option<fault::Fault>,
 }
@@ -155,6 +161,7 @@ impl Slots {
             large: Vec::new(),
             told: Vec::new(),
             giving_way: None,
+            seen: PoolSeen::default(),
             #[cfg(test)]
             fault: None,
         }
@@ -190,13 +197,19 @@ impl Slots {
         }
         let tenant = self.tenants.number(waiting.tenant.unwrap_or_default());
         let task = self.costs.number(waiting.task);
-        let key = (Reverse(waiting.priority), self.next_arrival);
+        let WaitingTask { tag, priority, since, .. } = waiting;
+        self.seen.arrived(SeenArrival { at: now, queue, tenant, task, priority });
+        self.take_in(queue, tenant, Reverse(priority), Item { tag, since, task }, now);
+    }
+
+    /// Puts a task at the end of its line.
+    fn take_in(&mut self, queue: usize, tenant: usize, priority: Reverse<u8>, item: Item, now: Timestamp) {
+        let key = (priority, self.next_arrival);
         self.next_arrival += 1;
-        let item = Item { tag: waiting.tag, since: waiting.since, task };
         let account = &mut self.tenants.accounts[tenant];
         if account.pace == 0 {
             let typical = self.queues[queue].terms.typical;
-            account.pace = account.cost(self.costs.expected(task, &account.costs, typical));
+            account.pace = account.cost(self.costs.expected(item.task, &account.costs, typical));
         }
         self.line_up(queue, tenant, key, item, now);
     }

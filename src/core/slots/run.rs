@@ -102,6 +102,7 @@ impl Slots {
             self.costs.note(over.item.task, &mut account.costs, took);
             account.pace = moved(account.pace, cost).max(1);
             self.promises.note(of.promise, took, now);
+            self.seen.run_times.record(over.item.task, took);
         }
         self.tenants.raise_floor(took);
         self.recharge(over.tenant);
