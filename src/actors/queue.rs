@@ -57,6 +57,7 @@ mod revocation;
 mod slots;
 mod stamps;
 mod starts;
+mod turns;
 mod waiting;
 mod worker_pool;
 

@@ -45,6 +45,13 @@ impl TenantBacklog for EmbeddedBroker {
         }
         Ok(tenants.cut(limit))
     }
+
+    async fn line_before(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
+        match self.inner.volatile.line_before(id, limit).await? {
+            Some(before) => Ok(Some(before)),
+            None => self.rows_before_in_line(id, limit),
+        }
+    }
 }
 
 #[async_trait]

@@ -231,6 +231,10 @@ impl TenantBacklog for GuardedBroker {
     async fn tenants(&self, queue: &str, limit: usize) -> Result<QueueTenants, BrokerError> {
         caught("tenants", async { self.own_tenants()?.tenants(queue, limit).await }).await
     }
+
+    async fn line_before(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
+        caught("line_before", async { self.own_tenants()?.line_before(id, limit).await }).await
+    }
 }
 
 #[async_trait]

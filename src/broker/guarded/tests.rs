@@ -42,7 +42,7 @@ fn each_function_of_a_broker_is_forwarded() {
         (include_str!("../notes.rs"), "BrokerNotes", 2),
         (include_str!("../../store/notes.rs"), "Notes", 6),
         (include_str!("../backlog.rs"), "Backlog", 2),
-        (include_str!("../tenant_backlog.rs"), "TenantBacklog", 1),
+        (include_str!("../tenant_backlog.rs"), "TenantBacklog", 2),
         (include_str!("../listener.rs"), "Events", 7),
         (include_str!("../dead_letter.rs"), "DeadLetterQueue", 2),
         (include_str!("../failed/mod.rs"), "FailedTasks", 6),
@@ -264,6 +264,9 @@ impl TenantBacklog for Broken {
     async fn tenants(&self, _: &str, _: usize) -> Result<QueueTenants, BrokerError> {
         panic!("tenants")
     }
+    async fn line_before(&self, _: &TaskId, _: usize) -> Result<Option<usize>, BrokerError> {
+        panic!("line_before")
+    }
 }
 
 #[async_trait]
@@ -399,6 +402,7 @@ async fn a_panic_is_an_error() {
             ("oldest_ready", broker.backlog().unwrap().oldest_ready("q").await.err()),
             ("hasten", broker.backlog().unwrap().hasten("q", (Timestamp::ZERO, 0), 1).await.err()),
             ("tenants", broker.tenant_backlog().unwrap().tenants("q", 1).await.err()),
+            ("line_before", broker.tenant_backlog().unwrap().line_before(&id, 1).await.err()),
             ("broadcast_revoke", events.broadcast_revoke(ids, true).await.err()),
             ("ask", events.ask(Request::default(), wait).await.err()),
             ("bury", letters.bury(message(), "r").await.err()),
