@@ -269,8 +269,9 @@ pub struct ForecastJudge {
 impl ForecastJudge {
     /// When a task starts whose turn in its pool comes so. What the forward runs did not get to starts later than they got.
     pub fn of_turn(&self, turn: &PoolTurn) -> StartForecast {
-        if self.observed < OBSERVED_AT_LEAST {
-            return StartForecast::NotKnownYet { observed: self.observed };
+        let observed = self.observed.min(turn.observed);
+        if observed < OBSERVED_AT_LEAST {
+            return StartForecast::NotKnownYet { observed };
         }
         match turn.starts {
             Some(quantiles) => self.between(quantiles, turn.as_of),

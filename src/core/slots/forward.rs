@@ -158,6 +158,16 @@ impl ForwardPool {
         self.slots.queues.len()
     }
 
+    /// How many runs the pool has seen.
+    pub(in crate::core) fn observed(&self) -> u64 {
+        self.run_times.observed()
+    }
+
+    /// The same, to which nothing comes.
+    pub(in crate::core) fn alone(self) -> Self {
+        Self { rate: 0.0, ..self }
+    }
+
     /// How many seconds have passed.
     pub(in crate::core) fn elapsed(&self) -> f64 {
         self.now.since(self.began).as_secs_f64()

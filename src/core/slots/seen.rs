@@ -16,7 +16,7 @@ const RECENT: usize = 512;
 /// For how long an arrival says how often others come.
 const SPAN: Duration = Duration::from_secs(60);
 /// In a shorter time than this nothing can be said about a rate.
-const SHORTEST: Duration = Duration::from_secs(1);
+const SHORTEST: Duration = Duration::from_secs(5);
 
 /// A task that has come to the pool. Queue, tenant and task are known by their numbers.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +117,6 @@ mod tests {
         assert!(seen.recent(at(200_000)).1.abs() < f64::EPSILON, "none has come for a long time");
         (0..5_000).for_each(|n| seen.arrived(arrival(1, 200_000 + n)));
         let (recent, rate) = seen.recent(at(205_000));
-        assert!(recent.len() == RECENT && (rate - 512.0).abs() < 1.0, "{rate}");
+        assert!(recent.len() == RECENT && (rate - 102.4).abs() < 0.1, "{rate}: in five seconds at least");
     }
 }

@@ -38,12 +38,22 @@ fn task(tag: u64, tenant: &str, since: Timestamp) -> WaitingTask<'_> {
 /// Long after all arrivals, so that none is expected.
 const LATER: u64 = 1_000;
 
-/// A pool of one slot, which a task of `a` has had for five seconds. Twenty more of it wait in the only queue, and these of `b`.
+/// A pool of one slot that has seen some runs of ten seconds. A task of `a` has had the slot for five seconds. Twenty more of it
+/// wait in the only queue, and these of `b`.
 fn flooded(of_b: &[u64]) -> Slots {
     let mut slots = Slots::new(rules(1));
     let queue = slots.join(terms(3_600));
-    (0..21).for_each(|tag| slots.arrive(queue, task(tag, "a", second(0)), second(0)));
-    of_b.iter().for_each(|tag| slots.arrive(queue, task(*tag, "b", second(1)), second(1)));
+    slots.report(queue, 1, true, second(0));
+    for n in 0..OBSERVED_AT_LEAST {
+        slots.arrive(queue, task(1_000 + n, "seen", second(0)), second(10 * n));
+        slots.dispatch(second(10 * n));
+        let grant = slots.take(queue).expect("the slot is free");
+        slots.finish(grant.run, true, second(10 * n + 10));
+        slots.report(queue, 1, true, second(10 * n + 10));
+    }
+    slots.report(queue, 0, false, second(250));
+    (0..21).for_each(|tag| slots.arrive(queue, task(tag, "a", second(300)), second(300)));
+    of_b.iter().for_each(|tag| slots.arrive(queue, task(*tag, "b", second(301)), second(301)));
     slots.report(queue, 1, true, second(LATER - 5));
     slots.dispatch(second(LATER - 5));
     assert_eq!(slots.take(queue).map(|grant| grant.tag), Some(0));
@@ -56,12 +66,9 @@ fn turn(slots: &Slots, tenant: &str, place: usize) -> PoolTurn {
 
 #[test]
 fn who_comes_last_and_is_owed_goes_first() {
-    let mut slots = flooded(&[]);
-    slots.arrive(0, task(100, "b", second(1)), second(1));
-    assert_eq!(
-        (slots.place_of(0, 100), slots.place_of(0, 20), slots.place_of(0, 0)),
-        (Some(0), Some(19), None)
-    );
+    let slots = flooded(&[100]);
+    let places = [100, 20, 0].map(|tag| slots.place_of(0, tag));
+    assert_eq!(places, [Some(0), Some(19), None]);
     let (small, large) = (turn(&slots, "b", 0), turn(&slots, "a", 19));
     assert_eq!((small.before, small.or_more), (0, false), "by arrival twenty are before it");
     assert_eq!(
@@ -109,7 +116,7 @@ fn what_is_too_far_back_is_told_by_how_its_line_moved() {
 #[test]
 fn a_queue_that_is_paused_starts_nothing() {
     let mut slots = flooded(&[]);
-    slots.report(0, 0, false, second(2));
+    slots.report(0, 0, false, second(LATER));
     let paused = turn(&slots, "a", 0);
     assert_eq!((paused.starts, paused.before, paused.or_more), (None, 0, true));
 }
