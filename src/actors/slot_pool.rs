@@ -22,7 +22,9 @@ use crate::broker::QueueTenants;
 use crate::catalogue::{Catalogue, Pool, QueueRow, parse_span};
 use crate::core::Timestamp;
 use crate::core::forecast::{PoolForecaster, PoolTurn};
-use crate::core::slots::{QueueTerms, SlotHold, SlotRules, Slots, TenantShare, TenantWeight, WaitingTask};
+use crate::core::slots::{
+    CountedWaits, QueueTerms, SlotGrant, SlotHold, SlotRules, Slots, TenantShare, TenantWeight, WaitingTask,
+};
 use crate::task::clock::now;
 use crate::task::{LentSlot, Message, SlotOwner};
 
@@ -177,7 +179,8 @@ impl PoolMember {
         told.iter().for_each(|queue| queue.do_send(Granted));
         let grant = grant?;
         let pool = Arc::clone(&self.pool);
-        Some((grant.tag, SlotPermit { pool, run: grant.run, has_begun: false, is_over: false }))
+        let SlotGrant { run, tag, counts_from } = grant;
+        Some((tag, SlotPermit { pool, run, counts_from, has_begun: false, is_over: false }))
     }
 
     /// A gate holds the task of a grant, until it is brought back.
@@ -224,6 +227,11 @@ impl PoolMember {
     pub(super) fn kept_for_others(&self, tag: u64) -> Option<SlotHold> {
         let hold = self.pool.state.lock().slots.hold_of(self.number, tag, now());
         hold.filter(SlotHold::is_for_others)
+    }
+
+    /// What of the waiting in the queue counts.
+    pub(super) fn counted_waits(&self) -> CountedWaits {
+        self.pool.state.lock().slots.counted_waits(self.number)
     }
 
     /// How long until it is worth asking for a slot although nothing happens.
@@ -282,9 +290,9 @@ impl Drop for PoolMember {
     }
 }
 
-/// A waiting task as the pool sees it. One that has run before has had its time-to-start, and waits since it came back.
+/// A waiting task as the pool sees it.
 fn waiting(tag: u64, message: &Message, now: Timestamp) -> WaitingTask<'_> {
-    let since = if message.has_begun() && message.eta.is_none() { now } else { message.due().min(now) };
+    let since = message.counts_from(now);
     WaitingTask { tag, tenant: message.tenant(), task: &message.task, priority: message.priority, since }
 }
 
@@ -292,12 +300,19 @@ fn waiting(tag: u64, message: &Message, now: Timestamp) -> WaitingTask<'_> {
 pub(super) struct SlotPermit {
     pool: Arc<SlotPool>,
     run: u64,
+    /// From when the waiting of the task counted.
+    counts_from: Timestamp,
     /// Whether a worker has the task, so that its tenant pays for the time.
     has_begun: bool,
     is_over: bool,
 }
 
 impl SlotPermit {
+    /// From when the waiting of the task counted for the promise of its queue.
+    pub(super) fn counts_from(&self) -> Timestamp {
+        self.counts_from
+    }
+
     /// The task is given to a worker.
     pub(super) fn begin(&mut self) {
         self.has_begun = true;

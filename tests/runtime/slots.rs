@@ -9,7 +9,7 @@ use std::time::Duration;
 use celeriac::actors::PoolStatus;
 use celeriac::app::ControlError;
 use celeriac::catalogue::{Catalogue, Pool, PoolRow, QueueRow};
-use celeriac::core::explanation::TaskReason;
+use celeriac::core::explanation::{BoundedCount, TaskReason};
 use celeriac::core::hold::HoldReason;
 use celeriac::core::slots::SlotHold;
 use celeriac::task::TENANT;
@@ -277,6 +277,43 @@ async fn what_a_pool_keeps_for_others_is_told() {
     large.entered(2).await;
     large.open();
     large.left(2).await;
+    celeriac.shutdown().await.unwrap();
+}
+
+/// What comes last goes first, because it was promised sooner: whoever asks is told by this rule, and not by arrival. With the
+/// slots that are missing, all of it starts.
+#[tokio::test]
+async fn what_goes_before_is_told_by_the_rule_of_the_pool() {
+    let celeriac = start(catalogue()).await;
+    let gate = Gate::new();
+    for _ in 0..4 {
+        held(&celeriac, "bulk", &gate).await;
+    }
+    gate.entered(4).await;
+    let send = async |queue: &str| add::s(1, 2).queue(queue).send(celeriac.client()).await.unwrap();
+    let (bulk, later) = (send("bulk").await, send("bulk").await);
+    let urgent = send("urgent").await;
+    until("all wait", async || pool(&celeriac).waiting == 3).await;
+    let is_told = async |task: &AsyncResult<add::Task>, reasons: &[TaskReason]| {
+        until(&format!("{reasons:?}"), async || {
+            celeriac.explain(task.id()).await.unwrap().reasons == reasons
+        })
+        .await;
+    };
+    let behind = |count| TaskReason::Behind { ahead: BoundedCount::exactly(count), of_tenant: None };
+    let (full, busy) = (TaskReason::QueueFull { workers: 4 }, TaskReason::SlotsBusy { slots: 4 });
+    is_told(&urgent, &[busy.clone()]).await;
+    is_told(&bulk, &[full.clone(), behind(1), busy.clone()]).await;
+    is_told(&later, &[full, behind(2), busy]).await;
+    // A slot more is for the urgent one. Then the others want workers, and slots as well.
+    celeriac.resize_pool(Pool::Io, 5).unwrap();
+    assert_eq!(urgent.get(LONG).await, Ok(3));
+    is_told(&bulk, &[TaskReason::QueueFull { workers: 4 }]).await;
+    celeriac.resize("bulk", 5).await.unwrap();
+    assert_eq!((bulk.get(LONG).await, later.get(LONG).await), (Ok(3), Ok(3)));
+    gate.open();
+    gate.left(4).await;
+    until_taken(&celeriac, 0).await;
     celeriac.shutdown().await.unwrap();
 }
 

@@ -188,7 +188,7 @@ impl PoolRuns {
 impl OneRun {
     /// The starts of a line, in its order.
     fn starts(&self, line: &(usize, usize)) -> &[(u64, f64)] {
-        self.lines.get(line).map_or(&[], |starts| &starts[..])
+        self.lines.get(line).map_or(&[][..], |starts| &starts[..])
     }
 }
 
