@@ -80,7 +80,7 @@ impl Queue {
 }
 
 impl TurnQuestion {
-    /// The answer. `None`: the task does not wait for a slot any more, or a gate holds it.
+    /// The answer. `None`: the task does not wait for a slot any more, a gate holds it, or the pool cannot tell.
     pub(super) async fn answer(self) -> Option<Turn> {
         let Self { view, runtime, queue, tenant, place, judge } = self;
         if let Ok(Some((tenants, without))) = tokio::time::timeout(PATIENCE, waiting(&runtime, &queue)).await
@@ -95,6 +95,10 @@ impl TurnQuestion {
             Some((view.turn_of(&tenant, place), place))
         });
         let (told, place) = asked.await.ok().flatten()?;
+        // Nothing starts as far as the pool knows, as when its queue runs what began before there was a pool.
+        if told.or_more && told.before == 0 {
+            return None;
+        }
         let ahead = BoundedCount { count: told.before, or_more: told.or_more };
         Some(Turn { ahead, own: place as u64, starts: judge.of_turn(&told), told })
     }
@@ -104,7 +108,7 @@ impl TurnQuestion {
 /// not tell.
 async fn waiting(runtime: &Runtime, queue: &str) -> Option<(QueueTenants, Option<u64>)> {
     let tenants = runtime.broker.tenant_backlog()?.tenants(queue, MOST_TENANTS).await.ok()?;
-    let is_whole = tenants.total as usize <= tenants.tenants.len();
+    let is_whole = tenants.total <= tenants.tenants.len() as u64;
     let of_tenants = tenants.tenants.iter().map(|counts| counts.ready).sum::<u64>() + tenants.uncounted;
     let counts = runtime.broker.counts(queue).await.ok()?;
     Some((tenants, is_whole.then(|| counts.ready.saturating_sub(of_tenants))))
