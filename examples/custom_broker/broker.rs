@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use celeriac::async_trait;
 use celeriac::broker::{
-    Backlog, Broker, BrokerConnection, BrokerError, BrokerFacts, BrokerListener, BrokerNotes, Condition,
-    Consumer, DeadLetter, DeadLetterQueue, Events, FailedTasks, Inspect, Lanes, MessageLocation, QueueCounts,
-    RecordFn, Removal, Results, ScheduledTask, Settle, Settler, Sink, TaskFilter, TenantBacklog,
-    UnfinishedTask, UniqueWindows, requeued,
+    AgendaPlace, Backlog, Broker, BrokerConnection, BrokerError, BrokerFacts, BrokerListener, BrokerNotes,
+    Condition, Consumer, DeadLetter, DeadLetterQueue, Events, FailedTasks, Hastened, Inspect, Lanes,
+    MessageLocation, QueueCounts, RecordFn, Removal, Results, ScheduledTask, Settle, Settler, Sink,
+    TaskFilter, TenantBacklog, UnfinishedTask, UniqueWindows, requeued,
 };
 use celeriac::core::Timestamp;
 use celeriac::protocol::control::{Reply, Request};
@@ -280,6 +280,11 @@ impl Backlog for SqliteBroker {
     async fn oldest_ready(&self, queue: &str) -> Result<Option<Timestamp>, BrokerError> {
         let queue = queue.to_owned();
         self.ask(move |table| table.oldest_ready(&queue)).await
+    }
+
+    async fn hasten(&self, queue: &str, from: AgendaPlace, limit: usize) -> Result<Hastened, BrokerError> {
+        let queue = queue.to_owned();
+        self.ask(move |table| table.hasten(&queue, from, limit)).await
     }
 }
 

@@ -1,7 +1,8 @@
 //! The SQL of the steps: what becomes of messages between their insert and their end.
 
 use celeriac::broker::{
-    BrokerError, DeadLetter, FollowUps, QueueCounts, Settle, Standing, TaskFilter, UnfinishedTask,
+    AgendaPlace, BrokerError, DeadLetter, FollowUps, Hastened, QueueCounts, Settle, Standing, TaskFilter,
+    UnfinishedTask,
 };
 use celeriac::core::Timestamp;
 use celeriac::task::{Message, TaskId};
@@ -178,6 +179,33 @@ impl Table {
         let oldest = "SELECT waits_since FROM ready WHERE queue = ?1 ORDER BY waits_since LIMIT 1";
         let oldest = self.db.prepare_cached(oldest)?.query_row([queue], |row| row.get(0)).optional()?;
         Ok(Ok(oldest.map(Timestamp::from_micros)))
+    }
+
+    /// Puts those at the end of the line that were put back until later because something held them.
+    pub fn hasten(&self, queue: &str, from: AgendaPlace, limit: usize) -> Answer<Hastened> {
+        let (now, limit) = (now(), limit.max(1));
+        let (due, seq) = from.max((now, u64::MAX)); // what is due by now is promoted in any case
+        let seq = i64::try_from(seq).unwrap_or(i64::MAX);
+        let one_more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+        let agenda = "SELECT due, seq, crashes, message FROM messages
+            WHERE queue = ?1 AND due > 0 AND (due, seq) >= (?2, ?3) ORDER BY due, seq LIMIT ?4";
+        let mut agenda = self.db.prepare_cached(agenda)?;
+        let rows = agenda.query_map(params![queue, micros(due), seq, one_more], |row| {
+            Ok((row.get::<_, u64>(0)?, row.get::<_, i64>(1)?, message(row, 2, 3)))
+        })?;
+        let mut hastened = Hastened::default();
+        let rows = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+        for (looked, (due, seq, message)) in rows.into_iter().enumerate() {
+            if looked == limit {
+                hastened.next = Some((Timestamp::from_micros(due), seq.unsigned_abs()));
+                break;
+            }
+            let Some(early) = message.ok().and_then(|message| message.hastened(now)) else { continue };
+            self.delete(seq)?;
+            self.insert(&early, None)?;
+            hastened.made_due += 1;
+        }
+        Ok(Ok(hastened))
     }
 }
 

@@ -26,6 +26,7 @@ use super::worker::{SlotGuard, Start, Unstarted, Worker};
 use crate::broker::{Consumer, Delivery, DeliveryInfo};
 use crate::catalogue::QueueRow;
 use crate::core::accounts::{Accounts, OTHER, TaskPlace};
+use crate::core::counted_wait::WaitTimes;
 use crate::core::duration_histogram::Edges;
 use crate::core::forecast::Forecaster;
 use crate::core::history::{HistoryEvent, MinuteBook};
@@ -49,6 +50,7 @@ mod autoscale;
 mod brakes;
 mod control;
 mod explain;
+mod hasten;
 mod held;
 mod lookup;
 mod release;
@@ -56,6 +58,7 @@ mod revocation;
 mod slots;
 mod stamps;
 mod starts;
+mod turns;
 mod waiting;
 mod worker_pool;
 
@@ -210,6 +213,7 @@ impl Queue {
             return;
         }
         self.line_up();
+        self.hasten();
         // The broker notes all these starts in one write, and before any of them happens: if the process dies now,
         // each counts as a crash. Tasks that are acknowledged before they run leave the broker instead.
         let late = |(_, start): &'_ &mut (_, Start)| start.run.context.message().settles_late();
@@ -239,8 +243,8 @@ impl Queue {
                 self.count_received(delivery.message(), now);
             }
             let (tag, priority) = (delivery.tag(), delivery.message().priority);
-            // Its time in the broker counts as well, so it waits since it was due, not since it came here.
-            let since = delivery.message().due();
+            // Its time in the broker counts as well.
+            let since = delivery.message().counts_from(now);
             let noted = self.note_for_pool(&delivery);
             if self.backlog.arrive_ready(tag, delivery, priority, since, now) {
                 arrived.extend(noted);
@@ -287,8 +291,11 @@ impl Queue {
         let is_first = is_first && !self.counted.remove(&message.id);
         // No queue could have started it while a limit held it.
         let held = admission.held();
-        let due = held.map_or_else(|| message.due(), |held| held.until.max(message.due()));
-        let wait = now.since(due);
+        let free_since = held.map(|held| held.until);
+        // Nor could it while its tenant had more than its share; the pool says when that was over.
+        let owed_since = permit.as_ref().map(SlotPermit::counts_from);
+        let times = WaitTimes { since: message.due(), free_since, owed_since, ..WaitTimes::default() };
+        let wait = now.since(times.counts_from());
         if let Some(held) = held {
             self.accounts.was_held(held.until.since(held.since));
         }

@@ -18,9 +18,13 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::queue::{Granted, Queue};
+use crate::broker::QueueTenants;
 use crate::catalogue::{Catalogue, Pool, QueueRow};
 use crate::core::Timestamp;
-use crate::core::slots::{SlotHold, SlotRules, Slots, TenantShare, TenantWeight, WaitingTask};
+use crate::core::forecast::{PoolForecaster, PoolTurn};
+use crate::core::slots::{
+    CountedWaits, SlotGrant, SlotHold, SlotRules, Slots, TenantShare, TenantWeight, WaitingTask,
+};
 use crate::task::clock::now;
 use crate::task::{LentSlot, Message, SlotOwner};
 
@@ -49,6 +53,8 @@ pub(crate) struct SlotPool {
     state: Mutex<PoolState>,
     /// Whether a task waits that has found no slot. Bodies look at it at their checkpoints.
     is_wanted: AtomicBool,
+    /// Says when the turns of tasks come. Who has its lock may take the other one, and not the other way round.
+    forecaster: Mutex<PoolForecaster>,
 }
 
 struct PoolState {
@@ -66,7 +72,8 @@ struct PoolSeat {
 impl SlotPool {
     fn new(rules: SlotRules) -> Arc<Self> {
         let state = PoolState { slots: Slots::new(rules), members: Vec::new() };
-        Arc::new(Self { state: Mutex::new(state), is_wanted: AtomicBool::new(false) })
+        let forecaster = Mutex::new(PoolForecaster::new(rand::random()));
+        Arc::new(Self { state: Mutex::new(state), is_wanted: AtomicBool::new(false), forecaster })
     }
 
     /// Makes this actor the one of its queue. It starts nothing before it reports free workers.
@@ -167,7 +174,8 @@ impl PoolMember {
         told.iter().for_each(|queue| queue.do_send(Granted));
         let grant = grant?;
         let pool = Arc::clone(&self.pool);
-        Some((grant.tag, SlotPermit { pool, run: grant.run, has_begun: false, is_over: false }))
+        let SlotGrant { run, tag, counts_from } = grant;
+        Some((tag, SlotPermit { pool, run, counts_from, has_begun: false, is_over: false }))
     }
 
     /// A gate holds the task of a grant, until it is brought back.
@@ -216,10 +224,55 @@ impl PoolMember {
         hold.filter(SlotHold::is_for_others)
     }
 
+    /// What of the waiting in the queue counts.
+    pub(super) fn counted_waits(&self) -> CountedWaits {
+        self.pool.state.lock().slots.counted_waits(self.number)
+    }
+
     /// How long until it is worth asking for a slot although nothing happens.
     pub(super) fn next_look(&self) -> Option<Duration> {
         let now = now();
         self.pool.state.lock().slots.next_look(now).map(|at| at.since(now))
+    }
+}
+
+impl PoolMember {
+    /// The pool as those see it who ask when a task of the queue starts.
+    pub(super) fn view(&self) -> PoolView {
+        PoolView { pool: Arc::clone(&self.pool), number: self.number }
+    }
+}
+
+/// A queue of a pool, for who asks when its tasks start. Asking changes nothing, and holds up no start for longer than a copy
+/// takes.
+pub(super) struct PoolView {
+    pool: Arc<SlotPool>,
+    number: usize,
+}
+
+impl PoolView {
+    /// Notes how many tasks wait in the broker for the queue, of each tenant and, if that is known, without a tenant.
+    pub(super) fn note_outside(&self, tenants: &QueueTenants, without: Option<u64>) {
+        let tenants = tenants.tenants.iter().map(|counts| (counts.tenant.as_str(), counts.ready));
+        let waiting = tenants.chain(without.map(|without| ("", without)));
+        self.pool.state.lock().slots.note_outside(self.number, waiting);
+    }
+
+    /// The place of a task in the line of its tenant. `None`: it does not wait here for a slot.
+    pub(super) fn place_of(&self, tag: u64) -> Option<usize> {
+        self.pool.state.lock().slots.place_of(self.number, tag)
+    }
+
+    /// When the turn of the task in this place of its tenant's line comes. It may run the pool forward, which takes some
+    /// hundredths of a second: no event loop calls this.
+    pub(super) fn turn_of(&self, tenant: &str, place: usize) -> PoolTurn {
+        let mut forecaster = self.pool.forecaster.lock();
+        let now = now();
+        if let Some(turn) = forecaster.known(self.number, tenant, place, now) {
+            return turn;
+        }
+        let copy = self.pool.state.lock().slots.forward(now);
+        forecaster.run(&copy, self.number, tenant, place, now)
     }
 }
 
@@ -232,9 +285,9 @@ impl Drop for PoolMember {
     }
 }
 
-/// A waiting task as the pool sees it. One that has run before has had its time-to-start, and waits since it came back.
+/// A waiting task as the pool sees it.
 fn waiting(tag: u64, message: &Message, now: Timestamp) -> WaitingTask<'_> {
-    let since = if message.has_begun() && message.eta.is_none() { now } else { message.due().min(now) };
+    let since = message.counts_from(now);
     WaitingTask { tag, tenant: message.tenant(), task: &message.task, priority: message.priority, since }
 }
 
@@ -242,12 +295,19 @@ fn waiting(tag: u64, message: &Message, now: Timestamp) -> WaitingTask<'_> {
 pub(super) struct SlotPermit {
     pool: Arc<SlotPool>,
     run: u64,
+    /// From when the waiting of the task counted.
+    counts_from: Timestamp,
     /// Whether a worker has the task, so that its tenant pays for the time.
     has_begun: bool,
     is_over: bool,
 }
 
 impl SlotPermit {
+    /// From when the waiting of the task counted for the promise of its queue.
+    pub(super) fn counts_from(&self) -> Timestamp {
+        self.counts_from
+    }
+
     /// The task is given to a worker.
     pub(super) fn begin(&mut self) {
         self.has_begun = true;

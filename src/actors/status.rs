@@ -57,7 +57,8 @@ pub struct QueueStatus {
     /// RabbitMQ does not say since when a message is ready, so there the value may be up to five seconds too low.
     #[serde(rename = "blockage_ms", serialize_with = "crate::core::json_time::millis")]
     pub blockage: Duration,
-    /// For how long the oldest ready task, here or in the broker, has waited. On RabbitMQ a task that was not delivered yet
+    /// For how long the oldest ready task, here or in the broker, has waited, as far as that [counts](crate::core::counted_wait)
+    /// for the promise. On RabbitMQ a task that was not delivered yet
     /// has the age at which this process first saw that some wait.
     #[serde(rename = "oldest_wait_ms", serialize_with = "crate::core::json_time::millis")]
     pub oldest_wait: Duration,

@@ -85,7 +85,7 @@ impl CeleriacInner {
                     let asked = Explain { id: id.clone(), waiting: None };
                     match self.queues.sighting(&queue, asked, patience).await {
                         Ok(Some(sighting)) => {
-                            seen(&mut facts, *sighting);
+                            self.seen_here(&mut facts, *sighting);
                             return Ok(explain(facts));
                         }
                         Ok(None) => facts.is_moving = true,
@@ -100,7 +100,7 @@ impl CeleriacInner {
                     facts.is_moving = false;
                     let (sighting, silent) = self.queues.sighting_anywhere(id, patience).await;
                     if let Some(sighting) = sighting {
-                        seen(&mut facts, *sighting);
+                        self.seen_here(&mut facts, *sighting);
                         return Ok(explain(facts));
                     }
                     if !silent.is_empty() {
@@ -116,6 +116,18 @@ impl CeleriacInner {
             self.look_elsewhere(id, &mut facts).await?;
         }
         Ok(explain(facts))
+    }
+
+    /// Adds what a queue of this process knows of a task that was delivered to it.
+    fn seen_here(&self, facts: &mut TaskFacts, sighting: Sighting) {
+        let broker = &*self.runtime.broker;
+        if sighting.is_by_rule && !broker.facts().knows_all {
+            facts.scope.cannot_know.push(format!(
+                "The broker {} lets nobody look into a queue, so what waits there and goes before this task by the rule of its pool is not counted.",
+                broker.name()
+            ));
+        }
+        seen(facts, sighting);
     }
 
     /// Looks whether the task is over.
@@ -170,7 +182,9 @@ impl CeleriacInner {
         }
         let queue = &message.queue;
         if self.queues.has(queue) {
-            let waiting = Some(WaitingInBroker { message: Arc::clone(&message), before: wait.ahead });
+            let line_before = self.runtime.line_before(&message.id, COUNTED).await;
+            let waiting =
+                Some(WaitingInBroker { message: Arc::clone(&message), before: wait.ahead, line_before });
             let asked = Explain { id: message.id.clone(), waiting };
             if let Ok(Some(sighting)) = self.queues.sighting(queue, asked, patience).await {
                 facts.wait = Some(wait);
@@ -211,8 +225,9 @@ impl CeleriacInner {
 
 /// Adds what a queue knows of a task.
 fn seen(facts: &mut TaskFacts, sighting: Sighting) {
-    let Sighting { message, run, is_unchecked, ahead, ahead_of_tenant, holds, pause, queue, forecast } =
-        sighting;
+    let Sighting {
+        message, run, is_unchecked, ahead, ahead_of_tenant, holds, pause, queue, forecast, ..
+    } = sighting;
     of_message(facts, &message);
     facts.scope.asked.push(format!("queue `{}`", message.queue));
     (facts.run, facts.forecast, facts.is_moving) = (run, forecast, false);

@@ -35,7 +35,8 @@ impl CeleriacInner {
             return None;
         }
         let before = rows.map(|rows| BoundedCount { count: rows as u64, or_more: rows >= COUNTED });
-        let waiting = Some(WaitingInBroker { message: Arc::clone(message), before });
+        let line_before = self.runtime.line_before(&message.id, COUNTED).await;
+        let waiting = Some(WaitingInBroker { message: Arc::clone(message), before, line_before });
         let explain = Explain { id: message.id.clone(), waiting };
         self.queues.sighting(&message.queue, explain, PATIENCE).await.ok().flatten()
     }

@@ -43,7 +43,7 @@ use async_trait::async_trait;
 pub use crate::catalogue::{QueueSetup, QueueType};
 #[cfg(feature = "amqp")]
 pub use amqp::AmqpBroker;
-pub use backlog::Backlog;
+pub use backlog::{AgendaPlace, Backlog, Hastened};
 pub use dead_letter::{DeadLetter, DeadLetterQueue, crash_reason, crash_result, requeued};
 pub(crate) use dead_letter::{refusal_reason, refused_result};
 pub use delivery::{ChordEnd, Delivery, DeliveryInfo, FollowUps, Settle, Settler};
@@ -233,7 +233,7 @@ pub trait Broker: Send + Sync + 'static {
     /// The ability to keep notes beside the messages.
     fn notes(&self) -> Option<&dyn BrokerNotes>;
 
-    /// The ability to know for how long the waiting messages have been ready.
+    /// The ability to know for how long the waiting messages have been ready, and to make those due that were put back.
     fn backlog(&self) -> Option<&dyn Backlog>;
 
     /// The ability to tell and to hear what is not a delivery.

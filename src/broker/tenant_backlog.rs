@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 
 use super::BrokerError;
+use crate::task::TaskId;
 
 /// Knows how many tasks of each [tenant](crate::task::Message::tenant) a queue has, and lets the tenants take turns.
 ///
@@ -23,6 +24,13 @@ pub trait TenantBacklog: Send + Sync {
     /// # Errors
     /// The broker is closed or cannot be reached.
     async fn tenants(&self, queue: &str, limit: usize) -> Result<QueueTenants, BrokerError>;
+
+    /// How many tasks of its own tenant are before this waiting one in its queue, up to `limit`: those that could start, and
+    /// those that are delivered and not settled. `None`: that is not known, or the task waits for its time or its lane.
+    ///
+    /// # Errors
+    /// The broker is closed or cannot be reached.
+    async fn line_before(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError>;
 }
 
 /// The tenants of a queue that have tasks which could start.

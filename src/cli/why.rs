@@ -238,7 +238,7 @@ mod tests {
         facts.wait = Some(WaitFacts { service, ahead, is_serial: Some(false), ..WaitFacts::default() });
         let expected = "It waits because the program of this store does not run.\n\
                         When it starts cannot be said while that lasts.\n  \
-                        also: 2 tasks are before it in line.\n  \
+                        also: 2 tasks go before it.\n  \
                         operator: Start the program.\n  \
                         ruled out: It is due. It stands in no lane.\n  \
                         not known: Nobody knows.\n  \

@@ -112,6 +112,14 @@ impl HoldReason {
     }
 }
 
+/// Names the line of a tenant among the tasks that one gate holds back together: the lines take turns when the gate opens. Tasks
+/// without a tenant are one line.
+pub fn held_line(tenant: Option<&str>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    tenant.hash(&mut hasher);
+    hasher.finish()
+}
+
 impl fmt::Display for HoldReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -190,6 +198,13 @@ mod tests {
             (daily.code(), daily.remedy().as_str()),
             ("limit", "Change the limit `sms`, where its task or the catalogue states it.")
         );
+    }
+
+    #[test]
+    fn each_tenant_has_a_line_of_its_own() {
+        let (none, malawi) = (held_line(None), held_line(Some("malawi")));
+        assert_eq!((none, malawi), (held_line(None), held_line(Some("malawi"))));
+        assert!(none != malawi && malawi != held_line(Some("kenya")) && none != held_line(Some("")));
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub mod brake;
 pub mod calendar;
 pub(crate) mod canonical;
 pub mod child_life;
+pub mod counted_wait;
 pub(crate) mod did_you_mean;
 pub mod duration_histogram;
 pub mod durations;

@@ -3,6 +3,7 @@
 //!
 //! Each of them gets a time of its own, so that they come back evenly and in their order: at most [`MOST_A_SECOND`] in a
 //! second. Where many wait, the later ones come back later than they asked for, and looking at them costs no more than that.
+//! Some may come back early, because what kept them is over: then the next ones have their places.
 
 use std::collections::VecDeque;
 
@@ -47,6 +48,29 @@ impl ReturnTimes {
     pub fn outstanding(&self, now: Timestamp) -> u64 {
         let past = usize::try_from(second(now).saturating_sub(self.first)).unwrap_or(usize::MAX);
         self.counts.iter().skip(past).fold(0, |sum, count| sum + u64::from(*count))
+    }
+
+    /// The second in which the last of them comes back. `None`: all are back.
+    pub fn last(&self, now: Timestamp) -> Option<Timestamp> {
+        let last = self.counts.iter().rposition(|count| *count > 0)? as u64 + self.first;
+        (last >= second(now))
+            .then(|| Timestamp::from_micros(last.saturating_add(1).saturating_mul(1_000_000)))
+    }
+
+    /// The first ones of those that are not back yet, so many, have come back before their times.
+    pub fn came_early(&mut self, mut came: u64, now: Timestamp) {
+        self.forget_past(now);
+        self.full = (0, 0); // there is room in its seconds now
+        for count in &mut self.counts {
+            let here = u64::from(*count).min(came);
+            *count -= u32::try_from(here).unwrap_or(u32::MAX);
+            came -= here;
+        }
+    }
+
+    /// All of them are back.
+    pub fn all_came(&mut self) {
+        *self = Self::default();
     }
 
     fn forget_past(&mut self, now: Timestamp) {
@@ -113,6 +137,25 @@ mod tests {
         assert_eq!(times.take(later, later), Timestamp::from_millis(1_796_040_004_000));
         let far = Timestamp::from_micros(u64::MAX);
         assert!(times.take(far, later) <= Timestamp::from_millis(1_796_043_604_000));
+    }
+
+    #[test]
+    fn some_come_back_before_their_times() {
+        let mut times = ReturnTimes::default();
+        let now = Timestamp::from_millis(1_796_040_000_500);
+        assert_eq!(times.last(now), None);
+        for _ in 0..2_500 {
+            times.take(now, now);
+        }
+        assert_eq!(times.last(now), Some(Timestamp::from_millis(1_796_040_004_000)));
+        times.came_early(1_024, now);
+        assert_eq!(times.outstanding(now), 1_476);
+        assert_eq!(times.take(now, now), Timestamp::from_millis(1_796_040_001_000), "there is room again");
+        times.came_early(u64::MAX, now);
+        assert_eq!((times.outstanding(now), times.last(now)), (0, None));
+        times.take(now, now);
+        times.all_came();
+        assert_eq!((times.outstanding(now), times.last(now)), (0, None));
     }
 
     proptest! {

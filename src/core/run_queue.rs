@@ -18,9 +18,11 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::RangeInclusive;
 
+use self::held::{HeldItems, UsedTurn};
 use super::Timestamp;
+
+mod held;
 
 /// The items that wait and the items that run in one queue. Each call costs O(log n) unless it says otherwise.
 #[derive(Debug)]
@@ -34,8 +36,8 @@ pub struct RunQueue<T> {
     ready_since: BTreeSet<(Timestamp, u64)>,
     /// The tags of the scheduled items by due time.
     agenda: BTreeMap<(Timestamp, u64), u64>,
-    /// The tags of the held items, by group, and in each group in the order in which they would leave.
-    held: BTreeMap<(u64, Reverse<u8>, u64), u64>,
+    /// The held items, by group and line.
+    held: HeldItems,
     /// Since when each held item is held, with its rank. The first entry is the oldest.
     held_since: BTreeSet<(Timestamp, u64)>,
     running: BTreeSet<u64>,
@@ -51,6 +53,8 @@ struct WaitingItem<T> {
     place: WaitIndex,
     /// Since when something keeps it from starting, if it was ever held.
     held_since: Option<Timestamp>,
+    /// The turn in which it came back, if it was held and is ready again.
+    used_turn: Option<UsedTurn>,
 }
 
 /// Where a waiting item is indexed. Each item takes the next rank, so ranks break every tie.
@@ -64,11 +68,11 @@ enum WaitIndex {
         due: Timestamp,
         rank: u64,
     },
-    /// `since` is since when it is held, and `group` says with which others.
+    /// `since` is since when it is held, and `place` says with which others: its group, and its line there.
     Held {
         rank: u64,
         since: Timestamp,
-        group: u64,
+        place: (u64, u64),
     },
 }
 
@@ -80,7 +84,7 @@ impl<T> RunQueue<T> {
             line: BTreeMap::new(),
             ready_since: BTreeSet::new(),
             agenda: BTreeMap::new(),
-            held: BTreeMap::new(),
+            held: HeldItems::default(),
             held_since: BTreeSet::new(),
             running: BTreeSet::new(),
             limit,
@@ -117,7 +121,7 @@ impl<T> RunQueue<T> {
                 WaitIndex::Ready { rank, since: now }
             }
         };
-        self.waiting.insert(tag, WaitingItem { item, priority, place, held_since: None });
+        self.waiting.insert(tag, WaitingItem { item, priority, place, held_since: None, used_turn: None });
         true
     }
 
@@ -139,7 +143,7 @@ impl<T> RunQueue<T> {
         let (rank, since) = (self.take_rank(), since.min(now));
         self.line_up(tag, priority, rank, since);
         let place = WaitIndex::Ready { rank, since };
-        self.waiting.insert(tag, WaitingItem { item, priority, place, held_since: None });
+        self.waiting.insert(tag, WaitingItem { item, priority, place, held_since: None, used_turn: None });
         true
     }
 
@@ -169,29 +173,31 @@ impl<T> RunQueue<T> {
         Some((tag, &self.waiting.get(&tag)?.item))
     }
 
-    /// Sets a ready item aside, with the others of its group. `since` is since when something keeps it from starting; for an
-    /// item that was held before and brought back, the first such time counts. Returns false if the item is not ready.
-    pub fn hold(&mut self, tag: u64, group: u64, since: Timestamp) -> bool {
+    /// Sets a ready item aside, with the others of its group. The lines of a group take turns when its items are brought back.
+    /// `since` is since when something keeps it from starting; for an item that was held before and brought back, the first
+    /// such time counts. Returns false if the item is not ready.
+    pub fn hold(&mut self, tag: u64, group: u64, line: u64, since: Timestamp) -> bool {
         let Some(waiting) = self.waiting.get_mut(&tag) else { return false };
         let WaitIndex::Ready { rank, since: ready_since } = waiting.place else { return false };
         let since = *waiting.held_since.get_or_insert(since);
-        waiting.place = WaitIndex::Held { rank, since, group };
+        let place = (group, line);
+        waiting.place = WaitIndex::Held { rank, since, place };
+        let used = waiting.used_turn.take();
         self.line.remove(&(Reverse(waiting.priority), rank));
         self.ready_since.remove(&(ready_since, rank));
-        self.held.insert((group, Reverse(waiting.priority), rank), tag);
+        self.held.insert(place, (Reverse(waiting.priority), rank), tag, used);
         self.held_since.insert((since, rank));
         true
     }
 
-    /// Makes the first held item of a group ready again, at its old place. It counts as ready since `since`, when nothing kept
-    /// it any more. Returns its tag.
+    /// Makes a held item of a group ready again, at its old place: the first one of the line whose turn it is. It counts as
+    /// ready since `since`, when nothing kept it any more. Returns its tag.
     pub fn bring_back(&mut self, group: u64, since: Timestamp) -> Option<u64> {
-        let tag = *self.held.range(whole(group)).next()?.1;
+        let (tag, used) = self.held.take_next(group)?;
         let waiting = self.waiting.get_mut(&tag)?;
         let WaitIndex::Held { rank, since: held_since, .. } = waiting.place else { return None };
-        waiting.place = WaitIndex::Ready { rank, since };
+        (waiting.place, waiting.used_turn) = (WaitIndex::Ready { rank, since }, Some(used));
         let priority = waiting.priority;
-        self.held.remove(&(group, Reverse(priority), rank));
         self.held_since.remove(&(held_since, rank));
         self.line_up(tag, priority, rank, since);
         Some(tag)
@@ -199,17 +205,16 @@ impl<T> RunQueue<T> {
 
     /// Makes all held items ready again, since `since`. O(n log n).
     pub fn bring_all_back(&mut self, since: Timestamp) {
-        while let Some(((group, ..), _)) = self.held.first_key_value() {
-            let group = *group;
+        while let Some(group) = self.held.first_group() {
             if self.bring_back(group, since).is_none() {
                 return;
             }
         }
     }
 
-    /// The last held item of a group: the one that would leave last.
+    /// The held item of a group that can best wait elsewhere: the last one of its longest line.
     pub fn last_held(&self, group: u64) -> Option<u64> {
-        self.held.range(whole(group)).next_back().map(|(_, tag)| *tag)
+        self.held.last(group)
     }
 
     /// Since when something keeps this waiting item from starting, if it was ever held.
@@ -252,8 +257,8 @@ impl<T> RunQueue<T> {
             WaitIndex::Scheduled { due, rank } => {
                 self.agenda.remove(&(due, rank));
             }
-            WaitIndex::Held { rank, since, group } => {
-                self.held.remove(&(group, Reverse(waiting.priority), rank));
+            WaitIndex::Held { rank, since, place } => {
+                self.held.remove(place, (Reverse(waiting.priority), rank));
                 self.held_since.remove(&(since, rank));
             }
         }
@@ -269,13 +274,13 @@ impl<T> RunQueue<T> {
         let held = std::mem::take(&mut self.held);
         let agenda = std::mem::take(&mut self.agenda);
         let mut waiting = std::mem::take(&mut self.waiting);
-        let tags = line.into_values().chain(held.into_values()).chain(agenda.into_values());
+        let tags = line.into_values().chain(held.tags().copied()).chain(agenda.into_values());
         tags.filter_map(|tag| Some((tag, waiting.remove(&tag)?.item))).collect()
     }
 
     /// All waiting items, in the order of [`clear`](Self::clear). O(log n) for each step.
     pub fn waiting(&self) -> impl Iterator<Item = (u64, &T)> {
-        let tags = self.line.values().chain(self.held.values()).chain(self.agenda.values());
+        let tags = self.line.values().chain(self.held.tags()).chain(self.agenda.values());
         tags.filter_map(|tag| Some((*tag, &self.waiting.get(tag)?.item)))
     }
 
@@ -390,11 +395,6 @@ impl<T> RunQueue<T> {
         self.next_rank += 1;
         rank
     }
-}
-
-/// All keys of a group among the held items.
-fn whole(group: u64) -> RangeInclusive<(u64, Reverse<u8>, u64)> {
-    (group, Reverse(u8::MAX), 0)..=(group, Reverse(0), u64::MAX)
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 //! - While no gate is shut, a queue asks none of them: [`Runtime::has_gates`] is a few atomic loads.
 //! - Nothing here waits. A gate that has to ask a server does so beforehand, and answers from what it knows.
 //! - What a gate has counted for a start is given back when the [`Admission`] drops, however the run ends.
-//! - Of the tasks that one gate holds back together ([`HoldReason::group`]) the first goes first. So a gate that counts is not
-//!   asked about a task as long as others of its group are held.
+//! - Of the tasks that one gate holds back together ([`HoldReason::group`]) the first goes first of the tenant whose turn it is. So
+//!   a gate that counts is not asked about a task as long as others of its group are held.
 
 use std::sync::Arc;
 

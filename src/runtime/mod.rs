@@ -169,6 +169,11 @@ impl Runtime {
         }
     }
 
+    /// How many tasks of its own tenant are before this one in its queue, counted up to `limit`. `None`: that is not known.
+    pub(crate) async fn line_before(&self, id: &TaskId, limit: usize) -> Option<usize> {
+        self.broker.tenant_backlog()?.line_before(id, limit).await.ok().flatten()
+    }
+
     /// The facts of a lane. `None`: the lane is idle, or the broker keeps no lanes.
     pub(crate) async fn lane(&self, lane: &LaneName) -> Result<Option<LaneFacts>, BrokerError> {
         match self.broker.lanes() {

@@ -10,6 +10,7 @@ use super::clock::now;
 use super::permit::HandedOver;
 use super::tenant::LONGEST_TENANT;
 use super::{Arguments, Durability, LaneName, SerialHeader, TaskId, TaskOptions, Unique, Workflow};
+use crate::core::counted_wait::WaitTimes;
 use crate::core::{RetryPolicy, Timestamp};
 
 /// The header of a task that is to run once although its message may be published more than once. The publisher of such
@@ -245,9 +246,19 @@ impl Message {
     /// wait for its lane counts from the time at which the lane let it in, because no queue could have started it
     /// before.
     pub fn due(&self) -> Timestamp {
-        let due = self.eta.map_or(self.enqueued_at, |eta| eta.max(self.enqueued_at));
+        self.wait_times().counts_from()
+    }
+
+    /// From when the waiting of this task counts that has come to its queue at `now`: from its [due](Self::due) time, or anew if
+    /// it has run before and came back without a time.
+    pub(crate) fn counts_from(&self, now: Timestamp) -> Timestamp {
+        let comes_back = self.has_begun() && self.eta.is_none();
+        WaitTimes { came_back_at: comes_back.then_some(now), ..self.wait_times() }.counts_from().min(now)
+    }
+
+    fn wait_times(&self) -> WaitTimes {
         let let_in_at = self.serial.as_ref().and_then(|serial| serial.let_in_at);
-        let_in_at.map_or(due, |let_in_at| let_in_at.max(due))
+        WaitTimes { since: self.enqueued_at, eta: self.eta, let_in_at, ..WaitTimes::default() }
     }
 
     /// The tenant on whose behalf the task runs, if one is stated. A header that is empty, longer than
@@ -271,6 +282,13 @@ impl Message {
         message.headers.0.insert(HELD.to_owned(), mark.into());
         message.eta = Some(due);
         message
+    }
+
+    /// The message as it waits when it may start from `now` on, although it was put back until a later time, because something
+    /// held it. `None`: it was not put back for that, or its time has come. Its time-to-start counts from `now`.
+    pub fn hastened(&self, now: Timestamp) -> Option<Self> {
+        let is_early = self.held().is_some() && self.eta.is_some_and(|eta| eta > now);
+        is_early.then(|| Self { eta: Some(now), ..self.clone() })
     }
 
     /// The number of earlier runs that count as attempts: attempts that failed, and runs that ended with their worker.
@@ -352,6 +370,13 @@ mod tests {
         let held = message.held_until(due, HeldMark { since, times: 2 });
         assert_eq!(held.held(), Some(HeldMark { since, times: 3 }));
         assert_eq!((held.due(), held.first_started_at, held.tries()), (due, None, 0));
+        assert_eq!(held.counts_from(Timestamp::from_millis(20_000)), due);
+        let back = Message { continuations: 1, ..message.clone() };
+        let now = message.enqueued_at + Duration::from_secs(60);
+        assert_eq!((message.counts_from(now), back.counts_from(now)), (message.enqueued_at, now));
+        let early = held.hastened(Timestamp::from_millis(7_000)).unwrap();
+        assert_eq!((early.eta, early.held()), (Some(Timestamp::from_millis(7_000)), held.held()));
+        assert_eq!((held.hastened(due), message.hastened(since)), (None, None), "it is due; nothing held it");
         let mut odd = message;
         for text in ["", "5", "x/1", "5/-1"] {
             odd.headers.0.insert(HELD.to_owned(), text.into());

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
+use celeriac::actors::QueueStatus;
 use celeriac::app::{BrakeScope, ControlError};
 use celeriac::catalogue::{BrakeRow, Catalogue};
 use celeriac::core::brake::{Brake, BrakeAction, BrakeError, BrakeRule};
 use celeriac::task::{Signature, TENANT, Task as _};
 use celeriac::{AsyncResult, Celeriac, State, TaskId, Timestamp, serial_task, task};
+use futures_util::future::try_join_all;
 
 use crate::kit::{
     Gate, LONG, add, builder, embedded, hold, io_queue, memory, note, notes, on_both, record, until_status,
@@ -118,6 +120,29 @@ async fn a_slow_brake_lets_one_start_and_holds_the_rest() {
         for (n, task) in (1..).zip(&sent) {
             assert_eq!(task.get(SOON).await, Ok(n));
         }
+    })
+    .await;
+}
+
+/// More are held than the queue has room for, so it has put the rest back into the broker for a minute.
+#[tokio::test]
+async fn what_was_put_back_starts_when_the_brake_is_gone() {
+    on_both(|celeriac| async move {
+        let rule = BrakeRule::new().task(add::Task::NAME);
+        let brake = set(&celeriac, rule, BrakeAction::slow("1/h")).await;
+        let send = |n| add::s(n, 1).send(celeriac.client()).into_future();
+        let sent = try_join_all((0..2_500).map(send)).await.unwrap();
+        let is_settled = |status: &QueueStatus| status.put_back > 1_000 && status.ready == 0;
+        until_status(&celeriac, "io", is_settled).await;
+        remove(&celeriac, &brake).await;
+        let all = async {
+            for task in &sent {
+                assert_eq!(record(task).await.attempts, 1);
+            }
+        };
+        tokio::time::timeout(SOON, all).await.expect("nobody waits for the end of the minute");
+        let status = until_status(&celeriac, "io", |status| status.running == 0).await;
+        assert_eq!((status.put_back, status.held, status.scheduled), (0, 0, 0), "{status:#?}");
     })
     .await;
 }

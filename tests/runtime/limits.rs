@@ -8,7 +8,7 @@ use celeriac::catalogue::{Catalogue, LimitRow};
 use celeriac::core::calendar::{AllowedHours, Zone};
 use celeriac::core::start_limit::StartLimit;
 use celeriac::core::token_bucket::RateLimit;
-use celeriac::task::TaskError;
+use celeriac::task::{TENANT, TaskError};
 use celeriac::{AsyncResult, Builder, Celeriac, Context, State, TaskId, task};
 use futures_util::future::try_join_all;
 
@@ -151,6 +151,36 @@ async fn each_key_has_its_own_rate() {
 #[task(queue = "one", rate_limit = "1/h", rate_key = "{gateway}")]
 async fn sends_one(gateway: String) {
     let _ = gateway;
+}
+
+/// A place at a gateway that two tenants share goes to them in turns, however much of one of them waits.
+#[tokio::test]
+async fn tenants_take_turns_at_a_limit_that_they_share() {
+    on_both(|celeriac| async move {
+        let (first, flood, other, key) = (Gate::new(), Gate::new(), Gate::new(), key());
+        let send = async |gate: &Gate, tenant: &str| {
+            let call = calls::s(key.clone(), gate.name.clone(), String::new()).header(TENANT, tenant);
+            call.send(celeriac.client()).await.unwrap()
+        };
+        for _ in 0..2 {
+            send(&first, "large").await;
+        }
+        first.entered(2).await;
+        for _ in 0..20 {
+            send(&flood, "large").await;
+        }
+        send(&other, "small").await;
+        until_status(&celeriac, "io", |queue| (queue.running, queue.held) == (2, 21)).await;
+        first.open();
+        other.entered(1).await;
+        flood.entered(1).await;
+        assert_eq!(flood.gauge.all(), 1, "the other place went to the other tenant");
+        flood.open();
+        other.open();
+        flood.left(20).await;
+        other.left(1).await;
+    })
+    .await;
 }
 
 /// The room that a queue has made for what is behind the held tasks stays when it gets another number of workers.

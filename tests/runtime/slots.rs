@@ -9,7 +9,7 @@ use std::time::Duration;
 use celeriac::actors::PoolStatus;
 use celeriac::app::ControlError;
 use celeriac::catalogue::{Catalogue, Pool, PoolRow, QueueRow};
-use celeriac::core::explanation::TaskReason;
+use celeriac::core::explanation::{BoundedCount, TaskReason};
 use celeriac::core::hold::HoldReason;
 use celeriac::core::slots::SlotHold;
 use celeriac::task::TENANT;
@@ -277,6 +277,100 @@ async fn what_a_pool_keeps_for_others_is_told() {
     large.entered(2).await;
     large.open();
     large.left(2).await;
+    celeriac.shutdown().await.unwrap();
+}
+
+async fn until_told(celeriac: &Celeriac, task: &AsyncResult<hold::Task>, reasons: &[TaskReason]) {
+    until(&format!("{reasons:?}"), async || celeriac.explain(task.id()).await.unwrap().reasons == reasons)
+        .await;
+}
+
+fn kept(why: SlotHold) -> TaskReason {
+    TaskReason::Held { hold: HoldReason::Slots { why }, wait: None }
+}
+
+/// A task of which nobody knows how long it takes leaves the last slot to what is promised sooner. With more slots it starts.
+#[tokio::test]
+async fn the_reserve_is_named_until_there_are_more_slots() {
+    let catalogue = Catalogue::new()
+        .with_pool(Pool::Io, PoolRow::new(2).with_room(0).with_reserve(1))
+        .with_queue(io_queue("urgent", 4).with_target(Duration::from_secs(1)))
+        .with_queue(io_queue("bulk", 4).with_target(HOUR));
+    let celeriac = start(catalogue).await;
+    let gate = Gate::new();
+    held(&celeriac, "bulk", &gate).await;
+    gate.entered(1).await;
+    let waits = held(&celeriac, "bulk", &gate).await;
+    let reserved = SlotHold::Reserved { target: Duration::from_secs(1) };
+    until_told(&celeriac, &waits, &[kept(reserved)]).await;
+    celeriac.resize_pool(Pool::Io, 4).unwrap();
+    gate.entered(2).await;
+    gate.open();
+    gate.left(2).await;
+    celeriac.shutdown().await.unwrap();
+}
+
+/// A tenant that has had more waits until the other one has had its turn.
+#[tokio::test]
+async fn a_share_that_is_used_up_is_named_until_the_other_tenant_has_had_its_turn() {
+    let catalogue = Catalogue::new()
+        .with_pool(Pool::Io, PoolRow::new(1).with_room(0).with_reserve(0))
+        .with_queue(io_queue("bulk", 4).with_target(HOUR));
+    let celeriac = start(catalogue).await;
+    let send = async |gate: &Gate, tenant: &str| {
+        let call = hold::s(gate.name.clone()).queue("bulk").header(TENANT, tenant);
+        call.send(celeriac.client()).await.unwrap()
+    };
+    let (first, other, last) = (Gate::new(), Gate::new(), Gate::new());
+    send(&first, "large").await;
+    first.entered(1).await;
+    let waits = send(&last, "large").await;
+    send(&other, "small").await;
+    until("both wait", async || pool(&celeriac).waiting == 2).await;
+    first.open();
+    other.entered(1).await;
+    until_told(&celeriac, &waits, &[kept(SlotHold::OverShare), TaskReason::SlotsBusy { slots: 1 }]).await;
+    other.open();
+    last.entered(1).await;
+    last.open();
+    last.left(1).await;
+    celeriac.shutdown().await.unwrap();
+}
+
+/// What comes last goes first, because it was promised sooner: whoever asks is told by this rule, and not by arrival. With the
+/// slots that are missing, all of it starts.
+#[tokio::test]
+async fn what_goes_before_is_told_by_the_rule_of_the_pool() {
+    let celeriac = start(catalogue()).await;
+    let gate = Gate::new();
+    for _ in 0..4 {
+        held(&celeriac, "bulk", &gate).await;
+    }
+    gate.entered(4).await;
+    let send = async |queue: &str| add::s(1, 2).queue(queue).send(celeriac.client()).await.unwrap();
+    let (bulk, later) = (send("bulk").await, send("bulk").await);
+    let urgent = send("urgent").await;
+    until("all wait", async || pool(&celeriac).waiting == 3).await;
+    let is_told = async |task: &AsyncResult<add::Task>, reasons: &[TaskReason]| {
+        until(&format!("{reasons:?}"), async || {
+            celeriac.explain(task.id()).await.unwrap().reasons == reasons
+        })
+        .await;
+    };
+    let behind = |count| TaskReason::Behind { ahead: BoundedCount::exactly(count), of_tenant: None };
+    let (full, busy) = (TaskReason::QueueFull { workers: 4 }, TaskReason::SlotsBusy { slots: 4 });
+    is_told(&urgent, &[busy.clone()]).await;
+    is_told(&bulk, &[full.clone(), behind(1), busy.clone()]).await;
+    is_told(&later, &[full, behind(2), busy]).await;
+    // A slot more is for the urgent one. Then the others want workers, and slots as well.
+    celeriac.resize_pool(Pool::Io, 5).unwrap();
+    assert_eq!(urgent.get(LONG).await, Ok(3));
+    is_told(&bulk, &[TaskReason::QueueFull { workers: 4 }]).await;
+    celeriac.resize("bulk", 5).await.unwrap();
+    assert_eq!((bulk.get(LONG).await, later.get(LONG).await), (Ok(3), Ok(3)));
+    gate.open();
+    gate.left(4).await;
+    until_taken(&celeriac, 0).await;
     celeriac.shutdown().await.unwrap();
 }
 

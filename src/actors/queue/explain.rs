@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use actix::{Handler, Message};
+use actix::{Handler, Message, ResponseFuture};
+use futures_util::future::OptionFuture;
 
 use super::Queue;
+use super::turns::{AskedPlace, TurnQuestion};
 use crate::core::explanation::{BoundedCount, PauseFacts, QueueState, RunFacts};
 use crate::core::forecast::StartForecast;
 use crate::core::hold::Hold;
@@ -26,6 +28,8 @@ pub(crate) struct WaitingInBroker {
     pub(crate) message: Arc<task::Message>,
     /// How many tasks of the queue are before it, in the broker or delivered and not settled, if that is known.
     pub(crate) before: Option<BoundedCount>,
+    /// How many of those are of its own tenant, if that is known.
+    pub(crate) line_before: Option<usize>,
 }
 
 /// A task as its queue sees it.
@@ -36,7 +40,7 @@ pub(crate) struct Sighting {
     pub(crate) run: Option<RunFacts>,
     /// Whether the store has still to say that it is not revoked.
     pub(crate) is_unchecked: bool,
-    /// How many start before it, if that is known.
+    /// How many start before it, by the rule that decides in its queue, if that is known.
     pub(crate) ahead: Option<BoundedCount>,
     /// How many of those are of its own tenant, if that is known.
     pub(crate) ahead_of_tenant: Option<u64>,
@@ -46,47 +50,82 @@ pub(crate) struct Sighting {
     pub(crate) queue: QueueState,
     /// When it starts, if only those before it delay it.
     pub(crate) forecast: Option<StartForecast>,
+    /// Whether the rule of a pool has said how many start before it.
+    pub(crate) is_by_rule: bool,
 }
 
 impl Handler<Explain> for Queue {
-    type Result = Option<Box<Sighting>>;
+    type Result = ResponseFuture<Option<Box<Sighting>>>;
 
     fn handle(&mut self, Explain { id, waiting }: Explain, _: &mut Self::Context) -> Self::Result {
-        if let Some(run) = self.runs.values().find(|run| *run.context.id() == id) {
+        let seen = self.see(&id, waiting);
+        Box::pin(async move {
+            let (mut seen, question) = seen?;
+            if let Some(turn) = OptionFuture::from(question.map(TurnQuestion::answer)).await.flatten() {
+                seen.ahead = Some(turn.ahead);
+                seen.ahead_of_tenant = seen.message.tenant().map(|_| turn.own);
+                (seen.forecast, seen.is_by_rule) = (Some(turn.starts), true);
+            }
+            Some(Box::new(seen))
+        })
+    }
+}
+
+impl Queue {
+    /// What the queue sees of a task, and the question that is left to its pool.
+    fn see(
+        &mut self,
+        id: &TaskId,
+        waiting: Option<WaitingInBroker>,
+    ) -> Option<(Sighting, Option<TurnQuestion>)> {
+        if let Some(run) = self.runs.values().find(|run| run.context.id() == id) {
             let facts = RunFacts {
                 since: Some(run.context.began_at(run.started_at)),
                 worker: Some(run.context.worker().to_owned()),
                 attempt: Some(run.context.attempt()),
             };
             let message = Arc::clone(&run.message);
-            return Some(Box::new(Sighting { run: Some(facts), ..self.sighting(message) }));
+            return Some((Sighting { run: Some(facts), ..self.sighting(message) }, None));
         }
-        if let Some((ahead, message)) = self.place_of(&id) {
+        if let Some((ahead, message)) = self.place_of(id) {
             let ahead_of_tenant = self.of_tenant(&message, ahead);
             let ahead = Some(ahead as u64).filter(|_| ahead < self.backlog.ready());
-            let forecast = ahead.map(|ahead| self.forecast(ahead, message.priority, now()));
+            let forecast = ahead.and_then(|ahead| self.forecast_in_line(ahead, message.priority));
+            let question = self.question_here(id, &message);
             let ahead = ahead.map(BoundedCount::exactly);
             let mut seen = Sighting { ahead, ahead_of_tenant, forecast, ..self.sighting(message) };
-            seen.holds.extend(self.slot_hold(&id));
-            return Some(Box::new(seen));
+            seen.holds.extend(self.slot_hold(id));
+            return Some((seen, question));
         }
-        if let Some(delivery) = self.unchecked.find(&id) {
+        if let Some(delivery) = self.unchecked.find(id) {
             let message = Arc::clone(delivery.message());
-            return Some(Box::new(Sighting { is_unchecked: true, ..self.sighting(message) }));
+            return Some((Sighting { is_unchecked: true, ..self.sighting(message) }, None));
         }
-        let WaitingInBroker { message, before } = waiting?;
+        let WaitingInBroker { message, before, line_before } = waiting?;
         // The broker counts those that run as well, and they start no more.
         let running = self.runs.len() as u64;
         let ahead = before.map(|BoundedCount { count, or_more }| BoundedCount {
             count: count.saturating_sub(running),
             or_more,
         });
-        let forecast = ahead.map(|ahead| self.forecast(ahead.count, message.priority, now()));
-        Some(Box::new(Sighting { ahead, forecast, ..self.sighting(message) }))
+        let forecast = ahead.and_then(|ahead| self.forecast_in_line(ahead.count, message.priority));
+        let of_tenant = self.runs.values().filter(|run| run.message.tenant() == message.tenant()).count();
+        let place = line_before.map(|before| AskedPlace::InBroker(before.saturating_sub(of_tenant)));
+        let question = place.and_then(|place| self.turn_question(&message, place));
+        Some((Sighting { ahead, forecast, ..self.sighting(message) }, question))
     }
-}
 
-impl Queue {
+    /// The question when the turn of a task comes that waits here.
+    pub(super) fn question_here(&self, id: &TaskId, message: &task::Message) -> Option<TurnQuestion> {
+        let tag = self.backlog.find(|delivery| delivery.message().id == *id)?;
+        self.turn_question(message, AskedPlace::Here(tag))
+    }
+
+    /// When a task starts that has so many before it. `None`: the line does not decide it, because the queue has a pool.
+    pub(super) fn forecast_in_line(&mut self, ahead: u64, priority: u8) -> Option<StartForecast> {
+        self.pool.is_none().then(|| self.forecast(ahead, priority, now()))
+    }
+
     /// Where a task stands that waits here: how many are before it. Those that wait for their time stand behind all that are
     /// ready.
     pub(super) fn place_of(&self, id: &TaskId) -> Option<(usize, Arc<task::Message>)> {
@@ -126,6 +165,7 @@ impl Queue {
             pause,
             queue,
             forecast: None,
+            is_by_rule: false,
         }
     }
 }

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use actix::dev::MessageResponse;
 use actix::{Handler, Message, ResponseFuture};
-use futures_util::future::join_all;
+use futures_util::future::{OptionFuture, join_all};
 
 use super::super::progress::ActorProgressHub;
 use super::super::running::RunningTask;
 use super::super::worker::GetRun;
 use super::Queue;
+use super::turns::TurnQuestion;
 use crate::runtime::task_location::{QueuePosition, TaskLocation};
 use crate::task::clock::now;
 use crate::task::{Context, Interrupt, Judge, State, TaskId};
@@ -79,23 +80,40 @@ impl Handler<LocateTask> for Queue {
 pub(crate) struct Locate(pub(crate) TaskId);
 
 impl Handler<Locate> for Queue {
-    type Result = Option<TaskLocation>;
+    type Result = ResponseFuture<Option<TaskLocation>>;
 
     fn handle(&mut self, Locate(id): Locate, _: &mut Self::Context) -> Self::Result {
-        if let Some(run) = self.run_of(&id) {
-            return Some(TaskLocation { has_begun: true, is_running: true, ..self.located(run.message()) });
+        let located = self.locate(&id);
+        Box::pin(async move {
+            let (mut located, question) = located?;
+            if let Some(turn) = OptionFuture::from(question.map(TurnQuestion::answer)).await.flatten() {
+                located.place = Some(QueuePosition::new(turn.ahead.count, turn.ahead.or_more));
+                located.starts = Some(turn.starts);
+            }
+            Some(located)
+        })
+    }
+}
+
+impl Queue {
+    /// Where a task of this queue is, and the question that is left to its pool.
+    fn locate(&mut self, id: &TaskId) -> Option<(TaskLocation, Option<TurnQuestion>)> {
+        if let Some(run) = self.run_of(id) {
+            let located = TaskLocation { has_begun: true, is_running: true, ..self.located(run.message()) };
+            return Some((located, None));
         }
-        if let Some((ahead, message)) = self.place_of(&id) {
+        if let Some((ahead, message)) = self.place_of(id) {
             let located = self.located(&message);
             if ahead >= self.backlog.ready() {
-                return Some(located);
+                return Some((located, None));
             }
             let place = Some(QueuePosition::new(ahead as u64, false));
-            let starts = Some(self.forecast(ahead as u64, message.priority, now()));
-            return Some(TaskLocation { place, starts, ..located });
+            let starts = self.forecast_in_line(ahead as u64, message.priority);
+            let question = self.question_here(id, &message);
+            return Some((TaskLocation { place, starts, ..located }, question));
         }
-        let unchecked = self.unchecked.find(&id)?;
-        Some(self.located(unchecked.message()))
+        let unchecked = self.unchecked.find(id)?;
+        Some((self.located(unchecked.message()), None))
     }
 }
 

@@ -3,9 +3,11 @@
 //! A delivery that a gate holds back is set aside with those that the same gate holds back. Of each group the first one is
 //! brought back to its old place when it may start, and asked again; so a pump asks once for each start, and not for all that
 //! is held. What is held takes no slot, and the queue takes more from the broker, so that what may start comes too. When it
-//! holds more than it has room for, it puts the last ones back into the broker for a while.
+//! holds more than it has room for, it puts the last ones back into the broker for a while, and [hastens](super::hasten) them
+//! when it has room again.
 //!
 //! Invariants:
+//! - Of what one gate holds the tenants take turns, so that no backlog keeps the others from a gate that they share.
 //! - A group that has members is *shut* (it has a time at which it is asked again), or its first member was brought back.
 //! - What is held or was put back burns no attempt, and its time-to-start counts from when it could start again.
 
@@ -17,10 +19,11 @@ use tokio::task::JoinHandle;
 
 use super::super::slot_pool::SlotPermit;
 use super::super::worker::Unstarted;
+use super::hasten::Hastening;
 use super::slots::Released;
 use super::{Pump, Queue};
 use crate::broker::Settle;
-use crate::core::hold::{Hold, HoldReason};
+use crate::core::hold::{Hold, HoldReason, held_line};
 use crate::core::return_times::ReturnTimes;
 use crate::core::start_limit::{LimitedBy, RunEnd};
 use crate::core::{Backoff, Timestamp};
@@ -31,7 +34,7 @@ use crate::task::{HeldMark, Message, Next, State};
 
 /// So many deliveries more than its prefetch a queue takes at most while the gates hold back what it has, so that
 /// the tasks behind them come too. It holds no more than that, and puts back the rest.
-const MOST_MORE: usize = 1024;
+pub(super) const MOST_HELD: usize = 1024;
 /// The longest pause before a group is asked again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// For how long a task is put back: the longer the more often that has happened to it.
@@ -39,6 +42,8 @@ const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs
 /// For how long at most, if the gate says that it stays shut for longer; and if that is certain, because a day or its hours
 /// are over. An operator may change the other limits.
 const LONGEST_PAUSES: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(5 * 60)];
+/// The same where nobody can change when a task is due that was put back: there it comes by itself when a gate has opened.
+const UNCHANGED_PAUSES: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(60)];
 
 /// What the gates hold back in a queue. The deliveries themselves are in its backlog.
 #[derive(Default)]
@@ -49,7 +54,9 @@ pub(super) struct HeldBack {
     /// The members that were brought back and are about to be asked, by their tags, each with its group.
     brought: HashMap<u64, u64>,
     /// When those come back that were put back into the broker.
-    returns: ReturnTimes,
+    pub(super) returns: ReturnTimes,
+    /// How far the queue is with having them come back before that.
+    pub(super) hastening: Hastening,
     /// By this the gates tell that a group may start.
     bell: Option<Arc<Bell>>,
     /// When a pump comes because a group is to be asked, and who sees to that.
@@ -97,9 +104,10 @@ impl HeldBack {
         }
     }
 
-    /// For how long a member of a group is put back that was put back so often before.
-    fn pause(&self, group: u64, times: u32, now: Timestamp) -> Duration {
-        let pause = PAUSES.after(times).peek();
+    /// For how long a member of a group is put back that was put back so often before, and at most so long: the second time if
+    /// the gate goes by the clock.
+    fn pause(&self, group: u64, times: u32, longest: [Duration; 2], now: Timestamp) -> Duration {
+        let pause = PAUSES.after(times).peek().min(longest[0]);
         let Some(group) = self.groups.get(&group).filter(|group| group.hold.wait.is_some()) else {
             return pause;
         };
@@ -107,7 +115,7 @@ impl HeldBack {
             group.hold.reason,
             HoldReason::Limit { by: LimitedBy::Daily(_) | LimitedBy::Hours(_), .. }
         );
-        pause.max(group.opens_at.since(now).min(LONGEST_PAUSES[usize::from(by_clock)]))
+        pause.max(group.opens_at.since(now).min(longest[usize::from(by_clock)]))
     }
 
     /// How many tasks were put back into the broker and are not back yet.
@@ -138,7 +146,7 @@ impl Queue {
         // In steps, because each change costs the broker something.
         match self.backlog.held() {
             0 => self.take_more(0),
-            held if released.is_none() => self.take_more(held.next_power_of_two().min(MOST_MORE)),
+            held if released.is_none() => self.take_more(held.next_power_of_two().min(MOST_HELD)),
             _ => {}
         }
         if let Some((at, _)) = self.held_back.agenda.first().copied() {
@@ -193,14 +201,14 @@ impl Queue {
     pub(super) fn hold(&mut self, tag: u64, message: &Message, hold: Hold, now: Timestamp) {
         let group = hold.reason.group(&message.task);
         let since = message.held().map_or(now, |mark| mark.since.min(now));
-        self.backlog.hold(tag, group, since);
+        self.backlog.hold(tag, group, held_line(message.tenant()), since);
         self.forecasts.left(tag); // nobody forecasts when a gate opens
         self.held_back.shut(group, hold, now);
         // It may be another gate that holds it back now.
         if let Some(before) = self.held_back.brought.remove(&tag).filter(|before| *before != group) {
             self.bring_back(before, now);
         }
-        if self.backlog.held() > MOST_MORE
+        if self.backlog.held() > MOST_HELD
             && let Some(last) = self.backlog.last_held(group)
         {
             self.put_back(last, group, now);
@@ -213,8 +221,10 @@ impl Queue {
         let Some(delivery) = self.backlog.remove(tag) else { return };
         self.remove_from_pool(tag);
         let times = delivery.message().held().map_or(0, |mark| mark.times);
-        let earliest = now + self.held_back.pause(group, times, now);
+        let longest = if self.runtime.broker.backlog().is_some() { LONGEST_PAUSES } else { UNCHANGED_PAUSES };
+        let earliest = now + self.held_back.pause(group, times, longest, now);
         let due = self.held_back.returns.take(earliest, now);
+        self.held_back.hastening.begin_anew();
         let message = Box::new(delivery.message().held_until(due, HeldMark { since, times }));
         delivery.settle(Settle::Requeue { message, due: Some(due) });
     }

@@ -74,8 +74,12 @@ impl Queue {
     /// The number of workers that can be given a task, and whether the queue may start anything.
     fn readiness(&self) -> (usize, bool) {
         let room = self.backlog.limit().saturating_sub(self.backlog.running());
-        let is_open = !self.backlog.is_paused() && self.halted.is_none() && self.closing.is_none();
-        (self.idle.len().min(room), is_open)
+        (self.idle.len().min(room), self.may_start())
+    }
+
+    /// Whether the queue may start anything: it is not paused, has not stopped itself, and does not shut down.
+    pub(super) fn may_start(&self) -> bool {
+        !self.backlog.is_paused() && self.halted.is_none() && self.closing.is_none()
     }
 
     /// As [`release`](Self::release), in the order in which the pool gives its slots away. A gate has the last word: what it holds

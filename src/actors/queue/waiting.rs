@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use actix::{AsyncContext, Context, Handler, Message};
 
+use super::super::slot_pool::PoolMember;
 use super::Queue;
 use crate::broker::{Broker, BrokerError, QueueCounts};
 use crate::core::Timestamp;
+use crate::core::slots::CountedWaits;
 use crate::core::time_to_start::ReadySeen;
 use crate::task::clock::now;
 
@@ -81,13 +83,20 @@ impl Queue {
         });
     }
 
-    /// Since when the oldest ready task, here or in the broker, is ready; `None`: none is.
+    /// From when the waiting counts of the ready task, here or in the broker, that has waited longest; `None`: there is none.
     pub(super) fn oldest_ready(&mut self, waiting: BrokerBacklog, now: Timestamp) -> Option<Timestamp> {
         if let Some(ready) = waiting.watched() {
             self.seen.ready.look(ready, now);
         }
         let outside = if waiting.untold { self.seen.ready.since() } else { waiting.oldest };
-        let here = [self.backlog.oldest_ready_since(), self.unchecked.oldest_due()];
+        let (here, outside) = match self.pool.as_ref().map(PoolMember::counted_waits) {
+            // Each tenant has its first tasks here, so what is older in the broker is of one whose waiting does not count.
+            Some(CountedWaits { oldest, is_any_over_share }) => {
+                (oldest, outside.filter(|_| !is_any_over_share))
+            }
+            None => (self.backlog.oldest_ready_since(), outside),
+        };
+        let here = [here, self.unchecked.oldest_due()];
         here.into_iter().chain([outside]).flatten().min()
     }
 }

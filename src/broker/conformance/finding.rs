@@ -1,8 +1,9 @@
 //! The promises about what a broker knows of its tasks.
 
 use super::*;
-use crate::broker::{BrokerError, MessageLocation, Removal, Standing, TaskFilter};
+use crate::broker::{BrokerError, Hastened, MessageLocation, Removal, Standing, TaskFilter};
 use crate::catalogue::Argument;
+use crate::task::HeldMark;
 
 /// An id is taken while its task waits, is scheduled or runs, and while its result is kept.
 pub async fn unique_ids_are_refused<S: BrokerUnderTest>() {
@@ -308,6 +309,53 @@ pub async fn the_age_of_what_waits<S: BrokerUnderTest>() {
         ack(delivery).await;
     }
     is(None).await;
+}
+
+/// Messages that were put back until later because something held them can be made due at once. They come in the order of
+/// their times, and those that wait for an ETA go on waiting. A broker that cannot do it lacks the ability.
+pub async fn what_was_put_back_is_hastened<S: BrokerUnderTest>() {
+    let subject = S::open().await;
+    let broker = subject.broker();
+    let Some(backlog) = broker.backlog() else {
+        limits::in_part("what_was_put_back_is_hastened");
+        assert!(broker.facts().is_shared, "a broker of one process can change when a message is due");
+        return;
+    };
+    let first = (Timestamp::ZERO, 0);
+    assert_eq!(backlog.hasten("other", first, 10).await, Ok(Hastened::default()), "nothing waits there");
+    publish::<S>(&broker, "q", 0..5).await;
+    let mut inbox = Inbox::open(&broker, "q", 5);
+    let held = inbox.take(5).await;
+    inbox.set_prefetch(0);
+    for (n, delivery) in (0..).zip(held) {
+        let due = far() + Duration::from_secs(n);
+        let message = Box::new(delivery.message().held_until(due, HeldMark { since: now(), times: 0 }));
+        delivery.settle_and_wait(Settle::Requeue { message, due: Some(due) }).await.expect("a requeue");
+    }
+    let eta = Some(far() - Duration::from_secs(600));
+    put(&broker, Message { eta, ..message::<S>("q", 5) }).await;
+    expect::<S>(&broker, "q", count(0, 6, 0, 0)).await;
+    let (mut made_due, mut next, mut calls) = (0, Some(first), 0);
+    while let Some(from) = next {
+        let hastened = backlog.hasten("q", from, 4).await.expect("an answer");
+        made_due += hastened.made_due;
+        calls += 1;
+        assert!(calls <= 3, "six messages are looked at, four in a call");
+        next = hastened.next;
+    }
+    assert_eq!(made_due, 5);
+    inbox.set_prefetch(6);
+    let early = inbox.take(5).await;
+    same(ids(&early), names("q", 0..5), S::ABILITIES.priorities);
+    let time = now();
+    for delivery in early {
+        let message = delivery.message();
+        assert!(message.eta.is_some_and(|eta| eta <= time), "{message:?}");
+        assert_eq!((message.tries(), message.held().map(|mark| mark.times)), (0, Some(1)));
+        ack(delivery).await;
+    }
+    inbox.is_quiet(&broker, "q").await;
+    expect::<S>(&broker, "q", count(0, 1, 0, 0)).await;
 }
 
 /// After its close a broker says so, and deliveries that are still out can be dropped or settled without harm.

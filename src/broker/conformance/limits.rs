@@ -83,9 +83,9 @@ pub const LIMITS: &[Limit] = &[
     },
     Limit {
         brokers: RABBITMQ,
-        promises: &["the_age_of_what_waits"],
+        promises: &["the_age_of_what_waits", "what_was_put_back_is_hastened"],
         in_part: true,
-        because: "RabbitMQ does not say since when its oldest message waits.",
+        because: "RabbitMQ does not say since when its oldest message waits, and lets nobody change when a message is due.",
     },
     Limit {
         brokers: RABBITMQ,

@@ -340,7 +340,7 @@ macro_rules! broker_conformance {
             requeue_moves_to_another_queue
             dead_letters_and_requeue many_are_requeued settled_once
             unique_ids_are_refused find_tells_the_place unfinished_tasks_are_listed remove_takes_out_what_waits
-            counts_at_each_step the_age_of_what_waits
+            counts_at_each_step the_age_of_what_waits what_was_put_back_is_hastened
             closed_is_closed
         }
     };

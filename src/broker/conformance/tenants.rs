@@ -181,6 +181,13 @@ pub async fn tenants_are_counted<S: BrokerUnderTest>() {
     let most = known(2).await;
     let names: Vec<&str> = most.tenants.iter().map(|counts| counts.tenant.as_str()).collect();
     assert_eq!((names, most.total), (vec!["a", "b"], 4));
+    // The twelfth of the first tenant, and the last one without a tenant; one that waits for its time has no place.
+    for (n, limit, expected) in
+        [(11, 100, Some(11)), (11, 5, Some(5)), (26, 100, Some(3)), (900, 100, None), (901, 100, None)]
+    {
+        let id = TaskId::from(format!("q-{n}"));
+        assert_eq!(tenants(&broker).line_before(&id, limit).await, Ok(expected), "{id}");
+    }
 
     let mut inbox = Inbox::open(&broker, "q", 8);
     held.extend(inbox.take(8).await);

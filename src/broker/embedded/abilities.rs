@@ -5,9 +5,9 @@ use async_trait::async_trait;
 use super::command::EngineCommand;
 use super::{EmbeddedBroker, limits};
 use crate::broker::{
-    Backlog, BrokerError, BrokerNotes, CasOutcome, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation,
-    QueueTenants, RecordFn, Removal, Results, Standing, TaskFilter, TaskPage, TenantBacklog, UnfinishedTask,
-    UniqueWindows,
+    AgendaPlace, Backlog, BrokerError, BrokerNotes, CasOutcome, Hastened, Inspect, LaneFacts, LaneLever,
+    Lanes, MessageLocation, QueueTenants, RecordFn, Removal, Results, Standing, TaskFilter, TaskPage,
+    TenantBacklog, UnfinishedTask, UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::store::{CompareAndSet, Notes};
@@ -20,6 +20,14 @@ impl Backlog for EmbeddedBroker {
         let disk = self.ask(|reply| EngineCommand::OldestReady { queue: name, reply }).await?;
         let memory = self.inner.volatile.oldest_ready(queue).await?;
         Ok(disk.into_iter().chain(memory).min())
+    }
+
+    async fn hasten(&self, queue: &str, from: AgendaPlace, limit: usize) -> Result<Hastened, BrokerError> {
+        // What is in memory is bounded by it, and looked at as a whole.
+        let memory = self.inner.volatile.hasten(queue, (Timestamp::ZERO, 0), usize::MAX).await?;
+        let name = queue.to_owned();
+        let disk = self.ask(|reply| EngineCommand::Hasten { queue: name, from, limit, reply }).await?;
+        Ok(Hastened { made_due: memory.made_due + disk.made_due, ..disk })
     }
 }
 
@@ -36,6 +44,13 @@ impl TenantBacklog for EmbeddedBroker {
             tenants.merge(memory);
         }
         Ok(tenants.cut(limit))
+    }
+
+    async fn line_before(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
+        match self.inner.volatile.line_before(id, limit).await? {
+            Some(before) => Ok(Some(before)),
+            None => self.rows_before_in_line(id, limit),
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use super::groups::GroupStep;
 use super::notes::Noting;
 use super::ready_key::ReadyKey;
 use crate::broker::{
-    BrokerError, DeadLetter, FailedTask, LaneFacts, LaneLever, MessageLocation, QueueCounts, QueueTenants,
-    RecordFn, Removal, Settle, Sink,
+    AgendaPlace, BrokerError, DeadLetter, FailedTask, Hastened, LaneFacts, LaneLever, MessageLocation,
+    QueueCounts, QueueTenants, RecordFn, Removal, Settle, Sink,
 };
 use crate::core::Timestamp;
 use crate::store::{ChordJoin, ChordPart};
@@ -98,6 +98,13 @@ pub(super) enum EngineCommand {
     OldestReady {
         queue: String,
         reply: ReplySender<Option<Timestamp>>,
+    },
+    /// Makes rows due before their time that were put back.
+    Hasten {
+        queue: String,
+        from: AgendaPlace,
+        limit: usize,
+        reply: ReplySender<Hastened>,
     },
     /// Asks for the tenants of a queue that have ready rows.
     Tenants {

@@ -28,6 +28,7 @@ mod failed_tasks;
 mod files;
 mod follow_ups;
 mod groups;
+mod hasten;
 mod home;
 mod journal;
 mod known_lanes;
@@ -38,6 +39,7 @@ mod lock;
 mod mend;
 mod notes;
 mod paging;
+mod places;
 mod queue_cursor;
 mod readable;
 mod ready_key;
@@ -59,7 +61,6 @@ mod unfinished;
 mod unique_windows;
 mod verify;
 
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -83,11 +84,9 @@ use crate::task::{Durability, Message, Receipt, TaskId, TaskResult, TrackedState
 use command::{EngineCommand, Join, ReplySender};
 use engine::{Engine, EngineShared};
 use lock::DirLock;
-use ready_key::{ReadyKey, line_bounds};
 use rows::{TaskRow, task_key};
 use states::States;
 use tables::{TableName, Tables};
-use tenant_lines::StoredLine;
 
 pub use salvage::{Salvaged, salvage};
 pub use verify::{Verified, verify};
@@ -302,48 +301,6 @@ impl EmbeddedBroker {
         let row = tables.as_ref().map_err(Clone::clone)?.get(TableName::Tasks, &task_key(id))?;
         let row = row.as_deref().map(TaskRow::decode).transpose()?;
         Ok(matches!(row, Some(TaskRow::At(_) | TaskRow::InLine(_))))
-    }
-
-    /// The number of rows of its queue that are before this task's row, up to `limit`. Lines of tenants take turns, so of
-    /// each other line as many rows count as this row has turns to wait for.
-    fn rows_before(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
-        let tables = self.inner.shared.tables.read();
-        let tables = tables.as_ref().map_err(Clone::clone)?;
-        let row = tables.get(TableName::Tasks, &task_key(id))?;
-        let Some(TaskRow::At(key)) = row.as_deref().map(TaskRow::decode).transpose()? else {
-            return Ok(None);
-        };
-        let Some((queue, key)) = rows::queue_of(&key).zip(ReadyKey::of(&key)) else { return Ok(None) };
-        let count = |first: &[u8], end: &[u8], most: usize| -> Result<usize, BrokerError> {
-            let rows = tables.range(TableName::Messages, first, Bound::Excluded(end))?;
-            let mut count = 0;
-            for row in rows.take(most) {
-                row?;
-                count += 1;
-            }
-            Ok(count)
-        };
-        let own = count(&line_bounds(queue, key.line()).0, &key, limit)?;
-        let (mut before, turns) = (own, own.saturating_add(1));
-        if key.line().is_some() {
-            let (first, end) = line_bounds(queue, None);
-            before += count(&first, &end, turns.min(limit.saturating_sub(before)))?;
-        }
-        let first = tenant_lines::line_key(queue, 0);
-        let last = tenant_lines::line_key(queue, u32::MAX);
-        for row in tables.range(TableName::Meta, &first, Bound::Included(&last))? {
-            if before >= limit {
-                break; // there may be a hundred thousand lines, and nobody asks for more
-            }
-            let (line, row) = row?;
-            let is_other =
-                tenant_lines::parts_of(&line).is_some_and(|(_, number)| key.line() != Some(number));
-            if is_other {
-                let ready = rows::decode::<StoredLine>(&row).map_or(0, |line| line.ready);
-                before += turns.min(usize::try_from(ready).unwrap_or(usize::MAX));
-            }
-        }
-        Ok(Some(before.min(limit)))
     }
 
     /// Whether the tables know this id: its task waits, runs or has its result kept.

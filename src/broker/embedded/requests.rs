@@ -51,6 +51,9 @@ impl Engine {
                 let _ = reply.send(Ok(cursor.map_or_else(QueueCounts::default, QueueCursor::counts)));
             }
             EngineCommand::OldestReady { queue, reply } => drop(reply.send(self.oldest_ready(&queue))),
+            EngineCommand::Hasten { queue, from, limit, reply } => {
+                drop(reply.send(self.hasten(&queue, from, limit)))
+            }
             EngineCommand::Tenants { queue, limit, reply } => {
                 let cursor = self.by_name.get(&queue).map(|index| &self.cursors[*index]);
                 let tenants = cursor.map_or_else(QueueTenants::default, QueueCursor::tenant_counts);

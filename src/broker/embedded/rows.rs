@@ -84,6 +84,11 @@ pub(super) fn due_of(key: &[u8]) -> Option<Timestamp> {
     Some(Timestamp::from_micros(u64::from_be_bytes(key.get(3..11)?.try_into().ok()?)))
 }
 
+/// The due time in a scheduled row's key, and the number behind it.
+pub(super) fn agenda_place(key: &[u8]) -> Option<(Timestamp, u64)> {
+    Some((due_of(key)?, u64::from_be_bytes(key.get(11..SCHEDULED_KEY)?.try_into().ok()?)))
+}
+
 /// The bounds of the keys of a queue's scheduled rows: the first is included, the second is not.
 pub(super) fn scheduled_bounds(queue: u16) -> ([u8; 3], [u8; 3]) {
     let [a, b] = queue.to_be_bytes();
@@ -201,6 +206,7 @@ mod tests {
     fn scheduled_rows_lie_between_the_classes_of_ready_ones() {
         let key = scheduled_key(1, Timestamp::from_millis(7), 3);
         assert_eq!(due_of(&key), Some(Timestamp::from_millis(7)));
+        assert_eq!(agenda_place(&key), Some((Timestamp::from_millis(7), 3)));
         assert_eq!((queue_of(&key), is_ready(&key)), (Some(1), false));
         let (first, end) = scheduled_bounds(1);
         let last_plain = ReadyKey::new(1, None, 0, u64::MAX);

@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 
 use super::{GuardedBroker, calm, caught};
 use crate::broker::{
-    Backlog, BrokerConnection, BrokerError, BrokerListener, BrokerNotes, CasOutcome, DeadLetterQueue, Events,
-    FailedTask, FailedTasks, Inspect, LaneFacts, LaneLever, Lanes, MessageLocation, QueueBinding,
-    QueueTenants, RecordFn, Removal, Results, Retried, ScheduledTask, Standing, TaskEdit, TaskFilter,
-    TaskPage, TenantBacklog, UnfinishedTask, UniqueWindows,
+    AgendaPlace, Backlog, BrokerConnection, BrokerError, BrokerListener, BrokerNotes, CasOutcome,
+    DeadLetterQueue, Events, FailedTask, FailedTasks, Hastened, Inspect, LaneFacts, LaneLever, Lanes,
+    MessageLocation, QueueBinding, QueueTenants, RecordFn, Removal, Results, Retried, ScheduledTask,
+    Standing, TaskEdit, TaskFilter, TaskPage, TenantBacklog, UnfinishedTask, UniqueWindows,
 };
 use crate::core::Timestamp;
 use crate::protocol::control::{Reply, Request};
@@ -220,12 +220,20 @@ impl Backlog for GuardedBroker {
     async fn oldest_ready(&self, queue: &str) -> Result<Option<Timestamp>, BrokerError> {
         caught("oldest_ready", async { self.own_backlog()?.oldest_ready(queue).await }).await
     }
+
+    async fn hasten(&self, queue: &str, from: AgendaPlace, limit: usize) -> Result<Hastened, BrokerError> {
+        caught("hasten", async { self.own_backlog()?.hasten(queue, from, limit).await }).await
+    }
 }
 
 #[async_trait]
 impl TenantBacklog for GuardedBroker {
     async fn tenants(&self, queue: &str, limit: usize) -> Result<QueueTenants, BrokerError> {
         caught("tenants", async { self.own_tenants()?.tenants(queue, limit).await }).await
+    }
+
+    async fn line_before(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
+        caught("line_before", async { self.own_tenants()?.line_before(id, limit).await }).await
     }
 }
 

@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::broker::{
-    BrokerConnection, BrokerListener, CasOutcome, FailedTask, LaneFacts, LaneLever, MessageLocation,
-    QueueTenants, RecordFn, Remains, Removal, Retried, ScheduledTask, Settle, Settler, Standing, TaskEdit,
-    TaskFilter, TaskPage, UnfinishedTask,
+    AgendaPlace, BrokerConnection, BrokerListener, CasOutcome, FailedTask, Hastened, LaneFacts, LaneLever,
+    MessageLocation, QueueTenants, RecordFn, Remains, Removal, Retried, ScheduledTask, Settle, Settler,
+    Standing, TaskEdit, TaskFilter, TaskPage, UnfinishedTask,
 };
 use crate::core::Timestamp;
 use crate::protocol::control::{Reply, Request};
@@ -41,8 +41,8 @@ fn each_function_of_a_broker_is_forwarded() {
         (include_str!("../inspect.rs"), "Inspect", 5),
         (include_str!("../notes.rs"), "BrokerNotes", 2),
         (include_str!("../../store/notes.rs"), "Notes", 6),
-        (include_str!("../backlog.rs"), "Backlog", 1),
-        (include_str!("../tenant_backlog.rs"), "TenantBacklog", 1),
+        (include_str!("../backlog.rs"), "Backlog", 2),
+        (include_str!("../tenant_backlog.rs"), "TenantBacklog", 2),
         (include_str!("../listener.rs"), "Events", 7),
         (include_str!("../dead_letter.rs"), "DeadLetterQueue", 2),
         (include_str!("../failed/mod.rs"), "FailedTasks", 6),
@@ -254,12 +254,18 @@ impl Backlog for Broken {
     async fn oldest_ready(&self, _: &str) -> Result<Option<Timestamp>, BrokerError> {
         panic!("oldest_ready")
     }
+    async fn hasten(&self, _: &str, _: AgendaPlace, _: usize) -> Result<Hastened, BrokerError> {
+        panic!("hasten")
+    }
 }
 
 #[async_trait]
 impl TenantBacklog for Broken {
     async fn tenants(&self, _: &str, _: usize) -> Result<QueueTenants, BrokerError> {
         panic!("tenants")
+    }
+    async fn line_before(&self, _: &TaskId, _: usize) -> Result<Option<usize>, BrokerError> {
+        panic!("line_before")
     }
 }
 
@@ -394,7 +400,9 @@ async fn a_panic_is_an_error() {
             ("remove", inspect.remove(&id, record()).await.err()),
             ("publish_with_cas", own.publish_with_cas(message(), change()).await.err()),
             ("oldest_ready", broker.backlog().unwrap().oldest_ready("q").await.err()),
+            ("hasten", broker.backlog().unwrap().hasten("q", (Timestamp::ZERO, 0), 1).await.err()),
             ("tenants", broker.tenant_backlog().unwrap().tenants("q", 1).await.err()),
+            ("line_before", broker.tenant_backlog().unwrap().line_before(&id, 1).await.err()),
             ("broadcast_revoke", events.broadcast_revoke(ids, true).await.err()),
             ("ask", events.ask(Request::default(), wait).await.err()),
             ("bury", letters.bury(message(), "r").await.err()),

@@ -175,6 +175,13 @@ impl TenantBacklog for MemoryBroker {
         let tenants = self.shared.lock()?.queues.get(queue).map(|line| line.ready.tenants());
         Ok(tenants.unwrap_or_default().cut(limit))
     }
+
+    async fn line_before(&self, id: &TaskId, limit: usize) -> Result<Option<usize>, BrokerError> {
+        let state = self.shared.lock()?;
+        let Some((message, MemorySpot::Ready(rank))) = state.ids.get(id) else { return Ok(None) };
+        let Some(line) = state.queues.get(&message.queue) else { return Ok(None) };
+        Ok(Some(line.ready.line_before(rank, message, limit)))
+    }
 }
 
 #[async_trait]

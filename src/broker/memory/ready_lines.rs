@@ -106,6 +106,13 @@ impl ReadyLines {
         before.min(limit)
     }
 
+    /// The number of messages of its own line that are before this ready one, delivered ones included, up to `limit`.
+    pub(super) fn line_before(&self, rank: &Rank, message: &Message, limit: usize) -> usize {
+        let name = line_of(message);
+        let own = self.lines.get(name).map_or(0, |line| line.range(..*rank).take(limit).count());
+        own.saturating_add(self.fair.out_of(name)).min(limit)
+    }
+
     /// Since when the oldest ready message has been ready. The first message of each priority is the oldest of its line.
     pub(super) fn oldest(&self) -> Option<Timestamp> {
         self.lines.values().filter_map(oldest_in).min()

@@ -99,7 +99,7 @@ pub struct WaitFacts {
     pub is_serial: Option<bool>,
     /// The lane that has not let it in.
     pub lane: Option<LaneWait>,
-    /// How many tasks of its queue start before it.
+    /// How many tasks start before it, by the rule that decides what its queue starts next.
     pub ahead: Option<BoundedCount>,
     /// How many of those are of its own tenant.
     pub ahead_of_tenant: Option<u64>,

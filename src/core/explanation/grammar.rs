@@ -99,7 +99,7 @@ impl Speaker<'_> {
                     Some(own) => format!(", {own} of them of its own tenant"),
                     None => String::new(),
                 };
-                format!("{} before it in line{own}", tasks(*ahead))
+                format!("{} before it{own}", tasks_going(*ahead))
             }
             TaskReason::SlotsBusy { slots } => {
                 format!("all {slots} slots of the pool that {queue} shares with others are taken")
@@ -201,6 +201,14 @@ fn tasks(BoundedCount { count, or_more }: BoundedCount) -> String {
         (1, false) => "1 task is".to_owned(),
         (count, false) => format!("{} tasks are", grouped(count)),
         (count, true) => format!("{} tasks or more are", grouped(count)),
+    }
+}
+
+fn tasks_going(BoundedCount { count, or_more }: BoundedCount) -> String {
+    match (count, or_more) {
+        (1, false) => "1 task goes".to_owned(),
+        (count, false) => format!("{} tasks go", grouped(count)),
+        (count, true) => format!("{} tasks or more go", grouped(count)),
     }
 }
 
@@ -350,10 +358,10 @@ mod tests {
                 TaskReason::QueueFull { workers: 4 },
                 "It waits because all 4 workers of its queue `email` have a task.",
             ),
-            (behind(1, false, None), "It waits because 1 task is before it in line."),
+            (behind(1, false, None), "It waits because 1 task goes before it."),
             (
                 behind(10_000, true, Some(12)),
-                "It waits because 10,000 tasks or more are before it in line, 12 of them of its own tenant.",
+                "It waits because 10,000 tasks or more go before it, 12 of them of its own tenant.",
             ),
             (TaskReason::Starting, "Nothing keeps it from starting: it starts within moments."),
             (running(Some("email#3")), "It runs on `email#3` for 1 h 1 min, attempt 2."),

@@ -103,9 +103,9 @@ pub enum TaskReason {
         /// How many there are.
         workers: usize,
     },
-    /// Others are before it in line.
+    /// Others go before it.
     Behind {
-        /// How many.
+        /// How many, by the rule that decides what its queue starts next: that of its pool, if it gets its slots from one.
         ahead: BoundedCount,
         /// How many of those are of its own tenant, if that is known.
         of_tenant: Option<u64>,
@@ -210,7 +210,7 @@ pub enum RuledOut {
         /// How many.
         idle: usize,
     },
-    /// Nobody is before it in line, or fewer than there are free workers.
+    /// Nobody goes before it, or fewer than there are free workers.
     Behind,
 }
 

@@ -259,7 +259,7 @@ fn the_json_is_as_the_manual_says() {
                 "code": "behind",
                 "ahead": { "count": 10_000, "or_more": true },
                 "of_tenant": null,
-                "says": "10,000 tasks or more are before it in line.",
+                "says": "10,000 tasks or more go before it.",
                 "remedies": [
                     { "by": "itself", "says": "It starts when its turn comes." },
                     { "by": "caller", "says": urgent },

@@ -28,7 +28,7 @@ impl Draws {
     }
 
     /// A whole number below `bound`, which is above 0.
-    pub(super) fn below(&mut self, bound: usize) -> usize {
+    pub(in crate::core) fn below(&mut self, bound: usize) -> usize {
         let drawn = (self.share() * bound as f64) as usize;
         drawn.min(bound.saturating_sub(1))
     }

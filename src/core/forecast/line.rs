@@ -94,7 +94,7 @@ fn micros(seconds: f64) -> u64 {
 }
 
 /// The value below which this share of the sorted values lies, between its neighbours; 0 of none.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let at = share * sorted.len().saturating_sub(1) as f64;
     let below = at as usize;
     let value = |index: usize| sorted.get(index).or(sorted.last()).copied().unwrap_or_default();

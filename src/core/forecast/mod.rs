@@ -1,8 +1,9 @@
 //! When a task that waits will start: an interval in which eight in ten of those start that a queue is asked about.
 //!
 //! The queue's own line is run forward in virtual time, some twenty times, with the durations that its tasks have had
-//! lately; one pass says it for all places of the line. How often such forecasts came true decides how wide the next ones
-//! are. Nothing here has a clock or chance of its own: the caller passes the time, and a seed once.
+//! lately; one pass says it for all places of the line. A queue that gets its slots from a pool has no line of its own: there a
+//! copy of the [pool](crate::core::slots) is run forward. How often such forecasts came true decides how wide the next ones are. Nothing
+//! here has a clock or chance of its own: the caller passes the time, and a seed once.
 //!
 //! Invariants:
 //! - Nothing is forecast before [`OBSERVED_AT_LEAST`] runs were seen.
@@ -15,6 +16,7 @@ mod arrivals;
 mod calibration;
 mod draws;
 mod line;
+mod pool;
 mod run_times;
 
 use std::time::Duration;
@@ -25,10 +27,11 @@ use self::arrivals::Arrivals;
 use self::calibration::Calibration;
 pub(super) use self::draws::Draws;
 use self::line::{Line, Quantiles};
-use self::run_times::RunTimes;
+pub(super) use self::run_times::RunTimes;
 use super::{Timestamp, time};
 pub use calibration::ForecastRecord;
 pub use line::LineView;
+pub use pool::{MOST_STEPS, POOL_RUNS, PoolForecaster, PoolTurn};
 
 /// How many runs a queue has to have seen before it forecasts anything.
 pub const OBSERVED_AT_LEAST: u64 = 20;
@@ -153,6 +156,27 @@ impl Forecaster {
         self.calibration.record()
     }
 
+    /// Makes intervals of what forward runs of a pool say, as wide as they have to be by now.
+    pub fn judge(&self) -> ForecastJudge {
+        ForecastJudge {
+            observed: self.run_times.observed(),
+            factor: self.calibration.factor(),
+            record: self.record(),
+        }
+    }
+
+    /// Somebody finds out the [turn](PoolTurn) of a task that has just come, and has to wait: none is sampled for a second.
+    pub fn sampling(&mut self, now: Timestamp) {
+        self.sampled_at = Some(now);
+    }
+
+    /// As [`sample`](Self::sample), of a task that waits for a slot of a pool.
+    pub fn sampled(&mut self, tag: u64, turn: &PoolTurn) -> Option<(Timestamp, Timestamp)> {
+        let StartForecast::Between { from, to, .. } = self.judge().of_turn(turn) else { return None };
+        self.calibration.made(tag, from, to);
+        Some((from, to))
+    }
+
     /// Whether a task that has just come, and has to wait, is to be [sampled](Self::sample). One a second is, at most.
     pub fn wants_sample(&mut self, now: Timestamp) -> bool {
         let is_time = self.sampled_at.is_none_or(|at| now.since(at) >= GOOD || now < at);
@@ -191,15 +215,10 @@ impl Forecaster {
         if observed < OBSERVED_AT_LEAST {
             return StartForecast::NotKnownYet { observed };
         }
-        let Some([early, middle, late]) = self.quantiles(line, runs, now) else {
-            return StartForecast::NotInSight;
-        };
-        let least = middle * LEAST_SHARE + LEAST_SECONDS;
-        let factor = self.calibration.factor();
-        let from = middle - factor * (middle - early).max(least);
-        let to = middle + factor * (late - middle).max(least);
-        let after = |seconds: f64| now + time::seconds(seconds).unwrap_or_default();
-        StartForecast::Between { from: after(from), to: after(to), record: self.record() }
+        match self.quantiles(line, runs, now) {
+            Some(quantiles) => self.judge().between(quantiles, now),
+            None => StartForecast::NotInSight,
+        }
     }
 
     /// When the task in this place starts, in seconds from now. `None`: the line does not get there.
@@ -236,6 +255,39 @@ impl Forecaster {
         let told = made.at(line.ahead, place);
         self.latest.push(made);
         told
+    }
+}
+
+/// How wide the forecasts of a queue are at the moment.
+#[derive(Clone, Copy, Debug)]
+pub struct ForecastJudge {
+    observed: u64,
+    factor: f64,
+    record: ForecastRecord,
+}
+
+impl ForecastJudge {
+    /// When a task starts whose turn in its pool comes so. What the forward runs did not get to starts later than they got.
+    pub fn of_turn(&self, turn: &PoolTurn) -> StartForecast {
+        let observed = self.observed.min(turn.observed);
+        if observed < OBSERVED_AT_LEAST {
+            return StartForecast::NotKnownYet { observed };
+        }
+        match turn.starts {
+            Some(quantiles) => self.between(quantiles, turn.as_of),
+            None if turn.reached > 0.0 => {
+                StartForecast::NotBefore { at: turn.as_of + time::seconds(turn.reached).unwrap_or_default() }
+            }
+            None => StartForecast::NotInSight,
+        }
+    }
+
+    fn between(&self, [early, middle, late]: Quantiles, now: Timestamp) -> StartForecast {
+        let least = middle * LEAST_SHARE + LEAST_SECONDS;
+        let from = middle - self.factor * (middle - early).max(least);
+        let to = middle + self.factor * (late - middle).max(least);
+        let after = |seconds: f64| now + time::seconds(seconds).unwrap_or_default();
+        StartForecast::Between { from: after(from), to: after(to), record: self.record }
     }
 }
 

@@ -1,4 +1,4 @@
-//! How long the runs of a queue have taken lately, by task, and draws of how long others will take.
+//! How long the runs of a queue or a pool have taken lately, by task, and draws of how long others will take.
 //!
 //! Invariants:
 //! - It takes a bounded amount of memory: the last [`RECENT`] runs of each task, and which tasks the last [`MIX`] runs were
@@ -17,9 +17,10 @@ const MIX: usize = 512;
 /// How much longer a run may be drawn to take than any run was seen to take: so many times its age.
 const MOST_MORE: f64 = 19.0;
 
-/// The run times of one queue. A task is known by its place in the queue's [accounts](crate::core::accounts).
+/// The run times of one queue, where a task is known by its place in the queue's [accounts](crate::core::accounts), or of one
+/// [pool](crate::core::slots), where it is known by its number there.
 #[derive(Clone, Debug, Default)]
-pub(super) struct RunTimes {
+pub(in crate::core) struct RunTimes {
     tasks: Vec<Recent<f32>>,
     mix: Recent<u16>,
     observed: u64,
@@ -46,12 +47,12 @@ impl<T> Recent<T> {
 
 impl RunTimes {
     /// How many runs were ever recorded.
-    pub(super) fn observed(&self) -> u64 {
+    pub(in crate::core) fn observed(&self) -> u64 {
         self.observed
     }
 
     /// Records that a run of this task took so long.
-    pub(super) fn record(&mut self, task: usize, took: Duration) {
+    pub(in crate::core) fn record(&mut self, task: usize, took: Duration) {
         // The accounts have one place more, for all other tasks.
         let task = task.min(MOST_TASKS);
         if self.tasks.len() <= task {
@@ -65,7 +66,7 @@ impl RunTimes {
     }
 
     /// How many seconds the run of some task of this queue takes.
-    pub(super) fn draw(&self, draws: &mut Draws) -> f64 {
+    pub(in crate::core) fn draw(&self, draws: &mut Draws) -> f64 {
         if self.mix.all.is_empty() {
             return 0.0;
         }
@@ -74,9 +75,15 @@ impl RunTimes {
         if seen.is_empty() { 0.0 } else { f64::from(seen[draws.below(seen.len())]) }
     }
 
+    /// How many seconds a run of this task takes: as drawn from its own runs, or from all if none of its own was seen.
+    pub(in crate::core) fn draw_of(&self, task: usize, draws: &mut Draws) -> f64 {
+        let seen = self.seen(task.min(MOST_TASKS));
+        if seen.is_empty() { self.draw(draws) } else { f64::from(seen[draws.below(seen.len())]) }
+    }
+
     /// How many seconds a run of this task has left that goes on for this long: as drawn from the runs that took longer. A
     /// run that has outlived all of them is the likelier to go on, the older it is.
-    pub(super) fn draw_rest(&self, task: usize, age: Duration, draws: &mut Draws) -> f64 {
+    pub(in crate::core) fn draw_rest(&self, task: usize, age: Duration, draws: &mut Draws) -> f64 {
         let age = age.as_secs_f64();
         let seen = self.seen(task.min(MOST_TASKS));
         let longer = seen.iter().filter(|took| f64::from(**took) > age).count();
@@ -137,6 +144,8 @@ mod tests {
         let rests: Vec<f64> = (0..200).map(|_| times.draw_rest(3, seconds(100), &mut draws)).collect();
         assert!(rests.iter().all(|rest| (0.0..=100.0 * MOST_MORE).contains(rest)), "{rests:?}");
         assert!(rests.iter().sum::<f64>() > 100.0);
+        assert!((0..50).all(|_| [1.0, 2.0, 10.0, 20.0].contains(&times.draw_of(3, &mut draws))));
+        assert!((0..50).all(|_| times.draw_of(7, &mut draws) >= 1.0));
         // Of a task that nobody has seen, the others are the guess.
         assert!((0..50).all(|_| times.draw_rest(7, seconds(0), &mut draws) >= 1.0));
     }

@@ -158,8 +158,8 @@ fn a_held_one_stands_in_nobodys_way_and_keeps_its_place() {
     for (tag, priority) in [(1, 0), (2, 5), (3, 0), (4, 0)] {
         queue.arrive(tag, tag, priority, None, at(tag));
     }
-    assert!(queue.hold(1, 7, at(10)) && queue.hold(2, 7, at(11)) && queue.hold(3, 8, at(12)));
-    assert!(!queue.hold(1, 7, at(10)), "held already");
+    assert!(queue.hold(1, 7, 0, at(10)) && queue.hold(2, 7, 0, at(11)) && queue.hold(3, 8, 0, at(12)));
+    assert!(!queue.hold(1, 7, 0, at(10)), "held already");
     assert_eq!((queue.ready(), queue.held(), queue.last_held(7)), (1, 3, Some(1)));
     assert_eq!((queue.oldest_ready_since(), queue.oldest_held_since()), (Some(at(4)), Some(at(10))));
     assert_eq!(queue.find(|tag| *tag == 3), Some(3), "it still waits");
@@ -174,10 +174,50 @@ fn a_held_one_stands_in_nobodys_way_and_keeps_its_place() {
     assert_eq!((queue.release_tag(2), queue.first(at(20))), (None, None), "the limit is reached");
     queue.finish(1);
     assert_eq!(queue.remove(3), Some(3));
-    assert!(queue.hold(2, 9, at(30)));
+    assert!(queue.hold(2, 9, 0, at(30)));
     assert_eq!(queue.oldest_held_since(), Some(at(11)), "since something kept it first");
     assert_eq!(queue.clear(), [(4, 4), (2, 2)]);
     assert_eq!((queue.ready(), queue.held(), queue.oldest_held_since()), (0, 0, None));
+}
+
+/// A flood of line 1 and two other lines: they come back in turns, and within a line in the order of arrival.
+#[test]
+fn lines_of_a_group_come_back_in_turns() {
+    let mut queue = RunQueue::new(usize::MAX);
+    for tag in 0..10 {
+        assert!(queue.arrive(tag, (), 0, None, at(tag)));
+        let line = match tag {
+            6 | 8 => 2,
+            7 => 3,
+            _ => 1,
+        };
+        assert!(queue.hold(tag, 7, line, at(20)));
+    }
+    assert_eq!((queue.held(), queue.last_held(7)), (10, Some(9)), "the last one of the longest line");
+    let next = |queue: &mut RunQueue<()>| queue.bring_back(7, at(30));
+    let come: Vec<Option<u64>> = (0..4).map(|_| next(&mut queue)).collect();
+    assert_eq!(come, [Some(0), Some(6), Some(7), Some(1)]);
+    // The gate was not open after all: that was nobody's turn.
+    assert!(queue.hold(1, 7, 1, at(40)));
+    assert_eq!(next(&mut queue), Some(1));
+    // Line 3 comes again, behind line 2, although it has nothing else.
+    assert!(queue.arrive(10, (), 0, None, at(50)) && queue.hold(10, 7, 3, at(50)));
+    let come: Vec<u64> = std::iter::from_fn(|| next(&mut queue)).collect();
+    assert_eq!(come, [8, 2, 10, 3, 4, 5, 9]);
+    assert_eq!((queue.held(), queue.ready(), queue.last_held(7)), (0, 11, None));
+}
+
+#[test]
+fn a_line_whose_only_item_is_held_again_has_its_turn_still() {
+    let mut queue = RunQueue::new(usize::MAX);
+    for (tag, line) in [(0, 1), (1, 2), (2, 2)] {
+        assert!(queue.arrive(tag, (), 0, None, at(tag)) && queue.hold(tag, 7, line, at(5)));
+    }
+    assert_eq!(queue.bring_back(7, at(6)), Some(0));
+    assert!(queue.hold(0, 7, 1, at(7)), "it is asked, and held again");
+    assert_eq!(queue.bring_back(7, at(8)), Some(0), "it is asked before the other line");
+    assert!(queue.hold(0, 8, 1, at(9)), "now another gate holds it");
+    assert_eq!((queue.bring_back(7, at(9)), queue.bring_back(8, at(9))), (Some(1), Some(0)));
 }
 
 #[test]
@@ -453,7 +493,7 @@ proptest! {
                     let first = queue.first(now).map(|(tag, ())| tag);
                     prop_assert_eq!(first, order(&model, None).first().copied());
                     if let Some(first) = first {
-                        prop_assert!(queue.hold(first, group, now));
+                        prop_assert!(queue.hold(first, group, 0, now));
                         model.iter_mut().filter(|item| item.0 == first).for_each(|item| item.2 = Some(group));
                     }
                 }

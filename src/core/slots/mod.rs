@@ -28,12 +28,14 @@
 mod cost;
 mod decision;
 mod fault;
+mod forward;
 mod give_way;
 mod line;
 mod queue;
 mod reason;
 mod reserve;
 mod run;
+mod seen;
 mod tenant;
 #[cfg(test)]
 mod tests;
@@ -49,9 +51,12 @@ use self::line::Item;
 use self::queue::PooledQueue;
 use self::reserve::Promises;
 use self::run::SlotRun;
+use self::seen::{PoolSeen, SeenArrival};
 use self::tenant::{Owed, TenantBook};
 use super::Timestamp;
+use super::counted_wait::WaitTimes;
 
+pub use self::forward::ForwardPool;
 pub use self::reason::SlotHold;
 pub use self::tenant::TenantWeight;
 
@@ -101,6 +106,17 @@ pub struct SlotGrant {
     pub run: u64,
     /// What the queue knows the task by.
     pub tag: u64,
+    /// From when its waiting counted for the promise of its queue.
+    pub counts_from: Timestamp,
+}
+
+/// What of the waiting in a queue counts for its promise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CountedWaits {
+    /// From when the waiting counts of the task that has waited longest. `None`: none counts.
+    pub oldest: Option<Timestamp>,
+    /// Whether tasks wait whose tenants have had more than their share, so that their waiting does not count.
+    pub is_any_over_share: bool,
 }
 
 /// A tenant of a pool as a screen shows it.
@@ -135,6 +151,8 @@ pub struct Slots {
     told: Vec<usize>,
     /// The run that was told last to give way, and when.
     giving_way: Option<(u64, Timestamp)>,
+    /// What forward runs go by.
+    seen: PoolSeen,
     #[cfg(test)]
     fault: Option<fault::Fault>,
 }
@@ -155,6 +173,7 @@ impl Slots {
             large: Vec::new(),
             told: Vec::new(),
             giving_way: None,
+            seen: PoolSeen::default(),
             #[cfg(test)]
             fault: None,
         }
@@ -190,13 +209,19 @@ impl Slots {
         }
         let tenant = self.tenants.number(waiting.tenant.unwrap_or_default());
         let task = self.costs.number(waiting.task);
-        let key = (Reverse(waiting.priority), self.next_arrival);
+        let WaitingTask { tag, priority, since, .. } = waiting;
+        self.seen.arrived(SeenArrival { at: now, queue, tenant, task, priority });
+        self.take_in(queue, tenant, Reverse(priority), Item { tag, since, task }, now);
+    }
+
+    /// Puts a task at the end of its line.
+    fn take_in(&mut self, queue: usize, tenant: usize, priority: Reverse<u8>, item: Item, now: Timestamp) {
+        let key = (priority, self.next_arrival);
         self.next_arrival += 1;
-        let item = Item { tag: waiting.tag, since: waiting.since, task };
         let account = &mut self.tenants.accounts[tenant];
         if account.pace == 0 {
             let typical = self.queues[queue].terms.typical;
-            account.pace = account.cost(self.costs.expected(task, &account.costs, typical));
+            account.pace = account.cost(self.costs.expected(item.task, &account.costs, typical));
         }
         self.line_up(queue, tenant, key, item, now);
     }
@@ -291,8 +316,8 @@ impl Slots {
     /// The next grant of a queue. From now on the queue answers for its end.
     pub fn take(&mut self, queue: usize) -> Option<SlotGrant> {
         let run = self.queues.get_mut(queue)?.granted.pop_front()?;
-        let tag = self.runs.get(&run)?.item.tag;
-        Some(SlotGrant { run, tag })
+        let granted = self.runs.get(&run)?;
+        Some(SlotGrant { run, tag: granted.item.tag, counts_from: granted.counts_from })
     }
 
     /// The queues that have got grants since the last call while they had none, to be told. One may be there twice.
@@ -315,7 +340,8 @@ impl Slots {
     pub fn bring_back(&mut self, queue: usize, tag: u64, free_since: Timestamp, now: Timestamp) {
         let Some(of) = self.queues.get_mut(queue) else { return };
         let Some((tenant, key, item)) = of.held.remove(&tag) else { return };
-        let item = Item { since: item.since.max(free_since), ..item };
+        let times = WaitTimes { since: item.since, free_since: Some(free_since), ..WaitTimes::default() };
+        let item = Item { since: times.counts_from(), ..item };
         self.tenants.accounts[tenant].waiting -= 1;
         self.line_up(queue, tenant, key, item, now);
     }
@@ -389,6 +415,22 @@ impl Slots {
     /// The number of tasks that wait in all queues of the pool, those that gates hold included.
     pub fn waiting(&self) -> usize {
         self.queues.iter().map(|queue| queue.waiting + queue.held.len()).sum()
+    }
+
+    /// What of the waiting in a queue counts, as of the last [`dispatch`](Self::dispatch): that of tasks that gates hold does not,
+    /// nor that of tenants with more than their share while tasks of others wait. O(n) in the tasks of the queue.
+    pub fn counted_waits(&self, queue: usize) -> CountedWaits {
+        let Some(of) = self.queues.get(queue) else { return CountedWaits::default() };
+        let is_owed = |tenant: &usize| self.tenants.accounts[*tenant].owed == Owed::Yes;
+        let is_any_owed = self.queues.iter().flat_map(|of| of.lines.keys()).any(is_owed);
+        let counts = |tenant: &usize| is_owed(tenant) || !is_any_owed;
+        let oldest = of.lines.iter().filter(|(tenant, _)| counts(*tenant)).flat_map(|(tenant, line)| {
+            let owed_since = Some(self.tenants.accounts[*tenant].owed_since);
+            let times =
+                move |item: &Item| WaitTimes { since: item.since, owed_since, ..WaitTimes::default() };
+            line.items.values().map(move |item| times(item).counts_from())
+        });
+        CountedWaits { oldest: oldest.min(), is_any_over_share: !of.lines.keys().all(counts) }
     }
 
     /// The number of tasks that gates hold in a queue.

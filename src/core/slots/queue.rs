@@ -10,6 +10,7 @@ use super::line::{Contest, Head, Item, Line, LineKey, LinePlace};
 use super::tenant::Owed;
 use super::{QueueTerms, Slots};
 use crate::core::Timestamp;
+use crate::core::counted_wait::WaitTimes;
 
 /// One queue of a pool.
 #[derive(Clone, Debug)]
@@ -125,7 +126,8 @@ impl Slots {
         let head = if reverses { line.items.last_key_value() } else { line.items.first_key_value() };
         let Some((&(priority, arrival), item)) = head else { return };
         let most = self.costs.most(item.task, &account.costs, of.terms.typical);
-        let since = item.since.max(account.owed_since);
+        let owed_since = Some(account.owed_since);
+        let since = WaitTimes { since: item.since, owed_since, ..WaitTimes::default() }.counts_from();
         let place = LinePlace {
             blocks: self.promises.blocked(of.promise, most),
             head: Head { since, priority, arrival, tenant },
@@ -163,7 +165,8 @@ impl Slots {
             }
             of.contests[place.blocks].leave(place);
             if is_owed && !place.is_owed {
-                place.head.since = place.head.since.max(owed_since);
+                let (since, owed_since) = (place.head.since, Some(owed_since));
+                place.head.since = WaitTimes { since, owed_since, ..WaitTimes::default() }.counts_from();
             }
             (place.spent, place.is_owed) = (spent, is_owed);
             of.contests[place.blocks].enter(place);

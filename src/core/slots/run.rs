@@ -19,6 +19,8 @@ pub(super) struct SlotRun {
     pub(super) key: LineKey,
     pub(super) item: Item,
     pub(super) started_at: Timestamp,
+    /// From when the waiting of its task counted.
+    pub(super) counts_from: Timestamp,
     /// How long it was thought to take, and after that how long it is thought to take at least.
     pub(super) expected: Duration,
     /// What it is likely to take at most.
@@ -69,6 +71,7 @@ impl Slots {
             key,
             item,
             started_at: now,
+            counts_from: choice.head.since,
             expected,
             most,
             blocks,
@@ -102,6 +105,7 @@ impl Slots {
             self.costs.note(over.item.task, &mut account.costs, took);
             account.pace = moved(account.pace, cost).max(1);
             self.promises.note(of.promise, took, now);
+            self.seen.run_times.record(over.item.task, took);
         }
         self.tenants.raise_floor(took);
         self.recharge(over.tenant);

@@ -281,6 +281,38 @@ impl TenantBook {
         self.rested[0] = Some((name, now));
     }
 
+    /// The book for a forward run: of tenants without work it has what they would begin with, and no names are looked up in it.
+    pub(super) fn at_work(&self) -> Self {
+        let accounts = self.accounts.iter().map(|account| match account.has_work() {
+            true => account.clone(),
+            false => TenantAccount {
+                name: Arc::clone(&account.name),
+                weight: account.weight,
+                done: account.done,
+                owed: account.owed,
+                ..TenantAccount::default()
+            },
+        });
+        Self {
+            accounts: accounts.collect(),
+            floor: self.floor,
+            unowed: self.unowed.clone(),
+            ahead: self.ahead.clone(),
+            busy: self.busy,
+            busy_weight: self.busy_weight,
+            rested: self.rested.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// A tenant that was forgotten begins anew.
+    pub(super) fn revive(&mut self, number: usize) {
+        let account = &mut self.accounts[number];
+        if account.weight == 0 {
+            (account.weight, account.done) = (ONE, self.floor);
+        }
+    }
+
     /// Forgets the tenants without work that have no debt, and those with the smallest debts beyond the bound.
     pub(super) fn forget(&mut self) {
         while let Some(&(done, number)) = self.idle.first()

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::{QueueTerms, SlotHold, SlotRules, Slots, WaitingTask};
+use super::super::{CountedWaits, QueueTerms, SlotHold, SlotRules, Slots, WaitingTask};
 use crate::core::Timestamp;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -292,4 +292,39 @@ fn the_age_of_a_flood_does_not_count_while_its_tenant_is_not_owed() {
             (next(&mut pool, at(3_600 + 10 * second + 1)), next(&mut pool, at(3_600 + 10 * second + 2)));
         assert!(first == 100 + second || then == 100 + second, "{second}: {first}, {then}");
     }
+}
+
+/// What counts for the promise is one thing, for who starts and for who looks: since the tenant is owed again.
+#[test]
+fn the_waiting_of_a_tenant_over_its_share_does_not_count_while_others_wait() {
+    let mut pool = pool(1, &[(HOUR, 10 * SECOND)]);
+    for tag in 0..3 {
+        arrive(&mut pool, 0, tag, "flood", at(0));
+    }
+    let next = |pool: &mut Slots, over: Option<u64>, now: Timestamp| {
+        if let Some(run) = over {
+            pool.finish(run, true, now);
+            pool.report(0, 1, true, now);
+        }
+        pool.dispatch(now);
+        pool.take(0).unwrap()
+    };
+    let counted = |oldest, is_any_over_share| CountedWaits { oldest, is_any_over_share };
+    let first = next(&mut pool, None, at(0));
+    assert_eq!(pool.counted_waits(0), counted(Some(at(0)), false), "it is alone");
+    arrive(&mut pool, 0, 100, "other", at(5));
+    arrive(&mut pool, 0, 101, "other", at(6));
+    let second = next(&mut pool, Some(first.run), at(10));
+    assert_eq!((second.tag, second.counts_from), (100, at(5)));
+    assert_eq!(pool.counted_waits(0), counted(Some(at(6)), true), "the flood has had more");
+    let third = next(&mut pool, Some(second.run), at(20));
+    assert_eq!(
+        (third.tag, third.counts_from),
+        (101, at(6)),
+        "both have had as much, and it waits for longer"
+    );
+    assert_eq!(pool.counted_waits(0), counted(Some(at(20)), false), "the flood is owed again, since then");
+    let last = next(&mut pool, Some(third.run), at(30));
+    assert_eq!((last.tag, last.counts_from), (1, at(20)));
+    assert_eq!(pool.counted_waits(7), CountedWaits::default(), "there is no such queue");
 }
