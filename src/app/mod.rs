@@ -13,6 +13,8 @@ mod builder;
 mod bulk;
 mod child_process;
 mod client;
+#[cfg(feature = "web")]
+mod client_only;
 mod commands;
 mod commit_table;
 mod control;

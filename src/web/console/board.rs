@@ -81,7 +81,7 @@ impl Console {
     /// All queues, at most [`FRESH`] old, whoever looks.
     async fn replies(&self) -> Looked<QueueReplies> {
         let look = async {
-            let replies = self.celeriac.queues().await;
+            let replies = self.celeriac.queues_to_look_at().await;
             if let Ok(replies) = &replies {
                 self.shared.samples.take(now(), &replies.replies);
             }

@@ -36,8 +36,12 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let shown = board.queues.get(from..).unwrap_or_default();
     let shown = &shown[..shown.len().min(MOST)];
     let next = (from + shown.len() < board.queues.len()).then(|| (from + shown.len()).to_string());
+    let whose = match visit.console.celeriac.serves_any() {
+        true => "that this program serves",
+        false => "that wait for other programs",
+    };
     let scope = html! {
-        (words::counted(board.queues.len() as u64, "queue", "queues")) " that this program serves · "
+        (words::counted(board.queues.len() as u64, "queue", "queues")) " " (whose) " · "
         "waits and runs as of now, percentiles since the program started"
     };
     let main = html! {
