@@ -90,7 +90,7 @@ impl ConsoleServer {
                 return Err(error);
             }
             crate::web::run(server, &celeriac).await?;
-            Ok(())
+            Ok::<(), E>(())
         })
     }
 }
