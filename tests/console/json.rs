@@ -79,7 +79,7 @@ async fn the_documented_fields_are_those_of_the_answers() {
         assert!(documented.contains_key(*page), "docs/console-json.md has no section `{page}`");
     }
     for (place, fields) in &documented {
-        let (page, path) = place.split_once('.').unwrap_or((place, ""));
+        let (page, path) = place.split_once('.').unwrap_or((place.as_str(), ""));
         let answer = answers.get(page).unwrap_or_else(|| panic!("`{place}`: there is no page `{page}`"));
         let found = at(answer, path);
         assert!(!found.is_empty(), "`{place}` is empty in {answer}");
