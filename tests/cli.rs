@@ -4,6 +4,8 @@
 mod brakes;
 #[path = "cli/bulk.rs"]
 mod bulk;
+#[path = "cli/console.rs"]
+mod console;
 #[path = "embedded_store/damaged_block.rs"]
 mod damaged_block;
 #[path = "cli/failed_tasks.rs"]
@@ -12,6 +14,8 @@ mod failed_tasks;
 mod history;
 #[path = "cli/new.rs"]
 mod new;
+#[path = "cli/report.rs"]
+mod report;
 #[path = "cli/simulate.rs"]
 mod simulate;
 #[path = "cli/waiting_tasks.rs"]

@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-#[cfg(feature = "testing")]
+#[cfg(any(feature = "testing", feature = "web"))]
 use super::queue::BrokerBacklog;
-#[cfg(feature = "testing")]
+#[cfg(any(feature = "testing", feature = "web"))]
 use crate::catalogue::QueueRow;
 use crate::core::TimeToStartSnapshot;
 use crate::core::accounts::Accounts;
 use crate::core::forecast::ForecastRecord;
-#[cfg(feature = "testing")]
+use crate::core::report::QueueFigures;
+#[cfg(any(feature = "testing", feature = "web"))]
 use crate::core::{TimeToStart, Timestamp, blockage};
 use crate::runtime::run::Report;
 use crate::task::{Next, State};
@@ -127,9 +128,39 @@ impl QueueAccounts {
     }
 }
 
-#[cfg(feature = "testing")]
 impl QueueStatus {
-    /// The status of a queue in a test, which has no workers: it says what waits, and all counters are zero.
+    /// What a report takes of it.
+    pub(crate) fn figures(&self) -> QueueFigures {
+        QueueFigures {
+            target: self.time_to_start.target,
+            workers: self.workers,
+            running: self.running,
+            ready: self.ready,
+            held: self.held,
+            put_back: self.put_back,
+            scheduled: self.scheduled,
+            in_line: self.in_line,
+            failed: self.failed,
+            dead: self.dead,
+            starts: self.time_to_start.count,
+            p50: self.time_to_start.p50,
+            p95: self.time_to_start.p95,
+            oldest_wait: self.oldest_wait,
+            oldest_held: self.oldest_held,
+            blockage: self.blockage,
+            stuck: self.stuck,
+            paused: self.paused,
+            halted: self.halted.clone(),
+            away: self.away,
+            ..QueueFigures::named(&self.name)
+        }
+    }
+}
+
+#[cfg(any(feature = "testing", feature = "web"))]
+impl QueueStatus {
+    /// The status of a queue without workers, in a test or in a program that only looks: it says what waits, and all counters
+    /// are zero.
     pub(crate) fn without_actors(row: &QueueRow, waiting: BrokerBacklog, now: Timestamp) -> Self {
         let counts = waiting.counts;
         Self {

@@ -103,6 +103,8 @@ pub struct Builder {
     pub(super) patience: Duration,
     /// A test has no actors: it does their work itself.
     pub(super) without_actors: bool,
+    /// Nothing is served, sent or carried out here: a console by itself.
+    pub(super) client_only: bool,
     ca_certs: Option<PathBuf>,
     pub(super) history: HistorySettings,
     /// What was taken from the environment.
@@ -145,6 +147,7 @@ impl Builder {
             zone: None,
             patience: Duration::ZERO,
             without_actors: false,
+            client_only: false,
             ca_certs: None,
             history: HistorySettings::default(),
             taken: Vec::new(),
@@ -483,7 +486,10 @@ impl Builder {
                 routing.serve_unlisted(&queue);
             }
         }
-        for row in &routing.catalogue().queues {
+        if self.client_only {
+            routing.serve_none();
+        }
+        for row in routing.catalogue().queues.iter().filter(|_| !self.client_only) {
             broker.declare(&row.name).await?;
         }
         let mut names = std::collections::HashSet::new();
@@ -532,7 +538,9 @@ impl Builder {
         if let Some(events) = runtime.broker.events() {
             events.set_listener(Arc::clone(&listener) as Arc<dyn BrokerListener>);
         }
-        revocation_orders::carry_out(&runtime, &routing).await?;
+        if !self.client_only {
+            revocation_orders::carry_out(&runtime, &routing).await?;
+        }
         let tree = if self.without_actors {
             None
         } else {
@@ -555,7 +563,7 @@ impl Builder {
         let celeriac =
             Celeriac::started(inner, beat.then_some(entries), self.pollers, self.commit_table).await?;
         listener.attend(Arc::downgrade(&celeriac.inner));
-        if celeriac.inner.tree.lock().is_some() {
+        if celeriac.inner.tree.lock().is_some() && !self.client_only {
             celeriac.resume_bulk();
         }
         Ok(celeriac)

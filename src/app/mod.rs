@@ -13,6 +13,8 @@ mod builder;
 mod bulk;
 mod child_process;
 mod client;
+#[cfg(feature = "web")]
+mod client_only;
 mod commands;
 mod commit_table;
 mod control;
@@ -35,6 +37,7 @@ mod metrics;
 mod persistent;
 mod program_data;
 mod replies;
+mod report;
 mod revocation_orders;
 mod routing;
 mod schedule;
@@ -77,6 +80,8 @@ pub use persistent::PersistentLevers;
 #[cfg(feature = "cli")]
 pub(crate) use persistent::paused_since;
 pub use replies::Replies;
+#[cfg(feature = "cli")]
+pub(crate) use report::{blocked_lanes, top_tenant};
 #[cfg(feature = "cli")]
 pub(crate) use revocation_orders::order;
 pub use schedule::{ScheduleError, ScheduleErrors};

@@ -108,6 +108,11 @@ impl Routing {
         self.shared = shared;
     }
 
+    /// Leaves all queues to other programs.
+    pub(super) fn serve_none(&mut self) {
+        self.catalogue.queues.iter_mut().for_each(|row| row.served = false);
+    }
+
     /// Serves a queue that has waiting tasks but no row. Perhaps it was taken out of the catalogue before it was
     /// empty.
     pub(super) fn serve_unlisted(&mut self, queue: &str) {

@@ -7,9 +7,12 @@
 mod brake;
 mod bulk;
 mod check;
+#[cfg(feature = "web")]
+mod console;
 #[cfg(feature = "amqp")]
 mod events;
 mod failed;
+mod figures;
 mod filter;
 mod history;
 mod new;
@@ -18,12 +21,14 @@ mod purge;
 mod queues;
 mod remote;
 mod remote_arguments;
+mod report;
 mod requeue;
 mod revoke;
 mod schedule;
 mod simulate;
 mod store;
 mod table;
+mod top;
 mod waiting;
 mod why;
 
@@ -85,6 +90,17 @@ enum Command {
     ///
     /// Over RabbitMQ all programs are asked. Of an embedded store whose program does not run, it says what the store knows.
     Why(why::WhyArgs),
+    /// Say what needs a person: which queue misses its promise, since when, what presses it, and who can do what about it.
+    ///
+    /// What was looked at and is not the cause is said too. Ends with 1 if anything needs a person.
+    Report(report::ReportArgs),
+    /// Show all queues in the terminal, what needs a person first, anew each second.
+    Top(top::TopArgs),
+    /// Open the console in a browser, for an embedded store whose program does not run, or for RabbitMQ.
+    ///
+    /// It runs no tasks, and answers whoever has the address that it prints, which contains a token.
+    #[cfg(feature = "web")]
+    Console(console::ConsoleArgs),
     /// Check an embedded store, or copy the readable part of a damaged one.
     ///
     /// The program of the store must not run. The command changes nothing in its directory.
@@ -192,6 +208,10 @@ pub fn run() -> ExitCode {
         Command::Bulk(command) => bulk::run(command, &mut out),
         Command::Waiting(args) => waiting::run(args, &mut out),
         Command::Why(args) => why::run(args, &mut out),
+        Command::Report(args) => report::run(args, &mut out),
+        Command::Top(args) => top::run(args, &mut out),
+        #[cfg(feature = "web")]
+        Command::Console(args) => console::run(args, &mut out),
         Command::Store(command) => store::run(command, &mut out),
         Command::History(args) => history::run(args, &mut out),
         Command::Simulate(args) => simulate::run(args, &mut out),

@@ -182,14 +182,18 @@ pub(super) async fn open(place: Place<'_>) -> Result<Arc<dyn Broker>, BrokerErro
 
 /// Opens an embedded store, which must exist.
 pub(super) fn open_store(directory: &Path) -> Result<EmbeddedBroker, BrokerError> {
-    // Only the program knows how many crashes a task may have, and how many failed tasks are kept, so no limit holds here.
-    let options = EmbeddedOptions {
+    EmbeddedBroker::open_existing(directory, store_options())
+}
+
+/// The options of a store whose program does not run. Only the program knows how many crashes a task may have, and how many
+/// failed tasks are kept, so no limit holds here.
+pub(super) fn store_options() -> EmbeddedOptions {
+    EmbeddedOptions {
         delivery_limit: u32::MAX,
         max_failed: u64::MAX,
         max_failed_bytes: u64::MAX,
         ..EmbeddedOptions::default()
-    };
-    EmbeddedBroker::open_existing(directory, options)
+    }
 }
 
 /// Connects to RabbitMQ, for what every broker can do.

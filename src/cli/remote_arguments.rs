@@ -41,11 +41,12 @@ const fn many(
     RemoteCommand { name, arguments, rest: Some(rest), least }
 }
 
-const INSPECT: [RemoteCommand; 19] = [
+const INSPECT: [RemoteCommand; 20] = [
     plain("active"),
     plain("active_queues"),
     plain("clock"),
     takes("conf", &[("with_defaults", Kind::Switch)], 0),
+    plain("figures"),
     takes("lane", &[("scope", Kind::Text), ("key", Kind::Text)], 2),
     takes("lanes", &[("limit", Kind::Whole)], 0),
     takes("memdump", &[("samples", Kind::Whole)], 0),

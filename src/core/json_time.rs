@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use serde::Serializer;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serializer};
 
 use super::{Timestamp, instant};
 
@@ -42,6 +43,22 @@ pub(crate) fn optional_iso<S: Serializer>(
     }
 }
 
+/// For `#[serde(deserialize_with)]`: what [`millis`] has written.
+pub(crate) fn from_millis<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let millis = f64::deserialize(deserializer)?;
+    Duration::try_from_secs_f64(millis / 1000.0)
+        .map_err(|error| D::Error::custom(format!("{millis} ms: {error}")))
+}
+
+/// For `#[serde(deserialize_with)]`: what [`optional_millis`] has written.
+pub(crate) fn from_optional_millis<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Duration>, D::Error> {
+    let Some(millis) = Option::<f64>::deserialize(deserializer)? else { return Ok(None) };
+    let duration = Duration::try_from_secs_f64(millis / 1000.0);
+    duration.map(Some).map_err(|error| D::Error::custom(format!("{millis} ms: {error}")))
+}
+
 fn in_millis(duration: Duration) -> f64 {
     let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     // What is lost above 2⁵³ µs, 285 years, is less than a millisecond.
@@ -64,6 +81,30 @@ mod tests {
         since: Timestamp,
         #[serde(serialize_with = "optional_iso")]
         next: Option<Timestamp>,
+    }
+
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    struct Both {
+        #[serde(serialize_with = "millis", deserialize_with = "from_millis")]
+        wait: Duration,
+        #[serde(serialize_with = "optional_millis", deserialize_with = "from_optional_millis")]
+        limit: Option<Duration>,
+    }
+
+    #[test]
+    fn durations_are_read_as_they_were_written_and_nonsense_is_an_error() {
+        for limit in [None, Some(Duration::from_millis(1_500))] {
+            let both = Both { wait: Duration::from_secs(90), limit };
+            let text = serde_json::to_string(&both).unwrap();
+            assert_eq!(serde_json::from_str::<Both>(&text).unwrap(), both);
+        }
+        for odd in [
+            r#"{"wait": -1, "limit": null}"#,
+            r#"{"wait": 1, "limit": 1e300}"#,
+            r#"{"wait": "x", "limit": 1}"#,
+        ] {
+            assert!(serde_json::from_str::<Both>(odd).is_err(), "{odd}");
+        }
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub mod permits;
 pub mod poll_schedule;
 pub mod progress;
 pub mod rate;
+pub mod report;
 pub mod resting_rows;
 pub mod retry;
 pub mod return_times;

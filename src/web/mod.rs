@@ -14,6 +14,8 @@ pub mod soil;
 mod streams;
 mod theme;
 
+#[cfg(feature = "cli")]
+pub(crate) use console::ConsoleServer;
 pub use console::{Authorization, Console, Permission, PermissionCheck};
 pub use health::health;
 #[cfg(feature = "metrics")]

@@ -312,3 +312,40 @@ async fn the_command_line_revokes_by_id_and_by_name() {
     assert_eq!(record(&held[0]).await.state, State::Revoked);
     one.shutdown().await.unwrap();
 }
+
+/// A report is about the fleet as a whole: what one program knows of its queues is put together with what the others know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_and_a_screen_are_made_of_what_all_programs_say() {
+    let url = vhost().await;
+    let (code, _, err) = celeriac(&url, &["report", "-t", "0.1"]).await;
+    assert_eq!((code, err.as_str()), (Some(69), "Error: No nodes replied within time constraint\n"));
+    let [one, two] = two(&url).await;
+    // Who has no time to answer within the second is there at the next look.
+    let report = async |is_right: &dyn Fn(&Value) -> bool| {
+        for _ in 0..20 {
+            let (_, out, err) = celeriac(&url, &["report", "--json", "-t", "3"]).await;
+            let told: Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{err}"));
+            if told["processes"].as_array().is_some_and(|all| all.len() == 2) && is_right(&told) {
+                return told;
+            }
+        }
+        panic!("the report never came to what it should be");
+    };
+    let well = report(&|told: &Value| told["findings"].as_array().is_some_and(Vec::is_empty)).await;
+    assert_eq!(well["scope"]["asked"], json!(["node one@h", "node two@h"]));
+    one.pause("io").await.unwrap();
+    let is_paused = |told: &Value| told["findings"][0]["condition"] == "paused";
+    let half = report(&|told: &Value| !is_paused(told)).await;
+    assert_eq!(half["findings"], json!([]), "the other program goes on");
+    two.pause("io").await.unwrap();
+    let paused = report(&is_paused).await;
+    assert_eq!(paused["findings"][0]["queue"], "io");
+    assert_eq!(paused["findings"][0]["causes"][0]["code"], "paused");
+    let (code, out, err) = celeriac(&url, &["top", "--once", "-t", "3"]).await;
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.starts_with("celeriac top   all programs on RabbitMQ   20"), "{out}");
+    assert!(out.lines().any(|line| line.contains("‖ io")), "{out}");
+    for celeriac in [one, two] {
+        celeriac.shutdown().await.unwrap();
+    }
+}

@@ -6,6 +6,7 @@ mod browser;
 #[allow(dead_code)] // these tests use their own part of it
 mod chromium;
 mod guards;
+mod json;
 mod kit;
 mod pages;
 mod rights;

@@ -42,6 +42,7 @@ const BUILT_IN: &[&str] = &[
     "dump_tasks",
     "election",
     "enable_events",
+    "figures",
     "heartbeat",
     "hello",
     "lane",

@@ -163,6 +163,7 @@ async fn obey(method: &str, command: &ControlCommand<'_>) -> Option<Answer> {
         "resume" => own::resume(command).await,
         "resize" => own::resize(command).await,
         "queues" => own::queues(command).await,
+        "figures" => own::figures(command).await,
         "why" => own::why(command).await,
         "lanes" => lanes::lanes(command).await,
         "lane" => lanes::lane(command).await,

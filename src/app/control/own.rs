@@ -1,8 +1,10 @@
 //! Celeriac's own levers by remote control. Celery's workers know none of these commands, and are silent.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value, json};
 
-use super::super::handle::ControlError;
+use super::super::handle::{Celeriac, ControlError};
 use super::super::persistent::{KeptLever, forget_pause, keep};
 use super::arguments::python_error;
 use super::pool::MOST_OF_A_QUEUE as MOST_WORKERS;
@@ -75,6 +77,13 @@ pub(super) async fn why(command: &ControlCommand<'_>) -> Answer {
     let explained = command.inner.explain(&id, PATIENCE).await;
     let explained = explained.map_err(|error| python_error("RuntimeError", &error.to_string()))?;
     serde_json::to_value(explained).map_err(|error| python_error("RuntimeError", &error.to_string()))
+}
+
+/// What this program knows of its queues, for `celeriac report` and `celeriac top`: `ReportFacts` as JSON.
+pub(super) async fn figures(command: &ControlCommand<'_>) -> Answer {
+    let celeriac = Celeriac { inner: Arc::clone(command.inner), who: None };
+    let facts = celeriac.report_facts().await;
+    serde_json::to_value(facts).map_err(|error| python_error("RuntimeError", &error.to_string()))
 }
 
 /// The queues of this process, with what they have in hand.

@@ -10,11 +10,13 @@ use super::reason::{RuledOut, TaskReason};
 use crate::core::Timestamp;
 use crate::core::forecast::{OBSERVED_AT_LEAST, StartForecast};
 
-/// Who speaks of one task at one moment.
+/// Who speaks of one task, or of a queue, at one moment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Speaker<'a> {
-    pub(super) queue: Option<&'a str>,
-    pub(super) as_of: Timestamp,
+pub(in crate::core) struct Speaker<'a> {
+    pub(in crate::core) queue: Option<&'a str>,
+    pub(in crate::core) as_of: Timestamp,
+    /// Whether the queue itself is spoken of, as in a report, and not a task in it.
+    pub(in crate::core) is_of_queue: bool,
 }
 
 impl Speaker<'_> {
@@ -31,7 +33,7 @@ impl Speaker<'_> {
     }
 
     /// A reason as a sentence of its own.
-    pub(super) fn sentence(&self, reason: &TaskReason) -> String {
+    pub(in crate::core) fn sentence(&self, reason: &TaskReason) -> String {
         capitalized(&self.clause(reason))
     }
 
@@ -127,7 +129,7 @@ impl Speaker<'_> {
     }
 
     /// A reason that does not apply, as a sentence.
-    pub(super) fn ruled_out(&self, ruled_out: RuledOut) -> String {
+    pub(in crate::core) fn ruled_out(&self, ruled_out: RuledOut) -> String {
         let queue = self.its_queue();
         capitalized(&match ruled_out {
             RuledOut::NotDue => "it is due".to_owned(),
@@ -177,7 +179,11 @@ impl Speaker<'_> {
     }
 
     fn its_queue(&self) -> String {
-        self.queue.map_or_else(|| "its queue".to_owned(), |queue| format!("its queue `{queue}`"))
+        match self.queue {
+            Some(queue) if self.is_of_queue => format!("queue `{queue}`"),
+            Some(queue) => format!("its queue `{queue}`"),
+            None => "its queue".to_owned(),
+        }
     }
 
     /// A moment, with how far it is from now.
@@ -190,7 +196,7 @@ impl Speaker<'_> {
     }
 
     /// For how long something has been so.
-    fn age(&self, since: Timestamp) -> String {
+    pub(in crate::core) fn age(&self, since: Timestamp) -> String {
         format!("for {}", span(self.as_of.since(since)))
     }
 }
@@ -213,7 +219,7 @@ fn tasks_going(BoundedCount { count, or_more }: BoundedCount) -> String {
 }
 
 /// A number with commas between groups of three digits.
-fn grouped(number: u64) -> String {
+pub(in crate::core) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.char_indices() {
@@ -226,7 +232,7 @@ fn grouped(number: u64) -> String {
 }
 
 /// A span of time for a reader: two units at most.
-pub(super) fn span(duration: Duration) -> String {
+pub(in crate::core) fn span(duration: Duration) -> String {
     const MINUTE: u64 = 60;
     const HOUR: u64 = 60 * MINUTE;
     const DAY: u64 = 24 * HOUR;
@@ -244,7 +250,7 @@ pub(super) fn span(duration: Duration) -> String {
 }
 
 /// A clause as a sentence.
-fn capitalized(clause: &str) -> String {
+pub(in crate::core) fn capitalized(clause: &str) -> String {
     let mut letters = clause.chars();
     match letters.next() {
         Some(first) => format!("{}{}.", first.to_uppercase(), letters.as_str()),
@@ -261,7 +267,7 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_795_348_800_000); // 2026-11-22T12:00Z
 
     fn speaker() -> Speaker<'static> {
-        Speaker { queue: Some("email"), as_of: NOW }
+        Speaker { queue: Some("email"), as_of: NOW, is_of_queue: false }
     }
 
     fn seconds(seconds: u64) -> Duration {
@@ -377,7 +383,7 @@ mod tests {
         ] {
             assert_eq!(speaker().headline(&reason), expected, "{reason:?}");
         }
-        let nameless = Speaker { queue: None, as_of: NOW };
+        let nameless = Speaker { queue: None, as_of: NOW, is_of_queue: false };
         assert_eq!(nameless.sentence(&paused(None, None, false)), "Its queue is paused.");
     }
 

@@ -10,10 +10,10 @@
 //! - All sentences are made in one place, the grammar.
 
 mod facts;
-mod grammar;
+pub(super) mod grammar;
 mod json;
 mod reason;
-mod remedy;
+pub(super) mod remedy;
 
 use std::fmt;
 
@@ -90,7 +90,7 @@ impl Explanation {
     }
 
     fn speaker(&self) -> Speaker<'_> {
-        Speaker { queue: self.queue.as_deref(), as_of: self.as_of }
+        Speaker { queue: self.queue.as_deref(), as_of: self.as_of, is_of_queue: false }
     }
 }
 

@@ -43,7 +43,7 @@ impl RemedyBy {
 }
 
 /// What takes this reason away, the likeliest first; empty: nothing is to be done.
-pub(super) fn remedies(reason: &TaskReason, queue: Option<&str>) -> Vec<Remedy> {
+pub(in crate::core) fn remedies(reason: &TaskReason, queue: Option<&str>) -> Vec<Remedy> {
     use RemedyBy::{Caller, Developer, Itself, Operator};
     let queue = queue.unwrap_or("QUEUE");
     let all: Vec<(RemedyBy, String)> = match reason {

@@ -14,71 +14,25 @@ use crate::actors::RunningTask;
 use crate::app::{ControlError, Replies};
 use crate::catalogue::{QueueRow, format_span};
 use crate::core::Timestamp;
+use crate::core::report::{QueueCondition, promise_used, rank};
 use crate::task::clock::now;
 
 /// How long a look at the queues is shared.
 pub(super) const FRESH: Duration = Duration::from_secs(1);
-/// A queue with ready tasks that starts nothing for so long is stuck, whatever it promises. HQ has the same bound.
-const STUCK: Duration = Duration::from_secs(5 * 60);
-
-/// How a queue is, in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum QueueCondition {
-    /// It has stopped itself, because its workers died too often.
-    Halted,
-    /// Its oldest ready task waits longer than it promises.
-    Late,
-    /// It has ready tasks and starts nothing.
-    Stuck,
-    /// It will be late soon.
-    AtRisk,
-    /// It has used more than half of its promise.
-    Strained,
-    /// An operator has paused it.
-    Paused,
-    /// The broker cannot be asked.
-    Away,
-    /// It works, and keeps its promise, if it has one.
-    Fine,
-    /// It has nothing to do.
-    Idle,
-}
 
 impl QueueCondition {
-    fn of(status: &QueueStatus) -> Self {
-        let used = promise_used(status).unwrap_or_default();
-        match status {
-            status if status.halted.is_some() => Self::Halted,
-            status if status.paused => Self::Paused,
-            status if status.away => Self::Away,
-            _ if used >= 1.0 => Self::Late,
-            status if status.blockage >= STUCK => Self::Stuck,
-            _ if used >= 0.8 => Self::AtRisk,
-            _ if used >= 0.5 => Self::Strained,
-            status if status.running == 0 && status.ready == 0 && status.held == 0 => Self::Idle,
-            _ => Self::Fine,
-        }
-    }
-
     /// Its mark and its word.
     pub(super) fn shown(self) -> (Mark, &'static str) {
-        match self {
-            Self::Halted => (Mark::Failed, "halted"),
-            Self::Late => (Mark::Late, "late"),
-            Self::Stuck => (Mark::Late, "stuck"),
-            Self::AtRisk => (Mark::Risk, "at risk"),
-            Self::Strained => (Mark::Strained, "strained"),
-            Self::Paused => (Mark::Held, "paused"),
-            Self::Away => (Mark::Held, "broker away"),
-            Self::Fine => (Mark::Fine, "fine"),
-            Self::Idle => (Mark::Idle, "idle"),
-        }
-    }
-
-    /// Whether somebody should look at it.
-    pub(super) fn needs_a_person(self) -> bool {
-        !matches!(self, Self::Strained | Self::Fine | Self::Idle)
+        let mark = match self {
+            Self::Halted => Mark::Failed,
+            Self::Late | Self::Stuck | Self::Unserved => Mark::Late,
+            Self::AtRisk => Mark::Risk,
+            Self::Strained => Mark::Strained,
+            Self::Silent | Self::Paused | Self::Away => Mark::Held,
+            Self::Fine => Mark::Fine,
+            Self::Idle => Mark::Idle,
+        };
+        (mark, self.as_str())
     }
 }
 
@@ -98,28 +52,16 @@ pub(super) struct QueueLine {
 
 impl QueueLine {
     pub(super) fn of(row: Option<&QueueRow>, status: &QueueStatus) -> Self {
+        let figures = status.figures();
         Self {
-            condition: QueueCondition::of(status),
-            promise_used: promise_used(status),
+            condition: QueueCondition::of(&figures),
+            promise_used: promise_used(&figures),
             target: status.time_to_start.target.map(format_span),
             description: row.and_then(|row| row.description.clone()),
             typical_duration: row.and_then(|row| row.typical_duration.clone()),
             status: status.clone(),
         }
     }
-
-    /// What has to be said first: by condition, then by the share of the promise that is used.
-    pub(super) fn rank(&self) -> (QueueCondition, std::cmp::Reverse<u64>, &str) {
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)] // a share is not negative
-        let used = (self.promise_used.unwrap_or_default() * 1e6) as u64;
-        (self.condition, std::cmp::Reverse(used), &self.status.name)
-    }
-}
-
-/// The share of its promise that a queue has used for its oldest ready task.
-fn promise_used(status: &QueueStatus) -> Option<f64> {
-    let target = status.time_to_start.target.filter(|target| !target.is_zero())?;
-    Some(status.oldest_wait.as_secs_f64() / target.as_secs_f64())
 }
 
 type QueueReplies = Result<Replies<QueueStatus>, ControlError>;
@@ -139,7 +81,7 @@ impl Console {
     /// All queues, at most [`FRESH`] old, whoever looks.
     async fn replies(&self) -> Looked<QueueReplies> {
         let look = async {
-            let replies = self.celeriac.queues().await;
+            let replies = self.celeriac.queues_to_look_at().await;
             if let Ok(replies) = &replies {
                 self.shared.samples.take(now(), &replies.replies);
             }
@@ -165,8 +107,9 @@ impl QueueBoard {
         let catalogue = visit.console.celeriac.catalogue();
         let row = |name: &str| catalogue.queues.iter().find(|row| row.name == name);
         let seen = replies.iter().filter(|status| visit.viewer.sees(&status.name));
-        let mut queues: Vec<_> = seen.map(|status| QueueLine::of(row(&status.name), status)).collect();
-        queues.sort_by(|one, other| one.rank().cmp(&other.rank()));
+        let mut seen: Vec<_> = seen.map(|status| (status.figures(), status)).collect();
+        seen.sort_by(|(one, _), (other, _)| rank(one).cmp(&rank(other)));
+        let queues = seen.iter().map(|(_, status)| QueueLine::of(row(&status.name), status)).collect();
         let missing = replies.missing.iter().filter(|name| visit.viewer.sees(name)).cloned().collect();
         Ok(Self { at, queues, missing })
     }

@@ -50,6 +50,8 @@ mod problem;
 mod rights;
 mod routes;
 mod samples;
+#[cfg(feature = "cli")]
+mod server;
 mod shared_looks;
 mod stream;
 mod task_facts;
@@ -65,6 +67,8 @@ use actix_web::HttpRequest;
 use actix_web::dev::{AppService, HttpServiceFactory};
 
 pub use rights::{Authorization, Permission, PermissionCheck};
+#[cfg(feature = "cli")]
+pub(crate) use server::ConsoleServer;
 
 use super::Theme;
 use super::streams::Streams;

@@ -60,12 +60,17 @@ pub(super) fn random() -> String {
     format!("{:032x}", rand::random::<u128>())
 }
 
-/// The token in the cookies of a request, if there is one that has the form of a token.
+/// The token of this console in the cookies of a request.
 fn known(request: &HttpRequest) -> Option<String> {
+    in_cookie(request, COOKIE)
+}
+
+/// The token in the cookie of this name of a request, if there is one that has the form of a token.
+pub(super) fn in_cookie(request: &HttpRequest, wanted: &str) -> Option<String> {
     let headers = request.headers().get_all(header::COOKIE).filter_map(|cookies| cookies.to_str().ok());
     let mut cookies =
         headers.flat_map(|cookies| cookies.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
-    let (_, text) = cookies.find(|(name, _)| *name == COOKIE)?;
+    let (_, text) = cookies.find(|(name, _)| *name == wanted)?;
     let is_token = text.len() == LENGTH && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_token.then(|| text.to_owned())
 }

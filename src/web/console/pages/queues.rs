@@ -4,7 +4,8 @@ use maud::{Markup, html};
 use serde::Serialize;
 
 use super::PageBody;
-use crate::web::console::board::{QueueBoard, QueueCondition, QueueLine};
+use crate::core::report::{QueueCondition, predicate};
+use crate::web::console::board::{QueueBoard, QueueLine};
 use crate::web::console::problem::ConsoleProblem;
 use crate::web::console::rights::Permission;
 use crate::web::console::visit::ConsoleVisit;
@@ -35,8 +36,12 @@ pub(super) async fn look(visit: &ConsoleVisit) -> Result<PageBody, ConsoleProble
     let shown = board.queues.get(from..).unwrap_or_default();
     let shown = &shown[..shown.len().min(MOST)];
     let next = (from + shown.len() < board.queues.len()).then(|| (from + shown.len()).to_string());
+    let whose = match visit.console.celeriac.serves_any() {
+        true => "that this program serves",
+        false => "that wait for other programs",
+    };
     let scope = html! {
-        (words::counted(board.queues.len() as u64, "queue", "queues")) " that this program serves · "
+        (words::counted(board.queues.len() as u64, "queue", "queues")) " " (whose) " · "
         "waits and runs as of now, percentiles since the program started"
     };
     let main = html! {
@@ -135,26 +140,9 @@ fn needs(visit: &ConsoleVisit, board: &QueueBoard) -> Markup {
 }
 
 fn why(queue: &QueueLine) -> Markup {
-    let status = &queue.status;
-    let waits = words::span(status.oldest_wait);
-    html! {
-        strong { (status.name) } " "
-        @match queue.condition {
-            QueueCondition::Halted => { "has stopped itself: " (status.halted.as_deref().unwrap_or("its workers died too often")) },
-            QueueCondition::Late => {
-                "is late: its oldest ready task waits for " (waits) ", and it promises " (queue.target.as_deref().unwrap_or("less")) "."
-            },
-            QueueCondition::AtRisk => {
-                "will be late soon: its oldest ready task waits for " (waits) " of " (queue.target.as_deref().unwrap_or("what it promises")) "."
-            },
-            QueueCondition::Stuck => {
-                "has started nothing for " (words::span(status.blockage)) ", and " (words::counted(status.ready, "task is", "tasks are")) " ready."
-            },
-            QueueCondition::Paused => { "is paused; " (words::counted(status.ready, "task waits", "tasks wait")) "." },
-            QueueCondition::Away => { "cannot be counted: the broker does not answer." },
-            _ => { "is well." },
-        }
-    }
+    let figures = queue.status.figures();
+    let reason = queue.status.halted.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
+    html! { strong { (figures.name) } " " (predicate(&figures)) (reason) "." }
 }
 
 fn figures(board: &QueueBoard) -> Markup {
