@@ -15,6 +15,7 @@
 
 mod abilities;
 mod acknowledged;
+mod argument_index;
 mod backlog;
 mod chords;
 mod command;
@@ -37,6 +38,7 @@ mod line_cursor;
 mod lock;
 mod mend;
 mod notes;
+mod page_marks;
 mod paging;
 mod queue_cursor;
 mod readable;
