@@ -66,24 +66,28 @@ fn prefix(kind: u8, (name, value): Searched<'_>) -> Vec<u8> {
     key
 }
 
-/// The keys of the entries of a message, which end so.
-fn keys(kind: u8, message: &Message, end: &[u8]) -> Vec<Vec<u8>> {
+/// The keys of the entries of a message. All end with what `end` makes, which is not asked for if there are none.
+fn keys(kind: u8, message: &Message, end: impl FnOnce() -> Vec<u8>) -> Vec<Vec<u8>> {
     let searched = message.searched();
+    if searched.is_empty() {
+        return Vec::new(); // most tasks declare nothing
+    }
+    let end = end();
     let fits = searched.iter().filter(|(name, _)| name.len() <= LONGEST_NAME);
-    fits.map(|(name, value)| [&prefix(kind, (*name, value.as_str()))[..], end].concat()).collect()
+    fits.map(|(name, value)| [prefix(kind, (*name, value.as_str())).as_slice(), &end].concat()).collect()
 }
 
 fn waiting_keys(message: &Message) -> Vec<Vec<u8>> {
-    keys(WAITING, message, &task_key(&message.id))
+    keys(WAITING, message, || task_key(&message.id))
 }
 
 /// The keys of the entries of a failed task or a dead letter, whose row in the table `dead` has this key.
 fn failed_keys(message: &Message, dead_key: &[u8]) -> Vec<Vec<u8>> {
     match parts_of(dead_key) {
         Some((queue, seq)) => {
-            keys(FAILED, message, &[&seq.to_be_bytes()[..], &queue.to_be_bytes()].concat())
+            keys(FAILED, message, || [&seq.to_be_bytes()[..], &queue.to_be_bytes()].concat())
         }
-        None if dead_key.len() == 8 => keys(FAILED, message, dead_key),
+        None if dead_key.len() == 8 => keys(FAILED, message, || dead_key.to_vec()),
         None => Vec::new(),
     }
 }

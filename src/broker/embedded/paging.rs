@@ -203,12 +203,7 @@ impl UnfinishedLook {
     }
 
     /// The page of those that the index of an argument has, behind the task of this key.
-    fn by_index(
-        &self,
-        tables: &Tables,
-        argument: (&str, &str),
-        after: &[u8],
-    ) -> TaskPage<UnfinishedTask> {
+    fn by_index(&self, tables: &Tables, argument: (&str, &str), after: &[u8]) -> TaskPage<UnfinishedTask> {
         let (mut page, mut budget) = (TaskPage::empty(), Budget::new());
         let mut entries = argument_index::waiting(tables, argument, after).peekable();
         while let Some((task, found)) = entries.next() {
@@ -416,7 +411,7 @@ fn indexed_failed(
     let Some(argument) = filter.indexed() else { return Ok(page) };
     let mut entries = argument_index::failed(tables, argument, before)?.peekable();
     while let Some((seq, row)) = entries.next() {
-        budget.pay(row.as_ref().map_or(&[], |(_, value)| value));
+        budget.pay(row.as_ref().map_or(&[][..], |(_, value)| &value[..]));
         let task = row.and_then(|(key, value)| failed_in(&key, &value));
         page.tasks.extend(task.filter(|task| filter.takes(task, now)));
         if page.tasks.len() >= limit || budget.is_spent() {

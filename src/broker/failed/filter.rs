@@ -380,7 +380,10 @@ mod tests {
         task.message.headers.0.insert("celeriac_search".into(), serde_json::json!({ "user": 1 }));
         let filter = || TaskFilter::new().argument(Argument::Name("user".into()), "7");
         let now = Timestamp::from_millis(40_000);
-        assert!(filter().takes(&task, now) && !filter().takes(&failed(), now), "the message says where it is");
+        assert!(
+            filter().takes(&task, now) && !filter().takes(&failed(), now),
+            "the message says where it is"
+        );
         task.message.headers.0.insert("argsrepr".into(), "***".into());
         assert!(!filter().takes(&task, now), "it is hidden");
         assert_eq!(filter().indexed(), None, "nobody has said that there is an index");

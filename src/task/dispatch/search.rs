@@ -38,13 +38,16 @@ mod tests {
     #[test]
     fn a_message_says_by_what_it_is_searched_for_where_there_is_an_index() {
         let call = || NewTask::new("search.export", TaskOptions::default());
-        let header = |dispatcher: &Dispatcher, call| {
-            dispatcher.message(call).unwrap().headers.0.get(SEARCH).cloned()
-        };
+        let header =
+            |dispatcher: &Dispatcher, call| dispatcher.message(call).unwrap().headers.0.get(SEARCH).cloned();
         assert_eq!(header(&with_index(true), call()), Some(json!({ "domain": 2, "form_id": 0 })));
         let mut stated = call();
         stated.headers.0.insert(SEARCH.to_owned(), json!({ "title": 1 }));
-        assert_eq!(header(&with_index(false), stated.clone()), None, "the messages of RabbitMQ are as before");
+        assert_eq!(
+            header(&with_index(false), stated.clone()),
+            None,
+            "the messages of RabbitMQ are as before"
+        );
         assert_eq!(header(&with_index(true), stated), Some(json!({ "domain": 2, "form_id": 0 })));
         let mut hidden = call();
         hidden.headers.0.insert("argsrepr".to_owned(), "***".into());
