@@ -9,4 +9,5 @@ mod guards;
 mod kit;
 mod pages;
 mod rights;
+mod search;
 mod tasks;
