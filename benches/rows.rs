@@ -264,7 +264,7 @@ async fn main() {
 
     let speed = rate(act.done as f64 / took.as_secs_f64());
     println!("\n{} rows revoked in {}, {speed}", act.done, time(took));
-    let for_a_million = took.mul_f64(REVOKED as f64 / (act.done.max(1)) as f64);
+    let for_a_million = took.mul_f64(REVOKED as f64 / act.done.max(1) as f64);
     println!("{}", goal(for_a_million <= ACT, "30 s for a million"));
     running.shutdown().await;
 }

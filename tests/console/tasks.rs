@@ -41,6 +41,18 @@ pub async fn import(domain: String) -> String {
     domain
 }
 
+/// Fails for good, and blocks its lane.
+#[serial_task(
+    name = "shop.books",
+    key = "{account}",
+    queue = "slow",
+    max_retries = 0,
+    after_failure = "block"
+)]
+pub async fn books(account: String) -> Result<(), TaskError> {
+    Err(TaskError::permanent(format!("{account} is closed")))
+}
+
 static OPEN: (Mutex<bool>, Condvar) = (Mutex::new(false), Condvar::new());
 
 /// Does what an async body must not do: it keeps the event loop of its queue from everything else until it is
